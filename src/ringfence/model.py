@@ -1,0 +1,193 @@
+"""The values that cross rooms: frozen, typed, and of no room in particular.
+
+The words are those of the field: a *security event* is one thing one source said; an *attempt* is one
+thing the remote party did, told by one or more security events; a *ban* is what follows from too many.
+Addresses are :mod:`ipaddress` objects from the parser on. Times on the wall clock are seconds since the
+epoch; times for windows are monotonic seconds and are never stored.
+"""
+
+import enum
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from typing import TypeAlias
+
+from attrs import frozen
+
+Address: TypeAlias = IPv4Address | IPv6Address
+Network: TypeAlias = IPv4Network | IPv6Network
+
+
+class Service(enum.StrEnum):
+    """Which part of Asterisk raised a security event (``main/security_events.c``); there are no others."""
+
+    PJSIP = "PJSIP"
+    SIP = "SIP"
+    AMI = "AMI"
+
+
+class Transport(enum.StrEnum):
+    """How the remote party reached Asterisk (``main/json.c:ast_json_ipaddr``)."""
+
+    UDP = "UDP"
+    TCP = "TCP"
+    TLS = "TLS"
+    WS = "WS"
+    WSS = "WSS"
+    UNKNOWN = "unknown"
+
+
+class EventKind(enum.StrEnum):
+    """The kinds of security event, named as Asterisk names them (``main/security_events.c``)."""
+
+    FAILED_ACL = "FailedACL"
+    INVALID_ACCOUNT_ID = "InvalidAccountID"
+    SESSION_LIMIT = "SessionLimit"
+    MEMORY_LIMIT = "MemoryLimit"
+    LOAD_AVERAGE_LIMIT = "LoadAverageLimit"
+    REQUEST_NOT_SUPPORTED = "RequestNotSupported"
+    REQUEST_NOT_ALLOWED = "RequestNotAllowed"
+    AUTH_METHOD_NOT_ALLOWED = "AuthMethodNotAllowed"
+    REQUEST_BAD_FORMAT = "RequestBadFormat"
+    SUCCESSFUL_AUTH = "SuccessfulAuth"
+    UNEXPECTED_ADDRESS = "UnexpectedAddress"
+    CHALLENGE_RESPONSE_FAILED = "ChallengeResponseFailed"
+    INVALID_PASSWORD = "InvalidPassword"  # noqa: S105 - an event's name
+    CHALLENGE_SENT = "ChallengeSent"
+    INVALID_TRANSPORT = "InvalidTransport"
+
+
+@frozen
+class SourceId:
+    """A witness of one Asterisk: which PBX, and by which way it speaks (``ami``; later log and wire)."""
+
+    asterisk: str
+    witness: str
+
+    def __str__(self) -> str:
+        return f"{self.asterisk}/{self.witness}"
+
+
+@frozen
+class Endpoint:
+    """A remote or local end of a SIP or AMI conversation."""
+
+    address: Address
+    port: int
+    transport: Transport
+
+
+@frozen
+class SecurityEvent:
+    """One thing one source said, parsed and typed.
+
+    ``account`` and ``acl_name`` are text for people: hostile, with what is not UTF-8 written as ``\\xNN``.
+    ``session``, ``challenge`` and ``response`` are the raw bytes, only ever compared. ``time`` is the
+    event's own (``EventTV``), in seconds since the epoch. ``tampered`` means that the packet did not keep
+    Asterisk's grammar: the event counts, raises an alarm, and is never believed as a success.
+    """
+
+    source: SourceId
+    kind: EventKind
+    service: Service
+    remote: Endpoint
+    time: float
+    account: str
+    session: bytes
+    acl_name: str = ""
+    challenge: bytes = b""
+    response: bytes = b""
+    tampered: bool = False
+
+
+class Proof(enum.IntEnum):
+    """How well an attempt's address is known; more is better.
+
+    ``CLAIMED``: a single datagram, or chan_sip, whose address a Via ``maddr`` rewrites on any transport.
+    ``NONCE``: the sender answered a challenge that was sent to that address (the wire will tell).
+    ``HANDSHAKE``: TCP, TLS, WS or WSS under PJSIP, or AMI.
+    """
+
+    CLAIMED = 0
+    NONCE = 1
+    HANDSHAKE = 2
+
+
+class AttemptKind(enum.StrEnum):
+    """What was tried, and so which rules may count it."""
+
+    GUESS = "guess"
+    PROBE = "probe"
+    MANAGER = "manager"
+
+
+@frozen
+class Attempt:
+    """One thing the remote party did. ``time`` is the wall-clock time of the event that told it.
+
+    ``trusted`` is false where the address may be a stranger's that somebody wrote into a header (chan_sip
+    without a second witness): such an attempt is listed, and bans nobody.
+    """
+
+    asterisk: str
+    address: Address
+    kind: AttemptKind
+    proof: Proof
+    service: Service
+    transport: Transport
+    account: str
+    event: EventKind
+    time: float
+    trusted: bool
+    tampered: bool = False
+
+
+class Origin(enum.StrEnum):
+    """Who decided on a ban."""
+
+    RULE = "rule"
+    ADMIN = "admin"
+    ADOPTED = "adopted"  # found in the kernel at start, with no record of ours
+
+
+@frozen
+class Ban:
+    """A network that is to be kept out, from and until when (seconds since the epoch), and why.
+
+    ``rule`` is the rule's name for a rule's ban, else the origin's. ``attempts`` is what led to it, oldest
+    first, at most as many as the rule counts.
+    """
+
+    network: Network
+    since: float
+    expires: float
+    rule: str
+    reason: str = ""
+    origin: Origin = Origin.RULE
+    attempts: tuple[Attempt, ...] = ()
+
+
+class Secret:
+    """A password that shows itself to nobody who does not ask with :meth:`reveal`.
+
+    ``repr``, ``str``, formatting, pickling and logging give a mask or fail; equality compares in the clear.
+    """
+
+    __slots__ = ("_clear",)
+
+    def __init__(self, clear: str) -> None:
+        self._clear = clear
+
+    def reveal(self) -> str:
+        """Give the password itself, for the one place that sends it."""
+        return self._clear
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other._clear == self._clear
+
+    def __hash__(self) -> int:
+        return hash(self._clear)
+
+    def __repr__(self) -> str:
+        return "Secret('***')"
+
+    def __reduce__(self) -> str | tuple[object, ...]:
+        raise TypeError("a Secret is not pickled")
