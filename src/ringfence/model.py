@@ -77,9 +77,9 @@ class Endpoint:
 
 @frozen
 class SecurityEvent:
-    """One thing one source said, parsed and typed.
+    r"""One thing one source said, parsed and typed.
 
-    ``account`` and ``acl_name`` are text for people: hostile, with what is not UTF-8 written as ``\\xNN``.
+    ``account`` and ``acl_name`` are text for people: hostile, with what is not UTF-8 written as ``\xNN``.
     ``session``, ``challenge`` and ``response`` are the raw bytes, only ever compared. ``time`` is the
     event's own (``EventTV``), in seconds since the epoch. ``tampered`` means that the packet did not keep
     Asterisk's grammar: the event counts, raises an alarm, and is never believed as a success.

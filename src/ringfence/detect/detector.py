@@ -1,0 +1,175 @@
+"""The detector: one security event in, a judgement out.
+
+It knows no clock, no socket and no firewall. Whoever drives it says when an event arrived, carries out the
+decisions, and tells it what became of them (:meth:`Detector.hold`, :meth:`Detector.release`): as long as a
+subject is held, what still comes from it was on its way before the ban, and is counted as *late*, not anew.
+
+The subject is the address for IPv4 and the /64 for IPv6, since a host owns its /64; only where a network
+that is never banned lies inside that /64 (the PBX's own, say) is it the single address.
+"""
+
+import enum
+from ipaddress import IPv6Address, IPv6Network, ip_network
+
+from attrs import define, frozen
+
+from ringfence.detect.fold import Fold
+from ringfence.detect.networks import NetworkSet
+from ringfence.detect.rules import Rule
+from ringfence.detect.window import MAX_SUBJECTS, Window
+from ringfence.model import Address, Attempt, Network, SecurityEvent
+
+_IPV6_SUBJECT = 64
+
+
+class Standing(enum.StrEnum):
+    """What was done with an attempt."""
+
+    COUNTED = "counted"
+    NEVER_BANNED = "never banned"
+    WITHHELD = "withheld"  # its address may be a stranger's: listed, bans nobody
+    LATE = "late"
+    NO_RULE = "no rule"
+
+
+@frozen
+class Decision:
+    """``subject`` is to be banned by ``rule``, because of ``attempts`` (oldest first)."""
+
+    subject: Network
+    rule: Rule
+    attempts: tuple[Attempt, ...]
+
+
+@frozen
+class Judgement:
+    """An attempt, what was done with it, and the ban that follows, if one does."""
+
+    attempt: Attempt
+    subject: Network
+    standing: Standing
+    decision: Decision | None = None
+
+
+@frozen
+class Watched:
+    """A subject that has made attempts and is not banned for them. ``of`` is the rule's number."""
+
+    subject: Network
+    rule: str
+    of: int
+    standing: Standing
+    attempts: tuple[Attempt, ...]
+
+
+@define
+class Counts:
+    """How many attempts there were, and what was done with them."""
+
+    attempts: int = 0
+    never_banned: int = 0
+    withheld: int = 0
+    late: int = 0
+
+
+class Detector:
+    """Holds the fold and, for each rule, a window of attempts that count and one of those withheld."""
+
+    def __init__(
+        self,
+        rules: tuple[Rule, ...],
+        never: NetworkSet | None = None,
+        trust_chan_sip: frozenset[str] = frozenset(),
+        max_subjects: int = MAX_SUBJECTS,
+    ) -> None:
+        self.counts = Counts()
+        self.never = never if never is not None else NetworkSet()
+        self.rules: tuple[Rule, ...] = ()
+        self._max_subjects = max_subjects
+        self._fold = Fold(trust_chan_sip)
+        self._windows: dict[tuple[str, Standing], Window] = {}
+        self._held: dict[Network, float] = {}
+        self.configure(rules, trust_chan_sip)
+
+    def configure(self, rules: tuple[Rule, ...], trust_chan_sip: frozenset[str]) -> None:
+        """Take new rules. A rule whose number and window stay as they were keeps what it has counted."""
+        before = self._windows
+        self.rules = rules
+        self._fold.trust_chan_sip = trust_chan_sip
+        self._windows = {}
+        for rule in rules:
+            for standing in (Standing.COUNTED, Standing.WITHHELD):
+                window = before.get((rule.name, standing))
+                if window is None or (window.attempts, window.seconds) != (rule.attempts, rule.window):
+                    window = Window(rule.attempts, rule.window, self._max_subjects)
+                self._windows[rule.name, standing] = window
+
+    @property
+    def evicted(self) -> int:
+        """How much was forgotten for want of room: keys of the fold and subjects of the windows."""
+        return self._fold.evicted + sum(window.evicted for window in self._windows.values())
+
+    def observe(self, event: SecurityEvent, now: float) -> Judgement | None:
+        """Take an event that arrived at ``now`` (monotonic seconds); None where it tells of no attempt."""
+        attempt = self._fold.feed(event, now)
+        return None if attempt is None else self.judge(attempt, now)
+
+    def judge(self, attempt: Attempt, now: float) -> Judgement:
+        """Count one attempt under every rule that counts its kind. The first rule that is full decides."""
+        self.counts.attempts += 1
+        subject = self.subject_of(attempt.address)
+        if self.never.covers(attempt.address):
+            self.counts.never_banned += 1
+            return Judgement(attempt, subject, Standing.NEVER_BANNED)
+        if self._held.get(subject, now) > now:
+            self.counts.late += 1
+            return Judgement(attempt, subject, Standing.LATE)
+        standing = Standing.COUNTED if attempt.trusted else Standing.WITHHELD
+        if standing is Standing.WITHHELD:
+            self.counts.withheld += 1
+        counting = [rule for rule in self.rules if attempt.kind in rule.counts]
+        decision = None
+        for rule in counting:
+            window = self._windows[rule.name, standing]
+            full = window.add(subject, attempt, now) >= rule.attempts
+            if full and decision is None and standing is Standing.COUNTED:
+                decision = Decision(subject, rule, window.evidence(subject))
+        if decision is not None:
+            self.forget(subject)
+        return Judgement(attempt, subject, standing if counting else Standing.NO_RULE, decision)
+
+    def subject_of(self, address: Address) -> Network:
+        """Give what is counted and banned for ``address``."""
+        if isinstance(address, IPv6Address):
+            wide = IPv6Network((address, _IPV6_SUBJECT), strict=False)
+            if not self.never.has_part_of(wide):
+                return wide
+        return ip_network(address)
+
+    def hold(self, subject: Network, until: float) -> None:
+        """Count nothing of ``subject`` before ``until`` (monotonic seconds): it is banned, or about to be."""
+        self._held[subject] = until
+
+    def release(self, subject: Network) -> None:
+        """Count ``subject`` again, from nothing."""
+        self._held.pop(subject, None)
+        self.forget(subject)
+
+    def forget(self, subject: Network) -> None:
+        """Begin anew with ``subject`` in every window."""
+        for window in self._windows.values():
+            window.forget(subject)
+
+    def purge(self, now: float) -> None:
+        """Drop what has run out among the held; call it now and then."""
+        for subject in [subject for subject, until in self._held.items() if until <= now]:
+            del self._held[subject]
+
+    def watched(self, now: float, most: int = 20) -> list[Watched]:
+        """Give the subjects with attempts in a window, most attempts first, ``most`` a window at most."""
+        return [
+            Watched(subject, rule.name, rule.attempts, standing, attempts)
+            for rule in self.rules
+            for standing in (Standing.COUNTED, Standing.WITHHELD)
+            for subject, attempts in self._windows[rule.name, standing].recent(now, most)
+        ]

@@ -1,0 +1,295 @@
+"""The fold: from security events to attempts.
+
+One attempt makes one to eleven security events, so events cannot be counted. What follows was found by
+experiment on recordings of real servers, and is exact on all of them. A *key* is (Asterisk, source, service,
+remote address without port, session). For each key three numbers are kept, all from nothing:
+
+    opener:     if half: n += 1, owed += 1;   half = true
+    challenge:  if half: half = false, n += 1, owed += 1
+    failed:     half = false;   if owed: owed -= 1 else n += 1
+    told = n + (1 if half and owed == 0 else 0)
+
+An *opener* begins a request that nobody answers for (unknown account, ACL), a *challenge* finishes it, and a
+*failed* is its answer, which is *owed* as long as it has not come. Each time ``told`` grows, somebody has
+made one more attempt. With one source for an Asterisk each telling is an attempt; when a log and the wire
+come to tell of the same attempts, what joins their tellings will stand between this file and ``detector``.
+
+A challenge alone is never an attempt: every good registration begins with one.
+
+Bounds and their reasons: a key is forgotten after 32 s without an event (PJSIP's nonces live that long), at
+most 65 536 keys are kept and at most 1 024 of one address. To forget a key early can only count too much:
+a late answer then counts as an attempt of its own. To forgive a retransmission counts too little, so when
+the table of the forgiven is full, nothing is forgiven.
+"""
+
+import enum
+from collections import OrderedDict
+from hashlib import blake2b
+
+from attrs import Factory, define
+
+from ringfence.model import (
+    Address,
+    Attempt,
+    AttemptKind,
+    EventKind,
+    Proof,
+    SecurityEvent,
+    Service,
+    SourceId,
+    Transport,
+)
+
+_FORGET = 32.0  # seconds, by the source's own time
+_PURGE = 64.0  # seconds since the last event of an address arrived
+_MAX_KEYS = 65_536
+_MAX_KEYS_OF_ADDRESS = 1_024
+_MAX_FORGIVEN = 16_384
+_FORGIVE_AGAIN = 600.0  # seconds
+_REPEAT_SOONEST, _REPEAT_LATEST = 0.3, 32.0  # seconds; RFC 3261 T1 is 0.5 s, and phones shorten it
+_MAX_SESSION = 64  # bytes kept as they are; a longer session is kept as a digest
+_MAX_ACCOUNT = 128  # characters kept for people to read
+
+
+class Role(enum.Enum):
+    """What an event is to the fold."""
+
+    OPENER = enum.auto()
+    CHALLENGE = enum.auto()
+    FAILED = enum.auto()
+    HALF = enum.auto()  # chan_sip checks a peer's ACL twice a request, so two events are one attempt
+    PROBE = enum.auto()
+    SUCCESS = enum.auto()
+    NONE = enum.auto()
+
+
+# By service and kind, FailedACL by its ACL's name too. What is not here has no part in an attempt: limits,
+# bad formats, and what the registrar says of a phone that has already shown its password (`registrar_*`).
+_ROLES: dict[tuple[Service, EventKind, str], Role] = {
+    (Service.PJSIP, EventKind.INVALID_ACCOUNT_ID, ""): Role.OPENER,
+    (Service.PJSIP, EventKind.FAILED_ACL, "not_match_endpoint_acl"): Role.OPENER,
+    (Service.PJSIP, EventKind.FAILED_ACL, "not_match_endpoint_contact_acl"): Role.OPENER,
+    (Service.PJSIP, EventKind.CHALLENGE_SENT, ""): Role.CHALLENGE,
+    (Service.PJSIP, EventKind.CHALLENGE_RESPONSE_FAILED, ""): Role.FAILED,
+    (Service.PJSIP, EventKind.SUCCESSFUL_AUTH, ""): Role.SUCCESS,
+    (Service.SIP, EventKind.CHALLENGE_SENT, ""): Role.CHALLENGE,
+    (Service.SIP, EventKind.INVALID_PASSWORD, ""): Role.FAILED,
+    (Service.SIP, EventKind.CHALLENGE_RESPONSE_FAILED, ""): Role.FAILED,
+    (Service.SIP, EventKind.INVALID_ACCOUNT_ID, ""): Role.FAILED,
+    (Service.SIP, EventKind.INVALID_TRANSPORT, ""): Role.FAILED,
+    (Service.SIP, EventKind.FAILED_ACL, "domain_must_match"): Role.FAILED,
+    (Service.SIP, EventKind.FAILED_ACL, "peer_not_dynamic"): Role.FAILED,
+    (Service.SIP, EventKind.FAILED_ACL, "device_must_match_acl"): Role.HALF,
+    (Service.SIP, EventKind.FAILED_ACL, "no_extension_match"): Role.PROBE,
+    (Service.SIP, EventKind.SUCCESSFUL_AUTH, ""): Role.SUCCESS,
+    (Service.AMI, EventKind.INVALID_ACCOUNT_ID, ""): Role.FAILED,
+    (Service.AMI, EventKind.INVALID_PASSWORD, ""): Role.FAILED,
+    (Service.AMI, EventKind.CHALLENGE_RESPONSE_FAILED, ""): Role.FAILED,
+    (Service.AMI, EventKind.FAILED_ACL, ""): Role.FAILED,
+    (Service.AMI, EventKind.SUCCESSFUL_AUTH, ""): Role.SUCCESS,
+}
+
+
+def role_of(event: SecurityEvent) -> Role:
+    """Say what ``event`` is to the fold. A tampered packet is never a success."""
+    acl = event.acl_name if event.kind is EventKind.FAILED_ACL else ""
+    role = _ROLES.get((event.service, event.kind, acl), Role.NONE)
+    return Role.NONE if role is Role.SUCCESS and event.tampered else role
+
+
+def proof_of(event: SecurityEvent) -> Proof:
+    """Say how well one event alone knows its address.
+
+    A handshake proves it, except under chan_sip, which believes a Via ``maddr`` on TCP too
+    (``channels/chan_sip.c:check_via``).
+    """
+    if event.service is Service.AMI:
+        return Proof.HANDSHAKE
+    shaken = event.remote.transport not in (Transport.UDP, Transport.UNKNOWN)
+    return Proof.HANDSHAKE if shaken and event.service is Service.PJSIP else Proof.CLAIMED
+
+
+@define
+class _Key:
+    """What is known of one key; the head of this file explains the first three."""
+
+    seen: float
+    half: bool = False
+    owed: int = 0
+    n: int = 0
+    halves: int = 0
+    told: int = 0
+    challenged: bool = False
+    failed_with: int = 0
+    failed_at: float = 0.0
+
+    def tellings(self) -> int:
+        return self.n + (self.half and self.owed == 0) + (self.halves + 1) // 2
+
+
+@define
+class _OfAddress:
+    """The keys of one address, least recently used first, and when its last event arrived."""
+
+    arrived: float
+    keys: OrderedDict[tuple[SourceId, Service, bytes], _Key] = Factory(OrderedDict)
+
+
+class Fold:
+    """Feed it security events in the order of each source; it gives back the attempts that they tell of.
+
+    ``trust_chan_sip`` names the Asterisks whose chan_sip addresses are to be believed. ``evicted`` counts the
+    keys that were forgotten for want of room.
+    """
+
+    def __init__(
+        self,
+        trust_chan_sip: frozenset[str] = frozenset(),
+        *,
+        max_keys: int = _MAX_KEYS,
+        max_keys_of_address: int = _MAX_KEYS_OF_ADDRESS,
+    ) -> None:
+        self.trust_chan_sip = trust_chan_sip
+        self.evicted = 0
+        self._max_keys = max_keys
+        self._max_keys_of_address = max_keys_of_address
+        self._addresses: OrderedDict[Address, _OfAddress] = OrderedDict()
+        self._size = 0
+        self._forgiven: OrderedDict[Address, float] = OrderedDict()
+
+    def __len__(self) -> int:
+        """How many keys are kept."""
+        return self._size
+
+    def feed(self, event: SecurityEvent, now: float) -> Attempt | None:
+        """Take one event that arrived at ``now`` (monotonic seconds); give the attempt it tells of."""
+        role = role_of(event)
+        if role is Role.NONE:
+            return None
+        if role is Role.SUCCESS:
+            self._close(event)
+            return None
+        key = self._key(event, now)
+        if role is Role.PROBE and key.challenged:
+            return None  # who was challenged and came this far has an account, and misdialled
+        if role is Role.FAILED and self._is_retransmission(key, event, now):
+            return None
+        _advance(key, role)
+        told = key.tellings()
+        if told <= key.told:
+            return None
+        key.told = told
+        return self._attempt(event, role)
+
+    def _attempt(self, event: SecurityEvent, role: Role) -> Attempt:
+        kind = AttemptKind.PROBE if role is Role.PROBE else AttemptKind.GUESS
+        return Attempt(
+            asterisk=event.source.asterisk,
+            address=event.remote.address,
+            kind=AttemptKind.MANAGER if event.service is Service.AMI else kind,
+            proof=proof_of(event),
+            service=event.service,
+            transport=event.remote.transport,
+            account=event.account[:_MAX_ACCOUNT],
+            event=event.kind,
+            time=event.time,
+            trusted=event.service is not Service.SIP or event.source.asterisk in self.trust_chan_sip,
+            tampered=event.tampered,
+        )
+
+    def _key(self, event: SecurityEvent, now: float) -> _Key:
+        """Find or make the key of ``event``, as the most recently used one."""
+        self._purge(now)
+        address = event.remote.address
+        of_address = self._addresses.setdefault(address, _OfAddress(now))
+        of_address.arrived = now
+        self._addresses.move_to_end(address)
+        name = _name(event)
+        key = of_address.keys.get(name)
+        if key is None or event.time - key.seen > _FORGET:
+            if key is None:
+                self._make_room(of_address)
+                self._size += 1
+            key = of_address.keys[name] = _Key(event.time)
+        key.seen = event.time
+        of_address.keys.move_to_end(name)
+        return key
+
+    def _make_room(self, of_address: _OfAddress) -> None:
+        if len(of_address.keys) >= self._max_keys_of_address:
+            of_address.keys.popitem(last=False)
+            self._size -= 1
+            self.evicted += 1
+        elif self._size >= self._max_keys:
+            address, oldest = next(iter(self._addresses.items()))
+            oldest.keys.popitem(last=False)
+            self._size -= 1
+            self.evicted += 1
+            if not oldest.keys and oldest is not of_address:
+                del self._addresses[address]
+
+    def _purge(self, now: float) -> None:
+        while self._addresses:
+            address, oldest = next(iter(self._addresses.items()))
+            if now - oldest.arrived <= _PURGE:
+                return
+            self._size -= len(oldest.keys)
+            del self._addresses[address]
+
+    def _close(self, event: SecurityEvent) -> None:
+        of_address = self._addresses.get(event.remote.address)
+        if of_address is not None and of_address.keys.pop(_name(event), None) is not None:
+            self._size -= 1
+            if not of_address.keys:
+                del self._addresses[event.remote.address]
+
+    def _is_retransmission(self, key: _Key, event: SecurityEvent, now: float) -> bool:
+        """Say whether this failure repeats the last one because a datagram was sent twice, and remember it.
+
+        What an event shows does not prove a repetition: with two Authorization headers it shows the first,
+        and Asterisk checks the second. So an address is forgiven one in ten minutes, where it would count.
+        """
+        previous, age = key.failed_with, event.time - key.failed_at
+        key.failed_with, key.failed_at = hash((event.challenge, event.response)), event.time
+        counts = key.owed == 0 and not key.half
+        told_apart = event.remote.transport is Transport.UDP and event.challenge and event.response
+        if not (counts and told_apart and previous == key.failed_with):
+            return False
+        return _REPEAT_SOONEST <= age <= _REPEAT_LATEST and self._forgive(event.remote.address, now)
+
+    def _forgive(self, address: Address, now: float) -> bool:
+        while self._forgiven and now - next(iter(self._forgiven.values())) > _FORGIVE_AGAIN:
+            self._forgiven.popitem(last=False)
+        if address in self._forgiven or len(self._forgiven) >= _MAX_FORGIVEN:
+            return False
+        self._forgiven[address] = now
+        return True
+
+
+def _advance(key: _Key, role: Role) -> None:
+    if role is Role.OPENER:
+        if key.half:
+            key.n += 1
+            key.owed += 1
+        key.half = True
+    elif role is Role.CHALLENGE:
+        key.challenged = True
+        if key.half:
+            key.half = False
+            key.n += 1
+            key.owed += 1
+    elif role is Role.HALF:
+        key.halves += 1
+    else:
+        key.half = False
+        if key.owed:
+            key.owed -= 1
+        else:
+            key.n += 1
+
+
+def _name(event: SecurityEvent) -> tuple[SourceId, Service, bytes]:
+    session = event.session
+    if len(session) > _MAX_SESSION:  # a Call-ID may be as long as a datagram
+        session = blake2b(session, digest_size=_MAX_SESSION).digest() + b"#"
+    return event.source, event.service, session

@@ -1,0 +1,44 @@
+"""A set of networks that answers in constant time whether it covers an address or touches a network.
+
+Kept as one set of integers for each prefix length in use, so the cost is the number of different lengths
+(a handful), not the number of networks.
+"""
+
+from collections.abc import Iterable
+
+from ringfence.model import Address, Network
+
+
+class NetworkSet:
+    """Networks of both IP versions, fixed once made."""
+
+    def __init__(self, networks: Iterable[Network] = ()) -> None:
+        self.networks = frozenset(networks)
+        self._by_length: dict[tuple[int, int], set[int]] = {}
+        for network in self.networks:
+            host_bits = network.max_prefixlen - network.prefixlen
+            key = (network.version, host_bits)
+            self._by_length.setdefault(key, set()).add(int(network.network_address) >> host_bits)
+
+    def covers(self, address: Address) -> bool:
+        """Say whether ``address`` lies in one of the networks."""
+        number = int(address)
+        return any(
+            version == address.version and number >> host_bits in prefixes
+            for (version, host_bits), prefixes in self._by_length.items()
+        )
+
+    def touches(self, network: Network) -> bool:
+        """Say whether ``network`` and one of the networks have an address in common."""
+        return self.covers(network.network_address) or self.has_part_of(network)
+
+    def has_part_of(self, network: Network) -> bool:
+        """Say whether one of the networks lies in ``network``, or is it."""
+        host_bits = network.max_prefixlen - network.prefixlen
+        prefix = int(network.network_address) >> host_bits
+        return any(
+            version == network.version
+            and bits <= host_bits
+            and any(n >> (host_bits - bits) == prefix for n in prefixes)
+            for (version, bits), prefixes in self._by_length.items()
+        )

@@ -1,0 +1,218 @@
+"""The bytes of one AMI connection → security events and replies.
+
+Strategy: a packet ends with an empty line, and only with one: CR LF CR LF (``main/manager.c:astman_append``).
+The sender's text may hold CR LF and even an empty line, inside the account of a security event and nowhere
+else, so a packet may come in fragments:
+
+- A packet with a security event's head but without its tail takes the packets that follow, until the tail
+  that Asterisk always writes has come. Whatever those fragments look like, they are the sender's text.
+- Under Service SIP the account has room for a whole forged tail (97 bytes of 256), so that the packet looks
+  complete and the true tail comes as a packet without a head. Such an event is held back until the next
+  security event begins or 50 ms have passed; a leftover with a tail that comes meanwhile is joined to it.
+
+Limits and their reasons: a SIP datagram has at most 64 KiB and appears about once in a packet, so 256 KiB
+holds any real one; what is longer is skipped to the next empty line and counted. 256 bytes of account hold
+at most 21 empty lines (12 bytes each, percent-encoded), so 64 fragments are more than can be. Nothing here
+raises for bytes, and each byte is searched once.
+"""
+
+from attrs import define, frozen
+
+from ringfence.model import SecurityEvent, Service, SourceId
+from ringfence.parse.security import has_tail, read_strict, read_tampered, starts_security_event
+
+END = b"\r\n\r\n"
+EOL = b"\r\n"
+MAX_PACKET = 256 * 1024
+MAX_BANNER = 128
+MAX_FRAGMENTS = 64
+HOLD = 0.05  # seconds
+
+
+@frozen
+class Banner:
+    """The first line: ``version`` is the AMI's, such as ``11.0.0`` on Asterisk 22. Empty: not an AMI."""
+
+    version: str
+
+
+@frozen
+class Reply:
+    """An answer to an action, as text with CR LF between its headers."""
+
+    text: str
+
+
+Heard = Banner | Reply | SecurityEvent
+
+
+@define
+class AmiCounts:
+    """What a decoder has met so far.
+
+    ``tampered``: security events outside Asterisk's grammar that were read all the same. ``garbled``: packets
+    that were dropped because nothing could be made of them. ``dropped_bytes``: bytes of packets too long to
+    keep. ``other``: events that are no security events.
+    """
+
+    events: int = 0
+    tampered: int = 0
+    garbled: int = 0
+    dropped_bytes: int = 0
+    other: int = 0
+
+
+class AmiDecoder:
+    """One connection's decoder: feed it bytes as they come, with the monotonic time in seconds.
+
+    ``deadline`` is when :meth:`tick` has something to give out, or None.
+    """
+
+    def __init__(self, source: SourceId) -> None:
+        self.counts = AmiCounts()
+        self.deadline: float | None = None
+        self._source = source
+        self._buffer = bytearray()
+        self._searched = 0
+        self._skipping = False
+        self._greeted = False
+        self._fragments: list[bytes] = []
+        self._fragments_size = 0
+        self._held: bytes | None = None
+
+    def feed(self, data: bytes, now: float) -> list[Heard]:
+        """Take what the connection brought and give what it completes, in order."""
+        self._buffer += data
+        heard: list[Heard] = []
+        start = 0 if self._greeted else self._greet(heard)
+        if self._greeted:
+            start = self._split(start, now, heard)
+        del self._buffer[:start]
+        self._searched = max(0, self._searched - start)
+        self._bound()
+        return heard
+
+    def tick(self, now: float) -> list[Heard]:
+        """Give out what was held back long enough."""
+        heard: list[Heard] = []
+        if self.deadline is not None and now >= self.deadline:
+            self._release(heard)
+        return heard
+
+    def _greet(self, heard: list[Heard]) -> int:
+        end = self._buffer.find(EOL)
+        if end < 0 and len(self._buffer) <= MAX_BANNER:
+            return 0
+        line = bytes(self._buffer[: max(end, 0)])
+        prefix = b"Asterisk Call Manager/"
+        known = len(line) <= MAX_BANNER and line.startswith(prefix)
+        self._greeted = True
+        heard.append(Banner(line.removeprefix(prefix).decode("ascii", "replace").strip() if known else ""))
+        return end + len(EOL) if end >= 0 else 0
+
+    def _split(self, start: int, now: float, heard: list[Heard]) -> int:
+        """Take every finished packet from ``start`` on; give where the unfinished one begins."""
+        self._searched = max(self._searched, start)
+        while (end := self._buffer.find(END, self._searched)) >= 0:
+            if self._skipping:
+                self.counts.dropped_bytes += end - start
+                self._skipping = False
+            elif end - start > MAX_PACKET:
+                self._drop_long(end - start)
+            else:
+                self._packet(bytes(self._buffer[start:end]), now, heard)
+            start = self._searched = end + len(END)
+        # An end may be cut between two reads: its last byte alone can be missing.
+        self._searched = max(start, len(self._buffer) - len(END) + 1)
+        return start
+
+    def _bound(self) -> None:
+        """Keep no more of an unfinished packet than a real one can be."""
+        if len(self._buffer) <= (len(END) if self._skipping else MAX_PACKET):
+            return
+        excess = len(self._buffer) - len(END) + 1
+        if self._skipping:
+            self.counts.dropped_bytes += excess
+        else:
+            self._drop_long(excess)
+            self._skipping = True
+        del self._buffer[:excess]
+        self._searched = 0
+
+    def _drop_long(self, size: int) -> None:
+        self.counts.dropped_bytes += size
+        self.counts.garbled += 1
+        self._fragments.clear()
+        self._fragments_size = 0
+
+    def _packet(self, packet: bytes, now: float, heard: list[Heard]) -> None:
+        if self._fragments:
+            self._fragment(packet, now, heard)
+            return
+        event = read_strict(packet, self._source)
+        if event is not None:
+            self._release(heard)
+            if event.service is Service.SIP:
+                self._hold(packet, now)
+            else:
+                self.counts.events += 1
+                heard.append(event)
+        elif starts_security_event(packet):
+            self._release(heard)
+            self._fragment(packet, now, heard)
+        elif self._held is not None and has_tail(EOL + packet):
+            self._hold(self._held + END + packet, now)
+        else:
+            self._other(packet, heard)
+
+    def _fragment(self, packet: bytes, now: float, heard: list[Heard]) -> None:
+        """Add to a security event whose tail has not come, and give it out once it has."""
+        self._fragments.append(packet)
+        self._fragments_size += len(packet)
+        # A fragment may begin with the tail itself, right after the empty line that cut it off.
+        if has_tail(EOL + packet):
+            whole = END.join(self._fragments)
+            self._fragments.clear()
+            self._fragments_size = 0
+            event = read_tampered(whole, self._source)
+            if event is not None and event.service is Service.SIP:
+                self._hold(whole, now)
+            else:
+                self._tampered(event, heard)
+        elif len(self._fragments) >= MAX_FRAGMENTS or self._fragments_size > MAX_PACKET:
+            self._drop_long(self._fragments_size)
+
+    def _hold(self, packet: bytes, now: float) -> None:
+        if len(packet) > MAX_PACKET:
+            self._drop_long(len(packet))
+            self._held = self.deadline = None
+            return
+        self._held = packet
+        self.deadline = now + HOLD
+
+    def _release(self, heard: list[Heard]) -> None:
+        if self._held is None:
+            return
+        packet, self._held, self.deadline = self._held, None, None
+        event = read_strict(packet, self._source)
+        if event is not None:
+            self.counts.events += 1
+            heard.append(event)
+        else:
+            self._tampered(read_tampered(packet, self._source), heard)
+
+    def _tampered(self, event: SecurityEvent | None, heard: list[Heard]) -> None:
+        if event is None:
+            self.counts.garbled += 1
+            return
+        self.counts.events += 1
+        self.counts.tampered += 1
+        heard.append(event)
+
+    def _other(self, packet: bytes, heard: list[Heard]) -> None:
+        if packet.startswith(b"Response: "):
+            heard.append(Reply(packet.decode("utf-8", "backslashreplace")))
+        elif packet.startswith(b"Event: "):
+            self.counts.other += 1
+        else:
+            self.counts.garbled += 1

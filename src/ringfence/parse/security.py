@@ -1,0 +1,220 @@
+"""The grammar of a security event as an AMI packet: which headers, in which order.
+
+From ``main/security_events.c`` and ``main/manager.c:__manager_event_sessions_va``, the same from Asterisk
+12 to 23: a head that Asterisk writes, the account that the sender writes, a tail of three headers, then what
+the kind adds. Values are not escaped and have no length limit; the account may hold anything, CR LF
+included (pjproject percent-decodes the user of a SIP URI), while no value after it can hold CR LF. So what
+stands first before the account and what stands last after it is Asterisk's own.
+
+Strict and loose reading are two functions: :func:`read_strict` takes a packet that keeps the grammar to the
+letter, :func:`read_tampered` takes what is left of one that does not. Every pattern is anchored, matched
+whole, and possessive, so each byte is looked at a bounded number of times.
+"""
+
+import re
+from collections.abc import Mapping
+from datetime import datetime
+from functools import lru_cache
+
+from attrs import evolve
+
+from ringfence.model import EventKind, SecurityEvent, Service, SourceId
+from ringfence.parse.address import parse_endpoint
+
+EOL = b"\r\n"
+
+_VALUE = rb"[^\r]*+"
+_HEAD = re.compile(
+    rb"Event: (?P<kind>[A-Za-z]{1,32}+)\r\n"
+    rb"Privilege: security,all\r\n"
+    # Written only with timestampevents, debug and systemname.
+    rb"(?:(?:Timestamp|SequenceNumber|File|Line|Func|SystemName): [^\r]*+\r\n){0,6}+"
+    rb"EventTV: (?P<time>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{1,6}[+-]\d{4})\r\n"
+    rb"Severity: (?:Informational|Error)\r\n"
+    rb"Service: (?P<service>PJSIP|SIP|AMI)\r\n"
+    rb"EventVersion: \d{1,3}+\r\n"
+)
+_ACCOUNT = rb"AccountID: (?P<account>[^\r]*+)\r\n"
+_TAIL = (
+    rb"SessionID: (?P<session>[^\r]*+)\r\n"
+    rb"LocalAddress: (?P<local>[^\r]*+)\r\n"
+    rb"RemoteAddress: (?P<remote>[^\r]*+)"
+)
+_PACKET = re.compile(_HEAD.pattern + _ACCOUNT + _TAIL + rb"(?P<rest>(?:\r\n[^\r]*+)*+)")
+_PACKET_WITHOUT_ACCOUNT = re.compile(_HEAD.pattern + _TAIL + rb"(?P<rest>(?:\r\n[^\r]*+)*+)")
+
+
+def _rest(required: str = "", optional: str = "Module ACLName SessionTV") -> re.Pattern[bytes]:
+    """Compile what follows the tail: ``required`` headers in order, then ``optional`` ones in order."""
+
+    def header(name: str) -> bytes:
+        return rb"\r\n%s: (?P<%s>[^\r]*+)" % (name.encode(), name.encode())
+
+    return re.compile(
+        b"".join(header(name) for name in required.split())
+        + b"".join(b"(?:" + header(name) + b")?+" for name in optional.split())
+    )
+
+
+# main/security_events.c, `sec_events[]`.
+_PLAIN = "Module SessionTV"
+_RESTS: dict[EventKind, re.Pattern[bytes]] = {
+    EventKind.FAILED_ACL: _rest(optional="Module ACLName SessionTV"),
+    EventKind.INVALID_ACCOUNT_ID: _rest(optional=_PLAIN),
+    EventKind.SESSION_LIMIT: _rest(optional=_PLAIN),
+    EventKind.MEMORY_LIMIT: _rest(optional=_PLAIN),
+    EventKind.LOAD_AVERAGE_LIMIT: _rest(optional=_PLAIN),
+    EventKind.REQUEST_NOT_SUPPORTED: _rest("RequestType", _PLAIN),
+    EventKind.REQUEST_NOT_ALLOWED: _rest("RequestType", "Module SessionTV RequestParams"),
+    EventKind.AUTH_METHOD_NOT_ALLOWED: _rest("AuthMethod", _PLAIN),
+    EventKind.REQUEST_BAD_FORMAT: _rest("RequestType", "Module SessionTV AccountID RequestParams"),
+    EventKind.SUCCESSFUL_AUTH: _rest("UsingPassword", _PLAIN),
+    EventKind.UNEXPECTED_ADDRESS: _rest("ExpectedAddress", _PLAIN),
+    EventKind.CHALLENGE_RESPONSE_FAILED: _rest("Challenge Response ExpectedResponse", _PLAIN),
+    EventKind.INVALID_PASSWORD: _rest(optional="Module SessionTV Challenge ReceivedChallenge ReceivedHash"),
+    EventKind.CHALLENGE_SENT: _rest("Challenge", _PLAIN),
+    EventKind.INVALID_TRANSPORT: _rest("AttemptedTransport", _PLAIN),
+}
+# The kinds of which more is kept than the tail.
+_TELLING = frozenset(
+    {
+        EventKind.FAILED_ACL,
+        EventKind.CHALLENGE_RESPONSE_FAILED,
+        EventKind.INVALID_PASSWORD,
+        EventKind.CHALLENGE_SENT,
+    }
+)
+_KINDS = {str(kind).encode(): kind for kind in EventKind}
+_SERVICES = {str(service).encode(): service for service in Service}
+
+
+def starts_security_event(packet: bytes) -> bool:
+    """Say whether ``packet`` begins as Asterisk begins a security event, head complete."""
+    return _HEAD.match(packet) is not None
+
+
+def read_strict(packet: bytes, source: SourceId) -> SecurityEvent | None:
+    """Read a packet (without its closing empty line) that keeps the grammar; None for any other."""
+    match = _PACKET.fullmatch(packet)
+    if match is None:
+        return _read_without_account(packet, source)
+    name, time, service, account, session, _, remote, rest = match.groups()
+    kind = _KINDS.get(name)
+    if kind is None or kind is EventKind.REQUEST_BAD_FORMAT:
+        return None
+    found = _RESTS[kind].fullmatch(rest)
+    if found is None:
+        return None
+    acl_name = challenge = response = b""
+    if kind in _TELLING:
+        said = found.groupdict(b"")
+        acl_name, challenge, response = _details(said)
+    return _event(source, kind, service, time, account, session, remote, acl_name, challenge, response)
+
+
+def _read_without_account(packet: bytes, source: SourceId) -> SecurityEvent | None:
+    """Read the one kind whose account comes late, if at all: RequestBadFormat."""
+    match = _PACKET_WITHOUT_ACCOUNT.fullmatch(packet)
+    if match is None:
+        return None
+    name, time, service, session, _, remote, rest = match.groups()
+    found = _RESTS[EventKind.REQUEST_BAD_FORMAT].fullmatch(rest)
+    if _KINDS.get(name) is not EventKind.REQUEST_BAD_FORMAT or found is None:
+        return None
+    account = found["AccountID"] or b""
+    return _event(source, EventKind.REQUEST_BAD_FORMAT, service, time, account, session, remote)
+
+
+def has_tail(packet: bytes) -> bool:
+    """Say whether the three headers that Asterisk writes after the account stand in ``packet``."""
+    return _last_tail(packet) is not None
+
+
+def read_tampered(packet: bytes, source: SourceId) -> SecurityEvent | None:
+    """Read a packet whose account broke the grammar, or None where no address is to be had from it.
+
+    ``packet`` holds a head and, perhaps after several empty lines, a tail. Of what stands before the account
+    the first value counts, of the tail the last.
+    """
+    head = _HEAD.match(packet)
+    tail = _last_tail(packet)
+    if head is None or tail is None:
+        return None
+    kind = _KINDS.get(head["kind"])
+    if kind is None:
+        return None
+    said: dict[str, bytes] = {}
+    for line in packet[tail.end() :].split(EOL):
+        name, colon, value = line.partition(b": ")
+        if colon and name in _NAMES:
+            said.setdefault(_NAMES[name], value)
+    account = packet[head.end() : tail.start()].removeprefix(b"AccountID: ").removesuffix(EOL)
+    session, _, remote = tail.groups()
+    event = _event(source, kind, head["service"], head["time"], account, session, remote, *_details(said))
+    return evolve(event, tampered=True) if event is not None else None
+
+
+_NAMES = {
+    name.encode(): name for name in ("Challenge", "Response", "ReceivedChallenge", "ReceivedHash", "ACLName")
+}
+_TAIL_PATTERN = re.compile(_TAIL)
+_TAIL_START = b"\r\nSessionID: "
+
+
+def _last_tail(packet: bytes) -> re.Match[bytes] | None:
+    """Find the last tail. Nothing that a sender writes can follow Asterisk's own."""
+    start = packet.rfind(_TAIL_START)
+    if start < 0:
+        return None
+    return _TAIL_PATTERN.match(packet, start + len(EOL))
+
+
+def _details(said: Mapping[str, bytes]) -> tuple[bytes, bytes, bytes]:
+    """Give the ACL's name, and the challenge and response that the client sent.
+
+    chan_sip calls what it sent the challenge, and what came back received.
+    """
+    return (
+        said.get("ACLName", b""),
+        said.get("ReceivedChallenge") or said.get("Challenge", b""),
+        said.get("ReceivedHash") or said.get("Response", b""),
+    )
+
+
+def _event(
+    source: SourceId,
+    kind: EventKind,
+    service: bytes,
+    time: bytes,
+    account: bytes,
+    session: bytes,
+    remote: bytes,
+    acl_name: bytes = b"",
+    challenge: bytes = b"",
+    response: bytes = b"",
+) -> SecurityEvent | None:
+    endpoint = parse_endpoint(remote)
+    seconds = _seconds(time)
+    if endpoint is None or seconds is None:
+        return None
+    return SecurityEvent(
+        source,
+        kind,
+        _SERVICES[service],
+        endpoint,
+        seconds,
+        account.decode("utf-8", "backslashreplace"),
+        session,
+        acl_name.decode("utf-8", "backslashreplace") if acl_name else "",
+        challenge,
+        response,
+    )
+
+
+# Events come several a millisecond when it matters.
+@lru_cache(maxsize=256)
+def _seconds(text: bytes) -> float | None:
+    try:
+        return datetime.fromisoformat(text.decode("ascii")).timestamp()
+    except ValueError:  # a date that no calendar has
+        return None
