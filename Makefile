@@ -1,0 +1,57 @@
+# Everything this project is checked and tried with, from a fresh Debian 12 with git, python3 and make.
+# As root the missing packages are installed and the laboratory (two real Asterisks) is made; without root
+# what needs neither is run, and one line says what was not.
+
+LAB ?= /var/cache/ringfence-lab
+DEMO ?= attack
+
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+INSTALLED := $(VENV)/.installed
+SCRIPTS := .ci/run tests/support/lab.sh
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+.PHONY: help venv system lab lint test bench demo clean
+
+export RINGFENCE_LAB := $(abspath $(LAB))
+
+help: ## List the targets
+	@sed -En 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 16
+
+venv: $(INSTALLED) ## Make .venv with ringfence (editable) and what checks it
+
+# pip learned to read dependency groups in 25.1; Debian 12 has 23.0.
+$(INSTALLED): pyproject.toml | system
+	python3 -m venv $(VENV)
+	$(PYTHON) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]["dev"], sep="\n")' \
+		| $(PYTHON) -m pip install --quiet --editable . --requirement /dev/stdin
+	touch $@
+
+system: ## Install the Debian packages that are missing (as root)
+	@tests/support/lab.sh system
+
+lab: system ## Make the laboratory: Asterisk 16 and 22 under LAB (as root, on Debian)
+	@tests/support/lab.sh trees "$(RINGFENCE_LAB)"
+
+lint: venv ## Check style, types and the directions between the rooms
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+	@for script in $(SCRIPTS); do bash -n "$$script"; done
+
+test: venv lab ## Run every test that this machine can run
+	$(PYTHON) -m pytest
+
+bench: venv lab ## Measure, and print the numbers
+	$(PYTHON) -m tests.bench
+
+demo: venv lab ## Show an attack and its end (DEMO=replay: from a recording, without Asterisk)
+	$(PYTHON) -m tests.demo $(DEMO)
+
+clean: ## Remove what was made here (not the laboratory)
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find src tests -name __pycache__ -prune -exec rm -rf {} +

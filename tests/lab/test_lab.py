@@ -1,0 +1,184 @@
+"""The laboratory itself: what it counts is what Asterisk did, so that a number of a test can be believed."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+from tests.support.asterisk import Asterisk
+from tests.support.lab import Lab
+from tests.support.network import Network, socket_in, sweep
+from tests.support.sip import expand
+from tests.support.sip_wire import connect
+
+pytestmark = pytest.mark.asterisk
+
+PJSIP_IPV6 = ("--target", "[fd00:18::1]:5060")
+
+
+def test_the_releases_are_the_ones_that_are_promised(asterisk16: Lab, asterisk22: Lab) -> None:
+    """One Asterisk has chan_sip, the other is the newest of Debian."""
+    assert asterisk16.asterisk.version.startswith("Asterisk 16.")
+    assert int(asterisk22.asterisk.version.split()[1].split(".")[0]) >= 22
+    assert "chan_sip.so" in asterisk16.asterisk.cli("module show like chan_sip")
+
+
+def test_the_process_is_asterisk_itself(each_asterisk: Lab) -> None:
+    """The process id leads to Asterisk's own CPU time."""
+    before = each_asterisk.asterisk.cpu_seconds()
+
+    each_asterisk.attack("guess", "--number", "200", "--account", "nobody{}")
+
+    assert Path("/proc", str(each_asterisk.asterisk.pid), "comm").read_text("ascii") == "asterisk\n"
+    assert each_asterisk.asterisk.cpu_seconds() > before
+
+
+def test_pjsip_reports_a_wrong_guess(asterisk22: Lab) -> None:
+    """A guess for an account that exists is a challenge and a failed response, of the guesser's address."""
+    with asterisk22.listen() as listener:
+        result = asterisk22.attack("guess", "--sources", "198.18.1.20")
+        heard = listener.read(b"Event: ChallengeResponseFailed")
+
+    assert (result.sent, result.answered, result.statuses) == (1, 1, {"401": 1})
+    assert heard.count(b"Event: ChallengeSent") == 1
+    assert b"AccountID: alice\r\n" in heard
+    assert b"RemoteAddress: IPV4/UDP/198.18.1.20/" in heard
+
+
+def test_chan_sip_reports_a_wrong_guess(asterisk16: Lab) -> None:
+    """A guess for a peer that exists is a challenge and an invalid password, of the guesser's address."""
+    with asterisk16.listen() as listener:
+        result = asterisk16.attack("guess", "--account", "bob", "--sources", "198.18.1.20")
+        heard = listener.read(b"Event: InvalidPassword")
+
+    assert (result.sent, result.answered, result.statuses) == (1, 1, {"403": 1})
+    assert heard.count(b"Event: ChallengeSent") == 1
+    assert b"RemoteAddress: IPV4/UDP/198.18.1.20/" in heard
+
+
+def test_a_via_parameter_forges_the_address_under_chan_sip(asterisk16: Lab) -> None:
+    """Via ``maddr`` puts a stranger's address into the event, while the sender gets the answers."""
+    with asterisk16.listen() as listener:
+        result = asterisk16.attack("guess", "--account", "bob", "--via", ";rport;maddr=203.0.113.9")
+        heard = listener.read(b"Event: InvalidPassword")
+
+    assert result.answered == 1
+    assert b"RemoteAddress: IPV4/UDP/203.0.113.9/" in heard
+
+
+def test_a_byte_that_is_not_utf8_silences_the_events(asterisk22: Lab) -> None:
+    """A raw byte in the Call-ID hides a guess from AMI: the client can send it, and is answered."""
+    with asterisk22.listen() as listener:
+        hidden = asterisk22.attack("guess", "--call-id", r"a\xff{}", "--account", "hidden{}")
+        asterisk22.attack("guess", "--account", "alice")
+        heard = listener.read(b"Event: ChallengeResponseFailed")
+
+    assert hidden.answered == 1
+    assert b"hidden1" not in heard
+
+
+@pytest.mark.parametrize("account", ["alice", "bob"])
+def test_a_phone_registers(asterisk16: Lab, asterisk22: Lab, account: str) -> None:
+    """The right password is answered with 200, by PJSIP and by chan_sip."""
+    lab = asterisk22 if account == "alice" else asterisk16
+
+    assert lab.attack("register", "--account", account, "--sources", "198.18.1.30").statuses == {"200": 1}
+
+
+def test_every_guess_is_answered_where_nothing_guards(each_asterisk: Lab) -> None:
+    """Without a guard, as many guesses are answered as were sent; and the client is fast enough to tell."""
+    account = "bob" if each_asterisk.asterisk.version.startswith("Asterisk 16.") else "alice"
+
+    result = each_asterisk.attack("guess", "--number", "1000", "--account", account)
+
+    assert (result.sent, result.answered, result.stopped) == (1000, 1000, "number")
+    assert result.per_second > 300
+
+
+@pytest.mark.parametrize("transport", ["UDP", "TCP"])
+def test_ipv6_and_tcp_are_answered(asterisk22: Lab, transport: str) -> None:
+    """The client guesses over IPv6 and over TCP, where one connection carries every guess."""
+    with asterisk22.listen() as listener:
+        result = asterisk22.attack("guess", "--number", "20", "--transport", transport, *PJSIP_IPV6)
+        heard = listener.read(b"Event: ChallengeResponseFailed", count=20)
+
+    assert (result.sent, result.answered) == (20, 20)
+    assert heard.count(f"RemoteAddress: IPV6/{transport}/fd00:18::a/".encode()) >= 40
+
+
+@pytest.mark.parametrize(
+    ("sources", "target"),
+    [("198.19.0.1-198.19.0.200", ()), ("fd00:19::1-fd00:19::c8", PJSIP_IPV6)],
+)
+def test_routed_sources_are_answered(asterisk22: Lab, sources: str, target: tuple[str, ...]) -> None:
+    """Two hundred addresses behind the attacker's router guess, each for itself."""
+    result = asterisk22.attack("guess", "--number", "2", "--sources", sources, "--parallel", "20", *target)
+
+    assert dict.fromkeys(expand(sources), 2) == result.by_source
+
+
+def test_pipelined_guesses_are_counted_one_by_one(asterisk22: Lab) -> None:
+    """Of guesses sent without waiting, the client counts as many answers as Asterisk reports failures."""
+    with asterisk22.listen() as listener:
+        result = asterisk22.attack("pipeline", "--number", "2000", "--window", "100")
+        heard = listener.read(b"Event: ChallengeResponseFailed", count=2000)
+
+    assert (result.sent, result.answered) == (2000, 2000)
+    assert heard.count(b"Event: ChallengeResponseFailed") == 2000
+
+
+def test_a_silent_pbx_stops_the_client(asterisk22: Lab) -> None:
+    """Where no answer comes, the client stops at the first silence and has counted nothing."""
+    result = asterisk22.attack("guess", "--number", "50", "--target", "198.18.0.1:5999", "--timeout", "0.1")
+
+    assert (result.sent, result.answered, result.challenges_sent, result.stopped) == (0, 0, 1, "silence")
+
+
+def test_nothing_is_sent_out_of_the_laboratory() -> None:
+    """A destination outside the laboratory's networks is refused before a socket is made."""
+    with pytest.raises(ValueError, match="outside the laboratory"):
+        connect("UDP", ("192.0.2.1", 5060), "0.0.0.0", 0.1)
+
+
+def test_two_instances_share_a_tree_and_leave_nothing(asterisk22: Lab) -> None:
+    """A second Asterisk runs from the same tree at the same time; afterwards it is gone without a trace."""
+    with Lab.made("22") as second:
+        folder, network = second.asterisk.folder, second.network
+        assert second.attack("register").statuses == {"200": 1}
+        assert asterisk22.attack("register").statuses == {"200": 1}
+
+    assert not folder.exists()
+    assert (
+        network.pbx not in subprocess.run(["ip", "netns"], capture_output=True, text=True, check=True).stdout
+    )
+    assert str(folder) not in Path("/proc/self/mounts").read_text("utf-8")
+
+
+def test_asterisk_restarts(asterisk22: Lab) -> None:
+    """After a crash the same instance starts again, in the same network."""
+    with Network() as network, Asterisk(asterisk22.asterisk.tree, network.pbx) as asterisk:
+        first = asterisk.pid
+        asterisk.kill()
+        asterisk.start()
+
+        assert asterisk.pid != first
+        with socket_in(network.pbx) as manager:
+            manager.connect(("127.0.0.1", 5038))
+            assert manager.recv(64).startswith(b"Asterisk Call Manager/")
+
+
+def test_a_killed_run_is_swept_up() -> None:
+    """A namespace whose test run is no more is removed; one whose run lives stays."""
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    dead, alive = f"rf-{gone.pid}-1-pbx", f"rf-{os.getpid()}-99999-pbx"
+    for name in (dead, alive):
+        subprocess.run(["ip", "netns", "add", name], check=True)
+    try:
+        sweep()
+
+        left = {entry.name for entry in Path("/run/netns").iterdir()}
+        assert alive in left
+        assert dead not in left
+    finally:
+        subprocess.run(["ip", "netns", "delete", alive], check=True)

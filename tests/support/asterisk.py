@@ -1,0 +1,218 @@
+"""A real Asterisk, run from a shared tree of files that is never written to.
+
+The tree is a minimal Debian with Asterisk in it, as ``make lab`` makes it. An instance has folders of its
+own for configuration, run, log, library and spool, bound over the tree's in a mount namespace of its own:
+any number of instances run at once from one tree, and the mounts are gone with the process. ``ip netns
+exec`` makes that mount namespace (its mounts do not propagate), and each program of the chain replaces the
+one before it, so the process that was started *is* Asterisk.
+"""
+
+import contextlib
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self
+
+from tests.support import asterisk_files
+from tests.support.asterisk_files import CERTIFICATE_NAME, Kind
+from tests.support.network import inside
+
+DEFAULT_LAB = "/var/cache/ringfence-lab"
+SECRET = "manager-secret"
+
+_BOOT_SECONDS = 60.0
+_STOP_SECONDS = 5.0
+_OVERLAID = {
+    "etc": "etc/asterisk",
+    "run": "run",
+    "log": "var/log/asterisk",
+    "lib": "var/lib/asterisk",
+    "spool": "var/spool/asterisk",
+}
+_LAUNCH = """\
+set -eu
+tree=$1 own=$2
+for pair in {pairs}; do mount --bind "$own/${{pair%%:*}}" "$tree/${{pair#*:}}"; done
+mount --bind /dev "$tree/dev"
+mount -t proc proc "$tree/proc"
+exec chroot "$tree" /usr/sbin/asterisk -f -U asterisk -G asterisk
+""".format(pairs=" ".join(f"{own}:{path}" for own, path in _OVERLAID.items()))
+
+
+class AsteriskError(Exception):
+    """Asterisk did not start, or a command to it failed."""
+
+
+def tree_of(release: str) -> Path:
+    """Give the tree of a release of the laboratory (``16`` or ``22``), made or not."""
+    return Path(os.environ.get("RINGFENCE_LAB", DEFAULT_LAB), release)
+
+
+def is_tree(tree: Path) -> bool:
+    """Whether an Asterisk can be started from ``tree``."""
+    return (tree / "usr/sbin/asterisk").is_file()
+
+
+class Asterisk:
+    """One running Asterisk, while the context lasts: ``with Asterisk(tree, network.pbx) as pbx: ...``.
+
+    ``extra`` adds text to configuration files by name (``{"pjsip.conf": "..."}``).
+    """
+
+    def __init__(
+        self,
+        tree: Path,
+        namespace: str,
+        kind: Kind = Kind.PJSIP,
+        secret: str = SECRET,
+        extra: Mapping[str, str] | None = None,
+    ) -> None:
+        self.tree = tree
+        self.namespace = namespace
+        self.kind = kind
+        self.secret = secret
+        self.version = ""
+        self.folder = Path()
+        self._extra = extra or {}
+        self._process: subprocess.Popen[bytes] | None = None
+        self._undo = contextlib.ExitStack()
+
+    @property
+    def pid(self) -> int:
+        """The process id of Asterisk itself; ``/proc/PID/stat`` tells its CPU time."""
+        if self._process is None:
+            raise AsteriskError("Asterisk is not running")
+        return self._process.pid
+
+    @property
+    def logs(self) -> Path:
+        """The folder of its log files (``ringfence`` and ``messages``), as seen from the host."""
+        return self.folder / "log"
+
+    @property
+    def certificate(self) -> Path:
+        """The certificate and key of AMI over TLS, in one file, good for 127.0.0.1 and localhost."""
+        return self.folder / "etc" / CERTIFICATE_NAME
+
+    def __enter__(self) -> Self:
+        try:
+            self._prepare()
+            self.start()
+        except BaseException:
+            self._undo.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._undo.close()
+
+    def start(self) -> None:
+        """Start Asterisk and wait until it is fully booted; again after :meth:`stop`, as a restart."""
+        launch = inside(self.namespace, "sh", "-c", _LAUNCH, "sh", str(self.tree), str(self.folder))
+        with self._console() as console:
+            self._process = subprocess.Popen(
+                launch, stdin=subprocess.DEVNULL, stdout=console, stderr=subprocess.STDOUT
+            )
+        self._await_boot()
+        self.version = self.cli("core show version").split(" built by ")[0].strip()
+
+    def stop(self) -> None:
+        """End Asterisk: gently at first, then for good; idempotent."""
+        if self._process is None:
+            return
+        self._process.terminate()
+        try:
+            self._process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process = None
+
+    def kill(self) -> None:
+        """End Asterisk as a crash would."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def cli(self, command: str, seconds: float = 10.0) -> str:
+        """Run one command of Asterisk's console and give what it printed."""
+        done = self._console_command(command, seconds)
+        if done.returncode:
+            raise AsteriskError(f"{command}: {done.stdout.strip()} {done.stderr.strip()}")
+        return done.stdout
+
+    def cpu_seconds(self) -> float:
+        """Give the CPU time that Asterisk has used so far."""
+        fields = Path("/proc", str(self.pid), "stat").read_text("ascii").rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def _prepare(self) -> None:
+        if not is_tree(self.tree):
+            raise AsteriskError(f"{self.tree}: no Asterisk here; `make lab` puts one there")
+        self.folder = Path(tempfile.mkdtemp(prefix="rf-asterisk-"))
+        self._undo.callback(shutil.rmtree, self.folder, ignore_errors=True)
+        self._undo.callback(self.stop)
+        self.folder.chmod(0o755)
+        user, group = _owner(self.tree)
+        for name in ("etc", "run/asterisk", "log", "lib", "spool"):
+            (self.folder / name).mkdir(parents=True)
+            os.chown(self.folder / name, user, group)
+        self._configure()
+        _make_certificate(self.certificate)
+        os.chown(self.certificate, user, group)
+
+    def _configure(self) -> None:
+        texts = asterisk_files.files(self.kind, self.secret)
+        for name in {*texts, *self._extra}:
+            text = texts.get(name, "") + "\n" + self._extra.get(name, "")
+            (self.folder / "etc" / name).write_text(text, "utf-8")
+
+    def _console(self) -> IO[bytes]:
+        return (self.folder / "console").open("ab")
+
+    def _console_command(self, command: str, seconds: float) -> subprocess.CompletedProcess[str]:
+        inner = ("chroot", str(self.tree), "/usr/sbin/asterisk", "-rx", command)
+        enter = ("nsenter", f"--target={self.pid}", "--mount", "--net", *inner)
+        return subprocess.run(
+            enter, capture_output=True, check=False, timeout=seconds, text=True, errors="replace"
+        )
+
+    def _await_boot(self) -> None:
+        assert self._process is not None
+        deadline = time.monotonic() + _BOOT_SECONDS
+        while self._process.poll() is None and time.monotonic() < deadline:
+            if (self.folder / "run/asterisk/asterisk.ctl").exists():
+                done = self._console_command("core waitfullybooted", _BOOT_SECONDS)
+                if "fully booted" in done.stdout:
+                    return
+            time.sleep(0.02)
+        said = (self.folder / "console").read_text("utf-8", "replace")[-2000:]
+        raise AsteriskError(f"{self.tree}: Asterisk did not boot: {said}")
+
+
+def _owner(tree: Path) -> tuple[int, int]:
+    match = re.search(r"^asterisk:[^:]*:(\d+):(\d+):", (tree / "etc/passwd").read_text("utf-8"), re.MULTILINE)
+    if match is None:
+        raise AsteriskError(f"{tree}: there is no user `asterisk` here")
+    return int(match[1]), int(match[2])
+
+
+def _make_certificate(path: Path) -> None:
+    command = (
+        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 "
+        "-subj /CN=localhost -addext subjectAltName=DNS:localhost,IP:127.0.0.1"
+    )
+    made = subprocess.run(
+        [*command.split(), "-keyout", "-", "-out", "-"], capture_output=True, check=True, timeout=20
+    )
+    path.write_bytes(made.stdout)
+    path.chmod(0o600)

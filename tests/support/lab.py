@@ -1,0 +1,123 @@
+"""One laboratory: a network, a real Asterisk in it, and what a test does with them.
+
+    with Lab.made("22") as lab:
+        result = lab.attack("guess", "--number", "100")
+
+The target defaults to chan_sip or PJSIP on port 5060, whichever the release has there.
+"""
+
+import contextlib
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Self
+
+from attrs import frozen
+from tests.support.asterisk import SECRET, Asterisk, is_tree, tree_of
+from tests.support.asterisk_files import MANAGER_PORT, MANAGER_USER, Kind
+from tests.support.network import Network, socket_in
+from tests.support.sip import Attack, Result
+
+RELEASES = {"16": Kind.CHAN_SIP, "22": Kind.PJSIP}
+
+
+@frozen
+class Lab:
+    """A running Asterisk, the network it lives in, and the attacker on the other side of the cable."""
+
+    network: Network
+    asterisk: Asterisk
+
+    @classmethod
+    @contextlib.contextmanager
+    def made(cls, release: str, extra: Mapping[str, str] | None = None) -> Iterator[Self]:
+        """Make a laboratory with a release of Asterisk (``16`` or ``22``); removes it at the end."""
+        with (
+            Network() as network,
+            Asterisk(tree_of(release), network.pbx, RELEASES[release], extra=extra) as asterisk,
+        ):
+            yield cls(network, asterisk)
+
+    def attack(self, *arguments: str) -> Result:
+        """Run the SIP client on the attacker's side to its end: ``lab.attack("guess", "--number", "9")``."""
+        return self.start_attack(*arguments).result()
+
+    def start_attack(self, *arguments: str) -> Attack:
+        """Start the SIP client on the attacker's side; ``.result()`` waits for it."""
+        return Attack(self.network.attacker, *arguments)
+
+    def run(self, *command: str, seconds: float = 30.0) -> str:
+        """Run a command beside Asterisk, in its namespace, and give what it printed."""
+        done = subprocess.run(
+            self.network.in_pbx(*command), capture_output=True, text=True, check=True, timeout=seconds
+        )
+        return done.stdout
+
+    def start(self, *command: str) -> subprocess.Popen[str]:
+        """Start a command beside Asterisk, in its namespace; the caller ends it."""
+        return subprocess.Popen(
+            self.network.in_pbx(*command), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+
+    def listen(self) -> "Listener":
+        """Log in to AMI over a bare socket, to read the bytes themselves."""
+        return Listener(self.network.pbx)
+
+
+class Listener:
+    """A bare AMI connection: no parsing, only the bytes as they came."""
+
+    def __init__(self, namespace: str) -> None:
+        self._socket = socket_in(namespace)
+        self._socket.settimeout(5.0)
+        self._socket.connect(("127.0.0.1", MANAGER_PORT))
+        self._socket.sendall(
+            f"Action: Login\r\nUsername: {MANAGER_USER}\r\nSecret: {SECRET}\r\n\r\n".encode()
+        )
+        self.login = self.read(b"FullyBooted")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+
+    def read(self, until: bytes, count: int = 1, seconds: float = 10.0) -> bytes:
+        """Give the bytes that come until ``until`` came ``count`` times, and the rest of that packet."""
+        received = b""
+        deadline = time.monotonic() + seconds
+        while received.count(until) < count or not received.endswith(b"\r\n\r\n"):
+            self._socket.settimeout(max(0.01, deadline - time.monotonic()))
+            part = self._socket.recv(65536)
+            if not part:
+                raise ConnectionError("AMI closed the connection")
+            received += part
+        return received
+
+
+def why_no_kernel() -> str:
+    """Say why tests of the kernel cannot run here; nothing if they can."""
+    if os.geteuid():
+        return "they need root"
+    missing = [name for name in ("ip", "ipset", "iptables") if shutil.which(name) is None]
+    if missing:
+        return f"`make system` installs {', '.join(missing)}"
+    tried = subprocess.run(["unshare", "--net", "ipset", "list", "-n"], capture_output=True, check=False)
+    return "no network namespace with ipset can be made here" if tried.returncode else ""
+
+
+def why_no_asterisk() -> str:
+    """Say why tests against Asterisk cannot run here; nothing if they can."""
+    reason = why_no_kernel()
+    missing = [str(tree_of(release)) for release in RELEASES if not is_tree(tree_of(release))]
+    if reason or not missing:
+        return reason
+    return f"`make lab` makes {', '.join(missing)}"
+
+
+def must_run_everything() -> bool:
+    """Whether this is continuous integration where nothing may be left out: as root, on Debian."""
+    return os.environ.get("CI") == "true" and os.geteuid() == 0 and Path("/etc/debian_version").exists()

@@ -1,0 +1,84 @@
+#!/usr/bin/env bash
+# Makes what the tests need and pip cannot give: Debian packages, and two folders with a real Asterisk.
+#
+#   lab.sh system        install the packages that are missing
+#   lab.sh trees FOLDER  make FOLDER/16 (bullseye: chan_sip and PJSIP) and FOLDER/22 (forky or later: PJSIP)
+#
+# Both are instant when there is nothing to do. Without root or off Debian both do nothing and say so once;
+# there, a failure is an error. A tree is made as NAME.partial and gets its name when it is whole.
+
+set -euo pipefail
+
+packages=(python3-venv debootstrap ipset iptables iproute2 openssl)
+
+able() {
+    [[ $(id -u) == 0 && -e /etc/debian_version ]]
+}
+
+install_missing() {
+    local -a missing=()
+    local package
+    for package in "${packages[@]}"; do
+        [[ $(dpkg-query --show --showformat='${db:Status-Status}' "$package" 2>/dev/null) == installed ]] ||
+            missing+=("$package")
+    done
+    ((${#missing[@]})) || return 0
+    echo "system: installing ${missing[*]}"
+    apt-get update --quiet=2
+    DEBIAN_FRONTEND=noninteractive apt-get install --yes --quiet=2 --no-install-recommends "${missing[@]}" >/dev/null
+}
+
+# debootstrap of Debian 12 does not know the newer release by name: it is given a copy of its own scripts
+# that does. Its mounts live in a mount namespace, so that an interrupted run leaves none behind.
+bootstrap() {
+    local release=$1 tree=$2 scripts=$3
+    [[ -e $scripts/scripts/$release ]] || ln -s sid "$scripts/scripts/$release"
+    rm -rf --one-file-system "$tree.partial"
+    DEBOOTSTRAP_DIR=$scripts unshare --mount \
+        debootstrap --variant=minbase --include=asterisk "$release" "$tree.partial" >"$tree.log" 2>&1 || return
+    rm -rf "$tree.partial"/var/cache/apt/archives/*.deb "$tree.partial"/var/lib/apt/lists/*
+    mv "$tree.partial" "$tree"
+}
+
+make_tree() {
+    local tree=$1 scripts=$2
+    local release
+    shift 2
+    [[ ! -e $tree ]] || return 0
+    for release in "$@"; do
+        echo "lab: making $tree from $release"
+        bootstrap "$release" "$tree" "$scripts" && return
+        echo "lab: $release failed:"
+        tail -n 5 "$tree.log"
+    done
+    return 1
+}
+
+make_trees() {
+    local folder=$1
+    [[ ! -e $folder/16 || ! -e $folder/22 ]] || return 0
+    mkdir -p "$folder"
+    exec 9>"$folder/.lock"
+    flock 9
+    scripts=$(mktemp -d)
+    trap 'rm -rf "$scripts"' EXIT
+    cp -a /usr/share/debootstrap/. "$scripts"
+    make_tree "$folder/16" "$scripts" bullseye &
+    local older=$! status=0
+    make_tree "$folder/22" "$scripts" forky sid || status=1
+    wait "$older" || status=1
+    return "$status"
+}
+
+if ! able; then
+    [[ $1 == system ]] || echo "lab: skipped: it takes root on Debian"
+    exit 0
+fi
+case $1 in
+system) install_missing ;;
+trees) make_trees "$2" ;;
+*)
+    echo "usage: lab.sh system | trees FOLDER" >&2
+    exit 2
+    ;;
+esac

@@ -1,0 +1,149 @@
+"""Two network namespaces, a PBX's and an attacker's, and the one cable between them.
+
+All that is sent in a test is sent here: 198.18.0.0/15 (kept for benchmarks by RFC 2544), fd00::/8 and
+loopback. Nothing leads out, and the machine's own addresses, routes and firewall are never touched.
+
+    pbx                                attacker
+    198.18.0.1/16, fd00:18::1/64 ──── 198.18.1.1…250, fd00:18::a…::ff
+                                       198.19.0.0/16, fd00:19::/64: routed here, any address can be bound
+
+Names carry the process and a counter, so that several run at once. Leaving the context removes everything;
+what a killed test run left behind is removed by the next one that makes a network.
+"""
+
+import ctypes
+import itertools
+import os
+import re
+import signal
+import socket
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+PBX_IPV4 = "198.18.0.1"
+PBX_IPV6 = "fd00:18::1"
+ROUTED_IPV4 = "198.19.0.0/16"
+ROUTED_IPV6 = "fd00:19::/64"
+
+_ATTACKERS_IPV4 = tuple(f"198.18.1.{last}" for last in range(1, 251))
+_ATTACKERS_IPV6 = tuple(f"fd00:18::{last:x}" for last in range(0x0A, 0x100))
+_NAME = re.compile(r"rf-(\d+)-\d+-(?:pbx|atk)")
+_NETNS_FOLDER = Path("/run/netns")
+_SECONDS = 20
+_CLONE_NEWNET = 0x40000000
+
+_counter = itertools.count(1)
+
+
+class Network:
+    """The two namespaces, while the context lasts: ``with Network() as network: ...``."""
+
+    def __init__(self) -> None:
+        stem = f"rf-{os.getpid()}-{next(_counter)}"
+        self.pbx = f"{stem}-pbx"
+        self.attacker = f"{stem}-atk"
+
+    def __enter__(self) -> Self:
+        sweep()
+        try:
+            self._make()
+        except BaseException:
+            self.remove()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.remove()
+
+    def in_pbx(self, *command: str) -> list[str]:
+        """Give the command line that runs ``command`` in the PBX's namespace."""
+        return inside(self.pbx, *command)
+
+    def in_attacker(self, *command: str) -> list[str]:
+        """Give the command line that runs ``command`` in the attacker's namespace."""
+        return inside(self.attacker, *command)
+
+    def remove(self) -> None:
+        """Remove both namespaces, and with them cable, addresses, routes, sets and rules; idempotent."""
+        for name in (self.pbx, self.attacker):
+            _remove(name)
+
+    def _make(self) -> None:
+        for name in (self.pbx, self.attacker):
+            _run("ip", "netns", "add", name)
+        _batch(
+            self.pbx,
+            "link set lo up",
+            f"link add lan type veth peer name lan netns {self.attacker}",
+            f"address add {PBX_IPV4}/16 dev lan",
+            f"address add {PBX_IPV6}/64 dev lan nodad",
+            "link set lan up",
+            f"route add {ROUTED_IPV4} via {_ATTACKERS_IPV4[0]}",
+            f"route add {ROUTED_IPV6} via {_ATTACKERS_IPV6[0]}",
+        )
+        _batch(
+            self.attacker,
+            "link set lo up",
+            *(f"address add {address}/16 dev lan" for address in _ATTACKERS_IPV4),
+            *(f"address add {address}/64 dev lan nodad" for address in _ATTACKERS_IPV6),
+            "link set lan up",
+            f"route add local {ROUTED_IPV4} dev lo",
+            f"route add local {ROUTED_IPV6} dev lo",
+        )
+        # IPv4 lets a program bind an address that is only routed to lo; IPv6 asks for this switch.
+        _run(*self.in_attacker("sh", "-c", "echo 1 >/proc/sys/net/ipv6/ip_nonlocal_bind"))
+
+
+def inside(namespace: str, *command: str) -> list[str]:
+    """Give the command line that runs ``command`` in ``namespace``."""
+    return ["ip", "netns", "exec", namespace, *command]
+
+
+def socket_in(namespace: str, family: int = socket.AF_INET, kind: int = socket.SOCK_STREAM) -> socket.socket:
+    """Make a socket that lives in ``namespace``, for use by this process, which stays where it is.
+
+    A thread enters the namespace, makes the socket and ends: a socket keeps the namespace it was made in.
+    """
+    with (_NETNS_FOLDER / namespace).open("rb") as handle, ThreadPoolExecutor(max_workers=1) as pool:
+        return pool.submit(_socket_behind, handle.fileno(), family, kind).result()
+
+
+def sweep() -> None:
+    """Remove the namespaces of test runs that are no more (killed before they could clean up)."""
+    for entry in _NETNS_FOLDER.glob("rf-*"):
+        match = _NAME.fullmatch(entry.name)
+        if match and not Path("/proc", match[1]).exists():
+            _remove(entry.name)
+
+
+def _socket_behind(handle: int, family: int, kind: int) -> socket.socket:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.setns(handle, _CLONE_NEWNET):
+        raise OSError(ctypes.get_errno(), "setns")
+    return socket.socket(family, kind)
+
+
+def _remove(name: str) -> None:
+    if not (_NETNS_FOLDER / name).exists():
+        return
+    pids = subprocess.run(["ip", "netns", "pids", name], capture_output=True, text=True, check=False)
+    for pid in pids.stdout.split():
+        with suppress(ProcessLookupError):
+            os.kill(int(pid), signal.SIGKILL)
+    subprocess.run(["ip", "netns", "delete", name], check=False, timeout=_SECONDS)
+
+
+def _batch(namespace: str, *lines: str) -> None:
+    _run("ip", "-netns", namespace, "-batch", "-", given="\n".join(lines))
+
+
+def _run(*command: str, given: str | None = None) -> None:
+    done = subprocess.run(command, input=given, capture_output=True, text=True, check=False, timeout=_SECONDS)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip()}")
