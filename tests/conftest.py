@@ -21,6 +21,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[_MET] = []
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out the groups of tests that cannot run here."""
     for marker, why in (("asterisk", why_no_asterisk), ("kernel", why_no_kernel)):

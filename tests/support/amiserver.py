@@ -1,0 +1,256 @@
+"""An AMI server that plays recordings, and that can misbehave: for tests of faults, and for the demo.
+
+It speaks as much of AMI as a listener needs: banner, login (plain and MD5 challenge), Ping, Events, Logoff;
+then it plays what it was given, whole, packet by packet or in pieces of any size, with pauses. ``answers``
+adds answers to other actions. It listens on 127.0.0.1 only. Alone:
+
+    python -m tests.support.amiserver --port 5038 --pause 0.01 tests/captures/asterisk-22/*.ami
+"""
+
+import argparse
+import asyncio
+import contextlib
+import enum
+import hashlib
+import random
+import ssl
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from attrs import field, frozen
+from tests.support.asterisk import SECRET
+from tests.support.asterisk_files import MANAGER_PORT, MANAGER_USER
+
+HOST = "127.0.0.1"
+BANNER = b"Asterisk Call Manager/11.0.0\r\n"
+BOOTED = (
+    b"Event: FullyBooted\r\nPrivilege: system,all\r\n"
+    b"Uptime: 1\r\nLastReload: 1\r\nStatus: Fully Booted\r\n\r\n"
+)
+
+_CHALLENGE = "123456789"
+_LONG_LINE = 100 * 2**20
+_PIECE = 64 * 2**10
+_MOST_REQUEST = 64 * 2**10
+
+
+class Fault(enum.Enum):
+    """How the server misbehaves."""
+
+    CLOSES = "closes"  # closes at once, without a banner
+    SILENT = "silent"  # accepts, and says nothing at all
+    REFUSES = "refuses"  # no login is right
+    DEAF = "deaf"  # takes the login, then answers nothing, not even Ping
+    GARBAGE = "garbage"  # after the login, 64 KiB of noise
+    LONG_LINE = "long-line"  # after the login, a line of 100 MiB
+
+
+@frozen
+class Script:
+    """What the server says.
+
+    ``play`` is sent after each login: in pieces of ``chunk`` bytes (0: packet by packet, -1: as given), with
+    ``pause`` seconds after each; then the connection stays open, unless ``hang_up``.
+    """
+
+    play: Sequence[bytes] = ()
+    chunk: int = -1
+    pause: float = 0.0
+    hang_up: bool = False
+    fault: Fault | None = None
+    secret: str = SECRET
+    answers: Mapping[str, bytes] = field(factory=dict)
+
+    def pieces(self) -> Iterator[bytes]:
+        """Give what is played, cut as asked for."""
+        if self.chunk < 0:
+            yield from self.play
+            return
+        whole = b"".join(self.play)
+        if self.chunk == 0:
+            yield from (packet for packet in _packets(whole) if packet)
+            return
+        for start in range(0, len(whole), self.chunk):
+            yield whole[start : start + self.chunk]
+
+
+class AmiServer:
+    """A server, while the context lasts: ``async with AmiServer(Script(...)) as server: server.port``."""
+
+    def __init__(self, script: Script, port: int = 0, certificate: Path | None = None) -> None:
+        self.script = script
+        self.port = port
+        self.actions: list[str] = []
+        self.logins = 0
+        self.connections = 0
+        self._certificate = certificate
+        self._server: asyncio.Server | None = None
+        self._sessions: dict[asyncio.StreamWriter, asyncio.Task[object] | None] = {}
+        self._listeners: set[asyncio.StreamWriter] = set()
+
+    async def __aenter__(self) -> Self:
+        context = None
+        if self._certificate is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(self._certificate)
+        self._server = await asyncio.start_server(
+            self._serve, HOST, self.port, ssl=context, limit=_MOST_REQUEST
+        )
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._server is not None:
+            self._server.close()
+            await self.hang_up()
+            await self._server.wait_closed()
+
+    async def say(self, data: bytes) -> None:
+        """Send more to everyone who is logged in."""
+        for writer in tuple(self._listeners):
+            await _send(writer, data)
+
+    async def hang_up(self) -> None:
+        """Close every connection; the server goes on listening."""
+        for writer in self._sessions:
+            writer.transport.abort()
+        if tasks := [task for task in self._sessions.values() if task is not None]:
+            await asyncio.wait(tasks)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        self._sessions[writer] = asyncio.current_task()
+        try:
+            await self._converse(reader, writer)
+        except* (ConnectionError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+            pass  # the other side, or the script, is done
+        finally:
+            self._listeners.discard(writer)
+            del self._sessions[writer]
+            writer.close()
+
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self.script.fault is Fault.CLOSES:
+            return
+        if self.script.fault is Fault.SILENT:
+            await reader.read()
+            return
+        await _send(writer, BANNER)
+        if not await self._log_in(reader, writer):
+            return
+        self._listeners.add(writer)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._answer_until_logoff(reader, writer))
+            tasks.create_task(self._perform(writer))
+
+    async def _log_in(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        while True:
+            request = await self._request(reader)
+            if request["action"].lower() == "challenge":
+                await _send(writer, _answer(request, "Success", f"Challenge: {_CHALLENGE}"))
+                continue
+            if self.script.fault is Fault.REFUSES or not self._is_right(request):
+                await _send(writer, _answer(request, "Error", "Message: Authentication failed"))
+                return False
+            self.logins += 1
+            await _send(writer, _answer(request, "Success", "Message: Authentication accepted") + BOOTED)
+            return True
+
+    def _is_right(self, request: Mapping[str, str]) -> bool:
+        if request.get("username") != MANAGER_USER:
+            return False
+        if request.get("authtype", "").lower() == "md5":
+            key = hashlib.md5((_CHALLENGE + self.script.secret).encode(), usedforsecurity=False)
+            return request.get("key") == key.hexdigest()
+        return request.get("secret") == self.script.secret
+
+    async def _answer_until_logoff(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            request = await self._request(reader)
+            if self.script.fault is Fault.DEAF:
+                continue
+            name = request["action"]
+            if name.lower() == "logoff":
+                raise ConnectionAbortedError("logged off")
+            await _send(writer, self._reply(name, request))
+
+    def _reply(self, name: str, request: Mapping[str, str]) -> bytes:
+        if name in self.script.answers:
+            return self.script.answers[name].replace(b"{ActionID}", request.get("actionid", "").encode())
+        if name.lower() == "ping":
+            return _answer(request, "Success", "Ping: Pong", "Timestamp: 1700000000.000000")
+        if name.lower() == "events":
+            return _answer(request, "Success", "Events: On")
+        return _answer(request, "Error", "Message: Invalid/unknown command")
+
+    async def _perform(self, writer: asyncio.StreamWriter) -> None:
+        if self.script.fault is Fault.GARBAGE:
+            await _send(writer, random.Random(1).randbytes(_PIECE))  # noqa: S311 - noise, the same each time
+        if self.script.fault is Fault.LONG_LINE:
+            for _ in range(_LONG_LINE // _PIECE):
+                await _send(writer, b"x" * _PIECE)
+        for piece in self.script.pieces():
+            await _send(writer, piece)
+            await asyncio.sleep(self.script.pause)
+        if self.script.hang_up:
+            raise ConnectionAbortedError("the script is over")
+
+    async def _request(self, reader: asyncio.StreamReader) -> dict[str, str]:
+        raw = await reader.readuntil(b"\r\n\r\n")
+        pairs = (line.partition(":") for line in raw.decode("utf-8", "replace").split("\r\n") if line)
+        request = {name.strip().lower(): value.strip() for name, _, value in pairs}
+        request.setdefault("action", "")
+        self.actions.append(request["action"])
+        return request
+
+
+async def _send(writer: asyncio.StreamWriter, data: bytes) -> None:
+    writer.write(data)
+    await writer.drain()
+
+
+def _answer(request: Mapping[str, str], response: str, *lines: str) -> bytes:
+    action_id = [f"ActionID: {request['actionid']}"] if "actionid" in request else []
+    return "\r\n".join([f"Response: {response}", *action_id, *lines, "", ""]).encode()
+
+
+def _packets(whole: bytes) -> Iterator[bytes]:
+    start = 0
+    while (end := whole.find(b"\r\n\r\n", start)) >= 0:
+        yield whole[start : end + 4]
+        start = end + 4
+    yield whole[start:]
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.support.amiserver", description="AMI from a file.")
+    parser.add_argument("recordings", nargs="*", type=Path, metavar="FILE")
+    parser.add_argument("--port", type=int, default=MANAGER_PORT)
+    parser.add_argument("--secret", default=SECRET)
+    parser.add_argument("--chunk", type=int, default=0, help="bytes at a time; 0: packet by packet")
+    parser.add_argument("--pause", type=float, default=0.0, help="seconds after each piece")
+    parser.add_argument("--fault", choices=[fault.value for fault in Fault])
+    parser.add_argument("--certificate", type=Path, help="speak TLS with this certificate and key")
+    return parser.parse_args()
+
+
+async def _main(options: argparse.Namespace) -> None:
+    script = Script(
+        play=[path.read_bytes() for path in options.recordings],
+        chunk=options.chunk,
+        pause=options.pause,
+        fault=Fault(options.fault) if options.fault else None,
+        secret=options.secret,
+    )
+    async with AmiServer(script, options.port, options.certificate) as server:
+        print(f"listening on {HOST}:{server.port}", flush=True)
+        await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(_main(_options()))
