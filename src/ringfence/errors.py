@@ -49,6 +49,10 @@ class ProbeError(FirewallError):
     """The rules are in, but a test packet of a banned address got through."""
 
 
+class HostError(RingfenceError):
+    """What this host is (its own addresses) cannot be read."""
+
+
 class StoreError(RingfenceError):
     """The database cannot be read or written."""
 

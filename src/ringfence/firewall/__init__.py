@@ -4,3 +4,27 @@
 (``ipset`` drops in the kernel with ipset and iptables, ``memory`` only remembers, for dry runs and demos;
 nftables will be the next row). Nothing outside this room names a concrete backend.
 """
+
+from collections.abc import Callable, Mapping
+
+from ringfence.firewall.contract import Backend
+
+
+def _ipset(maxelem: int) -> Backend:
+    from ringfence.firewall.ipset import IpsetBackend  # noqa: PLC0415 - only the chosen backend is loaded
+
+    return IpsetBackend(maxelem=maxelem)
+
+
+def _memory(maxelem: int) -> Backend:
+    from ringfence.firewall.memory import MemoryBackend  # noqa: PLC0415 - only the chosen backend is loaded
+
+    return MemoryBackend(maxelem=maxelem)
+
+
+BACKENDS: Mapping[str, Callable[[int], Backend]] = {"auto": _ipset, "ipset": _ipset, "memory": _memory}
+
+
+def make_backend(name: str, *, maxelem: int = 262_144) -> Backend:
+    """Make the backend of that name, a key of ``BACKENDS``, for ``maxelem`` bans of each IP version."""
+    return BACKENDS[name](maxelem)

@@ -49,7 +49,10 @@ class Outcome:
 
 @frozen
 class Element:
-    """One ban as the kernel has it: time left in seconds, and what was dropped because of it."""
+    """One ban as the kernel has it: time left in seconds, and what was dropped because of it.
+
+    ``timeout`` is ``inf`` for an element without an end, which only somebody else can have put in.
+    """
 
     network: Network
     timeout: float
@@ -66,9 +69,13 @@ class Opened:
 
 
 class Backend(Protocol):
-    """A firewall. Each verb says whether it may be repeated."""
+    """A firewall. Each verb says whether it may be repeated.
+
+    ``enforces`` is whether packets are really dropped; without it there is nothing to verify.
+    """
 
     name: str
+    enforces: bool
 
     def open(self) -> Opened:
         """Put sets and rules in place, adopting sets that are there already with all they hold.

@@ -1,0 +1,159 @@
+"""The static rules, by the platform's own iptables-restore: one transaction a family puts them in or out.
+
+Two chains of ours in table raw, each jumped to from the first place:
+
+    PREROUTING -> ringfence-pre:  drop what comes from a banned address, drop what is routed to one
+    OUTPUT     -> ringfence-out:  drop what this host itself sends to a banned address
+
+raw is before connection tracking, so an established flow is cut too, and a container behind DNAT is covered.
+The way out matters as much as the way in: guesses that already wait in Asterisk's socket are still
+checked, but their answers never leave (2 000 guesses sent ahead of the ban: 180 to 1 126 were answered with
+the way in closed alone, 3 to 849 with both).
+
+First place, since a rule of somebody else's that accepts in raw would let the banned pass. The state is read
+with iptables-save and compared, and nothing is written where nothing is missing; every writing is one
+``*raw ... COMMIT`` with only our chains in it. It works the same with iptables-nft and iptables-legacy.
+
+With iptables-nft an empty table raw with its builtin chains is left behind after removal: iptables has no
+command that deletes it, it passes everything, and deleting it by nft could take a table that others rely on.
+"""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping
+
+from attrs import frozen
+
+from ringfence.errors import FirewallError, FirewallUnsupportedError
+
+CHAINS: Mapping[str, str] = {"PREROUTING": "ringfence-pre", "OUTPUT": "ringfence-out"}
+_SIDES = {"ringfence-pre": ("src", "dst"), "ringfence-out": ("dst",)}
+_PREFIXES = {4: "iptables", 6: "ip6tables"}
+_MEND = "apt-get install iptables"
+# Seconds: how long the tool waits for its lock, and how long we wait for the tool.
+_LOCK_WAIT = 5
+_TIMEOUT = 10.0
+
+
+@frozen
+class Tools:
+    """The absolute paths of one family's ``iptables-save`` and ``iptables-restore``."""
+
+    save: str
+    restore: str
+
+
+def find_tools(version: int) -> Tools:
+    """Find the tools of IP ``version`` on PATH, /usr/sbin and /sbin, else FirewallUnsupportedError."""
+    path = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
+    found = {}
+    for verb in ("save", "restore"):
+        name = f"{_PREFIXES[version]}-{verb}"
+        program = shutil.which(name, path=path)
+        if program is None:
+            raise FirewallUnsupportedError(f"{name} is not installed; mend: {_MEND}")
+        found[verb] = os.path.abspath(program)  # noqa: PTH100 - links stay as they are: the name decides
+    return Tools(**found)
+
+
+def wanted_rules(set_name: str) -> dict[str, list[str]]:
+    """Give each chain of ours with its rules, as iptables-save writes them."""
+    return {
+        chain: [f"-A {chain} -m set --match-set {set_name} {side} -j DROP" for side in sides]
+        for chain, sides in _SIDES.items()
+    }
+
+
+def installing(saved: str, set_name: str) -> str:
+    """Build what makes ``saved`` (iptables-save's text of table raw) have our rules; "" if it has them."""
+    wanted = wanted_rules(set_name)
+    state = _read(saved)
+    if all(state.get(chain) == rules for chain, rules in wanted.items()) and all(
+        _jumps(state, hook) == [0] for hook in CHAINS
+    ):
+        return ""
+    lines = [f":{chain} - [0:0]" for chain in wanted]  # makes the chain, or empties it
+    for hook, chain in CHAINS.items():
+        lines += [f"-D {hook} -j {chain}"] * len(_jumps(state, hook))
+        lines += wanted[chain]
+        lines.append(f"-I {hook} 1 -j {chain}")
+    return _transaction(lines)
+
+
+def removing(saved: str) -> str:
+    """Build what takes our jumps and chains out of ``saved``; "" if none is there."""
+    state = _read(saved)
+    lines = []
+    for hook, chain in CHAINS.items():
+        lines += [f"-D {hook} -j {chain}"] * len(_jumps(state, hook))
+    ours = [chain for chain in CHAINS.values() if chain in state]
+    lines += [f"-F {chain}" for chain in ours] + [f"-X {chain}" for chain in ours]
+    return _transaction(lines) if lines else ""
+
+
+def _transaction(lines: list[str]) -> str:
+    return "\n".join(["*raw", *lines, "COMMIT", ""])
+
+
+def _read(saved: str) -> dict[str, list[str]]:
+    """Read table raw of iptables-save's text: each chain's rules in order."""
+    state: dict[str, list[str]] = {}
+    table = ""
+    for line in saved.splitlines():
+        if line.startswith("*"):
+            table = line[1:]
+        elif table == "raw" and line.startswith(":"):
+            state[line[1:].split(" ", 1)[0]] = []
+        elif table == "raw" and line.startswith("-A "):
+            state.setdefault(line.split(" ", 2)[1], []).append(line)
+    return state
+
+
+def _jumps(state: dict[str, list[str]], hook: str) -> list[int]:
+    """Give the places of our jumps in a builtin chain."""
+    jump = f"-A {hook} -j {CHAINS[hook]}"
+    return [place for place, rule in enumerate(state.get(hook, [])) if rule == jump]
+
+
+def install(tools: Tools, set_name: str) -> bool:
+    """Put the rules of one family in place where something of them is missing; True if it was. Idempotent."""
+    return _restore(tools, installing(_save(tools), set_name))
+
+
+def remove(tools: Tools) -> bool:
+    """Take the rules of one family out; True if there were any. Idempotent."""
+    return _restore(tools, removing(_save(tools)))
+
+
+def _save(tools: Tools) -> str:
+    return _run([tools.save, "-t", "raw"], "")
+
+
+def _restore(tools: Tools, text: str) -> bool:
+    if not text:
+        return False
+    _run([tools.restore, "--noflush", "-w", str(_LOCK_WAIT)], text)
+    return True
+
+
+def _run(command: list[str], text: str) -> str:
+    try:
+        done = subprocess.run(  # noqa: S603 - an absolute path, no shell, no text from outside
+            command,
+            input=text,
+            capture_output=True,
+            text=True,
+            errors="backslashreplace",
+            timeout=_TIMEOUT,
+            check=False,
+            env={**os.environ, "LC_ALL": "C"},
+        )
+    except subprocess.TimeoutExpired as error:
+        raise FirewallError(f"{command[0]} did not end within {_TIMEOUT:g} s") from error
+    except OSError as error:
+        raise FirewallUnsupportedError(f"{command[0]} cannot be run: {error}; mend: {_MEND}") from error
+    if done.returncode != 0:
+        said = " ".join(done.stderr.split()) or "no reason given"
+        raise FirewallError(f"{command[0]} failed ({done.returncode}): {said}")
+    return done.stdout
