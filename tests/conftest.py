@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 from tests.support.lab import RELEASES, Lab, must_run_everything, why_no_asterisk, why_no_kernel
+from tests.support.netns import netns
 
 _NOT_RUN = pytest.StashKey[list[str]]()
 _MET = pytest.StashKey[list[str]]()
@@ -68,3 +69,10 @@ def each_asterisk(request: pytest.FixtureRequest) -> Lab:
     """Each of the two in turn."""
     lab: Lab = request.getfixturevalue(f"asterisk{request.param}")
     return lab
+
+
+@pytest.fixture(name="netns")
+def _netns() -> Iterator[None]:
+    """A network namespace of the test's own, with lo up."""
+    with netns():
+        yield

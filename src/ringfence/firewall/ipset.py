@@ -73,7 +73,7 @@ class IpsetBackend:
     def _preflight(self) -> tuple[dict[int, str | None], dict[int, iptables.Tools]]:
         """Say of each IP version why it cannot be guarded (None: it can), and by what; change nothing."""
         self._require_capabilities()
-        self._require_ipset()
+        _require_ipset(self._kernel)
         families: dict[int, str | None] = {}
         tools: dict[int, iptables.Tools] = {}
         for version in SETS:
@@ -104,22 +104,6 @@ class IpsetBackend:
                 f"the firewall needs {' and '.join(lacking)}, which this process lacks; "
                 "the systemd unit grants it (AmbientCapabilities=), by hand: run as root"
             )
-
-    def _require_ipset(self) -> None:
-        try:
-            self._kernel.request(messages.protocol())
-        except NetlinkError as error:
-            raise FirewallUnsupportedError(
-                "this kernel has no ipset; mend: `modprobe ip_set ip_set_hash_net xt_set` (CONFIG_IP_SET; "
-                "in a container: on its host)"
-            ) from error
-        try:
-            self._kernel.request(messages.type_query(4))
-        except NetlinkError as error:
-            raise FirewallUnsupportedError(
-                "this kernel's ipset has no hash:net (CONFIG_IP_SET_HASH_NET); "
-                "mend: `modprobe ip_set_hash_net`"
-            ) from error
 
     def _head(self, version: int) -> messages.SetHead | None:
         try:
@@ -169,11 +153,11 @@ class IpsetBackend:
             try:
                 self._kernel.request(_message(name, sent))
             except NetlinkError as error:
-                line = messages.refused_line(error.request)
-                if line is None or line >= len(sent):
+                place = messages.refused_place(error.request)
+                if place is None or place >= len(sent):
                     return outcomes + _failed(rest, _explain(name, error)), None
-                outcomes += map(_done, sent[:line])
-                outcomes += _failed(sent[line : line + 1], _explain(name, error))
+                outcomes += map(_done, sent[:place])
+                outcomes += _failed(sent[place : place + 1], _explain(name, error))
                 refused += 1
             except FirewallError as error:
                 return outcomes + _failed(rest, error), error
@@ -182,18 +166,23 @@ class IpsetBackend:
         return outcomes, None
 
     def list(self) -> list[Element]:
-        """Read every ban from the kernel; empty where no set of ours exists."""
+        """Read every ban from the kernel; empty where no set of ours exists.
+
+        100 000 elements take half a second, so it has a socket of its own: a thread may list while the event
+        loop bans.
+        """
         elements: list[Element] = []
-        for name in SETS.values():
-            try:
-                answers = self._kernel.request(messages.list_elements(name))
-            except NetlinkError as error:
-                if error.code == errno.ENOENT:
-                    continue
-                self._require_ipset()  # says so if that is what is lacking
-                raise
-            for answer in answers:
-                elements += messages.parse_listed(answer).elements
+        with Conversation() as kernel:
+            for name in SETS.values():
+                try:
+                    answers = kernel.request(messages.list_elements(name))
+                except NetlinkError as error:
+                    if error.code == errno.ENOENT:
+                        continue
+                    _require_ipset(kernel)  # says so if that is what is lacking
+                    raise
+                for answer in answers:
+                    elements += messages.parse_listed(answer).elements
         return elements
 
     def flush(self) -> None:
@@ -208,7 +197,7 @@ class IpsetBackend:
             except FirewallUnsupportedError:
                 continue  # without the tool no rule of it: if there is one after all, the set stays in use
             iptables.remove(tools)
-        self._require_ipset()
+        _require_ipset(self._kernel)
         for name in SETS.values():
             self._destroy(name)
         self._families = {}
@@ -235,6 +224,22 @@ class IpsetBackend:
     def close(self) -> None:
         """Give back the socket. Idempotent."""
         self._kernel.close()
+
+
+def _require_ipset(kernel: Conversation) -> None:
+    try:
+        kernel.request(messages.protocol())
+    except NetlinkError as error:
+        raise FirewallUnsupportedError(
+            "this kernel has no ipset; mend: `modprobe ip_set ip_set_hash_net xt_set` (CONFIG_IP_SET; "
+            "in a container: on its host)"
+        ) from error
+    try:
+        kernel.request(messages.type_query(4))
+    except NetlinkError as error:
+        raise FirewallUnsupportedError(
+            "this kernel's ipset has no hash:net (CONFIG_IP_SET_HASH_NET); mend: `modprobe ip_set_hash_net`"
+        ) from error
 
 
 def _require_ours(head: messages.SetHead) -> None:

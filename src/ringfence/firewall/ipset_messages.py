@@ -1,9 +1,9 @@
 """The ipset messages of nfnetlink as bytes: builders and parsers, no socket, no clock.
 
 One ADD or DEL carries many elements (``IPSET_ATTR_ADT``): 100 000 of them take a tenth of a second, a sixth
-of what ``ipset restore`` takes. Each element bears its place in the message as its line number; at the first
-element that it refuses, the kernel stops (what came before is done, what comes after is not) and the error
-repeats the request with that line number in its head. :func:`refused_line` reads it.
+of what ``ipset restore`` takes. Each element bears its place in the message as its line number, from 1; at
+the first element that it refuses, the kernel stops (what came before is done, what comes after is not) and
+the error repeats the request with that line number in its head. :func:`refused_place` reads it.
 
 An attribute's length has 16 bits, so a message ends at 65 535 bytes of elements: 1 200 of the largest
 (IPv6, 52 bytes) are 62 400. The other numbers are the kernel's (``include/uapi/linux/netfilter/ipset``).
@@ -48,7 +48,7 @@ _TYPE_MASK = 0x3FFF
 _LIST_HEADER = 1 << 2
 _WITH_COUNTERS = 1 << 3
 _NOMATCH = 1 << 2
-_NO_LINE = 0xFFFFFFFF  # still there in an error: it is about no element (the set is gone, no permission)
+_NO_LINE = 0  # the kernel counts from 1: no line is an error about no element (the set is gone)
 
 _HEADER = struct.Struct("=IHHIIBBH")  # nlmsghdr and nfgenmsg
 _ATTRIBUTE = struct.Struct("=HH")
@@ -256,7 +256,7 @@ def add(name: str, elements: Sequence[tuple[Network, int]]) -> bytes:
         name,
         [
             _ENTRIES[network.version].pack(network.network_address.packed, network.prefixlen, timeout, line)
-            for line, (network, timeout) in enumerate(elements)
+            for line, (network, timeout) in enumerate(elements, 1)
         ],
     )
 
@@ -268,7 +268,7 @@ def delete(name: str, networks: Sequence[Network]) -> bytes:
         name,
         [
             _ENTRIES[network.version].pack(network.network_address.packed, network.prefixlen, 0, line)
-            for line, network in enumerate(networks)
+            for line, network in enumerate(networks, 1)
         ],
     )
 
@@ -443,12 +443,12 @@ def _element(
         raise MessageError(f"an ipset element is no network: {error}") from error
 
 
-def refused_line(request: bytes) -> int | None:
-    """Read from the request that an error repeats which element was refused; None: not one element."""
+def refused_place(request: bytes) -> int | None:
+    """Read from the request that an error repeats the refused element's place, from 0; None: not one."""
     if len(request) < _HEADER.size:
         return None
     for kind, payload in _attributes(memoryview(request)[_HEADER.size :]):
         if kind == _Attr.LINENO:
             line = int.from_bytes(payload, "big")
-            return None if line == _NO_LINE else line
+            return None if line == _NO_LINE else line - 1
     return None

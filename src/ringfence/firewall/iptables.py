@@ -30,6 +30,7 @@ from ringfence.errors import FirewallError, FirewallUnsupportedError
 CHAINS: Mapping[str, str] = {"PREROUTING": "ringfence-pre", "OUTPUT": "ringfence-out"}
 _SIDES = {"ringfence-pre": ("src", "dst"), "ringfence-out": ("dst",)}
 _PREFIXES = {4: "iptables", 6: "ip6tables"}
+_FOLDERS = ("/usr/sbin", "/sbin")
 _MEND = "apt-get install iptables"
 # Seconds: how long the tool waits for its lock, and how long we wait for the tool.
 _LOCK_WAIT = 5
@@ -46,7 +47,7 @@ class Tools:
 
 def find_tools(version: int) -> Tools:
     """Find the tools of IP ``version`` on PATH, /usr/sbin and /sbin, else FirewallUnsupportedError."""
-    path = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
+    path = os.pathsep.join([os.environ.get("PATH", os.defpath), *_FOLDERS])
     found = {}
     for verb in ("save", "restore"):
         name = f"{_PREFIXES[version]}-{verb}"

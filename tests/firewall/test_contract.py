@@ -1,0 +1,195 @@
+"""What every backend must keep, over each of them: the kernel's in a network namespace of its own."""
+
+import time
+from collections.abc import Iterator
+from ipaddress import ip_network
+
+import pytest
+from tests.support.netns import netns
+
+from ringfence.errors import FirewallError, SetFullError
+from ringfence.firewall import BACKENDS, make_backend
+from ringfence.firewall.contract import Add, Backend, Opened, Outcome, Remove
+from ringfence.model import Network
+
+MAXELEM = 64
+
+
+@pytest.fixture(params=["memory", pytest.param("ipset", marks=pytest.mark.kernel)])
+def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
+    """Each backend in turn, opened, in a namespace of its own where it is the kernel's."""
+    made = make_backend(request.param, maxelem=MAXELEM)
+    if not made.enforces:
+        made.open()
+        yield made
+        return
+    with netns():
+        made.open()
+        yield made
+        made.close()
+
+
+def networks(backend: Backend) -> set[Network]:
+    """Give what is banned."""
+    return {element.network for element in backend.list()}
+
+
+def nets(*texts: str) -> set[Network]:
+    """Give the networks of these texts."""
+    return {ip_network(text) for text in texts}
+
+
+def test_every_name_makes_a_backend() -> None:
+    """Each name in BACKENDS makes a backend, and `auto` is one of them."""
+    assert {name: make_backend(name).name for name in BACKENDS} == {
+        "auto": "ipset",
+        "ipset": "ipset",
+        "memory": "memory",
+    }
+
+
+def test_bans_are_confirmed_and_listed(backend: Backend) -> None:
+    """Addresses and prefixes of both families are confirmed with their timeouts, and listed."""
+    changes = [
+        Add(ip_network("192.0.2.1"), 600.0),
+        Add(ip_network("2001:db8:1::/64"), 60.0),
+        Add(ip_network("198.51.100.0/24"), 3600.0),
+        Add(ip_network("2001:db8::1"), 0.3),
+    ]
+
+    outcomes = backend.apply(changes)
+
+    assert outcomes == [
+        Outcome(change, timeout) for change, timeout in zip(changes, (600.0, 60.0, 3600.0, 1.0), strict=True)
+    ]
+    listed = {element.network: element for element in backend.list()}
+    assert set(listed) == {change.network for change in changes}
+    for change, outcome in zip(changes, outcomes, strict=True):
+        assert 0 < listed[change.network].timeout <= outcome.timeout
+        assert (listed[change.network].packets, listed[change.network].bytes) == (0, 0)
+
+
+def test_nothing_to_do_is_done(backend: Backend) -> None:
+    """An empty batch has no outcomes."""
+    assert backend.apply([]) == []
+
+
+def test_adding_again_gives_a_new_timeout(backend: Backend) -> None:
+    """A second Add of a network is confirmed, and its timeout counts, longer or shorter."""
+    network = ip_network("192.0.2.1")
+    backend.apply([Add(network, 600.0)])
+    for timeout in (900.0, 30.0):
+        assert backend.apply([Add(network, timeout)]) == [Outcome(Add(network, timeout), timeout)]
+        [element] = backend.list()
+        assert timeout - 2 <= element.timeout <= timeout
+
+
+def test_removing_is_repeatable(backend: Backend) -> None:
+    """Remove is confirmed whether or not the network was in, and touches no other."""
+    backend.apply([Add(ip_network("192.0.2.1"), 60.0), Add(ip_network("192.0.2.2"), 60.0)])
+    change = Remove(ip_network("192.0.2.1"))
+
+    assert [backend.apply([change]), backend.apply([change])] == [[Outcome(change)]] * 2
+    assert networks(backend) == nets("192.0.2.2")
+
+
+def test_changes_are_carried_out_in_order(backend: Backend) -> None:
+    """The last change of a network in a batch is what counts."""
+    first, second = ip_network("192.0.2.1"), ip_network("2001:db8::/64")
+    changes = [
+        Add(first, 60.0),
+        Remove(first),
+        Remove(second),
+        Add(second, 60.0),
+        Add(first, 30.0),
+        Remove(first),
+    ]
+
+    outcomes = backend.apply(changes)
+
+    assert [outcome.change for outcome in outcomes] == changes
+    assert [outcome.error for outcome in outcomes] == [None] * len(changes)
+    assert networks(backend) == {second}
+
+
+def test_a_prefix_and_what_is_in_it_are_two_bans(backend: Backend) -> None:
+    """An address within a banned prefix is a ban of its own: removing one leaves the other."""
+    backend.apply([Add(ip_network(text), 60.0) for text in ("192.0.0.0/16", "192.0.2.0/24", "192.0.2.1")])
+    backend.apply([Remove(ip_network("192.0.2.0/24"))])
+
+    assert networks(backend) == nets("192.0.0.0/16", "192.0.2.1")
+
+
+def test_timeouts_beyond_the_kernels_are_clamped_and_told(backend: Backend) -> None:
+    """A ban for years is given the longest the kernel has, and the outcome says so."""
+    change = Add(ip_network("192.0.2.1"), 3.2e8)
+
+    assert backend.apply([change]) == [Outcome(change, 2_147_483.0)]
+    [element] = backend.list()
+    assert 2_147_480 <= element.timeout <= 2_147_483
+
+
+def test_no_ban_is_for_ever(backend: Backend) -> None:
+    """A timeout of nothing is one second, never the kernel's 0 for "no end"."""
+    outcomes = backend.apply(
+        [
+            Add(ip_network(f"192.0.2.{place}"), timeout)
+            for place, timeout in enumerate((0.0, -1.0, 0.4, float("nan")))
+        ]
+    )
+
+    assert [(outcome.timeout, outcome.error) for outcome in outcomes] == [(1.0, None)] * 4
+    time.sleep(2.1)
+    assert backend.list() == []
+
+
+def test_a_refused_change_takes_no_other_with_it(backend: Backend) -> None:
+    """A /0 is refused by itself, wherever it stands; what is before and behind it is done."""
+    texts = [
+        "0.0.0.0/0",
+        "192.0.2.1",
+        "192.0.2.2",
+        "0.0.0.0/0",
+        "192.0.2.3",
+        "::/0",
+        "2001:db8::/64",
+        "0.0.0.0/0",
+    ]
+    outcomes = backend.apply([Add(ip_network(text), 60.0) for text in texts])
+
+    assert [isinstance(outcome.error, FirewallError) for outcome in outcomes] == [
+        text.endswith("/0") for text in texts
+    ]
+    assert networks(backend) == nets("192.0.2.1", "192.0.2.2", "192.0.2.3", "2001:db8::/64")
+
+
+def test_a_full_set_is_told_element_by_element(backend: Backend) -> None:
+    """Beyond maxelem each new network is a SetFullError; a known one is renewed; the other set has room."""
+    many = [Add(ip_network((0x0A000000 + n, 32)), 600.0) for n in range(MAXELEM + 20)]
+    known = Add(many[0].network, 900.0)
+    other = Add(ip_network("2001:db8::/64"), 60.0)
+
+    outcomes = backend.apply([*many, known, other])
+
+    full = [isinstance(outcome.error, SetFullError) for outcome in outcomes]
+    assert full == [False] * MAXELEM + [True] * 20 + [False, False]
+    assert networks(backend) == {change.network for change in (*many[:MAXELEM], other)}
+
+
+def test_opening_again_loses_nothing(backend: Backend) -> None:
+    """A second open keeps what is banned and counts it."""
+    backend.apply([Add(ip_network("192.0.2.1"), 60.0), Add(ip_network("2001:db8::/64"), 60.0)])
+
+    assert backend.open() == Opened(families={4: None, 6: None}, adopted=2)
+    assert networks(backend) == nets("192.0.2.1", "2001:db8::/64")
+
+
+def test_flush_and_close_are_repeatable(backend: Backend) -> None:
+    """After flush nothing is listed; flush and close may be repeated, and open begins anew."""
+    backend.apply([Add(ip_network("192.0.2.1"), 60.0)])
+    for verb in (backend.flush, backend.flush, backend.close, backend.close):
+        verb()
+        assert backend.list() == []
+
+    assert backend.open() == Opened(families={4: None, 6: None}, adopted=0)
+    assert backend.apply([Remove(ip_network("192.0.2.1"))]) == [Outcome(Remove(ip_network("192.0.2.1")))]
