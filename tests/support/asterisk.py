@@ -21,7 +21,7 @@ from typing import IO, Self
 
 from tests.support import asterisk_files
 from tests.support.asterisk_files import CERTIFICATE_NAME, Kind
-from tests.support.network import inside
+from tests.support.network import inside, owner_is_gone
 
 DEFAULT_LAB = "/var/cache/ringfence-lab"
 SECRET = "manager-secret"
@@ -125,19 +125,16 @@ class Asterisk:
         self.version = self.cli("core show version").split(" built by ")[0].strip()
 
     def stop(self) -> None:
-        """End Asterisk: gently at first, then for good; idempotent."""
+        """End Asterisk as an administrator would, and for good where it does not obey; idempotent."""
         if self._process is None:
             return
         self._process.terminate()
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(_STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._process = None
+        self.kill()
 
     def kill(self) -> None:
-        """End Asterisk as a crash would."""
+        """End Asterisk as a crash would; idempotent."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
@@ -158,9 +155,10 @@ class Asterisk:
     def _prepare(self) -> None:
         if not is_tree(self.tree):
             raise AsteriskError(f"{self.tree}: no Asterisk here; `make lab` puts one there")
-        self.folder = Path(tempfile.mkdtemp(prefix="rf-asterisk-"))
+        _sweep()
+        self.folder = Path(tempfile.mkdtemp(prefix=f"rf-{os.getpid()}-asterisk-"))
         self._undo.callback(shutil.rmtree, self.folder, ignore_errors=True)
-        self._undo.callback(self.stop)
+        self._undo.callback(self.kill)
         self.folder.chmod(0o755)
         user, group = _owner(self.tree)
         for name in ("etc", "run/asterisk", "log", "lib", "spool"):
@@ -180,8 +178,10 @@ class Asterisk:
         return (self.folder / "console").open("ab")
 
     def _console_command(self, command: str, seconds: float) -> subprocess.CompletedProcess[str]:
-        inner = ("chroot", str(self.tree), "/usr/sbin/asterisk", "-rx", command)
-        enter = ("nsenter", f"--target={self.pid}", "--mount", "--net", *inner)
+        enter = (
+            *("nsenter", f"--target={self.pid}", "--mount", "--net", "--root", "--wd"),
+            *("/usr/sbin/asterisk", "-rx", command),
+        )
         return subprocess.run(
             enter, capture_output=True, check=False, timeout=seconds, text=True, errors="replace"
         )
@@ -197,6 +197,12 @@ class Asterisk:
             time.sleep(0.02)
         said = (self.folder / "console").read_text("utf-8", "replace")[-2000:]
         raise AsteriskError(f"{self.tree}: Asterisk did not boot: {said}")
+
+
+def _sweep() -> None:
+    for folder in Path(tempfile.gettempdir()).glob("rf-[0-9]*-asterisk-*"):
+        if owner_is_gone(folder.name):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _owner(tree: Path) -> tuple[int, int]:

@@ -56,11 +56,13 @@ class Lab:
         )
         return done.stdout
 
-    def start(self, *command: str) -> subprocess.Popen[str]:
-        """Start a command beside Asterisk, in its namespace; the caller ends it."""
-        return subprocess.Popen(
-            self.network.in_pbx(*command), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
+    def start(self, *command: str, log: Path) -> subprocess.Popen[bytes]:
+        """Start a command beside Asterisk, in its namespace; what it prints goes to ``log``.
+
+        The process is the command itself; the caller ends it.
+        """
+        with log.open("ab") as output:
+            return subprocess.Popen(self.network.in_pbx(*command), stdout=output, stderr=output)
 
     def listen(self) -> "Listener":
         """Log in to AMI over a bare socket, to read the bytes themselves."""

@@ -31,7 +31,7 @@ ROUTED_IPV6 = "fd00:19::/64"
 
 _ATTACKERS_IPV4 = tuple(f"198.18.1.{last}" for last in range(1, 251))
 _ATTACKERS_IPV6 = tuple(f"fd00:18::{last:x}" for last in range(0x0A, 0x100))
-_NAME = re.compile(r"rf-(\d+)-\d+-(?:pbx|atk)")
+_NAME = re.compile(r"rf-\d+-\d+-(?:pbx|atk)")
 _NETNS_FOLDER = Path("/run/netns")
 _SECONDS = 20
 _CLONE_NEWNET = 0x40000000
@@ -117,9 +117,13 @@ def socket_in(namespace: str, family: int = socket.AF_INET, kind: int = socket.S
 def sweep() -> None:
     """Remove the namespaces of test runs that are no more (killed before they could clean up)."""
     for entry in _NETNS_FOLDER.glob("rf-*"):
-        match = _NAME.fullmatch(entry.name)
-        if match and not Path("/proc", match[1]).exists():
+        if _NAME.fullmatch(entry.name) and owner_is_gone(entry.name):
             _remove(entry.name)
+
+
+def owner_is_gone(name: str) -> bool:
+    """Whether the test run that gave a thing its name (``rf-PID-...``) has ended."""
+    return not Path("/proc", name.split("-")[1]).exists()
 
 
 def _socket_behind(handle: int, family: int, kind: int) -> socket.socket:

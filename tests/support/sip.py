@@ -117,6 +117,8 @@ class Caller:
         self._host = bracketed(plan.target[0])
         self._mark = os.urandom(5).hex()
         self._deadline = time.monotonic() + plan.seconds
+        self._waiting: set[str] = set()
+        self._kept: Challenge | None = None
         self.result = Result()
 
     def run(self) -> Result:
@@ -128,6 +130,7 @@ class Caller:
                 self._pipeline()
             else:
                 self._sequence()
+                self._drain(self._plan.timeout)
         finally:
             self._wire.close()
         self.result.seconds = time.monotonic() - started
@@ -148,29 +151,27 @@ class Caller:
                 time.sleep(self._plan.pause)
 
     def _probe(self, number: int) -> bool:
-        self.result.sent += 1
-        answer = self._ask(self._request(number))
-        if answer is None:
-            return False
-        self.result.note_answer(status_of(answer))
-        return True
-
-    _kept: Challenge | None = None
+        return self._answered(self._request(number)) is not None
 
     def _guess(self, number: int) -> bool:
         request = self._request(number)
         challenge = self._kept or self._challenged(request)
         if challenge is None:
             return False
-        self.result.sent += 1
-        password = self._plan.password.replace("{}", str(number))
-        answer = self._ask(request.authorized(challenge, password, self._branch(number, 2)))
-        if answer is None:
-            return False
-        self.result.note_answer(status_of(answer))
-        if self._plan.reuse_nonce:
+        answer = self._answered(self._digest(request, challenge, number))
+        if answer is not None and self._plan.reuse_nonce:
             self._kept = challenge_of(answer) or challenge
-        return True
+        return answer is not None
+
+    def _answered(self, request: Request) -> bytes | None:
+        """Send what counts, and give its answer; an answer that comes late is counted when it comes."""
+        self.result.sent += 1
+        answer = self._ask(request)
+        if answer is None:
+            self._waiting.add(request.branch)
+        else:
+            self.result.note_answer(status_of(answer))
+        return answer
 
     def _challenged(self, request: Request) -> Challenge | None:
         self.result.challenges_sent += 1
@@ -189,26 +190,32 @@ class Caller:
         if challenge is None:
             self.result.stopped = "silence"
             return
-        waiting: set[str] = set()
         for number in range(1, self._plan.number + 1):
-            password = self._plan.password.replace("{}", str(number))
-            guess = self._request(number).authorized(challenge, password, self._branch(number, 2))
-            waiting.add(guess.branch)
+            guess = self._digest(self._request(number), challenge, number)
+            self._waiting.add(guess.branch)
             self._wire.send(guess.encode())
             self.result.sent += 1
-            if len(waiting) >= self._plan.window:
-                self._drain(waiting, self._plan.timeout, down_to=self._plan.window - 1)
-        self._drain(waiting, _QUIET_SECONDS)
+            if len(self._waiting) >= self._plan.window:
+                self._drain(self._plan.timeout, down_to=self._plan.window - 1)
+        self._drain(_QUIET_SECONDS)
 
-    def _drain(self, waiting: set[str], quiet: float, down_to: int = -1) -> None:
-        while len(waiting) > down_to and time.monotonic() < self._deadline:
+    def _drain(self, quiet: float, down_to: int = 0) -> None:
+        """Count answers until only so many are awaited, or none comes for ``quiet`` seconds."""
+        while len(self._waiting) > down_to and time.monotonic() < self._deadline:
             message = self._wire.receive(quiet)
             if message is None:
                 return
-            status, branch = status_of(message), branch_of(message)
-            if status >= 200 and branch in waiting:
-                waiting.remove(branch)
-                self.result.note_answer(status)
+            self._note_late(message)
+
+    def _note_late(self, message: bytes) -> None:
+        status, branch = status_of(message), branch_of(message)
+        if status >= 200 and branch in self._waiting:
+            self._waiting.remove(branch)
+            self.result.note_answer(status)
+
+    def _digest(self, request: Request, challenge: Challenge, number: int) -> Request:
+        password = self._plan.password.replace("{}", str(number))
+        return request.authorized(challenge, password, self._branch(number, 2))
 
     def _request(self, number: int) -> Request:
         plan = self._plan
@@ -239,6 +246,7 @@ class Caller:
                 if request.method == "INVITE":
                     self._wire.send(request.acknowledged(message))
                 return message
+            self._note_late(message)
             if time.monotonic() > deadline:
                 break
         return None
@@ -320,6 +328,11 @@ def _raw(text: str) -> bytes:
     return text.encode("latin-1").decode("unicode_escape").encode("latin-1")
 
 
+def options_of(*arguments: str) -> argparse.Namespace:
+    """Read a command line, without the program's name."""
+    return _parser().parse_args(arguments)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.support.sip", description="SIP client of the lab.")
     add = parser.add_argument
@@ -344,7 +357,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _plan(options: argparse.Namespace) -> Plan:
+def plan_of(options: argparse.Namespace) -> Plan:
+    """Give what the options ask for; refuses what is beyond the ceilings."""
     if not 0 < options.number <= MOST_GUESSES or not 0 < options.seconds <= MOST_SECONDS:
         raise ValueError(f"at most {MOST_GUESSES} guesses in at most {MOST_SECONDS:.0f} seconds")
     honest = options.mode == "register"
@@ -357,8 +371,8 @@ def _plan(options: argparse.Namespace) -> Plan:
 
 def main() -> None:
     """Run from the command line."""
-    options = _parser().parse_args()
-    plan = _plan(options)
+    options = options_of(*sys.argv[1:])
+    plan = plan_of(options)
     default = "fd00:18::a" if ":" in plan.target[0] else "198.18.1.1"
     sources = list(itertools.islice(expand(options.sources or default), _MOST_SOURCES + 1))
     if len(sources) > _MOST_SOURCES:
