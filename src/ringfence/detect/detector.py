@@ -64,7 +64,7 @@ class Watched:
 
 @define
 class Counts:
-    """How many attempts there were, and what was done with them."""
+    """How many attempts there were, and what was done with them. ``withheld``: that a rule counts."""
 
     attempts: int = 0
     never_banned: int = 0
@@ -124,10 +124,12 @@ class Detector:
         if self._held.get(subject, now) > now:
             self.counts.late += 1
             return Judgement(attempt, subject, Standing.LATE)
+        counting = [rule for rule in self.rules if attempt.kind in rule.counts]
+        if not counting:
+            return Judgement(attempt, subject, Standing.NO_RULE)
         standing = Standing.COUNTED if attempt.trusted else Standing.WITHHELD
         if standing is Standing.WITHHELD:
             self.counts.withheld += 1
-        counting = [rule for rule in self.rules if attempt.kind in rule.counts]
         decision = None
         for rule in counting:
             window = self._windows[rule.name, standing]
@@ -136,7 +138,7 @@ class Detector:
                 decision = Decision(subject, rule, window.evidence(subject))
         if decision is not None:
             self.forget(subject)
-        return Judgement(attempt, subject, standing if counting else Standing.NO_RULE, decision)
+        return Judgement(attempt, subject, standing, decision)
 
     def subject_of(self, address: Address) -> Network:
         """Give what is counted and banned for ``address``."""

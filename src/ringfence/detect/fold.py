@@ -25,6 +25,7 @@ the table of the forgiven is full, nothing is forgiven.
 import enum
 from collections import OrderedDict
 from hashlib import blake2b
+from ipaddress import IPv4Address
 
 from attrs import Factory, define
 
@@ -45,6 +46,7 @@ _PURGE = 64.0  # seconds since the last event of an address arrived
 _MAX_KEYS = 65_536
 _MAX_KEYS_OF_ADDRESS = 1_024
 _MAX_FORGIVEN = 16_384
+_HOST_BITS = 64  # of an IPv6 address
 _FORGIVE_AGAIN = 600.0  # seconds
 _REPEAT_SOONEST, _REPEAT_LATEST = 0.3, 32.0  # seconds; RFC 3261 T1 is 0.5 s, and phones shorten it
 _MAX_SESSION = 64  # bytes kept as they are; a longer session is kept as a digest
@@ -155,7 +157,8 @@ class Fold:
         self._max_keys_of_address = max_keys_of_address
         self._addresses: OrderedDict[Address, _OfAddress] = OrderedDict()
         self._size = 0
-        self._forgiven: OrderedDict[Address, float] = OrderedDict()
+        # IPv4 addresses, and /64s as numbers: who has a /64 has no end of addresses to repeat from.
+        self._forgiven: OrderedDict[Address | int, float] = OrderedDict()
 
     def __len__(self) -> int:
         """How many keys are kept."""
@@ -247,7 +250,7 @@ class Fold:
         """Say whether this failure repeats the last one because a datagram was sent twice, and remember it.
 
         What an event shows does not prove a repetition: with two Authorization headers it shows the first,
-        and Asterisk checks the second. So an address is forgiven one in ten minutes, where it would count.
+        and Asterisk checks the second. So an address, or a /64, is forgiven one in ten minutes.
         """
         previous, age = key.failed_with, event.time - key.failed_at
         key.failed_with, key.failed_at = hash((event.challenge, event.response)), event.time
@@ -260,9 +263,10 @@ class Fold:
     def _forgive(self, address: Address, now: float) -> bool:
         while self._forgiven and now - next(iter(self._forgiven.values())) > _FORGIVE_AGAIN:
             self._forgiven.popitem(last=False)
-        if address in self._forgiven or len(self._forgiven) >= _MAX_FORGIVEN:
+        sender = address if isinstance(address, IPv4Address) else int(address) >> _HOST_BITS
+        if sender in self._forgiven or len(self._forgiven) >= _MAX_FORGIVEN:
             return False
-        self._forgiven[address] = now
+        self._forgiven[sender] = now
         return True
 
 

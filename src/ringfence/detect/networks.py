@@ -1,7 +1,8 @@
 """A set of networks that answers in constant time whether it covers an address or touches a network.
 
 Kept as one set of integers for each prefix length in use, so the cost is the number of different lengths
-(a handful), not the number of networks.
+(a handful), not the number of networks. For networks, the same is kept a second time, cut to each length that
+was ever asked for.
 """
 
 from collections.abc import Iterable
@@ -19,6 +20,7 @@ class NetworkSet:
             host_bits = network.max_prefixlen - network.prefixlen
             key = (network.version, host_bits)
             self._by_length.setdefault(key, set()).add(int(network.network_address) >> host_bits)
+        self._parts: dict[tuple[int, int], frozenset[int]] = {}
 
     def covers(self, address: Address) -> bool:
         """Say whether ``address`` lies in one of the networks."""
@@ -35,10 +37,16 @@ class NetworkSet:
     def has_part_of(self, network: Network) -> bool:
         """Say whether one of the networks lies in ``network``, or is it."""
         host_bits = network.max_prefixlen - network.prefixlen
-        prefix = int(network.network_address) >> host_bits
-        return any(
-            version == network.version
-            and bits <= host_bits
-            and any(n >> (host_bits - bits) == prefix for n in prefixes)
-            for (version, bits), prefixes in self._by_length.items()
+        key = (network.version, host_bits)
+        parts = self._parts.get(key)
+        if parts is None:
+            parts = self._parts[key] = self._cut(network.version, host_bits)
+        return int(network.network_address) >> host_bits in parts
+
+    def _cut(self, version: int, host_bits: int) -> frozenset[int]:
+        return frozenset(
+            number >> (host_bits - bits)
+            for (of_version, bits), prefixes in self._by_length.items()
+            if of_version == version and bits <= host_bits
+            for number in prefixes
         )

@@ -54,10 +54,11 @@ def _parse_endpoint(text: bytes) -> Endpoint | None:
 def _parse_host(text: bytes) -> tuple[Address, Transport] | None:
     family, _, rest = text.partition(b"/")
     version = _VERSIONS.get(family)
+    token: bytes | None
     token, slash, host = rest.partition(b"/")
     if not slash:
-        token, host = b"", rest
-    transport = _TRANSPORTS.get(token) if token else Transport.UNKNOWN
+        token, host = None, rest
+    transport = Transport.UNKNOWN if token is None else _TRANSPORTS.get(token)
     if version is None or transport is None:
         return None
     try:

@@ -8,7 +8,8 @@ else, so a packet may come in fragments:
   that Asterisk always writes has come. Whatever those fragments look like, they are the sender's text.
 - Under Service SIP the account has room for a whole forged tail (97 bytes of 256), so that the packet looks
   complete and the true tail comes as a packet without a head. Such an event is held back until the next
-  security event begins or 50 ms have passed; a leftover with a tail that comes meanwhile is joined to it.
+  security event begins or 50 ms have passed, and what follows it with it: an answer that comes before the
+  leftover is the sender's invention. A leftover with a tail that comes meanwhile is joined to the event.
 
 Limits and their reasons: a SIP datagram has at most 64 KiB and appears about once in a packet, so 256 KiB
 holds any real one; what is longer is skipped to the next empty line and counted. 256 bytes of account hold
@@ -16,13 +17,14 @@ at most 21 empty lines (12 bytes each, percent-encoded), so 64 fragments are mor
 raises for bytes, and each byte is searched once.
 """
 
-from attrs import define, frozen
+from attrs import astuple, define, frozen
 
 from ringfence.model import SecurityEvent, Service, SourceId
 from ringfence.parse.security import has_tail, read_strict, read_tampered, starts_security_event
 
 END = b"\r\n\r\n"
 EOL = b"\r\n"
+PRIVILEGE = b"\r\nPrivilege: security,"
 MAX_PACKET = 256 * 1024
 MAX_BANNER = 128
 MAX_FRAGMENTS = 64
@@ -51,8 +53,8 @@ class AmiCounts:
     """What a decoder has met so far.
 
     ``tampered``: security events outside Asterisk's grammar that were read all the same. ``garbled``: packets
-    that were dropped because nothing could be made of them. ``dropped_bytes``: bytes of packets too long to
-    keep. ``other``: events that are no security events.
+    that were dropped because nothing could be made of them (also security events of a form that Asterisk does
+    not have). ``dropped_bytes``: bytes of packets too long to keep. ``other``: events of other classes.
     """
 
     events: int = 0
@@ -60,6 +62,10 @@ class AmiCounts:
     garbled: int = 0
     dropped_bytes: int = 0
     other: int = 0
+
+    def plus(self, more: "AmiCounts") -> "AmiCounts":
+        """Give the sum of both."""
+        return AmiCounts(*(mine + theirs for mine, theirs in zip(astuple(self), astuple(more), strict=True)))
 
 
 class AmiDecoder:
@@ -78,7 +84,9 @@ class AmiDecoder:
         self._greeted = False
         self._fragments: list[bytes] = []
         self._fragments_size = 0
-        self._held: bytes | None = None
+        # An event of Service SIP, and what has come since.
+        self._held: list[bytes] = []
+        self._held_size = 0
 
     def feed(self, data: bytes, now: float) -> list[Heard]:
         """Take what the connection brought and give what it completes, in order."""
@@ -100,12 +108,12 @@ class AmiDecoder:
         return heard
 
     def _greet(self, heard: list[Heard]) -> int:
-        end = self._buffer.find(EOL)
-        if end < 0 and len(self._buffer) <= MAX_BANNER:
+        end = self._buffer.find(EOL, 0, MAX_BANNER + len(EOL))
+        if end < 0 and len(self._buffer) < MAX_BANNER + len(EOL):
             return 0
         line = bytes(self._buffer[: max(end, 0)])
         prefix = b"Asterisk Call Manager/"
-        known = len(line) <= MAX_BANNER and line.startswith(prefix)
+        known = line.startswith(prefix)
         self._greeted = True
         heard.append(Banner(line.removeprefix(prefix).decode("ascii", "replace").strip() if known else ""))
         return end + len(EOL) if end >= 0 else 0
@@ -128,7 +136,8 @@ class AmiDecoder:
 
     def _bound(self) -> None:
         """Keep no more of an unfinished packet than a real one can be."""
-        if len(self._buffer) <= (len(END) if self._skipping else MAX_PACKET):
+        # A packet of the greatest length may still lack the last byte of its end.
+        if len(self._buffer) < len(END) + (0 if self._skipping else MAX_PACKET):
             return
         excess = len(self._buffer) - len(END) + 1
         if self._skipping:
@@ -140,7 +149,7 @@ class AmiDecoder:
         self._searched = 0
 
     def _drop_long(self, size: int) -> None:
-        self.counts.dropped_bytes += size
+        self.counts.dropped_bytes += size + self._fragments_size
         self.counts.garbled += 1
         self._fragments.clear()
         self._fragments_size = 0
@@ -153,15 +162,15 @@ class AmiDecoder:
         if event is not None:
             self._release(heard)
             if event.service is Service.SIP:
-                self._hold(packet, now)
+                self._hold([packet], now)
             else:
                 self.counts.events += 1
                 heard.append(event)
         elif starts_security_event(packet):
             self._release(heard)
             self._fragment(packet, now, heard)
-        elif self._held is not None and has_tail(EOL + packet):
-            self._hold(self._held + END + packet, now)
+        elif self._held:
+            self._follow(packet, now, heard)
         else:
             self._other(packet, heard)
 
@@ -176,30 +185,38 @@ class AmiDecoder:
             self._fragments_size = 0
             event = read_tampered(whole, self._source)
             if event is not None and event.service is Service.SIP:
-                self._hold(whole, now)
+                self._hold([whole], now)
             else:
                 self._tampered(event, heard)
         elif len(self._fragments) >= MAX_FRAGMENTS or self._fragments_size > MAX_PACKET:
-            self._drop_long(self._fragments_size)
+            self._drop_long(0)
 
-    def _hold(self, packet: bytes, now: float) -> None:
-        if len(packet) > MAX_PACKET:
-            self._drop_long(len(packet))
-            self._held = self.deadline = None
-            return
-        self._held = packet
+    def _hold(self, packets: list[bytes], now: float) -> None:
+        self._held = packets
+        self._held_size = sum(map(len, packets))
         self.deadline = now + HOLD
 
+    def _follow(self, packet: bytes, now: float, heard: list[Heard]) -> None:
+        """Keep what came after a held event, and make them one once a tail shows that they are."""
+        self._held.append(packet)
+        self._held_size += len(packet)
+        if len(self._held) > MAX_FRAGMENTS or self._held_size > MAX_PACKET:
+            self._release(heard)
+        elif has_tail(EOL + packet):
+            self._hold([END.join(self._held)], now)
+
     def _release(self, heard: list[Heard]) -> None:
-        if self._held is None:
+        if not self._held:
             return
-        packet, self._held, self.deadline = self._held, None, None
+        (packet, *followers), self._held, self.deadline = self._held, [], None
         event = read_strict(packet, self._source)
         if event is not None:
             self.counts.events += 1
             heard.append(event)
         else:
             self._tampered(read_tampered(packet, self._source), heard)
+        for follower in followers:
+            self._other(follower, heard)
 
     def _tampered(self, event: SecurityEvent | None, heard: list[Heard]) -> None:
         if event is None:
@@ -212,7 +229,7 @@ class AmiDecoder:
     def _other(self, packet: bytes, heard: list[Heard]) -> None:
         if packet.startswith(b"Response: "):
             heard.append(Reply(packet.decode("utf-8", "backslashreplace")))
-        elif packet.startswith(b"Event: "):
+        elif packet.startswith(b"Event: ") and not packet.startswith(PRIVILEGE, packet.find(EOL)):
             self.counts.other += 1
         else:
             self.counts.garbled += 1

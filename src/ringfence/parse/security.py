@@ -23,7 +23,6 @@ from ringfence.parse.address import parse_endpoint
 
 EOL = b"\r\n"
 
-_VALUE = rb"[^\r]*+"
 _HEAD = re.compile(
     rb"Event: (?P<kind>[A-Za-z]{1,32}+)\r\n"
     rb"Privilege: security,all\r\n"
@@ -86,11 +85,19 @@ _TELLING = frozenset(
 )
 _KINDS = {str(kind).encode(): kind for kind in EventKind}
 _SERVICES = {str(service).encode(): service for service in Service}
+_WITHOUT_ACCOUNT = str(EventKind.REQUEST_BAD_FORMAT).encode()
 
 
 def starts_security_event(packet: bytes) -> bool:
-    """Say whether ``packet`` begins as Asterisk begins a security event, head complete."""
-    return _HEAD.match(packet) is not None
+    """Say whether ``packet`` begins as Asterisk begins a security event, up to its account.
+
+    The account is what keeps forgers out: a forged tail and a forged head fit into the 255 bytes of a
+    chan_sip header, a forged tail and a head with ``AccountID`` or the longest of all kinds do not.
+    """
+    head = _HEAD.match(packet)
+    if head is None:
+        return False
+    return packet.startswith(b"AccountID: ", head.end()) or head["kind"] == _WITHOUT_ACCOUNT
 
 
 def read_strict(packet: bytes, source: SourceId) -> SecurityEvent | None:

@@ -1,0 +1,86 @@
+"""Addresses as Asterisk writes them: exactly those, and every one of those."""
+
+from ipaddress import IPv4Address, IPv6Address, ip_address
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ringfence.model import Address, Endpoint, Transport
+from ringfence.parse.address import parse_endpoint, unmapped
+
+TOKENS = [b"UDP", b"TCP", b"TLS", b"WS", b"WSS"]
+
+
+@given(st.ip_addresses(), st.integers(0, 65535), st.sampled_from([*TOKENS, b""]))
+def test_every_end_that_asterisk_writes_is_read(address: Address, port: int, token: bytes) -> None:
+    """Both families, every port, every transport and none give the value that was written."""
+    middle = token + b"/" if token else b""
+    text = b"IPV%d/%s%s/%d" % (address.version, middle, str(address).encode(), port)
+    transport = Transport(token.decode()) if token else Transport.UNKNOWN
+    assert parse_endpoint(text) == Endpoint(unmapped(address), port, transport)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        b"(null)",
+        b"/",
+        b"////",
+        b"IPV4",
+        b"IPV4/UDP/192.0.2.7",
+        b"IPV4/UDP/192.0.2.7/",
+        b"IPV4/UDP/192.0.2.7/-1",
+        b"IPV4/UDP/192.0.2.7/+1",
+        b"IPV4/UDP/192.0.2.7/1_0",
+        b"IPV4/UDP/192.0.2.7/65536",
+        b"IPV4/UDP/192.0.2.7/000001",
+        b"IPV4/UDP/192.0.2.7/5060/",
+        b"IPV4/UDP/192.0.2.7/\xd9\xa1",
+        b"IPV4/UDP/192.0.2.07/5060",
+        b"IPV4/UDP/192.0.2/5060",
+        b"IPV4/UDP/3221225991/5060",
+        b"IPV4/UDP/192.0.2.7\n/5060",
+        b" IPV4/UDP/192.0.2.7/5060",
+        b"IPV4/UDP/192.0.2.7/5060 ",
+        b"IPV4/UDP/192.0.2.0/24/5060",
+        b"IPV4//192.0.2.7/5060",
+        b"IPV4/unknown/192.0.2.7/5060",
+        b"IPV4/udp/192.0.2.7/5060",
+        b"ipv4/UDP/192.0.2.7/5060",
+        b"IPV5/UDP/192.0.2.7/5060",
+        b"IPV4/UDP/2001:db8::7/5060",
+        b"IPV6/UDP/192.0.2.7/5060",
+        b"IPV6/UDP/[2001:db8::7]/5060",
+        b"IPV6/UDP/fe80::7%/5060",
+        b"IPV6/UDP/fe80::7%a/b/5060",
+        b"IPV6/UDP/fe80::7%\xff/5060",
+        b"IPV6/UDP/fe80::7%" + b"a" * 60 + b"/5060",
+        b"IPV6/UDP/" + b"0" * 1_000_000 + b"::1/5060",
+    ],
+)
+def test_nothing_else_is_an_end(text: bytes) -> None:
+    """Any other text names nobody."""
+    assert parse_endpoint(text) is None
+
+
+@given(st.binary(max_size=80))
+def test_no_bytes_raise(text: bytes) -> None:
+    """Whatever the bytes are, there is an end or there is none."""
+    assert parse_endpoint(text) is None
+
+
+@pytest.mark.parametrize(
+    ("written", "carried"),
+    [
+        ("192.0.2.7", IPv4Address("192.0.2.7")),
+        ("2001:db8::7", IPv6Address("2001:db8::7")),
+        ("::ffff:192.0.2.7", IPv4Address("192.0.2.7")),
+        ("fe80::7%eth0", IPv6Address("fe80::7")),
+        ("::192.0.2.7", IPv6Address("::192.0.2.7")),
+    ],
+)
+def test_an_address_is_what_packets_carry(written: str, carried: Address) -> None:
+    """IPv4 comes out of its IPv6 clothes, and a zone is dropped."""
+    assert unmapped(ip_address(written)) == carried

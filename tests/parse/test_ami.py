@@ -1,0 +1,483 @@
+"""The decoder of AMI: what is on the connection is what is heard, whatever a caller put into his name."""
+
+import re
+from ipaddress import ip_address
+
+import pytest
+from attrs import evolve
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.parse.packets import (
+    BANNER,
+    OPTIONAL,
+    REQUIRED,
+    SECONDS,
+    SOURCE,
+    events,
+    head,
+    packet,
+    read,
+    run,
+    tail,
+)
+from tests.support.captures import FORGED, capture
+
+from ringfence.model import Endpoint, EventKind, SecurityEvent, Service, Transport
+from ringfence.parse.ami import (
+    END,
+    HOLD,
+    MAX_BANNER,
+    MAX_FRAGMENTS,
+    MAX_PACKET,
+    AmiCounts,
+    AmiDecoder,
+    Banner,
+    Heard,
+    Reply,
+)
+
+SENDER = Endpoint(ip_address("192.0.2.7"), 5062, Transport.UDP)
+EVENT = SecurityEvent(
+    SOURCE, EventKind.INVALID_ACCOUNT_ID, Service.PJSIP, SENDER, SECONDS, "alice", b"call-1"
+)
+GOOD = packet(account=b"next", session=b"next")
+GOOD_EVENT = evolve(EVENT, account="next", session=b"next")
+FORGED_TAIL = b"\r\n".join(
+    [b"x", b"SessionID: 1", b"LocalAddress: l", b"RemoteAddress: IPV4/UDP/203.0.113.9/5060"]
+)
+STRANGER = Endpoint(FORGED, 5060, Transport.UDP)
+
+
+def expected(kind: EventKind, service: Service, *, optional: bool) -> SecurityEvent:
+    """Give the event of a kind by the builder's values, with its optional headers or without."""
+    event = evolve(EVENT, kind=kind, service=service)
+    if kind is EventKind.CHALLENGE_RESPONSE_FAILED:
+        return evolve(event, challenge=b"C", response=b"R")
+    if kind is EventKind.CHALLENGE_SENT:
+        return evolve(event, challenge=b"C")
+    if kind is EventKind.INVALID_PASSWORD and optional:
+        return evolve(event, challenge=b"RC", response=b"RH")
+    if kind is EventKind.FAILED_ACL and optional:
+        return evolve(event, acl_name="A")
+    if kind is EventKind.REQUEST_BAD_FORMAT and not optional:
+        return evolve(event, account="")
+    return event
+
+
+def deadline(decoder: AmiDecoder) -> float | None:
+    """Ask anew when a decoder has something to give out."""
+    return decoder.deadline
+
+
+@pytest.mark.parametrize("kind", EventKind)
+@pytest.mark.parametrize("service", Service)
+def test_each_kind_is_read_without_and_with_its_optional_headers(kind: EventKind, service: Service) -> None:
+    """Each of the fifteen kinds, under each service, gives one untampered event with all its values."""
+    plain, full = expected(kind, service, optional=False), expected(kind, service, optional=True)
+    stream = packet(kind, service=service.encode())
+    stream += packet(kind, service=service.encode(), rest=REQUIRED[kind] + OPTIONAL[kind])
+    assert events(stream) == [plain, full]
+
+
+def test_headers_of_debug_and_system_name_are_passed_over() -> None:
+    """Timestamp, SequenceNumber, File, Line, Func and SystemName change nothing of the event."""
+    extra = (
+        b"Timestamp: 1795154722.1",
+        b"SequenceNumber: 4",
+        b"File: manager.c",
+        b"Line: 7",
+        b"Func: f",
+        b"SystemName: pbx",
+    )
+    assert events(packet(extra=extra) + packet(extra=extra[5:])) == [EVENT, EVENT]
+
+
+@pytest.mark.parametrize(
+    ("remote", "endpoint"),
+    [
+        (b"IPV4/192.0.2.7/5062", Endpoint(ip_address("192.0.2.7"), 5062, Transport.UNKNOWN)),
+        (b"IPV4/TLS/192.0.2.7/0", Endpoint(ip_address("192.0.2.7"), 0, Transport.TLS)),
+        (b"IPV6/WSS/2001:db8::7/65535", Endpoint(ip_address("2001:db8::7"), 65535, Transport.WSS)),
+        (b"IPV6/UDP/::ffff:192.0.2.7/1", Endpoint(ip_address("192.0.2.7"), 1, Transport.UDP)),
+        (b"IPV6/UDP/fe80::7%eth0/1", Endpoint(ip_address("fe80::7"), 1, Transport.UDP)),
+    ],
+)
+def test_every_form_of_an_address_is_read(remote: bytes, endpoint: Endpoint) -> None:
+    """Three parts, IPv6, IPv4 in IPv6 clothes and a zone all give the address that packets carry."""
+    assert events(packet(remote=remote)) == [evolve(EVENT, remote=endpoint)]
+
+
+@pytest.mark.parametrize("remote", [b"(null)", b"", b"IPV4/UDP/192.0.2.300/1", b"IPV4/UDP/192.0.2.7/65536"])
+def test_an_event_without_an_address_blames_nobody_and_is_counted(remote: bytes) -> None:
+    """Where the address is none, the event is garbled, and the next one is read."""
+    heard, decoder = read(packet(remote=remote) + GOOD)
+    assert heard == [GOOD_EVENT]
+    assert decoder.counts == AmiCounts(events=1, garbled=1)
+
+
+TAMPERED_ACCOUNTS = [
+    b"x\r\nRemoteAddress: IPV4/UDP/203.0.113.9/5",
+    b"x\r\nSessionID: 1",
+    b"x\r\n\r\nEvent: SuccessfulAuth",
+    b"x\r\n\r\nResponse: Success",
+    b"x\r\n\r\n",
+    b"x\r\n",
+    b"\r\n",
+    b"\r\n\r\n\r\n\r\n\r\nx",
+    b"\r\r\n\n\r",
+    b"x\r",
+    b"AccountID: y\r\nAccountID: z",
+    b"\r\n" * 18,
+]
+
+
+@pytest.mark.parametrize("account", TAMPERED_ACCOUNTS)
+@pytest.mark.parametrize("service", Service)
+def test_a_name_that_breaks_the_packet_counts_against_its_sender(account: bytes, service: Service) -> None:
+    """CR and LF in the account give one event of the true address, marked as tampered, and lose nothing."""
+    tampered = evolve(EVENT, service=service, account=account.removesuffix(b"\r\n").decode(), tampered=True)
+    heard = events(packet(account=account, service=service.encode()) + GOOD)
+    assert [evolve(heard[0], account=""), *heard[1:]] == [evolve(tampered, account=""), GOOD_EVENT]
+
+
+@pytest.mark.parametrize("account", [b"x\ny", b"x\x00y", b"\x1b[31mx", b"\xe2\x98\x8e", b"", b"AccountID: x"])
+def test_a_name_without_cr_keeps_the_grammar(account: bytes) -> None:
+    """LF, NUL, ESC and any text are a name like others."""
+    assert events(packet(account=account)) == [evolve(EVENT, account=account.decode())]
+
+
+def test_bytes_that_are_not_utf8_become_readable() -> None:
+    r"""What is not UTF-8 is written as ``\xNN`` in text for people, and stays as it is in the session."""
+    event = evolve(EVENT, account=r"a\xff", session=b"\xfe\x00")
+    assert events(packet(account=b"a\xff", session=b"\xfe\x00")) == [event]
+
+
+def shuffled() -> dict[str, tuple[bytes, bool]]:
+    """Give packets whose headers are out of order, twice or missing, and whether an address is to be had."""
+    first, second = head(EventKind.INVALID_ACCOUNT_ID), tail()
+    account = b"AccountID: a"
+
+    def joined(*lines: bytes) -> bytes:
+        return b"\r\n".join(lines) + END
+
+    return {
+        "the tail twice": (joined(*first, account, *tail(remote=b"IPV4/UDP/203.0.113.9/1"), *second), True),
+        "the account twice": (joined(*first, account, account, *second), True),
+        "an unknown header after the tail": (joined(*first, account, *second, b"X: y"), True),
+        "a required header missing": (packet(EventKind.CHALLENGE_SENT, rest=()), True),
+        "rest in another order": (
+            packet(EventKind.FAILED_ACL, rest=(b"ACLName: A", b"Module: M")),
+            True,
+        ),
+        "no event first": (joined(*first[1:], account, *second), False),
+        "another privilege": (joined(first[0], b"Privilege: call,all", *first[2:], account, *second), False),
+        "head out of order": (joined(first[0], *reversed(first[1:]), account, *second), False),
+        "an unknown service": (packet(service=b"IAX2"), False),
+        "no account": (joined(*first, *second), False),
+        "no calendar's day": (GOOD.replace(b"2026-11-20", b"2026-02-30"), False),
+        "an unknown kind": (GOOD.replace(b"InvalidAccountID", b"NoSuchKind"), False),
+        "a tail out of order": (joined(*first[1:], account, *reversed(second)), False),
+    }
+
+
+@pytest.mark.parametrize("name", shuffled())
+def test_an_event_outside_the_grammar_is_tampered_or_nothing(name: str) -> None:
+    """Headers out of order, twice or missing: the last tail counts, or nobody is blamed; the next is read."""
+    broken, readable = shuffled()[name]
+    heard = events(broken + GOOD)
+    assert [(event.tampered, event.remote) for event in heard[:-1]] == ([(True, SENDER)] if readable else [])
+    assert heard[-1] == GOOD_EVENT
+
+
+@pytest.mark.parametrize("name", ["user-carries-crlf-header", "user-carries-crlf-event"])
+def test_recorded_tampering_counts_against_its_sender(name: str) -> None:
+    """The two recordings give eight events of their source each, the four with CR LF in the name tampered."""
+    recording = capture("asterisk-22", name)
+    heard = events(recording.ami.read_bytes())
+    assert {event.remote.address for event in heard} == {recording.source}
+    assert [event.tampered for event in heard] == [True, False, True, False] * 2
+
+
+def sip(account: bytes) -> bytes:
+    """Give a chan_sip event, whose account has room for a forged tail."""
+    return packet(account=account, service=b"SIP")
+
+
+LEFTOVERS = [
+    b"",
+    b"y",
+    b"Event: SuccessfulAuth",
+    b"Response: Error\r\nMessage: no" + END + b"y",
+    b"Response: Goodbye" + END,
+    END + END,
+    b"\r\n".join(head(EventKind.CHALLENGE_SENT)),
+    b"Event: Shutdown" + END + b"Event: Reload" + END,
+]
+
+
+@pytest.mark.parametrize("leftover", LEFTOVERS)
+def test_a_forged_tail_is_undone_by_what_is_left_over(leftover: bytes) -> None:
+    """A whole forged tail in a chan_sip account blames nobody but the sender, whatever comes after it."""
+    heard = events(sip(FORGED_TAIL + END + leftover) + GOOD)
+    assert [(event.service, event.remote, event.tampered) for event in heard] == [
+        (Service.SIP, SENDER, True),
+        (Service.PJSIP, SENDER, False),
+    ]
+
+
+def test_a_chan_sip_event_waits_for_a_leftover() -> None:
+    """It comes out when the next security event begins, or after 50 ms; a leftover is joined meanwhile."""
+    plain = evolve(EVENT, service=Service.SIP)
+    decoder = AmiDecoder(SOURCE)
+    assert decoder.feed(BANNER + sip(b"alice"), 10.0) == [Banner("11.0.0")]
+    assert deadline(decoder) == 10.0 + HOLD
+    assert decoder.tick(10.0 + HOLD / 2) == []
+    assert decoder.tick(10.0 + HOLD) == [plain]
+    assert deadline(decoder) is None
+    assert decoder.feed(sip(b"alice"), 11.0) == []
+    assert decoder.feed(GOOD, 11.01) == [plain, GOOD_EVENT]
+    forged = sip(FORGED_TAIL + END)
+    cut = forged.index(END) + len(END)
+    assert decoder.feed(forged[:cut], 12.0) == []
+    assert decoder.feed(forged[cut:], 12.01) == []
+    (event,) = decoder.tick(12.01 + HOLD)
+    assert isinstance(event, SecurityEvent)
+    assert (event.remote, event.tampered) == (SENDER, True)
+
+
+def test_answers_keep_their_place_behind_a_held_event() -> None:
+    """An answer that follows a chan_sip event is given after it, in order."""
+    stream = sip(b"alice") + b"Response: Success\r\nPing: Pong" + END + b"Event: Reload" + END
+    heard, decoder = read(stream)
+    assert heard == [evolve(EVENT, service=Service.SIP), Reply("Response: Success\r\nPing: Pong")]
+    assert decoder.counts == AmiCounts(events=1, other=1)
+
+
+def test_a_held_event_does_not_hold_back_without_bound() -> None:
+    """More packets than an account can hold let it go before its time."""
+    decoder = AmiDecoder(SOURCE)
+    decoder.feed(BANNER, 0.0)
+    heard = decoder.feed(sip(b"alice") + (b"Response: Success" + END) * MAX_FRAGMENTS, 0.0)
+    assert heard == [evolve(EVENT, service=Service.SIP), *[Reply("Response: Success")] * MAX_FRAGMENTS]
+
+
+def test_twenty_one_empty_lines_in_the_account_are_joined() -> None:
+    """As many empty lines as 256 encoded bytes can hold leave one event, of its sender."""
+    account = END * 21
+    assert [event.tampered for event in events(sip(account) + GOOD)] == [True, False]
+
+
+def test_an_event_whose_tail_never_comes_is_given_up() -> None:
+    """After more fragments than an account can hold the decoder begins anew, and says so."""
+    stream = b"\r\n".join([*head(EventKind.INVALID_ACCOUNT_ID), b"AccountID: x"]) + END
+    heard, decoder = read(stream + (b"y" + END) * (MAX_FRAGMENTS - 1) + GOOD)
+    assert heard == [GOOD_EVENT]
+    assert decoder.counts.garbled == 1
+    assert decoder.counts.dropped_bytes == len(stream) - len(END) + MAX_FRAGMENTS - 1
+
+
+@pytest.mark.parametrize(
+    ("line", "banner", "rest"),
+    [
+        (b"Asterisk Call Manager/5.0.5\r\n", "5.0.5", True),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", "", True),
+        (b"\r\n", "", True),
+        (b"a" * MAX_BANNER + b"\r\n", "", True),
+        (b"a" * (MAX_BANNER + 1) + b"\r\n", "", False),
+        (b"a" * 10_000 + END, "", True),
+    ],
+)
+def test_the_first_line_says_whether_this_is_an_ami(line: bytes, banner: str, rest: bool) -> None:  # noqa: FBT001
+    """A banner gives its version; garbage and too long a line give an empty one, at any split alike."""
+    expected: list[Heard] = [Banner(banner), *([GOOD_EVENT] if rest else [])]
+    stream = line + GOOD
+    assert run([stream])[0] == expected
+    assert run([bytes([byte]) for byte in stream])[0] == expected
+    for cut in range(MAX_BANNER - 2, MAX_BANNER + 4):
+        assert run([stream[:cut], stream[cut:]])[0] == expected
+
+
+def test_without_a_banner_nothing_is_heard() -> None:
+    """Until the first line is finished there is no banner."""
+    assert run([BANNER[:-1]])[0] == []
+
+
+def held_bytes(decoder: AmiDecoder) -> int:
+    """Say how much a decoder keeps of what it was fed."""
+    return len(decoder._buffer) + sum(map(len, decoder._fragments)) + sum(map(len, decoder._held))
+
+
+@pytest.mark.parametrize(
+    "start", [b"", GOOD[:-6], packet(account=b"x\r\n\r\n")[:200], sip(b"bob"), b"Response: "]
+)
+def test_a_line_of_a_hundred_megabytes_is_bounded_and_forgotten(start: bytes) -> None:
+    """Memory stays bounded, every byte is accounted for, and the packet after it is read."""
+    decoder = AmiDecoder(SOURCE)
+    decoder.feed(BANNER + start, 0.0)
+    block, blocks = b"x" * 500_000, 200
+    for _ in range(blocks):
+        decoder.feed(block, 0.0)
+        assert held_bytes(decoder) < 3 * MAX_PACKET
+    heard = decoder.feed(END + GOOD, 0.0)
+    assert heard[-1] == GOOD_EVENT
+    assert len(block) * blocks <= decoder.counts.dropped_bytes <= len(block) * blocks + len(start)
+    assert decoder.counts.garbled == 1
+
+
+@pytest.mark.parametrize("excess", [-1, 0, 1, 2])
+def test_the_longest_packet_is_the_same_at_any_split(excess: int) -> None:
+    """A packet of exactly the greatest length is kept, one byte more is not, however it comes."""
+    shell = packet(session=b"")
+    long = packet(session=b"x" * (MAX_PACKET + excess - len(shell) + len(END)))
+    fits = excess <= 0
+    for cut in range(len(long) - 6, len(long)):
+        heard, decoder = run([BANNER, long[:cut], long[cut:] + GOOD])
+        assert len(heard) == (3 if fits else 2)
+        assert heard[-1] == GOOD_EVENT
+        assert decoder.counts.dropped_bytes == (0 if fits else MAX_PACKET + excess)
+
+
+def test_an_answer_is_given_as_text() -> None:
+    """What begins with Response is an answer, with what is not UTF-8 made readable."""
+    heard, _ = read(b"Response: Success\r\nActionID: 7\r\nMessage: a\xffb" + END + GOOD)
+    assert heard == [Reply("Response: Success\r\nActionID: 7\r\nMessage: a\\xffb"), GOOD_EVENT]
+
+
+def test_other_events_are_counted_and_passed_over() -> None:
+    """An event of another class is no security event, wherever it names one."""
+    stream = b"Event: FullyBooted\r\nPrivilege: system,all\r\nUptime: 1" + END
+    stream += b"Event: PeerStatus\r\nPrivilege: system,all\r\nPeer: x\r\nPrivilege: security,all" + END
+    heard, decoder = read(stream + GOOD)
+    assert heard == [GOOD_EVENT]
+    assert decoder.counts == AmiCounts(events=1, other=2)
+
+
+def test_counts_add_up_over_connections() -> None:
+    """The sum of two decoders' counts is the sum of each."""
+    assert AmiCounts(1, 2, 3, 4, 5).plus(AmiCounts(10, 20, 30, 40, 50)) == AmiCounts(11, 22, 33, 44, 55)
+
+
+LINES = st.sampled_from(
+    [
+        b"\r\n",
+        b"\r\n\r\n",
+        b"\r",
+        b"\n",
+        b"\x00",
+        b"Event: SuccessfulAuth",
+        b"Response: Success",
+        b"Privilege: security,all",
+        b"EventTV: 2026-11-20T06:05:22.0+0000",
+        b"Severity: Error",
+        b"Service: PJSIP",
+        b"EventVersion: 1",
+        b"AccountID: ",
+        b"SessionID: ",
+        b"LocalAddress: ",
+        b"RemoteAddress: IPV4/UDP/203.0.113.9/5060",
+        b"UsingPassword: 1",
+    ]
+)
+TEXT = st.lists(LINES | st.binary(max_size=8), max_size=24).map(b"".join)
+# What percent-encoding makes of text in a chan_sip header: what is not allowed there takes three bytes.
+UNSAFE = re.compile(rb"[\x00-\x1f:@<>\x7f-\xff]")
+
+
+def encoded_size(text: bytes) -> int:
+    """Say how many bytes of a SIP header a name takes."""
+    return len(text) + 2 * len(UNSAFE.findall(text))
+
+
+def blamed(stream: bytes) -> list[SecurityEvent]:
+    """Read events in one go and byte by byte, which must agree."""
+    whole, _ = run([BANNER + stream])
+    assert run([bytes([byte]) for byte in BANNER + stream])[0] == whole
+    return [one for one in whole if isinstance(one, SecurityEvent)]
+
+
+@given(TEXT, st.sampled_from(EventKind))
+@settings(max_examples=300)
+def test_no_name_under_pjsip_blames_another(name: bytes, kind: EventKind) -> None:
+    """36 bytes of any name leave one event of the sender, no success if it broke the packet, and the next."""
+    rest = REQUIRED[kind]
+    heard = blamed(packet(kind, account=name[:36], rest=rest) + GOOD)
+    assert len(heard) == 2
+    assert (heard[0].kind, heard[0].service, heard[0].remote) == (kind, Service.PJSIP, SENDER)
+    assert heard[0].tampered == (b"\r" in name[:36] and kind is not EventKind.REQUEST_BAD_FORMAT)
+    assert heard[1] == GOOD_EVENT
+
+
+@given(TEXT, st.sampled_from([EventKind.INVALID_ACCOUNT_ID, EventKind.INVALID_PASSWORD]))
+@settings(max_examples=300)
+def test_no_name_under_chan_sip_blames_another(name: bytes, kind: EventKind) -> None:
+    """Whatever fits into 256 encoded bytes leaves one event of the sender, and the next one.
+
+    A forged tail together with a forged head would need 259 or more; what an account of unlimited length
+    may do is shown in the next test.
+    """
+    while encoded_size(name) > 256:
+        name = name[:-1]
+    heard = blamed(packet(kind, account=name, service=b"SIP") + GOOD)
+    assert [event.remote for event in heard] == [SENDER, SENDER]
+    assert (heard[0].kind, heard[0].service) == (kind, Service.SIP)
+    assert heard[0].tampered == (b"\r" in name)
+    assert heard[1] == GOOD_EVENT
+
+
+SHORTEST_TAIL = b"\r\nSessionID: \r\nLocalAddress: \r\nRemoteAddress: IPV4/9.9.9.9/5" + END
+SHORTEST_HEAD = b"\r\n".join(
+    [
+        b"Event: X",
+        b"Privilege: security,all",
+        b"EventTV: 2026-11-20T06:05:22.0+0000",
+        b"Severity: Error",
+        b"Service: SIP",
+        b"EventVersion: 1",
+    ]
+)
+
+
+def test_a_forged_tail_and_a_forged_head_without_account_fit_and_are_undone() -> None:
+    """The shortest of both need 244 bytes of a chan_sip header: one event, of its sender."""
+    assert encoded_size(SHORTEST_TAIL + SHORTEST_HEAD) == 244
+    heard = blamed(sip(SHORTEST_TAIL + SHORTEST_HEAD) + GOOD)
+    assert [(event.remote, event.tampered) for event in heard] == [(SENDER, True), (SENDER, False)]
+
+
+@pytest.mark.parametrize(
+    "second", [SHORTEST_HEAD + b"\r\nAccountID: ", SHORTEST_HEAD.replace(b": X", b": RequestBadFormat")]
+)
+def test_a_forged_tail_and_a_whole_forged_head_do_not_fit(second: bytes) -> None:
+    """They would blame a stranger, and need more than the 255 bytes of a chan_sip header."""
+    forged = SHORTEST_TAIL + second
+    assert blamed(sip(forged) + GOOD)[0].remote.address == ip_address("9.9.9.9")
+    assert encoded_size(forged) > 255
+
+
+@given(st.lists(TEXT | st.binary(max_size=200) | st.just(END) | st.just(GOOD), max_size=12))
+@settings(max_examples=300)
+def test_any_bytes_at_any_split_are_read_alike_and_bounded(pieces: list[bytes]) -> None:
+    """Nothing raises, nothing grows, and where the bytes are cut makes no difference."""
+    stream = b"".join(pieces)
+    whole, one = run([stream])
+    parts, other = run(pieces)
+    assert (parts, other.counts) == (whole, one.counts)
+    assert run([bytes([byte]) for byte in stream])[0] == whole
+    assert held_bytes(other) <= len(stream)
+
+
+@given(TEXT)
+def test_the_packets_after_any_text_are_read(text: bytes) -> None:
+    """Text that is no packet costs the security event right behind it at most, where it ends in CR LF."""
+    heard, _ = run([BANNER, text + END + GOOD + GOOD])
+    assert heard[-1] == GOOD_EVENT
+    assert len(heard) > 2 or text.endswith(b"\r\n")
+
+
+def test_each_byte_is_searched_once_however_it_comes() -> None:
+    """After each byte of a long packet nothing but the possible beginning of its end is left to search."""
+    decoder = AmiDecoder(SOURCE)
+    decoder.feed(BANNER, 0.0)
+    for size in range(1, 100_000):
+        decoder.feed(b"x", 0.0)
+        assert decoder._searched >= size - len(END) + 1
