@@ -3,6 +3,7 @@
 import os
 import ssl
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -148,6 +149,31 @@ def test_ami_speaks_tls(each_asterisk: Lab) -> None:
         plain.connect(("127.0.0.1", 5039))
         with context.wrap_socket(plain, server_hostname="127.0.0.1") as secure:
             assert secure.recv(64).startswith(b"Asterisk Call Manager/")
+
+
+@pytest.mark.parametrize(
+    ("tool", "source", "target"),
+    [("iptables", "198.19.9.9", ()), ("ip6tables", "fd00:19::9", PJSIP_IPV6)],
+)
+def test_a_banned_source_is_seen_as_banned(
+    asterisk22: Lab, tool: str, source: str, target: tuple[str, ...]
+) -> None:
+    """A rule in the PBX's namespace stops the client in the middle; it gets an answer to what went before."""
+    rule = ("-t", "raw", "PREROUTING", "-s", source, "-j", "DROP")
+    attack = asterisk22.start_attack(
+        "guess", "--number", "5000", "--pause", "0.01", "--sources", source, *target
+    )
+    time.sleep(0.5)
+    asterisk22.run(tool, rule[0], rule[1], "-I", *rule[2:])
+    try:
+        stopped = attack.result()
+    finally:
+        asterisk22.run(tool, rule[0], rule[1], "-D", *rule[2:])
+    again = asterisk22.attack("guess", "--number", "3", "--sources", source, *target)
+
+    assert stopped.stopped == "silence"
+    assert 0 < stopped.answered < 5000
+    assert (again.answered, again.stopped) == (3, "number")
 
 
 def test_a_silent_pbx_stops_the_client(asterisk22: Lab) -> None:

@@ -57,13 +57,26 @@ def honest(request: bytes) -> Iterator[bytes]:
     yield answer(request, REFUSED if b"Authorization:" in request else CHALLENGED)
 
 
-@pytest.mark.parametrize("arguments", [("guess",), ("guess", "--reuse-nonce"), ("pipeline", "--window", "5")])
+@pytest.mark.parametrize(
+    "arguments",
+    [("guess",), ("guess", "--reuse-nonce"), ("pipeline",), ("pipeline", "--window", "5")],
+)
 def test_final_answers_are_counted_once(arguments: tuple[str, ...]) -> None:
     """Provisional answers are no answers, and each guess is answered once."""
     with pbx(honest) as target:
         result = client(target, *arguments, "--number", "20")
 
     assert (result.sent, result.answered, result.statuses) == (20, 20, {"403": 20})
+
+
+@pytest.mark.parametrize("mode", ["probe", "flood"])
+def test_requests_without_a_digest_are_counted(mode: str) -> None:
+    """Where no password is guessed, each request counts, and so does each answer."""
+    with pbx(honest) as target:
+        result = client(target, mode, "--number", "20")
+
+    assert (result.sent, result.answered, result.statuses) == (20, 20, {"401": 20})
+    assert result.challenges_sent == 0
 
 
 def test_an_answer_sent_twice_counts_once() -> None:

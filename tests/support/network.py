@@ -11,18 +11,18 @@ Names carry the process and a counter, so that several run at once. Leaving the 
 what a killed test run left behind is removed by the next one that makes a network.
 """
 
-import ctypes
 import itertools
 import os
 import re
 import signal
 import socket
 import subprocess
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+
+from tests.support import netns
 
 PBX_IPV4 = "198.18.0.1"
 PBX_IPV6 = "fd00:18::1"
@@ -34,7 +34,6 @@ _ATTACKERS_IPV6 = tuple(f"fd00:18::{last:x}" for last in range(0x0A, 0x100))
 _NAME = re.compile(r"rf-\d+-\d+-(?:pbx|atk)")
 _NETNS_FOLDER = Path("/run/netns")
 _SECONDS = 20
-_CLONE_NEWNET = 0x40000000
 
 _counter = itertools.count(1)
 
@@ -106,12 +105,9 @@ def inside(namespace: str, *command: str) -> list[str]:
 
 
 def socket_in(namespace: str, family: int = socket.AF_INET, kind: int = socket.SOCK_STREAM) -> socket.socket:
-    """Make a socket that lives in ``namespace``, for use by this process, which stays where it is.
-
-    A thread enters the namespace, makes the socket and ends: a socket keeps the namespace it was made in.
-    """
-    with (_NETNS_FOLDER / namespace).open("rb") as handle, ThreadPoolExecutor(max_workers=1) as pool:
-        return pool.submit(_socket_behind, handle.fileno(), family, kind).result()
+    """Make a socket that lives in ``namespace``, for use by this process, which stays where it is."""
+    with netns.inside(namespace):
+        return socket.socket(family, kind)
 
 
 def sweep() -> None:
@@ -124,13 +120,6 @@ def sweep() -> None:
 def owner_is_gone(name: str) -> bool:
     """Whether the test run that gave a thing its name (``rf-PID-...``) has ended."""
     return not Path("/proc", name.split("-")[1]).exists()
-
-
-def _socket_behind(handle: int, family: int, kind: int) -> socket.socket:
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.setns(handle, _CLONE_NEWNET):
-        raise OSError(ctypes.get_errno(), "setns")
-    return socket.socket(family, kind)
 
 
 def _remove(name: str) -> None:

@@ -9,6 +9,7 @@ request with the digest came back to the guesser. The modes:
               at the first silence (no retransmission). From many ``--sources``, ``--parallel`` at a time.
 ``pipeline``  one nonce, then all guesses back to back from one socket, then draining until silence. What
               Asterisk's socket has no room for is lost in its kernel, unless ``--window`` holds back.
+``flood``     the same with requests that carry no digest, and without the nonce.
 ``probe``     single requests without a digest, each waiting for its answer.
 ``register``  a phone with the right password, once.
 
@@ -74,7 +75,7 @@ class Plan:
 
 @dataclass
 class Result:
-    """What happened. ``sent`` and ``answered`` count guesses (in ``probe``: requests).
+    """What happened. ``sent`` and ``answered`` count guesses (in ``probe`` and ``flood``: requests).
 
     Times are seconds since the epoch; ``answered_at`` holds the first thousand. ``stopped`` is ``number``,
     ``silence`` or ``time``. ``by_source`` counts answered guesses where there were several sources.
@@ -126,7 +127,7 @@ class Caller:
         started = time.monotonic()
         self.result.first_sent = time.time()
         try:
-            if self._plan.mode == "pipeline":
+            if self._plan.mode in {"pipeline", "flood"}:
                 self._pipeline()
             else:
                 self._sequence()
@@ -186,14 +187,17 @@ class Caller:
         return challenge
 
     def _pipeline(self) -> None:
-        challenge = self._challenged(self._request(0))
-        if challenge is None:
+        guessing = self._plan.mode == "pipeline"
+        challenge = self._challenged(self._request(0)) if guessing else None
+        if guessing and challenge is None:
             self.result.stopped = "silence"
             return
         for number in range(1, self._plan.number + 1):
-            guess = self._digest(self._request(number), challenge, number)
-            self._waiting.add(guess.branch)
-            self._wire.send(guess.encode())
+            request = self._request(number)
+            if challenge is not None:
+                request = self._digest(request, challenge, number)
+            self._waiting.add(request.branch)
+            self._wire.send(request.encode())
             self.result.sent += 1
             if len(self._waiting) >= self._plan.window:
                 self._drain(self._plan.timeout, down_to=self._plan.window - 1)
@@ -336,7 +340,7 @@ def options_of(*arguments: str) -> argparse.Namespace:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.support.sip", description="SIP client of the lab.")
     add = parser.add_argument
-    add("mode", choices=("guess", "pipeline", "probe", "register"))
+    add("mode", choices=("guess", "pipeline", "flood", "probe", "register"))
     add("--target", type=_target, default=("198.18.0.1", 5060), help="HOST:PORT, [HOST]:PORT")
     add("--transport", choices=("UDP", "TCP"), default="UDP")
     add("--method", choices=("REGISTER", "INVITE", "OPTIONS"), default="REGISTER")
@@ -352,7 +356,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--silences", type=int, default=1, help="stop after so many unanswered in a row")
     add("--sources", default="", help="A, A-B or A,B-C (default: 198.18.1.1 or fd00:18::a)")
     add("--parallel", type=int, default=1, help="sources at a time")
-    add("--window", type=int, default=MOST_GUESSES, help="pipeline: at most so many unanswered at a time")
+    add(
+        "--window",
+        type=int,
+        default=MOST_GUESSES,
+        help="pipeline, flood: most unanswered at a time",
+    )
     add("--reuse-nonce", action="store_true", help="answer the last 401 instead of asking for a new one")
     return parser
 
