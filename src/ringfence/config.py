@@ -11,6 +11,7 @@ as :class:`ringfence.model.Secret`.
 
 import os
 import re
+import ssl
 import tomllib
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -25,6 +26,7 @@ from cattrs.errors import ForbiddenExtraKeysError
 
 from ringfence.detect.rules import RULES, Rule
 from ringfence.errors import ConfigError
+from ringfence.firewall import BACKENDS
 from ringfence.model import Network, Secret
 
 DEFAULT_PATH = Path("/etc/ringfence/ringfence.toml")
@@ -137,8 +139,12 @@ class Settings:
         return frozenset(pbx.name for pbx in self.asterisk if pbx.ami.trust_chan_sip)
 
 
-def load(path: Path, environ: Mapping[str, str] = os.environ) -> Settings:
-    """Read ``path`` and the secrets it names; raise ConfigError with every problem found."""
+def load(path: Path, environ: Mapping[str, str] = os.environ, *, secrets: bool = True) -> Settings:
+    """Read ``path`` and the secrets it names; raise ConfigError with every problem found.
+
+    Without ``secrets`` none is read or missed: a command that talks to nobody's AMI needs none, and whoever
+    runs it may not be allowed to read them.
+    """
     try:
         with path.open("rb") as file:
             tree = tomllib.load(file)
@@ -148,19 +154,23 @@ def load(path: Path, environ: Mapping[str, str] = os.environ) -> Settings:
         raise ConfigError(str(path), [f"cannot be read: {error.strerror}"]) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(str(path), [f"is not TOML: {error}"]) from None
-    return parse(tree, str(path), environ)
+    return parse(tree, str(path), environ, secrets=secrets)
 
 
-def parse(tree: Mapping[str, object], where: str, environ: Mapping[str, str] = os.environ) -> Settings:
+def parse(
+    tree: Mapping[str, object], where: str, environ: Mapping[str, str] = os.environ, *, secrets: bool = True
+) -> Settings:
     """Make settings of a TOML document; ``where`` names it in the ConfigError."""
     problems: list[str] = []
     settings = Settings()
     try:
         settings = _CONVERTER.structure(tree, Settings)
     except Exception as error:  # noqa: BLE001 - cattrs gathers what the hooks raise into groups of its own
-        problems += _problems(error) + _missing_secrets(tree, environ)
+        problems += _problems(error) + (_missing_secrets(tree, environ) if secrets else [])
     if not problems:
-        settings, problems = _with_secrets(settings, environ)
+        problems += _clashes(settings)
+        settings, missing = _with_secrets(settings, environ) if secrets else (settings, [])
+        problems += missing
     if problems:
         raise ConfigError(where, problems)
     return settings
@@ -227,7 +237,6 @@ def _backend(value: object, _: object) -> BackendName:
     return BackendName(str(value))
 
 
-BACKENDS = ("auto", "ipset", "memory")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -324,21 +333,33 @@ def _problems(error: Exception, path: str = "") -> list[str]:
     return [f"{path}: {error if isinstance(error, ValueError) else 'must be a table'}"]
 
 
+def _clashes(settings: Settings) -> list[str]:
+    """Check what no key can check alone."""
+    problems = [] if settings.asterisk else ["asterisk: must have at least one entry"]
+    names: set[str] = set()
+    for index, pbx in enumerate(settings.asterisk):
+        if pbx.name in names:
+            problems.append(
+                f'asterisk[{index}].name: "{pbx.name}" is taken; give each [[asterisk]] a name of its own'
+            )
+        names.add(pbx.name)
+        if pbx.ami.tls_ca is not None and pbx.ami.tls:
+            try:
+                ssl.create_default_context(cafile=pbx.ami.tls_ca)
+            except OSError as error:  # SSLError is one
+                problems.append(f"asterisk[{index}].ami.tls_ca: cannot be used: {error}")
+    return problems
+
+
 def _with_secrets(settings: Settings, environ: Mapping[str, str]) -> tuple[Settings, list[str]]:
-    """Read the secrets that live elsewhere, and check what no key can check alone."""
+    """Read the secrets that live elsewhere."""
     problems: list[str] = []
     known: list[AsteriskSettings] = []
-    if not settings.asterisk:
-        problems.append("asterisk: must have at least one entry")
     for index, pbx in enumerate(settings.asterisk):
-        path = f"asterisk[{index}]"
-        if pbx.name in {other.name for other in known}:
-            problems.append(f'{path}.name: "{pbx.name}" is taken; give each [[asterisk]] a name of its own')
         try:
             known.append(evolve(pbx, ami=evolve(pbx.ami, secret=_secret(pbx, environ))))
         except ValueError as error:
-            problems.append(f"{path}.ami.{error}")
-            known.append(pbx)
+            problems.append(f"asterisk[{index}].ami.{error}")
     return evolve(settings, asterisk=tuple(known)), problems
 
 

@@ -191,3 +191,8 @@ class Secret:
 
     def __reduce__(self) -> str | tuple[object, ...]:
         raise TypeError("a Secret is not pickled")
+
+
+def printable(text: str) -> str:
+    """Give hostile text as a terminal or a log may show it: what is not printable as an escape."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

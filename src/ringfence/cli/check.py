@@ -1,0 +1,111 @@
+"""``ringfence check``: line by line what is right and what is not, with the mend. It changes nothing."""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+from attrs import frozen
+
+from ringfence.cli.common import DEFAULT_CONFIG, ConfigOption, Exit, errors_told, settings_from
+from ringfence.errors import ControlError, DaemonUnreachableError
+
+if TYPE_CHECKING:
+    from ringfence.config import AsteriskSettings, Settings
+
+LISTEN_FOR = 15.0
+"""How long an Asterisk has to answer, log us in and show that it tells security events (seconds)."""
+
+
+@frozen
+class Finding:
+    """One line: whether it is right, and what was found or what mends it."""
+
+    right: bool
+    what: str
+    detail: str = ""
+
+
+def register(app: typer.Typer) -> None:
+    """Add this group's commands."""
+    app.command()(check)
+
+
+def check(config: ConfigOption = DEFAULT_CONFIG) -> None:
+    """Say what is right and what is not, and what mends it. Changes nothing."""
+    with errors_told():
+        settings = settings_from(config, secrets=True)
+    wrong = 0
+    for finding in _findings(config, settings):
+        wrong += not finding.right
+        typer.echo(
+            ": ".join(filter(None, [f"{'ok' if finding.right else 'NO':3} {finding.what}", finding.detail]))
+        )
+    if wrong:
+        typer.echo(f"{wrong} to mend", err=True)
+        raise typer.Exit(Exit.PROBLEM)
+
+
+def _findings(path: Path, settings: "Settings") -> Iterator[Finding]:
+    from ringfence.firewall import look  # noqa: PLC0415 - loaded when the command runs
+
+    yield Finding(True, "configuration", str(path))
+    yield from _secrecy(path, settings)
+    for pbx in settings.asterisk:
+        yield asyncio.run(_hear(pbx))
+        if pbx.ami.trust_chan_sip:
+            yield Finding(True, f"{pbx.name}: trust_chan_sip is set", "a Via header can have anybody banned")
+    for part in look(settings.firewall.backend):
+        yield Finding(part.lack is None, part.what, part.lack or part.note)
+    yield _daemon(settings)
+
+
+def _secrecy(path: Path, settings: "Settings") -> Iterator[Finding]:
+    """See who else may read the secrets."""
+    written_here = any(
+        pbx.ami.secret is not None and pbx.ami.secret_file is None for pbx in settings.asterisk
+    )
+    files = [path] if written_here else []
+    files += [pbx.ami.secret_file for pbx in settings.asterisk if pbx.ami.secret_file is not None]
+    for file in files:
+        if file.stat().st_mode & 0o007:
+            yield Finding(False, "secret", f"everybody may read {file}; mend: chmod o= {file}")
+
+
+async def _hear(pbx: "AsteriskSettings") -> Finding:
+    """Connect as the daemon does, and see how far it comes."""
+    from ringfence.sources.ami import AmiSource  # noqa: PLC0415 - loaded when the command runs
+    from ringfence.sources.state import State  # noqa: PLC0415 - loaded when the command runs
+    from ringfence.targets import target_of  # noqa: PLC0415 - loaded when the command runs
+
+    source = AmiSource(target_of(pbx), lambda _events, _now: None)
+    what = f"{pbx.name}: manager interface at {pbx.ami.host}:{pbx.ami.port}"
+    try:
+        async with asyncio.timeout(LISTEN_FOR), asyncio.TaskGroup() as group:
+            task = group.create_task(source.run())
+            await source.settled.wait()
+            task.cancel()
+    except TimeoutError:
+        return Finding(
+            False, what, f"did not come further than {source.condition.state} in {LISTEN_FOR:.0f} s"
+        )
+    if source.condition.state is State.LISTENING:
+        return Finding(True, what, "logged in, security events are granted")
+    return Finding(False, what, f"{source.condition.state}: {source.condition.detail}")
+
+
+def _daemon(settings: "Settings") -> Finding:
+    from ringfence import control  # noqa: PLC0415 - loaded when the command runs
+
+    try:
+        report = control.ask(settings.control.socket, "status")
+    except DaemonUnreachableError as error:
+        return Finding(False, "daemon", str(error))
+    except ControlError as error:
+        return Finding(False, "daemon", f"answers with an error: {error}")
+    deaf = [f"{s['name']} is {s['state']}" for s in report["sources"] if s["state"] != "listening"]
+    problems = [*report["problems"], *deaf]
+    return Finding(
+        not problems, "daemon", "; ".join(problems) if problems else "running, and hears every source"
+    )

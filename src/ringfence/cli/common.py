@@ -1,0 +1,90 @@
+"""What every command shares: the configuration, the way to the daemon, and what errors become."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import IntEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ringfence.errors import ConfigError, DaemonUnreachableError, RingfenceError
+
+if TYPE_CHECKING:
+    from ringfence.config import Settings
+    from ringfence.model import Network
+
+ConfigOption = Annotated[
+    Path,
+    typer.Option("--config", "-c", metavar="FILE", help="The configuration file.", envvar="RINGFENCE_CONFIG"),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Give JSON, for scripts.")]
+DEFAULT_CONFIG = Path("/etc/ringfence/ringfence.toml")
+
+
+class Exit(IntEnum):
+    """What a command's exit code means."""
+
+    DONE = 0
+    PROBLEM = 1
+    USAGE = 2
+    UNREACHABLE = 3
+
+
+@contextmanager
+def errors_told() -> Iterator[None]:
+    """Turn ringfence's errors into a line each on standard error, and into the exit code they mean."""
+    try:
+        yield
+    except ConfigError as error:
+        say(f"{error.where}:")
+        for problem in error.problems:
+            say(f"  {problem}")
+        raise typer.Exit(Exit.USAGE) from None
+    except DaemonUnreachableError as error:
+        say(str(error))
+        raise typer.Exit(Exit.UNREACHABLE) from None
+    except RingfenceError as error:
+        say(str(error))
+        raise typer.Exit(Exit.PROBLEM) from None
+
+
+def say(text: str) -> None:
+    """Tell a person something, beside the command's output."""
+    typer.echo(text, err=True)
+
+
+def settings_from(path: Path, *, secrets: bool = False) -> "Settings":
+    """Load the configuration; without ``secrets`` for commands that only talk to the daemon or the kernel."""
+    from ringfence import config  # noqa: PLC0415 - loaded when a command runs
+
+    return config.load(path, secrets=secrets)
+
+
+def ask_daemon(path: Path, do: str, **arguments: object) -> Any:  # noqa: ANN401 - whatever JSON holds
+    """Ask the daemon of the configuration at ``path``."""
+    from ringfence import control  # noqa: PLC0415 - loaded when a command runs
+
+    return control.ask(settings_from(path).control.socket, do, **arguments)
+
+
+def networks_from(texts: list[str]) -> "list[Network]":
+    """Read addresses or networks as a person typed them."""
+    from ipaddress import ip_network  # noqa: PLC0415 - loaded when a command runs
+
+    try:
+        return [ip_network(text) for text in texts]
+    except ValueError as error:
+        raise typer.BadParameter(f"not an address or a network: {error}") from None
+
+
+def span(seconds: float) -> str:
+    """Write a length of time in its two largest units: ``6d 3h``, ``59m 12s``."""
+    units = ((86_400, "d"), (3_600, "h"), (60, "m"), (1, "s"))
+    left = max(0, round(seconds))
+    parts: list[str] = []
+    for size, letter in units:
+        number, left = divmod(left, size)
+        if number or (size == 1 and not parts):
+            parts.append(f"{number}{letter}")
+    return " ".join(parts[:2])

@@ -1,0 +1,73 @@
+"""``ringfence status``: how everything is."""
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from ringfence.cli.common import DEFAULT_CONFIG, ConfigOption, JsonOption, ask_daemon, errors_told
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+def register(app: typer.Typer) -> None:
+    """Add this group's commands."""
+    app.command()(status)
+
+
+def status(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
+    """Show what is heard, what is counted, and what is enforced."""
+    with errors_told():
+        report = ask_daemon(config, "status")
+    if as_json:
+        typer.echo(json.dumps(report, indent=2))
+        return
+    _print(report)
+
+
+def _print(report: dict[str, Any]) -> None:
+    from rich.console import Console  # noqa: PLC0415 - loaded when the command runs
+    from rich.text import Text  # noqa: PLC0415 - loaded when the command runs
+
+    console = Console(highlight=False)
+    for problem in report["problems"]:
+        console.print(Text(f"! {problem}", style="bold red"))
+    firewall = report["firewall"]
+    guarded = ", ".join(f"IPv{version} {how}" for version, how in firewall["families"].items())
+    verified = "verified" if firewall["verified"] else "not verified"
+    state = f"{'enforcing' if firewall['enforcing'] else 'OFF'}, {verified}"
+    console.print(Text(f"firewall  {firewall['backend']}: {state}" + (f" ({guarded})" if guarded else "")))
+    for source in report["sources"]:
+        good = source["state"] == "listening"
+        heard = f"{source['state']}, {source['events']} events"
+        line = f"source    {source['name']}: {heard}  {source['detail']}"
+        console.print(Text(line, style="" if good else "bold red"), soft_wrap=True)
+    console.print(
+        Text(
+            f"attempts  {report['attempts']} ({report['withheld']} withheld, {report['late']} late, "
+            f"{report['never_banned']} from where is never banned), {report['tampered']} tampered events"
+        )
+    )
+    console.print(Text(f"bans      {report['bans']} now, {report['placed']} placed since the start"))
+    if report["watched"]:
+        console.print()
+        console.print(_watched(report["watched"]))
+
+
+def _watched(entries: list[dict[str, Any]]) -> "Table":
+    from rich.table import Table  # noqa: PLC0415 - loaded when the command runs
+    from rich.text import Text  # noqa: PLC0415 - loaded when the command runs
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("WATCHED", "ATTEMPTS", "STANDING", "PROOF", "ACCOUNTS"):
+        table.add_column(name, justify="right" if name == "ATTEMPTS" else "left")
+    for entry in entries:
+        table.add_row(
+            Text(entry["address"]),
+            f"{entry['attempts']} of {entry['of']}",
+            entry["standing"],
+            entry["proof"],
+            Text(", ".join(entry["accounts"])),
+        )
+    return table

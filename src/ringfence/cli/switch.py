@@ -1,0 +1,72 @@
+"""``ringfence off`` and ``on``: everything of ours out of the kernel at once, and back."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from ringfence.cli.common import (
+    DEFAULT_CONFIG,
+    ConfigOption,
+    Exit,
+    ask_daemon,
+    errors_told,
+    say,
+    settings_from,
+)
+from ringfence.errors import DaemonUnreachableError, StoreError
+
+if TYPE_CHECKING:
+    from ringfence.config import Settings
+
+
+def register(app: typer.Typer) -> None:
+    """Add this group's commands."""
+    app.command()(off)
+    app.command()(on)
+
+
+def off(config: ConfigOption = DEFAULT_CONFIG) -> None:
+    """Remove every rule and set of ringfence's, daemon up or down. It stays off until `ringfence on`."""
+    with errors_told():
+        try:
+            ask_daemon(config, "off")
+        except DaemonUnreachableError:
+            _off_without_daemon(config)
+    typer.echo("ringfence is off: nobody is banned. Bans that have time left come back with: ringfence on")
+
+
+def on(config: ConfigOption = DEFAULT_CONFIG) -> None:
+    """Enforce again, after `ringfence off`."""
+    with errors_told():
+        try:
+            ask_daemon(config, "on")
+        except DaemonUnreachableError as error:
+            _remember(settings_from(config), switched_off=False)
+            say(f"ringfence is switched on, but {error}")
+            raise typer.Exit(Exit.UNREACHABLE) from None
+    typer.echo("ringfence is on.")
+
+
+def _off_without_daemon(path: Path) -> None:
+    from ringfence.firewall import make_backend  # noqa: PLC0415 - loaded when the command runs
+
+    settings = settings_from(path)
+    backend = make_backend(settings.firewall.backend)
+    try:
+        backend.flush()
+    finally:
+        backend.close()
+    try:
+        _remember(settings, switched_off=True)
+    except StoreError as error:
+        say(f"everything is removed, but that it is to stay so cannot be remembered: {error}")
+        raise typer.Exit(Exit.PROBLEM) from None
+    say("the daemon is not running: removed from the kernel directly")
+
+
+def _remember(settings: "Settings", *, switched_off: bool) -> None:
+    from ringfence.store import Store  # noqa: PLC0415 - loaded when the command runs
+
+    with Store.open(settings.store.path, owner=False) as store:
+        store.switched_off = switched_off

@@ -1,0 +1,147 @@
+"""The control socket: JSON lines between the daemon and its commands.
+
+A request is one line, ``{"do": "ban", …}``; its answer is one line too, ``{"ok": RESULT}`` or
+``{"error": TEXT}``. A connection may carry many. The socket is a unix socket of mode 0660 in the daemon's
+runtime folder: whoever may open it may do everything, so there is no login. A request is at most 1 MiB; a
+client that says nothing for a minute is let go.
+"""
+
+import asyncio
+import json
+import os
+import socket
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from ringfence.errors import ControlError, DaemonUnreachableError, RingfenceError
+
+MAX_REQUEST = 1024 * 1024
+MAX_ANSWER = 256 * 1024 * 1024  # a list of a million bans
+IDLE = 60.0  # seconds
+PATIENCE = 30.0  # seconds that a command waits for its answer
+
+Handler = Callable[[Mapping[str, Any]], object]
+
+
+@asynccontextmanager
+async def serve(path: Path, handlers: Mapping[str, Handler]) -> AsyncIterator[None]:
+    """Answer on ``path`` while the block runs. A socket left by a dead daemon is replaced.
+
+    A handler gives what JSON can carry; a RingfenceError of its is the client's answer. Raises ControlError
+    where the socket cannot be made, or another daemon answers there.
+    """
+    _clear(path)
+    conversation = _Conversation(handlers)
+    before = os.umask(0o117)
+    try:
+        server = await asyncio.start_unix_server(conversation.hold, path, limit=MAX_REQUEST)
+    except OSError as error:
+        raise ControlError(f"{path}: {error.strerror}; see [control] socket") from None
+    finally:
+        os.umask(before)
+    try:
+        async with server:
+            yield
+    finally:
+        os.unlink(path)  # noqa: PTH108 - no async way is wanted for one system call
+
+
+def ask(path: Path, do: str, **arguments: object) -> Any:  # noqa: ANN401 - whatever JSON holds
+    """Ask the daemon at ``path`` for something and give its answer.
+
+    Raises DaemonUnreachableError where none answers, ControlError where it refuses.
+    """
+    with _connect(path) as connection:
+        try:
+            connection.sendall(json.dumps({"do": do, **arguments}).encode() + b"\n")
+            line = _read_line(connection)
+        except OSError as error:
+            raise DaemonUnreachableError(f"the daemon at {path} does not answer: {error}") from None
+    answer = json.loads(line)
+    if "error" in answer:
+        raise ControlError(str(answer["error"]))
+    return answer["ok"]
+
+
+def _connect(path: Path) -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    connection.settimeout(PATIENCE)
+    try:
+        connection.connect(str(path))
+    except (FileNotFoundError, ConnectionRefusedError):
+        connection.close()
+        raise DaemonUnreachableError(
+            f"no daemon listens at {path}; start it: systemctl start ringfence"
+        ) from None
+    except OSError as error:
+        connection.close()
+        raise DaemonUnreachableError(f"{path}: {error.strerror}; be root, or in the daemon's group") from None
+    return connection
+
+
+def _read_line(connection: socket.socket) -> bytes:
+    line = bytearray()
+    while not line.endswith(b"\n"):
+        part = connection.recv(1024 * 1024)
+        if not part or len(line) > MAX_ANSWER:
+            raise DaemonUnreachableError("the daemon broke off its answer; see its log")
+        line += part
+    return bytes(line)
+
+
+def _clear(path: Path) -> None:
+    """Remove what a dead daemon left; refuse where one is alive."""
+    try:
+        _connect(path).close()
+    except DaemonUnreachableError:
+        with suppress(OSError):
+            if path.is_socket():
+                path.unlink()
+    else:
+        raise ControlError(f"another daemon answers at {path}")
+
+
+class _Conversation:
+    """One client after another, one line after another."""
+
+    def __init__(self, handlers: Mapping[str, Handler]) -> None:
+        self._handlers = handlers
+        self._log = structlog.get_logger()
+
+    async def hold(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer every line of one client until it leaves."""
+        try:
+            while line := await self._line(reader):
+                writer.write(json.dumps(self._answer(line)).encode() + b"\n")
+                await writer.drain()
+        except (ConnectionError, TimeoutError):
+            return  # the client has gone, or has nothing to say
+        finally:
+            writer.close()
+
+    async def _line(self, reader: asyncio.StreamReader) -> bytes:
+        async with asyncio.timeout(IDLE):
+            try:
+                return await reader.readuntil(b"\n")
+            except asyncio.IncompleteReadError:
+                return b""
+            except asyncio.LimitOverrunError:
+                raise ConnectionError("a request longer than may be") from None
+
+    def _answer(self, line: bytes) -> dict[str, object]:
+        try:
+            request = json.loads(line)
+            handler = self._handlers[request.pop("do")]
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return {"error": "not a request that this daemon knows; is the command of the same version?"}
+        try:
+            return {"ok": handler(request)}
+        except RingfenceError as error:
+            return {"error": str(error)}
+        except Exception as error:  # noqa: BLE001 - a defect is logged in full and told, and stops no daemon
+            self._log.exception("control.defect")
+            return {"error": f"a defect in ringfence ({type(error).__name__}); see the daemon's log"}

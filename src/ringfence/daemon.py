@@ -1,0 +1,245 @@
+"""The daemon: every part wired to its neighbours, supervised, started in an order that leaves no gap.
+
+Start: claim the store and the sets, put the firewall in place, see with a test packet that it works, take
+over the bans that are there; then listen, and only then tell systemd READY. Stop: everything is let go but
+the bans. All tasks live in one TaskGroup: a defect in one ends the daemon loudly, and systemd starts it anew
+while the kernel goes on dropping.
+"""
+
+import asyncio
+import signal
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Any
+
+import structlog
+from attrs import evolve, frozen
+
+from ringfence import config, control, systemd
+from ringfence.detect.detector import Detector, Standing
+from ringfence.detect.networks import NetworkSet
+from ringfence.enforce import ALWAYS_ALLOWED, Clock, Enforcer
+from ringfence.errors import ConfigError, ControlError, HostError
+from ringfence.firewall import make_backend
+from ringfence.firewall.ownership import claim_sets
+from ringfence.host.addresses import follow_addresses, read_addresses
+from ringfence.model import Network, SecurityEvent
+from ringfence.report import bans_report, status_report
+from ringfence.sources.ami import AmiSource
+from ringfence.store import Store
+from ringfence.targets import target_of
+
+TEND_EVERY = 5.0
+PURGE_EVERY = 3_600.0
+ALARM_EVERY = 60.0
+"""The same alarm is logged at most so often (seconds); how often it was raised is counted in between."""
+
+
+@frozen
+class _Listener:
+    """A source at work, and what it was made of."""
+
+    settings: config.AsteriskSettings
+    source: AmiSource
+    task: asyncio.Task[None]
+
+
+class Daemon:
+    """One ringfence. :meth:`run` blocks until a signal ends it."""
+
+    def __init__(self, path: Path, settings: config.Settings, clock: Clock | None = None) -> None:
+        self._path = path
+        self._settings = settings
+        self._clock = clock if clock is not None else Clock()
+        self._log = structlog.get_logger()
+        self._own: frozenset[Network] = frozenset()
+        self._config_problem = ""
+        self._host_problem = ""
+        self._alarms: dict[str, tuple[float, int]] = {}
+        self._listeners: dict[str, _Listener] = {}
+        self._detector = Detector(settings.rule_table(), trust_chan_sip=settings.trusting_chan_sip())
+        self._stopped = asyncio.Event()
+        self._enforcer: Enforcer
+
+    def run(self) -> None:
+        """Guard until SIGTERM or SIGINT. Raises RingfenceError where the guard cannot be mounted."""
+        with ExitStack() as stack:
+            store = stack.enter_context(Store.open(self._settings.store.path, owner=True))
+            backend = make_backend(self._settings.firewall.backend)
+            if backend.enforces:
+                stack.enter_context(claim_sets())
+            stack.callback(backend.close)
+            self._own = read_addresses()
+            self._enforcer = Enforcer(backend, store, self._detector, self._clock)
+            self._detector.never = self._never()
+            self._enforcer.start()
+            self._enforcer.allow(self._never())
+            asyncio.run(self._serve())
+
+    async def _serve(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stopped.set)
+        loop.add_signal_handler(signal.SIGHUP, self.reload)
+        async with (
+            control.serve(self._settings.control.socket, self._handlers()),
+            asyncio.TaskGroup() as group,
+        ):
+            self._group = group
+            tasks = [
+                group.create_task(follow_addresses(self._addresses_changed, self._host_failed)),
+                group.create_task(self._tend()),
+                group.create_task(self._watchdog()),
+            ]
+            self._listen(self._settings.asterisk)
+            systemd.notify("READY=1")
+            self._log.info("daemon.ready", firewall=self._enforcer.backend.name)
+            await self._stopped.wait()
+            systemd.notify("STOPPING=1")
+            for task in [*tasks, *(listener.task for listener in self._listeners.values())]:
+                task.cancel()
+        self._log.info("daemon.stopped", bans="left in place")
+
+    # -- evidence ---------------------------------------------------------------------------------------
+
+    def _hear(self, events: Sequence[SecurityEvent], now: float) -> None:
+        """Judge what a source told. This is the path from an event to a ban: it waits for nobody."""
+        for event in events:
+            judgement = self._detector.observe(event, now)
+            if judgement is not None and judgement.decision is not None:
+                self._enforcer.carry_out(judgement.decision)
+            if event.tampered:
+                self._alarm(
+                    "evidence.tampered", now, source=str(event.source), address=str(event.remote.address)
+                )
+            if judgement is not None and judgement.standing is Standing.WITHHELD:
+                self._alarm("evidence.withheld", now, address=str(judgement.subject), why=_WITHHELD)
+
+    def _alarm(self, name: str, now: float, **fields: object) -> None:
+        last, unsaid = self._alarms.get(name, (-ALARM_EVERY, 0))
+        if now - last < ALARM_EVERY:
+            self._alarms[name] = (last, unsaid + 1)
+            return
+        self._alarms[name] = (now, 0)
+        self._log.warning(name, also_unsaid=unsaid, **fields)
+
+    # -- the configuration ------------------------------------------------------------------------------
+
+    def reload(self) -> None:
+        """Read the configuration again; a bad one is refused, and the old one stays."""
+        try:
+            new = config.load(self._path)
+        except ConfigError as error:
+            self._config_problem = f"the new configuration is refused, the old one stays: {error}"
+            self._log.error("configuration.refused", problems=error.problems)
+            return
+        kept = [
+            key
+            for key in ("firewall", "store", "control")
+            if getattr(new, key) != getattr(self._settings, key)
+        ]
+        self._config_problem = f"[{'], ['.join(kept)}] changed: restart ringfence" if kept else ""
+        self._settings = evolve(new, **{key: getattr(self._settings, key) for key in kept})
+        self._detector.configure(new.rule_table(), new.trusting_chan_sip())
+        self._enforcer.allow(self._never())
+        self._listen(new.asterisk)
+        self._log.info("configuration.loaded", restart_for=kept)
+
+    def _listen(self, wanted: Sequence[config.AsteriskSettings]) -> None:
+        """Have one source for each entry: end those that changed or went, begin those that are new."""
+        for name, listener in list(self._listeners.items()):
+            if listener.settings not in wanted:
+                listener.task.cancel()
+                del self._listeners[name]
+        for pbx in wanted:
+            if pbx.name not in self._listeners:
+                source = AmiSource(target_of(pbx), self._hear)
+                task = self._group.create_task(source.run(), name=str(source.id))
+                self._listeners[pbx.name] = _Listener(pbx, source, task)
+
+    def _never(self) -> NetworkSet:
+        return NetworkSet([*ALWAYS_ALLOWED, *self._own, *self._settings.allow.networks])
+
+    # -- the host ---------------------------------------------------------------------------------------
+
+    def _addresses_changed(self, own: frozenset[Network]) -> None:
+        self._host_problem = ""
+        if own != self._own:
+            self._own = own
+            self._enforcer.allow(self._never())
+            self._log.info("host.addresses", own=sorted(str(network) for network in own))
+
+    def _host_failed(self, error: HostError) -> None:
+        self._host_problem = str(error)
+        self._log.error("host.failed", error=self._host_problem)
+
+    async def _tend(self) -> None:
+        purged = self._clock.mono()
+        while True:
+            await asyncio.sleep(TEND_EVERY)
+            self._enforcer.tend()
+            self._detector.purge(self._clock.mono())
+            if self._clock.mono() - purged >= PURGE_EVERY:
+                purged = self._clock.mono()
+                self._enforcer.purge()
+
+    async def _watchdog(self) -> None:
+        """Tell systemd that the loop turns; a loop that hangs is killed and started anew."""
+        interval = systemd.watchdog_interval()
+        while interval is not None:
+            systemd.notify("WATCHDOG=1")
+            await asyncio.sleep(interval)
+
+    # -- the control socket -----------------------------------------------------------------------------
+
+    def _handlers(self) -> Mapping[str, control.Handler]:
+        return {
+            "bans": lambda _: bans_report(self._enforcer.listing()),
+            "status": self._status,
+            "ban": self._ban,
+            "unban": self._unban,
+            "off": self._off,
+            "on": self._on,
+        }
+
+    def _status(self, _: Mapping[str, Any]) -> object:
+        sources = [listener.source for listener in self._listeners.values()]
+        problems = [problem for problem in (self._config_problem, self._host_problem) if problem]
+        return status_report(sources, self._detector, self._enforcer, self._clock.mono(), problems)
+
+    def _ban(self, request: Mapping[str, Any]) -> object:
+        seconds, reason = request.get("seconds"), request.get("reason", "")
+        if not isinstance(seconds, int | float) or not 0 < seconds <= config.MAX_DURATION:
+            raise ControlError("a ban needs a length: seconds, above 0 and at most ten years")
+        if not isinstance(reason, str):
+            raise ControlError("a reason is a text")
+        return self._enforcer.ban(_networks(request), seconds, reason)
+
+    def _unban(self, request: Mapping[str, Any]) -> object:
+        if request.get("all") is True:
+            return self._enforcer.unban_all()
+        return self._enforcer.unban(_networks(request))
+
+    def _off(self, _: Mapping[str, Any]) -> object:
+        self._enforcer.switch_off()
+        return True
+
+    def _on(self, _: Mapping[str, Any]) -> object:
+        self._enforcer.switch_on()
+        self._enforcer.allow(self._never())
+        return True
+
+
+_WITHHELD = (
+    "chan_sip believes any address in a Via header, so its attempts ban nobody; "
+    "see trust_chan_sip in the configuration"
+)
+
+
+def _networks(request: Mapping[str, Any]) -> list[Network]:
+    try:
+        return [ip_network(text) for text in request["networks"]]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ControlError(f"not an address or network: {error}") from None

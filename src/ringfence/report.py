@@ -1,0 +1,119 @@
+"""What commands are told, as JSON can carry it: the list of bans, and how everything is.
+
+The keys are an interface that others script against; what is here is only ever added to.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+
+from ringfence.detect.detector import Detector, Watched
+from ringfence.enforce import Enforcer, Listed
+from ringfence.model import Network, printable
+from ringfence.sources.ami import AmiSource
+
+
+def bans_report(listed: Sequence[Listed]) -> list[dict[str, object]]:
+    """Give one object a ban. ``timeout`` is what the kernel has left of it in seconds, as of now.
+
+    What is known of a ban beyond the kernel's own word is null where nobody knows it.
+    """
+    return [
+        {
+            "address": shown(entry.element.network),
+            "since": rfc3339(entry.ban.since) if entry.ban else None,
+            "expires": rfc3339(entry.expires),
+            "rule": entry.ban.rule if entry.ban else None,
+            "attempts": len(entry.ban.attempts) if entry.ban else None,
+            "packets": entry.element.packets,
+            "bytes": entry.element.bytes,
+            "timeout": round(entry.element.timeout),
+            "reason": printable(entry.ban.reason) if entry.ban else None,
+        }
+        for entry in listed
+    ]
+
+
+def status_report(
+    sources: Sequence[AmiSource], detector: Detector, enforcer: Enforcer, now: float, problems: Sequence[str]
+) -> dict[str, object]:
+    """Give how everything is. ``now`` is monotonic; ``problems`` is what else is wrong, a line each."""
+    counts = [source.counts for source in sources]
+    return {
+        "sources": [_source(source) for source in sources],
+        "events": sum(count.events for count in counts),
+        "attempts": detector.counts.attempts,
+        "tampered": sum(count.tampered for count in counts),
+        "garbled": sum(count.garbled for count in counts),
+        "bans": len(enforcer.backend.list()),
+        "never_banned": detector.counts.never_banned,
+        "withheld": detector.counts.withheld,
+        "late": detector.counts.late,
+        "evicted": detector.evicted,
+        "firewall": _firewall(enforcer),
+        "placed": enforcer.counts.placed,
+        "failed": enforcer.counts.failed,
+        "pending": enforcer.pending,
+        "watched": [_watched(entry) for entry in detector.watched(now)],
+        "problems": [*problems, *_problems(enforcer)],
+    }
+
+
+def rfc3339(seconds: float) -> str:
+    """Write a wall-clock time as RFC 3339 has it, in UTC, to the second."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def shown(network: Network) -> str:
+    """Write a network as people do: a single address without its length."""
+    single = network.prefixlen == network.max_prefixlen
+    return str(network.network_address if single else network)
+
+
+def _source(source: AmiSource) -> dict[str, object]:
+    counts = source.counts
+    return {
+        "name": str(source.id),
+        "state": str(source.condition.state),
+        "detail": printable(source.condition.detail),
+        "events": counts.events,
+        "tampered": counts.tampered,
+        "garbled": counts.garbled,
+        "dropped_bytes": counts.dropped_bytes,
+    }
+
+
+def _firewall(enforcer: Enforcer) -> dict[str, object]:
+    families: Mapping[int, str | None] = enforcer.opened.families if enforcer.opened else {}
+    verification = enforcer.verification
+    return {
+        "backend": enforcer.backend.name,
+        "enforcing": enforcer.enforcing,
+        "verified": bool(verification and verification.verified),
+        "families": {str(version): why or "guarded" for version, why in families.items()},
+    }
+
+
+def _problems(enforcer: Enforcer) -> list[str]:
+    problems = []
+    if not enforcer.enforcing:
+        problems.append("enforcement is switched off: nobody is banned; switch it on with: ringfence on")
+    if enforcer.firewall_error:
+        problems.append(f"the firewall refuses bans ({enforcer.pending} pending): {enforcer.firewall_error}")
+    if enforcer.store_error:
+        problems.append(f"bans are not recorded: {enforcer.store_error}")
+    return problems
+
+
+def _watched(entry: Watched) -> dict[str, object]:
+    last = entry.attempts[-1]
+    return {
+        "address": shown(entry.subject),
+        "rule": entry.rule,
+        "attempts": len(entry.attempts),
+        "of": entry.of,
+        "standing": str(entry.standing),
+        "proof": last.proof.name.lower(),
+        "service": str(last.service),
+        "accounts": [printable(account) for account in dict.fromkeys(a.account for a in entry.attempts)][:5],
+        "last": rfc3339(last.time),
+    }

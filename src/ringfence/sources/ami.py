@@ -1,0 +1,327 @@
+"""One Asterisk's manager interface as a source: connect, log in, listen, and never give up.
+
+panoramisk does what it does well: the connection, the actions and the matching of their answers. It is
+imported here and nowhere else, and three parts of it are replaced, each for a reason seen in its 1.4:
+
+- what bytes mean: its protocol decodes every TCP chunk by itself (a character cut in two vanishes), keeps an
+  unbounded queue and believes any header; ours hands the bytes to :class:`ringfence.parse.ami.AmiDecoder`;
+- liveness: its ping never looks at the answer; ours tears the connection down when none comes in 5 s;
+- reconnection: its own is fixed at 2 s, cannot be cancelled, and logs whole actions, the login's secret
+  with them; ours is in :meth:`AmiSource.run`, and the protocol logs nothing.
+
+Without TLS the secret travels as an MD5 answer to a challenge, with TLS in the clear inside it. Whether the
+security class was granted cannot be asked (Asterisk silently cuts the wish down), but the login itself raises
+a SuccessfulAuth that only a listener with the class is sent: where it stays out, the source is *deaf*.
+"""
+
+import asyncio
+import ssl
+from collections.abc import Callable, Sequence
+from hashlib import md5
+from ipaddress import ip_address
+from typing import Any
+
+import structlog
+from attrs import frozen
+from panoramisk import Manager
+from panoramisk.actions import Action
+from panoramisk.ami_protocol import AMIProtocol
+from panoramisk.message import Message
+
+from ringfence.errors import SourceError
+from ringfence.model import Address, Secret, SecurityEvent, Service, SourceId
+from ringfence.parse.address import unmapped
+from ringfence.parse.ami import AmiCounts, AmiDecoder, Heard, Reply
+from ringfence.sources.backoff import Backoff
+from ringfence.sources.state import Condition, State
+
+CONNECT_WITHIN = 10.0
+GREET_WITHIN = 5.0
+LOGIN_WITHIN = 10.0  # Asterisk itself waits 1 s before it refuses
+PROVE_WITHIN = 5.0
+PING_EVERY = 5.0
+PING_WITHIN = 5.0
+WELL_AFTER = 30.0
+"""A connection that lasted this long (seconds) was a good one: the next try comes soon again."""
+
+_WANTED = "security,system"
+
+Sink = Callable[[Sequence[SecurityEvent], float], None]
+
+
+@frozen
+class AmiTarget:
+    """Where an Asterisk's manager interface is and who to be there. ``tls`` is None for plain TCP."""
+
+    asterisk: str
+    host: str
+    port: int
+    username: str
+    secret: Secret
+    tls: ssl.SSLContext | None = None
+
+
+class _EndError(SourceError):
+    """A connection's end, with the condition that it leaves the source in."""
+
+    def __init__(self, state: State, detail: str) -> None:
+        super().__init__(detail)
+        self.condition = Condition(state, detail)
+
+
+class _Protocol(AMIProtocol):  # type: ignore[misc]  # panoramisk has no types
+    """panoramisk's protocol with its ears and its memory replaced."""
+
+    def __init__(self, decoder: AmiDecoder, hear: "Callable[[list[Heard], _Protocol, float], None]") -> None:
+        self._decoder = decoder
+        self._hear = hear
+        self._loop = asyncio.get_running_loop()
+        self._release: asyncio.TimerHandle | None = None
+        self.ended: asyncio.Future[None] = self._loop.create_future()
+
+    def send(self, data: Action, as_list: bool | None = None) -> asyncio.Future[Message]:  # noqa: FBT001 - theirs
+        data.as_list = as_list
+        self.responses[data.id] = data
+        self.transport.write(str(data).encode())
+        future: asyncio.Future[Message] = data.future
+        return future
+
+    def answer(self, text: str) -> None:
+        """Hand an answer to the action that waits for it; one that nobody asked for is dropped."""
+        message = Message.from_line(text)
+        if message is not None and message.id in self.responses:
+            self.handle_message(message)
+
+    def data_received(self, data: bytes) -> None:
+        self._guarded(self._decoder.feed, data)
+
+    def _guarded(self, read: Callable[..., list[Heard]], *data: bytes) -> None:
+        """Give what was read to those who wait for it; what they raise ends this connection, visibly."""
+        now = self._loop.time()
+        try:
+            self._hear(read(*data, now), self, now)
+        except Exception as error:  # noqa: BLE001 - raised again where the connection is awaited
+            self._finish(error)
+            self.transport.abort()
+            return
+        if self._decoder.deadline is not None and self._release is None:
+            self._release = self._loop.call_at(self._decoder.deadline, self._tick)
+
+    def _tick(self) -> None:
+        self._release = None
+        self._guarded(self._decoder.tick)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        reason = f": {exc}" if exc is not None else ""
+        self._finish(_EndError(State.LOST, f"the connection was closed{reason}"))
+
+    def _finish(self, error: Exception) -> None:
+        if self._release is not None:
+            self._release.cancel()
+        if not self.ended.done():
+            self.ended.set_exception(error)
+
+    def close(self) -> None:
+        self.closed = True
+        self.responses.clear()
+        self.transport.abort()
+
+
+class _Connection(Manager):  # type: ignore[misc]  # panoramisk has no types
+    """panoramisk's manager for one connection: no login, ping or reconnection of its own."""
+
+    def connection_made(self, f: asyncio.Future[Any]) -> None:
+        if not f.cancelled() and f.exception() is None:
+            _, self.protocol = f.result()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Leave it to whoever awaits the protocol's end."""
+
+
+class AmiSource:
+    """Listens to one Asterisk. :meth:`run` never ends by itself; read ``condition`` and ``counts`` any time.
+
+    ``settled`` is set once it is known how it goes. ``sink`` is called with the security events of each read
+    and their monotonic arrival time, in the connection's own callback: it is on the path to a ban.
+    """
+
+    def __init__(self, target: AmiTarget, sink: Sink, backoff: Backoff | None = None) -> None:
+        self.id = SourceId(target.asterisk, "ami")
+        self.condition = Condition(State.CONNECTING)
+        self.settled = asyncio.Event()
+        self.version = ""
+        self._target = target
+        self._sink = sink
+        self._backoff = backoff if backoff is not None else Backoff()
+        self._decoder = AmiDecoder(self.id)
+        self._past = AmiCounts()
+        self._log = structlog.get_logger().bind(source=str(self.id))
+        self._greeted = asyncio.Event()
+        self._proven = asyncio.Event()
+        self._own: tuple[Address, int] | None = None
+
+    @property
+    def counts(self) -> AmiCounts:
+        """What was heard since the start, over all connections."""
+        return self._past.plus(self._decoder.counts)
+
+    async def run(self) -> None:
+        """Connect, listen, and begin again when it ends, until cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            began = loop.time()
+            try:
+                await self._session()
+            except _EndError as trouble:
+                self._become(trouble.condition)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the source goes on
+                # An error of ours on the way of the evidence: seen in `status`, and the source goes on.
+                self._become(Condition(State.DEFECT, f"{type(error).__name__}; see the log"))
+                self._log.exception("source.defect")
+            if loop.time() - began >= WELL_AFTER:
+                self._backoff.reset()
+            await asyncio.sleep(self._backoff.next())
+
+    async def _session(self) -> None:
+        """Hold one connection until it ends; raise what ended it."""
+        self._past = self.counts
+        self._decoder = AmiDecoder(self.id)
+        self._greeted.clear()
+        self._proven.clear()
+        protocol = await self._connect()
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(_end_of(protocol))
+                group.create_task(self._talk(protocol))
+        except ExceptionGroup as ends:
+            # A refusal and the hang-up that follows it may come together: the refusal says more.
+            raise min(ends.exceptions, key=_says_little) from None
+        finally:
+            protocol.close()
+
+    @property
+    def _where(self) -> str:
+        return f"{self._target.host}:{self._target.port}"
+
+    async def _connect(self) -> _Protocol:
+        target = self._target
+        manager = _Connection(
+            host=target.host,
+            port=target.port,
+            ssl=target.tls if target.tls is not None else False,
+            loop=asyncio.get_running_loop(),
+            protocol_factory=lambda: _Protocol(self._decoder, self._hear),
+        )
+        try:
+            async with asyncio.timeout(CONNECT_WITHIN):
+                transport, protocol = await manager.connect()
+        except TimeoutError:
+            detail = f"{self._where} did not answer in {CONNECT_WITHIN:.0f} s"
+            raise _EndError(State.UNREACHABLE, detail) from None
+        except ssl.SSLError as error:
+            raise _EndError(State.TLS_FAILED, f"{self._where}: {error.reason or error}") from None
+        except OSError as error:
+            raise _EndError(State.UNREACHABLE, f"{self._where}: {error.strerror or error}") from None
+        host, port = transport.get_extra_info("sockname")[:2]
+        self._own = (unmapped(ip_address(host)), port)
+        assert isinstance(protocol, _Protocol)  # noqa: S101 - for the type checker: the factory made it
+        return protocol
+
+    async def _talk(self, protocol: _Protocol) -> None:
+        """Do what a listener has to say: log in, then ping for ever."""
+        try:
+            async with asyncio.timeout(GREET_WITHIN):
+                await self._greeted.wait()
+        except TimeoutError:
+            detail = f"{self._where} sent no banner in {GREET_WITHIN:.0f} s"
+            raise _EndError(State.UNRESPONSIVE, detail) from None
+        if not self.version:
+            raise _EndError(State.NOT_AMI, f"{self._where} does not speak as a manager interface")
+        await self._log_in(protocol)
+        try:
+            async with asyncio.timeout(PROVE_WITHIN):
+                await self._proven.wait()
+        except TimeoutError:
+            self._become(Condition(State.DEAF, _DEAF))
+        while True:
+            if self._proven.is_set():
+                self._become(Condition(State.LISTENING, f"manager interface {self.version}"))
+            await asyncio.sleep(PING_EVERY)
+            await self._ask(protocol, Action({"Action": "Ping"}), PING_WITHIN)
+
+    async def _log_in(self, protocol: _Protocol) -> None:
+        target = self._target
+        login = {"Action": "Login", "Username": target.username, "Events": _WANTED}
+        challenge = ""
+        if target.tls is None:
+            asked = Action({"Action": "Challenge", "AuthType": "MD5"})
+            answer = await self._ask(protocol, asked, LOGIN_WITHIN)
+            challenge = str(answer.get("Challenge", "")) if answer.success else ""
+            if not challenge and not (self._own and self._own[0].is_loopback):
+                detail = f"{self._where} refuses MD5; use tls, so that the secret does not travel in clear"
+                raise _EndError(State.LOGIN_REFUSED, detail)
+        if challenge:
+            # The protocol's own digest (main/manager.c:authenticate).
+            text = f"{challenge}{target.secret.reveal()}"
+            login |= {"AuthType": "MD5", "Key": md5(text.encode(), usedforsecurity=False).hexdigest()}
+        else:
+            login["Secret"] = target.secret.reveal()
+        answer = await self._ask(protocol, Action(login), LOGIN_WITHIN)
+        if not answer.success:
+            said = str(answer.get("Message", "no reason given"))[:80]
+            detail = f'{self._where} refuses "{target.username}" ({said}); compare with manager.conf'
+            raise _EndError(State.LOGIN_REFUSED, detail)
+
+    async def _ask(self, protocol: _Protocol, action: Action, within: float) -> Message:
+        """Send an action and give its answer, which must come ``within`` seconds."""
+        try:
+            async with asyncio.timeout(within):
+                return await protocol.send(action)
+        except TimeoutError:
+            detail = f"{self._where} did not answer {action['Action']} in {within:.0f} s"
+            raise _EndError(State.UNRESPONSIVE, detail) from None
+
+    def _hear(self, heard: list[Heard], protocol: _Protocol, now: float) -> None:
+        events = []
+        for item in heard:
+            if isinstance(item, SecurityEvent):
+                self._proven.set()
+                if not self._is_own(item):
+                    events.append(item)
+            elif isinstance(item, Reply):
+                protocol.answer(item.text)
+            else:
+                self.version = item.version
+                self._greeted.set()
+        if events:
+            self._sink(events, now)
+
+    def _is_own(self, event: SecurityEvent) -> bool:
+        """Say whether this connection itself made the event, by logging in or asking."""
+        remote = event.remote
+        return event.service is Service.AMI and (remote.address, remote.port) == self._own
+
+    def _become(self, condition: Condition) -> None:
+        if condition == self.condition:
+            return
+        changed, self.condition = condition.state is not self.condition.state, condition
+        self.settled.set()
+        if changed:
+            good = condition.state is State.LISTENING
+            (self._log.info if good else self._log.warning)(
+                "source.state", state=str(condition.state), detail=condition.detail
+            )
+
+
+_DEAF = (
+    "logged in, but no security events come: give the user read = security,system in manager.conf, "
+    "and see that neither disabledevents nor stasis.conf declines them"
+)
+
+
+async def _end_of(protocol: _Protocol) -> None:
+    await protocol.ended
+
+
+def _says_little(end: Exception) -> bool:
+    return isinstance(end, _EndError) and end.condition.state is State.LOST

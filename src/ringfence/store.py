@@ -1,0 +1,291 @@
+"""What ringfence remembers: bans with the attempts that led to them, and whether enforcement is off.
+
+SQLite in WAL mode, written by the daemon alone; a command may read it and flip the switch while the daemon is
+down. A ban is written after the kernel has acknowledged it, so a crash between the two loses the record and
+not the ban: it is found in the kernel at the next start and adopted. Every statement is one short
+transaction; a ban with its attempts takes some 100 µs, after the packet drops have begun.
+
+Bounded by age: what ended more than ``KEEP`` ago is purged. The schema's version stands in ``user_version``;
+a database from a newer ringfence is refused rather than guessed at.
+"""
+
+import fcntl
+import os
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+from typing import Any, Self
+
+from ringfence.errors import StoreBusyError, StoreError
+from ringfence.model import (
+    Attempt,
+    AttemptKind,
+    Ban,
+    EventKind,
+    Network,
+    Origin,
+    Proof,
+    Service,
+    Transport,
+)
+
+KEEP = 90 * 86_400.0
+"""How long an ended ban is remembered, in seconds; three times what decides on a longer ban."""
+
+_SCHEMA = (
+    """
+    CREATE TABLE bans (
+        id INTEGER PRIMARY KEY,
+        network TEXT NOT NULL,
+        since REAL NOT NULL,
+        expires REAL NOT NULL,
+        rule TEXT NOT NULL,
+        reason TEXT NOT NULL,
+        origin TEXT NOT NULL,
+        ended REAL
+    ) STRICT;
+    CREATE INDEX bans_network ON bans (network, since);
+    CREATE INDEX bans_running ON bans (expires) WHERE ended IS NULL;
+    CREATE TABLE attempts (
+        ban INTEGER NOT NULL REFERENCES bans (id) ON DELETE CASCADE,
+        time REAL NOT NULL,
+        asterisk TEXT NOT NULL,
+        address TEXT NOT NULL,
+        kind TEXT NOT NULL,
+        proof INTEGER NOT NULL,
+        service TEXT NOT NULL,
+        transport TEXT NOT NULL,
+        account TEXT NOT NULL,
+        event TEXT NOT NULL,
+        trusted INTEGER NOT NULL,
+        tampered INTEGER NOT NULL
+    ) STRICT;
+    CREATE INDEX attempts_ban ON attempts (ban);
+    CREATE TABLE switches (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT;
+    """,
+)
+"""One script a version: version N is reached by running the scripts from 0 to N - 1."""
+
+
+class Store:
+    """An open database. Every method raises StoreError where the database cannot be read or written."""
+
+    def __init__(self, path: Path, connection: sqlite3.Connection, lock: int | None) -> None:
+        self.path = path
+        self._connection = connection
+        self._lock = lock
+
+    @classmethod
+    def open(cls, path: Path, *, owner: bool) -> Self:
+        """Open the database at ``path``, making or migrating it where needed.
+
+        ``owner`` is the daemon: it alone may be one, and StoreBusyError tells a second.
+        """
+        lock = _lock(path) if owner else None
+        try:
+            with _errors(path):
+                _make(path)
+                connection = sqlite3.connect(path, timeout=5.0, isolation_level=None)
+                try:
+                    _prepare(connection)
+                except BaseException:
+                    connection.close()
+                    raise
+        except BaseException:
+            if lock is not None:
+                os.close(lock)
+            raise
+        return cls(path, connection, lock)
+
+    def close(self) -> None:
+        """Give the database back. May be called again."""
+        self._connection.close()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def record(self, ban: Ban) -> None:
+        """Remember a ban that the kernel has; one that runs for the same network ends with its beginning."""
+        with self._transaction() as execute:
+            execute(
+                "UPDATE bans SET ended = ? WHERE network = ? AND ended IS NULL",
+                (ban.since, str(ban.network)),
+            )
+            row = (str(ban.network), ban.since, ban.expires, ban.rule, ban.reason, str(ban.origin))
+            identity = execute(
+                "INSERT INTO bans (network, since, expires, rule, reason, origin) VALUES (?, ?, ?, ?, ?, ?)",
+                row,
+            ).lastrowid
+            for attempt in ban.attempts:
+                execute(
+                    "INSERT INTO attempts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    (identity, *_attempt_row(attempt)),
+                )
+
+    def end(self, networks: Sequence[Network], when: float) -> None:
+        """Remember that the bans of ``networks`` were lifted at ``when``."""
+        with self._transaction() as execute:
+            for network in networks:
+                execute("UPDATE bans SET ended = ? WHERE network = ? AND ended IS NULL", (when, str(network)))
+
+    def running(self, now: float) -> list[Ban]:
+        """Give every ban that has time left and was not lifted, oldest first."""
+        with _errors(self.path):
+            rows = self._connection.execute(
+                "SELECT id, network, since, expires, rule, reason, origin FROM bans"
+                " WHERE ended IS NULL AND expires > ? ORDER BY since, id",
+                (now,),
+            ).fetchall()
+            evidence = self._evidence(now)
+        return [
+            Ban(
+                ip_network(network),
+                since,
+                expires,
+                rule,
+                reason,
+                Origin(origin),
+                tuple(evidence.get(identity, ())),
+            )
+            for identity, network, since, expires, rule, reason, origin in rows
+        ]
+
+    def bans_before(self, network: Network, since: float) -> int:
+        """Count the bans that rules gave ``network`` and that began at or after ``since``."""
+        with _errors(self.path):
+            (number,) = self._connection.execute(
+                "SELECT count(*) FROM bans WHERE network = ? AND since >= ? AND origin = ?",
+                (str(network), since, str(Origin.RULE)),
+            ).fetchone()
+        return int(number)
+
+    def purge(self, now: float) -> None:
+        """Forget what ended more than KEEP before ``now``."""
+        with self._transaction() as execute:
+            execute("DELETE FROM bans WHERE coalesce(ended, expires) < ?", (now - KEEP,))
+
+    @property
+    def switched_off(self) -> bool:
+        """Whether an administrator has taken every rule and set away, until further notice."""
+        with _errors(self.path):
+            row = self._connection.execute("SELECT value FROM switches WHERE name = 'off'").fetchone()
+        return bool(row and row[0])
+
+    @switched_off.setter
+    def switched_off(self, value: bool) -> None:
+        with self._transaction() as execute:
+            execute("INSERT OR REPLACE INTO switches VALUES ('off', ?)", (int(value),))
+
+    def _evidence(self, now: float) -> dict[int, list[Attempt]]:
+        found: dict[int, list[Attempt]] = {}
+        rows = self._connection.execute(
+            "SELECT attempts.* FROM attempts JOIN bans ON bans.id = attempts.ban"
+            " WHERE bans.ended IS NULL AND bans.expires > ? ORDER BY attempts.rowid",
+            (now,),
+        )
+        for identity, *row in rows:
+            found.setdefault(identity, []).append(_attempt(row))
+        return found
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Callable[..., sqlite3.Cursor]]:
+        with _errors(self.path):
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._connection.execute
+            except BaseException:
+                self._connection.execute("ROLLBACK")
+                raise
+            self._connection.execute("COMMIT")
+
+
+def _attempt_row(attempt: Attempt) -> tuple[object, ...]:
+    return (
+        attempt.time,
+        attempt.asterisk,
+        str(attempt.address),
+        str(attempt.kind),
+        int(attempt.proof),
+        str(attempt.service),
+        str(attempt.transport),
+        attempt.account,
+        str(attempt.event),
+        int(attempt.trusted),
+        int(attempt.tampered),
+    )
+
+
+def _attempt(row: list[Any]) -> Attempt:
+    time, asterisk, address, kind, proof, service, transport, account, event, trusted, tampered = row
+    return Attempt(
+        asterisk=asterisk,
+        address=ip_address(address),
+        kind=AttemptKind(kind),
+        proof=Proof(proof),
+        service=Service(service),
+        transport=Transport(transport),
+        account=account,
+        event=EventKind(event),
+        time=time,
+        trusted=bool(trusted),
+        tampered=bool(tampered),
+    )
+
+
+def _make(path: Path) -> None:
+    """Make the file, if there is none, its folder's owner's: root's commands must not lock the daemon out."""
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o640))
+        if os.geteuid() == 0:
+            folder = path.parent.stat()
+            os.chown(path, folder.st_uid, folder.st_gid)
+    except FileExistsError:
+        return
+    except OSError as error:
+        raise StoreError(f"{path} cannot be made: {error.strerror}; see [store] path") from None
+
+
+def _prepare(connection: sqlite3.Connection) -> None:
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version > len(_SCHEMA):
+        raise StoreError(
+            f"the database is of version {version}, newer than this ringfence knows ({len(_SCHEMA)}); "
+            "upgrade ringfence, or name another [store] path"
+        )
+    connection.execute("PRAGMA journal_mode = WAL")
+    # A power failure may lose the last transactions, never the database: the kernel has the bans.
+    connection.execute("PRAGMA synchronous = NORMAL")
+    connection.execute("PRAGMA foreign_keys = ON")
+    for number, script in enumerate(_SCHEMA[version:], start=version + 1):
+        connection.executescript(f"BEGIN; {script} PRAGMA user_version = {number}; COMMIT;")
+
+
+def _lock(path: Path) -> int:
+    """Take the lock beside the database for this process, or raise StoreBusyError."""
+    lock = path.with_name(path.name + ".lock")
+    try:
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    except OSError as error:
+        raise StoreError(f"{lock} cannot be opened: {error.strerror}; see [store] path") from None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise StoreBusyError(f"another ringfence is using {path}") from None
+    return descriptor
+
+
+@contextmanager
+def _errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (sqlite3.Error, ValueError) as error:  # ValueError: a row that holds no address, kind or service
+        raise StoreError(f"{path}: {error}") from error

@@ -1,0 +1,27 @@
+"""What systemd is told, and what it asks for: sd_notify(3) and the watchdog, without a library.
+
+The protocol is one datagram of ``NAME=value`` lines to the socket in ``NOTIFY_SOCKET``. Where that is not set
+(a shell, a container), nothing is sent.
+"""
+
+import os
+import socket
+from collections.abc import Mapping
+
+
+def notify(state: str, environ: Mapping[str, str] = os.environ) -> None:
+    """Send one state such as ``READY=1``; raise OSError where systemd asked for it and cannot be told."""
+    address = environ.get("NOTIFY_SOCKET")
+    if not address:
+        return
+    if address.startswith("@"):
+        address = "\0" + address[1:]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
+        sender.sendto(state.encode(), address)
+
+
+def watchdog_interval(environ: Mapping[str, str] = os.environ) -> float | None:
+    """Give how often ``WATCHDOG=1`` is to be sent (seconds): twice as often as asked. None: not at all."""
+    asked = environ.get("WATCHDOG_USEC", "")
+    meant = environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
+    return int(asked) / 2_000_000 if asked.isdecimal() and int(asked) and meant else None
