@@ -9,7 +9,7 @@ from tests.support.netns import netns
 
 from ringfence.errors import FirewallError, SetFullError
 from ringfence.firewall import BACKENDS, make_backend
-from ringfence.firewall.contract import Add, Backend, Opened, Outcome, Remove
+from ringfence.firewall.contract import Add, Backend, Change, Opened, Outcome, Remove
 from ringfence.model import Network
 
 MAXELEM = 64
@@ -96,7 +96,7 @@ def test_removing_is_repeatable(backend: Backend) -> None:
 def test_changes_are_carried_out_in_order(backend: Backend) -> None:
     """The last change of a network in a batch is what counts."""
     first, second = ip_network("192.0.2.1"), ip_network("2001:db8::/64")
-    changes = [
+    changes: list[Change] = [
         Add(first, 60.0),
         Remove(first),
         Remove(second),

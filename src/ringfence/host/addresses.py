@@ -20,6 +20,7 @@ from ringfence.model import Network
 
 # Seconds: an interface that comes up brings several addresses at once.
 _SETTLE = 0.05
+_RECEIVE_BUFFER = 1 << 20  # some thousand notifications
 _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 30.0
 
@@ -49,7 +50,7 @@ async def follow_addresses(
     pause = _FIRST_PAUSE
     while True:
         try:
-            async with AsyncIPRoute() as route:
+            async with AsyncIPRoute(rcvbuf=_RECEIVE_BUFFER) as route:
                 await route.bind(groups=RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR)
                 while True:
                     now = _networks([message async for message in await route.get_addr()])

@@ -1,0 +1,438 @@
+"""The ipset backend against the real kernel: packets through a cable, damage, and what it must not touch."""
+
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from ipaddress import ip_network
+from pathlib import Path
+
+import pytest
+from attrs import frozen
+from tests.support.netns import inside, neighbour, run
+
+from ringfence.errors import FirewallError, FirewallPermissionError, FirewallUnsupportedError
+from ringfence.firewall import ipset as ipset_module
+from ringfence.firewall import iptables
+from ringfence.firewall.contract import Add, Element, Opened, Outcome, Remove
+from ringfence.firewall.ipset import IpsetBackend
+from ringfence.firewall.netlink import Conversation, NetlinkLostError
+
+pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("netns")]
+
+WAIT = 0.2
+FOREIGN = """\
+*raw
+-A PREROUTING -p udp -m udp --dport 53 -j NOTRACK
+COMMIT
+*filter
+:mine - [0:0]
+-A INPUT -j mine
+-A mine -m set --match-set theirs-{family} src -j DROP
+COMMIT
+"""
+THEIRS = "create theirs-{family} hash:ip family {family} hashsize 1024 maxelem 65536\nadd theirs-{family} {address}\n"
+
+
+@pytest.fixture
+def backend(netns: None) -> Iterator[IpsetBackend]:
+    """The backend, opened."""
+    made = IpsetBackend()
+    made.open()
+    yield made
+    made.close()
+
+
+def saved() -> tuple[list[str], ...]:
+    """Give all rules of both families and all sets, without comments and counters."""
+    return tuple(
+        [line.split(" [")[0] for line in run(tool, *options).splitlines() if not line.startswith("#")]
+        for tool, *options in (("iptables-save",), ("ip6tables-save",), ("ipset", "save"))
+    )
+
+
+@frozen
+class Cable:
+    """One family's addresses at a cable's ends: one here, one there that is banned, one there that is not."""
+
+    family: socket.AddressFamily
+    here: str
+    banned: str
+    other: str
+    network: str
+
+    def pair(
+        self, far: str, there: str, kind: int = socket.SOCK_DGRAM
+    ) -> tuple[socket.socket, socket.socket]:
+        """Give a socket here and one at ``there`` in the far namespace, neither waiting for long."""
+        with inside(far):
+            remote = socket.socket(self.family, kind)
+            remote.bind((there, 0))
+        local = socket.socket(self.family, kind)
+        local.bind((self.here, 0))
+        for end in (local, remote):
+            end.settimeout(WAIT)
+        return local, remote
+
+
+CABLES = {
+    "IPv4": Cable(socket.AF_INET, "198.18.0.1", "198.18.0.2", "198.18.0.3", "198.18.0.2/32"),
+    "IPv4 prefix": Cable(socket.AF_INET, "198.18.0.1", "198.19.7.7", "198.18.0.3", "198.19.7.0/24"),
+    "IPv6": Cable(socket.AF_INET6, "fd00:18::1", "fd00:18::2", "fd00:18::3", "fd00:18::2/128"),
+    "IPv6 /64": Cable(socket.AF_INET6, "fd00:18::1", "fd00:19::7:7", "fd00:18::3", "fd00:19::/64"),
+}
+
+
+@pytest.fixture
+def far(backend: IpsetBackend) -> Iterator[str]:
+    """A neighbour namespace at the end of a cable, with all addresses of CABLES."""
+    with neighbour() as name:
+        run("ip", "link", "add", "near0", "type", "veth", "peer", "name", "far0", "netns", name)
+        run("ip", "link", "set", "near0", "up")
+        run("ip", "-n", name, "link", "set", "far0", "up")
+        for address in ("198.18.0.1/15", "fd00:18::1/30"):
+            run("ip", "address", "add", address, "dev", "near0", *(["nodad"] * (":" in address)))
+        for address in ("198.18.0.2/15", "198.18.0.3/15", "198.19.7.7/15"):
+            run("ip", "-n", name, "address", "add", address, "dev", "far0")
+        for address in ("fd00:18::2/30", "fd00:18::3/30", "fd00:19::7:7/30"):
+            run("ip", "-n", name, "address", "add", address, "dev", "far0", "nodad")
+        yield name
+
+
+def arrives(sender: socket.socket, receiver: socket.socket) -> bool | str:
+    """Say whether a datagram arrives, or what the sender is told."""
+    try:
+        sender.sendto(b"hello", receiver.getsockname())
+        return receiver.recv(100) == b"hello"
+    except TimeoutError:
+        return False
+    except PermissionError:
+        return "EPERM"
+
+
+@pytest.mark.parametrize("cable", CABLES.values(), ids=CABLES)
+def test_a_banned_sender_is_cut_off_both_ways(backend: IpsetBackend, far: str, cable: Cable) -> None:
+    """While the ban lasts nothing of it arrives and nothing goes to it (EPERM); others notice nothing."""
+    network = ip_network(cable.network)
+    with ExitStack() as stack:
+        here, there = map(stack.enter_context, cable.pair(far, cable.banned))
+        here2, there2 = map(stack.enter_context, cable.pair(far, cable.other))
+
+        def passing() -> list[bool | str]:
+            return [
+                arrives(there, here),
+                arrives(here, there),
+                arrives(there2, here2),
+                arrives(here2, there2),
+            ]
+
+        assert passing() == [True, True, True, True]
+        backend.apply([Add(network, 60.0)])
+        assert passing() == [False, "EPERM", True, True]
+        [element] = backend.list()
+        assert (element.network, element.packets) == (network, 2)
+        backend.apply([Remove(network)])
+        assert passing() == [True, True, True, True]
+
+
+@pytest.mark.parametrize("cable", CABLES.values(), ids=CABLES)
+def test_an_established_connection_is_cut(backend: IpsetBackend, far: str, cable: Cable) -> None:
+    """A TCP connection that stands is cut by the ban, in both directions."""
+    with ExitStack() as stack:
+        server, client = map(stack.enter_context, cable.pair(far, cable.banned, socket.SOCK_STREAM))
+        server.listen()
+        client.connect(server.getsockname())
+        accepted = stack.enter_context(server.accept()[0])
+        accepted.settimeout(WAIT)
+        client.sendall(b"before")
+        accepted.sendall(b"before")
+        assert [accepted.recv(100), client.recv(100)] == [b"before", b"before"]
+
+        backend.apply([Add(ip_network(cable.network), 60.0)])
+        client.sendall(b"after")
+        accepted.sendall(b"after")
+        for end in (accepted, client):
+            with pytest.raises(TimeoutError):
+                end.recv(100)
+
+
+def test_a_ban_ends_by_itself(backend: IpsetBackend, far: str) -> None:
+    """When the timeout is over the kernel lets the sender in again, whether or not anybody looks."""
+    cable = CABLES["IPv4"]
+    with ExitStack() as stack:
+        here, there = map(stack.enter_context, cable.pair(far, cable.banned))
+        backend.apply([Add(ip_network(cable.network), 1.0)])
+        assert not arrives(there, here)
+        time.sleep(1.2)
+        assert arrives(there, here)
+
+
+def test_what_is_routed_to_a_banned_address_is_dropped(backend: IpsetBackend, far: str) -> None:
+    """A container's or another host's packet that this host forwards does not reach a banned address."""
+    run("sysctl", "-q", "net.ipv4.ip_forward=1")
+    with neighbour() as container, ExitStack() as stack:
+        run("ip", "link", "add", "near1", "type", "veth", "peer", "name", "far1", "netns", container)
+        run("ip", "link", "set", "near1", "up")
+        run("ip", "-n", container, "link", "set", "far1", "up")
+        run("ip", "address", "add", "10.9.9.1/24", "dev", "near1")
+        run("ip", "-n", container, "address", "add", "10.9.9.2/24", "dev", "far1")
+        run("ip", "-n", container, "route", "add", "default", "via", "10.9.9.1")
+        run("ip", "-n", far, "route", "add", "10.9.9.0/24", "via", "198.18.0.1")
+        with inside(container):
+            inner = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+            inner.bind(("10.9.9.2", 0))
+        _, there = map(stack.enter_context, CABLES["IPv4"].pair(far, "198.18.0.2"))
+        for end in (inner, there):
+            end.settimeout(WAIT)
+
+        assert [arrives(inner, there), arrives(there, inner)] == [True, True]
+        backend.apply([Add(ip_network("198.18.0.2"), 60.0)])
+        assert [arrives(inner, there), arrives(there, inner)] == [False, False]
+
+
+def test_flush_leaves_what_others_have_and_nothing_else() -> None:
+    """After open, bans and flush, all rules and sets of the host are what they were before."""
+    for tool, family, address in (
+        ("iptables-restore", "inet", "203.0.113.9"),
+        ("ip6tables-restore", "inet6", "2001:db8::9"),
+    ):
+        run("ipset", "restore", text=THEIRS.format(family=family, address=address))
+        run(tool, "--noflush", text=FOREIGN.format(family=family))
+    before = saved()
+    backend = IpsetBackend()
+    backend.open()
+    backend.apply([Add(ip_network("192.0.2.1"), 60.0), Add(ip_network("2001:db8::/64"), 60.0)])
+    assert saved() != before
+
+    backend.flush()
+    backend.close()
+
+    assert saved() == before
+
+
+def test_flush_of_an_untouched_host_changes_nothing() -> None:
+    """Where nothing of ours is, flush and list are fine and nothing is made."""
+    backend = IpsetBackend()
+    assert backend.list() == []
+    backend.flush()
+    backend.close()
+
+    assert run("nft", "list", "ruleset") == ""
+    assert run("ipset", "save") == ""
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "iptables -t raw -F",
+        "ip6tables -t raw -D PREROUTING -j ringfence-pre",
+        "iptables -t raw -F; iptables -t raw -X",
+        "ipset flush",
+        "ip6tables -t raw -F; ip6tables -t raw -X; ipset destroy ringfence6",
+        "nft flush ruleset",
+        "nft flush ruleset; ipset destroy",
+    ],
+)
+def test_damage_is_healed_and_half_of_us_is_removed(backend: IpsetBackend, damage: str) -> None:
+    """open() brings back whatever is missing, and flush() clears what is left, of rules without sets too."""
+    whole = saved()
+    run("sh", "-c", damage)
+    assert backend.open().families == {4: None, 6: None}
+    assert saved() == whole
+
+    run("sh", "-c", damage)
+    backend.flush()
+    assert [line for part in saved() for line in part if "ringfence" in line] == []
+
+
+def test_a_set_that_is_gone_is_told(backend: IpsetBackend) -> None:
+    """Bans into a set that somebody destroyed are errors that say so, one by one, and open mends it."""
+    run("nft", "flush", "ruleset")
+    run("ipset", "destroy", "ringfence4")
+    changes = [Add(ip_network("192.0.2.1"), 60.0), Add(ip_network("192.0.2.2"), 60.0)]
+    other = Add(ip_network("2001:db8::/64"), 60.0)
+
+    outcomes = backend.apply([*changes, other])
+
+    assert [str(outcome.error) for outcome in outcomes] == [
+        "set ringfence4 is gone: somebody destroyed it; opening the firewall again makes it anew"
+    ] * 2 + ["None"]
+    backend.open()
+    assert backend.apply(changes) == [Outcome(change, 60.0) for change in changes]
+
+
+def test_elements_are_adopted() -> None:
+    """A new backend takes over what a killed one left, and reads what others put into its sets."""
+    first = IpsetBackend()
+    first.open()
+    first.apply([Add(ip_network("192.0.2.1"), 600.0), Add(ip_network("2001:db8::/64"), 600.0)])
+    first.close()
+    run("ipset", "add", "ringfence4", "198.51.100.0/24")
+
+    second = IpsetBackend()
+    assert second.open() == Opened(families={4: None, 6: None}, adopted=3)
+    listed = {str(element.network): element for element in second.list()}
+    second.close()
+
+    assert set(listed) == {"192.0.2.1/32", "198.51.100.0/24", "2001:db8::/64"}
+    assert listed["198.51.100.0/24"] == Element(ip_network("198.51.100.0/24"), float("inf"), 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            "ringfence4 hash:ip timeout 0 counters",
+            "ringfence4 exists and is a hash:ip for IPv4 and not a hash:net",
+        ),
+        (
+            "ringfence4 hash:net family inet6 timeout 0 counters",
+            "is a hash:net for IPv6 and not a hash:net for IPv4",
+        ),
+        ("ringfence6 hash:net family inet6", "ringfence6 exists and has no timeouts, has no counters"),
+        ("ringfence4 list:set", "is a list:set"),
+    ],
+)
+def test_a_wrong_set_is_refused_before_anything_changes(options: str, message: str) -> None:
+    """A set of our name that is none of ours is named with the mend; nothing was made; flush removes it."""
+    run("ipset", "create", *options.split())
+    before = saved()
+    backend = IpsetBackend()
+
+    with pytest.raises(FirewallError, match=f"{message}.*`ringfence off`"):
+        backend.open()
+    assert saved() == before
+    backend.flush()
+    backend.close()
+    assert run("ipset", "save") == ""
+
+
+@pytest.mark.parametrize("lacking", ["CAP_NET_RAW", "CAP_NET_ADMIN"])
+def test_a_missing_capability_is_named_before_anything_changes(lacking: str) -> None:
+    """Without one of the two capabilities open() names it and has changed nothing."""
+    name = lacking.removeprefix("CAP_").lower()
+    script = "from ringfence.firewall.ipset import IpsetBackend\nIpsetBackend().open()\n"
+    command = ["setpriv", f"--bounding-set=-{name}", f"--inh-caps=-{name}", sys.executable, "-c", script]
+
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+
+    assert f"{FirewallPermissionError.__name__}: the firewall needs {lacking}, which" in done.stderr
+    assert "systemd unit grants it" in done.stderr
+    assert run("ipset", "save") == ""
+    assert run("nft", "list", "ruleset") == ""
+
+
+def test_missing_iptables_is_named_before_anything_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without iptables the error names the package, and no set was made."""
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setattr(iptables, "_FOLDERS", ())
+    backend = IpsetBackend()
+
+    with pytest.raises(
+        FirewallUnsupportedError, match=r"iptables-save is not installed; .*apt-get install iptables"
+    ):
+        backend.open()
+    backend.close()
+    monkeypatch.undo()
+    assert run("ipset", "save") == ""
+
+
+def without_ipv6(tmp_path: Path) -> Path:
+    """Give a procfs of a host without IPv6."""
+    (tmp_path / "self/net").mkdir(parents=True)
+    shutil.copy("/proc/self/status", tmp_path / "self/status")
+    return tmp_path
+
+
+def test_a_host_without_ipv6_is_guarded_for_ipv4(tmp_path: Path) -> None:
+    """No IPv6 is a state, not an error: IPv4 is guarded, and an IPv6 ban says why it cannot be."""
+    backend = IpsetBackend(proc=without_ipv6(tmp_path))
+
+    assert backend.open() == Opened(families={4: None, 6: "this host has no IPv6"}, adopted=0)
+    first, second = backend.apply(
+        [Add(ip_network("2001:db8::/64"), 60.0), Add(ip_network("192.0.2.1"), 60.0)]
+    )
+    assert isinstance(first.error, FirewallUnsupportedError)
+    assert str(first.error) == "this host has no IPv6"
+    assert second == Outcome(Add(ip_network("192.0.2.1"), 60.0), 60.0)
+    backend.close()
+    assert run("ip6tables-save") == ""
+
+
+def test_a_set_that_others_use_stays(backend: IpsetBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a foreign rule uses our set, flush says which set and how to find the rule."""
+    monkeypatch.setattr(ipset_module, "_RELEASE", 0.1)
+    run("iptables", "-A", "INPUT", "-m", "set", "--match-set", "ringfence4", "src", "-j", "DROP")
+
+    with pytest.raises(FirewallError, match="set ringfence4 is used by a rule that is not ringfence's"):
+        backend.flush()
+    run("iptables", "-F", "INPUT")
+    monkeypatch.undo()
+    backend.flush()
+    assert run("ipset", "save") == ""
+
+
+def test_nothing_is_banned_before_open() -> None:
+    """apply() without open() is an error, not a silence."""
+    with pytest.raises(FirewallError, match="not open"):
+        IpsetBackend().apply([Add(ip_network("192.0.2.1"), 60.0)])
+
+
+def test_a_dead_socket_is_replaced(backend: IpsetBackend) -> None:
+    """A ban gets through although the socket was closed under the backend."""
+    change = Add(ip_network("192.0.2.1"), 60.0)
+    assert backend._kernel._socket is not None
+    backend._kernel._socket.close()
+
+    assert backend.apply([change]) == [Outcome(change, 60.0)]
+
+
+def test_what_is_not_acknowledged_is_an_error(backend: IpsetBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the kernel stops answering, all but what was acknowledged is an error, after one wait."""
+    real, requests = Conversation.request, 0
+
+    def dying(self: Conversation, message: bytes) -> list[bytes]:
+        nonlocal requests
+        requests += 1
+        if requests > 1:
+            raise NetlinkLostError("the kernel did not answer")
+        return real(self, message)
+
+    monkeypatch.setattr(Conversation, "request", dying)
+    changes = [Add(ip_network((0x0A000000 + n, 32)), 60.0) for n in range(3000)]
+    other = Add(ip_network("2001:db8::/64"), 60.0)
+
+    outcomes = backend.apply([*changes, other])
+
+    assert [outcome.change for outcome in outcomes] == [*changes, other]
+    assert [outcome.error is None for outcome in outcomes] == [True] * 1200 + [False] * 1801
+    assert requests == 2
+    monkeypatch.undo()
+    assert len(backend.list()) == 1200
+
+
+def test_a_full_set_is_told_quickly(netns: None) -> None:
+    """Ten thousand bans into a set without room are told one by one within seconds, and the first are in."""
+    backend = IpsetBackend(maxelem=100)
+    backend.open()
+    begun = time.monotonic()
+    outcomes = backend.apply([Add(ip_network((0x0A000000 + n, 32)), 60.0) for n in range(10_000)])
+
+    assert time.monotonic() - begun < 5.0
+    assert sum(outcome.error is None for outcome in outcomes) == len(backend.list())
+    assert [outcome.error is None for outcome in outcomes[:100]] == [True] * 100
+    backend.close()
+
+
+def test_a_hundred_thousand_bans(backend: IpsetBackend) -> None:
+    """A hundred thousand bans of both families go in, are listed and are removed, all confirmed."""
+    bans = [Add(ip_network((0x0A000000 + n, 32)), 600.0) for n in range(50_000)]
+    bans += [Add(ip_network(((0xFD000000 << 96) + (n << 64), 64)), 600.0) for n in range(50_000)]
+
+    assert {outcome.error for outcome in backend.apply(bans)} == {None}
+    assert {element.network for element in backend.list()} == {ban.network for ban in bans}
+    assert {outcome.error for outcome in backend.apply([Remove(ban.network) for ban in bans])} == {None}
+    assert backend.list() == []

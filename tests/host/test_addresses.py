@@ -1,0 +1,152 @@
+"""The host's own addresses, read and followed in a network namespace."""
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from ipaddress import ip_network
+
+import pytest
+from pyroute2 import AsyncIPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+from tests.support.netns import netns as fresh
+from tests.support.netns import run
+
+from ringfence.errors import HostError
+from ringfence.host import addresses
+from ringfence.host.addresses import follow_addresses, read_addresses
+from ringfence.model import Network
+
+pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("netns")]
+
+LOOPBACK = {"127.0.0.1", "::1"}
+
+
+def nets(*texts: str) -> frozenset[Network]:
+    """Give the networks of these texts."""
+    return frozenset(ip_network(text) for text in texts)
+
+
+def add_cable() -> None:
+    """Add a pair of interfaces that are up, without link-local addresses."""
+    run("ip", "link", "add", "eth9", "type", "veth", "peer", "name", "far9")
+    for device in ("eth9", "far9"):
+        run("ip", "link", "set", device, "addrgenmode", "none")
+        run("ip", "link", "set", device, "up")
+
+
+def follow(script: Callable[["Followed"], Coroutine[None, None, None]]) -> "Followed":
+    """Follow the addresses in a running loop while ``script`` runs."""
+    followed = Followed()
+
+    async def main() -> None:
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(follow_addresses(followed.seen.append, followed.failed.append))
+            await script(followed)
+            task.cancel()
+
+    asyncio.run(main())
+    return followed
+
+
+class Followed:
+    """What was told, in order."""
+
+    def __init__(self) -> None:
+        self.seen: list[frozenset[Network]] = []
+        self.failed: list[HostError] = []
+
+    async def until(self, expected: frozenset[Network]) -> None:
+        """Wait until that is the last that was told."""
+        async with asyncio.timeout(20):
+            while self.seen[-1:] != [expected]:  # noqa: ASYNC110 - an Event would know no more
+                await asyncio.sleep(0.01)
+
+
+def test_own_addresses_are_read_once() -> None:
+    """Each own address is one network of full length: with a prefix, and of a point-to-point link our end."""
+    add_cable()
+    for address in (["192.0.2.7/24"], ["198.51.100.1", "peer", "198.51.100.2"], ["2001:db8::7/64", "nodad"]):
+        run("ip", "address", "add", *address, "dev", "eth9")
+
+    assert read_addresses() == nets(*LOOPBACK, "192.0.2.7", "198.51.100.1", "2001:db8::7")
+
+
+def test_no_address_is_an_empty_set() -> None:
+    """A host with nothing up has no address."""
+    with fresh(loopback=False):
+        assert read_addresses() == frozenset()
+
+
+def test_changes_are_followed() -> None:
+    """The whole set is told at once, then after each change; a change undone in one burst tells nothing."""
+    add_cable()
+
+    async def script(followed: Followed) -> None:
+        await followed.until(nets(*LOOPBACK))
+        run("ip", "address", "add", "192.0.2.7/24", "dev", "eth9")
+        await followed.until(nets(*LOOPBACK, "192.0.2.7"))
+        run("ip", "address", "add", "2001:db8::7/64", "dev", "eth9", "nodad")
+        await followed.until(nets(*LOOPBACK, "192.0.2.7", "2001:db8::7"))
+        run(
+            "ip", "-batch", "-", text="address add 192.0.2.8/24 dev eth9\naddress del 192.0.2.8/24 dev eth9\n"
+        )
+        await asyncio.sleep(0.3)
+        run("ip", "link", "delete", "eth9")
+        await followed.until(nets(*LOOPBACK))
+
+    followed = follow(script)
+
+    assert followed.seen == [
+        nets(*LOOPBACK),
+        nets(*LOOPBACK, "192.0.2.7"),
+        nets(*LOOPBACK, "192.0.2.7", "2001:db8::7"),
+        nets(*LOOPBACK),
+    ]
+    assert followed.failed == []
+
+
+def test_lost_notifications_lose_no_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After more changes than the socket's buffer holds (ENOBUFS) all addresses are told all the same."""
+    monkeypatch.setattr(addresses, "_RECEIVE_BUFFER", 4096)
+    add_cable()
+    many = [f"10.{n >> 8}.{n & 255}.9" for n in range(400)]
+
+    async def script(followed: Followed) -> None:
+        await followed.until(nets(*LOOPBACK))
+        run("ip", "-batch", "-", text="".join(f"address add {one}/32 dev eth9\n" for one in many))
+        await followed.until(nets(*LOOPBACK, *many))
+
+    followed = follow(script)
+
+    assert [str(error) for error in followed.failed if "rtnetlink" not in str(error)] == []
+    assert followed.failed != []
+
+
+def test_trouble_is_told_and_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A socket that fails is told as a HostError and opened again, with pauses."""
+    troubles = [OSError(24, "Too many open files"), NetlinkError(1, "no")]
+
+    def failing(**options: int) -> AsyncIPRoute:
+        if troubles:
+            raise troubles.pop()
+        return AsyncIPRoute(**options)
+
+    monkeypatch.setattr(addresses, "AsyncIPRoute", failing)
+    begun = time.monotonic()
+
+    followed = follow(lambda followed: followed.until(nets(*LOOPBACK)))
+
+    assert [type(error) for error in followed.failed] == [HostError, HostError]
+    assert time.monotonic() - begun >= 0.3
+
+
+def test_addresses_that_cannot_be_read_are_a_host_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What pyroute2 raises comes out as a HostError."""
+
+    def failing() -> None:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(addresses, "IPRoute", failing)
+
+    with pytest.raises(HostError, match="cannot be read by rtnetlink"):
+        read_addresses()
