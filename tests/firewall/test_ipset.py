@@ -24,6 +24,7 @@ from ringfence.firewall.netlink import Conversation, NetlinkLostError
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("netns")]
 
 WAIT = 0.2
+MARK = "ringfence-made"
 FOREIGN = """\
 *raw
 -A PREROUTING -p udp -m udp --dport 53 -j NOTRACK
@@ -34,7 +35,10 @@ COMMIT
 -A mine -m set --match-set theirs-{family} src -j DROP
 COMMIT
 """
-THEIRS = "create theirs-{family} hash:ip family {family} hashsize 1024 maxelem 65536\nadd theirs-{family} {address}\n"
+THEIRS = """\
+create theirs-{family} hash:ip family {family} hashsize 1024 maxelem 65536
+add theirs-{family} {address}
+"""
 
 
 @pytest.fixture
@@ -47,9 +51,13 @@ def backend(netns: None) -> Iterator[IpsetBackend]:
 
 
 def saved() -> tuple[list[str], ...]:
-    """Give all rules of both families and all sets, without comments and counters."""
+    """Give all rules of both families and all sets, without comments, counters and the mark on table raw."""
     return tuple(
-        [line.split(" [")[0] for line in run(tool, *options).splitlines() if not line.startswith("#")]
+        [
+            line.split(" [")[0]
+            for line in run(tool, *options).splitlines()
+            if line[:1] != "#" and MARK not in line
+        ]
         for tool, *options in (("iptables-save",), ("ip6tables-save",), ("ipset", "save"))
     )
 
@@ -211,6 +219,35 @@ def test_flush_leaves_what_others_have_and_nothing_else() -> None:
     backend.close()
 
     assert saved() == before
+
+
+@pytest.mark.parametrize(
+    ("meanwhile", "left"),
+    [
+        ("true", []),
+        ("iptables -t raw -A OUTPUT -j ACCEPT", ["table ip raw {"]),
+        ("iptables -t raw -P OUTPUT DROP; ip6tables -t raw -N mine", ["table ip raw {", "table ip6 raw {"]),
+    ],
+)
+def test_a_table_made_for_us_goes_with_us(backend: IpsetBackend, meanwhile: str, left: list[str]) -> None:
+    """Table raw goes with our rules where there was none, unless something else has come into it."""
+    run("sh", "-c", meanwhile)
+    backend.flush()
+
+    assert [line for line in run("nft", "list", "ruleset").splitlines() if line.startswith("table")] == left
+
+
+def test_a_table_of_others_stays() -> None:
+    """An empty table raw that was there before us is there after us."""
+    rules = "-A PREROUTING -j ACCEPT\n-A OUTPUT -j ACCEPT\n"
+    run("iptables-restore", "--noflush", text=f"*raw\n{rules}-F\nCOMMIT\n")
+    before = run("nft", "list", "ruleset")
+    backend = IpsetBackend()
+    backend.open()
+    backend.flush()
+    backend.close()
+
+    assert run("nft", "list", "ruleset") == before
 
 
 def test_flush_of_an_untouched_host_changes_nothing() -> None:

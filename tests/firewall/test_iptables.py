@@ -63,6 +63,19 @@ def test_rules_are_put_in_where_there_are_none() -> None:
     assert iptables.installing("", "ringfence4") == ANEW
 
 
+def test_a_table_that_was_not_there_is_marked() -> None:
+    """Where there was no table raw, an unused chain remembers it, goes with the rest, and says so once."""
+    text = iptables.installing("", "ringfence4", new_table=True)
+    marked = INSTALLED.replace(":ringfence-out", ":ringfence-made - [0:0]\n:ringfence-out")
+
+    assert text == ANEW.replace("out - [0:0]\n", "out - [0:0]\n:ringfence-made - [0:0]\n", 1)
+    assert "-X ringfence-made" in iptables.removing(marked)
+    assert [
+        iptables.table_is_ours(saved)
+        for saved in (marked, INSTALLED, marked.replace("OUTPUT ACCEPT", "OUTPUT DROP"))
+    ] == [True, False, False]
+
+
 def test_complete_rules_are_left_alone() -> None:
     """Nothing is written where everything is in place, other people's rules behind ours included."""
     assert iptables.installing(INSTALLED, "ringfence4") == ""
@@ -210,7 +223,7 @@ def test_rules_go_in_heal_and_go_out(flavour: str, version: int) -> None:
         run(tools.restore, "--noflush", text=f"*raw\n{damage}\nCOMMIT\n")
         assert [iptables.install(tools, name), rules(tools)] == [True, installed]
 
-    assert [iptables.remove(tools), iptables.remove(tools)] == [True, False]
+    assert [iptables.remove(tools), iptables.remove(tools)] == [False, False]
     assert rules(tools) == before
 
 

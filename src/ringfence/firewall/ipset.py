@@ -23,7 +23,7 @@ from ringfence.errors import (
     SetFullError,
 )
 from ringfence.firewall import ipset_messages as messages
-from ringfence.firewall import iptables
+from ringfence.firewall import iptables, nft_messages
 from ringfence.firewall.contract import Add, Change, Element, Opened, Outcome
 from ringfence.firewall.ipset_messages import Code
 from ringfence.firewall.netlink import Conversation, NetlinkError
@@ -66,7 +66,7 @@ class IpsetBackend:
             if head is None:
                 self._create(version)
         for version, found in tools.items():
-            iptables.install(found, SETS[version])
+            iptables.install(found, SETS[version], new_table=self._lacks_table(version))
         self._families = families
         return Opened(families, adopted=sum(head.elements for head in heads.values() if head is not None))
 
@@ -121,6 +121,20 @@ class IpsetBackend:
             self._kernel.request(message)
         except NetlinkError as error:
             raise FirewallError(f"set {SETS[version]} could not be made: {error}") from error
+
+    def _lacks_table(self, version: int) -> bool:
+        try:
+            self._kernel.request(nft_messages.table_query(version))
+        except NetlinkError as error:
+            return error.code == errno.ENOENT  # anything else: a kernel without nftables
+        return False
+
+    def _drop_table(self, version: int) -> None:
+        try:
+            self._kernel.request(*nft_messages.delete_empty_table(version))
+        except NetlinkError as error:
+            if error.code not in (errno.EBUSY, errno.ENOENT):  # in use by now, or gone with iptables-legacy
+                raise
 
     def apply(self, batch: Sequence[Change]) -> list[Outcome]:
         """Carry out every change, in order within each IP version. Idempotent; needs ``open``."""
@@ -196,7 +210,8 @@ class IpsetBackend:
                 tools = iptables.find_tools(version)
             except FirewallUnsupportedError:
                 continue  # without the tool no rule of it: if there is one after all, the set stays in use
-            iptables.remove(tools)
+            if iptables.remove(tools):
+                self._drop_table(version)
         _require_ipset(self._kernel)
         for name in SETS.values():
             self._destroy(name)

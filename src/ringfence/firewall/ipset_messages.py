@@ -25,6 +25,21 @@ from attrs import frozen
 
 from ringfence.errors import FirewallError
 from ringfence.firewall.contract import Element
+from ringfence.firewall.nfnetlink import (
+    ATTRIBUTE,
+    BIG_ENDIAN,
+    HEADER,
+    NESTED,
+    NLM_F_ACK,
+    NLM_F_CREATE,
+    NLM_F_DUMP,
+    NLM_F_EXCL,
+    TYPE_MASK,
+    attribute,
+    message,
+    number,
+    text,
+)
 from ringfence.model import Network
 
 PROTOCOL_VERSION = 7  # kernel 4.20 (2018) and later
@@ -37,21 +52,11 @@ MAX_TIMEOUT = 2_147_483
 MIN_TIMEOUT = 1
 
 _SUBSYSTEM = 6 << 8
-_NLM_F_REQUEST = 0x001
-_NLM_F_ACK = 0x004
-_NLM_F_EXCL = 0x200
-_NLM_F_CREATE = 0x400
-_NLM_F_DUMP = 0x300
-_NESTED = 0x8000
-_BIG_ENDIAN = 0x4000
-_TYPE_MASK = 0x3FFF
 _LIST_HEADER = 1 << 2
 _WITH_COUNTERS = 1 << 3
 _NOMATCH = 1 << 2
 _NO_LINE = 0  # the kernel counts from 1: no line is an error about no element (the set is gone)
 
-_HEADER = struct.Struct("=IHHIIBBH")  # nlmsghdr and nfgenmsg
-_ATTRIBUTE = struct.Struct("=HH")
 _IPV4 = 4
 _FAMILIES = {4: AF_INET, 6: AF_INET6}
 _VERSIONS: Mapping[int, int] = {AF_INET: 4, AF_INET6: 6}
@@ -161,24 +166,9 @@ class Listed:
     elements: tuple[Element, ...]
 
 
-def _attribute(kind: int, payload: bytes) -> bytes:
-    length = _ATTRIBUTE.size + len(payload)
-    return _ATTRIBUTE.pack(length, kind) + payload + b"\0" * (-length % 4)
-
-
-def _number(kind: int, value: int) -> bytes:
-    return _attribute(kind | _BIG_ENDIAN, value.to_bytes(4, "big"))
-
-
-def _text(kind: int, value: str) -> bytes:
-    return _attribute(kind, value.encode() + b"\0")
-
-
 def _message(command: Command, flags: int, *attributes: bytes) -> bytes:
-    body = _attribute(_Attr.PROTOCOL, bytes([PROTOCOL_VERSION])) + b"".join(attributes)
-    flags |= _NLM_F_REQUEST | _NLM_F_ACK
-    head = _HEADER.pack(_HEADER.size + len(body), _SUBSYSTEM | command, flags, 0, 0, AF_INET, 0, 0)
-    return head + body
+    version = attribute(_Attr.PROTOCOL, bytes([PROTOCOL_VERSION]))
+    return message(_SUBSYSTEM | command, flags | NLM_F_ACK, AF_INET, version, *attributes)
 
 
 def whole_seconds(timeout: float) -> int:
@@ -198,8 +188,8 @@ def type_query(version: int) -> bytes:
     return _message(
         Command.TYPE,
         0,
-        _text(_Attr.TYPENAME, SET_TYPE),
-        _attribute(_Attr.FAMILY, bytes([_FAMILIES[version]])),
+        text(_Attr.TYPENAME, SET_TYPE),
+        attribute(_Attr.FAMILY, bytes([_FAMILIES[version]])),
     )
 
 
@@ -209,40 +199,40 @@ def create(name: str, version: int, *, hashsize: int, maxelem: int, revision: in
     ``hashsize`` is rounded up to a power of two by the kernel, and grows. A set of that name gives EEXIST.
     """
     options = (
-        _number(_Data.TIMEOUT, 0)
-        + _number(_Data.CADT_FLAGS, _WITH_COUNTERS)
-        + _number(_Data.HASHSIZE, hashsize)
-        + _number(_Data.MAXELEM, maxelem)
+        number(_Data.TIMEOUT, 0)
+        + number(_Data.CADT_FLAGS, _WITH_COUNTERS)
+        + number(_Data.HASHSIZE, hashsize)
+        + number(_Data.MAXELEM, maxelem)
     )
     return _message(
         Command.CREATE,
-        _NLM_F_CREATE | _NLM_F_EXCL,
-        _text(_Attr.SETNAME, name),
-        _text(_Attr.TYPENAME, SET_TYPE),
-        _attribute(_Attr.REVISION, bytes([revision])),
-        _attribute(_Attr.FAMILY, bytes([_FAMILIES[version]])),
-        _attribute(_Attr.DATA | _NESTED, options),
+        NLM_F_CREATE | NLM_F_EXCL,
+        text(_Attr.SETNAME, name),
+        text(_Attr.TYPENAME, SET_TYPE),
+        attribute(_Attr.REVISION, bytes([revision])),
+        attribute(_Attr.FAMILY, bytes([_FAMILIES[version]])),
+        attribute(_Attr.DATA | NESTED, options),
     )
 
 
 def destroy(name: str) -> bytes:
     """Build the removal of a set; ``Code.BUSY`` while a rule uses it, ENOENT where there is none."""
-    return _message(Command.DESTROY, 0, _text(_Attr.SETNAME, name))
+    return _message(Command.DESTROY, 0, text(_Attr.SETNAME, name))
 
 
 def flush(name: str) -> bytes:
     """Build the emptying of a set."""
-    return _message(Command.FLUSH, 0, _text(_Attr.SETNAME, name))
+    return _message(Command.FLUSH, 0, text(_Attr.SETNAME, name))
 
 
 def list_elements(name: str) -> bytes:
     """Build the dump of a set with its elements; read with :func:`parse_listed`."""
-    return _message(Command.LIST, _NLM_F_DUMP, _text(_Attr.SETNAME, name))
+    return _message(Command.LIST, NLM_F_DUMP, text(_Attr.SETNAME, name))
 
 
 def list_head(name: str) -> bytes:
     """Build the dump of a set's head only, a millisecond for any size; read with :func:`parse_head`."""
-    return _message(Command.LIST, _NLM_F_DUMP, _text(_Attr.SETNAME, name), _number(_Attr.FLAGS, _LIST_HEADER))
+    return _message(Command.LIST, NLM_F_DUMP, text(_Attr.SETNAME, name), number(_Attr.FLAGS, _LIST_HEADER))
 
 
 def add(name: str, elements: Sequence[tuple[Network, int]]) -> bytes:
@@ -277,9 +267,9 @@ def _many(command: Command, name: str, entries: Sequence[bytes]) -> bytes:
     return _message(
         command,
         0,
-        _text(_Attr.SETNAME, name),
-        _number(_Attr.LINENO, _NO_LINE),
-        _attribute(_Attr.ADT | _NESTED, b"".join(entries)),
+        text(_Attr.SETNAME, name),
+        number(_Attr.LINENO, _NO_LINE),
+        attribute(_Attr.ADT | NESTED, b"".join(entries)),
     )
 
 
@@ -293,13 +283,13 @@ class _Entry:
     def __init__(self, kind: int, size: int) -> None:
         self._pack = struct.Struct(f">12s{size}s4sB3x4sI4sI").pack
         self._ip = (
-            _ATTRIBUTE.pack(size + 36, _Attr.DATA | _NESTED)
-            + _ATTRIBUTE.pack(size + 8, _Data.IP | _NESTED)
-            + _ATTRIBUTE.pack(size + 4, kind | _BIG_ENDIAN)
+            ATTRIBUTE.pack(size + 36, _Attr.DATA | NESTED)
+            + ATTRIBUTE.pack(size + 8, _Data.IP | NESTED)
+            + ATTRIBUTE.pack(size + 4, kind | BIG_ENDIAN)
         )
-        self._cidr = _ATTRIBUTE.pack(5, _Data.CIDR)
-        self._timeout = _ATTRIBUTE.pack(8, _Data.TIMEOUT | _BIG_ENDIAN)
-        self._line = _ATTRIBUTE.pack(8, _Data.LINENO | _BIG_ENDIAN)
+        self._cidr = ATTRIBUTE.pack(5, _Data.CIDR)
+        self._timeout = ATTRIBUTE.pack(8, _Data.TIMEOUT | BIG_ENDIAN)
+        self._line = ATTRIBUTE.pack(8, _Data.LINENO | BIG_ENDIAN)
 
     def pack(self, address: bytes, prefix: int, timeout: int, line: int) -> bytes:
         return self._pack(self._ip, address, self._cidr, prefix, self._timeout, timeout, self._line, line)
@@ -311,22 +301,22 @@ _ENTRIES = {4: _Entry(1, 4), 6: _Entry(2, 16)}
 def _attributes(buffer: memoryview) -> Iterator[tuple[int, memoryview]]:
     position = 0
     while position < len(buffer):
-        if len(buffer) - position < _ATTRIBUTE.size:
+        if len(buffer) - position < ATTRIBUTE.size:
             raise MessageError("an ipset message ends within an attribute's head")
-        length, kind = _ATTRIBUTE.unpack_from(buffer, position)
-        if length < _ATTRIBUTE.size or position + length > len(buffer):
+        length, kind = ATTRIBUTE.unpack_from(buffer, position)
+        if length < ATTRIBUTE.size or position + length > len(buffer):
             raise MessageError(f"an ipset attribute gives its length as {length}, outside its message")
-        yield kind & _TYPE_MASK, buffer[position + _ATTRIBUTE.size : position + length]
+        yield kind & TYPE_MASK, buffer[position + ATTRIBUTE.size : position + length]
         position += length + (-length % 4)
 
 
-def _top(message: bytes, command: Command) -> dict[int, memoryview]:
-    if len(message) < _HEADER.size:
-        raise MessageError(f"an ipset message of only {len(message)} bytes")
-    length, kind = _HEADER.unpack_from(message)[:2]
-    if not _HEADER.size <= length <= len(message) or kind != _SUBSYSTEM | command:
+def _top(answer: bytes, command: Command) -> dict[int, memoryview]:
+    if len(answer) < HEADER.size:
+        raise MessageError(f"an ipset message of only {len(answer)} bytes")
+    length, kind = HEADER.unpack_from(answer)[:2]
+    if not HEADER.size <= length <= len(answer) or kind != _SUBSYSTEM | command:
         raise MessageError(f"no ipset {command.name} message: type {kind:#x}, length {length}")
-    return dict(_attributes(memoryview(message)[_HEADER.size : length]))
+    return dict(_attributes(memoryview(answer)[HEADER.size : length]))
 
 
 def _need(attributes: dict[int, memoryview], kind: int) -> memoryview:
@@ -344,9 +334,9 @@ def _integer(attributes: dict[int, memoryview], kind: int) -> int:
     return int.from_bytes(attributes.get(kind, b""), "big")
 
 
-def parse_head(message: bytes) -> SetHead:
+def parse_head(answer: bytes) -> SetHead:
     """Read the head of one LIST answer."""
-    top = _top(message, Command.LIST)
+    top = _top(answer, Command.LIST)
     data = dict(_attributes(_need(top, _Attr.DATA)))
     return SetHead(
         name=_name(top, _Attr.SETNAME),
@@ -360,12 +350,12 @@ def parse_head(message: bytes) -> SetHead:
     )
 
 
-def parse_listed(message: bytes) -> Listed:
+def parse_listed(answer: bytes) -> Listed:
     """Read one LIST answer with the elements in it: timeouts in seconds, ``inf`` for one without an end.
 
     An exception (``nomatch``) that somebody put into a set bans nothing and is left out.
     """
-    top = _top(message, Command.LIST)
+    top = _top(answer, Command.LIST)
     adt = top.get(_Attr.ADT, memoryview(b""))
     for layout in _LAYOUTS:
         elements = _regular(adt, *layout)
@@ -377,15 +367,15 @@ def parse_listed(message: bytes) -> Listed:
 def _layout(
     version: int, size: int, network: type[IPv4Network | IPv6Network]
 ) -> tuple[struct.Struct, tuple[bytes, ...], type[IPv4Network | IPv6Network]]:
-    head, address = _ATTRIBUTE.pack, size + 4
+    head, address = ATTRIBUTE.pack, size + 4
     fixed = (
-        head(address + 48, _Attr.DATA | _NESTED)
-        + head(address + 4, _Data.IP | _NESTED)
+        head(address + 48, _Attr.DATA | NESTED)
+        + head(address + 4, _Data.IP | NESTED)
         + head(address, 1 if version == _IPV4 else 2),
         head(5, _Data.CIDR),
-        head(8, _Data.TIMEOUT | _BIG_ENDIAN),
-        head(12, _Data.BYTES | _BIG_ENDIAN),
-        head(12, _Data.PACKETS | _BIG_ENDIAN),
+        head(8, _Data.TIMEOUT | BIG_ENDIAN),
+        head(12, _Data.BYTES | BIG_ENDIAN),
+        head(12, _Data.PACKETS | BIG_ENDIAN),
     )
     return struct.Struct(f">12s{size}s4sB3x4sI4sQ4sQ"), fixed, network
 
@@ -445,9 +435,9 @@ def _element(
 
 def refused_place(request: bytes) -> int | None:
     """Read from the request that an error repeats the refused element's place, from 0; None: not one."""
-    if len(request) < _HEADER.size:
+    if len(request) < HEADER.size:
         return None
-    for kind, payload in _attributes(memoryview(request)[_HEADER.size :]):
+    for kind, payload in _attributes(memoryview(request)[HEADER.size :]):
         if kind == _Attr.LINENO:
             line = int.from_bytes(payload, "big")
             return None if line == _NO_LINE else line - 1

@@ -14,8 +14,9 @@ First place, since a rule of somebody else's that accepts in raw would let the b
 with iptables-save and compared, and nothing is written where nothing is missing; every writing is one
 ``*raw ... COMMIT`` with only our chains in it. It works the same with iptables-nft and iptables-legacy.
 
-With iptables-nft an empty table raw with its builtin chains is left behind after removal: iptables has no
-command that deletes it, it passes everything, and deleting it by nft could take a table that others rely on.
+iptables-nft makes table raw when the first rule comes and has no command to delete it. Where there was none,
+an empty chain ``ringfence-made`` that nothing jumps to remembers it, and :func:`remove` says that the table
+may go (``nft_messages.py`` takes it away, if nothing else has come into it).
 """
 
 import os
@@ -28,6 +29,7 @@ from attrs import frozen
 from ringfence.errors import FirewallError, FirewallUnsupportedError
 
 CHAINS: Mapping[str, str] = {"PREROUTING": "ringfence-pre", "OUTPUT": "ringfence-out"}
+_MADE = "ringfence-made"
 _SIDES = {"ringfence-pre": ("src", "dst"), "ringfence-out": ("dst",)}
 _PREFIXES = {4: "iptables", 6: "ip6tables"}
 _FOLDERS = ("/usr/sbin", "/sbin")
@@ -66,15 +68,19 @@ def wanted_rules(set_name: str) -> dict[str, list[str]]:
     }
 
 
-def installing(saved: str, set_name: str) -> str:
-    """Build what makes ``saved`` (iptables-save's text of table raw) have our rules; "" if it has them."""
+def installing(saved: str, set_name: str, *, new_table: bool = False) -> str:
+    """Build what makes ``saved`` (iptables-save's text of table raw) have our rules; "" if it has them.
+
+    ``new_table``: there is no table raw yet, which is to be remembered.
+    """
     wanted = wanted_rules(set_name)
     state = _read(saved)
     if all(state.get(chain) == rules for chain, rules in wanted.items()) and all(
         _jumps(state, hook) == [0] for hook in CHAINS
     ):
         return ""
-    lines = [f":{chain} - [0:0]" for chain in wanted]  # makes the chain, or empties it
+    chains = [*wanted, _MADE] if new_table else wanted
+    lines = [f":{chain} - [0:0]" for chain in chains]  # makes the chain, or empties it
     for hook, chain in CHAINS.items():
         lines += [f"-D {hook} -j {chain}"] * len(_jumps(state, hook))
         lines += wanted[chain]
@@ -88,7 +94,7 @@ def removing(saved: str) -> str:
     lines = []
     for hook, chain in CHAINS.items():
         lines += [f"-D {hook} -j {chain}"] * len(_jumps(state, hook))
-    ours = [chain for chain in CHAINS.values() if chain in state]
+    ours = [chain for chain in (*CHAINS.values(), _MADE) if chain in state]
     lines += [f"-F {chain}" for chain in ours] + [f"-X {chain}" for chain in ours]
     return _transaction(lines) if lines else ""
 
@@ -117,14 +123,23 @@ def _jumps(state: dict[str, list[str]], hook: str) -> list[int]:
     return [place for place, rule in enumerate(state.get(hook, [])) if rule == jump]
 
 
-def install(tools: Tools, set_name: str) -> bool:
+def table_is_ours(saved: str) -> bool:
+    """Say whether table raw was made by ringfence's installation, and would let everything pass if empty."""
+    lines = saved.splitlines()
+    accepting = (any(line.startswith(f":{hook} ACCEPT ") for line in lines) for hook in CHAINS)
+    return _MADE in _read(saved) and all(accepting)
+
+
+def install(tools: Tools, set_name: str, *, new_table: bool = False) -> bool:
     """Put the rules of one family in place where something of them is missing; True if it was. Idempotent."""
-    return _restore(tools, installing(_save(tools), set_name))
+    return _restore(tools, installing(_save(tools), set_name, new_table=new_table))
 
 
 def remove(tools: Tools) -> bool:
-    """Take the rules of one family out; True if there were any. Idempotent."""
-    return _restore(tools, removing(_save(tools)))
+    """Take the rules of one family out; True if table raw was made for them and may go. Idempotent."""
+    saved = _save(tools)
+    _restore(tools, removing(saved))
+    return table_is_ours(saved)
 
 
 def _save(tools: Tools) -> str:

@@ -21,6 +21,7 @@ import os
 import socket
 import struct
 import time
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
@@ -81,33 +82,36 @@ class Conversation:
             self._socket.close()
             self._socket = None
 
-    def request(self, message: bytes) -> list[bytes]:
+    def request(self, *messages: bytes) -> list[bytes]:
         """Send one request (NLM_F_ACK or NLM_F_DUMP set) and give its answers, without the final ack.
+
+        Several messages are one batch: the last that asks for an ack ends it, or the first that fails.
 
         Raises NetlinkError for what the kernel refused, FirewallPermissionError without CAP_NET_ADMIN,
         FirewallUnsupportedError without nfnetlink, NetlinkLostError where nothing is known.
         """
         try:
-            return self._exchange(message)
+            return self._exchange(messages)
         except TimeoutError as error:
             self.close()
             raise NetlinkLostError(f"the kernel did not answer within {self._timeout:g} s") from error
         except OSError:
             self.close()
         try:
-            return self._exchange(message)
+            return self._exchange(messages)
         except OSError as error:
             self.close()
             raise NetlinkLostError(f"netlink failed twice: {error}") from error
 
-    def _exchange(self, message: bytes) -> list[bytes]:
+    def _exchange(self, messages: Sequence[bytes]) -> list[bytes]:
         if self._socket is None:
             self._socket = _connect(self._timeout)
         self._sequence = (self._sequence + 1) & 0xFFFFFFFF
+        sequence = _SEQUENCE.pack(self._sequence)
         deadline = time.monotonic() + self._timeout
         answers: list[bytes] = []
         try:
-            self._socket.send(message[:8] + _SEQUENCE.pack(self._sequence) + message[12:])
+            self._socket.send(b"".join([part for m in messages for part in (m[:8], sequence, m[12:])]))
             while not _take(self._socket.recv(_RECEIVE), self._sequence, answers):
                 if time.monotonic() > deadline:
                     raise TimeoutError
