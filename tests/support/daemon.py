@@ -1,0 +1,324 @@
+"""The daemon as a process of its own: started, spoken to, stopped and killed, as an administrator would.
+
+``Guard`` writes a configuration and waits for READY on a notification socket of its own, as systemd does;
+``ami_server`` plays the PBX beside it, in a thread, where the test itself has no event loop. Everything lies
+in the test's folder, so a guard may be stopped and started again over the same state.
+"""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Self
+
+from tests.support.amiserver import AmiServer, Script
+from tests.support.asterisk import SECRET
+from tests.support.captures import FOLDER
+
+import ringfence
+
+PATIENCE = 20.0
+"""How long a test waits for what must come at once (seconds); a busy machine is slow."""
+
+GRANTED = (
+    b"Event: SuccessfulAuth"
+    + (FOLDER / "asterisk-22" / "login.ami").read_bytes().partition(b"Event: SuccessfulAuth")[2]
+)
+"""What Asterisk says of a manager login to those who may hear it: a script plays it first, or the source
+takes itself for deaf."""
+
+Completed = subprocess.CompletedProcess[str]
+
+
+def until(true: Callable[[], object], what: str, seconds: float = PATIENCE) -> None:
+    """Wait until ``true`` gives something true; an AssertionError names ``what`` did not come."""
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, f"waited {seconds:.0f} s in vain: {what}"
+        time.sleep(0.01)
+
+
+class Guard:
+    """One daemon and its commands: ``with Guard(tmp_path, ami={"port": server.port}) as guard: …``.
+
+    Keyword settings are the configuration's tables (``rules={"guess": {"attempts": 3}}``); store and socket
+    are in ``folder``, the backend is memory, unless told otherwise. ``ami`` is short for one ``[[asterisk]]``
+    named pbx. ``prefix`` stands before every command line, such as ``["ip", "netns", "exec", NAME]``.
+    ``environ`` is added to the environment of all of them.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        prefix: Sequence[str] = (),
+        environ: Mapping[str, str] | None = None,
+        ami: Mapping[str, object] | None = None,
+        **settings: Any,  # noqa: ANN401 - whatever TOML holds
+    ) -> None:
+        self.folder = folder
+        self.config = folder / "ringfence.toml"
+        self._notified: list[str] = []
+        self._prefix = list(prefix)
+        self._log = folder / "daemon.log"
+        self._notify = folder / "notify.sock"
+        self._socket: socket.socket | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._environ = {
+            **os.environ,
+            "PYTHONPATH": str(Path(str(ringfence.__file__)).parent.parent),
+            "COLUMNS": "80",
+            **(environ or {}),
+        }
+        pbx = {"name": "pbx", "ami": {"port": 1, "secret": SECRET, **(ami or {})}}
+        self.settings: dict[str, Any] = {
+            "asterisk": [pbx],
+            "firewall": {"backend": "memory"},
+            "store": {"path": str(folder / "ringfence.db")},
+            "control": {"socket": str(folder / "control.sock")},
+            **settings,
+        }
+        self.configure()
+
+    def configure(self, **settings: Any) -> None:  # noqa: ANN401 - whatever TOML holds
+        """Write the configuration anew with these tables changed; a running daemon learns of it by SIGHUP."""
+        self.settings.update(settings)
+        self.config.write_text(toml(self.settings), "utf-8")
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            if self.running:
+                self.stop()
+        finally:
+            if self.running:
+                self.kill()
+            if self._socket is not None:
+                self._socket.close()
+                self._socket = None
+            self._notify.unlink(missing_ok=True)
+
+    def start(self, *, ready: bool = True) -> None:
+        """Start the daemon, and wait until it is READY unless told not to."""
+        if self._socket is None:
+            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+            self._socket.bind(str(self._notify))
+        self._drain()
+        self._notified.clear()
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                self._command_line("run"),
+                env=self._environ | {"NOTIFY_SOCKET": str(self._notify)},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        if ready:
+            until(lambda: self.has_said("READY=1") or not self.running, "READY")
+            if not self.has_said("READY=1"):
+                code = self.wait()
+                self.__exit__()
+                raise AssertionError(f"the daemon ended with {code} before it was ready:\n{self.log}")
+
+    @property
+    def process(self) -> subprocess.Popen[bytes]:
+        """The daemon's process, running or ended."""
+        assert self._process is not None, "the daemon was never started"
+        return self._process
+
+    @property
+    def pid(self) -> int:
+        """The daemon's process id."""
+        return self.process.pid
+
+    @property
+    def running(self) -> bool:
+        """Whether the daemon is running."""
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def log(self) -> str:
+        """What the daemon has written, over all its starts."""
+        return self._log.read_text("utf-8", "replace") if self._log.exists() else ""
+
+    def has_said(self, state: str) -> bool:
+        """Say whether systemd would have been told ``state`` since the start."""
+        return state in self.notified
+
+    @property
+    def notified(self) -> list[str]:
+        """What systemd would have been told since the start, in order."""
+        self._drain()
+        return list(self._notified)
+
+    def command(self, *arguments: str, text: str | None = None) -> Completed:
+        """Run a command of ringfence's with this configuration, and give what came of it."""
+        return subprocess.run(
+            self._command_line(*arguments),
+            env=self._environ,
+            input=text,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    def status(self) -> dict[str, Any]:
+        """Give what `status --json` says."""
+        report: dict[str, Any] = self._json("status")
+        return report
+
+    def bans(self) -> list[dict[str, Any]]:
+        """Give what `bans --json` says, daemon up or down."""
+        rows: list[dict[str, Any]] = self._json("bans")
+        return rows
+
+    def banned(self) -> set[str]:
+        """Give the addresses and networks that are banned."""
+        return {row["address"] for row in self.bans()}
+
+    def source_is(self, state: str) -> bool:
+        """Say whether every source is in that state."""
+        return {source["state"] for source in self.status()["sources"]} == {state}
+
+    def reload(self) -> None:
+        """Send SIGHUP."""
+        self.process.send_signal(signal.SIGHUP)
+
+    def wait(self) -> int:
+        """Wait for the daemon's end and give its exit code (minus the signal's number where one ended it)."""
+        return self.process.wait(PATIENCE)
+
+    def stop(self) -> int:
+        """Send SIGTERM and give the exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.wait()
+
+    def kill(self) -> None:
+        """Send SIGKILL, and wait until the daemon is gone."""
+        self.process.kill()
+        self.wait()
+
+    def _command_line(self, name: str, *arguments: str) -> list[str]:
+        return [
+            *self._prefix,
+            sys.executable,
+            "-m",
+            "ringfence",
+            name,
+            "--config",
+            str(self.config),
+            *arguments,
+        ]
+
+    def _json(self, name: str) -> Any:  # noqa: ANN401 - whatever JSON holds
+        done = self.command(name, "--json")
+        assert done.returncode == 0, f"{name} --json ended with {done.returncode}: {done.stderr}"
+        return json.loads(done.stdout)
+
+    def _drain(self) -> None:
+        with suppress(BlockingIOError):
+            while self._socket is not None:
+                self._notified += self._socket.recv(4096, socket.MSG_DONTWAIT).decode().splitlines()
+
+
+class ServedAmi:
+    """An :class:`AmiServer` at work in a thread of its own."""
+
+    def __init__(self, server: AmiServer, loop: asyncio.AbstractEventLoop) -> None:
+        self.server = server
+        self._loop = loop
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return self.server.port
+
+    def say(self, data: bytes) -> None:
+        """Send more to everyone who is logged in."""
+        asyncio.run_coroutine_threadsafe(self.server.say(data), self._loop).result(PATIENCE)
+
+    def hang_up(self) -> None:
+        """Close every connection; the server goes on listening."""
+        asyncio.run_coroutine_threadsafe(self.server.hang_up(), self._loop).result(PATIENCE)
+
+
+@contextmanager
+def ami_server(
+    script: Script | None = None, *, port: int = 0, certificate: Path | None = None
+) -> Iterator[ServedAmi]:
+    """Play a PBX's manager interface while the block runs, in the network namespace of the caller.
+
+    Without a script it grants the security class and says nothing more by itself; ``say`` adds to it.
+    """
+    script = script if script is not None else Script(play=[GRANTED])
+    started: list[ServedAmi] = []
+    failed: list[BaseException] = []
+    up, over = threading.Event(), asyncio.Event()
+
+    async def serve() -> None:
+        async with AmiServer(script, port, certificate) as server:
+            started.append(ServedAmi(server, asyncio.get_running_loop()))
+            up.set()
+            await over.wait()
+
+    def run() -> None:
+        try:
+            asyncio.run(serve())
+        except BaseException as error:  # noqa: BLE001 - raised again by the test's own thread
+            failed.append(error)
+            up.set()
+
+    thread = threading.Thread(target=run, name="ami-server")
+    thread.start()
+    up.wait(PATIENCE)
+    try:
+        if not failed:
+            yield started[0]
+    finally:
+        if started and thread.is_alive():
+            started[0]._loop.call_soon_threadsafe(over.set)
+        thread.join(PATIENCE)
+    if failed:
+        raise failed[0]
+
+
+def toml(tree: Mapping[str, object]) -> str:
+    """Write tables, lists of tables and plain values as TOML."""
+    return "\n".join(_lines(tree, "")) + "\n"
+
+
+def _lines(table: Mapping[str, object], path: str) -> Iterator[str]:
+    for key, value in table.items():
+        if not isinstance(value, Mapping) and not _is_tables(value):
+            yield f"{key} = {_value(value)}"
+    for key, value in table.items():
+        name = f"{path}.{key}".lstrip(".")
+        if isinstance(value, Mapping):
+            yield f"[{name}]"
+            yield from _lines(value, name)
+        elif _is_tables(value):
+            assert isinstance(value, list)
+            for entry in value:
+                yield f"[[{name}]]"
+                yield from _lines(entry, name)
+
+
+def _is_tables(value: object) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(entry, Mapping) for entry in value)
+
+
+def _value(value: object) -> str:
+    # What JSON writes of texts, numbers, truths and lists of them is TOML as well.
+    return json.dumps(str(value) if isinstance(value, Path) else value)
