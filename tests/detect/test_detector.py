@@ -1,0 +1,302 @@
+"""The detector, as transcripts: what came in and when, and what was made of it.
+
+A line is ``TIME ADDRESS [KIND] [untrusted] -> STANDING[; BAN]``, where the kind is a guess unless said.
+"""
+
+from ipaddress import ip_network
+
+import pytest
+from attrs import evolve
+from tests.detect.events import SENDER, attempt, event
+
+from ringfence.detect.detector import Counts, Decision, Detector, Judgement, Standing, Watched
+from ringfence.detect.networks import NetworkSet
+from ringfence.detect.rules import RULES, Rule
+from ringfence.model import Attempt, AttemptKind, EventKind, Service
+
+(GUESS,) = RULES
+PROBE = Rule("probe", "m", frozenset({AttemptKind.PROBE}), 2, 60.0, (60.0,))
+BOTH = Rule("both", "m", frozenset({AttemptKind.GUESS, AttemptKind.PROBE}), 3, 60.0, (60.0,))
+OWN = NetworkSet([ip_network("192.0.2.128/25"), ip_network("2001:db8:0:1::1/128")])
+
+
+def line_of(judgement: Judgement) -> str:
+    """Write a judgement as the right side of a line."""
+    decision = judgement.decision
+    if decision is None:
+        return str(judgement.standing)
+    return f"{judgement.standing}; {decision.rule.name} bans {decision.subject} for {len(decision.attempts)}"
+
+
+def attempt_of(words: str) -> tuple[float, Attempt]:
+    """Read the left side of a line."""
+    time, address, *rest = words.split()
+    kinds = [AttemptKind(word) for word in rest if word != "untrusted"]
+    kind = kinds[0] if kinds else AttemptKind.GUESS
+    return float(time), attempt(address, float(time), kind=kind, trusted="untrusted" not in rest)
+
+
+def play(detector: Detector, transcript: str) -> None:
+    """Judge the attempts of a transcript and compare every judgement with what it says."""
+    lines = [" ".join(line.split()) for line in transcript.strip().splitlines()]
+    played = []
+    for line in lines:
+        left, _, _ = line.partition(" -> ")
+        time, one = attempt_of(left)
+        played.append(f"{left} -> {line_of(detector.judge(one, time))}")
+    assert played == lines
+
+
+def test_the_fifth_guess_within_ten_minutes_is_a_ban() -> None:
+    """Five make a ban, of the address, with all five as evidence; the sixth begins anew."""
+    detector = Detector(RULES)
+    play(
+        detector,
+        """
+          0 192.0.2.7 -> counted
+          1 192.0.2.7 -> counted
+          2 192.0.2.8 -> counted
+          3 192.0.2.7 -> counted
+          4 192.0.2.7 -> counted
+          5 192.0.2.7 -> counted; guess bans 192.0.2.7/32 for 5
+          6 192.0.2.7 -> counted
+        """,
+    )
+    assert detector.counts == Counts(attempts=7)
+
+
+def test_a_decision_carries_its_subject_rule_and_attempts() -> None:
+    """The evidence is the attempts themselves, oldest first."""
+    detector = Detector((evolve(GUESS, attempts=2),))
+    first, second = attempt(time=1.0), attempt(time=2.0)
+    subject = ip_network("192.0.2.7/32")
+    assert detector.judge(first, 1.0) == Judgement(first, subject, Standing.COUNTED)
+    assert detector.judge(second, 2.0) == Judgement(
+        second, subject, Standing.COUNTED, Decision(subject, detector.rules[0], (first, second))
+    )
+
+
+def test_the_window_slides() -> None:
+    """An attempt counts for less than 600 s, so that four in any 600 s go on for ever."""
+    play(
+        Detector(RULES),
+        """
+            0 192.0.2.7 -> counted
+          150 192.0.2.7 -> counted
+          300 192.0.2.7 -> counted
+          450 192.0.2.7 -> counted
+          600 192.0.2.7 -> counted
+          750 192.0.2.7 -> counted
+          899 192.0.2.7 -> counted; guess bans 192.0.2.7/32 for 5
+        """,
+    )
+
+
+def test_who_is_held_is_late_and_counts_anew_afterwards() -> None:
+    """What comes from a banned subject was on its way; after the ban, or its release, nothing is left."""
+    detector = Detector((evolve(GUESS, attempts=2),))
+    play(detector, "0 192.0.2.7 -> counted")
+    detector.hold(ip_network("192.0.2.7/32"), 10.0)
+    play(
+        detector,
+        """
+          1.0  192.0.2.7 -> late
+          9.99 192.0.2.7 -> late
+          9.99 192.0.2.8 -> counted
+          10   192.0.2.7 -> counted; guess bans 192.0.2.7/32 for 2
+        """,
+    )
+    detector.hold(ip_network("192.0.2.7/32"), 100.0)
+    play(detector, "11 192.0.2.7 -> late")
+    detector.release(ip_network("192.0.2.7/32"))
+    play(detector, "12 192.0.2.7 -> counted")
+    detector.release(ip_network("192.0.2.7/32"))
+    play(detector, "13 192.0.2.7 -> counted")
+    assert detector.counts == Counts(attempts=8, late=3)
+
+
+def test_purging_drops_those_whose_time_is_over() -> None:
+    """The held do not grow for ever, and whose time is not over stays held."""
+    detector = Detector(RULES)
+    detector.hold(ip_network("192.0.2.7/32"), 10.0)
+    detector.hold(ip_network("192.0.2.8/32"), 20.0)
+    detector.purge(10.0)
+    assert list(detector._held) == [ip_network("192.0.2.8/32")]
+    play(detector, "10 192.0.2.8 -> late")
+
+
+def test_those_never_banned_are_not_counted() -> None:
+    """Own networks and friends are judged first, held or not."""
+    detector = Detector((evolve(GUESS, attempts=1),), OWN)
+    detector.hold(ip_network("192.0.2.128/32"), 10.0)
+    play(
+        detector,
+        """
+          0 192.0.2.127   -> counted; guess bans 192.0.2.127/32 for 1
+          0 192.0.2.128   -> never banned
+          0 192.0.2.255   untrusted -> never banned
+          0 2001:db8:0:1::1 -> never banned
+        """,
+    )
+    assert detector.counts == Counts(attempts=4, never_banned=3)
+
+
+def test_a_change_of_those_never_banned_holds_from_then_on() -> None:
+    """The set may be replaced while the detector runs."""
+    detector = Detector((evolve(GUESS, attempts=1),))
+    detector.never = OWN
+    play(detector, "0 192.0.2.200 -> never banned")
+    detector.never = NetworkSet()
+    play(detector, "1 192.0.2.200 -> counted; guess bans 192.0.2.200/32 for 1")
+
+
+def test_the_subject_of_ipv6_is_its_64_except_beside_an_own_address() -> None:
+    """A /64 is one host's; where an address of ours lives in it, each address stands for itself."""
+    play(
+        Detector((evolve(GUESS, attempts=3),), OWN),
+        """
+          0 2001:db8::1      -> counted
+          0 2001:db8::2      -> counted
+          0 2001:db8:0:1::2  -> counted
+          0 2001:db8:0:1::3  -> counted
+          0 2001:db8:0:1::2  -> counted
+          0 2001:db8::ffff:ffff:ffff:ffff -> counted; guess bans 2001:db8::/64 for 3
+          0 2001:db8:0:1::2  -> counted; guess bans 2001:db8:0:1::2/128 for 3
+        """,
+    )
+
+
+def test_what_may_be_a_strangers_is_withheld() -> None:
+    """Untrusted attempts are listed apart, ban nobody, and lend nothing to trusted ones."""
+    detector = Detector((evolve(GUESS, attempts=2),))
+    play(
+        detector,
+        """
+          0 192.0.2.7 untrusted -> withheld
+          1 192.0.2.7 untrusted -> withheld
+          2 192.0.2.7 untrusted -> withheld
+          3 192.0.2.7           -> counted
+        """,
+    )
+    subject = ip_network("192.0.2.7/32")
+    assert detector.watched(4.0) == [
+        Watched(subject, "guess", 2, Standing.COUNTED, (attempt(time=3.0),)),
+        Watched(
+            subject,
+            "guess",
+            2,
+            Standing.WITHHELD,
+            (attempt(time=1.0, trusted=False), attempt(time=2.0, trusted=False)),
+        ),
+    ]
+    play(detector, "4 192.0.2.7 -> counted; guess bans 192.0.2.7/32 for 2")
+    assert detector.watched(4.0) == []
+    assert detector.counts == Counts(attempts=5, withheld=3)
+
+
+def test_guess_counts_neither_probes_nor_the_manager() -> None:
+    """Each rule counts its own kinds; what no rule counts is said to be so, trusted or not."""
+    detector = Detector((evolve(GUESS, attempts=1),))
+    play(
+        detector,
+        """
+          0 192.0.2.7 probe             -> no rule
+          0 192.0.2.7 probe untrusted   -> no rule
+          0 192.0.2.7 manager           -> no rule
+          0 192.0.2.7 guess             -> counted; guess bans 192.0.2.7/32 for 1
+        """,
+    )
+    assert detector.counts == Counts(attempts=4)
+
+
+def test_the_first_rule_that_is_full_decides_and_all_begin_anew() -> None:
+    """An attempt counts under every rule of its kind, and one ban ends the counting of all."""
+    play(
+        Detector((PROBE, BOTH)),
+        """
+          0 192.0.2.7       -> counted
+          1 192.0.2.7 probe -> counted
+          2 192.0.2.7 probe -> counted; probe bans 192.0.2.7/32 for 2
+          3 192.0.2.7       -> counted
+          4 192.0.2.7       -> counted
+          5 192.0.2.7 probe -> counted; both bans 192.0.2.7/32 for 3
+        """,
+    )
+
+
+def test_configuring_keeps_what_unchanged_rules_have_counted() -> None:
+    """A new length of ban keeps the counts, a new threshold or window begins anew."""
+    detector = Detector((evolve(GUESS, attempts=2), PROBE))
+    play(detector, "0 192.0.2.7 -> counted")
+    play(detector, "0 192.0.2.7 probe -> counted")
+    detector.configure((evolve(GUESS, attempts=2, ban=(1.0,)), evolve(PROBE, window=61.0)), frozenset())
+    play(detector, "1 192.0.2.7 probe -> counted")
+    play(detector, "1 192.0.2.7 -> counted; guess bans 192.0.2.7/32 for 2")
+    play(detector, "2 192.0.2.7 -> counted")
+    detector.configure((evolve(GUESS, attempts=3),), frozenset())
+    play(detector, "3 192.0.2.7 -> counted")
+    play(detector, "4 192.0.2.7 -> counted")
+    play(detector, "5 192.0.2.7 -> counted; guess bans 192.0.2.7/32 for 3")
+    detector.configure((), frozenset())
+    play(detector, "6 192.0.2.7 -> no rule")
+
+
+def test_events_become_judgements_where_they_tell_of_an_attempt() -> None:
+    """The fold stands before the rules: a challenge alone is nothing, a failure is one attempt."""
+    detector = Detector(RULES)
+    assert detector.observe(event(EventKind.CHALLENGE_SENT), 0.0) is None
+    judgement = detector.observe(event(EventKind.CHALLENGE_RESPONSE_FAILED), 0.0)
+    assert judgement is not None
+    assert (judgement.attempt.address, judgement.standing) == (attempt().address, Standing.COUNTED)
+
+
+@pytest.mark.parametrize(
+    ("trusting", "standing"), [(frozenset({"pbx"}), Standing.COUNTED), (frozenset(), Standing.WITHHELD)]
+)
+def test_chan_sip_counts_where_it_is_trusted(trusting: frozenset[str], standing: Standing) -> None:
+    """``trust_chan_sip`` decides, at the start and when configured anew."""
+    failed = event(EventKind.INVALID_PASSWORD, service=Service.SIP)
+    detector, other = Detector(RULES, trust_chan_sip=trusting), Detector(RULES)
+    other.configure(RULES, trusting)
+    for one in (detector, other):
+        judgement = one.observe(failed, 0.0)
+        assert judgement is not None
+        assert judgement.standing is standing
+
+
+def test_what_is_forgotten_for_want_of_room_is_counted() -> None:
+    """Subjects of the windows and keys of the fold, in one number."""
+    detector = Detector(RULES, max_subjects=2)
+    for number in range(5):
+        detector.judge(attempt(f"192.0.2.{number}"), 0.0)
+    assert detector.evicted == 3
+    for number in range(1025):
+        detector.observe(event(EventKind.CHALLENGE_SENT, session=b"%d" % number), 0.0)
+    assert detector.evicted == 4
+
+
+def test_the_watched_are_those_with_the_most_attempts() -> None:
+    """At most as many as asked for, most attempts first, none whose time is over."""
+    detector = Detector(RULES)
+    for number in range(30):
+        for _ in range(1 + (number < 2)):
+            detector.judge(attempt(f"192.0.2.{number}"), float(number))
+    watched = detector.watched(30.0, most=3)
+    assert [(str(one.subject), len(one.attempts)) for one in watched] == [
+        ("192.0.2.0/32", 2),
+        ("192.0.2.1/32", 2),
+        ("192.0.2.29/32", 1),
+    ]
+    assert len(detector.watched(30.0)) == 20
+    assert detector.watched(1000.0) == []
+
+
+def test_a_subject_can_be_forgotten() -> None:
+    """Forgetting begins anew in all windows, and does not release a hold."""
+    detector = Detector((evolve(GUESS, attempts=2),))
+    play(detector, f"0 {SENDER} -> counted")
+    detector.forget(ip_network(SENDER))
+    play(detector, f"0 {SENDER} -> counted")
+    detector.hold(ip_network(SENDER), 1.0)
+    detector.forget(ip_network(SENDER))
+    play(detector, f"0 {SENDER} -> late")

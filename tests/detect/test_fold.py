@@ -1,0 +1,537 @@
+"""The fold: as many attempts as were made, of whoever made them, from the recordings and in general."""
+
+import random
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from ipaddress import ip_address
+
+import pytest
+from attrs import evolve
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.detect.events import PBX, event
+from tests.support.captures import FORGED, Capture, captures
+
+from ringfence.detect.fold import Fold, Role, proof_of, role_of
+from ringfence.model import (
+    Address,
+    Attempt,
+    AttemptKind,
+    EventKind,
+    Proof,
+    SecurityEvent,
+    Service,
+    SourceId,
+    Transport,
+)
+from ringfence.parse.ami import AmiDecoder
+
+# What a byte that is not UTF-8 silences on AMI; only logs and the wire can tell of it.
+SILENT = {"call-id-not-utf8", "nonce-not-utf8", "esc-and-not-utf8"}
+# A Via `maddr` makes chan_sip name a stranger on AMI.
+AIMED = {"chan-sip-via-maddr-forges-address", "cs-invite-maddr", "cs-guest-invite-maddr"}
+# Recordings of which no number of attempts is claimed: what the fold makes of them today.
+SHAPES = {
+    "cs-unanswered": 0,
+    "cs-known-misdial": 0,
+    "cs-register-nonexist-peer-mismatch": 2,
+    "cs-options": 0,
+    "cs-esc-forges-notice": 3,
+    "cs-esc-m": 4,
+    "cs-nul": 0,
+    "cs-not-utf8": 0,
+    "unanswered-one-call-id": 4,
+    "from-forms": 25,
+    "callid-forms": 7,
+    "other-methods": 9,
+    "known-probe": 0,
+    "stale-or-wrong-realm": 2,
+    "esc-no-m": 2,
+    "esc-callid-tail": 1,
+    "retransmitted-probe": 2,
+    "mixed-probe-then-known-guess": 2,
+}
+
+
+def whole(stream: bytes) -> list[bytes]:
+    """Give a stream as one piece."""
+    return [stream]
+
+
+def bytewise(stream: bytes) -> list[bytes]:
+    """Give a stream byte by byte."""
+    return [bytes([byte]) for byte in stream]
+
+
+def split(stream: bytes) -> list[bytes]:
+    """Give a stream in pieces of random lengths, the same ones each time."""
+    chance = random.Random(len(stream))  # noqa: S311 - no secret
+    pieces = []
+    while stream:
+        size = chance.randint(1, 700)
+        pieces.append(stream[:size])
+        stream = stream[size:]
+    return pieces
+
+
+def fed(fold: Fold, events: Iterable[SecurityEvent]) -> list[Attempt]:
+    """Feed events that arrive when they happen."""
+    return [attempt for one in events if (attempt := fold.feed(one, one.time)) is not None]
+
+
+def replayed(capture: Capture, cut: Callable[[bytes], Sequence[bytes]], fold: Fold) -> list[Attempt]:
+    """Give the attempts that a recording of AMI tells of."""
+    decoder = AmiDecoder(PBX)
+    heard = decoder.feed(b"Asterisk Call Manager/11.0.0\r\n", 0.0)
+    for piece in cut(capture.ami.read_bytes()):
+        heard += decoder.feed(piece, 0.0)
+    heard += decoder.tick(1.0)
+    return fed(fold, [one for one in heard if isinstance(one, SecurityEvent)])
+
+
+def named(names: Iterable[str]) -> list[Capture]:
+    """Give recordings by name."""
+    wanted = set(names)
+    return [capture for capture in captures() if capture.name in wanted]
+
+
+def expected_attempts(capture: Capture) -> int:
+    """Say how many attempts AMI alone tells of."""
+    if capture.name in SILENT:
+        return 0
+    return SHAPES[capture.name] if capture.attempts is None else capture.attempts
+
+
+@pytest.mark.parametrize("cut", [whole, bytewise, split])
+@pytest.mark.parametrize("capture", captures(), ids=str)
+def test_each_recording_gives_the_attempts_made_and_blames_their_source(
+    capture: Capture, cut: Callable[[bytes], Sequence[bytes]]
+) -> None:
+    """From AMI alone, however it is cut: exactly as many attempts as were made, all of their source."""
+    blamed = FORGED if capture.name in AIMED else capture.source
+    expected = expected_attempts(capture)
+    attempts = replayed(capture, cut, Fold())
+    assert Counter(attempt.address for attempt in attempts) == Counter({blamed: expected})
+
+
+def test_the_lists_of_recordings_are_complete() -> None:
+    """No recording without a number is left out, and none that is listed is missing."""
+    assert set(SHAPES) == {capture.name for capture in captures() if capture.attempts is None}
+    assert {*SILENT, *AIMED} <= {capture.name for capture in captures()}
+
+
+@pytest.mark.parametrize("capture", [c for c in captures() if c.group.endswith("16")], ids=str)
+def test_chan_sip_is_claimed_and_untrusted_unless_the_administrator_says_so(capture: Capture) -> None:
+    """Every attempt under chan_sip may name a stranger; ``trust_chan_sip`` changes that and nothing else."""
+    plain = replayed(capture, whole, Fold())
+    for attempt in plain:
+        chan_sip = attempt.service is Service.SIP
+        assert (attempt.proof, attempt.trusted) == (Proof.CLAIMED, not chan_sip)
+    assert [evolve(a, trusted=True) for a in plain] == replayed(capture, whole, Fold(frozenset({"pbx"})))
+    assert plain == replayed(capture, whole, Fold(frozenset({"another"})))
+
+
+def test_the_fifth_attempt_is_known_early() -> None:
+    """An unknown account at the first event of each probe, a known one at each failure."""
+    unknown = [EventKind.INVALID_ACCOUNT_ID, EventKind.CHALLENGE_SENT]
+    known = [EventKind.CHALLENGE_SENT, EventKind.CHALLENGE_RESPONSE_FAILED]
+    for kinds, counted in ((unknown, [True, False]), (known, [False, True])):
+        fold = Fold()
+        for number in range(5):
+            events = [event(kind, session=b"%d" % number) for kind in kinds]
+            assert [fold.feed(one, 0.0) is not None for one in events] == counted
+
+
+def test_an_attempt_says_what_the_event_said() -> None:
+    """An attempt carries the event's own values, its account cut short."""
+    told = event(
+        EventKind.CHALLENGE_RESPONSE_FAILED, 7.5, transport=Transport.TLS, account="x" * 1000, tampered=True
+    )
+    assert Fold().feed(told, 100.0) == Attempt(
+        asterisk="pbx",
+        address=ip_address("192.0.2.7"),
+        kind=AttemptKind.GUESS,
+        proof=Proof.HANDSHAKE,
+        service=Service.PJSIP,
+        transport=Transport.TLS,
+        account="x" * 128,
+        event=EventKind.CHALLENGE_RESPONSE_FAILED,
+        time=7.5,
+        trusted=True,
+        tampered=True,
+    )
+
+
+@pytest.mark.parametrize(
+    ("service", "transport", "proof"),
+    [
+        (Service.PJSIP, Transport.UDP, Proof.CLAIMED),
+        (Service.PJSIP, Transport.UNKNOWN, Proof.CLAIMED),
+        (Service.PJSIP, Transport.TCP, Proof.HANDSHAKE),
+        (Service.PJSIP, Transport.TLS, Proof.HANDSHAKE),
+        (Service.PJSIP, Transport.WS, Proof.HANDSHAKE),
+        (Service.PJSIP, Transport.WSS, Proof.HANDSHAKE),
+        (Service.SIP, Transport.TCP, Proof.CLAIMED),
+        (Service.SIP, Transport.TLS, Proof.CLAIMED),
+        (Service.SIP, Transport.UDP, Proof.CLAIMED),
+        (Service.AMI, Transport.TCP, Proof.HANDSHAKE),
+    ],
+)
+def test_a_handshake_proves_an_address_except_under_chan_sip(
+    service: Service, transport: Transport, proof: Proof
+) -> None:
+    """PJSIP over anything but UDP, and AMI, know whom they speak to."""
+    told = event(EventKind.INVALID_PASSWORD, service=service, transport=transport)
+    assert proof_of(told) is proof
+
+
+OPENER, CHALLENGE, FAILED, HALF, PROBE, SUCCESS = (
+    Role.OPENER,
+    Role.CHALLENGE,
+    Role.FAILED,
+    Role.HALF,
+    Role.PROBE,
+    Role.SUCCESS,
+)
+TABLE: dict[tuple[Service, EventKind, str], Role] = {
+    (Service.PJSIP, EventKind.INVALID_ACCOUNT_ID, ""): OPENER,
+    (Service.PJSIP, EventKind.FAILED_ACL, "not_match_endpoint_acl"): OPENER,
+    (Service.PJSIP, EventKind.FAILED_ACL, "not_match_endpoint_contact_acl"): OPENER,
+    (Service.PJSIP, EventKind.CHALLENGE_SENT, ""): CHALLENGE,
+    (Service.PJSIP, EventKind.CHALLENGE_RESPONSE_FAILED, ""): FAILED,
+    (Service.SIP, EventKind.CHALLENGE_SENT, ""): CHALLENGE,
+    (Service.SIP, EventKind.INVALID_PASSWORD, ""): FAILED,
+    (Service.SIP, EventKind.CHALLENGE_RESPONSE_FAILED, ""): FAILED,
+    (Service.SIP, EventKind.INVALID_ACCOUNT_ID, ""): FAILED,
+    (Service.SIP, EventKind.INVALID_TRANSPORT, ""): FAILED,
+    (Service.SIP, EventKind.FAILED_ACL, "domain_must_match"): FAILED,
+    (Service.SIP, EventKind.FAILED_ACL, "peer_not_dynamic"): FAILED,
+    (Service.SIP, EventKind.FAILED_ACL, "device_must_match_acl"): HALF,
+    (Service.SIP, EventKind.FAILED_ACL, "no_extension_match"): PROBE,
+    (Service.AMI, EventKind.INVALID_ACCOUNT_ID, ""): FAILED,
+    (Service.AMI, EventKind.INVALID_PASSWORD, ""): FAILED,
+    (Service.AMI, EventKind.CHALLENGE_RESPONSE_FAILED, ""): FAILED,
+    (Service.AMI, EventKind.FAILED_ACL, ""): FAILED,
+    (Service.PJSIP, EventKind.SUCCESSFUL_AUTH, ""): SUCCESS,
+    (Service.SIP, EventKind.SUCCESSFUL_AUTH, ""): SUCCESS,
+    (Service.AMI, EventKind.SUCCESSFUL_AUTH, ""): SUCCESS,
+}
+ACLS = {acl for _, _, acl in TABLE} | {"registrar_invalid_contacts_provided"}
+
+
+@pytest.mark.parametrize("service", Service)
+@pytest.mark.parametrize("kind", EventKind)
+def test_every_event_has_the_part_that_the_table_gives_it(service: Service, kind: EventKind) -> None:
+    """What the table does not name has no part in an attempt, and a tampered success is none."""
+    for acl in ACLS if kind is EventKind.FAILED_ACL else {""}:
+        told = event(kind, service=service, acl_name=acl)
+        role = TABLE.get((service, kind, acl), Role.NONE)
+        assert role_of(told) is role
+        assert role_of(evolve(told, tampered=True)) is (Role.NONE if role is SUCCESS else role)
+
+
+def told(roles: Sequence[Role]) -> int:
+    """Say how many attempts one key tells of: the table of the fold's first lines, word for word."""
+    half, owed, n = False, 0, 0
+    for role in roles:
+        if role is OPENER:
+            if half:
+                n += 1
+                owed += 1
+            half = True
+        elif role is CHALLENGE:
+            if half:
+                half = False
+                n += 1
+                owed += 1
+        elif role in (FAILED, PROBE):
+            half = False
+            if owed:
+                owed -= 1
+            else:
+                n += 1
+    halves = sum(role is HALF for role in roles)
+    return n + (1 if half and owed == 0 else 0) + -(-halves // 2)
+
+
+class NaiveFold:
+    """Keeps all that each key ever heard, and counts it anew each time."""
+
+    def __init__(self) -> None:
+        self.heard: dict[tuple[SourceId, Service, Address, bytes], list[Role]] = {}
+        self.most: Counter[tuple[SourceId, Service, Address, bytes]] = Counter()
+        self.seen: dict[tuple[SourceId, Service, Address, bytes], float] = {}
+
+    def feed(self, one: SecurityEvent) -> bool:
+        """Say whether the event tells of an attempt."""
+        key = (one.source, one.service, one.remote.address, one.session)
+        role = TABLE.get((one.service, one.kind, one.acl_name), Role.NONE)
+        if role is Role.NONE or (role is SUCCESS and one.tampered):
+            return False
+        if role is SUCCESS or one.time - self.seen.get(key, one.time) > 32.0:
+            self.heard.pop(key, None)
+            self.most.pop(key, None)
+        if role is SUCCESS:
+            self.seen.pop(key, None)
+            return False
+        self.seen[key] = one.time
+        roles = self.heard.setdefault(key, [])
+        if role is PROBE and CHALLENGE in roles:
+            return False
+        roles.append(role)
+        before = self.most[key]
+        self.most[key] = max(before, told(roles))
+        return self.most[key] > before
+
+
+MEANINGS = st.sampled_from([*TABLE, (Service.PJSIP, EventKind.SESSION_LIMIT, "")])
+STEPS = st.tuples(
+    MEANINGS,
+    st.sampled_from(["192.0.2.7", "192.0.2.8", "2001:db8::7"]),
+    st.sampled_from([b"1", b"2", b"x" * 65]),
+    st.sampled_from([PBX, SourceId("pbx", "log"), SourceId("branch", "ami")]),
+    st.sampled_from([0.0, 0.0, 0.25, 31.0, 33.0, 70.0]),
+    st.booleans(),
+)
+
+
+@given(st.lists(STEPS, max_size=60))
+@settings(max_examples=400)
+def test_the_fold_is_the_table(
+    steps: list[tuple[tuple[Service, EventKind, str], str, bytes, SourceId, float, bool]],
+) -> None:
+    """On any events of any sources, addresses and sessions, the fold gives what the table says."""
+    fold, naive, now = Fold(), NaiveFold(), 0.0
+    for (service, kind, acl), address, session, source, wait, tampered in steps:
+        now += wait
+        one = event(
+            kind,
+            now,
+            service=service,
+            acl_name=acl,
+            address=address,
+            session=session,
+            source=source,
+            tampered=tampered,
+        )
+        assert (fold.feed(one, now) is not None) == naive.feed(one)
+
+
+# What one or two requests at a time leave in one session: each opener is finished by its own answer.
+BLOCKS = st.sampled_from(
+    [
+        [EventKind.INVALID_ACCOUNT_ID, EventKind.CHALLENGE_SENT],
+        [EventKind.INVALID_ACCOUNT_ID, EventKind.CHALLENGE_RESPONSE_FAILED],
+        [EventKind.CHALLENGE_SENT],
+        [EventKind.CHALLENGE_RESPONSE_FAILED],
+        [EventKind.INVALID_ACCOUNT_ID] * 2 + [EventKind.CHALLENGE_SENT] * 2,
+        [EventKind.INVALID_ACCOUNT_ID] * 2 + [EventKind.CHALLENGE_RESPONSE_FAILED] * 2,
+    ]
+)
+SENDERS = st.tuples(
+    st.sampled_from(["192.0.2.7", "192.0.2.8", "192.0.2.9"]), st.sampled_from([b"1", b"2", b"3"])
+)
+
+
+@given(st.lists(st.tuples(BLOCKS, SENDERS), max_size=60), st.integers(1, 4), st.integers(1, 2))
+@settings(max_examples=400)
+def test_forgetting_early_counts_too_much_and_never_too_little(
+    blocks: list[tuple[list[EventKind], tuple[str, bytes]]], keys: int, of_address: int
+) -> None:
+    """A fold with little room gives each address at least the attempts that one with enough room gives."""
+    small, large = Fold(max_keys=keys, max_keys_of_address=of_address), Fold()
+    counted: Counter[str] = Counter()
+    for kinds, (address, session) in blocks:
+        for kind in kinds:
+            one = event(kind, address=address, session=session)
+            counted[address] += (small.feed(one, 0.0) is not None) - (large.feed(one, 0.0) is not None)
+        assert len(small) <= keys
+        assert counted[address] >= 0
+    assert large.evicted == 0
+
+
+def test_memory_is_bounded_per_address_and_in_total() -> None:
+    """However many sessions and addresses there are, no more keys are kept, and what went is counted."""
+    fold = Fold(max_keys=100, max_keys_of_address=10)
+    for number in range(50):
+        fold.feed(event(EventKind.CHALLENGE_SENT, session=b"%d" % number), 0.0)
+    assert (len(fold), fold.evicted) == (10, 40)
+    for number in range(200):
+        fold.feed(event(EventKind.CHALLENGE_SENT, address=f"198.51.100.{number}"), 0.0)
+    assert (len(fold), fold.evicted, len(fold._addresses)) == (100, 150, 100)
+    assert len(fold) == sum(len(of_address.keys) for of_address in fold._addresses.values())
+
+
+def test_one_address_cannot_push_out_the_others() -> None:
+    """Who opens session after session loses his own keys, not those of others."""
+    fold = Fold(max_keys_of_address=10)
+    fold.feed(event(EventKind.INVALID_ACCOUNT_ID, address="198.51.100.1"), 0.0)
+    for number in range(1000):
+        fold.feed(event(EventKind.INVALID_ACCOUNT_ID, session=b"%d" % number), 0.0)
+    assert fold.feed(event(EventKind.CHALLENGE_SENT, address="198.51.100.1"), 0.0) is None
+    assert fold.feed(event(EventKind.INVALID_ACCOUNT_ID, address="198.51.100.1"), 0.0) is None
+
+
+def test_what_is_silent_for_64_seconds_is_dropped() -> None:
+    """Keys go by the arrival of their address' last event, so that an idle fold holds nothing."""
+    fold = Fold()
+    fold.feed(event(EventKind.CHALLENGE_SENT, session=b"1"), 0.0)
+    fold.feed(event(EventKind.CHALLENGE_SENT, session=b"2"), 60.0)
+    fold.feed(event(EventKind.CHALLENGE_SENT, address="198.51.100.1"), 124.0)
+    assert len(fold) == 3
+    fold.feed(event(EventKind.CHALLENGE_SENT, address="198.51.100.1"), 124.1)
+    assert (len(fold), fold.evicted) == (1, 0)
+
+
+def test_a_long_session_takes_no_more_room_than_a_short_one() -> None:
+    """A Call-ID of 64 KiB is kept as a digest, and is still one of its own."""
+    fold = Fold()
+    opener, challenge = EventKind.INVALID_ACCOUNT_ID, EventKind.CHALLENGE_SENT
+    for session in (b"x" * 65536 + b"1", b"x" * 65536 + b"2", b"x" * 64, b"x" * 65):
+        assert fold.feed(event(opener, session=session), 0.0) is not None
+        assert fold.feed(event(challenge, session=session), 0.0) is None
+    (of_address,) = fold._addresses.values()
+    assert sorted(len(session) for _, _, session in of_address.keys) == [64, 65, 65, 65]
+
+
+def test_two_asterisks_share_nothing() -> None:
+    """One Call-ID used against two PBXs, or told by two sources, is counted for each."""
+    sources = [PBX, SourceId("branch", "ami"), SourceId("pbx", "log")]
+    events = [event(EventKind.CHALLENGE_RESPONSE_FAILED, source=source) for source in sources]
+    events += [event(EventKind.CHALLENGE_RESPONSE_FAILED, service=Service.SIP)]
+    assert [attempt.asterisk for attempt in fed(Fold(), events)] == ["pbx", "branch", "pbx", "pbx"]
+
+
+def test_the_port_does_not_make_a_session() -> None:
+    """One Call-ID from many ports is one session."""
+    events = [event(EventKind.INVALID_ACCOUNT_ID, port=5062), event(EventKind.CHALLENGE_SENT, port=5063)]
+    assert len(fed(Fold(), events)) == 1
+
+
+def test_a_success_closes_its_session_and_a_tampered_one_does_not() -> None:
+    """After a success the session begins anew; what only looks like one changes nothing."""
+    opener, success = event(EventKind.INVALID_ACCOUNT_ID), event(EventKind.SUCCESSFUL_AUTH)
+    fold = Fold()
+    assert len(fed(fold, [opener, evolve(success, tampered=True), opener])) == 1
+    assert len(fed(fold, [success, opener])) == 1
+    assert fed(fold, [success, success, evolve(success, session=b"other")]) == []
+    assert (len(fold), len(fold._addresses)) == (0, 0)
+
+
+def failure(time: float, **changes: object) -> SecurityEvent:
+    """Give a failed response over UDP with a challenge and a response."""
+    one = event(EventKind.CHALLENGE_RESPONSE_FAILED, time, challenge=b"C", response=b"R")
+    return evolve(one, **changes)  # type: ignore[arg-type]  # values by name
+
+
+@pytest.mark.parametrize(
+    ("second", "attempts"),
+    [
+        (failure(0.3), 1),
+        (failure(32.0), 1),
+        (failure(0.0), 2),
+        (failure(0.29), 2),
+        (failure(32.01), 2),
+        (failure(-1.0), 2),
+        (failure(1.0, response=b"S"), 2),
+        (failure(1.0, challenge=b"D"), 2),
+        (failure(1.0, session=b"other"), 2),
+        (failure(1.0, source=SourceId("branch", "ami")), 2),
+        (failure(1.0, service=Service.SIP), 2),
+    ],
+)
+def test_a_repetition_is_forgiven_only_as_far_as_a_retransmission_goes(
+    second: SecurityEvent, attempts: int
+) -> None:
+    """The same challenge and response in the same session, 0.3 to 32 s later by the source's time."""
+    assert len(fed(Fold(), [failure(0.0), second])) == attempts
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"challenge": b""},
+        {"response": b""},
+        {"remote": event(EventKind.CHALLENGE_SENT, transport=Transport.TCP).remote},
+    ],
+)
+def test_nothing_is_forgiven_over_tcp_or_where_nothing_tells_apart(changes: dict[str, object]) -> None:
+    """Over TCP nothing is sent twice, and an empty challenge or response proves nothing."""
+    assert len(fed(Fold(), [failure(0.0, **changes), failure(1.0, **changes)])) == 2
+
+
+def test_one_repetition_is_forgiven_in_ten_minutes() -> None:
+    """The second identical repetition counts, and so do those of another session, until 600 s are over."""
+    sessions = [b"1", b"1", b"1", b"2", b"2"]
+    events = [failure(float(at), session=session) for at, session in enumerate(sessions)]
+    fold = Fold()
+    assert [attempt.time for attempt in fed(fold, events)] == [0.0, 2.0, 3.0, 4.0]
+    assert [a.time for a in fed(fold, [failure(600.0), failure(601.0)])] == [600.0, 601.0]
+    assert [a.time for a in fed(fold, [failure(602.0)])] == []
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "attempts"),
+    [
+        ("192.0.2.7", "192.0.2.8", 2),
+        ("2001:db8::1", "2001:db8:0:1::1", 2),
+        ("2001:db8::1", "2001:db8::2", 3),
+    ],
+)
+def test_what_is_forgiven_is_counted_by_sender(first: str, second: str, attempts: int) -> None:
+    """Each IPv4 address is forgiven one, and all of a /64 together are, since a host owns its /64."""
+    fold = Fold()
+    events = [
+        event(EventKind.CHALLENGE_RESPONSE_FAILED, at, address=address, challenge=b"C", response=b"R")
+        for address in (first, second)
+        for at in (0.0, 1.0)
+    ]
+    assert len(fed(fold, events)) == attempts
+
+
+def test_a_repetition_that_would_not_count_uses_nothing_up() -> None:
+    """A failure that is owed is no new attempt anyway; the one repetition is still to be forgiven."""
+    opener, challenge = EventKind.INVALID_ACCOUNT_ID, EventKind.CHALLENGE_SENT
+    events = [
+        event(opener),
+        event(challenge),
+        event(opener),
+        event(challenge),
+        failure(1.0),
+        failure(2.0),
+        failure(3.0),
+        failure(4.0),
+    ]
+    assert [attempt.time for attempt in fed(Fold(), events)] == [0.0, 0.0, 4.0]
+
+
+def test_when_the_forgiven_are_too_many_nothing_is_forgiven(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full table of the forgiven counts too much, never too little, until there is room again."""
+    monkeypatch.setattr("ringfence.detect.fold._MAX_FORGIVEN", 1)
+    fold = Fold()
+    other = event(EventKind.CHALLENGE_SENT, address="198.51.100.1").remote
+    assert len(fed(fold, [failure(0.0), failure(1.0)])) == 1
+    assert len(fed(fold, [failure(2.0, remote=other), failure(3.0, remote=other)])) == 2
+    assert len(fed(fold, [failure(700.0, remote=other), failure(701.0, remote=other)])) == 1
+
+
+def test_two_events_of_a_peers_acl_are_one_attempt() -> None:
+    """chan_sip checks a peer's ACL twice a request: one, two events are one attempt, three are two."""
+    half = event(EventKind.FAILED_ACL, service=Service.SIP, acl_name="device_must_match_acl")
+    fold = Fold()
+    assert [fold.feed(half, 0.0) is not None for _ in range(5)] == [True, False, True, False, True]
+
+
+def test_a_call_to_nowhere_is_a_probe_unless_the_caller_was_challenged() -> None:
+    """Who passed a challenge has an account and misdialled; a guest who calls nowhere probes."""
+    misdial = event(EventKind.FAILED_ACL, service=Service.SIP, acl_name="no_extension_match")
+    challenged = event(EventKind.CHALLENGE_SENT, service=Service.SIP)
+    assert [attempt.kind for attempt in fed(Fold(), [misdial, misdial])] == [AttemptKind.PROBE] * 2
+    assert fed(Fold(), [challenged, misdial]) == []
+
+
+def test_a_failed_login_at_the_manager_is_of_its_own_kind() -> None:
+    """What fails under Service AMI is no guess of a phone's password."""
+    login = event(EventKind.INVALID_PASSWORD, service=Service.AMI, transport=Transport.TCP)
+    (attempt,) = fed(Fold(), [login])
+    assert (attempt.kind, attempt.proof, attempt.trusted) == (AttemptKind.MANAGER, Proof.HANDSHAKE, True)

@@ -1,0 +1,52 @@
+"""The rules as they are delivered."""
+
+import pytest
+
+from ringfence.detect.rules import DAY, HOUR, MINUTE, RETURN_WITHIN, RULES, Rule
+from ringfence.model import AttemptKind
+
+(GUESS,) = RULES
+
+
+def test_guess_is_five_in_ten_minutes() -> None:
+    """The delivered rule counts guesses only: no misdialling, no manager's logins."""
+    expected = Rule(
+        name="guess",
+        meaning="somebody tries passwords or accounts",
+        counts=frozenset({AttemptKind.GUESS}),
+        attempts=5,
+        window=10 * MINUTE,
+        ban=(HOUR, 6 * HOUR, DAY, 7 * DAY),
+    )
+    assert expected == GUESS
+
+
+@pytest.mark.parametrize(
+    ("before", "length"), [(0, HOUR), (1, 6 * HOUR), (2, DAY), (3, 7 * DAY), (4, 7 * DAY), (1000, 7 * DAY)]
+)
+def test_bans_grow_longer_on_return(before: int, length: float) -> None:
+    """Each ban within the time of return is the next longer one, and the last length stays."""
+    assert GUESS.ban_for(before) == length
+
+
+def test_a_rule_with_one_length_keeps_it() -> None:
+    """With a single length every ban is of that length."""
+    rule = Rule("r", "m", frozenset(), 1, 1.0, (HOUR,))
+    assert [rule.ban_for(before) for before in (0, 1, 9)] == [HOUR] * 3
+
+
+def test_return_is_within_thirty_days() -> None:
+    """A month, in seconds."""
+    assert RETURN_WITHIN == 30 * 24 * 3600
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
+def test_every_rule_can_be_used(rule: Rule) -> None:
+    """Names are unique, numbers are such that a window can count them, bans never grow shorter."""
+    assert [other.name for other in RULES].count(rule.name) == 1
+    assert rule.attempts >= 1
+    assert rule.window > 0
+    assert rule.counts
+    assert list(rule.ban) == sorted(rule.ban)
+    assert rule.ban[0] > 0
+    assert rule.meaning
