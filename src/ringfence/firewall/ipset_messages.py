@@ -1,9 +1,9 @@
 """The ipset messages of nfnetlink as bytes: builders and parsers, no socket, no clock.
 
-One ADD or DEL carries many elements (``IPSET_ATTR_ADT``): 100 000 of them take a tenth of a second, a sixth
-of what ``ipset restore`` takes. Each element bears its place in the message as its line number, from 1; at
-the first element that it refuses, the kernel stops (what came before is done, what comes after is not) and
-the error repeats the request with that line number in its head. :func:`refused_place` reads it.
+One ADD or DEL carries many elements (``IPSET_ATTR_ADT``): 100 000 of them take 0.25 s where ``ipset restore``
+takes 0.7 s. Each element bears its place in the message as its line number, from 1; at the first element that
+it refuses, the kernel stops (what came before is done, what comes after is not) and the error repeats the
+request with that line number in its head. :func:`refused_place` reads it.
 
 An attribute's length has 16 bits, so a message ends at 65 535 bytes of elements: 1 200 of the largest
 (IPv6, 52 bytes) are 62 400. The other numbers are the kernel's (``include/uapi/linux/netfilter/ipset``).
@@ -276,8 +276,7 @@ def _many(command: Command, name: str, entries: Sequence[bytes]) -> bytes:
 class _Entry:
     """An element as it is sent: everything but four values is the same for all of an IP version.
 
-    One ``struct.pack`` an element is a third of the time of building it attribute by attribute. A timeout
-    in a DEL is ignored by the kernel.
+    One ``struct.pack`` an element instead of six. The kernel passes over a timeout in a DEL.
     """
 
     def __init__(self, kind: int, size: int) -> None:
@@ -380,8 +379,8 @@ def _layout(
     return struct.Struct(f">12s{size}s4sB3x4sI4sQ4sQ"), fixed, network
 
 
-# How the kernel writes an element of a set with timeout and counters; a dump of 100 000 is read six times
-# as fast this way as attribute by attribute.
+# How the kernel writes an element of a set with timeout and counters: 100 000 are read in 0.45 s this way,
+# and in 1 s attribute by attribute.
 _LAYOUTS = (_layout(4, 4, IPv4Network), _layout(6, 16, IPv6Network))
 
 
