@@ -20,6 +20,7 @@ from ringfence.firewall import iptables
 from ringfence.firewall.contract import Add, Element, Opened, Outcome, Remove
 from ringfence.firewall.ipset import IpsetBackend
 from ringfence.firewall.netlink import Conversation, NetlinkLostError
+from ringfence.firewall.probe import verify
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("netns")]
 
@@ -248,6 +249,27 @@ def test_a_table_of_others_stays() -> None:
     backend.close()
 
     assert run("nft", "list", "ruleset") == before
+
+
+def test_iptables_legacy_guards_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a host whose iptables is the legacy one, bans work both ways, and flush leaves nothing in either."""
+    for name in ("iptables", "ip6tables"):
+        for verb in ("save", "restore"):
+            (tmp_path / f"{name}-{verb}").symlink_to(f"/usr/sbin/{name}-legacy-{verb}")
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    backend = IpsetBackend()
+    families = backend.open().families
+
+    verification = verify(backend, families)
+
+    assert [check.verified for check in verification.checks] == [True, True, True, False]
+    assert run("nft", "list", "ruleset") == ""
+    assert "ringfence-pre" in run("iptables-legacy-save")
+    backend.flush()
+    backend.close()
+    assert "ringfence" not in run("iptables-legacy-save") + run("ip6tables-legacy-save") + run(
+        "ipset", "save"
+    )
 
 
 def test_flush_of_an_untouched_host_changes_nothing() -> None:
