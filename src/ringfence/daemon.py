@@ -7,6 +7,7 @@ while the kernel goes on dropping.
 """
 
 import asyncio
+import gc
 import signal
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -76,6 +77,9 @@ class Daemon:
             self._detector.never = self._never()
             self._enforcer.start()
             self._enforcer.allow(self._never())
+            # What is there now stays: no collection has to look at it while a guess is on its way.
+            gc.collect()
+            gc.freeze()
             asyncio.run(self._serve())
 
     async def _serve(self) -> None:

@@ -5,6 +5,7 @@ The keys are an interface that others script against; what is here is only ever 
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from math import isfinite
 
 from ringfence.detect.detector import Detector, Watched
 from ringfence.enforce import Enforcer, Listed
@@ -15,18 +16,19 @@ from ringfence.sources.ami import AmiSource
 def bans_report(listed: Sequence[Listed]) -> list[dict[str, object]]:
     """Give one object a ban. ``timeout`` is what the kernel has left of it in seconds, as of now.
 
-    What is known of a ban beyond the kernel's own word is null where nobody knows it.
+    What is known of a ban beyond the kernel's own word is null where nobody knows it, and so is the end of
+    an element that somebody else put in without one.
     """
     return [
         {
             "address": shown(entry.element.network),
             "since": rfc3339(entry.ban.since) if entry.ban else None,
-            "expires": rfc3339(entry.expires),
+            "expires": rfc3339(entry.expires) if isfinite(entry.expires) else None,
             "rule": entry.ban.rule if entry.ban else None,
             "attempts": len(entry.ban.attempts) if entry.ban else None,
             "packets": entry.element.packets,
             "bytes": entry.element.bytes,
-            "timeout": round(entry.element.timeout),
+            "timeout": round(entry.element.timeout) if isfinite(entry.element.timeout) else None,
             "reason": printable(entry.ban.reason) if entry.ban else None,
         }
         for entry in listed

@@ -161,7 +161,7 @@ def _table(rows: Rows) -> "Table":
             Text(row["rule"] or "?"),
             "?" if row["attempts"] is None else str(row["attempts"]),
             since.replace("T", " ").removesuffix("Z")[:16],
-            span(row["timeout"]),
+            "no end" if row["timeout"] is None else span(row["timeout"]),
             str(row["packets"]),
         )
     table.caption = None if rows else "Nobody is banned."

@@ -48,7 +48,7 @@ def check(config: ConfigOption = DEFAULT_CONFIG) -> None:
 
 
 def _findings(path: Path, settings: "Settings") -> Iterator[Finding]:
-    from ringfence.firewall import look  # noqa: PLC0415 - loaded when the command runs
+    from ringfence.firewall import make_backend  # noqa: PLC0415 - loaded when the command runs
 
     yield Finding(True, "configuration", str(path))
     yield from _secrecy(path, settings)
@@ -56,7 +56,10 @@ def _findings(path: Path, settings: "Settings") -> Iterator[Finding]:
         yield asyncio.run(_hear(pbx))
         if pbx.ami.trust_chan_sip:
             yield Finding(True, f"{pbx.name}: trust_chan_sip is set", "a Via header can have anybody banned")
-    for part in look(settings.firewall.backend):
+    backend = make_backend(settings.firewall.backend)
+    parts = backend.look()
+    backend.close()
+    for part in parts:
         yield Finding(part.lack is None, part.what, part.lack or part.note)
     yield _daemon(settings)
 

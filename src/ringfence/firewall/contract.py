@@ -68,6 +68,15 @@ class Opened:
     adopted: int = 0
 
 
+@frozen
+class Part:
+    """One thing that a backend needs: what it is, and what it lacks with the mend, or None."""
+
+    what: str
+    lack: str | None = None
+    note: str = ""
+
+
 class Backend(Protocol):
     """A firewall. Each verb says whether it may be repeated.
 
@@ -76,6 +85,9 @@ class Backend(Protocol):
 
     name: str
     enforces: bool
+
+    def look(self) -> Sequence[Part]:
+        """Say what stands in the way of ``open``, part by part. No verb: it changes nothing."""
 
     def open(self) -> Opened:
         """Put sets and rules in place, adopting sets that are there already with all they hold.

@@ -13,7 +13,8 @@ repeats, and every change may be repeated.
 import errno
 import itertools
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from ringfence.errors import (
@@ -24,7 +25,7 @@ from ringfence.errors import (
 )
 from ringfence.firewall import ipset_messages as messages
 from ringfence.firewall import iptables, nft_messages
-from ringfence.firewall.contract import Add, Change, Element, Opened, Outcome
+from ringfence.firewall.contract import Add, Change, Element, Opened, Outcome, Part
 from ringfence.firewall.ipset_messages import Code
 from ringfence.firewall.netlink import Conversation, NetlinkError
 
@@ -54,6 +55,16 @@ class IpsetBackend:
         self._proc = proc
         self._kernel = Conversation()
         self._families: dict[int, str | None] = {}
+
+    def look(self) -> list[Part]:
+        """Say what stands in the way of ``open``, part by part; changes nothing."""
+        parts = [
+            _part("capabilities of this process", self._require_capabilities),
+            _part("ipset in the kernel", partial(_require_ipset, self._kernel)),
+        ]
+        return parts + [
+            _part(f"iptables for IPv{version}", partial(self._guard, version)) for version in SETS
+        ]
 
     def open(self) -> Opened:
         """Put sets and rules in place. Idempotent; heals. See ``contract.Backend.open`` for the errors."""
@@ -239,6 +250,14 @@ class IpsetBackend:
     def close(self) -> None:
         """Give back the socket. Idempotent."""
         self._kernel.close()
+
+
+def _part(what: str, require: Callable[[], object]) -> Part:
+    try:
+        require()
+    except FirewallError as error:
+        return Part(what, str(error))
+    return Part(what)
 
 
 def _require_ipset(kernel: Conversation) -> None:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from ringfence.errors import FirewallError, SetFullError
-from ringfence.firewall.contract import Add, Change, Element, Opened, Outcome, Remove
+from ringfence.firewall.contract import Add, Change, Element, Opened, Outcome, Part, Remove
 from ringfence.firewall.ipset_messages import whole_seconds
 from ringfence.model import Network  # noqa: TC001 - imported as everywhere else
 
@@ -23,6 +23,10 @@ class MemoryBackend:
         self._maxelem = maxelem
         self._clock = clock
         self._ends: dict[Network, float] = {}
+
+    def look(self) -> list[Part]:
+        """Say that there is nothing to lack, and nothing to gain."""
+        return [Part("firewall", note="memory: a dry run, nothing is dropped")]
 
     def open(self) -> Opened:
         """Guard both IP versions in pretence."""

@@ -158,6 +158,7 @@ class AmiDecoder:
         if self._fragments:
             self._fragment(packet, now, heard)
             return
+        packet = packet.removeprefix(EOL)  # what is left of an empty line where text ended in CR LF
         event = read_strict(packet, self._source)
         if event is not None:
             self._release(heard)

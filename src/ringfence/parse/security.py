@@ -169,11 +169,17 @@ _TAIL_START = b"\r\nSessionID: "
 
 
 def _last_tail(packet: bytes) -> re.Match[bytes] | None:
-    """Find the last tail. Nothing that a sender writes can follow Asterisk's own."""
+    """Find the last whole tail. Nothing that a sender writes behind Asterisk's own has room for another.
+
+    (AMI over HTTP lets 55 bytes with CR LF into RequestType; a tail takes 60.)
+    """
     start = packet.rfind(_TAIL_START)
-    if start < 0:
-        return None
-    return _TAIL_PATTERN.match(packet, start + len(EOL))
+    while start >= 0:
+        tail = _TAIL_PATTERN.match(packet, start + len(EOL))
+        if tail is not None:
+            return tail
+        start = packet.rfind(_TAIL_START, 0, start)
+    return None
 
 
 def _details(said: Mapping[str, bytes]) -> tuple[bytes, bytes, bytes]:

@@ -1,0 +1,142 @@
+"""How many guesses a real Asterisk answers before the guesser is stopped, by ringfence and by fail2ban.
+
+Every trial comes from an address that was never seen before. Both guards have a threshold of 5, run beside
+the same Asterisk one after the other, and are given time to come to rest between trials.
+"""
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from attrs import frozen
+from tests.bench.fail2ban import Fail2ban
+from tests.bench.figures import Figure, spread
+from tests.support.guarded import guarded
+from tests.support.lab import Lab
+
+THRESHOLD = 5
+TRIALS = 20
+PIPELINED_TRIALS = 10
+PIPELINED = 2_000
+OTHERS_TRIALS = 5
+SEQUENTIAL = 3_000
+"""More than fail2ban lets through; a guard that stops nobody shows as this number."""
+
+
+@frozen
+class Way:
+    """A way to Asterisk, and the sources that its trials come from."""
+
+    name: str
+    target: str
+    transport: str
+    source: str
+
+    def source_of(self, trial: int) -> str:
+        """Give a source of this way that no other trial has."""
+        return self.source.format(trial, x=f"{trial:x}")
+
+
+WAYS = (
+    Way("UDP/IPv4", "198.18.0.1:5060", "UDP", "198.19.1.{}"),
+    Way("UDP/IPv6", "[fd00:18::1]:5060", "UDP", "fd00:18::{x}"),
+    Way("TCP, one connection", "198.18.0.1:5060", "TCP", "198.19.2.{}"),
+)
+_IPV6_OFFSET = 16  # fd00:18::a to ::ff are the attacker's
+Rest = Callable[[], None]
+
+
+def answered(lab: Lab, way: Way, trial: int, mode: str = "guess", number: int = SEQUENTIAL) -> int:
+    """Let one guesser try, and give how many guesses were answered."""
+    result = lab.attack(
+        mode, "--target", way.target, "--transport", way.transport, "--number", str(number),
+        "--sources", way.source_of(trial + _IPV6_OFFSET),
+    )  # fmt: skip
+    return result.answered
+
+
+def sequential(lab: Lab, trials: int, rest: Rest) -> dict[str, list[int]]:
+    """Let guessers try one guess after the other, on every way; give the answered guesses of each trial."""
+    found: dict[str, list[int]] = {}
+    for way in WAYS:
+        for trial in range(trials):
+            found.setdefault(way.name, []).append(answered(lab, way, trial))
+            rest()
+    return found
+
+
+def pipelined(lab: Lab, trials: int, rest: Rest) -> list[int]:
+    """Let guessers send everything at once with one nonce; give the answered guesses of each trial."""
+    way = Way("pipelined", "198.18.0.1:5060", "UDP", "198.19.3.{}")
+    found = []
+    for trial in range(trials):
+        found.append(answered(lab, way, trial, "pipeline", PIPELINED))
+        rest()
+    return found
+
+
+def one_prefix(lab: Lab) -> int:
+    """Let 1 000 addresses of one /64 make 4 guesses each; give how many were answered in all."""
+    result = lab.attack(
+        "guess", "--target", "[fd00:18::1]:5060", "--number", "4",
+        "--sources", "fd00:19::1:1-fd00:19::1:3e8", "--parallel", "25", "--timeout", "0.3",
+    )  # fmt: skip
+    return result.answered
+
+
+def ours(lab: Lab) -> tuple[dict[str, list[int]], int, list[int]]:
+    """Measure ringfence."""
+    with tempfile.TemporaryDirectory() as folder, guarded(lab, Path(folder)):
+        return sequential(lab, TRIALS, _nothing), one_prefix(lab), pipelined(lab, PIPELINED_TRIALS, _nothing)
+
+
+def theirs(lab: Lab, root: Path) -> tuple[dict[str, list[int]], int, list[int]]:
+    """Measure fail2ban, with fewer trials: each costs seconds until it has read its log."""
+    with tempfile.TemporaryDirectory() as folder, Fail2ban(lab, root, Path(folder)) as guard:
+        rest = guard.settle
+        return sequential(lab, OTHERS_TRIALS, rest), one_prefix(lab), pipelined(lab, OTHERS_TRIALS, rest)
+
+
+def figures(lab: Lab, root: Path | None) -> list[Figure]:
+    """Measure both, one after the other, and give the rows."""
+    by_way, prefix, pipeline = ours(lab)
+    other_ways, other_prefix, other_pipeline = theirs(lab, root) if root else ({}, None, [])
+    rows = [
+        Figure(
+            what=f"guesses answered one after the other, {name}",
+            measured=spread(found),
+            must=f"≤ {THRESHOLD + 1} in every trial, median ≤ {THRESHOLD}",
+            reached=max(found) <= THRESHOLD + 1 and statistics.median(found) <= THRESHOLD,
+            compared=_compared(other_ways.get(name, ())),
+        )
+        for name, found in by_way.items()
+    ]
+    rows.append(
+        Figure(
+            what="4 guesses from each of 1 000 addresses of one /64, answered in all",
+            measured=str(prefix),
+            must=f"≤ {THRESHOLD + 1}",
+            reached=prefix <= THRESHOLD + 1,
+            compared=f"fail2ban: {other_prefix}" if other_prefix is not None else "",
+        )
+    )
+    rows.append(
+        Figure(
+            what=f"{PIPELINED} guesses at once with one nonce, answered",
+            measured=spread(pipeline),
+            must="median ≤ 320",
+            reached=statistics.median(pipeline) <= 320,
+            compared=_compared(other_pipeline),
+        )
+    )
+    return rows
+
+
+def _compared(found: Sequence[int]) -> str:
+    return f"fail2ban: {spread(found)}" if found else ""
+
+
+def _nothing() -> None:
+    time.sleep(0.05)

@@ -1,0 +1,148 @@
+"""fail2ban beside ringfence: the same attacks on the same Asterisk, with its best settings.
+
+Debian's own package is unpacked into a folder and run from there, so that a bench neither installs nor starts
+a service on this machine: maxretry 5, findtime and bantime as ringfence's, all ports and protocols, the
+fastest backend it has (pyinotify), reading a log with one line a guess.
+"""
+
+import os
+import shutil
+import subprocess
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from tests.support.lab import Lab
+
+PACKAGES = ("fail2ban", "python3-pyinotify")
+_JAIL = """
+[DEFAULT]
+backend = pyinotify
+banaction = iptables-allports
+protocol = all
+chain = INPUT
+
+[asterisk]
+enabled = true
+filter = asterisk
+action = iptables-allports[name=asterisk, protocol=all]
+logpath = {log}
+maxretry = 5
+findtime = 600
+bantime = 3600
+usedns = no
+"""
+_MAIN = """
+[Definition]
+loglevel = INFO
+logtarget = {folder}/fail2ban.log
+syslogsocket = auto
+socket = {folder}/fail2ban.sock
+pidfile = {folder}/fail2ban.pid
+dbfile = None
+dbpurgeage = 1d
+dbmaxmatches = 10
+allowipv6 = auto
+"""
+
+
+class Fail2banError(Exception):
+    """fail2ban cannot be had or does not start; the text says why."""
+
+
+def unpacked(cache: Path) -> Path:
+    """Give the folder into which fail2ban is unpacked, fetching it at the first call."""
+    root = cache / "fail2ban"
+    if not root.exists():
+        partial = cache / "fail2ban.partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        _run(["apt-get", "download", "--quiet=2", *PACKAGES], cwd=partial)
+        for package in partial.glob("*.deb"):
+            _run(["dpkg-deb", "--extract", package.name, "."], cwd=partial)
+        partial.rename(root)
+    return root
+
+
+class Fail2ban:
+    """fail2ban at work beside an Asterisk, while the context lasts."""
+
+    def __init__(self, lab: Lab, root: Path, folder: Path) -> None:
+        self._lab = lab
+        self._root = root
+        self._folder = folder
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        etc = self._folder / "etc"
+        shutil.copytree(self._root / "etc/fail2ban", etc)
+        (etc / "fail2ban.local").write_text(_MAIN.format(folder=self._folder), encoding="utf-8")
+        (etc / "jail.local").write_text(
+            _JAIL.format(log=self._lab.asterisk.logs / "messages"), encoding="utf-8"
+        )
+        shutil.rmtree(etc / "jail.d")
+        self._process = subprocess.Popen(
+            self._lab.network.in_pbx(*self._command("server"), "-f", "start"),
+            env=self._environment(),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        deadline = time.monotonic() + 20
+        while "asterisk" not in self._client("status"):
+            if time.monotonic() > deadline or self._process.poll() is not None:
+                raise Fail2banError(f"fail2ban does not start: {self.log[-500:]}")
+            time.sleep(0.2)
+        time.sleep(1)  # its watch on the log begins a moment later
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait(30)
+
+    def settle(self) -> None:
+        """Wait until it has read all there is, so that no trial is charged with the one before."""
+        size = -1
+        while size != (size := len(self.log)):
+            time.sleep(1.5)
+
+    @property
+    def log(self) -> str:
+        """What fail2ban has logged."""
+        path = self._folder / "fail2ban.log"
+        return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+
+    @property
+    def pid(self) -> int:
+        """The server's process."""
+        if self._process is None:
+            raise Fail2banError("fail2ban does not run")
+        return self._process.pid
+
+    def _client(self, *arguments: str) -> str:
+        command = [*self._command("client"), *arguments]
+        return subprocess.run(
+            command, env=self._environment(), capture_output=True, text=True, check=False
+        ).stdout
+
+    def _command(self, part: str) -> list[str]:
+        program = self._root / "usr/bin" / f"fail2ban-{part}"
+        etc, run = self._folder / "etc", self._folder
+        return [
+            "/usr/bin/python3", str(program), "-c", str(etc),
+            "-s", str(run / "fail2ban.sock"), "-p", str(run / "fail2ban.pid"),
+        ]  # fmt: skip
+
+    def _environment(self) -> dict[str, str]:
+        return {**os.environ, "PYTHONPATH": str(self._root / "usr/lib/python3/dist-packages")}
+
+
+def _run(command: list[str], cwd: Path) -> None:
+    try:
+        subprocess.run(command, cwd=cwd, check=True, capture_output=True, text=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        detail = error.stderr.strip() if isinstance(error, subprocess.CalledProcessError) else str(error)
+        raise Fail2banError(f"{command[0]}: {detail}") from None

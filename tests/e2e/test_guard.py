@@ -1,0 +1,280 @@
+"""The whole way on a real Asterisk: an attacker's packets, AMI, attempts, and the kernel that drops him.
+
+Every test has sources that no other test uses, and a daemon of its own on the shared Asterisk. How few
+guesses are answered is a figure of the bench; here it counts that they end.
+"""
+
+import os
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from tests.support.captures import FORGED
+from tests.support.daemon import until
+from tests.support.guarded import guarded
+from tests.support.lab import Lab
+
+pytestmark = pytest.mark.asterisk
+
+MANY = "20000"
+IPV6 = ("--target", "[fd00:18::1]:5060")
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "banned"),
+    [
+        ("198.19.10.1", (), "198.19.10.1"),
+        ("198.19.10.2", ("--account", "nobody{}"), "198.19.10.2"),
+        ("198.19.10.3", ("--transport", "TCP"), "198.19.10.3"),
+        ("198.19.10.4", ("--method", "INVITE"), "198.19.10.4"),
+        ("198.19.10.5", ("--account", "locked"), "198.19.10.5"),
+        ("198.19.10.6", ("--call-id", "one-for-all"), "198.19.10.6"),
+        ("fd00:19::a:1", IPV6, "fd00:19::/64"),
+        ("fd00:18::b1", IPV6, "fd00:18::b1"),
+    ],
+    ids=["known", "unknown", "tcp", "invite", "acl", "one-call-id", "ipv6-64", "ipv6-beside-the-pbx"],
+)
+def test_a_guesser_is_stopped_and_banned(
+    asterisk22: Lab, tmp_path: Path, source: str, options: Sequence[str], banned: str
+) -> None:
+    """Whichever way he guesses, his guesses end in silence and he alone is banned, for five attempts."""
+    with guarded(asterisk22, tmp_path) as guard:
+        result = asterisk22.attack("guess", "--number", MANY, "--sources", source, *options)
+
+        assert result.stopped == "silence"
+        rows = guard.bans()
+        assert [(banned, "guess", 5)] == [(row["address"], row["rule"], row["attempts"]) for row in rows]
+        assert rows[0]["packets"] > 0
+
+
+def test_the_addresses_of_one_prefix_are_one_guesser(asterisk22: Lab, tmp_path: Path) -> None:
+    """A few guesses from each of many addresses of a /64 end as soon as those from one address."""
+    with guarded(asterisk22, tmp_path) as guard:
+        result = asterisk22.attack(
+            "guess", "--number", "4", "--sources", "fd00:19::b:1-fd00:19::b:28", "--timeout", "0.2", *IPV6
+        )
+
+        assert result.answered < result.sent
+        assert {"fd00:19::/64"} == guard.banned()
+
+
+@pytest.mark.parametrize(
+    "account",
+    [
+        "%0D%0ARemoteAddress%3A%20IPV4/UDP/203.0.113.9/5",
+        "x%0D%0A%0D%0AEvent%3A%20SuccessfulAuth",
+        "x%0D%0A%0D%0A%0D%0A%0D%0AEvent%3A%20Y",
+    ],
+)
+def test_a_forged_header_blames_its_sender(asterisk22: Lab, tmp_path: Path, account: str) -> None:
+    """CR LF in a user name hides nobody, blames nobody else, and is told as tampering."""
+    source = f"198.19.11.{len(account)}"
+    with guarded(asterisk22, tmp_path) as guard:
+        result = asterisk22.attack("guess", "--number", MANY, "--sources", source, "--account", account)
+
+        assert result.stopped == "silence"
+        assert {source} == guard.banned()
+        assert guard.status()["tampered"] > 0
+        assert "evidence.tampered" in guard.log
+
+
+def test_a_phone_is_left_alone(asterisk22: Lab, tmp_path: Path) -> None:
+    """A phone that registers, mistypes twice and registers again is never banned."""
+    phone = ("--sources", "198.19.12.1")
+    with guarded(asterisk22, tmp_path) as guard:
+        statuses = [
+            asterisk22.attack("register", *phone).statuses,
+            asterisk22.attack("guess", "--number", "2", *phone).statuses,
+            asterisk22.attack("register", *phone).statuses,
+        ]
+
+        assert statuses == [{"200": 1}, {"401": 2}, {"200": 1}]
+        assert guard.bans() == []
+        assert guard.status()["attempts"] == 2
+
+
+def test_an_allowed_network_is_never_banned(asterisk22: Lab, tmp_path: Path) -> None:
+    """Guesses from an allowed network are seen and answered to the last."""
+    with guarded(asterisk22, tmp_path, allow={"networks": ["198.19.13.0/24"]}) as guard:
+        result = asterisk22.attack("guess", "--number", "40", "--sources", "198.19.13.7")
+
+        assert result.answered == 40
+        until(lambda: guard.status()["never_banned"] == 40, "all attempts")
+        assert guard.bans() == []
+
+
+def test_chan_sip_is_listed_and_bans_nobody_untrusted(asterisk16: Lab, tmp_path: Path) -> None:
+    """Without trust_chan_sip its attempts are claimed, withheld and listed, whoever they blame."""
+    with guarded(asterisk16, tmp_path) as guard:
+        asterisk16.attack("guess", "--number", "20", "--sources", "198.19.14.1", "--account", "bob")
+        asterisk16.attack(
+            *("guess", "--number", "20", "--sources", "198.19.14.2", "--account", "bob"),
+            *("--via", f";rport;maddr={FORGED}"),
+        )
+
+        until(lambda: guard.status()["withheld"] == 40, "all attempts")
+        assert guard.bans() == []
+        watched = {(row["address"], row["standing"], row["proof"]) for row in guard.status()["watched"]}
+        assert {("198.19.14.1", "withheld", "claimed"), (str(FORGED), "withheld", "claimed")} == watched
+
+
+@pytest.mark.parametrize(
+    ("source", "options"),
+    [
+        ("198.19.15.1", ("--account", "bob")),
+        ("198.19.15.2", ("--account", "nobody{}")),
+        ("198.19.15.3", ("--account", "bob", "--method", "INVITE")),
+        ("198.19.15.4", ("--account", "aclbob")),
+    ],
+    ids=["known", "unknown", "invite", "acl"],
+)
+def test_chan_sip_is_guarded_where_it_is_trusted(
+    asterisk16: Lab, tmp_path: Path, source: str, options: Sequence[str]
+) -> None:
+    """With trust_chan_sip a guesser at chan_sip is stopped and banned."""
+    with guarded(asterisk16, tmp_path, ami={"trust_chan_sip": True}) as guard:
+        result = asterisk16.attack("guess", "--number", MANY, "--sources", source, *options)
+
+        assert result.stopped == "silence"
+        assert {source} == guard.banned()
+
+
+def test_pjsip_beside_chan_sip_needs_no_trust(asterisk16: Lab, tmp_path: Path) -> None:
+    """On Asterisk 16 a guesser at PJSIP is banned whether or not chan_sip is trusted."""
+    with guarded(asterisk16, tmp_path) as guard:
+        result = asterisk16.attack(
+            "guess", "--number", MANY, "--sources", "198.19.16.1", "--target", "198.18.0.1:5080"
+        )
+
+        assert result.stopped == "silence"
+        assert {"198.19.16.1"} == guard.banned()
+
+
+@pytest.mark.parametrize("end", ["stop", "kill"])
+def test_a_restart_leaves_no_gap(asterisk22: Lab, tmp_path: Path, end: str) -> None:
+    """Whether the daemon is stopped or killed, the banned stays out meanwhile and after."""
+    source = {"stop": "198.19.17.1", "kill": "198.19.17.2"}[end]
+    attack = ("guess", "--number", "1", "--sources", source)
+    with guarded(asterisk22, tmp_path) as guard:
+        asterisk22.attack("guess", "--number", MANY, "--sources", source)
+        before = guard.bans()[0]
+
+        getattr(guard, end)()
+        while_down = asterisk22.attack(*attack).answered
+        from_kernel = guard.command("bans")
+        guard.start()
+        after = guard.bans()[0]
+
+        assert while_down == 0
+        assert source in from_kernel.stdout
+        assert "read from the kernel" in from_kernel.stderr
+        assert {key: before[key] for key in ("address", "since", "expires", "rule", "attempts")} == {
+            key: after[key] for key in ("address", "since", "expires", "rule", "attempts")
+        }
+        assert asterisk22.attack(*attack).answered == 0
+
+
+def test_off_lets_everybody_in_and_on_brings_the_bans_back(asterisk22: Lab, tmp_path: Path) -> None:
+    """`off` ends enforcement at once and lasts over a restart; `on` puts back what has time left."""
+    attack = ("guess", "--number", "2", "--sources", "198.19.18.1")
+    with guarded(asterisk22, tmp_path) as guard:
+        asterisk22.attack("guess", "--number", MANY, "--sources", "198.19.18.1")
+
+        assert guard.command("off").returncode == 0
+        assert asterisk22.attack(*attack).answered == 2
+        guard.stop()
+        guard.start()
+        assert asterisk22.attack(*attack).answered == 2
+        assert guard.command("on").returncode == 0
+        assert asterisk22.attack(*attack).answered == 0
+
+
+def test_unban_lets_one_in(asterisk22: Lab, tmp_path: Path) -> None:
+    """`unban` frees the one it names, and he is counted from nothing."""
+    sources = ["198.19.19.1", "198.19.19.2"]
+    with guarded(asterisk22, tmp_path) as guard:
+        for source in sources:
+            asterisk22.attack("guess", "--number", MANY, "--sources", source)
+
+        assert guard.command("unban", sources[0]).returncode == 0
+        assert {sources[1]} == guard.banned()
+        assert asterisk22.attack("guess", "--number", "4", "--sources", sources[0]).answered == 4
+        assert {sources[1]} == guard.banned()
+
+
+def test_a_ban_by_hand_works_and_ends_by_itself(asterisk22: Lab, tmp_path: Path) -> None:
+    """`ban --for 2s` silences an address, and the kernel lets it in again in time."""
+    attack = ("register", "--sources", "198.19.20.1")
+    with guarded(asterisk22, tmp_path) as guard:
+        assert guard.command("ban", "198.19.20.1", "--for", "2s", "--reason", "a test").returncode == 0
+        assert asterisk22.attack(*attack).answered == 0
+        until(lambda: not guard.bans(), "the end of the ban")
+        assert asterisk22.attack(*attack).statuses == {"200": 1}
+
+
+def test_check_finds_nothing_wrong(each_asterisk: Lab, tmp_path: Path) -> None:
+    """`check` beside a working daemon says ok line by line and exits with 0."""
+    with guarded(each_asterisk, tmp_path) as guard:
+        guard.config.chmod(0o600)
+        done = guard.command("check")
+
+        assert (done.returncode, done.stderr) == (0, "")
+        assert {"ok"} == {line.split()[0] for line in done.stdout.strip().split("\n")}
+
+
+def test_tls_is_heard(asterisk22: Lab, tmp_path: Path) -> None:
+    """Over TLS, with the server's certificate checked, attempts are heard as over TCP."""
+    ami = {"port": 5039, "tls": True, "tls_ca": str(asterisk22.asterisk.certificate)}
+    with guarded(asterisk22, tmp_path, ami=ami) as guard:
+        asterisk22.attack("guess", "--number", MANY, "--sources", "198.19.21.1")
+
+        assert {"198.19.21.1"} == guard.banned()
+
+
+def test_a_wrong_secret_is_named_and_not_shown(asterisk22: Lab, tmp_path: Path) -> None:
+    """A refused login is a state with the mend in it; the secret is in no log and no report."""
+    with guarded(asterisk22, tmp_path, ami={"secret": "not-this-one"}, listening=False) as guard:
+        until(lambda: guard.source_is("login refused"), "the refusal")
+
+        status = guard.command("status", "--json").stdout
+        assert "compare with manager.conf" in status
+        assert "not-this-one" not in status + guard.log
+
+
+def test_a_restarted_asterisk_is_heard_again(tmp_path: Path) -> None:
+    """When Asterisk goes and comes back, the source is lost, then listens, and bans as before."""
+    with Lab.made("22") as lab, guarded(lab, tmp_path) as guard:
+        lab.asterisk.kill()
+        until(lambda: not guard.source_is("listening"), "the loss")
+        lab.asterisk.start()
+        until(lambda: guard.source_is("listening"), "the return", 60)
+
+        lab.attack("guess", "--number", MANY, "--sources", "198.19.22.1")
+
+        assert {"198.19.22.1"} == guard.banned()
+
+
+def test_a_user_without_the_security_class_is_deaf(tmp_path: Path) -> None:
+    """Who logs in and is told no security events is called deaf, with the mend, within seconds."""
+    user = "\n[deaf]\nsecret = abc\nread = system\npermit = 127.0.0.1/255.255.255.255\n"
+    ami = {"username": "deaf", "secret": "abc"}
+    with (
+        Lab.made("22", {"manager.conf": user}) as lab,
+        guarded(lab, tmp_path, ami=ami, listening=False) as guard,
+    ):
+        until(lambda: guard.source_is("deaf"), "the state")
+
+        assert "read = security,system" in guard.status()["sources"][0]["detail"]
+        assert guard.command("check").returncode == 1
+
+
+def test_a_frozen_asterisk_is_noticed(tmp_path: Path) -> None:
+    """An Asterisk that answers no ping is named unresponsive, and heard again when it thaws."""
+    with Lab.made("22") as lab, guarded(lab, tmp_path) as guard:
+        os.kill(lab.asterisk.pid, signal.SIGSTOP)
+        try:
+            until(lambda: guard.source_is("unresponsive"), "the missing answer", 30)
+        finally:
+            os.kill(lab.asterisk.pid, signal.SIGCONT)
+        until(lambda: guard.source_is("listening"), "the thaw", 60)
