@@ -1,0 +1,93 @@
+"""The example configurations: they load, the full one is complete, and what it shows are the defaults."""
+
+import itertools
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import attrs
+import pytest
+
+from ringfence.config import (
+    AllowSettings,
+    AmiSettings,
+    AsteriskSettings,
+    ControlSettings,
+    FirewallSettings,
+    RuleSettings,
+    Settings,
+    StoreSettings,
+    load,
+)
+from ringfence.detect.rules import RULES
+
+FOLDER = Path(__file__).parents[2] / "examples"
+TABLES = {
+    "asterisk": AsteriskSettings,
+    "asterisk.ami": AmiSettings,
+    "firewall": FirewallSettings,
+    "allow": AllowSettings,
+    **{f"rules.{rule.name}": RuleSettings for rule in RULES},
+    "store": StoreSettings,
+    "control": ControlSettings,
+}
+_HEAD = re.compile(r"\[{1,2}([a-z_.]+)\]{1,2}")
+_KEY = re.compile(r"#?([a-z_]+) = \S")
+
+
+def named_keys(text: str) -> Iterator[tuple[str, str]]:
+    """Give each key with its table; one that has no default is commented out."""
+    table = ""
+    for line in text.splitlines():
+        if head := _HEAD.fullmatch(line):
+            table = head[1]
+        elif key := _KEY.match(line):
+            yield table, key[1]
+
+
+@pytest.mark.parametrize("name", ["minimal", "full"])
+def test_the_example_loads(name: str) -> None:
+    """An example is a configuration without problems, but for the secret, which is on the machine."""
+    load(FOLDER / f"{name}.toml", {}, secrets=False)
+
+
+def test_the_full_example_names_every_key_once() -> None:
+    """No key of the settings is left out of the full example, and none is invented."""
+    keys = [
+        (table, field.name)
+        for table, kind in TABLES.items()
+        for field in attrs.fields(kind)
+        if f"{table}.{field.name}" not in TABLES
+    ]
+
+    named = list(named_keys((FOLDER / "full.toml").read_text("utf-8")))
+
+    assert sorted(keys) == sorted(named)
+
+
+def test_every_table_of_the_settings_is_known_here() -> None:
+    """A table that is added to the settings is added to this test, and so to the example."""
+    assert {field.name for field in attrs.fields(Settings)} == {table.split(".")[0] for table in TABLES}
+
+
+@pytest.mark.parametrize("name", ["minimal", "full"])
+def test_the_example_shows_the_defaults(name: str) -> None:
+    """What an example says is what holds where nothing is said, but for the place of the secret."""
+    settings = load(FOLDER / f"{name}.toml", {}, secrets=False)
+    ami = settings.asterisk[0].ami
+
+    assert ami.secret_file == Path("/etc/ringfence/asterisk.secret")
+    without = attrs.evolve(settings.asterisk[0], ami=attrs.evolve(ami, secret_file=None))
+    assert Settings() == attrs.evolve(settings, asterisk=(without,))
+
+
+def test_every_key_of_the_full_example_is_explained() -> None:
+    """Above each key stands what it is for."""
+    lines = (FOLDER / "full.toml").read_text("utf-8").splitlines()
+    bare = [
+        line
+        for before, line in itertools.pairwise(lines)
+        if _KEY.match(line) and not line.startswith("#") and not before.startswith("#")
+    ]
+
+    assert bare == []
