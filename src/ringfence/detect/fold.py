@@ -18,7 +18,8 @@ A challenge alone is never an attempt: every good registration begins with one.
 
 Bounds and their reasons: a key is forgotten after 32 s without an event (PJSIP's nonces live that long), at
 most 65 536 keys are kept and at most 1 024 of one address. To forget a key early can only count too much:
-a late answer then counts as an attempt of its own. To forgive a retransmission counts too little, so when
+a late answer then counts as an attempt of its own. (Between two openers at once and their answers, which
+follow within microseconds, it could cost one.) To forgive a retransmission counts too little, so when
 the table of the forgiven is full, nothing is forgiven.
 """
 

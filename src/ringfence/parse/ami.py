@@ -11,6 +11,10 @@ else, so a packet may come in fragments:
   security event begins or 50 ms have passed, and what follows it with it: an answer that comes before the
   leftover is the sender's invention. A leftover with a tail that comes meanwhile is joined to the event.
 
+What no reader can undo: AMI over HTTP (``webenabled``, off by default) takes a user name of any length from
+anybody, and whole packets fit into it. The manager's user must not be sent failed logins then; its
+``eventfilter`` can leave them out by their head, which is Asterisk's own.
+
 Limits and their reasons: a SIP datagram has at most 64 KiB and appears about once in a packet, so 256 KiB
 holds any real one; what is longer is skipped to the next empty line and counted. 256 bytes of account hold
 at most 21 empty lines (12 bytes each, percent-encoded), so 64 fragments are more than can be. Nothing here

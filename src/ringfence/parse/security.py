@@ -3,8 +3,9 @@
 From ``main/security_events.c`` and ``main/manager.c:__manager_event_sessions_va``, the same from Asterisk
 12 to 23: a head that Asterisk writes, the account that the sender writes, a tail of three headers, then what
 the kind adds. Values are not escaped and have no length limit; the account may hold anything, CR LF
-included (pjproject percent-decodes the user of a SIP URI), while no value after it can hold CR LF. So what
-stands first before the account and what stands last after it is Asterisk's own.
+included (pjproject percent-decodes the user of a SIP URI), while no value after it can hold CR LF (but for
+the action's name that came over HTTP, which has no room for a tail). So what stands first before the account
+and the last tail after it is Asterisk's own.
 
 Strict and loose reading are two functions: :func:`read_strict` takes a packet that keeps the grammar to the
 letter, :func:`read_tampered` takes what is left of one that does not. Every pattern is anchored, matched
