@@ -1,0 +1,67 @@
+"""What systemd is told and asks for, over real sockets."""
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from ringfence.systemd import notify, watchdog_interval
+
+
+@contextmanager
+def listening(address: str) -> Iterator[socket.socket]:
+    """Be systemd: a datagram socket at ``address``."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as here:
+        here.bind(address)
+        here.settimeout(2)
+        yield here
+
+
+def test_a_state_is_one_datagram(tmp_path: Path) -> None:
+    """The state goes as it is to the socket that NOTIFY_SOCKET names."""
+    path = str(tmp_path / "notify")
+    with listening(path) as systemd:
+        notify("READY=1", {"NOTIFY_SOCKET": path})
+        assert systemd.recv(100) == b"READY=1"
+
+
+def test_an_abstract_socket_is_written_with_an_at() -> None:
+    """A name with @ in front is the kernel's own, without a file."""
+    name = f"ringfence-test-{os.getpid()}"
+    with listening(f"\0{name}") as systemd:
+        notify("STOPPING=1", {"NOTIFY_SOCKET": f"@{name}"})
+        assert systemd.recv(100) == b"STOPPING=1"
+
+
+@pytest.mark.parametrize("environ", [{}, {"NOTIFY_SOCKET": ""}])
+def test_without_systemd_nothing_is_sent(environ: dict[str, str]) -> None:
+    """Where no socket is named, there is nobody to tell."""
+    notify("READY=1", environ)
+
+
+def test_a_systemd_that_cannot_be_told_is_an_error(tmp_path: Path) -> None:
+    """Where systemd asked to be told and is not there, the caller learns of it."""
+    with pytest.raises(FileNotFoundError):
+        notify("READY=1", {"NOTIFY_SOCKET": str(tmp_path / "nobody")})
+
+
+@pytest.mark.parametrize(
+    ("environ", "interval"),
+    [
+        ({}, None),
+        ({"WATCHDOG_USEC": "30000000"}, 15.0),
+        ({"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": str(os.getpid())}, 15.0),
+        ({"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": "1"}, None),
+        ({"WATCHDOG_USEC": "0"}, None),
+        ({"WATCHDOG_USEC": "-1"}, None),
+        ({"WATCHDOG_USEC": "soon"}, None),
+        ({"WATCHDOG_USEC": "²"}, None),
+        ({"WATCHDOG_USEC": ""}, None),
+    ],
+)
+def test_the_watchdog_is_fed_twice_as_often_as_asked(environ: dict[str, str], interval: float | None) -> None:
+    """Half of WATCHDOG_USEC, in seconds, where it is meant for this process; else never."""
+    assert watchdog_interval(environ) == interval
