@@ -5,12 +5,13 @@ import json
 import logging
 import pickle
 from io import StringIO
+from ipaddress import ip_network
 
 import pytest
 import structlog
 
 from ringfence.config import AmiSettings, AsteriskSettings, Settings
-from ringfence.model import Secret, SourceId, printable
+from ringfence.model import Secret, SourceId, network_from, printable
 from ringfence.sources.ami import AmiTarget
 
 CLEAR = "hunter2-correct-horse"
@@ -113,3 +114,27 @@ def test_hostile_text_is_escaped(text: str, shown: str) -> None:
 def test_a_source_has_a_name() -> None:
     """A source is named by its Asterisk and its way of hearing it."""
     assert str(SourceId("pbx", "ami")) == "pbx/ami"
+
+
+@pytest.mark.parametrize(
+    ("text", "network"),
+    [
+        ("192.0.2.1", "192.0.2.1/32"),
+        ("192.0.2.0/24", "192.0.2.0/24"),
+        ("2001:DB8::/32", "2001:db8::/32"),
+        ("::ffff:192.0.2.1", "192.0.2.1/32"),
+        ("::ffff:192.0.2.0/120", "192.0.2.0/24"),
+        ("::ffff:0:0/95", None),
+        ("fe80::1%eth0", None),
+        ("192.0.2.1/24", None),
+        ("pbx.example", None),
+        ("", None),
+    ],
+)
+def test_networks_are_read_as_packets_carry_them(text: str, network: str | None) -> None:
+    """IPv4 comes out of its IPv6 clothes; a zone, host bits and a name are refused."""
+    if network is None:
+        with pytest.raises(ValueError):  # noqa: PT011 - each has a text of its own
+            network_from(text)
+    else:
+        assert network_from(text) == ip_network(network)

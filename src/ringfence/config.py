@@ -13,21 +13,21 @@ import os
 import re
 import ssl
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
-from ipaddress import ip_network
 from operator import eq
 from pathlib import Path
 from typing import Any, NewType
 
-from attrs import Factory, evolve, frozen
+from attrs import AttrsInstance, Factory, evolve, fields, frozen
 from cattrs import AttributeValidationNote, ClassValidationError, Converter, IterableValidationError
 from cattrs.errors import ForbiddenExtraKeysError
 
 from ringfence.detect.rules import RULES, Rule
 from ringfence.errors import ConfigError
 from ringfence.firewall import BACKENDS
-from ringfence.model import Network, Secret
+from ringfence.model import Network, Secret, network_from
 
 DEFAULT_PATH = Path("/etc/ringfence/ringfence.toml")
 MAX_SECRET_BYTES = 1024
@@ -152,7 +152,7 @@ def load(path: Path, environ: Mapping[str, str] = os.environ, *, secrets: bool =
         raise ConfigError(str(path), ["there is no such file; copy examples/minimal.toml there"]) from None
     except OSError as error:
         raise ConfigError(str(path), [f"cannot be read: {error.strerror}"]) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # also a number of 5 000 digits, and tables without end
         raise ConfigError(str(path), [f"is not TOML: {error}"]) from None
     return parse(tree, str(path), environ, secrets=secrets)
 
@@ -166,14 +166,14 @@ def parse(
     try:
         settings = _CONVERTER.structure(tree, Settings)
     except Exception as error:  # noqa: BLE001 - cattrs gathers what the hooks raise into groups of its own
-        problems += _problems(error) + (_missing_secrets(tree, environ) if secrets else [])
-    if not problems:
-        problems += _clashes(settings)
-        settings, missing = _with_secrets(settings, environ) if secrets else (settings, [])
-        problems += missing
+        problems += _problems(error)
+    entries = _entries(tree)
+    problems += _clashes(entries, none=tree.get("asterisk") == [])
+    found, missing = _secrets(entries, environ) if secrets else ([], [])
+    problems += missing
     if problems:
         raise ConfigError(where, problems)
-    return settings
+    return _with_secrets(settings, found) if secrets else settings
 
 
 def parse_duration(text: object) -> float:
@@ -189,8 +189,11 @@ _DURATION = re.compile(r"([0-9]{1,9})([smhdw])")
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0, "w": 604_800.0}
 
 
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
+
+
 def _text(value: object, _: object = None) -> str:
-    if not isinstance(value, str) or not value or any(ord(character) < ord(" ") for character in value):
+    if not isinstance(value, str) or not value or _CONTROL.search(value):
         raise ValueError("must be a text, not empty, without control characters")
     return value
 
@@ -226,15 +229,15 @@ def _ladder(value: object, _: object) -> Ladder:
 
 def _network(value: object, _: object) -> Network:
     try:
-        return ip_network(_text(value))
+        return network_from(_text(value))
     except ValueError as error:
         raise ValueError(f'must be an address or a network such as "192.0.2.0/24": {error}') from None
 
 
 def _backend(value: object, _: object) -> BackendName:
-    if value not in BACKENDS:
+    if not isinstance(value, str) or value not in BACKENDS:
         raise ValueError("must be one of " + ", ".join(f'"{name}"' for name in BACKENDS))
-    return BackendName(str(value))
+    return BackendName(value)
 
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -308,7 +311,10 @@ def _converter() -> Converter:
         Mapping[str, RuleSettings]: _rules(converter),
     }
     for kind, hook in hooks.items():
-        converter.register_structure_hook_func(partial(eq, kind), hook)
+        if isinstance(kind, type):  # for bool and Path cattrs has its own, which go before predicates
+            converter.register_structure_hook(kind, hook)
+        else:
+            converter.register_structure_hook_func(partial(eq, kind), hook)
     for kind in (tuple[AsteriskSettings, ...], tuple[Network, ...]):
         listed = _list_only(converter.get_structure_hook(kind))
         converter.register_structure_hook_func(partial(eq, kind), listed)
@@ -333,82 +339,115 @@ def _problems(error: Exception, path: str = "") -> list[str]:
     return [f"{path}: {error if isinstance(error, ValueError) else 'must be a table'}"]
 
 
-def _clashes(settings: Settings) -> list[str]:
+@frozen
+class _Entry:
+    """An ``[[asterisk]]`` as far as it is right; the rest has its defaults, and was complained of elsewhere.
+
+    ``name`` is None where the name is wrong. ``judged`` is false where too much is to say whether a secret
+    is missing.
+    """
+
+    key: str
+    name: str | None
+    ami: AmiSettings
+    judged: bool
+
+
+def _entries(tree: Mapping[str, object]) -> list[_Entry]:
+    """Read the ``[[asterisk]]`` tables for what no key can check alone, also in a file that is wrong."""
+    tables = tree.get("asterisk", [{}])
+    entries = []
+    for index, table in enumerate(tables if isinstance(tables, list) else []):
+        ami = table.get("ami", {}) if isinstance(table, Mapping) else None
+        if not isinstance(ami, Mapping):
+            continue
+        name = _right(table, AsteriskSettings).get(
+            "name", None if "name" in table else AsteriskSettings().name
+        )
+        right = _right(ami, AmiSettings)
+        secret = {"secret", "secret_file"} & ami.keys()
+        judged = secret <= right.keys() and (bool(secret) or name is not None)
+        entries.append(_Entry(f"asterisk[{index}]", name, AmiSettings(**right), judged))
+    return entries
+
+
+def _right(table: Mapping[str, object], kind: type[AttrsInstance]) -> dict[str, Any]:
+    """Give those values of a table that are right, each by itself."""
+    found = {}
+    for attribute in fields(kind):
+        if attribute.name in table:
+            with suppress(Exception):
+                found[attribute.name] = _CONVERTER.structure(table[attribute.name], attribute.type)
+    return found
+
+
+def _clashes(entries: Sequence[_Entry], *, none: bool) -> list[str]:
     """Check what no key can check alone."""
-    problems = [] if settings.asterisk else ["asterisk: must have at least one entry"]
+    problems = ["asterisk: must have at least one entry"] if none else []
     names: set[str] = set()
-    for index, pbx in enumerate(settings.asterisk):
-        if pbx.name in names:
+    for entry in entries:
+        if entry.name in names:
             problems.append(
-                f'asterisk[{index}].name: "{pbx.name}" is taken; give each [[asterisk]] a name of its own'
+                f'{entry.key}.name: "{entry.name}" is taken; give each [[asterisk]] a name of its own'
             )
-        names.add(pbx.name)
-        if pbx.ami.tls_ca is not None and pbx.ami.tls:
+        names |= {entry.name} if entry.name is not None else set()
+        if entry.ami.tls_ca is not None and entry.ami.tls:
             try:
-                ssl.create_default_context(cafile=pbx.ami.tls_ca)
+                ssl.create_default_context(cafile=entry.ami.tls_ca)
             except OSError as error:  # SSLError is one
-                problems.append(f"asterisk[{index}].ami.tls_ca: cannot be used: {error}")
+                problems.append(f"{entry.key}.ami.tls_ca: cannot be used: {error}")
     return problems
 
 
-def _with_secrets(settings: Settings, environ: Mapping[str, str]) -> tuple[Settings, list[str]]:
-    """Read the secrets that live elsewhere."""
+def _secrets(entries: Sequence[_Entry], environ: Mapping[str, str]) -> tuple[list[Secret], list[str]]:
+    """Read every secret, wherever it lives; give them, and what is wrong with them."""
+    found: list[Secret] = []
     problems: list[str] = []
-    known: list[AsteriskSettings] = []
-    for index, pbx in enumerate(settings.asterisk):
-        try:
-            known.append(evolve(pbx, ami=evolve(pbx.ami, secret=_secret(pbx, environ))))
-        except ValueError as error:
-            problems.append(f"asterisk[{index}].ami.{error}")
-    return evolve(settings, asterisk=tuple(known)), problems
+    for entry in entries:
+        if entry.judged:
+            try:
+                found.append(_secret(entry, environ))
+            except ValueError as error:
+                problems.append(f"{entry.key}.ami.{error}")
+    return found, problems
 
 
-def _secret(pbx: AsteriskSettings, environ: Mapping[str, str]) -> Secret:
-    if pbx.ami.secret is not None and pbx.ami.secret_file is not None:
+def _with_secrets(settings: Settings, found: Sequence[Secret]) -> Settings:
+    known = [
+        evolve(pbx, ami=evolve(pbx.ami, secret=secret))
+        for pbx, secret in zip(settings.asterisk, found, strict=True)
+    ]
+    return evolve(settings, asterisk=tuple(known))
+
+
+def _secret(entry: _Entry, environ: Mapping[str, str]) -> Secret:
+    ami = entry.ami
+    if ami.secret is not None and ami.secret_file is not None:
         raise ValueError("secret: is given twice, here and by secret_file; keep one")
-    if pbx.ami.secret is not None:
-        return pbx.ami.secret
-    if pbx.ami.secret_file is not None:
-        return _read_secret(pbx.ami.secret_file, "secret_file")
-    credential = _credential(pbx.name, environ)
-    if credential is None:
-        raise ValueError(_MISSING.format(name=pbx.name))
-    return _read_secret(credential, "secret")
-
-
-_MISSING = (
-    "secret: is missing; name a file that holds it with secret_file, "
-    'or give the unit a credential "{name}.secret"'
-)
-
-
-def _credential(name: str, environ: Mapping[str, str]) -> Path | None:
+    if ami.secret is not None:
+        return ami.secret
+    if ami.secret_file is not None:
+        return _read_secret(ami.secret_file, "secret_file")
     credentials = environ.get("CREDENTIALS_DIRECTORY")
-    path = Path(credentials) / f"{name}.secret" if credentials else None
-    return path if path is not None and path.exists() else None
-
-
-def _missing_secrets(tree: Mapping[str, object], environ: Mapping[str, str]) -> list[str]:
-    """Find the entries without a secret in a file that is wrong in other ways too."""
-    entries = tree.get("asterisk", [{}])
-    problems = []
-    for index, entry in enumerate(entries if isinstance(entries, list) else []):
-        ami = entry.get("ami", {}) if isinstance(entry, Mapping) else None
-        name = entry.get("name", AsteriskSettings().name) if isinstance(entry, Mapping) else ""
-        if isinstance(ami, Mapping) and not {"secret", "secret_file"} & set(ami) and isinstance(name, str):
-            usable = _NAME.fullmatch(name) and _credential(name, environ)
-            problems += [] if usable else [f"asterisk[{index}].ami.{_MISSING.format(name=name)}"]
-    return problems
+    path = Path(credentials) / f"{entry.name}.secret" if credentials else None
+    if path is None or not path.exists():
+        raise ValueError(
+            "secret: is missing; name a file that holds it with secret_file, "
+            f'or give the unit a credential "{entry.name}.secret"'
+        )
+    return _read_secret(path, "secret")
 
 
 def _read_secret(path: Path, key: str) -> Secret:
+    line_end = len("\r\n")
     try:
         with path.open("rb") as file:
-            clear = file.read(MAX_SECRET_BYTES + 1).decode("utf-8").strip("\r\n")
+            whole = file.read(MAX_SECRET_BYTES + line_end + 1)
+        clear = whole.strip(b"\r\n").decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise ValueError(f"{key}: {path} cannot be read: {reason}") from None
-    if len(clear) > MAX_SECRET_BYTES:
+    if len(whole) > MAX_SECRET_BYTES + line_end or len(clear.encode()) > MAX_SECRET_BYTES:
         raise ValueError(f"{key}: {path} holds more than {MAX_SECRET_BYTES} bytes")
     try:
         return Secret(_text(clear))

@@ -11,7 +11,6 @@ import gc
 import signal
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from ringfence.errors import ConfigError, ControlError, HostError
 from ringfence.firewall import make_backend
 from ringfence.firewall.ownership import claim_sets
 from ringfence.host.addresses import follow_addresses, read_addresses
-from ringfence.model import Network, SecurityEvent
+from ringfence.model import Network, SecurityEvent, network_from
 from ringfence.report import bans_report, status_report
 from ringfence.sources.ami import AmiSource
 from ringfence.store import Store
@@ -244,6 +243,6 @@ _WITHHELD = (
 
 def _networks(request: Mapping[str, Any]) -> list[Network]:
     try:
-        return [ip_network(text) for text in request["networks"]]
+        return [network_from(text) for text in request["networks"]]
     except (KeyError, TypeError, ValueError) as error:
         raise ControlError(f"not an address or network: {error}") from None

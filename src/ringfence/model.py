@@ -7,13 +7,30 @@ epoch; times for windows are monotonic seconds and are never stored.
 """
 
 import enum
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 from typing import TypeAlias
 
 from attrs import frozen
 
 Address: TypeAlias = IPv4Address | IPv6Address
 Network: TypeAlias = IPv4Network | IPv6Network
+
+
+def network_from(text: str) -> Network:
+    """Read an address or a network as people write it; ValueError where it is none.
+
+    IPv4 in IPv6 clothes becomes the IPv4 that the packets carry; a zone is refused, since firewall sets know
+    none.
+    """
+    if "%" in text:
+        raise ValueError(f"{text!r} has a zone; leave it out")
+    network = ip_network(text)
+    if isinstance(network, IPv6Network) and network.subnet_of(_IPV4_IN_IPV6):
+        return IPv4Network((int(network.network_address) & 0xFFFFFFFF, network.prefixlen - 96))
+    return network
+
+
+_IPV4_IN_IPV6 = IPv6Network("::ffff:0:0/96")
 
 
 class Service(enum.StrEnum):

@@ -70,10 +70,10 @@ def ask_daemon(path: Path, do: str, **arguments: object) -> Any:  # noqa: ANN401
 
 def networks_from(texts: list[str]) -> "list[Network]":
     """Read addresses or networks as a person typed them."""
-    from ipaddress import ip_network  # noqa: PLC0415 - loaded when a command runs
+    from ringfence.model import network_from  # noqa: PLC0415 - loaded when a command runs
 
     try:
-        return [ip_network(text) for text in texts]
+        return [network_from(text) for text in texts]
     except ValueError as error:
         raise typer.BadParameter(f"not an address or a network: {error}") from None
 

@@ -1,0 +1,575 @@
+"""The configuration: every default, every kind of fault, and all faults in one report."""
+
+import tomllib
+from collections.abc import Mapping
+from datetime import date
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ringfence.config import (
+    MAX_SECRET_BYTES,
+    AllowSettings,
+    AmiSettings,
+    AsteriskSettings,
+    BackendName,
+    ControlSettings,
+    Count,
+    Duration,
+    FirewallSettings,
+    Ladder,
+    Name,
+    Port,
+    RuleSettings,
+    Settings,
+    StoreSettings,
+    Text,
+    load,
+    parse,
+    parse_duration,
+)
+from ringfence.detect.rules import RULES
+from ringfence.errors import ConfigError
+from ringfence.model import Secret
+
+CLEAR = "hunter2-correct-horse"
+MISSING = (
+    "secret: is missing; name a file that holds it with secret_file, "
+    'or give the unit a credential "asterisk.secret"'
+)
+TEXT = "must be a text, not empty, without control characters"
+TRUTH = "must be true or false"
+DURATION = 'must be a duration such as "90s", "10m", "1h" or "7d", at most ten years'
+NETWORK = 'must be an address or a network such as "192.0.2.0/24"'
+COUNT = "must be a whole number from 1 to 1000"
+
+
+def read(text: str, *, environ: Mapping[str, str] | None = None, secrets: bool = False) -> Settings:
+    """Read a configuration's text, without the secrets unless asked for."""
+    return parse(tomllib.loads(text), "here", environ or {}, secrets=secrets)
+
+
+def problems(text: str, *, environ: Mapping[str, str] | None = None, secrets: bool = False) -> list[str]:
+    """Give what is wrong with a configuration."""
+    with pytest.raises(ConfigError) as caught:
+        read(text, environ=environ, secrets=secrets)
+    assert CLEAR not in str(caught.value)
+    return caught.value.problems
+
+
+def pbx(text: str = "", name: str = "asterisk") -> str:
+    """Write an [[asterisk]] with these lines in its ami table."""
+    return f'[[asterisk]]\nname = "{name}"\n[asterisk.ami]\n{text}\n'
+
+
+def test_every_key_has_a_default_but_the_secret() -> None:
+    """A file that holds the secret and nothing else gives these settings."""
+    settings = read(f'[[asterisk]]\nami.secret = "{CLEAR}"', secrets=True)
+
+    assert settings == Settings(
+        asterisk=(
+            AsteriskSettings(
+                name=Name("asterisk"),
+                ami=AmiSettings(
+                    host=Text("127.0.0.1"),
+                    port=Port(5038),
+                    username=Text("ringfence"),
+                    secret=Secret(CLEAR),
+                    secret_file=None,
+                    tls=False,
+                    tls_ca=None,
+                    tls_verify=True,
+                    trust_chan_sip=False,
+                ),
+            ),
+        ),
+        firewall=FirewallSettings(backend=BackendName("auto")),
+        allow=AllowSettings(networks=()),
+        rules={
+            "guess": RuleSettings(
+                attempts=Count(5),
+                window=Duration(600.0),
+                ban=Ladder((3_600.0, 21_600.0, 86_400.0, 604_800.0)),
+            )
+        },
+        store=StoreSettings(path=Path("/var/lib/ringfence/ringfence.db")),
+        control=ControlSettings(socket=Path("/run/ringfence/control.sock")),
+    )
+    assert settings.rule_table() == RULES
+    assert settings.trusting_chan_sip() == frozenset()
+
+
+def test_an_empty_file_lacks_the_secret_only() -> None:
+    """Nothing at all is a configuration, but for the secret."""
+    assert read("") == Settings()
+    assert problems("", secrets=True) == [f"asterisk[0].ami.{MISSING}"]
+
+
+def test_every_key_can_be_set() -> None:
+    """What is written is what is given, for every key there is."""
+    settings = read(
+        f"""
+        [[asterisk]]
+        name = "office"
+        [asterisk.ami]
+        host = "pbx.example"
+        port = 5039
+        username = "guard"
+        secret = "{CLEAR}"
+        tls = true
+        tls_verify = false
+        trust_chan_sip = true
+        [[asterisk]]
+        name = "branch"
+        ami.secret = "another"
+        ami.tls_ca = "/nonexistent/unused-without-tls.pem"
+        [firewall]
+        backend = "memory"
+        [allow]
+        networks = ["198.51.100.7", "2001:db8::/32", "::ffff:192.0.2.0/120"]
+        [rules.guess]
+        attempts = 3
+        window = "90s"
+        ban = ["1h", "2w"]
+        [store]
+        path = "/srv/ringfence.db"
+        [control]
+        socket = "/srv/ringfence.sock"
+        """,
+        secrets=True,
+    )
+
+    assert settings == Settings(
+        asterisk=(
+            AsteriskSettings(
+                name=Name("office"),
+                ami=AmiSettings(
+                    host=Text("pbx.example"),
+                    port=Port(5039),
+                    username=Text("guard"),
+                    secret=Secret(CLEAR),
+                    tls=True,
+                    tls_verify=False,
+                    trust_chan_sip=True,
+                ),
+            ),
+            AsteriskSettings(
+                name=Name("branch"),
+                ami=AmiSettings(secret=Secret("another"), tls_ca=Path("/nonexistent/unused-without-tls.pem")),
+            ),
+        ),
+        firewall=FirewallSettings(backend=BackendName("memory")),
+        allow=AllowSettings(
+            networks=(ip_network("198.51.100.7"), ip_network("2001:db8::/32"), ip_network("192.0.2.0/24"))
+        ),
+        rules={"guess": RuleSettings(Count(3), Duration(90.0), Ladder((3_600.0, 1_209_600.0)))},
+        store=StoreSettings(path=Path("/srv/ringfence.db")),
+        control=ControlSettings(socket=Path("/srv/ringfence.sock")),
+    )
+    [rule] = settings.rule_table()
+    assert (rule.attempts, rule.window, rule.ban) == (3, 90.0, (3_600.0, 1_209_600.0))
+    assert settings.trusting_chan_sip() == {"office"}
+
+
+def test_a_rule_keeps_what_it_does_not_set() -> None:
+    """A rule's table with one key leaves the others at their defaults; one length is a ladder of one."""
+    [rule] = read('[rules.guess]\nban = "2h"').rule_table()
+
+    assert (rule.attempts, rule.window, rule.ban) == (5, 600.0, (7_200.0,))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("colour = 1", ["colour: unknown key"]),
+        ("[firewal]", ["firewal: unknown key"]),
+        (
+            pbx("port = 1\npasword = 2\nanother = 3"),
+            ["asterisk[0].ami.another: unknown key", "asterisk[0].ami.pasword: unknown key"],
+        ),
+        ("[[asterisk]]\ncolour = 1", ["asterisk[0].colour: unknown key"]),
+        ("[rules.guess]\nattempt = 1", ["rules.guess.attempt: unknown key"]),
+        ("[rules.gues]", ["rules.gues: no such rule; there are: guess"]),
+        ("rules = 1", ["rules: must be a table"]),
+        ("[rules]\nguess = 1", ["rules.guess: must be a table"]),
+        ("asterisk = 1", ["asterisk: must be a list"]),
+        ("asterisk = []", ["asterisk: must have at least one entry"]),
+        ("asterisk = [1]", ["asterisk[0]: must be a table"]),
+        ("[asterisk]\nname = 'a'", ["asterisk: must be a list"]),
+        ("[[asterisk]]\nami = 1", ["asterisk[0].ami: must be a table"]),
+        ("firewall = 'ipset'", ["firewall: must be a table"]),
+        ("store = 1\ncontrol = []", ["store: must be a table", "control: must be a table"]),
+        (
+            "[[asterisk]]\nname = ''",
+            ["asterisk[0].name: must be a name of letters, digits, '.', '_' and '-'"],
+        ),
+        (
+            "[[asterisk]]\nname = '../a'",
+            ["asterisk[0].name: must be a name of letters, digits, '.', '_' and '-'"],
+        ),
+        ("[[asterisk]]\nname = 1", ["asterisk[0].name: must be a name of letters, digits, '.', '_' and '-'"]),
+        (pbx("host = ''"), [f"asterisk[0].ami.host: {TEXT}"]),
+        (pbx("host = 1"), [f"asterisk[0].ami.host: {TEXT}"]),
+        (pbx(r'username = "a\r\nAction: x"'), [f"asterisk[0].ami.username: {TEXT}"]),
+        (pbx(r'username = "a\u007f"'), [f"asterisk[0].ami.username: {TEXT}"]),
+        (pbx(r'username = "a\u0085"'), [f"asterisk[0].ami.username: {TEXT}"]),
+        (pbx("port = 0"), ["asterisk[0].ami.port: must be a whole number from 1 to 65535"]),
+        (pbx("port = 65536"), ["asterisk[0].ami.port: must be a whole number from 1 to 65535"]),
+        (pbx("port = true"), ["asterisk[0].ami.port: must be a whole number from 1 to 65535"]),
+        (pbx("port = '5038'"), ["asterisk[0].ami.port: must be a whole number from 1 to 65535"]),
+        (pbx("port = 5038.0"), ["asterisk[0].ami.port: must be a whole number from 1 to 65535"]),
+        (pbx("tls = 1"), [f"asterisk[0].ami.tls: {TRUTH}"]),
+        (pbx("tls_verify = 'no'"), [f"asterisk[0].ami.tls_verify: {TRUTH}"]),
+        (pbx("trust_chan_sip = []"), [f"asterisk[0].ami.trust_chan_sip: {TRUTH}"]),
+        (pbx("secret = 1"), [f"asterisk[0].ami.secret: {TEXT}"]),
+        (pbx("secret = ''"), [f"asterisk[0].ami.secret: {TEXT}"]),
+        (pbx(rf'secret = "{CLEAR}\r\nAction: x"'), [f"asterisk[0].ami.secret: {TEXT}"]),
+        (pbx("secret_file = 'relative'"), ["asterisk[0].ami.secret_file: must be an absolute path"]),
+        (pbx("secret_file = 1"), [f"asterisk[0].ami.secret_file: {TEXT}"]),
+        ("[firewall]\nbackend = 'nft'", ['firewall.backend: must be one of "auto", "ipset", "memory"']),
+        ("[firewall]\nbackend = 1", ['firewall.backend: must be one of "auto", "ipset", "memory"']),
+        ("[firewall]\nbackend = []", ['firewall.backend: must be one of "auto", "ipset", "memory"']),
+        ("[allow]\nnetworks = '192.0.2.1'", ["allow.networks: must be a list"]),
+        ("[allow]\nnetworks = {a = 1}", ["allow.networks: must be a list"]),
+        (
+            "[allow]\nnetworks = ['192.0.2.1', '192.0.2.1/24', 1, 'pbx.example', 'fe80::1%eth0']",
+            [
+                f"allow.networks[1]: {NETWORK}: 192.0.2.1/24 has host bits set",
+                f"allow.networks[2]: {NETWORK}: {TEXT}",
+                f"allow.networks[3]: {NETWORK}: 'pbx.example' does not appear to be an IPv4 or IPv6 network",
+                f"allow.networks[4]: {NETWORK}: 'fe80::1%eth0' has a zone; leave it out",
+            ],
+        ),
+        ("[rules.guess]\nattempts = 0", [f"rules.guess.attempts: {COUNT}"]),
+        ("[rules.guess]\nattempts = 1001", [f"rules.guess.attempts: {COUNT}"]),
+        ("[rules.guess]\nattempts = true", [f"rules.guess.attempts: {COUNT}"]),
+        ("[rules.guess]\nwindow = 600", [f"rules.guess.window: {DURATION}"]),
+        ("[rules.guess]\nwindow = '0s'", [f"rules.guess.window: {DURATION}"]),
+        ("[rules.guess]\nwindow = '11y'", [f"rules.guess.window: {DURATION}"]),
+        ("[rules.guess]\nban = '600w'", [f"rules.guess.ban: {DURATION}"]),
+        ("[rules.guess]\nban = []", ['rules.guess.ban: must be a duration such as "1h", or a list of them']),
+        ("[rules.guess]\nban = ['1h', 2]", [f"rules.guess.ban: {DURATION}"]),
+        ("[store]\npath = 'ringfence.db'", ["store.path: must be an absolute path"]),
+        ("[control]\nsocket = ''", [f"control.socket: {TEXT}"]),
+        (
+            pbx(name="a") + pbx(name="b") + pbx(name="a"),
+            ['asterisk[2].name: "a" is taken; give each [[asterisk]] a name of its own'],
+        ),
+    ],
+)
+def test_each_fault_has_its_line(text: str, expected: list[str]) -> None:
+    """Unknown keys, wrong types and impossible values are told by key path, exactly so."""
+    assert problems(text) == expected
+
+
+def test_all_faults_come_in_one_report(tmp_path: Path) -> None:
+    """A file with a fault of every kind is told all of them in one reading, secrets and clashes included."""
+    text = f"""
+        colour = 1
+        [[asterisk]]
+        name = "a"
+        ami.port = 0
+        ami.user = "x"
+        [[asterisk]]
+        name = "a"
+        ami.secret = "{CLEAR}"
+        ami.secret_file = "/somewhere"
+        ami.tls = "yes"
+        [[asterisk]]
+        name = "b"
+        ami.secret_file = "{tmp_path}/absent"
+        ami.tls = true
+        ami.tls_ca = "{tmp_path}/absent.pem"
+        ami.host = ""
+        [[asterisk]]
+        name = "c/d"
+        ami.secret = 5
+        [firewall]
+        backend = "pf"
+        [allow]
+        networks = "192.0.2.1"
+        [rules.guess]
+        attempts = -1
+        window = "soon"
+        [rules.siege]
+        [store]
+        path = 7
+    """
+
+    assert sorted(problems(text, secrets=True)) == sorted(
+        [
+            "colour: unknown key",
+            "asterisk[0].ami.port: must be a whole number from 1 to 65535",
+            "asterisk[0].ami.user: unknown key",
+            "asterisk[0].ami." + MISSING.replace("asterisk.secret", "a.secret"),
+            'asterisk[1].name: "a" is taken; give each [[asterisk]] a name of its own',
+            "asterisk[1].ami.secret: is given twice, here and by secret_file; keep one",
+            f"asterisk[1].ami.tls: {TRUTH}",
+            f"asterisk[2].ami.secret_file: {tmp_path}/absent cannot be read: No such file or directory",
+            "asterisk[2].ami.tls_ca: cannot be used: [Errno 2] No such file or directory",
+            f"asterisk[2].ami.host: {TEXT}",
+            "asterisk[3].name: must be a name of letters, digits, '.', '_' and '-'",
+            f"asterisk[3].ami.secret: {TEXT}",
+            'firewall.backend: must be one of "auto", "ipset", "memory"',
+            "allow.networks: must be a list",
+            f"rules.guess.attempts: {COUNT}",
+            f"rules.guess.window: {DURATION}",
+            "rules.siege: no such rule; there are: guess",
+            f"store.path: {TEXT}",
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("1s", 1.0),
+        ("90s", 90.0),
+        ("10m", 600.0),
+        ("2h", 7_200.0),
+        ("7d", 604_800.0),
+        ("2w", 1_209_600.0),
+        ("3650d", 315_360_000.0),
+    ],
+)
+def test_durations(text: str, seconds: float) -> None:
+    """A whole number and a unit."""
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "1",
+        "s",
+        "1.5h",
+        "-1s",
+        "1 h",
+        "1h ",
+        "1H",
+        "1h30m",
+        "0d",
+        "3651d",
+        "٣s",
+        "9999999999s",
+        60,
+        None,
+        True,
+    ],
+)
+def test_what_is_no_duration(text: object) -> None:
+    """Anything else is refused with what it should look like."""
+    with pytest.raises(ValueError, match="must be a duration such as"):
+        parse_duration(text)
+
+
+# -- secrets ----------------------------------------------------------------------------------------------
+
+
+def test_a_secret_may_stand_in_a_file_of_its_own(tmp_path: Path) -> None:
+    """The line's end is not part of it; what is within the line is, spaces too."""
+    file = tmp_path / "secret"
+    for written, secret in [
+        (f"{CLEAR}\n", CLEAR),
+        (f"{CLEAR}\r\n", CLEAR),
+        (CLEAR, CLEAR),
+        (" a b \n", " a b "),
+        ("schlüssel\n", "schlüssel"),
+        ("x" * MAX_SECRET_BYTES + "\r\n", "x" * MAX_SECRET_BYTES),
+    ]:
+        file.write_bytes(written.encode())
+        settings = read(pbx(f'secret_file = "{file}"'), secrets=True)
+        assert settings.asterisk[0].ami.secret == Secret(secret)
+
+
+def test_a_secret_may_be_a_credential(tmp_path: Path) -> None:
+    """Without secret and secret_file, systemd's credential of the Asterisk's name is read."""
+    (tmp_path / "office.secret").write_text(f"{CLEAR}\n", "utf-8")
+    environ = {"CREDENTIALS_DIRECTORY": str(tmp_path)}
+
+    assert read(pbx(name="office"), environ=environ, secrets=True).asterisk[0].ami.secret == Secret(CLEAR)
+    assert problems(pbx(name="branch"), environ=environ, secrets=True) == [
+        "asterisk[0].ami." + MISSING.replace("asterisk.secret", "branch.secret")
+    ]
+
+
+def test_an_inline_secret_goes_before_the_credential(tmp_path: Path) -> None:
+    """What the file says itself is meant, whatever credentials there are."""
+    (tmp_path / "asterisk.secret").write_text("another", "utf-8")
+    settings = read(
+        pbx(f'secret = "{CLEAR}"'), environ={"CREDENTIALS_DIRECTORY": str(tmp_path)}, secrets=True
+    )
+
+    assert settings.asterisk[0].ami.secret == Secret(CLEAR)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", f": {TEXT}"),
+        (b"\n\n", f": {TEXT}"),
+        (f"{CLEAR}\nAction: x".encode(), f": {TEXT}"),
+        (f"{CLEAR}\0".encode(), f": {TEXT}"),
+        (f"{CLEAR}\x9b".encode(), f": {TEXT}"),
+        (b"\xff" + CLEAR.encode(), " cannot be read: it is not UTF-8"),
+        (b"x" * (MAX_SECRET_BYTES + 1), f" holds more than {MAX_SECRET_BYTES} bytes"),
+        (b"x" * MAX_SECRET_BYTES + b"\n\n\n\nmore", f" holds more than {MAX_SECRET_BYTES} bytes"),
+        (b"a" + "é".encode() * MAX_SECRET_BYTES, f" holds more than {MAX_SECRET_BYTES} bytes"),
+        (b"a" * (MAX_SECRET_BYTES * 9), f" holds more than {MAX_SECRET_BYTES} bytes"),
+    ],
+)
+def test_a_secret_file_that_holds_no_secret(tmp_path: Path, content: bytes, reason: str) -> None:
+    """What is empty, too long, of several lines or not text is refused, never cut to fit, and never shown."""
+    file = tmp_path / "secret"
+    file.write_bytes(content)
+
+    assert problems(pbx(f'secret_file = "{file}"'), secrets=True) == [
+        f"asterisk[0].ami.secret_file: {file}{reason}"
+    ]
+
+
+def test_a_secret_that_cannot_be_read(tmp_path: Path) -> None:
+    """A missing file and a folder are told with the system's own reason."""
+    assert problems(pbx(f'secret_file = "{tmp_path}"'), secrets=True) == [
+        f"asterisk[0].ami.secret_file: {tmp_path} cannot be read: Is a directory"
+    ]
+    (tmp_path / "asterisk.secret").mkdir()
+    assert problems("", environ={"CREDENTIALS_DIRECTORY": str(tmp_path)}, secrets=True) == [
+        f"asterisk[0].ami.secret: {tmp_path}/asterisk.secret cannot be read: Is a directory"
+    ]
+
+
+def test_a_command_that_needs_no_secret_misses_none() -> None:
+    """Without secrets nothing is read: not a file that may be forbidden, and not a credential."""
+    settings = read(pbx('secret_file = "/nonexistent/secret"'))
+
+    assert settings.asterisk[0].ami.secret is None
+    assert settings.asterisk[0].ami.secret_file == Path("/nonexistent/secret")
+
+
+def test_no_secret_is_in_a_report_of_problems() -> None:
+    """An inline secret beside every kind of fault is in no line of it."""
+    text = (
+        f'secret = "{CLEAR}"\nport = "{CLEAR}"\ntls = "{CLEAR}"\nhost = ["{CLEAR}"]\nsecret_file = "{CLEAR}"'
+    )
+
+    assert len(problems(pbx(text), secrets=True)) == 4
+
+
+def test_tls_ca_must_be_certificates(tmp_path: Path) -> None:
+    """A file that is missing or holds no certificate is told, where TLS is on."""
+    file = tmp_path / "ca.pem"
+    file.write_text("no certificate", "utf-8")
+    lines = problems(pbx(f'tls = true\ntls_ca = "{file}"'))
+    lines += problems(pbx(f'tls = true\ntls_ca = "{tmp_path}/absent"'))
+
+    assert len(lines) == 2
+    assert all(line.startswith("asterisk[0].ami.tls_ca: cannot be used: ") for line in lines)
+
+
+# -- the file ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"a = ", "is not TOML: Invalid value (at end of document)"),
+        (b"[a]\n[a]", "is not TOML: Cannot declare ('a',) twice (at line 2, column 3)"),
+        (b"\xff", "is not TOML: 'utf-8' codec can't decode byte 0xff in position 0: invalid start byte"),
+        (b"a = " + b"1" * 5_000, "is not TOML: Exceeds the limit"),
+        (b"a = " + b"[" * 50_000, "is not TOML: "),
+    ],
+)
+def test_what_is_not_toml(tmp_path: Path, content: bytes, reason: str) -> None:
+    """Whatever the file holds, what is wrong with it is told as one problem."""
+    file = tmp_path / "ringfence.toml"
+    file.write_bytes(content)
+
+    with pytest.raises(ConfigError) as caught:
+        load(file, {})
+
+    [problem] = caught.value.problems
+    assert caught.value.where == str(file)
+    assert problem.startswith(reason)
+
+
+def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+    """A missing file is told with the mend, anything else with the system's reason."""
+    with pytest.raises(ConfigError) as missing:
+        load(tmp_path / "absent.toml", {})
+    with pytest.raises(ConfigError) as folder:
+        load(tmp_path, {})
+
+    assert missing.value.problems == ["there is no such file; copy examples/minimal.toml there"]
+    assert folder.value.problems == ["cannot be read: Is a directory"]
+
+
+def test_a_file_is_read(tmp_path: Path) -> None:
+    """The settings of a file are those of its text."""
+    file = tmp_path / "ringfence.toml"
+    file.write_text(pbx(f'secret = "{CLEAR}"', name="office"), "utf-8")
+
+    assert load(file, {}) == read(file.read_text("utf-8"), secrets=True)
+
+
+KEYS = [
+    "asterisk",
+    "ami",
+    "name",
+    "host",
+    "port",
+    "username",
+    "secret",
+    "secret_file",
+    "tls",
+    "tls_ca",
+    "tls_verify",
+    "trust_chan_sip",
+    "firewall",
+    "backend",
+    "allow",
+    "networks",
+    "rules",
+    "guess",
+    "attempts",
+    "window",
+    "ban",
+    "store",
+    "path",
+    "control",
+    "socket",
+    "other",
+]
+LEAVES = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=8)
+    | st.just(date(2026, 1, 1))
+    | st.sampled_from(["1h", "192.0.2.0/24", "/x", "auto", "/", "2001:db8::%1", "\0"])
+)
+TREES: st.SearchStrategy[Any] = st.recursive(
+    LEAVES,
+    lambda below: st.lists(below, max_size=3) | st.dictionaries(st.sampled_from(KEYS), below, max_size=6),
+    max_leaves=12,
+)
+
+
+@given(st.dictionaries(st.sampled_from(KEYS), TREES, max_size=6), st.booleans())
+def test_no_tree_raises_anything_else(tree: dict[str, Any], secrets: bool) -> None:  # noqa: FBT001 - drawn
+    """Whatever a TOML file may hold is settings, or a ConfigError whose lines begin with a key path."""
+    try:
+        settings = parse(tree, "here", {}, secrets=secrets)
+    except ConfigError as error:
+        settings, lines = Settings(), error.problems
+    else:
+        lines = ["asterisk: none"]
+    assert isinstance(settings, Settings)
+    assert {line.split(":")[0].split(".")[0].split("[")[0] for line in lines} <= {*KEYS}
+    assert lines
