@@ -296,7 +296,7 @@ STEPS = st.tuples(
 
 
 @given(st.lists(STEPS, max_size=60))
-@settings(max_examples=400)
+@settings(deadline=None, max_examples=400)
 def test_the_fold_is_the_table(
     steps: list[tuple[tuple[Service, EventKind, str], str, bytes, SourceId, float, bool]],
 ) -> None:
@@ -334,7 +334,7 @@ SENDERS = st.tuples(
 
 
 @given(st.lists(st.tuples(BLOCKS, SENDERS), max_size=60), st.integers(1, 4), st.integers(1, 2))
-@settings(max_examples=400)
+@settings(deadline=None, max_examples=400)
 def test_forgetting_early_counts_too_much_and_never_too_little(
     blocks: list[tuple[list[EventKind], tuple[str, bytes]]], keys: int, of_address: int
 ) -> None:

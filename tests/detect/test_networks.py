@@ -39,7 +39,7 @@ def inside(one: Network, other: Network) -> bool:
 
 
 @given(st.lists(NETWORKS, max_size=8), ADDRESSES, st.lists(NETWORKS, max_size=8))
-@settings(max_examples=500)
+@settings(deadline=None, max_examples=500)
 def test_the_answers_are_those_of_ipaddress(
     networks: list[Network], address: Address, others: list[Network]
 ) -> None:

@@ -39,7 +39,7 @@ STEPS = st.lists(
 
 
 @given(STEPS, st.integers(1, 6), QUARTERS.filter(bool))
-@settings(max_examples=400)
+@settings(deadline=None, max_examples=400)
 def test_the_window_counts_as_a_list_does(
     steps: list[tuple[float, Network, Proof, str]], attempts: int, seconds: float
 ) -> None:

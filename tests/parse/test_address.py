@@ -3,7 +3,7 @@
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ringfence.model import Address, Endpoint, Transport
@@ -13,6 +13,7 @@ TOKENS = [b"UDP", b"TCP", b"TLS", b"WS", b"WSS"]
 
 
 @given(st.ip_addresses(), st.integers(0, 65535), st.sampled_from([*TOKENS, b""]))
+@settings(deadline=None)
 def test_every_end_that_asterisk_writes_is_read(address: Address, port: int, token: bytes) -> None:
     """Both families, every port, every transport and none give the value that was written."""
     middle = token + b"/" if token else b""
@@ -65,10 +66,19 @@ def test_nothing_else_is_an_end(text: bytes) -> None:
     assert parse_endpoint(text) is None
 
 
-@given(st.binary(max_size=80))
+PIECES = st.sampled_from(
+    [b"IPV4", b"IPV6", b"/", b"UDP", b"192.0.2.7", b"2001:db8::7", b"%", b"5060", b"::ffff:"]
+)
+
+
+@given(st.binary(max_size=80) | st.lists(PIECES | st.binary(max_size=3), max_size=9).map(b"".join))
+@settings(deadline=None)
 def test_no_bytes_raise(text: bytes) -> None:
-    """Whatever the bytes are, there is an end or there is none."""
-    assert parse_endpoint(text) is None
+    """Whatever the bytes are, there is an end or there is none, and an end has a port and no zone."""
+    end = parse_endpoint(text)
+    if end is not None:
+        assert 0 <= end.port <= 65535
+        assert end.address == unmapped(end.address)
 
 
 @pytest.mark.parametrize(

@@ -396,7 +396,7 @@ def blamed(stream: bytes) -> list[SecurityEvent]:
 
 
 @given(TEXT, st.sampled_from(EventKind))
-@settings(max_examples=300)
+@settings(deadline=None, max_examples=300)
 def test_no_name_under_pjsip_blames_another(name: bytes, kind: EventKind) -> None:
     """36 bytes of any name leave one event of the sender, no success if it broke the packet, and the next."""
     rest = REQUIRED[kind]
@@ -408,7 +408,7 @@ def test_no_name_under_pjsip_blames_another(name: bytes, kind: EventKind) -> Non
 
 
 @given(TEXT, st.sampled_from([EventKind.INVALID_ACCOUNT_ID, EventKind.INVALID_PASSWORD]))
-@settings(max_examples=300)
+@settings(deadline=None, max_examples=300)
 def test_no_name_under_chan_sip_blames_another(name: bytes, kind: EventKind) -> None:
     """Whatever fits into 256 encoded bytes leaves one event of the sender, and the next one.
 
@@ -455,7 +455,7 @@ def test_a_forged_tail_and_a_whole_forged_head_do_not_fit(second: bytes) -> None
 
 
 @given(st.lists(TEXT | st.binary(max_size=200) | st.just(END) | st.just(GOOD), max_size=12))
-@settings(max_examples=300)
+@settings(deadline=None, max_examples=300)
 def test_any_bytes_at_any_split_are_read_alike_and_bounded(pieces: list[bytes]) -> None:
     """Nothing raises, nothing grows, and where the bytes are cut makes no difference."""
     stream = b"".join(pieces)
@@ -467,6 +467,7 @@ def test_any_bytes_at_any_split_are_read_alike_and_bounded(pieces: list[bytes]) 
 
 
 @given(TEXT)
+@settings(deadline=None)
 def test_the_packet_after_any_text_is_read(text: bytes) -> None:
     """Text that is no packet, ended by an empty line, does not cost the security event right behind it."""
     heard, _ = run([BANNER, text + END + GOOD])
@@ -476,7 +477,7 @@ def test_the_packet_after_any_text_is_read(text: bytes) -> None:
 @given(TEXT, st.sampled_from([EventKind.REQUEST_NOT_ALLOWED, EventKind.REQUEST_BAD_FORMAT]))
 @example(b"x\r\nSessionID: ", EventKind.REQUEST_NOT_ALLOWED)
 @example(b"x\r\n", EventKind.REQUEST_NOT_ALLOWED)
-@settings(max_examples=300)
+@settings(deadline=None, max_examples=300)
 def test_no_action_at_the_manager_blames_another(text: bytes, kind: EventKind) -> None:
     """AMI over HTTP lets CR LF into the 55 bytes of an action's name, behind the tail."""
     heard = blamed(packet(kind, service=b"AMI", rest=(b"RequestType: Action: " + text[:55],)) + GOOD)
