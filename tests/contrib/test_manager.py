@@ -1,0 +1,66 @@
+"""The manager user: what it may, and that a real Asterisk takes it and tells it security events."""
+
+import re
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.support.asterisk import Asterisk, tree_of
+from tests.support.asterisk_files import MANAGER_PORT
+from tests.support.lab import RELEASES
+from tests.support.network import Network, socket_in
+
+FRAGMENT = (Path(__file__).parents[2] / "contrib/asterisk/ringfence.manager.conf").read_text("utf-8")
+PLACEHOLDER = "CHANGE-THIS-SECRET"
+NAME = "fragment"
+"""The laboratory has a manager user called ringfence already."""
+
+
+@pytest.fixture(params=sorted(RELEASES))
+def pbx(request: pytest.FixtureRequest) -> Iterator[Asterisk]:
+    """Each Asterisk with the fragment in its manager.conf."""
+    user = FRAGMENT.replace(PLACEHOLDER, "sesame").replace("[ringfence]", f"[{NAME}]")
+    with (
+        Network() as network,
+        Asterisk(
+            tree_of(request.param), network.pbx, RELEASES[request.param], extra={"manager.conf": user}
+        ) as asterisk,
+    ):
+        yield asterisk
+
+
+def test_the_secret_must_be_changed() -> None:
+    """The placeholder stands once, as the secret, so that the README's command replaces it and nothing else."""
+    assert FRAGMENT.count(PLACEHOLDER) == 1
+    assert f"\nsecret = {PLACEHOLDER}\n" in FRAGMENT
+
+
+@pytest.mark.asterisk
+def test_asterisk_grants_what_is_needed_and_no_more(pbx: Asterisk) -> None:
+    """The user hears security and system, and may write nothing; it logs in and is told security events."""
+    shown = pbx.cli(f"manager show user {NAME}")
+    with socket_in(pbx.namespace) as connection:
+        connection.settimeout(10)
+        connection.connect(("127.0.0.1", MANAGER_PORT))
+        connection.sendall(f"Action: Login\r\nUsername: {NAME}\r\nSecret: sesame\r\n\r\n".encode())
+        heard = _read_until(connection, b"Event: SuccessfulAuth")
+
+    assert _shown(shown, "read perm") == {"system", "security"}
+    assert _shown(shown, "write perm") == {"<none>"}
+    assert b"Message: Authentication accepted" in heard
+
+
+def _shown(text: str, field: str) -> set[str]:
+    match = re.search(rf"{field}: *(\S+)", text)
+    assert match is not None, text
+    return set(match[1].split(","))
+
+
+def _read_until(connection: socket.socket, wanted: bytes) -> bytes:
+    heard = b""
+    while wanted not in heard:
+        part = connection.recv(65536)
+        assert part, f"the connection was closed: {heard!r}"
+        heard += part
+    return heard
