@@ -10,9 +10,11 @@ import sys
 import structlog
 
 
-def configure(*, verbose: bool = False) -> None:
-    """Set up logging for this process: for people on a terminal, as ``key=value`` elsewhere."""
-    level = logging.DEBUG if verbose else logging.INFO
+def configure(level: int = logging.INFO) -> None:
+    """Set up logging for this process: for people on a terminal, as ``key=value`` elsewhere.
+
+    A command that answers by what it prints asks for ``logging.CRITICAL``.
+    """
     terminal = sys.stderr.isatty()
     structlog.configure(
         processors=[

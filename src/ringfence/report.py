@@ -89,7 +89,7 @@ def _firewall(enforcer: Enforcer) -> dict[str, object]:
     verification = enforcer.verification
     return {
         "backend": enforcer.backend.name,
-        "enforcing": enforcer.enforcing,
+        "enforcing": enforcer.enforcing and enforcer.backend.enforces,
         "verified": bool(verification and verification.verified),
         "families": {str(version): why or "guarded" for version, why in families.items()},
     }
@@ -97,6 +97,8 @@ def _firewall(enforcer: Enforcer) -> dict[str, object]:
 
 def _problems(enforcer: Enforcer) -> list[str]:
     problems = []
+    if enforcer.enforcing and not enforcer.backend.enforces:
+        problems.append(f"a dry run: the {enforcer.backend.name} firewall drops nothing")
     if not enforcer.enforcing:
         problems.append("enforcement is switched off: nobody is banned; switch it on with: ringfence on")
     if enforcer.firewall_error:

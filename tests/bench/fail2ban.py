@@ -28,7 +28,7 @@ enabled = true
 filter = asterisk
 action = iptables-allports[name=asterisk, protocol=all]
 logpath = {log}
-maxretry = 5
+maxretry = {maxretry}
 findtime = 600
 bantime = 3600
 usedns = no
@@ -68,7 +68,8 @@ def unpacked(cache: Path) -> Path:
 class Fail2ban:
     """fail2ban at work beside an Asterisk, while the context lasts."""
 
-    def __init__(self, lab: Lab, root: Path, folder: Path) -> None:
+    def __init__(self, lab: Lab, root: Path, folder: Path, maxretry: int = 5) -> None:
+        self._maxretry = maxretry
         self._lab = lab
         self._root = root
         self._folder = folder
@@ -77,9 +78,9 @@ class Fail2ban:
     def __enter__(self) -> Self:
         etc = self._folder / "etc"
         shutil.copytree(self._root / "etc/fail2ban", etc)
-        (etc / "fail2ban.local").write_text(_MAIN.format(folder=self._folder), encoding="utf-8")
+        (etc / "fail2ban.local").write_text(_MAIN.format(folder=self._folder), "utf-8")
         (etc / "jail.local").write_text(
-            _JAIL.format(log=self._lab.asterisk.logs / "messages"), encoding="utf-8"
+            _JAIL.format(log=self._lab.asterisk.logs / "messages", maxretry=self._maxretry), "utf-8"
         )
         shutil.rmtree(etc / "jail.d")
         self._process = subprocess.Popen(

@@ -11,7 +11,6 @@ import typer
 from ringfence.cli.common import (
     DEFAULT_CONFIG,
     ConfigOption,
-    Exit,
     JsonOption,
     ask_daemon,
     errors_told,
@@ -21,6 +20,7 @@ from ringfence.cli.common import (
     span,
 )
 from ringfence.errors import DaemonUnreachableError, StoreError
+from ringfence.exits import Exit
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -1,6 +1,7 @@
 """``ringfence check``: line by line what is right and what is not, with the mend. It changes nothing."""
 
 import asyncio
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,8 +9,9 @@ from typing import TYPE_CHECKING
 import typer
 from attrs import frozen
 
-from ringfence.cli.common import DEFAULT_CONFIG, ConfigOption, Exit, errors_told, settings_from
+from ringfence.cli.common import DEFAULT_CONFIG, ConfigOption, errors_told, settings_from
 from ringfence.errors import ControlError, DaemonUnreachableError
+from ringfence.exits import Exit
 
 if TYPE_CHECKING:
     from ringfence.config import AsteriskSettings, Settings
@@ -48,8 +50,10 @@ def check(config: ConfigOption = DEFAULT_CONFIG) -> None:
 
 
 def _findings(path: Path, settings: "Settings") -> Iterator[Finding]:
+    from ringfence import log  # noqa: PLC0415 - loaded when the command runs
     from ringfence.firewall import make_backend  # noqa: PLC0415 - loaded when the command runs
 
+    log.configure(logging.CRITICAL)  # what a connection logs is what the findings say
     yield Finding(True, "configuration", str(path))
     yield from _secrecy(path, settings)
     for pbx in settings.asterisk:

@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from enum import IntEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ringfence.errors import ConfigError, DaemonUnreachableError, RingfenceError
+from ringfence.errors import RingfenceError
+from ringfence.exits import explained
 
 if TYPE_CHECKING:
     from ringfence.config import Settings
@@ -22,31 +22,16 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Give JSON, for scripts
 DEFAULT_CONFIG = Path("/etc/ringfence/ringfence.toml")
 
 
-class Exit(IntEnum):
-    """What a command's exit code means."""
-
-    DONE = 0
-    PROBLEM = 1
-    USAGE = 2
-    UNREACHABLE = 3
-
-
 @contextmanager
 def errors_told() -> Iterator[None]:
     """Turn ringfence's errors into a line each on standard error, and into the exit code they mean."""
     try:
         yield
-    except ConfigError as error:
-        say(f"{error.where}:")
-        for problem in error.problems:
-            say(f"  {problem}")
-        raise typer.Exit(Exit.USAGE) from None
-    except DaemonUnreachableError as error:
-        say(str(error))
-        raise typer.Exit(Exit.UNREACHABLE) from None
     except RingfenceError as error:
-        say(str(error))
-        raise typer.Exit(Exit.PROBLEM) from None
+        lines, code = explained(error)
+        for line in lines:
+            say(line)
+        raise typer.Exit(code) from None
 
 
 def say(text: str) -> None:

@@ -1,10 +1,13 @@
 """``ringfence run``: the daemon itself."""
 
+import logging
+import os
+import sys
 from typing import Annotated
 
 import typer
 
-from ringfence.cli.common import DEFAULT_CONFIG, ConfigOption, errors_told, settings_from
+from ringfence.cli.common import DEFAULT_CONFIG, ConfigOption
 
 
 def register(app: typer.Typer) -> None:
@@ -17,9 +20,8 @@ def run(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")] = False,
 ) -> None:
     """Guard the PBX until stopped. Bans stay in place when it ends."""
-    from ringfence import log  # noqa: PLC0415 - loaded when the command runs
-    from ringfence.daemon import Daemon  # noqa: PLC0415 - loaded when the command runs
-
-    log.configure(verbose=verbose)
-    with errors_told():
-        Daemon(config, settings_from(config, secrets=True)).run()
+    level = logging.DEBUG if verbose else logging.INFO
+    # The same process goes on as the daemon, without this command line's libraries (service.py says why).
+    # -P: nothing is imported from the folder that it happens to be started in.
+    arguments = ["-P", "-m", "ringfence.service", str(config), str(level)]
+    os.execv(sys.executable, [sys.executable, *arguments])  # noqa: S606 - no shell is wanted

@@ -36,7 +36,7 @@ def _print(report: dict[str, Any]) -> None:
     firewall = report["firewall"]
     guarded = ", ".join(f"IPv{version} {how}" for version, how in firewall["families"].items())
     verified = "verified" if firewall["verified"] else "not verified"
-    state = f"{'enforcing' if firewall['enforcing'] else 'OFF'}, {verified}"
+    state = f"{'enforcing' if firewall['enforcing'] else 'nothing is dropped'}, {verified}"
     console.print(Text(f"firewall  {firewall['backend']}: {state}" + (f" ({guarded})" if guarded else "")))
     for source in report["sources"]:
         good = source["state"] == "listening"

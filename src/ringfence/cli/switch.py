@@ -8,13 +8,13 @@ import typer
 from ringfence.cli.common import (
     DEFAULT_CONFIG,
     ConfigOption,
-    Exit,
     ask_daemon,
     errors_told,
     say,
     settings_from,
 )
 from ringfence.errors import DaemonUnreachableError, StoreError
+from ringfence.exits import Exit
 
 if TYPE_CHECKING:
     from ringfence.config import Settings

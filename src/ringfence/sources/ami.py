@@ -80,7 +80,7 @@ class _Protocol(AMIProtocol):  # type: ignore[misc]  # panoramisk has no types
         self.ended: asyncio.Future[None] = self._loop.create_future()
 
     def send(self, data: Action, as_list: bool | None = None) -> asyncio.Future[Message]:  # noqa: FBT001 - theirs
-        data.as_list = as_list
+        data.as_list = False  # one answer an action: who promises a list keeps nobody waiting
         self.responses[data.id] = data
         self.transport.write(str(data).encode())
         future: asyncio.Future[Message] = data.future
@@ -88,9 +88,12 @@ class _Protocol(AMIProtocol):  # type: ignore[misc]  # panoramisk has no types
 
     def answer(self, text: str) -> None:
         """Hand an answer to the action that waits for it; one that nobody asked for is dropped."""
-        message = Message.from_line(text)
-        if message is not None and message.id in self.responses:
-            self.handle_message(message)
+        try:
+            message = Message.from_line(text)
+            if message is not None and message.id in self.responses:
+                self.handle_message(message)
+        except (AttributeError, TypeError, ValueError):  # a header that comes twice is a list in panoramisk
+            raise _EndError(State.NOT_AMI, "an answer is garbled") from None
 
     def data_received(self, data: bytes) -> None:
         self._guarded(self._decoder.feed, data)
@@ -176,8 +179,10 @@ class AmiSource:
                 self._become(trouble.condition)
             except Exception as error:  # noqa: BLE001 - whatever it is, the source goes on
                 # An error of ours on the way of the evidence: seen in `status`, and the source goes on.
-                self._become(Condition(State.DEFECT, f"{type(error).__name__}; see the log"))
-                self._log.exception("source.defect")
+                defect = Condition(State.DEFECT, f"{type(error).__name__}; see the log")
+                if defect != self.condition:
+                    self._log.exception("source.defect")
+                self._become(defect)
             if loop.time() - began >= WELL_AFTER:
                 self._backoff.reset()
             await asyncio.sleep(self._backoff.next())
@@ -222,6 +227,8 @@ class AmiSource:
             raise _EndError(State.TLS_FAILED, f"{self._where}: {error.reason or error}") from None
         except OSError as error:
             raise _EndError(State.UNREACHABLE, f"{self._where}: {error.strerror or error}") from None
+        except ValueError as error:  # UnicodeError is one: a name that no DNS can have
+            raise _EndError(State.UNREACHABLE, f"{self._where}: {error}") from None
         host, port = transport.get_extra_info("sockname")[:2]
         self._own = (unmapped(ip_address(host)), port)
         assert isinstance(protocol, _Protocol)  # noqa: S101 - for the type checker: the factory made it

@@ -1,0 +1,158 @@
+"""What ringfence costs: CPU beside Asterisk's own, memory at rest, decoding, and the first sign of life."""
+
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from panoramisk.message import Message
+from tests.bench.fail2ban import Fail2ban
+from tests.bench.figures import Figure, spread
+from tests.support.captures import captures
+from tests.support.guarded import guarded
+from tests.support.lab import Lab
+
+from ringfence.model import SourceId
+from ringfence.parse.ami import END, AmiDecoder
+
+SOURCES = 20
+GUESSES = 500
+"""From each source: 10 000 in all, and none reaches the threshold."""
+THRESHOLD = 1_000
+TICKS = 100.0
+MEBIBYTE = 2**20
+DECODED_BYTES = 24 * MEBIBYTE
+CHUNK = 4096
+ROUNDS = 7
+
+
+def cpu_seconds(pid: int) -> float:
+    """Give the CPU time that a process has taken, its own and the kernel's for it."""
+    fields = Path(f"/proc/{pid}/stat").read_text("ascii").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS
+
+
+def resident(pid: int) -> int:
+    """Give a process's resident memory in bytes."""
+    for line in Path(f"/proc/{pid}/status").read_text("ascii").split("\n"):
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) * 1024
+    raise ValueError(f"process {pid} has no resident memory")
+
+
+def share_of_asterisk(lab: Lab, pid: int, network: str, seen: Callable[[], bool]) -> float:
+    """Let 10 000 guesses run; give the CPU of ``pid`` as a part of Asterisk's own in that time."""
+    before = cpu_seconds(pid), lab.asterisk.cpu_seconds()
+    lab.attack(
+        *("guess", "--number", str(GUESSES), "--sources", f"198.19.{network}.1-198.19.{network}.{SOURCES}"),
+        *("--parallel", "2", "--seconds", "200"),
+    )
+    while not seen():
+        time.sleep(0.2)
+    after = cpu_seconds(pid), lab.asterisk.cpu_seconds()
+    return (after[0] - before[0]) / (after[1] - before[1])
+
+
+def ours(lab: Lab) -> tuple[float, int]:
+    """Measure ringfence: its share of CPU under load, and its memory at rest (bytes)."""
+    rules = {"guess": {"attempts": THRESHOLD}}
+    with tempfile.TemporaryDirectory() as folder, guarded(lab, Path(folder), rules=rules) as guard:
+        time.sleep(2)
+        memory = resident(guard.pid)
+        number = SOURCES * GUESSES
+        share = share_of_asterisk(lab, guard.pid, "40", lambda: guard.status()["attempts"] >= number)
+    return share, memory
+
+
+def theirs(lab: Lab, root: Path) -> tuple[float, int]:
+    """Measure fail2ban in the same way."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Fail2ban(lab, root, Path(folder), maxretry=THRESHOLD) as guard,
+    ):
+        memory = resident(guard.pid)
+
+        def seen() -> bool:
+            guard.settle()
+            return True
+
+        share = share_of_asterisk(lab, guard.pid, "41", seen)
+    return share, memory
+
+
+def decoding() -> list[float]:
+    """Time bytes → security events against panoramisk's Message.from_line on the same bytes; give ratios."""
+    recorded = b"".join(
+        c.ami.read_bytes() for c in captures() if c.attempts and c.group in ("asterisk-22", "hostile-22")
+    )
+    stream = recorded * (DECODED_BYTES // len(recorded))
+    texts = [packet.decode("utf-8", "replace") for packet in stream.split(END) if packet]
+    ratios = []
+    for _ in range(ROUNDS):
+        theirs = _timed(lambda: [Message.from_line(text) for text in texts] and None)
+        decoder = AmiDecoder(SourceId("bench", "ami"))
+        decoder.feed(b"Asterisk Call Manager/11.0.0\r\n", 0.0)
+        ours = _timed(lambda decoder=decoder: _feed(decoder, stream))
+        ratios.append(theirs / ours)
+    return ratios
+
+
+def first_sign() -> list[float]:
+    """Time `ringfence --help` against the import of what it cannot do without; give ratios."""
+    ours = [sys.executable, "-m", "ringfence", "--help"]
+    bare = [sys.executable, "-c", "import typer, rich.table"]
+    for command in (ours, bare):
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return [_timed(lambda: _run(ours)) / _timed(lambda: _run(bare)) for _ in range(ROUNDS)]
+
+
+def figures(lab: Lab, root: Path | None) -> list[Figure]:
+    """Measure, and give the rows."""
+    share, memory = ours(lab)
+    other_share, other_memory = theirs(lab, root) if root else (None, None)
+    decoded, sign = decoding(), first_sign()
+    return [
+        Figure(
+            what=f"CPU while {SOURCES * GUESSES} guesses run and nothing is banned, of Asterisk's own",
+            measured=f"{share:.0%}",
+            must="≤ 25 %",
+            reached=share <= 0.25,
+            compared=f"fail2ban: {other_share:.0%}" if other_share is not None else "",
+        ),
+        Figure(
+            what="bytes → events a second, of panoramisk's `Message.from_line` alone",
+            measured=spread(decoded, " ×"),
+            must="≥ 1.0 ×",
+            reached=sorted(decoded)[len(decoded) // 2] >= 1.0,
+        ),
+        Figure(
+            what="resident memory at rest",
+            measured=f"{memory / MEBIBYTE:.0f} MiB",
+            must="≤ 50 MB",
+            reached=memory <= 50_000_000,
+            compared=f"fail2ban: {other_memory / MEBIBYTE:.0f} MiB" if other_memory is not None else "",
+        ),
+        Figure(
+            what="`ringfence --help`, of `python -c 'import typer, rich.table'`",
+            measured=spread(sign, " ×"),
+            must="≤ 2 ×",
+            reached=sorted(sign)[len(sign) // 2] <= 2.0,
+        ),
+    ]
+
+
+def _feed(decoder: AmiDecoder, stream: bytes) -> None:
+    for start in range(0, len(stream), CHUNK):
+        decoder.feed(stream[start : start + CHUNK], 0.0)
+
+
+def _run(command: Sequence[str]) -> None:
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+
+def _timed(action: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    action()
+    return time.perf_counter() - began

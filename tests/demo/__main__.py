@@ -1,0 +1,119 @@
+"""``make demo``: a guesser meets ringfence, and whoever types it sees what an administrator would see.
+
+``attack``: a real Asterisk in namespaces of its own, a SIP client that guesses a password as fast as it can,
+and the ban in the kernel. ``replay``: the same daemon on recorded bytes of a real Asterisk, played by a small
+AMI server, with the memory firewall: nothing is dropped, so no root is needed. Everything made is removed
+at the end, also on Ctrl-C and on SIGTERM.
+"""
+
+import argparse
+import contextlib
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.support.amiserver import Script
+from tests.support.captures import capture
+from tests.support.daemon import Guard, ami_server, until
+from tests.support.guarded import guarded
+from tests.support.lab import Lab, why_no_asterisk
+from tests.support.sip import Result
+
+ATTACKER = "198.19.66.6"
+PHONE = "198.19.7.7"
+WATCH = 5
+"""How many seconds the ban is watched."""
+
+
+def attack(folder: Path) -> None:
+    """Let a real guesser at a real, guarded Asterisk."""
+    if reason := why_no_asterisk():
+        raise SystemExit(f"The demo needs a real Asterisk: {reason}. Without one: make demo DEMO=replay")
+    _say("Starting a real Asterisk in a network of its own")
+    with Lab.made("22") as lab:
+        _note(lab.asterisk.version)
+        _say("Starting ringfence beside it: five wrong guesses are a ban")
+        with guarded(lab, folder) as guard:
+            _note(_firewall(guard))
+            _say(f"{ATTACKER} guesses the password of extension alice, as fast as it can")
+            result = lab.attack("guess", "--number", "1000", "--sources", ATTACKER)
+            _show_guesses(result)
+            _watch(guard)
+            _say(f"A phone with the right password, at {PHONE}, registers as ever")
+            _note(_phone(lab.attack("register", "--sources", PHONE)))
+            _say("`ringfence off` lets everybody in again, at once")
+            guard.command("off")
+            again = lab.attack("guess", "--number", "3", "--sources", ATTACKER)
+            _note(f"{again.answered} of {again.sent} guesses answered")
+    _say("Everything is removed")
+
+
+def replay(folder: Path) -> None:
+    """Let the daemon hear a recording."""
+    _say("No Asterisk and no kernel firewall here: a REPLAY of recorded bytes, with the memory firewall")
+    recorded = capture("hostile-22", "preemptive-unknown-new-call-ids")
+    _note(f"recorded from a real Asterisk 22: {recorded.attempts} guesses from {recorded.source}")
+    script = Script(play=[recorded.ami.read_bytes()], chunk=0, pause=0.1)
+    with ami_server(script) as server, Guard(folder, ami={"port": server.port}) as guard:
+        _note(_firewall(guard))
+        until(guard.bans, "the ban")
+        _watch(guard)
+    _say("Everything is removed. With a real Asterisk and real drops, as root on Debian: make demo")
+
+
+def _show_guesses(result: Result) -> None:
+    for number, at in enumerate(result.answered_at, start=1):
+        _note(f"guess {number}: answered after {1_000 * (at - result.first_sent):.1f} ms")
+    _note(f"guess {result.answered + 1}: no answer any more")
+
+
+def _phone(result: Result) -> str:
+    return "200 OK" if result.statuses == {"200": 1} else f"NOT registered: {result.statuses}"
+
+
+def _firewall(guard: Guard) -> str:
+    lines = guard.command("status").stdout.split("\n")
+    return next(line for line in lines if line.startswith("firewall"))
+
+
+def _watch(guard: Guard) -> None:
+    _say("The ban, as `ringfence bans` reads it from the firewall, its time running out")
+    for second in range(WATCH):
+        header, *rows = guard.command("bans").stdout.rstrip().split("\n")
+        for line in [header, *rows] if second == 0 else rows:
+            _note(line)
+        time.sleep(1)
+
+
+def _say(text: str) -> None:
+    print(f"\n== {text}", flush=True)
+
+
+def _note(text: str) -> None:
+    print(f"   {text}", flush=True)
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM end the demo in order, with everything taken down."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    except KeyboardInterrupt:
+        _say("Interrupted: everything is removed")
+        sys.exit(130)
+
+
+def main() -> None:
+    """Run the demo that was asked for."""
+    parser = argparse.ArgumentParser(prog="make demo", description="See ringfence at work.")
+    parser.add_argument("which", choices=("attack", "replay"))
+    which = {"attack": attack, "replay": replay}[parser.parse_args().which]
+    with _interruptible(), tempfile.TemporaryDirectory(prefix="ringfence-demo-") as folder:
+        which(Path(folder))
+
+
+main()
