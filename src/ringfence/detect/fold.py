@@ -205,7 +205,9 @@ class Fold:
         """Find or make the key of ``event``, as the most recently used one."""
         self._purge(now)
         address = event.remote.address
-        of_address = self._addresses.setdefault(address, _OfAddress(now))
+        of_address = self._addresses.get(address)
+        if of_address is None:
+            of_address = self._addresses[address] = _OfAddress(now)
         of_address.arrived = now
         self._addresses.move_to_end(address)
         name = _name(event)

@@ -15,8 +15,10 @@ a SuccessfulAuth that only a listener with the class is sent: where it stays out
 """
 
 import asyncio
+import math
 import ssl
 from collections.abc import Callable, Sequence
+from functools import partial
 from hashlib import md5
 from ipaddress import ip_address
 from typing import Any
@@ -31,7 +33,7 @@ from panoramisk.message import Message
 from ringfence.errors import SourceError
 from ringfence.model import Address, Secret, SecurityEvent, Service, SourceId
 from ringfence.parse.address import unmapped
-from ringfence.parse.ami import AmiCounts, AmiDecoder, Heard, Reply
+from ringfence.parse.ami import AmiCounts, AmiDecoder, Banner, Heard, Reply
 from ringfence.sources.backoff import Backoff
 from ringfence.sources.state import Condition, State
 
@@ -79,8 +81,8 @@ class _Protocol(AMIProtocol):  # type: ignore[misc]  # panoramisk has no types
         self._release: asyncio.TimerHandle | None = None
         self.ended: asyncio.Future[None] = self._loop.create_future()
 
-    def send(self, data: Action, as_list: bool | None = None) -> asyncio.Future[Message]:  # noqa: FBT001 - theirs
-        data.as_list = False  # one answer an action: who promises a list keeps nobody waiting
+    def send(self, data: Action, as_list: bool = False) -> asyncio.Future[Message]:  # noqa: FBT001, FBT002 - theirs
+        data.as_list = as_list  # false: one answer an action, also where the peer promises more
         self.responses[data.id] = data
         self.transport.write(str(data).encode())
         future: asyncio.Future[Message] = data.future
@@ -96,13 +98,13 @@ class _Protocol(AMIProtocol):  # type: ignore[misc]  # panoramisk has no types
             raise _EndError(State.NOT_AMI, "an answer is garbled") from None
 
     def data_received(self, data: bytes) -> None:
-        self._guarded(self._decoder.feed, data)
+        self._guarded(partial(self._decoder.feed, data))
 
-    def _guarded(self, read: Callable[..., list[Heard]], *data: bytes) -> None:
+    def _guarded(self, read: Callable[[float], list[Heard]]) -> None:
         """Give what was read to those who wait for it; what they raise ends this connection, visibly."""
         now = self._loop.time()
         try:
-            self._hear(read(*data, now), self, now)
+            self._hear(read(now), self, now)
         except Exception as error:  # noqa: BLE001 - raised again where the connection is awaited
             self._finish(error)
             self.transport.abort()
@@ -115,6 +117,8 @@ class _Protocol(AMIProtocol):  # type: ignore[misc]  # panoramisk has no types
         self._guarded(self._decoder.tick)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        # What was held back is all there will be.
+        self._guarded(lambda _: self._decoder.tick(math.inf))
         reason = f": {exc}" if exc is not None else ""
         self._finish(_EndError(State.LOST, f"the connection was closed{reason}"))
 
@@ -289,19 +293,17 @@ class AmiSource:
             raise _EndError(State.UNRESPONSIVE, detail) from None
 
     def _hear(self, heard: list[Heard], protocol: _Protocol, now: float) -> None:
-        events = []
+        events = [item for item in heard if isinstance(item, SecurityEvent)]
+        if events:
+            self._proven.set()
+        if others := [event for event in events if not self._is_own(event)]:
+            self._sink(others, now)
         for item in heard:
-            if isinstance(item, SecurityEvent):
-                self._proven.set()
-                if not self._is_own(item):
-                    events.append(item)
-            elif isinstance(item, Reply):
+            if isinstance(item, Reply):
                 protocol.answer(item.text)
-            else:
+            elif isinstance(item, Banner):
                 self.version = item.version
                 self._greeted.set()
-        if events:
-            self._sink(events, now)
 
     def _is_own(self, event: SecurityEvent) -> bool:
         """Say whether this connection itself made the event, by logging in or asking."""
