@@ -82,7 +82,7 @@ class _Protocol(AMIProtocol):  # type: ignore[misc]  # panoramisk has no types
         self.ended: asyncio.Future[None] = self._loop.create_future()
 
     def send(self, data: Action, as_list: bool = False) -> asyncio.Future[Message]:  # noqa: FBT001, FBT002 - theirs
-        data.as_list = as_list  # false: one answer an action, also where the peer promises more
+        data.as_list = as_list
         self.responses[data.id] = data
         self.transport.write(str(data).encode())
         future: asyncio.Future[Message] = data.future
@@ -92,10 +92,12 @@ class _Protocol(AMIProtocol):  # type: ignore[misc]  # panoramisk has no types
         """Hand an answer to the action that waits for it; one that nobody asked for is dropped."""
         try:
             message = Message.from_line(text)
-            if message is not None and message.id in self.responses:
-                self.handle_message(message)
-        except (AttributeError, TypeError, ValueError):  # a header that comes twice is a list in panoramisk
+            action = self.responses.pop(message.id, None) if message is not None else None
+        except TypeError:  # a header that comes twice is a list in panoramisk
             raise _EndError(State.NOT_AMI, "an answer is garbled") from None
+        # One answer an action: panoramisk would gather without end where the peer promises more.
+        if action is not None and not action.future.done():
+            action.future.set_result(message)
 
     def data_received(self, data: bytes) -> None:
         self._guarded(partial(self._decoder.feed, data))
