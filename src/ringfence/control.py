@@ -46,8 +46,10 @@ async def serve(path: Path, handlers: Mapping[str, Handler]) -> AsyncIterator[No
     try:
         async with server:
             yield
+            conversation.end()
     finally:
-        os.unlink(path)  # noqa: PTH108 - no async way is wanted for one system call
+        with suppress(OSError):  # somebody has cleared it away
+            os.unlink(path)  # noqa: PTH108 - no async way is wanted for one system call
 
 
 def ask(path: Path, do: str, **arguments: object) -> Any:  # noqa: ANN401 - whatever JSON holds
@@ -110,10 +112,12 @@ class _Conversation:
 
     def __init__(self, handlers: Mapping[str, Handler]) -> None:
         self._handlers = handlers
+        self._clients: set[asyncio.StreamWriter] = set()
         self._log = structlog.get_logger()
 
     async def hold(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer every line of one client until it leaves."""
+        self._clients.add(writer)
         try:
             while line := await self._line(reader):
                 writer.write(json.dumps(self._answer(line)).encode() + b"\n")
@@ -121,7 +125,13 @@ class _Conversation:
         except (ConnectionError, TimeoutError):
             return  # the client has gone, or has nothing to say
         finally:
+            self._clients.discard(writer)
             writer.close()
+
+    def end(self) -> None:
+        """Send everybody home: the end of the daemon waits for no client."""
+        for writer in self._clients:
+            writer.transport.abort()
 
     async def _line(self, reader: asyncio.StreamReader) -> bytes:
         async with asyncio.timeout(IDLE):
@@ -136,7 +146,7 @@ class _Conversation:
         try:
             request = json.loads(line)
             handler = self._handlers[request.pop("do")]
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return {"error": "not a request that this daemon knows; is the command of the same version?"}
         try:
             return {"ok": handler(request)}

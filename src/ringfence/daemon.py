@@ -25,7 +25,7 @@ from ringfence.errors import ConfigError, ControlError, HostError
 from ringfence.firewall import make_backend
 from ringfence.firewall.ownership import claim_sets
 from ringfence.host.addresses import follow_addresses, read_addresses
-from ringfence.model import Network, SecurityEvent, network_from
+from ringfence.model import AttemptKind, Network, SecurityEvent, network_from
 from ringfence.report import bans_report, status_report
 from ringfence.sources.ami import AmiSource
 from ringfence.store import Store
@@ -58,6 +58,7 @@ class Daemon:
         self._config_problem = ""
         self._host_problem = ""
         self._alarms: dict[str, tuple[float, int]] = {}
+        self._forgeable: dict[str, None] = {}
         self._listeners: dict[str, _Listener] = {}
         self._detector = Detector(settings.rule_table(), trust_chan_sip=settings.trusting_chan_sip())
         self._stopped = asyncio.Event()
@@ -117,8 +118,13 @@ class Daemon:
                 self._alarm(
                     "evidence.tampered", now, source=str(event.source), address=str(event.remote.address)
                 )
-            if judgement is not None and judgement.standing is Standing.WITHHELD:
+            if judgement is None:
+                continue
+            if judgement.standing is Standing.WITHHELD:
                 self._alarm("evidence.withheld", now, address=str(judgement.subject), why=_WITHHELD)
+            if judgement.attempt.kind is AttemptKind.MANAGER:
+                self._forgeable[event.source.asterisk] = None
+                self._alarm("evidence.forgeable", now, source=str(event.source), why=_FORGEABLE)
 
     def _alarm(self, name: str, now: float, **fields: object) -> None:
         last, unsaid = self._alarms.get(name, (-ALARM_EVERY, 0))
@@ -210,6 +216,7 @@ class Daemon:
     def _status(self, _: Mapping[str, Any]) -> object:
         sources = [listener.source for listener in self._listeners.values()]
         problems = [problem for problem in (self._config_problem, self._host_problem) if problem]
+        problems += [f"{name}: {_FORGEABLE}" for name in self._forgeable]
         return status_report(sources, self._detector, self._enforcer, self._clock.mono(), problems)
 
     def _ban(self, request: Mapping[str, Any]) -> object:
@@ -235,6 +242,10 @@ class Daemon:
         return True
 
 
+_FORGEABLE = (
+    "failed manager logins are heard, and where the manager interface is also served over HTTP, one of them "
+    "can forge any event: take the eventfilter line of contrib/asterisk into the manager user"
+)
 _WITHHELD = (
     "chan_sip believes any address in a Via header, so its attempts ban nobody; "
     "see trust_chan_sip in the configuration"

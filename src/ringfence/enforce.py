@@ -91,6 +91,7 @@ class Enforcer:
     counts: EnforcerCounts = field(factory=EnforcerCounts, init=False)
     _running: dict[Network, _Running] = field(factory=dict, init=False)
     _pending: dict[Network, Ban] = field(factory=dict, init=False)
+    _unfreed: set[Network] = field(factory=set, init=False)
     _seen_only: set[Network] = field(factory=set, init=False)
     _log: structlog.stdlib.BoundLogger = field(factory=structlog.get_logger, init=False)
 
@@ -156,8 +157,7 @@ class Enforcer:
             for network in networks
             if not self.detector.never.touches(network)
         ]
-        failed = [outcome for outcome in self._place(bans) if outcome.error is not None]
-        return refused + [f"{outcome.change.network}: {outcome.error}" for outcome in failed]
+        return refused + _lines(outcome for outcome in self._place(bans) if outcome.error is not None)
 
     def unban(self, networks: Sequence[Network]) -> list[str]:
         """Lift the bans that ``networks`` lie in; give what could not be done, a line each."""
@@ -168,23 +168,28 @@ class Enforcer:
             around = [ban for ban in banned if _contains(ban, network)]
             found += around
             problems += [] if around else [f"{network}: is not banned"]
-        return problems + self._lift(found)
+        return problems + _lines(self._lift(found))
 
     def unban_all(self) -> int:
         """Lift every ban and give their number."""
         self._must_enforce()
         networks = [element.network for element in self.backend.list()]
-        problems = self._lift([*networks, *self._pending])
+        problems = _lines(self._lift([*networks, *self._pending]))
         if problems:
             raise ControlError("; ".join(problems))
         return len(networks)
 
     def switch_off(self) -> None:
-        """Take every rule and set of ours out of the kernel, until :meth:`switch_on`."""
-        self.store.switched_off = True
+        """Take every rule and set of ours out of the kernel, until :meth:`switch_on`.
+
+        What fails of it raises in the end: a database that is full keeps nobody out of the building.
+        """
         self.enforcing = False
-        self.backend.flush()
-        self._forget_all()
+        try:
+            self.backend.flush()
+        finally:
+            self._forget_all()
+            self.store.switched_off = True
         self._log.warning("enforcement.off", mend="ringfence on")
 
     def switch_on(self) -> None:
@@ -197,11 +202,23 @@ class Enforcer:
             self.start()
 
     def allow(self, never: NetworkSet) -> None:
-        """Take the networks that are never banned, and lift at once the bans that touch them."""
+        """Take the networks that are never banned, and lift at once the bans that touch them.
+
+        What the kernel refuses to let go is said, and tried again.
+        """
         self.detector.never = never
-        freed = [network for network in [*self._running, *self._pending] if never.touches(network)]
-        if freed and self.enforcing:
-            self._lift(freed)
+        if self.enforcing:
+            self._free([network for network in [*self._running, *self._pending] if never.touches(network)])
+
+    def _free(self, networks: Iterable[Network]) -> None:
+        failed = self._lift(networks)
+        left = {outcome.change.network for outcome in failed}
+        for network in left:  # never to be asked for again, whether or not the kernel has it
+            self._pending.pop(network, None)
+        if left - self._unfreed:
+            addresses = sorted(str(network) for network in left)
+            self._log.error("unban.failed", addresses=addresses[:20], error=str(failed[0].error))
+        self._unfreed = left
 
     def tend(self) -> None:
         """Do what time asks for, every second or so: retry, renew, forget what has run out."""
@@ -210,8 +227,11 @@ class Enforcer:
             del self._running[network]
         if not self.enforcing:
             return
-        pending = list(self._pending.values())
-        self._pending = {ban.network: ban for ban in pending if ban.expires > now}
+        if self._unfreed:
+            self._free(self._unfreed)
+        for network in [network for network, ban in self._pending.items() if ban.expires <= now]:
+            del self._pending[network]
+            self.firewall_error = ""  # said again by whatever is refused still
         self._place(list(self._pending.values()))
         self._renew(now)
 
@@ -275,16 +295,20 @@ class Enforcer:
         except FirewallError as error:
             outcomes = [Outcome(change, error=error) for change in changes]
         errors = [str(outcome.error) for outcome in outcomes if outcome.error is not None]
-        self.firewall_error = errors[0] if errors else ""
+        if errors:
+            self.firewall_error = errors[0]
+        elif self._pending.keys() <= {change.network for change in changes}:
+            self.firewall_error = ""
         return outcomes
 
-    def _lift(self, networks: Iterable[Network]) -> list[str]:
+    def _lift(self, networks: Iterable[Network]) -> list[Outcome]:
         """Take bans out of the kernel, then out of the account; give what the kernel refused."""
-        lifted, problems = [], []
-        for outcome in self._apply([Remove(network) for network in dict.fromkeys(networks)]):
+        changes = [Remove(network) for network in dict.fromkeys(networks)]
+        lifted, failed = [], []
+        for outcome in self._apply(changes) if changes else []:
             network = outcome.change.network
             if outcome.error is not None:
-                problems.append(f"{network}: {outcome.error}")
+                failed.append(outcome)
                 continue
             self._running.pop(network, None)
             self._pending.pop(network, None)
@@ -296,7 +320,7 @@ class Enforcer:
             self._log.info(
                 "ban.lifted", addresses=[str(network) for network in lifted[:20]], number=len(lifted)
             )
-        return problems
+        return failed
 
     def _renew(self, now: float) -> None:
         due = [run for run in self._running.values() if run.wants_renewal(now)]
@@ -314,6 +338,8 @@ class Enforcer:
             self.detector.release(network)
         self._running.clear()
         self._pending.clear()
+        self._unfreed.clear()
+        self.firewall_error = ""
 
     def _stored(self, action: Callable[[], _T], fallback: _T) -> _T:
         """Do something with the store; its failure is said and shown, and stops no ban."""
@@ -336,6 +362,10 @@ def listed(elements: Iterable[Element], known: Mapping[Network, Ban], now: float
         # A ban may outlast the longest timeout that the kernel keeps.
         entries.append(Listed(element, ban, max(now + element.timeout, ban.expires if ban else 0)))
     return sorted(entries, key=lambda entry: -(entry.ban.since if entry.ban else 0))
+
+
+def _lines(failed: Iterable[Outcome]) -> list[str]:
+    return [f"{outcome.change.network}: {outcome.error}" for outcome in failed]
 
 
 def _contains(outer: Network, inner: Network) -> bool:

@@ -113,12 +113,16 @@ class Store:
         self.close()
 
     def record(self, ban: Ban) -> None:
-        """Remember a ban that the kernel has; one that runs for the same network ends with its beginning."""
+        """Remember a ban that the kernel has; one that runs for the same network ends with its beginning.
+
+        To record the same ban again (it was put back, say) changes nothing.
+        """
         with self._transaction() as execute:
-            execute(
-                "UPDATE bans SET ended = ? WHERE network = ? AND ended IS NULL",
-                (ban.since, str(ban.network)),
-            )
+            same = (str(ban.network), ban.since, ban.expires)
+            known = "SELECT 1 FROM bans WHERE network = ? AND since = ? AND expires = ? AND ended IS NULL"
+            if execute(known, same).fetchone():
+                return
+            _end(execute, ban.network, ban.since)
             row = (str(ban.network), ban.since, ban.expires, ban.rule, ban.reason, str(ban.origin))
             identity = execute(
                 "INSERT INTO bans (network, since, expires, rule, reason, origin) VALUES (?, ?, ?, ?, ?, ?)",
@@ -134,7 +138,7 @@ class Store:
         """Remember that the bans of ``networks`` were lifted at ``when``."""
         with self._transaction() as execute:
             for network in networks:
-                execute("UPDATE bans SET ended = ? WHERE network = ? AND ended IS NULL", (when, str(network)))
+                _end(execute, network, when)
 
     def running(self, now: float) -> list[Ban]:
         """Give every ban that has time left and was not lifted, oldest first."""
@@ -207,6 +211,14 @@ class Store:
             self._connection.execute("COMMIT")
 
 
+def _end(execute: Callable[..., sqlite3.Cursor], network: Network, when: float) -> None:
+    """End what runs for ``network``; a ban whose time was over by then had ended by itself."""
+    execute(
+        "UPDATE bans SET ended = ? WHERE network = ? AND ended IS NULL AND expires > ?",
+        (when, str(network), when),
+    )
+
+
 def _attempt_row(attempt: Attempt) -> tuple[object, ...]:
     return (
         attempt.time,
@@ -241,7 +253,7 @@ def _attempt(row: list[Any]) -> Attempt:
 
 
 def _make(path: Path) -> None:
-    """Make the file, if there is none, its folder's owner's: root's commands must not lock the daemon out."""
+    """Make a file, if there is none, its folder's owner's: what root does must not lock the daemon out."""
     try:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o640))
         if os.geteuid() == 0:
@@ -271,8 +283,9 @@ def _prepare(connection: sqlite3.Connection) -> None:
 def _lock(path: Path) -> int:
     """Take the lock beside the database for this process, or raise StoreBusyError."""
     lock = path.with_name(path.name + ".lock")
+    _make(lock)
     try:
-        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        descriptor = os.open(lock, os.O_RDWR | os.O_CLOEXEC)
     except OSError as error:
         raise StoreError(f"{lock} cannot be opened: {error.strerror}; see [store] path") from None
     try:

@@ -5,6 +5,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from panoramisk.message import Message
@@ -84,17 +85,15 @@ def theirs(lab: Lab, root: Path) -> tuple[float, int]:
 
 def decoding() -> list[float]:
     """Time bytes → security events against panoramisk's Message.from_line on the same bytes; give ratios."""
-    recorded = b"".join(
-        c.ami.read_bytes() for c in captures() if c.attempts and c.group in ("asterisk-22", "hostile-22")
-    )
+    recorded = b"".join(c.ami.read_bytes() for c in captures() if c.group == "asterisk-22")
     stream = recorded * (DECODED_BYTES // len(recorded))
     texts = [packet.decode("utf-8", "replace") for packet in stream.split(END) if packet]
     ratios = []
     for _ in range(ROUNDS):
-        theirs = _timed(lambda: [Message.from_line(text) for text in texts] and None)
+        theirs = _timed(lambda: [Message.from_line(text) for text in texts])
         decoder = AmiDecoder(SourceId("bench", "ami"))
         decoder.feed(b"Asterisk Call Manager/11.0.0\r\n", 0.0)
-        ours = _timed(lambda decoder=decoder: _feed(decoder, stream))
+        ours = _timed(partial(_feed, decoder, stream))
         ratios.append(theirs / ours)
     return ratios
 
@@ -123,8 +122,8 @@ def figures(lab: Lab, root: Path | None) -> list[Figure]:
         ),
         Figure(
             what="bytes → events a second, of panoramisk's `Message.from_line` alone",
-            measured=spread(decoded, " ×"),
-            must="≥ 1.0 ×",
+            measured=spread(decoded, " times"),
+            must="≥ 1.0 times",
             reached=sorted(decoded)[len(decoded) // 2] >= 1.0,
         ),
         Figure(
@@ -136,8 +135,8 @@ def figures(lab: Lab, root: Path | None) -> list[Figure]:
         ),
         Figure(
             what="`ringfence --help`, of `python -c 'import typer, rich.table'`",
-            measured=spread(sign, " ×"),
-            must="≤ 2 ×",
+            measured=spread(sign, " times"),
+            must="≤ 2 times",
             reached=sorted(sign)[len(sign) // 2] <= 2.0,
         ),
     ]

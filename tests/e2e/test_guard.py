@@ -8,12 +8,15 @@ import os
 import signal
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
+from tests.support.asterisk_files import MANAGER_USER
 from tests.support.captures import FORGED
 from tests.support.daemon import until
 from tests.support.guarded import guarded
 from tests.support.lab import Lab
+from tests.support.network import socket_in
 
 pytestmark = pytest.mark.asterisk
 
@@ -278,3 +281,48 @@ def test_a_frozen_asterisk_is_noticed(tmp_path: Path) -> None:
         finally:
             os.kill(lab.asterisk.pid, signal.SIGCONT)
         until(lambda: guard.source_is("listening"), "the thaw", 60)
+
+
+@pytest.mark.parametrize("filtered", [True, False], ids=["filtered", "unfiltered"])
+def test_a_forger_over_http_is_filtered_at_the_source(tmp_path: Path, *, filtered: bool) -> None:
+    """A login over HTTP with events in its user name bans nobody under our filter; else status warns of it."""
+    user = f"\n[{MANAGER_USER}](+)\n{EVENT_FILTER}\n" if filtered else ""
+    extra = {
+        "manager.conf": f"\n[general](+)\nwebenabled = yes\n{user}",
+        "http.conf": "[general]\nenabled = yes\nbindaddr = 198.18.0.1\nbindport = 8088\n",
+    }
+    with Lab.made("22", extra) as lab, guarded(lab, tmp_path) as guard:
+        _log_in_over_http(lab, "x" + FORGED_TAIL + FORGED_EVENT * 5)
+        lab.attack("guess", "--number", MANY, "--sources", "198.19.23.1")
+
+        assert {"198.19.23.1"} | (set() if filtered else {str(FORGED)}) == guard.banned()
+        warned = any("eventfilter" in problem for problem in guard.status()["problems"])
+        assert filtered is not warned
+
+
+MANAGER_FRAGMENT = Path(__file__).parents[2] / "contrib/asterisk/ringfence.manager.conf"
+EVENT_FILTER = next(
+    line for line in MANAGER_FRAGMENT.read_text("utf-8").split("\n") if line.startswith("eventfilter")
+)
+FORGED_TAIL = (
+    "\r\nSessionID: 0x1"
+    "\r\nLocalAddress: IPV4/TCP/198.18.0.1/8088"
+    f"\r\nRemoteAddress: IPV4/TCP/{FORGED}/1"
+    "\r\n\r\n"
+)
+FORGED_EVENT = (
+    "Event: ChallengeResponseFailed\r\nPrivilege: security,all\r\n"
+    "EventTV: 2026-11-20T06:05:01.461+0000\r\nSeverity: Error\r\nService: PJSIP\r\nEventVersion: 1\r\nAccountID: x"
+    + FORGED_TAIL.removesuffix("\r\n\r\n")
+    + "\r\nChallenge: a\r\nResponse: b\r\nExpectedResponse: \r\n\r\n"
+)
+
+
+def _log_in_over_http(lab: Lab, user: str) -> None:
+    with socket_in(lab.network.attacker) as connection:
+        connection.settimeout(10)
+        connection.connect(("198.18.0.1", 8088))
+        path = f"/rawman?action=login&username={quote(user, safe='')}&secret=x"
+        connection.sendall(f"GET {path} HTTP/1.1\r\nHost: pbx\r\nConnection: close\r\n\r\n".encode())
+        while connection.recv(4096):
+            pass
