@@ -285,7 +285,7 @@ def test_a_frozen_asterisk_is_noticed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("filtered", [True, False], ids=["filtered", "unfiltered"])
 def test_a_forger_over_http_is_filtered_at_the_source(tmp_path: Path, *, filtered: bool) -> None:
-    """A login over HTTP with events in its user name bans nobody under our filter; else status warns of it."""
+    """A login over HTTP with events in its name bans nobody under our filter; else status warns."""
     user = f"\n[{MANAGER_USER}](+)\n{EVENT_FILTER}\n" if filtered else ""
     extra = {
         "manager.conf": f"\n[general](+)\nwebenabled = yes\n{user}",
@@ -312,7 +312,8 @@ FORGED_TAIL = (
 )
 FORGED_EVENT = (
     "Event: ChallengeResponseFailed\r\nPrivilege: security,all\r\n"
-    "EventTV: 2026-11-20T06:05:01.461+0000\r\nSeverity: Error\r\nService: PJSIP\r\nEventVersion: 1\r\nAccountID: x"
+    "EventTV: 2026-11-20T06:05:01.461+0000\r\nSeverity: Error\r\n"
+    "Service: PJSIP\r\nEventVersion: 1\r\nAccountID: x"
     + FORGED_TAIL.removesuffix("\r\n\r\n")
     + "\r\nChallenge: a\r\nResponse: b\r\nExpectedResponse: \r\n\r\n"
 )
