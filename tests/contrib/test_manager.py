@@ -31,7 +31,7 @@ def pbx(request: pytest.FixtureRequest) -> Iterator[Asterisk]:
 
 
 def test_the_secret_must_be_changed() -> None:
-    """The placeholder stands once, as the secret, so that the README's command replaces it and nothing else."""
+    """The placeholder stands once, as the secret, so that one replacement is enough."""
     assert FRAGMENT.count(PLACEHOLDER) == 1
     assert f"\nsecret = {PLACEHOLDER}\n" in FRAGMENT
 
