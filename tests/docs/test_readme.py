@@ -11,7 +11,6 @@ import pytest
 import typer.main
 
 from ringfence.cli import app
-from ringfence.cli.common import Exit
 from ringfence.config import (
     AllowSettings,
     AmiSettings,
@@ -24,6 +23,7 @@ from ringfence.config import (
     parse,
 )
 from ringfence.detect.rules import RULES
+from ringfence.exits import Exit
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text("utf-8")
