@@ -45,8 +45,10 @@ async def serve(path: Path, handlers: Mapping[str, Handler]) -> AsyncIterator[No
         os.umask(before)
     try:
         async with server:
-            yield
-            conversation.end()
+            try:
+                yield
+            finally:
+                conversation.end()
     finally:
         with suppress(OSError):  # somebody has cleared it away
             os.unlink(path)  # noqa: PTH108 - no async way is wanted for one system call

@@ -182,7 +182,7 @@ class Enforcer:
     def switch_off(self) -> None:
         """Take every rule and set of ours out of the kernel, until :meth:`switch_on`.
 
-        What fails of it raises in the end: a database that is full keeps nobody out of the building.
+        What fails of it raises in the end: a database that is full must not keep the bans in place.
         """
         self.enforcing = False
         try:

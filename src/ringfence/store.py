@@ -149,18 +149,18 @@ class Store:
                 (now,),
             ).fetchall()
             evidence = self._evidence(now)
-        return [
-            Ban(
-                ip_network(network),
-                since,
-                expires,
-                rule,
-                reason,
-                Origin(origin),
-                tuple(evidence.get(identity, ())),
-            )
-            for identity, network, since, expires, rule, reason, origin in rows
-        ]
+            return [
+                Ban(
+                    ip_network(network),
+                    since,
+                    expires,
+                    rule,
+                    reason,
+                    Origin(origin),
+                    tuple(evidence.get(identity, ())),
+                )
+                for identity, network, since, expires, rule, reason, origin in rows
+            ]
 
     def bans_before(self, network: Network, since: float) -> int:
         """Count the bans that rules gave ``network`` and that began at or after ``since``."""

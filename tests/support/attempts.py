@@ -1,0 +1,35 @@
+"""Attempts and bans for tests of what comes after the detector."""
+
+from ipaddress import ip_address, ip_network
+
+from attrs import evolve
+
+from ringfence.model import Attempt, AttemptKind, Ban, EventKind, Origin, Proof, Service, Transport
+
+ATTEMPT = Attempt(
+    asterisk="pbx",
+    address=ip_address("192.0.2.1"),
+    kind=AttemptKind.GUESS,
+    proof=Proof.CLAIMED,
+    service=Service.PJSIP,
+    transport=Transport.UDP,
+    account="alice",
+    event=EventKind.CHALLENGE_RESPONSE_FAILED,
+    time=1_700_000_000.25,
+    trusted=True,
+)
+
+
+def attempts(number: int, address: str = "192.0.2.1", account: str = "alice") -> tuple[Attempt, ...]:
+    """Give so many attempts of one address, a second apart."""
+    return tuple(
+        evolve(ATTEMPT, address=ip_address(address), account=account, time=ATTEMPT.time + n)
+        for n in range(number)
+    )
+
+
+def ban_of(
+    network: str, since: float = 1_000.0, seconds: float = 3_600.0, *, made: tuple[Attempt, ...] = ()
+) -> Ban:
+    """Give a rule's ban."""
+    return Ban(ip_network(network), since, since + seconds, "guess", "somebody tries", Origin.RULE, made)

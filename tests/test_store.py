@@ -1,0 +1,375 @@
+"""The database: what is remembered, by whom, over which versions, and what becomes of a broken disk."""
+
+import os
+import sqlite3
+import stat
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+
+import pytest
+from attrs import evolve
+from tests.support.attempts import ATTEMPT, attempts, ban_of
+
+import ringfence
+from ringfence.errors import StoreBusyError, StoreError
+from ringfence.model import Ban, EventKind, Origin, Proof, Service, Transport
+from ringfence.store import KEEP, Store
+
+NOBODY = 65_534
+
+
+@pytest.fixture(name="path")
+def _path(tmp_path: Path) -> Path:
+    """Give where the database is to be."""
+    return tmp_path / "ringfence.db"
+
+
+@pytest.fixture(name="store")
+def _store(path: Path) -> Iterator[Store]:
+    """Give an open store, as the daemon has it."""
+    with Store.open(path, owner=True) as store:
+        yield store
+
+
+@contextmanager
+def as_nobody() -> Iterator[None]:
+    """Be a user who may do nothing, if this one may do all."""
+    before = os.geteuid()
+    if before == 0:
+        os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(before)
+
+
+# -- bans -------------------------------------------------------------------------------------------------
+
+
+def test_a_ban_comes_back_as_it_was(store: Store, path: Path) -> None:
+    """Every field of a ban and of its attempts is kept, over a restart too, in order."""
+    bans = [
+        ban_of("192.0.2.1", 1_000.5, made=attempts(5)),
+        Ban(ip_network("2001:db8::/64"), 1_001.0, 9_999.0, "admin", "a reason\nof two lines", Origin.ADMIN),
+        ban_of(
+            "198.51.100.0/24",
+            1_002.0,
+            made=(
+                evolve(
+                    ATTEMPT,
+                    address=ip_address("2001:db8::1"),
+                    proof=Proof.HANDSHAKE,
+                    service=Service.SIP,
+                    transport=Transport.WSS,
+                    event=EventKind.FAILED_ACL,
+                    trusted=False,
+                    tampered=True,
+                ),
+            ),
+        ),
+    ]
+    for ban in bans:
+        store.record(ban)
+
+    assert store.running(2_000.0) == bans
+    store.close()
+    with Store.open(path, owner=True) as again:
+        assert again.running(2_000.0) == bans
+
+
+@pytest.mark.parametrize(
+    "account",
+    ["", "'; DROP TABLE bans; --", "a\0b", "a\r\n\x1b[2J", "電話 \U0001f4de \u202e", "x" * 65_536, "\\xff"],
+)
+def test_hostile_accounts_are_only_text(store: Store, account: str) -> None:
+    """Whatever a sender called itself is kept as it is and does nothing."""
+    ban = ban_of("192.0.2.1", made=attempts(2, account=account))
+    store.record(ban)
+
+    assert store.running(1_000.0) == [ban]
+
+
+def test_a_text_that_no_database_takes_is_an_error_of_the_store(store: Store) -> None:
+    """Half a character cannot be written: a StoreError, the ban with all of it left out, and life goes on."""
+    with pytest.raises(StoreError):
+        store.record(ban_of("192.0.2.1", made=(*attempts(1), *attempts(1, account="\ud800"))))
+    store.record(ban_of("192.0.2.2"))
+
+    assert [ban.network for ban in store.running(1_000.0)] == [ip_network("192.0.2.2")]
+
+
+def test_running_is_what_has_time_left(store: Store) -> None:
+    """A ban runs until its end and no longer; the oldest comes first."""
+    store.record(ban_of("192.0.2.2", 1_001.0, 10.0))
+    store.record(ban_of("192.0.2.1", 1_000.0, 20.0))
+
+    assert [str(ban.network) for ban in store.running(1_002.0)] == ["192.0.2.1/32", "192.0.2.2/32"]
+    assert [str(ban.network) for ban in store.running(1_011.0)] == ["192.0.2.1/32"]
+    assert store.running(1_020.0) == []
+
+
+def test_a_ban_ends_when_it_is_lifted_or_followed(store: Store) -> None:
+    """end() ends the bans of those networks; a new ban of a network takes the place of the old one."""
+    for last in (1, 2, 3):
+        store.record(ban_of(f"192.0.2.{last}"))
+    store.end([ip_network("192.0.2.1"), ip_network("203.0.113.1")], 1_100.0)
+    longer = ban_of("192.0.2.2", 1_100.0, 7_200.0)
+    store.record(longer)
+
+    assert store.running(1_200.0) == [ban_of("192.0.2.3"), longer]
+
+
+def test_the_same_ban_is_recorded_once(store: Store) -> None:
+    """A ban that was put back is no second offence."""
+    ban = ban_of("192.0.2.1", made=attempts(2))
+    store.record(ban)
+    store.record(ban)
+
+    assert store.bans_before(ban.network, 0.0) == 1
+    assert store.running(1_000.0) == [ban]
+
+
+def test_offences_are_counted(store: Store) -> None:
+    """Rules' bans of that very network since that time count, whether or not they were lifted."""
+    network = ip_network("192.0.2.1")
+    for since in (1_000.0, 9_000.0, 20_000.0):
+        store.record(ban_of("192.0.2.1", since))
+    store.end([network], 20_001.0)
+    store.record(ban_of("192.0.2.2", 20_000.0))
+    store.record(Ban(network, 30_000.0, 31_000.0, "admin", origin=Origin.ADMIN))
+    store.record(Ban(network, 32_000.0, 33_000.0, "adopted", origin=Origin.ADOPTED))
+
+    assert [store.bans_before(network, since) for since in (0.0, 1_000.0, 1_000.1, 20_000.0, 20_000.1)] == [
+        3,
+        3,
+        2,
+        1,
+        0,
+    ]
+
+
+def test_the_old_is_forgotten_with_its_attempts(store: Store, path: Path) -> None:
+    """Purging takes what ended long ago, by itself or by hand, and its attempts; the rest stays."""
+    store.record(ban_of("192.0.2.1", 1_000.0, 100.0, made=attempts(3)))
+    store.record(ban_of("192.0.2.2", 1_000.0, 10 * KEEP, made=attempts(3)))
+    store.record(ban_of("192.0.2.3", 1_000.0, 10 * KEEP, made=attempts(3)))
+    store.end([ip_network("192.0.2.2")], 1_200.0)
+    # A new ban does not make the one that had run out end later.
+    store.record(ban_of("192.0.2.1", 5_000.0, 100.0))
+
+    def kept() -> list[tuple[str, int]]:
+        with closing(sqlite3.connect(path)) as connection:
+            return connection.execute(
+                "SELECT network, count(attempts.ban) FROM bans LEFT JOIN attempts ON bans.id = ban"
+                " GROUP BY bans.id ORDER BY bans.id"
+            ).fetchall()
+
+    everything = [("192.0.2.1/32", 3), ("192.0.2.2/32", 3), ("192.0.2.3/32", 3), ("192.0.2.1/32", 0)]
+    store.purge(1_100.0 + KEEP)
+    assert kept() == everything
+    store.purge(1_101.0 + KEEP)
+    assert kept() == everything[1:]
+    store.purge(1_201.0 + KEEP)
+    assert kept() == everything[2:]
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT count(*) FROM attempts").fetchone() == (3,)
+
+
+def test_the_switch_stays(store: Store, path: Path) -> None:
+    """Off is off over a restart, until it is on again; at first it is on."""
+    assert store.switched_off is False
+    store.switched_off = True
+    store.close()
+    with Store.open(path, owner=True) as again:
+        assert again.switched_off is True
+        again.switched_off = False
+        assert again.switched_off is False
+
+
+# -- who, when, and which version -------------------------------------------------------------------------
+
+
+def test_one_owner_at_a_time(store: Store, path: Path) -> None:
+    """A second daemon is refused; when the first is done, the next may."""
+    with pytest.raises(StoreBusyError, match="another ringfence is using"):
+        Store.open(path, owner=True)
+    store.close()
+    store.close()  # may be repeated
+    Store.open(path, owner=True).close()
+
+
+def test_a_dead_owner_owns_nothing(path: Path) -> None:
+    """A daemon that was killed leaves no lock behind."""
+    code = (
+        "import sys, pathlib\nfrom ringfence.store import Store\n"
+        f"store = Store.open(pathlib.Path({str(path)!r}), owner=True)\nprint(1, flush=True)\nsys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        env=os.environ | {"PYTHONPATH": str(Path(str(ringfence.__file__)).parent.parent)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"1\n"
+        with pytest.raises(StoreBusyError):
+            Store.open(path, owner=True)
+        other.kill()
+        other.wait()
+
+    Store.open(path, owner=True).close()
+
+
+def test_a_command_reads_beside_the_daemon(store: Store, path: Path) -> None:
+    """What the daemon writes is seen at once by who is not the owner, and the other way round."""
+    with Store.open(path, owner=False) as reader:
+        store.record(ban_of("192.0.2.1"))
+        assert reader.running(1_000.0) == [ban_of("192.0.2.1")]
+        reader.switched_off = True
+        assert store.switched_off is True
+
+
+def test_a_reader_does_not_hold_up_the_daemon(store: Store, path: Path) -> None:
+    """While somebody is in the middle of reading, bans are written."""
+    store.record(ban_of("192.0.2.1"))
+    with closing(sqlite3.connect(path)) as reader:
+        cursor = reader.execute("SELECT * FROM bans")
+        cursor.fetchone()
+        store.record(ban_of("192.0.2.2"))
+        cursor.close()
+
+    assert len(store.running(1_000.0)) == 2
+
+
+def test_a_fresh_file_gets_the_schema(path: Path) -> None:
+    """An empty file, version 0, becomes a database of the present version."""
+    path.touch()
+    Store.open(path, owner=False).close()
+
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (1,)
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+def test_a_newer_database_is_refused(path: Path) -> None:
+    """A version that this ringfence does not know is left as it is, and the owner's lock is given back."""
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA user_version = 2")
+    before = path.read_bytes()
+    for owner in (True, True, False):
+        with pytest.raises(StoreError, match=r"of version 2, newer than this ringfence knows \(1\)"):
+            Store.open(path, owner=owner)
+
+    assert path.read_bytes() == before
+
+
+def test_others_may_not_read_it(store: Store, path: Path) -> None:
+    """Accounts and addresses are nobody else's business; the folder's owner has the files."""
+    for file in (path, path.with_name("ringfence.db.lock")):
+        assert stat.S_IMODE(file.stat().st_mode) & 0o027 == 0
+        assert file.stat().st_uid == path.parent.stat().st_uid
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make files for others")
+def test_what_root_makes_is_the_daemons(tmp_path: Path) -> None:
+    """A command of root's, or a start by hand, leaves files that the service's own user can open."""
+    folder = tmp_path / "state"
+    folder.mkdir()
+    os.chown(folder, NOBODY, NOBODY)
+    with Store.open(folder / "ringfence.db", owner=True) as store:
+        store.record(ban_of("192.0.2.1"))
+        owners = {file.name: file.stat().st_uid for file in folder.iterdir()}
+
+    assert owners == dict.fromkeys(
+        ["ringfence.db", "ringfence.db-shm", "ringfence.db-wal", "ringfence.db.lock"], NOBODY
+    )
+
+
+# -- broken disks -----------------------------------------------------------------------------------------
+
+
+def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    """The message names the file and the key of the configuration."""
+    path = tmp_path / "absent" / "ringfence.db"
+    for owner in (True, False):
+        with pytest.raises(
+            StoreError, match=r"absent/ringfence.db.* cannot be made: No such file .*\[store\] path"
+        ):
+            Store.open(path, owner=owner)
+
+
+def test_a_folder_that_may_not_be_written(path: Path) -> None:
+    """Without the right to make the file there, a StoreError says so."""
+    path.parent.chmod(0o500)
+    with as_nobody(), pytest.raises(StoreError, match="cannot be made: Permission denied"):
+        Store.open(path, owner=True)
+
+
+def test_a_folder_in_the_files_place(path: Path) -> None:
+    """A folder of the database's name is a StoreError, and the lock is given back."""
+    path.mkdir()
+    for _ in range(2):
+        with pytest.raises(StoreError, match="unable to open database file"):
+            Store.open(path, owner=True)
+
+
+def test_a_file_that_is_no_database(path: Path) -> None:
+    """Anything but a database is refused and left alone."""
+    path.write_bytes(b"not a database, certainly" * 100)
+    with pytest.raises(StoreError, match="file is not a database"):
+        Store.open(path, owner=True)
+
+    assert path.read_bytes() == b"not a database, certainly" * 100
+
+
+def test_a_full_disk_is_told_and_survived(store: Store) -> None:
+    """A write that finds no room is a StoreError; what was there stays, and with room it goes on."""
+    store.record(ban_of("192.0.2.1"))
+    (pages,) = store._connection.execute("PRAGMA page_count").fetchone()
+    store._connection.execute(f"PRAGMA max_page_count = {pages}")
+    with pytest.raises(StoreError, match="full"):
+        store.record(ban_of("192.0.2.2", made=attempts(50, account="x" * 4_096)))
+    assert store.running(1_000.0) == [ban_of("192.0.2.1")]
+
+    store._connection.execute("PRAGMA max_page_count = 100000")
+    store.record(ban_of("192.0.2.2"))
+    assert len(store.running(1_000.0)) == 2
+
+
+def test_a_row_that_makes_no_sense_is_told(store: Store, path: Path) -> None:
+    """A network that is none, written by another hand, is a StoreError and no crash."""
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("INSERT INTO bans VALUES (7, 'nonsense', 0, 9e9, 'r', '', 'rule', NULL)")
+    with pytest.raises(StoreError, match="nonsense"):
+        store.running(1_000.0)
+
+
+def test_a_locked_database_is_told(store: Store, path: Path) -> None:
+    """Where somebody holds the database for longer than is waited for, a write fails as a StoreError."""
+    store._connection.execute("PRAGMA busy_timeout = 50")
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StoreError, match="locked"):
+            store.record(ban_of("192.0.2.1"))
+        other.rollback()
+    store.record(ban_of("192.0.2.1"))
+
+
+def test_every_method_of_a_closed_store_tells(store: Store) -> None:
+    """After close nothing works, and all of it says so as a StoreError."""
+    store.close()
+    actions: list[Callable[[], object]] = [
+        lambda: store.record(ban_of("192.0.2.1")),
+        lambda: store.end([ip_network("192.0.2.1")], 1.0),
+        lambda: store.running(1.0),
+        lambda: store.bans_before(ip_network("192.0.2.1"), 0.0),
+        lambda: store.purge(1.0),
+        lambda: store.switched_off,
+    ]
+    for action in actions:
+        with pytest.raises(StoreError, match="closed database"):
+            action()
