@@ -29,7 +29,6 @@ from ringfence.errors import ConfigError
 from ringfence.firewall import BACKENDS
 from ringfence.model import Network, Secret, network_from
 
-DEFAULT_PATH = Path("/etc/ringfence/ringfence.toml")
 MAX_SECRET_BYTES = 1024
 MAX_ATTEMPTS = 1_000
 MAX_DURATION = 10 * 365 * 86_400.0

@@ -48,9 +48,14 @@ def settings_from(path: Path, *, secrets: bool = False) -> "Settings":
 
 def ask_daemon(path: Path, do: str, **arguments: object) -> Any:  # noqa: ANN401 - whatever JSON holds
     """Ask the daemon of the configuration at ``path``."""
+    return ask(settings_from(path), do, **arguments)
+
+
+def ask(settings: "Settings", do: str, **arguments: object) -> Any:  # noqa: ANN401 - whatever JSON holds
+    """Ask the daemon of these settings."""
     from ringfence import control  # noqa: PLC0415 - loaded when a command runs
 
-    return control.ask(settings_from(path).control.socket, do, **arguments)
+    return control.ask(settings.control.socket, do, **arguments)
 
 
 def networks_from(texts: list[str]) -> "list[Network]":

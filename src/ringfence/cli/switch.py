@@ -8,13 +8,13 @@ import typer
 from ringfence.cli.common import (
     DEFAULT_CONFIG,
     ConfigOption,
-    ask_daemon,
+    ask,
     errors_told,
     say,
     settings_from,
 )
-from ringfence.errors import DaemonUnreachableError, StoreError
-from ringfence.exits import Exit
+from ringfence.errors import ConfigError, DaemonUnreachableError, StoreError
+from ringfence.exits import Exit, explained
 
 if TYPE_CHECKING:
     from ringfence.config import Settings
@@ -28,30 +28,44 @@ def register(app: typer.Typer) -> None:
 
 def off(config: ConfigOption = DEFAULT_CONFIG) -> None:
     """Remove every rule and set of ringfence's, daemon up or down. It stays off until `ringfence on`."""
+    settings = _settings_or_defaults(config)
     with errors_told():
         try:
-            ask_daemon(config, "off")
+            ask(settings, "off")
         except DaemonUnreachableError:
-            _off_without_daemon(config)
+            _off_without_daemon(settings)
     typer.echo("ringfence is off: nobody is banned. Bans that have time left come back with: ringfence on")
 
 
 def on(config: ConfigOption = DEFAULT_CONFIG) -> None:
     """Enforce again, after `ringfence off`."""
     with errors_told():
+        settings = settings_from(config)
         try:
-            ask_daemon(config, "on")
+            ask(settings, "on")
         except DaemonUnreachableError as error:
-            _remember(settings_from(config), switched_off=False)
+            _remember(settings, switched_off=False)
             say(f"ringfence is switched on, but {error}")
             raise typer.Exit(Exit.UNREACHABLE) from None
     typer.echo("ringfence is on.")
 
 
-def _off_without_daemon(path: Path) -> None:
+def _settings_or_defaults(path: Path) -> "Settings":
+    """Load the configuration, or do without: whoever is locked out has no time to mend a file first."""
+    try:
+        return settings_from(path)
+    except ConfigError as error:
+        from ringfence.config import Settings  # noqa: PLC0415 - loaded when the command runs
+
+        for line in explained(error)[0]:
+            say(line)
+        say("going on with the defaults of [firewall], [store] and [control]")
+        return Settings()
+
+
+def _off_without_daemon(settings: "Settings") -> None:
     from ringfence.firewall import make_backend  # noqa: PLC0415 - loaded when the command runs
 
-    settings = settings_from(path)
     backend = make_backend(settings.firewall.backend)
     try:
         backend.flush()
