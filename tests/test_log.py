@@ -1,5 +1,6 @@
 """The daemon's log as systemd's journal gets it: one line an event, whatever is in the fields."""
 
+import logging
 import os
 import subprocess
 import sys
@@ -10,9 +11,9 @@ import ringfence
 SOURCE = Path(str(ringfence.__file__)).parent.parent
 
 
-def logged(code: str, *, verbose: bool = False) -> list[str]:
+def logged(code: str, level: int = logging.INFO) -> list[str]:
     """Run ``code`` in a process with logging set up, and give the lines on its standard error."""
-    head = f"from ringfence import log\nimport logging, structlog\nlog.configure(verbose={verbose})\n"
+    head = f"from ringfence import log\nimport logging, structlog\nlog.configure({level})\n"
     done = subprocess.run(
         [sys.executable, "-c", f"{head}logger = structlog.get_logger()\n{code}"],
         env=os.environ | {"PYTHONPATH": str(SOURCE)},
@@ -52,11 +53,12 @@ def test_what_would_break_a_line_is_escaped() -> None:
 
 
 def test_debug_is_for_the_asking() -> None:
-    """Without verbose nothing below info is written; with it, it is."""
+    """Without being asked for nothing below info is written; a command may silence all but the end."""
     code = "logger.debug('quiet')"
 
     assert logged(code) == []
-    assert [without_time(line) for line in logged(code, verbose=True)] == ["level=debug event=quiet"]
+    assert [without_time(line) for line in logged(code, logging.DEBUG)] == ["level=debug event=quiet"]
+    assert logged("logger.error('loud')", logging.CRITICAL) == []
 
 
 def test_the_libraries_say_little() -> None:

@@ -65,25 +65,36 @@ def ask(path: Path, do: str, **arguments: object) -> Any:  # noqa: ANN401 - what
             line = _read_line(connection)
         except OSError as error:
             raise DaemonUnreachableError(f"the daemon at {path} does not answer: {error}") from None
-    answer = json.loads(line)
-    if "error" in answer:
-        raise ControlError(str(answer["error"]))
-    return answer["ok"]
+    try:
+        answer = json.loads(line)
+        if "error" not in answer:
+            return answer["ok"]
+    except (ValueError, TypeError, LookupError):
+        raise DaemonUnreachableError(f"the answer at {path} makes no sense: is that ringfence?") from None
+    raise ControlError(str(answer["error"]))
 
 
 def _connect(path: Path) -> socket.socket:
+    try:
+        return _opened(path)
+    except (FileNotFoundError, ConnectionRefusedError):
+        raise DaemonUnreachableError(
+            f"no daemon listens at {path}; start it: systemctl start ringfence"
+        ) from None
+    except PermissionError as error:
+        raise DaemonUnreachableError(f"{path}: {error.strerror}; be root, or in the daemon's group") from None
+    except OSError as error:
+        raise DaemonUnreachableError(f"the daemon at {path} does not answer: {error}") from None
+
+
+def _opened(path: Path) -> socket.socket:
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     connection.settimeout(PATIENCE)
     try:
         connection.connect(str(path))
-    except (FileNotFoundError, ConnectionRefusedError):
+    except BaseException:
         connection.close()
-        raise DaemonUnreachableError(
-            f"no daemon listens at {path}; start it: systemctl start ringfence"
-        ) from None
-    except OSError as error:
-        connection.close()
-        raise DaemonUnreachableError(f"{path}: {error.strerror}; be root, or in the daemon's group") from None
+        raise
     return connection
 
 
@@ -100,11 +111,13 @@ def _read_line(connection: socket.socket) -> bytes:
 def _clear(path: Path) -> None:
     """Remove what a dead daemon left; refuse where one is alive."""
     try:
-        _connect(path).close()
-    except DaemonUnreachableError:
+        _opened(path).close()
+    except (FileNotFoundError, ConnectionRefusedError):
         with suppress(OSError):
             if path.is_socket():
                 path.unlink()
+    except OSError as error:  # a daemon that is alive and busy, perhaps: its socket stays
+        raise ControlError(f"{path} cannot be taken over: {error}; see [control] socket") from None
     else:
         raise ControlError(f"another daemon answers at {path}")
 
@@ -122,7 +135,7 @@ class _Conversation:
         self._clients.add(writer)
         try:
             while line := await self._line(reader):
-                writer.write(json.dumps(self._answer(line)).encode() + b"\n")
+                writer.write(self._answer(line) + b"\n")
                 await writer.drain()
         except (ConnectionError, TimeoutError):
             return  # the client has gone, or has nothing to say
@@ -144,7 +157,15 @@ class _Conversation:
             except asyncio.LimitOverrunError:
                 raise ConnectionError("a request longer than may be") from None
 
-    def _answer(self, line: bytes) -> dict[str, object]:
+    def _answer(self, line: bytes) -> bytes:
+        try:
+            return json.dumps(self._result(line)).encode()
+        except Exception as error:  # noqa: BLE001 - a defect is logged in full and told, and stops no daemon
+            self._log.exception("control.defect")
+            defect = f"a defect in ringfence ({type(error).__name__}); see the daemon's log"
+            return json.dumps({"error": defect}).encode()
+
+    def _result(self, line: bytes) -> dict[str, object]:
         try:
             request = json.loads(line)
             handler = self._handlers[request.pop("do")]
@@ -154,6 +175,3 @@ class _Conversation:
             return {"ok": handler(request)}
         except RingfenceError as error:
             return {"error": str(error)}
-        except Exception as error:  # noqa: BLE001 - a defect is logged in full and told, and stops no daemon
-            self._log.exception("control.defect")
-            return {"error": f"a defect in ringfence ({type(error).__name__}); see the daemon's log"}

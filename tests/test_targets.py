@@ -1,0 +1,61 @@
+"""From the configuration to what a source connects with."""
+
+import ssl
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from ringfence.config import AmiSettings, AsteriskSettings, Name, Port, Text
+from ringfence.errors import SourceError
+from ringfence.model import Secret
+from ringfence.sources.ami import AmiTarget
+from ringfence.targets import target_of
+
+SECRET = Secret("hunter2")
+
+
+def settings(ami: AmiSettings) -> AsteriskSettings:
+    """Give one Asterisk's settings."""
+    return AsteriskSettings(name=Name("office"), ami=ami)
+
+
+def test_a_plain_target() -> None:
+    """Without TLS a target is what the configuration says."""
+    ami = AmiSettings(
+        host=Text("pbx.example"), port=Port(5039), username=Text("guard"), secret=SECRET, tls_verify=False
+    )
+
+    assert target_of(settings(ami)) == AmiTarget("office", "pbx.example", 5039, "guard", SECRET, None)
+
+
+def test_tls_verifies_unless_told_not_to() -> None:
+    """With TLS the certificate and the host's name are checked; tls_verify = false checks neither."""
+    strict = target_of(settings(AmiSettings(secret=SECRET, tls=True))).tls
+    careless = target_of(settings(AmiSettings(secret=SECRET, tls=True, tls_verify=False))).tls
+
+    assert strict is not None
+    assert careless is not None
+    assert (strict.verify_mode, strict.check_hostname) == (ssl.CERT_REQUIRED, True)
+    assert (careless.verify_mode, careless.check_hostname) == (ssl.CERT_NONE, False)
+
+
+def test_tls_ca_is_trusted_in_place_of_the_systems_own(tmp_path: Path) -> None:
+    """Only the file's certificates are trusted where one is named."""
+    file = tmp_path / "ca.pem"
+    subprocess.run(
+        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=pbx "
+        f"-keyout {tmp_path}/key.pem -out {file}".split(),
+        check=True,
+        capture_output=True,
+    )
+    context = target_of(settings(AmiSettings(secret=SECRET, tls=True, tls_ca=file))).tls
+
+    assert context is not None
+    assert [certificate["subject"] for certificate in context.get_ca_certs()] == [((("commonName", "pbx"),),)]
+
+
+def test_settings_without_their_secret_are_no_target() -> None:
+    """Settings that were loaded for a command that needs no secret do not connect."""
+    with pytest.raises(SourceError, match="office: the configuration was loaded without its secrets"):
+        target_of(settings(AmiSettings()))
