@@ -1,6 +1,7 @@
 """The README against the program: what it names exists, and what exists is named."""
 
 import re
+import subprocess
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -89,6 +90,15 @@ def test_the_default_in_the_readme_is_the_true_one(row: list[str]) -> None:
     value = tomllib.loads(f"value = {default.strip('`')}")["value"]
 
     assert Settings() == parse(tree(key.strip("`"), value), "README.md", {}, secrets=False)
+
+
+def test_what_is_to_be_typed_is_shell(tmp_path: Path) -> None:
+    """Bash reads the commands of the installation without complaint."""
+    script = tmp_path / "typed"
+    script.write_text("".join(re.findall(r"```sh\n(.*?)```", README, re.DOTALL)), "utf-8")
+
+    assert subprocess.run(["bash", "-n", str(script)], check=False).returncode == 0
+    assert "pip install" in script.read_text("utf-8")
 
 
 def test_exit_codes_are_those_of_the_program() -> None:
