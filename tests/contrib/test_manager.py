@@ -51,6 +51,23 @@ def test_asterisk_grants_what_is_needed_and_no_more(pbx: Asterisk) -> None:
     assert b"Message: Authentication accepted" in heard
 
 
+@pytest.mark.asterisk
+@pytest.mark.parametrize("release", sorted(RELEASES))
+def test_the_line_added_to_manager_conf_does_no_harm_alone(release: str) -> None:
+    """After an uninstallation, when there is nothing left to include, AMI works as before."""
+    readme = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
+    line = re.search(r"printf '\\n(#\w*include .*?)\\n' >> /etc/asterisk/manager\.conf", readme)
+    assert line is not None
+
+    with (
+        Network() as network,
+        Asterisk(
+            tree_of(release), network.pbx, RELEASES[release], extra={"manager.conf": f"{line[1]}\n"}
+        ) as asterisk,
+    ):
+        assert "ringfence" in asterisk.cli("manager show users")
+
+
 def _shown(text: str, field: str) -> set[str]:
     match = re.search(rf"{field}: *(\S+)", text)
     assert match is not None, text
