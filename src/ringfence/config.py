@@ -144,16 +144,31 @@ def load(path: Path, environ: Mapping[str, str] = os.environ, *, secrets: bool =
     Without ``secrets`` none is read or missed: a command that talks to nobody's AMI needs none, and whoever
     runs it may not be allowed to read them.
     """
+    return parse(_tree(path), str(path), environ, secrets=secrets)
+
+
+def load_what_is_right(path: Path) -> Settings:
+    """Read ``path`` without its secrets, with the defaults in place of every table that has a fault.
+
+    For a command that must work all the same: to lift a ban takes the control socket, and nothing of a
+    mistyped rule.
+    """
+    try:
+        return Settings(**_right(_tree(path), Settings))
+    except ConfigError:
+        return Settings()
+
+
+def _tree(path: Path) -> dict[str, object]:
     try:
         with path.open("rb") as file:
-            tree = tomllib.load(file)
+            return tomllib.load(file)
     except FileNotFoundError:
         raise ConfigError(str(path), ["there is no such file; copy examples/minimal.toml there"]) from None
     except OSError as error:
         raise ConfigError(str(path), [f"cannot be read: {error.strerror}"]) from None
     except (ValueError, RecursionError) as error:  # also a number of 5 000 digits, and tables without end
         raise ConfigError(str(path), [f"is not TOML: {error}"]) from None
-    return parse(tree, str(path), environ, secrets=secrets)
 
 
 def parse(
@@ -429,12 +444,19 @@ def _secret(entry: _Entry, environ: Mapping[str, str]) -> Secret:
         return _read_secret(ami.secret_file, "secret_file")
     credentials = environ.get("CREDENTIALS_DIRECTORY")
     path = Path(credentials) / f"{entry.name}.secret" if credentials else None
-    if path is None or not path.exists():
+    if path is None or not _is_there(path):
         raise ValueError(
             "secret: is missing; name a file that holds it with secret_file, "
             f'or give the unit a credential "{entry.name}.secret"'
         )
     return _read_secret(path, "secret")
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # the credentials of somebody else
+        return False
 
 
 def _read_secret(path: Path, key: str) -> Secret:

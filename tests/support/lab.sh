@@ -9,7 +9,8 @@
 
 set -euo pipefail
 
-packages=(python3-venv debootstrap ipset iptables iproute2 openssl)
+# systemd: for systemd-analyze, which reads the unit.
+packages=(python3-venv debootstrap ipset iptables iproute2 openssl systemd)
 
 able() {
     [[ $(id -u) == 0 && -e /etc/debian_version ]]

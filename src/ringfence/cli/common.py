@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ringfence.errors import RingfenceError
+from ringfence.errors import ConfigError, DaemonUnreachableError, RingfenceError
 from ringfence.exits import explained
 
 if TYPE_CHECKING:
@@ -46,9 +46,40 @@ def settings_from(path: Path, *, secrets: bool = False) -> "Settings":
     return config.load(path, secrets=secrets)
 
 
+def settings_all_the_same(path: Path) -> "Settings":
+    """Load the configuration; what is wrong with it is said, and stands aside.
+
+    Whoever is locked out has no time to mend a file first.
+    """
+    try:
+        return settings_from(path)
+    except ConfigError as error:
+        from ringfence import config  # noqa: PLC0415 - loaded when a command runs
+
+        for line in explained(error)[0]:
+            say(line)
+        say("going on with what is right in it, and the defaults for the rest")
+        return config.load_what_is_right(path)
+
+
 def ask_daemon(path: Path, do: str, **arguments: object) -> Any:  # noqa: ANN401 - whatever JSON holds
-    """Ask the daemon of the configuration at ``path``."""
-    return ask(settings_from(path), do, **arguments)
+    """Ask the daemon of the configuration at ``path``.
+
+    A daemon goes on with the old configuration when the new one is wrong, and so can its commands; where
+    none answers, the ConfigError is what matters.
+    """
+    from ringfence import config  # noqa: PLC0415 - loaded when a command runs
+
+    try:
+        settings = settings_from(path)
+    except ConfigError as error:
+        try:
+            answer = ask(config.load_what_is_right(path), do, **arguments)
+        except DaemonUnreachableError:
+            raise error from None
+        say(str(error))
+        return answer
+    return ask(settings, do, **arguments)
 
 
 def ask(settings: "Settings", do: str, **arguments: object) -> Any:  # noqa: ANN401 - whatever JSON holds

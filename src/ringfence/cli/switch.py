@@ -1,6 +1,5 @@
 """``ringfence off`` and ``on``: everything of ours out of the kernel at once, and back."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
@@ -11,10 +10,11 @@ from ringfence.cli.common import (
     ask,
     errors_told,
     say,
+    settings_all_the_same,
     settings_from,
 )
-from ringfence.errors import ConfigError, DaemonUnreachableError, StoreError
-from ringfence.exits import Exit, explained
+from ringfence.errors import DaemonUnreachableError, StoreError
+from ringfence.exits import Exit
 
 if TYPE_CHECKING:
     from ringfence.config import Settings
@@ -28,7 +28,7 @@ def register(app: typer.Typer) -> None:
 
 def off(config: ConfigOption = DEFAULT_CONFIG) -> None:
     """Remove every rule and set of ringfence's, daemon up or down. It stays off until `ringfence on`."""
-    settings = _settings_or_defaults(config)
+    settings = settings_all_the_same(config)
     with errors_told():
         try:
             ask(settings, "off")
@@ -48,19 +48,6 @@ def on(config: ConfigOption = DEFAULT_CONFIG) -> None:
             say(f"ringfence is switched on, but {error}")
             raise typer.Exit(Exit.UNREACHABLE) from None
     typer.echo("ringfence is on.")
-
-
-def _settings_or_defaults(path: Path) -> "Settings":
-    """Load the configuration, or do without: whoever is locked out has no time to mend a file first."""
-    try:
-        return settings_from(path)
-    except ConfigError as error:
-        from ringfence.config import Settings  # noqa: PLC0415 - loaded when the command runs
-
-        for line in explained(error)[0]:
-            say(line)
-        say("going on with the defaults of [firewall], [store] and [control]")
-        return Settings()
 
 
 def _off_without_daemon(settings: "Settings") -> None:
