@@ -98,6 +98,7 @@ class Guard:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._drain()
         try:
             if self.running:
                 self.stop()
@@ -130,6 +131,14 @@ class Guard:
                 code = self.wait()
                 self.__exit__()
                 raise AssertionError(f"the daemon ended with {code} before it was ready:\n{self.log}")
+
+    def ended(self) -> int:
+        """Start a daemon that is to end by itself; give its exit code."""
+        self.start(ready=False)
+        try:
+            return self.wait()
+        finally:
+            self.__exit__()
 
     @property
     def process(self) -> subprocess.Popen[bytes]:

@@ -1,0 +1,349 @@
+"""The daemon as a process: what it tells systemd, takes over, refuses, and leaves behind."""
+
+import json
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.support.amiserver import Script
+from tests.support.asterisk import SECRET
+from tests.support.captures import capture
+from tests.support.daemon import GRANTED, Guard, ServedAmi, ami_server, until
+from tests.support.netns import run
+
+from ringfence import control
+
+GUESSES = capture("asterisk-22", "wrong-password-register").ami.read_bytes()  # 3 by 198.18.1.101
+IPV6 = capture("asterisk-22", "wrong-password-register-ipv6").ami.read_bytes()  # 3 by fd00:18::b
+FORGED = capture("asterisk-22", "user-carries-crlf-event")
+THREE = {"guess": {"attempts": 3, "ban": ["1h", "6h"]}}
+
+
+@pytest.fixture(name="pbx")
+def _pbx() -> Iterator[ServedAmi]:
+    """Give a PBX that says what it is told to."""
+    with ami_server() as pbx:
+        yield pbx
+
+
+def listening(guard: Guard, pbx: ServedAmi) -> None:
+    """Wait until every source hears its PBX, and the PBX has a listener."""
+    until(lambda: guard.source_is("listening"), "the source listens")
+    until(lambda: pbx.server._listeners, "the PBX is listened to")
+
+
+def sets() -> dict[str, int]:
+    """Give what the kernel's sets hold, and the seconds left."""
+    lines = (line.split() for line in run("ipset", "save").splitlines() if line.startswith("add "))
+    return {words[2]: int(words[words.index("timeout") + 1]) for words in lines}
+
+
+def problems(guard: Guard) -> list[str]:
+    """Ask the daemon itself what is wrong, whatever its configuration file says by now."""
+    found: list[str] = control.ask(tmp_socket(guard), "status")["problems"]
+    return found
+
+
+def tmp_socket(guard: Guard) -> Path:
+    """Give where a guard's daemon listens."""
+    return Path(guard.settings["control"]["socket"])
+
+
+# -- life -------------------------------------------------------------------------------------------------
+
+
+def test_systemd_is_told(tmp_path: Path, pbx: ServedAmi) -> None:
+    """READY once, WATCHDOG again and again, STOPPING in the end, exit code 0; the secret in no line."""
+    with Guard(tmp_path, ami={"port": pbx.port}, environ={"WATCHDOG_USEC": "100000"}) as guard:
+        until(lambda: guard.notified.count("WATCHDOG=1") >= 5, "the watchdog is fed")
+        listening(guard, pbx)
+        assert guard.stop() == 0
+
+    told = [state for state in guard.notified if state != "WATCHDOG=1"]
+    assert told == ["READY=1", "STOPPING=1"]
+    assert guard.log.count("event=daemon.ready") == guard.log.count("event=daemon.stopped") == 1
+    assert SECRET not in guard.log
+    assert not (tmp_path / "control.sock").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_in_order(tmp_path: Path, number: signal.Signals) -> None:
+    """Whoever asks it to end, and whatever it waits for, it ends at once with exit code 0."""
+    with Guard(tmp_path) as guard:
+        guard.process.send_signal(number)
+        assert guard.wait() == 0
+
+
+def test_a_pbx_that_is_away_keeps_nobody_waiting(tmp_path: Path) -> None:
+    """READY does not wait for Asterisk: bans are in place without it, and the status says what is missing."""
+    with Guard(tmp_path) as guard:
+        until(lambda: guard.source_is("unreachable"), "the source is unreachable")
+        [source] = guard.status()["sources"]
+
+    assert source["name"] == "pbx/ami"
+    assert source["detail"] == "127.0.0.1:1: Connect call failed ('127.0.0.1', 1)"
+
+
+def test_attempts_become_a_ban(tmp_path: Path, pbx: ServedAmi) -> None:
+    """What Asterisk says becomes attempts, and enough of them a ban with its length and its number."""
+    with Guard(tmp_path, ami={"port": pbx.port}, rules=THREE) as guard:
+        listening(guard, pbx)
+        pbx.say(GUESSES)
+        until(guard.bans, "a ban")
+        [row] = guard.bans()
+        status = guard.status()
+
+    assert (row["address"], row["rule"], row["attempts"]) == ("198.18.1.101", "guess", 3)
+    assert 3_590 <= row["timeout"] <= 3_600
+    assert (status["attempts"], status["placed"], status["bans"], status["late"]) == (3, 1, 1, 0)
+    assert "event=ban.placed address=198.18.1.101/32 seconds=3600 rule=guess attempts=3" in guard.log
+
+
+def test_the_same_alarm_is_said_once_a_minute(tmp_path: Path, pbx: ServedAmi) -> None:
+    """Somebody who forges headers is said once, counted always, and is himself the one to blame."""
+    with Guard(tmp_path, ami={"port": pbx.port}) as guard:
+        listening(guard, pbx)
+        pbx.say(FORGED.ami.read_bytes() * 3)
+        until(lambda: guard.status()["tampered"] >= 2, "tampered events")
+
+        assert guard.log.count("event=evidence.tampered") == 1
+        assert f"address={FORGED.source}" in guard.log
+
+
+# -- the configuration ------------------------------------------------------------------------------------
+
+
+def test_a_bad_configuration_starts_nothing(tmp_path: Path) -> None:
+    """Exit code 2, every problem with its key, and nothing made."""
+    guard = Guard(tmp_path, firewall={"backend": "pf"}, ami={"port": 0}, colour=1)
+    assert guard.ended() == 2
+
+    assert guard.log.splitlines()[0] == f"{guard.config}:"
+    assert sorted(guard.log.splitlines()[1:]) == [
+        "  asterisk[0].ami.port: must be a whole number from 1 to 65535",
+        "  colour: unknown key",
+        '  firewall.backend: must be one of "auto", "ipset", "memory"',
+    ]
+    assert guard.notified == []
+    assert not (tmp_path / "ringfence.db").exists()
+
+
+def test_sighup_takes_a_good_configuration(tmp_path: Path, pbx: ServedAmi) -> None:
+    """Rules, the allowlist and the PBXs are taken over at once; a friend is let in; the rest is named."""
+    with Guard(tmp_path, ami={"port": pbx.port}, rules=THREE) as guard, ami_server() as second:
+        listening(guard, pbx)
+        guard.command("ban", "203.0.113.1", "203.0.113.2")
+        branch = {"name": "branch", "ami": {"port": second.port, "secret": SECRET}}
+        guard.configure(
+            asterisk=[*guard.settings["asterisk"], branch],
+            allow={"networks": ["203.0.113.1"]},
+            rules={"guess": {"attempts": 2}},
+            firewall={"backend": "auto"},
+        )
+        guard.reload()
+        until(lambda: guard.banned() == {"203.0.113.2"}, "the friend is let in")
+        until(lambda: len(guard.status()["sources"]) == 2, "a second source")
+        listening(guard, second)
+        pbx.say(GUESSES)
+        until(lambda: guard.banned() == {"203.0.113.2", "198.18.1.101"}, "the new rule bans")
+        status = guard.status()
+        assert [row["attempts"] for row in guard.bans() if row["rule"] == "guess"] == [2]
+        assert "[firewall] changed: restart ringfence" in status["problems"]
+        assert pbx.server.connections == 1
+
+        guard.configure(asterisk=[branch], firewall={"backend": "memory"})
+        guard.reload()
+        until(lambda: [s["name"] for s in guard.status()["sources"]] == ["branch/ami"], "one source")
+        until(lambda: not pbx.server._sessions, "the first PBX is let go")
+        assert guard.stop() == 0
+
+
+def test_sighup_refuses_a_bad_configuration(tmp_path: Path, pbx: ServedAmi) -> None:
+    """A bad file is refused with its problems, in the log and the status; all goes on as before."""
+    with Guard(tmp_path, ami={"port": pbx.port}, rules=THREE) as guard:
+        listening(guard, pbx)
+        guard.configure(rules={"guess": {"attempts": 0}})
+        good = guard.settings | {"rules": THREE}
+        guard.reload()
+        line = "rules.guess.attempts: must be a whole number from 1 to 1000"
+        until(lambda: any(line in problem for problem in problems(guard)), "the problem is shown")
+        assert guard.command("status").returncode == 2
+        pbx.say(GUESSES)
+        until(lambda: "event=ban.placed address=198.18.1.101/32" in guard.log, "the old rule bans")
+        assert guard.log.count("event=configuration.refused") == 1
+
+        guard.configure(**good)
+        guard.reload()
+        until(lambda: not any("refused" in problem for problem in problems(guard)), "the problem is gone")
+        assert (guard.running, pbx.server.connections) == (True, 1)
+
+
+def test_sighup_with_another_secret_logs_in_anew(tmp_path: Path, pbx: ServedAmi) -> None:
+    """A changed secret ends the connection that the old one opened, and is used."""
+    with Guard(tmp_path, ami={"port": pbx.port}) as guard:
+        listening(guard, pbx)
+        guard.settings["asterisk"][0]["ami"]["secret"] = "wrong-now"
+        guard.configure()
+        guard.reload()
+        until(lambda: guard.source_is("login refused"), "the new secret is used")
+
+        assert "wrong-now" not in guard.log + json.dumps(guard.status())
+
+
+# -- two of them ------------------------------------------------------------------------------------------
+
+
+def test_a_second_daemon_on_the_same_store_refuses(tmp_path: Path) -> None:
+    """It ends with exit code 1 and a line that says why; the first goes on."""
+    with Guard(tmp_path) as first:
+        (tmp_path / "second").mkdir()
+        second = Guard(tmp_path / "second", store={"path": str(tmp_path / "ringfence.db")})
+        assert second.ended() == 1
+
+        assert second.log == f"another ringfence is using {tmp_path / 'ringfence.db'}\n"
+        assert first.bans() == []
+
+
+def test_a_second_daemon_on_the_same_socket_refuses(tmp_path: Path) -> None:
+    """Where another daemon answers on the control socket, the second ends with exit code 1."""
+    with Guard(tmp_path) as first:
+        (tmp_path / "second").mkdir()
+        second = Guard(tmp_path / "second", control={"socket": str(tmp_path / "control.sock")})
+        assert second.ended() == 1
+
+        assert f"another daemon answers at {tmp_path / 'control.sock'}" in second.log
+        assert first.bans() == []
+
+
+@pytest.mark.kernel
+@pytest.mark.usefixtures("netns")
+def test_a_second_daemon_on_the_same_sets_refuses(tmp_path: Path) -> None:
+    """Two stores, one network namespace: the second ends with exit code 1, and the first's bans stay."""
+    (tmp_path / "second").mkdir()
+    with Guard(tmp_path, firewall={"backend": "ipset"}) as first:
+        first.command("ban", "192.0.2.1")
+        second = Guard(tmp_path / "second", firewall={"backend": "ipset"})
+        assert second.ended() == 1
+
+        assert second.log.startswith("another ringfence guards this network namespace")
+        assert set(sets()) == {"192.0.2.1"}
+
+
+# -- the kernel -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.kernel
+@pytest.mark.usefixtures("netns")
+@pytest.mark.parametrize("end", ["stop", "kill"])
+def test_bans_survive_the_daemon(tmp_path: Path, pbx: ServedAmi, end: str) -> None:
+    """Stopped or killed, the sets stay with all they hold; the next start takes them over as they are."""
+    with Guard(tmp_path, firewall={"backend": "auto"}, ami={"port": pbx.port}, rules=THREE) as guard:
+        listening(guard, pbx)
+        pbx.say(GUESSES + IPV6)
+        until(lambda: len(guard.bans()) == 2, "two bans")
+        assert guard.status()["firewall"] == {
+            "backend": "ipset",
+            "enforcing": True,
+            "verified": True,
+            "families": {"4": "guarded", "6": "guarded"},
+        }
+        before = guard.bans()
+        getattr(guard, end)()
+        left = sets()
+        assert set(left) == {"198.18.1.101", "fd00:18::/64"}
+        assert "ringfence4" in run("iptables-save", "-t", "raw")
+        run("ipset", "add", "ringfence4", "203.0.113.7", "timeout", "500")
+
+        guard.start()
+        rows = {row["address"]: row for row in guard.bans()}
+        assert "kept=3 put_back=0 adopted=1" in guard.log
+        assert rows["203.0.113.7"]["rule"] == "adopted"
+        for row in before:
+            again = rows[row["address"]]
+            assert (again["since"], again["rule"], again["attempts"]) == (row["since"], "guess", 3)
+            assert again["timeout"] <= row["timeout"]
+        pbx.say(GUESSES)
+        until(lambda: guard.status()["late"] >= 1, "what comes late is late")
+        assert guard.status()["placed"] == 0
+
+
+@pytest.mark.kernel
+@pytest.mark.usefixtures("netns")
+def test_a_reboot_brings_the_bans_back(tmp_path: Path) -> None:
+    """What the store knows and the kernel has lost goes back for the time that it has left."""
+    with Guard(tmp_path, firewall={"backend": "ipset"}) as guard:
+        guard.command("ban", "--for", "10m", "192.0.2.1", "2001:db8::/64", "198.51.100.0/24")
+        assert guard.stop() == 0
+        run("iptables", "-t", "raw", "-F")
+        run("ip6tables", "-t", "raw", "-F")
+        run("ipset", "flush")
+        guard.start()
+
+        assert set(sets()) == {"192.0.2.1", "2001:db8::/64", "198.51.100.0/24"}
+        assert all(500 < left <= 600 for left in sets().values())
+        assert guard.status()["firewall"]["verified"] is True
+
+
+@pytest.mark.kernel
+@pytest.mark.usefixtures("netns")
+def test_ready_is_not_said_of_a_firewall_that_does_not_work(tmp_path: Path) -> None:
+    """Where the test packet cannot be seen to be dropped, it ends with exit code 1 and was never READY."""
+    run("ip", "link", "set", "lo", "down")
+    guard = Guard(tmp_path, firewall={"backend": "ipset"})
+    assert guard.ended() == 1
+
+    assert guard.notified == []
+    assert "ip link set lo up" in guard.log or "ip link show lo" in guard.log
+
+
+@pytest.mark.kernel
+@pytest.mark.usefixtures("netns")
+@pytest.mark.parametrize("lack", ["net_admin", "net_raw"])
+def test_what_is_missing_is_named_before_anything_is_changed(tmp_path: Path, lack: str) -> None:
+    """Without a capability it ends with exit code 1, names the lack, and leaves no set."""
+    without = ["setpriv", f"--bounding-set=-{lack}"]
+    guard = Guard(tmp_path, firewall={"backend": "ipset"}, prefix=without)
+    assert guard.ended() == 1
+
+    assert f"CAP_{lack.upper()}" in guard.log
+    assert len(guard.log.splitlines()) == 1
+    assert guard.notified == []
+    assert run("ipset", "list", "-name") == ""
+
+
+@pytest.mark.kernel
+@pytest.mark.usefixtures("netns")
+def test_the_hosts_own_addresses_are_never_banned(tmp_path: Path) -> None:
+    """An own address cannot be banned; one that becomes the host's own is let in at once."""
+    run("ip", "address", "add", "192.0.2.1/32", "dev", "lo")
+    with Guard(tmp_path, firewall={"backend": "ipset"}) as guard:
+        refused = guard.command("ban", "192.0.2.1")
+        assert (refused.returncode, refused.stderr) == (1, "192.0.2.1/32: is never banned\n")
+        guard.command("ban", "192.0.2.2", "192.0.2.3")
+        run("ip", "address", "add", "192.0.2.2/32", "dev", "lo")
+        until(lambda: set(sets()) == {"192.0.2.3"}, "the own address is let in")
+
+
+@pytest.mark.kernel
+@pytest.mark.usefixtures("netns")
+def test_off_outlasts_the_daemon(tmp_path: Path) -> None:
+    """Switched off, a restart touches nothing; on brings back what has time left."""
+    with Guard(tmp_path, firewall={"backend": "ipset"}) as guard:
+        guard.command("ban", "192.0.2.1")
+        assert guard.command("off").returncode == 0
+        assert run("ipset", "list", "-name") == ""
+        guard.stop()
+        guard.start()
+        assert run("ipset", "list", "-name") == ""
+        assert guard.status()["firewall"]["enforcing"] is False
+        assert guard.command("on").returncode == 0
+        assert set(sets()) == {"192.0.2.1"}
+
+
+def test_a_pbx_that_talks_nonsense_ends_nothing(tmp_path: Path) -> None:
+    """Noise for bytes is counted, and the daemon stays."""
+    noise = [GRANTED, bytes(range(256)) * 4_096, b"\r\n\r\n", GUESSES]
+    with ami_server(Script(play=noise)) as pbx, Guard(tmp_path, ami={"port": pbx.port}) as guard:
+        until(lambda: guard.status()["attempts"] == 3, "what follows is heard")
+        assert guard.source_is("listening")
