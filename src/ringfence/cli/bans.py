@@ -148,12 +148,12 @@ def _table(rows: Rows) -> "Table":
     from rich.text import Text  # noqa: PLC0415 - loaded when the command runs
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("ADDRESS", no_wrap=True, overflow="fold")
-    table.add_column("RULE")
-    table.add_column("ATTEMPTS", justify="right")
+    table.add_column("ADDRESS", overflow="fold")  # a whole IPv6 address takes two lines, not the table
+    table.add_column("RULE", no_wrap=True)
+    table.add_column("ATTEMPTS", justify="right", no_wrap=True)
     table.add_column("SINCE (UTC)", no_wrap=True)
     table.add_column("LEFT", justify="right", no_wrap=True)
-    table.add_column("PACKETS", justify="right")
+    table.add_column("PACKETS", justify="right", no_wrap=True)
     for row in rows:
         since = row["since"] or "?"
         table.add_row(

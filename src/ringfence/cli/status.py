@@ -46,7 +46,7 @@ def _print(report: dict[str, Any]) -> None:
     console.print(
         Text(
             f"attempts  {report['attempts']} ({report['withheld']} withheld, {report['late']} late, "
-            f"{report['never_banned']} from where is never banned), {report['tampered']} tampered events"
+            f"{report['never_banned']} never banned), {report['tampered']} tampered"
         )
     )
     console.print(Text(f"bans      {report['bans']} now, {report['placed']} placed since the start"))
