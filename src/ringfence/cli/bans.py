@@ -23,11 +23,13 @@ from ringfence.errors import DaemonUnreachableError, StoreError
 from ringfence.exits import Exit
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
     from ringfence.model import Ban, Network
 
 REFRESH = 1.0  # seconds
+_ANY_WIDTH = 1_000  # columns
 
 Rows = list[dict[str, Any]]
 
@@ -51,13 +53,13 @@ def bans(
         if watch:
             _watch(config)
             return
-        rows, from_kernel = _rows(config)
+        rows, note = _rows(config)
         if as_json:
             typer.echo(json.dumps(rows, indent=2))
         else:
-            _print(_table(rows))
-        if from_kernel:
-            say("The daemon is not running: this is read from the kernel, which keeps dropping.")
+            _print(rows)
+        if note:
+            say(f"The daemon is not running{note}.")
 
 
 def ban(
@@ -106,15 +108,15 @@ def _told(problems: Sequence[str]) -> None:
         raise typer.Exit(Exit.PROBLEM)
 
 
-def _rows(path: Path) -> tuple[Rows, bool]:
-    """Give the rows, and whether they had to be read from the kernel."""
+def _rows(path: Path) -> tuple[Rows, str]:
+    """Give the rows, and what is to be said of them where there is no daemon."""
     try:
-        return ask_daemon(path, "bans"), False
+        return ask_daemon(path, "bans"), ""
     except DaemonUnreachableError:
-        return _rows_from_kernel(path), True
+        return _rows_without_daemon(path)
 
 
-def _rows_from_kernel(path: Path) -> Rows:
+def _rows_without_daemon(path: Path) -> tuple[Rows, str]:
     from ringfence.enforce import listed  # noqa: PLC0415 - loaded when the command runs
     from ringfence.firewall import make_backend  # noqa: PLC0415 - loaded when the command runs
     from ringfence.report import bans_report  # noqa: PLC0415 - loaded when the command runs
@@ -125,8 +127,11 @@ def _rows_from_kernel(path: Path) -> Rows:
         elements = backend.list()
     finally:
         backend.close()
+    if not backend.enforces:
+        return [], f", and the {backend.name} firewall has no bans without it"
     now = time.time()
-    return bans_report(listed(elements, _known(settings.store.path, now), now))
+    rows = bans_report(listed(elements, _known(settings.store.path, now), now))
+    return rows, ": this is read from the kernel, which keeps dropping"
 
 
 def _known(database: Path, now: float) -> "Mapping[Network, Ban]":
@@ -143,7 +148,7 @@ def _known(database: Path, now: float) -> "Mapping[Network, Ban]":
         return {}
 
 
-def _table(rows: Rows) -> "Table":
+def _table(rows: Rows, *, since: bool = True) -> "Table":
     from rich.table import Table  # noqa: PLC0415 - loaded when the command runs
     from rich.text import Text  # noqa: PLC0415 - loaded when the command runs
 
@@ -151,16 +156,17 @@ def _table(rows: Rows) -> "Table":
     table.add_column("ADDRESS", overflow="fold")  # a whole IPv6 address takes two lines, not the table
     table.add_column("RULE", no_wrap=True)
     table.add_column("ATTEMPTS", justify="right", no_wrap=True)
-    table.add_column("SINCE (UTC)", no_wrap=True)
+    if since:
+        table.add_column("SINCE (UTC)", no_wrap=True)
     table.add_column("LEFT", justify="right", no_wrap=True)
     table.add_column("PACKETS", justify="right", no_wrap=True)
     for row in rows:
-        since = row["since"] or "?"
+        began = [(row["since"] or "?").replace("T", " ").removesuffix("Z")[:16]] if since else []
         table.add_row(
             Text(row["address"]),
             Text(row["rule"] or "?"),
             "?" if row["attempts"] is None else str(row["attempts"]),
-            since.replace("T", " ").removesuffix("Z")[:16],
+            *began,
             "no end" if row["timeout"] is None else span(row["timeout"]),
             str(row["packets"]),
         )
@@ -168,24 +174,35 @@ def _table(rows: Rows) -> "Table":
     return table
 
 
-def _print(table: "Table") -> None:
+def _fitting(rows: Rows, console: "Console") -> "Table":
+    """Give the table, without a column where the longest addresses would break the lines."""
+    table = _table(rows)
+    wanted = console.measure(table, options=console.options.update(width=_ANY_WIDTH)).maximum
+    return table if wanted <= console.width else _table(rows, since=False)
+
+
+def _print(rows: Rows) -> None:
     from rich.console import Console  # noqa: PLC0415 - loaded when the command runs
 
-    Console().print(table)
+    console = Console()
+    console.print(_fitting(rows, console))
 
 
 def _watch(path: Path) -> None:
-    from rich.console import Group  # noqa: PLC0415 - loaded when the command runs
+    from rich.console import Console, Group  # noqa: PLC0415 - loaded when the command runs
     from rich.live import Live  # noqa: PLC0415 - loaded when the command runs
     from rich.text import Text  # noqa: PLC0415 - loaded when the command runs
 
+    console = Console()
+
     def frame() -> Group:
-        rows, from_kernel = _rows(path)
-        source = "from the kernel; the daemon is not running" if from_kernel else "live"
-        return Group(Text(f"{len(rows)} banned ({source}). Ctrl-C ends.", style="dim"), _table(rows))
+        rows, note = _rows(path)
+        source = f"the daemon is not running{note}" if note else "live"
+        head = Text(f"{len(rows)} banned ({source}). Ctrl-C ends.", style="dim")
+        return Group(head, _fitting(rows, console))
 
     try:
-        with Live(frame(), auto_refresh=False) as live:
+        with Live(frame(), console=console, auto_refresh=False) as live:
             while True:
                 time.sleep(REFRESH)
                 live.update(frame(), refresh=True)

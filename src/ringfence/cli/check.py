@@ -1,7 +1,5 @@
 """``ringfence check``: line by line what is right and what is not, with the mend. It changes nothing."""
 
-import asyncio
-import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -50,12 +48,15 @@ def check(config: ConfigOption = DEFAULT_CONFIG) -> None:
 
 
 def _findings(path: Path, settings: "Settings") -> Iterator[Finding]:
+    import asyncio  # noqa: PLC0415 - loaded when the command runs
+    import logging  # noqa: PLC0415 - loaded when the command runs
+
     from ringfence import log  # noqa: PLC0415 - loaded when the command runs
     from ringfence.firewall import make_backend  # noqa: PLC0415 - loaded when the command runs
 
     log.configure(logging.CRITICAL)  # what a connection logs is what the findings say
     yield Finding(True, "configuration", str(path))
-    yield from _secrecy(path, settings)
+    yield from _secrecy(path)
     for pbx in settings.asterisk:
         yield asyncio.run(_hear(pbx))
         if pbx.ami.trust_chan_sip:
@@ -68,20 +69,20 @@ def _findings(path: Path, settings: "Settings") -> Iterator[Finding]:
     yield _daemon(settings)
 
 
-def _secrecy(path: Path, settings: "Settings") -> Iterator[Finding]:
-    """See who else may read the secrets."""
-    written_here = any(
-        pbx.ami.secret is not None and pbx.ami.secret_file is None for pbx in settings.asterisk
-    )
-    files = [path] if written_here else []
-    files += [pbx.ami.secret_file for pbx in settings.asterisk if pbx.ami.secret_file is not None]
-    for file in files:
+def _secrecy(path: Path) -> Iterator[Finding]:
+    """See who else may read the secrets, where they are files of the administrator's."""
+    written = [pbx.ami for pbx in settings_from(path).asterisk]  # without what was read from elsewhere
+    files = [path] if any(ami.secret is not None for ami in written) else []
+    files += [ami.secret_file for ami in written if ami.secret_file is not None]
+    for file in dict.fromkeys(files):
         if file.stat().st_mode & 0o007:
             yield Finding(False, "secret", f"everybody may read {file}; mend: chmod o= {file}")
 
 
 async def _hear(pbx: "AsteriskSettings") -> Finding:
     """Connect as the daemon does, and see how far it comes."""
+    import asyncio  # noqa: PLC0415 - loaded when the command runs
+
     from ringfence.sources.ami import AmiSource  # noqa: PLC0415 - loaded when the command runs
     from ringfence.sources.state import State  # noqa: PLC0415 - loaded when the command runs
     from ringfence.targets import target_of  # noqa: PLC0415 - loaded when the command runs

@@ -1,0 +1,289 @@
+"""``ringfence bans``, ``ban`` and ``unban``, as typed, with the daemon up and down."""
+
+import json
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from datetime import datetime
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+from tests.support.daemon import Guard, until
+from tests.support.netns import run
+
+from ringfence.cli.bans import _fitting
+
+KEYS = ["address", "since", "expires", "rule", "attempts", "packets", "bytes", "timeout", "reason"]
+PREFIX = "2001:db8:1234:5678::/64"
+
+
+@pytest.fixture(name="guard")
+def _guard(tmp_path: Path) -> Iterator[Guard]:
+    """Give a daemon of pretence, with three bans by hand."""
+    with Guard(tmp_path) as guard:
+        done = guard.command(
+            "ban", "--for", "2h", "--reason", "a test", "203.0.113.1", "203.0.113.64/26", PREFIX
+        )
+        assert done.returncode == 0
+        yield guard
+
+
+def rows_of(text: str) -> list[dict[str, Any]]:
+    """Read what --json printed."""
+    rows: list[dict[str, Any]] = json.loads(text)
+    return rows
+
+
+# -- bans -------------------------------------------------------------------------------------------------
+
+
+def test_the_list_as_json(guard: Guard) -> None:
+    """An array of objects with these keys, times as RFC 3339, on standard output and nothing else."""
+    done = guard.command("bans", "--json")
+    rows = rows_of(done.stdout)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert {row["address"] for row in rows} == {"203.0.113.1", "203.0.113.64/26", PREFIX}
+    for row in rows:
+        assert list(row) == KEYS
+        since, expires = (datetime.fromisoformat(row[key]) for key in ("since", "expires"))
+        assert 7_199 <= (expires - since).total_seconds() <= 7_201
+        assert (row["rule"], row["attempts"], row["packets"], row["bytes"]) == ("admin", 0, 0, 0)
+        assert row["reason"] == "a test"
+        assert 7_100 <= row["timeout"] <= 7_200
+
+
+def test_the_list_for_people(guard: Guard) -> None:
+    """A table, a line a ban, within 80 columns, without colour where nobody looks."""
+    done = guard.command("bans")
+    head, *lines = done.stdout.splitlines()
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert head.split() == ["ADDRESS", "RULE", "ATTEMPTS", "SINCE", "(UTC)", "LEFT", "PACKETS"]
+    assert {line.split()[0] for line in lines} == {"203.0.113.1", "203.0.113.64/26", PREFIX}
+    assert all(line.split()[1] == "admin" for line in lines)
+    assert max(map(len, [head, *lines])) <= 80
+    assert "\x1b" not in done.stdout
+
+
+def test_nobody_is_banned(tmp_path: Path) -> None:
+    """An empty list says so, and is an empty array for scripts."""
+    with Guard(tmp_path) as guard:
+        assert "Nobody is banned." in guard.command("bans").stdout
+        assert guard.command("bans", "--json").stdout == "[]\n"
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_no_line_is_broken(width: int) -> None:
+    """The longest address there is stands on one line with the rest of its ban."""
+    row = {
+        "address": "2001:db8:1234:5678:9abc:def0:1234:5678",
+        "since": "2026-11-20T07:38:32Z",
+        "expires": None,
+        "rule": "adopted",
+        "attempts": 5,
+        "packets": 1_234_567,
+        "bytes": 1,
+        "timeout": 6 * 86_400 + 3_600 * 23,
+        "reason": None,
+    }
+    rows = [row, row | {"since": None, "rule": None, "attempts": None, "timeout": None}]
+    console = Console(width=width, file=StringIO())
+    console.print(_fitting(rows, console))
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]  # it is the StringIO
+
+    assert len(lines) == 3
+    assert [line.split()[0] for line in lines[1:]] == [row["address"]] * 2
+    assert lines[1].split()[-1] == "1234567"
+
+
+def test_without_the_daemon_nothing_is_claimed_of_a_dry_run(guard: Guard) -> None:
+    """The memory firewall keeps nothing without its daemon, and the note does not say that it drops."""
+    guard.stop()
+    done = guard.command("bans", "--json")
+
+    assert (done.returncode, done.stdout) == (0, "[]\n")
+    assert done.stderr == "The daemon is not running, and the memory firewall has no bans without it.\n"
+
+
+@pytest.mark.kernel
+@pytest.mark.usefixtures("netns")
+@pytest.mark.parametrize("store", ["there", "lost", "broken"])
+def test_without_the_daemon_the_kernel_is_read(tmp_path: Path, store: str) -> None:
+    """Daemon down: exit code 0, the kernel's list with what the store knows, and a note that says so."""
+    with Guard(tmp_path, firewall={"backend": "ipset"}) as guard:
+        guard.command("ban", "--for", "2h", "203.0.113.1", PREFIX)
+        before = {row["address"]: row for row in guard.bans()}
+        guard.kill()
+        database = tmp_path / "ringfence.db"
+        for file in tmp_path.glob("ringfence.db*") if store != "there" else ():
+            file.unlink()
+        if store == "broken":
+            database.write_text("not a database" * 100, "utf-8")
+        done = guard.command("bans", "--json")
+        after = {row["address"]: row for row in rows_of(done.stdout)}
+
+        assert done.returncode == 0
+        note = "The daemon is not running: this is read from the kernel, which keeps dropping."
+        assert done.stderr.splitlines()[-1] == note
+        assert ("not a database" in done.stderr) == (store == "broken")
+        assert set(after) == set(before)
+        for address, row in after.items():
+            assert list(row) == KEYS
+            assert row["rule"] == ("admin" if store == "there" else None)
+            assert row["since"] == (before[address]["since"] if store == "there" else None)
+            assert 7_100 <= row["timeout"] <= 7_200
+        assert guard.command("bans").returncode == 0
+
+
+@pytest.mark.kernel
+@pytest.mark.usefixtures("netns")
+def test_an_element_without_an_end_is_listed(tmp_path: Path) -> None:
+    """What another hand put in for ever is null for scripts and a word for people, daemon up and down."""
+    with Guard(tmp_path, firewall={"backend": "ipset"}) as guard:
+        run("ipset", "add", "ringfence4", "203.0.113.9", "timeout", "0")
+        for _ in range(2):
+            [row] = guard.bans()
+            assert (row["address"], row["expires"], row["timeout"]) == ("203.0.113.9", None, None)
+            assert "no end" in guard.command("bans").stdout
+            if guard.running:
+                guard.stop()
+
+
+def test_watch_is_for_people(guard: Guard) -> None:
+    """--watch and --json do not go together: exit code 2."""
+    done = guard.command("bans", "--watch", "--json")
+
+    assert done.returncode == 2
+    assert "--watch is for people, --json for scripts: choose one" in " ".join(done.stderr.split())
+
+
+def test_watch_shows_what_changes(guard: Guard) -> None:
+    """The live list redraws itself, and Ctrl-C ends it with exit code 0."""
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "ringfence", "bans", "--watch", "--config", str(guard.config)]
+    process = subprocess.Popen(command, stdout=theirs, env=guard._environ | {"TERM": "xterm"})
+    os.close(theirs)
+    seen = b""
+
+    def shown(text: bytes) -> bool:
+        nonlocal seen
+        while select.select([ours], [], [], 0)[0]:
+            seen += os.read(ours, 65_536)
+        return text in seen
+
+    try:
+        until(lambda: shown(b"3 banned (live)"), "the list")
+        guard.command("ban", "203.0.113.2")
+        until(lambda: shown(b"4 banned (live)") and shown(b"203.0.113.2"), "the new ban")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10) == 0
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
+
+
+# -- ban and unban ----------------------------------------------------------------------------------------
+
+
+def test_ban_says_what_it_did(guard: Guard) -> None:
+    """Exit code 0, and a line for people."""
+    done = guard.command("ban", "--for", "90m", "203.0.113.5", "::ffff:203.0.113.6")
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "banned for 1h 30m: 203.0.113.5, ::ffff:203.0.113.6\n"
+    assert {"203.0.113.5", "203.0.113.6"} <= guard.banned()
+
+
+def test_ban_says_whom_it_could_not(guard: Guard) -> None:
+    """Who is never banned is a line on standard error and exit code 1; the others are banned."""
+    done = guard.command("ban", "127.0.0.1", "203.0.113.7", "0.0.0.0/0")
+
+    assert done.returncode == 1
+    assert done.stderr == "127.0.0.1/32: is never banned\n0.0.0.0/0: is never banned\n"
+    assert "203.0.113.7" in guard.banned()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("ban",),
+        ("ban", "pbx.example"),
+        ("ban", "203.0.113.1/24"),
+        ("ban", "fe80::1%eth0"),
+        ("ban", "--for", "soon", "203.0.113.1"),
+        ("ban", "--for", "0s", "203.0.113.1"),
+        ("ban", "--for", "11y", "203.0.113.1"),
+        ("unban",),
+        ("unban", "--all", "203.0.113.1"),
+        ("unban", "pbx.example"),
+        ("bans", "--colour"),
+        ("dance",),
+    ],
+)
+def test_wrong_usage(guard: Guard, arguments: tuple[str, ...]) -> None:
+    """What makes no sense is told on standard error with exit code 2, and changes nothing."""
+    done = guard.command(*arguments)
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr
+    assert guard.banned() == {"203.0.113.1", "203.0.113.64/26", PREFIX}
+
+
+def test_unban_lets_in(guard: Guard) -> None:
+    """Addresses within a banned network are let in by lifting it; strangers are told with exit code 1."""
+    done = guard.command("unban", "203.0.113.100", "2001:db8:1234:5678::1")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "unbanned: 203.0.113.100, 2001:db8:1234:5678::1\n"
+    assert guard.banned() == {"203.0.113.1"}
+
+    done = guard.command("unban", "203.0.113.1", "203.0.113.9")
+    assert (done.returncode, done.stderr) == (1, "203.0.113.9/32: is not banned\n")
+    assert guard.banned() == set()
+
+
+def test_unban_all(guard: Guard) -> None:
+    """Everybody is let in, and counted."""
+    assert guard.command("unban", "--all").stdout == "3 bans lifted\n"
+    assert guard.banned() == set()
+
+
+@pytest.mark.parametrize("arguments", [("ban", "203.0.113.8"), ("unban", "203.0.113.1"), ("unban", "--all")])
+def test_who_needs_the_daemon_says_so(guard: Guard, arguments: tuple[str, ...]) -> None:
+    """Without the daemon: exit code 3, and the mend."""
+    guard.stop()
+    done = guard.command(*arguments)
+
+    assert (done.returncode, done.stdout) == (3, "")
+    assert done.stderr == (
+        f"no daemon listens at {guard.folder}/control.sock; start it: systemctl start ringfence\n"
+    )
+
+
+def test_a_daemon_that_refuses_is_a_problem(guard: Guard) -> None:
+    """Switched off, bans by hand are refused with exit code 1 and the mend."""
+    guard.command("off")
+    done = guard.command("ban", "203.0.113.8")
+
+    assert done.returncode == 1
+    assert done.stderr == "enforcement is switched off; switch it on with: ringfence on\n"
+
+
+def test_a_long_list_is_quick(tmp_path: Path) -> None:
+    """Thousands of bans by hand go in by one command and come out by one, in seconds."""
+    addresses = [f"203.0.{n // 250}.{n % 250}" for n in range(5_000)]
+    with Guard(tmp_path) as guard:
+        began = time.monotonic()
+        assert guard.command("ban", *addresses).returncode == 0
+        assert len(guard.bans()) == 5_000
+        assert len(guard.command("bans").stdout.splitlines()) == 5_001
+        assert time.monotonic() - began < 30

@@ -1,0 +1,142 @@
+"""``ringfence check``: what is right, what is not, and what mends it; it changes nothing."""
+
+from pathlib import Path
+
+import pytest
+from tests.support.amiserver import Fault, Script
+from tests.support.asterisk import SECRET
+from tests.support.daemon import GRANTED, Guard, ami_server, until
+from tests.support.netns import run
+
+GOOD = Script(play=[GRANTED])
+
+
+def lines_of(guard: Guard) -> tuple[int, list[str]]:
+    """Run the check, and give its exit code and its lines."""
+    done = guard.command("check")
+    assert SECRET not in done.stdout + done.stderr
+    return done.returncode, done.stdout.splitlines()
+
+
+@pytest.mark.kernel
+@pytest.mark.usefixtures("netns")
+def test_all_is_well(tmp_path: Path) -> None:
+    """With a daemon that hears its PBX and a firewall that works: every line is ok, exit code 0."""
+    with (
+        ami_server(GOOD) as pbx,
+        Guard(tmp_path, ami={"port": pbx.port}, firewall={"backend": "ipset"}) as guard,
+    ):
+        guard.config.chmod(0o600)
+        until(lambda: guard.source_is("listening"), "the source listens")
+        before = run("ipset", "save"), run("iptables-save")
+        code, lines = lines_of(guard)
+
+        assert [line for line in lines if not line.startswith("ok  ")] == []
+        assert code == 0
+        assert lines[0] == f"ok  configuration: {guard.config}"
+        assert lines[1] == (
+            f"ok  pbx: manager interface at 127.0.0.1:{pbx.port}: logged in, security events are granted"
+        )
+        assert lines[-1] == "ok  daemon: running, and hears every source"
+        assert (run("ipset", "save"), run("iptables-save")) == before
+
+
+def test_what_is_wrong_is_told_with_its_mend(tmp_path: Path) -> None:
+    """No daemon, a refused login, a readable secret: a NO each, how many there are, exit code 1."""
+    with ami_server(Script(fault=Fault.REFUSES)) as pbx:
+        guard = Guard(tmp_path, ami={"port": pbx.port})
+        guard.config.chmod(0o644)
+        done = guard.command("check")
+    place, refused = (
+        f"127.0.0.1:{pbx.port}",
+        'refuses "ringfence" (Authentication failed); compare with manager.conf',
+    )
+    wrong = [line for line in done.stdout.splitlines() if line.startswith("NO")]
+
+    assert done.returncode == 1
+    assert wrong == [
+        f"NO  secret: everybody may read {guard.config}; mend: chmod o= {guard.config}",
+        f"NO  pbx: manager interface at {place}: login refused: {place} {refused}",
+        f"NO  daemon: no daemon listens at {tmp_path}/control.sock; start it: systemctl start ringfence",
+    ]
+    assert done.stderr == "3 to mend\n"
+    assert not (tmp_path / "ringfence.db").exists()
+
+
+def test_a_pbx_that_is_away(tmp_path: Path) -> None:
+    """A manager interface that nobody offers is unreachable."""
+    place = "127.0.0.1:1"
+    _, lines = lines_of(Guard(tmp_path))
+
+    assert [line for line in lines if "manager interface" in line] == [
+        f"NO  pbx: manager interface at {place}: unreachable: {place}: Connect call failed ('127.0.0.1', 1)"
+    ]
+
+
+def test_a_manager_user_without_the_class(tmp_path: Path) -> None:
+    """A login that brings no security events is found out, with what manager.conf needs."""
+    with ami_server(Script()) as pbx:
+        _, lines = lines_of(Guard(tmp_path, ami={"port": pbx.port}))
+    [line] = [line for line in lines if "manager interface" in line]
+
+    assert line.startswith(f"NO  pbx: manager interface at 127.0.0.1:{pbx.port}: deaf: logged in, but no")
+    assert "read = security,system" in line
+
+
+def test_a_dry_run_is_no_guard(tmp_path: Path) -> None:
+    """With the memory firewall the daemon's own word is that nothing is dropped."""
+    with ami_server(GOOD) as pbx, Guard(tmp_path, ami={"port": pbx.port}) as guard:
+        until(lambda: guard.source_is("listening"), "the source listens")
+        code, lines = lines_of(guard)
+
+    assert code == 1
+    assert lines[-1] == "NO  daemon: a dry run: the memory firewall drops nothing"
+
+
+def test_who_may_read_a_secret_of_its_own_file(tmp_path: Path) -> None:
+    """A secret's own file is looked at, and then the configuration's need not be private."""
+    file = tmp_path / "secret"
+    file.write_text(SECRET, "utf-8")
+    file.chmod(0o604)
+    pbx = {"name": "pbx", "ami": {"port": 1, "secret_file": str(file)}}
+    guard = Guard(tmp_path, asterisk=[pbx])
+    guard.config.chmod(0o644)
+    _, lines = lines_of(guard)
+
+    assert [line for line in lines if "everybody" in line] == [
+        f"NO  secret: everybody may read {file}; mend: chmod o= {file}"
+    ]
+
+
+def test_a_credential_makes_no_secret_of_the_configuration(tmp_path: Path) -> None:
+    """Where systemd hands the secret over, everybody may read the configuration."""
+    (tmp_path / "pbx.secret").write_text(SECRET, "utf-8")
+    guard = Guard(
+        tmp_path,
+        asterisk=[{"name": "pbx", "ami": {"port": 1}}],
+        environ={"CREDENTIALS_DIRECTORY": str(tmp_path)},
+    )
+    guard.config.chmod(0o644)
+    _, lines = lines_of(guard)
+
+    assert [line for line in lines if "everybody may read" in line] == []
+
+
+def test_trust_in_chan_sip_is_shown(tmp_path: Path) -> None:
+    """What the administrator took upon himself is said each time."""
+    _, lines = lines_of(Guard(tmp_path, ami={"trust_chan_sip": True}))
+
+    assert "ok  pbx: trust_chan_sip is set: a Via header can have anybody banned" in lines
+
+
+@pytest.mark.kernel
+@pytest.mark.usefixtures("netns")
+def test_a_firewall_that_cannot_work(tmp_path: Path) -> None:
+    """Without the capabilities each thing that lacks is a NO."""
+    guard = Guard(
+        tmp_path, firewall={"backend": "ipset"}, prefix=["setpriv", "--bounding-set=-net_admin,-net_raw"]
+    )
+    code, lines = lines_of(guard)
+
+    assert code == 1
+    assert any(line.startswith("NO") and "CAP_NET_ADMIN" in line for line in lines)
