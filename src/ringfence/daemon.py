@@ -77,9 +77,11 @@ class Daemon:
             self._detector.never = self._never()
             self._enforcer.start()
             self._enforcer.allow(self._never())
-            # What is there now stays: no collection has to look at it while a guess is on its way.
+            # What is there now stays: no collection has to look at it while a guess is on its way. Under
+            # attack each attempt leaves some objects behind, none of them in a circle: seldom is enough.
             gc.collect()
             gc.freeze()
+            gc.set_threshold(20_000, 20, 20)
             asyncio.run(self._serve())
 
     async def _serve(self) -> None:

@@ -35,7 +35,7 @@ class Way:
     source: str
 
     def source_of(self, trial: int) -> str:
-        """Give a source of this way that no other trial has."""
+        """Give a source of this way that no other trial has, of either guard: one reads the other's log."""
         return self.source.format(trial, x=f"{trial:x}")
 
 
@@ -44,44 +44,45 @@ WAYS = (
     Way("UDP/IPv6", "[fd00:18::1]:5060", "UDP", "fd00:18::{x}"),
     Way("TCP, one connection", "198.18.0.1:5060", "TCP", "198.19.2.{}"),
 )
-_IPV6_OFFSET = 16  # fd00:18::a to ::ff are the attacker's
+_OURS, _THEIRS = 16, 128
+"""Where each guard's sources begin: fd00:18::a to ::ff and the first 254 of an IPv4 /24 are the attacker's."""
 Rest = Callable[[], None]
 
 
-def answered(lab: Lab, way: Way, trial: int, mode: str = "guess", number: int = SEQUENTIAL) -> int:
+def _answered(lab: Lab, way: Way, trial: int, mode: str = "guess", number: int = SEQUENTIAL) -> int:
     """Let one guesser try, and give how many guesses were answered."""
     result = lab.attack(
         mode, "--target", way.target, "--transport", way.transport, "--number", str(number),
-        "--sources", way.source_of(trial + _IPV6_OFFSET),
+        "--sources", way.source_of(trial),
     )  # fmt: skip
     return result.answered
 
 
-def sequential(lab: Lab, trials: int, rest: Rest) -> dict[str, list[int]]:
+def sequential(lab: Lab, trials: range, rest: Rest) -> dict[str, list[int]]:
     """Let guessers try one guess after the other, on every way; give the answered guesses of each trial."""
     found: dict[str, list[int]] = {}
     for way in WAYS:
-        for trial in range(trials):
-            found.setdefault(way.name, []).append(answered(lab, way, trial))
+        for trial in trials:
+            found.setdefault(way.name, []).append(_answered(lab, way, trial))
             rest()
     return found
 
 
-def pipelined(lab: Lab, trials: int, rest: Rest) -> list[int]:
+def pipelined(lab: Lab, trials: range, rest: Rest) -> list[int]:
     """Let guessers send everything at once with one nonce; give the answered guesses of each trial."""
     way = Way("pipelined", "198.18.0.1:5060", "UDP", "198.19.3.{}")
     found = []
-    for trial in range(trials):
-        found.append(answered(lab, way, trial, "pipeline", PIPELINED))
+    for trial in trials:
+        found.append(_answered(lab, way, trial, "pipeline", PIPELINED))
         rest()
     return found
 
 
-def one_prefix(lab: Lab) -> int:
+def one_prefix(lab: Lab, part: str) -> int:
     """Let 1 000 addresses of one /64 make 4 guesses each; give how many were answered in all."""
     result = lab.attack(
         "guess", "--target", "[fd00:18::1]:5060", "--number", "4",
-        "--sources", "fd00:19::1:1-fd00:19::1:3e8", "--parallel", "25", "--timeout", "0.3",
+        "--sources", f"fd00:19::{part}:1-fd00:19::{part}:3e8", "--parallel", "25", "--timeout", "0.3",
     )  # fmt: skip
     return result.answered
 
@@ -89,14 +90,19 @@ def one_prefix(lab: Lab) -> int:
 def ours(lab: Lab) -> tuple[dict[str, list[int]], int, list[int]]:
     """Measure ringfence."""
     with tempfile.TemporaryDirectory() as folder, guarded(lab, Path(folder)):
-        return sequential(lab, TRIALS, _nothing), one_prefix(lab), pipelined(lab, PIPELINED_TRIALS, _nothing)
+        return (
+            sequential(lab, range(_OURS, _OURS + TRIALS), _nothing),
+            one_prefix(lab, "1"),
+            pipelined(lab, range(_OURS, _OURS + PIPELINED_TRIALS), _nothing),
+        )
 
 
 def theirs(lab: Lab, root: Path) -> tuple[dict[str, list[int]], int, list[int]]:
     """Measure fail2ban, with fewer trials: each costs seconds until it has read its log."""
     with tempfile.TemporaryDirectory() as folder, Fail2ban(lab, root, Path(folder)) as guard:
         rest = guard.settle
-        return sequential(lab, OTHERS_TRIALS, rest), one_prefix(lab), pipelined(lab, OTHERS_TRIALS, rest)
+        trials = range(_THEIRS, _THEIRS + OTHERS_TRIALS)
+        return sequential(lab, trials, rest), one_prefix(lab, "2"), pipelined(lab, trials, rest)
 
 
 def figures(lab: Lab, root: Path | None) -> list[Figure]:
