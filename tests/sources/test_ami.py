@@ -786,6 +786,52 @@ def test_cancelled_at_any_moment_it_leaves_nothing(fault: Fault | None, *, tls: 
         gc.collect()
 
 
+def test_cancelled_as_the_connection_ends_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cancellation that comes together with the connection's end is not lost behind it."""
+
+    async def both(_: AmiSource) -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            raise ami._EndError(State.LOST, "the connection was closed") from None
+
+    async def then(_: Heard) -> None:
+        await asyncio.sleep(0.01)
+
+    monkeypatch.setattr(AmiSource, "_session", both)
+
+    assert asyncio.run(listen(target_at(1), then)).states == ["lost"]
+
+
+def test_a_connection_that_comes_too_late_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Given up in the very moment that it was made, a connection does not stay open behind the source."""
+    waiting = ami._Connection.connect
+
+    def connect(manager: ami._Connection) -> Awaitable[object]:
+        async def late() -> object:
+            made = await waiting(manager)
+            asyncio.get_running_loop().call_soon(made_then_cancelled.set)
+            await asyncio.Event().wait()
+            return made
+
+        return late()
+
+    made_then_cancelled = asyncio.Event()
+    monkeypatch.setattr(ami._Connection, "connect", connect)
+
+    async def main() -> None:
+        async with AmiServer(Script(fault=Fault.SILENT)) as server:
+
+            async def then(_: Heard) -> None:
+                await made_then_cancelled.wait()
+
+            await listen(target_at(server.port), then)
+            async with asyncio.timeout(5):
+                await until(lambda: server.connections and not server._sessions)
+
+    asyncio.run(main())
+
+
 def test_a_target_shows_no_secret() -> None:
     """The repr of a target, and of one changed, has the mask."""
     target = evolve(target_at(5038), host="pbx.example")

@@ -153,7 +153,7 @@ def _table(rows: Rows, *, since: bool = True) -> "Table":
     from rich.text import Text  # noqa: PLC0415 - loaded when the command runs
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("ADDRESS", overflow="fold")  # a whole IPv6 address takes two lines, not the table
+    table.add_column("ADDRESS", overflow="fold")  # at the worst an address takes two lines, not the table
     table.add_column("RULE", no_wrap=True)
     table.add_column("ATTEMPTS", justify="right", no_wrap=True)
     if since:

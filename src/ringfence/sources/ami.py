@@ -79,6 +79,7 @@ class _Protocol(AMIProtocol):  # type: ignore[misc]  # panoramisk has no types
         self._hear = hear
         self._loop = asyncio.get_running_loop()
         self._release: asyncio.TimerHandle | None = None
+        self.transport: Any = None
         self.ended: asyncio.Future[None] = self._loop.create_future()
 
     def send(self, data: Action, as_list: bool = False) -> asyncio.Future[Message]:  # noqa: FBT001, FBT002 - theirs
@@ -131,9 +132,12 @@ class _Protocol(AMIProtocol):  # type: ignore[misc]  # panoramisk has no types
             self.ended.set_exception(error)
 
     def close(self) -> None:
-        self.closed = True
-        self.responses.clear()
-        self.transport.abort()
+        """End the connection, if it was ever made; may be repeated."""
+        self.ended.cancel()
+        if self.transport is not None:
+            self.closed = True
+            self.responses.clear()
+            self.transport.abort()
 
 
 class _Connection(Manager):  # type: ignore[misc]  # panoramisk has no types
@@ -177,6 +181,7 @@ class AmiSource:
     async def run(self) -> None:
         """Connect, listen, and begin again when it ends, until cancelled."""
         loop = asyncio.get_running_loop()
+        task = asyncio.current_task()
         while True:
             began = loop.time()
             try:
@@ -189,6 +194,9 @@ class AmiSource:
                 if defect != self.condition:
                     self._log.exception("source.defect")
                 self._become(defect)
+            if task is not None and task.cancelling():
+                # It was cancelled in the moment that the connection ended, and TaskGroup told of the latter.
+                raise asyncio.CancelledError
             if loop.time() - began >= WELL_AFTER:
                 self._backoff.reset()
             await asyncio.sleep(self._backoff.next())
@@ -199,11 +207,13 @@ class AmiSource:
         self._decoder = AmiDecoder(self.id)
         self._greeted.clear()
         self._proven.clear()
-        protocol = await self._connect()
+        protocol = _Protocol(self._decoder, self._hear)
         try:
+            await self._connect(protocol)
             async with asyncio.TaskGroup() as group:
-                group.create_task(_end_of(protocol))
                 group.create_task(self._talk(protocol))
+                # Within the group's body: waiting at its end would leave the task counted as cancelled.
+                await protocol.ended
         except ExceptionGroup as ends:
             # A refusal and the hang-up that follows it may come together: the refusal says more.
             raise min(ends.exceptions, key=_says_little) from None
@@ -214,18 +224,18 @@ class AmiSource:
     def _where(self) -> str:
         return f"{self._target.host}:{self._target.port}"
 
-    async def _connect(self) -> _Protocol:
+    async def _connect(self, protocol: _Protocol) -> None:
         target = self._target
         manager = _Connection(
             host=target.host,
             port=target.port,
             ssl=target.tls if target.tls is not None else False,
             loop=asyncio.get_running_loop(),
-            protocol_factory=lambda: _Protocol(self._decoder, self._hear),
+            protocol_factory=lambda: protocol,
         )
         try:
             async with asyncio.timeout(CONNECT_WITHIN):
-                transport, protocol = await manager.connect()
+                await manager.connect()
         except TimeoutError:
             detail = f"{self._where} did not answer in {CONNECT_WITHIN:.0f} s"
             raise _EndError(State.UNREACHABLE, detail) from None
@@ -235,10 +245,8 @@ class AmiSource:
             raise _EndError(State.UNREACHABLE, f"{self._where}: {error.strerror or error}") from None
         except ValueError as error:  # UnicodeError is one: a name that no DNS can have
             raise _EndError(State.UNREACHABLE, f"{self._where}: {error}") from None
-        host, port = transport.get_extra_info("sockname")[:2]
+        host, port = protocol.transport.get_extra_info("sockname")[:2]
         self._own = (unmapped(ip_address(host)), port)
-        assert isinstance(protocol, _Protocol)  # noqa: S101 - for the type checker: the factory made it
-        return protocol
 
     async def _talk(self, protocol: _Protocol) -> None:
         """Do what a listener has to say: log in, then ping for ever."""
@@ -328,10 +336,6 @@ _DEAF = (
     "logged in, but no security events come: give the user read = security,system in manager.conf, "
     "and see that neither disabledevents nor stasis.conf declines them"
 )
-
-
-async def _end_of(protocol: _Protocol) -> None:
-    await protocol.ended
 
 
 def _says_little(end: Exception) -> bool:
