@@ -115,6 +115,26 @@ class SecurityEvent:
     tampered: bool = False
 
 
+@frozen
+class Challenge:
+    """A SIP 401 or 407 that left this host, or a container of it, by UDP, as the kernel saw it leave.
+
+    ``address`` and ``port`` are where it really went, ``local_address`` and ``local_port`` where from; a
+    container's own address is the one it has inside. ``call_id`` and ``nonce`` are raw bytes, only ever
+    compared, and empty where the packet did not hold them (a fragment was cut off before).
+
+    That a challenge went to an address blames nobody: anybody can ask for one under a forged address, and
+    PJSIP sends it where a Via ``maddr`` says. It is the nonce coming back that proves who got it.
+    """
+
+    address: Address
+    port: int
+    local_address: Address
+    local_port: int
+    call_id: bytes
+    nonce: bytes
+
+
 class Proof(enum.IntEnum):
     """How well an attempt's address is known; more is better.
 
