@@ -28,7 +28,7 @@ def test_all_is_well(tmp_path: Path) -> None:
     ):
         guard.config.chmod(0o600)
         until(lambda: guard.source_is("listening"), "the source listens")
-        before = run("ipset", "save"), run("iptables-save")
+        before = run("ipset", "save"), run("iptables", "-t", "raw", "-S")
         code, lines = lines_of(guard)
 
         assert [line for line in lines if not line.startswith("ok  ")] == []
@@ -38,7 +38,7 @@ def test_all_is_well(tmp_path: Path) -> None:
             f"ok  pbx: manager interface at 127.0.0.1:{pbx.port}: logged in, security events are granted"
         )
         assert lines[-1] == "ok  daemon: running, and hears every source"
-        assert (run("ipset", "save"), run("iptables-save")) == before
+        assert (run("ipset", "save"), run("iptables", "-t", "raw", "-S")) == before
 
 
 def test_what_is_wrong_is_told_with_its_mend(tmp_path: Path) -> None:
