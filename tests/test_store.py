@@ -329,13 +329,13 @@ def test_a_file_that_is_no_database(path: Path) -> None:
 def test_a_full_disk_is_told_and_survived(store: Store) -> None:
     """A write that finds no room is a StoreError; what was there stays, and with room it goes on."""
     store.record(ban_of("192.0.2.1"))
-    (pages,) = store._connection.execute("PRAGMA page_count").fetchone()
-    store._connection.execute(f"PRAGMA max_page_count = {pages}")
+    (pages,) = store._writer.execute("PRAGMA page_count").fetchone()
+    store._writer.execute(f"PRAGMA max_page_count = {pages}")
     with pytest.raises(StoreError, match="full"):
         store.record(ban_of("192.0.2.2", made=attempts(50, account="x" * 4_096)))
     assert store.running(1_000.0) == [ban_of("192.0.2.1")]
 
-    store._connection.execute("PRAGMA max_page_count = 100000")
+    store._writer.execute("PRAGMA max_page_count = 100000")
     store.record(ban_of("192.0.2.2"))
     assert len(store.running(1_000.0)) == 2
 
@@ -350,7 +350,7 @@ def test_a_row_that_makes_no_sense_is_told(store: Store, path: Path) -> None:
 
 def test_a_locked_database_is_told(store: Store, path: Path) -> None:
     """Where somebody holds the database for longer than is waited for, a write fails as a StoreError."""
-    store._connection.execute("PRAGMA busy_timeout = 50")
+    store._writer.execute("PRAGMA busy_timeout = 50")
     with closing(sqlite3.connect(path)) as other:
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(StoreError, match="locked"):

@@ -9,6 +9,7 @@ while the kernel goes on dropping.
 import asyncio
 import gc
 import signal
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -25,6 +26,7 @@ from ringfence.errors import ConfigError, ControlError, HostError
 from ringfence.firewall import make_backend
 from ringfence.firewall.ownership import claim_sets
 from ringfence.host.addresses import follow_addresses, read_addresses
+from ringfence.later import Later
 from ringfence.model import AttemptKind, Network, SecurityEvent, network_from
 from ringfence.report import bans_report, status_report
 from ringfence.sources.ami import AmiSource
@@ -62,6 +64,7 @@ class Daemon:
         self._listeners: dict[str, _Listener] = {}
         self._detector = Detector(settings.rule_table(), trust_chan_sip=settings.trusting_chan_sip())
         self._stopped = asyncio.Event()
+        self._later: Later
         self._enforcer: Enforcer
 
     def run(self) -> None:
@@ -73,7 +76,8 @@ class Daemon:
                 stack.enter_context(claim_sets())
             stack.callback(backend.close)
             self._own = read_addresses()
-            self._enforcer = Enforcer(backend, store, self._detector, self._clock)
+            self._later = stack.enter_context(Later())
+            self._enforcer = Enforcer(backend, store, self._detector, self._clock, self._later)
             self._detector.never = self._never()
             self._enforcer.start()
             self._enforcer.allow(self._never())
@@ -82,6 +86,8 @@ class Daemon:
             gc.collect()
             gc.freeze()
             gc.set_threshold(20_000, 20, 20)
+            # The thread that writes to the disk gives way to an event at once, not after 5 ms.
+            sys.setswitchinterval(0.0005)
             asyncio.run(self._serve())
 
     async def _serve(self) -> None:
@@ -219,6 +225,10 @@ class Daemon:
         sources = [listener.source for listener in self._listeners.values()]
         problems = [problem for problem in (self._config_problem, self._host_problem) if problem]
         problems += [f"{name}: {_FORGEABLE}" for name in self._forgeable]
+        if self._later.refused:
+            problems.append(
+                f"the disk is too slow: {self._later.refused} bans or ends of bans are not recorded"
+            )
         return status_report(sources, self._detector, self._enforcer, self._clock.mono(), problems)
 
     def _ban(self, request: Mapping[str, Any]) -> object:

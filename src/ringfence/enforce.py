@@ -75,14 +75,22 @@ class EnforcerCounts:
     lifted: int = 0
 
 
+def _at_once(action: Callable[[], object]) -> None:
+    action()
+
+
 @define
 class Enforcer:
-    """Owns the bans. Needs :meth:`start` before anything else."""
+    """Owns the bans. Needs :meth:`start` before anything else.
+
+    ``later`` is given what is only to be remembered, which it may do in a thread of its own, in order.
+    """
 
     backend: Backend
     store: Store
     detector: Detector
     clock: Clock = field(factory=Clock)
+    later: Callable[[Callable[[], object]], object] = field(default=_at_once)
     enforcing: bool = field(default=False, init=False)
     opened: Opened | None = field(default=None, init=False)
     verification: Verification | None = field(default=None, init=False)
@@ -237,7 +245,7 @@ class Enforcer:
 
     def purge(self) -> None:
         """Forget what ended long ago."""
-        self._stored(lambda: self.store.purge(self.clock.wall()), None)
+        self._remember(lambda: self.store.purge(self.clock.wall()))
 
     def listing(self) -> list[Listed]:
         """Read the bans from the kernel, with what is known of them, the newest first."""
@@ -256,7 +264,7 @@ class Enforcer:
     def _adopt(self, element: Element, now: float) -> Ban:
         rule = str(Origin.ADOPTED)
         ban = Ban(element.network, now, now + element.timeout, rule, "found in the kernel", Origin.ADOPTED)
-        self._stored(lambda: self.store.record(ban), None)
+        self._remember(lambda: self.store.record(ban))
         return ban
 
     def _place(self, bans: Sequence[Ban], *, record: bool = True) -> list[Outcome]:
@@ -280,7 +288,7 @@ class Enforcer:
             self._running[ban.network] = _Running(ban, now, outcome.timeout)
             if record:
                 self.counts.placed += 1
-                self._stored(partial(self.store.record, ban), None)
+                self._remember(partial(self.store.record, ban))
                 self._log.warning("ban.placed", **_described(ban))
 
     def _refused(self, ban: Ban, error: FirewallError) -> None:
@@ -316,7 +324,8 @@ class Enforcer:
             lifted.append(network)
         if lifted:
             self.counts.lifted += len(lifted)
-            self._stored(lambda: self.store.end(lifted, self.clock.wall()), None)
+            now = self.clock.wall()
+            self._remember(lambda: self.store.end(lifted, now))
             self._log.info(
                 "ban.lifted", addresses=[str(network) for network in lifted[:20]], number=len(lifted)
             )
@@ -340,6 +349,9 @@ class Enforcer:
         self._pending.clear()
         self._unfreed.clear()
         self.firewall_error = ""
+
+    def _remember(self, action: Callable[[], None]) -> None:
+        self.later(lambda: self._stored(action, None))
 
     def _stored(self, action: Callable[[], _T], fallback: _T) -> _T:
         """Do something with the store; its failure is said and shown, and stops no ban."""

@@ -12,6 +12,7 @@ a database from a newer ringfence is refused rather than guessed at.
 import fcntl
 import os
 import sqlite3
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from ipaddress import ip_address, ip_network
@@ -70,11 +71,18 @@ _SCHEMA = (
 
 
 class Store:
-    """An open database. Every method raises StoreError where the database cannot be read or written."""
+    """An open database. Every method raises StoreError where the database cannot be read or written.
 
-    def __init__(self, path: Path, connection: sqlite3.Connection, lock: int | None) -> None:
+    Threads may share it: one writes at a time, and reading waits for no writing, nor for its disk.
+    """
+
+    def __init__(
+        self, path: Path, writer: sqlite3.Connection, reader: sqlite3.Connection, lock: int | None
+    ) -> None:
         self.path = path
-        self._connection = connection
+        self._writer = writer
+        self._reader = reader
+        self._turn = threading.Lock()
         self._lock = lock
 
     @classmethod
@@ -87,21 +95,23 @@ class Store:
         try:
             with _errors(path):
                 _make(path)
-                connection = sqlite3.connect(path, timeout=5.0, isolation_level=None)
+                writer = _connect(path)
                 try:
-                    _prepare(connection)
+                    _prepare(writer)
+                    reader = _connect(path)
                 except BaseException:
-                    connection.close()
+                    writer.close()
                     raise
         except BaseException:
             if lock is not None:
                 os.close(lock)
             raise
-        return cls(path, connection, lock)
+        return cls(path, writer, reader, lock)
 
     def close(self) -> None:
         """Give the database back. May be called again."""
-        self._connection.close()
+        self._reader.close()
+        self._writer.close()
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
@@ -143,7 +153,7 @@ class Store:
     def running(self, now: float) -> list[Ban]:
         """Give every ban that has time left and was not lifted, oldest first."""
         with _errors(self.path):
-            rows = self._connection.execute(
+            rows = self._reader.execute(
                 "SELECT id, network, since, expires, rule, reason, origin FROM bans"
                 " WHERE ended IS NULL AND expires > ? ORDER BY since, id",
                 (now,),
@@ -165,7 +175,7 @@ class Store:
     def bans_before(self, network: Network, since: float) -> int:
         """Count the bans that rules gave ``network`` and that began at or after ``since``."""
         with _errors(self.path):
-            (number,) = self._connection.execute(
+            (number,) = self._reader.execute(
                 "SELECT count(*) FROM bans WHERE network = ? AND since >= ? AND origin = ?",
                 (str(network), since, str(Origin.RULE)),
             ).fetchone()
@@ -180,7 +190,7 @@ class Store:
     def switched_off(self) -> bool:
         """Whether an administrator has taken every rule and set away, until further notice."""
         with _errors(self.path):
-            row = self._connection.execute("SELECT value FROM switches WHERE name = 'off'").fetchone()
+            row = self._reader.execute("SELECT value FROM switches WHERE name = 'off'").fetchone()
         return bool(row and row[0])
 
     @switched_off.setter
@@ -190,7 +200,7 @@ class Store:
 
     def _evidence(self, now: float) -> dict[int, list[Attempt]]:
         found: dict[int, list[Attempt]] = {}
-        rows = self._connection.execute(
+        rows = self._reader.execute(
             "SELECT attempts.* FROM attempts JOIN bans ON bans.id = attempts.ban"
             " WHERE bans.ended IS NULL AND bans.expires > ? ORDER BY attempts.rowid",
             (now,),
@@ -201,14 +211,18 @@ class Store:
 
     @contextmanager
     def _transaction(self) -> Iterator[Callable[..., sqlite3.Cursor]]:
-        with _errors(self.path):
-            self._connection.execute("BEGIN IMMEDIATE")
+        with _errors(self.path), self._turn:
+            self._writer.execute("BEGIN IMMEDIATE")
             try:
-                yield self._connection.execute
+                yield self._writer.execute
             except BaseException:
-                self._connection.execute("ROLLBACK")
+                self._writer.execute("ROLLBACK")
                 raise
-            self._connection.execute("COMMIT")
+            self._writer.execute("COMMIT")
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(path, timeout=5.0, isolation_level=None, check_same_thread=False)
 
 
 def _end(execute: Callable[..., sqlite3.Cursor], network: Network, when: float) -> None:
