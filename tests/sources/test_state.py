@@ -15,6 +15,11 @@ def test_the_words_are_promised() -> None:
         "login refused",
         "unresponsive",
         "lost",
+        "absent",
+        "denied",
+        "waiting",
+        "unreadable",
+        "disk full",
         "defect",
     ]
 

@@ -10,21 +10,28 @@ from collections.abc import Callable, Mapping
 from ringfence.firewall.contract import Backend
 
 
-def _ipset(maxelem: int) -> Backend:
+def _ipset(maxelem: int, log_group: int | None) -> Backend:
     from ringfence.firewall.ipset import IpsetBackend  # noqa: PLC0415 - only the chosen backend is loaded
 
-    return IpsetBackend(maxelem=maxelem)
+    return IpsetBackend(maxelem=maxelem, log_group=log_group)
 
 
-def _memory(maxelem: int) -> Backend:
+def _memory(maxelem: int, log_group: int | None) -> Backend:
     from ringfence.firewall.memory import MemoryBackend  # noqa: PLC0415 - only the chosen backend is loaded
 
-    return MemoryBackend(maxelem=maxelem)
+    return MemoryBackend(maxelem=maxelem, log_group=log_group)
 
 
-BACKENDS: Mapping[str, Callable[[int], Backend]] = {"auto": _ipset, "ipset": _ipset, "memory": _memory}
+BACKENDS: Mapping[str, Callable[[int, int | None], Backend]] = {
+    "auto": _ipset,
+    "ipset": _ipset,
+    "memory": _memory,
+}
 
 
-def make_backend(name: str, *, maxelem: int = 262_144) -> Backend:
-    """Make the backend of that name, a key of ``BACKENDS``, for ``maxelem`` bans of each IP version."""
-    return BACKENDS[name](maxelem)
+def make_backend(name: str, *, maxelem: int = 262_144, log_group: int | None = None) -> Backend:
+    """Make the backend of that name, a key of ``BACKENDS``, for ``maxelem`` bans of each IP version.
+
+    ``log_group`` is the NFLOG group to which outgoing SIP challenges go; None for no such rule.
+    """
+    return BACKENDS[name](maxelem, log_group)

@@ -62,10 +62,15 @@ class Element:
 
 @frozen
 class Opened:
-    """What ``open`` found: per IP version (4, 6) None where it is guarded, else why it cannot be."""
+    """What ``open`` found: per IP version (4, 6) None where it is guarded, else why it cannot be.
+
+    ``wire`` is None where the log rule stands for every guarded version, and where it was not asked for; else
+    why it does not stand. The bans stand either way.
+    """
 
     families: Mapping[int, str | None]
     adopted: int = 0
+    wire: str | None = None
 
 
 @frozen

@@ -37,6 +37,7 @@ _HASHSIZE = 16_384
 # After so many refusals in one message the rest goes one by one: a full set refuses every new element, and
 # sending the tail again for each would be quadratic.
 _PATIENCE = 3
+_LOG_MEND = "mend: `modprobe xt_u32 xt_NFLOG xt_addrtype ipt_rpfilter ip6t_rpfilter`"
 # The kernel frees the rules that used a set some milliseconds after iptables-nft has removed them.
 _RELEASE = 2.0
 
@@ -44,14 +45,18 @@ _RELEASE = 2.0
 class IpsetBackend:
     """Bans in the kernel by ipset and iptables; see ``contract.Backend`` for the verbs.
 
-    ``maxelem`` is the size of each set when it is made. ``proc`` is where procfs is mounted.
+    ``maxelem`` is the size of each set when it is made, ``log_group`` the NFLOG group for outgoing
+    challenges (None for no log rule), ``proc`` where procfs is mounted.
     """
 
     name = "ipset"
     enforces = True
 
-    def __init__(self, *, maxelem: int = 262_144, proc: Path = Path("/proc")) -> None:
+    def __init__(
+        self, *, maxelem: int = 262_144, log_group: int | None = None, proc: Path = Path("/proc")
+    ) -> None:
         self._maxelem = maxelem
+        self._log_group = log_group
         self._proc = proc
         self._kernel = Conversation()
         self._families: dict[int, str | None] = {}
@@ -76,10 +81,30 @@ class IpsetBackend:
         for version, head in heads.items():
             if head is None:
                 self._create(version)
-        for version, found in tools.items():
-            iptables.install(found, SETS[version], new_table=self._lacks_table(version))
+        unlogged = {version: self._install(version, found) for version, found in tools.items()}
         self._families = families
-        return Opened(families, adopted=sum(head.elements for head in heads.values() if head is not None))
+        return Opened(
+            families,
+            adopted=sum(head.elements for head in heads.values() if head is not None),
+            wire="; ".join(f"IPv{version}: {why}" for version, why in unlogged.items() if why) or None,
+        )
+
+    def _install(self, version: int, tools: iptables.Tools) -> str | None:
+        """Put the rules in place; say why the log rule is not among them, None where it is or need not be.
+
+        A kernel that cannot have the log rule refuses the whole transaction: then the drops go in alone.
+        """
+        new_table = self._lacks_table(version)
+        install = partial(iptables.install, tools, SETS[version], new_table=new_table)
+        if self._log_group is None:
+            install()
+            return None
+        try:
+            install(log=iptables.Log(version, self._log_group))
+        except FirewallError as error:
+            install()
+            return f"{error}; {_LOG_MEND}"
+        return None
 
     def _preflight(self) -> tuple[dict[int, str | None], dict[int, iptables.Tools]]:
         """Say of each IP version why it cannot be guarded (None: it can), and by what; change nothing."""

@@ -5,6 +5,13 @@ Two chains of ours in table raw, each jumped to from the first place:
     PREROUTING -> ringfence-pre:  drop what comes from a banned address, drop what is routed to one
     OUTPUT     -> ringfence-out:  drop what this host itself sends to a banned address
 
+Behind the drops, where it is asked for, a log rule: what is a SIP 401 or 407 over UDP goes to an NFLOG group
+(``sources/wire.py`` reads it; to a group that nobody reads the kernel sends nothing). Behind them, since
+a challenge that was dropped proves nothing. ``-p udp`` and u32 read the first twelve bytes of the datagram,
+"SIP/2.0 401" or "SIP/2.0 407". In PREROUTING stand the answers of bridged containers, and among them whatever
+the world sends: there a packet counts only where it is to be routed on (not a provider's 401 to this host)
+and came by the way that leads back to its sender (not a stranger's under a container's address).
+
 raw is before connection tracking, so an established flow is cut too, and a container behind DNAT is covered.
 The way out matters as much as the way in: guesses that already wait in Asterisk's socket are still
 checked, but their answers never leave (2 000 guesses sent ahead of the ban: 180 to 1 126 were answered with
@@ -31,12 +38,26 @@ from ringfence.errors import FirewallError, FirewallUnsupportedError
 CHAINS: Mapping[str, str] = {"PREROUTING": "ringfence-pre", "OUTPUT": "ringfence-out"}
 _MADE = "ringfence-made"
 _SIDES = {"ringfence-pre": ("src", "dst"), "ringfence-out": ("dst",)}
+# As iptables-save writes u32's tests: of the datagram at its offset 8 behind the IP header.
+_CHALLENGES = {
+    4: "{0}@0x8=0x5349502f&&{0}@0xc=0x322e3020&&{0}@0xf=0x20343031,0x20343037".format("0x0>>0x16&0x3c"),
+    6: "0x30=0x5349502f&&0x34=0x322e3020&&0x37=0x20343031,0x20343037",
+}
+_PASSING = {"ringfence-pre": "-m rpfilter -m addrtype --dst-type UNICAST ", "ringfence-out": ""}
 _PREFIXES = {4: "iptables", 6: "ip6tables"}
 _FOLDERS = ("/usr/sbin", "/sbin")
 _MEND = "apt-get install iptables"
 # Seconds: how long the tool waits for its lock, and how long we wait for the tool.
 _LOCK_WAIT = 5
 _TIMEOUT = 10.0
+
+
+@frozen
+class Log:
+    """The log rule: outgoing challenges of IP ``version`` to NFLOG ``group``."""
+
+    version: int
+    group: int
 
 
 @frozen
@@ -60,20 +81,27 @@ def find_tools(version: int) -> Tools:
     return Tools(**found)
 
 
-def wanted_rules(set_name: str) -> dict[str, list[str]]:
+def wanted_rules(set_name: str, log: Log | None = None) -> dict[str, list[str]]:
     """Give each chain of ours with its rules, as iptables-save writes them."""
-    return {
+    wanted = {
         chain: [f"-A {chain} -m set --match-set {set_name} {side} -j DROP" for side in sides]
         for chain, sides in _SIDES.items()
     }
+    if log is not None:
+        for chain, rules in wanted.items():
+            rules.append(
+                f'-A {chain} -p udp -m u32 --u32 "{_CHALLENGES[log.version]}" {_PASSING[chain]}'
+                f"-j NFLOG --nflog-group {log.group}"
+            )
+    return wanted
 
 
-def installing(saved: str, set_name: str, *, new_table: bool = False) -> str:
+def installing(saved: str, set_name: str, *, log: Log | None = None, new_table: bool = False) -> str:
     """Build what makes ``saved`` (iptables-save's text of table raw) have our rules; "" if it has them.
 
     ``new_table``: there is no table raw yet, which is to be remembered.
     """
-    wanted = wanted_rules(set_name)
+    wanted = wanted_rules(set_name, log)
     state = _read(saved)
     if all(state.get(chain) == rules for chain, rules in wanted.items()) and all(
         _jumps(state, hook) == [0] for hook in CHAINS
@@ -130,9 +158,9 @@ def table_is_ours(saved: str) -> bool:
     return _MADE in _read(saved) and all(accepting)
 
 
-def install(tools: Tools, set_name: str, *, new_table: bool = False) -> bool:
+def install(tools: Tools, set_name: str, *, log: Log | None = None, new_table: bool = False) -> bool:
     """Put the rules of one family in place where something of them is missing; True if it was. Idempotent."""
-    return _restore(tools, installing(_save(tools), set_name, new_table=new_table))
+    return _restore(tools, installing(_save(tools), set_name, log=log, new_table=new_table))
 
 
 def remove(tools: Tools) -> bool:

@@ -14,13 +14,23 @@ from ringfence.model import Network  # noqa: TC001 - imported as everywhere else
 
 
 class MemoryBackend:
-    """A firewall of pretence. ``clock`` gives monotonic seconds; ``maxelem`` is per IP version."""
+    """A firewall of pretence. ``clock`` gives monotonic seconds; ``maxelem`` is per IP version.
+
+    Where a log rule is asked for (``log_group``) it says that it has none: it touches no kernel.
+    """
 
     name = "memory"
     enforces = False
 
-    def __init__(self, *, maxelem: int = 262_144, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        *,
+        maxelem: int = 262_144,
+        log_group: int | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._maxelem = maxelem
+        self._wire = None if log_group is None else "a dry run puts no log rule into the kernel"
         self._clock = clock
         self._ends: dict[Network, float] = {}
 
@@ -31,7 +41,7 @@ class MemoryBackend:
     def open(self) -> Opened:
         """Guard both IP versions in pretence."""
         self._expire()
-        return Opened(families={4: None, 6: None}, adopted=len(self._ends))
+        return Opened(families={4: None, 6: None}, adopted=len(self._ends), wire=self._wire)
 
     def apply(self, batch: Sequence[Change]) -> list[Outcome]:
         """Remember every change of ``batch``."""

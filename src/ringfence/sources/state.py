@@ -17,6 +17,11 @@ class State(enum.StrEnum):
     LOGIN_REFUSED = "login refused"
     UNRESPONSIVE = "unresponsive"
     LOST = "lost"
+    ABSENT = "absent"  # this kernel cannot give what the source reads
+    DENIED = "denied"  # this process may not read it
+    WAITING = "waiting"  # a log that is not there yet
+    UNREADABLE = "unreadable"  # a log that may not be read, or cannot
+    FULL = "disk full"  # a log that nobody can write to
     DEFECT = "defect"  # an error of ringfence's own, logged in full
 
 
