@@ -9,6 +9,7 @@ import struct
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from ipaddress import ip_address, ip_network
+from typing import ClassVar
 
 import pytest
 from attrs import Factory, define, frozen
@@ -372,6 +373,60 @@ def test_a_missing_socket_is_a_named_state(monkeypatch: pytest.MonkeyPatch, code
     with pytest.raises(wire._EndError) as refused:
         wire._open(4096)
     assert refused.value.condition.state is state
+
+
+class Modest(socket.socket):
+    """A socket of a user namespace, which may not go beyond the host's limits."""
+
+    asked: ClassVar[list[int]] = []
+
+    def setsockopt(self, level: int, option: int, value: int) -> None:  # type: ignore[override]
+        """Refuse the greater buffer."""
+        self.asked.append(option)
+        if option != socket.SO_RCVBUF:
+            raise PermissionError
+
+
+def test_a_user_namespace_has_a_smaller_buffer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the buffer may not be forced, what the host allows is taken."""
+    monkeypatch.setattr(socket, "socket", Modest)
+    wire._open(1 << 20).close()
+    assert Modest.asked == [wire._SO_RCVBUFFORCE, socket.SO_RCVBUF]
+
+
+class Script:
+    """A netlink socket that gives these datagrams and errors, then nothing."""
+
+    def __init__(self, *acts: bytes | OSError) -> None:
+        self._acts = list(acts)
+
+    def recv_into(self, space: memoryview) -> int:
+        """Give the next."""
+        act = self._acts.pop(0) if self._acts else BlockingIOError()
+        if isinstance(act, OSError):
+            raise act
+        space[: len(act)] = act
+        return len(act)
+
+
+def test_a_turn_of_odd_messages() -> None:
+    """What cannot be read is counted, ENOBUFS is a gap, and what an answer says is no packet."""
+    ears = Ears()
+    source = WireSource(ears.take, ears.gaps.append)
+    script = Script(error(0), b"odd", OSError(errno.ENOBUFS, ""), error(0))
+
+    source._turn(script)  # type: ignore[arg-type]
+
+    assert source.counts == wire.WireCounts(gaps=1, unreadable=1)
+    assert (ears.heard, len(ears.gaps)) == ([], 1)
+
+
+def test_a_socket_that_fails_is_lost() -> None:
+    """Any other error ends the binding with its name."""
+    ears = Ears()
+    with pytest.raises(wire._EndError, match="down") as lost:
+        WireSource(ears.take, ears.gaps.append)._turn(Script(OSError(errno.ENETDOWN, "down")))  # type: ignore[arg-type]
+    assert lost.value.condition.state is State.LOST
 
 
 @pytest.mark.kernel
