@@ -6,7 +6,7 @@ kernel saw. One host has one wire, however many Asterisks.
 
 The socket is read in the event loop, at most ``TURN`` datagrams or ``TURN_BYTES`` at a time, so that a flood
 of challenges never keeps the manager interface waiting. Nothing is kept here; what is not read waits in the
-kernel, 16 MB of it at most. What is lost there is noticed: ENOBUFS, or a number left out, is a *gap*, and
+kernel, 32 MB of its memory at most. What is lost there is noticed: ENOBUFS, or a number left out, is a *gap*, and
 soon after one nothing may be concluded from a challenge that was not seen. A binding begins with a gap too:
 what left before it was not heard.
 
@@ -14,9 +14,9 @@ What this host sends is its own word. What passes through it, as the answers of 
 within reach may have written, under his own address at least (the rule lets no other pass): it counts only
 where it comes from a network of ``containers``.
 
-Measured on two busy cores (kernel 6.18) with replies of Asterisk 22, of 450 bytes: 13 to 17 µs of CPU each, 8
-of them for reading the text. At 6 600 a second (what a brute force at full speed makes), 20 000 and 40 000 none
-was lost; of 150 000 at once, sent at 86 000 a second, two thirds were heard and the rest was a gap.
+Measured on two busy cores (kernel 6.18) with replies of Asterisk 22, of 450 bytes: 13 to 17 µs of CPU each,
+8 of them for reading the text. At 6 600 a second (what a brute force at full speed makes), 20 000 and 40 000
+none was lost; of 150 000 at once, at 86 000 a second, two thirds were heard and the rest was a gap.
 """
 
 import asyncio
@@ -46,7 +46,7 @@ TURN_BYTES = 1 << 20
 
 _NETLINK_NETFILTER = 12
 _SO_RCVBUFFORCE = 33  # <asm/socket.h>; Python has no name for it
-_BUFFER = 16 << 20
+_BUFFER = 16 << 20  # the kernel doubles it
 _DATAGRAM = 1 << 17  # the greatest that the kernel makes: one packet, or one message buffer
 
 Sink = Callable[[Sequence[Challenge], float], None]
