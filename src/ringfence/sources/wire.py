@@ -6,9 +6,9 @@ kernel saw. One host has one wire, however many Asterisks.
 
 The socket is read in the event loop, at most ``TURN`` datagrams or ``TURN_BYTES`` at a time, so that a flood
 of challenges never keeps the manager interface waiting. Nothing is kept here; what is not read waits in the
-kernel, 32 MB of its memory at most. What is lost there is noticed: ENOBUFS, or a number left out, is a *gap*, and
-soon after one nothing may be concluded from a challenge that was not seen. A binding begins with a gap too:
-what left before it was not heard.
+kernel, 32 MB of its memory at most. What is lost there is noticed: ENOBUFS, or a number left out, is a
+*gap*, and soon after one nothing may be concluded from a challenge that was not seen. A binding begins with a
+gap too: what left before it was not heard.
 
 What this host sends is its own word. What passes through it, as the answers of bridged containers do, anybody
 within reach may have written, under his own address at least (the rule lets no other pass): it counts only
