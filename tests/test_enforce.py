@@ -11,6 +11,7 @@ from attrs import evolve
 from structlog.testing import capture_logs
 from tests.support.attempts import attempts, ban_of
 
+from ringfence import enforce
 from ringfence.detect.detector import Decision, Detector, Standing
 from ringfence.detect.networks import NetworkSet
 from ringfence.detect.rules import DAY, HOUR, RETURN_WITHIN, RULES
@@ -234,6 +235,17 @@ def test_a_firewall_that_cannot_speak_is_a_refusal_of_all(world: World) -> None:
     assert set(world.in_kernel()) == set(world.in_store()) == {"192.0.2.1/32", "192.0.2.2/32"}
 
 
+def test_what_is_pending_is_bounded(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond the bound a refused ban is dropped, and its sender counted anew instead of held."""
+    monkeypatch.setattr(enforce, "MOST_PENDING", 1)
+    world.backend.gone = FirewallError("the socket is gone")
+    world.decide()
+    world.decide(OTHER)
+
+    assert (world.enforcer.pending, world.enforcer.counts.failed) == (1, 2)
+    assert (world.held(), world.held(OTHER)) == (True, False)
+
+
 def test_a_pending_ban_ends_with_its_time(world: World) -> None:
     """What could never be placed is given up when it would be over, and so is the complaint."""
     world.backend.refuses[SUBJECT] = SetFullError("the set is full")
@@ -337,7 +349,7 @@ def test_a_restart_keeps_what_is_there(world: World) -> None:
 
     assert world.backend.batches == []
     assert logs == [{"event": "bans.restored", "log_level": "info", "kept": 1, "put_back": 0, "adopted": 0}]
-    [entry] = world.enforcer.listing()
+    [entry] = world.enforcer.listing(world.enforcer.backend.list())
     assert entry.ban is not None
     assert entry.ban.attempts == attempts(5)
     assert world.held()
@@ -374,7 +386,7 @@ def test_an_element_without_an_end_is_adopted(world: World) -> None:
     world.restart()
     world.wait(RETURN_WITHIN)
 
-    [entry] = world.enforcer.listing()
+    [entry] = world.enforcer.listing(world.enforcer.backend.list())
     assert (entry.element.network, entry.expires) == (SUBJECT, float("inf"))
     assert world.enforcer.unban([SUBJECT]) == []
     assert world.in_kernel() == {}
@@ -419,7 +431,10 @@ def test_a_listing_shows_the_bans_own_end(world: World) -> None:
     world.now += 1
     world.decide(OTHER)
 
-    assert [(entry.element.network, entry.expires) for entry in world.enforcer.listing()] == [
+    assert [
+        (entry.element.network, entry.expires)
+        for entry in world.enforcer.listing(world.enforcer.backend.list())
+    ] == [
         (OTHER, START + 1 + HOUR),
         (SUBJECT, START + HOUR),
     ]

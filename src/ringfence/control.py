@@ -7,6 +7,7 @@ client that says nothing for a minute is let go.
 """
 
 import asyncio
+import inspect
 import json
 import os
 import socket
@@ -25,6 +26,7 @@ IDLE = 60.0  # seconds
 PATIENCE = 30.0  # seconds that a command waits for its answer
 
 Handler = Callable[[Mapping[str, Any]], object]
+"""What answers a request: its result, or a coroutine that gives it."""
 
 
 @asynccontextmanager
@@ -135,7 +137,7 @@ class _Conversation:
         self._clients.add(writer)
         try:
             while line := await self._line(reader):
-                writer.write(self._answer(line) + b"\n")
+                writer.write(await self._answer(line) + b"\n")
                 await writer.drain()
         except (ConnectionError, TimeoutError):
             return  # the client has gone, or has nothing to say
@@ -157,21 +159,22 @@ class _Conversation:
             except asyncio.LimitOverrunError:
                 raise ConnectionError("a request longer than may be") from None
 
-    def _answer(self, line: bytes) -> bytes:
+    async def _answer(self, line: bytes) -> bytes:
         try:
-            return json.dumps(self._result(line)).encode()
+            return json.dumps(await self._result(line)).encode()
         except Exception as error:  # noqa: BLE001 - a defect is logged in full and told, and stops no daemon
             self._log.exception("control.defect")
             defect = f"a defect in ringfence ({type(error).__name__}); see the daemon's log"
             return json.dumps({"error": defect}).encode()
 
-    def _result(self, line: bytes) -> dict[str, object]:
+    async def _result(self, line: bytes) -> dict[str, object]:
         try:
             request = json.loads(line)
             handler = self._handlers[request.pop("do")]
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return {"error": "not a request that this daemon knows; is the command of the same version?"}
         try:
-            return {"ok": handler(request)}
+            result = handler(request)
+            return {"ok": await result if inspect.isawaitable(result) else result}
         except RingfenceError as error:
             return {"error": str(error)}

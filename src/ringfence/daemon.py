@@ -24,6 +24,7 @@ from ringfence.detect.networks import NetworkSet
 from ringfence.enforce import ALWAYS_ALLOWED, Clock, Enforcer
 from ringfence.errors import ConfigError, ControlError, HostError
 from ringfence.firewall import make_backend
+from ringfence.firewall.contract import Element
 from ringfence.firewall.ownership import claim_sets
 from ringfence.host.addresses import follow_addresses, read_addresses
 from ringfence.later import Later
@@ -213,7 +214,7 @@ class Daemon:
 
     def _handlers(self) -> Mapping[str, control.Handler]:
         return {
-            "bans": lambda _: bans_report(self._enforcer.listing()),
+            "bans": self._bans,
             "status": self._status,
             "ban": self._ban,
             "unban": self._unban,
@@ -221,7 +222,15 @@ class Daemon:
             "on": self._on,
         }
 
-    def _status(self, _: Mapping[str, Any]) -> object:
+    async def _bans(self, _: Mapping[str, Any]) -> object:
+        return bans_report(self._enforcer.listing(await self._elements()))
+
+    async def _elements(self) -> Sequence[Element]:
+        """Read the kernel's list in a thread: nobody who only looks holds up a ban."""
+        return await asyncio.to_thread(self._enforcer.backend.list)
+
+    async def _status(self, _: Mapping[str, Any]) -> object:
+        bans = len(await self._elements())
         sources = [listener.source for listener in self._listeners.values()]
         problems = [problem for problem in (self._config_problem, self._host_problem) if problem]
         problems += [f"{name}: {_FORGEABLE}" for name in self._forgeable]
@@ -229,7 +238,7 @@ class Daemon:
             problems.append(
                 f"the disk is too slow: {self._later.refused} bans or ends of bans are not recorded"
             )
-        return status_report(sources, self._detector, self._enforcer, self._clock.mono(), problems)
+        return status_report(sources, self._detector, self._enforcer, self._clock.mono(), bans, problems)
 
     def _ban(self, request: Mapping[str, Any]) -> object:
         seconds, reason = request.get("seconds"), request.get("reason", "")

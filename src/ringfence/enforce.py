@@ -29,6 +29,9 @@ from ringfence.store import Store
 
 _T = TypeVar("_T")
 
+MOST_PENDING = 1_000
+"""So many bans that the kernel refused are asked for again; a set that is full refuses every new one."""
+
 RENEW_BELOW = 0.5
 """A ban that outlasts its kernel timeout is renewed when less than this part of the timeout is left."""
 
@@ -247,10 +250,10 @@ class Enforcer:
         """Forget what ended long ago."""
         self._remember(lambda: self.store.purge(self.clock.wall()))
 
-    def listing(self) -> list[Listed]:
-        """Read the bans from the kernel, with what is known of them, the newest first."""
+    def listing(self, elements: Iterable[Element]) -> list[Listed]:
+        """Give what the kernel was found to have, with what is known of it, the newest first."""
         known = {network: run.ban for network, run in self._running.items()}
-        return listed(self.backend.list(), known, self.clock.wall())
+        return listed(elements, known, self.clock.wall())
 
     @property
     def pending(self) -> int:
@@ -295,6 +298,10 @@ class Enforcer:
         if ban.network not in self._pending:
             self.counts.failed += 1
             self._log.error("ban.failed", error=str(error), **_described(ban))
+            if len(self._pending) >= MOST_PENDING:
+                # Counted anew from nothing, and so asked for again if he goes on.
+                self.detector.release(ban.network)
+                return
         self._pending[ban.network] = ban
 
     def _apply(self, changes: Sequence[Add | Remove]) -> list[Outcome]:

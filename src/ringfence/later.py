@@ -2,7 +2,8 @@
 
 A commit takes 0.1 ms and, once in some hundred, waits for the disk: 21 ms were measured beside a program
 that writes much, and somebody else makes 60 guesses in that time. So what is only to be remembered is done
-here, in order, while the event loop goes on. Bounded: beyond ``MOST`` things that wait, a new one is refused and counted.
+here, in order, while the event loop goes on. Bounded: beyond ``MOST`` things that wait, a new one is refused
+and counted.
 """
 
 from collections.abc import Callable

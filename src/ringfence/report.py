@@ -36,9 +36,17 @@ def bans_report(listed: Sequence[Listed]) -> list[dict[str, object]]:
 
 
 def status_report(
-    sources: Sequence[AmiSource], detector: Detector, enforcer: Enforcer, now: float, problems: Sequence[str]
+    sources: Sequence[AmiSource],
+    detector: Detector,
+    enforcer: Enforcer,
+    now: float,
+    bans: int,
+    problems: Sequence[str],
 ) -> dict[str, object]:
-    """Give how everything is. ``now`` is monotonic; ``problems`` is what else is wrong, a line each."""
+    """Give how everything is.
+
+    ``now`` is monotonic, ``bans`` how many the kernel has, ``problems`` what else is wrong, a line each.
+    """
     counts = [source.counts for source in sources]
     return {
         "sources": [_source(source) for source in sources],
@@ -46,7 +54,7 @@ def status_report(
         "attempts": detector.counts.attempts,
         "tampered": sum(count.tampered for count in counts),
         "garbled": sum(count.garbled for count in counts),
-        "bans": len(enforcer.backend.list()),
+        "bans": bans,
         "never_banned": detector.counts.never_banned,
         "withheld": detector.counts.withheld,
         "late": detector.counts.late,
