@@ -113,6 +113,9 @@ class Backend(Protocol):
     def list(self) -> list[Element]:
         """Read every ban from the kernel, in no order. Changes nothing; works without ``open``.
 
+        The one verb that may be called in a thread of its own, while the others go on: 100 000 bans take
+        half a second to read.
+
         Empty where no set of ours exists.
         """
 

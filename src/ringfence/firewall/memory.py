@@ -68,9 +68,8 @@ class MemoryBackend:
 
     def list(self) -> list[Element]:
         """Give every ban that has time left."""
-        self._expire()
         now = self._clock()
-        return [Element(network, end - now, 0, 0) for network, end in self._ends.items()]
+        return [Element(network, end - now, 0, 0) for network, end in tuple(self._ends.items()) if end > now]
 
     def _expire(self) -> None:
         now = self._clock()
