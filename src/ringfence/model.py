@@ -34,11 +34,17 @@ _IPV4_IN_IPV6 = IPv6Network("::ffff:0:0/96")
 
 
 class Service(enum.StrEnum):
-    """Which part of Asterisk raised a security event (``main/security_events.c``); there are no others."""
+    """Which part of Asterisk the remote party spoke to.
+
+    PJSIP, SIP and AMI raise security events (``main/security_events.c``), and no other part does. Of IAX2 and
+    of what a dialplan refuses only log lines tell.
+    """
 
     PJSIP = "PJSIP"
     SIP = "SIP"
     AMI = "AMI"
+    IAX2 = "IAX2"
+    DIALPLAN = "dialplan"
 
 
 class Transport(enum.StrEnum):

@@ -3,10 +3,12 @@
 import random
 from collections.abc import Sequence
 
-from ringfence.model import EventKind, SecurityEvent, SourceId
+from ringfence.model import EventKind, SecurityEvent, Service, SourceId
 from ringfence.parse.ami import END, AmiDecoder, Banner, Heard
 
 SOURCE = SourceId("pbx", "ami")
+SPEAKING = (Service.PJSIP, Service.SIP, Service.AMI)
+"""The services that raise security events."""
 BANNER = b"Asterisk Call Manager/11.0.0\r\n"
 TIME = b"2026-11-20T06:05:22.090+0000"
 SECONDS = 1795154722.09

@@ -1,7 +1,8 @@
 """Bytes in, security events out; no socket, file, clock or logger.
 
-One file a format: ``ami`` reads the packets of an AMI connection (log lines and the wire will be files
-beside it), ``address`` the addresses that all of them carry. Whatever a parser is given, it says one of
-three things: an event, nothing, or that somebody tampered; it never raises for bytes, and never grows
-without bound.
+One file a format: ``ami`` reads the packets of an AMI connection, ``log`` the lines of a log file
+(``formats`` is the table of what they may say, ``prefix``, ``dates`` and ``jsonline`` read what stands around
+it), ``address`` the addresses that all of them carry. Whatever a parser is given, it says one of three
+things: an event, nothing, or that somebody tampered; it never raises for bytes, and never grows without
+bound.
 """

@@ -1,4 +1,6 @@
-"""Asterisk's way to write an end of a conversation: ``IPV4/UDP/192.0.2.1/5060``.
+"""Asterisk's ways to write an end of a conversation.
+
+In security events ``IPV4/UDP/192.0.2.1/5060``, in other log lines ``192.0.2.1:5060`` (:func:`parse_source`).
 
 ``main/json.c:ast_json_ipaddr``. The transport and its slash are left out where Asterisk does not know it;
 an address that is not set prints as ``(null)``; IPv6 stands without brackets, link-local with ``%zone``.
@@ -36,6 +38,18 @@ def unmapped(address: Address) -> Address:
     return IPv6Address(int(address)) if address.scope_id is not None else address
 
 
+def parse_source(
+    text: bytes, transport: Transport = Transport.UNKNOWN, *, ported: bool = False
+) -> Endpoint | None:
+    """Read ``192.0.2.1``, ``192.0.2.1:5060``, ``2001:db8::1`` or ``[2001:db8::1]:5060``; None for any other.
+
+    ``ported`` is for the wordings that print ``%s:%d``: what follows the last colon is the port, also behind
+    an IPv6 address without brackets. Without a port it is 0. A host's name is no address: nothing is
+    resolved.
+    """
+    return _parse_source(text, transport, ported) if len(text) <= _LONGEST else None
+
+
 # An attacker sends many packets from one port, and from one host by many. What is remembered is short.
 @lru_cache(maxsize=4096)
 def _parse_endpoint(text: bytes) -> Endpoint | None:
@@ -66,3 +80,27 @@ def _parse_host(text: bytes) -> tuple[Address, Transport] | None:
     except ValueError:  # UnicodeDecodeError is one too
         return None
     return (unmapped(address), transport) if address.version == version else None
+
+
+@lru_cache(maxsize=4096)
+def _parse_source(text: bytes, transport: Transport, ported: bool) -> Endpoint | None:  # noqa: FBT001 - a key
+    host, digits = text, b""
+    if text.startswith(b"["):
+        host, bracket, rest = text[1:].partition(b"]")
+        if not bracket or (rest and not rest.startswith(b":")) or b":" not in host:
+            return None
+        colon, digits = bool(rest), rest[1:]
+    elif ported or text.count(b":") == 1:
+        host, separator, digits = text.rpartition(b":")
+        colon = bool(separator)
+    else:
+        colon = False
+    if colon and not (digits.isdigit() and len(digits) <= _MAX_PORT_DIGITS and int(digits) <= _MAX_PORT):
+        return None
+    if ported and not colon:
+        return None
+    try:
+        address = ip_address(host.decode("ascii"))
+    except ValueError:
+        return None
+    return Endpoint(unmapped(address), int(digits or b"0"), transport)

@@ -76,7 +76,7 @@ _RESTS: dict[EventKind, re.Pattern[bytes]] = {
     EventKind.INVALID_TRANSPORT: _rest("AttemptedTransport", _PLAIN),
 }
 # The kinds of which more is kept than the tail.
-_TELLING = frozenset(
+TELLING = frozenset(
     {
         EventKind.FAILED_ACL,
         EventKind.CHALLENGE_RESPONSE_FAILED,
@@ -84,7 +84,7 @@ _TELLING = frozenset(
         EventKind.CHALLENGE_SENT,
     }
 )
-_KINDS = {str(kind).encode(): kind for kind in EventKind}
+KINDS = {str(kind).encode(): kind for kind in EventKind}
 _SERVICES = {str(service).encode(): service for service in Service}
 _WITHOUT_ACCOUNT = str(EventKind.REQUEST_BAD_FORMAT).encode()
 
@@ -107,17 +107,17 @@ def read_strict(packet: bytes, source: SourceId) -> SecurityEvent | None:
     if match is None:
         return _read_without_account(packet, source)
     name, time, service, account, session, _, remote, rest = match.groups()
-    kind = _KINDS.get(name)
+    kind = KINDS.get(name)
     if kind is None or kind is EventKind.REQUEST_BAD_FORMAT:
         return None
     found = _RESTS[kind].fullmatch(rest)
     if found is None:
         return None
     acl_name = challenge = response = b""
-    if kind in _TELLING:
+    if kind in TELLING:
         said = found.groupdict(b"")
-        acl_name, challenge, response = _details(said)
-    return _event(source, kind, service, time, account, session, remote, acl_name, challenge, response)
+        acl_name, challenge, response = details_of(said)
+    return build_event(source, kind, service, time, account, session, remote, acl_name, challenge, response)
 
 
 def _read_without_account(packet: bytes, source: SourceId) -> SecurityEvent | None:
@@ -127,10 +127,10 @@ def _read_without_account(packet: bytes, source: SourceId) -> SecurityEvent | No
         return None
     name, time, service, session, _, remote, rest = match.groups()
     found = _RESTS[EventKind.REQUEST_BAD_FORMAT].fullmatch(rest)
-    if _KINDS.get(name) is not EventKind.REQUEST_BAD_FORMAT or found is None:
+    if KINDS.get(name) is not EventKind.REQUEST_BAD_FORMAT or found is None:
         return None
     account = found["AccountID"] or b""
-    return _event(source, EventKind.REQUEST_BAD_FORMAT, service, time, account, session, remote)
+    return build_event(source, EventKind.REQUEST_BAD_FORMAT, service, time, account, session, remote)
 
 
 def has_tail(packet: bytes) -> bool:
@@ -148,7 +148,7 @@ def read_tampered(packet: bytes, source: SourceId) -> SecurityEvent | None:
     tail = _last_tail(packet)
     if head is None or tail is None:
         return None
-    kind = _KINDS.get(head["kind"])
+    kind = KINDS.get(head["kind"])
     if kind is None:
         return None
     said: dict[str, bytes] = {}
@@ -158,7 +158,8 @@ def read_tampered(packet: bytes, source: SourceId) -> SecurityEvent | None:
             said.setdefault(_NAMES[name], value)
     account = packet[head.end() : tail.start()].removeprefix(b"AccountID: ").removesuffix(EOL)
     session, _, remote = tail.groups()
-    event = _event(source, kind, head["service"], head["time"], account, session, remote, *_details(said))
+    details = details_of(said)
+    event = build_event(source, kind, head["service"], head["time"], account, session, remote, *details)
     return evolve(event, tampered=True) if event is not None else None
 
 
@@ -183,7 +184,7 @@ def _last_tail(packet: bytes) -> re.Match[bytes] | None:
     return None
 
 
-def _details(said: Mapping[str, bytes]) -> tuple[bytes, bytes, bytes]:
+def details_of(said: Mapping[str, bytes]) -> tuple[bytes, bytes, bytes]:
     """Give the ACL's name, and the challenge and response that the client sent.
 
     chan_sip calls what it sent the challenge, and what came back received.
@@ -195,7 +196,7 @@ def _details(said: Mapping[str, bytes]) -> tuple[bytes, bytes, bytes]:
     )
 
 
-def _event(
+def build_event(
     source: SourceId,
     kind: EventKind,
     service: bytes,
@@ -207,8 +208,9 @@ def _event(
     challenge: bytes = b"",
     response: bytes = b"",
 ) -> SecurityEvent | None:
+    """Make an event of Asterisk's own words; None where the address or the time is none."""
     endpoint = parse_endpoint(remote)
-    seconds = _seconds(time)
+    seconds = event_seconds(time)
     if endpoint is None or seconds is None:
         return None
     return SecurityEvent(
@@ -225,9 +227,16 @@ def _event(
     )
 
 
+_EPOCH_DIGITS, _MICRO_DIGITS = 10, 6
+
+
 # Events come several a millisecond when it matters.
 @lru_cache(maxsize=256)
-def _seconds(text: bytes) -> float | None:
+def event_seconds(text: bytes) -> float | None:
+    """Read an ``EventTV``; Asterisk 1.8 to 11 wrote ``<sec>-<usec>``."""
+    whole, _, micro = text.partition(b"-")
+    if len(whole) == _EPOCH_DIGITS and whole.isdigit() and micro.isdigit() and len(micro) <= _MICRO_DIGITS:
+        return int(whole) + int(micro) / 1e6
     try:
         return datetime.fromisoformat(text.decode("ascii")).timestamp()
     except ValueError:  # a date that no calendar has

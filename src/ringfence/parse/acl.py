@@ -1,0 +1,36 @@
+"""NOTICE lines of ``main/acl.c``: ``%sRejecting '%s' due to a failure to pass ACL '%s'``.
+
+The words before say who asked. What they tell is told by another line of the same log too (but for HTTP), so
+no ACL name here is one that the fold counts: it is the list's own name behind ``acl:``. chan_iax2 tries the
+list of every user, so its line need not mean that somebody was refused. ``SIP Contact ACL`` prints the
+address of the Contact header, which is the sender's text.
+"""
+
+import re
+
+from ringfence.model import EventKind, Service, SourceId
+from ringfence.parse.reading import Said, Why, notice, text_of
+
+_REJECTING = re.compile(
+    rb"(SIP|SIP Contact|SIP Peer|IAX2 user|IAX2 Peer|Manager User|HTTP Path)(?: ACL)?:? ?"
+    rb"Rejecting '([^'\n]{2,80}+)' due to a failure to pass ACL '([^'\n]{0,128}+)'\Z"
+)
+_SERVICES = {
+    b"SIP": Service.PJSIP,
+    b"SIP Peer": Service.SIP,
+    b"IAX2 user": Service.IAX2,
+    b"IAX2 Peer": Service.IAX2,
+    b"Manager User": Service.AMI,
+    b"HTTP Path": Service.AMI,
+}
+
+
+def read(text: bytes, source: SourceId, time: float) -> Said:
+    """Read the message of a line of acl.c."""
+    found = _REJECTING.match(text)
+    if found is None:
+        return Why.NOT_EVIDENCE
+    if found[1] == b"SIP Contact":
+        return Why.SENDERS_TEXT
+    name = "acl:" + text_of(found[3])
+    return notice(source, _SERVICES[found[1]], EventKind.FAILED_ACL, found[2], time, acl_name=name)

@@ -1,0 +1,81 @@
+"""NOTICE, WARNING and ERROR lines of chan_sip (``channels/chan_sip.c``), Asterisk 1.4 to 20.
+
+``Registration from '%s' failed for '%s' - %s``: the To header is the sender's text and stands before the
+address, so the last ``' failed for '…' - <a known reason>`` at the end of the message counts. Up to 1.6 the
+address has no port. It is the true source, unlike the one of chan_sip's security events.
+
+``Call from '%s' (%s) to extension '%s' rejected …``: the extension is the sender's text and may hold line
+feeds; before 1.8.1 the line names no address. The account is the peer's name, empty for a guest.
+
+``Failed to authenticate …``, ``Sending fake auth rejection …``, ``username mismatch …`` and ``Peer … is
+trying to register …`` name no source: an address in them is the sender's text.
+"""
+
+import re
+
+from ringfence.model import EventKind, Service, SourceId
+from ringfence.parse.reading import Open, Said, Why, notice, sip_user, text_of
+
+_FAILED = b"' failed for '"
+_TAIL = re.compile(rb"([^'\n]{1,255}+)' - ([^'\n]{1,64}+)\Z")
+_REASONS: dict[bytes, tuple[EventKind, str] | None] = {
+    b"Wrong password": (EventKind.INVALID_PASSWORD, ""),
+    b"Username/auth name mismatch": (EventKind.CHALLENGE_RESPONSE_FAILED, ""),
+    b"No matching peer found": (EventKind.INVALID_ACCOUNT_ID, ""),
+    b"Not a local domain": (EventKind.FAILED_ACL, "domain_must_match"),
+    b"Peer is not supposed to register": (EventKind.FAILED_ACL, "peer_not_dynamic"),
+    b"Device does not match ACL": (EventKind.FAILED_ACL, "device_must_match_acl"),
+    b"ACL error (permit/deny)": (EventKind.FAILED_ACL, "device_must_match_acl"),
+    b"Device not configured to use this transport type": (EventKind.INVALID_TRANSPORT, ""),
+    b"RTP initialization failed": None,
+    b"Unknown failure": None,
+}
+_CALL = re.compile(rb"' \(([^)\n]{1,80}+)\) to extension '")
+_CALL_FROM = b"Call from '"
+_CALL_END = re.compile(rb"' rejected because extension not found(?: in context '[^'\n]*+')?+\.\Z")
+_NO_SOURCE = re.compile(
+    rb"Failed to authenticate |Sending fake auth rejection for |username mismatch, have <"
+    rb"|Peer '[^\n]{0,512}' is trying to register, but not configured as host=dynamic"
+)
+
+
+def read(text: bytes, source: SourceId, time: float) -> Said:
+    """Read the message of a line of chan_sip."""
+    if text.startswith(b"Registration from '"):
+        return _read_registration(text, source, time)
+    if text.startswith(_CALL_FROM):
+        return _read_call(text, source, time)
+    return Why.NO_SOURCE if _NO_SOURCE.match(text) else Why.NOT_EVIDENCE
+
+
+def _read_registration(text: bytes, source: SourceId, time: float) -> Said:
+    at = text.rfind(_FAILED)
+    tail = _TAIL.match(text, at + len(_FAILED)) if at >= 0 else None
+    if tail is None:
+        return Why.CUT
+    found = _REASONS.get(tail[2], Why.UNKNOWN_WORDING)
+    if isinstance(found, Why) or found is None:
+        return found or Why.NO_ATTEMPT
+    kind, acl_name = found
+    account = sip_user(text[len(b"Registration from '") : at])
+    return notice(source, Service.SIP, kind, tail[1], time, account, acl_name=acl_name)
+
+
+def _read_call(text: bytes, source: SourceId, time: float) -> Said:
+    claims = list(_CALL.finditer(text))
+    whole = _CALL_END.search(text, max(0, len(text) - 512))
+    if not claims:
+        return Why.NO_SOURCE if whole else Open(Why.CUT, _CALL_END)
+    if len(claims) > 1:
+        return Why.AMBIGUOUS if whole else Open(Why.AMBIGUOUS, _CALL_END)
+    claim = claims[0]
+    said = notice(
+        source,
+        Service.SIP,
+        EventKind.FAILED_ACL,
+        claim[1],
+        time,
+        text_of(text[len(_CALL_FROM) : claim.start()]),
+        acl_name="no_extension_match",
+    )
+    return said if whole else Open(said, _CALL_END)

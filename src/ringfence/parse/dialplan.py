@@ -1,0 +1,39 @@
+"""Lines that well-known dialplans write themselves (``apps/app_verbose.c``, ``Log()``).
+
+FreePBX: ``Ext. s: "Rejecting unknown SIP connection from 203.0.113.9"``. Also ``Incoming SIP connection from
+unknown peer failed for … - Unknown connection from peer`` and ``hacking attempt detected '…'``, which pages
+about fail2ban give to administrators. The extension before the message is what the caller dialled, so the
+last of the words count, and what they name must end the message.
+"""
+
+import re
+
+from ringfence.model import EventKind, Service, SourceId
+from ringfence.parse.reading import Open, Said, Why, notice
+
+_ADDRESS = rb"([^ '\"\n]{2,80}+)"
+# The words before the address, what ends the message, the name of the event.
+_WORDS: tuple[tuple[bytes, re.Pattern[bytes], str], ...] = (
+    (b"Rejecting unknown SIP connection from ", re.compile(_ADDRESS + rb"\"?\Z"), "unknown_sip_connection"),
+    (
+        b"Incoming SIP connection from unknown peer failed for ",
+        re.compile(rb"'?" + _ADDRESS + rb"'? - Unknown connection from peer\"?\Z"),
+        "unknown_peer",
+    ),
+    (b"hacking attempt detected '", re.compile(_ADDRESS + rb"'\"?\Z"), "hacking_attempt"),
+)
+_END = re.compile(
+    rb"(?:Rejecting unknown SIP connection from |Incoming SIP connection from unknown peer failed for "
+    rb"|hacking attempt detected ')[^\n]{2,160}+\Z"
+)
+_WHOLE = re.compile(rb"[^:\n]{1,80}+:")
+
+
+def read(text: bytes, source: SourceId, time: float) -> Said:
+    """Read a message of the dialplan; ``text`` begins with the extension."""
+    for words, tail, acl_name in _WORDS:
+        at = text.rfind(words)
+        found = tail.match(text, at + len(words)) if at >= 0 else None
+        if found is not None:
+            return notice(source, Service.DIALPLAN, EventKind.FAILED_ACL, found[1], time, acl_name=acl_name)
+    return Why.NOT_EVIDENCE if _WHOLE.match(text) else Open(Why.CUT, _END)

@@ -1,0 +1,63 @@
+r"""Lines that are JSON: Asterisk's ``[json]`` formatter, and what containers or the journal wrap around.
+
+- Asterisk (``main/logger.c:format_log_json``): one message a line, with its line feeds escaped. Nothing in it
+  can pretend to be a message of its own. A message of more than 8 KiB is cut, and so is no JSON.
+- docker's ``json-file``: ``{"log": "<line>\n", "stream": …, "time": …}``: the line is read as any other.
+- ``journalctl -o json``: ``MESSAGE`` is the line, as text or as a list of bytes; the journal's own time
+  counts where the line has none.
+"""
+
+import json
+
+from attrs import frozen
+
+
+@frozen
+class Entry:
+    """A message of the ``[json]`` formatter."""
+
+    date: bytes
+    level: bytes
+    file: bytes
+    message: bytes
+
+
+def unwrap(line: bytes) -> Entry | bytes | None:
+    """Read an object: a message, the line that it wraps, or None where it is neither."""
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(found, dict):
+        return None
+    if isinstance(found.get("log"), str):
+        return _bytes(found["log"]).removesuffix(b"\n").removesuffix(b"\r")
+    if "MESSAGE" in found:
+        return _journal(found)
+    return _asterisk(found)
+
+
+def _asterisk(found: dict[str, object]) -> Entry | None:
+    told = found.get("logmsg")
+    location = told.get("location") if isinstance(told, dict) else None
+    if not isinstance(told, dict) or not isinstance(location, dict):
+        return None
+    values = (found.get("timestamp"), told.get("level"), location.get("filename"), told.get("message"))
+    date, level, file, message = (_bytes(value) if isinstance(value, str) else b"" for value in values)
+    return Entry(date, level, file, message.removesuffix(b"\n")) if level and file else None
+
+
+def _journal(found: dict[str, object]) -> bytes | None:
+    message, micros = found["MESSAGE"], found.get("__REALTIME_TIMESTAMP")
+    try:
+        line = bytes(message) if isinstance(message, list) else _bytes(str(message))
+    except (TypeError, ValueError):
+        return None
+    if found.get("SYSLOG_IDENTIFIER") not in ("asterisk", "safe_asterisk"):
+        return None
+    stamp = f"{micros[:-6]}.{micros[-6:]} " if isinstance(micros, str) and micros.isdecimal() else ""
+    return _bytes(stamp) + b"asterisk: " + line
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")

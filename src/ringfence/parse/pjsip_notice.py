@@ -1,0 +1,150 @@
+"""NOTICE and WARNING lines of res_pjsip: the distributor, the session, the registrar, the ACLs.
+
+``res/res_pjsip/pjsip_distributor.c:log_failed_request`` mirrors the security events, but for ChallengeSent:
+
+- 12, 13.0-13.9: ``Request from '%s' failed for '%s:%d' (callid: %s) - No matching endpoint found``
+- 13.10-16.0: ``Request '%s' from '%s' failed for '%s:%d' (callid: %s) - %s``; IPv6 without brackets
+- later: ``Request '%s' from '%s' failed for '%s' (callid: %s) - %s``, perhaps `` after %u tries in %.3f ms``
+
+The sender writes the method and the From before the address, and the Call-ID behind it. So the address counts
+where exactly one stands between ``' failed for '`` and ``' (callid: ``, and no ESC is in the message; the
+reason is what follows the last ``) - ``. (A message with one address and no ESC can lie too: of an ESC in the
+display name and everything up to an ``m`` in the Call-ID nothing is left in the log.)
+
+``res/res_pjsip_session.c``: the address stands before the extension, which is the sender's text and may hold
+line feeds. ``res/res_pjsip_registrar.c`` tells of phones that have shown their password: misconfiguration.
+``res/res_pjsip_acl.c`` prints, for a contact ACL, the address in the Contact header: the sender's text.
+"""
+
+import re
+
+from ringfence.model import EventKind, Service, SourceId, Transport
+from ringfence.parse.reading import Open, Said, Why, notice, sip_user, text_of
+
+_CLAIM = re.compile(rb"' failed for '([^'\n]{1,80}+)' \(callid: ")
+_START = re.compile(rb"Request (?:'[^ \n]{0,512}+ )?+from '")
+_TRIES = re.compile(rb" after \d{1,10}+ tries in \d{1,10}+\.\d{1,3}+ ms")
+_REASONS: dict[bytes, tuple[EventKind, str]] = {
+    b"No matching endpoint found": (EventKind.INVALID_ACCOUNT_ID, ""),
+    b"Not match Endpoint ACL": (EventKind.FAILED_ACL, "not_match_endpoint_acl"),
+    b"Not match Endpoint Contact ACL": (EventKind.FAILED_ACL, "not_match_endpoint_contact_acl"),
+    b"Failed to authenticate": (EventKind.CHALLENGE_RESPONSE_FAILED, ""),
+    b"Error to authenticate": (EventKind.CHALLENGE_RESPONSE_FAILED, ""),
+}
+_ESC = b"\x1b"
+
+
+def read_distributor(text: bytes, source: SourceId, time: float) -> Said:
+    """Read ``Request '…' from '…' failed for '…' (callid: …) - …``."""
+    start = _START.match(text)
+    if start is None:
+        return Why.NOT_EVIDENCE
+    claims = list(_CLAIM.finditer(text, start.end() - 1))
+    if len(claims) != 1 or _ESC in text:
+        return Why.AMBIGUOUS
+    claim = claims[0]
+    session, end, reason = text[claim.end() :].rpartition(b") - ")
+    found = _REASONS.get(reason) or _after_tries(reason)
+    if not end or found is None:
+        return Why.CUT if not end else Why.UNKNOWN_WORDING
+    kind, acl_name = found
+    address = claim[1]
+    account = sip_user(text[start.end() : claim.start()])
+    ported = address.count(b":") > 1 and not address.startswith(b"[")
+    return notice(
+        source, Service.PJSIP, kind, address, time, account, acl_name=acl_name, session=session, ported=ported
+    )
+
+
+def _after_tries(reason: bytes) -> tuple[EventKind, str] | None:
+    words, _, _ = reason.partition(b" after ")
+    return _REASONS.get(words) if _TRIES.fullmatch(reason, len(words)) else None
+
+
+_CALL = re.compile(
+    rb"(?:Call from '(?P<old>[^'\n]{0,128}+)' |(?P<name>[^\n:]{0,128}+): Call )"
+    rb"\((?P<transport>[A-Za-z]{2,6}+):(?P<address>[^)\n]{1,80}+)\) to extension '"
+)
+_CALL_END = re.compile(rb"' rejected because extension not found in context '[^'\n]*+'\.\Z")
+_TRANSPORTS = {str(t).lower().encode(): t for t in Transport if t is not Transport.UNKNOWN}
+
+
+def read_session(text: bytes, source: SourceId, time: float) -> Said:
+    """Read ``alice: Call (UDP:…) to extension '…' rejected …``; the account is the endpoint or channel."""
+    call = _CALL.match(text)
+    if call is None:
+        return Why.NOT_EVIDENCE
+    said = notice(
+        source,
+        Service.PJSIP,
+        EventKind.FAILED_ACL,
+        call["address"],
+        time,
+        text_of(call["name"] if call["old"] is None else call["old"]),
+        acl_name="no_extension_match",
+        transport=_TRANSPORTS.get(call["transport"].lower(), Transport.UNKNOWN),
+    )
+    return said if _CALL_END.search(text, max(0, len(text) - 512)) else Open(said, _CALL_END)
+
+
+_REGISTRAR: tuple[tuple[re.Pattern[bytes], EventKind, str], ...] = (
+    (
+        re.compile(
+            rb"Registration attempt from endpoint '(?P<a>[^'\n]{0,128}+)' \((?P<ip>[^)\n]{1,80}+)\) to AOR '"
+        ),
+        EventKind.FAILED_ACL,
+        "registrar_attempt_exceeds_maximum_configured_contacts",
+    ),
+    (
+        re.compile(rb"Endpoint '(?P<a>[^'\n]{0,128}+)' \((?P<ip>[^)\n]{1,80}+)\) has no configured AORs"),
+        EventKind.FAILED_ACL,
+        "registrar_attempt_without_configured_aors",
+    ),
+    (
+        re.compile(
+            rb"Endpoint '(?P<a>[^'\n]{0,128}+)' \((?P<ip>[^)\n]{1,80}+)\) attempted to register to an AOR "
+        ),
+        EventKind.FAILED_ACL,
+        "registrar_invalid_uri_in_to_received",
+    ),
+)
+_AOR_ENDS: tuple[tuple[bytes, re.Pattern[bytes]], ...] = (
+    (
+        b"' not found for endpoint '",
+        re.compile(rb"(?P<a>[^'\n]{0,128}+)' \((?P<ip>[^)\n]{1,80}+)\)\Z"),
+    ),
+    (
+        b"' has no configured max_contacts. Endpoint '",
+        re.compile(rb"(?P<a>[^'\n]{0,128}+)' \((?P<ip>[^)\n]{1,80}+)\) unable to register\Z"),
+    ),
+)
+_AOR_END = re.compile(
+    rb"(?:' not found for endpoint '[^'\n]{0,128}+' \([^)\n]{1,80}+\)"
+    rb"|' has no configured max_contacts\. Endpoint '[^'\n]{0,128}+' \([^)\n]{1,80}+\) unable to register)\Z"
+)
+
+
+def read_registrar(text: bytes, source: SourceId, time: float) -> Said:
+    """Read what the registrar refuses to an endpoint; the name of the AOR is the sender's text."""
+    for pattern, kind, acl_name in _REGISTRAR:
+        found = pattern.match(text)
+        if found is not None:
+            account = text_of(found["a"])
+            return notice(
+                source, Service.PJSIP, kind, found["ip"], time, account, acl_name=acl_name, ported=True
+            )
+    if not text.startswith(b"AOR '"):
+        return Why.NOT_EVIDENCE
+    for middle, tail in _AOR_ENDS:
+        at = text.rfind(middle)
+        found = tail.match(text, at + len(middle)) if at >= 0 else None
+        if found is not None:
+            kind, account = EventKind.REQUEST_NOT_SUPPORTED, text_of(found["a"])
+            return notice(source, Service.PJSIP, kind, found["ip"], time, account, ported=True)
+    return Open(Why.CUT, _AOR_END)
+
+
+def read_acl(text: bytes, source: SourceId, time: float) -> Said:  # noqa: ARG001 - names nobody
+    """Read ``Incoming SIP message from … did not pass ACL test``."""
+    told = text.startswith(b"Incoming SIP message from ") and text.endswith(b" did not pass ACL test")
+    return Why.SENDERS_TEXT if told else Why.NOT_EVIDENCE

@@ -1,0 +1,75 @@
+"""What stands before a message in a log: date, level, thread, call, file (``main/logger.c``).
+
+A file has ``[<date>] LEVEL[<thread>][C-<call>] <file>: <message>``; the console, ``[plain]`` and syslog have
+``LEVEL[<thread>][C-<call>]: <file>:<line> <func>: <message>`` (syslog ``in <func>``). A dialplan's own lines
+(``Log()``, ``apps/app_verbose.c``) have ``Ext. <extension>`` for a file, and the extension is what the caller
+dialled. Before all that may stand what a syslog daemon, the journal or a container's log adds, and between
+its parts colour codes.
+
+Everything is anchored and possessive, and every part has a greatest length, so a line is looked at for a few
+hundred bytes and no further.
+"""
+
+import re
+
+from attrs import frozen
+
+_COLOUR = rb"(?:(?:\x1b|#033|\^\[)\[[0-9;]{0,16}+m){0,8}+"
+_PARTS: tuple[bytes, ...] = (
+    rb"(?:\[([^\[\]\n]{5,48}+)\] ?+)?+",
+    rb"([A-Z][A-Z0-9_]{2,15}+)",
+    rb" ?+\[(\d{1,10}+)\](?:\[C-[0-9a-fA-F]{1,16}+\])?+:?+ {1,4}+",
+    rb"(?:(Ext\.) |([A-Za-z][A-Za-z0-9_./+-]{0,79}+)",
+    rb"(?::",
+    rb"\d{1,6}+",
+    rb" (?:in )?+",
+    rb"[A-Za-z0-9_.<>~@-]{1,80}+",
+    rb")?+:[ \t]*+)",
+)
+_PLAIN = re.compile(b"".join(_PARTS))
+_COLOURED = re.compile(_COLOUR + _COLOUR.join(_PARTS))
+
+_STAMP = (
+    rb"(?:[A-Z][a-z]{2} )?(?:[A-Z][a-z]{2} {1,2}\d{1,2}|\d{4}-\d\d-\d\d)[ T]"
+    rb"\d\d:\d\d:\d\d(?:[.,]\d{1,9}+)?+ ?+(?:Z|[+-]\d\d:?\d\d|UTC)?+|\d{9,11}\.\d{3,6}"
+)
+_ISO = rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9}+)?+(?:Z|[+-]\d\d:\d\d)"
+# Programs of other names write whatever their callers say.
+_IDENT = rb"(?:safe_)?+asterisk(?:-[\w.-]{1,40}+)?+|docker|podman|conmon|[0-9a-f]{12}"
+_OUTER = re.compile(
+    rb"(?:<\d{1,3}>(?:1 )?+)?+(?:(" + _STAMP + rb") {0,2}+)?+"
+    rb"(?:[\w.-]{1,255}+ )?+(?:" + _IDENT + rb")(?:/[\w.-]{1,64}+)?+(?:\[\d{1,10}+\])?+:? "
+    # containerd; docker logs -t; docker compose logs
+    rb"|(" + _ISO + rb") (?:std(?:out|err) [FP] )?+"
+    rb"|[\w.-]{1,64}+ {1,40}+\| (?:(" + _ISO + rb") )?+"
+)
+
+
+@frozen
+class Prefix:
+    """What a line says before its message, which begins at ``end``. ``dialplan``: the file is ``Ext.``."""
+
+    date: bytes | None
+    level: bytes
+    thread: bytes
+    file: bytes
+    end: int
+
+
+DIALPLAN = b"Ext."
+
+
+def read_prefix(line: bytes) -> Prefix | None:
+    """Read a line's prefix; None where it has none, so that it is no message's first line."""
+    found, stamp = _PLAIN.match(line), None
+    if found is None:
+        start = 0
+        outer = _OUTER.match(line)
+        if outer is not None:
+            start = outer.end()
+            stamp = outer[1] or outer[2] or outer[3]
+        found = _PLAIN.match(line, start) or _COLOURED.match(line, start)
+    if found is None:
+        return None
+    date, level, thread, dialplan, file = found.groups()
+    return Prefix(date or (stamp.rstrip() if stamp else None), level, thread, dialplan or file, found.end())
