@@ -25,10 +25,14 @@ Read = Callable[[bytes, SourceId, float], Said]
 
 @frozen
 class Format:
-    """How the messages of one file are read, and at which levels they are evidence."""
+    """How the messages of one file are read, and at which levels they are evidence.
+
+    ``stateful``: two of its messages may tell of one attempt.
+    """
 
     levels: frozenset[bytes]
     read: Read
+    stateful: bool = False
 
 
 def _at(*levels: bytes) -> frozenset[bytes]:
@@ -44,7 +48,7 @@ FORMATS: dict[bytes, Format] = {
     b"res_pjsip_acl.c": Format(_at(b"NOTICE", b"WARNING"), pjsip_notice.read_acl),
     b"chan_sip.c": Format(_at(b"NOTICE", b"WARNING", b"ERROR"), chan_sip.read),
     b"chan_iax2.c": Format(_at(b"NOTICE", b"WARNING", b"ERROR"), iax2.read),
-    b"manager.c": Format(_at(b"NOTICE"), manager.read),
+    b"manager.c": Format(_at(b"NOTICE"), manager.read, stateful=True),
     b"acl.c": Format(_at(b"NOTICE"), acl.read),
     DIALPLAN: Format(_at(b"NOTICE", b"WARNING", b"ERROR"), dialplan.read),
     b"logger": Format(_at(b"NOTICE", b"WARNING", b"ERROR"), own.read_logger),

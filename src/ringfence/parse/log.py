@@ -25,14 +25,14 @@ from datetime import tzinfo
 
 from attrs import evolve
 
-from ringfence.model import SecurityEvent, Service, SourceId
+from ringfence.model import SecurityEvent, SourceId
 from ringfence.parse import security_log
 from ringfence.parse.custom import Custom
 from ringfence.parse.dates import DateReader
-from ringfence.parse.formats import FORMATS, SUSPICIOUS
+from ringfence.parse.formats import FORMATS, SUSPICIOUS, Format
 from ringfence.parse.jsonline import Entry, unwrap
 from ringfence.parse.manager import Twins
-from ringfence.parse.prefix import Prefix, read_prefix
+from ringfence.parse.prefix import PLAIN, Prefix, read_prefix
 from ringfence.parse.reading import NOT_UNDERSTOOD, Alarm, Level, LogCounts, Open, Reading, Said, Why
 
 MAX_LINE = 256 * 1024
@@ -130,36 +130,47 @@ class LogReader:
         self._waiting = lines[stop:]
         self._number = judged.number_of(stop)
         self.deadline = now + HOLD if self._waiting else None
-        for reading in judged.readings:
-            self._count(reading)
+        self._count(judged.readings, judged.plain)
         return judged.readings
 
-    def _count(self, reading: Reading) -> None:
-        self.counts.lines += 1
-        self.counts.events += reading.event is not None
-        self.counts.tampered += reading.alarm is Alarm.TAMPERED
-        self.counts.garbled += reading.why in NOT_UNDERSTOOD
+    def _count(self, readings: list[Reading], plain: int) -> None:
+        """Count what was read; of ``plain`` ones there is nothing more to say."""
+        self.counts.lines += len(readings)
+        if plain == len(readings):
+            self.counts.events += plain
+            return
+        for reading in readings:
+            self.counts.events += reading.event is not None
+            self.counts.tampered += reading.alarm is Alarm.TAMPERED
+            self.counts.garbled += reading.why in NOT_UNDERSTOOD
 
     def message(self, level: bytes, file: bytes, text: bytes, date: bytes | None, now: float) -> Said:
         """Read one message that a prefix was taken from."""
-        time = self._dates.seconds(date, now) if date else None
-        time = now if time is None else time
-        source = self._security if level == _SECURITY else self._notice
         form = FORMATS.get(file)
         said: Said = Why.NOT_EVIDENCE
         if form is not None and level in form.levels:
-            said = form.read(text, source, time)
-            if said.__class__ is SecurityEvent and source is self._notice and said.service is Service.AMI:
+            said = self.said(form, level, text, date, now)
+            if form.stateful and isinstance(said, SecurityEvent):
                 said = self._twins.once(said)
-        if said.__class__ is not Why:
+        if not isinstance(said, Why):
             return said
         for custom in self._customs:
-            own = custom.read(level, file, text, source, time)
+            own = custom.read(level, file, text, self._notice, self._time(date, now))
             if own is not Why.NOT_EVIDENCE:
                 return own
         return (
             self._looked_at(said, level, text, known=form is not None) if said is Why.NOT_EVIDENCE else said
         )
+
+    def said(self, form: Format, level: bytes, text: bytes, date: bytes | None, now: float) -> Said:
+        """Read one message in its format."""
+        if level == _SECURITY:
+            return form.read(text, self._security, now)  # its own time is in it
+        return form.read(text, self._notice, self._time(date, now))
+
+    def _time(self, date: bytes | None, now: float) -> float:
+        time = self._dates.seconds(date, now) if date else None
+        return now if time is None else time
 
     def _looked_at(self, said: Why, level: bytes, text: bytes, *, known: bool) -> Why:
         """Say of a message that nobody knows whether it looks like evidence."""
@@ -181,6 +192,7 @@ class _Judged:
         self, reader: LogReader, lines: list[_Line], number: int, now: float, *, final: bool
     ) -> None:
         self.readings: list[Reading] = []
+        self.plain = 0
         self._reader = reader
         self._lines = lines
         self._number = number
@@ -202,6 +214,9 @@ class _Judged:
         wait = self._within_reach() if held_back else 0
         while at < len(lines) - wait:
             line = lines[at]
+            if self._plain(at, line):
+                at += 1
+                continue
             if isinstance(line, Entry):
                 said = self._reader.message(line.level, line.file, line.message, line.date, self._now)
                 self._add(at, _settled(said), line.level)
@@ -217,6 +232,25 @@ class _Judged:
                 return at
             at = after
         return at
+
+    def _plain(self, at: int, line: _Line) -> bool:
+        """Read a line that is a whole message with an event in it, as nearly all are when it matters."""
+        if isinstance(line, Entry) or len(line) > LOG_CUT:
+            return False
+        found = PLAIN.match(line)
+        if found is None:
+            return False
+        date, level, _, _, file = found.groups()
+        form = FORMATS.get(file)
+        if form is None or level not in form.levels or form.stateful:
+            return False
+        said = self._reader.said(form, level, line[found.end() :], date, self._now)
+        if not isinstance(said, SecurityEvent) or said.tampered:
+            return False
+        self.readings.append(Reading(self._number + at - self._glued, said, _LEVELS[level]))
+        self._lines_of.append(at)
+        self.plain += 1
+        return True
 
     def _within_reach(self) -> int:
         """Say how many of the last lines may be part of a message that is not yet whole."""

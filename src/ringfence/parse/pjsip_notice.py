@@ -18,11 +18,17 @@ line feeds. ``res/res_pjsip_registrar.c`` tells of phones that have shown their 
 
 import re
 
-from ringfence.model import EventKind, Service, SourceId, Transport
+from ringfence.model import EventKind, SecurityEvent, Service, SourceId, Transport
+from ringfence.parse.address import parse_source
 from ringfence.parse.reading import Open, Said, Why, notice, sip_user, text_of
 
 _CLAIM = re.compile(rb"' failed for '([^'\n]{1,80}+)' \(callid: ")
 _START = re.compile(rb"Request (?:'[^ \n]{0,512}+ )?+from '")
+# What nearly all of them are: one address, and nothing that could hide another.
+_SIMPLE = re.compile(
+    rb"Request (?:'[^' \n\x1b]{1,64}+' )?+from '([^'\n\x1b]*+)' failed for '([^'\n\x1b]{1,80}+)' "
+    rb"\(callid: ([^')\n\x1b]*+)\) - ([A-Za-z ]{1,64}+)"
+)
 _TRIES = re.compile(rb" after \d{1,10}+ tries in \d{1,10}+\.\d{1,3}+ ms")
 _REASONS: dict[bytes, tuple[EventKind, str]] = {
     b"No matching endpoint found": (EventKind.INVALID_ACCOUNT_ID, ""),
@@ -36,6 +42,10 @@ _ESC = b"\x1b"
 
 def read_distributor(text: bytes, source: SourceId, time: float) -> Said:
     """Read ``Request '…' from '…' failed for '…' (callid: …) - …``."""
+    simple = _SIMPLE.fullmatch(text)
+    if simple is not None:
+        header, address, session, reason = simple.groups()
+        return _failed(header, address, session, reason, source, time)
     start = _START.match(text)
     if start is None:
         return Why.NOT_EVIDENCE
@@ -44,16 +54,23 @@ def read_distributor(text: bytes, source: SourceId, time: float) -> Said:
         return Why.AMBIGUOUS
     claim = claims[0]
     session, end, reason = text[claim.end() :].rpartition(b") - ")
+    if not end:
+        return Why.CUT
+    return _failed(text[start.end() : claim.start()], claim[1], session, reason, source, time)
+
+
+def _failed(
+    header: bytes, address: bytes, session: bytes, reason: bytes, source: SourceId, time: float
+) -> Said:
     found = _REASONS.get(reason) or _after_tries(reason)
-    if not end or found is None:
-        return Why.CUT if not end else Why.UNKNOWN_WORDING
+    if found is None:
+        return Why.UNKNOWN_WORDING
+    # Before 13.24 an IPv6 address had no brackets, and always a port.
+    remote = parse_source(address, ported=address.count(b":") > 1 and address[:1] != b"[")
+    if remote is None:
+        return Why.NOT_AN_ADDRESS
     kind, acl_name = found
-    address = claim[1]
-    account = sip_user(text[start.end() : claim.start()])
-    ported = address.count(b":") > 1 and not address.startswith(b"[")
-    return notice(
-        source, Service.PJSIP, kind, address, time, account, acl_name=acl_name, session=session, ported=ported
-    )
+    return SecurityEvent(source, kind, Service.PJSIP, remote, time, sip_user(header), session, acl_name)
 
 
 def _after_tries(reason: bytes) -> tuple[EventKind, str] | None:

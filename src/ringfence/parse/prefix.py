@@ -26,7 +26,8 @@ _PARTS: tuple[bytes, ...] = (
     rb"[A-Za-z0-9_.<>~@-]{1,80}+",
     rb")?+:[ \t]*+)",
 )
-_PLAIN = re.compile(b"".join(_PARTS))
+PLAIN = re.compile(b"".join(_PARTS))
+"""A prefix without anything around it: date, level, thread, ``Ext.`` or the file."""
 _COLOURED = re.compile(_COLOUR + _COLOUR.join(_PARTS))
 
 _STAMP = (
@@ -61,14 +62,14 @@ DIALPLAN = b"Ext."
 
 def read_prefix(line: bytes) -> Prefix | None:
     """Read a line's prefix; None where it has none, so that it is no message's first line."""
-    found, stamp = _PLAIN.match(line), None
+    found, stamp = PLAIN.match(line), None
     if found is None:
         start = 0
         outer = _OUTER.match(line)
         if outer is not None:
             start = outer.end()
             stamp = outer[1] or outer[2] or outer[3]
-        found = _PLAIN.match(line, start) or _COLOURED.match(line, start)
+        found = PLAIN.match(line, start) or _COLOURED.match(line, start)
     if found is None:
         return None
     date, level, thread, dialplan, file = found.groups()

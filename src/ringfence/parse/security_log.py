@@ -29,7 +29,9 @@ _HEAD = (
 )
 _STRICT = re.compile(
     _HEAD + rb'(?:AccountID="([^"\n]*+)",)?+SessionID="([^"\n]*+)",LocalAddress="[^"\n]*+",'
-    rb'RemoteAddress="([^"\n]*+)"((?:,[A-Za-z]{1,24}+="[^"\n]*+")*+)'
+    rb'RemoteAddress="([^"\n]*+)"'
+    rb'(?:,Challenge="([^"\n]*+)"(?:,Response="([^"\n]*+)",ExpectedResponse="[^"\n]*+")?+)?+'
+    rb'((?:,[A-Za-z]{1,24}+="[^"\n]*+")*+)'
 )
 _LOOSE = re.compile(_HEAD + rb'(?:AccountID=")?+')
 _FIELD = re.compile(rb',([A-Za-z]{1,24}+)="([^"]*+)"')
@@ -44,18 +46,18 @@ def read(text: bytes, source: SourceId, now: float) -> Said:  # noqa: ARG001 - a
     found = _STRICT.fullmatch(text)
     if found is None or text.rfind(_ADDRESS) + len(_ADDRESS) != found.start(6):
         return _read_loose(text, source)
-    name, time, service, account, session, remote, rest = found.groups()
+    name, time, service, account, session, remote, challenge, response, rest = found.groups(b"")
     kind = KINDS.get(name)
     if kind is None:
         return Why.UNKNOWN_WORDING
-    acl_name = challenge = response = b""
-    if rest and (kind in TELLING or account is None):
-        said = _fields(rest)
-        acl_name, challenge, response = details_of(said) if kind in TELLING else (b"", b"", b"")
+    acl_name = b""
+    if rest:
+        said = _fields(text[found.end(6) :])
         account = said.get(_ACCOUNT, account)
-    event = build_event(
-        source, kind, service, time, account or b"", session, remote, acl_name, challenge, response
-    )
+        acl_name, challenge, response = details_of(said)
+    if kind not in TELLING:
+        acl_name = challenge = response = b""
+    event = build_event(source, kind, service, time, account, session, remote, acl_name, challenge, response)
     return Why.NOT_AN_ADDRESS if event is None else event
 
 
