@@ -63,11 +63,23 @@ class AmiSettings:
 
 
 @frozen
+class WireSettings:
+    """``[asterisk.wire]``: whether the challenges that leave this host are looked at.
+
+    They tell who really made an attempt that chan_sip tells of. One host has one wire: it is looked at where
+    any of its PBXs asks for it.
+    """
+
+    enabled: bool = False
+
+
+@frozen
 class AsteriskSettings:
     """``[[asterisk]]``: one PBX and the ways to hear it."""
 
     name: Name = Name("asterisk")
     ami: AmiSettings = Factory(AmiSettings)
+    wire: WireSettings = Factory(WireSettings)
 
 
 @frozen
@@ -132,6 +144,11 @@ class Settings:
             for rule in RULES
             for mine in [self.rules[rule.name]]
         )
+
+    @property
+    def wire(self) -> bool:
+        """Whether any PBX asks for the wire."""
+        return any(pbx.wire.enabled for pbx in self.asterisk)
 
     def trusting_chan_sip(self) -> frozenset[str]:
         """Give the names of the Asterisks whose chan_sip addresses are to be believed."""

@@ -31,6 +31,8 @@ from ringfence.later import Later
 from ringfence.model import AttemptKind, Network, SecurityEvent, network_from
 from ringfence.report import bans_report, status_report
 from ringfence.sources.ami import AmiSource
+from ringfence.sources.wire import GROUP as WIRE_GROUP
+from ringfence.sources.wire import WireSource
 from ringfence.store import Store
 from ringfence.targets import target_of
 
@@ -63,6 +65,7 @@ class Daemon:
         self._alarms: dict[str, tuple[float, int]] = {}
         self._forgeable: dict[str, None] = {}
         self._listeners: dict[str, _Listener] = {}
+        self._wire: WireSource | None = None
         self._detector = Detector(settings.rule_table(), trust_chan_sip=settings.trusting_chan_sip())
         self._stopped = asyncio.Event()
         self._later: Later
@@ -72,7 +75,9 @@ class Daemon:
         """Guard until SIGTERM or SIGINT. Raises RingfenceError where the guard cannot be mounted."""
         with ExitStack() as stack:
             store = stack.enter_context(Store.open(self._settings.store.path, owner=True))
-            backend = make_backend(self._settings.firewall.backend)
+            backend = make_backend(
+                self._settings.firewall.backend, log_group=WIRE_GROUP if self._settings.wire else None
+            )
             if backend.enforces:
                 stack.enter_context(claim_sets())
             stack.callback(backend.close)
@@ -106,6 +111,9 @@ class Daemon:
                 group.create_task(self._tend()),
                 group.create_task(self._watchdog()),
             ]
+            if self._settings.wire:
+                self._wire = WireSource(self._detector.note, _ignore_gap)
+                tasks.append(group.create_task(self._wire.run(), name="wire"))
             self._listen(self._settings.asterisk)
             systemd.notify("READY=1")
             self._log.info("daemon.ready", firewall=self._enforcer.backend.name)
@@ -129,6 +137,13 @@ class Daemon:
                 )
             if judgement is None:
                 continue
+            if judgement.attempt.aimed_at is not None:
+                self._alarm(
+                    "evidence.aimed",
+                    now,
+                    address=str(judgement.attempt.address),
+                    at=str(judgement.attempt.aimed_at),
+                )
             if judgement.standing is Standing.WITHHELD:
                 self._alarm("evidence.withheld", now, address=str(judgement.subject), why=_WITHHELD)
             if judgement.attempt.kind is AttemptKind.MANAGER:
@@ -158,12 +173,13 @@ class Daemon:
             for key in ("firewall", "store", "control")
             if getattr(new, key) != getattr(self._settings, key)
         ]
-        self._config_problem = f"[{'], ['.join(kept)}] changed: restart ringfence" if kept else ""
+        later = [*kept, *(["asterisk.wire"] if new.wire is not (self._wire is not None) else [])]
+        self._config_problem = f"[{'], ['.join(later)}] changed: restart ringfence" if later else ""
         self._settings = evolve(new, **{key: getattr(self._settings, key) for key in kept})
         self._detector.configure(new.rule_table(), new.trusting_chan_sip())
         self._enforcer.allow(self._never())
         self._listen(new.asterisk)
-        self._log.info("configuration.loaded", restart_for=kept)
+        self._log.info("configuration.loaded", restart_for=later)
 
     def _listen(self, wanted: Sequence[config.AsteriskSettings]) -> None:
         """Have one source for each entry: end those that changed or went, begin those that are new."""
@@ -238,7 +254,9 @@ class Daemon:
             problems.append(
                 f"the disk is too slow: {self._later.refused} bans or ends of bans are not recorded"
             )
-        return status_report(sources, self._detector, self._enforcer, self._clock.mono(), bans, problems)
+        return status_report(
+            sources, self._wire, self._detector, self._enforcer, self._clock.mono(), bans, problems
+        )
 
     def _ban(self, request: Mapping[str, Any]) -> object:
         seconds, reason = request.get("seconds"), request.get("reason", "")
@@ -263,13 +281,17 @@ class Daemon:
         return True
 
 
+def _ignore_gap(_now: float) -> None:
+    """Lose nothing by it: nothing is concluded from a challenge that was not seen."""
+
+
 _FORGEABLE = (
     "failed manager logins are heard, and where the manager interface is also served over HTTP, one of them "
     "can forge any event: take the eventfilter line of contrib/asterisk into the manager user"
 )
 _WITHHELD = (
-    "chan_sip believes any address in a Via header, so its attempts ban nobody; "
-    "see trust_chan_sip in the configuration"
+    "chan_sip believes any address in a Via header, so what it alone tells bans nobody; "
+    "see [asterisk.wire] and trust_chan_sip in the configuration"
 )
 
 

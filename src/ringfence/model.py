@@ -167,7 +167,8 @@ class Attempt:
     """One thing the remote party did. ``time`` is the wall-clock time of the event that told it.
 
     ``trusted`` is false where the address may be a stranger's that somebody wrote into a header (chan_sip
-    without a second witness): such an attempt is listed, and bans nobody.
+    without a second witness): such an attempt is listed, and bans nobody. ``aimed_at`` is the stranger whom
+    the event named where the wire knew better.
     """
 
     asterisk: str
@@ -181,6 +182,7 @@ class Attempt:
     time: float
     trusted: bool
     tampered: bool = False
+    aimed_at: Address | None = None
 
 
 class Origin(enum.StrEnum):

@@ -11,6 +11,7 @@ from ringfence.detect.detector import Detector, Watched
 from ringfence.enforce import Enforcer, Listed
 from ringfence.model import Network, printable
 from ringfence.sources.ami import AmiSource
+from ringfence.sources.wire import WireSource
 
 
 def bans_report(listed: Sequence[Listed]) -> list[dict[str, object]]:
@@ -37,6 +38,7 @@ def bans_report(listed: Sequence[Listed]) -> list[dict[str, object]]:
 
 def status_report(
     sources: Sequence[AmiSource],
+    wire: WireSource | None,
     detector: Detector,
     enforcer: Enforcer,
     now: float,
@@ -49,7 +51,7 @@ def status_report(
     """
     counts = [source.counts for source in sources]
     return {
-        "sources": [_source(source) for source in sources],
+        "sources": [*(_source(source) for source in sources), *([_wire(wire)] if wire else [])],
         "events": sum(count.events for count in counts),
         "attempts": detector.counts.attempts,
         "tampered": sum(count.tampered for count in counts),
@@ -92,6 +94,20 @@ def _source(source: AmiSource) -> dict[str, object]:
     }
 
 
+def _wire(source: WireSource) -> dict[str, object]:
+    counts = source.counts
+    return {
+        "name": "wire",
+        "state": str(source.condition.state),
+        "detail": source.condition.detail,
+        "events": counts.challenges,
+        "tampered": 0,
+        "garbled": counts.unreadable,
+        "dropped_bytes": 0,
+        "lost": counts.lost,
+    }
+
+
 def _firewall(enforcer: Enforcer) -> dict[str, object]:
     families: Mapping[int, str | None] = enforcer.opened.families if enforcer.opened else {}
     verification = enforcer.verification
@@ -109,6 +125,8 @@ def _problems(enforcer: Enforcer) -> list[str]:
         problems.append(f"a dry run: the {enforcer.backend.name} firewall drops nothing")
     if not enforcer.enforcing:
         problems.append("enforcement is switched off: nobody is banned; switch it on with: ringfence on")
+    if enforcer.opened and enforcer.opened.wire:
+        problems.append(f"the wire shows nothing: {enforcer.opened.wire}")
     if enforcer.firewall_error:
         problems.append(f"the firewall refuses bans ({enforcer.pending} pending): {enforcer.firewall_error}")
     if enforcer.store_error:

@@ -21,6 +21,7 @@ from ringfence.config import (
     RuleSettings,
     Settings,
     StoreSettings,
+    WireSettings,
     parse,
 )
 from ringfence.detect.rules import RULES
@@ -32,6 +33,7 @@ PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")
 TABLES = {
     "asterisk": AsteriskSettings,
     "asterisk.ami": AmiSettings,
+    "asterisk.wire": WireSettings,
     "firewall": FirewallSettings,
     "allow": AllowSettings,
     **{f"rules.{rule.name}": RuleSettings for rule in RULES},

@@ -143,6 +143,22 @@ def test_chan_sip_is_guarded_where_it_is_trusted(
         assert {source} == guard.banned()
 
 
+@pytest.mark.parametrize("method", ["REGISTER", "INVITE"])
+def test_the_wire_knows_who_guesses_at_chan_sip(asterisk16: Lab, tmp_path: Path, method: str) -> None:
+    """With the wire and no trust, a forged Via bans its sender, and nobody whom it names."""
+    source = {"REGISTER": "198.19.24.1", "INVITE": "198.19.24.2"}[method]
+    with guarded(asterisk16, tmp_path, wire={"enabled": True}) as guard:
+        result = asterisk16.attack(
+            *("guess", "--number", MANY, "--sources", source, "--account", "bob", "--method", method),
+            *("--via", f";rport;maddr={FORGED}"),
+        )
+
+        assert result.stopped == "silence"
+        assert guard.banned() == {source}
+        assert "evidence.aimed" in guard.log
+        assert guard.status()["problems"] == []
+
+
 def test_pjsip_beside_chan_sip_needs_no_trust(asterisk16: Lab, tmp_path: Path) -> None:
     """On Asterisk 16 a guesser at PJSIP is banned whether or not chan_sip is trusted."""
     with guarded(asterisk16, tmp_path) as guard:

@@ -17,6 +17,7 @@ from ringfence.config import (
     RuleSettings,
     Settings,
     StoreSettings,
+    WireSettings,
     load,
 )
 from ringfence.detect.rules import RULES
@@ -25,6 +26,7 @@ FOLDER = Path(__file__).parents[2] / "examples"
 TABLES = {
     "asterisk": AsteriskSettings,
     "asterisk.ami": AmiSettings,
+    "asterisk.wire": WireSettings,
     "firewall": FirewallSettings,
     "allow": AllowSettings,
     **{f"rules.{rule.name}": RuleSettings for rule in RULES},

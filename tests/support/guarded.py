@@ -15,15 +15,16 @@ from tests.support.lab import Lab
 def guarded(lab: Lab, folder: Path, **settings: Any) -> Iterator[Guard]:  # noqa: ANN401 - whatever TOML holds
     """Guard the laboratory's Asterisk with ipset until the block ends; leaves no rule and no ban.
 
-    ``ami`` adds to how the manager interface is reached. The block begins when the daemon listens, unless
-    ``listening=False``.
+    ``ami`` adds to how the manager interface is reached, ``wire`` is that table. The block begins when the
+    daemon listens, unless ``listening=False``.
     """
     ami = {"username": MANAGER_USER, "secret": SECRET, "port": MANAGER_PORT, **settings.pop("ami", {})}
     listening = settings.pop("listening", True)
+    pbx = {"name": "pbx", "ami": ami, "wire": settings.pop("wire", {})}
     guard = Guard(
         folder,
         prefix=lab.network.in_pbx(),
-        ami=ami,
+        asterisk=[pbx],
         **{"firewall": {"backend": "ipset"}, **settings},
     )
     with guard:

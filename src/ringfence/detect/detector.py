@@ -9,6 +9,7 @@ that is never banned lies inside that /64 (the PBX's own, say) is it the single 
 """
 
 import enum
+from collections.abc import Iterable
 from functools import lru_cache
 from ipaddress import IPv6Address, ip_network
 
@@ -16,9 +17,10 @@ from attrs import define, frozen
 
 from ringfence.detect.fold import Fold
 from ringfence.detect.networks import NetworkSet
+from ringfence.detect.nonces import Nonces
 from ringfence.detect.rules import Rule
 from ringfence.detect.window import MAX_SUBJECTS, Window
-from ringfence.model import Address, Attempt, Network, SecurityEvent
+from ringfence.model import Address, Attempt, Challenge, Network, SecurityEvent
 
 _IPV6_SUBJECT = 64
 
@@ -88,6 +90,7 @@ class Detector:
         self.rules: tuple[Rule, ...] = ()
         self._max_subjects = max_subjects
         self._fold = Fold(trust_chan_sip)
+        self._nonces = Nonces()
         self._windows: dict[tuple[str, Standing], Window] = {}
         self._held: dict[Network, float] = {}
         self.configure(rules, trust_chan_sip)
@@ -113,7 +116,13 @@ class Detector:
     def observe(self, event: SecurityEvent, now: float) -> Judgement | None:
         """Take an event that arrived at ``now`` (monotonic seconds); None where it tells of no attempt."""
         attempt = self._fold.feed(event, now)
-        return None if attempt is None else self.judge(attempt, now)
+        if attempt is None:
+            return None
+        return self.judge(self._nonces.settled(attempt, event.challenge, now), now)
+
+    def note(self, challenges: Iterable[Challenge], now: float) -> None:
+        """Take what the wire saw leave at ``now``, so that what answers it is known for whose it is."""
+        self._nonces.note(challenges, now)
 
     def judge(self, attempt: Attempt, now: float) -> Judgement:
         """Count one attempt under every rule that counts its kind. The first rule that is full decides."""

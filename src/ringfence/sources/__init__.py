@@ -1,5 +1,6 @@
 """Where evidence comes in: one file a kind of witness.
 
-``ami`` listens to a manager connection. Log files, the journal and the wire will be files beside it; each is
-a task that runs for ever, hands security events to a sink, and says by a :class:`state.Condition` how it is.
+``ami`` listens to a manager connection, ``wire`` looks at the challenges that leave the host. Log files and
+the journal will be files beside them; each is a task that runs for ever, hands what it heard to a sink, and
+says by a :class:`state.Condition` how it is.
 """

@@ -1,0 +1,71 @@
+"""Whose nonce it was: what the wire saw leave, held against what a failed response carries.
+
+A 401 or 407 carries a nonce, and a digest answers it: who answers has received it, or knows somebody who has.
+The wire sees to which address each went, so a failed response whose nonce went to its address is *proven*.
+
+chan_sip believes a Via ``maddr``: its events name whatever address the sender writes there, while the 401
+goes to the true sender. There the nonce, 31 random bits for each dialogue, tells the true one. Under PJSIP it
+cannot (tried on 22.10.1): its 401 goes where ``maddr`` says, and its nonce depends on source and second
+alone, so the same one can be had sent to a stranger. But PJSIP's events name the address that the packet came
+from, and the wire may only confirm it.
+
+A nonce that went to several addresses names none of them under chan_sip: whoever can forge a source may have
+had it sent there. Bounds: 65 536 nonces, the oldest go first, which only loses proof.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterable
+
+from attrs import evolve
+
+from ringfence.model import Address, Attempt, Challenge, Proof, Service, Transport
+
+LIFE = 600.0
+"""Seconds. PJSIP's nonces live 32 s, chan_sip's as long as the dialogue that a guesser keeps open."""
+
+_MAX_NONCES = 65_536
+_MAX_LENGTH = 256  # bytes of a nonce; Asterisk's have 8 (chan_sip) and 43 (PJSIP)
+_SEVERAL = 2
+
+
+class Nonces:
+    """Which addresses each nonce went to. Times are monotonic seconds."""
+
+    def __init__(self, max_nonces: int = _MAX_NONCES) -> None:
+        self._max_nonces = max_nonces
+        self._sent: OrderedDict[bytes, tuple[float, frozenset[Address]]] = OrderedDict()
+
+    def __len__(self) -> int:
+        """How many nonces are kept."""
+        return len(self._sent)
+
+    def note(self, challenges: Iterable[Challenge], now: float) -> None:
+        """Take what left on the wire at ``now``."""
+        for challenge in challenges:
+            if not 0 < len(challenge.nonce) <= _MAX_LENGTH:
+                continue
+            _, before = self._sent.pop(challenge.nonce, (now, frozenset[Address]()))
+            known = before if len(before) >= _SEVERAL else before | {challenge.address}
+            self._sent[challenge.nonce] = (now, known)
+        while self._sent and (
+            len(self._sent) > self._max_nonces or now - next(iter(self._sent.values()))[0] >= LIFE
+        ):
+            self._sent.popitem(last=False)
+
+    def receivers(self, nonce: bytes, now: float) -> frozenset[Address]:
+        """Give the addresses that ``nonce`` went to, two at most; empty where none is known."""
+        sent, addresses = self._sent.get(nonce, (-LIFE, frozenset[Address]()))
+        return addresses if now - sent < LIFE else frozenset()
+
+    def settled(self, attempt: Attempt, nonce: bytes, now: float) -> Attempt:
+        """Give ``attempt``, a failed response that carried ``nonce``, with what the wire knows of it."""
+        if attempt.transport is not Transport.UDP:
+            return attempt
+        receivers = self.receivers(nonce, now)
+        if attempt.service is Service.PJSIP and attempt.address in receivers:
+            return evolve(attempt, proof=Proof.NONCE)
+        if attempt.service is Service.SIP and len(receivers) == 1:
+            (address,) = receivers
+            aimed_at = attempt.address if attempt.address != address else None
+            return evolve(attempt, address=address, proof=Proof.NONCE, trusted=True, aimed_at=aimed_at)
+        return attempt
