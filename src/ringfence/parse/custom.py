@@ -27,7 +27,10 @@ _MOST_STARTS = 16
 
 @frozen
 class Custom:
-    """One such pattern; make it with :meth:`compile`. ``name`` becomes the event's ACL name."""
+    """One such pattern; make it with :meth:`compile`. ``name`` becomes the event's ACL name.
+
+    An empty level or file is any: to try a pattern, not to ban by it.
+    """
 
     name: str
     level: bytes
@@ -54,7 +57,7 @@ class Custom:
         self, level: bytes, file: bytes, text: bytes, source: SourceId, time: float
     ) -> SecurityEvent | Why:
         """Read a message; ``text`` of a dialplan's begins with the extension."""
-        if level != self.level:
+        if self.level and level != self.level:
             return Why.NOT_EVIDENCE
         found = {end for message in self._messages(file, text) for end in self._ends(message)}
         if not found:
@@ -68,11 +71,11 @@ class Custom:
     def _messages(self, file: bytes, text: bytes) -> Iterator[bytes]:
         """Give what may be the message: all of it, or what stands behind a dialplan's extension."""
         if file != DIALPLAN:
-            if file == self.file:
+            if not self.file or file == self.file:
                 yield _unquoted(text)
             return
         wanted = self.file.removeprefix(DIALPLAN).lstrip()
-        if not self.file.startswith(DIALPLAN) or not text.startswith(wanted):
+        if (self.file and not self.file.startswith(DIALPLAN)) or not text.startswith(wanted):
             return
         at = len(wanted)
         context = _CONTEXT.match(text, at)

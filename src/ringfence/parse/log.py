@@ -56,6 +56,8 @@ _ADDRESS_LIKE = re.compile(rb"\d{1,3}\.\d{1,3}\.\d{1,3}\.\d{1,3}|[0-9a-f]{1,4}:[
 _LOOKED_AT = 2048  # bytes of a message that is not known
 
 _Line = bytes | Entry
+_LONG = Entry(b"", b"", b"", b"")
+"""Stands for a line that was skipped."""
 
 
 class LogReader:
@@ -88,9 +90,9 @@ class LogReader:
 
     def end(self, now: float) -> list[Reading]:
         """Give what became of the rest, where nothing more will come."""
-        rest: list[_Line] = (
-            [self._unwrapped(bytes(self._buffer))] if self._buffer and not self._skipping else []
-        )
+        rest: list[_Line] = [self._unwrapped(bytes(self._buffer))] if self._buffer else []
+        rest += [_LONG] if self._skipping else []
+        self._skipping = False
         self._buffer.clear()
         return self._judge(self._waiting + rest, now, final=True)
 
@@ -102,12 +104,13 @@ class LogReader:
             return []
         parts = bytes(self._buffer).split(b"\n")
         self._buffer = bytearray(parts.pop())
+        lines = [self._unwrapped(part) for part in parts]
         if self._skipping:
             self._skipping = False
             self.counts.dropped_bytes += len(parts[0])
-            parts[0] = b""
+            lines[0] = _LONG
         self._bound()
-        return [self._unwrapped(part) for part in parts]
+        return lines
 
     def _bound(self) -> None:
         if self._skipping or len(self._buffer) > MAX_LINE:
@@ -116,6 +119,9 @@ class LogReader:
             self._buffer.clear()
 
     def _unwrapped(self, line: bytes) -> _Line:
+        if len(line) > MAX_LINE:
+            self.counts.dropped_bytes += len(line)
+            return _LONG
         if line[:1] == b"\x00":
             line = line.lstrip(b"\x00")  # where a file was cut to nothing while it was written to
         if line[:1] != b"{":
@@ -215,6 +221,10 @@ class _Judged:
         while at < len(lines) - wait:
             line = lines[at]
             if self._plain(at, line):
+                at += 1
+                continue
+            if line is _LONG:
+                self._add(at, Why.TOO_LONG)
                 at += 1
                 continue
             if isinstance(line, Entry):

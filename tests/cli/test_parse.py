@@ -1,0 +1,162 @@
+"""``ringfence parse``: what is understood of a log, line by line, for scripts and for people."""
+
+import gzip
+import json
+import lzma
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.support.captures import capture
+from typer.testing import CliRunner
+
+from ringfence.cli import app
+
+NOTICE = "[Nov 20 06:05:22] NOTICE[1] chan_sip.c: "
+GUESS = NOTICE + "Registration from '<sip:bob@h>' failed for '192.0.2.7:5060' - Wrong password\n"
+NEWS = NOTICE + "Registration from '<sip:bob@h>' failed for '192.0.2.7' - No \x1b[31mluck\n"
+PLAIN = NOTICE + "Peer 'bob' is now Reachable. (21ms / 2000ms)\n"
+OWN = "[Nov 20 06:05:22] NOTICE[1] app_x.c: Bad caller 7 from 192.0.2.9:5060, sorry\n"
+
+
+def parse(*arguments: str, text: str | bytes = "") -> tuple[int, str, str]:
+    """Run the command; give its exit code and what it says."""
+    result = CliRunner().invoke(app, ["parse", *arguments], input=text)
+    return result.exit_code, result.stdout, result.stderr
+
+
+def objects(*arguments: str, text: str | bytes = "") -> list[dict[str, Any]]:
+    """Give the objects of ``--json``."""
+    code, out, err = parse("--json", *arguments, text=text)
+    assert (code, err) == (0, "")
+    return [json.loads(line) for line in out.split("\n")[:-1]]
+
+
+def test_an_object_a_line() -> None:
+    """Each line has its number; an event has its values, another line has none, and why."""
+    told = objects("-", text=GUESS + PLAIN + NEWS)
+    assert [one["line"] for one in told] == [1, 2, 3]
+    names = ("kind", "address", "account", "service", "session", "why", "port", "transport", "tampered")
+    assert [told[0][name] for name in names] == [
+        "InvalidPassword",
+        "192.0.2.7",
+        "bob",
+        "SIP",
+        "",
+        None,
+        5060,
+        "unknown",
+        False,
+    ]
+    nobody = dict.fromkeys(("kind", "address", "account", "service", "session", "alarm"))
+    assert told[1:] == [
+        {"line": 2, **nobody, "why": "not evidence"},
+        {"line": 3, **nobody, "why": "unknown wording"},
+    ]
+
+
+def test_lines_for_people_and_the_numbers() -> None:
+    """Who did what, or why nobody is named; then how many of each."""
+    code, out, err = parse("-", text=GUESS + GUESS + PLAIN)
+    assert (code, err) == (0, "")
+    assert out.split("\n") == [
+        "      1  InvalidPassword  192.0.2.7  SIP  account bob",
+        "      2  InvalidPassword  192.0.2.7  SIP  account bob",
+        "      3  -  not evidence",
+        "3 lines, 2 events of 1 addresses",
+        "        2  InvalidPassword",
+        "        1  not evidence",
+        "",
+    ]
+
+
+def test_only_what_was_not_understood() -> None:
+    """Lines that look like evidence are shown themselves, with nothing in them that moves a terminal."""
+    code, out, err = parse("--unparsed", "-", text=GUESS + PLAIN + NEWS + PLAIN)
+    assert (code, err) == (0, "")
+    assert out.split("\n") == [
+        "      3  -  unknown wording",
+        "         " + NEWS[:-1].replace("\x1b", "\\x1b"),
+        "",
+    ]
+
+
+def test_only_the_numbers() -> None:
+    """With --summary no line is shown."""
+    assert (
+        parse("--summary", "-", text=GUESS)[1]
+        == "1 lines, 1 events of 1 addresses\n        1  InvalidPassword\n"
+    )
+
+
+@pytest.mark.parametrize(("suffix", "pack"), [("", bytes), (".gz", gzip.compress), (".xz", lzma.compress)])
+def test_files_plain_and_packed(tmp_path: Path, suffix: str, pack: Any) -> None:  # noqa: ANN401 - three functions
+    """What rotation packed is read as it is; a date without year is not after the file's own."""
+    recorded = capture("asterisk-22", "typo-then-good")
+    file = tmp_path / f"log{suffix}"
+    file.write_bytes(pack(recorded.security_log.read_bytes()))
+    told = objects(str(file))
+    assert [one["kind"] for one in told] == [
+        "ChallengeSent",
+        "ChallengeResponseFailed",
+        "ChallengeSent",
+        "SuccessfulAuth",
+    ]
+    assert {one["address"] for one in told} == {str(recorded.source)}
+
+
+def test_many_lines_in_many_reads(tmp_path: Path) -> None:
+    """Numbers stay right beyond what is read at once, and lines that are shown are the right ones."""
+    file = tmp_path / "log"
+    file.write_text((GUESS * 9 + NEWS) * 2000)
+    told = objects(str(file))
+    assert [one["line"] for one in told] == list(range(1, 20_001))
+    assert parse("--unparsed", str(file))[1].count("No \\x1b[31mluck") == 2000
+
+
+def test_a_pattern_is_tried() -> None:
+    """It names the address where it fits, whatever the level and the file; else that is said."""
+    told = objects("--pattern", "Bad caller {any} from {address}, {any}", "-", text=OWN + PLAIN)
+    assert [(one["address"], one["service"], one["acl_name"]) for one in told[:1]] == [
+        ("192.0.2.9", "dialplan", "pattern")
+    ]
+    assert told[1]["why"] == "not evidence"
+    code, _, err = parse("--pattern", "Good caller from {address}", "-", text=OWN)
+    assert (code, err) == (1, "the pattern fits no line\n")
+
+
+@pytest.mark.parametrize("pattern", ["no address", "{address} {address}", "{any}{address}", "{address}{any}"])
+def test_a_pattern_that_is_none(pattern: str) -> None:
+    """What is wrong with a pattern is a wrong usage, and is said."""
+    code, _, err = parse("--pattern", pattern, "-")
+    assert code == 2
+    assert "{address}" in err
+
+
+def test_the_time_zone_of_the_log() -> None:
+    """A log on another clock is read by that; a zone that does not exist is a wrong usage."""
+    line = "[2026-11-20 07:05:22] " + GUESS.partition("] ")[2]
+    assert [one["time"] for one in objects("--timezone", "Europe/Berlin", "-", text=line)] == [1795154722.0]
+    assert parse("--timezone", "Mars/Base", "-")[0] == 2
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    """The name and the reason are said."""
+    code, out, err = parse(str(tmp_path / "absent"))
+    assert (code, out) == (1, "")
+    assert err == f"{tmp_path / 'absent'}: No such file or directory\n"
+
+
+def test_a_file_that_is_not_what_its_name_says(tmp_path: Path) -> None:
+    """A broken archive is a problem, not a traceback."""
+    for name in ("a.gz", "a.xz"):
+        (tmp_path / name).write_bytes(b"not packed")
+        code, _, err = parse(str(tmp_path / name))
+        assert code == 1
+        assert err.startswith(str(tmp_path / name))
+
+
+def test_bytes_that_are_no_text() -> None:
+    """Whatever is in a log, there is an object a line."""
+    told = objects("-", text=b"\xff\xfe\n\x00\n{\n[[[\n" + GUESS.encode())
+    assert [one["kind"] for one in told] == [None, None, None, None, "InvalidPassword"]
