@@ -251,20 +251,43 @@ def test_a_fresh_file_gets_the_schema(path: Path) -> None:
     Store.open(path, owner=False).close()
 
     with closing(sqlite3.connect(path)) as connection:
-        assert connection.execute("PRAGMA user_version").fetchone() == (1,)
+        assert connection.execute("PRAGMA user_version").fetchone() == (2,)
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
 def test_a_newer_database_is_refused(path: Path) -> None:
     """A version that this ringfence does not know is left as it is, and the owner's lock is given back."""
     with closing(sqlite3.connect(path)) as connection:
-        connection.execute("PRAGMA user_version = 2")
+        connection.execute("PRAGMA user_version = 3")
     before = path.read_bytes()
     for owner in (True, True, False):
-        with pytest.raises(StoreError, match=r"of version 2, newer than this ringfence knows \(1\)"):
+        with pytest.raises(StoreError, match=r"of version 3, newer than this ringfence knows \(2\)"):
             Store.open(path, owner=owner)
 
     assert path.read_bytes() == before
+
+
+def test_a_database_of_the_first_version_is_migrated(path: Path) -> None:
+    """What the first version remembers is kept; places in logs are there to be remembered."""
+    with Store.open(path, owner=True) as store:
+        store.record(ban_of("192.0.2.1"))
+        running = store.running(2_000.0)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript("DROP TABLE positions; PRAGMA user_version = 1;")
+
+    with Store.open(path, owner=True) as store:
+        assert store.running(2_000.0) == running
+        assert store.positions() == {}
+
+
+def test_places_in_logs_are_remembered(store: Store, path: Path) -> None:
+    """Each source has one place, the last that was told, over a restart too."""
+    store.remember_positions({"pbx/log /a": "1", "pbx/log /b": "1"})
+    store.remember_positions({"pbx/log /a": "2"})
+    store.close()
+
+    with Store.open(path, owner=True) as again:
+        assert again.positions() == {"pbx/log /a": "2", "pbx/log /b": "1"}
 
 
 def test_others_may_not_read_it(store: Store, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What ringfence remembers: bans with the attempts that led to them, and whether enforcement is off.
+"""What ringfence remembers: bans with their attempts, how far logs were read, whether enforcement is off.
 
 SQLite in WAL mode, written by the daemon alone; a command may read it and flip the switch while the daemon is
 down. A ban is written after the kernel has acknowledged it, so a crash between the two loses the record and
@@ -13,7 +13,7 @@ import fcntl
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from ipaddress import ip_address, ip_network
 from pathlib import Path
@@ -65,6 +65,9 @@ _SCHEMA = (
     ) STRICT;
     CREATE INDEX attempts_ban ON attempts (ban);
     CREATE TABLE switches (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT;
+    """,
+    """
+    CREATE TABLE positions (source TEXT PRIMARY KEY, position TEXT NOT NULL) STRICT;
     """,
 )
 """One script a version: version N is reached by running the scripts from 0 to N - 1."""
@@ -185,6 +188,17 @@ class Store:
         """Forget what ended more than KEEP before ``now``."""
         with self._transaction() as execute:
             execute("DELETE FROM bans WHERE coalesce(ended, expires) < ?", (now - KEEP,))
+
+    def positions(self) -> dict[str, str]:
+        """Give how far each log was read, by what :meth:`remember_positions` was told."""
+        with _errors(self.path):
+            return dict(self._reader.execute("SELECT source, position FROM positions"))
+
+    def remember_positions(self, positions: Mapping[str, str]) -> None:
+        """Remember how far logs were read, beside what is known of others."""
+        with self._transaction() as execute:
+            for row in positions.items():
+                execute("INSERT OR REPLACE INTO positions VALUES (?, ?)", row)
 
     @property
     def switched_off(self) -> bool:
