@@ -1,0 +1,115 @@
+"""A log as Asterisk and logrotate treat it: numbered lines, written, rotated in every way, truncated."""
+
+import os
+import shutil
+from collections.abc import Callable
+from itertools import count
+from pathlib import Path
+
+LINE = 90
+"""Bytes in a line."""
+
+
+class Log:
+    """Writes numbered lines to ``path`` and does to it what is done to logs."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.written = 0
+        self._names = count(1_000)  # none that `rotate` will have
+        self._fd = -1
+        self.reopen()
+
+    def reopen(self) -> None:
+        """Open the file at the path anew, as `logger reload` does."""
+        self.close()
+        self._fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+
+    def close(self) -> None:
+        """Write no more."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def write(self, number: int = 1) -> None:
+        """Write so many lines, in one call."""
+        self.write_bytes(b"".join(self._line() for _ in range(number)))
+
+    def write_in_two(self, between: Callable[[], None] = lambda: None) -> None:
+        """Write a line in two parts, with something done in between."""
+        line = self._line()
+        self.write_bytes(line[:40])
+        between()
+        self.write_bytes(line[40:])
+
+    def write_bytes(self, data: bytes) -> None:
+        """Write these bytes."""
+        os.write(self._fd, data)
+
+    def rotate_sequential(self) -> None:
+        """Asterisk's default: the newest old file has the highest number."""
+        self.path.rename(f"{self.path}.{next(self._names)}")
+        self.reopen()
+
+    def rotate_rotate(self) -> None:
+        """Asterisk's `rotate`, and logrotate's way: the newest old file is .0, and the others move up."""
+        self._move_up()
+        self.path.rename(f"{self.path}.0")
+        self.reopen()
+
+    def rotate_rotate_over(self) -> None:
+        """Keep one old file: the one before is gone."""
+        self.path.rename(f"{self.path}.0")
+        self.reopen()
+
+    def rotate_timestamp(self) -> None:
+        """Asterisk's `timestamp`."""
+        self.path.rename(f"{self.path}.{1_700_000_000 + next(self._names)}")
+        self.reopen()
+
+    def rotate_late(self) -> None:
+        """Rotate as logrotate with `create` does: the old file is written to until Asterisk is told."""
+        self.path.rename(f"{self.path}-{20_260_000 + next(self._names)}")
+        self.path.touch()
+        self.write(2)
+        self.reopen()
+
+    def copy_and_truncate(self) -> None:
+        """Do what logrotate does with `copytruncate`."""
+        self._move_up()
+        shutil.copy(self.path, f"{self.path}.0")
+        os.truncate(self.path, 0)
+
+    def _move_up(self) -> None:
+        number = 0
+        while Path(f"{self.path}.{number}").exists():
+            number += 1
+        for last in range(number, 0, -1):
+            Path(f"{self.path}.{last - 1}").rename(f"{self.path}.{last}")
+
+    def _line(self) -> bytes:
+        self.written += 1
+        return f"{self.written:08} ".encode().ljust(LINE - 1, b".") + b"\n"
+
+
+ROTATIONS = ("rotate_sequential", "rotate_rotate", "rotate_timestamp", "rotate_late")
+
+
+class Numbers:
+    """Takes what a trail reads, and gives the numbers of the lines."""
+
+    def __init__(self) -> None:
+        self.read: list[int] = []
+        self.lives: list[bool] = []
+        self.cuts = 0
+
+    def lines(self, data: bytes, *, live: bool) -> None:
+        """Take lines."""
+        for line in data.splitlines():
+            assert len(line) == LINE - 1, line
+            self.read.append(int(line[:8]))
+            self.lives.append(live)
+
+    def cut(self) -> None:
+        """Take note that a file ended."""
+        self.cuts += 1
