@@ -73,6 +73,7 @@ class Follower:
 
     async def run(self) -> None:
         """Read what is there and what comes, until cancelled."""
+        self.condition = Condition(State.CONNECTING)
         with self._watching():
             while True:
                 try:
