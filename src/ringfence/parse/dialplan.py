@@ -22,7 +22,7 @@ _WORDS: tuple[tuple[bytes, re.Pattern[bytes], str], ...] = (
     ),
     (b"hacking attempt detected '", re.compile(_ADDRESS + rb"'\"?\Z"), "hacking_attempt"),
 )
-_END = re.compile(
+END = re.compile(
     rb"(?:Rejecting unknown SIP connection from |Incoming SIP connection from unknown peer failed for "
     rb"|hacking attempt detected ')[^\n]{2,160}+\Z"
 )
@@ -36,4 +36,4 @@ def read(text: bytes, source: SourceId, time: float) -> Said:
         found = tail.match(text, at + len(words)) if at >= 0 else None
         if found is not None:
             return notice(source, Service.DIALPLAN, EventKind.FAILED_ACL, found[1], time, acl_name=acl_name)
-    return Why.NOT_EVIDENCE if _WHOLE.match(text) else Open(Why.CUT, _END)
+    return Why.NOT_EVIDENCE if _WHOLE.match(text) else Open(Why.CUT, END, over=False)

@@ -69,7 +69,7 @@ _LAST: tuple[tuple[bytes, bytes, EventKind, str], ...] = (
     (b"No registration for peer '", b"' (from ", EventKind.INVALID_ACCOUNT_ID, ""),
     (b"Peer '", b"' is not dynamic (from ", EventKind.FAILED_ACL, "peer_not_dynamic"),
 )
-_LAST_END = re.compile(rb" \(from [^ ()\n]{2,80}+\)\Z")
+END = re.compile(rb" \(from [^ ()\n]{2,80}+\)\Z")
 _NO_SOURCE = re.compile(
     rb"Host '?[^\n]{0,255}'? (?:failed RSA authentication with inkeys|trying to do RSA authentication)"
 )
@@ -98,7 +98,9 @@ def read(text: bytes, source: SourceId, time: float) -> Said:
             at = text.rfind(middle)
             address = text[at + len(middle) : -1]
             if at < len(start) - 1 or not text.endswith(b")"):
-                return Why.NOT_EVIDENCE if text.find(b"' ", len(start)) >= 0 else Open(Why.CUT, _LAST_END)
+                return (
+                    Why.NOT_EVIDENCE if text.find(b"' ", len(start)) >= 0 else Open(Why.CUT, END, over=False)
+                )
             account = text[len(start) : max(at, len(start))]
             return notice(
                 source,

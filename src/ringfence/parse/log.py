@@ -6,7 +6,8 @@ What callers write can hold LF, in few places, and pretend to be messages of its
 - A message whose end is missing (an account, an extension, a name with LF) takes the lines that follow, up to
   one without a prefix that has the end. Everything between is the sender's text.
 - A line without a prefix behind a message that was whole shows that this message was inside another one: the
-  event is taken back, or, for a SECURITY line, read again to the last address.
+  event is taken back. Where the line may be its end (in messages whose address stands behind the sender's
+  text) it is read again; where it may be the end of one further up, that one's event is taken back too.
 - A raw packet, which pjproject logs at ERROR and ``sip set debug`` at VERBOSE, may hold whole forged lines
   and its own end mark. It reaches up to the last end mark within the greatest length of a message, unless
   another packet of the same thread begins before.
@@ -26,7 +27,6 @@ from datetime import tzinfo
 from attrs import evolve
 
 from ringfence.model import SecurityEvent, SourceId
-from ringfence.parse import security_log
 from ringfence.parse.custom import Custom
 from ringfence.parse.dates import DateReader
 from ringfence.parse.formats import FORMATS, SUSPICIOUS, Format
@@ -206,6 +206,9 @@ class _Judged:
         self._final = final
         self._glued = 0
         self._lines_of: list[int] = []
+        # The indices of readings: of the last message, and of the last one that each of the tails may end.
+        self._entry = -1
+        self._tailed: dict[re.Pattern[bytes], int] = {}
 
     def number_of(self, index: int) -> int:
         """Give the number that the line at ``index`` has in the log."""
@@ -228,6 +231,7 @@ class _Judged:
                 at += 1
                 continue
             if isinstance(line, Entry):
+                self._begin(None)
                 said = self._reader.message(line.level, line.file, line.message, line.date, self._now)
                 self._add(at, _settled(said), line.level)
                 at += 1
@@ -257,6 +261,7 @@ class _Judged:
         said = self._reader.said(form, level, line[found.end() :], date, self._now)
         if not isinstance(said, SecurityEvent) or said.tampered:
             return False
+        self._begin(form.tail)
         self.readings.append(Reading(self._number + at - self._glued, said, _LEVELS[level]))
         self._lines_of.append(at)
         self.plain += 1
@@ -276,10 +281,12 @@ class _Judged:
         cut = len(line) > LOG_CUT and self._unglue(at, line, prefix)
         if cut:
             line = line[:cut]
+        form = FORMATS.get(prefix.file)
         if prefix.file in _DUMP_FILES:
             dump = _DUMP.match(line, prefix.end)
             if dump is not None:
                 behind = self._end_of_dump(at, prefix, int(dump["size"] or 0))
+                self._begin(None)
                 for index in range(at, behind or at):
                     self._add(index, Why.RAW_DUMP, prefix.level)
                 return behind
@@ -291,7 +298,9 @@ class _Judged:
                 return None
             if found > end:
                 end = found
-                said = self._read(self._joined(at, end), prefix)
+                over = said.over or all(self._is_headless(index) for index in range(at + 1, end))
+                said = self._read(self._joined(at, end), prefix) if over else Why.AMBIGUOUS
+        self._begin(form.tail if form is not None else None)
         self._add(at, _settled(said), prefix.level)
         for index in range(at + 1, end):
             self._add(index, Why.CONTINUATION)
@@ -299,6 +308,10 @@ class _Judged:
 
     def _read(self, line: bytes, prefix: Prefix) -> Said:
         return self._reader.message(prefix.level, prefix.file, line[prefix.end :], prefix.date, self._now)
+
+    def _is_headless(self, index: int) -> bool:
+        line = self._lines[index]
+        return isinstance(line, bytes) and read_prefix(line) is None
 
     def _joined(self, at: int, end: int) -> bytes:
         return b"\n".join(line for line in self._lines[at:end] if isinstance(line, bytes))
@@ -355,44 +368,54 @@ class _Judged:
     def _headless(self, at: int, line: bytes) -> None:
         """Read a line without a prefix: it shows that the message before it was not whole, or was none."""
         blank = not line.strip()
-        if not self.readings:
-            self._add(at, Why.NO_PREFIX)
+        self._add(at, Why.NO_PREFIX if blank or not self.readings else Why.CONTINUATION)
+        if blank or self._entry < 0:
             return
-        self._add(at, Why.NO_PREFIX if blank else Why.CONTINUATION)
-        before = self._lines_of[-2]
-        if blank or before != at - 1:
-            return
-        if security_log.ends_with_address(line):
-            self._read_again(at)
-        elif self.readings[-2].event is not None:
-            self._take_back(len(self.readings) - 2)
-
-    def _read_again(self, at: int) -> None:
-        """Read the last SECURITY message before the line at ``at`` again, with all up to that line."""
-        size = 0
-        for index in range(len(self.readings) - 2, -1, -1):
-            start = self._lines_of[index]
-            line = self._lines[start]
-            size += len(line) if isinstance(line, bytes) else 0
-            reading = self.readings[index]
-            if size > MAX_MESSAGE:
-                return
-            prefix = read_prefix(line) if isinstance(line, bytes) else None
-            if prefix is not None and prefix.level == _SECURITY:
-                said = _settled(self._read(self._joined(start, at + 1), prefix))
-                self.readings[index] = self._reading(reading.line, said, prefix.level)
-                return
-            if reading.event is not None:
+        if self.readings[self._entry].level and not self._read_again(at, line):
+            self._take_back(self._entry)
+        # The line may be the true end of a message further up, whose address then was the sender's text.
+        for tail, index in self._tailed.items():
+            if index != self._entry and tail.search(line) and self._reaches(index, at):
                 self._take_back(index)
 
+    def _read_again(self, at: int, line: bytes) -> bool:
+        """Read the last message again with all up to the line at ``at``, where that may be its end."""
+        start = self._lines_of[self._entry]
+        first = self._lines[start]
+        prefix = read_prefix(first) if isinstance(first, bytes) else None
+        form = FORMATS.get(prefix.file) if prefix is not None else None
+        if prefix is None or form is None or form.tail is None or not form.tail.search(line):
+            return False
+        said = self._read(self._joined(start, at + 1), prefix) if self._reaches(self._entry, at) else Why.CUT
+        if not isinstance(said, SecurityEvent):
+            return False
+        self.readings[self._entry] = self._reading(self.readings[self._entry].line, said, prefix.level)
+        return True
+
+    def _reaches(self, index: int, at: int) -> bool:
+        """Say whether the message of the reading at ``index`` can reach to the line at ``at``."""
+        size = 0
+        for line in reversed(self._lines[max(self._lines_of[index], at - MAX_MESSAGE) : at]):
+            size += 1 + len(line if isinstance(line, bytes) else line.message)
+            if size > MAX_MESSAGE:
+                return False
+        return True
+
     def _take_back(self, index: int) -> None:
-        self.readings[index] = evolve(
-            self.readings[index], event=None, why=Why.INSIDE_ANOTHER, alarm=Alarm.TAMPERED
-        )
+        if self.readings[index].event is not None:
+            self.readings[index] = evolve(
+                self.readings[index], event=None, why=Why.INSIDE_ANOTHER, alarm=Alarm.TAMPERED
+            )
 
     def _add(self, at: int, said: SecurityEvent | Why | Alarm, level: bytes = b"") -> None:
         self.readings.append(self._reading(self.number_of(at), said, level))
         self._lines_of.append(at)
+
+    def _begin(self, tail: re.Pattern[bytes] | None) -> None:
+        """Remember that the next reading is of a message, and what may end it."""
+        self._entry = len(self.readings)
+        if tail is not None:
+            self._tailed[tail] = self._entry
 
     def _reading(self, number: int, said: SecurityEvent | Why | Alarm, level: bytes) -> Reading:
         name = _LEVELS.get(level) or level.decode("ascii", "replace")

@@ -135,7 +135,7 @@ _AOR_ENDS: tuple[tuple[bytes, re.Pattern[bytes]], ...] = (
         re.compile(rb"(?P<a>[^'\n]{0,128}+)' \((?P<ip>[^)\n]{1,80}+)\) unable to register\Z"),
     ),
 )
-_AOR_END = re.compile(
+REGISTRAR_END = re.compile(
     rb"(?:' not found for endpoint '[^'\n]{0,128}+' \([^)\n]{1,80}+\)"
     rb"|' has no configured max_contacts\. Endpoint '[^'\n]{0,128}+' \([^)\n]{1,80}+\) unable to register)\Z"
 )
@@ -158,7 +158,7 @@ def read_registrar(text: bytes, source: SourceId, time: float) -> Said:
         if found is not None:
             kind, account = EventKind.REQUEST_NOT_SUPPORTED, text_of(found["a"])
             return notice(source, Service.PJSIP, kind, found["ip"], time, account, ported=True)
-    return Open(Why.CUT, _AOR_END)
+    return Open(Why.CUT, REGISTRAR_END, over=False)
 
 
 def read_acl(text: bytes, source: SourceId, time: float) -> Said:  # noqa: ARG001 - names nobody

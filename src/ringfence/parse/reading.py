@@ -95,11 +95,14 @@ class LogCounts:
 class Open:
     """A message whose end has not come: ``ends`` finds it in the last of the lines that follow.
 
-    ``said`` is what the first line alone is worth, where no such end comes.
+    ``said`` is what the first line alone is worth, where no such end comes. ``over``: it stays this message
+    where lines that look like others stand before that end; else nobody is named, since the end may be
+    another's.
     """
 
     said: SecurityEvent | Why
     ends: re.Pattern[bytes]
+    over: bool = True
 
 
 Said = SecurityEvent | Why | Alarm | Open

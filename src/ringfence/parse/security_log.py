@@ -36,7 +36,7 @@ _STRICT = re.compile(
 _LOOSE = re.compile(_HEAD + rb'(?:AccountID=")?+')
 _FIELD = re.compile(rb',([A-Za-z]{1,24}+)="([^"]*+)"')
 _ADDRESS = b'oteAddress="'
-_END = re.compile(rb'oteAddress="[^"\n]*+"[^\n]*+\Z')
+END = re.compile(rb'oteAddress="[^"\n]*+"[^\n]*+\Z')
 _INNER = b'res_security_log.c: SecurityEvent="'
 _ACCOUNT = "AccountID"
 
@@ -61,11 +61,6 @@ def read(text: bytes, source: SourceId, now: float) -> Said:  # noqa: ARG001 - a
     return Why.NOT_AN_ADDRESS if event is None else event
 
 
-def ends_with_address(line: bytes) -> bool:
-    """Say whether a line may be the end of a SECURITY message."""
-    return _END.search(line) is not None
-
-
 def _fields(rest: bytes) -> dict[str, bytes]:
     return {name.decode("ascii"): value for name, value in _FIELD.findall(rest)}
 
@@ -83,8 +78,9 @@ def _read_loose(text: bytes, source: SourceId) -> Said:
     if kind is None:
         return Why.UNKNOWN_WORDING
     remote, quote, rest = text[last + len(_ADDRESS) :].partition(b'"')
-    if last < head.end() or not quote:
-        return Open(Why.CUT, _END)
+    if last < head.end() or not quote or b"\n" in rest:
+        # Under PJSIP no message of its own fits into the account: what has one inside is not of one piece.
+        return Open(Why.CUT, END, over=head["service"] == b"SIP")
     return _event_of(text[head.end() : last], head, kind, remote, rest, source)
 
 
