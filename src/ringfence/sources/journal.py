@@ -31,7 +31,7 @@ REMEMBER_EVERY = 1.0
 WELL_AFTER = 1.0
 """A journalctl that has run so long (seconds) has found its journal, even where it has said nothing."""
 MAX_LINE = 256 * 1024
-"""A message of 8 KiB as a list of bytes has some 50 KiB; a longer entry is none of Asterisk's, and skipped."""
+"""A message of 8 KiB as a list of bytes has some 50 KiB; a longer one is none of Asterisk's: skipped."""
 
 _CHUNK = 64 * 1024
 _MAX_COMPLAINT = 200
