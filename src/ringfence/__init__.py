@@ -5,7 +5,7 @@ into attempts, counts them in exact sliding windows, and bans the sender in the 
 
 The rooms, and the one direction in which they may import each other::
 
-    sources/ami ──bytes──▶ parse/ ──SecurityEvent──▶ detect/ ──Ban──▶ firewall/ ──confirmed──▶ store
+    sources/ ────bytes───▶ parse/ ──SecurityEvent──▶ detect/ ──Ban──▶ firewall/ ──confirmed──▶ store
                                                        ▲ never banned                 ▲ control socket
                                                      host/                           cli/
 

@@ -19,6 +19,7 @@ from functools import partial
 from operator import eq
 from pathlib import Path
 from typing import Any, NewType
+from zoneinfo import ZoneInfo
 
 from attrs import AttrsInstance, Factory, evolve, fields, frozen
 from cattrs import AttributeValidationNote, ClassValidationError, Converter, IterableValidationError
@@ -63,6 +64,17 @@ class AmiSettings:
 
 
 @frozen
+class LogSettings:
+    """``[asterisk.logs]``: log files that are read beside the manager interface.
+
+    ``timezone`` is the zone that they are written in, None for this host's.
+    """
+
+    paths: tuple[Path, ...] = ()
+    timezone: ZoneInfo | None = None
+
+
+@frozen
 class WireSettings:
     """``[asterisk.wire]``: whether the challenges that leave this host are looked at.
 
@@ -79,6 +91,7 @@ class AsteriskSettings:
 
     name: Name = Name("asterisk")
     ami: AmiSettings = Factory(AmiSettings)
+    logs: LogSettings = Factory(LogSettings)
     wire: WireSettings = Factory(WireSettings)
 
 
@@ -244,6 +257,13 @@ def _whole(lowest: int, highest: int) -> Callable[[object, object], int]:
     return hook
 
 
+def _zone(value: object, _: object) -> ZoneInfo:
+    try:
+        return ZoneInfo(_text(value))
+    except (OSError, LookupError, ValueError):
+        raise ValueError('must be a time zone such as "Europe/Berlin" or "UTC"') from None
+
+
 def _path(value: object, _: object) -> Path:
     path = Path(_text(value))
     if not path.is_absolute():
@@ -337,6 +357,7 @@ def _converter() -> Converter:
         bool: _truth,
         Path: _path,
         Path | None: _path,
+        ZoneInfo | None: _zone,
         Network: _network,
         Secret | None: lambda value, _: Secret(_text(value)),
         Mapping[str, RuleSettings]: _rules(converter),
@@ -346,7 +367,7 @@ def _converter() -> Converter:
             converter.register_structure_hook(kind, hook)
         else:
             converter.register_structure_hook_func(partial(eq, kind), hook)
-    for kind in (tuple[AsteriskSettings, ...], tuple[Network, ...]):
+    for kind in (tuple[AsteriskSettings, ...], tuple[Network, ...], tuple[Path, ...]):
         listed = _list_only(converter.get_structure_hook(kind))
         converter.register_structure_hook_func(partial(eq, kind), listed)
     return converter

@@ -10,7 +10,7 @@ import asyncio
 import gc
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -28,9 +28,11 @@ from ringfence.firewall.contract import Element
 from ringfence.firewall.ownership import claim_sets
 from ringfence.host.addresses import follow_addresses, read_addresses
 from ringfence.later import Later
-from ringfence.model import AttemptKind, Network, SecurityEvent, network_from
+from ringfence.model import AttemptKind, Network, SecurityEvent, SourceId, network_from
+from ringfence.parse.log import LogReader
 from ringfence.report import bans_report, status_report
 from ringfence.sources.ami import AmiSource
+from ringfence.sources.logfile import LogFileSource, position_key
 from ringfence.sources.wire import GROUP as WIRE_GROUP
 from ringfence.sources.wire import WireSource
 from ringfence.store import Store
@@ -44,11 +46,16 @@ ALARM_EVERY = 60.0
 
 @frozen
 class _Listener:
-    """A source at work, and what it was made of."""
+    """The sources of one PBX at work, and what they were made of."""
 
     settings: config.AsteriskSettings
-    source: AmiSource
-    task: asyncio.Task[None]
+    sources: tuple[AmiSource | LogFileSource, ...]
+    tasks: tuple[asyncio.Task[None], ...]
+
+    def end(self) -> None:
+        """Listen no longer."""
+        for task in self.tasks:
+            task.cancel()
 
 
 class Daemon:
@@ -119,7 +126,9 @@ class Daemon:
             self._log.info("daemon.ready", firewall=self._enforcer.backend.name)
             await self._stopped.wait()
             systemd.notify("STOPPING=1")
-            for task in [*tasks, *(listener.task for listener in self._listeners.values())]:
+            for listener in self._listeners.values():
+                listener.end()
+            for task in tasks:
                 task.cancel()
         self._log.info("daemon.stopped", bans="left in place")
 
@@ -182,16 +191,30 @@ class Daemon:
         self._log.info("configuration.loaded", restart_for=later)
 
     def _listen(self, wanted: Sequence[config.AsteriskSettings]) -> None:
-        """Have one source for each entry: end those that changed or went, begin those that are new."""
+        """Have the sources of each entry: end those that changed or went, begin those that are new."""
         for name, listener in list(self._listeners.items()):
             if listener.settings not in wanted:
-                listener.task.cancel()
+                listener.end()
                 del self._listeners[name]
         for pbx in wanted:
             if pbx.name not in self._listeners:
-                source = AmiSource(target_of(pbx), self._hear)
-                task = self._group.create_task(source.run(), name=str(source.id))
-                self._listeners[pbx.name] = _Listener(pbx, source, task)
+                ami = AmiSource(target_of(pbx), self._hear)
+                sources: tuple[AmiSource | LogFileSource, ...] = (ami, *self._logs(pbx))
+                tasks = [self._group.create_task(source.run(), name=str(source.id)) for source in sources]
+                self._listeners[pbx.name] = _Listener(pbx, sources, tuple(tasks))
+
+    def _logs(self, pbx: config.AsteriskSettings) -> Iterator[LogFileSource]:
+        positions = self._enforcer.log_positions() if pbx.logs.paths else {}
+        for path in pbx.logs.paths:
+            source = SourceId(pbx.name, f"log:{path}")
+            yield LogFileSource(
+                source,
+                path,
+                LogReader(source, timezone=pbx.logs.timezone),
+                self._hear,
+                positions.get(position_key(source, path)),
+                self._enforcer.remember_position,
+            )
 
     def _never(self) -> NetworkSet:
         return NetworkSet([*ALWAYS_ALLOWED, *self._own, *self._settings.allow.networks])
@@ -214,7 +237,10 @@ class Daemon:
         while True:
             await asyncio.sleep(TEND_EVERY)
             self._enforcer.tend()
-            self._detector.purge(self._clock.mono())
+            for judgement in self._detector.tend(self._clock.mono()):
+                self._alarm(
+                    "evidence.hearsay", self._clock.mono(), address=str(judgement.subject), why=_HEARSAY
+                )
             if self._clock.mono() - purged >= PURGE_EVERY:
                 purged = self._clock.mono()
                 self._enforcer.purge()
@@ -247,7 +273,7 @@ class Daemon:
 
     async def _status(self, _: Mapping[str, Any]) -> object:
         bans = len(await self._elements())
-        sources = [listener.source for listener in self._listeners.values()]
+        sources = [source for listener in self._listeners.values() for source in listener.sources]
         problems = [problem for problem in (self._config_problem, self._host_problem) if problem]
         problems += [f"{name}: {_FORGEABLE}" for name in self._forgeable]
         if self._later.refused:
@@ -289,6 +315,7 @@ _FORGEABLE = (
     "failed manager logins are heard, and where the manager interface is also served over HTTP, one of them "
     "can forge any event: take the eventfilter line of contrib/asterisk into the manager user"
 )
+_HEARSAY = "only a notice in the log tells of it: somebody hides from the manager interface, or forges lines"
 _WITHHELD = (
     "chan_sip believes any address in a Via header, so what it alone tells bans nobody; "
     "see [asterisk.wire] and trust_chan_sip in the configuration"

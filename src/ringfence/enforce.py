@@ -246,6 +246,14 @@ class Enforcer:
         self._place(list(self._pending.values()))
         self._renew(now)
 
+    def log_positions(self) -> Mapping[str, str]:
+        """Give how far each log was read before."""
+        return self._stored(self.store.positions, {})
+
+    def remember_position(self, key: str, position: str) -> None:
+        """Remember how far a log was read."""
+        self._remember(lambda: self.store.remember_positions({key: position}))
+
     def purge(self) -> None:
         """Forget what ended long ago."""
         self._remember(lambda: self.store.purge(self.clock.wall()))

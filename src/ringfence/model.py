@@ -80,13 +80,22 @@ class EventKind(enum.StrEnum):
 
 @frozen
 class SourceId:
-    """A witness of one Asterisk: which PBX, and by which way it speaks (``ami``; later log and wire)."""
+    """A witness of one Asterisk: which PBX, and by which way it speaks (``ami``, ``log:PATH#notice``)."""
 
     asterisk: str
     witness: str
 
     def __str__(self) -> str:
         return f"{self.asterisk}/{self.witness}"
+
+    @property
+    def hearsay(self) -> bool:
+        """Whether what a caller wrote may decide whom this witness names: the NOTICE lines of a log.
+
+        An ESC in a display name makes Asterisk write a well-formed line that names a stranger, and no text
+        shows it (``main/term.c:term_strip``). A SECURITY line can be read from its end.
+        """
+        return self.witness.endswith("#notice")
 
 
 @frozen

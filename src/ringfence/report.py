@@ -11,6 +11,7 @@ from ringfence.detect.detector import Detector, Watched
 from ringfence.enforce import Enforcer, Listed
 from ringfence.model import Network, printable
 from ringfence.sources.ami import AmiSource
+from ringfence.sources.logfile import LogFileSource
 from ringfence.sources.wire import WireSource
 
 
@@ -37,7 +38,7 @@ def bans_report(listed: Sequence[Listed]) -> list[dict[str, object]]:
 
 
 def status_report(
-    sources: Sequence[AmiSource],
+    sources: Sequence[AmiSource | LogFileSource],
     wire: WireSource | None,
     detector: Detector,
     enforcer: Enforcer,
@@ -66,7 +67,7 @@ def status_report(
         "failed": enforcer.counts.failed,
         "pending": enforcer.pending,
         "watched": [_watched(entry) for entry in detector.watched(now)],
-        "problems": [*problems, *_problems(enforcer)],
+        "problems": [*problems, *_problems(enforcer), *_alarms(sources)],
     }
 
 
@@ -81,7 +82,7 @@ def shown(network: Network) -> str:
     return str(network.network_address if single else network)
 
 
-def _source(source: AmiSource) -> dict[str, object]:
+def _source(source: AmiSource | LogFileSource) -> dict[str, object]:
     counts = source.counts
     return {
         "name": str(source.id),
@@ -132,6 +133,16 @@ def _problems(enforcer: Enforcer) -> list[str]:
     if enforcer.store_error:
         problems.append(f"bans are not recorded: {enforcer.store_error}")
     return problems
+
+
+def _alarms(sources: Sequence[AmiSource | LogFileSource]) -> list[str]:
+    """Give what Asterisk itself says of its log."""
+    return [
+        f"{source.id}: {name} ({alarm.count} times, last {rfc3339(alarm.last)})"
+        for source in sources
+        if isinstance(source, LogFileSource)
+        for name, alarm in source.alarms.items()
+    ]
 
 
 def _watched(entry: Watched) -> dict[str, object]:

@@ -25,7 +25,7 @@ COMMANDS = [command.callback.__name__ for command in app.registered_commands if 
 
 def test_these_commands_there_are() -> None:
     """The whole command line."""
-    assert sorted(COMMANDS) == ["ban", "bans", "check", "off", "on", "run", "status", "unban"]
+    assert sorted(COMMANDS) == ["ban", "bans", "check", "off", "on", "parse", "run", "status", "unban"]
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -61,11 +61,14 @@ def test_help_loads_little() -> None:
     assert done.stderr == "[]\n"
 
 
+WITH_AN_ARGUMENT = {"parse": ["-"]}
+
+
 @pytest.mark.parametrize("name", [name for name in COMMANDS if name not in ("off", "ban", "unban")])
 def test_a_bad_configuration_is_exit_code_2(tmp_path: Path, name: str) -> None:
     """Every problem is a line on standard error, beginning with its key."""
     guard = Guard(tmp_path, firewall={"backend": "pf"}, colour=1)
-    done = guard.command(name)
+    done = guard.command(name, *WITH_AN_ARGUMENT.get(name, []), text="")
 
     assert (done.returncode, done.stdout) == (2, "")
     where, *lines = done.stderr.splitlines()

@@ -120,7 +120,7 @@ def test_purging_drops_those_whose_time_is_over() -> None:
     detector = Detector(RULES)
     detector.hold(ip_network("192.0.2.7/32"), 10.0)
     detector.hold(ip_network("192.0.2.8/32"), 20.0)
-    detector.purge(10.0)
+    detector.tend(10.0)
     assert list(detector._held) == [ip_network("192.0.2.8/32")]
     play(detector, "10 192.0.2.8 -> late")
 

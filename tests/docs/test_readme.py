@@ -18,6 +18,7 @@ from ringfence.config import (
     AsteriskSettings,
     ControlSettings,
     FirewallSettings,
+    LogSettings,
     RuleSettings,
     Settings,
     StoreSettings,
@@ -33,6 +34,7 @@ PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")
 TABLES = {
     "asterisk": AsteriskSettings,
     "asterisk.ami": AmiSettings,
+    "asterisk.logs": LogSettings,
     "asterisk.wire": WireSettings,
     "firewall": FirewallSettings,
     "allow": AllowSettings,

@@ -159,6 +159,41 @@ def test_the_wire_knows_who_guesses_at_chan_sip(asterisk16: Lab, tmp_path: Path,
         assert guard.status()["problems"] == []
 
 
+def test_the_log_carries_on_where_ami_does_not(asterisk22: Lab, tmp_path: Path) -> None:
+    """With the manager interface out of reach, the security lines of the log stop a guesser as well."""
+    logs = {"paths": [str(asterisk22.asterisk.logs / "ringfence")], "timezone": "UTC"}
+    with guarded(asterisk22, tmp_path, ami={"port": 1}, logs=logs, listening=False) as guard:
+        until(lambda: guard.states()["pbx/log:" + logs["paths"][0]] == "listening", "the log")
+        result = asterisk22.attack("guess", "--number", MANY, "--sources", "198.19.25.1")
+
+        assert result.stopped == "silence"
+        assert guard.banned() == {"198.19.25.1"}
+
+
+def test_what_two_sources_tell_counts_once(asterisk22: Lab, tmp_path: Path) -> None:
+    """Four guesses told by AMI, by security lines and by notices are four attempts, and no ban."""
+    logs = {"paths": [str(asterisk22.asterisk.logs / "ringfence")], "timezone": "UTC"}
+    with guarded(asterisk22, tmp_path, logs=logs) as guard:
+        until(lambda: guard.source_is("listening"), "both sources")
+        asterisk22.attack("guess", "--number", "4", "--sources", "198.19.25.2")
+        until(lambda: guard.status()["sources"][1]["events"] >= 12, "the log's tellings")
+
+        assert (guard.status()["attempts"], guard.bans()) == (4, [])
+
+
+def test_guesses_hidden_from_ami_are_listed(asterisk22: Lab, tmp_path: Path) -> None:
+    """A Call-ID that is not UTF-8 silences AMI; the notices show who guesses, and ban nobody."""
+    logs = {"paths": [str(asterisk22.asterisk.logs / "ringfence")], "timezone": "UTC"}
+    source = "198.19.25.3"
+    with guarded(asterisk22, tmp_path, logs=logs) as guard:
+        until(lambda: guard.source_is("listening"), "both sources")
+        asterisk22.attack("guess", "--number", "20", "--sources", source, "--call-id", r"\xff{}")
+        until(lambda: guard.status()["withheld"] == 20, "the notices")
+
+        watched = {(row["address"], row["standing"]) for row in guard.status()["watched"]}
+        assert (watched, guard.bans()) == ({(source, "withheld")}, [])
+
+
 def test_pjsip_beside_chan_sip_needs_no_trust(asterisk16: Lab, tmp_path: Path) -> None:
     """On Asterisk 16 a guesser at PJSIP is banned whether or not chan_sip is trusted."""
     with guarded(asterisk16, tmp_path) as guard:

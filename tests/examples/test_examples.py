@@ -14,6 +14,7 @@ from ringfence.config import (
     AsteriskSettings,
     ControlSettings,
     FirewallSettings,
+    LogSettings,
     RuleSettings,
     Settings,
     StoreSettings,
@@ -26,6 +27,7 @@ FOLDER = Path(__file__).parents[2] / "examples"
 TABLES = {
     "asterisk": AsteriskSettings,
     "asterisk.ami": AmiSettings,
+    "asterisk.logs": LogSettings,
     "asterisk.wire": WireSettings,
     "firewall": FirewallSettings,
     "allow": AllowSettings,

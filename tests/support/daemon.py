@@ -197,9 +197,13 @@ class Guard:
         """Give the addresses and networks that are banned."""
         return {row["address"] for row in self.bans()}
 
+    def states(self) -> dict[str, str]:
+        """Give the state of each source by its name."""
+        return {source["name"]: source["state"] for source in self.status()["sources"]}
+
     def source_is(self, state: str) -> bool:
         """Say whether every source is in that state."""
-        return {source["state"] for source in self.status()["sources"]} == {state}
+        return set(self.states().values()) == {state}
 
     def reload(self) -> None:
         """Send SIGHUP."""

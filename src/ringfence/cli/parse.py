@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
 import typer
 
-from ringfence.cli.common import JsonOption
+from ringfence.cli.common import DEFAULT_CONFIG, ConfigOption, JsonOption, errors_told, settings_from
 from ringfence.exits import Exit
 
 if TYPE_CHECKING:
@@ -48,8 +48,9 @@ def parse(
         str, typer.Option("--pattern", help="Try a pattern with {address} and {any} on the lines.")
     ] = "",
     timezone: Annotated[
-        str, typer.Option("--timezone", help="The log's time zone, as Europe/Berlin (default: this host's).")
+        str, typer.Option("--timezone", help="The log's time zone, such as UTC; default: as configured.")
     ] = "",
+    config: ConfigOption = DEFAULT_CONFIG,
 ) -> None:
     """Say line by line what is understood of a log, and why not. Changes nothing."""
     import lzma  # noqa: PLC0415 - loaded when the command runs
@@ -59,7 +60,8 @@ def parse(
     from ringfence.parse.log import LogReader  # noqa: PLC0415 - loaded when the command runs
 
     customs = [_custom(pattern)] if pattern else []
-    reader = LogReader(SourceId("-", "log:-"), timezone=_zone(timezone), customs=customs)
+    zone = _zone(timezone) or _configured_zone(config, Path(file))
+    reader = LogReader(SourceId("-", "log:-"), timezone=zone, customs=customs)
     tally = _Tally()
     try:
         with _opened(file) as (stream, now):
@@ -156,6 +158,15 @@ def _zone(name: str) -> "tzinfo | None":
         return ZoneInfo(name) if name else None
     except (OSError, ValueError, LookupError):
         raise typer.BadParameter(f"{name!r} is no time zone", param_hint="--timezone") from None
+
+
+def _configured_zone(config: Path, log: Path) -> "tzinfo | None":
+    """Give the zone that the configuration, if there is one, has for this log; None for this host's."""
+    if not config.exists():
+        return None
+    with errors_told():
+        asterisks = settings_from(config).asterisk
+    return next((pbx.logs.timezone for pbx in asterisks if log.absolute() in pbx.logs.paths), None)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ that is never banned lies inside that /64 (the PBX's own, say) is it the single 
 """
 
 import enum
+from collections import deque
 from collections.abc import Iterable
 from functools import lru_cache
 from ipaddress import IPv6Address, ip_network
@@ -16,6 +17,7 @@ from ipaddress import IPv6Address, ip_network
 from attrs import define, frozen
 
 from ringfence.detect.fold import Fold
+from ringfence.detect.join import Join, bucket_of
 from ringfence.detect.networks import NetworkSet
 from ringfence.detect.nonces import Nonces
 from ringfence.detect.rules import Rule
@@ -23,6 +25,10 @@ from ringfence.detect.window import MAX_SUBJECTS, Window
 from ringfence.model import Address, Attempt, Challenge, Network, SecurityEvent
 
 _IPV6_SUBJECT = 64
+_MOST_RUMOURS = 10_000
+
+PATIENCE = 1.0
+"""How long hearsay waits (seconds) for a source that is trusted to tell of the same."""
 
 
 class Standing(enum.StrEnum):
@@ -91,6 +97,9 @@ class Detector:
         self._max_subjects = max_subjects
         self._fold = Fold(trust_chan_sip)
         self._nonces = Nonces()
+        self._told = Join()
+        self._hearsay = Join()
+        self._rumours: deque[tuple[float, Attempt, SecurityEvent]] = deque(maxlen=_MOST_RUMOURS)
         self._windows: dict[tuple[str, Standing], Window] = {}
         self._held: dict[Network, float] = {}
         self.configure(rules, trust_chan_sip)
@@ -110,15 +119,33 @@ class Detector:
 
     @property
     def evicted(self) -> int:
-        """How much was forgotten for want of room: keys of the fold and subjects of the windows."""
-        return self._fold.evicted + sum(window.evicted for window in self._windows.values())
+        """How much was forgotten for want of room: keys of the fold, open attempts, subjects of windows."""
+        joined = self._told.evicted + self._hearsay.evicted
+        return self._fold.evicted + joined + sum(window.evicted for window in self._windows.values())
 
     def observe(self, event: SecurityEvent, now: float) -> Judgement | None:
         """Take an event that arrived at ``now`` (monotonic seconds); None where it tells of no attempt."""
-        attempt = self._fold.feed(event, now)
-        if attempt is None:
+        told = self._fold.feed(event, now)
+        if told is None:
             return None
-        return self.judge(self._nonces.settled(attempt, event.challenge, now), now)
+        attempt = self._nonces.settled(told, event.challenge, now)
+        if event.source.hearsay:
+            self._rumours.append((now, attempt, event))
+            return None
+        return self.judge(attempt, now) if self._is_new(attempt, event, now) else None
+
+    def _is_new(self, attempt: Attempt, event: SecurityEvent, now: float) -> bool:
+        """Say whether this is the first telling of the attempt.
+
+        Who is not trusted may join what others have told of, and is listed apart where they have not: an
+        attempt that a trusted source tells of afterwards must count all the same.
+        """
+        bucket = bucket_of(event, attempt.address)
+        if attempt.trusted:
+            return self._told.is_new(bucket, event.source, now)
+        if self._told.joins(bucket, event.source, now):
+            return False
+        return self._hearsay.is_new(bucket, event.source, now)
 
     def note(self, challenges: Iterable[Challenge], now: float) -> None:
         """Take what the wire saw leave at ``now``, so that what answers it is known for whose it is."""
@@ -172,10 +199,19 @@ class Detector:
         for window in self._windows.values():
             window.forget(subject)
 
-    def purge(self, now: float) -> None:
-        """Drop what has run out among the held; call it now and then."""
+    def tend(self, now: float) -> list[Judgement]:
+        """Do what time asks for, every few seconds: drop who is held no longer, and judge hearsay.
+
+        Hearsay bans nobody and can wait until those that are trusted have told of the same, if they have.
+        """
         for subject in [subject for subject, until in self._held.items() if until <= now]:
             del self._held[subject]
+        judgements = []
+        while self._rumours and now - self._rumours[0][0] >= PATIENCE:
+            at, attempt, event = self._rumours.popleft()
+            if self._is_new(attempt, event, at):
+                judgements.append(self.judge(attempt, at))
+        return judgements
 
     def watched(self, now: float, most: int = 20) -> list[Watched]:
         """Give the subjects with attempts in a window, most attempts first, ``most`` a window at most."""

@@ -158,8 +158,9 @@ class Fold:
         self._max_keys_of_address = max_keys_of_address
         self._addresses: OrderedDict[Address, _OfAddress] = OrderedDict()
         self._size = 0
-        # IPv4 addresses, and /64s as numbers: who has a /64 has no end of addresses to repeat from.
-        self._forgiven: OrderedDict[Address | int, float] = OrderedDict()
+        # By source, since each tells of the same repetition; IPv4 addresses, and /64s as numbers: who has a
+        # /64 has no end of addresses to repeat from.
+        self._forgiven: OrderedDict[tuple[SourceId, Address | int], float] = OrderedDict()
 
     def __len__(self) -> int:
         """How many keys are kept."""
@@ -197,9 +198,13 @@ class Fold:
             account=event.account[:_MAX_ACCOUNT],
             event=event.kind,
             time=event.time,
-            trusted=event.service is not Service.SIP or event.source.asterisk in self.trust_chan_sip,
+            trusted=self._is_trusted(event),
             tampered=event.tampered,
         )
+
+    def _is_trusted(self, event: SecurityEvent) -> bool:
+        believed = event.service is not Service.SIP or event.source.asterisk in self.trust_chan_sip
+        return believed and not event.source.hearsay
 
     def _key(self, event: SecurityEvent, now: float) -> _Key:
         """Find or make the key of ``event``, as the most recently used one."""
@@ -261,12 +266,14 @@ class Fold:
         told_apart = event.remote.transport is Transport.UDP and event.challenge and event.response
         if not (counts and told_apart and previous == key.failed_with):
             return False
-        return _REPEAT_SOONEST <= age <= _REPEAT_LATEST and self._forgive(event.remote.address, now)
+        return _REPEAT_SOONEST <= age <= _REPEAT_LATEST and self._forgive(event, now)
 
-    def _forgive(self, address: Address, now: float) -> bool:
+    def _forgive(self, event: SecurityEvent, now: float) -> bool:
         while self._forgiven and now - next(iter(self._forgiven.values())) > _FORGIVE_AGAIN:
             self._forgiven.popitem(last=False)
-        sender = address if isinstance(address, IPv4Address) else int(address) >> _HOST_BITS
+        address = event.remote.address
+        wide = address if isinstance(address, IPv4Address) else int(address) >> _HOST_BITS
+        sender = (event.source, wide)
         if sender in self._forgiven or len(self._forgiven) >= _MAX_FORGIVEN:
             return False
         self._forgiven[sender] = now
@@ -296,7 +303,13 @@ def _advance(key: _Key, role: Role) -> None:
 
 
 def _name(event: SecurityEvent) -> tuple[SourceId, Service, bytes]:
-    session = event.session
-    if len(session) > _MAX_SESSION:  # a Call-ID may be as long as a datagram
-        session = blake2b(session, digest_size=_MAX_SESSION).digest() + b"#"
-    return event.source, event.service, session
+    return event.source, event.service, session_key(event.session)
+
+
+def session_key(session: bytes) -> bytes:
+    """Give a session short enough to be kept: a Call-ID may be as long as a datagram."""
+    return (
+        session
+        if len(session) <= _MAX_SESSION
+        else blake2b(session, digest_size=_MAX_SESSION).digest() + b"#"
+    )

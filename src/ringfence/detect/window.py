@@ -10,7 +10,9 @@ they cost nothing; then those with a single claimed attempt, oldest first, since
 for nothing; then whoever has been silent longest. The last two are counted in ``evicted``.
 """
 
+from bisect import insort
 from collections import OrderedDict
+from operator import itemgetter
 
 from ringfence.model import Attempt, Network, Proof
 
@@ -18,7 +20,11 @@ MAX_SUBJECTS = 65_536  # some 30 MB when forged datagrams have filled it with si
 
 
 class Window:
-    """Counts attempts a subject. Times are monotonic seconds and must not run backwards."""
+    """Counts attempts a subject. Times are monotonic seconds.
+
+    What happened earlier may be told later (a log that was written meanwhile): it takes its place, and counts
+    for the window that ends with the subject's latest attempt.
+    """
 
     def __init__(self, attempts: int, seconds: float, max_subjects: int = MAX_SUBJECTS) -> None:
         self.attempts = attempts
@@ -43,8 +49,8 @@ class Window:
         if not known and attempt.proof is Proof.CLAIMED and self.attempts > 1:
             self._singles[subject] = (now, attempt)
             return 1
-        known.append((now, attempt))
-        while now - known[0][0] >= self.seconds or len(known) > self.attempts:
+        insort(known, (now, attempt), key=itemgetter(0))
+        while known[-1][0] - known[0][0] >= self.seconds or len(known) > self.attempts:
             del known[0]
         self._others[subject] = known
         return len(known)

@@ -25,7 +25,7 @@ Remember = Callable[[str, str], None]
 class LogFileSource:
     """Follows one log. :meth:`run` never ends by itself; ``condition``, ``counts`` and ``alarms`` tell of it.
 
-    ``reader`` is the log's parser. ``position`` is what ``remember`` was given under ``position_key`` by an
+    ``reader`` is the log's parser. ``position`` is what ``remember`` was given under position_key() by an
     earlier process, None at the very first start; ``remember`` is called at most once a second, and at the
     end. ``sink`` is called with events and the monotonic time at which they count, which for what is live is
     now, in the wake-up itself: it is on the path to a ban. ``settled`` is set once it is known how it goes.
@@ -45,13 +45,13 @@ class LogFileSource:
         self.path = path
         self.condition = Condition(State.CONNECTING)
         self.settled = asyncio.Event()
-        self.position_key = f"{source} {path}"
+        key = position_key(source, path)
         self._reader = reader
         self._hearing = Hearing(reader, sink)
         self._backoff = backoff if backoff is not None else Backoff()
         self._log = structlog.get_logger().bind(source=str(source), path=str(path))
         self._follower = Follower(
-            path, self._hearing, position, lambda text: remember(self.position_key, text), self._become
+            path, self._hearing, position, lambda text: remember(key, text), self._become
         )
 
     @property
@@ -96,6 +96,11 @@ class LogFileSource:
             (self._log.info if good else self._log.warning)(
                 "source.state", state=str(condition.state), detail=condition.detail
             )
+
+
+def position_key(source: SourceId, path: Path) -> str:
+    """Give the name under which it is remembered how far a log was read."""
+    return f"{source} {path}"
 
 
 def find_logs(folder: Path) -> list[Path]:
