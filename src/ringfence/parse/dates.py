@@ -104,8 +104,8 @@ class DateReader:
         """Give what a date may mean: one moment, or two where a clock change repeats the hour."""
         today = datetime.fromtimestamp(now, self._zone)
         if said.get("Y"):
-            written = int(said["Y"] or 0)
-            years = [written if written > 99 else 2000 + written]  # noqa: PLR2004 - two digits
+            written = said["Y"] or b""
+            years = [int(written) + (2000 if len(written) == 2 else 0)]  # noqa: PLR2004 - two digits
         else:
             years = [today.year + 1 - back for back in range(_YEARS_BACK + 2)]
         if "D" not in said:

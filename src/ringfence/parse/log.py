@@ -302,6 +302,7 @@ class _Judged:
                 said = self._read(self._joined(at, end), prefix) if over else Why.AMBIGUOUS
         self._begin(form.tail if form is not None else None)
         self._add(at, _settled(said), prefix.level)
+        self._glued += bool(cut)
         for index in range(at + 1, end):
             self._add(index, Why.CONTINUATION)
         return end
@@ -328,7 +329,6 @@ class _Judged:
         if len(places) != 1:
             return 0
         self._lines[at : at + 1] = [line[: places[0]], line[places[0] :]]
-        self._glued += 1
         return places[0]
 
     def _end_of_message(self, at: int, ends: re.Pattern[bytes]) -> int | None:

@@ -1,0 +1,118 @@
+"""The administrator's own patterns: what fits, what is refused, whom nobody can have named."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.parse.corpus import SOURCE
+from tests.parse.worst import FILLERS, is_linear
+
+from ringfence.model import SecurityEvent
+from ringfence.parse.custom import Custom
+from ringfence.parse.reading import Why
+
+
+def read(pattern: str, message: bytes, file: bytes = b"app_x.c", wanted: str = "app_x.c") -> str:
+    """Give the address that a pattern finds, with its port, or why there is none."""
+    custom = Custom.compile(pattern, level="NOTICE", file=wanted, name="own")
+    said = custom.read(b"NOTICE", file, message, SOURCE, 1.0)
+    return f"{said.remote.address} {said.remote.port}" if isinstance(said, SecurityEvent) else said
+
+
+@pytest.mark.parametrize(
+    ("pattern", "message", "found"),
+    [
+        ("{address}", b"192.0.2.7", "192.0.2.7 0"),
+        ("{address}", b'"192.0.2.7:5060"', "192.0.2.7 5060"),
+        ("Bad {address}", b"Bad 2001:db8::7", "2001:db8::7 0"),
+        ("Bad {address}", b"Bad [2001:db8::7]:5060", "2001:db8::7 5060"),
+        ("Bad {address}.", b"Bad 192.0.2.7.", "192.0.2.7 0"),
+        ("{address}: bad", b"192.0.2.7: bad", "192.0.2.7 0"),
+        ("{any} from {address}", b"x from y from 192.0.2.7", "192.0.2.7 0"),
+        ("from {address} {any}", b"from 192.0.2.7 from 203.0.113.9 x", "192.0.2.7 0"),
+        ("a{any}b{any}c {address} d{any}e{any}f", b"a1b2c 192.0.2.7 d3e4f", "192.0.2.7 0"),
+        ("a.*b {address}", b"a.*b 192.0.2.7", "192.0.2.7 0"),
+    ],
+)
+def test_what_fits(pattern: str, message: bytes, found: str) -> None:
+    """Words are meant literally, {any} is any text, and the address is where the pattern has it."""
+    assert read(pattern, message) == found
+
+
+@pytest.mark.parametrize(
+    ("pattern", "message"),
+    [
+        ("Bad {address}", b"Bad host.example.com"),
+        ("Bad {address}", b"Bad 192.0.2.7 x"),
+        ("Bad {address}", b"x Bad 192.0.2.7"),
+        ("Bad {address}", b"Bad 192.0.2.700"),
+        ("a{any}b {address}", b"b a 192.0.2.7"),
+        ("{address} b{any}a", b"192.0.2.7 a b"),
+        ("aa{any}aa {address}", b"aaa 192.0.2.7"),
+    ],
+)
+def test_what_does_not_fit(pattern: str, message: bytes) -> None:
+    """The pattern is the whole message, and the address is one."""
+    assert read(pattern, message) == Why.NOT_EVIDENCE
+
+
+def test_two_addresses_that_fit_are_none() -> None:
+    """Where {any} on both sides leaves more than one, the sender may have written one of them."""
+    message = b"x from 203.0.113.9 to y from 192.0.2.7 to z"
+    assert read("{any} from {address} to {any}", message) == Why.AMBIGUOUS
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message", "found"),
+    [
+        ("Ext. s", b's: "Bad 192.0.2.7"', "192.0.2.7 0"),
+        ("Ext. s", b"s:7 @ from-outside: Bad 192.0.2.7", "192.0.2.7 0"),
+        ("Ext. s", b"t: Bad 192.0.2.7", Why.NOT_EVIDENCE),
+        ("Ext.", b"100: Bad 192.0.2.7", "192.0.2.7 0"),
+        ("Ext.", b"1: Bad 203.0.113.9: Bad 192.0.2.7", "192.0.2.7 0"),
+        ("", b"100: Bad 192.0.2.7", "192.0.2.7 0"),
+        ("app_x.c", b"100: Bad 192.0.2.7", Why.NOT_EVIDENCE),
+    ],
+)
+def test_dialplan_lines(wanted: str, message: bytes, found: str) -> None:
+    """The extension stands before the message: one that is named, or any, which the caller chose."""
+    assert read("Bad {address}", message, b"Ext.", wanted) == found
+
+
+def test_an_extension_cannot_name_a_stranger() -> None:
+    """Where the message may begin at two places and names two, nobody is named."""
+    message = b"1: Bad 203.0.113.9 x: Bad 192.0.2.7 y"
+    assert read("Bad {address} {any}", message, b"Ext.", "Ext.") == Why.AMBIGUOUS
+
+
+def test_level_and_file_are_the_pattern_s() -> None:
+    """Another level or another file is not meant."""
+    custom = Custom.compile("{address}", level="WARNING", file="a.c")
+    assert custom.read(b"NOTICE", b"a.c", b"192.0.2.7", SOURCE, 1.0) is Why.NOT_EVIDENCE
+    assert custom.read(b"WARNING", b"b.c", b"192.0.2.7", SOURCE, 1.0) is Why.NOT_EVIDENCE
+
+
+@pytest.mark.parametrize(
+    "pattern", ["", "x", "{address}{address}", "{any}{address}", "{address}{any}", "{address}\n"]
+)
+def test_what_is_no_pattern(pattern: str) -> None:
+    """One {address}, words between it and each {any}, one line."""
+    with pytest.raises(ValueError, match=r"pattern|touch"):
+        Custom.compile(pattern)
+
+
+@pytest.mark.parametrize("filler", FILLERS)
+def test_the_worst_text_takes_linear_time(filler: bytes) -> None:
+    """However many {any}s there are, a message is gone over once."""
+    custom = Custom.compile("a{any}'{any}b{any}' {address} x{any} {any}y", level="", file="a.c")
+    assert is_linear(lambda text: custom.read(b"NOTICE", b"a.c", text, SOURCE, 0.0), b"a'b", filler)
+
+
+@given(st.text(st.sampled_from("ab: {}"), max_size=6), st.text(st.sampled_from("ab1. "), max_size=30))
+@settings(deadline=None)
+def test_no_pattern_and_no_text_raise(words: str, message: str) -> None:
+    """A pattern that can be made reads any text."""
+    try:
+        custom = Custom.compile(words + "{any} {address}", level="", file="")
+    except ValueError:
+        return
+    assert isinstance(custom.read(b"X", b"a.c", message.encode(), SOURCE, 0.0), SecurityEvent | Why)

@@ -1,0 +1,83 @@
+"""Dates as administrators have Asterisk write them; the corpus (prefixes.txt) has one of each form."""
+
+from datetime import UTC, datetime
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.parse.worst import is_linear
+
+from ringfence.parse.dates import DateReader
+
+NOW = 1795154722.0
+BERLIN = ZoneInfo("Europe/Berlin")
+SINCE_1975 = datetime.fromisoformat("1975-01-01"), datetime.fromisoformat("2090-01-01")
+TWO_YEARS = datetime.fromisoformat("2026-01-01"), datetime.fromisoformat("2027-12-31")
+
+
+@given(st.datetimes(*SINCE_1975), st.booleans())
+@settings(deadline=None)
+def test_iso_is_exact(moment: datetime, compact: bool) -> None:  # noqa: FBT001 - hypothesis gives it
+    """Any moment that is written with its offset is read as it is, whatever the log's zone."""
+    aware = moment.replace(tzinfo=UTC)
+    text = aware.strftime("%Y-%m-%d %H:%M:%S.%f%z") if compact else aware.isoformat()
+    assert DateReader(BERLIN).seconds(text.encode(), NOW) == pytest.approx(aware.timestamp(), abs=1e-5)
+
+
+@given(st.datetimes(*TWO_YEARS), st.floats(0, 300 * 86400))
+@settings(deadline=None)
+def test_without_a_year_it_is_the_last_one(moment: datetime, age: float) -> None:
+    """A date without year, read within most of a year after it, is that of its own year."""
+    then = moment.replace(microsecond=0, tzinfo=UTC)
+    text = then.strftime("%b %e %H:%M:%S").encode()
+    assert DateReader(UTC).seconds(text, then.timestamp() + age) == then.timestamp()
+
+
+def test_what_is_remembered_does_not_outlive_its_year() -> None:
+    """The same text means another date a year later."""
+    reader = DateReader(UTC)
+    first = reader.seconds(b"Nov 20 06:05:22", NOW)
+    later = reader.seconds(b"Nov 20 06:05:22", NOW + 365 * 86400)
+    assert (first, later) == (NOW, NOW + 365 * 86400)
+
+
+def test_memory_is_bounded() -> None:
+    """However many dates there are, few are kept."""
+    reader = DateReader(UTC)
+    for minute in range(5_000):
+        reader.seconds(datetime.fromtimestamp(NOW + 60 * minute, UTC).strftime("%F %T").encode(), NOW)
+    assert len(reader._known) <= 514
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        b"yesterday",
+        b"2026-13-01 00:00:00",
+        b"2026-02-30 00:00:00",
+        b"2026-11-20 25:00:00",
+        b"2026-11-20 06:05:",
+        b"Foo 20 06:05:22",
+        b"2026-11-20 06:05:22 +9999",
+        b"0000-01-01 00:00:00",
+        b"9" * 48,
+        b"9" * 1_000_000,
+    ],
+)
+def test_no_date(text: bytes) -> None:
+    """What is no date is none, whatever it looks like."""
+    assert DateReader(UTC).seconds(text, NOW) is None
+
+
+@given(st.binary(max_size=60))
+@settings(deadline=None)
+def test_no_bytes_raise(text: bytes) -> None:
+    """A date is a number or none."""
+    assert isinstance(DateReader(None).seconds(text, NOW), float | None)
+
+
+def test_it_takes_linear_time() -> None:
+    """What is too long for a date is not looked at."""
+    assert is_linear(lambda text: DateReader(UTC).seconds(text, NOW), b"", b"1")

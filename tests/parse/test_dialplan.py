@@ -1,0 +1,26 @@
+"""Lines of dialplans: the extension before them is the caller's (the corpus has dialplan.txt)."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.parse.corpus import SOURCE
+
+from ringfence.model import SecurityEvent
+from ringfence.parse.dialplan import read
+
+MESSAGES = (
+    b': "Rejecting unknown SIP connection from %s"',
+    b": Incoming SIP connection from unknown peer failed for %s - Unknown connection from peer",
+    b": hacking attempt detected '%s'",
+)
+PLANTS = st.sampled_from([message % b"203.0.113.9" for message in MESSAGES] + [b": ", b'"', b"203.0.113.9"])
+
+
+@pytest.mark.parametrize("message", MESSAGES)
+@given(extension=st.lists(PLANTS | st.binary(max_size=3), max_size=5).map(b"".join))
+@settings(deadline=None)
+def test_whatever_was_dialled(message: bytes, extension: bytes) -> None:
+    """The last words count."""
+    said = read(extension + message % b"192.0.2.7", SOURCE, 0.0)
+    assert isinstance(said, SecurityEvent)
+    assert str(said.remote.address) == "192.0.2.7"
