@@ -16,25 +16,18 @@ from ringfence.config import (
     AllowSettings,
     AmiSettings,
     AsteriskSettings,
-    BackendName,
     ControlSettings,
-    Count,
-    Duration,
     FirewallSettings,
-    Ladder,
-    Name,
-    Port,
     RuleSettings,
     Settings,
     StoreSettings,
-    Text,
     load,
     parse,
-    parse_duration,
 )
 from ringfence.detect.rules import RULES
 from ringfence.errors import ConfigError
 from ringfence.model import Secret
+from ringfence.values import BackendName, Count, Duration, Ladder, Name, Port, Text
 
 CLEAR = "hunter2-correct-horse"
 MISSING = (
@@ -322,50 +315,6 @@ def test_all_faults_come_in_one_report(tmp_path: Path) -> None:
             f"store.path: {TEXT}",
         ]
     )
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"),
-    [
-        ("1s", 1.0),
-        ("90s", 90.0),
-        ("10m", 600.0),
-        ("2h", 7_200.0),
-        ("7d", 604_800.0),
-        ("2w", 1_209_600.0),
-        ("3650d", 315_360_000.0),
-    ],
-)
-def test_durations(text: str, seconds: float) -> None:
-    """A whole number and a unit."""
-    assert parse_duration(text) == seconds
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "1",
-        "s",
-        "1.5h",
-        "-1s",
-        "1 h",
-        "1h ",
-        "1H",
-        "1h30m",
-        "0d",
-        "3651d",
-        "٣s",
-        "9999999999s",
-        60,
-        None,
-        True,
-    ],
-)
-def test_what_is_no_duration(text: object) -> None:
-    """Anything else is refused with what it should look like."""
-    with pytest.raises(ValueError, match="must be a duration such as"):
-        parse_duration(text)
 
 
 # -- secrets ----------------------------------------------------------------------------------------------

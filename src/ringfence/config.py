@@ -2,7 +2,7 @@
 
 Every key has a default but the AMI secret. Unknown keys, wrong types and impossible values are all found in
 one reading, since an administrator mends a file once, not a line at a time. So what a value may be is checked
-while it is read (the hooks below) and not in constructors, which would stop at the first fault.
+while it is read (the hooks of ``values``) and not in constructors, which would stop at the first fault.
 
 Secrets come from the file itself, from a file of their own (``secret_file``), or, where neither is named,
 from the systemd credential ``NAME.secret``, NAME being the Asterisk's. They are read here, once, and travel
@@ -10,7 +10,6 @@ as :class:`ringfence.model.Secret`.
 """
 
 import os
-import re
 import ssl
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +17,7 @@ from contextlib import suppress
 from functools import partial
 from operator import eq
 from pathlib import Path
-from typing import Any, NewType
+from typing import Any
 from zoneinfo import ZoneInfo
 
 from attrs import AttrsInstance, Factory, evolve, fields, frozen
@@ -27,20 +26,21 @@ from cattrs.errors import ForbiddenExtraKeysError
 
 from ringfence.detect.rules import RULES, Rule
 from ringfence.errors import ConfigError
-from ringfence.firewall import BACKENDS
-from ringfence.model import Network, Secret, network_from
+from ringfence.model import Network, Secret
+from ringfence.values import (
+    HOOKS,
+    BackendName,
+    Count,
+    Duration,
+    Ladder,
+    Name,
+    Port,
+    Text,
+    list_only,
+    text_from,
+)
 
 MAX_SECRET_BYTES = 1024
-MAX_ATTEMPTS = 1_000
-MAX_DURATION = 10 * 365 * 86_400.0
-
-Text = NewType("Text", str)
-Name = NewType("Name", str)
-Port = NewType("Port", int)
-Count = NewType("Count", int)
-Duration = NewType("Duration", float)
-Ladder = NewType("Ladder", tuple[float, ...])
-BackendName = NewType("BackendName", str)
 
 
 @frozen
@@ -220,97 +220,6 @@ def parse(
     return _with_secrets(settings, found) if secrets else settings
 
 
-def parse_duration(text: object) -> float:
-    """Read ``"90s"``, ``"10m"``, ``"1h"``, ``"7d"`` or ``"2w"`` → seconds; else raise ValueError."""
-    match = _DURATION.fullmatch(text) if isinstance(text, str) else None
-    seconds = int(match[1]) * _UNITS[match[2]] if match else 0.0
-    if not 0 < seconds <= MAX_DURATION:
-        raise ValueError('must be a duration such as "90s", "10m", "1h" or "7d", at most ten years')
-    return seconds
-
-
-_DURATION = re.compile(r"([0-9]{1,9})([smhdw])")
-_UNITS = {"s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0, "w": 604_800.0}
-
-
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
-
-
-def _text(value: object, _: object = None) -> str:
-    if not isinstance(value, str) or not value or _CONTROL.search(value):
-        raise ValueError("must be a text, not empty, without control characters")
-    return value
-
-
-def _truth(value: object, _: object) -> bool:
-    if not isinstance(value, bool):
-        raise ValueError("must be true or false")
-    return value
-
-
-def _whole(lowest: int, highest: int) -> Callable[[object, object], int]:
-    def hook(value: object, _: object) -> int:
-        if not isinstance(value, int) or isinstance(value, bool) or not lowest <= value <= highest:
-            raise ValueError(f"must be a whole number from {lowest} to {highest}")
-        return value
-
-    return hook
-
-
-def _zone(value: object, _: object) -> ZoneInfo:
-    try:
-        return ZoneInfo(_text(value))
-    except (OSError, LookupError, ValueError):
-        raise ValueError('must be a time zone such as "Europe/Berlin" or "UTC"') from None
-
-
-def _path(value: object, _: object) -> Path:
-    path = Path(_text(value))
-    if not path.is_absolute():
-        raise ValueError("must be an absolute path")
-    return path
-
-
-def _ladder(value: object, _: object) -> Ladder:
-    steps = value if isinstance(value, list) else [value]
-    if not steps:
-        raise ValueError('must be a duration such as "1h", or a list of them')
-    return Ladder(tuple(parse_duration(step) for step in steps))
-
-
-def _network(value: object, _: object) -> Network:
-    try:
-        return network_from(_text(value))
-    except ValueError as error:
-        raise ValueError(f'must be an address or a network such as "192.0.2.0/24": {error}') from None
-
-
-def _backend(value: object, _: object) -> BackendName:
-    if not isinstance(value, str) or value not in BACKENDS:
-        raise ValueError("must be one of " + ", ".join(f'"{name}"' for name in BACKENDS))
-    return BackendName(value)
-
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-
-
-def _name(value: object, _: object) -> str:
-    if not isinstance(value, str) or not _NAME.fullmatch(value):
-        raise ValueError("must be a name of letters, digits, '.', '_' and '-'")
-    return value
-
-
-def _list_only(structure: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-    """Wrap a hook that would take a text for the list of its letters."""
-
-    def hook(value: object, kind: object) -> object:
-        if not isinstance(value, list):
-            raise ValueError("must be a list")
-        return structure(value, kind)
-
-    return hook
-
-
 def _rules(converter: Converter) -> Callable[[object, object], Mapping[str, RuleSettings]]:
     """Make the hook for ``[rules]``: what a rule's table leaves out keeps its default."""
     defaults = {
@@ -346,29 +255,14 @@ def _rules(converter: Converter) -> Callable[[object, object], Mapping[str, Rule
 
 def _converter() -> Converter:
     converter = Converter(forbid_extra_keys=True, detailed_validation=True)
-    hooks: dict[Any, Callable[[Any, Any], Any]] = {
-        Text: _text,
-        Name: _name,
-        Port: _whole(1, 65_535),
-        Count: _whole(1, MAX_ATTEMPTS),
-        Duration: lambda value, _: parse_duration(value),
-        Ladder: _ladder,
-        BackendName: _backend,
-        bool: _truth,
-        Path: _path,
-        Path | None: _path,
-        ZoneInfo | None: _zone,
-        Network: _network,
-        Secret | None: lambda value, _: Secret(_text(value)),
-        Mapping[str, RuleSettings]: _rules(converter),
-    }
+    hooks = {**HOOKS, Mapping[str, RuleSettings]: _rules(converter)}
     for kind, hook in hooks.items():
         if isinstance(kind, type):  # for bool and Path cattrs has its own, which go before predicates
             converter.register_structure_hook(kind, hook)
         else:
             converter.register_structure_hook_func(partial(eq, kind), hook)
     for kind in (tuple[AsteriskSettings, ...], tuple[Network, ...], tuple[Path, ...]):
-        listed = _list_only(converter.get_structure_hook(kind))
+        listed = list_only(converter.get_structure_hook(kind))
         converter.register_structure_hook_func(partial(eq, kind), listed)
     return converter
 
@@ -509,6 +403,6 @@ def _read_secret(path: Path, key: str) -> Secret:
     if len(whole) > MAX_SECRET_BYTES + line_end or len(clear.encode()) > MAX_SECRET_BYTES:
         raise ValueError(f"{key}: {path} holds more than {MAX_SECRET_BYTES} bytes")
     try:
-        return Secret(_text(clear))
+        return Secret(text_from(clear))
     except ValueError as error:
         raise ValueError(f"{key}: {path}: {error}") from None

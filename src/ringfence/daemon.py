@@ -37,6 +37,7 @@ from ringfence.sources.wire import GROUP as WIRE_GROUP
 from ringfence.sources.wire import WireSource
 from ringfence.store import Store
 from ringfence.targets import target_of
+from ringfence.values import MAX_DURATION
 
 TEND_EVERY = 5.0
 PURGE_EVERY = 3_600.0
@@ -286,7 +287,7 @@ class Daemon:
 
     def _ban(self, request: Mapping[str, Any]) -> object:
         seconds, reason = request.get("seconds"), request.get("reason", "")
-        if not isinstance(seconds, int | float) or not 0 < seconds <= config.MAX_DURATION:
+        if not isinstance(seconds, int | float) or not 0 < seconds <= MAX_DURATION:
             raise ControlError("a ban needs a length: seconds, above 0 and at most ten years")
         if not isinstance(reason, str):
             raise ControlError("a reason is a text")

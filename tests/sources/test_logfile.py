@@ -16,7 +16,7 @@ from tests.support.lab import Lab
 from ringfence.model import SecurityEvent, SourceId
 from ringfence.parse.log import LogReader
 from ringfence.sources.backoff import Backoff
-from ringfence.sources.logfile import LogFileSource, find_logs
+from ringfence.sources.logfile import LogFileSource
 from ringfence.sources.state import State
 
 ID = SourceId("pbx", "log")
@@ -160,26 +160,6 @@ def test_a_defect_costs_a_piece_and_not_the_source(tmp_path: Path) -> None:
     heard = listen(path, then, sink=sink)
     assert [entry["event"] for entry in heard.logs].count("source.defect") == 1
     assert len(taken) == CAPTURE.count(b"SECURITY[")
-
-
-@pytest.mark.parametrize(
-    ("there", "found"),
-    [
-        ([], ["ringfence"]),
-        (["ringfence", "security", "messages", "full"], ["ringfence"]),
-        (["security", "messages", "full"], ["security", "messages"]),
-        (["security.log", "messages.log", "full.log"], ["security.log", "messages.log"]),
-        (["messages.log", "full"], ["messages.log"]),
-        (["full", "queue_log"], ["full"]),
-        (["queue_log"], ["ringfence"]),
-    ],
-)
-def test_logs_are_found_and_none_is_read_twice(tmp_path: Path, there: list[str], found: list[str]) -> None:
-    """The channel of our own if it is there, else what completes each other, else all in one."""
-    for name in there:
-        (tmp_path / name).touch()
-
-    assert [path.name for path in find_logs(tmp_path)] == found
 
 
 @pytest.mark.asterisk

@@ -69,7 +69,7 @@ def ban(
     reason: Annotated[str, typer.Option(metavar="TEXT", help="Why, for whoever reads the list.")] = "",
 ) -> None:
     """Ban addresses or networks by hand."""
-    from ringfence.config import parse_duration  # noqa: PLC0415 - loaded when the command runs
+    from ringfence.values import parse_duration  # noqa: PLC0415 - loaded when the command runs
 
     networks = [str(network) for network in networks_from(addresses)]
     try:

@@ -1,4 +1,4 @@
-"""From a log's bytes to events at the time at which they count, and to alarms; files and the journal alike.
+"""From a log's bytes to events at the time at which they count, and to alarms.
 
 The log's own times and ours: what is *live* counts at its arrival, whatever the line says, so that a wrong
 time zone cannot make today's guesses count as yesterday's. (It is an alarm.) What was written while

@@ -101,32 +101,3 @@ class LogFileSource:
 def position_key(source: SourceId, path: Path) -> str:
     """Give the name under which it is remembered how far a log was read."""
     return f"{source} {path}"
-
-
-def find_logs(folder: Path) -> list[Path]:
-    """Give the logs in ``folder`` that are worth following, so that nothing is read twice.
-
-    ``ringfence`` is the channel of our own and has it all. Without it ``security`` and ``messages`` complete
-    each other: the security events there, chan_sip's, IAX2's and the dialplan's notices here. ``full`` holds
-    everything that the two do, so it is read only where there is neither. Where there is none at all it is
-    ``ringfence`` that is waited for.
-    """
-    own, *others = (_first(folder, name) for name in ("ringfence", "security", "messages", "full"))
-    if own is not None:
-        return [own]
-    security, messages, full = others
-    found = [path for path in (security, messages) if path is not None]
-    return found or [full if full is not None else folder / "ringfence"]
-
-
-def _first(folder: Path, name: str) -> Path | None:
-    """Give a log by the name that older and newer samples of logger.conf have for it."""
-    for path in (folder / name, folder / f"{name}.log"):
-        try:
-            path.stat()
-        except PermissionError:
-            return path  # it cannot be seen from here; the follower will say so
-        except OSError:
-            continue
-        return path
-    return None

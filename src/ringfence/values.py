@@ -1,0 +1,133 @@
+"""The values of the configuration: what each may be, checked as it is read.
+
+A hook takes what TOML gave and gives the value, or raises ValueError with what it must be; it is written for
+cattrs, which passes the wanted type as well.
+"""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NewType
+from zoneinfo import ZoneInfo
+
+from ringfence.firewall import BACKENDS
+from ringfence.model import Network, Secret, network_from
+
+MAX_ATTEMPTS = 1_000
+MAX_DURATION = 10 * 365 * 86_400.0
+
+Text = NewType("Text", str)
+Name = NewType("Name", str)
+Port = NewType("Port", int)
+Count = NewType("Count", int)
+Duration = NewType("Duration", float)
+Ladder = NewType("Ladder", tuple[float, ...])
+BackendName = NewType("BackendName", str)
+
+
+def parse_duration(text: object) -> float:
+    """Read ``"90s"``, ``"10m"``, ``"1h"``, ``"7d"`` or ``"2w"`` → seconds; else raise ValueError."""
+    match = _DURATION.fullmatch(text) if isinstance(text, str) else None
+    seconds = int(match[1]) * _UNITS[match[2]] if match else 0.0
+    if not 0 < seconds <= MAX_DURATION:
+        raise ValueError('must be a duration such as "90s", "10m", "1h" or "7d", at most ten years')
+    return seconds
+
+
+_DURATION = re.compile(r"([0-9]{1,9})([smhdw])")
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0, "w": 604_800.0}
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
+
+
+def text_from(value: object, _: object = None) -> str:
+    """Give a text that may stand in a line of a protocol, or raise ValueError."""
+    if not isinstance(value, str) or not value or _CONTROL.search(value):
+        raise ValueError("must be a text, not empty, without control characters")
+    return value
+
+
+def _truth(value: object, _: object) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError("must be true or false")
+    return value
+
+
+def _whole(lowest: int, highest: int) -> Callable[[object, object], int]:
+    def hook(value: object, _: object) -> int:
+        if not isinstance(value, int) or isinstance(value, bool) or not lowest <= value <= highest:
+            raise ValueError(f"must be a whole number from {lowest} to {highest}")
+        return value
+
+    return hook
+
+
+def _zone(value: object, _: object) -> ZoneInfo:
+    try:
+        return ZoneInfo(text_from(value))
+    except (OSError, LookupError, ValueError):
+        raise ValueError('must be a time zone such as "Europe/Berlin" or "UTC"') from None
+
+
+def _path(value: object, _: object) -> Path:
+    path = Path(text_from(value))
+    if not path.is_absolute():
+        raise ValueError("must be an absolute path")
+    return path
+
+
+def _ladder(value: object, _: object) -> Ladder:
+    steps = value if isinstance(value, list) else [value]
+    if not steps:
+        raise ValueError('must be a duration such as "1h", or a list of them')
+    return Ladder(tuple(parse_duration(step) for step in steps))
+
+
+def _network(value: object, _: object) -> Network:
+    try:
+        return network_from(text_from(value))
+    except ValueError as error:
+        raise ValueError(f'must be an address or a network such as "192.0.2.0/24": {error}') from None
+
+
+def _backend(value: object, _: object) -> BackendName:
+    if not isinstance(value, str) or value not in BACKENDS:
+        raise ValueError("must be one of " + ", ".join(f'"{name}"' for name in BACKENDS))
+    return BackendName(value)
+
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+def _name(value: object, _: object) -> str:
+    if not isinstance(value, str) or not _NAME.fullmatch(value):
+        raise ValueError("must be a name of letters, digits, '.', '_' and '-'")
+    return value
+
+
+def list_only(structure: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    """Wrap a hook that would take a text for the list of its letters."""
+
+    def hook(value: object, kind: object) -> object:
+        if not isinstance(value, list):
+            raise ValueError("must be a list")
+        return structure(value, kind)
+
+    return hook
+
+
+HOOKS: dict[Any, Callable[[Any, Any], Any]] = {
+    Text: text_from,
+    Name: _name,
+    Port: _whole(1, 65_535),
+    Count: _whole(1, MAX_ATTEMPTS),
+    Duration: lambda value, _: parse_duration(value),
+    Ladder: _ladder,
+    BackendName: _backend,
+    bool: _truth,
+    Path: _path,
+    Path | None: _path,
+    ZoneInfo | None: _zone,
+    Network: _network,
+    Secret | None: lambda value, _: Secret(text_from(value)),
+}
+"""What reads a value of each type."""

@@ -1,0 +1,70 @@
+"""The values of the configuration: what each may be. Most is shown by whole files, in test_config."""
+
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from ringfence.values import HOOKS, list_only, parse_duration, text_from
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("1s", 1.0),
+        ("90s", 90.0),
+        ("10m", 600.0),
+        ("2h", 7_200.0),
+        ("7d", 604_800.0),
+        ("2w", 1_209_600.0),
+        ("3650d", 315_360_000.0),
+    ],
+)
+def test_durations(text: str, seconds: float) -> None:
+    """A whole number and a unit."""
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "1",
+        "s",
+        "1.5h",
+        "-1s",
+        "1 h",
+        "1h ",
+        "1H",
+        "1h30m",
+        "0d",
+        "3651d",
+        "٣s",
+        "9999999999s",
+        60,
+        None,
+        True,
+    ],
+)
+def test_what_is_no_duration(text: object) -> None:
+    """Anything else is refused with what it should look like."""
+    with pytest.raises(ValueError, match="must be a duration such as"):
+        parse_duration(text)
+
+
+def test_a_zone_is_one_that_this_host_knows() -> None:
+    """A name of the time zone database is a zone; what is none, or leads out of it, is refused."""
+    hook = HOOKS[ZoneInfo | None]
+
+    assert hook("UTC", None) == ZoneInfo("UTC")
+    for wrong in ("Mars/Olympus", "../etc/passwd", "", 5):
+        with pytest.raises(ValueError, match="must be a t"):
+            hook(wrong, None)
+
+
+def test_a_text_is_no_list_and_no_line_end() -> None:
+    """A text has no control characters, and is not taken for the list of its letters."""
+    assert text_from("a b") == "a b"
+    with pytest.raises(ValueError, match="control characters"):
+        text_from("a\r\nSecret: x")
+    with pytest.raises(ValueError, match="must be a list"):
+        list_only(lambda value, _: value)("abc", list)
