@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from ringfence.config import AmiSettings, AsteriskSettings, Name, Port, Text
+from ringfence.config import AmiSettings, AsteriskSettings
 from ringfence.errors import SourceError
 from ringfence.model import Secret
 from ringfence.sources.ami import AmiTarget
 from ringfence.targets import target_of
+from ringfence.values import Name, Port, Text
 
 SECRET = Secret("hunter2")
 

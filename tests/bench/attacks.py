@@ -35,7 +35,7 @@ class Way:
     source: str
 
     def source_of(self, trial: int) -> str:
-        """Give a source of this way that no other trial has, of either guard: one reads the other's log."""
+        """Give a source that no other trial of this way has, of either guard: one reads the other's log."""
         return self.source.format(trial, x=f"{trial:x}")
 
 
@@ -45,7 +45,7 @@ WAYS = (
     Way("TCP, one connection", "198.18.0.1:5060", "TCP", "198.19.2.{}"),
 )
 _OURS, _THEIRS = 16, 128
-"""Where each guard's sources begin: fd00:18::a to ::ff and the first 254 of an IPv4 /24 are the attacker's."""
+"""Where each guard's sources begin: the attacker's are fd00:18::a to ::ff, and the first 254 of a /24."""
 Rest = Callable[[], None]
 
 
