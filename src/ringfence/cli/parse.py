@@ -65,10 +65,11 @@ def parse(
     tally = _Tally()
     try:
         with _opened(file) as (stream, now):
-            for lines, readings in _read(stream, reader, now):
+            lines = _Lines() if unparsed and not (summary or as_json) else None
+            for readings in _read(stream, reader, now, lines):
                 tally.add(readings)
                 if not summary:
-                    _show(lines, readings, as_json=as_json, unparsed=unparsed)
+                    _show(readings, lines, as_json=as_json, unparsed=unparsed)
     except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
         typer.echo(f"{file}: {getattr(error, 'strerror', None) or error}", err=True)
         raise typer.Exit(Exit.PROBLEM) from None
@@ -97,12 +98,16 @@ class _Lines:
         self._last = (self._last + rest)[:SHOWN]
         self._texts[self._number] = self._last
 
+    def forget(self, number: int) -> None:
+        """Forget the lines before a number."""
+        while self._texts and next(iter(self._texts)) < number:
+            del self._texts[next(iter(self._texts))]
+
     def take(self, number: int) -> str:
         """Give a line as a terminal may show it, and forget the lines before it."""
         from ringfence.model import printable  # noqa: PLC0415 - loaded when the command runs
 
-        while self._texts and next(iter(self._texts)) < number:
-            del self._texts[next(iter(self._texts))]
+        self.forget(number)
         text = self._texts.get(number, b"")
         return printable(text.decode("utf-8", "backslashreplace"))
 
@@ -112,7 +117,7 @@ class _Tally:
 
     def __init__(self) -> None:
         self.by_pattern = 0
-        self._addresses: set[str] = set()
+        self._addresses: set[int] = set()
         self._events: Counter[str] = Counter()
         self._whys: Counter[str] = Counter()
 
@@ -124,7 +129,7 @@ class _Tally:
                 self._events[event.kind] += 1
                 self.by_pattern += event.acl_name == PATTERN
                 if len(self._addresses) < MOST_ADDRESSES:
-                    self._addresses.add(str(event.remote.address))
+                    self._addresses.add(int(event.remote.address))
             else:
                 self._whys[reading.why or reading.alarm or ""] += 1
 
@@ -187,15 +192,17 @@ def _open_plain(name: str) -> BinaryIO:
     return Path(name).open("rb")
 
 
-def _read(stream: BinaryIO, reader: "LogReader", now: float) -> "Iterator[tuple[_Lines, list[Reading]]]":
-    lines = _Lines()
+def _read(
+    stream: BinaryIO, reader: "LogReader", now: float, lines: _Lines | None
+) -> "Iterator[list[Reading]]":
     while data := stream.read1(CHUNK):  # type: ignore[attr-defined]
-        lines.add(data)
-        yield lines, reader.feed(data, now)
-    yield lines, reader.end(now)
+        if lines is not None:
+            lines.add(data)
+        yield reader.feed(data, now)
+    yield reader.end(now)
 
 
-def _show(lines: _Lines, readings: "list[Reading]", *, as_json: bool, unparsed: bool) -> None:
+def _show(readings: "list[Reading]", lines: _Lines | None, *, as_json: bool, unparsed: bool) -> None:
     from ringfence.parse.reading import NOT_UNDERSTOOD  # noqa: PLC0415 - loaded when the command runs
 
     told: list[str] = []
@@ -209,10 +216,12 @@ def _show(lines: _Lines, readings: "list[Reading]", *, as_json: bool, unparsed: 
         else:
             what = reading.why or reading.alarm
             told.append(f"{reading.line:>7}  -  {what}")
-        if unparsed and not as_json:
+        if lines is not None:
             told.append(f"{'':>9}{lines.take(reading.line)}")
     if told:
         typer.echo("\n".join(told))
+    if lines is not None and readings:
+        lines.forget(readings[-1].line)
 
 
 def _of_event(event: "SecurityEvent") -> str:

@@ -7,8 +7,9 @@ comes that is not escaped. So the true address follows the last ``oteAddress="``
 always left, since the log swallows everything from an ESC (at the end of a Call-ID) up to the next ``m``
 (``main/term.c:term_strip``).
 
-A line whose values hold no quote and no second address is read by one pattern; any other is read from both
-its ends, and is marked as tampered where it shows a second address, or a session that has no end.
+A line whose values hold no quote is cut at its quotes, and has one of the known rows of names. Any other is
+read from both its ends, and is marked as tampered where it shows a second address, or a session that has no
+end.
 
 A message is cut at 8191 bytes, without a line feed: what stands before its address then is all there is, and
 another message may follow it on the same line. Where a second head stands in a message, the last address is
@@ -16,8 +17,9 @@ that of the last head, whoever wrote it: the event is read from there, and marke
 """
 
 import re
+from itertools import compress, product
 
-from attrs import evolve
+from attrs import evolve, frozen
 
 from ringfence.model import EventKind, SecurityEvent, SourceId
 from ringfence.parse.reading import Open, Said, Why
@@ -27,36 +29,94 @@ _HEAD = (
     rb'SecurityEvent="(?P<kind>[A-Za-z]{1,32}+)",EventTV="(?P<time>[^"\n]{1,40}+)",'
     rb'Severity="(?:Informational|Error)",Service="(?P<service>PJSIP|SIP|AMI)",EventVersion="\d{1,3}+",'
 )
-_STRICT = re.compile(
-    _HEAD + rb'(?:AccountID="([^"\n]*+)",)?+SessionID="([^"\n]*+)",LocalAddress="[^"\n]*+",'
-    rb'RemoteAddress="([^"\n]*+)"'
-    rb'(?:,Challenge="([^"\n]*+)"(?:,Response="([^"\n]*+)",ExpectedResponse="[^"\n]*+")?+)?+'
-    rb'((?:,[A-Za-z]{1,24}+="[^"\n]*+")*+)'
-)
 _LOOSE = re.compile(_HEAD + rb'(?:AccountID=")?+')
 _FIELD = re.compile(rb',([A-Za-z]{1,24}+)="([^"]*+)"')
 _ADDRESS = b'oteAddress="'
 END = re.compile(rb'oteAddress="[^"\n]*+"[^\n]*+\Z')
 _INNER = b'res_security_log.c: SecurityEvent="'
-_ACCOUNT = "AccountID"
+
+
+@frozen
+class _Shape:
+    """Where among a message's values is what is kept; behind the last one there is an empty one."""
+
+    account: int
+    session: int
+    address: int
+    challenge: int
+    response: int
+    acl_name: int
+
+
+# main/security_events.c, `sec_events[]`: what each kind must have behind the tail, and what it may.
+_START = "SecurityEvent EventTV Severity Service EventVersion"
+_TAIL = "SessionID LocalAddress RemoteAddress"
+_PLAIN = "Module SessionTV"
+_ROWS = (
+    (f"{_START} AccountID {_TAIL}", "Module ACLName SessionTV"),
+    (f"{_START} AccountID {_TAIL}", f"{_PLAIN} Challenge ReceivedChallenge ReceivedHash"),
+    (f"{_START} AccountID {_TAIL} RequestType", f"{_PLAIN} RequestParams"),
+    (f"{_START} AccountID {_TAIL} AuthMethod", _PLAIN),
+    (f"{_START} AccountID {_TAIL} UsingPassword", _PLAIN),
+    (f"{_START} AccountID {_TAIL} ExpectedAddress", _PLAIN),
+    (f"{_START} AccountID {_TAIL} Challenge Response ExpectedResponse", _PLAIN),
+    (f"{_START} AccountID {_TAIL} Challenge", _PLAIN),
+    (f"{_START} AccountID {_TAIL} AttemptedTransport", _PLAIN),
+    (f"{_START} {_TAIL} RequestType", f"{_PLAIN} AccountID RequestParams"),
+)
+
+
+def _shape(names: list[str]) -> _Shape:
+    def at(*wanted: str) -> int:
+        return next((names.index(name) for name in wanted if name in names), len(names))
+
+    return _Shape(
+        account=at("AccountID"),
+        session=at("SessionID"),
+        address=at("RemoteAddress"),
+        challenge=at("ReceivedChallenge", "Challenge"),
+        response=at("ReceivedHash", "Response"),
+        acl_name=at("ACLName"),
+    )
+
+
+def _shapes() -> dict[tuple[bytes, ...], _Shape]:
+    """Give every row of names that Asterisk writes, as it stands between the quotes."""
+    shapes: dict[tuple[bytes, ...], _Shape] = {}
+    for required, optional in _ROWS:
+        for present in product((False, True), repeat=len(optional.split())):
+            names = [*required.split(), *compress(optional.split(), present)]
+            between = f",{'=|,'.join(names)}=|".encode().removeprefix(b",").split(b"|")
+            shapes[tuple(between)] = _shape(names)
+    return shapes
+
+
+_SHAPES = _shapes()
+_MOST_QUOTES = 2 * max(map(len, _SHAPES))
+_SPEAKING = frozenset({b"PJSIP", b"SIP", b"AMI"})
+_SEVERITIES = frozenset({b"Informational", b"Error"})
 
 
 def read(text: bytes, source: SourceId, now: float) -> Said:  # noqa: ARG001 - a line has its own time
     """Read the message of a SECURITY line."""
-    found = _STRICT.fullmatch(text)
-    if found is None or text.rfind(_ADDRESS) + len(_ADDRESS) != found.start(6):
+    parts = text.split(b'"', _MOST_QUOTES)
+    shape = _SHAPES.get(tuple(parts[::2]))
+    if shape is None or b"\n" in text:
         return _read_loose(text, source)
-    name, time, service, account, session, remote, challenge, response, rest = found.groups(b"")
+    values = parts[1::2]
+    values.append(b"")
+    name, time, severity, service = values[:4]
     kind = KINDS.get(name)
-    if kind is None:
+    if kind is None or service not in _SPEAKING or severity not in _SEVERITIES:
         return Why.UNKNOWN_WORDING
-    acl_name = b""
-    if rest:
-        said = _fields(text[found.end(6) :])
-        account = said.get(_ACCOUNT, account)
-        acl_name, challenge, response = details_of(said)
-    if kind not in TELLING:
-        acl_name = challenge = response = b""
+    acl_name = challenge = response = b""
+    if kind in TELLING:
+        acl_name, challenge, response = (
+            values[shape.acl_name],
+            values[shape.challenge],
+            values[shape.response],
+        )
+    account, session, remote = values[shape.account], values[shape.session], values[shape.address]
     event = build_event(source, kind, service, time, account, session, remote, acl_name, challenge, response)
     return Why.NOT_AN_ADDRESS if event is None else event
 
