@@ -163,6 +163,10 @@ class Settings:
         """Whether any PBX asks for the wire."""
         return any(pbx.wire.enabled for pbx in self.asterisk)
 
+    def several_sources(self) -> frozenset[str]:
+        """Give the names of the Asterisks whose log is read beside AMI."""
+        return frozenset(pbx.name for pbx in self.asterisk if pbx.logs.paths)
+
     def trusting_chan_sip(self) -> frozenset[str]:
         """Give the names of the Asterisks whose chan_sip addresses are to be believed."""
         return frozenset(pbx.name for pbx in self.asterisk if pbx.ami.trust_chan_sip)

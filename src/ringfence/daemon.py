@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from attrs import evolve, frozen
@@ -29,15 +29,15 @@ from ringfence.firewall.ownership import claim_sets
 from ringfence.host.addresses import follow_addresses, read_addresses
 from ringfence.later import Later
 from ringfence.model import AttemptKind, Network, SecurityEvent, SourceId, network_from
-from ringfence.parse.log import LogReader
 from ringfence.report import bans_report, status_report
 from ringfence.sources.ami import AmiSource
-from ringfence.sources.logfile import LogFileSource, position_key
-from ringfence.sources.wire import GROUP as WIRE_GROUP
-from ringfence.sources.wire import WireSource
 from ringfence.store import Store
 from ringfence.targets import target_of
 from ringfence.values import MAX_DURATION
+
+if TYPE_CHECKING:
+    from ringfence.sources.logfile import LogFileSource
+    from ringfence.sources.wire import WireSource
 
 TEND_EVERY = 5.0
 PURGE_EVERY = 3_600.0
@@ -50,7 +50,7 @@ class _Listener:
     """The sources of one PBX at work, and what they were made of."""
 
     settings: config.AsteriskSettings
-    sources: tuple[AmiSource | LogFileSource, ...]
+    sources: "tuple[AmiSource | LogFileSource, ...]"
     tasks: tuple[asyncio.Task[None], ...]
 
     def end(self) -> None:
@@ -73,8 +73,12 @@ class Daemon:
         self._alarms: dict[str, tuple[float, int]] = {}
         self._forgeable: dict[str, None] = {}
         self._listeners: dict[str, _Listener] = {}
-        self._wire: WireSource | None = None
-        self._detector = Detector(settings.rule_table(), trust_chan_sip=settings.trusting_chan_sip())
+        self._wire: WireSource | None = None  # what is not configured is not even loaded: it is memory
+        self._detector = Detector(
+            settings.rule_table(),
+            trust_chan_sip=settings.trusting_chan_sip(),
+            several=settings.several_sources(),
+        )
         self._stopped = asyncio.Event()
         self._later: Later
         self._enforcer: Enforcer
@@ -83,9 +87,7 @@ class Daemon:
         """Guard until SIGTERM or SIGINT. Raises RingfenceError where the guard cannot be mounted."""
         with ExitStack() as stack:
             store = stack.enter_context(Store.open(self._settings.store.path, owner=True))
-            backend = make_backend(
-                self._settings.firewall.backend, log_group=WIRE_GROUP if self._settings.wire else None
-            )
+            backend = make_backend(self._settings.firewall.backend, log_group=self._log_group())
             if backend.enforces:
                 stack.enter_context(claim_sets())
             stack.callback(backend.close)
@@ -120,6 +122,8 @@ class Daemon:
                 group.create_task(self._watchdog()),
             ]
             if self._settings.wire:
+                from ringfence.sources.wire import WireSource  # noqa: PLC0415 - loaded where it is asked for
+
                 self._wire = WireSource(self._detector.note, _ignore_gap)
                 tasks.append(group.create_task(self._wire.run(), name="wire"))
             self._listen(self._settings.asterisk)
@@ -186,7 +190,7 @@ class Daemon:
         later = [*kept, *(["asterisk.wire"] if new.wire is not (self._wire is not None) else [])]
         self._config_problem = f"[{'], ['.join(later)}] changed: restart ringfence" if later else ""
         self._settings = evolve(new, **{key: getattr(self._settings, key) for key in kept})
-        self._detector.configure(new.rule_table(), new.trusting_chan_sip())
+        self._detector.configure(new.rule_table(), new.trusting_chan_sip(), new.several_sources())
         self._enforcer.allow(self._never())
         self._listen(new.asterisk)
         self._log.info("configuration.loaded", restart_for=later)
@@ -200,12 +204,22 @@ class Daemon:
         for pbx in wanted:
             if pbx.name not in self._listeners:
                 ami = AmiSource(target_of(pbx), self._hear)
-                sources: tuple[AmiSource | LogFileSource, ...] = (ami, *self._logs(pbx))
+                sources = (ami, *(self._logs(pbx) if pbx.logs.paths else ()))
                 tasks = [self._group.create_task(source.run(), name=str(source.id)) for source in sources]
                 self._listeners[pbx.name] = _Listener(pbx, sources, tuple(tasks))
 
-    def _logs(self, pbx: config.AsteriskSettings) -> Iterator[LogFileSource]:
-        positions = self._enforcer.log_positions() if pbx.logs.paths else {}
+    def _log_group(self) -> int | None:
+        if not self._settings.wire:
+            return None
+        from ringfence.sources.wire import GROUP  # noqa: PLC0415 - loaded where it is asked for
+
+        return GROUP
+
+    def _logs(self, pbx: config.AsteriskSettings) -> "Iterator[LogFileSource]":
+        from ringfence.parse.log import LogReader  # noqa: PLC0415 - loaded where it is asked for
+        from ringfence.sources.logfile import LogFileSource, position_key  # noqa: PLC0415 - the same
+
+        positions = self._enforcer.log_positions()
         for path in pbx.logs.paths:
             source = SourceId(pbx.name, f"log:{path}")
             yield LogFileSource(

@@ -6,13 +6,16 @@ The keys are an interface that others script against; what is here is only ever 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from math import isfinite
+from typing import TYPE_CHECKING
 
 from ringfence.detect.detector import Detector, Watched
 from ringfence.enforce import Enforcer, Listed
 from ringfence.model import Network, printable
 from ringfence.sources.ami import AmiSource
-from ringfence.sources.logfile import LogFileSource
-from ringfence.sources.wire import WireSource
+
+if TYPE_CHECKING:
+    from ringfence.sources.logfile import LogFileSource
+    from ringfence.sources.wire import WireSource
 
 
 def bans_report(listed: Sequence[Listed]) -> list[dict[str, object]]:
@@ -38,8 +41,8 @@ def bans_report(listed: Sequence[Listed]) -> list[dict[str, object]]:
 
 
 def status_report(
-    sources: Sequence[AmiSource | LogFileSource],
-    wire: WireSource | None,
+    sources: "Sequence[AmiSource | LogFileSource]",
+    wire: "WireSource | None",
     detector: Detector,
     enforcer: Enforcer,
     now: float,
@@ -82,7 +85,7 @@ def shown(network: Network) -> str:
     return str(network.network_address if single else network)
 
 
-def _source(source: AmiSource | LogFileSource) -> dict[str, object]:
+def _source(source: "AmiSource | LogFileSource") -> dict[str, object]:
     counts = source.counts
     return {
         "name": str(source.id),
@@ -95,7 +98,7 @@ def _source(source: AmiSource | LogFileSource) -> dict[str, object]:
     }
 
 
-def _wire(source: WireSource) -> dict[str, object]:
+def _wire(source: "WireSource") -> dict[str, object]:
     counts = source.counts
     return {
         "name": "wire",
@@ -135,12 +138,12 @@ def _problems(enforcer: Enforcer) -> list[str]:
     return problems
 
 
-def _alarms(sources: Sequence[AmiSource | LogFileSource]) -> list[str]:
+def _alarms(sources: "Sequence[AmiSource | LogFileSource]") -> list[str]:
     """Give what Asterisk itself says of its log."""
     return [
         f"{source.id}: {name} ({alarm.count} times, last {rfc3339(alarm.last)})"
         for source in sources
-        if isinstance(source, LogFileSource)
+        if not isinstance(source, AmiSource)
         for name, alarm in source.alarms.items()
     ]
 

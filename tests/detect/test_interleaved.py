@@ -41,7 +41,7 @@ def heard(capture: Capture) -> tuple[tuple[SecurityEvent, ...], ...]:
 
 def counted(events: list[SecurityEvent]) -> tuple[int, set[str]]:
     """Give how many attempts count, and of whom, where all is heard within a second."""
-    detector = Detector(NEVER)
+    detector = Detector(NEVER, several=frozenset({"pbx"}))
     judged = [*(detector.observe(event, 0.0) for event in events), *detector.tend(PATIENCE)]
     counting = [j.attempt for j in judged if j is not None and j.standing is Standing.COUNTED]
     return len(counting), {str(attempt.address) for attempt in counting}

@@ -89,6 +89,7 @@ class Detector:
         rules: tuple[Rule, ...],
         never: NetworkSet | None = None,
         trust_chan_sip: frozenset[str] = frozenset(),
+        several: frozenset[str] = frozenset(),
         max_subjects: int = MAX_SUBJECTS,
     ) -> None:
         self.counts = Counts()
@@ -96,16 +97,25 @@ class Detector:
         self.rules: tuple[Rule, ...] = ()
         self._max_subjects = max_subjects
         self._fold = Fold(trust_chan_sip)
-        self._nonces = Nonces()
+        self._nonces: Nonces | None = None  # until the wire is heard
         self._told = Join()
         self._hearsay = Join()
         self._rumours: deque[tuple[float, Attempt, SecurityEvent]] = deque(maxlen=_MOST_RUMOURS)
         self._windows: dict[tuple[str, Standing], Window] = {}
         self._held: dict[Network, float] = {}
-        self.configure(rules, trust_chan_sip)
+        self.configure(rules, trust_chan_sip, several)
 
-    def configure(self, rules: tuple[Rule, ...], trust_chan_sip: frozenset[str]) -> None:
-        """Take new rules. A rule whose number and window stay as they were keeps what it has counted."""
+    def configure(
+        self,
+        rules: tuple[Rule, ...],
+        trust_chan_sip: frozenset[str],
+        several: frozenset[str] = frozenset(),
+    ) -> None:
+        """Take new rules. A rule whose number and window stay as they were keeps what it has counted.
+
+        ``several`` names the Asterisks that have more than one source; elsewhere each telling is an attempt.
+        """
+        self._several = several
         before = self._windows
         self.rules = rules
         self._fold.trust_chan_sip = trust_chan_sip
@@ -128,7 +138,9 @@ class Detector:
         told = self._fold.feed(event, now)
         if told is None:
             return None
-        attempt = self._nonces.settled(told, event.challenge, now)
+        attempt = self._nonces.settled(told, event.challenge, now) if self._nonces is not None else told
+        if event.source.asterisk not in self._several:
+            return self.judge(attempt, now)
         if event.source.hearsay:
             self._rumours.append((now, attempt, event))
             return None
@@ -149,6 +161,8 @@ class Detector:
 
     def note(self, challenges: Iterable[Challenge], now: float) -> None:
         """Take what the wire saw leave at ``now``, so that what answers it is known for whose it is."""
+        if self._nonces is None:
+            self._nonces = Nonces()
         self._nonces.note(challenges, now)
 
     def judge(self, attempt: Attempt, now: float) -> Judgement:

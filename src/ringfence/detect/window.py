@@ -49,7 +49,10 @@ class Window:
         if not known and attempt.proof is Proof.CLAIMED and self.attempts > 1:
             self._singles[subject] = (now, attempt)
             return 1
-        insort(known, (now, attempt), key=itemgetter(0))
+        if not known or now >= known[-1][0]:
+            known.append((now, attempt))
+        else:
+            insort(known, (now, attempt), key=itemgetter(0))
         while known[-1][0] - known[0][0] >= self.seconds or len(known) > self.attempts:
             del known[0]
         self._others[subject] = known
