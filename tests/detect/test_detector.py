@@ -271,7 +271,7 @@ def test_what_is_forgotten_for_want_of_room_is_counted() -> None:
         detector.judge(attempt(f"192.0.2.{number}"), 0.0)
     assert detector.evicted == 3
     for number in range(1025):
-        detector.observe(event(EventKind.CHALLENGE_SENT, session=b"%d" % number), 0.0)
+        detector.observe(event(EventKind.CHALLENGE_SENT, service=Service.SIP, session=b"%d" % number), 0.0)
     assert detector.evicted == 4
 
 

@@ -354,10 +354,10 @@ def test_memory_is_bounded_per_address_and_in_total() -> None:
     """However many sessions and addresses there are, no more keys are kept, and what went is counted."""
     fold = Fold(max_keys=100, max_keys_of_address=10)
     for number in range(50):
-        fold.feed(event(EventKind.CHALLENGE_SENT, session=b"%d" % number), 0.0)
+        fold.feed(event(EventKind.INVALID_ACCOUNT_ID, session=b"%d" % number), 0.0)
     assert (len(fold), fold.evicted) == (10, 40)
     for number in range(200):
-        fold.feed(event(EventKind.CHALLENGE_SENT, address=f"198.51.100.{number}"), 0.0)
+        fold.feed(event(EventKind.INVALID_ACCOUNT_ID, address=f"198.51.100.{number}"), 0.0)
     assert (len(fold), fold.evicted, len(fold._addresses)) == (100, 150, 100)
     assert len(fold) == sum(len(of_address.keys) for of_address in fold._addresses.values())
 
@@ -375,12 +375,21 @@ def test_one_address_cannot_push_out_the_others() -> None:
 def test_what_is_silent_for_64_seconds_is_dropped() -> None:
     """Keys go by the arrival of their address' last event, so that an idle fold holds nothing."""
     fold = Fold()
-    fold.feed(event(EventKind.CHALLENGE_SENT, session=b"1"), 0.0)
-    fold.feed(event(EventKind.CHALLENGE_SENT, session=b"2"), 60.0)
-    fold.feed(event(EventKind.CHALLENGE_SENT, address="198.51.100.1"), 124.0)
+    fold.feed(event(EventKind.INVALID_ACCOUNT_ID, session=b"1"), 0.0)
+    fold.feed(event(EventKind.INVALID_ACCOUNT_ID, session=b"2"), 60.0)
+    fold.feed(event(EventKind.INVALID_ACCOUNT_ID, address="198.51.100.1"), 124.0)
     assert len(fold) == 3
-    fold.feed(event(EventKind.CHALLENGE_SENT, address="198.51.100.1"), 124.1)
+    fold.feed(event(EventKind.INVALID_ACCOUNT_ID, address="198.51.100.1"), 124.1)
     assert (len(fold), fold.evicted) == (1, 0)
+
+
+def test_a_challenge_out_of_nothing_is_not_kept() -> None:
+    """A good registration of PJSIP's takes no room; chan_sip's challenge tells who has an account."""
+    fold = Fold()
+    fold.feed(event(EventKind.CHALLENGE_SENT), 0.0)
+    assert len(fold) == 0
+    fold.feed(event(EventKind.CHALLENGE_SENT, service=Service.SIP), 0.0)
+    assert len(fold) == 1
 
 
 def test_a_long_session_takes_no_more_room_than_a_short_one() -> None:

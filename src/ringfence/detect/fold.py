@@ -169,7 +169,7 @@ class Fold:
     def feed(self, event: SecurityEvent, now: float) -> Attempt | None:
         """Take one event that arrived at ``now`` (monotonic seconds); give the attempt it tells of."""
         role = role_of(event)
-        if role is Role.NONE:
+        if role is Role.NONE or (role is Role.CHALLENGE and self._finishes_nothing(event)):
             return None
         if role is Role.SUCCESS:
             self._close(event)
@@ -205,6 +205,15 @@ class Fold:
     def _is_trusted(self, event: SecurityEvent) -> bool:
         believed = event.service is not Service.SIP or event.source.asterisk in self.trust_chan_sip
         return believed and not event.source.hearsay
+
+    def _finishes_nothing(self, event: SecurityEvent) -> bool:
+        """Say whether a challenge belongs to no request that is known of: every good registration has one.
+
+        Under chan_sip it tells all the same that the caller has an account.
+        """
+        of_address = self._addresses.get(event.remote.address)
+        known = of_address is not None and _name(event) in of_address.keys
+        return event.service is Service.PJSIP and not known
 
     def _key(self, event: SecurityEvent, now: float) -> _Key:
         """Find or make the key of ``event``, as the most recently used one."""

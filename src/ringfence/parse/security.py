@@ -114,9 +114,12 @@ def read_strict(packet: bytes, source: SourceId) -> SecurityEvent | None:
     if found is None:
         return None
     acl_name = challenge = response = b""
-    if kind in TELLING:
-        said = found.groupdict(b"")
-        acl_name, challenge, response = details_of(said)
+    if kind is EventKind.CHALLENGE_SENT:
+        challenge = found["Challenge"]
+    elif kind is EventKind.CHALLENGE_RESPONSE_FAILED:  # with the one before, nearly all that is ever read
+        challenge, response = found.group("Challenge", "Response")
+    elif kind in TELLING:
+        acl_name, challenge, response = details_of(found.groupdict(b""))
     return build_event(source, kind, service, time, account, session, remote, acl_name, challenge, response)
 
 
