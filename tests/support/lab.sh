@@ -10,7 +10,7 @@
 set -euo pipefail
 
 # systemd: for systemd-analyze, which reads the unit.
-packages=(python3-venv debootstrap ipset iptables iproute2 openssl systemd)
+packages=(python3-venv debootstrap ipset iptables nftables iproute2 procps openssl systemd)
 
 able() {
     [[ $(id -u) == 0 && -e /etc/debian_version ]]

@@ -5,4 +5,7 @@ One file a format: ``ami`` reads the packets of an AMI connection, ``log`` the l
 it), ``address`` the addresses that all of them carry. Whatever a parser is given, it says one of three
 things: an event, nothing, or that somebody tampered; it never raises for bytes, and never grows without
 bound.
+
+Patterns are anchored, and single characters are repeated possessively. Groups are not: before 3.11.5 Python
+loses its place where the body of a possessive group fails half-way, and Debian 12 has 3.11.2.
 """

@@ -41,7 +41,7 @@ _AUTHENTICATE = {
 _STATUS = len(b"SIP/2.0 401 ")
 # A scheme's name, or a parameter with its value.
 _ITEM = re.compile(
-    rb'[ \t,]*+([^ \t,="]++)(?:[ \t]*+=[ \t]*+(?:"((?:[^"\\]++|\\.)*+)"|([^ \t,"]++)))?+', re.DOTALL
+    rb'[ \t,]*+([^ \t,="]++)(?:[ \t]*+=[ \t]*+(?:"((?:[^"\\]++|\\.)*)"|([^ \t,"]++)))?', re.DOTALL
 )
 _ESCAPED = re.compile(rb"\\(.)", re.DOTALL)
 

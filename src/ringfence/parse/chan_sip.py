@@ -32,7 +32,7 @@ _REASONS: dict[bytes, tuple[EventKind, str] | None] = {
 }
 _CALL = re.compile(rb"' \(([^)\n]{1,80}+)\) to extension '")
 _CALL_FROM = b"Call from '"
-_CALL_END = re.compile(rb"' rejected because extension not found(?: in context '[^'\n]*+')?+\.\Z")
+_CALL_END = re.compile(rb"' rejected because extension not found(?: in context '[^'\n]*+')?\.\Z")
 _NO_SOURCE = re.compile(
     rb"Failed to authenticate |Sending fake auth rejection for |username mismatch, have <"
     rb"|Peer '[^\n]{0,512}' is trying to register, but not configured as host=dynamic"

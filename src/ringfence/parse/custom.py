@@ -21,7 +21,7 @@ from ringfence.parse.reading import Why
 
 _ADDRESS = re.compile(rb"[0-9A-Fa-f:.\[\]%]{2,80}+")
 _MARK = re.compile(r"\{(address|any)\}")
-_CONTEXT = re.compile(rb":\d{1,6}+ (?:in )?+@ [^:\n]{0,80}+")
+_CONTEXT = re.compile(rb":\d{1,6}+ (?:in )?@ [^:\n]{0,80}+")
 _MOST_STARTS = 16
 
 

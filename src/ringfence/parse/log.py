@@ -46,7 +46,7 @@ _LEVELS = {str(level).encode(): str(level) for level in Level}
 _SECURITY = b"SECURITY"
 
 _DUMP = re.compile(
-    rb"(?:[\w.]{1,40}+ {1,8}+)?+Error processing [^\n]{0,40}packet from "
+    rb"(?:[\w.]{1,40}+ {1,8}+)?Error processing [^\n]{0,40}packet from "
     rb"|<--- SIP read from |<--- Received SIP \w{1,16}+ \((?P<size>\d{1,6}+) bytes\)"
 )
 _DUMP_FILES = frozenset({b"pjproject", b"res_pjsip_logger.c", b"chan_sip.c"})

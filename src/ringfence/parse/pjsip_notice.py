@@ -23,10 +23,10 @@ from ringfence.parse.address import parse_source
 from ringfence.parse.reading import Open, Said, Why, notice, sip_user, text_of
 
 _CLAIM = re.compile(rb"' failed for '([^'\n]{1,80}+)' \(callid: ")
-_START = re.compile(rb"Request (?:'[^ \n]{0,512}+ )?+from '")
+_START = re.compile(rb"Request (?:'[^ \n]{0,512}+ )?from '")
 # What nearly all of them are: one address, and nothing that could hide another.
 _SIMPLE = re.compile(
-    rb"Request (?:'[^' \n\x1b]{1,64}+' )?+from '([^'\n\x1b]*+)' failed for '([^'\n\x1b]{1,80}+)' "
+    rb"Request (?:'[^' \n\x1b]{1,64}+' )?from '([^'\n\x1b]*+)' failed for '([^'\n\x1b]{1,80}+)' "
     rb"\(callid: ([^')\n\x1b]*+)\) - ([A-Za-z ]{1,64}+)"
 )
 _TRIES = re.compile(rb" after \d{1,10}+ tries in \d{1,10}+\.\d{1,3}+ ms")

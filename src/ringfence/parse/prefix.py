@@ -14,17 +14,17 @@ import re
 
 from attrs import frozen
 
-_COLOUR = rb"(?:(?:\x1b|#033|\^\[)\[[0-9;]{0,16}+m){0,8}+"
+_COLOUR = rb"(?:(?:\x1b|#033|\^\[)\[[0-9;]{0,16}+m){0,8}"
 _PARTS: tuple[bytes, ...] = (
-    rb"(?:\[([^\[\]\n]{5,48}+)\] ?+)?+",
+    rb"(?:\[([^\[\]\n]{5,48}+)\] ?+)?",
     rb"([A-Z][A-Z0-9_]{2,15}+)",
-    rb" ?+\[(\d{1,10}+)\](?:\[C-[0-9a-fA-F]{1,16}+\])?+:?+ {1,4}+",
+    rb" ?+\[(\d{1,10}+)\](?:\[C-[0-9a-fA-F]{1,16}+\])?:?+ {1,4}+",
     rb"(?:(Ext\.) |([A-Za-z][A-Za-z0-9_./+-]{0,79}+)",
     rb"(?::",
     rb"\d{1,6}+",
-    rb" (?:in )?+",
+    rb" (?:in )?",
     rb"[A-Za-z0-9_.<>~@-]{1,80}+",
-    rb")?+:[ \t]*+)",
+    rb")?:[ \t]*+)",
 )
 PLAIN = re.compile(b"".join(_PARTS))
 """A prefix without anything around it: date, level, thread, ``Ext.`` or the file."""
@@ -32,17 +32,18 @@ _COLOURED = re.compile(_COLOUR + _COLOUR.join(_PARTS))
 
 _STAMP = (
     rb"(?:[A-Z][a-z]{2} )?(?:[A-Z][a-z]{2} {1,2}\d{1,2}|\d{4}-\d\d-\d\d)[ T]"
-    rb"\d\d:\d\d:\d\d(?:[.,]\d{1,9}+)?+ ?+(?:Z|[+-]\d\d:?\d\d|UTC)?+|\d{9,11}\.\d{3,6}"
+    rb"\d\d:\d\d:\d\d(?:[.,]\d{1,9}+)? ?+(?:Z|[+-]\d\d:?\d\d|UTC)?|\d{9,11}\.\d{3,6}"
 )
-_ISO = rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9}+)?+(?:Z|[+-]\d\d:\d\d)"
+_ISO = rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9}+)?(?:Z|[+-]\d\d:\d\d)"
 # Programs of other names write whatever their callers say.
-_IDENT = rb"(?:safe_)?+asterisk(?:-[\w.-]{1,40}+)?+|docker|podman|conmon|[0-9a-f]{12}"
+_IDENT = rb"(?:safe_)?asterisk(?:-[\w.-]{1,40}+)?|docker|podman|conmon|[0-9a-f]{12}"
 _OUTER = re.compile(
-    rb"(?:<\d{1,3}>(?:1 )?+)?+(?:(" + _STAMP + rb") {0,2}+)?+"
-    rb"(?:[\w.-]{1,255}+ )?+(?:" + _IDENT + rb")(?:/[\w.-]{1,64}+)?+(?:\[\d{1,10}+\])?+:? "
-    # containerd; docker logs -t; docker compose logs
-    rb"|(" + _ISO + rb") (?:std(?:out|err) [FP] )?+"
-    rb"|[\w.-]{1,64}+ {1,40}+\| (?:(" + _ISO + rb") )?+"
+    # docker compose logs
+    rb"[\w.-]{1,64}+ {1,40}+\| (?:(" + _ISO + rb") )?"
+    rb"|(?:<\d{1,3}>(?:1 )?)?(?:(" + _STAMP + rb") {0,2}+)?"
+    rb"(?:[\w.-]{1,255}+ )?(?:" + _IDENT + rb")(?:/[\w.-]{1,64}+)?(?:\[\d{1,10}+\])?:? "
+    # containerd; docker logs -t
+    rb"|(" + _ISO + rb") (?:std(?:out|err) [FP] )?"
 )
 
 

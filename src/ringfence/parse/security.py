@@ -28,7 +28,7 @@ _HEAD = re.compile(
     rb"Event: (?P<kind>[A-Za-z]{1,32}+)\r\n"
     rb"Privilege: security,all\r\n"
     # Written only with timestampevents, debug and systemname.
-    rb"(?:(?:Timestamp|SequenceNumber|File|Line|Func|SystemName): [^\r]*+\r\n){0,6}+"
+    rb"(?:(?:Timestamp|SequenceNumber|File|Line|Func|SystemName): [^\r]*+\r\n){0,6}"
     rb"EventTV: (?P<time>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{1,6}[+-]\d{4})\r\n"
     rb"Severity: (?:Informational|Error)\r\n"
     rb"Service: (?P<service>PJSIP|SIP|AMI)\r\n"
@@ -40,8 +40,8 @@ _TAIL = (
     rb"LocalAddress: (?P<local>[^\r]*+)\r\n"
     rb"RemoteAddress: (?P<remote>[^\r]*+)"
 )
-_PACKET = re.compile(_HEAD.pattern + _ACCOUNT + _TAIL + rb"(?P<rest>(?:\r\n[^\r]*+)*+)")
-_PACKET_WITHOUT_ACCOUNT = re.compile(_HEAD.pattern + _TAIL + rb"(?P<rest>(?:\r\n[^\r]*+)*+)")
+_PACKET = re.compile(_HEAD.pattern + _ACCOUNT + _TAIL + rb"(?P<rest>(?:\r\n[^\r]*+)*)")
+_PACKET_WITHOUT_ACCOUNT = re.compile(_HEAD.pattern + _TAIL + rb"(?P<rest>(?:\r\n[^\r]*+)*)")
 
 
 def _rest(required: str = "", optional: str = "Module ACLName SessionTV") -> re.Pattern[bytes]:
@@ -52,7 +52,7 @@ def _rest(required: str = "", optional: str = "Module ACLName SessionTV") -> re.
 
     return re.compile(
         b"".join(header(name) for name in required.split())
-        + b"".join(b"(?:" + header(name) + b")?+" for name in optional.split())
+        + b"".join(b"(?:" + header(name) + b")?" for name in optional.split())
     )
 
 

@@ -29,7 +29,7 @@ _HEAD = (
     rb'SecurityEvent="(?P<kind>[A-Za-z]{1,32}+)",EventTV="(?P<time>[^"\n]{1,40}+)",'
     rb'Severity="(?:Informational|Error)",Service="(?P<service>PJSIP|SIP|AMI)",EventVersion="\d{1,3}+",'
 )
-_LOOSE = re.compile(_HEAD + rb'(?:AccountID=")?+')
+_LOOSE = re.compile(_HEAD + rb'(?:AccountID=")?')
 _FIELD = re.compile(rb',([A-Za-z]{1,24}+)="([^"]*+)"')
 _ADDRESS = b'oteAddress="'
 END = re.compile(rb'oteAddress="[^"\n]*+"[^\n]*+\Z')
