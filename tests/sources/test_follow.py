@@ -79,7 +79,7 @@ def following(
 
     before = descriptors()
     followed = asyncio.run(session())
-    assert descriptors() == before
+    assert len(descriptors()) == len(before)  # the look itself takes one, of any number
     return followed
 
 
