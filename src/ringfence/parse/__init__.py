@@ -6,6 +6,6 @@ it), ``address`` the addresses that all of them carry. Whatever a parser is give
 things: an event, nothing, or that somebody tampered; it never raises for bytes, and never grows without
 bound.
 
-Patterns are anchored, and single characters are repeated possessively. Groups are not: before 3.11.5 Python
-loses its place where the body of a possessive group fails half-way, and Debian 12 has 3.11.2.
+Patterns are anchored, and single characters are repeated possessively. Groups are not: Python 3.11.2, which
+Debian 12 has, loses its place where the body of a possessive group fails half-way (3.11.7 does not).
 """
