@@ -25,7 +25,7 @@ from ringfence.model import EventKind, Secret, SecurityEvent, Service
 from ringfence.sources import ami
 from ringfence.sources.ami import AmiSource, AmiTarget
 from ringfence.sources.backoff import Backoff
-from ringfence.sources.state import Condition, State
+from ringfence.sources.state import Condition, EndError, State
 
 Converse = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -793,7 +793,7 @@ def test_cancelled_as_the_connection_ends_it_ends(monkeypatch: pytest.MonkeyPatc
         try:
             await asyncio.Event().wait()
         except asyncio.CancelledError:
-            raise ami._EndError(State.LOST, "the connection was closed") from None
+            raise EndError(State.LOST, "the connection was closed") from None
 
     async def then(_: Heard) -> None:
         await asyncio.sleep(0.01)

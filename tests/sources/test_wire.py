@@ -23,7 +23,7 @@ from ringfence.firewall.ipset import IpsetBackend
 from ringfence.model import Challenge
 from ringfence.sources import wire
 from ringfence.sources.backoff import Backoff
-from ringfence.sources.state import State
+from ringfence.sources.state import EndError, State
 from ringfence.sources.wire import GROUP, WireSource
 
 SECONDS = 10.0
@@ -349,7 +349,7 @@ def error(code: int) -> bytes:
 )
 def test_a_refusal_is_a_named_state(answer: bytes | OSError, state: State, text: str) -> None:
     """Each way in which the group is not given has its state, and what mends it."""
-    with pytest.raises(wire._EndError) as refused:
+    with pytest.raises(EndError) as refused:
         wire._bind(FakeSocket(answer), GROUP)  # type: ignore[arg-type]
     assert refused.value.condition.state is state
     assert text in refused.value.condition.detail
@@ -370,7 +370,7 @@ def test_a_missing_socket_is_a_named_state(monkeypatch: pytest.MonkeyPatch, code
         raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr(socket, "socket", refuse)
-    with pytest.raises(wire._EndError) as refused:
+    with pytest.raises(EndError) as refused:
         wire._open(4096)
     assert refused.value.condition.state is state
 
@@ -424,7 +424,7 @@ def test_a_turn_of_odd_messages() -> None:
 def test_a_socket_that_fails_is_lost() -> None:
     """Any other error ends the binding with its name."""
     ears = Ears()
-    with pytest.raises(wire._EndError, match="down") as lost:
+    with pytest.raises(EndError, match="down") as lost:
         WireSource(ears.take, ears.gaps.append)._turn(Script(OSError(errno.ENETDOWN, "down")))  # type: ignore[arg-type]
     assert lost.value.condition.state is State.LOST
 

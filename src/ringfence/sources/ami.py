@@ -30,12 +30,11 @@ from panoramisk.actions import Action
 from panoramisk.ami_protocol import AMIProtocol
 from panoramisk.message import Message
 
-from ringfence.errors import SourceError
 from ringfence.model import Address, Secret, SecurityEvent, Service, SourceId
 from ringfence.parse.address import unmapped
 from ringfence.parse.ami import AmiCounts, AmiDecoder, Banner, Heard, Reply
 from ringfence.sources.backoff import Backoff
-from ringfence.sources.state import Condition, State
+from ringfence.sources.state import Condition, EndError, State, log_condition
 
 CONNECT_WITHIN = 10.0
 GREET_WITHIN = 5.0
@@ -62,14 +61,6 @@ class AmiTarget:
     username: str
     secret: Secret
     tls: ssl.SSLContext | None = None
-
-
-class _EndError(SourceError):
-    """A connection's end, with the condition that it leaves the source in."""
-
-    def __init__(self, state: State, detail: str) -> None:
-        super().__init__(detail)
-        self.condition = Condition(state, detail)
 
 
 class _Protocol(AMIProtocol, asyncio.BufferedProtocol):  # type: ignore[misc]  # panoramisk has no types
@@ -101,7 +92,7 @@ class _Protocol(AMIProtocol, asyncio.BufferedProtocol):  # type: ignore[misc]  #
             message = Message.from_line(text)
             action = self.responses.pop(message.id, None) if message is not None else None
         except TypeError:  # a header that comes twice is a list in panoramisk
-            raise _EndError(State.NOT_AMI, "an answer is garbled") from None
+            raise EndError(State.NOT_AMI, "an answer is garbled") from None
         # One answer an action: panoramisk would gather without end where the peer promises more.
         if action is not None and not action.future.done():
             action.future.set_result(message)
@@ -132,7 +123,7 @@ class _Protocol(AMIProtocol, asyncio.BufferedProtocol):  # type: ignore[misc]  #
         # What was held back is all there will be.
         self._guarded(lambda _: self._decoder.tick(math.inf))
         reason = f": {exc}" if exc is not None else ""
-        self._finish(_EndError(State.LOST, f"the connection was closed{reason}"))
+        self._finish(EndError(State.LOST, f"the connection was closed{reason}"))
 
     def _finish(self, error: Exception) -> None:
         if self._release is not None:
@@ -195,7 +186,7 @@ class AmiSource:
             began = loop.time()
             try:
                 await self._session()
-            except _EndError as trouble:
+            except EndError as trouble:
                 self._become(trouble.condition)
             except Exception as error:  # noqa: BLE001 - whatever it is, the source goes on
                 # An error of ours on the way of the evidence: seen in `status`, and the source goes on.
@@ -247,13 +238,13 @@ class AmiSource:
                 await manager.connect()
         except TimeoutError:
             detail = f"{self._where} did not answer in {CONNECT_WITHIN:.0f} s"
-            raise _EndError(State.UNREACHABLE, detail) from None
+            raise EndError(State.UNREACHABLE, detail) from None
         except ssl.SSLError as error:
-            raise _EndError(State.TLS_FAILED, f"{self._where}: {error.reason or error}") from None
+            raise EndError(State.TLS_FAILED, f"{self._where}: {error.reason or error}") from None
         except OSError as error:
-            raise _EndError(State.UNREACHABLE, f"{self._where}: {error.strerror or error}") from None
+            raise EndError(State.UNREACHABLE, f"{self._where}: {error.strerror or error}") from None
         except ValueError as error:  # UnicodeError is one: a name that no DNS can have
-            raise _EndError(State.UNREACHABLE, f"{self._where}: {error}") from None
+            raise EndError(State.UNREACHABLE, f"{self._where}: {error}") from None
         host, port = protocol.transport.get_extra_info("sockname")[:2]
         self._own = (unmapped(ip_address(host)), port)
 
@@ -264,9 +255,9 @@ class AmiSource:
                 await self._greeted.wait()
         except TimeoutError:
             detail = f"{self._where} sent no banner in {GREET_WITHIN:.0f} s"
-            raise _EndError(State.UNRESPONSIVE, detail) from None
+            raise EndError(State.UNRESPONSIVE, detail) from None
         if not self.version:
-            raise _EndError(State.NOT_AMI, f"{self._where} does not speak as a manager interface")
+            raise EndError(State.NOT_AMI, f"{self._where} does not speak as a manager interface")
         await self._log_in(protocol)
         try:
             async with asyncio.timeout(PROVE_WITHIN):
@@ -289,7 +280,7 @@ class AmiSource:
             challenge = str(answer.get("Challenge", "")) if answer.success else ""
             if not challenge and not (self._own and self._own[0].is_loopback):
                 detail = f"{self._where} refuses MD5; use tls, so that the secret does not travel in clear"
-                raise _EndError(State.LOGIN_REFUSED, detail)
+                raise EndError(State.LOGIN_REFUSED, detail)
         if challenge:
             # The protocol's own digest (main/manager.c:authenticate).
             text = f"{challenge}{target.secret.reveal()}"
@@ -300,7 +291,7 @@ class AmiSource:
         if not answer.success:
             said = str(answer.get("Message", "no reason given"))[:80]
             detail = f'{self._where} refuses "{target.username}" ({said}); compare with manager.conf'
-            raise _EndError(State.LOGIN_REFUSED, detail)
+            raise EndError(State.LOGIN_REFUSED, detail)
 
     async def _ask(self, protocol: _Protocol, action: Action, within: float) -> Message:
         """Send an action and give its answer, which must come ``within`` seconds."""
@@ -309,7 +300,7 @@ class AmiSource:
                 return await protocol.send(action)
         except TimeoutError:
             detail = f"{self._where} did not answer {action['Action']} in {within:.0f} s"
-            raise _EndError(State.UNRESPONSIVE, detail) from None
+            raise EndError(State.UNRESPONSIVE, detail) from None
 
     def _hear(self, heard: list[Heard], protocol: _Protocol, now: float) -> None:
         events = [item for item in heard if isinstance(item, SecurityEvent)]
@@ -335,10 +326,7 @@ class AmiSource:
         changed, self.condition = condition.state is not self.condition.state, condition
         self.settled.set()
         if changed:
-            good = condition.state is State.LISTENING
-            (self._log.info if good else self._log.warning)(
-                "source.state", state=str(condition.state), detail=condition.detail
-            )
+            log_condition(self._log, condition)
 
 
 _DEAF = (
@@ -348,4 +336,4 @@ _DEAF = (
 
 
 def _says_little(end: Exception) -> bool:
-    return isinstance(end, _EndError) and end.condition.state is State.LOST
+    return isinstance(end, EndError) and end.condition.state is State.LOST

@@ -17,7 +17,7 @@ from ringfence.parse.reading import LogCounts
 from ringfence.sources.backoff import Backoff
 from ringfence.sources.follow import Follower
 from ringfence.sources.hearing import AlarmCount, Hearing, LogReader, Sink
-from ringfence.sources.state import Condition, State
+from ringfence.sources.state import Condition, State, log_condition
 
 Remember = Callable[[str, str], None]
 
@@ -92,10 +92,7 @@ class LogFileSource:
         changed, self.condition = condition.state is not self.condition.state, condition
         self.settled.set()
         if changed:
-            good = condition.state is State.LISTENING
-            (self._log.info if good else self._log.warning)(
-                "source.state", state=str(condition.state), detail=condition.detail
-            )
+            log_condition(self._log, condition)
 
 
 def position_key(source: SourceId, path: Path) -> str:

@@ -2,7 +2,10 @@
 
 import enum
 
+import structlog
 from attrs import frozen
+
+from ringfence.errors import SourceError
 
 
 class State(enum.StrEnum):
@@ -31,3 +34,17 @@ class Condition:
 
     state: State
     detail: str = ""
+
+
+class EndError(SourceError):
+    """The end of a connection or binding, with the condition that it leaves the source in."""
+
+    def __init__(self, state: State, detail: str) -> None:
+        super().__init__(detail)
+        self.condition = Condition(state, detail)
+
+
+def log_condition(log: structlog.stdlib.BoundLogger, condition: Condition) -> None:
+    """Say in the log how a source is now: loudly, unless it listens."""
+    good = condition.state is State.LISTENING
+    (log.info if good else log.warning)("source.state", state=str(condition.state), detail=condition.detail)

@@ -28,12 +28,11 @@ from collections.abc import Callable, Sequence
 import structlog
 from attrs import define
 
-from ringfence.errors import SourceError
 from ringfence.model import Address, Challenge, Network
 from ringfence.parse.challenge import parse_challenge
 from ringfence.parse.nflog import Acknowledged, Logged, bind_request, missing, read_datagram
 from ringfence.sources.backoff import Backoff
-from ringfence.sources.state import Condition, State
+from ringfence.sources.state import Condition, EndError, State, log_condition
 
 GROUP = 21_063
 """The NFLOG group that rule and reader agree on: "RG" as a number, which nobody else is likely to use."""
@@ -67,14 +66,6 @@ class WireCounts:
     lost: int = 0
     unreadable: int = 0
     passing: int = 0
-
-
-class _EndError(SourceError):
-    """A binding's end, with the condition that it leaves the source in."""
-
-    def __init__(self, state: State, detail: str) -> None:
-        super().__init__(detail)
-        self.condition = Condition(state, detail)
 
 
 class WireSource:
@@ -115,7 +106,7 @@ class WireSource:
             began = loop.time()
             try:
                 await self._session()
-            except _EndError as trouble:
+            except EndError as trouble:
                 self._become(trouble.condition)
             except Exception as error:  # noqa: BLE001 - whatever it is, the source goes on
                 # An error of ours on the way of the evidence: seen in `status`, and the source goes on.
@@ -161,7 +152,7 @@ class WireSource:
                 break
             except OSError as error:
                 if error.errno != errno.ENOBUFS:
-                    raise _EndError(State.LOST, f"netlink: {error.strerror}") from error
+                    raise EndError(State.LOST, f"netlink: {error.strerror}") from error
                 self._lose(0, now)
                 continue
             self._take(bytes(self._space[:size]), heard, now)
@@ -208,10 +199,7 @@ class WireSource:
         changed, self.condition = condition.state is not self.condition.state, condition
         self.settled.set()
         if changed:
-            good = condition.state is State.LISTENING
-            (self._log.info if good else self._log.warning)(
-                "source.state", state=str(condition.state), detail=condition.detail
-            )
+            log_condition(self._log, condition)
 
 
 _NO_NFLOG = (
@@ -229,10 +217,10 @@ def _open(buffer: int) -> socket.socket:
     except OSError as error:
         if error.errno == errno.EAFNOSUPPORT:
             detail = "the unit's RestrictAddressFamilies= lacks AF_NETLINK; mend: the unit as it is shipped"
-            raise _EndError(State.DENIED, detail) from error
+            raise EndError(State.DENIED, detail) from error
         if error.errno == errno.EPROTONOSUPPORT:
-            raise _EndError(State.ABSENT, _NO_NFLOG) from error
-        raise _EndError(State.LOST, f"netlink: {error.strerror}") from error
+            raise EndError(State.ABSENT, _NO_NFLOG) from error
+        raise EndError(State.LOST, f"netlink: {error.strerror}") from error
     try:
         try:
             connection.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, buffer)
@@ -241,7 +229,7 @@ def _open(buffer: int) -> socket.socket:
         connection.bind((0, 0))
     except OSError as error:
         connection.close()
-        raise _EndError(State.LOST, f"netlink: {error.strerror}") from error
+        raise EndError(State.LOST, f"netlink: {error.strerror}") from error
     return connection
 
 
@@ -251,15 +239,15 @@ def _bind(connection: socket.socket, group: int) -> None:
         connection.send(bind_request(group))
         answers = list(read_datagram(connection.recv(_DATAGRAM)))
     except OSError as error:
-        raise _EndError(State.LOST, f"netlink: {error.strerror}") from error
+        raise EndError(State.LOST, f"netlink: {error.strerror}") from error
     code = next((answer.code for answer in answers if isinstance(answer, Acknowledged)), errno.EPROTO)
     if code in (errno.EPERM, errno.EBUSY):
         detail = (
             f"NFLOG group {group} may not be read: CAP_NET_ADMIN is lacking (the systemd unit grants it, by "
             "hand: run as root), or another program reads it (see /proc/net/netfilter/nfnetlink_log)"
         )
-        raise _EndError(State.DENIED, detail)
+        raise EndError(State.DENIED, detail)
     if code in (errno.EINVAL, errno.EOPNOTSUPP):
-        raise _EndError(State.ABSENT, _NO_NFLOG)
+        raise EndError(State.ABSENT, _NO_NFLOG)
     if code:
-        raise _EndError(State.LOST, f"NFLOG group {group}: {errno.errorcode.get(code, code)}")
+        raise EndError(State.LOST, f"NFLOG group {group}: {errno.errorcode.get(code, code)}")
