@@ -68,11 +68,10 @@ def test_the_cost_does_not_grow_with_the_number_of_networks() -> None:
         kept = NetworkSet(IPv6Network((number << 64, 96)) for number in range(count))
         subject = IPv6Network((1 << 100, 64))
         assert not kept.has_part_of(subject)
-        began = time.perf_counter()
+        began = time.thread_time()
         for _ in range(1000):
             kept.has_part_of(subject)
             kept.covers(subject.network_address)
-        return time.perf_counter() - began
+        return time.thread_time() - began
 
-    few = min(seconds(10) for _ in range(3))
-    assert min(seconds(10_000) for _ in range(3)) < 100 * few
+    assert any(seconds(10_000) < 100 * seconds(10) for _ in range(5))

@@ -401,17 +401,16 @@ def test_others_have_their_turn_while_much_is_read(log: Log) -> None:
     """While a long log is caught up with the loop goes on turning, a chunk at a time."""
     for _ in range(400):
         log.write(500)
-    delays: list[float] = []
+    turns = 0
 
     async def then(followed: Followed) -> None:
+        nonlocal turns
         while len(followed.reader.read) < log.written:
-            began = time.perf_counter()
             await asyncio.sleep(0)
-            delays.append(time.perf_counter() - began)
+            turns += 1
 
     following(log.path, then)
-    assert sorted(delays)[len(delays) // 2] < 0.005
-    assert len(delays) > 500
+    assert turns > 500
 
 
 SCRIPTS: Sequence[str] = ("gone", "[]", '{"device": -1}', "{}", '"x"', "")
