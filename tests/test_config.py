@@ -6,9 +6,11 @@ from datetime import date
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from ringfence.config import (
@@ -17,7 +19,9 @@ from ringfence.config import (
     AmiSettings,
     AsteriskSettings,
     ControlSettings,
+    CustomSettings,
     FirewallSettings,
+    LogSettings,
     RuleSettings,
     Settings,
     StoreSettings,
@@ -27,7 +31,7 @@ from ringfence.config import (
 from ringfence.detect.rules import RULES
 from ringfence.errors import ConfigError
 from ringfence.model import Secret
-from ringfence.values import BackendName, Count, Duration, Ladder, Name, Port, Text
+from ringfence.values import BackendName, Count, Duration, Ladder, LevelName, Name, Pattern, Port, Text
 
 CLEAR = "hunter2-correct-horse"
 MISSING = (
@@ -78,6 +82,7 @@ def test_every_key_has_a_default_but_the_secret() -> None:
                     tls_verify=True,
                     trust_chan_sip=False,
                 ),
+                logs=LogSettings(paths=None, timezone=None, journal=False, custom=()),
             ),
         ),
         firewall=FirewallSettings(backend=BackendName("auto")),
@@ -116,6 +121,18 @@ def test_every_key_can_be_set() -> None:
         tls = true
         tls_verify = false
         trust_chan_sip = true
+        [asterisk.logs]
+        paths = ["/srv/pbx/messages", "/srv/pbx/security"]
+        timezone = "UTC"
+        journal = true
+        [[asterisk.logs.custom]]
+        name = "guests"
+        pattern = "guest from {{address}} refused"
+        [[asterisk.logs.custom]]
+        name = "agi"
+        level = "WARNING"
+        file = "res_agi.c"
+        pattern = "{{any}}bad PIN from {{address}}"
         [[asterisk]]
         name = "branch"
         ami.secret = "another"
@@ -149,6 +166,20 @@ def test_every_key_can_be_set() -> None:
                     tls_verify=False,
                     trust_chan_sip=True,
                 ),
+                logs=LogSettings(
+                    paths=(Path("/srv/pbx/messages"), Path("/srv/pbx/security")),
+                    timezone=ZoneInfo("UTC"),
+                    journal=True,
+                    custom=(
+                        CustomSettings(name=Name("guests"), pattern=Pattern("guest from {address} refused")),
+                        CustomSettings(
+                            name=Name("agi"),
+                            level=LevelName("WARNING"),
+                            file=Text("res_agi.c"),
+                            pattern=Pattern("{any}bad PIN from {address}"),
+                        ),
+                    ),
+                ),
             ),
             AsteriskSettings(
                 name=Name("branch"),
@@ -166,6 +197,30 @@ def test_every_key_can_be_set() -> None:
     [rule] = settings.rule_table()
     assert (rule.attempts, rule.window, rule.ban) == (3, 90.0, (3_600.0, 1_209_600.0))
     assert settings.trusting_chan_sip() == {"office"}
+
+
+@pytest.mark.parametrize(
+    ("logs", "heard", "wanted"),
+    [
+        ("", None, True),
+        ("logs.paths = []", (), False),
+        ("logs.paths = []\nlogs.journal = true", (), True),
+        ("logs.paths = ['/a']", (Path("/a"),), True),
+    ],
+)
+def test_logs_are_found_for_one_asterisk_alone(
+    logs: str,
+    heard: tuple[Path, ...] | None,
+    wanted: bool,  # noqa: FBT001 - a row of the table
+) -> None:
+    """Without paths a log is found, and is one of several sources; beside another PBX none is."""
+    one = read(f"[[asterisk]]\n{logs}")
+    two = read(f"[[asterisk]]\n{logs}\n[[asterisk]]\nname = 'branch'")
+
+    assert [pbx.logs.paths for pbx in one.heard()] == [heard]
+    assert [pbx.logs.paths for pbx in two.heard()] == [heard or (), ()]
+    assert one.several_sources() == ({"asterisk"} if wanted else set())
+    assert "branch" not in two.several_sources()
 
 
 def test_a_rule_keeps_what_it_does_not_set() -> None:
@@ -223,6 +278,35 @@ def test_a_rule_keeps_what_it_does_not_set() -> None:
         (pbx(rf'secret = "{CLEAR}\r\nAction: x"'), [f"asterisk[0].ami.secret: {TEXT}"]),
         (pbx("secret_file = 'relative'"), ["asterisk[0].ami.secret_file: must be an absolute path"]),
         (pbx("secret_file = 1"), [f"asterisk[0].ami.secret_file: {TEXT}"]),
+        ("[[asterisk]]\nlogs.paths = '/a'", ["asterisk[0].logs.paths: must be a list"]),
+        ("[[asterisk]]\nlogs.paths = ['a']", ["asterisk[0].logs.paths[0]: must be an absolute path"]),
+        (
+            "[[asterisk]]\nlogs.timezone = 'Mars'",
+            ['asterisk[0].logs.timezone: must be a time zone such as "Europe/Berlin" or "UTC"'],
+        ),
+        ("[[asterisk]]\nlogs.journal = 'yes'", [f"asterisk[0].logs.journal: {TRUTH}"]),
+        ("[[asterisk]]\nlogs.custom = {name = 'a'}", ["asterisk[0].logs.custom: must be a list"]),
+        (
+            "[[asterisk]]\nlogs.custom = [{name = 'a', level = 'notice', colour = 1, pattern = 'x'}, {}]",
+            [
+                'asterisk[0].logs.custom[0].level: must be a level as Asterisk writes it, such as "NOTICE"',
+                "asterisk[0].logs.custom[0].pattern: the pattern needs {address} exactly once",
+                "asterisk[0].logs.custom[0].colour: unknown key",
+                "asterisk[0].logs.custom[1].name: is missing",
+                "asterisk[0].logs.custom[1].pattern: is missing",
+            ],
+        ),
+        (
+            "[[asterisk]]\nlogs.paths = ['/a', '/b', '/a']\n[[asterisk]]\nname = 'b'\nlogs.paths = ['/b']",
+            [
+                "asterisk[0].logs.paths: /a is read by asterisk[0].logs.paths already; each once",
+                "asterisk[1].logs.paths: /b is read by asterisk[0].logs.paths already; each once",
+            ],
+        ),
+        (
+            "[[asterisk]]\nlogs.journal = true\n[[asterisk]]\nname = 'b'\nlogs.journal = true",
+            ["asterisk[1].logs.journal: the journal is read by asterisk[0].logs.journal already; each once"],
+        ),
         ("[firewall]\nbackend = 'nft'", ['firewall.backend: must be one of "auto", "ipset", "memory"']),
         ("[firewall]\nbackend = 1", ['firewall.backend: must be one of "auto", "ipset", "memory"']),
         ("[firewall]\nbackend = []", ['firewall.backend: must be one of "auto", "ipset", "memory"']),
@@ -479,6 +563,11 @@ KEYS = [
     "tls_ca",
     "tls_verify",
     "trust_chan_sip",
+    "logs",
+    "paths",
+    "journal",
+    "custom",
+    "pattern",
     "firewall",
     "backend",
     "allow",
@@ -510,6 +599,7 @@ TREES: st.SearchStrategy[Any] = st.recursive(
 )
 
 
+@hypothesis_settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.dictionaries(st.sampled_from(KEYS), TREES, max_size=6), st.booleans())
 def test_no_tree_raises_anything_else(tree: dict[str, Any], secrets: bool) -> None:  # noqa: FBT001 - drawn
     """Whatever a TOML file may hold is settings, or a ConfigError whose lines begin with a key path."""

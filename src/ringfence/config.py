@@ -33,7 +33,9 @@ from ringfence.values import (
     Count,
     Duration,
     Ladder,
+    LevelName,
     Name,
+    Pattern,
     Port,
     Text,
     list_only,
@@ -63,15 +65,37 @@ class AmiSettings:
     trust_chan_sip: bool = False
 
 
-@frozen
-class LogSettings:
-    """``[asterisk.logs]``: log files that are read beside the manager interface.
+@frozen(kw_only=True)
+class CustomSettings:
+    """``[[asterisk.logs.custom]]``: a line of the administrator's own dialplan that tells of an attempt.
 
-    ``timezone`` is the zone that they are written in, None for this host's.
+    ``level`` and ``file`` are what Asterisk writes before the message, and ``pattern`` is the message. They
+    are as strict as :mod:`ringfence.parse.custom` says, and have been tried.
     """
 
-    paths: tuple[Path, ...] = ()
+    name: Name
+    level: LevelName = LevelName("NOTICE")
+    file: Text = Text("Ext.")
+    pattern: Pattern
+
+
+@frozen
+class LogSettings:
+    """``[asterisk.logs]``: the logs that are read beside the manager interface.
+
+    ``paths`` is None where they are to be found, and empty where none is to be read. ``timezone`` is the zone
+    that they are written in, None for this host's. ``journal``: whether systemd's journal is one of them.
+    """
+
+    paths: tuple[Path, ...] | None = None
     timezone: ZoneInfo | None = None
+    journal: bool = False
+    custom: tuple[CustomSettings, ...] = ()
+
+    @property
+    def wanted(self) -> bool:
+        """Whether any log is to be read."""
+        return self.paths != () or self.journal
 
 
 @frozen
@@ -163,9 +187,21 @@ class Settings:
         """Whether any PBX asks for the wire."""
         return any(pbx.wire.enabled for pbx in self.asterisk)
 
+    def heard(self) -> tuple[AsteriskSettings, ...]:
+        """Give each PBX with the logs that are read of it.
+
+        Beside others none finds its logs by itself: the same files would be found for each.
+        """
+        if len(self.asterisk) == 1:
+            return self.asterisk
+        return tuple(
+            evolve(pbx, logs=evolve(pbx.logs, paths=() if pbx.logs.paths is None else pbx.logs.paths))
+            for pbx in self.asterisk
+        )
+
     def several_sources(self) -> frozenset[str]:
-        """Give the names of the Asterisks whose log is read beside AMI."""
-        return frozenset(pbx.name for pbx in self.asterisk if pbx.logs.paths)
+        """Give the names of the Asterisks of which a log may be read beside AMI."""
+        return frozenset(pbx.name for pbx in self.heard() if pbx.logs.wanted)
 
     def trusting_chan_sip(self) -> frozenset[str]:
         """Give the names of the Asterisks whose chan_sip addresses are to be believed."""
@@ -217,6 +253,7 @@ def parse(
         problems += _problems(error)
     entries = _entries(tree)
     problems += _clashes(entries, none=tree.get("asterisk") == [])
+    problems += _shared_logs(settings.asterisk)
     found, missing = _secrets(entries, environ) if secrets else ([], [])
     problems += missing
     if problems:
@@ -265,9 +302,18 @@ def _converter() -> Converter:
             converter.register_structure_hook(kind, hook)
         else:
             converter.register_structure_hook_func(partial(eq, kind), hook)
-    for kind in (tuple[AsteriskSettings, ...], tuple[Network, ...], tuple[Path, ...]):
+    for kind in (
+        tuple[AsteriskSettings, ...],
+        tuple[CustomSettings, ...],
+        tuple[Network, ...],
+        tuple[Path, ...],
+    ):
         listed = list_only(converter.get_structure_hook(kind))
         converter.register_structure_hook_func(partial(eq, kind), listed)
+    paths = converter.get_structure_hook(tuple[Path, ...])
+    converter.register_structure_hook_func(
+        partial(eq, tuple[Path, ...] | None), lambda value, _: paths(value, tuple[Path, ...])
+    )
     return converter
 
 
@@ -286,6 +332,8 @@ def _problems(error: Exception, path: str = "") -> list[str]:
         return [line for fault, note in placed for line in _problems(fault, f"{path}[{note.index}]")]
     if isinstance(error, ForbiddenExtraKeysError):
         return [f"{f'{path}.{key}'.lstrip('.')}: unknown key" for key in sorted(error.extra_fields)]
+    if isinstance(error, KeyError):
+        return [f"{path}: is missing"]
     return [f"{path}: {error if isinstance(error, ValueError) else 'must be a table'}"]
 
 
@@ -346,6 +394,20 @@ def _clashes(entries: Sequence[_Entry], *, none: bool) -> list[str]:
                 ssl.create_default_context(cafile=entry.ami.tls_ca)
             except OSError as error:  # SSLError is one
                 problems.append(f"{entry.key}.ami.tls_ca: cannot be used: {error}")
+    return problems
+
+
+def _shared_logs(asterisks: Sequence[AsteriskSettings]) -> list[str]:
+    """Check that no log is read twice: what it tells would count twice."""
+    problems: list[str] = []
+    readers: dict[Path | None, str] = {}  # None: the journal
+    for index, pbx in enumerate(asterisks):
+        for log in (*(pbx.logs.paths or ()), *([None] if pbx.logs.journal else [])):
+            key = f"asterisk[{index}].logs.{'journal' if log is None else 'paths'}"
+            if log in readers:
+                what = "the journal" if log is None else log
+                problems.append(f"{key}: {what} is read by {readers[log]} already; each once")
+            readers.setdefault(log, key)
     return problems
 
 

@@ -10,7 +10,7 @@ import asyncio
 import gc
 import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,15 +28,15 @@ from ringfence.firewall.contract import Element
 from ringfence.firewall.ownership import claim_sets
 from ringfence.host.addresses import follow_addresses, read_addresses
 from ringfence.later import Later
-from ringfence.model import AttemptKind, Network, SecurityEvent, SourceId, network_from
+from ringfence.model import AttemptKind, Network, SecurityEvent, network_from
 from ringfence.report import bans_report, status_report
 from ringfence.sources.ami import AmiSource
+from ringfence.sources.logs import Logs, LogSource
 from ringfence.store import Store
-from ringfence.targets import target_of
+from ringfence.targets import logs_of, target_of
 from ringfence.values import MAX_DURATION
 
 if TYPE_CHECKING:
-    from ringfence.sources.logfile import LogFileSource
     from ringfence.sources.wire import WireSource
 
 TEND_EVERY = 5.0
@@ -50,8 +50,14 @@ class _Listener:
     """The sources of one PBX at work, and what they were made of."""
 
     settings: config.AsteriskSettings
-    sources: "tuple[AmiSource | LogFileSource, ...]"
+    ami: AmiSource
+    logs: Logs | None
     tasks: tuple[asyncio.Task[None], ...]
+
+    @property
+    def sources(self) -> "tuple[AmiSource | LogSource, ...]":
+        """Whoever speaks of it now."""
+        return (self.ami, *(self.logs.sources if self.logs is not None else ()))
 
     def end(self) -> None:
         """Listen no longer."""
@@ -73,6 +79,7 @@ class Daemon:
         self._alarms: dict[str, tuple[float, int]] = {}
         self._forgeable: dict[str, None] = {}
         self._listeners: dict[str, _Listener] = {}
+        self._positions: dict[str, str] = {}
         self._wire: WireSource | None = None  # what is not configured is not even loaded: it is memory
         self._detector = Detector(
             settings.rule_table(),
@@ -126,7 +133,7 @@ class Daemon:
 
                 self._wire = WireSource(self._detector.note, _ignore_gap)
                 tasks.append(group.create_task(self._wire.run(), name="wire"))
-            self._listen(self._settings.asterisk)
+            self._listen(self._settings.heard())
             systemd.notify("READY=1")
             self._log.info("daemon.ready", firewall=self._enforcer.backend.name)
             await self._stopped.wait()
@@ -192,21 +199,24 @@ class Daemon:
         self._settings = evolve(new, **{key: getattr(self._settings, key) for key in kept})
         self._detector.configure(new.rule_table(), new.trusting_chan_sip(), new.several_sources())
         self._enforcer.allow(self._never())
-        self._listen(new.asterisk)
+        self._listen(new.heard())
         self._log.info("configuration.loaded", restart_for=later)
 
     def _listen(self, wanted: Sequence[config.AsteriskSettings]) -> None:
         """Have the sources of each entry: end those that changed or went, begin those that are new."""
+        ended: list[asyncio.Task[None]] = []
         for name, listener in list(self._listeners.items()):
             if listener.settings not in wanted:
                 listener.end()
+                ended += listener.tasks
                 del self._listeners[name]
         for pbx in wanted:
             if pbx.name not in self._listeners:
                 ami = AmiSource(target_of(pbx), self._hear)
-                sources = (ami, *(self._logs(pbx) if pbx.logs.paths else ()))
+                logs = self._logs(pbx, ended) if pbx.logs.wanted else None
+                sources: list[AmiSource | Logs] = [ami, *([logs] if logs is not None else [])]
                 tasks = [self._group.create_task(source.run(), name=str(source.id)) for source in sources]
-                self._listeners[pbx.name] = _Listener(pbx, sources, tuple(tasks))
+                self._listeners[pbx.name] = _Listener(pbx, ami, logs, tuple(tasks))
 
     def _log_group(self) -> int | None:
         if not self._settings.wire:
@@ -215,21 +225,16 @@ class Daemon:
 
         return GROUP
 
-    def _logs(self, pbx: config.AsteriskSettings) -> "Iterator[LogFileSource]":
-        from ringfence.parse.log import LogReader  # noqa: PLC0415 - loaded where it is asked for
-        from ringfence.sources.logfile import LogFileSource, position_key  # noqa: PLC0415 - the same
+    def _logs(self, pbx: config.AsteriskSettings, before: Sequence[asyncio.Task[None]]) -> Logs:
+        return Logs(logs_of(pbx), self._hear, self._log_positions, self._remember_position, before)
 
-        positions = self._enforcer.log_positions()
-        for path in pbx.logs.paths:
-            source = SourceId(pbx.name, f"log:{path}")
-            yield LogFileSource(
-                source,
-                path,
-                LogReader(source, timezone=pbx.logs.timezone),
-                self._hear,
-                positions.get(position_key(source, path)),
-                self._enforcer.remember_position,
-            )
+    def _log_positions(self) -> Mapping[str, str]:
+        # What was said last may still be on its way to the database.
+        return {**self._enforcer.log_positions(), **self._positions}
+
+    def _remember_position(self, key: str, position: str) -> None:
+        self._positions[key] = position
+        self._enforcer.remember_position(key, position)
 
     def _never(self) -> NetworkSet:
         return NetworkSet([*ALWAYS_ALLOWED, *self._own, *self._settings.allow.networks])

@@ -14,7 +14,7 @@ from ringfence.model import Network, printable
 from ringfence.sources.ami import AmiSource
 
 if TYPE_CHECKING:
-    from ringfence.sources.logfile import LogFileSource
+    from ringfence.sources.logs import LogSource
     from ringfence.sources.wire import WireSource
 
 
@@ -41,7 +41,7 @@ def bans_report(listed: Sequence[Listed]) -> list[dict[str, object]]:
 
 
 def status_report(
-    sources: "Sequence[AmiSource | LogFileSource]",
+    sources: "Sequence[AmiSource | LogSource]",
     wire: "WireSource | None",
     detector: Detector,
     enforcer: Enforcer,
@@ -85,7 +85,7 @@ def shown(network: Network) -> str:
     return str(network.network_address if single else network)
 
 
-def _source(source: "AmiSource | LogFileSource") -> dict[str, object]:
+def _source(source: "AmiSource | LogSource") -> dict[str, object]:
     counts = source.counts
     return {
         "name": str(source.id),
@@ -138,7 +138,7 @@ def _problems(enforcer: Enforcer) -> list[str]:
     return problems
 
 
-def _alarms(sources: "Sequence[AmiSource | LogFileSource]") -> list[str]:
+def _alarms(sources: "Sequence[AmiSource | LogSource]") -> list[str]:
     """Give what Asterisk itself says of its log."""
     return [
         f"{source.id}: {name} ({alarm.count} times, last {rfc3339(alarm.last)})"

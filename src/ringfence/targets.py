@@ -1,10 +1,16 @@
 """From the configuration to what a source needs: the daemon and ``check`` connect in the same way."""
 
 import ssl
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
-from ringfence.config import AmiSettings, AsteriskSettings
+from ringfence.config import AmiSettings, AsteriskSettings, CustomSettings
 from ringfence.errors import SourceError
 from ringfence.sources.ami import AmiTarget
+from ringfence.sources.logs import LogPlan
+
+if TYPE_CHECKING:
+    from ringfence.parse.custom import Custom
 
 
 def target_of(pbx: AsteriskSettings) -> AmiTarget:
@@ -20,6 +26,21 @@ def target_of(pbx: AsteriskSettings) -> AmiTarget:
         secret=ami.secret,
         tls=_tls(ami) if ami.tls else None,
     )
+
+
+def logs_of(pbx: AsteriskSettings) -> LogPlan:
+    """Give which logs of ``pbx`` are read, and how."""
+    logs = pbx.logs
+    return LogPlan(pbx.name, logs.paths, logs.journal, logs.timezone, tuple(_customs(logs.custom)))
+
+
+def _customs(settings: Sequence[CustomSettings]) -> "Iterator[Custom]":
+    if not settings:
+        return
+    from ringfence.parse.custom import Custom  # noqa: PLC0415 - loaded where it is asked for
+
+    for own in settings:
+        yield Custom.compile(own.pattern, level=own.level, file=own.file, name=own.name)
 
 
 def _tls(ami: AmiSettings) -> ssl.SSLContext:

@@ -23,6 +23,8 @@ Count = NewType("Count", int)
 Duration = NewType("Duration", float)
 Ladder = NewType("Ladder", tuple[float, ...])
 BackendName = NewType("BackendName", str)
+LevelName = NewType("LevelName", str)
+Pattern = NewType("Pattern", str)
 
 
 def parse_duration(text: object) -> float:
@@ -104,6 +106,22 @@ def _name(value: object, _: object) -> str:
     return value
 
 
+_LEVEL = re.compile(r"[A-Z][A-Z0-9_]{2,15}")
+
+
+def _level(value: object, _: object) -> LevelName:
+    if not isinstance(value, str) or not _LEVEL.fullmatch(value):
+        raise ValueError('must be a level as Asterisk writes it, such as "NOTICE"')
+    return LevelName(value)
+
+
+def _pattern(value: object, _: object) -> Pattern:
+    from ringfence.parse.custom import Custom  # noqa: PLC0415 - loaded where it is asked for
+
+    Custom.compile(text_from(value))
+    return Pattern(text_from(value))
+
+
 def list_only(structure: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
     """Wrap a hook that would take a text for the list of its letters."""
 
@@ -123,6 +141,8 @@ HOOKS: dict[Any, Callable[[Any, Any], Any]] = {
     Duration: lambda value, _: parse_duration(value),
     Ladder: _ladder,
     BackendName: _backend,
+    LevelName: _level,
+    Pattern: _pattern,
     bool: _truth,
     Path: _path,
     Path | None: _path,

@@ -13,6 +13,7 @@ from ringfence.config import (
     AmiSettings,
     AsteriskSettings,
     ControlSettings,
+    CustomSettings,
     FirewallSettings,
     LogSettings,
     RuleSettings,
@@ -28,6 +29,7 @@ TABLES = {
     "asterisk": AsteriskSettings,
     "asterisk.ami": AmiSettings,
     "asterisk.logs": LogSettings,
+    "asterisk.logs.custom": CustomSettings,
     "asterisk.wire": WireSettings,
     "firewall": FirewallSettings,
     "allow": AllowSettings,
@@ -35,12 +37,12 @@ TABLES = {
     "store": StoreSettings,
     "control": ControlSettings,
 }
-_HEAD = re.compile(r"\[{1,2}([a-z_.]+)\]{1,2}")
+_HEAD = re.compile(r"#?\[{1,2}([a-z_.]+)\]{1,2}")
 _KEY = re.compile(r"#?([a-z_]+) = \S")
 
 
 def named_keys(text: str) -> Iterator[tuple[str, str]]:
-    """Give each key with its table; one that has no default is commented out."""
+    """Give each key with its table; what has no default is commented out."""
     table = ""
     for line in text.splitlines():
         if head := _HEAD.fullmatch(line):

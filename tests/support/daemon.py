@@ -78,7 +78,9 @@ class Guard:
             "COLUMNS": "80",
             **(environ or {}),
         }
-        pbx = {"name": "pbx", "ami": {"port": 1, "secret": SECRET, **(ami or {})}}
+        # No logs unless a test asks for them: those that would be found are this machine's own.
+        logs: dict[str, object] = {"paths": []}
+        pbx = {"name": "pbx", "ami": {"port": 1, "secret": SECRET, **(ami or {})}, "logs": logs}
         self.settings: dict[str, Any] = {
             "asterisk": [pbx],
             "firewall": {"backend": "memory"},

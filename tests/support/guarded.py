@@ -15,13 +15,13 @@ from tests.support.lab import Lab
 def guarded(lab: Lab, folder: Path, **settings: Any) -> Iterator[Guard]:  # noqa: ANN401 - whatever TOML holds
     """Guard the laboratory's Asterisk with ipset until the block ends; leaves no rule and no ban.
 
-    ``ami`` adds to how the manager interface is reached, ``logs`` and ``wire`` are those tables. The block
-    begins when the daemon listens, unless ``listening=False``.
+    ``ami`` adds to how the manager interface is reached, ``logs`` (none by default) and ``wire`` are those
+    tables. The block begins when the daemon listens, unless ``listening=False``.
     """
     ami = {"username": MANAGER_USER, "secret": SECRET, "port": MANAGER_PORT, **settings.pop("ami", {})}
     listening = settings.pop("listening", True)
     more: dict[str, Any] = {table: settings.pop(table) for table in ("logs", "wire") if table in settings}
-    pbx = {"name": "pbx", "ami": ami, **more}
+    pbx = {"name": "pbx", "ami": ami, "logs": {"paths": []}, **more}
     guard = Guard(
         folder,
         prefix=lab.network.in_pbx(),

@@ -171,7 +171,7 @@ def _configured_zone(config: Path, log: Path) -> "tzinfo | None":
         return None
     with errors_told():
         asterisks = settings_from(config).asterisk
-    return next((pbx.logs.timezone for pbx in asterisks if log.absolute() in pbx.logs.paths), None)
+    return next((pbx.logs.timezone for pbx in asterisks if log.absolute() in (pbx.logs.paths or ())), None)
 
 
 @contextmanager

@@ -106,14 +106,15 @@ class Hearing:
         events: list[SecurityEvent] = []
         for reading in readings:
             if reading.alarm is not None:
-                self._alarm(str(reading.alarm), wall)
+                self.alarm(str(reading.alarm), wall)
             if reading.event is not None:
                 events.append(reading.event)
                 if self._live and abs(wall - reading.event.time) > CLOCK_OFF:
-                    self._alarm(CLOCK_ALARM, wall)
+                    self.alarm(CLOCK_ALARM, wall)
         for when, group in groupby(events, lambda event: arrival(event.time, wall, mono, live=self._live)):
             self._sink(list(group), when)
 
-    def _alarm(self, name: str, wall: float) -> None:
+    def alarm(self, name: str, wall: float) -> None:
+        """Count an alarm."""
         known = self.alarms.get(name)
         self.alarms[name] = AlarmCount(known.count + 1 if known else 1, wall)

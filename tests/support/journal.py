@@ -1,0 +1,145 @@
+"""A real journal: systemd-journald by itself, without systemd, in a folder of the test's own.
+
+journald finds its sockets and its files below /run. In a mount namespace of its own that is the test's
+folder, so what it makes there is reached from outside: whoever writes to its socket is in its journal, and
+journalctl reads it with ``--directory``. Whose unit an entry is of, journald takes from the sender's control
+group, so writing as a unit is to be in a group of that name.
+"""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from tests.support.daemon import until
+
+JOURNALD = Path("/lib/systemd/systemd-journald")
+_CGROUPS = (Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/unified"))
+_CONFIGURATION = Path("/etc/systemd/journald.conf")
+_LAUNCH = 'mount --bind "$1/run" /run && mount --bind "$1/journald.conf" "$3" && exec "$2"'
+_SEND = """\
+import os, socket, sys
+group, path, *messages = sys.argv[1:]
+with open(os.path.join(group, "cgroup.procs"), "w") as procs:
+    procs.write(str(os.getpid()))
+with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as connection:
+    connection.connect(path)
+    for message in messages:
+        connection.send(os.fsencode(message))
+    sys.stdin.read()
+"""
+
+
+def cgroups() -> Path | None:
+    """Give where groups of processes can be made, by journald's own rule; None where they cannot."""
+    for folder in _CGROUPS:
+        if (folder / "cgroup.procs").exists() and os.access(folder, os.W_OK):
+            return folder
+    return None
+
+
+def why_no_journald() -> str:
+    """Say why no journal can be run here; nothing if one can."""
+    if os.geteuid():
+        return "a journal takes root"
+    if not JOURNALD.exists() or shutil.which("journalctl") is None or not _CONFIGURATION.exists():
+        return "systemd-journald is in the package systemd"
+    return "" if cgroups() else "no control groups of version 2 can be made here"
+
+
+class Journald:
+    """A journal at work in ``folder``, while the context lasts. ``burst``: how many messages a second."""
+
+    def __init__(self, folder: Path, burst: int = 0) -> None:
+        self.folder = folder
+        self._burst = burst
+        self._run = folder / "run"
+        self._slice = Path()
+        self._process: subprocess.Popen[bytes] | None = None
+        (self._run / "systemd/journal").mkdir(parents=True)
+        (folder / "journald.conf").write_text(
+            "[Journal]\nStorage=volatile\nReadKMsg=no\nAudit=no\nRuntimeMaxUse=64M\n"
+            f"RateLimitIntervalSec={'1s' if burst else '0'}\nRateLimitBurst={burst}\n"
+        )
+
+    def __enter__(self) -> Self:
+        base = cgroups()
+        assert base is not None, why_no_journald()
+        self._slice = base / f"rf{uuid.uuid4().hex[:12]}.slice"
+        self._slice.mkdir()
+        launch = ["sh", "-c", _LAUNCH, "sh", str(self.folder), str(JOURNALD), str(_CONFIGURATION)]
+        self._process = subprocess.Popen(["unshare", "--mount", "--propagation", "private", *launch])
+        try:
+            until(self._answers, "the journal")
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait(20)
+        for group in (*self._slice.iterdir(), self._slice):
+            if group.is_dir():
+                group.rmdir()
+
+    @property
+    def program(self) -> tuple[str, ...]:
+        """How journalctl is called to read this journal."""
+        return ("journalctl", f"--directory={self._run / 'log/journal'}")
+
+    def say(self, *lines: bytes, unit: str = "asterisk.service", identifier: str = "asterisk") -> None:
+        """Write these as a process of that unit would to syslog: ``LEVEL[1]: file: message``."""
+        name = identifier.encode()
+        self._send("dev-log", unit, [b"<133>Nov 20 10:00:00 %b: %b" % (name, line) for line in lines])
+
+    def say_natively(self, fields: bytes, unit: str = "asterisk.service") -> None:
+        """Write an entry in the journal's own protocol."""
+        self._send("socket", unit, [fields])
+
+    def rotate(self) -> None:
+        """Have it begin a new file."""
+        assert self._process is not None
+        before = len(list((self._run / "log/journal").glob("*/*.journal")))
+        self._process.send_signal(signal.SIGUSR2)
+        until(lambda: len(list((self._run / "log/journal").glob("*/*.journal"))) > before, "another file")
+
+    def read(self, *options: str) -> str:
+        """Give what journalctl says."""
+        command = [*self.program, "--no-pager", *options]
+        done = subprocess.run(command, capture_output=True, check=True, timeout=60)
+        return done.stdout.decode("utf-8", "replace")
+
+    def _send(self, name: str, unit: str, messages: Sequence[bytes]) -> None:
+        group = self._slice / unit
+        group.mkdir(exist_ok=True)
+        path = str(self._run / "systemd/journal" / name)
+        before, kept = self._entries(), self._burst or len(messages)
+        texts = [os.fsdecode(message) for message in messages]
+        command = [sys.executable, "-I", "-c", _SEND, str(group), path, *texts]
+        # Whose group a sender is in can be told as long as it lives, so it waits until journald has looked.
+        with subprocess.Popen(command, stdin=subprocess.PIPE):
+            until(lambda: self._entries() >= before + min(kept, len(messages)), "the entries")
+
+    def _entries(self) -> int:
+        return self.read("--output=json", "--output-fields=_PID").count("\n")
+
+    def _answers(self) -> bool:
+        assert self._process is not None
+        assert self._process.poll() is None, "the journal ended"
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as connection:
+            try:
+                connection.connect(str(self._run / "systemd/journal/dev-log"))
+            except OSError:
+                return False
+        return bool(list((self._run / "log/journal").glob("*/*.journal")))

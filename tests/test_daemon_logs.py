@@ -1,0 +1,140 @@
+"""The daemon and Asterisk's logs: what it finds, what they say of themselves, and what a reload leaves."""
+
+import shutil
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.support.captures import capture
+from tests.support.daemon import Guard, ServedAmi, ami_server, until
+from tests.support.journal import Journald, why_no_journald
+
+GUESSES = capture("asterisk-22", "wrong-password-register").security_log.read_bytes()  # 3 by 198.18.1.101
+THREE = {"guess": {"attempts": 3, "ban": ["1h", "6h"]}}
+TEN = {"guess": {"attempts": 10}}
+ALARMS = (
+    b"[2026-11-20 06:05:02.731] WARNING[7] logger.c: Log queue threshold (1000) exceeded.  Discarding.\n"
+    b"[2026-11-20 06:05:02.732] ERROR[7] security_events.c: "
+    b"Failed to issue security event of type ChallengeResponseFailed.\n"
+)
+# What is mounted over /var/log is a folder of the test's own, with a log in it.
+_OVER_VAR_LOG = 'mount --bind "$0" /var/log; exec "$@"'
+
+
+@pytest.fixture(name="pbx")
+def _pbx() -> Iterator[ServedAmi]:
+    """Give a PBX that says what it is told to."""
+    with ami_server() as pbx:
+        yield pbx
+
+
+@pytest.fixture(name="log")
+def _log(tmp_path: Path) -> Path:
+    """Give a log that is there and empty."""
+    log = tmp_path / "ringfence"
+    log.touch()
+    return log
+
+
+def entry(port: int, **logs: object) -> list[dict[str, object]]:
+    """Give the configuration of one Asterisk with these logs."""
+    return [{"name": "pbx", "ami": {"port": port, "secret": "manager-secret"}, "logs": logs}]
+
+
+def append(log: Path, data: bytes) -> None:
+    """Write at a log's end."""
+    with log.open("ab") as file:
+        file.write(data)
+
+
+def test_asterisks_own_alarms_are_problems(tmp_path: Path, pbx: ServedAmi, log: Path) -> None:
+    """That its log or its events are incomplete, Asterisk says in the log, and `status` with it."""
+    with Guard(tmp_path, asterisk=entry(pbx.port, paths=[str(log)])) as guard:
+        until(lambda: guard.source_is("listening"), "both sources")
+        append(log, ALARMS)
+        until(lambda: len(guard.status()["problems"]) == 3, "the alarms")  # the third is the dry run
+        told = guard.command("status").stdout
+        problems = guard.status()["problems"]
+
+    assert "! a dry run" in told
+    assert f"! pbx/log:{log}: the log's queue is full, lines are lost (1 times, last " in told.replace(
+        "\n", ""
+    )
+    assert [problem.partition(" (")[0] for problem in problems[1:]] == [
+        f"pbx/log:{log}: the log's queue is full, lines are lost",
+        f"pbx/log:{log}: a security event was silenced",
+    ]
+
+
+def test_a_reload_reads_nothing_twice(tmp_path: Path, pbx: ServedAmi, log: Path) -> None:
+    """When a PBX's settings change its log is read on where it was, by one reader and not by two."""
+    with Guard(tmp_path, asterisk=entry(pbx.port, paths=[str(log)]), rules=TEN) as guard:
+        until(lambda: guard.source_is("listening"), "both sources")
+        append(log, GUESSES)
+        until(lambda: guard.status()["attempts"] == 3, "the attempts")
+        guard.configure(asterisk=entry(pbx.port, paths=[str(log)], timezone="UTC"))
+        guard.reload()
+        until(lambda: "event=configuration.loaded" in guard.log, "the reload")
+        until(lambda: guard.source_is("listening"), "both sources again")
+        append(
+            log, b"[2026-11-20 06:05:02.731] NOTICE[7] loader.c: nothing\n" + GUESSES.replace(b"101/", b"99/")
+        )
+        until(lambda: guard.status()["attempts"] >= 6, "new attempts")
+
+        assert guard.status()["attempts"] == 6
+
+
+@pytest.mark.kernel
+def test_a_log_is_found_by_itself(tmp_path: Path) -> None:
+    """Without a word about logs the channel of its own is read, and where AMI is away its lines ban."""
+    folder = tmp_path / "var-log"
+    (folder / "ringfence").mkdir(parents=True)
+    log = folder / "ringfence" / "ringfence"
+    in_its_own = ["unshare", "--mount", "--propagation", "private", "sh", "-c", _OVER_VAR_LOG, str(folder)]
+    asterisk = [{"name": "pbx", "ami": {"port": 1, "secret": "manager-secret"}}]
+    with Guard(tmp_path, prefix=in_its_own, asterisk=asterisk, rules=THREE) as guard:
+        until(lambda: guard.states().get("pbx/log") == "waiting", "the want of a log")
+        assert "contrib/asterisk/ringfence.logger.conf" in guard.command("status").stdout.replace("\n", "")
+        append(log, b"Asterisk 22.10.1 built by root\n")
+        until(lambda: guard.states().get("pbx/log:/var/log/ringfence/ringfence") == "listening", "the log")
+        assert "pbx/log" not in guard.states()
+        append(log, GUESSES)
+        until(lambda: guard.banned() == {"198.18.1.101"}, "the ban")
+
+
+def test_lines_of_ones_own_are_heard(tmp_path: Path, pbx: ServedAmi, log: Path) -> None:
+    """A pattern of the configuration makes an event of the line it fits."""
+    custom = [{"name": "guests", "pattern": "guest {any} from {address} refused"}]
+    with Guard(tmp_path, asterisk=entry(pbx.port, paths=[str(log)], custom=custom)) as guard:
+        until(lambda: guard.source_is("listening"), "both sources")
+        append(log, b"[2026-11-20 06:05:02.731] NOTICE[7] Ext. s: guest 100 from 198.18.1.9 refused\n")
+        until(lambda: guard.status()["sources"][1]["events"] == 1, "the event")
+
+
+@pytest.mark.skipif(bool(why_no_journald()), reason=why_no_journald())
+def test_the_journal_bans_and_is_read_once(tmp_path: Path) -> None:
+    """With `journal` what Asterisk says to a real journal bans, and a restarted daemon goes on behind it."""
+    lines = [line.partition(b"] ")[2] for line in GUESSES.split(b"\n") if b"SECURITY[" in line]
+    with Journald(tmp_path / "journal") as journald:
+        program = tmp_path / "bin" / "journalctl"
+        program.parent.mkdir()
+        # The daemon calls the program by its name; this one knows where the test's journal is.
+        real = shutil.which(journald.program[0])
+        program.write_text(f'#!/bin/sh\nexec {real} {journald.program[1]} "$@"\n')
+        program.chmod(program.stat().st_mode | stat.S_IXUSR)
+        path = f"{program.parent}:/usr/sbin:/usr/bin:/sbin:/bin"
+        asterisk = entry(1, paths=[], journal=True)
+        with Guard(tmp_path, asterisk=asterisk, rules=TEN, environ={"PATH": path}) as guard:
+            until(lambda: guard.states()["pbx/journal"] == "listening", "the journal")
+            journald.say(*lines)
+            until(lambda: guard.status()["attempts"] == 3, "the attempts")
+            guard.stop()
+            guard.start()
+            until(lambda: guard.states()["pbx/journal"] == "listening", "the journal again")
+            guard.configure(rules=THREE)
+            guard.reload()
+            until(lambda: "event=configuration.loaded" in guard.log, "the reload")
+            assert guard.status()["attempts"] == 0
+            journald.say(*lines)
+            until(lambda: guard.banned() == {"198.18.1.101"}, "the ban")
