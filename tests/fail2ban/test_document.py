@@ -1,0 +1,105 @@
+"""The configuration that is printed: TOML that ringfence takes, whatever fail2ban's files hold."""
+
+import tomllib
+from ipaddress import ip_network
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ringfence.config import Settings, parse
+from ringfence.fail2ban.carried import GUESS, LOGS, Carried, Notes, carried
+from ringfence.fail2ban.document import WIDTH, document_of
+from ringfence.fail2ban.jails import Jail
+
+OPTIONS = (
+    "ignoreip", "ignorecommand", "ignoreself", "ignoreregex", "failregex", "datepattern", "journalmatch",
+    "logpath", "logtimezone", "backend", "maxretry", "findtime", "bantime", "bantime.increment",
+    "bantime.multipliers", "bantime.factor", "bantime.maxtime", "bantime.formula", "bantime.rndtime", "port",
+    "action",
+)  # fmt: skip
+HOSTILE = st.text(max_size=60) | st.sampled_from(
+    [
+        '"""',
+        "\\",
+        '"]\n[evil]\nx = "',
+        "'''",
+        "\r\n# ",
+        "\x7f",
+        "\u2028",
+        "\udcff",
+        "=",
+        "[[asterisk]]",
+        '/log/"a"\\',
+    ]
+)
+VALUES = (
+    HOSTILE
+    | st.from_regex(r"-?[0-9]{1,12} ?[a-z]{0,6}", fullmatch=True)
+    | HOSTILE.map(lambda text: f"/{text}")
+)
+
+
+def read(text: str) -> Settings:
+    """Read what was printed as the daemon would."""
+    return parse(tomllib.loads(text), "printed", {}, secrets=False)
+
+
+def test_what_is_printed_is_what_was_carried() -> None:
+    """Every value stands in its place, notes above it, no line too wide."""
+    notes = Notes()
+    notes.add(LOGS, "first " * 30)
+    notes.add(GUESS, "second")
+    networks = tuple(ip_network((0xC0000200 + number, 32)) for number in range(9))
+    found = Carried(
+        jails=("asterisk", "pbx"),
+        networks=networks,
+        paths=('/log/"a"\\b', "/log/ü"),
+        timezone="UTC",
+        attempts=7,
+        window=5_400.0,
+        ban=(90.0, 604_800.0),
+        notes=notes,
+    )
+
+    text = document_of(found)
+    settings = read(text)
+
+    assert settings.asterisk[0].ami.secret_file == Path("/etc/ringfence/asterisk.secret")
+    assert settings.asterisk[0].logs.paths == (Path('/log/"a"\\b'), Path("/log/ü"))
+    assert settings.asterisk[0].logs.timezone == ZoneInfo("UTC")
+    assert settings.allow.networks == networks
+    guess = settings.rules["guess"]
+    assert (guess.attempts, guess.window, guess.ban) == (7, 5_400.0, (90.0, 604_800.0))
+    assert 'window = "90m"\nban = ["90s", "7d"]\n' in text
+    assert "# NOTE second.\nattempts = 7\n" in text
+    assert "jail asterisk, jail pbx" in text
+    assert max(map(len, text.splitlines())) <= WIDTH
+
+
+def test_the_journal_is_printed() -> None:
+    """Where fail2ban read the journal, so does ringfence; who may read it is said."""
+    text = document_of(Carried(jails=("asterisk",), journal=True))
+
+    assert read(text).asterisk[0].logs.journal
+    assert '# NOTE the user ringfence must be able to read the journal: see "The journal"' in text
+
+
+def test_what_fail2ban_does_not_say_is_not_printed() -> None:
+    """Nothing carried over is ringfence's own configuration."""
+    nothing = Carried(jails=("asterisk",))
+
+    assert read(document_of(nothing)).rules == Settings().rules
+    assert "[rules.guess]" not in document_of(nothing)
+
+
+@given(st.dictionaries(st.sampled_from(OPTIONS), VALUES), HOSTILE, st.lists(HOSTILE, max_size=3))
+def test_hostile_values_stay_values(options: dict[str, str], name: str, files: list[str]) -> None:
+    """No text in fail2ban's files, and no file's name, makes anything but a configuration that is taken."""
+    jail = Jail(name, options, {"ignoreip": "has a fault"})
+
+    settings = read(document_of(carried([jail], lambda _: [f"/{file}" for file in files])))
+
+    assert len(settings.asterisk) == 1
+    assert {str(path)[0] for path in settings.asterisk[0].logs.paths or ()} <= {"/"}

@@ -1,0 +1,101 @@
+"""Times in fail2ban's files: what it reads, and nothing evaluated."""
+
+import subprocess
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.support.fail2ban import PYTHON, tree, why_no_fail2ban
+
+from ringfence.fail2ban.times import length_of, seconds_from
+from ringfence.values import MAX_DURATION, parse_duration
+
+WRITTEN = {
+    "600": 600,
+    "-1": -1,
+    "- 1": -1,
+    "10m": 600,
+    "10 m": 600,
+    "10M": 600,
+    "1d12h": 129_600,
+    "1d 12h": 129_600,
+    "0d 1h 30m": 5_400,
+    "1hour+30min": 5_400,
+    "1 week": 604_800,
+    "2weeks": 1_209_600,
+    "1month": 2_629_800,
+    "6 mo": 15_778_800,
+    "1year": 31_557_600,
+    "1year-6mo": 15_778_800,
+    "60*60*24": 86_400,
+    "2*1h": 7_200,
+    "6h/2": 10_800,
+    "1.5h": 5_400,
+    "90 seconds": 90,
+    "600 # ten minutes": 600,
+    "0": 0,
+}
+
+
+@pytest.mark.parametrize(("text", "seconds"), WRITTEN.items())
+def test_a_time_is_read_as_fail2ban_reads_it(text: str, seconds: float) -> None:
+    """Units, sums and products come to what fail2ban makes of them."""
+    assert seconds_from(text) == seconds
+
+
+@pytest.mark.skipif(bool(why_no_fail2ban()), reason=why_no_fail2ban())
+def test_fail2ban_itself_reads_these_times_so() -> None:
+    """The table above is what fail2ban's own function says."""
+    code = (
+        "import sys; from fail2ban.server.mytime import MyTime; "
+        "[print(float(MyTime.str2seconds(text))) for text in sys.argv[1:]]"
+    )
+    done = subprocess.run(
+        [PYTHON, "-c", code, *WRITTEN],
+        env={"PYTHONPATH": str(tree() / "usr/lib/python3/dist-packages")},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert [float(line) for line in done.stdout.splitlines()] == [*WRITTEN.values()]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "soon",
+        "10 parsecs",
+        "m",
+        "10*",
+        "*10",
+        "10+*5",
+        "1/0",
+        "1e9",
+        "10;5",
+        "__import__('os')",
+        "(1)",
+        "9" * 201,
+    ],
+)
+def test_what_is_no_time_is_refused(text: str) -> None:
+    """Whatever else Python would evaluate, and what makes no sense, is a ValueError."""
+    with pytest.raises(ValueError, match=r"time|zero"):
+        seconds_from(text)
+
+
+@given(st.text(alphabet="0123456789.+-*/ mhdwyos#\n", max_size=40))
+def test_any_text_is_a_number_or_refused(text: str) -> None:
+    """No text makes anything but a finite number or a ValueError."""
+    try:
+        seconds = seconds_from(text)
+    except ValueError:
+        return
+    assert abs(seconds) < float("inf")
+
+
+@given(st.integers(1, int(MAX_DURATION)))
+def test_a_length_is_written_as_the_configuration_reads_it(seconds: int) -> None:
+    """What is written is read back as the same number of seconds."""
+    assert parse_duration(length_of(seconds)) == seconds

@@ -1,0 +1,110 @@
+"""A real fail2ban, run from its unpacked packages; configuration, database and socket lie in a test's folder.
+
+Nothing is installed, and the unpacked tree is only read. What it does to the firewall it does in the network
+namespace of whoever starts it.
+"""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Self
+
+from tests.support.asterisk import DEFAULT_LAB
+from tests.support.daemon import until
+
+PYTHON = "/usr/bin/python3"
+_MAIN = """
+[DEFAULT]
+loglevel = INFO
+logtarget = {folder}/fail2ban.log
+dbfile = {folder}/fail2ban.sqlite3
+"""
+
+
+def tree() -> Path:
+    """Give the folder that fail2ban was unpacked into, made or not."""
+    return Path(os.environ.get("RINGFENCE_LAB", DEFAULT_LAB), "fail2ban")
+
+
+def why_no_fail2ban() -> str:
+    """Say why fail2ban cannot be run here; nothing if it can. Its server takes root as well."""
+    made = (tree() / "usr/bin/fail2ban-server").exists()
+    return "" if made else f"`make bench` unpacks it into {tree()}"
+
+
+class Fail2ban:
+    """A fail2ban of its own: ``with Fail2ban(tmp_path, {"jail.local": …}) as fail2ban: …`` runs its server.
+
+    The configuration is Debian's with these files added, but for ``jail.d``, which is empty otherwise.
+    """
+
+    def __init__(self, folder: Path, files: Mapping[str, str]) -> None:
+        self.folder = folder
+        self.etc = folder / "etc"
+        self.database = folder / "fail2ban.sqlite3"
+        shutil.copytree(tree() / "etc/fail2ban", self.etc)
+        shutil.rmtree(self.etc / "jail.d")
+        (self.etc / "jail.d").mkdir()
+        (self.etc / "fail2ban.local").write_text(_MAIN.format(folder=folder), "utf-8")
+        for name, text in files.items():
+            (self.etc / name).parent.mkdir(exist_ok=True)
+            (self.etc / name).write_text(text, "utf-8")
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        with (self.folder / "server.log").open("ab") as output:
+            self._process = subprocess.Popen(
+                [*self._command("server"), "-f", "start"],
+                env=self._environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+            )
+        try:
+            until(lambda: self.answers or not self.running, "fail2ban's server")
+            assert self.answers, (self.folder / "server.log").read_text("utf-8", "replace")
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait(30)
+
+    @property
+    def running(self) -> bool:
+        """Whether the server's process is there."""
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def answers(self) -> bool:
+        """Whether the server answers on its socket."""
+        return self.client("ping").returncode == 0
+
+    def client(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run fail2ban-client, and give what came of it."""
+        return subprocess.run(
+            [*self._command("client"), *arguments],
+            env=self._environment(),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    def _command(self, part: str) -> list[str]:
+        return [
+            PYTHON,
+            str(tree() / f"usr/bin/fail2ban-{part}"),
+            *("-c", str(self.etc)),
+            *("-s", str(self.folder / "fail2ban.sock")),
+            *("-p", str(self.folder / "fail2ban.pid")),
+        ]
+
+    @staticmethod
+    def _environment() -> dict[str, str]:
+        return {**os.environ, "PYTHONPATH": str(tree() / "usr/lib/python3/dist-packages")}
