@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.support.unprivileged import unprivileged
 
 from ringfence.errors import StoreError
 from ringfence.fail2ban import database
@@ -250,6 +251,14 @@ def test_a_database_of_something_else_is_told(tmp_path: Path) -> None:
 
     with pytest.raises(StoreError, match="holds no bans; is that fail2ban's database"):
         read(tmp_path / "f")
+
+
+def test_a_database_that_may_not_be_read_is_told() -> None:
+    """The error says that it is a matter of rights."""
+    with unprivileged() as folder:
+        bips(folder).chmod(0o000)
+        with pytest.raises(StoreError, match="f: cannot be read: Permission denied"):
+            read(folder / "f")
 
 
 @pytest.mark.parametrize("make_one", [os.mkfifo, os.mkdir])

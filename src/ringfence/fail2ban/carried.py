@@ -52,6 +52,7 @@ _FIREWALL = (
     "bsd-ipfw",
 )
 _OFFSET = re.compile(r"(?:UTC|GMT|Z)?([+-])(0?[0-9]|1[0-4])(?::?00)?")
+_WILD = frozenset("*?[")
 _WORD = re.compile(r"[^\s,]+")
 _SHOWN = 200  # characters of what somebody wrote
 
@@ -146,7 +147,7 @@ def _paths(jail: Jail, files: Files, notes: Notes) -> Iterator[str]:
             notes.add(LOGS, f"logpath {_shown(pattern)}: not an absolute path")
             continue
         found = files(pattern)
-        if re.search(r"[*?[]", pattern):
+        if not _WILD.isdisjoint(pattern):
             found = [path for path in found if not _is_rotated(path, found)]
             many = f"stands for {len(found)} logs now; ringfence reads these, and none that comes later"
             notes.add(LOGS, f"logpath {_shown(pattern)}: {many}")

@@ -127,6 +127,8 @@ def _tables(connection: sqlite3.Connection) -> list[tuple[str, str]]:
 def _opened(path: Path) -> sqlite3.Connection:
     if not stat.S_ISREG(path.stat().st_mode):
         raise StoreError(f"{path}: is not a file")
+    with path.open("rb"):
+        pass  # SQLite would not say why it may not
     uri = f"file:{quote(os.fsencode(path.absolute()))}?mode=ro"
     connection = sqlite3.connect(uri, uri=True, timeout=PATIENCE, isolation_level=None)
     connection.text_factory = lambda data: data.decode("utf-8", "backslashreplace")

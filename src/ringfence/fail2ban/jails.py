@@ -105,7 +105,7 @@ def read_configuration(where: Path) -> Configuration:
     folder = where if whole else where.parent
     reader = _Reader()
     jails = reader.read(reader.layers(folder, "jail") if whole else [where])
-    jails.defaults["fail2ban_confpath"] = str(folder)
+    jails.defaults |= {"fail2ban_confpath": str(folder), "fail2ban_version": ""}  # as fail2ban adds them
     if not jails.sections and not reader.problems:
         raise ConfigError(str(where), ["holds no jail: neither jail.conf nor jail.local, nor one in jail.d"])
     main = reader.read(reader.layers(folder, "fail2ban"))
