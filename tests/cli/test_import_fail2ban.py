@@ -145,7 +145,7 @@ def test_running_bans_are_taken_over(moving: Moving) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines() == [
         "3 of 3 running bans taken over",
-        "1 never end in fail2ban; here they end in ten years",
+        "without end in fail2ban, here for ten years: 1",
     ]
     assert set(rows) == {"198.18.0.1", "2001:db8::1", "198.18.0.4"}
     for address in ("198.18.0.1", "2001:db8::1"):
@@ -172,9 +172,9 @@ def test_who_is_banned_already_is_not_let_out_earlier(moving: Moving) -> None:
         after = moving.rows()
 
     assert first.stdout.startswith(
-        "2 of 3 running bans taken over\n1 are banned here already, and for as long\n"
+        "2 of 3 running bans taken over\nbanned here already, and for as long: 1\n"
     )
-    assert again.stdout == "0 of 3 running bans taken over\n3 are banned here already, and for as long\n"
+    assert again.stdout == "0 of 3 running bans taken over\nbanned here already, and for as long: 3\n"
     assert before["198.18.0.1"]["timeout"] > 600_000
     assert 3_500 < before["198.18.0.2"]["timeout"] <= 3_600
     assert {address: row["expires"] for address, row in before.items()} == {
@@ -197,7 +197,8 @@ def test_who_is_never_banned_is_told(moving: Moving) -> None:
 
     assert (done.returncode, done.stdout) == (1, "1 of 2 running bans taken over\n")
     assert done.stderr == (
-        f"{moving.database}: 1 rows make no sense, such as 'x', {now!r}, 1\n203.0.113.9/32: is never banned\n"
+        f"{moving.database}: rows that make no sense: 1, such as 'x', {now!r}, 1\n"
+        "203.0.113.9/32: is never banned\n"
     )
 
 

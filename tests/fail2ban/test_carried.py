@@ -125,7 +125,7 @@ def test_logs_are_carried() -> None:
     assert found.paths == ("/log/a", "/log/b c", "/log/new", "/log/full", "/log/x.1")
     assert found.notes.of(LOGS) == [
         "/log/new is not there now; it is read when it comes",
-        "logpath /log/*: stands for 2 logs now; ringfence reads these, and none that comes later",
+        "logpath /log/*: what it stands for now (2) is read, and nothing that comes later",
         "logpath log/relative: not an absolute path",
         "logpath /log/\\x07: not an absolute path",
     ]

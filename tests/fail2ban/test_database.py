@@ -136,7 +136,7 @@ def test_rows_that_make_no_sense_are_counted(tmp_path: Path) -> None:
 
     assert set(shown(found)) == {"198.18.0.1/32"}
     [problem] = found.problems
-    assert problem.startswith(f"{tmp_path}/f: 7 rows make no sense, such as 'pbx.example.org\\x1b', ")
+    assert problem.startswith(f"{tmp_path}/f: rows that make no sense: 7, such as 'pbx.example.org\\x1b', ")
 
 
 def test_text_that_is_not_utf8_hides_no_row(tmp_path: Path) -> None:
@@ -150,7 +150,7 @@ def test_text_that_is_not_utf8_hides_no_row(tmp_path: Path) -> None:
     found = read(path)
 
     assert set(shown(found)) == {"198.18.0.1/32", "198.18.0.2/32"}
-    assert "1 rows make no sense" in found.problems[0]
+    assert "rows that make no sense: 1," in found.problems[0]
 
 
 def test_a_damaged_table_is_read_as_far_as_it_goes(tmp_path: Path) -> None:

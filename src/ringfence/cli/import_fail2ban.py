@@ -154,9 +154,9 @@ def _hand_over(bans: "Sequence[Running]", config: Path) -> int:
     finally:
         typer.echo(f"{taken} of {len(bans)} running bans taken over")
         if len(wanted) < len(bans):
-            typer.echo(f"{len(bans) - len(wanted)} are banned here already, and for as long")
+            typer.echo(f"banned here already, and for as long: {len(bans) - len(wanted)}")
         if endless := sum(not isfinite(ban.expires) for ban in wanted):
-            typer.echo(f"{endless} never end in fail2ban; here they end in ten years")
+            typer.echo(f"without end in fail2ban, here for ten years: {endless}")
     return refused
 
 

@@ -149,8 +149,8 @@ def _paths(jail: Jail, files: Files, notes: Notes) -> Iterator[str]:
         found = files(pattern)
         if not _WILD.isdisjoint(pattern):
             found = [path for path in found if not _is_rotated(path, found)]
-            many = f"stands for {len(found)} logs now; ringfence reads these, and none that comes later"
-            notes.add(LOGS, f"logpath {_shown(pattern)}: {many}")
+            now = f"what it stands for now ({len(found)}) is read, and nothing that comes later"
+            notes.add(LOGS, f"logpath {_shown(pattern)}: {now}")
         elif not found:
             notes.add(LOGS, f"{_shown(pattern)} is not there now; it is read when it comes")
             yield pattern

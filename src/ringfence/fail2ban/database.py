@@ -72,7 +72,7 @@ def read_bans(path: Path, bantimes: Mapping[str, float], now: float) -> Found:
         raise StoreError(broken[0])
     bans = sorted(gathered.bans.values(), key=lambda ban: (ban.expires, str(ban.network)))
     if gathered.malformed:
-        broken.append(f"{path}: {gathered.malformed} rows make no sense, such as {gathered.example}")
+        broken.append(f"{path}: rows that make no sense: {gathered.malformed}, such as {gathered.example}")
     return Found(tuple(bans), tuple(broken))
 
 
