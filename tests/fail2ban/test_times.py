@@ -5,7 +5,7 @@ import subprocess
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.support.fail2ban import PYTHON, tree, why_no_fail2ban
+from tests.support.fail2ban import PYTHON, environment, why_no_fail2ban
 
 from ringfence.fail2ban.times import length_of, seconds_from
 from ringfence.values import MAX_DURATION, parse_duration
@@ -52,7 +52,7 @@ def test_fail2ban_itself_reads_these_times_so() -> None:
     )
     done = subprocess.run(
         [PYTHON, "-c", code, *WRITTEN],
-        env={"PYTHONPATH": str(tree() / "usr/lib/python3/dist-packages")},
+        env=environment(),
         capture_output=True,
         text=True,
         check=True,

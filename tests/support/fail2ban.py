@@ -34,6 +34,12 @@ def why_no_fail2ban() -> str:
     return "" if made else f"`make bench` unpacks it into {tree()}"
 
 
+def environment() -> dict[str, str]:
+    """Give what the system's Python needs to find fail2ban, and to leave nothing in its tree."""
+    packages = str(tree() / "usr/lib/python3/dist-packages")
+    return {**os.environ, "PYTHONPATH": packages, "PYTHONDONTWRITEBYTECODE": "1"}
+
+
 class Fail2ban:
     """A fail2ban of its own: ``with Fail2ban(tmp_path, {"jail.local": …}) as fail2ban: …`` runs its server.
 
@@ -57,7 +63,7 @@ class Fail2ban:
         with (self.folder / "server.log").open("ab") as output:
             self._process = subprocess.Popen(
                 [*self._command("server"), "-f", "start"],
-                env=self._environment(),
+                env=environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -89,7 +95,7 @@ class Fail2ban:
         """Run fail2ban-client, and give what came of it."""
         return subprocess.run(
             [*self._command("client"), *arguments],
-            env=self._environment(),
+            env=environment(),
             capture_output=True,
             text=True,
             timeout=60,
@@ -104,7 +110,3 @@ class Fail2ban:
             *("-s", str(self.folder / "fail2ban.sock")),
             *("-p", str(self.folder / "fail2ban.pid")),
         ]
-
-    @staticmethod
-    def _environment() -> dict[str, str]:
-        return {**os.environ, "PYTHONPATH": str(tree() / "usr/lib/python3/dist-packages")}
