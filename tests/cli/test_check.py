@@ -31,7 +31,8 @@ def test_all_is_well(tmp_path: Path) -> None:
         before = run("ipset", "save"), run("iptables", "-t", "raw", "-S")
         code, lines = lines_of(guard)
 
-        assert [line for line in lines if not line.startswith("ok  ")] == []
+        assert [line for line in lines if line.startswith("NO")] == []
+        assert "--  pbx: logs: none is to be read: who hides from AMI is not seen" in lines
         assert code == 0
         assert lines[0] == f"ok  configuration: {guard.config}"
         assert lines[1] == (
@@ -61,6 +62,37 @@ def test_what_is_wrong_is_told_with_its_mend(tmp_path: Path) -> None:
     ]
     assert done.stderr == "3 to mend\n"
     assert not (tmp_path / "ringfence.db").exists()
+
+
+def test_what_is_not_looked_at_is_said(tmp_path: Path) -> None:
+    """Without logs and without the wire it is told what nobody sees then; neither is wrong."""
+    asterisk = [
+        {
+            "name": "pbx",
+            "ami": {"port": 1, "secret": SECRET},
+            "logs": {"paths": []},
+            "wire": {"enabled": False},
+        }
+    ]
+    _, lines = lines_of(Guard(tmp_path, asterisk=asterisk))
+
+    assert "--  pbx: logs: none is to be read: who hides from AMI is not seen" in lines
+    assert [
+        line for line in lines if line.startswith("--  wire: is not looked at ([asterisk.wire] enabled): ")
+    ]
+
+
+def test_beside_others_no_log_is_found(tmp_path: Path) -> None:
+    """With two PBXs that name no logs each is told so, and Asterisk's files are nobody's."""
+    asterisk = [{"name": name, "ami": {"port": 1, "secret": SECRET}} for name in ("office", "branch")]
+    _, lines = lines_of(Guard(tmp_path, asterisk=asterisk))
+
+    for name in ("office", "branch"):
+        [line] = [line for line in lines if line.startswith(f"NO  {name}: logs: ")]
+        assert "with several [[asterisk]] none is found by itself" in line
+    assert [
+        line for line in lines if line.startswith("--  asterisk's settings: are not to be seen from here")
+    ]
 
 
 def test_a_pbx_that_is_away(tmp_path: Path) -> None:

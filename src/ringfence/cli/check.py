@@ -1,13 +1,13 @@
 """``ringfence check``: line by line what is right and what is not, with the mend. It changes nothing."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
-from attrs import frozen
 
 from ringfence.cli.common import DEFAULT_CONFIG, ConfigOption, errors_told, settings_from
+from ringfence.cli.findings import Finding
 from ringfence.errors import ControlError, DaemonUnreachableError
 from ringfence.exits import Exit
 
@@ -16,15 +16,6 @@ if TYPE_CHECKING:
 
 LISTEN_FOR = 15.0
 """How long an Asterisk has to answer, log us in and show that it tells security events (seconds)."""
-
-
-@frozen
-class Finding:
-    """One line: whether it is right, and what was found or what mends it."""
-
-    right: bool
-    what: str
-    detail: str = ""
 
 
 def register(app: typer.Typer) -> None:
@@ -38,10 +29,8 @@ def check(config: ConfigOption = DEFAULT_CONFIG) -> None:
         settings = settings_from(config, secrets=True)
     wrong = 0
     for finding in _findings(config, settings):
-        wrong += not finding.right
-        typer.echo(
-            ": ".join(filter(None, [f"{'ok' if finding.right else 'NO':3} {finding.what}", finding.detail]))
-        )
+        wrong += finding.right is False
+        typer.echo(finding.line)
     if wrong:
         typer.echo(f"{wrong} to mend", err=True)
         raise typer.Exit(Exit.PROBLEM)
@@ -57,16 +46,21 @@ def _findings(path: Path, settings: "Settings") -> Iterator[Finding]:
     log.configure(logging.CRITICAL)  # what a connection logs is what the findings say
     yield Finding(True, "configuration", str(path))
     yield from _secrecy(path)
+    report, daemon = _daemon(settings)
     for pbx in settings.asterisk:
         yield asyncio.run(_hear(pbx))
         if pbx.ami.trust_chan_sip:
             yield Finding(True, f"{pbx.name}: trust_chan_sip is set", "a Via header can have anybody banned")
+    yield from _logs(settings, report)
+    if not settings.wire:
+        hidden = "who hides from Asterisk's own events is only listed, and so is who guesses at chan_sip"
+        yield Finding(None, "wire", f"is not looked at ([asterisk.wire] enabled): {hidden}")
     backend = make_backend(settings.firewall.backend)
     parts = backend.look()
     backend.close()
     for part in parts:
         yield Finding(part.lack is None, part.what, part.lack or part.note)
-    yield _daemon(settings)
+    yield daemon
 
 
 def _secrecy(path: Path) -> Iterator[Finding]:
@@ -103,17 +97,43 @@ async def _hear(pbx: "AsteriskSettings") -> Finding:
     return Finding(False, what, f"{source.condition.state}: {source.condition.detail}")
 
 
-def _daemon(settings: "Settings") -> Finding:
+def _logs(settings: "Settings", report: Mapping[str, Any] | None) -> Iterator[Finding]:
+    """See what the logs tell, and what Asterisk is set to keep from them."""
+    from ringfence.cli.check_asterisk import asterisk_findings  # noqa: PLC0415 - loaded when the command runs
+    from ringfence.cli.check_logs import log_findings  # noqa: PLC0415 - loaded when the command runs
+    from ringfence.host.asterisk import read_asterisk  # noqa: PLC0415 - loaded when the command runs
+
+    alone = len(settings.asterisk) == 1
+    # Whose files are in /etc/asterisk is not known where there are several PBXs, or this one is elsewhere.
+    asterisk = read_asterisk() if alone and _is_here(settings.asterisk[0].ami.host) else None
+    for pbx in settings.asterisk:
+        yield from log_findings(pbx, report, asterisk, alone=alone)
+    yield from asterisk_findings(asterisk)
+
+
+def _is_here(host: str) -> bool:
+    """Say whether an address is this host's own; no name is asked for."""
+    from ipaddress import ip_address  # noqa: PLC0415 - loaded when the command runs
+
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _daemon(settings: "Settings") -> tuple[Mapping[str, Any] | None, Finding]:
+    """Ask the daemon how it is; give its report, if it gives one, and what to say of it."""
     from ringfence import control  # noqa: PLC0415 - loaded when the command runs
 
     try:
-        report = control.ask(settings.control.socket, "status")
+        report: Mapping[str, Any] = control.ask(settings.control.socket, "status")
     except DaemonUnreachableError as error:
-        return Finding(False, "daemon", str(error))
+        return None, Finding(False, "daemon", str(error))
     except ControlError as error:
-        return Finding(False, "daemon", f"answers with an error: {error}")
-    deaf = [f"{s['name']} is {s['state']}" for s in report["sources"] if s["state"] != "listening"]
+        return None, Finding(False, "daemon", f"answers with an error: {error}")
+    deaf = [
+        f"{s['name']} is {s['state']}: {s['detail']}" for s in report["sources"] if s["state"] != "listening"
+    ]
     problems = [*report["problems"], *deaf]
-    return Finding(
-        not problems, "daemon", "; ".join(problems) if problems else "running, and hears every source"
-    )
+    what = "; ".join(problems) if problems else "running, and hears every source"
+    return report, Finding(not problems, "daemon", what)

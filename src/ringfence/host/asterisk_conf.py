@@ -1,0 +1,209 @@
+"""Asterisk's own configuration files, read as Asterisk reads them (``main/config.c``), and never changed.
+
+Sections with their options; templates, ``[name](!)`` and ``[name](template)``; sections that are added to,
+``[name](+)``; ``#include`` and ``#tryinclude``, also of many files at once; comments to the end of a line,
+and between ``;--`` and ``--;``. ``#exec`` runs a program and is not followed.
+
+The files hold the passwords of every phone. Only what the caller asks for is kept: an option that nobody
+wanted is dropped where it is read, and so is in no message.
+
+Tolerant: what is no section and no option is passed over, and a file that cannot be read is named in the
+answer, since what it says is then not known. Bounded: so many files, of such a size.
+"""
+
+import glob
+import os
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from attrs import define, field, frozen
+
+FOLDER = Path("/etc/asterisk")
+MOST_FILES = 500
+MOST_BYTES = 8 * 1024 * 1024
+DEEPEST = 10
+"""How deep files may include each other (``MAX_INCLUDE_LEVEL``)."""
+
+_BEGIN, _END = ";--", "--;"
+_MARK = re.compile(r"\\;|;--(?!-)|--;|;")
+
+Wanted = Callable[[str, str], bool]
+"""Says of a section's and an option's name, both in small letters, whether it is to be kept."""
+
+
+@frozen
+class Section:
+    """A section: its name, and the options that were wanted with their values, in order."""
+
+    name: str
+    options: tuple[tuple[str, str], ...] = ()
+
+    def values(self, option: str) -> list[str]:
+        """Give every value of an option, whose name is in small letters here."""
+        return [value for name, value in self.options if name.lower() == option]
+
+    def last(self, option: str, default: str = "") -> str:
+        """Give an option's value; of several the last, as Asterisk takes it for most."""
+        return (self.values(option) or [default])[-1]
+
+
+@frozen
+class Conf:
+    """A file with what it includes. ``unread``: what could not be read of it, and so is not known."""
+
+    sections: tuple[Section, ...] = ()
+    unread: tuple[Path, ...] = ()
+
+    def section(self, name: str) -> Section:
+        """Give the options of all sections of a name, which is in small letters here."""
+        found = [section.options for section in self.sections if section.name.lower() == name]
+        return Section(name, tuple(option for options in found for option in options))
+
+
+def read_conf(path: Path, wanted: Wanted) -> Conf | None:
+    """Read a file and what it includes; None where it is not there.
+
+    A file that is named without a folder is beside the one at ``path``.
+    """
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError:
+        return Conf(unread=(path,))
+    reader = _Reader(path.parent, wanted)
+    reader.read(path, 0)
+    sections = tuple(
+        Section(section.name, tuple(section.options)) for section in reader.sections if not section.template
+    )
+    return Conf(sections, tuple(dict.fromkeys(reader.unread)))
+
+
+def is_true(value: str) -> bool:
+    """Say whether Asterisk takes a value for true (``ast_true``)."""
+    return value.strip().lower() in {"yes", "true", "y", "t", "1", "on"}
+
+
+@define
+class _Section:
+    name: str
+    template: bool
+    options: list[tuple[str, str]] = field(factory=list)
+
+
+class _Reader:
+    """One reading: the sections so far, and the one that options belong to."""
+
+    def __init__(self, folder: Path, wanted: Wanted) -> None:
+        self.sections: list[_Section] = []
+        self.unread: list[Path] = []
+        self._folder = folder
+        self._wanted = wanted
+        self._files = 0
+        self._here: _Section | None = None
+
+    def read(self, path: Path, depth: int) -> None:
+        """Read one file where it stands in the others."""
+        self._files += 1
+        if self._files > MOST_FILES or depth > DEEPEST:
+            self.unread.append(path)
+            return
+        try:
+            with path.open("rb") as file:
+                data = file.read(MOST_BYTES + 1)
+        except OSError:
+            self.unread.append(path)
+            return
+        if len(data) > MOST_BYTES:
+            self.unread.append(path)
+        for line in _uncommented(data[:MOST_BYTES].decode("utf-8", "replace")):
+            if line.startswith("["):
+                self._begin(line)
+            elif line.startswith("#"):
+                self._include(line, depth)
+            else:
+                self._option(line)
+
+    def _begin(self, line: str) -> None:
+        name, closed, rest = line[1:].partition("]")
+        if not closed:
+            return
+        name = name.strip()
+        marks = rest.strip()
+        given = [mark.strip() for mark in marks[1:].partition(")")[0].split(",")] if marks[:1] == "(" else []
+        known = next((section for section in self.sections if section.name == name), None)
+        if "+" in given and known is not None:
+            self._here = known
+        else:
+            self._here = _Section(name, "!" in given)
+            self.sections.append(self._here)
+        for mark in given:
+            self._inherit(mark)
+
+    def _inherit(self, mark: str) -> None:
+        """Take over what a template says: its options come before the section's own."""
+        source = next((section for section in self.sections if section.name == mark), None)
+        if source is not None and self._here is not None and source is not self._here:
+            self._here.options += source.options
+
+    def _include(self, line: str, depth: int) -> None:
+        command, _, rest = line[1:].partition(" ")
+        if "\t" in command:
+            command, _, rest = line[1:].partition("\t")
+        name = rest.strip().strip('"').removeprefix("<").removesuffix(">").strip()
+        if command.lower() not in {"include", "tryinclude"} or not name:
+            return
+        pattern = str(self._folder / name)
+        found = sorted(glob.glob(pattern))  # noqa: PTH207 - an absolute pattern is one that Path.glob refuses
+        here = self._here
+        for path in found:
+            self.read(Path(path), depth + 1)
+            self._here = here  # what follows belongs to the section that it stands in
+        if not found and (command.lower() == "include" or not _is_open(Path(pattern).parent)):
+            self.unread.append(Path(pattern))
+
+    def _option(self, line: str) -> None:
+        name, equals, value = line.partition("=")
+        more = name.endswith("+")
+        name = name.removesuffix("+").strip()
+        here = self._here
+        if not equals or here is None or not self._wanted(here.name.lower(), name.lower()):
+            return
+        value = value.removeprefix(">").strip()
+        places = [index for index, option in enumerate(here.options) if option[0] == name] if more else []
+        if places:
+            here.options[places[-1]] = (name, here.options[places[-1]][1] + value)
+        else:
+            here.options.append((name, value))
+
+
+def _is_open(folder: Path) -> bool:
+    """Say whether one would see what is in a folder, were there anything."""
+    try:
+        os.scandir(folder).close()
+    except OSError as error:
+        return isinstance(error, FileNotFoundError | NotADirectoryError)
+    return True
+
+
+def _uncommented(text: str) -> Iterator[str]:
+    """Give the lines without their comments, and without what is around them; none that is empty."""
+    depth = 0
+    for line in text.split("\n"):
+        kept, at = "", 0
+        for mark in _MARK.finditer(line):
+            if mark[0] == "\\;":
+                kept += "" if depth else line[at : mark.start()] + ";"
+            elif mark[0] == _BEGIN:
+                kept += "" if depth else line[at : mark.start()]
+                depth += 1
+            elif not depth:  # to the end of the line
+                kept, at = kept + line[at : mark.end() - 1], len(line)
+                break
+            elif mark[0] == _END:
+                depth -= 1
+            at = mark.end()
+        kept += "" if depth else line[at:]
+        if kept := kept.strip():
+            yield kept

@@ -1,0 +1,214 @@
+"""Asterisk's configuration files: sections, templates, includes, comments, and what is not there."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ringfence.host import asterisk_conf
+from ringfence.host.asterisk_conf import Conf, Section, is_true, read_conf
+
+NOBODY = 65_534
+
+
+@pytest.fixture(name="folder")
+def _folder() -> Iterator[Path]:
+    """Give a folder that everybody may look into."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        yield folder
+
+
+def read(folder: Path, text: str) -> Conf:
+    """Write x.conf and read it, with every option wanted."""
+    (folder / "x.conf").write_text(text, "utf-8")
+    conf = read_conf(folder / "x.conf", lambda _section, _name: True)
+    assert conf is not None
+    return conf
+
+
+def test_sections_have_options(folder: Path) -> None:
+    """Both signs give a value; names keep their order and their letters, and are found in small ones."""
+    conf = read(
+        folder, "[general]\nAuthDebug = yes\n deny=>a = b \n[one](x) y\nb = \n[two\nc = 1\nnothing\n= 2\n"
+    )
+
+    assert conf.sections == (
+        Section("general", (("AuthDebug", "yes"), ("deny", "a = b"))),
+        Section("one", (("b", ""), ("c", "1"), ("", "2"))),
+    )
+    assert conf.section("general").last("authdebug") == "yes"
+    assert conf.section("general").last("absent", "so") == "so"
+    assert conf.section("absent").options == ()
+
+
+def test_what_stands_before_any_section_is_nobodys() -> None:
+    """An option without a section is passed over."""
+    with tempfile.TemporaryDirectory() as name:
+        assert read(Path(name), "a = 1\n[b]\nc = 2").sections == (Section("b", (("c", "2"),)),)
+
+
+@pytest.mark.parametrize(
+    ("text", "options"),
+    [
+        ("a = 1 ; b = 2\n; c = 3\nd = 4", {"a": "1", "d": "4"}),
+        ("a = 1\\;2\nb = 3", {"a": "1;2", "b": "3"}),
+        ("a = 1\n;-- b = 2\nc = 3\n--;\nd = 4", {"a": "1", "d": "4"}),
+        ("a = 1;-- x --;2\nb = 3", {"a": "12", "b": "3"}),
+        (";-- one ;-- two --; a = 1\n--;\nb = 2", {"b": "2"}),
+        (";--- a = 1\nb = 2", {"b": "2"}),
+        (";--\na = 1", {}),
+        ("a = 1\n--;\nb = 2", {"a": "1", "b": "2"}),
+        ("a = x--;\nb = 2", {"a": "x--", "b": "2"}),
+    ],
+)
+def test_comments_are_left_out(folder: Path, text: str, options: dict[str, str]) -> None:
+    """A semicolon ends a line unless it is escaped; between the marks any lines are left out, also nested."""
+    conf = read(folder, f"[x]\n{text}\n")
+
+    assert dict(conf.section("x").options) == options
+
+
+def test_templates_give_their_options(folder: Path) -> None:
+    """A template is no section of its own; who names it has its options first, and overrides them."""
+    conf = read(folder, "[t](!)\na = 1\nb = 2\n[u](!,t)\nb = 3\n[x](u)\nc = 4\n[y](nobody)\nd = 5\n")
+
+    assert [section.name for section in conf.sections] == ["x", "y"]
+    assert conf.section("x").options == (("a", "1"), ("b", "2"), ("b", "3"), ("c", "4"))
+    assert conf.section("x").last("b") == "3"
+
+
+def test_sections_and_values_are_added_to(folder: Path) -> None:
+    """``(+)`` goes on with the section of that name, ``+=`` with the value of that one."""
+    conf = read(folder, "[x]\na = 1\n[y]\nb = 2\n[x](+)\na += ,3\nc += 4\n[z](+)\nd = 5\n")
+
+    assert [section.name for section in conf.sections] == ["x", "y", "z"]
+    assert conf.section("x").options == (("a", "1,3"), ("c", "4"))
+
+
+def test_sections_of_one_name_are_taken_together(folder: Path) -> None:
+    """As in pjsip.conf a name may have several sections; each keeps its own options."""
+    conf = read(folder, "[a]\ntype = endpoint\n[a]\ntype = auth\n")
+
+    assert [section.last("type") for section in conf.sections] == ["endpoint", "auth"]
+    assert conf.section("a").values("type") == ["endpoint", "auth"]
+
+
+def test_includes_are_read_where_they_stand(folder: Path) -> None:
+    """Quoted, in brackets, bare, from elsewhere and of many; what follows is the outer section's."""
+    (folder / "d").mkdir()
+    (folder / "d" / "2.conf").write_text("[two]\nb = 2\n", "utf-8")
+    (folder / "d" / "1.conf").write_text("a = 1\n", "utf-8")
+    (folder / "own.conf").write_text("c = 3\n", "utf-8")
+    conf = read(
+        folder,
+        f'[x]\n#include "d/*.conf"\n#include <own.conf>\n#tryinclude\t{folder}/own.conf\nd = 4\n'
+        "#include\n#exec rm -r /\n#unknown x\n#tryinclude absent.conf\n",
+    )
+
+    assert conf.section("x").options == (("a", "1"), ("c", "3"), ("c", "3"), ("d", "4"))
+    assert conf.section("two").options == (("b", "2"),)
+    assert conf.unread == ()
+
+
+def test_what_is_included_and_missing_is_told(folder: Path) -> None:
+    """What could not be read is named, since what it says is not known; the rest is read."""
+    conf = read(folder, "[x]\n#include gone.conf\n#include gone.d/*.conf\na = 1\n")
+
+    assert conf.unread == (folder / "gone.conf", folder / "gone.d/*.conf")
+    assert conf.section("x").options == (("a", "1"),)
+
+
+def test_files_that_include_each_other_have_an_end(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither depth nor number nor size is without bounds."""
+    conf = read(folder, "[x]\na = 1\n#include x.conf\n#include x.conf\n")
+    assert (folder / "x.conf") in conf.unread
+    assert len(conf.section("x").options) <= asterisk_conf.MOST_FILES
+
+    monkeypatch.setattr(asterisk_conf, "MOST_BYTES", 100)
+    conf = read(folder, "[x]\na = 1\n" + "b = 2\n" * 100)
+    assert conf.unread == (folder / "x.conf",)
+    assert conf.section("x").last("a") == "1"
+
+
+def test_only_what_is_wanted_is_kept(folder: Path) -> None:
+    """A password is not in the answer, whoever asks for other things; names are asked in small."""
+    (folder / "x.conf").write_text("[Alice]\nPassword = hunter2\nType = auth\n", "utf-8")
+    asked: list[tuple[str, str]] = []
+
+    def wanted(section: str, name: str) -> bool:
+        asked.append((section, name))
+        return name == "type"
+
+    conf = read_conf(folder / "x.conf", wanted)
+    assert conf == Conf((Section("Alice", (("Type", "auth"),)),))
+    assert asked == [("alice", "password"), ("alice", "type")]
+
+
+def test_a_file_that_is_not_there(folder: Path) -> None:
+    """No file is no configuration; a folder, or a link to nothing, is one that cannot be read."""
+    (folder / "d").mkdir()
+    (folder / "link").symlink_to("nowhere")
+
+    assert read_conf(folder / "absent", lambda *_: True) is None
+    assert read_conf(folder / "absent" / "x", lambda *_: True) is None
+    assert read_conf(folder / "d", lambda *_: True) == Conf(unread=(folder / "d",))
+    assert read_conf(folder / "link", lambda *_: True) == Conf(unread=(folder / "link",))
+
+
+def test_files_that_may_not_be_read(folder: Path) -> None:
+    """A closed file, a closed folder, and an include from one are told as unread."""
+    closed = folder / "closed"
+    closed.mkdir()
+    (closed / "x.conf").write_text("[x]\n", "utf-8")
+    (folder / "private.conf").write_text("[x]\n", "utf-8")
+    (folder / "x.conf").write_text("#tryinclude closed/*.conf\n[x]\na = 1\n", "utf-8")
+    (folder / "private.conf").chmod(0)
+    closed.chmod(0)
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(NOBODY)
+    try:
+        private = read_conf(folder / "private.conf", lambda *_: True)
+        inside = read_conf(closed / "x.conf", lambda *_: True)
+        including = read_conf(folder / "x.conf", lambda *_: True)
+    finally:
+        if root:
+            os.seteuid(0)
+        closed.chmod(0o700)
+
+    assert private == Conf(unread=(folder / "private.conf",))
+    assert inside == Conf(unread=(closed / "x.conf",))
+    assert including == Conf((Section("x", (("a", "1"),)),), (closed / "*.conf",))
+
+
+@pytest.mark.parametrize("text", ["yes", "TRUE", " y ", "t", "1", "on"])
+def test_truth(text: str) -> None:
+    """What Asterisk takes for true."""
+    assert is_true(text)
+
+
+@pytest.mark.parametrize("text", ["", "no", "2", "enabled"])
+def test_what_is_not_true(text: str) -> None:
+    """All else is false."""
+    assert not is_true(text)
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=200)
+@given(
+    st.lists(st.sampled_from([*'[]()+!;-#="\\ \n\x00é', "include x.conf\n", "a", ";--", "--;"]), max_size=60)
+)
+def test_no_text_raises(pieces: list[str]) -> None:
+    """Whatever a file holds is read to its end, line by line."""
+    folder = Path(tempfile.mkdtemp())
+    try:
+        conf = read(folder, "".join(pieces))
+        assert {section.name for section in conf.sections if "\n" in section.name} == set()
+    finally:
+        shutil.rmtree(folder)
