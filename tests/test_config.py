@@ -80,7 +80,6 @@ def test_every_key_has_a_default_but_the_secret() -> None:
                     tls=False,
                     tls_ca=None,
                     tls_verify=True,
-                    trust_chan_sip=False,
                 ),
                 logs=LogSettings(paths=None, timezone=None, journal=False, custom=()),
             ),
@@ -98,7 +97,6 @@ def test_every_key_has_a_default_but_the_secret() -> None:
         control=ControlSettings(socket=Path("/run/ringfence/control.sock")),
     )
     assert settings.rule_table() == RULES
-    assert settings.trusting_chan_sip() == frozenset()
 
 
 def test_an_empty_file_lacks_the_secret_only() -> None:
@@ -120,7 +118,6 @@ def test_every_key_can_be_set() -> None:
         secret = "{CLEAR}"
         tls = true
         tls_verify = false
-        trust_chan_sip = true
         [asterisk.logs]
         paths = ["/srv/pbx/messages", "/srv/pbx/security"]
         timezone = "UTC"
@@ -164,7 +161,6 @@ def test_every_key_can_be_set() -> None:
                     secret=Secret(CLEAR),
                     tls=True,
                     tls_verify=False,
-                    trust_chan_sip=True,
                 ),
                 logs=LogSettings(
                     paths=(Path("/srv/pbx/messages"), Path("/srv/pbx/security")),
@@ -196,7 +192,6 @@ def test_every_key_can_be_set() -> None:
     )
     [rule] = settings.rule_table()
     assert (rule.attempts, rule.window, rule.ban) == (3, 90.0, (3_600.0, 1_209_600.0))
-    assert settings.trusting_chan_sip() == {"office"}
 
 
 @pytest.mark.parametrize(
@@ -214,13 +209,22 @@ def test_logs_are_found_for_one_asterisk_alone(
     wanted: bool,  # noqa: FBT001 - a row of the table
 ) -> None:
     """Without paths a log is found, and is one of several sources; beside another PBX none is."""
-    one = read(f"[[asterisk]]\n{logs}")
-    two = read(f"[[asterisk]]\n{logs}\n[[asterisk]]\nname = 'branch'")
+    alone = "wire.enabled = false"
+    one = read(f"[[asterisk]]\n{alone}\n{logs}")
+    two = read(f"[[asterisk]]\n{alone}\n{logs}\n[[asterisk]]\nname = 'branch'\n{alone}")
 
     assert [pbx.logs.paths for pbx in one.heard()] == [heard]
     assert [pbx.logs.paths for pbx in two.heard()] == [heard or (), ()]
     assert one.several_sources() == ({"asterisk"} if wanted else set())
     assert "branch" not in two.several_sources()
+
+
+def test_the_wire_is_one_of_several_sources() -> None:
+    """One host has one wire: it tells of every PBX of its."""
+    on = read("[[asterisk]]\nlogs.paths = []\nwire.enabled = false\n[[asterisk]]\nname = 'branch'")
+
+    assert on.wire
+    assert on.several_sources() == {"asterisk", "branch"}
 
 
 def test_a_rule_keeps_what_it_does_not_set() -> None:
@@ -272,7 +276,7 @@ def test_a_rule_keeps_what_it_does_not_set() -> None:
         (pbx("port = 5038.0"), ["asterisk[0].ami.port: must be a whole number from 1 to 65535"]),
         (pbx("tls = 1"), [f"asterisk[0].ami.tls: {TRUTH}"]),
         (pbx("tls_verify = 'no'"), [f"asterisk[0].ami.tls_verify: {TRUTH}"]),
-        (pbx("trust_chan_sip = []"), [f"asterisk[0].ami.trust_chan_sip: {TRUTH}"]),
+        (pbx("trust_chan_sip = true"), ["asterisk[0].ami.trust_chan_sip: unknown key"]),
         (pbx("secret = 1"), [f"asterisk[0].ami.secret: {TEXT}"]),
         (pbx("secret = ''"), [f"asterisk[0].ami.secret: {TEXT}"]),
         (pbx(rf'secret = "{CLEAR}\r\nAction: x"'), [f"asterisk[0].ami.secret: {TEXT}"]),
@@ -562,7 +566,6 @@ KEYS = [
     "tls",
     "tls_ca",
     "tls_verify",
-    "trust_chan_sip",
     "logs",
     "paths",
     "journal",

@@ -134,7 +134,12 @@ def test_sighup_takes_a_good_configuration(tmp_path: Path, pbx: ServedAmi) -> No
     with Guard(tmp_path, ami={"port": pbx.port}, rules=THREE) as guard, ami_server() as second:
         listening(guard, pbx)
         guard.command("ban", "203.0.113.1", "203.0.113.2")
-        branch = {"name": "branch", "ami": {"port": second.port, "secret": SECRET}, "logs": {"paths": []}}
+        branch = {
+            "name": "branch",
+            "ami": {"port": second.port, "secret": SECRET},
+            "logs": {"paths": []},
+            "wire": {"enabled": False},
+        }
         guard.configure(
             asterisk=[*guard.settings["asterisk"], branch],
             allow={"networks": ["203.0.113.1"]},

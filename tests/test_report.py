@@ -134,6 +134,8 @@ def test_the_status_of_a_quiet_guard(enforcer: Enforcer) -> None:
         "never_banned": 0,
         "withheld": 0,
         "late": 0,
+        "hidden": 0,
+        "forged": 0,
         "evicted": 0,
         "firewall": {
             "backend": "memory",

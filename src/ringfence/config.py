@@ -50,8 +50,7 @@ class AmiSettings:
     """``[asterisk.ami]``: how to reach one Asterisk's manager interface, and whom to be there.
 
     ``tls_ca`` is a file of certificates to trust in place of the system's own; ``tls_verify`` set to false
-    accepts any certificate (Asterisk's samples are self-signed). ``trust_chan_sip`` lets attempts that
-    chan_sip tells of lead to bans, though a Via ``maddr`` can put anybody's address into them.
+    accepts any certificate (Asterisk's samples are self-signed).
     """
 
     host: Text = Text("127.0.0.1")
@@ -62,7 +61,6 @@ class AmiSettings:
     tls: bool = False
     tls_ca: Path | None = None
     tls_verify: bool = True
-    trust_chan_sip: bool = False
 
 
 @frozen(kw_only=True)
@@ -102,11 +100,11 @@ class LogSettings:
 class WireSettings:
     """``[asterisk.wire]``: whether the challenges that leave this host are looked at.
 
-    They tell who really made an attempt that chan_sip tells of. One host has one wire: it is looked at where
-    any of its PBXs asks for it.
+    They tell who really made an attempt, whoever is blamed for it, and of attempts that hide. One host has
+    one wire: it is looked at where any of its PBXs asks for it.
     """
 
-    enabled: bool = False
+    enabled: bool = True
 
 
 @frozen
@@ -200,12 +198,8 @@ class Settings:
         )
 
     def several_sources(self) -> frozenset[str]:
-        """Give the names of the Asterisks of which a log may be read beside AMI."""
-        return frozenset(pbx.name for pbx in self.heard() if pbx.logs.wanted)
-
-    def trusting_chan_sip(self) -> frozenset[str]:
-        """Give the names of the Asterisks whose chan_sip addresses are to be believed."""
-        return frozenset(pbx.name for pbx in self.asterisk if pbx.ami.trust_chan_sip)
+        """Give the names of the Asterisks that are heard by more than AMI."""
+        return frozenset(pbx.name for pbx in self.heard() if pbx.logs.wanted or self.wire)
 
 
 def load(path: Path, environ: Mapping[str, str] = os.environ, *, secrets: bool = True) -> Settings:

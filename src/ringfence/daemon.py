@@ -19,19 +19,21 @@ import structlog
 from attrs import evolve, frozen
 
 from ringfence import config, control, systemd
-from ringfence.detect.detector import Detector, Standing
+from ringfence.detect.detector import Detector
 from ringfence.detect.networks import NetworkSet
 from ringfence.enforce import ALWAYS_ALLOWED, Clock, Enforcer
 from ringfence.errors import ConfigError, ControlError, HostError
+from ringfence.evidence import Evidence
 from ringfence.firewall import make_backend
 from ringfence.firewall.contract import Element
 from ringfence.firewall.ownership import claim_sets
 from ringfence.host.addresses import follow_addresses, read_addresses
 from ringfence.later import Later
-from ringfence.model import AttemptKind, Network, SecurityEvent, network_from
+from ringfence.model import Network, network_from
 from ringfence.report import bans_report, status_report
 from ringfence.sources.ami import AmiSource
 from ringfence.sources.logs import Logs, LogSource
+from ringfence.sources.state import State
 from ringfence.store import Store
 from ringfence.targets import logs_of, target_of
 from ringfence.values import MAX_DURATION
@@ -40,9 +42,8 @@ if TYPE_CHECKING:
     from ringfence.sources.wire import WireSource
 
 TEND_EVERY = 5.0
+JUDGE_EVERY = 0.5
 PURGE_EVERY = 3_600.0
-ALARM_EVERY = 60.0
-"""The same alarm is logged at most so often (seconds); how often it was raised is counted in between."""
 
 
 @frozen
@@ -76,19 +77,17 @@ class Daemon:
         self._own: frozenset[Network] = frozenset()
         self._config_problem = ""
         self._host_problem = ""
-        self._alarms: dict[str, tuple[float, int]] = {}
-        self._forgeable: dict[str, None] = {}
         self._listeners: dict[str, _Listener] = {}
         self._positions: dict[str, str] = {}
         self._wire: WireSource | None = None  # what is not configured is not even loaded: it is memory
         self._detector = Detector(
             settings.rule_table(),
-            trust_chan_sip=settings.trusting_chan_sip(),
             several=settings.several_sources(),
         )
         self._stopped = asyncio.Event()
         self._later: Later
         self._enforcer: Enforcer
+        self._evidence: Evidence
 
     def run(self) -> None:
         """Guard until SIGTERM or SIGINT. Raises RingfenceError where the guard cannot be mounted."""
@@ -101,6 +100,8 @@ class Daemon:
             self._own = read_addresses()
             self._later = stack.enter_context(Later())
             self._enforcer = Enforcer(backend, store, self._detector, self._clock, self._later)
+            self._evidence = Evidence(self._detector, self._enforcer.carry_out, self._clock)
+            self._evidence.whose = self._settings.asterisk[0].name
             self._detector.never = self._never()
             self._enforcer.start()
             self._enforcer.allow(self._never())
@@ -126,12 +127,13 @@ class Daemon:
             tasks = [
                 group.create_task(follow_addresses(self._addresses_changed, self._host_failed)),
                 group.create_task(self._tend()),
+                group.create_task(self._judge_late()),
                 group.create_task(self._watchdog()),
             ]
             if self._settings.wire:
                 from ringfence.sources.wire import WireSource  # noqa: PLC0415 - loaded where it is asked for
 
-                self._wire = WireSource(self._detector.note, _ignore_gap)
+                self._wire = WireSource(self._evidence.see, self._detector.blind)
                 tasks.append(group.create_task(self._wire.run(), name="wire"))
             self._listen(self._settings.heard())
             systemd.notify("READY=1")
@@ -143,41 +145,6 @@ class Daemon:
             for task in tasks:
                 task.cancel()
         self._log.info("daemon.stopped", bans="left in place")
-
-    # -- evidence ---------------------------------------------------------------------------------------
-
-    def _hear(self, events: Sequence[SecurityEvent], now: float) -> None:
-        """Judge what a source told. This is the path from an event to a ban: it waits for nobody."""
-        for event in events:
-            judgement = self._detector.observe(event, now)
-            if judgement is not None and judgement.decision is not None:
-                self._enforcer.carry_out(judgement.decision)
-            if event.tampered:
-                self._alarm(
-                    "evidence.tampered", now, source=str(event.source), address=str(event.remote.address)
-                )
-            if judgement is None:
-                continue
-            if judgement.attempt.aimed_at is not None:
-                self._alarm(
-                    "evidence.aimed",
-                    now,
-                    address=str(judgement.attempt.address),
-                    at=str(judgement.attempt.aimed_at),
-                )
-            if judgement.standing is Standing.WITHHELD:
-                self._alarm("evidence.withheld", now, address=str(judgement.subject), why=_WITHHELD)
-            if judgement.attempt.kind is AttemptKind.MANAGER:
-                self._forgeable[event.source.asterisk] = None
-                self._alarm("evidence.forgeable", now, source=str(event.source), why=_FORGEABLE)
-
-    def _alarm(self, name: str, now: float, **fields: object) -> None:
-        last, unsaid = self._alarms.get(name, (-ALARM_EVERY, 0))
-        if now - last < ALARM_EVERY:
-            self._alarms[name] = (last, unsaid + 1)
-            return
-        self._alarms[name] = (now, 0)
-        self._log.warning(name, also_unsaid=unsaid, **fields)
 
     # -- the configuration ------------------------------------------------------------------------------
 
@@ -197,7 +164,7 @@ class Daemon:
         later = [*kept, *(["asterisk.wire"] if new.wire is not (self._wire is not None) else [])]
         self._config_problem = f"[{'], ['.join(later)}] changed: restart ringfence" if later else ""
         self._settings = evolve(new, **{key: getattr(self._settings, key) for key in kept})
-        self._detector.configure(new.rule_table(), new.trusting_chan_sip(), new.several_sources())
+        self._detector.configure(new.rule_table(), new.several_sources())
         self._enforcer.allow(self._never())
         self._listen(new.heard())
         self._log.info("configuration.loaded", restart_for=later)
@@ -212,7 +179,7 @@ class Daemon:
                 del self._listeners[name]
         for pbx in wanted:
             if pbx.name not in self._listeners:
-                ami = AmiSource(target_of(pbx), self._hear)
+                ami = AmiSource(target_of(pbx), self._evidence.hear)
                 logs = self._logs(pbx, ended) if pbx.logs.wanted else None
                 sources: list[AmiSource | Logs] = [ami, *([logs] if logs is not None else [])]
                 tasks = [self._group.create_task(source.run(), name=str(source.id)) for source in sources]
@@ -226,7 +193,7 @@ class Daemon:
         return GROUP
 
     def _logs(self, pbx: config.AsteriskSettings, before: Sequence[asyncio.Task[None]]) -> Logs:
-        return Logs(logs_of(pbx), self._hear, self._log_positions, self._remember_position, before)
+        return Logs(logs_of(pbx), self._evidence.hear, self._log_positions, self._remember_position, before)
 
     def _log_positions(self) -> Mapping[str, str]:
         # What was said last may still be on its way to the database.
@@ -257,13 +224,30 @@ class Daemon:
         while True:
             await asyncio.sleep(TEND_EVERY)
             self._enforcer.tend()
-            for judgement in self._detector.tend(self._clock.mono()):
-                self._alarm(
-                    "evidence.hearsay", self._clock.mono(), address=str(judgement.subject), why=_HEARSAY
-                )
             if self._clock.mono() - purged >= PURGE_EVERY:
                 purged = self._clock.mono()
                 self._enforcer.purge()
+
+    async def _judge_late(self) -> None:
+        """Judge what has waited for another witness."""
+        while True:
+            await asyncio.sleep(JUDGE_EVERY)
+            self._evidence.tend(wire=self._sees_all(), listening=self._listening_since)
+
+    def _sees_all(self) -> bool:
+        """Say whether every challenge over UDP comes by on the wire."""
+        opened = self._enforcer.opened
+        listens = self._wire is not None and self._wire.condition.state is State.LISTENING
+        return (
+            listens
+            and opened is not None
+            and not opened.wire
+            and all(trouble is None for trouble in opened.families.values())
+        )
+
+    def _listening_since(self, asterisk: str) -> float | None:
+        listener = self._listeners.get(asterisk)
+        return listener.ami.listening_since if listener is not None else None
 
     async def _watchdog(self) -> None:
         """Tell systemd that the loop turns; a loop that hangs is killed and started anew."""
@@ -295,7 +279,7 @@ class Daemon:
         bans = len(await self._elements())
         sources = [source for listener in self._listeners.values() for source in listener.sources]
         problems = [problem for problem in (self._config_problem, self._host_problem) if problem]
-        problems += [f"{name}: {_FORGEABLE}" for name in self._forgeable]
+        problems += self._evidence.problems
         if self._later.refused:
             problems.append(
                 f"the disk is too slow: {self._later.refused} bans or ends of bans are not recorded"
@@ -325,21 +309,6 @@ class Daemon:
         self._enforcer.switch_on()
         self._enforcer.allow(self._never())
         return True
-
-
-def _ignore_gap(_now: float) -> None:
-    """Lose nothing by it: nothing is concluded from a challenge that was not seen."""
-
-
-_FORGEABLE = (
-    "failed manager logins are heard, and where the manager interface is also served over HTTP, one of them "
-    "can forge any event: take the eventfilter line of contrib/asterisk into the manager user"
-)
-_HEARSAY = "only a notice in the log tells of it: somebody hides from the manager interface, or forges lines"
-_WITHHELD = (
-    "chan_sip believes any address in a Via header, so what it alone tells bans nobody; "
-    "see [asterisk.wire] and trust_chan_sip in the configuration"
-)
 
 
 def _networks(request: Mapping[str, Any]) -> list[Network]:

@@ -59,7 +59,7 @@ class Transport(enum.StrEnum):
 
 
 class EventKind(enum.StrEnum):
-    """The kinds of security event, named as Asterisk names them (``main/security_events.c``)."""
+    """The kinds of security event, named as Asterisk names them (``main/security_events.c``), and one."""
 
     FAILED_ACL = "FailedACL"
     INVALID_ACCOUNT_ID = "InvalidAccountID"
@@ -76,6 +76,11 @@ class EventKind(enum.StrEnum):
     INVALID_PASSWORD = "InvalidPassword"  # noqa: S105 - an event's name
     CHALLENGE_SENT = "ChallengeSent"
     INVALID_TRANSPORT = "InvalidTransport"
+    HIDDEN = "Hidden"  # none of Asterisk's: the wire saw a challenge that Asterisk does not tell of
+
+
+AMI = "ami"
+"""The witness that is an Asterisk's manager interface."""
 
 
 @frozen
@@ -89,12 +94,8 @@ class SourceId:
         return f"{self.asterisk}/{self.witness}"
 
     @property
-    def hearsay(self) -> bool:
-        """Whether what a caller wrote may decide whom this witness names: the NOTICE lines of a log.
-
-        An ESC in a display name makes Asterisk write a well-formed line that names a stranger, and no text
-        shows it (``main/term.c:term_strip``). A SECURITY line can be read from its end.
-        """
+    def notices(self) -> bool:
+        """Whether this witness is the NOTICE lines of a log, which a log tells beside its SECURITY lines."""
         return self.witness.endswith("#notice")
 
 
@@ -115,6 +116,10 @@ class SecurityEvent:
     ``session``, ``challenge`` and ``response`` are the raw bytes, only ever compared. ``time`` is the
     event's own (``EventTV``), in seconds since the epoch. ``tampered`` means that the packet did not keep
     Asterisk's grammar: the event counts, raises an alarm, and is never believed as a success.
+
+    ``hearsay`` means that what the sender wrote may decide whom the event names: an ESC in a header makes
+    Asterisk write a well-formed line of the log that names a stranger, and no text shows it
+    (``main/term.c:term_strip`` leaves out what stands between an ESC and the next ``m``).
     """
 
     source: SourceId
@@ -128,6 +133,7 @@ class SecurityEvent:
     challenge: bytes = b""
     response: bytes = b""
     tampered: bool = False
+    hearsay: bool = False
 
 
 @frozen
@@ -138,8 +144,12 @@ class Challenge:
     container's own address is the one it has inside. ``call_id`` and ``nonce`` are raw bytes, only ever
     compared, and empty where the packet did not hold them (a fragment was cut off before).
 
-    That a challenge went to an address blames nobody: anybody can ask for one under a forged address, and
-    PJSIP sends it where a Via ``maddr`` says. It is the nonce coming back that proves who got it.
+    That a challenge went to an address blames nobody: PJSIP sends it where a Via ``maddr`` says. ``sender``
+    is the address that the challenged request came from, where PJSIP tells: it notes it in the Via, in a
+    place where no sender can write. None under chan_sip, which sends its challenges to the true sender.
+
+    ``veiled``: the request held bytes that silence or forge what Asterisk tells of it, and that no phone
+    sends. ``account`` is the sender's own text, for people to read.
     """
 
     address: Address
@@ -148,6 +158,9 @@ class Challenge:
     local_port: int
     call_id: bytes
     nonce: bytes
+    sender: Address | None = None
+    veiled: bool = False
+    account: str = ""
 
 
 class Proof(enum.IntEnum):

@@ -64,6 +64,8 @@ def status_report(
         "never_banned": detector.counts.never_banned,
         "withheld": detector.counts.withheld,
         "late": detector.counts.late,
+        "hidden": detector.counts.hidden,
+        "forged": detector.counts.forged,
         "evicted": detector.evicted,
         "firewall": _firewall(enforcer),
         "placed": enforcer.counts.placed,

@@ -154,13 +154,6 @@ def test_a_credential_makes_no_secret_of_the_configuration(tmp_path: Path) -> No
     assert [line for line in lines if "everybody may read" in line] == []
 
 
-def test_trust_in_chan_sip_is_shown(tmp_path: Path) -> None:
-    """What the administrator took upon himself is said each time."""
-    _, lines = lines_of(Guard(tmp_path, ami={"trust_chan_sip": True}))
-
-    assert "ok  pbx: trust_chan_sip is set: a Via header can have anybody banned" in lines
-
-
 @pytest.mark.kernel
 @pytest.mark.usefixtures("netns")
 def test_a_firewall_that_cannot_work(tmp_path: Path) -> None:

@@ -226,9 +226,10 @@ class Confined:
         return done.stdout
 
     def is_listening(self) -> bool:
-        """Say whether the daemon hears its Asterisk."""
-        (source,) = json.loads(self.ask("status", "--json"))["sources"]
-        return bool(source["state"] == "listening")
+        """Say whether the daemon hears its Asterisk and sees the wire; there is no log."""
+        sources = json.loads(self.ask("status", "--json"))["sources"]
+        states = {source["name"]: source["state"] for source in sources}
+        return states == {"asterisk/ami": "listening", "asterisk/log": "waiting", "wire": "listening"}
 
     def bans(self) -> list[dict[str, object]]:
         """Give what is banned."""

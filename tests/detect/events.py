@@ -15,6 +15,7 @@ from ringfence.model import (
 )
 
 PBX = SourceId("pbx", "ami")
+NOTICES = SourceId("pbx", "log:full#notice")
 SENDER = "192.0.2.7"
 
 

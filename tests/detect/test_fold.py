@@ -9,10 +9,10 @@ import pytest
 from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.detect.events import PBX, event
+from tests.detect.events import NOTICES, PBX, event
 from tests.support.captures import FORGED, Capture, captures
 
-from ringfence.detect.fold import Fold, Role, proof_of, role_of
+from ringfence.detect.fold import Fold, Role, is_trusted, proof_of, role_of
 from ringfence.model import (
     Address,
     Attempt,
@@ -121,14 +121,22 @@ def test_the_lists_of_recordings_are_complete() -> None:
 
 
 @pytest.mark.parametrize("capture", [c for c in captures() if c.group.endswith("16")], ids=str)
-def test_chan_sip_is_claimed_and_untrusted_unless_the_administrator_says_so(capture: Capture) -> None:
-    """Every attempt under chan_sip may name a stranger; ``trust_chan_sip`` changes that and nothing else."""
-    plain = replayed(capture, whole, Fold())
-    for attempt in plain:
+def test_chan_sips_events_are_claimed_and_not_trusted(capture: Capture) -> None:
+    """A Via header can put a stranger into them, and into none of PJSIP's."""
+    for attempt in replayed(capture, whole, Fold()):
         chan_sip = attempt.service is Service.SIP
         assert (attempt.proof, attempt.trusted) == (Proof.CLAIMED, not chan_sip)
-    assert [evolve(a, trusted=True) for a in plain] == replayed(capture, whole, Fold(frozenset({"pbx"})))
-    assert plain == replayed(capture, whole, Fold(frozenset({"another"})))
+
+
+@pytest.mark.parametrize("hearsay", [False, True])
+@pytest.mark.parametrize("service", Service)
+@pytest.mark.parametrize("source", [PBX, NOTICES])
+def test_only_what_no_header_decides_is_trusted(service: Service, source: SourceId, *, hearsay: bool) -> None:
+    """A line of the log is, also of chan_sip's, unless its own words could be the sender's."""
+    told = evolve(event(EventKind.INVALID_PASSWORD, service=service, source=source), hearsay=hearsay)
+    aimed = service is Service.SIP and source is PBX
+
+    assert is_trusted(told) is not (hearsay or aimed)
 
 
 def test_the_fifth_attempt_is_known_early() -> None:
@@ -215,6 +223,16 @@ TABLE: dict[tuple[Service, EventKind, str], Role] = {
     (Service.PJSIP, EventKind.SUCCESSFUL_AUTH, ""): SUCCESS,
     (Service.SIP, EventKind.SUCCESSFUL_AUTH, ""): SUCCESS,
     (Service.AMI, EventKind.SUCCESSFUL_AUTH, ""): SUCCESS,
+    (Service.PJSIP, EventKind.HIDDEN, ""): OPENER,
+    (Service.PJSIP, EventKind.FAILED_ACL, "no_extension_match"): PROBE,
+    (Service.IAX2, EventKind.INVALID_ACCOUNT_ID, ""): FAILED,
+    (Service.IAX2, EventKind.INVALID_PASSWORD, ""): FAILED,
+    (Service.IAX2, EventKind.FAILED_ACL, "device_must_match_acl"): FAILED,
+    (Service.IAX2, EventKind.FAILED_ACL, "peer_not_dynamic"): FAILED,
+    (Service.IAX2, EventKind.FAILED_ACL, "connect_rejected"): PROBE,
+    (Service.IAX2, EventKind.FAILED_ACL, "no_extension_match"): PROBE,
+    (Service.DIALPLAN, EventKind.FAILED_ACL, "unknown_sip_connection"): PROBE,
+    (Service.DIALPLAN, EventKind.FAILED_ACL, "unknown_peer"): PROBE,
 }
 ACLS = {acl for _, _, acl in TABLE} | {"registrar_invalid_contacts_provided"}
 
@@ -225,9 +243,44 @@ def test_every_event_has_the_part_that_the_table_gives_it(service: Service, kind
     """What the table does not name has no part in an attempt, and a tampered success is none."""
     for acl in ACLS if kind is EventKind.FAILED_ACL else {""}:
         told = event(kind, service=service, acl_name=acl)
-        role = TABLE.get((service, kind, acl), Role.NONE)
+        own = service is Service.DIALPLAN and kind is EventKind.FAILED_ACL  # the administrator's own line
+        role = TABLE.get((service, kind, acl), FAILED if own else Role.NONE)
         assert role_of(told) is role
         assert role_of(evolve(told, tampered=True)) is (Role.NONE if role is SUCCESS else role)
+
+
+@pytest.mark.parametrize("service", [Service.PJSIP, Service.SIP])
+@pytest.mark.parametrize(
+    ("account", "role"), [("", PROBE), ("anonymous", PROBE), ("alice", Role.NONE)], ids=str
+)
+def test_who_has_an_account_has_misdialled(service: Service, account: str, role: Role) -> None:
+    """A line that names the account which called an extension that does not exist tells of no probe."""
+    told = event(
+        EventKind.FAILED_ACL,
+        service=service,
+        source=NOTICES,
+        account=account,
+        acl_name="no_extension_match",
+        session=b"",
+    )
+    assert role_of(told) is role
+
+
+def test_chan_sips_notices_of_one_request_have_its_port_in_common() -> None:
+    """Two notices of a peer's ACL are one attempt where the port is the same, and two where it is not."""
+    fold = Fold()
+    notices = [
+        event(
+            EventKind.FAILED_ACL,
+            service=Service.SIP,
+            source=NOTICES,
+            port=port,
+            acl_name="device_must_match_acl",
+            session=b"",
+        )
+        for port in (5062, 5062, 5063, 5064)
+    ]
+    assert [fold.feed(one, 0.0) is not None for one in notices] == [True, False, True, True]
 
 
 def told(roles: Sequence[Role]) -> int:

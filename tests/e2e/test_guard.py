@@ -6,6 +6,8 @@ guesses are answered is a figure of the bench; here it counts that they end.
 
 import os
 import signal
+import time
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote
@@ -14,14 +16,23 @@ import pytest
 from tests.support.asterisk_files import MANAGER_USER
 from tests.support.captures import FORGED
 from tests.support.daemon import until
-from tests.support.guarded import guarded
+from tests.support.guarded import NO_LOGS, NO_WIRE, guarded
 from tests.support.lab import Lab
 from tests.support.network import socket_in
+
+from ringfence.detect.hidden import WAIT
 
 pytestmark = pytest.mark.asterisk
 
 MANY = "20000"
 IPV6 = ("--target", "[fd00:18::1]:5060")
+AIMED = f";rport;maddr={FORGED}"
+
+
+def source_of(request: pytest.FixtureRequest) -> str:
+    """Give a source that no other test has: each is known by its name."""
+    number = zlib.crc32(request.node.name.encode())
+    return f"198.19.{128 + number % 100}.{1 + number // 100 % 250}"
 
 
 @pytest.mark.parametrize(
@@ -107,13 +118,13 @@ def test_an_allowed_network_is_never_banned(asterisk22: Lab, tmp_path: Path) -> 
         assert guard.bans() == []
 
 
-def test_chan_sip_is_listed_and_bans_nobody_untrusted(asterisk16: Lab, tmp_path: Path) -> None:
-    """Without trust_chan_sip its attempts are claimed, withheld and listed, whoever they blame."""
-    with guarded(asterisk16, tmp_path) as guard:
+def test_with_ami_alone_chan_sip_is_listed_and_bans_nobody(asterisk16: Lab, tmp_path: Path) -> None:
+    """Without the wire and the log its attempts are claimed, withheld and listed, whoever they blame."""
+    with guarded(asterisk16, tmp_path, logs=NO_LOGS, wire=NO_WIRE) as guard:
         asterisk16.attack("guess", "--number", "20", "--sources", "198.19.14.1", "--account", "bob")
         asterisk16.attack(
             *("guess", "--number", "20", "--sources", "198.19.14.2", "--account", "bob"),
-            *("--via", f";rport;maddr={FORGED}"),
+            *("--via", AIMED),
         )
 
         until(lambda: guard.status()["withheld"] == 40, "all attempts")
@@ -122,71 +133,125 @@ def test_chan_sip_is_listed_and_bans_nobody_untrusted(asterisk16: Lab, tmp_path:
         assert {("198.19.14.1", "withheld", "claimed"), (str(FORGED), "withheld", "claimed")} == watched
 
 
+@pytest.mark.parametrize("via", [";rport", AIMED], ids=["honest", "aimed"])
 @pytest.mark.parametrize(
-    ("source", "options"),
-    [
-        ("198.19.15.1", ("--account", "bob")),
-        ("198.19.15.2", ("--account", "nobody{}")),
-        ("198.19.15.3", ("--account", "bob", "--method", "INVITE")),
-        ("198.19.15.4", ("--account", "aclbob")),
-    ],
-    ids=["known", "unknown", "invite", "acl"],
+    "options",
+    [("--account", "bob"), ("--account", "nobody{}"), ("--account", "bob", "--method", "INVITE")],
+    ids=["known", "unknown", "invite"],
 )
-def test_chan_sip_is_guarded_where_it_is_trusted(
-    asterisk16: Lab, tmp_path: Path, source: str, options: Sequence[str]
+def test_the_wire_knows_who_guesses_at_chan_sip(
+    asterisk16: Lab, tmp_path: Path, options: Sequence[str], via: str, request: pytest.FixtureRequest
 ) -> None:
-    """With trust_chan_sip a guesser at chan_sip is stopped and banned."""
-    with guarded(asterisk16, tmp_path, ami={"trust_chan_sip": True}) as guard:
-        result = asterisk16.attack("guess", "--number", MANY, "--sources", source, *options)
+    """With AMI and the wire, whomever a Via names: the sender is banned and nobody else."""
+    source = source_of(request)
+    with guarded(asterisk16, tmp_path, logs=NO_LOGS) as guard:
+        result = asterisk16.attack("guess", "--number", MANY, "--sources", source, *options, "--via", via)
 
         assert result.stopped == "silence"
-        assert {source} == guard.banned()
+        assert guard.banned() == {source}
+        assert ("evidence.aimed" in guard.log) is (via == AIMED)
+        assert guard.status()["problems"] == []
 
 
-@pytest.mark.parametrize("method", ["REGISTER", "INVITE"])
-def test_the_wire_knows_who_guesses_at_chan_sip(asterisk16: Lab, tmp_path: Path, method: str) -> None:
-    """With the wire and no trust, a forged Via bans its sender, and nobody whom it names."""
-    source = {"REGISTER": "198.19.24.1", "INVITE": "198.19.24.2"}[method]
-    with guarded(asterisk16, tmp_path, wire={"enabled": True}) as guard:
+@pytest.mark.parametrize("via", [";rport", AIMED], ids=["honest", "aimed"])
+@pytest.mark.parametrize("account", ["bob", "nobody{}"])
+def test_the_log_knows_who_guesses_at_chan_sip(
+    asterisk16: Lab, tmp_path: Path, account: str, via: str, request: pytest.FixtureRequest
+) -> None:
+    """With AMI and the log alone, whomever a Via names: the sender is banned and nobody else."""
+    source = source_of(request)
+    with guarded(asterisk16, tmp_path, wire=NO_WIRE) as guard:
         result = asterisk16.attack(
-            *("guess", "--number", MANY, "--sources", source, "--account", "bob", "--method", method),
-            *("--via", f";rport;maddr={FORGED}"),
+            *("guess", "--number", MANY, "--sources", source, "--account", account, "--via", via)
         )
 
         assert result.stopped == "silence"
         assert guard.banned() == {source}
-        assert "evidence.aimed" in guard.log
-        assert guard.status()["problems"] == []
+        if via == AIMED:
+            until(lambda: "evidence.aimed" in guard.log, "the alarm")
+
+
+def test_an_escape_in_a_header_of_chan_sips_blames_nobody(asterisk16: Lab, tmp_path: Path) -> None:
+    """The log's line names a stranger, the event too by a Via: neither is believed, nobody else is banned."""
+    tail = rf";x=' failed for '{FORGED}:5060' - Usernam\x1b"
+    with guarded(asterisk16, tmp_path, wire=NO_WIRE) as guard:
+        asterisk16.attack(
+            *("guess", "--number", "20", "--sources", "198.19.14.9", "--account", "bob"),
+            *("--to-tail", tail, "--username", "another", "--via", AIMED),
+        )
+        until(lambda: guard.status()["withheld"] >= 20, "all attempts")
+
+        assert guard.bans() == []
+        assert {row["address"] for row in guard.status()["watched"]} == {str(FORGED)}
 
 
 def test_the_log_carries_on_where_ami_does_not(asterisk22: Lab, tmp_path: Path) -> None:
     """With the manager interface out of reach, the security lines of the log stop a guesser as well."""
-    logs = {"paths": [str(asterisk22.asterisk.logs / "ringfence")], "timezone": "UTC"}
-    with guarded(asterisk22, tmp_path, ami={"port": 1}, logs=logs, listening=False) as guard:
-        until(lambda: guard.states()["pbx/log:" + logs["paths"][0]] == "listening", "the log")
+    with guarded(asterisk22, tmp_path, ami={"port": 1}, wire=NO_WIRE, listening=False) as guard:
+        until(lambda: "listening" in guard.states().values(), "the log")
         result = asterisk22.attack("guess", "--number", MANY, "--sources", "198.19.25.1")
 
         assert result.stopped == "silence"
         assert guard.banned() == {"198.19.25.1"}
 
 
-def test_what_two_sources_tell_counts_once(asterisk22: Lab, tmp_path: Path) -> None:
-    """Four guesses told by AMI, by security lines and by notices are four attempts, and no ban."""
-    logs = {"paths": [str(asterisk22.asterisk.logs / "ringfence")], "timezone": "UTC"}
-    with guarded(asterisk22, tmp_path, logs=logs) as guard:
-        until(lambda: guard.source_is("listening"), "both sources")
+def test_what_three_sources_tell_counts_once(asterisk22: Lab, tmp_path: Path) -> None:
+    """Four guesses told by AMI, by security lines and by notices, and seen on the wire: four attempts."""
+    with guarded(asterisk22, tmp_path) as guard:
         asterisk22.attack("guess", "--number", "4", "--sources", "198.19.25.2")
         until(lambda: guard.status()["sources"][1]["events"] >= 12, "the log's tellings")
 
         assert (guard.status()["attempts"], guard.bans()) == (4, [])
 
 
-def test_guesses_hidden_from_ami_are_listed(asterisk22: Lab, tmp_path: Path) -> None:
-    """A Call-ID that is not UTF-8 silences AMI; the notices show who guesses, and ban nobody."""
-    logs = {"paths": [str(asterisk22.asterisk.logs / "ringfence")], "timezone": "UTC"}
+VEIL = r'"x\x1b" '
+BLAMING = rf"m\" <sip:a@h>' failed for '{FORGED}:5060' (callid: zz{{}}"
+SILENT_DIGEST = (
+    r'Authorization: Digest username="alice", realm="asterisk", nonce="\xff", uri="sip:x", response="0"\r\n'
+)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--call-id", r"\xff{}"),
+        ("--call-id", r"\xff"),
+        ("--call-id", r"\xff{}", "--account", "nobody{}"),
+        ("--call-id", r"\xff{}", "--method", "INVITE"),
+        ("--call-id", rf"{{}}\xff{BLAMING}", "--display", VEIL),
+        ("--call-id", rf"{{}}{BLAMING}", "--display", VEIL),
+        ("--before-digest", SILENT_DIGEST),
+    ],
+    ids=["hidden", "one-call", "unknown", "invite", "hidden-and-forged", "forged", "two-digests"],
+)
+def test_nothing_hides_and_nobody_else_is_blamed(
+    asterisk22: Lab, tmp_path: Path, options: Sequence[str], request: pytest.FixtureRequest
+) -> None:
+    """Whatever silences AMI and the log, or makes the log name a stranger: the sender alone is banned."""
+    source = source_of(request)
+    with guarded(asterisk22, tmp_path) as guard:
+        result = asterisk22.attack("guess", "--number", MANY, "--sources", source, *options)
+
+        assert result.stopped == "silence"
+        assert guard.banned() == {source}
+
+
+def test_a_challenge_that_is_sent_elsewhere_blames_its_sender(asterisk22: Lab, tmp_path: Path) -> None:
+    """PJSIP sends it where a Via says; who asked, hiding from all events, is banned, and nobody there."""
+    with guarded(asterisk22, tmp_path) as guard:
+        asterisk22.attack(
+            *("probe", "--number", "20", "--silences", "20", "--timeout", "0.02"),
+            *("--sources", "198.19.26.1", "--call-id", r"\xff{}", "--via", ";rport;maddr=198.19.26.2"),
+        )
+        until(lambda: guard.banned() != set(), "a ban")
+
+        assert guard.banned() == {"198.19.26.1"}
+
+
+def test_what_only_the_wire_could_settle_is_listed_without_it(asterisk22: Lab, tmp_path: Path) -> None:
+    """Without the wire a notice of PJSIP's, which can be forged, shows who hides and bans nobody."""
     source = "198.19.25.3"
-    with guarded(asterisk22, tmp_path, logs=logs) as guard:
-        until(lambda: guard.source_is("listening"), "both sources")
+    with guarded(asterisk22, tmp_path, wire=NO_WIRE) as guard:
         asterisk22.attack("guess", "--number", "20", "--sources", source, "--call-id", r"\xff{}")
         until(lambda: guard.status()["withheld"] == 20, "the notices")
 
@@ -194,15 +259,15 @@ def test_guesses_hidden_from_ami_are_listed(asterisk22: Lab, tmp_path: Path) -> 
         assert (watched, guard.bans()) == ({(source, "withheld")}, [])
 
 
-def test_pjsip_beside_chan_sip_needs_no_trust(asterisk16: Lab, tmp_path: Path) -> None:
-    """On Asterisk 16 a guesser at PJSIP is banned whether or not chan_sip is trusted."""
-    with guarded(asterisk16, tmp_path) as guard:
-        result = asterisk16.attack(
-            "guess", "--number", MANY, "--sources", "198.19.16.1", "--target", "198.18.0.1:5080"
-        )
+def test_phones_that_register_again_and_again_hide_nothing(asterisk22: Lab, tmp_path: Path) -> None:
+    """AMI tells of each challenge of theirs, so none is missed after the wait."""
+    with guarded(asterisk22, tmp_path) as guard:
+        for _ in range(8):
+            asterisk22.attack("register", "--sources", "198.19.25.4", "--call-id", "phone")
+        seen = time.monotonic()
+        until(lambda: time.monotonic() > seen + WAIT + 1.0, "the wait")
 
-        assert result.stopped == "silence"
-        assert {"198.19.16.1"} == guard.banned()
+        assert (guard.status()["attempts"], guard.bans()) == (0, [])
 
 
 @pytest.mark.parametrize("end", ["stop", "kill"])
@@ -289,7 +354,7 @@ def test_tls_is_heard(asterisk22: Lab, tmp_path: Path) -> None:
 def test_a_wrong_secret_is_named_and_not_shown(asterisk22: Lab, tmp_path: Path) -> None:
     """A refused login is a state with the mend in it; the secret is in no log and no report."""
     with guarded(asterisk22, tmp_path, ami={"secret": "not-this-one"}, listening=False) as guard:
-        until(lambda: guard.source_is("login refused"), "the refusal")
+        until(lambda: guard.ami_is("login refused"), "the refusal")
 
         status = guard.command("status", "--json").stdout
         assert "compare with manager.conf" in status
@@ -300,9 +365,9 @@ def test_a_restarted_asterisk_is_heard_again(tmp_path: Path) -> None:
     """When Asterisk goes and comes back, the source is lost, then listens, and bans as before."""
     with Lab.made("22") as lab, guarded(lab, tmp_path) as guard:
         lab.asterisk.kill()
-        until(lambda: not guard.source_is("listening"), "the loss")
+        until(lambda: not guard.ami_is("listening"), "the loss")
         lab.asterisk.start()
-        until(lambda: guard.source_is("listening"), "the return", 60)
+        until(lambda: guard.ami_is("listening"), "the return", 60)
 
         lab.attack("guess", "--number", MANY, "--sources", "198.19.22.1")
 
@@ -317,7 +382,7 @@ def test_a_user_without_the_security_class_is_deaf(tmp_path: Path) -> None:
         Lab.made("22", {"manager.conf": user}) as lab,
         guarded(lab, tmp_path, ami=ami, listening=False) as guard,
     ):
-        until(lambda: guard.source_is("deaf"), "the state")
+        until(lambda: guard.ami_is("deaf"), "the state")
 
         assert "read = security,system" in guard.status()["sources"][0]["detail"]
         assert guard.command("check").returncode == 1
@@ -328,10 +393,10 @@ def test_a_frozen_asterisk_is_noticed(tmp_path: Path) -> None:
     with Lab.made("22") as lab, guarded(lab, tmp_path) as guard:
         os.kill(lab.asterisk.pid, signal.SIGSTOP)
         try:
-            until(lambda: guard.source_is("unresponsive"), "the missing answer", 30)
+            until(lambda: guard.ami_is("unresponsive"), "the missing answer", 30)
         finally:
             os.kill(lab.asterisk.pid, signal.SIGCONT)
-        until(lambda: guard.source_is("listening"), "the thaw", 60)
+        until(lambda: guard.ami_is("listening"), "the thaw", 60)
 
 
 @pytest.mark.parametrize("filtered", [True, False], ids=["filtered", "unfiltered"])

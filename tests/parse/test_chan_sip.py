@@ -1,5 +1,6 @@
 """Messages of chan_sip: the last address with a known reason (the corpus has chan_sip.txt)."""
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.parse.corpus import SOURCE
@@ -41,3 +42,22 @@ def test_a_call_names_its_sender_or_nobody(extension: bytes) -> None:
     said = read(line, SOURCE, 0.0)
     event = said.said if isinstance(said, Open) else said
     assert not isinstance(event, SecurityEvent) or event.remote.address != FORGED
+
+
+@pytest.mark.parametrize(
+    ("reason", "hearsay"),
+    [
+        (b"Wrong password", False),
+        (b"Peer is not supposed to register", False),
+        (b"Device not configured to use this transport type", False),
+        (b"Username/auth name mismatch", True),
+        (b"No matching peer found", True),
+        (b"Device does not match ACL", True),
+        (b"Not a local domain", True),
+    ],
+)
+def test_a_reason_with_an_m_can_be_forged(reason: bytes, *, hearsay: bool) -> None:
+    """An ESC at the end of the To header leaves out the true address and all up to that m."""
+    said = read(b"Registration from '<sip:bob@h>' failed for '192.0.2.7:5060' - " + reason, SOURCE, 0.0)
+    assert isinstance(said, SecurityEvent)
+    assert said.hearsay is hearsay

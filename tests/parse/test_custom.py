@@ -116,3 +116,23 @@ def test_no_pattern_and_no_text_raise(words: str, message: str) -> None:
     except ValueError:
         return
     assert isinstance(custom.read(b"X", b"a.c", message.encode(), SOURCE, 0.0), SecurityEvent | Why)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "file", "forgeable"),
+    [
+        ("Rejected {address}", "Ext.", False),
+        ("Rejected {address} at the gate", "Ext. s", False),
+        ("Rejected {address} from us", "a.c", False),
+        ("Rejected {address} from us", "Ext.", True),
+        ("{any} is rejected: {address} from us", "a.c", True),
+        ("{any} is rejected: {address} for {any}", "a.c", True),
+        ("{any} called from {address} for {any}", "a.c", False),
+        ("{any} is rejected: {address}.", "a.c", False),
+    ],
+)
+def test_a_pattern_knows_whether_an_escape_could_hide_its_address(
+    pattern: str, file: str, *, forgeable: bool
+) -> None:
+    """An ESC before the address leaves out all up to the next m: it must come before the address for sure."""
+    assert Custom.compile(pattern, file=file).forgeable is forgeable

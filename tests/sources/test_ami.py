@@ -209,7 +209,7 @@ def test_a_recording_becomes_the_attempts_it_tells_of(recorded: Capture, chunk: 
         await heard.until(lambda: heard.events and heard.events[-1].service is Service.AMI)
 
     heard, _ = listened(Script(play=[recorded.ami.read_bytes(), GRANTED], chunk=chunk), then)
-    fold = Fold(frozenset({"pbx"}))
+    fold = Fold()
     attempts = [fold.feed(event, 0.0) for event in heard.events]
 
     assert sum(attempt is not None for attempt in attempts) == recorded.attempts

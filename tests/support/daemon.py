@@ -78,9 +78,9 @@ class Guard:
             "COLUMNS": "80",
             **(environ or {}),
         }
-        # No logs unless a test asks for them: those that would be found are this machine's own.
-        logs: dict[str, object] = {"paths": []}
-        pbx = {"name": "pbx", "ami": {"port": 1, "secret": SECRET, **(ami or {})}, "logs": logs}
+        # Neither logs nor the wire unless a test asks for them: those that would be heard are this machine's.
+        own: dict[str, object] = {"logs": {"paths": []}, "wire": {"enabled": False}}
+        pbx = {"name": "pbx", "ami": {"port": 1, "secret": SECRET, **(ami or {})}, **own}
         self.settings: dict[str, Any] = {
             "asterisk": [pbx],
             "firewall": {"backend": "memory"},
@@ -206,6 +206,10 @@ class Guard:
     def source_is(self, state: str) -> bool:
         """Say whether every source is in that state."""
         return set(self.states().values()) == {state}
+
+    def ami_is(self, state: str) -> bool:
+        """Say whether the manager interface of "pbx" is in that state."""
+        return self.states()["pbx/ami"] == state
 
     def reload(self) -> None:
         """Send SIGHUP."""

@@ -10,18 +10,22 @@ from tests.support.asterisk_files import MANAGER_PORT, MANAGER_USER
 from tests.support.daemon import Guard, until
 from tests.support.lab import Lab
 
+NO_LOGS: dict[str, object] = {"paths": []}
+NO_WIRE: dict[str, object] = {"enabled": False}
+
 
 @contextmanager
 def guarded(lab: Lab, folder: Path, **settings: Any) -> Iterator[Guard]:  # noqa: ANN401 - whatever TOML holds
     """Guard the laboratory's Asterisk with ipset until the block ends; leaves no rule and no ban.
 
-    ``ami`` adds to how the manager interface is reached, ``logs`` (none by default) and ``wire`` are those
-    tables. The block begins when the daemon listens, unless ``listening=False``.
+    All three sources are heard: ``logs`` and ``wire`` replace those tables (NO_LOGS, NO_WIRE), ``ami`` adds
+    to how the manager interface is reached. The block begins when all listen, unless ``listening=False``.
     """
     ami = {"username": MANAGER_USER, "secret": SECRET, "port": MANAGER_PORT, **settings.pop("ami", {})}
     listening = settings.pop("listening", True)
-    more: dict[str, Any] = {table: settings.pop(table) for table in ("logs", "wire") if table in settings}
-    pbx = {"name": "pbx", "ami": ami, "logs": {"paths": []}, **more}
+    logs = settings.pop("logs", {"paths": [str(lab.asterisk.logs / "ringfence")], "timezone": "UTC"})
+    wire = settings.pop("wire", {"enabled": True})
+    pbx = {"name": "pbx", "ami": ami, "logs": logs, "wire": wire}
     guard = Guard(
         folder,
         prefix=lab.network.in_pbx(),
@@ -31,7 +35,7 @@ def guarded(lab: Lab, folder: Path, **settings: Any) -> Iterator[Guard]:  # noqa
     with guard:
         try:
             if listening:
-                until(lambda: guard.source_is("listening"), "the manager interface")
+                until(lambda: guard.source_is("listening"), "all sources")
             yield guard
         finally:
             guard.command("off")

@@ -63,6 +63,10 @@ class Plan:
     password: str
     extension: str
     call_id: bytes
+    display: bytes
+    to_tail: bytes
+    username: str
+    before_digest: bytes
     via: str
     number: int
     seconds: float
@@ -219,7 +223,7 @@ class Caller:
 
     def _digest(self, request: Request, challenge: Challenge, number: int) -> Request:
         password = self._plan.password.replace("{}", str(number))
-        return request.authorized(challenge, password, self._branch(number, 2))
+        return request.authorized(challenge, password, self._branch(number, 2), self._plan.before_digest)
 
     def _request(self, number: int) -> Request:
         plan = self._plan
@@ -235,6 +239,9 @@ class Caller:
             sequence=1,
             extension=plan.extension.replace("{}", text),
             via=plan.via,
+            display=plan.display,
+            to_tail=plan.to_tail,
+            username=plan.username,
         )
 
     def _branch(self, number: int, sequence: int) -> str:
@@ -348,6 +355,10 @@ def _parser() -> argparse.ArgumentParser:
     add("--password", help="default: a wrong one, another with each guess; for register the right one")
     add("--extension", default="100", help="whom to call with INVITE or OPTIONS")
     add("--call-id", type=_raw, default=b"{}@lab", help=r"with Python's escapes: 'a\xff{}'")
+    add("--display", type=_raw, default=b"", help=r"what stands before the From URI: '\"x\x1b\" '")
+    add("--to-tail", type=_raw, default=b"", help=r"what follows the To URI")
+    add("--username", default="", help="the digest's, where it is not the account")
+    add("--before-digest", type=_raw, default=b"", help=r"header lines before the digest, each with its \r\n")
     add("--via", default=";rport", help="parameters of the Via, as ';rport;maddr=203.0.113.9'")
     add("--number", type=int, default=1, help="guesses from each source")
     add("--seconds", type=float, default=30.0, help="at most so long, each source")

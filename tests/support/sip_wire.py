@@ -47,6 +47,9 @@ class Request:
     extension: str = ""
     via: str = ";rport"
     extra: bytes = b""
+    display: bytes = b""
+    to_tail: bytes = b""
+    username: str = ""
 
     @property
     def uri(self) -> str:
@@ -56,30 +59,34 @@ class Request:
     def encode(self) -> bytes:
         """Give the request's bytes."""
         target = self.account if self.method == "REGISTER" else self.extension
-        head = (
-            f"{self.method} {self.uri} SIP/2.0\r\n"
-            f"Via: SIP/2.0/{self.transport} {self.contact}{self.via};branch={self.branch}\r\n"
-            f"Max-Forwards: 70\r\n"
-            f"From: <sip:{self.account}@{self.host}>;tag={self.branch[7:]}\r\n"
-            f"To: <sip:{target}@{self.host}>\r\n"
-            f"CSeq: {self.sequence} {self.method}\r\n"
-            f"Contact: <sip:{self.account}@{self.contact}>\r\n"
-            f"Call-ID: "
-        ).encode()
-        expires = b"Expires: 3600\r\n" if self.method == "REGISTER" else b""
-        return b"".join((head, self.call_id, b"\r\n", expires, self.extra, b"Content-Length: 0\r\n\r\n"))
+        lines = [
+            f"{self.method} {self.uri} SIP/2.0".encode(),
+            f"Via: SIP/2.0/{self.transport} {self.contact}{self.via};branch={self.branch}".encode(),
+            b"Max-Forwards: 70",
+            b"From: " + self.display + f"<sip:{self.account}@{self.host}>;tag={self.branch[7:]}".encode(),
+            f"To: <sip:{target}@{self.host}>".encode() + self.to_tail,
+            f"CSeq: {self.sequence} {self.method}".encode(),
+            f"Contact: <sip:{self.account}@{self.contact}>".encode(),
+            b"Call-ID: " + self.call_id,
+            *([b"Expires: 3600"] if self.method == "REGISTER" else []),
+            self.extra + b"Content-Length: 0",
+        ]
+        return b"\r\n".join(lines) + b"\r\n\r\n"
 
-    def authorized(self, challenge: Challenge, password: str, branch: str) -> "Request":
-        """Give the same request with a digest of ``password`` that answers ``challenge``."""
+    def authorized(self, challenge: Challenge, password: str, branch: str, before: bytes = b"") -> "Request":
+        """Give the same request with a digest of ``password`` that answers ``challenge``.
+
+        ``before`` are header lines that come before the digest's.
+        """
         ha1 = _md5(f"{self.account}:{challenge.realm}:{password}")
         ha2 = _md5(f"{self.method}:{self.uri}")
         header = "Authorization" if challenge.status == 401 else "Proxy-Authorization"
         extra = (
-            f'{header}: Digest username="{self.account}", realm="{challenge.realm}", '
+            f'{header}: Digest username="{self.username or self.account}", realm="{challenge.realm}", '
             f'nonce="{challenge.nonce}", uri="{self.uri}", '
             f'response="{_md5(f"{ha1}:{challenge.nonce}:{ha2}")}", algorithm=MD5\r\n'
         )
-        return replace(self, branch=branch, sequence=self.sequence + 1, extra=extra.encode())
+        return replace(self, branch=branch, sequence=self.sequence + 1, extra=before + extra.encode())
 
     def acknowledged(self, answer: bytes) -> bytes:
         """Give the ACK to a final answer of an INVITE."""

@@ -49,8 +49,6 @@ def _findings(path: Path, settings: "Settings") -> Iterator[Finding]:
     report, daemon = _daemon(settings)
     for pbx in settings.asterisk:
         yield asyncio.run(_hear(pbx))
-        if pbx.ami.trust_chan_sip:
-            yield Finding(True, f"{pbx.name}: trust_chan_sip is set", "a Via header can have anybody banned")
     yield from _logs(settings, report)
     if not settings.wire:
         hidden = "who hides from Asterisk's own events is only listed, and so is who guesses at chan_sip"

@@ -46,7 +46,8 @@ def _print(report: dict[str, Any]) -> None:
     console.print(
         Text(
             f"attempts  {report['attempts']} ({report['withheld']} withheld, {report['late']} late, "
-            f"{report['never_banned']} never banned), {report['tampered']} tampered"
+            f"{report['never_banned']} never banned), {report['tampered']} tampered, "
+            f"{report['hidden']} hidden, {report['forged']} forged"
         )
     )
     console.print(Text(f"bans      {report['bans']} now, {report['placed']} placed since the start"))

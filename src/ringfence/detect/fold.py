@@ -10,9 +10,8 @@ remote address without port, session). For each key three numbers are kept, all 
     told = n + (1 if half and owed == 0 else 0)
 
 An *opener* begins a request that nobody answers for (unknown account, ACL), a *challenge* finishes it, and a
-*failed* is its answer, which is *owed* as long as it has not come. Each time ``told`` grows, somebody has
-made one more attempt. With one source for an Asterisk each telling is an attempt; when a log and the wire
-come to tell of the same attempts, what joins their tellings will stand between this file and ``detector``.
+*failed* is its answer, which is *owed* as long as it has not come. Each time ``told`` grows, this source
+tells of one more attempt. Where an Asterisk has several sources, ``join`` says which tell of the same one.
 
 A challenge alone is never an attempt: every good registration begins with one.
 
@@ -75,6 +74,8 @@ _ROLES: dict[tuple[Service, EventKind, str], Role] = {
     (Service.PJSIP, EventKind.CHALLENGE_SENT, ""): Role.CHALLENGE,
     (Service.PJSIP, EventKind.CHALLENGE_RESPONSE_FAILED, ""): Role.FAILED,
     (Service.PJSIP, EventKind.SUCCESSFUL_AUTH, ""): Role.SUCCESS,
+    (Service.PJSIP, EventKind.HIDDEN, ""): Role.OPENER,
+    (Service.PJSIP, EventKind.FAILED_ACL, "no_extension_match"): Role.PROBE,
     (Service.SIP, EventKind.CHALLENGE_SENT, ""): Role.CHALLENGE,
     (Service.SIP, EventKind.INVALID_PASSWORD, ""): Role.FAILED,
     (Service.SIP, EventKind.CHALLENGE_RESPONSE_FAILED, ""): Role.FAILED,
@@ -90,14 +91,33 @@ _ROLES: dict[tuple[Service, EventKind, str], Role] = {
     (Service.AMI, EventKind.CHALLENGE_RESPONSE_FAILED, ""): Role.FAILED,
     (Service.AMI, EventKind.FAILED_ACL, ""): Role.FAILED,
     (Service.AMI, EventKind.SUCCESSFUL_AUTH, ""): Role.SUCCESS,
+    (Service.IAX2, EventKind.INVALID_ACCOUNT_ID, ""): Role.FAILED,
+    (Service.IAX2, EventKind.INVALID_PASSWORD, ""): Role.FAILED,
+    (Service.IAX2, EventKind.FAILED_ACL, "device_must_match_acl"): Role.FAILED,
+    (Service.IAX2, EventKind.FAILED_ACL, "peer_not_dynamic"): Role.FAILED,
+    (Service.IAX2, EventKind.FAILED_ACL, "connect_rejected"): Role.PROBE,
+    (Service.IAX2, EventKind.FAILED_ACL, "no_extension_match"): Role.PROBE,
+    (Service.DIALPLAN, EventKind.FAILED_ACL, "unknown_sip_connection"): Role.PROBE,
+    (Service.DIALPLAN, EventKind.FAILED_ACL, "unknown_peer"): Role.PROBE,
 }
+_NAMING = (Service.PJSIP, Service.SIP)  # whose lines name the account that called
+_STRANGERS = ("", "anonymous")  # what they name where it is nobody's
 
 
 def role_of(event: SecurityEvent) -> Role:
-    """Say what ``event`` is to the fold. A tampered packet is never a success."""
+    """Say what ``event`` is to the fold. A tampered packet is never a success.
+
+    A line of the dialplan that is not well known is one that the administrator named (``parse/custom.py``).
+    Who has an account and dials a number that does not exist has misdialled.
+    """
     acl = event.acl_name if event.kind is EventKind.FAILED_ACL else ""
-    role = _ROLES.get((event.service, event.kind, acl), Role.NONE)
-    return Role.NONE if role is Role.SUCCESS and event.tampered else role
+    own = event.service is Service.DIALPLAN and event.kind is EventKind.FAILED_ACL
+    other = Role.FAILED if own else Role.NONE
+    role = _ROLES.get((event.service, event.kind, acl), other)
+    if role is Role.SUCCESS and event.tampered:
+        return Role.NONE
+    named = role is Role.PROBE and event.source.notices and event.service in _NAMING
+    return Role.NONE if named and event.account not in _STRANGERS else role
 
 
 def proof_of(event: SecurityEvent) -> Proof:
@@ -110,6 +130,14 @@ def proof_of(event: SecurityEvent) -> Proof:
         return Proof.HANDSHAKE
     shaken = event.remote.transport not in (Transport.UDP, Transport.UNKNOWN)
     return Proof.HANDSHAKE if shaken and event.service is Service.PJSIP else Proof.CLAIMED
+
+
+def is_trusted(event: SecurityEvent) -> bool:
+    """Say whether no header that the sender wrote decides whom this event names.
+
+    chan_sip's security events name whom a Via ``maddr`` says; its lines in the log name the true source.
+    """
+    return not event.hearsay and (event.service is not Service.SIP or event.source.notices)
 
 
 @define
@@ -141,18 +169,15 @@ class _OfAddress:
 class Fold:
     """Feed it security events in the order of each source; it gives back the attempts that they tell of.
 
-    ``trust_chan_sip`` names the Asterisks whose chan_sip addresses are to be believed. ``evicted`` counts the
-    keys that were forgotten for want of room.
+    ``evicted`` counts the keys that were forgotten for want of room.
     """
 
     def __init__(
         self,
-        trust_chan_sip: frozenset[str] = frozenset(),
         *,
         max_keys: int = _MAX_KEYS,
         max_keys_of_address: int = _MAX_KEYS_OF_ADDRESS,
     ) -> None:
-        self.trust_chan_sip = trust_chan_sip
         self.evicted = 0
         self._max_keys = max_keys
         self._max_keys_of_address = max_keys_of_address
@@ -198,13 +223,9 @@ class Fold:
             account=event.account[:_MAX_ACCOUNT],
             event=event.kind,
             time=event.time,
-            trusted=self._is_trusted(event),
+            trusted=is_trusted(event),
             tampered=event.tampered,
         )
-
-    def _is_trusted(self, event: SecurityEvent) -> bool:
-        believed = event.service is not Service.SIP or event.source.asterisk in self.trust_chan_sip
-        return believed and not event.source.hearsay
 
     def _finishes_nothing(self, event: SecurityEvent) -> bool:
         """Say whether a challenge belongs to no request that is known of: every good registration has one.
@@ -312,7 +333,11 @@ def _advance(key: _Key, role: Role) -> None:
 
 
 def _name(event: SecurityEvent) -> tuple[SourceId, Service, bytes]:
-    return event.source, event.service, session_key(event.session)
+    """Give the key of an event; chan_sip's lines name no session, but the port, which halves belong to."""
+    session = event.session
+    if not session and event.service is Service.SIP and event.acl_name == "device_must_match_acl":
+        session = b"port %d" % event.remote.port
+    return event.source, event.service, session_key(session)
 
 
 def session_key(session: bytes) -> bytes:

@@ -4,17 +4,16 @@ A 401 or 407 carries a nonce, and a digest answers it: who answers has received 
 The wire sees to which address each went, so a failed response whose nonce went to its address is *proven*.
 
 chan_sip believes a Via ``maddr``: its events name whatever address the sender writes there, while the 401
-goes to the true sender. There the nonce, 31 random bits for each dialogue, tells the true one. Under PJSIP it
-cannot (tried on 22.10.1): its 401 goes where ``maddr`` says, and its nonce depends on source and second
-alone, so the same one can be had sent to a stranger. But PJSIP's events name the address that the packet came
-from, and the wire may only confirm it.
+goes to the true sender. There the nonce, 31 random bits for each dialogue, tells the true one. PJSIP's events
+name the address that the packet came from, but its 401 goes where ``maddr`` says, and its nonce depends on
+source and second alone (tried on 22.10.1): who forges a source can have its nonce sent to himself. So there
+the wire only confirms, and only a nonce that went to that address and to nobody else.
 
 A nonce that went to several addresses names none of them under chan_sip: whoever can forge a source may have
 had it sent there. Bounds: 65 536 nonces, the oldest go first, which only loses proof.
 """
 
 from collections import OrderedDict
-from collections.abc import Iterable
 
 from attrs import evolve
 
@@ -39,11 +38,9 @@ class Nonces:
         """How many nonces are kept."""
         return len(self._sent)
 
-    def note(self, challenges: Iterable[Challenge], now: float) -> None:
+    def note(self, challenge: Challenge, now: float) -> None:
         """Take what left on the wire at ``now``."""
-        for challenge in challenges:
-            if not 0 < len(challenge.nonce) <= _MAX_LENGTH:
-                continue
+        if 0 < len(challenge.nonce) <= _MAX_LENGTH:
             _, before = self._sent.pop(challenge.nonce, (now, frozenset[Address]()))
             known = before if len(before) >= _SEVERAL else before | {challenge.address}
             self._sent[challenge.nonce] = (now, known)
@@ -62,7 +59,7 @@ class Nonces:
         if attempt.transport is not Transport.UDP:
             return attempt
         receivers = self.receivers(nonce, now)
-        if attempt.service is Service.PJSIP and attempt.address in receivers:
+        if attempt.service is Service.PJSIP and receivers == {attempt.address}:
             return evolve(attempt, proof=Proof.NONCE)
         if attempt.service is Service.SIP and len(receivers) == 1:
             (address,) = receivers

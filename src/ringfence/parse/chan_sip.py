@@ -2,7 +2,9 @@
 
 ``Registration from '%s' failed for '%s' - %s``: the To header is the sender's text and stands before the
 address, so the last ``' failed for '…' - <a known reason>`` at the end of the message counts. Up to 1.6 the
-address has no port. It is the true source, unlike the one of chan_sip's security events.
+address has no port. It is the true source, unlike the one of chan_sip's security events, but where an ``m``
+stands in the reason: an ESC at the end of the To header makes the log leave out everything up to that ``m``,
+and the To header may have told the same words with another address before it. Such a line is *hearsay*.
 
 ``Call from '%s' (%s) to extension '%s' rejected …``: the extension is the sender's text and may hold line
 feeds; before 1.8.1 the line names no address. The account is the peer's name, empty for a guest.
@@ -58,7 +60,8 @@ def _read_registration(text: bytes, source: SourceId, time: float) -> Said:
         return found or Why.NO_ATTEMPT
     kind, acl_name = found
     account = sip_user(text[len(b"Registration from '") : at])
-    return notice(source, Service.SIP, kind, tail[1], time, account, acl_name=acl_name)
+    forgeable = b"m" in tail[2]
+    return notice(source, Service.SIP, kind, tail[1], time, account, acl_name=acl_name, hearsay=forgeable)
 
 
 def _read_call(text: bytes, source: SourceId, time: float) -> Said:

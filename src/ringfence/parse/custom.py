@@ -65,8 +65,27 @@ class Custom:
         if len(found) > 1:
             return Why.AMBIGUOUS
         return SecurityEvent(
-            source, EventKind.FAILED_ACL, Service.DIALPLAN, found.pop(), time, "", b"", self.name
+            source,
+            EventKind.FAILED_ACL,
+            Service.DIALPLAN,
+            found.pop(),
+            time,
+            "",
+            b"",
+            self.name,
+            hearsay=self.forgeable,
         )
+
+    @property
+    def forgeable(self) -> bool:
+        """Whether a sender could hide the address, and have written another before it.
+
+        He can where an ESC of his may stand before the address (in an ``{any}`` or an extension), and the
+        first ``m`` that follows for sure, which ends what the log leaves out, stands behind the address.
+        """
+        escaped = len(self.before) > 1 or self.file.startswith(DIALPLAN) or not self.file
+        ended_before = b"m" in self.before[-1]
+        return escaped and not ended_before and (len(self.after) > 1 or b"m" in self.after[0])
 
     def _messages(self, file: bytes, text: bytes) -> Iterator[bytes]:
         """Give what may be the message: all of it, or what stands behind a dialplan's extension."""

@@ -8,8 +8,8 @@
 
 The sender writes the method and the From before the address, and the Call-ID behind it. So the address counts
 where exactly one stands between ``' failed for '`` and ``' (callid: ``, and no ESC is in the message; the
-reason is what follows the last ``) - ``. (A message with one address and no ESC can lie too: of an ESC in the
-display name and everything up to an ``m`` in the Call-ID nothing is left in the log.)
+reason is what follows the last ``) - ``. A message with one address and no ESC can lie too, since of an ESC
+in the display name and everything up to an ``m`` in the Call-ID nothing is left in the log: it is *hearsay*.
 
 ``res/res_pjsip_session.c``: the address stands before the extension, which is the sender's text and may hold
 line feeds. ``res/res_pjsip_registrar.c`` tells of phones that have shown their password: misconfiguration.
@@ -70,7 +70,9 @@ def _failed(
     if remote is None:
         return Why.NOT_AN_ADDRESS
     kind, acl_name = found
-    return SecurityEvent(source, kind, Service.PJSIP, remote, time, sip_user(header), session, acl_name)
+    return SecurityEvent(
+        source, kind, Service.PJSIP, remote, time, sip_user(header), session, acl_name, hearsay=True
+    )
 
 
 def _after_tries(reason: bytes) -> tuple[EventKind, str] | None:

@@ -135,9 +135,10 @@ def notice(
     session: bytes = b"",
     transport: Transport = Transport.UNKNOWN,
     ported: bool = False,
+    hearsay: bool = False,
 ) -> SecurityEvent | Why:
     """Make the event that a line tells of, where its address is one."""
     remote = parse_source(address, transport, ported=ported)
     if remote is None:
         return Why.NOT_AN_ADDRESS
-    return SecurityEvent(source, kind, service, remote, time, account, session, acl_name)
+    return SecurityEvent(source, kind, service, remote, time, account, session, acl_name, hearsay=hearsay)

@@ -30,7 +30,7 @@ from panoramisk.actions import Action
 from panoramisk.ami_protocol import AMIProtocol
 from panoramisk.message import Message
 
-from ringfence.model import Address, Secret, SecurityEvent, Service, SourceId
+from ringfence.model import AMI, Address, Secret, SecurityEvent, Service, SourceId
 from ringfence.parse.address import unmapped
 from ringfence.parse.ami import AmiCounts, AmiDecoder, Banner, Heard, Reply
 from ringfence.sources.backoff import Backoff
@@ -159,7 +159,8 @@ class AmiSource:
     """
 
     def __init__(self, target: AmiTarget, sink: Sink, backoff: Backoff | None = None) -> None:
-        self.id = SourceId(target.asterisk, "ami")
+        self.id = SourceId(target.asterisk, AMI)
+        self.listening_since: float | None = None  # monotonic seconds
         self.condition = Condition(State.CONNECTING)
         self.settled = asyncio.Event()
         self.version = ""
@@ -324,6 +325,9 @@ class AmiSource:
         if condition == self.condition:
             return
         changed, self.condition = condition.state is not self.condition.state, condition
+        if changed:
+            listens = condition.state is State.LISTENING
+            self.listening_since = asyncio.get_running_loop().time() if listens else None
         self.settled.set()
         if changed:
             log_condition(self._log, condition)

@@ -132,6 +132,7 @@ class WireSource:
                 await ended
             finally:
                 loop.remove_reader(connection)
+                self._gap(loop.time())
 
     def _readable(self, connection: socket.socket, ended: asyncio.Future[None]) -> None:
         """Read one turn; whatever goes wrong ends the binding, visibly."""

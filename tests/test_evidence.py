@@ -1,0 +1,141 @@
+"""Evidence: what is judged is carried out at once, and what is strange about it is said once a minute."""
+
+from collections.abc import Iterator
+from ipaddress import ip_address, ip_network
+from unittest.mock import ANY
+
+import pytest
+from attrs import evolve
+from structlog.testing import capture_logs
+from structlog.typing import EventDict
+from tests.detect.events import NOTICES, SENDER, event
+
+from ringfence.detect.detector import Decision, Detector
+from ringfence.detect.doubts import PATIENCE
+from ringfence.detect.rules import RULES
+from ringfence.enforce import Clock
+from ringfence.evidence import ALARM_EVERY, Evidence
+from ringfence.model import Challenge, EventKind, Service
+
+STRANGER = "203.0.113.9"
+RULE = evolve(RULES[0], attempts=2)
+
+
+class Bench:
+    """Evidence with all that it needs; ``banned`` is what it decided."""
+
+    def __init__(self, logged: list[EventDict]) -> None:
+        self.banned: list[Decision] = []
+        self.now = 1_000.0
+        self.detector = Detector((RULE,), several=frozenset({"pbx"}))
+        self.evidence = Evidence(self.detector, self.banned.append, self._clock())
+        self.evidence.whose = "pbx"
+        self.logged = logged
+
+    def _clock(self) -> Clock:
+        return Clock(wall=lambda: self.now, mono=lambda: self.now)
+
+    def tend(self, *, wire: bool = False) -> None:
+        """Let the time of doubts pass."""
+        self.now += PATIENCE
+        self.evidence.tend(wire=wire, listening=lambda _: None)
+
+    def alarms(self) -> list[str]:
+        """Give the names of what was logged."""
+        return [entry["event"] for entry in self.logged]
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    """Nothing was heard yet."""
+    with capture_logs() as logged:
+        yield Bench(logged)
+
+
+def challenge(call_id: bytes = b"call-1", *, veiled: bool = False) -> Challenge:
+    """Give a challenge that SENDER asked PJSIP for."""
+    by = ip_address(SENDER)
+    return Challenge(by, 5062, ip_address("198.18.0.1"), 5060, call_id, b"n", by, veiled)
+
+
+def test_a_decision_is_carried_out_at_once(bench: Bench) -> None:
+    """With the event that makes the rule full, whoever told of it."""
+    bench.evidence.hear([event(EventKind.CHALLENGE_RESPONSE_FAILED)], 0.0)
+    assert bench.banned == []
+    bench.evidence.see([challenge(b"\xff", veiled=True)], 0.0)
+    assert [decision.subject for decision in bench.banned] == [ip_network(SENDER)]
+    assert bench.alarms() == ["evidence.hidden"]
+
+
+def test_a_tampered_event_is_an_alarm(bench: Bench) -> None:
+    """Whether or not it tells of an attempt."""
+    bench.evidence.hear([event(EventKind.CHALLENGE_SENT, tampered=True)], 0.0)
+    assert bench.logged == [
+        {
+            "event": "evidence.tampered",
+            "log_level": "warning",
+            "also_unsaid": 0,
+            "source": "pbx/ami",
+            "address": SENDER,
+        }
+    ]
+
+
+def test_the_same_alarm_is_logged_once_a_minute(bench: Bench) -> None:
+    """And says how often it was raised in between."""
+    for now in (0.0, 1.0, ALARM_EVERY - 1, ALARM_EVERY):
+        bench.evidence.hear([event(EventKind.CHALLENGE_SENT, tampered=True)], now)
+    assert [entry["also_unsaid"] for entry in bench.logged] == [0, 2]
+
+
+def test_a_forged_line_is_an_alarm_and_no_ban(bench: Bench) -> None:
+    """Where the wire sees all, the one it names is said and nothing follows for him."""
+    bench.evidence.see([challenge(b"another")], 0.0)
+    line = event(EventKind.CHALLENGE_RESPONSE_FAILED, source=NOTICES, address=STRANGER)
+    bench.evidence.hear([evolve(line, hearsay=True)] * 2, bench.now)
+    bench.tend(wire=True)
+
+    assert (bench.banned, bench.alarms()) == ([], ["evidence.forged"])
+    assert bench.logged[0]["named"] == STRANGER
+
+
+def test_an_aimed_event_is_an_alarm(bench: Bench) -> None:
+    """It says who aimed, and at whom."""
+    aimed = event(EventKind.INVALID_PASSWORD, service=Service.SIP, address=STRANGER)
+    true = event(EventKind.INVALID_PASSWORD, service=Service.SIP, source=NOTICES, session=b"")
+    bench.evidence.hear([aimed, true], bench.now)
+    bench.tend()
+
+    assert [(e["event"], e["address"], e["at"]) for e in bench.logged] == [
+        ("evidence.aimed", SENDER, STRANGER)
+    ]
+
+
+@pytest.mark.parametrize(("service", "word"), [(Service.SIP, "chan_sip"), (Service.PJSIP, "notice")])
+def test_what_is_withheld_says_why(bench: Bench, service: Service, word: str) -> None:
+    """In words that fit the service."""
+    told = event(EventKind.CHALLENGE_RESPONSE_FAILED, service=service, source=NOTICES)
+    bench.evidence.hear([evolve(told, hearsay=True)], bench.now)
+    bench.tend()
+
+    assert bench.alarms() == ["evidence.withheld"]
+    assert word in bench.logged[0]["why"]
+
+
+def test_who_hides_from_the_wire_too_is_an_alarm(bench: Bench) -> None:
+    """Each time it happens, and nobody is named."""
+    bench.evidence.see([evolve(challenge(veiled=True), sender=None)], 0.0)
+    bench.evidence.see([challenge()], ALARM_EVERY)
+    assert bench.logged == [
+        {"event": "evidence.veiled", "log_level": "warning", "also_unsaid": 0, "why": ANY}
+    ]
+
+
+def test_failed_manager_logins_are_a_problem_where_ami_tells_them(bench: Bench) -> None:
+    """AMI over HTTP forges whole events then; a line of the log shows no such thing."""
+    told = event(EventKind.INVALID_PASSWORD, service=Service.AMI, session=b"")
+    bench.evidence.hear([evolve(told, source=NOTICES)], 0.0)
+    assert bench.evidence.problems == []
+    bench.evidence.hear([told, told], 0.0)
+    assert [problem.partition(":")[0] for problem in bench.evidence.problems] == ["pbx"]
+    assert bench.alarms() == ["evidence.forgeable"]
