@@ -26,8 +26,11 @@ from ringfence.config import Settings
 ROOT = Path(__file__).parents[2]
 UNUSED_ID = 61_900
 """Stands for the unit's user where this machine does not have it."""
+ASTERISK_ID = 61_901
+"""Stands for Asterisk's user and group."""
 
 ATTACK = (FOLDER / "hostile-22" / "preemptive-unknown-new-call-ids.ami").read_bytes()
+LOGGED = (FOLDER / "asterisk-22" / "wrong-password-register.security.log").read_bytes()  # 3 by 198.18.1.101
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _DEBIANS_PYTHON = Path("/usr/bin/python3")
 
@@ -37,8 +40,10 @@ set -eu
 mount -t proc -o subset=pid,hidepid=invisible proc /proc
 for own in "$1" "$2"; do mount --bind "$own" "$own"; done
 mount -o remount,bind,ro /
-umask "$3"
-shift 3
+mount --bind "$3" /var/log
+mount -o remount,bind,ro /var/log
+umask "$4"
+shift 4
 exec "$@"
 """
 
@@ -149,6 +154,11 @@ class Confined:
         self._etc.mkdir()
         os.chown(self._etc, 0, self.group)
         self._etc.chmod(0o750)
+        self._logs = folder / "var-log"
+        for name, group, mode in (("ringfence", self.group, 0o2750), ("asterisk", ASTERISK_ID, 0o750)):
+            (self._logs / name).mkdir(parents=True)
+            os.chown(self._logs / name, ASTERISK_ID, group)
+            (self._logs / name).chmod(mode)
 
     def configure(self, port: int, **tables: Mapping[str, object]) -> None:
         """Write configuration and secret with the owners and modes that the README gives them."""
@@ -177,7 +187,7 @@ class Confined:
         }
         return [
             *("unshare", "--mount", "--propagation", "private", "sh", "-c", _CONFINED, "sh"),
-            *(str(self._state), str(self._runtime), directives["UMask"][0]),
+            *(str(self._state), str(self._runtime), str(self._logs), directives["UMask"][0]),
             *("setpriv", "--reuid", str(self.user), "--regid", str(self.group), "--clear-groups"),
             *(f"{option}={value}" for option, value in granted.items()),
             *("--no-new-privs", "--reset-env"),
@@ -225,11 +235,24 @@ class Confined:
         )
         return done.stdout
 
+    def log(self, name: str, text: bytes) -> None:
+        """Write at the end of a log below /var/log, as Asterisk does."""
+        become = ["setpriv", f"--reuid={ASTERISK_ID}", f"--regid={ASTERISK_ID}", "--clear-groups"]
+        append = ["sh", "-c", 'umask 0027; cat >> "$0"', str(self._logs / name)]
+        subprocess.run([*become, *append], input=text, check=True)
+
+    def states(self) -> dict[str, str]:
+        """Give the state of each source by its name."""
+        sources = json.loads(self.ask("status", "--json"))["sources"]
+        return {source["name"]: source["state"] for source in sources}
+
     def is_listening(self) -> bool:
         """Say whether the daemon hears its Asterisk and sees the wire; there is no log."""
-        sources = json.loads(self.ask("status", "--json"))["sources"]
-        states = {source["name"]: source["state"] for source in sources}
-        return states == {"asterisk/ami": "listening", "asterisk/log": "waiting", "wire": "listening"}
+        return self.states() == {
+            "asterisk/ami": "listening",
+            "asterisk/log": "waiting",
+            "wire": "listening",
+        }
 
     def bans(self) -> list[dict[str, object]]:
         """Give what is banned."""
@@ -283,3 +306,21 @@ def test_the_daemon_guards_with_what_the_unit_leaves_it(confined: Confined) -> N
     assert fields["NoNewPrivs"] == "1"
     assert str(row["address"]) in listing
     assert "guess" in listing
+
+
+@pytest.mark.kernel
+def test_the_daemon_finds_the_log_that_the_unit_may_read(confined: Confined) -> None:
+    """Its user may read the log in the folder of its own and no other: it is found, and its lines ban."""
+    confined.configure(1)
+    confined.log("asterisk/full", LOGGED)
+    confined.log("asterisk/ringfence", LOGGED)
+    with confined.running():
+        until(lambda: confined.states().get("asterisk/log") == "waiting", "the want of a log")
+        confined.log("ringfence/ringfence", b"Asterisk 22.10.1 built by root\n")
+        found = "asterisk/log:/var/log/ringfence/ringfence"
+        until(lambda: confined.states().get(found) == "listening", "the log")
+        confined.log("ringfence/ringfence", LOGGED * 2)
+        until(confined.bans, "a ban")
+
+        assert set(confined.states()) == {"asterisk/ami", found, "wire"}
+        assert [row["address"] for row in confined.bans()] == ["198.18.1.101"]
