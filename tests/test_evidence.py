@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from ipaddress import ip_address, ip_network
-from unittest.mock import ANY
 
 import pytest
 from attrs import evolve
@@ -120,15 +119,6 @@ def test_what_is_withheld_says_why(bench: Bench, service: Service, word: str) ->
 
     assert bench.alarms() == ["evidence.withheld"]
     assert word in bench.logged[0]["why"]
-
-
-def test_who_hides_from_the_wire_too_is_an_alarm(bench: Bench) -> None:
-    """Each time it happens, and nobody is named."""
-    bench.evidence.see([evolve(challenge(veiled=True), sender=None)], 0.0)
-    bench.evidence.see([challenge()], ALARM_EVERY)
-    assert bench.logged == [
-        {"event": "evidence.veiled", "log_level": "warning", "also_unsaid": 0, "why": ANY}
-    ]
 
 
 def test_failed_manager_logins_are_a_problem_where_ami_tells_them(bench: Bench) -> None:

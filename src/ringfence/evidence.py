@@ -49,10 +49,7 @@ class Evidence:
 
     def see(self, challenges: Sequence[Challenge], now: float) -> None:
         """Judge what the wire saw leave at ``now`` (monotonic seconds)."""
-        veiled = self._detector.counts.veiled
         self._carry_out_all(self._detector.see(challenges, now, self._clock.wall(), self.whose), now)
-        if self._detector.counts.veiled > veiled:
-            self._alarm("evidence.veiled", now, why=_VEILED)
 
     def tend(self, *, wire: bool, listening: Callable[[str], float | None]) -> None:
         """Judge what has waited long enough; the arguments are those of :meth:`Detector.tend`."""
@@ -96,7 +93,6 @@ _FORGEABLE = (
 _FORGED = "a line of the log names an address that nothing was sent to: somebody writes lines into the log"
 _HEARSAY = "only a notice in the log tells of it: somebody hides from the manager interface, or forges lines"
 _HIDDEN = "Asterisk answered him and does not tell of it: somebody hides from its events"
-_VEILED = "somebody hides from Asterisk's events and, by two addresses in a Via header, from the wire too"
 _CHAN_SIP = (
     "chan_sip believes any address in a Via header, so what its events alone tell bans nobody: the wire "
     "([asterisk.wire]) and the notices in its log know the true one"

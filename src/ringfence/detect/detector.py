@@ -101,8 +101,7 @@ class Watched:
 class Counts:
     """How many attempts there were, and what was done with them. ``withheld``: that a rule counts.
 
-    ``hidden``: attempts that only the wire told of. ``veiled``: challenges whose sender hides so well that
-    nobody can be named. ``forged`` are no attempts.
+    ``hidden``: attempts that only the wire told of. ``forged`` are no attempts.
     """
 
     attempts: int = 0
@@ -110,7 +109,6 @@ class Counts:
     withheld: int = 0
     late: int = 0
     hidden: int = 0
-    veiled: int = 0
     forged: int = 0
 
 
@@ -189,7 +187,6 @@ class Detector:
         for challenge in challenges:
             self._wire.nonces.note(challenge, now)
             if challenge.sender is None:
-                self.counts.veiled += challenge.veiled
                 continue
             self._wire.hidden.note(challenge, challenge.sender, now)
             judgements += (

@@ -15,12 +15,12 @@ CR, LF, CR LF and folded lines in each of them:
 PJSIP gives back Vias of 60 kB before the Call-ID, so whoever cuts packets off at 2 kB lets the sender hide
 it: the reader takes packets whole, and every step here is linear and done by searches that run in C.
 
-chan_sip sends the challenge to the true sender of the request. PJSIP sends it where a Via ``maddr`` says;
-where none does, to the address that the request came from (``pjsip_get_response_addr``), which it notes in
-the topmost Via as ``received``. With a ``maddr`` that note tells the true sender, but only where it is the
-only one: in brackets a host may hold anything, another ``;received=`` too, and PJSIP prints it without them
-(tried on 16.28 and 22.10.1 with 48 000 Vias). Where there are two nobody can tell them apart, and nobody is
-named.
+chan_sip sends the challenge to the true sender of the request. PJSIP sends it where a Via ``maddr`` says. But
+it notes in the topmost Via where the request came from: ``…;received=ADDRESS;branch=…``, and then whatever
+else the sender wrote (``pjsip/src/pjsip/sip_msg.c:pjsip_via_hdr_print``). Before that note the sender may
+have another: in brackets a host may hold anything, and PJSIP prints it without them. Behind it he may have
+one in a quoted string only, since all else is escaped. So the Via is read from its end, parameter by
+parameter, and the first ``received`` is PJSIP's own: so it was on 16.28 and 22.10.1 with 60 000 Vias.
 
 PJSIP's answers are known by their nonce, which is Asterisk's own: the time, a slash and 32 hexadecimal digits
 (``res/res_pjsip_authenticator_digest.c``).
@@ -61,8 +61,8 @@ _ITEM = re.compile(
 _ESCAPED = re.compile(rb"\\(.)", re.DOTALL)
 _PJSIP_NONCE = re.compile(rb"[0-9]{1,20}+/[0-9a-f]{32}")
 _VIA = re.compile(rb"\r\n(?:Via|v): ")
-_MADDR = b";maddr="
-_RECEIVED = b";received="
+_RECEIVED = b"received="
+_QUOTE = b'"'
 _FROM = re.compile(rb"\r\n(?:From|f): ")
 _PRINTABLE = bytes(byte for byte in range(256) if byte >= 0x20 and byte != 0x7F) + b"\t\r\n"  # noqa: PLR2004 - ASCII
 
@@ -132,17 +132,29 @@ def _of_pjsip(challenge: Challenge, head: bytes) -> Challenge:
     via, asked_for = _VIA.search(head), _FROM.search(head)
     if via is None or asked_for is None:  # cut off
         return challenge
-    topmost = _unfolded(head, via.end())
-    sender: Address | None = challenge.address
-    if _MADDR in topmost:
-        _, *received = topmost.split(_RECEIVED)
-        sender = _address_in(received[0].partition(b";")[0]) if len(received) == 1 else None
     return evolve(
         challenge,
-        sender=sender,
+        sender=_received(_unfolded(head, via.end())),
         veiled=_is_veiled(head, challenge.call_id),
         account=sip_user(_unfolded(head, asked_for.end())),
     )
+
+
+def _received(via: bytes) -> Address | None:
+    """Give the address that PJSIP noted: the last parameter of that name, from the end of the Via."""
+    end = len(via)
+    while end > 0:
+        start = end
+        if via.endswith(_QUOTE, 0, end):  # a quoted value: back to the quote that opens it
+            start = via.rfind(_QUOTE, 0, end - 1)
+            while start > 0 and via[start - 1 : start] == b"\\":
+                start = via.rfind(_QUOTE, 0, start)
+        start = via.rfind(b";", 0, max(start, 0))
+        parameter = via[start + 1 : end]
+        if start >= 0 and parameter.startswith(_RECEIVED):
+            return _address_in(parameter[len(_RECEIVED) :])
+        end = start
+    return None
 
 
 def _address_in(text: bytes) -> Address | None:
