@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.support.asterisk import SECRET
 from tests.support.captures import capture
 from tests.support.daemon import Guard, ServedAmi, ami_server, until
 from tests.support.journal import Journald, why_no_journald
@@ -39,7 +40,8 @@ def _log(tmp_path: Path) -> Path:
 
 def entry(port: int, **logs: object) -> list[dict[str, object]]:
     """Give the configuration of one Asterisk with these logs."""
-    return [{"name": "pbx", "ami": {"port": port, "secret": "manager-secret"}, "logs": logs}]
+    ami = {"port": port, "secret": SECRET}
+    return [{"name": "pbx", "ami": ami, "logs": logs, "wire": {"enabled": False}}]
 
 
 def append(log: Path, data: bytes) -> None:
@@ -92,8 +94,7 @@ def test_a_log_is_found_by_itself(tmp_path: Path) -> None:
     (folder / "ringfence").mkdir(parents=True)
     log = folder / "ringfence" / "ringfence"
     in_its_own = ["unshare", "--mount", "--propagation", "private", "sh", "-c", _OVER_VAR_LOG, str(folder)]
-    asterisk = [{"name": "pbx", "ami": {"port": 1, "secret": "manager-secret"}}]
-    with Guard(tmp_path, prefix=in_its_own, asterisk=asterisk, rules=THREE) as guard:
+    with Guard(tmp_path, prefix=in_its_own, asterisk=entry(1), rules=THREE) as guard:
         until(lambda: guard.states().get("pbx/log") == "waiting", "the want of a log")
         assert "contrib/asterisk/ringfence.logger.conf" in guard.command("status").stdout.replace("\n", "")
         append(log, b"Asterisk 22.10.1 built by root\n")

@@ -3,15 +3,18 @@
 import ssl
 import subprocess
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pytest
 
-from ringfence.config import AmiSettings, AsteriskSettings
+from ringfence.config import AmiSettings, AsteriskSettings, CustomSettings, LogSettings
 from ringfence.errors import SourceError
 from ringfence.model import Secret
+from ringfence.parse.custom import Custom
 from ringfence.sources.ami import AmiTarget
-from ringfence.targets import target_of
-from ringfence.values import Name, Port, Text
+from ringfence.sources.logs import LogPlan
+from ringfence.targets import logs_of, target_of
+from ringfence.values import LevelName, Name, Pattern, Port, Text
 
 SECRET = Secret("hunter2")
 
@@ -60,3 +63,24 @@ def test_settings_without_their_secret_are_no_target() -> None:
     """Settings that were loaded for a command that needs no secret do not connect."""
     with pytest.raises(SourceError, match="office: the configuration was loaded without its secrets"):
         target_of(settings(AmiSettings()))
+
+
+def test_logs_are_what_the_configuration_says() -> None:
+    """Paths, zone and journal go as they are, own lines as patterns that can be tried."""
+    custom = CustomSettings(
+        name=Name("agi"),
+        level=LevelName("WARNING"),
+        file=Text("res_agi.c"),
+        pattern=Pattern("{any} from {address}"),
+    )
+    zone = ZoneInfo("UTC")
+    logs = LogSettings(paths=(Path("/a"),), timezone=zone, journal=True, custom=(custom,))
+
+    assert logs_of(AsteriskSettings(name=Name("office"), logs=logs)) == LogPlan(
+        "office",
+        paths=(Path("/a"),),
+        journal=True,
+        timezone=zone,
+        customs=(Custom.compile("{any} from {address}", level="WARNING", file="res_agi.c", name="agi"),),
+    )
+    assert logs_of(AsteriskSettings()) == LogPlan("asterisk")

@@ -36,7 +36,8 @@ def guard(lab: Lab, folder: Path, port: int = MANAGER_PORT) -> Iterator[Guard]:
     place = ["sh", "-c", _AS_INSTALLED, "sh", str(scratch), str(lab.asterisk.folder)]
     prefix = lab.network.in_pbx("unshare", "--mount", "--propagation", "private", *place)
     ami = {"username": MANAGER_USER, "secret": SECRET, "port": port}
-    with Guard(folder, prefix=prefix, asterisk=[{"name": "pbx", "ami": ami}]) as running:
+    asterisk = [{"name": "pbx", "ami": ami, "wire": {"enabled": False}}]
+    with Guard(folder, prefix=prefix, asterisk=asterisk) as running:
         yield running
 
 

@@ -121,14 +121,12 @@ def _found(places: Sequence[Path], *, needed: bool) -> Iterator[tuple[Path | Non
 def _as_daemon() -> Iterator[str]:
     """Have the rights of the unit's user while the block runs, where that can be; give the user's name."""
     try:
-        user = pwd.getpwnam(USER) if os.geteuid() == 0 else None
-    except KeyError:
-        user = None
-    if user is None:
+        user = pwd.getpwnam(USER)
+        before, group = os.getgroups(), os.getegid()
+        os.setgroups(os.getgrouplist(USER, user.pw_gid))
+    except (KeyError, PermissionError):  # there is no such user, or this is not root
         yield "this user"
         return
-    before, group = os.getgroups(), os.getegid()
-    os.setgroups(os.getgrouplist(USER, user.pw_gid))
     os.setegid(user.pw_gid)
     os.seteuid(user.pw_uid)
     try:
