@@ -28,6 +28,7 @@ from ringfence.firewall import make_backend
 from ringfence.firewall.contract import Element
 from ringfence.firewall.ownership import claim_sets
 from ringfence.host.addresses import follow_addresses, read_addresses
+from ringfence.host.connections import Connections
 from ringfence.later import Later
 from ringfence.model import Network, network_from
 from ringfence.report import bans_report, status_report
@@ -80,9 +81,11 @@ class Daemon:
         self._listeners: dict[str, _Listener] = {}
         self._positions: dict[str, str] = {}
         self._wire: WireSource | None = None  # what is not configured is not even loaded: it is memory
+        self._connections = Connections()
         self._detector = Detector(
             settings.rule_table(),
             several=settings.several_sources(),
+            connected=self._connections.has,
         )
         self._stopped = asyncio.Event()
         self._later: Later
@@ -280,6 +283,7 @@ class Daemon:
         sources = [source for listener in self._listeners.values() for source in listener.sources]
         problems = [problem for problem in (self._config_problem, self._host_problem) if problem]
         problems += self._evidence.problems
+        problems += [self._connections.error] if self._connections.error else []
         if self._later.refused:
             problems.append(
                 f"the disk is too slow: {self._later.refused} bans or ends of bans are not recorded"

@@ -8,12 +8,21 @@ from ipaddress import ip_address, ip_network
 from attrs import evolve
 from tests.detect.events import NOTICES, SENDER, attempt, event
 
-from ringfence.detect.detector import Counts, Decision, Detector, Judgement, Standing, Watched
-from ringfence.detect.doubts import PATIENCE
+from ringfence.detect.detector import DOUBTFUL, Counts, Decision, Detector, Judgement, Standing, Watched
+from ringfence.detect.doubts import PATIENCE, Doubt
 from ringfence.detect.hidden import WAIT
 from ringfence.detect.networks import NetworkSet
 from ringfence.detect.rules import RULES, Rule
-from ringfence.model import Attempt, AttemptKind, Challenge, EventKind, SecurityEvent, Service
+from ringfence.model import (
+    Attempt,
+    AttemptKind,
+    Challenge,
+    EventKind,
+    Proof,
+    SecurityEvent,
+    Service,
+    Transport,
+)
 
 (GUESS,) = RULES
 PROBE = Rule("probe", "m", frozenset({AttemptKind.PROBE}), 2, 60.0, (60.0,))
@@ -427,3 +436,36 @@ def test_lines_of_chan_sip_are_remembered_up_to_a_bound() -> None:
         true = event(EventKind.INVALID_PASSWORD, service=Service.SIP, source=NOTICES, account=str(number))
         detector.observe(true, 0.0)
     assert len(detector._lines) == 1_024
+
+
+def test_a_line_of_who_is_connected_counts_at_once() -> None:
+    """By TCP or TLS the sender has shaken hands from just that port; the proof says so."""
+    detector = Detector(AT_ONCE, several=frozenset({"pbx"}), connected=lambda remote: remote.port == 5062)
+    judgement = detector.observe(line(), 0.0)
+    assert judgement is not None
+    assert judgement.decision is not None
+    assert (judgement.attempt.proof, judgement.attempt.transport) == (Proof.HANDSHAKE, Transport.TCP)
+
+
+def test_who_tries_ports_is_not_believed() -> None:
+    """While a doubt about an address waits, and for a while after it, its connection proves nothing."""
+    detector = Detector(AT_ONCE, several=frozenset({"pbx"}), connected=lambda remote: remote.port == 5062)
+    wrong = evolve(line(STRANGER), remote=evolve(line(STRANGER).remote, port=5061))
+    assert detector.observe(wrong, 0.0) is None
+    assert detector.observe(line(STRANGER), 0.0) is None
+    assert [j.decision for j in detector.tend(PATIENCE)] == [None, None]
+    assert detector.observe(line(STRANGER), PATIENCE + DOUBTFUL - 0.1) is None
+    assert [j.decision for j in detector.tend(2 * PATIENCE + DOUBTFUL)] == [None]
+
+    judgement = detector.observe(line(STRANGER), 3 * PATIENCE + 2 * DOUBTFUL)
+    assert judgement is not None
+    assert judgement.decision is not None
+
+
+def test_a_doubt_that_was_settled_leaves_no_stain() -> None:
+    """A line that came before its challenge was seen does not spoil what the sender does by TCP."""
+    detector = Detector(RULES, several=frozenset({"pbx"}), connected=lambda _: True)
+    detector._doubts.add(Doubt(0.0, attempt(trusted=False), line()))
+    assert detector.observe(line(), 0.0) is None
+    detector.see([challenge()], 0.1, 0.1, "pbx")
+    assert detector.observe(line(session=b"by-tcp"), 0.2) is not None

@@ -221,8 +221,9 @@ SILENT_DIGEST = (
         ("--call-id", rf"{{}}\xff{BLAMING}", "--display", VEIL),
         ("--call-id", rf"{{}}{BLAMING}", "--display", VEIL),
         ("--before-digest", SILENT_DIGEST),
+        ("--call-id", r"\xff{}", "--transport", "TCP"),
     ],
-    ids=["hidden", "one-call", "unknown", "invite", "hidden-and-forged", "forged", "two-digests"],
+    ids=["hidden", "one-call", "unknown", "invite", "hidden-and-forged", "forged", "two-digests", "by-tcp"],
 )
 def test_nothing_hides_and_nobody_else_is_blamed(
     asterisk22: Lab, tmp_path: Path, options: Sequence[str], request: pytest.FixtureRequest

@@ -13,7 +13,9 @@ he cannot make lie:
 - chan_sip's events, which name whom a Via says: the nonce that the wire saw leave settles them at once, a
   line of the log joins them. Where that line names another address, that one attempt is its own.
 - PJSIP's lines of the log, which an ESC can forge: AMI or a SECURITY line tells of the same, or the wire has
-  seen the challenge that its request was answered with.
+  seen the challenge that its request was answered with. Or the sender has a TCP connection to this host from
+  just that address and port (TLS is nothing that the wire could read). Whoever forges lines can guess at a
+  stranger's port, so an address of which one line was doubtful is not believed by its connection.
 
 What nobody vouches for by then bans nobody. It is listed as withheld; but where the wire would have seen the
 challenge, a line without one is a forgery, and the address in it is not even listed.
@@ -43,6 +45,7 @@ from ringfence.model import (
     Endpoint,
     EventKind,
     Network,
+    Proof,
     SecurityEvent,
     Service,
     SourceId,
@@ -51,6 +54,10 @@ from ringfence.model import (
 
 _IPV6_SUBJECT = 64
 _MOST_LINES = 1_024
+_MOST_DOUBTFUL = 16_384
+
+DOUBTFUL = 600.0
+"""For so long after a doubtful line (seconds) an address is not believed by its connection."""
 
 BLIND = 10.0
 """For so long after the wire lost something (seconds), nothing is concluded from what it did not see."""
@@ -121,7 +128,9 @@ class Detector:
         never: NetworkSet | None = None,
         several: frozenset[str] = frozenset(),
         max_subjects: int = MAX_SUBJECTS,
+        connected: Callable[[Endpoint], bool] = lambda _: False,
     ) -> None:
+        """``connected`` says whether the sender has a TCP connection to this host now."""
         self.counts = Counts()
         self.never = never if never is not None else NetworkSet()
         self.rules: tuple[Rule, ...] = ()
@@ -131,6 +140,8 @@ class Detector:
         self._told = Join()
         self._withheld = Join()
         self._doubts = Doubts()
+        self._doubtful: OrderedDict[Address, float] = OrderedDict()
+        self._connected = connected
         self._lines: OrderedDict[tuple[str, EventKind, str, str], tuple[float, Address]] = OrderedDict()
         self._windows: dict[tuple[str, Standing], Window] = {}
         self._held: dict[Network, float] = {}
@@ -169,8 +180,10 @@ class Detector:
         if event.source.asterisk not in self._several:
             return self.judge(attempt, now)
         if not attempt.trusted:
-            self._doubts.add(Doubt(now, attempt, event))
-            return None
+            if not self._is_connected(event, now):
+                self._doubts.add(Doubt(now, attempt, event))
+                return None
+            attempt = evolve(attempt, trusted=True, transport=Transport.TCP, proof=Proof.HANDSHAKE)
         if event.source.notices and event.service is Service.SIP:
             self._remember_line(attempt, event, now)
         return self._judge_new(attempt, event, now)
@@ -222,6 +235,14 @@ class Detector:
         """Judge a trusted attempt where this is the first telling of it."""
         bucket = bucket_of(event, attempt.address)
         return self.judge(attempt, now) if self._told.is_new(bucket, event.source, now) else None
+
+    def _is_connected(self, event: SecurityEvent, now: float) -> bool:
+        """Say whether a line of PJSIP's may be believed since its sender has a connection."""
+        if event.service is not Service.PJSIP or not event.remote.port:
+            return False
+        address = event.remote.address
+        doubtful = self._doubts.about(address) or now - self._doubtful.get(address, -DOUBTFUL) < DOUBTFUL
+        return not doubtful and self._connected(event.remote)
 
     def _remember_line(self, attempt: Attempt, event: SecurityEvent, now: float) -> None:
         """Remember whom a line of chan_sip's names, for its event that may name another."""
@@ -310,8 +331,13 @@ class Detector:
             told, address = self._lines.get(_twin_key(event), (-HORIZON, attempt.address))
             if abs(at - told) < HORIZON and address != attempt.address:
                 return self._forged(evolve(attempt, address=address, aimed_at=attempt.address))
-        elif wire and self._sees(attempt, now):
-            return self._forged(attempt)
+        else:
+            self._doubtful[attempt.address] = now
+            self._doubtful.move_to_end(attempt.address)
+            if len(self._doubtful) > _MOST_DOUBTFUL:
+                self._doubtful.popitem(last=False)
+            if wire and self._sees(attempt, now):
+                return self._forged(attempt)
         return self.judge(attempt, at) if self._withheld.is_new(bucket, event.source, at) else None
 
     def _sees(self, attempt: Attempt, now: float) -> bool:
