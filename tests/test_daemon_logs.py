@@ -2,6 +2,8 @@
 
 import shutil
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -48,6 +50,19 @@ def append(log: Path, data: bytes) -> None:
     """Write at a log's end."""
     with log.open("ab") as file:
         file.write(data)
+
+
+def test_what_reads_logs_is_loaded_when_there_is_one() -> None:
+    """Neither the parsers of logs nor what follows them is in a daemon's memory that has none to read."""
+    code = (
+        "import sys, ringfence.service\n"
+        "unused = {'ringfence.parse.log', 'ringfence.parse.custom', 'ringfence.sources.logfile', "
+        "'ringfence.sources.journal', 'asyncinotify'}\n"
+        "print(sorted(unused & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout == "[]\n"
 
 
 def test_asterisks_own_alarms_are_problems(tmp_path: Path, pbx: ServedAmi, log: Path) -> None:

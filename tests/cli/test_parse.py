@@ -140,6 +140,20 @@ def test_the_time_zone_of_the_log() -> None:
     assert parse("--timezone", "Mars/Base", "-")[0] == 2
 
 
+@pytest.mark.parametrize(
+    ("paths", "counts"), [("", True), ("paths = ['{}']", True), ("paths = ['/x']", False)]
+)
+def test_the_configured_time_zone(tmp_path: Path, paths: str, *, counts: bool) -> None:
+    """The zone of the PBX whose log it is counts: the named one's, or the only one's where none is named."""
+    log, config = tmp_path / "log", tmp_path / "ringfence.toml"
+    log.write_text("[2026-11-20 07:05:22] " + GUESS.partition("] ")[2], "utf-8")
+    config.write_text(f"[[asterisk]]\n[asterisk.logs]\ntimezone = 'Asia/Kolkata'\n{paths.format(log)}\n")
+    here = objects("--config", str(tmp_path / "absent"), str(log))[0]["time"]
+
+    [one] = objects("--config", str(config), str(log))
+    assert one["time"] == (1795138522.0 if counts else here)
+
+
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     """The name and the reason are said."""
     code, out, err = parse(str(tmp_path / "absent"))

@@ -166,12 +166,15 @@ def _zone(name: str) -> "tzinfo | None":
 
 
 def _configured_zone(config: Path, log: Path) -> "tzinfo | None":
-    """Give the zone that the configuration, if there is one, has for this log; None for this host's."""
+    """Give the zone that the configuration, if there is one, has for this log; None for this host's.
+
+    Where no log is named there is one PBX, and the log is its own.
+    """
     if not config.exists():
         return None
     with errors_told():
-        asterisks = settings_from(config).asterisk
-    return next((pbx.logs.timezone for pbx in asterisks if log.absolute() in (pbx.logs.paths or ())), None)
+        heard = [pbx.logs for pbx in settings_from(config).heard()]
+    return next((logs.timezone for logs in heard if logs.paths is None or log.absolute() in logs.paths), None)
 
 
 @contextmanager
