@@ -1,0 +1,237 @@
+"""Witnesses: from what several sources tell and see to attempts, each once, and whose each really was.
+
+With one source each telling is an attempt. With several, ``join`` says which of them tell of the same one.
+And what names an address that its sender may have written waits (*doubt*, ``PATIENCE`` long) for a witness
+that he cannot make lie:
+
+- chan_sip's events, which name whom a Via says: the nonce that the wire saw leave settles them at once, a
+  line of the log joins them. Where that line names another address, that one attempt is its own.
+- PJSIP's lines of the log, which an ESC can forge: AMI or a SECURITY line tells of the same, or the wire has
+  seen the challenge that its request was answered with. Or the sender has a TCP connection to this host from
+  just that address and port (TLS is nothing that the wire could read). Whoever forges lines can guess at a
+  stranger's port, so an address of which one line was doubtful is not believed by its connection.
+
+What nobody vouches for by then stays untrusted: it may be listed, and bans nobody. But where the wire would
+have seen the challenge, a line without one is a forgery, and the address in it is nobody's business.
+"""
+
+import enum
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+from attrs import Factory, define, evolve, frozen
+
+from ringfence.detect.doubts import Doubt, Doubts
+from ringfence.detect.fold import Fold
+from ringfence.detect.hidden import Hidden
+from ringfence.detect.join import HORIZON, Join, bucket_of
+from ringfence.detect.nonces import Nonces
+from ringfence.model import (
+    AMI,
+    Address,
+    Attempt,
+    Challenge,
+    Endpoint,
+    EventKind,
+    Proof,
+    SecurityEvent,
+    Service,
+    SourceId,
+    Transport,
+)
+
+_K = TypeVar("_K")
+_V = TypeVar("_V")
+
+_MOST_LINES = 1_024
+_MOST_DOUBTFUL = 16_384
+
+DOUBTFUL = 600.0
+"""For so long after a doubtful line (seconds) an address is not believed by its connection."""
+
+BLIND = 10.0
+"""For so long after the wire lost something (seconds), nothing is concluded from what it did not see."""
+
+
+class Worth(enum.Enum):
+    """What the witnesses make of an attempt."""
+
+    FAIR = enum.auto()  # it is one, trusted or not
+    UNSEEN = enum.auto()  # a line of the log without the challenge that the wire would have seen
+    AIMED = enum.auto()  # chan_sip's telling of an attempt that its log tells of too, with another address
+
+
+@frozen
+class Found:
+    """An attempt, when it counts (monotonic seconds), and what it is worth."""
+
+    attempt: Attempt
+    at: float
+    worth: Worth = Worth.FAIR
+
+
+class Witnesses:
+    """Takes events and challenges; gives each attempt once.
+
+    ``several`` names the Asterisks that more than one source tells of; elsewhere each telling is an attempt,
+    at once. ``connected`` says whether a sender has a TCP connection to this host now.
+    """
+
+    def __init__(
+        self,
+        several: frozenset[str] = frozenset(),
+        connected: Callable[[Endpoint], bool] = lambda _: False,
+    ) -> None:
+        self.several = several
+        self._connected = connected
+        self._fold = Fold()
+        self._wire: _Wire | None = None  # until it is heard
+        self._told = Join()
+        self._withheld = Join()
+        self._doubts = Doubts()
+        self._doubtful: OrderedDict[Address, float] = OrderedDict()
+        self._lines: OrderedDict[tuple[str, EventKind, str, str], tuple[float, Address]] = OrderedDict()
+
+    @property
+    def evicted(self) -> int:
+        """How much was forgotten for want of room: keys of the fold, and open attempts."""
+        return self._fold.evicted + self._told.evicted + self._withheld.evicted
+
+    def hear(self, event: SecurityEvent, now: float) -> Found | None:
+        """Take an event that arrived at ``now`` (monotonic seconds); None where nothing follows yet."""
+        if self._wire is not None and event.source.witness == AMI:
+            self._wire.hidden.told(event, now)
+        told = self._fold.feed(event, now)
+        if told is None:
+            return None
+        attempt = self._wire.vouch(told, event, now) if self._wire is not None else told
+        if event.source.asterisk not in self.several:
+            return Found(attempt, now)
+        if not attempt.trusted:
+            if not self._is_connected(event, now):
+                self._doubts.add(Doubt(now, attempt, event))
+                return None
+            attempt = evolve(attempt, trusted=True, transport=Transport.TCP, proof=Proof.HANDSHAKE)
+        if event.source.notices and event.service is Service.SIP:
+            _remember(self._lines, _twin_key(event), (now, attempt.address), _MOST_LINES)
+        return self._if_new(attempt, event, now)
+
+    def see(self, challenges: Iterable[Challenge], now: float, wall: float, asterisk: str) -> list[Found]:
+        """Take what the wire saw leave at ``now``, which is ``wall`` seconds since the epoch.
+
+        What answers a challenge is then known for whose it is, what waited for it counts, and so does what
+        hides from Asterisk. ``asterisk`` is whose it is where no event has told that yet.
+        """
+        if self._wire is None:
+            self._wire = _Wire()
+        found: list[Found | None] = []
+        for challenge in challenges:
+            self._wire.nonces.note(challenge, now)
+            if challenge.sender is None:
+                continue
+            self._wire.hidden.note(challenge, challenge.sender, now)
+            found += (
+                self._if_new(_vouched(doubt.attempt), doubt.event, doubt.at)
+                for doubt in self._doubts.settle(challenge.sender, challenge.call_id)
+            )
+            if challenge.veiled:
+                source = SourceId(self._wire.hidden.asterisk_at(challenge) or asterisk, "wire")
+                found.append(self._hear_hidden(challenge, challenge.sender, source, now, wall))
+        return [one for one in found if one is not None]
+
+    def blind(self, now: float) -> None:
+        """Take that the wire lost something at ``now``."""
+        if self._wire is None:
+            self._wire = _Wire()
+        self._wire.blind_until = now + BLIND
+
+    def tend(
+        self, now: float, wall: float, *, wire: bool, listening: Callable[[str], float | None]
+    ) -> list[Found]:
+        """Do what time asks for: end doubts, and count challenges that nobody tells of.
+
+        ``wire`` says whether the wire sees every challenge now, ``listening`` since when the AMI of an
+        Asterisk is heard without a break (monotonic; None: it is not).
+        """
+        found = [self._end(doubt, now, wire=wire) for doubt in self._doubts.due(now)]
+        if self._wire is not None:
+            for challenge, asterisk in self._wire.hidden.untold(now, listening):
+                if challenge.sender is not None:
+                    source = SourceId(asterisk, "wire")
+                    found.append(self._hear_hidden(challenge, challenge.sender, source, now, wall))
+        return [one for one in found if one is not None]
+
+    def _hear_hidden(
+        self, challenge: Challenge, sender: Address, source: SourceId, now: float, wall: float
+    ) -> Found | None:
+        """Take a challenge that Asterisk does not tell of as what its sender did."""
+        remote = Endpoint(sender, challenge.port, Transport.UDP)
+        event = SecurityEvent(
+            source, EventKind.HIDDEN, Service.PJSIP, remote, wall, challenge.account, challenge.call_id
+        )
+        return self.hear(event, now)
+
+    def _if_new(self, attempt: Attempt, event: SecurityEvent, now: float) -> Found | None:
+        """Give a trusted attempt where this is the first telling of it."""
+        bucket = bucket_of(event, attempt.address)
+        return Found(attempt, now) if self._told.is_new(bucket, event.source, now) else None
+
+    def _is_connected(self, event: SecurityEvent, now: float) -> bool:
+        """Say whether a line of PJSIP's may be believed since its sender has a connection."""
+        if event.service is not Service.PJSIP or not event.remote.port:
+            return False
+        address = event.remote.address
+        doubtful = self._doubts.about(address) or now - self._doubtful.get(address, -DOUBTFUL) < DOUBTFUL
+        return not doubtful and self._connected(event.remote)
+
+    def _end(self, doubt: Doubt, now: float, *, wire: bool) -> Found | None:
+        """Say what an attempt is worth that nobody has vouched for in time."""
+        attempt, event, at = doubt.attempt, doubt.event, doubt.at
+        bucket = bucket_of(event, attempt.address)
+        if self._told.joins(bucket, event.source, at):
+            return None
+        if event.service is Service.SIP:
+            told, address = self._lines.get(_twin_key(event), (-HORIZON, attempt.address))
+            if abs(at - told) < HORIZON and address != attempt.address:
+                aimed = evolve(attempt, address=address, aimed_at=attempt.address)
+                return Found(aimed, at, Worth.AIMED)
+        else:
+            _remember(self._doubtful, attempt.address, now, _MOST_DOUBTFUL)
+            if wire and self._wire is not None and now >= self._wire.blind_until:
+                return Found(attempt, at, Worth.UNSEEN)
+        first = self._withheld.is_new(bucket, event.source, at)
+        return Found(attempt, at) if first else None
+
+
+@define
+class _Wire:
+    """What is known from the wire."""
+
+    nonces: Nonces = Factory(Nonces)
+    hidden: Hidden = Factory(Hidden)
+    blind_until: float = 0.0
+
+    def vouch(self, attempt: Attempt, event: SecurityEvent, now: float) -> Attempt:
+        """Give ``attempt`` with what the wire knows of it."""
+        if event.hearsay and event.service is Service.PJSIP and self.hidden.backs(event, now):
+            return _vouched(attempt)
+        return self.nonces.settled(attempt, event.challenge, now)
+
+
+def _vouched(attempt: Attempt) -> Attempt:
+    """Give an attempt that a line told of, and that the wire has seen the answer to."""
+    return evolve(attempt, trusted=True, transport=Transport.UDP)
+
+
+def _twin_key(event: SecurityEvent) -> tuple[str, EventKind, str, str]:
+    """Give what the two tellings of one attempt at chan_sip have in common, whomever they name."""
+    return event.source.asterisk, event.kind, event.acl_name, event.account
+
+
+def _remember(table: OrderedDict[_K, _V], key: _K, value: _V, most: int) -> None:
+    """Keep ``value`` as the latest; the oldest goes where there are too many."""
+    table[key] = value
+    table.move_to_end(key)
+    if len(table) > most:
+        table.popitem(last=False)
