@@ -1,7 +1,5 @@
 """The daemon and Asterisk's logs: what it finds, what they say of themselves, and what a reload leaves."""
 
-import shutil
-import stat
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -133,15 +131,9 @@ def test_the_journal_bans_and_is_read_once(tmp_path: Path) -> None:
     """With `journal` what Asterisk says to a real journal bans, and a restarted daemon goes on behind it."""
     lines = [line.partition(b"] ")[2] for line in GUESSES.split(b"\n") if b"SECURITY[" in line]
     with Journald(tmp_path / "journal") as journald:
-        program = tmp_path / "bin" / "journalctl"
-        program.parent.mkdir()
-        # The daemon calls the program by its name; this one knows where the test's journal is.
-        real = shutil.which(journald.program[0])
-        program.write_text(f'#!/bin/sh\nexec {real} {journald.program[1]} "$@"\n')
-        program.chmod(program.stat().st_mode | stat.S_IXUSR)
-        path = f"{program.parent}:/usr/sbin:/usr/bin:/sbin:/bin"
         asterisk = entry(1, paths=[], journal=True)
-        with Guard(tmp_path, asterisk=asterisk, rules=TEN, environ={"PATH": path}) as guard:
+        environ = {"PATH": journald.path_for(tmp_path)}
+        with Guard(tmp_path, asterisk=asterisk, rules=TEN, environ=environ) as guard:
             until(lambda: guard.states()["pbx/journal"] == "listening", "the journal")
             journald.say(*lines)
             until(lambda: guard.status()["attempts"] == 3, "the attempts")

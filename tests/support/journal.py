@@ -14,6 +14,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -60,6 +61,7 @@ class Journald:
     def __init__(self, folder: Path, burst: int = 0) -> None:
         self.folder = folder
         self._burst = burst
+        self._adopted: list[int] = []
         self._run = folder / "run"
         self._slice = Path()
         self._process: subprocess.Popen[bytes] | None = None
@@ -89,6 +91,9 @@ class Journald:
         if self._process is not None:
             self._process.terminate()
             self._process.wait(20)
+        for pid in self._adopted:
+            with suppress(OSError):  # it has ended
+                (self._slice.parent / "cgroup.procs").write_text(str(pid))
         for group in (*self._slice.iterdir(), self._slice):
             if group.is_dir():
                 group.rmdir()
@@ -97,6 +102,26 @@ class Journald:
     def program(self) -> tuple[str, ...]:
         """How journalctl is called to read this journal."""
         return ("journalctl", f"--directory={self._run / 'log/journal'}")
+
+    @property
+    def sockets(self) -> Path:
+        """The folder with its sockets, which an installed system has at /run/systemd."""
+        return self._run / "systemd"
+
+    def path_for(self, folder: Path) -> str:
+        """Give a PATH on which journalctl reads this journal, by way of a program in ``folder``."""
+        program = folder / "bin" / "journalctl"
+        program.parent.mkdir()
+        program.write_text(f'#!/bin/sh\nexec {shutil.which("journalctl")} {self.program[1]} "$@"\n')
+        program.chmod(0o755)
+        return f"{program.parent}:/usr/sbin:/usr/bin:/sbin:/bin"
+
+    def adopt(self, pid: int, unit: str = "asterisk.service") -> None:
+        """Make a process one of that unit's, as long as the journal runs."""
+        group = self._slice / unit
+        group.mkdir(exist_ok=True)
+        (group / "cgroup.procs").write_text(str(pid))
+        self._adopted.append(pid)
 
     def say(self, *lines: bytes, unit: str = "asterisk.service", identifier: str = "asterisk") -> None:
         """Write these as a process of that unit would to syslog: ``LEVEL[1]: file: message``."""

@@ -9,7 +9,7 @@
 
 set -euo pipefail
 
-# systemd: for systemd-analyze, which reads the unit.
+# systemd: for systemd-analyze, which reads the unit, and for journals of the tests' own.
 packages=(python3-venv debootstrap ipset iptables nftables iproute2 procps openssl systemd)
 
 able() {

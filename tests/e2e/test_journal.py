@@ -1,0 +1,57 @@
+"""From a real Asterisk over syslog and a real journal to a ban, with no log file and no manager interface."""
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.support.asterisk import SECRET
+from tests.support.daemon import Guard, until
+from tests.support.journal import Journald, why_no_journald
+from tests.support.lab import RELEASES, Lab
+
+pytestmark = [
+    pytest.mark.asterisk,
+    pytest.mark.skipif(bool(why_no_journald()), reason=why_no_journald()),
+]
+
+LOGGER = "syslog.local0 => notice,security\n"
+# syslog(3) writes to /dev/log, which in Asterisk's mount namespace becomes the journal's socket.
+_TO_THE_JOURNAL = """\
+set -eu
+mkdir -p "$1/run/systemd"
+mount --bind "$2" "$1/run/systemd"
+mount -t tmpfs tmpfs "$1/dev"
+mknod -m 666 "$1/dev/null" c 1 3
+mknod -m 666 "$1/dev/urandom" c 1 9
+ln -s /run/systemd/journal/dev-log "$1/dev/log"
+"""
+
+
+@pytest.fixture(name="lab", params=sorted(RELEASES))
+def _lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
+    """Each Asterisk, which logs to syslog too."""
+    with Lab.made(request.param, {"logger.conf": LOGGER}) as lab:
+        yield lab
+
+
+def test_what_asterisk_tells_the_journal_bans(lab: Lab, tmp_path: Path) -> None:
+    """Guesses at PJSIP are told by security lines of the unit's, and the guesser is banned."""
+    with Journald(tmp_path / "journal") as journald:
+        journald.adopt(lab.asterisk.pid)
+        enter = ["nsenter", f"--target={lab.asterisk.pid}", "--mount", "sh", "-c", _TO_THE_JOURNAL, "sh"]
+        subprocess.run([*enter, str(lab.asterisk.tree), str(journald.sockets)], check=True)
+        asterisk = [
+            {
+                "name": "pbx",
+                "ami": {"port": 1, "secret": SECRET},
+                "logs": {"paths": [], "journal": True},
+                "wire": {"enabled": False},
+            }
+        ]
+        environ = {"PATH": journald.path_for(tmp_path)}
+        with Guard(tmp_path, prefix=lab.network.in_pbx(), asterisk=asterisk, environ=environ) as guard:
+            until(lambda: guard.states()["pbx/journal"] == "listening", "the journal")
+            port = {"22": "5060"}.get(lab.asterisk.tree.name, "5080")
+            lab.attack("guess", "--number", "5", "--sources", "198.19.28.1", "--target", f"198.18.0.1:{port}")
+            until(lambda: guard.banned() == {"198.19.28.1"}, "the ban")
