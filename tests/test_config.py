@@ -72,6 +72,7 @@ def test_every_key_has_a_default_but_the_secret() -> None:
             AsteriskSettings(
                 name=Name("asterisk"),
                 ami=AmiSettings(
+                    enabled=True,
                     host=Text("127.0.0.1"),
                     port=Port(5038),
                     username=Text("ringfence"),
@@ -217,6 +218,16 @@ def test_logs_are_found_for_one_asterisk_alone(
     assert [pbx.logs.paths for pbx in two.heard()] == [heard or (), ()]
     assert one.several_sources() == ({"asterisk"} if wanted else set())
     assert "branch" not in two.several_sources()
+
+
+def test_without_ami_no_secret_is_needed() -> None:
+    """Then a log must tell; a PBX of which nothing tells is a fault."""
+    settings = parse({"asterisk": [{"ami": {"enabled": False}}]}, "x", {})
+    assert settings.asterisk[0].ami.secret is None
+
+    with pytest.raises(ConfigError) as refused:
+        parse({"asterisk": [{"ami": {"enabled": False}, "logs": {"paths": []}}]}, "x", {})
+    assert refused.value.problems == ["asterisk[0]: nothing tells of it; enable its ami, or name its logs"]
 
 
 def test_the_wire_is_one_of_several_sources() -> None:

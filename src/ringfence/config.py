@@ -49,10 +49,12 @@ MAX_SECRET_BYTES = 1024
 class AmiSettings:
     """``[asterisk.ami]``: how to reach one Asterisk's manager interface, and whom to be there.
 
+    ``enabled`` set to false does without it: then the log tells, and no secret is needed.
     ``tls_ca`` is a file of certificates to trust in place of the system's own; ``tls_verify`` set to false
     accepts any certificate (Asterisk's samples are self-signed).
     """
 
+    enabled: bool = True
     host: Text = Text("127.0.0.1")
     port: Port = Port(5038)
     username: Text = Text("ringfence")
@@ -248,6 +250,7 @@ def parse(
     entries = _entries(tree)
     problems += _clashes(entries, none=tree.get("asterisk") == [])
     problems += _shared_logs(settings.asterisk)
+    problems += _unheard(settings)
     found, missing = _secrets(entries, environ) if secrets else ([], [])
     problems += missing
     if problems:
@@ -405,12 +408,14 @@ def _shared_logs(asterisks: Sequence[AsteriskSettings]) -> list[str]:
     return problems
 
 
-def _secrets(entries: Sequence[_Entry], environ: Mapping[str, str]) -> tuple[list[Secret], list[str]]:
-    """Read every secret, wherever it lives; give them, and what is wrong with them."""
-    found: list[Secret] = []
+def _secrets(entries: Sequence[_Entry], environ: Mapping[str, str]) -> tuple[list[Secret | None], list[str]]:
+    """Read every secret that is needed, wherever it lives; give them, and what is wrong with them."""
+    found: list[Secret | None] = []
     problems: list[str] = []
     for entry in entries:
-        if entry.judged:
+        if not entry.ami.enabled:
+            found.append(None)
+        elif entry.judged:
             try:
                 found.append(_secret(entry, environ))
             except ValueError as error:
@@ -418,12 +423,21 @@ def _secrets(entries: Sequence[_Entry], environ: Mapping[str, str]) -> tuple[lis
     return found, problems
 
 
-def _with_secrets(settings: Settings, found: Sequence[Secret]) -> Settings:
+def _with_secrets(settings: Settings, found: Sequence[Secret | None]) -> Settings:
     known = [
         evolve(pbx, ami=evolve(pbx.ami, secret=secret))
         for pbx, secret in zip(settings.asterisk, found, strict=True)
     ]
     return evolve(settings, asterisk=tuple(known))
+
+
+def _unheard(settings: Settings) -> list[str]:
+    """Check that something tells of each PBX."""
+    return [
+        f"asterisk[{index}]: nothing tells of it; enable its ami, or name its logs"
+        for index, pbx in enumerate(settings.heard())
+        if not pbx.ami.enabled and not pbx.logs.wanted
+    ]
 
 
 def _secret(entry: _Entry, environ: Mapping[str, str]) -> Secret:

@@ -52,14 +52,15 @@ class _Listener:
     """The sources of one PBX at work, and what they were made of."""
 
     settings: config.AsteriskSettings
-    ami: AmiSource
+    ami: AmiSource | None
     logs: Logs | None
     tasks: tuple[asyncio.Task[None], ...]
 
     @property
     def sources(self) -> "tuple[AmiSource | LogSource, ...]":
         """Whoever speaks of it now."""
-        return (self.ami, *(self.logs.sources if self.logs is not None else ()))
+        ami = () if self.ami is None else (self.ami,)
+        return (*ami, *(self.logs.sources if self.logs is not None else ()))
 
     def end(self) -> None:
         """Listen no longer."""
@@ -182,9 +183,9 @@ class Daemon:
                 del self._listeners[name]
         for pbx in wanted:
             if pbx.name not in self._listeners:
-                ami = AmiSource(target_of(pbx), self._evidence.hear)
+                ami = AmiSource(target_of(pbx), self._evidence.hear) if pbx.ami.enabled else None
                 logs = self._logs(pbx, ended) if pbx.logs.wanted else None
-                sources: list[AmiSource | Logs] = [ami, *([logs] if logs is not None else [])]
+                sources = [source for source in (ami, logs) if source is not None]
                 tasks = [self._group.create_task(source.run(), name=str(source.id)) for source in sources]
                 self._listeners[pbx.name] = _Listener(pbx, ami, logs, tuple(tasks))
 
@@ -250,7 +251,8 @@ class Daemon:
 
     def _listening_since(self, asterisk: str) -> float | None:
         listener = self._listeners.get(asterisk)
-        return listener.ami.listening_since if listener is not None else None
+        ami = listener.ami if listener is not None else None
+        return ami.listening_since if ami is not None else None
 
     async def _watchdog(self) -> None:
         """Tell systemd that the loop turns; a loop that hangs is killed and started anew."""

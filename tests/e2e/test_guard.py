@@ -195,6 +195,17 @@ def test_the_log_carries_on_where_ami_does_not(asterisk22: Lab, tmp_path: Path) 
         assert guard.banned() == {"198.19.25.1"}
 
 
+def test_the_log_alone_guards(asterisk22: Lab, tmp_path: Path) -> None:
+    """Without a manager user, the log and the wire stop a guesser, and who hides from the log."""
+    with guarded(asterisk22, tmp_path, ami={"enabled": False}) as guard:
+        for source, call_id in (("198.19.25.5", "{}"), ("198.19.25.6", r"\xff{}")):
+            result = asterisk22.attack("guess", "--number", MANY, "--sources", source, "--call-id", call_id)
+            assert result.stopped == "silence"
+
+        assert guard.banned() == {"198.19.25.5", "198.19.25.6"}
+        assert {name.partition(":")[0] for name in guard.states()} == {"pbx/log", "wire"}
+
+
 def test_what_three_sources_tell_counts_once(asterisk22: Lab, tmp_path: Path) -> None:
     """Four guesses told by AMI, by security lines and by notices, and seen on the wire: four attempts."""
     with guarded(asterisk22, tmp_path) as guard:

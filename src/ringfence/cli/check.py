@@ -48,7 +48,11 @@ def _findings(path: Path, settings: "Settings") -> Iterator[Finding]:
     yield from _secrecy(path)
     report, daemon = _daemon(settings)
     for pbx in settings.asterisk:
-        yield asyncio.run(_hear(pbx))
+        if pbx.ami.enabled:
+            yield asyncio.run(_hear(pbx))
+        else:
+            what = f"{pbx.name}: manager interface"
+            yield Finding(None, what, "is not heard (enabled = false): the log alone tells, and later")
     yield from _logs(settings, report)
     if not settings.wire:
         hidden = "who hides from Asterisk's own events is only listed, and so is who guesses at chan_sip"
