@@ -6,7 +6,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 
 import pytest
 from attrs import evolve
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from tests.parse.worst import is_linear_in, seconds
 
@@ -348,6 +348,39 @@ def test_a_request_is_veiled_by_what_no_phone_sends(call_id: bytes, name: bytes,
 
     assert read is not None
     assert (read.call_id, read.veiled) == (call_id, veiled)
+
+
+_TEXT = st.one_of(
+    st.text(st.sampled_from("a0.:,=ip"), min_size=1, max_size=8),
+    st.text(st.sampled_from('a:;,@<>"\\= \r\nsip:é\x1b;tag=received'), max_size=12),
+).map(str.encode)
+_NAME = st.one_of(st.sampled_from([b"", b'"a b" ']), _TEXT)
+
+
+@given(_TEXT, _TEXT, _NAME, _TEXT, _NAME, st.sampled_from([b"198.18.1.1", b"fd00::1", b"1.2", b""]))
+@example(b"198.18.1.1:5062;rport=5062", b"a@b", b'"Al Ice" ', b"alice", b"", b"198.18.1.1")
+@example(b"h:1;rport=2;received=203.0.113.9", b"a", b"", b"sip", b'"', b"198.18.1.1")
+@example(b"h:1", b"a", b'"sip:x@y" ', b"alice", b"", b"198.18.1.1")
+@example(b"h:1", b"a", b"", b"alice@sip:bob", b"", b"198.18.1.1")
+@example(b"h:1", b"a", b'"' + b"b" * 500 + b'" ', b"a" * 60, b"", b"198.18.1.1")
+def test_what_is_read_at_once_is_read_in_steps_alike(
+    via: bytes, call_id: bytes, name: bytes, user: bytes, more: bytes, noted: bytes
+) -> None:
+    """Whatever a sender writes into an answer: the same challenge as with one more header."""
+    headers = (
+        b"SIP/2.0 401 Unauthorized\r\nVia: SIP/2.0/UDP " + via + b";received=" + noted + b";branch=z9" + more,
+        b"Call-ID: " + call_id,
+        b"From: " + name + b"<sip:" + user + b"@h>;tag=1",
+        b"To: <sip:a@b>",
+        b"CSeq: 1 REGISTER",
+        b'WWW-Authenticate: Digest realm="a",nonce="1795163184/71a15bdda2226e05b39c7e947cf7c62a",qop="auth"',
+        b"Server: Asterisk PBX 22.10.1",
+    )
+    end = b"Content-Length:  0\r\n\r\n"
+    at_once = b"\r\n".join((*headers, end))
+    in_steps = b"\r\n".join((*headers, b"Supported: path", end))
+
+    assert parse_challenge(ipv4(udp(at_once))) == parse_challenge(ipv4(udp(in_steps)))
 
 
 def test_only_pjsips_own_nonce_makes_it_pjsips() -> None:

@@ -64,6 +64,22 @@ _VIA = re.compile(rb"\r\n(?:Via|v): ")
 _RECEIVED = b"received="
 _QUOTE = b'"'
 _FROM = re.compile(rb"\r\n(?:From|f): ")
+# What nearly every answer of PJSIP's is, read at once (4 µs in place of 18): its headers in its order, a line
+# each and printable ASCII only, one note in the Via and one user in the From. Anything else is read in steps.
+_ORDINARY = re.compile(
+    rb"SIP/2\.0 401 Unauthorized\r\n"
+    rb"Via: SIP/2\.0/UDP [!#-:<-~]{1,128}+(?:;rport=[0-9]{1,5}+)?"
+    rb";received=([0-9a-fA-F.:]{2,45}+);branch=[!#-:<-~]{1,256}+\r\n"
+    rb"Call-ID: ([!-~]{1,256}+)\r\n"
+    rb'From: (?:"[ !#-9<-~]{0,64}+" ?)?<sips?:([!-9=?A-~]{0,64}+)@[!-;=?A-~]{1,128}+>'
+    rb";tag=[!-?A-~]{1,128}+\r\n"
+    rb"To: [ -~]{1,512}+\r\n"
+    rb"CSeq: [ -~]{1,64}+\r\n"
+    rb'WWW-Authenticate: Digest realm="[ !#-\[\]-~]{0,256}+",'
+    rb'nonce="([0-9]{1,20}+/[0-9a-f]{32})"[ -~]{0,256}+\r\n'
+    rb"(?:Server: [ -~]{0,256}+\r\n)?"
+    rb"Content-Length:  0\r\n\r\n"
+)
 _PRINTABLE = bytes(byte for byte in range(256) if byte >= 0x20 and byte != 0x7F) + b"\t\r\n"  # noqa: PLR2004 - ASCII
 
 
@@ -80,13 +96,21 @@ def parse_challenge(packet: bytes) -> Challenge | None:
     if datagram is None:
         return None
     source_port, target_port, message = datagram
+    here, there = _address(source), _address(target)
+    ordinary = _ORDINARY.fullmatch(message)
+    if ordinary is not None:
+        noted, call_id, user, nonce = ordinary.groups()
+        account = user.decode()
+        return Challenge(
+            there, target_port, here, source_port, call_id, nonce, _noted(noted), account=account
+        )
     authenticate = _AUTHENTICATE.get(message[:_STATUS])
     if authenticate is None:
         return None
     end = message.find(_EOL + _EOL)
     head = message[: end + len(_EOL)] if end >= 0 else message
     call_id, nonce = _read_head(head, authenticate)
-    challenge = Challenge(_address(target), target_port, _address(source), source_port, call_id, nonce)
+    challenge = Challenge(there, target_port, here, source_port, call_id, nonce)
     return _of_pjsip(challenge, head) if _PJSIP_NONCE.fullmatch(nonce) else challenge
 
 
@@ -162,6 +186,10 @@ def _address_in(text: bytes) -> Address | None:
         return ip_address(text.decode("ascii"))
     except ValueError:
         return None
+
+
+# An attacker's address comes again and again; the pattern bounds what is kept of it.
+_noted = lru_cache(maxsize=4096)(_address_in)
 
 
 def _is_veiled(head: bytes, call_id: bytes) -> bool:
