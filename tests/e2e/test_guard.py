@@ -5,6 +5,7 @@ guesses are answered is a figure of the bench; here it counts that they end.
 """
 
 import os
+import re
 import signal
 import time
 import zlib
@@ -13,7 +14,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
-from tests.support.asterisk_files import MANAGER_USER
+from tests.support.asterisk_files import MANAGER_PORT, MANAGER_USER
 from tests.support.captures import FORGED
 from tests.support.daemon import until
 from tests.support.guarded import NO_LOGS, NO_WIRE, guarded
@@ -193,6 +194,41 @@ def test_the_log_carries_on_where_ami_does_not(asterisk22: Lab, tmp_path: Path) 
 
         assert result.stopped == "silence"
         assert guard.banned() == {"198.19.25.1"}
+
+
+def test_ami_may_go_and_come_back(tmp_path: Path) -> None:
+    """While AMI is away the log goes on counting, and what both tell before and after counts once."""
+    guess = ("guess", "--sources", "198.19.25.7", "--number")
+    closed = (
+        "INPUT",
+        "-p",
+        "tcp",
+        "--dport",
+        str(MANAGER_PORT),
+        "-j",
+        "REJECT",
+        "--reject-with",
+        "tcp-reset",
+    )
+    with Lab.made("22") as lab, guarded(lab, tmp_path, wire=NO_WIRE) as guard:
+        lab.attack(*guess, "2")
+        until(lambda: guard.status()["attempts"] == 2, "two attempts")
+
+        lab.run("iptables", "-I", *closed)
+        sessions = lab.asterisk.cli("manager show connected")
+        [descriptor] = re.findall(rf"(?m)^ *{MANAGER_USER} .* (\d+) +\d+ +\d+ +\d+ *$", sessions)
+        lab.asterisk.cli(f"manager kick session {descriptor}")
+        until(lambda: not guard.ami_is("listening"), "the end of AMI")
+        lab.attack(*guess, "1")
+        until(lambda: guard.status()["attempts"] == 3, "a third by the log")
+
+        lab.run("iptables", "-D", *closed)
+        until(lambda: guard.ami_is("listening"), "AMI again", 40)
+        lab.attack(*guess, "1")
+        until(lambda: guard.status()["sources"][1]["events"] >= 12, "what the log tells")
+        assert (guard.status()["attempts"], guard.bans()) == (4, [])
+        lab.attack(*guess, "1")
+        until(lambda: guard.banned() == {"198.19.25.7"}, "the ban")
 
 
 def test_the_log_alone_guards(asterisk22: Lab, tmp_path: Path) -> None:
