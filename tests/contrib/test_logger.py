@@ -109,6 +109,8 @@ def guesses_are_read(lab: Lab) -> bool:
 @pytest.mark.asterisk
 def test_the_unit_reads_this_log_and_no_password(lab: Lab) -> None:
     """What the README types makes a log that its user reads, also after rotations; pjsip.conf he does not."""
+    settings = inside(lab, "etc/asterisk/logger.conf")
+    settings.write_text(re.sub("dateformat.*", "", settings.read_text("utf-8")), "utf-8")
     type_in(lab, TYPED)
     for command in (None, "logger rotate", "logger reload"):
         if command:
@@ -116,6 +118,8 @@ def test_the_unit_reads_this_log_and_no_password(lab: Lab) -> None:
         lab.attack("guess", "--number", "3")
         until(lambda: guesses_are_read(lab), "a security event in the log")
 
+    dated = re.match(rb"\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}\] ", as_unit(lab, "cat", f"/{LOG}").stdout)
+    assert dated
     about = inside(lab, LOG).stat()
     assert (about.st_uid, about.st_gid) == (lab.asterisk.logs.stat().st_uid, UNIT_ID)
     assert PASSWORD in inside(lab, "etc/asterisk/pjsip.conf").read_text("utf-8")
@@ -163,6 +167,8 @@ def test_freepbx_takes_the_channel_in_a_file_of_its_own(lab: Lab) -> None:
     assert "full" in shown
     lab.attack("guess", "--number", "3")
     until(lambda: guesses_are_read(lab), "a security event in the log")
+    line = as_unit(lab, "cat", f"/{LOG}").stdout
+    assert re.match(rb"\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\] ", line)
 
 
 def test_the_channel_has_the_levels_that_tell_and_no_packets() -> None:
