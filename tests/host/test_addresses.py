@@ -1,13 +1,10 @@
 """The host's own addresses, read and followed in a network namespace."""
 
 import asyncio
-import time
 from collections.abc import Callable, Coroutine
 from ipaddress import ip_network
 
 import pytest
-from pyroute2 import AsyncIPRoute
-from pyroute2.netlink.exceptions import NetlinkError
 from tests.support.netns import netns as fresh
 from tests.support.netns import run
 
@@ -103,41 +100,6 @@ def test_changes_are_followed() -> None:
         nets(*LOOPBACK),
     ]
     assert followed.failed == []
-
-
-def test_lost_notifications_lose_no_address(monkeypatch: pytest.MonkeyPatch) -> None:
-    """After more changes than the socket's buffer holds (ENOBUFS) all addresses are told all the same."""
-    monkeypatch.setattr(addresses, "_RECEIVE_BUFFER", 4096)
-    add_cable()
-    many = [f"10.{n >> 8}.{n & 255}.9" for n in range(400)]
-
-    async def script(followed: Followed) -> None:
-        await followed.until(nets(*LOOPBACK))
-        run("ip", "-batch", "-", text="".join(f"address add {one}/32 dev eth9\n" for one in many))
-        await followed.until(nets(*LOOPBACK, *many))
-
-    followed = follow(script)
-
-    assert [str(error) for error in followed.failed if "rtnetlink" not in str(error)] == []
-    assert followed.failed != []
-
-
-def test_trouble_is_told_and_passes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A socket that fails is told as a HostError and opened again, with pauses."""
-    troubles = [OSError(24, "Too many open files"), NetlinkError(1, "no")]
-
-    def failing(**options: int) -> AsyncIPRoute:
-        if troubles:
-            raise troubles.pop()
-        return AsyncIPRoute(**options)
-
-    monkeypatch.setattr(addresses, "AsyncIPRoute", failing)
-    begun = time.monotonic()
-
-    followed = follow(lambda followed: followed.until(nets(*LOOPBACK)))
-
-    assert [type(error) for error in followed.failed] == [HostError, HostError]
-    assert time.monotonic() - begun >= 0.3
 
 
 def test_addresses_that_cannot_be_read_are_a_host_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,12 +1,5 @@
-"""The host's own addresses, read once or followed: rtnetlink by pyroute2.
+"""The host's own addresses, read once or followed (5 ms a reading, and addresses change rarely)."""
 
-The whole list is read again after every burst of notifications (5 ms, and addresses change rarely): what a
-notification says is never trusted to be complete, so a lost one (ENOBUFS), a floating address that moved
-twice, or a fresh socket need nothing of their own.
-"""
-
-import asyncio
-import contextlib
 from collections.abc import Callable, Iterable
 from ipaddress import ip_network
 from typing import Any
@@ -16,13 +9,10 @@ from pyroute2.netlink.exceptions import NetlinkError
 from pyroute2.netlink.rtnl import RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR
 
 from ringfence.errors import HostError
+from ringfence.host.rtnetlink import follow
 from ringfence.model import Network
 
-# Seconds: an interface that comes up brings several addresses at once.
-_SETTLE = 0.05
-_RECEIVE_BUFFER = 1 << 20  # some thousand notifications
-_FIRST_PAUSE = 0.1
-_LONGEST_PAUSE = 30.0
+_WHAT = "this host's own addresses"
 
 
 def read_addresses() -> frozenset[Network]:
@@ -34,7 +24,7 @@ def read_addresses() -> frozenset[Network]:
         with IPRoute() as route:
             return _networks(route.get_addr())
     except (NetlinkError, OSError) as error:
-        raise HostError(f"this host's own addresses cannot be read by rtnetlink: {error}") from error
+        raise HostError(f"{_WHAT} cannot be read by rtnetlink: {error}") from error
 
 
 async def follow_addresses(
@@ -43,42 +33,13 @@ async def follow_addresses(
 ) -> None:
     """Call ``changed`` with all own addresses (as read_addresses gives them) now and after each change.
 
-    Runs until cancelled. ``failed`` is told of each trouble with the kernel's socket, which is then opened
-    again, with growing pauses; ``changed`` is not called for an unchanged set.
+    Runs until cancelled. ``failed`` is told of each trouble; when it is over ``changed`` is called again.
     """
-    known: frozenset[Network] | None = None
-    pause = _FIRST_PAUSE
-    while True:
-        try:
-            async with AsyncIPRoute(rcvbuf=_RECEIVE_BUFFER) as route:
-                await route.bind(groups=RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR)
-                while True:
-                    now = _networks([message async for message in await route.get_addr()])
-                    pause = _FIRST_PAUSE
-                    if now != known:
-                        known = now
-                        changed(now)
-                    await _notified(route)
-        except (NetlinkError, OSError) as error:
-            failed(HostError(f"this host's own addresses cannot be followed by rtnetlink: {error}"))
-        await asyncio.sleep(pause)
-        pause = min(pause * 2, _LONGEST_PAUSE)
+    await follow(_WHAT, RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR, _read, changed, failed)
 
 
-async def _notified(route: AsyncIPRoute) -> None:
-    """Wait for a change, and until a burst of them is over (but not longer than ten settling times)."""
-    await _next_message(route)
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(_SETTLE * 10):
-            while True:
-                async with asyncio.timeout(_SETTLE):
-                    await _next_message(route)
-
-
-async def _next_message(route: AsyncIPRoute) -> None:
-    async with contextlib.aclosing(route.get()) as messages:
-        async for _message in messages:
-            return
+async def _read(route: AsyncIPRoute) -> frozenset[Network]:
+    return _networks([message async for message in await route.get_addr()])
 
 
 def _networks(messages: Iterable[Any]) -> frozenset[Network]:

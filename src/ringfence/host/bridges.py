@@ -1,0 +1,113 @@
+"""The networks of this host's container bridges, followed as containers come and go.
+
+What comes from them and passes through this host counts for the wire (``sources/wire.py``) as if it came from
+this host. So a bridge is one of containers only where nobody else can send into it: each of its ports, at
+least one, is a veth whose other end is in another network namespace. That is docker0, br-…, cni0, podman0,
+lxcbr0 while a container runs. It is not a bridge with a network card, a virtual machine's tap or a tunnel,
+nor one that a veth joins with another bridge of this host.
+
+The network is that of the address which this host has on the bridge. None is a link-local one, which is not
+routed; nor one that another link of this host has a part of, since by that way a stranger could come under an
+address in it, past the log rule's rpfilter.
+
+All links and addresses are read each time: 0.3 ms a link, in pieces of some 4 ms, and at most once a second,
+since a host may have a thousand and start containers without end.
+"""
+
+from collections.abc import Callable, Sequence
+from ipaddress import ip_network
+from typing import Any
+
+from attrs import frozen
+from pyroute2 import AsyncIPRoute
+from pyroute2.netlink.rtnl import RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR, RTMGRP_LINK
+
+from ringfence.errors import HostError
+from ringfence.host.rtnetlink import follow
+from ringfence.model import Network
+
+APART = 1.0
+"""How long nothing is read again after a reading (seconds)."""
+
+_WHAT = "the bridges of containers"
+_GROUPS = RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR
+
+
+async def follow_containers(
+    changed: Callable[[frozenset[Network]], None],
+    failed: Callable[[HostError], None] = lambda _error: None,
+) -> None:
+    """Call ``changed`` with the networks of all container bridges now and after each change.
+
+    Runs until cancelled. ``failed`` is told of each trouble; when it is over ``changed`` is called again.
+    """
+    await follow(_WHAT, _GROUPS, _read, changed, failed, apart=APART)
+
+
+@frozen
+class _Link:
+    """A network interface. ``master`` is the bridge that it is a port of, if so (or a bond, or a VRF).
+
+    ``leads_away``: it is a veth, and the other end is in another network namespace.
+    """
+
+    index: int
+    kind: str
+    master: int | None
+    leads_away: bool
+
+
+@frozen
+class _Place:
+    """A network that this host has an address in, and on which link; ``own``: it is that address alone."""
+
+    link: int
+    network: Network
+    own: bool
+
+
+async def _read(route: AsyncIPRoute) -> frozenset[Network]:
+    links = [_link(message) async for message in await route.get_links()]
+    places = [_place(message) async for message in await route.get_addr()]
+    bridges = _container_bridges(links)
+    elsewhere = [place.network for place in places if place.link not in bridges and not place.own]
+    return frozenset(
+        place.network
+        for place in places
+        if place.link in bridges
+        and not place.network.is_link_local
+        and not any(_holds(place.network, network) for network in elsewhere)
+    )
+
+
+def _container_bridges(links: Sequence[_Link]) -> frozenset[int]:
+    """Give the bridges with ports that all lead into containers."""
+    into_containers = {link.master for link in links if link.leads_away}
+    elsewhere = {link.master for link in links if not link.leads_away}
+    bridges = {link.index for link in links if link.kind == "bridge"}
+    return frozenset(bridges & into_containers - elsewhere)
+
+
+def _holds(wide: Network, network: Network) -> bool:
+    same = wide.version == network.version
+    return same and wide.supernet_of(network)  # type: ignore[arg-type]  # of one version
+
+
+def _link(message: Any) -> _Link:  # noqa: ANN401 - pyroute2 has no types
+    info = message.get("linkinfo")
+    kind = info.get("kind") if info else None
+    return _Link(
+        index=message["index"],
+        kind=kind or "",
+        master=message.get("master"),
+        # The kernel names the other end's namespace only where it is not this one.
+        leads_away=kind == "veth" and message.get("link_netnsid") is not None,
+    )
+
+
+def _place(message: Any) -> _Place:  # noqa: ANN401 - pyroute2 has no types
+    """Read an address: IFA_ADDRESS is the far end of a point-to-point link, elsewhere the own address."""
+    address, local = message.get("address"), message.get("local")
+    network = ip_network((address, message["prefixlen"]), strict=False)
+    single = network.prefixlen == network.max_prefixlen
+    return _Place(message["index"], network, own=single and local in (None, address))

@@ -1,0 +1,200 @@
+"""The networks of container bridges, read and followed among real bridges, cables and namespaces."""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterator
+from ipaddress import ip_network
+
+import pytest
+from pyroute2 import AsyncIPRoute
+from tests.support.netns import neighbour, run
+
+from ringfence.errors import HostError
+from ringfence.host import bridges
+from ringfence.host.bridges import follow_containers
+from ringfence.model import Network
+
+pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("netns")]
+
+NONE: frozenset[Network] = frozenset()
+
+
+def nets(*texts: str) -> frozenset[Network]:
+    """Give the networks of these texts."""
+    return frozenset(ip_network(text) for text in texts)
+
+
+@pytest.fixture(name="container")
+def _container() -> Iterator[str]:
+    """Give a namespace for the far end of cables."""
+    with neighbour() as name:
+        yield name
+
+
+@pytest.fixture(autouse=True)
+def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read again at once: how far readings are apart is for hosts with many containers."""
+    monkeypatch.setattr(bridges, "APART", 0.0)
+
+
+class Followed:
+    """What was told, in order."""
+
+    def __init__(self) -> None:
+        self.seen: list[frozenset[Network]] = []
+        self.failed: list[HostError] = []
+
+    async def until(self, *expected: str) -> None:
+        """Wait until these networks are the last that were told."""
+        async with asyncio.timeout(20):
+            while self.seen[-1:] != [nets(*expected)]:  # noqa: ASYNC110 - an Event would know no more
+                await asyncio.sleep(0.01)
+
+
+def follow(script: Callable[[Followed], Coroutine[None, None, None]]) -> Followed:
+    """Follow the bridges in a running loop while ``script`` runs."""
+    followed = Followed()
+
+    async def main() -> None:
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(follow_containers(followed.seen.append, followed.failed.append))
+            await script(followed)
+            task.cancel()
+
+    asyncio.run(main())
+    return followed
+
+
+def read() -> frozenset[Network]:
+    """Give what is told first."""
+
+    async def script(followed: Followed) -> None:
+        async with asyncio.timeout(20):
+            while not followed.seen:  # noqa: ASYNC110 - an Event would know no more
+                await asyncio.sleep(0.01)
+
+    return follow(script).seen[0]
+
+
+def ip(*lines: str) -> None:
+    """Run a batch of lines of ``ip``."""
+    run("ip", "-batch", "-", text="".join(f"{line}\n" for line in lines))
+
+
+def add_bridge(name: str = "br9", address: str = "10.9.9.1/24") -> None:
+    """Make a bridge with an address."""
+    ip(f"link add {name} type bridge", f"link set {name} up", f"address add {address} dev {name}")
+
+
+def plug(container: str, port: str, bridge: str = "br9") -> None:
+    """Plug a container into a bridge."""
+    ip(
+        f"link add {port} type veth peer name eth0 netns {container}",
+        f"link set {port} master {bridge} up",
+    )
+
+
+def test_a_bridge_of_containers(container: str) -> None:
+    """Each network of its addresses but the link-local one, in both versions; other links have none."""
+    add_bridge()
+    plug(container, "near9")
+    ip(
+        "address add 10.9.8.1/25 dev br9",
+        "address add fd00:9::1/64 dev br9 nodad",
+        "address add fe80::1/64 dev br9 nodad",
+        "address add 192.0.2.1/24 dev lo",
+        "link add eth9 type veth peer name far8",
+        "address add 198.51.100.7/24 dev eth9",
+    )
+    assert read() == nets("10.9.9.0/24", "10.9.8.0/25", "fd00:9::/64")
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [],
+        ["tuntap add tap9 mode tap", "link set tap9 master br9"],
+        ["link add vx9 type vxlan id 9 dstport 4789", "link set vx9 master br9"],
+        ["link add near8 type veth peer name far8", "link set near8 master br9"],
+    ],
+    ids=["no port", "virtual machine", "tunnel", "cable of the host's own"],
+)
+def test_where_others_can_send_is_no_bridge_of_containers(container: str, lines: list[str]) -> None:
+    """A bridge without ports, or with one that leads anywhere but into a container, beside one that does."""
+    add_bridge()
+    if lines:
+        plug(container, "near9")
+    ip(*lines)
+    assert read() == NONE
+
+
+@pytest.mark.parametrize(
+    ("address", "counts"),
+    [
+        ("10.9.9.200/28", False),
+        ("10.9.9.1/24", False),
+        ("10.1.2.3 peer 10.9.9.77", False),
+        ("10.9.9.5/32", True),
+        ("10.9.0.1/16", True),
+        ("fd00:9::1/64", True),
+    ],
+    ids=["a part", "the same", "the far end of a tunnel", "a second own address", "a wider one", "IPv6"],
+)
+def test_a_network_that_others_are_in_is_not_told(container: str, address: str, *, counts: bool) -> None:
+    """Where another link leads to addresses of it, a stranger may have one; a wider one does not reach it."""
+    add_bridge()
+    plug(container, "near9")
+    ip("link add eth9 type veth peer name far8", f"address add {address} dev eth9")
+    assert read() == (nets("10.9.9.0/24") if counts else NONE)
+
+
+def test_containers_come_and_go(container: str) -> None:
+    """A bridge counts from its first container on, until the last goes or something else is plugged in."""
+
+    async def script(followed: Followed) -> None:
+        await followed.until()
+        add_bridge()
+        # As a runtime does it: the cable is made here, and one end is put into the container then.
+        ip("link add near9 type veth peer name far9", "link set near9 master br9 up")
+        ip(f"link set far9 netns {container} name eth0")
+        run("ip", "-n", container, "link", "set", "eth0", "up")
+        await followed.until("10.9.9.0/24")
+        ip("address add fd00:9::1/64 dev br9 nodad")
+        await followed.until("10.9.9.0/24", "fd00:9::/64")
+        ip("tuntap add tap9 mode tap", "link set tap9 master br9")
+        await followed.until()
+        ip("link set tap9 nomaster")
+        await followed.until("10.9.9.0/24", "fd00:9::/64")
+        ip("address delete 10.9.9.1/24 dev br9")
+        await followed.until("fd00:9::/64")
+        run("ip", "-n", container, "link", "delete", "eth0")
+        await followed.until()
+
+    followed = follow(script)
+
+    assert followed.failed == []
+
+
+def test_trouble_names_what_cannot_be_followed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An administrator reads what it is that is not known."""
+    troubles = [OSError(24, "Too many open files")]
+    read_links = bridges._read
+
+    async def failing(route: AsyncIPRoute) -> frozenset[Network]:
+        if troubles:
+            raise troubles.pop()
+        return await read_links(route)
+
+    monkeypatch.setattr(bridges, "_read", failing)
+    [error] = follow(Followed.until).failed
+
+    assert type(error) is HostError
+    assert str(error) == (
+        "the bridges of containers cannot be followed by rtnetlink: [Errno 24] Too many open files"
+    )
+
+
+def test_a_card_leads_nowhere_into_a_container() -> None:
+    """Real hardware has no kind, and what the kernel leaves out is not taken for something else."""
+    card = {"index": 2, "master": 5, "linkinfo": {"slave_kind": "bridge"}}
+    assert bridges._link(card) == bridges._Link(2, "", master=5, leads_away=False)
+    assert bridges._link({"index": 2}) == bridges._Link(2, "", master=None, leads_away=False)
