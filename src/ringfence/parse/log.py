@@ -49,7 +49,7 @@ _DUMP = re.compile(
     rb"(?:[\w.]{1,40}+ {1,8}+)?Error processing [^\n]{0,40}packet from "
     rb"|<--- SIP read from |<--- Received SIP \w{1,16}+ \((?P<size>\d{1,6}+) bytes\)"
 )
-_DUMP_FILES = frozenset({b"pjproject", b"res_pjsip_logger.c", b"chan_sip.c"})
+DUMP_FILES = frozenset({b"pjproject", b"res_pjsip_logger.c", b"chan_sip.c"})
 _DUMP_END = re.compile(rb"-- end of packet\.\r?|<-{5,40}>\r?")
 
 _ADDRESS_LIKE = re.compile(rb"\d{1,3}\.\d{1,3}\.\d{1,3}\.\d{1,3}|[0-9a-f]{1,4}:[0-9a-f]{0,4}:")
@@ -282,7 +282,7 @@ class _Judged:
         if cut:
             line = line[:cut]
         form = FORMATS.get(prefix.file)
-        if prefix.file in _DUMP_FILES:
+        if prefix.file in DUMP_FILES:
             dump = _DUMP.match(line, prefix.end)
             if dump is not None:
                 behind = self._end_of_dump(at, prefix, int(dump["size"] or 0))
