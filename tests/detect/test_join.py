@@ -3,7 +3,7 @@
 from attrs import Factory, define
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.detect.events import PBX, SENDER, event
+from tests.detect.events import PBX, event
 
 from ringfence.detect.join import HORIZON, Bucket, Join
 from ringfence.detect.join import bucket_of as bucket_of_address
@@ -129,6 +129,6 @@ def test_what_shares_a_bucket() -> None:
 
 def test_a_long_call_id_takes_little_room() -> None:
     """A Call-ID as long as a datagram is kept as a digest."""
-    (_, address, _, what) = bucket_of(event(FAILED, session=b"x" * 60_000))
+    (_, _, _, what) = bucket_of(event(FAILED, session=b"x" * 60_000))
 
-    assert (str(address), len(what) < 100) == (SENDER, True)
+    assert 0 < len(what) < 100

@@ -54,6 +54,8 @@ class Doubts:
 
     def settle(self, address: Address, session: bytes) -> list[Doubt]:
         """Give those of ``address`` under ``session``, which wait no longer."""
+        if not self._by_key:
+            return []
         found = self._by_key.pop((address, session_key(session)), [])
         for doubt in found:
             doubt.over = True

@@ -52,6 +52,9 @@ _REPEAT_SOONEST, _REPEAT_LATEST = 0.3, 32.0  # seconds; RFC 3261 T1 is 0.5 s, an
 _MAX_SESSION = 64  # bytes kept as they are; a longer session is kept as a digest
 _MAX_ACCOUNT = 128  # characters kept for people to read
 
+AddressKey = int | bytes
+"""An address in a table: :func:`address_key`."""
+
 
 class Role(enum.Enum):
     """What an event is to the fold."""
@@ -181,7 +184,7 @@ class Fold:
         self.evicted = 0
         self._max_keys = max_keys
         self._max_keys_of_address = max_keys_of_address
-        self._addresses: OrderedDict[Address, _OfAddress] = OrderedDict()
+        self._addresses: OrderedDict[AddressKey, _OfAddress] = OrderedDict()
         self._size = 0
         # By source, since each tells of the same repetition; IPv4 addresses, and /64s as numbers: who has a
         # /64 has no end of addresses to repeat from.
@@ -232,14 +235,14 @@ class Fold:
 
         Under chan_sip it tells all the same that the caller has an account.
         """
-        of_address = self._addresses.get(event.remote.address)
+        of_address = self._addresses.get(address_key(event.remote.address))
         known = of_address is not None and _name(event) in of_address.keys
         return event.service is Service.PJSIP and not known
 
     def _key(self, event: SecurityEvent, now: float) -> _Key:
         """Find or make the key of ``event``, as the most recently used one."""
         self._purge(now)
-        address = event.remote.address
+        address = address_key(event.remote.address)
         of_address = self._addresses.get(address)
         if of_address is None:
             of_address = self._addresses[address] = _OfAddress(now)
@@ -278,11 +281,12 @@ class Fold:
             del self._addresses[address]
 
     def _close(self, event: SecurityEvent) -> None:
-        of_address = self._addresses.get(event.remote.address)
+        address = address_key(event.remote.address)
+        of_address = self._addresses.get(address)
         if of_address is not None and of_address.keys.pop(_name(event), None) is not None:
             self._size -= 1
             if not of_address.keys:
-                del self._addresses[event.remote.address]
+                del self._addresses[address]
 
     def _is_retransmission(self, key: _Key, event: SecurityEvent, now: float) -> bool:
         """Say whether this failure repeats the last one because a datagram was sent twice, and remember it.
@@ -338,6 +342,14 @@ def _name(event: SecurityEvent) -> tuple[SourceId, Service, bytes]:
     if not session and event.service is Service.SIP and event.acl_name == "device_must_match_acl":
         session = b"port %d" % event.remote.port
     return event.source, event.service, session_key(session)
+
+
+def address_key(address: Address) -> AddressKey:
+    """Give an address as what a table finds at once; the hash of its own takes 0.3 µs, forty times a guess.
+
+    Of 32 bits nobody can choose numbers that collide, of 128 he can: an IPv6 address is its bytes.
+    """
+    return int(address) if isinstance(address, IPv4Address) else address.packed
 
 
 def session_key(session: bytes) -> bytes:

@@ -25,7 +25,7 @@ from collections.abc import Callable
 
 from attrs import define
 
-from ringfence.detect.fold import session_key
+from ringfence.detect.fold import AddressKey, address_key, session_key
 from ringfence.model import Address, Challenge, EventKind, SecurityEvent, Service
 
 LIFE = 10.0
@@ -44,6 +44,8 @@ _MAX_PLACES = 256
 Place = tuple[Address, int]
 """Where a challenge left: the local address and port."""
 
+_Key = tuple[AddressKey, bytes]
+
 
 @define
 class _Pair:
@@ -60,8 +62,8 @@ class Hidden:
 
     def __init__(self, max_pairs: int = _MAX_PAIRS) -> None:
         self._max_pairs = max_pairs
-        self._pairs: OrderedDict[tuple[Address, bytes], _Pair] = OrderedDict()
-        self._waiting: deque[tuple[float, tuple[Address, bytes], Challenge]] = deque(maxlen=_MAX_WAITING)
+        self._pairs: OrderedDict[_Key, _Pair] = OrderedDict()
+        self._waiting: deque[tuple[float, _Key, Challenge]] = deque(maxlen=_MAX_WAITING)
         self._vouched: dict[Place, tuple[float, str]] = {}
 
     def __len__(self) -> int:
@@ -70,27 +72,28 @@ class Hidden:
 
     def note(self, challenge: Challenge, sender: Address, now: float) -> None:
         """Take a challenge that ``sender`` asked for."""
-        key = sender, session_key(challenge.call_id)
+        key = address_key(sender), session_key(challenge.call_id)
         place = challenge.local_address, challenge.local_port
         pair = self._pairs.get(key)
         if pair is None:
-            pair = self._pairs[key] = _Pair(now, place)
-        pair.last, pair.place = now, place
-        self._pairs.move_to_end(key)
+            self._pairs[key] = _Pair(now, place)
+        else:
+            pair.last, pair.place = now, place
+            self._pairs.move_to_end(key)
         self._purge(now)
         if not challenge.veiled:
             self._waiting.append((now, key, challenge))
 
     def backs(self, event: SecurityEvent, now: float) -> bool:
         """Say whether a challenge was asked for by the address and under the Call-ID of ``event``."""
-        pair = self._pairs.get((event.remote.address, session_key(event.session)))
+        pair = self._pairs.get((address_key(event.remote.address), session_key(event.session)))
         return pair is not None and now - pair.last < LIFE
 
     def told(self, event: SecurityEvent, now: float) -> None:
         """Take what AMI tells of PJSIP."""
         if event.service is not Service.PJSIP:
             return
-        pair = self._pairs.get((event.remote.address, session_key(event.session)))
+        pair = self._pairs.get((address_key(event.remote.address), session_key(event.session)))
         if pair is None:
             return
         pair.told += 1

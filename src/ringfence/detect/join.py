@@ -19,14 +19,14 @@ from collections import OrderedDict, deque
 
 from attrs import Factory, define
 
-from ringfence.detect.fold import session_key
+from ringfence.detect.fold import AddressKey, address_key, session_key
 from ringfence.model import Address, SecurityEvent, Service, SourceId
 
 HORIZON = 10.0  # seconds
 _MAX_BUCKETS = 65_536
 _MAX_ATTEMPTS = 1_024
 
-Bucket = tuple[str, Address, Service, bytes]
+Bucket = tuple[str, AddressKey, Service, bytes]
 """The Asterisk, the address, the service, and the session or what failed."""
 
 
@@ -113,4 +113,4 @@ def bucket_of(event: SecurityEvent, address: Address) -> Bucket:
         what = b""  # its log has two wordings for one failure, its events have three kinds
     else:
         what = f"{event.kind}/{event.acl_name}".encode()
-    return event.source.asterisk, address, event.service, what
+    return event.source.asterisk, address_key(address), event.service, what

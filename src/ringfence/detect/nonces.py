@@ -25,6 +25,7 @@ LIFE = 600.0
 _MAX_NONCES = 65_536
 _MAX_LENGTH = 256  # bytes of a nonce; Asterisk's have 8 (chan_sip) and 43 (PJSIP)
 _SEVERAL = 2
+_NEVER: tuple[float, tuple[Address, ...]] = (-LIFE, ())
 
 
 class Nonces:
@@ -32,7 +33,7 @@ class Nonces:
 
     def __init__(self, max_nonces: int = _MAX_NONCES) -> None:
         self._max_nonces = max_nonces
-        self._sent: OrderedDict[bytes, tuple[float, frozenset[Address]]] = OrderedDict()
+        self._sent: OrderedDict[bytes, tuple[float, tuple[Address, ...]]] = OrderedDict()
 
     def __len__(self) -> int:
         """How many nonces are kept."""
@@ -41,25 +42,26 @@ class Nonces:
     def note(self, challenge: Challenge, now: float) -> None:
         """Take what left on the wire at ``now``."""
         if 0 < len(challenge.nonce) <= _MAX_LENGTH:
-            _, before = self._sent.pop(challenge.nonce, (now, frozenset[Address]()))
-            known = before if len(before) >= _SEVERAL else before | {challenge.address}
-            self._sent[challenge.nonce] = (now, known)
+            _, known = self._sent.pop(challenge.nonce, _NEVER)
+            if len(known) < _SEVERAL and challenge.address not in known:
+                known = (*known, challenge.address)
+            self._sent[challenge.nonce] = now, known
         while self._sent and (
             len(self._sent) > self._max_nonces or now - next(iter(self._sent.values()))[0] >= LIFE
         ):
             self._sent.popitem(last=False)
 
-    def receivers(self, nonce: bytes, now: float) -> frozenset[Address]:
+    def receivers(self, nonce: bytes, now: float) -> tuple[Address, ...]:
         """Give the addresses that ``nonce`` went to, two at most; empty where none is known."""
-        sent, addresses = self._sent.get(nonce, (-LIFE, frozenset[Address]()))
-        return addresses if now - sent < LIFE else frozenset()
+        sent, addresses = self._sent.get(nonce, _NEVER)
+        return addresses if now - sent < LIFE else ()
 
     def settled(self, attempt: Attempt, nonce: bytes, now: float) -> Attempt:
         """Give ``attempt``, a failed response that carried ``nonce``, with what the wire knows of it."""
         if attempt.transport is not Transport.UDP:
             return attempt
         receivers = self.receivers(nonce, now)
-        if attempt.service is Service.PJSIP and receivers == {attempt.address}:
+        if attempt.service is Service.PJSIP and receivers == (attempt.address,):
             return evolve(attempt, proof=Proof.NONCE)
         if attempt.service is Service.SIP and len(receivers) == 1:
             (address,) = receivers

@@ -42,8 +42,10 @@ class Window:
     def add(self, subject: Network, attempt: Attempt, now: float) -> int:
         """Count one attempt and say how many are in the window now, ``attempts`` at most."""
         self._expire(now)
-        single = self._singles.pop(subject, None)
-        known = self._others.pop(subject, None) or ([single] if single is not None else [])
+        known = self._others.pop(subject, None)
+        if known is None:
+            single = self._singles.pop(subject, None)
+            known = [single] if single is not None else []
         if not known and len(self) >= self._max_subjects:
             self._evict()
         if not known and attempt.proof is Proof.CLAIMED and self.attempts > 1:

@@ -105,7 +105,12 @@ class Witnesses:
         told = self._fold.feed(event, now)
         if told is None:
             return None
-        attempt = self._wire.vouch(told, event, now) if self._wire is not None else told
+        if self._is_of_whom_it_names(told, event, now) and event.source.asterisk in self.several:
+            # What else the wire knows is asked for the first telling alone: nearly all are others.
+            if not self._told.is_new(bucket_of(event, told.address), event.source, now):
+                return None
+            return Found(self._vouch(told, event, now), now)
+        attempt = self._vouch(told, event, now)
         if event.source.asterisk not in self.several:
             return Found(attempt, now)
         if not attempt.trusted:
@@ -171,6 +176,15 @@ class Witnesses:
             source, EventKind.HIDDEN, Service.PJSIP, remote, wall, challenge.account, challenge.call_id
         )
         return self.hear(event, now)
+
+    def _vouch(self, told: Attempt, event: SecurityEvent, now: float) -> Attempt:
+        return self._wire.vouch(told, event, now) if self._wire is not None else told
+
+    def _is_of_whom_it_names(self, told: Attempt, event: SecurityEvent, now: float) -> bool:
+        """Say whether PJSIP tells of it and its address stands."""
+        if event.service is not Service.PJSIP:
+            return False
+        return told.trusted or (self._wire is not None and self._wire.hidden.backs(event, now))
 
     def _if_new(self, attempt: Attempt, event: SecurityEvent, now: float) -> Found | None:
         """Give a trusted attempt where this is the first telling of it."""
