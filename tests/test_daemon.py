@@ -12,7 +12,9 @@ from tests.support.captures import capture
 from tests.support.daemon import GRANTED, Guard, ServedAmi, ami_server, until
 from tests.support.netns import run
 
-from ringfence import control
+from ringfence import config, control
+from ringfence.daemon import Daemon
+from ringfence.errors import HostError
 
 GUESSES = capture("asterisk-22", "wrong-password-register").ami.read_bytes()  # 3 by 198.18.1.101
 IPV6 = capture("asterisk-22", "wrong-password-register-ipv6").ami.read_bytes()  # 3 by fd00:18::b
@@ -329,6 +331,18 @@ def test_the_hosts_own_addresses_are_never_banned(tmp_path: Path) -> None:
         guard.command("ban", "192.0.2.2", "192.0.2.3")
         run("ip", "address", "add", "192.0.2.2/32", "dev", "lo")
         until(lambda: set(sets()) == {"192.0.2.3"}, "the own address is let in")
+
+
+def test_troubles_of_the_host_pass_one_by_one(tmp_path: Path) -> None:
+    """What cannot be followed is a problem until just that is read again."""
+    daemon = Daemon(tmp_path / "ringfence.toml", config.Settings())
+    for what in ("addresses", "containers"):
+        daemon._host_failed(what, HostError(f"no {what}"))
+    assert list(daemon._host_problems.values()) == ["no addresses", "no containers"]
+    daemon._addresses_changed(frozenset())
+    assert list(daemon._host_problems.values()) == ["no containers"]
+    daemon._containers_changed(frozenset())
+    assert daemon._host_problems == {}
 
 
 @pytest.mark.kernel

@@ -18,6 +18,7 @@ from ringfence.model import Ban, Origin, Secret
 from ringfence.report import bans_report, rfc3339, shown, status_report
 from ringfence.sources.ami import AmiSource, AmiTarget
 from ringfence.sources.state import Condition, State
+from ringfence.sources.wire import WireCounts, WireSource
 from ringfence.store import Store
 
 NOW = 1_700_000_000.0
@@ -193,6 +194,28 @@ def test_the_status_of_a_busy_guard(enforcer: Enforcer) -> None:
             "service": "PJSIP",
             "accounts": ["alice", "b\\x1b[2J"],
             "last": "2023-11-14T22:13:20Z",
+        }
+    ]
+
+
+def test_the_status_of_the_wire(enforcer: Enforcer) -> None:
+    """It stands among the sources, with the networks of containers that count there."""
+    wire = WireSource(lambda *_: None, lambda _: None)
+    wire.count_containers(ip_network(text) for text in ("fd00:9::/64", "172.17.0.0/16"))
+    wire.counts = WireCounts(challenges=3, gaps=1, lost=2, unreadable=4)
+    report = status_report([], wire, enforcer.detector, enforcer, 0.0, 0, [])
+
+    assert report["sources"] == [
+        {
+            "name": "wire",
+            "state": "connecting",
+            "detail": "",
+            "events": 3,
+            "tampered": 0,
+            "garbled": 4,
+            "dropped_bytes": 0,
+            "lost": 2,
+            "containers": ["172.17.0.0/16", "fd00:9::/64"],
         }
     ]
 

@@ -12,6 +12,7 @@ import signal
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ from ringfence.firewall import make_backend
 from ringfence.firewall.contract import Element
 from ringfence.firewall.ownership import claim_sets
 from ringfence.host.addresses import follow_addresses, read_addresses
+from ringfence.host.bridges import follow_containers
 from ringfence.host.connections import Connections
 from ringfence.later import Later
 from ringfence.model import Network, network_from
@@ -78,7 +80,7 @@ class Daemon:
         self._log = structlog.get_logger()
         self._own: frozenset[Network] = frozenset()
         self._config_problem = ""
-        self._host_problem = ""
+        self._host_problems: dict[str, str] = {}
         self._listeners: dict[str, _Listener] = {}
         self._positions: dict[str, str] = {}
         self._wire: WireSource | None = None  # what is not configured is not even loaded: it is memory
@@ -129,7 +131,9 @@ class Daemon:
         ):
             self._group = group
             tasks = [
-                group.create_task(follow_addresses(self._addresses_changed, self._host_failed)),
+                group.create_task(
+                    follow_addresses(self._addresses_changed, partial(self._host_failed, "addresses"))
+                ),
                 group.create_task(self._tend()),
                 group.create_task(self._judge_late()),
                 group.create_task(self._watchdog()),
@@ -139,6 +143,8 @@ class Daemon:
 
                 self._wire = WireSource(self._evidence.see, self._detector.blind)
                 tasks.append(group.create_task(self._wire.run(), name="wire"))
+                failed = partial(self._host_failed, "containers")
+                tasks.append(group.create_task(follow_containers(self._containers_changed, failed)))
             self._listen(self._settings.heard())
             systemd.notify("READY=1")
             self._log.info("daemon.ready", firewall=self._enforcer.backend.name)
@@ -213,15 +219,21 @@ class Daemon:
     # -- the host ---------------------------------------------------------------------------------------
 
     def _addresses_changed(self, own: frozenset[Network]) -> None:
-        self._host_problem = ""
+        self._host_problems.pop("addresses", None)
         if own != self._own:
             self._own = own
             self._enforcer.allow(self._never())
             self._log.info("host.addresses", own=sorted(str(network) for network in own))
 
-    def _host_failed(self, error: HostError) -> None:
-        self._host_problem = str(error)
-        self._log.error("host.failed", error=self._host_problem)
+    def _containers_changed(self, networks: frozenset[Network]) -> None:
+        self._host_problems.pop("containers", None)
+        if self._wire is not None and networks != frozenset(self._wire.containers):
+            self._wire.count_containers(networks)
+            self._log.info("host.containers", networks=[str(network) for network in self._wire.containers])
+
+    def _host_failed(self, what: str, error: HostError) -> None:
+        self._host_problems[what] = str(error)
+        self._log.error("host.failed", error=str(error))
 
     async def _tend(self) -> None:
         purged = self._clock.mono()
@@ -239,7 +251,7 @@ class Daemon:
             self._evidence.tend(wire=self._sees_all(), listening=self._listening_since)
 
     def _sees_all(self) -> bool:
-        """Say whether every challenge over UDP comes by on the wire."""
+        """Say whether every challenge over UDP comes by on the wire, and counts there."""
         opened = self._enforcer.opened
         listens = self._wire is not None and self._wire.condition.state is State.LISTENING
         return (
@@ -247,6 +259,7 @@ class Daemon:
             and opened is not None
             and not opened.wire
             and all(trouble is None for trouble in opened.families.values())
+            and "containers" not in self._host_problems
         )
 
     def _listening_since(self, asterisk: str) -> float | None:
@@ -283,7 +296,7 @@ class Daemon:
     async def _status(self, _: Mapping[str, Any]) -> object:
         bans = len(await self._elements())
         sources = [source for listener in self._listeners.values() for source in listener.sources]
-        problems = [problem for problem in (self._config_problem, self._host_problem) if problem]
+        problems = [*([self._config_problem] if self._config_problem else []), *self._host_problems.values()]
         problems += self._evidence.problems
         problems += [self._connections.error] if self._connections.error else []
         if self._later.refused:

@@ -111,6 +111,7 @@ def _wire(source: "WireSource") -> dict[str, object]:
         "garbled": counts.unreadable,
         "dropped_bytes": 0,
         "lost": counts.lost,
+        "containers": [shown(network) for network in source.containers],
     }
 
 

@@ -7,6 +7,7 @@ import os
 import socket
 import struct
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from ipaddress import ip_address, ip_network
 from typing import ClassVar
@@ -185,10 +186,9 @@ def add_bridge() -> None:
     run("ip", "address", "add", "10.9.9.1/24", "dev", "br9")
 
 
-@pytest.mark.kernel
-@pytest.mark.parametrize("containers", [[ip_network("10.9.9.0/24")], []], ids=["known", "unknown"])
-def test_containers_count_where_they_are_known(host: Host, containers: list[object]) -> None:
-    """A bridged container's challenge is told with its own address; unknown, it only passes through."""
+@contextmanager
+def bridged() -> Iterator[socket.socket]:
+    """Give the socket of a PBX in a container, 10.9.9.2."""
     add_bridge()
     with neighbour() as container:
         run("ip", "link", "add", "near9", "type", "veth", "peer", "name", "far9", "netns", container)
@@ -200,12 +200,55 @@ def test_containers_count_where_they_are_known(host: Host, containers: list[obje
             pbx = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         with pbx:
             pbx.bind(("10.9.9.2", 5060))
-            act = partial(pbx.sendto, reply(b"401"), ("198.18.1.1", 5062))
-            heard, source, _ = listen(act, len(containers), containers=containers)
+            yield pbx
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize("containers", [[ip_network("10.9.9.0/24")], []], ids=["known", "unknown"])
+def test_containers_count_where_they_are_known(host: Host, containers: list[object]) -> None:
+    """A bridged container's challenge is told with its own address; unknown, it only passes through."""
+    with bridged() as pbx:
+        act = partial(pbx.sendto, reply(b"401"), ("198.18.1.1", 5062))
+        heard, source, _ = listen(act, len(containers), containers=containers)
 
     told = Challenge(ip_address("198.18.1.1"), 5062, ip_address("10.9.9.2"), 5060, b"c@lab", b"n")
     assert heard == [told] * len(containers)
     assert source.counts.passing == 1 - len(containers)
+
+
+@pytest.mark.kernel
+def test_containers_may_change_meanwhile(host: Host) -> None:
+    """A network counts from when it is known until it is not; a new one is a gap, for what came before."""
+    ears = Ears()
+    network = ip_network("10.9.9.0/24")
+
+    async def session(pbx: socket.socket) -> list[int]:
+        source = WireSource(ears.take, ears.gaps.append)
+        gaps = []
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(source.run())
+            await until(source.settled.is_set)
+            for call_id, containers in ((b"0", []), (b"1", [network]), (b"2", [network]), (b"3", [])):
+                source.count_containers(containers)
+                gaps.append(len(ears.gaps))
+                pbx.sendto(reply(b"401", call_id), ("198.18.1.1", 5062))
+                await until(lambda: source.counts.challenges + source.counts.passing == len(gaps))
+            task.cancel()
+        return gaps
+
+    with bridged() as pbx:
+        gaps = asyncio.run(session(pbx))
+
+    assert [challenge.call_id for challenge in ears.heard] == [b"1", b"2"]
+    assert gaps == [1, 2, 2, 2]
+
+
+def test_containers_are_told_in_order() -> None:
+    """Whatever order they come in: IPv4 before IPv6, each by its number."""
+    source = WireSource(Ears().take, Ears().gaps.append)
+    texts = ["fd00::/64", "172.18.0.0/16", "172.17.0.0/16", "10.88.0.0/16"]
+    source.count_containers(ip_network(text) for text in texts)
+    assert [str(network) for network in source.containers] == texts[::-1]
 
 
 @pytest.mark.kernel

@@ -10,8 +10,9 @@ The network is that of the address which this host has on the bridge. None is a 
 routed; nor one that another link of this host has a part of, since by that way a stranger could come under an
 address in it, past the log rule's rpfilter.
 
-All links and addresses are read each time: 0.3 ms a link, in pieces of some 4 ms, and at most once a second,
-since a host may have a thousand and start containers without end.
+All links and addresses are read each time, 0.3 ms of CPU a link; the longest turn of the loop was 15 ms with
+200 links and 30 ms with 900 (two busy cores). So it is done at most once a second: some hosts start
+containers without end.
 """
 
 from collections.abc import Callable, Sequence

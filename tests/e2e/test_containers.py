@@ -1,0 +1,118 @@
+"""An Asterisk in a container: its challenges are seen where they pass through the host that is guarded.
+
+The container is a namespace on a bridge, and says what PJSIP said when it was recorded.
+"""
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from attrs import frozen
+from tests.support.daemon import Guard, until
+from tests.support.netns import inside, neighbour, run
+from tests.support.network import Network, socket_in
+
+pytestmark = pytest.mark.kernel
+
+NETWORKS = ["10.9.9.0/24", "fd00:9::/64"]
+ATTACKERS = {4: "198.18.1.1", 6: "fd00:18::a"}
+PBX = {"name": "pbx", "ami": {"port": 1, "secret": "x"}, "logs": {"paths": []}, "wire": {"enabled": True}}
+# As recorded from Asterisk 22.10.1: the request's Call-ID is not UTF-8, which silences every event of it.
+RECORDED = (
+    b"SIP/2.0 401 Unauthorized\r\n"
+    b"Via: SIP/2.0/UDP 192.0.2.1:45418;rport=45418;received=SENDER;branch=z9hG4bK2\r\n"
+    b"Call-ID: a\xff\xfe NUMBER\r\n"
+    b"From: <sip:alice@198.18.0.1>;tag=t1\r\n"
+    b"To: <sip:alice@198.18.0.1>;tag=z9hG4bK2\r\n"
+    b"CSeq: 1 REGISTER\r\n"
+    b'WWW-Authenticate: Digest realm="asterisk",nonce="1795163184/71a15bdda2226e05b39c7e947cf7c62a",'
+    b'opaque="5e7b972e2fe7ac11",algorithm=MD5,qop="auth"\r\n'
+    b"Server: Asterisk PBX 22.10.1+dfsg+~cs6.17.60671434-1\r\nContent-Length:  0\r\n\r\n"
+)
+
+
+@frozen
+class House:
+    """A host with the daemon, and a container on its bridge br9."""
+
+    network: Network
+    container: str
+    guard: Guard
+
+    def challenge(self, version: int, number: int) -> None:
+        """Have the container answer so many requests of the attacker."""
+        attacker = ATTACKERS[version]
+        family = socket.AF_INET if version == 4 else socket.AF_INET6
+        with socket_in(self.container, family, socket.SOCK_DGRAM) as asterisk:
+            for n in range(number):
+                text = RECORDED.replace(b"SENDER", attacker.encode()).replace(b"NUMBER", b"%d" % n)
+                asterisk.sendto(text, (attacker, 5062))
+
+    def wire(self) -> dict[str, Any]:
+        """Give what `status` says of the wire."""
+        return next(source for source in self.guard.status()["sources"] if source["name"] == "wire")
+
+    def until_counting(self, *networks: str) -> None:
+        """Wait until the containers of these networks count, and no others."""
+        until(lambda: self.wire()["containers"] == list(networks), f"containers in {networks}")
+
+
+@pytest.fixture(name="house")
+def _house(tmp_path: Path) -> Iterator[House]:
+    """Give a guarded host, with a container that is up and routed."""
+    with Network() as network, neighbour() as container:
+        with inside(network.pbx):
+            run("sysctl", "-q", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
+            lines = (
+                "link add br9 type bridge",
+                "link set br9 up",
+                "address add 10.9.9.1/24 dev br9",
+                "address add fd00:9::1/64 dev br9 nodad",
+                f"link add near9 type veth peer name eth0 netns {container}",
+                "link set near9 master br9 up",
+            )
+            run("ip", "-batch", "-", text="\n".join(lines))
+        own = (
+            "link set eth0 up",
+            "address add 10.9.9.2/24 dev eth0",
+            "address add fd00:9::2/64 dev eth0 nodad",
+            "route add default via 10.9.9.1",
+            "route add default via fd00:9::1",
+        )
+        run("ip", "-n", container, "-batch", "-", text="\n".join(own))
+        with Guard(tmp_path, prefix=network.in_pbx(), asterisk=[PBX], firewall={"backend": "ipset"}) as guard:
+            house = House(network, container, guard)
+            until(lambda: house.wire()["state"] == "listening", "the wire")
+            yield house
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_who_hides_from_an_asterisk_in_a_container_is_banned(house: House, version: int) -> None:
+    """The container's challenges name him, whatever its Asterisk is made to keep to itself."""
+    house.until_counting(*NETWORKS)
+    house.challenge(version, 5)
+    until(lambda: house.guard.banned() == {ATTACKERS[version]}, "the ban")
+
+    assert house.wire()["events"] == 5
+    assert house.guard.status()["problems"] == []
+
+
+def test_a_bridge_that_others_can_send_into_blames_nobody(house: House) -> None:
+    """While anything but containers is plugged in, nothing from there counts; afterwards it does again."""
+    house.until_counting(*NETWORKS)
+    run(*house.network.in_pbx("ip", "tuntap", "add", "tap9", "mode", "tap"))
+    run(*house.network.in_pbx("ip", "link", "set", "tap9", "master", "br9"))
+    house.until_counting()
+    house.challenge(4, 20)
+    with socket_in(house.network.pbx, kind=socket.SOCK_DGRAM) as own:  # behind them, so they have been read
+        own.sendto(b"SIP/2.0 401 Unauthorized\r\n\r\n", (ATTACKERS[4], 5062))
+    until(lambda: house.wire()["events"] == 1, "the host's own challenge")
+
+    run(*house.network.in_pbx("ip", "link", "delete", "tap9"))
+    house.until_counting(*NETWORKS)
+    house.challenge(4, 4)
+    until(lambda: house.wire()["events"] == 5, "the container's challenges")
+
+    assert (house.guard.status()["attempts"], house.guard.banned()) == (4, set())
