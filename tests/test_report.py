@@ -15,7 +15,7 @@ from ringfence.enforce import Clock, Enforcer, Listed
 from ringfence.firewall.contract import Element
 from ringfence.firewall.memory import MemoryBackend
 from ringfence.model import Ban, Origin, Secret
-from ringfence.report import bans_report, rfc3339, shown, status_report
+from ringfence.report import WITHOUT_WIRE, bans_report, rfc3339, shown, status_report
 from ringfence.sources.ami import AmiSource, AmiTarget
 from ringfence.sources.state import Condition, State
 from ringfence.sources.wire import WireCounts, WireSource
@@ -218,6 +218,16 @@ def test_the_status_of_the_wire(enforcer: Enforcer) -> None:
             "containers": ["172.17.0.0/16", "fd00:9::/64"],
         }
     ]
+
+
+def test_a_wire_that_is_not_seen_is_a_problem(enforcer: Enforcer) -> None:
+    """With what it leaves open; while it is being bound nothing is wrong yet."""
+    wire = WireSource(lambda *_: None, lambda _: None)
+    problem = f"the wire is not seen: {WITHOUT_WIRE}"
+    for condition in (wire.condition, Condition(State.ABSENT, "this kernel has no packet log")):
+        wire.condition = condition
+        problems = status_report([], wire, enforcer.detector, enforcer, 0.0, 0, [])["problems"]
+        assert (problem in str(problems)) is (condition.state is State.ABSENT)
 
 
 def test_the_status_says_what_is_wrong(enforcer: Enforcer) -> None:

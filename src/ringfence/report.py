@@ -12,10 +12,14 @@ from ringfence.detect.detector import Detector, Watched
 from ringfence.enforce import Enforcer, Listed
 from ringfence.model import Network, printable
 from ringfence.sources.ami import AmiSource
+from ringfence.sources.state import State
 
 if TYPE_CHECKING:
     from ringfence.sources.logs import LogSource
     from ringfence.sources.wire import WireSource
+
+WITHOUT_WIRE = "who hides from Asterisk's own events is only listed, and so is who guesses at chan_sip"
+"""What is open where outgoing challenges are not seen."""
 
 
 def bans_report(listed: Sequence[Listed]) -> list[dict[str, object]]:
@@ -72,7 +76,7 @@ def status_report(
         "failed": enforcer.counts.failed,
         "pending": enforcer.pending,
         "watched": [_watched(entry) for entry in detector.watched(now)],
-        "problems": [*problems, *_problems(enforcer), *_alarms(sources)],
+        "problems": [*problems, *_problems(enforcer), *_wire_problems(wire), *_alarms(sources)],
     }
 
 
@@ -133,12 +137,18 @@ def _problems(enforcer: Enforcer) -> list[str]:
     if not enforcer.enforcing:
         problems.append("enforcement is switched off: nobody is banned; switch it on with: ringfence on")
     if enforcer.opened and enforcer.opened.wire:
-        problems.append(f"the wire shows nothing: {enforcer.opened.wire}")
+        problems.append(f"the wire shows nothing: {enforcer.opened.wire}; {WITHOUT_WIRE}")
     if enforcer.firewall_error:
         problems.append(f"the firewall refuses bans ({enforcer.pending} pending): {enforcer.firewall_error}")
     if enforcer.store_error:
         problems.append(f"bans are not recorded: {enforcer.store_error}")
     return problems
+
+
+def _wire_problems(wire: "WireSource | None") -> list[str]:
+    """Say what is open while the wire is not seen; the source's own line says why."""
+    blind = wire is not None and wire.condition.state not in (State.LISTENING, State.CONNECTING)
+    return [f"the wire is not seen: {WITHOUT_WIRE}"] if blind else []
 
 
 def _alarms(sources: "Sequence[AmiSource | LogSource]") -> list[str]:

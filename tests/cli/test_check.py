@@ -1,5 +1,6 @@
 """``ringfence check``: what is right, what is not, and what mends it; it changes nothing."""
 
+import socket
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,10 @@ from tests.support.amiserver import Fault, Script
 from tests.support.asterisk import SECRET
 from tests.support.daemon import GRANTED, Guard, ami_server, until
 from tests.support.netns import run
+
+from ringfence.parse.nflog import bind_request
+from ringfence.report import WITHOUT_WIRE
+from ringfence.sources.wire import GROUP
 
 GOOD = Script(play=[GRANTED])
 
@@ -80,6 +85,35 @@ def test_what_is_not_looked_at_is_said(tmp_path: Path) -> None:
     assert [
         line for line in lines if line.startswith("--  wire: is not looked at ([asterisk.wire] enabled): ")
     ]
+
+
+@pytest.mark.kernel
+@pytest.mark.usefixtures("netns")
+def test_the_wire_is_tried_where_no_daemon_looks_at_it(tmp_path: Path) -> None:
+    """As the daemon would; where another program has the packet log, what that leaves open is said."""
+    asterisk = [{"name": "pbx", "ami": {"port": 1, "secret": SECRET}}]
+    guard = Guard(tmp_path, asterisk=asterisk)
+    _, lines = lines_of(guard)
+    assert f"ok  wire: NFLOG group {GROUP}" in lines
+
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 12) as other:
+        other.bind((0, 0))
+        other.send(bind_request(GROUP))
+        _, lines = lines_of(guard)
+    [line] = [line for line in lines if line.startswith("NO  wire: denied: ")]
+    assert line.endswith(WITHOUT_WIRE)
+
+
+@pytest.mark.kernel
+@pytest.mark.usefixtures("netns")
+def test_of_the_wire_the_daemon_has_the_word(tmp_path: Path) -> None:
+    """It holds the packet log, and knows what it sees there."""
+    with ami_server(GOOD) as pbx:
+        asterisk = [{"name": "pbx", "ami": {"port": pbx.port, "secret": SECRET}, "logs": {"paths": []}}]
+        with Guard(tmp_path, asterisk=asterisk, firewall={"backend": "ipset"}) as guard:
+            guard.config.chmod(0o600)
+            until(lambda: guard.source_is("listening"), "all sources")
+            assert f"ok  wire: NFLOG group {GROUP}" in lines_of(guard)[1]
 
 
 def test_beside_others_no_log_is_found(tmp_path: Path) -> None:

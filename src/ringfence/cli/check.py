@@ -54,9 +54,7 @@ def _findings(path: Path, settings: "Settings") -> Iterator[Finding]:
             what = f"{pbx.name}: manager interface"
             yield Finding(None, what, "is not heard (enabled = false): the log alone tells, and later")
     yield from _logs(settings, report)
-    if not settings.wire:
-        hidden = "who hides from Asterisk's own events is only listed, and so is who guesses at chan_sip"
-        yield Finding(None, "wire", f"is not looked at ([asterisk.wire] enabled): {hidden}")
+    yield asyncio.run(_wire(settings, report))
     backend = make_backend(settings.firewall.backend)
     parts = backend.look()
     backend.close()
@@ -97,6 +95,37 @@ async def _hear(pbx: "AsteriskSettings") -> Finding:
     if source.condition.state is State.LISTENING:
         return Finding(True, what, "logged in, security events are granted")
     return Finding(False, what, f"{source.condition.state}: {source.condition.detail}")
+
+
+async def _wire(settings: "Settings", report: Mapping[str, Any] | None) -> Finding:
+    """Ask the daemon whether it sees the wire; where there is none, try as it would."""
+    from ringfence.report import WITHOUT_WIRE  # noqa: PLC0415 - loaded when the command runs
+
+    if not settings.wire:
+        return Finding(None, "wire", f"is not looked at ([asterisk.wire] enabled): {WITHOUT_WIRE}")
+    if report is None:
+        state, detail = await _bound()
+    else:
+        seen = next((source for source in report["sources"] if source["name"] == "wire"), None)
+        state = seen["state"] if seen else "not looked at"
+        detail = seen["detail"] if seen else "the daemon was started without it; mend: restart ringfence"
+    if state == "listening":
+        return Finding(True, "wire", detail)
+    return Finding(False, "wire", f"{state}: {detail}; {WITHOUT_WIRE}")
+
+
+async def _bound() -> tuple[str, str]:
+    """Bind to the packet log as the daemon does; give how far it comes, and why no further."""
+    import asyncio  # noqa: PLC0415 - loaded when the command runs
+
+    from ringfence.sources.wire import WireSource  # noqa: PLC0415 - loaded when the command runs
+
+    source = WireSource(lambda _challenges, _now: None, lambda _now: None)
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(source.run())
+        await source.settled.wait()
+        task.cancel()
+    return str(source.condition.state), source.condition.detail
 
 
 def _logs(settings: "Settings", report: Mapping[str, Any] | None) -> Iterator[Finding]:
