@@ -14,6 +14,7 @@ from itertools import accumulate
 from ringfence.model import SourceId
 from ringfence.parse.custom import Custom
 from ringfence.parse.log import MAX_LINE, MAX_MESSAGE, LogReader
+from ringfence.parse.lone import LoneChallenges
 from ringfence.parse.ordinary import OTHER, Ordinary, Parts, Values, other_of, parts_of, values_of
 from ringfence.parse.reading import Reading
 
@@ -27,16 +28,22 @@ _MOST_AT_ONCE = 1024 * 1024
 class ManyReader:
     """One log's reader: feed it bytes in large pieces, with the time at which its file was last written.
 
-    ``lines`` counts the lines so far.
+    ``lines`` counts the lines so far. ``lone`` leaves out events that tell of nothing, if it is given.
     """
 
     def __init__(
-        self, source: SourceId, *, timezone: tzinfo | None = None, customs: Sequence[Custom] = ()
+        self,
+        source: SourceId,
+        *,
+        timezone: tzinfo | None = None,
+        customs: Sequence[Custom] = (),
+        lone: LoneChallenges | None = None,
     ) -> None:
         self.lines = 0
         self._reader = LogReader(source, timezone=timezone, customs=customs)
         self._ordinary = Ordinary(source, timezone)
         self._any_is_evidence = bool(customs)
+        self._lone = lone
         self._rest = b""  # ordinary lines that the next one may show to be none, and that one's beginning
         self._within_line = False  # the LogReader has the beginning of a line that is too long to wait here
         self._pieces: list[bytes] = []  # what the LogReader is to be given, once all of it is known
@@ -91,7 +98,7 @@ class ManyReader:
             return self._judge_mixed(data, lines, now, long_line=long_line, last=last)
         keep = len(data) if last else data.rfind(b"\n", 0, max(0, len(data) - REACH)) + 1
         self._rest = data[keep:]
-        return self._ordinary.events(lines[: len(lines) - self._rest.count(b"\n")], now)
+        return self._read_ordinary(lines[: len(lines) - self._rest.count(b"\n")], now)
 
     def _judge_mixed(
         self, data: bytes, lines: Sequence[Parts], now: float, *, long_line: bool, last: bool
@@ -107,7 +114,7 @@ class ManyReader:
         for begin, stop in _islands(marks):
             first = bisect_right(starts, max(0, begin)) - 1
             if first > at:
-                events += self._close(now) + self._ordinary.events(lines[at:first], now)
+                events += self._close(now) + self._read_ordinary(lines[at:first], now)
                 at = first
             behind = max(at, bisect_left(starts, stop, hi=len(lines)))
             events += self._read(data[starts[at] : starts[behind]], now)
@@ -117,7 +124,7 @@ class ManyReader:
             return events + self._read(data[starts[at] :], now)
         keep = len(lines) if last else max(at, bisect_right(starts, end - REACH) - 1)
         self._rest = data[starts[keep] :]
-        return events + self._close(now) + self._ordinary.events(lines[at:keep], now)
+        return events + self._close(now) + self._read_ordinary(lines[at:keep], now)
 
     def _read(self, data: bytes, now: float) -> list[Values]:
         """Keep what the LogReader is to read, until nothing that follows belongs to it or it is too much."""
@@ -129,17 +136,22 @@ class ManyReader:
         # Without the last LF: the last lines wait for what follows.
         keep = data[-1:] if data.endswith(b"\n") else b""
         self._pieces, self._size = [keep], len(keep)
-        return _values(self._reader.feed(data.removesuffix(b"\n"), now))
+        return self._values(self._reader.feed(data.removesuffix(b"\n"), now))
 
     def _close(self, now: float) -> list[Values]:
         """Let the LogReader finish: nothing that follows belongs to what it has."""
         data = b"".join(self._pieces)
         self._pieces, self._size, self._since = [], 0, None
-        return _values((self._reader.feed(data, now) if data else []) + self._reader.end(now))
+        return self._values((self._reader.feed(data, now) if data else []) + self._reader.end(now))
 
+    def _read_ordinary(self, lines: Sequence[Parts], now: float) -> list[Values]:
+        return self._ordinary.events(lines if self._lone is None else self._lone.without(lines), now)
 
-def _values(readings: Iterable[Reading]) -> list[Values]:
-    return [values_of(reading.event) for reading in readings if reading.event is not None]
+    def _values(self, readings: Iterable[Reading]) -> list[Values]:
+        events = [values_of(reading.event) for reading in readings if reading.event is not None]
+        if self._lone is not None:
+            self._lone.note(events)
+        return events
 
 
 def _islands(marks: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:

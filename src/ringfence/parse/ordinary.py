@@ -83,7 +83,9 @@ _LINE = re.compile(
     rb")\n|([^\n]++\n?|\n)"
 )
 # Where among the parts stands what shows which line it is; all are empty where it is never evidence.
-_SECURITY_KIND, _REFUSED_WHY, _UNREGISTERED_WHY, OTHER = 1, 15, 18, 19
+KIND, _REFUSED_WHY, _UNREGISTERED_WHY, OTHER = 1, 15, 18, 19
+# And the other parts of a SECURITY line, as Asterisk wrote them.
+TIME, SERVICE, _, SESSION, REMOTE = range(KIND + 1, KIND + 6)
 
 parts_of: Callable[[bytes], list[Parts]] = _LINE.findall
 """Give the parts of each whole line; of one that is not ordinary, the line itself as ``OTHER``."""
@@ -126,9 +128,9 @@ class _Notice:
 _NOBODY = SourceId("", "")
 _SOMEWHERE = b"192.0.2.1"
 _SERVICES = {str(service).encode(): service for service in Service}
-_SESSION, _RESPONSE = FIELDS.index("session"), FIELDS.index("response")
-_DEFAULTS = tuple(field.default for field in fields(SecurityEvent)[_RESPONSE + 1 :])
-_of_meaning = attrgetter("kind", "service", *FIELDS[_SESSION + 1 :])
+_BEHIND_SESSION, _BEHIND_RESPONSE = FIELDS.index("session") + 1, FIELDS.index("response") + 1
+_DEFAULTS = tuple(field.default for field in fields(SecurityEvent)[_BEHIND_RESPONSE:])
+_of_meaning = attrgetter("kind", "service", *FIELDS[_BEHIND_SESSION:])
 _NOTICES = (
     _Notice(
         read=pjsip_notice.read_distributor,
@@ -155,7 +157,7 @@ class Ordinary:
 
     def events(self, lines: Sequence[Parts], now: float) -> list[Values]:
         """Give the events of some lines, in order."""
-        told = {_SECURITY_KIND: self._of_security([line for line in lines if line[_SECURITY_KIND]])}
+        told = {KIND: self._of_security([line for line in lines if line[KIND]])}
         for notice in _NOTICES:
             told[notice.shown] = self._of_notices(notice, [line for line in lines if line[notice.shown]], now)
         stories = [(shown, events) for shown, events in told.items() if events]
