@@ -453,7 +453,7 @@ def test_a_long_session_takes_no_more_room_than_a_short_one() -> None:
         assert fold.feed(event(opener, session=session), 0.0) is not None
         assert fold.feed(event(challenge, session=session), 0.0) is None
     (of_address,) = fold._addresses.values()
-    assert sorted(len(session) for _, _, session in of_address.keys) == [64, 65, 65, 65]
+    assert sorted(len(session) for *_, session in of_address.keys) == [64, 65, 65, 65]
 
 
 def test_two_asterisks_share_nothing() -> None:

@@ -13,7 +13,8 @@ Which events are attempts, and whose, is the matter of ``witnesses``.
 import enum
 from collections.abc import Callable, Iterable
 from functools import lru_cache
-from ipaddress import IPv6Address, ip_network
+from ipaddress import IPV4LENGTH, IPv4Address, IPv4Network, ip_network
+from math import inf
 
 from attrs import define, frozen
 
@@ -21,7 +22,16 @@ from ringfence.detect.networks import NetworkSet
 from ringfence.detect.rules import Rule
 from ringfence.detect.window import MAX_SUBJECTS, Window
 from ringfence.detect.witnesses import Found, Witnesses, Worth
-from ringfence.model import Address, Attempt, Challenge, Endpoint, EventKind, Network, SecurityEvent
+from ringfence.model import (
+    Address,
+    Attempt,
+    AttemptKind,
+    Challenge,
+    Endpoint,
+    EventKind,
+    Network,
+    SecurityEvent,
+)
 
 _IPV6_SUBJECT = 64
 
@@ -101,6 +111,7 @@ class Detector:
         self._witnesses = Witnesses(connected=connected)
         self._windows: dict[tuple[str, Standing], Window] = {}
         self._held: dict[Network, float] = {}
+        self._next_release = inf  # the first of them to be dropped, or earlier
         self.configure(rules, several)
 
     def configure(self, rules: tuple[Rule, ...], several: frozenset[str] = frozenset()) -> None:
@@ -111,6 +122,7 @@ class Detector:
         self._witnesses.several = several
         before = self._windows
         self.rules = rules
+        self._counting = {kind: [rule for rule in rules if kind in rule.counts] for kind in AttemptKind}
         self._windows = {}
         for rule in rules:
             for standing in (Standing.COUNTED, Standing.WITHHELD):
@@ -140,12 +152,12 @@ class Detector:
     def _weigh(self, found: Found) -> Judgement:
         """Judge what the witnesses found, unless it is somebody's forgery."""
         attempt = found.attempt
-        subject = self.subject_of(attempt.address)
-        # Who is banned gets no challenge any more, so a line of his without one is no forgery.
-        unseen = found.worth is Worth.UNSEEN and self._held.get(subject, found.at) <= found.at
-        if unseen or found.worth is Worth.AIMED:
-            self.counts.forged += 1
-            return Judgement(attempt, subject, Standing.FORGED)
+        if found.worth is not Worth.FAIR:
+            subject = self.subject_of(attempt.address)
+            # Who is banned gets no challenge any more, so a line of his without one is no forgery.
+            if found.worth is Worth.AIMED or self._held.get(subject, found.at) <= found.at:
+                self.counts.forged += 1
+                return Judgement(attempt, subject, Standing.FORGED)
         self.counts.hidden += attempt.event is EventKind.HIDDEN
         return self.judge(attempt, found.at)
 
@@ -159,7 +171,7 @@ class Detector:
         if self._held.get(subject, now) > now:
             self.counts.late += 1
             return Judgement(attempt, subject, Standing.LATE)
-        counting = [rule for rule in self.rules if attempt.kind in rule.counts]
+        counting = self._counting[attempt.kind]
         if not counting:
             return Judgement(attempt, subject, Standing.NO_RULE)
         standing = Standing.COUNTED if attempt.trusted else Standing.WITHHELD
@@ -177,15 +189,15 @@ class Detector:
 
     def subject_of(self, address: Address) -> Network:
         """Give what is counted and banned for ``address``."""
-        if isinstance(address, IPv6Address):
-            wide = _network(address, _IPV6_SUBJECT)
-            if not self.never.has_part_of(wide):
-                return wide
-        return _network(address, address.max_prefixlen)
+        if isinstance(address, IPv4Address):
+            return _host(int(address))
+        wide = _network(address, _IPV6_SUBJECT)
+        return _network(address, address.max_prefixlen) if self.never.has_part_of(wide) else wide
 
     def hold(self, subject: Network, until: float) -> None:
         """Count nothing of ``subject`` before ``until`` (monotonic seconds): it is banned, or about to be."""
         self._held[subject] = until
+        self._next_release = min(self._next_release, until)
 
     def release(self, subject: Network) -> None:
         """Count ``subject`` again, from nothing."""
@@ -209,8 +221,9 @@ class Detector:
 
         Who is held no longer is dropped.
         """
-        for subject in [subject for subject, until in self._held.items() if until <= now]:
-            del self._held[subject]
+        if now >= self._next_release:
+            self._held = {subject: until for subject, until in self._held.items() if until > now}
+            self._next_release = min(self._held.values(), default=inf)
         return [
             self._weigh(found) for found in self._witnesses.tend(now, wall, wire=wire, listening=listening)
         ]
@@ -226,6 +239,11 @@ class Detector:
 
 
 # An attacker comes again and again; to make his network anew each time is an eighth of the whole path.
+@lru_cache(maxsize=4096)
+def _host(number: int) -> Network:
+    return IPv4Network((number, IPV4LENGTH))
+
+
 @lru_cache(maxsize=4096)
 def _network(address: Address, length: int) -> Network:
     return ip_network((address, length), strict=False)

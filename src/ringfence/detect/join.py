@@ -16,8 +16,9 @@ there are. Bounds: 65 536 buckets, 1 024 attempts in each; what is forgotten ear
 """
 
 from collections import OrderedDict, deque
+from math import inf
 
-from attrs import Factory, define
+from attrs import define
 
 from ringfence.detect.fold import AddressKey, address_key, session_key
 from ringfence.model import Address, SecurityEvent, Service, SourceId
@@ -32,11 +33,27 @@ Bucket = tuple[str, AddressKey, Service, bytes]
 
 @define
 class _Open:
-    """The attempts of one bucket that are younger than the horizon: the first is number ``first``."""
+    """The attempts of one bucket that are younger than the horizon: the first is number ``first``.
 
+    ``told`` says up to which one each witness has told.
+    """
+
+    times: deque[float]
+    told: dict[str, int]
     first: int = 0
-    times: deque[float] = Factory(deque)
-    told: dict[SourceId, int] = Factory(dict)
+
+    def joined(self, source: SourceId) -> bool:
+        """Take a telling of ``source`` where there is an attempt that it has not told of; say whether."""
+        number = max(self.told.get(source.witness, 0), self.first)
+        if number >= self.first + len(self.times):
+            return False
+        self.told[source.witness] = number + 1
+        return True
+
+    def drop_oldest(self) -> None:
+        """Forget the first attempt."""
+        self.times.popleft()
+        self.first += 1
 
 
 class Join:
@@ -54,6 +71,7 @@ class Join:
         self._max_buckets = max_buckets
         self._max_attempts = max_attempts
         self._buckets: OrderedDict[Bucket, _Open] = OrderedDict()
+        self._expire_at = -inf  # no bucket is to be forgotten before
 
     def __len__(self) -> int:
         """How many buckets are kept."""
@@ -61,46 +79,47 @@ class Join:
 
     def is_new(self, bucket: Bucket, source: SourceId, now: float) -> bool:
         """Take a telling of ``source`` at ``now`` (monotonic seconds); say whether the attempt is new."""
-        if self.joins(bucket, source, now):
-            return False
-        known = self._buckets.get(bucket)
+        known = self._find(bucket, now)
         if known is None:
             if len(self._buckets) >= self._max_buckets:
                 _, oldest = self._buckets.popitem(last=False)
                 self.evicted += len(oldest.times)
-            known = self._buckets[bucket] = _Open()
+            self._buckets[bucket] = _Open(deque((now,)), {source.witness: 1})
+            return True
         self._buckets.move_to_end(bucket)
+        if known.joined(source):
+            return False
         if len(known.times) >= self._max_attempts:
-            self._drop_oldest(known)
+            known.drop_oldest()
             self.evicted += 1
         known.times.append(now)
-        known.told[source] = known.first + len(known.times)
+        known.told[source.witness] = known.first + len(known.times)
         return True
 
     def joins(self, bucket: Bucket, source: SourceId, now: float) -> bool:
         """Take a telling of ``source`` if another has told of the attempt before; say whether one has."""
-        self._expire(now)
-        known = self._buckets.get(bucket)
-        if known is None:
+        known = self._find(bucket, now)
+        if known is None or not known.joined(source):
             return False
-        while known.times and now - known.times[0] >= self._horizon:
-            self._drop_oldest(known)
-        number = max(known.told.get(source, 0), known.first)
-        if number >= known.first + len(known.times):
-            return False
-        known.told[source] = number + 1
         self._buckets.move_to_end(bucket)
         return True
 
-    def _drop_oldest(self, known: _Open) -> None:
-        known.times.popleft()
-        known.first += 1
+    def _find(self, bucket: Bucket, now: float) -> _Open | None:
+        """Give a bucket with the attempts that are still open."""
+        if now >= self._expire_at:
+            self._expire(now)
+        known = self._buckets.get(bucket)
+        if known is not None:
+            while known.times and now - known.times[0] >= self._horizon:
+                known.drop_oldest()
+        return known
 
     def _expire(self, now: float) -> None:
         """Forget the buckets whose last telling is older than the horizon; none of their attempts is open."""
         while self._buckets:
             bucket, oldest = next(iter(self._buckets.items()))
             if oldest.times and now - oldest.times[-1] < self._horizon:
+                self._expire_at = oldest.times[-1] + self._horizon
                 return
             del self._buckets[bucket]
 

@@ -105,14 +105,14 @@ class Witnesses:
         told = self._fold.feed(event, now)
         if told is None:
             return None
-        if self._is_of_whom_it_names(told, event, now) and event.source.asterisk in self.several:
+        if event.source.asterisk not in self.several:
+            return Found(self._vouch(told, event, now), now)
+        if self._is_of_whom_it_names(told, event, now):
             # What else the wire knows is asked for the first telling alone: nearly all are others.
             if not self._told.is_new(bucket_of(event, told.address), event.source, now):
                 return None
             return Found(self._vouch(told, event, now), now)
         attempt = self._vouch(told, event, now)
-        if event.source.asterisk not in self.several:
-            return Found(attempt, now)
         if not attempt.trusted:
             if not self._is_connected(event, now):
                 self._doubts.add(Doubt(now, attempt, event))
