@@ -144,12 +144,13 @@ class Challenge:
     container's own address is the one it has inside. ``call_id`` and ``nonce`` are raw bytes, only ever
     compared, and empty where the packet did not hold them (a fragment was cut off before).
 
-    That a challenge went to an address blames nobody: PJSIP sends it where a Via ``maddr`` says. ``sender``
-    is the address that the challenged request came from, where PJSIP tells: it notes it in the Via, in a
-    place where no sender can write. None under chan_sip, which sends its challenges to the true sender.
+    That a challenge went to an address blames nobody: it goes where a Via ``maddr`` says. ``sender`` is the
+    address that the challenged request came from, where Asterisk tells: it notes it in the Via, in a place
+    where no sender can write. None where that is not sure.
 
     ``veiled``: the request held bytes that silence or forge what Asterisk tells of it, and that no phone
-    sends. ``account`` is the sender's own text, for people to read.
+    sends. ``account`` is the sender's own text, for people to read. ``service`` is who answered: PJSIP, or
+    else chan_sip.
     """
 
     address: Address
@@ -161,6 +162,7 @@ class Challenge:
     sender: Address | None = None
     veiled: bool = False
     account: str = ""
+    service: Service = Service.PJSIP
 
 
 class Proof(enum.IntEnum):

@@ -39,7 +39,7 @@ SHAPES = {
     "cs-esc-forges-notice": 3,
     "cs-esc-m": 4,
     "cs-nul": 0,
-    "cs-not-utf8": 0,
+    "cs-not-utf8": 2,
     "unanswered-one-call-id": 4,
     "from-forms": 25,
     "callid-forms": 7,
@@ -582,6 +582,32 @@ def test_two_events_of_a_peers_acl_are_one_attempt() -> None:
     half = event(EventKind.FAILED_ACL, service=Service.SIP, acl_name="device_must_match_acl")
     fold = Fold()
     assert [fold.feed(half, 0.0) is not None for _ in range(5)] == [True, False, True, False, True]
+
+
+def of_chan_sip(kind: EventKind, nonce: bytes = b"") -> SecurityEvent:
+    """Give an event of one dialogue with chan_sip."""
+    return event(kind, service=Service.SIP, challenge=nonce)
+
+
+def test_chan_sips_next_challenge_tells_of_a_guess() -> None:
+    """Whose guess repeats none of its nonces is told by a challenge alone; a retransmission gets the same."""
+    fold = Fold()
+    sent = [of_chan_sip(EventKind.CHALLENGE_SENT, nonce) for nonce in (b"1", b"1", b"2", b"2", b"3")]
+    told = [fold.feed(one, 0.0) for one in sent]
+
+    assert [attempt is not None for attempt in told] == [False, False, True, False, True]
+
+
+@pytest.mark.parametrize("between", [EventKind.INVALID_PASSWORD, EventKind.SUCCESSFUL_AUTH])
+def test_a_challenge_that_was_answered_is_followed_by_another(between: EventKind) -> None:
+    """A phone that registers again under its Call-ID, or a guess that is told of, adds nothing."""
+    fold = Fold()
+    attempts = 0
+    for number in range(5):
+        attempts += fold.feed(of_chan_sip(EventKind.CHALLENGE_SENT, b"%d" % number), 0.0) is not None
+        attempts += fold.feed(of_chan_sip(between), 0.0) is not None
+
+    assert attempts == (5 if between is EventKind.INVALID_PASSWORD else 0)
 
 
 def test_a_call_to_nowhere_is_a_probe_unless_the_caller_was_challenged() -> None:

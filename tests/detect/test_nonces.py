@@ -13,9 +13,10 @@ STRANGER = "203.0.113.9"
 NONCE = b"1e479481"
 
 
-def sent(to: str, nonce: bytes = NONCE) -> Challenge:
-    """Give a challenge that left for ``to``."""
-    return Challenge(ip_address(to), 5060, ip_address("198.18.0.1"), 5060, b"call-1", nonce)
+def sent(to: str, nonce: bytes = NONCE, *, by: str | None = None) -> Challenge:
+    """Give a challenge that left for ``to``, and that ``by`` had asked for."""
+    sender = ip_address(by) if by is not None else None
+    return Challenge(ip_address(to), 5060, ip_address("198.18.0.1"), 5060, b"call-1", nonce, sender)
 
 
 def blamed(address: str, service: Service) -> Attempt:
@@ -43,6 +44,28 @@ def test_chan_sip_is_told_who_it_was(nonces: Nonces) -> None:
     )
     honest = blamed(SENDER, Service.SIP)
     assert nonces.settled(honest, NONCE, 0.0) == evolve(honest, proof=Proof.NONCE, trusted=True)
+
+
+def test_a_nonce_that_did_not_come_back_names_who_asked_for_it(nonces: Nonces) -> None:
+    """It went where a Via says: that blames nobody, and him who wrote the Via though nothing proves it."""
+    aimed = blamed(STRANGER, Service.SIP)
+    nonces.note(sent(STRANGER), 0.0)
+    assert nonces.settled(aimed, NONCE, 0.0, came_back=False) == aimed
+
+    nonces.note(sent(STRANGER, b"another", by=SENDER), 0.0)
+    assert nonces.settled(aimed, b"another", 0.0, came_back=False) == evolve(
+        aimed, address=ip_address(SENDER), trusted=True, aimed_at=ip_address(STRANGER)
+    )
+    nonces.note(sent(STRANGER, b"another", by="192.0.2.99"), 0.0)
+    assert nonces.settled(aimed, b"another", 0.0, came_back=False) == aimed
+
+
+def test_a_nonce_that_came_back_names_whom_it_went_to(nonces: Nonces) -> None:
+    """Whoever had asked for it."""
+    nonces.note(sent(SENDER, by=STRANGER), 0.0)
+    guess = blamed(SENDER, Service.SIP)
+
+    assert nonces.settled(guess, NONCE, 0.0) == evolve(guess, proof=Proof.NONCE, trusted=True)
 
 
 def test_pjsip_is_only_confirmed(nonces: Nonces) -> None:

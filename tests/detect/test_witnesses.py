@@ -5,6 +5,7 @@ That every interleaving of recordings counts the same is the matter of test_inte
 
 from ipaddress import ip_address, ip_network
 
+import pytest
 from attrs import evolve
 from tests.detect.events import NOTICES, SENDER, attempt, event
 
@@ -138,6 +139,28 @@ def test_chan_sips_event_is_its_lines_attempt() -> None:
     assert (forged.standing, str(forged.attempt.address)) == (Standing.FORGED, SENDER)
     assert str(forged.attempt.aimed_at) == STRANGER
     assert (detector.counts.attempts, detector.counts.forged) == (1, 1)
+
+
+@pytest.mark.parametrize("kind", [EventKind.CHALLENGE_RESPONSE_FAILED, EventKind.INVALID_PASSWORD])
+def test_chan_sips_challenge_that_went_to_a_stranger_blames_who_asked(kind: EventKind) -> None:
+    """A Via can name a stranger in the event and have the challenge sent to him: its nonce proves nothing."""
+    detector = joining(AT_ONCE)
+    sent = evolve(challenge(STRANGER), nonce=b"n", sender=ip_address(SENDER), service=Service.SIP)
+    detector.see([sent], 0.0, 0.0, "pbx")
+    judgement = detector.observe(event(kind, service=Service.SIP, address=STRANGER, challenge=b"n"), 0.0)
+
+    assert judgement is not None
+    assert judgement.decision is not None
+    assert judgement.decision.subject == ip_network(SENDER)
+    assert judgement.attempt.proof is Proof.CLAIMED
+
+
+def test_chan_sips_challenges_back_no_line_of_pjsips() -> None:
+    """They are another server's, whoever asked for them."""
+    detector = joining(AT_ONCE)
+    detector.see([evolve(challenge(), service=Service.SIP)], 0.0, 0.0, "pbx")
+    assert detector.observe(line(), 0.0) is None
+    assert [j.standing for j in detector.tend(PATIENCE, wire=True)] == [Standing.FORGED]
 
 
 def test_chan_sips_event_without_a_line_is_listed() -> None:

@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from tests.parse.worst import is_linear_in, seconds
 
-from ringfence.model import Challenge
+from ringfence.model import Challenge, Service
 from ringfence.parse.challenge import parse_challenge
 
 # As recorded from Asterisk 22.10.1: To and Via hold a bare CR, the display name ESC and NUL.
@@ -74,7 +74,7 @@ def ipv6(payload: bytes, *, kind: int = 17, length: int | None = None) -> bytes:
 def challenge(call_id: bytes, nonce: bytes, version: int = 4) -> Challenge:
     """Give what a packet of these must be read as."""
     here, there = map(ip_address, ADDRESSES[version])
-    return Challenge(there, 5062, here, 5060, call_id, nonce)
+    return Challenge(there, 5062, here, 5060, call_id, nonce, service=Service.SIP)
 
 
 def headers(*lines: bytes, status: bytes = b"401") -> Challenge | None:
@@ -90,9 +90,12 @@ def test_replies_of_real_asterisks() -> None:
 
     for version, packet in ((4, ipv4(udp(PJSIP))), (6, ipv6(udp(PJSIP)))):
         plain = challenge(*pjsip, version=version)
-        expected = evolve(plain, sender=ip_address("198.18.1.1"), veiled=True, account="alice")
+        expected = evolve(
+            plain, sender=ip_address("198.18.1.1"), veiled=True, account="alice", service=Service.PJSIP
+        )
         assert parse_challenge(packet) == expected
-    assert parse_challenge(ipv4(udp(CHAN_SIP))) == challenge(b"aCall-ID: forged", b"2d734fc0")
+    plain = challenge(b"aCall-ID: forged", b"2d734fc0")
+    assert parse_challenge(ipv4(udp(CHAN_SIP))) == evolve(plain, sender=ip_address("198.18.1.1"))
 
 
 @pytest.mark.parametrize(
@@ -384,10 +387,57 @@ def test_what_is_read_at_once_is_read_in_steps_alike(
 
 
 def test_only_pjsips_own_nonce_makes_it_pjsips() -> None:
-    """Of chan_sip and of other servers no sender is told: another grammar may hold there."""
+    """Of chan_sip and of other servers its note is not believed: another grammar holds there."""
     for nonce in (b"1795163184/71A15BDDA2226E05B39C7E947CF7C62A", b"71a15bdd", b"x/y"):
         read = parse_challenge(
             ipv4(udp(PJSIP.replace(b"1795163184/71a15bdda2226e05b39c7e947cf7c62a", nonce)))
         )
         assert read is not None
-        assert (read.nonce, read.sender, read.veiled) == (nonce, None, False)
+        assert (read.nonce, read.sender, read.veiled, read.service) == (nonce, None, False, Service.SIP)
+
+
+def by_chan_sip(via: bytes) -> Challenge:
+    """Read chan_sip's answer with this topmost Via."""
+    start, end = CHAN_SIP.index(b"Via: ") + len(b"Via: "), CHAN_SIP.index(b"\r\nFrom")
+    read = parse_challenge(ipv4(udp(CHAN_SIP[:start] + via + CHAN_SIP[end:])))
+    assert read is not None
+    return read
+
+
+# What chan_sip 16.28 made of Vias with every such trick in them: its own note stands before the first comma.
+@pytest.mark.parametrize(
+    "via",
+    [
+        b"SIP/2.0/UDP h;maddr=203.0.113.9;branch=z;received=198.19.200.7",
+        b"SIP/2.0/UDP h;rport=;received=203.0.113.9;received=198.19.200.7;rport=5062",
+        b"SIP/2.0/UDP [x;received=203.0.113.9];received=198.19.200.7,SIP/2.0/UDP a;received=203.0.113.9",
+        b'SIP/2.0/UDP h;maddr=x;y;x="a;received=198.19.200.7;rport=48475,b"',
+        b'SIP / 2.0 / UDP h;x=<;received=203.0.113.9>;x="\\";received=198.19.200.7,;received=203.0.113.9"',
+        b"SIP/2.0/UDP h;received=198.19.200.7," + b"x" * 600,
+    ],
+)
+def test_chan_sip_tells_who_asked(via: bytes) -> None:
+    """Whatever the sender wrote around its note."""
+    assert by_chan_sip(via).sender == ip_address("198.19.200.7")
+
+
+@pytest.mark.parametrize(
+    "via",
+    [
+        b"",
+        b"SIP/2.0/UDP h",
+        b"SIP/2.0/UDP h;received=x.invalid",
+        b"SIP/2.0/UDP h;received=198.19.200.7;more=1",
+        b"SIP/2.0/UDP h,;received=198.19.200.7",
+        (b"SIP/2.0/UDP h;x=" + b"x" * 511)[: 511 - len(b";received=203.0.113.9")] + b";received=203.0.113.9",
+    ],
+)
+def test_a_via_of_chan_sips_that_may_be_cut_names_nobody(via: bytes) -> None:
+    """It cuts at 511 bytes: there the note at the end may be the sender's own."""
+    assert by_chan_sip(via).sender is None
+
+
+def test_a_note_of_ipv4_in_ipv6_clothes_is_ipv4() -> None:
+    """That is what the packets carry, and what is banned."""
+    assert by_chan_sip(b"SIP/2.0/UDP h;received=::ffff:198.19.200.7").sender == ip_address("198.19.200.7")
+    assert by_via(b"h;received=::ffff:198.19.200.7;branch=z").sender == ip_address("198.19.200.7")

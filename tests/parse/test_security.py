@@ -9,7 +9,7 @@ from tests.parse.worst import is_linear_in, seconds
 
 from ringfence.model import Endpoint, EventKind, SecurityEvent, Service, Transport
 from ringfence.parse.ami import END
-from ringfence.parse.security import has_tail, read_strict, read_tampered, starts_security_event
+from ringfence.parse.security import KINDS, has_tail, read_strict, read_tampered, starts_security_event
 
 SENDER = Endpoint(ip_address("192.0.2.7"), 5062, Transport.UDP)
 EVENT = SecurityEvent(
@@ -79,16 +79,32 @@ def test_times_are_seconds_since_the_epoch(text: bytes, seconds: float) -> None:
     assert event.time == seconds
 
 
-@pytest.mark.parametrize("kind", EventKind)
+@pytest.mark.parametrize("kind", KINDS.values())
 def test_what_one_kind_requires_another_does_not_take(kind: EventKind) -> None:
     """With the rest of another kind a packet is read strictly only where that rest is the same."""
-    for other in EventKind:
+    for other in KINDS.values():
         alike = {REQUIRED[kind], REQUIRED[other]}
         account = (kind is EventKind.REQUEST_BAD_FORMAT) == (other is EventKind.REQUEST_BAD_FORMAT)
         expected = len(alike) == 1 and account
         lines = packet(other).replace(b"Event: " + other.encode(), b"Event: " + kind.encode())
         optional = other is EventKind.CHALLENGE_SENT and kind is EventKind.INVALID_PASSWORD
         assert (read_strict(bare(lines), SOURCE) is not None) == (expected or optional)
+
+
+def test_nobody_tells_of_what_only_the_wire_sees() -> None:
+    """A packet that calls itself Hidden, which Asterisk has no event for, is none."""
+    assert read_strict(GOOD.replace(b"InvalidAccountID", b"Hidden"), SOURCE) is None
+    assert read_tampered(GOOD.replace(b"InvalidAccountID", b"Hidden"), SOURCE) is None
+
+
+@pytest.mark.parametrize("rest", [(b"Challenge: ours",), (b"Challenge: ours", b"ReceivedChallenge: ")])
+def test_a_nonce_that_nobody_sent_back_is_none(rest: tuple[bytes, ...]) -> None:
+    """What chan_sip sent itself, to whomever a Via names, proves nothing of who guessed."""
+    lines = bare(packet(EventKind.INVALID_PASSWORD, service=b"SIP", rest=rest))
+    event = read_strict(lines, SOURCE)
+
+    assert event is not None
+    assert (event.challenge, event.response) == (b"", b"")
 
 
 def test_a_bad_format_has_its_account_late() -> None:

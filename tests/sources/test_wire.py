@@ -21,7 +21,7 @@ from tests.support.network import PBX_IPV4, PBX_IPV6, Network, socket_in
 
 from ringfence.firewall.contract import Add
 from ringfence.firewall.ipset import IpsetBackend
-from ringfence.model import Challenge
+from ringfence.model import Challenge, Service
 from ringfence.sources import wire
 from ringfence.sources.backoff import Backoff
 from ringfence.sources.state import EndError, State
@@ -126,8 +126,8 @@ def test_challenges_are_seen_and_nothing_else(host: Host, version: int) -> None:
 
     far, near = ip_address(there), ip_address(here)
     assert heard == [
-        Challenge(far, 5062, near, 5060, b"one", b"1"),
-        Challenge(far, 5062, near, 5060, b"t\xffo", b"2"),
+        Challenge(far, 5062, near, 5060, b"one", b"1", service=Service.SIP),
+        Challenge(far, 5062, near, 5060, b"t\xffo", b"2", service=Service.SIP),
     ]
     assert source.counts == wire.WireCounts(challenges=2)
     assert (source.condition.state, len(gaps)) == (State.LISTENING, 2)
@@ -211,7 +211,8 @@ def test_containers_count_where_they_are_known(host: Host, containers: list[obje
         act = partial(pbx.sendto, reply(b"401"), ("198.18.1.1", 5062))
         heard, source, _ = listen(act, len(containers), containers=containers)
 
-    told = Challenge(ip_address("198.18.1.1"), 5062, ip_address("10.9.9.2"), 5060, b"c@lab", b"n")
+    near, far = ip_address("10.9.9.2"), ip_address("198.18.1.1")
+    told = Challenge(far, 5062, near, 5060, b"c@lab", b"n", service=Service.SIP)
     assert heard == [told] * len(containers)
     assert source.counts.passing == 1 - len(containers)
 

@@ -13,7 +13,11 @@ An *opener* begins a request that nobody answers for (unknown account, ACL), a *
 *failed* is its answer, which is *owed* as long as it has not come. Each time ``told`` grows, this source
 tells of one more attempt. Where an Asterisk has several sources, ``join`` says which tell of the same one.
 
-A challenge alone is never an attempt: every good registration begins with one.
+A challenge alone is never an attempt: every good registration begins with one. But chan_sip tells of a guess
+by another challenge and nothing else where the guess repeats no nonce of its own: it checks the password all
+the same, and answers a right one with ``stale=true`` (``channels/chan_sip.c:check_auth``, tried on 16.28). So
+a challenge with another nonce in a session whose last one was not answered is a *failed*. To a request that
+was sent twice chan_sip repeats the nonce.
 
 Bounds and their reasons: a key is forgotten after 32 s without an event (PJSIP's nonces live that long), at
 most 65 536 keys are kept and at most 1 024 of one address. To forget a key early can only count too much:
@@ -165,6 +169,7 @@ class _Key:
     challenged: bool = False
     failed_with: int = 0
     failed_at: float = 0.0
+    waiting_for: int = 0  # the nonce that chan_sip has sent, as a hash
 
     def tellings(self) -> int:
         return self.n + (self.half and self.owed == 0) + (self.halves + 1) // 2
@@ -218,6 +223,8 @@ class Fold:
             return None  # who was challenged and came this far has an account, and misdialled
         if role is Role.FAILED and self._is_retransmission(key, event, now):
             return None
+        if event.service is Service.SIP and _fails_by_challenge(key, role, event.challenge):
+            role = Role.FAILED
         _advance(key, role)
         told = key.tellings()
         if told <= key.told:
@@ -330,6 +337,15 @@ class Fold:
             return False
         self._forgiven[sender] = now
         return True
+
+
+def _fails_by_challenge(key: _Key, role: Role, nonce: bytes) -> bool:
+    """Say whether chan_sip challenges anew who has not answered its last challenge, and remember this one."""
+    if role is not Role.CHALLENGE:
+        key.waiting_for = 0
+        return False
+    before, key.waiting_for = key.waiting_for, hash(nonce) if nonce else 0
+    return before not in (0, key.waiting_for)
 
 
 def _advance(key: _Key, role: Role) -> None:

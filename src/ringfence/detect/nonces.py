@@ -3,19 +3,25 @@
 A 401 or 407 carries a nonce, and a digest answers it: who answers has received it, or knows somebody who has.
 The wire sees to which address each went, so a failed response whose nonce went to its address is *proven*.
 
-chan_sip believes a Via ``maddr``: its events name whatever address the sender writes there, while the 401
-goes to the true sender. There the nonce, 31 random bits for each dialogue, tells the true one. PJSIP's events
-name the address that the packet came from, but its 401 goes where ``maddr`` says, and its nonce depends on
-source and second alone (tried on 22.10.1): who forges a source can have its nonce sent to himself. So there
-the wire only confirms, and only a nonce that went to that address and to nobody else.
+chan_sip believes a Via ``maddr``: its events name whatever address the sender writes there, and where he
+writes no ``rport``, the 401 goes there too (tried on 16.28 with its default settings). But its nonce, 31
+random bits for each challenge, tells the true one in two ways:
 
-A nonce that went to several addresses names none of them under chan_sip: whoever can forge a source may have
-had it sent there. Bounds: 65 536 nonces, the oldest go first, which only loses proof.
+- ``InvalidPassword`` carries the nonce that *came back* in the guess. Who sent it back is whom it went to.
+- Its other events carry the nonce that Asterisk has just sent, whatever came: that it went to an address says
+  nothing of who made it go there. He is whom the challenge notes as its sender (``parse/challenge.py``).
+
+PJSIP's events name the address that the packet came from, but its 401 goes where ``maddr`` says, and its
+nonce depends on source and second alone (tried on 22.10.1): who forges a source can have its nonce sent to
+himself. So there the wire only confirms, and only a nonce that went to that address and to nobody else.
+
+A nonce that several addresses had to do with names none of them under chan_sip: whoever can forge a source
+may have had it sent there. Bounds: 65 536 nonces, the oldest go first, which only loses proof.
 """
 
 from collections import OrderedDict
 
-from attrs import evolve
+from attrs import evolve, frozen
 
 from ringfence.model import Address, Attempt, Challenge, Proof, Service, Transport
 
@@ -25,15 +31,26 @@ LIFE = 600.0
 _MAX_NONCES = 65_536
 _MAX_LENGTH = 256  # bytes of a nonce; Asterisk's have 8 (chan_sip) and 43 (PJSIP)
 _SEVERAL = 2
-_NEVER: tuple[float, tuple[Address, ...]] = (-LIFE, ())
+
+
+@frozen
+class _Sent:
+    """When a nonce was sent last, to whom, and who had asked for it; of both two at most."""
+
+    at: float = -LIFE
+    receivers: tuple[Address, ...] = ()
+    senders: tuple[Address | None, ...] = ()
+
+
+_NEVER = _Sent()
 
 
 class Nonces:
-    """Which addresses each nonce went to. Times are monotonic seconds."""
+    """Whom each nonce went to, and who asked for it. Times are monotonic seconds."""
 
     def __init__(self, max_nonces: int = _MAX_NONCES) -> None:
         self._max_nonces = max_nonces
-        self._sent: OrderedDict[bytes, tuple[float, tuple[Address, ...]]] = OrderedDict()
+        self._sent: OrderedDict[bytes, _Sent] = OrderedDict()
 
     def __len__(self) -> int:
         """How many nonces are kept."""
@@ -41,30 +58,44 @@ class Nonces:
 
     def note(self, challenge: Challenge, now: float) -> None:
         """Take what left on the wire at ``now``."""
-        if 0 < len(challenge.nonce) <= _MAX_LENGTH:
-            _, known = self._sent.pop(challenge.nonce, _NEVER)
-            if len(known) < _SEVERAL and challenge.address not in known:
-                known = (*known, challenge.address)
-            self._sent[challenge.nonce] = now, known
+        nonce, sender = challenge.nonce, challenge.sender
+        if 0 < len(nonce) <= _MAX_LENGTH:
+            known = self._sent.pop(nonce, _NEVER)
+            receivers, senders = known.receivers, known.senders
+            if len(receivers) < _SEVERAL and challenge.address not in receivers:
+                receivers = (*receivers, challenge.address)
+            if len(senders) < _SEVERAL and sender not in senders:
+                senders = (*senders, sender)
+            self._sent[nonce] = _Sent(now, receivers, senders)
         while self._sent and (
-            len(self._sent) > self._max_nonces or now - next(iter(self._sent.values()))[0] >= LIFE
+            len(self._sent) > self._max_nonces or now - next(iter(self._sent.values())).at >= LIFE
         ):
             self._sent.popitem(last=False)
 
     def receivers(self, nonce: bytes, now: float) -> tuple[Address, ...]:
         """Give the addresses that ``nonce`` went to, two at most; empty where none is known."""
-        sent, addresses = self._sent.get(nonce, _NEVER)
-        return addresses if now - sent < LIFE else ()
+        return self._known(nonce, now).receivers
 
-    def settled(self, attempt: Attempt, nonce: bytes, now: float) -> Attempt:
-        """Give ``attempt``, a failed response that carried ``nonce``, with what the wire knows of it."""
+    def settled(self, attempt: Attempt, nonce: bytes, now: float, *, came_back: bool = True) -> Attempt:
+        """Give ``attempt``, told of by an event that carried ``nonce``, with what the wire knows of it.
+
+        ``came_back`` says that under chan_sip the nonce is the one in the guess.
+        """
         if attempt.transport is not Transport.UDP:
             return attempt
-        receivers = self.receivers(nonce, now)
-        if attempt.service is Service.PJSIP and receivers == (attempt.address,):
+        known = self._known(nonce, now)
+        if attempt.service is Service.PJSIP and known.receivers == (attempt.address,):
             return evolve(attempt, proof=Proof.NONCE)
-        if attempt.service is Service.SIP and len(receivers) == 1:
-            (address,) = receivers
-            aimed_at = attempt.address if attempt.address != address else None
-            return evolve(attempt, address=address, proof=Proof.NONCE, trusted=True, aimed_at=aimed_at)
-        return attempt
+        if attempt.service is not Service.SIP:
+            return attempt
+        whose = known.receivers if came_back else known.senders
+        address = whose[0] if len(whose) == 1 else None
+        if address is None:
+            return attempt
+        proof = Proof.NONCE if came_back else Proof.CLAIMED
+        aimed_at = attempt.address if attempt.address != address else None
+        return evolve(attempt, address=address, proof=proof, trusted=True, aimed_at=aimed_at)
+
+    def _known(self, nonce: bytes, now: float) -> _Sent:
+        sent = self._sent.get(nonce, _NEVER)
+        return sent if now - sent.at < LIFE else _NEVER

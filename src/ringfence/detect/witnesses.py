@@ -133,7 +133,7 @@ class Witnesses:
         found: list[Found | None] = []
         for challenge in challenges:
             self._wire.nonces.note(challenge, now)
-            if challenge.sender is None:
+            if challenge.sender is None or challenge.service is not Service.PJSIP:
                 continue
             self._wire.hidden.note(challenge, challenge.sender, now)
             found += (
@@ -230,7 +230,8 @@ class _Wire:
         """Give ``attempt`` with what the wire knows of it."""
         if event.hearsay and event.service is Service.PJSIP and self.hidden.backs(event, now):
             return _vouched(attempt)
-        return self.nonces.settled(attempt, event.challenge, now)
+        came_back = event.kind is EventKind.INVALID_PASSWORD and bool(event.response)
+        return self.nonces.settled(attempt, event.challenge, now, came_back=came_back)
 
 
 def _vouched(attempt: Attempt) -> Attempt:

@@ -15,12 +15,16 @@ CR, LF, CR LF and folded lines in each of them:
 PJSIP gives back Vias of 60 kB before the Call-ID, so whoever cuts packets off at 2 kB lets the sender hide
 it: the reader takes packets whole, and every step here is linear and done by searches that run in C.
 
-chan_sip sends the challenge to the true sender of the request. PJSIP sends it where a Via ``maddr`` says. But
-it notes in the topmost Via where the request came from: ``…;received=ADDRESS;branch=…``, and then whatever
-else the sender wrote (``pjsip/src/pjsip/sip_msg.c:pjsip_via_hdr_print``). Before that note the sender may
+Either sends its challenge where a Via ``maddr`` says (chan_sip only without ``rport``). But both note in the
+topmost Via where the request came from. PJSIP writes ``…;received=ADDRESS;branch=…``, and then whatever else
+the sender wrote (``pjsip/src/pjsip/sip_msg.c:pjsip_via_hdr_print``). Before that note the sender may
 have another: in brackets a host may hold anything, and PJSIP prints it without them. Behind it he may have
 one in a quoted string only, since all else is escaped. So the Via is read from its end, parameter by
 parameter, and the first ``received`` is PJSIP's own: so it was on 16.28 and 22.10.1 with 60 000 Vias.
+
+chan_sip writes ``…;received=ADDRESS``, perhaps with ``;rport=PORT``, at the end of what stands before the
+first comma, quoted or not, and cuts the whole at 511 bytes (``channels/chan_sip.c:copy_via_headers``): so it
+was with 8 900 Vias. A Via that may have been cut tells nothing: where its answer went may be a stranger's.
 
 PJSIP's answers are known by their nonce, which is Asterisk's own: the time, a slash and 32 hexadecimal digits
 (``res/res_pjsip_authenticator_digest.c``).
@@ -36,7 +40,8 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from attrs import evolve
 
-from ringfence.model import Address, Challenge
+from ringfence.model import Address, Challenge, Service
+from ringfence.parse.address import unmapped
 from ringfence.parse.reading import sip_user
 
 _UDP = 17
@@ -62,6 +67,8 @@ _ESCAPED = re.compile(rb"\\(.)", re.DOTALL)
 _PJSIP_NONCE = re.compile(rb"[0-9]{1,20}+/[0-9a-f]{32}")
 _VIA = re.compile(rb"\r\n(?:Via|v): ")
 _RECEIVED = b"received="
+_CHAN_SIP_NOTE = re.compile(rb";received=([0-9a-fA-F.:]{2,45}+)(?:;rport=[0-9]{1,5}+)?")
+_CHAN_SIP_CUT = 511
 _QUOTE = b'"'
 _FROM = re.compile(rb"\r\n(?:From|f): ")
 # What nearly every answer of PJSIP's is, read at once (4 µs in place of 18): its headers in its order, a line
@@ -111,7 +118,9 @@ def parse_challenge(packet: bytes) -> Challenge | None:
     head = message[: end + len(_EOL)] if end >= 0 else message
     call_id, nonce = _read_head(head, authenticate)
     challenge = Challenge(there, target_port, here, source_port, call_id, nonce)
-    return _of_pjsip(challenge, head) if _PJSIP_NONCE.fullmatch(nonce) else challenge
+    if _PJSIP_NONCE.fullmatch(nonce):
+        return _of_pjsip(challenge, head)
+    return evolve(challenge, service=Service.SIP, sender=_noted_by_chan_sip(head))
 
 
 def _ipv4(packet: bytes) -> tuple[bytes, bytes, bytes, bool] | None:
@@ -181,9 +190,21 @@ def _received(via: bytes) -> Address | None:
     return None
 
 
+def _noted_by_chan_sip(head: bytes) -> Address | None:
+    """Give the address at the end of what stands before the first comma, unless that may be cut off."""
+    via = _VIA.search(head)
+    value = _unfolded(head, via.end()) if via is not None else b""
+    first, comma, _ = value.partition(b",")
+    if not comma and len(value) >= _CHAN_SIP_CUT:
+        return None
+    note = first.rfind(b";received=")
+    noted = _CHAN_SIP_NOTE.fullmatch(first, note) if note >= 0 else None
+    return _address_in(noted[1]) if noted is not None else None
+
+
 def _address_in(text: bytes) -> Address | None:
     try:
-        return ip_address(text.decode("ascii"))
+        return unmapped(ip_address(text.decode("ascii")))
     except ValueError:
         return None
 

@@ -84,7 +84,7 @@ TELLING = frozenset(
         EventKind.CHALLENGE_SENT,
     }
 )
-KINDS = {str(kind).encode(): kind for kind in EventKind}
+KINDS = {str(kind).encode(): kind for kind in _RESTS}
 _SERVICES = {str(service).encode(): service for service in Service}
 _WITHOUT_ACCOUNT = str(EventKind.REQUEST_BAD_FORMAT).encode()
 
@@ -190,11 +190,11 @@ def _last_tail(packet: bytes) -> re.Match[bytes] | None:
 def details_of(said: Mapping[str, bytes]) -> tuple[bytes, bytes, bytes]:
     """Give the ACL's name, and the challenge and response that the client sent.
 
-    chan_sip calls what it sent the challenge, and what came back received.
+    chan_sip calls what it sent the challenge, and what came back received: nothing perhaps.
     """
     return (
         said.get("ACLName", b""),
-        said.get("ReceivedChallenge") or said.get("Challenge", b""),
+        said.get("ReceivedChallenge", said.get("Challenge", b"")),
         said.get("ReceivedHash") or said.get("Response", b""),
     )
 

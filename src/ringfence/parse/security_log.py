@@ -74,7 +74,8 @@ def _shape(names: list[str]) -> _Shape:
         account=at("AccountID"),
         session=at("SessionID"),
         address=at("RemoteAddress"),
-        challenge=at("ReceivedChallenge", "Challenge"),
+        # With a hash that came back, what Asterisk sent is not what came back with it.
+        challenge=at("ReceivedChallenge", *([] if "ReceivedHash" in names else ["Challenge"])),
         response=at("ReceivedHash", "Response"),
         acl_name=at("ACLName"),
     )
