@@ -7,9 +7,14 @@ end says so. In continuous integration, as root on Debian, leaving them out is a
 import signal
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 from tests.support.lab import RELEASES, Lab, must_run_everything, why_no_asterisk, why_no_kernel
 from tests.support.netns import netns
+
+# What an example may take is no matter of a test: machines are slow now and then.
+hypothesis.settings.register_profile("unhurried", deadline=None)
+hypothesis.settings.load_profile("unhurried")
 
 _NOT_RUN = pytest.StashKey[list[str]]()
 _MET = pytest.StashKey[list[str]]()

@@ -31,7 +31,7 @@ def tree() -> Path:
 def why_no_fail2ban() -> str:
     """Say why fail2ban cannot be run here; nothing if it can. Its server takes root as well."""
     made = (tree() / "usr/bin/fail2ban-server").exists()
-    return "" if made else f"`make bench` unpacks it into {tree()}"
+    return "" if made else f"`make lab` unpacks it into {tree()}"
 
 
 def environment() -> dict[str, str]:

@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
-# Makes what the tests need and pip cannot give: Debian packages, and two folders with a real Asterisk.
+# Makes what the tests need and pip cannot give: Debian packages, two folders with a real Asterisk, and one with
+# fail2ban, from which people come and with which we compare; it is unpacked and not installed.
 #
 #   lab.sh system        install the packages that are missing
-#   lab.sh trees FOLDER  make FOLDER/16 (bullseye: chan_sip and PJSIP) and FOLDER/22 (forky or later: PJSIP)
+#   lab.sh trees FOLDER  make FOLDER/16 (bullseye: chan_sip and PJSIP), FOLDER/22 (forky or later: PJSIP) and
+#                        FOLDER/fail2ban
 #
 # Both are instant when there is nothing to do. Without root or off Debian both do nothing and say so once;
 # there, a failure is an error. A tree is made as NAME.partial and gets its name when it is whole.
@@ -55,9 +57,27 @@ make_tree() {
     return 1
 }
 
+unpack_fail2ban() {
+    local tree=$1
+    [[ ! -e $tree ]] || return 0
+    echo "lab: unpacking fail2ban into $tree"
+    rm -rf "$tree.partial"
+    mkdir "$tree.partial"
+    # apt downloads as a user of its own where it may write.
+    chown _apt "$tree.partial"
+    (
+        cd "$tree.partial"
+        apt-get update --quiet=2
+        apt-get download --quiet=2 fail2ban python3-pyinotify
+        for package in *.deb; do dpkg-deb --extract "$package" .; done
+    )
+    chown root "$tree.partial"
+    mv "$tree.partial" "$tree"
+}
+
 make_trees() {
     local folder=$1
-    [[ ! -e $folder/16 || ! -e $folder/22 ]] || return 0
+    [[ ! -e $folder/16 || ! -e $folder/22 || ! -e $folder/fail2ban ]] || return 0
     mkdir -p "$folder"
     exec 9>"$folder/.lock"
     flock 9
@@ -67,6 +87,7 @@ make_trees() {
     make_tree "$folder/16" "$scripts" bullseye &
     local older=$! status=0
     make_tree "$folder/22" "$scripts" forky sid || status=1
+    unpack_fail2ban "$folder/fail2ban" || status=1
     wait "$older" || status=1
     return "$status"
 }

@@ -32,7 +32,7 @@ def _print(report: dict[str, Any]) -> None:
 
     console = Console(highlight=False)
     for problem in report["problems"]:
-        console.print(Text(f"! {problem}", style="bold red"))
+        console.print(Text(f"! {problem}", style="bold red"), soft_wrap=True)
     firewall = report["firewall"]
     guarded = ", ".join(f"IPv{version} {how}" for version, how in firewall["families"].items())
     verified = "verified" if firewall["verified"] else "not verified"
