@@ -111,7 +111,9 @@ _ROLES: dict[tuple[Service, EventKind, str], Role] = {
     (Service.DIALPLAN, EventKind.FAILED_ACL, "unknown_sip_connection"): Role.PROBE,
     (Service.DIALPLAN, EventKind.FAILED_ACL, "unknown_peer"): Role.PROBE,
 }
-_FAILED_ACL, _NONE = EventKind.FAILED_ACL, Role.NONE
+# What is asked for each event, by names that are found at once.
+_FAILED_ACL, _SIP = EventKind.FAILED_ACL, Service.SIP
+_OPENER, _CHALLENGE, _FAILED, _NONE = Role.OPENER, Role.CHALLENGE, Role.FAILED, Role.NONE
 _NAMING = (Service.PJSIP, Service.SIP)  # whose lines name the account that called
 _STRANGERS = ("", "anonymous")  # what they name where it is nobody's
 
@@ -172,7 +174,8 @@ class _Key:
     waiting_for: int = 0  # the nonce that chan_sip has sent, as a hash
 
     def tellings(self) -> int:
-        return self.n + (self.half and self.owed == 0) + (self.halves + 1) // 2
+        told = self.n + (self.half and not self.owed)
+        return told + (self.halves + 1) // 2 if self.halves else told
 
 
 @define
@@ -213,17 +216,19 @@ class Fold:
     def feed(self, event: SecurityEvent, now: float) -> Attempt | None:
         """Take one event that arrived at ``now`` (monotonic seconds); give the attempt it tells of."""
         role = role_of(event)
-        if role is Role.NONE or (role is Role.CHALLENGE and self._finishes_nothing(event)):
-            return None
-        if role is Role.SUCCESS:
-            self._close(event)
-            return None
+        if role is not _FAILED and role is not _OPENER:  # which are nearly all when it matters
+            if role is _NONE or (role is _CHALLENGE and self._finishes_nothing(event)):
+                return None
+            if role is Role.SUCCESS:
+                self._close(event)
+                return None
         key = self._key(event, now)
-        if role is Role.PROBE and key.challenged:
+        if role is _FAILED:
+            if self._is_retransmission(key, event, now):
+                return None
+        elif role is Role.PROBE and key.challenged:
             return None  # who was challenged and came this far has an account, and misdialled
-        if role is Role.FAILED and self._is_retransmission(key, event, now):
-            return None
-        if event.service is Service.SIP and _fails_by_challenge(key, role, event.challenge):
+        if event.service is _SIP and _fails_by_challenge(key, role, event.challenge):
             role = Role.FAILED
         _advance(key, role)
         told = key.tellings()
@@ -273,7 +278,8 @@ class Fold:
         name = _name(event)
         key = of_address.keys.get(name)
         if key is None:
-            self._make_room(of_address)
+            if self._size >= self._max_keys or len(of_address.keys) >= self._max_keys_of_address:
+                self._make_room(of_address)
             self._size += 1
             key = of_address.keys[name] = _Key(event.time)
             return key
@@ -349,12 +355,12 @@ def _fails_by_challenge(key: _Key, role: Role, nonce: bytes) -> bool:
 
 
 def _advance(key: _Key, role: Role) -> None:
-    if role is Role.OPENER:
+    if role is _OPENER:
         if key.half:
             key.n += 1
             key.owed += 1
         key.half = True
-    elif role is Role.CHALLENGE:
+    elif role is _CHALLENGE:
         key.challenged = True
         if key.half:
             key.half = False
@@ -376,7 +382,9 @@ def _name(event: SecurityEvent) -> _Name:
     if not session and event.service is Service.SIP and event.acl_name == "device_must_match_acl":
         session = b"port %d" % event.remote.port
     source = event.source
-    return source.asterisk, source.witness, event.service, session_key(session)
+    if len(session) > _MAX_SESSION:
+        session = session_key(session)
+    return source.asterisk, source.witness, event.service, session
 
 
 def address_key(address: Address) -> AddressKey:

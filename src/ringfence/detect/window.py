@@ -12,6 +12,7 @@ for nothing; then whoever has been silent longest. The last two are counted in `
 
 from bisect import insort
 from collections import OrderedDict
+from math import inf
 from operator import itemgetter
 
 from ringfence.model import Attempt, Network, Proof
@@ -31,6 +32,7 @@ class Window:
         self.seconds = seconds
         self.evicted = 0
         self._max_subjects = max_subjects
+        self._expire_at = -inf  # nobody is to be dropped before
         # Both in the order of the last attempt. A subject is in one of them, never in both.
         self._singles: OrderedDict[Network, tuple[float, Attempt]] = OrderedDict()
         self._others: OrderedDict[Network, list[tuple[float, Attempt]]] = OrderedDict()
@@ -41,7 +43,8 @@ class Window:
 
     def add(self, subject: Network, attempt: Attempt, now: float) -> int:
         """Count one attempt and say how many are in the window now, ``attempts`` at most."""
-        self._expire(now)
+        if now >= self._expire_at:
+            self._expire(now)
         known = self._others.pop(subject, None)
         if known is None:
             single = self._singles.pop(subject, None)
@@ -83,10 +86,15 @@ class Window:
         return (alive + singles)[:most]
 
     def _expire(self, now: float) -> None:
-        while self._singles and now - next(iter(self._singles.values()))[0] >= self.seconds:
+        """Drop who has no attempt in the window, and find out when there is the next."""
+        last = now
+        while self._singles and now - (last := next(iter(self._singles.values()))[0]) >= self.seconds:
             self._singles.popitem(last=False)
-        while self._others and now - next(iter(self._others.values()))[-1][0] >= self.seconds:
+        self._expire_at = last + self.seconds
+        last = now
+        while self._others and now - (last := next(iter(self._others.values()))[-1][0]) >= self.seconds:
             self._others.popitem(last=False)
+        self._expire_at = min(self._expire_at, last + self.seconds)
 
     def _evict(self) -> None:
         (self._singles or self._others).popitem(last=False)
