@@ -7,7 +7,7 @@ from attrs import evolve
 from tests.detect.events import NOTICES, SENDER, event
 
 from ringfence.detect.hidden import LIFE, VOUCHED, WAIT, Hidden
-from ringfence.model import Address, Challenge, EventKind, Service
+from ringfence.model import Address, Challenge, EventKind, Service, Transport
 
 HERE = ip_address("198.18.0.1")
 BY: Address = ip_address(SENDER)
@@ -92,6 +92,25 @@ def test_nothing_is_concluded_of_whom_ami_never_told(hidden: Hidden) -> None:
     assert hidden.untold(VOUCHED + WAIT, always) == []
     assert hidden.asterisk_at(asked()) == "pbx"
     assert hidden.asterisk_at(asked(port=5080)) is None
+
+
+def test_what_was_told_before_it_was_seen_is_told(hidden: Hidden) -> None:
+    """AMI may be read before the wire: no phone hides for it, nothing is backed by it, and it vouches too."""
+    early = Hidden()
+    for made in (hidden, early):
+        made.told(event(EventKind.CHALLENGE_SENT, session=CALL), 1.0)
+        assert not made.backs(event(EventKind.CHALLENGE_RESPONSE_FAILED, session=CALL), 1.0)
+        made.note(asked(), BY, 1.0)
+        assert made.untold(1.0 + WAIT, always) == []
+    assert early.asterisk_at(asked()) == "pbx"
+
+
+def test_what_is_told_of_tcp_hides_no_datagram(hidden: Hidden) -> None:
+    """A sender who asks for challenges by TCP under the same Call-ID gains nothing."""
+    hidden.note(asked(), BY, 0.0)
+    hidden.told(event(EventKind.CHALLENGE_SENT, session=CALL, transport=Transport.TCP), 0.0)
+
+    assert hidden.untold(WAIT, always) == [(asked(), "pbx")]
 
 
 def test_other_services_tell_nothing_of_it(hidden: Hidden) -> None:

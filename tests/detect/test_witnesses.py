@@ -13,6 +13,7 @@ from ringfence.detect.detector import Detector, Standing
 from ringfence.detect.doubts import PATIENCE, Doubt
 from ringfence.detect.hidden import WAIT
 from ringfence.detect.rules import RULES, Rule
+from ringfence.detect.unanswered import MANY, SETTLED
 from ringfence.detect.witnesses import DOUBTFUL
 from ringfence.model import (
     Challenge,
@@ -74,6 +75,33 @@ def test_a_line_without_a_challenge_names_nobody() -> None:
         (judgement,) = detector.tend(PATIENCE, wire=wire)
         assert (judgement.standing, judgement.decision) == (standing, None)
         assert bool(detector.watched(PATIENCE)) is (standing is Standing.WITHHELD)
+
+
+def test_a_line_without_a_challenge_may_name_who_asked_before() -> None:
+    """Who has his answers sent to nowhere guesses all the same; who has a phone here is not suspected."""
+    for succeeds, standing in ((False, Standing.COUNTED), (True, Standing.FORGED)):
+        detector = joining(AT_ONCE)
+        detector.see([challenge(call_id=b"another")], 1.0, 1.0, "pbx")
+        detector.observe(event(EventKind.CHALLENGE_SENT, session=b"another"), 1.0)
+        if succeeds:
+            detector.observe(event(EventKind.SUCCESSFUL_AUTH, session=b"another"), 1.0)
+        assert detector.tend(1.5, wire=True, listening=lambda _: 0.0) == []
+        judged = [detector.observe(line(), 2.0)]
+        judged += detector.tend(2.0 + PATIENCE, wire=True, listening=lambda _: 0.0)
+        assert [j.standing for j in judged if j] == [standing]
+
+
+def test_who_asks_without_end_is_counted() -> None:
+    """Whatever keeps his guesses from being told of: his challenges are not answered by a success."""
+    detector = joining()
+    detector.observe(event(EventKind.CHALLENGE_SENT), 0.5)
+    for number in range(MANY + GUESS.attempts + 1):
+        detector.see([challenge(call_id=b"%d" % number)], 1.0, 1.0, "pbx")
+        detector.observe(event(EventKind.CHALLENGE_SENT, session=b"%d" % number), 1.0)
+    judged = detector.tend(1.0 + SETTLED, listening=lambda _: 0.0)
+
+    assert [j.decision.subject for j in judged if j.decision] == [ip_network(SENDER)]
+    assert detector.counts.hidden >= GUESS.attempts
 
 
 def test_who_is_banned_already_gets_no_challenge() -> None:

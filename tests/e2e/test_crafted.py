@@ -4,7 +4,7 @@ Each test has a source of its own. The guesses are real ones: with the right pas
 """
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +14,7 @@ from tests.support.daemon import until
 from tests.support.guarded import NO_LOGS, guarded
 from tests.support.lab import Lab
 from tests.support.network import PBX_IPV4, socket_in
-from tests.support.sip_wire import Challenge, Request
+from tests.support.sip_wire import Challenge, Request, challenge_of
 
 pytestmark = pytest.mark.asterisk
 
@@ -50,6 +50,12 @@ class Guesser:
     def guess(self, request: Request, challenge: Challenge, before: bytes = b"") -> Request:
         """Give the request with a wrong password."""
         return request.authorized(challenge, f"wrong-{self._number}", f"{request.branch}a", before)
+
+    def challenged(self) -> Challenge:
+        """Ask for a challenge."""
+        challenge = challenge_of(self.ask(self.request().encode()) or b"")
+        assert challenge is not None
+        return challenge
 
     def send(self, message: bytes) -> None:
         """Send a datagram."""
@@ -107,3 +113,49 @@ def test_who_answers_a_nonce_of_his_own_is_banned(asterisk16: Lab, tmp_path: Pat
 
         assert answered < MOST
         assert guard.banned() == {"198.19.27.3"}
+
+
+# Asterisk passes over a digest for another realm, and its event of the wrong one cannot be written.
+SILENCING = b'Authorization: Digest username="a", realm="other", nonce="\xff", uri="sip:x", response="0"\r\n'
+BLAMING = b"\"x' failed for '203.0.113.9:5060' (callid: y\" "
+
+
+@pytest.mark.parametrize(
+    ("source", "change"),
+    [
+        ("198.19.27.4", lambda request: request),
+        ("198.19.27.5", lambda request: replace(request, display=BLAMING)),
+        ("198.19.27.6", lambda request: replace(request, call_id=b"L" * 8_200)),
+        ("198.19.27.7", lambda request: replace(request, method="X" * 600, extension="100")),
+    ],
+    ids=["readable", "two-addresses", "cut", "long-method"],
+)
+def test_a_guess_that_no_event_and_no_readable_line_tells_of(
+    asterisk22: Lab, tmp_path: Path, source: str, change: Callable[[Request], Request]
+) -> None:
+    """Whatever is done to the line in the log, its challenge shows it: guesses end, and blame no other."""
+    answered = 0
+    with guarded(asterisk22, tmp_path) as guard, guesser(asterisk22, source) as alice:
+        challenge = alice.challenged()
+        while answered < MOST and alice.ask(
+            alice.guess(change(alice.request()), challenge, SILENCING).encode()
+        ):
+            answered += 1
+
+        assert answered < MOST
+        assert guard.banned() == {source}
+
+
+def test_who_has_his_answers_sent_nowhere_is_banned(asterisk22: Lab, tmp_path: Path) -> None:
+    """No challenge leaves, no event tells, and the right password would be let in: his line is believed."""
+    source = "198.19.27.8"
+    with guarded(asterisk22, tmp_path) as guard, guesser(asterisk22, source) as alice:
+        challenge = alice.challenged()
+
+        def ends() -> bool:
+            request = alice.request(via=";rport;maddr=255.255.255.255", call_id=b"\xff{}")
+            alice.send(alice.guess(request, challenge).encode())
+            return guard.banned() != set()
+
+        until(ends, "a ban")
+        assert guard.banned() == {source}

@@ -340,10 +340,14 @@ def test_the_worst_via_takes_linear_time(unit: bytes) -> None:
         (b"a", b'"x\ry" ', True),
         (b"a", b'"x\x7f" ', True),
         (b"a", b'"x\ty" ', False),
+        (b"a", b"\"x' failed for '203.0.113.9:5' (callid: y\" ", True),
+        (b"x' failed for '203.0.113.9:5' (callid: y", b"", True),
+        (b"a" * 512, b"", False),
+        (b"a" * 513, b"", True),
     ],
 )
 def test_a_request_is_veiled_by_what_no_phone_sends(call_id: bytes, name: bytes, *, veiled: bool) -> None:
-    """A Call-ID that is not UTF-8 or a control character; no display name in another encoding."""
+    """A Call-ID that is not UTF-8 or too long, a control character, a notice's words; no other alphabet."""
     message = PJSIP[: PJSIP.index(b";branch")] + PJSIP[PJSIP.index(b"\r\nCall-ID") :]
     message = message.replace(b"a\x1bb\xff\xfe ", call_id).replace(b'"a\x00\x1bb" ', name)
     message = message.replace(b';x="\r\rCall-ID: forged"', b"")

@@ -11,6 +11,9 @@ be held against what is told, both ways:
   each, by ChallengeSent, InvalidAccountID or ChallengeResponseFailed; what silences it without a trace in
   the challenge is, say, a first of two Authorization headers whose nonce is not UTF-8.
 
+Only what is told of UDP counts for it: a ChallengeSent by TCP is no challenge that the wire sees. What AMI
+tells may come before the challenge itself, where both waited to be read.
+
 The last is a conclusion from silence, so it is drawn with care, since it would hit every phone where it is
 wrong: only of a local address and port for which AMI did tell ChallengeSent within ``VOUCHED`` (who switches
 that event off, or has another PJSIP on this host, is not served by it), and only while AMI was listening all
@@ -26,7 +29,7 @@ from collections.abc import Callable
 from attrs import define
 
 from ringfence.detect.fold import AddressKey, address_key, session_key
-from ringfence.model import Address, Challenge, EventKind, SecurityEvent, Service
+from ringfence.model import Address, Challenge, EventKind, SecurityEvent, Service, Transport
 
 LIFE = 10.0
 """How long a challenge backs what is told (seconds); a log line has been seen to be 3 s late."""
@@ -49,12 +52,16 @@ _Key = tuple[AddressKey, bytes]
 
 @define
 class _Pair:
-    """The challenges to one address under one Call-ID: ``due`` of them should have been ``told`` by now."""
+    """The challenges to one address under one Call-ID: ``due`` of them should have been ``told`` by now.
+
+    Until one is seen ``place`` is None, and ``sent_by`` is the Asterisk that has told of one already.
+    """
 
     last: float
-    place: Place
+    place: Place | None = None
     told: int = 0
     due: int = 0
+    sent_by: str = ""
 
 
 class Hidden:
@@ -74,33 +81,32 @@ class Hidden:
         """Take a challenge that ``sender`` asked for."""
         key = address_key(sender), session_key(challenge.call_id)
         place = challenge.local_address, challenge.local_port
-        pair = self._pairs.get(key)
-        if pair is None:
-            self._pairs[key] = _Pair(now, place)
-        else:
-            pair.last, pair.place = now, place
-            self._pairs.move_to_end(key)
-        self._purge(now)
+        pair = self._pair(key, now)
+        pair.last, pair.place = now, place
+        if pair.sent_by:
+            self._vouch(place, now, pair.sent_by)
+            pair.sent_by = ""
         if not challenge.veiled:
             self._waiting.append((now, key, challenge))
 
     def backs(self, event: SecurityEvent, now: float) -> bool:
         """Say whether a challenge was asked for by the address and under the Call-ID of ``event``."""
         pair = self._pairs.get((address_key(event.remote.address), session_key(event.session)))
-        return pair is not None and now - pair.last < LIFE
+        return pair is not None and pair.place is not None and now - pair.last < LIFE
 
     def told(self, event: SecurityEvent, now: float) -> None:
         """Take what AMI tells of PJSIP."""
-        if event.service is not Service.PJSIP:
+        if event.service is not Service.PJSIP or event.remote.transport is not Transport.UDP:
             return
-        pair = self._pairs.get((address_key(event.remote.address), session_key(event.session)))
-        if pair is None:
-            return
+        key = address_key(event.remote.address), session_key(event.session)
+        pair = self._pairs.get(key) or self._pair(key, now)
         pair.told += 1
-        if event.kind is EventKind.CHALLENGE_SENT:
-            self._vouched[pair.place] = now, event.source.asterisk
-            if len(self._vouched) > _MAX_PLACES:
-                del self._vouched[next(iter(self._vouched))]
+        if event.kind is not EventKind.CHALLENGE_SENT:
+            return
+        if pair.place is None:
+            pair.sent_by = event.source.asterisk
+        else:
+            self._vouch(pair.place, now, event.source.asterisk)
 
     def asterisk_at(self, challenge: Challenge) -> str | None:
         """Give the name of the Asterisk that has told of challenges from the same place."""
@@ -122,11 +128,27 @@ class Hidden:
             if pair.told >= pair.due:
                 continue
             pair.due -= 1
-            vouched, asterisk = self._vouched.get(pair.place, (-VOUCHED, ""))
+            place = challenge.local_address, challenge.local_port
+            vouched, asterisk = self._vouched.get(place, (-VOUCHED, ""))
             since = listening(asterisk)
             if seen - vouched < VOUCHED and since is not None and since < seen:
                 found.append((challenge, asterisk))
         return found
+
+    def _pair(self, key: _Key, now: float) -> _Pair:
+        """Find or make a pair, as the one that was used last."""
+        pair = self._pairs.get(key)
+        if pair is None:
+            pair = self._pairs[key] = _Pair(now)
+        else:
+            self._pairs.move_to_end(key)
+        self._purge(now)
+        return pair
+
+    def _vouch(self, place: Place, now: float, asterisk: str) -> None:
+        self._vouched[place] = now, asterisk
+        if len(self._vouched) > _MAX_PLACES:
+            del self._vouched[next(iter(self._vouched))]
 
     def _purge(self, now: float) -> None:
         """Forget pairs that back nothing any more and wait for nothing, and the oldest beyond the bound."""

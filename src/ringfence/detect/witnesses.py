@@ -7,7 +7,8 @@ that he cannot make lie:
 - chan_sip's events, which name whom a Via says: the nonce that the wire saw leave settles them at once, a
   line of the log joins them. Where that line names another address, that one attempt is its own.
 - PJSIP's lines of the log, which an ESC can forge: AMI or a SECURITY line tells of the same, or the wire has
-  seen the challenge that its request was answered with. Or the sender has a TCP connection to this host from
+  seen the challenge that its request was answered with, or at least one lately that nothing came of
+  (``unanswered``). Or the sender has a TCP connection to this host from
   just that address and port (TLS is nothing that the wire could read). Whoever forges lines can guess at a
   stranger's port, so an address of which one line was doubtful is not believed by its connection.
 
@@ -27,6 +28,7 @@ from ringfence.detect.fold import Fold
 from ringfence.detect.hidden import Hidden
 from ringfence.detect.join import HORIZON, Join, bucket_of
 from ringfence.detect.nonces import Nonces
+from ringfence.detect.unanswered import Unanswered
 from ringfence.model import (
     AMI,
     Address,
@@ -46,6 +48,8 @@ _V = TypeVar("_V")
 
 _MOST_LINES = 1_024
 _MOST_DOUBTFUL = 16_384
+_MOST_AT_ONCE = 100  # challenges of one sender's that were too many
+_INFORMING = (EventKind.CHALLENGE_SENT, EventKind.SUCCESSFUL_AUTH)
 
 DOUBTFUL = 600.0
 """For so long after a doubtful line (seconds) an address is not believed by its connection."""
@@ -100,11 +104,13 @@ class Witnesses:
 
     def hear(self, event: SecurityEvent, now: float) -> Found | None:
         """Take an event that arrived at ``now`` (monotonic seconds); None where nothing follows yet."""
-        if self._wire is not None and event.source.witness == AMI:
-            self._wire.hidden.told(event, now)
+        if self._wire is not None:
+            self._wire.told(event, now)
         told = self._fold.feed(event, now)
         if told is None:
             return None
+        if self._wire is not None and event.kind is not EventKind.HIDDEN and told.trusted:
+            self._wire.unanswered.told(told.address)
         if event.source.asterisk not in self.several:
             return Found(self._vouch(told, event, now), now)
         if self._is_of_whom_it_names(told, event, now):
@@ -133,7 +139,11 @@ class Witnesses:
         found: list[Found | None] = []
         for challenge in challenges:
             self._wire.nonces.note(challenge, now)
-            if challenge.sender is None or challenge.service is not Service.PJSIP:
+            if challenge.sender is None:
+                continue
+            source = SourceId(self._wire.hidden.asterisk_at(challenge) or asterisk, "wire")
+            self._wire.unanswered.note(challenge, challenge.sender, source.asterisk, now)
+            if challenge.service is not Service.PJSIP:
                 continue
             self._wire.hidden.note(challenge, challenge.sender, now)
             found += (
@@ -141,7 +151,6 @@ class Witnesses:
                 for doubt in self._doubts.settle(challenge.sender, challenge.call_id)
             )
             if challenge.veiled:
-                source = SourceId(self._wire.hidden.asterisk_at(challenge) or asterisk, "wire")
                 found.append(self._hear_hidden(challenge, challenge.sender, source, now, wall))
         return [one for one in found if one is not None]
 
@@ -159,12 +168,18 @@ class Witnesses:
         ``wire`` says whether the wire sees every challenge now, ``listening`` since when the AMI of an
         Asterisk is heard without a break (monotonic; None: it is not).
         """
+        if self._wire is not None:
+            self._wire.listening = listening if wire else _nobody
         found = [self._end(doubt, now, wire=wire) for doubt in self._doubts.due(now)]
         if self._wire is not None:
-            for challenge, asterisk in self._wire.hidden.untold(now, listening):
+            missed = [(*untold, 1) for untold in self._wire.hidden.untold(now, listening)]
+            for challenge, asterisk, number in missed + self._wire.unanswered.too_many(now, listening):
                 if challenge.sender is not None:
                     source = SourceId(asterisk, "wire")
-                    found.append(self._hear_hidden(challenge, challenge.sender, source, now, wall))
+                    found += (
+                        self._hear_hidden(challenge, challenge.sender, source, now, wall)
+                        for _ in range(min(number, _MOST_AT_ONCE))
+                    )
         return [one for one in found if one is not None]
 
     def _hear_hidden(
@@ -218,18 +233,36 @@ class Witnesses:
         return Found(attempt, at) if first else None
 
 
+def _nobody(_: str) -> None:
+    """Say of no Asterisk that its AMI is heard."""
+
+
 @define
 class _Wire:
     """What is known from the wire."""
 
     nonces: Nonces = Factory(Nonces)
     hidden: Hidden = Factory(Hidden)
+    unanswered: Unanswered = Factory(Unanswered)
     blind_until: float = 0.0
+    listening: Callable[[str], float | None] = _nobody  # of the last tending, where the wire sees all
+
+    def told(self, event: SecurityEvent, now: float) -> None:
+        """Take what Asterisk tells."""
+        if event.kind is EventKind.SUCCESSFUL_AUTH and not event.tampered:
+            self.unanswered.succeeded(event.remote.address, now)
+        if event.source.witness != AMI:
+            return
+        if event.kind in _INFORMING:
+            self.unanswered.heard(event.source.asterisk, now)
+        self.hidden.told(event, now)
 
     def vouch(self, attempt: Attempt, event: SecurityEvent, now: float) -> Attempt:
         """Give ``attempt`` with what the wire knows of it."""
-        if event.hearsay and event.service is Service.PJSIP and self.hidden.backs(event, now):
-            return _vouched(attempt)
+        if event.hearsay and event.service is Service.PJSIP:
+            asked = self.unanswered.asked
+            if self.hidden.backs(event, now) or asked(attempt.address, now, self.listening):
+                return _vouched(attempt)
         came_back = event.kind is EventKind.INVALID_PASSWORD and bool(event.response)
         return self.nonces.settled(attempt, event.challenge, now, came_back=came_back)
 

@@ -30,8 +30,9 @@ PJSIP's answers are known by their nonce, which is Asterisk's own: the time, a s
 (``res/res_pjsip_authenticator_digest.c``).
 
 What no phone sends and what hides a request from what Asterisk tells of it: a Call-ID that is not UTF-8 (no
-security event is raised), and control characters, ESC above all (the log leaves text out). A display name in
-some other alphabet's encoding hides nothing, and old phones send it.
+security event is raised), control characters, ESC above all (the log leaves text out), the words before the
+address in a notice (which address is it then?), and a Call-ID so long that the log cuts the notice. A display
+name in some other alphabet's encoding hides nothing, and old phones send it.
 """
 
 import re
@@ -87,6 +88,8 @@ _ORDINARY = re.compile(
     rb"(?:Server: [ -~]{0,256}+\r\n)?"
     rb"Content-Length:  0\r\n\r\n"
 )
+_BLAMING = b"' failed for '"
+_LONGEST_CALL_ID = 512  # bytes; phones' have some 40
 _PRINTABLE = bytes(byte for byte in range(256) if byte >= 0x20 and byte != 0x7F) + b"\t\r\n"  # noqa: PLR2004 - ASCII
 
 
@@ -216,6 +219,8 @@ _noted = lru_cache(maxsize=4096)(_address_in)
 def _is_veiled(head: bytes, call_id: bytes) -> bool:
     """Say whether the request held what silences Asterisk's events or makes its log lie."""
     if head.translate(None, _PRINTABLE) or head.count(b"\r") != head.count(_EOL):
+        return True
+    if _BLAMING in head or len(call_id) > _LONGEST_CALL_ID:
         return True
     if call_id.isascii():
         return False

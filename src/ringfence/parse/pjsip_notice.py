@@ -23,7 +23,7 @@ from ringfence.parse.address import parse_source
 from ringfence.parse.reading import Open, Said, Why, notice, sip_user, text_of
 
 _CLAIM = re.compile(rb"' failed for '([^'\n]{1,80}+)' \(callid: ")
-_START = re.compile(rb"Request (?:'[^ \n]{0,512}+ )?from '")
+_START = re.compile(rb"Request (?:'[^ \n]{0,8192}+ )?from '")
 # What nearly all of them are: one address, and nothing that could hide another.
 _SIMPLE = re.compile(
     rb"Request (?:'[^' \n\x1b]{1,64}+' )?from '([^'\n\x1b]*+)' failed for '([^'\n\x1b]{1,80}+)' "
