@@ -43,6 +43,17 @@ def test_who_is_connected_is_known_by_address_and_port(
     assert connections.error == ""
 
 
+def test_whom_this_host_has_called_is_not_connected_with_it() -> None:
+    """The port of a trunk or of a web server is known to everybody: it vouches for nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            connections = Connections()
+
+            assert not connections.has(endpoint("127.0.0.1", port))
+            assert connections.has(endpoint("127.0.0.1", client.getsockname()[1]))
+
+
 def test_who_only_listens_is_not_connected() -> None:
     """The list has listeners too, with the remote end 0.0.0.0:0."""
     with socket.create_server(("127.0.0.1", 0)):
@@ -54,7 +65,8 @@ def test_the_list_is_read_again_only_when_it_is_old(tmp_path: Path) -> None:
     now = [0.0]
     table = tmp_path / "tcp"
     head = "  sl  local_address rem_address   st\n"
-    table.write_text(head + "   0: 0100007F:13C4 07AA12C6:13C6 01 x\n")
+    listener = "   0: 0100007F:13C4 00000000:0000 0A x\n"
+    table.write_text(head + "   1: 0100007F:13C4 07AA12C6:13C6 01 x\n" + listener)
     connections = Connections((table,), lambda: now[0])
     assert connections.has(endpoint("198.18.170.7", 5062))
     table.write_text(head)
@@ -67,7 +79,8 @@ def test_the_list_is_read_again_only_when_it_is_old(tmp_path: Path) -> None:
 def test_a_handshake_that_is_not_finished_proves_nothing(tmp_path: Path) -> None:
     """Anybody can have SYN_RECV stand under a stranger's address."""
     table = tmp_path / "tcp"
-    table.write_text("head\n   0: 0100007F:13C4 07AA12C6:13C6 03 x\n")
+    listener = "   0: 0100007F:13C4 00000000:0000 0A x\n"
+    table.write_text("head\n" + listener + "   1: 0100007F:13C4 07AA12C6:13C6 03 x\n")
     assert not Connections((table,)).has(endpoint("198.18.170.7", 5062))
 
 

@@ -1,8 +1,10 @@
 """Who has a TCP connection to this host now, as the kernel lists them (``/proc/net/tcp`` and ``tcp6``).
 
 A line of the log may name an address that its sender made up, but not one whose handshake this host has
-completed, on just that port, while the line is written. Only the daemon's own network namespace is seen: of a
-PBX in a container this knows nothing, and says no.
+completed, on just that port, while the line is written. But everybody knows the ports of a trunk, a web
+server or whomever else this host connects to: only connections *to* this host count, at a port that it
+listens on. Only the daemon's own network namespace is seen: of a PBX in a container this knows nothing, and
+says no.
 
 The list is read at most every ``FRESH`` seconds, a line a connection: some 1 ms for a thousand.
 """
@@ -18,14 +20,15 @@ FRESH = 0.05
 """How old the list may be (seconds): who guesses over one connection keeps it longer."""
 
 _LISTS = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
-_UNMADE = (b"02", b"03", b"0A", b"0C")  # SYN_SENT, SYN_RECV, LISTEN, NEW_SYN_RECV (include/net/tcp_states.h)
-_REMOTE, _STATE = 2, 3  # columns
+_LISTEN = b"0A"
+_UNMADE = (b"02", b"03", b"0C")  # SYN_SENT, SYN_RECV, NEW_SYN_RECV (include/net/tcp_states.h)
+_LOCAL, _REMOTE, _STATE = 1, 2, 3  # columns
 _WORD = 8  # hexadecimal digits of 32 bits, which stand in this machine's byte order
 _MAPPED = b"\0" * 10 + b"\xff\xff"
 
 
 class Connections:
-    """The remote ends of this host's TCP connections. ``error`` says why they cannot be read, if so."""
+    """The remote ends of the TCP connections to this host. ``error`` says why they cannot be read, if so."""
 
     def __init__(self, lists: tuple[Path, ...] = _LISTS, clock: Callable[[], float] = time.monotonic) -> None:
         self.error = ""
@@ -43,7 +46,8 @@ class Connections:
         return (remote.address, remote.port) in self._remotes
 
     def _read(self) -> frozenset[tuple[Address, int]]:
-        found = set()
+        found = []
+        listening = set()
         self.error = ""
         for path in self._lists:
             try:
@@ -55,9 +59,14 @@ class Connections:
                 continue
             for line in lines[1:]:
                 columns = line.split(None, _STATE + 1)
-                if len(columns) > _STATE and columns[_STATE] not in _UNMADE:
-                    found.add(_endpoint(columns[_REMOTE]))
-        return frozenset(found)
+                if len(columns) <= _STATE or columns[_STATE] in _UNMADE:
+                    continue
+                port = columns[_LOCAL].rpartition(b":")[2]
+                if columns[_STATE] == _LISTEN:
+                    listening.add(port)
+                else:
+                    found.append((port, columns[_REMOTE]))
+        return frozenset(_endpoint(remote) for port, remote in found if port in listening)
 
 
 def _endpoint(text: bytes) -> tuple[Address, int]:
