@@ -104,6 +104,16 @@ def test_who_asks_without_end_is_counted() -> None:
     assert detector.counts.hidden >= GUESS.attempts
 
 
+def test_a_phone_of_chan_sips_may_have_a_hundred_lamps() -> None:
+    """Its subscriptions are challenged, and no success of theirs is told: that is no guessing."""
+    detector = joining()
+    detector.observe(event(EventKind.CHALLENGE_SENT, service=Service.SIP), 0.5)
+    for number in range(2 * MANY):
+        detector.see([evolve(challenge(call_id=b"%d" % number), service=Service.SIP)], 1.0, 1.0, "pbx")
+
+    assert detector.tend(1.0 + SETTLED, listening=lambda _: 0.0) == []
+
+
 def test_who_is_banned_already_gets_no_challenge() -> None:
     """So a line of his that comes late is late, and no forgery."""
     detector = joining()

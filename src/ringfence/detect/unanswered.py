@@ -12,6 +12,8 @@ that is not older than 32 s, and that the same address has been sent
 (``res_pjsip_authenticator_digest.c:build_nonce``). So the line is believed of an address that has *asked*
 lately and not succeeded, and of no other.
 
+Of chan_sip nothing is concluded: it tells of no success of a SUBSCRIBE, and a phone may have a hundred lamps.
+
 This is drawn from silence too: only while AMI was heard all the time and has told of challenges or successes,
 and never of an address, or a /64, that has succeeded within ``TRUSTED``. Bounds: 16 384 senders and as many
 who succeeded, the oldest go first. Times are monotonic seconds.
@@ -71,7 +73,7 @@ class Unanswered:
         return len(self._streaks) + len(self._succeeded)
 
     def note(self, challenge: Challenge, sender: Address, asterisk: str, now: float) -> None:
-        """Take a challenge that ``sender`` asked ``asterisk`` for."""
+        """Take a challenge that ``sender`` asked the PJSIP of ``asterisk`` for."""
         wide = _wide(sender)
         if now - self._succeeded.get(wide, -TRUSTED) < TRUSTED:
             return

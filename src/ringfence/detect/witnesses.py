@@ -139,12 +139,10 @@ class Witnesses:
         found: list[Found | None] = []
         for challenge in challenges:
             self._wire.nonces.note(challenge, now)
-            if challenge.sender is None:
+            if challenge.sender is None or challenge.service is not Service.PJSIP:
                 continue
             source = SourceId(self._wire.hidden.asterisk_at(challenge) or asterisk, "wire")
             self._wire.unanswered.note(challenge, challenge.sender, source.asterisk, now)
-            if challenge.service is not Service.PJSIP:
-                continue
             self._wire.hidden.note(challenge, challenge.sender, now)
             found += (
                 self._if_new(_vouched(doubt.attempt), doubt.event, doubt.at)
