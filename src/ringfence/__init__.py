@@ -6,7 +6,8 @@ into attempts, counts them in exact sliding windows, and bans the sender in the 
 The rooms, and the one direction in which they may import each other::
 
     sources/ ────bytes───▶ parse/ ──SecurityEvent──▶ detect/ ──Ban──▶ firewall/ ──confirmed──▶ store
-                                                       ▲ never banned                 ▲ control socket
+                             ▲                         ▲ never banned                 ▲ control socket
+                             └───────── replay/ ───────┤                              │
                                                      host/                           cli/
 
 ``model`` and ``errors`` hold the values and the exceptions that cross rooms. ``parse`` and ``detect`` are
@@ -14,13 +15,13 @@ pure: bytes and the time come in as arguments, values go out. ``daemon`` wires t
 talks to it. A test (import-linter, configured in pyproject.toml) keeps the directions.
 """
 
-from importlib.metadata import version
-
 __all__ = ["__version__"]
 
 
 def __getattr__(name: str) -> str:
     """Read the version only when somebody asks: the metadata look-up costs as much as a small command."""
     if name == "__version__":
+        from importlib.metadata import version  # noqa: PLC0415 - to load it costs more than that
+
         return version("ringfence")
     raise AttributeError(name)

@@ -11,6 +11,8 @@ from ringfence.errors import ConfigError, DaemonUnreachableError, RingfenceError
 from ringfence.exits import explained
 
 if TYPE_CHECKING:
+    from datetime import tzinfo
+
     from ringfence.config import Settings
     from ringfence.model import Network
 
@@ -97,6 +99,16 @@ def networks_from(texts: list[str]) -> "list[Network]":
         return [network_from(text) for text in texts]
     except ValueError as error:
         raise typer.BadParameter(f"not an address or a network: {error}") from None
+
+
+def zone_from(name: str) -> "tzinfo | None":
+    """Read the time zone of ``--timezone``; None where nothing was typed."""
+    from zoneinfo import ZoneInfo  # noqa: PLC0415 - loaded when a command runs
+
+    try:
+        return ZoneInfo(name) if name else None
+    except (OSError, ValueError, LookupError):
+        raise typer.BadParameter(f"{name!r} is no time zone", param_hint="--timezone") from None
 
 
 def span(seconds: float) -> str:

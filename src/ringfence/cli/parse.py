@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
 import typer
 
-from ringfence.cli.common import DEFAULT_CONFIG, ConfigOption, JsonOption, errors_told, settings_from
+from ringfence.cli.common import (
+    DEFAULT_CONFIG,
+    ConfigOption,
+    JsonOption,
+    errors_told,
+    settings_from,
+    zone_from,
+)
 from ringfence.exits import Exit
 
 if TYPE_CHECKING:
@@ -60,7 +67,7 @@ def parse(
     from ringfence.parse.log import LogReader  # noqa: PLC0415 - loaded when the command runs
 
     customs = [_custom(pattern)] if pattern else []
-    zone = _zone(timezone) or _configured_zone(config, Path(file))
+    zone = zone_from(timezone) or _configured_zone(config, Path(file))
     reader = LogReader(SourceId("-", "log:-"), timezone=zone, customs=customs)
     tally = _Tally()
     try:
@@ -154,15 +161,6 @@ def _custom(pattern: str) -> "Custom":
         return Custom.compile(pattern, level="", file="", name=PATTERN)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--pattern") from None
-
-
-def _zone(name: str) -> "tzinfo | None":
-    from zoneinfo import ZoneInfo  # noqa: PLC0415 - loaded when the command runs
-
-    try:
-        return ZoneInfo(name) if name else None
-    except (OSError, ValueError, LookupError):
-        raise typer.BadParameter(f"{name!r} is no time zone", param_hint="--timezone") from None
 
 
 def _configured_zone(config: Path, log: Path) -> "tzinfo | None":

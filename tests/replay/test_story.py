@@ -1,0 +1,95 @@
+"""One source, file by file: what it tells, and how much of it there is."""
+
+import gzip
+from collections import Counter
+from pathlib import Path
+
+from tests.replay.logs import CHALLENGE, FAILED, START, SUCCESS, guesses, look, refused, security, story
+from tests.support.captures import capture
+
+from ringfence.model import SecurityEvent
+from ringfence.parse.custom import Custom
+from ringfence.replay.files import BLOCK
+from ringfence.replay.story import Batch, Story, told
+
+
+def events(batches: list[Batch]) -> list[SecurityEvent]:
+    """Give the events of all batches."""
+    return [event for batch in batches for event in batch.events]
+
+
+def senders(batches: list[Batch]) -> dict[str, int]:
+    """Give how many events each address made."""
+    counted: Counter[str] = Counter()
+    for batch in batches:
+        for address, number in batch.senders:
+            counted[str(address)] += number
+    return dict(counted)
+
+
+def test_a_log_is_told_in_batches(tmp_path: Path) -> None:
+    """Every line is counted, each event's sender too; what tells of nothing is not told."""
+    data = b"".join(guesses(50, START + n * 100, f"192.0.2.{n}") for n in range(40))
+    file = look(tmp_path, "log", data)
+    batches = list(told(story(file)))
+    assert len(batches) > len(data) // BLOCK
+    assert sum(batch.lines for batch in batches) == data.count(b"\n") == 4000
+    assert sum(batch.read for batch in batches) == file.size
+    assert [event.kind for event in events(batches)] == [FAILED] * 2000
+    assert senders(batches) == {f"192.0.2.{n}": 100 for n in range(40)}
+
+
+def test_rotated_files_go_on_as_one(tmp_path: Path) -> None:
+    """A session that begins in one file ends in the next; the packed one is read as the other."""
+    one = look(tmp_path, "log.1.gz", gzip.compress(security("InvalidAccountID", START, session="s")))
+    two = look(tmp_path, "log", security(CHALLENGE, START + 1, session="s") + security(SUCCESS, START + 2))
+    batches = list(told(story([one, two])))
+    assert [event.kind for event in events(batches)] == ["InvalidAccountID", CHALLENGE, SUCCESS]
+    assert sum(batch.lines for batch in batches) == 3
+
+
+def test_a_recording_is_told_as_a_log(tmp_path: Path) -> None:
+    """With and without the greeting before it; its lines are those of its packets."""
+    recorded = capture("asterisk-22", "wrong-password-register").ami.read_bytes()
+    for data in (recorded, b"Asterisk Call Manager/11.0.0\r\n" + recorded):
+        batches = list(told(story(look(tmp_path, "tap", data), "ami")))
+        assert Counter(event.kind for event in events(batches)) == {CHALLENGE: 3, FAILED: 3}
+        assert {event.source.witness for event in events(batches)} == {"ami"}
+        assert sum(batch.lines for batch in batches) == data.count(b"\n")
+
+
+def test_an_event_of_chan_sip_at_the_end_of_a_recording(tmp_path: Path) -> None:
+    """What waits for a leftover that does not come is told when the recording is over."""
+    recorded = capture("asterisk-16", "chan-sip-wrong-password").ami.read_bytes()
+    batches = list(told(story(look(tmp_path, "tap", recorded), "ami")))
+    assert events(batches)[-1].kind == "InvalidPassword"
+
+
+def test_who_tampers_is_counted(tmp_path: Path) -> None:
+    """In a log and in a recording alike."""
+    recorded = capture("asterisk-22", "user-carries-crlf-event")
+    for path, witness in ((recorded.ami, "ami"), (recorded.security_log, "log:x")):
+        batches = list(told(story(look(tmp_path, "file", path.read_bytes()), witness)))
+        assert sum(batch.tampered for batch in batches) > 0
+        assert set(senders(batches)) == {str(recorded.source)}
+
+
+def test_a_file_that_ends_too_early_is_a_warning(tmp_path: Path) -> None:
+    """What is there counts, and the file is named."""
+    packed = gzip.compress(b"".join(refused(START + n) for n in range(5000)))
+    file = look(tmp_path, "log.gz", packed[: len(packed) // 2])
+    batches = list(told(story(file)))
+    assert len(events(batches)) > 1000
+    assert [batch.warnings for batch in batches if batch.warnings] == [
+        (f"{file.path}: ends too early; what is there was read",)
+    ]
+
+
+def test_the_administrators_own_lines(tmp_path: Path) -> None:
+    """A pattern of his is evidence in a log of the past too."""
+    line = b"[2026-11-20 06:05:22] NOTICE[1] app_x.c: Bad caller from 192.0.2.9, sorry\n"
+    custom = Custom.compile("Bad caller from {address}, sorry", file="app_x.c")
+    plain = story(look(tmp_path, "log", line))
+    own = Story(plain.source, plain.files, plain.timezone, (custom,))
+    assert senders(list(told(plain))) == {}
+    assert senders(list(told(own))) == {"192.0.2.9": 1}
