@@ -35,6 +35,7 @@ def test_these_commands_there_are() -> None:
         "off",
         "on",
         "parse",
+        "replay",
         "run",
         "status",
         "unban",
@@ -74,7 +75,7 @@ def test_help_loads_little() -> None:
     assert done.stderr == "[]\n"
 
 
-WITH_AN_ARGUMENT = {"parse": ["-"]}
+WITH_AN_ARGUMENT = {"parse": ["-"], "replay": ["log"]}
 NEEDS_NONE = ("off", "ban", "unban", "import-fail2ban")
 """Whoever is locked out needs the first three also beside a mistyped rule; the last makes a configuration."""
 

@@ -51,7 +51,7 @@ def replay(
     files: Annotated[
         list[Path],
         typer.Argument(
-            metavar="FILE...", help="Logs of an Asterisk, with the rotated ones, and AMI recordings."
+            metavar="FILE", help="Logs of an Asterisk, with the rotated ones, and AMI recordings."
         ),
     ],
     config: Annotated[
