@@ -94,6 +94,16 @@ def test_nothing_is_concluded_of_whom_ami_never_told(hidden: Hidden) -> None:
     assert hidden.asterisk_at(asked(port=5080)) is None
 
 
+def test_a_call_that_comes_again_after_long_is_known_again() -> None:
+    """A phone registers each minute under its Call-ID, and nobody else does."""
+    hidden = Hidden()
+    line = event(EventKind.CHALLENGE_RESPONSE_FAILED, source=NOTICES, session=CALL)
+    for at in (0.0, 60.0, 120.0):
+        hidden.note(asked(), BY, at)
+        assert hidden.backs(line, at)
+    assert len(hidden) == 1
+
+
 def test_what_was_told_before_it_was_seen_is_told(hidden: Hidden) -> None:
     """AMI may be read before the wire: no phone hides for it, nothing is backed by it, and it vouches too."""
     early = Hidden()

@@ -82,7 +82,7 @@ class Hidden:
         key = address_key(sender), session_key(challenge.call_id)
         place = challenge.local_address, challenge.local_port
         pair = self._pair(key, now)
-        pair.last, pair.place = now, place
+        pair.place = place
         if pair.sent_by:
             self._vouch(place, now, pair.sent_by)
             pair.sent_by = ""
@@ -141,6 +141,7 @@ class Hidden:
         if pair is None:
             pair = self._pairs[key] = _Pair(now)
         else:
+            pair.last = now
             self._pairs.move_to_end(key)
         self._purge(now)
         return pair
