@@ -11,14 +11,19 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tests.bench import attacks, costs
+from tests.bench import attacks, costs, hostile, losses
 from tests.bench.fail2ban import Fail2banError, unpacked
 from tests.bench.figures import Figure, table
 from tests.support.asterisk import tree_of
 from tests.support.lab import Lab, why_no_asterisk
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
-PARTS = {"attacks": attacks.figures, "costs": costs.figures}
+PARTS = {
+    "attacks": attacks.figures,
+    "hostile": hostile.figures,
+    "losses": losses.figures,
+    "costs": costs.figures,
+}
 
 
 def main() -> int:

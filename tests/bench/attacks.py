@@ -1,7 +1,8 @@
 """How many guesses a real Asterisk answers before the guesser is stopped, by ringfence and by fail2ban.
 
 Every trial comes from an address that was never seen before. Both guards have a threshold of 5, run beside
-the same Asterisk one after the other, and are given time to come to rest between trials.
+the same Asterisk one after the other, and are given time to come to rest between trials. ringfence hears the
+manager interface (AMI) alone, and then, as fail2ban does, the log alone.
 """
 
 import statistics
@@ -13,7 +14,7 @@ from pathlib import Path
 from attrs import frozen
 from tests.bench.fail2ban import Fail2ban
 from tests.bench.figures import Figure, spread
-from tests.support.guarded import guarded
+from tests.support.guarded import NO_LOGS, NO_WIRE, guarded
 from tests.support.lab import Lab
 
 THRESHOLD = 5
@@ -44,6 +45,7 @@ WAYS = (
     Way("UDP/IPv6", "[fd00:18::1]:5060", "UDP", "fd00:18::{x}"),
     Way("TCP, one connection", "198.18.0.1:5060", "TCP", "198.19.2.{}"),
 )
+LOG_ALONE = Way("UDP/IPv4", "198.18.0.1:5060", "UDP", "198.19.4.{}")
 _OURS, _THEIRS = 16, 128
 """Where each guard's sources begin: the attacker's are fd00:18::a to ::ff, and the first 254 of a /24."""
 Rest = Callable[[], None]
@@ -88,13 +90,25 @@ def one_prefix(lab: Lab, part: str) -> int:
 
 
 def ours(lab: Lab) -> tuple[dict[str, list[int]], int, list[int]]:
-    """Measure ringfence."""
-    with tempfile.TemporaryDirectory() as folder, guarded(lab, Path(folder)):
+    """Measure ringfence where it hears AMI alone."""
+    alone = {"logs": NO_LOGS, "wire": NO_WIRE}
+    with tempfile.TemporaryDirectory() as folder, guarded(lab, Path(folder), **alone):
         return (
             sequential(lab, range(_OURS, _OURS + TRIALS), _nothing),
             one_prefix(lab, "1"),
             pipelined(lab, range(_OURS, _OURS + PIPELINED_TRIALS), _nothing),
         )
+
+
+def by_log(lab: Lab) -> list[int]:
+    """Measure ringfence where it reads the log alone."""
+    found = []
+    alone = {"ami": {"enabled": False}, "wire": NO_WIRE}
+    with tempfile.TemporaryDirectory() as folder, guarded(lab, Path(folder), **alone):
+        for trial in range(_OURS, _OURS + TRIALS):
+            found.append(_answered(lab, LOG_ALONE, trial))
+            _nothing()
+    return found
 
 
 def theirs(lab: Lab, root: Path) -> tuple[dict[str, list[int]], int, list[int]]:
@@ -108,20 +122,17 @@ def theirs(lab: Lab, root: Path) -> tuple[dict[str, list[int]], int, list[int]]:
 def figures(lab: Lab, root: Path | None) -> list[Figure]:
     """Measure both, one after the other, and give the rows."""
     by_way, prefix, pipeline = ours(lab)
+    log_alone = by_log(lab)
     other_ways, other_prefix, other_pipeline = theirs(lab, root) if root else ({}, None, [])
     rows = [
-        Figure(
-            what=f"guesses answered one after the other, {name}",
-            measured=spread(found),
-            must=f"≤ {THRESHOLD + 1} in every trial, median ≤ {THRESHOLD}",
-            reached=max(found) <= THRESHOLD + 1 and statistics.median(found) <= THRESHOLD,
-            compared=_compared(other_ways.get(name, ())),
-        )
-        for name, found in by_way.items()
+        _one_by_one(f"AMI alone, {name}", found, other_ways.get(name, ())) for name, found in by_way.items()
     ]
     rows.append(
+        _one_by_one(f"the log alone, {LOG_ALONE.name}", log_alone, other_ways.get(LOG_ALONE.name, ()))
+    )
+    rows.append(
         Figure(
-            what="4 guesses from each of 1 000 addresses of one /64, answered in all",
+            what="4 guesses from each of 1 000 addresses of one /64, answered in all: AMI alone",
             measured=str(prefix),
             must=f"≤ {THRESHOLD + 1}",
             reached=prefix <= THRESHOLD + 1,
@@ -130,7 +141,7 @@ def figures(lab: Lab, root: Path | None) -> list[Figure]:
     )
     rows.append(
         Figure(
-            what=f"{PIPELINED} guesses at once with one nonce, answered",
+            what=f"{PIPELINED} guesses at once with one nonce, answered: AMI alone",
             measured=spread(pipeline),
             must="median ≤ 320",
             reached=statistics.median(pipeline) <= 320,
@@ -138,6 +149,16 @@ def figures(lab: Lab, root: Path | None) -> list[Figure]:
         )
     )
     return rows
+
+
+def _one_by_one(how: str, found: Sequence[int], others: Sequence[int]) -> Figure:
+    return Figure(
+        what=f"guesses answered one after the other: {how}",
+        measured=spread(found),
+        must=f"≤ {THRESHOLD + 1} in every trial, median ≤ {THRESHOLD}",
+        reached=max(found) <= THRESHOLD + 1 and statistics.median(found) <= THRESHOLD,
+        compared=_compared(others),
+    )
 
 
 def _compared(found: Sequence[int]) -> str:

@@ -116,6 +116,10 @@ class Fail2ban:
         path = self._folder / "fail2ban.log"
         return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
 
+    def banned(self) -> set[str]:
+        """Give the addresses that it has banned and not let go."""
+        return set(self._client("get", "asterisk", "banip").split())
+
     @property
     def pid(self) -> int:
         """The server's process."""
