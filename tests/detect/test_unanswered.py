@@ -5,7 +5,7 @@ from ipaddress import ip_address
 import pytest
 from tests.detect.events import SENDER
 
-from ringfence.detect.unanswered import ASKED, MANY, SETTLED, TRUSTED, WITHIN, Unanswered
+from ringfence.detect.unanswered import ANSWERED, ASKED, MANY, SETTLED, TRUSTED, WITHIN, Unanswered
 from ringfence.model import Challenge
 
 HERE = ip_address("198.18.0.1")
@@ -64,7 +64,7 @@ def test_nothing_is_concluded_of_who_succeeds(unanswered: Unanswered) -> None:
     unanswered.succeeded(BY, 1.1)
     often(unanswered, MANY + 1, 1.2)
     assert unanswered.too_many(10.0, always) == []
-    assert not unanswered.asked(BY, 1.2, always)
+    assert not unanswered.asked(BY, 1.2 + ANSWERED, always)
 
     often(unanswered, MANY + 1, 1.1 + TRUSTED)
     assert len(unanswered.too_many(3.0 + TRUSTED, always)) == 1
@@ -85,7 +85,7 @@ def test_nothing_is_concluded_while_no_success_could_be_heard(
 ) -> None:
     """Without AMI all the time a phone's success may have been missed; then it begins anew."""
     often(unanswered, MANY + 1)
-    assert not unanswered.asked(BY, 1.0, lambda _: since)
+    assert not unanswered.asked(BY, 1.0 + ANSWERED, lambda _: since)
     assert unanswered.too_many(10.0, lambda _: since) == []
     assert unanswered.too_many(10.0, always) == []
 
@@ -95,17 +95,20 @@ def test_nothing_is_concluded_where_ami_tells_of_neither() -> None:
     deaf = Unanswered()
     often(deaf, MANY + 1)
 
-    assert not deaf.asked(BY, 1.0, always)
+    assert not deaf.asked(BY, 1.0 + ANSWERED, always)
     assert deaf.too_many(10.0, always) == []
 
 
 def test_who_was_challenged_lately_could_guess(unanswered: Unanswered) -> None:
-    """For as long as a nonce lives, and he alone."""
+    """For as long as a nonce lives, and he alone; a phone has a while to answer, however often it asks."""
     often(unanswered, 1)
+    assert not unanswered.asked(BY, 1.0 + ANSWERED - 0.1, always)
+    assert unanswered.asked(BY, 1.0 + ANSWERED, always)
+    assert not unanswered.asked(ip_address("203.0.113.9"), 1.0 + ANSWERED, always)
 
-    assert unanswered.asked(BY, 1.0 + ASKED - 0.1, always)
-    assert not unanswered.asked(BY, 1.0 + ASKED, always)
-    assert not unanswered.asked(ip_address("203.0.113.9"), 1.0, always)
+    often(unanswered, 1, 2.5)
+    assert unanswered.asked(BY, 2.5 + ASKED - 0.1, always)
+    assert not unanswered.asked(BY, 2.5 + ASKED, always)
 
 
 def test_a_64_is_one_sender(unanswered: Unanswered) -> None:

@@ -13,7 +13,7 @@ from ringfence.detect.detector import Detector, Standing
 from ringfence.detect.doubts import PATIENCE, Doubt
 from ringfence.detect.hidden import WAIT
 from ringfence.detect.rules import RULES, Rule
-from ringfence.detect.unanswered import MANY, SETTLED
+from ringfence.detect.unanswered import ANSWERED, MANY, SETTLED
 from ringfence.detect.witnesses import DOUBTFUL
 from ringfence.model import (
     Challenge,
@@ -86,8 +86,8 @@ def test_a_line_without_a_challenge_may_name_who_asked_before() -> None:
         if succeeds:
             detector.observe(event(EventKind.SUCCESSFUL_AUTH, session=b"another"), 1.0)
         assert detector.tend(1.5, wire=True, listening=lambda _: 0.0) == []
-        judged = [detector.observe(line(), 2.0)]
-        judged += detector.tend(2.0 + PATIENCE, wire=True, listening=lambda _: 0.0)
+        judged = [detector.observe(line(), 1.0 + ANSWERED)]
+        judged += detector.tend(1.0 + ANSWERED + PATIENCE, wire=True, listening=lambda _: 0.0)
         assert [j.standing for j in judged if j] == [standing]
 
 

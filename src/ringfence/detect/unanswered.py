@@ -10,7 +10,8 @@ a Via names an address that nothing can be sent to, or where the answer would be
 yet checks the password; a right one registers him (tried on 22.10.1). For that the guess must hold a nonce
 that is not older than 32 s, and that the same address has been sent
 (``res_pjsip_authenticator_digest.c:build_nonce``). So the line is believed of an address that has *asked*
-lately and not succeeded, and of no other.
+lately and not succeeded, and of no other. A phone that is just registering has asked too, and somebody may
+write lines with its address day and night: it has two seconds to answer, and is trusted for two hours then.
 
 Of chan_sip nothing is concluded: it tells of no success of a SUBSCRIBE, and a phone may have a hundred lamps.
 
@@ -36,11 +37,14 @@ WITHIN = 600.0
 SETTLED = 1.0
 """How long a success may take to be told (seconds)."""
 
+ANSWERED = 2.0
+"""How long a phone may take to answer, from its first challenge to the success (seconds)."""
+
 ASKED = 60.0
 """How old a challenge may be whose nonce is still taken (seconds); Asterisk's default is 32."""
 
-TRUSTED = 600.0
-"""For so long (seconds) nothing is concluded of who has succeeded."""
+TRUSTED = 7_200.0
+"""For so long (seconds) nothing is concluded of who has succeeded: phones register at least so often."""
 
 _MOST = 16_384
 _HOST_BITS = 64  # of an IPv6 address: who has a /64 has no end of addresses
@@ -111,7 +115,9 @@ class Unanswered:
         ``listening`` says since when the AMI of an Asterisk has been heard without a break; None: it is not.
         """
         streak = self._streaks.get(_wide(address))
-        return streak is not None and abs(at - streak.last) < ASKED and self._is_sure(streak, listening)
+        if streak is None or not (at - streak.last < ASKED and at - streak.began >= ANSWERED):
+            return False
+        return self._is_sure(streak, listening)
 
     def too_many(
         self, now: float, listening: Callable[[str], float | None]
