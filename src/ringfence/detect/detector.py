@@ -12,12 +12,12 @@ Which events are attempts, and whose, is the matter of ``witnesses``.
 
 import enum
 from collections.abc import Callable, Iterable
-from functools import lru_cache
-from ipaddress import IPV4LENGTH, IPv4Address, IPv4Network, ip_network
+from ipaddress import IPv6Address, ip_network
 from math import inf
 
 from attrs import define, frozen
 
+from ringfence.detect.fold import AddressKey, address_key
 from ringfence.detect.networks import NetworkSet
 from ringfence.detect.rules import Rule
 from ringfence.detect.window import MAX_SUBJECTS, Window
@@ -34,6 +34,7 @@ from ringfence.model import (
 )
 
 _IPV6_SUBJECT = 64
+_MOST_PLACES = 4_096
 
 
 class Standing(enum.StrEnum):
@@ -105,7 +106,8 @@ class Detector:
     ) -> None:
         """``connected`` says whether the sender has a TCP connection to this host now."""
         self.counts = Counts()
-        self.never = never if never is not None else NetworkSet()
+        self._places: dict[AddressKey, tuple[Network, bool]] = {}
+        self._never = never if never is not None else NetworkSet()
         self.rules: tuple[Rule, ...] = ()
         self._max_subjects = max_subjects
         self._witnesses = Witnesses(connected=connected)
@@ -130,6 +132,16 @@ class Detector:
                 if window is None or (window.attempts, window.seconds) != (rule.attempts, rule.window):
                     window = Window(rule.attempts, rule.window, self._max_subjects)
                 self._windows[rule.name, standing] = window
+
+    @property
+    def never(self) -> NetworkSet:
+        """The networks that are never banned."""
+        return self._never
+
+    @never.setter
+    def never(self, never: NetworkSet) -> None:
+        self._never = never
+        self._places.clear()
 
     @property
     def evicted(self) -> int:
@@ -164,11 +176,11 @@ class Detector:
     def judge(self, attempt: Attempt, now: float) -> Judgement:
         """Count one attempt under every rule that counts its kind. The first rule that is full decides."""
         self.counts.attempts += 1
-        subject = self.subject_of(attempt.address)
-        if self.never.covers(attempt.address):
+        subject, is_allowed = self._place(attempt.address)
+        if is_allowed:
             self.counts.never_banned += 1
             return Judgement(attempt, subject, Standing.NEVER_BANNED)
-        if self._held.get(subject, now) > now:
+        if self._held and self._held.get(subject, now) > now:
             self.counts.late += 1
             return Judgement(attempt, subject, Standing.LATE)
         counting = self._counting[attempt.kind]
@@ -189,10 +201,27 @@ class Detector:
 
     def subject_of(self, address: Address) -> Network:
         """Give what is counted and banned for ``address``."""
-        if isinstance(address, IPv4Address):
-            return _host(int(address))
-        wide = _network(address, _IPV6_SUBJECT)
-        return _network(address, address.max_prefixlen) if self.never.has_part_of(wide) else wide
+        return self._place(address)[0]
+
+    def _place(self, address: Address) -> tuple[Network, bool]:
+        """Give the subject of ``address``, and whether it is never banned.
+
+        An attacker comes again and again; to find out anew each time is a fifth of the whole path.
+        """
+        key = address_key(address)
+        known = self._places.get(key)
+        if known is None:
+            if len(self._places) >= _MOST_PLACES:
+                self._places.clear()
+            known = self._places[key] = self._find_subject(address), self._never.covers(address)
+        return known
+
+    def _find_subject(self, address: Address) -> Network:
+        if isinstance(address, IPv6Address):
+            wide = ip_network((address, _IPV6_SUBJECT), strict=False)
+            if not self._never.has_part_of(wide):
+                return wide
+        return ip_network(address)
 
     def hold(self, subject: Network, until: float) -> None:
         """Count nothing of ``subject`` before ``until`` (monotonic seconds): it is banned, or about to be."""
@@ -236,14 +265,3 @@ class Detector:
             for standing in (Standing.COUNTED, Standing.WITHHELD)
             for subject, attempts in self._windows[rule.name, standing].recent(now, most)
         ]
-
-
-# An attacker comes again and again; to make his network anew each time is an eighth of the whole path.
-@lru_cache(maxsize=4096)
-def _host(number: int) -> Network:
-    return IPv4Network((number, IPV4LENGTH))
-
-
-@lru_cache(maxsize=4096)
-def _network(address: Address, length: int) -> Network:
-    return ip_network((address, length), strict=False)
