@@ -69,6 +69,7 @@ class Unanswered:
     def __init__(self, most: int = _MOST) -> None:
         self._most = most
         self._streaks: OrderedDict[_Wide, _Streak] = OrderedDict()
+        self._over: dict[_Wide, None] = {}  # whose streaks may be too long
         self._succeeded: OrderedDict[_Wide, float] = OrderedDict()
         self._heard: dict[str, float] = {}
 
@@ -86,6 +87,8 @@ class Unanswered:
             streak = self._streaks[wide] = _Streak(now, asterisk, challenge, now)
         streak.count += 1
         streak.latest, streak.last = challenge, now
+        if streak.count > streak.told:
+            self._over[wide] = None
         self._streaks.move_to_end(wide)
         if len(self._streaks) > self._most:
             self._streaks.popitem(last=False)
@@ -124,14 +127,17 @@ class Unanswered:
     ) -> list[tuple[Challenge, str, int]]:
         """Give the latest challenge of each who asked too often, of which Asterisk, and how many are new."""
         found = []
-        for wide, streak in list(self._streaks.items()):
-            if streak.count <= streak.told or now - streak.began < SETTLED:
-                continue
-            if not self._is_sure(streak, listening):
-                del self._streaks[wide]  # it begins anew when AMI is heard
-                continue
-            found.append((streak.latest, streak.asterisk, streak.count - streak.told))
-            streak.told = streak.count
+        for wide in list(self._over):
+            streak = self._streaks.get(wide)
+            if streak is not None and streak.count > streak.told:
+                if now - streak.began < SETTLED:
+                    continue
+                if self._is_sure(streak, listening):
+                    found.append((streak.latest, streak.asterisk, streak.count - streak.told))
+                    streak.told = streak.count
+                else:
+                    del self._streaks[wide]  # it begins anew when AMI is heard
+            del self._over[wide]
         return found
 
     def _is_sure(self, streak: _Streak, listening: Callable[[str], float | None]) -> bool:
