@@ -6,7 +6,7 @@ import pytest
 from attrs import evolve
 from tests.detect.events import NOTICES, SENDER, event
 
-from ringfence.detect.hidden import LIFE, VOUCHED, WAIT, Hidden
+from ringfence.detect.hidden import LATE, LIFE, VOUCHED, WAIT, Hidden
 from ringfence.model import Address, Challenge, EventKind, Service, Transport
 
 HERE = ip_address("198.18.0.1")
@@ -29,7 +29,7 @@ def hidden() -> Hidden:
     """AMI has just told of one challenge, so it can be missed."""
     made = Hidden()
     made.note(asked(b"before"), BY, 0.0)
-    made.told(event(EventKind.CHALLENGE_SENT, session=b"before"), 0.0)
+    made.told(event(EventKind.CHALLENGE_SENT, session=b"before"), 0.0, 0.0)
     return made
 
 
@@ -51,7 +51,7 @@ def test_a_challenge_backs_what_is_told_of_its_call(hidden: Hidden) -> None:
 def test_what_ami_tells_of_is_not_hidden(hidden: Hidden, kind: EventKind) -> None:
     """One event for each challenge, before it or after it within the wait."""
     hidden.note(asked(), BY, 0.0)
-    hidden.told(event(kind, session=CALL), 4.0)
+    hidden.told(event(kind, session=CALL), 4.0, 0.0)
 
     assert hidden.untold(WAIT, always) == []
 
@@ -60,7 +60,7 @@ def test_what_ami_does_not_tell_of_is_given_once(hidden: Hidden) -> None:
     """Three challenges of which one is told are two that are hidden, when their wait is over."""
     for _ in range(3):
         hidden.note(asked(), BY, 1.0)
-    hidden.told(event(EventKind.CHALLENGE_SENT, session=CALL), 1.0)
+    hidden.told(event(EventKind.CHALLENGE_SENT, session=CALL), 1.0, 0.0)
 
     assert hidden.untold(1.0 + WAIT - 0.1, always) == []
     assert hidden.untold(1.0 + WAIT, always) == [(asked(), "pbx")] * 2
@@ -82,12 +82,23 @@ def test_nothing_is_concluded_while_ami_was_not_heard(hidden: Hidden, since: flo
     assert hidden.untold(1.0 + WAIT, lambda _: since) == []
 
 
+def test_nothing_is_concluded_while_ami_comes_late(hidden: Hidden) -> None:
+    """Under a flood Asterisk itself is behind: what it has not told of yet it may still tell."""
+    hidden.note(asked(), BY, 1.0)
+    hidden.told(event(EventKind.CHALLENGE_SENT, session=b"flood"), 2.0, LATE + 0.1)
+    assert hidden.untold(1.0 + WAIT, always) == []
+
+    hidden.note(asked(b"later"), BY, 10.0)
+    hidden.told(event(EventKind.CHALLENGE_SENT, session=b"flood"), 11.0, LATE)
+    assert hidden.untold(10.0 + WAIT, always) == [(asked(b"later"), "pbx")]
+
+
 def test_nothing_is_concluded_of_whom_ami_never_told(hidden: Hidden) -> None:
     """Another port may be another PBX's, and long silence may mean that ChallengeSent is switched off."""
     hidden.note(asked(port=5080), BY, 0.0)
     assert hidden.untold(WAIT, always) == []
 
-    hidden.told(event(EventKind.CHALLENGE_RESPONSE_FAILED, session=CALL), WAIT)
+    hidden.told(event(EventKind.CHALLENGE_RESPONSE_FAILED, session=CALL), WAIT, 0.0)
     hidden.note(asked(b"later"), BY, VOUCHED)
     assert hidden.untold(VOUCHED + WAIT, always) == []
     assert hidden.asterisk_at(asked()) == "pbx"
@@ -108,7 +119,7 @@ def test_what_was_told_before_it_was_seen_is_told(hidden: Hidden) -> None:
     """AMI may be read before the wire: no phone hides for it, nothing is backed by it, and it vouches too."""
     early = Hidden()
     for made in (hidden, early):
-        made.told(event(EventKind.CHALLENGE_SENT, session=CALL), 1.0)
+        made.told(event(EventKind.CHALLENGE_SENT, session=CALL), 1.0, 0.0)
         assert not made.backs(event(EventKind.CHALLENGE_RESPONSE_FAILED, session=CALL), 1.0)
         made.note(asked(), BY, 1.0)
         assert made.untold(1.0 + WAIT, always) == []
@@ -118,7 +129,7 @@ def test_what_was_told_before_it_was_seen_is_told(hidden: Hidden) -> None:
 def test_what_is_told_of_tcp_hides_no_datagram(hidden: Hidden) -> None:
     """A sender who asks for challenges by TCP under the same Call-ID gains nothing."""
     hidden.note(asked(), BY, 0.0)
-    hidden.told(event(EventKind.CHALLENGE_SENT, session=CALL, transport=Transport.TCP), 0.0)
+    hidden.told(event(EventKind.CHALLENGE_SENT, session=CALL, transport=Transport.TCP), 0.0, 0.0)
 
     assert hidden.untold(WAIT, always) == [(asked(), "pbx")]
 
@@ -126,7 +137,7 @@ def test_what_is_told_of_tcp_hides_no_datagram(hidden: Hidden) -> None:
 def test_other_services_tell_nothing_of_it(hidden: Hidden) -> None:
     """An event of chan_sip's under the same name is no telling."""
     hidden.note(asked(), BY, 0.0)
-    hidden.told(event(EventKind.CHALLENGE_SENT, service=Service.SIP, session=CALL), 0.0)
+    hidden.told(event(EventKind.CHALLENGE_SENT, service=Service.SIP, session=CALL), 0.0, 0.0)
 
     assert hidden.untold(WAIT, always) == [(asked(), "pbx")]
 
@@ -147,6 +158,6 @@ def test_places_are_bounded() -> None:
     hidden = Hidden()
     for port in range(1, 1_000):
         hidden.note(asked(b"%d" % port, port=port), BY, 0.0)
-        hidden.told(event(EventKind.CHALLENGE_SENT, session=b"%d" % port), 0.0)
+        hidden.told(event(EventKind.CHALLENGE_SENT, session=b"%d" % port), 0.0, 0.0)
     assert hidden.asterisk_at(asked(port=1)) is None
     assert hidden.asterisk_at(asked(port=999)) == "pbx"

@@ -5,7 +5,16 @@ from ipaddress import ip_address
 import pytest
 from tests.detect.events import SENDER
 
-from ringfence.detect.unanswered import ANSWERED, ASKED, MANY, SETTLED, TRUSTED, WITHIN, Unanswered
+from ringfence.detect.unanswered import (
+    ANSWERED,
+    ASKED,
+    MANY,
+    SETTLED,
+    SURE_AFTER,
+    TRUSTED,
+    WITHIN,
+    Unanswered,
+)
 from ringfence.model import Challenge
 
 HERE = ip_address("198.18.0.1")
@@ -26,14 +35,14 @@ def often(unanswered: Unanswered, number: int, at: float = 1.0, address: str = S
 
 def always(_: str) -> float:
     """Say that AMI was heard all the time."""
-    return 0.0
+    return -SURE_AFTER
 
 
 @pytest.fixture
 def unanswered() -> Unanswered:
-    """AMI has told of a challenge."""
+    """AMI has told of a success, somebody else's."""
     made = Unanswered()
-    made.heard("pbx", 0.5)
+    made.succeeded(ip_address("203.0.113.200"), "pbx", 0.5)
     return made
 
 
@@ -61,7 +70,7 @@ def test_who_asks_seldom_is_a_phone_that_is_not_let_in(unanswered: Unanswered) -
 def test_nothing_is_concluded_of_who_succeeds(unanswered: Unanswered) -> None:
     """An office of phones asks as often as it likes, before its first success and after it, for a time."""
     often(unanswered, MANY + 1)
-    unanswered.succeeded(BY, 1.1)
+    unanswered.succeeded(BY, "pbx", 1.1)
     often(unanswered, MANY + 1, 1.2)
     assert unanswered.too_many(10.0, always) == []
     assert not unanswered.asked(BY, 1.2 + ANSWERED, always)
@@ -79,7 +88,7 @@ def test_who_is_told_of_by_others_does_not_hide(unanswered: Unanswered) -> None:
     assert unanswered.too_many(10.0, always) == []
 
 
-@pytest.mark.parametrize("since", [None, 1.0, 2.0])
+@pytest.mark.parametrize("since", [None, 1.0, 2.0, 0.0, 1.5 - SURE_AFTER])
 def test_nothing_is_concluded_while_no_success_could_be_heard(
     unanswered: Unanswered, since: float | None
 ) -> None:
@@ -90,8 +99,8 @@ def test_nothing_is_concluded_while_no_success_could_be_heard(
     assert unanswered.too_many(10.0, always) == []
 
 
-def test_nothing_is_concluded_where_ami_tells_of_neither() -> None:
-    """Whose manager user is not told of challenges and successes hears no phone succeed."""
+def test_nothing_is_concluded_where_ami_tells_of_no_success() -> None:
+    """Whose manager user is not told of successes hears no phone succeed."""
     deaf = Unanswered()
     often(deaf, MANY + 1)
 
@@ -117,7 +126,7 @@ def test_a_64_is_one_sender(unanswered: Unanswered) -> None:
         often(unanswered, 1, address=f"2001:db8::{last + 1:x}")
 
     assert len(unanswered.too_many(10.0, always)) == 1
-    unanswered.succeeded(ip_address("2001:db8::ffff"), 10.0)
+    unanswered.succeeded(ip_address("2001:db8::ffff"), "pbx", 10.0)
     assert not unanswered.asked(ip_address("2001:db8::1"), 10.0, always)
 
 
@@ -127,6 +136,6 @@ def test_what_is_kept_is_bounded() -> None:
     for last in range(1, 20):
         often(unanswered, 1, address=f"192.0.2.{last}")
     for last in range(1, 20):
-        unanswered.succeeded(ip_address(f"198.51.100.{last}"), 1.0)
+        unanswered.succeeded(ip_address(f"198.51.100.{last}"), "pbx", 1.0)
 
     assert len(unanswered) == 6

@@ -13,7 +13,7 @@ from ringfence.detect.detector import Detector, Standing
 from ringfence.detect.doubts import PATIENCE, Doubt
 from ringfence.detect.hidden import WAIT
 from ringfence.detect.rules import RULES, Rule
-from ringfence.detect.unanswered import ANSWERED, MANY, SETTLED
+from ringfence.detect.unanswered import ANSWERED, MANY, SETTLED, SURE_AFTER
 from ringfence.detect.witnesses import DOUBTFUL
 from ringfence.model import (
     Challenge,
@@ -40,6 +40,11 @@ def line(address: str = SENDER, session: bytes = b"call-1") -> SecurityEvent:
     """Give a line of PJSIP's that blames ``address``."""
     told = event(EventKind.CHALLENGE_RESPONSE_FAILED, source=NOTICES, address=address, session=session)
     return evolve(told, hearsay=True)
+
+
+def always(_: str) -> float:
+    """Say that AMI was heard for long."""
+    return -SURE_AFTER
 
 
 def joining(rules: tuple[Rule, ...] = RULES) -> Detector:
@@ -83,22 +88,23 @@ def test_a_line_without_a_challenge_may_name_who_asked_before() -> None:
         detector = joining(AT_ONCE)
         detector.see([challenge(call_id=b"another")], 1.0, 1.0, "pbx")
         detector.observe(event(EventKind.CHALLENGE_SENT, session=b"another"), 1.0)
-        if succeeds:
-            detector.observe(event(EventKind.SUCCESSFUL_AUTH, session=b"another"), 1.0)
-        assert detector.tend(1.5, wire=True, listening=lambda _: 0.0) == []
+        by = SENDER if succeeds else STRANGER
+        detector.observe(event(EventKind.SUCCESSFUL_AUTH, address=by, session=b"another"), 1.0)
+        assert detector.tend(1.5, wire=True, listening=always) == []
         judged = [detector.observe(line(), 1.0 + ANSWERED)]
-        judged += detector.tend(1.0 + ANSWERED + PATIENCE, wire=True, listening=lambda _: 0.0)
+        judged += detector.tend(1.0 + ANSWERED + PATIENCE, wire=True, listening=always)
         assert [j.standing for j in judged if j] == [standing]
 
 
 def test_who_asks_without_end_is_counted() -> None:
     """Whatever keeps his guesses from being told of: his challenges are not answered by a success."""
     detector = joining()
-    detector.observe(event(EventKind.CHALLENGE_SENT), 0.5)
+    detector.see([challenge(STRANGER)], 0.0, 0.0, "pbx")
+    detector.observe(event(EventKind.SUCCESSFUL_AUTH, address=STRANGER), 0.5)
     for number in range(MANY + GUESS.attempts + 1):
         detector.see([challenge(call_id=b"%d" % number)], 1.0, 1.0, "pbx")
         detector.observe(event(EventKind.CHALLENGE_SENT, session=b"%d" % number), 1.0)
-    judged = detector.tend(1.0 + SETTLED, listening=lambda _: 0.0)
+    judged = detector.tend(1.0 + SETTLED, listening=always)
 
     assert [j.decision.subject for j in judged if j.decision] == [ip_network(SENDER)]
     assert detector.counts.hidden >= GUESS.attempts

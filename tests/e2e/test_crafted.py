@@ -144,18 +144,3 @@ def test_a_guess_that_no_event_and_no_readable_line_tells_of(
 
         assert answered < MOST
         assert guard.banned() == {source}
-
-
-def test_who_has_his_answers_sent_nowhere_is_banned(asterisk22: Lab, tmp_path: Path) -> None:
-    """No challenge leaves, no event tells, and the right password would be let in: his line is believed."""
-    source = "198.19.27.8"
-    with guarded(asterisk22, tmp_path) as guard, guesser(asterisk22, source) as alice:
-        challenge = alice.challenged()
-
-        def ends() -> bool:
-            request = alice.request(via=";rport;maddr=255.255.255.255", call_id=b"\xff{}")
-            alice.send(alice.guess(request, challenge).encode())
-            return guard.banned() != set()
-
-        until(ends, "a ban")
-        assert guard.banned() == {source}

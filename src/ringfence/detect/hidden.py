@@ -17,7 +17,8 @@ tells may come before the challenge itself, where both waited to be read.
 The last is a conclusion from silence, so it is drawn with care, since it would hit every phone where it is
 wrong: only of a local address and port for which AMI did tell ChallengeSent within ``VOUCHED`` (who switches
 that event off, or has another PJSIP on this host, is not served by it), and only while AMI was listening all
-the time. PJSIP answers a request that was sent twice anew, and AMI tells of it anew.
+the time, and told in time: under a flood Asterisk itself may come late. PJSIP answers a request that was sent
+twice anew, and AMI tells of it anew.
 
 Bounds: 65 536 pairs of address and Call-ID and as many challenges that wait, the oldest go first, which only
 loses evidence. Times are monotonic seconds.
@@ -36,6 +37,9 @@ LIFE = 10.0
 
 WAIT = 5.0
 """How long AMI may take to tell of a challenge (seconds)."""
+
+LATE = 1.0
+"""AMI that tells of what is older than this (seconds) has more on its way."""
 
 VOUCHED = 600.0
 """How long one ChallengeSent shows that challenges from where it left are told (seconds)."""
@@ -72,6 +76,7 @@ class Hidden:
         self._pairs: OrderedDict[_Key, _Pair] = OrderedDict()
         self._waiting: deque[tuple[float, _Key, Challenge]] = deque(maxlen=_MAX_WAITING)
         self._vouched: dict[Place, tuple[float, str]] = {}
+        self._late = -WAIT
 
     def __len__(self) -> int:
         """How many pairs of address and Call-ID are kept."""
@@ -94,8 +99,10 @@ class Hidden:
         pair = self._pairs.get((address_key(event.remote.address), session_key(event.session)))
         return pair is not None and pair.place is not None and now - pair.last < LIFE
 
-    def told(self, event: SecurityEvent, now: float) -> None:
-        """Take what AMI tells of PJSIP."""
+    def told(self, event: SecurityEvent, now: float, wall: float) -> None:
+        """Take what AMI tells of PJSIP at ``now``, which is ``wall`` seconds since the epoch."""
+        if wall - event.time > LATE:
+            self._late = now
         if event.service is not Service.PJSIP or event.remote.transport is not Transport.UDP:
             return
         key = address_key(event.remote.address), session_key(event.session)
@@ -131,7 +138,8 @@ class Hidden:
             place = challenge.local_address, challenge.local_port
             vouched, asterisk = self._vouched.get(place, (-VOUCHED, ""))
             since = listening(asterisk)
-            if seen - vouched < VOUCHED and since is not None and since < seen:
+            heard = since is not None and since < seen and self._late < seen
+            if heard and seen - vouched < VOUCHED:
                 found.append((challenge, asterisk))
         return found
 

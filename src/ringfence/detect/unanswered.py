@@ -11,13 +11,15 @@ yet checks the password; a right one registers him (tried on 22.10.1). For that 
 that is not older than 32 s, and that the same address has been sent
 (``res_pjsip_authenticator_digest.c:build_nonce``). So the line is believed of an address that has *asked*
 lately and not succeeded, and of no other. A phone that is just registering has asked too, and somebody may
-write lines with its address day and night: it has two seconds to answer, and is trusted for two hours then.
+write lines with its address day and night: it has two seconds to answer, and is trusted for a day then.
 
 Of chan_sip nothing is concluded: it tells of no success of a SUBSCRIBE, and a phone may have a hundred lamps.
 
-This is drawn from silence too: only while AMI was heard all the time and has told of challenges or successes,
-and never of an address, or a /64, that has succeeded within ``TRUSTED``. Bounds: 16 384 senders and as many
-who succeeded, the oldest go first. Times are monotonic seconds.
+This is drawn from silence too, and phones ask without answering: their OPTIONS, sent every few seconds to
+keep a way open, are challenged like anything else. So it holds only where AMI was heard all the time for two
+hours, within which every phone registers, and has told of a phone's success (who switches that event off, to
+have quiet, is not served by it); and never of an address, or a /64, that has succeeded within ``TRUSTED``.
+Bounds: 16 384 senders and as many who succeeded, the oldest go first. Times are monotonic seconds.
 """
 
 from collections import OrderedDict
@@ -43,8 +45,11 @@ ANSWERED = 2.0
 ASKED = 60.0
 """How old a challenge may be whose nonce is still taken (seconds); Asterisk's default is 32."""
 
-TRUSTED = 7_200.0
-"""For so long (seconds) nothing is concluded of who has succeeded: phones register at least so often."""
+TRUSTED = 86_400.0
+"""For so long (seconds) nothing is concluded of who has succeeded."""
+
+SURE_AFTER = 7_200.0
+"""For so long (seconds) AMI must have been heard: phones register at least so often."""
 
 _MOST = 16_384
 _HOST_BITS = 64  # of an IPv6 address: who has a /64 has no end of addresses
@@ -93,18 +98,15 @@ class Unanswered:
         if len(self._streaks) > self._most:
             self._streaks.popitem(last=False)
 
-    def heard(self, asterisk: str, now: float) -> None:
-        """Take that AMI tells of a challenge or a success."""
-        self._heard[asterisk] = now
-
     def told(self, address: Address) -> None:
         """Take that somebody else tells of an attempt of ``address``: it does not hide."""
         streak = self._streaks.get(_wide(address))
         if streak is not None:
             streak.count, streak.told = 0, MANY
 
-    def succeeded(self, address: Address, now: float) -> None:
-        """Take that a password of ``address`` was right."""
+    def succeeded(self, address: Address, asterisk: str, now: float) -> None:
+        """Take that the AMI of ``asterisk`` tells of a right password of ``address``."""
+        self._heard[asterisk] = now
         wide = _wide(address)
         self._streaks.pop(wide, None)
         self._succeeded[wide] = now
@@ -141,9 +143,11 @@ class Unanswered:
         return found
 
     def _is_sure(self, streak: _Streak, listening: Callable[[str], float | None]) -> bool:
-        """Say whether AMI would have told of a success since the streak began."""
+        """Say whether AMI would have told of a success of this sender's, if he had one."""
         since = listening(streak.asterisk)
-        return since is not None and since < streak.began and self._heard.get(streak.asterisk, since) > since
+        if since is None or streak.began - since < SURE_AFTER:
+            return False
+        return self._heard.get(streak.asterisk, since) > since
 
 
 def _wide(address: Address) -> _Wide:

@@ -49,7 +49,6 @@ _V = TypeVar("_V")
 _MOST_LINES = 1_024
 _MOST_DOUBTFUL = 16_384
 _MOST_AT_ONCE = 100  # challenges of one sender's that were too many
-_INFORMING = (EventKind.CHALLENGE_SENT, EventKind.SUCCESSFUL_AUTH)
 
 DOUBTFUL = 600.0
 """For so long after a doubtful line (seconds) an address is not believed by its connection."""
@@ -168,6 +167,7 @@ class Witnesses:
         """
         if self._wire is not None:
             self._wire.listening = listening if wire else _nobody
+            self._wire.ahead = wall - now
         found = [self._end(doubt, now, wire=wire) for doubt in self._doubts.due(now)]
         if self._wire is not None:
             missed = [(*untold, 1) for untold in self._wire.hidden.untold(now, listening)]
@@ -243,17 +243,16 @@ class _Wire:
     hidden: Hidden = Factory(Hidden)
     unanswered: Unanswered = Factory(Unanswered)
     blind_until: float = 0.0
+    ahead: float = 0.0  # of the wall clock over the monotonic one
     listening: Callable[[str], float | None] = _nobody  # of the last tending, where the wire sees all
 
     def told(self, event: SecurityEvent, now: float) -> None:
         """Take what Asterisk tells."""
-        if event.kind is EventKind.SUCCESSFUL_AUTH and not event.tampered:
-            self.unanswered.succeeded(event.remote.address, now)
-        if event.source.witness != AMI:
-            return
-        if event.kind in _INFORMING:
-            self.unanswered.heard(event.source.asterisk, now)
-        self.hidden.told(event, now)
+        phone = event.service in (Service.PJSIP, Service.SIP)
+        if event.kind is EventKind.SUCCESSFUL_AUTH and phone and not event.tampered:
+            self.unanswered.succeeded(event.remote.address, event.source.asterisk, now)
+        if event.source.witness == AMI:
+            self.hidden.told(event, now, now + self.ahead)
 
     def vouch(self, attempt: Attempt, event: SecurityEvent, now: float) -> Attempt:
         """Give ``attempt`` with what the wire knows of it."""
