@@ -12,6 +12,8 @@ from typing import TypeAlias
 
 from attrs import frozen
 
+from ringfence import quick
+
 Address: TypeAlias = IPv4Address | IPv6Address
 Network: TypeAlias = IPv4Network | IPv6Network
 
@@ -99,7 +101,7 @@ class SourceId:
         return self.witness.endswith("#notice")
 
 
-@frozen
+@quick.frozen
 class Endpoint:
     """A remote or local end of a SIP or AMI conversation."""
 
@@ -108,7 +110,7 @@ class Endpoint:
     transport: Transport
 
 
-@frozen
+@quick.frozen
 class SecurityEvent:
     r"""One thing one source said, parsed and typed.
 
@@ -186,7 +188,7 @@ class AttemptKind(enum.StrEnum):
     MANAGER = "manager"
 
 
-@frozen
+@quick.frozen
 class Attempt:
     """One thing the remote party did. ``time`` is the wall-clock time of the event that told it.
 

@@ -17,6 +17,7 @@ from math import inf
 
 from attrs import define, frozen
 
+from ringfence import quick
 from ringfence.detect.fold import AddressKey, address_key
 from ringfence.detect.networks import NetworkSet
 from ringfence.detect.rules import Rule
@@ -57,7 +58,7 @@ class Decision:
     attempts: tuple[Attempt, ...]
 
 
-@frozen
+@quick.frozen
 class Judgement:
     """An attempt, what was done with it, and the ban that follows, if one does."""
 

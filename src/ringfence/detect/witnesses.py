@@ -21,8 +21,9 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
-from attrs import Factory, define, evolve, frozen
+from attrs import Factory, define, evolve
 
+from ringfence import quick
 from ringfence.detect.doubts import Doubt, Doubts
 from ringfence.detect.fold import Fold
 from ringfence.detect.hidden import Hidden
@@ -65,7 +66,7 @@ class Worth(enum.Enum):
     AIMED = enum.auto()  # chan_sip's telling of an attempt that its log tells of too, with another address
 
 
-@frozen
+@quick.frozen
 class Found:
     """An attempt, when it counts (monotonic seconds), and what it is worth."""
 

@@ -1,0 +1,38 @@
+"""Values that are quickly made are values: they compare, hash and copy as frozen ones do."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from attrs import evolve, fields
+
+from ringfence import quick
+
+
+@quick.frozen
+class Pair:
+    """Two values, of which one need not be said."""
+
+    one: int
+    other: str = ""
+
+
+def test_it_is_a_value() -> None:
+    """Equal ones are equal, are the same in a set, and can be told apart from a changed copy."""
+    assert Pair(1, "a") == Pair(1, "a") != Pair(1, "b")
+    assert {Pair(1), Pair(1)} == {evolve(Pair(2), one=1)}
+    assert [field.name for field in fields(Pair)] == ["one", "other"]
+    assert not hasattr(Pair(1), "__dict__")
+
+
+def test_the_type_checker_keeps_it_from_being_changed(tmp_path: Path) -> None:
+    """A line that would change one is an error, in this project and in whatever uses it."""
+    code = tmp_path / "changes.py"
+    code.write_text(
+        "from ringfence.model import SecurityEvent\n\ndef f(e: SecurityEvent) -> None:\n    e.time = 1.0\n"
+    )
+    command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path), str(code)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 1
+    assert '"time" defined in "SecurityEvent" is read-only' in done.stdout
