@@ -81,7 +81,7 @@ def replay(
     number = sum(len(story.files) for story in stories)
     rows = sorted(past.accounts, key=_order)
     if as_json:
-        typer.echo(json.dumps(_as_object(past, rows, number, time.perf_counter() - began), indent=2))
+        typer.echo(json.dumps(_as_object(past, rows, number, time.perf_counter() - began)))
     else:
         _print(past, rows, number)
 

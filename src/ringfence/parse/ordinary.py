@@ -11,7 +11,7 @@ longer than to find its values.
 import re
 from collections.abc import Callable, Iterable, Sequence
 from datetime import tzinfo
-from functools import partial
+from functools import cache, partial
 from itertools import repeat
 from operator import attrgetter, itemgetter
 from typing import Any, TypeVar
@@ -41,28 +41,13 @@ values_of: Callable[[SecurityEvent], Values] = attrgetter(*FIELDS)
 
 _THREAD = rb" ?+\[\d{1,10}+\](?:\[C-[0-9a-fA-F]{1,16}+\])?:?+ {1,4}+"
 _PLACE = rb"(?::\d{1,6}+ (?:in )?[A-Za-z0-9_.<>~@-]{1,80}+)?:[ \t]*+"
-_VALUE = rb'[^"\n]{0,1000}+'  # so that no line is as long as those that Asterisk cuts
 _HEADER = rb"[^'\n\x1b]{0,1000}+"
+# An @ is a value. It has a greatest length, so that no line is as long as those that Asterisk cuts.
 _SECURITY = (
-    rb'SecurityEvent="([A-Za-z]{1,32}+)",EventTV="([^"\n]{1,40}+)",Severity="(?:Informational|Error)",'
-    rb'Service="(PJSIP|SIP|AMI)",EventVersion="\d{1,3}+",AccountID="(' + _VALUE + rb')",'
-    rb'SessionID="(' + _VALUE + rb')",LocalAddress="' + _VALUE + rb'",RemoteAddress="(' + _VALUE + rb')"'
-    rb'(?:,UsingPassword="' + _VALUE + rb'"|,ACLName="(' + _VALUE + rb')"'
-    rb'|,Challenge="('
-    + _VALUE
-    + rb')"(?:,Response="('
-    + _VALUE
-    + rb')",ExpectedResponse="'
-    + _VALUE
-    + rb'")?'
-    rb'|,Challenge="'
-    + _VALUE
-    + rb'",ReceivedChallenge="('
-    + _VALUE
-    + rb')",ReceivedHash="('
-    + _VALUE
-    + rb')"'
-    rb")?"
+    rb'SecurityEvent="(@)",EventTV="(@)",Severity="(?:Informational|Error)",Service="(PJSIP|SIP|AMI)",'
+    rb'EventVersion="\d{1,3}+",AccountID="(@)",SessionID="(@)",LocalAddress="@",RemoteAddress="(@)"'
+    rb'(?:,UsingPassword="@"|,ACLName="(@)"|,Challenge="(@)"(?:,Response="(@)",ExpectedResponse="@")?'
+    rb'|,Challenge="@",ReceivedChallenge="(@)",ReceivedHash="(@)")?'
 )
 _REFUSED = (
     rb"Request (?:'[^' \n\x1b]{1,64}+' )?from '(" + _HEADER + rb")' failed for '([^'\n\x1b]{1,80}+)' "
@@ -72,25 +57,38 @@ _UNREGISTERED = (
     rb"Registration from '(" + _HEADER + rb")' failed for '([^'\n]{1,80}+)' - ([A-Za-z /()]{1,64}+)"
 )
 _EVIDENCE = b"|".join(re.escape(file) for file in sorted({*FORMATS, *DUMP_FILES}))
-_LINE = re.compile(
-    rb"(?:\[([^\[\]\n]{5,48}+)\] ?+)?(?:"
-    rb"SECURITY" + _THREAD + rb"res_security_log\.c" + _PLACE + _SECURITY + rb"|"
-    rb"NOTICE" + _THREAD + rb"res_pjsip/pjsip_distributor\.c" + _PLACE + _REFUSED + rb"|"
-    rb"NOTICE" + _THREAD + rb"chan_sip\.c" + _PLACE + _UNREGISTERED + rb"|"
-    # What is never evidence.
-    rb"[A-Z][A-Z0-9_]{2,15}+" + _THREAD + rb"(?!(?:" + _EVIDENCE + rb")[: ])"
-    rb"[A-Za-z][A-Za-z0-9_./+-]{0,79}+" + _PLACE + rb"[^\n]{0,7000}+"
-    rb")\n|([^\n]++\n?|\n)"
-)
+
+
+def _line(value: bytes) -> re.Pattern[bytes]:
+    return re.compile(
+        rb"(?:\[([^\[\]\n]{5,48}+)\] ?+)?(?:"
+        rb"SECURITY" + _THREAD + rb"res_security_log\.c" + _PLACE + _SECURITY.replace(b"@", value) + rb"|"
+        rb"NOTICE" + _THREAD + rb"res_pjsip/pjsip_distributor\.c" + _PLACE + _REFUSED + rb"|"
+        rb"NOTICE" + _THREAD + rb"chan_sip\.c" + _PLACE + _UNREGISTERED + rb"|"
+        # What is never evidence.
+        rb"[A-Z][A-Z0-9_]{2,15}+" + _THREAD + rb"(?!(?:" + _EVIDENCE + rb")[: ])"
+        rb"[A-Za-z][A-Za-z0-9_./+-]{0,79}+" + _PLACE + rb"[^\n]{0,7000}+"
+        rb")\n|([^\n]++\n?|\n)"
+    )
+
+
+# To look for one byte takes two thirds of the time that it takes to look for one of two.
+_QUICK = _line(rb'[^"]{0,1000}+')
+_strict = cache(partial(_line, rb'[^"\n]{0,1000}+'))
 # Where among the parts stands what shows which line it is; all are empty where it is never evidence.
 KIND, _REFUSED_WHY, _UNREGISTERED_WHY, OTHER = 1, 15, 18, 19
 # And the other parts of a SECURITY line, as Asterisk wrote them.
 TIME, SERVICE, _, SESSION, REMOTE = range(KIND + 1, KIND + 6)
 
-parts_of: Callable[[bytes], list[Parts]] = _LINE.findall
-"""Give the parts of each whole line; of one that is not ordinary, the line itself as ``OTHER``."""
-
 other_of = itemgetter(OTHER)
+
+
+def parts_of(lines: bytes) -> list[Parts]:
+    """Give the parts of each line; of one that is not ordinary, the line itself as ``OTHER``."""
+    found: list[Parts] = _QUICK.findall(lines)
+    if len(found) == lines.count(b"\n") + (lines[-1:] not in (b"\n", b"")):
+        return found
+    return _strict().findall(lines)  # a value went on over the end of its line
 
 
 @frozen(eq=False)
@@ -189,7 +187,7 @@ class Ordinary:
         return _where_all_are(
             zip(
                 *(repeat(self._security), kinds, map(_SERVICES.__getitem__, services), remotes, seconds),
-                *(map(text_of, accounts), sessions, _each(text_of, acl_names), challenges, responses),
+                *(_each(text_of, accounts), sessions, _each(text_of, acl_names), challenges, responses),
                 *map(repeat, _DEFAULTS),
                 strict=False,
             ),
