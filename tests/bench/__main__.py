@@ -68,7 +68,7 @@ def _page(figures: list[Figure], version: str) -> str:
 
 Written by `make bench` on {datetime.now(UTC):%Y-%m-%d}: {len(_processors())} processors ({processor}),
 Linux {platform.release()}, Python {platform.python_version()}, {version}. All rows are of one run; the
-guards ran beside the same Asterisk, one after the other, with a threshold of 5.
+guards ran beside the same Asterisk, one after the other, and where they ban with a threshold of 5.
 
 {table(figures)}
 """
