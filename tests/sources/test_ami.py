@@ -528,6 +528,22 @@ def test_a_ping_that_is_not_answered_ends_the_connection(monkeypatch: pytest.Mon
     assert heard.logs[1]["detail"] == f"127.0.0.1:{port} did not answer Ping in 0 s"
 
 
+def test_who_goes_on_telling_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The answer to a Ping stands behind the events before it; while these come nobody hangs up."""
+    monkeypatch.setattr(ami, "PING_WITHIN", 0.5)
+    script = Script(fault=Fault.DEAF, play=[GRANTED] * 41, pause=0.05)
+
+    async def main() -> int:
+        async with AmiServer(script) as server:
+
+            async def then(heard: Heard) -> None:
+                await heard.until(lambda: "unresponsive" in heard.states)
+
+            return len((await listen(target_at(server.port), then)).events)
+
+    assert asyncio.run(main()) == 41
+
+
 def test_the_times_that_the_promise_names(request: pytest.FixtureRequest) -> None:
     """A Ping each 5 s that must be answered within 5 s, and pauses from half a second to half a minute."""
     request.getfixturevalue("monkeypatch").undo()

@@ -3,7 +3,7 @@
 Bound: 10 000, the oldest go first, unjudged: they would have been listed, and banned nobody.
 """
 
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterator
 
 from attrs import define
@@ -34,7 +34,6 @@ class Doubts:
         self._most = most
         self._queue: deque[Doubt] = deque()
         self._by_key: dict[tuple[Address, bytes], list[Doubt]] = {}
-        self._named: Counter[Address] = Counter()
 
     def __len__(self) -> int:
         """How many wait, the settled among them."""
@@ -46,11 +45,6 @@ class Doubts:
             self._leave(self._queue.popleft())
         self._queue.append(doubt)
         self._by_key.setdefault(_key(doubt), []).append(doubt)
-        self._named[doubt.event.remote.address] += 1
-
-    def about(self, address: Address) -> bool:
-        """Say whether any doubt waits that names ``address``."""
-        return address in self._named
 
     def settle(self, address: Address, session: bytes) -> list[Doubt]:
         """Give those of ``address`` under ``session``, which wait no longer."""
@@ -59,7 +53,6 @@ class Doubts:
         found = self._by_key.pop((address, session_key(session)), [])
         for doubt in found:
             doubt.over = True
-            self._release(address)
         return found
 
     def due(self, now: float) -> Iterator[Doubt]:
@@ -77,12 +70,6 @@ class Doubts:
             del others[0]
             if not others:
                 del self._by_key[_key(doubt)]
-            self._release(doubt.event.remote.address)
-
-    def _release(self, address: Address) -> None:
-        self._named[address] -= 1
-        if not self._named[address]:
-            del self._named[address]
 
 
 def _key(doubt: Doubt) -> tuple[Address, bytes]:

@@ -120,10 +120,8 @@ class Witnesses:
             return Found(self._vouch(told, event, now), now)
         attempt = self._vouch(told, event, now)
         if not attempt.trusted:
-            if not self._is_connected(event, now):
-                self._doubts.add(Doubt(now, attempt, event))
-                return None
-            attempt = evolve(attempt, trusted=True, transport=Transport.TCP, proof=Proof.HANDSHAKE)
+            self._doubts.add(Doubt(now, attempt, event))
+            return None
         if event.source.notices and event.service is Service.SIP:
             _remember(self._lines, _twin_key(event), (now, attempt.address), _MOST_LINES)
         return self._if_new(attempt, event, now)
@@ -206,12 +204,15 @@ class Witnesses:
         return Found(attempt, now) if self._told.is_new(bucket, event.source, now) else None
 
     def _is_connected(self, event: SecurityEvent, now: float) -> bool:
-        """Say whether a line of PJSIP's may be believed since its sender has a connection."""
-        if event.service is not Service.PJSIP or not event.remote.port:
-            return False
+        """Say whether a line of PJSIP's may be believed since its sender has a connection.
+
+        Asked last, and of few: the kernel goes through all its connections for it, and nearly all that is
+        told by lines is told by others too.
+        """
         address = event.remote.address
-        doubtful = self._doubts.about(address) or now - self._doubtful.get(address, -DOUBTFUL) < DOUBTFUL
-        return not doubtful and self._connected(event.remote)
+        if not event.remote.port or now - self._doubtful.get(address, -DOUBTFUL) < DOUBTFUL:
+            return False
+        return self._connected(event.remote)
 
     def _end(self, doubt: Doubt, now: float, *, wire: bool) -> Found | None:
         """Say what an attempt is worth that nobody has vouched for in time."""
@@ -224,7 +225,10 @@ class Witnesses:
             if abs(at - told) < HORIZON and address != attempt.address:
                 aimed = evolve(attempt, address=address, aimed_at=attempt.address)
                 return Found(aimed, at, Worth.AIMED)
-        else:
+        elif event.service is Service.PJSIP:
+            if self._is_connected(event, now):
+                shaken = evolve(attempt, trusted=True, transport=Transport.TCP, proof=Proof.HANDSHAKE)
+                return self._if_new(shaken, event, at)
             _remember(self._doubtful, attempt.address, now, _MOST_DOUBTFUL)
             if wire and self._wire is not None and now >= self._wire.blind_until:
                 return Found(attempt, at, Worth.UNSEEN)

@@ -1,4 +1,4 @@
-"""Who has a TCP connection to this host now, as the kernel lists them (``/proc/net/tcp`` and ``tcp6``).
+"""Who has a TCP connection to this host now, as the kernel lists them (sock_diag, else ``/proc/net/tcp``).
 
 A line of the log may name an address that its sender made up, but not one whose handshake this host has
 completed, on just that port, while the line is written. But everybody knows the ports of a trunk, a web
@@ -6,11 +6,17 @@ server or whomever else this host connects to: only connections *to* this host c
 listens on. Only the daemon's own network namespace is seen: of a PBX in a container this knows nothing, and
 says no.
 
-The list is read at most every ``FRESH`` seconds, a line a connection: some 1 ms for a thousand.
+The list is read at most every ``FRESH`` seconds, since it is read while guesses come in. For it the kernel
+walks its table of all connections, as large as the host's memory allows: with 23 GB that takes 0.8 ms by
+sock_diag, and 7 ms by ``/proc/net/tcp`` and ``tcp6``, the time of twenty guesses. A thousand connections are
+1 ms more.
 """
 
+import socket
+import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
@@ -19,18 +25,35 @@ from ringfence.model import Address, Endpoint
 FRESH = 0.05
 """How old the list may be (seconds): who guesses over one connection keeps it longer."""
 
+_Row = tuple[int, int, Callable[[], tuple[Address, int]]]
+"""A connection's state, its local port, and what gives its remote end."""
+
 _LISTS = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
-_LISTEN = b"0A"
-_UNMADE = (b"02", b"03", b"0C")  # SYN_SENT, SYN_RECV, NEW_SYN_RECV (include/net/tcp_states.h)
+_LISTEN = 10
+_UNMADE = (2, 3, 12)  # SYN_SENT, SYN_RECV, NEW_SYN_RECV (include/net/tcp_states.h)
 _LOCAL, _REMOTE, _STATE = 1, 2, 3  # columns
 _WORD = 8  # hexadecimal digits of 32 bits, which stand in this machine's byte order
+_SOCK_DIAG = 4  # NETLINK_SOCK_DIAG
+_HEADER = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port
+_REQUEST = struct.Struct("=BBBxI48x")  # inet_diag_req_v2: family, protocol, extensions, states, any ends
+_DUMP = 0x301  # NLM_F_REQUEST | NLM_F_DUMP
+_BY_FAMILY, _ERROR, _DONE = 20, 2, 3
+_STATES = 0x1FFF & ~sum(1 << state for state in _UNMADE)
+# nlmsghdr, then inet_diag_msg: state, local and remote port, remote address.
+_CONNECTION = struct.Struct(">17xB2xHH16x16s")
+_DATAGRAM = 1 << 16
 _MAPPED = b"\0" * 10 + b"\xff\xff"
 
 
 class Connections:
-    """The remote ends of the TCP connections to this host. ``error`` says why they cannot be read, if so."""
+    """The remote ends of the TCP connections to this host. ``error`` says why they cannot be read, if so.
 
-    def __init__(self, lists: tuple[Path, ...] = _LISTS, clock: Callable[[], float] = time.monotonic) -> None:
+    ``lists`` are read where the kernel is not to be asked.
+    """
+
+    def __init__(
+        self, lists: tuple[Path, ...] | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.error = ""
         self._lists = lists
         self._clock = clock
@@ -46,10 +69,17 @@ class Connections:
         return (remote.address, remote.port) in self._remotes
 
     def _read(self) -> frozenset[tuple[Address, int]]:
-        found = []
-        listening = set()
         self.error = ""
-        for path in self._lists:
+        if self._lists is None:
+            try:
+                return _accepted([*_asked(socket.AF_INET), *_asked(socket.AF_INET6)])
+            except OSError:  # a kernel without sock_diag
+                self._lists = _LISTS
+        return _accepted(self._listed(self._lists))
+
+    def _listed(self, lists: Iterable[Path]) -> Iterator[_Row]:
+        """Read the kernel's lists."""
+        for path in lists:
             try:
                 lines = path.read_bytes().split(b"\n")
             except FileNotFoundError:  # without IPv6 there is no tcp6
@@ -59,21 +89,46 @@ class Connections:
                 continue
             for line in lines[1:]:
                 columns = line.split(None, _STATE + 1)
-                if len(columns) <= _STATE or columns[_STATE] in _UNMADE:
-                    continue
-                port = columns[_LOCAL].rpartition(b":")[2]
-                if columns[_STATE] == _LISTEN:
-                    listening.add(port)
-                else:
-                    found.append((port, columns[_REMOTE]))
-        return frozenset(_endpoint(remote) for port, remote in found if port in listening)
+                if len(columns) > _STATE:
+                    port = int(columns[_LOCAL].rpartition(b":")[2], 16)
+                    yield int(columns[_STATE], 16), port, partial(_endpoint, columns[_REMOTE])
+
+
+def _accepted(rows: Iterable[_Row]) -> frozenset[tuple[Address, int]]:
+    """Give the remote ends of those connections that were made to a port that is listened on."""
+    made = [row for row in rows if row[0] not in _UNMADE]
+    listening = {port for state, port, _ in made if state == _LISTEN}
+    return frozenset(remote() for state, port, remote in made if state != _LISTEN and port in listening)
+
+
+def _asked(family: socket.AddressFamily) -> Iterator[_Row]:
+    """Ask the kernel for the connections of a version. Raises OSError."""
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _SOCK_DIAG) as kernel:
+        request = _REQUEST.pack(family, socket.IPPROTO_TCP, 0, _STATES)
+        kernel.send(_HEADER.pack(_HEADER.size + len(request), _BY_FAMILY, _DUMP, 0, 0) + request)
+        while True:
+            received = kernel.recv(_DATAGRAM)
+            place = 0
+            while place < len(received):
+                length, kind, *_ = _HEADER.unpack_from(received, place)
+                if kind == _DONE:
+                    return
+                if kind == _ERROR:
+                    raise OSError(-struct.unpack_from("=i", received, place + _HEADER.size)[0], "sock_diag")
+                state, local, remote, packed = _CONNECTION.unpack_from(received, place)
+                address = packed[:4] if family == socket.AF_INET else packed
+                yield state, local, partial(_end, address, remote)
+                place += (length + 3) & ~3
 
 
 def _endpoint(text: bytes) -> tuple[Address, int]:
     """Read ``0100007F:1F90``; an IPv4 address in IPv6 clothes is the IPv4 that the packets carry."""
     words, _, port = text.decode("ascii").partition(":")
     packed = b"".join(bytes.fromhex(words[at : at + _WORD])[::-1] for at in range(0, len(words), _WORD))
+    return _end(packed, int(port, 16))
+
+
+def _end(packed: bytes, port: int) -> tuple[Address, int]:
     if len(packed) == len(_MAPPED) + 4 and packed.startswith(_MAPPED):
         packed = packed[len(_MAPPED) :]
-    address = IPv4Address(packed) if len(packed) == 4 else IPv6Address(packed)  # noqa: PLR2004 - bytes of IPv4
-    return address, int(port, 16)
+    return IPv4Address(packed) if len(packed) == 4 else IPv6Address(packed), port  # noqa: PLR2004 - IPv4

@@ -77,6 +77,7 @@ class _Protocol(AMIProtocol, asyncio.BufferedProtocol):  # type: ignore[misc]  #
         self._loop = asyncio.get_running_loop()
         self._release: asyncio.TimerHandle | None = None
         self.transport: Any = None
+        self.reads = 0
         self.ended: asyncio.Future[None] = self._loop.create_future()
 
     def send(self, data: Action, as_list: bool = False) -> asyncio.Future[Message]:  # noqa: FBT001, FBT002 - theirs
@@ -101,6 +102,7 @@ class _Protocol(AMIProtocol, asyncio.BufferedProtocol):  # type: ignore[misc]  #
         return self._room
 
     def buffer_updated(self, nbytes: int) -> None:
+        self.reads += 1
         self._guarded(partial(self._decoder.feed, bytes(self._room[:nbytes])))
 
     def _guarded(self, read: Callable[[float], list[Heard]]) -> None:
@@ -269,7 +271,22 @@ class AmiSource:
             if self._proven.is_set():
                 self._become(Condition(State.LISTENING, f"manager interface {self.version}"))
             await asyncio.sleep(PING_EVERY)
-            await self._ask(protocol, Action({"Action": "Ping"}), PING_WITHIN)
+            await self._ping(protocol)
+
+    async def _ping(self, protocol: _Protocol) -> None:
+        """See that the peer is there: it answers, or goes on telling.
+
+        The answer stands behind the events that were told before it, and during a flood these may be more
+        than are read in that time. To hang up then would lose them all.
+        """
+        answer = protocol.send(Action({"Action": "Ping"}))
+        reads = -1
+        while not answer.done() and protocol.reads != reads:
+            reads = protocol.reads
+            await asyncio.wait((answer,), timeout=PING_WITHIN)
+        if not answer.done():
+            detail = f"{self._where} did not answer Ping in {PING_WITHIN:.0f} s"
+            raise EndError(State.UNRESPONSIVE, detail)
 
     async def _log_in(self, protocol: _Protocol) -> None:
         target = self._target
