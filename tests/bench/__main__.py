@@ -11,7 +11,7 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tests.bench import attacks, costs, hostile, losses
+from tests.bench import attacks, costs, hostile, losses, replays
 from tests.bench.fail2ban import Fail2banError, unpacked
 from tests.bench.figures import Figure, table
 from tests.support.asterisk import tree_of
@@ -23,6 +23,7 @@ PARTS = {
     "hostile": hostile.figures,
     "losses": losses.figures,
     "costs": costs.figures,
+    "replays": replays.figures,
 }
 
 
