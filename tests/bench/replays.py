@@ -1,4 +1,4 @@
-"""How fast the past is told again, beside fail2ban-regex on the same logs, and how much memory a long one takes.
+"""How fast the past is told again, beside fail2ban-regex on the same logs, and in how much memory a long one.
 
 The logs are lines that a real Asterisk wrote, again and again with other addresses, Call-IDs and times. What
 is timed is the whole process, from its start to its end, ringfence and fail2ban by turns.
