@@ -129,6 +129,32 @@ def test_purging_drops_those_whose_time_is_over() -> None:
     play(detector, "10 192.0.2.8 -> late")
 
 
+def test_who_is_held_anew_is_held_until_then() -> None:
+    """The last word counts: a longer time, a shorter one, and a release before either is over."""
+    detector = Detector(RULES)
+    one, two, three = (ip_network(f"192.0.2.{n}/32") for n in (1, 2, 3))
+    for subject, untils in ((one, (10.0, 100.0)), (two, (100.0, 10.0)), (three, (10.0, 20.0))):
+        for until in untils:
+            detector.hold(subject, until)
+    detector.release(three)
+    detector.tend(10.0)
+    assert detector._held == {one: 100.0}
+    detector.hold(three, 50.0)
+    detector.tend(20.0)
+    assert detector._held == {one: 100.0, three: 50.0}
+    detector.tend(100.0)
+    assert (detector._held, detector._releases) == ({}, [])
+
+
+def test_who_comes_and_goes_leaves_nothing_behind() -> None:
+    """To be held and released a thousand times takes no more room than once."""
+    detector = Detector(RULES)
+    for number in range(5_000):
+        detector.hold(ip_network("192.0.2.7/32"), 1e9 + number)
+        detector.release(ip_network("192.0.2.7/32"))
+    assert len(detector._releases) < 2_000
+
+
 def test_those_never_banned_are_not_counted() -> None:
     """Own networks and friends are judged first, held or not."""
     detector = Detector((evolve(GUESS, attempts=1),), OWN)

@@ -80,7 +80,8 @@ def test_a_subject_is_named_by_its_addresses() -> None:
 
 def test_who_was_banned_stays_longest() -> None:
     """Beyond the bound the oldest goes who was never banned, and is counted."""
-    accounts = Accounts(most=3)
+    let_go: list[Network] = []
+    accounts = Accounts(most=3, let_go=let_go.append)
     networks = [ip_network(f"192.0.2.{n}/32") for n in range(6)]
     accounts.judged(judged("192.0.2.0", network=networks[0], banned=True), 0.0)
     for n in (1, 2, 3):
@@ -91,3 +92,4 @@ def test_who_was_banned_stays_longest() -> None:
         accounts.judged(judged(f"192.0.2.{n}", network=networks[n], banned=True), 0.0)
     row_of(accounts, "192.0.2.4", networks[4])
     assert [row.name for row in accounts] == ["192.0.2.2", "192.0.2.3", "192.0.2.4"]
+    assert let_go == networks[:1]

@@ -12,6 +12,7 @@ Which events are attempts, and whose, is the matter of ``witnesses``.
 
 import enum
 from collections.abc import Callable, Iterable
+from heapq import heapify, heappop, heappush
 from ipaddress import IPv6Address, ip_network
 from math import inf
 
@@ -22,7 +23,7 @@ from ringfence.detect.fold import AddressKey, address_key
 from ringfence.detect.networks import NetworkSet
 from ringfence.detect.rules import Rule
 from ringfence.detect.window import MAX_SUBJECTS, Window
-from ringfence.detect.witnesses import Found, Witnesses, Worth
+from ringfence.detect.witnesses import MAX_SESSIONS, Found, Witnesses, Worth
 from ringfence.model import (
     Address,
     Attempt,
@@ -36,6 +37,7 @@ from ringfence.model import (
 
 _IPV6_SUBJECT = 64
 _MOST_PLACES = 4_096
+_MOST_LET_GO = 1_000
 
 
 class Standing(enum.StrEnum):
@@ -104,6 +106,7 @@ class Detector:
         several: frozenset[str] = frozenset(),
         max_subjects: int = MAX_SUBJECTS,
         connected: Callable[[Endpoint], bool] = lambda _: False,
+        max_sessions: int = MAX_SESSIONS,
     ) -> None:
         """``connected`` says whether the sender has a TCP connection to this host now."""
         self.counts = Counts()
@@ -111,10 +114,10 @@ class Detector:
         self._never = never if never is not None else NetworkSet()
         self.rules: tuple[Rule, ...] = ()
         self._max_subjects = max_subjects
-        self._witnesses = Witnesses(connected=connected)
+        self._witnesses = Witnesses(connected=connected, max_sessions=max_sessions)
         self._windows: dict[tuple[str, Standing], Window] = {}
         self._held: dict[Network, float] = {}
-        self._next_release = inf  # the first of them to be dropped, or earlier
+        self._releases: list[tuple[float, int, Network]] = []  # a heap: when to drop whom, in order
         self.configure(rules, several)
 
     def configure(self, rules: tuple[Rule, ...], several: frozenset[str] = frozenset()) -> None:
@@ -227,7 +230,10 @@ class Detector:
     def hold(self, subject: Network, until: float) -> None:
         """Count nothing of ``subject`` before ``until`` (monotonic seconds): it is banned, or about to be."""
         self._held[subject] = until
-        self._next_release = min(self._next_release, until)
+        heappush(self._releases, (until, id(subject), subject))
+        if len(self._releases) > 2 * len(self._held) + _MOST_LET_GO:  # most of them are held no longer
+            self._releases = [(end, id(held), held) for held, end in self._held.items()]
+            heapify(self._releases)
 
     def release(self, subject: Network) -> None:
         """Count ``subject`` again, from nothing."""
@@ -251,9 +257,10 @@ class Detector:
 
         Who is held no longer is dropped.
         """
-        if now >= self._next_release:
-            self._held = {subject: until for subject, until in self._held.items() if until > now}
-            self._next_release = min(self._held.values(), default=inf)
+        while self._releases and self._releases[0][0] <= now:
+            _, _, subject = heappop(self._releases)
+            if self._held.get(subject, inf) <= now:  # else it is held anew, or was let go
+                del self._held[subject]
         return [
             self._weigh(found) for found in self._witnesses.tend(now, wall, wire=wire, listening=listening)
         ]

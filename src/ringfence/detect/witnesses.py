@@ -47,6 +47,9 @@ from ringfence.model import (
 _K = TypeVar("_K")
 _V = TypeVar("_V")
 
+MAX_SESSIONS = 65_536
+"""So many sessions are remembered, and so many calls of which several sources may tell."""
+
 _MOST_LINES = 1_024
 _MOST_DOUBTFUL = 16_384
 _MOST_AT_ONCE = 100  # challenges of one sender's that were too many
@@ -86,13 +89,14 @@ class Witnesses:
         self,
         several: frozenset[str] = frozenset(),
         connected: Callable[[Endpoint], bool] = lambda _: False,
+        max_sessions: int = MAX_SESSIONS,
     ) -> None:
         self.several = several
         self._connected = connected
-        self._fold = Fold()
+        self._fold = Fold(max_keys=max_sessions)
         self._wire: _Wire | None = None  # until it is heard
-        self._told = Join()
-        self._withheld = Join()
+        self._told = Join(max_buckets=max_sessions)
+        self._withheld = Join(max_buckets=max_sessions)
         self._doubts = Doubts()
         self._doubtful: OrderedDict[Address, float] = OrderedDict()
         self._lines: OrderedDict[tuple[str, EventKind, str, str], tuple[float, Address]] = OrderedDict()

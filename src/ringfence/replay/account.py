@@ -2,11 +2,11 @@
 
 A subject is what is counted and banned: an address, or the /64 of an IPv6 address. At most ``MOST`` rows are
 kept: then the one goes that was never banned and is there for longest, and only where all were banned the
-first of those.
+first of those, with its ban.
 """
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from ipaddress import IPv4Address, ip_network
 
 from attrs import define
@@ -15,7 +15,8 @@ from ringfence.detect.detector import Decision, Judgement, Standing
 from ringfence.detect.rules import RETURN_WITHIN
 from ringfence.model import Address, Network
 
-MOST = 50_000
+MOST = 16_384
+"""Some 16 MB, with what the detector keeps of those that are banned."""
 
 _IPV6_SUBJECT = 64
 
@@ -59,14 +60,19 @@ class Row:
 
 
 class Accounts:
-    """The rows, by their subjects. ``evicted`` counts those that there was no room for."""
+    """The rows, by their subjects. ``evicted`` counts those that there was no room for.
 
-    def __init__(self, most: int = MOST) -> None:
+    ``let_go`` is told the subject of a ban that is forgotten.
+    """
+
+    def __init__(self, most: int = MOST, let_go: Callable[[Network], object] = id) -> None:
         self.evicted = 0
         self._most = most
+        self._let_go = let_go
         # By number: to find a network takes several times as long.
         self._rows: OrderedDict[int, Row] = OrderedDict()
         self._banned: OrderedDict[int, Row] = OrderedDict()
+        self._subjects: dict[int, Network] = {}  # of those that were banned
 
     def __iter__(self) -> Iterator[Row]:
         """Give the rows: who was banned first, in the order of the bans."""
@@ -79,8 +85,7 @@ class Accounts:
         row = self._banned.get(key) or self._rows.get(key)
         if row is None:
             if len(self._rows) + len(self._banned) >= self._most:
-                (self._rows or self._banned).popitem(last=False)
-                self.evicted += 1
+                self._evict()
             row = self._rows[key] = Row(address)
         elif key < 0 and row.address != address:
             row.alone = False
@@ -100,7 +105,16 @@ class Accounts:
         key = _key(subject, address)
         if key in self._rows:
             self._banned[key] = self._rows.pop(key)
+            self._subjects[key] = subject
         return row.ban(judgement.decision, now)
+
+    def _evict(self) -> None:
+        self.evicted += 1
+        if self._rows:
+            self._rows.popitem(last=False)
+        else:
+            key, _ = self._banned.popitem(last=False)
+            self._let_go(self._subjects.pop(key))
 
 
 def _key(subject: Network, address: Address) -> int:

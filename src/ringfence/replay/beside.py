@@ -22,7 +22,7 @@ from ringfence.parse.ordinary import FIELDS
 from ringfence.replay.story import Batch, Story, told
 
 _VERSION = 2  # of marshal's format: the later ones look for values that come twice, which takes time
-_REMEMBERED = 65_536
+_REMEMBERED = 4_096
 
 
 class Beside:

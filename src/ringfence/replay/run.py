@@ -25,6 +25,9 @@ from ringfence.replay.account import Accounts
 from ringfence.replay.beside import Beside
 from ringfence.replay.story import Batch, Story, told
 
+MOST_REMEMBERED = 8_192
+"""So many subjects and sessions: less than the daemon, since a log may name a million and this host do more."""
+
 TEND_EVERY = 1.0
 """How often the detector does what time asks for (seconds of the log's time), as in the daemon."""
 
@@ -82,7 +85,7 @@ class Replay:
     first: float = field(default=inf, init=False)
     last: float = field(default=-inf, init=False)
     warnings: list[str] = field(factory=list, init=False)
-    accounts: Accounts = field(factory=Accounts, init=False)
+    accounts: Accounts = field(init=False)
     _witnesses: set[str] = field(factory=set, init=False)
     _detector: Detector = field(init=False)
     _now: float = field(default=-inf, init=False)
@@ -102,9 +105,15 @@ class Replay:
     def run(self, stories: Sequence[Story], *, beside: int) -> Self:
         """Judge all that the stories tell."""
         asterisks = frozenset(story.source.asterisk for story in stories)
+        several = asterisks if self._several else frozenset[str]()
         self._detector = Detector(
-            self._rules, self._never, several=asterisks if self._several else frozenset()
+            self._rules,
+            self._never,
+            several,
+            max_subjects=MOST_REMEMBERED,
+            max_sessions=MOST_REMEMBERED,
         )
+        self.accounts = Accounts(let_go=self._detector.release)
         longest = sorted(stories, key=attrgetter("size"), reverse=True)[:beside]
         with ExitStack() as stack:
             sources: list[Iterable[Batch]] = []
