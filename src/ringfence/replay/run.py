@@ -26,7 +26,7 @@ from ringfence.replay.beside import Beside
 from ringfence.replay.story import Batch, Story, told
 
 MOST_REMEMBERED = 8_192
-"""So many subjects and sessions: less than the daemon, since a log may name a million and this host do more."""
+"""So many subjects and sessions: less than the daemon, since a log may name a million."""
 
 TEND_EVERY = 1.0
 """How often the detector does what time asks for (seconds of the log's time), as in the daemon."""
