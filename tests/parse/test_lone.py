@@ -88,14 +88,10 @@ def test_sessions_are_forgotten() -> None:
 
 
 def test_too_many_sessions() -> None:
-    """Where they cannot all be remembered none is left out; when that time is over they are again."""
-    lone = LoneChallenges(most=10)
-    for start in (0, 10):
-        kinds(*(line("InvalidAccountID", start + n) for n in range(10)), lone=lone)
-        assert kinds(line("ChallengeSent", "x"), lone=lone) == ["ChallengeSent"]
-    later = START + REMEMBERED
-    assert kinds(line("ChallengeSent", "x", time=later), lone=lone) == ["ChallengeSent"]
-    assert kinds(line("ChallengeSent", "x", time=later + REMEMBERED), lone=lone) == []
+    """Where they share their marks a challenge may stay that is lone, and none goes that is not."""
+    lone = LoneChallenges(marks=1)
+    kinds(line("InvalidAccountID", 1), lone=lone)
+    assert kinds(line("ChallengeSent", 1), line("ChallengeSent", 2), lone=lone) == ["ChallengeSent"] * 2
 
 
 EVENTS = st.tuples(
@@ -120,4 +116,4 @@ def test_the_fold_gives_the_same_attempts(events: list[tuple[str, int, float, in
         told = [fold.feed(event, event.time) for event in read(data, lone, size)]
         return [attempt for attempt in told if attempt is not None]
 
-    assert attempts(LoneChallenges()) == attempts(None)
+    assert attempts(LoneChallenges()) == attempts(LoneChallenges(marks=3)) == attempts(None)

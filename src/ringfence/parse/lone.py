@@ -4,8 +4,8 @@ Asterisk says ChallengeSent at the beginning of every registration and of every 
 something only where its session (a Call-ID) was told of before, by an event of another kind: the fold
 (``ringfence.detect.fold``) makes nothing of the others. To find that out here saves them the way there.
 
-A session is remembered for longer than the fold can, and where there are too many to be remembered, no
-challenge is lone: to tell too much changes nothing.
+A session is remembered for longer than the fold can, by a mark in a table, which others may share with it:
+then its challenge is not left out, and to tell too much changes nothing.
 """
 
 from collections import Counter
@@ -20,7 +20,7 @@ from ringfence.parse.security import event_seconds
 REMEMBERED = 64.0
 """For so long a session is remembered at least (seconds, by the log's own time)."""
 
-_MOST = 65_536
+_MARKS = 2**19
 _EVENTS_SESSION = FIELDS.index("session")
 _PJSIP, _CHALLENGE = Service.PJSIP.value.encode(), EventKind.CHALLENGE_SENT.value.encode()
 
@@ -28,11 +28,10 @@ _PJSIP, _CHALLENGE = Service.PJSIP.value.encode(), EventKind.CHALLENGE_SENT.valu
 class LoneChallenges:
     """Leaves them out of one log, and counts them by their addresses."""
 
-    def __init__(self, most: int = _MOST) -> None:
-        self._most = most
+    def __init__(self, marks: int = _MARKS) -> None:
         self._since = -inf
-        self._lately: set[bytes] = set()  # the sessions told of since then, and those of the time before
-        self._before: set[bytes] = set()
+        # Whether a session of this hash was told of since then, and in the time before.
+        self._lately, self._before = bytearray(marks), bytearray(marks)
         self._left_out: Counter[bytes] = Counter()
 
     def counted(self) -> list[tuple[Address, int]]:
@@ -44,17 +43,14 @@ class LoneChallenges:
     def without(self, lines: Sequence[Parts]) -> Sequence[Parts]:
         """Give ordinary lines without them."""
         self._go_on(next((line[TIME] for line in lines if line[KIND]), b""))
-        lately, before, left_out = self._lately, self._before, self._left_out
-        room = len(lately) < self._most
-        all_known = room and len(before) < self._most
+        lately, before, left_out, marks = self._lately, self._before, self._left_out, len(self._lately)
         kept = []
         for line in lines:
             if line[SERVICE] == _PJSIP:
-                session = line[SESSION]
+                mark = hash(line[SESSION]) % marks
                 if line[KIND] != _CHALLENGE:
-                    if room:
-                        lately.add(session)
-                elif all_known and session not in lately and session not in before:
+                    lately[mark] = 1
+                elif not (lately[mark] or before[mark]):
                     left_out[line[REMOTE]] += 1
                     continue
             kept.append(line)
@@ -62,11 +58,11 @@ class LoneChallenges:
 
     def note(self, events: Iterable[Values]) -> None:
         """Take what was told in lines that are not ordinary; none of it is left out."""
-        if len(self._lately) < self._most:
-            self._lately.update(event[_EVENTS_SESSION] for event in events)
+        for event in events:
+            self._lately[hash(event[_EVENTS_SESSION]) % len(self._lately)] = 1
 
     def _go_on(self, time: bytes) -> None:
         """Forget the sessions that are old enough at a ``time``."""
         now = event_seconds(time) if time else None
         if now is not None and abs(now - self._since) >= REMEMBERED:
-            self._since, self._before, self._lately = now, self._lately, set()
+            self._since, self._before, self._lately = now, self._lately, bytearray(len(self._lately))

@@ -15,8 +15,8 @@ from ringfence.detect.detector import Decision, Judgement, Standing
 from ringfence.detect.rules import RETURN_WITHIN
 from ringfence.model import Address, Network
 
-MOST = 16_384
-"""Some 16 MB, with what the detector keeps of those that are banned."""
+MOST = 12_288
+"""Some 12 MB, with what the detector keeps of those that are banned."""
 
 _IPV6_SUBJECT = 64
 
