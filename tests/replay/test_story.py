@@ -87,6 +87,17 @@ def test_a_file_that_ends_too_early_is_a_warning(tmp_path: Path) -> None:
     ]
 
 
+def test_a_wrong_time_zone_is_a_warning(tmp_path: Path) -> None:
+    """Where notices and events that stand side by side are hours apart; once for each file."""
+    both = [security(FAILED, START + n * 60) + refused(START + n * 60 + 1) for n in range(2000)]
+    late = [security(FAILED, START + n * 60) + refused(START + n * 60 + 3601) for n in range(2000)]
+    for lines, number in ((both, 0), (late, 1)):
+        file = look(tmp_path, "log", b"".join(lines))
+        warnings = [warning for batch in told(story(file)) for warning in batch.warnings]
+        assert len(warnings) == number
+        assert all(warning.startswith(f"{file.path}: ") and "--timezone" in warning for warning in warnings)
+
+
 def test_the_administrators_own_lines(tmp_path: Path) -> None:
     """A pattern of his is evidence in a log of the past too."""
     line = b"[2026-11-20 06:05:22] NOTICE[1] app_x.c: Bad caller from 192.0.2.9, sorry\n"

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import tzinfo
+from itertools import pairwise
 from operator import attrgetter, itemgetter
 from typing import Any
 
@@ -16,8 +17,15 @@ from ringfence.parse.many import ManyReader
 from ringfence.parse.ordinary import FIELDS, Values, values_of
 from ringfence.replay.files import BANNER, File, reading
 
+FAR = 600.0
+"""Where the times of lines that stand side by side are always further apart (seconds), a zone is wrong."""
+
+_ENOUGH = 10  # such pairs of lines
+_CUT = "ends too early; what is there was read"
+_APART = "its lines and the events in them are hours apart; give the log's time zone with --timezone"
 _LONG_AGO, _LATER = 0.0, 1.0
-_remote = itemgetter(FIELDS.index("remote"))
+_SOURCE, _TIME = FIELDS.index("source"), FIELDS.index("time")
+_source, _remote = itemgetter(_SOURCE), itemgetter(FIELDS.index("remote"))
 _address = attrgetter("address")
 
 
@@ -64,21 +72,41 @@ def told(story: Story) -> Iterator[Batch]:
     for file in story.files:
         reader = _Recording(story.source) if file.is_ami else log
         lines, tampered, position = reader.lines, reader.tampered, 0
+        apart: bool | None = None
         with reading(file.path) as opened:
             more = True
             while more:
                 data = opened.read()
                 more = bool(data)
                 events = reader.feed(data, file.written) if data else reader.end(file.written)
+                warnings = [_CUT] if opened.cut else []
+                if apart is None:
+                    apart = _are_apart(events)
+                    warnings += [_APART] if apart else []
                 yield Batch(
                     [*zip(*events, strict=True)],
                     [*_senders(events), *lone.counted()],
                     reader.lines - lines,
                     reader.tampered - tampered,
                     opened.position - position,
-                    (f"{file.path}: ends too early; what is there was read",) if opened.cut else (),
+                    tuple(f"{file.path}: {warning}" for warning in warnings),
                 )
                 lines, tampered, position = reader.lines, reader.tampered, opened.position
+
+
+def _are_apart(events: Sequence[Values]) -> bool | None:
+    """Say whether the two kinds of lines of a log never tell of the same time; None where that does not show.
+
+    The one has its own times with their zone, the other the log's.
+    """
+    if len({*map(id, map(_source, events))}) == 1:
+        return None
+    steps = [
+        abs(one[_TIME] - other[_TIME])
+        for one, other in pairwise(events)
+        if one[_SOURCE].witness != other[_SOURCE].witness
+    ]
+    return min(steps) > FAR if len(steps) >= _ENOUGH else None
 
 
 class _Recording:
@@ -89,6 +117,7 @@ class _Recording:
 
     def __init__(self, source: SourceId) -> None:
         self.lines = 0
+        self._greeted = False
         self._decoder = AmiDecoder(source)
 
     @property
@@ -96,8 +125,9 @@ class _Recording:
         return self._decoder.counts.tampered
 
     def feed(self, data: bytes, _: float) -> list[Values]:
-        if not self.lines and not data.startswith(BANNER):
+        if not self._greeted and not data.startswith(BANNER):
             self._decoder.feed(BANNER + b"\r\n", _LONG_AGO)
+        self._greeted = True
         self.lines += data.count(b"\n")
         return _values(self._decoder.feed(data, _LONG_AGO))
 
