@@ -35,7 +35,7 @@ def test_a_log_is_told_in_batches(tmp_path: Path) -> None:
     assert len(batches) > len(data) // BLOCK
     assert sum(batch.lines for batch in batches) == data.count(b"\n") == 4000
     assert sum(batch.read for batch in batches) == file.size
-    kinds = Counter(event.kind for event in events(batches))
+    kinds = Counter(str(event.kind) for event in events(batches))
     assert kinds[FAILED] == 2000
     assert kinds[CHALLENGE] < 200
     assert senders(batches) == {f"192.0.2.{n}": 100 for n in range(40)}
