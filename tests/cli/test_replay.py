@@ -27,6 +27,7 @@ from ringfence.cli import app
 from ringfence.cli import replay as command
 from ringfence.enforce import ALWAYS_ALLOWED
 from ringfence.model import network_from
+from ringfence.replay.account import MOST
 
 CONFIG = """
 [[asterisk]]
@@ -86,6 +87,7 @@ def test_an_object_for_scripts(tmp_path: Path) -> None:
         "first": "2026-11-20T06:05:22Z",
         "last": "2026-11-20T06:06:22Z",
         "evicted": 0,
+        "forgotten": 0,
     }
     assert rows[0] == {
         "address": "192.0.2.7",
@@ -136,6 +138,19 @@ def test_many_addresses(tmp_path: Path) -> None:
     assert out.count("192.0.2.") == command.MOST_SHOWN
     assert "and 10 more; --json gives all of them" in out
     assert len(told(tmp_path / "log")["addresses"]) == 60
+
+
+def test_more_than_can_be_remembered(tmp_path: Path) -> None:
+    """Who is left out, and that something was forgotten, is said to people and to scripts."""
+    log = b"".join(
+        security(FAILED, START, f"10.0.{n // 250}.{n % 250}", session=n + 1) for n in range(MOST + 7)
+    )
+    found = told(file(tmp_path, "log", log))
+    assert (len(found["addresses"]), found["evicted"]) == (MOST, 7)
+    assert found["forgotten"] > 0
+    out = replay(tmp_path / "log")[1]
+    assert "7 addresses are not listed: there were too many to remember all" in out
+    assert f"{found['forgotten']} sessions and attempts were forgotten for want of room" in out
 
 
 def test_bans_on_return(tmp_path: Path) -> None:

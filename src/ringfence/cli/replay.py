@@ -192,6 +192,7 @@ def _as_object(past: "Replay", rows: "Sequence[Row]", files: int, seconds: float
         "first": _rfc3339(past.first),
         "last": _rfc3339(past.last),
         "evicted": past.accounts.evicted,
+        "forgotten": past.forgotten,
         "addresses": [
             {
                 "address": row.name,
@@ -224,6 +225,10 @@ def _print(past: "Replay", rows: "Sequence[Row]", files: int) -> None:
         typer.echo(f"and {len(tried) - MOST_SHOWN} more; --json gives all of them")
     if past.accounts.evicted:
         typer.echo(f"{past.accounts.evicted} addresses are not listed: there were too many to remember all")
+    if past.forgotten:
+        typer.echo(
+            f"{past.forgotten} sessions and attempts were forgotten for want of room: numbers may be off"
+        )
     banned = [row for row in rows if row.bans]
     hurt = sum(row.later_succeeded for row in banned)
     typer.echo(
