@@ -1,7 +1,7 @@
 """``make bench``: every figure that ringfence promises, measured on this machine in one run.
 
-Prints the table and writes it to RESULTS.md beside this file. Where fail2ban can be fetched it is measured
-too, on the same Asterisk. It measures a machine: run it on one that does nothing else. Parts can be chosen
+Prints the table and writes it to RESULTS.md beside this file. Where the laboratory has fail2ban, it is
+measured too, on the same Asterisk. It measures a machine: run it on one that does nothing else. Parts can be chosen
 (``python -m tests.bench costs``); only a whole run is written down.
 """
 
@@ -12,9 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from tests.bench import attacks, costs, hostile, losses, replays
-from tests.bench.fail2ban import Fail2banError, unpacked
 from tests.bench.figures import Figure, table
-from tests.support.asterisk import tree_of
+from tests.support.fail2ban import tree, why_no_fail2ban
 from tests.support.lab import Lab, why_no_asterisk
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
@@ -49,11 +48,10 @@ def main() -> int:
 
 
 def _fail2ban() -> Path | None:
-    try:
-        return unpacked(tree_of("fail2ban").parent)
-    except Fail2banError as error:
-        print(f"fail2ban is not measured: {error}", file=sys.stderr)
-        return None
+    reason = why_no_fail2ban()
+    if reason:
+        print(f"fail2ban is not measured: {reason}", file=sys.stderr)
+    return None if reason else tree()
 
 
 def _page(figures: list[Figure], version: str) -> str:

@@ -15,7 +15,6 @@ from typing import Self
 
 from tests.support.lab import Lab
 
-PACKAGES = ("fail2ban", "python3-pyinotify")
 _JAIL = """
 [DEFAULT]
 backend = pyinotify
@@ -49,20 +48,6 @@ allowipv6 = auto
 
 class Fail2banError(Exception):
     """fail2ban cannot be had or does not start; the text says why."""
-
-
-def unpacked(cache: Path) -> Path:
-    """Give the folder into which fail2ban is unpacked, fetching it at the first call."""
-    root = cache / "fail2ban"
-    if not root.exists():
-        partial = cache / "fail2ban.partial"
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        _run(["apt-get", "download", "--quiet=2", *PACKAGES], cwd=partial)
-        for package in partial.glob("*.deb"):
-            _run(["dpkg-deb", "--extract", package.name, "."], cwd=partial)
-        partial.rename(root)
-    return root
 
 
 class Fail2ban:
@@ -143,11 +128,3 @@ class Fail2ban:
 
     def _environment(self) -> dict[str, str]:
         return {**os.environ, "PYTHONPATH": str(self._root / "usr/lib/python3/dist-packages")}
-
-
-def _run(command: list[str], cwd: Path) -> None:
-    try:
-        subprocess.run(command, cwd=cwd, check=True, capture_output=True, text=True)
-    except (OSError, subprocess.CalledProcessError) as error:
-        detail = error.stderr.strip() if isinstance(error, subprocess.CalledProcessError) else str(error)
-        raise Fail2banError(f"{command[0]}: {detail}") from None
