@@ -1,8 +1,8 @@
 """``make bench``: every figure that ringfence promises, measured on this machine in one run.
 
 Prints the table and writes it to RESULTS.md beside this file. Where the laboratory has fail2ban, it is
-measured too, on the same Asterisk. It measures a machine: run it on one that does nothing else. Parts can be chosen
-(``python -m tests.bench costs``); only a whole run is written down.
+measured too, on the same Asterisk. It measures a machine: run it on one that does nothing else. Parts can be
+chosen (``python -m tests.bench costs``); only a whole run is written down.
 """
 
 import argparse
