@@ -19,7 +19,7 @@ from ringfence.enforce import ALWAYS_ALLOWED, Clock, Enforcer, listed
 from ringfence.errors import ControlError, FirewallError, ProbeError, SetFullError, StoreError
 from ringfence.firewall.contract import Add, Change, Element, Opened, Outcome
 from ringfence.firewall.memory import MemoryBackend
-from ringfence.model import Ban, Network, Origin
+from ringfence.model import Ban, Network, Origin, Scope
 from ringfence.store import Store
 
 START = 1_700_000_000.0
@@ -382,7 +382,7 @@ def test_a_firewall_that_does_not_open_raises(world: World) -> None:
 
 def test_an_element_without_an_end_is_adopted(world: World) -> None:
     """What somebody else put in for ever is listed as such and can be lifted."""
-    world.backend._ends[SUBJECT] = float("inf")
+    world.backend._ends[SUBJECT, Scope.FULL] = float("inf")
     world.restart()
     world.wait(RETURN_WITHIN)
 
@@ -588,7 +588,7 @@ def test_everybody_is_let_in(world: World) -> None:
     """unban_all lifts every ban, also those that only the kernel knows, and says how many."""
     world.decide()
     world.decide(ip_network("2001:db8::/64"))
-    world.backend._ends[OTHER] = START + 60
+    world.backend._ends[OTHER, Scope.FULL] = START + 60
 
     assert world.enforcer.unban_all() == 3
     assert (world.in_kernel(), world.in_store()) == ({}, {})

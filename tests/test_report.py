@@ -112,7 +112,13 @@ def test_the_status_of_a_quiet_guard(enforcer: Enforcer) -> None:
     """Every key, with nothing heard yet, over a backend that drops nothing."""
     source = AmiSource(AmiTarget("pbx", "127.0.0.1", 5038, "ringfence", Secret("x")), lambda *_: None)
     report = status_report(
-        [source], None, enforcer.detector, enforcer, 0.0, len(enforcer.backend.list()), ["the host is odd"]
+        [source],
+        None,
+        enforcer.detector,
+        enforcer,
+        0.0,
+        len(list(enforcer.backend.list())),
+        ["the host is odd"],
     )
 
     assert report == {
@@ -167,7 +173,9 @@ def test_the_status_of_a_busy_guard(enforcer: Enforcer) -> None:
     for attempt in [*attempts(2), *attempts(1, account="b\x1b[2J")]:
         enforcer.detector.judge(attempt, 0.0)
     enforcer.ban([ip_network("198.51.100.1")], 60.0, "")
-    report = status_report(sources, None, enforcer.detector, enforcer, 0.0, len(enforcer.backend.list()), [])
+    report = status_report(
+        sources, None, enforcer.detector, enforcer, 0.0, len(list(enforcer.backend.list())), []
+    )
 
     assert (report["events"], report["tampered"], report["garbled"]) == (20, 4, 2)
     assert (report["attempts"], report["bans"], report["placed"]) == (3, 1, 1)
@@ -235,13 +243,13 @@ def test_the_status_says_what_is_wrong(enforcer: Enforcer) -> None:
     enforcer.firewall_error = "the set is full"
     enforcer.store_error = "disk full"
     enforcer._pending[ip_network("192.0.2.1")] = ban_of("192.0.2.1")
-    lines = status_report([], None, enforcer.detector, enforcer, 0.0, len(enforcer.backend.list()), [])[
+    lines = status_report([], None, enforcer.detector, enforcer, 0.0, len(list(enforcer.backend.list())), [])[
         "problems"
     ]
     enforcer._pending.clear()
     enforcer.store_error = ""
     enforcer.switch_off()
-    off = status_report([], None, enforcer.detector, enforcer, 0.0, len(enforcer.backend.list()), [])
+    off = status_report([], None, enforcer.detector, enforcer, 0.0, len(list(enforcer.backend.list())), [])
 
     assert lines == [
         "a dry run: the memory firewall drops nothing",
@@ -265,7 +273,7 @@ def test_a_banned_address_is_not_watched(enforcer: Enforcer) -> None:
         judgement = enforcer.detector.judge(attempt, 0.0)
         if judgement.decision is not None:
             enforcer.carry_out(judgement.decision)
-    report = status_report([], None, enforcer.detector, enforcer, 0.0, len(enforcer.backend.list()), [])
+    report = status_report([], None, enforcer.detector, enforcer, 0.0, len(list(enforcer.backend.list())), [])
 
     assert (report["watched"], report["bans"]) == ([], 1)
     assert [entry.element.network for entry in enforcer.listing(enforcer.backend.list())] == [

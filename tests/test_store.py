@@ -16,7 +16,7 @@ from tests.support.attempts import ATTEMPT, attempts, ban_of
 
 import ringfence
 from ringfence.errors import StoreBusyError, StoreError
-from ringfence.model import Ban, EventKind, Origin, Proof, Service, Transport
+from ringfence.model import Ban, EventKind, ListEntry, Origin, Proof, Service, Side, Transport
 from ringfence.store import KEEP, Store
 
 NOBODY = 65_534
@@ -251,17 +251,17 @@ def test_a_fresh_file_gets_the_schema(path: Path) -> None:
     Store.open(path, owner=False).close()
 
     with closing(sqlite3.connect(path)) as connection:
-        assert connection.execute("PRAGMA user_version").fetchone() == (2,)
+        assert connection.execute("PRAGMA user_version").fetchone() == (3,)
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
 def test_a_newer_database_is_refused(path: Path) -> None:
     """A version that this ringfence does not know is left as it is, and the owner's lock is given back."""
     with closing(sqlite3.connect(path)) as connection:
-        connection.execute("PRAGMA user_version = 3")
+        connection.execute("PRAGMA user_version = 4")
     before = path.read_bytes()
     for owner in (True, True, False):
-        with pytest.raises(StoreError, match=r"of version 3, newer than this ringfence knows \(2\)"):
+        with pytest.raises(StoreError, match=r"of version 4, newer than this ringfence knows \(3\)"):
             Store.open(path, owner=owner)
 
     assert path.read_bytes() == before
@@ -273,7 +273,7 @@ def test_a_database_of_the_first_version_is_migrated(path: Path) -> None:
         store.record(ban_of("192.0.2.1"))
         running = store.running(2_000.0)
     with closing(sqlite3.connect(path)) as connection:
-        connection.executescript("DROP TABLE positions; PRAGMA user_version = 1;")
+        connection.executescript("DROP TABLE positions; DROP TABLE entries; PRAGMA user_version = 1;")
 
     with Store.open(path, owner=True) as store:
         assert store.running(2_000.0) == running
@@ -288,6 +288,24 @@ def test_places_in_logs_are_remembered(store: Store, path: Path) -> None:
 
     with Store.open(path, owner=True) as again:
         assert again.positions() == {"pbx/log /a": "2", "pbx/log /b": "1"}
+
+
+def test_lists_are_kept_apart_and_end(store: Store, path: Path) -> None:
+    """Each list has its entries in the order they came, over a restart; the same line replaces; ends end."""
+    office = ListEntry(Side.ALLOW, "203.0.113.0/24", "office", 1_000.0)
+    guest = ListEntry(Side.ALLOW, "sip.carrier.example", "for a day", 1_001.0, until=87_401.0)
+    denied = ListEntry(Side.DENY, "203.0.113.0/24", "", 1_002.0, origin="block.txt", forced=True)
+    store.add_entries([office, guest, denied, evolve(office, note="the old one")])
+    store.add_entries([office])
+
+    assert store.entries(Side.ALLOW, 2_000.0) == [office, guest]
+    assert store.remove_entries(Side.ALLOW, [guest.what, "192.0.2.1"]) == 1
+    store.add_entries([guest])
+    assert store.entries(Side.ALLOW, 87_401.0) == [office]
+    store.purge(90_000.0)
+    assert store.entries(Side.ALLOW, 2_000.0) == [office]
+    with Store.open(path, owner=False) as other:
+        assert other.entries(Side.DENY, 2_000.0) == [denied]
 
 
 def test_others_may_not_read_it(store: Store, path: Path) -> None:

@@ -26,7 +26,7 @@ from ringfence.enforce import ALWAYS_ALLOWED, Clock, Enforcer
 from ringfence.errors import ConfigError, ControlError, HostError
 from ringfence.evidence import Evidence
 from ringfence.firewall import make_backend
-from ringfence.firewall.contract import Element
+from ringfence.firewall.contract import Element, Plan
 from ringfence.firewall.ownership import claim_sets
 from ringfence.host.addresses import follow_addresses, read_addresses
 from ringfence.host.bridges import follow_containers
@@ -99,7 +99,7 @@ class Daemon:
         """Guard until SIGTERM or SIGINT. Raises RingfenceError where the guard cannot be mounted."""
         with ExitStack() as stack:
             store = stack.enter_context(Store.open(self._settings.store.path, owner=True))
-            backend = make_backend(self._settings.firewall.backend, log_group=self._log_group())
+            backend = make_backend(self._settings.firewall.backend, Plan(log_group=self._log_group()))
             if backend.enforces:
                 stack.enter_context(claim_sets())
             stack.callback(backend.close)
@@ -291,7 +291,7 @@ class Daemon:
 
     async def _elements(self) -> Sequence[Element]:
         """Read the kernel's list in a thread: nobody who only looks holds up a ban."""
-        return await asyncio.to_thread(self._enforcer.backend.list)
+        return await asyncio.to_thread(lambda: list(self._enforcer.backend.list()))
 
     async def _status(self, _: Mapping[str, Any]) -> object:
         bans = len(await self._elements())

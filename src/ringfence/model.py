@@ -219,6 +219,13 @@ class Origin(enum.StrEnum):
     ADOPTED = "adopted"  # found in the kernel at start, with no record of ours
 
 
+class Scope(enum.StrEnum):
+    """What a ban covers: everything, or no more than what a forged datagram can ask for."""
+
+    FULL = "full"
+    SIP_UDP = "sip-udp"  # UDP to and from the SIP ports
+
+
 @frozen
 class Ban:
     """A network that is to be kept out, from and until when (seconds since the epoch), and why.
@@ -234,6 +241,33 @@ class Ban:
     reason: str = ""
     origin: Origin = Origin.RULE
     attempts: tuple[Attempt, ...] = ()
+    scope: Scope = Scope.FULL
+
+
+class Side(enum.StrEnum):
+    """Which of the administrator's two lists: whom nothing bans, and whom nothing lets in."""
+
+    ALLOW = "allow"
+    DENY = "deny"
+
+
+@frozen
+class ListEntry:
+    """A line of the administrator's lists, as it was written.
+
+    ``what`` is a network, a host's name, or a country or a network number (``country DE``, ``AS64496``);
+    ``origin`` is where it comes from: ``command``, ``configuration``, or the file that it was imported from.
+    ``until`` is when it ends by itself (seconds since the epoch), None for never. ``forced``: it may deny
+    what is otherwise protected.
+    """
+
+    side: Side
+    what: str
+    note: str
+    added: float
+    until: float | None = None
+    origin: str = "command"
+    forced: bool = False
 
 
 class Secret:

@@ -13,7 +13,7 @@ import fcntl
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from ipaddress import ip_address, ip_network
 from pathlib import Path
@@ -25,10 +25,12 @@ from ringfence.model import (
     AttemptKind,
     Ban,
     EventKind,
+    ListEntry,
     Network,
     Origin,
     Proof,
     Service,
+    Side,
     Transport,
 )
 
@@ -68,6 +70,18 @@ _SCHEMA = (
     """,
     """
     CREATE TABLE positions (source TEXT PRIMARY KEY, position TEXT NOT NULL) STRICT;
+    """,
+    """
+    CREATE TABLE entries (
+        side TEXT NOT NULL,
+        what TEXT NOT NULL,
+        note TEXT NOT NULL,
+        added REAL NOT NULL,
+        until REAL,
+        origin TEXT NOT NULL,
+        forced INTEGER NOT NULL,
+        PRIMARY KEY (side, what)
+    ) STRICT, WITHOUT ROWID;
     """,
 )
 """One script a version: version N is reached by running the scripts from 0 to N - 1."""
@@ -188,6 +202,7 @@ class Store:
         """Forget what ended more than KEEP before ``now``."""
         with self._transaction() as execute:
             execute("DELETE FROM bans WHERE coalesce(ended, expires) < ?", (now - KEEP,))
+            execute("DELETE FROM entries WHERE until < ?", (now,))
 
     def positions(self) -> dict[str, str]:
         """Give how far each log was read, by what :meth:`remember_positions` was told."""
@@ -199,6 +214,32 @@ class Store:
         with self._transaction() as execute:
             for row in positions.items():
                 execute("INSERT OR REPLACE INTO positions VALUES (?, ?)", row)
+
+    def entries(self, side: Side, now: float) -> list[ListEntry]:
+        """Give the entries of a list that were written by commands and have not ended, in order."""
+        with _errors(self.path):
+            rows = self._reader.execute(
+                "SELECT what, note, added, until, origin, forced FROM entries"
+                " WHERE side = ? AND (until IS NULL OR until > ?) ORDER BY added, what",
+                (str(side), now),
+            )
+            return [
+                ListEntry(side, what, note, added, until, origin, bool(forced))
+                for what, note, added, until, origin, forced in rows
+            ]
+
+    def add_entries(self, entries: Iterable[ListEntry]) -> None:
+        """Put entries on their lists, all or none; one that is there already is replaced."""
+        with self._transaction() as execute:
+            for e in entries:
+                row = (str(e.side), e.what, e.note, e.added, e.until, e.origin, int(e.forced))
+                execute("INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+
+    def remove_entries(self, side: Side, whats: Iterable[str]) -> int:
+        """Take entries off a list, by what they say; give how many were on it."""
+        with self._transaction() as execute:
+            delete = "DELETE FROM entries WHERE side = ? AND what = ?"
+            return sum(execute(delete, (str(side), what)).rowcount for what in whats)
 
     @property
     def switched_off(self) -> bool:

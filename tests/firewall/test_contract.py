@@ -9,7 +9,7 @@ from tests.support.netns import netns
 
 from ringfence.errors import FirewallError, SetFullError
 from ringfence.firewall import BACKENDS, make_backend
-from ringfence.firewall.contract import Add, Backend, Change, Opened, Outcome, Remove
+from ringfence.firewall.contract import Add, Backend, Change, Opened, Outcome, Plan, Remove
 from ringfence.model import Network
 
 MAXELEM = 64
@@ -18,7 +18,7 @@ MAXELEM = 64
 @pytest.fixture(params=["memory", pytest.param("ipset", marks=pytest.mark.kernel)])
 def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
     """Each backend in turn, opened, in a namespace of its own where it is the kernel's."""
-    made = make_backend(request.param, maxelem=MAXELEM)
+    made = make_backend(request.param, Plan(maxelem=MAXELEM))
     if not made.enforces:
         made.open()
         yield made
@@ -140,7 +140,7 @@ def test_no_ban_is_for_ever(backend: Backend) -> None:
 
     assert [(outcome.timeout, outcome.error) for outcome in outcomes] == [(1.0, None)] * 4
     time.sleep(2.1)
-    assert backend.list() == []
+    assert list(backend.list()) == []
 
 
 def test_a_refused_change_takes_no_other_with_it(backend: Backend) -> None:
@@ -189,7 +189,7 @@ def test_flush_and_close_are_repeatable(backend: Backend) -> None:
     backend.apply([Add(ip_network("192.0.2.1"), 60.0)])
     for verb in (backend.flush, backend.flush, backend.close, backend.close):
         verb()
-        assert backend.list() == []
+        assert list(backend.list()) == []
 
     assert backend.open() == Opened(families={4: None, 6: None}, adopted=0)
     assert backend.apply([Remove(ip_network("192.0.2.1"))]) == [Outcome(Remove(ip_network("192.0.2.1")))]

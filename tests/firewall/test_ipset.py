@@ -17,7 +17,7 @@ from tests.support.netns import inside, neighbour, run
 from ringfence.errors import FirewallError, FirewallPermissionError, FirewallUnsupportedError
 from ringfence.firewall import ipset as ipset_module
 from ringfence.firewall import iptables
-from ringfence.firewall.contract import Add, Element, Opened, Outcome, Remove
+from ringfence.firewall.contract import Add, Element, Opened, Outcome, Plan, Remove
 from ringfence.firewall.ipset import IpsetBackend
 from ringfence.firewall.netlink import Conversation, NetlinkLostError
 from ringfence.firewall.probe import verify
@@ -275,7 +275,7 @@ def test_iptables_legacy_guards_as_well(tmp_path: Path, monkeypatch: pytest.Monk
 def test_flush_of_an_untouched_host_changes_nothing() -> None:
     """Where nothing of ours is, flush and list are fine and nothing is made."""
     backend = IpsetBackend()
-    assert backend.list() == []
+    assert list(backend.list()) == []
     backend.flush()
     backend.close()
 
@@ -470,7 +470,7 @@ def test_what_is_not_acknowledged_is_an_error(backend: IpsetBackend, monkeypatch
     assert [outcome.error is None for outcome in outcomes] == [True] * 1200 + [False] * 1801
     assert requests == 2
     monkeypatch.undo()
-    assert len(backend.list()) == 1200
+    assert len(list(backend.list())) == 1200
 
 
 def test_a_full_set_costs_one_request_for_each_refusal(netns: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -482,13 +482,13 @@ def test_a_full_set_costs_one_request_for_each_refusal(netns: None, monkeypatch:
         requests += 1
         return real(self, message)
 
-    backend = IpsetBackend(maxelem=100)
+    backend = IpsetBackend(Plan(maxelem=100))
     backend.open()
     monkeypatch.setattr(Conversation, "request", counted)
     outcomes = backend.apply([Add(ip_network((0x0A000000 + n, 32)), 60.0) for n in range(10_000)])
 
     assert requests <= 10_000
-    assert sum(outcome.error is None for outcome in outcomes) == len(backend.list())
+    assert sum(outcome.error is None for outcome in outcomes) == len(list(backend.list()))
     assert [outcome.error is None for outcome in outcomes[:100]] == [True] * 100
     backend.close()
 
@@ -501,4 +501,4 @@ def test_a_hundred_thousand_bans(backend: IpsetBackend) -> None:
     assert {outcome.error for outcome in backend.apply(bans)} == {None}
     assert {element.network for element in backend.list()} == {ban.network for ban in bans}
     assert {outcome.error for outcome in backend.apply([Remove(ban.network) for ban in bans])} == {None}
-    assert backend.list() == []
+    assert list(backend.list()) == []

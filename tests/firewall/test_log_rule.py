@@ -5,7 +5,7 @@ from tests.support.netns import run
 
 from ringfence.errors import FirewallError
 from ringfence.firewall import iptables, make_backend
-from ringfence.firewall.contract import Backend, Opened
+from ringfence.firewall.contract import Backend, Opened, Plan
 from ringfence.firewall.ipset import SETS
 from ringfence.firewall.iptables import Log
 
@@ -78,7 +78,7 @@ def test_the_log_rule_goes_in_heals_and_goes_out(flavour: str, version: int) -> 
 def test_the_backend_logs_only_where_asked() -> None:
     """Asked for, the rule stands for both IP versions and nothing is told; else it is not there."""
     for group, logged in ((GROUP, True), (None, False), (GROUP, True)):
-        backend = make_backend("ipset", log_group=group)
+        backend = make_backend("ipset", Plan(log_group=group))
         assert backend.open().wire is None
         for version in SETS:
             assert saved(version) == rules_of(version, logged=logged)
@@ -94,7 +94,7 @@ def test_the_backend_logs_only_where_asked() -> None:
 @pytest.mark.usefixtures("netns")
 def test_what_cannot_be_logged_is_banned_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the log rule is refused the drops stand without it, at once and after damage, and it is told."""
-    backend = make_backend("ipset", log_group=GROUP)
+    backend = make_backend("ipset", Plan(log_group=GROUP))
     with monkeypatch.context() as broken:
         broken.setitem(iptables._PASSING, "ringfence-pre", "-m unknown-to-all ")
         for _ in range(2):
@@ -118,7 +118,7 @@ def test_what_cannot_be_logged_is_banned_all_the_same(monkeypatch: pytest.Monkey
 def test_one_ip_version_may_lack_the_log_rule(monkeypatch: pytest.MonkeyPatch) -> None:
     """A refusal for IPv6 leaves the rule of IPv4 in place, and only IPv6 is told."""
     monkeypatch.setitem(iptables._CHALLENGES, 6, "no test of u32")
-    backend = make_backend("ipset", log_group=GROUP)
+    backend = make_backend("ipset", Plan(log_group=GROUP))
 
     wire = backend.open().wire
 
@@ -137,7 +137,7 @@ def test_one_ip_version_may_lack_the_log_rule(monkeypatch: pytest.MonkeyPatch) -
 def test_drops_that_are_refused_are_no_matter_of_the_wire(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the drops cannot stand either, open() fails as it does without a log rule."""
     monkeypatch.setitem(iptables._SIDES, "ringfence-out", ("nowhere",))
-    backend = make_backend("ipset", log_group=GROUP)
+    backend = make_backend("ipset", Plan(log_group=GROUP))
     with pytest.raises(FirewallError, match="restore failed"):
         backend.open()
     backend.close()
@@ -148,5 +148,5 @@ def test_drops_that_are_refused_are_no_matter_of_the_wire(monkeypatch: pytest.Mo
 )
 def test_a_dry_run_has_no_wire(group: int | None, wire: str | None) -> None:
     """The memory backend says so where a log rule is asked for."""
-    backend: Backend = make_backend("memory", log_group=group)
+    backend: Backend = make_backend("memory", Plan(log_group=group))
     assert backend.open() == Opened({4: None, 6: None}, wire=wire)

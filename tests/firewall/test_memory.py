@@ -13,11 +13,11 @@ def test_bans_end_by_the_clock() -> None:
     backend.apply([Add(ip_network("192.0.2.1"), 60.0), Add(ip_network("2001:db8::/64"), 10.0)])
 
     now = 105.0
-    assert backend.list() == [
+    assert list(backend.list()) == [
         Element(ip_network("192.0.2.1"), 55.0, 0, 0),
         Element(ip_network("2001:db8::/64"), 5.0, 0, 0),
     ]
 
     now = 110.0
-    assert backend.list() == [Element(ip_network("192.0.2.1"), 50.0, 0, 0)]
+    assert list(backend.list()) == [Element(ip_network("192.0.2.1"), 50.0, 0, 0)]
     assert backend.open() == Opened(families={4: None, 6: None}, adopted=1)

@@ -8,7 +8,7 @@ from tests.support.netns import netns as fresh
 from tests.support.netns import run
 
 from ringfence.errors import ProbeError
-from ringfence.firewall.contract import Add
+from ringfence.firewall.contract import Add, Plan
 from ringfence.firewall.ipset import IpsetBackend
 from ringfence.firewall.memory import MemoryBackend
 from ringfence.firewall.probe import Check, Direction, Verification, verify
@@ -47,7 +47,7 @@ def test_working_bans_are_verified(backend: IpsetBackend) -> None:
             Check(6, Direction.TO, verified=False, note=note),
         )
     )
-    assert backend.list() == []
+    assert list(backend.list()) == []
 
 
 @pytest.mark.kernel
@@ -120,7 +120,7 @@ def test_what_gets_through_is_named(backend: IpsetBackend, damage: str, message:
 
     with pytest.raises(ProbeError, match=message):
         verify(backend, BOTH)
-    assert backend.list() == []
+    assert list(backend.list()) == []
 
 
 @pytest.mark.kernel
@@ -144,7 +144,7 @@ def test_without_loopback_nothing_is_verified() -> None:
         families = backend.open().families
         with pytest.raises(ProbeError, match="ip link set lo up"):
             verify(backend, families)
-        assert backend.list() == []
+        assert list(backend.list()) == []
         backend.close()
 
 
@@ -174,7 +174,7 @@ def test_a_ban_of_the_test_address_stays(backend: IpsetBackend) -> None:
 def test_a_set_without_room_is_told() -> None:
     """Where the test element finds no room, the error says so."""
     with fresh():
-        backend = IpsetBackend(maxelem=1)
+        backend = IpsetBackend(Plan(maxelem=1))
         families = backend.open().families
         backend.apply([Add(ip_network("192.0.2.1"), 600.0)])
         with pytest.raises(ProbeError, match="refused: set ringfence4 is full"):

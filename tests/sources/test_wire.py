@@ -19,7 +19,7 @@ from tests.support.lab import Lab
 from tests.support.netns import inside, neighbour, run
 from tests.support.network import PBX_IPV4, PBX_IPV6, Network, socket_in
 
-from ringfence.firewall.contract import Add
+from ringfence.firewall.contract import Add, Plan
 from ringfence.firewall.ipset import IpsetBackend
 from ringfence.model import Challenge, Service
 from ringfence.sources import wire
@@ -97,7 +97,7 @@ class Host:
 def host() -> Iterator[Host]:
     """The PBX's side of a cable, guarded, with the log rule."""
     with Network() as network, inside(network.pbx):
-        backend = IpsetBackend(log_group=GROUP)
+        backend = IpsetBackend(Plan(log_group=GROUP))
         assert backend.open().wire is None
         yield Host(network, backend)
         backend.close()
@@ -528,7 +528,7 @@ def test_a_flood_leaves_the_loop_its_turns(host: Host) -> None:
 def wired(each_asterisk: Lab) -> Iterator[Lab]:
     """A real Asterisk, with the log rule beside it; the test is in its namespace."""
     with inside(each_asterisk.network.pbx):
-        backend = IpsetBackend(log_group=GROUP)
+        backend = IpsetBackend(Plan(log_group=GROUP))
         assert backend.open().wire is None
         yield each_asterisk
         backend.flush()

@@ -124,7 +124,7 @@ def _rows_without_daemon(path: Path) -> tuple[Rows, str]:
     settings = settings_from(path)
     backend = make_backend(settings.firewall.backend)
     try:
-        elements = backend.list()
+        elements = list(backend.list())
     finally:
         backend.close()
     if not backend.enforces:

@@ -7,31 +7,28 @@ nftables will be the next row). Nothing outside this room names a concrete backe
 
 from collections.abc import Callable, Mapping
 
-from ringfence.firewall.contract import Backend
+from ringfence.firewall.contract import Backend, Plan
 
 
-def _ipset(maxelem: int, log_group: int | None) -> Backend:
+def _ipset(plan: Plan) -> Backend:
     from ringfence.firewall.ipset import IpsetBackend  # noqa: PLC0415 - only the chosen backend is loaded
 
-    return IpsetBackend(maxelem=maxelem, log_group=log_group)
+    return IpsetBackend(plan)
 
 
-def _memory(maxelem: int, log_group: int | None) -> Backend:
+def _memory(plan: Plan) -> Backend:
     from ringfence.firewall.memory import MemoryBackend  # noqa: PLC0415 - only the chosen backend is loaded
 
-    return MemoryBackend(maxelem=maxelem, log_group=log_group)
+    return MemoryBackend(plan)
 
 
-BACKENDS: Mapping[str, Callable[[int, int | None], Backend]] = {
+BACKENDS: Mapping[str, Callable[[Plan], Backend]] = {
     "auto": _ipset,
     "ipset": _ipset,
     "memory": _memory,
 }
 
 
-def make_backend(name: str, *, maxelem: int = 262_144, log_group: int | None = None) -> Backend:
-    """Make the backend of that name, a key of ``BACKENDS``, for ``maxelem`` bans of each IP version.
-
-    ``log_group`` is the NFLOG group to which outgoing SIP challenges go; None for no such rule.
-    """
-    return BACKENDS[name](maxelem, log_group)
+def make_backend(name: str, plan: Plan | None = None) -> Backend:
+    """Make the backend of that name, a key of ``BACKENDS``, whose rules are to be as ``plan`` says."""
+    return BACKENDS[name](plan if plan is not None else Plan())

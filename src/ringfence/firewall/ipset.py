@@ -13,7 +13,7 @@ repeats, and every change may be repeated.
 import errno
 import itertools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -25,9 +25,22 @@ from ringfence.errors import (
 )
 from ringfence.firewall import ipset_messages as messages
 from ringfence.firewall import iptables, nft_messages
-from ringfence.firewall.contract import Add, Change, Element, Opened, Outcome, Part
+from ringfence.firewall.contract import (
+    Add,
+    Change,
+    Element,
+    Flooder,
+    Opened,
+    Outcome,
+    Part,
+    Plan,
+    Pulse,
+    Roll,
+    Usage,
+)
 from ringfence.firewall.ipset_messages import Code
 from ringfence.firewall.netlink import Conversation, NetlinkError
+from ringfence.model import Network
 
 SETS: Mapping[int, str] = {4: "ringfence4", 6: "ringfence6"}
 # iptables' set match opens a raw socket to ask the set's number, hence the second one.
@@ -45,18 +58,14 @@ _RELEASE = 2.0
 class IpsetBackend:
     """Bans in the kernel by ipset and iptables; see ``contract.Backend`` for the verbs.
 
-    ``maxelem`` is the size of each set when it is made, ``log_group`` the NFLOG group for outgoing
-    challenges (None for no log rule), ``proc`` where procfs is mounted.
+    ``proc`` is where procfs is mounted.
     """
 
     name = "ipset"
     enforces = True
 
-    def __init__(
-        self, *, maxelem: int = 262_144, log_group: int | None = None, proc: Path = Path("/proc")
-    ) -> None:
-        self._maxelem = maxelem
-        self._log_group = log_group
+    def __init__(self, plan: Plan | None = None, *, proc: Path = Path("/proc")) -> None:
+        self.plan = plan if plan is not None else Plan()
         self._proc = proc
         self._kernel = Conversation()
         self._families: dict[int, str | None] = {}
@@ -96,11 +105,11 @@ class IpsetBackend:
         """
         new_table = self._lacks_table(version)
         install = partial(iptables.install, tools, SETS[version], new_table=new_table)
-        if self._log_group is None:
+        if self.plan.log_group is None:
             install()
             return None
         try:
-            install(log=iptables.Log(version, self._log_group))
+            install(log=iptables.Log(version, self.plan.log_group))
         except FirewallError as error:
             install()
             return f"{error}; {_LOG_MEND}"
@@ -151,8 +160,8 @@ class IpsetBackend:
         return messages.parse_head(answers[0]) if answers else None
 
     def _create(self, version: int) -> None:
-        hashsize = min(_HASHSIZE, self._maxelem)
-        message = messages.create(SETS[version], version, hashsize=hashsize, maxelem=self._maxelem)
+        hashsize = min(_HASHSIZE, self.plan.maxelem)
+        message = messages.create(SETS[version], version, hashsize=hashsize, maxelem=self.plan.maxelem)
         try:
             self._kernel.request(message)
         except NetlinkError as error:
@@ -215,13 +224,27 @@ class IpsetBackend:
                 outcomes += map(_done, sent)
         return outcomes, None
 
-    def list(self) -> list[Element]:
+    def fill(self, roll: Roll, networks: Iterable[Network]) -> None:
+        """Not here yet."""
+
+    def pulse(self) -> Pulse:
+        """Not here yet."""
+        return Pulse()
+
+    def usage(self) -> Usage:
+        """Not here yet."""
+        return Usage()
+
+    def flooding(self) -> Sequence[Flooder]:
+        """Not here yet."""
+        return ()
+
+    def list(self) -> Iterator[Element]:
         """Read every ban from the kernel; empty where no set of ours exists.
 
         100 000 elements take half a second, so it has a socket of its own: a thread may list while the event
         loop bans.
         """
-        elements: list[Element] = []
         with Conversation() as kernel:
             for name in SETS.values():
                 try:
@@ -232,8 +255,7 @@ class IpsetBackend:
                     _require_ipset(kernel)  # says so if that is what is lacking
                     raise
                 for answer in answers:
-                    elements += messages.parse_listed(answer).elements
-        return elements
+                    yield from messages.parse_listed(answer).elements
 
     def flush(self) -> None:
         """Remove our rules, chains and sets. Idempotent; works without ``open``.

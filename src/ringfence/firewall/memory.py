@@ -5,34 +5,44 @@ so that what a dry run shows is what the kernel would have done. Nothing is drop
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from ringfence.errors import FirewallError, SetFullError
-from ringfence.firewall.contract import Add, Change, Element, Opened, Outcome, Part, Remove
+from ringfence.firewall.contract import (
+    Add,
+    Change,
+    Element,
+    Flooder,
+    LimitMode,
+    Opened,
+    Outcome,
+    Part,
+    Plan,
+    Pulse,
+    Remove,
+    Roll,
+    Usage,
+)
 from ringfence.firewall.ipset_messages import whole_seconds
-from ringfence.model import Network  # noqa: TC001 - imported as everywhere else
+from ringfence.model import Network, Scope
+
+_DRY = "a dry run puts no rule into the kernel"
 
 
 class MemoryBackend:
-    """A firewall of pretence. ``clock`` gives monotonic seconds; ``maxelem`` is per IP version.
+    """A firewall of pretence. ``clock`` gives monotonic seconds; ``maxelem`` is per IP version and scope.
 
-    Where a log rule is asked for (``log_group``) it says that it has none: it touches no kernel.
+    Where a log rule or a limiter is asked for it says that it has none: it touches no kernel.
     """
 
     name = "memory"
     enforces = False
 
-    def __init__(
-        self,
-        *,
-        maxelem: int = 262_144,
-        log_group: int | None = None,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._maxelem = maxelem
-        self._wire = None if log_group is None else "a dry run puts no log rule into the kernel"
+    def __init__(self, plan: Plan | None = None, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self.plan = plan if plan is not None else Plan()
+        self.rolls: dict[Roll, frozenset[Network]] = dict.fromkeys(Roll, frozenset())
         self._clock = clock
-        self._ends: dict[Network, float] = {}
+        self._ends: dict[tuple[Network, Scope], float] = {}
 
     def look(self) -> list[Part]:
         """Say that there is nothing to lack, and nothing to gain."""
@@ -41,7 +51,9 @@ class MemoryBackend:
     def open(self) -> Opened:
         """Guard both IP versions in pretence."""
         self._expire()
-        return Opened(families={4: None, 6: None}, adopted=len(self._ends), wire=self._wire)
+        wire = None if self.plan.log_group is None else _DRY
+        limiter = None if self.plan.limit.mode is LimitMode.OFF else _DRY
+        return Opened({4: None, 6: None}, adopted=len(self._ends), wire=wire, limiter=limiter)
 
     def apply(self, batch: Sequence[Change]) -> list[Outcome]:
         """Remember every change of ``batch``."""
@@ -49,35 +61,55 @@ class MemoryBackend:
         return [self._add(change) if isinstance(change, Add) else self._remove(change) for change in batch]
 
     def _add(self, change: Add) -> Outcome:
-        network = change.network
+        network, key = change.network, (change.network, change.scope)
         if network.prefixlen == 0:
             return Outcome(change, error=FirewallError(f"{network} is everybody: the kernel bans no /0"))
-        full = len(self._ends) >= self._maxelem and self._count(network.version) >= self._maxelem
-        if full and network not in self._ends:
-            return Outcome(change, error=SetFullError(f"the set is full: {self._maxelem} elements"))
+        maxelem = self.plan.maxelem
+        if key not in self._ends and len(self._ends) >= maxelem and self._like(*key) >= maxelem:
+            return Outcome(change, error=SetFullError(f"the set is full: {maxelem} elements"))
         timeout = whole_seconds(change.timeout)
-        self._ends[network] = self._clock() + timeout
+        self._ends[key] = self._clock() + timeout
         return Outcome(change, timeout=float(timeout))
 
-    def _count(self, version: int) -> int:
-        return sum(network.version == version for network in self._ends)
+    def _like(self, network: Network, scope: Scope) -> int:
+        return sum(other.version == network.version and of == scope for other, of in self._ends)
 
     def _remove(self, change: Remove) -> Outcome:
-        self._ends.pop(change.network, None)
+        self._ends.pop((change.network, change.scope), None)
         return Outcome(change)
 
-    def list(self) -> list[Element]:
+    def fill(self, roll: Roll, networks: Iterable[Network]) -> None:
+        """Remember the networks of ``roll``. Idempotent."""
+        self.rolls[roll] = frozenset(networks)
+
+    def list(self) -> Iterator[Element]:
         """Give every ban that has time left."""
         now = self._clock()
-        return [Element(network, end - now, 0, 0) for network, end in tuple(self._ends.items()) if end > now]
+        for (network, scope), end in tuple(self._ends.items()):
+            if end > now:
+                yield Element(network, end - now, 0, 0, scope)
 
     def _expire(self) -> None:
         now = self._clock()
-        self._ends = {network: end for network, end in self._ends.items() if end > now}
+        self._ends = {key: end for key, end in self._ends.items() if end > now}
+
+    def pulse(self) -> Pulse:
+        """Say how many bans there are: nobody else can touch them."""
+        self._expire()
+        return Pulse(elements=len(self._ends))
+
+    def usage(self) -> Usage:
+        """Say how many bans there are: no rule has met anything."""
+        return Usage(sets={"bans": len(self._ends)})
+
+    def flooding(self) -> Sequence[Flooder]:
+        """Nobody is limited."""
+        return ()
 
     def flush(self) -> None:
         """Forget everything. Idempotent."""
         self._ends.clear()
+        self.rolls = dict.fromkeys(Roll, frozenset())
 
     def close(self) -> None:
         """Nothing is held. Idempotent."""
