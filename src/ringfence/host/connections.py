@@ -13,13 +13,12 @@ sock_diag, and 7 ms by ``/proc/net/tcp`` and ``tcp6``, the time of twenty guesse
 """
 
 import socket
-import struct
 import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
+from ringfence.host.sockets import LISTENING, address_of, port_of, sockets
 from ringfence.model import Address, Endpoint
 
 FRESH = 0.05
@@ -29,20 +28,10 @@ _Row = tuple[int, int, Callable[[], tuple[Address, int]]]
 """A connection's state, its local port, and what gives its remote end."""
 
 _LISTS = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
-_LISTEN = 10
 _UNMADE = (2, 3, 12)  # SYN_SENT, SYN_RECV, NEW_SYN_RECV (include/net/tcp_states.h)
 _LOCAL, _REMOTE, _STATE = 1, 2, 3  # columns
 _WORD = 8  # hexadecimal digits of 32 bits, which stand in this machine's byte order
-_SOCK_DIAG = 4  # NETLINK_SOCK_DIAG
-_HEADER = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port
-_REQUEST = struct.Struct("=BBBxI48x")  # inet_diag_req_v2: family, protocol, extensions, states, any ends
-_DUMP = 0x301  # NLM_F_REQUEST | NLM_F_DUMP
-_BY_FAMILY, _ERROR, _DONE = 20, 2, 3
 _STATES = 0x1FFF & ~sum(1 << state for state in _UNMADE)
-# nlmsghdr, then inet_diag_msg: state, local and remote port, remote address.
-_CONNECTION = struct.Struct(">17xB2xHH16x16s")
-_DATAGRAM = 1 << 16
-_MAPPED = b"\0" * 10 + b"\xff\xff"
 
 
 class Connections:
@@ -97,38 +86,23 @@ class Connections:
 def _accepted(rows: Iterable[_Row]) -> frozenset[tuple[Address, int]]:
     """Give the remote ends of those connections that were made to a port that is listened on."""
     made = [row for row in rows if row[0] not in _UNMADE]
-    listening = {port for state, port, _ in made if state == _LISTEN}
-    return frozenset(remote() for state, port, remote in made if state != _LISTEN and port in listening)
+    listening = {port for state, port, _ in made if state == LISTENING}
+    return frozenset(remote() for state, port, remote in made if state != LISTENING and port in listening)
 
 
 def _asked(family: socket.AddressFamily) -> Iterator[_Row]:
     """Ask the kernel for the connections of a version. Raises OSError."""
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _SOCK_DIAG) as kernel:
-        request = _REQUEST.pack(family, socket.IPPROTO_TCP, 0, _STATES)
-        kernel.send(_HEADER.pack(_HEADER.size + len(request), _BY_FAMILY, _DUMP, 0, 0) + request)
-        while True:
-            received = kernel.recv(_DATAGRAM)
-            place = 0
-            while place < len(received):
-                length, kind, *_ = _HEADER.unpack_from(received, place)
-                if kind == _DONE:
-                    return
-                if kind == _ERROR:
-                    raise OSError(-struct.unpack_from("=i", received, place + _HEADER.size)[0], "sock_diag")
-                state, local, remote, packed = _CONNECTION.unpack_from(received, place)
-                address = packed[:4] if family == socket.AF_INET else packed
-                yield state, local, partial(_end, address, remote)
-                place += (length + 3) & ~3
+    width = 4 if family == socket.AF_INET else 16
+    for state, local, remote, _, packed, *_ in sockets(family, socket.IPPROTO_TCP, _STATES):
+        yield state, port_of(local), partial(_end, packed[:width], remote)
 
 
 def _endpoint(text: bytes) -> tuple[Address, int]:
-    """Read ``0100007F:1F90``; an IPv4 address in IPv6 clothes is the IPv4 that the packets carry."""
+    """Read ``0100007F:1F90``."""
     words, _, port = text.decode("ascii").partition(":")
     packed = b"".join(bytes.fromhex(words[at : at + _WORD])[::-1] for at in range(0, len(words), _WORD))
-    return _end(packed, int(port, 16))
+    return address_of(packed), int(port, 16)
 
 
-def _end(packed: bytes, port: int) -> tuple[Address, int]:
-    if len(packed) == len(_MAPPED) + 4 and packed.startswith(_MAPPED):
-        packed = packed[len(_MAPPED) :]
-    return IPv4Address(packed) if len(packed) == 4 else IPv6Address(packed), port  # noqa: PLR2004 - IPv4
+def _end(packed: bytes, port: bytes) -> tuple[Address, int]:
+    return address_of(packed), port_of(port)
