@@ -1,0 +1,75 @@
+"""The DNS resolvers of this host, read from files as they are found on real hosts."""
+
+from ipaddress import ip_network
+from pathlib import Path
+
+import pytest
+from tests.support.unprivileged import unprivileged
+
+from ringfence.errors import HostError
+from ringfence.host.resolvers import read_resolvers
+from ringfence.model import Network
+
+RESOLVED = """\
+# This is /run/systemd/resolve/stub-resolv.conf managed by man:systemd-resolved(8).
+nameserver 127.0.0.53
+options edns0 trust-ad
+search example.net
+"""
+
+
+def resolvers(*addresses: str) -> dict[Network, str]:
+    """Give what is told of these addresses."""
+    return {ip_network(address): "a DNS resolver of this host" for address in addresses}
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("nameserver 192.0.2.53\n", ["192.0.2.53"]),
+        ("nameserver\t192.0.2.53 # ours\r\nnameserver 2001:db8::53", ["192.0.2.53", "2001:db8::53"]),
+        ("nameserver fe80::1%eth0\n", ["fe80::1"]),
+        ("# nameserver 192.0.2.53\n; nameserver 192.0.2.54\n nameserver 192.0.2.55\n", []),
+        ("nameserver\nnameserver one.example\nnameservers 192.0.2.53 x\n", []),
+        ("nameserver 0.0.0.0\nnameserver ::1\nnameserver 127.0.0.1\n", []),
+        ("nameserver 192.0.2.0/24\nnameserver \xff\xfe\n", []),
+        ("", []),
+    ],
+    ids=["one", "two", "zone", "not from the beginning", "no address", "this host", "garbage", "empty"],
+)
+def test_lines_that_name_a_server(tmp_path: Path, text: str, found: list[str]) -> None:
+    """Each nameserver line with an address counts; what the C library does not read names nobody."""
+    path = tmp_path / "resolv.conf"
+    path.write_text(text, "latin-1", newline="")
+    assert read_resolvers(path, ()) == resolvers(*found)
+
+
+def test_behind_a_server_of_this_host_are_those_that_it_asks(tmp_path: Path) -> None:
+    """systemd-resolved and dnsmasq stand in resolv.conf by a loopback address."""
+    path, upstream = tmp_path / "resolv.conf", tmp_path / "upstream"
+    path.write_text(RESOLVED)
+    upstream.write_text("nameserver 192.0.2.53\nnameserver 2001:db8::53\n")
+    assert read_resolvers(path, (upstream, tmp_path / "none")) == resolvers("192.0.2.53", "2001:db8::53")
+
+
+def test_what_nobody_on_this_host_asks_is_no_resolver(tmp_path: Path) -> None:
+    """Where resolv.conf names none of this host, a file that a server has left behind says nothing."""
+    path, upstream = tmp_path / "resolv.conf", tmp_path / "upstream"
+    path.write_text("nameserver 198.51.100.53\n")
+    upstream.write_text("nameserver 192.0.2.53\n")
+    assert read_resolvers(path, (upstream,)) == resolvers("198.51.100.53")
+
+
+def test_without_a_file_there_is_no_resolver(tmp_path: Path) -> None:
+    """A host that looks up nothing is no trouble."""
+    assert read_resolvers(tmp_path / "none" / "resolv.conf", ()) == {}
+
+
+def test_a_file_that_cannot_be_read_is_a_host_error() -> None:
+    """It is not taken for one without resolvers."""
+    with unprivileged() as folder:
+        path = folder / "resolv.conf"
+        path.write_text("nameserver 192.0.2.53\n")
+        path.chmod(0)
+        with pytest.raises(HostError, match=r"resolvers of this host cannot be read: .*Permission denied"):
+            read_resolvers(path, ())
