@@ -1,10 +1,26 @@
-"""The nftables messages: byte by byte; what they do is tried in test_ipset.py."""
+"""The nftables messages: byte by byte, and what the kernel says to them."""
 
+import errno
 import sys
 
 import pytest
+from tests.support.netns import run
 
 from ringfence.firewall import nft_messages
+from ringfence.firewall.netlink import Conversation, NetlinkError
+from ringfence.firewall.nft_messages import Chain, Counter, MessageError
+
+# nft 'add table inet t; add chain inet t c { ... }' and so on: one of each thing that is asked for.
+TABLE = """\
+table inet t {
+  counter met { packets 5 bytes 500 }
+  set many { type ipv4_addr; flags timeout; counter; size 64; }
+  chain c { ip saddr @many counter packets 7 bytes 700 drop comment "ours"
+            counter name "met"
+  }
+  chain base { type filter hook prerouting priority raw; policy drop; jump c; }
+}
+"""
 
 
 @pytest.mark.skipif(sys.byteorder != "little", reason="the recorded headers are little-endian")
@@ -23,3 +39,104 @@ def test_messages_are_the_tools() -> None:
         "1c000000 020a0501 00000000 00000000 02000000 08000100 72617700",
         "14000000 11000100 00000000 00000000 0000000a",
     ]
+    # nft list chain ip raw OUTPUT (the dump of its table's rules)
+    assert (
+        nft_messages.get_rules("raw", family=2).hex(" ", -4)
+        == "1c000000 070a0103 00000000 00000000 02000000 08000100 72617700"
+    )
+    # nft 'delete table inet ringfence'
+    assert [message.hex(" ", -4) for message in nft_messages.delete_table("ringfence")] == [
+        "14000000 10000100 00000000 00000000 0000000a",
+        "24000000 020a0500 00000000 00000000 01000000 0e000100 72696e67 66656e63 65000000",
+        "14000000 11000100 00000000 00000000 0000000a",
+    ]
+
+
+@pytest.mark.kernel
+@pytest.mark.usefixtures("netns")
+def test_what_stands_is_read() -> None:
+    """Table, chains, rules with comments and counters, heads of sets and named counters are read as made."""
+    run("nft", "-f", "-", text=TABLE)
+    run("nft", "add element inet t many { 192.0.2.1 timeout 60s }")
+    with Conversation() as kernel:
+        [table] = nft_messages.tables_of(kernel.request(nft_messages.get_table("t")))
+        chains = nft_messages.chains_of(kernel.request(nft_messages.get_chains()))
+        rules = nft_messages.rules_of(kernel.request(nft_messages.get_rules("t")))
+        [many] = nft_messages.sets_of(kernel.request(nft_messages.get_sets("t")))
+        counters = nft_messages.counters_of(kernel.request(nft_messages.get_counters("t")))
+
+        assert (table.name, table.dormant) == ("t", False)
+        assert chains == [
+            Chain("t", "c", chains[0].handle),
+            Chain("t", "base", chains[1].handle, hook=0, priority=-300, policy=0),
+        ]
+        assert [(rule.chain, rule.comment, rule.packets, rule.bytes) for rule in rules] == [
+            ("c", "ours", 7, 700),
+            ("c", "", None, None),
+            ("base", "", None, None),
+        ]
+        assert [rule.position for rule in rules] == [None, rules[0].handle, None]
+        assert (many.name, many.flags, many.key_length, many.size) == ("many", 16, 4, 64)
+        assert many.elements in (1, None)
+        assert counters == [Counter("met", 5, 500)]
+
+
+@pytest.mark.kernel
+@pytest.mark.usefixtures("netns")
+def test_a_replaced_rule_has_another_handle() -> None:
+    """Whoever changes a rule changes its handle: that is how a change is seen."""
+    run("nft", "-f", "-", text=TABLE)
+    with Conversation() as kernel:
+        before = nft_messages.rules_of(kernel.request(nft_messages.get_rules("t")))
+        run("nft", "replace", "rule", "inet", "t", "c", "handle", str(before[0].handle), "accept")
+        after = nft_messages.rules_of(kernel.request(nft_messages.get_rules("t")))
+
+    assert after[0].handle not in [rule.handle for rule in before]
+    assert after[1].handle == before[1].handle
+
+
+@pytest.mark.kernel
+@pytest.mark.usefixtures("netns")
+def test_the_rules_of_iptables_are_read() -> None:
+    """A table of iptables-nft is read by its own family, each rule with its counter."""
+    run("iptables-nft", "-t", "raw", "-A", "OUTPUT", "-j", "ACCEPT")
+    with Conversation() as kernel:
+        [rule] = nft_messages.rules_of(kernel.request(nft_messages.get_rules("raw", family=2)))
+    assert (rule.table, rule.chain, rule.packets) == ("raw", "OUTPUT", 0)
+
+
+@pytest.mark.kernel
+@pytest.mark.usefixtures("netns")
+def test_what_is_not_there_is_told() -> None:
+    """Of a table that is not there nothing is read, or ENOENT is said; a generation there always is."""
+    with Conversation() as kernel:
+        assert kernel.request(nft_messages.get_rules("absent")) == []
+        assert kernel.request(nft_messages.get_counters("absent")) == []
+        for message in (nft_messages.get_table("absent"), nft_messages.get_sets("absent")):
+            with pytest.raises(NetlinkError) as caught:
+                kernel.request(message)
+            assert caught.value.code == errno.ENOENT
+        before = nft_messages.generation_of(kernel.request(nft_messages.get_generation())[0])
+        run("nft", "add", "table", "inet", "t")
+        after = nft_messages.generation_of(kernel.request(nft_messages.get_generation())[0])
+    assert before is not None
+    assert after is not None
+    assert after.number == before.number + 1
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        bytes(20),
+        bytes.fromhex("18000000 060a0000 00000000 00000000 01000000 ff000100"),
+        bytes.fromhex("18000000 060a0000 00000000 00000000 01000000 00000100"),
+        bytes.fromhex("17000000 060a0000 00000000 00000000 01000000 040001"),
+        bytes.fromhex("14000000 060a0000 00000000 00000000 01000000"),
+        bytes.fromhex("ff000000 060a0000 00000000 00000000 01000000"),
+    ],
+)
+def test_bytes_that_are_no_message_are_an_error(answer: bytes) -> None:
+    """Lengths that lie, other messages and missing names raise MessageError, and nothing else."""
+    with pytest.raises(MessageError):
+        nft_messages.rules_of([answer])
