@@ -1,0 +1,108 @@
+"""Logins from elsewhere, as libsystemd tells of sessions that stand where logind writes them."""
+
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from tests.support.confined import confined, session
+from tests.support.netns import run
+
+from ringfence.host.connections import Connections
+from ringfence.host.logins import SESSIONS, read_logins, why_no_logins
+from ringfence.model import Endpoint, Transport, network_from
+
+IMPORTS = "import json; from ringfence.host.logins import read_logins, why_no_logins"
+READ = "print(json.dumps({str(network): reason for network, reason in read_logins().items()}))"
+
+
+def read_from(folder: Path, sessions: Mapping[str, str]) -> object:
+    """Read the logins, as the daemon would, where these are the sessions."""
+    (folder / "sessions").mkdir()
+    for name, text in sessions.items():
+        (folder / "sessions" / name).write_text(text)
+    return confined(IMPORTS, READ, folder)
+
+
+@pytest.mark.kernel
+def test_who_is_logged_in_from_elsewhere(tmp_path: Path) -> None:
+    """Of each address that somebody is logged in from, who it is: of both IP versions, several from one."""
+    sessions = {
+        "1": session(),
+        "2": session(TTY="pts/3"),
+        "c3": session(REMOTE_HOST="2001:db8::5", UID=65534, STATE="online"),
+        "4": session(REMOTE_HOST="198.51.100.7", UID=4_000_000, TTY=None, STATE="opening"),
+        "5": session(REMOTE_HOST="::ffff:198.51.100.8", CLASS=None),
+        "6": session(REMOTE_HOST="fe80::5%eth0"),
+    }
+    assert read_from(tmp_path, sessions) == {
+        "203.0.113.5/32": "the remote host of a login (root on pts/0, root on pts/3)",
+        "2001:db8::5/128": "the remote host of a login (nobody on pts/0)",
+        "198.51.100.7/32": "the remote host of a login (user 4000000)",
+        "198.51.100.8/32": "the remote host of a login (root on pts/0)",
+        "fe80::5/128": "the remote host of a login (root on pts/0)",
+    }
+
+
+@pytest.mark.kernel
+def test_who_is_not_logged_in_from_elsewhere_protects_nobody(tmp_path: Path) -> None:
+    """A session that is closing, a login screen, one on the console, and a remote host that is no address."""
+    sessions = {
+        "1": session(STATE="closing"),
+        "2": session(CLASS="greeter"),
+        "3": session(REMOTE=0, REMOTE_HOST=None),
+        "4": session(REMOTE_HOST="dialup.example.net"),
+        "5": session(REMOTE_HOST="0.0.0.0/0"),
+        "6": session(REMOTE_HOST="127.0.0.1"),
+        "7": session(REMOTE_HOST=""),
+        "8": "garbage",
+        "9": "",
+    }
+    assert read_from(tmp_path, sessions) == {}
+
+
+@pytest.mark.kernel
+def test_without_logind_there_is_a_word_and_no_error(tmp_path: Path) -> None:
+    """In a container and on hosts without systemd nothing is known of logins, and `check` can say so."""
+    code = "print(json.dumps([list(read_logins()), why_no_logins()]))"
+    assert confined(IMPORTS, code, tmp_path) == [
+        [],
+        f"logins from elsewhere are not known: {SESSIONS} is not there (no systemd-logind runs here)",
+    ]
+
+
+def test_without_the_library_there_is_a_word_and_no_error() -> None:
+    """The library is no dependency."""
+    assert read_logins("libsystemd-that-is-not.so.0") == {}
+    assert why_no_logins("libsystemd-that-is-not.so.0") == (
+        "logins from elsewhere are not known: libsystemd-that-is-not.so.0 is not there; "
+        "mend: install systemd's library"
+    )
+
+
+@pytest.mark.kernel
+@pytest.mark.usefixtures("netns")
+def test_a_mere_connection_protects_nobody(tmp_path: Path) -> None:
+    """Anybody can open a connection to port 22, and hold it: only who was let in is logged in."""
+    run("ip", "address", "add", "198.51.100.9/32", "dev", "lo")
+    with (
+        socket.create_server(("198.51.100.9", 22)) as server,
+        socket.create_connection(("198.51.100.9", 22)) as client,
+    ):
+        accepted, (host, port) = server.accept()
+        with accepted, client:
+            stranger = Endpoint(network_from(host).network_address, port, Transport.TCP)
+            assert Connections().has(stranger)
+            assert read_from(tmp_path, {"1": session()}) == {
+                "203.0.113.5/32": "the remote host of a login (root on pts/0)"
+            }
+
+
+@pytest.mark.kernel
+def test_so_many_sessions_are_looked_at(tmp_path: Path) -> None:
+    """Who may log in may have as many sessions as he likes."""
+    (tmp_path / "sessions").mkdir()
+    for number in range(1, 8):
+        (tmp_path / "sessions" / str(number)).write_text(session(REMOTE_HOST=f"203.0.113.{number}"))
+    code = "logins.MOST = 5; print(json.dumps(len(read_logins())))"
+    assert confined(f"{IMPORTS}; from ringfence.host import logins", code, tmp_path) == 5

@@ -1,0 +1,165 @@
+"""Whom a ban would hurt the host itself: all kinds together, read and followed."""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping
+from ipaddress import ip_network
+from pathlib import Path
+
+import pytest
+from tests.support.confined import confined, session
+from tests.support.netns import run
+
+from ringfence.errors import HostError
+from ringfence.host import gateways, protected
+from ringfence.host.protected import follow_protected, read_protected
+from ringfence.host.resolvers import read_resolvers
+from ringfence.model import Network
+
+pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("netns")]
+
+
+def nets(**reasons: str) -> dict[Network, str]:
+    """Give what is told of the addresses 192.0.2.N, by their last number after an underscore."""
+    return {ip_network(f"192.0.2{name.replace('_', '.')}"): reason for name, reason in reasons.items()}
+
+
+@pytest.fixture(autouse=True)
+def _cable(netns: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A card with a gateway behind it; readings as often as something changes."""
+    run(
+        *("ip", "-batch", "-"),
+        text="link add eth9 type veth peer name far9\nlink set eth9 up\nlink set far9 up\n"
+        "address add 192.0.2.7/24 dev eth9\nroute add default via 192.0.2.1 dev eth9\n",
+    )
+    monkeypatch.setattr(gateways, "APART", 0.0)
+    monkeypatch.setattr(protected, "LOOK_EVERY", 0.01)
+
+
+class Followed:
+    """What was told, in order, with files of the test's in the places of the host's."""
+
+    def __init__(self, folder: Path) -> None:
+        self.seen: list[Mapping[Network, str]] = []
+        self.failed: list[str] = []
+        self.resolv_conf = folder / "resolv.conf"
+        self.logins: dict[Network, str] = {}
+
+    def fail(self, error: HostError) -> None:
+        """Note a trouble."""
+        self.failed.append(str(error))
+
+    async def until(self, **expected: str) -> None:
+        """Wait until that is the last that was told."""
+        async with asyncio.timeout(20):
+            while self.seen[-1:] != [nets(**expected)]:  # noqa: ASYNC110 - an Event would know no more
+                await asyncio.sleep(0.01)
+
+    async def until_failed(self, count: int) -> None:
+        """Wait until so many troubles were told."""
+        async with asyncio.timeout(20):
+            while len(self.failed) < count:  # noqa: ASYNC110 - an Event would know no more
+                await asyncio.sleep(0.01)
+
+
+@pytest.fixture(name="followed")
+def _followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Followed:
+    followed = Followed(tmp_path)
+    monkeypatch.setattr(protected, "read_resolvers", lambda: read_resolvers(followed.resolv_conf, ()))
+    monkeypatch.setattr(protected, "read_logins", lambda: dict(followed.logins))
+    return followed
+
+
+def run_script(followed: Followed, script: Callable[[], Coroutine[None, None, None]]) -> None:
+    """Follow while a script runs."""
+
+    async def main() -> None:
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(follow_protected(followed.seen.append, followed.fail))
+            await script()
+            task.cancel()
+
+    asyncio.run(main())
+
+
+def test_each_kind_is_followed_and_who_is_several_has_every_reason(followed: Followed) -> None:
+    """All kinds are told together at first, then each change of any; a router is gateway and resolver."""
+
+    async def script() -> None:
+        followed.resolv_conf.write_text("nameserver 192.0.2.53\n")
+        await followed.until(_1="the gateway of eth9", _53="a DNS resolver of this host")
+        followed.resolv_conf.write_text("nameserver 192.0.2.1\n")
+        await followed.until(_1="the gateway of eth9 and a DNS resolver of this host")
+        followed.logins = nets(_9="the remote host of a login (root on pts/0)")
+        await followed.until(
+            _1="the gateway of eth9 and a DNS resolver of this host",
+            _9="the remote host of a login (root on pts/0)",
+        )
+        followed.logins = {}
+        run("ip", "route", "delete", "default")
+        await followed.until(_1="a DNS resolver of this host")
+
+    followed.resolv_conf.write_text("nameserver 192.0.2.53\n")
+    run_script(followed, script)
+
+    assert followed.seen[0] == nets(_1="the gateway of eth9", _53="a DNS resolver of this host")
+    assert followed.failed == []
+
+
+def test_what_fails_takes_nothing_else_with_it(followed: Followed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A trouble is told once; what was known last counts meanwhile, and all is told again when it is over."""
+    followed.resolv_conf.write_text("nameserver 192.0.2.53\n")
+
+    async def script() -> None:
+        await followed.until(_1="the gateway of eth9", _53="a DNS resolver of this host")
+        followed.resolv_conf.unlink()
+        followed.resolv_conf.mkdir()
+        await followed.until_failed(1)
+        followed.logins = nets(_9="a login")
+        await followed.until(_1="the gateway of eth9", _53="a DNS resolver of this host", _9="a login")
+        followed.seen.clear()
+        followed.resolv_conf.rmdir()
+        followed.resolv_conf.write_text("nameserver 192.0.2.53\n")
+        await followed.until(_1="the gateway of eth9", _53="a DNS resolver of this host", _9="a login")
+
+    run_script(followed, script)
+
+    assert followed.failed == [
+        f"the DNS resolvers of this host cannot be read: {followed.resolv_conf}: Is a directory"
+    ]
+
+
+def test_what_has_failed_from_the_beginning_holds_up_nothing(
+    followed: Followed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rest is told without it, by the reading and by the follower."""
+
+    def failing(**_: int) -> None:
+        raise OSError(24, "Too many open files")
+
+    followed.resolv_conf.write_text("nameserver 192.0.2.53\n")
+    monkeypatch.setattr("ringfence.host.rtnetlink.AsyncIPRoute", failing)
+    monkeypatch.setattr(gateways, "IPRoute", failing)
+    assert read_protected(followed.fail) == nets(_53="a DNS resolver of this host")
+
+    async def script() -> None:
+        await followed.until(_53="a DNS resolver of this host")
+
+    run_script(followed, script)
+    assert followed.failed[:2] == [
+        "the gateways of this host cannot be read by rtnetlink: [Errno 24] Too many open files",
+        "the gateways of this host cannot be followed by rtnetlink: [Errno 24] Too many open files",
+    ]
+
+
+def test_all_is_known_under_the_hardening_of_the_unit(tmp_path: Path) -> None:
+    """The real files and the real library, as nobody without a capability, with as little to see."""
+    (tmp_path / "sessions").mkdir()
+    (tmp_path / "sessions" / "1").write_text(session())
+    (tmp_path / "resolv.conf").write_text("nameserver 192.0.2.53\n")
+    imports = "import json; from ringfence.host.protected import read_protected"
+    code = "print(json.dumps({str(network): reason for network, reason in read_protected().items()}))"
+    assert confined(imports, code, tmp_path) == {
+        "192.0.2.1/32": "the gateway of eth9",
+        "192.0.2.53/32": "a DNS resolver of this host",
+        "203.0.113.5/32": "the remote host of a login (root on pts/0)",
+    }
