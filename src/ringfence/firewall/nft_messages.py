@@ -3,10 +3,10 @@
 What they ask for is small (tables, chains, rules, the heads of sets, named counters): elements, of which
 there may be many, have ``nft_elements.py``.
 
-The deletion of an empty table raw is for cleaning up after iptables-nft, which makes that table when the first
-rule comes, and has no command to delete it. It is one batch of which nothing happens unless everything in it
-can: each chain only if no rule is in it, the table only if nothing is left in it (NLM_F_NONREC, kernel 4.20).
-A chain's policy is not asked about here.
+The deletion of an empty table raw is for cleaning up after iptables-nft, which makes that table when the
+first rule comes, and has no command to delete it. It is one batch of which nothing happens unless everything
+in it can: each chain only if no rule is in it, the table only if nothing is left in it (NLM_F_NONREC, kernel
+4.20). A chain's policy is not asked about here.
 
 Everything parsed here came from the kernel, and is nevertheless checked: a length that leads out of its
 buffer raises :class:`MessageError`. The numbers are the kernel's (``linux/netfilter/nf_tables.h``). Integers
@@ -16,6 +16,7 @@ in attributes are big-endian. Builders leave the sequence number 0: the conversa
 import enum
 from collections.abc import Iterable, Iterator
 from socket import AF_INET, AF_INET6
+from typing import TypeAlias
 
 from attrs import frozen
 
@@ -31,11 +32,12 @@ from ringfence.firewall.nfnetlink import (
     text,
 )
 
+Bytes: TypeAlias = bytes  # within a class that has a field of that name
 INET = 1  # NFPROTO_INET: a table for both IP versions
 SUBSYSTEM = 10
 _FAMILIES = {4: AF_INET, 6: AF_INET6}
 _BATCH_BEGIN, _BATCH_END = 0x10, 0x11
-_RAW = text(1, "raw")  # NFTA_TABLE_NAME and NFTA_CHAIN_TABLE
+_BUILTIN = {"raw": ("PREROUTING", "OUTPUT"), "filter": ("INPUT", "FORWARD", "OUTPUT")}
 _COMMENT = 0  # the kind of the tools' own notes in a rule's user data
 
 
@@ -96,8 +98,8 @@ class Chain:
 class Rule:
     """A rule: where it stands, and what it counted, where it has a counter.
 
-    ``position`` is the handle of the rule before it (None for the first). A rule that is replaced gets
-    another handle: where handles are the same, rules are.
+    ``position`` is the handle of the rule before it (None for the first). ``body`` is what it does, as the
+    kernel writes it but for what its counter has counted: a rule that somebody replaces may keep its handle.
     """
 
     table: str
@@ -107,6 +109,7 @@ class Rule:
     comment: str = ""
     packets: int | None = None
     bytes: int | None = None
+    body: Bytes = b""
 
 
 @frozen
@@ -139,18 +142,18 @@ class Generation:
     port: int = 0
 
 
-def table_query(version: int) -> bytes:
-    """Build the question whether nftables has a table raw for IP ``version``; ENOENT if not."""
-    return message(Message.GETTABLE.kind, NLM_F_ACK, _FAMILIES[version], _RAW)
+def table_query(version: int, table: str = "raw") -> bytes:
+    """Build the question whether nftables has this table of iptables for IP ``version``; ENOENT if not."""
+    return get_table(table, family=_FAMILIES[version])
 
 
-def delete_empty_table(version: int) -> tuple[bytes, ...]:
-    """Build the batch that deletes table raw with its two chains; EBUSY if anything else is in it."""
-    family = _FAMILIES[version]
-    chains = (text(3, name) for name in ("PREROUTING", "OUTPUT"))
+def delete_empty_table(version: int, table: str = "raw") -> tuple[bytes, ...]:
+    """Build the batch that deletes a table with its builtin chains; EBUSY if anything else is in it."""
+    family, named = _FAMILIES[version], text(1, table)
+    chains = (text(3, name) for name in _BUILTIN[table])
     return batch(
-        *(message(Message.DELCHAIN.kind, NLM_F_NONREC, family, _RAW, chain) for chain in chains),
-        message(Message.DELTABLE.kind, NLM_F_NONREC | NLM_F_ACK, family, _RAW),
+        *(message(Message.DELCHAIN.kind, NLM_F_NONREC, family, named, chain) for chain in chains),
+        message(Message.DELTABLE.kind, NLM_F_NONREC | NLM_F_ACK, family, named),
     )
 
 
@@ -238,7 +241,7 @@ def rules_of(answers: Iterable[bytes]) -> list[Rule]:
     """Read what :func:`get_rules` is answered, in the order in which the rules stand in each chain."""
     rules = []
     for top in _tops(answers, Message.NEWRULE):
-        packets, octets = _counted(top.get(4, memoryview(b"")))
+        body, packets, octets = _expressions(top.get(4, memoryview(b"")))
         rules.append(
             Rule(
                 _name(top, 1),
@@ -248,6 +251,7 @@ def rules_of(answers: Iterable[bytes]) -> list[Rule]:
                 _comment(top.get(7, memoryview(b""))),
                 packets,
                 octets,
+                body,
             )
         )
     return rules
@@ -321,14 +325,18 @@ def _integer(top: dict[int, memoryview], kind: int) -> int:
     return int.from_bytes(top.get(kind, b""), "big")
 
 
-def _counted(expressions: memoryview) -> tuple[int | None, int | None]:
-    """Read a rule's own counter: packets and bytes."""
+def _expressions(expressions: memoryview) -> tuple[bytes, int | None, int | None]:
+    """Read what a rule does, and what its own counter has met: packets and bytes."""
+    body, packets, octets = [], None, None
     for _, expression in attributes(expressions):
         parts = dict(attributes(expression))
         if bytes(parts.get(1, b"")) == b"counter\0":
             data = dict(attributes(parts.get(2, memoryview(b""))))
-            return _integer(data, 2), _integer(data, 1)
-    return None, None
+            packets, octets = _integer(data, 2), _integer(data, 1)
+            body.append(b"counter")
+        else:
+            body.append(bytes(expression))
+    return b"".join(body), packets, octets
 
 
 def _comment(noted: memoryview) -> str:
