@@ -20,6 +20,10 @@ from attrs import frozen
 from ringfence.errors import FirewallError
 from ringfence.model import Network, Scope
 
+PROBE_PORT = 21_063
+"""The port of UDP by which ``probe.py`` tries bans where a full ban covers the SIP ports only: such a ban
+covers this one too, and nothing else listens there. "RG" as a number."""
+
 
 class Verdict(enum.StrEnum):
     """What becomes of a packet from a banned address. Answers to it are dropped whatever this says."""
@@ -257,6 +261,12 @@ class Backend(Protocol):
         """Look quickly whether all of ours is still in place. Needs ``open``; changes nothing.
 
         Takes about a millisecond whatever the number of bans, and starts no process: called every second.
+        """
+
+    def watch_fd(self) -> int | None:
+        """Give what becomes readable when somebody changes rules, for an event loop; then ``pulse``.
+
+        None where the kernel tells of no changes. It is another after ``open`` and after ``fill``.
         """
 
     def usage(self) -> Usage:

@@ -231,6 +231,9 @@ class IpsetBackend:
         """Not here yet."""
         return Pulse()
 
+    def watch_fd(self) -> None:
+        """The kernel tells of no change to an ipset."""
+
     def usage(self) -> Usage:
         """Not here yet."""
         return Usage()

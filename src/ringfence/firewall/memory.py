@@ -98,6 +98,9 @@ class MemoryBackend:
         self._expire()
         return Pulse(elements=len(self._ends))
 
+    def watch_fd(self) -> None:
+        """Nobody tells of changes: nobody else can make one."""
+
     def usage(self) -> Usage:
         """Say how many bans there are: no rule has met anything."""
         return Usage(sets={"bans": len(self._ends)})
