@@ -1,0 +1,54 @@
+"""Processes of other programs, as far as ``/proc`` shows them.
+
+The unit hides all but its own from the daemon (``ProtectProc=invisible``), and of other users' processes only
+root sees the open files and the namespaces: whoever asks here must do without an answer.
+"""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+PROC = Path("/proc")
+
+_LONGEST = 15  # characters: the kernel cuts a process's name (TASK_COMM_LEN)
+_SOCKET = re.compile(r"socket:\[([0-9]{1,20})\]")
+
+
+def processes(name: str, proc: Path = PROC) -> Iterator[int]:
+    """Give the process ids of the programs of this name that can be seen, in all network namespaces."""
+    wanted = name[:_LONGEST].encode() + b"\n"
+    try:
+        folders = [folder for folder in proc.iterdir() if folder.name.isdecimal()]
+    except OSError:
+        return
+    for folder in folders:
+        try:
+            found = (folder / "comm").read_bytes()
+        except OSError:  # it has ended, or is not shown
+            continue
+        if found == wanted:
+            yield int(folder.name)
+
+
+def network_of(process: int | str = "self", proc: Path = PROC) -> str:
+    """Name the network namespace that a process is in; nothing where that is not shown."""
+    try:
+        return str((proc / str(process) / "ns" / "net").readlink())
+    except OSError:
+        return ""
+
+
+def sockets_of(process: int, proc: Path = PROC) -> frozenset[int]:
+    """Give the inodes of a process's sockets; none where they are not shown."""
+    found = set()
+    try:
+        for file in (proc / str(process) / "fd").iterdir():
+            try:
+                target = str(file.readlink())
+            except OSError:  # closed meanwhile
+                continue
+            if match := _SOCKET.fullmatch(target):
+                found.add(int(match[1]))
+    except OSError:
+        pass
+    return frozenset(found)

@@ -1,0 +1,151 @@
+"""The ports that Asterisk listens on: found by its user or its process, and without those of calls."""
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+from tests.support.asterisk_files import MANAGER_PORT, MANAGER_TLS_PORT, Kind
+from tests.support.lab import Lab
+from tests.support.netns import inside
+
+from ringfence.host import listening
+from ringfence.host.listening import ListeningPorts, find_ports
+
+UDP, TCP = socket.SOCK_DGRAM, socket.SOCK_STREAM
+ASTERISK, OTHER = 65_534, 65_533
+AMI = (TCP, 5038)
+
+kernel = pytest.mark.kernel
+in_netns = pytest.mark.usefixtures("netns")
+
+
+@contextmanager
+def bound(user: int, *ports: tuple[socket.SocketKind, int], host: str = "127.0.0.1") -> Iterator[None]:
+    """Have a user listen on these ports while the block runs."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with ExitStack() as stack:
+        for kind, port in ports:
+            os.seteuid(user)
+            try:
+                one = stack.enter_context(socket.socket(family, kind))
+            finally:
+                os.seteuid(0)
+            one.bind((host, port))
+            if kind is TCP:
+                one.listen()
+        yield
+
+
+@pytest.fixture(name="nowhere")
+def _nowhere(tmp_path: Path) -> Path:
+    """A folder that is not there: neither Asterisk's files nor /proc are shown."""
+    return tmp_path / "nowhere"
+
+
+@kernel
+@in_netns
+def test_the_ports_are_those_of_the_user_who_listens_for_managers(nowhere: Path) -> None:
+    """Of both IP versions and both protocols; nobody else's, and no connected UDP socket."""
+    with (
+        bound(ASTERISK, AMI, (UDP, 5060), (TCP, 5060), (TCP, 8089), (UDP, 4569)),
+        bound(ASTERISK, (UDP, 5060), (TCP, 5061), host="::1"),
+        bound(OTHER, (UDP, 53), (TCP, 80)),
+        bound(0, (TCP, 22)),
+    ):
+        assert find_ports(5038, nowhere, nowhere) == ListeningPorts((4569, 5060), (5038, 5060, 5061, 8089))
+
+
+@kernel
+@in_netns
+@pytest.mark.parametrize(
+    ("user", "ami_port"),
+    [(ASTERISK, 5039), (ASTERISK, None), (0, 5038)],
+    ids=["no manager there", "no manager on this host", "root"],
+)
+def test_where_nothing_tells_them_apart_they_are_not_known(
+    user: int, ami_port: int | None, nowhere: Path
+) -> None:
+    """Asterisk in a container or on another host, and Asterisk as root, which may be anybody."""
+    with bound(user, AMI, (UDP, 5060)):
+        assert find_ports(ami_port, nowhere, nowhere) is None
+
+
+@kernel
+@in_netns
+def test_the_manager_alone_is_not_all(nowhere: Path) -> None:
+    """An Asterisk that starts listens for managers first; and it may be a tunnel to one elsewhere."""
+    with bound(ASTERISK, AMI):
+        assert find_ports(5038, nowhere, nowhere) is None
+
+
+@kernel
+@in_netns
+def test_two_users_on_the_port_of_managers_are_nobody(nowhere: Path) -> None:
+    """On two addresses of one port may listen two programs."""
+    with bound(ASTERISK, AMI, (UDP, 5060)), bound(OTHER, AMI, host="127.0.0.2"):
+        assert find_ports(5038, nowhere, nowhere) is None
+
+
+@kernel
+@in_netns
+@pytest.mark.parametrize(
+    ("files", "found"),
+    [
+        (None, (4569, 5060, 5080, 5090, 9999)),
+        ({}, (4569, 5060)),
+        ({"rtp.conf": "[general]\nrtpstart=10000\nrtpend=20000\n"}, (4569, 5060, 5080, 5090, 9999, 20001)),
+        ({"rtp.conf": "[general]\nrtpstart=5062\nrtpend=5089\n"}, (4569, 5060, 5090, 9999, 10000, 20001)),
+        ({"rtp.conf": "[general]\nicesupport=yes\nrtpstart=many\n"}, (4569, 5060)),
+    ],
+    ids=["not to be read", "no rtp.conf", "Asterisk's own", "few", "no range"],
+)
+def test_ports_of_calls_are_not_among_them(
+    files: dict[str, str] | None, found: tuple[int, ...], tmp_path: Path, nowhere: Path
+) -> None:
+    """Outside of the range of rtp.conf; the range that Asterisk has without it; unread, below 10000."""
+    folder = nowhere
+    if files is not None:
+        folder = tmp_path / "etc"
+        folder.mkdir()
+        for name, text in files.items():
+            (folder / name).write_text(text)
+    ports = (4569, 5060, 5080, 5090, 9999, 10000, 20001, 32768, 60000)
+    with bound(ASTERISK, AMI, *((UDP, port) for port in ports)):
+        assert find_ports(5038, folder, nowhere) == ListeningPorts(found, (5038,))
+
+
+@kernel
+@in_netns
+def test_a_process_that_is_seen_says_it_exactly(nowhere: Path, tmp_path: Path) -> None:
+    """Asterisk as root, and beside it other programs of its user: here this test is Asterisk."""
+    process = tmp_path / "4242"
+    process.mkdir()
+    (process / "comm").write_text("asterisk\n")
+    (process / "fd").symlink_to("/proc/self/fd")
+    with bound(0, AMI, (UDP, 5060), (TCP, 5060)):
+        assert find_ports(None, nowhere, tmp_path) == ListeningPorts((5060,), (5038, 5060))
+
+
+def test_a_kernel_that_lists_no_sockets_tells_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As without the module udp_diag."""
+
+    def failing(*_: object) -> None:
+        raise OSError(2, "sock_diag")
+
+    monkeypatch.setattr(listening, "sockets", failing)
+    assert find_ports(5038) is None
+
+
+@pytest.mark.asterisk
+@pytest.mark.parametrize("hidden", [True, False], ids=["/proc is hidden", "/proc is seen"])
+def test_it_is_what_a_real_asterisk_listens_on(each_asterisk: Lab, nowhere: Path, *, hidden: bool) -> None:
+    """By the user alone, as the daemon sees it, and by the process, as root does."""
+    sip = (5060, 5080) if each_asterisk.asterisk.kind is Kind.CHAN_SIP else (5060,)
+    with inside(each_asterisk.network.pbx):
+        found = find_ports(MANAGER_PORT, nowhere, nowhere) if hidden else find_ports(None, nowhere)
+    assert found is not None
+    assert found.udp == sip
+    assert {MANAGER_PORT, MANAGER_TLS_PORT, 5060} <= set(found.tcp)
