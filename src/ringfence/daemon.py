@@ -14,39 +14,36 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import structlog
 from attrs import evolve, frozen
 
 from ringfence import config, control, systemd
+from ringfence.answers import Answers
+from ringfence.clock import Clock
 from ringfence.detect.detector import Detector
-from ringfence.detect.networks import NetworkSet
-from ringfence.enforce import ALWAYS_ALLOWED, Clock, Enforcer
-from ringfence.errors import ConfigError, ControlError, HostError
+from ringfence.errors import ConfigError, HostError
 from ringfence.evidence import Evidence
-from ringfence.firewall import make_backend
-from ringfence.firewall.contract import Element, Plan
 from ringfence.firewall.ownership import claim_sets
-from ringfence.host.addresses import follow_addresses, read_addresses
 from ringfence.host.bridges import follow_containers
 from ringfence.host.connections import Connections
+from ringfence.keeper import Keeper
 from ringfence.later import Later
-from ringfence.model import Network, network_from
-from ringfence.report import bans_report, status_report
+from ringfence.model import Network
+from ringfence.records import Records
+from ringfence.report import Seen
 from ringfence.sources.ami import AmiSource
 from ringfence.sources.logs import Logs, LogSource
 from ringfence.sources.state import State
 from ringfence.store import Store
 from ringfence.targets import logs_of, target_of
-from ringfence.values import MAX_DURATION
 
 if TYPE_CHECKING:
+    from ringfence.enforce import Enforcer
     from ringfence.sources.wire import WireSource
 
-TEND_EVERY = 5.0
 JUDGE_EVERY = 0.5
-PURGE_EVERY = 3_600.0
 
 
 @frozen
@@ -78,7 +75,6 @@ class Daemon:
         self._settings = settings
         self._clock = clock if clock is not None else Clock()
         self._log = structlog.get_logger()
-        self._own: frozenset[Network] = frozenset()
         self._config_problem = ""
         self._host_problems: dict[str, str] = {}
         self._listeners: dict[str, _Listener] = {}
@@ -92,25 +88,32 @@ class Daemon:
         )
         self._stopped = asyncio.Event()
         self._later: Later
+        self._keeper: Keeper
         self._enforcer: Enforcer
         self._evidence: Evidence
 
     def run(self) -> None:
         """Guard until SIGTERM or SIGINT. Raises RingfenceError where the guard cannot be mounted."""
         with ExitStack() as stack:
-            store = stack.enter_context(Store.open(self._settings.store.path, owner=True))
-            backend = make_backend(self._settings.firewall.backend, Plan(log_group=self._log_group()))
-            if backend.enforces:
-                stack.enter_context(claim_sets())
-            stack.callback(backend.close)
-            self._own = read_addresses()
+            store, fleeting = Store.open_anyhow(self._settings.store.path)
+            stack.enter_context(store)
             self._later = stack.enter_context(Later())
-            self._enforcer = Enforcer(backend, store, self._detector, self._clock, self._later)
+            self._keeper = Keeper(
+                self._settings,
+                Records(store, self._later, fleeting),
+                self._detector,
+                self._clock,
+                log_group=self._log_group(),
+                ports=None,
+                flooded=lambda networks: self._evidence.limited(networks, self._clock.mono()),
+            )
+            stack.callback(self._keeper.close)
+            self._enforcer = self._keeper.enforcer
+            if self._enforcer.backend.enforces:
+                stack.enter_context(claim_sets())
             self._evidence = Evidence(self._detector, self._enforcer.carry_out, self._clock)
             self._evidence.whose = self._settings.asterisk[0].name
-            self._detector.never = self._never()
-            self._enforcer.start()
-            self._enforcer.allow(self._never())
+            self._keeper.mount()
             # What is there now stays: no collection has to look at it while a guess is on its way. Under
             # attack each attempt leaves some objects behind, none of them in a circle: seldom is enough.
             gc.collect()
@@ -126,15 +129,12 @@ class Daemon:
             loop.add_signal_handler(number, self._stopped.set)
         loop.add_signal_handler(signal.SIGHUP, self.reload)
         async with (
-            control.serve(self._settings.control.socket, self._handlers()),
+            control.serve(self._settings.control.socket, Answers(self._keeper, self._seen).handlers()),
             asyncio.TaskGroup() as group,
         ):
             self._group = group
             tasks = [
-                group.create_task(
-                    follow_addresses(self._addresses_changed, partial(self._host_failed, "addresses"))
-                ),
-                group.create_task(self._tend()),
+                group.create_task(self._keeper.run(), name="keeper"),
                 group.create_task(self._judge_late()),
                 group.create_task(self._watchdog()),
             ]
@@ -166,16 +166,13 @@ class Daemon:
             self._config_problem = f"the new configuration is refused, the old one stays: {error}"
             self._log.error("configuration.refused", problems=error.problems)
             return
-        kept = [
-            key
-            for key in ("firewall", "store", "control")
-            if getattr(new, key) != getattr(self._settings, key)
-        ]
+        kept = [key for key in ("store", "control") if getattr(new, key) != getattr(self._settings, key)]
         later = [*kept, *(["asterisk.wire"] if new.wire is not (self._wire is not None) else [])]
+        later += ["firewall] backend"] if new.firewall.backend != self._settings.firewall.backend else []
         self._config_problem = f"[{'], ['.join(later)}] changed: restart ringfence" if later else ""
         self._settings = evolve(new, **{key: getattr(self._settings, key) for key in kept})
         self._detector.configure(new.rule_table(), new.several_sources())
-        self._enforcer.allow(self._never())
+        self._keeper.configure(self._settings)
         self._listen(new.heard())
         self._log.info("configuration.loaded", restart_for=later)
 
@@ -207,23 +204,13 @@ class Daemon:
 
     def _log_positions(self) -> Mapping[str, str]:
         # What was said last may still be on its way to the database.
-        return {**self._enforcer.log_positions(), **self._positions}
+        return {**self._enforcer.records.log_positions(), **self._positions}
 
     def _remember_position(self, key: str, position: str) -> None:
         self._positions[key] = position
-        self._enforcer.remember_position(key, position)
-
-    def _never(self) -> NetworkSet:
-        return NetworkSet([*ALWAYS_ALLOWED, *self._own, *self._settings.allow.networks])
+        self._enforcer.records.log_position(key, position)
 
     # -- the host ---------------------------------------------------------------------------------------
-
-    def _addresses_changed(self, own: frozenset[Network]) -> None:
-        self._host_problems.pop("addresses", None)
-        if own != self._own:
-            self._own = own
-            self._enforcer.allow(self._never())
-            self._log.info("host.addresses", own=sorted(str(network) for network in own))
 
     def _containers_changed(self, networks: frozenset[Network]) -> None:
         self._host_problems.pop("containers", None)
@@ -234,15 +221,6 @@ class Daemon:
     def _host_failed(self, what: str, error: HostError) -> None:
         self._host_problems[what] = str(error)
         self._log.error("host.failed", error=str(error))
-
-    async def _tend(self) -> None:
-        purged = self._clock.mono()
-        while True:
-            await asyncio.sleep(TEND_EVERY)
-            self._enforcer.tend()
-            if self._clock.mono() - purged >= PURGE_EVERY:
-                purged = self._clock.mono()
-                self._enforcer.purge()
 
     async def _judge_late(self) -> None:
         """Judge what has waited for another witness."""
@@ -274,64 +252,24 @@ class Daemon:
             systemd.notify("WATCHDOG=1")
             await asyncio.sleep(interval)
 
-    # -- the control socket -----------------------------------------------------------------------------
+    # -- what commands are told -------------------------------------------------------------------------
 
-    def _handlers(self) -> Mapping[str, control.Handler]:
-        return {
-            "bans": self._bans,
-            "status": self._status,
-            "ban": self._ban,
-            "unban": self._unban,
-            "off": self._off,
-            "on": self._on,
-        }
-
-    async def _bans(self, _: Mapping[str, Any]) -> object:
-        return bans_report(self._enforcer.listing(await self._elements()))
-
-    async def _elements(self) -> Sequence[Element]:
-        """Read the kernel's list in a thread: nobody who only looks holds up a ban."""
-        return await asyncio.to_thread(lambda: list(self._enforcer.backend.list()))
-
-    async def _status(self, _: Mapping[str, Any]) -> object:
-        bans = len(await self._elements())
-        sources = [source for listener in self._listeners.values() for source in listener.sources]
+    def _seen(self) -> Seen:
+        """Say how everything is now."""
         problems = [*([self._config_problem] if self._config_problem else []), *self._host_problems.values()]
-        problems += self._evidence.problems
+        problems += [*self._keeper.problems, *self._evidence.problems]
         problems += [self._connections.error] if self._connections.error else []
         if self._later.refused:
             problems.append(
                 f"the disk is too slow: {self._later.refused} bans or ends of bans are not recorded"
             )
-        return status_report(
-            sources, self._wire, self._detector, self._enforcer, self._clock.mono(), bans, problems
+        return Seen(
+            now=self._clock.mono(),
+            sources=[source for listener in self._listeners.values() for source in listener.sources],
+            wire=self._wire,
+            detector=self._detector,
+            reconciler=self._keeper.reconciler,
+            usage=self._keeper.usage(),
+            alarms=self._keeper.alarms.up,
+            problems=problems,
         )
-
-    def _ban(self, request: Mapping[str, Any]) -> object:
-        seconds, reason = request.get("seconds"), request.get("reason", "")
-        if not isinstance(seconds, int | float) or not 0 < seconds <= MAX_DURATION:
-            raise ControlError("a ban needs a length: seconds, above 0 and at most ten years")
-        if not isinstance(reason, str):
-            raise ControlError("a reason is a text")
-        return self._enforcer.ban(_networks(request), seconds, reason)
-
-    def _unban(self, request: Mapping[str, Any]) -> object:
-        if request.get("all") is True:
-            return self._enforcer.unban_all()
-        return self._enforcer.unban(_networks(request))
-
-    def _off(self, _: Mapping[str, Any]) -> object:
-        self._enforcer.switch_off()
-        return True
-
-    def _on(self, _: Mapping[str, Any]) -> object:
-        self._enforcer.switch_on()
-        self._enforcer.allow(self._never())
-        return True
-
-
-def _networks(request: Mapping[str, Any]) -> list[Network]:
-    try:
-        return [network_from(text) for text in request["networks"]]
-    except (KeyError, TypeError, ValueError) as error:
-        raise ControlError(f"not an address or network: {error}") from None

@@ -2,108 +2,84 @@
 
 A ban is recorded when the kernel has acknowledged it, and not before. One that the kernel refused is said
 loudly, kept as *pending* and tried again until it succeeds or its time is over; its subject counts as held
-meanwhile, so that a set that is full does not fill the log. A ban longer than the backend can time is renewed
-while it runs. With enforcement switched off everything is seen and nothing is done.
+meanwhile, so that a firewall that is gone does not fill the log. Where a set is full, the bans with the least
+time left give way. A ban longer than the backend can time is renewed while it runs. With enforcement switched
+off everything is seen and nothing is done.
 
 All of it is synchronous and called from one event loop: a ban is one netlink exchange away from the event
 that caused it.
 """
 
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
-from ipaddress import IPv4Network, IPv6Network, ip_network
-from typing import TypeVar
+from math import inf, isfinite
 
 import structlog
-from attrs import define, field, frozen
+from attrs import define, evolve, field
 
+from ringfence.clock import Clock
 from ringfence.detect.detector import Decision, Detector
 from ringfence.detect.networks import NetworkSet
 from ringfence.detect.rules import RETURN_WITHIN
-from ringfence.errors import ControlError, FirewallError, StoreError
-from ringfence.firewall.contract import Add, Backend, Element, Opened, Outcome, Remove
+from ringfence.errors import ControlError, FirewallError, SetFullError
+from ringfence.exempt import Exempt, overlap
+from ringfence.firewall.contract import Add, Backend, Change, Opened, Outcome, Remove, Roll
 from ringfence.firewall.probe import Verification, verify
-from ringfence.model import Ban, Network, Origin, printable
-from ringfence.store import Store
-
-_T = TypeVar("_T")
+from ringfence.ledger import Ledger, Record, key_of, network_of, parts_of
+from ringfence.model import Ban, Network, Origin, Scope, printable
+from ringfence.records import Records
 
 MOST_PENDING = 1_000
-"""So many bans that the kernel refused are asked for again; a set that is full refuses every new one."""
+"""So many bans that the kernel refused are asked for again."""
 
 RENEW_BELOW = 0.5
 """A ban that outlasts its kernel timeout is renewed when less than this part of the timeout is left."""
 
-ALWAYS_ALLOWED = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
+ADOPTED_FOR = 86_400.0
+"""What somebody else put into a set without an end is given one, so many seconds on: all that bans ends."""
 
+CHUNK = 2_000
+"""So many bans go to the kernel in one call, some ten milliseconds."""
 
-@frozen
-class Clock:
-    """Both clocks: ``wall`` for people and the database, ``mono`` for windows (seconds each)."""
-
-    wall: Callable[[], float] = time.time
-    mono: Callable[[], float] = time.monotonic
-
-
-@define
-class _Running:
-    """A ban that the kernel has. ``granted`` is the timeout it was given (seconds), at ``placed`` (wall)."""
-
-    ban: Ban
-    placed: float
-    granted: float
-
-    def wants_renewal(self, now: float) -> bool:
-        """Say whether the kernel would let go before the ban is over, and soon."""
-        outlasts = self.ban.expires > self.placed + self.granted + 1.0
-        return outlasts and now - self.placed > self.granted * (1 - RENEW_BELOW)
-
-
-@frozen
-class Listed:
-    """One ban as it is: what the kernel says of it, and what we know of it."""
-
-    element: Element
-    ban: Ban | None
-    expires: float
+_GIVE_WAY = 256  # who gives way is looked for among all bans, so for as many new ones at once
 
 
 @define
 class EnforcerCounts:
-    """What came of the decisions since the start."""
+    """What came of the decisions since the start. ``gave_way``: bans that ended early for want of room."""
 
     placed: int = 0
     failed: int = 0
     lifted: int = 0
-
-
-def _at_once(action: Callable[[], object]) -> None:
-    action()
+    gave_way: int = 0
 
 
 @define
 class Enforcer:
     """Owns the bans. Needs :meth:`start` before anything else.
 
-    ``later`` is given what is only to be remembered, which it may do in a thread of its own, in order.
+    ``rolls`` gives what is to be on a roll, whenever it has to be written.
     """
 
     backend: Backend
-    store: Store
+    records: Records
     detector: Detector
     clock: Clock = field(factory=Clock)
-    later: Callable[[Callable[[], object]], object] = field(default=_at_once)
+    rolls: Callable[[Roll], Iterable[Network]] = field(default=lambda _: ())
     enforcing: bool = field(default=False, init=False)
     opened: Opened | None = field(default=None, init=False)
     verification: Verification | None = field(default=None, init=False)
+    exempt: Exempt = field(factory=Exempt, init=False)
     firewall_error: str = field(default="", init=False)
-    store_error: str = field(default="", init=False)
     counts: EnforcerCounts = field(factory=EnforcerCounts, init=False)
-    _running: dict[Network, _Running] = field(factory=dict, init=False)
-    _pending: dict[Network, Ban] = field(factory=dict, init=False)
-    _unfreed: set[Network] = field(factory=set, init=False)
+    ledger: Ledger = field(factory=Ledger, init=False)
+    look: int = field(default=0, init=False)
+    """The number of the last comparison with the kernel."""
+    lifted_lately: set[int] = field(factory=set, init=False)
+    """Whom the kernel let go since the last comparison began."""
+    _pending: dict[int, Ban] = field(factory=dict, init=False)
+    _unfreed: set[int] = field(factory=set, init=False)
     _seen_only: set[Network] = field(factory=set, init=False)
+    _giving_way: dict[tuple[int, Scope], list[int]] = field(factory=dict, init=False)
     _log: structlog.stdlib.BoundLogger = field(factory=structlog.get_logger, init=False)
 
     def start(self) -> None:
@@ -111,26 +87,56 @@ class Enforcer:
 
         Raises FirewallError (ProbeError where the packet got through) or StoreError.
 
-        What runs in the store and not in the kernel goes back in one batch (a reboot); what is in the kernel
-        and not in the store is adopted for the time it has left. Switched off, nothing is touched.
+        What runs in the store and not in the kernel goes back (a reboot); what is in the kernel and not in
+        the store is adopted for the time it has left. Switched off, nothing is touched.
         """
-        if self.store.switched_off:
+        self.detector.banned = self.holds
+        if self.records.store.switched_off:
             self._log.warning("enforcement.off", mend="ringfence on")
             return
         self.opened = self.backend.open()
+        self.fill(*Roll)
         self.verification = verify(self.backend, self.opened.families)
         self.enforcing = True
         now = self.clock.wall()
-        elements = {element.network: element for element in self.backend.list()}
-        known = {ban.network: ban for ban in self.store.running(now)}
-        for network, element in elements.items():
-            ban = known.get(network) or self._adopt(element, now)
-            self._running[network] = _Running(ban, now, element.timeout)
-            self._hold(ban)
-        missing = [ban for network, ban in known.items() if network not in elements]
-        self._place(missing, record=False)
-        adopted = len(elements.keys() - known.keys())
-        self._log.info("bans.restored", kept=len(elements), put_back=len(missing), adopted=adopted)
+        found = {key_of(element.network, element.scope): element.timeout for element in self.backend.list()}
+        kept, missing, put_back = len(found), list[tuple[Ban, int]](), 0
+        for ban, made in self.records.store.each_running(now):
+            left = found.pop(key_of(ban.network, ban.scope), None)
+            if left is not None:
+                self._enter(ban, made, now, left)
+                continue
+            missing.append((ban, made))
+            if len(missing) >= CHUNK:
+                put_back += self._put_back(missing)
+                missing.clear()
+        put_back += self._put_back(missing)
+        self.adopt(found)
+        self._log.info("bans.restored", kept=kept, put_back=put_back, adopted=len(found))
+
+    def _put_back(self, missing: Sequence[tuple[Ban, int]]) -> int:
+        self._place([ban for ban, _ in missing], [made for _, made in missing], record=False)
+        return len(missing)
+
+    def adopt(self, found: Mapping[int, float]) -> None:
+        """Take over what the kernel has and nobody knows: key to seconds left.
+
+        It keeps the time it has; what has no end gets one, and what must not be banned is let go.
+        """
+        now = self.clock.wall()
+        endless = [key for key, left in found.items() if not isfinite(left)]
+        for start in range(0, len(endless), CHUNK):
+            self._apply([_in_order(key, ADOPTED_FOR) for key in endless[start : start + CHUNK]])
+        bans = []
+        for key, timeout in found.items():
+            network, scope = network_of(key)
+            left = timeout if isfinite(timeout) else ADOPTED_FOR
+            rule, why = str(Origin.ADOPTED), "found in the kernel"
+            bans.append(Ban(network, now, now + left, rule, why, Origin.ADOPTED, scope=scope))
+            self._enter(bans[-1], 0, now, left)
+        if bans:
+            self.records.ban(bans)
+        self.free(key for key in found if self.exempt.refusal(network_of(key)[0]) is not None)
 
     def carry_out(self, decision: Decision) -> None:
         """Ban what a rule decided on. Never raises: what fails is said, and tried again.
@@ -140,55 +146,52 @@ class Enforcer:
         """
         now = self.clock.wall()
         subject, rule = decision.subject, decision.rule
-        outcomes = self._apply([Add(subject, rule.ban_for(0))]) if self.enforcing else []
-        before = self._stored(lambda: self.store.bans_before(subject, now - RETURN_WITHIN), 0)
-        if before and outcomes and outcomes[0].error is None:
-            outcomes = self._apply([Add(subject, rule.ban_for(before))])
+        outcomes = self._apply([Add(subject, rule.ban_for(0), rule.scope)]) if self.enforcing else []
+        before = self.records.offences(subject, now - RETURN_WITHIN)
+        if before and rule.ban_for(before) != rule.ban_for(0) and outcomes and outcomes[0].error is None:
+            outcomes = self._apply([Add(subject, rule.ban_for(before), rule.scope)])
         expires = now + rule.ban_for(before)
-        ban = Ban(subject, now, expires, rule.name, rule.meaning, attempts=decision.attempts)
+        ban = Ban(
+            subject,
+            now,
+            expires,
+            rule.name,
+            rule.meaning,
+            attempts=decision.attempts,
+            scope=rule.scope,
+            offence=before + 1,
+        )
         if not self.enforcing:
             self._seen_only.add(subject)
-            self._hold(ban)
+            self.detector.hold(subject, self.clock.mono() + expires - now)
             self._log.warning("ban.not_enforced", address=str(subject), rule=rule.name, why="switched off")
             return
         self._account([ban], outcomes, now)
 
-    def ban(self, networks: Sequence[Network], seconds: float, reason: str) -> list[str]:
+    def ban(
+        self, networks: Sequence[Network], seconds: float, reason: str, *, force: bool = False
+    ) -> list[str]:
         """Ban by an administrator's word; give what could not be done, a line each.
 
         What the kernel refused stays pending, as a rule's ban does.
         """
-        self._must_enforce()
+        self.must_enforce()
         now = self.clock.wall()
-        refused = [
-            f"{network}: is never banned" for network in networks if self.detector.never.touches(network)
-        ]
-        bans = [
-            Ban(network, now, now + seconds, str(Origin.ADMIN), reason, Origin.ADMIN)
-            for network in networks
-            if not self.detector.never.touches(network)
-        ]
-        return refused + _lines(outcome for outcome in self._place(bans) if outcome.error is not None)
-
-    def unban(self, networks: Sequence[Network]) -> list[str]:
-        """Lift the bans that ``networks`` lie in; give what could not be done, a line each."""
-        self._must_enforce()
-        banned = {element.network for element in self.backend.list()} | self._pending.keys()
-        problems, found = [], []
+        refused, bans = [], []
         for network in networks:
-            around = [ban for ban in banned if _contains(ban, network)]
-            found += around
-            problems += [] if around else [f"{network}: is not banned"]
-        return problems + _lines(self._lift(found))
+            why = self.exempt.refusal(network, force=force)
+            if why is not None:
+                refused.append(f"{network}: {why}")
+                continue
+            rule = str(Origin.ADMIN)
+            bans.append(Ban(network, now, now + seconds, rule, reason, Origin.ADMIN, forced=force))
+        return refused + lines(outcome for outcome in self._place(bans) if outcome.error is not None)
 
-    def unban_all(self) -> int:
-        """Lift every ban and give their number."""
-        self._must_enforce()
-        networks = [element.network for element in self.backend.list()]
-        problems = _lines(self._lift([*networks, *self._pending]))
-        if problems:
-            raise ControlError("; ".join(problems))
-        return len(networks)
+    def split(self, key: int, parts: Sequence[Network]) -> list[Outcome]:
+        """Ban ``parts`` of a banned network for as long as it is, which stays; give what was refused."""
+        record = self.ledger.get(key)
+        bans = [evolve(_ban_of(key, record), network=part) for part in parts] if record else []
+        return [outcome for outcome in self._place(bans) if outcome.error is not None]
 
     def switch_off(self) -> None:
         """Take every rule and set of ours out of the kernel, until :meth:`switch_on`.
@@ -200,7 +203,7 @@ class Enforcer:
             self.backend.flush()
         finally:
             self._forget_all()
-            self.store.switched_off = True
+            self.records.store.switched_off = True
         self._log.warning("enforcement.off", mend="ringfence on")
 
     def switch_on(self) -> None:
@@ -208,111 +211,198 @@ class Enforcer:
         for network in self._seen_only:
             self.detector.release(network)
         self._seen_only.clear()
-        self.store.switched_off = False
+        self.records.store.switched_off = False
         if not self.enforcing:
             self.start()
 
-    def allow(self, never: NetworkSet) -> None:
-        """Take the networks that are never banned, and lift at once the bans that touch them.
+    def allow(self, exempt: Exempt) -> None:
+        """Take who is not banned, and lift at once the bans of whom it was not so before.
 
         What the kernel refuses to let go is said, and tried again.
         """
-        self.detector.never = never
+        before, self.exempt = self.exempt, exempt
+        self.detector.never = exempt.never
         if self.enforcing:
-            self._free([network for network in [*self._running, *self._pending] if never.touches(network)])
+            self.fill(Roll.ALLOW, Roll.FRIENDS)
+            self.free(self._freed(before, exempt))
 
-    def _free(self, networks: Iterable[Network]) -> None:
-        failed = self._lift(networks)
-        left = {outcome.change.network for outcome in failed}
-        for network in left:  # never to be asked for again, whether or not the kernel has it
-            self._pending.pop(network, None)
+    def _freed(self, before: Exempt, after: Exempt) -> set[int]:
+        allowed = NetworkSet(after.allowed.networks - before.allowed.networks)
+        freed = {key for key in self.keys() if allowed.contains_prefix(*parts_of(key))} if allowed else set()
+        for network in after.protected.keys() - before.protected.keys():
+            freed.update(key for key in self.touching(network) if not self.is_forced(key))
+        return freed
+
+    def keys(self) -> list[int]:
+        """Give the key of every ban, those that the kernel refused so far too."""
+        return [*self.ledger.keys(), *self._pending]
+
+    def touching(self, network: Network) -> list[int]:
+        """Give the bans that have an address in common with ``network``."""
+        now = self.clock.wall()
+        found = [key for key in self._pending if overlap(network_of(key)[0], network)]
+        for scope in Scope:
+            found += self.ledger.covering(network, scope, now)
+            found += self.ledger.within(network, scope)
+        return found
+
+    def is_forced(self, key: int) -> bool:
+        """Say whether an administrator insisted on a ban."""
+        record = self.ledger.get(key) or self._pending.get(key)
+        return record is not None and record.forced
+
+    def fill(self, *rolls: Roll) -> None:
+        """Write rolls into the kernel; a failure is said and shown, and no ban waits for it."""
+        try:
+            for roll in rolls:
+                self.backend.fill(roll, self.rolls(roll))
+        except FirewallError as error:
+            self.firewall_error = str(error)
+            self._log.error("lists.failed", error=str(error))
+
+    def free(self, keys: Iterable[int]) -> None:
+        """Lift bans; what the kernel does not let go is said once, and tried again."""
+        failed = self.lift(keys)
+        left = {key_of(outcome.change.network, outcome.change.scope) for outcome in failed}
+        for key in left:  # never to be asked for again, whether or not the kernel has it
+            self._pending.pop(key, None)
         if left - self._unfreed:
-            addresses = sorted(str(network) for network in left)
+            addresses = sorted(str(network_of(key)[0]) for key in left)
             self._log.error("unban.failed", addresses=addresses[:20], error=str(failed[0].error))
         self._unfreed = left
 
     def tend(self) -> None:
         """Do what time asks for, every second or so: retry, renew, forget what has run out."""
         now = self.clock.wall()
-        for network in [network for network, run in self._running.items() if run.ban.expires <= now]:
-            del self._running[network]
+        over, renew = self.ledger.due(now)
+        for key in over:
+            self.ledger.pop(key)
         if not self.enforcing:
             return
         if self._unfreed:
-            self._free(self._unfreed)
-        for network in [network for network, ban in self._pending.items() if ban.expires <= now]:
-            del self._pending[network]
+            self.free(self._unfreed)
+        for key in [key for key, ban in self._pending.items() if ban.expires <= now]:
+            del self._pending[key]
             self.firewall_error = ""  # said again by whatever is refused still
         self._place(list(self._pending.values()))
-        self._renew(now)
+        self.renew(renew)
 
-    def log_positions(self) -> Mapping[str, str]:
-        """Give how far each log was read before."""
-        return self._stored(self.store.positions, {})
+    def renew(self, keys: Sequence[int]) -> None:
+        """Have the kernel count anew how long these bans last."""
+        now = self.clock.wall()
+        records = [(key, record) for key in keys if (record := self.ledger.get(key)) is not None]
+        changes = [_in_order(key, record.expires - now) for key, record in records]
+        for (_, record), outcome in zip(records, self._apply(changes), strict=True):
+            if outcome.error is None:
+                record.renew_at = _renew_at(record.expires, now, outcome.timeout)
 
-    def remember_position(self, key: str, position: str) -> None:
-        """Remember how far a log was read."""
-        self._remember(lambda: self.store.remember_positions({key: position}))
-
-    def purge(self) -> None:
-        """Forget what ended long ago."""
-        self._remember(lambda: self.store.purge(self.clock.wall()))
-
-    def listing(self, elements: Iterable[Element]) -> list[Listed]:
-        """Give what the kernel was found to have, with what is known of it, the newest first."""
-        known = {network: run.ban for network, run in self._running.items()}
-        return listed(elements, known, self.clock.wall())
+    def restore(self, keys: Sequence[int]) -> int:
+        """Put bans back that the kernel has lost; give how many it took."""
+        now = self.clock.wall()
+        bans = []
+        for key in keys:
+            record = self.ledger.get(key)
+            if record is not None and record.expires > now:
+                bans.append((key, record))
+        changes = [_in_order(key, record.expires - now) for key, record in bans]
+        taken = 0
+        for (key, record), outcome in zip(bans, self._apply(changes), strict=True):
+            if outcome.error is not None:
+                self.ledger.pop(key)
+                self._refused(_ban_of(key, record), outcome.error)
+                continue
+            record.renew_at = _renew_at(record.expires, now, outcome.timeout)
+            taken += 1
+        return taken
 
     @property
     def pending(self) -> int:
         """How many bans the kernel has refused so far and will be asked for again."""
         return len(self._pending)
 
-    def _must_enforce(self) -> None:
+    def holds(self, network: Network) -> bool:
+        """Say whether all that comes from ``network`` is dropped, or is to be."""
+        if key_of(network) in self._pending:
+            return True
+        return bool(self.ledger.covering(network, Scope.FULL, self.clock.wall()))
+
+    def must_enforce(self) -> None:
+        """Raise ControlError where enforcement is switched off."""
         if not self.enforcing:
             raise ControlError("enforcement is switched off; switch it on with: ringfence on")
 
-    def _adopt(self, element: Element, now: float) -> Ban:
-        rule = str(Origin.ADOPTED)
-        ban = Ban(element.network, now, now + element.timeout, rule, "found in the kernel", Origin.ADOPTED)
-        self._remember(lambda: self.store.record(ban))
-        return ban
-
-    def _place(self, bans: Sequence[Ban], *, record: bool = True) -> list[Outcome]:
+    def _place(
+        self, bans: Sequence[Ban], made: Sequence[int] | None = None, *, record: bool = True
+    ) -> list[Outcome]:
         """Ask the kernel for ``bans``, and keep account of what it answered."""
         if not bans:
             return []
         now = self.clock.wall()
-        outcomes = self._apply([Add(ban.network, ban.expires - now) for ban in bans])
-        self._account(bans, outcomes, now, record=record)
-        return outcomes
+        outcomes = self._apply([Add(ban.network, ban.expires - now, ban.scope) for ban in bans])
+        return self._account(bans, outcomes, now, made, record=record)
 
     def _account(
-        self, bans: Sequence[Ban], outcomes: Sequence[Outcome], now: float, *, record: bool = True
-    ) -> None:
-        for ban, outcome in zip(bans, outcomes, strict=True):
-            self._hold(ban)
+        self,
+        bans: Sequence[Ban],
+        outcomes: Sequence[Outcome],
+        now: float,
+        made: Sequence[int] | None = None,
+        *,
+        record: bool = True,
+    ) -> list[Outcome]:
+        taken, final = [], []
+        counts = made if made is not None else [len(ban.attempts) for ban in bans]
+        for ban, number, first in zip(bans, counts, outcomes, strict=True):
+            outcome = self._make_room(ban, first, now) if isinstance(first.error, SetFullError) else first
+            final.append(outcome)
             if outcome.error is not None:
                 self._refused(ban, outcome.error)
                 continue
-            self._pending.pop(ban.network, None)
-            self._running[ban.network] = _Running(ban, now, outcome.timeout)
+            self._pending.pop(key_of(ban.network, ban.scope), None)
+            self._enter(ban, number, now, outcome.timeout)
+            taken.append(ban)
             if record:
                 self.counts.placed += 1
-                self._remember(partial(self.store.record, ban))
                 self._log.warning("ban.placed", **_described(ban))
+        if record and taken:
+            self.records.ban(taken)
+        return final
+
+    def _enter(self, ban: Ban, attempts: int, now: float, granted: float) -> None:
+        renew_at = _renew_at(ban.expires, now, granted)
+        self.ledger.put(key_of(ban.network, ban.scope), Record.of(ban, attempts, renew_at, self.look))
+
+    def _make_room(self, ban: Ban, refused: Outcome, now: float) -> Outcome:
+        """Have the ban with the least time left give way, if that is less than the new one's."""
+        like = (ban.network.version, ban.scope)
+        waiting = self._giving_way.get(like)
+        if not waiting:
+            waiting = self._giving_way[like] = self.ledger.soonest(*like, _GIVE_WAY)[::-1]
+        while waiting:
+            key = waiting.pop()
+            record = self.ledger.get(key)
+            if record is None:
+                continue
+            if record.expires >= ban.expires or self.lift([key]):
+                break
+            self.counts.gave_way += 1
+            return self._apply([Add(ban.network, ban.expires - now, ban.scope)])[0]
+        return refused
 
     def _refused(self, ban: Ban, error: FirewallError) -> None:
-        if ban.network not in self._pending:
+        key = key_of(ban.network, ban.scope)
+        if key not in self._pending:
             self.counts.failed += 1
             self._log.error("ban.failed", error=str(error), **_described(ban))
             if len(self._pending) >= MOST_PENDING:
                 # Counted anew from nothing, and so asked for again if he goes on.
                 self.detector.release(ban.network)
                 return
-        self._pending[ban.network] = ban
+        self._pending[key] = ban
 
-    def _apply(self, changes: Sequence[Add | Remove]) -> list[Outcome]:
+    def _apply(self, changes: Sequence[Change]) -> list[Outcome]:
+        if not changes:
+            return []
         try:
             outcomes = self.backend.apply(changes)
         except FirewallError as error:
@@ -320,85 +410,70 @@ class Enforcer:
         errors = [str(outcome.error) for outcome in outcomes if outcome.error is not None]
         if errors:
             self.firewall_error = errors[0]
-        elif self._pending.keys() <= {change.network for change in changes}:
+        elif self._pending.keys() <= {key_of(change.network, change.scope) for change in changes}:
             self.firewall_error = ""
         return outcomes
 
-    def _lift(self, networks: Iterable[Network]) -> list[Outcome]:
+    def lift(self, keys: Iterable[int]) -> list[Outcome]:
         """Take bans out of the kernel, then out of the account; give what the kernel refused."""
-        changes = [Remove(network) for network in dict.fromkeys(networks)]
+        changes = [Remove(*network_of(key)) for key in dict.fromkeys(keys)]
         lifted, failed = [], []
-        for outcome in self._apply(changes) if changes else []:
-            network = outcome.change.network
+        for outcome in self._apply(changes):
+            network, scope = outcome.change.network, outcome.change.scope
             if outcome.error is not None:
                 failed.append(outcome)
                 continue
-            self._running.pop(network, None)
-            self._pending.pop(network, None)
+            key = key_of(network, scope)
+            self.ledger.pop(key)
+            self._pending.pop(key, None)
+            self.lifted_lately.add(key)
             self.detector.release(network)
-            lifted.append(network)
+            lifted.append((network, scope))
         if lifted:
             self.counts.lifted += len(lifted)
-            now = self.clock.wall()
-            self._remember(lambda: self.store.end(lifted, now))
-            self._log.info(
-                "ban.lifted", addresses=[str(network) for network in lifted[:20]], number=len(lifted)
-            )
+            self.records.end(lifted, self.clock.wall())
+            addresses = [str(network) for network, _ in lifted[:20]]
+            self._log.info("ban.lifted", addresses=addresses, number=len(lifted))
         return failed
 
-    def _renew(self, now: float) -> None:
-        due = [run for run in self._running.values() if run.wants_renewal(now)]
-        outcomes = self._apply([Add(run.ban.network, run.ban.expires - now) for run in due]) if due else []
-        for run, outcome in zip(due, outcomes, strict=True):
-            if outcome.error is None:
-                run.placed, run.granted = now, outcome.timeout
-
-    def _hold(self, ban: Ban) -> None:
-        left = ban.expires - self.clock.wall()
-        self.detector.hold(ban.network, self.clock.mono() + left)
-
     def _forget_all(self) -> None:
-        for network in [*self._running, *self._pending]:
-            self.detector.release(network)
-        self._running.clear()
+        for ban in self._pending.values():
+            self.detector.release(ban.network)
+        self.ledger.clear()
         self._pending.clear()
         self._unfreed.clear()
+        self._giving_way.clear()
         self.firewall_error = ""
 
-    def _remember(self, action: Callable[[], None]) -> None:
-        self.later(lambda: self._stored(action, None))
 
-    def _stored(self, action: Callable[[], _T], fallback: _T) -> _T:
-        """Do something with the store; its failure is said and shown, and stops no ban."""
-        try:
-            result = action()
-        except StoreError as error:
-            if str(error) != self.store_error:
-                self.store_error = str(error)
-                self._log.error("store.failed", error=self.store_error)
-            return fallback
-        self.store_error = ""
-        return result
-
-
-def listed(elements: Iterable[Element], known: Mapping[Network, Ban], now: float) -> list[Listed]:
-    """Join what the kernel has with what is ``known`` of it, the newest first."""
-    entries = []
-    for element in elements:
-        ban = known.get(element.network)
-        # A ban may outlast the longest timeout that the kernel keeps.
-        entries.append(Listed(element, ban, max(now + element.timeout, ban.expires if ban else 0)))
-    return sorted(entries, key=lambda entry: -(entry.ban.since if entry.ban else 0))
-
-
-def _lines(failed: Iterable[Outcome]) -> list[str]:
+def lines(failed: Iterable[Outcome]) -> list[str]:
+    """Say of each outcome what failed."""
     return [f"{outcome.change.network}: {outcome.error}" for outcome in failed]
 
 
-def _contains(outer: Network, inner: Network) -> bool:
-    if isinstance(outer, IPv4Network):
-        return isinstance(inner, IPv4Network) and inner.subnet_of(outer)
-    return isinstance(inner, IPv6Network) and inner.subnet_of(outer)
+def _in_order(key: int, seconds: float) -> Add:
+    network, scope = network_of(key)
+    return Add(network, seconds, scope)
+
+
+def _renew_at(expires: float, now: float, granted: float) -> float:
+    """Give when the kernel is to be asked again, if it would let go before the ban is over."""
+    return now + granted * (1 - RENEW_BELOW) if expires > now + granted + 1.0 else inf
+
+
+def _ban_of(key: int, record: Record) -> Ban:
+    network, scope = network_of(key)
+    return Ban(
+        network,
+        record.since,
+        record.expires,
+        record.rule,
+        record.reason,
+        record.origin,
+        scope=scope,
+        offence=record.offence,
+        forced=record.forced,
+    )
 
 
 def _described(ban: Ban) -> dict[str, object]:

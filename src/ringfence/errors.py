@@ -53,12 +53,20 @@ class HostError(RingfenceError):
     """What this host is (its own addresses) cannot be read."""
 
 
+class ListError(RingfenceError):
+    """A list of networks, or a database of addresses, cannot be used."""
+
+
 class StoreError(RingfenceError):
     """The database cannot be read or written."""
 
 
 class StoreBusyError(StoreError):
     """Another ringfence already owns this database."""
+
+
+class StoreNewerError(StoreError):
+    """The database was written by a later ringfence."""
 
 
 class ControlError(RingfenceError):

@@ -5,12 +5,25 @@ This is the path from an event to a ban: it waits for nobody. The same alarm is 
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from ipaddress import ip_address
 
 import structlog
+from attrs import evolve
 
+from ringfence.clock import Clock
 from ringfence.detect.detector import Decision, Detector, Judgement, Standing
-from ringfence.enforce import Clock
-from ringfence.model import AMI, AttemptKind, Challenge, EventKind, SecurityEvent, Service
+from ringfence.model import (
+    AMI,
+    Attempt,
+    AttemptKind,
+    Challenge,
+    EventKind,
+    Network,
+    Proof,
+    SecurityEvent,
+    Service,
+    Transport,
+)
 
 ALARM_EVERY = 60.0  # seconds
 
@@ -51,6 +64,12 @@ class Evidence:
         """Judge what the wire saw leave at ``now`` (monotonic seconds)."""
         self._carry_out_all(self._detector.see(challenges, now, self._clock.wall(), self.whose), now)
 
+    def limited(self, networks: Iterable[Network], now: float) -> None:
+        """Judge that these went over the kernel's limit of packets in the last second."""
+        for network in networks:
+            attempt = evolve(_OVER_THE_LIMIT, address=network.network_address, time=self._clock.wall())
+            self._carry_out(self._detector.judge(attempt, now), now)
+
     def tend(self, *, wire: bool, listening: Callable[[str], float | None]) -> None:
         """Judge what has waited long enough; the arguments are those of :meth:`Detector.tend`."""
         now = self._clock.mono()
@@ -86,6 +105,18 @@ class Evidence:
         self._log.warning(name, also_unsaid=unsaid, **fields)
 
 
+_OVER_THE_LIMIT = Attempt(
+    asterisk="",
+    address=ip_address("0.0.0.0"),  # noqa: S104 - replaced
+    kind=AttemptKind.FLOOD,
+    proof=Proof.CLAIMED,
+    service=Service.KERNEL,
+    transport=Transport.UNKNOWN,
+    account="",
+    event=EventKind.LIMITED,
+    time=0.0,
+    trusted=True,
+)
 _FORGEABLE = (
     "failed manager logins are heard, and where the manager interface is also served over HTTP, one of them "
     "can forge any event: take the eventfilter line of contrib/asterisk into the manager user"

@@ -35,6 +35,12 @@ def network_from(text: str) -> Network:
 _IPV4_IN_IPV6 = IPv6Network("::ffff:0:0/96")
 
 
+def shown(network: Network) -> str:
+    """Write a network as people do: a single address without its length."""
+    single = network.prefixlen == network.max_prefixlen
+    return str(network.network_address if single else network)
+
+
 class Service(enum.StrEnum):
     """Which part of Asterisk the remote party spoke to.
 
@@ -47,6 +53,7 @@ class Service(enum.StrEnum):
     AMI = "AMI"
     IAX2 = "IAX2"
     DIALPLAN = "dialplan"
+    KERNEL = "kernel"  # no part of Asterisk: what was counted before it came there
 
 
 class Transport(enum.StrEnum):
@@ -79,6 +86,7 @@ class EventKind(enum.StrEnum):
     CHALLENGE_SENT = "ChallengeSent"
     INVALID_TRANSPORT = "InvalidTransport"
     HIDDEN = "Hidden"  # none of Asterisk's: the wire saw a challenge that Asterisk does not tell of
+    LIMITED = "Limited"  # none of Asterisk's: the kernel's limiter dropped packets
 
 
 AMI = "ami"
@@ -186,6 +194,7 @@ class AttemptKind(enum.StrEnum):
     GUESS = "guess"
     PROBE = "probe"
     MANAGER = "manager"
+    FLOOD = "flood"  # a second over the kernel's limit of packets
 
 
 @quick.frozen
@@ -231,7 +240,8 @@ class Ban:
     """A network that is to be kept out, from and until when (seconds since the epoch), and why.
 
     ``rule`` is the rule's name for a rule's ban, else the origin's. ``attempts`` is what led to it, oldest
-    first, at most as many as the rule counts.
+    first, at most as many as the rule counts. ``offence`` is 2 where it is the second ban within the time
+    that rules remember, and so on. ``forced``: an administrator insisted, whatever protects the network.
     """
 
     network: Network
@@ -242,6 +252,8 @@ class Ban:
     origin: Origin = Origin.RULE
     attempts: tuple[Attempt, ...] = ()
     scope: Scope = Scope.FULL
+    offence: int = 1
+    forced: bool = False
 
 
 class Side(enum.StrEnum):

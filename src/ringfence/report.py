@@ -3,14 +3,22 @@
 The keys are an interface that others script against; what is here is only ever added to.
 """
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from math import isfinite
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
+from attrs import frozen
+
+from ringfence.alarms import Alarm
 from ringfence.detect.detector import Detector, Watched
-from ringfence.enforce import Enforcer, Listed
-from ringfence.model import Network, printable
+from ringfence.enforce import Enforcer
+from ringfence.firewall.contract import Element, Usage
+from ringfence.ledger import Ledger, Record, key_of
+from ringfence.model import printable, shown
+from ringfence.reconcile import Reconciler
 from ringfence.sources.ami import AmiSource
 from ringfence.sources.state import State
 
@@ -22,73 +30,110 @@ WITHOUT_WIRE = "who hides from Asterisk's own events is only listed, and so is w
 """What is open where outgoing challenges are not seen."""
 
 
-def bans_report(listed: Sequence[Listed]) -> list[dict[str, object]]:
-    """Give one object a ban. ``timeout`` is what the kernel has left of it in seconds, as of now.
+def bans_report(elements: Iterable[Element], ledger: Ledger, now: float) -> bytes:
+    """Give what the kernel was found to have as a JSON list, one object a ban, the newest first.
 
-    What is known of a ban beyond the kernel's own word is null where nobody knows it, and so is the end of
-    an element that somebody else put in without one.
+    ``timeout`` is what the kernel has left of it in seconds, as of now. What is known of a ban beyond the
+    kernel's own word is null where nobody knows it, and so is the end of an element that somebody else put in
+    without one. As bytes, since 100 000 objects would be 100 MB.
     """
-    return [
-        {
-            "address": shown(entry.element.network),
-            "since": rfc3339(entry.ban.since) if entry.ban else None,
-            "expires": rfc3339(entry.expires) if isfinite(entry.expires) else None,
-            "rule": entry.ban.rule if entry.ban else None,
-            "attempts": len(entry.ban.attempts) if entry.ban else None,
-            "packets": entry.element.packets,
-            "bytes": entry.element.bytes,
-            "timeout": round(entry.element.timeout) if isfinite(entry.element.timeout) else None,
-            "reason": printable(entry.ban.reason) if entry.ban else None,
-        }
-        for entry in listed
-    ]
+    rows = []
+    for element in elements:
+        record = ledger.get(key_of(element.network, element.scope))
+        rows.append((-record.since if record else 0.0, _ban_row(element, record, now)))
+    rows.sort(key=itemgetter(0))
+    return b"[" + b", ".join([row for _, row in rows]) + b"]"
 
 
-def status_report(
-    sources: "Sequence[AmiSource | LogSource]",
-    wire: "WireSource | None",
-    detector: Detector,
-    enforcer: Enforcer,
-    now: float,
-    bans: int,
-    problems: Sequence[str],
-) -> dict[str, object]:
-    """Give how everything is.
+def _ban_row(element: Element, record: Record | None, now: float) -> bytes:
+    # A ban may outlast the longest timeout that the kernel keeps.
+    expires = max(now + element.timeout, record.expires if record else 0.0)
+    row = {
+        "address": shown(element.network),
+        "since": rfc3339(record.since) if record else None,
+        "expires": rfc3339(expires) if isfinite(expires) else None,
+        "rule": record.rule if record else None,
+        "attempts": record.attempts if record else None,
+        "packets": element.packets,
+        "bytes": element.bytes,
+        "timeout": round(element.timeout) if isfinite(element.timeout) else None,
+        "reason": printable(record.reason) if record else None,
+        "scope": str(element.scope),
+        "offence": record.offence if record else None,
+    }
+    return json.dumps(row).encode()
 
-    ``now`` is monotonic, ``bans`` how many the kernel has, ``problems`` what else is wrong, a line each.
+
+@frozen
+class Seen:
+    """What a status is made of, beside the enforcer: all of it as of ``now`` (monotonic seconds).
+
+    ``problems`` is what else is wrong, a line each.
     """
-    counts = [source.counts for source in sources]
+
+    now: float
+    sources: "Sequence[AmiSource | LogSource]"
+    wire: "WireSource | None"
+    detector: Detector
+    reconciler: Reconciler
+    usage: Usage
+    alarms: Sequence[Alarm]
+    problems: Sequence[str] = ()
+
+
+def status_report(enforcer: Enforcer, seen: Seen) -> dict[str, object]:
+    """Give how everything is."""
+    counts = [source.counts for source in seen.sources]
+    detector = seen.detector
     return {
-        "sources": [*(_source(source) for source in sources), *([_wire(wire)] if wire else [])],
+        "sources": [
+            *(_source(source) for source in seen.sources),
+            *([_wire(seen.wire)] if seen.wire else []),
+        ],
         "events": sum(count.events for count in counts),
         "attempts": detector.counts.attempts,
         "tampered": sum(count.tampered for count in counts),
         "garbled": sum(count.garbled for count in counts),
-        "bans": bans,
+        "bans": seen.reconciler.enforced,
+        "enforced": seen.reconciler.enforced,
+        "expected": seen.reconciler.expected,
         "never_banned": detector.counts.never_banned,
         "withheld": detector.counts.withheld,
         "late": detector.counts.late,
         "hidden": detector.counts.hidden,
         "forged": detector.counts.forged,
         "evicted": detector.evicted,
-        "firewall": _firewall(enforcer),
+        "firewall": _firewall(enforcer, seen),
+        "limiter_drops": seen.usage.limiter_drops,
         "placed": enforcer.counts.placed,
         "failed": enforcer.counts.failed,
         "pending": enforcer.pending,
-        "watched": [_watched(entry) for entry in detector.watched(now)],
-        "problems": [*problems, *_problems(enforcer), *_wire_problems(wire), *_alarms(sources)],
+        "gave_way": enforcer.counts.gave_way,
+        "watched": [_watched(entry) for entry in detector.watched(seen.now)],
+        "alarms": [_alarm(alarm) for alarm in seen.alarms],
+        "problems": [
+            *seen.problems,
+            *_problems(enforcer),
+            *_wire_problems(seen.wire),
+            *_said_by_asterisk(seen.sources),
+        ],
+    }
+
+
+def _alarm(alarm: Alarm) -> dict[str, object]:
+    return {
+        "name": alarm.name,
+        "subject": printable(alarm.subject),
+        "text": printable(alarm.text),
+        "since": rfc3339(alarm.since),
+        "last": rfc3339(alarm.last),
+        "times": alarm.times,
     }
 
 
 def rfc3339(seconds: float) -> str:
     """Write a wall-clock time as RFC 3339 has it, in UTC, to the second."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def shown(network: Network) -> str:
-    """Write a network as people do: a single address without its length."""
-    single = network.prefixlen == network.max_prefixlen
-    return str(network.network_address if single else network)
 
 
 def _source(source: "AmiSource | LogSource") -> dict[str, object]:
@@ -119,14 +164,21 @@ def _wire(source: "WireSource") -> dict[str, object]:
     }
 
 
-def _firewall(enforcer: Enforcer) -> dict[str, object]:
-    families: Mapping[int, str | None] = enforcer.opened.families if enforcer.opened else {}
-    verification = enforcer.verification
+def _firewall(enforcer: Enforcer, seen: Seen) -> dict[str, object]:
+    opened, verification, usage = enforcer.opened, enforcer.verification, seen.usage
+    families: Mapping[int, str | None] = opened.families if opened else {}
+    counts = seen.reconciler.counts
     return {
         "backend": enforcer.backend.name,
         "enforcing": enforcer.enforcing and enforcer.backend.enforces,
         "verified": bool(verification and verification.verified),
         "families": {str(version): why or "guarded" for version, why in families.items()},
+        "limiter": str(enforcer.backend.plan.limit.mode),
+        "healed": counts.healed,
+        "restored": counts.restored,
+        "adopted": counts.adopted,
+        "rules": [{"rule": use.name, "packets": use.packets, "bytes": use.bytes} for use in usage.rules],
+        "sets": dict(usage.sets),
     }
 
 
@@ -140,8 +192,12 @@ def _problems(enforcer: Enforcer) -> list[str]:
         problems.append(f"the wire shows nothing: {enforcer.opened.wire}; {WITHOUT_WIRE}")
     if enforcer.firewall_error:
         problems.append(f"the firewall refuses bans ({enforcer.pending} pending): {enforcer.firewall_error}")
-    if enforcer.store_error:
-        problems.append(f"bans are not recorded: {enforcer.store_error}")
+    if enforcer.opened and enforcer.opened.limiter:
+        problems.append(f"the limiter does not stand: {enforcer.opened.limiter}")
+    if enforcer.records.fleeting:
+        problems.append(enforcer.records.fleeting)
+    if enforcer.records.error:
+        problems.append(f"bans are not recorded: {enforcer.records.error}")
     return problems
 
 
@@ -151,7 +207,7 @@ def _wire_problems(wire: "WireSource | None") -> list[str]:
     return [f"the wire is not seen: {WITHOUT_WIRE}"] if blind else []
 
 
-def _alarms(sources: "Sequence[AmiSource | LogSource]") -> list[str]:
+def _said_by_asterisk(sources: "Sequence[AmiSource | LogSource]") -> list[str]:
     """Give what Asterisk itself says of its log."""
     return [
         f"{source.id}: {name} ({alarm.count} times, last {rfc3339(alarm.last)})"

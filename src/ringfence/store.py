@@ -12,14 +12,17 @@ a database from a newer ringfence is refused rather than guessed at.
 import fcntl
 import os
 import sqlite3
+import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any, Self
 
-from ringfence.errors import StoreBusyError, StoreError
+from attrs import evolve
+
+from ringfence.errors import StoreBusyError, StoreError, StoreNewerError
 from ringfence.model import (
     Attempt,
     AttemptKind,
@@ -29,6 +32,7 @@ from ringfence.model import (
     Network,
     Origin,
     Proof,
+    Scope,
     Service,
     Side,
     Transport,
@@ -36,6 +40,9 @@ from ringfence.model import (
 
 KEEP = 90 * 86_400.0
 """How long an ended ban is remembered, in seconds; three times what decides on a longer ban."""
+
+MOST = 300_000
+"""So many bans are remembered, those that run and the latest of those that ended: some 300 MB of file."""
 
 _SCHEMA = (
     """
@@ -82,6 +89,12 @@ _SCHEMA = (
         forced INTEGER NOT NULL,
         PRIMARY KEY (side, what)
     ) STRICT, WITHOUT ROWID;
+    CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
+    ALTER TABLE bans ADD COLUMN scope TEXT NOT NULL DEFAULT 'full';
+    ALTER TABLE bans ADD COLUMN made INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE bans ADD COLUMN offence INTEGER NOT NULL DEFAULT 1;
+    ALTER TABLE bans ADD COLUMN forced INTEGER NOT NULL DEFAULT 0;
+    UPDATE bans SET made = (SELECT count(*) FROM attempts WHERE ban = bans.id);
     """,
 )
 """One script a version: version N is reached by running the scripts from 0 to N - 1."""
@@ -125,6 +138,25 @@ class Store:
             raise
         return cls(path, writer, reader, lock)
 
+    @classmethod
+    def open_anyhow(cls, path: Path) -> tuple[Self, str]:
+        """Open the daemon's database; where it cannot be written, a copy of it that is lost in the end.
+
+        Give it, and what is wrong, "" where nothing is: a full disk must not keep the guard from its post.
+        Still raises StoreBusyError, and StoreNewerError, since a later ringfence may mean something else.
+        """
+        try:
+            return cls.open(path, owner=True), ""
+        except (StoreBusyError, StoreNewerError):
+            raise
+        except StoreError as error:
+            memory = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+            with _errors(path):
+                _copy(path, memory)
+                _prepare(memory)
+            problem = f"{error}: until this is mended and ringfence restarted, nothing is remembered for long"
+            return cls(path, memory, memory, None), problem
+
     def close(self) -> None:
         """Give the database back. May be called again."""
         self._reader.close()
@@ -139,55 +171,55 @@ class Store:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def record(self, ban: Ban) -> None:
-        """Remember a ban that the kernel has; one that runs for the same network ends with its beginning.
+    def record(self, bans: Iterable[Ban]) -> None:
+        """Remember bans that the kernel has, all or none; what runs for the same network ends with it.
 
         To record the same ban again (it was put back, say) changes nothing.
         """
         with self._transaction() as execute:
-            same = (str(ban.network), ban.since, ban.expires)
-            known = "SELECT 1 FROM bans WHERE network = ? AND since = ? AND expires = ? AND ended IS NULL"
-            if execute(known, same).fetchone():
-                return
-            _end(execute, ban.network, ban.since)
-            row = (str(ban.network), ban.since, ban.expires, ban.rule, ban.reason, str(ban.origin))
-            identity = execute(
-                "INSERT INTO bans (network, since, expires, rule, reason, origin) VALUES (?, ?, ?, ?, ?, ?)",
-                row,
-            ).lastrowid
-            for attempt in ban.attempts:
-                execute(
-                    "INSERT INTO attempts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                    (identity, *_attempt_row(attempt)),
-                )
+            for ban in bans:
+                _record(execute, ban)
 
-    def end(self, networks: Sequence[Network], when: float) -> None:
-        """Remember that the bans of ``networks`` were lifted at ``when``."""
+    def end(self, bans: Iterable[tuple[Network, Scope]], when: float) -> None:
+        """Remember that the bans of these networks were lifted at ``when``."""
         with self._transaction() as execute:
-            for network in networks:
-                _end(execute, network, when)
+            for network, scope in bans:
+                _end(execute, network, scope, when)
 
     def running(self, now: float) -> list[Ban]:
-        """Give every ban that has time left and was not lifted, oldest first."""
+        """Give every ban that has time left and was not lifted, with its attempts, oldest first."""
         with _errors(self.path):
-            rows = self._reader.execute(
-                "SELECT id, network, since, expires, rule, reason, origin FROM bans"
-                " WHERE ended IS NULL AND expires > ? ORDER BY since, id",
-                (now,),
-            ).fetchall()
             evidence = self._evidence(now)
             return [
-                Ban(
-                    ip_network(network),
-                    since,
-                    expires,
-                    rule,
-                    reason,
-                    Origin(origin),
-                    tuple(evidence.get(identity, ())),
-                )
-                for identity, network, since, expires, rule, reason, origin in rows
+                evolve(ban, attempts=tuple(evidence.get(identity, ())))
+                for identity, ban, _ in self._each(now)
             ]
+
+    def each_running(self, now: float) -> Iterator[tuple[Ban, int]]:
+        """Give the same one after the other, each without its attempts and with their number."""
+        with _errors(self.path):
+            for _, ban, made in self._each(now):
+                yield ban, made
+
+    def _each(self, now: float) -> Iterator[tuple[int, Ban, int]]:
+        rows = self._reader.execute(
+            "SELECT id, network, since, expires, rule, reason, origin, scope, offence, forced, made FROM bans"
+            " WHERE ended IS NULL AND expires > ? ORDER BY since, id",
+            (now,),
+        )
+        for identity, network, since, expires, rule, reason, origin, scope, offence, forced, made in rows:
+            ban = Ban(
+                ip_network(network),
+                since,
+                expires,
+                sys.intern(rule),  # the same few texts, a hundred thousand times
+                sys.intern(reason),
+                Origin(origin),
+                scope=Scope(scope),
+                offence=offence,
+                forced=bool(forced),
+            )
+            yield identity, ban, made
 
     def bans_before(self, network: Network, since: float) -> int:
         """Count the bans that rules gave ``network`` and that began at or after ``since``."""
@@ -199,9 +231,12 @@ class Store:
         return int(number)
 
     def purge(self, now: float) -> None:
-        """Forget what ended more than KEEP before ``now``."""
+        """Forget what ended more than KEEP before ``now``, and of what ended the oldest beyond MOST bans."""
         with self._transaction() as execute:
             execute("DELETE FROM bans WHERE coalesce(ended, expires) < ?", (now - KEEP,))
+            (number,) = execute("SELECT count(*) FROM bans").fetchone()
+            over = "SELECT id FROM bans WHERE coalesce(ended, expires) < ? ORDER BY since, id LIMIT ?"
+            execute(f"DELETE FROM bans WHERE id IN ({over})", (now, max(0, number - MOST)))  # noqa: S608 - ours
             execute("DELETE FROM entries WHERE until < ?", (now,))
 
     def positions(self) -> dict[str, str]:
@@ -215,18 +250,16 @@ class Store:
             for row in positions.items():
                 execute("INSERT OR REPLACE INTO positions VALUES (?, ?)", row)
 
-    def entries(self, side: Side, now: float) -> list[ListEntry]:
-        """Give the entries of a list that were written by commands and have not ended, in order."""
+    def entries(self, side: Side, now: float) -> Iterator[ListEntry]:
+        """Give the entries of a list that were written by commands and have not ended, one by one, in order."""
         with _errors(self.path):
             rows = self._reader.execute(
                 "SELECT what, note, added, until, origin, forced FROM entries"
                 " WHERE side = ? AND (until IS NULL OR until > ?) ORDER BY added, what",
                 (str(side), now),
             )
-            return [
-                ListEntry(side, what, note, added, until, origin, bool(forced))
-                for what, note, added, until, origin, forced in rows
-            ]
+            for what, note, added, until, origin, forced in rows:
+                yield ListEntry(side, what, note, added, until, origin, bool(forced))
 
     def add_entries(self, entries: Iterable[ListEntry]) -> None:
         """Put entries on their lists, all or none; one that is there already is replaced."""
@@ -240,6 +273,20 @@ class Store:
         with self._transaction() as execute:
             delete = "DELETE FROM entries WHERE side = ? AND what = ?"
             return sum(execute(delete, (str(side), what)).rowcount for what in whats)
+
+    def fact(self, name: str) -> str | None:
+        """Give what was last remembered under ``name``."""
+        with _errors(self.path):
+            row = self._reader.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
+        return str(row[0]) if row else None
+
+    def remember_fact(self, name: str, value: str | None) -> None:
+        """Remember something small under ``name``; None forgets it."""
+        with self._transaction() as execute:
+            if value is None:
+                execute("DELETE FROM facts WHERE name = ?", (name,))
+            else:
+                execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
 
     @property
     def switched_off(self) -> bool:
@@ -280,11 +327,39 @@ def _connect(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(path, timeout=5.0, isolation_level=None, check_same_thread=False)
 
 
-def _end(execute: Callable[..., sqlite3.Cursor], network: Network, when: float) -> None:
+def _record(execute: Callable[..., sqlite3.Cursor], ban: Ban) -> None:
+    same = (str(ban.network), ban.since, ban.expires, str(ban.scope))
+    known = (
+        "SELECT 1 FROM bans WHERE network = ? AND since = ? AND expires = ? AND scope = ? AND ended IS NULL"
+    )
+    if execute(known, same).fetchone():
+        return
+    _end(execute, ban.network, ban.scope, ban.since)
+    identity = execute(
+        "INSERT INTO bans (network, since, expires, scope, rule, reason, origin, made, offence, forced)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            *same,
+            ban.rule,
+            ban.reason,
+            str(ban.origin),
+            len(ban.attempts),
+            ban.offence,
+            int(ban.forced),
+        ),
+    ).lastrowid
+    for attempt in ban.attempts:
+        execute(
+            "INSERT INTO attempts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (identity, *_attempt_row(attempt)),
+        )
+
+
+def _end(execute: Callable[..., sqlite3.Cursor], network: Network, scope: Scope, when: float) -> None:
     """End what runs for ``network``; a ban whose time was over by then had ended by itself."""
     execute(
-        "UPDATE bans SET ended = ? WHERE network = ? AND ended IS NULL AND expires > ?",
-        (when, str(network), when),
+        "UPDATE bans SET ended = ? WHERE network = ? AND scope = ? AND ended IS NULL AND expires > ?",
+        (when, str(network), str(scope), when),
     )
 
 
@@ -337,7 +412,7 @@ def _make(path: Path) -> None:
 def _prepare(connection: sqlite3.Connection) -> None:
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version > len(_SCHEMA):
-        raise StoreError(
+        raise StoreNewerError(
             f"the database is of version {version}, newer than this ringfence knows ({len(_SCHEMA)}); "
             "upgrade ringfence, or name another [store] path"
         )
@@ -347,6 +422,17 @@ def _prepare(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA foreign_keys = ON")
     for number, script in enumerate(_SCHEMA[version:], start=version + 1):
         connection.executescript(f"BEGIN; {script} PRAGMA user_version = {number}; COMMIT;")
+
+
+def _copy(path: Path, memory: sqlite3.Connection) -> None:
+    """Read what can be read of the database: with its log where that works, else without."""
+    for how in ("mode=ro", "immutable=1"):
+        try:
+            with closing(sqlite3.connect(f"{path.as_uri()}?{how}", uri=True)) as source:
+                source.backup(memory)
+        except sqlite3.Error:
+            continue
+        return
 
 
 def _lock(path: Path) -> int:

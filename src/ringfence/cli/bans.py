@@ -1,8 +1,9 @@
 """``ringfence bans``, ``ban`` and ``unban``: who is out, and by hand."""
 
 import json
+import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +14,7 @@ from ringfence.cli.common import (
     ConfigOption,
     JsonOption,
     ask_daemon,
+    ask_daemon_encoded,
     errors_told,
     networks_from,
     say,
@@ -26,10 +28,14 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from ringfence.model import Ban, Network
+    from ringfence.ledger import Ledger
 
 REFRESH = 1.0  # seconds
 _ANY_WIDTH = 1_000  # columns
+_READABLE = 1_000_000
+"""Bytes: a longer JSON is for scripts alone, and is passed on in one line as it is."""
+_PLAIN_FROM = 1_000
+"""So many rows are written as they come: to fit a hundred thousand into a table takes a minute."""
 
 Rows = list[dict[str, Any]]
 
@@ -42,6 +48,10 @@ def register(app: typer.Typer) -> None:
 
 
 def bans(
+    addresses: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[ADDRESS]...", help="Only bans that cover one of these, or lie in it."),
+    ] = None,
     config: ConfigOption = DEFAULT_CONFIG,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Show the list live, until Ctrl-C.")] = False,
     as_json: JsonOption = False,
@@ -49,15 +59,18 @@ def bans(
     """List who is banned, as the kernel has it, daemon up or down."""
     if watch and as_json:
         raise typer.BadParameter("--watch is for people, --json for scripts: choose one")
+    wanted = [str(network) for network in networks_from(addresses)] if addresses else None
     with errors_told():
         if watch:
-            _watch(config)
+            _watch(config, wanted)
             return
-        rows, note = _rows(config)
-        if as_json:
-            typer.echo(json.dumps(rows, indent=2))
+        encoded, note = _encoded(config, wanted)
+        if not as_json:
+            _print(json.loads(encoded))
+        elif len(encoded) < _READABLE:
+            typer.echo(json.dumps(json.loads(encoded), indent=2))
         else:
-            _print(rows)
+            sys.stdout.buffer.write(encoded + b"\n")
         if note:
             say(f"The daemon is not running{note}.")
 
@@ -67,6 +80,7 @@ def ban(
     config: ConfigOption = DEFAULT_CONFIG,
     length: Annotated[str, typer.Option("--for", metavar="TIME", help="How long, such as 2h or 7d.")] = "1h",
     reason: Annotated[str, typer.Option(metavar="TEXT", help="Why, for whoever reads the list.")] = "",
+    force: Annotated[bool, typer.Option("--force", help="Also what this host itself needs.")] = False,
 ) -> None:
     """Ban addresses or networks by hand."""
     from ringfence.values import parse_duration  # noqa: PLC0415 - loaded when the command runs
@@ -77,7 +91,7 @@ def ban(
     except ValueError as error:
         raise typer.BadParameter(f"--for {error}") from None
     with errors_told():
-        _told(ask_daemon(config, "ban", networks=networks, seconds=seconds, reason=reason))
+        _told(ask_daemon(config, "ban", networks=networks, seconds=seconds, reason=reason, force=force))
     typer.echo(f"banned for {span(seconds)}: " + ", ".join(addresses))
 
 
@@ -97,7 +111,10 @@ def unban(
             typer.echo(f"{number} bans lifted")
             return
         networks = [str(network) for network in networks_from(addresses or [])]
-        _told(ask_daemon(config, "unban", networks=networks))
+        answer = ask_daemon(config, "unban", networks=networks)
+        for note in answer["notes"]:
+            say(note)
+        _told(answer["problems"])
     typer.echo("unbanned: " + ", ".join(addresses or []))
 
 
@@ -108,44 +125,58 @@ def _told(problems: Sequence[str]) -> None:
         raise typer.Exit(Exit.PROBLEM)
 
 
-def _rows(path: Path) -> tuple[Rows, str]:
-    """Give the rows, and what is to be said of them where there is no daemon."""
+def _encoded(path: Path, wanted: list[str] | None) -> tuple[bytes, str]:
+    """Give the list as JSON, and what is to be said of it where there is no daemon."""
     try:
-        return ask_daemon(path, "bans"), ""
+        asked = {"networks": wanted} if wanted is not None else {}
+        return ask_daemon_encoded(path, "bans", **asked), ""
     except DaemonUnreachableError:
-        return _rows_without_daemon(path)
+        return _encoded_without_daemon(path, wanted)
 
 
-def _rows_without_daemon(path: Path) -> tuple[Rows, str]:
-    from ringfence.enforce import listed  # noqa: PLC0415 - loaded when the command runs
+def _rows(path: Path, wanted: list[str] | None) -> tuple[Rows, str]:
+    encoded, note = _encoded(path, wanted)
+    return json.loads(encoded), note
+
+
+def _encoded_without_daemon(path: Path, wanted: list[str] | None) -> tuple[bytes, str]:
+    from ringfence.exempt import overlap  # noqa: PLC0415 - loaded when the command runs
     from ringfence.firewall import make_backend  # noqa: PLC0415 - loaded when the command runs
     from ringfence.report import bans_report  # noqa: PLC0415 - loaded when the command runs
 
     settings = settings_from(path)
     backend = make_backend(settings.firewall.backend)
+    if not backend.enforces:
+        return b"[]", f", and the {backend.name} firewall has no bans without it"
+    now = time.time()
+    networks = networks_from(wanted or [])
+    found = (
+        element
+        for element in backend.list()
+        if not networks or any(overlap(element.network, network) for network in networks)
+    )
     try:
-        elements = list(backend.list())
+        encoded = bans_report(found, _known(settings.store.path, now), now)
     finally:
         backend.close()
-    if not backend.enforces:
-        return [], f", and the {backend.name} firewall has no bans without it"
-    now = time.time()
-    rows = bans_report(listed(elements, _known(settings.store.path, now), now))
-    return rows, ": this is read from the kernel, which keeps dropping"
+    return encoded, ": this is read from the kernel, which keeps dropping"
 
 
-def _known(database: Path, now: float) -> "Mapping[Network, Ban]":
+def _known(database: Path, now: float) -> "Ledger":
     """Give what the database knows of the bans: nothing, where it cannot be read."""
+    from ringfence.ledger import Ledger, Record, key_of  # noqa: PLC0415 - loaded when the command runs
     from ringfence.store import Store  # noqa: PLC0415 - loaded when the command runs
 
+    ledger = Ledger()
     if not database.exists():
-        return {}
+        return ledger
     try:
         with Store.open(database, owner=False) as store:
-            return {ban.network: ban for ban in store.running(now)}
+            for ban, made in store.each_running(now):
+                ledger.put(key_of(ban.network, ban.scope), Record.of(ban, made))
     except StoreError as error:
         say(str(error))
-        return {}
+    return ledger
 
 
 def _table(rows: Rows, *, since: bool = True) -> "Table":
@@ -156,6 +187,7 @@ def _table(rows: Rows, *, since: bool = True) -> "Table":
     table.add_column("ADDRESS", overflow="fold")  # at the worst an address takes two lines, not the table
     table.add_column("RULE", no_wrap=True)
     table.add_column("ATTEMPTS", justify="right", no_wrap=True)
+    table.add_column("BAN", justify="right", no_wrap=True)
     if since:
         table.add_column("SINCE (UTC)", no_wrap=True)
     table.add_column("LEFT", justify="right", no_wrap=True)
@@ -164,14 +196,25 @@ def _table(rows: Rows, *, since: bool = True) -> "Table":
         began = [(row["since"] or "?").replace("T", " ").removesuffix("Z")[:16]] if since else []
         table.add_row(
             Text(row["address"]),
-            Text(row["rule"] or "?"),
-            "?" if row["attempts"] is None else str(row["attempts"]),
+            Text(_rule(row)),
+            *_numbers(row),
             *began,
             "no end" if row["timeout"] is None else span(row["timeout"]),
             str(row["packets"]),
         )
     table.caption = None if rows else "Nobody is banned."
     return table
+
+
+def _rule(row: dict[str, Any]) -> str:
+    """Name the rule, and what the ban covers where that is not everything."""
+    rule = row["rule"] or "?"
+    return rule if row["scope"] == "full" else f"{rule} ({row['scope']})"
+
+
+def _numbers(row: dict[str, Any]) -> tuple[str, str]:
+    attempts, offence = row["attempts"], row["offence"]
+    return "?" if attempts is None else str(attempts), "?" if offence is None else f"{offence}."
 
 
 def _fitting(rows: Rows, console: "Console") -> "Table":
@@ -184,11 +227,17 @@ def _fitting(rows: Rows, console: "Console") -> "Table":
 def _print(rows: Rows) -> None:
     from rich.console import Console  # noqa: PLC0415 - loaded when the command runs
 
+    if len(rows) >= _PLAIN_FROM:
+        for row in rows:
+            left = "no end" if row["timeout"] is None else span(row["timeout"])
+            cells = (row["address"], _rule(row), *_numbers(row), row["since"] or "?", left)
+            typer.echo("  ".join(cells))
+        return
     console = Console()
     console.print(_fitting(rows, console))
 
 
-def _watch(path: Path) -> None:
+def _watch(path: Path, wanted: list[str] | None) -> None:
     from rich.console import Console, Group  # noqa: PLC0415 - loaded when the command runs
     from rich.live import Live  # noqa: PLC0415 - loaded when the command runs
     from rich.text import Text  # noqa: PLC0415 - loaded when the command runs
@@ -196,7 +245,7 @@ def _watch(path: Path) -> None:
     console = Console()
 
     def frame() -> Group:
-        rows, note = _rows(path)
+        rows, note = _rows(path, wanted)
         source = f"the daemon is not running{note}" if note else "live"
         head = Text(f"{len(rows)} banned ({source}). Ctrl-C ends.", style="dim")
         return Group(head, _fitting(rows, console))

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -11,10 +11,13 @@ from ringfence.errors import ConfigError, DaemonUnreachableError, RingfenceError
 from ringfence.exits import explained
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from datetime import tzinfo
 
     from ringfence.config import Settings
     from ringfence.model import Network
+
+_T = TypeVar("_T")
 
 ConfigOption = Annotated[
     Path,
@@ -70,18 +73,29 @@ def ask_daemon(path: Path, do: str, **arguments: object) -> Any:  # noqa: ANN401
     A daemon goes on with the old configuration when the new one is wrong, and so can its commands; where
     none answers, the ConfigError is what matters.
     """
+    return _ask_by(path, lambda settings: ask(settings, do, **arguments))
+
+
+def ask_daemon_encoded(path: Path, do: str, **arguments: object) -> bytes:
+    """Ask the same, and give the answer as the JSON that it came in."""
+    from ringfence import control  # noqa: PLC0415 - loaded when a command runs
+
+    return _ask_by(path, lambda settings: control.ask_encoded(settings.control.socket, do, **arguments))
+
+
+def _ask_by(path: Path, asking: "Callable[[Settings], _T]") -> "_T":
     from ringfence import config  # noqa: PLC0415 - loaded when a command runs
 
     try:
         settings = settings_from(path)
     except ConfigError as error:
         try:
-            answer = ask(config.load_what_is_right(path), do, **arguments)
+            answer = asking(config.load_what_is_right(path))
         except DaemonUnreachableError:
             raise error from None
         say(str(error))
         return answer
-    return ask(settings, do, **arguments)
+    return asking(settings)
 
 
 def ask(settings: "Settings", do: str, **arguments: object) -> Any:  # noqa: ANN401 - whatever JSON holds

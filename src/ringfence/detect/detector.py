@@ -1,8 +1,9 @@
 """The detector: one security event in, a judgement out.
 
 It knows no clock, no socket and no firewall. Whoever drives it says when an event arrived, carries out the
-decisions, and tells it what became of them (:meth:`Detector.hold`, :meth:`Detector.release`): as long as a
-subject is held, what still comes from it was on its way before the ban, and is counted as *late*, not anew.
+decisions, and tells it what became of them (:attr:`Detector.banned` where there is a firewall, else
+:meth:`Detector.hold` and :meth:`Detector.release`): as long as a subject is held, what still comes from it
+was on its way before the ban, and is counted as *late*, not anew.
 
 The subject is the address for IPv4 and the /64 for IPv6, since a host owns its /64; only where a network
 that is never banned lies inside that /64 (the PBX's own, say) is it the single address.
@@ -110,6 +111,8 @@ class Detector:
     ) -> None:
         """``connected`` says whether the sender has a TCP connection to this host now."""
         self.counts = Counts()
+        self.banned: Callable[[Network], bool] = lambda _: False
+        """Whether all that comes from a network is dropped now, as whoever keeps the bans knows."""
         self._places: dict[AddressKey, tuple[Network, bool]] = {}
         self._never = never if never is not None else NetworkSet()
         self.rules: tuple[Rule, ...] = ()
@@ -171,7 +174,7 @@ class Detector:
         if found.worth is not Worth.FAIR:
             subject = self.subject_of(attempt.address)
             # Who is banned gets no challenge any more, so a line of his without one is no forgery.
-            if found.worth is Worth.AIMED or self._held.get(subject, found.at) <= found.at:
+            if found.worth is Worth.AIMED or not self._is_held(subject, found.at):
                 self.counts.forged += 1
                 return Judgement(attempt, subject, Standing.FORGED)
         self.counts.hidden += attempt.event is EventKind.HIDDEN
@@ -184,7 +187,7 @@ class Detector:
         if is_allowed:
             self.counts.never_banned += 1
             return Judgement(attempt, subject, Standing.NEVER_BANNED)
-        if self._held and self._held.get(subject, now) > now:
+        if self._is_held(subject, now):
             self.counts.late += 1
             return Judgement(attempt, subject, Standing.LATE)
         counting = self._counting[attempt.kind]
@@ -202,6 +205,9 @@ class Detector:
         if decision is not None:
             self.forget(subject)
         return Judgement(attempt, subject, standing, decision)
+
+    def _is_held(self, subject: Network, now: float) -> bool:
+        return (bool(self._held) and self._held.get(subject, now) > now) or self.banned(subject)
 
     def subject_of(self, address: Address) -> Network:
         """Give what is counted and banned for ``address``."""

@@ -9,6 +9,8 @@ from collections.abc import Iterable
 
 from ringfence.model import Address, Network
 
+_BITS = {4: 32, 6: 128}
+
 
 class NetworkSet:
     """Networks of both IP versions, fixed once made."""
@@ -33,6 +35,19 @@ class NetworkSet:
             if number >> host_bits in prefixes:
                 return True
         return False
+
+    def __bool__(self) -> bool:
+        """Whether there is any network in it."""
+        return bool(self.networks)
+
+    def contains(self, network: Network) -> bool:
+        """Say whether the whole of ``network`` lies in one of the networks."""
+        return self.contains_prefix(network.version, int(network.network_address), network.prefixlen)
+
+    def contains_prefix(self, version: int, address: int, length: int) -> bool:
+        """Say the same of a network in numbers."""
+        own = _BITS[version] - length
+        return any(bits >= own and address >> bits in found for bits, found in self._by_version[version])
 
     def touches(self, network: Network) -> bool:
         """Say whether ``network`` and one of the networks have an address in common."""

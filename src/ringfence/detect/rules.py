@@ -5,7 +5,7 @@ A new rule is one more row in ``RULES``; the configuration offers its numbers un
 
 from attrs import frozen
 
-from ringfence.model import AttemptKind
+from ringfence.model import AttemptKind, Scope
 
 MINUTE = 60.0
 HOUR = 60 * MINUTE
@@ -20,7 +20,7 @@ class Rule:
     """``attempts`` attempts of the kinds ``counts`` by one subject within ``window`` seconds are a ban.
 
     ``ban`` holds the lengths in seconds: of the first ban, of the next on return, and so on; the last one
-    stays. ``meaning`` is one sentence for an administrator.
+    stays. ``scope`` is what the ban covers. ``meaning`` is one sentence for an administrator.
     """
 
     name: str
@@ -29,6 +29,7 @@ class Rule:
     attempts: int
     window: float
     ban: tuple[float, ...]
+    scope: Scope = Scope.FULL
 
     def ban_for(self, bans_before: int) -> float:
         """Give the length of a ban of a subject that had ``bans_before`` bans within RETURN_WITHIN."""
@@ -43,5 +44,16 @@ RULES: tuple[Rule, ...] = (
         attempts=5,
         window=10 * MINUTE,
         ban=(HOUR, 6 * HOUR, DAY, 7 * DAY),
+    ),
+    # Ten seconds over the limit, and for ten minutes only the SIP ports are closed: the address of a datagram
+    # may be anybody's.
+    Rule(
+        name="flood",
+        meaning="somebody floods the SIP ports",
+        counts=frozenset({AttemptKind.FLOOD}),
+        attempts=10,
+        window=15.0,
+        ban=(10 * MINUTE,),
+        scope=Scope.SIP_UDP,
     ),
 )

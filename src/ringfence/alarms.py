@@ -1,0 +1,84 @@
+"""What an administrator has to know of, as values: said in the log once, and shown until it is over.
+
+An alarm has a name (what kind), a subject (whom or what it is about) and a text (what to do). The same name
+and subject is one alarm, however often it is raised: it is said again when its text changes, and counted in
+between. It is over when whoever raised it says so, or has not raised it again for ``LASTS``. At most ``MOST``
+of a name are kept; more are counted in the last.
+"""
+
+from collections.abc import Callable
+
+import structlog
+from attrs import define, frozen
+
+LASTS = 600.0  # seconds
+MOST = 20
+
+
+@frozen
+class Alarm:
+    """One alarm: ``since`` and ``last`` are wall-clock seconds, ``times`` how often it was raised."""
+
+    name: str
+    subject: str
+    text: str
+    since: float
+    last: float
+    times: int
+
+
+@define
+class _State:
+    text: str
+    since: float
+    last: float
+    times: int = 1
+
+
+class Alarms:
+    """The alarms that are up. ``clock`` gives wall-clock seconds."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._up: dict[str, dict[str, _State]] = {}
+        self._log = structlog.get_logger()
+
+    def sound(self, name: str, subject: str, text: str) -> None:
+        """Raise an alarm, or again."""
+        now = self._clock()
+        of_name = self._up.setdefault(name, {})
+        self._expire(of_name, now)
+        known = of_name.get(subject)
+        if known is None and len(of_name) >= MOST:
+            next(reversed(of_name.values())).times += 1
+            return
+        if known is None:
+            of_name[subject] = _State(text, now, now)
+        else:
+            known.last = now
+            known.times += 1
+        if known is None or known.text != text:
+            of_name[subject].text = text
+            self._log.error(f"alarm.{name}", subject=subject, text=text)
+
+    def over(self, name: str, subject: str) -> None:
+        """Take an alarm back."""
+        if self._up.get(name, {}).pop(subject, None) is not None:
+            self._log.info(f"alarm.{name}.over", subject=subject)
+
+    @property
+    def up(self) -> list[Alarm]:
+        """The alarms that are up, the latest first."""
+        now = self._clock()
+        for of_name in self._up.values():
+            self._expire(of_name, now)
+        found = [
+            Alarm(name, subject, state.text, state.since, state.last, state.times)
+            for name, of_name in self._up.items()
+            for subject, state in of_name.items()
+        ]
+        return sorted(found, key=lambda alarm: -alarm.last)
+
+    def _expire(self, of_name: dict[str, _State], now: float) -> None:
+        for subject in [subject for subject, state in of_name.items() if now - state.last >= LASTS]:
+            del of_name[subject]

@@ -1,0 +1,236 @@
+"""The firewall's side of the daemon: what the rules are to be, who is exempt, and who looks after the bans.
+
+Knows the configuration, the lists and the host; the enforcer knows the kernel. A change of any of them is in
+force when the call returns, or at the next look, a second later.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+
+import structlog
+
+from ringfence import config
+from ringfence.alarms import Alarms
+from ringfence.clock import Clock
+from ringfence.detect.detector import Detector
+from ringfence.detect.networks import NetworkSet
+from ringfence.enforce import Enforcer
+from ringfence.errors import FirewallError, HostError
+from ringfence.exempt import ITSELF, Exempt
+from ringfence.firewall import make_backend
+from ringfence.firewall.contract import Flooder, LimitMode, Ports, Roll, Usage
+from ringfence.host.addresses import follow_addresses, read_addresses
+from ringfence.host.protected import follow_protected, read_protected
+from ringfence.lists.manager import Lists
+from ringfence.lists.rolls import Rolls
+from ringfence.model import Network, Scope
+from ringfence.reconcile import Reconciler
+from ringfence.records import Records
+
+TEND_EVERY = 1.0
+PURGE_EVERY = 3_600.0
+USAGE_EVERY = 30.0
+_OWN = "an address of this host"
+
+
+class Keeper:
+    """Owns the enforcer and all that it is to be told. ``flooded`` is called with who is over the limit."""
+
+    def __init__(
+        self,
+        settings: config.Settings,
+        records: Records,
+        detector: Detector,
+        clock: Clock,
+        *,
+        log_group: int | None,
+        ports: Ports | None,
+        flooded: Callable[[Iterable[Network]], None] = lambda _: None,
+    ) -> None:
+        self.alarms = Alarms(clock.wall)
+        self._settings = settings
+        self._clock = clock
+        self._log_group = log_group
+        self._ports = ports
+        self._flooded = flooded
+        plan = settings.plan(ports, log_group)
+        backend = make_backend(settings.firewall.backend, plan)
+        self.enforcer = Enforcer(backend, records, detector, clock, rolls=self._roll)
+        self.reconciler = Reconciler(self.enforcer, self.alarms)
+        self.lists = Lists(
+            records.store, settings.lists(), self._lists_changed, now=clock.wall, follow=self._follow_names
+        )
+        self._own: frozenset[Network] = frozenset()
+        self._protected: Mapping[Network, str] = {}
+        self._troubles: dict[str, str] = {}
+        self._packets: dict[Network, int] = {}
+        self._limiter_full = 0
+        self._log = structlog.get_logger()
+
+    def mount(self) -> None:
+        """Put the firewall in place, with every ban that has time left; raises as :meth:`Enforcer.start`."""
+        self._own = read_addresses()
+        self._protected = read_protected(partial(self._failed, "protected"))
+        self.lists.protect(self._reasons())
+        self.lists.load()
+        self.enforcer.detector.never = self._exempt().never
+        self.enforcer.start()
+        self.enforcer.allow(self._exempt())
+
+    def switch_on(self) -> None:
+        """Enforce again."""
+        self.enforcer.switch_on()
+        self.enforcer.exempt = Exempt()  # whoever came to be exempt meanwhile is let go
+        self.enforcer.allow(self._exempt())
+
+    def close(self) -> None:
+        """Let go of the kernel; what is in it stays."""
+        self.enforcer.backend.close()
+
+    @property
+    def problems(self) -> list[str]:
+        """What is wrong on this side, a line each."""
+        return [*self._troubles.values(), *self.lists.problems]
+
+    def configure(self, settings: config.Settings) -> None:
+        """Take a new configuration: lists and rules are in force at once, the backend stays what it is."""
+        self._settings = settings
+        self.lists.configure(settings.lists())
+        self._replan()
+
+    def ports_are(self, ports: Ports | None) -> None:
+        """Take on which ports Asterisk listens now."""
+        if ports is not None and ports != self._ports:
+            self._ports = ports
+            self._replan()
+
+    def _replan(self) -> None:
+        backend = self.enforcer.backend
+        plan = self._settings.plan(self._ports, self._log_group)
+        if plan == backend.plan:
+            return
+        backend.plan = plan
+        if not self.enforcer.enforcing:
+            return
+        try:
+            self.enforcer.opened = backend.open()
+        except FirewallError as error:
+            self.alarms.sound("firewall", "plan", f"the new rules could not be put in place: {error}")
+        else:
+            self.alarms.over("firewall", "plan")
+            self._log.info("firewall.changed")
+
+    # -- who is exempt ----------------------------------------------------------------------------------
+
+    def _reasons(self) -> dict[Network, str]:
+        return {**dict.fromkeys(self._own, _OWN), **self._protected}
+
+    def _exempt(self) -> Exempt:
+        return Exempt(NetworkSet(self.lists.rolls.allow), {**ITSELF, **self._reasons()})
+
+    def _roll(self, roll: Roll) -> Iterable[Network]:
+        rolls = self.lists.rolls
+        if roll is Roll.DENY:
+            return rolls.deny
+        return self._allowed(rolls) if roll is Roll.ALLOW else ()
+
+    def _allowed(self, rolls: Rolls) -> Iterator[Network]:
+        yield from rolls.allow
+        now, ledger = self._clock.wall(), self.enforcer.ledger
+        for network in rolls.guarded:
+            if not any(self.enforcer.is_forced(key) for key in ledger.covering(network, Scope.FULL, now)):
+                yield network
+
+    def _lists_changed(self, _: Rolls) -> None:
+        self.enforcer.allow(self._exempt())
+        if self.enforcer.enforcing:
+            self.enforcer.fill(Roll.DENY)
+
+    def _follow_names(self, names: frozenset[str]) -> None:
+        """Nobody follows names yet."""
+
+    def _addresses_changed(self, own: frozenset[Network]) -> None:
+        self._troubles.pop("addresses", None)
+        if own != self._own:
+            self._own = own
+            self._log.info("host.addresses", own=sorted(str(network) for network in own))
+            self._protect()
+
+    def _protected_changed(self, protected: Mapping[Network, str]) -> None:
+        self._troubles.pop("protected", None)
+        if protected != self._protected:
+            self._protected = protected
+            self._protect()
+
+    def _protect(self) -> None:
+        self.lists.protect(self._reasons())
+        self.enforcer.allow(self._exempt())
+
+    def _failed(self, what: str, error: HostError) -> None:
+        self._troubles[what] = str(error)
+        self._log.error("host.failed", error=str(error))
+
+    # -- what time asks for -----------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Look after the bans until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(follow_addresses(self._addresses_changed, partial(self._failed, "addresses")))
+            group.create_task(follow_protected(self._protected_changed, partial(self._failed, "protected")))
+            group.create_task(self.lists.run())
+            group.create_task(self.reconciler.run())
+            group.create_task(self._tend())
+
+    async def _tend(self) -> None:
+        purged = used = self._clock.mono()
+        while True:
+            await asyncio.sleep(TEND_EVERY)
+            self.enforcer.tend()
+            self.reconciler.look()
+            self._look_at_limiter()
+            now = self._clock.mono()
+            if now - purged >= PURGE_EVERY:
+                purged = now
+                self.enforcer.records.purge(self._clock.wall())
+            if now - used >= USAGE_EVERY:
+                used = now
+                self.usage()
+
+    def _look_at_limiter(self) -> None:
+        """Tell of who went over the limit in this second. What is only observed is no attempt."""
+        enforcer = self.enforcer
+        if not enforcer.enforcing or enforcer.backend.plan.limit.mode is not LimitMode.ENFORCE:
+            return
+        try:
+            found = enforcer.backend.flooding()
+        except FirewallError as error:
+            self.alarms.sound("limiter", "flooding", f"who floods cannot be seen: {error}")
+            return
+        self._flooded([flooder.network for flooder in found if self._is_new(flooder)])
+        self._packets = {flooder.network: flooder.packets for flooder in found}
+
+    def _is_new(self, flooder: Flooder) -> bool:
+        return flooder.packets != self._packets.get(flooder.network, 0)
+
+    def usage(self) -> Usage:
+        """Ask what the rules have met; where the limiter was full, that is an alarm."""
+        if not self.enforcer.enforcing:
+            return Usage()
+        try:
+            usage = self.enforcer.backend.usage()
+        except FirewallError as error:
+            self.alarms.sound("firewall", "usage", f"the rules' counters cannot be read: {error}")
+            return Usage()
+        self.alarms.over("firewall", "usage")
+        more = usage.limiter_full - self._limiter_full
+        self._limiter_full = usage.limiter_full
+        if more > 0:
+            self.alarms.sound("limiter", "full", _FULL)
+        return usage
+
+
+_FULL = (
+    "the limiter has no room for more sources: somebody sends from a million addresses, most of them forged. "
+    "With nftables newcomers pass it unlimited, with ipset they do not pass at all until there is room"
+)

@@ -1,0 +1,223 @@
+"""What is banned, as far as the kernel has confirmed it: the account that listings and comparisons look at.
+
+Made for 100 000 bans in some 25 MB: a ban is a record of a few references under a number, and neither its
+network nor the attempts that led to it are kept as objects; attempts stay in the database. Whether an address
+is banned, also by a prefix around it, costs one look for each length of prefix in use.
+
+How many bans have time left is known without counting them: their ends are counted in slots of ``SLOT``
+seconds, so the number may be off by what ends in the present slot (:attr:`Ledger.unsure`).
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from ipaddress import IPv4Network, IPv6Network
+from math import inf, isfinite
+
+from attrs import define
+
+from ringfence.model import Ban, Network, Origin, Scope
+
+SLOT = 16.0
+_SLICE = 5_000
+_SCOPES = (Scope.FULL, Scope.SIP_UDP)
+_IPV4 = 4
+_LENGTH_BITS, _SCOPE_BITS = 8, 2  # a key is: address, length, scope, and at the end whether it is IPv6
+
+
+@define(eq=False)
+class Record:
+    """One ban: times on the wall clock; ``attempts`` is how many led to it.
+
+    ``offence`` is 2 where it is the second within the time that rules remember, and so on.
+    ``renew_at`` is when the kernel is to be asked again, since its own end comes before the ban's. ``seen``
+    is the last comparison with the kernel that found it. ``forced``: an administrator insisted.
+    """
+
+    since: float
+    expires: float
+    rule: str
+    reason: str
+    origin: Origin
+    attempts: int
+    offence: int = 1
+    renew_at: float = inf
+    seen: int = 0
+    forced: bool = False
+
+    @classmethod
+    def of(cls, ban: Ban, attempts: int, renew_at: float = inf, seen: int = 0) -> "Record":
+        """Make a record of a ban that ``attempts`` led to."""
+        return cls(
+            ban.since,
+            ban.expires,
+            ban.rule,
+            ban.reason,
+            ban.origin,
+            attempts,
+            ban.offence,
+            renew_at,
+            seen,
+            ban.forced,
+        )
+
+
+def key_of(network: Network, scope: Scope = Scope.FULL) -> int:
+    """Give the number that stands for a ban of ``network``."""
+    return _key(int(network.network_address), network.prefixlen, scope, network.version)
+
+
+def _key(address: int, length: int, scope: Scope, version: int) -> int:
+    return (((address << _LENGTH_BITS | length) << 1) | (scope is not Scope.FULL)) << 1 | (version != _IPV4)
+
+
+def network_of(key: int) -> tuple[Network, Scope]:
+    """Give back what :func:`key_of` was given."""
+    scope = _SCOPES[key >> 1 & 1]
+    address, length = key >> 2 + _LENGTH_BITS, key >> 2 & 0xFF
+    return (IPv6Network if key & 1 else IPv4Network)((address, length)), scope
+
+
+def parts_of(key: int) -> tuple[int, int, int]:
+    """Give the IP version, the address and the length of prefix, as numbers."""
+    return 6 if key & 1 else 4, key >> 2 + _LENGTH_BITS, key >> 2 & 0xFF
+
+
+class Ledger:
+    """The bans that the kernel has. ``now`` is always wall-clock seconds."""
+
+    def __init__(self) -> None:
+        self._records: dict[int, Record] = {}
+        self._lengths: Counter[tuple[int, Scope, int]] = Counter()
+        self._ends: Counter[int] = Counter()
+        self._over = 0  # records whose slot has passed and that are still here
+        self._slot = 0
+        self._unlooked: list[int] = []
+
+    def __len__(self) -> int:
+        """How many are kept, with those whose time is over and that nobody has looked at since."""
+        return len(self._records)
+
+    def __contains__(self, key: int) -> bool:
+        return key in self._records
+
+    def get(self, key: int) -> Record | None:
+        """Give the record of that key."""
+        return self._records.get(key)
+
+    def put(self, key: int, record: Record) -> None:
+        """Keep a record, in place of one that there may be."""
+        self.pop(key)
+        self._records[key] = record
+        self._lengths[_shape(key)] += 1
+        slot = _slot(record.expires)
+        if slot < self._slot:
+            self._over += 1
+        else:
+            self._ends[slot] += 1
+
+    def pop(self, key: int) -> Record | None:
+        """Forget a record and give it."""
+        record = self._records.pop(key, None)
+        if record is None:
+            return None
+        shape = _shape(key)
+        self._lengths[shape] -= 1
+        if not self._lengths[shape]:
+            del self._lengths[shape]
+        slot = _slot(record.expires)
+        if slot < self._slot:
+            self._over -= 1
+        else:
+            self._ends[slot] -= 1
+        return record
+
+    def clear(self) -> None:
+        """Forget everything."""
+        for kept in (self._records, self._lengths, self._ends, self._unlooked):
+            kept.clear()
+        self._over = 0
+
+    def alive(self, now: float) -> int:
+        """How many have time left, give or take :attr:`unsure`."""
+        slot = _slot(now)
+        if slot > self._slot:
+            for past in [end for end in self._ends if end < slot]:
+                self._over += self._ends.pop(past)
+            self._slot = slot
+        return len(self._records) - self._over
+
+    @property
+    def unsure(self) -> int:
+        """How many end in the slot that :meth:`alive` was last asked in, or in its neighbour."""
+        return self._ends[self._slot] + self._ends[self._slot + 1]
+
+    def covering(self, network: Network, scope: Scope, now: float) -> list[int]:
+        """Give the keys of the bans that ``network`` lies in and that have time left, the widest first."""
+        found = []
+        version, own = network.version, network.prefixlen
+        address, bits = int(network.network_address), network.max_prefixlen
+        for of_version, of_scope, length in sorted(self._lengths, key=_length):
+            if of_version == version and of_scope is scope and length <= own:
+                key = _key(address >> (bits - length) << (bits - length), length, scope, version)
+                record = self._records.get(key)
+                if record is not None and record.expires > now:
+                    found.append(key)
+        return found
+
+    def within(self, network: Network, scope: Scope) -> list[int]:
+        """Give the keys of the bans that lie in ``network``, it included. Looks at every record."""
+        version, own, bits = network.version, network.prefixlen, network.max_prefixlen
+        prefix = int(network.network_address) >> (bits - own)
+        return [
+            key
+            for key in self._records
+            if (key & 1) == (version != _IPV4)
+            and (key >> 1 & 1) == (scope is not Scope.FULL)
+            and (key >> 2 & 0xFF) >= own
+            and key >> 2 + _LENGTH_BITS >> (bits - own) == prefix
+        ]
+
+    def keys(self) -> Iterable[int]:
+        """Give every key."""
+        return self._records.keys()
+
+    def items(self) -> Iterable[tuple[int, Record]]:
+        """Give every key with its record."""
+        return self._records.items()
+
+    def due(self, now: float) -> tuple[list[int], list[int]]:
+        """Look at some records, others each time: give those whose time is over, and those to be renewed."""
+        over, renew = [], []
+        if not self._unlooked:
+            self._unlooked = list(self._records)
+        for key in self._unlooked[-_SLICE:]:
+            record = self._records.get(key)
+            if record is not None and record.expires <= now:
+                over.append(key)
+            elif record is not None and record.renew_at <= now:
+                renew.append(key)
+        del self._unlooked[-_SLICE:]
+        return over, renew
+
+    def soonest(self, version: int, scope: Scope, most: int) -> list[int]:
+        """Give the ``most`` bans of an IP version and scope that end first."""
+        from heapq import nsmallest  # noqa: PLC0415 - for a set that is full, once in a life
+
+        like = (
+            (record.expires, key)
+            for key, record in self._records.items()
+            if (key & 1) == (version != _IPV4) and _SCOPES[key >> 1 & 1] is scope
+        )
+        return [key for _, key in nsmallest(most, like)]
+
+
+def _shape(key: int) -> tuple[int, Scope, int]:
+    return 6 if key & 1 else 4, _SCOPES[key >> 1 & 1], key >> 2 & 0xFF
+
+
+def _length(shape: tuple[int, Scope, int]) -> int:
+    return shape[2]
+
+
+def _slot(expires: float) -> int:
+    return int(expires / SLOT) if isfinite(expires) else 1 << 62

@@ -1,0 +1,79 @@
+"""Letting in again: one ban, the bans around and within a network, or every ban.
+
+Who is let in by name is let in: every ban that covers him ends. Of a ban of a wider network the rest stays
+banned, in parts, for as long as it was: unbanning one address of a /24 leaves eight smaller bans. An IPv6
+address is let in with its /64, since that is what is counted and banned.
+"""
+
+from collections.abc import Sequence
+from ipaddress import IPv6Network
+from itertools import chain
+
+from attrs import frozen
+
+from ringfence.enforce import Enforcer, lines
+from ringfence.errors import ControlError
+from ringfence.ledger import key_of, network_of
+from ringfence.model import Network, shown
+
+_IPV6_SUBJECT = 64
+
+
+@frozen
+class Lifted:
+    """What came of it: what could not be done, and what is to be said beside, a line each."""
+
+    problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def unban(enforcer: Enforcer, networks: Sequence[Network]) -> Lifted:
+    """Lift the bans that ``networks`` lie in, and those that lie in them."""
+    enforcer.must_enforce()
+    problems: list[str] = []
+    notes: list[str] = []
+    for network in networks:
+        found = dict.fromkeys(enforcer.touching(network))
+        if not found:
+            found = _known_to_the_kernel(enforcer, network)
+        if not found:
+            problems.append(f"{network}: is not banned")
+        for key in found:
+            parts = _rest(network_of(key)[0], network)
+            failed = enforcer.split(key, parts)
+            if parts and not failed:
+                notes.append(f"{network_of(key)[0]}: the rest of it stays banned, in {len(parts)} parts")
+            problems += lines(failed)
+        problems += lines(enforcer.lift(found))
+    return Lifted(tuple(problems), tuple(notes))
+
+
+def unban_all(enforcer: Enforcer) -> int:
+    """Lift every ban, also those that nobody knows but the kernel, and give their number."""
+    enforcer.must_enforce()
+    inside = [key_of(element.network, element.scope) for element in enforcer.backend.list()]
+    problems = lines(enforcer.lift(chain(inside, enforcer.keys())))
+    if problems:
+        raise ControlError("; ".join(problems[:20]))
+    return len(inside)
+
+
+def _known_to_the_kernel(enforcer: Enforcer, network: Network) -> dict[int, None]:
+    return {
+        key_of(element.network, element.scope): None
+        for element in enforcer.backend.list()
+        if shown(element.network) == shown(network) or _rest(element.network, network)
+    }
+
+
+def _rest(banned: Network, freed: Network) -> tuple[Network, ...]:
+    """Give what stays of ``banned`` without ``freed``: nothing where that is as wide or wider."""
+    if isinstance(banned, IPv6Network) and isinstance(freed, IPv6Network):
+        if freed.prefixlen > _IPV6_SUBJECT:
+            freed = freed.supernet(new_prefix=_IPV6_SUBJECT)
+        strictly = banned.prefixlen < freed.prefixlen and freed.subnet_of(banned)
+        return tuple(banned.address_exclude(freed)) if strictly else ()
+    if isinstance(banned, IPv6Network) or isinstance(freed, IPv6Network):
+        return ()
+    strictly = banned.prefixlen < freed.prefixlen and freed.subnet_of(banned)
+    return tuple(banned.address_exclude(freed)) if strictly else ()

@@ -1,0 +1,77 @@
+"""The store as those see it who must not wait for it, nor fail with it.
+
+What is only to be remembered is done later, in order, in a thread of its own; what fails is said once, shown
+as :attr:`Records.error`, and stops no ban: the kernel's word is there already.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import TypeVar
+
+import structlog
+
+from ringfence.errors import StoreError
+from ringfence.model import Ban, Network, Scope
+from ringfence.store import Store
+
+_T = TypeVar("_T")
+
+
+def _at_once(action: Callable[[], object]) -> None:
+    action()
+
+
+class Records:
+    """A store, and ``later``, which is given what may wait. ``fleeting``: why nothing in it lasts."""
+
+    def __init__(
+        self,
+        store: Store,
+        later: Callable[[Callable[[], object]], object] = _at_once,
+        fleeting: str = "",
+    ) -> None:
+        self.store = store
+        self.error = ""
+        self.fleeting = fleeting
+        self._later = later
+        self._log = structlog.get_logger()
+
+    def ban(self, bans: Sequence[Ban]) -> None:
+        """Remember bans that the kernel has."""
+        self.remember(partial(self.store.record, bans))
+
+    def end(self, bans: Sequence[tuple[Network, Scope]], when: float) -> None:
+        """Remember that bans were lifted."""
+        self.remember(lambda: self.store.end(bans, when))
+
+    def offences(self, network: Network, since: float) -> int:
+        """Count the bans that rules gave ``network`` since then; 0 where nobody can tell."""
+        return self.read(lambda: self.store.bans_before(network, since), 0)
+
+    def log_positions(self) -> Mapping[str, str]:
+        """Give how far each log was read before."""
+        return self.read(self.store.positions, {})
+
+    def log_position(self, key: str, position: str) -> None:
+        """Remember how far a log was read."""
+        self.remember(lambda: self.store.remember_positions({key: position}))
+
+    def purge(self, now: float) -> None:
+        """Forget what ended long ago."""
+        self.remember(lambda: self.store.purge(now))
+
+    def remember(self, action: Callable[[], object]) -> None:
+        """Have something written into the store."""
+        self._later(lambda: self.read(action, None))
+
+    def read(self, action: Callable[[], _T], fallback: _T) -> _T:
+        """Do something with the store; ``fallback`` is the answer where it fails."""
+        try:
+            result = action()
+        except StoreError as error:
+            if str(error) != self.error:
+                self.error = str(error)
+                self._log.error("store.failed", error=self.error)
+            return fallback
+        self.error = ""
+        return result
