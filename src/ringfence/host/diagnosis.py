@@ -1,0 +1,278 @@
+"""Why a ban may not work, as far as this host shows it: each cause with what mends it.
+
+The rules drop what comes through the network namespace that ringfence runs in, with the sender's address on
+it. So a ban does nothing where packets come another way, or where somebody has put his own address on them.
+``gather`` looks, ``likely_causes`` says what that means; what is wrong with the rules themselves the firewall
+says (``Pulse.trouble``).
+
+No process is started for it. The daemon sees little of other processes (the unit hides them), so what can be
+seen without them is looked at too: a container's network card of its own leaves its hardware address in the
+table of the card that it sits on, also where the rest of it is in another network namespace.
+"""
+
+import asyncio
+import socket
+import time
+from collections.abc import Callable, Mapping, Sequence
+from ipaddress import ip_address, ip_network
+from typing import Any
+
+from attrs import frozen
+from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+
+from ringfence.errors import HostError
+from ringfence.host.gateways import read_gateways
+from ringfence.host.processes import network_of, processes
+from ringfence.host.sockets import CLOSED, LISTENING, port_of, sockets
+from ringfence.model import Address, Network
+
+EVERY = 60.0
+"""How long what was seen of the host counts (seconds)."""
+
+
+@frozen
+class Seen:
+    """What ringfence itself has seen lately: the attempts of the address, and those of all others.
+
+    ``ports`` are some of Asterisk's on this host, such as that of its manager interface; none where Asterisk
+    is known to be elsewhere.
+    """
+
+    attempts: int = 0
+    others: int = 0
+    ports: tuple[int, ...] = ()
+
+
+@frozen
+class Facts:
+    """What is to be seen of this host.
+
+    ``own`` are its addresses with the link of each, ``bridges`` those links that are bridges. ``gateways``
+    are with what they are to people. ``listening`` are the ports that anybody listens on here.
+    ``asterisk_here`` and ``asterisk_elsewhere``: whether a process of that name is seen in this network
+    namespace, and in another. ``cards`` are links on which a card sits that is in another network namespace
+    (macvlan). ``xdp`` are links whose packets a program takes first.
+    """
+
+    own: Mapping[Address, str] = {}
+    bridges: frozenset[str] = frozenset()
+    gateways: Mapping[Network, str] = {}
+    listening: frozenset[int] = frozenset()
+    asterisk_here: bool = False
+    asterisk_elsewhere: bool = False
+    docker_proxy: bool = False
+    cards: tuple[str, ...] = ()
+    xdp: tuple[str, ...] = ()
+
+
+def likely_causes(address: Address, seen: Seen, facts: Facts) -> list[str]:
+    """Say for people why a ban of ``address`` may not work, the likeliest first. Always at least one."""
+    causes = (
+        _own_name(address, facts),
+        _proxy(address, seen),
+        _elsewhere(seen, facts),
+        _cards_of_containers(facts),
+        _xdp(facts),
+    )
+    return [cause for cause in causes if cause] or [_unknown(address)]
+
+
+def _own_name(address: Address, facts: Facts) -> str:
+    """Somebody on the way has put his own address on the packets."""
+    link = facts.own.get(address)
+    if link in facts.bridges:
+        runs = " (docker-proxy runs here)" if facts.docker_proxy else ""
+        return (
+            f"{address} is this host's own address on the bridge {link}: callers reach a container through a "
+            f"proxy of this host{runs}, which puts its own address in place of theirs; mend: "
+            '"userland-proxy": false in /etc/docker/daemon.json and restart docker, or give Asterisk\'s '
+            "container the host's network"
+        )
+    if link is not None:
+        return (
+            f"{address} is this host's own address on {link}: something on this host hands calls on in its "
+            "own name (a proxy, a tunnel, NAT); mend: have it keep the callers' addresses, or ban there"
+        )
+    gateway = next((what for network, what in facts.gateways.items() if address in network), None)
+    if gateway is None:
+        return ""
+    return (
+        f"{address} is {gateway}: it hands calls on in its own name (a container's host with docker's "
+        "userland proxy, or a router with NAT); mend: run ringfence where the callers' addresses are "
+        "still seen, or have it keep them"
+    )
+
+
+# Not what Python calls private: that has the networks for examples and for benchmarks in it.
+_PRIVATE = tuple(
+    ip_network(text)
+    for text in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7", "fe80::/10")
+)
+
+
+def _proxy(address: Address, seen: Seen) -> str:
+    if seen.others or not seen.attempts or not any(address in network for network in _PRIVATE):
+        return ""
+    return (
+        f"every attempt comes from {address}, a private address: a proxy or session border controller in "
+        "front of this PBX hands on the calls of others; mend: put it into [allow] networks, and ban there"
+    )
+
+
+def _elsewhere(seen: Seen, facts: Facts) -> str:
+    """Asterisk is where the rules are not."""
+    mend = (
+        "what reaches it past this host's routing (macvlan, ipvlan, a card of its own) does not pass the "
+        "rules here; mend: run ringfence in Asterisk's network namespace"
+    )
+    if facts.asterisk_elsewhere and not facts.asterisk_here:
+        return f"Asterisk runs in another network namespace than ringfence (a container): {mend}"
+    if seen.ports and not facts.listening.intersection(seen.ports):
+        ports = _listed([str(port) for port in seen.ports])
+        return (
+            f"nothing listens on port {ports} in ringfence's network namespace, so Asterisk is in another "
+            f"one (a container) or on another host: {mend}"
+        )
+    return ""
+
+
+def _cards_of_containers(facts: Facts) -> str:
+    if not facts.cards:
+        return ""
+    return (
+        f"a container has a network card of its own on {_listed(facts.cards)} (macvlan), and what is sent to "
+        "it does not pass the rules of this host; mend: run ringfence in that container's network namespace"
+    )
+
+
+def _xdp(facts: Facts) -> str:
+    if not facts.xdp:
+        return ""
+    return (
+        f"an XDP program is attached to {_listed(facts.xdp)}: what it hands on by itself does not pass the "
+        "rules of this host; mend: ban there, or detach it (ip link set DEVICE xdp off)"
+    )
+
+
+def _unknown(address: Address) -> str:
+    return (
+        f"nothing on this host explains it: {address} may be named by text that its sender wrote, or its "
+        "packets take a way past the rules (a bridge's other ports, tc); look where they come in: "
+        f"tcpdump -ni any host {address}"
+    )
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names)
+
+
+class Diagnosis:
+    """Looks at the host, at most once a minute, in a thread (some milliseconds)."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = asyncio.Lock()
+        self._looked: float | None = None
+        self._facts = Facts()
+
+    async def likely_causes(self, address: Address, seen: Seen) -> list[str]:
+        """Say for people why a ban of ``address`` may not work, the likeliest first. Always at least one."""
+        async with self._lock:
+            now = self._clock()
+            if self._looked is None or now - self._looked >= EVERY:
+                self._facts = await asyncio.to_thread(gather)
+                self._looked = now
+        return likely_causes(address, seen, self._facts)
+
+
+def gather() -> Facts:
+    """Look at this host. What cannot be seen is left out. Not within a running event loop."""
+    own: dict[Address, str] = {}
+    links: dict[int, _Link] = {}
+    cards: tuple[str, ...] = ()
+    gateways: Mapping[Network, str] = {}
+    try:
+        with IPRoute() as route:
+            links = {message["index"]: _link(message) for message in route.get_links()}
+            own = _own_addresses(route.get_addr(), links)
+            cards = _cards(route.fdb("dump"), links)
+        gateways = read_gateways()
+    except (HostError, NetlinkError, OSError):
+        pass  # it is told by those who follow the same: here it only helps
+    here = network_of()
+    asterisks = {network_of(process) for process in processes("asterisk")} - {""}
+    return Facts(
+        own=own,
+        bridges=frozenset(link.name for link in links.values() if link.kind == "bridge"),
+        gateways=gateways,
+        listening=_listening(),
+        asterisk_here=here in asterisks,
+        asterisk_elsewhere=bool(asterisks - {here}),
+        docker_proxy=any(True for _ in processes("docker-proxy")),
+        cards=cards,
+        xdp=tuple(sorted(link.name for link in links.values() if link.xdp)),
+    )
+
+
+@frozen
+class _Link:
+    """A network interface: ``hardware`` is its address on the cable."""
+
+    name: str
+    kind: str
+    hardware: str
+    xdp: bool
+
+
+# In a bridge's and a tunnel's table stand the neighbours beyond it, not cards on it.
+_TABLES_OF_OTHERS = frozenset({"bridge", "vxlan", "geneve"})
+_PERMANENT, _SELF = 0x80, 0x02  # NUD_PERMANENT, NTF_SELF
+_NOBODY = "00:00:00:00:00:00"
+
+
+def _link(message: Any) -> _Link:  # noqa: ANN401 - pyroute2 has no types
+    info, xdp = message.get("linkinfo"), message.get("xdp")
+    return _Link(
+        name=message.get("ifname") or str(message["index"]),
+        kind=(info.get("kind") if info else None) or "",
+        hardware=message.get("address") or "",
+        xdp=bool(xdp and xdp.get("attached")),
+    )
+
+
+def _own_addresses(messages: Any, links: Mapping[int, _Link]) -> dict[Address, str]:  # noqa: ANN401 - as above
+    own = {}
+    for message in messages:
+        address = message.get("local") or message.get("address")
+        link = links.get(message["index"])
+        if address and link is not None:
+            own[ip_address(address)] = link.name
+    return own
+
+
+def _cards(messages: Any, links: Mapping[int, _Link]) -> tuple[str, ...]:  # noqa: ANN401 - as above
+    """Give the links that take packets for a card that is not among the links here."""
+    known = {link.hardware for link in links.values()} | {_NOBODY}
+    found = set()
+    for message in messages:
+        hardware, link = message.get("lladdr"), links.get(message["ifindex"])
+        if link is None or not hardware or hardware in known or link.kind in _TABLES_OF_OTHERS:
+            continue
+        one = int(hardware[:2], 16) & 1 == 0  # and not a group's
+        if one and message["state"] & _PERMANENT and message["flags"] & _SELF:
+            found.add(link.name)
+    return tuple(sorted(found))
+
+
+def _listening() -> frozenset[int]:
+    asked = ((socket.IPPROTO_TCP, 1 << LISTENING), (socket.IPPROTO_UDP, 1 << CLOSED))
+    try:
+        return frozenset(
+            port_of(row.local_port)
+            for family in (socket.AF_INET, socket.AF_INET6)
+            for protocol, states in asked
+            for row in sockets(family, protocol, states)
+        )
+    except OSError:
+        return frozenset()
