@@ -7,7 +7,7 @@ from typing import Any
 
 from attrs import asdict
 
-from ringfence import control
+from ringfence import control, trial
 from ringfence.control import Encoded
 from ringfence.errors import ControlError
 from ringfence.exempt import overlap
@@ -36,6 +36,7 @@ class Answers:
             "unban": self._unban,
             "off": self._off,
             "on": self._on,
+            "confirm": self._confirm,
             **self._keeper.lists.handlers(),
         }
 
@@ -81,6 +82,9 @@ class Answers:
     def _on(self, _: Mapping[str, Any]) -> object:
         self._keeper.switch_on()
         return True
+
+    def _confirm(self, _: Mapping[str, Any]) -> object:
+        return trial.confirm(self._enforcer.records.store)
 
 
 def _networks(request: Mapping[str, Any]) -> list[Network]:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import structlog
 from attrs import evolve, frozen
 
-from ringfence import config, control, systemd
+from ringfence import config, control, systemd, trial
 from ringfence.answers import Answers
 from ringfence.clock import Clock
 from ringfence.detect.detector import Detector
@@ -92,8 +92,11 @@ class Daemon:
         self._enforcer: Enforcer
         self._evidence: Evidence
 
-    def run(self) -> None:
-        """Guard until SIGTERM or SIGINT. Raises RingfenceError where the guard cannot be mounted."""
+    def run(self, trial_for: float = 0.0) -> None:
+        """Guard until SIGTERM or SIGINT. Raises RingfenceError where the guard cannot be mounted.
+
+        ``trial_for`` seconds on everything is taken away again, unless it is confirmed (0: no trial).
+        """
         with ExitStack() as stack:
             store, fleeting = Store.open_anyhow(self._settings.store.path)
             stack.enter_context(store)
@@ -104,15 +107,22 @@ class Daemon:
                 self._detector,
                 self._clock,
                 log_group=self._log_group(),
-                ports=None,
                 flooded=lambda networks: self._evidence.limited(networks, self._clock.mono()),
             )
             stack.callback(self._keeper.close)
             self._enforcer = self._keeper.enforcer
             if self._enforcer.backend.enforces:
                 stack.enter_context(claim_sets())
-            self._evidence = Evidence(self._detector, self._enforcer.carry_out, self._clock)
+            self._evidence = Evidence(
+                self._detector, self._enforcer.carry_out, self._clock, self._keeper.late
+            )
             self._evidence.whose = self._settings.asterisk[0].name
+            if trial_for:
+                trial.begin(store, self._clock.wall() + trial_for)
+            end = trial.until(store)
+            if end is not None:
+                trial.stand_by(self._path, end)
+                stack.callback(self._keeper.end_trial)  # who stops a trial has seen enough of it
             self._keeper.mount()
             # What is there now stays: no collection has to look at it while a guess is on its way. Under
             # attack each attempt leaves some objects behind, none of them in a circle: seldom is enough.

@@ -29,10 +29,21 @@ ALARM_EVERY = 60.0  # seconds
 
 
 class Evidence:
-    """Judges evidence. ``ban`` carries out a decision; ``whose`` is the Asterisk that the wire belongs to."""
+    """Judges evidence. ``ban`` carries out a decision.
 
-    def __init__(self, detector: Detector, ban: Callable[[Decision], object], clock: Clock) -> None:
+    ``late`` is told what comes from who is banned, or never is. ``whose`` is the Asterisk that the wire
+    belongs to.
+    """
+
+    def __init__(
+        self,
+        detector: Detector,
+        ban: Callable[[Decision], object],
+        clock: Clock,
+        late: Callable[[Attempt], object] = lambda _: None,
+    ) -> None:
         self.whose = ""
+        self._late = late
         self._detector = detector
         self._ban = ban
         self._clock = clock
@@ -85,6 +96,8 @@ class Evidence:
         if judgement.decision is not None:
             self._ban(judgement.decision)
         attempt = judgement.attempt
+        if judgement.standing in (Standing.LATE, Standing.NEVER_BANNED):
+            self._late(attempt)
         address = str(attempt.address)
         if attempt.aimed_at is not None:
             self._alarm("evidence.aimed", now, address=address, at=str(attempt.aimed_at))

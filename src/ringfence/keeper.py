@@ -6,11 +6,14 @@ force when the call returns, or at the next look, a second later.
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from functools import partial
+from ipaddress import ip_network
+from itertools import chain, repeat
 
 import structlog
 
-from ringfence import config
+from ringfence import trial
 from ringfence.alarms import Alarms
 from ringfence.clock import Clock
 from ringfence.detect.detector import Detector
@@ -21,16 +24,21 @@ from ringfence.exempt import ITSELF, Exempt
 from ringfence.firewall import make_backend
 from ringfence.firewall.contract import Flooder, LimitMode, Ports, Roll, Usage
 from ringfence.host.addresses import follow_addresses, read_addresses
+from ringfence.host.diagnosis import Diagnosis, Seen
+from ringfence.host.listening import find_ports
 from ringfence.host.protected import follow_protected, read_protected
+from ringfence.ineffective import Ineffective
 from ringfence.lists.manager import Lists
 from ringfence.lists.rolls import Rolls
-from ringfence.model import Network, Scope
+from ringfence.model import Address, Attempt, Network, Scope, rfc3339
 from ringfence.reconcile import Reconciler
 from ringfence.records import Records
+from ringfence.settings import Settings
 
 TEND_EVERY = 1.0
 PURGE_EVERY = 3_600.0
 USAGE_EVERY = 30.0
+PORTS_EVERY = 60.0
 _OWN = "an address of this host"
 
 
@@ -39,23 +47,21 @@ class Keeper:
 
     def __init__(
         self,
-        settings: config.Settings,
+        settings: Settings,
         records: Records,
         detector: Detector,
         clock: Clock,
         *,
-        log_group: int | None,
-        ports: Ports | None,
+        log_group: int | None = None,
         flooded: Callable[[Iterable[Network]], None] = lambda _: None,
     ) -> None:
         self.alarms = Alarms(clock.wall)
         self._settings = settings
         self._clock = clock
         self._log_group = log_group
-        self._ports = ports
+        self._ports: Ports | None = None
         self._flooded = flooded
-        plan = settings.plan(ports, log_group)
-        backend = make_backend(settings.firewall.backend, plan)
+        backend = make_backend(settings.firewall.backend, settings.plan(None, log_group))
         self.enforcer = Enforcer(backend, records, detector, clock, rolls=self._roll)
         self.reconciler = Reconciler(self.enforcer, self.alarms)
         self.lists = Lists(
@@ -64,18 +70,21 @@ class Keeper:
         self._own: frozenset[Network] = frozenset()
         self._protected: Mapping[Network, str] = {}
         self._troubles: dict[str, str] = {}
+        self._ineffective = Ineffective()
+        self._diagnosis = Diagnosis()
+        self._arrivals: asyncio.Queue[Address] = asyncio.Queue(maxsize=100)
         self._packets: dict[Network, int] = {}
         self._limiter_full = 0
         self._log = structlog.get_logger()
 
-    def mount(self) -> None:
+    def mount(self, *, verified: bool = True) -> None:
         """Put the firewall in place, with every ban that has time left; raises as :meth:`Enforcer.start`."""
         self._own = read_addresses()
         self._protected = read_protected(partial(self._failed, "protected"))
         self.lists.protect(self._reasons())
         self.lists.load()
         self.enforcer.detector.never = self._exempt().never
-        self.enforcer.start()
+        self.enforcer.start(verified=verified)
         self.enforcer.allow(self._exempt())
 
     def switch_on(self) -> None:
@@ -84,6 +93,19 @@ class Keeper:
         self.enforcer.exempt = Exempt()  # whoever came to be exempt meanwhile is let go
         self.enforcer.allow(self._exempt())
 
+    @property
+    def trial(self) -> float | None:
+        """When the trial ends (wall clock), None where there is none."""
+        return self.enforcer.records.read(lambda: trial.until(self.enforcer.records.store), None)
+
+    def end_trial(self) -> None:
+        """Take everything away, if there is a trial and nobody has confirmed it."""
+        if self.trial is None:
+            return
+        self._log.warning("trial.over", mend="ringfence on")
+        self.enforcer.switch_off()
+        trial.confirm(self.enforcer.records.store)
+
     def close(self) -> None:
         """Let go of the kernel; what is in it stays."""
         self.enforcer.backend.close()
@@ -91,18 +113,20 @@ class Keeper:
     @property
     def problems(self) -> list[str]:
         """What is wrong on this side, a line each."""
-        return [*self._troubles.values(), *self.lists.problems]
+        end = self.trial
+        tried = [f"a trial: all is removed at {rfc3339(end)}, unless: ringfence confirm"] if end else []
+        return [*tried, *self._troubles.values(), *self.lists.problems]
 
-    def configure(self, settings: config.Settings) -> None:
+    def configure(self, settings: Settings) -> None:
         """Take a new configuration: lists and rules are in force at once, the backend stays what it is."""
         self._settings = settings
         self.lists.configure(settings.lists())
         self._replan()
 
-    def ports_are(self, ports: Ports | None) -> None:
-        """Take on which ports Asterisk listens now."""
-        if ports is not None and ports != self._ports:
+    def _ports_are(self, ports: Ports) -> None:
+        if ports != self._ports:
             self._ports = ports
+            self._log.info("asterisk.ports", udp=ports.udp, tcp=ports.tcp)
             self._replan()
 
     def _replan(self) -> None:
@@ -171,6 +195,42 @@ class Keeper:
         self._troubles[what] = str(error)
         self._log.error("host.failed", error=str(error))
 
+    # -- bans that do not work --------------------------------------------------------------------------
+
+    def late(self, attempt: Attempt) -> None:
+        """Note an attempt of who is banned, or never is.
+
+        It is an alarm once he shows that packets of his still arrive; who has this host's own address can
+        never be banned, and others may stand behind it.
+        """
+        address, now = attempt.address, self._clock.wall()
+        subject = self.enforcer.detector.subject_of(address)
+        records = map(self.enforcer.ledger.get, self.enforcer.ledger.covering(subject, Scope.FULL, now))
+        placed = [record.since for record in records if record is not None]
+        if ip_network(address) in self._own and not address.is_loopback:
+            placed.append(0.0)
+        if placed and self._ineffective.observe(address, max(placed), attempt.time):
+            with suppress(asyncio.QueueFull):  # it is shown all the same
+                self._arrivals.put_nowait(address)
+
+    async def _look_for_causes(self) -> None:
+        while True:
+            address = await self._arrivals.get()
+            trouble = self.reconciler.trouble
+            causes = [f"a rule was not as it should be: {trouble}"] if trouble else []
+            arrived = self._ineffective.shown.get(address, 0)
+            others = self.enforcer.detector.counts.attempts - arrived
+            seen = Seen(arrived, others, tuple(self._manager_ports))
+            causes += await self._diagnosis.likely_causes(address, seen)
+            text = "its packets arrive although it is, or should be, banned: " + "; ".join(causes)
+            self.alarms.sound("ban.not_effective", str(address), text)
+
+    @property
+    def _manager_ports(self) -> list[int]:
+        """Where the manager interfaces of this host listen."""
+        amis = [pbx.ami for pbx in self._settings.asterisk if pbx.ami.enabled]
+        return [ami.port for ami in amis if ami.host in {"127.0.0.1", "::1", "localhost"}]
+
     # -- what time asks for -----------------------------------------------------------------------------
 
     async def run(self) -> None:
@@ -181,6 +241,8 @@ class Keeper:
             group.create_task(self.lists.run())
             group.create_task(self.reconciler.run())
             group.create_task(self._tend())
+            group.create_task(self._follow_ports())
+            group.create_task(self._look_for_causes())
 
     async def _tend(self) -> None:
         purged = used = self._clock.mono()
@@ -196,6 +258,17 @@ class Keeper:
             if now - used >= USAGE_EVERY:
                 used = now
                 self.usage()
+            end = self.trial
+            if end is not None and end <= self._clock.wall():
+                self.end_trial()
+
+    async def _follow_ports(self) -> None:
+        """Look on which ports Asterisk listens: soon after the start, since it comes later, then seldom."""
+        for pause in chain((1.0, 4.0, 10.0), repeat(PORTS_EVERY)):
+            found = await asyncio.to_thread(find_ports, next(iter(self._manager_ports), None))
+            if found is not None:
+                self._ports_are(Ports(found.udp or Ports().udp, found.tcp or Ports().tcp))
+            await asyncio.sleep(pause)
 
     def _look_at_limiter(self) -> None:
         """Tell of who went over the limit in this second. What is only observed is no attempt."""

@@ -7,6 +7,7 @@ epoch; times for windows are monotonic seconds and are never stored.
 """
 
 import enum
+from datetime import UTC, datetime
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 from typing import TypeAlias
 
@@ -313,3 +314,8 @@ class Secret:
 def printable(text: str) -> str:
     """Give hostile text as a terminal or a log may show it: what is not printable as an escape."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def rfc3339(seconds: float) -> str:
+    """Write a wall-clock time as RFC 3339 has it, in UTC, to the second."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -49,6 +49,8 @@ class Reconciler:
 
     def __init__(self, enforcer: Enforcer, alarms: Alarms) -> None:
         self.counts = ReconcileCounts()
+        self.trouble = ""
+        """What was wrong with the rules last, and was healed."""
         self._elements: int | None = None
         self._missing = 0
         self._enforcer = enforcer
@@ -95,9 +97,13 @@ class Reconciler:
 
     def _heal(self, trouble: str) -> None:
         enforcer = self._enforcer
+        if enforcer.records.read(lambda: enforcer.records.store.switched_off, False):  # noqa: FBT003
+            enforcer.switch_off()  # by somebody who could not ask us
+            return
         enforcer.opened = enforcer.backend.open()
         enforcer.fill(*Roll)
         self.counts.healed += 1
+        self.trouble = trouble
         self._log.error("firewall.healed", trouble=trouble)
 
     async def run(self) -> None:

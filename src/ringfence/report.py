@@ -5,7 +5,6 @@ The keys are an interface that others script against; what is here is only ever 
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
 from math import isfinite
 from operator import itemgetter
 from typing import TYPE_CHECKING
@@ -17,7 +16,7 @@ from ringfence.detect.detector import Detector, Watched
 from ringfence.enforce import Enforcer
 from ringfence.firewall.contract import Element, Usage
 from ringfence.ledger import Ledger, Record, key_of
-from ringfence.model import printable, shown
+from ringfence.model import printable, rfc3339, shown
 from ringfence.reconcile import Reconciler
 from ringfence.sources.ami import AmiSource
 from ringfence.sources.state import State
@@ -129,11 +128,6 @@ def _alarm(alarm: Alarm) -> dict[str, object]:
         "last": rfc3339(alarm.last),
         "times": alarm.times,
     }
-
-
-def rfc3339(seconds: float) -> str:
-    """Write a wall-clock time as RFC 3339 has it, in UTC, to the second."""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _source(source: "AmiSource | LogSource") -> dict[str, object]:

@@ -251,7 +251,7 @@ class Store:
                 execute("INSERT OR REPLACE INTO positions VALUES (?, ?)", row)
 
     def entries(self, side: Side, now: float) -> Iterator[ListEntry]:
-        """Give the entries of a list that were written by commands and have not ended, one by one, in order."""
+        """Give the entries of a list that commands wrote and that have not ended, one by one, in order."""
         with _errors(self.path):
             rows = self._reader.execute(
                 "SELECT what, note, added, until, origin, forced FROM entries"

@@ -1,4 +1,4 @@
-"""``ringfence run``: the daemon itself."""
+"""``ringfence run``, ``restore`` and ``confirm``: the daemon itself, its bans at boot, the end of a trial."""
 
 import logging
 import os
@@ -7,21 +7,62 @@ from typing import Annotated
 
 import typer
 
-from ringfence.cli.common import DEFAULT_CONFIG, ConfigOption
+from ringfence.cli.common import DEFAULT_CONFIG, ConfigOption, ask, errors_told, settings_from
+from ringfence.errors import DaemonUnreachableError
 
 
 def register(app: typer.Typer) -> None:
     """Add this group's commands."""
     app.command()(run)
+    app.command()(restore)
+    app.command()(confirm)
 
 
 def run(
     config: ConfigOption = DEFAULT_CONFIG,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")] = False,
+    trial: Annotated[
+        str,
+        typer.Option(metavar="TIME", help="Remove every rule after it, unless `ringfence confirm` is given."),
+    ] = "",
 ) -> None:
     """Guard the PBX until stopped. Bans stay in place when it ends."""
+    seconds = _seconds(trial) if trial else 0.0
     level = logging.DEBUG if verbose else logging.INFO
     # The same process goes on as the daemon, without this command line's libraries (service.py says why).
     # -P: nothing is imported from the folder that it happens to be started in.
-    arguments = ["-P", "-m", "ringfence.service", str(config), str(level)]
+    arguments = ["-P", "-m", "ringfence.service", str(config), str(level), str(seconds)]
     os.execv(sys.executable, [sys.executable, *arguments])  # noqa: S606 - no shell is wanted
+
+
+def restore(config: ConfigOption = DEFAULT_CONFIG) -> None:
+    """Put rules and bans back into the kernel and end: for boot, before the network is up."""
+    with errors_told():
+        settings = settings_from(config)
+        from ringfence.boot import put_back  # noqa: PLC0415 - loaded when the command runs
+
+        typer.echo(put_back(settings))
+
+
+def confirm(config: ConfigOption = DEFAULT_CONFIG) -> None:
+    """Keep everything in place after `ringfence run --trial`."""
+    from ringfence import trial  # noqa: PLC0415 - loaded when the command runs
+    from ringfence.store import Store  # noqa: PLC0415 - loaded when the command runs
+
+    with errors_told():
+        settings = settings_from(config)
+        try:
+            there = ask(settings, "confirm")
+        except DaemonUnreachableError:
+            with Store.open(settings.store.path, owner=False) as store:
+                there = trial.confirm(store)
+    typer.echo("confirmed: everything stays in place" if there else "there is no trial: nothing to confirm")
+
+
+def _seconds(trial: str) -> float:
+    from ringfence.values import parse_duration  # noqa: PLC0415 - loaded when the command runs
+
+    try:
+        return parse_duration(trial)
+    except ValueError as error:
+        raise typer.BadParameter(f"--trial {error}") from None

@@ -124,8 +124,7 @@ def _database(found: "Configuration", named: Path | None) -> Path:
 
 
 def _list(bans: "Sequence[Running]") -> None:
-    from ringfence.model import printable  # noqa: PLC0415 - loaded when the command runs
-    from ringfence.report import shown  # noqa: PLC0415 - loaded when the command runs
+    from ringfence.model import printable, shown  # noqa: PLC0415 - loaded when the command runs
 
     now = time.time()
     for ban in bans:

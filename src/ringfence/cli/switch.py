@@ -51,18 +51,18 @@ def on(config: ConfigOption = DEFAULT_CONFIG) -> None:
 
 
 def _off_without_daemon(settings: "Settings") -> None:
-    from ringfence.firewall import make_backend  # noqa: PLC0415 - loaded when the command runs
+    """Remember it first: a daemon that lives and cannot be asked would heal what is taken away."""
+    from ringfence.firewall.leftovers import flush_everything  # noqa: PLC0415 - loaded when the command runs
 
-    backend = make_backend(settings.firewall.backend)
-    try:
-        backend.flush()
-    finally:
-        backend.close()
+    failed: StoreError | None = None
     try:
         _remember(settings, switched_off=True)
     except StoreError as error:
-        say(f"everything is removed, but that it is to stay so cannot be remembered: {error}")
-        raise typer.Exit(Exit.PROBLEM) from None
+        failed = error
+    flush_everything()
+    if failed is not None:
+        say(f"everything is removed, but that it is to stay so cannot be remembered: {failed}")
+        raise typer.Exit(Exit.PROBLEM)
     say("the daemon is not running: removed from the kernel directly")
 
 
