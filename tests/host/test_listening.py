@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from tests.support.asterisk_files import MANAGER_PORT, MANAGER_TLS_PORT, Kind
+from tests.support.confined import confined
 from tests.support.lab import Lab
 from tests.support.netns import inside
 
@@ -127,6 +128,16 @@ def test_a_process_that_is_seen_says_it_exactly(nowhere: Path, tmp_path: Path) -
     (process / "fd").symlink_to("/proc/self/fd")
     with bound(0, AMI, (UDP, 5060), (TCP, 5060)):
         assert find_ports(None, nowhere, tmp_path) == ListeningPorts((5060,), (5038, 5060))
+
+
+@kernel
+@in_netns
+def test_they_are_known_under_the_hardening_of_the_unit(tmp_path: Path) -> None:
+    """As nobody, without a capability, and without other processes in /proc."""
+    imports = "import json; from pathlib import Path; from ringfence.host.listening import find_ports"
+    with bound(ASTERISK, AMI, (UDP, 5060), (TCP, 5061)), bound(OTHER, (UDP, 5070)):
+        found = confined(imports, f"print(json.dumps(find_ports(5038, Path({str(tmp_path)!r}))))", tmp_path)
+    assert found == [[5060], [5038, 5061]]
 
 
 def test_a_kernel_that_lists_no_sockets_tells_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,9 +1,9 @@
 """Whom a ban would hurt this host itself: gateways, DNS resolvers, and where somebody is logged in from.
 
 The host's own addresses are followed by themselves (``addresses.py``). Gateways are told by the kernel;
-resolvers and logins are looked at every two seconds: the files are few and short (0.2 ms together), and there
-is nothing in it that can be lost or fall silent. They are read in a thread, since a file or a user's name may
-come from elsewhere over the network.
+resolvers and logins are looked at every two seconds: the files are few and short (0.06 ms a login, 0.02 ms
+for the resolvers), and there is nothing in it that can be lost or fall silent. They are read in a thread,
+since a file or a user's name may come from elsewhere over the network.
 """
 
 import asyncio
