@@ -11,12 +11,14 @@ import inspect
 import json
 import os
 import socket
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
+from itertools import chain
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import structlog
+from attrs import frozen
 
 from ringfence.errors import ControlError, DaemonUnreachableError, RingfenceError
 
@@ -27,8 +29,11 @@ IDLE = 60.0  # seconds
 PATIENCE = 30.0  # seconds that a command waits for its answer
 
 
-class Encoded(bytes):
-    """A result that is JSON already: what would be a hundred thousand objects need not be."""
+@frozen
+class Encoded:
+    """A result that is JSON already, in parts: what would be a hundred thousand objects need not be."""
+
+    parts: Iterable[bytes]
 
 
 Handler = Callable[[Mapping[str, Any]], object]
@@ -158,8 +163,9 @@ class _Conversation:
         self._clients.add(writer)
         try:
             while line := await self._line(reader):
-                writer.write(await self._answer(line) + b"\n")
-                await writer.drain()
+                for part in await self._answer(line):
+                    writer.write(part)
+                    await writer.drain()
         except (ConnectionError, TimeoutError):
             return  # the client has gone, or has nothing to say
         finally:
@@ -180,16 +186,17 @@ class _Conversation:
             except asyncio.LimitOverrunError:
                 raise ConnectionError("a request longer than may be") from None
 
-    async def _answer(self, line: bytes) -> bytes:
+    async def _answer(self, line: bytes) -> Iterable[bytes]:
         try:
             result = await self._result(line)
-            if isinstance(result.get("ok"), Encoded):
-                return b"".join((_OK, cast("Encoded", result["ok"]), _END.rstrip()))
-            return json.dumps(result).encode()
+            encoded = result.get("ok")
+            if isinstance(encoded, Encoded):
+                return chain((_OK,), encoded.parts, (_END,))
+            return (json.dumps(result).encode() + b"\n",)
         except Exception as error:  # noqa: BLE001 - a defect is logged in full and told, and stops no daemon
             self._log.exception("control.defect")
             defect = f"a defect in ringfence ({type(error).__name__}); see the daemon's log"
-            return json.dumps({"error": defect}).encode()
+            return (json.dumps({"error": defect}).encode() + b"\n",)
 
     async def _result(self, line: bytes) -> dict[str, object]:
         try:

@@ -75,6 +75,7 @@ class Keeper:
         self._arrivals: asyncio.Queue[Address] = asyncio.Queue(maxsize=100)
         self._packets: dict[Network, int] = {}
         self._limiter_full = 0
+        self._watched: int | None = None
         self._log = structlog.get_logger()
 
     def mount(self, *, verified: bool = True) -> None:
@@ -249,6 +250,7 @@ class Keeper:
         while True:
             await asyncio.sleep(TEND_EVERY)
             self.enforcer.tend()
+            self._watch()
             self.reconciler.look()
             self._look_at_limiter()
             now = self._clock.mono()
@@ -261,6 +263,15 @@ class Keeper:
             end = self.trial
             if end is not None and end <= self._clock.wall():
                 self.end_trial()
+
+    def _watch(self) -> None:
+        """Have the kernel's word of a change looked into at once; by what is another now and then."""
+        loop = asyncio.get_running_loop()
+        if self._watched is not None:
+            loop.remove_reader(self._watched)
+        self._watched = self.enforcer.backend.watch_fd() if self.enforcer.enforcing else None
+        if self._watched is not None:
+            loop.add_reader(self._watched, self.reconciler.look)
 
     async def _follow_ports(self) -> None:
         """Look on which ports Asterisk listens: soon after the start, since it comes later, then seldom."""

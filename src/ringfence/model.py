@@ -313,9 +313,12 @@ class Secret:
 
 def printable(text: str) -> str:
     """Give hostile text as a terminal or a log may show it: what is not printable as an escape."""
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def rfc3339(seconds: float) -> str:
     """Write a wall-clock time as RFC 3339 has it, in UTC, to the second."""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    # strftime takes twice as long, and a listing has two hundred thousand of them.
+    return datetime.fromtimestamp(int(seconds), UTC).isoformat().replace("+00:00", "Z")

@@ -156,7 +156,7 @@ def _encoded_without_daemon(path: Path, wanted: list[str] | None) -> tuple[bytes
         if not networks or any(overlap(element.network, network) for network in networks)
     )
     try:
-        encoded = bans_report(found, _known(settings.store.path, now), now)
+        encoded = b"".join(bans_report(found, _known(settings.store.path, now), now))
     finally:
         backend.close()
     return encoded, ": this is read from the kernel, which keeps dropping"
