@@ -53,18 +53,33 @@ needs_systemd = pytest.mark.skipif(
 
 
 @needs_systemd
-def test_systemd_finds_nothing_wrong_with_the_unit(tmp_path: Path) -> None:
+@pytest.mark.parametrize("file", [unit.FILE, unit.EARLY], ids=lambda file: file.stem)
+@pytest.mark.parametrize("dropped_in", [False, True])
+def test_systemd_finds_nothing_wrong_with_the_units(tmp_path: Path, file: Path, *, dropped_in: bool) -> None:
     """systemd-analyze knows every directive and value; only the program is not where it will be."""
-    copy = tmp_path / "ringfence.service"
-    copy.write_text(
-        unit.FILE.read_text("utf-8").replace(f"{unit.PREFIX}/bin/ringfence", "/bin/true"), "utf-8"
-    )
+    copy = tmp_path / file.name
+    copy.write_text(file.read_text("utf-8").replace(f"{unit.PREFIX}/bin/ringfence", "/bin/true"), "utf-8")
+    if dropped_in:
+        folder = tmp_path / f"{file.name}.d"
+        folder.mkdir()
+        shutil.copy(unit.IPTABLES, folder)
 
     done = subprocess.run(
         ["systemd-analyze", "verify", "--man=no", str(copy)], capture_output=True, text=True, check=False
     )
 
     assert [line for line in done.stderr.splitlines() if "ringfence" in line] == []
+
+
+def test_the_unit_of_the_boot_is_as_closed_as_the_daemons() -> None:
+    """Every directive that closes the daemon's unit stands in the early one too, with the same value."""
+    early, daemon = unit.read(unit.EARLY), unit.read()
+    own = {"Description", "After", "Before", "Type", "ExecStart", "WantedBy", "StartLimitIntervalSec"}
+    living = {"NotifyAccess", "ExecReload", "TimeoutStopSec", "WatchdogSec", "Restart", "RestartSec"}
+    living |= {"RestartPreventExitStatus", "OOMScoreAdjust"}
+
+    for name in daemon.keys() - own - living:
+        assert early[name] == daemon[name], name
 
 
 @needs_systemd
@@ -136,7 +151,8 @@ def installed() -> Iterator[Installed]:
 class Confined:
     """The unit's command, run as systemd would run it, as far as can be done without systemd."""
 
-    def __init__(self, installed: Installed, folder: Path, path: str) -> None:
+    def __init__(self, installed: Installed, folder: Path, path: str, *dropped_in: Path) -> None:
+        self._files = (unit.FILE, *dropped_in)
         self._program = installed.prefix / "bin/ringfence"
         self._folder = folder
         self._state, self._runtime, self._etc = folder / "state", folder / "run", folder / "etc"
@@ -176,9 +192,9 @@ class Confined:
 
     def command_line(self) -> list[str]:
         """Give what puts as much of the unit in force as can be, and then the unit's own command."""
-        directives = unit.read()
+        directives = unit.read(*self._files)
         granted = {
-            option: ",".join(["-all", *(f"+{name}" for name in unit.capabilities(directive))])
+            option: ",".join(["-all", *(f"+{name}" for name in unit.capabilities(directive, *self._files))])
             for option, directive in (
                 ("--inh-caps", "AmbientCapabilities"),
                 ("--ambient-caps", "AmbientCapabilities"),
@@ -202,7 +218,7 @@ class Confined:
             f"RINGFENCE_CONFIG={self._config}",
             f"NOTIFY_SOCKET={self._runtime / 'notify'}",
             f"WATCHDOG_USEC={int(directives['WatchdogSec'][0].removesuffix('s')) * 1_000_000}",
-            *(entry.replace(runtime, str(self._runtime)) for entry in directives["Environment"]),
+            *(entry.replace(runtime, str(self._runtime)) for entry in directives.get("Environment", [])),
         ]
 
     @contextmanager
@@ -267,20 +283,27 @@ def _told(listener: socket.socket) -> str:
         return ""
 
 
-@pytest.fixture(params=["nft", "legacy"])
+@pytest.fixture(params=["nftables", "iptables-nft", "iptables-legacy"])
 def confined(
     request: pytest.FixtureRequest, netns: None, installed: Installed, tmp_path: Path
 ) -> Iterator[Confined]:
-    """The unit's command with each flavour of iptables, in a network namespace of the test's own."""
+    """The unit's command with each firewall, in a network namespace of the test's own.
+
+    With the drop-in for iptables where it is that; then ``auto`` takes it.
+    """
     with tempfile.TemporaryDirectory(prefix="unit-", dir=installed.folder) as name:
         folder = Path(name)
         folder.chmod(0o755)
+        if request.param == "nftables":
+            yield Confined(installed, folder, _PATH)
+            return
         tools = folder / "tools"
         tools.mkdir()
+        flavour = request.param.removeprefix("iptables-")
         for family in ("iptables", "ip6tables"):
             for verb in ("save", "restore"):
-                (tools / f"{family}-{verb}").symlink_to(f"/usr/sbin/{family}-{request.param}-{verb}")
-        yield Confined(installed, folder, f"{tools}:{_PATH}")
+                (tools / f"{family}-{verb}").symlink_to(f"/usr/sbin/{family}-{flavour}-{verb}")
+        yield Confined(installed, folder, f"{tools}:{_PATH}", unit.IPTABLES)
 
 
 @pytest.mark.kernel
@@ -290,6 +313,7 @@ def test_the_daemon_guards_with_what_the_unit_leaves_it(confined: Confined) -> N
         confined.configure(pbx.port)
         with confined.running() as process:
             status = Path(f"/proc/{process.pid}/status").read_text("ascii")
+            firewall = json.loads(confined.ask("status", "--json"))["firewall"]["backend"]
             until(confined.is_listening, "the manager interface to be heard")
             pbx.say(ATTACK)
             until(confined.bans, "a ban")
@@ -302,7 +326,8 @@ def test_the_daemon_guards_with_what_the_unit_leaves_it(confined: Confined) -> N
         assert process.returncode == 0
     fields = dict(line.split(":\t") for line in status.splitlines() if ":\t" in line)
     assert fields["Uid"].split() == [str(confined.user)] * 4
-    assert int(fields["CapEff"], 16) == int(fields["CapBnd"], 16) == 1 << 12 | 1 << 13
+    granted = {"nftables": 1 << 12, "ipset": 1 << 12 | 1 << 13}[firewall]
+    assert int(fields["CapEff"], 16) == int(fields["CapBnd"], 16) == granted
     assert fields["NoNewPrivs"] == "1"
     assert str(row["address"]) in listing
     assert "guess" in listing

@@ -4,17 +4,21 @@ import shlex
 from pathlib import Path
 
 FILE = Path(__file__).parents[2] / "contrib/systemd/ringfence.service"
+EARLY = FILE.with_name("ringfence-early.service")
+IPTABLES = FILE.with_name("iptables.conf")
+"""The drop-in for those who ban by ipset and iptables."""
 PREFIX = "/opt/ringfence"
 """Where the unit says that the program is."""
 
 
-def read(file: Path = FILE) -> dict[str, list[str]]:
-    """Give the values of each directive, in order."""
+def read(*files: Path) -> dict[str, list[str]]:
+    """Give the values of each directive of a unit and its drop-ins, in order; the daemon's unless told."""
     directives: dict[str, list[str]] = {}
-    for line in file.read_text("utf-8").splitlines():
-        name, equals, value = line.partition("=")
-        if equals and not line.startswith("#"):
-            directives.setdefault(name, []).append(value)
+    for file in files or (FILE,):
+        for line in file.read_text("utf-8").splitlines():
+            name, equals, value = line.partition("=")
+            if equals and not line.startswith("#"):
+                directives.setdefault(name, []).append(value)
     return directives
 
 
@@ -24,7 +28,7 @@ def command(prefix: Path) -> list[str]:
     return shlex.split(line.replace(PREFIX, str(prefix)))
 
 
-def capabilities(directive: str) -> list[str]:
+def capabilities(directive: str, *files: Path) -> list[str]:
     """Give a list of capabilities as setpriv(1) names them: ``net_admin`` for CAP_NET_ADMIN."""
-    (names,) = read()[directive]
-    return [name.removeprefix("CAP_").lower() for name in names.split()]
+    names = [name for line in read(*files)[directive] for name in line.split()]
+    return [name.removeprefix("CAP_").lower() for name in names]
