@@ -1,7 +1,6 @@
 """From decisions to bans: what is placed, what is pending, what comes back, and what the store knows."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
@@ -9,129 +8,25 @@ from typing import Any
 import pytest
 from attrs import evolve
 from structlog.testing import capture_logs
-from tests.support.attempts import attempts, ban_of
+from tests.support.attempts import attempts
+from tests.support.world import OTHER, RULE, START, SUBJECT, World, a_world, said
 
 from ringfence import enforce
-from ringfence.detect.detector import Decision, Detector, Standing
-from ringfence.detect.networks import NetworkSet
-from ringfence.detect.rules import DAY, HOUR, RETURN_WITHIN, RULES
-from ringfence.enforce import ALWAYS_ALLOWED, Clock, Enforcer, listed
+from ringfence.detect.detector import Decision
+from ringfence.detect.rules import DAY, HOUR, RETURN_WITHIN
 from ringfence.errors import ControlError, FirewallError, ProbeError, SetFullError, StoreError
-from ringfence.firewall.contract import Add, Change, Element, Opened, Outcome
-from ringfence.firewall.memory import MemoryBackend
-from ringfence.model import Ban, Network, Origin, Scope
+from ringfence.firewall.contract import Add, Plan, Roll
+from ringfence.ledger import key_of
+from ringfence.lifting import unban, unban_all
+from ringfence.model import Ban, Origin, Scope
 from ringfence.store import Store
-
-START = 1_700_000_000.0
-SUBJECT = ip_network("192.0.2.1")
-OTHER = ip_network("192.0.2.2")
-RULE = RULES[0]
-
-
-class Faulty(MemoryBackend):
-    """The memory backend with faults: what ``refuses`` holds is refused, ``cap`` is the longest timeout."""
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        super().__init__(clock=clock)
-        self.refuses: dict[Network, FirewallError] = {}
-        self.gone: FirewallError | None = None
-        self.cap = float("inf")
-        self.batches: list[Sequence[Change]] = []
-        self.lacks: Mapping[int, str | None] = {}
-
-    def open(self) -> Opened:
-        """Open, or not."""
-        if self.gone is not None:
-            raise self.gone
-        return evolve(super().open(), families={4: None, 6: None, **self.lacks})
-
-    def apply(self, batch: Sequence[Change]) -> list[Outcome]:
-        """Carry out what is not refused."""
-        self.batches.append(batch)
-        if self.gone is not None:
-            raise self.gone
-        return [self._one(change) for change in batch]
-
-    def _one(self, change: Change) -> Outcome:
-        error = self.refuses.get(change.network)
-        if error is not None:
-            return Outcome(change, error=error)
-        asked = evolve(change, timeout=min(change.timeout, self.cap)) if isinstance(change, Add) else change
-        return evolve(super().apply([asked])[0], change=change)
-
-    def flush(self) -> None:
-        """Flush, or not."""
-        if self.gone is not None:
-            raise self.gone
-        super().flush()
-
-
-class World:
-    """An enforcer with its store and firewall, and the time."""
-
-    def __init__(self, path: Path) -> None:
-        self.now = START
-        self.backend = Faulty(lambda: self.now)
-        self.path = path
-        self.start()
-
-    def start(self, never: Sequence[Network] = ()) -> None:
-        """Begin, or begin anew over the same store and the same kernel."""
-        self.store = Store.open(self.path, owner=True)
-        self.detector = Detector(RULES, NetworkSet([*ALWAYS_ALLOWED, *never]))
-        clock = Clock(wall=lambda: self.now, mono=lambda: self.now - START)
-        self.enforcer = Enforcer(self.backend, self.store, self.detector, clock)
-        self.enforcer.start()
-
-    def restart(self, *, reboot: bool = False) -> None:
-        """End and begin anew; a reboot empties the kernel."""
-        self.store.close()
-        if reboot:
-            self.backend._ends.clear()
-        self.start()
-
-    def decide(self, subject: Network = SUBJECT) -> None:
-        """Let the rule decide on ``subject``."""
-        made = attempts(5, str(subject.network_address))
-        self.enforcer.carry_out(Decision(subject, RULE, made))
-
-    def wait(self, seconds: float) -> None:
-        """Let time pass, with the daemon at work."""
-        self.now += seconds
-        self.enforcer.tend()
-
-    def in_kernel(self) -> dict[str, int]:
-        """Give what is banned, and the seconds left."""
-        return {str(element.network): round(element.timeout) for element in self.backend.list()}
-
-    def in_store(self) -> dict[str, int]:
-        """Give what the store says is running, and the seconds left."""
-        return {str(ban.network): round(ban.expires - self.now) for ban in self.store.running(self.now)}
-
-    def held(self, subject: Network = SUBJECT) -> bool:
-        """Say whether what comes from ``subject`` now is taken for late."""
-        [attempt] = attempts(1, str(subject.network_address))
-        standing = self.detector.judge(attempt, self.now - START).standing
-        self.detector.forget(subject)
-        return standing is Standing.LATE
 
 
 @pytest.fixture(name="world")
 def _world(tmp_path: Path) -> Iterator[World]:
     """Give a world, at its beginning."""
-    with capture_logs():
-        world = World(tmp_path / "ringfence.db")
+    with a_world(tmp_path / "ringfence.db") as world:
         yield world
-        world.store.close()
-
-
-@contextmanager
-def said() -> Iterator[list[str]]:
-    """Give the names of what is logged meanwhile."""
-    names: list[str] = []
-    with capture_logs() as entries:
-        yield names
-    names += [str(entry["event"]) for entry in entries]
 
 
 # -- a ban ------------------------------------------------------------------------------------------------
@@ -300,11 +195,11 @@ def test_a_broken_store_stops_no_ban(world: World, monkeypatch: pytest.MonkeyPat
 
     assert set(world.in_kernel()) == {"192.0.2.1/32", "192.0.2.2/32"}
     assert names == ["store.failed", "ban.placed", "ban.placed"]
-    assert world.enforcer.store_error == "disk full"
+    assert world.records.error == "disk full"
 
     monkeypatch.undo()
     world.decide(ip_network("192.0.2.3"))
-    assert world.enforcer.store_error == ""
+    assert world.records.error == ""
 
 
 def test_a_broken_store_does_not_keep_the_firewall_on(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -349,9 +244,9 @@ def test_a_restart_keeps_what_is_there(world: World) -> None:
 
     assert world.backend.batches == []
     assert logs == [{"event": "bans.restored", "log_level": "info", "kept": 1, "put_back": 0, "adopted": 0}]
-    [entry] = world.enforcer.listing(world.enforcer.backend.list())
-    assert entry.ban is not None
-    assert entry.ban.attempts == attempts(5)
+    record = world.enforcer.ledger.get(key_of(SUBJECT))
+    assert record is not None
+    assert (record.attempts, record.since, record.reason) == (5, START, RULE.meaning)
     assert world.held()
 
 
@@ -380,16 +275,51 @@ def test_a_firewall_that_does_not_open_raises(world: World) -> None:
     assert world.enforcer.enforcing is False
 
 
-def test_an_element_without_an_end_is_adopted(world: World) -> None:
-    """What somebody else put in for ever is listed as such and can be lifted."""
-    world.backend._ends[SUBJECT, Scope.FULL] = float("inf")
+def test_an_element_without_an_end_is_given_one(world: World) -> None:
+    """What somebody else put in for ever is adopted for a day from now: all that bans ends."""
+    world.backend.put(SUBJECT, float("inf"))
     world.restart()
-    world.wait(RETURN_WITHIN)
 
-    [entry] = world.enforcer.listing(world.enforcer.backend.list())
-    assert (entry.element.network, entry.expires) == (SUBJECT, float("inf"))
-    assert world.enforcer.unban([SUBJECT]) == []
-    assert world.in_kernel() == {}
+    assert world.in_kernel() == world.in_store() == {"192.0.2.1/32": round(DAY)}
+    assert world.store.running(world.now)[0].origin is Origin.ADOPTED
+    world.wait(DAY)
+    assert (world.in_kernel(), world.held()) == ({}, False)
+
+
+def test_who_must_not_be_banned_is_let_go_at_the_start(world: World) -> None:
+    """What the kernel has without us and what must not be banned is lifted; the rest is adopted."""
+    world.allow(OTHER, _203_0_113_1="the gateway")
+    exempt = world.enforcer.exempt
+    for text in ("192.0.2.2", "203.0.113.0/24", "192.0.2.1"):
+        world.backend.put(ip_network(text), START + 60)
+    world.enforcer.exempt = exempt
+    world.enforcer.start()
+
+    assert set(world.in_kernel()) == set(world.in_store()) == {"192.0.2.1/32"}
+
+
+def test_the_start_says_what_it_found(world: World) -> None:
+    """Each ban is told once: it was there and known, was put back, or was found and adopted."""
+    world.decide()
+    world.decide(OTHER)
+    world.backend.lose(OTHER)
+    world.backend.put(ip_network("192.0.2.3"), START + 60)
+    with capture_logs() as logs:
+        world.restart()
+
+    assert [entry for entry in logs if entry["event"] == "bans.restored"] == [
+        {"event": "bans.restored", "log_level": "info", "kept": 1, "put_back": 1, "adopted": 1}
+    ]
+
+
+def test_a_start_without_a_test_packet_sends_none(world: World) -> None:
+    """Where it is not asked for, nothing is verified, and the bans are there all the same."""
+    world.decide()
+    world.enforcer.verification = None
+    world.enforcer.start(verified=False)
+
+    assert world.enforcer.verification is None
+    assert set(world.in_kernel()) == {"192.0.2.1/32"}
 
 
 # -- long bans --------------------------------------------------------------------------------------------
@@ -424,33 +354,6 @@ def test_a_renewal_that_fails_is_tried_again(world: World) -> None:
     assert (world.in_kernel(), world.enforcer.firewall_error) == ({"192.0.2.1/32": 100}, "")
 
 
-def test_a_listing_shows_the_bans_own_end(world: World) -> None:
-    """What the kernel holds for less than the ban lasts is listed with the ban's end; the newest is first."""
-    world.backend.cap = 100.0
-    world.decide()
-    world.now += 1
-    world.decide(OTHER)
-
-    assert [
-        (entry.element.network, entry.expires)
-        for entry in world.enforcer.listing(world.enforcer.backend.list())
-    ] == [
-        (OTHER, START + 1 + HOUR),
-        (SUBJECT, START + HOUR),
-    ]
-
-
-def test_what_nobody_knows_is_listed_by_the_kernels_word() -> None:
-    """An element without a record has the end that the kernel gives it, and stands last."""
-    elements = [Element(OTHER, 50.0, 1, 40), Element(SUBJECT, 60.0, 3, 120)]
-    ban = ban_of("192.0.2.1", 1_000.0)
-
-    assert [(entry.ban, entry.expires) for entry in listed(elements, {SUBJECT: ban}, 1_000.0)] == [
-        (ban, 4_600.0),
-        (None, 1_050.0),
-    ]
-
-
 # -- off and on -------------------------------------------------------------------------------------------
 
 
@@ -471,8 +374,8 @@ def test_off_takes_everything_and_stays(world: World) -> None:
     assert (world.in_kernel(), world.enforcer.enforcing, world.enforcer.opened) == ({}, False, None)
     for refused in (
         lambda: world.enforcer.ban([OTHER], 60.0, ""),
-        lambda: world.enforcer.unban([OTHER]),
-        world.enforcer.unban_all,
+        lambda: unban(world.enforcer, [OTHER]),
+        lambda: unban_all(world.enforcer),
     ):
         with pytest.raises(ControlError, match="switched off; switch it on with: ringfence on"):
             refused()
@@ -517,16 +420,6 @@ def test_a_ban_by_hand(world: World) -> None:
     assert world.store.bans_before(SUBJECT, 0.0) == 0
 
 
-def test_who_is_never_banned_is_not_banned_by_hand(world: World) -> None:
-    """Loopback, and what touches the allowlist from within or around, is refused line by line."""
-    world.enforcer.allow(NetworkSet([*ALWAYS_ALLOWED, ip_network("198.51.100.0/24")]))
-    texts = ["127.0.0.1", "0.0.0.0/0", "::1", "198.51.100.7", "198.51.0.0/16", "192.0.2.1"]
-    refused = world.enforcer.ban([ip_network(text) for text in texts], 60.0, "")
-
-    assert refused == [f"{ip_network(text)}: is never banned" for text in texts[:-1]]
-    assert set(world.in_kernel()) == {"192.0.2.1/32"}
-
-
 def test_a_ban_by_hand_that_fails_is_told_and_kept(world: World) -> None:
     """The administrator learns what the kernel said; the ban is tried again as any other."""
     world.backend.refuses[SUBJECT] = SetFullError("the set is full")
@@ -537,81 +430,70 @@ def test_a_ban_by_hand_that_fails_is_told_and_kept(world: World) -> None:
     assert set(world.in_kernel()) == set(world.in_store()) == {"192.0.2.1/32", "192.0.2.2/32"}
 
 
-def test_unban_lifts_the_bans_around(world: World) -> None:
-    """An address within a banned /64 or prefix is let in by lifting that; others stay; strangers are told."""
-    for text in ("2001:db8::/64", "192.0.2.0/24", "192.0.2.1", "192.0.2.2", "2001:db8:0:1::/64"):
-        world.enforcer.ban([ip_network(text)], 60.0, "")
-    with said() as names:
-        problems = world.enforcer.unban([ip_network("2001:db8::5"), SUBJECT, ip_network("203.0.113.1")])
-
-    assert problems == ["203.0.113.1/32: is not banned"]
-    assert set(world.in_kernel()) == set(world.in_store()) == {"192.0.2.2/32", "2001:db8:0:1::/64"}
-    assert names == ["ban.lifted"]
-    assert world.enforcer.counts.lifted == 3
-
-
-def test_who_is_let_in_is_counted_from_nothing(world: World) -> None:
-    """After an unban the subject is held no more, and its next offence earns the next length."""
-    world.decide()
-    world.enforcer.unban([SUBJECT])
-    assert not world.held()
-    world.decide()
-
-    assert world.in_kernel() == {"192.0.2.1/32": 6 * HOUR}
-
-
-def test_unban_reaches_what_is_pending(world: World) -> None:
-    """A ban that the kernel has not taken yet is given up by an unban."""
-    world.backend.refuses[SUBJECT] = SetFullError("the set is full")
-    world.decide()
-    world.backend.refuses.clear()
-
-    assert world.enforcer.unban([SUBJECT]) == []
-    assert (world.enforcer.pending, world.enforcer.firewall_error) == (0, "")
-    world.wait(5)
-    assert world.in_kernel() == {}
-
-
-def test_a_ban_that_the_kernel_does_not_let_go_is_told(world: World) -> None:
-    """What could not be lifted is a line, and stays a ban in every book."""
-    world.decide()
-    world.decide(OTHER)
-    world.backend.refuses[SUBJECT] = FirewallError("no answer")
-
-    assert world.enforcer.unban([SUBJECT, OTHER]) == ["192.0.2.1/32: no answer"]
-    assert set(world.in_kernel()) == set(world.in_store()) == {"192.0.2.1/32"}
-    with pytest.raises(ControlError, match=r"192\.0\.2\.1/32: no answer"):
-        world.enforcer.unban_all()
-
-
-def test_everybody_is_let_in(world: World) -> None:
-    """unban_all lifts every ban, also those that only the kernel knows, and says how many."""
-    world.decide()
-    world.decide(ip_network("2001:db8::/64"))
-    world.backend._ends[OTHER, Scope.FULL] = START + 60
-
-    assert world.enforcer.unban_all() == 3
-    assert (world.in_kernel(), world.in_store()) == ({}, {})
-    assert world.enforcer.unban_all() == 0
-
-
 # -- never banned -----------------------------------------------------------------------------------------
 
 
+def test_who_is_never_banned_is_not_banned_by_hand(world: World) -> None:
+    """Who is allowed, and what is or holds a protected address, is refused line by line, with the reason."""
+    world.allow(ip_network("198.51.100.0/24"), _203_0_113_1="the gateway")
+    texts = ["127.0.0.1", "198.51.100.7", "203.0.113.1", "203.0.113.0/24", "192.0.2.1"]
+    refused = world.enforcer.ban([ip_network(text) for text in texts], 60.0, "")
+
+    assert refused == [
+        "127.0.0.1/32: is never banned: 127.0.0.0/8, this host itself; --force bans it all the same",
+        "198.51.100.7/32: is allowed (see: ringfence allow list)",
+        "203.0.113.1/32: is never banned: the gateway; --force bans it all the same",
+        "203.0.113.0/24: is never banned: 203.0.113.1, the gateway; --force bans it all the same",
+    ]
+    assert set(world.in_kernel()) == {"192.0.2.1/32"}
+
+
+def test_an_administrator_may_insist(world: World) -> None:
+    """By force what is protected is banned, and stays so over a restart; who is allowed is not."""
+    world.allow(OTHER)
+    gateway = ip_network("203.0.113.1")
+    refused = world.enforcer.ban([gateway, OTHER], 60.0, "", force=True)
+    world.allow(OTHER, _203_0_113_1="the gateway")
+
+    assert refused == ["192.0.2.2/32: is allowed (see: ringfence allow list)"]
+    assert set(world.in_kernel()) == {"203.0.113.1/32"}
+    world.restart(reboot=True)
+    world.allow(_203_0_113_1="the gateway")
+    assert set(world.in_kernel()) == {"203.0.113.1/32"}
+    assert world.enforcer.is_forced(key_of(gateway))
+
+
+def test_a_network_around_who_is_allowed_may_be_banned(world: World) -> None:
+    """The kernel lets him pass before it looks at the bans, so a ban around him bans the others."""
+    world.allow(ip_network("198.51.100.7"))
+
+    assert world.enforcer.ban([ip_network("198.51.100.0/24")], 60.0, "") == []
+    assert set(world.in_kernel()) == {"198.51.100.0/24"}
+
+
 def test_to_be_allowed_is_to_be_let_in_at_once(world: World) -> None:
-    """A network that comes onto the allowlist frees every ban that touches it, pending ones too."""
+    """Who comes onto the allowlist is free at once, pending bans too; a ban around him stays."""
     for text in ("192.0.2.1", "2001:db8::/64", "203.0.113.0/24"):
         world.decide(ip_network(text))
     world.backend.refuses[OTHER] = SetFullError("the set is full")
     world.decide(OTHER)
     del world.backend.refuses[OTHER]
-    allowed = [ip_network(text) for text in ("192.0.2.0/24", "2001:db8::7", "198.51.100.1")]
-    world.enforcer.allow(NetworkSet([*ALWAYS_ALLOWED, *allowed]))
+    world.allow(*(ip_network(text) for text in ("192.0.2.0/24", "2001:db8::7", "198.51.100.1")))
 
-    assert set(world.in_kernel()) == set(world.in_store()) == {"203.0.113.0/24"}
+    left = {"203.0.113.0/24", "2001:db8::/64"}
+    assert set(world.in_kernel()) == set(world.in_store()) == left
     assert world.enforcer.pending == 0
     world.wait(5)
-    assert set(world.in_kernel()) == {"203.0.113.0/24"}
+    assert set(world.in_kernel()) == left
+
+
+def test_who_comes_to_be_protected_is_let_in_with_all_around(world: World) -> None:
+    """A new gateway, say, must not be dropped: every ban that touches it is lifted, in both scopes."""
+    world.decide(ip_network("203.0.113.1"), evolve(RULE, scope=Scope.SIP_UDP))
+    world.enforcer.ban([ip_network("203.0.113.0/24"), SUBJECT], 60.0, "")
+    world.allow(_203_0_113_1="the gateway")
+
+    assert set(world.in_kernel()) == set(world.in_store()) == {"192.0.2.1/32"}
 
 
 def test_a_friend_whom_the_kernel_does_not_let_go_is_tried_again(world: World) -> None:
@@ -619,7 +501,7 @@ def test_a_friend_whom_the_kernel_does_not_let_go_is_tried_again(world: World) -
     world.decide()
     world.backend.gone = FirewallError("no answer")
     with said() as names:
-        world.enforcer.allow(NetworkSet([*ALWAYS_ALLOWED, SUBJECT]))
+        world.allow(SUBJECT)
         world.wait(5)
         world.wait(5)
     assert names == ["unban.failed"]
@@ -630,19 +512,113 @@ def test_a_friend_whom_the_kernel_does_not_let_go_is_tried_again(world: World) -
     assert (world.in_kernel(), world.in_store(), world.enforcer.firewall_error) == ({}, {}, "")
 
 
+def test_a_friend_who_waits_is_not_forgotten_for_the_next(world: World) -> None:
+    """While one could not be let go yet, another list and another adoption do not end the trying."""
+    world.decide()
+    world.decide(OTHER)
+    world.backend.refuses[SUBJECT] = FirewallError("no answer")
+    world.allow(SUBJECT)
+    world.allow(SUBJECT, OTHER)
+    world.enforcer.adopt({key_of(ip_network("192.0.2.3")): 60.0})
+    del world.backend.refuses[SUBJECT]
+    world.backend.put(ip_network("192.0.2.3"), START + 60)
+    world.wait(1)
+
+    assert set(world.in_kernel()) == {"192.0.2.3/32"}
+
+
 def test_a_friend_is_not_put_back(world: World) -> None:
-    """A ban of the store that touches the allowlist is lifted when the daemon starts."""
+    """A ban of the store of who is allowed by now is lifted when the daemon starts."""
     world.decide()
     world.restart(reboot=True)
-    world.enforcer.allow(NetworkSet([*ALWAYS_ALLOWED, SUBJECT]))
+    world.allow(SUBJECT)
 
     assert (world.in_kernel(), world.in_store()) == ({}, {})
 
 
-def test_purge_reaches_the_store(world: World) -> None:
-    """What ended long ago is forgotten, and a failure of it is shown."""
-    world.decide()
-    world.now += 200 * DAY
-    world.enforcer.purge()
+def test_the_rolls_are_written_as_they_are_then(world: World) -> None:
+    """What is to be on a roll is asked for when it is written: at the start, and on every change."""
+    wanted = {Roll.ALLOW: [OTHER], Roll.DENY: [SUBJECT], Roll.FRIENDS: []}
+    world.enforcer.rolls = wanted.__getitem__
+    world.enforcer.start()
+    assert world.backend.rolls == {roll: frozenset(found) for roll, found in wanted.items()}
 
-    assert world.store.bans_before(SUBJECT, 0.0) == 0
+    wanted[Roll.ALLOW] = [SUBJECT]
+    world.allow(SUBJECT)
+    assert world.backend.rolls[Roll.ALLOW] == {SUBJECT}
+
+
+def test_a_roll_that_cannot_be_written_stops_no_ban(world: World) -> None:
+    """It is said once for each list, and shown whatever else goes well, until it can be written."""
+    world.backend.unfillable = FirewallError("no memory")
+    with said() as names:
+        world.allow(OTHER)
+        world.allow(OTHER)
+    assert names == ["lists.failed", "lists.failed"]
+    world.decide()
+    assert set(world.in_kernel()) == {"192.0.2.1/32"}
+    assert (world.enforcer.unfilled, world.enforcer.firewall_error) == (
+        {Roll.ALLOW, Roll.FRIENDS},
+        "no memory",
+    )
+
+    world.backend.unfillable = None
+    world.enforcer.fill(*world.enforcer.unfilled)
+    world.decide(OTHER)
+    assert (world.enforcer.unfilled, world.enforcer.firewall_error) == (set(), "")
+
+
+# -- a full set -------------------------------------------------------------------------------------------
+
+
+def test_in_a_full_set_who_has_the_least_time_left_gives_way(world: World) -> None:
+    """The one that would end first is let in, said and counted; each IP version and scope has its own set."""
+    world.backend.plan = Plan(maxelem=2)
+    for text, seconds in (("192.0.2.1", 60.0), ("192.0.2.2", 7_200.0), ("2001:db8::/64", 30.0)):
+        world.enforcer.ban([ip_network(text)], seconds, "")
+    with said() as names:
+        world.decide(ip_network("192.0.2.3"))
+
+    assert names == ["ban.lifted", "ban.placed"]
+    assert set(world.in_kernel()) == {"192.0.2.2/32", "192.0.2.3/32", "2001:db8::/64"}
+    assert world.in_kernel() == world.in_store()
+    assert (world.enforcer.counts.gave_way, world.enforcer.pending) == (1, 0)
+    assert not world.held()
+
+
+def test_nobody_gives_way_to_a_shorter_ban(world: World) -> None:
+    """Where all the others have more time left the new one waits, and comes in when there is room."""
+    world.backend.plan = Plan(maxelem=1)
+    world.enforcer.ban([OTHER], 2 * HOUR, "")
+    world.decide()
+    for _ in range(3):
+        world.wait(5)
+
+    assert (set(world.in_kernel()), world.enforcer.pending) == ({"192.0.2.2/32"}, 1)
+    assert world.enforcer.counts.gave_way == 0
+    unban(world.enforcer, [OTHER])
+    world.wait(5)
+    assert set(world.in_kernel()) == {"192.0.2.1/32"}
+
+
+def test_who_was_passed_over_gives_way_to_the_next(world: World) -> None:
+    """That a short ban displaced nobody does not keep the same one from giving way to a longer ban."""
+    world.backend.plan = Plan(maxelem=2)
+    world.enforcer.ban([ip_network("198.51.100.1")], 2 * HOUR, "")
+    world.enforcer.ban([ip_network("198.51.100.2")], 3 * HOUR, "")
+    world.decide()
+    world.enforcer.ban([OTHER], DAY, "")
+
+    assert set(world.in_kernel()) == {"198.51.100.2/32", "192.0.2.2/32"}
+
+
+def test_as_many_give_way_as_there_is_need(world: World) -> None:
+    """One after the other, the shortest first, over more than are looked for at once."""
+    world.backend.plan = Plan(maxelem=300)
+    old = [ip_network((0xC6336400 + n, 32)) for n in range(300)]
+    for number, network in enumerate(old):
+        world.enforcer.ban([network], 60.0 + number, "")
+    world.enforcer.ban([ip_network((0xCB007100 + n, 32)) for n in range(290)], HOUR, "")
+
+    assert {network for network in old if world.backend._ends.get((network, Scope.FULL))} == set(old[290:])
+    assert world.enforcer.counts.gave_way == 290

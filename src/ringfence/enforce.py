@@ -24,7 +24,7 @@ from ringfence.errors import ControlError, FirewallError, SetFullError
 from ringfence.exempt import Exempt, overlap
 from ringfence.firewall.contract import Add, Backend, Change, Opened, Outcome, Remove, Roll
 from ringfence.firewall.probe import Verification, verify
-from ringfence.ledger import Ledger, Record, key_of, network_of, parts_of
+from ringfence.ledger import Ledger, Record, ban_of, key_of, network_of, parts_of
 from ringfence.model import Ban, Network, Origin, Scope, printable
 from ringfence.records import Records
 
@@ -76,6 +76,8 @@ class Enforcer:
     """The number of the last comparison with the kernel."""
     lifted_lately: set[int] = field(factory=set, init=False)
     """Whom the kernel let go since the last comparison began."""
+    unfilled: set[Roll] = field(factory=set, init=False)
+    """What could not be written, and is to be tried again."""
     _pending: dict[int, Ban] = field(factory=dict, init=False)
     _unfreed: set[int] = field(factory=set, init=False)
     _seen_only: set[Network] = field(factory=set, init=False)
@@ -103,7 +105,7 @@ class Enforcer:
         self.enforcing = True
         now = self.clock.wall()
         found = {key_of(element.network, element.scope): element.timeout for element in self.backend.list()}
-        kept, missing, put_back = len(found), list[tuple[Ban, int]](), 0
+        inside, missing, put_back = len(found), list[tuple[Ban, int]](), 0
         for ban, made in self.records.store.each_running(now):
             left = found.pop(key_of(ban.network, ban.scope), None)
             if left is not None:
@@ -115,7 +117,7 @@ class Enforcer:
                 missing.clear()
         put_back += self._put_back(missing)
         self.adopt(found)
-        self._log.info("bans.restored", kept=kept, put_back=put_back, adopted=len(found))
+        self._log.info("bans.restored", kept=inside - len(found), put_back=put_back, adopted=len(found))
 
     def _put_back(self, missing: Sequence[tuple[Ban, int]]) -> int:
         self._place([ban for ban, _ in missing], [made for _, made in missing], record=False)
@@ -191,10 +193,19 @@ class Enforcer:
         return refused + lines(outcome for outcome in self._place(bans) if outcome.error is not None)
 
     def split(self, key: int, parts: Sequence[Network]) -> list[Outcome]:
-        """Ban ``parts`` of a banned network for as long as it is, which stays; give what was refused."""
+        """Ban ``parts`` of a banned network for as long as it is, which stays; give what was refused.
+
+        A part that is banned for longer stays so.
+        """
         record = self.ledger.get(key)
-        bans = [evolve(_ban_of(key, record), network=part) for part in parts] if record else []
+        whole = ban_of(key, record) if record is not None else self._pending.get(key)
+        bans = [evolve(whole, network=part) for part in parts] if whole is not None else []
+        bans = [ban for ban in bans if self._end_of(ban.network, ban.scope) < ban.expires]
         return [outcome for outcome in self._place(bans) if outcome.error is not None]
+
+    def _end_of(self, network: Network, scope: Scope) -> float:
+        record = self.ledger.get(key_of(network, scope))
+        return record.expires if record is not None else 0.0
 
     def switch_off(self) -> None:
         """Take every rule and set of ours out of the kernel, until :meth:`switch_on`.
@@ -255,24 +266,29 @@ class Enforcer:
         return record is not None and record.forced
 
     def fill(self, *rolls: Roll) -> None:
-        """Write rolls into the kernel; a failure is said and shown, and no ban waits for it."""
-        try:
-            for roll in rolls:
+        """Write rolls into the kernel; a failure is said, shown and :attr:`unfilled`; no ban waits for it."""
+        for roll in rolls:
+            try:
                 self.backend.fill(roll, self.rolls(roll))
-        except FirewallError as error:
-            self.firewall_error = str(error)
-            self._log.error("lists.failed", error=str(error))
+            except FirewallError as error:
+                self.firewall_error = str(error)
+                if roll not in self.unfilled:
+                    self._log.error("lists.failed", list=str(roll), error=str(error))
+                self.unfilled.add(roll)
+            else:
+                self.unfilled.discard(roll)
 
     def free(self, keys: Iterable[int]) -> None:
         """Lift bans; what the kernel does not let go is said once, and tried again."""
-        failed = self.lift(keys)
+        asked = set(keys)
+        failed = self.lift(asked)
         left = {key_of(outcome.change.network, outcome.change.scope) for outcome in failed}
         for key in left:  # never to be asked for again, whether or not the kernel has it
             self._pending.pop(key, None)
         if left - self._unfreed:
             addresses = sorted(str(network_of(key)[0]) for key in left)
             self._log.error("unban.failed", addresses=addresses[:20], error=str(failed[0].error))
-        self._unfreed = left
+        self._unfreed = self._unfreed - asked | left
 
     def tend(self) -> None:
         """Do what time asks for, every second or so: retry, renew, forget what has run out."""
@@ -312,7 +328,7 @@ class Enforcer:
         for (key, record), outcome in zip(bans, self._apply(changes), strict=True):
             if outcome.error is not None:
                 self.ledger.pop(key)
-                self._refused(_ban_of(key, record), outcome.error)
+                self._refused(ban_of(key, record), outcome.error)
                 continue
             record.renew_at = _renew_at(record.expires, now, outcome.timeout)
             taken += 1
@@ -382,11 +398,13 @@ class Enforcer:
         if not waiting:
             waiting = self._giving_way[like] = self.ledger.soonest(*like, _GIVE_WAY)[::-1]
         while waiting:
+            record = self.ledger.get(waiting[-1])
+            if record is not None and record.expires >= ban.expires:  # he stays the first in line
+                break
             key = waiting.pop()
-            record = self.ledger.get(key)
             if record is None:
                 continue
-            if record.expires >= ban.expires or self.lift([key]):
+            if self.lift([key]):
                 break
             self.counts.gave_way += 1
             return self._apply([Add(ban.network, ban.expires - now, ban.scope)])[0]
@@ -413,7 +431,7 @@ class Enforcer:
         errors = [str(outcome.error) for outcome in outcomes if outcome.error is not None]
         if errors:
             self.firewall_error = errors[0]
-        elif self._pending.keys() <= {key_of(change.network, change.scope) for change in changes}:
+        elif not self.unfilled and not self._pending.keys() - (key_of(c.network, c.scope) for c in changes):
             self.firewall_error = ""
         return outcomes
 
@@ -462,21 +480,6 @@ def _in_order(key: int, seconds: float) -> Add:
 def _renew_at(expires: float, now: float, granted: float) -> float:
     """Give when the kernel is to be asked again, if it would let go before the ban is over."""
     return now + granted * (1 - RENEW_BELOW) if expires > now + granted + 1.0 else inf
-
-
-def _ban_of(key: int, record: Record) -> Ban:
-    network, scope = network_of(key)
-    return Ban(
-        network,
-        record.since,
-        record.expires,
-        record.rule,
-        record.reason,
-        record.origin,
-        scope=scope,
-        offence=record.offence,
-        forced=record.forced,
-    )
 
 
 def _described(ban: Ban) -> dict[str, object]:

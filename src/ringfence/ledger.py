@@ -77,6 +77,22 @@ def network_of(key: int) -> tuple[Network, Scope]:
     return (IPv6Network if key & 1 else IPv4Network)((address, length)), scope
 
 
+def ban_of(key: int, record: Record) -> Ban:
+    """Give the ban of a record, without its attempts."""
+    network, scope = network_of(key)
+    return Ban(
+        network,
+        record.since,
+        record.expires,
+        record.rule,
+        record.reason,
+        record.origin,
+        scope=scope,
+        offence=record.offence,
+        forced=record.forced,
+    )
+
+
 def parts_of(key: int) -> tuple[int, int, int]:
     """Give the IP version, the address and the length of prefix, as numbers."""
     return 6 if key & 1 else 4, key >> 2 + _LENGTH_BITS, key >> 2 & 0xFF
@@ -140,6 +156,11 @@ class Ledger:
     def alive(self, now: float) -> int:
         """How many have time left, give or take :attr:`unsure`."""
         slot = _slot(now)
+        if slot < self._slot:  # somebody has set the clock back
+            ends = Counter(_slot(record.expires) for record in self._records.values())
+            self._ends = Counter({end: number for end, number in ends.items() if end >= slot})
+            self._over = len(self._records) - self._ends.total()
+            self._slot = slot
         if slot > self._slot:
             for past in [end for end in self._ends if end < slot]:
                 self._over += self._ends.pop(past)
@@ -165,8 +186,13 @@ class Ledger:
         return found
 
     def within(self, network: Network, scope: Scope) -> list[int]:
-        """Give the keys of the bans that lie in ``network``, it included. Looks at every record."""
+        """Give the keys of the bans that lie in ``network``, it included.
+
+        Looks at every record, except for a single address.
+        """
         version, own, bits = network.version, network.prefixlen, network.max_prefixlen
+        if own == bits:
+            return [key for key in (key_of(network, scope),) if key in self._records]
         prefix = int(network.network_address) >> (bits - own)
         return [
             key

@@ -13,8 +13,9 @@ from attrs import frozen
 
 from ringfence.enforce import Enforcer, lines
 from ringfence.errors import ControlError
+from ringfence.exempt import overlap
 from ringfence.ledger import key_of, network_of
-from ringfence.model import Network, shown
+from ringfence.model import Network
 
 _IPV6_SUBJECT = 64
 
@@ -35,14 +36,17 @@ def unban(enforcer: Enforcer, networks: Sequence[Network]) -> Lifted:
     for network in networks:
         found = dict.fromkeys(enforcer.touching(network))
         if not found:
-            found = _known_to_the_kernel(enforcer, network)
+            foreign = _known_to_the_kernel(enforcer, network)
+            enforcer.adopt(foreign)
+            found = dict.fromkeys(foreign)
         if not found:
             problems.append(f"{network}: is not banned")
         for key in found:
             parts = _rest(network_of(key)[0], network)
             failed = enforcer.split(key, parts)
             if parts and not failed:
-                notes.append(f"{network_of(key)[0]}: the rest of it stays banned, in {len(parts)} parts")
+                pieces = "one part" if len(parts) == 1 else f"{len(parts)} parts"
+                notes.append(f"{network_of(key)[0]}: the rest of it stays banned, in {pieces}")
             problems += lines(failed)
         problems += lines(enforcer.lift(found))
     return Lifted(tuple(problems), tuple(notes))
@@ -58,11 +62,11 @@ def unban_all(enforcer: Enforcer) -> int:
     return len(inside)
 
 
-def _known_to_the_kernel(enforcer: Enforcer, network: Network) -> dict[int, None]:
+def _known_to_the_kernel(enforcer: Enforcer, network: Network) -> dict[int, float]:
     return {
-        key_of(element.network, element.scope): None
+        key_of(element.network, element.scope): element.timeout
         for element in enforcer.backend.list()
-        if shown(element.network) == shown(network) or _rest(element.network, network)
+        if overlap(element.network, network)
     }
 
 

@@ -19,7 +19,7 @@ from attrs import define, frozen
 
 from ringfence.alarms import Alarms
 from ringfence.enforce import CHUNK, Enforcer
-from ringfence.errors import FirewallError
+from ringfence.errors import FirewallError, StoreError
 from ringfence.firewall.contract import Roll
 from ringfence.ledger import key_of
 
@@ -81,7 +81,7 @@ class Reconciler:
             pulse = enforcer.backend.pulse()
             if pulse.trouble is not None:
                 self._heal(pulse.trouble)
-        except FirewallError as error:
+        except (FirewallError, StoreError) as error:
             self._alarms.sound("firewall", "rules", f"the firewall cannot be looked after: {error}")
             return
         self._alarms.over("firewall", "rules")
@@ -131,6 +131,7 @@ class Reconciler:
             return
         enforcer.look += 1
         enforcer.lifted_lately.clear()
+        enforcer.fill(*sorted(enforcer.unfilled))
         began = enforcer.clock.wall()
         found = await asyncio.to_thread(self._read, enforcer.look, began)
         await self._mend(found, began)
@@ -150,6 +151,9 @@ class Reconciler:
             if record.seen != enforcer.look and record.expires > began + SLACK
         ]
         self._missing = len(missing)
+        if unknown:  # before anything else can happen: who is let in meanwhile must not be taken for banned
+            enforcer.adopt(unknown)
+            self.counts.adopted += len(unknown)
         for start in range(0, len(missing), CHUNK):
             restored = enforcer.restore(missing[start : start + CHUNK])
             self.counts.restored += restored
@@ -158,9 +162,6 @@ class Reconciler:
         for start in range(0, len(found.short), CHUNK):
             enforcer.renew(found.short[start : start + CHUNK])
             await asyncio.sleep(0)
-        if unknown:
-            enforcer.adopt(unknown)
-            self.counts.adopted += len(unknown)
         if missing or unknown:
             self._log.warning("bans.reconciled", put_back=len(missing), adopted=len(unknown))
 
