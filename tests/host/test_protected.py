@@ -106,7 +106,7 @@ def test_each_kind_is_followed_and_who_is_several_has_every_reason(followed: Fol
 
 
 def test_what_fails_takes_nothing_else_with_it(followed: Followed, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A trouble is told once; what was known last counts meanwhile, and all is told again when it is over."""
+    """What was known last counts meanwhile; the trouble is told once, and again after each change."""
     followed.resolv_conf.write_text("nameserver 192.0.2.53\n")
 
     async def script() -> None:
@@ -116,6 +116,7 @@ def test_what_fails_takes_nothing_else_with_it(followed: Followed, monkeypatch: 
         await followed.until_failed(1)
         followed.logins = nets(_9="a login")
         await followed.until(_1="the gateway of eth9", _53="a DNS resolver of this host", _9="a login")
+        assert len(followed.failed) == 2
         followed.seen.clear()
         followed.resolv_conf.rmdir()
         followed.resolv_conf.write_text("nameserver 192.0.2.53\n")
@@ -123,7 +124,7 @@ def test_what_fails_takes_nothing_else_with_it(followed: Followed, monkeypatch: 
 
     run_script(followed, script)
 
-    assert followed.failed == [
+    assert followed.failed == 2 * [
         f"the DNS resolvers of this host cannot be read: {followed.resolv_conf}: Is a directory"
     ]
 

@@ -43,8 +43,8 @@ async def follow_protected(
 ) -> None:
     """Call ``changed`` with all that is protected (as read_protected gives it) now and after each change.
 
-    Runs until cancelled. ``failed`` is told of each trouble, after which what was known last counts; when it
-    is over ``changed`` is called again.
+    Runs until cancelled. ``failed`` is told of each trouble, after which what was known last counts. Whenever
+    ``changed`` is called, a trouble is over unless ``failed`` is told of it again at once.
     """
     follower = _Follower(changed, failed)
     async with asyncio.TaskGroup() as group:
@@ -90,14 +90,18 @@ class _Follower:
         self._troubles[part] = str(error)
         if self._parts[part] is None:
             self._parts[part] = {}
-        self._failed(error)
-        self._tell()
+        if not self._tell():
+            self._failed(error)
 
-    def _tell(self) -> None:
+    def _tell(self) -> bool:
         parts = [part for part in self._parts.values() if part is not None]
         if len(parts) == len(self._parts) and (now := _together(parts)) != self._told:
             self._told = now
             self._changed(now)
+            for trouble in self._troubles.values():  # so that nobody takes it for over
+                self._failed(HostError(trouble))
+            return True
+        return False
 
 
 def _together(parts: list[Reasons]) -> Reasons:
