@@ -45,12 +45,10 @@ def confirm(store: Store) -> bool:
 
 def stand_by(config: Path, end: float) -> None:
     """Start the process that ends the trial of this configuration, should nobody else."""
-    subprocess.Popen(  # noqa: S603 - ourselves
-        [sys.executable, "-m", "ringfence.trial", str(config), repr(end)],
-        stdin=subprocess.DEVNULL,
-        start_new_session=True,
-        close_fds=True,
-    )
+    ourselves = [sys.executable, "-P", "-m", "ringfence.trial", str(config), repr(end)]
+    # --fork: it is init's child at once, and no zombie of ours when it ends.
+    command = ["setsid", "--fork", *ourselves]
+    subprocess.run(command, stdin=subprocess.DEVNULL, check=True)  # noqa: S603 - no shell
 
 
 def main(config: str, end: str, *, sleep: Callable[[float], None] = time.sleep) -> int:

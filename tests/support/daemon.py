@@ -112,7 +112,7 @@ class Guard:
                 self._socket = None
             self._notify.unlink(missing_ok=True)
 
-    def start(self, *, ready: bool = True) -> None:
+    def start(self, *options: str, ready: bool = True) -> None:
         """Start the daemon, and wait until it is READY unless told not to."""
         if self._socket is None:
             self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -121,7 +121,7 @@ class Guard:
         self._notified.clear()
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                self._command_line("run"),
+                self._command_line("run", *options),
                 env=self._environ | {"NOTIFY_SOCKET": str(self._notify)},
                 stdin=subprocess.DEVNULL,
                 stdout=log,

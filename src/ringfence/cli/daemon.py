@@ -31,7 +31,7 @@ def run(
     level = logging.DEBUG if verbose else logging.INFO
     # The same process goes on as the daemon, without this command line's libraries (service.py says why).
     # -P: nothing is imported from the folder that it happens to be started in.
-    arguments = ["-P", "-m", "ringfence.service", str(config), str(level), str(seconds)]
+    arguments = ["-P", "-m", "ringfence.service", str(config), str(level), *([str(seconds)] if seconds else [])]
     os.execv(sys.executable, [sys.executable, *arguments])  # noqa: S606 - no shell is wanted
 
 
@@ -39,8 +39,10 @@ def restore(config: ConfigOption = DEFAULT_CONFIG) -> None:
     """Put rules and bans back into the kernel and end: for boot, before the network is up."""
     with errors_told():
         settings = settings_from(config)
+        from ringfence import log  # noqa: PLC0415 - loaded when the command runs
         from ringfence.boot import put_back  # noqa: PLC0415 - loaded when the command runs
 
+        log.configure(logging.WARNING)
         typer.echo(put_back(settings))
 
 

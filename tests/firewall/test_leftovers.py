@@ -1,0 +1,58 @@
+"""Everything of ours goes, whichever backend put it there."""
+
+import pytest
+from tests.support.netns import run
+
+from ringfence.errors import FirewallError
+from ringfence.firewall import make_backend
+from ringfence.firewall.leftovers import KERNELS, flush_everything
+
+
+def state() -> str:
+    """Give what of ours is in the kernel's firewall."""
+    return run("ipset", "list", "-n") + run("iptables-save") + run("nft", "list", "tables")
+
+
+@pytest.mark.kernel
+@pytest.mark.usefixtures("netns")
+def test_both_kernels_are_emptied() -> None:
+    """What ipset and nftables hold of ours is gone after one call, and may be asked for again."""
+    for name in KERNELS:
+        backend = make_backend(name)
+        backend.open()
+        backend.close()
+    assert "ringfence" in state()
+    for _ in range(2):
+        flush_everything()
+
+        assert "ringfence" not in state()
+
+
+@pytest.mark.kernel
+@pytest.mark.usefixtures("netns")
+def test_one_may_be_spared() -> None:
+    """A daemon that changed its backend takes away the other's and keeps its own."""
+    for name in KERNELS:
+        backend = make_backend(name)
+        backend.open()
+        backend.close()
+    flush_everything(but="nftables")
+
+    assert run("ipset", "list", "-n") == ""
+    assert "inet ringfence" in run("nft", "list", "tables")
+    flush_everything()
+
+
+@pytest.mark.kernel
+@pytest.mark.usefixtures("netns")
+def test_what_one_cannot_remove_is_told_when_the_other_is_gone() -> None:
+    """A set that somebody else's rule uses stays, and is named; everything else goes."""
+    for name in KERNELS:
+        backend = make_backend(name)
+        backend.open()
+        backend.close()
+    run("iptables", "-A", "INPUT", "-m", "set", "--match-set", "ringfence4", "src", "-j", "DROP")
+    with pytest.raises(FirewallError, match="not ringfence's"):
+        flush_everything()
+
+    assert run("nft", "list", "tables").count("ringfence") == 0

@@ -1,0 +1,103 @@
+"""The bans of before a reboot: in the kernel before the network is up, and before any daemon."""
+
+import socket
+import time
+from ipaddress import ip_network
+from pathlib import Path
+
+import pytest
+from tests.support.daemon import Guard
+from tests.support.netns import inside, neighbour, netns, run
+
+from ringfence import trial
+from ringfence.model import Ban, Network, Origin
+from ringfence.store import Store
+
+FIREWALLS = ["ipset", "nftables"]
+BANNED, FREE = "198.18.0.7", "198.18.0.8"
+PORT = 5060
+
+
+def record(path: Path, *networks: str) -> None:
+    """Have bans of before the reboot in the database."""
+    now = time.time()
+    bans = [Ban(network_of(text), now, now + 600, "guess", "before", Origin.RULE) for text in networks]
+    with Store.open(path, owner=False) as store:
+        store.record(bans)
+
+
+def network_of(text: str) -> Network:
+    """Give a network."""
+    network: Network = ip_network(text)
+    return network
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize("firewall", FIREWALLS)
+def test_nobody_who_is_banned_gets_through_from_boot_on(tmp_path: Path, firewall: str) -> None:
+    """With an empty kernel and no interface up: after `restore` no packet of a banned address arrives."""
+    record(tmp_path / "ringfence.db", BANNED, "2001:db8::/64")
+    guard = Guard(tmp_path, firewall={"backend": firewall})
+    with netns(loopback=False), neighbour() as sender:
+        done = guard.command("restore")
+        assert (done.returncode, done.stdout) == (0, f"2 bans are in place ({firewall})\n")
+
+        run("ip", "link", "add", "cable", "type", "veth", "peer", "name", "cable", "netns", sender)
+        run("ip", "address", "add", "198.18.0.1/16", "dev", "cable")
+        run("ip", "link", "set", "cable", "up")
+        for address in (BANNED, FREE):
+            run("ip", "-n", sender, "address", "add", f"{address}/16", "dev", "cable")
+        run("ip", "-n", sender, "link", "set", "cable", "up")
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as pbx:
+            pbx.bind(("198.18.0.1", PORT))
+            pbx.settimeout(2.0)
+            arrived = [_send(sender, address, pbx) for address in (BANNED, FREE)]
+
+        assert arrived == [False, True]
+        assert {row["address"] for row in guard.bans()} == {BANNED, "2001:db8::/64"}
+        guard.command("off")
+
+
+def _send(sender: str, address: str, pbx: socket.socket) -> bool:
+    """Send from an address; say whether it arrived."""
+    with inside(sender), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as phone:
+        phone.bind((address, 0))
+        phone.sendto(b"REGISTER", ("198.18.0.1", PORT))
+    try:
+        return bool(pbx.recvfrom(100)[1][0] == address)
+    except TimeoutError:
+        return False
+
+
+@pytest.mark.kernel
+@pytest.mark.usefixtures("netns")
+@pytest.mark.parametrize("firewall", FIREWALLS)
+def test_the_daemon_goes_on_with_what_the_boot_put_back(tmp_path: Path, firewall: str) -> None:
+    """Nothing is put back twice: the daemon keeps what it finds."""
+    record(tmp_path / "ringfence.db", BANNED)
+    guard = Guard(tmp_path, firewall={"backend": firewall})
+    guard.command("restore")
+    with guard:
+        assert guard.banned() == {BANNED}
+        assert "event=bans.restored kept=1 put_back=0 adopted=0" in guard.log
+        again = guard.command("restore")
+        guard.command("off")
+
+    assert again.returncode == 1
+    assert "another ringfence" in again.stderr
+
+
+@pytest.mark.parametrize("why", ["switched off", "a trial was not confirmed"])
+def test_nothing_is_put_in_place_where_nothing_is_wanted(tmp_path: Path, why: str) -> None:
+    """Switched off, or in a trial, a reboot brings no rule back, and that is said."""
+    record(tmp_path / "ringfence.db", BANNED)
+    with Store.open(tmp_path / "ringfence.db", owner=False) as store:
+        if why == "switched off":
+            store.switched_off = True
+        else:
+            trial.begin(store, time.time() + 60)
+    done = Guard(tmp_path).command("restore")
+
+    assert done.returncode == 0
+    assert why in done.stdout
+    assert "nothing was put in place" in done.stdout
