@@ -15,8 +15,7 @@ from attrs import frozen
 from tests.support.netns import inside, neighbour, run
 
 from ringfence.errors import FirewallError, FirewallPermissionError, FirewallUnsupportedError
-from ringfence.firewall import ipset as ipset_module
-from ringfence.firewall import iptables
+from ringfence.firewall import ipset_kernel, iptables
 from ringfence.firewall.contract import Add, Element, Opened, Outcome, Plan, Remove
 from ringfence.firewall.ipset import IpsetBackend
 from ringfence.firewall.netlink import Conversation, NetlinkLostError
@@ -283,30 +282,6 @@ def test_flush_of_an_untouched_host_changes_nothing() -> None:
     assert run("ipset", "save") == ""
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [
-        "iptables -t raw -F",
-        "ip6tables -t raw -D PREROUTING -j ringfence-pre",
-        "iptables -t raw -F; iptables -t raw -X",
-        "ipset flush",
-        "ip6tables -t raw -F; ip6tables -t raw -X; ipset destroy ringfence6",
-        "nft flush ruleset",
-        "nft flush ruleset; ipset destroy",
-    ],
-)
-def test_damage_is_healed_and_half_of_us_is_removed(backend: IpsetBackend, damage: str) -> None:
-    """open() brings back whatever is missing, and flush() clears what is left, of rules without sets too."""
-    whole = saved()
-    run("sh", "-c", damage)
-    assert backend.open().families == {4: None, 6: None}
-    assert saved() == whole
-
-    run("sh", "-c", damage)
-    backend.flush()
-    assert [line for part in saved() for line in part if "ringfence" in line] == []
-
-
 def test_a_set_that_is_gone_is_told(backend: IpsetBackend) -> None:
     """Bans into a set that somebody destroyed are errors that say so, one by one, and open mends it."""
     run("nft", "flush", "ruleset")
@@ -423,7 +398,7 @@ def test_a_host_without_ipv6_is_guarded_for_ipv4(tmp_path: Path) -> None:
 
 def test_a_set_that_others_use_stays(backend: IpsetBackend, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a foreign rule uses our set, flush says which set and how to find the rule."""
-    monkeypatch.setattr(ipset_module, "_RELEASE", 0.1)
+    monkeypatch.setattr(ipset_kernel, "_RELEASE", 0.1)
     run("iptables", "-A", "INPUT", "-m", "set", "--match-set", "ringfence4", "src", "-j", "DROP")
 
     with pytest.raises(FirewallError, match="set ringfence4 is used by a rule that is not ringfence's"):

@@ -19,10 +19,12 @@ from tests.support.netns import run
 from ringfence.firewall import ipset_messages as messages
 from ringfence.firewall.contract import Element
 from ringfence.firewall.netlink import Conversation
+from ringfence.model import Scope
 
 HEAD = "02000000 05000100 07000000 "
 SET4 = "0f000200 72696e67 66656e63 65340000 "
 SET6 = "0f000200 72696e67 66656e63 65360000 "
+NEW = "12000200 72696e67 66656e63 652d6e65 77000000 "
 HASH_NET = "0d000300 68617368 3a6e6574 00000000 "
 
 GOLDEN = {
@@ -91,6 +93,46 @@ GOLDEN = {
     ),
     # ipset flush ringfence4
     "flush": (messages.flush("ringfence4"), "2c000000 04060500 00000000 00000000" + HEAD + SET4),
+    # ipset create ringfence-flood6 hash:ip family inet6 netmask 64 timeout 0 counters maxelem 16384
+    "create flood": (
+        messages.create_flood("ringfence-flood6", 6, maxelem=16_384, prefix=64),
+        "74000000 02060506 00000000 00000000"
+        + HEAD
+        + "15000200 72696e67 66656e63 652d666c 6f6f6436 00000000 0c000300 68617368 3a697000"
+        "05000400 01000000 05000500 0a000000 24000780 08000640 00000000 08000840 00000008 08001340 00004000"
+        "05001400 40000000",
+    ),
+    # ipset create ringfence-new hash:net hashsize 1024 maxelem 2048
+    "create without timeouts": (
+        messages.create("ringfence-new", 4, hashsize=1024, maxelem=2048, timed=False),
+        "64000000 02060506 00000000 00000000"
+        + HEAD
+        + NEW
+        + HASH_NET
+        + "05000400 03000000 05000500 02000000 14000780 08001240 00000400 08001340 00000800",
+    ),
+    # ipset swap ringfence4 ringfence-new
+    "swap": (
+        messages.swap("ringfence4", "ringfence-new"),
+        "40000000 06060500 00000000 00000000" + HEAD + SET4 + NEW.replace("02", "03", 1),
+    ),
+    # echo add ringfence4 192.0.2.0/24 | ipset restore -exist
+    "add without timeouts": (
+        messages.add_endless("ringfence4", [ip_network("192.0.2.0/24")]),
+        "58000000 09060500 00000000 00000000"
+        + HEAD
+        + SET4
+        + "08000940 00000000 24000880 20000780 0c000180 08000140 c0000200 05000300 18000000"
+        "08000940 00000001",
+    ),
+    # ipset test ringfence4 192.0.2.0/24; the tool leaves the line number out
+    "test": (
+        messages.contains("ringfence4", ip_network("192.0.2.0/24")),
+        "4c000000 0b060500 00000000 00000000"
+        + HEAD
+        + SET4
+        + "20000780 0c000180 08000140 c0000200 05000300 18000000 08000940 00000000",
+    ),
     # ipset destroy ringfence4
     "destroy": (messages.destroy("ringfence4"), "2c000000 03060500 00000000 00000000" + HEAD + SET4),
 }
@@ -170,9 +212,13 @@ def test_both_ways_of_reading_a_dump_agree(message: bytes) -> None:
     """The quick reader of the usual layout gives what the attribute-by-attribute one gives."""
     adt = messages._top(message, messages.Command.LIST)[messages._Attr.ADT]
 
-    quick = [found for layout in messages._LAYOUTS if (found := messages._regular(adt, *layout)) is not None]
+    quick = [
+        found
+        for layout in messages._LAYOUTS
+        if (found := messages._regular(adt, Scope.FULL, *layout)) is not None
+    ]
 
-    assert quick == [tuple(messages._irregular(adt))]
+    assert quick == [tuple(messages._irregular(adt, Scope.FULL))]
 
 
 def test_a_head_is_read() -> None:

@@ -1,18 +1,21 @@
-"""The ipset backend: bans are elements of two sets, rules by iptables drop what is in them.
+"""The ipset backend: bans are elements of sets, rules by iptables drop what is in them.
 
-Sets ``ringfence4`` and ``ringfence6``, ``hash:net`` with timeouts and counters: addresses and prefixes side
-by side (a /32 within a banned /24 is an element of its own), expiry by the kernel, packets counted.
-A set of ours that exists is adopted with all it holds: a restart has no moment without protection.
-An adopted set keeps the size it was made with; ``ringfence off`` and ``on`` make it anew.
+The sets are in ``ipset_sets.py``: those of the bans are ``hash:net`` with timeouts and counters, addresses
+and prefixes side by side (a /32 within a banned /24 is an element of its own), expiry by the kernel,
+packets counted. A set of ours that exists is adopted with all it holds: a restart has no moment without
+protection. An adopted set keeps the size it was made with; ``ringfence off`` and ``on`` make it anew.
 
 Bans go by netlink only, no process is started for one. What the kernel refuses is reported by element and the
 rest is sent again; what was not acknowledged is an error, also when it may have been done: the caller
 repeats, and every change may be repeated.
+
+A quick look (``pulse``) sees a set that is gone, one that fewer rules than ours name, a roll that has not
+the elements it was filled with, and one ban of each set that ought to be in it: the one that ends last of
+those it was given lately. The number of bans is for the caller to compare.
 """
 
 import errno
 import itertools
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -24,7 +27,7 @@ from ringfence.errors import (
     SetFullError,
 )
 from ringfence.firewall import ipset_messages as messages
-from ringfence.firewall import iptables, nft_messages
+from ringfence.firewall import iptables
 from ringfence.firewall.contract import (
     Add,
     Change,
@@ -36,92 +39,126 @@ from ringfence.firewall.contract import (
     Plan,
     Pulse,
     Roll,
+    RuleUse,
     Usage,
 )
+from ringfence.firewall.ipset_kernel import destroy, head_of, listed, require_ipset
 from ringfence.firewall.ipset_messages import Code
+from ringfence.firewall.ipset_rolls import Flood, by_version, fill
+from ringfence.firewall.ipset_sets import (
+    VERSIONS,
+    bans_name,
+    creation,
+    every_name,
+    kinds,
+    require_ours,
+    roll_name,
+)
+from ringfence.firewall.ipset_watch import Witnesses, set_trouble
+from ringfence.firewall.iptables_family import Family, lacks
+from ringfence.firewall.iptables_rules import OVER_LIMIT
 from ringfence.firewall.netlink import Conversation, NetlinkError
-from ringfence.model import Network
+from ringfence.model import Network, Scope
 
-SETS: Mapping[int, str] = {4: "ringfence4", 6: "ringfence6"}
 # iptables' set match opens a raw socket to ask the set's number, hence the second one.
 _CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_NET_RAW": 13}
-# 128 kB of buckets, and 100 000 elements go in without the set being rebuilt more than twice.
-_HASHSIZE = 16_384
 # After so many refusals in one message the rest goes one by one: a full set refuses every new element, and
 # sending the tail again for each would be quadratic.
 _PATIENCE = 3
-_LOG_MEND = "mend: `modprobe xt_u32 xt_NFLOG xt_addrtype ipt_rpfilter ip6t_rpfilter`"
-# The kernel frees the rules that used a set some milliseconds after iptables-nft has removed them.
-_RELEASE = 2.0
 
 
 class IpsetBackend:
     """Bans in the kernel by ipset and iptables; see ``contract.Backend`` for the verbs.
 
-    ``proc`` is where procfs is mounted.
+    ``proc`` is where procfs is mounted. ``find_tools`` gives an IP version's iptables.
     """
 
     name = "ipset"
     enforces = True
 
-    def __init__(self, plan: Plan | None = None, *, proc: Path = Path("/proc")) -> None:
+    def __init__(
+        self,
+        plan: Plan | None = None,
+        *,
+        proc: Path = Path("/proc"),
+        find_tools: Callable[[int], iptables.Tools] = iptables.find_tools,
+    ) -> None:
         self.plan = plan if plan is not None else Plan()
         self._proc = proc
+        self._find_tools = find_tools
         self._kernel = Conversation()
         self._families: dict[int, str | None] = {}
+        self._rules: dict[int, Family] = {}
+        self._rolls: dict[str, int] = {}
+        self._witnesses = Witnesses()
+        self._flood = Flood()
 
     def look(self) -> list[Part]:
         """Say what stands in the way of ``open``, part by part; changes nothing."""
         parts = [
             _part("capabilities of this process", self._require_capabilities),
-            _part("ipset in the kernel", partial(_require_ipset, self._kernel)),
+            _part("ipset in the kernel", partial(require_ipset, self._kernel)),
+            *(_part(f"iptables for IPv{version}", partial(self._guard, version)) for version in VERSIONS),
         ]
-        return parts + [
-            _part(f"iptables for IPv{version}", partial(self._guard, version)) for version in SETS
-        ]
+        if any(part.lack is not None for part in parts[:2]):
+            return parts  # the kernel cannot be asked for the rest
+        for version, part in zip(VERSIONS, parts[2:], strict=True):
+            if part.lack is None:
+                parts += [Part(what, lack) for what, lack in lacks(self._kernel, version, self.plan)]
+        return parts
 
     def open(self) -> Opened:
         """Put sets and rules in place. Idempotent; heals. See ``contract.Backend.open`` for the errors."""
         families, tools = self._preflight()
-        heads = {version: self._head(version) for version in tools}
-        for head in heads.values():
-            if head is not None:
-                _require_ours(head)
-        for version, head in heads.items():
-            if head is None:
-                self._create(version)
-        unlogged = {version: self._install(version, found) for version, found in tools.items()}
+        first = not self._families
+        adopted, damaged = self._have_sets(tools)
+        placed = {}
+        for version, found in tools.items():
+            family = self._rules.get(version)
+            if family is None or family.tools != found:
+                family = self._rules[version] = Family(version, found, self._kernel)
+            placed[version] = family.put(self.plan)
+            damaged |= placed[version].damaged
         self._families = families
+        self._witnesses.keep(self._kernel)
         return Opened(
             families,
-            adopted=sum(head.elements for head in heads.values() if head is not None),
-            wire="; ".join(f"IPv{version}: {why}" for version, why in unlogged.items() if why) or None,
+            adopted=adopted,
+            wire="; ".join(f"IPv{v}: {p.wire}" for v, p in placed.items() if p.wire) or None,
+            limiter="; ".join(f"IPv{v}: {p.limiter}" for v, p in placed.items() if p.limiter) or None,
+            healed=damaged and not first,
         )
 
-    def _install(self, version: int, tools: iptables.Tools) -> str | None:
-        """Put the rules in place; say why the log rule is not among them, None where it is or need not be.
-
-        A kernel that cannot have the log rule refuses the whole transaction: then the drops go in alone.
-        """
-        new_table = self._lacks_table(version)
-        install = partial(iptables.install, tools, SETS[version], new_table=new_table)
-        if self.plan.log_group is None:
-            install()
-            return None
-        try:
-            install(log=iptables.Log(version, self.plan.log_group))
-        except FirewallError as error:
-            install()
-            return f"{error}; {_LOG_MEND}"
-        return None
+    def _have_sets(self, versions: Iterable[int]) -> tuple[int, bool]:
+        """Make the sets that are missing; give how many bans were there, and whether a set was damaged."""
+        wanted = [kind for version in versions for kind in kinds(version)]
+        heads = {kind: head_of(self._kernel, kind.name) for kind in wanted}
+        for kind, head in heads.items():
+            if head is not None:
+                require_ours(head, kind)
+        adopted, damaged = 0, False
+        for kind, head in heads.items():
+            if head is None:
+                damaged = True
+                try:
+                    self._kernel.request(creation(kind, self.plan.maxelem))
+                except NetlinkError as error:
+                    raise FirewallError(f"set {kind.name} could not be made: {error}") from error
+            elif kind.bans:
+                adopted += head.elements
+            if kind.roll:
+                elements = head.elements if head is not None else 0
+                damaged |= elements != self._rolls.get(kind.name, elements)
+                self._rolls[kind.name] = elements
+        return adopted, damaged
 
     def _preflight(self) -> tuple[dict[int, str | None], dict[int, iptables.Tools]]:
         """Say of each IP version why it cannot be guarded (None: it can), and by what; change nothing."""
         self._require_capabilities()
-        _require_ipset(self._kernel)
+        require_ipset(self._kernel)
         families: dict[int, str | None] = {}
         tools: dict[int, iptables.Tools] = {}
-        for version in SETS:
+        for version in VERSIONS:
             try:
                 tools[version] = self._guard(version)
                 families[version] = None
@@ -134,7 +171,7 @@ class IpsetBackend:
     def _guard(self, version: int) -> iptables.Tools:
         if version == 6 and not (self._proc / "self/net/if_inet6").exists():  # noqa: PLR2004 - IPv6
             raise FirewallUnsupportedError("this host has no IPv6")
-        return iptables.find_tools(version)
+        return self._find_tools(version)
 
     def _require_capabilities(self) -> None:
         try:
@@ -150,45 +187,21 @@ class IpsetBackend:
                 "the systemd unit grants it (AmbientCapabilities=), by hand: run as root"
             )
 
-    def _head(self, version: int) -> messages.SetHead | None:
-        try:
-            answers = self._kernel.request(messages.list_head(SETS[version]))
-        except NetlinkError as error:
-            if error.code == errno.ENOENT:
-                return None
-            raise
-        return messages.parse_head(answers[0]) if answers else None
-
-    def _create(self, version: int) -> None:
-        hashsize = min(_HASHSIZE, self.plan.maxelem)
-        message = messages.create(SETS[version], version, hashsize=hashsize, maxelem=self.plan.maxelem)
-        try:
-            self._kernel.request(message)
-        except NetlinkError as error:
-            raise FirewallError(f"set {SETS[version]} could not be made: {error}") from error
-
-    def _lacks_table(self, version: int) -> bool:
-        try:
-            self._kernel.request(nft_messages.table_query(version))
-        except NetlinkError as error:
-            return error.code == errno.ENOENT  # anything else: a kernel without nftables
-        return False
-
-    def _drop_table(self, version: int) -> None:
-        try:
-            self._kernel.request(*nft_messages.delete_empty_table(version))
-        except NetlinkError as error:
-            if error.code not in (errno.EBUSY, errno.ENOENT):  # in use by now, or gone with iptables-legacy
-                raise
-
-    def apply(self, batch: Sequence[Change]) -> list[Outcome]:
-        """Carry out every change, in order within each IP version. Idempotent; needs ``open``."""
+    def _require_open(self) -> None:
         if not self._families:
             raise FirewallError("the firewall is not open: nothing can be banned")
+
+    @property
+    def _guarded(self) -> list[int]:
+        return [version for version, reason in self._families.items() if reason is None]
+
+    def apply(self, batch: Sequence[Change]) -> list[Outcome]:
+        """Carry out every change, in order within each set. Idempotent; needs ``open``."""
+        self._require_open()
         outcomes: dict[int, Outcome] = {}
         lost: FirewallError | None = None
-        for version, reason in self._families.items():
-            places = [place for place, change in enumerate(batch) if change.network.version == version]
+        for (version, scope), places in _by_set(batch).items():
+            reason = self._families[version]
             for part in _parts(batch, places):
                 changes = [batch[place] for place in part]
                 if reason is not None:
@@ -196,7 +209,7 @@ class IpsetBackend:
                 elif lost is not None:  # another request would only wait again
                     done = _failed(changes, lost)
                 else:
-                    done, lost = self._send(SETS[version], changes)
+                    done, lost = self._send(bans_name(version, scope), changes)
                 outcomes.update(zip(part, done, strict=True))
         return [outcomes[place] for place in range(len(batch))]
 
@@ -215,32 +228,23 @@ class IpsetBackend:
                 place = messages.refused_place(error.request)
                 if place is None or place >= len(sent):
                     return outcomes + _failed(rest, _explain(name, error)), None
+                self._witnesses.note(name, sent[:place])
                 outcomes += map(_done, sent[:place])
                 outcomes += _failed(sent[place : place + 1], _explain(name, error))
                 refused += 1
             except FirewallError as error:
                 return outcomes + _failed(rest, error), error
             else:
+                self._witnesses.note(name, sent)
                 outcomes += map(_done, sent)
         return outcomes, None
 
     def fill(self, roll: Roll, networks: Iterable[Network]) -> None:
-        """Not here yet."""
-
-    def pulse(self) -> Pulse:
-        """Not here yet."""
-        return Pulse()
-
-    def watch_fd(self) -> None:
-        """The kernel tells of no change to an ipset."""
-
-    def usage(self) -> Usage:
-        """Not here yet."""
-        return Usage()
-
-    def flooding(self) -> Sequence[Flooder]:
-        """Not here yet."""
-        return ()
+        """Have exactly ``networks`` on ``roll``, each IP version in one step. Idempotent; needs ``open``."""
+        self._require_open()
+        sorted_ = by_version(networks)
+        for version in self._guarded:
+            self._rolls[roll_name(roll, version)] = fill(self._kernel, roll, version, sorted_[version])
 
     def list(self) -> Iterator[Element]:
         """Read every ban from the kernel; empty where no set of ours exists.
@@ -249,16 +253,57 @@ class IpsetBackend:
         loop bans.
         """
         with Conversation() as kernel:
-            for name in SETS.values():
-                try:
-                    answers = kernel.request(messages.list_elements(name))
-                except NetlinkError as error:
-                    if error.code == errno.ENOENT:
-                        continue
-                    _require_ipset(kernel)  # says so if that is what is lacking
-                    raise
-                for answer in answers:
-                    yield from messages.parse_listed(answer).elements
+            for version in VERSIONS:
+                for scope in Scope:
+                    yield from listed(kernel, bans_name(version, scope), scope)
+
+    def pulse(self) -> Pulse:
+        """Look whether sets and rules are as they were left. No process; see the head for what is seen."""
+        self._require_open()
+        troubles: list[str | None] = []
+        changed, elements = False, 0
+        for version in self._guarded:
+            family = self._rules[version]
+            trouble, moved = family.look()
+            changed |= moved
+            troubles.append(trouble)
+            references = family.references
+            for kind in kinds(version):
+                head = head_of(self._kernel, kind.name)
+                filled = self._rolls.get(kind.name)
+                troubles.append(set_trouble(kind, head, references.get(kind.name, 0), filled))
+                elements += head.elements if head is not None and kind.bans else 0
+        troubles.append(self._witnesses.missing(self._kernel))
+        said = "; ".join(filter(None, troubles)) or None
+        return Pulse(said, elements, changed or said is not None)
+
+    def watch_fd(self) -> None:
+        """Nothing: ipset and iptables-legacy tell of no changes. The look each second sees them."""
+
+    def usage(self) -> Usage:
+        """Say what rules and sets have met, by iptables-save. Needs ``open``; changes nothing."""
+        self._require_open()
+        sums: dict[str, tuple[int, int]] = {}
+        full = 0
+        for version in self._guarded:
+            met = self._rules[version].met()
+            full += met.full
+            for kind, (packets, octets) in met.kinds.items():
+                before = sums.get(kind, (0, 0))
+                sums[kind] = before[0] + packets, before[1] + octets
+        names = [kind.name for version in self._guarded for kind in kinds(version)]
+        heads = {name: head_of(self._kernel, name) for name in names}
+        return Usage(
+            rules=tuple(RuleUse(kind, *counts) for kind, counts in sums.items()),
+            sets={name: head.elements if head is not None else None for name, head in heads.items()},
+            limiter_drops=sums.get(OVER_LIMIT, (0, 0))[0],
+            limiter_full=full,
+        )
+
+    def flooding(self) -> Sequence[Flooder]:
+        """Give the sources that were over the limit in the last ten seconds. Needs ``open``; no process."""
+        self._require_open()
+        return self._flood.look(self._kernel, self._guarded)
 
     def flush(self) -> None:
         """Remove our rules, chains and sets. Idempotent; works without ``open``.
@@ -266,36 +311,18 @@ class IpsetBackend:
         Raises FirewallError where a rule that is not ours uses a set of ours: that set stays.
         """
         self._require_capabilities()
-        for version in SETS:
+        for version in VERSIONS:
             try:
-                tools = iptables.find_tools(version)
+                tools = self._find_tools(version)
             except FirewallUnsupportedError:
                 continue  # without the tool no rule of it: if there is one after all, the set stays in use
-            if iptables.remove(tools):
-                self._drop_table(version)
-        _require_ipset(self._kernel)
-        for name in SETS.values():
-            self._destroy(name)
-        self._families = {}
-
-    def _destroy(self, name: str) -> None:
-        deadline = time.monotonic() + _RELEASE
-        while True:
-            try:
-                self._kernel.request(messages.destroy(name))
-            except NetlinkError as error:
-                if error.code == errno.ENOENT:
-                    return
-                if error.code != Code.BUSY:
-                    raise
-                if time.monotonic() > deadline:
-                    raise FirewallError(
-                        f"set {name} is used by a rule that is not ringfence's: find it with "
-                        f"`iptables-save | grep {name}` (also iptables-legacy-save, ip6tables-save)"
-                    ) from error
-                time.sleep(0.01)
-            else:
-                return
+            Family(version, tools, self._kernel).remove()
+        self._rules = {}
+        require_ipset(self._kernel)
+        for name in every_name():
+            destroy(self._kernel, name)
+        self._families, self._rolls = {}, {}
+        self._witnesses, self._flood = Witnesses(), Flood()
 
     def close(self) -> None:
         """Give back the socket. Idempotent."""
@@ -310,38 +337,12 @@ def _part(what: str, require: Callable[[], object]) -> Part:
     return Part(what)
 
 
-def _require_ipset(kernel: Conversation) -> None:
-    try:
-        kernel.request(messages.protocol())
-    except NetlinkError as error:
-        raise FirewallUnsupportedError(
-            "this kernel has no ipset; mend: `modprobe ip_set ip_set_hash_net xt_set` (CONFIG_IP_SET; "
-            "in a container: on its host)"
-        ) from error
-    try:
-        kernel.request(messages.type_query(4))
-    except NetlinkError as error:
-        raise FirewallUnsupportedError(
-            "this kernel's ipset has no hash:net (CONFIG_IP_SET_HASH_NET); mend: `modprobe ip_set_hash_net`"
-        ) from error
-
-
-def _require_ours(head: messages.SetHead) -> None:
-    version = next(version for version, name in SETS.items() if name == head.name)
-    lacks = []
-    if head.type_name != messages.SET_TYPE or head.version != version:
-        lacks.append(
-            f"is a {head.type_name} for IPv{head.version} and not a {messages.SET_TYPE} for IPv{version}"
-        )
-    if not head.timeout:
-        lacks.append("has no timeouts")
-    if not head.counters:
-        lacks.append("has no counters")
-    if lacks:
-        raise FirewallError(
-            f"set {head.name} exists and {', '.join(lacks)}; "
-            f"mend: `ringfence off`, or `ipset destroy {head.name}`"
-        )
+def _by_set(batch: Sequence[Change]) -> Mapping[tuple[int, Scope], list[int]]:
+    """Sort the places of a batch by the set that each change is about."""
+    places: dict[tuple[int, Scope], list[int]] = {}
+    for place, change in enumerate(batch):
+        places.setdefault((change.network.version, change.scope), []).append(place)
+    return places
 
 
 def _parts(batch: Sequence[Change], places: Sequence[int]) -> list[Sequence[int]]:

@@ -40,12 +40,15 @@ from ringfence.firewall.nfnetlink import (
     number,
     text,
 )
-from ringfence.model import Network
+from ringfence.model import Network, Scope
 
 PROTOCOL_VERSION = 7  # kernel 4.20 (2018) and later
 SET_TYPE = "hash:net"
 # The first revision of hash:net with counters (kernel 3.10): nothing newer is used.
 SET_REVISION = 3
+# Sources over the limit. Its first revision with counters (kernel 3.10).
+FLOOD_TYPE = "hash:ip"
+_FLOOD_REVISION = 1
 MAX_ELEMENTS = 1200
 # The kernel clamps silently at (UINT_MAX >> 1) milliseconds; 0 would mean "for ever".
 MAX_TIMEOUT = 2_147_483
@@ -69,9 +72,11 @@ class Command(enum.IntEnum):
     CREATE = 2
     DESTROY = 3
     FLUSH = 4
+    SWAP = 6
     LIST = 7
     ADD = 9
     DEL = 10
+    TEST = 11
     HEADER = 12
     TYPE = 13
 
@@ -110,7 +115,7 @@ class _Attr(enum.IntEnum):
 
     PROTOCOL = 1
     SETNAME = 2
-    TYPENAME = 3
+    TYPENAME = 3  # of a swap: the other set
     REVISION = 4
     FAMILY = 5
     FLAGS = 6
@@ -129,6 +134,7 @@ class _Data(enum.IntEnum):
     LINENO = 9
     HASHSIZE = 18
     MAXELEM = 19
+    NETMASK = 20
     BYTES = 24
     PACKETS = 25
     # In the head of a listed set the numbers 24 to 26 mean something else.
@@ -183,32 +189,35 @@ def protocol() -> bytes:
     return _message(Command.PROTOCOL, 0)
 
 
-def type_query(version: int) -> bytes:
-    """Build the question whether the kernel has hash:net for IP ``version``; else ``Code.FIND_TYPE``."""
-    return _message(
-        Command.TYPE,
-        0,
-        text(_Attr.TYPENAME, SET_TYPE),
-        attribute(_Attr.FAMILY, bytes([_FAMILIES[version]])),
-    )
+def type_query(version: int, name: str = SET_TYPE) -> bytes:
+    """Build the question whether the kernel has a type of set for IP ``version``; else ``Code.FIND_TYPE``."""
+    family = attribute(_Attr.FAMILY, bytes([_FAMILIES[version]]))
+    return _message(Command.TYPE, 0, text(_Attr.TYPENAME, name), family)
 
 
-def create(name: str, version: int, *, hashsize: int, maxelem: int, revision: int = SET_REVISION) -> bytes:
-    """Build the creation of a hash:net for IP ``version`` with timeouts and counters.
+def create(
+    name: str, version: int, *, hashsize: int, maxelem: int, revision: int = SET_REVISION, timed: bool = True
+) -> bytes:
+    """Build the creation of a hash:net for IP ``version``; ``timed``: with timeouts and counters.
 
     ``hashsize`` is rounded up to a power of two by the kernel, and grows. A set of that name gives EEXIST.
     """
-    options = (
-        number(_Data.TIMEOUT, 0)
-        + number(_Data.CADT_FLAGS, _WITH_COUNTERS)
-        + number(_Data.HASHSIZE, hashsize)
-        + number(_Data.MAXELEM, maxelem)
-    )
+    size = number(_Data.HASHSIZE, hashsize) + number(_Data.MAXELEM, maxelem)
+    return _create(name, SET_TYPE, revision, version, _TIMED + size if timed else size)
+
+
+def create_flood(name: str, version: int, *, maxelem: int, prefix: int) -> bytes:
+    """Build the creation of a set of sources, each with all of its ``prefix``."""
+    mask = attribute(_Data.NETMASK, bytes([prefix]))
+    return _create(name, FLOOD_TYPE, _FLOOD_REVISION, version, _TIMED + number(_Data.MAXELEM, maxelem) + mask)
+
+
+def _create(name: str, kind: str, revision: int, version: int, options: bytes) -> bytes:
     return _message(
         Command.CREATE,
         NLM_F_CREATE | NLM_F_EXCL,
         text(_Attr.SETNAME, name),
-        text(_Attr.TYPENAME, SET_TYPE),
+        text(_Attr.TYPENAME, kind),
         attribute(_Attr.REVISION, bytes([revision])),
         attribute(_Attr.FAMILY, bytes([_FAMILIES[version]])),
         attribute(_Attr.DATA | NESTED, options),
@@ -223,6 +232,17 @@ def destroy(name: str) -> bytes:
 def flush(name: str) -> bytes:
     """Build the emptying of a set."""
     return _message(Command.FLUSH, 0, text(_Attr.SETNAME, name))
+
+
+def swap(name: str, other: str) -> bytes:
+    """Build the exchange of what two sets hold, in one step: rules go on naming the same name."""
+    return _message(Command.SWAP, 0, text(_Attr.SETNAME, name), text(_Attr.TYPENAME, other))
+
+
+def contains(name: str, network: Network) -> bytes:
+    """Build the question whether a set has ``network``; ``Code.EXIST`` if not."""
+    entry = _PLAIN[network.version].pack(network.network_address.packed, network.prefixlen, _NO_LINE)
+    return _message(Command.TEST, 0, text(_Attr.SETNAME, name), entry)
 
 
 def list_elements(name: str) -> bytes:
@@ -249,6 +269,13 @@ def add(name: str, elements: Sequence[tuple[Network, int]]) -> bytes:
             for line, (network, timeout) in enumerate(elements, 1)
         ],
     )
+
+
+def add_endless(name: str, networks: Sequence[Network]) -> bytes:
+    """Build one ADD of at most MAX_ELEMENTS networks of one IP version to a set without timeouts."""
+    pack = _PLAIN[networks[0].version].pack
+    entries = [pack(n.network_address.packed, n.prefixlen, line) for line, n in enumerate(networks, 1)]
+    return _many(Command.ADD, name, entries)
 
 
 def delete(name: str, networks: Sequence[Network]) -> bytes:
@@ -294,7 +321,26 @@ class _Entry:
         return self._pack(self._ip, address, self._cidr, prefix, self._timeout, timeout, self._line, line)
 
 
+class _Plain:
+    """An element without a timeout, likewise."""
+
+    def __init__(self, kind: int, size: int) -> None:
+        self._pack = struct.Struct(f">12s{size}s4sB3x4sI").pack
+        self._ip = (
+            ATTRIBUTE.pack(size + 28, _Attr.DATA | NESTED)
+            + ATTRIBUTE.pack(size + 8, _Data.IP | NESTED)
+            + ATTRIBUTE.pack(size + 4, kind | BIG_ENDIAN)
+        )
+        self._cidr = ATTRIBUTE.pack(5, _Data.CIDR)
+        self._line = ATTRIBUTE.pack(8, _Data.LINENO | BIG_ENDIAN)
+
+    def pack(self, address: bytes, prefix: int, line: int) -> bytes:
+        return self._pack(self._ip, address, self._cidr, prefix, self._line, line)
+
+
 _ENTRIES = {4: _Entry(1, 4), 6: _Entry(2, 16)}
+_PLAIN = {4: _Plain(1, 4), 6: _Plain(2, 16)}
+_TIMED = number(_Data.TIMEOUT, 0) + number(_Data.CADT_FLAGS, _WITH_COUNTERS)
 
 
 def _attributes(buffer: memoryview) -> Iterator[tuple[int, memoryview]]:
@@ -349,18 +395,20 @@ def parse_head(answer: bytes) -> SetHead:
     )
 
 
-def parse_listed(answer: bytes) -> Listed:
+def parse_listed(answer: bytes, scope: Scope = Scope.FULL) -> Listed:
     """Read one LIST answer with the elements in it: timeouts in seconds, ``inf`` for one without an end.
+
+    All of a set are of one ``scope``, which the set's name says and not the kernel.
 
     An exception (``nomatch``) that somebody put into a set bans nothing and is left out.
     """
     top = _top(answer, Command.LIST)
     adt = top.get(_Attr.ADT, memoryview(b""))
     for layout in _LAYOUTS:
-        elements = _regular(adt, *layout)
+        elements = _regular(adt, scope, *layout)
         if elements is not None:
             return Listed(_name(top, _Attr.SETNAME), elements)
-    return Listed(_name(top, _Attr.SETNAME), tuple(_irregular(adt)))
+    return Listed(_name(top, _Attr.SETNAME), tuple(_irregular(adt, scope)))
 
 
 def _layout(
@@ -386,6 +434,7 @@ _LAYOUTS = (_layout(4, 4, IPv4Network), _layout(6, 16, IPv6Network))
 
 def _regular(
     adt: memoryview,
+    scope: Scope,
     layout: struct.Struct,
     fixed: tuple[bytes, ...],
     network: type[IPv4Network | IPv6Network],
@@ -397,11 +446,11 @@ def _regular(
     for h1, address, h2, prefix, h3, timeout, h4, octets, h5, packets in layout.iter_unpack(adt):
         if (h1, h2, h3, h4, h5) != fixed:
             return None
-        elements.append(_element(network, address, prefix, timeout, packets, octets))
+        elements.append(_element(network, address, prefix, timeout, packets, octets, scope))
     return tuple(elements)
 
 
-def _irregular(adt: memoryview) -> Iterator[Element]:
+def _irregular(adt: memoryview, scope: Scope) -> Iterator[Element]:
     """Read the elements attribute by attribute, whatever else they carry (comments, marks)."""
     for kind, entry in _attributes(adt):
         if kind != _Attr.DATA:
@@ -415,7 +464,7 @@ def _irregular(adt: memoryview) -> Iterator[Element]:
         prefix = _integer(data, _Data.CIDR) if _Data.CIDR in data else len(address) * 8
         timeout = _integer(data, _Data.TIMEOUT)
         counters = _integer(data, _Data.PACKETS), _integer(data, _Data.BYTES)
-        yield _element(network, address, prefix, timeout, *counters)
+        yield _element(network, address, prefix, timeout, *counters, scope)
 
 
 def _element(
@@ -425,9 +474,10 @@ def _element(
     timeout: int,
     packets: int,
     octets: int,
+    scope: Scope,
 ) -> Element:
     try:
-        return Element(network((address, prefix)), timeout or math.inf, packets, octets)
+        return Element(network((address, prefix)), timeout or math.inf, packets, octets, scope)
     except ValueError as error:
         raise MessageError(f"an ipset element is no network: {error}") from error
 

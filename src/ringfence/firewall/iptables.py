@@ -1,49 +1,37 @@
-"""The static rules, by the platform's own iptables-restore: one transaction a family puts them in or out.
+"""The platform's own iptables: reading what stands, and putting our rules in or out, a transaction a table.
 
-Two chains of ours in table raw, each jumped to from the first place:
+What is to stand is said in ``iptables_rules.py``. The state is read with iptables-save and compared, and
+nothing is written where nothing is missing; every writing is one ``*TABLE ... COMMIT`` with only our chains
+in it. It works the same with iptables-nft and iptables-legacy, and what an earlier release put there is
+replaced in the same transaction.
 
-    PREROUTING -> ringfence-pre:  drop what comes from a banned address, drop what is routed to one
-    OUTPUT     -> ringfence-out:  drop what this host itself sends to a banned address
+Our jumps stand in the first place, since a rule of somebody else's that accepts before would let the
+banned pass.
 
-Behind the drops, where it is asked for, a log rule: what is a SIP 401 or 407 over UDP goes to an NFLOG group
-(``sources/wire.py`` reads it; to a group that nobody reads the kernel sends nothing). Behind them, since
-a challenge that was dropped proves nothing. ``-p udp`` and u32 read the first twelve bytes of the datagram,
-"SIP/2.0 401" or "SIP/2.0 407". In PREROUTING stand the answers of bridged containers, and among them whatever
-the world sends: there a packet counts only where it is to be routed on (not a provider's 401 to this host)
-and came by the way that leads back to its sender (not a stranger's under a container's address).
+A plan that moves a drop from one table to another takes two transactions, or three. They come in such
+an order that the drop stands in one of the two at every moment: see :func:`changes`.
 
-raw is before connection tracking, so an established flow is cut too, and a container behind DNAT is covered.
-The way out matters as much as the way in: guesses that already wait in Asterisk's socket are still
-checked, but their answers never leave (2 000 guesses sent ahead of the ban: 180 to 1 126 were answered with
-the way in closed alone, 3 to 849 with both).
+How a tool prints a rule is its own matter (kilobytes rounded, a default left out). What it prints right after
+a writing is taken as its way to say what was written (:class:`Printed`), else it would be written again at
+every look.
 
-First place, since a rule of somebody else's that accepts in raw would let the banned pass. The state is read
-with iptables-save and compared, and nothing is written where nothing is missing; every writing is one
-``*raw ... COMMIT`` with only our chains in it. It works the same with iptables-nft and iptables-legacy.
-
-iptables-nft makes table raw when the first rule comes and has no command to delete it. Where there was none,
-an empty chain ``ringfence-made`` that nothing jumps to remembers it, and :func:`remove` says that the table
-may go (``nft_messages.py`` takes it away, if nothing else has come into it).
+iptables-nft makes a table when the first rule comes and has no command to delete it. Where there was none,
+an empty chain ``ringfence-made`` that nothing jumps to remembers it, and :func:`table_is_ours` says that the
+table may go (``nft_messages.py`` takes it away, if nothing else has come into it).
 """
 
 import os
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
+from functools import lru_cache
+from itertools import chain as joined
 
-from attrs import frozen
+from attrs import Factory, frozen
 
 from ringfence.errors import FirewallError, FirewallUnsupportedError
+from ringfence.firewall.iptables_rules import CHAINS, HOOKS, MADE, Rules
 
-CHAINS: Mapping[str, str] = {"PREROUTING": "ringfence-pre", "OUTPUT": "ringfence-out"}
-_MADE = "ringfence-made"
-_SIDES = {"ringfence-pre": ("src", "dst"), "ringfence-out": ("dst",)}
-# As iptables-save writes u32's tests: of the datagram at its offset 8 behind the IP header.
-_CHALLENGES = {
-    4: "{0}@0x8=0x5349502f&&{0}@0xc=0x322e3020&&{0}@0xf=0x20343031,0x20343037".format("0x0>>0x16&0x3c"),
-    6: "0x30=0x5349502f&&0x34=0x322e3020&&0x37=0x20343031,0x20343037",
-}
-_PASSING = {"ringfence-pre": "-m rpfilter -m addrtype --dst-type UNICAST ", "ringfence-out": ""}
 _PREFIXES = {4: "iptables", 6: "ip6tables"}
 _FOLDERS = ("/usr/sbin", "/sbin")
 _MEND = "apt-get install iptables"
@@ -51,13 +39,8 @@ _MEND = "apt-get install iptables"
 _LOCK_WAIT = 5
 _TIMEOUT = 10.0
 
-
-@frozen
-class Log:
-    """The log rule: outgoing challenges of IP ``version`` to NFLOG ``group``."""
-
-    version: int
-    group: int
+# By table, by chain, the rules in order as iptables-save prints them.
+State = Mapping[str, Mapping[str, Sequence[str]]]
 
 
 @frozen
@@ -66,6 +49,29 @@ class Tools:
 
     save: str
     restore: str
+
+    def is_legacy(self) -> bool:
+        """Say which flavour the tools are; asked once for each file that the name leads to."""
+        return _is_legacy(self.save, os.path.realpath(self.save))
+
+
+@frozen
+class Printed:
+    """How the tools print what was written: chain by chain, from our own text."""
+
+    known: dict[tuple[str, ...], tuple[str, ...]] = Factory(dict)
+
+    def same(self, found: Sequence[str] | None, wanted: Sequence[str]) -> bool:
+        """Say whether a chain is as it is wanted."""
+        return found is not None and tuple(found) in {tuple(wanted), self.known.get(tuple(wanted))}
+
+    def learn(self, state: State, rules: Rules) -> None:
+        """Take the chains of ``state`` as the printing of ``rules``, which have just been written."""
+        for table, chains in lines_of(rules).items():
+            for name, wanted in chains.items():
+                found = state.get(table, {}).get(name)
+                if found is not None and len(found) == len(wanted):
+                    self.known[tuple(wanted)] = tuple(found)
 
 
 def find_tools(version: int) -> Tools:
@@ -81,104 +87,162 @@ def find_tools(version: int) -> Tools:
     return Tools(**found)
 
 
-def wanted_rules(set_name: str, log: Log | None = None) -> dict[str, list[str]]:
-    """Give each chain of ours with its rules, as iptables-save writes them."""
-    wanted = {
-        chain: [f"-A {chain} -m set --match-set {set_name} {side} -j DROP" for side in sides]
-        for chain, sides in _SIDES.items()
+@lru_cache(maxsize=16)
+def _is_legacy(save: str, _target: str) -> bool:
+    # "iptables-save v1.8.9 (nf_tables)"; before 1.8 there was only the other, and it said nothing.
+    return "nf_tables" not in _run([save, "--version"], "")
+
+
+def lines_of(rules: Rules) -> dict[str, dict[str, list[str]]]:
+    """Give each chain with its rules as text."""
+    return {
+        table: {name: [f"-A {name} {rule.text}" for rule in ordered] for name, ordered in chains.items()}
+        for table, chains in rules.items()
     }
-    if log is not None:
-        for chain, rules in wanted.items():
-            rules.append(
-                f'-A {chain} -p udp -m u32 --u32 "{_CHALLENGES[log.version]}" {_PASSING[chain]}'
-                f"-j NFLOG --nflog-group {log.group}"
-            )
-    return wanted
 
 
-def installing(saved: str, set_name: str, *, log: Log | None = None, new_table: bool = False) -> str:
-    """Build what makes ``saved`` (iptables-save's text of table raw) have our rules; "" if it has them.
+def changes(
+    state: State, rules: Rules, *, printed: Printed | None = None, made: Collection[str] = ()
+) -> list[str]:
+    """Build the transactions that make ``state`` have ``rules`` and nothing else of ours; none if it has.
 
-    ``new_table``: there is no table raw yet, which is to be remembered.
+    ``made``: the tables that are not there yet, which is to be remembered.
     """
-    wanted = wanted_rules(set_name, log)
-    state = _read(saved)
-    if all(state.get(chain) == rules for chain, rules in wanted.items()) and all(
-        _jumps(state, hook) == [0] for hook in CHAINS
+    printed = printed if printed is not None else Printed()
+    wanted = lines_of(rules)
+    raw = _table(state, "raw", wanted["raw"], printed, made)
+    inner = wanted.get("filter", {})
+    rest = _table(state, "filter", inner, printed, made)
+    if not (raw and rest):
+        return [text for text in (raw, rest) if text]
+    old = {name: [*state["filter"][name]] for name in CHAINS["filter"] if state.get("filter", {}).get(name)}
+    if not inner:
+        return [raw, rest]
+    if not old:
+        return [rest, raw]
+    # Both drop, in tables that change one after the other: in between filter has the old and the new.
+    both = {name: [*inner.get(name, ()), *old.get(name, ())] for name in {**inner, **old}}
+    return [
+        _table(state, "filter", both, printed, made),
+        raw,
+        _table({"filter": _standing("filter", both)}, "filter", inner, printed, ()),
+    ]
+
+
+def _standing(table: str, chains: Mapping[str, Sequence[str]]) -> dict[str, Sequence[str]]:
+    """Give a table's state once these chains are in it."""
+    jumps = {hook: [f"-A {hook} -j {name}"] for hook, name in HOOKS[table].items() if name in chains}
+    return {**chains, **jumps}
+
+
+def _table(
+    state: State, table: str, wanted: Mapping[str, Sequence[str]], printed: Printed, made: Collection[str]
+) -> str:
+    found = state.get(table, {})
+    stale = [name for name in CHAINS[table] if name in found and name not in wanted and name != MADE]
+    hooks = {hook: name for hook, name in HOOKS[table].items() if name in wanted}
+    if (
+        not stale
+        and all(printed.same(found.get(name), rules) for name, rules in wanted.items())
+        and all(_jumps(found, table, hook) == ([0] if hook in hooks else []) for hook in HOOKS[table])
     ):
         return ""
-    chains = [*wanted, _MADE] if new_table else wanted
-    lines = [f":{chain} - [0:0]" for chain in chains]  # makes the chain, or empties it
-    for hook, chain in CHAINS.items():
-        lines += [f"-D {hook} -j {chain}"] * len(_jumps(state, hook))
-        lines += wanted[chain]
-        lines.append(f"-I {hook} 1 -j {chain}")
-    return _transaction(lines)
+    marked = [MADE] if table in made and wanted else []
+    lines = [f":{name} - [0:0]" for name in [*wanted, *marked]]  # makes the chain, or empties it
+    for hook in HOOKS[table]:
+        lines += [f"-D {hook} -j {HOOKS[table][hook]}"] * len(_jumps(found, table, hook))
+    lines += joined.from_iterable(wanted.values())
+    lines += [f"-I {hook} 1 -j {name}" for hook, name in hooks.items()]
+    # Emptied first: one may jump to another.
+    lines += [f"-F {name}" for name in stale] + [f"-X {name}" for name in stale]
+    return _transaction(table, lines)
 
 
-def removing(saved: str) -> str:
-    """Build what takes our jumps and chains out of ``saved``; "" if none is there."""
-    state = _read(saved)
-    lines = []
-    for hook, chain in CHAINS.items():
-        lines += [f"-D {hook} -j {chain}"] * len(_jumps(state, hook))
-    ours = [chain for chain in (*CHAINS.values(), _MADE) if chain in state]
-    lines += [f"-F {chain}" for chain in ours] + [f"-X {chain}" for chain in ours]
-    return _transaction(lines) if lines else ""
+def removals(state: State) -> list[str]:
+    """Build what takes our jumps and chains out of ``state``, table by table."""
+    texts = []
+    for table, hooks in HOOKS.items():
+        found = state.get(table, {})
+        lines = []
+        for hook, name in hooks.items():
+            lines += [f"-D {hook} -j {name}"] * len(_jumps(found, table, hook))
+        ours = [name for name in CHAINS[table] if name in found]
+        lines += [f"-F {name}" for name in ours] + [f"-X {name}" for name in ours]
+        if lines:
+            texts.append(_transaction(table, lines))
+    return texts
 
 
-def _transaction(lines: list[str]) -> str:
-    return "\n".join(["*raw", *lines, "COMMIT", ""])
+def _transaction(table: str, lines: list[str]) -> str:
+    return "\n".join([f"*{table}", *lines, "COMMIT", ""])
 
 
-def _read(saved: str) -> dict[str, list[str]]:
-    """Read table raw of iptables-save's text: each chain's rules in order."""
-    state: dict[str, list[str]] = {}
-    table = ""
+def parse(saved: str) -> dict[str, dict[str, list[str]]]:
+    """Read iptables-save's text: of each table each chain's rules in order, with their counters if saved."""
+    state: dict[str, dict[str, list[str]]] = {}
+    found: dict[str, list[str]] = {}
     for line in saved.splitlines():
         if line.startswith("*"):
-            table = line[1:]
-        elif table == "raw" and line.startswith(":"):
-            state[line[1:].split(" ", 1)[0]] = []
-        elif table == "raw" and line.startswith("-A "):
-            state.setdefault(line.split(" ", 2)[1], []).append(line)
+            found = state.setdefault(line[1:], {})
+        elif line.startswith(":"):
+            found[line[1:].split(" ", 1)[0]] = []
+        elif line.startswith("-A "):
+            found.setdefault(line.split(" ", 2)[1], []).append(line)
+        elif line.startswith("["):
+            found.setdefault(line.split(" ", 3)[2], []).append(line)
     return state
 
 
-def _jumps(state: dict[str, list[str]], hook: str) -> list[int]:
+def counted(line: str) -> tuple[int, int]:
+    """Read packets and bytes at the beginning of a line of ``iptables-save -c``."""
+    packets, _, octets = line[1:].partition("]")[0].partition(":")
+    return int(packets), int(octets)
+
+
+def ours_in(state: State) -> dict[str, dict[str, Sequence[str]]]:
+    """Give what of ``state`` is ours: our chains, and the jumps to them."""
+    ours: dict[str, dict[str, Sequence[str]]] = {}
+    for table, chains in CHAINS.items():
+        found = state.get(table, {})
+        mine: dict[str, Sequence[str]] = {name: found[name] for name in chains if name in found}
+        for hook in HOOKS[table]:
+            if places := _jumps(found, table, hook):
+                mine[hook] = [str(place) for place in places]
+        if mine:
+            ours[table] = mine
+    return ours
+
+
+def _jumps(found: Mapping[str, Sequence[str]], table: str, hook: str) -> list[int]:
     """Give the places of our jumps in a builtin chain."""
-    jump = f"-A {hook} -j {CHAINS[hook]}"
-    return [place for place, rule in enumerate(state.get(hook, [])) if rule == jump]
+    jump = f"-A {hook} -j {HOOKS[table][hook]}"
+    return [place for place, rule in enumerate(found.get(hook, [])) if rule == jump]
 
 
-def table_is_ours(saved: str) -> bool:
-    """Say whether table raw was made by ringfence's installation, and would let everything pass if empty."""
-    lines = saved.splitlines()
-    accepting = (any(line.startswith(f":{hook} ACCEPT ") for line in lines) for hook in CHAINS)
-    return _MADE in _read(saved) and all(accepting)
+def table_is_ours(saved: str, table: str = "raw") -> bool:
+    """Say whether a table was made by ringfence's installation, and would let everything pass if empty."""
+    part = saved.partition(f"*{table}\n")[2].partition("\nCOMMIT")[0].splitlines()
+    builtin = [line for line in part if line.startswith(":") and line.split(" ")[1] != "-"]
+    return f":{MADE} " in "".join(part) and all(line.split(" ")[1] == "ACCEPT" for line in builtin)
 
 
-def install(tools: Tools, set_name: str, *, log: Log | None = None, new_table: bool = False) -> bool:
-    """Put the rules of one family in place where something of them is missing; True if it was. Idempotent."""
-    return _restore(tools, installing(_save(tools), set_name, log=log, new_table=new_table))
+def save(tools: Tools, *, table: str | None = None, counters: bool = False) -> str:
+    """Give iptables-save's text of one table, or of all that there are."""
+    options = [*(["-t", table] if table is not None else []), *(["-c"] if counters else [])]
+    return _run([tools.save, *options], "")
 
 
-def remove(tools: Tools) -> bool:
-    """Take the rules of one family out; True if table raw was made for them and may go. Idempotent."""
-    saved = _save(tools)
-    _restore(tools, removing(saved))
-    return table_is_ours(saved)
-
-
-def _save(tools: Tools) -> str:
-    return _run([tools.save, "-t", "raw"], "")
-
-
-def _restore(tools: Tools, text: str) -> bool:
-    if not text:
-        return False
+def restore(tools: Tools, text: str) -> None:
+    """Carry out one transaction; FirewallError with the tool's words, and nothing done, if refused."""
     _run([tools.restore, "--noflush", "-w", str(_LOCK_WAIT)], text)
-    return True
+
+
+def remove(tools: Tools) -> list[str]:
+    """Take the rules of one family out; give the tables that were made for them and may go. Idempotent."""
+    saved = save(tools)
+    for text in removals(parse(saved)):
+        restore(tools, text)
+    return [table for table in HOOKS if table_is_ours(saved, table)]
 
 
 def _run(command: list[str], text: str) -> str:

@@ -37,7 +37,6 @@ INET = 1  # NFPROTO_INET: a table for both IP versions
 SUBSYSTEM = 10
 _FAMILIES = {4: AF_INET, 6: AF_INET6}
 _BATCH_BEGIN, _BATCH_END = 0x10, 0x11
-_BUILTIN = {"raw": ("PREROUTING", "OUTPUT"), "filter": ("INPUT", "FORWARD", "OUTPUT")}
 _COMMENT = 0  # the kind of the tools' own notes in a rule's user data
 
 
@@ -147,12 +146,13 @@ def table_query(version: int, table: str = "raw") -> bytes:
     return get_table(table, family=_FAMILIES[version])
 
 
-def delete_empty_table(version: int, table: str = "raw") -> tuple[bytes, ...]:
-    """Build the batch that deletes a table with its builtin chains; EBUSY if anything else is in it."""
+def delete_empty_table(
+    version: int, table: str = "raw", chains: Iterable[str] = ("PREROUTING", "OUTPUT")
+) -> tuple[bytes, ...]:
+    """Build the batch that deletes a table with these chains; EBUSY if anything else is in it."""
     family, named = _FAMILIES[version], text(1, table)
-    chains = (text(3, name) for name in _BUILTIN[table])
     return batch(
-        *(message(Message.DELCHAIN.kind, NLM_F_NONREC, family, named, chain) for chain in chains),
+        *(message(Message.DELCHAIN.kind, NLM_F_NONREC, family, named, text(3, name)) for name in chains),
         message(Message.DELTABLE.kind, NLM_F_NONREC | NLM_F_ACK, family, named),
     )
 
