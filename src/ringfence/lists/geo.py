@@ -1,0 +1,183 @@
+"""Databases of addresses in MaxMind's format (GeoLite2, DB-IP, IPinfo): a country's or a number's networks.
+
+maxminddb tells the records of addresses; who asks for every network of a country has to walk the tree in
+which they lie, and maxminddb's own walk decodes each of a million records anew. So the tree is walked here
+(its format: https://maxmind.github.io/MaxMind-DB/), and maxminddb decodes each different record once.
+
+A country is where an address is used (``country``), or where that is not known the country that it is
+registered in. An address as IPv6 writes IPv4 is not a second one.
+"""
+
+import mmap
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from ipaddress import IPv4Address, IPv6Address, IPv6Network
+from pathlib import Path
+from typing import Any
+
+from ringfence.errors import ListError
+from ringfence.lists.prefixes import V4_BITS, V6_BITS, Gatherer, Prefixes
+
+_NOT_ITS_OWN = tuple(IPv6Network(text) for text in ("::/8", "2002::/16", "2001::/32"))
+"""IPv4 in other clothes: mapped, 6to4 and Teredo."""
+
+_MEND = "[geo] database names a file in MaxMind's format, such as GeoLite2-Country.mmdb"
+_V4_DEPTH = V6_BITS - V4_BITS
+
+
+class GeoDatabases:
+    """What the databases know of the places that are asked for: read anew when a file has changed."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self.problems: list[str] = []
+        self._paths = tuple(paths)
+        self._read: dict[Path, tuple[frozenset[str], Mapping[str, Prefixes]]] = {}
+        self._identities: dict[Path, object] = {}
+        self._failed: dict[Path, str] = {}
+
+    def networks(self, places: frozenset[str]) -> Mapping[str, Prefixes]:
+        """Give the networks of each place (``country DE``, ``AS64496``) that is known.
+
+        A file that cannot be read is a problem; what it said before stays.
+        """
+        self.problems = []
+        found: dict[str, Gatherer] = {place: Gatherer() for place in places}
+        for path in self._paths:
+            for place, networks in self._of(path, places).items():
+                if place in found:
+                    found[place].extend(networks)
+        return {place: gatherer.prefixes() for place, gatherer in found.items()}
+
+    def changed(self) -> bool:
+        """Say whether a file is another one than was read, or tried, last."""
+        return any(_identity(path) != identity for path, identity in list(self._identities.items()))
+
+    def _of(self, path: Path, places: frozenset[str]) -> Mapping[str, Prefixes]:
+        asked, networks = self._read.get(path, (None, {}))
+        identity = _identity(path)
+        if self._identities.get(path) != identity or not (
+            path in self._failed or (asked is not None and places <= asked)
+        ):
+            self._identities[path] = identity
+            self._failed.pop(path, None)
+            try:
+                networks = networks_of(path, places)
+                self._read[path] = (places, networks)
+            except ListError as error:
+                self._failed[path] = str(error)
+        self.problems += [self._failed[path]] if path in self._failed else []
+        return networks
+
+
+def networks_of(path: Path, places: frozenset[str]) -> Mapping[str, Prefixes]:
+    """Read the networks of each of ``places``; ListError where the file is none that can be read."""
+    import maxminddb  # noqa: PLC0415 - loaded where a place is asked for
+
+    before = _identity(path)
+    try:
+        with (
+            closing(maxminddb.open_database(os.fspath(path))) as reader,
+            path.open("rb") as file,
+            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as tree,
+        ):
+            found = _walk(reader, tree, places)
+    except OSError as error:
+        raise ListError(f"{path} cannot be read: {error.strerror or error}; {_MEND}") from None
+    except Exception as error:  # noqa: BLE001 - a broken file makes the decoder raise whatever it meets
+        raise ListError(f"{path} is broken ({type(error).__name__}: {error}); {_MEND}") from None
+    if _identity(path) != before:
+        raise ListError(f"{path} was replaced while it was read; it will be read again")
+    return {place: gatherer.prefixes() for place, gatherer in found.items()}
+
+
+def _identity(path: Path) -> object:
+    try:
+        status = path.stat()
+    except OSError as error:
+        return error.errno
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _walk(reader: Any, tree: mmap.mmap, places: frozenset[str]) -> dict[str, Gatherer]:  # noqa: ANN401 - either kind of reader
+    found = {place: Gatherer() for place in places}
+    version = reader.metadata().ip_version
+    known: dict[int, frozenset[str]] = {}
+    for pointer, number, depth in _leaves(reader.metadata(), tree):
+        v4 = version == 4 or (depth >= _V4_DEPTH and not number >> V4_BITS)  # noqa: PLR2004 - the IP version
+        if pointer not in known:
+            address = IPv4Address(number) if v4 else IPv6Address(number)
+            known[pointer] = places & _places(reader.get(address))
+        for place in known[pointer]:
+            if version == 4 or v4:  # noqa: PLR2004 - the IP version
+                length = depth if version == 4 else depth - _V4_DEPTH  # noqa: PLR2004 - the IP version
+                found[place].codes[4].add(number << 8 | length)
+            elif not any(IPv6Address(number) in other for other in _NOT_ITS_OWN):
+                found[place].codes[6].add(number << 8 | depth)
+    return found
+
+
+def _leaves(metadata: Any, tree: mmap.mmap) -> Iterator[tuple[int, int, int]]:  # noqa: ANN401 - no type is exported for it
+    """Give where each record lies, and the first address and the prefix length of those that have it."""
+    count = metadata.node_count
+    bits = V4_BITS if metadata.ip_version == 4 else V6_BITS  # noqa: PLR2004 - the IP version
+    node = _NODES[metadata.record_size]
+    v4_start = 0
+    for _ in range(_V4_DEPTH if bits == V6_BITS else 0):
+        v4_start = node(tree, v4_start)[0] if v4_start < count else v4_start
+    left = count  # a tree meets each node once: more is a circle
+    waiting = [(0, 0, 0)]
+    while waiting:
+        at, number, depth = waiting.pop()
+        if at > count:
+            yield at, number << (bits - depth), depth
+        elif at < count and not (number and at == v4_start):  # else: nothing is known, or IPv4 once more
+            left -= 1
+            if left < 0 or depth >= bits:
+                raise ValueError("its tree goes in circles")
+            low, high = node(tree, at)
+            waiting += ((high, number << 1 | 1, depth + 1), (low, number << 1, depth + 1))
+
+
+def _node_24(tree: mmap.mmap, at: int) -> tuple[int, int]:
+    both = int.from_bytes(tree[at * 6 : at * 6 + 6], "big")
+    return both >> 24, both & 0xFFFFFF
+
+
+def _node_28(tree: mmap.mmap, at: int) -> tuple[int, int]:
+    both = int.from_bytes(tree[at * 7 : at * 7 + 7], "big")
+    return both >> 32 | (both >> 4 & 0xF000000), both & 0xFFFFFFF
+
+
+def _node_32(tree: mmap.mmap, at: int) -> tuple[int, int]:
+    both = int.from_bytes(tree[at * 8 : at * 8 + 8], "big")
+    return both >> 32, both & 0xFFFFFFFF
+
+
+_NODES: Mapping[int, Callable[[mmap.mmap, int], tuple[int, int]]] = {
+    24: _node_24,
+    28: _node_28,
+    32: _node_32,
+}
+
+
+def _places(record: object) -> frozenset[str]:
+    """Give the places of a record: MaxMind's and DB-IP's nested ones, or IPinfo's flat ones."""
+    if not isinstance(record, Mapping):
+        return frozenset()
+    places = set()
+    country = _country(record.get("country")) or _country(record.get("registered_country"))
+    country = country or _country(record.get("country_code"))
+    if country:
+        places.add(f"country {country}")
+    number = record.get("autonomous_system_number", record.get("asn"))
+    if isinstance(number, int):
+        places.add(f"AS{number}")
+    elif isinstance(number, str) and number:
+        places.add("AS" + number.upper().removeprefix("AS"))
+    return frozenset(places)
+
+
+def _country(value: object) -> str:
+    code = value.get("iso_code") if isinstance(value, Mapping) else value
+    return code.upper() if isinstance(code, str) and len(code) == len("DE") else ""

@@ -1,0 +1,168 @@
+"""Databases in MaxMind's format: the networks of a country and of a number, from files made here."""
+
+import os
+import time
+from contextlib import suppress
+from ipaddress import ip_network
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tests.support.mmdb import Record, write
+
+from ringfence.errors import ListError
+from ringfence.lists.geo import GeoDatabases, networks_of
+from ringfence.lists.prefixes import Prefixes
+
+DE: Record = {
+    "country": {"iso_code": "DE", "names": {"en": "Germany"}},
+    "registered_country": {"iso_code": "FR"},
+}
+FR: Record = {"country": {"iso_code": "FR"}}
+REGISTERED: Record = {"registered_country": {"iso_code": "DE"}}
+NUMBER: Record = {"autonomous_system_number": 64496, "autonomous_system_organization": "Example"}
+FLAT: Record = {"asn": "AS64496", "country": "Germany", "country_code": "DE"}
+PLACES = frozenset({"country DE", "country FR", "AS64496"})
+
+
+def prefixes(*texts: str) -> Prefixes:
+    """Give networks."""
+    return Prefixes.of(ip_network(text) for text in texts)
+
+
+@pytest.mark.parametrize("size", [24, 28, 32])
+@pytest.mark.parametrize("aliases", [True, False])
+def test_the_networks_of_a_place(tmp_path: Path, size: int, aliases: bool) -> None:  # noqa: FBT001 - a row of the table
+    """Both IP versions, merged, from trees of every size; aliases of IPv4 are not told twice."""
+    path = write(
+        tmp_path / "test.mmdb",
+        [
+            ("192.0.2.0/25", DE),
+            ("192.0.2.128/25", REGISTERED),
+            ("198.51.100.0/24", FR),
+            ("203.0.113.7/32", NUMBER),
+            ("2001:db8::/32", DE),
+            ("2400:1::/33", FLAT),
+        ],
+        size=size,
+        aliases=aliases,
+    )
+
+    assert networks_of(path, PLACES) == {
+        "country DE": prefixes("192.0.2.0/24", "2001:db8::/32", "2400:1::/33"),
+        "country FR": prefixes("198.51.100.0/24"),
+        "AS64496": prefixes("203.0.113.7", "2400:1::/33"),
+    }
+
+
+def test_a_database_of_ipv4_alone(tmp_path: Path) -> None:
+    """A tree may be 32 bits deep."""
+    path = write(tmp_path / "test.mmdb", [("192.0.2.0/24", DE), ("198.51.100.1/32", DE)], version=4)
+
+    assert networks_of(path, PLACES)["country DE"] == prefixes("192.0.2.0/24", "198.51.100.1")
+
+
+def test_ipv4_in_other_clothes_is_left_out(tmp_path: Path) -> None:
+    """Networks that are IPv4 mapped, 6to4 or Teredo are no second ones, also where no alias says so."""
+    path = write(
+        tmp_path / "test.mmdb",
+        [("::ffff:192.0.2.0/120", DE), ("2002:c000:200::/40", DE), ("2001::/32", DE), ("2400::/32", DE)],
+        aliases=False,
+    )
+
+    assert networks_of(path, PLACES)["country DE"] == prefixes("2400::/32")
+
+
+@pytest.mark.parametrize(
+    "record", [{}, {"country": {}}, {"country": 5}, {"country": {"iso_code": 7}}, {"asn": ""}]
+)
+def test_a_record_may_say_nothing(tmp_path: Path, record: Record) -> None:
+    """Records of other shapes are of no place."""
+    path = write(tmp_path / "test.mmdb", [("192.0.2.0/24", record)])
+
+    assert set(networks_of(path, PLACES).values()) == {Prefixes()}
+
+
+def test_a_file_that_is_none(tmp_path: Path) -> None:
+    """A missing file and one that is no database are told, with what mends it."""
+    text = tmp_path / "test.mmdb"
+    text.write_text("no database", "utf-8")
+
+    with pytest.raises(ListError, match=r"cannot be read: No such file.*; \[geo\] database names a file"):
+        networks_of(tmp_path / "absent", PLACES)
+    with pytest.raises(ListError, match=r"is broken \(InvalidDatabaseError.*; \[geo\] database names a file"):
+        networks_of(text, PLACES)
+    text.write_bytes(b"")
+    with pytest.raises(ListError, match="is broken"):
+        networks_of(text, PLACES)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(changes=st.lists(st.tuples(st.integers(0, 2_000), st.integers(0, 255)), min_size=1, max_size=8))
+def test_a_broken_file_is_told_and_no_more(tmp_path: Path, changes: list[tuple[int, int]]) -> None:
+    """Whatever bytes of a database are others, its networks are given, or it is a ListError."""
+    path = write(tmp_path / "test.mmdb", [("192.0.2.0/24", DE), ("2001:db8::/32", FR)])
+    broken = bytearray(path.read_bytes())
+    for place, byte in changes:
+        broken[place % len(broken)] = byte
+    path.write_bytes(broken)
+    with suppress(ListError):
+        assert set(networks_of(path, PLACES)) == PLACES
+
+
+def test_a_tree_that_goes_in_circles_is_told(tmp_path: Path) -> None:
+    """A node that leads back to the first does not take for ever."""
+    path = write(tmp_path / "test.mmdb", [("192.0.2.0/24", DE)], version=4)
+    whole = bytearray(path.read_bytes())
+    whole[0:6] = bytes(6)
+    path.write_bytes(whole)
+
+    with pytest.raises(ListError, match="goes in circles"):
+        networks_of(path, PLACES)
+
+
+def test_several_databases_are_one(tmp_path: Path) -> None:
+    """One knows countries and another numbers; one that is broken is a problem, and the others count."""
+    first = write(tmp_path / "country.mmdb", [("192.0.2.0/24", DE)])
+    second = write(tmp_path / "number.mmdb", [("203.0.113.0/24", NUMBER)])
+    databases = GeoDatabases([first, tmp_path / "absent", second])
+
+    found = databases.networks(frozenset({"country DE", "AS64496", "country XX"}))
+
+    assert found == {
+        "country DE": prefixes("192.0.2.0/24"),
+        "AS64496": prefixes("203.0.113.0/24"),
+        "country XX": Prefixes(),
+    }
+    [problem] = databases.problems
+    assert problem.startswith(f"{tmp_path}/absent cannot be read")
+
+
+def test_a_file_is_read_again_when_it_changes(tmp_path: Path) -> None:
+    """An update is noticed; a broken one is told as long as it is there, and what was known stays."""
+    path = write(tmp_path / "test.mmdb", [("192.0.2.0/24", DE)])
+    databases = GeoDatabases([path])
+    places = frozenset({"country DE"})
+    assert databases.networks(places) == {"country DE": prefixes("192.0.2.0/24")}
+    assert not databases.changed()
+
+    _replace(path, b"broken")
+    assert databases.changed()
+    for _ in range(2):
+        assert databases.networks(places) == {"country DE": prefixes("192.0.2.0/24")}
+        assert len(databases.problems) == 1
+        assert not databases.changed()
+
+    update = write(tmp_path / "update.mmdb", [("198.51.100.0/24", DE), ("203.0.113.0/24", FR)])
+    _replace(path, update.read_bytes())
+    assert databases.networks(places) == {"country DE": prefixes("198.51.100.0/24")}
+    assert databases.problems == []
+    assert databases.networks(PLACES)["country FR"] == prefixes("203.0.113.0/24")
+
+
+def _replace(path: Path, content: bytes) -> None:
+    new = path.with_suffix(".new")
+    new.write_bytes(content)
+    os.utime(new, ns=(time.time_ns(), time.time_ns() + len(content)))
+    new.replace(path)

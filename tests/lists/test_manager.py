@@ -1,0 +1,319 @@
+"""The lists at work, over a real database."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.support.mmdb import write
+
+from ringfence.errors import ControlError, StoreError
+from ringfence.lists import manager
+from ringfence.lists.entries import CONFIGURATION, Configured
+from ringfence.lists.manager import Lists
+from ringfence.lists.prefixes import Prefixes
+from ringfence.lists.rolls import Rolls
+from ringfence.lists.shelf import replace_imported
+from ringfence.model import ListEntry, Network, Side
+from ringfence.store import Store
+
+GATEWAY = ip_network("192.0.2.1")
+PROTECTED = {GATEWAY: "the default gateway"}
+PATIENCE = 20.0
+
+
+class At:
+    """Lists over a database in a folder, at a time that the test sets, and what they told."""
+
+    def __init__(self, folder: Path, configured: Configured | None = None) -> None:
+        self.now = 1_000.0
+        self.told: list[Rolls] = []
+        self.followed: list[frozenset[str]] = []
+        self.store = Store.open(folder / "db", owner=False)
+        self.lists = Lists(
+            self.store,
+            configured if configured is not None else Configured(),
+            self.told.append,
+            now=lambda: self.now,
+            follow=self.followed.append,
+        )
+        self.lists.load()
+
+    def ask(self, do: str, **arguments: object) -> Any:  # noqa: ANN401 - as JSON has it
+        """Ask as a command does."""
+        return asyncio.run(self._answer(do, arguments))
+
+    async def _answer(self, do: str, arguments: Mapping[str, object]) -> object:
+        answer: object = await self.lists.handlers()[do](arguments)
+        return answer
+
+    def run(self, script: Callable[[], Awaitable[None]]) -> None:
+        """Run the lists by themselves while the script does."""
+
+        async def both() -> None:
+            async with asyncio.TaskGroup() as group:
+                task = group.create_task(self.lists.run())
+                await script()
+                task.cancel()
+
+        asyncio.run(both())
+
+    async def until(self, true: Callable[[], object]) -> None:
+        """Wait until something is true."""
+        async with asyncio.timeout(PATIENCE):
+            while not true():  # noqa: ASYNC110 - what is waited for is a condition, not an event
+                await asyncio.sleep(0.01)
+
+
+def configured(*entries: tuple[Side, str], databases: tuple[Path, ...] = (), most: int = 1_000) -> Configured:
+    """Give a configuration."""
+    said = (ListEntry(side, what, "", 0.0, None, CONFIGURATION) for side, what in entries)
+    return Configured(tuple(said), databases, most)
+
+
+def prefixes(*texts: str) -> Prefixes:
+    """Give networks."""
+    return Prefixes.of(ip_network(text) for text in texts)
+
+
+def test_what_is_configured_and_what_is_kept_is_in_force_from_the_start(tmp_path: Path) -> None:
+    """Entries of both origins are there before anything else happens; names are followed."""
+    At(tmp_path).ask("deny_add", what=["203.0.113.9"])
+    at = At(tmp_path, configured((Side.ALLOW, "192.0.2.0/24"), (Side.ALLOW, "sip.carrier.example")))
+
+    assert at.lists.rolls == Rolls(prefixes("192.0.2.0/24"), prefixes("203.0.113.9"))
+    assert at.followed == [frozenset({"sip.carrier.example"})]
+    assert at.lists.problems == ["allow list: sip.carrier.example leads nowhere yet"]
+
+
+def test_entries_come_and_go_by_command(tmp_path: Path) -> None:
+    """Each change is told once with the whole lists; to add again replaces the note."""
+    at = At(tmp_path)
+
+    assert at.ask("allow_add", what=["192.0.2.7"], note="office") == {
+        "done": ["192.0.2.7"],
+        "problems": [],
+        "notes": [],
+    }
+    at.ask("allow_add", what=["192.0.2.7/32"], note="the office")
+    assert at.ask("allow_remove", what=["192.0.2.7"])["done"] == ["192.0.2.7"]
+
+    assert at.told == [Rolls(allow=prefixes("192.0.2.7")), Rolls()]
+
+
+def test_the_good_of_a_request_is_done_and_the_bad_is_told(tmp_path: Path) -> None:
+    """One entry that is none takes no other with it."""
+    at = At(tmp_path)
+    answer = at.ask("deny_add", what=["rubbish", "203.0.113.9", "a.example", "country DE"])
+
+    assert answer["done"] == ["203.0.113.9"]
+    assert [problem.split(":")[0] for problem in answer["problems"]] == ["rubbish", "a.example", "country DE"]
+    assert at.lists.rolls.deny == prefixes("203.0.113.9")
+
+
+def test_what_is_protected_is_denied_by_force_only(tmp_path: Path) -> None:
+    """The refusal has the reason; with force it is no longer guarded, until it is removed."""
+    at = At(tmp_path)
+    at.lists.protect(PROTECTED)
+    assert at.told == [Rolls(guarded=frozenset({GATEWAY}))]
+
+    refused = at.ask("deny_add", what=["192.0.2.0/24"])
+    assert refused["done"] == []
+    assert refused["problems"] == [
+        "192.0.2.0/24 holds 192.0.2.1, the default gateway: it is not denied; --force does it all the same"
+    ]
+    at.ask("deny_add", what=["192.0.2.0/24"], force=True)
+    assert at.lists.rolls == Rolls(deny=prefixes("192.0.2.0/24"))
+    at.lists.protect({})
+    at.lists.protect(PROTECTED)
+    assert at.lists.rolls.guarded == frozenset()
+    [row] = at.ask("lists", side="deny")
+    assert row["forced"]
+
+    at.ask("deny_remove", what=["192.0.2.0/24"])
+    assert at.lists.rolls == Rolls(guarded=frozenset({GATEWAY}))
+
+
+def test_a_name_is_denied_by_no_force(tmp_path: Path) -> None:
+    """Force is for what the administrator knows, and nobody knows where a name will lead."""
+    answer = At(tmp_path).ask("deny_add", what=["a.example"], force=True)
+
+    assert answer["done"] == []
+
+
+def test_who_denies_what_is_allowed_is_told(tmp_path: Path) -> None:
+    """The entry is kept, and that it changes nothing is said."""
+    at = At(tmp_path, configured((Side.ALLOW, "192.0.2.0/24")))
+
+    assert at.ask("deny_add", what=["192.0.2.7"])["notes"] == [
+        "192.0.2.7 is let in all the same: 192.0.2.0/24 is allowed, which wins"
+    ]
+
+
+def test_what_cannot_be_removed_is_told_with_where_it_stands(tmp_path: Path) -> None:
+    """An entry of the configuration, a part of an entry, and what is not there at all."""
+    at = At(tmp_path, configured((Side.ALLOW, "192.0.2.0/24"), (Side.DENY, "192.0.2.0/24")))
+    answer = at.ask("allow_remove", what=["192.0.2.0/24", "192.0.2.7", "203.0.113.9", "rubbish"])
+
+    assert answer["done"] == []
+    assert answer["problems"][:3] == [
+        "192.0.2.0/24 is in the configuration, [allow]: take it out there, and reload",
+        "192.0.2.7 is not on the allow list by itself, but within 192.0.2.0/24, which is",
+        "203.0.113.9 is not on the allow list",
+    ]
+    at.ask("allow_add", what=["192.0.2.0/24"])
+    assert at.ask("allow_remove", what=["192.0.2.0/24"]) == {
+        "done": ["192.0.2.0/24"],
+        "problems": [],
+        "notes": ["192.0.2.0/24 is still in the configuration, [allow]"],
+    }
+
+
+def test_an_import_counts_when_the_lists_are_read_again(tmp_path: Path) -> None:
+    """A file is one row, and goes by its name."""
+    at = At(tmp_path)
+    networks = prefixes("203.0.113.0/24", "2001:db8::1")
+    replace_imported(at.store, Side.DENY, "/srv/list", networks, note="VoIPBL", now=at.now)
+
+    assert at.ask("lists_reload") == {"allow": 0, "deny": 2, "problems": []}
+    assert at.lists.rolls.deny == networks
+    [row] = at.ask("lists", side="deny")
+    assert (row["entry"], row["file"], row["networks"], row["note"]) == ("/srv/list", True, 2, "VoIPBL")
+    assert at.ask("deny_remove", origin="/srv/other")["problems"] == [
+        "nothing on the deny list was imported from /srv/other"
+    ]
+    assert at.ask("deny_remove", origin="/srv/list")["done"] == ["2 networks of /srv/list"]
+    assert at.lists.rolls == Rolls()
+
+
+def test_a_list_that_does_not_fit_is_a_problem(tmp_path: Path) -> None:
+    """The set's size is the configuration's."""
+    at = At(tmp_path, configured(*((Side.DENY, f"203.0.113.{n}") for n in (1, 3, 5)), most=2))
+
+    assert at.lists.problems == ["deny list: 3 networks, of which 2 fit: raise [firewall] max_bans"]
+
+
+def test_the_list_says_where_each_entry_comes_from(tmp_path: Path) -> None:
+    """The configuration's come first; of names it is said where they lead."""
+    at = At(tmp_path, configured((Side.ALLOW, "sip.carrier.example"), (Side.ALLOW, "other.example")))
+    at.lists.resolved({"sip.carrier.example": frozenset({ip_network("192.0.2.7")})})
+    at.ask("allow_add", what=["198.51.100.0/24"], note="office", seconds=3_600)
+
+    rows = [
+        (r["entry"], r["source"], r["networks"], r["leads_to"], r["ends"])
+        for r in at.ask("lists", side="allow")
+    ]
+    assert rows == [
+        ("sip.carrier.example", "configuration", 1, ["192.0.2.7"], None),
+        ("other.example", "configuration", None, [], None),
+        ("198.51.100.0/24", "command", 1, [], "1970-01-01T01:16:40Z"),
+    ]
+    with pytest.raises(ControlError, match='a list is "allow" or "deny"'):
+        at.ask("lists", side="friends")
+
+
+def test_a_country_is_its_networks(tmp_path: Path) -> None:
+    """By command and by the configuration; of one that nobody knows it is said that nothing changes."""
+    database = write(tmp_path / "geo.mmdb", [("203.0.113.0/24", {"country": {"iso_code": "DE"}})])
+    at = At(tmp_path, configured((Side.ALLOW, "country DE"), databases=(database,)))
+    assert at.lists.rolls.allow == prefixes("203.0.113.0/24")
+
+    answer = at.ask("deny_add", what=["country XX"])
+    assert answer["done"] == ["country XX"]
+    assert answer["notes"] == ["country XX: no network of it is known, so nothing changes"]
+    assert at.lists.problems == ["deny list: country XX: no network of it is known"]
+    assert [row["networks"] for row in at.ask("lists", side="allow")] == [1]
+
+
+def test_a_new_configuration_is_taken(tmp_path: Path) -> None:
+    """Entries come and go with it, and so do names and databases."""
+    database = write(tmp_path / "geo.mmdb", [("203.0.113.0/24", {"country": {"iso_code": "DE"}})])
+    at = At(tmp_path, configured((Side.ALLOW, "192.0.2.7"), (Side.ALLOW, "sip.carrier.example")))
+
+    async def script() -> None:
+        at.lists.configure(configured((Side.DENY, "country DE"), databases=(database,)))
+        await at.until(lambda: at.told)
+
+    at.run(script)
+
+    assert at.told == [Rolls(deny=prefixes("203.0.113.0/24"))]
+    assert at.followed[-1] == frozenset()
+
+
+def test_where_names_lead_is_taken(tmp_path: Path) -> None:
+    """An answer changes the list by itself."""
+    at = At(tmp_path, configured((Side.ALLOW, "sip.carrier.example")))
+
+    async def script() -> None:
+        at.lists.resolved({"sip.carrier.example": frozenset({ip_network("192.0.2.7")})})
+        await at.until(lambda: at.told)
+
+    at.run(script)
+
+    assert at.told == [Rolls(allow=prefixes("192.0.2.7"))]
+    assert at.lists.problems == []
+
+
+def test_an_entry_ends_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When its time is over it is gone, without anybody asking."""
+    monkeypatch.setattr(manager, "LOOK_EVERY", 0.02)
+    at = At(tmp_path)
+    at.ask("allow_add", what=["192.0.2.7"], seconds=60)
+    at.ask("allow_add", what=["192.0.2.9"], seconds=3_600)
+
+    async def script() -> None:
+        await asyncio.sleep(0.1)
+        assert len(at.told) == 2
+        at.now += 61
+        await at.until(lambda: len(at.told) == 3)
+
+    at.run(script)
+
+    assert at.told[-1] == Rolls(allow=prefixes("192.0.2.9"))
+
+
+def test_an_updated_database_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that changes changes the list by itself."""
+    monkeypatch.setattr(manager, "LOOK_EVERY", 0.02)
+    record = {"country": {"iso_code": "DE"}}
+    database = write(tmp_path / "geo.mmdb", [("203.0.113.0/24", record)])
+    at = At(tmp_path, configured((Side.DENY, "country DE"), databases=(database,)))
+
+    async def script() -> None:
+        networks = [("203.0.113.0/24", record), ("198.51.100.0/24", record)]
+        write(tmp_path / "new.mmdb", networks).replace(database)
+        await at.until(lambda: at.told)
+
+    at.run(script)
+
+    assert at.told == [Rolls(deny=prefixes("203.0.113.0/24", "198.51.100.0/24"))]
+
+
+def test_a_store_that_cannot_be_read_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lists stay as they are, which is told until it is over."""
+    at = At(tmp_path, configured((Side.DENY, "203.0.113.9")))
+    entries = at.store.entries
+
+    def failing(side: Side, now: float) -> list[ListEntry]:
+        raise StoreError("disk gone")
+
+    monkeypatch.setattr(at.store, "entries", failing)
+    answer = at.ask("lists_reload")
+    assert answer["deny"] == 1
+    assert answer["problems"] == ["the lists stay as they are: disk gone"]
+
+    monkeypatch.setattr(at.store, "entries", entries)
+    assert at.ask("lists_reload")["problems"] == []
+    assert at.told == []
+
+
+def test_what_is_protected_is_guarded_at_once(tmp_path: Path) -> None:
+    """A floating address is safe when ``protect`` returns; the same once more tells nothing."""
+    at = At(tmp_path, configured((Side.DENY, "192.0.2.0/24")))
+    own: dict[Network, str] = {ip_network("192.0.2.5"): "this host's own address"}
+    for _ in range(2):
+        at.lists.protect(own)
+
+    assert at.told == [Rolls(deny=prefixes("192.0.2.0/24"), guarded=frozenset(own))]

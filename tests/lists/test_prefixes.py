@@ -1,0 +1,139 @@
+"""Networks as integers: read as ``ipaddress`` reads them, merged as it merges them."""
+
+from collections.abc import Callable
+from ipaddress import (
+    IPv4Network,
+    IPv6Address,
+    IPv6Network,
+    collapse_addresses,
+    ip_address,
+    ip_network,
+    summarize_address_range,
+)
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ringfence.lists.prefixes import (
+    Gatherer,
+    Prefixes,
+    code_of,
+    coded,
+    merged,
+    network_of,
+    summarized,
+    text_of,
+)
+from ringfence.model import Network, network_from
+
+V4 = st.builds(
+    lambda number, length: IPv4Network((number >> (32 - length) << (32 - length), length)),
+    st.integers(0, 2**32 - 1),
+    st.integers(1, 32),
+)
+V6 = st.builds(
+    lambda number, length: IPv6Network((number >> (128 - length) << (128 - length), length)),
+    st.integers(0, 2**128 - 1),
+    st.integers(1, 128),
+)
+NEAR = st.builds(
+    lambda number, length: IPv4Network(((10 << 24 | number) >> (32 - length) << (32 - length), length)),
+    st.integers(0, 63),
+    st.integers(24, 32),
+)
+"""Networks that lie beside and within one another."""
+
+
+def nets(*texts: str) -> list[Network]:
+    """Give networks."""
+    return [ip_network(text) for text in texts]
+
+
+@given(V4 | V6)
+def test_a_code_is_its_network(network: Network) -> None:
+    """A network's code gives the network back, and its text is read as the same."""
+    code = code_of(network)
+
+    assert network_of(*code) == network
+    assert coded(text_of(*code)) == code
+
+
+TEXTS = st.text(alphabet="0123456789./:abcf%- ", max_size=20)
+QUADS = st.from_regex(r"[0-9]{1,3}(\.[0-9]{1,3}){3}(/[0-9]{0,3})?")
+
+
+def outcome(reading: Callable[[], Network]) -> Network | str:
+    """Give what a reading gives, or says."""
+    try:
+        return reading()
+    except ValueError as error:
+        return str(error)
+
+
+@given(TEXTS | QUADS)
+def test_a_text_is_read_as_everywhere(text: str) -> None:
+    """What is read quickly is what ``network_from`` reads, and what it refuses is refused in its words."""
+    assert outcome(lambda: network_of(*coded(text))) == outcome(lambda: network_from(text))
+
+
+def test_texts_are_those_of_people() -> None:
+    """An address has no length, a network has one, and IPv4 in IPv6's clothes is IPv4."""
+    texts = ["192.0.2.1", "192.0.2.0/24", "2001:db8::1", "2001:db8::/32"]
+
+    assert [text_of(*coded(text)) for text in texts] == texts
+    assert text_of(*coded("::ffff:192.0.2.1")) == "192.0.2.1"
+
+
+@given(st.lists(NEAR | V4, max_size=30))
+def test_networks_are_merged_as_by_ipaddress(networks: list[IPv4Network]) -> None:
+    """What lies within another goes, two halves become one, and nothing is won or lost."""
+    codes = merged((code_of(network)[1] for network in networks), 32)
+
+    expected = [network for one in collapse_addresses(networks) for network in _not_everybody(one)]
+    assert [network_of(4, code) for code in codes] == expected
+
+
+def _not_everybody(network: IPv4Network) -> list[IPv4Network]:
+    return list(network.subnets()) if network.prefixlen == 0 else [network]
+
+
+def test_two_halves_of_everything_stay_two() -> None:
+    """No set of the kernel takes a network of length 0."""
+    assert list(Prefixes.of(nets("0.0.0.0/1", "128.0.0.0/1"))) == nets("0.0.0.0/1", "128.0.0.0/1")
+
+
+@given(st.tuples(st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1)).map(sorted))
+def test_a_range_is_the_fewest_networks(ends: list[int]) -> None:
+    """From one address to another, as ``ipaddress`` counts them."""
+    first, last = ends
+    codes = summarized(first, last, 32)
+
+    expected = summarize_address_range(*(ip_address(end) for end in ends))
+    assert [network_of(4, code) for code in codes] == list(expected)
+
+
+@given(st.lists(V4 | V6, max_size=20), V4 | V6)
+def test_a_collection_knows_what_lies_in_it(networks: list[Network], wanted: Network) -> None:
+    """It is what was put in, merged, in order; and says which of them is around a network."""
+    prefixes = Prefixes.of(networks)
+
+    assert len(prefixes) == len(list(prefixes))
+    assert all(network in prefixes for network in networks)
+    around = [one for one in prefixes if one.version == wanted.version and wanted.subnet_of(one)]  # type: ignore[arg-type]
+    assert prefixes.around(wanted) == (around[0] if around else None)
+    assert (wanted in prefixes) is bool(around)
+
+
+def test_collections_are_values() -> None:
+    """Those that hold the same are the same, whatever the order in which it came."""
+    one = Prefixes.of(nets("192.0.2.0/25", "192.0.2.128/25", "2001:db8::/32"))
+    gatherer = Gatherer()
+    gatherer.extend(Prefixes.of(nets("2001:db8::/32")))
+    gatherer.add(ip_network("192.0.2.0/24"))
+
+    assert one == gatherer.prefixes()
+    assert hash(one) == hash(gatherer.prefixes())
+    assert one != Prefixes()
+    assert "192.0.2.1" not in one
+    assert repr(one) == "Prefixes(2 networks)"
+    assert IPv6Network((IPv6Address("2001:db8::1"), 128)) in one
