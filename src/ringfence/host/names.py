@@ -1,0 +1,268 @@
+"""Names of hosts, followed: where each leads, asked again as often as the DNS says.
+
+A carrier is a name, and its addresses change. Asked are the addresses of the name itself, and of the hosts of
+its SIP services (SRV), since some names have nothing else. What stands in ``/etc/hosts`` is believed before
+the DNS, as the host does. No thread of the system's resolver is used: with a server that does not answer it
+would hang for a minute, and others of the daemon's wait for the same threads.
+
+An answer takes an address away only where it was whole: while a server is down, answers one of the questions
+with an error, or knows the name no longer, all that was known stays, and that is told. Bounded: so many
+names, so many addresses of each.
+"""
+
+import asyncio
+import random
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from attrs import define, frozen
+
+from ringfence.model import Network, printable
+
+if TYPE_CHECKING:
+    from dns.asyncresolver import Resolver
+    from dns.resolver import Answer
+
+MOST_NAMES = 1_000
+MOST_ADDRESSES = 64  # of a name
+MOST_SERVERS = 16  # of a name's SIP services
+AT_ONCE = 16
+PATIENCE = 5.0  # seconds for an answer
+
+SHORTEST = 30.0
+LONGEST = 300.0
+"""Bounds in seconds of what the DNS may ask for; without an answer the next try comes sooner."""
+
+HOSTS_FILE = Path("/etc/hosts")
+MAX_HOSTS_FILE = 1024 * 1024  # bytes
+
+FIRST_RETRY = 2.0
+SERVICES = ("_sip._udp", "_sip._tcp", "_sips._tcp")
+
+Answers = Mapping[str, frozenset[Network]]
+
+
+@frozen
+class Found:
+    """What a name leads to: its addresses, for how long that holds, and what could not be asked."""
+
+    networks: frozenset[Network]
+    seconds: float = LONGEST
+    trouble: str = ""
+
+
+@define
+class _Name:
+    """A name that is followed: when it is due, how long was waited after a failure, what went wrong."""
+
+    due: float = 0.0
+    waited: float = FIRST_RETRY
+    trouble: str = ""
+
+
+class Names:
+    """Follows names. ``changed`` is called with all answers whenever one is another.
+
+    ``known`` are the answers of a former run: they hold until there are new ones. ``nameservers`` (addresses)
+    and ``port`` are asked in place of those that the host has configured.
+    """
+
+    def __init__(
+        self,
+        changed: Callable[[Answers], None],
+        known: Answers | None = None,
+        *,
+        nameservers: Sequence[str] = (),
+        port: int = 53,
+        patience: float = PATIENCE,
+        shortest: float = SHORTEST,
+    ) -> None:
+        self._changed = changed
+        self._answers: dict[str, frozenset[Network]] = dict(known or {})
+        self._nameservers = tuple(nameservers)
+        self._port = port
+        self._patience = patience
+        self._shortest = shortest
+        self._names: dict[str, _Name] = {}
+        self._left_out = 0
+        self._told = asyncio.Event()
+        self._chance = random.Random()  # noqa: S311 - jitter, no secret
+
+    @property
+    def answers(self) -> Answers:
+        """Where the names lead, as far as that was ever known."""
+        return dict(self._answers)
+
+    @property
+    def problems(self) -> list[str]:
+        """What is wrong now, for people."""
+        problems = [f"{name}: {mine.trouble}" for name, mine in sorted(self._names.items()) if mine.trouble]
+        problems += [f"{self._left_out} names are not followed: {MOST_NAMES} are"] if self._left_out else []
+        return problems
+
+    def want(self, names: Iterable[str]) -> None:
+        """Follow these names and no others. What was known of others is forgotten."""
+        wanted = sorted(set(names))
+        self._left_out = max(0, len(wanted) - MOST_NAMES)
+        self._names = {name: self._names.get(name, _Name()) for name in wanted[:MOST_NAMES]}
+        self._answers = {name: found for name, found in self._answers.items() if name in self._names}
+        self._told.set()
+
+    async def run(self) -> None:
+        """Ask, until cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            self._told.clear()
+            due = [name for name, mine in self._names.items() if mine.due <= loop.time()]
+            if due:
+                await self._ask_all(due)
+                continue
+            first = min((mine.due for mine in self._names.values()), default=None)
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(first):
+                    await self._told.wait()
+
+    async def _ask_all(self, names: Sequence[str]) -> None:
+        turn = asyncio.Semaphore(AT_ONCE)
+        # What the host has configured may have changed.
+        resolver = None if not self._names else _resolver(self._nameservers, self._port)
+
+        async def ask(name: str) -> None:
+            async with turn:
+                self._take(name, await find(name, resolver, self._patience))
+
+        async with asyncio.TaskGroup() as group:
+            for name in names:
+                group.create_task(ask(name))
+
+    def _take(self, name: str, found: Found) -> None:
+        mine = self._names.get(name)
+        if mine is None:
+            return  # nobody wants it any more
+        before = self._answers.get(name)
+        networks = _bounded(found.networks | (before or frozenset()) if found.trouble else found.networks)
+        now = asyncio.get_running_loop().time()
+        mine.trouble = found.trouble
+        if found.trouble:
+            mine.waited = min(LONGEST, self._chance.uniform(mine.waited, mine.waited * 3))
+            mine.due = now + mine.waited
+            mine.trouble += "; its last addresses stay" if before else ""
+        else:
+            mine.waited = FIRST_RETRY
+            mine.due = now + min(max(found.seconds, self._shortest), LONGEST)
+        if len(found.networks) > MOST_ADDRESSES:
+            mine.trouble = f"has {len(found.networks)} addresses; {MOST_ADDRESSES} of them count"
+        if networks != before and (networks or before is not None):
+            self._answers[name] = networks
+            self._changed(self.answers)
+
+
+def _bounded(networks: frozenset[Network]) -> frozenset[Network]:
+    if len(networks) <= MOST_ADDRESSES:
+        return networks
+    return frozenset(sorted(networks, key=lambda n: (n.version, int(n.network_address)))[:MOST_ADDRESSES])
+
+
+async def find(name: str, resolver: "Resolver | None", patience: float = PATIENCE) -> Found:
+    """Find where ``name`` leads. Without ``resolver`` there is no DNS."""
+    by_hand = _in_hosts_file(name)
+    if by_hand:
+        return Found(by_hand)
+    if resolver is None:
+        return Found(frozenset(), trouble="no DNS server is configured in /etc/resolv.conf")
+    services = [(f"{service}.{name}", "SRV") for service in SERVICES]
+    replies = await _asked(resolver, [(name, "A"), (name, "AAAA"), *services], patience)
+    servers = sorted({server for reply in replies for server in reply.servers})[:MOST_SERVERS]
+    kinds = ("A", "AAAA")
+    replies += await _asked(resolver, [(server, kind) for server in servers for kind in kinds], patience)
+    networks = frozenset(network for reply in replies for network in reply.networks)
+    trouble = next((reply.trouble for reply in replies if reply.trouble), "")
+    if not networks and not trouble:
+        trouble = "the DNS knows no address of it"
+    return Found(networks, min(reply.seconds for reply in replies), trouble)
+
+
+async def _asked(
+    resolver: "Resolver", questions: Iterable[tuple[str, str]], patience: float
+) -> "list[_Reply]":
+    return await asyncio.gather(*(_reply(resolver, name, kind, patience) for name, kind in questions))
+
+
+def _in_hosts_file(name: str) -> frozenset[Network]:
+    try:
+        with HOSTS_FILE.open("rb") as file:
+            text = file.read(MAX_HOSTS_FILE).decode("utf-8", "replace")
+    except OSError:
+        return frozenset()
+    lines = [line.partition("#")[0].split() for line in text.split("\n")]
+    return _networks(line[0] for line in lines if name in (field.lower() for field in line[1:]))
+
+
+@frozen
+class _Reply:
+    """What the DNS said to one question: addresses, or names of servers; nothing is an answer too."""
+
+    networks: frozenset[Network] = frozenset()
+    servers: frozenset[str] = frozenset()
+    seconds: float = LONGEST
+    trouble: str = ""
+
+
+def _resolver(nameservers: Sequence[str], port: int) -> "Resolver | None":
+    import dns.asyncresolver  # noqa: PLC0415 - 7 MB, loaded where a name is followed
+    import dns.resolver  # noqa: PLC0415
+
+    try:
+        resolver = dns.asyncresolver.Resolver(configure=not nameservers)
+    except (dns.resolver.NoResolverConfiguration, OSError):
+        return None
+    if nameservers:
+        resolver.nameservers = list(nameservers)
+        resolver.port = port
+    return resolver
+
+
+async def _reply(resolver: "Resolver", name: str, kind: str, patience: float) -> _Reply:
+    """Ask one question; whatever a server makes of it is a reply."""
+    import dns.exception  # noqa: PLC0415 - loaded where a name is followed
+    import dns.name  # noqa: PLC0415
+    import dns.resolver  # noqa: PLC0415
+
+    try:
+        answer = await resolver.resolve(
+            dns.name.from_text(name), kind, raise_on_no_answer=False, lifetime=patience, search=False
+        )
+    except dns.resolver.NXDOMAIN:
+        return _Reply()
+    except dns.exception.Timeout:
+        return _Reply(trouble="the DNS does not answer")
+    except (dns.exception.DNSException, OSError, ValueError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        return _Reply(trouble=f"the DNS gives no answer to {kind}: {printable(reason)[:120]}")
+    if answer.rrset is None:
+        return _Reply()
+    if kind == "SRV":
+        return _Reply(servers=_servers(answer), seconds=answer.rrset.ttl)
+    return _Reply(networks=_networks(str(record) for record in answer.rrset), seconds=answer.rrset.ttl)
+
+
+def _servers(answer: "Answer") -> frozenset[str]:
+    """Give the hosts of a service; a lone "." says that there is none."""
+    records: Iterable[Any] = answer.rrset or ()
+    return frozenset(text for record in records if (text := record.target.to_text()) != ".")
+
+
+def _networks(texts: Iterable[str]) -> frozenset[Network]:
+    """Read addresses; what no phone can send from says nothing."""
+    networks: set[Network] = set()
+    for text in texts:
+        with suppress(ValueError):
+            address = ip_address(text)
+            if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+                address = address.ipv4_mapped
+            if not (address.is_unspecified or address.is_loopback or address.is_multicast):
+                networks.add(IPv6Network(address) if address.version == 6 else IPv4Network(address))  # noqa: PLR2004
+    return frozenset(networks)

@@ -1,0 +1,259 @@
+"""Names that are followed, against a small DNS server on loopback."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from ipaddress import ip_network
+from pathlib import Path
+
+import pytest
+from tests.support.nameserver import NameServer, Zone, name_server
+
+from ringfence.host import names
+from ringfence.host.names import MOST_ADDRESSES, MOST_NAMES, Answers, Names
+from ringfence.model import Network
+
+PATIENCE = 20.0
+CARRIER = "sip.carrier.example"
+
+
+def nets(*texts: str) -> frozenset[Network]:
+    """Give networks."""
+    return frozenset(ip_network(text) for text in texts)
+
+
+class Followed:
+    """A ``Names`` at work against a server, and what it told."""
+
+    def __init__(self, server: NameServer, known: Answers | None = None) -> None:
+        self.server = server
+        self.seen: list[Answers] = []
+        self.names = Names(
+            self.seen.append,
+            known,
+            nameservers=["127.0.0.1"],
+            port=server.port,
+            patience=0.3,
+            shortest=0.05,
+        )
+
+    async def until(self, true: Callable[[], object]) -> None:
+        """Wait until something is true."""
+        async with asyncio.timeout(PATIENCE):
+            while not true():  # noqa: ASYNC110 - what is waited for is a condition, not an event
+                await asyncio.sleep(0.01)
+
+    async def until_asked(self, times: int = 1) -> None:
+        """Wait until so many rounds more have been asked whole."""
+        before = self.server.asked.count((CARRIER, "AAAA"))
+        await self.until(lambda: self.server.asked.count((CARRIER, "AAAA")) >= before + times + 1)
+
+
+def follow(
+    zone: Zone,
+    script: Callable[[Followed], Awaitable[None]],
+    *,
+    known: Answers | None = None,
+    ttl: int = 0,
+    prepare: Callable[[NameServer], None] = lambda _server: None,
+) -> Followed:
+    """Follow the carrier's name while the script runs."""
+
+    async def all_of_it() -> Followed:
+        async with name_server(zone, ttl) as server, asyncio.TaskGroup() as group:
+            prepare(server)
+            followed = Followed(server, known)
+            followed.names.want([CARRIER])
+            task = group.create_task(_running(followed.names.run()))
+            try:
+                await script(followed)
+            finally:
+                task.cancel()
+        return followed
+
+    return asyncio.run(all_of_it())
+
+
+async def _running(run: Coroutine[object, object, None]) -> None:
+    await run
+
+
+@pytest.fixture(autouse=True)
+def _no_hosts_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """This machine's own file says nothing here."""
+    monkeypatch.setattr(names, "HOSTS_FILE", tmp_path / "hosts")
+    monkeypatch.setattr(names, "FIRST_RETRY", 0.05)
+
+
+def test_a_name_leads_to_its_addresses() -> None:
+    """Both kinds of addresses are found, IPv4 as IPv4, and told once."""
+    zone: Zone = {
+        (CARRIER, "A"): ["192.0.2.1", "192.0.2.2"],
+        (CARRIER, "AAAA"): ["2001:db8::1", "::ffff:192.0.2.3"],
+    }
+
+    async def script(followed: Followed) -> None:
+        await followed.until_asked(2)
+
+    followed = follow(zone, script)
+
+    assert followed.seen == [{CARRIER: nets("192.0.2.1", "192.0.2.2", "192.0.2.3", "2001:db8::1")}]
+    assert followed.names.problems == []
+
+
+def test_a_name_may_have_sip_services_only() -> None:
+    """The hosts of its SRV records are its addresses; a lone dot is no host."""
+    zone: Zone = {
+        (f"_sip._udp.{CARRIER}", "SRV"): ["10 5 5060 a.carrier.example.", "20 5 5060 b.carrier.example."],
+        (f"_sip._tcp.{CARRIER}", "SRV"): ["0 0 0 ."],
+        ("a.carrier.example", "A"): ["192.0.2.1"],
+        ("b.carrier.example", "AAAA"): ["2001:db8::2"],
+    }
+
+    async def script(followed: Followed) -> None:
+        await followed.until(lambda: followed.seen)
+
+    followed = follow(zone, script)
+
+    assert followed.seen[0] == {CARRIER: nets("192.0.2.1", "2001:db8::2")}
+    assert (".", "A") not in followed.server.asked
+
+
+def test_answers_are_followed() -> None:
+    """What the DNS says later takes the place of what it said before."""
+    zone: Zone = {(CARRIER, "A"): ["192.0.2.1"]}
+
+    async def script(followed: Followed) -> None:
+        await followed.until(lambda: followed.seen)
+        zone[CARRIER, "A"] = ["192.0.2.9"]
+        await followed.until(lambda: len(followed.seen) == 2)
+
+    assert follow(zone, script).seen == [{CARRIER: nets("192.0.2.1")}, {CARRIER: nets("192.0.2.9")}]
+
+
+def test_the_last_answer_stays_while_the_dns_is_down() -> None:
+    """A server that falls silent takes nobody away; that is told, and over when it speaks again."""
+    zone: Zone = {(CARRIER, "A"): ["192.0.2.1"]}
+
+    async def script(followed: Followed) -> None:
+        await followed.until(lambda: followed.seen)
+        followed.server.silent = True
+        await followed.until(lambda: followed.names.problems)
+        assert followed.names.problems == [f"{CARRIER}: the DNS does not answer; its last addresses stay"]
+        assert followed.names.answers == {CARRIER: nets("192.0.2.1")}
+        zone[CARRIER, "A"] = ["192.0.2.2"]
+        followed.server.silent = False
+        await followed.until(lambda: not followed.names.problems)
+
+    assert follow(zone, script).seen == [{CARRIER: nets("192.0.2.1")}, {CARRIER: nets("192.0.2.2")}]
+
+
+def test_what_a_former_run_knew_holds_while_the_dns_is_down() -> None:
+    """After a restart beside a silent server the answers of before hold, and nothing is told anew."""
+
+    async def script(followed: Followed) -> None:
+        await followed.until(lambda: followed.names.problems)
+        assert followed.names.answers == {CARRIER: nets("192.0.2.1")}
+
+    known = {CARRIER: nets("192.0.2.1"), "gone.example": nets("192.0.2.2")}
+    followed = follow({}, script, known=known, prepare=lambda server: setattr(server, "silent", True))
+
+    assert followed.seen == []
+
+
+def test_half_an_answer_takes_nothing_away() -> None:
+    """Where one of the questions fails, what is new counts, and what was known stays."""
+    zone: Zone = {(CARRIER, "A"): ["192.0.2.1"], (CARRIER, "AAAA"): ["2001:db8::1"]}
+
+    async def script(followed: Followed) -> None:
+        await followed.until(lambda: followed.seen)
+        followed.server.failing = {"AAAA"}
+        zone[CARRIER, "A"] = ["192.0.2.2"]
+        await followed.until(lambda: len(followed.seen) == 2)
+
+    followed = follow(zone, script)
+
+    assert followed.seen[1] == {CARRIER: nets("192.0.2.1", "192.0.2.2", "2001:db8::1")}
+    [problem] = followed.names.problems
+    assert problem.startswith(f"{CARRIER}: the DNS gives no answer to AAAA")
+
+
+def test_a_name_that_is_gone_is_told_and_keeps_its_addresses() -> None:
+    """A zone that is broken for an hour must not ban a carrier."""
+    zone: Zone = {(CARRIER, "A"): ["192.0.2.1"]}
+
+    async def script(followed: Followed) -> None:
+        await followed.until(lambda: followed.seen)
+        zone.clear()
+        await followed.until(lambda: followed.names.problems)
+        assert followed.names.problems == [
+            f"{CARRIER}: the DNS knows no address of it; its last addresses stay"
+        ]
+        assert followed.names.answers == {CARRIER: nets("192.0.2.1")}
+
+    follow(zone, script)
+
+
+@pytest.mark.parametrize("junk", [b"\0", b"\xff" * 600, bytes(12)])
+def test_junk_is_no_answer(junk: bytes) -> None:
+    """Bytes that are no answer are waited out, told, and change nothing."""
+
+    async def script(followed: Followed) -> None:
+        await followed.until(lambda: followed.names.problems)
+
+    followed = follow({}, script, prepare=lambda server: setattr(server, "junk", junk))
+
+    assert followed.seen == []
+
+
+def test_what_nobody_can_send_from_says_nothing() -> None:
+    """Unspecified, loopback and multicast addresses are left out."""
+    zone: Zone = {
+        (CARRIER, "A"): ["0.0.0.0", "127.0.0.1", "224.0.0.1", "192.0.2.1"],
+        (CARRIER, "AAAA"): ["::", "::1", "ff02::1", "::ffff:127.0.0.1"],
+    }
+
+    async def script(followed: Followed) -> None:
+        await followed.until(lambda: followed.seen)
+
+    assert follow(zone, script).seen[0] == {CARRIER: nets("192.0.2.1")}
+
+
+def test_a_name_has_so_many_addresses_and_no_more() -> None:
+    """A name with more addresses than may be is followed as far as they may, and that is told."""
+    zone: Zone = {
+        (CARRIER, "A"): [f"192.0.2.{n}" for n in range(50)],
+        (CARRIER, "AAAA"): [f"2001:db8::{n:x}" for n in range(1, 16)],
+    }
+
+    async def script(followed: Followed) -> None:
+        await followed.until(lambda: followed.seen)
+
+    followed = follow(zone, script)
+
+    assert len(followed.seen[0][CARRIER]) == MOST_ADDRESSES
+    assert followed.names.problems == [f"{CARRIER}: has 65 addresses; 64 of them count"]
+
+
+def test_the_hosts_file_goes_before_the_dns(tmp_path: Path) -> None:
+    """A name that stands in /etc/hosts leads where that says."""
+    (tmp_path / "hosts").write_text(f"# a\n192.0.2.7 pbx {CARRIER.upper()} # ours\nnothing\n", "utf-8")
+
+    async def script(followed: Followed) -> None:
+        await followed.until(lambda: followed.seen)
+
+    assert follow({(CARRIER, "A"): ["192.0.2.1"]}, script).seen[0] == {CARRIER: nets("192.0.2.7")}
+
+
+def test_names_that_are_wanted_no_more_are_forgotten() -> None:
+    """Only what is wanted is followed, and only so many names."""
+
+    async def script(followed: Followed) -> None:
+        await followed.until(lambda: followed.seen)
+        followed.names.want(["other.example"])
+        assert followed.names.answers == {}
+        await followed.until(lambda: ("other.example", "A") in followed.server.asked)
+
+    followed = follow({(CARRIER, "A"): ["192.0.2.1"]}, script)
+    followed.names.want(f"n{n}.example" for n in range(MOST_NAMES + 5))
+
+    assert followed.names.problems == [f"5 names are not followed: {MOST_NAMES} are"]
