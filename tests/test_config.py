@@ -20,7 +20,10 @@ from ringfence.config import (
     AsteriskSettings,
     ControlSettings,
     CustomSettings,
+    DenySettings,
     FirewallSettings,
+    GeoSettings,
+    LimitSettings,
     LogSettings,
     RuleSettings,
     Settings,
@@ -30,8 +33,30 @@ from ringfence.config import (
 )
 from ringfence.detect.rules import RULES
 from ringfence.errors import ConfigError
+from ringfence.firewall import BACKENDS
+from ringfence.firewall.contract import LimitMode, Verdict
 from ringfence.model import Secret
-from ringfence.values import BackendName, Count, Duration, Ladder, LevelName, Name, Pattern, Port, Text
+from ringfence.settings import default_rules
+from ringfence.values import (
+    BackendName,
+    Burst,
+    Count,
+    Duration,
+    HostName,
+    Interface,
+    Ladder,
+    LevelName,
+    Name,
+    Paths,
+    Pattern,
+    Place,
+    Port,
+    Rate,
+    ScopeName,
+    SetSize,
+    SipPort,
+    Text,
+)
 
 CLEAR = "hunter2-correct-horse"
 MISSING = (
@@ -42,7 +67,17 @@ TEXT = "must be a text, not empty, without control characters"
 TRUTH = "must be true or false"
 DURATION = 'must be a duration such as "90s", "10m", "1h" or "7d", at most ten years'
 NETWORK = 'must be an address or a network such as "192.0.2.0/24"'
+SIP_PORT = 'must be a port such as "5060" (both), "5060/udp" or "5061/tcp"'
+INTERFACE = 'must be the name of a network interface, such as "eth0"'
+HOST = 'must be a host\'s name in full, such as "sip.carrier.example" (IDN: as xn--...)'
+PLACE = 'must be a country such as "DE" or a network number such as "AS64496"'
+EVERYBODY = "0.0.0.0/0: that is everybody; whoever wants that wants `ringfence off`, or no PBX"
 COUNT = "must be a whole number from 1 to 1000"
+
+
+ONE_OF_THE_BACKENDS = "must be one of " + ", ".join(f'"{name}"' for name in BACKENDS)
+RULE_NAMES = ", ".join(rule.name for rule in RULES)
+OTHER_RULES = {name: rule for name, rule in default_rules().items() if name != "guess"}
 
 
 def read(text: str, *, environ: Mapping[str, str] | None = None, secrets: bool = False) -> Settings:
@@ -85,14 +120,26 @@ def test_every_key_has_a_default_but_the_secret() -> None:
                 logs=LogSettings(paths=None, timezone=None, journal=False, custom=()),
             ),
         ),
-        firewall=FirewallSettings(backend=BackendName("auto")),
-        allow=AllowSettings(networks=()),
+        firewall=FirewallSettings(
+            backend=BackendName("auto"),
+            scope=ScopeName("all"),
+            sip_ports=None,
+            interfaces=(),
+            action=Verdict.DROP,
+            log=False,
+            max_bans=SetSize(262_144),
+            limit=LimitSettings(mode=LimitMode.OBSERVE, rate=Rate(50), burst=Burst(200)),
+        ),
+        allow=AllowSettings(networks=(), hosts=(), countries=()),
+        deny=DenySettings(networks=(), countries=()),
+        geo=GeoSettings(database=None),
         rules={
+            **OTHER_RULES,
             "guess": RuleSettings(
                 attempts=Count(5),
                 window=Duration(600.0),
                 ban=Ladder((3_600.0, 21_600.0, 86_400.0, 604_800.0)),
-            )
+            ),
         },
         store=StoreSettings(path=Path("/var/lib/ringfence/ringfence.db")),
         control=ControlSettings(socket=Path("/run/ringfence/control.sock")),
@@ -137,8 +184,25 @@ def test_every_key_can_be_set() -> None:
         ami.tls_ca = "/nonexistent/unused-without-tls.pem"
         [firewall]
         backend = "memory"
+        scope = "sip"
+        sip_ports = ["5060/udp", "5061/tcp", "5080"]
+        interfaces = ["eth0", "wg-office.7"]
+        action = "admin-prohibited"
+        log = true
+        max_bans = 1048576
+        [firewall.limit]
+        mode = "enforce"
+        rate = 60
+        burst = 300
         [allow]
         networks = ["198.51.100.7", "2001:db8::/32", "::ffff:192.0.2.0/120"]
+        hosts = ["SIP.carrier.example.", "xn--bcher-kva.example"]
+        countries = ["de", "AS64496"]
+        [deny]
+        networks = ["203.0.113.0/24"]
+        countries = ["XX"]
+        [geo]
+        database = "/srv/geo.mmdb"
         [rules.guess]
         attempts = 3
         window = "90s"
@@ -183,15 +247,31 @@ def test_every_key_can_be_set() -> None:
                 ami=AmiSettings(secret=Secret("another"), tls_ca=Path("/nonexistent/unused-without-tls.pem")),
             ),
         ),
-        firewall=FirewallSettings(backend=BackendName("memory")),
-        allow=AllowSettings(
-            networks=(ip_network("198.51.100.7"), ip_network("2001:db8::/32"), ip_network("192.0.2.0/24"))
+        firewall=FirewallSettings(
+            backend=BackendName("memory"),
+            scope=ScopeName("sip"),
+            sip_ports=(SipPort(5060, tcp=False), SipPort(5061, udp=False), SipPort(5080)),
+            interfaces=(Interface("eth0"), Interface("wg-office.7")),
+            action=Verdict.ADMIN_PROHIBITED,
+            log=True,
+            max_bans=SetSize(1_048_576),
+            limit=LimitSettings(LimitMode.ENFORCE, Rate(60), Burst(300)),
         ),
-        rules={"guess": RuleSettings(Count(3), Duration(90.0), Ladder((3_600.0, 1_209_600.0)))},
+        allow=AllowSettings(
+            networks=(ip_network("198.51.100.7"), ip_network("2001:db8::/32"), ip_network("192.0.2.0/24")),
+            hosts=(HostName("sip.carrier.example"), HostName("xn--bcher-kva.example")),
+            countries=(Place("DE"), Place("AS64496")),
+        ),
+        deny=DenySettings(networks=(ip_network("203.0.113.0/24"),), countries=(Place("XX"),)),
+        geo=GeoSettings(database=Paths((Path("/srv/geo.mmdb"),))),
+        rules={
+            **OTHER_RULES,
+            "guess": RuleSettings(Count(3), Duration(90.0), Ladder((3_600.0, 1_209_600.0))),
+        },
         store=StoreSettings(path=Path("/srv/ringfence.db")),
         control=ControlSettings(socket=Path("/srv/ringfence.sock")),
     )
-    [rule] = settings.rule_table()
+    rule = settings.rule_table()[0]
     assert (rule.attempts, rule.window, rule.ban) == (3, 90.0, (3_600.0, 1_209_600.0))
 
 
@@ -238,9 +318,18 @@ def test_the_wire_is_one_of_several_sources() -> None:
     assert on.several_sources() == {"asterisk", "branch"}
 
 
+def test_a_database_may_be_several() -> None:
+    """One path, or a list of them."""
+    one, two = Path("/srv/one.mmdb"), Path("/srv/two.mmdb")
+
+    assert read(f"geo.database = '{one}'").geo.database == (one,)
+    assert read(f"geo.database = ['{one}', '{two}']").geo.database == (one, two)
+    assert read("geo.database = []").geo.database == ()
+
+
 def test_a_rule_keeps_what_it_does_not_set() -> None:
     """A rule's table with one key leaves the others at their defaults; one length is a ladder of one."""
-    [rule] = read('[rules.guess]\nban = "2h"').rule_table()
+    rule = read('[rules.guess]\nban = "2h"').rule_table()[0]
 
     assert (rule.attempts, rule.window, rule.ban) == (5, 600.0, (7_200.0,))
 
@@ -256,7 +345,7 @@ def test_a_rule_keeps_what_it_does_not_set() -> None:
         ),
         ("[[asterisk]]\ncolour = 1", ["asterisk[0].colour: unknown key"]),
         ("[rules.guess]\nattempt = 1", ["rules.guess.attempt: unknown key"]),
-        ("[rules.gues]", ["rules.gues: no such rule; there are: guess"]),
+        ("[rules.gues]", ["rules.gues: no such rule; there are: " + RULE_NAMES]),
         ("rules = 1", ["rules: must be a table"]),
         ("[rules]\nguess = 1", ["rules.guess: must be a table"]),
         ("asterisk = 1", ["asterisk: must be a list"]),
@@ -322,9 +411,61 @@ def test_a_rule_keeps_what_it_does_not_set() -> None:
             "[[asterisk]]\nlogs.journal = true\n[[asterisk]]\nname = 'b'\nlogs.journal = true",
             ["asterisk[1].logs.journal: the journal is read by asterisk[0].logs.journal already; each once"],
         ),
-        ("[firewall]\nbackend = 'nft'", ['firewall.backend: must be one of "auto", "ipset", "memory"']),
-        ("[firewall]\nbackend = 1", ['firewall.backend: must be one of "auto", "ipset", "memory"']),
-        ("[firewall]\nbackend = []", ['firewall.backend: must be one of "auto", "ipset", "memory"']),
+        ("[firewall]\nbackend = 'nft'", ["firewall.backend: " + ONE_OF_THE_BACKENDS]),
+        ("[firewall]\nbackend = 1", ["firewall.backend: " + ONE_OF_THE_BACKENDS]),
+        ("[firewall]\nbackend = []", ["firewall.backend: " + ONE_OF_THE_BACKENDS]),
+        ("[firewall]\nscope = 'udp'", ['firewall.scope: must be one of "all", "sip"']),
+        (
+            "[firewall]\naction = 'reject'",
+            [
+                'firewall.action: must be one of "drop", "port-unreachable", "admin-prohibited", "tcp-reset"',
+            ],
+        ),
+        ("[firewall]\nlog = 'yes'", [f"firewall.log: {TRUTH}"]),
+        ("[firewall]\nmax_bans = 9", ["firewall.max_bans: must be a whole number from 1024 to 4194304"]),
+        ("[firewall]\nsip_ports = '5060'", ["firewall.sip_ports: must be a list"]),
+        (
+            "[firewall]\nsip_ports = ['5060/sctp', 5060, '0', '65536/udp', '5060/udp']",
+            [f"firewall.sip_ports[{place}]: {SIP_PORT}" for place in range(4)],
+        ),
+        ("[firewall]\ninterfaces = 'eth0'", ["firewall.interfaces: must be a list"]),
+        (
+            "[firewall]\ninterfaces = ['eth*', 'a/b', '', 'wlan 0', 'sixteen-letters-', 'eth0', 7, 'a:1']",
+            [f"firewall.interfaces[{place}]: {INTERFACE}" for place in (0, 1, 2, 3, 4, 6, 7)],
+        ),
+        ("[firewall]\nlimit = 50", ["firewall.limit: must be a table"]),
+        (
+            "[firewall.limit]\nmode = 'on'\nrate = 0\nburst = 10001\nsize = 1",
+            [
+                'firewall.limit.mode: must be one of "off", "observe", "enforce"',
+                "firewall.limit.rate: must be a whole number from 1 to 10000",
+                "firewall.limit.burst: must be a whole number from 1 to 10000",
+                "firewall.limit.size: unknown key",
+            ],
+        ),
+        ("[allow]\nhosts = 'a.example'", ["allow.hosts: must be a list"]),
+        (
+            "[allow]\nhosts = ['a.example', 'office', '192.0.2.1', 5]",
+            [f"allow.hosts[1]: {HOST}", f"allow.hosts[2]: {HOST}", f"allow.hosts[3]: {TEXT}"],
+        ),
+        ("[deny]\nhosts = ['a.example']", ["deny.hosts: unknown key"]),
+        (
+            "[geo]\ndatabase = '/a'\n[deny]\ncountries = ['DE', 'Germany', 'AS0', 'AS64496', '']",
+            [f"deny.countries[1]: {PLACE}", f"deny.countries[2]: {PLACE}", f"deny.countries[4]: {TEXT}"],
+        ),
+        (
+            "[allow]\ncountries = ['DE']\n[deny]\ncountries = ['FR']",
+            [
+                f"{side}.countries: only a database knows their networks; name it in [geo] database"
+                for side in ("allow", "deny")
+            ],
+        ),
+        ("[geo]\ndatabase = 'a.mmdb'", ["geo.database: must be an absolute path"]),
+        ("[geo]\ndatabase = ['/a', 5]", [f"geo.database: {TEXT}"]),
+        (
+            "[deny]\nnetworks = ['0.0.0.0/0']",
+            [f"deny.networks[0]: {NETWORK}: {EVERYBODY}"],
+        ),
         ("[allow]\nnetworks = '192.0.2.1'", ["allow.networks: must be a list"]),
         ("[allow]\nnetworks = {a = 1}", ["allow.networks: must be a list"]),
         (
@@ -406,11 +547,11 @@ def test_all_faults_come_in_one_report(tmp_path: Path) -> None:
             f"asterisk[2].ami.host: {TEXT}",
             "asterisk[3].name: must be a name of letters, digits, '.', '_' and '-'",
             f"asterisk[3].ami.secret: {TEXT}",
-            'firewall.backend: must be one of "auto", "ipset", "memory"',
+            "firewall.backend: " + ONE_OF_THE_BACKENDS,
             "allow.networks: must be a list",
             f"rules.guess.attempts: {COUNT}",
             f"rules.guess.window: {DURATION}",
-            "rules.siege: no such rule; there are: guess",
+            "rules.siege: no such rule; there are: " + RULE_NAMES,
             f"store.path: {TEXT}",
         ]
     )
@@ -586,6 +727,18 @@ KEYS = [
     "backend",
     "allow",
     "networks",
+    "hosts",
+    "countries",
+    "deny",
+    "geo",
+    "database",
+    "scope",
+    "sip_ports",
+    "interfaces",
+    "action",
+    "limit",
+    "mode",
+    "rate",
     "rules",
     "guess",
     "attempts",
@@ -604,7 +757,9 @@ LEAVES = (
     | st.floats()
     | st.text(max_size=8)
     | st.just(date(2026, 1, 1))
-    | st.sampled_from(["1h", "192.0.2.0/24", "/x", "auto", "/", "2001:db8::%1", "\0"])
+    | st.sampled_from(
+        ["1h", "192.0.2.0/24", "/x", "auto", "DE", "5060/udp", "a.example", "/", "2001:db8::%1", "\0"]
+    )
 )
 TREES: st.SearchStrategy[Any] = st.recursive(
     LEAVES,

@@ -4,7 +4,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from ringfence.values import HOOKS, list_only, parse_duration, text_from
+from ringfence.values import HOOKS, Interface, SipPort, list_only, parse_duration, text_from
 
 
 @pytest.mark.parametrize(
@@ -68,3 +68,18 @@ def test_a_text_is_no_list_and_no_line_end() -> None:
         text_from("a\r\nSecret: x")
     with pytest.raises(ValueError, match="must be a list"):
         list_only(lambda value, _: value)("abc", list)
+
+
+def test_a_sip_port_is_of_one_protocol_or_both() -> None:
+    """Without a protocol it is both."""
+    hook = HOOKS[SipPort]
+
+    assert hook("5060", None) == SipPort(5060, udp=True, tcp=True)
+    assert hook("5060/udp", None) == SipPort(5060, udp=True, tcp=False)
+    assert hook("65535/tcp", None) == SipPort(65_535, udp=False, tcp=True)
+
+
+@pytest.mark.parametrize("name", ["eth0", "br-1a2b3c4d5e6f", "enp0s31f6", "wg_office.7", "veth@if3"])
+def test_an_interface_is_named_as_the_kernel_allows(name: str) -> None:
+    """Names of up to 15 characters, without what rules read as a pattern."""
+    assert HOOKS[Interface](name, None) == name

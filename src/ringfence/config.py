@@ -18,190 +18,55 @@ from functools import partial
 from operator import eq
 from pathlib import Path
 from typing import Any
-from zoneinfo import ZoneInfo
 
-from attrs import AttrsInstance, Factory, evolve, fields, frozen
+from attrs import AttrsInstance, evolve, fields, frozen
 from cattrs import AttributeValidationNote, ClassValidationError, Converter, IterableValidationError
 from cattrs.errors import ForbiddenExtraKeysError
 
-from ringfence.detect.rules import RULES, Rule
+from ringfence.detect.rules import RULES
 from ringfence.errors import ConfigError
 from ringfence.model import Network, Secret
-from ringfence.values import (
-    HOOKS,
-    BackendName,
-    Count,
-    Duration,
-    Ladder,
-    LevelName,
-    Name,
-    Pattern,
-    Port,
-    Text,
-    list_only,
-    text_from,
+from ringfence.settings import (
+    AllowSettings,
+    AmiSettings,
+    AsteriskSettings,
+    ControlSettings,
+    CustomSettings,
+    DenySettings,
+    FirewallSettings,
+    GeoSettings,
+    LimitSettings,
+    LogSettings,
+    RuleSettings,
+    Settings,
+    StoreSettings,
+    WireSettings,
+    default_rules,
 )
+from ringfence.values import HOOKS, HostName, Interface, Paths, Place, SipPort, list_only, text_from
+
+__all__ = [
+    "MAX_SECRET_BYTES",
+    "AllowSettings",
+    "AmiSettings",
+    "AsteriskSettings",
+    "ControlSettings",
+    "CustomSettings",
+    "DenySettings",
+    "FirewallSettings",
+    "GeoSettings",
+    "LimitSettings",
+    "LogSettings",
+    "RuleSettings",
+    "Settings",
+    "StoreSettings",
+    "WireSettings",
+    "load",
+    "load_what_is_right",
+    "parse",
+]
 
 MAX_SECRET_BYTES = 1024
-
-
-@frozen
-class AmiSettings:
-    """``[asterisk.ami]``: how to reach one Asterisk's manager interface, and whom to be there.
-
-    ``enabled`` set to false does without it: then the log tells, and no secret is needed.
-    ``tls_ca`` is a file of certificates to trust in place of the system's own; ``tls_verify`` set to false
-    accepts any certificate (Asterisk's samples are self-signed).
-    """
-
-    enabled: bool = True
-    host: Text = Text("127.0.0.1")
-    port: Port = Port(5038)
-    username: Text = Text("ringfence")
-    secret: Secret | None = None
-    secret_file: Path | None = None
-    tls: bool = False
-    tls_ca: Path | None = None
-    tls_verify: bool = True
-
-
-@frozen(kw_only=True)
-class CustomSettings:
-    """``[[asterisk.logs.custom]]``: a line of the administrator's own dialplan that tells of an attempt.
-
-    ``level`` and ``file`` are what Asterisk writes before the message, and ``pattern`` is the message. They
-    are as strict as :mod:`ringfence.parse.custom` says, and have been tried.
-    """
-
-    name: Name
-    level: LevelName = LevelName("NOTICE")
-    file: Text = Text("Ext.")
-    pattern: Pattern
-
-
-@frozen
-class LogSettings:
-    """``[asterisk.logs]``: the logs that are read beside the manager interface.
-
-    ``paths`` is None where they are to be found, and empty where none is to be read. ``timezone`` is the zone
-    that they are written in, None for this host's. ``journal``: whether systemd's journal is one of them.
-    """
-
-    paths: tuple[Path, ...] | None = None
-    timezone: ZoneInfo | None = None
-    journal: bool = False
-    custom: tuple[CustomSettings, ...] = ()
-
-    @property
-    def wanted(self) -> bool:
-        """Whether any log is to be read."""
-        return self.paths != () or self.journal
-
-
-@frozen
-class WireSettings:
-    """``[asterisk.wire]``: whether the challenges that leave this host are looked at.
-
-    They tell who really made an attempt, whoever is blamed for it, and of attempts that hide. One host has
-    one wire: it is looked at where any of its PBXs asks for it.
-    """
-
-    enabled: bool = True
-
-
-@frozen
-class AsteriskSettings:
-    """``[[asterisk]]``: one PBX and the ways to hear it."""
-
-    name: Name = Name("asterisk")
-    ami: AmiSettings = Factory(AmiSettings)
-    logs: LogSettings = Factory(LogSettings)
-    wire: WireSettings = Factory(WireSettings)
-
-
-@frozen
-class FirewallSettings:
-    """``[firewall]``. ``backend``: ``auto``, ``ipset`` or ``memory`` (a dry run: nothing is dropped)."""
-
-    backend: BackendName = BackendName("auto")
-
-
-@frozen
-class AllowSettings:
-    """``[allow]``: networks that are never banned, besides loopback and this host's own addresses."""
-
-    networks: tuple[Network, ...] = ()
-
-
-@frozen
-class RuleSettings:
-    """``[rules.NAME]``: so many attempts within a window are a ban of such a length.
-
-    ``ban`` is one length, or a list: of the first ban, of the next on return within 30 days, and so on.
-    """
-
-    attempts: Count
-    window: Duration
-    ban: Ladder
-
-
-@frozen
-class StoreSettings:
-    """``[store]``: where bans and their attempts are kept."""
-
-    path: Path = Path("/var/lib/ringfence/ringfence.db")
-
-
-@frozen
-class ControlSettings:
-    """``[control]``: the socket on which the command line talks to the daemon."""
-
-    socket: Path = Path("/run/ringfence/control.sock")
-
-
-def _default_rules() -> dict[str, RuleSettings]:
-    return {r.name: RuleSettings(Count(r.attempts), Duration(r.window), Ladder(r.ban)) for r in RULES}
-
-
-@frozen
-class Settings:
-    """The whole file. ``rules`` has an entry for every rule there is."""
-
-    asterisk: tuple[AsteriskSettings, ...] = (AsteriskSettings(),)
-    firewall: FirewallSettings = Factory(FirewallSettings)
-    allow: AllowSettings = Factory(AllowSettings)
-    rules: Mapping[str, RuleSettings] = Factory(_default_rules)
-    store: StoreSettings = Factory(StoreSettings)
-    control: ControlSettings = Factory(ControlSettings)
-
-    def rule_table(self) -> tuple[Rule, ...]:
-        """Give the rules with the numbers of this configuration."""
-        return tuple(
-            evolve(rule, attempts=mine.attempts, window=mine.window, ban=tuple(mine.ban))
-            for rule in RULES
-            for mine in [self.rules[rule.name]]
-        )
-
-    @property
-    def wire(self) -> bool:
-        """Whether any PBX asks for the wire."""
-        return any(pbx.wire.enabled for pbx in self.asterisk)
-
-    def heard(self) -> tuple[AsteriskSettings, ...]:
-        """Give each PBX with the logs that are read of it.
-
-        Beside others none finds its logs by itself: the same files would be found for each.
-        """
-        if len(self.asterisk) == 1:
-            return self.asterisk
-        return tuple(
-            evolve(pbx, logs=evolve(pbx.logs, paths=() if pbx.logs.paths is None else pbx.logs.paths))
-            for pbx in self.asterisk
-        )
-
-    def several_sources(self) -> frozenset[str]:
-        """Give the names of the Asterisks that are heard by more than AMI."""
-        return frozenset(pbx.name for pbx in self.heard() if pbx.logs.wanted or self.wire)
 
 
 def load(path: Path, environ: Mapping[str, str] = os.environ, *, secrets: bool = True) -> Settings:
@@ -251,6 +116,7 @@ def parse(
     problems += _clashes(entries, none=tree.get("asterisk") == [])
     problems += _shared_logs(settings.asterisk)
     problems += _unheard(settings)
+    problems += _without_a_map(settings)
     found, missing = _secrets(entries, environ) if secrets else ([], [])
     problems += missing
     if problems:
@@ -272,7 +138,7 @@ def _rules(converter: Converter) -> Callable[[object, object], Mapping[str, Rule
     def hook(value: object, _: object) -> Mapping[str, RuleSettings]:
         if not isinstance(value, Mapping):
             raise TypeError
-        found = _default_rules()
+        found = default_rules()
         faults: list[Exception] = []
         for name, table in value.items():
             try:
@@ -303,15 +169,23 @@ def _converter() -> Converter:
         tuple[AsteriskSettings, ...],
         tuple[CustomSettings, ...],
         tuple[Network, ...],
+        tuple[HostName, ...],
+        tuple[Place, ...],
+        tuple[Interface, ...],
         tuple[Path, ...],
+        tuple[SipPort, ...],
     ):
         listed = list_only(converter.get_structure_hook(kind))
         converter.register_structure_hook_func(partial(eq, kind), listed)
-    paths = converter.get_structure_hook(tuple[Path, ...])
-    converter.register_structure_hook_func(
-        partial(eq, tuple[Path, ...] | None), lambda value, _: paths(value, tuple[Path, ...])
-    )
+    for kind in (tuple[Path, ...], tuple[SipPort, ...]):  # those may be left out
+        converter.register_structure_hook_func(partial(eq, kind | None), _given(converter, kind))
+    converter.register_structure_hook_func(partial(eq, Paths | None), HOOKS[Paths])
     return converter
+
+
+def _given(converter: Converter, kind: Any) -> Callable[[object, object], object]:  # noqa: ANN401 - a type
+    hook = converter.get_structure_hook(kind)
+    return lambda value, _: hook(value, kind)
 
 
 _CONVERTER = _converter()
@@ -437,6 +311,15 @@ def _unheard(settings: Settings) -> list[str]:
         f"asterisk[{index}]: nothing tells of it; enable its ami, or name its logs"
         for index, pbx in enumerate(settings.heard())
         if not pbx.ami.enabled and not pbx.logs.wanted
+    ]
+
+
+def _without_a_map(settings: Settings) -> list[str]:
+    """Check that somebody knows where the countries are."""
+    return [
+        f"{side}.countries: only a database knows their networks; name it in [geo] database"
+        for side, countries in (("allow", settings.allow.countries), ("deny", settings.deny.countries))
+        if countries and not settings.geo.database
     ]
 
 

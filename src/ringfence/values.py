@@ -5,15 +5,24 @@ cattrs, which passes the wanted type as well.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, NewType
 from zoneinfo import ZoneInfo
 
+from attrs import frozen
+
 from ringfence.firewall import BACKENDS
+from ringfence.firewall.contract import LimitMode, Verdict
+from ringfence.lists.entries import host_from, place_from, what_from
 from ringfence.model import Network, Secret, network_from
 
 MAX_ATTEMPTS = 1_000
+MAX_PORT = 65_535
+MAX_RATE = 10_000
+"""Packets a second; what the kernel's own limiters count in is exact up to here."""
+
+MAX_SET = 4_194_304
 MAX_DURATION = 10 * 365 * 86_400.0
 
 Text = NewType("Text", str)
@@ -25,6 +34,23 @@ Ladder = NewType("Ladder", tuple[float, ...])
 BackendName = NewType("BackendName", str)
 LevelName = NewType("LevelName", str)
 Pattern = NewType("Pattern", str)
+HostName = NewType("HostName", str)
+Place = NewType("Place", str)
+Interface = NewType("Interface", str)
+ScopeName = NewType("ScopeName", str)
+Rate = NewType("Rate", int)
+Burst = NewType("Burst", int)
+SetSize = NewType("SetSize", int)
+Paths = NewType("Paths", tuple[Path, ...])
+
+
+@frozen
+class SipPort:
+    """A port of this host on which SIP is spoken, by UDP, by TCP, or by both."""
+
+    number: int
+    udp: bool = True
+    tcp: bool = True
 
 
 def parse_duration(text: object) -> float:
@@ -86,15 +112,45 @@ def _ladder(value: object, _: object) -> Ladder:
 
 def _network(value: object, _: object) -> Network:
     try:
-        return network_from(text_from(value))
+        network = network_from(text_from(value))
+        what_from(str(network))  # everybody is nobody's entry
     except ValueError as error:
         raise ValueError(f'must be an address or a network such as "192.0.2.0/24": {error}') from None
+    return network
 
 
-def _backend(value: object, _: object) -> BackendName:
-    if not isinstance(value, str) or value not in BACKENDS:
-        raise ValueError("must be one of " + ", ".join(f'"{name}"' for name in BACKENDS))
-    return BackendName(value)
+def _one_of(names: Collection[str]) -> Callable[[object, object], str]:
+    def hook(value: object, _: object) -> str:
+        if not isinstance(value, str) or value not in names:
+            raise ValueError("must be one of " + ", ".join(f'"{name}"' for name in names))
+        return value
+
+    return hook
+
+
+_SIP_PORT = re.compile(r"([0-9]{1,5})(?:/(udp|tcp))?")
+
+
+def _sip_port(value: object, _: object) -> SipPort:
+    match = _SIP_PORT.fullmatch(value) if isinstance(value, str) else None
+    number = int(match[1]) if match else 0
+    if match is None or not 1 <= number <= MAX_PORT:
+        raise ValueError('must be a port such as "5060" (both), "5060/udp" or "5061/tcp"')
+    return SipPort(number, udp=match[2] != "tcp", tcp=match[2] != "udp")
+
+
+_INTERFACE = re.compile(r"[!-.0-9;-~]{1,15}")
+
+
+def _interface(value: object, _: object) -> Interface:
+    """Read an interface's name as the kernel takes it, without what rules read as a pattern."""
+    if not isinstance(value, str) or not _INTERFACE.fullmatch(value) or set(value) & set('*+"\\'):
+        raise ValueError('must be the name of a network interface, such as "eth0"')
+    return Interface(value)
+
+
+def _paths(value: object, _: object) -> tuple[Path, ...]:
+    return tuple(_path(one, Path) for one in (value if isinstance(value, list) else [value]))
 
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -136,11 +192,22 @@ def list_only(structure: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]
 HOOKS: dict[Any, Callable[[Any, Any], Any]] = {
     Text: text_from,
     Name: _name,
-    Port: _whole(1, 65_535),
+    Port: _whole(1, MAX_PORT),
     Count: _whole(1, MAX_ATTEMPTS),
     Duration: lambda value, _: parse_duration(value),
     Ladder: _ladder,
-    BackendName: _backend,
+    BackendName: _one_of(BACKENDS),
+    ScopeName: _one_of(("all", "sip")),
+    Verdict: lambda value, kind: Verdict(_one_of(tuple(Verdict))(value, kind)),
+    LimitMode: lambda value, kind: LimitMode(_one_of(tuple(LimitMode))(value, kind)),
+    Rate: _whole(1, MAX_RATE),
+    Burst: _whole(1, MAX_RATE),
+    SetSize: _whole(1_024, MAX_SET),
+    SipPort: _sip_port,
+    Interface: _interface,
+    HostName: lambda value, _: HostName(host_from(text_from(value)).text),
+    Place: lambda value, _: Place(place_from(text_from(value)).text.removeprefix("country ")),
+    Paths: _paths,
     LevelName: _level,
     Pattern: _pattern,
     bool: _truth,
