@@ -26,6 +26,7 @@ from ringfence.firewall.contract import Flooder, LimitMode, Ports, Roll, Usage
 from ringfence.host.addresses import follow_addresses, read_addresses
 from ringfence.host.diagnosis import Diagnosis, Seen
 from ringfence.host.listening import find_ports
+from ringfence.host.names import Names
 from ringfence.host.protected import follow_protected, read_protected
 from ringfence.ineffective import Ineffective
 from ringfence.lists.manager import Lists
@@ -64,8 +65,9 @@ class Keeper:
         backend = make_backend(settings.firewall.backend, settings.plan(None, log_group))
         self.enforcer = Enforcer(backend, records, detector, clock, rolls=self._roll)
         self.reconciler = Reconciler(self.enforcer, self.alarms)
+        self._names = Names(self._names_changed, records.names())
         self.lists = Lists(
-            records.store, settings.lists(), self._lists_changed, now=clock.wall, follow=self._follow_names
+            records.store, settings.lists(), self._lists_changed, now=clock.wall, follow=self._names.want
         )
         self._own: frozenset[Network] = frozenset()
         self._protected: Mapping[Network, str] = {}
@@ -83,6 +85,7 @@ class Keeper:
         self._own = read_addresses()
         self._protected = read_protected(partial(self._failed, "protected"))
         self.lists.protect(self._reasons())
+        self.lists.resolved(self._names.answers)
         self.lists.load()
         self.enforcer.detector.never = self._exempt().never
         self.enforcer.start(verified=verified)
@@ -116,7 +119,7 @@ class Keeper:
         """What is wrong on this side, a line each."""
         end = self.trial
         tried = [f"a trial: all is removed at {rfc3339(end)}, unless: ringfence confirm"] if end else []
-        return [*tried, *self._troubles.values(), *self.lists.problems]
+        return [*tried, *self._troubles.values(), *self._names.problems, *self.lists.problems]
 
     def configure(self, settings: Settings) -> None:
         """Take a new configuration: lists and rules are in force at once, the backend stays what it is."""
@@ -172,8 +175,9 @@ class Keeper:
         if self.enforcer.enforcing:
             self.enforcer.fill(Roll.DENY)
 
-    def _follow_names(self, names: frozenset[str]) -> None:
-        """Nobody follows names yet."""
+    def _names_changed(self, answers: Mapping[str, frozenset[Network]]) -> None:
+        self.lists.resolved(answers)
+        self.enforcer.records.name_answers(answers)
 
     def _addresses_changed(self, own: frozenset[Network]) -> None:
         self._troubles.pop("addresses", None)
@@ -239,6 +243,7 @@ class Keeper:
         async with asyncio.TaskGroup() as group:
             group.create_task(follow_addresses(self._addresses_changed, partial(self._failed, "addresses")))
             group.create_task(follow_protected(self._protected_changed, partial(self._failed, "protected")))
+            group.create_task(self._names.run())
             group.create_task(self.lists.run())
             group.create_task(self.reconciler.run())
             group.create_task(self._tend())

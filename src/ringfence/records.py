@@ -4,6 +4,7 @@ What is only to be remembered is done later, in order, in a thread of its own; w
 as :attr:`Records.error`, and stops no ban: the kernel's word is there already.
 """
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
@@ -11,10 +12,11 @@ from typing import TypeVar
 import structlog
 
 from ringfence.errors import StoreError
-from ringfence.model import Ban, Network, Scope
+from ringfence.model import Ban, Network, Scope, network_from
 from ringfence.store import Store
 
 _T = TypeVar("_T")
+_NAMES = "names"
 
 
 def _at_once(action: Callable[[], object]) -> None:
@@ -55,6 +57,16 @@ class Records:
     def log_position(self, key: str, position: str) -> None:
         """Remember how far a log was read."""
         self.remember(lambda: self.store.remember_positions({key: position}))
+
+    def names(self) -> dict[str, frozenset[Network]]:
+        """Give where names led when it was last known."""
+        told = json.loads(self.read(lambda: self.store.fact(_NAMES), None) or "{}")
+        return {name: frozenset(map(network_from, networks)) for name, networks in told.items()}
+
+    def name_answers(self, answers: Mapping[str, frozenset[Network]]) -> None:
+        """Remember where names lead: the next start may come while no server answers."""
+        told = {name: sorted(map(str, networks)) for name, networks in answers.items()}
+        self.remember(lambda: self.store.remember_fact(_NAMES, json.dumps(told)))
 
     def purge(self, now: float) -> None:
         """Forget what ended long ago."""
