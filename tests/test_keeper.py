@@ -1,0 +1,181 @@
+"""The firewall's side of the daemon: who is exempt, what is on the rolls, and what is looked after."""
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from ipaddress import ip_network
+from pathlib import Path
+
+import pytest
+from attrs import evolve
+from tests.support.attempts import ban_of
+from tests.support.kept import Kept, kept, settings
+from tests.support.world import START
+
+from ringfence.errors import FirewallError
+from ringfence.firewall.contract import Flooder, Limit, LimitMode, Roll, Usage
+from ringfence.model import Ban, Origin
+from ringfence.settings import LimitSettings
+
+OFFICE, OTHER = "198.51.100.0/24", "192.0.2.1"
+ENFORCED = settings(limit=LimitSettings(mode=LimitMode.ENFORCE))
+
+
+@pytest.fixture(name="kept")
+def _kept(tmp_path: Path) -> Iterator[Kept]:
+    """Give a keeper with a list, before it mounts."""
+    with kept(tmp_path, settings(OFFICE, denied=("203.0.113.0/24",))) as made:
+        yield made
+
+
+def ban(made: Kept, *texts: str, force: bool = False) -> list[str]:
+    """Ban by hand for an hour."""
+    return made.enforcer.ban([ip_network(text) for text in texts], 3_600.0, "", force=force)
+
+
+def test_the_guard_is_mounted_with_its_lists(kept: Kept) -> None:
+    """Lists are in the kernel, and bans of whom they allow or who is this host are not put back."""
+    own = ip_network("198.18.0.1")
+    for text in (OTHER, "198.51.100.7"):
+        kept.store.record([ban_of(text, START)])
+    kept.store.record([Ban(own, START, START + 60, "admin", "", Origin.ADMIN)])
+    kept.keeper.mount()
+
+    assert kept.banned() == {f"{OTHER}/32"}
+    assert kept.backend.rolls[Roll.ALLOW] >= {ip_network(OFFICE)}
+    assert kept.backend.rolls[Roll.DENY] == {ip_network("203.0.113.0/24")}
+    assert kept.detector.never.covers(own.network_address)
+    assert kept.keeper.problems == []
+
+
+def test_own_addresses_are_followed(kept: Kept) -> None:
+    """An address that comes to this host is let in at once and never banned; one that went may be."""
+    kept.keeper.mount()
+    ban(kept, OTHER)
+    kept.keeper._addresses_changed(frozenset({ip_network(OTHER)}))
+
+    assert kept.banned() == set()
+    assert ban(kept, OTHER) == [
+        "192.0.2.1/32: is never banned: an address of this host; --force bans it all the same"
+    ]
+    kept.keeper._addresses_changed(frozenset())
+    assert ban(kept, OTHER) == []
+
+
+def test_who_is_protected_is_followed(kept: Kept) -> None:
+    """So is a new gateway, say: what touches it is let in, with the reason for the next try."""
+    kept.keeper.mount()
+    ban(kept, "192.0.2.0/24")
+    kept.keeper._protected_changed({ip_network(OTHER): "a gateway"})
+
+    assert kept.banned() == set()
+    assert "a gateway" in ban(kept, OTHER)[0]
+
+
+def test_a_new_configuration_is_in_force_at_once(kept: Kept) -> None:
+    """The rules are put in anew; with the next look the lists too, and who is allowed is in."""
+    kept.keeper.mount()
+    ban(kept, OTHER)
+    kept.keeper.configure(settings("192.0.2.0/24", limit=LimitSettings(mode=LimitMode.OFF)))
+    asyncio.run(kept.keeper.lists.refresh())
+
+    assert kept.banned() == set()
+    assert ip_network("192.0.2.0/24") in kept.backend.rolls[Roll.ALLOW]
+    assert kept.backend.rolls[Roll.DENY] == frozenset()
+    assert kept.backend.plan.limit.mode is LimitMode.OFF
+
+
+def test_rules_that_cannot_be_put_in_place_are_an_alarm(kept: Kept) -> None:
+    """It names what the firewall said, and is over when they are in."""
+    kept.keeper.mount()
+    kept.backend.gone = FirewallError("no answer")
+    kept.keeper.configure(settings(OFFICE, limit=LimitSettings(mode=LimitMode.OFF)))
+    assert ("firewall", "plan") in {(alarm.name, alarm.subject) for alarm in kept.keeper.alarms.up}
+
+    kept.backend.gone = None
+    kept.keeper.configure(settings(OFFICE, limit=LimitSettings(mode=LimitMode.OBSERVE)))
+    assert kept.keeper.alarms.up == []
+
+
+def test_who_was_exempt_while_it_was_off_is_let_go(kept: Kept) -> None:
+    """Switched off and on, what came to be allowed meanwhile is not put back."""
+    kept.keeper.mount()
+    ban(kept, OTHER, "192.0.2.2")
+    kept.enforcer.switch_off()
+    kept.keeper._addresses_changed(frozenset({ip_network(OTHER)}))
+    kept.keeper.switch_on()
+
+    assert kept.banned() == {"192.0.2.2/32"}
+
+
+class Flooded:
+    """What a firewall says of its limiter."""
+
+    def __init__(self, made: Kept) -> None:
+        self.flooders: Sequence[Flooder] = ()
+        self.full = 0
+        self.error: FirewallError | None = None
+        made.backend.flooding = self.flooding  # type: ignore[method-assign]  # no kernel limits here
+        made.backend.usage = self.usage  # type: ignore[method-assign]
+
+    def flooding(self) -> Sequence[Flooder]:
+        """Give who was over the limit, or fail."""
+        if self.error is not None:
+            raise self.error
+        return self.flooders
+
+    def usage(self) -> Usage:
+        """Give the counters, or fail."""
+        if self.error is not None:
+            raise self.error
+        return Usage(limiter_full=self.full)
+
+
+def test_a_flooder_is_told_of_for_each_second_that_he_goes_on(kept: Kept) -> None:
+    """Only who has sent more since the last look; where the limiter only observes nobody is told of."""
+    limiter = Flooded(kept)
+    kept.keeper.mount()
+    one, other = ip_network("192.0.2.1"), ip_network("2001:db8::/64")
+    limiter.flooders = [Flooder(one, 10)]
+    kept.keeper._look_at_limiter()
+    assert kept.flooded == []
+
+    kept.backend.plan = evolve(kept.backend.plan, limit=Limit(LimitMode.ENFORCE))
+    for flooders in ([Flooder(one, 10)], [Flooder(one, 10), Flooder(other, 1)], [Flooder(one, 11)]):
+        limiter.flooders = flooders
+        kept.keeper._look_at_limiter()
+    assert kept.flooded == [one, other, one]
+
+    limiter.error = FirewallError("no answer")
+    kept.keeper._look_at_limiter()
+    assert [alarm.subject for alarm in kept.keeper.alarms.up] == ["flooding"]
+    kept.enforcer.switch_off()
+    kept.keeper._look_at_limiter()
+    assert len(kept.flooded) == 3
+
+
+def test_a_limiter_without_room_is_an_alarm(kept: Kept) -> None:
+    """For as long as there are more packets for which it had none."""
+    limiter = Flooded(kept)
+    kept.keeper.mount()
+    kept.keeper.usage()
+    assert kept.keeper.alarms.up == []
+    for full in (5, 5, 6):
+        limiter.full = full
+        kept.keeper.usage()
+
+    assert [(alarm.name, alarm.subject, alarm.times) for alarm in kept.keeper.alarms.up] == [
+        ("limiter", "full", 2)
+    ]
+
+
+def test_counters_that_cannot_be_read_are_an_alarm(kept: Kept) -> None:
+    """Nothing is claimed of them; the alarm is over with the next answer."""
+    limiter = Flooded(kept)
+    kept.keeper.mount()
+    limiter.error = FirewallError("no answer")
+    assert kept.keeper.usage() == Usage()
+    assert [alarm.subject for alarm in kept.keeper.alarms.up] == ["usage"]
+    limiter.error = None
+    kept.keeper.usage()
+
+    assert kept.keeper.alarms.up == []

@@ -1,0 +1,210 @@
+"""The account of bans: the same answers as a plain list gives, and a hundred thousand in little memory."""
+
+import tracemalloc
+from collections import Counter
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from math import inf
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ringfence.exempt import overlap
+from ringfence.ledger import SLOT, Ledger, Record, ban_of, key_of, network_of, parts_of
+from ringfence.model import Address, Ban, Network, Origin, Scope
+
+NOW = 1_700_000_000.0
+NET = ip_network("192.0.2.0/24")
+
+Model = dict[tuple[Network, Scope], Record]
+
+
+def cut(address: Address, length: int) -> Network:
+    """Give the network of a length around an address."""
+    return ip_network((address, min(length, address.max_prefixlen)), strict=False)
+
+
+ADDRESSES: st.SearchStrategy[Address] = st.one_of(
+    st.ip_addresses(),
+    st.ip_addresses(network="192.0.2.0/29"),
+    st.ip_addresses(network="2001:db8::/125"),
+    st.ip_addresses(network="::192.0.2.0/125"),
+    st.sampled_from([ip_address(text) for text in ("0.0.0.0", "255.255.255.255", "::", "ffff::ffff")]),
+)
+NETWORKS = st.builds(
+    cut, ADDRESSES, st.integers(0, 128) | st.sampled_from([24, 29, 30, 32, 61, 64, 127, 128])
+)
+SCOPES = st.sampled_from(Scope)
+ENDS = st.just(inf) | st.floats(NOW - 100, NOW + 200) | st.floats(0.0, 4e9)
+WHICH = st.tuples(NETWORKS, SCOPES)
+STEPS = st.one_of(
+    st.tuples(st.just("put"), WHICH, ENDS),
+    st.tuples(st.just("pop"), WHICH, st.just(0.0)),
+    st.tuples(st.just("time"), WHICH, st.floats(-100.0, 100.0)),
+)
+
+
+def record(expires: float, since: float = NOW, renew_at: float = inf) -> Record:
+    """Give a record with that end."""
+    return Record(since, expires, "guess", "somebody tries", Origin.RULE, 5, renew_at=renew_at)
+
+
+def inside(one: Network, other: Network) -> bool:
+    """Say whether ``one`` lies in ``other``."""
+    return overlap(one, other) and one.prefixlen >= other.prefixlen
+
+
+def agree(ledger: Ledger, model: Model, now: float, asked: Network, scope: Scope) -> None:
+    """Compare every answer of the ledger's with the model's."""
+    assert len(ledger) == len(model)
+    assert {network_of(key): kept for key, kept in ledger.items()} == model
+    assert {network_of(key) for key in ledger.keys()} == model.keys()  # noqa: SIM118 - it is no dict
+    alive = sum(kept.expires > now for kept in model.values())
+    assert abs(ledger.alive(now) - alive) <= ledger.unsure
+
+    covering = [network_of(key)[0] for key in ledger.covering(asked, scope, now)]
+    assert covering == sorted(covering, key=lambda network: network.prefixlen)
+    assert set(covering) == {
+        network
+        for (network, of), kept in model.items()
+        if of is scope and inside(asked, network) and kept.expires > now
+    }
+    within = [network_of(key)[0] for key in ledger.within(asked, scope)]
+    assert Counter(within) == Counter(
+        network for network, of in model if of is scope and inside(network, asked)
+    )
+    for version in (4, 6):
+        ends = [kept.expires for (net, of), kept in model.items() if (net.version, of) == (version, scope)]
+        soonest = [ledger.get(key) for key in ledger.soonest(version, scope, 3)]
+        assert [kept.expires for kept in soonest if kept is not None] == sorted(ends)[:3]
+
+
+@given(st.lists(STEPS, max_size=30), NETWORKS, SCOPES)
+@settings(max_examples=200)
+def test_the_answers_are_those_of_a_plain_list(
+    steps: list[tuple[str, tuple[Network, Scope], float]], asked: Network, scope: Scope
+) -> None:
+    """Whatever is put and popped, in both versions and scopes, while time goes on, or back."""
+    ledger, model, now = Ledger(), Model(), NOW
+    for step, (network, of), number in steps:
+        key = key_of(network, of)
+        if step == "put":
+            model[network, of] = record(number)
+            ledger.put(key, model[network, of])
+        elif step == "pop":
+            assert ledger.pop(key) is model.pop((network, of), None)
+        else:
+            now += number
+        assert (key in ledger) == ((network, of) in model)
+        assert ledger.get(key) is model.get((network, of))
+        agree(ledger, model, now, asked, scope)
+    for network, of in model:
+        agree(ledger, model, now, network, of)
+    ledger.clear()
+    agree(ledger, {}, now, asked, scope)
+
+
+@given(NETWORKS, SCOPES)
+def test_a_key_stands_for_one_network_and_scope(network: Network, scope: Scope) -> None:
+    """Both are had back from it, and so are their numbers."""
+    key = key_of(network, scope)
+
+    assert network_of(key) == (network, scope)
+    assert parts_of(key) == (network.version, int(network.network_address), network.prefixlen)
+    other = Scope.FULL if scope is Scope.SIP_UDP else Scope.SIP_UDP
+    assert key_of(network, other) != key
+
+
+def test_the_versions_are_kept_apart() -> None:
+    """``::192.0.2.1`` is not 192.0.2.1, though their numbers are the same."""
+    ledger = Ledger()
+    ledger.put(key_of(ip_network("192.0.2.1")), record(NOW + 60))
+    low = ip_network("::192.0.2.1")
+
+    assert ledger.covering(low, Scope.FULL, NOW) == []
+    assert ledger.within(ip_network("::/0"), Scope.FULL) == []
+    assert ledger.soonest(6, Scope.FULL, 9) == []
+
+
+def test_a_ban_goes_through_a_record() -> None:
+    """Whatever a record keeps of a ban comes back; its attempts are a number."""
+    ban = Ban(
+        NET,
+        1.0,
+        2.0,
+        "flood",
+        "why",
+        Origin.ADMIN,
+        scope=Scope.SIP_UDP,
+        offence=3,
+        forced=True,
+    )
+    kept = Record.of(ban, 7, renew_at=1.5, seen=4)
+
+    assert (kept.attempts, kept.renew_at, kept.seen) == (7, 1.5, 4)
+    assert ban_of(key_of(NET, Scope.SIP_UDP), kept) == ban
+
+
+def test_a_clock_that_is_set_back_hides_nothing() -> None:
+    """Bans placed after that count as alive, though their ends have been passed before."""
+    ledger = Ledger()
+    assert ledger.alive(NOW + 10 * 86_400) == 0
+    ledger.put(key_of(NET), record(NOW + 3_600))
+    assert (ledger.alive(NOW), ledger.unsure) == (1, 0)
+    assert ledger.alive(NOW + 3_600 + 2 * SLOT) == 0
+
+
+def test_in_the_end_every_record_is_looked_at() -> None:
+    """Bit by bit, also of more than are looked at in one go: whose time is over, and who is to be renewed."""
+    ledger = Ledger()
+    total = 12_000
+    keys = [key_of(IPv4Network((number, 32))) for number in range(total)]
+    for number, key in enumerate(keys):
+        renew_at = NOW - 1 if number % 3 == 1 else NOW + 1
+        ledger.put(key, record(NOW if number % 3 == 0 else NOW + 60, renew_at=renew_at))
+    over, renew, looks = set[int](), set[int](), 0
+    while len(over) + len(renew) < total * 2 // 3:
+        some_over, some_renew = ledger.due(NOW)
+        over.update(some_over)
+        renew.update(some_renew)
+        looks += 1
+        assert looks <= 3
+
+    assert looks > 1
+    assert (over, renew) == (set(keys[::3]), set(keys[1::3]))
+
+
+def test_who_was_popped_meanwhile_is_not_due() -> None:
+    """What is still to be looked at may be gone by then."""
+    ledger = Ledger()
+    for number in range(6_000):
+        ledger.put(key_of(IPv4Network((number, 32))), record(NOW))
+    first, _ = ledger.due(NOW)
+    rest = set(ledger.keys()) - set(first)
+    for key in rest:
+        ledger.pop(key)
+
+    assert ledger.due(NOW) == ([], [])
+
+
+def test_a_hundred_thousand_bans_are_little_memory() -> None:
+    """30 MB hold them, half of them IPv6 prefixes, in both scopes: the daemon's whole memory is bounded."""
+    networks = [
+        IPv4Network((n << 4, 32)) if n % 2 else IPv6Network((0x20010DB8 << 96 | n << 64, 64))
+        for n in range(100_000)
+    ]
+    tracemalloc.start()
+    try:
+        ledger = Ledger()
+        before, _ = tracemalloc.get_traced_memory()
+        for number, network in enumerate(networks):
+            scope = Scope.SIP_UDP if number % 10 == 0 else Scope.FULL
+            ban = Ban(network, NOW + number, NOW + 3_600 + number, "guess", "somebody tries", scope=scope)
+            ledger.put(key_of(network, scope), Record.of(ban, 5))
+        ledger.alive(NOW)
+        ledger.due(NOW)
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert len(ledger) == 100_000
+    assert after - before < 30_000_000
