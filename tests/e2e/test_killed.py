@@ -6,12 +6,14 @@ import pytest
 from tests.support.daemon import ami_server
 from tests.support.killing import kill_often
 
+from ringfence.firewall import BACKENDS
+
 ROUNDS = 10
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("netns")]
 
 
-@pytest.mark.parametrize("backend", ["ipset"])
+@pytest.mark.parametrize("backend", sorted(BACKENDS.keys() - {"auto", "memory"}))
 def test_killed_at_any_moment_it_leaves_no_ban_that_is_not_in_the_kernel(
     tmp_path: Path, backend: str
 ) -> None:
