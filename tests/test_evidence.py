@@ -9,12 +9,13 @@ from structlog.testing import capture_logs
 from structlog.typing import EventDict
 from tests.detect.events import NOTICES, SENDER, event
 
+from ringfence.clock import Clock
 from ringfence.detect.detector import Decision, Detector
 from ringfence.detect.doubts import PATIENCE
+from ringfence.detect.networks import NetworkSet
 from ringfence.detect.rules import RULES
-from ringfence.enforce import Clock
 from ringfence.evidence import ALARM_EVERY, Evidence
-from ringfence.model import Challenge, EventKind, Service
+from ringfence.model import Attempt, Challenge, EventKind, Proof, Scope, Service
 
 STRANGER = "203.0.113.9"
 RULE = evolve(RULES[0], attempts=2)
@@ -26,8 +27,9 @@ class Bench:
     def __init__(self, logged: list[EventDict]) -> None:
         self.banned: list[Decision] = []
         self.now = 1_000.0
-        self.detector = Detector((RULE,), several=frozenset({"pbx"}))
-        self.evidence = Evidence(self.detector, self.banned.append, self._clock())
+        self.late: list[Attempt] = []
+        self.detector = Detector((RULE, RULES[1]), several=frozenset({"pbx"}))
+        self.evidence = Evidence(self.detector, self.banned.append, self._clock(), self.late.append)
         self.evidence.whose = "pbx"
         self.logged = logged
 
@@ -129,3 +131,52 @@ def test_failed_manager_logins_are_a_problem_where_ami_tells_them(bench: Bench) 
     bench.evidence.hear([told, told], 0.0)
     assert [problem.partition(":")[0] for problem in bench.evidence.problems] == ["pbx"]
     assert bench.alarms() == ["evidence.forgeable"]
+
+
+def test_a_flood_of_ten_seconds_is_a_ban_of_the_sip_ports(bench: Bench) -> None:
+    """Each second over the kernel's limit is an attempt whose address may be forged; ten of them decide."""
+    flooder, other = ip_network("192.0.2.7"), ip_network("2001:db8:7::/64")
+    for second in range(9):
+        bench.evidence.limited([flooder, other], bench.now + second)
+    assert bench.banned == []
+    bench.evidence.limited([flooder], bench.now + 9)
+
+    [decision] = bench.banned
+    assert (decision.subject, decision.rule.name, decision.rule.scope) == (flooder, "flood", Scope.SIP_UDP)
+    assert len(decision.attempts) == 10
+    assert {(attempt.proof, attempt.event, attempt.service) for attempt in decision.attempts} == {
+        (Proof.CLAIMED, EventKind.LIMITED, Service.KERNEL)
+    }
+    bench.evidence.limited([other], bench.now + 9)
+    assert [found.subject for found in bench.banned] == [flooder, other]
+
+
+def test_a_burst_now_and_then_is_no_flood(bench: Bench) -> None:
+    """Ten seconds over the limit within an hour, say, are a busy trunk and ban nobody."""
+    for minute in range(60):
+        bench.evidence.limited([ip_network("192.0.2.7")], bench.now + 60.0 * minute)
+
+    assert bench.banned == []
+
+
+def test_who_is_exempt_may_flood(bench: Bench) -> None:
+    """What the limiter drops of him it drops, and no ban follows."""
+    bench.detector.never = NetworkSet([ip_network("192.0.2.0/24")])
+    for second in range(20):
+        bench.evidence.limited([ip_network("192.0.2.7")], bench.now + second)
+
+    assert bench.banned == []
+
+
+def test_what_comes_from_who_is_banned_is_told(bench: Bench) -> None:
+    """Whoever looks whether bans work hears of it; of an attempt that counts he hears nothing."""
+    guess = event(EventKind.CHALLENGE_RESPONSE_FAILED, session=b"a")
+    bench.evidence.hear([guess], 0.0)
+    assert bench.late == []
+    bench.detector.banned = lambda network: network == ip_network(SENDER)
+    bench.evidence.hear([evolve(guess, session=b"b")], 1.0)
+    bench.detector.banned = lambda _: False
+    bench.detector.never = NetworkSet([ip_network(SENDER)])
+    bench.evidence.hear([evolve(guess, session=b"c")], 2.0)
+
+    assert [str(attempt.address) for attempt in bench.late] == [SENDER, SENDER]

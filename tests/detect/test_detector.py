@@ -18,7 +18,7 @@ from ringfence.model import (
     Service,
 )
 
-(GUESS,) = RULES
+GUESS = RULES[0]
 PROBE = Rule("probe", "m", frozenset({AttemptKind.PROBE}), 2, 60.0, (60.0,))
 BOTH = Rule("both", "m", frozenset({AttemptKind.GUESS, AttemptKind.PROBE}), 3, 60.0, (60.0,))
 OWN = NetworkSet([ip_network("192.0.2.128/25"), ip_network("2001:db8:0:1::1/128")])
@@ -323,3 +323,26 @@ def test_a_subject_can_be_forgotten() -> None:
     detector.hold(ip_network(SENDER), 1.0)
     detector.forget(ip_network(SENDER))
     play(detector, f"0 {SENDER} -> late")
+
+
+def test_who_keeps_the_bans_says_who_is_late() -> None:
+    """What comes from a banned subject counts nothing for as long as that is said, whatever it was before."""
+    detector = Detector((evolve(GUESS, attempts=2),))
+    banned = {ip_network("192.0.2.7/32"), ip_network("2001:db8::/64")}
+    detector.banned = banned.__contains__
+    play(
+        detector,
+        """
+          0 192.0.2.7   -> late
+          0 2001:db8::5 -> late
+          0 192.0.2.8   -> counted
+        """,
+    )
+    banned.clear()
+    play(
+        detector,
+        """
+          1 192.0.2.7 -> counted
+          1 192.0.2.7 -> counted; guess bans 192.0.2.7/32 for 2
+        """,
+    )

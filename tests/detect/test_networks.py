@@ -43,13 +43,17 @@ def inside(one: Network, other: Network) -> bool:
 def test_the_answers_are_those_of_ipaddress(
     networks: list[Network], address: Address, others: list[Network]
 ) -> None:
-    """Covering, touching and holding a part, for any networks of both versions together."""
+    """Covering, touching, holding a part and the whole, for any networks of both versions together."""
     kept = NetworkSet(networks)
     assert kept.networks == frozenset(networks)
     assert kept.covers(address) == any(address in network for network in networks)
     for other in [*others, *networks]:
         assert kept.touches(other) == any(overlap(network, other) for network in networks)
         assert kept.has_part_of(other) == any(inside(network, other) for network in networks)
+        whole = any(inside(other, network) for network in networks)
+        assert kept.contains(other) == whole
+        assert kept.contains_prefix(other.version, int(other.network_address), other.prefixlen) == whole
+    assert bool(kept) == bool(networks)
 
 
 def test_an_empty_set_covers_and_touches_nothing() -> None:
@@ -59,6 +63,7 @@ def test_an_empty_set_covers_and_touches_nothing() -> None:
         assert not empty.covers(network.network_address)
         assert not empty.touches(network)
         assert not empty.has_part_of(network)
+        assert not empty.contains(network)
 
 
 def test_the_cost_does_not_grow_with_the_number_of_networks() -> None:

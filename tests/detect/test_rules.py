@@ -3,9 +3,9 @@
 import pytest
 
 from ringfence.detect.rules import DAY, HOUR, MINUTE, RETURN_WITHIN, RULES, Rule
-from ringfence.model import AttemptKind
+from ringfence.model import AttemptKind, Scope
 
-(GUESS,) = RULES
+GUESS, FLOOD = RULES
 
 
 def test_guess_is_five_in_ten_minutes() -> None:
@@ -19,6 +19,25 @@ def test_guess_is_five_in_ten_minutes() -> None:
         ban=(HOUR, 6 * HOUR, DAY, 7 * DAY),
     )
     assert expected == GUESS
+
+
+def test_flood_is_ten_seconds_over_the_limit_and_closes_the_sip_ports() -> None:
+    """A datagram's address may be anybody's: ten minutes, and nothing but UDP to the SIP ports."""
+    expected = Rule(
+        name="flood",
+        meaning="somebody floods the SIP ports",
+        counts=frozenset({AttemptKind.FLOOD}),
+        attempts=10,
+        window=15.0,
+        ban=(10 * MINUTE,),
+        scope=Scope.SIP_UDP,
+    )
+    assert expected == FLOOD
+
+
+def test_a_rule_bans_from_everything_unless_it_says_else() -> None:
+    """The scope of a ban is full by default."""
+    assert GUESS.scope is Scope.FULL
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from ringfence.model import (
     Transport,
 )
 
-(GUESS,) = RULES
+GUESS = RULES[0]
 HERE = ip_address("198.18.0.1")
 STRANGER = "203.0.113.9"
 AT_ONCE = (evolve(GUESS, attempts=1),)
