@@ -19,6 +19,7 @@ from ringfence.errors import (
     RingfenceError,
     StoreError,
 )
+from ringfence.firewall import BACKENDS
 
 COMMANDS = [
     command.callback.__name__.replace("_", "-") for command in app.registered_commands if command.callback
@@ -31,11 +32,13 @@ def test_these_commands_there_are() -> None:
         "ban",
         "bans",
         "check",
+        "confirm",
         "import-fail2ban",
         "off",
         "on",
         "parse",
         "replay",
+        "restore",
         "run",
         "status",
         "unban",
@@ -91,7 +94,7 @@ def test_a_bad_configuration_is_exit_code_2(tmp_path: Path, name: str) -> None:
     assert where == f"{guard.config}:"
     assert sorted(lines) == [
         "  colour: unknown key",
-        '  firewall.backend: must be one of "auto", "ipset", "memory"',
+        "  firewall.backend: must be one of " + ", ".join(f'"{name}"' for name in BACKENDS),
     ]
 
 

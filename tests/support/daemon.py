@@ -236,9 +236,9 @@ class Guard:
             "-m",
             "ringfence",
             name,
+            *arguments,
             "--config",
             str(self.config),
-            *arguments,
         ]
 
     def _json(self, name: str) -> Any:  # noqa: ANN401 - whatever JSON holds
