@@ -123,12 +123,14 @@ class Daemon:
             if end is not None:
                 trial.stand_by(self._path, end)
                 stack.callback(self._keeper.end_trial)  # who stops a trial has seen enough of it
+            gc.disable()  # what a hundred thousand bans leave behind is in no circle
             self._keeper.mount()
             # What is there now stays: no collection has to look at it while a guess is on its way. Under
             # attack each attempt leaves some objects behind, none of them in a circle: seldom is enough.
             gc.collect()
             gc.freeze()
             gc.set_threshold(20_000, 20, 20)
+            gc.enable()
             # The thread that writes to the disk gives way to an event at once, not after 5 ms.
             sys.setswitchinterval(0.0005)
             asyncio.run(self._serve())

@@ -107,9 +107,10 @@ class Enforcer:
         found = {key_of(element.network, element.scope): element.timeout for element in self.backend.list()}
         inside, missing, put_back = len(found), list[tuple[Ban, int]](), 0
         for ban, made in self.records.store.each_running(now):
-            left = found.pop(key_of(ban.network, ban.scope), None)
+            key = key_of(ban.network, ban.scope)
+            left = found.pop(key, None)
             if left is not None:
-                self._enter(ban, made, now, left)
+                self._enter(key, ban, made, now, left)
                 continue
             missing.append((ban, made))
             if len(missing) >= CHUNK:
@@ -138,7 +139,7 @@ class Enforcer:
             left = timeout if isfinite(timeout) else ADOPTED_FOR
             rule, why = str(Origin.ADOPTED), "found in the kernel"
             bans.append(Ban(network, now, now + left, rule, why, Origin.ADOPTED, scope=scope))
-            self._enter(bans[-1], 0, now, left)
+            self._enter(key, bans[-1], 0, now, left)
         if bans:
             self.records.ban(bans)
         self.free(key for key in found if self.exempt.refusal(network_of(key)[0]) is not None)
@@ -377,8 +378,9 @@ class Enforcer:
             if outcome.error is not None:
                 self._refused(ban, outcome.error)
                 continue
-            self._pending.pop(key_of(ban.network, ban.scope), None)
-            self._enter(ban, number, now, outcome.timeout)
+            key = key_of(ban.network, ban.scope)
+            self._pending.pop(key, None)
+            self._enter(key, ban, number, now, outcome.timeout)
             taken.append(ban)
             if record:
                 self.counts.placed += 1
@@ -387,9 +389,9 @@ class Enforcer:
             self.records.ban(taken)
         return final
 
-    def _enter(self, ban: Ban, attempts: int, now: float, granted: float) -> None:
+    def _enter(self, key: int, ban: Ban, attempts: int, now: float, granted: float) -> None:
         renew_at = _renew_at(ban.expires, now, granted)
-        self.ledger.put(key_of(ban.network, ban.scope), Record.of(ban, attempts, renew_at, self.look))
+        self.ledger.put(key, Record.of(ban, attempts, renew_at, self.look))
 
     def _make_room(self, ban: Ban, refused: Outcome, now: float) -> Outcome:
         """Have the ban with the least time left give way, if that is less than the new one's."""
@@ -431,7 +433,7 @@ class Enforcer:
         errors = [str(outcome.error) for outcome in outcomes if outcome.error is not None]
         if errors:
             self.firewall_error = errors[0]
-        elif not self.unfilled and not self._pending.keys() - (key_of(c.network, c.scope) for c in changes):
+        elif not self.unfilled and self._pending.keys() <= _keys_of(changes if self._pending else ()):
             self.firewall_error = ""
         return outcomes
 
@@ -470,6 +472,10 @@ class Enforcer:
 def lines(failed: Iterable[Outcome]) -> list[str]:
     """Say of each outcome what failed."""
     return [f"{outcome.change.network}: {outcome.error}" for outcome in failed]
+
+
+def _keys_of(changes: Iterable[Change]) -> set[int]:
+    return {key_of(change.network, change.scope) for change in changes}
 
 
 def _in_order(key: int, seconds: float) -> Add:
