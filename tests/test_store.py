@@ -5,6 +5,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from ipaddress import ip_address, ip_network
@@ -13,13 +14,15 @@ from pathlib import Path
 import pytest
 from attrs import evolve
 from tests.support.attempts import ATTEMPT, attempts, ban_of
+from tests.support.unprivileged import unprivileged
 
 import ringfence
-from ringfence.errors import StoreBusyError, StoreError
-from ringfence.model import Ban, EventKind, ListEntry, Origin, Proof, Service, Side, Transport
+from ringfence.errors import StoreBusyError, StoreError, StoreNewerError
+from ringfence.model import Ban, EventKind, ListEntry, Origin, Proof, Scope, Service, Side, Transport
 from ringfence.store import KEEP, Store
 
 NOBODY = 65_534
+OLD = Path(__file__).parent / "support" / "store-2.sql"
 
 
 @pytest.fixture(name="path")
@@ -72,8 +75,7 @@ def test_a_ban_comes_back_as_it_was(store: Store, path: Path) -> None:
             ),
         ),
     ]
-    for ban in bans:
-        store.record(ban)
+    store.record(bans)
 
     assert store.running(2_000.0) == bans
     store.close()
@@ -88,7 +90,7 @@ def test_a_ban_comes_back_as_it_was(store: Store, path: Path) -> None:
 def test_hostile_accounts_are_only_text(store: Store, account: str) -> None:
     """Whatever a sender called itself is kept as it is and does nothing."""
     ban = ban_of("192.0.2.1", made=attempts(2, account=account))
-    store.record(ban)
+    store.record([ban])
 
     assert store.running(1_000.0) == [ban]
 
@@ -96,16 +98,16 @@ def test_hostile_accounts_are_only_text(store: Store, account: str) -> None:
 def test_a_text_that_no_database_takes_is_an_error_of_the_store(store: Store) -> None:
     """Half a character cannot be written: a StoreError, the ban with all of it left out, and life goes on."""
     with pytest.raises(StoreError):
-        store.record(ban_of("192.0.2.1", made=(*attempts(1), *attempts(1, account="\ud800"))))
-    store.record(ban_of("192.0.2.2"))
+        store.record([ban_of("192.0.2.1", made=(*attempts(1), *attempts(1, account="\ud800")))])
+    store.record([ban_of("192.0.2.2")])
 
     assert [ban.network for ban in store.running(1_000.0)] == [ip_network("192.0.2.2")]
 
 
 def test_running_is_what_has_time_left(store: Store) -> None:
     """A ban runs until its end and no longer; the oldest comes first."""
-    store.record(ban_of("192.0.2.2", 1_001.0, 10.0))
-    store.record(ban_of("192.0.2.1", 1_000.0, 20.0))
+    store.record([ban_of("192.0.2.2", 1_001.0, 10.0)])
+    store.record([ban_of("192.0.2.1", 1_000.0, 20.0)])
 
     assert [str(ban.network) for ban in store.running(1_002.0)] == ["192.0.2.1/32", "192.0.2.2/32"]
     assert [str(ban.network) for ban in store.running(1_011.0)] == ["192.0.2.1/32"]
@@ -115,10 +117,10 @@ def test_running_is_what_has_time_left(store: Store) -> None:
 def test_a_ban_ends_when_it_is_lifted_or_followed(store: Store) -> None:
     """end() ends the bans of those networks; a new ban of a network takes the place of the old one."""
     for last in (1, 2, 3):
-        store.record(ban_of(f"192.0.2.{last}"))
-    store.end([ip_network("192.0.2.1"), ip_network("203.0.113.1")], 1_100.0)
+        store.record([ban_of(f"192.0.2.{last}")])
+    store.end([(ip_network(text), Scope.FULL) for text in ("192.0.2.1", "203.0.113.1")], 1_100.0)
     longer = ban_of("192.0.2.2", 1_100.0, 7_200.0)
-    store.record(longer)
+    store.record([longer])
 
     assert store.running(1_200.0) == [ban_of("192.0.2.3"), longer]
 
@@ -126,8 +128,8 @@ def test_a_ban_ends_when_it_is_lifted_or_followed(store: Store) -> None:
 def test_the_same_ban_is_recorded_once(store: Store) -> None:
     """A ban that was put back is no second offence."""
     ban = ban_of("192.0.2.1", made=attempts(2))
-    store.record(ban)
-    store.record(ban)
+    store.record([ban])
+    store.record([ban])
 
     assert store.bans_before(ban.network, 0.0) == 1
     assert store.running(1_000.0) == [ban]
@@ -137,11 +139,11 @@ def test_offences_are_counted(store: Store) -> None:
     """Rules' bans of that very network since that time count, whether or not they were lifted."""
     network = ip_network("192.0.2.1")
     for since in (1_000.0, 9_000.0, 20_000.0):
-        store.record(ban_of("192.0.2.1", since))
-    store.end([network], 20_001.0)
-    store.record(ban_of("192.0.2.2", 20_000.0))
-    store.record(Ban(network, 30_000.0, 31_000.0, "admin", origin=Origin.ADMIN))
-    store.record(Ban(network, 32_000.0, 33_000.0, "adopted", origin=Origin.ADOPTED))
+        store.record([ban_of("192.0.2.1", since)])
+    store.end([(network, Scope.FULL)], 20_001.0)
+    store.record([ban_of("192.0.2.2", 20_000.0)])
+    store.record([Ban(network, 30_000.0, 31_000.0, "admin", origin=Origin.ADMIN)])
+    store.record([Ban(network, 32_000.0, 33_000.0, "adopted", origin=Origin.ADOPTED)])
 
     assert [store.bans_before(network, since) for since in (0.0, 1_000.0, 1_000.1, 20_000.0, 20_000.1)] == [
         3,
@@ -154,12 +156,12 @@ def test_offences_are_counted(store: Store) -> None:
 
 def test_the_old_is_forgotten_with_its_attempts(store: Store, path: Path) -> None:
     """Purging takes what ended long ago, by itself or by hand, and its attempts; the rest stays."""
-    store.record(ban_of("192.0.2.1", 1_000.0, 100.0, made=attempts(3)))
-    store.record(ban_of("192.0.2.2", 1_000.0, 10 * KEEP, made=attempts(3)))
-    store.record(ban_of("192.0.2.3", 1_000.0, 10 * KEEP, made=attempts(3)))
-    store.end([ip_network("192.0.2.2")], 1_200.0)
+    store.record([ban_of("192.0.2.1", 1_000.0, 100.0, made=attempts(3))])
+    store.record([ban_of("192.0.2.2", 1_000.0, 10 * KEEP, made=attempts(3))])
+    store.record([ban_of("192.0.2.3", 1_000.0, 10 * KEEP, made=attempts(3))])
+    store.end([(ip_network("192.0.2.2"), Scope.FULL)], 1_200.0)
     # A new ban does not make the one that had run out end later.
-    store.record(ban_of("192.0.2.1", 5_000.0, 100.0))
+    store.record([ban_of("192.0.2.1", 5_000.0, 100.0)])
 
     def kept() -> list[tuple[str, int]]:
         with closing(sqlite3.connect(path)) as connection:
@@ -177,6 +179,70 @@ def test_the_old_is_forgotten_with_its_attempts(store: Store, path: Path) -> Non
     assert kept() == everything[2:]
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("SELECT count(*) FROM attempts").fetchone() == (3,)
+
+
+def test_scopes_are_bans_of_their_own(store: Store) -> None:
+    """One of an address ends or is followed without the other; offences are counted over both."""
+    full = ban_of("192.0.2.1")
+    narrow = evolve(full, rule="flood", scope=Scope.SIP_UDP, offence=2, expires=9_000.0)
+    store.record([full, narrow])
+    assert store.running(1_500.0) == [full, narrow]
+    assert store.bans_before(full.network, 0.0) == 2
+    store.end([(full.network, Scope.FULL)], 1_600.0)
+
+    assert store.running(1_700.0) == [narrow]
+
+
+def test_bans_are_given_one_by_one_with_the_number_of_their_attempts(store: Store) -> None:
+    """The same as all at once, without the attempts themselves: a hundred thousand would be much memory."""
+    bans = [
+        ban_of("192.0.2.1", 1_000.0, made=attempts(5)),
+        evolve(ban_of("192.0.2.2", 1_001.0), forced=True, origin=Origin.ADMIN),
+    ]
+    store.record(bans)
+
+    assert list(store.each_running(2_000.0)) == [(evolve(bans[0], attempts=()), 5), (bans[1], 0)]
+
+
+def test_many_bans_are_recorded_all_or_none(store: Store) -> None:
+    """One that cannot be written takes the rest of its batch with it."""
+    with pytest.raises(StoreError):
+        store.record([ban_of("192.0.2.1"), ban_of("192.0.2.2", made=attempts(1, account="\ud800"))])
+
+    assert store.running(1_000.0) == []
+
+
+def test_of_what_has_ended_the_latest_are_kept(
+    store: Store, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beyond the bound the oldest go, with their attempts; what runs stays, however many that are."""
+    monkeypatch.setattr("ringfence.store.MOST", 5)
+    ended = [ban_of(f"192.0.2.{n}", 1_000.0 + n, 10.0, made=attempts(2)) for n in range(6)]
+    running = [ban_of(f"198.51.100.{n}", 500.0, 9_000.0, made=attempts(1)) for n in range(3)]
+    store.record([*ended, *running])
+    store.purge(2_000.0)
+
+    def kept() -> tuple[set[str], int]:
+        with closing(sqlite3.connect(path)) as connection:
+            networks = {network for (network,) in connection.execute("SELECT network FROM bans")}
+            return networks, connection.execute("SELECT count(*) FROM attempts").fetchone()[0]
+
+    still = {str(ban.network) for ban in running}
+    assert kept() == ({"192.0.2.4/32", "192.0.2.5/32"} | still, 2 * 2 + 3)
+    monkeypatch.setattr("ringfence.store.MOST", 2)
+    store.purge(2_000.0)
+    assert kept() == (still, 3)
+
+
+def test_small_facts_are_remembered(store: Store, path: Path) -> None:
+    """Each name has its last value, over a restart, until it is forgotten."""
+    assert store.fact("trial") is None
+    for value in ("1", "2"):
+        store.remember_fact("trial", value)
+    with Store.open(path, owner=False) as other:
+        assert other.fact("trial") == "2"
+    store.remember_fact("trial", None)
+    assert store.fact("trial") is None
 
 
 def test_the_switch_stays(store: Store, path: Path) -> None:
@@ -227,7 +293,7 @@ def test_a_dead_owner_owns_nothing(path: Path) -> None:
 def test_a_command_reads_beside_the_daemon(store: Store, path: Path) -> None:
     """What the daemon writes is seen at once by who is not the owner, and the other way round."""
     with Store.open(path, owner=False) as reader:
-        store.record(ban_of("192.0.2.1"))
+        store.record([ban_of("192.0.2.1")])
         assert reader.running(1_000.0) == [ban_of("192.0.2.1")]
         reader.switched_off = True
         assert store.switched_off is True
@@ -235,11 +301,11 @@ def test_a_command_reads_beside_the_daemon(store: Store, path: Path) -> None:
 
 def test_a_reader_does_not_hold_up_the_daemon(store: Store, path: Path) -> None:
     """While somebody is in the middle of reading, bans are written."""
-    store.record(ban_of("192.0.2.1"))
+    store.record([ban_of("192.0.2.1")])
     with closing(sqlite3.connect(path)) as reader:
         cursor = reader.execute("SELECT * FROM bans")
         cursor.fetchone()
-        store.record(ban_of("192.0.2.2"))
+        store.record([ban_of("192.0.2.2")])
         cursor.close()
 
     assert len(store.running(1_000.0)) == 2
@@ -267,17 +333,58 @@ def test_a_newer_database_is_refused(path: Path) -> None:
     assert path.read_bytes() == before
 
 
-def test_a_database_of_the_first_version_is_migrated(path: Path) -> None:
-    """What the first version remembers is kept; places in logs are there to be remembered."""
-    with Store.open(path, owner=True) as store:
-        store.record(ban_of("192.0.2.1"))
-        running = store.running(2_000.0)
+@pytest.fixture(name="old")
+def _old(path: Path) -> Path:
+    """Give a database of version 2, as the release before wrote it."""
     with closing(sqlite3.connect(path)) as connection:
-        connection.executescript("DROP TABLE positions; DROP TABLE entries; PRAGMA user_version = 1;")
+        connection.executescript(OLD.read_text("utf-8"))
+    return path
 
-    with Store.open(path, owner=True) as store:
-        assert store.running(2_000.0) == running
+
+def of_the_old(store: Store) -> None:
+    """Compare what a store remembers with what the release before wrote."""
+    assert store.running(2_000.0) == [
+        ban_of("192.0.2.1", 1_000.5, made=attempts(5)),
+        Ban(ip_network("2001:db8::/64"), 1_001.0, 9_999.0, "admin", "a reason\nof 'two' lines", Origin.ADMIN),
+        Ban(ip_network("203.0.113.0/24"), 1_003.0, 9e9, "adopted", "found in the kernel", Origin.ADOPTED),
+    ]
+    assert [made for _, made in store.each_running(2_000.0)] == [5, 0, 0]
+    assert [store.bans_before(ip_network(f"192.0.2.{last}"), 0.0) for last in (1, 2, 3)] == [1, 1, 0]
+    assert store.switched_off is True
+
+
+def test_a_database_of_the_release_before_is_migrated(old: Path) -> None:
+    """Bans with their attempts and numbers, offences, places in logs and the switch are kept, for good."""
+    with Store.open(old, owner=True) as store:
+        of_the_old(store)
+        assert store.positions() == {"pbx/log /var/log/asterisk/messages": "17 4711"}
+        assert [list(store.entries(side, 0.0)) for side in Side] == [[], []]
+        store.end([(ip_network("192.0.2.1"), Scope.SIP_UDP)], 2_000.0)  # another ban than that
+    with Store.open(old, owner=False) as store:
+        of_the_old(store)
+
+
+def test_a_database_of_the_first_version_is_migrated(old: Path) -> None:
+    """From the first release too, which knew no places in logs."""
+    with closing(sqlite3.connect(old)) as connection:
+        connection.executescript("DROP TABLE positions; PRAGMA user_version = 1;")
+
+    with Store.open(old, owner=True) as store:
+        of_the_old(store)
         assert store.positions() == {}
+
+
+def test_a_migration_is_whole_or_not_at_all(old: Path) -> None:
+    """What fails in its middle (a full disk, say) leaves the database of the release before."""
+    with closing(sqlite3.connect(old)) as connection:
+        connection.execute("CREATE TABLE facts (in_the TEXT, way TEXT)")
+        before = list(connection.iterdump())
+    with pytest.raises(StoreError, match="facts already exists"):
+        Store.open(old, owner=True)
+
+    with closing(sqlite3.connect(old)) as connection:
+        assert list(connection.iterdump()) == before
+        assert connection.execute("PRAGMA user_version").fetchone() == (2,)
 
 
 def test_places_in_logs_are_remembered(store: Store, path: Path) -> None:
@@ -298,14 +405,14 @@ def test_lists_are_kept_apart_and_end(store: Store, path: Path) -> None:
     store.add_entries([office, guest, denied, evolve(office, note="the old one")])
     store.add_entries([office])
 
-    assert store.entries(Side.ALLOW, 2_000.0) == [office, guest]
+    assert list(store.entries(Side.ALLOW, 2_000.0)) == [office, guest]
     assert store.remove_entries(Side.ALLOW, [guest.what, "192.0.2.1"]) == 1
     store.add_entries([guest])
-    assert store.entries(Side.ALLOW, 87_401.0) == [office]
+    assert list(store.entries(Side.ALLOW, 87_401.0)) == [office]
     store.purge(90_000.0)
-    assert store.entries(Side.ALLOW, 2_000.0) == [office]
+    assert list(store.entries(Side.ALLOW, 2_000.0)) == [office]
     with Store.open(path, owner=False) as other:
-        assert other.entries(Side.DENY, 2_000.0) == [denied]
+        assert list(other.entries(Side.DENY, 2_000.0)) == [denied]
 
 
 def test_others_may_not_read_it(store: Store, path: Path) -> None:
@@ -322,7 +429,7 @@ def test_what_root_makes_is_the_daemons(tmp_path: Path) -> None:
     folder.mkdir()
     os.chown(folder, NOBODY, NOBODY)
     with Store.open(folder / "ringfence.db", owner=True) as store:
-        store.record(ban_of("192.0.2.1"))
+        store.record([ban_of("192.0.2.1")])
         owners = {file.name: file.stat().st_uid for file in folder.iterdir()}
 
     assert owners == dict.fromkeys(
@@ -369,24 +476,30 @@ def test_a_file_that_is_no_database(path: Path) -> None:
 
 def test_a_full_disk_is_told_and_survived(store: Store) -> None:
     """A write that finds no room is a StoreError; what was there stays, and with room it goes on."""
-    store.record(ban_of("192.0.2.1"))
+    store.record([ban_of("192.0.2.1")])
     (pages,) = store._writer.execute("PRAGMA page_count").fetchone()
     store._writer.execute(f"PRAGMA max_page_count = {pages}")
     with pytest.raises(StoreError, match="full"):
-        store.record(ban_of("192.0.2.2", made=attempts(50, account="x" * 4_096)))
+        store.record([ban_of("192.0.2.2", made=attempts(50, account="x" * 4_096))])
     assert store.running(1_000.0) == [ban_of("192.0.2.1")]
 
     store._writer.execute("PRAGMA max_page_count = 100000")
-    store.record(ban_of("192.0.2.2"))
+    store.record([ban_of("192.0.2.2")])
     assert len(store.running(1_000.0)) == 2
 
 
 def test_a_row_that_makes_no_sense_is_told(store: Store, path: Path) -> None:
     """A network that is none, written by another hand, is a StoreError and no crash."""
     with closing(sqlite3.connect(path)) as connection, connection:
-        connection.execute("INSERT INTO bans VALUES (7, 'nonsense', 0, 9e9, 'r', '', 'rule', NULL)")
-    with pytest.raises(StoreError, match="nonsense"):
-        store.running(1_000.0)
+        connection.execute(
+            "INSERT INTO bans (network, since, expires, rule, reason, origin)"
+            " VALUES ('198.51.100.1/24', 0, 9e9, 'r', '', 'rule')"
+        )
+    for what in ("198.51.100.1/24", "nonsense", "192.0.2.1", "192.0.2.1/33", "2001:db8::/x"):
+        with closing(sqlite3.connect(path)) as connection, connection:
+            connection.execute("UPDATE bans SET network = ?", (what,))
+        with pytest.raises(StoreError, match=f"'{what}' is no network"):
+            store.running(1_000.0)
 
 
 def test_a_locked_database_is_told(store: Store, path: Path) -> None:
@@ -395,17 +508,17 @@ def test_a_locked_database_is_told(store: Store, path: Path) -> None:
     with closing(sqlite3.connect(path)) as other:
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(StoreError, match="locked"):
-            store.record(ban_of("192.0.2.1"))
+            store.record([ban_of("192.0.2.1")])
         other.rollback()
-    store.record(ban_of("192.0.2.1"))
+    store.record([ban_of("192.0.2.1")])
 
 
 def test_every_method_of_a_closed_store_tells(store: Store) -> None:
     """After close nothing works, and all of it says so as a StoreError."""
     store.close()
     actions: list[Callable[[], object]] = [
-        lambda: store.record(ban_of("192.0.2.1")),
-        lambda: store.end([ip_network("192.0.2.1")], 1.0),
+        lambda: store.record([ban_of("192.0.2.1")]),
+        lambda: store.end([(ip_network("192.0.2.1"), Scope.FULL)], 1.0),
         lambda: store.running(1.0),
         lambda: store.bans_before(ip_network("192.0.2.1"), 0.0),
         lambda: store.purge(1.0),
@@ -414,3 +527,141 @@ def test_every_method_of_a_closed_store_tells(store: Store) -> None:
     for action in actions:
         with pytest.raises(StoreError, match="closed database"):
             action()
+
+
+# -- where the database cannot be written -----------------------------------------------------------------
+
+
+def works_for_now(store: Store, *networks: str) -> None:
+    """See that a store has the bans of these networks, and takes another and the rest as any does."""
+    assert [str(ban.network) for ban in store.running(2_000.0)] == list(networks)
+    store.record([ban_of("198.51.100.1", 1_500.0, made=attempts(5))])
+    store.remember_positions({"a": "1"})
+    store.add_entries([ListEntry(Side.ALLOW, "203.0.113.0/24", "", 1.0)])
+    store.purge(2_000.0)
+    assert store.bans_before(ip_network("198.51.100.1"), 0.0) == 1
+    assert [str(ban.network) for ban, _ in store.each_running(2_000.0)] == [*networks, "198.51.100.1/32"]
+    assert (store.positions()["a"], len(list(store.entries(Side.ALLOW, 0.0)))) == ("1", 1)
+
+
+def test_a_good_database_is_opened_as_it_is(path: Path) -> None:
+    """Nothing is wrong, and what is remembered lasts."""
+    store, problem = Store.open_anyhow(path)
+    with store:
+        works_for_now(store)
+    assert problem == ""
+
+    with Store.open(path, owner=False) as again:
+        assert [str(ban.network) for ban in again.running(2_000.0)] == ["198.51.100.1/32"]
+
+
+@pytest.mark.parametrize("unclean", [False, True])
+def test_a_folder_that_may_only_be_read_gives_a_copy(unclean: bool) -> None:  # noqa: FBT001 - two cases
+    """The bans that are there are known, new ones are taken, and it is said that nothing of it lasts."""
+    with unprivileged() as folder:
+        path = folder / "ringfence.db"
+        with Store.open(path, owner=True) as before:
+            before.record([ban_of("192.0.2.1", made=attempts(5))])
+            copies = {file: file.read_bytes() for file in folder.glob("ringfence.db-*")}
+        if unclean:  # as a power failure leaves it: the last bans are in the log alone
+            for file, content in copies.items():
+                file.write_bytes(content)
+        for file in folder.iterdir():
+            file.chmod(0o400)
+        folder.chmod(0o500)
+        store, problem = Store.open_anyhow(path)
+        with store:
+            works_for_now(store, "192.0.2.1/32")
+
+        assert f"{path}.lock" in problem
+        assert problem.endswith(
+            "until this is mended and ringfence restarted, nothing is remembered for long"
+        )
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"not a database, certainly" * 100, b"SQLite format 3\0" + bytes(4_096)]
+)
+def test_what_is_no_database_gives_an_empty_one(path: Path, content: bytes) -> None:
+    """The guard stands on his post, the file is left as it is for whoever mends it."""
+    path.write_bytes(content)
+    store, problem = Store.open_anyhow(path)
+    with store:
+        works_for_now(store)
+
+    assert (problem == "") == (content == b"")
+    assert content == b"" or path.read_bytes() == content
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a disk to fill")
+def test_a_full_disk_gives_a_copy(tmp_path: Path) -> None:
+    """On a disk without a byte of room the bans that are there are known, and new ones are taken."""
+    code = """
+        import sys
+        from pathlib import Path
+        from tests.support.attempts import attempts, ban_of
+        from ringfence.store import Store
+        folder = Path(sys.argv[1])
+        path = folder / "ringfence.db"
+        with Store.open(path, owner=True) as store:
+            store.record([ban_of("192.0.2.1", made=attempts(5))])
+        (folder / "ringfence.db.lock").unlink()
+        try:
+            with (folder / "junk").open("wb", buffering=0) as junk:
+                while True:
+                    junk.write(bytes(4_096))
+        except OSError as error:
+            print(error.strerror)
+        store, problem = Store.open_anyhow(path)
+        with store:
+            store.record([ban_of("192.0.2.2")])
+            print(*(ban.network for ban in store.running(2_000.0)))
+        print(problem)
+    """
+    script = tmp_path / "full.py"
+    script.write_text(textwrap.dedent(code), "utf-8")
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    source = Path(str(ringfence.__file__)).parent.parent
+    done = subprocess.run(
+        [
+            *(
+                "unshare",
+                "--mount",
+                "sh",
+                "-euc",
+                'mount -t tmpfs -o size=256k none "$1"; shift; exec "$@"',
+                "sh",
+            ),
+            *(str(disk), sys.executable, str(script), str(disk)),
+        ],
+        env=os.environ | {"PYTHONPATH": f"{source}:{Path(__file__).parent.parent}"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr
+    full, known, problem = done.stdout.splitlines()
+    assert (full, known) == ("No space left on device", "192.0.2.1/32 192.0.2.2/32")
+    assert problem.endswith("nothing is remembered for long")
+
+
+def test_a_newer_database_is_refused_all_the_same(path: Path) -> None:
+    """What it means nobody knows here: it is neither used nor copied, whether or not it can be written."""
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    with pytest.raises(StoreNewerError, match="upgrade ringfence"):
+        Store.open_anyhow(path)
+    path.with_name("ringfence.db.lock").unlink()
+    path.with_name("ringfence.db.lock").mkdir()  # the lock cannot be taken, so it is not the owner's
+    with pytest.raises(StoreNewerError, match="upgrade ringfence"):
+        Store.open_anyhow(path)
+
+
+def test_anothers_database_is_not_copied(store: Store, path: Path) -> None:
+    """Where another daemon is at work there is nothing to guard."""
+    with pytest.raises(StoreBusyError):
+        Store.open_anyhow(path)
+    works_for_now(store)

@@ -331,9 +331,12 @@ _SCOPES = {str(scope): scope for scope in Scope}
 def _network(text: str) -> Network:
     """Read a network as it was written here: with its length. A third of what ``ip_network`` takes."""
     address, _, length = text.partition("/")
-    if ":" in address:
-        return IPv6Network((inet_pton(AF_INET6, address), int(length)))
-    return IPv4Network((inet_pton(AF_INET, address), int(length)))
+    try:
+        if ":" in address:
+            return IPv6Network((inet_pton(AF_INET6, address), int(length)))
+        return IPv4Network((inet_pton(AF_INET, address), int(length)))
+    except (OSError, ValueError):
+        raise ValueError(f"{text!r} is no network") from None
 
 
 def _connect(path: Path) -> sqlite3.Connection:
@@ -468,5 +471,5 @@ def _lock(path: Path) -> int:
 def _errors(path: Path) -> Iterator[None]:
     try:
         yield
-    except (sqlite3.Error, ValueError, KeyError, OSError) as error:  # or a row that holds no address or kind
+    except (sqlite3.Error, ValueError, KeyError) as error:  # or a row that holds no address, kind or service
         raise StoreError(f"{path}: {error}") from error
