@@ -9,7 +9,7 @@ import pytest
 from tests.support.nameserver import NameServer, Zone, name_server
 
 from ringfence.host import names
-from ringfence.host.names import MOST_ADDRESSES, MOST_NAMES, Answers, Names
+from ringfence.host.names import MOST_ADDRESSES, MOST_NAMES, Answers, Names, remembered, written
 from ringfence.model import Network
 
 PATIENCE = 20.0
@@ -257,3 +257,12 @@ def test_names_that_are_wanted_no_more_are_forgotten() -> None:
     followed.names.want(f"n{n}.example" for n in range(MOST_NAMES + 5))
 
     assert followed.names.problems == [f"5 names are not followed: {MOST_NAMES} are"]
+
+
+def test_answers_are_kept_as_a_text() -> None:
+    """What was written is read again; what is no such text is nothing known."""
+    answers = {CARRIER: nets("192.0.2.1", "2001:db8::1"), "other.example": nets()}
+
+    assert remembered(written(answers)) == answers
+    for text in (None, "", "no JSON", "[]", '{"a": 5}', '{"a": ["rubbish"]}', '{"a": [[1]]}'):
+        assert remembered(text) == {}

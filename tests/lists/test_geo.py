@@ -6,9 +6,11 @@ from contextlib import suppress
 from ipaddress import ip_network
 from pathlib import Path
 
+import maxminddb
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from maxminddb.reader import Reader
 from tests.support.mmdb import Record, write
 
 from ringfence.errors import ListError
@@ -54,6 +56,23 @@ def test_the_networks_of_a_place(tmp_path: Path, size: int, aliases: bool) -> No
         "country FR": prefixes("198.51.100.0/24"),
         "AS64496": prefixes("203.0.113.7", "2400:1::/33"),
     }
+
+
+@pytest.mark.usefixtures("without_extension")
+def test_no_extension_is_needed(tmp_path: Path) -> None:
+    """What maxminddb decodes in Python is the same, and what is broken is told the same way."""
+    path = write(tmp_path / "test.mmdb", [("192.0.2.0/24", DE), ("2001:db8::/32", FR)], size=28)
+    assert networks_of(path, PLACES)["country FR"] == prefixes("2001:db8::/32")
+
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(ListError, match="is broken"):
+        networks_of(path, PLACES)
+
+
+@pytest.fixture(name="without_extension")
+def _without_extension(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have maxminddb read in Python alone."""
+    monkeypatch.setattr(maxminddb, "open_database", Reader)
 
 
 def test_a_database_of_ipv4_alone(tmp_path: Path) -> None:

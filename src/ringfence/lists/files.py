@@ -24,7 +24,6 @@ from ringfence.lists.prefixes import (
     Prefixes,
     code_of,
     coded,
-    merged,
     summarized,
     text_of,
 )
@@ -94,7 +93,7 @@ def read_list(file: BinaryIO, *, everything: bool = False) -> ListFile:
     """
     result = ListFile()
     gatherer = Gatherer()
-    v4, v6 = gatherer.codes[4], gatherer.codes[6]
+    house = Gatherer()
     for number, line in enumerate(_lines(file), start=1):
         result.lines = number
         if number == 1 and line.startswith(_GZIP):
@@ -102,16 +101,16 @@ def read_list(file: BinaryIO, *, everything: bool = False) -> ListFile:
         try:
             field = _field(line.removeprefix(_BOM) if number == 1 else line)
             for version, code in _codes(field) if field else ():
-                (v4 if version == 4 else v6).add(code)  # noqa: PLR2004 - the IP version
+                mine = not everything and _touches_the_house(version, code)
+                (house if mine else gatherer).take(version, code)
         except ValueError as error:
             result.bad_lines += 1
             if len(result.bad) < NAMED:
                 text = printable(line.strip().decode("latin-1"))
                 result.bad.append(BadLine(number, text[:SHOWN], printable(str(error))[: 2 * SHOWN]))
-        if len(v4) + len(v6) > MAX_NETWORKS:
+        if len(gatherer) + len(house) > MAX_NETWORKS:
             raise ListError(f"the list has more than {MAX_NETWORKS} networks")
-    if not everything:
-        result.left_out = _without_the_house(gatherer)
+    result.left_out = [text_of(version, code) for version, code in house.prefixes().coded()]
     result.networks = gatherer.prefixes()
     return result
 
@@ -173,23 +172,24 @@ def _codes(text: str) -> "list[Coded]":
     return codes
 
 
-def _without_the_house(gatherer: Gatherer) -> list[str]:
-    """Take out what touches the house; say what that was."""
-    left_out: dict[int, set[int]] = {4: set(), 6: set()}
-    for version, bits in ((4, V4_BITS), (6, V6_BITS)):
-        codes = gatherer.codes[version]
-        house = [(code >> 8, code & 0xFF) for of, code in map(code_of, HOUSE) if of == version]
-        for number, length in house:
-            last = number | ((1 << (bits - length)) - 1)
-            touching = {
-                code
-                for code in codes
-                if code >> 8 <= last and (code >> 8) + (1 << (bits - (code & 0xFF))) > number
-            }
-            codes -= touching
-            left_out[version] |= touching
-    return [
-        text_of(version, code)
-        for version, bits in ((4, V4_BITS), (6, V6_BITS))
-        for code in merged(left_out[version], bits)
+_WIDTHS = {4: V4_BITS, 6: V6_BITS}
+_HOUSE = {
+    version: [
+        (code >> 8, code >> 8 | ((1 << (width - (code & 0xFF))) - 1))
+        for of, code in map(code_of, HOUSE)
+        if of == version
     ]
+    for version, width in _WIDTHS.items()
+}
+"""First and last address of each part of the house."""
+
+_HOUSE_OCTETS = frozenset(octet for begin, end in _HOUSE[4] for octet in range(begin >> 24, (end >> 24) + 1))
+"""Nearly every line of a list begins with another one, and that is seen at once."""
+
+
+def _touches_the_house(version: int, code: int) -> bool:
+    first, length = code >> 8, code & 0xFF
+    if version == 4 and length >= 8 and first >> 24 not in _HOUSE_OCTETS:  # noqa: PLR2004 - IPv4, an octet
+        return False
+    last = first | ((1 << (_WIDTHS[version] - length)) - 1)
+    return any(first <= end and last >= begin for begin, end in _HOUSE[version])

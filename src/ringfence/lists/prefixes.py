@@ -91,24 +91,34 @@ def merged(codes: Iterable[int], bits: int) -> list[int]:
 
 
 class Gatherer:
-    """Takes networks of every kind, then gives them merged as :class:`Prefixes`."""
+    """Takes networks of every kind, the same ones also twice, then gives them merged as :class:`Prefixes`."""
 
     def __init__(self) -> None:
-        self.codes: dict[int, set[int]] = {4: set(), 6: set()}
+        self._v4 = array("Q")  # a set of integers would take ten times as much
+        self._v6: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self._v4) + len(self._v6)
+
+    def take(self, version: int, code: int) -> None:
+        """Take a code."""
+        if version == 4:  # noqa: PLR2004 - the IP version
+            self._v4.append(code)
+        else:
+            self._v6.append(code)
 
     def add(self, network: Network) -> None:
-        """Take one."""
-        version, code = code_of(network)
-        self.codes[version].add(code)
+        """Take a network."""
+        self.take(*code_of(network))
 
     def extend(self, other: "Prefixes") -> None:
         """Take all of these."""
         for version, code in other.coded():
-            self.codes[version].add(code)
+            self.take(version, code)
 
     def prefixes(self) -> "Prefixes":
         """Give all that were taken."""
-        return Prefixes(merged(self.codes[4], V4_BITS), merged(self.codes[6], V6_BITS))
+        return Prefixes(merged(self._v4, V4_BITS), merged(self._v6, V6_BITS))
 
 
 class Prefixes:

@@ -101,8 +101,7 @@ def guarded(protected: Iterable[Network], forced: Sequence[Network]) -> frozense
 def _take(entry: ListEntry, found: _Found) -> Network | None:
     """Take an entry; give its network where somebody has thought of it by itself, in no imported list."""
     if entry.origin not in {COMMAND, CONFIGURATION}:  # by the hundred thousand, and networks only
-        version, code = coded(entry.what)
-        found.networks.codes[version].add(code)
+        found.networks.take(*coded(entry.what))
         return None
     what = what_from(entry.what)
     if what.kind is Kind.HOST:
