@@ -231,6 +231,21 @@ def test_what_the_store_lost_is_adopted(world: World, monkeypatch: pytest.Monkey
     assert world.held()
 
 
+def test_what_the_store_cannot_tell_does_not_keep_the_guard_away(world: World) -> None:
+    """A row that nobody can read is said; the ban that the kernel still has is kept, and new ones are placed."""
+    world.decide()
+    world.decide(OTHER)
+    world.store._writer.execute("UPDATE bans SET network = 'broken' WHERE network = '192.0.2.1/32'")
+    with said() as names:
+        world.restart()
+
+    assert (names[0], names.count("store.failed")) == ("store.failed", 1)
+    assert set(world.in_kernel()) == {"192.0.2.1/32", "192.0.2.2/32"}
+    assert (world.held(), world.held(OTHER)) == (True, True)
+    world.decide(ip_network("192.0.2.3"))
+    assert "192.0.2.3/32" in world.in_kernel()
+
+
 # -- start ------------------------------------------------------------------------------------------------
 
 
@@ -622,3 +637,26 @@ def test_as_many_give_way_as_there_is_need(world: World) -> None:
 
     assert {network for network in old if world.backend._ends.get((network, Scope.FULL))} == set(old[290:])
     assert world.enforcer.counts.gave_way == 290
+
+
+def test_who_was_to_be_let_in_is_not_adopted(world: World) -> None:
+    """A daemon that ends between the record of an unban and the kernel's is followed by one that lets go."""
+    world.decide()
+    world.enforcer.records.end([(SUBJECT, Scope.FULL)], world.now)
+    assert "192.0.2.1/32" in world.in_kernel()
+    world.now += 1
+    world.restart()
+
+    assert (world.in_kernel(), world.in_store()) == ({}, {})
+
+
+def test_the_record_ends_before_the_kernel_lets_go(world: World) -> None:
+    """At no moment is a ban said to run that the kernel does not have; a refused lifting is taken back."""
+    world.decide()
+    seen: list[dict[str, int]] = []
+    world.backend.before_batch = lambda: seen.append(world.in_store())
+    world.backend.refuses[SUBJECT] = FirewallError("no answer")
+    assert len(world.enforcer.lift([key_of(SUBJECT)])) == 1
+
+    assert seen == [{}]
+    assert set(world.in_store()) == {"192.0.2.1/32"}

@@ -11,7 +11,7 @@ that caused it.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from math import inf, isfinite
+from math import isfinite
 
 import structlog
 from attrs import define, evolve, field
@@ -24,15 +24,12 @@ from ringfence.errors import ControlError, FirewallError, SetFullError
 from ringfence.exempt import Exempt, overlap
 from ringfence.firewall.contract import Add, Backend, Change, Opened, Outcome, Remove, Roll
 from ringfence.firewall.probe import Verification, verify
-from ringfence.ledger import Ledger, Record, ban_of, key_of, network_of, parts_of
+from ringfence.ledger import Counts, Ledger, Record, ban_of, key_of, network_of, parts_of, renew_at
 from ringfence.model import Ban, Network, Origin, Scope, printable
 from ringfence.records import Records
 
 MOST_PENDING = 1_000
 """So many bans that the kernel refused are asked for again."""
-
-RENEW_BELOW = 0.5
-"""A ban that outlasts its kernel timeout is renewed when less than this part of the timeout is left."""
 
 ADOPTED_FOR = 86_400.0
 """What somebody else put into a set without an end is given one, so many seconds on: all that bans ends."""
@@ -41,16 +38,6 @@ CHUNK = 2_000
 """So many bans go to the kernel in one call, some ten milliseconds."""
 
 _GIVE_WAY = 256  # who gives way is looked for among all bans, so for as many new ones at once
-
-
-@define
-class EnforcerCounts:
-    """What came of the decisions since the start. ``gave_way``: bans that ended early for want of room."""
-
-    placed: int = 0
-    failed: int = 0
-    lifted: int = 0
-    gave_way: int = 0
 
 
 @define
@@ -70,7 +57,7 @@ class Enforcer:
     verification: Verification | None = field(default=None, init=False)
     exempt: Exempt = field(factory=Exempt, init=False)
     firewall_error: str = field(default="", init=False)
-    counts: EnforcerCounts = field(factory=EnforcerCounts, init=False)
+    counts: Counts = field(factory=Counts, init=False)
     ledger: Ledger = field(factory=Ledger, init=False)
     look: int = field(default=0, init=False)
     """The number of the last comparison with the kernel."""
@@ -89,13 +76,13 @@ class Enforcer:
 
         With ``verified`` false no packet is sent.
 
-        Raises FirewallError (ProbeError where the packet got through) or StoreError.
+        Raises FirewallError (ProbeError where the packet got through).
 
         What runs in the store and not in the kernel goes back (a reboot); what is in the kernel and not in
         the store is adopted for the time it has left. Switched off, nothing is touched.
         """
         self.detector.banned = self.holds
-        if self.records.store.switched_off:
+        if self.records.switched_off:
             self._log.warning("enforcement.off", mend="ringfence on")
             return
         self.opened = self.backend.open()
@@ -106,7 +93,7 @@ class Enforcer:
         now = self.clock.wall()
         found = {key_of(element.network, element.scope): element.timeout for element in self.backend.list()}
         inside, missing, put_back = len(found), list[tuple[Ban, int]](), 0
-        for ban, made in self.records.store.each_running(now):
+        for ban, made in self.records.running(now):
             key = key_of(ban.network, ban.scope)
             left = found.pop(key, None)
             if left is not None:
@@ -117,8 +104,16 @@ class Enforcer:
                 put_back += self._put_back(missing)
                 missing.clear()
         put_back += self._put_back(missing)
+        self._let_go(found, now)
         self.adopt(found)
         self._log.info("bans.restored", kept=inside - len(found), put_back=put_back, adopted=len(found))
+
+    def _let_go(self, found: dict[int, float], now: float) -> None:
+        """Lift what was to be lifted when the last daemon ended, instead of adopting it."""
+        lifted = {key_of(*ban) for ban in self.records.lately_lifted(now)} & found.keys() if found else set()
+        self._apply([Remove(*network_of(key)) for key in lifted])
+        for key in lifted:
+            del found[key]
 
     def _put_back(self, missing: Sequence[tuple[Ban, int]]) -> int:
         self._place([ban for ban, _ in missing], [made for _, made in missing], record=False)
@@ -314,7 +309,7 @@ class Enforcer:
         changes = [_in_order(key, record.expires - now) for key, record in records]
         for (_, record), outcome in zip(records, self._apply(changes), strict=True):
             if outcome.error is None:
-                record.renew_at = _renew_at(record.expires, now, outcome.timeout)
+                record.renew_at = renew_at(record.expires, now, outcome.timeout)
 
     def restore(self, keys: Sequence[int]) -> int:
         """Put bans back that the kernel has lost; give how many it took."""
@@ -331,7 +326,7 @@ class Enforcer:
                 self.ledger.pop(key)
                 self._refused(ban_of(key, record), outcome.error)
                 continue
-            record.renew_at = _renew_at(record.expires, now, outcome.timeout)
+            record.renew_at = renew_at(record.expires, now, outcome.timeout)
             taken += 1
         return taken
 
@@ -371,8 +366,9 @@ class Enforcer:
         record: bool = True,
     ) -> list[Outcome]:
         taken, final = [], []
-        counts = made if made is not None else [len(ban.attempts) for ban in bans]
-        for ban, number, first in zip(bans, counts, outcomes, strict=True):
+        for ban, number, first in zip(
+            bans, made or [len(ban.attempts) for ban in bans], outcomes, strict=True
+        ):
             outcome = self._make_room(ban, first, now) if isinstance(first.error, SetFullError) else first
             final.append(outcome)
             if outcome.error is not None:
@@ -390,8 +386,8 @@ class Enforcer:
         return final
 
     def _enter(self, key: int, ban: Ban, attempts: int, now: float, granted: float) -> None:
-        renew_at = _renew_at(ban.expires, now, granted)
-        self.ledger.put(key, Record.of(ban, attempts, renew_at, self.look))
+        again = renew_at(ban.expires, now, granted)
+        self.ledger.put(key, Record.of(ban, attempts, again, self.look))
 
     def _make_room(self, ban: Ban, refused: Outcome, now: float) -> Outcome:
         """Have the ban with the least time left give way, if that is less than the new one's."""
@@ -438,10 +434,12 @@ class Enforcer:
         return outcomes
 
     def lift(self, keys: Iterable[int]) -> list[Outcome]:
-        """Take bans out of the kernel, then out of the account; give what the kernel refused."""
-        changes = [Remove(*network_of(key)) for key in dict.fromkeys(keys)]
+        """Take bans out of the records, the kernel, and then the account; give what the kernel refused."""
+        bans, when = [network_of(key) for key in dict.fromkeys(keys)], self.clock.wall()
+        if bans:
+            self.records.end(bans, when)
         lifted, failed = [], []
-        for outcome in self._apply(changes):
+        for outcome in self._apply([Remove(*ban) for ban in bans]):
             network, scope = outcome.change.network, outcome.change.scope
             if outcome.error is not None:
                 failed.append(outcome)
@@ -452,9 +450,10 @@ class Enforcer:
             self.lifted_lately.add(key)
             self.detector.release(network)
             lifted.append((network, scope))
+        if failed:
+            self.records.resume([(out.change.network, out.change.scope) for out in failed], when)
         if lifted:
             self.counts.lifted += len(lifted)
-            self.records.end(lifted, self.clock.wall())
             addresses = [str(network) for network, _ in lifted[:20]]
             self._log.info("ban.lifted", addresses=addresses, number=len(lifted))
         return failed
@@ -481,11 +480,6 @@ def _keys_of(changes: Iterable[Change]) -> set[int]:
 def _in_order(key: int, seconds: float) -> Add:
     network, scope = network_of(key)
     return Add(network, seconds, scope)
-
-
-def _renew_at(expires: float, now: float, granted: float) -> float:
-    """Give when the kernel is to be asked again, if it would let go before the ban is over."""
-    return now + granted * (1 - RENEW_BELOW) if expires > now + granted + 1.0 else inf
 
 
 def _described(ban: Ban) -> dict[str, object]:

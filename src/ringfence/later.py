@@ -27,13 +27,18 @@ class Later:
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="later")
         self._log = structlog.get_logger()
 
-    def __call__(self, action: Callable[[], object]) -> None:
-        """Have ``action`` done; what it raises is a defect, and is logged in full."""
+    def __call__(self, action: Callable[[], object]) -> Future[object] | None:
+        """Have ``action`` done; what it raises is a defect, and is logged in full.
+
+        Give what its end can be waited for by, None where it was refused.
+        """
         if self._waiting >= self._most:
             self.refused += 1
-            return
+            return None
         self._waiting += 1
-        self._pool.submit(action).add_done_callback(self._done)
+        future = self._pool.submit(action)
+        future.add_done_callback(self._done)
+        return future
 
     def __enter__(self) -> Self:
         return self

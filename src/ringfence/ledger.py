@@ -18,10 +18,22 @@ from attrs import define
 from ringfence.model import Ban, Network, Origin, Scope
 
 SLOT = 16.0
+RENEW_BELOW = 0.5
+"""A ban that outlasts its kernel timeout is renewed when less than this part of the timeout is left."""
 _SLICE = 5_000
 _SCOPES = (Scope.FULL, Scope.SIP_UDP)
 _IPV4 = 4
 _LENGTH_BITS, _SCOPE_BITS = 8, 2  # a key is: address, length, scope, and at the end whether it is IPv6
+
+
+@define
+class Counts:
+    """What came of the decisions since the start. ``gave_way``: bans that ended early for want of room."""
+
+    placed: int = 0
+    failed: int = 0
+    lifted: int = 0
+    gave_way: int = 0
 
 
 @define(eq=False)
@@ -59,6 +71,11 @@ class Record:
             seen,
             ban.forced,
         )
+
+
+def renew_at(expires: float, now: float, granted: float) -> float:
+    """Give when the kernel is to be asked again, if it would let go before the ban is over; else never."""
+    return now + granted * (1 - RENEW_BELOW) if expires > now + granted + 1.0 else inf
 
 
 def key_of(network: Network, scope: Scope = Scope.FULL) -> int:

@@ -5,7 +5,9 @@ as :attr:`Records.error`, and stops no ban: the kernel's word is there already.
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
 from functools import partial
 from typing import TypeVar
 
@@ -17,6 +19,7 @@ from ringfence.store import Store
 
 _T = TypeVar("_T")
 _NAMES = "names"
+_WAIT = 1.0  # seconds
 
 
 def _at_once(action: Callable[[], object]) -> None:
@@ -43,8 +46,39 @@ class Records:
         self.remember(partial(self.store.record, bans))
 
     def end(self, bans: Sequence[tuple[Network, Scope]], when: float) -> None:
-        """Remember that bans were lifted."""
-        self.remember(lambda: self.store.end(bans, when))
+        """Remember that bans are lifted, and wait for that, a second at most.
+
+        Before the kernel lets them go: whoever ends in between leaves an element that the next start finds
+        lifted, and not a ban that is said to run and does not.
+        """
+        done = self.remember(lambda: self.store.end(bans, when))
+        if isinstance(done, Future):
+            with suppress(TimeoutError):  # the disk is slow, and the administrator waits
+                done.result(_WAIT)
+
+    def resume(self, bans: Sequence[tuple[Network, Scope]], when: float) -> None:
+        """Remember that bans which were to be lifted at ``when`` go on: the kernel did not let go."""
+        self.remember(lambda: self.store.resume(bans, when))
+
+    def lately_lifted(self, now: float) -> Iterable[tuple[Network, Scope]]:
+        """Give the bans that were lifted before their time was over."""
+        return self.read(lambda: self.store.lately_lifted(now), ())
+
+    def running(self, now: float) -> Iterator[tuple[Ban, int]]:
+        """Give what the store has of bans with time left, and how many attempts led to each.
+
+        What cannot be read, and all after it, is left out: the guard stands without it, and what the kernel
+        still has of it is found there.
+        """
+        try:
+            yield from self.store.each_running(now)
+        except StoreError as error:
+            self._failed(error)
+
+    @property
+    def switched_off(self) -> bool:
+        """Whether an administrator wants nothing enforced; not so where nobody can tell."""
+        return self.read(lambda: self.store.switched_off, fallback=False)
 
     def offences(self, network: Network, since: float) -> int:
         """Count the bans that rules gave ``network`` since then; 0 where nobody can tell."""
@@ -72,18 +106,21 @@ class Records:
         """Forget what ended long ago."""
         self.remember(lambda: self.store.purge(now))
 
-    def remember(self, action: Callable[[], object]) -> None:
-        """Have something written into the store."""
-        self._later(lambda: self.read(action, None))
+    def remember(self, action: Callable[[], object]) -> object:
+        """Have something written into the store; give what ``later`` gave."""
+        return self._later(lambda: self.read(action, None))
 
     def read(self, action: Callable[[], _T], fallback: _T) -> _T:
         """Do something with the store; ``fallback`` is the answer where it fails."""
         try:
             result = action()
         except StoreError as error:
-            if str(error) != self.error:
-                self.error = str(error)
-                self._log.error("store.failed", error=self.error)
+            self._failed(error)
             return fallback
         self.error = ""
         return result
+
+    def _failed(self, error: StoreError) -> None:
+        if str(error) != self.error:
+            self.error = str(error)
+            self._log.error("store.failed", error=self.error)

@@ -187,6 +187,23 @@ class Store:
             for network, scope in bans:
                 _end(execute, network, scope, when)
 
+    def resume(self, bans: Iterable[tuple[Network, Scope]], when: float) -> None:
+        """Forget that the bans of these networks were lifted at ``when``."""
+        with self._transaction() as execute:
+            for network, scope in bans:
+                execute(
+                    "UPDATE bans SET ended = NULL WHERE network = ? AND scope = ? AND ended = ?",
+                    (str(network), str(scope), when),
+                )
+
+    def lately_lifted(self, now: float) -> list[tuple[Network, Scope]]:
+        """Give the bans that ended, or were followed by another, before their time was over."""
+        with _errors(self.path):
+            rows = self._reader.execute(
+                "SELECT DISTINCT network, scope FROM bans WHERE ended IS NOT NULL AND expires > ?", (now,)
+            )
+            return [(_network(network), _SCOPES[scope]) for network, scope in rows]
+
     def running(self, now: float) -> list[Ban]:
         """Give every ban that has time left and was not lifted, with its attempts, oldest first."""
         with _errors(self.path):

@@ -19,7 +19,7 @@ def test_killed_at_any_moment_it_leaves_no_ban_that_is_not_in_the_kernel(
 ) -> None:
     """Every recorded ban is in the kernel, everything in the kernel has an end, and the store is whole."""
     with ami_server() as pbx:
-        account = kill_often(tmp_path, pbx, rounds=ROUNDS, backend=backend, seed=4, lifting=False)
+        account = kill_often(tmp_path, pbx, rounds=ROUNDS, backend=backend, seed=4, lifting=True)
     assert account.troubles == []
     assert account.rounds == ROUNDS
     assert account.recorded > 10 * ROUNDS

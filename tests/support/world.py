@@ -46,6 +46,7 @@ class Faulty(MemoryBackend):
         self.counts = True
         self.cap = float("inf")
         self.batches: list[Sequence[Change]] = []
+        self.before_batch: Callable[[], object] = lambda: None
         self.lacks: Mapping[int, str | None] = {}
         self.meanwhile: Callable[[], object] = lambda: None
 
@@ -59,6 +60,7 @@ class Faulty(MemoryBackend):
     def apply(self, batch: Sequence[Change]) -> list[Outcome]:
         """Carry out what is not refused."""
         self.batches.append(batch)
+        self.before_batch()
         if self.gone is not None:
             raise self.gone
         return [self._one(change) for change in batch]
