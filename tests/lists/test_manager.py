@@ -309,6 +309,30 @@ def test_a_store_that_cannot_be_read_changes_nothing(tmp_path: Path, monkeypatch
     assert at.told == []
 
 
+def test_a_store_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What could not be read is in force soon after it can be, without anybody asking."""
+    monkeypatch.setattr(manager, "RETRY_EVERY", 0.02)
+    at = At(tmp_path)
+    entries = at.store.entries
+    at.store.add_entries([ListEntry(Side.DENY, "203.0.113.9", "", at.now)])
+
+    def failing(side: Side, now: float) -> list[ListEntry]:
+        raise StoreError("disk gone")
+
+    monkeypatch.setattr(at.store, "entries", failing)
+
+    async def script() -> None:
+        at.lists.resolved({})
+        await at.until(lambda: at.lists.problems)
+        monkeypatch.setattr(at.store, "entries", entries)
+        await at.until(lambda: at.told)
+
+    at.run(script)
+
+    assert at.told == [Rolls(deny=prefixes("203.0.113.9"))]
+    assert at.lists.problems == []
+
+
 def test_what_is_protected_is_guarded_at_once(tmp_path: Path) -> None:
     """A floating address is safe when ``protect`` returns; the same once more tells nothing."""
     at = At(tmp_path, configured((Side.DENY, "192.0.2.0/24")))

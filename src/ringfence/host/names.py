@@ -11,11 +11,10 @@ names, so many addresses of each.
 """
 
 import asyncio
-import json
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,20 +43,6 @@ FIRST_RETRY = 2.0
 SERVICES = ("_sip._udp", "_sip._tcp", "_sips._tcp")
 
 Answers = Mapping[str, frozenset[Network]]
-
-
-def written(answers: Answers) -> str:
-    """Write answers as a text to be kept over a restart."""
-    return json.dumps({name: sorted(str(network) for network in found) for name, found in answers.items()})
-
-
-def remembered(text: str | None) -> Answers:
-    """Read what :func:`written` wrote; nothing where that is not what the text is."""
-    try:
-        known = json.loads(text or "{}")
-        return {str(name): frozenset(ip_network(one) for one in found) for name, found in known.items()}
-    except (ValueError, TypeError, AttributeError):
-        return {}
 
 
 @frozen

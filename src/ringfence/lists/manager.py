@@ -27,6 +27,10 @@ LOOK_EVERY = 60.0
 """Seconds between two looks at the databases' files; an entry's end is waited for exactly."""
 
 
+RETRY_EVERY = 5.0
+"""Seconds until a store that could not be read is tried again."""
+
+
 class Lists:
     """The lists. ``changed`` is called with the rolls, in the event loop, when they are others.
 
@@ -119,7 +123,7 @@ class Lists:
             except TimeoutError:
                 ends = self._composed.ends
                 ended = ends is not None and ends <= self._now()
-                if not ended and not await asyncio.to_thread(self._databases.changed):
+                if not ended and not self._trouble and not await asyncio.to_thread(self._databases.changed):
                     continue
             await self.refresh()
 
@@ -138,6 +142,8 @@ class Lists:
             self._take(evolve(composed, rolls=rolls))
 
     def _wait(self) -> float:
+        if self._trouble:
+            return RETRY_EVERY
         if self._composed.ends is None:
             return LOOK_EVERY
         return min(LOOK_EVERY, max(0.0, self._composed.ends - self._now()) + 0.01)
