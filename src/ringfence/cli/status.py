@@ -8,6 +8,7 @@ import typer
 from ringfence.cli.common import DEFAULT_CONFIG, ConfigOption, JsonOption, ask_daemon, errors_told
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
 
@@ -31,6 +32,10 @@ def _print(report: dict[str, Any]) -> None:
     from rich.text import Text  # noqa: PLC0415 - loaded when the command runs
 
     console = Console(highlight=False)
+    for alarm in report["alarms"]:
+        again = f" ({alarm['times']} times)" if alarm["times"] > 1 else ""
+        text = f"! {alarm['name']} {alarm['subject']}: {alarm['text']}{again}"
+        console.print(Text(text, style="bold red"), soft_wrap=True)
     for problem in report["problems"]:
         console.print(Text(f"! {problem}", style="bold red"), soft_wrap=True)
     firewall = report["firewall"]
@@ -50,10 +55,29 @@ def _print(report: dict[str, Any]) -> None:
             f"{report['hidden']} hidden, {report['forged']} forged"
         )
     )
-    console.print(Text(f"bans      {report['bans']} now, {report['placed']} placed since the start"))
+    _print_firewall(console, report)
     if report["watched"]:
         console.print()
         console.print(_watched(report["watched"]))
+
+
+def _print_firewall(console: "Console", report: dict[str, Any]) -> None:
+    from rich.text import Text  # noqa: PLC0415 - loaded when the command runs
+
+    firewall = report["firewall"]
+    short = report["enforced"] < report["expected"]
+    there = f"{report['enforced']} of {report['expected']} in force"
+    bans = f"bans      {there}, {report['placed']} placed since the start"
+    console.print(Text(bans, style="bold red" if short else ""))
+    if firewall["healed"]:
+        console.print(Text(f"healed    {firewall['healed']} times, {firewall['restored']} bans put back"))
+    if firewall["limiter"] != "off":
+        verb = "dropped" if firewall["limiter"] == "enforce" else "over the limit, and let pass"
+        console.print(Text(f"limiter   {firewall['limiter']}: {report['limiter_drops']} packets {verb}"))
+    for use in firewall["rules"]:
+        if use["packets"]:
+            met = f"{use['packets']} packets, {use['bytes']} bytes"
+            console.print(Text(f"dropped   {use['rule']}: {met}"))
 
 
 def _watched(entries: list[dict[str, Any]]) -> "Table":
