@@ -209,7 +209,7 @@ def _problems(enforcer: Enforcer) -> list[str]:
         problems.append(f"the wire shows nothing: {enforcer.opened.wire}; {WITHOUT_WIRE}")
     if enforcer.firewall_error:
         problems.append(f"the firewall refuses bans ({enforcer.pending} pending): {enforcer.firewall_error}")
-    if enforcer.opened and enforcer.opened.limiter:
+    if enforcer.opened and enforcer.opened.limiter and enforcer.backend.enforces:
         problems.append(f"the limiter does not stand: {enforcer.opened.limiter}")
     if enforcer.records.fleeting:
         problems.append(enforcer.records.fleeting)
