@@ -341,10 +341,11 @@ def test_the_status_says_what_is_wrong(enforcer: Enforcer) -> None:
         "a dry run: the memory firewall drops nothing",
         f"the wire shows nothing: no NFLOG; {WITHOUT_WIRE}",
         "the firewall refuses bans (1 pending): the set is full",
-        "the limiter does not stand: no hashlimit",
         "nothing is remembered for long",
         "bans are not recorded: disk full",
     ]
+    enforcer.backend.enforces = True  # then it is no dry run, of which nobody asks for a limiter
+    assert "the limiter does not stand: no hashlimit" in status(enforcer)["problems"]
     assert wrong["firewall"]["families"] == {"4": "guarded", "6": "no IPv6"}
     assert (wrong["enforced"], wrong["expected"], wrong["pending"]) == (0, 1, 1)
 
