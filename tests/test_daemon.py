@@ -125,7 +125,7 @@ def test_a_bad_configuration_starts_nothing(tmp_path: Path) -> None:
     assert sorted(guard.log.splitlines()[1:]) == [
         "  asterisk[0].ami.port: must be a whole number from 1 to 65535",
         "  colour: unknown key",
-        '  firewall.backend: must be one of "auto", "ipset", "memory"',
+        '  firewall.backend: must be one of "auto", "ipset", "nftables", "memory"',
     ]
     assert guard.notified == []
     assert not (tmp_path / "ringfence.db").exists()

@@ -15,7 +15,13 @@ from ringfence.model import Network
 MAXELEM = 64
 
 
-@pytest.fixture(params=["memory", pytest.param("ipset", marks=pytest.mark.kernel)])
+@pytest.fixture(
+    params=[
+        "memory",
+        pytest.param("ipset", marks=pytest.mark.kernel),
+        pytest.param("nftables", marks=pytest.mark.kernel),
+    ]
+)
 def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
     """Each backend in turn, opened, in a namespace of its own where it is the kernel's."""
     made = make_backend(request.param, Plan(maxelem=MAXELEM))
@@ -44,6 +50,7 @@ def test_every_name_makes_a_backend() -> None:
     assert {name: make_backend(name).name for name in BACKENDS} == {
         "auto": "ipset",
         "ipset": "ipset",
+        "nftables": "nftables",
         "memory": "memory",
     }
 

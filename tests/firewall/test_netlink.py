@@ -9,11 +9,18 @@ from collections.abc import Iterator
 from ipaddress import ip_network
 
 import pytest
+from tests.support.netns import run
 
 from ringfence.errors import FirewallPermissionError, FirewallUnsupportedError
 from ringfence.firewall import ipset_messages as messages
-from ringfence.firewall import netlink
-from ringfence.firewall.netlink import Conversation, NetlinkError, NetlinkLostError
+from ringfence.firewall import netlink, nft_elements, nft_messages
+from ringfence.firewall.netlink import (
+    Conversation,
+    NetlinkError,
+    NetlinkInterruptedError,
+    NetlinkLostError,
+    Refusal,
+)
 
 REQUEST = messages.protocol()
 SOAK = 200_000
@@ -27,6 +34,16 @@ def answer(sequence: int, kind: int, payload: bytes) -> bytes:
 def ack(sequence: int, code: int = 0) -> bytes:
     """Build an acknowledgement, or an error."""
     return answer(sequence, 2, struct.pack("=i", -code) + REQUEST)
+
+
+def request(kind: int, flags: int) -> bytes:
+    """Build one request without a body."""
+    return struct.pack("=IHHII", 16, kind, flags, 0, 0)
+
+
+def attribute(kind: int, value: bytes) -> bytes:
+    """Build one attribute of an error."""
+    return struct.pack("=HH", 4 + len(value), kind) + value + bytes(-len(value) % 4)
 
 
 class Kernel:
@@ -47,6 +64,10 @@ class Kernel:
         if isinstance(said, OSError):
             raise said
         return said
+
+    def getsockopt(self, _level: int, _option: int) -> int:
+        """Have room for everything."""
+        return 1 << 30
 
     def close(self) -> None:
         """Note that the socket was given back."""
@@ -130,6 +151,96 @@ def test_a_kernel_without_nfnetlink_is_named(monkeypatch: pytest.MonkeyPatch) ->
         kernel.request(REQUEST)
 
 
+def test_a_batch_is_answered_message_by_message(kernels: list[Kernel]) -> None:
+    """Each message has a number of its own; refusals are told by their place, with where and why."""
+    begin, first, second, end = (
+        request(kind, flags) for kind, flags in ((16, 1), (2575, 5), (2575, 5), (17, 1))
+    )
+    told = attribute(1, b"too much\0") + attribute(2, struct.pack("=I", 40))
+    refused = struct.pack("=IHHII", 36 + len(told), 2, 0x300, 3, 0) + struct.pack("=i", -22) + second + told
+    kernels.append(Kernel(ack(2) + refused, ack(6), ack(7)))
+    with Conversation() as kernel:
+        assert kernel.transact([begin, first, second, end]) == [Refusal(2, 22, 40, "too much")]
+        assert kernel.transact([begin, first, second, end]) == []
+    numbers = [sent[at + 8] for sent in kernels[0].sent for at in range(0, len(sent), 16)]
+    assert numbers == [1, 2, 3, 4, 5, 6, 7, 8]
+
+
+def test_a_batch_that_is_refused_as_a_whole_is_an_error(kernels: list[Kernel]) -> None:
+    """What concerns the beginning concerns all: NetlinkError, or the capability by its name."""
+    batch = [request(16, 1), request(2575, 5), request(17, 1)]
+    kernels.append(Kernel(ack(1, errno.EOPNOTSUPP), ack(4, errno.EPERM), ack(8, errno.EPERM)))
+    with Conversation() as kernel:
+        with pytest.raises(NetlinkError) as caught:
+            kernel.transact(batch)
+        assert caught.value.code == errno.EOPNOTSUPP
+        for _ in range(2):
+            with pytest.raises(FirewallPermissionError, match="CAP_NET_ADMIN"):
+                kernel.transact(batch)
+
+
+def test_a_batch_whose_answers_are_lost_is_sent_again(kernels: list[Kernel]) -> None:
+    """After ENOBUFS once more on a fresh socket; silence is an error."""
+    batch = [request(16, 1), request(2575, 5), request(17, 1)]
+    kernels += [Kernel(OSError(errno.ENOBUFS, "")), Kernel(ack(5), BlockingIOError())]
+    with Conversation() as kernel:
+        assert kernel.transact(batch) == []
+        with pytest.raises(NetlinkLostError, match="did not answer"):
+            kernel.transact(batch)
+
+
+@pytest.mark.parametrize("tail", ["00000100", "03000100", "ff000100", "0400", "0800020001000000ff"])
+def test_what_stands_behind_an_error_is_not_trusted(kernels: list[Kernel], tail: str) -> None:
+    """Attributes of an error whose lengths lie are left out, and the refusal stands."""
+    more = bytes.fromhex(tail)
+    refused = (
+        struct.pack("=IHHII", 36 + len(more), 2, 0x300, 2, 0) + struct.pack("=i", -22) + bytes(16) + more
+    )
+    kernels.append(Kernel(refused))
+    with Conversation() as kernel:
+        [refusal] = kernel.transact([request(16, 1), request(2575, 5), request(17, 1)])
+        assert (refusal.place, refusal.code, refusal.said) == (1, 22, "")
+
+
+def test_a_list_is_streamed(kernels: list[Kernel]) -> None:
+    """A dump's answers come one after the other; a broken one and a changed one are errors behind them."""
+    one, changed = answer(1, 0x601, b"one!"), struct.pack("=IHHII", 16, 0x601, 0x12, 2, 0)
+    kernels += [
+        Kernel(
+            one, one + answer(1, 3, bytes(4)), changed + answer(2, 3, bytes(4)), OSError(errno.ENOBUFS, "")
+        ),
+        Kernel(),
+    ]
+    with Conversation() as kernel:
+        assert list(kernel.stream(REQUEST)) == [one, one]
+        stream = kernel.stream(REQUEST)
+        assert next(stream) == changed
+        with pytest.raises(NetlinkInterruptedError):
+            next(stream)
+        with pytest.raises(NetlinkLostError, match="broke a list off"):
+            list(kernel.stream(REQUEST))
+    kernels.pop()  # nothing was asked of it
+
+
+@pytest.mark.kernel
+@pytest.mark.usefixtures("netns")
+def test_a_large_batch_goes_at_once_and_a_bad_one_has_no_effect() -> None:
+    """A transaction of megabytes is taken; one with an error says where, and does nothing."""
+    run("nft", "add table inet t; add set inet t s { type ipv4_addr; flags timeout; }")
+    networks = [(ip_network((0x0A000000 + n, 32)), 60) for n in range(60_000)]
+    messages = [nft_elements.add("t", "s", networks[at : at + 1200]) for at in range(0, 60_000, 1200)]
+    bad = nft_elements.add("t", "s", networks[:2], exclusive=True)
+    with Conversation(timeout=30.0, extended=True) as kernel:
+        ports = [kernel.port]
+        assert kernel.transact(nft_messages.batch(*messages)) == []
+        ports.append(kernel.port)
+        assert [port is None for port in ports] == [True, False]
+        [refusal] = kernel.transact(nft_messages.batch(nft_elements.clear("t", "s"), bad, bad))
+        assert (refusal.place, refusal.code) == (3, errno.EEXIST)
+        assert nft_elements.refused_place(bad, refusal.offset) == 0
+        assert sum(len(got) > 40 for got in kernel.stream(nft_elements.dump("t", "s"))) > 50
+
+
 @pytest.mark.kernel
 @pytest.mark.usefixtures("netns")
 def test_the_kernel_answers_and_refuses() -> None:
@@ -149,7 +260,7 @@ def test_without_the_capability_the_kernel_refuses() -> None:
     script = (
         "from ringfence.errors import FirewallPermissionError\n"
         "from ringfence.firewall.ipset import IpsetBackend\n"
-        "try: IpsetBackend().list()\n"
+        "try: list(IpsetBackend().list())\n"
         "except FirewallPermissionError as error: print(error)\n"
     )
     command = ["setpriv", "--bounding-set=-net_admin", "--inh-caps=-net_admin", sys.executable, "-c", script]

@@ -16,6 +16,12 @@ def _ipset(plan: Plan) -> Backend:
     return IpsetBackend(plan)
 
 
+def _nftables(plan: Plan) -> Backend:
+    from ringfence.firewall.nftables import NftablesBackend  # noqa: PLC0415 - only the chosen backend is loaded
+
+    return NftablesBackend(plan)
+
+
 def _memory(plan: Plan) -> Backend:
     from ringfence.firewall.memory import MemoryBackend  # noqa: PLC0415 - only the chosen backend is loaded
 
@@ -25,6 +31,7 @@ def _memory(plan: Plan) -> Backend:
 BACKENDS: Mapping[str, Callable[[Plan], Backend]] = {
     "auto": _ipset,
     "ipset": _ipset,
+    "nftables": _nftables,
     "memory": _memory,
 }
 
