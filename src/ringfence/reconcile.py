@@ -97,7 +97,7 @@ class Reconciler:
 
     def _heal(self, trouble: str) -> None:
         enforcer = self._enforcer
-        if enforcer.records.read(lambda: enforcer.records.store.switched_off, False):  # noqa: FBT003
+        if enforcer.records.switched_off:
             enforcer.switch_off()  # by somebody who could not ask us
             return
         enforcer.opened = enforcer.backend.open()
@@ -155,9 +155,8 @@ class Reconciler:
             enforcer.adopt(unknown)
             self.counts.adopted += len(unknown)
         for start in range(0, len(missing), CHUNK):
-            restored = enforcer.restore(missing[start : start + CHUNK])
-            self.counts.restored += restored
-            self._missing -= restored
+            self.counts.restored += enforcer.restore(missing[start : start + CHUNK])
+            self._missing = max(0, self._missing - CHUNK)  # what was refused is pending now
             await asyncio.sleep(0)
         for start in range(0, len(found.short), CHUNK):
             enforcer.renew(found.short[start : start + CHUNK])

@@ -63,6 +63,7 @@ class Faulty(MemoryBackend):
         self.before_batch()
         if self.gone is not None:
             raise self.gone
+        self._expire()
         return [self._one(change) for change in batch]
 
     def _one(self, change: Change) -> Outcome:
@@ -70,7 +71,8 @@ class Faulty(MemoryBackend):
         if error is not None:
             return Outcome(change, error=error)
         asked = evolve(change, timeout=min(change.timeout, self.cap)) if isinstance(change, Add) else change
-        return evolve(super().apply([asked])[0], change=change)
+        outcome = self._add(asked) if isinstance(asked, Add) else self._remove(asked)
+        return evolve(outcome, change=change)
 
     def fill(self, roll: Roll, networks: Iterable[Network]) -> None:
         """Fill, or not."""

@@ -6,6 +6,7 @@ the one that ends last. It is asked for by name: 5 µs, and `ipset flush`, a swa
 even where somebody has put other elements in since.
 """
 
+import errno
 import time
 from collections.abc import Sequence
 
@@ -78,7 +79,7 @@ def _contains(kernel: Conversation, name: str, network: Network) -> bool:
     try:
         kernel.request(messages.contains(name, network))
     except NetlinkError as error:
-        if error.code == Code.EXIST:
+        if error.code in (Code.EXIST, errno.ENOENT):  # the set itself is gone, perhaps
             return False
         raise
     return True

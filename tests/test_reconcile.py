@@ -1,0 +1,497 @@
+"""What the list says is what the kernel does: whatever somebody else does to the kernel meanwhile."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from ipaddress import ip_network
+from math import inf
+from pathlib import Path
+
+import pytest
+from attrs import evolve
+from tests.support.netns import run
+from tests.support.world import OTHER, RULE, START, SUBJECT, World, a_world, said
+
+from ringfence.alarms import Alarms
+from ringfence.clock import Clock
+from ringfence.detect.detector import Detector
+from ringfence.detect.rules import DAY, HOUR, RULES
+from ringfence.enforce import CHUNK, Enforcer
+from ringfence.errors import FirewallError, SetFullError
+from ringfence.firewall import make_backend
+from ringfence.firewall.contract import Backend, Plan, Roll
+from ringfence.ledger import key_of
+from ringfence.lifting import unban, unban_all
+from ringfence.model import Network, Origin, Scope
+from ringfence.reconcile import SLACK, ReconcileCounts, Reconciler
+from ringfence.records import Records
+from ringfence.store import Store
+
+THIRD = ip_network("192.0.2.3")
+MANY = [ip_network((0xC6120000 + number, 32)) for number in range(CHUNK + 10)]
+
+
+@pytest.fixture(name="world")
+def _world(tmp_path: Path) -> Iterator[World]:
+    """Give a world, at its beginning."""
+    with a_world(tmp_path / "ringfence.db") as world:
+        yield world
+
+
+def compare(world: World) -> None:
+    """Compare once."""
+    asyncio.run(world.reconciler.compare())
+
+
+def counts(world: World) -> tuple[int, int]:
+    """Give how many bans are enforced and how many should be, after a look."""
+    world.reconciler.look()
+    return world.reconciler.enforced, world.reconciler.expected
+
+
+# -- comparing --------------------------------------------------------------------------------------------
+
+
+def test_where_all_is_well_nothing_happens(world: World) -> None:
+    """Nothing is sent, counted or said, and who is enforced is who is expected."""
+    world.decide()
+    world.enforcer.ban([OTHER], 60.0, "")
+    world.backend.batches.clear()
+    with said() as names:
+        world.reconciler.look()
+        compare(world)
+
+    assert (world.backend.batches, names) == ([], [])
+    assert world.reconciler.counts == ReconcileCounts()
+    assert counts(world) == (2, 2)
+
+
+def test_what_somebody_has_flushed_is_put_back(world: World) -> None:
+    """All of it, for the time that it has left, said once and counted."""
+    world.decide()
+    world.decide(ip_network("2001:db8::/64"), evolve(RULE, scope=Scope.SIP_UDP))
+    world.now += 600
+    world.backend.lose()
+    assert counts(world) == (0, 2)
+    with said() as names:
+        compare(world)
+
+    left = round(HOUR) - 600
+    assert world.in_kernel() == world.in_store() == {"192.0.2.1/32": left, "2001:db8::/64": left}
+    assert names == ["bans.reconciled"]
+    assert world.reconciler.counts.restored == 2
+    assert counts(world) == (2, 2)
+    assert world.store.bans_before(SUBJECT, 0.0) == 1
+
+
+def test_what_appears_without_us_is_adopted(world: World) -> None:
+    """With the time that it has, and a record; it can be lifted as any other."""
+    world.backend.put(OTHER, START + 90)
+    compare(world)
+
+    [ban] = world.store.running(START)
+    assert (ban.network, ban.expires, ban.origin) == (OTHER, START + 90, Origin.ADOPTED)
+    assert (counts(world), world.reconciler.counts.adopted, world.held(OTHER)) == ((1, 1), 1, True)
+    unban(world.enforcer, [OTHER])
+    compare(world)
+    assert (world.in_kernel(), world.in_store()) == ({}, {})
+
+
+def test_what_has_no_end_is_given_one(world: World) -> None:
+    """Of a stranger's element a day; of a ban that we know its own end."""
+    world.decide()
+    world.backend.put(SUBJECT, inf)
+    world.backend.put(OTHER, inf)
+    compare(world)
+
+    assert world.in_kernel() == world.in_store() == {"192.0.2.1/32": HOUR, "192.0.2.2/32": DAY}
+
+
+def test_what_must_not_be_banned_is_let_go(world: World) -> None:
+    """An element that holds a protected address, or lies in an allowed network, is lifted, not adopted."""
+    world.allow(ip_network("192.0.2.0/24"), _203_0_113_1="the gateway")
+    for text in ("192.0.2.1", "203.0.113.0/24", "198.51.100.1"):
+        world.backend.put(ip_network(text), START + 60)
+    compare(world)
+
+    assert set(world.in_kernel()) == set(world.in_store()) == {"198.51.100.1/32"}
+
+
+def test_whose_time_was_cut_short_gets_it_back(world: World) -> None:
+    """A timeout that somebody has made shorter is renewed; what differs by seconds only is left alone."""
+    world.decide()
+    world.decide(OTHER)
+    world.backend.put(SUBJECT, START + 10)
+    world.backend.put(OTHER, START + HOUR - SLACK / 2)
+    world.backend.batches.clear()
+    compare(world)
+
+    assert world.in_kernel() == {"192.0.2.1/32": HOUR, "192.0.2.2/32": round(HOUR - SLACK / 2)}
+    assert len(world.backend.batches) == 1
+
+
+def test_a_ban_longer_than_the_kernel_counts_is_not_short(world: World) -> None:
+    """It is renewed in its time, and not with every comparison."""
+    world.backend.cap = 100.0
+    world.decide()
+    world.backend.batches.clear()
+    compare(world)
+
+    assert world.backend.batches == []
+
+
+def test_what_is_about_to_end_is_let_end(world: World) -> None:
+    """Neither put back nor adopted for its last seconds: the two clocks need not agree so well."""
+    world.enforcer.ban([SUBJECT], SLACK - 1, "")
+    world.backend.lose()
+    world.backend.put(OTHER, START + SLACK - 1)
+    compare(world)
+
+    assert set(world.in_kernel()) == {"192.0.2.2/32"}
+    assert key_of(OTHER) not in world.enforcer.ledger
+
+
+def test_a_ban_that_is_placed_during_the_reading_is_not_missing(world: World) -> None:
+    """The list was read without it, and it is not put in a second time."""
+    world.decide(OTHER)
+    world.backend.meanwhile = world.decide
+    compare(world)
+    world.backend.meanwhile = lambda: None
+
+    assert world.reconciler.counts == ReconcileCounts()
+    assert set(world.in_kernel()) == {"192.0.2.1/32", "192.0.2.2/32"}
+
+
+@pytest.mark.parametrize("known", ["192.0.2.1", "192.0.2.3"])
+def test_who_is_let_in_during_the_reading_stays_in(world: World, known: str) -> None:
+    """What the list still has of him is neither adopted nor put back, whether or not he was known to us."""
+    world.decide()
+    world.backend.put(THIRD, START + 60)
+
+    def let_in() -> None:
+        world.backend.meanwhile = lambda: None
+        unban(world.enforcer, [ip_network(known)])
+
+    world.backend.meanwhile = let_in
+    compare(world)
+    compare(world)
+
+    assert (
+        set(world.in_kernel()) == set(world.in_store()) == {"192.0.2.1/32", "192.0.2.3/32"} - {f"{known}/32"}
+    )
+
+
+def test_who_is_let_in_while_others_are_put_back_stays_in(world: World) -> None:
+    """Many go back in parts; whom an administrator lets in between two of them does not come back."""
+    world.enforcer.ban(MANY, 3_600.0, "")
+    world.backend.lose()
+    world.backend.put(THIRD, START + 60)
+
+    async def main() -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(world.reconciler.compare())
+            while not world.reconciler.counts.restored:  # noqa: ASYNC110 - between two parts, wherever that is
+                await asyncio.sleep(0)
+            assert world.reconciler.counts.restored < len(MANY)
+            unban_all(world.enforcer)
+
+    asyncio.run(main())
+    compare(world)
+    assert (world.in_kernel(), world.in_store(), len(world.enforcer.ledger)) == ({}, {}, 0)
+
+
+def test_switched_off_during_the_reading_nothing_is_put_back(world: World) -> None:
+    """Off is off, whatever a comparison has found before."""
+    world.decide()
+    world.backend.lose()
+    world.backend.put(OTHER, START + 60)
+    world.backend.meanwhile = world.enforcer.switch_off
+    compare(world)
+    world.backend.meanwhile = lambda: None
+    compare(world)
+
+    assert (world.in_kernel(), len(world.enforcer.ledger), counts(world)) == ({}, 0, (0, 0))
+
+
+def test_what_cannot_be_put_back_is_pending(world: World) -> None:
+    """It is said as a refused ban is, expected and not enforced, and goes in with the first chance."""
+    world.decide()
+    world.decide(OTHER)
+    world.backend.lose()
+    world.backend.refuses[SUBJECT] = SetFullError("the set is full")
+    with said() as names:
+        compare(world)
+
+    assert names == ["ban.failed", "bans.reconciled"]
+    assert (counts(world), world.enforcer.pending) == ((1, 2), 1)
+    world.backend.refuses.clear()
+    world.wait(1)
+    assert (set(world.in_kernel()), counts(world)) == ({"192.0.2.1/32", "192.0.2.2/32"}, (2, 2))
+
+
+def test_without_a_count_the_last_comparison_tells(world: World) -> None:
+    """Where the kernel gives no quick number, what could not be put back is not said to be enforced."""
+    world.backend.counts = False
+    world.decide()
+    world.decide(OTHER)
+    assert counts(world) == (2, 2)
+    world.backend.lose(SUBJECT)
+    world.backend.refuses[SUBJECT] = FirewallError("no memory")
+    compare(world)
+
+    assert counts(world) == (1, 2)
+
+
+def test_a_roll_that_could_not_be_written_is_tried_again(world: World) -> None:
+    """With the next comparison."""
+    world.enforcer.rolls = lambda roll: [OTHER] if roll is Roll.ALLOW else []
+    world.backend.unfillable = FirewallError("no memory")
+    world.allow(OTHER)
+    world.backend.unfillable = None
+    compare(world)
+
+    assert world.backend.rolls[Roll.ALLOW] == {OTHER}
+    assert not world.enforcer.unfilled
+
+
+# -- looking ----------------------------------------------------------------------------------------------
+
+
+def test_rules_that_somebody_changed_are_healed(world: World) -> None:
+    """At the look that sees it: put back with the lists, said with what was wrong, and counted."""
+    world.enforcer.rolls = lambda roll: [OTHER] if roll is Roll.ALLOW else []
+    world.backend.trouble = "a rule is gone"
+    with said() as names:
+        world.reconciler.look()
+        world.reconciler.look()
+
+    assert names == ["firewall.healed"]
+    assert (world.reconciler.counts.healed, world.reconciler.trouble) == (1, "a rule is gone")
+    assert world.backend.rolls[Roll.ALLOW] == {OTHER}
+
+
+def test_a_firewall_that_cannot_be_looked_at_is_an_alarm(world: World) -> None:
+    """Nothing raises; the alarm has the reason, and is over with the next good look."""
+    world.backend.gone = FirewallError("no answer")
+    world.reconciler.look()
+    assert [(alarm.name, alarm.subject) for alarm in world.alarms.up] == [("firewall", "rules")]
+    assert "no answer" in world.alarms.up[0].text
+    world.backend.gone = None
+    world.reconciler.look()
+
+    assert world.alarms.up == []
+
+
+def test_off_by_another_hand_is_not_healed(world: World) -> None:
+    """Where somebody has switched it off without us, what is gone from the kernel stays gone."""
+    world.decide()
+    with Store.open(world.path, owner=False) as command:
+        command.switched_off = True
+    world.backend.lose()
+    world.backend.trouble = "the rules are gone"
+    world.reconciler.look()
+    compare(world)
+
+    assert (world.enforcer.enforcing, world.in_kernel(), counts(world)) == (False, {}, (0, 0))
+
+
+def test_the_ends_of_bans_are_no_loss(world: World) -> None:
+    """As bans run out one after the other no look takes them for missing."""
+    for number, network in enumerate(MANY[:200]):
+        world.enforcer.ban([network], 30.0 + number * 1.7, "")
+    with said() as names:
+        for _ in range(400):
+            world.wait(1)
+            world.reconciler.look()
+
+    assert (names, world.in_kernel(), counts(world)) == ([], {}, (0, 0))
+
+
+def at_work(world: World, *conditions: Callable[[], object]) -> None:
+    """Run the reconciler with a look now and then, until one condition after the other was true."""
+
+    async def main() -> None:
+        async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+            task = group.create_task(world.reconciler.run())
+            for true in conditions:
+                while not true():
+                    world.reconciler.look()
+                    await asyncio.sleep(0.01)
+            task.cancel()
+
+    asyncio.run(main())
+
+
+def test_a_loss_is_seen_by_the_number_and_healed_at_once(world: World) -> None:
+    """A look that counts fewer than there should be starts a comparison; it waits for no minute."""
+    world.decide()
+    world.decide(OTHER)
+    world.backend.lose(SUBJECT)
+    with said() as names:
+        at_work(world, lambda: len(world.in_kernel()) == 2)
+
+    assert "bans.missing" in names
+
+
+@pytest.mark.parametrize("sign", ["trouble", "changed"])
+def test_a_change_by_others_is_looked_into(world: World, sign: str) -> None:
+    """Also where no number tells: the comparison follows at once."""
+    world.backend.counts = False
+    world.decide()
+    world.backend.lose()
+    setattr(world.backend, sign, "a rule is gone")
+
+    at_work(world, lambda: len(world.in_kernel()) == 1)
+
+
+def test_a_comparison_that_fails_is_an_alarm(world: World) -> None:
+    """It is over with the next that does not, and the daemon lives through both."""
+    world.decide()
+    world.backend.lose()
+    errors = [FirewallError("no answer")]
+
+    def fail() -> None:
+        if errors:
+            raise errors[0]
+
+    def failed() -> bool:
+        if not world.alarms.up:
+            return False
+        assert [(alarm.name, alarm.subject) for alarm in world.alarms.up] == [("firewall", "bans")]
+        assert "no answer" in world.alarms.up[0].text
+        errors.clear()
+        return True
+
+    world.backend.meanwhile = fail
+    at_work(world, failed, lambda: world.backend._ends and not world.alarms.up)
+
+
+# -- over the kernel --------------------------------------------------------------------------------------
+
+
+class Host:
+    """An enforcer and a reconciler over the kernel of this namespace."""
+
+    def __init__(self, store: Store, backend: Backend) -> None:
+        self.backend = backend
+        self.enforcer = Enforcer(backend, Records(store), Detector(RULES), Clock())
+        self.reconciler = Reconciler(self.enforcer, Alarms(Clock().wall))
+        self.enforcer.start()
+
+    def heal(self) -> None:
+        """Look and compare, as the daemon does within a second."""
+        self.reconciler.look()
+        asyncio.run(self.reconciler.compare())
+        self.reconciler.look()
+
+    def banned(self) -> set[Network]:
+        """Give what the kernel has."""
+        return {element.network for element in self.backend.list()}
+
+    @property
+    def in_force(self) -> tuple[int, int]:
+        """Give how many bans are enforced, and how many should be."""
+        return self.reconciler.enforced, self.reconciler.expected
+
+
+NETWORKS = [ip_network(t) for t in ("198.18.0.1", "198.18.1.0/24", "2001:db8::/64", "2001:db8:1::/48")]
+
+
+@pytest.fixture(name="host")
+def _host(netns: None, tmp_path: Path) -> Iterator[Host]:
+    """Give four bans in the kernel."""
+    assert netns is None
+    backend = make_backend("ipset", Plan(maxelem=1_000))
+    with Store.open(tmp_path / "ringfence.db", owner=True) as store:
+        host = Host(store, backend)
+        try:
+            assert host.enforcer.ban(NETWORKS, 3_600.0, "") == []
+            yield host
+        finally:
+            backend.flush()
+            backend.close()
+
+
+def sets() -> list[str]:
+    """Name the sets of bans."""
+    return [name for name in run("ipset", "list", "-name").split() if name in {"ringfence4", "ringfence6"}]
+
+
+def flush_sets() -> None:
+    """Empty every set."""
+    run("ipset", "flush")
+
+
+def remove_rules() -> None:
+    """Take every rule of the raw table away, as a restart of the distribution's firewall does."""
+    for tool in ("iptables", "ip6tables"):
+        run(tool, "-t", "raw", "-F")
+        run(tool, "-t", "raw", "-X")
+
+
+def destroy_everything() -> None:
+    """Take the rules and then the sets away."""
+    remove_rules()
+    for name in run("ipset", "list", "-name").split():
+        run("ipset", "destroy", name)
+
+
+def rename_a_set() -> None:
+    """Call a set otherwise, which takes the rules that name it away first."""
+    remove_rules()
+    run("ipset", "rename", "ringfence4", "mine4")
+
+
+def swap_a_set() -> None:
+    """Put an empty set in the place of one of ours."""
+    header = run("ipset", "save", "ringfence4").splitlines()[0]
+    run("ipset", "restore", text=header.replace("ringfence4", "mine4") + "\n")
+    run("ipset", "swap", "ringfence4", "mine4")
+
+
+BANS_LOST = {flush_sets: 4, remove_rules: 0, destroy_everything: 4, rename_a_set: 2, swap_a_set: 2}
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize("harm", BANS_LOST)
+def test_whatever_is_done_to_the_kernel_is_healed(host: Host, harm: Callable[[], None]) -> None:
+    """Rules, sets and every ban are back after one look and one comparison, for the time that they have."""
+    rules = run("iptables-save", "-t", "raw"), run("ip6tables-save", "-t", "raw")
+    harm()
+    host.heal()
+
+    assert host.banned() == set(NETWORKS)
+    assert host.in_force == (4, 4)
+    assert all(3_500 < element.timeout <= 3_600 for element in host.backend.list())
+
+    def of(saved: str) -> list[str]:
+        return [line for line in saved.splitlines() if line.startswith("-A")]
+
+    after = run("iptables-save", "-t", "raw"), run("ip6tables-save", "-t", "raw")
+    assert [of(saved) for saved in after] == [of(saved) for saved in rules]
+    assert (host.reconciler.counts.healed, host.reconciler.counts.restored) == (1, BANS_LOST[harm])
+
+
+@pytest.mark.kernel
+def test_one_element_that_is_deleted_is_put_back(host: Host) -> None:
+    """A single ban that somebody takes out by ``ipset del`` is back, and counted."""
+    run("ipset", "del", "ringfence4", "198.18.0.1")
+    host.reconciler.look()
+    assert host.in_force == (3, 4)
+    host.heal()
+
+    assert (host.banned(), host.in_force, host.reconciler.counts.restored) == (set(NETWORKS), (4, 4), 1)
+
+
+@pytest.mark.kernel
+def test_elements_of_another_hand_are_adopted_by_the_rule(host: Host) -> None:
+    """With its time, or a day where it has none; what this host itself is, is let go."""
+    for element in ("203.0.113.1 timeout 90", "203.0.113.2 timeout 0", "127.0.0.1", "198.18.0.1 timeout 20"):
+        run("ipset", "-exist", "add", "ringfence4", *element.split())
+    host.heal()
+
+    left = {str(element.network): element.timeout for element in host.backend.list()}
+    assert left.keys() == {str(network) for network in NETWORKS} | {"203.0.113.1/32", "203.0.113.2/32"}
+    assert 60 < left["203.0.113.1/32"] <= 90
+    assert DAY - 60 < left["203.0.113.2/32"] <= DAY
+    assert 3_500 < left["198.18.0.1/32"] <= 3_600
+    assert (host.in_force, host.reconciler.counts.adopted) == ((6, 6), 3)
