@@ -9,6 +9,7 @@ from ringfence.firewall.iptables_rules import (
     AT_LIMITER,
     CHAINS,
     FROM_BANNED,
+    FROM_DENIED,
     OVER_LIMIT,
     TO_DENIED,
     WITHIN_LIMIT,
@@ -82,10 +83,12 @@ def test_every_chain_that_is_jumped_to_is_there_and_known(version: int) -> None:
 
 def test_the_order_is_bans_then_the_denied_then_the_limiter_then_the_wire() -> None:
     """The limiter stands behind every drop, and the log rule behind the limiter."""
-    kinds = [rule.kind for rule in wanted_rules(Plan(log_group=7, limit=ENFORCE), 4)["raw"]["ringfence-pre"]]
+    rules = wanted_rules(Plan(log_group=7, limit=ENFORCE), 4)["raw"]["ringfence-pre"]
+    kinds = [rule.kind for rule in rules]
 
-    assert (kinds[0], kinds[5], kinds[-1]) == (FROM_BANNED, TO_DENIED, "SIP challenges logged")
-    assert kinds[6:-1] == [AT_LIMITER, AT_LIMITER]
+    assert kinds[:3] == [FROM_BANNED, FROM_BANNED, FROM_DENIED]
+    assert kinds[5:] == [TO_DENIED, AT_LIMITER, AT_LIMITER, ""]
+    assert "-j NFLOG" in rules[-1].text
 
 
 def test_a_ban_of_the_sip_ports_leaves_the_others() -> None:

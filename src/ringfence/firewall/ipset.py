@@ -56,7 +56,7 @@ from ringfence.firewall.ipset_sets import (
 )
 from ringfence.firewall.ipset_watch import Witnesses, set_trouble
 from ringfence.firewall.iptables_family import Family, lacks
-from ringfence.firewall.iptables_rules import OVER_LIMIT
+from ringfence.firewall.iptables_rules import OVER_LIMIT, TOLD
 from ringfence.firewall.netlink import Conversation, NetlinkError
 from ringfence.model import Network, Scope
 
@@ -294,7 +294,7 @@ class IpsetBackend:
         names = [kind.name for version in self._guarded for kind in kinds(version)]
         heads = {name: head_of(self._kernel, name) for name in names}
         return Usage(
-            rules=tuple(RuleUse(kind, *counts) for kind, counts in sums.items()),
+            rules=tuple(RuleUse(kind, *sums[kind]) for kind in TOLD if kind in sums),
             sets={name: head.elements if head is not None else None for name, head in heads.items()},
             limiter_drops=sums.get(OVER_LIMIT, (0, 0))[0],
             limiter_full=full,

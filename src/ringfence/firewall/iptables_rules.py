@@ -62,14 +62,13 @@ CHAINS: Mapping[str, Sequence[str]] = {
 
 FROM_BANNED = "from banned addresses"
 TO_BANNED = "to banned addresses"
-FROM_BANNED_UDP = "from addresses banned for SIP over UDP"
-TO_BANNED_UDP = "to addresses banned for SIP over UDP"
 FROM_DENIED = "from denied networks"
 TO_DENIED = "to denied networks"
+TOLD = (FROM_BANNED, TO_BANNED, FROM_DENIED, TO_DENIED)
+# Not for people: from these three follows what the limiter had no room for.
 AT_LIMITER = "seen by the limiter"
 OVER_LIMIT = "over the limit"
 WITHIN_LIMIT = "within the limit"
-CHALLENGES = "SIP challenges logged"
 
 _IPV4 = 4
 # multiport takes no more.
@@ -199,7 +198,7 @@ class _Plan:
             (
                 bans_name(version, Scope.SIP_UDP),
                 _ported("udp", self.plan.sip_ports.udp, side),
-                FROM_BANNED_UDP if coming else TO_BANNED_UDP,
+                FROM_BANNED if coming else TO_BANNED,
             ),
             (roll_name(Roll.DENY, version), full, FROM_DENIED if coming else TO_DENIED),
         )
@@ -254,8 +253,7 @@ def _ported(protocol: str, ports: Sequence[int], side: str) -> list[str]:
 
 def _challenge(version: int, chain: str, group: int) -> Rule:
     return Rule(
-        f'-p udp -m u32 --u32 "{_CHALLENGES[version]}" {_PASSING[chain]}-j NFLOG --nflog-group {group}',
-        CHALLENGES,
+        f'-p udp -m u32 --u32 "{_CHALLENGES[version]}" {_PASSING[chain]}-j NFLOG --nflog-group {group}'
     )
 
 
@@ -297,11 +295,11 @@ def _hashlimit(name: str, limit: Limit, version: int, above: str, burst: str) ->
 
 
 def _over(plan: Plan, version: int) -> list[Rule]:
-    # The element's counter is the second rule's doing: the first would set it to nothing each time.
+    # To add it again would set its counter to one each time, so that is not asked for.
     flood = FLOOD[version]
     rules = [
-        Rule(f"-j SET --add-set {flood} src --timeout {FLOOD_SECONDS}"),
         Rule(f"-m set --match-set {flood} src"),
+        Rule(f"-j SET --add-set {flood} src --timeout {FLOOD_SECONDS}"),
     ]
     if plan.limit.mode is LimitMode.ENFORCE:
         rules += [*([Rule(_LOG)] if plan.log else []), Rule("-j DROP")]
