@@ -7,8 +7,10 @@ the store.
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from attrs import evolve
 
@@ -22,6 +24,9 @@ from ringfence.model import ListEntry, Network, Side, printable
 
 if TYPE_CHECKING:
     from ringfence.lists.prefixes import Prefixes
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 LOOK_EVERY = 60.0
 """Seconds between two looks at the databases' files; an entry's end is waited for exactly."""
@@ -60,6 +65,7 @@ class Lists:
         self._known = False
         self._stale = asyncio.Event()
         self._turn = asyncio.Lock()
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="lists")
 
     @property
     def rolls(self) -> Rolls:
@@ -123,7 +129,7 @@ class Lists:
             except TimeoutError:
                 ends = self._composed.ends
                 ended = ends is not None and ends <= self._now()
-                if not ended and not self._trouble and not await asyncio.to_thread(self._databases.changed):
+                if not ended and not self._trouble and not await self._apart(self._databases.changed):
                     continue
             await self.refresh()
 
@@ -132,7 +138,7 @@ class Lists:
         async with self._turn:
             self._stale.clear()
             try:
-                composed = await asyncio.to_thread(self._compose)
+                composed = await self._apart(self._compose)
                 self._trouble = ""
             except RingfenceError as error:
                 self._trouble = f"the lists stay as they are: {error}"
@@ -140,6 +146,11 @@ class Lists:
             # The host may have changed meanwhile.
             rolls = evolve(composed.rolls, guarded=guarded(self._protected, composed.forced))
             self._take(evolve(composed, rolls=rolls))
+
+    async def _apart(self, action: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+        """Do something in the lists' own thread, always the same one: each leaves memory behind."""
+        call = partial(action, *arguments, **named)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, call)
 
     def _wait(self) -> float:
         if self._trouble:
@@ -191,14 +202,14 @@ class Lists:
             )
             answer.done.append(what.text)
         if entries:
-            await asyncio.to_thread(self._shelf.add_entries, entries)
+            await self._apart(self._shelf.add_entries, entries)
             await self.refresh()
         answer.notes += self._notes(side, (what for what in addition.whats if what.text in answer.done))
         return answer.as_json()
 
     async def remove(self, side: Side, request: Mapping[str, Any]) -> dict[str, list[str]]:
         """Take entries off a list, by what they say or by the file that they came from."""
-        answer = await asyncio.to_thread(self._remove, side, request)
+        answer = await self._apart(self._remove, side, request)
         if answer.done:
             await self.refresh()
         return answer.as_json()
@@ -209,7 +220,7 @@ class Lists:
             side = Side(request.get("side", ""))
         except ValueError:
             raise ControlError('a list is "allow" or "deny"') from None
-        rows = await asyncio.to_thread(self._rows, side)
+        rows = await self._apart(self._rows, side)
         return [row.as_json() for row in rows]
 
     async def reload(self, _: Mapping[str, Any]) -> dict[str, Any]:
