@@ -46,16 +46,30 @@ def test_an_import_replaces_what_came_from_the_same_file(store: Store) -> None:
     assert {entry.until for entry in store.entries(Side.DENY, NOW)} == {None}
 
 
+def test_what_was_there_stays_as_it_was(store: Store) -> None:
+    """An entry keeps when it was added; a new note is written to all."""
+    imported(store, "/a", "192.0.2.1", "198.51.100.0/24")
+    networks = prefixes("192.0.2.1", "192.0.2.9")
+    replace_imported(store, Side.DENY, "/a", networks, note="/a", now=NOW + 5)
+    assert {e.what: e.added for e in store.entries(Side.DENY, NOW)} == {
+        "192.0.2.1": NOW,
+        "192.0.2.9": NOW + 5,
+    }
+
+    assert replace_imported(store, Side.DENY, "/a", networks, note="new", now=NOW) == (0, 0)
+    assert {entry.note for entry in store.entries(Side.DENY, NOW)} == {"new"}
+
+
 def test_an_import_takes_nothing_of_others(store: Store) -> None:
     """What a person or another file has denied already keeps its note and its origin."""
     by_hand = ListEntry(Side.DENY, "192.0.2.1", "by hand", NOW)
-    store.add_entries([by_hand])
+    store.add_entries([by_hand, ListEntry(Side.DENY, "country DE", "", NOW)])
 
     assert imported(store, "/a", "192.0.2.1", "192.0.2.9") == (1, 0)
     assert imported(store, "/a", "192.0.2.9") == (0, 0)
 
     assert by_hand in list(store.entries(Side.DENY, NOW))
-    assert listed(store) == {"192.0.2.1": "command", "192.0.2.9": "/a"}
+    assert listed(store) == {"192.0.2.1": "command", "192.0.2.9": "/a", "country DE": "command"}
 
 
 def test_an_import_goes_in_by_parts(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

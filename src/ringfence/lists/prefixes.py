@@ -120,6 +120,10 @@ class Gatherer:
         """Give all that were taken."""
         return Prefixes(merged(self._v4, V4_BITS), merged(self._v6, V6_BITS))
 
+    def exactly(self) -> "Prefixes":
+        """Give all that were taken as they are, to be asked by :meth:`Prefixes.has` alone."""
+        return Prefixes(sorted(self._v4), sorted(self._v6))
+
 
 class Prefixes:
     """Networks of both IP versions in order, none within another: a collection of ``Network`` in few bytes.
@@ -165,6 +169,10 @@ class Prefixes:
             yield 4, code
         for place in range(0, len(self._v6), _V6_BYTES):
             yield 6, int.from_bytes(self._v6[place : place + _V6_BYTES], "big")
+
+    def has(self, version: int, code: int) -> bool:
+        """Say whether this very network is one of them."""
+        return self._last_at_or_before(version, code) == code
 
     def around(self, network: Network) -> Network | None:
         """Give the one that ``network`` lies in, or is; None where there is none."""

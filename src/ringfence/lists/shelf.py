@@ -7,11 +7,14 @@ old list and the new one.
 
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from itertools import islice
-from typing import Protocol
+from typing import Protocol, TypeVar
 
-from ringfence.lists.prefixes import Prefixes, text_of
+from ringfence.lists.prefixes import Gatherer, Prefixes, coded, text_of
 from ringfence.model import ListEntry, Side
+
+T = TypeVar("T")
 
 AT_ONCE = 10_000
 """Some 50 ms: the daemon's own writing waits for it."""
@@ -37,23 +40,24 @@ def replace_imported(
 ) -> tuple[int, int]:
     """Have exactly ``networks`` on the list as what came from ``origin``; give how many are new and gone.
 
-    What is on the list from elsewhere stays what it is: an import takes no entry of a person's away.
+    What is on the list from elsewhere stays what it is: an import takes no entry of a person's away. What is
+    there already from the same file stays as it is too, but for another note.
     """
-    others: set[str] = set()
-    before: set[str] = set()
+    before, same_note, others = Gatherer(), Gatherer(), Gatherer()
     for entry in shelf.entries(side, now):
-        (before if entry.origin == origin else others).add(entry.what)
-    wanted = (text_of(version, code) for version, code in networks.coded())
-    new, kept = 0, set()
-    for part in _parts(what for what in wanted if what not in others):
-        shelf.add_entries([ListEntry(side, what, note, now, None, origin) for what in part])
-        known = before.intersection(part)
-        kept |= known
-        new += len(part) - len(known)
+        with suppress(ValueError):  # names and places, which no file has
+            version, code = coded(entry.what)
+            (before if entry.origin == origin else others).take(version, code)
+            if entry.origin == origin and entry.note == note:
+                same_note.take(version, code)
+    known, settled, taken = before.exactly(), same_note.exactly(), others.exactly()
+    new = 0
+    for part in _parts(one for one in networks.coded() if not settled.has(*one) and not taken.has(*one)):
+        shelf.add_entries([ListEntry(side, text_of(*one), note, now, None, origin) for one in part])
+        new += sum(not known.has(*one) for one in part)
         time.sleep(PAUSE)
-    gone = before - kept
-    remove(shelf, side, gone)
-    return new, len(gone)
+    gone = remove(shelf, side, (text_of(*one) for one in known.coded() if not networks.has(*one)))
+    return new, gone
 
 
 def remove(shelf: Shelf, side: Side, whats: Iterable[str]) -> int:
@@ -65,7 +69,7 @@ def remove(shelf: Shelf, side: Side, whats: Iterable[str]) -> int:
     return number
 
 
-def _parts(whats: Iterable[str]) -> Iterator[list[str]]:
-    source = iter(whats)
-    while part := list(islice(source, AT_ONCE)):
+def _parts(source: Iterable[T]) -> Iterator[list[T]]:
+    rest = iter(source)
+    while part := list(islice(rest, AT_ONCE)):
         yield part
