@@ -20,7 +20,10 @@ from tests.support.netns import run
 
 from ringfence.cli.bans import _fitting
 
-KEYS = ["address", "since", "expires", "rule", "attempts", "packets", "bytes", "timeout", "reason"]
+KEYS = [
+    *("address", "since", "expires", "rule", "attempts", "packets", "bytes", "timeout", "reason"),
+    *("scope", "offence"),
+]
 PREFIX = "2001:db8:1234:5678::/64"
 
 
@@ -56,6 +59,7 @@ def test_the_list_as_json(guard: Guard) -> None:
         since, expires = (datetime.fromisoformat(row[key]) for key in ("since", "expires"))
         assert 7_199 <= (expires - since).total_seconds() <= 7_201
         assert (row["rule"], row["attempts"], row["packets"], row["bytes"]) == ("admin", 0, 0, 0)
+        assert (row["scope"], row["offence"]) == ("full", 1)
         assert row["reason"] == "a test"
         assert 7_100 <= row["timeout"] <= 7_200
 
@@ -66,7 +70,7 @@ def test_the_list_for_people(guard: Guard) -> None:
     head, *lines = done.stdout.splitlines()
 
     assert (done.returncode, done.stderr) == (0, "")
-    assert head.split() == ["ADDRESS", "RULE", "ATTEMPTS", "SINCE", "(UTC)", "LEFT", "PACKETS"]
+    assert head.split() == ["ADDRESS", "RULE", "ATTEMPTS", "BAN", "SINCE", "(UTC)", "LEFT", "PACKETS"]
     assert {line.split()[0] for line in lines} == {"203.0.113.1", "203.0.113.64/26", PREFIX}
     assert all(line.split()[1] == "admin" for line in lines)
     assert max(map(len, [head, *lines])) <= 80
@@ -93,8 +97,10 @@ def test_no_line_is_broken(width: int) -> None:
         "bytes": 1,
         "timeout": 6 * 86_400 + 3_600 * 23,
         "reason": None,
+        "scope": "full",
+        "offence": 4,
     }
-    rows = [row, row | {"since": None, "rule": None, "attempts": None, "timeout": None}]
+    rows = [row, row | {"since": None, "rule": None, "attempts": None, "timeout": None, "offence": None}]
     console = Console(width=width, file=StringIO())
     console.print(_fitting(rows, console))
     lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]  # it is the StringIO
@@ -102,6 +108,25 @@ def test_no_line_is_broken(width: int) -> None:
     assert len(lines) == 3
     assert [line.split()[0] for line in lines[1:]] == [row["address"]] * 2
     assert lines[1].split()[-1] == "1234567"
+    assert [line.split()[3] for line in lines[1:]] == ["4.", "?"]
+
+
+def test_the_list_says_what_a_ban_covers(tmp_path: Path) -> None:
+    """Where that is not everything; and which ban of the address it is, in the table and in a long list."""
+    row = {
+        "address": "192.0.2.1",
+        "since": None,
+        "rule": "flood",
+        "attempts": 10,
+        "packets": 7,
+        "timeout": 60,
+    }
+    row |= {"scope": "sip-udp", "offence": 2}
+    console = Console(width=80, file=StringIO())
+    console.print(_fitting([row], console))
+
+    line = console.file.getvalue().splitlines()[1]  # type: ignore[attr-defined]  # it is the StringIO
+    assert line.split() == ["192.0.2.1", "flood", "(sip-udp)", "10", "2.", "?", "1m", "7"]
 
 
 def test_without_the_daemon_nothing_is_claimed_of_a_dry_run(guard: Guard) -> None:
@@ -146,15 +171,15 @@ def test_without_the_daemon_the_kernel_is_read(tmp_path: Path, store: str) -> No
 @pytest.mark.kernel
 @pytest.mark.usefixtures("netns")
 def test_an_element_without_an_end_is_listed(tmp_path: Path) -> None:
-    """What another hand put in for ever is null for scripts and a word for people, daemon up and down."""
+    """What another hand put in for ever is null for scripts and a word for people, until it is adopted."""
     with Guard(tmp_path, firewall={"backend": "ipset"}) as guard:
+        guard.stop()
         run("ipset", "add", "ringfence4", "203.0.113.9", "timeout", "0")
-        for _ in range(2):
-            [row] = guard.bans()
-            assert (row["address"], row["expires"], row["timeout"]) == ("203.0.113.9", None, None)
-            assert "no end" in guard.command("bans").stdout
-            if guard.running:
-                guard.stop()
+        [row] = guard.bans()
+        assert (row["address"], row["expires"], row["timeout"]) == ("203.0.113.9", None, None)
+        assert "no end" in guard.command("bans").stdout
+        guard.start()
+        assert 86_000 < guard.bans()[0]["timeout"] <= 86_400
 
 
 def test_watch_is_for_people(guard: Guard) -> None:
@@ -204,11 +229,12 @@ def test_ban_says_what_it_did(guard: Guard) -> None:
 
 
 def test_ban_says_whom_it_could_not(guard: Guard) -> None:
-    """Who is never banned is a line on standard error and exit code 1; the others are banned."""
+    """Who is never banned is a line with the reason on standard error and exit code 1; others are banned."""
     done = guard.command("ban", "127.0.0.1", "203.0.113.7", "0.0.0.0/0")
 
     assert done.returncode == 1
-    assert done.stderr == "127.0.0.1/32: is never banned\n0.0.0.0/0: is never banned\n"
+    reason = "is never banned: 127.0.0.0/8, this host itself; --force bans it all the same"
+    assert done.stderr == f"127.0.0.1/32: {reason}\n0.0.0.0/0: {reason}\n"
     assert "203.0.113.7" in guard.banned()
 
 
@@ -239,15 +265,26 @@ def test_wrong_usage(guard: Guard, arguments: tuple[str, ...]) -> None:
 
 
 def test_unban_lets_in(guard: Guard) -> None:
-    """Addresses within a banned network are let in by lifting it; strangers are told with exit code 1."""
+    """Of a network around an address the rest stays banned, and that is said; strangers are exit code 1."""
     done = guard.command("unban", "203.0.113.100", "2001:db8:1234:5678::1")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == "unbanned: 203.0.113.100, 2001:db8:1234:5678::1\n"
-    assert guard.banned() == {"203.0.113.1"}
+    assert (done.returncode, done.stdout) == (0, "unbanned: 203.0.113.100, 2001:db8:1234:5678::1\n")
+    assert done.stderr == "203.0.113.64/26: the rest of it stays banned, in 6 parts\n"
+    parts = {"203.0.113.96/30", "203.0.113.101", "203.0.113.102/31", "203.0.113.104/29"}
+    parts |= {"203.0.113.64/27", "203.0.113.112/28"}
+    assert guard.banned() == {"203.0.113.1"} | parts
 
     done = guard.command("unban", "203.0.113.1", "203.0.113.9")
     assert (done.returncode, done.stderr) == (1, "203.0.113.9/32: is not banned\n")
+    assert guard.command("unban", "203.0.113.64/26").stderr == ""
     assert guard.banned() == set()
+
+
+def test_who_is_protected_is_banned_by_force(guard: Guard) -> None:
+    """Who insists is believed: exit code 0, and the ban is there."""
+    done = guard.command("ban", "--force", "127.0.0.2")
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "127.0.0.2" in guard.banned()
 
 
 def test_unban_all(guard: Guard) -> None:
@@ -278,9 +315,12 @@ def test_a_daemon_that_refuses_is_a_problem(guard: Guard) -> None:
 
 
 def test_a_long_list_goes_in_and_out_at_once(tmp_path: Path) -> None:
-    """Thousands of bans by hand go in by one command and come out by one."""
+    """Thousands of bans by hand go in by one command and come out by one, for people under one head."""
     addresses = [f"203.0.{n // 250}.{n % 250}" for n in range(5_000)]
     with Guard(tmp_path) as guard:
         assert guard.command("ban", *addresses).returncode == 0
         assert len(guard.bans()) == 5_000
-        assert len(guard.command("bans").stdout.splitlines()) == 5_001
+        head, *lines = guard.command("bans").stdout.splitlines()
+        assert head.split() == ["ADDRESS", "RULE", "ATTEMPTS", "BAN", "SINCE", "LEFT", "PACKETS"]
+        assert {line.split()[0] for line in lines} == set(addresses)
+        assert {len(line.split("  ")) for line in lines} == {7}

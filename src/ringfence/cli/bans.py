@@ -199,7 +199,7 @@ def _table(rows: Rows, *, since: bool = True) -> "Table":
             Text(_rule(row)),
             *_numbers(row),
             *began,
-            "no end" if row["timeout"] is None else span(row["timeout"]),
+            _left(row),
             str(row["packets"]),
         )
     table.caption = None if rows else "Nobody is banned."
@@ -217,6 +217,10 @@ def _numbers(row: dict[str, Any]) -> tuple[str, str]:
     return "?" if attempts is None else str(attempts), "?" if offence is None else f"{offence}."
 
 
+def _left(row: dict[str, Any]) -> str:
+    return "no end" if row["timeout"] is None else span(row["timeout"])
+
+
 def _fitting(rows: Rows, console: "Console") -> "Table":
     """Give the table, without a column where the longest addresses would break the lines."""
     table = _table(rows)
@@ -228,10 +232,10 @@ def _print(rows: Rows) -> None:
     from rich.console import Console  # noqa: PLC0415 - loaded when the command runs
 
     if len(rows) >= _PLAIN_FROM:
+        typer.echo("ADDRESS  RULE  ATTEMPTS  BAN  SINCE  LEFT  PACKETS")
         for row in rows:
-            left = "no end" if row["timeout"] is None else span(row["timeout"])
-            cells = (row["address"], _rule(row), *_numbers(row), row["since"] or "?", left)
-            typer.echo("  ".join(cells))
+            cells = (row["address"], _rule(row), *_numbers(row), row["since"] or "?", _left(row))
+            sys.stdout.write("  ".join((*cells, str(row["packets"]))) + "\n")
         return
     console = Console()
     console.print(_fitting(rows, console))
@@ -248,7 +252,7 @@ def _watch(path: Path, wanted: list[str] | None) -> None:
         rows, note = _rows(path, wanted)
         source = f"the daemon is not running{note}" if note else "live"
         head = Text(f"{len(rows)} banned ({source}). Ctrl-C ends.", style="dim")
-        return Group(head, _fitting(rows, console))
+        return Group(head, _fitting(rows[: console.height], console))  # what the screen does not show
 
     try:
         with Live(frame(), console=console, auto_refresh=False) as live:
