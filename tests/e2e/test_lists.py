@@ -1,0 +1,72 @@
+"""Both lists in the kernel, by the packets that pass and those that do not."""
+
+import socket
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from tests.support.cable import CABLES, Cable, far_end
+from tests.support.daemon import Guard, until
+
+pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("netns")]
+
+HELLO = b"hello"
+
+
+def arrives(cable: Cable, far: str, there: str) -> bool:
+    """Say whether a datagram from ``there`` arrives here."""
+    local, remote = cable.pair(far, there)
+    with closing(local), closing(remote):
+        remote.sendto(HELLO, local.getsockname())
+        try:
+            return local.recv(100) == HELLO
+        except TimeoutError:
+            return False
+
+
+def passes(cable: Cable, far: str, there: str) -> None:
+    """See that a datagram from ``there`` arrives; where the machine is slow another is sent."""
+    until(lambda: arrives(cable, far, there), f"a datagram from {there}")
+
+
+@pytest.mark.parametrize("backend", ["ipset", "nftables"])
+@pytest.mark.parametrize("which", ["IPv4", "IPv6 /64"])
+def test_the_lists_are_what_the_kernel_does(tmp_path: Path, backend: str, which: str) -> None:
+    """Denied is dropped, also by a dead daemon; who is allowed passes at once, denied and banned or not."""
+    cable = CABLES[which]
+    with far_end() as far, Guard(tmp_path, firewall={"backend": backend}) as guard:
+        passes(cable, far, cable.banned)
+
+        assert guard.command("deny", "add", cable.network).returncode == 0
+        assert not arrives(cable, far, cable.banned)
+        passes(cable, far, cable.other)
+
+        guard.command("ban", cable.network)
+        assert guard.command("allow", "add", cable.banned).returncode == 0
+        passes(cable, far, cable.banned)
+        assert guard.command("allow", "remove", cable.banned).returncode == 0
+        assert not arrives(cable, far, cable.banned)
+
+        guard.kill()
+        assert not arrives(cable, far, cable.banned)
+        guard.start()
+        assert not arrives(cable, far, cable.banned)
+        assert guard.command("deny", "remove", cable.network).returncode == 0
+        guard.command("unban", "--all")
+        passes(cable, far, cable.banned)
+
+
+@pytest.mark.parametrize("backend", ["ipset", "nftables"])
+def test_a_block_list_never_hits_this_host(tmp_path: Path, backend: str) -> None:
+    """A list that holds this host's own address by chance drops its neighbours, and not itself."""
+    cable = CABLES["IPv4"]
+    with far_end() as far, Guard(tmp_path, firewall={"backend": backend}) as guard:
+        done = guard.command("deny", "import", "-", text="198.18.0.0/15\n")
+        assert done.returncode == 0
+        assert not arrives(cable, far, cable.banned)
+
+        with closing(socket.socket(cable.family, socket.SOCK_DGRAM)) as own:
+            own.bind((cable.here, 0))
+            own.settimeout(5)
+            own.sendto(HELLO, own.getsockname())
+            assert own.recv(100) == HELLO
