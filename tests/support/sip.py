@@ -8,7 +8,8 @@ request with the digest came back to the guesser. The modes:
 ``guess``     REGISTER (or INVITE), 401, the same with a digest, its answer; one after the other, stopping
               at the first silence (no retransmission). From many ``--sources``, ``--parallel`` at a time.
 ``pipeline``  one nonce, then all guesses back to back from one socket, then draining until silence. What
-              Asterisk's socket has no room for is lost in its kernel, unless ``--window`` holds back.
+              Asterisk's socket has no room for is lost in its kernel, unless ``--window`` or ``--rate`` holds
+              back.
 ``flood``     the same with requests that carry no digest, and without the nonce.
 ``probe``     single requests without a digest, each waiting for its answer.
 ``register``  a phone with the right password, once.
@@ -75,6 +76,7 @@ class Plan:
     silences: int
     window: int
     reuse_nonce: bool
+    rate: float
 
 
 @dataclass
@@ -196,7 +198,10 @@ class Caller:
         if guessing and challenge is None:
             self.result.stopped = "silence"
             return
+        began = time.monotonic()
         for number in range(1, self._plan.number + 1):
+            if self._plan.rate:
+                self._wait_until(began + number / self._plan.rate)
             request = self._request(number)
             if challenge is not None:
                 request = self._digest(request, challenge, number)
@@ -206,6 +211,13 @@ class Caller:
             if len(self._waiting) >= self._plan.window:
                 self._drain(self._plan.timeout, down_to=self._plan.window - 1)
         self._drain(_QUIET_SECONDS)
+
+    def _wait_until(self, moment: float) -> None:
+        """Count answers until then."""
+        while (left := moment - time.monotonic()) > 0:
+            message = self._wire.receive(left)
+            if message is not None:
+                self._note_late(message)
 
     def _drain(self, quiet: float, down_to: int = 0) -> None:
         """Count answers until only so many are awaited, or none comes for ``quiet`` seconds."""
@@ -373,6 +385,7 @@ def _parser() -> argparse.ArgumentParser:
         default=MOST_GUESSES,
         help="pipeline, flood: most unanswered at a time",
     )
+    add("--rate", type=float, default=0.0, help="pipeline, flood: so many a second (0: as fast as can be)")
     add("--reuse-nonce", action="store_true", help="answer the last 401 instead of asking for a new one")
     return parser
 

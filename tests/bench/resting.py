@@ -1,0 +1,207 @@
+"""What a hundred thousand bans cost: to put back after a reboot, to hold, to look after and to list.
+
+Half of the bans are prefixes, and each has its five attempts in the store. A reboot is a network namespace
+that was just made, and a copy of the store that the daemon is started over; the disk's cache stays warm.
+ringfence hears a manager interface that says nothing, and the wire. What the quick look costs is the CPU of a
+daemon with the bans beside that of one with none, in the same seconds.
+"""
+
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+
+from attrs import define, field
+from tests.bench.costs import cpu_seconds, resident
+from tests.bench.figures import Figure, spread
+from tests.support.asterisk import SECRET
+from tests.support.daemon import Guard, ami_server
+from tests.support.manybans import ATTEMPTS, Spent, fill, mixed, spent
+from tests.support.netns import netns
+
+from ringfence.firewall import make_backend
+
+NUMBER = 100_000
+ROUNDS = 3
+LOOKS = 20.0  # seconds
+COMPARED = 70.0  # seconds after the start: by then kernel and account were compared for the first time
+MEGABYTE = 1_000_000
+LISTERS = {"ipset": ("ipset", "list"), "nftables": ("nft", "-j", "list", "table", "inet", "ringfence")}
+"""With nft, the sets of all lengths of prefix."""
+
+
+@define
+class Held:
+    """What was measured with one backend. ``share`` is of one core; what was listed is seconds and bytes."""
+
+    ready: list[float] = field(factory=list)
+    restored: list[float] = field(factory=list)
+    share: float = 0.0
+    resident: int = 0
+    peak: int = 0
+    listed: list[Spent] = field(factory=list)
+    theirs: list[float] = field(factory=list)
+
+
+@contextmanager
+def _daemon(folder: Path, backend: str, store: Path | None = None) -> Iterator[Guard]:
+    """Have a guard that is not started yet, over a copy of a store, in the namespace of the caller."""
+    folder.mkdir()
+    if store is not None:
+        shutil.copy(store, folder / "ringfence.db")
+    with ami_server() as pbx:
+        own: dict[str, object] = {"logs": {"paths": []}, "wire": {"enabled": True}}
+        asterisk = {"name": "pbx", "ami": {"port": pbx.port, "secret": SECRET}, **own}
+        guard = Guard(folder, asterisk=[asterisk], firewall={"backend": backend})
+        try:
+            yield guard
+        finally:
+            guard.__exit__()
+
+
+def _started(guard: Guard) -> float:
+    """Start a daemon; give the seconds until it is READY."""
+    began = time.perf_counter()
+    guard.start()
+    return time.perf_counter() - began
+
+
+def _in_kernel(backend: str) -> int:
+    with closing(make_backend(backend)) as kernel:
+        return sum(1 for _ in kernel.list())
+
+
+def _all_there(backend: str) -> None:
+    if (inside := _in_kernel(backend)) != NUMBER:
+        raise RuntimeError(f"{backend}: {inside} of {NUMBER} bans are in the kernel")
+
+
+def reboots(folder: Path, backend: str, store: Path, held: Held) -> None:
+    """Start the daemon over an empty kernel, and `ringfence restore`, some times each."""
+    for number in range(ROUNDS):
+        with netns(), _daemon(folder / f"{backend}-reboot-{number}", backend, store) as guard:
+            held.ready.append(_started(guard))
+            _all_there(backend)
+        with netns(), _daemon(folder / f"{backend}-restore-{number}", backend, store) as guard:
+            began = time.perf_counter()
+            done = guard.command("restore")
+            held.restored.append(time.perf_counter() - began)
+            if done.returncode:
+                raise RuntimeError(f"`ringfence restore` failed: {done.stderr}")
+            _all_there(backend)
+        shutil.rmtree(folder / f"{backend}-reboot-{number}")
+        shutil.rmtree(folder / f"{backend}-restore-{number}")
+
+
+def rest(folder: Path, store: Path, held: dict[str, Held]) -> None:
+    """Have all daemons run side by side, with the bans and without; measure them."""
+    with ExitStack() as stack:
+        full: dict[str, Guard] = {}
+        empty: dict[str, Guard] = {}
+        for backend in held:
+            for kind, name, guards in ((store, "full", full), (None, "empty", empty)):
+                with netns():
+                    guard = stack.enter_context(_daemon(folder / f"{backend}-{name}", backend, kind))
+                    guard.start()
+                guards[backend] = guard
+        began = time.monotonic()
+        time.sleep(5)
+        before = {guard.pid: cpu_seconds(guard.pid) for guard in (*full.values(), *empty.values())}
+        looked = time.monotonic()
+        time.sleep(LOOKS)
+        passed = time.monotonic() - looked
+        took = {pid: cpu_seconds(pid) - seconds for pid, seconds in before.items()}
+        time.sleep(max(0.0, began + COMPARED - time.monotonic()))
+        for backend, found in held.items():
+            guard = full[backend]
+            found.share = (took[guard.pid] - took[empty[backend].pid]) / passed
+            found.resident = resident(guard.pid)
+            _list(guard, backend, found)
+
+
+def _list(guard: Guard, backend: str, held: Held) -> None:
+    """List the bans, and let the platform's own tool do it, by turns."""
+    output = guard.folder / "listed"
+    listing = (sys.executable, "-m", "ringfence", "bans", "--json", "--config", str(guard.config))
+    beside = ("nsenter", f"--net=/proc/{guard.pid}/ns/net")
+    for _ in range(ROUNDS):
+        held.listed.append(spent(output, *listing))
+        held.theirs.append(spent(output, *beside, *LISTERS[backend]).seconds)
+    held.peak = _most(guard.pid)
+
+
+def _most(pid: int) -> int:
+    """Give the most memory that a process ever had resident, in bytes."""
+    for line in Path(f"/proc/{pid}/status").read_text("ascii").split("\n"):
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    raise ValueError(f"process {pid} has no memory")
+
+
+def figures() -> list[Figure]:
+    """Measure, and give the rows."""
+    held = {backend: Held() for backend in LISTERS}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        store = folder / "filled.db"
+        fill(store, mixed(NUMBER))
+        for backend, found in held.items():
+            reboots(folder, backend, store, found)
+        rest(folder, store, held)
+    return [row for backend, found in held.items() for row in _rows(backend, found)]
+
+
+def _rows(backend: str, held: Held) -> list[Figure]:
+    many = f"{NUMBER} bans, half of them prefixes, {backend}"
+    ready, restored = statistics.median(held.ready), statistics.median(held.restored)
+    seconds = [one.seconds for one in held.listed]
+    peak = max(one.peak for one in held.listed)
+    ratio = statistics.median(seconds) / statistics.median(held.theirs)
+    tool = "`ipset list`" if backend == "ipset" else "`nft -j list table`"
+    return [
+        Figure(
+            what=f"after a reboot until READY, seconds: {many}, each with {ATTEMPTS} attempts",
+            measured=spread(held.ready),
+            must="≤ 3",
+            reached=ready <= 3,
+        ),
+        Figure(
+            what=f"`ringfence restore`, seconds: {many}",
+            measured=spread(held.restored),
+            must="≤ 3",
+            reached=restored <= 3,
+        ),
+        Figure(
+            what=f"`bans --json`, seconds: {many}",
+            measured=f"{spread(seconds)}: {ratio:.1f} times",
+            must="≤ 2",
+            reached=statistics.median(seconds) <= 2,
+            compared=f"{tool}: {spread(held.theirs)}",
+        ),
+        Figure(
+            what=f"most memory then, of the command and of the daemon since its start: {backend}",
+            measured=f"{_megabytes(peak)} and {_megabytes(held.peak)}",
+            must="≤ 200 MB",
+            reached=max(peak, held.peak) <= 200 * MEGABYTE,
+        ),
+        Figure(
+            what=f"resident memory of the daemon after a minute: {many}",
+            measured=_megabytes(held.resident),
+            must="≤ 100 MB",
+            reached=held.resident <= 100 * MEGABYTE,
+        ),
+        Figure(
+            what=f"CPU of the daemon at rest beside that with no ban, of one core in {LOOKS:.0f} s: {many}",
+            measured=f"{held.share:.2%}",
+            must="≤ 1 %",
+            reached=held.share <= 0.01,
+        ),
+    ]
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / MEGABYTE:.0f} MB"
