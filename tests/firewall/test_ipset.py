@@ -16,10 +16,11 @@ from tests.support.netns import inside, neighbour, run
 
 from ringfence.errors import FirewallError, FirewallPermissionError, FirewallUnsupportedError
 from ringfence.firewall import ipset_kernel, iptables
-from ringfence.firewall.contract import Add, Element, Opened, Outcome, Plan, Remove
+from ringfence.firewall.contract import Add, Element, Opened, Outcome, Plan, Pulse, Remove, Roll
 from ringfence.firewall.ipset import IpsetBackend
 from ringfence.firewall.netlink import Conversation, NetlinkLostError
 from ringfence.firewall.probe import verify
+from ringfence.model import Scope
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("netns")]
 
@@ -227,6 +228,61 @@ def test_flush_of_an_untouched_host_changes_nothing() -> None:
 
     assert run("nft", "list", "ruleset") == ""
     assert run("ipset", "save") == ""
+
+
+DAMAGE = [
+    "iptables -t raw -F",
+    "ip6tables -t raw -D PREROUTING -j ringfence-pre",
+    "iptables -t raw -D ringfence-out 1",
+    "iptables -t raw -I OUTPUT 1 -j ACCEPT",
+    "iptables -t raw -F; iptables -t raw -X",
+    "ipset flush ringfence4",
+    "ipset flush ringfence-allow6",
+    "ipset flush ringfence-deny4",
+    "ipset del ringfence-friends4 192.0.2.0/24",
+    "ipset create other hash:net; ipset swap other ringfence-udp4",
+    "ip6tables -t raw -F; ip6tables -t raw -X; sleep 0.1; ipset destroy ringfence6",
+    "iptables -t raw -F; iptables -t raw -X; sleep 0.1; ipset rename ringfence4 theirs4",
+    "nft flush ruleset",
+    "nft flush ruleset; sleep 0.1; ipset destroy",
+]
+LISTED = [ip_network(text) for text in ("192.0.2.0/24", "198.51.100.1", "2001:db8::/32")]
+LONG = [ip_network((0x0A000000 + n, 32)) for n in range(5000)]
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_damage_is_seen_healed_and_half_of_us_is_removed(backend: IpsetBackend, damage: str) -> None:
+    """The next look sees what is missing, open() brings it back and says so, flush() clears what is left."""
+
+    def fill() -> None:
+        """Have bans of both kinds and rolls, one of them a long one: what the daemon puts back."""
+        for scope in Scope:
+            backend.apply([Add(network, 600.0, scope) for network in LISTED])
+        for roll in Roll:
+            backend.fill(roll, [*LISTED, *LONG] if roll is Roll.DENY else LISTED)
+
+    fill()
+    whole = [sorted(part) for part in saved()]
+    assert backend.pulse() == Pulse(elements=2 * len(LISTED))
+    for _ in range(2):
+        run("sh", "-c", damage)
+        found = backend.pulse()
+        assert found.trouble is not None
+        assert found.changed
+        opened = backend.open()
+        assert (opened.families, opened.healed) == ({4: None, 6: None}, damage != "ipset flush ringfence4")
+        run(
+            "sh",
+            "-c",
+            "iptables -t raw -D OUTPUT -j ACCEPT; ipset destroy other; ipset destroy theirs4; true",
+        )
+        fill()
+        assert backend.pulse().trouble is None
+        assert [sorted(part) for part in saved()] == whole
+
+    run("sh", "-c", damage)
+    backend.flush()
+    assert [line for part in saved() for line in part if "ringfence" in line] == []
 
 
 def test_a_set_that_is_gone_is_told(backend: IpsetBackend) -> None:

@@ -8,7 +8,8 @@ from tests.support.netns import run
 from ringfence.errors import FirewallError
 from ringfence.firewall import ipset_kernel
 from ringfence.firewall.contract import Element
-from ringfence.firewall.ipset_kernel import destroy, head_of, listed, require_ipset
+from ringfence.firewall.ipset_kernel import contains, destroy, head_of, listed, replace, require_ipset
+from ringfence.firewall.ipset_messages import create
 from ringfence.firewall.netlink import Conversation
 from ringfence.model import Scope
 
@@ -33,9 +34,28 @@ def test_a_sets_head_and_elements_are_read() -> None:
         head = head_of(kernel, "ringfence-udp4")
         elements = list(listed(kernel, "ringfence-udp4", Scope.SIP_UDP))
 
+        held = [contains(kernel, name, ip_network("192.0.2.0/24")) for name in ("ringfence-udp4", "absent")]
+        held.append(contains(kernel, "ringfence-udp4", ip_network("198.51.100.0/24")))
+
+    assert held == [True, False, False]
     assert head is not None
     assert (head.elements, head.references) == (1, 1)
     assert elements == [Element(ip_network("192.0.2.0/24"), float("inf"), 3, 4, Scope.SIP_UDP)]
+
+
+def test_a_set_is_replaced_where_rules_name_it() -> None:
+    """A rule goes on naming the set that took the place, and the one before is gone with what it held."""
+    run("ipset", "create", "ringfence4", "hash:net")
+    run("ipset", "add", "ringfence4", "192.0.2.0/24")
+    run("iptables", "-A", "INPUT", "-m", "set", "--match-set", "ringfence4", "src")
+    with Conversation() as kernel:
+        made = create("ringfence4-new", 4, hashsize=64, maxelem=7)
+        replace(kernel, "ringfence4", "ringfence4-new", made)
+        head = head_of(kernel, "ringfence4")
+
+    assert head is not None
+    assert (head.elements, head.references, head.maxelem) == (0, 1, 7)
+    assert run("ipset", "list", "-name") == "ringfence4\n"
 
 
 def test_a_set_in_use_is_not_waited_for_without_end(monkeypatch: pytest.MonkeyPatch) -> None:

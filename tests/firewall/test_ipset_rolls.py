@@ -15,6 +15,7 @@ from ringfence.firewall.contract import Flooder, Roll
 from ringfence.firewall.ipset_kernel import listed
 from ringfence.firewall.ipset_rolls import Flood, by_version, fill
 from ringfence.firewall.ipset_sets import creation, kinds
+from ringfence.firewall.ipset_watch import Filled
 from ringfence.firewall.netlink import Conversation, NetlinkError
 from ringfence.model import Network
 
@@ -45,12 +46,12 @@ def test_a_roll_has_exactly_what_it_was_given(kernel: Conversation) -> None:
     """Overlaps stay side by side, doubles are one, what was there is gone, and no other set is left."""
     before = names()
     first = [ip_network(text) for text in ("192.0.2.0/24", "192.0.2.7", "192.0.2.7", "10.0.0.0/8")]
-    assert fill(kernel, Roll.ALLOW, 4, first) == 3
+    assert fill(kernel, Roll.ALLOW, 4, first) == Filled(3, first[-1])
     assert networks(kernel, "ringfence-allow4") == set(first)
 
-    assert fill(kernel, Roll.ALLOW, 4, [ip_network("198.51.100.1")]) == 1
+    assert fill(kernel, Roll.ALLOW, 4, [ip_network("198.51.100.1")]).elements == 1
     assert networks(kernel, "ringfence-allow4") == {ip_network("198.51.100.1")}
-    assert fill(kernel, Roll.ALLOW, 4, []) == 0
+    assert fill(kernel, Roll.ALLOW, 4, []) == Filled(0)
     assert names() == before
 
 
@@ -58,7 +59,7 @@ def test_a_roll_has_exactly_what_it_was_given(kernel: Conversation) -> None:
 def test_everybody_is_two_halves(kernel: Conversation, version: int, everybody: str) -> None:
     """A /0, which the kernel does not take, is on the roll as what it means."""
     network = ip_network(everybody)
-    assert fill(kernel, Roll.DENY, version, [network]) == 2
+    assert fill(kernel, Roll.DENY, version, [network]) == Filled(2, [*network.subnets()][-1])
     assert networks(kernel, f"ringfence-deny{version}") == set(network.subnets())
 
 
@@ -81,7 +82,7 @@ def test_what_a_killed_filling_left_is_in_nobodys_way(kernel: Conversation) -> N
     """A half-filled set of an earlier process is replaced."""
     before = names()
     run("ipset", "create", "ringfence-friends6-new", "hash:net", "family", "inet6")
-    assert fill(kernel, Roll.FRIENDS, 6, [ip_network("2001:db8::/32")]) == 1
+    assert fill(kernel, Roll.FRIENDS, 6, [ip_network("2001:db8::/32")]).elements == 1
     assert names() == before
 
 
@@ -109,7 +110,7 @@ def test_a_long_roll_is_never_empty_meanwhile(kernel: Conversation) -> None:
     # The namespace is a thread's own: the new one has it from this one.
     watcher.start()
     try:
-        assert fill(kernel, Roll.ALLOW, 4, [*new, on_both]) == MANY + 1
+        assert fill(kernel, Roll.ALLOW, 4, [*new, on_both]).elements == MANY + 1
     finally:
         done.set()
         watcher.join()

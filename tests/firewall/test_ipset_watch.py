@@ -7,9 +7,8 @@ import pytest
 from tests.support.netns import run
 
 from ringfence.firewall.contract import Add, Remove
-from ringfence.firewall.ipset_messages import SetHead
 from ringfence.firewall.ipset_sets import Kind
-from ringfence.firewall.ipset_watch import Witnesses, set_trouble
+from ringfence.firewall.ipset_watch import Filled, Witnesses, look_at
 from ringfence.firewall.netlink import Conversation
 from ringfence.model import Network
 
@@ -79,23 +78,27 @@ def test_a_large_batch_leaves_its_last(kernel: Conversation) -> None:
     assert witnesses.missing(kernel) is None
 
 
-def test_a_head_tells_what_is_other() -> None:
+@pytest.mark.kernel
+def test_a_head_tells_what_is_other(kernel: Conversation) -> None:
     """A set that is gone, one that fewer rules name, a roll of another length: each is named."""
+    put((host(1), 600), (host(2), 600))
+    run("iptables", "-A", "INPUT", "-m", "set", "--match-set", NAME, "src")
+    bans, roll = Kind(NAME, 4, bans=True), Kind(NAME, 4, roll=True)
 
-    def head(elements: int, references: int) -> SetHead:
-        return SetHead(
-            "s",
-            "hash:net",
-            4,
-            timeout=False,
-            counters=False,
-            maxelem=9,
-            elements=elements,
-            references=references,
-        )
+    assert look_at(kernel, bans, 1, None) == (None, 2)
+    assert look_at(kernel, bans, 2, None) == ("rules that name set ringfence4 are gone", 2)
+    assert look_at(kernel, roll, 1, Filled(2)) == (None, 0)
+    assert look_at(kernel, roll, 1, Filled(3)) == ("set ringfence4 has 2 elements and was given 3", 0)
+    assert look_at(kernel, Kind("absent", 4, bans=True), 1, None) == ("set absent is gone", 0)
 
-    bans, roll = Kind("s", 4, bans=True), Kind("s", 4, roll=True)
-    assert set_trouble(bans, None, 3, None) == "set s is gone"
-    assert set_trouble(bans, head(5, 2), 3, None) == "rules that name set s are gone"
-    assert set_trouble(roll, head(5, 3), 3, 6) == "set s has 5 elements and was given 6"
-    assert [set_trouble(bans, head(5, 4), 3, 6), set_trouble(roll, head(6, 3), 3, 6)] == [None, None]
+
+@pytest.mark.kernel
+def test_of_a_long_roll_its_witness_is_asked_for(kernel: Conversation) -> None:
+    """A long roll is not counted: it is as it was while its witness is on it, if one is known."""
+    roll = Kind(NAME, 4, roll=True)
+    put((host(1), 600))
+
+    assert look_at(kernel, roll, 9, Filled(100_000, host(1))) == (None, 0)
+    assert look_at(kernel, roll, 9, Filled(100_000)) == (None, 0)
+    run("ipset", "flush", NAME)
+    assert look_at(kernel, roll, 9, Filled(100_000, host(1))) == ("set ringfence4 has lost a network", 0)

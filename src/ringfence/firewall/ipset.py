@@ -20,6 +20,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
+from attrs import evolve
+
 from ringfence.errors import (
     FirewallError,
     FirewallPermissionError,
@@ -42,19 +44,21 @@ from ringfence.firewall.contract import (
     RuleUse,
     Usage,
 )
-from ringfence.firewall.ipset_kernel import destroy, head_of, listed, require_ipset
-from ringfence.firewall.ipset_messages import Code
+from ringfence.firewall.ipset_kernel import destroy, head_of, listed, replace, require_ipset
+from ringfence.firewall.ipset_messages import Code, SetHead
 from ringfence.firewall.ipset_rolls import Flood, by_version, fill
 from ringfence.firewall.ipset_sets import (
     VERSIONS,
+    Kind,
     bans_name,
     creation,
     every_name,
+    fresh_name,
     kinds,
-    require_ours,
     roll_name,
+    what_lacks,
 )
-from ringfence.firewall.ipset_watch import Witnesses, set_trouble
+from ringfence.firewall.ipset_watch import Filled, Witnesses, look_at
 from ringfence.firewall.iptables_family import Family, lacks
 from ringfence.firewall.iptables_rules import OVER_LIMIT, TOLD
 from ringfence.firewall.netlink import Conversation, NetlinkError
@@ -89,7 +93,7 @@ class IpsetBackend:
         self._kernel = Conversation()
         self._families: dict[int, str | None] = {}
         self._rules: dict[int, Family] = {}
-        self._rolls: dict[str, int] = {}
+        self._rolls: dict[str, Filled] = {}
         self._witnesses = Witnesses()
         self._flood = Flood()
 
@@ -121,6 +125,8 @@ class IpsetBackend:
             damaged |= placed[version].damaged
         self._families = families
         self._witnesses.keep(self._kernel)
+        for family in self._rules.values():
+            family.look()  # writing one IP version was a change in the sight of the other
         return Opened(
             families,
             adopted=adopted,
@@ -133,10 +139,8 @@ class IpsetBackend:
         """Make the sets that are missing; give how many bans were there, and whether a set was damaged."""
         wanted = [kind for version in versions for kind in kinds(version)]
         heads = {kind: head_of(self._kernel, kind.name) for kind in wanted}
-        for kind, head in heads.items():
-            if head is not None:
-                require_ours(head, kind)
-        adopted, damaged = 0, False
+        damaged = self._replace_strange(heads)
+        adopted = 0
         for kind, head in heads.items():
             if head is None:
                 damaged = True
@@ -148,9 +152,28 @@ class IpsetBackend:
                 adopted += head.elements
             if kind.roll:
                 elements = head.elements if head is not None else 0
-                damaged |= elements != self._rolls.get(kind.name, elements)
-                self._rolls[kind.name] = elements
+                known = self._rolls.get(kind.name)
+                if known is None or elements != known.elements:
+                    damaged |= known is not None
+                    self._rolls[kind.name] = Filled(elements)
         return adopted, damaged
+
+    def _replace_strange(self, heads: dict[Kind, SetHead | None]) -> bool:
+        """Replace what is none of ours although it bears our name; say whether there was any.
+
+        While we are open this is somebody's swap; at first it is a stranger's, and an error.
+        """
+        strange = []
+        for kind, head in heads.items():
+            if head is not None and (why := what_lacks(head, kind)):
+                if not self._families or (head.type_name, head.version) != (kind.type_name, kind.version):
+                    raise FirewallError(why)
+                strange.append(kind)
+        for kind in strange:
+            fresh = evolve(kind, name=fresh_name(kind.name))
+            replace(self._kernel, kind.name, fresh.name, creation(fresh, self.plan.maxelem))
+            heads[kind] = head_of(self._kernel, kind.name)
+        return bool(strange)
 
     def _preflight(self) -> tuple[dict[int, str | None], dict[int, iptables.Tools]]:
         """Say of each IP version why it cannot be guarded (None: it can), and by what; change nothing."""
@@ -267,12 +290,11 @@ class IpsetBackend:
             trouble, moved = family.look()
             changed |= moved
             troubles.append(trouble)
-            references = family.references
             for kind in kinds(version):
-                head = head_of(self._kernel, kind.name)
-                filled = self._rolls.get(kind.name)
-                troubles.append(set_trouble(kind, head, references.get(kind.name, 0), filled))
-                elements += head.elements if head is not None and kind.bans else 0
+                references, filled = family.references.get(kind.name, 0), self._rolls.get(kind.name)
+                trouble, bans = look_at(self._kernel, kind, references, filled)
+                troubles.append(trouble)
+                elements += bans
         troubles.append(self._witnesses.missing(self._kernel))
         said = "; ".join(filter(None, troubles)) or None
         return Pulse(said, elements, changed or said is not None)

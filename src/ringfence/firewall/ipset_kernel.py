@@ -9,7 +9,7 @@ from ringfence.firewall import ipset_messages as messages
 from ringfence.firewall.contract import Element
 from ringfence.firewall.ipset_messages import Code, SetHead
 from ringfence.firewall.netlink import Conversation, NetlinkError
-from ringfence.model import Scope
+from ringfence.model import Network, Scope
 
 # The kernel frees the rules that used a set some milliseconds after iptables-nft has removed them.
 _RELEASE = 2.0
@@ -44,6 +44,17 @@ def head_of(kernel: Conversation, name: str) -> SetHead | None:
     return messages.parse_head(answers[0]) if answers else None
 
 
+def contains(kernel: Conversation, name: str, network: Network) -> bool:
+    """Say whether a set is there and has this very network, or for an address one that covers it."""
+    try:
+        kernel.request(messages.contains(name, network))
+    except NetlinkError as error:
+        if error.code in (Code.EXIST, errno.ENOENT):
+            return False
+        raise
+    return True
+
+
 def listed(kernel: Conversation, name: str, scope: Scope = Scope.FULL) -> Iterator[Element]:
     """Read a set's elements; nothing where there is no such set."""
     try:
@@ -55,6 +66,14 @@ def listed(kernel: Conversation, name: str, scope: Scope = Scope.FULL) -> Iterat
         raise
     for answer in answers:
         yield from messages.parse_listed(answer, scope).elements
+
+
+def replace(kernel: Conversation, name: str, fresh: str, creation: bytes) -> None:
+    """Put an empty set, which ``creation`` makes as ``fresh``, in the place of ``name``, and remove that."""
+    destroy(kernel, fresh)
+    kernel.request(creation)
+    kernel.request(messages.swap(name, fresh))
+    destroy(kernel, fresh)
 
 
 def destroy(kernel: Conversation, name: str) -> None:

@@ -13,6 +13,7 @@ from ringfence.firewall import ipset_messages as messages
 from ringfence.firewall.contract import Flooder, Roll
 from ringfence.firewall.ipset_kernel import destroy, listed
 from ringfence.firewall.ipset_sets import FLOOD, fresh_name, roll_creation, roll_name
+from ringfence.firewall.ipset_watch import Filled
 from ringfence.firewall.netlink import Conversation, NetlinkError
 from ringfence.model import Network
 
@@ -22,8 +23,8 @@ _FLOOD_PREFIX = 64
 _MEMORY = 60.0
 
 
-def fill(kernel: Conversation, roll: Roll, version: int, networks: Iterable[Network]) -> int:
-    """Have exactly ``networks``, of one IP version, on ``roll``; give how many elements it has now."""
+def fill(kernel: Conversation, roll: Roll, version: int, networks: Iterable[Network]) -> Filled:
+    """Have exactly ``networks``, of one IP version, on ``roll``; give how it is left."""
     name = roll_name(roll, version)
     fresh = fresh_name(name)
     every = _kernels(networks)
@@ -38,7 +39,7 @@ def fill(kernel: Conversation, roll: Roll, version: int, networks: Iterable[Netw
     finally:
         destroy(kernel, fresh)
     head = messages.parse_head(kernel.request(messages.list_head(name))[0])
-    return head.elements
+    return Filled(head.elements, every[-1] if every else None)
 
 
 def _kernels(networks: Iterable[Network]) -> list[Network]:

@@ -12,7 +12,6 @@ from collections.abc import Mapping
 
 from attrs import frozen
 
-from ringfence.errors import FirewallError
 from ringfence.firewall import ipset_messages as messages
 from ringfence.firewall.contract import Roll
 from ringfence.firewall.ipset_messages import SetHead
@@ -72,7 +71,7 @@ def kinds(version: int) -> list[Kind]:
 def every_name() -> list[str]:
     """Name every set that ringfence may have left behind."""
     names = [kind.name for version in VERSIONS for kind in kinds(version)]
-    return names + [fresh_name(roll_name(roll, version)) for roll in Roll for version in VERSIONS]
+    return names + [fresh_name(name) for name in names]
 
 
 def creation(kind: Kind, maxelem: int) -> bytes:
@@ -91,8 +90,8 @@ def roll_creation(name: str, version: int, size: int) -> bytes:
     return messages.create(name, version, hashsize=room // 2, maxelem=room, timed=False)
 
 
-def require_ours(head: SetHead, kind: Kind) -> None:
-    """Raise FirewallError where the set of our name is none that we could use."""
+def what_lacks(head: SetHead, kind: Kind) -> str | None:
+    """Say why the set of our name is none that we could use, and the mend; None where it is."""
     lacks = []
     if head.type_name != kind.type_name or head.version != kind.version:
         lacks.append(
@@ -102,8 +101,9 @@ def require_ours(head: SetHead, kind: Kind) -> None:
         lacks.append("has no timeouts")
     if not kind.roll and not head.counters:
         lacks.append("has no counters")
-    if lacks:
-        raise FirewallError(
-            f"set {head.name} exists and {', '.join(lacks)}; "
-            f"mend: `ringfence off`, or `ipset destroy {head.name}`"
-        )
+    if not lacks:
+        return None
+    return (
+        f"set {head.name} exists and {', '.join(lacks)}; "
+        f"mend: `ringfence off`, or `ipset destroy {head.name}`"
+    )

@@ -6,7 +6,6 @@ the one that ends last. It is asked for by name: 5 µs, and `ipset flush`, a swa
 even where somebody has put other elements in since.
 """
 
-import errno
 import time
 from collections.abc import Sequence
 
@@ -14,15 +13,17 @@ from attrs import frozen
 
 from ringfence.firewall import ipset_messages as messages
 from ringfence.firewall.contract import Add, Change
-from ringfence.firewall.ipset_messages import Code, SetHead
+from ringfence.firewall.ipset_kernel import contains, head_of
 from ringfence.firewall.ipset_sets import Kind
-from ringfence.firewall.netlink import Conversation, NetlinkError
+from ringfence.firewall.netlink import Conversation
 from ringfence.model import Network
 
 # Seconds by which the kernel's end of a ban and ours may differ.
 _MARGIN = 2.0
 # In a batch of more changes none is looked for: its last one becomes the witness.
 _FEW = 64
+# Elements of a roll that are not counted each second.
+_LONG = 4096
 
 
 @frozen
@@ -71,26 +72,35 @@ class Witnesses:
         return [
             name
             for name, witness in self._of.items()
-            if witness.end > soon and not _contains(kernel, name, witness.network)
+            if witness.end > soon and not contains(kernel, name, witness.network)
         ]
 
 
-def _contains(kernel: Conversation, name: str, network: Network) -> bool:
-    try:
-        kernel.request(messages.contains(name, network))
-    except NetlinkError as error:
-        if error.code in (Code.EXIST, errno.ENOENT):  # the set itself is gone, perhaps
-            return False
-        raise
-    return True
+@frozen
+class Filled:
+    """A roll as it was left: how many elements it has, and one of them (None: not known, or none)."""
+
+    elements: int
+    witness: Network | None = None
 
 
-def set_trouble(kind: Kind, head: SetHead | None, references: int, filled: int | None) -> str | None:
-    """Say what is other of a set: ``references`` are ours, ``filled`` is what a roll was filled with."""
+def look_at(
+    kernel: Conversation, kind: Kind, references: int, filled: Filled | None
+) -> tuple[str | None, int]:
+    """Say what is other of a set, and its elements if these are bans.
+
+    ``references`` is how often our rules name it. A long roll's head takes the kernel long (40 ms for a
+    million elements): of such a one only the witness is asked for. That our rules stand is known without it.
+    """
+    if filled is not None and filled.elements > _LONG:
+        lost = filled.witness is not None and not contains(kernel, kind.name, filled.witness)
+        return (f"set {kind.name} has lost a network" if lost else None), 0
+    head = head_of(kernel, kind.name)
     if head is None:
-        return f"set {kind.name} is gone"
+        return f"set {kind.name} is gone", 0
+    elements = head.elements if kind.bans else 0
     if head.references < references:
-        return f"rules that name set {kind.name} are gone"
-    if kind.roll and filled is not None and head.elements != filled:
-        return f"set {kind.name} has {head.elements} elements and was given {filled}"
-    return None
+        return f"rules that name set {kind.name} are gone", elements
+    if filled is not None and head.elements != filled.elements:
+        return f"set {kind.name} has {head.elements} elements and was given {filled.elements}", elements
+    return None, elements

@@ -66,12 +66,9 @@ class Family:
         self._watch: Watch = LegacyWatch(version) if self._legacy else NftWatch(version, kernel)
         self._printed = Printed()
         self._rules: Rules = {}
+        # How often each set is named, at least, while our rules stand.
+        self.references: Mapping[str, int] = {}
         self._stood: State | None = None
-
-    @property
-    def references(self) -> Mapping[str, int]:
-        """How often each set is named, at least, while our rules stand."""
-        return named_sets(self._rules)
 
     def look(self) -> tuple[str | None, bool]:
         """Say what somebody has changed of our rules, and whether anything changed since the last look."""
@@ -114,6 +111,7 @@ class Family:
             texts = iptables.changes(state, rules, printed=self._printed, made=self._missing(rules))
             if not texts:
                 self._rules, self._stood = rules, iptables.ours_in(state)
+                self.references = named_sets(rules)
                 return damaged
             for text in texts:
                 iptables.restore(self.tools, text)
