@@ -70,6 +70,7 @@ class Keeper:
             records.store, settings.lists(), self._lists_changed, now=clock.wall, follow=self._names.want
         )
         self._own: frozenset[Network] = frozenset()
+        self._denied: object = None  # what the kernel was told last
         self._protected: Mapping[Network, str] = {}
         self._troubles: dict[str, str] = {}
         self._ineffective = Ineffective()
@@ -160,6 +161,7 @@ class Keeper:
     def _roll(self, roll: Roll) -> Iterable[Network]:
         rolls = self.lists.rolls
         if roll is Roll.DENY:
+            self._denied = rolls.deny
             return rolls.deny
         return self._allowed(rolls) if roll is Roll.ALLOW else ()
 
@@ -170,9 +172,9 @@ class Keeper:
             if not any(self.enforcer.is_forced(key) for key in ledger.covering(network, Scope.FULL, now)):
                 yield network
 
-    def _lists_changed(self, _: Rolls) -> None:
+    def _lists_changed(self, rolls: Rolls) -> None:
         self.enforcer.allow(self._exempt())
-        if self.enforcer.enforcing:
+        if self.enforcer.enforcing and rolls.deny != self._denied:
             self.enforcer.fill(Roll.DENY)
 
     def _names_changed(self, answers: Mapping[str, frozenset[Network]]) -> None:
