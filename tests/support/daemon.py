@@ -24,6 +24,7 @@ from tests.support.asterisk import SECRET
 from tests.support.captures import FOLDER
 
 import ringfence
+from ringfence import control
 
 PATIENCE = 20.0
 """How long a test waits for what must come at once (seconds); a busy machine is slow."""
@@ -184,6 +185,16 @@ class Guard:
             timeout=60,
             check=False,
         )
+
+    def must(self, *arguments: str, text: str | None = None) -> str:
+        """Run a command that must succeed, and give what it prints."""
+        done = self.command(*arguments, text=text)
+        assert done.returncode == 0, f"{' '.join(arguments)} ended with {done.returncode}: {done.stderr}"
+        return done.stdout
+
+    def ask(self, do: str, **arguments: object) -> Any:  # noqa: ANN401 - whatever JSON holds
+        """Ask the daemon over its socket, as its commands do: no process has to start for it."""
+        return control.ask(Path(self.settings["control"]["socket"]), do, **arguments)
 
     def status(self) -> dict[str, Any]:
         """Give what `status --json` says."""

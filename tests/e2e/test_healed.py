@@ -1,0 +1,201 @@
+"""Whatever others do to the kernel's rules and sets: within two seconds who is banned is out again.
+
+One daemon for each backend, whose firewall is broken in one way after the other, by what an administrator,
+his distribution or another program does. What is enforced is told from real packets.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from attrs import frozen
+from tests.support.daemon import Guard, until
+from tests.support.door import Door
+from tests.support.netns import run
+from tests.support.network import PBX_IPV4, Network
+
+pytestmark = pytest.mark.kernel
+
+BANNED = ("198.18.1.9", "198.19.7.7", "fd00:18::b9", "fd00:19::7:7")
+BANS = ("198.18.1.9", "198.19.7.0/24", "fd00:18::b9", "fd00:19::/64")
+DENIED = ("198.18.1.8", "fd00:18::b8")
+ALLOWED = ("198.19.7.8",)  # of a banned network
+STRANGERS = ("198.18.1.7", "fd00:18::b7")
+OUT = {*BANNED, *DENIED}
+IN = {*ALLOWED, *STRANGERS}
+PROMPT = 8.0  # seconds: the promise is two, on a machine that has nothing else to do
+
+# What Debian's file is: it begins by throwing out everything that anybody has put in.
+NFTABLES_CONF = """\
+flush ruleset
+table inet filter {
+    chain input {
+        type filter hook input priority filter; policy accept;
+        ct state established,related accept
+    }
+}
+"""
+# As iptables-save wrote it before there was a ringfence.
+SAVED = """\
+*raw
+:PREROUTING ACCEPT [0:0]
+:OUTPUT ACCEPT [0:0]
+-A PREROUTING -i lo -j ACCEPT
+COMMIT
+*filter
+:INPUT ACCEPT [0:0]
+:FORWARD ACCEPT [0:0]
+:OUTPUT ACCEPT [0:0]
+-A INPUT -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT
+COMMIT
+"""
+SPARE = "create spare4 hash:net family inet hashsize 1024 maxelem 262144 timeout 2147483 counters"
+
+IPSET = {
+    "sets-emptied": "ipset flush",
+    "one-ban-removed": "ipset del ringfence4 198.18.1.9",
+    "sets-destroyed": "iptables -t raw -F; ip6tables -t raw -F; ipset destroy",
+    "a-rule-removed": "iptables -t raw -D ringfence-pre 1",
+    "a-jump-removed": "ip6tables -t raw -D PREROUTING 1",
+    "a-chain-renamed": "ip6tables -t raw -E ringfence-pre mine",
+    "a-set-renamed": "iptables -t raw -F; ipset rename ringfence4 mine4",
+    "a-set-swapped": f"ipset {SPARE}; ipset swap ringfence4 spare4",
+    "accepted-before-us": "iptables -t raw -I PREROUTING -p udp -j ACCEPT",
+    "returned-in-our-chain": "iptables -t raw -I ringfence-pre -s 198.18.0.0/15 -j RETURN",
+    "firewall-restarted": "nft -f nftables.conf",
+    "tables-restored": "iptables-restore saved",
+    "all-at-once": "nft flush ruleset; ipset destroy",
+}
+NFTABLES = {
+    "bans-emptied": "nft 'flush set inet ringfence ban4_24; flush set inet ringfence ban6_64'",
+    "one-ban-removed": "nft delete element inet ringfence ban4_32 '{ 198.18.1.9 }'",
+    "table-deleted": "nft delete table inet ringfence",
+    "table-asleep": "nft add table inet ringfence '{ flags dormant; }'",
+    "rules-flushed": "nft flush table inet ringfence",
+    "a-rule-removed": "nft delete rule inet ringfence from_banned handle "
+    "$(nft -a list chain inet ringfence from_banned | grep -o 'handle [0-9]*$' | tail -n 1 | cut -d' ' -f2)",
+    "a-chain-renamed": "nft rename chain inet ringfence from_banned mine",
+    "accepted-in-our-chain": "nft insert rule inet ringfence prerouting accept",
+    "firewall-restarted": "nft -f nftables.conf",
+}
+
+
+@frozen
+class House:
+    """A guarded host: its daemon and its door."""
+
+    network: Network
+    guard: Guard
+    door: Door
+
+    def shell(self, script: str) -> None:
+        """Do something as root on that host."""
+        run(*self.network.in_pbx("sh", "-c", f"cd {self.guard.folder}; {script}"))
+
+    def is_as_it_should_be(self) -> bool:
+        """Whether everybody is out, and in, who is to be."""
+        return self.door.let_in(*OUT, *IN) == IN
+
+    def said(self, event: str) -> int:
+        """Count what the log has of that event."""
+        return self.guard.log.count(f"event={event}")
+
+
+@contextmanager
+def guarded(backend: str, folder: Path) -> Iterator[House]:
+    """Give a host with bans and both lists."""
+    (folder / "nftables.conf").write_text(NFTABLES_CONF)
+    (folder / "saved").write_text(SAVED)
+    with Network() as network, Door(network) as door:
+        guard = Guard(
+            folder,
+            prefix=network.in_pbx(),
+            firewall={"backend": backend},
+            allow={"networks": list(ALLOWED)},
+            deny={"networks": [DENIED[0]]},
+        )
+        with guard:
+            guard.must("ban", *BANS)
+            guard.must("deny", "add", DENIED[1])
+            yield House(network, guard, door)
+
+
+@pytest.fixture(scope="module")
+def ipset(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    """A host that is guarded by ipset, one for all tests."""
+    with guarded("ipset", tmp_path_factory.mktemp("ipset")) as house:
+        yield house
+
+
+@pytest.fixture(scope="module")
+def nftables(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    """A host that is guarded by nftables, one for all tests."""
+    with guarded("nftables", tmp_path_factory.mktemp("nftables")) as house:
+        yield house
+
+
+def see_healed(house: House, script: str) -> None:
+    """Break something, and see that all is in force again, counted, and said once."""
+    before = house.guard.ask("status")
+    assert house.is_as_it_should_be(), "not healed after the test before"
+    healed, reconciled = house.said("firewall.healed"), house.said("bans.reconciled")
+
+    house.shell(script)
+    until(house.is_as_it_should_be, "everybody out, and in, who is to be", PROMPT)
+
+    until(lambda: house.guard.ask("status")["enforced"] == len(BANS), "every ban", PROMPT)
+    after = house.guard.ask("status")
+    assert (after["expected"], after["alarms"], house.guard.banned()) == (len(BANS), [], set(BANS))
+    told = house.said("firewall.healed") - healed, house.said("bans.reconciled") - reconciled
+    assert told in {(1, 0), (0, 1), (1, 1)}
+    grown = [after["firewall"][name] - before["firewall"][name] for name in ("healed", "restored")]
+    assert [bool(number) for number in grown] == [bool(number) for number in told]
+
+
+@pytest.mark.parametrize("script", IPSET.values(), ids=IPSET.keys())
+def test_what_others_break_of_ipset_is_healed(ipset: House, script: str) -> None:
+    """Every ban and both lists are in force again within seconds; it is counted, and said once."""
+    see_healed(ipset, script)
+
+
+@pytest.mark.parametrize("script", NFTABLES.values(), ids=NFTABLES.keys())
+def test_what_others_break_of_nftables_is_healed(nftables: House, script: str) -> None:
+    """Every ban and both lists are in force again within seconds; it is counted, and said once."""
+    see_healed(nftables, script)
+
+
+def see_adopted(house: House, endless: str, ending: str, own: str) -> None:
+    """Have somebody else ban, and see what becomes of it: ``own`` is one of this host's own addresses."""
+    house.shell(f"{endless}; {ending}; {own}")
+    until(lambda: len(house.guard.banned() - set(BANS)) == 2, "two more bans", PROMPT)
+
+    rows = {row["address"]: row for row in house.guard.bans() if row["address"] not in BANS}
+    assert rows.keys() == set(STRANGERS)
+    assert [row["rule"] for row in rows.values()] == ["adopted", "adopted"]
+    assert 80_000 < rows[STRANGERS[0]]["timeout"] <= 86_400
+    assert 0 < rows[STRANGERS[1]]["timeout"] <= 600
+    assert house.door.let_in(*STRANGERS) == set()
+    house.guard.must("unban", *STRANGERS)
+    assert house.is_as_it_should_be()
+
+
+def test_what_others_ban_by_ipset_is_adopted(ipset: House) -> None:
+    """It keeps its end, or gets one where it has none; an address of this host's own is let go."""
+    see_adopted(
+        ipset,
+        f"ipset add ringfence4 {STRANGERS[0]} timeout 0",
+        f"ipset add ringfence6 {STRANGERS[1]} timeout 600",
+        # ipset tells of no change, and what is added is found once a minute; a list that is emptied, at once.
+        f"ipset add ringfence4 {PBX_IPV4} timeout 600; ipset flush ringfence-deny4",
+    )
+
+
+def test_what_others_ban_by_nftables_is_adopted(nftables: House) -> None:
+    """It keeps its end, or gets one where it has none; an address of this host's own is let go."""
+    see_adopted(
+        nftables,
+        f"nft add element inet ringfence ban4_32 '{{ {STRANGERS[0]} }}'",
+        f"nft add element inet ringfence ban6_128 '{{ {STRANGERS[1]} timeout 10m }}'",
+        f"nft add element inet ringfence ban4_32 '{{ {PBX_IPV4} timeout 10m }}'",
+    )

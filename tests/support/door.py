@@ -1,0 +1,133 @@
+"""Whether who is banned really stays out: packets over a cable, at any moment and all the time.
+
+    with Network() as network, Door(network) as door:
+        assert door.let_in("198.18.1.9", "fd00:18::b9") == {"198.18.1.9", "fd00:18::b9"}
+        with door.knocking("198.18.1.9") as knocks:
+            ...                       # whatever must not open the door
+        assert knocks.arrived == []
+
+Packets of UDP to port 5060 of the PBX's side, where a socket of the test's own listens. What comes behind
+another packet by the same cable arrives behind it: a packet that has not come when one of ``WELCOME`` has,
+sent later, was dropped. So nothing here waits for what does not come.
+"""
+
+import itertools
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from ipaddress import ip_address
+from types import TracebackType
+from typing import Self
+
+from attrs import define, field
+from tests.support.network import PBX_IPV4, PBX_IPV6, Network, socket_in
+
+PORT = 5060
+WELCOME = {4: "198.18.1.250", 6: "fd00:18::ff"}
+"""Whom nobody bans: the packets by which the others are measured."""
+BETWEEN = 0.002
+"""Seconds between two rounds of knocking."""
+_PATIENCE = 5.0
+_AGAIN = 0.05
+
+
+@define
+class Knocks:
+    """What came of knocking: ``rounds`` packets of each address were sent, and these arrived."""
+
+    rounds: int = 0
+    arrived: list[str] = field(factory=list)
+
+
+class Door:
+    """The PBX's port, and senders of any address of the attacker's side."""
+
+    def __init__(self, network: Network, port: int = PORT) -> None:
+        self._network = network
+        self._port = port
+        self._doors: dict[int, socket.socket] = {}
+        self._senders: dict[str, socket.socket] = {}
+        self._numbers = itertools.count(1)
+        self._turn = threading.Lock()
+
+    def __enter__(self) -> Self:
+        for version, here in ((4, PBX_IPV4), (6, PBX_IPV6)):
+            door = socket_in(self._network.pbx, _family(version), socket.SOCK_DGRAM)
+            door.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
+            door.bind((here, self._port))
+            self._doors[version] = door
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for end in (*self._doors.values(), *self._senders.values()):
+            end.close()
+
+    def let_in(self, *addresses: str) -> set[str]:
+        """Send a packet from each of these, and give those whose packet arrived."""
+        arrived = set()
+        for version in (4, 6):
+            wanted = [address for address in addresses if ip_address(address).version == version]
+            if wanted:
+                arrived |= self._round(version, wanted) & set(wanted)
+        return arrived
+
+    @contextmanager
+    def knocking(self, *addresses: str) -> Iterator[Knocks]:
+        """Send from each of these again and again while the block runs, in a thread."""
+        knocks, over = Knocks(), threading.Event()
+
+        def go_on() -> None:
+            while not over.wait(BETWEEN):
+                knocks.arrived += sorted(self.let_in(*addresses))
+                knocks.rounds += 1
+
+        thread = threading.Thread(target=go_on, name="knocking")
+        thread.start()
+        try:
+            yield knocks
+        finally:
+            over.set()
+            thread.join()
+
+    def _round(self, version: int, addresses: list[str]) -> set[str]:
+        with self._turn:
+            return self._round_of_one(version, addresses)
+
+    def _round_of_one(self, version: int, addresses: list[str]) -> set[str]:
+        number = next(self._numbers)
+        door = self._doors[version]
+        for address in addresses:
+            self._send(version, address, number)
+        arrived: set[str] = set()
+        deadline = time.monotonic() + _PATIENCE
+        while WELCOME[version] not in arrived:
+            assert time.monotonic() < deadline, f"nothing gets through by IPv{version}, whoever sends it"
+            self._send(version, WELCOME[version], number)
+            door.settimeout(_AGAIN)
+            with suppress(TimeoutError):
+                arrived |= self._received(door, number)
+        door.settimeout(0)
+        with suppress(BlockingIOError):
+            while True:
+                arrived |= self._received(door, number)
+        return arrived
+
+    def _received(self, door: socket.socket, number: int) -> set[str]:
+        data, sender = door.recvfrom(100)
+        return {str(sender[0])} if data == b"%d" % number else set()
+
+    def _send(self, version: int, address: str, number: int) -> None:
+        sender = self._senders.get(address)
+        if sender is None:
+            sender = socket_in(self._network.attacker, _family(version), socket.SOCK_DGRAM)
+            sender.bind((address, 0))
+            self._senders[address] = sender
+        sender.sendto(b"%d" % number, ((PBX_IPV4 if version == 4 else PBX_IPV6), self._port))
+
+
+def _family(version: int) -> socket.AddressFamily:
+    return socket.AF_INET if version == 4 else socket.AF_INET6
