@@ -103,13 +103,19 @@ def test_the_log_rule_stands_behind_the_drops_on_every_interface() -> None:
 
 
 def test_interfaces_limit_what_is_dropped() -> None:
-    """The interfaces of the plan, and the loopback interface, by which bans are tried."""
+    """Those of the plan, and lo, where bans are tried; what is routed is dropped where its way is known."""
     chains = chains_of(Plan(interfaces=("eth0", "ens18")))
 
-    assert {rule.split(" ip")[0] for rule in chains["prerouting"].rules} == {
-        'iifname { "eth0", "ens18", "lo" }'
-    }
-    assert {rule.split(" ip")[0] for rule in chains["output"].rules} == {'oifname { "eth0", "ens18", "lo" }'}
+    names = '{ "eth0", "ens18", "lo" }'
+    assert chains["prerouting"].rules == (
+        f"iifname {names} ip saddr != @allow4 jump from4",
+        f"iifname {names} ip6 saddr != @allow6 jump from6",
+    )
+    leaving = (
+        f"oifname {names} ip daddr != @allow4 jump to4",
+        f"oifname {names} ip6 daddr != @allow6 jump to6",
+    )
+    assert chains["output"].rules == chains["forward"].rules == leaving
 
 
 @pytest.mark.parametrize("name", ["", 'a"b', "a b", "a{", "a\nb", "a\\"])

@@ -19,7 +19,8 @@ either: what is said to them still reaches the log rule, and the administrator's
   from and to the SIP ports alone. With ``every_port`` false a full ban, and the list of those who are denied,
   meet the SIP ports only, and ``PROBE_PORT``, by which it is tried whether bans work.
 * **Interfaces** limit what is dropped. The loopback interface is among them always: nothing that is banned
-  lives there, and it is where bans are tried.
+  lives there, and it is where bans are tried. Prerouting does not know by which interface a packet will
+  leave: where interfaces are named what is routed to the banned is dropped in forward.
 * **Verdicts.** A reject cannot stand in raw on every kernel, so it stands before the administrator's filter
   (input and forward), and raw lets the banned in as far as that. The ICMP or RST that it makes passes by our
   own drop on the way out, and so does an RST or an ICMP error of this host itself: neither answers a guess.
@@ -49,6 +50,7 @@ from ringfence.firewall.contract import PROBE_PORT, LimitMode, Plan, Ports, Verd
 from ringfence.model import Scope
 
 TABLE = "ringfence"
+MARK = "ringfence "
 VERSIONS = (4, 6)
 BITS: Mapping[int, int] = {4: 32, 6: 128}
 # What people ban: addresses and /64s, and what registries hand out and whois prints.
@@ -140,7 +142,7 @@ def ruleset(plan: Plan, bans: Iterable[BanSet]) -> Ruleset:
     sets = {one.name: _ban_set(one, plan.maxelem) for one in ordered} | _fixed_sets(plan)
     chains = tuple(_chains(plan, ordered))
     mark = hashlib.sha256(repr((sorted(sets.items()), chains)).encode()).hexdigest()[:16]
-    return Ruleset(sets, chains, f"ringfence {mark}")
+    return Ruleset(sets, chains, f"{MARK}{mark}")
 
 
 def text_of(rules: Ruleset, *, stale: Iterable[str] = ()) -> str:
@@ -262,31 +264,37 @@ def _limiting(plan: Plan, version: int, log: tuple[str, ...]) -> Iterator[Chain]
 
 
 def _bases(plan: Plan) -> Iterator[Chain]:
+    """Give the chains that packets come to by themselves."""
     rejecting = plan.verdict in _REJECTS
-    come, go = _on(plan, "iifname"), _on(plan, "oifname")
-    entering = [f"{come}{_WORDS[v]} saddr != @allow{v} jump from{v}" for v in VERSIONS]
-    leaving = [f"{{}}{_WORDS[v]} daddr != @allow{v} jump to{v}" for v in VERSIONS]
-    wire = f"{_CHALLENGE} log group {plan.log_group}" if plan.log_group is not None else None
-    limiting = []
-    if plan.limit.mode is not LimitMode.OFF:
-        limiting = [
-            f'{come}iifname != "lo" {test} fib daddr type local '
-            f"{_WORDS[v]} saddr != @allow{v} {_WORDS[v]} saddr != @friends{v} jump limit{v}"
-            for v in VERSIONS
-            for test in _port_tests(plan.sip_ports, "dport")
-        ]
-    prerouting = [] if rejecting else list(entering)
-    prerouting += [*(rule.format(come) for rule in leaving), *limiting]
-    output = [f"{test} accept" for test in _PASSING.get(plan.verdict, ())]
-    output += [rule.format(go) for rule in leaving]
-    if wire is not None:
-        prerouting.append(f"{_TO_BE_ROUTED} {wire}")
-        output.append(wire)
-    yield Chain("prerouting", tuple(prerouting), "prerouting", _RAW)
-    yield Chain("output", tuple(output), "output", _RAW)
+    come = _on(plan, "iifname")
+    entering = tuple(f"{come}{_WORDS[v]} saddr != @allow{v} jump from{v}" for v in VERSIONS)
+    leaving = tuple(f"{_on(plan, 'oifname')}{_WORDS[v]} daddr != @allow{v} jump to{v}" for v in VERSIONS)
+    prerouting = () if rejecting else entering
+    if not plan.interfaces:
+        prerouting += leaving
+    prerouting += tuple(_to_the_limiter(plan, come))
+    output = (*(f"{test} accept" for test in _PASSING.get(plan.verdict, ())), *leaving)
+    if plan.log_group is not None:
+        wire = f"{_CHALLENGE} log group {plan.log_group}"
+        prerouting, output = (*prerouting, f"{_TO_BE_ROUTED} {wire}"), (*output, wire)
+    yield Chain("prerouting", prerouting, "prerouting", _RAW)
+    yield Chain("output", output, "output", _RAW)
     if rejecting:
-        for hook in ("input", "forward"):
-            yield Chain(hook, tuple(entering), hook, _BEFORE_FILTER)
+        yield Chain("input", entering, "input", _BEFORE_FILTER)
+    forward = (*(entering if rejecting else ()), *(leaving if plan.interfaces else ()))
+    if forward:
+        yield Chain("forward", forward, "forward", _BEFORE_FILTER)
+
+
+def _to_the_limiter(plan: Plan, come: str) -> Iterator[str]:
+    """Give the rules that have strangers' packets to the SIP ports of this host counted."""
+    if plan.limit.mode is LimitMode.OFF:
+        return
+    for version in VERSIONS:
+        word = _WORDS[version]
+        strangers = f"{word} saddr != @allow{version} {word} saddr != @friends{version}"
+        for test in _port_tests(plan.sip_ports, "dport"):
+            yield f'{come}iifname != "lo" {test} fib daddr type local {strangers} jump limit{version}'
 
 
 def _on(plan: Plan, key: str) -> str:

@@ -12,7 +12,7 @@ from ringfence.errors import FirewallError
 from ringfence.firewall import nft_messages as messages
 from ringfence.firewall.netlink import Conversation, NetlinkError
 from ringfence.firewall.nft_messages import Chain, Rule, SetHead, Table
-from ringfence.firewall.nft_rules import BITS, TABLE, BanSet, Ruleset
+from ringfence.firewall.nft_rules import BITS, MARK, TABLE, BanSet, Ruleset
 
 _HOOKS = ("prerouting", "input", "forward", "output")
 # A rule's set of constants, which nobody can change but with the rule.
@@ -36,6 +36,11 @@ class State:
         return frozenset(one for head in self.sets if (one := BanSet.read(head.name)) is not None)
 
     @property
+    def mark(self) -> str:
+        """The mark of the ruleset that was put in place, "" where it is gone."""
+        return next((rule.comment for rule in self.rules if rule.comment.startswith(MARK)), "")
+
+    @property
     def shape(self) -> tuple[object, ...]:
         """What two installations of one ruleset have in common."""
         return (
@@ -57,7 +62,7 @@ class State:
         return (
             not self.table.dormant
             and numbers == {chain.name: len(chain.rules) for chain in rules.chains}
-            and any(rule.comment == rules.mark for rule in self.rules)
+            and self.mark == rules.mark
         )
 
     def stale(self, rules: Ruleset) -> tuple[str, ...]:

@@ -124,8 +124,7 @@ class NftablesBackend:
         else:
             standing = had
         self._standing, self._suspect = standing, False
-        # A table that is not there was never ours, or somebody removed it.
-        healed = had is not None if before is None else before.shape != standing.state.shape
+        healed = _damaged(had.state if had is not None else None, before, standing.state)
         return Opened(self._families, adopted, standing.wire, standing.limiter, healed)
 
     def _preflight(self) -> str:
@@ -347,13 +346,13 @@ class NftablesBackend:
     def flooding(self) -> Sequence[Flooder]:
         """Give the sources that were over the limit within the last seconds. Needs ``open``."""
         if self._standing is None or self._standing.plan.limit.mode is LimitMode.OFF:
-            return ()
+            return []
         answers = (
             answer
             for version in VERSIONS
             for answer in self._kernel.request(elements.dump(TABLE, f"flood{version}"))
         )
-        return tuple(flooder for answer in answers for flooder in elements.flooders_of(answer))
+        return [flooder for answer in answers for flooder in elements.flooders_of(answer)]
 
     def flush(self) -> None:
         """Remove our table with all that is in it. Idempotent; works without ``open``."""
@@ -371,6 +370,16 @@ class NftablesBackend:
         if self._watch is not None:
             self._watch.close()
             self._watch = None
+
+
+def _damaged(had: State | None, before: State | None, now: State) -> bool:
+    """Say whether what stood before was other than it had been put in place, as far as that is known.
+
+    After a restart it is known where the plan is the same.
+    """
+    if had is not None:
+        return before is None or before.shape != had.shape
+    return before is not None and before.mark in ("", now.mark) and before.shape != now.shape
 
 
 def _variants(plan: Plan) -> Iterator[tuple[Plan, bool, bool]]:

@@ -6,6 +6,10 @@ sender is told EPERM, and the counter grows. For IPv6, which has one loopback ad
 IPV6_TRANSPARENT sends from a documentation address to ::1; the way out is tried only where a route leads to
 that address, and only after the ban, so that where the ban works no packet leaves the host.
 
+Where a full ban covers the SIP ports only, the probe goes to and from PROBE_PORT, which such a ban covers
+too. Where bans stand on named interfaces and the loopback interface is none of them, it may be that nothing
+can be tried: then that is said.
+
 The counter is what decides: it can only grow by our rule. A host whose own rules drop such strange packets
 further in is verified all the same, since raw comes first.
 
@@ -23,7 +27,7 @@ from ipaddress import ip_network
 from attrs import frozen
 
 from ringfence.errors import ProbeError
-from ringfence.firewall.contract import Add, Backend, Remove
+from ringfence.firewall.contract import PROBE_PORT, Add, Backend, Remove
 from ringfence.model import Network
 
 _IPV6_TRANSPARENT = 75  # <linux/in6.h>; Python has no name for it
@@ -88,7 +92,7 @@ def verify(backend: Backend, families: Mapping[int, str | None]) -> Verification
         if reason is None and not backend.enforces:
             reason = f"the {backend.name} backend drops nothing"  # noqa: PLW2901 - the reason for both
         if reason is not None:
-            checks += [Check(version, direction, verified=False, note=reason) for direction in Direction]
+            checks += _untried(version, reason)
         else:
             checks += _verify_family(backend, version)
     return Verification(tuple(checks))
@@ -101,31 +105,42 @@ def _verify_family(backend: Backend, version: int) -> list[Check]:
         (a for n in range(1, 100) if ip_network(a := plan.spare.format(n)) not in banned),
         plan.spare.format(1),
     )
+    port = 0 if backend.plan.every_port else PROBE_PORT
     try:
-        with _sockets(plan, spare) as (here, there):
+        with _sockets(plan, spare, port) as (here, there):
             return _Probe(backend, version, ip_network(spare), here, there).run()
     except OSError as error:
         if version == 6 and error.errno == errno.EADDRNOTAVAIL:  # noqa: PLR2004 - IPv6
-            note = "this host has no ::1 (IPv6 is switched off)"
-            return [Check(version, direction, verified=False, note=note) for direction in Direction]
+            return _untried(version, "this host has no ::1 (IPv6 is switched off)")
+        if error.errno == errno.EADDRINUSE:
+            return _untried(version, f"not tried: somebody listens at UDP port {port}")
         raise ProbeError(
             f"a ban could not be tried for IPv{version}: {error}; is the loopback interface up? "
             "mend: `ip link set lo up`"
         ) from error
+    except ProbeError:
+        interfaces = backend.plan.interfaces
+        if not interfaces or "lo" in interfaces:
+            raise
+        return _untried(version, f"not tried: bans stand on {', '.join(interfaces)}, and not on lo")
+
+
+def _untried(version: int, note: str) -> list[Check]:
+    return [Check(version, direction, verified=False, note=note) for direction in Direction]
 
 
 @contextmanager
-def _sockets(plan: _Plan, spare: str) -> Iterator[tuple[socket.socket, socket.socket]]:
-    """Give a socket of this host's and one of the spare address."""
+def _sockets(plan: _Plan, spare: str, port: int) -> Iterator[tuple[socket.socket, socket.socket]]:
+    """Give a socket of this host's (at ``port``) and one of the spare address."""
     with (
         socket.socket(plan.family, socket.SOCK_DGRAM) as here,
         socket.socket(plan.family, socket.SOCK_DGRAM) as there,
     ):
         if not plan.local:
             there.setsockopt(socket.IPPROTO_IPV6, _IPV6_TRANSPARENT, 1)
-        for end, address in ((here, plan.here), (there, spare)):
+        for end, address, number in ((here, plan.here, port), (there, spare, 0)):
             end.settimeout(_WAIT)
-            end.bind((address, 0))
+            end.bind((address, number))
         yield here, there
 
 
@@ -181,7 +196,10 @@ class _Probe:
             if _PLANS[self.version].local:
                 self.here.sendto(_PROBE, self.there.getsockname())
             else:
+                port = self.here.getsockname()[1]
+                self.here.close()  # another socket is to send from its port, by whatever address leads there
                 with socket.socket(self.here.family, socket.SOCK_DGRAM) as unbound:
+                    unbound.bind(("::", port))
                     unbound.sendto(_PROBE, (str(self.network.network_address), _DISCARD))
         except PermissionError:
             if (self._packets() or 0) <= seen:
@@ -207,16 +225,17 @@ class _Probe:
         return ProbeError(
             f"a packet {direction} the banned {self.network} (IPv{self.version}) got through: the rules of "
             "ringfence are missing or another rule accepts before them; "
-            f"see `{_tables(self.version)} -t raw -S`"
+            f"see {self._rules()}"
         )
 
     def _not_seen(self, direction: Direction) -> ProbeError:
         return ProbeError(
             f"a packet {direction} the banned {self.network} (IPv{self.version}) neither arrived nor was "
             "dropped by its ban: other rules drop it before, or the loopback interface is down; "
-            f"see `ip link show lo` and `{_tables(self.version)} -t raw -S`"
+            f"see `ip link show lo` and {self._rules()}"
         )
 
-
-def _tables(version: int) -> str:
-    return "iptables" if version == 4 else "ip6tables"  # noqa: PLR2004 - IPv4
+    def _rules(self) -> str:
+        if self.backend.name == "nftables":
+            return "`nft list ruleset`"
+        return f"`{'iptables' if self.version == 4 else 'ip6tables'} -t raw -S`"  # noqa: PLR2004 - IPv4
