@@ -5,12 +5,28 @@ from collections.abc import Iterator
 from ipaddress import ip_network
 
 import pytest
+from tests.support.flavours import finder
 from tests.support.netns import netns
 
 from ringfence.errors import FirewallError, SetFullError
 from ringfence.firewall import BACKENDS, make_backend
-from ringfence.firewall.contract import Add, Backend, Change, Opened, Outcome, Plan, Remove
-from ringfence.model import Network
+from ringfence.firewall.contract import (
+    Add,
+    Backend,
+    Change,
+    Limit,
+    LimitMode,
+    Opened,
+    Outcome,
+    Plan,
+    Ports,
+    Pulse,
+    Remove,
+    Roll,
+    Verdict,
+)
+from ringfence.firewall.ipset import IpsetBackend
+from ringfence.model import Network, Scope
 
 MAXELEM = 64
 
@@ -18,13 +34,16 @@ MAXELEM = 64
 @pytest.fixture(
     params=[
         "memory",
-        pytest.param("ipset", marks=pytest.mark.kernel),
+        pytest.param("ipset iptables-nft", marks=pytest.mark.kernel),
+        pytest.param("ipset iptables-legacy", marks=pytest.mark.kernel),
         pytest.param("nftables", marks=pytest.mark.kernel),
     ]
 )
 def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
     """Each backend in turn, opened, in a namespace of its own where it is the kernel's."""
-    made = make_backend(request.param, Plan(maxelem=MAXELEM))
+    name, _, flavour = request.param.partition(" iptables-")
+    plan = Plan(maxelem=MAXELEM)
+    made = IpsetBackend(plan, find_tools=finder(flavour)) if flavour else make_backend(name, plan)
     if not made.enforces:
         made.open()
         yield made
@@ -200,3 +219,89 @@ def test_flush_and_close_are_repeatable(backend: Backend) -> None:
 
     assert backend.open() == Opened(families={4: None, 6: None}, adopted=0)
     assert backend.apply([Remove(ip_network("192.0.2.1"))]) == [Outcome(Remove(ip_network("192.0.2.1")))]
+
+
+def test_two_scopes_are_two_bans(backend: Backend) -> None:
+    """A network may be banned with both scopes: each has its own time and room, and goes by itself."""
+    network = ip_network("192.0.2.1")
+    backend.apply([Add(network, 600.0), Add(network, 60.0, Scope.SIP_UDP)])
+
+    found = {element.scope: element for element in backend.list()}
+    assert {element.network for element in found.values()} == {network}
+    assert found[Scope.FULL].timeout > 60 >= found[Scope.SIP_UDP].timeout
+    assert backend.open().adopted == 2
+    backend.apply([Remove(network)])
+    assert [element.scope for element in backend.list()] == [Scope.SIP_UDP]
+    backend.apply([Remove(network, Scope.SIP_UDP)])
+    many = [ip_network((0x0A000000 + n, 32)) for n in range(MAXELEM)]
+    bans = [Add(one, 60.0, scope) for scope in Scope for one in many]
+    assert {outcome.error for outcome in backend.apply(bans)} == {None}
+
+
+@pytest.mark.parametrize("roll", Roll)
+def test_a_roll_may_be_filled_again_and_again(backend: Backend, roll: Roll) -> None:
+    """Networks of both versions that overlap, none, many: no ban is touched, and the next look is content."""
+    backend.apply([Add(ip_network("192.0.2.1"), 60.0)])
+    many = [ip_network((0x0A000000 + (n << 4), 28)) for n in range(10_000)]
+    for on_it in (
+        [ip_network(text) for text in ("192.0.2.0/24", "192.0.2.1", "192.0.0.0/16", "2001:db8::/32")],
+        [],
+        [*many, *many, ip_network("2001:db8::1")],
+        [ip_network("0.0.0.0/0"), ip_network("::/0")],
+        many[:1],
+    ):
+        backend.fill(roll, on_it)
+        assert backend.pulse() == Pulse(elements=1)
+    assert networks(backend) == nets("192.0.2.1")
+
+
+def test_the_next_look_is_content_with_what_we_do(backend: Backend) -> None:
+    """Bans that come, go and end, a roll, another opening: nothing of it is trouble, or somebody else's."""
+    network = ip_network("192.0.2.1")
+    for step in (
+        lambda: backend.apply([Add(network, 600.0), Add(ip_network("2001:db8::/64"), 1.0)]),
+        lambda: backend.fill(Roll.ALLOW, [network]),
+        backend.open,
+        lambda: backend.apply([Remove(network)]),
+        lambda: time.sleep(2.1),
+    ):
+        step()
+        assert backend.pulse() == Pulse(elements=len(list(backend.list())))
+    assert list(backend.list()) == []
+
+
+PLANS = [
+    Plan(maxelem=MAXELEM, log_group=7, limit=Limit(LimitMode.OBSERVE)),
+    Plan(maxelem=MAXELEM, verdict=Verdict.PORT_UNREACHABLE, interfaces=("eth0", "lo"), log=True),
+    Plan(maxelem=MAXELEM, verdict=Verdict.TCP_RESET, limit=Limit(LimitMode.ENFORCE, rate=7, burst=30)),
+    Plan(maxelem=MAXELEM, every_port=False, sip_ports=Ports(udp=tuple(range(5060, 5090)), tcp=())),
+    Plan(maxelem=MAXELEM, verdict=Verdict.ADMIN_PROHIBITED, every_port=False),
+    Plan(maxelem=MAXELEM),
+]
+
+
+def test_a_new_plan_loses_nothing(backend: Backend) -> None:
+    """One plan after the other is put in place: bans and rolls stay, and our own change heals nothing."""
+    network = ip_network("192.0.2.1")
+    backend.apply([Add(network, 600.0), Add(network, 600.0, Scope.SIP_UDP)])
+    for plan in PLANS:
+        backend.plan = plan
+        opened = backend.open()
+        assert (opened.families, opened.adopted, opened.healed) == ({4: None, 6: None}, 2, False)
+        if backend.enforces:
+            assert (opened.wire, opened.limiter) == (None, None)
+        assert backend.pulse() == Pulse(elements=2)
+    assert networks(backend) == {network}
+
+
+def test_what_was_met_is_nothing_at_first(backend: Backend) -> None:
+    """Rules have met nothing where nothing was sent, nobody floods, and what is banned is counted."""
+    backend.plan = PLANS[0]
+    backend.open()
+    backend.apply([Add(ip_network("192.0.2.1"), 60.0), Add(ip_network("2001:db8::/64"), 60.0)])
+    usage = backend.usage()
+
+    assert {(rule.packets, rule.bytes) for rule in usage.rules} <= {(0, 0)}
+    assert (usage.limiter_drops, usage.limiter_full) == (0, 0)
+    assert sum(elements or 0 for elements in usage.sets.values()) == 2
+    assert list(backend.flooding()) == []
