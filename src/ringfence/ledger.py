@@ -24,6 +24,8 @@ _SLICE = 5_000
 _SCOPES = (Scope.FULL, Scope.SIP_UDP)
 _IPV4 = 4
 _LENGTH_BITS, _SCOPE_BITS = 8, 2  # a key is: address, length, scope, and at the end whether it is IPv6
+_KIND = (1 << _SCOPE_BITS) - 1
+_SHAPE = (1 << _SCOPE_BITS + _LENGTH_BITS) - 1
 
 
 @define
@@ -120,7 +122,8 @@ class Ledger:
 
     def __init__(self) -> None:
         self._records: dict[int, Record] = {}
-        self._lengths: Counter[tuple[int, Scope, int]] = Counter()
+        self._shapes: Counter[int] = Counter()
+        self._lengths: dict[int, list[int]] = {}  # for each scope and IP version, made when it is asked for
         self._ends: Counter[int] = Counter()
         self._over = 0  # records whose slot has passed and that are still here
         self._slot = 0
@@ -141,7 +144,10 @@ class Ledger:
         """Keep a record, in place of one that there may be."""
         self.pop(key)
         self._records[key] = record
-        self._lengths[_shape(key)] += 1
+        shape = key & _SHAPE
+        if not self._shapes[shape]:
+            self._lengths.clear()
+        self._shapes[shape] += 1
         slot = _slot(record.expires)
         if slot < self._slot:
             self._over += 1
@@ -153,10 +159,11 @@ class Ledger:
         record = self._records.pop(key, None)
         if record is None:
             return None
-        shape = _shape(key)
-        self._lengths[shape] -= 1
-        if not self._lengths[shape]:
-            del self._lengths[shape]
+        shape = key & _SHAPE
+        self._shapes[shape] -= 1
+        if not self._shapes[shape]:
+            del self._shapes[shape]
+            self._lengths.clear()
         slot = _slot(record.expires)
         if slot < self._slot:
             self._over -= 1
@@ -166,7 +173,7 @@ class Ledger:
 
     def clear(self) -> None:
         """Forget everything."""
-        for kept in (self._records, self._lengths, self._ends, self._unlooked):
+        for kept in (self._records, self._shapes, self._lengths, self._ends, self._unlooked):
             kept.clear()
         self._over = 0
 
@@ -192,14 +199,21 @@ class Ledger:
     def covering(self, network: Network, scope: Scope, now: float) -> list[int]:
         """Give the keys of the bans that ``network`` lies in and that have time left, the widest first."""
         found = []
-        version, own = network.version, network.prefixlen
-        address, bits = int(network.network_address), network.max_prefixlen
-        for of_version, of_scope, length in sorted(self._lengths, key=_length):
-            if of_version == version and of_scope is scope and length <= own:
-                key = _key(address >> (bits - length) << (bits - length), length, scope, version)
-                record = self._records.get(key)
-                if record is not None and record.expires > now:
-                    found.append(key)
+        own, bits = network.prefixlen, network.max_prefixlen
+        address = int(network.network_address)
+        low = key_of(network, scope) & _KIND
+        lengths = self._lengths.get(low)
+        if lengths is None:
+            shapes = [shape for shape in self._shapes if shape & _KIND == low]
+            lengths = self._lengths[low] = sorted(shape >> _SCOPE_BITS for shape in shapes)
+        for length in lengths:
+            if length > own:
+                break
+            prefix = address >> (bits - length) << (bits - length)
+            key = (prefix << _LENGTH_BITS | length) << _SCOPE_BITS | low
+            record = self._records.get(key)
+            if record is not None and record.expires > now:
+                found.append(key)
         return found
 
     def within(self, network: Network, scope: Scope) -> list[int]:
@@ -252,14 +266,6 @@ class Ledger:
             if (key & 1) == (version != _IPV4) and _SCOPES[key >> 1 & 1] is scope
         )
         return [key for _, key in nsmallest(most, like)]
-
-
-def _shape(key: int) -> tuple[int, Scope, int]:
-    return 6 if key & 1 else 4, _SCOPES[key >> 1 & 1], key >> 2 & 0xFF
-
-
-def _length(shape: tuple[int, Scope, int]) -> int:
-    return shape[2]
 
 
 def _slot(expires: float) -> int:
