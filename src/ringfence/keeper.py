@@ -23,6 +23,7 @@ from ringfence.errors import FirewallError, HostError
 from ringfence.exempt import ITSELF, Exempt
 from ringfence.firewall import make_backend
 from ringfence.firewall.contract import Flooder, LimitMode, Ports, Roll, Usage
+from ringfence.firewall.leftovers import flush_the_other
 from ringfence.host.addresses import follow_addresses, read_addresses
 from ringfence.host.diagnosis import Diagnosis, Seen
 from ringfence.host.listening import find_ports
@@ -91,12 +92,29 @@ class Keeper:
         self.enforcer.detector.never = self._exempt().never
         self.enforcer.start(verified=verified)
         self.enforcer.allow(self._exempt())
+        self._take_away_the_other()
 
     def switch_on(self) -> None:
         """Enforce again."""
         self.enforcer.switch_on()
         self.enforcer.exempt = Exempt()  # whoever came to be exempt meanwhile is let go
         self.enforcer.allow(self._exempt())
+
+    def _take_away_the_other(self) -> None:
+        """Take away what another backend still has, now that everything stands in this one."""
+        enforcer = self.enforcer
+        if not enforcer.enforcing or not enforcer.backend.enforces:
+            return
+        try:
+            others = flush_the_other(enforcer.backend.name)
+        except FirewallError as error:
+            text = (
+                f"what another backend left cannot be taken away: {error}; mend: ringfence off, ringfence on"
+            )
+            self.alarms.sound("firewall", "leftovers", text)
+        else:
+            if others:
+                self._log.warning("firewall.taken_over", before=others, now=enforcer.backend.name)
 
     @property
     def trial(self) -> float | None:

@@ -5,7 +5,7 @@ from tests.support.netns import run
 
 from ringfence.errors import FirewallError
 from ringfence.firewall import make_backend
-from ringfence.firewall.leftovers import KERNELS, flush_everything
+from ringfence.firewall.leftovers import KERNELS, flush_everything, flush_the_other
 
 
 def state() -> str:
@@ -56,3 +56,20 @@ def test_what_one_cannot_remove_is_told_when_the_other_is_gone() -> None:
         flush_everything()
 
     assert run("nft", "list", "tables").count("ringfence") == 0
+
+
+@pytest.mark.kernel
+@pytest.mark.usefixtures("netns")
+@pytest.mark.parametrize("kept", KERNELS)
+def test_only_what_another_backend_has_is_taken_away(kept: str) -> None:
+    """What the other has goes and is named; where it has nothing nothing is done, and our own stays."""
+    for name in KERNELS:
+        backend = make_backend(name)
+        backend.open()
+        backend.close()
+    other = next(name for name in KERNELS if name != kept)
+
+    assert (flush_the_other(kept), flush_the_other(kept)) == ([other], [])
+    assert ("ringfence4" in state(), "inet ringfence" in state()) == (kept == "ipset", kept == "nftables")
+    assert flush_the_other(other) == [kept]
+    assert "ringfence" not in state()
