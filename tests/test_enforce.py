@@ -1,5 +1,6 @@
 """From decisions to bans: what is placed, what is pending, what comes back, and what the store knows."""
 
+import asyncio
 from collections.abc import Iterator
 from ipaddress import ip_network
 from pathlib import Path
@@ -232,7 +233,7 @@ def test_what_the_store_lost_is_adopted(world: World, monkeypatch: pytest.Monkey
 
 
 def test_what_the_store_cannot_tell_does_not_keep_the_guard_away(world: World) -> None:
-    """A row that nobody can read is said; the ban that the kernel still has is kept, and new ones are placed."""
+    """A row that nobody can read is said; the ban that the kernel still has is kept, new ones are placed."""
     world.decide()
     world.decide(OTHER)
     world.store._writer.execute("UPDATE bans SET network = 'broken' WHERE network = '192.0.2.1/32'")
@@ -390,7 +391,7 @@ def test_off_takes_everything_and_stays(world: World) -> None:
     for refused in (
         lambda: world.enforcer.ban([OTHER], 60.0, ""),
         lambda: unban(world.enforcer, [OTHER]),
-        lambda: unban_all(world.enforcer),
+        lambda: asyncio.run(unban_all(world.enforcer)),
     ):
         with pytest.raises(ControlError, match="switched off; switch it on with: ringfence on"):
             refused()

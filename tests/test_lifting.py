@@ -1,5 +1,6 @@
 """Letting in: who, with whom, what stays banned, and what is said where the kernel does not let go."""
 
+import asyncio
 from collections.abc import Iterator
 from ipaddress import ip_network
 from pathlib import Path
@@ -9,6 +10,7 @@ from attrs import evolve
 from tests.support.world import OTHER, RULE, START, SUBJECT, World, a_world, said
 
 from ringfence.detect.rules import HOUR
+from ringfence.enforce import CHUNK
 from ringfence.errors import ControlError, FirewallError, SetFullError
 from ringfence.ledger import key_of
 from ringfence.lifting import Lifted, unban, unban_all
@@ -101,7 +103,7 @@ def test_of_bans_one_in_the_other_each_keeps_its_rest(world: World) -> None:
         assert left.keys() == PARTS_OF_24
         assert (left["192.0.2.128/25"], left["192.0.2.0/32"]) == (around, 7_200)
         assert left["192.0.2.2/31"] == 7_200
-        unban_all(world.enforcer)
+        asyncio.run(unban_all(world.enforcer))
 
 
 def test_a_part_that_is_banned_for_longer_stays_so(world: World) -> None:
@@ -182,7 +184,7 @@ def test_a_ban_that_the_kernel_does_not_let_go_is_told(world: World) -> None:
     assert let_in(world, "192.0.2.1", "192.0.2.2").problems == ("192.0.2.1/32: no answer",)
     assert set(world.in_kernel()) == set(world.in_store()) == {"192.0.2.1/32"}
     with pytest.raises(ControlError, match=r"192\.0\.2\.1/32: no answer"):
-        unban_all(world.enforcer)
+        asyncio.run(unban_all(world.enforcer))
 
 
 def test_a_part_that_the_kernel_refuses_is_told_and_tried_again(world: World) -> None:
@@ -209,7 +211,25 @@ def test_everybody_is_let_in(world: World) -> None:
     world.decide(ip_network("192.0.2.3"))
     world.backend.refuses.clear()
 
-    assert unban_all(world.enforcer) == 4
+    assert asyncio.run(unban_all(world.enforcer)) == 4
     assert (world.in_kernel(), world.in_store(), world.enforcer.pending) == ({}, {}, 0)
-    assert unban_all(world.enforcer) == 0
+    assert asyncio.run(unban_all(world.enforcer)) == 0
     assert key_of(OTHER) not in world.enforcer.ledger
+
+
+def test_while_everybody_is_let_in_new_bans_are_placed(world: World) -> None:
+    """Many are lifted in parts; who is banned between two of them stays out."""
+    many = [ip_network((0xC6120000 + number, 32)) for number in range(2 * CHUNK)]
+    world.enforcer.ban(many, 3_600.0, "")
+
+    async def main() -> None:
+        async with asyncio.TaskGroup() as group:
+            lifting = group.create_task(unban_all(world.enforcer))
+            while not world.enforcer.counts.lifted:  # noqa: ASYNC110 - between two parts, wherever that is
+                await asyncio.sleep(0)
+            assert world.enforcer.counts.lifted < len(many)
+            world.decide()
+        assert lifting.result() == len(many)
+
+    asyncio.run(main())
+    assert set(world.in_kernel()) == set(world.in_store()) == {"192.0.2.1/32"}

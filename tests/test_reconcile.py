@@ -192,7 +192,7 @@ def test_who_is_let_in_while_others_are_put_back_stays_in(world: World) -> None:
             while not world.reconciler.counts.restored:  # noqa: ASYNC110 - between two parts, wherever that is
                 await asyncio.sleep(0)
             assert world.reconciler.counts.restored < len(MANY)
-            unban_all(world.enforcer)
+            await unban_all(world.enforcer)
 
     asyncio.run(main())
     compare(world)

@@ -70,9 +70,9 @@ class Answers:
             self._enforcer.fill(Roll.ALLOW)
         return problems
 
-    def _unban(self, request: Mapping[str, Any]) -> object:
+    async def _unban(self, request: Mapping[str, Any]) -> object:
         if request.get("all") is True:
-            return unban_all(self._enforcer)
+            return await unban_all(self._enforcer)
         return asdict(unban(self._enforcer, _networks(request)))
 
     def _off(self, _: Mapping[str, Any]) -> object:

@@ -5,13 +5,14 @@ banned, in parts, for as long as it was: unbanning one address of a /24 leaves e
 address is let in with its /64, since that is what is counted and banned.
 """
 
+import asyncio
 from collections.abc import Sequence
 from ipaddress import IPv6Network
 from itertools import chain
 
 from attrs import frozen
 
-from ringfence.enforce import Enforcer, lines
+from ringfence.enforce import CHUNK, Enforcer, lines
 from ringfence.errors import ControlError
 from ringfence.exempt import overlap
 from ringfence.ledger import key_of, network_of
@@ -52,11 +53,19 @@ def unban(enforcer: Enforcer, networks: Sequence[Network]) -> Lifted:
     return Lifted(tuple(problems), tuple(notes))
 
 
-def unban_all(enforcer: Enforcer) -> int:
-    """Lift every ban, also those that nobody knows but the kernel, and give their number."""
+async def unban_all(enforcer: Enforcer) -> int:
+    """Lift every ban there is, also those that nobody knows but the kernel, and give their number.
+
+    ``CHUNK`` at a time, so that a new ban waits for some of them and not for all.
+    """
     enforcer.must_enforce()
-    inside = [key_of(element.network, element.scope) for element in enforcer.backend.list()]
-    problems = lines(enforcer.lift(chain(inside, enforcer.keys())))
+    inside = await asyncio.to_thread(lambda: [key_of(e.network, e.scope) for e in enforcer.backend.list()])
+    keys, problems = [*dict.fromkeys(chain(inside, enforcer.keys()))], list[str]()
+    for start in range(0, len(keys), CHUNK):
+        if not enforcer.enforcing:  # switched off meanwhile
+            break
+        problems += lines(enforcer.lift(keys[start : start + CHUNK]))
+        await asyncio.sleep(0)
     if problems:
         raise ControlError("; ".join(problems[:20]))
     return len(inside)
