@@ -15,7 +15,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from ringfence import control
-from ringfence.control import MAX_REQUEST, Handler, ask, serve
+from ringfence.control import MAX_REQUEST, Encoded, Handler, ask, ask_encoded, serve
 from ringfence.errors import ControlError, DaemonUnreachableError, FirewallError
 
 UNKNOWN = {"error": "not a request that this daemon knows; is the command of the same version?"}
@@ -42,6 +42,8 @@ HANDLERS: Mapping[str, Handler] = {
     "fail": fail,
     "stumble": stumble,
     "nan": lambda _: {1, 2},
+    "parts": lambda _: Encoded([b"[1", b", 2", b', {"a": "}"}]']),
+    "many": lambda _: Encoded([b"[", *[b" " * 1_000_000] * 20, b"]"]),
 }
 
 
@@ -411,3 +413,42 @@ def test_a_hanging_daemon_keeps_its_socket(path: Path, monkeypatch: pytest.Monke
         with pytest.raises(ControlError):
             asyncio.run(main())
         assert path.is_socket()
+
+
+# -- what is JSON already ---------------------------------------------------------------------------------
+
+
+def test_what_is_json_already_is_passed_on(path: Path) -> None:
+    """In parts, as any other result; a command may have it as it came, or read."""
+    parsed: object = [1, 2, {"a": "}"}]
+    assert said(path, b'{"do": "parts"}', b'{"do": "echo"}') == [{"ok": parsed}, {"ok": {}}]
+
+    assert asked(path, lambda: ask(path, "parts")) == parsed
+    assert asked(path, lambda: ask_encoded(path, "parts")) == b'[1, 2, {"a": "}"}]'
+
+
+def test_what_is_no_json_yet_is_encoded_all_the_same(path: Path) -> None:
+    """Whatever the daemon answers comes as JSON, and what it refuses is refused."""
+    assert json.loads(asked(path, lambda: ask_encoded(path, "echo", a=1))) == {"a": 1}  # type: ignore[arg-type]
+    with pytest.raises(ControlError, match="switched off"):
+        asked(path, lambda: ask_encoded(path, "refuse"))
+
+
+def test_a_list_of_many_megabytes_arrives_whole(path: Path) -> None:
+    """Twenty of them, and the connection carries the next request."""
+    answer = asked(path, lambda: ask_encoded(path, "many"))
+
+    assert isinstance(answer, bytes)
+    assert (len(answer), answer.strip(b" ")) == (20_000_002, b"[" + b" " * 20_000_000 + b"]")
+
+
+def test_who_does_not_read_holds_up_nobody(path: Path) -> None:
+    """While a client lets a long answer lie, others are answered."""
+
+    async def main() -> list[Any]:
+        async with serve(path, HANDLERS), client(path) as (_, writer):
+            writer.write(b'{"do": "many"}\n')
+            await writer.drain()
+            return await say(path, b'{"do": "echo", "a": 1}')
+
+    assert asyncio.run(main()) == [{"ok": {"a": 1}}]
