@@ -12,7 +12,7 @@ import pytest
 from tests.support.kept import Kept, kept, settings
 
 from ringfence.answers import Answers
-from ringfence.errors import ControlError
+from ringfence.errors import ControlError, StoreError
 from ringfence.firewall.contract import Usage
 from ringfence.model import network_from
 from ringfence.report import Seen
@@ -133,6 +133,16 @@ def test_off_and_on(office: Office) -> None:
         office.ask("ban", networks=["192.0.2.1"], seconds=60)
     assert office.ask("on") is True
     assert office.listed() == {"192.0.2.1"}
+
+
+def test_off_that_will_not_last_is_told(office: Office) -> None:
+    """Where the store forgets everything with the daemon, it is off, and that it will not stay is told."""
+    office.ask("ban", networks=["192.0.2.1"], seconds=60)
+    office.kept.enforcer.records.fleeting = "the disk is full"
+    with pytest.raises(StoreError, match=r"everything is removed, but .* not remembered: the disk is full"):
+        office.ask("off")
+
+    assert (office.listed(), office.kept.enforcer.enforcing) == (set(), False)
 
 
 def test_the_status_is_of_now(office: Office) -> None:

@@ -9,7 +9,7 @@ from attrs import asdict
 
 from ringfence import control, trial
 from ringfence.control import Encoded
-from ringfence.errors import ControlError
+from ringfence.errors import ControlError, StoreError
 from ringfence.exempt import overlap
 from ringfence.firewall.contract import Roll
 from ringfence.keeper import Keeper
@@ -77,6 +77,11 @@ class Answers:
 
     def _off(self, _: Mapping[str, Any]) -> object:
         self._enforcer.switch_off()
+        fleeting = self._enforcer.records.fleeting
+        if fleeting:
+            raise StoreError(
+                f"everything is removed, but that it is to stay so is not remembered: {fleeting}"
+            )
         return True
 
     def _on(self, _: Mapping[str, Any]) -> object:
