@@ -203,11 +203,15 @@ class Flooder:
 
 @frozen
 class Part:
-    """One thing that a backend needs: what it is, and what it lacks with the mend, or None."""
+    """One thing that a backend needs: what it is, and what it lacks with the mend, or None.
+
+    ``spared``: ``open`` goes without it, and says so.
+    """
 
     what: str
     lack: str | None = None
     note: str = ""
+    spared: bool = False
 
 
 class Backend(Protocol):

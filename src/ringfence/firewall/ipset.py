@@ -106,9 +106,13 @@ class IpsetBackend:
         ]
         if any(part.lack is not None for part in parts[:2]):
             return parts  # the kernel cannot be asked for the rest
+        spared = any(part.lack is None for part in parts[2:])  # one IP version is guarded without the other
+        parts[2:] = [evolve(part, spared=spared and part.lack is not None) for part in parts[2:]]
         for version, part in zip(VERSIONS, parts[2:], strict=True):
             if part.lack is None:
-                parts += [Part(what, lack) for what, lack in lacks(self._kernel, version, self.plan)]
+                parts += [
+                    Part(what, lack, spared=True) for what, lack in lacks(self._kernel, version, self.plan)
+                ]
         return parts
 
     def open(self) -> Opened:
