@@ -173,6 +173,7 @@ class TcpWire:
         self._socket = _socket(target[0], socket.SOCK_STREAM)
         self._buffer = b""
         self._gone = False
+        self._stuck = False
         self._socket.settimeout(seconds)
         self._socket.bind((source, 0))
         try:
@@ -184,14 +185,17 @@ class TcpWire:
         self.contact = _own_name(self._socket)
 
     def send(self, message: bytes) -> None:
-        """Send one message; on a dead connection nothing happens, and no answer will come."""
-        if self._gone:
+        """Send one message; on a dead connection, or one that takes no more, nothing happens.
+
+        What was answered before can be received all the same.
+        """
+        if self._gone or self._stuck:
             return
         self._socket.settimeout(_SEND_SECONDS)
         try:
             self._socket.sendall(message)
         except OSError:
-            self._gone = True
+            self._stuck = True
 
     def receive(self, seconds: float) -> bytes | None:
         """Give the next message, or None."""
