@@ -602,6 +602,20 @@ def test_in_a_full_set_who_has_the_least_time_left_gives_way(world: World) -> No
     assert not world.held()
 
 
+def test_the_like_give_way_to_the_like(world: World) -> None:
+    """A backend may have a set for each width: networks to networks, or to addresses if need be."""
+    world.backend.plan = Plan(maxelem=2)
+    world.enforcer.ban([ip_network("198.51.100.0/24")], 60.0, "")
+    world.enforcer.ban([ip_network("192.0.2.1")], 120.0, "")
+    world.enforcer.ban([ip_network("192.0.2.2")], 7_200.0, "")
+    assert set(world.in_kernel()) == {"198.51.100.0/24", "192.0.2.2/32"}
+    world.enforcer.ban([ip_network("203.0.113.0/24")], 7_200.0, "")
+    assert set(world.in_kernel()) == {"203.0.113.0/24", "192.0.2.2/32"}
+    world.enforcer.ban([ip_network("10.0.0.0/8")], 9_000.0, "")
+    assert len(world.in_kernel()) == 2
+    assert "10.0.0.0/8" in world.in_kernel()
+
+
 def test_nobody_gives_way_to_a_shorter_ban(world: World) -> None:
     """Where all the others have more time left the new one waits, and comes in when there is room."""
     world.backend.plan = Plan(maxelem=1)

@@ -68,7 +68,7 @@ class Enforcer:
     _pending: dict[int, Ban] = field(factory=dict, init=False)
     _unfreed: set[int] = field(factory=set, init=False)
     _seen_only: set[Network] = field(factory=set, init=False)
-    _giving_way: dict[tuple[int, Scope], list[int]] = field(factory=dict, init=False)
+    _giving_way: dict[tuple[int, int, Scope], list[int]] = field(factory=dict, init=False)
     _log: structlog.stdlib.BoundLogger = field(factory=structlog.get_logger, init=False)
 
     def start(self, *, verified: bool = True) -> None:
@@ -391,10 +391,10 @@ class Enforcer:
 
     def _make_room(self, ban: Ban, refused: Outcome, now: float) -> Outcome:
         """Have the ban with the least time left give way, if that is less than the new one's."""
-        like = (ban.network.version, ban.scope)
+        like = (ban.network.version, ban.network.prefixlen, ban.scope)
         waiting = self._giving_way.get(like)
         if not waiting:
-            waiting = self._giving_way[like] = self.ledger.soonest(*like, _GIVE_WAY)[::-1]
+            waiting = self._giving_way[like] = self.ledger.soonest(ban.network, ban.scope, _GIVE_WAY)[::-1]
         while waiting:
             record = self.ledger.get(waiting[-1])
             if record is not None and record.expires >= ban.expires:  # he stays the first in line

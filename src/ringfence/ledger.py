@@ -256,15 +256,16 @@ class Ledger:
         del self._unlooked[-_SLICE:]
         return over, renew
 
-    def soonest(self, version: int, scope: Scope, most: int) -> list[int]:
-        """Give the ``most`` bans of an IP version and scope that end first."""
+    def soonest(self, network: Network, scope: Scope, most: int) -> list[int]:
+        """Give the ``most`` bans that end first of those as wide as ``network``; of any width, where none is.
+
+        Of its IP version and ``scope``, always: a backend may have a set for each, and for each width.
+        """
         from heapq import nsmallest  # noqa: PLC0415 - for a set that is full, once in a life
 
-        like = (
-            (record.expires, key)
-            for key, record in self._records.items()
-            if (key & 1) == (version != _IPV4) and _SCOPES[key >> 1 & 1] is scope
-        )
+        shape = key_of(network, scope) & _SHAPE
+        mask = _SHAPE if self._shapes[shape] else _KIND
+        like = ((record.expires, key) for key, record in self._records.items() if (key ^ shape) & mask == 0)
         return [key for _, key in nsmallest(most, like)]
 
 
