@@ -396,12 +396,9 @@ class Host:
 NETWORKS = [ip_network(t) for t in ("198.18.0.1", "198.18.1.0/24", "2001:db8::/64", "2001:db8:1::/48")]
 
 
-@pytest.fixture(name="host")
-def _host(netns: None, tmp_path: Path) -> Iterator[Host]:
-    """Give four bans in the kernel."""
-    assert netns is None
-    backend = make_backend("ipset", Plan(maxelem=1_000))
-    with Store.open(tmp_path / "ringfence.db", owner=True) as store:
+def _made(name: str, folder: Path) -> Iterator[Host]:
+    backend = make_backend(name, Plan(maxelem=1_000))
+    with Store.open(folder / "ringfence.db", owner=True) as store:
         host = Host(store, backend)
         try:
             assert host.enforcer.ban(NETWORKS, 3_600.0, "") == []
@@ -411,9 +408,18 @@ def _host(netns: None, tmp_path: Path) -> Iterator[Host]:
             backend.close()
 
 
-def sets() -> list[str]:
-    """Name the sets of bans."""
-    return [name for name in run("ipset", "list", "-name").split() if name in {"ringfence4", "ringfence6"}]
+@pytest.fixture(name="host")
+def _host(netns: None, tmp_path: Path) -> Iterator[Host]:
+    """Give four bans in the kernel, by ipset."""
+    assert netns is None
+    yield from _made("ipset", tmp_path)
+
+
+@pytest.fixture(name="nft_host")
+def _nft_host(netns: None, tmp_path: Path) -> Iterator[Host]:
+    """Give four bans in the kernel, by nftables."""
+    assert netns is None
+    yield from _made("nftables", tmp_path)
 
 
 def flush_sets() -> None:
@@ -495,3 +501,52 @@ def test_elements_of_another_hand_are_adopted_by_the_rule(host: Host) -> None:
     assert DAY - 60 < left["203.0.113.2/32"] <= DAY
     assert 3_500 < left["198.18.0.1/32"] <= 3_600
     assert (host.in_force, host.reconciler.counts.adopted) == ((6, 6), 3)
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize(
+    ("harm", "lost"),
+    [
+        ("flush ruleset", 4),
+        ("delete table inet ringfence", 4),
+        ("flush table inet ringfence", 0),
+        ("flush set inet ringfence ban4_24", 1),
+        ("delete element inet ringfence ban6_64 { 2001:db8:: }", 1),
+    ],
+)
+def test_whatever_is_done_to_nftables_is_healed(nft_host: Host, harm: str, lost: int) -> None:
+    """Table, rules, sets and every ban are back after one look and one comparison, and all is as it was."""
+    before = run("nft", "-st", "list", "table", "inet", "ringfence")
+    run("nft", *harm.split())
+    nft_host.heal()
+
+    assert nft_host.banned() == set(NETWORKS)
+    assert (nft_host.in_force, nft_host.reconciler.counts.restored) == ((4, 4), lost)
+    assert all(3_500 < element.timeout <= 3_600 for element in nft_host.backend.list())
+    assert run("nft", "-st", "list", "table", "inet", "ringfence") == before
+
+
+@pytest.mark.kernel
+def test_elements_of_another_hand_are_adopted_by_the_same_rule(nft_host: Host) -> None:
+    """In nftables too: its own time, or a day; and who is this host itself is let go."""
+    for element in ("203.0.113.1 timeout 90s", "203.0.113.2", "127.0.0.1 timeout 1h"):
+        run("nft", "add", "element", "inet", "ringfence", "ban4_32", "{", element, "}")
+    nft_host.heal()
+
+    left = {str(element.network): element.timeout for element in nft_host.backend.list()}
+    assert left.keys() == {str(network) for network in NETWORKS} | {"203.0.113.1/32", "203.0.113.2/32"}
+    assert 60 < left["203.0.113.1/32"] <= 90
+    assert DAY - 60 < left["203.0.113.2/32"] <= DAY
+    assert (nft_host.in_force, nft_host.reconciler.counts.adopted) == ((6, 6), 3)
+
+
+@pytest.mark.kernel
+def test_a_width_that_is_full_gives_way_to_its_like(nft_host: Host) -> None:
+    """Each width has a set of its own in nftables: of the others none is touched."""
+    many = [ip_network((0xC6120100 + number, 32)) for number in range(999)]
+    assert nft_host.enforcer.ban(many, 7_200.0, "") == []
+    newcomer = ip_network("203.0.113.7")
+
+    assert nft_host.enforcer.ban([newcomer], 7_200.0, "") == []
+    assert nft_host.banned() == {*many, newcomer, *NETWORKS[1:]}
+    assert nft_host.enforcer.counts.gave_way == 1
