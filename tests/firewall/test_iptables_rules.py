@@ -61,7 +61,9 @@ def test_no_plan_has_a_rule_that_lets_everything_by(version: int) -> None:
                     *("DROP", "REJECT", "LOG", "NFLOG", "SET", "-m"),
                     *("ringfence-drop", "ringfence-reject", "ringfence-limit", "ringfence-over", "RETURN"),
                 }
-                assert ("RETURN" in rule) == (chain == "raw ringfence-limit" and rule is rules[-1])
+                if "RETURN" in rule:
+                    assert chain == "raw ringfence-limit"
+                    assert rule is rules[-1] or "--hashlimit-name ringfence-all-" in rule
 
 
 @pytest.mark.parametrize("version", [4, 6])
@@ -201,7 +203,17 @@ def test_a_table_of_other_numbers_has_another_name() -> None:
         for rule in texts(Plan(limit=limit))["raw ringfence-limit"]
         if "hashlimit" in rule
     }
-    assert len(names) == 6
+    assert len(names) == 7  # one of them for observing only
+
+
+def test_observing_looks_at_no_more_than_its_tables_hold() -> None:
+    """Before all else what is too much to be remembered passes, without having been looked at."""
+    for rate, burst, most in ((50, 200, 50_000), (1, 200, 2_000), (1, 1_000_000, 1)):
+        limit = Limit(LimitMode.OBSERVE, rate=rate, burst=burst)
+        first = wanted_rules(Plan(limit=limit), 4)["raw"]["ringfence-limit"][0]
+        assert first.text.startswith(f"-m hashlimit --hashlimit-above {most}/sec --hashlimit-burst {most} ")
+        assert (first.text.endswith("-j RETURN"), first.kind) == (True, "")
+        assert most * (max(burst // rate, 10) + 2) < 1_000_100
 
 
 def test_a_slow_limit_remembers_until_its_burst_has_grown_again() -> None:

@@ -28,9 +28,11 @@ refills of one second's worth, and no packet costs more than that: larger ones, 
 together, are over the limit by themselves; TCP sends them again, smaller. A table of hashlimit lives as long
 as a rule names it, with the numbers it was made with: so the numbers are in its name.
 
-A full table of hashlimit drops whoever is not in it, in no rule's counter and in either mode: the kernel's
-match does that. Only forged senders can fill it: a million within ten seconds, in 100 MB for each table. Such
-packets are those that came to the limiter and were neither over nor passed: ``Usage.limiter_full``.
+A full table of hashlimit drops whoever is not in it, and in no rule's counter: the kernel's match does that.
+Only forged senders can fill it: a million within ten seconds, in 100 MB for each table. Enforcing, such
+packets are those that came to the limiter and were neither over nor passed: ``Usage.limiter_full``. Observing
+must drop nobody, so there no more packets a second are looked at, of all together, than could fill the table;
+the others pass, and are counted as those that there was no room for.
 
 The log rule: what is a SIP 401 or 407 over UDP goes to an NFLOG group (``sources/wire.py`` reads it; to
 a group that nobody reads the kernel sends nothing). ``-p udp`` and u32 read the first twelve bytes of the
@@ -79,6 +81,8 @@ _FRAME = 2  # kilobytes
 _BUCKETS = 65_536
 _SOURCES = 1_000_000
 _EXPIRY = 10  # seconds
+# Packets a second that the tools print as they are written.
+_PRINTABLE = (50_000, 25_000, 20_000, 10_000, 5_000, 2_000, 1_000, 500, 200, 100, 50, 20, 10, 5, 2, 1)
 _LOG = '-m limit --limit 5/sec --limit-burst 10 -j LOG --log-prefix "ringfence: "'
 _RST = "-p tcp -m tcp ! --tcp-flags RST RST "
 # The kernel's word for a verdict, and how its own error is told from what else goes out.
@@ -262,6 +266,7 @@ def _limit(limit: Limit, version: int) -> list[Rule]:
     second, refills = byte_budget(limit)
     octets = f"{second}kb/s", f"{second * refills}kb"
     return [
+        *([Rule(_glance(limit))] if limit.mode is LimitMode.OBSERVE else []),
         Rule(f"-p udp {_hashlimit('udp', limit, version, *packets)}-g {_OVER}", OVER_LIMIT),
         Rule(f"-p tcp {_hashlimit('tcp', limit, version, *packets)}-g {_OVER}", OVER_LIMIT),
         Rule(f"-p tcp -m length --length {min(second * _KILO + 1, 65_535)}:65535 -g {_OVER}", OVER_LIMIT),
@@ -283,14 +288,26 @@ def byte_budget(limit: Limit) -> tuple[int, int]:
     return max(min(second, whole // (refills + 1)), _FRAME), refills
 
 
+def _glance(limit: Limit) -> str:
+    """Let pass what is more than could fill the tables, as one bucket for all: of some 0.6 of their size."""
+    most = _SOURCES * 6 // 10 // (_expiry(limit) + 1)
+    rate = next((rate for rate in _PRINTABLE if rate <= most), 1)
+    name = f"ringfence-all-{limit.rate}-{limit.burst}"
+    above = f"--hashlimit-above {rate}/sec --hashlimit-burst {rate}"
+    return f"-m hashlimit {above} --hashlimit-name {name} -j RETURN"
+
+
+def _expiry(limit: Limit) -> int:
+    """Give the seconds until a source is forgotten: not before its burst has grown again."""
+    return max(_EXPIRY, -(-limit.burst // max(limit.rate, 1)))
+
+
 def _hashlimit(name: str, limit: Limit, version: int, above: str, burst: str) -> str:
-    # A source may not be forgotten before its burst has grown again.
-    expiry = max(_EXPIRY, -(-limit.burst // max(limit.rate, 1)))
     mask = "" if version == _IPV4 else "--hashlimit-srcmask 64 "
     return (
         f"-m hashlimit --hashlimit-above {above} --hashlimit-burst {burst} --hashlimit-mode srcip "
         f"--hashlimit-name ringfence-{name}-{limit.rate}-{limit.burst} --hashlimit-htable-size {_BUCKETS} "
-        f"--hashlimit-htable-max {_SOURCES} --hashlimit-htable-expire {expiry * 1000} {mask}"
+        f"--hashlimit-htable-max {_SOURCES} --hashlimit-htable-expire {_expiry(limit) * 1000} {mask}"
     )
 
 
