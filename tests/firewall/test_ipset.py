@@ -15,8 +15,19 @@ from tests.support.cable import CABLES, WAIT, Cable, arrives, far_end
 from tests.support.netns import inside, neighbour, run
 
 from ringfence.errors import FirewallError, FirewallPermissionError, FirewallUnsupportedError
-from ringfence.firewall import ipset_kernel, iptables
-from ringfence.firewall.contract import Add, Element, Opened, Outcome, Plan, Pulse, Remove, Roll
+from ringfence.firewall import ipset_kernel, iptables, iptables_family
+from ringfence.firewall.contract import (
+    Add,
+    Element,
+    Limit,
+    LimitMode,
+    Opened,
+    Outcome,
+    Plan,
+    Pulse,
+    Remove,
+    Roll,
+)
 from ringfence.firewall.ipset import IpsetBackend
 from ringfence.firewall.netlink import Conversation, NetlinkLostError
 from ringfence.firewall.probe import verify
@@ -375,6 +386,22 @@ def test_missing_iptables_is_named_before_anything_changes(monkeypatch: pytest.M
     backend.close()
     monkeypatch.undo()
     assert run("ipset", "save") == ""
+
+
+def test_what_the_plan_needs_is_looked_for(backend: IpsetBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look names what log rule and limiter lack, for each IP version, with the mend."""
+    assert [part.lack for part in backend.look()] == [None] * 4
+    backend.plan = Plan(log_group=7, limit=Limit(LimitMode.OBSERVE))
+    assert [part.lack for part in backend.look()] == [None] * 8
+
+    monkeypatch.setattr(iptables_family, "_WIRE_EXTENSIONS", ("u32", "no-such-match"))
+    lacking = [part for part in backend.look() if part.lack is not None]
+    assert [part.what for part in lacking] == [
+        "the log rule for the wire, IPv4",
+        "the log rule for the wire, IPv6",
+    ]
+    assert {part.spared for part in lacking} == {True}
+    assert "this kernel has no no-such-match for IPv4; mend: `modprobe xt_u32 " in str(lacking[0].lack)
 
 
 def without_ipv6(tmp_path: Path) -> Path:

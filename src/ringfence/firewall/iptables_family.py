@@ -161,7 +161,8 @@ class Family:
 
     def remove(self) -> None:
         """Take our rules out, and the tables that were made for them, if nothing else has come into them."""
-        for table in iptables.remove(self.tools):
+        made = iptables.remove(self.tools)
+        for table in made if not self._legacy else ():
             self._drop(table)
         self._rules, self._stood = {}, None
 
