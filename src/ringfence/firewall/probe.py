@@ -20,13 +20,13 @@ case, and its timeout ends it if even that fails.
 import enum
 import errno
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from ipaddress import ip_network
 
 from attrs import frozen
 
-from ringfence.errors import ProbeError
+from ringfence.errors import ProbeError, SetFullError
 from ringfence.firewall.contract import PROBE_PORT, Add, Backend, Remove
 from ringfence.model import Network
 
@@ -88,19 +88,20 @@ def verify(backend: Backend, families: Mapping[int, str | None]) -> Verification
     Raises ProbeError naming the direction and the IP version that got through, and the likely mend.
     """
     checks: list[Check] = []
+    tried = [version for version, reason in families.items() if reason is None and backend.enforces]
+    banned = {element.network for element in backend.list()} if tried else set()
     for version, reason in families.items():
         if reason is None and not backend.enforces:
             reason = f"the {backend.name} backend drops nothing"  # noqa: PLW2901 - the reason for both
         if reason is not None:
             checks += _untried(version, reason)
         else:
-            checks += _verify_family(backend, version)
+            checks += _verify_family(backend, version, banned)
     return Verification(tuple(checks))
 
 
-def _verify_family(backend: Backend, version: int) -> list[Check]:
+def _verify_family(backend: Backend, version: int, banned: Collection[Network]) -> list[Check]:
     plan = _PLANS[version]
-    banned = {element.network for element in backend.list()}
     spare = next(
         (a for n in range(1, 100) if ip_network(a := plan.spare.format(n)) not in banned),
         plan.spare.format(1),
@@ -118,6 +119,8 @@ def _verify_family(backend: Backend, version: int) -> list[Check]:
             f"a ban could not be tried for IPv{version}: {error}; is the loopback interface up? "
             "mend: `ip link set lo up`"
         ) from error
+    except SetFullError as error:  # its bans stand, and stay
+        return _untried(version, f"not tried: {error}")
     except ProbeError:
         interfaces = backend.plan.interfaces
         if not interfaces or "lo" in interfaces:
@@ -162,19 +165,19 @@ class _Probe:
         }
         try:
             outcome = self.backend.apply([Add(self.network, _TIMEOUT)])[0]
+            if isinstance(outcome.error, SetFullError):
+                raise outcome.error
             if outcome.error is not None:
                 raise ProbeError(
                     f"the test ban of {self.network} was refused: {outcome.error}"
                 ) from outcome.error
-            checks = [
-                self._check_from(passed=before[Direction.FROM]),
-                self._check_to(passed=before[Direction.TO]),
-            ]
+            came, seen = self._check_from(passed=before[Direction.FROM])
+            went = self._check_to(seen, passed=before[Direction.TO])
         finally:
             removed = self.backend.apply([Remove(self.network)])[0]
-        if removed.error is not None or self._packets() is not None:
+        if removed.error is not None:
             raise ProbeError(f"the test ban of {self.network} could not be removed: {removed.error}")
-        return checks
+        return [came, went]
 
     def _arrives(self, sender: socket.socket, receiver: socket.socket) -> bool:
         try:
@@ -183,15 +186,16 @@ class _Probe:
         except (TimeoutError, PermissionError):
             return False
 
-    def _check_from(self, *, passed: bool) -> Check:
+    def _check_from(self, *, passed: bool) -> tuple[Check, int]:
+        """Try the way in; give what came of it, and how many packets the ban has met."""
         if self._arrives(self.there, self.here):
             raise self._got_through(Direction.FROM)
-        if not self._packets():
+        seen = self._packets()
+        if not seen:
             raise self._not_seen(Direction.FROM)
-        return self._verified(Direction.FROM, passed=passed)
+        return self._verified(Direction.FROM, passed=passed), seen
 
-    def _check_to(self, *, passed: bool) -> Check:
-        seen = self._packets() or 0
+    def _check_to(self, seen: int, *, passed: bool) -> Check:
         try:
             if _PLANS[self.version].local:
                 self.here.sendto(_PROBE, self.there.getsockname())
@@ -202,7 +206,7 @@ class _Probe:
                     unbound.bind(("::", port))
                     unbound.sendto(_PROBE, (str(self.network.network_address), _DISCARD))
         except PermissionError:
-            if (self._packets() or 0) <= seen:
+            if self._packets() <= seen:
                 raise self._not_seen(Direction.TO) from None
             return self._verified(Direction.TO, passed=passed)
         except OSError as error:
@@ -212,10 +216,10 @@ class _Probe:
             return Check(self.version, Direction.TO, verified=False, note=note)
         raise self._got_through(Direction.TO)
 
-    def _packets(self) -> int | None:
-        """How many packets the kernel dropped by the test element; None where it is not in the set."""
+    def _packets(self) -> int:
+        """Say how many packets the kernel dropped by the test element. Reads every ban."""
         found = [element.packets for element in self.backend.list() if element.network == self.network]
-        return found[0] if found else None
+        return sum(found)
 
     def _verified(self, direction: Direction, *, passed: bool) -> Check:
         note = "" if passed else "other rules of this host drop such packets too"
