@@ -1,0 +1,127 @@
+"""Whatever becomes of the daemon, at no moment does anything of who is banned get through.
+
+Packets of banned senders run all the time: addresses and prefixes of both IP versions, a network that is
+denied, and strangers, by whom it is known that packets arrive at all.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from tests.support.before import release_before
+from tests.support.daemon import Guard, until
+from tests.support.door import Door
+from tests.support.netns import run
+from tests.support.network import Network
+
+pytestmark = pytest.mark.kernel
+
+BANNED = ("198.18.1.9", "198.19.7.7", "fd00:18::b9", "fd00:19::7:7")
+BANS = ("198.18.1.9", "198.19.7.0/24", "fd00:18::b9", "fd00:19::/64")
+DENIED = "198.18.1.8"
+STRANGERS = ("198.18.1.7", "fd00:18::b7")
+ROUNDS = 20
+PLANS: tuple[dict[str, object], ...] = (
+    {"scope": "sip", "sip_ports": ["5060/udp", "5060/tcp"]},
+    {"interfaces": ["lan"], "log": True},
+    {"action": "port-unreachable"},
+    {"limit": {"mode": "enforce"}},
+    {},
+)
+
+
+@pytest.fixture(name="network")
+def _network() -> Iterator[Network]:
+    with Network() as network:
+        yield network
+
+
+@pytest.fixture(name="door")
+def _door(network: Network) -> Iterator[Door]:
+    with Door(network) as door:
+        yield door
+
+
+@contextmanager
+def shut(door: Door) -> Iterator[None]:
+    """See that nobody who is out comes in while the block runs, and some packets longer."""
+    with door.knocking(*BANNED, DENIED) as knocks:
+        yield
+        enough = knocks.rounds + ROUNDS
+        until(lambda: knocks.rounds > enough or not knocks.going, "packets")
+        assert knocks.going
+    assert knocks.arrived == []
+    assert door.let_in(*STRANGERS) == set(STRANGERS)
+
+
+def guard_of(folder: Path, network: Network, backend: str) -> Guard:
+    """Give a daemon that is not running yet."""
+    return Guard(folder, prefix=network.in_pbx(), firewall={"backend": backend}, deny={"networks": [DENIED]})
+
+
+@pytest.mark.parametrize("backend", ["ipset", "nftables"])
+def test_a_restart_a_kill_and_new_rules_leave_no_gap(
+    tmp_path: Path, network: Network, door: Door, backend: str
+) -> None:
+    """Who is banned or denied stays out while the daemon is away, comes back, and takes another plan."""
+    with guard_of(tmp_path, network, backend) as guard:
+        guard.must("ban", *BANS)
+        with shut(door):
+            guard.stop()
+            guard.start()
+            guard.kill()
+            guard.start()
+        assert guard.banned() == set(BANS)
+        for number, plan in enumerate(PLANS, 1):
+            with shut(door):
+                guard.configure(firewall={"backend": backend, **plan})
+                guard.reload()
+                until(lambda: guard.log.count("event=firewall.changed") == number, str(plan))  # noqa: B023
+
+
+def test_another_backend_takes_over_without_a_gap(tmp_path: Path, network: Network, door: Door) -> None:
+    """Who is banned stays out while the configuration goes to nftables and back; what was before is gone."""
+    with guard_of(tmp_path, network, "ipset") as guard:
+        guard.must("ban", *BANS)
+        for now, before in (("nftables", "ipset"), ("ipset", "nftables")):
+            with shut(door):
+                guard.configure(firewall={"backend": now})
+                guard.stop()
+                guard.start()
+            status = guard.ask("status")
+            assert (status["firewall"]["backend"], status["enforced"], status["alarms"]) == (now, 4, [])
+            assert guard.banned() == set(BANS)
+            assert left_of(before, network) == []
+
+
+@pytest.mark.parametrize("backend", ["ipset", "nftables"])
+def test_the_release_before_is_taken_over_without_a_gap(
+    tmp_path: Path, network: Network, door: Door, backend: str
+) -> None:
+    """Its sets, rules and database become ours while packets run, with every ban, by either backend."""
+    guard = guard_of(tmp_path, network, backend)
+    release_before(network, Path(guard.settings["store"]["path"]), BANS)
+    with door.knocking(*BANNED) as knocks, guard:
+        until(lambda: door.let_in(DENIED) == set(), "what is new: whom nothing lets in")
+        rows = guard.bans()
+        status = guard.ask("status")
+    assert knocks.arrived == []
+    assert {(row["address"], row["rule"], row["reason"]) for row in rows} == {
+        (ban, "admin", "by hand") for ban in BANS
+    }
+    assert min(row["timeout"] for row in rows) > 604_000
+    assert (status["enforced"], status["alarms"], status["firewall"]["adopted"]) == (4, [], 0)
+    assert door.let_in(*STRANGERS, *BANNED) == set(STRANGERS)
+    if backend == "nftables":
+        assert left_of("ipset", network) == []
+
+
+def left_of(backend: str, network: Network) -> list[str]:
+    """Give what the kernel still has of a backend."""
+    said = {
+        "ipset": ("ipset list -n", "iptables-save -t raw", "ip6tables-save -t raw"),
+        "nftables": ("nft list tables inet",),
+    }
+    lines = [run(*network.in_pbx(*command.split())) for command in said[backend]]
+    return [line for text in lines for line in text.split("\n") if "ringfence" in line]
