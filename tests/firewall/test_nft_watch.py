@@ -51,6 +51,18 @@ def test_ones_own_changes_are_known_by_their_port(watch: Watch) -> None:
         assert watch.drain() == Told(frozenset({kernel.port or 0}))
 
 
+def test_a_pause_is_silent(watch: Watch) -> None:
+    """While it pauses nothing is told, also not later; what came before and what comes after is."""
+    run("nft", "add", "table", "inet", "before")
+    watch.pause()
+    run("nft", "add", "table", "inet", "meanwhile")
+    assert len(watch.drain().ports) == 1
+    watch.resume()
+    assert watch.drain() == Told(frozenset())
+    run("nft", "add", "table", "inet", "after")
+    assert len(watch.drain().ports) == 1
+
+
 def test_what_is_lost_is_told(watch: Watch) -> None:
     """Where there were more changes than the socket holds, that is said once, and the socket goes on."""
     with Conversation(extended=True) as kernel:

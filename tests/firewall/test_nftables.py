@@ -236,9 +236,7 @@ def test_a_change_while_a_long_list_is_filled_is_noticed(
     assert "chain output" in (pulse.trouble or "")
 
 
-def test_without_notifications_every_look_compares(
-    backend: NftablesBackend, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_notifications_every_look_compares(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the group cannot be joined, damage is seen all the same."""
 
     class Deaf:
@@ -246,11 +244,13 @@ def test_without_notifications_every_look_compares(
             raise OSError(errno.EPERM, "no")
 
     monkeypatch.setattr(nftables, "Watch", Deaf)
+    backend = NftablesBackend()
     backend.open()
     assert backend.watch_fd() is None
     assert backend.pulse() == Pulse(elements=0)
     run("nft", "flush", "chain", "inet", "ringfence", "output")
     assert "chain output" in (backend.pulse().trouble or "")
+    backend.close()
 
 
 def test_rules_that_change_at_once_are_put_in_again(

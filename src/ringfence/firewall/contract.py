@@ -17,6 +17,7 @@ from typing import Protocol
 
 from attrs import frozen
 
+from ringfence import quick
 from ringfence.errors import FirewallError
 from ringfence.model import Network, Scope
 
@@ -112,7 +113,7 @@ class Remove:
 Change = Add | Remove
 
 
-@frozen
+@quick.frozen
 class Outcome:
     """What became of one change.
 
@@ -125,7 +126,7 @@ class Outcome:
     error: FirewallError | None = None
 
 
-@frozen
+@quick.frozen
 class Element:
     """One ban as the kernel has it: time left in seconds, and what was dropped because of it.
 
@@ -270,7 +271,7 @@ class Backend(Protocol):
     def watch_fd(self) -> int | None:
         """Give what becomes readable when somebody changes rules, for an event loop; then ``pulse``.
 
-        None where the kernel tells of no changes. It is another after ``open`` and after ``fill``.
+        None where the kernel tells of no changes. The same from ``open`` to ``close``.
         """
 
     def usage(self) -> Usage:

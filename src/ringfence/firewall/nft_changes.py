@@ -64,6 +64,9 @@ class Changes:
         self._batch = batch
         self._outcomes = outcomes
         self._modern = modern
+        self._seconds = [whole_seconds(change.timeout) if isinstance(change, Add) else 0 for change in batch]
+        self.commits = 0
+        """How many transactions the kernel has carried out."""
 
     def apply(self, by_set: Mapping[BanSet, Sequence[int]]) -> None:
         """Carry out the changes with these numbers, whose sets are there; each set's in their order."""
@@ -102,6 +105,7 @@ class Changes:
                 self._refuse(_all(parts), error)
                 return None if isinstance(error, NetlinkError) else error
             if not refusals:
+                self.commits += 1
                 self._confirm(parts)
                 return None
             parts = self._without(parts, sent, refusals)
@@ -120,16 +124,15 @@ class Changes:
 
     def _messages(self, part: Part) -> Iterator[bytes]:
         name = part.ban.name
-        changes = [self._batch[number] for number in part.numbers]
         if not part.adds:
-            networks = [change.network for change in changes]
+            networks = [self._batch[number].network for number in part.numbers]
             if self._modern:
                 yield elements.delete(TABLE, name, networks, lenient=True)
                 return
             yield elements.add(TABLE, name, [(network, _MOMENT) for network in networks])
             yield elements.delete(TABLE, name, list(dict.fromkeys(networks)))
             return
-        timed = [(one.network, whole_seconds(one.timeout)) for one in changes if isinstance(one, Add)]
+        timed = [(self._batch[number].network, self._seconds[number]) for number in part.numbers]
         if part.anew:
             once = list(dict(timed).items())  # the last of a network counts
             yield elements.add(TABLE, name, timed)
@@ -190,10 +193,9 @@ class Changes:
         return True
 
     def _confirm(self, parts: Iterable[Part]) -> None:
-        for number in _all(parts):
-            change = self._batch[number]
-            timeout = float(whole_seconds(change.timeout)) if isinstance(change, Add) else 0.0
-            self._outcomes[number] = Outcome(change, timeout)
+        for part in parts:
+            for number in part.numbers:
+                self._outcomes[number] = Outcome(self._batch[number], float(self._seconds[number]))
 
     def _refuse(self, numbers: Iterable[int], error: FirewallError) -> None:
         for number in numbers:

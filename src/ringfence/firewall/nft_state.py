@@ -6,7 +6,7 @@ import operator
 import re
 from collections.abc import Iterator, Sequence
 
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 
 from ringfence.errors import FirewallError
 from ringfence.firewall import nft_messages as messages
@@ -29,10 +29,11 @@ class State:
     chains: tuple[Chain, ...]
     rules: tuple[Rule, ...]
     sets: tuple[SetHead, ...]
+    bans: frozenset[BanSet] = field(init=False)
+    """The sets of bans among ``sets``."""
 
-    @property
-    def bans(self) -> frozenset[BanSet]:
-        """The sets of bans that stand."""
+    @bans.default
+    def _of_bans(self) -> frozenset[BanSet]:
         return frozenset(one for head in self.sets if (one := BanSet.read(head.name)) is not None)
 
     @property

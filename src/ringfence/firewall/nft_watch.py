@@ -18,7 +18,11 @@ from attrs import frozen
 from ringfence.firewall.nft_messages import Message, generation_of
 
 _NETLINK_NETFILTER = 12
-_SOL_NETLINK, _ADD_MEMBERSHIP = 270, 1  # <linux/netlink.h>; Python has no names for these
+_SOL_NETLINK, _ADD_MEMBERSHIP, _DROP_MEMBERSHIP = (
+    270,
+    1,
+    2,
+)  # <linux/netlink.h>; Python has no names for these
 _SO_ATTACH_FILTER = 26
 _GROUP = 7  # NFNLGRP_NFTABLES
 _RECEIVE = 1 << 14
@@ -48,7 +52,7 @@ class Watch:
         try:
             _attach(self._socket)
             self._socket.bind((0, 0))
-            self._socket.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, _GROUP)
+            self.resume()
         except OSError:
             self._socket.close()
             raise
@@ -56,6 +60,14 @@ class Watch:
     def fileno(self) -> int:
         """Give what becomes readable when there is a change."""
         return self._socket.fileno()
+
+    def pause(self) -> None:
+        """Be told nothing for a while: what comes in is far cheaper for the kernel where nobody listens."""
+        self._socket.setsockopt(_SOL_NETLINK, _DROP_MEMBERSHIP, _GROUP)
+
+    def resume(self) -> None:
+        """Be told again."""
+        self._socket.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, _GROUP)
 
     def close(self) -> None:
         """Leave the group. Idempotent."""

@@ -10,14 +10,17 @@ Everything here takes CAP_NET_ADMIN alone.
 
 What others do to the table is seen at once: the kernel tells of every transaction and whose it was
 (``nft_watch.py``). Where it was not ours, what stands is compared with what stood after our own installation.
-A roll of more than one chunk is filled while not listening, since the kernel would keep 8 kB for each
-element: a change of others' meanwhile shows in the number of the generation.
+What is more than one chunk goes in while not listening, since the kernel would write 8 kB for each element:
+a change of others' meanwhile shows in the number of the generation.
 """
 
 import errno
 import os
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
+from ipaddress import ip_network
 from pathlib import Path
 
 from attrs import evolve, frozen
@@ -37,6 +40,7 @@ from ringfence.firewall.contract import (
     Part,
     Plan,
     Pulse,
+    Remove,
     Roll,
     RuleUse,
     Usage,
@@ -62,6 +66,7 @@ _NET_ADMIN = 12
 # The kernel from which on adding an element again renews its timeout.
 _RENEWS = (6, 12)
 _TRIES = 3
+_UNKNOWN = Outcome(Remove(ip_network("0.0.0.0/0")), error=FirewallError("nothing is known of it"))
 _LONG = 30.0  # seconds: for what takes the kernel half a second where nothing else is done
 _LIMITER_MEND = "mend: `modprobe nft_limit nft_fib_inet`"
 _LOG_MEND = "mend: `modprobe nft_log nfnetlink_log nft_fib_inet`"
@@ -150,12 +155,9 @@ class NftablesBackend:
 
     def _listen(self) -> None:
         """Listen for changes from now on; where that cannot be, every pulse compares."""
-        if self._watch is not None:
-            self._watch.close()
-        try:
-            self._watch = Watch()
-        except OSError:
-            self._watch = None
+        if self._watch is None:
+            with suppress(OSError):
+                self._watch = Watch()
 
     def _count(self) -> int:
         number = self._known(read_sets(self._kernel))
@@ -216,18 +218,19 @@ class NftablesBackend:
         """Carry out every change, in order within each set. Idempotent; needs ``open``."""
         if self._standing is None:
             raise FirewallError("the firewall is not open: nothing can be banned")
-        outcomes = [Outcome(change) for change in batch]
-        by_set: dict[tuple[Scope, int, int], list[int]] = {}
+        outcomes = [_UNKNOWN] * len(batch)
+        by_set: defaultdict[tuple[Scope, int, int], list[int]] = defaultdict(list)
         for number, change in enumerate(batch):
             network = change.network
-            by_set.setdefault((change.scope, network.version, network.prefixlen), []).append(number)
+            by_set[change.scope, network.version, network.prefixlen].append(number)
         kinds = {BanSet(*key): numbers for key, numbers in by_set.items()}
         for ban, numbers in kinds.items():
             if self._families[ban.version] is not None:
-                _refuse(outcomes, numbers, FirewallUnsupportedError(self._families[ban.version]))
+                for number in numbers:
+                    error = FirewallUnsupportedError(self._families[ban.version])
+                    outcomes[number] = Outcome(batch[number], error=error)
             elif not ban.length:
-                everybody = FirewallError("a network of length 0 is everybody: the kernel bans no /0")
-                _refuse(outcomes, (n for n in numbers if isinstance(batch[n], Add)), everybody)
+                _tell(batch, outcomes, numbers, FirewallError("a /0 is everybody: the kernel bans none"))
         possible = {
             ban: numbers
             for ban, numbers in kinds.items()
@@ -237,11 +240,27 @@ class NftablesBackend:
         lacking = self._make_sets(self._standing, adding)
         there = self._standing.state.bans
         for ban, numbers in possible.items():
-            if lacking is not None and ban not in there:  # and what has no set is not banned
-                _refuse(outcomes, (n for n in numbers if isinstance(batch[n], Add)), lacking)
+            if ban not in there:
+                _tell(batch, outcomes, numbers, lacking)
         changes = Changes(self._kernel, batch, outcomes, modern=self._modern)
-        changes.apply({ban: numbers for ban, numbers in possible.items() if ban in there})
+        with self._unheard(len(batch), lambda: changes.commits):
+            changes.apply({ban: numbers for ban, numbers in possible.items() if ban in there})
         return outcomes
+
+    @contextmanager
+    def _unheard(self, size: int, commits: Callable[[], int]) -> Iterator[None]:
+        """Pause listening where much is changed: changes of others show in the number of generations."""
+        if self._watch is None or size <= elements.CHUNK:
+            yield
+            return
+        before = self._generation()
+        self._watch.pause()
+        try:
+            yield
+        finally:
+            self._watch.resume()
+            if self._generation() != before + commits():
+                self._suspect = self._changed = True
 
     def _make_sets(self, standing: _Standing, wanted: set[BanSet]) -> FirewallError | None:
         """Make sets and rules for prefix lengths that have none yet; give why that cannot be."""
@@ -267,19 +286,13 @@ class NftablesBackend:
             name = f"{roll}{version}"
             ranges = elements.merged([network for network in wanted if network.version == version])
             parts += [elements.clear(TABLE, name), *elements.intervals(TABLE, name, version, ranges)]
-        if len(wanted) * 2 <= elements.CHUNK:
-            _put_on(self._kernel, parts, roll)
-            return
-        self._hear()
-        before = self._generation()
-        if self._watch is not None:
-            self._watch.close()
-        try:
-            with Conversation(_LONG, extended=True) as kernel:
-                _put_on(kernel, parts, roll)
-        finally:
-            self._listen()
-            self._suspect = self._changed = self._changed or self._generation() != before + 1
+        long = len(wanted) * 2 > elements.CHUNK
+        with self._unheard(len(wanted) * 2, lambda: 1):
+            if long:
+                with Conversation(_LONG, extended=True) as kernel:
+                    _put_on(kernel, parts, roll)
+            else:
+                _put_on(self._kernel, parts, roll)
 
     def _generation(self) -> int:
         [answer] = self._kernel.request(messages.get_generation())
@@ -445,9 +458,13 @@ def _renews(release: str) -> bool:
     return tuple(numbers) >= _RENEWS
 
 
-def _refuse(outcomes: list[Outcome], numbers: Iterable[int], error: FirewallError) -> None:
+def _tell(
+    batch: Sequence[Change], outcomes: list[Outcome], numbers: Iterable[int], error: FirewallError | None
+) -> None:
+    """Tell of changes to a set that cannot be: no Add is carried out, and to remove is done."""
     for number in numbers:
-        outcomes[number] = evolve(outcomes[number], error=error)
+        change = batch[number]
+        outcomes[number] = Outcome(change, error=error if isinstance(change, Add) else None)
 
 
 def _part(what: str, require: Callable[[], object]) -> Part:
