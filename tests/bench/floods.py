@@ -16,7 +16,7 @@ from pathlib import Path
 from attrs import frozen
 from tests.bench.attacks import PIPELINED, PIPELINED_TRIALS, THRESHOLD
 from tests.bench.figures import Figure, spread
-from tests.support.guarded import guarded
+from tests.support.guarded import guarded, preferred
 from tests.support.lab import Lab
 from tests.support.sip import Result
 
@@ -68,7 +68,8 @@ def ahead(lab: Lab, backend: str, burst: int) -> dict[Ahead, list[int]]:
     limit = {"mode": "enforce", "rate": RATE, "burst": burst}
     firewall = {"backend": backend, "limit": limit}
     found: dict[Ahead, list[int]] = {}
-    with tempfile.TemporaryDirectory() as folder, guarded(lab, Path(folder), firewall=firewall):
+    with tempfile.TemporaryDirectory() as folder, guarded(lab, Path(folder), firewall=firewall) as guard:
+        preferred(guard)
         time.sleep(_PLANNED)
         for way in AHEAD:
             if (way.backend, way.burst) != (backend, burst):
@@ -89,7 +90,11 @@ def crowd(lab: Lab, backend: str, part: int) -> list[int]:
     _route_prefixes(lab, part)
     ipv4 = f"198.19.{part}.1-198.19.{part}.{half}"
     ipv6 = ",".join(f"{_prefix(part)}:{number:x}::1" for number in range(1, half + 1))
-    with tempfile.TemporaryDirectory() as folder, guarded(lab, Path(folder), firewall={"backend": backend}):
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        guarded(lab, Path(folder), firewall={"backend": backend}) as guard,
+    ):
+        preferred(guard)
         time.sleep(_PLANNED)
         attacks = [
             lab.start_attack(
@@ -122,6 +127,7 @@ def beside(lab: Lab, backend: str, part: int) -> tuple[list[int], Result]:
             lab, Path(folder), firewall={"backend": backend}, allow={"networks": [f"{FLOODER}/32"]}
         ) as guard,
     ):
+        preferred(guard)
         time.sleep(_PLANNED)
         flooder = lab.start_attack(
             *("pipeline", "--number", str(FLOOD * FLOOD_SECONDS), "--rate", str(FLOOD)),

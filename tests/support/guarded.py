@@ -1,5 +1,7 @@
 """ringfence at work beside a real Asterisk of the laboratory."""
 
+import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +14,16 @@ from tests.support.lab import Lab
 
 NO_LOGS: dict[str, object] = {"paths": []}
 NO_WIRE: dict[str, object] = {"enabled": False}
+
+_UNIT = Path(__file__).parents[2] / "contrib/systemd/ringfence.service"
+
+
+def preferred(guard: Guard) -> None:
+    """Give a daemon the priority over other processes that the unit gives it, where it gives one."""
+    nice = re.search(r"^Nice=(-?\d+)$", _UNIT.read_text("utf-8"), re.MULTILINE)
+    if nice is not None:
+        for thread in Path(f"/proc/{guard.pid}/task").iterdir():
+            os.setpriority(os.PRIO_PROCESS, int(thread.name), int(nice[1]))
 
 
 @contextmanager
