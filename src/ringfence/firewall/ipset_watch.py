@@ -2,8 +2,8 @@
 
 A head says how many elements have time left and how many rules name the set. A ban may end at any moment, so
 its set's number says little; therefore each set of bans has a witness, of those that were acknowledged lately
-the one that ends last. It is asked for by name: 5 µs, and `ipset flush`, a swap and a set made anew are seen
-even where somebody has put other elements in since.
+the one that ends last. It is asked for by name, one short exchange, and `ipset flush`, a swap and a set made
+anew are seen even where somebody has put other elements in since.
 """
 
 import time

@@ -18,7 +18,8 @@ A drop is "not allowed, and banned", in that order: an element's counter then co
 There is no rule that accepts or returns for those who are allowed: their packets are to meet what follows.
 
 Reject cannot stand in raw. Then the way in is closed in filter, and the way out stays closed in raw, but for
-the very ICMP error or RST with which the kernel rejects. PREROUTING does not know the interface a packet will
+the very ICMP error or RST with which the kernel rejects. (Who is on the same link of IPv6 sees silence soon:
+his neighbour's question for the hardware address is dropped too.) PREROUTING does not know the interface a packet will
 leave by; so where interfaces are named what is routed to a banned address is dropped in FORWARD. (The log
 rule has then seen it already. A banned address's challenge proves nothing in any case.)
 
@@ -29,7 +30,7 @@ together, are over the limit by themselves; TCP sends them again, smaller. A tab
 as a rule names it, with the numbers it was made with: so the numbers are in its name.
 
 A full table of hashlimit drops whoever is not in it, and in no rule's counter: the kernel's match does that.
-Only forged senders can fill it: a million within ten seconds, in 100 MB for each table. Enforcing, such
+Only forged senders can fill it: a million within ten seconds, in 120 MB for each table. Enforcing, such
 packets are those that came to the limiter and were neither over nor passed: ``Usage.limiter_full``. Observing
 must drop nobody, so there no more packets a second are looked at, of all together, than could fill the table;
 the others pass, and are counted as those that there was no room for.

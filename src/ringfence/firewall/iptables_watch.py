@@ -1,4 +1,4 @@
-"""Whether our rules still stand, seen without a process: about 50 µs where nothing has changed.
+"""Whether our rules still stand, seen without a process: some 0.1 ms where nothing has changed.
 
 iptables-nft's rules are rules of nftables: while its generation is the same nothing has changed, and when it
 is not, the rules are read by netlink and compared. Of iptables-legacy's tables the number of rules and their
