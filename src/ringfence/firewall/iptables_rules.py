@@ -19,9 +19,9 @@ There is no rule that accepts or returns for those who are allowed: their packet
 
 Reject cannot stand in raw. Then the way in is closed in filter, and the way out stays closed in raw, but for
 the very ICMP error or RST with which the kernel rejects. (Who is on the same link of IPv6 sees silence soon:
-his neighbour's question for the hardware address is dropped too.) PREROUTING does not know the interface a packet will
-leave by; so where interfaces are named what is routed to a banned address is dropped in FORWARD. (The log
-rule has then seen it already. A banned address's challenge proves nothing in any case.)
+his neighbour's question for the hardware address is dropped too.) PREROUTING does not know the interface a
+packet will leave by; so where interfaces are named what is routed to a banned address is dropped in FORWARD.
+(The log rule has then seen it already. A banned address's challenge proves nothing in any case.)
 
 The limiter is hashlimit, per source: UDP by packets, TCP by packets and by bytes, since one segment carries
 many guesses (a guess of SIP has never under 300 bytes). In bytes, hashlimit's burst is a number of
