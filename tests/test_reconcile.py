@@ -129,6 +129,17 @@ def test_whose_time_was_cut_short_gets_it_back(world: World) -> None:
     assert len(world.backend.batches) == 1
 
 
+def test_whose_time_was_drawn_out_loses_it_again(world: World) -> None:
+    """A clock that was set back makes bans last longer in the kernel: set right again, they end in time."""
+    world.decide()
+    world.decide(OTHER)
+    world.backend.put(SUBJECT, START + 3 * HOUR)
+    world.backend.put(OTHER, START + HOUR + SLACK / 2)
+    compare(world)
+
+    assert world.in_kernel() == {"192.0.2.1/32": HOUR, "192.0.2.2/32": round(HOUR + SLACK / 2)}
+
+
 def test_a_ban_longer_than_the_kernel_counts_is_not_short(world: World) -> None:
     """It is renewed in its time, and not with every comparison."""
     world.backend.cap = 100.0

@@ -6,7 +6,7 @@ Every minute, and after every trouble, all of the kernel's bans are read and com
 ways:
 
 * what is missing goes back, ``CHUNK`` at a time, so that a new ban waits some milliseconds and not for all;
-* whose time in the kernel is shorter than it should be is renewed;
+* whose time in the kernel is shorter or longer than it should be (a clock was set, say) is renewed;
 * what is there without us is adopted with the time that it has; what has no end gets one, a day on; what must
   not be banned is let go.
 """
@@ -29,10 +29,10 @@ SLACK = 5.0  # seconds by which the kernel's time may differ from ours
 
 @frozen
 class _Found:
-    """What a reading of the kernel found: who is not in the account, and whose time is too short."""
+    """What a reading of the kernel found: who is not in the account, and whose time is another."""
 
     unknown: dict[int, float]
-    short: list[int]
+    mistimed: list[int]
 
 
 @define
@@ -158,8 +158,8 @@ class Reconciler:
             self.counts.restored += enforcer.restore(missing[start : start + CHUNK])
             self._missing = max(0, self._missing - CHUNK)  # what was refused is pending now
             await asyncio.sleep(0)
-        for start in range(0, len(found.short), CHUNK):
-            enforcer.renew(found.short[start : start + CHUNK])
+        for start in range(0, len(found.mistimed), CHUNK):
+            enforcer.renew(found.mistimed[start : start + CHUNK])
             await asyncio.sleep(0)
         if missing or unknown:
             self._log.warning("bans.reconciled", put_back=len(missing), adopted=len(unknown))
@@ -167,7 +167,7 @@ class Reconciler:
     def _read(self, look: int, now: float) -> _Found:
         """Mark who is in the kernel. In a thread: it only touches marks, and sizes nothing."""
         enforcer = self._enforcer
-        unknown, short = {}, []
+        unknown, mistimed = {}, []
         for element in enforcer.backend.list():
             key = key_of(element.network, element.scope)
             record = enforcer.ledger.get(key)
@@ -175,7 +175,7 @@ class Reconciler:
                 unknown[key] = element.timeout
                 continue
             record.seen = look
-            ends_early = record.expires - now - element.timeout > SLACK and not isfinite(record.renew_at)
-            if ends_early or not isfinite(element.timeout):
-                short.append(key)
-        return _Found(unknown, short)
+            early = record.expires - now - element.timeout  # an element without an end ends late
+            if early < -SLACK or (early > SLACK and not isfinite(record.renew_at)):
+                mistimed.append(key)
+        return _Found(unknown, mistimed)
