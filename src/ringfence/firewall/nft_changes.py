@@ -82,8 +82,7 @@ class Changes:
         parts: list[Part] = []
         size = 0
         for ban, numbers in by_set.items():
-            for adds, group in itertools.groupby(numbers, key=lambda n: isinstance(self._batch[n], Add)):
-                run = list(group)
+            for adds, run in self._runs(numbers):
                 for at in range(0, len(run), elements.MAX_ELEMENTS):
                     part = Part(ban, run[at : at + elements.MAX_ELEMENTS], adds)
                     if size + len(part.numbers) > elements.CHUNK:
@@ -93,6 +92,15 @@ class Changes:
                     size += len(part.numbers)
         if parts:
             yield parts
+
+    def _runs(self, numbers: Sequence[int]) -> Iterator[tuple[bool, Sequence[int]]]:
+        """Cut numbers into runs of one verb: True for Adds, which have a time."""
+        seconds = self._seconds
+        if all(map(seconds.__getitem__, numbers)):  # as it is with most that is long
+            yield True, numbers
+            return
+        for adds, group in itertools.groupby(numbers, key=lambda number: seconds[number] > 0):
+            yield adds, list(group)
 
     def _send(self, parts: list[Part]) -> FirewallError | None:
         """Send one transaction until what is left of it is done; give why the conversation broke, if so."""

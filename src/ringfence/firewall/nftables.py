@@ -219,11 +219,14 @@ class NftablesBackend:
         if self._standing is None:
             raise FirewallError("the firewall is not open: nothing can be banned")
         outcomes = [_UNKNOWN] * len(batch)
-        by_set: defaultdict[tuple[Scope, int, int], list[int]] = defaultdict(list)
+        by_set: defaultdict[tuple[bool, int, int], list[int]] = defaultdict(list)  # to hash a Scope is slow
         for number, change in enumerate(batch):
             network = change.network
-            by_set[change.scope, network.version, network.prefixlen].append(number)
-        kinds = {BanSet(*key): numbers for key, numbers in by_set.items()}
+            by_set[change.scope is Scope.FULL, network.version, network.prefixlen].append(number)
+        kinds = {
+            BanSet(Scope.FULL if full else Scope.SIP_UDP, version, length): numbers
+            for (full, version, length), numbers in by_set.items()
+        }
         for ban, numbers in kinds.items():
             if self._families[ban.version] is not None:
                 for number in numbers:
