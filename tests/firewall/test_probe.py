@@ -1,5 +1,6 @@
 """The probe: it passes where bans work, and names what got through where they do not."""
 
+import socket
 from collections.abc import Iterator
 from ipaddress import ip_network
 
@@ -8,9 +9,10 @@ from tests.support.netns import netns as fresh
 from tests.support.netns import run
 
 from ringfence.errors import ProbeError
-from ringfence.firewall.contract import Add, Plan
+from ringfence.firewall.contract import PROBE_PORT, Add, Limit, LimitMode, Plan, Verdict
 from ringfence.firewall.ipset import IpsetBackend
 from ringfence.firewall.memory import MemoryBackend
+from ringfence.firewall.nftables import NftablesBackend
 from ringfence.firewall.probe import Check, Direction, Verification, verify
 
 BOTH = {4: None, 6: None}
@@ -186,3 +188,81 @@ def test_a_set_without_room_is_told() -> None:
         assert checks[0].note == checks[1].note
         assert checks[0].note.startswith("not tried: set ringfence4 is full")
         backend.close()
+
+
+@pytest.fixture
+def tables(netns: None) -> Iterator[NftablesBackend]:
+    """The backend of nftables, opened in a namespace of its own."""
+    made = NftablesBackend()
+    made.open()
+    yield made
+    made.close()
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize(
+    "plan",
+    [
+        Plan(),
+        Plan(every_port=False),
+        Plan(every_port=False, verdict=Verdict.PORT_UNREACHABLE),
+        Plan(verdict=Verdict.ADMIN_PROHIBITED, log=True),
+        Plan(verdict=Verdict.TCP_RESET, interfaces=("out",), limit=Limit(LimitMode.ENFORCE)),
+    ],
+)
+def test_bans_of_nftables_are_verified_whatever_the_plan(tables: NftablesBackend, plan: Plan) -> None:
+    """Each plan's bans are tried in both directions of both IP versions, and work."""
+    add_route()
+    tables.plan = plan
+    tables.open()
+
+    assert [check.verified for check in verify(tables, BOTH).checks] == [True] * 4
+    assert list(tables.list()) == []
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        ("flush chain inet ringfence prerouting", r"a packet from .*IPv4\) got through.*`nft list ruleset`"),
+        ("flush chain inet ringfence output", r"a packet to .*IPv4\) got through.*`nft list ruleset`"),
+        ("flush chain inet ringfence to6_ban", r"a packet to .*IPv6\) got through"),
+        (
+            "add chain inet ringfence first { type filter hook prerouting priority -400; policy drop; }",
+            r"a packet from .* neither arrived nor was dropped.*`nft list ruleset`",
+        ),
+    ],
+)
+def test_what_gets_through_nftables_is_named(tables: NftablesBackend, damage: str, message: str) -> None:
+    """The error names the direction, the family and where to look, and the test element is gone."""
+    add_route()
+    run("nft", damage)
+
+    with pytest.raises(ProbeError, match=message):
+        verify(tables, BOTH)
+    assert list(tables.list()) == []
+
+
+@pytest.mark.kernel
+def test_bans_that_do_not_stand_on_loopback_are_not_tried(backend: IpsetBackend) -> None:
+    """Where bans stand on named interfaces only, that is said, and it is no error."""
+    backend.plan = Plan(interfaces=("eth7",))
+    backend.open()
+
+    checks = verify(backend, {4: None}).checks
+
+    note = "not tried: bans stand on eth7, and not on lo"
+    assert [(check.verified, check.note) for check in checks] == [(False, note)] * 2
+    assert list(backend.list()) == []
+
+
+@pytest.mark.kernel
+def test_somebody_at_the_probes_port_is_told(tables: NftablesBackend) -> None:
+    """Where the port that is needed is taken nothing is tried, and that is said."""
+    tables.plan = Plan(every_port=False)
+    tables.open()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        taken.bind(("127.0.0.1", PROBE_PORT))
+        checks = verify(tables, {4: None}).checks
+
+    assert {check.note for check in checks} == {f"not tried: somebody listens at UDP port {PROBE_PORT}"}
