@@ -101,3 +101,13 @@ def test_nothing_is_put_in_place_where_nothing_is_wanted(tmp_path: Path, why: st
     assert done.returncode == 0
     assert why in done.stdout
     assert "nothing was put in place" in done.stdout
+
+
+def test_facts_that_make_no_sense_keep_nobody_from_its_post(tmp_path: Path) -> None:
+    """What somebody has written in place of a name's addresses or of a trial's end is passed over."""
+    with Store.open(tmp_path / "ringfence.db", owner=True) as store:
+        store.remember_fact("names", '{"sip.carrier.example": ["nowhere"]}')
+        store.remember_fact("trial", "soon")
+    with Guard(tmp_path) as guard:
+        assert guard.status()["firewall"]["backend"] == "memory"
+        assert "where names led makes no sense" in guard.log

@@ -174,6 +174,16 @@ def test_a_refused_ban_that_was_restored_is_no_second_offence(world: World) -> N
     assert world.store.bans_before(SUBJECT, 0.0) == 1
 
 
+def test_a_boot_years_ago_makes_no_ban_longer(world: World) -> None:
+    """While a host without a battery does not know the time, no ban lasts longer than was meant."""
+    world.decide()
+    world.enforcer.ban([OTHER], 2 * HOUR, "")
+    world.now -= 50 * 365 * DAY
+    world.restart(reboot=True)
+
+    assert world.in_kernel() == {"192.0.2.1/32": HOUR, "192.0.2.2/32": 2 * HOUR}
+
+
 # -- a store that fails -----------------------------------------------------------------------------------
 
 

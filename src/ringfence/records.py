@@ -12,6 +12,7 @@ from functools import partial
 from typing import TypeVar
 
 import structlog
+from attrs import evolve
 
 from ringfence.errors import StoreError
 from ringfence.model import Ban, Network, Scope, network_from
@@ -36,10 +37,15 @@ class Records:
         fleeting: str = "",
     ) -> None:
         self.store = store
-        self.error = ""
+        self._errors = {"writing": "", "reading": ""}
         self.fleeting = fleeting
         self._later = later
         self._log = structlog.get_logger()
+
+    @property
+    def error(self) -> str:
+        """What fails, "" where nothing: a full disk can still be read, so one is not over by the other."""
+        return self._errors["writing"] or self._errors["reading"]
 
     def ban(self, bans: Sequence[Ban]) -> None:
         """Remember bans that the kernel has."""
@@ -68,10 +74,14 @@ class Records:
         """Give what the store has of bans with time left, and how many attempts led to each.
 
         What cannot be read, and all after it, is left out: the guard stands without it, and what the kernel
-        still has of it is found there.
+        still has of it is found there. A ban that began after ``now`` is one of a clock that is late (a host
+        without a battery boots years ago): nobody can tell whether it is over, so it begins now, and cannot
+        last longer than it was meant to.
         """
         try:
-            yield from self.store.each_running(now)
+            for ban, made in self.store.each_running(now):
+                late = ban.since - now
+                yield (evolve(ban, since=now, expires=ban.expires - late), made) if late > 0 else (ban, made)
         except StoreError as error:
             self._failed(error)
 
@@ -94,8 +104,12 @@ class Records:
 
     def names(self) -> dict[str, frozenset[Network]]:
         """Give where names led when it was last known."""
-        told = json.loads(self.read(lambda: self.store.fact(_NAMES), None) or "{}")
-        return {name: frozenset(map(network_from, networks)) for name, networks in told.items()}
+        try:
+            told = json.loads(self.read(lambda: self.store.fact(_NAMES), None) or "{}")
+            return {name: frozenset(map(network_from, networks)) for name, networks in told.items()}
+        except (ValueError, TypeError, AttributeError) as error:  # somebody has written there
+            self._failed(StoreError(f"where names led makes no sense: {error}"))
+            return {}
 
     def name_answers(self, answers: Mapping[str, frozenset[Network]]) -> None:
         """Remember where names lead: the next start may come while no server answers."""
@@ -108,19 +122,23 @@ class Records:
 
     def remember(self, action: Callable[[], object]) -> object:
         """Have something written into the store; give what ``later`` gave."""
-        return self._later(lambda: self.read(action, None))
+        return self._later(lambda: self._done(action, None, "writing"))
 
     def read(self, action: Callable[[], _T], fallback: _T) -> _T:
-        """Do something with the store; ``fallback`` is the answer where it fails."""
+        """Ask the store for something; ``fallback`` is the answer where it fails."""
+        return self._done(action, fallback, "reading")
+
+    def _done(self, action: Callable[[], _T], fallback: _T, what: str) -> _T:
         try:
             result = action()
         except StoreError as error:
-            self._failed(error)
+            self._failed(error, what)
             return fallback
-        self.error = ""
+        self._errors[what] = ""
         return result
 
-    def _failed(self, error: StoreError) -> None:
-        if str(error) != self.error:
-            self.error = str(error)
-            self._log.error("store.failed", error=self.error)
+    def _failed(self, error: StoreError, what: str = "reading") -> None:
+        known = str(error) in self._errors.values()
+        self._errors[what] = str(error)
+        if not known:
+            self._log.error("store.failed", error=str(error))

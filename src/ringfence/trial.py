@@ -30,9 +30,12 @@ def begin(store: Store, until: float) -> None:
 
 
 def until(store: Store) -> float | None:
-    """Give when the trial ends, None where there is none."""
+    """Give when the trial ends, None where there is none, or nobody can read when."""
     value = store.fact(_FACT)
-    return float(value) if value is not None else None
+    try:
+        return float(value) if value is not None else None
+    except ValueError:
+        return None
 
 
 def confirm(store: Store) -> bool:
