@@ -8,7 +8,7 @@ import typer
 
 from ringfence.cli.common import DEFAULT_CONFIG, ConfigOption, errors_told, settings_from
 from ringfence.cli.findings import Finding
-from ringfence.errors import ControlError, DaemonUnreachableError
+from ringfence.errors import ControlError, DaemonUnreachableError, FirewallError
 from ringfence.exits import Exit
 
 if TYPE_CHECKING:
@@ -55,11 +55,15 @@ def _findings(path: Path, settings: "Settings") -> Iterator[Finding]:
             yield Finding(None, what, "is not heard (enabled = false): the log alone tells, and later")
     yield from _logs(settings, report)
     yield asyncio.run(_wire(settings, report))
-    backend = make_backend(settings.firewall.backend)
-    parts = backend.look()
-    backend.close()
-    for part in parts:
-        yield Finding(part.lack is None, part.what, part.lack or part.note)
+    try:
+        backend = make_backend(settings.firewall.backend)
+    except FirewallError as error:
+        yield Finding(False, "firewall", str(error))
+    else:
+        parts = backend.look()
+        backend.close()
+        for part in parts:
+            yield Finding(part.lack is None, part.what, part.lack or part.note)
     yield daemon
 
 
