@@ -6,7 +6,7 @@ import os
 import socket
 import stat
 import threading
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
@@ -282,6 +282,27 @@ def test_a_client_that_says_nothing_is_let_go(path: Path, monkeypatch: pytest.Mo
             return await reader.read()
 
     assert asyncio.run(main()) == b""
+
+
+def test_a_client_that_takes_nothing_is_let_go(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who lets his answer lie gets what is on its way already, and nothing is kept for him any longer."""
+    monkeypatch.setattr(control, "IDLE", 0.05)
+    left = asyncio.Event()
+
+    def parts() -> Iterator[bytes]:
+        try:
+            while True:
+                yield b" " * 1_000_000
+        finally:
+            left.set()
+
+    async def main() -> None:
+        handlers: dict[str, control.Handler] = {"endless": lambda _: Encoded(parts())}
+        async with asyncio.timeout(10), serve(path, handlers), client(path) as (_, writer):
+            writer.write(b'{"do": "endless"}\n')
+            await left.wait()
+
+    asyncio.run(main())
 
 
 def test_the_end_waits_for_no_client(path: Path) -> None:

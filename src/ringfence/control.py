@@ -3,7 +3,8 @@
 A request is one line, ``{"do": "ban", …}``; its answer is one line too, ``{"ok": RESULT}`` or
 ``{"error": TEXT}``. A connection may carry many. The socket is a unix socket of mode 0660 in the daemon's
 runtime folder: whoever may open it may do everything, so there is no login. A request is at most 1 MiB; a
-client that says nothing for a minute is let go.
+client that says nothing for a minute, or takes nothing of its answer, is let go: an answer of 100 000 bans is
+18 MB here until it is taken.
 """
 
 import asyncio
@@ -165,9 +166,10 @@ class _Conversation:
             while line := await self._line(reader):
                 for part in await self._answer(line):
                     writer.write(part)
-                    await writer.drain()
+                    async with asyncio.timeout(IDLE):
+                        await writer.drain()
         except (ConnectionError, TimeoutError):
-            return  # the client has gone, or has nothing to say
+            writer.transport.abort()  # the client has gone, or has nothing to say and takes nothing
         finally:
             self._clients.discard(writer)
             writer.close()
