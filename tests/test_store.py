@@ -212,6 +212,30 @@ def test_many_bans_are_recorded_all_or_none(store: Store) -> None:
     assert store.running(1_000.0) == []
 
 
+def test_many_bans_of_one_end_cost_no_more_than_of_many(store: Store) -> None:
+    """None is compared with all the others: a batch by hand has one end, and so has what is adopted."""
+    networks = [ip_network((0xC6120000 + number, 32)) for number in range(500)]
+    steps = 0
+
+    def count() -> int:
+        nonlocal steps
+        steps += 1
+        return 0
+
+    def cost(bans: list[Ban]) -> int:
+        nonlocal steps
+        steps = 0
+        store.record(bans)
+        store.end([(ban.network, ban.scope) for ban in bans], 2_000.0)
+        return steps
+
+    store._writer.set_progress_handler(count, 10)
+    many = cost([ban_of(str(net), 1_000.0, 3_600.0 + n) for n, net in enumerate(networks)])
+    one = cost([ban_of(str(net), 1_500.0) for net in networks])
+
+    assert one < 2 * many
+
+
 def test_of_what_has_ended_the_latest_are_kept(
     store: Store, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
