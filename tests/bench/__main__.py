@@ -11,7 +11,7 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tests.bench import attacks, costs, firewall, hostile, losses, replays
+from tests.bench import attacks, costs, firewall, floods, hostile, losses, replays
 from tests.bench.figures import Figure, table
 from tests.support.fail2ban import tree, why_no_fail2ban
 from tests.support.lab import Lab, why_no_asterisk
@@ -24,6 +24,7 @@ PARTS = {
     "costs": costs.figures,
     "replays": replays.figures,
     "firewall": firewall.figures,
+    "floods": floods.figures,
 }
 
 

@@ -28,7 +28,7 @@ CROWD = 200
 CROWD_GUESSES = 500
 CROWD_MORE = 3
 FLOOD = 3_000  # guesses a second
-FLOOD_SECONDS = 25  # a nonce of Asterisk's is good for 32
+FLOOD_SECONDS = 16  # a nonce of Asterisk's is good for 32
 FLOODER = "198.19.60.1"
 BESIDE_TRIALS = 5
 BESIDE_GUESSES = 3_000
@@ -56,11 +56,12 @@ AHEAD = tuple(
     Ahead(backend, transport, burst, 50 + number)
     for number, (backend, burst, transport) in enumerate(
         (backend, burst, transport)
-        for backend in BACKENDS
+        for backend, transports in (("ipset", ("UDP", "TCP")), ("nftables", ("UDP",)))
         for burst in BURSTS
-        for transport in ("UDP", "TCP")
+        for transport in transports
     )
 )
+"""How packets come makes no difference to a backend: one of them shows what a stream makes of the limiter."""
 
 
 def ahead(lab: Lab, backend: str, burst: int) -> dict[Ahead, list[int]]:
@@ -142,7 +143,7 @@ def beside(lab: Lab, backend: str, part: int) -> tuple[list[int], Result]:
                     *("--sources", f"198.19.{part}.{trial}"),
                 )
                 found.append(result.answered)
-                time.sleep(1)
+                time.sleep(0.5)
             flood = flooder.result()
         finally:
             flooder.stop()
@@ -151,8 +152,8 @@ def beside(lab: Lab, backend: str, part: int) -> tuple[list[int], Result]:
         return found, flood
 
 
-def figures(lab: Lab) -> list[Figure]:
-    """Measure, and give the rows."""
+def figures(lab: Lab, _: Path | None) -> list[Figure]:
+    """Measure, and give the rows; what fail2ban does with guesses sent ahead is among the attacks."""
     rows = []
     for backend in BACKENDS:
         for burst in BURSTS:
