@@ -36,6 +36,7 @@ class Office:
             detector=self.kept.detector,
             reconciler=keeper.reconciler,
             usage=Usage(),
+            why="",
             alarms=keeper.alarms.up,
         )
 

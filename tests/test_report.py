@@ -67,6 +67,7 @@ def status(
         detector=enforcer.detector,
         reconciler=Reconciler(enforcer, Alarms(lambda: NOW)),
         usage=usage if usage is not None else Usage(),
+        why="it was asked for",
         alarms=alarms,
         problems=problems,
     )

@@ -282,6 +282,7 @@ class Daemon:
             detector=self._detector,
             reconciler=self._keeper.reconciler,
             usage=self._keeper.usage(),
+            why=self._keeper.why,
             alarms=self._keeper.alarms.up,
             problems=problems,
         )

@@ -21,7 +21,7 @@ from ringfence.detect.networks import NetworkSet
 from ringfence.enforce import Enforcer
 from ringfence.errors import FirewallError, HostError
 from ringfence.exempt import ITSELF, Exempt
-from ringfence.firewall import make_backend
+from ringfence.firewall import choose, make_backend
 from ringfence.firewall.contract import Flooder, LimitMode, Ports, Roll, Usage
 from ringfence.firewall.leftovers import flush_the_other
 from ringfence.host.addresses import follow_addresses, read_addresses
@@ -63,7 +63,13 @@ class Keeper:
         self._log_group = log_group
         self._ports: Ports | None = None
         self._flooded = flooded
-        backend = make_backend(settings.firewall.backend, settings.plan(None, log_group))
+        self._log = structlog.get_logger()
+        plan, self.why = settings.plan(None, log_group), "the configuration says so"
+        if settings.firewall.backend == "auto":
+            backend, self.why = choose(plan)
+        else:
+            backend = make_backend(settings.firewall.backend, plan)
+        self._log.info("firewall.chosen", backend=backend.name, why=self.why)
         self.enforcer = Enforcer(backend, records, detector, clock, rolls=self._roll)
         self.reconciler = Reconciler(self.enforcer, self.alarms)
         self._names = Names(self._names_changed, records.names())
@@ -80,7 +86,6 @@ class Keeper:
         self._packets: dict[Network, int] = {}
         self._limiter_full = 0
         self._watched: int | None = None
-        self._log = structlog.get_logger()
 
     def mount(self, *, verified: bool = True) -> None:
         """Put the firewall in place, with every ban that has time left; raises as :meth:`Enforcer.start`."""

@@ -90,7 +90,7 @@ def _quoted(text: str) -> str:
 class Seen:
     """What a status is made of, beside the enforcer: all of it as of ``now`` (monotonic seconds).
 
-    ``problems`` is what else is wrong, a line each.
+    ``why`` is why this firewall was taken, ``problems`` what else is wrong, a line each.
     """
 
     now: float
@@ -99,6 +99,7 @@ class Seen:
     detector: Detector
     reconciler: Reconciler
     usage: Usage
+    why: str
     alarms: Sequence[Alarm]
     problems: Sequence[str] = ()
 
@@ -187,6 +188,7 @@ def _firewall(enforcer: Enforcer, seen: Seen) -> dict[str, object]:
     counts = seen.reconciler.counts
     return {
         "backend": enforcer.backend.name,
+        "why": seen.why,
         "enforcing": enforcer.enforcing and enforcer.backend.enforces,
         "verified": bool(verification and verification.verified),
         "families": {str(version): why or "guarded" for version, why in families.items()},

@@ -8,7 +8,7 @@ from attrs import define, field
 
 from ringfence import firewall
 from ringfence.errors import FirewallUnsupportedError
-from ringfence.firewall import choose, left_by_others, make_backend
+from ringfence.firewall import choose, make_backend
 from ringfence.firewall.contract import Add, Part, Plan
 from ringfence.firewall.ipset import IpsetBackend
 from ringfence.firewall.memory import MemoryBackend
@@ -65,14 +65,12 @@ def test_who_has_bans_in_the_kernel_goes_on(kernels: dict[str, Pretence]) -> Non
     """A restart stays with the backend whose bans stand, where it can be used."""
     kernels["nftables"].apply([Add(ip_network("192.0.2.1"), 60.0)])
     assert choose() == (kernels["nftables"], "its bans are in the kernel already")
-    assert (left_by_others("ipset"), left_by_others("nftables")) == (["nftables"], [])
 
     kernels["nftables"].parts = [LACKING]
     assert choose()[0] is kernels["ipset"]
     kernels["nftables"].parts = []
     kernels["ipset"].apply([Add(ip_network("192.0.2.1"), 60.0)])
     assert choose()[0] is kernels["ipset"]
-    assert left_by_others("memory") == ["ipset", "nftables"]
 
 
 def test_where_neither_can_be_used_both_mends_are_named(kernels: dict[str, Pretence]) -> None:

@@ -4,8 +4,7 @@ import pytest
 from tests.support.netns import run
 
 from ringfence.errors import FirewallError
-from ringfence.firewall import make_backend
-from ringfence.firewall.leftovers import KERNELS, flush_everything, flush_the_other
+from ringfence.firewall.leftovers import flush_everything, flush_the_other
 
 
 def state() -> str:

@@ -6,7 +6,7 @@ only remembers, for dry runs and demos). ``auto`` is :func:`choose`. Nothing out
 concrete backend.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 from ringfence.errors import FirewallError, FirewallUnsupportedError
 from ringfence.firewall.contract import Backend, Plan
@@ -84,12 +84,3 @@ def _holds(backend: Backend) -> bool:
         return any(True for _ in backend.list())
     except FirewallError:
         return False
-
-
-def left_by_others(chosen: str) -> Sequence[str]:
-    """Name the backends of the kernel, but for ``chosen``, whose bans are in it: a change left them there."""
-    others = [make_backend(name) for name in KERNELS if name != chosen]
-    left = [backend.name for backend in others if _holds(backend)]
-    for backend in others:
-        backend.close()
-    return left

@@ -1,10 +1,8 @@
 """Taking everything of ours out of the kernel, whichever backend put it there."""
 
 from ringfence.errors import FirewallError, FirewallUnsupportedError
-from ringfence.firewall import make_backend
+from ringfence.firewall import KERNELS, make_backend
 from ringfence.firewall.netlink import Conversation
-
-KERNELS = ("ipset", "nftables")
 
 
 def flush_everything(*, but: str = "") -> None:
