@@ -49,7 +49,7 @@ def test_offences_and_age_are_the_stores(store: Store) -> None:
 
 
 def test_a_store_that_fails_is_said_once_and_shown(store: Store) -> None:
-    """Each question has an answer all the same; the error is gone with the first success."""
+    """Each question has an answer all the same; the error is gone when both kinds succeed."""
     records = Records(store)
 
     def fail() -> str:
@@ -60,9 +60,55 @@ def test_a_store_that_fails_is_said_once_and_shown(store: Store) -> None:
         records.remember(fail)
         assert records.error == "disk full"
         records.ban([ban_of("192.0.2.1")])
+        records.offences(SUBJECT, 0.0)
 
     assert records.error == ""
     assert logs == [{"event": "store.failed", "log_level": "error", "error": "disk full"}]
+
+
+def test_a_full_disk_that_can_be_read_is_still_full(store: Store) -> None:
+    """What fails to be written is said until something is written again, whatever is read meanwhile."""
+    records = Records(store)
+
+    def fail() -> str:
+        raise StoreError("disk full")
+
+    with capture_logs() as logs:
+        for _ in range(2):
+            records.remember(fail)
+            assert records.offences(SUBJECT, 0.0) == 0
+            assert "full" in records.error
+    records.ban([ban_of("192.0.2.1")])
+
+    assert records.error == ""
+    assert [entry["event"] for entry in logs] == ["store.failed"]
+
+
+def test_what_cannot_be_read_is_left_out(store: Store) -> None:
+    """Bans are given one by one; where a page of the database is broken it is said, and nobody fails."""
+    records = Records(store)
+    bans = [ban_of(f"192.0.2.{last}", 1_000.0 + last) for last in (1, 2, 3)]
+    records.ban(bans)
+    assert list(records.running(2_000.0)) == [(ban, 0) for ban in bans]
+    store._writer.execute("UPDATE bans SET origin = 'nobody' WHERE network = '192.0.2.2/32'")
+    with capture_logs() as logs:
+        assert list(records.running(2_000.0)) == [(bans[0], 0)]
+
+    assert [entry["event"] for entry in logs] == ["store.failed"]
+    assert "nobody" in records.error
+
+
+def test_nothing_is_taken_for_switched_off(store: Store) -> None:
+    """Enforcement is off where the store says so, and not where it says nothing."""
+    records = Records(store)
+    said = [records.switched_off]
+    store.switched_off = True
+    said.append(records.switched_off)
+    store.close()
+    with capture_logs():
+        said.append(records.switched_off)
+
+    assert said == [False, True, False]
 
 
 def test_a_closed_store_stops_nobody(store: Store) -> None:
