@@ -1,0 +1,54 @@
+"""Floods at a real Asterisk: the limiter stops who floods, and nobody else."""
+
+from pathlib import Path
+
+import pytest
+from tests.support.daemon import until
+from tests.support.guarded import NO_LOGS, NO_WIRE, guarded
+from tests.support.lab import Lab
+
+pytestmark = pytest.mark.asterisk
+
+FLOOD = ("flood", "--method", "OPTIONS", "--rate", "400", "--window", "10000")
+FEW, MANY = "400", "8000"  # one second of it, and more than the limiter lets anybody send
+
+
+@pytest.mark.parametrize("backend", ["ipset", "nftables"])
+def test_who_floods_is_stopped_and_nobody_else(asterisk22: Lab, tmp_path: Path, backend: str) -> None:
+    """He is dropped, counted, and banned from SIP by UDP; phones register, and friends go on."""
+    flooder, phone, friend, observed = (f"198.19.{30 + len(backend)}.{last}" for last in (1, 2, 3, 4))
+    firewall = {"backend": backend, "sip_ports": ["5060/udp", "5060/tcp"]}
+    limit = {"rate": 20, "burst": 40}
+    with guarded(
+        asterisk22,
+        tmp_path,
+        firewall={**firewall, "limit": {"mode": "enforce", **limit}},
+        logs=NO_LOGS,
+        wire=NO_WIRE,
+        allow={"networks": [friend]},
+        rules={"flood": {"attempts": 2}},
+    ) as guard:
+        flood = asterisk22.start_attack(*FLOOD, "--number", MANY, "--sources", flooder)
+        try:
+            until(lambda: guard.ask("status")["limiter_drops"] > 100, "drops")
+            assert asterisk22.attack("register", "--sources", phone).answered == 1
+            until(lambda: guard.banned() == {flooder}, "the ban")
+        finally:
+            flood.stop()
+        [row] = guard.bans()
+        assert (row["rule"], row["scope"], row["attempts"], row["offence"]) == ("flood", "sip-udp", 2, 1)
+        assert asterisk22.attack("register", "--sources", flooder).challenges_answered == 0
+        assert asterisk22.attack("register", "--sources", flooder, "--transport", "TCP").answered == 1
+        dropped = guard.ask("status")["limiter_drops"]
+
+        allowed = asterisk22.attack(*FLOOD, "--number", FEW, "--sources", friend)
+        assert (allowed.answered, guard.ask("status")["limiter_drops"]) == (allowed.sent, dropped)
+
+        guard.configure(firewall={**firewall, "limit": {"mode": "observe", **limit}})
+        guard.reload()
+        until(lambda: guard.ask("status")["firewall"]["limiter"] == "observe", "the new rules")
+        before = guard.ask("status")["limiter_drops"]
+        seen = asterisk22.attack(*FLOOD, "--number", FEW, "--sources", observed)
+        assert seen.answered == seen.sent == int(FEW)
+        assert guard.ask("status")["limiter_drops"] > before + 100
+        assert guard.banned() == {flooder}
