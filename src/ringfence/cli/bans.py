@@ -50,7 +50,7 @@ def register(app: typer.Typer) -> None:
 def bans(
     addresses: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[ADDRESS]...", help="Only bans that cover one of these, or lie in it."),
+        typer.Argument(metavar="ADDRESS", help="Only bans that cover one of these, or lie in it."),
     ] = None,
     config: ConfigOption = DEFAULT_CONFIG,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Show the list live, until Ctrl-C.")] = False,
@@ -76,7 +76,7 @@ def bans(
 
 
 def ban(
-    addresses: Annotated[list[str], typer.Argument(metavar="ADDRESS...", help="Addresses or networks.")],
+    addresses: Annotated[list[str], typer.Argument(metavar="ADDRESS", help="Addresses or networks.")],
     config: ConfigOption = DEFAULT_CONFIG,
     length: Annotated[str, typer.Option("--for", metavar="TIME", help="How long, such as 2h or 7d.")] = "1h",
     reason: Annotated[str, typer.Option(metavar="TEXT", help="Why, for whoever reads the list.")] = "",
@@ -97,7 +97,7 @@ def ban(
 
 def unban(
     addresses: Annotated[
-        list[str] | None, typer.Argument(metavar="ADDRESS...", help="Who may come back.")
+        list[str] | None, typer.Argument(metavar="ADDRESS", help="Who may come back.")
     ] = None,
     config: ConfigOption = DEFAULT_CONFIG,
     everybody: Annotated[bool, typer.Option("--all", help="Lift every ban.")] = False,

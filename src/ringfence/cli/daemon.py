@@ -31,7 +31,14 @@ def run(
     level = logging.DEBUG if verbose else logging.INFO
     # The same process goes on as the daemon, without this command line's libraries (service.py says why).
     # -P: nothing is imported from the folder that it happens to be started in.
-    arguments = ["-P", "-m", "ringfence.service", str(config), str(level), *([str(seconds)] if seconds else [])]
+    arguments = [
+        "-P",
+        "-m",
+        "ringfence.service",
+        str(config),
+        str(level),
+        *([str(seconds)] if seconds else []),
+    ]
     os.execv(sys.executable, [sys.executable, *arguments])  # noqa: S606 - no shell is wanted
 
 

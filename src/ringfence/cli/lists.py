@@ -37,12 +37,18 @@ ALLOW, DENY = "allow", "deny"
 STANDARD_INPUT = "standard input"
 
 Rows = list[dict[str, Any]]
-WhatArgument = Annotated[list[str], typer.Argument(metavar="ENTRY...", help="Addresses, networks, names.")]
+AllowArgument = Annotated[list[str], typer.Argument(metavar="ENTRY", help="Addresses, networks, names.")]
+DenyArgument = Annotated[list[str], typer.Argument(metavar="ENTRY", help="Addresses and networks.")]
+RemoveArgument = Annotated[
+    list[str], typer.Argument(metavar="ENTRY", help="As they stand on the list, countries and numbers too.")
+]
 PlaceArgument = Annotated[
-    list[str], typer.Argument(metavar="COUNTRY...", help="Countries (DE) and network numbers (AS64496).")
+    list[str], typer.Argument(metavar="COUNTRY", help="Countries (DE) and network numbers (AS64496).")
 ]
 NoteOption = Annotated[str, typer.Option(metavar="TEXT", help="What it is, for whoever reads the list.")]
-ForOption = Annotated[str, typer.Option("--for", metavar="TIME", help="For how long, such as 2h; else ever.")]
+ForOption = Annotated[
+    str, typer.Option("--for", metavar="TIME", help="For how long, such as 2h; left out: for good.")
+]
 ForceOption = Annotated[bool, typer.Option("--force", help="Also what is protected, or very wide.")]
 
 allow = typer.Typer(no_args_is_help=True, add_completion=False)
@@ -59,7 +65,7 @@ def register(app: typer.Typer) -> None:
 
 @allow.command("add")
 def allow_add(
-    entries: WhatArgument,
+    entries: AllowArgument,
     config: ConfigOption = DEFAULT_CONFIG,
     note: NoteOption = "",
     length: ForOption = "",
@@ -70,7 +76,7 @@ def allow_add(
 
 @deny.command("add")
 def deny_add(
-    entries: WhatArgument,
+    entries: DenyArgument,
     config: ConfigOption = DEFAULT_CONFIG,
     note: NoteOption = "",
     length: ForOption = "",
@@ -103,7 +109,7 @@ def deny_country(
 
 
 @allow.command("remove")
-def allow_remove(entries: WhatArgument, config: ConfigOption = DEFAULT_CONFIG) -> None:
+def allow_remove(entries: RemoveArgument, config: ConfigOption = DEFAULT_CONFIG) -> None:
     """Take entries off the list, as they stand on it."""
     with errors_told():
         _told("removed", *_asked(config, "allow_remove", what=entries))
@@ -112,7 +118,8 @@ def allow_remove(entries: WhatArgument, config: ConfigOption = DEFAULT_CONFIG) -
 @deny.command("remove")
 def deny_remove(
     entries: Annotated[
-        list[str] | None, typer.Argument(metavar="ENTRY...", help="Addresses, networks, names.")
+        list[str] | None,
+        typer.Argument(metavar="ENTRY", help="As they stand on the list, countries and numbers too."),
     ] = None,
     config: ConfigOption = DEFAULT_CONFIG,
     file: Annotated[str, typer.Option("--from", metavar="FILE", help="All that came from this file.")] = "",

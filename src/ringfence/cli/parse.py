@@ -52,10 +52,16 @@ def parse(
     ] = False,
     summary: Annotated[bool, typer.Option("--summary", help="Only the numbers at the end.")] = False,
     pattern: Annotated[
-        str, typer.Option("--pattern", help="Try a pattern with {address} and {any} on the lines.")
+        str,
+        typer.Option(
+            "--pattern", metavar="TEXT", help="Try a pattern with {address} and {any} on the lines."
+        ),
     ] = "",
     timezone: Annotated[
-        str, typer.Option("--timezone", help="The log's time zone, such as UTC; default: as configured.")
+        str,
+        typer.Option(
+            "--timezone", metavar="ZONE", help="The log's time zone, such as UTC; default: as configured."
+        ),
     ] = "",
     config: ConfigOption = DEFAULT_CONFIG,
 ) -> None:

@@ -65,7 +65,10 @@ def replay(
         ),
     ] = None,
     timezone: Annotated[
-        str, typer.Option("--timezone", help="The logs' time zone, such as UTC; default: as configured.")
+        str,
+        typer.Option(
+            "--timezone", metavar="ZONE", help="The logs' time zone, such as UTC; default: as configured."
+        ),
     ] = "",
     as_json: JsonOption = False,
 ) -> None:
