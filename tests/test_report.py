@@ -16,6 +16,7 @@ from ringfence.clock import Clock
 from ringfence.detect.detector import Detector
 from ringfence.detect.rules import HOUR, RULES
 from ringfence.enforce import Enforcer
+from ringfence.errors import StoreError
 from ringfence.firewall.contract import Element, Opened, RuleUse, Usage
 from ringfence.firewall.memory import MemoryBackend
 from ringfence.ledger import Ledger, Record, key_of
@@ -231,6 +232,7 @@ def test_the_status_of_a_quiet_guard(enforcer: Enforcer) -> None:
         "evicted": 0,
         "firewall": {
             "backend": "memory",
+            "why": "it was asked for",
             "enforcing": False,
             "verified": False,
             "families": {"4": "guarded", "6": "guarded"},
@@ -330,10 +332,17 @@ def test_a_wire_that_is_not_seen_is_a_problem(enforcer: Enforcer) -> None:
         assert (problem in str(problems)) is (condition.state is State.ABSENT)
 
 
+def _fail(records: Records) -> None:
+    def fail() -> None:
+        raise StoreError("disk full")
+
+    records.remember(fail)
+
+
 def test_the_status_says_what_is_wrong(enforcer: Enforcer) -> None:
     """Each trouble is a line with its number or mend: a refusing firewall, a full disk, no limiter, off."""
     enforcer.firewall_error = "the set is full"
-    enforcer.records.error = "disk full"
+    _fail(enforcer.records)
     enforcer.records.fleeting = "nothing is remembered for long"
     enforcer.opened = Opened({4: None, 6: "no IPv6"}, wire="no NFLOG", limiter="no hashlimit")
     enforcer._pending[key_of(ip_network("192.0.2.1"))] = ban_of("192.0.2.1")
