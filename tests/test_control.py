@@ -463,6 +463,34 @@ def test_a_list_of_many_megabytes_arrives_whole(path: Path) -> None:
     assert (len(answer), answer.strip(b" ")) == (20_000_002, b"[" + b" " * 20_000_000 + b"]")
 
 
+def test_who_reads_quickly_holds_up_nobody_either(path: Path) -> None:
+    """Between the parts of a long answer others have their turn, also where each is taken at once."""
+    turns = 0
+    seen: list[int] = []
+
+    def parts() -> Iterator[bytes]:
+        for _ in range(20):
+            seen.append(turns)
+            yield b" "
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async def main() -> None:
+        handlers: dict[str, control.Handler] = {"many": lambda _: Encoded(parts())}
+        async with serve(path, handlers), client(path) as (reader, writer):
+            task = asyncio.create_task(others())
+            writer.write(b'{"do": "many"}\n')
+            await reader.readline()
+            task.cancel()
+
+    asyncio.run(main())
+    assert len(set(seen)) == 20
+
+
 def test_who_does_not_read_holds_up_nobody(path: Path) -> None:
     """While a client lets a long answer lie, others are answered."""
 

@@ -168,6 +168,7 @@ class _Conversation:
                     writer.write(part)
                     async with asyncio.timeout(IDLE):
                         await writer.drain()
+                    await asyncio.sleep(0)  # drain alone lets nobody pass as long as the client is quick
         except (ConnectionError, TimeoutError):
             writer.transport.abort()  # the client has gone, or has nothing to say and takes nothing
         finally:
