@@ -4,6 +4,7 @@ import pytest
 from tests.support.netns import run
 
 from ringfence.errors import FirewallError
+from ringfence.firewall import KERNELS, make_backend
 from ringfence.firewall.leftovers import flush_everything, flush_the_other
 
 
