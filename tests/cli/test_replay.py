@@ -25,7 +25,7 @@ from typer.testing import CliRunner
 
 from ringfence.cli import app
 from ringfence.cli import replay as command
-from ringfence.enforce import ALWAYS_ALLOWED
+from ringfence.exempt import ITSELF
 from ringfence.model import network_from
 from ringfence.replay.account import MOST
 
@@ -205,7 +205,7 @@ def test_a_configuration_is_tried(tmp_path: Path) -> None:
 
 def test_without_a_configuration_the_defaults_hold(tmp_path: Path) -> None:
     """They are those of the daemon: loopback is never banned."""
-    assert {*map(network_from, command.LOOPBACK)} == {*ALWAYS_ALLOWED}
+    assert {*map(network_from, command.LOOPBACK)} == {*ITSELF}
     rows = addresses(told(file(tmp_path, "log", guesses(9, address="127.0.0.1"))))
     assert (rows["127.0.0.1"]["never_banned"], rows["127.0.0.1"]["banned_at_attempt"]) == (True, None)
 
