@@ -156,17 +156,16 @@ def _all_there(backend: str) -> None:
 _JAIL = """
 [DEFAULT]
 backend = polling
-banaction = iptables-ipset-proto6-allports
-banaction_allports = iptables-ipset-proto6-allports
 
 [asterisk]
 enabled = true
+action = iptables-ipset-proto6-allports[name=asterisk, protocol=all]
 logpath = {log}
 findtime = 600
 bantime = 86400
 usedns = no
 """
-_THEIR_BAN = "INSERT INTO bans (jail, ip, timeofban, bantime, bancount, data) VALUES (?, ?, ?, ?, 1, '{}')"
+_THEIR_BAN = "INSERT INTO bips (ip, jail, timeofban, bantime, bancount, data) VALUES (?, ?, ?, ?, 1, '{}')"
 
 
 def others() -> tuple[float, int]:
@@ -179,7 +178,7 @@ def others() -> tuple[float, int]:
             until(lambda: guard.client("status", "asterisk").returncode == 0, "fail2ban's jail")
         now = int(time.time())
         with closing(sqlite3.connect(guard.database)) as database, database:
-            rows = [("asterisk", str(one.network_address), now, 86_400) for one in addresses(NUMBER)]
+            rows = [(str(one.network_address), "asterisk", now, 86_400) for one in addresses(NUMBER)]
             database.executemany(_THEIR_BAN, rows)
         began = time.perf_counter()
         with guard:
