@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ringfence.systemd import notify, watchdog_interval
+from ringfence.systemd import feed_watchdog, notify, watchdog_interval
 
 
 @contextmanager
@@ -65,3 +65,13 @@ def test_a_systemd_that_cannot_be_told_is_an_error(tmp_path: Path) -> None:
 def test_the_watchdog_is_fed_twice_as_often_as_asked(environ: dict[str, str], interval: float | None) -> None:
     """Half of WATCHDOG_USEC, in seconds, where it is meant for this process; else never."""
     assert watchdog_interval(environ) == interval
+
+
+def test_who_does_not_read_holds_nobody_up(tmp_path: Path) -> None:
+    """A watchdog that is fed faster than anybody reads goes on being fed."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(str(tmp_path / "notify"))
+        for _ in range(2_000):  # more than any queue holds
+            feed_watchdog({"NOTIFY_SOCKET": str(tmp_path / "notify")})
+
+        assert listener.recv(100) == b"WATCHDOG=1"

@@ -261,7 +261,7 @@ class Daemon:
         """Tell systemd that the loop turns; a loop that hangs is killed and started anew."""
         interval = systemd.watchdog_interval()
         while interval is not None:
-            systemd.notify("WATCHDOG=1")
+            systemd.feed_watchdog()
             await asyncio.sleep(interval)
 
     # -- what commands are told -------------------------------------------------------------------------

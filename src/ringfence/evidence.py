@@ -78,7 +78,10 @@ class Evidence:
     def limited(self, networks: Iterable[Network], now: float) -> None:
         """Judge that these went over the kernel's limit of packets in the last second."""
         for network in networks:
-            attempt = evolve(_OVER_THE_LIMIT, address=network.network_address, time=self._clock.wall())
+            address = network.network_address
+            if self._detector.subject_of(address) != network:  # a /64 in which somebody is never banned
+                continue
+            attempt = evolve(_OVER_THE_LIMIT, address=address, time=self._clock.wall())
             self._carry_out(self._detector.judge(attempt, now), now)
 
     def tend(self, *, wire: bool, listening: Callable[[str], float | None]) -> None:

@@ -19,7 +19,7 @@ from ringfence.clock import Clock
 from ringfence.detect.detector import Detector
 from ringfence.detect.networks import NetworkSet
 from ringfence.enforce import Enforcer
-from ringfence.errors import FirewallError, HostError
+from ringfence.errors import FirewallError, HostError, StoreError
 from ringfence.exempt import ITSELF, Exempt
 from ringfence.firewall import choose, make_backend
 from ringfence.firewall.contract import Flooder, LimitMode, Ports, Roll, Usage
@@ -85,6 +85,7 @@ class Keeper:
         self._arrivals: asyncio.Queue[Address] = asyncio.Queue(maxsize=100)
         self._packets: dict[Network, int] = {}
         self._limiter_full = 0
+        self._planless = False
         self._watched: int | None = None
 
     def mount(self, *, verified: bool = True) -> None:
@@ -131,8 +132,12 @@ class Keeper:
         if self.trial is None:
             return
         self._log.warning("trial.over", mend="ringfence on")
-        self.enforcer.switch_off()
-        trial.confirm(self.enforcer.records.store)
+        try:
+            self.enforcer.switch_off()
+            trial.confirm(self.enforcer.records.store)
+        except (FirewallError, StoreError) as error:
+            text = f"the trial's end did not take everything away: {error}; mend: ringfence off"
+            self.alarms.sound("firewall", "trial", text)
 
     def close(self) -> None:
         """Let go of the kernel; what is in it stays."""
@@ -160,7 +165,7 @@ class Keeper:
     def _replan(self) -> None:
         backend = self.enforcer.backend
         plan = self._settings.plan(self._ports, self._log_group)
-        if plan == backend.plan:
+        if plan == backend.plan and not self._planless:
             return
         backend.plan = plan
         if not self.enforcer.enforcing:
@@ -168,8 +173,10 @@ class Keeper:
         try:
             self.enforcer.opened = backend.open()
         except FirewallError as error:
+            self._planless = True  # tried again with the next usage
             self.alarms.sound("firewall", "plan", f"the new rules could not be put in place: {error}")
         else:
+            self._planless = False
             self.alarms.over("firewall", "plan")
             self._log.info("firewall.changed")
 
@@ -290,6 +297,7 @@ class Keeper:
             if now - used >= USAGE_EVERY:
                 used = now
                 self.usage()
+                self._replan()
             end = self.trial
             if end is not None and end <= self._clock.wall():
                 self.end_trial()

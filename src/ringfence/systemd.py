@@ -7,17 +7,28 @@ The protocol is one datagram of ``NAME=value`` lines to the socket in ``NOTIFY_S
 import os
 import socket
 from collections.abc import Mapping
+from contextlib import suppress
 
 
 def notify(state: str, environ: Mapping[str, str] = os.environ) -> None:
     """Send one state such as ``READY=1``; raise OSError where systemd asked for it and cannot be told."""
+    _send(state, environ)
+
+
+def _send(state: str, environ: Mapping[str, str], flags: int = 0) -> None:
     address = environ.get("NOTIFY_SOCKET")
     if not address:
         return
     if address.startswith("@"):
         address = "\0" + address[1:]
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
-        sender.sendto(state.encode(), address)
+        sender.sendto(state.encode(), flags, address)
+
+
+def feed_watchdog(environ: Mapping[str, str] = os.environ) -> None:
+    """Tell that all is well, without waiting: whoever does not read has enough of it already."""
+    with suppress(BlockingIOError):
+        _send("WATCHDOG=1", environ, socket.MSG_DONTWAIT)
 
 
 def watchdog_interval(environ: Mapping[str, str] = os.environ) -> float | None:
