@@ -14,7 +14,7 @@ from tests.support.world import OTHER, RULE, START, SUBJECT, World, a_world, sai
 
 from ringfence import enforce
 from ringfence.detect.detector import Decision
-from ringfence.detect.rules import DAY, HOUR, RETURN_WITHIN
+from ringfence.detect.rules import DAY, HOUR, RETURN_WITHIN, RULES
 from ringfence.errors import ControlError, FirewallError, ProbeError, SetFullError, StoreError
 from ringfence.firewall.contract import Add, Plan, Roll
 from ringfence.ledger import key_of
@@ -172,6 +172,16 @@ def test_a_refused_ban_that_was_restored_is_no_second_offence(world: World) -> N
 
     assert set(world.in_kernel()) == {"192.0.2.1/32"}
     assert world.store.bans_before(SUBJECT, 0.0) == 1
+
+
+def test_floods_make_nobody_an_offender(world: World) -> None:
+    """Anybody's address may be forged in a flood: the first wrong passwords that follow are a first ban."""
+    for _ in range(4):
+        world.decide(rule=RULES[1])
+        world.wait(700.0)
+    world.decide()
+
+    assert world.in_kernel() == {"192.0.2.1/32": HOUR}
 
 
 def test_a_boot_years_ago_makes_no_ban_longer(world: World) -> None:
