@@ -136,6 +136,12 @@ def _recorded(guard: Guard) -> int:
     return int(count)
 
 
+def guess(session: str, address: str) -> str:
+    """Give what Asterisk tells of a guess that is made now."""
+    moment = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "+0000"
+    return _EVENT.format(time=moment, session=session, address=address)
+
+
 @contextmanager
 def _guesses(pbx: ServedAmi) -> Iterator[None]:
     """Have Asterisk tell of guesses while the block runs: each address makes enough for a ban."""
@@ -143,12 +149,11 @@ def _guesses(pbx: ServedAmi) -> Iterator[None]:
     def go_on(over: threading.Event) -> None:
         number = 0
         while not over.wait(PAUSE):
-            moment = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "+0000"
             addresses = [_FIRST + number + n for n in range(AT_ONCE)]
             said = "".join(
-                _EVENT.format(time=moment, session=f"{number:x}-{guess}-{address}", address=address)
+                guess(f"{number:x}-{place}-{address}", str(address))
                 for address in addresses
-                for guess in range(THRESHOLD)
+                for place in range(THRESHOLD)
             )
             with suppress(ConnectionError):  # whoever listened was killed
                 pbx.say(said.encode())
