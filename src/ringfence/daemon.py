@@ -179,9 +179,10 @@ class Daemon:
             self._log.error("configuration.refused", problems=error.problems)
             return
         kept = [key for key in ("store", "control") if getattr(new, key) != getattr(self._settings, key)]
-        later = [*kept, *(["asterisk.wire"] if new.wire is not (self._wire is not None) else [])]
-        later += ["firewall] backend"] if new.firewall.backend != self._settings.firewall.backend else []
-        self._config_problem = f"[{'], ['.join(later)}] changed: restart ringfence" if later else ""
+        later = [f"[{key}]" for key in kept]
+        later += ["[asterisk.wire]"] if new.wire is not (self._wire is not None) else []
+        later += ["[firewall] backend"] if new.firewall.backend != self._settings.firewall.backend else []
+        self._config_problem = f"{', '.join(later)} changed: restart ringfence" if later else ""
         self._settings = evolve(new, **{key: getattr(self._settings, key) for key in kept})
         self._detector.configure(new.rule_table(), new.several_sources())
         self._keeper.configure(self._settings)

@@ -69,7 +69,6 @@ class Keeper:
             backend, self.why = choose(plan)
         else:
             backend = make_backend(settings.firewall.backend, plan)
-        self._log.info("firewall.chosen", backend=backend.name, why=self.why)
         self.enforcer = Enforcer(backend, records, detector, clock, rolls=self._roll)
         self.reconciler = Reconciler(self.enforcer, self.alarms)
         self._names = Names(self._names_changed, records.names())
@@ -98,6 +97,7 @@ class Keeper:
         self.enforcer.detector.never = self._exempt().never
         self.enforcer.start(verified=verified)
         self.enforcer.allow(self._exempt())
+        self._log.info("firewall.chosen", backend=self.enforcer.backend.name, why=self.why)
         self._take_away_the_other()
 
     def switch_on(self) -> None:

@@ -228,7 +228,12 @@ class Guard:
 
     def wait(self) -> int:
         """Wait for the daemon's end and give its exit code (minus the signal's number where one ended it)."""
-        return self.process.wait(PATIENCE)
+        until(self._has_ended, "the daemon's end")
+        return self.process.wait()
+
+    def _has_ended(self) -> bool:
+        self._drain()  # it may wait for us to hear that it is stopping
+        return not self.running
 
     def stop(self) -> int:
         """Send SIGTERM and give the exit code."""
