@@ -8,11 +8,12 @@ Everything is done in network namespaces of its own.
 """
 
 import gc
+import resource
 import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -85,44 +86,66 @@ TOOLS = {
 
 
 @frozen
-class Race:
-    """Seconds that each took, round by round."""
+class Taken:
+    """What one of them took once: seconds on the clock, and of a processor, which others do not lengthen."""
 
-    ours: list[float]
-    theirs: list[float]
+    wall: float
+    cpu: float
+
+
+@frozen
+class Race:
+    """What each took, round by round."""
+
+    ours: list[Taken]
+    theirs: list[Taken]
 
     @property
     def ratio(self) -> float:
-        """Our median of theirs."""
-        return statistics.median(self.ours) / statistics.median(self.theirs)
+        """Our median of theirs, on the clock."""
+        return _median(taken.wall for taken in self.ours) / _median(taken.wall for taken in self.theirs)
+
+    @property
+    def cpu_ratio(self) -> float:
+        """The same of the processors' time."""
+        return _median(taken.cpu for taken in self.ours) / _median(taken.cpu for taken in self.theirs)
 
 
-def _put(backend: Backend, networks: Sequence[Network]) -> float:
+def _median(values: Iterable[float]) -> float:
+    return statistics.median(values)
+
+
+def _put(backend: Backend, networks: Sequence[Network]) -> Taken:
     """Time the ban of all of them, as the daemon does it."""
     changes = [Add(network, TIMEOUT) for network in networks]
     gc.collect()
     gc.freeze()  # as the daemon does once it is up
-    began = time.perf_counter()
+    began, worked = time.perf_counter(), time.thread_time()
     failed = 0
     for start in range(0, len(changes), CHUNK):
         outcomes = backend.apply(changes[start : start + CHUNK])
         failed += sum(outcome.error is not None for outcome in outcomes)
-    elapsed = time.perf_counter() - began
+    taken = Taken(time.perf_counter() - began, time.thread_time() - worked)
     inside = sum(1 for _ in backend.list())
     if failed or inside != len(networks):
         raise RuntimeError(
             f"{backend.name}: {failed} bans refused, {inside} of {len(networks)} in the kernel"
         )
-    return elapsed
+    return taken
 
 
-def _put_by_tool(tool: Tool, path: Path) -> float:
-    began = time.perf_counter()
+def _put_by_tool(tool: Tool, path: Path) -> Taken:
+    began, worked = time.perf_counter(), _cpu_of_children()
     subprocess.run([*tool.command, str(path)], check=True, timeout=60)
-    elapsed = time.perf_counter() - began
+    taken = Taken(time.perf_counter() - began, _cpu_of_children() - worked)
     for command in tool.remove:
         run(*command)
-    return elapsed
+    return taken
+
+
+def _cpu_of_children() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def race(name: str, networks: Sequence[Network]) -> Race:
@@ -153,13 +176,17 @@ def races() -> list[Figure]:
             rows.append(
                 Figure(
                     what=f"{NUMBER} {what} into the kernel, {name}: seconds",
-                    measured=f"{spread(found.ours)}: {found.ratio:.2f} times",
+                    measured=f"{_walls(found.ours)}: {found.ratio:.2f} times (CPU: {found.cpu_ratio:.2f})",
                     must=f"≤ {most} times `{tool.name}`" if most else "",
                     reached=found.ratio <= most if most else None,
-                    compared=f"`{tool.name}`: {spread(found.theirs)}",
+                    compared=f"`{tool.name}`: {_walls(found.theirs)}",
                 )
             )
     return rows
+
+
+def _walls(taken: Sequence[Taken]) -> str:
+    return spread([one.wall for one in taken])
 
 
 def figures(_: Lab, root: Path | None) -> list[Figure]:
