@@ -11,7 +11,7 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tests.bench import attacks, costs, firewall, floods, hostile, losses, replays
+from tests.bench import attacks, costs, firewall, floods, hostile, kills, losses, replays
 from tests.bench.figures import Figure, table
 from tests.support.fail2ban import tree, why_no_fail2ban
 from tests.support.lab import Lab, why_no_asterisk
@@ -25,6 +25,7 @@ PARTS = {
     "replays": replays.figures,
     "firewall": firewall.figures,
     "floods": floods.figures,
+    "kills": kills.figures,
 }
 
 

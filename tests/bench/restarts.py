@@ -1,6 +1,6 @@
-"""A restart with ten thousand bans, while packets from banned senders run through it; and a hundred kills.
+"""A restart with ten thousand bans, while packets from banned senders run through it.
 
-The senders are at the other end of a cable, two of IPv4 and two of IPv6, each with some 250 packets a second;
+The senders are at the other end of a cable, two of IPv4 and two of IPv6, each with hundreds of packets a second;
 a receiver beside the daemon counts what arrives. That anything can arrive is shown by a stranger who sends
 in between, and whose packets are counted too.
 """
@@ -20,7 +20,6 @@ from attrs import define, field
 from tests.bench.figures import Figure, spread
 from tests.support.daemon import Guard, ami_server, until
 from tests.support.fail2ban import Fail2ban
-from tests.support.killing import Account, kill_often
 from tests.support.manybans import addresses, fill
 from tests.support.netns import inside, netns, run
 from tests.support.network import Network, socket_in
@@ -30,7 +29,6 @@ from ringfence.firewall import make_backend
 BACKENDS = ("ipset", "nftables")
 NUMBER = 10_000
 ROUNDS = 5
-KILLS = 50  # of each backend
 PATIENCE = 60.0  # seconds for fail2ban
 BANNED = ("198.19.77.1", "198.19.77.2", "fd00:19::77:1", "fd00:19::77:2")
 STRANGERS = ("198.19.78.1", "fd00:19::78:1")
@@ -192,12 +190,6 @@ def _in_sets() -> int:
     return sum(int(line.split(":")[1]) for line in listed.split("\n") if line.startswith("Number of entries"))
 
 
-def kills(backend: str) -> Account:
-    """Kill the daemon many times under load; give the account of it."""
-    with tempfile.TemporaryDirectory() as folder, netns(), ami_server() as pbx:
-        return kill_often(Path(folder), pbx, rounds=KILLS, backend=backend, seed=1)
-
-
 def figures(root: Path | None) -> list[Figure]:
     """Measure, and give the rows."""
     found = {backend: restarts(backend) for backend in BACKENDS}
@@ -224,15 +216,4 @@ def figures(root: Path | None) -> list[Figure]:
                 reached=one.through == 0 and one.strangers > 0,
             )
         )
-    rows += [_killed(backend, kills(backend)) for backend in BACKENDS]
     return rows
-
-
-def _killed(backend: str, account: Account) -> Figure:
-    end = f"{account.recorded} bans recorded and {account.elements} in force at the end"
-    return Figure(
-        what=f"SIGKILL at a random moment under load, {account.rounds} times: what must not be, {backend}",
-        measured=f"{len(account.troubles)} ({end})",
-        must="0",
-        reached=account.rounds == KILLS and not account.troubles,
-    )
