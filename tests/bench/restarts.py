@@ -1,8 +1,8 @@
 """A restart with ten thousand bans, while packets from banned senders run through it.
 
-The senders are at the other end of a cable, two of IPv4 and two of IPv6, each with hundreds of packets a second;
-a receiver beside the daemon counts what arrives. That anything can arrive is shown by a stranger who sends
-in between, and whose packets are counted too.
+The senders are at the other end of a cable, two of IPv4 and two of IPv6, with hundreds of packets a second
+each; a receiver beside the daemon counts what arrives. That anything can arrive is shown by a stranger who
+sends in between, and whose packets are counted too.
 """
 
 import socket
