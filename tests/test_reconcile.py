@@ -280,6 +280,23 @@ def test_rules_that_somebody_changed_are_healed(world: World) -> None:
     assert world.backend.rolls[Roll.ALLOW] == {OTHER}
 
 
+def test_while_the_rules_cannot_be_healed_no_ban_counts_as_enforced(world: World) -> None:
+    """What the sets still hold drops nobody then; once the rules stand again all count."""
+    world.decide()
+    world.backend.trouble = "the rules are gone"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(world.backend, "open", failing)
+        assert counts(world) == (0, 1)
+        assert [alarm.subject for alarm in world.alarms.up] == ["rules"]
+
+    assert counts(world) == (1, 1)
+
+
+def failing() -> None:
+    """Refuse, as a kernel does where a set of ours is somebody else's."""
+    raise FirewallError("the set is not ours")
+
+
 def test_a_firewall_that_cannot_be_looked_at_is_an_alarm(world: World) -> None:
     """Nothing raises; the alarm has the reason, and is over with the next good look."""
     world.backend.gone = FirewallError("no answer")

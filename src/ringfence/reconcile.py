@@ -53,6 +53,7 @@ class Reconciler:
         """What was wrong with the rules last, and was healed."""
         self._elements: int | None = None
         self._missing = 0
+        self._broken = False
         self._enforcer = enforcer
         self._alarms = alarms
         self._wanted = asyncio.Event()
@@ -66,8 +67,11 @@ class Reconciler:
 
     @property
     def enforced(self) -> int:
-        """How many of them are: by the last look where it counts them, else by the last comparison."""
-        if not self._enforcer.enforcing:
+        """How many of them are: by the last look where it counts them, else by the last comparison.
+
+        0, while the rules are not as they should be and cannot be healed.
+        """
+        if not self._enforcer.enforcing or self._broken:
             return 0
         alive = self._enforcer.ledger.alive(self._enforcer.clock.wall())
         return min(alive, self._elements) if self._elements is not None else alive - self._missing
@@ -79,8 +83,10 @@ class Reconciler:
             return
         try:
             pulse = enforcer.backend.pulse()
+            self._broken = pulse.trouble is not None
             if pulse.trouble is not None:
                 self._heal(pulse.trouble)
+                self._broken = False
         except (FirewallError, StoreError) as error:
             self._alarms.sound("firewall", "rules", f"the firewall cannot be looked after: {error}")
             return
