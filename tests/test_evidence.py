@@ -168,6 +168,15 @@ def test_who_is_exempt_may_flood(bench: Bench) -> None:
     assert bench.banned == []
 
 
+def test_who_is_banned_and_floods_shows_nothing(bench: Bench) -> None:
+    """The limiter meets him where his packets are rejected further in: it is no sign that his ban fails."""
+    bench.detector.banned = lambda _: True
+    for second in range(20):
+        bench.evidence.limited([ip_network("192.0.2.7")], bench.now + second)
+
+    assert bench.late == []
+
+
 def test_what_comes_from_who_is_banned_is_told(bench: Bench) -> None:
     """Whoever looks whether bans work hears of it; of an attempt that counts he hears nothing."""
     guess = event(EventKind.CHALLENGE_RESPONSE_FAILED, session=b"a")

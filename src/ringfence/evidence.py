@@ -99,7 +99,10 @@ class Evidence:
         if judgement.decision is not None:
             self._ban(judgement.decision)
         attempt = judgement.attempt
-        if judgement.standing in (Standing.LATE, Standing.NEVER_BANNED):
+        passed_by = judgement.standing in (Standing.LATE, Standing.NEVER_BANNED)
+        if (
+            passed_by and attempt.kind is not AttemptKind.FLOOD
+        ):  # the limiter meets the banned before a reject
             self._late(attempt)
         address = str(attempt.address)
         if attempt.aimed_at is not None:
