@@ -199,3 +199,37 @@ def test_what_others_ban_by_nftables_is_adopted(nftables: House) -> None:
         f"nft add element inet ringfence ban6_128 '{{ {STRANGERS[1]} timeout 10m }}'",
         f"nft add element inet ringfence ban4_32 '{{ {PBX_IPV4} timeout 10m }}'",
     )
+
+
+def see_told(house: House, script: str, mend: str) -> None:
+    """Have somebody else take our names, which cannot be healed; then he gives them back."""
+    house.shell(script)
+    until(lambda: house.guard.ask("status")["alarms"], "an alarm")
+    status = house.guard.ask("status")
+    assert (status["enforced"], status["expected"]) == (0, len(BANS))
+    [alarm] = status["alarms"]
+    assert (alarm["name"], alarm["subject"]) == ("firewall", "rules")
+    assert "mend:" in alarm["text"]
+    house.shell(mend)
+    until(house.is_as_it_should_be, "everybody out, and in, who is to be", PROMPT)
+    until(lambda: house.guard.ask("status")["enforced"] == len(BANS), "every ban", PROMPT)
+    assert house.guard.ask("status")["alarms"] == []
+
+
+def test_who_takes_the_name_of_a_set_is_told_of(ipset: House) -> None:
+    """What cannot be healed is an alarm with its mend, and no ban counts as enforced until it is over."""
+    see_told(
+        ipset,
+        "iptables -t raw -F; ipset destroy ringfence4; ipset create ringfence4 hash:ip",
+        "ipset destroy ringfence4",
+    )
+
+
+def test_who_takes_the_name_of_the_table_is_told_of(nftables: House) -> None:
+    """What cannot be healed is an alarm with its mend, and no ban counts as enforced until it is over."""
+    see_told(
+        nftables,
+        "nft 'delete table inet ringfence; add table inet ringfence; "
+        "add set inet ringfence ban4_32 { type ipv6_addr; }'",
+        "nft delete table inet ringfence",
+    )
