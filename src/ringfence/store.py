@@ -240,16 +240,11 @@ class Store:
             yield identity, ban, made
 
     def bans_before(self, network: Network, since: float) -> int:
-        """Count the bans of everything that rules gave ``network`` and that began at or after ``since``.
-
-        What closes the SIP ports only may be a stranger's doing, by datagrams that bear this address: whoever
-        forged four floods would have the next wrong password of a phone banned for a week.
-        """
+        """Count the bans that rules gave ``network`` since then, but for floods: these may be forged."""
         with _errors(self.path):
-            (number,) = self._reader.execute(
-                "SELECT count(*) FROM bans WHERE network = ? AND since >= ? AND origin = ? AND scope = ?",
-                (str(network), since, str(Origin.RULE), str(Scope.FULL)),
-            ).fetchone()
+            sql = "SELECT count(*) FROM bans WHERE network = ? AND since >= ? AND origin = ? AND scope = ?"
+            row = (str(network), since, str(Origin.RULE), str(Scope.FULL))
+            (number,) = self._reader.execute(sql, row).fetchone()
         return int(number)
 
     def purge(self, now: float) -> None:
