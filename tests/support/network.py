@@ -31,6 +31,8 @@ ROUTED_IPV6 = "fd00:19::/64"
 
 _ATTACKERS_IPV4 = tuple(f"198.18.1.{last}" for last in range(1, 251))
 _ATTACKERS_IPV6 = tuple(f"fd00:18::{last:x}" for last in range(0x0A, 0x100))
+# Nobody attacks from here: the next hop of a route is a gateway, and is never banned.
+_ROUTER_IPV4, _ROUTER_IPV6 = "198.18.2.254", "fd00:18::fffe"
 _NAME = re.compile(r"rf-\d+-\d+-(?:pbx|atk)")
 _NETNS_FOLDER = Path("/run/netns")
 _SECONDS = 20
@@ -83,14 +85,14 @@ class Network:
             f"address add {PBX_IPV4}/16 dev lan",
             f"address add {PBX_IPV6}/64 dev lan nodad",
             "link set lan up",
-            f"route add {ROUTED_IPV4} via {_ATTACKERS_IPV4[0]}",
-            f"route add {ROUTED_IPV6} via {_ATTACKERS_IPV6[0]}",
+            f"route add {ROUTED_IPV4} via {_ROUTER_IPV4}",
+            f"route add {ROUTED_IPV6} via {_ROUTER_IPV6}",
         )
         _batch(
             self.attacker,
             "link set lo up",
-            *(f"address add {address}/16 dev lan" for address in _ATTACKERS_IPV4),
-            *(f"address add {address}/64 dev lan nodad" for address in _ATTACKERS_IPV6),
+            *(f"address add {address}/16 dev lan" for address in (*_ATTACKERS_IPV4, _ROUTER_IPV4)),
+            *(f"address add {address}/64 dev lan nodad" for address in (*_ATTACKERS_IPV6, _ROUTER_IPV6)),
             "link set lan up",
             f"route add local {ROUTED_IPV4} dev lo",
             f"route add local {ROUTED_IPV6} dev lo",
