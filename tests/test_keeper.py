@@ -15,6 +15,7 @@ from ringfence.errors import FirewallError
 from ringfence.firewall.contract import Flooder, Limit, LimitMode, Roll, Usage
 from ringfence.model import Ban, Origin
 from ringfence.settings import LimitSettings
+from ringfence.values import Interface
 
 OFFICE, OTHER = "198.51.100.0/24", "192.0.2.1"
 ENFORCED = settings(limit=LimitSettings(mode=LimitMode.ENFORCE))
@@ -45,6 +46,17 @@ def test_the_guard_is_mounted_with_its_lists(kept: Kept) -> None:
     assert kept.backend.rolls[Roll.DENY] == {ip_network("203.0.113.0/24")}
     assert kept.detector.never.covers(own.network_address)
     assert kept.keeper.problems == []
+
+
+def test_an_interface_that_is_not_there_is_told(kept: Kept) -> None:
+    """By a slip of the pen nobody would be dropped: it is a problem, and none for those that are there."""
+    wanted = settings()
+    named = evolve(wanted.firewall, interfaces=(Interface("lo"), Interface("nosuch0")))
+    kept.keeper.configure(evolve(wanted, firewall=named))
+
+    assert kept.keeper.problems == [
+        "[firewall] interfaces: there is no nosuch0 here; what comes by others is not dropped"
+    ]
 
 
 def test_own_addresses_are_followed(kept: Kept) -> None:

@@ -5,6 +5,7 @@ force when the call returns, or at the next look, a second later.
 """
 
 import asyncio
+import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
@@ -148,7 +149,23 @@ class Keeper:
         """What is wrong on this side, a line each."""
         end = self.trial
         tried = [f"a trial: all is removed at {rfc3339(end)}, unless: ringfence confirm"] if end else []
-        return [*tried, *self._troubles.values(), *self._names.problems, *self.lists.problems]
+        return [
+            *tried,
+            *self._unguarded,
+            *self._troubles.values(),
+            *self._names.problems,
+            *self.lists.problems,
+        ]
+
+    @property
+    def _unguarded(self) -> list[str]:
+        """Say which of the named interfaces are not there: by a slip of the pen nobody would be dropped."""
+        there = {name for _, name in socket.if_nameindex()}
+        missing = [name for name in self._settings.firewall.interfaces if name not in there]
+        if not missing:
+            return []
+        names = ", ".join(missing)
+        return [f"[firewall] interfaces: there is no {names} here; what comes by others is not dropped"]
 
     def configure(self, settings: Settings) -> None:
         """Take a new configuration: lists and rules are in force at once, the backend stays what it is."""
