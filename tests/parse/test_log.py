@@ -93,6 +93,24 @@ def test_two_places_for_a_cut_are_none() -> None:
     assert [reading.line for reading in LogReader(SOURCE).feed(line, NOW)] == [1]
 
 
+def test_a_log_that_is_opened_anew_takes_nothing_back() -> None:
+    """What Asterisk writes at its start is no end of the message before, nor hides the end of one."""
+    built = (
+        b"Asterisk 22.1+dfsg built by nobody @ buildd on a x86_64 running Linux on 2026-07-20 21:35:32 UTC\n"
+    )
+    reader = LogReader(SOURCE)
+
+    readings = reader.feed(GUESS + P + built + GUESS, NOW)
+    assert named(readings) == ["192.0.2.7", "192.0.2.7"]
+    assert [reading.why for reading in readings] == [None, Why.NO_PREFIX, None]
+    assert [reading.alarm for reading in readings] == [None] * 3
+
+    hidden = reader.feed(GUESS + P + built + b"the end of a message above\n", NOW)
+    assert named(hidden) == []
+    assert hidden[0].alarm is Alarm.TAMPERED
+    assert named(reader.feed(GUESS + P + built.replace(b" UTC", b"'"), NOW)) == []
+
+
 @pytest.mark.parametrize("piece", [1000, 10**9])
 def test_a_line_that_is_too_long_is_skipped_and_counted(piece: int) -> None:
     """Nothing of it is kept, it has its number, and the next one is read."""

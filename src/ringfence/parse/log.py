@@ -52,6 +52,13 @@ _DUMP = re.compile(
 DUMP_FILES = frozenset({b"pjproject", b"res_pjsip_logger.c", b"chan_sip.c"})
 _DUMP_END = re.compile(rb"-- end of packet\.\r?|<-{5,40}>\r?")
 
+# What Asterisk writes where it opens the file, behind what stood there before (``main/logger.c``). No message
+# ends so, thus nobody hides the end of one in it.
+_OPENED = re.compile(
+    rb"\[[^\[\]\n]{5,48}+\] Asterisk \S{1,200}+ built by \S{1,100}+ @ \S{1,255}+"
+    rb" on a \S{1,100}+ running \S{1,100}+ on \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC"
+)
+
 _ADDRESS_LIKE = re.compile(rb"\d{1,3}\.\d{1,3}\.\d{1,3}\.\d{1,3}|[0-9a-f]{1,4}:[0-9a-f]{0,4}:")
 _LOOKED_AT = 2048  # bytes of a message that is not known
 
@@ -367,9 +374,9 @@ class _Judged:
 
     def _headless(self, at: int, line: bytes) -> None:
         """Read a line without a prefix: it shows that the message before it was not whole, or was none."""
-        blank = not line.strip()
-        self._add(at, Why.NO_PREFIX if blank or not self.readings else Why.CONTINUATION)
-        if blank or self._entry < 0:
+        aside = not line.strip() or _OPENED.fullmatch(line) is not None
+        self._add(at, Why.NO_PREFIX if aside or not self.readings else Why.CONTINUATION)
+        if aside or self._entry < 0:
             return
         if self.readings[self._entry].level and not self._read_again(at, line):
             self._take_back(self._entry)
