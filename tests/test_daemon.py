@@ -208,7 +208,8 @@ def test_a_second_daemon_on_the_same_store_refuses(tmp_path: Path) -> None:
         second = Guard(tmp_path / "second", store={"path": str(tmp_path / "ringfence.db")})
         assert second.ended() == 1
 
-        assert second.log == f"another ringfence is using {tmp_path / 'ringfence.db'}\n"
+        mend = "stop it first: systemctl stop ringfence"
+        assert second.log == f"another ringfence is using {tmp_path / 'ringfence.db'}; {mend}\n"
         assert first.bans() == []
 
 

@@ -58,3 +58,19 @@ def test_the_level_is_what_is_logged(tmp_path: Path) -> None:
         _, said = process.communicate(timeout=20)
 
     assert (process.returncode, said) == (0, "")
+
+
+def test_who_runs_it_by_hand_needs_no_folders_of_systemds(tmp_path: Path) -> None:
+    """The folders of the database and of the socket are made, for their owner and group alone."""
+    folders = {"store": tmp_path / "lib", "control": tmp_path / "run"}
+    guard = Guard(
+        tmp_path,
+        store={"path": str(folders["store"] / "ringfence.db")},
+        control={"socket": str(folders["control"] / "control.sock")},
+    )
+    with guard:
+        report = guard.status()
+
+    assert not [problem for problem in report["problems"] if "ringfence.db" in problem]
+    assert {folder.stat().st_mode & 0o007 for folder in folders.values()} == {0}
+    assert (folders["store"] / "ringfence.db").is_file()

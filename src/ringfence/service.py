@@ -6,7 +6,10 @@ The command line's libraries are a quarter of a process's memory (15 of 54 MiB w
 needs none of them: so the command replaces itself with this module, keeping its process id.
 """
 
+import os
+import pwd
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from ringfence import log
@@ -15,18 +18,36 @@ from ringfence.daemon import Daemon
 from ringfence.errors import RingfenceError
 from ringfence.exits import explained
 
+USER = "ringfence"
+"""Whom the unit runs as."""
+
 
 def main(config: str, level: str, trial: str = "0") -> int:
     """Guard until stopped; give the exit code."""
     log.configure(int(level))
     path = Path(config)
     try:
-        Daemon(path, load(path)).run(float(trial))
+        settings = load(path)
+        for file in (settings.store.path, settings.control.socket):
+            _make_folder(file.parent)
+        Daemon(path, settings).run(float(trial))
     except RingfenceError as error:
         lines, code = explained(error)
         print(*lines, sep="\n", file=sys.stderr)  # noqa: T201 - the last word, for whoever started it
         return code
     return 0
+
+
+def _make_folder(folder: Path) -> None:
+    """Make what systemd makes for the unit, where somebody runs it by hand: its user's, if there is one.
+
+    A folder that cannot be made is told of by what wants to write there.
+    """
+    with suppress(OSError):
+        folder.mkdir(mode=0o750)
+        with suppress(KeyError):
+            user = pwd.getpwnam(USER)
+            os.chown(folder, user.pw_uid, user.pw_gid)
 
 
 if __name__ == "__main__":

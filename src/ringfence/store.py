@@ -440,6 +440,9 @@ def _make(path: Path) -> None:
             os.chown(path, folder.st_uid, folder.st_gid)
     except FileExistsError:
         return
+    except FileNotFoundError as error:
+        mend = "systemctl start ringfence makes the folder; see [store] path"
+        raise StoreError(f"{path} cannot be made: {error.strerror}; {mend}") from None
     except OSError as error:
         raise StoreError(f"{path} cannot be made: {error.strerror}; see [store] path") from None
 
@@ -482,7 +485,9 @@ def _lock(path: Path) -> int:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         os.close(descriptor)
-        raise StoreBusyError(f"another ringfence is using {path}") from None
+        raise StoreBusyError(
+            f"another ringfence is using {path}; stop it first: systemctl stop ringfence"
+        ) from None
     return descriptor
 
 
