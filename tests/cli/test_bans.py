@@ -156,7 +156,7 @@ def test_without_the_daemon_the_kernel_is_read(tmp_path: Path, store: str) -> No
         after = {row["address"]: row for row in rows_of(done.stdout)}
 
         assert done.returncode == 0
-        note = "The daemon is not running: this is read from the kernel, which keeps dropping."
+        note = "The daemon is not running: this is read from the kernel, which needs none to drop."
         assert done.stderr.splitlines()[-1] == note
         assert ("not a database" in done.stderr) == (store == "broken")
         assert set(after) == set(before)

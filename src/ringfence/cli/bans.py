@@ -4,6 +4,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -36,6 +37,8 @@ _READABLE = 1_000_000
 """Bytes: a longer JSON is for scripts alone, and is passed on in one line as it is."""
 _PLAIN_FROM = 1_000
 """So many rows are written as they come: to fit a hundred thousand into a table takes a minute."""
+_RENEWED_FROM = 2_000_000
+"""Seconds: the kernel keeps some 24 days at most, and the daemon renews a ban that is longer."""
 
 Rows = list[dict[str, Any]]
 
@@ -66,7 +69,10 @@ def bans(
             return
         encoded, note = _encoded(config, wanted)
         if not as_json:
-            _print(json.loads(encoded))
+            rows = json.loads(encoded)
+            _print(rows)
+            if not rows and not note:
+                _tell_of_nobody(config, wanted)
         elif len(encoded) < _READABLE:
             typer.echo(json.dumps(json.loads(encoded), indent=2))
         else:
@@ -125,6 +131,14 @@ def _told(problems: Sequence[str]) -> None:
         raise typer.Exit(Exit.PROBLEM)
 
 
+def _tell_of_nobody(path: Path, wanted: list[str] | None) -> None:
+    """Say what else there is to see where nobody is listed."""
+    if not ask_daemon(path, "status")["firewall"]["enforcing"]:
+        say("Nothing is dropped now; see: ringfence status")
+    elif wanted:
+        say("Who is denied for good is on a list of its own: ringfence deny list")
+
+
 def _encoded(path: Path, wanted: list[str] | None) -> tuple[bytes, str]:
     """Give the list as JSON, and what is to be said of it where there is no daemon."""
     try:
@@ -159,7 +173,7 @@ def _encoded_without_daemon(path: Path, wanted: list[str] | None) -> tuple[bytes
         encoded = b"".join(bans_report(found, _known(settings.store.path, now), now))
     finally:
         backend.close()
-    return encoded, ": this is read from the kernel, which keeps dropping"
+    return encoded, ": this is read from the kernel, which needs none to drop"
 
 
 def _known(database: Path, now: float) -> "Ledger":
@@ -218,7 +232,12 @@ def _numbers(row: dict[str, Any]) -> tuple[str, str]:
 
 
 def _left(row: dict[str, Any]) -> str:
-    return "no end" if row["timeout"] is None else span(row["timeout"])
+    left = row["timeout"]
+    if left is None:
+        return "no end"
+    if left > _RENEWED_FROM and row["expires"]:  # longer than the kernel can be told: it is renewed meanwhile
+        left = datetime.fromisoformat(row["expires"]).timestamp() - time.time()
+    return span(left)
 
 
 def _fitting(rows: Rows, console: "Console") -> "Table":

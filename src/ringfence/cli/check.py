@@ -64,7 +64,7 @@ def _findings(path: Path, settings: "Settings") -> Iterator[Finding]:
         backend.close()
         for part in parts:
             yield Finding(part.lack is None, part.what, part.lack or part.note)
-    yield daemon
+    yield from daemon
 
 
 def _secrecy(path: Path) -> Iterator[Finding]:
@@ -156,19 +156,19 @@ def _is_here(host: str) -> bool:
         return host == "localhost"
 
 
-def _daemon(settings: "Settings") -> tuple[Mapping[str, Any] | None, Finding]:
+def _daemon(settings: "Settings") -> tuple[Mapping[str, Any] | None, list[Finding]]:
     """Ask the daemon how it is; give its report, if it gives one, and what to say of it."""
     from ringfence import control  # noqa: PLC0415 - loaded when the command runs
 
     try:
         report: Mapping[str, Any] = control.ask(settings.control.socket, "status")
     except DaemonUnreachableError as error:
-        return None, Finding(False, "daemon", str(error))
+        return None, [Finding(False, "daemon", str(error))]
     except ControlError as error:
-        return None, Finding(False, "daemon", f"answers with an error: {error}")
+        return None, [Finding(False, "daemon", f"answers with an error: {error}")]
     deaf = [
         f"{s['name']} is {s['state']}: {s['detail']}" for s in report["sources"] if s["state"] != "listening"
     ]
     problems = [*report["problems"], *deaf]
-    what = "; ".join(problems) if problems else "running, and hears every source"
-    return report, Finding(not problems, "daemon", what)
+    found = [Finding(False, "daemon", problem) for problem in problems]
+    return report, found or [Finding(True, "daemon", "running, and hears every source")]

@@ -170,6 +170,8 @@ def deny_import(
             )
         typer.echo(f"{len(found.networks)} networks of {found.lines} lines: {new} new, {gone} gone")
         problems, absent = _reload(config)
+        for problem in problems:
+            say(problem)
         if found.bad_lines or problems:
             raise typer.Exit(Exit.PROBLEM)
         if absent:
@@ -183,9 +185,8 @@ def _reload(path: Path) -> tuple[list[str], bool]:
     except DaemonUnreachableError as error:
         say(f"this takes effect when the daemon starts: {error}")
         return [], True
-    for problem in problems:
-        say(problem)
-    return problems, False
+    # What is wrong with the other list is in `status`: no reason to take this import for a failure.
+    return [problem for problem in problems if not problem.startswith(f"{ALLOW} list:")], False
 
 
 def _add(path: Path, side: str, entries: list[str], note: str, length: str, *, force: bool = False) -> None:
@@ -301,17 +302,19 @@ def _print(rows: Rows, side: str) -> None:
     from rich.text import Text  # noqa: PLC0415 - loaded when the command runs
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for head in ("ENTRY", "NETWORKS", "FROM", "ADDED (UTC)", "ENDS (UTC)", "NOTE"):
+    columns: dict[str, list[Text] | list[str]] = {
+        "ENTRY": [Text(row["entry"]) for row in rows],
+        "NETWORKS": [_leads_to(row) for row in rows],
+        "FROM": [Text("file" if row["file"] else row["source"]) for row in rows],
+        "ADDED (UTC)": [_short(row["added"]) for row in rows],
+        "ENDS (UTC)": [_short(row["ends"]) for row in rows],
+        "NOTE": [Text(row["note"] + (" (forced)" if row["forced"] else "")) for row in rows],
+    }
+    shown = {head: cells for head, cells in columns.items() if any(cells) or not rows}
+    for head in shown:  # what is empty in every row would take the room of what is not
         table.add_column(head, overflow="fold", justify="right" if head == "NETWORKS" else "left")
-    for row in rows:
-        table.add_row(
-            Text(row["entry"]),
-            _leads_to(row),
-            Text("file" if row["file"] else row["source"]),
-            _short(row["added"]),
-            _short(row["ends"]),
-            Text(row["note"] + (" (forced)" if row["forced"] else "")),
-        )
+    for cells in zip(*shown.values(), strict=True):
+        table.add_row(*cells)
     table.caption = None if rows else f"Nobody is on the {side} list."
     Console().print(table)
 

@@ -41,18 +41,21 @@ def _print(report: dict[str, Any]) -> None:
     firewall = report["firewall"]
     guarded = ", ".join(f"IPv{version} {how}" for version, how in firewall["families"].items())
     verified = "verified" if firewall["verified"] else "not verified"
-    state = f"{'enforcing' if firewall['enforcing'] else 'nothing is dropped'}, {verified}"
-    console.print(Text(f"firewall  {firewall['backend']}: {state}" + (f" ({guarded})" if guarded else "")))
+    state = f"enforcing, {verified}" + (f" ({guarded})" if guarded else "")
+    if not firewall["enforcing"]:  # what once was found of rules that are not there says nothing
+        state = "nothing is dropped"
+    console.print(Text(f"firewall  {firewall['backend']}: {state}"))
     for source in report["sources"]:
         good = source["state"] == "listening"
         heard = f"{source['state']}, {source['events']} events"
-        line = f"source    {source['name']}: {heard}  {source['detail']}"
+        known = good and source["name"].endswith(source["detail"])  # a log's name ends with its path
+        line = f"source    {source['name']}: {heard}" + ("" if known else f"  {source['detail']}")
         console.print(Text(line, style="" if good else "bold red"), soft_wrap=True)
     console.print(
         Text(
             f"attempts  {report['attempts']} ({report['withheld']} withheld, {report['late']} late, "
-            f"{report['never_banned']} never banned), {report['tampered']} tampered, "
-            f"{report['hidden']} hidden, {report['forged']} forged"
+            f"{report['never_banned']} never banned)\n"
+            f"tricks    {report['tampered']} tampered, {report['hidden']} hidden, {report['forged']} forged"
         )
     )
     _print_firewall(console, report)
@@ -71,7 +74,7 @@ def _print_firewall(console: "Console", report: dict[str, Any]) -> None:
     console.print(Text(bans, style="bold red" if short else ""))
     if firewall["healed"]:
         console.print(Text(f"healed    {firewall['healed']} times, {firewall['restored']} bans put back"))
-    if firewall["limiter"] != "off":
+    if firewall["limiter"] != "off" and firewall["enforcing"]:
         verb = "dropped" if firewall["limiter"] == "enforce" else "over the limit, and let pass"
         console.print(Text(f"limiter   {firewall['limiter']}: {report['limiter_drops']} packets {verb}"))
     for use in firewall["rules"]:
