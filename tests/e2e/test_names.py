@@ -3,7 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -23,16 +23,18 @@ ASKING = 'mount --bind "$1" /etc/resolv.conf; shift; exec "$@"'
 @contextmanager
 def served(server: NameServer) -> Iterator[None]:
     """Answer at 127.0.0.1:53 of this network namespace, in a thread of its own."""
-    up, loop = threading.Event(), asyncio.new_event_loop()
+    up, over, loop = threading.Event(), asyncio.Event(), asyncio.new_event_loop()
 
     async def serve() -> None:
-        await loop.create_datagram_endpoint(lambda: server, local_addr=("127.0.0.1", 53))
+        transport, _ = await loop.create_datagram_endpoint(lambda: server, local_addr=("127.0.0.1", 53))
         up.set()
+        await over.wait()
+        transport.close()
+        await asyncio.sleep(0)  # until it is
 
     def run() -> None:
-        loop.run_until_complete(serve())
-        loop.run_forever()
-        loop.close()
+        with closing(loop):
+            loop.run_until_complete(serve())
 
     thread = threading.Thread(target=run, name="dns")
     thread.start()
@@ -40,7 +42,7 @@ def served(server: NameServer) -> Iterator[None]:
     try:
         yield
     finally:
-        loop.call_soon_threadsafe(loop.stop)
+        loop.call_soon_threadsafe(over.set)
         thread.join()
 
 
