@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from tests.support.unprivileged import unprivileged
 
 from ringfence.config import (
     MAX_SECRET_BYTES,
@@ -685,6 +686,17 @@ def test_what_is_not_toml(tmp_path: Path, content: bytes, reason: str) -> None:
     [problem] = caught.value.problems
     assert caught.value.where == str(file)
     assert problem.startswith(reason)
+
+
+def test_a_file_that_others_may_read_names_them() -> None:
+    """Who may not read the configuration is told as whom to try."""
+    with unprivileged() as folder:
+        file = folder / "ringfence.toml"
+        file.touch(mode=0)
+        with pytest.raises(ConfigError) as refused:
+            load(file, {})
+
+    assert refused.value.problems == ["cannot be read: Permission denied; be root, or in the group ringfence"]
 
 
 def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:

@@ -96,6 +96,9 @@ def _tree(path: Path) -> dict[str, object]:
             return tomllib.load(file)
     except FileNotFoundError:
         raise ConfigError(str(path), ["there is no such file; copy examples/minimal.toml there"]) from None
+    except PermissionError as error:
+        mend = "be root, or in the group ringfence"
+        raise ConfigError(str(path), [f"cannot be read: {error.strerror}; {mend}"]) from None
     except OSError as error:
         raise ConfigError(str(path), [f"cannot be read: {error.strerror}"]) from None
     except (ValueError, RecursionError) as error:  # also a number of 5 000 digits, and tables without end

@@ -134,8 +134,10 @@ def test_a_pbx_that_is_away(tmp_path: Path) -> None:
     place = "127.0.0.1:1"
     _, lines = lines_of(Guard(tmp_path))
 
+    why = f"unreachable: {place}: Connect call failed ('127.0.0.1', 1)"
+    mend = "does Asterisk run, and has its manager.conf enabled = yes in [general]?"
     assert [line for line in lines if "manager interface" in line] == [
-        f"NO  pbx: manager interface at {place}: unreachable: {place}: Connect call failed ('127.0.0.1', 1)"
+        f"NO  pbx: manager interface at {place}: {why}; {mend}"
     ]
 
 
@@ -147,6 +149,13 @@ def test_a_manager_user_without_the_class(tmp_path: Path) -> None:
 
     assert line.startswith(f"NO  pbx: manager interface at 127.0.0.1:{pbx.port}: deaf: logged in, but no")
     assert "read = security,system" in line
+
+
+def test_a_database_of_countries_that_is_not_there(tmp_path: Path) -> None:
+    """It is named, also while no entry of a list needs it."""
+    _, lines = lines_of(Guard(tmp_path, geo={"database": str(tmp_path / "absent.mmdb")}))
+
+    assert f"NO  geo: {tmp_path}/absent.mmdb is not there; see [geo] database" in lines
 
 
 def test_a_dry_run_is_no_guard(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from ringfence.exits import Exit
 if TYPE_CHECKING:
     from ringfence.config import AsteriskSettings, Settings
 
+_UNREACHED = "does Asterisk run, and has its manager.conf enabled = yes in [general]?"
 LISTEN_FOR = 15.0
 """How long an Asterisk has to answer, log us in and show that it tells security events (seconds)."""
 
@@ -64,6 +65,9 @@ def _findings(path: Path, settings: "Settings") -> Iterator[Finding]:
         backend.close()
         for part in parts:
             yield Finding(part.lack is None, part.what, part.lack or part.note)
+    for database in settings.geo.database or ():
+        if not Path(database).is_file():
+            yield Finding(False, "geo", f"{database} is not there; see [geo] database")
     yield from daemon
 
 
@@ -98,7 +102,8 @@ async def _hear(pbx: "AsteriskSettings") -> Finding:
         )
     if source.condition.state is State.LISTENING:
         return Finding(True, what, "logged in, security events are granted")
-    return Finding(False, what, f"{source.condition.state}: {source.condition.detail}")
+    mend = "; " + _UNREACHED if source.condition.state is State.UNREACHABLE else ""
+    return Finding(False, what, f"{source.condition.state}: {source.condition.detail}{mend}")
 
 
 async def _wire(settings: "Settings", report: Mapping[str, Any] | None) -> Finding:
