@@ -695,3 +695,23 @@ def test_the_record_ends_before_the_kernel_lets_go(world: World) -> None:
 
     assert seen == [{}]
     assert set(world.in_store()) == {"192.0.2.1/32"}
+
+
+def test_a_clock_that_is_set_makes_no_ban_shorter_or_longer(world: World) -> None:
+    """Two hours forth and back: the ban keeps its rule and the kernel's time; a pending one its length."""
+    world.decide()
+    world.backend.refuses[OTHER] = FirewallError("no answer")
+    world.decide(OTHER)
+    key = key_of(SUBJECT)
+    for ahead in (7_200.0, 0.0):
+        world.enforcer.clock = Clock(lambda set_by=ahead: world.now + set_by, lambda: world.now - START)
+        world.wait(1.0)
+        record = world.enforcer.ledger.get(key)
+
+        assert record is not None
+        assert (record.rule, record.expires) == ("guess", START + HOUR + ahead)
+        assert world.enforcer.ledger.alive(world.now + ahead) == 1
+    world.backend.refuses.clear()
+    world.wait(1.0)
+
+    assert world.in_kernel() == {"192.0.2.1/32": HOUR - 3, "192.0.2.2/32": HOUR - 3}

@@ -512,18 +512,20 @@ def test_a_full_disk_is_told_and_survived(store: Store) -> None:
     assert len(store.running(1_000.0)) == 2
 
 
-def test_a_row_that_makes_no_sense_is_told(store: Store, path: Path) -> None:
-    """A network that is none, written by another hand, is a StoreError and no crash."""
+def test_a_row_that_makes_no_sense_is_left_out(store: Store, path: Path) -> None:
+    """A network that is none, written by another hand, is counted, and what stands beside it is given."""
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute(
             "INSERT INTO bans (network, since, expires, rule, reason, origin)"
             " VALUES ('198.51.100.1/24', 0, 9e9, 'r', '', 'rule')"
         )
+    store.record([ban_of("192.0.2.9", 1_000.0)])
     for what in ("198.51.100.1/24", "nonsense", "192.0.2.1", "192.0.2.1/33", "2001:db8::/x"):
         with closing(sqlite3.connect(path)) as connection, connection:
-            connection.execute("UPDATE bans SET network = ?", (what,))
-        with pytest.raises(StoreError, match=f"'{what}' is no network"):
-            store.running(1_000.0)
+            connection.execute("UPDATE bans SET network = ? WHERE rule = 'r'", (what,))
+
+        assert store.running(1_000.0) == [ban_of("192.0.2.9", 1_000.0)]
+        assert store.unreadable == 1
 
 
 def test_a_locked_database_is_told(store: Store, path: Path) -> None:

@@ -161,7 +161,7 @@ class Daemon:
             systemd.notify("READY=1")
             self._log.info("daemon.ready", firewall=self._enforcer.backend.name)
             await self._stopped.wait()
-            systemd.notify("STOPPING=1")
+            systemd.stopping()
             for listener in self._listeners.values():
                 listener.end()
             for task in tasks:

@@ -31,6 +31,9 @@ from ringfence.records import Records
 MOST_PENDING = 1_000
 """So many bans that the kernel refused are asked for again."""
 
+CLOCK_STEP = 5.0
+"""The wall clock was set, or the host slept, where it goes so many seconds from the other one."""
+
 ADOPTED_FOR = 86_400.0
 """What somebody else put into a set without an end is given one, so many seconds on: all that bans ends."""
 
@@ -68,6 +71,7 @@ class Enforcer:
     _pending: dict[int, Ban] = field(factory=dict, init=False)
     _unfreed: set[int] = field(factory=set, init=False)
     _seen_only: set[Network] = field(factory=set, init=False)
+    _offset: float | None = field(default=None, init=False)
     _giving_way: dict[tuple[int, int, Scope], list[int]] = field(factory=dict, init=False)
     _log: structlog.stdlib.BoundLogger = field(factory=structlog.get_logger, init=False)
 
@@ -91,6 +95,7 @@ class Enforcer:
             self.verification = verify(self.backend, self.opened.families)
         self.enforcing = True
         now = self.clock.wall()
+        self._set_clock(now)
         found = {key_of(element.network, element.scope): element.timeout for element in self.backend.list()}
         inside, missing, put_back = len(found), list[tuple[Ban, int]](), 0
         for ban, made in self.records.running(now):
@@ -116,7 +121,7 @@ class Enforcer:
             del found[key]
 
     def _put_back(self, missing: Sequence[tuple[Ban, int]]) -> int:
-        self._place([ban for ban, _ in missing], [made for _, made in missing], record=False)
+        self.place([ban for ban, _ in missing], [made for _, made in missing], record=False)
         return len(missing)
 
     def adopt(self, found: Mapping[int, float]) -> None:
@@ -186,22 +191,12 @@ class Enforcer:
                 continue
             rule = str(Origin.ADMIN)
             bans.append(Ban(network, now, now + seconds, rule, reason, Origin.ADMIN, forced=force))
-        return refused + lines(outcome for outcome in self._place(bans) if outcome.error is not None)
+        return refused + lines(outcome for outcome in self.place(bans) if outcome.error is not None)
 
-    def split(self, key: int, parts: Sequence[Network]) -> list[Outcome]:
-        """Ban ``parts`` of a banned network for as long as it is, which stays; give what was refused.
-
-        A part that is banned for longer stays so.
-        """
+    def ban_at(self, key: int) -> Ban | None:
+        """Give the ban of that key, running or pending, without its attempts."""
         record = self.ledger.get(key)
-        whole = ban_of(key, record) if record is not None else self._pending.get(key)
-        bans = [evolve(whole, network=part) for part in parts] if whole is not None else []
-        bans = [ban for ban in bans if self._end_of(ban.network, ban.scope) < ban.expires]
-        return [outcome for outcome in self._place(bans) if outcome.error is not None]
-
-    def _end_of(self, network: Network, scope: Scope) -> float:
-        record = self.ledger.get(key_of(network, scope))
-        return record.expires if record is not None else 0.0
+        return ban_of(key, record) if record is not None else self._pending.get(key)
 
     def switch_off(self) -> None:
         """Take every rule and set of ours out of the kernel, until :meth:`switch_on`.
@@ -289,6 +284,7 @@ class Enforcer:
     def tend(self) -> None:
         """Do what time asks for, every second or so: retry, renew, forget what has run out."""
         now = self.clock.wall()
+        self._set_clock(now)
         over, renew = self.ledger.due(now)
         for key in over:
             self.ledger.pop(key)
@@ -299,8 +295,18 @@ class Enforcer:
         for key in [key for key, ban in self._pending.items() if ban.expires <= now]:
             del self._pending[key]
             self.firewall_error = ""  # said again by whatever is refused still
-        self._place(list(self._pending.values()))
+        self.place(list(self._pending.values()))
         self.renew(renew)
+
+    def _set_clock(self, now: float) -> None:
+        """Follow the wall clock where it was set: a ban lasts as long as it was meant to."""
+        offset = now - self.clock.mono()
+        step, self._offset = offset - self._offset if self._offset is not None else 0.0, offset
+        if abs(step) > CLOCK_STEP:
+            self.ledger.shift(step)
+            for key, ban in self._pending.items():
+                self._pending[key] = evolve(ban, since=ban.since + step, expires=ban.expires + step)
+            self._log.warning("clock.set", seconds=round(step))
 
     def renew(self, keys: Sequence[int]) -> None:
         """Have the kernel count anew how long these bans last."""
@@ -346,12 +352,10 @@ class Enforcer:
         if not self.enforcing:
             raise ControlError("enforcement is switched off; switch it on with: ringfence on")
 
-    def _place(
+    def place(
         self, bans: Sequence[Ban], made: Sequence[int] | None = None, *, record: bool = True
     ) -> list[Outcome]:
         """Ask the kernel for ``bans``, and keep account of what it answered."""
-        if not bans:
-            return []
         now = self.clock.wall()
         outcomes = self._apply([Add(ban.network, ban.expires - now, ban.scope) for ban in bans])
         return self._account(bans, outcomes, now, made, record=record)
@@ -402,7 +406,7 @@ class Enforcer:
             key = waiting.pop()
             if record is None:
                 continue
-            if self.lift([key]):
+            if self.lift([key], wait=False):
                 break
             self.counts.gave_way += 1
             return self._apply([Add(ban.network, ban.expires - now, ban.scope)])[0]
@@ -433,11 +437,14 @@ class Enforcer:
             self.firewall_error = ""
         return outcomes
 
-    def lift(self, keys: Iterable[int]) -> list[Outcome]:
-        """Take bans out of the records, the kernel, and then the account; give what the kernel refused."""
+    def lift(self, keys: Iterable[int], *, wait: bool = True) -> list[Outcome]:
+        """Take bans out of the records, the kernel, and then the account; give what the kernel refused.
+
+        ``wait`` as :meth:`Records.end` has it.
+        """
         bans, when = [network_of(key) for key in dict.fromkeys(keys)], self.clock.wall()
         if bans:
-            self.records.end(bans, when)
+            self.records.end(bans, when, wait=wait)
         lifted, failed = [], []
         for outcome in self._apply([Remove(*ban) for ban in bans]):
             network, scope = outcome.change.network, outcome.change.scope

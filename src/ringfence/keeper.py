@@ -77,6 +77,7 @@ class Keeper:
             records.store, settings.lists(), self._lists_changed, now=clock.wall, follow=self._names.want
         )
         self._own: frozenset[Network] = frozenset()
+        self._told = False
         self._denied: object = None  # what the kernel was told last
         self._protected: Mapping[Network, str] = {}
         self._troubles: dict[str, str] = {}
@@ -220,6 +221,7 @@ class Keeper:
                 yield network
 
     def _lists_changed(self, rolls: Rolls) -> None:
+        self._told = True
         self.enforcer.allow(self._exempt())
         if self.enforcer.enforcing and rolls.deny != self._denied:
             self.enforcer.fill(Roll.DENY)
@@ -242,8 +244,11 @@ class Keeper:
             self._protect()
 
     def _protect(self) -> None:
+        """Tell the lists, which tell the enforcer; where they make nothing new of it, tell it ourselves."""
+        self._told = False
         self.lists.protect(self._reasons())
-        self.enforcer.allow(self._exempt())
+        if not self._told:
+            self.enforcer.allow(self._exempt())
 
     def _failed(self, what: str, error: HostError) -> None:
         self._troubles[what] = str(error)
@@ -315,9 +320,21 @@ class Keeper:
                 used = now
                 self.usage()
                 self._replan()
+                self._try_again()
             end = self.trial
             if end is not None and end <= self._clock.wall():
                 self.end_trial()
+
+    def _try_again(self) -> None:
+        """Enforce where that is wanted and could not be: what stood in the way may be gone."""
+        if self.enforcer.enforcing or self.enforcer.records.switched_off:
+            return
+        try:
+            self.switch_on()
+        except (FirewallError, StoreError) as error:
+            self.alarms.sound("firewall", "on", f"nothing is enforced, although it should be: {error}")
+        else:
+            self.alarms.over("firewall", "on")
 
     def _watch(self) -> None:
         """Have the kernel's word of a change looked into at once; by what is another now and then."""

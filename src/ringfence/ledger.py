@@ -177,6 +177,18 @@ class Ledger:
             kept.clear()
         self._over = 0
 
+    def shift(self, seconds: float) -> None:
+        """Have everything happen so many seconds later by the clock, which was set."""
+        for record in self._records.values():
+            record.since += seconds
+            record.expires += seconds
+            record.renew_at += seconds
+        self._over = 0
+        self._ends.clear()
+        self._slot = 0
+        for record in self._records.values():
+            self._ends[_slot(record.expires)] += 1
+
     def alive(self, now: float) -> int:
         """How many have time left, give or take :attr:`unsure`."""
         slot = _slot(now)

@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from ipaddress import IPv6Network
 from itertools import chain
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from ringfence.enforce import CHUNK, Enforcer, lines
 from ringfence.errors import ControlError
 from ringfence.exempt import overlap
+from ringfence.firewall.contract import Outcome
 from ringfence.ledger import key_of, network_of
 from ringfence.model import Network
 
@@ -44,7 +45,7 @@ def unban(enforcer: Enforcer, networks: Sequence[Network]) -> Lifted:
             problems.append(f"{network}: is not banned")
         for key in found:
             parts = _rest(network_of(key)[0], network)
-            failed = enforcer.split(key, parts)
+            failed = _split(enforcer, key, parts)
             if parts and not failed:
                 pieces = "one part" if len(parts) == 1 else f"{len(parts)} parts"
                 notes.append(f"{network_of(key)[0]}: the rest of it stays banned, in {pieces}")
@@ -77,6 +78,21 @@ def _known_to_the_kernel(enforcer: Enforcer, network: Network) -> dict[int, floa
         for element in enforcer.backend.list()
         if overlap(element.network, network)
     }
+
+
+def _split(enforcer: Enforcer, key: int, parts: Sequence[Network]) -> list[Outcome]:
+    """Ban ``parts`` of a banned network for as long as it is, which stays; give what was refused.
+
+    A part that is banned for longer stays so.
+    """
+    whole = enforcer.ban_at(key)
+    bans = [evolve(whole, network=part) for part in parts] if whole is not None else []
+    shorter = []
+    for ban in bans:
+        there = enforcer.ledger.get(key_of(ban.network, ban.scope))
+        if there is None or there.expires < ban.expires:
+            shorter.append(ban)
+    return [outcome for outcome in enforcer.place(shorter) if outcome.error is not None]
 
 
 def _rest(banned: Network, freed: Network) -> tuple[Network, ...]:

@@ -146,20 +146,17 @@ class Reconciler:
         enforcer = self._enforcer
         if not enforcer.enforcing:  # switched off meanwhile
             return
-        unknown = {
-            key: left
-            for key, left in found.unknown.items()
-            if left > SLACK and key not in enforcer.lifted_lately and key not in enforcer.ledger
-        }
+        unknown = {key: left for key, left in found.unknown.items() if left > SLACK}
         missing = [
             key
             for key, record in enforcer.ledger.items()
             if record.seen != enforcer.look and record.expires > began + SLACK
         ]
         self._missing = len(missing)
-        if unknown:  # before anything else can happen: who is let in meanwhile must not be taken for banned
-            enforcer.adopt(unknown)
-            self.counts.adopted += len(unknown)
+        for start in range(0, len(unknown), CHUNK):
+            part = {key: unknown[key] for key in list(unknown)[start : start + CHUNK]}
+            self._adopt(part)
+            await asyncio.sleep(0)
         for start in range(0, len(missing), CHUNK):
             self.counts.restored += enforcer.restore(missing[start : start + CHUNK])
             self._missing = max(0, self._missing - CHUNK)  # what was refused is pending now
@@ -169,6 +166,18 @@ class Reconciler:
             await asyncio.sleep(0)
         if missing or unknown:
             self._log.warning("bans.reconciled", put_back=len(missing), adopted=len(unknown))
+
+    def _adopt(self, found: dict[int, float]) -> None:
+        """Adopt who is still unknown, and was not let in meanwhile."""
+        enforcer = self._enforcer
+        left = {
+            key: seconds
+            for key, seconds in found.items()
+            if enforcer.enforcing and key not in enforcer.lifted_lately and key not in enforcer.ledger
+        }
+        if left:
+            enforcer.adopt(left)
+            self.counts.adopted += len(left)
 
     def _read(self, look: int, now: float) -> _Found:
         """Mark who is in the kernel. In a thread: it only touches marks, and sizes nothing."""

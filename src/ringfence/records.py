@@ -39,6 +39,8 @@ class Records:
         self.store = store
         self._errors = {"writing": "", "reading": ""}
         self.fleeting = fleeting
+        self.unreadable = ""
+        """What of the bans made no sense at the start."""
         self._later = later
         self._log = structlog.get_logger()
 
@@ -51,14 +53,14 @@ class Records:
         """Remember bans that the kernel has."""
         self.remember(partial(self.store.record, bans))
 
-    def end(self, bans: Sequence[tuple[Network, Scope]], when: float) -> None:
+    def end(self, bans: Sequence[tuple[Network, Scope]], when: float, *, wait: bool = True) -> None:
         """Remember that bans are lifted, and wait for that, a second at most.
 
         Before the kernel lets them go: whoever ends in between leaves an element that the next start finds
-        lifted, and not a ban that is said to run and does not.
+        lifted, and not a ban that is said to run and does not. Not to ``wait`` is for where a new ban would.
         """
         done = self.remember(lambda: self.store.end(bans, when))
-        if isinstance(done, Future):
+        if wait and isinstance(done, Future):
             with suppress(TimeoutError):  # the disk is slow, and the administrator waits
                 done.result(_WAIT)
 
@@ -73,8 +75,8 @@ class Records:
     def running(self, now: float) -> Iterator[tuple[Ban, int]]:
         """Give what the store has of bans with time left, and how many attempts led to each.
 
-        What cannot be read, and all after it, is left out: the guard stands without it, and what the kernel
-        still has of it is found there. A ban that began after ``now`` is one of a clock that is late (a host
+        What cannot be read is left out: the guard stands without it, and what the kernel still has of it is
+        found there. A ban that began after ``now`` is one of a clock that is late (a host
         without a battery boots years ago): nobody can tell whether it is over, so it begins now, and cannot
         last longer than it was meant to.
         """
@@ -84,6 +86,11 @@ class Records:
                 yield (evolve(ban, since=now, expires=ban.expires - late), made) if late > 0 else (ban, made)
         except StoreError as error:
             self._failed(error)
+        if self.store.unreadable:
+            self.unreadable = (
+                f"{self.store.unreadable} bans in {self.store.path} make no sense and are left out"
+            )
+            self._log.error("store.failed", error=self.unreadable)
 
     @property
     def switched_off(self) -> bool:

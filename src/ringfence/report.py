@@ -215,6 +215,8 @@ def _problems(enforcer: Enforcer) -> list[str]:
         problems.append(f"the limiter does not stand: {enforcer.opened.limiter}")
     if enforcer.records.fleeting:
         problems.append(enforcer.records.fleeting)
+    if enforcer.records.unreadable:
+        problems.append(enforcer.records.unreadable)
     if enforcer.records.error:
         problems.append(f"bans are not recorded: {enforcer.records.error}")
     return problems

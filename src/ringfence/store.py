@@ -38,67 +38,13 @@ from ringfence.model import (
     Side,
     Transport,
 )
+from ringfence.schema import SCHEMA
 
 KEEP = 90 * 86_400.0
 """How long an ended ban is remembered, in seconds; three times what decides on a longer ban."""
 
 MOST = 300_000
 """So many bans are remembered, those that run and the latest of those that ended: some 300 MB of file."""
-
-_SCHEMA = (
-    """
-    CREATE TABLE bans (
-        id INTEGER PRIMARY KEY,
-        network TEXT NOT NULL,
-        since REAL NOT NULL,
-        expires REAL NOT NULL,
-        rule TEXT NOT NULL,
-        reason TEXT NOT NULL,
-        origin TEXT NOT NULL,
-        ended REAL
-    ) STRICT;
-    CREATE INDEX bans_network ON bans (network, since);
-    CREATE INDEX bans_running ON bans (expires) WHERE ended IS NULL;
-    CREATE TABLE attempts (
-        ban INTEGER NOT NULL REFERENCES bans (id) ON DELETE CASCADE,
-        time REAL NOT NULL,
-        asterisk TEXT NOT NULL,
-        address TEXT NOT NULL,
-        kind TEXT NOT NULL,
-        proof INTEGER NOT NULL,
-        service TEXT NOT NULL,
-        transport TEXT NOT NULL,
-        account TEXT NOT NULL,
-        event TEXT NOT NULL,
-        trusted INTEGER NOT NULL,
-        tampered INTEGER NOT NULL
-    ) STRICT;
-    CREATE INDEX attempts_ban ON attempts (ban);
-    CREATE TABLE switches (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT;
-    """,
-    """
-    CREATE TABLE positions (source TEXT PRIMARY KEY, position TEXT NOT NULL) STRICT;
-    """,
-    """
-    CREATE TABLE entries (
-        side TEXT NOT NULL,
-        what TEXT NOT NULL,
-        note TEXT NOT NULL,
-        added REAL NOT NULL,
-        until REAL,
-        origin TEXT NOT NULL,
-        forced INTEGER NOT NULL,
-        PRIMARY KEY (side, what)
-    ) STRICT, WITHOUT ROWID;
-    CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
-    ALTER TABLE bans ADD COLUMN scope TEXT NOT NULL DEFAULT 'full';
-    ALTER TABLE bans ADD COLUMN made INTEGER NOT NULL DEFAULT 0;
-    ALTER TABLE bans ADD COLUMN offence INTEGER NOT NULL DEFAULT 1;
-    ALTER TABLE bans ADD COLUMN forced INTEGER NOT NULL DEFAULT 0;
-    UPDATE bans SET made = (SELECT count(*) FROM attempts WHERE ban = bans.id);
-    """,
-)
-"""One script a version: version N is reached by running the scripts from 0 to N - 1."""
 
 
 class Store:
@@ -113,6 +59,8 @@ class Store:
         self.path = path
         self._writer = writer
         self._reader = reader
+        self.unreadable = 0
+        """How many bans made no sense when they were read last."""
         self._turn = threading.Lock()
         self._lock = lock
 
@@ -225,18 +173,23 @@ class Store:
             " WHERE ended IS NULL AND expires > ? ORDER BY since, id",
             (now,),
         )
+        self.unreadable = 0
         for identity, network, since, expires, rule, reason, origin, scope, offence, forced, made in rows:
-            ban = Ban(
-                _network(network),
-                since,
-                expires,
-                sys.intern(rule),  # the same few texts, a hundred thousand times
-                sys.intern(reason),
-                _ORIGINS[origin],
-                scope=_SCOPES[scope],
-                offence=offence,
-                forced=bool(forced),
-            )
+            try:
+                ban = Ban(
+                    _network(network),
+                    since,
+                    expires,
+                    sys.intern(rule),  # the same few texts, a hundred thousand times
+                    sys.intern(reason),
+                    _ORIGINS[origin],
+                    scope=_SCOPES[scope],
+                    offence=offence,
+                    forced=bool(forced),
+                )
+            except (ValueError, KeyError, OSError):  # somebody has written there: the others are right
+                self.unreadable += 1
+                continue
             yield identity, ban, made
 
     def bans_before(self, network: Network, since: float) -> int:
@@ -449,16 +402,16 @@ def _make(path: Path) -> None:
 
 def _prepare(connection: sqlite3.Connection) -> None:
     (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if version > len(_SCHEMA):
+    if version > len(SCHEMA):
         raise StoreNewerError(
-            f"the database is of version {version}, newer than this ringfence knows ({len(_SCHEMA)}); "
+            f"the database is of version {version}, newer than this ringfence knows ({len(SCHEMA)}); "
             "upgrade ringfence, or name another [store] path"
         )
     connection.execute("PRAGMA journal_mode = WAL")
     # A power failure may lose the last transactions, never the database: the kernel has the bans.
     connection.execute("PRAGMA synchronous = NORMAL")
     connection.execute("PRAGMA foreign_keys = ON")
-    for number, script in enumerate(_SCHEMA[version:], start=version + 1):
+    for number, script in enumerate(SCHEMA[version:], start=version + 1):
         connection.executescript(f"BEGIN; {script} PRAGMA user_version = {number}; COMMIT;")
 
 

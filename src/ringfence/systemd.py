@@ -25,9 +25,15 @@ def _send(state: str, environ: Mapping[str, str], flags: int = 0) -> None:
         sender.sendto(state.encode(), flags, address)
 
 
+def stopping(environ: Mapping[str, str] = os.environ) -> None:
+    """Tell that this is the end; nobody has to hear it."""
+    with suppress(OSError):
+        _send("STOPPING=1", environ, socket.MSG_DONTWAIT)
+
+
 def feed_watchdog(environ: Mapping[str, str] = os.environ) -> None:
     """Tell that all is well, without waiting: whoever does not read has enough of it already."""
-    with suppress(BlockingIOError):
+    with suppress(OSError):
         _send("WATCHDOG=1", environ, socket.MSG_DONTWAIT)
 
 
