@@ -13,6 +13,7 @@ from tests.support.attempts import attempts
 from tests.support.world import OTHER, RULE, START, SUBJECT, World, a_world, said
 
 from ringfence import enforce
+from ringfence.clock import Clock
 from ringfence.detect.detector import Decision
 from ringfence.detect.rules import DAY, HOUR, RETURN_WITHIN, RULES
 from ringfence.errors import ControlError, FirewallError, ProbeError, SetFullError, StoreError
