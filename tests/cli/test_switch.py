@@ -7,6 +7,7 @@ import pytest
 from tests.support.daemon import Guard
 from tests.support.netns import run
 
+from ringfence.firewall import make_backend
 from ringfence.store import Store
 
 OFF = "ringfence is off: nobody is banned. Bans that have time left come back with: ringfence on\n"
@@ -55,6 +56,21 @@ def test_off_without_the_daemon(tmp_path: Path) -> None:
 
         assert guard.command("on").returncode == 0
         assert guard.banned() == {"203.0.113.1"}
+
+
+@pytest.mark.kernel
+@pytest.mark.usefixtures("netns")
+def test_off_takes_what_another_firewall_left(tmp_path: Path) -> None:
+    """Daemon up: also what its own firewall has not put there, and may not be able to take away, is gone."""
+    with Guard(tmp_path, firewall={"backend": "nftables"}) as guard:
+        with closing(make_backend("ipset")) as other:
+            other.open()
+        assert names() != ""
+        done = guard.command("off")
+
+        assert (done.returncode, done.stdout, done.stderr) == (0, OFF, "")
+        assert names() == ""
+        assert "ringfence" not in run("nft", "list", "ruleset")
 
 
 @pytest.mark.kernel

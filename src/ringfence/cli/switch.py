@@ -34,6 +34,8 @@ def off(config: ConfigOption = DEFAULT_CONFIG) -> None:
             ask(settings, "off")
         except DaemonUnreachableError:
             _off_without_daemon(settings)
+        else:
+            _take_leftovers(settings)
     typer.echo("ringfence is off: nobody is banned. Bans that have time left come back with: ringfence on")
 
 
@@ -48,6 +50,15 @@ def on(config: ConfigOption = DEFAULT_CONFIG) -> None:
             say(f"ringfence is switched on, but {error}")
             raise typer.Exit(Exit.UNREACHABLE) from None
     typer.echo("ringfence is on.")
+
+
+def _take_leftovers(settings: "Settings") -> None:
+    """Take away what the daemon may not: with one capability it leaves what somebody as root did by ipset."""
+    from ringfence.firewall.leftovers import flush_the_other  # noqa: PLC0415 - loaded when the command runs
+
+    backend: str = ask(settings, "status")["firewall"]["backend"]
+    if backend != "memory":  # a dry run has nothing to do with what may be in the kernel
+        flush_the_other(backend)
 
 
 def _off_without_daemon(settings: "Settings") -> None:
