@@ -119,6 +119,27 @@ def test_who_was_exempt_while_it_was_off_is_let_go(kept: Kept) -> None:
     assert kept.banned() == {"192.0.2.2/32"}
 
 
+def test_what_another_firewall_left_is_tried_again_when_it_is_switched_on(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What cannot be taken away is an alarm with the mend, and over when the mend has worked."""
+
+    def refuse(_kept: str) -> list[str]:
+        raise FirewallError("no right")
+
+    kept.backend.enforces = True
+    monkeypatch.setattr("ringfence.enforce.verify", lambda *_: None)  # nothing here drops a packet
+    monkeypatch.setattr("ringfence.keeper.flush_the_other", refuse)
+    kept.keeper.mount()
+    [alarm] = kept.keeper.alarms.up
+    assert alarm.text.endswith("no right; mend, as root: ringfence off, ringfence on")
+
+    monkeypatch.setattr("ringfence.keeper.flush_the_other", lambda _kept: [])
+    kept.enforcer.switch_off()
+    kept.keeper.switch_on()
+    assert kept.keeper.alarms.up == []
+
+
 class Flooded:
     """What a firewall says of its limiter."""
 

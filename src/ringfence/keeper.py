@@ -107,6 +107,7 @@ class Keeper:
         self.enforcer.switch_on()
         self.enforcer.exempt = Exempt()  # whoever came to be exempt meanwhile is let go
         self.enforcer.allow(self._exempt())
+        self._take_away_the_other()
 
     def _take_away_the_other(self) -> None:
         """Take away what another backend still has, now that everything stands in this one."""
@@ -116,11 +117,11 @@ class Keeper:
         try:
             others = flush_the_other(enforcer.backend.name)
         except FirewallError as error:
-            text = (
-                f"what another backend left cannot be taken away: {error}; mend: ringfence off, ringfence on"
-            )
+            mend = "as root: ringfence off, ringfence on"
+            text = f"what another backend left cannot be taken away: {error}; mend, {mend}"
             self.alarms.sound("firewall", "leftovers", text)
         else:
+            self.alarms.over("firewall", "leftovers")
             if others:
                 self._log.warning("firewall.taken_over", before=others, now=enforcer.backend.name)
 

@@ -57,7 +57,7 @@ def _findings(path: Path, settings: "Settings") -> Iterator[Finding]:
     yield from _logs(settings, report)
     yield asyncio.run(_wire(settings, report))
     try:
-        backend = make_backend(settings.firewall.backend)
+        backend = make_backend(report["firewall"]["backend"] if report else settings.firewall.backend)
     except FirewallError as error:
         yield Finding(False, "firewall", str(error))
     else:
