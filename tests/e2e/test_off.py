@@ -75,7 +75,7 @@ def test_a_daemon_that_cannot_be_asked_does_not_heal_what_is_taken_away(house: H
 
 
 def test_a_daemon_that_hangs_is_switched_off(tmp_path: Path) -> None:
-    """It is stopped in its tracks: off waits half a minute for it, and does it without; it stays off."""
+    """It is stopped in its tracks: off waits for a while, and does it without; it stays off."""
     with house_of(tmp_path, firewall={"backend": "ipset"}) as house, house.guard as guard:
         guard.must("ban", *BANS)
         os.kill(guard.pid, signal.SIGSTOP)

@@ -192,7 +192,7 @@ class Guard:
         assert done.returncode == 0, f"{' '.join(arguments)} ended with {done.returncode}: {done.stderr}"
         return done.stdout
 
-    def ask(self, do: str, **arguments: object) -> Any:  # noqa: ANN401 - whatever JSON holds
+    def ask(self, do: str, **arguments: Any) -> Any:  # noqa: ANN401 - whatever JSON holds
         """Ask the daemon over its socket, as its commands do: no process has to start for it."""
         return control.ask(Path(self.settings["control"]["socket"]), do, **arguments)
 
