@@ -289,12 +289,12 @@ def test_rolls_are_filled_and_emptied(backend: NftablesBackend) -> None:
 
 
 def test_a_hundred_thousand_are_denied(backend: NftablesBackend) -> None:
-    """A list of a hundred thousand networks goes in, and again, in one transaction each."""
+    """A list of a hundred thousand networks goes in, another, and it again, in one transaction each."""
     many = [ip_network((0x0A000000 + n * 512, 24)) for n in range(50_000)]
     many += [ip_network(((0xFD000000 << 96) + (n << 80), 48)) for n in range(0, 100_000, 2)]
-    for _ in range(2):
+    for on_it in (many, [ip_network("192.0.2.0/24")], many):
         before = backend._generation()
-        backend.fill(Roll.DENY, many)
+        backend.fill(Roll.DENY, on_it)
         assert backend._generation() == before + 1
     assert backend.usage().sets["deny"] in (100_000, None)
     assert backend.pulse() == Pulse(elements=0)

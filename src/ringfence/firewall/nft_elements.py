@@ -178,10 +178,12 @@ def clear(table: str, name: str) -> bytes:
     return message(Message.DELSETELEM.kind, NLM_F_ACK, INET, text(_TABLE, table), text(_SET, name))
 
 
-def intervals(table: str, name: str, version: int, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+def intervals(
+    table: str, name: str, version: int, ranges: Sequence[tuple[int, int]], *, out: bool = False
+) -> list[bytes]:
     """Build the messages that put ranges (first and last address) into an interval set, in order.
 
-    Ranges neither overlap nor touch: see :func:`merged`.
+    Ranges neither overlap nor touch: see :func:`merged`. ``out``: that take them out, as they were put in.
     """
     size = _SIZES[version]
     beginning, end = Layout(version), Layout(version, end=True)
@@ -192,8 +194,9 @@ def intervals(table: str, name: str, version: int, ranges: Sequence[tuple[int, i
         elements.append(head_of_beginning + first.to_bytes(size, "big"))
         if last != last_of_all:
             elements.append(head_of_end + (last + 1).to_bytes(size, "big"))
+    kind, flags = (Message.DELSETELEM, 0) if out else (Message.NEWSETELEM, NLM_F_CREATE)
     return [
-        _elements(Message.NEWSETELEM, NLM_F_CREATE, table, name, elements[at : at + MAX_ELEMENTS])
+        _elements(kind, flags, table, name, elements[at : at + MAX_ELEMENTS])
         for at in range(0, len(elements), MAX_ELEMENTS)
     ]
 

@@ -41,6 +41,7 @@ interfaces, which may hold no quote (a name that does is refused).
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
 from ipaddress import IPv4Network, IPv6Network
 
 from attrs import frozen
@@ -102,12 +103,19 @@ class BanSet:
     @classmethod
     def read(cls, name: str) -> "BanSet | None":
         """Read a set's name; None where it is not that of a set of bans."""
-        head, _, tail = name.partition("_")
-        for scope, word in _SCOPES.items():
-            for version, bits in BITS.items():
-                if head == f"{word}{version}" and tail in map(str, range(1, bits + 1)):
-                    return cls(scope, version, int(tail))
-        return None
+        return _by_name().get(name)
+
+
+@cache
+def _by_name() -> Mapping[str, BanSet]:
+    """Give every set of bans that there may be, by its name: names are read every second."""
+    every = (
+        BanSet(scope, version, length)
+        for scope in Scope
+        for version, bits in BITS.items()
+        for length in range(1, bits + 1)
+    )
+    return {one.name: one for one in every}
 
 
 @frozen

@@ -47,6 +47,7 @@ from ringfence.firewall.contract import (
 )
 from ringfence.firewall.netlink import Conversation, NetlinkError, NetlinkInterruptedError
 from ringfence.firewall.nft_changes import Changes
+from ringfence.firewall.nft_rolls import Filling, Rolls
 from ringfence.firewall.nft_rules import (
     COUNTERS,
     TABLE,
@@ -104,6 +105,7 @@ class NftablesBackend:
         self._modern = _renews(release or os.uname().release)
         self._families: dict[int, str | None] = {}
         self._standing: _Standing | None = None
+        self._rolls = Rolls()
         self._watch: Watch | None = None
         self._suspect = False
         self._changed = False
@@ -130,6 +132,8 @@ class NftablesBackend:
             standing = had
         self._standing, self._suspect = standing, False
         healed = _damaged(had.state if had is not None else None, before, standing.state)
+        if healed:
+            self._rolls.forget()
         return Opened(self._families, adopted, standing.wire, standing.limiter, healed)
 
     def _preflight(self) -> str:
@@ -284,18 +288,14 @@ class NftablesBackend:
     def fill(self, roll: Roll, networks: Iterable[Network]) -> None:
         """Have exactly ``networks`` on ``roll``, in one transaction. Idempotent; needs ``open``."""
         wanted = list(networks)
-        parts = []
-        for version in VERSIONS:
-            name = f"{roll}{version}"
-            ranges = elements.merged([network for network in wanted if network.version == version])
-            parts += [elements.clear(TABLE, name), *elements.intervals(TABLE, name, version, ranges)]
-        long = len(wanted) * 2 > elements.CHUNK
-        with self._unheard(len(wanted) * 2, lambda: 1):
-            if long:
-                with Conversation(_LONG, extended=True) as kernel:
-                    _put_on(kernel, parts, roll)
-            else:
-                _put_on(self._kernel, parts, roll)
+        while not self._fill(self._rolls.filling(roll, wanted, read_sets(self._kernel))):
+            pass  # what was remembered is forgotten now: it goes whole
+
+    def _fill(self, filling: Filling) -> bool:
+        if filling.size <= elements.CHUNK:
+            return self._rolls.send(self._kernel, filling)
+        with self._unheard(filling.size, lambda: 1), Conversation(_LONG, extended=True) as kernel:
+            return self._rolls.send(kernel, filling)
 
     def _generation(self) -> int:
         [answer] = self._kernel.request(messages.get_generation())
@@ -330,7 +330,8 @@ class NftablesBackend:
             trouble = difference(self._standing.state, read_state(self._kernel))
             self._suspect = trouble is not None
         changed, self._changed = self._changed, False
-        return Pulse(trouble, self._known(read_sets(self._kernel)), changed)
+        heads = read_sets(self._kernel)
+        return Pulse(trouble or self._rolls.trouble(heads), self._known(heads), changed)
 
     def watch_fd(self) -> int | None:
         """Give what becomes readable when somebody changes nftables."""
@@ -379,6 +380,7 @@ class NftablesBackend:
             raise NetlinkError(refusals[0].code, b"")
         self._standing = None
         self._families = {}
+        self._rolls.forget()
 
     def close(self) -> None:
         """Give back the sockets. Idempotent."""
@@ -408,16 +410,6 @@ def _variants(plan: Plan) -> Iterator[tuple[Plan, bool, bool]]:
         yield evolve(plan, limit=Limit()), False, True
     if logging and limiting:
         yield evolve(plan, log_group=None, limit=Limit()), True, True
-
-
-def _put_on(kernel: Conversation, parts: Sequence[bytes], roll: Roll) -> None:
-    refusals = kernel.transact(messages.batch(*parts))
-    if any(refusal.code == errno.ENOENT for refusal in refusals):
-        raise FirewallError(
-            f"a set of the list {roll} is gone: somebody removed it; opening the firewall again makes it anew"
-        )
-    if refusals:
-        raise NetlinkError(refusals[0].code, b"")
 
 
 def _bans(kernel: Conversation, ban: BanSet) -> Iterator[Element]:
