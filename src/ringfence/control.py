@@ -68,12 +68,12 @@ async def serve(path: Path, handlers: Mapping[str, Handler]) -> AsyncIterator[No
             os.unlink(path)  # noqa: PTH108 - no async way is wanted for one system call
 
 
-def ask(path: Path, do: str, **arguments: object) -> Any:  # noqa: ANN401 - whatever JSON holds
-    """Ask the daemon at ``path`` for something and give its answer.
+def ask(path: Path, do: str, *, patience: float = PATIENCE, **arguments: object) -> Any:  # noqa: ANN401 - JSON
+    """Ask the daemon at ``path`` for something and give its answer, which may take ``patience`` seconds.
 
     Raises DaemonUnreachableError where none answers, ControlError where it refuses.
     """
-    return _result(_exchange(path, do, arguments), path)
+    return _result(_exchange(path, do, arguments, patience), path)
 
 
 def ask_encoded(path: Path, do: str, **arguments: object) -> bytes:
@@ -84,8 +84,9 @@ def ask_encoded(path: Path, do: str, **arguments: object) -> bytes:
     return json.dumps(_result(line, path)).encode()
 
 
-def _exchange(path: Path, do: str, arguments: Mapping[str, object]) -> bytes:
+def _exchange(path: Path, do: str, arguments: Mapping[str, object], patience: float = PATIENCE) -> bytes:
     with _connect(path) as connection:
+        connection.settimeout(patience)
         try:
             connection.sendall(json.dumps({"do": do, **arguments}).encode() + b"\n")
             return _read_line(connection)

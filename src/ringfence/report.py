@@ -16,8 +16,8 @@ from ringfence.alarms import Alarm
 from ringfence.detect.detector import Detector, Watched
 from ringfence.enforce import Enforcer
 from ringfence.firewall.contract import Element, Usage
-from ringfence.ledger import Ledger, Record, key_of, network_of
-from ringfence.model import printable, rfc3339, shown
+from ringfence.ledger import Ledger, Record, key_of
+from ringfence.model import Scope, printable, rfc3339, shown
 from ringfence.reconcile import Reconciler
 from ringfence.sources.ami import AmiSource
 from ringfence.sources.state import State
@@ -41,31 +41,39 @@ def bans_report(elements: Iterable[Element], ledger: Ledger, now: float) -> Iter
     """
     found = []
     for element in elements:
-        key = key_of(element.network, element.scope)
-        record = ledger.get(key)
-        since = record.since if record else 0.0
-        found.append((-since, key, element.timeout, element.packets, element.bytes))
+        record = ledger.get(key_of(element.network, element.scope))
+        since = -record.since if record else 0.0
+        # Not the network itself, which is ten times as large as its text.
+        found.append(
+            (
+                since,
+                shown(element.network),
+                element.scope,
+                element.timeout,
+                element.packets,
+                element.bytes,
+                record,
+            )
+        )
     found.sort(key=itemgetter(0))
-    return _bans_in_parts(found, ledger, now)
+    return _bans_in_parts(found, now)
 
 
-def _bans_in_parts(
-    found: Sequence[tuple[float, int, float, int, int]], ledger: Ledger, now: float
-) -> Iterator[bytes]:
+_Row = tuple[float, str, Scope, float, int, int, Record | None]
+
+
+def _bans_in_parts(found: Sequence[_Row], now: float) -> Iterator[bytes]:
     between = "["
     for start in range(0, len(found), _ROWS):
-        rows = [
-            _ban_row(key, timeout, packets, octets, ledger.get(key), now)
-            for _, key, timeout, packets, octets in found[start : start + _ROWS]
-        ]
+        rows = [_ban_row(row, now) for row in found[start : start + _ROWS]]
         yield (between + ", ".join(rows)).encode()
         between = ", "
     yield b"]" if found else b"[]"
 
 
-def _ban_row(key: int, timeout: float, packets: int, octets: int, record: Record | None, now: float) -> str:
+def _ban_row(row: _Row, now: float) -> str:
     """Write one ban as JSON: by hand, since a hundred thousand of them are waited for."""
-    network, scope = network_of(key)
+    _, address, scope, timeout, packets, octets, record = row
     # A ban may outlast the longest timeout that the kernel keeps.
     expires = max(now + timeout, record.expires if record else 0.0)
     since = f'"{rfc3339(record.since)}"' if record else "null"
@@ -74,7 +82,7 @@ def _ban_row(key: int, timeout: float, packets: int, octets: int, record: Record
     rule, reason = (_quoted(record.rule), _quoted(record.reason)) if record else ("null", "null")
     attempts, offence = (record.attempts, record.offence) if record else ("null", "null")
     return (
-        f'{{"address": "{shown(network)}", "since": {since}, "expires": {until}, "rule": {rule}, '
+        f'{{"address": "{address}", "since": {since}, "expires": {until}, "rule": {rule}, '
         f'"attempts": {attempts}, "packets": {packets}, "bytes": {octets}, "timeout": {left}, '
         f'"reason": {reason}, "scope": "{scope}", "offence": {offence}}}'
     )

@@ -47,7 +47,7 @@ def test_off_without_the_daemon(tmp_path: Path) -> None:
         for _ in range(2):
             done = guard.command("off")
             assert (done.returncode, done.stdout) == (0, OFF)
-            assert done.stderr == "the daemon is not running: removed from the kernel directly\n"
+            assert done.stderr == "the daemon does not answer: removed from the kernel directly\n"
             assert names() == "mine\n"
         rules = [line for line in run("iptables-save", "-t", "raw").splitlines() if line.startswith("-A")]
         assert rules == ["-A PREROUTING -s 203.0.113.200/32 -j DROP"]

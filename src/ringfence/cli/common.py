@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
+PATIENCE = 30.0
+"""Seconds that a command waits for an answer of the daemon."""
+
 ConfigOption = Annotated[
     Path,
     typer.Option("--config", "-c", metavar="FILE", help="The configuration file.", envvar="RINGFENCE_CONFIG"),
@@ -73,7 +76,7 @@ def ask_daemon(path: Path, do: str, **arguments: object) -> Any:  # noqa: ANN401
     A daemon goes on with the old configuration when the new one is wrong, and so can its commands; where
     none answers, the ConfigError is what matters.
     """
-    return _ask_by(path, lambda settings: ask(settings, do, **arguments))
+    return _ask_by(path, lambda settings: ask(settings, do, patience=PATIENCE, **arguments))
 
 
 def ask_daemon_encoded(path: Path, do: str, **arguments: object) -> bytes:
@@ -98,11 +101,17 @@ def _ask_by(path: Path, asking: "Callable[[Settings], _T]") -> "_T":
     return asking(settings)
 
 
-def ask(settings: "Settings", do: str, **arguments: object) -> Any:  # noqa: ANN401 - whatever JSON holds
-    """Ask the daemon of these settings."""
+def ask(
+    settings: "Settings",
+    do: str,
+    *,
+    patience: float = PATIENCE,
+    **arguments: object,
+) -> Any:  # noqa: ANN401 - whatever JSON holds
+    """Ask the daemon of these settings, and wait for its answer for ``patience`` seconds."""
     from ringfence import control  # noqa: PLC0415 - loaded when a command runs
 
-    return control.ask(settings.control.socket, do, **arguments)
+    return control.ask(settings.control.socket, do, patience=patience, **arguments)
 
 
 def networks_from(texts: list[str]) -> "list[Network]":

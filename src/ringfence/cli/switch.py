@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from ringfence.config import Settings
 
 
+PATIENCE = 5.0
+"""Seconds: whoever says off is in a hurry, and what hangs is done without."""
+
+
 def register(app: typer.Typer) -> None:
     """Add this group's commands."""
     app.command()(off)
@@ -31,7 +35,7 @@ def off(config: ConfigOption = DEFAULT_CONFIG) -> None:
     settings = settings_all_the_same(config)
     with errors_told():
         try:
-            ask(settings, "off")
+            ask(settings, "off", patience=PATIENCE)
         except DaemonUnreachableError:
             _off_without_daemon(settings)
         else:
@@ -74,7 +78,7 @@ def _off_without_daemon(settings: "Settings") -> None:
     if failed is not None:
         say(f"everything is removed, but that it is to stay so cannot be remembered: {failed}")
         raise typer.Exit(Exit.PROBLEM)
-    say("the daemon is not running: removed from the kernel directly")
+    say("the daemon does not answer: removed from the kernel directly")
 
 
 def _remember(settings: "Settings", *, switched_off: bool) -> None:
