@@ -235,6 +235,7 @@ def test_ban_says_whom_it_could_not(guard: Guard) -> None:
     assert done.returncode == 1
     reason = "is never banned: 127.0.0.0/8, this host itself; --force bans it all the same"
     assert done.stderr == f"127.0.0.1/32: {reason}\n0.0.0.0/0: {reason}\n"
+    assert done.stdout == "banned for 1h: 203.0.113.7\n"
     assert "203.0.113.7" in guard.banned()
 
 

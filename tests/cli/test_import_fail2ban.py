@@ -198,7 +198,7 @@ def test_who_is_never_banned_is_told(moving: Moving) -> None:
     assert (done.returncode, done.stdout) == (1, "1 of 2 running bans taken over\n")
     assert done.stderr == (
         f"{moving.database}: rows that make no sense: 1, such as 'x', {now!r}, 1\n"
-        "203.0.113.9/32: is never banned\n"
+        "203.0.113.9/32: is allowed (see: ringfence allow list)\n"
     )
 
 

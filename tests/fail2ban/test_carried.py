@@ -98,7 +98,7 @@ def test_what_is_no_address_is_told_and_not_resolved(word: str) -> None:
 
     [note] = notes(found, ALLOW)
     assert note.isprintable()
-    assert note.endswith("names are never resolved: write the addresses")
+    assert note.endswith("write its addresses, or a name into hosts")
     assert [str(network) for network in found.networks] == ["192.0.2.1/32"]
 
 
@@ -194,7 +194,7 @@ def test_a_time_zone_without_a_name_is_told(written: str) -> None:
         (
             {"port": "5060,5061"},
             GUESS,
-            "port = 5060,5061: a ban covers every port, SSH too, in every protocol",
+            'port = 5060,5061: a ban covers every port, SSH too, unless scope = "sip" in [firewall]',
         ),
         ({"bantime.rndtime": "5m"}, GUESS, "bantime.rndtime = 5m: "),
         (

@@ -97,8 +97,8 @@ def ban(
     except ValueError as error:
         raise typer.BadParameter(f"--for {error}") from None
     with errors_told():
-        _told(ask_daemon(config, "ban", networks=networks, seconds=seconds, reason=reason, force=force))
-    typer.echo(f"banned for {span(seconds)}: " + ", ".join(addresses))
+        problems = ask_daemon(config, "ban", networks=networks, seconds=seconds, reason=reason, force=force)
+        _told(f"banned for {span(seconds)}", addresses, networks, problems)
 
 
 def unban(
@@ -120,11 +120,16 @@ def unban(
         answer = ask_daemon(config, "unban", networks=networks)
         for note in answer["notes"]:
             say(note)
-        _told(answer["problems"])
-    typer.echo("unbanned: " + ", ".join(addresses or []))
+        _told("unbanned", addresses or [], networks, answer["problems"])
 
 
-def _told(problems: Sequence[str]) -> None:
+def _told(done: str, addresses: Sequence[str], networks: Sequence[str], problems: Sequence[str]) -> None:
+    """Say to whom it was done, as he was typed, and to whom not."""
+    failed = [any(problem.startswith(f"{network}: ") for problem in problems) for network in networks]
+    if sum(failed) == len(problems) < len(networks):  # else a problem is not of one of them alone
+        typer.echo(
+            f"{done}: " + ", ".join(a for a, not_he in zip(addresses, failed, strict=True) if not not_he)
+        )
     for problem in problems:
         say(problem)
     if problems:

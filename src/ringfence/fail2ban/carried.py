@@ -35,7 +35,7 @@ _NOT_CARRIED = {
     "ignoreregex": (LOGS, "no line is ignored by a pattern: allow its sender, or mend its phone"),
     "datepattern": (LOGS, "every date that Asterisk writes is known"),
     "journalmatch": (LOGS, "what the units asterisk.service and freepbx.service write is read"),
-    "port": (GUESS, "a ban covers every port, SSH too, in every protocol"),
+    "port": (GUESS, 'a ban covers every port, SSH too, unless scope = "sip" in [firewall]'),
     "bantime.rndtime": (GUESS, "bans are as long as they are said to be"),
 }
 _EVERY_PORT = "0:65535"
@@ -129,7 +129,7 @@ def _networks(jail: Jail, notes: Notes) -> Iterator[Network]:
             # fail2ban also takes a netmask, and an address within the network.
             network = network_from(str(ip_network(word, strict=False)))
         except ValueError:
-            why = "neither an address nor a network; names are never resolved: write the addresses"
+            why = "neither an address nor a network; write its addresses, or a name into hosts"
             notes.add(ALLOW, f"ignoreip {_shown(word)}: {why}")
             continue
         if not network.prefixlen:
