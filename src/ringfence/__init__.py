@@ -18,6 +18,9 @@ talks to it. A test (import-linter, configured in pyproject.toml) keeps the dire
 __all__ = ["__version__"]
 
 
+DEFAULT_CONFIG = "/etc/ringfence/ringfence.toml"
+
+
 def __getattr__(name: str) -> str:
     """Read the version only when somebody asks: the metadata look-up costs as much as a small command."""
     if name == "__version__":

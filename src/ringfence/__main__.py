@@ -1,5 +1,5 @@
 """``python -m ringfence`` is ``ringfence``."""
 
-from ringfence.cli import main
+from ringfence.entry import main
 
 main()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+import ringfence
 from ringfence.errors import ConfigError, DaemonUnreachableError, RingfenceError
 from ringfence.exits import explained
 
@@ -27,7 +28,7 @@ ConfigOption = Annotated[
     typer.Option("--config", "-c", metavar="FILE", help="The configuration file.", envvar="RINGFENCE_CONFIG"),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Give JSON, for scripts.")]
-DEFAULT_CONFIG = Path("/etc/ringfence/ringfence.toml")
+DEFAULT_CONFIG = Path(ringfence.DEFAULT_CONFIG)
 
 
 @contextmanager
