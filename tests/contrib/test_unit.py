@@ -76,7 +76,7 @@ def test_the_unit_of_the_boot_is_as_closed_as_the_daemons() -> None:
     early, daemon = unit.read(unit.EARLY), unit.read()
     own = {"Description", "After", "Before", "Type", "ExecStart", "WantedBy", "StartLimitIntervalSec"}
     living = {"NotifyAccess", "ExecReload", "TimeoutStopSec", "WatchdogSec", "Restart", "RestartSec"}
-    living |= {"RestartPreventExitStatus", "OOMScoreAdjust"}
+    living |= {"RestartPreventExitStatus", "OOMScoreAdjust", "Nice", "CPUWeight"}
 
     for name in daemon.keys() - own - living:
         assert early[name] == daemon[name], name
