@@ -68,7 +68,7 @@ IPSET = {
     "all-at-once": "nft flush ruleset; ipset destroy",
 }
 NFTABLES = {
-    "bans-emptied": "nft 'flush set inet ringfence ban4_24; flush set inet ringfence ban6_64'",
+    "sets-emptied": "nft list sets inet | awk '/set/ { print \"flush set inet ringfence\", $2 }' | nft -f -",
     "one-ban-removed": "nft delete element inet ringfence ban4_32 '{ 198.18.1.9 }'",
     "table-deleted": "nft delete table inet ringfence",
     "table-asleep": "nft add table inet ringfence '{ flags dormant; }'",
