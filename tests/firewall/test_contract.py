@@ -1,5 +1,6 @@
 """What every backend must keep, over each of them: the kernel's in a network namespace of its own."""
 
+import threading
 import time
 from collections.abc import Iterator
 from ipaddress import ip_network
@@ -23,6 +24,7 @@ from ringfence.firewall.contract import (
     Pulse,
     Remove,
     Roll,
+    Usage,
     Verdict,
 )
 from ringfence.firewall.ipset import IpsetBackend
@@ -237,6 +239,30 @@ def test_two_scopes_are_two_bans(backend: Backend) -> None:
     assert {outcome.error for outcome in backend.apply(bans)} == {None}
 
 
+def test_one_ban_is_found(backend: Backend) -> None:
+    """A ban is found by its network and scope: not by what covers it or is in it, and not once lifted."""
+    banned = [
+        Add(ip_network(text), 600.0, scope)
+        for text in ("192.0.2.0/24", "192.0.2.7", "2001:db8:1::/64", "2001:db8::1")
+        for scope in Scope
+    ]
+    many = [Add(ip_network((0x0A000000 + n, 32)), 600.0) for n in range(50)]
+    backend.apply([*banned, *many])
+
+    for change in banned:
+        found = backend.find(change.network, change.scope)
+        assert found is not None
+        assert (found.network, found.scope, found.packets) == (change.network, change.scope, 0)
+        assert 590 < found.timeout <= 600
+    assert backend.find(many[0].network) is not None
+    for text in ("192.0.2.8", "192.0.2.0/25", "192.0.0.0/16", "2001:db8:1::1", "2001:db8::/63", "::/1"):
+        assert backend.find(ip_network(text)) is None
+    assert backend.find(many[0].network, Scope.SIP_UDP) is None
+    backend.apply([Remove(banned[0].network)])
+    assert backend.find(banned[0].network) is None
+    assert backend.find(banned[1].network, Scope.SIP_UDP) is not None
+
+
 @pytest.mark.parametrize("roll", Roll)
 def test_a_roll_may_be_filled_again_and_again(backend: Backend, roll: Roll) -> None:
     """Networks of both versions that overlap, none, many: no ban is touched, and the next look is content."""
@@ -304,3 +330,36 @@ def test_what_was_met_is_nothing_at_first(backend: Backend) -> None:
     assert (usage.limiter_drops, usage.limiter_full) == (0, 0)
     assert sum(elements or 0 for elements in usage.sets.values()) == 2
     assert list(backend.flooding()) == []
+
+
+def test_usage_may_be_asked_in_a_thread_while_bans_go_on(backend: Backend) -> None:
+    """While another thread asks for the usage again and again, every ban and look is as without it."""
+    usages: list[Usage] = []
+    failed: list[BaseException] = []
+    started, done = threading.Event(), threading.Event()
+
+    def ask() -> None:
+        try:
+            while not done.is_set() or len(usages) < 2:
+                usages.append(backend.usage())
+                started.set()
+        except BaseException as error:  # noqa: BLE001 - whatever it is, it is told
+            failed.append(error)
+        finally:
+            started.set()
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    try:
+        assert started.wait(30)
+        for turn in range(200):
+            changes: list[Change] = [Add(ip_network((0x0A000000 + n, 32)), 600.0) for n in range(20)]
+            if turn % 2:
+                changes = [Remove(change.network) for change in changes]
+            assert {outcome.error for outcome in backend.apply(changes)} == {None}
+            assert backend.pulse() == Pulse(elements=20 * (1 - turn % 2))
+    finally:
+        done.set()
+        thread.join()
+    assert failed == []
+    assert {sum(elements or 0 for elements in usage.sets.values()) for usage in usages} <= {*range(21)}

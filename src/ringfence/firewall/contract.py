@@ -256,10 +256,17 @@ class Backend(Protocol):
     def list(self) -> Iterator[Element]:
         """Read every ban from the kernel, in no order, one after the other. Changes nothing.
 
-        Works without ``open``. The one verb that may be called, and iterated, in a thread of its own, while
-        the others go on: 100 000 bans take half a second to read.
+        Works without ``open``. May be called, and iterated, in a thread of its own while the others go on, as
+        ``usage`` may and no other: 100 000 bans take half a second to read.
 
         Empty where no set of ours exists.
+        """
+
+    def find(self, network: Network, scope: Scope = Scope.FULL) -> Element | None:
+        """Read one ban from the kernel; None where it has none. Needs ``open``; no process.
+
+        For ``network`` itself, not for one that covers it. Takes some 10 µs by nftables; by ipset, which
+        tells of no single element, it takes 50 ms for 100 000 where there is one.
         """
 
     def pulse(self) -> Pulse:
@@ -275,7 +282,10 @@ class Backend(Protocol):
         """
 
     def usage(self) -> Usage:
-        """Say what rules and sets have met so far. Needs ``open``; changes nothing."""
+        """Say what rules and sets have met so far. Needs ``open``; changes nothing.
+
+        May be called in a thread of its own, as ``list`` may: by ipset it starts processes.
+        """
 
     def flooding(self) -> Sequence[Flooder]:
         """Give the sources that were over the limit within the last seconds. Needs ``open``; no process."""

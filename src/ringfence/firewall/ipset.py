@@ -44,7 +44,7 @@ from ringfence.firewall.contract import (
     RuleUse,
     Usage,
 )
-from ringfence.firewall.ipset_kernel import destroy, head_of, listed, replace, require_ipset
+from ringfence.firewall.ipset_kernel import destroy, find, head_of, listed, replace, require_ipset
 from ringfence.firewall.ipset_messages import Code, SetHead
 from ringfence.firewall.ipset_rolls import Flood, by_version, fill
 from ringfence.firewall.ipset_sets import (
@@ -284,6 +284,10 @@ class IpsetBackend:
                 for scope in Scope:
                     yield from listed(kernel, bans_name(version, scope), scope)
 
+    def find(self, network: Network, scope: Scope = Scope.FULL) -> Element | None:
+        """Read one ban from the kernel, None where it has none. Needs ``open``."""
+        return find(self._kernel, bans_name(network.version, scope), network, scope)
+
     def pulse(self) -> Pulse:
         """Look whether sets and rules are as they were left. No process; see the head for what is seen."""
         self._require_open()
@@ -307,18 +311,23 @@ class IpsetBackend:
         """Nothing: ipset and iptables-legacy tell of no changes. The look each second sees them."""
 
     def usage(self) -> Usage:
-        """Say what rules and sets have met, by iptables-save. Needs ``open``; changes nothing."""
+        """Say what rules and sets have met, by iptables-save. Needs ``open``; changes nothing.
+
+        Has a socket of its own, as ``list`` has.
+        """
         self._require_open()
         sums: dict[str, tuple[int, int]] = {}
         full = 0
-        for version in self._guarded:
-            met = self._rules[version].met()
+        standing = dict(self._rules)  # which another thread may be about to change
+        for family in standing.values():
+            met = family.met()
             full += met.full
             for kind, (packets, octets) in met.kinds.items():
                 before = sums.get(kind, (0, 0))
                 sums[kind] = before[0] + packets, before[1] + octets
-        names = [kind.name for version in self._guarded for kind in kinds(version)]
-        heads = {name: head_of(self._kernel, name) for name in names}
+        names = [kind.name for version in standing for kind in kinds(version)]
+        with Conversation() as kernel:
+            heads = {name: head_of(kernel, name) for name in names}
         return Usage(
             rules=tuple(RuleUse(kind, *sums[kind]) for kind in TOLD if kind in sums),
             sets={name: head.elements if head is not None else None for name, head in heads.items()},

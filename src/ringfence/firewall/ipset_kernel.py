@@ -68,6 +68,19 @@ def listed(kernel: Conversation, name: str, scope: Scope = Scope.FULL) -> Iterat
         yield from messages.parse_listed(answer, scope).elements
 
 
+def find(kernel: Conversation, name: str, network: Network, scope: Scope = Scope.FULL) -> Element | None:
+    """Read one element of a set, None where it is not there.
+
+    The kernel lists all or none: of what it lists only the part is read that has the element's bytes.
+    """
+    if not contains(kernel, name, network):
+        return None
+    looked_for = messages.bytes_of(network)
+    parts = [answer for answer in kernel.stream(messages.list_elements(name)) if looked_for in answer]
+    found = (one for part in parts for one in messages.parse_listed(part, scope).elements)
+    return next((one for one in found if one.network == network), None)
+
+
 def replace(kernel: Conversation, name: str, fresh: str, creation: bytes) -> None:
     """Put an empty set, which ``creation`` makes as ``fresh``, in the place of ``name``, and remove that."""
     destroy(kernel, fresh)

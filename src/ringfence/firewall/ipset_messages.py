@@ -432,6 +432,12 @@ def _layout(
 _LAYOUTS = (_layout(4, 4, IPv4Network), _layout(6, 16, IPv6Network))
 
 
+def bytes_of(network: Network) -> bytes:
+    """Give the bytes by which an element of a listed set is known: its address and its length."""
+    _, fixed, _ = _LAYOUTS[network.version != _IPV4]
+    return fixed[0][4:] + network.network_address.packed + fixed[1] + bytes([network.prefixlen])
+
+
 def _regular(
     adt: memoryview,
     scope: Scope,

@@ -148,11 +148,12 @@ class Family:
         return Met(second, full=max(first.get(AT_LIMITER, (0, 0))[0] - left, 0))
 
     def _counters(self) -> dict[str, tuple[int, int]]:
+        rules = self._rules  # another thread may put others in place meanwhile
         state: dict[str, dict[str, list[str]]] = {}
-        for table in self._rules:
+        for table in rules:
             state |= iptables.parse(iptables.save(self.tools, table=table, counters=True))
         sums: dict[str, tuple[int, int]] = {}
-        for table, chain, place, kind in kinds_of(self._rules):
+        for table, chain, place, kind in kinds_of(rules):
             lines = state.get(table, {}).get(chain, [])
             packets, octets = iptables.counted(lines[place]) if place < len(lines) else (0, 0)
             before = sums.get(kind, (0, 0))

@@ -4,6 +4,7 @@ It keeps the ipset backend's semantics (expiry, clamped timeouts, a set that is 
 so that what a dry run shows is what the kernel would have done. Nothing is dropped and nothing outlives it.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
@@ -88,6 +89,11 @@ class MemoryBackend:
         for (network, scope), end in tuple(self._ends.items()):
             if end > now:
                 yield Element(network, end - now, 0, 0, scope)
+
+    def find(self, network: Network, scope: Scope = Scope.FULL) -> Element | None:
+        """Give one ban, if it has time left."""
+        left = self._ends.get((network, scope), -math.inf) - self._clock()
+        return Element(network, left, 0, 0, scope) if left > 0 else None
 
     def _expire(self) -> None:
         now = self._clock()

@@ -320,6 +320,20 @@ class NftablesBackend:
                 if ban is not None and head.elements != 0:
                     yield from _bans(kernel, ban)
 
+    def find(self, network: Network, scope: Scope = Scope.FULL) -> Element | None:
+        """Read one ban from the kernel, None where it has none. Needs ``open``."""
+        ban = BanSet(scope, network.version, network.prefixlen)
+        try:
+            answers = self._kernel.request(elements.query(TABLE, ban.name, network))
+        except NetlinkError as error:
+            if error.code == errno.ENOENT:
+                return None
+            raise
+        found = (
+            one for answer in answers for one in elements.bans_of(answer, ban.version, ban.length, scope)
+        )
+        return next(found, None)
+
     def pulse(self) -> Pulse:
         """Look whether somebody else has changed rules or sets. Needs ``open``; changes nothing."""
         if self._standing is None:
@@ -338,13 +352,12 @@ class NftablesBackend:
         return self._watch.fileno() if self._watch is not None else None
 
     def usage(self) -> Usage:
-        """Say what rules and sets have met so far. Needs ``open``; changes nothing."""
-        counters = {
-            counter.name: counter
-            for counter in messages.counters_of(self._kernel.request(messages.get_counters(TABLE)))
-        }
+        """Say what rules and sets have met so far. Has a socket of its own, as ``list`` has."""
+        with Conversation(extended=True) as kernel:
+            met, heads = messages.counters_of(kernel.request(messages.get_counters(TABLE))), read_sets(kernel)
+        counters = {counter.name: counter for counter in met}
         sets: dict[str, int | None] = {}
-        for head in read_sets(self._kernel):
+        for head in heads:
             kind = _kind_of(head.name)
             if kind is not None:
                 number, so_far = head.elements, sets.get(kind, 0)

@@ -20,7 +20,7 @@ case, and its timeout ends it if even that fails.
 import enum
 import errno
 import socket
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from ipaddress import ip_network
 
@@ -28,7 +28,7 @@ from attrs import frozen
 
 from ringfence.errors import ProbeError, SetFullError
 from ringfence.firewall.contract import PROBE_PORT, Add, Backend, Remove
-from ringfence.model import Network
+from ringfence.model import Network, Scope
 
 _IPV6_TRANSPARENT = 75  # <linux/in6.h>; Python has no name for it
 _WAIT = 0.1  # seconds for a datagram that is on its way within this host
@@ -88,24 +88,20 @@ def verify(backend: Backend, families: Mapping[int, str | None]) -> Verification
     Raises ProbeError naming the direction and the IP version that got through, and the likely mend.
     """
     checks: list[Check] = []
-    tried = [version for version, reason in families.items() if reason is None and backend.enforces]
-    banned = {element.network for element in backend.list()} if tried else set()
     for version, reason in families.items():
         if reason is None and not backend.enforces:
             reason = f"the {backend.name} backend drops nothing"  # noqa: PLW2901 - the reason for both
         if reason is not None:
             checks += _untried(version, reason)
         else:
-            checks += _verify_family(backend, version, banned)
+            checks += _verify_family(backend, version)
     return Verification(tuple(checks))
 
 
-def _verify_family(backend: Backend, version: int, banned: Collection[Network]) -> list[Check]:
+def _verify_family(backend: Backend, version: int) -> list[Check]:
     plan = _PLANS[version]
-    spare = next(
-        (a for n in range(1, 100) if ip_network(a := plan.spare.format(n)) not in banned),
-        plan.spare.format(1),
-    )
+    spares = (plan.spare.format(number) for number in range(1, 100))
+    spare = next((one for one in spares if not _is_banned(backend, ip_network(one))), plan.spare.format(1))
     port = 0 if backend.plan.every_port else PROBE_PORT
     try:
         with _sockets(plan, spare, port) as (here, there):
@@ -126,6 +122,10 @@ def _verify_family(backend: Backend, version: int, banned: Collection[Network]) 
         if not interfaces or "lo" in interfaces:
             raise
         return _untried(version, f"not tried: bans stand on {', '.join(interfaces)}, and not on lo")
+
+
+def _is_banned(backend: Backend, network: Network) -> bool:
+    return any(backend.find(network, scope) is not None for scope in Scope)
 
 
 def _untried(version: int, note: str) -> list[Check]:
@@ -217,9 +217,9 @@ class _Probe:
         raise self._got_through(Direction.TO)
 
     def _packets(self) -> int:
-        """Say how many packets the kernel dropped by the test element. Reads every ban."""
-        found = [element.packets for element in self.backend.list() if element.network == self.network]
-        return sum(found)
+        """Say how many packets the kernel dropped by the test element."""
+        found = self.backend.find(self.network)
+        return found.packets if found is not None else 0
 
     def _verified(self, direction: Direction, *, passed: bool) -> Check:
         note = "" if passed else "other rules of this host drop such packets too"
