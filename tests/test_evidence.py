@@ -28,8 +28,10 @@ class Bench:
         self.banned: list[Decision] = []
         self.now = 1_000.0
         self.late: list[Attempt] = []
+        self.exempted: list[Attempt] = []
         self.detector = Detector((RULE, RULES[1]), several=frozenset({"pbx"}))
-        self.evidence = Evidence(self.detector, self.banned.append, self._clock(), self.late.append)
+        told = self.late.append, self.exempted.append
+        self.evidence = Evidence(self.detector, self.banned.append, self._clock(), *told)
         self.evidence.whose = "pbx"
         self.logged = logged
 
@@ -178,7 +180,7 @@ def test_who_is_banned_and_floods_shows_nothing(bench: Bench) -> None:
 
 
 def test_what_comes_from_who_is_banned_is_told(bench: Bench) -> None:
-    """Whoever looks whether bans work hears of it; of an attempt that counts he hears nothing."""
+    """Whoever looks whether bans work hears of it, and of who never is; of an attempt that counts nothing."""
     guess = event(EventKind.CHALLENGE_RESPONSE_FAILED, session=b"a")
     bench.evidence.hear([guess], 0.0)
     assert bench.late == []
@@ -188,4 +190,5 @@ def test_what_comes_from_who_is_banned_is_told(bench: Bench) -> None:
     bench.detector.never = NetworkSet([ip_network(SENDER)])
     bench.evidence.hear([evolve(guess, session=b"c")], 2.0)
 
-    assert [str(attempt.address) for attempt in bench.late] == [SENDER, SENDER]
+    assert [str(attempt.address) for attempt in bench.late] == [SENDER]
+    assert [str(attempt.address) for attempt in bench.exempted] == [SENDER]

@@ -114,7 +114,11 @@ class Daemon:
             if self._enforcer.backend.enforces:
                 stack.enter_context(claim_sets())
             self._evidence = Evidence(
-                self._detector, self._enforcer.carry_out, self._clock, self._keeper.late
+                self._detector,
+                self._enforcer.carry_out,
+                self._clock,
+                self._keeper.late,
+                self._keeper.exempted,
             )
             self._evidence.whose = self._settings.asterisk[0].name
             if trial_for:

@@ -31,8 +31,8 @@ ALARM_EVERY = 60.0  # seconds
 class Evidence:
     """Judges evidence. ``ban`` carries out a decision.
 
-    ``late`` is told what comes from who is banned, or never is. ``whose`` is the Asterisk that the wire
-    belongs to.
+    ``late`` is told what comes from who is banned, ``exempted`` what comes from who never is. ``whose`` is
+    the Asterisk that the wire belongs to.
     """
 
     def __init__(
@@ -41,9 +41,11 @@ class Evidence:
         ban: Callable[[Decision], object],
         clock: Clock,
         late: Callable[[Attempt], object] = lambda _: None,
+        exempted: Callable[[Attempt], object] = lambda _: None,
     ) -> None:
         self.whose = ""
         self._late = late
+        self._exempted = exempted
         self._detector = detector
         self._ban = ban
         self._clock = clock
@@ -94,16 +96,19 @@ class Evidence:
         for judgement in judgements:
             self._carry_out(judgement, now)
 
+    def _tell_who_is_passed_by(self, judgement: Judgement) -> None:
+        if judgement.standing is Standing.LATE:
+            self._late(judgement.attempt)
+        elif judgement.standing is Standing.NEVER_BANNED:
+            self._exempted(judgement.attempt)
+
     def _carry_out(self, judgement: Judgement, now: float) -> None:
         """Ban whom the judgement bans; then say what is strange about it."""
         if judgement.decision is not None:
             self._ban(judgement.decision)
         attempt = judgement.attempt
-        passed_by = judgement.standing in (Standing.LATE, Standing.NEVER_BANNED)
-        if (
-            passed_by and attempt.kind is not AttemptKind.FLOOD
-        ):  # the limiter meets the banned before a reject
-            self._late(attempt)
+        if attempt.kind is not AttemptKind.FLOOD:  # the limiter meets who is banned before a reject
+            self._tell_who_is_passed_by(judgement)
         address = str(attempt.address)
         if attempt.aimed_at is not None:
             self._alarm("evidence.aimed", now, address=address, at=str(attempt.aimed_at))

@@ -9,7 +9,6 @@ import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
-from ipaddress import ip_network
 from itertools import chain, repeat
 
 import structlog
@@ -76,7 +75,7 @@ class Keeper:
         self.lists = Lists(
             records.store, settings.lists(), self._lists_changed, now=clock.wall, follow=self._names.want
         )
-        self._own: frozenset[Network] = frozenset()
+        self._own = frozenset()
         self._told = False
         self._denied: object = None  # what the kernel was told last
         self._protected: Mapping[Network, str] = {}
@@ -258,20 +257,32 @@ class Keeper:
     # -- bans that do not work --------------------------------------------------------------------------
 
     def late(self, attempt: Attempt) -> None:
-        """Note an attempt of who is banned, or never is.
-
-        It is an alarm once he shows that packets of his still arrive; who has this host's own address can
-        never be banned, and others may stand behind it.
-        """
-        address, now = attempt.address, self._clock.wall()
-        subject = self.enforcer.detector.subject_of(address)
-        records = map(self.enforcer.ledger.get, self.enforcer.ledger.covering(subject, Scope.FULL, now))
+        """Note an attempt of who is banned: an alarm, once he shows that packets of his still arrive."""
+        subject = self.enforcer.detector.subject_of(attempt.address)
+        keys = self.enforcer.ledger.covering(subject, Scope.FULL, self._clock.wall())
+        records = map(self.enforcer.ledger.get, keys)
         placed = [record.since for record in records if record is not None]
-        if ip_network(address) in self._own and not address.is_loopback:
-            placed.append(0.0)
-        if placed and self._ineffective.observe(address, max(placed), attempt.time):
+        if placed:
+            self._arrived(attempt, max(placed))
+
+    def exempted(self, attempt: Attempt) -> None:
+        """Note an attempt of who is never banned: with this host's own address others may stand behind it."""
+        if attempt.address in self._own_addresses:
+            self._arrived(attempt, 0.0)
+
+    def _arrived(self, attempt: Attempt, since: float) -> None:
+        if self._ineffective.observe(attempt.address, since, attempt.time):
             with suppress(asyncio.QueueFull):  # it is shown all the same
-                self._arrivals.put_nowait(address)
+                self._arrivals.put_nowait(attempt.address)
+
+    @property
+    def _own(self) -> frozenset[Network]:
+        return self._own_networks
+
+    @_own.setter
+    def _own(self, own: frozenset[Network]) -> None:
+        self._own_networks = own
+        self._own_addresses = {n.network_address for n in own if not n.network_address.is_loopback}
 
     async def _look_for_causes(self) -> None:
         while True:
