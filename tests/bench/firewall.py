@@ -7,7 +7,6 @@ listens to; it is given as many changes in one call as the daemon gives it.
 Everything is done in network namespaces of its own.
 """
 
-import gc
 import resource
 import statistics
 import subprocess
@@ -24,6 +23,7 @@ from tests.support.lab import Lab
 from tests.support.manybans import addresses, mixed
 from tests.support.netns import netns, run
 
+from ringfence.calm import calm_collector
 from ringfence.enforce import CHUNK
 from ringfence.firewall import make_backend
 from ringfence.firewall.contract import Add, Backend
@@ -118,8 +118,7 @@ def _median(values: Iterable[float]) -> float:
 def _put(backend: Backend, networks: Sequence[Network]) -> Taken:
     """Time the ban of all of them, as the daemon does it."""
     changes = [Add(network, TIMEOUT) for network in networks]
-    gc.collect()
-    gc.freeze()  # as the daemon does once it is up
+    calm_collector()  # as the daemon does once it is up
     began, worked = time.perf_counter(), time.thread_time()
     failed = 0
     for start in range(0, len(changes), CHUNK):

@@ -201,9 +201,10 @@ class Changes:
         return True
 
     def _confirm(self, parts: Iterable[Part]) -> None:
+        outcomes, batch, seconds = self._outcomes, self._batch, self._seconds
         for part in parts:
             for number in part.numbers:
-                self._outcomes[number] = Outcome(self._batch[number], float(self._seconds[number]))
+                outcomes[number] = Outcome(batch[number], float(seconds[number]))
 
     def _refuse(self, numbers: Iterable[int], error: FirewallError) -> None:
         for number in numbers:
