@@ -40,6 +40,10 @@ def test_the_tool_is_found_without_sbin_on_path(monkeypatch: pytest.MonkeyPatch,
     ("text", "message"),
     [
         ("echo 'a: Error: why'; echo beneath; echo '  ^^^'; exit 3", r"failed \(3\): a: Error: why beneath$"),
+        (
+            "echo 'x: Error: File exists'; echo 'set a'; exit 1",
+            r"set a; .*mend: `ringfence off`, or `nft delete",
+        ),
         ("exec sleep 5", "did not end within"),
         ("exit 1", "no reason"),
     ],

@@ -389,6 +389,38 @@ def test_a_wrong_set_is_refused_before_anything_changes() -> None:
     backend.close()
 
 
+@pytest.mark.parametrize(
+    "body",
+    ["ban4_32 { type ipv4_addr; flags timeout; }", "deny4 { type ipv4_addr; flags interval; counter; }"],
+)
+def test_a_set_made_in_another_way_is_told_with_the_mend(body: str) -> None:
+    """A set that looks like ours and that the kernel does not take for ours is an error with the mend."""
+    run("nft", f"add table inet ringfence; add set inet ringfence {body}")
+    before = ruleset_text()
+    backend = NftablesBackend()
+    with pytest.raises(FirewallError, match=r"File exists .*mend: `ringfence off`, or `nft delete table"):
+        backend.open()
+    assert ruleset_text() == before
+    backend.flush()
+    backend.open()
+    backend.close()
+
+
+@pytest.mark.parametrize("there", ["", "; add set inet ringfence ours { type ipv4_addr; }"])
+def test_a_dormant_table_is_woken(there: str) -> None:
+    """A table of our name that sleeps, with nothing of ours in it, is woken: its bans work."""
+    run("nft", f"add table inet ringfence {{ flags dormant; }}{there}")
+    backend = NftablesBackend()
+    backend.open()
+    assert backend.pulse() == Pulse(elements=0)
+    assert [check.verified for check in verify(backend, {4: None}).checks] == [True, True]
+    run("nft", "add table inet ringfence { flags dormant; }; delete chain inet ringfence output")
+    assert "dormant" in (backend.pulse().trouble or "")
+    assert backend.open().healed
+    assert backend.pulse() == Pulse(elements=0)
+    backend.close()
+
+
 def test_only_cap_net_admin_is_needed() -> None:
     """With CAP_NET_ADMIN alone, as nobody, everything works: open, bans, lists, looks, flush."""
     script = """

@@ -8,6 +8,10 @@ from ringfence.errors import FirewallError, FirewallUnsupportedError
 
 _FOLDERS = ("/usr/sbin", "/sbin")
 _MEND = "apt-get install nftables"
+# A set of our name that somebody declared in another way: no transaction turns it into ours.
+_FOREIGN = (
+    "; somebody else made it in another way; mend: `ringfence off`, or `nft delete table inet ringfence`"
+)
 _TIMEOUT = 10.0  # seconds: what usually takes five milliseconds
 
 
@@ -44,7 +48,9 @@ def run_nft(program: str, text: str) -> int:
     except OSError as error:
         raise FirewallUnsupportedError(f"{program} cannot be run: {error}; mend: {_MEND}") from error
     if process.returncode != 0:
-        raise FirewallError(f"{program} failed ({process.returncode}): {_reason(said)}")
+        reason = _reason(said)
+        mend = _FOREIGN if "File exists" in reason else ""
+        raise FirewallError(f"{program} failed ({process.returncode}): {reason}{mend}")
     return process.pid
 
 

@@ -198,10 +198,13 @@ class NftablesBackend:
     def _put(self, tool: str, rules: Ruleset) -> State:
         """Put ``rules`` in place and give what stands then: again where somebody changed it in between."""
         for _ in range(_TRIES):
-            before = read_state(self._kernel)
-            port = run_nft(tool, text_of(rules, stale=before.stale(rules) if before is not None else ()))
+            before, ports = read_state(self._kernel), []
+            if before is not None and before.table.dormant:  # a chain and the waking refuse each other
+                ports.append(run_nft(tool, f"add table inet {TABLE}\n"))
+            stale = before.stale(rules) if before is not None else ()
+            ports.append(run_nft(tool, text_of(rules, stale=stale)))
             state = read_state(self._kernel)
-            self._hear(port)
+            self._hear(*ports)
             if state is not None and state.holds(rules):
                 return state
         raise FirewallError(
