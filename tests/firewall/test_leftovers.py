@@ -1,8 +1,15 @@
 """Everything of ours goes, whichever backend put it there."""
 
+import os
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
 import pytest
 from tests.support.netns import run
 
+import ringfence
 from ringfence.errors import FirewallError
 from ringfence.firewall import KERNELS, make_backend
 from ringfence.firewall.leftovers import flush_everything, flush_the_other
@@ -73,3 +80,17 @@ def test_only_what_another_backend_has_is_taken_away(kept: str) -> None:
     assert ("ringfence4" in state(), "inet ringfence" in state()) == (kept == "ipset", kept == "nftables")
     assert flush_the_other(other) == [kept]
     assert "ringfence" not in state()
+
+
+@pytest.mark.kernel
+@pytest.mark.usefixtures("netns")
+def test_several_may_take_everything_away_at_once() -> None:
+    """A command and the daemon that sees it, or two administrators: nobody fails, and nothing is left."""
+    code = "from ringfence.firewall.leftovers import flush_everything; flush_everything()"
+    environ = os.environ | {"PYTHONPATH": str(Path(str(ringfence.__file__)).parent.parent)}
+    for _ in range(4):
+        with closing(make_backend("ipset")) as backend:
+            backend.open()
+        running = [subprocess.Popen([sys.executable, "-c", code], env=environ) for _ in range(3)]
+        assert [one.wait(30) for one in running] == [0, 0, 0]
+        assert "ringfence" not in state()

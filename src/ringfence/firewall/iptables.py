@@ -36,6 +36,7 @@ _PREFIXES = {4: "iptables", 6: "ip6tables"}
 _FOLDERS = ("/usr/sbin", "/sbin")
 _MEND = "apt-get install iptables"
 # Seconds: how long the tool waits for its lock, and how long we wait for the tool.
+_TAKERS = 3  # so many others may take our rules away at the same time
 _LOCK_WAIT = 5
 _TIMEOUT = 10.0
 
@@ -232,6 +233,19 @@ def save(tools: Tools, *, table: str | None = None, counters: bool = False) -> s
     return _run([tools.save, *options], "")
 
 
+def save_all(tools: Tools, wanted: Collection[str]) -> str:
+    """Give iptables-save's text of all tables that there are, those ``wanted`` always among them.
+
+    iptables-legacy-save learns which there are from a file of root's below /proc/net, which the unit hides:
+    then it prints nothing, and is to be asked by name.
+    """
+    saved = save(tools)
+    if not tools.is_legacy():
+        return saved
+    unseen = [table for table in sorted(wanted) if f"*{table}\n" not in saved]
+    return saved + "".join(save(tools, table=table) for table in unseen)
+
+
 def restore(tools: Tools, text: str) -> None:
     """Carry out one transaction; FirewallError with the tool's words, and nothing done, if refused."""
     _run([tools.restore, "--noflush", "-w", str(_LOCK_WAIT)], text)
@@ -239,9 +253,15 @@ def restore(tools: Tools, text: str) -> None:
 
 def remove(tools: Tools) -> list[str]:
     """Take the rules of one family out; give the tables that were made for them and may go. Idempotent."""
-    saved = save(tools)
-    for text in removals(parse(saved)):
-        restore(tools, text)
+    saved = save_all(tools, HOOKS)
+    for left in range(_TAKERS, -1, -1):
+        try:
+            for text in removals(parse(saved if left == _TAKERS else save_all(tools, HOOKS))):
+                restore(tools, text)
+            break
+        except FirewallError:  # somebody who takes the same away was first: the rest, or nothing, is left
+            if not left:
+                raise
     return [table for table in HOOKS if table_is_ours(saved, table)]
 
 

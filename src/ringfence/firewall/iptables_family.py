@@ -122,7 +122,7 @@ class Family:
     def _read(self, rules: Rules) -> str:
         """Give what is saved: of all tables at first, since who was here before may have left something."""
         if self._stood is None:
-            return iptables.save(self.tools)
+            return iptables.save_all(self.tools, rules.keys())
         return "".join(iptables.save(self.tools, table=table) for table in sorted({*rules, *self._stood}))
 
     def _missing(self, rules: Rules) -> list[str]:

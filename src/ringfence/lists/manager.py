@@ -161,6 +161,8 @@ class Lists:
 
     def _take(self, composed: Composed) -> None:
         before, self._composed, self._known = self._composed, composed, True
+        if composed.ends != before.ends:
+            self._stale.set()  # whoever waits has to wait for another end
         if composed.hosts != before.hosts:
             self._follow(composed.hosts)
         if composed.rolls != before.rolls:
