@@ -203,18 +203,25 @@ def intervals(
 
 def merged(networks: Sequence[Network]) -> list[tuple[int, int]]:
     """Give what networks of one IP version cover, as ranges that neither overlap nor touch, in order."""
-    spans = []
-    for network in networks:
-        first = int(network.network_address)
-        spans.append((first, first + (1 << network.max_prefixlen - network.prefixlen) - 1))
-    spans.sort()
+    if not networks:
+        return []
+    bits = networks[0].max_prefixlen
+    more = [(1 << bits - length) - 1 for length in range(bits + 1)]
+    # First and last address in one number: these are sorted in half the time of pairs.
+    spans = sorted(
+        [(first := int(one.network_address)) << bits | first + more[one.prefixlen] for one in networks]
+    )
+    mask = (1 << bits) - 1
     ranges: list[tuple[int, int]] = []
-    for first, last in spans:
-        if ranges and first <= ranges[-1][1] + 1:
-            if last > ranges[-1][1]:
-                ranges[-1] = (ranges[-1][0], last)
-        else:
-            ranges.append((first, last))
+    begin, end = spans[0] >> bits, spans[0] & mask
+    for span in spans:
+        first, last = span >> bits, span & mask
+        if first > end + 1:
+            ranges.append((begin, end))
+            begin, end = first, last
+        elif last > end:
+            end = last
+    ranges.append((begin, end))
     return ranges
 
 
