@@ -354,3 +354,20 @@ def test_a_pbx_that_talks_nonsense_ends_nothing(tmp_path: Path) -> None:
     with ami_server(Script(play=noise)) as pbx, Guard(tmp_path, ami={"port": pbx.port}) as guard:
         until(lambda: guard.status()["attempts"] == 3, "what follows is heard")
         assert guard.source_is("listening")
+
+
+@pytest.mark.kernel
+@pytest.mark.usefixtures("netns")
+def test_a_dry_run_drops_nothing_of_before(tmp_path: Path) -> None:
+    """Who turns to the memory backend has no rule left; beside a daemon that guards nothing is touched."""
+    (tmp_path / "second").mkdir()
+    with Guard(tmp_path, firewall={"backend": "ipset"}) as guard:
+        guard.command("ban", "192.0.2.1")
+        with Guard(tmp_path / "second"):
+            assert set(sets()) == {"192.0.2.1"}
+        guard.stop()
+        guard.configure(firewall={"backend": "memory"})
+        guard.start()
+
+        assert run("ipset", "list", "-name") == ""
+        assert guard.banned() == {"192.0.2.1"}

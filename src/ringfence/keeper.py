@@ -7,7 +7,7 @@ force when the call returns, or at the next look, a second later.
 import asyncio
 import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import partial
 from itertools import chain, repeat
 
@@ -19,11 +19,12 @@ from ringfence.clock import Clock
 from ringfence.detect.detector import Detector
 from ringfence.detect.networks import NetworkSet
 from ringfence.enforce import Enforcer
-from ringfence.errors import FirewallError, HostError, StoreError
+from ringfence.errors import FirewallBusyError, FirewallError, HostError, StoreError
 from ringfence.exempt import ITSELF, Exempt
 from ringfence.firewall import choose, make_backend
 from ringfence.firewall.contract import Flooder, LimitMode, Ports, Roll, Usage
 from ringfence.firewall.leftovers import flush_the_other
+from ringfence.firewall.ownership import claim_sets
 from ringfence.host.addresses import follow_addresses, read_addresses
 from ringfence.host.diagnosis import Diagnosis, Seen
 from ringfence.host.listening import find_ports
@@ -111,10 +112,14 @@ class Keeper:
     def _take_away_the_other(self) -> None:
         """Take away what another backend still has, now that everything stands in this one."""
         enforcer = self.enforcer
-        if not enforcer.enforcing or not enforcer.backend.enforces:
+        if not enforcer.enforcing:
             return
         try:
-            others = flush_the_other(enforcer.backend.name)
+            # A dry run drops nothing; but beside a daemon that guards it touches nothing either.
+            with nullcontext() if enforcer.backend.enforces else claim_sets():
+                others = flush_the_other(enforcer.backend.name)
+        except FirewallBusyError:
+            return
         except FirewallError as error:
             mend = "as root: ringfence off, ringfence on"
             text = f"what another backend left cannot be taken away: {error}; mend, {mend}"
