@@ -7,15 +7,17 @@ from ipaddress import IPv4Network, ip_network
 
 import hypothesis.strategies as st
 import pytest
+from attrs import evolve
 from hypothesis import given
 from tests.support.netns import run
 
 from ringfence.errors import FirewallError
-from ringfence.firewall import nft_elements
+from ringfence.firewall import nft_elements, nftables
 from ringfence.firewall.contract import Pulse, Roll
-from ringfence.firewall.netlink import Conversation, NetlinkError
+from ringfence.firewall.netlink import Conversation, NetlinkError, Refusal
 from ringfence.firewall.nft_messages import SetHead
 from ringfence.firewall.nft_rolls import Ranges, Rolls, differences
+from ringfence.firewall.nft_state import read_sets
 from ringfence.firewall.nftables import NftablesBackend
 from ringfence.model import Network
 
@@ -85,29 +87,48 @@ def test_ranges_are_packed() -> None:
     assert (len(four), four.counted, len(six), six.counted) == (2, 2, 2, 1)
 
 
-@pytest.mark.parametrize("counted", [None, 0, 2])
-def test_what_the_kernel_does_not_confirm_goes_whole(counted: int | None) -> None:
-    """Where the kernel counts others than were given, or does not count, nothing is taken for known."""
+class Confirming(Conversation):
+    """Confirms everything."""
 
-    class Kernel(Conversation):
-        """Confirms everything."""
+    def transact(self, messages: object) -> list[Refusal]:
+        """Refuse nothing."""
+        return []
 
-        def transact(self, messages: object) -> list[object]:  # type: ignore[override]
-            return []
 
-    rolls = Rolls()
-    wanted = nets("10.0.0.0/24")
-    heads = [SetHead("deny4", 1, 4, 4, 0, 0, counted), SetHead("deny6", 2, 4, 16, 0, 0, 0)]
-    rolls.send(Kernel(), rolls.filling(Roll.DENY, wanted, heads))
+def heads(counted: int | None) -> list[SetHead]:
+    """Give the heads of the sets of those who are denied."""
+    return [SetHead("deny4", 1, 4, 4, 0, 0, counted), SetHead("deny6", 2, 4, 16, 0, 0, 0)]
 
-    filling = rolls.filling(Roll.DENY, wanted, heads)
+
+@pytest.mark.parametrize("counted", [0, 2])
+def test_what_the_kernel_does_not_confirm_goes_whole(counted: int) -> None:
+    """Where the kernel counts others than were given, it is trouble, and nothing is taken for known."""
+    rolls, wanted = Rolls(), nets("10.0.0.0/24")
+    rolls.send(Confirming(), rolls.filling(Roll.DENY, wanted, heads(1)))
+    assert rolls.trouble(heads(1)) is None
+    assert rolls.filling(Roll.DENY, wanted, heads(1)).parts == []
+
+    filling = rolls.filling(Roll.DENY, wanted, heads(counted))
     assert filling.parts[0] == nft_elements.clear("ringfence", "deny4")
-    assert rolls.trouble(heads) == (
-        None if counted is None else f"set deny4 has {counted} elements and was given 1"
-    )
+    assert rolls.trouble(heads(counted)) == f"set deny4 has {counted} elements and was given 1"
     rolls.forget()
-    assert rolls.trouble(heads) is None
-    assert len(rolls.filling(Roll.DENY, [], heads).parts) == 2
+    assert rolls.trouble(heads(counted)) is None
+    assert len(rolls.filling(Roll.DENY, [], heads(1)).parts) == 2
+
+
+def test_where_the_kernel_does_not_count_others_make_a_doubt() -> None:
+    """Without a count what is remembered holds until somebody else changes anything; then it goes whole."""
+    rolls, wanted = Rolls(), nets("10.0.0.0/24")
+    rolls.send(Confirming(), rolls.filling(Roll.DENY, wanted, heads(None)))
+    assert rolls.trouble(heads(None)) is None
+    assert rolls.filling(Roll.DENY, wanted, heads(None)).parts == []
+
+    rolls.doubt()
+    assert rolls.filling(Roll.DENY, wanted, heads(1)).parts == []
+    filling = rolls.filling(Roll.DENY, wanted, heads(None))
+    assert filling.parts[0] == nft_elements.clear("ringfence", "deny4")
+    rolls.send(Confirming(), filling)
+    assert rolls.filling(Roll.DENY, wanted, heads(None)).parts == []
 
 
 @pytest.mark.kernel
@@ -167,13 +188,34 @@ def test_what_somebody_took_out_is_trouble_and_put_in_again(backend: NftablesBac
 
 
 @pytest.mark.kernel
+@pytest.mark.parametrize("by_others", [False, True])
+def test_without_a_count_a_change_of_others_is_heard(
+    backend: NftablesBackend,
+    sent: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+    by_others: bool,  # noqa: FBT001 - a parameter of the test
+) -> None:
+    """On a kernel that does not count, only a roll behind a change of somebody else goes whole."""
+    monkeypatch.setattr(
+        nftables, "read_sets", lambda kernel: [evolve(head, elements=None) for head in read_sets(kernel)]
+    )
+    given_ = nets("10.0.0.0/24", "192.0.2.0/24")
+    backend.fill(Roll.DENY, given_)
+    if by_others:
+        run("nft", "flush set inet ringfence deny4")
+    backend.fill(Roll.DENY, given_)
+    assert len(sent) == 1 + by_others
+    assert denied() == "10.0.0.0/24, 192.0.2.0/24"
+
+
+@pytest.mark.kernel
 def test_differences_that_are_refused_go_whole(backend: NftablesBackend, sent: list[int]) -> None:
     """Where somebody put as many in as he took out, what is refused goes whole, and it is right again."""
     backend.fill(Roll.DENY, nets("10.0.0.0/24", "192.0.2.0/24", "198.51.100.0/24"))
     run("nft", "delete element inet ringfence deny4 { 10.0.0.0/24 }")
     run("nft", "add element inet ringfence deny4 { 172.16.0.0/12 }")
     backend.fill(Roll.DENY, nets("192.0.2.0/24", "198.51.100.0/24"))
-    assert len(sent) == 3
+    assert len(sent) == (3 if read_sets(backend._kernel)[0].elements is not None else 2)
     assert denied() == "192.0.2.0/24, 198.51.100.0/24"
 
 

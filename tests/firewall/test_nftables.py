@@ -15,7 +15,7 @@ from attrs import evolve
 from tests.support.netns import run
 
 from ringfence.errors import FirewallError, FirewallPermissionError, FirewallUnsupportedError
-from ringfence.firewall import nft_rules, nft_tool, nftables
+from ringfence.firewall import nft_changes, nft_rules, nft_tool, nftables
 from ringfence.firewall.contract import (
     Add,
     Element,
@@ -589,7 +589,7 @@ def test_a_dead_socket_is_replaced(backend: NftablesBackend) -> None:
 )
 def test_what_a_kernel_can_do_is_told_by_its_release(release: str, renews: bool) -> None:  # noqa: FBT001
     """From 6.12 on adding again renews; what cannot be read is taken for an old kernel."""
-    assert nftables._renews(release) == renews
+    assert nft_changes.renews(release) == renews
 
 
 def test_an_old_kernel_is_guarded_as_well() -> None:

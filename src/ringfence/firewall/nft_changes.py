@@ -31,6 +31,8 @@ from ringfence.model import Network
 
 # After so many transactions with something to take out the rest goes by halves.
 _PATIENCE = 3
+# The kernel from which on adding an element again renews its timeout.
+_RENEWS = (6, 12)
 _MOMENT = 1  # seconds: the timeout of what is added in order to be deleted
 
 
@@ -236,3 +238,13 @@ def _explain(ban: BanSet, refusal: Refusal) -> FirewallError:
             "makes it anew"
         )
     return NetlinkError(refusal.code, b"")
+
+
+def renews(release: str) -> bool:
+    """Say whether a kernel of that release renews the timeout of an element that is added again."""
+    numbers = []
+    for part in release.split("-", 1)[0].split(".")[:2]:
+        if not part.isdecimal():
+            return False
+        numbers.append(int(part))
+    return tuple(numbers) >= _RENEWS

@@ -46,7 +46,7 @@ from ringfence.firewall.contract import (
     Usage,
 )
 from ringfence.firewall.netlink import Conversation, NetlinkError, NetlinkInterruptedError
-from ringfence.firewall.nft_changes import Changes
+from ringfence.firewall.nft_changes import Changes, renews
 from ringfence.firewall.nft_rolls import Filling, Rolls
 from ringfence.firewall.nft_rules import (
     COUNTERS,
@@ -64,8 +64,6 @@ from ringfence.firewall.nft_watch import Watch
 from ringfence.model import Network, Scope
 
 _NET_ADMIN = 12
-# The kernel from which on adding an element again renews its timeout.
-_RENEWS = (6, 12)
 _TRIES = 3
 _UNKNOWN = Outcome(Remove(ip_network("0.0.0.0/0")), error=FirewallError("nothing is known of it"))
 _LONG = 30.0  # seconds: for what takes the kernel half a second where nothing else is done
@@ -102,7 +100,7 @@ class NftablesBackend:
         self.plan = plan if plan is not None else Plan()
         self._proc = proc
         self._kernel = Conversation(extended=True)
-        self._modern = _renews(release or os.uname().release)
+        self._modern = renews(release or os.uname().release)
         self._families: dict[int, str | None] = {}
         self._standing: _Standing | None = None
         self._rolls = Rolls()
@@ -216,10 +214,15 @@ class NftablesBackend:
         """Take what was told of changes, and note whether somebody else made one."""
         if self._watch is None:
             self._suspect = True
+            self._rolls.doubt()
             return
         told = self._watch.drain()
         if told.lost or told.ports - {self._kernel.port, *own}:
-            self._suspect = self._changed = True
+            self._changed_by_others()
+
+    def _changed_by_others(self) -> None:
+        self._suspect = self._changed = True
+        self._rolls.doubt()
 
     def apply(self, batch: Sequence[Change]) -> list[Outcome]:
         """Carry out every change, in order within each set. Idempotent; needs ``open``."""
@@ -270,7 +273,7 @@ class NftablesBackend:
         finally:
             self._watch.resume()
             if self._generation() != before + commits():
-                self._suspect = self._changed = True
+                self._changed_by_others()
 
     def _make_sets(self, standing: _Standing, wanted: set[BanSet]) -> FirewallError | None:
         """Make sets and rules for prefix lengths that have none yet; give why that cannot be."""
@@ -290,6 +293,7 @@ class NftablesBackend:
 
     def fill(self, roll: Roll, networks: Iterable[Network]) -> None:
         """Have exactly ``networks`` on ``roll``, in one transaction. Idempotent; needs ``open``."""
+        self._hear()
         wanted = list(networks)
         while not self._fill(self._rolls.filling(roll, wanted, read_sets(self._kernel))):
             pass  # what was remembered is forgotten now: it goes whole
@@ -457,16 +461,6 @@ def _kind_of(name: str) -> str | None:
     if word in set(Roll):
         return word
     return {"rate": "limiter", "flood": "flooding"}.get(word)
-
-
-def _renews(release: str) -> bool:
-    """Say whether a kernel of that release renews the timeout of an element that is added again."""
-    numbers = []
-    for part in release.split("-", 1)[0].split(".")[:2]:
-        if not part.isdecimal():
-            return False
-        numbers.append(int(part))
-    return tuple(numbers) >= _RENEWS
 
 
 def _tell(
