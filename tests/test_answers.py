@@ -27,7 +27,7 @@ class Office:
         made.keeper.mount()
         self.handlers = Answers(made.keeper, self._seen).handlers()
 
-    def _seen(self) -> Seen:
+    def _seen(self, usage: Usage) -> Seen:
         keeper = self.kept.keeper
         return Seen(
             now=0.0,
@@ -35,7 +35,7 @@ class Office:
             wire=None,
             detector=self.kept.detector,
             reconciler=keeper.reconciler,
-            usage=Usage(),
+            usage=usage,
             why="",
             alarms=keeper.alarms.up,
         )

@@ -190,11 +190,11 @@ def test_a_limiter_without_room_is_an_alarm(kept: Kept) -> None:
     """For as long as there are more packets for which it had none."""
     limiter = Flooded(kept)
     kept.keeper.mount()
-    kept.keeper.usage()
+    asyncio.run(kept.keeper.usage())
     assert kept.keeper.alarms.up == []
     for full in (5, 5, 6):
         limiter.full = full
-        kept.keeper.usage()
+        asyncio.run(kept.keeper.usage())
 
     assert [(alarm.name, alarm.subject, alarm.times) for alarm in kept.keeper.alarms.up] == [
         ("limiter", "full", 2)
@@ -206,9 +206,9 @@ def test_counters_that_cannot_be_read_are_an_alarm(kept: Kept) -> None:
     limiter = Flooded(kept)
     kept.keeper.mount()
     limiter.error = FirewallError("no answer")
-    assert kept.keeper.usage() == Usage()
+    assert asyncio.run(kept.keeper.usage()) == Usage()
     assert [alarm.subject for alarm in kept.keeper.alarms.up] == ["usage"]
     limiter.error = None
-    kept.keeper.usage()
+    asyncio.run(kept.keeper.usage())
 
     assert kept.keeper.alarms.up == []

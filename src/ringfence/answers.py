@@ -11,7 +11,7 @@ from ringfence import control, trial
 from ringfence.control import Encoded
 from ringfence.errors import ControlError, StoreError
 from ringfence.exempt import overlap
-from ringfence.firewall.contract import Roll
+from ringfence.firewall.contract import Roll, Usage
 from ringfence.keeper import Keeper
 from ringfence.lifting import unban, unban_all
 from ringfence.model import Network, network_from
@@ -22,7 +22,7 @@ from ringfence.values import MAX_DURATION
 class Answers:
     """Answers from the firewall's side of the daemon; ``seen`` says how all the rest is."""
 
-    def __init__(self, keeper: Keeper, seen: Callable[[], Seen]) -> None:
+    def __init__(self, keeper: Keeper, seen: Callable[[Usage], Seen]) -> None:
         self._keeper = keeper
         self._enforcer = keeper.enforcer
         self._seen = seen
@@ -54,9 +54,10 @@ class Answers:
         )
         return Encoded(bans_report(found, self._enforcer.ledger, self._enforcer.clock.wall()))
 
-    def _status(self, _: Mapping[str, Any]) -> object:
+    async def _status(self, _: Mapping[str, Any]) -> object:
+        usage = await self._keeper.usage()
         self._keeper.reconciler.look()
-        return status_report(self._enforcer, self._seen())
+        return status_report(self._enforcer, self._seen(usage))
 
     def _ban(self, request: Mapping[str, Any]) -> object:
         seconds, reason = request.get("seconds"), request.get("reason", "")

@@ -21,10 +21,12 @@ from attrs import evolve, frozen
 
 from ringfence import config, control, systemd, trial
 from ringfence.answers import Answers
+from ringfence.calm import calm_collector
 from ringfence.clock import Clock
 from ringfence.detect.detector import Detector
 from ringfence.errors import ConfigError, HostError
 from ringfence.evidence import Evidence
+from ringfence.firewall.contract import Usage
 from ringfence.firewall.ownership import claim_sets
 from ringfence.host.bridges import follow_containers
 from ringfence.host.connections import Connections
@@ -129,12 +131,7 @@ class Daemon:
                 stack.callback(self._keeper.end_trial)  # who stops a trial has seen enough of it
             gc.disable()  # what a hundred thousand bans leave behind is in no circle
             self._keeper.mount()
-            # What is there now stays: no collection has to look at it while a guess is on its way. Under
-            # attack each attempt leaves some objects behind, none of them in a circle: seldom is enough.
-            gc.collect()
-            gc.freeze()
-            gc.set_threshold(20_000, 20, 20)
-            gc.enable()
+            calm_collector()
             # The thread that writes to the disk gives way to an event at once, not after 5 ms.
             sys.setswitchinterval(0.0005)
             asyncio.run(self._serve())
@@ -271,7 +268,7 @@ class Daemon:
 
     # -- what commands are told -------------------------------------------------------------------------
 
-    def _seen(self) -> Seen:
+    def _seen(self, usage: Usage) -> Seen:
         """Say how everything is now."""
         problems = [*([self._config_problem] if self._config_problem else []), *self._host_problems.values()]
         problems += [*self._keeper.problems, *self._evidence.problems]
@@ -286,7 +283,7 @@ class Daemon:
             wire=self._wire,
             detector=self._detector,
             reconciler=self._keeper.reconciler,
-            usage=self._keeper.usage(),
+            usage=usage,
             why=self._keeper.why,
             alarms=self._keeper.alarms.up,
             problems=problems,

@@ -335,7 +335,7 @@ class Keeper:
                 self.enforcer.records.purge(self._clock.wall())
             if now - used >= USAGE_EVERY:
                 used = now
-                self.usage()
+                await self.usage()
                 self._replan()
                 self._try_again()
             end = self.trial
@@ -386,12 +386,12 @@ class Keeper:
     def _is_new(self, flooder: Flooder) -> bool:
         return flooder.packets != self._packets.get(flooder.network, 0)
 
-    def usage(self) -> Usage:
-        """Ask what the rules have met; where the limiter was full, that is an alarm."""
+    async def usage(self) -> Usage:
+        """Ask what the rules have met, in a thread; where the limiter was full, that is an alarm."""
         if not self.enforcer.enforcing:
             return Usage()
         try:
-            usage = self.enforcer.backend.usage()
+            usage = await asyncio.to_thread(self.enforcer.backend.usage)
         except FirewallError as error:
             self.alarms.sound("firewall", "usage", f"the rules' counters cannot be read: {error}")
             return Usage()
