@@ -16,8 +16,10 @@ those it was given lately. The number of bans is for the caller to compare.
 
 import errno
 import itertools
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from ipaddress import ip_network
 from pathlib import Path
 
 from attrs import evolve
@@ -40,6 +42,7 @@ from ringfence.firewall.contract import (
     Part,
     Plan,
     Pulse,
+    Remove,
     Roll,
     RuleUse,
     Usage,
@@ -69,6 +72,7 @@ _CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_NET_RAW": 13}
 # After so many refusals in one message the rest goes one by one: a full set refuses every new element, and
 # sending the tail again for each would be quadratic.
 _PATIENCE = 3
+_UNKNOWN = Outcome(Remove(ip_network("0.0.0.0/0")), error=FirewallError("nothing is known of it"))
 
 
 class IpsetBackend:
@@ -225,7 +229,7 @@ class IpsetBackend:
     def apply(self, batch: Sequence[Change]) -> list[Outcome]:
         """Carry out every change, in order within each set. Idempotent; needs ``open``."""
         self._require_open()
-        outcomes: dict[int, Outcome] = {}
+        outcomes = [_UNKNOWN] * len(batch)
         lost: FirewallError | None = None
         for (version, scope), places in _by_set(batch).items():
             reason = self._families[version]
@@ -237,33 +241,36 @@ class IpsetBackend:
                     done = _failed(changes, lost)
                 else:
                     done, lost = self._send(bans_name(version, scope), changes)
-                outcomes.update(zip(part, done, strict=True))
-        return [outcomes[place] for place in range(len(batch))]
+                for place, outcome in zip(part, done, strict=True):
+                    outcomes[place] = outcome
+        return outcomes
 
     def _send(self, name: str, changes: Sequence[Change]) -> tuple[list[Outcome], FirewallError | None]:
         """Send changes of one verb, and again what stood behind a refused one.
 
         The error beside the outcomes is that of a conversation that broke.
         """
+        seconds = [messages.whole_seconds(one.timeout) if isinstance(one, Add) else 0 for one in changes]
         outcomes: list[Outcome] = []
         refused = 0
         while rest := changes[len(outcomes) :]:
-            sent = rest[:1] if refused > _PATIENCE else rest
+            times = seconds[len(outcomes) :]
+            size = 1 if refused > _PATIENCE else len(rest)
             try:
-                self._kernel.request(_message(name, sent))
+                self._kernel.request(_message(name, rest[:size], times))
             except NetlinkError as error:
                 place = messages.refused_place(error.request)
-                if place is None or place >= len(sent):
+                if place is None or place >= size:
                     return outcomes + _failed(rest, _explain(name, error)), None
-                self._witnesses.note(name, sent[:place])
-                outcomes += map(_done, sent[:place])
-                outcomes += _failed(sent[place : place + 1], _explain(name, error))
+                self._witnesses.note(name, rest[:place])
+                outcomes += _done(rest[:place], times)
+                outcomes += _failed(rest[place : place + 1], _explain(name, error))
                 refused += 1
             except FirewallError as error:
                 return outcomes + _failed(rest, error), error
             else:
-                self._witnesses.note(name, sent)
-                outcomes += map(_done, sent)
+                self._witnesses.note(name, rest[:size])
+                outcomes += _done(rest[:size], times)
         return outcomes, None
 
     def fill(self, roll: Roll, networks: Iterable[Network]) -> None:
@@ -374,10 +381,10 @@ def _part(what: str, require: Callable[[], object]) -> Part:
 
 def _by_set(batch: Sequence[Change]) -> Mapping[tuple[int, Scope], list[int]]:
     """Sort the places of a batch by the set that each change is about."""
-    places: dict[tuple[int, Scope], list[int]] = {}
+    places: defaultdict[tuple[int, bool], list[int]] = defaultdict(list)  # to hash a Scope is slow
     for place, change in enumerate(batch):
-        places.setdefault((change.network.version, change.scope), []).append(place)
-    return places
+        places[change.network.version, change.scope is Scope.FULL].append(place)
+    return {(version, Scope.FULL if full else Scope.SIP_UDP): of for (version, full), of in places.items()}
 
 
 def _parts(batch: Sequence[Change], places: Sequence[int]) -> list[Sequence[int]]:
@@ -389,18 +396,16 @@ def _parts(batch: Sequence[Change], places: Sequence[int]) -> list[Sequence[int]
     return parts
 
 
-def _message(name: str, changes: Sequence[Change]) -> bytes:
-    adds = [
-        (change.network, messages.whole_seconds(change.timeout))
-        for change in changes
-        if isinstance(change, Add)
-    ]
-    return messages.add(name, adds) if adds else messages.delete(name, [change.network for change in changes])
+def _message(name: str, changes: Sequence[Change], seconds: Sequence[int]) -> bytes:
+    """Build the request for changes of one verb; ``seconds`` begins with theirs."""
+    networks = [change.network for change in changes]
+    if isinstance(changes[0], Add):
+        return messages.add(name, list(zip(networks, seconds, strict=False)))
+    return messages.delete(name, networks)
 
 
-def _done(change: Change) -> Outcome:
-    timeout = messages.whole_seconds(change.timeout) if isinstance(change, Add) else 0
-    return Outcome(change, timeout=float(timeout))
+def _done(changes: Sequence[Change], seconds: Sequence[int]) -> list[Outcome]:
+    return [Outcome(change, float(time)) for change, time in zip(changes, seconds, strict=False)]
 
 
 def _failed(changes: Sequence[Change], error: FirewallError) -> list[Outcome]:
