@@ -128,7 +128,7 @@ def test_what_another_firewall_left_is_tried_again_when_it_is_switched_on(
         raise FirewallError("no right")
 
     kept.backend.enforces = True
-    monkeypatch.setattr("ringfence.enforce.verify", lambda *_: None)  # nothing here drops a packet
+    monkeypatch.setattr("ringfence.bans.enforce.verify", lambda *_: None)  # nothing here drops a packet
     monkeypatch.setattr("ringfence.keeper.flush_the_other", refuse)
     kept.keeper.mount()
     [alarm] = kept.keeper.alarms.up

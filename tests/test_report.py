@@ -12,17 +12,17 @@ from structlog.testing import capture_logs
 from tests.support.attempts import attempts, ban_of
 
 from ringfence.alarms import Alarm, Alarms
+from ringfence.bans.enforce import Enforcer
+from ringfence.bans.ledger import Ledger, Record, key_of
+from ringfence.bans.reconcile import Reconciler
+from ringfence.bans.records import Records
 from ringfence.clock import Clock
 from ringfence.detect.detector import Detector
 from ringfence.detect.rules import HOUR, RULES
-from ringfence.enforce import Enforcer
 from ringfence.errors import StoreError
 from ringfence.firewall.contract import Element, Opened, RuleUse, Usage
 from ringfence.firewall.memory import MemoryBackend
-from ringfence.ledger import Ledger, Record, key_of
 from ringfence.model import Ban, Origin, Scope, Secret, printable, rfc3339, shown
-from ringfence.reconcile import Reconciler
-from ringfence.records import Records
 from ringfence.report import WITHOUT_WIRE, Seen, bans_report, status_report
 from ringfence.sources.ami import AmiSource, AmiTarget
 from ringfence.sources.state import Condition, State

@@ -5,10 +5,10 @@ into attempts, counts them in exact sliding windows, and bans the sender in the 
 
 The rooms, and the one direction in which they may import each other::
 
-    sources/ ────bytes───▶ parse/ ──SecurityEvent──▶ detect/ ──Ban──▶ firewall/ ──confirmed──▶ store
-                             ▲                         ▲ never banned                 ▲ control socket
-                             └───────── replay/ ───────┤                              │
-                                                     host/                           cli/
+    sources/ ────bytes───▶ parse/ ──SecurityEvent──▶ detect/ ──Decision──▶ bans/ ──▶ firewall/
+                             ▲                         ▲ never banned        │ confirmed    ▲ control socket
+                             └───────── replay/ ───────┤                     ▼              │
+                                                 host/, lists/             store           cli/
 
 ``model`` and ``errors`` hold the values and the exceptions that cross rooms. ``parse`` and ``detect`` are
 pure: bytes and the time come in as arguments, values go out. ``daemon`` wires the rooms together, ``cli``

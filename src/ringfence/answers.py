@@ -8,12 +8,12 @@ from typing import Any
 from attrs import asdict
 
 from ringfence import control, trial
+from ringfence.bans.exempt import overlap
+from ringfence.bans.lifting import unban, unban_all
 from ringfence.control import Encoded
 from ringfence.errors import ControlError, StoreError
-from ringfence.exempt import overlap
 from ringfence.firewall.contract import Roll, Usage
 from ringfence.keeper import Keeper
-from ringfence.lifting import unban, unban_all
 from ringfence.model import Network, network_from
 from ringfence.report import Seen, bans_report, status_report
 from ringfence.values import MAX_DURATION

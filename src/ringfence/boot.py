@@ -7,11 +7,11 @@ answered, however long the daemon takes.
 from contextlib import ExitStack
 
 from ringfence import trial
+from ringfence.bans.records import Records
 from ringfence.clock import Clock
 from ringfence.detect.detector import Detector
 from ringfence.firewall.ownership import claim_sets
 from ringfence.keeper import Keeper
-from ringfence.records import Records
 from ringfence.settings import Settings
 from ringfence.store import Store
 

@@ -21,6 +21,7 @@ from attrs import evolve, frozen
 
 from ringfence import config, control, systemd, trial
 from ringfence.answers import Answers
+from ringfence.bans.records import Records
 from ringfence.calm import calm_collector
 from ringfence.clock import Clock
 from ringfence.detect.detector import Detector
@@ -33,7 +34,6 @@ from ringfence.host.connections import Connections
 from ringfence.keeper import Keeper
 from ringfence.later import Later
 from ringfence.model import Network
-from ringfence.records import Records
 from ringfence.report import Seen
 from ringfence.sources.ami import AmiSource
 from ringfence.sources.logs import Logs, LogSource
@@ -42,7 +42,7 @@ from ringfence.store import Store
 from ringfence.targets import logs_of, target_of
 
 if TYPE_CHECKING:
-    from ringfence.enforce import Enforcer
+    from ringfence.bans.enforce import Enforcer
     from ringfence.sources.wire import WireSource
 
 JUDGE_EVERY = 0.5

@@ -15,12 +15,15 @@ import structlog
 
 from ringfence import trial
 from ringfence.alarms import Alarms
+from ringfence.bans.enforce import Enforcer
+from ringfence.bans.exempt import ITSELF, Exempt
+from ringfence.bans.ineffective import Ineffective
+from ringfence.bans.reconcile import Reconciler
+from ringfence.bans.records import Records
 from ringfence.clock import Clock
 from ringfence.detect.detector import Detector
 from ringfence.detect.networks import NetworkSet
-from ringfence.enforce import Enforcer
 from ringfence.errors import FirewallBusyError, FirewallError, HostError, StoreError
-from ringfence.exempt import ITSELF, Exempt
 from ringfence.firewall import choose, make_backend
 from ringfence.firewall.contract import Flooder, LimitMode, Ports, Roll, Usage
 from ringfence.firewall.leftovers import flush_the_other
@@ -30,12 +33,9 @@ from ringfence.host.diagnosis import Diagnosis, Seen
 from ringfence.host.listening import find_ports
 from ringfence.host.names import Names
 from ringfence.host.protected import follow_protected, read_protected
-from ringfence.ineffective import Ineffective
 from ringfence.lists.manager import Lists
 from ringfence.lists.rolls import Rolls
 from ringfence.model import Address, Attempt, Network, Scope, rfc3339
-from ringfence.reconcile import Reconciler
-from ringfence.records import Records
 from ringfence.settings import Settings
 
 TEND_EVERY = 1.0

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 from attrs import frozen
 
 from ringfence.alarms import Alarm
+from ringfence.bans.enforce import Enforcer
+from ringfence.bans.ledger import Ledger, Record, key_of
+from ringfence.bans.reconcile import Reconciler
 from ringfence.detect.detector import Detector, Watched
-from ringfence.enforce import Enforcer
 from ringfence.firewall.contract import Element, Usage
-from ringfence.ledger import Ledger, Record, key_of
 from ringfence.model import Scope, printable, rfc3339, shown
-from ringfence.reconcile import Reconciler
 from ringfence.sources.ami import AmiSource
 from ringfence.sources.state import State
 

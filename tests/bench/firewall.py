@@ -23,8 +23,8 @@ from tests.support.lab import Lab
 from tests.support.manybans import addresses, mixed
 from tests.support.netns import netns, run
 
+from ringfence.bans.enforce import CHUNK
 from ringfence.calm import calm_collector
-from ringfence.enforce import CHUNK
 from ringfence.firewall import make_backend
 from ringfence.firewall.contract import Add, Backend
 from ringfence.model import Network

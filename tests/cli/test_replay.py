@@ -23,9 +23,9 @@ from tests.replay.logs import (
 from tests.support.captures import capture
 from typer.testing import CliRunner
 
+from ringfence.bans.exempt import ITSELF
 from ringfence.cli import app
 from ringfence.cli import replay as command
-from ringfence.exempt import ITSELF
 from ringfence.model import network_from
 from ringfence.replay.account import MOST
 

@@ -10,11 +10,11 @@ import pytest
 from structlog.testing import capture_logs
 from tests.support.world import START, Faulty
 
+from ringfence.bans.records import Records
 from ringfence.clock import Clock
 from ringfence.detect.detector import Detector
 from ringfence.detect.rules import RULES
 from ringfence.keeper import Keeper
-from ringfence.records import Records
 from ringfence.settings import AllowSettings, DenySettings, FirewallSettings, LimitSettings, Settings
 from ringfence.store import Store
 from ringfence.values import BackendName

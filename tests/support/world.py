@@ -11,17 +11,17 @@ from structlog.testing import capture_logs
 from tests.support.attempts import attempts
 
 from ringfence.alarms import Alarms
+from ringfence.bans.enforce import Enforcer
+from ringfence.bans.exempt import ITSELF, Exempt
+from ringfence.bans.reconcile import Reconciler
+from ringfence.bans.records import Records
 from ringfence.clock import Clock
 from ringfence.detect.detector import Decision, Detector, Standing
 from ringfence.detect.networks import NetworkSet
 from ringfence.detect.rules import RULES, Rule
-from ringfence.enforce import Enforcer
-from ringfence.exempt import ITSELF, Exempt
 from ringfence.firewall.contract import Add, Change, Element, Opened, Outcome, Pulse, Roll
 from ringfence.firewall.memory import MemoryBackend
 from ringfence.model import Network, Scope
-from ringfence.reconcile import Reconciler
-from ringfence.records import Records
 from ringfence.store import Store
 
 if TYPE_CHECKING:

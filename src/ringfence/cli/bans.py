@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from ringfence.ledger import Ledger
+    from ringfence.bans.ledger import Ledger
 
 REFRESH = 1.0  # seconds
 _ANY_WIDTH = 1_000  # columns
@@ -159,7 +159,7 @@ def _rows(path: Path, wanted: list[str] | None) -> tuple[Rows, str]:
 
 
 def _encoded_without_daemon(path: Path, wanted: list[str] | None) -> tuple[bytes, str]:
-    from ringfence.exempt import overlap  # noqa: PLC0415 - loaded when the command runs
+    from ringfence.bans.exempt import overlap  # noqa: PLC0415 - loaded when the command runs
     from ringfence.firewall import make_backend  # noqa: PLC0415 - loaded when the command runs
     from ringfence.report import bans_report  # noqa: PLC0415 - loaded when the command runs
 
@@ -183,7 +183,7 @@ def _encoded_without_daemon(path: Path, wanted: list[str] | None) -> tuple[bytes
 
 def _known(database: Path, now: float) -> "Ledger":
     """Give what the database knows of the bans: nothing, where it cannot be read."""
-    from ringfence.ledger import Ledger, Record, key_of  # noqa: PLC0415 - loaded when the command runs
+    from ringfence.bans.ledger import Ledger, Record, key_of  # noqa: PLC0415 - loaded when the command runs
     from ringfence.store import Store  # noqa: PLC0415 - loaded when the command runs
 
     ledger = Ledger()

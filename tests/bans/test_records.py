@@ -8,9 +8,9 @@ import pytest
 from structlog.testing import capture_logs
 from tests.support.attempts import ban_of
 
+from ringfence.bans.records import Records
 from ringfence.errors import StoreError
 from ringfence.model import Scope
-from ringfence.records import Records
 from ringfence.store import KEEP, Store
 
 SUBJECT = ip_network("192.0.2.1")

@@ -5,10 +5,10 @@ from ipaddress import ip_network
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.test_ledger import NETWORKS
+from tests.bans.test_ledger import NETWORKS
 
+from ringfence.bans.exempt import ITSELF, Exempt, overlap
 from ringfence.detect.networks import NetworkSet
-from ringfence.exempt import ITSELF, Exempt, overlap
 from ringfence.model import Network
 
 EXEMPT = Exempt(

@@ -16,17 +16,17 @@ from math import isfinite
 import structlog
 from attrs import define, evolve, field
 
+from ringfence.bans.exempt import Exempt, overlap
+from ringfence.bans.ledger import Counts, Ledger, Record, ban_of, key_of, network_of, parts_of, renew_at
+from ringfence.bans.records import Records
 from ringfence.clock import Clock
 from ringfence.detect.detector import Decision, Detector
 from ringfence.detect.networks import NetworkSet
 from ringfence.detect.rules import RETURN_WITHIN
 from ringfence.errors import ControlError, FirewallError, SetFullError
-from ringfence.exempt import Exempt, overlap
 from ringfence.firewall.contract import Add, Backend, Change, Opened, Outcome, Remove, Roll
 from ringfence.firewall.probe import Verification, verify
-from ringfence.ledger import Counts, Ledger, Record, ban_of, key_of, network_of, parts_of, renew_at
 from ringfence.model import Ban, Network, Origin, Scope, printable
-from ringfence.records import Records
 
 MOST_PENDING = 1_000
 """So many bans that the kernel refused are asked for again."""

@@ -8,8 +8,8 @@ from math import inf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ringfence.exempt import overlap
-from ringfence.ledger import SLOT, Ledger, Record, ban_of, key_of, network_of, parts_of
+from ringfence.bans.exempt import overlap
+from ringfence.bans.ledger import SLOT, Ledger, Record, ban_of, key_of, network_of, parts_of
 from ringfence.model import Address, Ban, Network, Origin, Scope
 
 NOW = 1_700_000_000.0

@@ -12,18 +12,18 @@ from tests.support.netns import run
 from tests.support.world import OTHER, RULE, START, SUBJECT, World, a_world, said
 
 from ringfence.alarms import Alarms
+from ringfence.bans.enforce import CHUNK, Enforcer
+from ringfence.bans.ledger import key_of
+from ringfence.bans.lifting import unban, unban_all
+from ringfence.bans.reconcile import SLACK, ReconcileCounts, Reconciler
+from ringfence.bans.records import Records
 from ringfence.clock import Clock
 from ringfence.detect.detector import Detector
 from ringfence.detect.rules import DAY, HOUR, RULES
-from ringfence.enforce import CHUNK, Enforcer
 from ringfence.errors import FirewallError, SetFullError
 from ringfence.firewall import make_backend
 from ringfence.firewall.contract import Backend, Plan, Roll
-from ringfence.ledger import key_of
-from ringfence.lifting import unban, unban_all
 from ringfence.model import Network, Origin, Scope
-from ringfence.reconcile import SLACK, ReconcileCounts, Reconciler
-from ringfence.records import Records
 from ringfence.store import Store
 
 THIRD = ip_network("192.0.2.3")

@@ -12,11 +12,11 @@ from itertools import chain
 
 from attrs import evolve, frozen
 
-from ringfence.enforce import CHUNK, Enforcer, lines
+from ringfence.bans.enforce import CHUNK, Enforcer, lines
+from ringfence.bans.exempt import overlap
+from ringfence.bans.ledger import key_of, network_of
 from ringfence.errors import ControlError
-from ringfence.exempt import overlap
 from ringfence.firewall.contract import Outcome
-from ringfence.ledger import key_of, network_of
 from ringfence.model import Network
 
 _IPV6_SUBJECT = 64

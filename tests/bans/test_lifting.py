@@ -9,11 +9,11 @@ import pytest
 from attrs import evolve
 from tests.support.world import OTHER, RULE, START, SUBJECT, World, a_world, said
 
+from ringfence.bans.enforce import CHUNK
+from ringfence.bans.ledger import key_of
+from ringfence.bans.lifting import Lifted, unban, unban_all
 from ringfence.detect.rules import HOUR
-from ringfence.enforce import CHUNK
 from ringfence.errors import ControlError, FirewallError, SetFullError
-from ringfence.ledger import key_of
-from ringfence.lifting import Lifted, unban, unban_all
 from ringfence.model import Origin, Scope
 
 PARTS_OF_24 = {

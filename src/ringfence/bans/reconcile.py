@@ -18,10 +18,10 @@ import structlog
 from attrs import define, frozen
 
 from ringfence.alarms import Alarms
-from ringfence.enforce import CHUNK, Enforcer
+from ringfence.bans.enforce import CHUNK, Enforcer
+from ringfence.bans.ledger import key_of
 from ringfence.errors import FirewallError, StoreError
 from ringfence.firewall.contract import Roll
-from ringfence.ledger import key_of
 
 COMPARE_EVERY = 60.0
 SLACK = 5.0  # seconds by which the kernel's time may differ from ours

@@ -13,14 +13,14 @@ from structlog.testing import capture_logs
 from tests.support.attempts import attempts
 from tests.support.world import OTHER, RULE, START, SUBJECT, World, a_world, said
 
-from ringfence import enforce
+from ringfence.bans import enforce
+from ringfence.bans.ledger import key_of
+from ringfence.bans.lifting import unban, unban_all
 from ringfence.clock import Clock
 from ringfence.detect.detector import Decision
 from ringfence.detect.rules import DAY, HOUR, RETURN_WITHIN, RULES
 from ringfence.errors import ControlError, FirewallError, ProbeError, SetFullError, StoreError
 from ringfence.firewall.contract import Add, Plan, Roll
-from ringfence.ledger import key_of
-from ringfence.lifting import unban, unban_all
 from ringfence.model import Ban, Origin, Scope
 from ringfence.store import Store
 
