@@ -50,6 +50,9 @@ def unban(enforcer: Enforcer, networks: Sequence[Network]) -> Lifted:
                 pieces = "one part" if len(parts) == 1 else f"{len(parts)} parts"
                 notes.append(f"{network_of(key)[0]}: the rest of it stays banned, in {pieces}")
             problems += lines(failed)
+            banned = network_of(key)[0]
+            if not parts and banned.prefixlen < network.prefixlen:
+                notes.append(f"{banned}: is let in as a whole, since one sender has all of it")
         problems += lines(enforcer.lift(found))
     return Lifted(tuple(problems), tuple(notes))
 
