@@ -33,6 +33,7 @@ BETWEEN = 0.002
 _PATIENCE = 5.0
 _AGAIN = 0.05
 _NEXT_TO = 0.03
+_TRIES = 3
 
 
 @define
@@ -71,8 +72,14 @@ class Door:
             end.close()
 
     def let_in(self, *addresses: str) -> set[str]:
-        """Send a packet from each of these, and give those whose packet arrived."""
-        return self._rounds(addresses, _NEXT_TO)
+        """Send a packet from each of these, and give those whose packet arrived.
+
+        One that did not is sent again: a packet may be lost, and only one that is dropped is lost each time.
+        """
+        arrived: set[str] = set()
+        for _ in range(_TRIES):
+            arrived |= self._rounds([address for address in addresses if address not in arrived], _NEXT_TO)
+        return arrived
 
     @contextmanager
     def knocking(self, *addresses: str) -> Iterator[Knocks]:
