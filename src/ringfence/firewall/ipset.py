@@ -26,7 +26,6 @@ from attrs import evolve
 
 from ringfence.errors import (
     FirewallError,
-    FirewallPermissionError,
     FirewallUnsupportedError,
     SetFullError,
 )
@@ -64,11 +63,12 @@ from ringfence.firewall.ipset_sets import (
 from ringfence.firewall.ipset_watch import Filled, Witnesses, look_at
 from ringfence.firewall.iptables_family import Family, lacks
 from ringfence.firewall.iptables_rules import OVER_LIMIT, TOLD
+from ringfence.firewall.needs import need, require_capabilities
 from ringfence.firewall.netlink import Conversation, NetlinkError
 from ringfence.model import Network, Scope
 
 # iptables' set match opens a raw socket to ask the set's number, hence the second one.
-_CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_NET_RAW": 13}
+_CAPABILITIES = ("CAP_NET_ADMIN", "CAP_NET_RAW")
 # After so many refusals in one message the rest goes one by one: a full set refuses every new element, and
 # sending the tail again for each would be quadratic.
 _PATIENCE = 3
@@ -104,9 +104,9 @@ class IpsetBackend:
     def look(self) -> list[Part]:
         """Say what stands in the way of ``open``, part by part; changes nothing."""
         parts = [
-            _part("capabilities of this process", self._require_capabilities),
-            _part("ipset in the kernel", partial(require_ipset, self._kernel)),
-            *(_part(f"iptables for IPv{version}", partial(self._guard, version)) for version in VERSIONS),
+            need("capabilities of this process", self._require_capabilities),
+            need("ipset in the kernel", partial(require_ipset, self._kernel)),
+            *(need(f"iptables for IPv{version}", partial(self._guard, version)) for version in VERSIONS),
         ]
         if any(part.lack is not None for part in parts[:2]):
             return parts  # the kernel cannot be asked for the rest
@@ -205,18 +205,7 @@ class IpsetBackend:
         return self._find_tools(version)
 
     def _require_capabilities(self) -> None:
-        try:
-            status = (self._proc / "self/status").read_text(encoding="ascii", errors="replace")
-        except OSError as error:
-            raise FirewallUnsupportedError(f"procfs is needed at {self._proc}: {error}") from error
-        fields = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
-        held = int(fields.get("CapEff", "0"), 16)
-        lacking = [name for name, bit in _CAPABILITIES.items() if not held >> bit & 1]
-        if lacking:
-            raise FirewallPermissionError(
-                f"the firewall needs {' and '.join(lacking)}, which this process lacks; "
-                "the systemd unit grants it (AmbientCapabilities=), by hand: run as root"
-            )
+        require_capabilities(self._proc, *_CAPABILITIES)
 
     def _require_open(self) -> None:
         if not self._families:
@@ -369,14 +358,6 @@ class IpsetBackend:
     def close(self) -> None:
         """Give back the socket. Idempotent."""
         self._kernel.close()
-
-
-def _part(what: str, require: Callable[[], object]) -> Part:
-    try:
-        require()
-    except FirewallError as error:
-        return Part(what, str(error))
-    return Part(what)
 
 
 def _by_set(batch: Sequence[Change]) -> Mapping[tuple[int, Scope], list[int]]:

@@ -25,7 +25,7 @@ from pathlib import Path
 
 from attrs import evolve, frozen
 
-from ringfence.errors import FirewallError, FirewallPermissionError, FirewallUnsupportedError
+from ringfence.errors import FirewallError, FirewallUnsupportedError
 from ringfence.firewall import nft_elements as elements
 from ringfence.firewall import nft_messages as messages
 from ringfence.firewall.contract import (
@@ -45,6 +45,7 @@ from ringfence.firewall.contract import (
     RuleUse,
     Usage,
 )
+from ringfence.firewall.needs import need, require_capabilities
 from ringfence.firewall.netlink import Conversation, NetlinkError, NetlinkInterruptedError
 from ringfence.firewall.nft_changes import Changes, renews
 from ringfence.firewall.nft_rolls import Filling, Rolls
@@ -63,7 +64,6 @@ from ringfence.firewall.nft_tool import find_nft, run_nft
 from ringfence.firewall.nft_watch import Watch
 from ringfence.model import Network, Scope
 
-_NET_ADMIN = 12
 _TRIES = 3
 _UNKNOWN = Outcome(Remove(ip_network("0.0.0.0/0")), error=FirewallError("nothing is known of it"))
 _LONG = 30.0  # seconds: for what takes the kernel half a second where nothing else is done
@@ -111,9 +111,9 @@ class NftablesBackend:
     def look(self) -> list[Part]:
         """Say what stands in the way of ``open``, part by part; changes nothing."""
         return [
-            _part("capabilities of this process", self._require_capability),
-            _part("nftables in the kernel", partial(_require_kernel, self._kernel)),
-            _part("nft", find_nft),
+            need("capabilities of this process", self._require_capability),
+            need("nftables in the kernel", partial(_require_kernel, self._kernel)),
+            need("nft", find_nft),
         ]
 
     def open(self) -> Opened:
@@ -144,16 +144,7 @@ class NftablesBackend:
         return tool
 
     def _require_capability(self) -> None:
-        try:
-            status = (self._proc / "self/status").read_text(encoding="ascii", errors="replace")
-        except OSError as error:
-            raise FirewallUnsupportedError(f"procfs is needed at {self._proc}: {error}") from error
-        fields = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
-        if not int(fields.get("CapEff", "0"), 16) >> _NET_ADMIN & 1:
-            raise FirewallPermissionError(
-                "the firewall needs CAP_NET_ADMIN, which this process lacks; the systemd unit grants it "
-                "(AmbientCapabilities=), by hand: run as root"
-            )
+        require_capabilities(self._proc, "CAP_NET_ADMIN")
 
     def _listen(self) -> None:
         """Listen for changes from now on; where that cannot be, every pulse compares."""
@@ -470,14 +461,6 @@ def _tell(
     for number in numbers:
         change = batch[number]
         outcomes[number] = Outcome(change, error=error if isinstance(change, Add) else None)
-
-
-def _part(what: str, require: Callable[[], object]) -> Part:
-    try:
-        require()
-    except FirewallError as error:
-        return Part(what, str(error))
-    return Part(what)
 
 
 def _require_kernel(kernel: Conversation) -> None:
