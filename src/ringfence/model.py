@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 from typing import TypeAlias
 
-from attrs import frozen
+from attrs import field, frozen
 
 from ringfence import quick
 
@@ -131,6 +131,8 @@ class SecurityEvent:
     ``hearsay`` means that what the sender wrote may decide whom the event names: an ESC in a header makes
     Asterisk write a well-formed line of the log that names a stranger, and no text shows it
     (``main/term.c:term_strip`` leaves out what stands between an ESC and the next ``m``).
+
+    ``password`` says of a SuccessfulAuth that a password was verified for it (``UsingPassword``).
     """
 
     source: SourceId
@@ -145,6 +147,7 @@ class SecurityEvent:
     response: bytes = b""
     tampered: bool = False
     hearsay: bool = False
+    password: bool = False
 
 
 @frozen
@@ -204,7 +207,8 @@ class Attempt:
 
     ``trusted`` is false where the address may be a stranger's that somebody wrote into a header (chan_sip
     without a second witness): such an attempt is listed, and bans nobody. ``aimed_at`` is the stranger whom
-    the event named where the wire knew better.
+    the event named where the wire knew better. ``session`` is a number that stands for the session, 0 where
+    none is known; ``sources`` are the witnesses that told of it.
     """
 
     asterisk: str
@@ -219,6 +223,8 @@ class Attempt:
     trusted: bool
     tampered: bool = False
     aimed_at: Address | None = None
+    session: int = field(default=0, eq=False)
+    sources: tuple[str, ...] = field(default=(), eq=False)
 
 
 class Origin(enum.StrEnum):
@@ -255,6 +261,98 @@ class Ban:
     scope: Scope = Scope.FULL
     offence: int = 1
     forced: bool = False
+
+
+class Tie(enum.StrEnum):
+    """What makes an address a friend of this PBX."""
+
+    AUTHENTICATED = "authenticated"  # a right password came from there, and the address is proven
+    REACHABLE = "reachable"  # Asterisk has a contact there, and it answers
+    REGISTERED = "registered"  # Asterisk has a contact there; the address is what the phone says
+    TRUNK = "trunk"  # this PBX registers there
+    IMPORTED = "imported"  # another server of a pair knows it
+
+
+@frozen
+class Friend:
+    """One reason why an address belongs to this PBX; an address may have many.
+
+    ``account`` is the account that works there, or the trunk's name. ``since`` is when it was met first,
+    ``seen`` when last, ``until`` when the reason is over (seconds since the epoch).
+    """
+
+    asterisk: str
+    address: Address
+    account: str
+    tie: Tie
+    since: float
+    seen: float
+    until: float
+
+    @property
+    def proven(self) -> bool:
+        """Whether more than a phone's own word says that the address is its."""
+        return self.tie is not Tie.REGISTERED
+
+
+@frozen
+class Contact:
+    """Where Asterisk says that a phone is.
+
+    ``address`` is the host of the contact: the true source where Asterisk rewrites contacts, else what the
+    phone claims. ``until`` is when the registration is over (seconds since the epoch), None where that is not
+    told. ``reachable``: it answered Asterisk there lately. ``gone``: it is no more.
+    """
+
+    asterisk: str
+    service: Service
+    account: str
+    address: Address
+    until: float | None = None
+    reachable: bool = False
+    gone: bool = False
+
+
+@frozen
+class TrunkHost:
+    """A server at which this PBX registers: ``host`` is a name or an address, as it is configured.
+
+    ``port`` is None where none is named, and then SRV records tell where it leads.
+    """
+
+    asterisk: str
+    service: Service
+    name: str
+    host: str
+    port: int | None
+    transport: Transport
+
+
+@frozen
+class Roster:
+    """What an Asterisk has, all of it: who is not in it is not there.
+
+    ``contacts`` and ``trunks`` are None where they could not be asked for; ``lacks`` says what was refused,
+    a line each.
+    """
+
+    asterisk: str
+    contacts: tuple[Contact, ...] | None
+    trunks: tuple[TrunkHost, ...] | None
+    lacks: tuple[str, ...] = ()
+
+
+@frozen
+class Notice:
+    """What the evidence says that an administrator has to know: an alarm's name, whom it is about, a text.
+
+    ``over`` takes it back.
+    """
+
+    name: str
+    subject: str
+    text: str
+    over: bool = False
 
 
 class Side(enum.StrEnum):
