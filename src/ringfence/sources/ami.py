@@ -30,7 +30,7 @@ from panoramisk.actions import Action
 from panoramisk.ami_protocol import AMIProtocol
 from panoramisk.message import Message
 
-from ringfence.model import AMI, Address, Secret, SecurityEvent, Service, SourceId
+from ringfence.model import AMI, Address, Contact, Roster, Secret, SecurityEvent, Service, SourceId
 from ringfence.parse.address import unmapped
 from ringfence.parse.ami import AmiCounts, AmiDecoder, Banner, Heard, Reply
 from ringfence.sources.backoff import Backoff
@@ -49,6 +49,12 @@ _ROOM = 64 * 1024
 _WANTED = "security,system"
 
 Sink = Callable[[Sequence[SecurityEvent], float], None]
+RosterSink = Callable[[Roster], None]
+ContactSink = Callable[[Contact], None]
+
+
+def _nobody(_: Roster | Contact) -> None:
+    """Take what is told of phones and trunks, and do nothing with it."""
 
 
 @frozen
@@ -158,16 +164,31 @@ class AmiSource:
 
     ``settled`` is set once it is known how it goes. ``sink`` is called with the security events of each read
     and their monotonic arrival time, in the connection's own callback: it is on the path to a ban.
+
+    ``roster`` is called with all that this Asterisk says of its phones and trunks, at the login and every
+    minute, and ``contact`` with each change of a phone's between. ``rostered`` is set once this connection's
+    first roster was given, or it is known that there will be none.
     """
 
-    def __init__(self, target: AmiTarget, sink: Sink, backoff: Backoff | None = None) -> None:
+    def __init__(
+        self,
+        target: AmiTarget,
+        sink: Sink,
+        backoff: Backoff | None = None,
+        *,
+        roster: RosterSink = _nobody,
+        contact: ContactSink = _nobody,
+    ) -> None:
         self.id = SourceId(target.asterisk, AMI)
         self.listening_since: float | None = None  # monotonic seconds
         self.condition = Condition(State.CONNECTING)
         self.settled = asyncio.Event()
+        self.rostered = asyncio.Event()
         self.version = ""
         self._target = target
         self._sink = sink
+        self._roster = roster
+        self._contact = contact
         self._backoff = backoff if backoff is not None else Backoff()
         self._decoder = AmiDecoder(self.id)
         self._past = AmiCounts()
@@ -346,6 +367,7 @@ class AmiSource:
             listens = condition.state is State.LISTENING
             self.listening_since = asyncio.get_running_loop().time() if listens else None
         self.settled.set()
+        self.rostered.set()
         if changed:
             log_condition(self._log, condition)
 
