@@ -21,8 +21,10 @@ def test_each_script_follows_the_one_before() -> None:
         for script in SCHEMA[1:]:
             connection.executescript(script)
         row = connection.execute("SELECT scope, made, offence, forced FROM bans").fetchone()
+        sources = connection.execute("SELECT account, sources FROM attempts").fetchone()
         made = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
         tables = {name for (name,) in made}
 
     assert row == ("full", 1, 1, 0)
-    assert tables == {"bans", "attempts", "switches", "positions", "entries", "facts"}
+    assert sources == ("alice", "")
+    assert tables == {"bans", "attempts", "switches", "positions", "entries", "facts", "friends"}

@@ -18,8 +18,20 @@ from tests.support.unprivileged import unprivileged
 
 import ringfence
 from ringfence.errors import StoreBusyError, StoreError, StoreNewerError
-from ringfence.model import Ban, EventKind, ListEntry, Origin, Proof, Scope, Service, Side, Transport
-from ringfence.store import KEEP, Store
+from ringfence.model import (
+    Ban,
+    EventKind,
+    Friend,
+    ListEntry,
+    Origin,
+    Proof,
+    Scope,
+    Service,
+    Side,
+    Tie,
+    Transport,
+)
+from ringfence.store import KEEP, KEEP_FRIENDS, Store
 
 NOBODY = 65_534
 OLD = Path(__file__).parent / "support" / "store-2.sql"
@@ -341,17 +353,17 @@ def test_a_fresh_file_gets_the_schema(path: Path) -> None:
     Store.open(path, owner=False).close()
 
     with closing(sqlite3.connect(path)) as connection:
-        assert connection.execute("PRAGMA user_version").fetchone() == (3,)
+        assert connection.execute("PRAGMA user_version").fetchone() == (4,)
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
 def test_a_newer_database_is_refused(path: Path) -> None:
     """A version that this ringfence does not know is left as it is, and the owner's lock is given back."""
     with closing(sqlite3.connect(path)) as connection:
-        connection.execute("PRAGMA user_version = 4")
+        connection.execute("PRAGMA user_version = 5")
     before = path.read_bytes()
     for owner in (True, True, False):
-        with pytest.raises(StoreError, match=r"of version 4, newer than this ringfence knows \(3\)"):
+        with pytest.raises(StoreError, match=r"of version 5, newer than this ringfence knows \(4\)"):
             Store.open(path, owner=owner)
 
     assert path.read_bytes() == before
@@ -437,6 +449,65 @@ def test_lists_are_kept_apart_and_end(store: Store, path: Path) -> None:
     assert list(store.entries(Side.ALLOW, 2_000.0)) == [office]
     with Store.open(path, owner=False) as other:
         assert list(other.entries(Side.DENY, 2_000.0)) == [denied]
+
+
+def friend(
+    last: int, *, account: str = "alice", tie: Tie = Tie.AUTHENTICATED, until: float = 9_000.0
+) -> Friend:
+    """Give a reason of 192.0.2.LAST's, seen at ``last`` seconds past 1000."""
+    return Friend("pbx", ip_address(f"192.0.2.{last}"), account, tie, 500.0, 1_000.0 + last, until)
+
+
+def test_friends_come_back_as_they_were(store: Store, path: Path) -> None:
+    """Every reason with its times, over a restart, in the order seen; the same one again replaces it."""
+    friends = [
+        friend(1),
+        friend(2, account="電話'; --"),
+        friend(2, account="bob", tie=Tie.TRUNK),
+        evolve(friend(3), address=ip_address("2001:db8::1"), tie=Tie.REGISTERED),
+    ]
+    store.remember_friends([evolve(friends[0], seen=1.0, until=2.0), *reversed(friends)])
+    assert store.friends(2_000.0, 2) == sorted(friends[2:], key=lambda one: one.seen)
+    store.close()
+
+    with Store.open(path, owner=True) as again:
+        assert {*again.friends(2_000.0, 100)} == {*friends}
+        assert [one.seen for one in again.friends(2_000.0, 100)] == [1_001.0, 1_002.0, 1_002.0, 1_003.0]
+
+
+def test_former_friends_are_those_without_a_reason_left(store: Store) -> None:
+    """One address is a friend as long as any reason is not over; then it was one until the last of them."""
+    store.remember_friends([friend(1, until=1_500.0), friend(1, account="bob", until=1_700.0), friend(2)])
+    store.remember_friends([friend(3, until=1_600.0)])
+    one, three = ip_address("192.0.2.1"), ip_address("192.0.2.3")
+
+    assert [one.account for one in store.friends(1_600.0, 9)] == ["bob", "alice"]
+    assert store.former_friends(1_600.0, 9) == [(three, 1_600.0)]
+    assert store.former_friends(1_700.0, 9) == [(three, 1_600.0), (one, 1_700.0)]
+    assert store.former_friends(1_700.0, 1) == [(one, 1_700.0)]
+    store.forget_friend(one)
+    assert store.former_friends(1_700.0, 9) == [(three, 1_600.0)]
+
+
+def test_friends_of_long_ago_are_forgotten(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Purging takes what was over for a month, and beyond the bound those seen longest ago."""
+    store.remember_friends([friend(1, until=1_500.0), friend(2), friend(3)])
+    store.purge(1_501.0 + KEEP_FRIENDS)
+    assert store.former_friends(1e9, 9) == [(ip_address(f"192.0.2.{n}"), 9_000.0) for n in (2, 3)]
+
+    monkeypatch.setattr("ringfence.store_rows.MOST_FRIENDS", 1)
+    store.purge(2_000.0)
+    assert store.friends(2_000.0, 9) == [friend(3)]
+
+
+def test_a_row_of_somebody_elses_is_left_out(store: Store, path: Path) -> None:
+    """What makes no sense takes no other friend with it."""
+    store.remember_friends([friend(1), friend(2), friend(3, until=1_000.0)])
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE friends SET address = 'at ' || address WHERE address != '192.0.2.1'")
+
+    assert store.friends(2_000.0, 9) == [friend(1)]
+    assert store.former_friends(10_000.0, 9) == [(ip_address("192.0.2.1"), 9_000.0)]
 
 
 def test_others_may_not_read_it(store: Store, path: Path) -> None:

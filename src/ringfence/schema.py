@@ -52,5 +52,18 @@ SCHEMA = (
     ALTER TABLE bans ADD COLUMN forced INTEGER NOT NULL DEFAULT 0;
     UPDATE bans SET made = (SELECT count(*) FROM attempts WHERE ban = bans.id);
     """,
+    """
+    CREATE TABLE friends (
+        address TEXT NOT NULL,
+        asterisk TEXT NOT NULL,
+        account TEXT NOT NULL,
+        tie TEXT NOT NULL,
+        since REAL NOT NULL,
+        seen REAL NOT NULL,
+        until REAL NOT NULL,
+        PRIMARY KEY (address, asterisk, account, tie)
+    ) STRICT, WITHOUT ROWID;
+    ALTER TABLE attempts ADD COLUMN sources TEXT NOT NULL DEFAULT '';
+    """,
 )
 """One script a version: version N is reached by running the scripts from 0 to N - 1."""

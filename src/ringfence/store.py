@@ -1,4 +1,4 @@
-"""What ringfence remembers: bans with their attempts, how far logs were read, whether enforcement is off.
+"""What ringfence remembers: bans with their attempts, friends, places in logs, whether enforcement is off.
 
 SQLite in WAL mode, written by the daemon alone; a command may read it and flip the switch while the daemon is
 down. A ban is written after the kernel has acknowledged it, so a crash between the two loses the record and
@@ -16,32 +16,31 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
-from ipaddress import IPv4Network, IPv6Network, ip_address
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from socket import AF_INET, AF_INET6, inet_pton
-from typing import Any, Self
+from typing import Self
 
 from attrs import evolve
 
 from ringfence.errors import StoreBusyError, StoreError, StoreNewerError
-from ringfence.model import (
-    Attempt,
-    AttemptKind,
-    Ban,
-    EventKind,
-    ListEntry,
-    Network,
-    Origin,
-    Proof,
-    Scope,
-    Service,
-    Side,
-    Transport,
-)
+from ringfence.model import Address, Attempt, Ban, Friend, ListEntry, Network, Origin, Scope, Side
 from ringfence.schema import SCHEMA
+from ringfence.store_rows import (
+    ATTEMPT,
+    add_attempt,
+    add_friends,
+    attempt_of,
+    former_in,
+    friends_in,
+    purge_friends,
+)
 
 KEEP = 90 * 86_400.0
 """How long an ended ban is remembered, in seconds; three times what decides on a longer ban."""
+
+KEEP_FRIENDS = 30 * 86_400.0
+"""How long it is remembered that an address was a friend, in seconds."""
 
 MOST = 300_000
 """So many bans are remembered, those that run and the latest of those that ended: some 300 MB of file."""
@@ -208,6 +207,7 @@ class Store:
             over = "SELECT id FROM bans WHERE coalesce(ended, expires) < ? ORDER BY since, id LIMIT ?"
             execute(f"DELETE FROM bans WHERE id IN ({over})", (now, max(0, number - MOST)))  # noqa: S608 - ours
             execute("DELETE FROM entries WHERE until < ?", (now,))
+            purge_friends(execute, now - KEEP_FRIENDS)
 
     def positions(self) -> dict[str, str]:
         """Give how far each log was read, by what :meth:`remember_positions` was told."""
@@ -258,6 +258,26 @@ class Store:
             else:
                 execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
 
+    def friends(self, now: float, most: int) -> list[Friend]:
+        """Give why addresses are friends at ``now``, those seen longest ago first; the latest ``most``."""
+        with _errors(self.path):
+            return list(friends_in(self._reader.execute, now, most))
+
+    def former_friends(self, now: float, most: int) -> list[tuple[Address, float]]:
+        """Give who was a friend before ``now``, and until when; the latest ``most``, in order."""
+        with _errors(self.path):
+            return list(former_in(self._reader.execute, now, most))
+
+    def remember_friends(self, friends: Iterable[Friend]) -> None:
+        """Remember why addresses are friends; a reason that is there already is replaced."""
+        with self._transaction() as execute:
+            add_friends(execute, friends)
+
+    def forget_friend(self, address: Address) -> None:
+        """Forget that ``address`` is, or was, a friend."""
+        with self._transaction() as execute:
+            execute("DELETE FROM friends WHERE address = ?", (str(address),))
+
     @property
     def switched_off(self) -> bool:
         """Whether an administrator has taken every rule and set away, until further notice."""
@@ -273,12 +293,12 @@ class Store:
     def _evidence(self, now: float) -> dict[int, list[Attempt]]:
         found: dict[int, list[Attempt]] = {}
         rows = self._reader.execute(
-            "SELECT attempts.* FROM attempts JOIN bans ON bans.id = attempts.ban"
+            f"SELECT ban, {ATTEMPT} FROM attempts JOIN bans ON bans.id = attempts.ban"  # noqa: S608 - ours
             " WHERE bans.ended IS NULL AND bans.expires > ? ORDER BY attempts.rowid",
             (now,),
         )
         for identity, *row in rows:
-            found.setdefault(identity, []).append(_attempt(row))
+            found.setdefault(identity, []).append(attempt_of(row))
         return found
 
     @contextmanager
@@ -336,10 +356,7 @@ def _record(execute: Callable[..., sqlite3.Cursor], ban: Ban) -> None:
         ),
     ).lastrowid
     for attempt in ban.attempts:
-        execute(
-            "INSERT INTO attempts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (identity, *_attempt_row(attempt)),
-        )
+        add_attempt(execute, int(identity or 0), attempt)
 
 
 def _end(execute: Callable[..., sqlite3.Cursor], network: Network, scope: Scope, when: float) -> None:
@@ -348,39 +365,6 @@ def _end(execute: Callable[..., sqlite3.Cursor], network: Network, scope: Scope,
         "UPDATE bans INDEXED BY bans_network SET ended = ?"
         " WHERE network = ? AND scope = ? AND ended IS NULL AND expires > ?",
         (when, str(network), str(scope), when),
-    )
-
-
-def _attempt_row(attempt: Attempt) -> tuple[object, ...]:
-    return (
-        attempt.time,
-        attempt.asterisk,
-        str(attempt.address),
-        str(attempt.kind),
-        int(attempt.proof),
-        str(attempt.service),
-        str(attempt.transport),
-        attempt.account,
-        str(attempt.event),
-        int(attempt.trusted),
-        int(attempt.tampered),
-    )
-
-
-def _attempt(row: list[Any]) -> Attempt:
-    time, asterisk, address, kind, proof, service, transport, account, event, trusted, tampered = row
-    return Attempt(
-        asterisk=asterisk,
-        address=ip_address(address),
-        kind=AttemptKind(kind),
-        proof=Proof(proof),
-        service=Service(service),
-        transport=Transport(transport),
-        account=account,
-        event=EventKind(event),
-        time=time,
-        trusted=bool(trusted),
-        tampered=bool(tampered),
     )
 
 
