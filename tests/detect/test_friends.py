@@ -4,8 +4,8 @@ from ipaddress import ip_address, ip_network
 
 from attrs import evolve
 
-from ringfence.detect.friends import FORMER_FOR, Friends, key_of
-from ringfence.model import Friend, Tie
+from ringfence.detect.friends import AUTHENTICATED_FOR, FORMER_FOR, Friends, friend_from, key_of
+from ringfence.model import Endpoint, EventKind, Friend, SecurityEvent, Service, SourceId, Tie, Transport
 
 PHONE = Friend("pbx", ip_address("192.0.2.7"), "204", Tie.AUTHENTICATED, since=10.0, seen=10.0, until=100.0)
 
@@ -34,11 +34,48 @@ def test_a_former_friend_counts_while_braked() -> None:
     friends = Friends()
     friends.meet(PHONE)
     friends.expire(100.0)
+    assert not friends.has(PHONE.address)
+    assert friends.worked_at("204", PHONE.address)
+    assert [friend.until for friend in friends.former()] == [100.0]
     friends.braked = True
     assert friends.has(PHONE.address)
     assert friends.is_proven(PHONE.address)
+    assert friends.live_in(ip_network("192.0.2.0/24"))
     friends.expire(100.0 + FORMER_FOR)
     assert not friends.has(PHONE.address)
+    assert not friends.worked_at("204", PHONE.address)
+
+
+def test_who_was_a_friend_before_this_process_is_remembered() -> None:
+    """A reason that was over at the start counts as one that ended since."""
+    friends = Friends()
+    friends.remember(PHONE)
+    assert friends.worked_at("204", PHONE.address)
+    assert not friends.has(PHONE.address)
+
+
+def success(**other: object) -> SecurityEvent:
+    """Give a right password at PJSIP over UDP, but for what is said otherwise."""
+    remote = Endpoint(PHONE.address, 5060, Transport.UDP)
+    source = SourceId("pbx", "ami")
+    made = SecurityEvent(
+        source, EventKind.SUCCESSFUL_AUTH, Service.PJSIP, remote, 10.0, "204", b"x", password=True
+    )
+    return evolve(made, **other)
+
+
+def test_a_right_password_makes_a_friend_where_it_proves_the_address() -> None:
+    """PJSIP's success does; chan_sip's, a manager's, one without a password and a tampered one do not."""
+    assert friend_from(success()) == evolve(PHONE, until=10.0 + AUTHENTICATED_FOR)
+    for other in (
+        {"service": Service.SIP},
+        {"service": Service.AMI},
+        {"password": False},
+        {"tampered": True},
+        {"hearsay": True},
+        {"kind": EventKind.INVALID_PASSWORD},
+    ):
+        assert friend_from(success(**other)) is None
 
 
 def test_a_contact_alone_proves_nothing() -> None:
