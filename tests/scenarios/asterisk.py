@@ -1,0 +1,252 @@
+"""What a real Asterisk says of what is done to it: its security events, its log, and what leaves on the wire.
+
+The shapes are those of the recordings in tests/captures, which ``test_asterisk.py`` holds them against. For
+each deed everything is told that its witnesses tell, in their order: AMI, then the same in the log's SECURITY
+lines, then its NOTICE lines; each challenge when it leaves.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from ipaddress import ip_address
+
+from attrs import evolve, frozen
+from tests.scenarios.language import Deed, Verb
+
+from ringfence.model import (
+    AMI,
+    Address,
+    Challenge,
+    Endpoint,
+    EventKind,
+    SecurityEvent,
+    Service,
+    SourceId,
+    Transport,
+)
+
+PBX = "pbx"
+HERE = ip_address("192.0.2.1")
+_AMI = SourceId(PBX, AMI)
+_SECURITY = SourceId(PBX, "log:full#security")
+_NOTICE = SourceId(PBX, "log:full#notice")
+_NOBODY = "<unknown>"  # how PJSIP names whom it finds no endpoint for
+_UDP_PORT = 5_060
+_FIRST_PORT, _PORTS = 10_000, 40_000
+
+Told = SecurityEvent | Challenge
+
+
+@frozen
+class Act:
+    """One deed of one sender, the ``number``-th of all: what Asterisk meets.
+
+    ``exists`` says whether Asterisk has the account now.
+    """
+
+    deed: Deed
+    address: Address
+    account: str
+    exists: bool
+    time: float
+    number: int
+
+    @property
+    def session(self) -> bytes:
+        """The Call-ID, or chan_sip's name for the dialogue."""
+        return b"one" if self.deed.one_call_id else b"call-%d" % self.number
+
+    @property
+    def nonce(self) -> bytes:
+        """What a challenge carries: PJSIP's depends on sender and second alone, chan_sip's is a new one."""
+        if self.deed.service is Service.PJSIP:
+            return b"%d/%s" % (int(self.time), self.address.packed.hex().encode())
+        return b"%08x" % self.number
+
+    @property
+    def remote(self) -> Endpoint:
+        """Where it came from."""
+        port = _FIRST_PORT + hash(self.address) % _PORTS
+        service = self.deed.service
+        transport = Transport.TCP if service is Service.AMI else self.deed.transport
+        return Endpoint(self.address, port, transport)
+
+    def event(self, kind: EventKind, account: str | None = None, **said: object) -> SecurityEvent:
+        """Make a security event as AMI tells it."""
+        account = self.account if account is None else account
+        event = SecurityEvent(_AMI, kind, self.deed.service, self.remote, self.time, account, self.session)
+        return evolve(event, **said) if said else event  # type: ignore[arg-type]  # the callers are below
+
+    def failed(self, kind: EventKind, account: str | None = None) -> SecurityEvent:
+        """Make an event that shows the digest of a wrong answer."""
+        nonce = b"1/forged" if self.deed.forged else self.nonce
+        return self.event(kind, account, challenge=nonce, response=b"response-%d" % self.number)
+
+    def notice(self, kind: EventKind, account: str | None = None, acl_name: str = "") -> SecurityEvent:
+        """Make what a NOTICE line tells; of PJSIP's, what the sender wrote may decide whom it names."""
+        pjsip = self.deed.service is Service.PJSIP and not acl_name.startswith("no_extension")
+        transport = self.deed.transport if acl_name and self.deed.service is Service.PJSIP else _UNTOLD
+        remote = evolve(self.remote, transport=transport)
+        session = self.session if pjsip else b""
+        event = self.event(kind, account, source=_NOTICE, remote=remote, session=session, acl_name=acl_name)
+        return evolve(event, hearsay=True) if pjsip else event
+
+    def challenge(self) -> Challenge:
+        """Make the challenge that answers: where it goes, and who asked for it."""
+        return Challenge(
+            self.address,
+            self.remote.port,
+            HERE,
+            _UDP_PORT,
+            self.session,
+            self.nonce,
+            self.address,
+            veiled=self.deed.verb is Verb.HIDES,
+            account=self.account,
+            service=self.deed.service,
+        )
+
+
+_UNTOLD = Transport.UNKNOWN
+
+
+def tell(act: Act, heard: Sequence[str]) -> Iterator[Told]:
+    """Give all that the witnesses who are ``heard`` tell of ``act``, in the order in which it comes."""
+    said, notices = _TELLERS[act.deed.verb, act.deed.service](act)
+    for one in said:
+        if isinstance(one, Challenge):
+            if "wire" in heard and act.deed.transport is Transport.UDP:
+                yield one
+        elif "AMI" in heard:
+            yield one
+    if "log" in heard:
+        yield from (evolve(one, source=_SECURITY) for one in said if isinstance(one, SecurityEvent))
+        yield from notices
+
+
+Said = tuple[list[Told], list[SecurityEvent]]
+
+
+def _pjsip_fails(act: Act) -> Said:
+    """REGISTER, 401, REGISTER with a wrong digest, 401. Who forges his sender sends the second at once."""
+    failed, sent = act.failed, act.challenge()
+    if act.exists:
+        first: list[Told] = [] if act.deed.forged else [act.event(EventKind.CHALLENGE_SENT), sent]
+        return (
+            [*first, failed(EventKind.CHALLENGE_RESPONSE_FAILED), sent],
+            [act.notice(EventKind.CHALLENGE_RESPONSE_FAILED)],
+        )
+    asked, notices = _pjsip_asks(act)
+    if act.deed.forged:
+        return asked, notices
+    unknown = [act.event(EventKind.INVALID_ACCOUNT_ID), failed(EventKind.CHALLENGE_RESPONSE_FAILED, _NOBODY)]
+    twice = [*notices, *notices, act.notice(EventKind.CHALLENGE_RESPONSE_FAILED)]
+    return [*asked, *unknown, sent], twice
+
+
+def _pjsip_asks(act: Act) -> Said:
+    """Ask for a challenge and never answer it: of an account that exists nothing follows."""
+    if act.exists:
+        return [act.event(EventKind.CHALLENGE_SENT), act.challenge()], []
+    unknown = act.event(EventKind.INVALID_ACCOUNT_ID)
+    told: list[Told] = [unknown, act.event(EventKind.CHALLENGE_SENT, _NOBODY), act.challenge()]
+    return told, [act.notice(EventKind.INVALID_ACCOUNT_ID)]
+
+
+def _pjsip_registers(act: Act) -> Said:
+    right = act.event(EventKind.SUCCESSFUL_AUTH, password=True)
+    return [act.event(EventKind.CHALLENGE_SENT), act.challenge(), right], []
+
+
+def _calls(act: Act) -> Said:
+    """Dial what is not there. The line names the endpoint that called; chan_sip has an event for it too."""
+    known = act.account or ("anonymous" if act.deed.service is Service.PJSIP else "")
+    notice = act.notice(EventKind.FAILED_ACL, known, _NOT_THERE)
+    if act.deed.service is Service.IAX2:
+        return [], [notice]
+    right: list[Told] = []
+    if act.account:
+        right = [act.event(EventKind.CHALLENGE_SENT, challenge=act.nonce), act.challenge()]
+    if act.deed.service is Service.SIP:
+        return [*right, act.event(EventKind.FAILED_ACL, "00442079460000", acl_name=_NOT_THERE)], [notice]
+    if act.account:
+        right = _pjsip_registers(act)[0]
+    return right, [notice]
+
+
+_NOT_THERE = "no_extension_match"
+
+
+def _sip_fails(act: Act) -> Said:
+    """One challenge, one wrong answer. Whom a Via names, the events name; the log names the true source."""
+    named = act.deed.naming
+    events = [
+        act.event(EventKind.CHALLENGE_SENT, challenge=act.nonce),
+        act.failed(EventKind.INVALID_PASSWORD),
+    ]
+    if named is not None:
+        events = [evolve(event, remote=evolve(event.remote, address=named)) for event in events]
+    return [events[0], act.challenge(), events[1]], [act.notice(EventKind.INVALID_PASSWORD)]
+
+
+def _sip_registers(act: Act) -> Said:
+    right = act.event(EventKind.SUCCESSFUL_AUTH, password=True)
+    return [act.event(EventKind.CHALLENGE_SENT, challenge=act.nonce), act.challenge(), right], []
+
+
+def _ami_fails(act: Act) -> Said:
+    kind = EventKind.INVALID_PASSWORD if act.exists else EventKind.INVALID_ACCOUNT_ID
+    return [act.event(kind)], [act.notice(kind)]
+
+
+def _ami_registers(act: Act) -> Said:
+    return [act.event(EventKind.SUCCESSFUL_AUTH, password=True)], []
+
+
+def _iax_fails(act: Act) -> Said:
+    kind = EventKind.INVALID_PASSWORD if act.exists else EventKind.INVALID_ACCOUNT_ID
+    return [], [act.notice(kind)]
+
+
+def _dialplan(act: Act) -> Said:
+    line = act.notice(EventKind.FAILED_ACL, "", "unknown_sip_connection")
+    return [], [evolve(line, service=Service.DIALPLAN, session=b"", hearsay=False)]
+
+
+def _registrar(act: Act) -> Said:
+    """Take the right password, and refuse the registration."""
+    why = "registrar_attempt_without_configured_aors"
+    return [*_pjsip_registers(act)[0], act.event(EventKind.FAILED_ACL, acl_name=why)], []
+
+
+def _hides(act: Act) -> Said:
+    """Send a byte that is not UTF-8: no event is told, only the challenge leaves and a NOTICE is written."""
+    return [act.challenge()], [act.notice(EventKind.CHALLENGE_RESPONSE_FAILED)]
+
+
+def _tampers(act: Act) -> Said:
+    said, notices = _pjsip_fails(act)
+    return [evolve(one, tampered=True) if isinstance(one, SecurityEvent) else one for one in said], notices
+
+
+def _forges_lines(act: Act) -> Said:
+    """Have the log say what nothing on the wire stands behind."""
+    return [], [act.notice(EventKind.CHALLENGE_RESPONSE_FAILED)]
+
+
+_TELLERS: dict[tuple[Verb, Service], Callable[[Act], Said]] = {
+    (Verb.FAILS, Service.PJSIP): _pjsip_fails,
+    (Verb.FAILS, Service.SIP): _sip_fails,
+    (Verb.FAILS, Service.AMI): _ami_fails,
+    (Verb.FAILS, Service.IAX2): _iax_fails,
+    (Verb.SCANS, Service.PJSIP): _pjsip_asks,
+    (Verb.REGISTERS, Service.PJSIP): _pjsip_registers,
+    (Verb.REGISTERS, Service.SIP): _sip_registers,
+    (Verb.REGISTERS, Service.AMI): _ami_registers,
+    (Verb.CALLS, Service.PJSIP): _calls,
+    (Verb.CALLS, Service.SIP): _calls,
+    (Verb.CALLS, Service.IAX2): _calls,
+    (Verb.DIALPLAN, Service.PJSIP): _dialplan,
+    (Verb.REGISTRAR, Service.PJSIP): _registrar,
+    (Verb.HIDES, Service.PJSIP): _hides,
+    (Verb.TAMPERS, Service.PJSIP): _tampers,
+    (Verb.FORGES_LINES, Service.PJSIP): _forges_lines,
+}

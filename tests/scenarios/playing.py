@@ -1,0 +1,176 @@
+"""Playing a scenario: line by line, and at the first line that goes another way the transcript is shown.
+
+What follows is compared line by line: all that happens between a line's time and the next one's must stand
+below it, and nothing else. In which order within a line does not matter.
+"""
+
+from collections.abc import Iterator
+from heapq import heappop, heappush
+from ipaddress import ip_network
+from math import inf
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from attrs import define
+from structlog.testing import capture_logs
+from tests.scenarios.language import (
+    Deed,
+    Outcome,
+    Scenario,
+    Step,
+    What,
+    clock_text,
+    duration_text,
+)
+from tests.scenarios.stage import SETTLES, Counted, Happened, Stage
+
+from ringfence.model import shown
+
+_MOST_SHOWN = 10
+
+
+class DivergenceError(AssertionError):
+    """A scenario that did not go as it is written; its text is the transcript with what differs."""
+
+
+@define
+class _Due:
+    """The next act of a deed. Earlier lines go first."""
+
+    time: float
+    line: int
+    index: int
+    deed: Deed
+
+    def __lt__(self, other: "_Due") -> bool:
+        return (self.time, self.line, self.index) < (other.time, other.line, other.index)
+
+
+def play(scenario: Scenario) -> None:
+    """Play a scenario, with a database of its own; DivergenceError where it goes another way."""
+    with capture_logs() as logged, TemporaryDirectory() as folder:
+        stage = Stage(scenario, Path(folder), logged)
+        try:
+            _Player(scenario, stage).play()
+        finally:
+            stage.close()
+
+
+class _Player:
+    def __init__(self, scenario: Scenario, stage: Stage) -> None:
+        self._scenario = scenario
+        self._stage = stage
+        self._due: list[_Due] = []
+
+    def play(self) -> None:
+        steps = self._scenario.steps
+        for step, following in zip(steps, [*steps[1:], None], strict=True):
+            before = self._stage.counted
+            if step.deed is not None:
+                heappush(self._due, _Due(step.time, step.line, 0, step.deed))
+            self._go_on(following)
+            self._compare(step, before)
+            self._stage.happened.clear()
+
+    def _go_on(self, following: Step | None) -> None:
+        """Do all that is due before the next line, and wait for it; at the end, for all that may follow."""
+        until = following.time if following is not None else inf
+        while self._due and self._due[0].time <= until:
+            due = heappop(self._due)
+            self._stage.wait(due.time)
+            self._stage.do(due.deed, due.index)
+            due.index += 1
+            due.time += due.deed.every
+            if due.index < due.deed.number and not due.deed.at_once:
+                heappush(self._due, due)
+        self._stage.wait(min(until, self._stage.now + SETTLES))
+        if following is not None:
+            self._stage.wait(until)
+
+    # -- what must follow -------------------------------------------------------------------------------
+
+    def _compare(self, step: Step, before: Counted) -> None:
+        left = list(self._stage.happened)
+        missing: list[tuple[Outcome, str]] = []
+        for outcome in sorted(step.outcomes, key=_is_vague):
+            if outcome.what in (What.BAN, What.ALARM, What.OVER):
+                found = [one for one in left if _is_it(outcome, one)][: outcome.number]
+                left = [one for one in left if one not in found]
+                if len(found) < outcome.number:
+                    told = f"{len(found)} of {outcome.number}" if found else "did not follow"
+                    missing.append((outcome, told))
+            else:
+                told = self._standing(outcome, before)
+                missing += [(outcome, told)] if told else []
+        if left or missing:
+            raise DivergenceError("\n".join(self._shown(step, left, missing)))
+
+    def _standing(self, outcome: Outcome, before: Counted) -> str:
+        """Say what is wrong with how something stands; nothing where it stands as is written."""
+        if outcome.what is What.COUNT:
+            name = outcome.name.replace(" ", "_")
+            number = getattr(self._stage.counted, name) - getattr(before, name)
+            return "" if number == outcome.number else f"they are {number}"
+        if outcome.network is None:  # nothing, no ban: what has happened all the same is shown by itself
+            return ""
+        banned = self._stage.is_banned(outcome.network)
+        wanted = outcome.what is What.BANNED
+        return "" if banned is wanted else "is banned" if banned else "is not"
+
+    # -- how it is shown --------------------------------------------------------------------------------
+
+    def _shown(self, step: Step, left: list[Happened], missing: list[tuple[Outcome, str]]) -> Iterator[str]:
+        wrong = {outcome.line: told for outcome, told in missing}
+        last = max([step.line, *(outcome.line for outcome in step.outcomes)])
+        yield f"{self._scenario.name}.scenario goes another way in line {min(wrong, default=step.line)}:"
+        for number, text in enumerate(self._scenario.lines[:last], 1):
+            yield f"{'!!' if number in wrong else '  '}{number:4} | {text}".rstrip()
+            if number in wrong:
+                yield f"       ^ {wrong[number]}"
+        for one in left[:_MOST_SHOWN]:
+            yield f"++     | {clock_text(one.time)}  => {_text(one, self._scenario)}"
+        if len(left) > _MOST_SHOWN:
+            yield f"++     | and {len(left) - _MOST_SHOWN} more"
+        if left:
+            yield "       ^ happened, and is not written"
+
+
+def _is_vague(outcome: Outcome) -> bool:
+    """Say whether an outcome fits more than one thing: it takes what the others leave."""
+    network = outcome.network
+    return outcome.subject == "" and (network is None or network.num_addresses > 1)
+
+
+def _is_it(outcome: Outcome, one: Happened) -> bool:
+    if one.name != outcome.name or one.is_ban is not (outcome.what is What.BAN):
+        return False
+    if not one.is_ban:
+        return one.is_over is (outcome.what is What.OVER) and outcome.subject in ("", one.subject)
+    assert one.network is not None
+    assert outcome.network is not None
+    same = outcome.network == one.network
+    inside = outcome.is_within and one.network.version == outcome.network.version
+    if not same and not (inside and one.network.subnet_of(outcome.network)):  # type: ignore[arg-type]
+        return False
+    terms = (one.seconds, one.only_sip) == (outcome.seconds, outcome.only_sip)
+    return terms and outcome.after in (None, one.after)
+
+
+def _text(one: Happened, scenario: Scenario) -> str:
+    """Write what has happened as a transcript would."""
+    if not one.is_ban:
+        name = _name(one.subject, scenario)
+        return f"alarm {one.name}{' is over' * one.is_over}{f' for {name}' if name else ''}"
+    assert one.network is not None
+    sip = ", UDP to the SIP ports" if one.only_sip else ""
+    attempts = f"after {one.after} attempt{'s' * (one.after != 1)}"
+    length, name = duration_text(one.seconds), _name(shown(one.network), scenario)
+    return f"ban of {name} by {one.name} for {length}{sip}, {attempts}"
+
+
+def _name(text: str, scenario: Scenario) -> str:
+    names = {shown(network): name for name, network in scenario.names.items()}
+    try:
+        return names.get(shown(ip_network(text)), text)
+    except ValueError:
+        return text
