@@ -1,0 +1,421 @@
+"""Phones as they are: they register and renew it, mistype, subscribe, keep alive, reboot, roam and hang up.
+
+    with Lab.made("22", configured()) as lab:
+        assert a_day(lab, "198.19.90").wrong == {}
+
+A phone is a UDP socket in the attacker's namespace that speaks as common phones do: the nonce of the last
+answer is used again and counted (``nc``), a new one is taken where it is stale, a request without an answer
+is sent again after half a second, then a second, and so on, and what Asterisk asks (OPTIONS, NOTIFY) is
+answered.
+"""
+
+import hashlib
+import os
+import re
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+
+from attrs import define, evolve, field, frozen
+from tests.support.asterisk_files import PASSWORD
+from tests.support.lab import Lab
+from tests.support.network import PBX_IPV4, socket_in
+from tests.support.sip_wire import Challenge, challenge_of, status_of
+
+OFFICE = 50
+NUMBERS = OFFICE + 4
+"""So many accounts there are, ``phone1`` and so on: an office, and some by themselves."""
+
+NONCE_LASTS = 2
+"""Asterisk takes a nonce for stale after so many seconds (PJSIP; by itself after 32)."""
+
+_MOST_NONCES = 5
+_FIRST_WAIT, _LONGEST_WAIT, _PATIENCE = 0.5, 4.0, 20.0  # seconds: T1, T2, and when a phone gives up
+_HEADER = re.compile(rb"\r\n(Via|v|From|f|To|t|Call-ID|i|CSeq):[ \t]*([^\r]*)", re.IGNORECASE)
+_QOP = re.compile(rb'qop="auth"')
+_STALE = re.compile(rb"stale=\"?true", re.IGNORECASE)
+_TAG = re.compile(rb";tag=([^;\r]+)")
+_SHORT = {b"v": b"via", b"f": b"from", b"t": b"to", b"i": b"call-id"}
+
+_PJSIP = """\
+[{name}]
+type = endpoint
+context = phones
+disallow = all
+allow = ulaw
+auth = {name}
+aors = {name}
+rewrite_contact = yes
+
+[{name}]
+type = auth
+auth_type = userpass
+username = {name}
+password = {password}
+nonce_lifetime = {lasts}
+
+[{name}]
+type = aor
+max_contacts = 2
+remove_existing = yes
+minimum_expiration = 10
+qualify_frequency = 2
+
+"""
+_CHAN_SIP = """\
+[{name}]
+type = friend
+host = dynamic
+context = phones
+subscribecontext = phones
+nat = force_rport,comedia
+qualify = yes
+secret = {password}
+
+"""
+_EXTENSIONS = """\
+[phones]
+exten => 100,hint,Custom:desk
+exten => 100,1,Answer()
+ same => n,Wait(1)
+ same => n,Hangup()
+"""
+
+
+def configured(release: str = "22") -> dict[str, str]:
+    """Give what the files of a laboratory's Asterisk need for the phones' accounts."""
+    names = [f"phone{number}" for number in range(1, NUMBERS + 1)]
+
+    def written(form: str) -> str:
+        return "".join(form.format(name=name, password=PASSWORD, lasts=NONCE_LASTS) for name in names)
+
+    texts = {"pjsip.conf": written(_PJSIP), "extensions.conf": _EXTENSIONS}
+    return texts | ({"sip.conf": written(_CHAN_SIP)} if release == "16" else {})
+
+
+@frozen
+class _Call:
+    """What the requests of one registration or subscription have in common, and what changes with each."""
+
+    call_id: str = field(factory=lambda: os.urandom(8).hex())
+    tag: str = field(factory=lambda: os.urandom(4).hex())
+    sequence: int = 0
+    remote_tag: str = ""
+    challenge: Challenge | None = None
+    counted: bool = False
+    uses: int = 0
+
+    def next(self) -> "_Call":
+        """Give what the next request is marked with."""
+        return evolve(self, sequence=self.sequence + 1, uses=self.uses + 1)
+
+    def challenged(self, answer: bytes, challenge: Challenge) -> "_Call":
+        """Give it with the nonce of an answer, which is as good as new."""
+        return evolve(self, challenge=challenge, counted=_QOP.search(answer) is not None, uses=0)
+
+
+@define
+class Phone:
+    """One phone: an account, a password, and a socket at the address where it is."""
+
+    account: str
+    where: socket.socket
+    target: tuple[str, int] = (PBX_IPV4, 5060)
+    password: str = PASSWORD
+    asked: int = 0
+    """How many requests it has sent, those that were sent again not among them."""
+    answered: int = 0
+    """How many of Asterisk's it has answered."""
+    _registration: _Call = field(factory=_Call)
+    _subscription: _Call = field(factory=_Call)
+
+    def register(self, password: str = "", expires: int = 60) -> int:
+        """Register, or renew it under the same Call-ID; give the final answer's status."""
+        self._registration, status, _ = self._authorized(
+            self._registration, "REGISTER", password or self.password, [f"Expires: {expires}"]
+        )
+        return status
+
+    def unregister(self) -> int:
+        """Take the registration back."""
+        return self.register(expires=0)
+
+    def subscribe(self, expires: int = 60) -> int:
+        """Ask to be told of extension 100, or renew it; what Asterisk tells is answered."""
+        headers = [f"Expires: {expires}", "Event: dialog", "Accept: application/dialog-info+xml"]
+        call, status, answer = self._authorized(self._subscription, "SUBSCRIBE", self.password, headers)
+        tag = _TAG.search(_headers(answer).get(b"to", b""))
+        self._subscription = evolve(call, remote_tag=tag[1].decode("ascii")) if tag and status < 300 else call
+        return status
+
+    def ping(self) -> int:
+        """Keep a router's memory by an OPTIONS, as many phones do: any answer will do, a 401 too."""
+        status, _ = self._exchange("OPTIONS", _Call().next(), [])
+        return status
+
+    def keep_alive(self) -> None:
+        """Keep a router's memory by an empty line (RFC 5626), which is answered by nobody."""
+        self.where.sendto(b"\r\n\r\n", self.target)
+
+    def listen(self, seconds: float) -> None:
+        """Answer what Asterisk asks for so long."""
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            self._receive(left)
+
+    def reboot(self) -> None:
+        """Forget everything but the account."""
+        self._registration, self._subscription = _Call(), _Call()
+
+    def move(self, where: socket.socket) -> None:
+        """Go on from another address, with the same Call-ID and the nonce that was good at the last one."""
+        self.where = where
+
+    def _authorized(
+        self, call: _Call, method: str, password: str, headers: Sequence[str]
+    ) -> tuple[_Call, int, bytes]:
+        """Send a request with a digest where one is asked for, again where the nonce was stale."""
+        status, answer = 0, b""
+        for _ in range(_MOST_NONCES):
+            call = call.next()
+            digest = [self._digest(method, call, password)] if call.challenge is not None else []
+            status, answer = self._exchange(method, call, [*headers, *digest])
+            asked = challenge_of(answer)
+            if asked is None or (digest and not _STALE.search(answer)):
+                break
+            call = call.challenged(answer, asked)
+        return call, status, answer
+
+    def _digest(self, method: str, call: _Call, password: str) -> str:
+        challenge = call.challenge
+        assert challenge is not None
+        uri = self._uri(method)
+        ha1 = _md5(f"{self.account}:{challenge.realm}:{password}")
+        ha2 = _md5(f"{method}:{uri}")
+        parts = [
+            f'username="{self.account}"', f'realm="{challenge.realm}"', f'nonce="{challenge.nonce}"',
+            f'uri="{uri}"', "algorithm=MD5",
+        ]  # fmt: skip
+        between = challenge.nonce
+        if call.counted:
+            count, own = f"{call.uses:08x}", os.urandom(4).hex()
+            parts += ["qop=auth", f"nc={count}", f'cnonce="{own}"']
+            between = f"{between}:{count}:{own}:auth"
+        parts.append(f'response="{_md5(f"{ha1}:{between}:{ha2}")}"')
+        header = "Authorization" if challenge.status == 401 else "Proxy-Authorization"
+        return f"{header}: Digest {', '.join(parts)}"
+
+    def _exchange(self, method: str, call: _Call, headers: Sequence[str]) -> tuple[int, bytes]:
+        """Send a request, again and again until its final answer comes; 0 where none does."""
+        request = self._request(method, call, headers)
+        self.asked += 1
+        wait, given_up = _FIRST_WAIT, time.monotonic() + _PATIENCE
+        while time.monotonic() < given_up:
+            self.where.sendto(request, self.target)
+            again = time.monotonic() + wait
+            while (left := again - time.monotonic()) > 0:
+                answer = self._receive(left)
+                if answer is not None and _answers(answer, method, call):
+                    return status_of(answer), answer
+            wait = min(2 * wait, _LONGEST_WAIT)
+        return 0, b""
+
+    def _request(self, method: str, call: _Call, headers: Sequence[str]) -> bytes:
+        here, port = self.where.getsockname()
+        own = f"sip:{self.account}@{PBX_IPV4}"
+        to = own if method == "REGISTER" else f"sip:100@{PBX_IPV4}"
+        lines = [
+            f"{method} {self._uri(method)} SIP/2.0",
+            f"Via: SIP/2.0/UDP {here}:{port};rport;branch=z9hG4bK{os.urandom(6).hex()}",
+            "Max-Forwards: 70",
+            f"From: <{own}>;tag={call.tag}",
+            f"To: <{to}>" + (f";tag={call.remote_tag}" if call.remote_tag else ""),
+            f"Call-ID: {call.call_id}",
+            f"CSeq: {call.sequence} {method}",
+            f"Contact: <sip:{self.account}@{here}:{port}>",
+            "User-Agent: Desk phone",
+            *headers,
+            "Content-Length: 0",
+        ]
+        return "\r\n".join([*lines, "", ""]).encode()
+
+    def _uri(self, method: str) -> str:
+        port = f":{self.target[1]}"
+        return f"sip:{PBX_IPV4}{port}" if method == "REGISTER" else f"sip:100@{PBX_IPV4}{port}"
+
+    def _receive(self, seconds: float) -> bytes | None:
+        """Give the next answer, or None; a request of Asterisk's is answered."""
+        self.where.settimeout(max(seconds, 0.001))
+        try:
+            message = self.where.recv(65_535)
+        except (TimeoutError, ConnectionRefusedError):
+            return None
+        if status_of(message):
+            return message
+        if (reply := _reply(message)) is not None:
+            self.where.sendto(reply, self.target)
+            self.answered += 1
+        return None
+
+
+def _answers(answer: bytes, method: str, call: _Call) -> bool:
+    headers = _headers(answer)
+    meant = f"{call.sequence} {method}".encode(), call.call_id.encode()
+    return status_of(answer) >= 200 and (headers.get(b"cseq"), headers.get(b"call-id")) == meant
+
+
+def _headers(message: bytes) -> dict[bytes, bytes]:
+    """Give the headers that make a transaction, each the first of its name."""
+    found: dict[bytes, bytes] = {}
+    for name, value in _HEADER.findall(message):
+        found.setdefault(_SHORT.get(name.lower(), name.lower()), value)
+    return found
+
+
+def _reply(request: bytes) -> bytes | None:
+    """Give the 200 to a request of Asterisk's; None to an ACK, and to what is none."""
+    headers = _headers(request)
+    if request.startswith(b"ACK ") or not {b"via", b"from", b"to", b"call-id", b"cseq"} <= headers.keys():
+        return None
+    to = headers[b"to"] if b";tag=" in headers[b"to"] else headers[b"to"] + b";tag=phone"
+    lines = [
+        b"SIP/2.0 200 OK",
+        b"Via: " + headers[b"via"],
+        b"From: " + headers[b"from"],
+        b"To: " + to,
+        b"Call-ID: " + headers[b"call-id"],
+        b"CSeq: " + headers[b"cseq"],
+        b"Content-Length: 0",
+    ]
+    return b"\r\n".join([*lines, b"", b""])
+
+
+@contextmanager
+def phones_at(
+    lab: Lab, address: str, accounts: Sequence[str], target: tuple[str, int] = (PBX_IPV4, 5060)
+) -> Iterator[list[Phone]]:
+    """Give phones behind one address, each with a port of its own, as a router shows them."""
+    with ExitStack() as stack:
+        yield [Phone(account, stack.enter_context(_at(lab, address)), target) for account in accounts]
+
+
+@contextmanager
+def _at(lab: Lab, address: str) -> Iterator[socket.socket]:
+    with socket_in(lab.network.attacker, socket.AF_INET, socket.SOCK_DGRAM) as where:
+        where.bind((address, 0))
+        yield where
+
+
+def together(phones: Sequence[Phone], do: Callable[[Phone], int]) -> list[int]:
+    """Let every phone do the same at the same time; give the statuses."""
+    with ThreadPoolExecutor(len(phones)) as pool:
+        return list(pool.map(do, phones))
+
+
+@define
+class Day:
+    """What phones did: every step with the statuses that it ended with, and how many requests that took."""
+
+    ended: dict[str, list[int]] = field(factory=dict)
+    requests: int = 0
+    answered: int = 0
+
+    def ends(self, step: str, *statuses: int) -> None:
+        """Take down how a step ended."""
+        self.ended.setdefault(step, []).extend(statuses)
+
+    def count(self, phones: Sequence[Phone]) -> None:
+        """Take down what these have sent."""
+        self.requests += sum(phone.asked for phone in phones)
+        self.answered += sum(phone.answered for phone in phones)
+
+    @property
+    def wrong(self) -> Mapping[str, list[int]]:
+        """The steps that did not end as they should: with a 200, unless somebody mistyped."""
+        return {
+            step: statuses
+            for step, statuses in self.ended.items()
+            if not set(statuses) <= ({401, 403} if step == "mistyped" else {200})
+        }
+
+
+def a_day(lab: Lab, network: str, port: int = 5060) -> Day:
+    """Let phones at addresses of ``network`` (``198.19.90``) do all that phones do."""
+    day, target = Day(), (PBX_IPV4, port)
+    alone = [f"phone{number}" for number in range(OFFICE + 1, NUMBERS + 1)]
+    for last, (account, live) in enumerate(
+        zip(alone, (_steady, _mistyping, _chatty, _roaming), strict=True), 1
+    ):
+        with phones_at(lab, f"{network}.{last}", [account], target) as [phone]:
+            live(lab, phone, day, f"{network}.{100 + last}")
+            day.count([phone])
+    accounts = [f"phone{number}" for number in range(1, OFFICE + 1)]
+    with phones_at(lab, f"{network}.50", accounts, target) as office:
+        _office(office, day)
+        day.count(office)
+    return day
+
+
+def _steady(lab: Lab, phone: Phone, day: Day, other: str) -> None:
+    """Register and renew it with the same nonce, and with one that is stale; then say goodbye."""
+    day.ends("registered", phone.register())
+    day.ends("renewed", *(phone.register() for _ in range(3)))
+    phone.listen(NONCE_LASTS + 0.5)
+    day.ends("renewed with a stale nonce", phone.register())
+    day.ends("unregistered", phone.unregister())
+
+
+def _mistyping(lab: Lab, phone: Phone, day: Day, other: str) -> None:
+    """Be set up by somebody who mistypes twice."""
+    day.ends("mistyped", phone.register(password="corect-horse"), phone.register(password="correct-hose"))
+    phone.reboot()
+    day.ends("typed right", phone.register(), phone.register())
+
+
+def _chatty(lab: Lab, phone: Phone, day: Day, other: str) -> None:
+    """Subscribe to a lamp and keep a router's memory in every way."""
+    day.ends("registered", phone.register())
+    day.ends("subscribed", phone.subscribe())
+    for _ in range(5):
+        phone.keep_alive()
+        phone.ping()
+    phone.listen(0.5)
+    day.ends("subscribed again", phone.subscribe())
+    day.ends("renewed", phone.register())
+
+
+def _roaming(lab: Lab, phone: Phone, day: Day, other: str) -> None:
+    """Go to another network and come back, in the middle of a registration."""
+    day.ends("registered", phone.register())
+    home = phone.where
+    with _at(lab, other) as away:
+        for where in (away, home, away, home):
+            phone.move(where)
+            day.ends("roamed", phone.register(), phone.register())
+
+
+def _office(office: Sequence[Phone], day: Day) -> None:
+    """Be fifty behind one address: switched on at once, two power cuts, somebody who mistypes, closing."""
+    day.ends("an office registered", *together(office, Phone.register))
+    day.ends("an office subscribed", *together(office, Phone.subscribe))
+    for _ in range(2):
+        for phone in office:
+            phone.reboot()
+        day.ends("an office registered after a power cut", *together(office, Phone.register))
+    day.ends("mistyped", office[7].register(password="corect-horse"))
+    day.ends("typed right", office[7].register())
+    together(office, _rest)
+    day.ends("an office renewed", *together(office, Phone.register))
+    day.ends("an office unregistered", *together(office, Phone.unregister))
+
+
+def _rest(phone: Phone) -> int:
+    phone.keep_alive()
+    phone.listen(1.0)
+    return 0
+
+
+def _md5(text: str) -> str:
+    return hashlib.md5(text.encode("latin-1"), usedforsecurity=False).hexdigest()
