@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from ringfence.host import asterisk_conf
 from ringfence.host.asterisk_conf import Conf, Section, is_true, read_conf
+from ringfence.model import Secret
 
 NOBODY = 65_534
 
@@ -212,3 +213,32 @@ def test_no_text_raises(pieces: list[str]) -> None:
         assert {section.name for section in conf.sections if "\n" in section.name} == set()
     finally:
         shutil.rmtree(folder)
+
+
+def test_passwords_are_kept_apart_and_masked(folder: Path) -> None:
+    """Who asks for them is given them in a mask, templates and additions included; no text shows them."""
+    (folder / "x.conf").write_text(
+        "[t](!)\nsecret = hunter2\n[a](t)\nsecret += 22\n[b]\nsecret = other\nsecret = \nuser = b\n", "utf-8"
+    )
+    conf = read_conf(folder / "x.conf", lambda _, name: name == "user", lambda _, name: name == "secret")
+    assert conf is not None
+    a, b = conf.sections
+
+    assert (a.options, a.secret("secret")) == ((), Secret("hunter222"))
+    assert (b.options, b.secret("secret")) == ((("user", "b"),), None)
+    assert b.secret("absent") is None
+    assert "hunter" not in repr(conf)
+
+
+def test_sections_of_one_name_are_added_to_by_a_condition(folder: Path) -> None:
+    """``(+type=auth)`` is the one of that name with such an option; where none is, it begins another."""
+    conf = read(
+        folder,
+        "[a]\ntype = endpoint\n[a]\ntype = auth\nx = 1\n[a](+type=auth&x=1)\ny = 2\n[a](+type=aor)\nz = 3\n",
+    )
+
+    assert [section.options for section in conf.sections] == [
+        (("type", "endpoint"),),
+        (("type", "auth"), ("x", "1"), ("y", "2")),
+        (("z", "3"),),
+    ]

@@ -67,7 +67,7 @@ def read_asterisk(folder: Path = FOLDER) -> Asterisk | None:
         "logger.conf": read_conf(
             folder / "logger.conf", lambda section, name: section == "logfiles" or name == "appendhostname"
         ),
-        "modules.conf": read_conf(folder / "modules.conf", _named("autoload", "noload", *_LOADING)),
+        "modules.conf": read_modules(folder),
         "iax.conf": read_conf(folder / "iax.conf", _named("authdebug")),
         "pjsip.conf": read_conf(
             folder / "pjsip.conf", _named("type", "endpoint_identifier_order", *_GATE.values())
@@ -75,16 +75,21 @@ def read_asterisk(folder: Path = FOLDER) -> Asterisk | None:
     }
     modules = read["modules.conf"]
     iax, pjsip = (
-        conf if conf is not None and _is_loaded(modules, module) else None
+        conf if conf is not None and is_loaded(modules, module) else None
         for conf, module in ((read["iax.conf"], "chan_iax2"), (read["pjsip.conf"], "res_pjsip"))
     )
     return Asterisk(
         channels=_channels(read["logger.conf"], asterisk.section("directories").last("astlogdir", _LOGS)),
-        security=_is_loaded(modules, "res_security_log"),
+        security=is_loaded(modules, "res_security_log"),
         iax_silent=iax is not None and not is_true(iax.section("general").last("authdebug")),
         gate=None if pjsip is None else _gate(pjsip),
         unread=tuple(name for name, conf in read.items() if conf is not None and conf.unread),
     )
+
+
+def read_modules(folder: Path) -> Conf | None:
+    """Read which modules are loaded."""
+    return read_conf(folder / "modules.conf", _named("autoload", "noload", *_LOADING))
 
 
 _LOADING = ("load", "require", "preload", "preload-require")
@@ -100,7 +105,8 @@ def _named(*names: str) -> Wanted:
     return lambda _, name: name in names
 
 
-def _is_loaded(modules: Conf | None, module: str) -> bool:
+def is_loaded(modules: Conf | None, module: str) -> bool:
+    """Say whether a module is to be loaded, by ``modules.conf``."""
     section = modules.section("modules") if modules is not None else Section("modules")
 
     def named(*options: str) -> bool:

@@ -5,7 +5,8 @@ Sections with their options; templates, ``[name](!)`` and ``[name](template)``; 
 and between ``;--`` and ``--;``. ``#exec`` runs a program and is not followed.
 
 The files hold the passwords of every phone. Only what the caller asks for is kept: an option that nobody
-wanted is dropped where it is read, and so is in no message.
+wanted is dropped where it is read, and so is in no message. Who has to look at passwords asks for them apart
+from the rest, and is given them masked.
 
 Tolerant: what is no section and no option is passed over, and a file that cannot be read is named in the
 answer, since what it says is then not known. Bounded: so many files, of such a size.
@@ -18,6 +19,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from attrs import define, field, frozen
+
+from ringfence.model import Secret
 
 FOLDER = Path("/etc/asterisk")
 MOST_FILES = 500
@@ -34,10 +37,11 @@ Wanted = Callable[[str, str], bool]
 
 @frozen
 class Section:
-    """A section: its name, and the options that were wanted with their values, in order."""
+    """A section: its name, and the options that were wanted with their values, in order; secrets apart."""
 
     name: str
     options: tuple[tuple[str, str], ...] = ()
+    secrets: tuple[tuple[str, Secret], ...] = ()
 
     def values(self, option: str) -> list[str]:
         """Give every value of an option, whose name is in small letters here."""
@@ -46,6 +50,11 @@ class Section:
     def last(self, option: str, default: str = "") -> str:
         """Give an option's value; of several the last, as Asterisk takes it for most."""
         return (self.values(option) or [default])[-1]
+
+    def secret(self, option: str) -> Secret | None:
+        """Give a secret option's value, of several the last; None where it has none, or an empty one."""
+        found = [value for name, value in self.secrets if name.lower() == option]
+        return found[-1] if found and found[-1].reveal() else None
 
 
 @frozen
@@ -57,14 +66,19 @@ class Conf:
 
     def section(self, name: str) -> Section:
         """Give the options of all sections of a name, which is in small letters here."""
-        found = [section.options for section in self.sections if section.name.lower() == name]
-        return Section(name, tuple(option for options in found for option in options))
+        found = [section for section in self.sections if section.name.lower() == name]
+        return Section(
+            name,
+            tuple(option for section in found for option in section.options),
+            tuple(secret for section in found for secret in section.secrets),
+        )
 
 
-def read_conf(path: Path, wanted: Wanted) -> Conf | None:
+def read_conf(path: Path, wanted: Wanted, secret: Wanted = lambda _section, _name: False) -> Conf | None:
     """Read a file and what it includes; None where it is not there.
 
-    A file that is named without a folder is beside the one at ``path``.
+    A file that is named without a folder is beside the one at ``path``. ``secret`` says which options are
+    wanted and are passwords.
     """
     try:
         path.lstat()
@@ -72,10 +86,12 @@ def read_conf(path: Path, wanted: Wanted) -> Conf | None:
         return None
     except OSError:
         return Conf(unread=(path,))
-    reader = _Reader(path.parent, wanted)
+    reader = _Reader(path.parent, wanted, secret)
     reader.read(path, 0)
     sections = tuple(
-        Section(section.name, tuple(section.options)) for section in reader.sections if not section.template
+        Section(section.name, tuple(section.options), _masked(section.secrets))
+        for section in reader.sections
+        if not section.template
     )
     return Conf(sections, tuple(dict.fromkeys(reader.unread)))
 
@@ -85,21 +101,33 @@ def is_true(value: str) -> bool:
     return value.strip().lower() in {"yes", "true", "y", "t", "1", "on"}
 
 
+def _masked(secrets: list[tuple[str, str]]) -> tuple[tuple[str, Secret], ...]:
+    return tuple((name, Secret(value)) for name, value in secrets)
+
+
 @define
 class _Section:
     name: str
     template: bool
     options: list[tuple[str, str]] = field(factory=list)
+    secrets: list[tuple[str, str]] = field(factory=list, repr=False)
+
+    def fits(self, condition: str) -> bool:
+        """Say whether options are as a mark's ``type=endpoint&...`` wants them; secret ones are not asked."""
+        wanted = [part.partition("=") for part in condition.split("&") if part]
+        own = {name.lower(): value.lower() for name, value in self.options}
+        return all(own.get(name.strip().lower()) == value.strip().lower() for name, _, value in wanted)
 
 
 class _Reader:
     """One reading: the sections so far, and the one that options belong to."""
 
-    def __init__(self, folder: Path, wanted: Wanted) -> None:
+    def __init__(self, folder: Path, wanted: Wanted, secret: Wanted) -> None:
         self.sections: list[_Section] = []
         self.unread: list[Path] = []
         self._folder = folder
         self._wanted = wanted
+        self._secret = secret
         self._files = 0
         self._here: _Section | None = None
 
@@ -132,8 +160,10 @@ class _Reader:
         name = name.strip()
         marks = rest.strip()
         given = [mark.strip() for mark in marks[1:].partition(")")[0].split(",")] if marks[:1] == "(" else []
-        known = next((section for section in self.sections if section.name == name), None)
-        if "+" in given and known is not None:
+        conditions = [mark[1:] for mark in given if mark[:1] == "+"]
+        same = (section for section in self.sections if conditions and section.name == name)
+        known = next((section for section in same if section.fits(conditions[0])), None)
+        if known is not None:
             self._here = known
         else:
             self._here = _Section(name, "!" in given)
@@ -146,6 +176,7 @@ class _Reader:
         source = next((section for section in self.sections if section.name == mark), None)
         if source is not None and self._here is not None and source is not self._here:
             self._here.options += source.options
+            self._here.secrets += source.secrets
 
     def _include(self, line: str, depth: int) -> None:
         command, _, rest = line[1:].partition(" ")
@@ -168,14 +199,18 @@ class _Reader:
         more = name.endswith("+")
         name = name.removesuffix("+").strip()
         here = self._here
-        if not equals or here is None or not self._wanted(here.name.lower(), name.lower()):
+        if not equals or here is None:
+            return
+        asked = here.name.lower(), name.lower()
+        kept = here.secrets if self._secret(*asked) else here.options if self._wanted(*asked) else None
+        if kept is None:
             return
         value = value.removeprefix(">").strip()
-        places = [index for index, option in enumerate(here.options) if option[0] == name] if more else []
+        places = [index for index, option in enumerate(kept) if option[0] == name] if more else []
         if places:
-            here.options[places[-1]] = (name, here.options[places[-1]][1] + value)
+            kept[places[-1]] = (name, kept[places[-1]][1] + value)
         else:
-            here.options.append((name, value))
+            kept.append((name, value))
 
 
 def _is_open(folder: Path) -> bool:

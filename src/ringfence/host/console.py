@@ -1,0 +1,76 @@
+"""Asterisk's own console, asked as an administrator would: ``asterisk -rx COMMAND``.
+
+It tells what is in force, where the files tell what was written. Root may use it, and whoever may write to
+Asterisk's control socket. Only commands that show something are ever given. An answer takes its time from an
+Asterisk that hangs, and may be as long as the dialplan of a large company: both are bounded.
+"""
+
+import shutil
+import subprocess
+from threading import Timer
+from typing import Protocol
+
+PROGRAM = "asterisk"
+PATIENCE = 5.0
+"""How long an answer may take (seconds)."""
+MOST_BYTES = 4 * 1024 * 1024
+
+_PLACES = "/usr/sbin:/usr/local/sbin:/sbin:/usr/bin:/usr/local/bin"
+_NO_COMMAND = "No such command '"
+_UNREACHED = ("Unable to connect to remote asterisk", "Unable to access the running directory")
+
+
+class Console(Protocol):
+    """Something that answers a command of Asterisk's console."""
+
+    def show(self, what: str) -> str | None:
+        """Give what ``what`` shows; None where there is no such command here, or no answer."""
+
+
+class AsteriskConsole:
+    """The console of the Asterisk that runs here. ``lack`` says why it cannot be asked, once it is known."""
+
+    def __init__(self, program: str | None = None, patience: float = PATIENCE) -> None:
+        self._program = program or shutil.which(PROGRAM) or shutil.which(PROGRAM, path=_PLACES)
+        self._patience = patience
+        self.lack = "" if self._program else f"there is no program {PROGRAM} here"
+
+    def show(self, what: str) -> str | None:
+        """Give what a command shows; None where this Asterisk does not know it, or nobody answers.
+
+        Who does not answer once is not asked again: each time would take as long.
+        """
+        if self.lack or self._program is None:
+            return None
+        try:
+            text = _answer(self._program, what, self._patience)
+        except OSError as error:
+            self.lack = f"{self._program} cannot be run: {error.strerror}"
+            return None
+        if text is None:
+            self.lack = f"no answer within {self._patience:.0f} s, or one of more than {MOST_BYTES} bytes"
+        elif text.startswith(_UNREACHED):
+            self.lack = "asterisk -rx is not let in (be root), or no Asterisk runs here"
+        elif not text.startswith(_NO_COMMAND):
+            return text
+        return None
+
+
+def _answer(program: str, command: str, patience: float) -> str | None:
+    """Run the command; None where it takes too long, or too much."""
+    with subprocess.Popen(  # noqa: S603 - the administrator's own program, and commands of ours
+        [program, "-rx", command],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    ) as process:
+        overdue = Timer(patience, process.kill)
+        overdue.start()
+        try:
+            data = process.stdout.read(MOST_BYTES + 1) if process.stdout else b""
+            if len(data) > MOST_BYTES:
+                process.kill()
+            process.wait()
+        finally:
+            overdue.cancel()
+    return data.decode("utf-8", "replace") if process.returncode >= 0 else None

@@ -1,0 +1,152 @@
+"""Where a context leads: what dials out, what rings a phone, and what is not seen."""
+
+import pytest
+
+from ringfence.host import dialplan
+from ringfence.host.dialplan import Dialplan, Reach
+
+
+class Shown:
+    """A console that shows a dialplan: ``{context: [(extension, application), ...]}``, as Asterisk prints it.
+
+    ``include => x`` and ``switch => x`` are written so. ``asked`` counts the commands.
+    """
+
+    def __init__(self, contexts: dict[str, list[tuple[str, str]]], **variables: str) -> None:
+        self.contexts = contexts
+        self.variables = variables
+        self.asked: list[str] = []
+
+    def show(self, what: str) -> str | None:
+        """Answer as Asterisk does."""
+        self.asked.append(what)
+        name = what.removeprefix("dialplan show ")
+        if name == "globals":
+            return "".join(f"   {name}={value}\n" for name, value in self.variables.items())
+        if name not in self.contexts:
+            return f"There is no existence of '{name}' context\n"
+        return f"[ Context '{name}' created by 'pbx_config' ]\n" + "".join(
+            self._row(*step) for step in self.contexts[name]
+        )
+
+    def _row(self, extension: str, application: str) -> str:
+        if extension in {"include", "switch"}:
+            word = {"include": "Include", "switch": "Alt. Switch"}[extension]
+            return f"  {word} =>        '{application}'     [pbx_config]\n"
+        head = f"'{extension}' =>"
+        return f"  {head:18}1. {application}     [extensions.conf:9]\n"
+
+
+def reach(*steps: tuple[str, str], **variables: str) -> Reach:
+    """Say where a context of these steps leads."""
+    return Dialplan(Shown({"in": list(steps)}, **variables)).reach("in")
+
+
+@pytest.mark.parametrize(
+    "application",
+    [
+        "Dial(PJSIP/${EXTEN}@carrier)",
+        "Dial(PJSIP/carrier/sip:${EXTEN}@203.0.113.5,60,T)",
+        "Dial(SIP/trunk/${EXTEN:1},30)",
+        "Dial(DAHDI/g0/${EXTEN})",
+        "Dial(SIP/100&IAX2/user:secret@host/${FILTER(0-9,${EXTEN:2})})",
+        "Dial(${GLOBAL(TRUNK)}/${EXTEN})",
+        "Dial(${TRUNK}/${EXTEN})",
+    ],
+)
+def test_a_number_of_the_callers_choosing_through_a_trunk(application: str) -> None:
+    """A pattern for long numbers that goes out through something that is named reaches the world."""
+    assert reach(("_00X.", application), TRUNK="DAHDI/G2") == Reach(dials=("_00X. in in",))
+
+
+@pytest.mark.parametrize(
+    ("extension", "application"),
+    [
+        ("_X.", "Dial(PJSIP/${EXTEN})"),
+        ("_X.", "Dial(${PJSIP_DIAL_CONTACTS(${EXTEN})},20)"),
+        ("_X.", "Dial(SIP/${EXTEN}&SIP/${EXTEN}-mobile)"),
+        ("_X.", "Dial(PJSIP/+4912345@carrier)"),
+        ("_X.", "Dial(Console/dsp)"),
+        ("_1XX", "Dial(PJSIP/${EXTEN}@other-office)"),
+        ("_[1-9]XX", "Dial(PJSIP/${EXTEN}@other-office)"),
+        ("100", "Dial(PJSIP/${EXTEN}@carrier)"),
+        ("_X.", "NoOp(Dial(PJSIP/${EXTEN}@carrier))"),
+    ],
+)
+def test_phones_fixed_numbers_and_short_ones_are_not_the_world(extension: str, application: str) -> None:
+    """What rings a phone, calls one number, or dials on three digits is no way out, and not unclear."""
+    assert reach((extension, application)) == Reach()
+
+
+@pytest.mark.parametrize(
+    "application", ["Dial(${DESTINATION})", "Dial(${TECH}/${EXTEN})", "Dial(${DB(a/b)})"]
+)
+def test_what_only_a_call_shows_is_unclear(application: str) -> None:
+    """Where a variable decides, nothing is claimed."""
+    assert reach(("_X.", application)) == Reach(unclear=("_X. in in",))
+
+
+def test_what_is_included_and_jumped_to_counts() -> None:
+    """Include, Goto with the number, Gosub, Macro and Local channels lead on; a menu's jump does not."""
+    out = [("_X.", "Dial(PJSIP/${EXTEN}@carrier)")]
+    ways: list[list[tuple[str, str]]] = [
+        [("include", "out")],
+        [("_X.", "Goto(out,${EXTEN},1)")],
+        [("_X.", "Gosub(call,s,1(PJSIP/${EXTEN}@carrier,60))")],
+        [("_X.", "Macro(call,PJSIP/${EXTEN}@carrier)")],
+        [("_X.", "Dial(Local/${EXTEN}@out/n)")],
+    ]
+    for way in ways:
+        shown = Shown(
+            {"in": way, "out": out, "call": [("s", "Dial(${ARG1})")], "macro-call": [("s", "Dial(${ARG1})")]}
+        )
+        assert Dialplan(shown).reach("in").dials, way
+
+    inner = Shown(
+        {"in": [("_X.", "Gosub(call,s,1(SIP/${EXTEN}))")], "call": [("s", "Dial(${ARG1},${ARG2})")]}
+    )
+    assert Dialplan(inner).reach("in") == Reach()
+    menu = Shown({"in": [("_X.", "Goto(out,s,1)"), ("_1XX", "Goto(out,${EXTEN},1)")], "out": out})
+    assert Dialplan(menu).reach("in") == Reach()
+
+
+def test_a_switch_is_told_without_what_is_in_it() -> None:
+    """A switch may name a password; only its kind is given."""
+    assert reach(("switch", "IAX2/user:secret@host/context")) == Reach(unclear=("the switch IAX2",))
+
+
+def test_what_takes_no_call_is_no_way() -> None:
+    """An extension without a first step cannot be dialled."""
+    shown = "[ Context 'in' created by 'x' ]\n  '_X.' =>   5. Dial(SIP/t/${EXTEN})   [e:1]\n"
+
+    class Late:
+        """A console that shows this."""
+
+        def show(self, _: str) -> str:
+            """Answer."""
+            return shown
+
+    assert Dialplan(Late()).reach("in") == Reach()
+
+
+def test_a_context_that_is_not_there() -> None:
+    """Nothing is known of it, and a name that is none is not even asked for."""
+    shown = Shown({})
+
+    assert Dialplan(shown).reach("gone") == Reach(known=False)
+    assert Dialplan(shown).reach("a b") == Reach(known=False)
+    assert shown.asked == ["dialplan show gone"]
+
+
+def test_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Contexts that include each other are asked for once, and a dialplan without end is cut and told."""
+    ring = Shown({"in": [("include", "b")], "b": [("include", "in"), ("_X.", "Goto(in,${EXTEN},1)")]})
+    assert Dialplan(ring).reach("in") == Reach()
+    assert sorted(ring.asked) == ["dialplan show b", "dialplan show in"]
+
+    monkeypatch.setattr(dialplan, "MOST_CONTEXTS", 10)
+    chain = Shown({"in": [("include", f"c{n}") for n in range(50)], "c1": [("include", "in")]})
+    assert Dialplan(chain).reach("in").unclear == ("more than 10 contexts",)
+    deep = "${" * 2000 + "EXTEN" + "}" * 2000
+    assert reach(("_X.", f"Dial(SIP/t/{deep})")).known
+    assert reach(("_X.", "Dial(SIP/t/${EXTEN")).known
