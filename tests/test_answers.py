@@ -158,3 +158,22 @@ def test_the_status_is_of_now(office: Office) -> None:
 def test_a_trial_is_confirmed_once(office: Office) -> None:
     """It says whether there was one."""
     assert office.ask("confirm") is False
+
+
+def test_friends_are_listed_counted_taken_and_forgotten(office: Office) -> None:
+    """Another server's are in force at once; the status says how many addresses there are."""
+    assert (office.ask("friends"), office.ask("status")["friends"]) == ([], 0)
+    row = {
+        "address": "192.0.2.7",
+        "account": "alice",
+        "asterisk": "twin",
+        "tie": "authenticated",
+        "since": "2023-11-14T22:00:00Z",
+        "seen": "2023-11-14T22:10:00Z",
+        "until": "2023-11-15T00:00:00Z",
+    }
+    assert office.ask("friends_import", friends=[row], transfer="one") == 1
+    assert office.ask("friends") == [row | {"tie": "imported"}]
+    assert office.ask("status")["friends"] == 1
+    assert office.ask("friends_forget", address="192.0.2.7") == 1
+    assert office.ask("friends") == []

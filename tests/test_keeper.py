@@ -1,8 +1,8 @@
 """The firewall's side of the daemon: who is exempt, what is on the rolls, and what is looked after."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
-from ipaddress import ip_network
+from collections.abc import Iterable, Iterator, Sequence
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 import pytest
@@ -11,11 +11,12 @@ from tests.support.attempts import ban_of
 from tests.support.kept import Kept, kept, settings
 from tests.support.world import START
 
-from ringfence.errors import FirewallError
+from ringfence.errors import FirewallError, StoreError
 from ringfence.firewall.contract import Flooder, Limit, LimitMode, Roll, Usage
-from ringfence.model import Ban, Origin
+from ringfence.friends.known import Ear
+from ringfence.model import Ban, Friend, Network, Origin, Roster, Service, Tie, Transport, TrunkHost
 from ringfence.settings import LimitSettings
-from ringfence.values import Interface
+from ringfence.values import Interface, SetSize
 
 OFFICE, OTHER = "198.51.100.0/24", "192.0.2.1"
 ENFORCED = settings(limit=LimitSettings(mode=LimitMode.ENFORCE))
@@ -212,3 +213,132 @@ def test_counters_that_cannot_be_read_are_an_alarm(kept: Kept) -> None:
     asyncio.run(kept.keeper.usage())
 
     assert kept.keeper.alarms.up == []
+
+
+# -- friends ----------------------------------------------------------------------------------------------
+
+PHONE = Friend("pbx", ip_address(OTHER), "alice", Tie.AUTHENTICATED, START, START, START + 7_200)
+
+
+def waits(made: Kept) -> tuple[LimitMode, bool, bool]:
+    """Give what the limiter does, whether it is told that it waits, and whether rules do."""
+    return made.backend.plan.limit.mode, made.keeper.limiter_waits, not made.keeper.friends_known
+
+
+def test_friends_of_before_are_in_the_kernel_when_the_guard_is_mounted(tmp_path: Path) -> None:
+    """They pass the limiter from the first packet on, and so it enforces at once."""
+    with kept(tmp_path, ENFORCED) as made:
+        made.store.remember_friends([PHONE])
+        made.keeper.mount()
+
+        assert made.backend.rolls[Roll.FRIENDS] == {ip_network(OTHER)}
+        assert waits(made) == (LimitMode.ENFORCE, False, True)
+        assert made.keeper.friends.friends.is_proven(PHONE.address)
+
+
+def test_the_limiter_drops_nothing_before_friends_are_known(tmp_path: Path) -> None:
+    """It observes, and that is told, until every Asterisk has given its roster; off stays off."""
+    with kept(tmp_path, ENFORCED) as made:
+        made.keeper.mount()
+        assert waits(made) == (LimitMode.OBSERVE, True, True)
+        rostered: list[str] = []
+        made.keeper.friends.known.begin(lambda: [Ear(since=0.0, rostered=bool(rostered))], 0.0)
+        made.keeper._replan()
+        assert waits(made) == (LimitMode.OBSERVE, True, True)
+        rostered.append("pbx")
+        made.keeper._replan()
+
+        assert waits(made) == (LimitMode.ENFORCE, False, False)
+        made.keeper.configure(settings(limit=LimitSettings(mode=LimitMode.OFF)))
+        assert waits(made) == (LimitMode.OFF, False, False)
+
+
+def test_friends_that_cannot_be_read_keep_nobody_from_his_post(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The guard is mounted without them, and what is wrong with the store is shown."""
+
+    def fail(*_: object) -> list[Friend]:
+        raise StoreError("broken")
+
+    with kept(tmp_path, ENFORCED) as made:
+        monkeypatch.setattr(made.store, "friends", fail)
+        made.keeper.mount()
+
+        assert waits(made) == (LimitMode.OBSERVE, True, True)
+        assert made.enforcer.enforcing
+
+
+def test_a_new_friend_is_in_the_kernel_soon(kept: Kept) -> None:
+    """While it runs the roll follows, and what does not change it is not written; switched off it waits."""
+    friends = kept.keeper.friends
+    fills: list[frozenset[str]] = []
+    fill = kept.backend.fill
+
+    def count(roll: Roll, networks: Iterable[Network]) -> None:
+        fill(roll, networks)
+        if roll is Roll.FRIENDS:
+            fills.append(frozenset(map(str, kept.backend.rolls[Roll.FRIENDS])))
+
+    async def run() -> None:
+        async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+            task = group.create_task(kept.keeper._keep_friends())
+            friends.take([PHONE])
+            await asyncio.sleep(0.01)
+            friends.take([evolve(PHONE, seen=START + 1)])
+            await asyncio.sleep(0.2)
+            friends.forget(PHONE.address)
+            await asyncio.sleep(0.2)
+            kept.enforcer.switch_off()
+            friends.take([PHONE])
+            await asyncio.sleep(0.2)
+            kept.keeper.switch_on()
+            task.cancel()
+
+    kept.keeper.mount()
+    kept.backend.fill = count  # type: ignore[method-assign]
+    asyncio.run(run())
+    assert list(dict.fromkeys(fills)) == [frozenset({f"{OTHER}/32"}), frozenset()]
+    assert fills[:2] == [frozenset({f"{OTHER}/32"}), frozenset()]
+    assert fills[-1] == frozenset({f"{OTHER}/32"})
+
+
+def test_no_more_friends_go_to_the_kernel_than_a_set_holds(tmp_path: Path) -> None:
+    """With a small set some pass the limiter, instead of none."""
+    small = settings()
+    few = evolve(small, firewall=evolve(small.firewall, max_bans=SetSize(1_024)))
+    with kept(tmp_path, few) as made:
+        made.keeper.friends.take(
+            evolve(PHONE, address=ip_address(f"10.0.{n // 250}.{n % 250 + 1}")) for n in range(250)
+        )
+        for account in range(8):
+            made.keeper.friends.take(
+                evolve(PHONE, address=ip_address(f"10.{account + 1}.0.{n}"), account=str(account))
+                for n in range(1, 251)
+            )
+        made.keeper.mount()
+
+        assert len(made.backend.rolls[Roll.FRIENDS]) == 1_024
+
+
+def test_the_names_of_trunks_are_followed_beside_those_of_the_lists(kept: Kept) -> None:
+    """Neither side takes the other's away, and both are told where they lead."""
+    kept.keeper.mount()
+    trunk = TrunkHost("pbx", Service.PJSIP, "carrier", "sip.example", None, Transport.UDP)
+    kept.keeper._follow("lists", frozenset({"office.example"}))
+    kept.keeper.friends.roster(Roster("pbx", (), (trunk,)))
+    assert set(kept.keeper._names._names) == {"office.example", "sip.example"}
+
+    kept.keeper._names_changed({"sip.example": frozenset({ip_network(OTHER)})})
+    [friend] = kept.keeper.friends.friends.reasons(PHONE.address)
+    assert (friend.tie, friend.account) == (Tie.TRUNK, "carrier")
+    kept.keeper._follow("lists", frozenset())
+    assert set(kept.keeper._names._names) == {"sip.example"}
+
+
+def test_this_hosts_own_address_is_no_friend(kept: Kept) -> None:
+    """A contact that names the PBX itself makes nobody a friend."""
+    kept.keeper.mount()
+    kept.keeper.friends.take([evolve(PHONE, address=ip_address("198.18.0.1"))])
+
+    assert len(kept.keeper.friends.friends) == 0

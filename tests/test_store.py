@@ -475,25 +475,24 @@ def test_friends_come_back_as_they_were(store: Store, path: Path) -> None:
         assert [one.seen for one in again.friends(2_000.0, 100)] == [1_001.0, 1_002.0, 1_002.0, 1_003.0]
 
 
-def test_former_friends_are_those_without_a_reason_left(store: Store) -> None:
-    """One address is a friend as long as any reason is not over; then it was one until the last of them."""
-    store.remember_friends([friend(1, until=1_500.0), friend(1, account="bob", until=1_700.0), friend(2)])
-    store.remember_friends([friend(3, until=1_600.0)])
-    one, three = ip_address("192.0.2.1"), ip_address("192.0.2.3")
+def test_former_friends_are_the_reasons_that_are_over(store: Store) -> None:
+    """A reason is over at its end, whatever others its address has; those that ended last come last."""
+    bob, alice = friend(1, account="bob", until=1_700.0), friend(1, until=1_600.0)
+    store.remember_friends([bob, alice, friend(2)])
 
-    assert [one.account for one in store.friends(1_600.0, 9)] == ["bob", "alice"]
-    assert store.former_friends(1_600.0, 9) == [(three, 1_600.0)]
-    assert store.former_friends(1_700.0, 9) == [(three, 1_600.0), (one, 1_700.0)]
-    assert store.former_friends(1_700.0, 1) == [(one, 1_700.0)]
-    store.forget_friend(one)
-    assert store.former_friends(1_700.0, 9) == [(three, 1_600.0)]
+    assert store.friends(1_600.0, 9) == [bob, friend(2)]
+    assert store.former_friends(1_600.0, 9) == [alice]
+    assert store.former_friends(1_700.0, 9) == [alice, bob]
+    assert store.former_friends(1_700.0, 1) == [bob]
+    store.forget_friend(bob.address)
+    assert store.former_friends(1_700.0, 9) == []
 
 
 def test_friends_of_long_ago_are_forgotten(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """Purging takes what was over for a month, and beyond the bound those seen longest ago."""
     store.remember_friends([friend(1, until=1_500.0), friend(2), friend(3)])
     store.purge(1_501.0 + KEEP_FRIENDS)
-    assert store.former_friends(1e9, 9) == [(ip_address(f"192.0.2.{n}"), 9_000.0) for n in (2, 3)]
+    assert {*store.former_friends(1e9, 9)} == {friend(2), friend(3)}
 
     monkeypatch.setattr("ringfence.store_rows.MOST_FRIENDS", 1)
     store.purge(2_000.0)
@@ -507,7 +506,7 @@ def test_a_row_of_somebody_elses_is_left_out(store: Store, path: Path) -> None:
         connection.execute("UPDATE friends SET address = 'at ' || address WHERE address != '192.0.2.1'")
 
     assert store.friends(2_000.0, 9) == [friend(1)]
-    assert store.former_friends(10_000.0, 9) == [(ip_address("192.0.2.1"), 9_000.0)]
+    assert store.former_friends(10_000.0, 9) == [friend(1)]
 
 
 def test_others_may_not_read_it(store: Store, path: Path) -> None:

@@ -13,6 +13,7 @@ from ringfence.bans.lifting import unban, unban_all
 from ringfence.control import Encoded
 from ringfence.errors import ControlError, StoreError
 from ringfence.firewall.contract import Roll, Usage
+from ringfence.friends.requests import Requests
 from ringfence.keeper import Keeper
 from ringfence.model import Network, network_from
 from ringfence.report import Seen, bans_report, status_report
@@ -26,6 +27,7 @@ class Answers:
         self._keeper = keeper
         self._enforcer = keeper.enforcer
         self._seen = seen
+        self._requests = Requests(keeper.friends, keeper.enforcer.clock.wall)
 
     def handlers(self) -> Mapping[str, control.Handler]:
         """Give what answers each request."""
@@ -38,6 +40,8 @@ class Answers:
             "on": self._on,
             "confirm": self._confirm,
             **self._keeper.lists.handlers(),
+            "friends": self._friends,
+            **self._requests.handlers(),
         }
 
     async def _bans(self, request: Mapping[str, Any]) -> Encoded:
@@ -57,7 +61,13 @@ class Answers:
     async def _status(self, _: Mapping[str, Any]) -> object:
         usage = await self._keeper.usage()
         self._keeper.reconciler.look()
-        return status_report(self._enforcer, self._seen(usage))
+        report = status_report(self._enforcer, self._seen(usage))
+        friends = len(self._keeper.friends.friends)
+        return report | {"friends": friends, "limiter_waits": self._keeper.limiter_waits}
+
+    async def _friends(self, _: Mapping[str, Any]) -> Encoded:
+        """Write the list in a thread: there may be tens of thousands."""
+        return Encoded(await asyncio.to_thread(list, self._requests.listed()))
 
     def _ban(self, request: Mapping[str, Any]) -> object:
         seconds, reason = request.get("seconds"), request.get("reason", "")

@@ -25,10 +25,12 @@ from ringfence.bans.records import Records
 from ringfence.calm import calm_collector
 from ringfence.clock import Clock
 from ringfence.detect.detector import Detector
+from ringfence.detect.friends import Friends
 from ringfence.errors import ConfigError, HostError
 from ringfence.evidence import Evidence
 from ringfence.firewall.contract import Usage
 from ringfence.firewall.ownership import claim_sets
+from ringfence.friends.known import Ear
 from ringfence.host.bridges import follow_containers
 from ringfence.host.connections import Connections
 from ringfence.keeper import Keeper
@@ -83,6 +85,7 @@ class Daemon:
         self._positions: dict[str, str] = {}
         self._wire: WireSource | None = None  # what is not configured is not even loaded: it is memory
         self._connections = Connections()
+        self._friends = Friends()
         self._detector = Detector(
             settings.rule_table(),
             several=settings.several_sources(),
@@ -108,6 +111,7 @@ class Daemon:
                 Records(store, self._later, fleeting),
                 self._detector,
                 self._clock,
+                friends=self._friends,
                 log_group=self._log_group(),
                 flooded=lambda networks: self._evidence.limited(networks, self._clock.mono()),
             )
@@ -159,6 +163,7 @@ class Daemon:
                 failed = partial(self._host_failed, "containers")
                 tasks.append(group.create_task(follow_containers(self._containers_changed, failed)))
             self._listen(self._settings.heard())
+            self._keeper.friends.known.begin(self._ears, self._clock.mono())
             systemd.notify("READY=1")
             self._log.info("daemon.ready", firewall=self._enforcer.backend.name)
             await self._stopped.wait()
@@ -200,11 +205,20 @@ class Daemon:
                 del self._listeners[name]
         for pbx in wanted:
             if pbx.name not in self._listeners:
-                ami = AmiSource(target_of(pbx), self._evidence.hear) if pbx.ami.enabled else None
+                ami = self._ami(pbx) if pbx.ami.enabled else None
                 logs = self._logs(pbx, ended) if pbx.logs.wanted else None
                 sources = [source for source in (ami, logs) if source is not None]
                 tasks = [self._group.create_task(source.run(), name=str(source.id)) for source in sources]
                 self._listeners[pbx.name] = _Listener(pbx, ami, logs, tuple(tasks))
+
+    def _ami(self, pbx: config.AsteriskSettings) -> AmiSource:
+        friends = self._keeper.friends
+        return AmiSource(target_of(pbx), self._evidence.hear, roster=friends.roster, contact=friends.contact)
+
+    def _ears(self) -> list[Ear]:
+        """Say of each manager interface since when it is heard, and whether it has told of its phones."""
+        amis = [listener.ami for listener in self._listeners.values() if listener.ami is not None]
+        return [Ear(since=ami.listening_since, rostered=ami.rostered.is_set()) for ami in amis]
 
     def _log_group(self) -> int | None:
         if not self._settings.wire:

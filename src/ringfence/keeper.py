@@ -9,9 +9,11 @@ import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext, suppress
 from functools import partial
-from itertools import chain, repeat
+from ipaddress import ip_network
+from itertools import chain, islice, repeat
 
 import structlog
+from attrs import evolve
 
 from ringfence import trial
 from ringfence.alarms import Alarms
@@ -22,12 +24,14 @@ from ringfence.bans.reconcile import Reconciler
 from ringfence.bans.records import Records
 from ringfence.clock import Clock
 from ringfence.detect.detector import Detector
+from ringfence.detect.friends import Friends
 from ringfence.detect.networks import NetworkSet
 from ringfence.errors import FirewallBusyError, FirewallError, HostError, StoreError
 from ringfence.firewall import choose, make_backend
-from ringfence.firewall.contract import Flooder, LimitMode, Ports, Roll, Usage
+from ringfence.firewall.contract import Flooder, LimitMode, Plan, Ports, Roll, Usage
 from ringfence.firewall.leftovers import flush_the_other
 from ringfence.firewall.ownership import claim_sets
+from ringfence.friends.keeping import Keeping
 from ringfence.host.addresses import follow_addresses, read_addresses
 from ringfence.host.diagnosis import Diagnosis, Seen
 from ringfence.host.listening import find_ports
@@ -42,6 +46,7 @@ TEND_EVERY = 1.0
 PURGE_EVERY = 3_600.0
 USAGE_EVERY = 30.0
 PORTS_EVERY = 60.0
+FRIENDS_EVERY = 0.1
 _OWN = "an address of this host"
 
 
@@ -55,6 +60,7 @@ class Keeper:
         detector: Detector,
         clock: Clock,
         *,
+        friends: Friends | None = None,
         log_group: int | None = None,
         flooded: Callable[[Iterable[Network]], None] = lambda _: None,
     ) -> None:
@@ -65,7 +71,16 @@ class Keeper:
         self._ports: Ports | None = None
         self._flooded = flooded
         self._log = structlog.get_logger()
-        plan, self.why = settings.plan(None, log_group), "the configuration says so"
+        self._wanted: dict[str, frozenset[str]] = {}
+        self.friends = Keeping(
+            records.store,
+            clock.wall,
+            friends=friends,
+            remember=records.remember,
+            follow=partial(self._follow, "friends"),
+            own=lambda address: address in self._own_addresses,
+        )
+        plan, self.why = self._plan(), "the configuration says so"
         if settings.firewall.backend == "auto":
             backend, self.why = choose(plan)
         else:
@@ -74,7 +89,11 @@ class Keeper:
         self.reconciler = Reconciler(self.enforcer, self.alarms)
         self._names = Names(self._names_changed, records.names())
         self.lists = Lists(
-            records.store, settings.lists(), self._lists_changed, now=clock.wall, follow=self._names.want
+            records.store,
+            settings.lists(),
+            self._lists_changed,
+            now=clock.wall,
+            follow=partial(self._follow, "lists"),
         )
         self._own = frozenset()
         self._told = False
@@ -96,6 +115,8 @@ class Keeper:
         self.lists.protect(self._reasons())
         self.lists.resolved(self._names.answers)
         self.lists.load()
+        self.enforcer.records.read(self.friends.load, None)
+        self.enforcer.backend.plan = self._plan()
         self.enforcer.detector.never = self._exempt().never
         self.enforcer.start(verified=verified)
         self.enforcer.allow(self._exempt())
@@ -187,7 +208,7 @@ class Keeper:
 
     def _replan(self) -> None:
         backend = self.enforcer.backend
-        plan = self._settings.plan(self._ports, self._log_group)
+        plan = self._plan()
         if plan == backend.plan and not self._planless:
             return
         backend.plan = plan
@@ -203,6 +224,38 @@ class Keeper:
             self.alarms.over("firewall", "plan")
             self._log.info("firewall.changed")
 
+    def _plan(self) -> Plan:
+        """Give the rules that are wanted now: the limiter drops nothing before it knows whom to spare."""
+        plan = self._settings.plan(self._ports, self._log_group)
+        return evolve(plan, limit=evolve(plan.limit, mode=LimitMode.OBSERVE)) if self.limiter_waits else plan
+
+    @property
+    def limiter_waits(self) -> bool:
+        """Whether the limiter only observes until it is known whom to spare."""
+        mode = self._settings.firewall.limit.mode
+        return mode is LimitMode.ENFORCE and not self.friends.known.for_limiter(self._clock.mono())
+
+    # -- friends ----------------------------------------------------------------------------------------
+
+    @property
+    def friends_known(self) -> bool:
+        """Whether the phones that are registered are friends, or are not to be waited for any longer."""
+        return self.friends.known.for_bans(self._clock.mono())
+
+    async def _keep_friends(self) -> None:
+        """Have the kernel know who is a friend: at once, but no more than a twentieth of the time."""
+        while True:
+            await self.friends.stirred.wait()
+            self.friends.stirred.clear()
+            began = self._clock.mono()
+            if self.enforcer.enforcing:
+                self.enforcer.fill(Roll.FRIENDS)
+            await asyncio.sleep(max(FRIENDS_EVERY, 20 * (self._clock.mono() - began)))
+
+    def _friend_networks(self) -> Iterator[Network]:
+        """Give who passes the limiter; more than a set holds do not: those who came last pass it not."""
+        return map(ip_network, islice(self.friends.friends.addresses(), self._settings.firewall.max_bans))
+
     # -- who is exempt ----------------------------------------------------------------------------------
 
     def _reasons(self) -> dict[Network, str]:
@@ -216,7 +269,7 @@ class Keeper:
         if roll is Roll.DENY:
             self._denied = rolls.deny
             return rolls.deny
-        return self._allowed(rolls) if roll is Roll.ALLOW else ()
+        return self._allowed(rolls) if roll is Roll.ALLOW else self._friend_networks()
 
     def _allowed(self, rolls: Rolls) -> Iterator[Network]:
         yield from rolls.allow
@@ -233,7 +286,13 @@ class Keeper:
 
     def _names_changed(self, answers: Mapping[str, frozenset[Network]]) -> None:
         self.lists.resolved(answers)
+        self.friends.resolved(answers)
         self.enforcer.records.name_answers(answers)
+
+    def _follow(self, whose: str, names: frozenset[str]) -> None:
+        """Follow the names of one side beside those of the others."""
+        self._wanted[whose] = names
+        self._names.want(frozenset().union(*self._wanted.values()))
 
     def _addresses_changed(self, own: frozenset[Network]) -> None:
         self._troubles.pop("addresses", None)
@@ -316,6 +375,8 @@ class Keeper:
             group.create_task(follow_protected(self._protected_changed, partial(self._failed, "protected")))
             group.create_task(self._names.run())
             group.create_task(self.lists.run())
+            group.create_task(self.friends.run())
+            group.create_task(self._keep_friends())
             group.create_task(self.reconciler.run())
             group.create_task(self._tend())
             group.create_task(self._follow_ports())
@@ -329,6 +390,8 @@ class Keeper:
             self._watch()
             self.reconciler.look()
             self._look_at_limiter()
+            if self.enforcer.backend.plan.limit.mode is not self._plan().limit.mode:
+                self._replan()
             now = self._clock.mono()
             if now - purged >= PURGE_EVERY:
                 purged = now

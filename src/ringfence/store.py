@@ -263,8 +263,8 @@ class Store:
         with _errors(self.path):
             return list(friends_in(self._reader.execute, now, most))
 
-    def former_friends(self, now: float, most: int) -> list[tuple[Address, float]]:
-        """Give who was a friend before ``now``, and until when; the latest ``most``, in order."""
+    def former_friends(self, now: float, most: int) -> list[Friend]:
+        """Give why addresses were friends before ``now``, those that ended longest ago first."""
         with _errors(self.path):
             return list(former_in(self._reader.execute, now, most))
 

@@ -104,35 +104,25 @@ def add_friends(execute: Execute, friends: Iterable[Friend]) -> None:
 
 
 def friends_in(execute: Execute, now: float, most: int) -> Iterator[Friend]:
-    """Read the reasons that are not over at ``now``, those seen longest ago first, the latest ``most``.
+    """Read the reasons that are not over at ``now``, those seen longest ago first; the latest ``most``."""
+    yield from _friends(execute, "until > ?", "seen", now, most)
 
-    A row that makes no sense is left out: the others are right.
-    """
-    rows = execute(
-        f"SELECT * FROM (SELECT {_FRIEND} FROM friends WHERE until > ? ORDER BY seen DESC LIMIT ?)"  # noqa: S608 - ours
-        " ORDER BY seen",
-        (now, most),
-    )
+
+def former_in(execute: Execute, now: float, most: int) -> Iterator[Friend]:
+    """Read the reasons that are over at ``now``, those that ended longest ago first; the latest ``most``."""
+    yield from _friends(execute, "until <= ?", "until", now, most)
+
+
+def _friends(execute: Execute, which: str, order: str, now: float, most: int) -> Iterator[Friend]:
+    """Read reasons. A row that makes no sense is left out: the others are right."""
+    latest = f"SELECT {_FRIEND} FROM friends WHERE {which} ORDER BY {order} DESC LIMIT ?"  # noqa: S608 - ours
+    rows = execute(f"SELECT * FROM ({latest}) ORDER BY {order}", (now, most))  # noqa: S608 - ours
     for asterisk, address, account, tie, since, seen, until in rows:
         try:
             # The same few texts, many times.
             yield Friend(
                 sys.intern(asterisk), address_of(address), sys.intern(account), Tie(tie), since, seen, until
             )
-        except ValueError:
-            continue
-
-
-def former_in(execute: Execute, now: float, most: int) -> Iterator[tuple[Address, float]]:
-    """Read who was a friend, and until when: the longest ago first, the latest ``most``."""
-    rows = execute(
-        "SELECT * FROM (SELECT address, max(until) AS over FROM friends GROUP BY address"
-        " HAVING over <= ? ORDER BY over DESC LIMIT ?) ORDER BY over",
-        (now, most),
-    )
-    for address, over in rows:
-        try:
-            yield address_of(address), over
         except ValueError:
             continue
 

@@ -43,6 +43,7 @@ def test_the_status_for_people(tmp_path: Path) -> None:
     assert "attempts  3 (0 withheld, 0 late, 0 never banned)" in lines
     assert "tricks    0 tampered, 0 hidden, 0 forged" in lines
     assert "bans      1 of 1 in force, 1 placed since the start" in lines
+    assert "friends   0 addresses" in lines
     assert lines[-1].split() == ["198.18.1.101", "3", "of", "5", "counted", "claimed", "alice"]
     assert "\x1b" not in done.stdout
     assert max(map(len, lines)) <= 80

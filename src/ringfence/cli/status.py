@@ -72,11 +72,15 @@ def _print_firewall(console: "Console", report: dict[str, Any]) -> None:
     there = f"{report['enforced']} of {report['expected']} in force"
     bans = f"bans      {there}, {report['placed']} placed since the start"
     console.print(Text(bans, style="bold red" if short else ""))
+    console.print(Text(f"friends   {report['friends']} addresses"))
     if firewall["healed"]:
         console.print(Text(f"healed    {firewall['healed']} times, {firewall['restored']} bans put back"))
     if firewall["limiter"] != "off" and firewall["enforcing"]:
         verb = "dropped" if firewall["limiter"] == "enforce" else "over the limit, and let pass"
-        console.print(Text(f"limiter   {firewall['limiter']}: {report['limiter_drops']} packets {verb}"))
+        waits = " until friends are known" if report["limiter_waits"] else ""
+        console.print(
+            Text(f"limiter   {firewall['limiter']}{waits}: {report['limiter_drops']} packets {verb}")
+        )
     for use in firewall["rules"]:
         if use["packets"]:
             met = f"{use['packets']} packets, {use['bytes']} bytes"

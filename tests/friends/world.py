@@ -1,0 +1,135 @@
+"""Friends that are kept, over a shelf that counts what is written, at a time that the test says."""
+
+import asyncio
+from collections.abc import Iterable
+from ipaddress import ip_address, ip_network
+
+from ringfence.detect.friends import Key, key_of
+from ringfence.friends.keeping import Keeping
+from ringfence.model import (
+    Address,
+    Contact,
+    Endpoint,
+    EventKind,
+    Friend,
+    Network,
+    Roster,
+    SecurityEvent,
+    Service,
+    SourceId,
+    Tie,
+    Transport,
+    TrunkHost,
+)
+
+NOW = 1_700_000_000.0
+HERE = ip_address("198.51.100.1")
+
+
+class Shelf:
+    """A store in memory."""
+
+    def __init__(self) -> None:
+        self.rows: dict[Key, Friend] = {}
+        self.written: list[int] = []
+        self.told = asyncio.Event()
+
+    def friends(self, now: float, most: int) -> list[Friend]:
+        """Give those that are not over."""
+        return [friend for friend in self.rows.values() if friend.until > now][-most:]
+
+    def former_friends(self, now: float, most: int) -> list[Friend]:
+        """Give those that are over."""
+        return [friend for friend in self.rows.values() if friend.until <= now][-most:]
+
+    def remember_friends(self, friends: Iterable[Friend]) -> None:
+        """Take them, and how many."""
+        told = {key_of(one): one for one in friends}
+        self.written.append(len(told))
+        self.rows.update(told)
+        self.told.set()
+
+    def forget_friend(self, address: Address) -> None:
+        """Take them away."""
+        self.rows = {key: friend for key, friend in self.rows.items() if friend.address != address}
+
+
+class World:
+    """A daemon's friends; ``followed`` are the names whose addresses are wanted."""
+
+    def __init__(self, shelf: Shelf | None = None, now: float = NOW) -> None:
+        self.now = now
+        self.shelf = shelf if shelf is not None else Shelf()
+        self.followed: frozenset[str] = frozenset()
+        self.keeping = Keeping(self.shelf, lambda: self.now, follow=self._follow, own=lambda one: one == HERE)
+
+    def _follow(self, names: frozenset[str]) -> None:
+        self.followed = names
+
+    def again(self) -> "World":
+        """End and begin anew over the same store."""
+        self.keeping.write()
+        other = World(self.shelf, self.now)
+        other.keeping.load()
+        return other
+
+    def later(self, roster: Roster) -> None:
+        """Tell a roster that is not the first, and have it taken."""
+        self.keeping.roster(roster)
+        asyncio.run(self.keeping.take_rosters())
+
+    def ties(self, address: str) -> dict[str, float]:
+        """Give the ties of an address, and the seconds that each has left."""
+        reasons = self.keeping.friends.reasons(ip_address(address))
+        return {str(friend.tie): round(friend.until - self.now) for friend in reasons}
+
+    def wait(self, seconds: float) -> None:
+        """Let time pass."""
+        self.now += seconds
+        self.keeping.expire()
+        self.keeping.write()
+
+
+def success(address: str, account: str = "alice", **changed: object) -> SecurityEvent:
+    """Give a right password that AMI tells of."""
+    values: dict[str, object] = {
+        "source": SourceId("pbx", "ami"),
+        "kind": EventKind.SUCCESSFUL_AUTH,
+        "service": Service.PJSIP,
+        "remote": Endpoint(ip_address(address), 5060, Transport.UDP),
+        "time": NOW,
+        "account": account,
+        "session": b"1@there",
+        "password": True,
+    }
+    return SecurityEvent(**(values | changed))  # type: ignore[arg-type]
+
+
+def contact(
+    address: str, account: str = "alice", *, left: float | None = 600.0, now: float = NOW, **changed: bool
+) -> Contact:
+    """Give a contact whose registration has some seconds left."""
+    until = None if left is None else now + left
+    return Contact("pbx", Service.PJSIP, account, ip_address(address), until, **changed)
+
+
+def roster(*contacts: Contact, trunks: Iterable[TrunkHost] | None = (), asterisk: str = "pbx") -> Roster:
+    """Give all that an Asterisk has."""
+    return Roster(asterisk, contacts, None if trunks is None else tuple(trunks))
+
+
+def trunk(host: str, name: str = "carrier") -> TrunkHost:
+    """Give a server at which the PBX registers."""
+    return TrunkHost("pbx", Service.PJSIP, name, host, None, Transport.UDP)
+
+
+def leads(**names: Iterable[str]) -> dict[str, frozenset[Network]]:
+    """Give answers of the DNS: ``leads(sip_example=["192.0.2.1"])``."""
+    return {
+        name.replace("_", "."): frozenset(map(ip_network, addresses)) for name, addresses in names.items()
+    }
+
+
+REGISTERED, REACHABLE, AUTHENTICATED, TRUNK = (
+    str(tie) for tie in (Tie.REGISTERED, Tie.REACHABLE, Tie.AUTHENTICATED, Tie.TRUNK)
+)
