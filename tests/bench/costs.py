@@ -16,6 +16,7 @@ from tests.support.captures import captures
 from tests.support.daemon import Guard
 from tests.support.guarded import NO_LOGS, NO_WIRE, guarded
 from tests.support.lab import Lab
+from tests.support.process import cpu_seconds, resident
 
 from ringfence.model import SourceId
 from ringfence.parse.ami import END, AmiDecoder
@@ -24,25 +25,10 @@ SOURCES = 20
 GUESSES = 500
 """From each source: 10 000 in all, and none reaches the threshold."""
 THRESHOLD = 1_000
-TICKS = 100.0
 MEBIBYTE = 2**20
 DECODED_BYTES = 24 * MEBIBYTE
 CHUNK = 4096
 ROUNDS = 7
-
-
-def cpu_seconds(pid: int) -> float:
-    """Give the CPU time that a process has taken, its own and the kernel's for it."""
-    fields = Path(f"/proc/{pid}/stat").read_text("ascii").rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS
-
-
-def resident(pid: int) -> int:
-    """Give a process's resident memory in bytes."""
-    for line in Path(f"/proc/{pid}/status").read_text("ascii").split("\n"):
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1]) * 1024
-    raise ValueError(f"process {pid} has no resident memory")
 
 
 def share_of_asterisk(lab: Lab, pid: int, network: str, seen: Callable[[], bool]) -> float:

@@ -16,12 +16,12 @@ from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 from attrs import define, field
-from tests.bench.costs import cpu_seconds, resident
 from tests.bench.figures import Figure, spread
 from tests.support.asterisk import SECRET
 from tests.support.daemon import Guard, ami_server
 from tests.support.manybans import ATTEMPTS, Spent, fill, mixed, spent
 from tests.support.netns import netns
+from tests.support.process import cpu_seconds, resident
 
 from ringfence.firewall import make_backend
 

@@ -33,11 +33,11 @@ NONCE_LASTS = 2
 
 _MOST_NONCES = 5
 _FIRST_WAIT, _LONGEST_WAIT, _PATIENCE = 0.5, 4.0, 20.0  # seconds: T1, T2, and when a phone gives up
-_HEADER = re.compile(rb"\r\n(Via|v|From|f|To|t|Call-ID|i|CSeq):[ \t]*([^\r]*)", re.IGNORECASE)
+_HEADER = re.compile(rb"\r\n(Via|v|From|f|To|t|Call-ID|i|CSeq|Contact|m):[ \t]*([^\r]*)", re.IGNORECASE)
 _QOP = re.compile(rb'qop="auth"')
 _STALE = re.compile(rb"stale=\"?true", re.IGNORECASE)
 _TAG = re.compile(rb";tag=([^;\r]+)")
-_SHORT = {b"v": b"via", b"f": b"from", b"t": b"to", b"i": b"call-id"}
+_SHORT = {b"v": b"via", b"f": b"from", b"t": b"to", b"i": b"call-id", b"m": b"contact"}
 
 _PJSIP = """\
 [{name}]
@@ -254,8 +254,8 @@ class Phone:
             return None
         if status_of(message):
             return message
-        if (reply := _reply(message)) is not None:
-            self.where.sendto(reply, self.target)
+        if (ours := reply(message)) is not None:
+            self.where.sendto(ours, self.target)
             self.answered += 1
         return None
 
@@ -274,11 +274,15 @@ def _headers(message: bytes) -> dict[bytes, bytes]:
     return found
 
 
-def _reply(request: bytes) -> bytes | None:
-    """Give the 200 to a request of Asterisk's; None to an ACK, and to what is none."""
+def reply(request: bytes) -> bytes | None:
+    """Give the 200 to a request of Asterisk's; None to an ACK, and to what is none.
+
+    A REGISTER is answered with the contact that it brought, for two minutes.
+    """
     headers = _headers(request)
     if request.startswith(b"ACK ") or not {b"via", b"from", b"to", b"call-id", b"cseq"} <= headers.keys():
         return None
+    contact = headers.get(b"contact", b"*")
     to = headers[b"to"] if b";tag=" in headers[b"to"] else headers[b"to"] + b";tag=phone"
     lines = [
         b"SIP/2.0 200 OK",
@@ -287,6 +291,7 @@ def _reply(request: bytes) -> bytes | None:
         b"To: " + to,
         b"Call-ID: " + headers[b"call-id"],
         b"CSeq: " + headers[b"cseq"],
+        *([b"Contact: " + contact, b"Expires: 120"] if request.startswith(b"REGISTER ") else []),
         b"Content-Length: 0",
     ]
     return b"\r\n".join([*lines, b"", b""])

@@ -1,0 +1,20 @@
+"""What a process costs, as the kernel says."""
+
+import os
+from pathlib import Path
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+def cpu_seconds(pid: int) -> float:
+    """Give the CPU time that a process has taken, its own and the kernel's for it."""
+    fields = Path(f"/proc/{pid}/stat").read_text("ascii").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICKS
+
+
+def resident(pid: int) -> int:
+    """Give a process's resident memory in bytes."""
+    for line in Path(f"/proc/{pid}/status").read_text("ascii").split("\n"):
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) * 1024
+    raise ValueError(f"process {pid} has no resident memory")
