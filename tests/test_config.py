@@ -9,6 +9,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
+from attrs import evolve
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -19,6 +20,7 @@ from ringfence.config import (
     AllowSettings,
     AmiSettings,
     AsteriskSettings,
+    ClaimedSettings,
     ControlSettings,
     CustomSettings,
     DenySettings,
@@ -43,6 +45,7 @@ from ringfence.values import (
     Burst,
     Count,
     Duration,
+    FriendCount,
     HostName,
     Interface,
     Ladder,
@@ -50,6 +53,7 @@ from ringfence.values import (
     Name,
     Paths,
     Pattern,
+    PerMinute,
     Place,
     Port,
     Rate,
@@ -137,9 +141,11 @@ def test_every_key_has_a_default_but_the_secret() -> None:
         rules={
             **OTHER_RULES,
             "guess": RuleSettings(
+                enabled=True,
                 attempts=Count(5),
                 window=Duration(600.0),
                 ban=Ladder((3_600.0, 21_600.0, 86_400.0, 604_800.0)),
+                friends=FriendCount(600),
             ),
         },
         store=StoreSettings(path=Path("/var/lib/ringfence/ringfence.db")),
@@ -205,9 +211,20 @@ def test_every_key_can_be_set() -> None:
         [geo]
         database = "/srv/geo.mmdb"
         [rules.guess]
+        enabled = false
         attempts = 3
         window = "90s"
         ban = ["1h", "2w"]
+        friends = 0
+        [rules.decoy]
+        accounts = ["100", "admin"]
+        [rules.prefix]
+        addresses = 4
+        [rules.siege]
+        strangers = 3
+        [claimed]
+        ban = ["1m", "2m"]
+        per_minute = 10
         [store]
         path = "/srv/ringfence.db"
         [control]
@@ -265,9 +282,15 @@ def test_every_key_can_be_set() -> None:
         ),
         deny=DenySettings(networks=(ip_network("203.0.113.0/24"),), countries=(Place("XX"),)),
         geo=GeoSettings(database=Paths((Path("/srv/geo.mmdb"),))),
+        claimed=ClaimedSettings(Ladder((60.0, 120.0)), PerMinute(10)),
         rules={
             **OTHER_RULES,
-            "guess": RuleSettings(Count(3), Duration(90.0), Ladder((3_600.0, 1_209_600.0))),
+            "guess": RuleSettings(
+                False, Count(3), Duration(90.0), Ladder((3_600.0, 1_209_600.0)), FriendCount(0)
+            ),
+            "decoy": evolve(OTHER_RULES["decoy"], accounts=(Text("100"), Text("admin"))),
+            "prefix": evolve(OTHER_RULES["prefix"], addresses=Count(4)),
+            "siege": evolve(OTHER_RULES["siege"], strangers=Count(3)),
         },
         store=StoreSettings(path=Path("/srv/ringfence.db")),
         control=ControlSettings(socket=Path("/srv/ringfence.sock")),
@@ -487,6 +510,14 @@ def test_a_rule_keeps_what_it_does_not_set() -> None:
         ("[rules.guess]\nban = '600w'", [f"rules.guess.ban: {DURATION}"]),
         ("[rules.guess]\nban = []", ['rules.guess.ban: must be a duration such as "1h", or a list of them']),
         ("[rules.guess]\nban = ['1h', 2]", [f"rules.guess.ban: {DURATION}"]),
+        ("[rules.guess]\nenabled = 1", ["rules.guess.enabled: must be true or false"]),
+        ("[rules.guess]\nfriends = -1", ["rules.guess.friends: must be a whole number from 0 to 100000"]),
+        ("[rules.slow]\nfriends = 1", ["rules.slow.friends: unknown key"]),
+        ("[rules.guess]\naccounts = ['a']", ["rules.guess.accounts: unknown key"]),
+        ("[rules.decoy]\naccounts = 'a'", ["rules.decoy.accounts: must be a list"]),
+        ("[rules.decoy]\naccounts = ['']", [f"rules.decoy.accounts[0]: {TEXT}"]),
+        ("[claimed]\nper_minute = -1", ["claimed.per_minute: must be a whole number from 0 to 100000"]),
+        ("[claimed]\nscope = 'full'", ["claimed.scope: unknown key"]),
         ("[store]\npath = 'ringfence.db'", ["store.path: must be an absolute path"]),
         ("[control]\nsocket = ''", [f"control.socket: {TEXT}"]),
         (
@@ -529,7 +560,7 @@ def test_all_faults_come_in_one_report(tmp_path: Path) -> None:
         [rules.guess]
         attempts = -1
         window = "soon"
-        [rules.siege]
+        [rules.guest]
         [store]
         path = 7
     """
@@ -552,7 +583,7 @@ def test_all_faults_come_in_one_report(tmp_path: Path) -> None:
             "allow.networks: must be a list",
             f"rules.guess.attempts: {COUNT}",
             f"rules.guess.window: {DURATION}",
-            "rules.siege: no such rule; there are: " + RULE_NAMES,
+            "rules.guest: no such rule; there are: " + RULE_NAMES,
             f"store.path: {TEXT}",
         ]
     )

@@ -1,4 +1,4 @@
-"""Evidence: what is judged is carried out at once, and what is strange about it is said once a minute."""
+"""Evidence: what is judged is carried out at once, and what is strange about it is an alarm."""
 
 from collections.abc import Iterator
 from ipaddress import ip_address, ip_network
@@ -10,15 +10,18 @@ from structlog.typing import EventDict
 from tests.detect.events import NOTICES, SENDER, event
 
 from ringfence.clock import Clock
-from ringfence.detect.detector import Decision, Detector
+from ringfence.alarms import Alarms
+from ringfence.detect.detector import Detector
 from ringfence.detect.doubts import PATIENCE
+from ringfence.detect.judge import Decision
 from ringfence.detect.networks import NetworkSet
 from ringfence.detect.rules import RULES
-from ringfence.evidence import ALARM_EVERY, Evidence
+from ringfence.evidence import Evidence
 from ringfence.model import Attempt, Challenge, EventKind, Proof, Scope, Service
 
 STRANGER = "203.0.113.9"
-RULE = evolve(RULES[0], attempts=2)
+BY_NAME = {rule.name: rule for rule in RULES}
+RULE = evolve(BY_NAME["guess"], attempts=2)
 
 
 class Bench:
@@ -29,9 +32,10 @@ class Bench:
         self.now = 1_000.0
         self.late: list[Attempt] = []
         self.exempted: list[Attempt] = []
-        self.detector = Detector((RULE, RULES[1]), several=frozenset({"pbx"}))
+        self.detector = Detector((RULE, BY_NAME["flood"]), several=frozenset({"pbx"}))
         told = self.late.append, self.exempted.append
-        self.evidence = Evidence(self.detector, self.banned.append, self._clock(), *told)
+        self.sounding = Alarms(lambda: self.now)
+        self.evidence = Evidence(self.detector, self.banned.append, self._clock(), self.sounding, *told)
         self.evidence.whose = "pbx"
         self.logged = logged
 
@@ -44,8 +48,8 @@ class Bench:
         self.evidence.tend(wire=wire, listening=lambda _: None)
 
     def alarms(self) -> list[str]:
-        """Give the names of what was logged."""
-        return [entry["event"] for entry in self.logged]
+        """Give the names of the alarms that were logged."""
+        return [entry["event"].removeprefix("alarm.") for entry in self.logged]
 
 
 @pytest.fixture
@@ -73,22 +77,16 @@ def test_a_decision_is_carried_out_at_once(bench: Bench) -> None:
 def test_a_tampered_event_is_an_alarm(bench: Bench) -> None:
     """Whether or not it tells of an attempt."""
     bench.evidence.hear([event(EventKind.CHALLENGE_SENT, tampered=True)], 0.0)
-    assert bench.logged == [
-        {
-            "event": "evidence.tampered",
-            "log_level": "warning",
-            "also_unsaid": 0,
-            "source": "pbx/ami",
-            "address": SENDER,
-        }
-    ]
+    [alarm] = bench.sounding.up
+    assert (alarm.name, alarm.subject) == ("evidence.tampered", "pbx/ami")
 
 
-def test_the_same_alarm_is_logged_once_a_minute(bench: Bench) -> None:
-    """And says how often it was raised in between."""
-    for now in (0.0, 1.0, ALARM_EVERY - 1, ALARM_EVERY):
+def test_the_same_alarm_is_logged_once(bench: Bench) -> None:
+    """And counts how often it was raised."""
+    for now in (0.0, 1.0, 59.0):
         bench.evidence.hear([event(EventKind.CHALLENGE_SENT, tampered=True)], now)
-    assert [entry["also_unsaid"] for entry in bench.logged] == [0, 2]
+    assert bench.alarms() == ["evidence.tampered"]
+    assert [alarm.times for alarm in bench.sounding.up] == [3]
 
 
 def test_a_forged_line_is_an_alarm_and_no_ban(bench: Bench) -> None:
@@ -99,7 +97,7 @@ def test_a_forged_line_is_an_alarm_and_no_ban(bench: Bench) -> None:
     bench.tend(wire=True)
 
     assert (bench.banned, bench.alarms()) == ([], ["evidence.forged"])
-    assert bench.logged[0]["named"] == STRANGER
+    assert [alarm.subject for alarm in bench.sounding.up] == [STRANGER]
 
 
 def test_an_aimed_event_is_an_alarm(bench: Bench) -> None:
@@ -109,9 +107,8 @@ def test_an_aimed_event_is_an_alarm(bench: Bench) -> None:
     bench.evidence.hear([aimed, true], bench.now)
     bench.tend()
 
-    assert [(e["event"], e["address"], e["at"]) for e in bench.logged] == [
-        ("evidence.aimed", SENDER, STRANGER)
-    ]
+    [alarm] = bench.sounding.up
+    assert (alarm.name, alarm.subject, STRANGER in alarm.text) == ("evidence.aimed", SENDER, True)
 
 
 @pytest.mark.parametrize(("service", "word"), [(Service.SIP, "chan_sip"), (Service.PJSIP, "notice")])
@@ -122,7 +119,7 @@ def test_what_is_withheld_says_why(bench: Bench, service: Service, word: str) ->
     bench.tend()
 
     assert bench.alarms() == ["evidence.withheld"]
-    assert word in bench.logged[0]["why"]
+    assert word in bench.sounding.up[0].text
 
 
 def test_failed_manager_logins_are_a_problem_where_ami_tells_them(bench: Bench) -> None:
@@ -144,7 +141,7 @@ def test_a_flood_of_ten_seconds_is_a_ban_of_the_sip_ports(bench: Bench) -> None:
     bench.evidence.limited([flooder], bench.now + 9)
 
     [decision] = bench.banned
-    assert (decision.subject, decision.rule.name, decision.rule.scope) == (flooder, "flood", Scope.SIP_UDP)
+    assert (decision.subject, decision.rule.name, decision.scope) == (flooder, "flood", Scope.SIP_UDP)
     assert len(decision.attempts) == 10
     assert {(attempt.proof, attempt.event, attempt.service) for attempt in decision.attempts} == {
         (Proof.CLAIMED, EventKind.LIMITED, Service.KERNEL)
@@ -172,7 +169,7 @@ def test_who_is_exempt_may_flood(bench: Bench) -> None:
 
 def test_who_is_banned_and_floods_shows_nothing(bench: Bench) -> None:
     """The limiter meets him where his packets are rejected further in: it is no sign that his ban fails."""
-    bench.detector.banned = lambda _: True
+    bench.detector.banned = lambda _, __: True
     for second in range(20):
         bench.evidence.limited([ip_network("192.0.2.7")], bench.now + second)
 
@@ -184,9 +181,9 @@ def test_what_comes_from_who_is_banned_is_told(bench: Bench) -> None:
     guess = event(EventKind.CHALLENGE_RESPONSE_FAILED, session=b"a")
     bench.evidence.hear([guess], 0.0)
     assert bench.late == []
-    bench.detector.banned = lambda network: network == ip_network(SENDER)
+    bench.detector.banned = lambda network, _: network == ip_network(SENDER)
     bench.evidence.hear([evolve(guess, session=b"b")], 1.0)
-    bench.detector.banned = lambda _: False
+    bench.detector.banned = lambda _, __: False
     bench.detector.never = NetworkSet([ip_network(SENDER)])
     bench.evidence.hear([evolve(guess, session=b"c")], 2.0)
 

@@ -32,7 +32,7 @@ FOUND = Ports(udp=(5060, 5160), tcp=(5060,))
 
 
 def test_the_plan_of_the_defaults() -> None:
-    """Everything is dropped on every port and interface, and the limiter only looks."""
+    """Everything is dropped on every port and interface, and the limiter drops what is too much."""
     assert Settings().plan(FOUND, 7) == Plan(
         maxelem=262_144,
         log_group=7,
@@ -41,7 +41,7 @@ def test_the_plan_of_the_defaults() -> None:
         interfaces=(),
         verdict=Verdict.DROP,
         log=False,
-        limit=Limit(LimitMode.OBSERVE, 50, 200),
+        limit=Limit(LimitMode.ENFORCE, 50, 200),
     )
 
 

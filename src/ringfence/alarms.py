@@ -2,7 +2,7 @@
 
 An alarm has a name (what kind), a subject (whom or what it is about) and a text (what to do). The same name
 and subject is one alarm, however often it is raised: it is said again when its text changes, and counted in
-between. It is over when whoever raised it says so, or has not raised it again for ``LASTS``. At most ``MOST``
+between. It is over when whoever raised it says so, or has not raised it again for as long as he said it lasts. At most ``MOST``
 of a name are kept; more are counted in the last.
 """
 
@@ -32,6 +32,7 @@ class _State:
     text: str
     since: float
     last: float
+    lasts: float
     times: int = 1
 
 
@@ -43,8 +44,8 @@ class Alarms:
         self._up: dict[str, dict[str, _State]] = {}
         self._log = structlog.get_logger()
 
-    def sound(self, name: str, subject: str, text: str) -> None:
-        """Raise an alarm, or again."""
+    def sound(self, name: str, subject: str, text: str, lasts: float = LASTS) -> None:
+        """Raise an alarm, or again; it stands for ``lasts`` seconds from now."""
         now = self._clock()
         of_name = self._up.setdefault(name, {})
         self._expire(of_name, now)
@@ -53,10 +54,11 @@ class Alarms:
             next(reversed(of_name.values())).times += 1
             return
         if known is None:
-            of_name[subject] = _State(text, now, now)
+            of_name[subject] = _State(text, now, now, lasts)
         else:
             known.last = now
             known.times += 1
+            known.lasts = lasts
         if known is None or known.text != text:
             of_name[subject].text = text
             self._log.error(f"alarm.{name}", subject=subject, text=text)
@@ -80,5 +82,5 @@ class Alarms:
         return sorted(found, key=lambda alarm: -alarm.last)
 
     def _expire(self, of_name: dict[str, _State], now: float) -> None:
-        for subject in [subject for subject, state in of_name.items() if now - state.last >= LASTS]:
+        for subject in [subject for subject, state in of_name.items() if now - state.last >= state.lasts]:
             del of_name[subject]

@@ -23,13 +23,13 @@ from attrs import AttrsInstance, evolve, fields, frozen
 from cattrs import AttributeValidationNote, ClassValidationError, Converter, IterableValidationError
 from cattrs.errors import ForbiddenExtraKeysError
 
-from ringfence.detect.rules import RULES
 from ringfence.errors import ConfigError
 from ringfence.model import Network, Secret
 from ringfence.settings import (
     AllowSettings,
     AmiSettings,
     AsteriskSettings,
+    ClaimedSettings,
     ControlSettings,
     CustomSettings,
     DenySettings,
@@ -43,13 +43,14 @@ from ringfence.settings import (
     WireSettings,
     default_rules,
 )
-from ringfence.values import HOOKS, HostName, Interface, Paths, Place, SipPort, list_only, text_from
+from ringfence.values import HOOKS, HostName, Interface, Paths, Place, SipPort, Text, list_only, text_from
 
 __all__ = [
     "MAX_SECRET_BYTES",
     "AllowSettings",
     "AmiSettings",
     "AsteriskSettings",
+    "ClaimedSettings",
     "ControlSettings",
     "CustomSettings",
     "DenySettings",
@@ -129,14 +130,7 @@ def parse(
 
 def _rules(converter: Converter) -> Callable[[object, object], Mapping[str, RuleSettings]]:
     """Make the hook for ``[rules]``: what a rule's table leaves out keeps its default."""
-    defaults = {
-        rule.name: {
-            "attempts": rule.attempts,
-            "window": f"{rule.window:.0f}s",
-            "ban": [f"{step:.0f}s" for step in rule.ban],
-        }
-        for rule in RULES
-    }
+    defaults = {name: _written(mine) for name, mine in default_rules().items()}
 
     def hook(value: object, _: object) -> Mapping[str, RuleSettings]:
         if not isinstance(value, Mapping):
@@ -149,6 +143,8 @@ def _rules(converter: Converter) -> Callable[[object, object], Mapping[str, Rule
                     raise ValueError("no such rule; there are: " + ", ".join(defaults))
                 if not isinstance(table, Mapping):
                     raise TypeError
+                if extra := table.keys() - defaults[name].keys():
+                    raise ForbiddenExtraKeysError("", RuleSettings, {str(key) for key in extra})
                 found[name] = converter.structure({**defaults[name], **table}, RuleSettings)
             except Exception as fault:  # noqa: BLE001 - gathered, as cattrs gathers them
                 fault.add_note(AttributeValidationNote("", name, RuleSettings))
@@ -158,6 +154,15 @@ def _rules(converter: Converter) -> Callable[[object, object], Mapping[str, Rule
         return found
 
     return hook
+
+
+def _written(mine: RuleSettings) -> dict[str, object]:
+    """Give the settings of a rule as a file has them: those that it has."""
+    times = {"window": f"{mine.window:.0f}s", "ban": [f"{step:.0f}s" for step in mine.ban]}
+    given = {field.name: getattr(mine, field.name) for field in fields(RuleSettings)}
+    return {name: value for name, value in (given | times).items() if value is not None} | (
+        {"accounts": list(mine.accounts)} if mine.accounts is not None else {}
+    )
 
 
 def _converter() -> Converter:
@@ -177,10 +182,11 @@ def _converter() -> Converter:
         tuple[Interface, ...],
         tuple[Path, ...],
         tuple[SipPort, ...],
+        tuple[Text, ...],
     ):
         listed = list_only(converter.get_structure_hook(kind))
         converter.register_structure_hook_func(partial(eq, kind), listed)
-    for kind in (tuple[Path, ...], tuple[SipPort, ...]):  # those may be left out
+    for kind in (tuple[Path, ...], tuple[SipPort, ...], tuple[Text, ...]):  # those may be left out
         converter.register_structure_hook_func(partial(eq, kind | None), _given(converter, kind))
     converter.register_structure_hook_func(partial(eq, Paths | None), HOOKS[Paths])
     return converter

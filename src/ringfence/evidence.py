@@ -1,17 +1,19 @@
 """From what the sources tell to what is done about it, and what an administrator is told on the way.
 
-This is the path from an event to a ban: it waits for nobody. The same alarm is logged at most once in
-``ALARM_EVERY``; how often it was raised is counted in between.
+This is the path from an event to a ban: it waits for nobody, but at the very start: until it is known who the
+friends of this PBX are, what rules decide on is kept and looked at again then (:meth:`Evidence.wait`), since
+phones that fail now may have registered before there was anybody to see it.
 """
 
 from collections.abc import Callable, Iterable, Sequence
 from ipaddress import ip_address
 
-import structlog
 from attrs import evolve
 
+from ringfence.alarms import Alarms
 from ringfence.clock import Clock
-from ringfence.detect.detector import Decision, Detector, Judgement, Standing
+from ringfence.detect.detector import Detector, Judgement, Standing
+from ringfence.detect.judge import Decision
 from ringfence.model import (
     AMI,
     Attempt,
@@ -25,11 +27,12 @@ from ringfence.model import (
     Transport,
 )
 
-ALARM_EVERY = 60.0  # seconds
+MOST_WAITING = 1_000
+"""So many decisions are kept at the start; what comes after them is carried out."""
 
 
 class Evidence:
-    """Judges evidence. ``ban`` carries out a decision.
+    """Judges evidence. ``ban`` carries out a decision, ``alarms`` are sounded.
 
     ``late`` is told what comes from who is banned, ``exempted`` what comes from who never is. ``whose`` is
     the Asterisk that the wire belongs to.
@@ -40,6 +43,7 @@ class Evidence:
         detector: Detector,
         ban: Callable[[Decision], object],
         clock: Clock,
+        alarms: Alarms,
         late: Callable[[Attempt], object] = lambda _: None,
         exempted: Callable[[Attempt], object] = lambda _: None,
     ) -> None:
@@ -49,8 +53,8 @@ class Evidence:
         self._detector = detector
         self._ban = ban
         self._clock = clock
-        self._log = structlog.get_logger()
-        self._alarms: dict[str, tuple[float, int]] = {}
+        self._alarms = alarms
+        self._waiting: list[Decision] | None = None
         self._forgeable: dict[str, None] = {}
 
     @property
@@ -58,24 +62,35 @@ class Evidence:
         """What is wrong with the evidence, a line each."""
         return [f"{asterisk}: {_FORGEABLE}" for asterisk in self._forgeable]
 
+    def wait(self) -> None:
+        """Carry nothing out until :meth:`go_on`."""
+        self._waiting = []
+
+    def go_on(self) -> None:
+        """Carry out what was decided meanwhile, but for those who turned out to be friends."""
+        waiting, self._waiting = self._waiting or [], None
+        for decision in waiting:
+            if not self._detector.friends.live_in(decision.subject):
+                self._ban(decision)
+
     def hear(self, events: Sequence[SecurityEvent], now: float) -> None:
         """Judge what a source told, which counts at ``now`` (monotonic seconds)."""
         for event in events:
             judgement = self._detector.observe(event, now)
             if judgement is not None:
-                self._carry_out(judgement, now)
+                self._carry_out(judgement)
             if event.tampered:
-                source, address = str(event.source), str(event.remote.address)
-                self._alarm("evidence.tampered", now, source=source, address=address)
+                self._alarms.sound("evidence.tampered", str(event.source), _TAMPERED)
             if judgement is None or judgement.attempt.kind is not AttemptKind.MANAGER:
                 continue
             if event.source.witness == AMI:
                 self._forgeable[event.source.asterisk] = None
-                self._alarm("evidence.forgeable", now, source=str(event.source), why=_FORGEABLE)
+                self._alarms.sound("evidence.forgeable", str(event.source), _FORGEABLE)
+        self._tell()
 
     def see(self, challenges: Sequence[Challenge], now: float) -> None:
         """Judge what the wire saw leave at ``now`` (monotonic seconds)."""
-        self._carry_out_all(self._detector.see(challenges, now, self._clock.wall(), self.whose), now)
+        self._carry_out_all(self._detector.see(challenges, now, self._clock.wall(), self.whose))
 
     def limited(self, networks: Iterable[Network], now: float) -> None:
         """Judge that these went over the kernel's limit of packets in the last second."""
@@ -84,17 +99,28 @@ class Evidence:
             if self._detector.subject_of(address) != network:  # a /64 in which somebody is never banned
                 continue
             attempt = evolve(_OVER_THE_LIMIT, address=address, time=self._clock.wall())
-            self._carry_out(self._detector.judge(attempt, now), now)
+            self._carry_out(self._detector.judge(attempt, now))
 
     def tend(self, *, wire: bool, listening: Callable[[str], float | None]) -> None:
         """Judge what has waited long enough; the arguments are those of :meth:`Detector.tend`."""
         now = self._clock.mono()
         late = self._detector.tend(now, self._clock.wall(), wire=wire, listening=listening)
-        self._carry_out_all(late, now)
+        self._carry_out_all(late)
 
-    def _carry_out_all(self, judgements: Iterable[Judgement], now: float) -> None:
+    def _carry_out_all(self, judgements: Iterable[Judgement]) -> None:
         for judgement in judgements:
-            self._carry_out(judgement, now)
+            self._carry_out(judgement)
+        self._tell()
+
+    def _tell(self) -> None:
+        """Sound what came up."""
+        if not self._detector.notices:
+            return
+        for notice in self._detector.take_notices():
+            if notice.over:
+                self._alarms.over(notice.name, notice.subject)
+            else:
+                self._alarms.sound(notice.name, notice.subject, notice.text, notice.lasts)
 
     def _tell_who_is_passed_by(self, judgement: Judgement) -> None:
         if judgement.standing is Standing.LATE:
@@ -102,31 +128,26 @@ class Evidence:
         elif judgement.standing is Standing.NEVER_BANNED:
             self._exempted(judgement.attempt)
 
-    def _carry_out(self, judgement: Judgement, now: float) -> None:
+    def _carry_out(self, judgement: Judgement) -> None:
         """Ban whom the judgement bans; then say what is strange about it."""
         if judgement.decision is not None:
-            self._ban(judgement.decision)
+            if self._waiting is None or len(self._waiting) >= MOST_WAITING:
+                self._ban(judgement.decision)
+            else:
+                self._waiting.append(judgement.decision)
         attempt = judgement.attempt
         if attempt.kind is not AttemptKind.FLOOD:  # the limiter meets who is banned before a reject
             self._tell_who_is_passed_by(judgement)
         address = str(attempt.address)
+        sound = self._alarms.sound
         if attempt.aimed_at is not None:
-            self._alarm("evidence.aimed", now, address=address, at=str(attempt.aimed_at))
+            sound("evidence.aimed", address, _AIMED.format(at=attempt.aimed_at))
         elif judgement.standing is Standing.FORGED:
-            self._alarm("evidence.forged", now, named=address, why=_FORGED)
+            sound("evidence.forged", address, _FORGED)
         if attempt.event is EventKind.HIDDEN:
-            self._alarm("evidence.hidden", now, address=address, why=_HIDDEN)
+            sound("evidence.hidden", address, _HIDDEN)
         if judgement.standing is Standing.WITHHELD:
-            why = _CHAN_SIP if attempt.service is Service.SIP else _HEARSAY
-            self._alarm("evidence.withheld", now, address=address, why=why)
-
-    def _alarm(self, name: str, now: float, **fields: object) -> None:
-        last, unsaid = self._alarms.get(name, (-ALARM_EVERY, 0))
-        if now - last < ALARM_EVERY:
-            self._alarms[name] = (last, unsaid + 1)
-            return
-        self._alarms[name] = (now, 0)
-        self._log.warning(name, also_unsaid=unsaid, **fields)
+            sound("evidence.withheld", address, _CHAN_SIP if attempt.service is Service.SIP else _HEARSAY)
 
 
 _OVER_THE_LIMIT = Attempt(
@@ -145,6 +166,8 @@ _FORGEABLE = (
     "failed manager logins are heard, and where the manager interface is also served over HTTP, one of them "
     "can forge any event: take the eventfilter line of contrib/asterisk into the manager user"
 )
+_TAMPERED = "somebody sends what forges events; they are counted as their true sender's"
+_AIMED = "blames {at} for his attempts, by a header; they are counted as his own"
 _FORGED = "a line of the log names an address that nothing was sent to: somebody writes lines into the log"
 _HEARSAY = "only a notice in the log tells of it: somebody hides from the manager interface, or forges lines"
 _HIDDEN = "Asterisk answered him and does not tell of it: somebody hides from its events"

@@ -346,13 +346,14 @@ class Roster:
 class Notice:
     """What the evidence says that an administrator has to know: an alarm's name, whom it is about, a text.
 
-    ``over`` takes it back.
+    ``over`` takes it back; else it stands for ``lasts`` seconds after it was last given.
     """
 
     name: str
     subject: str
     text: str
     over: bool = False
+    lasts: float = 600.0
 
 
 class Side(enum.StrEnum):

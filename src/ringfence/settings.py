@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 
 from attrs import Factory, evolve, frozen
 
-from ringfence.detect.rules import RULES, Rule
+from ringfence.detect.rules import RULES, Claimed, Rule
 from ringfence.firewall.contract import Limit, LimitMode, Plan, Ports, Verdict
 from ringfence.lists.entries import CONFIGURATION, Configured, place_from
 from ringfence.lists.prefixes import code_of, text_of
@@ -19,6 +19,7 @@ from ringfence.values import (
     Burst,
     Count,
     Duration,
+    FriendCount,
     HostName,
     Interface,
     Ladder,
@@ -26,6 +27,7 @@ from ringfence.values import (
     Name,
     Paths,
     Pattern,
+    PerMinute,
     Place,
     Port,
     Rate,
@@ -114,7 +116,7 @@ class AsteriskSettings:
 class LimitSettings:
     """``[firewall.limit]``: how many packets a second of one source reach the SIP ports."""
 
-    mode: LimitMode = LimitMode.OBSERVE
+    mode: LimitMode = LimitMode.ENFORCE
     rate: Rate = Rate(50)
     burst: Burst = Burst(200)
 
@@ -164,12 +166,59 @@ class GeoSettings:
 class RuleSettings:
     """``[rules.NAME]``: so many attempts within a window are a ban of such a length.
 
-    ``ban`` is one length, or a list: of the first ban, of the next on return within 30 days, and so on.
+    ``ban`` is one length, or a list: of the first ban, of the next on return within 30 days, and so on. The
+    others are of some rules alone, and None elsewhere: ``friends`` is the number for friends (0: none),
+    ``addresses`` how many of a network must take part, ``accounts`` whom a decoy calls itself, ``strangers``
+    how many failures of a stranger are enough while an account is besieged.
     """
 
+    enabled: bool
     attempts: Count
     window: Duration
     ban: Ladder
+    friends: FriendCount | None = None
+    addresses: Count | None = None
+    accounts: tuple[Text, ...] | None = None
+    strangers: Count | None = None
+
+    @classmethod
+    def of(cls, rule: Rule) -> "RuleSettings":
+        """Give the settings of a rule with its own numbers."""
+        return cls(
+            rule.enabled,
+            Count(rule.attempts),
+            Duration(rule.window),
+            Ladder(rule.ban),
+            FriendCount(rule.friends) if rule.friends else None,
+            Count(rule.addresses) if rule.addresses else None,
+            None if rule.accounts is None else tuple(map(Text, sorted(rule.accounts))),
+            Count(rule.strangers) if rule.strangers else None,
+        )
+
+    def rule(self, rule: Rule) -> Rule:
+        """Give ``rule`` with these numbers."""
+        return evolve(
+            rule,
+            enabled=self.enabled,
+            attempts=self.attempts,
+            window=self.window,
+            ban=tuple(self.ban),
+            friends=self.friends or 0,
+            addresses=self.addresses or 0,
+            accounts=None if self.accounts is None else frozenset(self.accounts),
+            strangers=self.strangers or 0,
+        )
+
+
+@frozen
+class ClaimedSettings:
+    """``[claimed]``: what evidence may do that only claims its address.
+
+    ``ban`` as a rule's; ``per_minute`` is how many new ones there may be.
+    """
+
+    ban: Ladder = Ladder(Claimed().ban)
+    per_minute: PerMinute = PerMinute(Claimed().per_minute)
 
 
 @frozen
@@ -188,7 +237,7 @@ class ControlSettings:
 
 def default_rules() -> dict[str, RuleSettings]:
     """Give the settings of every rule there is, with its own numbers."""
-    return {r.name: RuleSettings(Count(r.attempts), Duration(r.window), Ladder(r.ban)) for r in RULES}
+    return {rule.name: RuleSettings.of(rule) for rule in RULES}
 
 
 @frozen
@@ -201,16 +250,17 @@ class Settings:
     deny: DenySettings = Factory(DenySettings)
     geo: GeoSettings = Factory(GeoSettings)
     rules: Mapping[str, RuleSettings] = Factory(default_rules)
+    claimed: ClaimedSettings = Factory(ClaimedSettings)
     store: StoreSettings = Factory(StoreSettings)
     control: ControlSettings = Factory(ControlSettings)
 
     def rule_table(self) -> tuple[Rule, ...]:
         """Give the rules with the numbers of this configuration."""
-        return tuple(
-            evolve(rule, attempts=mine.attempts, window=mine.window, ban=tuple(mine.ban))
-            for rule in RULES
-            for mine in [self.rules[rule.name]]
-        )
+        return tuple(self.rules[rule.name].rule(rule) for rule in RULES)
+
+    def claims(self) -> Claimed:
+        """Give what evidence may do that only claims its address."""
+        return Claimed(tuple(self.claimed.ban), self.claimed.per_minute)
 
     def plan(self, found_ports: Ports | None, log_group: int | None) -> Plan:
         """Give the rules that are wanted; ``found_ports`` are Asterisk's, None where unknown."""

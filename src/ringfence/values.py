@@ -18,6 +18,8 @@ from ringfence.lists.entries import host_from, place_from, what_from
 from ringfence.model import Network, Secret, network_from
 
 MAX_ATTEMPTS = 1_000
+MAX_FRIENDS_ATTEMPTS = 100_000
+MAX_PER_MINUTE = 100_000
 MAX_PORT = 65_535
 MAX_RATE = 10_000
 """Packets a second; what the kernel's own limiters count in is exact up to here."""
@@ -29,6 +31,8 @@ Text = NewType("Text", str)
 Name = NewType("Name", str)
 Port = NewType("Port", int)
 Count = NewType("Count", int)
+FriendCount = NewType("FriendCount", int)
+PerMinute = NewType("PerMinute", int)
 Duration = NewType("Duration", float)
 Ladder = NewType("Ladder", tuple[float, ...])
 BackendName = NewType("BackendName", str)
@@ -194,6 +198,8 @@ HOOKS: dict[Any, Callable[[Any, Any], Any]] = {
     Name: _name,
     Port: _whole(1, MAX_PORT),
     Count: _whole(1, MAX_ATTEMPTS),
+    FriendCount: _whole(0, MAX_FRIENDS_ATTEMPTS),
+    PerMinute: _whole(0, MAX_PER_MINUTE),
     Duration: lambda value, _: parse_duration(value),
     Ladder: _ladder,
     BackendName: _one_of(BACKENDS),

@@ -17,12 +17,14 @@ from ringfence.bans import enforce
 from ringfence.bans.ledger import key_of
 from ringfence.bans.lifting import unban, unban_all
 from ringfence.clock import Clock
-from ringfence.detect.detector import Decision
+from ringfence.detect.judge import Decision
 from ringfence.detect.rules import DAY, HOUR, RETURN_WITHIN, RULES
 from ringfence.errors import ControlError, FirewallError, ProbeError, SetFullError, StoreError
 from ringfence.firewall.contract import Add, Plan, Roll
 from ringfence.model import Ban, Origin, Scope
 from ringfence.store import Store
+
+FLOOD = next(rule for rule in RULES if rule.name == "flood")
 
 
 @pytest.fixture(name="world")
@@ -179,7 +181,7 @@ def test_a_refused_ban_that_was_restored_is_no_second_offence(world: World) -> N
 def test_floods_make_nobody_an_offender(world: World) -> None:
     """Anybody's address may be forged in a flood: the first wrong passwords that follow are a first ban."""
     for _ in range(4):
-        world.decide(rule=RULES[1])
+        world.decide(rule=FLOOD, scope=Scope.SIP_UDP, seconds=600.0)
         world.wait(700.0)
     world.decide()
 
@@ -527,7 +529,7 @@ def test_to_be_allowed_is_to_be_let_in_at_once(world: World) -> None:
 
 def test_who_comes_to_be_protected_is_let_in_with_all_around(world: World) -> None:
     """A new gateway, say, must not be dropped: every ban that touches it is lifted, in both scopes."""
-    world.decide(ip_network("203.0.113.1"), evolve(RULE, scope=Scope.SIP_UDP))
+    world.decide(ip_network("203.0.113.1"), scope=Scope.SIP_UDP)
     world.enforcer.ban([ip_network("203.0.113.0/24"), SUBJECT], 60.0, "")
     world.allow(_203_0_113_1="the gateway")
 

@@ -85,7 +85,7 @@ def test_a_network_is_let_in_with_all_that_is_in_it(world: World) -> None:
     """Bans within it end, in both scopes; of a ban around it the rest stays."""
     for text in ("192.0.2.7", "192.0.2.128/25", "192.0.2.0/23", "198.51.100.1"):
         ban(world, text)
-    world.decide(ip_network("192.0.2.9"), evolve(RULE, scope=Scope.SIP_UDP))
+    world.decide(ip_network("192.0.2.9"), scope=Scope.SIP_UDP)
     lifted = let_in(world, "192.0.2.0/24")
 
     assert lifted == Lifted(notes=("192.0.2.0/23: the rest of it stays banned, in one part",))
@@ -206,7 +206,7 @@ def test_everybody_is_let_in(world: World) -> None:
     """unban_all lifts every ban, also those that only the kernel knows, and says how many."""
     world.decide()
     world.decide(ip_network("2001:db8::/64"))
-    world.decide(SUBJECT, evolve(RULE, scope=Scope.SIP_UDP))
+    world.decide(SUBJECT, scope=Scope.SIP_UDP)
     world.backend.put(OTHER, START + 60)
     world.backend.refuses[ip_network("192.0.2.3")] = SetFullError("the set is full")
     world.decide(ip_network("192.0.2.3"))

@@ -1,6 +1,7 @@
 """The detector, as transcripts: what came in and when, and what was made of it.
 
-A line is ``TIME ADDRESS [KIND] [untrusted] -> STANDING[; BAN]``, where the kind is a guess unless said.
+A line is ``TIME ADDRESS [KIND] [untrusted] [claimed] -> STANDING[; BAN]``, where the kind is a guess, and the
+address proven, unless said.
 """
 
 from ipaddress import ip_network
@@ -8,17 +9,20 @@ from ipaddress import ip_network
 from attrs import evolve
 from tests.detect.events import SENDER, attempt, event
 
-from ringfence.detect.detector import Counts, Decision, Detector, Judgement, Standing, Watched
+from ringfence.detect.detector import Counts, Detector, Judgement, Standing, Watched
+from ringfence.detect.judge import Decision
 from ringfence.detect.networks import NetworkSet
 from ringfence.detect.rules import RULES, Rule
 from ringfence.model import (
     Attempt,
     AttemptKind,
     EventKind,
+    Proof,
+    Scope,
     Service,
 )
 
-GUESS = RULES[0]
+GUESS = next(rule for rule in RULES if rule.name == "guess")
 PROBE = Rule("probe", "m", frozenset({AttemptKind.PROBE}), 2, 60.0, (60.0,))
 BOTH = Rule("both", "m", frozenset({AttemptKind.GUESS, AttemptKind.PROBE}), 3, 60.0, (60.0,))
 OWN = NetworkSet([ip_network("192.0.2.128/25"), ip_network("2001:db8:0:1::1/128")])
@@ -29,15 +33,19 @@ def line_of(judgement: Judgement) -> str:
     decision = judgement.decision
     if decision is None:
         return str(judgement.standing)
-    return f"{judgement.standing}; {decision.rule.name} bans {decision.subject} for {len(decision.attempts)}"
+    narrow = "" if decision.scope is Scope.FULL else f", {decision.seconds:.0f} s of {decision.scope}"
+    who = f"{decision.rule.name} bans {decision.subject} for {len(decision.attempts)}{narrow}"
+    return f"{judgement.standing}; {who}"
 
 
 def attempt_of(words: str) -> tuple[float, Attempt]:
     """Read the left side of a line."""
     time, address, *rest = words.split()
-    kinds = [AttemptKind(word) for word in rest if word != "untrusted"]
+    kinds = [AttemptKind(word) for word in rest if word not in {"untrusted", "claimed"}]
     kind = kinds[0] if kinds else AttemptKind.GUESS
-    return float(time), attempt(address, float(time), kind=kind, trusted="untrusted" not in rest)
+    proof = Proof.CLAIMED if "claimed" in rest else Proof.NONCE
+    trusted = "untrusted" not in rest
+    return float(time), attempt(address, float(time), kind=kind, proof=proof, trusted=trusted)
 
 
 def play(detector: Detector, transcript: str) -> None:
@@ -72,7 +80,7 @@ def test_the_fifth_guess_within_ten_minutes_is_a_ban() -> None:
 def test_a_decision_carries_its_subject_rule_and_attempts() -> None:
     """The evidence is the attempts themselves, oldest first."""
     detector = Detector((evolve(GUESS, attempts=2),))
-    first, second = attempt(time=1.0), attempt(time=2.0)
+    first, second = (attempt(time=time, proof=Proof.NONCE) for time in (1.0, 2.0))
     subject = ip_network("192.0.2.7/32")
     assert detector.judge(first, 1.0) == Judgement(first, subject, Standing.COUNTED)
     assert detector.judge(second, 2.0) == Judgement(
@@ -125,7 +133,7 @@ def test_purging_drops_those_whose_time_is_over() -> None:
     detector.hold(ip_network("192.0.2.7/32"), 10.0)
     detector.hold(ip_network("192.0.2.8/32"), 20.0)
     detector.tend(10.0)
-    assert list(detector._held) == [ip_network("192.0.2.8/32")]
+    assert list(detector._held) == [(ip_network("192.0.2.8/32"), Scope.FULL)]
     play(detector, "10 192.0.2.8 -> late")
 
 
@@ -138,10 +146,10 @@ def test_who_is_held_anew_is_held_until_then() -> None:
             detector.hold(subject, until)
     detector.release(three)
     detector.tend(10.0)
-    assert detector._held == {one: 100.0}
+    assert detector._held == {(one, Scope.FULL): 100.0}
     detector.hold(three, 50.0)
     detector.tend(20.0)
-    assert detector._held == {one: 100.0, three: 50.0}
+    assert detector._held == {(one, Scope.FULL): 100.0, (three, Scope.FULL): 50.0}
     detector.tend(100.0)
     assert (detector._held, detector._releases) == ({}, [])
 
@@ -210,13 +218,13 @@ def test_what_may_be_a_strangers_is_withheld() -> None:
     )
     subject = ip_network("192.0.2.7/32")
     assert detector.watched(4.0) == [
-        Watched(subject, "guess", 2, Standing.COUNTED, (attempt(time=3.0),)),
         Watched(
             subject,
             "guess",
+            1,
             2,
-            Standing.WITHHELD,
-            (attempt(time=1.0, trusted=False), attempt(time=2.0, trusted=False)),
+            Standing.COUNTED,
+            tuple(attempt(time=time, trusted=time == 3.0, proof=Proof.NONCE) for time in range(4)),
         ),
     ]
     play(detector, "4 192.0.2.7 -> counted; guess bans 192.0.2.7/32 for 2")
@@ -254,19 +262,18 @@ def test_the_first_rule_that_is_full_decides_and_all_begin_anew() -> None:
     )
 
 
-def test_configuring_keeps_what_unchanged_rules_have_counted() -> None:
-    """A new length of ban keeps the counts, a new threshold or window begins anew."""
+def test_new_rules_look_at_what_was_done_already() -> None:
+    """A new length of ban, number or window keeps what subjects did, and what a ban followed from is spent."""
     detector = Detector((evolve(GUESS, attempts=2), PROBE))
     play(detector, "0 192.0.2.7 -> counted")
     play(detector, "0 192.0.2.7 probe -> counted")
-    detector.configure((evolve(GUESS, attempts=2, ban=(1.0,)), evolve(PROBE, window=61.0)))
+    detector.configure((evolve(GUESS, attempts=2, ban=(1.0,)), evolve(PROBE, attempts=3)))
     play(detector, "1 192.0.2.7 probe -> counted")
     play(detector, "1 192.0.2.7 -> counted; guess bans 192.0.2.7/32 for 2")
     play(detector, "2 192.0.2.7 -> counted")
     detector.configure((evolve(GUESS, attempts=3),))
     play(detector, "3 192.0.2.7 -> counted")
-    play(detector, "4 192.0.2.7 -> counted")
-    play(detector, "5 192.0.2.7 -> counted; guess bans 192.0.2.7/32 for 3")
+    play(detector, "4 192.0.2.7 -> counted; guess bans 192.0.2.7/32 for 3")
     detector.configure(())
     play(detector, "6 192.0.2.7 -> no rule")
 
@@ -289,25 +296,25 @@ def test_with_ami_alone_chan_sip_is_withheld_at_once() -> None:
 
 def test_what_is_forgotten_for_want_of_room_is_counted() -> None:
     """Subjects of the windows and keys of the fold, in one number."""
-    detector = Detector(RULES, max_subjects=2)
+    detector = Detector(RULES, max_attempts=2)
     for number in range(5):
         detector.judge(attempt(f"192.0.2.{number}"), 0.0)
-    assert detector.evicted == 3
+    assert (detector.evicted, detector.remembered) == (3, 2)
     for number in range(1025):
         detector.observe(event(EventKind.CHALLENGE_SENT, service=Service.SIP, session=b"%d" % number), 0.0)
     assert detector.evicted == 4
 
 
-def test_the_watched_are_those_with_the_most_attempts() -> None:
-    """At most as many as asked for, most attempts first, none whose time is over."""
-    detector = Detector(RULES)
+def test_the_watched_are_those_nearest_to_a_ban() -> None:
+    """At most as many as asked for, the nearest first, none whose time is over."""
+    detector = Detector((GUESS,))
     for number in range(30):
         for _ in range(1 + (number < 2)):
             detector.judge(attempt(f"192.0.2.{number}"), float(number))
     watched = detector.watched(30.0, most=3)
     assert [(str(one.subject), len(one.attempts)) for one in watched] == [
-        ("192.0.2.0/32", 2),
         ("192.0.2.1/32", 2),
+        ("192.0.2.0/32", 2),
         ("192.0.2.29/32", 1),
     ]
     assert len(detector.watched(30.0)) == 20
@@ -329,7 +336,7 @@ def test_who_keeps_the_bans_says_who_is_late() -> None:
     """What comes from a banned subject counts nothing for as long as that is said, whatever it was before."""
     detector = Detector((evolve(GUESS, attempts=2),))
     banned = {ip_network("192.0.2.7/32"), ip_network("2001:db8::/64")}
-    detector.banned = banned.__contains__
+    detector.banned = lambda network, scope: network in banned and scope is Scope.FULL
     play(
         detector,
         """

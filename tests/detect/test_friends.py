@@ -1,6 +1,7 @@
 """Friends: addresses where phones are, for as long as there is a reason."""
 
 from ipaddress import ip_address, ip_network
+from typing import Any
 
 from attrs import evolve
 
@@ -54,7 +55,7 @@ def test_who_was_a_friend_before_this_process_is_remembered() -> None:
     assert not friends.has(PHONE.address)
 
 
-def success(**other: object) -> SecurityEvent:
+def success(**other: Any) -> SecurityEvent:
     """Give a right password at PJSIP over UDP, but for what is said otherwise."""
     remote = Endpoint(PHONE.address, 5060, Transport.UDP)
     source = SourceId("pbx", "ami")
@@ -67,14 +68,15 @@ def success(**other: object) -> SecurityEvent:
 def test_a_right_password_makes_a_friend_where_it_proves_the_address() -> None:
     """PJSIP's success does; chan_sip's, a manager's, one without a password and a tampered one do not."""
     assert friend_from(success()) == evolve(PHONE, until=10.0 + AUTHENTICATED_FOR)
-    for other in (
+    others: tuple[dict[str, Any], ...] = (
         {"service": Service.SIP},
         {"service": Service.AMI},
         {"password": False},
         {"tampered": True},
         {"hearsay": True},
         {"kind": EventKind.INVALID_PASSWORD},
-    ):
+    )
+    for other in others:
         assert friend_from(success(**other)) is None
 
 

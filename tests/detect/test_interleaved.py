@@ -83,7 +83,8 @@ def judged(events: list[SecurityEvent], wire: list[Challenge] | None = None) -> 
 
 def counted(judgements: list[Judgement]) -> tuple[int, set[str]]:
     """Give how many attempts count, and of whom."""
-    counting = [j.attempt for j in judgements if j.standing is Standing.COUNTED]
+    # Some of those who guess know a right password too, and are friends from then on.
+    counting = [j.attempt for j in judgements if j.standing in {Standing.COUNTED, Standing.FRIEND}]
     return len(counting), {str(attempt.address) for attempt in counting}
 
 

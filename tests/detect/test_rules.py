@@ -2,10 +2,11 @@
 
 import pytest
 
-from ringfence.detect.rules import DAY, HOUR, MINUTE, RETURN_WITHIN, RULES, Rule
-from ringfence.model import AttemptKind, Scope
+from ringfence.detect.rules import DAY, HOUR, MINUTE, RETURN_WITHIN, RULES, Rule, is_proven
+from ringfence.model import AttemptKind, Proof, Scope
 
-GUESS, FLOOD = RULES
+BY_NAME = {rule.name: rule for rule in RULES}
+GUESS, FLOOD = BY_NAME["guess"], BY_NAME["flood"]
 
 
 def test_guess_is_five_in_ten_minutes() -> None:
@@ -17,8 +18,40 @@ def test_guess_is_five_in_ten_minutes() -> None:
         attempts=5,
         window=10 * MINUTE,
         ban=(HOUR, 6 * HOUR, DAY, 7 * DAY),
+        friends=600,
     )
     assert expected == GUESS
+
+
+@pytest.mark.parametrize(
+    ("name", "attempts", "window", "ban"),
+    [
+        ("enumeration", 3, 10 * MINUTE, GUESS.ban),
+        ("slow", 20, DAY, (DAY,)),
+        ("probe", 3, HOUR, GUESS.ban),
+        ("prefix", 20, HOUR, (DAY,)),
+        ("siege", 8, HOUR, GUESS.ban),
+        ("decoy", 1, DAY, (7 * DAY,)),
+        ("manager", 3, 10 * MINUTE, (DAY,)),
+    ],
+)
+def test_the_numbers_are_those_that_are_promised(
+    name: str, attempts: int, window: float, ban: tuple[float, ...]
+) -> None:
+    """What each rule asks for, within which time, and how long the bans are."""
+    rule = BY_NAME[name]
+    assert (rule.attempts, rule.window, rule.ban, rule.enabled) == (attempts, window, ban, True)
+
+
+@pytest.mark.parametrize(("number", "proven", "claimed"), [(1, 1, 2), (2, 1, 2), (3, 2, 3), (5, 4, 5)])
+def test_a_full_ban_takes_all_but_one_proven(number: int, proven: int, claimed: int) -> None:
+    """And one datagram alone, which anybody may have sent, bans nobody."""
+    assert (GUESS.proven_for(number), GUESS.claimed_for(number)) == (proven, claimed)
+
+
+def test_what_is_more_than_claimed_is_proven() -> None:
+    """A nonce that came back, or a handshake."""
+    assert [is_proven(proof) for proof in Proof] == [False, True, True]
 
 
 def test_flood_is_ten_seconds_over_the_limit_and_closes_the_sip_ports() -> None:

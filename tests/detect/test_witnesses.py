@@ -62,7 +62,7 @@ def test_a_line_counts_at_once_where_its_challenge_was_seen() -> None:
         judged += [judgement] if judgement else []
         judged += detector.see([challenge()], 0.1, 0.1, "pbx") if first == "line" else []
 
-        assert [j.decision.subject for j in judged if j.decision] == [ip_network(SENDER)]
+        assert [(j.subject, j.standing) for j in judged] == [(ip_network(SENDER), Standing.COUNTED)]
         assert detector.tend(PATIENCE, wire=True) == []
 
 
@@ -166,8 +166,7 @@ def test_what_ami_does_not_tell_of_counts_when_its_time_is_over() -> None:
 
     assert detector.tend(1.0 + WAIT - 0.1, listening=lambda _: 0.0) == []
     (judgement,) = detector.tend(1.0 + WAIT, 6.0, listening=lambda _: 0.0)
-    assert judgement.decision is not None
-    assert judgement.decision.subject == ip_network(SENDER)
+    assert (judgement.subject, judgement.standing) == (ip_network(SENDER), Standing.COUNTED)
 
 
 def test_chan_sips_event_is_its_lines_attempt() -> None:
@@ -195,8 +194,7 @@ def test_chan_sips_challenge_that_went_to_a_stranger_blames_who_asked(kind: Even
     judgement = detector.observe(event(kind, service=Service.SIP, address=STRANGER, challenge=b"n"), 0.0)
 
     assert judgement is not None
-    assert judgement.decision is not None
-    assert judgement.decision.subject == ip_network(SENDER)
+    assert (judgement.subject, judgement.standing) == (ip_network(SENDER), Standing.COUNTED)
     assert judgement.attempt.proof is Proof.CLAIMED
 
 

@@ -16,7 +16,8 @@ from ringfence.bans.exempt import ITSELF, Exempt
 from ringfence.bans.reconcile import Reconciler
 from ringfence.bans.records import Records
 from ringfence.clock import Clock
-from ringfence.detect.detector import Decision, Detector, Standing
+from ringfence.detect.detector import Detector, Standing
+from ringfence.detect.judge import Decision
 from ringfence.detect.networks import NetworkSet
 from ringfence.detect.rules import RULES, Rule
 from ringfence.firewall.contract import Add, Change, Element, Opened, Outcome, Pulse, Roll
@@ -143,10 +144,17 @@ class World:
         """Say whom nothing bans."""
         self.enforcer.allow(exempt(*networks, **protected))
 
-    def decide(self, subject: Network = SUBJECT, rule: Rule = RULE) -> None:
+    def decide(
+        self,
+        subject: Network = SUBJECT,
+        rule: Rule = RULE,
+        *,
+        scope: Scope = Scope.FULL,
+        seconds: float | None = None,
+    ) -> None:
         """Let a rule decide on ``subject``."""
         made = attempts(5, str(subject.network_address))
-        self.enforcer.carry_out(Decision(subject, rule, made))
+        self.enforcer.carry_out(Decision(subject, rule, made, scope, seconds))
 
     def wait(self, seconds: float) -> None:
         """Let time pass, with the daemon at work."""

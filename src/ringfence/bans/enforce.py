@@ -20,7 +20,8 @@ from ringfence.bans.exempt import Exempt, overlap
 from ringfence.bans.ledger import Counts, Ledger, Record, ban_of, key_of, network_of, parts_of, renew_at
 from ringfence.bans.records import Records
 from ringfence.clock import Clock
-from ringfence.detect.detector import Decision, Detector
+from ringfence.detect.detector import Detector
+from ringfence.detect.judge import Decision
 from ringfence.detect.networks import NetworkSet
 from ringfence.detect.rules import RETURN_WITHIN
 from ringfence.errors import ControlError, FirewallError, SetFullError
@@ -151,12 +152,16 @@ class Enforcer:
         sender has been here before and earns a longer ban.
         """
         now = self.clock.wall()
-        subject, rule = decision.subject, decision.rule
-        outcomes = self._apply([Add(subject, rule.ban_for(0), rule.scope)]) if self.enforcing else []
-        before = self.records.offences(subject, now - RETURN_WITHIN)
-        if before and rule.ban_for(before) != rule.ban_for(0) and outcomes and outcomes[0].error is None:
-            outcomes = self._apply([Add(subject, rule.ban_for(before), rule.scope)])
-        expires = now + rule.ban_for(before)
+        subject, rule, scope = decision.subject, decision.rule, decision.scope
+        seconds, before = decision.seconds or rule.ban_for(0), 0
+        outcomes = self._apply([Add(subject, seconds, scope)]) if self.enforcing else []
+        if decision.seconds is None:
+            before = self.records.offences(subject, now - RETURN_WITHIN)
+            if rule.ban_for(before) != seconds:
+                seconds = rule.ban_for(before)
+                if outcomes and outcomes[0].error is None:
+                    outcomes = self._apply([Add(subject, seconds, scope)])
+        expires = now + seconds
         ban = Ban(
             subject,
             now,
@@ -164,12 +169,12 @@ class Enforcer:
             rule.name,
             rule.meaning,
             attempts=decision.attempts,
-            scope=rule.scope,
+            scope=scope,
             offence=before + 1,
         )
         if not self.enforcing:
             self._seen_only.add(subject)
-            self.detector.hold(subject, self.clock.mono() + expires - now)
+            self.detector.hold(subject, self.clock.mono() + expires - now, scope)
             self._log.warning("ban.not_enforced", address=str(subject), rule=rule.name, why="switched off")
             return
         self._account([ban], outcomes, now)
@@ -341,11 +346,11 @@ class Enforcer:
         """How many bans the kernel has refused so far and will be asked for again."""
         return len(self._pending)
 
-    def holds(self, network: Network) -> bool:
-        """Say whether all that comes from ``network`` is dropped, or is to be."""
-        if key_of(network) in self._pending:
+    def holds(self, network: Network, scope: Scope) -> bool:
+        """Say whether what a ban of ``scope`` covers is dropped of ``network``, or is to be."""
+        if key_of(network, scope) in self._pending:
             return True
-        return bool(self.ledger.covering(network, Scope.FULL, self.clock.wall()))
+        return bool(self.ledger.covering(network, scope, self.clock.wall()))
 
     def must_enforce(self) -> None:
         """Raise ControlError where enforcement is switched off."""

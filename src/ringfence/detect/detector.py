@@ -3,27 +3,29 @@
 It knows no clock, no socket and no firewall. Whoever drives it says when an event arrived, carries out the
 decisions, and tells it what became of them (:attr:`Detector.banned` where there is a firewall, else
 :meth:`Detector.hold` and :meth:`Detector.release`): as long as a subject is held, what still comes from it
-was on its way before the ban, and is counted as *late*, not anew.
+was on its way before the ban, and is counted as *late*, not anew. A subject that is only kept from the SIP
+ports by UDP is late where it comes by UDP; what proves its address is counted all the same.
 
-The subject is the address for IPv4 and the /64 for IPv6, since a host owns its /64; only where a network
-that is never banned lies inside that /64 (the PBX's own, say) is it the single address.
-
-Which events are attempts, and whose, is the matter of ``witnesses``.
+Which events are attempts, and whose, is the matter of ``witnesses``; what follows from them that of
+``judge``; what is to be known of phones that of ``phones``. What an administrator has to know comes out as
+notices.
 """
 
 import enum
 from collections.abc import Callable, Iterable
 from heapq import heapify, heappop, heappush
-from ipaddress import IPv6Address, ip_network
 from math import inf
 
 from attrs import define, frozen
 
 from ringfence import quick
-from ringfence.detect.fold import AddressKey, address_key
+from ringfence.detect.friends import Friends, friend_from
+from ringfence.detect.history import MAX_ATTEMPTS, History, fact_from, fact_of, key_of, network_of
+from ringfence.detect.judge import Count, Decision, Judge
 from ringfence.detect.networks import NetworkSet
-from ringfence.detect.rules import Rule
-from ringfence.detect.window import MAX_SUBJECTS, Window
+from ringfence.detect.phones import Phones
+from ringfence.detect.places import PREFIX_LENGTHS, Place, Places, prefix_of
+from ringfence.detect.rules import Claimed, Rule, is_proven
 from ringfence.detect.witnesses import MAX_SESSIONS, Found, Witnesses, Worth
 from ringfence.model import (
     Address,
@@ -32,13 +34,23 @@ from ringfence.model import (
     Challenge,
     Endpoint,
     EventKind,
+    Friend,
     Network,
+    Notice,
+    Proof,
+    Scope,
     SecurityEvent,
+    Service,
+    Transport,
+    printable,
 )
 
-_IPV6_SUBJECT = 64
-_MOST_PLACES = 4_096
+HOUR = 3_600.0
+SIEGE, SPOOFING = "siege", "spoofing"
+_SPOOFING_EVERY = 5.0
 _MOST_LET_GO = 1_000
+_MOST_LOOKED_AT = 2_000
+_PHONES = (Service.PJSIP, Service.SIP)
 
 
 class Standing(enum.StrEnum):
@@ -46,19 +58,12 @@ class Standing(enum.StrEnum):
 
     COUNTED = "counted"
     NEVER_BANNED = "never banned"
+    FRIEND = "friend"  # counted by the numbers for friends
     WITHHELD = "withheld"  # its address may be a stranger's: listed, bans nobody
     FORGED = "forged"  # its address is a stranger's: not even listed
     LATE = "late"
     NO_RULE = "no rule"
-
-
-@frozen
-class Decision:
-    """``subject`` is to be banned by ``rule``, because of ``attempts`` (oldest first)."""
-
-    subject: Network
-    rule: Rule
-    attempts: tuple[Attempt, ...]
+    PROVEN = "proven"  # no new attempt: one that was judged before is proven now
 
 
 @quick.frozen
@@ -73,20 +78,43 @@ class Judgement:
 
 @frozen
 class Watched:
-    """A subject that has made attempts and is not banned for them. ``of`` is the rule's number."""
+    """A subject that has made attempts and is not banned for them: ``rule`` is the one that is nearest.
+
+    ``have`` of ``of`` attempts are in its window.
+    """
 
     subject: Network
     rule: str
+    have: int
     of: int
     standing: Standing
     attempts: tuple[Attempt, ...]
+
+
+@frozen
+class Story:
+    """All that is known of an address: who it is, what it did, and how near each rule is.
+
+    ``attempts`` are those that are remembered, oldest first. ``friends`` is why it is a friend, ``former``
+    why it was one.
+    """
+
+    address: Address
+    subject: Network
+    never: bool
+    friends: tuple[Friend, ...]
+    former: tuple[Friend, ...]
+    attempts: tuple[Attempt, ...]
+    counts: tuple[Count, ...]
+    braked: bool
 
 
 @define
 class Counts:
     """How many attempts there were, and what was done with them. ``withheld``: that a rule counts.
 
-    ``hidden``: attempts that only the wire told of. ``forged`` are no attempts.
+    ``hidden``: attempts that only the wire told of. ``forged`` are no attempts. ``spared``: claimed attempts
+    in the name of friends.
     """
 
     attempts: int = 0
@@ -95,78 +123,155 @@ class Counts:
     late: int = 0
     hidden: int = 0
     forged: int = 0
+    friends: int = 0
+    spared: int = 0
 
 
 class Detector:
-    """Holds the fold and, for each rule, a window of attempts that count and one of those withheld."""
+    """Holds the witnesses, what each subject did, and the judge."""
 
     def __init__(
         self,
         rules: tuple[Rule, ...],
         never: NetworkSet | None = None,
         several: frozenset[str] = frozenset(),
-        max_subjects: int = MAX_SUBJECTS,
+        max_attempts: int = MAX_ATTEMPTS,
         connected: Callable[[Endpoint], bool] = lambda _: False,
         max_sessions: int = MAX_SESSIONS,
+        claimed: Claimed | None = None,
+        friends: Friends | None = None,
+        assumed: Proof = Proof.CLAIMED,
     ) -> None:
-        """``connected`` says whether the sender has a TCP connection to this host now."""
-        self.counts = Counts()
-        self.banned: Callable[[Network], bool] = lambda _: False
-        """Whether all that comes from a network is dropped now, as whoever keeps the bans knows."""
-        self._places: dict[AddressKey, tuple[Network, bool]] = {}
-        self._never = never if never is not None else NetworkSet()
-        self.rules: tuple[Rule, ...] = ()
-        self._max_subjects = max_subjects
-        self._witnesses = Witnesses(connected=connected, max_sessions=max_sessions)
-        self._windows: dict[tuple[str, Standing], Window] = {}
-        self._held: dict[Network, float] = {}
-        self._releases: list[tuple[float, int, Network]] = []  # a heap: when to drop whom, in order
-        self.configure(rules, several)
+        """``connected`` says whether the sender has a TCP connection to this host now.
 
-    def configure(self, rules: tuple[Rule, ...], several: frozenset[str] = frozenset()) -> None:
-        """Take new rules. A rule whose number and window stay as they were keeps what it has counted.
+        ``assumed`` is the proof of what only the wire could prove, for the past, where nobody saw it.
+        """
+        self.counts = Counts()
+        self.banned: Callable[[Network, Scope], bool] = lambda _, __: False
+        """Whether a network is kept out now, as whoever keeps the bans knows."""
+        self.friends = friends if friends is not None else Friends()
+        self.succeeded: Callable[[SecurityEvent], object] = self._learn
+        """Called with every right password, once it is judged."""
+        self.notices: list[Notice] = []
+        """What came up since somebody last took it."""
+        self.rules: tuple[Rule, ...] = ()
+        self._places = Places(self.friends, never if never is not None else NetworkSet())
+        self._max_attempts = max_attempts
+        self._witnesses = Witnesses(connected=connected, max_sessions=max_sessions, assumed=assumed)
+        self._phones = Phones(self.friends)
+        self._history = History(0.0, max_attempts)
+        self._judge: Judge
+        self._held: dict[tuple[Network, Scope], float] = {}
+        self._releases: list[tuple[float, int, tuple[Network, Scope]]] = []  # a heap: when to drop whom
+        self._wide = 0  # how many of those held are prefixes
+        self._spoofing_told = -inf
+        self.configure(rules, several, claimed)
+
+    def configure(
+        self,
+        rules: tuple[Rule, ...],
+        several: frozenset[str] = frozenset(),
+        claimed: Claimed | None = None,
+    ) -> None:
+        """Take new rules, over what subjects did already. What others share in (prefixes) begins anew.
 
         ``several`` names the Asterisks that have more than one source; elsewhere each telling is an attempt.
         """
         self._witnesses.several = several
-        before = self._windows
+        terms = claimed if claimed is not None else Claimed()
+        if rules == self.rules and terms == self._judge.claims.terms:
+            return
         self.rules = rules
-        self._counting = {kind: [rule for rule in rules if kind in rule.counts] for kind in AttemptKind}
-        self._windows = {}
-        for rule in rules:
-            for standing in (Standing.COUNTED, Standing.WITHHELD):
-                window = before.get((rule.name, standing))
-                if window is None or (window.attempts, window.seconds) != (rule.attempts, rule.window):
-                    window = Window(rule.attempts, rule.window, self._max_subjects)
-                self._windows[rule.name, standing] = window
+        self._history.seconds = max([rule.window for rule in rules if rule.enabled], default=HOUR)
+        self._judge = Judge(rules, terms, self._history, self._places)
 
     @property
     def never(self) -> NetworkSet:
         """The networks that are never banned."""
-        return self._never
+        return self._places.never
 
     @never.setter
     def never(self, never: NetworkSet) -> None:
-        self._never = never
-        self._places.clear()
+        self._places.never = never
 
     @property
     def evicted(self) -> int:
-        """How much was forgotten for want of room: by the witnesses, and subjects of windows."""
-        return self._witnesses.evicted + sum(window.evicted for window in self._windows.values())
+        """How much was forgotten for want of room: by the witnesses, and of what subjects did."""
+        return self._witnesses.evicted + self._history.evicted
+
+    @property
+    def remembered(self) -> int:
+        """How many attempts are remembered."""
+        return len(self._history)
+
+    # -- what sources tell ------------------------------------------------------------------------------
 
     def observe(self, event: SecurityEvent, now: float) -> Judgement | None:
-        """Take an event that arrived at ``now`` (monotonic seconds); None where it tells of no attempt."""
+        """Take an event that arrived at ``now`` (monotonic seconds); None where nothing follows."""
+        if event.kind is EventKind.SUCCESSFUL_AUTH:
+            self._succeed(event, now)
         found = self._witnesses.hear(event, now)
-        return self._weigh(found) if found is not None else None
+        raised = self._take_proofs(now) if self._witnesses.proven else None
+        if self._witnesses.joined:
+            self._take_joined(now)
+        return self._weigh(found) if found is not None else raised
 
     def see(self, challenges: Iterable[Challenge], now: float, wall: float, asterisk: str) -> list[Judgement]:
         """Take what the wire saw leave (:meth:`Witnesses.see`)."""
-        return [self._weigh(found) for found in self._witnesses.see(challenges, now, wall, asterisk)]
+        found = self._witnesses.see(challenges, now, wall, asterisk)
+        raised = self._take_proofs(now) if self._witnesses.proven else None
+        return [*([raised] if raised is not None else []), *(self._weigh(one) for one in found)]
 
     def blind(self, now: float) -> None:
         """Take that the wire lost something at ``now``."""
         self._witnesses.blind(now)
+
+    def _take_joined(self, now: float) -> None:
+        """Note who else tells of attempts that are known."""
+        for address, session, service, witness in self._witnesses.joined:
+            self._history.join(self._places.of(address).key, session, service, witness, now)
+        self._witnesses.joined.clear()
+
+    def _take_proofs(self, now: float) -> Judgement | None:
+        """Take that addresses are proven for what they did in a session; give a ban that follows."""
+        judgement: Judgement | None = None
+        for asterisk, address, session in self._witnesses.proven:
+            place = self._places.of(address)
+            raised = self._history.prove(place.key, session)
+            if not raised or place.never or place.proven or self._is_held(place, Scope.FULL, now):
+                continue
+            kept = self._history.of(place.key)
+            attempt = self._history.attempt_of(kept[-1], place.subject)
+            decision = self._judge.decide(place, kept, attempt, now)
+            for fact in raised:
+                decision = self._judge.proven(place, asterisk, fact) or decision
+            self._tell_of_sieges()
+            if decision is not None:
+                judgement = Judgement(attempt, place.subject, Standing.PROVEN, decision)
+        self._witnesses.proven.clear()
+        return judgement
+
+    def _succeed(self, event: SecurityEvent, now: float) -> None:
+        """Say what is strange about a right password, and learn from it."""
+        if event.service not in _PHONES or event.tampered:
+            return
+        if friend_from(event) is not None:
+            place = self._places.of(event.remote.address)
+            facts = [fact_of(packed) for packed in self._history.of(place.key)]
+            failures = sum(
+                now - fact.at < HOUR and fact.trusted and fact.kind is AttemptKind.GUESS for fact in facts
+            )
+            if not place.friend:
+                failures = max(failures, self._judge.failures_of_prefix(place, now))
+            self.notices += self._phones.succeeds(event, failures)
+        self.succeeded(event)
+
+    def _learn(self, event: SecurityEvent) -> None:
+        friend = friend_from(event)
+        if friend is not None:
+            self.friends.meet(friend)
+
+    # -- what follows -----------------------------------------------------------------------------------
 
     def _weigh(self, found: Found) -> Judgement:
         """Judge what the witnesses found, unless it is somebody's forgery."""
@@ -174,7 +279,9 @@ class Detector:
         if found.worth is not Worth.FAIR:
             subject = self.subject_of(attempt.address)
             # Who is banned gets no challenge any more, so a line of his without one is no forgery.
-            if found.worth is Worth.AIMED or not self._is_held(subject, found.at):
+            if found.worth is Worth.AIMED or not self._is_held(
+                self._places.of(attempt.address), Scope.FULL, found.at
+            ):
                 self.counts.forged += 1
                 return Judgement(attempt, subject, Standing.FORGED)
         self.counts.hidden += attempt.event is EventKind.HIDDEN
@@ -183,73 +290,104 @@ class Detector:
     def judge(self, attempt: Attempt, now: float) -> Judgement:
         """Count one attempt under every rule that counts its kind. The first rule that is full decides."""
         self.counts.attempts += 1
-        subject, is_allowed = self._place(attempt.address)
-        if is_allowed:
+        place = self._places.of(attempt.address)
+        subject = place.subject
+        if place.never:
             self.counts.never_banned += 1
             return Judgement(attempt, subject, Standing.NEVER_BANNED)
-        if self._is_held(subject, now):
+        if self._is_held(place, Scope.FULL, now):
             self.counts.late += 1
             return Judgement(attempt, subject, Standing.LATE)
-        counting = self._counting[attempt.kind]
-        if not counting:
+        if not self._judge.counts_kind(attempt.kind):
             return Judgement(attempt, subject, Standing.NO_RULE)
-        standing = Standing.COUNTED if attempt.trusted else Standing.WITHHELD
-        if standing is Standing.WITHHELD:
+        kept = self._history.add(place.key, attempt, now)
+        if not attempt.trusted:
             self.counts.withheld += 1
+            return Judgement(attempt, subject, Standing.WITHHELD)
+        if place.friend or self.friends.worked_at(attempt.account, attempt.address):
+            judgement = self._judge_friend(place, attempt, now)
+            if judgement is not None:
+                return judgement
+        return self._judge_stranger(place, kept, attempt, now)
+
+    def _judge_friend(self, place: Place, attempt: Attempt, now: float) -> Judgement | None:
+        """Judge what a friend did, or a phone that was one; None where it counts as a stranger's."""
+        worked = self.friends.worked_at(attempt.account, place.address)
         decision = None
-        for rule in counting:
-            window = self._windows[rule.name, standing]
-            full = window.add(subject, attempt, now) >= rule.attempts
-            if full and decision is None and standing is Standing.COUNTED:
-                decision = Decision(subject, rule, window.evidence(subject))
-        if decision is not None:
-            self.forget(subject)
-        return Judgement(attempt, subject, standing, decision)
+        if worked and attempt.kind is AttemptKind.GUESS:
+            self.notices += self._phones.fails(attempt, now)
+        elif is_proven(attempt.proof) and not place.proven:
+            return None
+        if self.friends.braked or not is_proven(attempt.proof):
+            self.counts.spared += 1
+        else:
+            decision = self._judge.decide_friend(place, attempt, now, works=worked)
+        self.counts.friends += 1
+        return Judgement(attempt, place.subject, Standing.FRIEND, decision)
 
-    def _is_held(self, subject: Network, now: float) -> bool:
-        return (bool(self._held) and self._held.get(subject, now) > now) or self.banned(subject)
+    def _judge_stranger(self, place: Place, kept: list[bytes], attempt: Attempt, now: float) -> Judgement:
+        narrowed = self._is_held(place, Scope.SIP_UDP, now)
+        refused = self._judge.claims.refused
+        decision = self._judge.decide(place, kept, attempt, now, narrowed=narrowed)
+        if is_proven(attempt.proof):
+            decision = self._judge.proven(place, attempt.asterisk, fact_from(attempt, now)) or decision
+            self._tell_of_sieges()
+        if self._judge.claims.refused != refused:
+            self._tell_of_spoofing(now)
+        by_udp = attempt.transport in (Transport.UDP, Transport.UNKNOWN)
+        if narrowed and by_udp and decision is None:
+            self.counts.late += 1
+            return Judgement(attempt, place.subject, Standing.LATE)
+        return Judgement(attempt, place.subject, Standing.COUNTED, decision)
 
-    def subject_of(self, address: Address) -> Network:
-        """Give what is counted and banned for ``address``."""
-        return self._place(address)[0]
+    def _tell_of_sieges(self) -> None:
+        for asterisk, account in self._judge.begun:
+            text = (
+                f"many addresses try the password of {printable(account)}: while it lasts, a stranger's "
+                "second failure on it is a ban"
+            )
+            self.notices.append(Notice(SIEGE, _account_name(asterisk, account), text, lasts=HOUR))
+        self._judge.begun.clear()
 
-    def _place(self, address: Address) -> tuple[Network, bool]:
-        """Give the subject of ``address``, and whether it is never banned.
+    def _tell_of_spoofing(self, now: float) -> None:
+        if now - self._spoofing_told >= _SPOOFING_EVERY:
+            self._spoofing_told = now
+            most = self._judge.claims.terms.per_minute
+            self.notices.append(Notice(SPOOFING, "", _SPOOFING.format(most=most)))
 
-        An attacker comes again and again; to find out anew each time is a fifth of the whole path.
-        """
-        key = address_key(address)
-        known = self._places.get(key)
-        if known is None:
-            if len(self._places) >= _MOST_PLACES:
-                self._places.clear()
-            known = self._places[key] = self._find_subject(address), self._never.covers(address)
-        return known
+    # -- who is held ------------------------------------------------------------------------------------
 
-    def _find_subject(self, address: Address) -> Network:
-        if isinstance(address, IPv6Address):
-            wide = ip_network((address, _IPV6_SUBJECT), strict=False)
-            if not self._never.has_part_of(wide):
-                return wide
-        return ip_network(address)
+    def _is_held(self, place: Place, scope: Scope, now: float) -> bool:
+        if self._held:
+            if self._held.get((place.subject, scope), now) > now:
+                return True
+            if self._wide and self._held.get((prefix_of(place.address), scope), now) > now:
+                return True
+        return self.banned(place.subject, scope)
 
-    def hold(self, subject: Network, until: float) -> None:
-        """Count nothing of ``subject`` before ``until`` (monotonic seconds): it is banned, or about to be."""
-        self._held[subject] = until
-        heappush(self._releases, (until, id(subject), subject))
+    def hold(self, subject: Network, until: float, scope: Scope = Scope.FULL) -> None:
+        """Count ``subject`` as late before ``until`` (monotonic seconds): it is banned, or about to be."""
+        held = subject, scope
+        self._wide += held not in self._held and subject.prefixlen in PREFIX_LENGTHS
+        self._held[held] = until
+        heappush(self._releases, (until, id(subject), held))
         if len(self._releases) > 2 * len(self._held) + _MOST_LET_GO:  # most of them are held no longer
             self._releases = [(end, id(held), held) for held, end in self._held.items()]
             heapify(self._releases)
 
     def release(self, subject: Network) -> None:
         """Count ``subject`` again, from nothing."""
-        self._held.pop(subject, None)
+        for scope in Scope:
+            self._let_go((subject, scope))
         self.forget(subject)
 
+    def _let_go(self, held: tuple[Network, Scope]) -> None:
+        if self._held.pop(held, None) is not None:
+            self._wide -= held[0].prefixlen in PREFIX_LENGTHS
+
     def forget(self, subject: Network) -> None:
-        """Begin anew with ``subject`` in every window."""
-        for window in self._windows.values():
-            window.forget(subject)
+        """Begin anew with ``subject``: what it did is remembered, and leads to nothing."""
+        self._history.spend(key_of(subject))
 
     def tend(
         self,
@@ -261,21 +399,80 @@ class Detector:
     ) -> list[Judgement]:
         """Do what time asks for, every second or so; give what is judged only now (:meth:`Witnesses.tend`).
 
-        Who is held no longer is dropped.
+        Who is held no longer is dropped, and so are friends whose time is over at ``wall``.
         """
         while self._releases and self._releases[0][0] <= now:
-            _, _, subject = heappop(self._releases)
-            if self._held.get(subject, inf) <= now:  # else it is held anew, or was let go
-                del self._held[subject]
-        return [
-            self._weigh(found) for found in self._witnesses.tend(now, wall, wire=wire, listening=listening)
-        ]
+            _, _, held = heappop(self._releases)
+            if self._held.get(held, inf) <= now:  # else it is held anew, or was let go
+                self._let_go(held)
+        self._history.expire(now)
+        self.friends.expire(wall)
+        for asterisk, account in self._judge.tend(now):
+            self.notices.append(Notice(SIEGE, _account_name(asterisk, account), "", over=True))
+        self.notices += self._phones.tend(now)
+        found = self._witnesses.tend(now, wall, wire=wire, listening=listening)
+        return [self._weigh(one) for one in found]
+
+    def take_notices(self) -> list[Notice]:
+        """Give what came up since this was asked last."""
+        taken, self.notices = self.notices, []
+        return taken
+
+    # -- what is asked ----------------------------------------------------------------------------------
+
+    def subject_of(self, address: Address) -> Network:
+        """Give what is counted and banned for ``address``."""
+        return self._places.of(address).subject
+
+    def story(self, address: Address, now: float) -> Story:
+        """Give all that is known of an address."""
+        place = self._places.of(address)
+        return Story(
+            address,
+            place.subject,
+            place.never,
+            self.friends.reasons(address),
+            tuple(friend for friend in self.friends.former() if friend.address == address),
+            self._history.attempts(place.key),
+            tuple(self._judge.counts(place, now)),
+            self.friends.braked,
+        )
 
     def watched(self, now: float, most: int = 20) -> list[Watched]:
-        """Give the subjects with attempts in a window, most attempts first, ``most`` a window at most."""
-        return [
-            Watched(subject, rule.name, rule.attempts, standing, attempts)
-            for rule in self.rules
-            for standing in (Standing.COUNTED, Standing.WITHHELD)
-            for subject, attempts in self._windows[rule.name, standing].recent(now, most)
-        ]
+        """Give subjects with attempts that led to no ban so far, those nearest to one first.
+
+        Of the latest only: to look at a million takes a second.
+        """
+        found = []
+        for key, kept in self._history.latest(_MOST_LOOKED_AT):
+            subject = network_of(key)
+            place = self._places.of(subject.network_address)
+            if any(self._is_held(place, scope, now) for scope in Scope):
+                continue
+            facts = [fact_of(packed) for packed in kept]
+            trusted = [packed for packed, fact in zip(kept, facts, strict=True) if not fact.spent]
+            counts = [count for count in self._judge.counts(place, now) if count.have and count.number]
+            if not trusted or (not counts and any(fact.trusted for fact in facts)):
+                continue
+            found.append(self._watched(subject, place, trusted, counts))
+        found.sort(key=lambda entry: (-entry.have / entry.of, -len(entry.attempts)))
+        return found[:most]
+
+    def _watched(self, subject: Network, place: Place, kept: list[bytes], counts: list[Count]) -> Watched:
+        attempts = tuple(self._history.attempt_of(packed, subject) for packed in kept)
+        nearest = max(counts, key=lambda count: count.have / count.number, default=None)
+        if nearest is None:  # nothing that rules count: what is withheld
+            return Watched(subject, "", 0, 1, Standing.WITHHELD, attempts)
+        standing = Standing.FRIEND if place.friend else Standing.COUNTED
+        return Watched(subject, nearest.rule.name, nearest.have, nearest.number, standing, attempts)
+
+
+def _account_name(asterisk: str, account: str) -> str:
+    return f"{printable(account)} of {asterisk}"
+
+
+_SPOOFING = (
+    "somebody sends with forged addresses: more than {most} new ones a minute reached a rule's number, and "
+    "none of them shows that it is more than a name on a packet. Only those that come back are banned for "
+    "now; who proves his address is judged as ever"
+)

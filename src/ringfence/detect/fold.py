@@ -252,6 +252,9 @@ class Fold:
             event.time,
             is_trusted(event),
             event.tampered,
+            None,
+            session_number(event.session),
+            (event.source.witness,),
         )
 
     def _finishes_nothing(self, event: SecurityEvent) -> bool:
@@ -385,6 +388,11 @@ def _name(event: SecurityEvent) -> _Name:
     if len(session) > _MAX_SESSION:
         session = session_key(session)
     return source.asterisk, source.witness, event.service, session
+
+
+def session_number(session: bytes) -> int:
+    """Give a number that stands for a session while this process lives; 0 for none."""
+    return hash(session) & 0xFFFFFFFF
 
 
 def address_key(address: Address) -> AddressKey:

@@ -5,8 +5,8 @@ A reason that is over is remembered as *former* for a month: a phone whose passw
 and is a broken phone all the same; and when every phone fails at once, all former friends are spared as long
 as :attr:`Friends.braked`.
 
-Times are wall-clock seconds, since friends outlast restarts. Bounds: ``MOST`` reasons, and as many former ones: those seen longest ago
-go first; who is forgotten is a stranger.
+Times are wall-clock seconds, since friends outlast restarts. Bounds: ``MOST`` reasons, and as many former
+ones: those seen longest ago go first; who is forgotten is a stranger.
 """
 
 from collections import Counter, OrderedDict

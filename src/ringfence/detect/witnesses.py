@@ -25,7 +25,7 @@ from attrs import Factory, define, evolve
 
 from ringfence import quick
 from ringfence.detect.doubts import Doubt, Doubts
-from ringfence.detect.fold import Fold
+from ringfence.detect.fold import Fold, session_number
 from ringfence.detect.hidden import Hidden
 from ringfence.detect.join import HORIZON, Join, bucket_of
 from ringfence.detect.nonces import Nonces
@@ -51,8 +51,14 @@ MAX_SESSIONS = 65_536
 """So many sessions are remembered, and so many calls of which several sources may tell."""
 
 _MOST_LINES = 1_024
+_MOST_PROVEN = 16_384
+_MOST_AWAITED = 1_024
+_MOST_OF_NONCE = 256
 _MOST_DOUBTFUL = 16_384
 _MOST_AT_ONCE = 100  # challenges of one sender's that were too many
+
+PROVEN = 64.0
+"""For so long (seconds) a session's proof holds; twice as long as a nonce is taken."""
 
 DOUBTFUL = 600.0
 """For so long after a doubtful line (seconds) an address is not believed by its connection."""
@@ -82,7 +88,8 @@ class Witnesses:
     """Takes events and challenges; gives each attempt once.
 
     ``several`` names the Asterisks that more than one source tells of; elsewhere each telling is an attempt,
-    at once. ``connected`` says whether a sender has a TCP connection to this host now.
+    at once. ``connected`` says whether a sender has a TCP connection to this host now. ``assumed`` is the
+    proof of what nobody can prove: the past shows no wire.
     """
 
     def __init__(
@@ -90,8 +97,10 @@ class Witnesses:
         several: frozenset[str] = frozenset(),
         connected: Callable[[Endpoint], bool] = lambda _: False,
         max_sessions: int = MAX_SESSIONS,
+        assumed: Proof = Proof.CLAIMED,
     ) -> None:
         self.several = several
+        self._assumed = assumed
         self._connected = connected
         self._fold = Fold(max_keys=max_sessions)
         self._wire: _Wire | None = None  # until it is heard
@@ -100,6 +109,12 @@ class Witnesses:
         self._doubts = Doubts()
         self._doubtful: OrderedDict[Address, float] = OrderedDict()
         self._lines: OrderedDict[tuple[str, EventKind, str, str], tuple[float, Address]] = OrderedDict()
+        self._sessions: OrderedDict[tuple[Address, int], float] = OrderedDict()
+        self._awaited: OrderedDict[bytes, tuple[str, Address, int]] = OrderedDict()
+        self.proven: list[tuple[str, Address, int]] = []
+        """Of which Asterisk, which addresses are proven now for what they did in which session."""
+        self.joined: list[tuple[Address, int, Service, str]] = []
+        """Who else tells of an attempt that was given out: its address, session and service, the witness."""
 
     @property
     def evicted(self) -> int:
@@ -111,17 +126,22 @@ class Witnesses:
         if self._wire is not None:
             self._wire.told(event, now)
         told = self._fold.feed(event, now)
-        if told is None:
-            return None
+        found = self._take(told, event, now) if told is not None else None
+        if found is None and event.kind is EventKind.CHALLENGE_RESPONSE_FAILED:
+            self._note_proof(event, now)
+        return found
+
+    def _take(self, told: Attempt, event: SecurityEvent, now: float) -> Found | None:
+        """Take a telling of an attempt; None where it is known, or waits for a witness."""
         if self._wire is not None and event.kind is not EventKind.HIDDEN and told.trusted:
             self._wire.unanswered.told(told.address)
         if event.source.asterisk not in self.several:
-            return Found(self._vouch(told, event, now), now)
+            return Found(self._in_session(self._vouch(told, event, now), now), now)
         if self._is_of_whom_it_names(told, event, now):
             # What else the wire knows is asked for the first telling alone: nearly all are others.
-            if not self._told.is_new(bucket_of(event, told.address), event.source, now):
+            if not self._is_new(told, event, now):
                 return None
-            return Found(self._vouch(told, event, now), now)
+            return Found(self._in_session(self._vouch(told, event, now), now), now)
         attempt = self._vouch(told, event, now)
         if not attempt.trusted:
             self._doubts.add(Doubt(now, attempt, event))
@@ -141,6 +161,9 @@ class Witnesses:
         found: list[Found | None] = []
         for challenge in challenges:
             self._wire.nonces.note(challenge, now)
+            answered = self._awaited.pop(challenge.nonce, None) if self._awaited else None
+            if answered is not None and answered[1] == challenge.address:
+                self._prove(*answered, now)
             if challenge.sender is None or challenge.service is not Service.PJSIP:
                 continue
             source = SourceId(self._wire.hidden.asterisk_at(challenge) or asterisk, "wire")
@@ -204,8 +227,50 @@ class Witnesses:
 
     def _if_new(self, attempt: Attempt, event: SecurityEvent, now: float) -> Found | None:
         """Give a trusted attempt where this is the first telling of it."""
-        bucket = bucket_of(event, attempt.address)
-        return Found(attempt, now) if self._told.is_new(bucket, event.source, now) else None
+        return Found(self._in_session(attempt, now), now) if self._is_new(attempt, event, now) else None
+
+    def _is_new(self, attempt: Attempt, event: SecurityEvent, now: float) -> bool:
+        if self._told.is_new(bucket_of(event, attempt.address), event.source, now):
+            return True
+        self.joined.append((attempt.address, attempt.session, event.service, event.source.witness))
+        return False
+
+    def _in_session(self, attempt: Attempt, now: float) -> Attempt:
+        """Give an attempt with the proof that its session has: who answered one challenge of it is there.
+
+        Nobody else knows the Call-ID of a session, nor could he learn it with a forged address.
+        """
+        if self._assumed is not Proof.CLAIMED and attempt.trusted and attempt.proof is Proof.CLAIMED:
+            return evolve(attempt, proof=self._assumed)
+        if attempt.service is not Service.PJSIP or attempt.transport is not Transport.UDP:
+            return attempt
+        if attempt.proof is Proof.NONCE:
+            self._prove(attempt.asterisk, attempt.address, attempt.session, now)
+        elif (
+            self._sessions and now - self._sessions.get((attempt.address, attempt.session), -PROVEN) < PROVEN
+        ):
+            return evolve(attempt, proof=Proof.NONCE)
+        return attempt
+
+    def _note_proof(self, event: SecurityEvent, now: float) -> None:
+        """Take the answer to a challenge, of an attempt that was told of before."""
+        if self._wire is None or event.service is not Service.PJSIP or event.tampered or event.hearsay:
+            return
+        address, session = event.remote.address, session_number(event.session)
+        sent_to = self._wire.nonces.receivers(event.challenge, now)
+        if sent_to == (address,):
+            self._prove(event.source.asterisk, address, session, now)
+        elif not sent_to and event.challenge:  # AMI is quicker than the wire
+            waiting = (event.source.asterisk, address, session)
+            _remember(self._awaited, event.challenge[:_MOST_OF_NONCE], waiting, _MOST_AWAITED)
+
+    def _prove(self, asterisk: str, address: Address, session: int, now: float) -> None:
+        """Take that ``address`` is proven for all that it does in a session."""
+        key = address, session
+        if not session or now - self._sessions.get(key, -PROVEN) < PROVEN:
+            return
+        _remember(self._sessions, key, now, _MOST_PROVEN)
+        self.proven.append((asterisk, address, session))
 
     def _is_connected(self, event: SecurityEvent, now: float) -> bool:
         """Say whether a line of PJSIP's may be believed since its sender has a connection.

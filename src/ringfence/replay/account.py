@@ -11,7 +11,8 @@ from ipaddress import IPv4Address, ip_network
 
 from attrs import define
 
-from ringfence.detect.detector import Decision, Judgement, Standing
+from ringfence.detect.detector import Judgement, Standing
+from ringfence.detect.judge import Decision
 from ringfence.detect.rules import RETURN_WITHIN
 from ringfence.model import Address, Network
 
@@ -47,11 +48,18 @@ class Row:
         return str(self.address if self.alone else ip_network((self.address, _IPV6_SUBJECT), strict=False))
 
     def ban(self, decision: Decision, now: float) -> float:
-        """Take a ban that begins ``now``; give its length, which grows with each return."""
+        """Take a ban that begins ``now``; give its length, which grows with each return.
+
+        One on a mere claim is no reason for a longer one.
+        """
+        if decision.seconds is not None and self.banned_at_attempt is not None:
+            return decision.seconds
         before = sum(began > now - RETURN_WITHIN for began in self.bans)
         if self.banned_at_attempt is None:
             self.banned_at_attempt, self.rule = self.attempts, decision.rule.name
         self.bans += (now,)
+        if decision.seconds is not None:
+            return decision.seconds
         return decision.rule.ban_for(before)
 
     def succeed(self, now: float) -> None:
@@ -95,7 +103,7 @@ class Accounts:
         """Take an attempt; give how long the ban is that follows, if one does."""
         subject, address = judgement.subject, judgement.attempt.address
         row = self.of(subject, address)
-        row.attempts += 1
+        row.attempts += judgement.standing is not Standing.PROVEN
         if judgement.standing is Standing.LATE:
             return None
         row.withheld += judgement.standing is Standing.WITHHELD

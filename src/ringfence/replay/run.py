@@ -2,7 +2,8 @@
 
 The daemon's own detector judges; a ban holds its subject for as long as the enforcer's would, longer on each
 return. In truth the kernel drops what a banned sender sends, so most of what comes after a ban would never
-have been said: it is counted as his, and bans him no further while he is held.
+have been said: it is counted as his, and bans him no further while he is held. Nobody saw the wire then, so no
+address is proven as it would be now: it is taken for what it says, and so bans are full.
 """
 
 import gc
@@ -19,7 +20,7 @@ from ringfence.detect.detector import Detector, Judgement, Standing
 from ringfence.detect.doubts import PATIENCE
 from ringfence.detect.networks import NetworkSet
 from ringfence.detect.rules import Rule
-from ringfence.model import EventKind, SecurityEvent
+from ringfence.model import EventKind, Proof, SecurityEvent
 from ringfence.parse.ordinary import FIELDS
 from ringfence.replay.account import Accounts
 from ringfence.replay.beside import Beside
@@ -110,8 +111,9 @@ class Replay:
             self._rules,
             self._never,
             several,
-            max_subjects=MOST_REMEMBERED,
+            max_attempts=4 * MOST_REMEMBERED,
             max_sessions=MOST_REMEMBERED,
+            assumed=Proof.NONCE,
         )
         self.accounts = Accounts(let_go=self._detector.release)
         longest = sorted(stories, key=attrgetter("size"), reverse=True)[:beside]
@@ -161,12 +163,12 @@ class Replay:
             now = event.time + self._shift
             if not self._now - SET_BACK <= now < self._due:
                 now = self._go_on(now)
+            address = event.remote.address
+            if event.kind is success and not event.tampered:  # before it makes a friend of him
+                self.accounts.of(self._detector.subject_of(address), address).succeed(event.time)
             judgement = observe(event, now)
             if judgement is not None:
                 self._take(judgement)
-            elif event.kind is success and not event.tampered:
-                address = event.remote.address
-                self.accounts.of(self._detector.subject_of(address), address).succeed(event.time)
 
     def _go_on(self, now: float) -> float:
         """Let the detector do what time asks for; where a clock was set back, time goes on all the same."""
@@ -178,13 +180,15 @@ class Replay:
         return now
 
     def _tend(self, now: float) -> None:
-        for judgement in self._detector.tend(now):
+        for judgement in self._detector.tend(now, now - self._shift):
             self._take(judgement)
+        self._detector.take_notices()
 
     def _take(self, judgement: Judgement) -> None:
         if judgement.standing is Standing.FORGED:
             return  # by no one here
         time = judgement.attempt.time
         length = self.accounts.judged(judgement, time)
-        if length is not None:
-            self._detector.hold(judgement.subject, time + self._shift + length)
+        if length is not None and judgement.decision is not None:
+            banned = judgement.decision
+            self._detector.hold(banned.subject, time + self._shift + length, banned.scope)
