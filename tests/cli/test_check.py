@@ -1,14 +1,18 @@
 """``ringfence check``: what is right, what is not, and what mends it; it changes nothing."""
 
+import json
+import shlex
 import socket
 from pathlib import Path
 
 import pytest
 from tests.support.amiserver import Fault, Script
 from tests.support.asterisk import SECRET
+from tests.support.console import path_with
 from tests.support.daemon import GRANTED, Guard, ami_server, until
 from tests.support.netns import run
 
+from ringfence.cli.check import UNPROVEN, _logins
 from ringfence.parse.nflog import bind_request
 from ringfence.report import WITHOUT_WIRE
 from ringfence.sources.wire import GROUP
@@ -27,9 +31,10 @@ def lines_of(guard: Guard) -> tuple[int, list[str]]:
 @pytest.mark.usefixtures("netns")
 def test_all_is_well(tmp_path: Path) -> None:
     """With a daemon that hears its PBX and a firewall that works: every line is ok, exit code 0."""
+    firewall = {"backend": "ipset", "limit": {"mode": "observe"}}  # else its rules change once it is up
     with (
         ami_server(GOOD) as pbx,
-        Guard(tmp_path, ami={"port": pbx.port}, firewall={"backend": "ipset"}) as guard,
+        Guard(tmp_path, ami={"port": pbx.port}, firewall=firewall) as guard,
     ):
         guard.config.chmod(0o600)
         until(lambda: guard.source_is("listening"), "the source listens")
@@ -82,9 +87,8 @@ def test_what_is_not_looked_at_is_said(tmp_path: Path) -> None:
     _, lines = lines_of(Guard(tmp_path, asterisk=asterisk))
 
     assert "--  pbx: logs: none is to be read: who hides from AMI is not seen" in lines
-    assert [
-        line for line in lines if line.startswith("--  wire: is not looked at ([asterisk.wire] enabled): ")
-    ]
+    [line] = [line for line in lines if line.startswith("--  wire: is not looked at ([asterisk.wire] ena")]
+    assert line.endswith(f": {UNPROVEN}; {WITHOUT_WIRE}")
 
 
 @pytest.mark.kernel
@@ -101,7 +105,7 @@ def test_the_wire_is_tried_where_no_daemon_looks_at_it(tmp_path: Path) -> None:
         other.send(bind_request(GROUP))
         _, lines = lines_of(guard)
     [line] = [line for line in lines if line.startswith("NO  wire: denied: ")]
-    assert line.endswith(WITHOUT_WIRE)
+    assert line.endswith(f"; {UNPROVEN}; {WITHOUT_WIRE}")
 
 
 @pytest.mark.kernel
@@ -208,3 +212,58 @@ def test_a_firewall_that_cannot_work(tmp_path: Path) -> None:
 
     assert code == 1
     assert any(line.startswith("NO") and "CAP_NET_ADMIN" in line for line in lines)
+
+
+def test_for_scripts(tmp_path: Path) -> None:
+    """The same in JSON, an object a line, with the same exit code and count."""
+    guard = Guard(tmp_path, ami={"port": 1})
+    done = guard.command("check", "--json")
+    _, lines = lines_of(guard)
+    findings = json.loads(done.stdout)
+
+    assert done.returncode == 1
+    assert done.stderr == f"{sum(finding['right'] is False for finding in findings)} to mend\n"
+    for finding, line in zip(findings, lines, strict=True):
+        assert line[4:] in {finding["what"], f"{finding['what']}: {finding['detail']}"}
+        assert line[:2] == {True: "ok", False: "NO", None: "--"}[finding["right"]]
+
+
+def test_who_is_logged_in_is_known_or_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where logins cannot be known it is said why, and what to do; nothing is wrong."""
+    monkeypatch.setattr("ringfence.host.logins.why_no_logins", lambda: "")
+    assert _logins().line == "ok  logins: are known, and never banned"
+
+    monkeypatch.setattr("ringfence.host.logins.why_no_logins", lambda: "no logind runs here")
+    assert _logins().line == (
+        "--  logins: no logind runs here; whoever is logged in from elsewhere could be banned: "
+        "put your own address on `allow`"
+    )
+
+
+def test_a_trunk_is_offered_until_it_is_allowed(tmp_path: Path) -> None:
+    """The command that is offered can be run, and then the list of the daemon has the word."""
+    program = tmp_path / "asterisk"
+    shown = " Identify:  i/carrier one\n Identify:  i/carrier\n      Match: 203.0.113.0/28\n"
+    program.write_text(f"#!/bin/sh\ncase \"$2\" in pjsip*) printf '{shown}';; esac\n", "utf-8")
+    program.chmod(0o755)
+    with (
+        ami_server(GOOD) as pbx,
+        Guard(tmp_path, ami={"port": pbx.port}, environ=path_with(program)) as guard,
+    ):
+        [line] = [line for line in lines_of(guard)[1] if line.startswith("--  trunk carrier: ")]
+        offered = shlex.split(line.partition("if it is yours: ")[2])
+        assert guard.must(*offered[1:]) == "on the allow list: 203.0.113.0/28\n"
+        _, lines = lines_of(guard)
+
+    assert "ok  trunks: all that are known by their address alone are allowed" in lines
+
+
+def test_whose_files_are_here_must_be_known_to_harden(tmp_path: Path) -> None:
+    """With several PBXs, or one elsewhere, nothing is said of whatever is in /etc/asterisk."""
+    guard = Guard(tmp_path, asterisk=[{"name": "far", "ami": {"host": "192.0.2.9", "enabled": False}}])
+    lines = guard.command("check", "--hardening").stdout.split("\n")
+
+    [line] = [line for line in lines if "hardening" in line]
+    assert line.startswith(
+        "--  hardening: not seen: Asterisk does not run here, or is one of several: run this"
+    )

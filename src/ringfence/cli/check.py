@@ -1,12 +1,13 @@
 """``ringfence check``: line by line what is right and what is not, with the mend. It changes nothing."""
 
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ringfence.cli.common import DEFAULT_CONFIG, ConfigOption, errors_told, settings_from
+from ringfence.cli.common import DEFAULT_CONFIG, ConfigOption, JsonOption, errors_told, settings_from
 from ringfence.cli.findings import Finding
 from ringfence.errors import ControlError, DaemonUnreachableError, FirewallError
 from ringfence.exits import Exit
@@ -17,6 +18,16 @@ if TYPE_CHECKING:
 _UNREACHED = "does Asterisk run, and has its manager.conf enabled = yes in [general]?"
 LISTEN_FOR = 15.0
 """How long an Asterisk has to answer, log us in and show that it tells security events (seconds)."""
+UNPROVEN = "who guesses over UDP at PJSIP proves no address, so his bans are of SIP over UDP alone, and short"
+"""What is lost of the judgement where outgoing challenges are not seen."""
+
+HardeningOption = Annotated[
+    bool, typer.Option("--hardening", help="Say also what in this Asterisk invites attacks.")
+]
+FilesOption = Annotated[
+    Path, typer.Option("--asterisk-files", metavar="FOLDER", help="Where Asterisk's configuration is.")
+]
+FILES = Path("/etc/asterisk")
 
 
 def register(app: typer.Typer) -> None:
@@ -24,25 +35,33 @@ def register(app: typer.Typer) -> None:
     app.command()(check)
 
 
-def check(config: ConfigOption = DEFAULT_CONFIG) -> None:
+def check(
+    config: ConfigOption = DEFAULT_CONFIG,
+    hardening: HardeningOption = False,
+    as_json: JsonOption = False,
+    files: FilesOption = FILES,
+) -> None:
     """Say what is right and what is not, and what mends it. Changes nothing."""
     with errors_told():
         settings = settings_from(config, secrets=True)
-    wrong = 0
-    for finding in _findings(config, settings):
-        wrong += finding.right is False
-        typer.echo(finding.line)
+    findings = []
+    for finding in _findings(config, settings, files, hardening=hardening):
+        findings.append(finding)
+        if not as_json:
+            typer.echo(finding.line)
+    wrong = sum(finding.right is False for finding in findings)
+    if as_json:
+        typer.echo(json.dumps([finding.as_json for finding in findings], indent=2))
     if wrong:
         typer.echo(f"{wrong} to mend", err=True)
         raise typer.Exit(Exit.PROBLEM)
 
 
-def _findings(path: Path, settings: "Settings") -> Iterator[Finding]:
+def _findings(path: Path, settings: "Settings", files: Path, *, hardening: bool) -> Iterator[Finding]:
     import asyncio  # noqa: PLC0415 - loaded when the command runs
     import logging  # noqa: PLC0415 - loaded when the command runs
 
     from ringfence import log  # noqa: PLC0415 - loaded when the command runs
-    from ringfence.firewall import make_backend  # noqa: PLC0415 - loaded when the command runs
 
     log.configure(logging.CRITICAL)  # what a connection logs is what the findings say
     yield Finding(True, "configuration", str(path))
@@ -54,8 +73,19 @@ def _findings(path: Path, settings: "Settings") -> Iterator[Finding]:
         else:
             what = f"{pbx.name}: manager interface"
             yield Finding(None, what, "is not heard (enabled = false): the log alone tells, and later")
-    yield from _logs(settings, report)
+    yield from _asterisk(settings, report, files, hardening=hardening)
     yield asyncio.run(_wire(settings, report))
+    yield from _firewall(settings, report)
+    yield _logins()
+    for database in settings.geo.database or ():
+        if not Path(database).is_file():
+            yield Finding(False, "geo", f"{database} is not there; see [geo] database")
+    yield from daemon
+
+
+def _firewall(settings: "Settings", report: Mapping[str, Any] | None) -> Iterator[Finding]:
+    from ringfence.firewall import make_backend  # noqa: PLC0415 - loaded when the command runs
+
     try:
         backend = make_backend(report["firewall"]["backend"] if report else settings.firewall.backend)
     except FirewallError as error:
@@ -65,10 +95,15 @@ def _findings(path: Path, settings: "Settings") -> Iterator[Finding]:
         backend.close()
         for part in parts:
             yield Finding(part.lack is None, part.what, part.lack or part.note)
-    for database in settings.geo.database or ():
-        if not Path(database).is_file():
-            yield Finding(False, "geo", f"{database} is not there; see [geo] database")
-    yield from daemon
+
+
+def _logins() -> Finding:
+    """Say whether it is known who is logged in to this host, and so is never banned."""
+    from ringfence.host.logins import why_no_logins  # noqa: PLC0415 - loaded when the command runs
+
+    why = why_no_logins()
+    unknown = f"{why}; whoever is logged in from elsewhere could be banned: put your own address on `allow`"
+    return Finding(None, "logins", unknown) if why else Finding(True, "logins", "are known, and never banned")
 
 
 def _secrecy(path: Path) -> Iterator[Finding]:
@@ -111,7 +146,8 @@ async def _wire(settings: "Settings", report: Mapping[str, Any] | None) -> Findi
     from ringfence.report import WITHOUT_WIRE  # noqa: PLC0415 - loaded when the command runs
 
     if not settings.wire:
-        return Finding(None, "wire", f"is not looked at ([asterisk.wire] enabled): {WITHOUT_WIRE}")
+        why = f"is not looked at ([asterisk.wire] enabled): {UNPROVEN}; {WITHOUT_WIRE}"
+        return Finding(None, "wire", why)
     if report is None:
         state, detail = await _bound()
     else:
@@ -120,7 +156,7 @@ async def _wire(settings: "Settings", report: Mapping[str, Any] | None) -> Findi
         detail = seen["detail"] if seen else "the daemon was started without it; mend: restart ringfence"
     if state == "listening":
         return Finding(True, "wire", detail)
-    return Finding(False, "wire", f"{state}: {detail}; {WITHOUT_WIRE}")
+    return Finding(False, "wire", f"{state}: {detail}; {UNPROVEN}; {WITHOUT_WIRE}")
 
 
 async def _bound() -> tuple[str, str]:
@@ -137,18 +173,57 @@ async def _bound() -> tuple[str, str]:
     return str(source.condition.state), source.condition.detail
 
 
-def _logs(settings: "Settings", report: Mapping[str, Any] | None) -> Iterator[Finding]:
-    """See what the logs tell, and what Asterisk is set to keep from them."""
+def _asterisk(
+    settings: "Settings", report: Mapping[str, Any] | None, files: Path, *, hardening: bool
+) -> Iterator[Finding]:
+    """See what the logs tell, what Asterisk is set to, and whom it knows."""
     from ringfence.cli.check_asterisk import asterisk_findings  # noqa: PLC0415 - loaded when the command runs
     from ringfence.cli.check_logs import log_findings  # noqa: PLC0415 - loaded when the command runs
     from ringfence.host.asterisk import read_asterisk  # noqa: PLC0415 - loaded when the command runs
 
     alone = len(settings.asterisk) == 1
     # Whose files are in /etc/asterisk is not known where there are several PBXs, or this one is elsewhere.
-    asterisk = read_asterisk() if alone and _is_here(settings.asterisk[0].ami.host) else None
+    here = alone and _is_here(settings.asterisk[0].ami.host)
+    asterisk = read_asterisk(files) if here else None
     for pbx in settings.asterisk:
         yield from log_findings(pbx, report, asterisk, alone=alone)
     yield from asterisk_findings(asterisk)
+    if here:
+        yield from _known(settings, report, files, hardening=hardening)
+    elif hardening:
+        why = "Asterisk does not run here, or is one of several: run this where its files are"
+        yield Finding(None, "hardening", f"not seen: {why}")
+
+
+def _known(
+    settings: "Settings", report: Mapping[str, Any] | None, files: Path, *, hardening: bool
+) -> Iterator[Finding]:
+    """See whom this host's Asterisk knows, and what in it invites attacks."""
+    from ringfence.cli.check_friends import (  # noqa: PLC0415 - loaded when the command runs
+        allowed_of,
+        rights_findings,
+        trunk_findings,
+    )
+    from ringfence.cli.check_hardening import hardening_findings  # noqa: PLC0415 - loaded when it runs
+    from ringfence.host.console import AsteriskConsole  # noqa: PLC0415 - loaded when the command runs
+
+    console = AsteriskConsole()
+    user = str(settings.asterisk[0].ami.username)
+    yield from rights_findings(files, user)
+    yield from trunk_findings(console, allowed_of(settings, _allow_list(settings) if report else None))
+    if hardening:
+        yield from hardening_findings(files, console, user)
+
+
+def _allow_list(settings: "Settings") -> list[Mapping[str, Any]] | None:
+    """Ask the daemon for the list of those who are allowed; None where it does not give it."""
+    from ringfence import control  # noqa: PLC0415 - loaded when the command runs
+
+    try:
+        rows: list[Mapping[str, Any]] = control.ask(settings.control.socket, "lists", side="allow")
+    except ControlError:
+        return None
+    return rows
 
 
 def _is_here(host: str) -> bool:

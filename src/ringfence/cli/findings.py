@@ -19,3 +19,8 @@ class Finding:
         """Give it as it is printed."""
         mark = {True: "ok", False: "NO", None: "--"}[self.right]
         return ": ".join(filter(None, [f"{mark:3} {self.what}", self.detail]))
+
+    @property
+    def as_json(self) -> dict[str, bool | str | None]:
+        """Give it as scripts get it."""
+        return {"right": self.right, "what": self.what, "detail": self.detail}

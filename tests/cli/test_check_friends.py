@@ -1,0 +1,111 @@
+"""``check`` on those who belong to this PBX: trunks known by address, and what our manager user may ask."""
+
+from ipaddress import ip_network
+from pathlib import Path
+
+import pytest
+
+from ringfence.cli.check_friends import allowed_of, rights_findings, trunk_findings
+from ringfence.config import AllowSettings, Settings
+from ringfence.host.console import AsteriskConsole
+from ringfence.values import HostName
+
+IDENTIFIES = """
+ Identify:  i1/carrier one's
+      Match: 203.0.113.0/28
+ Identify:  i2/carrier
+      Match: 203.0.113.64/28
+      Match: 203.0.113.5/32
+      Match: 2001:db8::5/128
+ Identify:  i3/everybody
+      Match: 0.0.0.0/0
+ Identify:  i4/isp
+      Match: 10.0.0.0/8
+"""
+
+
+def lines(folder: Path, shown: str, *allowed: str) -> list[str]:
+    """Give what is said where the console shows this for ``pjsip show identifies``, and knows no chan_sip."""
+    (folder / "shown").write_text(shown, "utf-8")
+    program = folder / "asterisk"
+    unknown = "No such command 'sip show peers' (type 'core show help sip show')"
+    program.write_text(
+        f'#!/bin/sh\ncase "$2" in pjsip*) cat {folder}/shown;; *) echo "{unknown}";; esac\n', "utf-8"
+    )
+    program.chmod(0o755)
+    networks = [ip_network(network) for network in allowed]
+    return [finding.line for finding in trunk_findings(AsteriskConsole(str(program)), networks)]
+
+
+def test_trunks_are_offered_with_the_command(tmp_path: Path) -> None:
+    """An endpoint's addresses are one command; what is allowed already is left out of it."""
+    found = lines(tmp_path, IDENTIFIES, "203.0.113.0/29", "2001:db8::/32")
+
+    mend = "mend: only its own addresses in match or host"
+    assert found[:2] == [
+        f"NO  trunk everybody: anybody is taken for it; {mend}",
+        f"--  trunk isp: is taken for whoever has one of 10.0.0.0/8; {mend}",
+    ]
+    [carrier] = found[2:]
+    assert carrier.startswith("--  trunk carrier: is known by its address alone, raises no event, and ")
+    assert carrier.endswith("; if it is yours: ringfence allow add 203.0.113.64/28 --note carrier")
+
+
+def test_all_is_well(tmp_path: Path) -> None:
+    """Where all are allowed, or there is none, that is right."""
+    [one] = lines(tmp_path, " Identify:  i/c\n      Match: 203.0.113.9/32\n", "203.0.113.0/24")
+    [none] = lines(tmp_path, "No objects found.\n")
+
+    assert one == "ok  trunks: all that are known by their address alone are allowed"
+    assert none == "ok  trunks: none without a login"
+
+
+def test_a_name_does_no_harm_in_a_shell(tmp_path: Path) -> None:
+    """The command is one that can be pasted, whatever a trunk is called."""
+    [line] = lines(tmp_path, " Identify:  i/a;rm$(x)\n      Match: 203.0.113.9/32\n")
+
+    assert line.endswith("ringfence allow add 203.0.113.9 --note 'a;rm$(x)'")
+
+
+def test_without_the_console_it_is_told_what_is_not_seen(tmp_path: Path) -> None:
+    """Without root nobody can say which trunks there are."""
+    [finding] = trunk_findings(AsteriskConsole(str(tmp_path / "gone")), [])
+
+    assert finding.right is None
+    assert finding.detail.startswith("by address alone: not seen (")
+
+
+@pytest.mark.parametrize(
+    ("rights", "lacking"),
+    [
+        ("read=security,system\nwrite=reporting", ""),
+        ("read=all\nwrite=all", ""),
+        ("read=security,system\nwrite=", "write = reporting"),
+        ("read=security", "read = system, write = reporting"),
+        ("", "read = security, read = system, write = reporting"),
+    ],
+)
+def test_rights_that_our_user_lacks(tmp_path: Path, rights: str, lacking: str) -> None:
+    """What is lost without them is told with the mend; of a user that is not in the file nothing is."""
+    (tmp_path / "manager.conf").write_text(f"[general]\nenabled=yes\n[own]\nsecret=x\n{rights}\n", "utf-8")
+    found = [finding.line for finding in rights_findings(tmp_path, "own")]
+
+    assert [line.partition("lacks ")[2].partition(":")[0] for line in found] == ([lacking] if lacking else [])
+    assert list(rights_findings(tmp_path, "other")) == []
+
+
+def test_who_is_allowed() -> None:
+    """By the daemon's list with where its names lead; without it by the configuration's networks."""
+    settings = Settings(
+        allow=AllowSettings(networks=(ip_network("198.51.100.0/24"),), hosts=(HostName("sip.x.example"),))
+    )
+    rows = [
+        {"entry": "203.0.113.0/28", "leads_to": []},
+        {"entry": "sip.x.example", "leads_to": ["203.0.113.99", "2001:db8::9"]},
+        {"entry": "country DE", "leads_to": []},
+    ]
+
+    assert allowed_of(settings, None) == [ip_network("198.51.100.0/24")]
+    assert [str(network) for network in allowed_of(settings, rows)] == [
+        *("203.0.113.0/28", "203.0.113.99/32", "2001:db8::9/128")
+    ]

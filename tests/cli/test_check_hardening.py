@@ -1,0 +1,302 @@
+"""``check --hardening``: what in an Asterisk invites an attack, with the mend, and never a password."""
+
+import json
+import shlex
+from pathlib import Path
+
+import pytest
+from tests.support.asterisk import SECRET, Asterisk
+from tests.support.console import console_of, path_with
+from tests.support.daemon import Completed, Guard
+from tests.support.debian import DebianAsterisk
+from tests.support.lab import Lab
+from tests.support.network import Network
+
+from ringfence.cli.check_hardening import FEW, hardening_findings
+from ringfence.host.console import AsteriskConsole
+
+NEVER_SHOWN = {
+    "4711-sip": "pjsip.conf, the user's name of an auth and hardly more",
+    "x9Ya": "pjsip.conf, short",
+    "changeme": "sip.conf, well known",
+    "iax-77": "iax.conf, short",
+    "f3Q9zLw27vTk": "sip.conf, a good one",
+    "dial-secret": "extensions.conf, in a Dial",
+    "switch-secret": "extensions.conf, in a switch",
+    "global-secret": "extensions.conf, a global variable",
+    "ari-secret": "ari.conf",
+    "hunter2": "manager.conf",
+    "0cc175b9c0f1b6a831c399e269772661": "sip.conf, a hash",
+    SECRET: "manager.conf, ringfence's own",
+}
+BAD = {
+    "modules.conf": "[modules]\nautoload = yes\n",
+    "manager.conf": f"""
+[general]
+enabled = yes
+bindaddr = 0.0.0.0
+webenabled = yes
+[ringfence]
+secret = {SECRET}
+read = security
+write = command
+deny = 0.0.0.0/0.0.0.0
+permit = 127.0.0.1/255.255.255.255
+[admin]
+secret = hunter2
+read = all
+write = all
+""",
+    "http.conf": "[general]\nenabled = yes\nbindaddr = 0.0.0.0\n",
+    "ari.conf": "[general]\nenabled = yes\n[app]\ntype = user\npassword = ari-secret\n",
+    "extensions.conf": """
+[globals]
+TRUNK = IAX2/user:global-secret@192.0.2.9
+[world]
+include => outbound
+switch => IAX2/user:switch-secret@192.0.2.9/world
+[outbound]
+exten => _00X.,1,Dial(${TRUNK}/${EXTEN})
+exten => _9X.,1,Dial(IAX2/user:dial-secret@192.0.2.9/${EXTEN:1})
+[inside]
+exten => _1XX,1,Dial(PJSIP/${EXTEN})
+exten => 100,1,Answer()
+ same => n,Wait(1)
+""",
+    "pjsip.conf": """
+[udp]
+type = transport
+protocol = udp
+bind = 198.18.0.1:5080
+[phone](!)
+type = endpoint
+context = inside
+disallow = all
+allow = ulaw
+#include phones.conf
+[anonymous](phone)
+context = world
+[carrier](phone)
+aors = carrier
+[carrier]
+type = aor
+contact = sip:203.0.113.5
+[carrier]
+type = identify
+endpoint = carrier
+match = 203.0.113.0/28
+[wide](phone)
+identify_by = ip
+[wide]
+type = identify
+endpoint = wide
+match = 0.0.0.0/0
+""",
+    "phones.conf": "".join(
+        f"[{name}](phone)\nauth = {name}\naors = {name}\n"
+        f"[{name}]\ntype = auth\nusername = {user}\npassword = {password}\n"
+        f"[{name}]\ntype = aor\nmax_contacts = 5\n"
+        for name, user, password in (("desk", "4711", "4711-sip"), ("hall", "hall", "x9Ya"))
+    ),
+    "sip.conf": """
+[general]
+context = world
+udpbindaddr = 198.18.0.1
+alwaysauthreject = no
+tlsclientmethod = sslv3
+[door]
+type = friend
+host = dynamic
+secret = changeme
+context = inside
+[good]
+type = friend
+host = dynamic
+secret = f3Q9zLw27vTk
+context = inside
+call-limit = 2
+deny = 0.0.0.0/0.0.0.0
+permit = 10.0.0.0/255.0.0.0
+[hashed]
+type = friend
+host = dynamic
+md5secret = 0cc175b9c0f1b6a831c399e269772661
+context = inside
+""",
+    "iax.conf": "[general]\n[far]\ntype = friend\nhost = dynamic\nsecret = iax-77\ncontext = inside\n",
+    "users.conf": "[general]\n",
+}
+GUESSED = "guessed at once (short, well known, or hardly more than the account's name)"
+RANDOM = "mend: 16 random characters each, such as of: openssl rand -hex 8"
+KEPT = "a secret, or deny and permit, or remove it"
+REMOVE = "remove it, or give it a context that cannot dial"
+HTTP = "HTTP listens on 0.0.0.0 port 8088"
+STRANGERS = "anybody calls without a password, into context in; where that leads is not seen"
+UNSEEN = "wrong passwords are told nowhere, so nothing bans who guesses"
+HTTP_HERE = "bindaddr = 127.0.0.1 in http.conf [general]"
+WRONG = {
+    "chan_sip": "tells guessers which accounts there are; mend: alwaysauthreject = yes in sip.conf [general]",
+    "passwords in sip.conf": f"1 {GUESSED}: door; {RANDOM}",
+    "passwords in iax.conf": f"1 {GUESSED}: far; {RANDOM}",
+    "passwords in pjsip.conf": f"2 {GUESSED}: desk, hall; {RANDOM}",
+    "passwords in manager.conf": f"1 {GUESSED}: admin; {RANDOM}",
+    "manager interface": "listens on 0.0.0.0 port 5038, and from anywhere may log in: admin; "
+    "mend: bindaddr = 127.0.0.1 in manager.conf [general], "
+    "or deny = 0.0.0.0/0.0.0.0 and permit = the one address it is used from",
+    "manager user ringfence": "ringfence needs no command; mend: write = reporting in its section",
+    "ARI": f"{HTTP}, ARI with it: {UNSEEN}; mend: enabled = no in ari.conf [general], or {HTTP_HERE}",
+    "manager interface over HTTP": f"{HTTP}, the manager interface with it, and in its digest logins "
+    f"{UNSEEN}; mend: webenabled = no in manager.conf [general], or {HTTP_HERE}",
+}
+
+
+def checked(asterisk: Asterisk, folder: Path, *options: str) -> Completed:
+    """Run the check beside an Asterisk, as on its host."""
+    environ = path_with(console_of(asterisk, folder))
+    prefix = ["ip", "netns", "exec", asterisk.namespace]
+    guard = Guard(folder, ami={"port": 5038, "secret": SECRET}, prefix=prefix, environ=environ)
+    guard.config.chmod(0o600)
+    done = guard.command("check", "--asterisk-files", str(asterisk.folder / "etc"), *options)
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def hardening(done: Completed) -> list[str]:
+    """Give the lines that are about hardening, with their marks and without the common word."""
+    lines = [line for line in done.stdout.split("\n") if line[4:].startswith("hardening")]
+    return [line[:4] + line[4:].removeprefix("hardening: ") for line in lines]
+
+
+@pytest.mark.asterisk
+@pytest.mark.parametrize("release", ["16", "22"])
+def test_a_default_installation_of_debian(tmp_path: Path, release: str) -> None:
+    """It is told what is true of it: strangers come in as far as the demo, and nothing is wide open."""
+    with Network() as network, DebianAsterisk(release, network.pbx) as asterisk:
+        told = hardening(checked(asterisk, tmp_path, "--hardening"))
+
+    demo = "into context public; it is not seen to dial out, but not all is seen (the switch Lua)"
+    mend = "mend, unless it is meant so"
+    guests = "allowguest = no in sip.conf [general]"
+    chan_sip, iax2, well = (
+        f"--  chan_sip: anybody calls without an account, {demo}; {mend}: {guests}",
+        f"--  iax.conf [guest]: whoever gives the name calls without a password, {demo}; {mend}: {KEPT}",
+        "ok  of what can be seen, nothing is wide open",
+    )
+    assert told == ([chan_sip] if release == "16" else []) + [iax2, well]
+
+
+@pytest.mark.asterisk
+def test_a_bad_one(tmp_path: Path) -> None:
+    """Each thing that is wide open is a NO with its mend; no password is in any output."""
+    with Network() as network, DebianAsterisk("16", network.pbx, BAD) as asterisk:
+        done = checked(asterisk, tmp_path, "--hardening")
+        as_json = checked(asterisk, tmp_path, "--hardening", "--json")
+
+    told = [tuple(line.split(": ", 1)) for line in hardening(done)]
+    wrong = [(what[4:], detail) for what, detail in told if what.startswith("NO")]
+    hints = [what[4:] for what, _ in told if what.startswith("--")]
+    assert {what: detail for what, detail in wrong if "context world" not in detail} == WRONG
+    out = "into context world, which dials out (_00X. in outbound, _9X. in outbound): toll fraud at your cost"
+    assert [(what, detail) for what, detail in wrong if "context world" in detail] == [
+        ("chan_sip", f"anybody calls without an account, {out}; mend: allowguest = no in sip.conf [general]"),
+        ("pjsip.conf [anonymous]", f"anybody calls without a password, {out}; mend: {REMOVE}"),
+    ]
+    assert hints == ["pjsip.conf [carrier]", "passwords", "manager users", "phones", "calls at once", "TLS"]
+    _others(done)
+    assert done.returncode == as_json.returncode == 1
+    marks = {True: "ok", False: "NO", None: "--"}
+    entries = json.loads(as_json.stdout)
+    assert [f"{marks[e['right']]:3} {e['what']}: {e['detail']}".removesuffix(": ") for e in entries] == (
+        done.stdout.split("\n")[:-1]
+    )
+    for secret, where in NEVER_SHOWN.items():
+        assert secret not in done.stdout + done.stderr + as_json.stdout + as_json.stderr, where
+
+
+def _others(done: Completed) -> None:
+    """See what is told of the same Asterisk beside its hardening: who is known by address, and our rights."""
+    lines = done.stdout.split("\n")
+
+    assert any(line.startswith("NO  trunk wide: anybody is taken for it; mend: ") for line in lines)
+    [trunk] = [line for line in lines if line.startswith("--  trunk carrier: ")]
+    offered = shlex.split(trunk.partition("if it is yours: ")[2])
+    assert offered == ["ringfence", "allow", "add", "203.0.113.0/28", "--note", "carrier"]
+    [rights] = [line for line in lines if "manager user ringfence: lacks" in line]
+    assert "lacks read = system, write = reporting: " in rights
+
+
+@pytest.mark.asterisk
+def test_who_is_said_to_call_without_a_password_does(tmp_path: Path) -> None:
+    """By its name alone a trunk's endpoint is let in from anywhere, a phone with an auth is not."""
+    extra = {"pjsip.conf": "[carrier]\ntype=endpoint\ncontext=public\ndisallow=all\nallow=ulaw\n"}
+    with Lab.made("22", extra) as lab:
+        told = hardening(checked(lab.asterisk, tmp_path, "--hardening"))
+        as_carrier = lab.attack("probe", "--method", "INVITE", "--account", "carrier").statuses
+        as_alice = lab.attack("probe", "--method", "INVITE", "--account", "alice").statuses
+
+    assert [line for line in told if "without a password" in line and "[carrier]" in line]
+    assert [line for line in told if "without a password" in line and "alice" in line] == []
+    assert "401" not in as_carrier
+    assert "401" in as_alice
+
+
+def test_without_asterisk_s_console_that_is_said(tmp_path: Path) -> None:
+    """The files are judged all the same, and where a context leads is left open."""
+    (tmp_path / "asterisk.conf").touch()
+    (tmp_path / "modules.conf").write_text("[modules]\nautoload = yes\n", "utf-8")
+    (tmp_path / "pjsip.conf").write_text("[anonymous]\ntype=endpoint\ncontext=in\n#include gone\n", "utf-8")
+    (tmp_path / "extconfig.conf").write_text("[settings]\nps_auths => odbc,x\n", "utf-8")
+    console = AsteriskConsole(str(tmp_path / "absent"))
+    found = [finding.line for finding in hardening_findings(tmp_path, console, "ringfence")]
+
+    gone = f"{tmp_path}/absent cannot be run: No such file or directory"
+    assert found == [
+        "--  hardening: not all may be read: pjsip.conf; run this as root",
+        f"--  hardening: console: {gone}: what is in force, and where a context leads, is not seen",
+        "--  hardening: database: accounts in a database are not looked at (extconfig.conf: ps_auths)",
+        f"--  hardening: pjsip.conf [anonymous]: {STRANGERS}; mend, unless it is meant so: {REMOVE}",
+        "ok  hardening: of what can be seen, nothing is wide open",
+    ]
+
+
+def test_without_asterisk_s_files_nothing_is_made_up(tmp_path: Path) -> None:
+    """Where there are none, that is all that is said."""
+    [finding] = hardening_findings(tmp_path, AsteriskConsole(str(tmp_path / "absent")), "ringfence")
+
+    assert finding.right is None
+    assert f"{tmp_path} has no Asterisk's files" in finding.detail
+
+
+def test_many_phones_are_a_line(tmp_path: Path) -> None:
+    """What is usual is summed up: how many, some names, and the mend."""
+    (tmp_path / "asterisk.conf").touch()
+    (tmp_path / "modules.conf").write_text("[modules]\nautoload = yes\n", "utf-8")
+    phones = "".join(
+        f"[{number}]\ntype=friend\nhost=dynamic\nsecret=f3Q9zLw27vTk\n" for number in range(200, 300)
+    )
+    (tmp_path / "sip.conf").write_text("[general]\nallowguest=no\n" + phones, "utf-8")
+    console = AsteriskConsole(str(tmp_path / "absent"))
+    found = [finding.line for finding in hardening_findings(tmp_path, console, "ringfence")]
+
+    some = ", ".join(str(number) for number in range(200, 200 + FEW)) + f" and {100 - FEW} more"
+    assert [line for line in found if f"100 of 100 may register from anywhere: {some}; mend" in line]
+    assert [line for line in found if f"100 of 100 have no limit: {some}; a stolen" in line]
+    assert len(found) == 4
+
+
+def test_doors_with_a_lock_are_no_fault(tmp_path: Path) -> None:
+    """A manager interface whose users are kept to addresses, and HTTP for phones, are told and not wrong."""
+    (tmp_path / "asterisk.conf").touch()
+    (tmp_path / "manager.conf").write_text(
+        "[general]\nenabled=yes\nbindaddr=192.0.2.1\nport=5999\n[a]\nsecret=f3Q9zLw27vTk\nacl=office\n",
+        "utf-8",
+    )
+    (tmp_path / "http.conf").write_text(
+        "[general]\nenabled=yes\nbindaddr=192.0.2.1\nbindport=5998\n", "utf-8"
+    )
+    console = AsteriskConsole(str(tmp_path / "absent"))
+    found = {f.what: f for f in hardening_findings(tmp_path, console, "ringfence")}
+
+    assert found["hardening: manager interface"].right is None
+    assert found["hardening: HTTP"].right is None
+    assert found["hardening"].right is True
