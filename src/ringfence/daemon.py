@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from ringfence.sources.wire import WireSource
 
 JUDGE_EVERY = 0.5
+FRIENDS_EVERY = 0.05
 
 
 @frozen
@@ -90,6 +91,8 @@ class Daemon:
             settings.rule_table(),
             several=settings.several_sources(),
             connected=self._connections.has,
+            claimed=settings.claims(),
+            friends=self._friends,
         )
         self._stopped = asyncio.Event()
         self._later: Later
@@ -123,9 +126,11 @@ class Daemon:
                 self._detector,
                 self._enforcer.carry_out,
                 self._clock,
+                self._keeper.alarms,
                 self._keeper.late,
                 self._keeper.exempted,
             )
+            self._detector.succeeded = self._keeper.friends.succeeded
             self._evidence.whose = self._settings.asterisk[0].name
             if trial_for:
                 trial.begin(store, self._clock.wall() + trial_for)
@@ -164,6 +169,8 @@ class Daemon:
                 tasks.append(group.create_task(follow_containers(self._containers_changed, failed)))
             self._listen(self._settings.heard())
             self._keeper.friends.known.begin(self._ears, self._clock.mono())
+            self._evidence.wait()
+            tasks.append(group.create_task(self._wait_for_friends()))
             systemd.notify("READY=1")
             self._log.info("daemon.ready", firewall=self._enforcer.backend.name)
             await self._stopped.wait()
@@ -190,7 +197,7 @@ class Daemon:
         later += ["[firewall] backend"] if new.firewall.backend != self._settings.firewall.backend else []
         self._config_problem = f"{', '.join(later)} changed: restart ringfence" if later else ""
         self._settings = evolve(new, **{key: getattr(self._settings, key) for key in kept})
-        self._detector.configure(new.rule_table(), new.several_sources())
+        self._detector.configure(new.rule_table(), new.several_sources(), new.claims())
         self._keeper.configure(self._settings)
         self._listen(new.heard())
         self._log.info("configuration.loaded", restart_for=later)
@@ -249,6 +256,12 @@ class Daemon:
     def _host_failed(self, what: str, error: HostError) -> None:
         self._host_problems[what] = str(error)
         self._log.error("host.failed", error=str(error))
+
+    async def _wait_for_friends(self) -> None:
+        """Let no ban fall before it is known whose phones are registered."""
+        while not self._keeper.friends_known:  # noqa: ASYNC110 - time alone may decide
+            await asyncio.sleep(FRIENDS_EVERY)
+        self._evidence.go_on()
 
     async def _judge_late(self) -> None:
         """Judge what has waited for another witness."""
