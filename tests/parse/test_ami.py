@@ -2,6 +2,7 @@
 
 import re
 from ipaddress import ip_address
+from typing import Any
 
 import pytest
 from attrs import evolve
@@ -36,6 +37,7 @@ from ringfence.parse.ami import (
     Heard,
     Reply,
 )
+from ringfence.parse.roster import Item
 from ringfence.parse.security import KINDS
 
 SENDER = Endpoint(ip_address("192.0.2.7"), 5062, Transport.UDP)
@@ -53,17 +55,17 @@ STRANGER = Endpoint(FORGED, 5060, Transport.UDP)
 def expected(kind: EventKind, service: Service, *, optional: bool) -> SecurityEvent:
     """Give the event of a kind by the builder's values, with its optional headers or without."""
     event = evolve(EVENT, kind=kind, service=service)
-    if kind is EventKind.CHALLENGE_RESPONSE_FAILED:
-        return evolve(event, challenge=b"C", response=b"R")
-    if kind is EventKind.CHALLENGE_SENT:
-        return evolve(event, challenge=b"C")
-    if kind is EventKind.INVALID_PASSWORD and optional:
-        return evolve(event, challenge=b"RC", response=b"RH")
-    if kind is EventKind.FAILED_ACL and optional:
-        return evolve(event, acl_name="A")
-    if kind is EventKind.REQUEST_BAD_FORMAT and not optional:
-        return evolve(event, account="")
-    return event
+    always: dict[EventKind, dict[str, Any]] = {
+        EventKind.CHALLENGE_RESPONSE_FAILED: {"challenge": b"C", "response": b"R"},
+        EventKind.CHALLENGE_SENT: {"challenge": b"C"},
+        EventKind.SUCCESSFUL_AUTH: {"password": True},
+    }
+    with_more: dict[EventKind, dict[str, Any]] = {
+        EventKind.INVALID_PASSWORD: {"challenge": b"RC", "response": b"RH"},
+        EventKind.FAILED_ACL: {"acl_name": "A"},
+    }
+    without: dict[EventKind, dict[str, Any]] = {EventKind.REQUEST_BAD_FORMAT: {"account": ""}}
+    return evolve(event, **(always | (with_more if optional else without)).get(kind, {}))
 
 
 def deadline(decoder: AmiDecoder) -> float | None:
@@ -347,11 +349,129 @@ def test_an_answer_is_given_as_text() -> None:
 
 def test_other_events_are_counted_and_passed_over() -> None:
     """An event of another class is no security event, wherever it names one."""
-    stream = b"Event: FullyBooted\r\nPrivilege: system,all\r\nUptime: 1" + END
+    stream = b"Event: Reload\r\nPrivilege: system,all\r\nModule: All" + END
     stream += b"Event: PeerStatus\r\nPrivilege: system,all\r\nPeer: x\r\nPrivilege: security,all" + END
     heard, decoder = read(stream + GOOD)
     assert heard == [GOOD_EVENT]
     assert decoder.counts == AmiCounts(events=1, other=2)
+
+
+TOKEN = "5f1d9c20a7b3e846"
+CONTACT_STATUS = (
+    b"Event: ContactStatus\r\nPrivilege: system,all\r\nURI: sip:204@203.0.113.9:5060\r\n"
+    b"ContactStatus: Reachable\r\nAOR: 204\r\nEndpointName: 204\r\nRoundtripUsec: 448"
+)
+CONTACT_ITEM = Item(
+    "ContactStatus",
+    "",
+    {
+        "Event": "ContactStatus",
+        "Privilege": "system,all",
+        "URI": "sip:204@203.0.113.9:5060",
+        "ContactStatus": "Reachable",
+        "AOR": "204",
+        "EndpointName": "204",
+        "RoundtripUsec": "448",
+    },
+)
+
+
+def items(heard: list[Heard]) -> list[Item]:
+    """Give what was told of phones and trunks."""
+    return [one for one in heard if isinstance(one, Item)]
+
+
+def asked(stream: bytes, now: float = 0.0) -> tuple[list[Heard], AmiDecoder]:
+    """Read a connection over which questions with our token were asked, without waiting."""
+    decoder = AmiDecoder(SOURCE, TOKEN)
+    return decoder.feed(BANNER + stream, now)[1:], decoder
+
+
+def test_what_tells_of_phones_is_given_by_its_headers() -> None:
+    """A word about a phone that nobody asked for comes out, of class system, at any split alike."""
+    heard, decoder = read(CONTACT_STATUS + END + GOOD)
+
+    assert heard == [CONTACT_ITEM, GOOD_EVENT]
+    assert (decoder.counts.other, decoder.system) == (1, True)
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        CONTACT_STATUS.replace(b"system,all", b"call,all"),
+        CONTACT_STATUS.replace(b"Privilege: system,all\r\n", b""),
+        CONTACT_STATUS.replace(b"Event: ", b"event: "),
+        CONTACT_STATUS + b"\r\nURI: sip:204@203.0.113.10",
+        CONTACT_STATUS + b"\r\nof no grammar",
+    ],
+)
+def test_what_is_not_as_asterisk_writes_it_tells_of_no_phone(broken: bytes) -> None:
+    """Another class, none, or a header twice: nothing comes out, and the next event is read."""
+    assert read(broken + END + GOOD)[0] == [GOOD_EVENT]
+
+
+def test_an_answer_to_our_question_is_known_by_its_token() -> None:
+    """Entries of lists with our ActionID come out; without it, or with another, they are passed over."""
+    entry = b"Event: PeerEntry\r\nActionID: %s\r\nObjectName: bob" + END
+    heard, decoder = asked(entry % f"{TOKEN}-1".encode() + entry % b"action/1" + entry % b"5f1d" + GOOD)
+
+    assert heard == [
+        Item(
+            "PeerEntry",
+            f"{TOKEN}-1",
+            {"Event": "PeerEntry", "ActionID": f"{TOKEN}-1", "ObjectName": "bob"},
+        ),
+        GOOD_EVENT,
+    ]
+    assert decoder.counts == AmiCounts(events=1, other=3)
+
+
+def test_answers_to_our_questions_do_not_wait_for_a_leftover() -> None:
+    """Behind a chan_sip event that is held back they come out at once, since nobody else knows the token."""
+    stream = b"Response: Success\r\nActionID: %s-1" + END + b"Event: A\r\nActionID: %s-1" + END
+    heard, _ = asked(sip(b"alice") + stream % (TOKEN.encode(), TOKEN.encode()))
+
+    assert [type(one) for one in heard] == [Reply, Item]
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        b"",
+        sip(b"alice"),
+        b"\r\n".join([*head(EventKind.INVALID_ACCOUNT_ID), b"AccountID: x"]) + END,
+    ],
+)
+def test_a_trunks_password_is_never_kept(before: bytes) -> None:
+    """AuthDetail is dropped where it stands: it comes out nowhere, and no later event holds it."""
+    detail = b"Event: AuthDetail\r\nActionID: %s-4\r\nUsername: me\r\nPassword: trunk-secret" + END
+    decoder = AmiDecoder(SOURCE, TOKEN)
+    heard = decoder.feed(BANNER + before + detail % TOKEN.encode(), 0.0)
+
+    assert b"trunk-secret" not in b"".join([*decoder._buffer.split(), *decoder._fragments, *decoder._held])
+    heard += decoder.feed(GOOD, 0.0) + decoder.tick(1.0)
+    assert "trunk-secret" not in repr(heard)
+    assert items(heard) == []
+    assert decoder.counts.other == 1
+
+
+@pytest.mark.parametrize("remote", [b"IPV4/UDP/203.0.113.9/5060", b"x", b""])
+@pytest.mark.parametrize("leftover", [b"", b"\r\n", END])
+def test_no_forged_tail_lets_a_phone_be_invented(remote: bytes, leftover: bytes) -> None:
+    """What stands behind a forged tail of chan_sip, with an address or without, is the sender's text."""
+    forged = FORGED_TAIL.replace(b"IPV4/UDP/203.0.113.9/5060", remote) + END + CONTACT_STATUS + leftover
+    heard, _ = read(sip(forged) + GOOD)
+
+    assert items(heard) == []
+    assert [event.remote for event in heard if isinstance(event, SecurityEvent)] == [SENDER, SENDER]
+
+
+def test_what_a_manager_login_over_http_can_invent() -> None:
+    """A user name of any length forges phones as it forges events: such failures must not be sent to us."""
+    text = FORGED_TAIL + END + CONTACT_STATUS + END + packet(EventKind.INVALID_ACCOUNT_ID)[: -len(END)]
+    heard, _ = read(packet(service=b"AMI", account=text) + GOOD)
+
+    assert items(heard) == [CONTACT_ITEM]
 
 
 def test_counts_add_up_over_connections() -> None:
@@ -378,6 +498,8 @@ LINES = st.sampled_from(
         b"LocalAddress: ",
         b"RemoteAddress: IPV4/UDP/203.0.113.9/5060",
         b"UsingPassword: 1",
+        b"Event: ContactStatus\r\nPrivilege: system,all\r\n",
+        FORGED_TAIL,
     ]
 )
 TEXT = st.lists(LINES | st.binary(max_size=8), max_size=24).map(b"".join)
@@ -407,6 +529,7 @@ def test_no_name_under_pjsip_blames_another(name: bytes, kind: EventKind) -> Non
     assert (heard[0].kind, heard[0].service, heard[0].remote) == (kind, Service.PJSIP, SENDER)
     assert heard[0].tampered == (b"\r" in name[:36] and kind is not EventKind.REQUEST_BAD_FORMAT)
     assert heard[1] == GOOD_EVENT
+    assert items(run([BANNER + packet(kind, account=name[:36], rest=rest)])[0]) == []
 
 
 @given(TEXT, st.sampled_from([EventKind.INVALID_ACCOUNT_ID, EventKind.INVALID_PASSWORD]))
@@ -479,6 +602,7 @@ def test_the_packet_after_any_text_is_read(text: bytes) -> None:
 @given(TEXT, st.sampled_from([EventKind.REQUEST_NOT_ALLOWED, EventKind.REQUEST_BAD_FORMAT]))
 @example(b"x\r\nSessionID: ", EventKind.REQUEST_NOT_ALLOWED)
 @example(b"x\r\n", EventKind.REQUEST_NOT_ALLOWED)
+@example(FORGED_TAIL, EventKind.REQUEST_NOT_ALLOWED)
 @settings(deadline=None, max_examples=300)
 def test_no_action_at_the_manager_blames_another(text: bytes, kind: EventKind) -> None:
     """AMI over HTTP lets CR LF into the 55 bytes of an action's name, behind the tail."""

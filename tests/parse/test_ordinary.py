@@ -36,6 +36,8 @@ LINES = [
     % (b"InvalidPassword", TV, b"SIP", SOMEWHERE, b',Challenge="c",ReceivedChallenge="d",ReceivedHash="e"'),
     SECURITY % (b"FailedACL", TV, b"SIP", SOMEWHERE, b',ACLName="no_extension_match"'),
     SECURITY % (b"SuccessfulAuth", TV, b"AMI", b"IPV4/TCP/192.0.2.7/5038", b',UsingPassword="1"'),
+    SECURITY % (b"SuccessfulAuth", TV, b"PJSIP", SOMEWHERE, b',UsingPassword="0"'),
+    SECURITY % (b"InvalidAccountID", TV, b"PJSIP", SOMEWHERE, b',UsingPassword="1"'),
     SECURITY % (b"InvalidAccountID", b"1795154722-000461", b"PJSIP", b"IPV6/TLS/2001:db8::1/5061", b""),
     SECURITY % (b"InvalidAccountID", TV, b"PJSIP", SOMEWHERE, b',Challenge="of no meaning here"'),
     REFUSED % (b"192.0.2.7:5060", b"No matching endpoint found"),
@@ -90,6 +92,14 @@ def test_an_ordinary_line_is_an_event(line: bytes) -> None:
     assert not parts_of(line)[0][OTHER]
     assert len(events(line)) == 1
     assert events(line) == line_by_line(line)
+
+
+def test_a_success_says_whether_a_password_was_verified() -> None:
+    """Among other lines only the success with UsingPassword 1 has it."""
+    told = [event.password for event in events(b"".join(LINES))]
+    assert [line for line, password in zip(LINES, told, strict=True) if password] == [
+        SECURITY % (b"SuccessfulAuth", TV, b"AMI", b"IPV4/TCP/192.0.2.7/5038", b',UsingPassword="1"')
+    ]
 
 
 @pytest.mark.parametrize("line", NOBODY)

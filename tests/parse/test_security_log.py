@@ -1,5 +1,6 @@
 """SECURITY messages: what stands between Asterisk's words is the sender's (the corpus has security.txt)."""
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.parse.corpus import SOURCE
@@ -42,3 +43,27 @@ def test_an_account_and_a_session_of_any_text_are_kept() -> None:
     said = read(HEAD + b'a"b' + b'",SessionID="c"d' + TAIL, SOURCE, 0.0)
     assert isinstance(said, SecurityEvent)
     assert (said.account, said.session, said.tampered) == ('a"b', b'c"d', False)
+
+
+SUCCESS = HEAD.replace(b"InvalidAccountID", b"SuccessfulAuth")
+
+
+@pytest.mark.parametrize(
+    ("account", "session", "used", "password"),
+    [
+        (b"alice", b"c", b"1", True),
+        (b"alice", b"c", b"0", False),
+        (b'a"b', b"c", b"1", True),
+        (b'a",UsingPassword="1', b"c", b"0", False),
+        (b"alice", b'c",RemoteAddress="x', b"1", False),
+    ],
+)
+def test_a_success_says_whether_a_password_was_verified(
+    account: bytes, session: bytes, used: bytes, *, password: bool
+) -> None:
+    """Asterisk's own word of it counts, of a line that nobody has tampered with."""
+    said = read(
+        SUCCESS + account + b'",SessionID="' + session + TAIL + b',UsingPassword="' + used + b'"', SOURCE, 0.0
+    )
+    assert isinstance(said, SecurityEvent)
+    assert (said.password, said.tampered) == (password, session != b"c")

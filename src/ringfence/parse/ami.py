@@ -15,6 +15,11 @@ What no reader can undo: AMI over HTTP (``webenabled``, off by default) takes a 
 anybody, and whole packets fit into it. The manager's user must not be sent failed logins then; its
 ``eventfilter`` can leave them out by their head, which is Asterisk's own.
 
+Answers to questions of ours carry a ``token`` that no sender of SIP can know, so they are believed wherever
+they stand. Of those that nobody asked for, the few that tell of phones are given out; they are of the class
+``system``, and an event of that class within a security event is one of its fragments, as above. The one
+that holds passwords, ``AuthDetail``, is dropped as soon as its first line is known.
+
 Limits and their reasons: a SIP datagram has at most 64 KiB and appears about once in a packet, so 256 KiB
 holds any real one; what is longer is skipped to the next empty line and counted. 256 bytes of account hold
 at most 21 empty lines (12 bytes each, percent-encoded), so 64 fragments are more than can be. Nothing here
@@ -24,11 +29,16 @@ raises for bytes, and each byte is searched once.
 from attrs import astuple, define, frozen
 
 from ringfence.model import SecurityEvent, Service, SourceId
+from ringfence.parse.roster import Item, item_of
 from ringfence.parse.security import has_tail, read_strict, read_tampered, starts_security_event
 
 END = b"\r\n\r\n"
 EOL = b"\r\n"
 PRIVILEGE = b"\r\nPrivilege: security,"
+SYSTEM = b"\r\nPrivilege: system,all\r\n"
+TOLD = tuple(b"Event: %s%s" % (name, SYSTEM) for name in (b"ContactStatus", b"PeerStatus", b"FullyBooted"))
+"""How the events begin that are given out though nobody asked for them."""
+AUTH_DETAIL = b"Event: AuthDetail\r\n"
 MAX_PACKET = 256 * 1024
 MAX_BANNER = 128
 MAX_FRAGMENTS = 64
@@ -49,7 +59,7 @@ class Reply:
     text: str
 
 
-Heard = Banner | Reply | SecurityEvent
+Heard = Banner | Reply | Item | SecurityEvent
 
 
 @define
@@ -75,13 +85,16 @@ class AmiCounts:
 class AmiDecoder:
     """One connection's decoder: feed it bytes as they come, with the monotonic time in seconds.
 
-    ``deadline`` is when :meth:`tick` has something to give out, or None.
+    ``deadline`` is when :meth:`tick` has something to give out, or None. ``system`` is whether an event of
+    that class came. ``token`` begins the ActionID of our questions.
     """
 
-    def __init__(self, source: SourceId) -> None:
+    def __init__(self, source: SourceId, token: str = "") -> None:
         self.counts = AmiCounts()
         self.deadline: float | None = None
+        self.system = False
         self._source = source
+        self._ours = b"\r\nActionID: " + token.encode() if token else b""
         self._buffer = bytearray()
         self._searched = 0
         self._skipping = False
@@ -160,7 +173,8 @@ class AmiDecoder:
 
     def _packet(self, packet: bytes, now: float, heard: list[Heard]) -> None:
         if self._fragments:
-            self._fragment(packet, now, heard)
+            if not self._answer(packet, heard):
+                self._fragment(packet, now, heard)
             return
         packet = packet.removeprefix(EOL)  # what is left of an empty line where text ended in CR LF
         event = read_strict(packet, self._source)
@@ -174,6 +188,8 @@ class AmiDecoder:
         elif starts_security_event(packet):
             self._release(heard)
             self._fragment(packet, now, heard)
+        elif self._answer(packet, heard):
+            pass
         elif self._held:
             self._follow(packet, now, heard)
         else:
@@ -189,7 +205,8 @@ class AmiDecoder:
             self._fragments.clear()
             self._fragments_size = 0
             event = read_tampered(whole, self._source)
-            if event is not None and event.service is Service.SIP:
+            # A tail that names no address may be the sender's too: then the true one is yet to come.
+            if event is None or event.service is Service.SIP:
                 self._hold([whole], now)
             else:
                 self._tampered(event, heard)
@@ -231,10 +248,31 @@ class AmiDecoder:
         self.counts.tampered += 1
         heard.append(event)
 
+    def _answer(self, packet: bytes, heard: list[Heard]) -> bool:
+        """Give out what answers a question of ours, and say whether ``packet`` does."""
+        if not self._ours or self._ours not in packet:
+            return False
+        if packet.startswith(b"Response: "):
+            self._other(packet, heard)
+        else:
+            self._tell(packet, heard)
+        return True
+
+    def _tell(self, packet: bytes, heard: list[Heard]) -> None:
+        """Give out an event by its headers, unless it holds a password."""
+        self.counts.other += 1
+        item = None if packet.startswith(AUTH_DETAIL) else item_of(packet)
+        if item is not None:
+            heard.append(item)
+
     def _other(self, packet: bytes, heard: list[Heard]) -> None:
         if packet.startswith(b"Response: "):
             heard.append(Reply(packet.decode("utf-8", "backslashreplace")))
-        elif packet.startswith(b"Event: ") and not packet.startswith(PRIVILEGE, packet.find(EOL)):
-            self.counts.other += 1
+        elif packet.startswith(b"Event: ") and not packet.startswith(PRIVILEGE, end := packet.find(EOL)):
+            self.system = self.system or packet.startswith(SYSTEM, end)
+            if packet.startswith(TOLD):
+                self._tell(packet, heard)
+            else:
+                self.counts.other += 1
         else:
             self.counts.garbled += 1

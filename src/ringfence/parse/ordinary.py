@@ -18,14 +18,14 @@ from typing import Any, TypeVar
 
 from attrs import evolve, fields, frozen
 
-from ringfence.model import Endpoint, SecurityEvent, Service, SourceId
+from ringfence.model import Endpoint, EventKind, SecurityEvent, Service, SourceId
 from ringfence.parse import chan_sip, pjsip_notice
 from ringfence.parse.address import parse_endpoint
 from ringfence.parse.dates import DateReader
 from ringfence.parse.formats import FORMATS
 from ringfence.parse.log import DUMP_FILES
 from ringfence.parse.reading import Said, sip_user, text_of
-from ringfence.parse.security import KINDS, TELLING, event_seconds
+from ringfence.parse.security import KINDS, TELLING, USED, event_seconds
 
 Values = tuple[Any, ...]
 """The values of an event: ``SecurityEvent(*values)`` is the event."""
@@ -46,7 +46,7 @@ _HEADER = rb"[^'\n\x1b]{0,1000}+"
 _SECURITY = (
     rb'SecurityEvent="(@)",EventTV="(@)",Severity="(?:Informational|Error)",Service="(PJSIP|SIP|AMI)",'
     rb'EventVersion="\d{1,3}+",AccountID="(@)",SessionID="(@)",LocalAddress="@",RemoteAddress="(@)"'
-    rb'(?:,UsingPassword="@"|,ACLName="(@)"|,Challenge="(@)"(?:,Response="(@)",ExpectedResponse="@")?'
+    rb'(?:,UsingPassword="(@)"|,ACLName="(@)"|,Challenge="(@)"(?:,Response="(@)",ExpectedResponse="@")?'
     rb'|,Challenge="@",ReceivedChallenge="(@)",ReceivedHash="(@)")?'
 )
 _REFUSED = (
@@ -76,7 +76,7 @@ def _line(value: bytes) -> re.Pattern[bytes]:
 _QUICK = _line(rb'[^"]{0,1000}+')
 _strict = cache(partial(_line, rb'[^"\n]{0,1000}+'))
 # Where among the parts stands what shows which line it is; all are empty where it is never evidence.
-KIND, _REFUSED_WHY, _UNREGISTERED_WHY, OTHER = 1, 15, 18, 19
+KIND, _REFUSED_WHY, _UNREGISTERED_WHY, OTHER = 1, 16, 19, 20
 # And the other parts of a SECURITY line, as Asterisk wrote them.
 TIME, SERVICE, _, SESSION, REMOTE = range(KIND + 1, KIND + 6)
 
@@ -127,20 +127,21 @@ _NOBODY = SourceId("", "")
 _SOMEWHERE = b"192.0.2.1"
 _SERVICES = {str(service).encode(): service for service in Service}
 _BEHIND_SESSION, _BEHIND_RESPONSE = FIELDS.index("session") + 1, FIELDS.index("response") + 1
-_DEFAULTS = tuple(field.default for field in fields(SecurityEvent)[_BEHIND_RESPONSE:])
+# What stands between the response and the password, which is the last.
+_DEFAULTS = tuple(field.default for field in fields(SecurityEvent)[_BEHIND_RESPONSE:-1])
 _of_meaning = attrgetter("kind", "service", *FIELDS[_BEHIND_SESSION:])
 _NOTICES = (
     _Notice(
         read=pjsip_notice.read_distributor,
         line=b"Request from '' failed for '%s' (callid: ) - %s",
         known=b"Failed to authenticate",
-        groups=(0, 12, 13, 14, _REFUSED_WHY),
+        groups=(0, 13, 14, 15, _REFUSED_WHY),
     ),
     _Notice(
         read=chan_sip.read,
         line=b"Registration from '' failed for '%s' - %s",
         known=b"Wrong password",
-        groups=(0, 16, 17, -1, _UNREGISTERED_WHY),
+        groups=(0, 17, 18, -1, _UNREGISTERED_WHY),
     ),
 )
 
@@ -169,7 +170,9 @@ class Ordinary:
         """Give an event for each line, or None where a value of it is not possible."""
         if not lines:
             return []
-        _, names, times, services, accounts, sessions, addresses, acls, *details = zip(*lines, strict=True)
+        _, names, times, services, accounts, sessions, addresses, used, acls, *details = zip(
+            *lines, strict=True
+        )
         kinds = [KINDS.get(name) for name in names]
         seconds = _each(event_seconds, times)
         remotes = _each(parse_endpoint, addresses)
@@ -184,11 +187,16 @@ class Ordinary:
                 [value if tell else b"" for value, tell in zip(values, tells, strict=True)] for values in told
             ]
         acl_names, challenges, responses = told
+        passwords: Iterable[bool] = repeat(False)  # noqa: FBT003 - a column of them
+        if EventKind.SUCCESSFUL_AUTH in kinds:
+            said = zip(kinds, used, strict=True)
+            passwords = [kind is EventKind.SUCCESSFUL_AUTH and one == USED for kind, one in said]
         return _where_all_are(
             zip(
                 *(repeat(self._security), kinds, map(_SERVICES.__getitem__, services), remotes, seconds),
                 *(_each(text_of, accounts), sessions, _each(text_of, acl_names), challenges, responses),
                 *map(repeat, _DEFAULTS),
+                passwords,
                 strict=False,
             ),
             *(kinds, seconds, remotes),

@@ -23,7 +23,7 @@ from attrs import evolve, frozen
 
 from ringfence.model import EventKind, SecurityEvent, SourceId
 from ringfence.parse.reading import Open, Said, Why
-from ringfence.parse.security import KINDS, TELLING, build_event, details_of
+from ringfence.parse.security import KINDS, TELLING, build_event, details_of, proved_by
 
 _HEAD = (
     rb'SecurityEvent="(?P<kind>[A-Za-z]{1,32}+)",EventTV="(?P<time>[^"\n]{1,40}+)",'
@@ -46,6 +46,7 @@ class _Shape:
     challenge: int
     response: int
     acl_name: int
+    password: int
 
 
 # main/security_events.c, `sec_events[]`: what each kind must have behind the tail, and what it may.
@@ -78,6 +79,7 @@ def _shape(names: list[str]) -> _Shape:
         challenge=at("ReceivedChallenge", *([] if "ReceivedHash" in names else ["Challenge"])),
         response=at("ReceivedHash", "Response"),
         acl_name=at("ACLName"),
+        password=at("UsingPassword"),
     )
 
 
@@ -119,6 +121,8 @@ def read(text: bytes, source: SourceId, now: float) -> Said:  # noqa: ARG001 - a
         )
     account, session, remote = values[shape.account], values[shape.session], values[shape.address]
     event = build_event(source, kind, service, time, account, session, remote, acl_name, challenge, response)
+    if kind is EventKind.SUCCESSFUL_AUTH:
+        event = proved_by(values[shape.password], event)
     return Why.NOT_AN_ADDRESS if event is None else event
 
 
@@ -133,7 +137,7 @@ def _read_loose(text: bytes, source: SourceId) -> Said:
     inner = text.rfind(_INNER)
     if inner >= 0:
         said = read(text[inner + _INNER.index(b"S") :], source, 0.0)
-        return evolve(said, tampered=True) if isinstance(said, SecurityEvent) else Why.AMBIGUOUS
+        return _doubted(said) if isinstance(said, SecurityEvent) else Why.AMBIGUOUS
     kind = KINDS.get(head["kind"])
     last = text.rfind(_ADDRESS)
     if kind is None:
@@ -154,6 +158,7 @@ def _event_of(
         account, session = b"", between.removeprefix(b'SessionID="')
     middle = session.rfind(b'",LocalAddress="')
     intact = middle >= 0 and session.endswith(b'",Rem')
+    alone = _ADDRESS not in between and b"\n" not in between
     said = _fields(rest) if kind in TELLING else {}
     event = build_event(
         source,
@@ -165,7 +170,12 @@ def _event_of(
         remote,
         *details_of(said),
     )
+    if kind is EventKind.SUCCESSFUL_AUTH:
+        event = proved_by(_fields(rest).get("UsingPassword"), event)
     if event is None:
         return Why.NOT_AN_ADDRESS
-    alone = _ADDRESS not in between and b"\n" not in between
-    return event if intact and alone else evolve(event, tampered=True)
+    return event if intact and alone else _doubted(event)
+
+
+def _doubted(event: SecurityEvent) -> SecurityEvent:
+    return evolve(event, tampered=True, password=False)

@@ -1,0 +1,134 @@
+"""What is told of phones unasked: each word put together with what is known, so that it names an address.
+
+``ContactStatus`` (PJSIP) names the contact's URI. ``PeerStatus`` (chan_sip, IAX2) names an address only when
+a phone registers; PJSIP's names none at all and is passed over. Asterisk says that a contact is reachable
+when that changes, and a list from its own database does not say it at all: what was said last still holds.
+
+Bounds: ``MOST`` contacts; those heard of longest ago go first.
+"""
+
+from collections import OrderedDict
+from collections.abc import Collection, Iterable
+
+from attrs import evolve, frozen
+
+from ringfence.model import Contact, Service
+from ringfence.parse.address import parse_source
+from ringfence.parse.roster import Item, Listed
+from ringfence.parse.roster_uri import address_of, host_address
+
+MOST = 20_000
+BOOTED = "FullyBooted"
+
+_CHANNELS = {"SIP": Service.SIP, "IAX2": Service.IAX2}
+_UNCHANGED = frozenset({"Created", "Updated", "Registered"})
+"""Words that say nothing of whether a contact can be reached (the first two of Asterisk 13 to 15)."""
+
+_Account = tuple[Service, str]
+
+
+@frozen
+class _Known:
+    """A contact. ``told``: by an event, and by no list since."""
+
+    contact: Contact
+    told: bool
+
+
+class Whereabouts:
+    """Where the phones of one Asterisk are, as far as one connection has told."""
+
+    def __init__(self, asterisk: str, most: int = MOST) -> None:
+        self._asterisk = asterisk
+        self._most = most
+        self._size = 0
+        self._at: OrderedDict[_Account, dict[str, _Known]] = OrderedDict()
+
+    def hear(self, item: Item) -> Contact | None:
+        """Take an event that nobody asked for; give what changes for an address."""
+        if item.name == "ContactStatus":
+            return self._contact(item)
+        return self._peer(item) if item.name == "PeerStatus" else None
+
+    def take(self, listed: Iterable[Listed], services: Collection[Service]) -> tuple[Contact, ...]:
+        """Take the lists of these services, all of them; give every contact that is known now.
+
+        A contact of PJSIP's that was told of and is in no list stays: it may lie in a database that the list
+        does not know, or be newer than the list.
+        """
+        before, self._at, self._size = self._at, OrderedDict(), 0
+        for account, known in before.items():
+            for uri, one in known.items():
+                if account[0] not in services or (one.told and account[0] is Service.PJSIP):
+                    self._put(account, uri, one)
+        for entry in listed:
+            account = entry.contact.service, entry.contact.account
+            old = before.get(account, {}).get(entry.uri)
+            reachable = entry.contact.reachable or (
+                not entry.tells and old is not None and old.contact.reachable
+            )
+            self._put(account, entry.uri, _Known(evolve(entry.contact, reachable=reachable), told=False))
+        return tuple(one.contact for known in self._at.values() for one in known.values())
+
+    def _contact(self, item: Item) -> Contact | None:
+        headers = item.headers
+        uri, status = headers.get("URI", ""), headers.get("ContactStatus", "")
+        name = headers.get("EndpointName") or headers.get("AOR", "")
+        address = address_of(uri)
+        if address is None or not name or not status:
+            return None
+        contact = Contact(self._asterisk, Service.PJSIP, name, address)
+        return self._change((Service.PJSIP, name), uri, contact, status, gone=status == "Removed")
+
+    def _peer(self, item: Item) -> Contact | None:
+        channel, slash, name = item.headers.get("Peer", "").partition("/")
+        service = _CHANNELS.get(channel)
+        status = item.headers.get("PeerStatus", "")
+        if service is None or not slash or not name or status in ("", "Rejected"):
+            return None
+        old = self._at.get((service, name), {}).get("")
+        contact = old.contact if old is not None else None
+        if status == "Registered":
+            there = parse_source(item.headers.get("Address", "").encode())
+            address = host_address(str(there.address)) if there is not None else None
+            if address is None:
+                return None
+            if contact is None or contact.address != address:
+                contact = Contact(self._asterisk, service, name, address)
+        if contact is None:
+            return None
+        return self._change((service, name), "", contact, status, gone=status == "Unregistered")
+
+    def _change(
+        self, account: _Account, uri: str, contact: Contact, status: str, *, gone: bool
+    ) -> Contact | None:
+        """Note one word about one contact. Another contact of the account at its address keeps it there."""
+        known = self._at.get(account, {})
+        old = known.get(uri)
+        if gone:
+            self._drop(account, uri)
+            stays = any(one.contact.address == contact.address for one in known.values())
+            return None if stays else evolve(contact, gone=True, reachable=False)
+        before = old.contact if old is not None else contact
+        kept = before.reachable and before.address == contact.address
+        reachable = kept if status in _UNCHANGED else status == "Reachable"
+        now = evolve(contact, until=before.until, reachable=reachable)
+        self._put(account, uri, _Known(now, told=old is None or old.told))
+        return now
+
+    def _put(self, account: _Account, uri: str, one: _Known) -> None:
+        known = self._at.setdefault(account, {})
+        self._size += uri not in known
+        known[uri] = one
+        self._at.move_to_end(account)
+        while self._size > self._most:
+            oldest, places = next(iter(self._at.items()))
+            self._drop(oldest, next(iter(places)))
+
+    def _drop(self, account: _Account, uri: str) -> None:
+        known = self._at.get(account)
+        if known is None or known.pop(uri, None) is None:
+            return
+        self._size -= 1
+        if not known:
+            del self._at[account]
