@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from ipaddress import ip_address
 
 from attrs import evolve, frozen
-from tests.scenarios.language import Deed, Verb
+from tests.scenarios.deeds import Deed, Verb
 
 from ringfence.model import (
     AMI,
@@ -177,19 +177,18 @@ _NOT_THERE = "no_extension_match"
 
 def _sip_fails(act: Act) -> Said:
     """One challenge, one wrong answer. Whom a Via names, the events name; the log names the true source."""
-    named = act.deed.naming
-    events = [
-        act.event(EventKind.CHALLENGE_SENT, challenge=act.nonce),
-        act.failed(EventKind.INVALID_PASSWORD),
-    ]
-    if named is not None:
-        events = [evolve(event, remote=evolve(event.remote, address=named)) for event in events]
-    return [events[0], act.challenge(), events[1]], [act.notice(EventKind.INVALID_PASSWORD)]
+    return _sip(act, act.failed(EventKind.INVALID_PASSWORD)), [act.notice(EventKind.INVALID_PASSWORD)]
 
 
 def _sip_registers(act: Act) -> Said:
-    right = act.event(EventKind.SUCCESSFUL_AUTH, password=True)
-    return [act.event(EventKind.CHALLENGE_SENT, challenge=act.nonce), act.challenge(), right], []
+    return _sip(act, act.event(EventKind.SUCCESSFUL_AUTH, password=True)), []
+
+
+def _sip(act: Act, answered: SecurityEvent) -> list[Told]:
+    events = [act.event(EventKind.CHALLENGE_SENT, challenge=act.nonce), answered]
+    if act.deed.naming is not None:
+        events = [evolve(event, remote=evolve(event.remote, address=act.deed.naming)) for event in events]
+    return [events[0], act.challenge(), events[1]]
 
 
 def _ami_fails(act: Act) -> Said:

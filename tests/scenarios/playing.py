@@ -6,23 +6,17 @@ below it, and nothing else. In which order within a line does not matter.
 
 from collections.abc import Iterator
 from heapq import heappop, heappush
-from ipaddress import ip_network
 from math import inf
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from attrs import define
 from structlog.testing import capture_logs
-from tests.scenarios.language import (
-    Deed,
-    Outcome,
-    Scenario,
-    Step,
-    What,
-    clock_text,
-    duration_text,
-)
+from tests.scenarios.deeds import Deed
+from tests.scenarios.language import Scenario, Step
+from tests.scenarios.outcomes import Outcome, What
 from tests.scenarios.stage import SETTLES, Counted, Happened, Stage
+from tests.scenarios.words import clock_text, duration_text
 
 from ringfence.model import shown
 
@@ -56,6 +50,18 @@ def play(scenario: Scenario) -> None:
             stage.close()
 
 
+Missing = tuple[Outcome, str]
+"""What has not followed, and what has instead."""
+
+# What stands so, whether it should, and what is said where it does not.
+_STANDINGS = {
+    What.BANNED: (True, "is not"),
+    What.NOT_BANNED: (False, "is banned"),
+    What.FRIEND: (True, "is not"),
+    What.STRANGER: (False, "is a friend"),
+}
+
+
 class _Player:
     def __init__(self, scenario: Scenario, stage: Stage) -> None:
         self._scenario = scenario
@@ -68,8 +74,13 @@ class _Player:
             before = self._stage.counted
             if step.deed is not None:
                 heappush(self._due, _Due(step.time, step.line, 0, step.deed))
-            self._go_on(following)
-            self._compare(step, before)
+                self._go_on(following)
+                wrong = [*self._standings(step)]
+            else:  # a line without a deed asks how something stands at its time
+                self._stage.wait(step.time)
+                wrong = [*self._standings(step)]
+                self._go_on(following)
+            self._compare(step, [*wrong, *self._counts(step, before)])
             self._stage.happened.clear()
 
     def _go_on(self, following: Step | None) -> None:
@@ -89,9 +100,8 @@ class _Player:
 
     # -- what must follow -------------------------------------------------------------------------------
 
-    def _compare(self, step: Step, before: Counted) -> None:
+    def _compare(self, step: Step, missing: list[Missing]) -> None:
         left = list(self._stage.happened)
-        missing: list[tuple[Outcome, str]] = []
         for outcome in sorted(step.outcomes, key=_is_vague):
             if outcome.what in (What.BAN, What.ALARM, What.OVER):
                 found = [one for one in left if _is_it(outcome, one)][: outcome.number]
@@ -99,27 +109,39 @@ class _Player:
                 if len(found) < outcome.number:
                     told = f"{len(found)} of {outcome.number}" if found else "did not follow"
                     missing.append((outcome, told))
-            else:
-                told = self._standing(outcome, before)
-                missing += [(outcome, told)] if told else []
         if left or missing:
             raise DivergenceError("\n".join(self._shown(step, left, missing)))
 
-    def _standing(self, outcome: Outcome, before: Counted) -> str:
-        """Say what is wrong with how something stands; nothing where it stands as is written."""
-        if outcome.what is What.COUNT:
-            name = outcome.name.replace(" ", "_")
-            number = getattr(self._stage.counted, name) - getattr(before, name)
-            return "" if number == outcome.number else f"they are {number}"
-        if outcome.network is None:  # nothing, no ban: what has happened all the same is shown by itself
-            return ""
-        banned = self._stage.is_banned(outcome.network)
-        wanted = outcome.what is What.BANNED
-        return "" if banned is wanted else "is banned" if banned else "is not"
+    def _standings(self, step: Step) -> Iterator[Missing]:
+        """Give what stands otherwise than it is written, now."""
+        for outcome in step.outcomes:
+            if outcome.what is What.STANDS:
+                standing = sum(
+                    alarm.name == outcome.name and outcome.subject in ("", alarm.subject)
+                    for alarm in self._stage.alarms.up
+                )
+                if standing != outcome.number:
+                    yield outcome, f"{standing} stand"
+            if outcome.what not in _STANDINGS or outcome.network is None:
+                continue
+            wanted, told = _STANDINGS[outcome.what]
+            banned = outcome.what in (What.BANNED, What.NOT_BANNED)
+            is_so = self._stage.is_banned if banned else self._stage.is_friend
+            if is_so(outcome.network) is not wanted:
+                yield outcome, told
+
+    def _counts(self, step: Step, before: Counted) -> Iterator[Missing]:
+        """Give the numbers that are others than is written."""
+        for outcome in step.outcomes:
+            if outcome.what is What.COUNT:
+                name = outcome.name.replace(" ", "_")
+                number = getattr(self._stage.counted, name) - getattr(before, name)
+                if number != outcome.number:
+                    yield outcome, f"they are {number}"
 
     # -- how it is shown --------------------------------------------------------------------------------
 
-    def _shown(self, step: Step, left: list[Happened], missing: list[tuple[Outcome, str]]) -> Iterator[str]:
+    def _shown(self, step: Step, left: list[Happened], missing: list[Missing]) -> Iterator[str]:
         wrong = {outcome.line: told for outcome, told in missing}
         last = max([step.line, *(outcome.line for outcome in step.outcomes)])
         yield f"{self._scenario.name}.scenario goes another way in line {min(wrong, default=step.line)}:"
@@ -160,7 +182,7 @@ def _text(one: Happened, scenario: Scenario) -> str:
     """Write what has happened as a transcript would."""
     if not one.is_ban:
         name = _name(one.subject, scenario)
-        return f"alarm {one.name}{' is over' * one.is_over}{f' for {name}' if name else ''}"
+        return f"alarm {one.name}{f' for {name}' if name else ''}{' is over' * one.is_over}"
     assert one.network is not None
     sip = ", UDP to the SIP ports" if one.only_sip else ""
     attempts = f"after {one.after} attempt{'s' * (one.after != 1)}"
@@ -170,7 +192,4 @@ def _text(one: Happened, scenario: Scenario) -> str:
 
 def _name(text: str, scenario: Scenario) -> str:
     names = {shown(network): name for name, network in scenario.names.items()}
-    try:
-        return names.get(shown(ip_network(text)), text)
-    except ValueError:
-        return text
+    return " ".join(names.get(word, word) for word in text.split(" "))

@@ -11,11 +11,13 @@ from itertools import groupby
 from math import inf
 from pathlib import Path
 
-from attrs import define, frozen
+from attrs import define, evolve, frozen
 from structlog.typing import EventDict
 from tests.scenarios.asterisk import PBX, Act, Told, tell
-from tests.scenarios.language import Deed, Scenario, Verb
+from tests.scenarios.deeds import Deed, Verb
+from tests.scenarios.language import Scenario
 
+from ringfence.alarms import Alarms
 from ringfence.bans.enforce import Enforcer
 from ringfence.bans.exempt import ITSELF, Exempt
 from ringfence.bans.ledger import key_of
@@ -27,7 +29,20 @@ from ringfence.detect.networks import NetworkSet
 from ringfence.evidence import Evidence
 from ringfence.firewall.contract import Roll
 from ringfence.firewall.memory import MemoryBackend
-from ringfence.model import Address, Ban, Challenge, Network, Scope, SecurityEvent, Service, Transport
+from ringfence.friends.keeping import Keeping
+from ringfence.model import (
+    Address,
+    Ban,
+    Challenge,
+    Contact,
+    Network,
+    Roster,
+    Scope,
+    SecurityEvent,
+    Service,
+    Transport,
+    TrunkHost,
+)
 from ringfence.store import Store
 
 MIDNIGHT = 1_700_006_400.0
@@ -69,6 +84,7 @@ class Counted:
     never_banned: int
     withheld: int
     forged: int
+    spared: int
 
 
 class Stage:
@@ -88,7 +104,9 @@ class Stage:
         clock = Clock(wall=lambda: MIDNIGHT + self.now, mono=lambda: UP_FOR + self.now)
         self._store = Store.open(folder / "ringfence.db", owner=True)
         several = frozenset({PBX}) if {"log", "wire"} & {*scenario.heard} else frozenset[str]()
-        self._detector = Detector(settings.rule_table(), several=several)
+        self._detector = Detector(settings.rule_table(), several=several, claimed=settings.claims())
+        self._friends = Keeping(self._store, clock.wall, friends=self._detector.friends)
+        self._detector.succeeded = self._friends.succeeded
         self._backend = MemoryBackend(clock=clock.mono)
         allowed = NetworkSet(settings.allow.networks)
         self._enforcer = Enforcer(
@@ -96,8 +114,14 @@ class Stage:
         )
         self._enforcer.allow(Exempt(allowed, {**ITSELF, **scenario.protected}))
         self._enforcer.start(verified=False)
-        self._evidence = Evidence(self._detector, self._enforcer.carry_out, clock)
+        self.alarms = Alarms(clock.wall)
+        self._evidence = Evidence(self._detector, self._enforcer.carry_out, clock, self.alarms)
         self._evidence.whose = PBX
+        trunks = tuple(
+            TrunkHost(PBX, Service.PJSIP, "carrier", str(address), _PORT, Transport.UDP)
+            for address in scenario.trunks
+        )
+        self._friends.roster(Roster(PBX, None, trunks))
         self._logged.clear()
 
     def close(self) -> None:
@@ -108,7 +132,7 @@ class Stage:
     def counted(self) -> Counted:
         """How many attempts were passed by so far."""
         counts = self._detector.counts
-        return Counted(counts.late, counts.never_banned, counts.withheld, counts.forged)
+        return Counted(counts.late, counts.never_banned, counts.withheld, counts.forged, counts.spared)
 
     def is_banned(self, network: Network) -> bool:
         """Say whether anything of ``network`` is dropped now."""
@@ -120,7 +144,7 @@ class Stage:
         """Let time pass, with the daemon at work: often as long as something may follow, then seldom."""
         while self.now < until:
             quiet = self.now - self._busy_until
-            step = 1.0 if quiet < SETTLES else 60.0 if quiet < 3_600.0 else 3_600.0
+            step = 1.0 if quiet < 2.0 else 5.0 if quiet < SETTLES else 60.0 if quiet < 3_600.0 else 3_600.0
             self.now = min(until, max(self._tended, self.now) + step)
             if self.now - self._tended >= min(step, 1.0):
                 self._tend()
@@ -160,11 +184,24 @@ class Stage:
             self._exists.update(self._scenario.accounts)
         elif deed.verb is Verb.FLOODS:
             self._evidence.limited([ip_network(address) for address in deed.addresses], UP_FOR + self.now)
+        elif deed.verb in (Verb.HAS_CONTACT, Verb.LOSES_CONTACT):
+            self._contact(deed)
         elif deed.verb is Verb.LIFTS:
             self._enforcer.free(
                 key_of(ip_network(address), scope) for address in deed.addresses for scope in Scope
             )
         self._look()
+
+    def _contact(self, deed: Deed) -> None:
+        until = MIDNIGHT + self.now + _REGISTERED_FOR
+        for address in deed.addresses:
+            for account in deed.accounts:
+                contact = Contact(PBX, deed.service, account, address, until, deed.reachable)
+                self._friends.contact(evolve(contact, gone=deed.verb is Verb.LOSES_CONTACT))
+
+    def is_friend(self, network: Network) -> bool:
+        """Say whether an address is a friend's."""
+        return self._detector.friends.has(network.network_address)
 
     def _arrives(self, act: Act) -> bool:
         """Say whether the kernel lets it through to Asterisk."""
@@ -189,6 +226,8 @@ class Stage:
         wire = "wire" in self._scenario.heard
         self._evidence.tend(wire=wire, listening=self._listening)
         self._enforcer.tend()
+        self._friends.expire()
+        self._friends.write()
         self._look()
 
     def _listening(self, _: str) -> float | None:
@@ -203,10 +242,10 @@ class Stage:
             name = entry["event"]
             if name == "ban.placed":
                 self.happened.append(self._banned(ip_network(entry["address"]), entry["rule"]))
-            elif name.startswith(_ALARMS):
-                name = name.removeprefix("alarm.").removeprefix("evidence.")
+            elif name.startswith(_ALARM):
+                name = name.removeprefix(_ALARM)
                 over = name.endswith(".over")
-                subject = str(entry.get("subject", entry.get("address", entry.get("named", ""))))
+                subject = str(entry["subject"])
                 self.happened.append(
                     Happened(self.now, name.removesuffix(".over"), subject=subject, is_over=over)
                 )
@@ -223,14 +262,18 @@ class Stage:
         return self._enforcer.ban_at(key_of(network, scope))
 
 
+_PORT = 5_060
+_REGISTERED_FOR = 3_600.0
 _NOBODY = ip_address("0.0.0.0")
 _LENGTHS = {4: (32, 24), 6: (128, 64, 48)}
-_ALARMS = ("alarm.", "evidence.")
+_ALARM = "alarm."
 _ON_THE_PBX = {
     Verb.LOSES_ACCOUNTS,
     Verb.FINDS_ACCOUNTS,
     Verb.FLOODS,
     Verb.LIFTS,
+    Verb.HAS_CONTACT,
+    Verb.LOSES_CONTACT,
 }
 
 

@@ -4,7 +4,8 @@ from ipaddress import ip_address
 
 import pytest
 from tests.scenarios.asterisk import Act, tell
-from tests.scenarios.language import Deed, Verb, read
+from tests.scenarios.deeds import Deed, Verb
+from tests.scenarios.language import read
 from tests.support.captures import capture
 
 from ringfence.model import AMI, EventKind, SecurityEvent, Service, SourceId, Transport

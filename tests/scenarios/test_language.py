@@ -3,17 +3,10 @@
 import re
 
 import pytest
-from attrs import evolve
-from tests.scenarios.language import (
-    Scenario,
-    TranscriptError,
-    Verb,
-    clock_text,
-    duration_from,
-    duration_text,
-    read,
-)
+from tests.scenarios.deeds import Verb
+from tests.scenarios.language import Scenario, TranscriptError, read
 from tests.scenarios.playing import DivergenceError, play
+from tests.scenarios.words import clock_text, duration_from, duration_text
 
 from ringfence.model import Service, Transport
 
@@ -207,8 +200,37 @@ def test_a_later_line_does_not_hide_an_earlier_fault() -> None:
 
 
 def test_without_its_witnesses_nobody_tells() -> None:
-    """IAX2 stands in the log alone."""
-    guesses = A_GUESS.replace("6 times", "6 times, by IAX2")
-    play(scenario("heard: AMI\n" + guesses))
-    heard = scenario("heard: AMI, log\n" + guesses + ITS_BAN)
-    play(evolve(heard, name="heard"))
+    """A guest's call to nowhere stands in the log alone."""
+    calls = "10:00:00  attacker calls a number that does not exist, over TCP, 3 times\n"
+    play(scenario("heard: AMI, wire\n" + calls))
+    play(scenario("heard: AMI, log\n" + calls + ITS_BAN.replace("guess", "probe").replace("5", "3")))
+
+
+@pytest.mark.parametrize(
+    ("standing", "told"),
+    [
+        ("10:00:30  => attacker is a friend", "is not"),
+        ("10:00:30  => 198.51.100.7 is no friend", "is a friend"),
+        ("10:00:30  => alarm siege stands", "0 stand"),
+        ("11:30:00  => attacker is banned", "is not"),
+    ],
+)
+def test_a_time_without_a_deed_asks_how_it_stands_then(standing: str, told: str) -> None:
+    """And not how it stood before, or stands later."""
+    friend = "09:00:00  198.51.100.7 has a contact of 204\n"
+    said = shown(f"{friend}{A_GUESS}{ITS_BAN}{standing}\n15:00:00  attacker fails as 204\n")
+    assert f"       ^ {told}" in said
+
+
+def test_alarms_are_told_by_whom_they_are_about() -> None:
+    """Names stand for addresses there too, and one that is over is another thing than one that is raised."""
+    wrong = "198.51.100.7 registers as 204\n10:00:00  198.51.100.7 fails as 204\n"
+    alarm = "          => alarm phone.broken for 204 at {}\n"
+    play(scenario(f"office is 198.51.100.7\n09:00:00  {wrong}{alarm.format('office')}"))
+    for other in (alarm.format("attacker"), alarm.format("198.51.100.7 is over")):
+        assert "=> alarm phone.broken for 204 at 198.51.100.7" in shown(f"09:00:00  {wrong}{other}")
+
+
+def test_a_trunk_is_a_friend_from_the_start() -> None:
+    """As one is at which the PBX registers."""
+    play(scenario("trunk: attacker\n" + A_GUESS + "          => attacker is a friend\n"))
