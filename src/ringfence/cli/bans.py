@@ -20,10 +20,10 @@ from ringfence.cli.common import (
     networks_from,
     say,
     settings_from,
-    span,
 )
 from ringfence.errors import DaemonUnreachableError, StoreError
 from ringfence.exits import Exit
+from ringfence.spans import span
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -133,15 +133,3 @@ def zone_from(name: str) -> "tzinfo | None":
         return ZoneInfo(name) if name else None
     except (OSError, ValueError, LookupError):
         raise typer.BadParameter(f"{name!r} is no time zone", param_hint="--timezone") from None
-
-
-def span(seconds: float) -> str:
-    """Write a length of time in its two largest units: ``6d 3h``, ``59m 12s``."""
-    units = ((86_400, "d"), (3_600, "h"), (60, "m"), (1, "s"))
-    left = max(0, round(seconds))
-    parts: list[str] = []
-    for size, letter in units:
-        number, left = divmod(left, size)
-        if number or (size == 1 and not parts):
-            parts.append(f"{number}{letter}")
-    return " ".join(parts[:2])

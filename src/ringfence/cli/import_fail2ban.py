@@ -18,10 +18,10 @@ from ringfence.cli.common import (
     errors_told,
     say,
     settings_all_the_same,
-    span,
 )
 from ringfence.errors import StoreError
 from ringfence.exits import Exit
+from ringfence.spans import span
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -21,10 +21,10 @@ from ringfence.cli.common import (
     errors_told,
     say,
     settings_from,
-    span,
 )
 from ringfence.errors import DaemonUnreachableError, ListError
 from ringfence.exits import Exit
+from ringfence.spans import span
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
