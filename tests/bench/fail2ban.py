@@ -53,7 +53,9 @@ class Fail2banError(Exception):
 class Fail2ban:
     """fail2ban at work beside an Asterisk, while the context lasts."""
 
-    def __init__(self, lab: Lab, root: Path, folder: Path, maxretry: int = 5) -> None:
+    def __init__(self, lab: Lab, root: Path, folder: Path, maxretry: int = 5, log: str = "messages") -> None:
+        """``log`` is the one of Asterisk's that it reads: ``ringfence`` has the security lines too."""
+        self._read = log
         self._maxretry = maxretry
         self._lab = lab
         self._root = root
@@ -65,7 +67,7 @@ class Fail2ban:
         shutil.copytree(self._root / "etc/fail2ban", etc)
         (etc / "fail2ban.local").write_text(_MAIN.format(folder=self._folder), "utf-8")
         (etc / "jail.local").write_text(
-            _JAIL.format(log=self._lab.asterisk.logs / "messages", maxretry=self._maxretry), "utf-8"
+            _JAIL.format(log=self._lab.asterisk.logs / self._read, maxretry=self._maxretry), "utf-8"
         )
         shutil.rmtree(etc / "jail.d")
         self._process = subprocess.Popen(

@@ -3,9 +3,10 @@
     ip netns exec NS python -m tests.support.forger --senders 198.19.0.1,50000 --each 6 --rate 3000
 
 Each of so many addresses from the first one on seems to send ``--each`` requests, one of each in turn:
-REGISTERs for accounts that do not exist, and every second time for one that does, with a digest that nobody
-was challenged to make. Nobody there has sent anything, and answers go to a port where nobody listens:
-``quiet`` has the kernel drop them without a word, or each would be answered by an ICMP error.
+REGISTERs for an account that does not exist with a digest that nobody was challenged to make, for one that
+does with such a digest, and for one that does not without any. Nobody there has sent anything, and answers
+go to a port where nobody listens: ``quiet`` has the kernel drop them without a word, or each would be
+answered by an ICMP error.
 
 Bounded by its numbers, which have ceilings; sends only from and to the laboratory's networks.
 """
@@ -34,7 +35,7 @@ _NETWORK = ip_network("198.18.0.0/15")
 _IP = struct.Struct("!BBHHHBBH4s4s")
 _UDP = struct.Struct("!HHHH")
 _DIGEST = (
-    'Authorization: Digest username="alice", realm="asterisk", nonce="1700000000/{nonce}", '
+    'Authorization: Digest username="{account}", realm="asterisk", nonce="1700000000/{nonce}", '
     'uri="sip:198.18.0.1", response="{nonce}", algorithm=MD5\r\n'
 )
 
@@ -49,7 +50,7 @@ class Sent:
 
 def request(sender: IPv4Address, number: int, mark: str) -> bytes:
     """Give the REGISTER that ``sender`` seems to make as its so manieth."""
-    known = number % 2
+    known, answers = number % 3 == 1, number % 3 != 2
     account = "alice" if known else f"nobody{number}"
     lines = [
         f"REGISTER sip:{PBX_IPV4} SIP/2.0",
@@ -60,7 +61,8 @@ def request(sender: IPv4Address, number: int, mark: str) -> bytes:
         f"Call-ID: {mark}-{sender}-{number}",
         "CSeq: 1 REGISTER",
         f"Contact: <sip:{account}@{sender}:{FROM_PORT}>",
-        (_DIGEST.format(nonce=f"{int(sender):016x}{number:016x}") if known else "") + "Content-Length: 0",
+        (_DIGEST.format(account=account, nonce=f"{int(sender):016x}{number:016x}") if answers else "")
+        + "Content-Length: 0",
     ]
     return "\r\n".join([*lines, "", ""]).encode()
 

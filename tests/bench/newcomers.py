@@ -1,0 +1,170 @@
+"""What one wrong attempt of somebody who was never here before costs him: any kind, whoever tells of it.
+
+Each attempt comes from an address of its own, on a chan_sip and on a PJSIP. ringfence hears the manager
+interface alone, the log alone, both, and both with the wire. fail2ban reads the same log afterwards.
+"""
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from attrs import frozen
+from tests.bench.fail2ban import Fail2ban
+from tests.bench.figures import Figure
+from tests.support import iax
+from tests.support.asterisk_files import MANAGER_PORT
+from tests.support.daemon import Guard
+from tests.support.guarded import NO_LOGS, NO_WIRE, guarded
+from tests.support.lab import Lab
+from tests.support.network import PBX_IPV4, socket_in
+
+TRIALS = 3
+_PATIENCE = 7.0
+"""Seconds: as long as the wire waits for what Asterisk tells, and a bit."""
+
+AMI, LOG = "AMI", "log"
+EITHER = frozenset({AMI, LOG})
+SOURCES: dict[str, tuple[frozenset[str], dict[str, Any]]] = {
+    "AMI": (frozenset({AMI}), {"logs": NO_LOGS, "wire": NO_WIRE}),
+    "log": (frozenset({LOG}), {"ami": {"enabled": False}, "wire": NO_WIRE}),
+    "both": (EITHER, {"wire": NO_WIRE}),
+    "both and wire": (EITHER, {}),
+}
+MANAGER = (
+    f"\n[general](+)\nbindaddr = {PBX_IPV4}\n"  # beside it ringfence cannot be heard on loopback
+    "\n[ringfence](+)\npermit = 0.0.0.0/0.0.0.0\n"
+)
+
+
+@frozen
+class Kind:
+    """A kind of wrong attempt: how it is made from an address, and who can tell of it."""
+
+    name: str
+    make: Callable[[Lab, str], object]
+    told_by: frozenset[str] = EITHER
+
+
+def _sip(*options: str, mode: str = "guess") -> Callable[[Lab, str], object]:
+    return lambda lab, source: lab.attack(mode, *options, "--sources", source, "--timeout", "2")
+
+
+def _log_in(lab: Lab, source: str) -> None:
+    """Log in to the manager interface with a user that does not exist."""
+    with socket_in(lab.network.attacker) as connection:
+        connection.bind((source, 0))
+        connection.settimeout(10)
+        connection.connect((PBX_IPV4, MANAGER_PORT))
+        connection.sendall(b"Action: Login\r\nUsername: root\r\nSecret: wrong\r\n\r\n")
+        while connection.recv(4096):
+            pass
+
+
+def _iax(account: str) -> Callable[[Lab, str], object]:
+    return lambda lab, source: iax.guess(lab, source, account)
+
+
+_AT_5080 = ("--target", f"{PBX_IPV4}:5080")
+KINDS = {
+    "22": (
+        Kind("PJSIP, unknown account", _sip("--account", "nobody")),
+        Kind("PJSIP, wrong password", _sip()),
+        Kind("PJSIP, wrong password by TCP", _sip("--transport", "TCP")),
+        Kind("PJSIP, call with a wrong password", _sip("--method", "INVITE")),
+        Kind("PJSIP, ACL", _sip("--account", "locked")),
+        Kind("IAX2, unknown account", _iax("nobody"), frozenset({LOG})),
+        Kind("IAX2, wrong password", _iax(iax.ACCOUNT), frozenset({LOG})),
+        Kind("AMI login", _log_in),
+    ),
+    "16": (
+        Kind("chan_sip, unknown account", _sip("--account", "nobody")),
+        Kind("chan_sip, wrong password", _sip("--account", "bob")),
+        Kind("chan_sip, ACL", _sip("--account", "aclbob")),
+        Kind(
+            "chan_sip, call to an unknown extension",
+            _sip("--method", "INVITE", "--extension", "900441", "--account", "nobody", mode="probe"),
+        ),
+        Kind("PJSIP, unknown account", _sip("--account", "nobody", *_AT_5080)),
+        Kind("PJSIP, wrong password", _sip(*_AT_5080)),
+    ),
+}
+
+
+@frozen
+class Cost:
+    """What one attempt was counted for, and who was banned for it."""
+
+    kind: str
+    sources: str
+    attempts: int
+    bans: int
+
+
+def costs(release: str, sources: str, network: str) -> Iterator[Cost]:
+    """Make one attempt of each kind that these sources can tell of."""
+    heard, settings = SOURCES[sources]
+    ami = {"host": PBX_IPV4, **settings.pop("ami", {})} if "ami" in settings else {"host": PBX_IPV4}
+    settings = {**settings, "ami": ami}
+    extra = {"manager.conf": MANAGER, **iax.configured()}
+    with (
+        Lab.made(release, extra) as lab,
+        tempfile.TemporaryDirectory() as folder,
+        guarded(lab, Path(folder), **settings) as guard,
+    ):
+        for last, kind in enumerate(KINDS[release], 1):
+            if not heard & kind.told_by:
+                continue
+            before = guard.ask("status")["attempts"]
+            kind.make(lab, f"{network}.{last}")
+            _rest(guard, before)
+            status = guard.ask("status")
+            yield Cost(kind.name, sources, status["attempts"] - before, len(guard.bans()))
+
+
+def _rest(guard: Guard, before: int) -> None:
+    """Wait until an attempt is counted, and as long again for another that must not come."""
+    deadline = time.monotonic() + _PATIENCE
+    while guard.ask("status")["attempts"] == before and time.monotonic() < deadline:
+        time.sleep(0.1)
+    time.sleep(1.0)
+
+
+def theirs(lab: Lab, root: Path) -> int:
+    """Give how many of three newcomers fail2ban bans after one guess for an account that does not exist."""
+    sources = [f"198.19.240.{trial}" for trial in range(1, TRIALS + 1)]
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Fail2ban(lab, root, Path(folder), log="ringfence") as guard,
+    ):
+        for source in sources:
+            lab.attack("guess", "--account", "nobody", "--sources", source)
+        guard.settle()
+        return len(guard.banned() & set(sources))
+
+
+def figures(lab: Lab, root: Path | None) -> list[Figure]:
+    """Measure both, and give the row."""
+    found = [
+        cost
+        for number, release in enumerate(KINDS)
+        for at, sources in enumerate(SOURCES)
+        for cost in costs(release, sources, f"198.19.{230 + 4 * number + at}")
+    ]
+    wrong = [f"{cost.kind}, {cost.sources}: {cost.attempts}" for cost in found if cost.attempts != 1]
+    bans = max(cost.bans for cost in found)
+    return [
+        Figure(
+            what="one wrong attempt by a newcomer, any kind, any source: counts, bans",
+            measured=f"{len(found) - len(wrong)} of {len(found)} count 1, {bans}"
+            + (f"; {'; '.join(wrong)}" if wrong else ""),
+            must="all count 1, 0",
+            reached=not wrong and not bans,
+            compared=(
+                f"fail2ban bans {theirs(lab, root)} of {TRIALS} after one guess for an unknown account"
+                if root
+                else ""
+            ),
+        )
+    ]
