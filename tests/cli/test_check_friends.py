@@ -47,7 +47,7 @@ def test_trunks_are_offered_with_the_command(tmp_path: Path) -> None:
         f"--  trunk isp: is taken for whoever has one of 10.0.0.0/8; {mend}",
     ]
     [carrier] = found[2:]
-    assert carrier.startswith("--  trunk carrier: is known by its address alone, raises no event, and ")
+    assert carrier.startswith("--  trunk carrier: is known by its address, and may be banned ")
     assert carrier.endswith("; if it is yours: ringfence allow add 203.0.113.64/28 --note carrier")
 
 
@@ -56,8 +56,8 @@ def test_all_is_well(tmp_path: Path) -> None:
     [one] = lines(tmp_path, " Identify:  i/c\n      Match: 203.0.113.9/32\n", "203.0.113.0/24")
     [none] = lines(tmp_path, "No objects found.\n")
 
-    assert one == "ok  trunks: all that are known by their address alone are allowed"
-    assert none == "ok  trunks: none without a login"
+    assert one == "ok  trunks: all that are known by their address are allowed"
+    assert none == "ok  trunks: none is known by its address alone"
 
 
 def test_a_name_does_no_harm_in_a_shell(tmp_path: Path) -> None:

@@ -57,7 +57,9 @@ include => outbound
 switch => IAX2/user:switch-secret@192.0.2.9/world
 [outbound]
 exten => _00X.,1,Dial(${TRUNK}/${EXTEN})
-exten => _9X.,1,Dial(IAX2/user:dial-secret@192.0.2.9/${EXTEN:1})
+exten => _9X.,1,Gosub(call,s,1(IAX2/user:dial-secret@192.0.2.9/${EXTEN:1},60))
+[call]
+exten => s,1,Dial(${ARG1},${ARG2})
 [inside]
 exten => _1XX,1,Dial(PJSIP/${EXTEN})
 exten => 100,1,Answer()
@@ -103,6 +105,7 @@ match = 0.0.0.0/0
 context = world
 udpbindaddr = 198.18.0.1
 alwaysauthreject = no
+autocreatepeer = yes
 tlsclientmethod = sslv3
 [door]
 type = friend
@@ -130,6 +133,7 @@ GUESSED = "guessed at once (short, well known, or hardly more than the account's
 RANDOM = "mend: 16 random characters each, such as of: openssl rand -hex 8"
 KEPT = "a secret, or deny and permit, or remove it"
 REMOVE = "remove it, or give it a context that cannot dial"
+MAKING = "makes an account for whoever registers, without a password"
 HTTP = "HTTP listens on 0.0.0.0 port 8088"
 STRANGERS = "anybody calls without a password, into context in; where that leads is not seen"
 UNSEEN = "wrong passwords are told nowhere, so nothing bans who guesses"
@@ -195,6 +199,8 @@ def test_a_bad_one(tmp_path: Path) -> None:
     told = [tuple(line.split(": ", 1)) for line in hardening(done)]
     wrong = [(what[4:], detail) for what, detail in told if what.startswith("NO")]
     hints = [what[4:] for what, _ in told if what.startswith("--")]
+    making = ("chan_sip", f"{MAKING}; mend: no autocreatepeer in sip.conf")
+    wrong.remove(making)
     assert {what: detail for what, detail in wrong if "context world" not in detail} == WRONG
     out = "into context world, which dials out (_00X. in outbound, _9X. in outbound): toll fraud at your cost"
     assert [(what, detail) for what, detail in wrong if "context world" in detail] == [
@@ -300,3 +306,25 @@ def test_doors_with_a_lock_are_no_fault(tmp_path: Path) -> None:
     assert found["hardening: manager interface"].right is None
     assert found["hardening: HTTP"].right is None
     assert found["hardening"].right is True
+
+
+def test_files_that_every_user_may_read_are_told(tmp_path: Path) -> None:
+    """Those with passwords, where the folder lets anybody in; the mend can be pasted."""
+    for name, mode in (
+        ("asterisk.conf", 0o644),
+        ("pjsip.conf", 0o644),
+        ("iax.conf", 0o640),
+        ("sip.conf", 0o604),
+    ):
+        (tmp_path / name).touch()
+        (tmp_path / name).chmod(mode)
+    console = AsteriskConsole(str(tmp_path / "absent"))
+
+    def told() -> list[str]:
+        return [f.detail for f in hardening_findings(tmp_path, console, "ringfence") if "files" in f.what]
+
+    tmp_path.chmod(0o755)
+    [line] = told()
+    assert line.endswith(f"; mend: chmod o= {tmp_path}/sip.conf {tmp_path}/pjsip.conf")
+    tmp_path.chmod(0o750)
+    assert told() == []

@@ -39,9 +39,10 @@ def test_chan_sip_takes_guests_unless_told_otherwise(etc: Path) -> None:
     assert read(etc) == Accounts()
     assert (read(etc, sip="").guests, read(etc, sip="").telling) == ("default", False)
     given = read(etc, sip="[general]\ncontext=public\nalwaysauthreject=no\ntlsclientmethod=TLSv1\n")
-    assert (given.guests, given.telling) == ("public", True)
+    assert (given.guests, given.telling, given.making) == ("public", True, False)
     assert given.outdated == ("tlsclientmethod in sip.conf [general]",)
     assert read(etc, sip="[general]\nallowguest=no\n").guests == ""
+    assert read(etc, sip="[general]\nautocreatepeer=persist\n").making
 
 
 def test_who_needs_no_password_in_chan_sip(etc: Path) -> None:

@@ -82,7 +82,7 @@ def test_phones_fixed_numbers_and_short_ones_are_not_the_world(extension: str, a
     "application", ["Dial(${DESTINATION})", "Dial(${TECH}/${EXTEN})", "Dial(${DB(a/b)})"]
 )
 def test_what_only_a_call_shows_is_unclear(application: str) -> None:
-    """Where a variable decides, nothing is claimed."""
+    """Where a variable or a script decides, nothing is claimed."""
     assert reach(("_X.", application)) == Reach(unclear=("_X. in in",))
 
 
@@ -96,11 +96,10 @@ def test_what_is_included_and_jumped_to_counts() -> None:
         [("_X.", "Macro(call,PJSIP/${EXTEN}@carrier)")],
         [("_X.", "Dial(Local/${EXTEN}@out/n)")],
     ]
+    call = [("s", "Dial(${ARG1})")]
     for way in ways:
-        shown = Shown(
-            {"in": way, "out": out, "call": [("s", "Dial(${ARG1})")], "macro-call": [("s", "Dial(${ARG1})")]}
-        )
-        assert Dialplan(shown).reach("in").dials, way
+        shown = Shown({"in": way, "out": out, "call": call, "macro-call": call})
+        assert Dialplan(shown).reach("in").dials == (("_X. in out",) if way == ways[0] else ("_X. in in",))
 
     inner = Shown(
         {"in": [("_X.", "Gosub(call,s,1(SIP/${EXTEN}))")], "call": [("s", "Dial(${ARG1},${ARG2})")]}
@@ -108,6 +107,8 @@ def test_what_is_included_and_jumped_to_counts() -> None:
     assert Dialplan(inner).reach("in") == Reach()
     menu = Shown({"in": [("_X.", "Goto(out,s,1)"), ("_1XX", "Goto(out,${EXTEN},1)")], "out": out})
     assert Dialplan(menu).reach("in") == Reach()
+    own = Shown({"in": [("_X.", "Goto(s,1)"), ("s", "Dial(SIP/trunk/${NUMBER})")]})
+    assert Dialplan(own).reach("in") == Reach(unclear=("_X. in in",))
 
 
 def test_a_switch_is_told_without_what_is_in_it() -> None:

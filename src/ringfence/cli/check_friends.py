@@ -42,10 +42,14 @@ def trunk_findings(console: "AsteriskConsole", allowed: Sequence[Network]) -> It
             offered.setdefault(trunk.name, []).append(trunk.network)
     for name, networks in offered.items():
         words = ["ringfence", "allow", "add", *map(_short, networks), "--note", printable(name)]
-        why = "is known by its address alone, raises no event, and may be banned for what others forge"
+        why = "is known by its address, and may be banned for what others forge, since no event says so"
         yield Finding(None, f"trunk {printable(name)}", f"{why}; if it is yours: {shlex.join(words)}")
     if not offered:
-        seen = "all that are known by their address alone are allowed" if trunks else "none without a login"
+        seen = (
+            "all that are known by their address are allowed"
+            if trunks
+            else "none is known by its address alone"
+        )
         yield Finding(True, "trunks", seen)
 
 

@@ -51,6 +51,7 @@ def hardening_findings(folder: Path, console: "AsteriskConsole", user: str) -> I
         *_passwords(accounts, services),
         *_managers(services, user),
         *_web(services),
+        *_shown_to_all(folder),
         *_summed_up(accounts),
     ]
     yield from found
@@ -58,6 +59,9 @@ def hardening_findings(folder: Path, console: "AsteriskConsole", user: str) -> I
         yield Finding(True, "hardening", "of what can be seen, nothing is wide open")
 
 
+_WITH_PASSWORDS = (
+    *("sip.conf", "users.conf", "iax.conf", "pjsip.conf", "pjsip_wizard.conf", "manager.conf", "ari.conf"),
+)
 _DRIVERS = {"chan_sip": "chan_sip", "iax2": "chan_iax2", "pjsip": "res_pjsip"}
 
 
@@ -69,6 +73,15 @@ def _is_loaded(folder: Path, console: "AsteriskConsole", module: str) -> bool:
     if shown is None:
         return is_loaded(read_modules(folder), module)
     return any(line.startswith(f"{module}.so ") and " Running " in line for line in shown.split("\n"))
+
+
+def _shown_to_all(folder: Path) -> Iterator[Finding]:
+    """Tell which files with passwords any user of this host may read."""
+    names = [name for name in _WITH_PASSWORDS if (folder / name).is_file()]
+    shown = [name for name in names if (folder / name).stat().st_mode & 0o004]
+    if shown and folder.stat().st_mode & 0o001:
+        mend = f"mend: chmod o= {' '.join(str(folder / name) for name in shown)}"
+        yield Finding(None, "hardening: files", f"every user of this host may read passwords; {mend}")
 
 
 def _not_seen(accounts: "Accounts", services: "Services", console: "AsteriskConsole") -> Iterator[Finding]:
@@ -98,6 +111,11 @@ def _strangers(accounts: "Accounts", dialplan: "Dialplan") -> Iterator[Finding]:
             "hardening: chan_sip",
             "tells guessers which accounts there are; mend: alwaysauthreject = yes in sip.conf [general]",
         )
+    if accounts.making:
+        why = (
+            "makes an account for whoever registers, without a password; mend: no autocreatepeer in sip.conf"
+        )
+        yield Finding(False, "hardening: chan_sip", why)
     if accounts.guests:
         yield _led(
             dialplan,

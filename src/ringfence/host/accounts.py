@@ -42,14 +42,16 @@ class Accounts:
     """What the files say.
 
     ``guests``: the context that chan_sip gives callers without an account, "" where it refuses them.
-    ``telling``: it says which accounts there are (``alwaysauthreject = no``). ``outdated``: options that set
-    a version of TLS which is broken. ``stored``: which accounts a database has, not judged. ``unread``:
-    files that say more than could be read.
+    ``telling``: it says which accounts there are (``alwaysauthreject = no``). ``making``: it makes an account
+    for whoever registers (``autocreatepeer``). ``outdated``: options that set a version of TLS which is
+    broken. ``stored``: which accounts a database has, not judged. ``unread``: files that say more than could
+    be read.
     """
 
     accounts: tuple[Account, ...] = ()
     guests: str = ""
     telling: bool = False
+    making: bool = False
     outdated: tuple[str, ...] = ()
     stored: tuple[str, ...] = ()
     unread: tuple[str, ...] = ()
@@ -92,6 +94,7 @@ def read_accounts(folder: Path, *, chan_sip: bool, iax2: bool, pjsip: bool) -> A
         if sip and is_true(general.last("allowguest", "yes"))
         else "",
         telling=sip is not None and not is_true(general.last("alwaysauthreject", "yes")),
+        making=general.last("autocreatepeer", "no").lower() not in {"no", "false", "0", "off", ""},
         outdated=tuple(_outdated(read["sip.conf"], read["pjsip.conf"])),
         stored=tuple(name for name, _ in mapped.section("settings").options if name in _STORED)
         if mapped

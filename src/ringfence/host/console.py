@@ -5,8 +5,11 @@ Asterisk's control socket. Only commands that show something are ever given. An 
 Asterisk that hangs, and may be as long as the dialplan of a large company: both are bounded.
 """
 
+import os
 import shutil
+import signal
 import subprocess
+from contextlib import suppress
 from threading import Timer
 from typing import Protocol
 
@@ -63,14 +66,21 @@ def _answer(program: str, command: str, patience: float) -> str | None:
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
+        start_new_session=True,
     ) as process:
-        overdue = Timer(patience, process.kill)
+        overdue = Timer(patience, _end, [process])
         overdue.start()
         try:
             data = process.stdout.read(MOST_BYTES + 1) if process.stdout else b""
             if len(data) > MOST_BYTES:
-                process.kill()
+                _end(process)
             process.wait()
         finally:
             overdue.cancel()
     return data.decode("utf-8", "replace") if process.returncode >= 0 else None
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End the program, and what it has started: where it is a script, that would hold the answer open."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)

@@ -17,7 +17,7 @@ import re
 from collections import deque
 from collections.abc import Iterator
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from ringfence.host.console import Console
 from ringfence.host.shown import Context, context_from, globals_from
@@ -37,6 +37,10 @@ _GLOBAL = re.compile(r"(?:GLOBAL\(([A-Za-z0-9_]{1,80})\)|([A-Za-z0-9_]{1,80}))")
 _ARGUMENT = re.compile(r"ARG([1-9][0-9]?)")
 _SET = re.compile(r"\[[^\]]{0,80}\]")
 _DEEPEST = 5
+_JUMPS = frozenset({"goto", "gosub"})
+_LENGTHS = (2, 3)
+"""A jump has an extension and a priority, and most often a context before them."""
+_SCRIPTS = frozenset({"agi", "eagi", "fastagi", "deadagi", "externalivr", "stasis"})
 
 
 @frozen
@@ -53,11 +57,15 @@ class Reach:
 
 @frozen
 class _Visit:
-    """A context and how it is come to: by any number, or at one extension with arguments."""
+    """A context and how it is come to: by any number, or at one extension with arguments.
+
+    ``origin`` is what led there, for people: the pattern that the caller dialled.
+    """
 
     context: str
     extension: str = ""
     arguments: tuple[str, ...] = ()
+    origin: str = ""
 
 
 @define
@@ -82,12 +90,13 @@ class Dialplan:
             if found is None:
                 continue
             unclear |= {f"the switch {switch.partition('/')[0]}": None for switch in found.switches}
-            nexts = [_Visit(name, visit.extension, visit.arguments) for name in found.includes]
+            nexts = [evolve(visit, context=name) for name in found.includes]
             for extension, name, arguments in self._applications(found, visit):
-                verdict = _dialled(arguments) if name == "dial" else False
+                origin = visit.origin or f"{extension} in {visit.context}"
+                verdict = _verdict(name, arguments)
                 if verdict is not False:
-                    (dials if verdict else unclear)[f"{extension} in {visit.context}"] = None
-                nexts += _jumps(name, arguments)
+                    (dials if verdict else unclear)[origin] = None
+                nexts += (evolve(jump, origin=origin) for jump in _jumps(name, arguments, visit.context))
             for new in nexts:
                 if new in seen:
                     continue
@@ -169,8 +178,17 @@ def _is_wide(extension: str) -> bool:
     return pattern[:1] == "_" and (pattern[-1] in ".!" or len(pattern) > LONG)
 
 
+def _verdict(name: str, arguments: str) -> bool | None:
+    """Say whether an application calls through a trunk what the caller chose; None where that is not seen."""
+    if name in _SCRIPTS:
+        return None
+    if name in _JUMPS:
+        return None if _UNKNOWN in ",".join(_target(arguments)[:2]) else False
+    return _dialled(arguments) if name == "dial" else False
+
+
 def _dialled(arguments: str) -> bool | None:
-    """Say whether a Dial calls through a trunk what the caller chose; None where that is not seen."""
+    """Say the same of a Dial."""
     found: bool | None = False
     for place in arguments.partition(",")[0].split("&"):
         technology, _, rest = place.partition("/")
@@ -184,22 +202,25 @@ def _dialled(arguments: str) -> bool | None:
     return found
 
 
-def _jumps(name: str, arguments: str) -> list[_Visit]:
-    """Give the contexts that the caller's number goes on to."""
+def _target(arguments: str) -> list[str]:
+    """Give context, extension and priority of a jump; the first, or the first two, may be left out."""
+    return [part.strip() for part in arguments.partition("(")[0].split(",")]
+
+
+def _jumps(name: str, arguments: str, here: str) -> list[_Visit]:
+    """Give the contexts that a call goes on to with the caller's number, or at an extension of its own."""
     if name == "dial":
         places = [place for place in arguments.partition(",")[0].split("&") if place.startswith("Local/")]
         contexts = [place.rpartition("@")[2].partition("/")[0] for place in places if _CALLED in place]
         return [_Visit(context) for context in contexts]
     if name == "macro":
-        macro, *given = arguments.split(",")
-        return [_Visit(f"macro-{macro}", "s", tuple(given))] if _CALLED in "".join(given) else []
-    if name not in {"goto", "gosub"}:
+        macro, *words = arguments.split(",")
+        return [_Visit(f"macro-{macro}", "s", tuple(words))] if _CALLED in "".join(words) else []
+    target = _target(arguments)
+    if name not in _JUMPS or len(target) not in _LENGTHS:
         return []
-    target, _, given_text = arguments.partition("(")
-    parts = [part.strip() for part in target.split(",")]
-    if len(parts) != len(("context", "extension", "priority")):
-        return []
-    if _CALLED in parts[1]:
-        return [_Visit(parts[0])]
-    arguments_given = tuple(given_text.removesuffix(")").split(",")) if given_text else ()
-    return [_Visit(parts[0], parts[1], arguments_given)] if _CALLED in given_text else []
+    context, extension, _ = target if len(target) == max(_LENGTHS) else (here, *target)
+    if _CALLED in extension:
+        return [_Visit(context)]
+    text = arguments.partition("(")[2].removesuffix(")")
+    return [_Visit(context, extension, tuple(text.split(",")))] if _CALLED in text or context == here else []
