@@ -1,8 +1,9 @@
 """An AMI server that plays recordings, and that can misbehave: for tests of faults, and for the demo.
 
-It speaks as much of AMI as a listener needs: banner, login (plain and MD5 challenge), Ping, Events, Logoff;
-then it plays what it was given, whole, packet by packet or in pieces of any size, with pauses. ``answers``
-adds answers to other actions. It listens on 127.0.0.1 only. Alone:
+It speaks as much of AMI as a listener needs: banner, login (plain and MD5 challenge), Ping, Events,
+ListCommands, lists, Logoff; then it plays what it was given, whole, packet by packet or in pieces of any
+size, with pauses. ``lists`` says what each list holds, by its action: by default there are no phones and no
+trunks. ``answers`` adds answers to other actions. It listens on 127.0.0.1 only. Alone:
 
     python -m tests.support.amiserver --port 5038 --pause 0.01 tests/captures/asterisk-22/*.ami
 """
@@ -29,6 +30,9 @@ BOOTED = (
     b"Event: FullyBooted\r\nPrivilege: system,all\r\n"
     b"Uptime: 1\r\nLastReload: 1\r\nStatus: Fully Booted\r\n\r\n"
 )
+
+NO_PHONES: Mapping[str, Sequence[bytes]] = {"DBGetTree": (), "PJSIPShowRegistrationsOutbound": ()}
+"""The lists of an Asterisk with PJSIP, a user with write class reporting, no phone and no trunk."""
 
 _CHALLENGE = "123456789"
 _LONG_LINE = 100 * 2**20
@@ -62,6 +66,10 @@ class Script:
     fault: Fault | None = None
     secret: str = SECRET
     answers: Mapping[str, bytes] = field(factory=dict)
+    lists: Mapping[str, Sequence[bytes]] = NO_PHONES
+    """An entry is an event without its ActionID and its closing empty line."""
+    booted: bool = True
+    """Whether a login is told that Asterisk has booted, which takes the class ``system``."""
 
     def pieces(self) -> Iterator[bytes]:
         """Give what is played, cut as asked for."""
@@ -157,7 +165,8 @@ class AmiServer:
                 await _send(writer, _answer(request, "Error", "Message: Authentication failed"))
                 return False
             self.logins += 1
-            await _send(writer, _answer(request, "Success", "Message: Authentication accepted") + BOOTED)
+            booted = BOOTED if self.script.booted else b""
+            await _send(writer, _answer(request, "Success", "Message: Authentication accepted") + booted)
             return True
 
     def _is_right(self, request: Mapping[str, str]) -> bool:
@@ -181,6 +190,11 @@ class AmiServer:
     def _reply(self, name: str, request: Mapping[str, str]) -> bytes:
         if name in self.script.answers:
             return self.script.answers[name].replace(b"{ActionID}", request.get("actionid", "").encode())
+        if name in self.script.lists:
+            return _listed(request, self.script.lists[name])
+        if name == "ListCommands":
+            granted = [*self.script.lists, *(["CoreStatus"] if self.script.lists else [])]
+            return _answer(request, "Success", *(f"{one}: what it does  (Priv: x)" for one in granted))
         if name.lower() == "ping":
             return _answer(request, "Success", "Ping: Pong", "Timestamp: 1700000000.000000")
         if name.lower() == "events":
@@ -216,6 +230,14 @@ async def _send(writer: asyncio.StreamWriter, data: bytes) -> None:
 def _answer(request: Mapping[str, str], response: str, *lines: str) -> bytes:
     action_id = [f"ActionID: {request['actionid']}"] if "actionid" in request else []
     return "\r\n".join([f"Response: {response}", *action_id, *lines, "", ""]).encode()
+
+
+def _listed(request: Mapping[str, str], entries: Sequence[bytes]) -> bytes:
+    """Answer with a list, as Asterisk does: what follows, the entries, and that it is over."""
+    mine = f"\r\nActionID: {request.get('actionid', '')}\r\n".encode()
+    start = _answer(request, "Success", "EventList: start", "Message: Result will follow")
+    over = b"Event: ListComplete%sEventList: Complete\r\nListItems: %d\r\n\r\n" % (mine, len(entries))
+    return start + b"".join(entry + mine + b"\r\n" for entry in entries) + over
 
 
 def _packets(whole: bytes) -> Iterator[bytes]:

@@ -18,6 +18,7 @@ import asyncio
 import math
 import ssl
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from hashlib import md5
 from ipaddress import ip_address
@@ -30,10 +31,13 @@ from panoramisk.actions import Action
 from panoramisk.ami_protocol import AMIProtocol
 from panoramisk.message import Message
 
-from ringfence.model import AMI, Address, Contact, Roster, Secret, SecurityEvent, Service, SourceId
+from ringfence.model import AMI, Address, Secret, SecurityEvent, Service, SourceId
 from ringfence.parse.address import unmapped
 from ringfence.parse.ami import AmiCounts, AmiDecoder, Banner, Heard, Reply
+from ringfence.parse.roster import Item
+from ringfence.sources import roster as rosters
 from ringfence.sources.backoff import Backoff
+from ringfence.sources.roster import ContactSink, RosterSink, RosterTalk, nobody
 from ringfence.sources.state import Condition, EndError, State, log_condition
 
 CONNECT_WITHIN = 10.0
@@ -49,12 +53,6 @@ _ROOM = 64 * 1024
 _WANTED = "security,system"
 
 Sink = Callable[[Sequence[SecurityEvent], float], None]
-RosterSink = Callable[[Roster], None]
-ContactSink = Callable[[Contact], None]
-
-
-def _nobody(_: Roster | Contact) -> None:
-    """Take what is told of phones and trunks, and do nothing with it."""
 
 
 @frozen
@@ -167,7 +165,7 @@ class AmiSource:
 
     ``roster`` is called with all that this Asterisk says of its phones and trunks, at the login and every
     minute, and ``contact`` with each change of a phone's between. ``rostered`` is set once this connection's
-    first roster was given, or it is known that there will be none.
+    first roster was given, or it is known that there will be none; ``lacks`` is what a roster lacks and why.
     """
 
     def __init__(
@@ -176,8 +174,8 @@ class AmiSource:
         sink: Sink,
         backoff: Backoff | None = None,
         *,
-        roster: RosterSink = _nobody,
-        contact: ContactSink = _nobody,
+        roster: RosterSink = nobody,
+        contact: ContactSink = nobody,
     ) -> None:
         self.id = SourceId(target.asterisk, AMI)
         self.listening_since: float | None = None  # monotonic seconds
@@ -187,13 +185,13 @@ class AmiSource:
         self.version = ""
         self._target = target
         self._sink = sink
-        self._roster = roster
-        self._contact = contact
+        self._rosters = RosterTalk(target.asterisk, target.username, roster, contact)
         self._backoff = backoff if backoff is not None else Backoff()
         self._decoder = AmiDecoder(self.id)
         self._past = AmiCounts()
         self._log = structlog.get_logger().bind(source=str(self.id))
         self._greeted = asyncio.Event()
+        self._logged_in = asyncio.Event()
         self._proven = asyncio.Event()
         self._own: tuple[Address, int] | None = None
 
@@ -201,6 +199,11 @@ class AmiSource:
     def counts(self) -> AmiCounts:
         """What was heard since the start, over all connections."""
         return self._past.plus(self._decoder.counts)
+
+    @property
+    def lacks(self) -> tuple[str, ...]:
+        """What could not be known of phones and trunks, and what mends it, a line each."""
+        return self._rosters.lacks
 
     async def run(self) -> None:
         """Connect, listen, and begin again when it ends, until cancelled."""
@@ -212,12 +215,14 @@ class AmiSource:
                 await self._session()
             except EndError as trouble:
                 self._become(trouble.condition)
+                self.rostered.set()
             except Exception as error:  # noqa: BLE001 - whatever it is, the source goes on
                 # An error of ours on the way of the evidence: seen in `status`, and the source goes on.
                 defect = Condition(State.DEFECT, f"{type(error).__name__}; see the log")
                 if defect != self.condition:
                     self._log.exception("source.defect")
                 self._become(defect)
+                self.rostered.set()
             if task is not None and task.cancelling():
                 # It was cancelled in the moment that the connection ended, and TaskGroup told of the latter.
                 raise asyncio.CancelledError
@@ -228,14 +233,16 @@ class AmiSource:
     async def _session(self) -> None:
         """Hold one connection until it ends; raise what ended it."""
         self._past = self.counts
-        self._decoder = AmiDecoder(self.id)
-        self._greeted.clear()
-        self._proven.clear()
+        self._decoder = AmiDecoder(self.id, self._rosters.token)
+        self._rosters.begin()
+        for sign in (self._greeted, self._logged_in, self._proven, self.rostered):
+            sign.clear()
         protocol = _Protocol(self._decoder, self._hear)
         try:
             await self._connect(protocol)
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._talk(protocol))
+                group.create_task(self._keep_roster(protocol))
                 # Within the group's body: waiting at its end would leave the task counted as cancelled.
                 await protocol.ended
         except ExceptionGroup as ends:
@@ -283,6 +290,7 @@ class AmiSource:
         if not self.version:
             raise EndError(State.NOT_AMI, f"{self._where} does not speak as a manager interface")
         await self._log_in(protocol)
+        self._logged_in.set()
         try:
             async with asyncio.timeout(PROVE_WITHIN):
                 await self._proven.wait()
@@ -293,6 +301,17 @@ class AmiSource:
                 self._become(Condition(State.LISTENING, f"manager interface {self.version}"))
             await asyncio.sleep(PING_EVERY)
             await self._ping(protocol)
+
+    async def _keep_roster(self, protocol: _Protocol) -> None:
+        """Ask for phones and trunks at once, and again and again."""
+        await self._logged_in.wait()
+        talk = self._rosters
+        while True:
+            await talk.round(lambda action: protocol.send(Action(action)), told=lambda: self._decoder.system)
+            self.rostered.set()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(rosters.EVERY):
+                    await talk.due.wait()
 
     async def _ping(self, protocol: _Protocol) -> None:
         """See that the peer is there: it answers, or goes on telling.
@@ -348,7 +367,9 @@ class AmiSource:
         if others := [event for event in events if not self._is_own(event)]:
             self._sink(others, now)
         for item in heard:
-            if isinstance(item, Reply):
+            if isinstance(item, Item):
+                self._rosters.hear(item)
+            elif isinstance(item, Reply):
                 protocol.answer(item.text)
             elif isinstance(item, Banner):
                 self.version = item.version
@@ -367,7 +388,6 @@ class AmiSource:
             listens = condition.state is State.LISTENING
             self.listening_since = asyncio.get_running_loop().time() if listens else None
         self.settled.set()
-        self.rostered.set()
         if changed:
             log_condition(self._log, condition)
 
