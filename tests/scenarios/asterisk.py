@@ -64,7 +64,7 @@ class Act:
     @property
     def remote(self) -> Endpoint:
         """Where it came from."""
-        port = _FIRST_PORT + hash(self.address) % _PORTS
+        port = _FIRST_PORT + int(self.address) % _PORTS
         service = self.deed.service
         transport = Transport.TCP if service is Service.AMI else self.deed.transport
         return Endpoint(self.address, port, transport)

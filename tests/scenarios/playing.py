@@ -105,7 +105,8 @@ class _Player:
         for outcome in sorted(step.outcomes, key=_is_vague):
             if outcome.what in (What.BAN, What.ALARM, What.OVER):
                 found = [one for one in left if _is_it(outcome, one)][: outcome.number]
-                left = [one for one in left if one not in found]
+                taken = {id(one) for one in found}  # two that are alike are two
+                left = [one for one in left if id(one) not in taken]
                 if len(found) < outcome.number:
                     told = f"{len(found)} of {outcome.number}" if found else "did not follow"
                     missing.append((outcome, told))

@@ -183,7 +183,7 @@ class Stage:
         elif deed.verb is Verb.FINDS_ACCOUNTS:
             self._exists.update(self._scenario.accounts)
         elif deed.verb is Verb.FLOODS:
-            self._evidence.limited([ip_network(address) for address in deed.addresses], UP_FOR + self.now)
+            self._evidence.limited(map(_limited, deed.addresses), UP_FOR + self.now)
         elif deed.verb in (Verb.HAS_CONTACT, Verb.LOSES_CONTACT):
             self._contact(deed)
         elif deed.verb is Verb.LIFTS:
@@ -275,6 +275,11 @@ _ON_THE_PBX = {
     Verb.HAS_CONTACT,
     Verb.LOSES_CONTACT,
 }
+
+
+def _limited(address: Address) -> Network:
+    """Give what the kernel's limiter counts: an IPv4 address, or the /64 of an IPv6 one."""
+    return ip_network((address, 64 if address.version == 6 else 32), strict=False)
 
 
 def _is_challenge(told: Told) -> bool:

@@ -12,7 +12,7 @@ from ringfence.model import AMI, EventKind, SecurityEvent, Service, SourceId, Tr
 from ringfence.parse.ami import AmiDecoder
 from ringfence.parse.log import LogReader
 
-Shape = tuple[Service, EventKind, Transport, str, str, bool, bool]
+Shape = tuple[Service, EventKind, Transport, str, str, bool, bool, bool]
 
 
 def shape(event: SecurityEvent) -> Shape:
@@ -26,6 +26,7 @@ def shape(event: SecurityEvent) -> Shape:
         event.acl_name,
         bool(event.challenge),
         bool(event.response),
+        event.password,
     )
 
 
