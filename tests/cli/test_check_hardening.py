@@ -2,15 +2,16 @@
 
 import json
 import shlex
+import socket
 from pathlib import Path
 
 import pytest
 from tests.support.asterisk import SECRET, Asterisk
 from tests.support.console import console_of, path_with
-from tests.support.daemon import Completed, Guard
+from tests.support.daemon import Completed, Guard, until
 from tests.support.debian import DebianAsterisk
 from tests.support.lab import Lab
-from tests.support.network import Network
+from tests.support.network import Network, socket_in
 
 from ringfence.cli.check_hardening import FEW, hardening_findings
 from ringfence.host.console import AsteriskConsole
@@ -328,3 +329,34 @@ def test_files_that_every_user_may_read_are_told(tmp_path: Path) -> None:
     assert line.endswith(f"; mend: chmod o= {tmp_path}/sip.conf {tmp_path}/pjsip.conf")
     tmp_path.chmod(0o750)
     assert told() == []
+
+
+@pytest.mark.asterisk
+@pytest.mark.parametrize("release", ["16", "22"])
+def test_wrong_passwords_to_ari_are_told_nowhere(release: str) -> None:
+    """That is why it may not be open to the world: no log has a word of one, as of a manager's."""
+    extra = {
+        "http.conf": "[general]\nenabled = yes\nbindaddr = 198.18.0.1\nbindport = 8088\n",
+        "ari.conf": "[general]\nenabled = yes\n[app]\ntype = user\npassword = f3Q9zLw27vTk\n",
+        "manager.conf": "[general](+)\nwebenabled = yes\n",
+    }
+    with Lab.made(release, extra) as lab:
+        where = socket_in(lab.network.attacker)
+        attacker = b"198.18.1.1"
+        assert answer(where, b"GET /ari/asterisk/info?api_key=app:wrong") == b"HTTP/1.1 401 Unauthorized"
+        where = socket_in(lab.network.attacker)
+        assert answer(where, b"GET /rawman?action=login&username=nobody&secret=x") == b"HTTP/1.1 200 OK"
+        log = lab.asterisk.logs / "ringfence"
+        until(lambda: attacker in log.read_bytes(), "the manager's refusal is logged")
+        told = [line for line in log.read_bytes().split(b"\n") if attacker in line]
+
+    assert all(b"nobody" in line for line in told)
+
+
+def answer(connection: socket.socket, request: bytes) -> bytes:
+    """Ask the HTTP server of the PBX, and give the answer's first line."""
+    with connection:
+        connection.settimeout(10)
+        connection.connect(("198.18.0.1", 8088))
+        connection.sendall(request + b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        return connection.makefile("rb").readline().rstrip()
