@@ -1,0 +1,111 @@
+"""Friends on a real Asterisk: who registers is one at once, over restarts, and before the first ban."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.support.daemon import Guard, until
+from tests.support.guarded import guarded
+from tests.support.lab import Lab
+from tests.support.phones import Phone, configured, phones_at
+
+from ringfence.firewall.contract import Roll
+from ringfence.firewall.ipset_sets import roll_name
+from ringfence.model import Tie
+
+pytestmark = pytest.mark.asterisk
+
+WRONG = 8  # more than the rule allows a stranger
+KINDS = [("16", 5060, "nftables"), ("16", 5080, "ipset"), ("22", 5060, "nftables")]
+IDS = ["chan_sip", "pjsip-of-16", "pjsip"]
+
+
+@contextmanager
+def place(folder: Path, release: str, backend: str) -> Iterator[tuple[Lab, Guard]]:
+    """Give an Asterisk whose phones have accounts, and its guard, which enforces everything."""
+    firewall = {"backend": backend, "limit": {"mode": "enforce"}}
+    with (
+        Lab.made(release, configured(release)) as lab,
+        guarded(lab, folder, firewall=firewall) as guard,
+    ):
+        until(lambda: not guard.ask("status")["limiter_waits"], "the first roster")
+        yield lab, guard
+
+
+@contextmanager
+def phone_at(lab: Lab, address: str, account: str, port: int) -> Iterator[Phone]:
+    """Give one phone."""
+    with phones_at(lab, address, [account], ("198.18.0.1", port)) as [phone]:
+        yield phone
+
+
+def known(guard: Guard) -> dict[str, set[str]]:
+    """Give who is a friend, with his accounts."""
+    rows: list[dict[str, Any]] = guard.ask("friends")
+    return {
+        row["address"]: {one["account"] for one in rows if one["address"] == row["address"]} for row in rows
+    }
+
+
+def fails(phone: Phone) -> bool:
+    """Have a phone fail; say whether it was told so."""
+    return phone.register(password="mistyped") in {401, 403}
+
+
+def passes(lab: Lab, backend: str, address: str) -> bool:
+    """Say whether the kernel lets an address pass its limiter as a friend."""
+    if backend == "ipset":
+        return address in lab.run("ipset", "list", roll_name(Roll.FRIENDS, 4)).split()
+    return address in lab.run("nft", "list", "set", "inet", "ringfence", "friends4").replace(",", " ").split()
+
+
+@pytest.mark.parametrize(("release", "port", "backend"), KINDS, ids=IDS)
+def test_who_registers_is_a_friend_over_restarts(
+    tmp_path: Path, release: str, port: int, backend: str
+) -> None:
+    """He is listed and in the kernel at once; the next daemon has him from its start, in both places."""
+    phone = "198.19.91.7"
+    with place(tmp_path, release, backend) as (lab, guard), phone_at(lab, phone, "phone1", port) as first:
+        assert known(guard) == {}
+        assert first.register(expires=600) == 200
+        until(lambda: known(guard) == {phone: {"phone1"}}, "the friend")
+        until(lambda: passes(lab, backend, phone), "the friend in the kernel")
+        if port == 5060 and release == "16":
+            # chan_sip's word proves no address; but the phone answers there.
+            assert {row["tie"] for row in guard.ask("friends")} <= {Tie.REGISTERED, Tie.REACHABLE}
+        else:
+            assert Tie.AUTHENTICATED in {row["tie"] for row in guard.ask("friends")}
+        guard.stop()
+        lab.asterisk.stop()
+        guard.start()
+
+        assert known(guard) == {phone: {"phone1"}}
+        assert passes(lab, backend, phone)
+        assert guard.ask("status")["firewall"]["limiter"] == "enforce"
+
+
+@pytest.mark.parametrize(("release", "port", "backend"), KINDS, ids=IDS)
+@pytest.mark.parametrize("killed", [False, True], ids=["stopped", "killed"])
+def test_a_phone_that_came_while_nobody_looked_is_not_banned(
+    tmp_path: Path, release: str, port: int, backend: str, *, killed: bool
+) -> None:
+    """He registered while no daemon ran, and his password is wrong from the first moment of the next one."""
+    phone, other = "198.19.91.8", "198.19.91.9"
+    with (
+        place(tmp_path, release, backend) as (lab, guard),
+        phone_at(lab, phone, "phone2", port) as came,
+        phone_at(lab, other, "phone3", port) as before,
+    ):
+        assert before.register(expires=600) == 200
+        until(lambda: set(known(guard)) == {other}, "the friend of before")
+        (guard.kill if killed else guard.stop)()
+        assert came.register(expires=600) == 200
+        guard.start()
+        # What comes before anybody listens is nobody's attempt: so it goes on until enough are.
+        until(lambda: fails(came) and guard.ask("status")["attempts"] >= WRONG, "the attempts")
+        until(lambda: set(known(guard)) == {phone, other}, "the phone that came meanwhile")
+
+        assert guard.bans() == []
+        assert came.register() == 200
