@@ -14,7 +14,7 @@ import os
 import sqlite3
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
@@ -26,6 +26,7 @@ from attrs import evolve
 from ringfence.errors import StoreBusyError, StoreError, StoreNewerError
 from ringfence.model import Address, Attempt, Ban, Friend, ListEntry, Network, Origin, Scope, Side
 from ringfence.schema import SCHEMA
+from ringfence.store_past import Past, past_of
 from ringfence.store_rows import (
     ATTEMPT,
     add_attempt,
@@ -199,6 +200,11 @@ class Store:
             (number,) = self._reader.execute(sql, row).fetchone()
         return int(number)
 
+    def past(self, network: Network, since: float, most: int) -> list[Past]:
+        """Give the latest bans of ``network``, and around it, that ended after ``since``, or run."""
+        with _errors(self.path):
+            return past_of(self._reader.execute, network, since, most)
+
     def purge(self, now: float) -> None:
         """Forget what ended more than KEEP before ``now``, and of what ended the oldest beyond MOST bans."""
         with self._transaction() as execute:
@@ -230,6 +236,20 @@ class Store:
             )
             for what, note, added, until, origin, forced in rows:
                 yield ListEntry(side, what, note, added, until, origin, bool(forced))
+
+    def entries_about(self, side: Side, whats: Sequence[str], now: float, origin: str) -> list[ListEntry]:
+        """Give the entries that say one of ``whats``, and all that came from ``origin``."""
+        says = f"what IN ({', '.join('?' * len(whats))})"
+        wanted = "SELECT what, note, added, until, forced, origin FROM entries WHERE side = ?"
+        with _errors(self.path):
+            rows = self._reader.execute(
+                f"{wanted} AND ({says} OR origin = ?)", (str(side), *whats, origin)
+            ).fetchall()
+        return [
+            ListEntry(side, what, note, added, until, come_from, bool(forced))
+            for what, note, added, until, forced, come_from in rows
+            if until is None or until > now
+        ]
 
     def add_entries(self, entries: Iterable[ListEntry]) -> None:
         """Put entries on their lists, all or none; one that is there already is replaced."""

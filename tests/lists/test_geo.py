@@ -185,3 +185,20 @@ def _replace(path: Path, content: bytes) -> None:
     new.write_bytes(content)
     os.utime(new, ns=(time.time_ns(), time.time_ns() + len(content)))
     new.replace(path)
+
+
+def test_which_network_of_a_place_holds_another(tmp_path: Path) -> None:
+    """Of the places that were asked for before; a network that is wider lies in none."""
+    path = write(
+        tmp_path / "test.mmdb", [("192.0.2.0/24", DE), ("2001:db8::/32", DE), ("198.51.100.0/24", FR)]
+    )
+    databases = GeoDatabases([path])
+    databases.networks(frozenset({"country DE"}))
+
+    def around(text: str, place: str = "country DE") -> str:
+        return str(databases.around(place, ip_network(text)))
+
+    assert around("192.0.2.7") == around("192.0.2.0/24") == "192.0.2.0/24"
+    assert around("2001:db8:1::7") == "2001:db8::/32"
+    assert around("192.0.0.0/16") == around("203.0.113.1") == "None"
+    assert around("198.51.100.1", "country FR") == "None"

@@ -341,3 +341,28 @@ def test_what_is_protected_is_guarded_at_once(tmp_path: Path) -> None:
         at.lists.protect(own)
 
     assert at.told == [Rolls(deny=prefixes("192.0.2.0/24"), guarded=frozenset(own))]
+
+
+def test_what_holds_an_address_is_found_among_very_many(tmp_path: Path) -> None:
+    """Entries of the configuration, of commands, of an imported list; names and countries by networks."""
+    database = write(tmp_path / "geo.mmdb", [("203.0.113.0/24", {"country": {"iso_code": "DE"}})])
+    at = At(tmp_path, configured((Side.ALLOW, "country DE"), databases=(database,)))
+    at.ask("allow_add", what=["sip.carrier.example"])
+    at.ask("deny_add", what=["198.51.100.0/24"], note="bad people")
+    at.ask("deny_add", what=["198.51.100.9"], seconds=60)
+    many = Prefixes.of(ip_network((0x0B000000 + (n << 9), 24)) for n in range(20_000))
+    replace_imported(at.store, Side.DENY, "/list", many, note="", now=at.now)
+    at.lists.resolved({"sip.carrier.example": frozenset({ip_network("192.0.2.7")})})
+
+    def held(text: str) -> list[tuple[str, str, str]]:
+        found = asyncio.run(at.lists.holding(ip_network(text)))
+        return [(str(one.entry.side), one.entry.what, str(one.network)) for one in found]
+
+    assert held("203.0.113.5") == [("allow", "country DE", "203.0.113.0/24")]
+    assert held("192.0.2.7") == [("allow", "sip.carrier.example", "192.0.2.7/32")]
+    assert held("198.51.100.7") == [("deny", "198.51.100.0/24", "198.51.100.0/24")]
+    assert len(held("198.51.100.9")) == 2
+    assert held("11.0.2.200") == [("deny", "11.0.2.0/24", "11.0.2.0/24")]
+    assert held("11.0.1.1") == []
+    at.now += 61
+    assert len(held("198.51.100.9")) == 1

@@ -19,6 +19,7 @@ from typing import Any
 
 from ringfence.errors import ListError
 from ringfence.lists.prefixes import V4_BITS, V6_BITS, Gatherer, Prefixes
+from ringfence.model import Network
 
 _NOT_ITS_OWN = tuple(IPv6Network(text) for text in ("::/8", "2002::/16", "2001::/32"))
 """IPv4 in other clothes: mapped, 6to4 and Teredo."""
@@ -49,6 +50,12 @@ class GeoDatabases:
                 if place in found:
                     found[place].extend(networks)
         return {place: gatherer.prefixes() for place, gatherer in found.items()}
+
+    def around(self, place: str, network: Network) -> Network | None:
+        """Give the network of ``place``, as it was last asked for, that ``network`` lies in."""
+        read = (networks.get(place) for _, networks in self._read.values())
+        found = (prefixes.around(network) for prefixes in read if prefixes is not None)
+        return next((one for one in found if one is not None), None)
 
     def changed(self) -> bool:
         """Say whether a file is another one than was read, or tried, last."""

@@ -17,6 +17,7 @@ from attrs import evolve
 from ringfence.errors import ControlError, RingfenceError
 from ringfence.lists.entries import COMMAND, CONFIGURATION, Configured, Kind, What, refused_of, what_from
 from ringfence.lists.geo import GeoDatabases
+from ringfence.lists.holding import Holder, holders, texts_around
 from ringfence.lists.requests import Addition, Answer, Row, addresses, shown, texts_of
 from ringfence.lists.rolls import Answers, Composed, Rolls, compose, guarded
 from ringfence.lists.shelf import Shelf, remove
@@ -229,6 +230,16 @@ class Lists:
         """Read the store again, after an import; say what is in force and what is wrong."""
         await self.refresh()
         return {"allow": len(self.rolls.allow), "deny": len(self.rolls.deny), "problems": self.problems}
+
+    async def holding(self, network: Network) -> list[Holder]:
+        """Give the entries that hold ``network``."""
+        return await self._apart(self._holding, network)
+
+    def _holding(self, network: Network) -> list[Holder]:
+        texts, now = texts_around(network), self._now()
+        stored = (self._shelf.entries_about(side, texts, now, COMMAND) for side in Side)
+        entries = chain(self._configured.entries, *stored)
+        return list(holders(network, entries, self._answers, self._databases.around))
 
     def _reason_against(self, side: Side, what: What) -> str | None:
         if what.kind is Kind.PLACE and not self._configured.databases:

@@ -6,7 +6,7 @@ old list and the new one.
 """
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
 from typing import Protocol, TypeVar
@@ -27,6 +27,9 @@ class Shelf(Protocol):
 
     def entries(self, side: Side, now: float) -> Iterable[ListEntry]:
         """Give the entries of a list that have not ended."""
+
+    def entries_about(self, side: Side, whats: Sequence[str], now: float, origin: str) -> Iterable[ListEntry]:
+        """Give those of them that say one of ``whats``, and all that came from ``origin``."""
 
     def add_entries(self, entries: Iterable[ListEntry]) -> None:
         """Put entries on their lists, all or none; one that is there already is replaced."""
