@@ -255,7 +255,7 @@ def test_a_trunk_is_offered_until_it_is_allowed(tmp_path: Path) -> None:
         assert guard.must(*offered[1:]) == "on the allow list: 203.0.113.0/28\n"
         _, lines = lines_of(guard)
 
-    assert "ok  trunks: all that are known by their address are allowed" in lines
+    assert "ok  trunks: all that are known by their address are allowed, or friends" in lines
 
 
 def test_whose_files_are_here_must_be_known_to_harden(tmp_path: Path) -> None:

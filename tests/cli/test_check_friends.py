@@ -56,7 +56,7 @@ def test_all_is_well(tmp_path: Path) -> None:
     [one] = lines(tmp_path, " Identify:  i/c\n      Match: 203.0.113.9/32\n", "203.0.113.0/24")
     [none] = lines(tmp_path, "No objects found.\n")
 
-    assert one == "ok  trunks: all that are known by their address are allowed"
+    assert one == "ok  trunks: all that are known by their address are allowed, or friends"
     assert none == "ok  trunks: none is known by its address alone"
 
 
@@ -95,7 +95,7 @@ def test_rights_that_our_user_lacks(tmp_path: Path, rights: str, lacking: str) -
 
 
 def test_who_is_allowed() -> None:
-    """By the daemon's list with where its names lead; without it by the configuration's networks."""
+    """By the daemon's list with where its names lead, and its trunks; without it by the configuration."""
     settings = Settings(
         allow=AllowSettings(networks=(ip_network("198.51.100.0/24"),), hosts=(HostName("sip.x.example"),))
     )
@@ -105,7 +105,10 @@ def test_who_is_allowed() -> None:
         {"entry": "country DE", "leads_to": []},
     ]
 
+    friends = [{"address": "192.0.2.7", "tie": "trunk"}, {"address": "192.0.2.8", "tie": "registered"}]
+
     assert allowed_of(settings, None) == [ip_network("198.51.100.0/24")]
+    assert allowed_of(settings, [], friends) == [ip_network("192.0.2.7/32")]
     assert [str(network) for network in allowed_of(settings, rows)] == [
         *("203.0.113.0/28", "203.0.113.99/32", "2001:db8::9/128")
     ]

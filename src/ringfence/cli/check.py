@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ringfence.cli.common import DEFAULT_CONFIG, ConfigOption, JsonOption, errors_told, settings_from
+from ringfence.cli.common import DEFAULT_CONFIG, ConfigOption, JsonOption, ask, errors_told, settings_from
 from ringfence.cli.findings import Finding
 from ringfence.errors import ControlError, DaemonUnreachableError, FirewallError
 from ringfence.exits import Exit
@@ -210,17 +210,20 @@ def _known(
     console = AsteriskConsole()
     user = str(settings.asterisk[0].ami.username)
     yield from rights_findings(files, user)
-    yield from trunk_findings(console, allowed_of(settings, _allow_list(settings) if report else None))
+    known = allowed_of(
+        settings,
+        _asked(settings, "lists", side="allow") if report else None,
+        _asked(settings, "friends") if report else None,
+    )
+    yield from trunk_findings(console, known)
     if hardening:
         yield from hardening_findings(files, console, user)
 
 
-def _allow_list(settings: "Settings") -> list[Mapping[str, Any]] | None:
-    """Ask the daemon for the list of those who are allowed; None where it does not give it."""
-    from ringfence import control  # noqa: PLC0415 - loaded when the command runs
-
+def _asked(settings: "Settings", do: str, side: str = "") -> list[Mapping[str, Any]] | None:
+    """Ask the daemon for a list; None where it does not give it."""
     try:
-        rows: list[Mapping[str, Any]] = control.ask(settings.control.socket, "lists", side="allow")
+        rows: list[Mapping[str, Any]] = ask(settings, do, side=side)
     except ControlError:
         return None
     return rows

@@ -46,7 +46,7 @@ def trunk_findings(console: "AsteriskConsole", allowed: Sequence[Network]) -> It
         yield Finding(None, f"trunk {printable(name)}", f"{why}; if it is yours: {shlex.join(words)}")
     if not offered:
         seen = (
-            "all that are known by their address are allowed"
+            "all that are known by their address are allowed, or friends"
             if trunks
             else "none is known by its address alone"
         )
@@ -85,16 +85,23 @@ def rights_findings(folder: Path, user: str) -> Iterator[Finding]:
         )
 
 
-def allowed_of(settings: "Settings", rows: "Sequence[Mapping[str, Any]] | None") -> list[Network]:
-    """Give who is allowed: by the daemon's list, or without it by the configuration."""
+def allowed_of(
+    settings: "Settings",
+    rows: "Sequence[Mapping[str, Any]] | None",
+    friends: "Sequence[Mapping[str, Any]] | None" = None,
+) -> list[Network]:
+    """Give who needs no offer: who is allowed, by the daemon's list or else the configuration, and trunks.
+
+    A trunk to which this PBX registers is a friend by that.
+    """
     from ringfence.lists.entries import what_from  # noqa: PLC0415 - loaded when the command runs
-    from ringfence.model import Side, network_from  # noqa: PLC0415 - loaded when the command runs
+    from ringfence.model import Side, Tie, network_from  # noqa: PLC0415 - loaded when the command runs
 
     if rows is None:
         entries = [entry.what for entry in settings.lists().entries if entry.side is Side.ALLOW]
-        led: list[str] = []
     else:
         entries = [row["entry"] for row in rows]
-        led = [address for row in rows for address in row["leads_to"]]
+    led = [address for row in rows or () for address in row["leads_to"]]
+    led += [friend["address"] for friend in friends or () if friend["tie"] == Tie.TRUNK]
     whats = [what_from(entry) for entry in entries]
     return [what.network for what in whats if what.network] + [network_from(address) for address in led]

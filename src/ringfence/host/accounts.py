@@ -60,6 +60,23 @@ class Accounts:
 _SECRETS = frozenset({"secret", "md5secret", "password", "md5_cred", "password_digest"}) | frozenset(
     {"inbound_auth/password", "inbound_auth/md5_cred"}
 )
+_WANTED = frozenset(
+    {
+        *("type", "context", "deny", "acl", "host", "username", "defaultuser", "insecure"),
+        *("allowguest", "alwaysauthreject", "autocreatepeer", "tlsclientmethod", "call-limit", "busylevel"),
+        *("hassip", "hasiax", "auth", "inkeys"),
+        *(
+            "aors",
+            "max_contacts",
+            "endpoint_identifier_order",
+            "identify_by",
+            "device_state_busy_at",
+            "method",
+        ),
+        *("accepts_auth", "accepts_registrations", "inbound_auth/username"),
+    }
+)
+"""What is read besides: others hold passwords too (``register => user:secret@host``)."""
 _STORED = frozenset({"ps_endpoints", "ps_auths", "sippeers", "iaxusers", "iaxpeers"})
 _ACLS = ("deny", "acl")  # a permit without a deny keeps nobody away
 _BROKEN_TLS = frozenset({"sslv2", "sslv3", "tlsv1", "tlsv1_1"})
@@ -103,8 +120,8 @@ def read_accounts(folder: Path, *, chan_sip: bool, iax2: bool, pjsip: bool) -> A
     )
 
 
-def _wanted(_: str, __: str) -> bool:
-    return True
+def _wanted(_: str, name: str) -> bool:
+    return name.removeprefix("endpoint/") in _WANTED or name in _STORED
 
 
 def _is_secret(_: str, name: str) -> bool:

@@ -20,6 +20,13 @@ from ringfence.model import Address
 POWERS = ("all", "command", "originate", "system", "config")
 """Write classes of the manager interface that give its user this host, or calls to anywhere."""
 
+_SECRET = frozenset({"secret", "password"})
+_WANTED = frozenset(
+    {
+        *("enabled", "bindaddr", "port", "bindport", "tlsenable", "tlsbindaddr", "webenabled"),
+        *("read", "write", "deny", "acl", "type", "password_format"),
+    }
+)
 _ACLS = ("deny", "acl")
 _PLACE = re.compile(r"(?:\[([0-9a-fA-F:.]{2,45})\]|([0-9.]{7,15})|([0-9a-fA-F:]{2,39}))(?::([0-9]{1,5}))?")
 _NUMBER = re.compile(r"[0-9]{1,5}")
@@ -89,7 +96,9 @@ AMI, HTTP = "AMI", "HTTP"
 def read_services(folder: Path) -> Services:
     """Read the files, and ask the kernel what listens."""
     read = {
-        name: read_conf(folder / name, lambda _, __: True, lambda _, option: option in {"secret", "password"})
+        name: read_conf(
+            folder / name, lambda _, option: option in _WANTED, lambda _, option: option in _SECRET
+        )
         for name in ("manager.conf", "http.conf", "ari.conf")
     }
     manager, http, ari = (read[name] or Conf() for name in read)
