@@ -1,5 +1,6 @@
 """The manager user: what it may, and that a real Asterisk takes it and tells it security events."""
 
+import asyncio
 import re
 import socket
 from collections.abc import Iterator
@@ -9,7 +10,11 @@ import pytest
 from tests.support.asterisk import Asterisk, tree_of
 from tests.support.asterisk_files import MANAGER_PORT
 from tests.support.lab import RELEASES
+from tests.support.netns import inside
 from tests.support.network import Network, socket_in
+
+from ringfence.model import Roster, Secret
+from ringfence.sources.ami import AmiSource, AmiTarget
 
 FRAGMENT = (Path(__file__).parents[2] / "contrib/asterisk/ringfence.manager.conf").read_text("utf-8")
 PLACEHOLDER = "CHANGE-THIS-SECRET"
@@ -38,7 +43,7 @@ def test_the_secret_must_be_changed() -> None:
 
 @pytest.mark.asterisk
 def test_asterisk_grants_what_is_needed_and_no_more(pbx: Asterisk) -> None:
-    """The user hears security and system, and may write nothing; it logs in and is told security events."""
+    """The user hears security and system, and may ask what is reported; it is told security events."""
     shown = pbx.cli(f"manager show user {NAME}")
     with socket_in(pbx.namespace) as connection:
         connection.settimeout(10)
@@ -47,8 +52,29 @@ def test_asterisk_grants_what_is_needed_and_no_more(pbx: Asterisk) -> None:
         heard = _read_until(connection, b"Event: SuccessfulAuth")
 
     assert _shown(shown, "read perm") == {"system", "security"}
-    assert _shown(shown, "write perm") == {"<none>"}
+    assert _shown(shown, "write perm") == {"reporting"}
     assert b"Message: Authentication accepted" in heard
+
+
+@pytest.mark.asterisk
+def test_a_source_lacks_nothing_with_it(pbx: Asterisk) -> None:
+    """As this user phones and trunks can be asked for, and are told as they change."""
+
+    async def main() -> AmiSource:
+        target = AmiTarget("pbx", "127.0.0.1", MANAGER_PORT, NAME, Secret("sesame"))
+        source = AmiSource(target, lambda _events, _now: None, roster=rosters.append)
+        async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+            task = group.create_task(source.run())
+            await source.rostered.wait()
+            task.cancel()
+        return source
+
+    rosters: list[Roster] = []
+    with inside(pbx.namespace):
+        source = asyncio.run(main())
+
+    assert source.lacks == ()
+    assert rosters == [Roster("pbx", contacts=(), trunks=())]
 
 
 @pytest.mark.asterisk

@@ -67,6 +67,7 @@ def quick(monkeypatch: pytest.MonkeyPatch, every: float = 60.0, within: float = 
     """Wait less than is waited for a real Asterisk."""
     with monkeypatch.context() as patch:
         patch.setattr(rosters_of, "EVERY", every)
+        patch.setattr(rosters_of, "LOOK_AGAIN", 0.0)
         patch.setattr(rosters_of, "ANSWER_WITHIN", within)
         yield
 
@@ -134,6 +135,26 @@ def test_phones_and_trunks_are_asked_for_again(monkeypatch: pytest.MonkeyPatch) 
     assert told.rosters[1:3] == [told.rosters[0]] * 2
     assert asked(server).count("ListCommands") >= 3
     assert rosters_of.EVERY == 60.0
+
+
+@pytest.mark.parametrize(
+    ("events", "looks"), [([0, 49], 1), ([0, 50, 50, 120, 130, 131], 3), ([*range(0, 90_000, 300)], 120)]
+)
+def test_a_round_waits_while_an_attack_is_told(
+    monkeypatch: pytest.MonkeyPatch, events: list[int], looks: int
+) -> None:
+    """Where many events come there is no time for lists, but for ever the round does not wait."""
+    monkeypatch.setattr(rosters_of, "LOOK_AGAIN", 0.0)
+    left = iter(events)
+    asked: list[int] = []
+
+    def so_far() -> int:
+        asked.append(next(left))
+        return asked[-1]
+
+    asyncio.run(rosters_of.calm(so_far))
+
+    assert len(asked) == 2 * looks
 
 
 def test_a_trunks_password_is_nowhere() -> None:
@@ -430,6 +451,7 @@ def test_a_real_asterisk_tells_of_its_phones_and_trunks(
     chan_sip = RELEASES[release] is Kind.CHAN_SIP
     extra = {"pjsip.conf": _PJSIP, "manager.conf": _WEAK} | ({"sip.conf": _SIP} if chan_sip else {})
     monkeypatch.setattr(rosters_of, "EVERY", 0.5)
+    monkeypatch.setattr(rosters_of, "LOOK_AGAIN", 0.0)
     with Lab.made(release, extra) as lab:
         port = 5080 if chan_sip else 5060
         lab.attack("register", "--target", f"198.18.0.1:{port}", "--sources", "198.18.1.10")

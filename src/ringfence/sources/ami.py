@@ -18,7 +18,6 @@ import asyncio
 import math
 import ssl
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from functools import partial
 from hashlib import md5
 from ipaddress import ip_address
@@ -309,9 +308,11 @@ class AmiSource:
         while True:
             await talk.round(lambda action: protocol.send(Action(action)), told=lambda: self._decoder.system)
             self.rostered.set()
-            with suppress(TimeoutError):
+            try:
                 async with asyncio.timeout(rosters.EVERY):
                     await talk.due.wait()
+            except TimeoutError:
+                await rosters.calm(lambda: self._decoder.counts.events)
 
     async def _ping(self, protocol: _Protocol) -> None:
         """See that the peer is there: it answers, or goes on telling.

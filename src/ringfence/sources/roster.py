@@ -24,6 +24,13 @@ from ringfence.parse.roster_live import BOOTED, Whereabouts
 MOST_ENTRIES = 20_000
 ANSWER_WITHIN = 10.0
 EVERY = 60.0
+"""So long (seconds) after a round the next one is due."""
+
+STORM = 50
+LOOK_AGAIN = 1.0
+PATIENCE = 120
+"""A round of many phones takes some 25 µs each, and what is told meanwhile waits behind it: where so many
+events come in so many seconds, the round waits, and looks again so many times."""
 
 RosterSink = Callable[[Roster], None]
 ContactSink = Callable[[Contact], None]
@@ -33,6 +40,15 @@ Send = Callable[[dict[str, str]], "asyncio.Future[Any]"]
 
 def nobody(_: Roster | Contact) -> None:
     """Take what is told of phones and trunks, and do nothing with it."""
+
+
+async def calm(events: Callable[[], int]) -> None:
+    """Wait until few events come, or for long enough. ``events`` says how many came so far."""
+    for _ in range(PATIENCE):
+        before = events()
+        await asyncio.sleep(LOOK_AGAIN)
+        if events() - before < STORM:
+            return
 
 
 class AskError(SourceError):
