@@ -74,6 +74,11 @@ def test_without_the_console_it_is_told_what_is_not_seen(tmp_path: Path) -> None
     assert finding.right is None
     assert finding.detail.startswith("by address alone: not seen (")
 
+    (tmp_path / "asterisk").write_text("#!/bin/sh\necho sorry; exit 1\n", "utf-8")
+    (tmp_path / "asterisk").chmod(0o755)
+    [finding] = trunk_findings(AsteriskConsole(str(tmp_path / "asterisk")), [])
+    assert finding.right is None
+
 
 @pytest.mark.parametrize(
     ("rights", "lacking"),

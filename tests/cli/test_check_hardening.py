@@ -185,7 +185,7 @@ def test_a_default_installation_of_debian(tmp_path: Path, release: str) -> None:
     chan_sip, iax2, well = (
         f"--  chan_sip: anybody calls without an account, {demo}; {mend}: {guests}",
         f"--  iax.conf [guest]: whoever gives the name calls without a password, {demo}; {mend}: {KEPT}",
-        "ok  of what can be seen, nothing is wide open",
+        "ok  nothing is wide open",
     )
     assert told == ([chan_sip] if release == "16" else []) + [iax2, well]
 
@@ -262,7 +262,7 @@ def test_without_asterisk_s_console_that_is_said(tmp_path: Path) -> None:
         f"--  hardening: console: {gone}: what is in force, and where a context leads, is not seen",
         "--  hardening: database: accounts in a database are not looked at (extconfig.conf: ps_auths)",
         f"--  hardening: pjsip.conf [anonymous]: {STRANGERS}; mend, unless it is meant so: {REMOVE}",
-        "ok  hardening: of what can be seen, nothing is wide open",
+        "--  hardening: of what can be seen, nothing is wide open",
     ]
 
 
@@ -306,7 +306,7 @@ def test_doors_with_a_lock_are_no_fault(tmp_path: Path) -> None:
 
     assert found["hardening: manager interface"].right is None
     assert found["hardening: HTTP"].right is None
-    assert found["hardening"].right is True
+    assert {f.right for f in found.values()} == {None}
 
 
 def test_files_that_every_user_may_read_are_told(tmp_path: Path) -> None:

@@ -32,16 +32,9 @@ def test_a_command_that_is_not_known_is_no_answer(tmp_path: Path) -> None:
     assert asked.lack == ""
 
 
-@pytest.mark.parametrize(
-    "said",
-    [
-        "Unable to connect to remote asterisk (does /run/asterisk/asterisk.ctl exist?)",
-        "Unable to access the running directory (Permission denied).  Changing to '/' for compatibility.",
-    ],
-)
-def test_who_is_not_let_in_is_told_so(tmp_path: Path, said: str) -> None:
-    """Without Asterisk, or without the right, it is said what is missing."""
-    asked = made(tmp_path, f'echo "{said}"; exit 1')
+def test_who_is_not_let_in_is_told_so(tmp_path: Path) -> None:
+    """Without Asterisk, or without the right, what is printed is no answer, whatever it says."""
+    asked = made(tmp_path, "echo Unable to connect to remote asterisk; exit 1")
 
     assert asked.show("core show version") is None
     assert asked.lack == "asterisk -rx is not let in (be root), or no Asterisk runs here"

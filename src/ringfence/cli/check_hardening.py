@@ -45,18 +45,21 @@ def hardening_findings(folder: Path, console: "AsteriskConsole", user: str) -> I
     drivers = {name: _is_loaded(folder, console, module) for name, module in _DRIVERS.items()}
     accounts = read_accounts(folder, **drivers)
     services = read_services(folder)
-    yield from _not_seen(accounts, services, console)
+    dialplan = Dialplan(console)
     found = [
-        *_strangers(accounts, Dialplan(console)),
+        *_strangers(accounts, dialplan),
         *_passwords(accounts, services),
         *_managers(services, user),
         *_web(services),
         *_shown_to_all(folder),
         *_summed_up(accounts),
     ]
+    hidden = list(_not_seen(accounts, services, console))
+    yield from hidden
     yield from found
     if not any(finding.right is False for finding in found):
-        yield Finding(True, "hardening", "of what can be seen, nothing is wide open")
+        seen = "of what can be seen, nothing is wide open"
+        yield Finding(None if hidden else True, "hardening", seen if hidden else "nothing is wide open")
 
 
 _WITH_PASSWORDS = (
@@ -71,7 +74,8 @@ def _is_loaded(folder: Path, console: "AsteriskConsole", module: str) -> bool:
 
     shown = console.show(f"module show like {module}.so")
     if shown is None:
-        return is_loaded(read_modules(folder), module)
+        modules = read_modules(folder)
+        return is_loaded(modules, module) or bool(modules and modules.unread)
     return any(line.startswith(f"{module}.so ") and " Running " in line for line in shown.split("\n"))
 
 

@@ -20,7 +20,7 @@ MOST_BYTES = 4 * 1024 * 1024
 
 _PLACES = "/usr/sbin:/usr/local/sbin:/sbin:/usr/bin:/usr/local/bin"
 _NO_COMMAND = "No such command '"
-_UNREACHED = ("Unable to connect to remote asterisk", "Unable to access the running directory")
+_FAILED = "Command '"
 
 
 class Console(Protocol):
@@ -46,21 +46,23 @@ class AsteriskConsole:
         if self.lack or self._program is None:
             return None
         try:
-            text = _answer(self._program, what, self._patience)
+            text, code = _answer(self._program, what, self._patience)
         except OSError as error:
             self.lack = f"{self._program} cannot be run: {error.strerror}"
             return None
-        if text is None:
+        if code < 0:
             self.lack = f"no answer within {self._patience:.0f} s, or one of more than {MOST_BYTES} bytes"
-        elif text.startswith(_UNREACHED):
+        elif code and not (
+            text.startswith(_NO_COMMAND) or _FAILED in text
+        ):  # with 16 and 22 those end with 0
             self.lack = "asterisk -rx is not let in (be root), or no Asterisk runs here"
         elif not text.startswith(_NO_COMMAND):
             return text
         return None
 
 
-def _answer(program: str, command: str, patience: float) -> str | None:
-    """Run the command; None where it takes too long, or too much."""
+def _answer(program: str, command: str, patience: float) -> tuple[str, int]:
+    """Run the command; give what it printed and its exit code, which is negative where it was ended."""
     with subprocess.Popen(  # noqa: S603 - the administrator's own program, and commands of ours
         [program, "-rx", command],
         stdin=subprocess.DEVNULL,
@@ -77,7 +79,7 @@ def _answer(program: str, command: str, patience: float) -> str | None:
             process.wait()
         finally:
             overdue.cancel()
-    return data.decode("utf-8", "replace") if process.returncode >= 0 else None
+    return data.decode("utf-8", "replace"), process.returncode
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
