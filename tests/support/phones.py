@@ -404,6 +404,7 @@ def _roaming(lab: Lab, phone: Phone, day: Day, other: str) -> None:
 def _office(office: Sequence[Phone], day: Day) -> None:
     """Be fifty behind one address: switched on at once, two power cuts, somebody who mistypes, closing."""
     day.ends("an office registered", *together(office, Phone.register))
+    together(office, _rest)  # phones take their time between a registration and the lamps
     day.ends("an office subscribed", *together(office, Phone.subscribe))
     for _ in range(2):
         for phone in office:
@@ -418,7 +419,7 @@ def _office(office: Sequence[Phone], day: Day) -> None:
 
 def _rest(phone: Phone) -> int:
     phone.keep_alive()
-    phone.listen(1.0)
+    phone.listen(0.5)
     return 0
 
 
