@@ -266,6 +266,27 @@ def test_without_asterisk_s_console_that_is_said(tmp_path: Path) -> None:
     ]
 
 
+def test_what_is_in_force_counts_more_than_the_file(tmp_path: Path) -> None:
+    """Where chan_sip has not read its file again, its own word is told."""
+    (tmp_path / "asterisk.conf").touch()
+    (tmp_path / "sip.conf").write_text("[general]\nallowguest=no\n", "utf-8")
+    settings = (
+        "  Allow unknown access:   Yes\n  Always auth rejects:    No\n  AutoCreate Peer:        Off\n"
+        "  Context:                wild\n"
+    )
+    (tmp_path / "shown").write_text(settings, "utf-8")
+    program = tmp_path / "asterisk"
+    program.write_text(f'#!/bin/sh\ncase "$2" in sip*) cat {tmp_path}/shown;; esac\n', "utf-8")
+    program.chmod(0o755)
+    found = [f.line for f in hardening_findings(tmp_path, AsteriskConsole(str(program)), "ringfence")]
+
+    assert any(line.startswith("NO  hardening: chan_sip: tells guessers") for line in found)
+    assert any(
+        line.startswith("--  hardening: chan_sip: anybody") and "context wild;" in line for line in found
+    )
+    assert len(found) == 2
+
+
 def test_without_asterisk_s_files_nothing_is_made_up(tmp_path: Path) -> None:
     """Where there are none, that is all that is said."""
     [finding] = hardening_findings(tmp_path, AsteriskConsole(str(tmp_path / "absent")), "ringfence")

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from attrs import evolve
+
 from ringfence.cli.findings import Finding
 from ringfence.model import printable
 
@@ -43,7 +45,7 @@ def hardening_findings(folder: Path, console: "AsteriskConsole", user: str) -> I
         yield Finding(None, "hardening", f"{folder} has no Asterisk's files that may be read; be root, there")
         return
     drivers = {name: _is_loaded(folder, console, module) for name, module in _DRIVERS.items()}
-    accounts = read_accounts(folder, **drivers)
+    accounts = _in_force(read_accounts(folder, **drivers), console)
     services = read_services(folder)
     dialplan = Dialplan(console)
     found = [
@@ -60,6 +62,22 @@ def hardening_findings(folder: Path, console: "AsteriskConsole", user: str) -> I
     if not any(finding.right is False for finding in found):
         seen = "of what can be seen, nothing is wide open"
         yield Finding(None if hidden else True, "hardening", seen if hidden else "nothing is wide open")
+
+
+def _in_force(accounts: "Accounts", console: "AsteriskConsole") -> "Accounts":
+    """Put what chan_sip does now in place of what its file says, which it may not have read since."""
+    from ringfence.host.shown import settings_from  # noqa: PLC0415 - loaded when the command runs
+
+    shown = settings_from(console.show("sip show settings") or "")
+    guests = shown.get("allow unknown access")
+    if guests is None:
+        return accounts
+    return evolve(
+        accounts,
+        guests=shown.get("context", "default") if guests == "Yes" else "",
+        telling=shown.get("always auth rejects") == "No",
+        making=shown.get("autocreate peer", "Off") != "Off",
+    )
 
 
 _WITH_PASSWORDS = (
