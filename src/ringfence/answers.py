@@ -18,6 +18,7 @@ from ringfence.keeper import Keeper
 from ringfence.model import Network, network_from
 from ringfence.report import Seen, bans_report, status_report
 from ringfence.values import MAX_DURATION
+from ringfence.why.asking import Asking
 
 
 class Answers:
@@ -42,6 +43,7 @@ class Answers:
             **self._keeper.lists.handlers(),
             "friends": self._friends,
             **self._requests.handlers(),
+            "why": Asking(self._keeper).answer,
         }
 
     async def _bans(self, request: Mapping[str, Any]) -> Encoded:

@@ -42,6 +42,7 @@ def test_these_commands_there_are() -> None:
         "run",
         "status",
         "unban",
+        "why",
     ]
 
 
@@ -78,7 +79,7 @@ def test_help_loads_little() -> None:
     assert done.stderr == "[]\n"
 
 
-WITH_AN_ARGUMENT = {"parse": ["-"], "replay": ["log"]}
+WITH_AN_ARGUMENT = {"parse": ["-"], "replay": ["log"], "why": ["192.0.2.1"]}
 NEEDS_NONE = ("off", "ban", "unban", "import-fail2ban")
 """Whoever is locked out needs the first three also beside a mistyped rule; the last makes a configuration."""
 

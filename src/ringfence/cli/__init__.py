@@ -7,7 +7,19 @@ Exit codes: 0 done, 1 a problem was found, 2 usage or configuration, 3 the daemo
 
 import typer
 
-from ringfence.cli import bans, check, daemon, friends, import_fail2ban, lists, parse, replay, status, switch
+from ringfence.cli import (
+    bans,
+    check,
+    daemon,
+    friends,
+    import_fail2ban,
+    lists,
+    parse,
+    replay,
+    status,
+    switch,
+    why,
+)
 
 app = typer.Typer(
     name="ringfence",
@@ -17,7 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for group in (daemon, bans, lists, friends, switch, status, check, parse, replay, import_fail2ban):
+for group in (daemon, bans, lists, friends, switch, status, why, check, parse, replay, import_fail2ban):
     group.register(app)
 
 

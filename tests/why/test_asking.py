@@ -1,0 +1,205 @@
+"""Why, asked of a keeper with a real detector, a real store and the memory firewall."""
+
+import asyncio
+from collections.abc import Iterator
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+from typing import Any
+
+import pytest
+from attrs import evolve
+from tests.support.attempts import attempts
+from tests.support.kept import Kept, kept, settings
+
+from ringfence.errors import ControlError, FirewallError
+from ringfence.lists.prefixes import Prefixes
+from ringfence.lists.shelf import replace_imported
+from ringfence.model import Friend, Proof, Side, Tie
+from ringfence.why.asking import Asking
+
+
+class Desk:
+    """Whom to ask, and who does something."""
+
+    def __init__(self, made: Kept) -> None:
+        self.kept = made
+        made.keeper.mount()
+        self._asking = Asking(made.keeper)
+
+    def ask(self, network: str) -> dict[str, Any]:
+        """Ask as a command does."""
+        return asyncio.run(self._asking.answer({"network": network}))
+
+    def guess(self, number: int, address: str = "192.0.2.1", proof: Proof = Proof.NONCE) -> None:
+        """Have somebody guess so often, a second apart; whoever is to be banned is."""
+        for attempt in attempts(number, address):
+            self.kept.now += 1.0
+            made = evolve(attempt, proof=proof, time=self.kept.now, sources=("ami",))
+            judgement = self.kept.detector.judge(made, self.kept.clock.mono())
+            if judgement.decision is not None:
+                self.kept.enforcer.carry_out(judgement.decision)
+
+    def befriend(self, address: str, tie: Tie = Tie.AUTHENTICATED) -> None:
+        """Make a friend."""
+        now = self.kept.now
+        self.kept.detector.friends.meet(Friend("pbx", ip_address(address), "204", tie, now, now, now + 3_600))
+
+
+@pytest.fixture(name="desk")
+def _desk(tmp_path: Path) -> Iterator[Desk]:
+    """Give a guard that is mounted, with one network allowed and one denied."""
+    with kept(tmp_path, settings("198.51.100.0/24", denied=("203.0.113.0/24",))) as made:
+        yield Desk(made)
+
+
+def test_who_is_on_his_way_to_a_ban(desk: Desk) -> None:
+    """His attempts, how far each rule is, and what is missing."""
+    desk.guess(3)
+    told = desk.ask("192.0.2.1")
+
+    assert (told["verdict"], told["bans"], told["friend"]) == ("stranger", [], False)
+    assert [(one["proof"], one["sources"], one["ban"]) for one in told["attempts"]] == [
+        ("nonce", ["ami", "wire"], None)
+    ] * 3
+    counted = {
+        rule["rule"]: (rule["have"], rule["of"], rule["proven"]) for rule in told["rules"] if rule["have"]
+    }
+    assert counted["guess"] == (3, 5, 3)
+    assert told["outlook"][0].startswith("2 more proven guesses within 9m 58s are a ban of 1h;")
+    ends = next(rule["ends"] for rule in told["rules"] if rule["rule"] == "guess")
+    assert ends == "2023-11-14T22:23:21Z"  # ten minutes after the first
+
+
+def test_who_is_banned(desk: Desk) -> None:
+    """The ban as the kernel has it, each attempt that led to it once, and what comes after."""
+    desk.guess(6)
+    told = desk.ask("192.0.2.1")
+
+    [ban] = told["bans"]
+    assert (told["verdict"], ban["rule"], ban["in_kernel"]) == ("banned", "guess", True)
+    assert (ban["attempts"], ban["proven"], ban["timeout"]) == (5, 5, 3_599)
+    assert [one["ban"] for one in told["attempts"]] == [ban["since"]] * 5
+    assert told["outlook"][-1] == "after that, 5 guesses within 10m are a ban of 6h"
+
+
+def test_bans_of_before_are_told_with_their_attempts(desk: Desk) -> None:
+    """Who comes back is seen with all that he did; his next ban is longer."""
+    desk.guess(5)
+    desk.kept.enforcer.lift(desk.kept.enforcer.keys())
+    desk.kept.now += 86_400
+    desk.guess(2)
+    told = desk.ask("192.0.2.1")
+
+    assert [one["lifted"] is not None for one in told["past"]] == [True]
+    assert [one["ban"] is not None for one in told["attempts"]] == [True] * 5 + [False] * 2
+    assert "a ban of 6h" in told["outlook"][0]
+
+
+def test_a_ban_around_an_address_and_of_a_network(desk: Desk) -> None:
+    """Both ask for the same ban; a wider network is not banned by it."""
+    desk.kept.enforcer.ban([ip_network("192.0.2.0/24")], 3_600.0, "a reason")
+
+    assert [ban["network"] for ban in desk.ask("192.0.2.77")["bans"]] == ["192.0.2.0/24"]
+    assert desk.ask("192.0.2.0/24")["verdict"] == "banned"
+    assert desk.ask("192.0.0.0/16")["bans"] == []
+
+
+def test_what_only_the_kernel_or_only_the_account_has(desk: Desk) -> None:
+    """A ban of another's hand is seen, and so is one that the kernel has lost."""
+    desk.guess(5)
+    desk.kept.backend.lose()
+    desk.kept.backend.put(ip_network("192.0.2.9"), desk.kept.now + 60)
+
+    assert [ban["in_kernel"] for ban in desk.ask("192.0.2.1")["bans"]] == [False]
+    assert [(ban["rule"], ban["timeout"]) for ban in desk.ask("192.0.2.9")["bans"]] == [(None, 60)]
+
+
+def test_the_64_of_an_address_is_who_did_it(desk: Desk) -> None:
+    """An address of IPv6 answers for its /64, and the /64 for itself; a wider network is many."""
+    desk.guess(5, "2001:db8::7")
+
+    for asked in ("2001:db8::9", "2001:db8::/64"):
+        told = desk.ask(asked)
+        assert (told["subject"], told["verdict"], len(told["attempts"])) == ("2001:db8::/64", "banned", 5)
+    assert desk.ask("2001:db8::/48")["rules"] == []
+
+
+def test_a_friend_and_why(desk: Desk) -> None:
+    """Its reason, that it passes the limiter, and the numbers that apply to it."""
+    desk.befriend("192.0.2.1")
+    desk.befriend("2001:db8::7")
+    told = desk.ask("192.0.2.1")
+
+    assert (told["verdict"], told["rolls"]["friends"]) == ("friend", True)
+    assert [(one["tie"], one["account"]) for one in told["friends"]] == [("authenticated", "204")]
+    assert told["outlook"][0].startswith("a friend: 600 guesses within 10m, or 20 accounts")
+    assert desk.ask("2001:db8::7")["subject"] == "2001:db8::7"
+    assert desk.ask("2001:db8::/48")["outlook"] == ["a friend lives in it, so no rule bans it as a whole"]
+
+
+def test_a_former_friend(desk: Desk) -> None:
+    """It is told that it was one, until when."""
+    desk.befriend("192.0.2.1")
+    desk.kept.now += 7_200
+    desk.kept.detector.tend(desk.kept.clock.mono(), desk.kept.now)
+    told = desk.ask("192.0.2.1")
+
+    assert (told["verdict"], told["friends"]) == ("stranger", [])
+    assert [one["until"] for one in told["former"]] == ["2023-11-14T23:13:20Z"]
+
+
+def test_who_is_on_a_list(desk: Desk) -> None:
+    """By the configuration, by a command, and by one line of a long list."""
+    many = Prefixes.of(ip_network((0x0B000000 + (n << 9), 24)) for n in range(20_000))
+    replace_imported(desk.kept.store, Side.DENY, "/list", many, note="bad", now=desk.kept.now)
+    desk.kept.keeper.lists.load()
+
+    assert desk.ask("198.51.100.9")["verdict"] == "allowed"
+    assert desk.ask("203.0.113.9")["verdict"] == "denied"
+    told = desk.ask("11.0.2.200")
+    assert [(one["entry"], one["source"], one["note"]) for one in told["lists"]] == [
+        ("11.0.2.0/24", "/list", "bad")
+    ]
+    assert told["rolls"] == {"allow": False, "deny": True, "friends": False}
+
+
+def test_what_the_host_needs(desk: Desk) -> None:
+    """Its own address, and a network that it is in."""
+    assert desk.ask("198.18.0.1")["protected"] == [
+        {"network": "198.18.0.1", "why": "an address of this host"}
+    ]
+    assert desk.ask("198.18.0.0/24")["verdict"] == "protected"
+    assert desk.ask("127.0.0.9")["verdict"] == "protected"
+
+
+def test_while_enforcement_is_off(desk: Desk) -> None:
+    """Nothing is dropped, and it says so."""
+    desk.kept.enforcer.switch_off()
+
+    assert (desk.ask("192.0.2.1")["verdict"], desk.ask("192.0.2.1")["enforcing"]) == ("off", False)
+
+
+def test_what_cannot_be_read_is_told(desk: Desk) -> None:
+    """The rest is answered all the same."""
+
+    def broken() -> Iterator[Any]:
+        raise FirewallError("gone")
+
+    desk.guess(2)
+    desk.kept.backend.list = broken  # type: ignore[method-assign] # a fault
+    desk.kept.store._reader.close()
+    told = desk.ask("192.0.2.1")
+
+    assert told["problems"][0] == "what the kernel has is not known: gone"
+    assert [problem.split(":")[0] for problem in told["problems"][1:]] == [
+        "what is on record is not known",
+        "which list holds it is not known",
+    ]
+    assert len(told["attempts"]) == 2
+
+
+@pytest.mark.parametrize("request_", [{}, {"network": "rubbish"}, {"network": 7.5}, {"network": None}])
+def test_what_is_no_address_is_refused(desk: Desk, request_: dict[str, Any]) -> None:
+    """With a line that says so."""
+    with pytest.raises(ControlError, match="not an address or network"):
+        asyncio.run(Asking(desk.kept.keeper).answer(request_))
