@@ -72,6 +72,7 @@ class Keeper:
         self._flooded = flooded
         self._log = structlog.get_logger()
         self._wanted: dict[str, frozenset[str]] = {}
+        self._passing: dict[Address, Network] = {}
         self.friends = Keeping(
             records.store,
             clock.wall,
@@ -116,6 +117,7 @@ class Keeper:
         self.lists.resolved(self._names.answers)
         self.lists.load()
         self.enforcer.records.read(self.friends.load, None)
+        self._see_who_passes()
         self.enforcer.backend.plan = self._plan()
         self.enforcer.detector.never = self._exempt().never
         self.enforcer.start(verified=verified)
@@ -248,13 +250,19 @@ class Keeper:
             await self.friends.stirred.wait()
             self.friends.stirred.clear()
             began = self._clock.mono()
-            if self.enforcer.enforcing:
+            if self._see_who_passes() and self.enforcer.enforcing:
                 self.enforcer.fill(Roll.FRIENDS)
             await asyncio.sleep(max(FRIENDS_EVERY, 20 * (self._clock.mono() - began)))
 
-    def _friend_networks(self) -> Iterator[Network]:
-        """Give who passes the limiter; more than a set holds do not: those who came last pass it not."""
-        return map(ip_network, islice(self.friends.friends.addresses(), self._settings.firewall.max_bans))
+    def _see_who_passes(self) -> bool:
+        """See who passes the limiter, as many as a set holds; say whether that is another than before.
+
+        To make a network takes longer than all the rest of a filling: who was there keeps his.
+        """
+        before = self._passing
+        addresses = islice(self.friends.friends.addresses(), self._settings.firewall.max_bans)
+        self._passing = {address: before.get(address) or ip_network(address) for address in addresses}
+        return self._passing.keys() != before.keys()
 
     # -- who is exempt ----------------------------------------------------------------------------------
 
@@ -269,7 +277,7 @@ class Keeper:
         if roll is Roll.DENY:
             self._denied = rolls.deny
             return rolls.deny
-        return self._allowed(rolls) if roll is Roll.ALLOW else self._friend_networks()
+        return self._allowed(rolls) if roll is Roll.ALLOW else self._passing.values()
 
     def _allowed(self, rolls: Rolls) -> Iterator[Network]:
         yield from rolls.allow

@@ -115,7 +115,7 @@ def friends_forget(
     address: Annotated[str, typer.Argument(metavar="ADDRESS", help="An address, as it is listed.")],
     config: ConfigOption = DEFAULT_CONFIG,
 ) -> None:
-    """Let an address be no friend, until a phone there registers again."""
+    """Let an address be no friend, until its next sign; what is registered shows itself each minute."""
     from ipaddress import ip_address  # noqa: PLC0415 - loaded when the command runs
 
     try:

@@ -97,7 +97,8 @@ class Keeping:
         self._told: dict[Key, Friend] = {}  # as the friends were told of each last, and the store
         self._places: dict[tuple[str, str], dict[Address, None]] = {}
         self._unwritten: set[Key] = set()
-        self._contacts: dict[str, set[Key]] = {}
+        self._contacts: dict[str, dict[Key, int]] = {}  # with the number of the roster that had it last
+        self._round = 0
         self._trunks: dict[str, tuple[TrunkHost, ...]] = {}
         self._answers: Answers = {}
         self._rosters: dict[str, Roster] = {}
@@ -115,7 +116,7 @@ class Keeping:
         for friend in self._shelf.friends(now, MOST):
             self._take(friend)
             if friend.tie in _CONTACTS:
-                self._contacts.setdefault(friend.asterisk, set()).add(key_of(friend))
+                self._contacts.setdefault(friend.asterisk, {})[key_of(friend)] = 0
         self._unwritten.clear()
         self.known.remembered = len(self.friends) > 0
         self._stir()
@@ -142,11 +143,11 @@ class Keeping:
         """Take one change: a phone registers, answers, or is gone."""
         now = self._wall()
         if not contact.gone:
-            self._take_contact(contact, now, self._contacts.setdefault(contact.asterisk, set()))
+            self._take_contact(contact, now)
         else:
             for tie in _CONTACTS:
                 key = contact.asterisk, contact.address, contact.account, tie
-                self._contacts.get(contact.asterisk, set()).discard(key)
+                self._contacts.get(contact.asterisk, {}).pop(key, None)
                 self._shorten(key, now)
         self._stir()
 
@@ -234,10 +235,15 @@ class Keeping:
             yield partial(self._take_all_trunks, roster.asterisk, roster.trunks)
         if roster.contacts is None:
             return
-        present: set[Key] = set()
+        self._round += 1
+        number = self._round
         for start in range(0, len(roster.contacts), _AT_ONCE):
-            yield partial(self._take_contacts, roster.contacts[start : start + _AT_ONCE], present)
-        yield partial(self._miss, roster.asterisk, present)
+            yield partial(self._take_contacts, roster.contacts[start : start + _AT_ONCE])
+        known = list(self._contacts.get(roster.asterisk, {}).items())
+        for start in range(0, len(known), _AT_ONCE):
+            missing = [key for key, seen in known[start : start + _AT_ONCE] if seen < number]
+            if missing:
+                yield partial(self._miss, roster.asterisk, missing)
 
     def _take_all_trunks(self, asterisk: str, trunks: tuple[TrunkHost, ...]) -> None:
         self._trunks[asterisk] = trunks
@@ -253,30 +259,30 @@ class Keeping:
             for one in [address] if address is not None else [net.network_address for net in networks]:
                 self._meet(Friend(trunk.asterisk, one, trunk.name, Tie.TRUNK, now, now, now + TRUNK_FOR))
 
-    def _take_contacts(self, contacts: Iterable[Contact], present: set[Key]) -> None:
+    def _take_contacts(self, contacts: Iterable[Contact]) -> None:
         now = self._wall()
         for contact in contacts:
             if not contact.gone:
-                self._take_contact(contact, now, present)
+                self._take_contact(contact, now)
         self._stir()
 
-    def _take_contact(self, contact: Contact, now: float, present: set[Key]) -> None:
+    def _take_contact(self, contact: Contact, now: float) -> None:
         tie = Tie.REACHABLE if contact.reachable else Tie.REGISTERED
         until = (contact.until if contact.until is not None else now) + self.keep
         if until <= now:
             return
         key = contact.asterisk, contact.address, contact.account, tie
-        present.add(key)
+        self._contacts.setdefault(contact.asterisk, {})[key] = self._round
         told = self._told.get(key)
         if told is None or until - told.until >= TOLD_EVERY or now - told.seen >= TOLD_EVERY:
             self._meet(Friend(contact.asterisk, contact.address, contact.account, tie, now, now, until))
 
-    def _miss(self, asterisk: str, present: set[Key]) -> None:
-        """Take that this Asterisk has no other contacts any more."""
-        now = self._wall()
-        for key in self._contacts.get(asterisk, set()) - present:
+    def _miss(self, asterisk: str, missing: Iterable[Key]) -> None:
+        """Take that this Asterisk has these contacts no more."""
+        now, contacts = self._wall(), self._contacts[asterisk]
+        for key in missing:
+            contacts.pop(key, None)
             self._shorten(key, now)
-        self._contacts[asterisk] = present
         self._stir()
 
     def _shorten(self, key: Key, now: float) -> None:
@@ -328,6 +334,7 @@ class Keeping:
         self._told.pop(key, None)
         self._unwritten.discard(key)
         asterisk, address, account, _ = key
+        self._contacts.get(asterisk, {}).pop(key, None)
         if not any((asterisk, address, account, tie) in self._told for tie in Tie):
             places = self._places.get((asterisk, account), {})
             places.pop(address, None)
