@@ -98,10 +98,11 @@ def _bound(found: Storm) -> Figure:
 
 
 def _attacker(found: Storm) -> Figure:
-    scopes = ", ".join(str(row["scope"]) for row in found.stopped) or "none"
+    stopped = [(row["attempts"], row["scope"]) for row in found.stopped]
+    ban = ", ".join(f"after {attempts} attempts, {scope}" for attempts, scope in stopped) or "none"
     return Figure(
-        what="then: guesses answered to somebody who really guesses, and the scope of his ban",
-        measured=f"{found.guesses.answered}, {scopes}",
-        must=f"≤ {THRESHOLD + 1}, full",
-        reached=found.guesses.answered <= THRESHOLD + 1 and scopes == "full",
+        what="then: the ban of somebody who really guesses, and the guesses that were answered to him",
+        measured=f"{ban}; {found.guesses.answered}",
+        must=f"after {THRESHOLD} attempts, full",
+        reached=stopped == [(THRESHOLD, "full")],
     )
