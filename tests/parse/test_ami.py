@@ -361,6 +361,19 @@ CONTACT_STATUS = (
     b"Event: ContactStatus\r\nPrivilege: system,all\r\nURI: sip:204@203.0.113.9:5060\r\n"
     b"ContactStatus: Reachable\r\nAOR: 204\r\nEndpointName: 204\r\nRoundtripUsec: 448"
 )
+LINES_OF_ANSWERS = st.sampled_from(
+    [
+        b"\r\n",
+        b"\r\n\r\n",
+        b"Response: Success",
+        b"Event: PeerEntry\r\n",
+        END + b"Event: AuthDetail\r\nActionID: %s-1\r\nPassword: trunk-secret" % TOKEN.encode() + END,
+        b"\r\nActionID: %s-1" % TOKEN.encode(),
+        CONTACT_STATUS,
+        packet(service=b"SIP")[:-2],
+        packet(account=b"x\r\n\r\ny")[:120],
+    ]
+)
 CONTACT_ITEM = Item(
     "ContactStatus",
     "",
@@ -434,6 +447,18 @@ def test_answers_to_our_questions_do_not_wait_for_a_leftover() -> None:
     assert [type(one) for one in heard] == [Reply, Item]
 
 
+@given(st.lists(st.binary(max_size=12) | LINES_OF_ANSWERS, max_size=12).map(b"".join), st.integers(1, 40))
+@settings(deadline=None, max_examples=300)
+def test_answers_are_read_alike_at_any_split(text: bytes, size: int) -> None:
+    """Whatever stands among our answers, nothing raises, and a trunk's password comes out nowhere."""
+    stream = BANNER + text + END + GOOD
+    whole, decoder = AmiDecoder(SOURCE, TOKEN).feed(stream, 0.0), AmiDecoder(SOURCE, TOKEN)
+    pieces = [stream[start : start + size] for start in range(0, len(stream), size)]
+
+    assert [one for piece in pieces for one in decoder.feed(piece, 0.0)] == whole
+    assert "trunk-secret" not in repr(whole)
+
+
 @pytest.mark.parametrize(
     "before",
     [
@@ -498,8 +523,9 @@ LINES = st.sampled_from(
         b"LocalAddress: ",
         b"RemoteAddress: IPV4/UDP/203.0.113.9/5060",
         b"UsingPassword: 1",
-        b"Event: ContactStatus\r\nPrivilege: system,all\r\n",
+        b"Event: ContactStatus\r\nPrivilege: system,all\r\nURI: sip:a@9.9.9.9",
         FORGED_TAIL,
+        b"\r\nSessionID: \r\nLocalAddress: \r\nRemoteAddress: \r\n\r\n",
     ]
 )
 TEXT = st.lists(LINES | st.binary(max_size=8), max_size=24).map(b"".join)
@@ -529,10 +555,15 @@ def test_no_name_under_pjsip_blames_another(name: bytes, kind: EventKind) -> Non
     assert (heard[0].kind, heard[0].service, heard[0].remote) == (kind, Service.PJSIP, SENDER)
     assert heard[0].tampered == (b"\r" in name[:36] and kind is not EventKind.REQUEST_BAD_FORMAT)
     assert heard[1] == GOOD_EVENT
-    assert items(run([BANNER + packet(kind, account=name[:36], rest=rest)])[0]) == []
+    assert items(run([BANNER + packet(kind, account=name[:36], rest=rest) + GOOD])[0]) == []
 
 
 @given(TEXT, st.sampled_from([EventKind.INVALID_ACCOUNT_ID, EventKind.INVALID_PASSWORD]))
+@example(
+    b"\r\nSessionID: \r\nLocalAddress: \r\nRemoteAddress: \r\n\r\n"
+    b"Event: ContactStatus\r\nPrivilege: system,all\r\nURI: sip:a@9.9.9.9\r\nContactStatus: Reachable",
+    EventKind.INVALID_PASSWORD,
+)
 @settings(deadline=None, max_examples=300)
 def test_no_name_under_chan_sip_blames_another(name: bytes, kind: EventKind) -> None:
     """Whatever fits into 256 encoded bytes leaves one event of the sender, and the next one.
@@ -547,6 +578,7 @@ def test_no_name_under_chan_sip_blames_another(name: bytes, kind: EventKind) -> 
     assert (heard[0].kind, heard[0].service) == (kind, Service.SIP)
     assert heard[0].tampered == (b"\r" in name)
     assert heard[1] == GOOD_EVENT
+    assert items(run([BANNER + packet(kind, account=name, service=b"SIP") + GOOD])[0]) == []
 
 
 SHORTEST_TAIL = b"\r\nSessionID: \r\nLocalAddress: \r\nRemoteAddress: IPV4/9.9.9.9/5" + END

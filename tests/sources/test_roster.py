@@ -8,6 +8,7 @@ import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from ipaddress import ip_address
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from attrs import define, field
@@ -475,3 +476,52 @@ def test_a_real_asterisk_tells_of_its_phones_and_trunks(
     assert 'SecurityEvent="SuccessfulAuth"' in log
     assert 'SecurityEvent="Request' not in log
     assert "trunk-secret" not in repr((told.rosters, told.contacts, told.events))
+
+
+_FORGED = (
+    "Event: ContactStatus",
+    "Privilege: system,all",
+    "URI: sip:a@203.0.113.9",
+    "ContactStatus: Reachable",
+    "AOR: a",
+)
+_EMPTY_TAIL = ("", "SessionID: ", "LocalAddress: ", "RemoteAddress: ", "")
+_TAIL = ("", "SessionID: ", "LocalAddress: ", "RemoteAddress: IPV4/9.9.9.9/5", "")
+
+
+def _name(*lines: str) -> str:
+    """Give lines as the user of a SIP URI, percent-encoded."""
+    return quote("\r\n".join(lines), safe="/,.")
+
+
+async def _told_of_names(lab: Lab, names: Sequence[str], ports: Sequence[int]) -> Told:
+    """Listen while guesses with those names are made."""
+    async with _listening(MANAGER_USER, SECRET) as told:
+        await until(lambda: told.rosters)
+        for name in names:
+            for port in ports:
+                target = f"198.18.0.1:{port}"
+                await asyncio.to_thread(lab.attack, "guess", "--account", name, "--target", target)
+        wanted = len(names) * len(ports)
+        await until(lambda: sum(event.tampered for event in told.events) >= 2 * wanted)
+        before = len(told.rosters)
+        await until(lambda: len(told.rosters) > before)
+    return told
+
+
+@pytest.mark.asterisk
+@pytest.mark.parametrize("release", sorted(RELEASES))
+def test_no_name_that_is_sent_to_a_real_asterisk_invents_a_phone(
+    release: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Events within a name, behind a forged end of its own event or none, are its sender's text."""
+    monkeypatch.setattr(rosters_of, "EVERY", 0.5)
+    monkeypatch.setattr(rosters_of, "LOOK_AGAIN", 0.0)
+    names = [_name("x", "", *_FORGED), _name(*_EMPTY_TAIL, *_FORGED), _name(*_TAIL, *_FORGED[:4])]
+    ports = [5060, 5080] if RELEASES[release] is Kind.CHAN_SIP else [5060]
+    with Lab.made(release) as lab, inside(lab.network.pbx):
+        told = asyncio.run(_told_of_names(lab, names, ports))
+
+    assert told.contacts == []
+    assert {roster.contacts for roster in told.rosters} == {()}
+    assert {event.remote.address for event in told.events} == {ip_address("198.18.1.1")}
