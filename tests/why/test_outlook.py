@@ -63,14 +63,16 @@ def test_how_near_the_rule_for_networks_is() -> None:
         "8 more attempts of its network within 3m, from at least 3 addresses, "
         "are a ban of all of it for 1d (prefix)"
     )
+    assert "(prefix)" not in said(story=story(count(PREFIX, 12, 12)), spared=True)
 
 
 def test_the_nearest_rule_comes_first() -> None:
-    """By how much of its number is there, three at most."""
-    counted = (count(SLOW, 4, 4), count(GUESS, 4, 4), count(PREFIX, 4, 4), count(FLOOD, 1))
+    """By how much of its number is there; of the others those that are halfway, three at most."""
+    counted = (count(SLOW, 12, 4), count(GUESS, 4, 4), count(PREFIX, 10, 4), count(FLOOD, 5))
     sentences = outlook(known(story=story(*counted)))
 
     assert [sentence.rsplit("(", 1)[1] for sentence in sentences] == ["guess)", "slow)", "prefix)"]
+    assert len(outlook(known(story=story(count(SLOW, 4, 4), count(GUESS, 2, 2))))) == 1
 
 
 def test_who_was_banned_before_gets_longer() -> None:
@@ -105,8 +107,10 @@ def test_a_narrow_ban_goes_on_counting() -> None:
     narrow = running(ban(scope=NARROW))
     text = said(running=(narrow,), story=story(count(GUESS, 5, 1)))
 
+    assert text.count("ends by itself") == 1
     assert text.startswith("the ban from the SIP ports by UDP ends by itself in 59m")
     assert text.endswith("| 3 more proven guesses within 3m are a ban of 1h (guess)")
+    assert "from the SIP ports" not in said(running=(narrow, running(ban())))
 
 
 def test_whom_a_list_allows() -> None:
@@ -178,7 +182,9 @@ def test_a_whole_network() -> None:
     wide = {"network": ip_network("192.0.0.0/16"), "subject": ip_network("192.0.0.0/16"), "story": None}
 
     assert said(**wide) == "no rule counts it as a whole: ask for one of its addresses"
-    assert said(**wide, houses=True) == "a friend lives in it, so no rule bans it as a whole"
+    assert said(**wide, spared=True) == (
+        "a friend lives in it, or who is never banned: so no rule bans it as a whole"
+    )
 
 
 def test_while_nothing_is_enforced_or_no_daemon_runs() -> None:

@@ -33,6 +33,7 @@ _MOST = 20
 """So many attempts are shown, the last ones."""
 
 _LABEL, _ACCOUNT = 10, 40  # columns
+_WITNESSES = "ami log notice journal wire"
 _ROLLS = {"allow": "never dropped", "deny": "denied", "friends": "no matter of the limiter"}
 
 Document = dict[str, Any]
@@ -207,7 +208,7 @@ def _tells(cells: list[str]) -> bool:
 
 def _told_by(attempt: Document) -> str:
     names = ["notice" if one.endswith("#notice") else one.partition(":")[0] for one in attempt["sources"]]
-    return "+".join(dict.fromkeys(names)) or "?"
+    return "+".join(sorted(set(names), key=_WITNESSES.find)) or "?"
 
 
 def _note(attempt: Document) -> str:

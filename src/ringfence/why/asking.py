@@ -10,6 +10,7 @@ from ipaddress import IPv6Network
 from typing import Any
 
 from ringfence.bans.ledger import network_of
+from ringfence.detect.places import prefix_of
 from ringfence.detect.rules import RETURN_WITHIN
 from ringfence.errors import ControlError, RingfenceError
 from ringfence.keeper import Keeper
@@ -49,6 +50,7 @@ class Asking:
         story = None
         if _is_sender(network) and (_is_single(network) or subject == network):
             story = detector.story(network.network_address, mono)
+        around = network if story is None else prefix_of(network.network_address)
         return Known(
             network=network,
             now=wall,
@@ -62,7 +64,7 @@ class Asking:
             former=story.former if story is not None else (),
             story=story,
             ahead=wall - mono,
-            houses=story is None and detector.friends.live_in(network),
+            spared=detector.friends.live_in(around) or detector.never.touches(around),
             enforcing=enforcer.enforcing,
             problems=(*found.problems, *problems),
         )

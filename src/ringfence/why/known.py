@@ -55,8 +55,9 @@ class Known:
 
     ``subject`` is what is counted and banned for it. ``past`` are the bans that are over. ``offences`` is how
     many bans decide on the length of the next. ``story`` is what the detector knows, None where there is no
-    daemon, or a whole network was asked for; ``ahead`` is the wall clock's lead over its own. ``houses``:
-    whether a friend lives in the network. ``problems`` is what could not be looked at, a line each.
+    daemon, or a whole network was asked for; ``ahead`` is the wall clock's lead over its own. ``spared``:
+    whether a friend, or somebody who is never banned, lives in the network, or in the prefix around one
+    address. ``problems`` is what could not be looked at, a line each.
     """
 
     network: Network
@@ -71,7 +72,7 @@ class Known:
     former: tuple[Friend, ...] = ()
     story: Story | None = None
     ahead: float = 0.0
-    houses: bool = False
+    spared: bool = False
     claimed: Claimed = Factory(Claimed)
     enforcing: bool = True
     live: bool = True

@@ -10,7 +10,7 @@ from ringfence.model import AttemptKind, Scope, Side, printable, rfc3339, shown
 from ringfence.spans import span
 from ringfence.why.known import Known, Running, Verdict
 
-_MOST = 3  # rules that are on their way
+_MOST = 3  # rules that are halfway there
 _NARROW = " from the SIP ports by UDP"
 
 _NOUNS = {
@@ -42,8 +42,10 @@ def _sentences(known: Known) -> Iterator[str]:
     if verdict is Verdict.PROTECTED:
         yield _protected(known)
         return
+    full = any(one.scope is Scope.FULL for one in known.running)
     for one in known.running:
-        yield _ends(known, one)
+        if one.scope is Scope.FULL or not full:  # what is let in is let in by all doors
+            yield _ends(known, one)
     denied = known.on(Side.DENY)
     yield from (_denied(known, holder) for holder in denied)
     if denied:  # nothing arrives that could be counted
@@ -119,8 +121,8 @@ def _left(one: Running) -> float:
 def _comes_next(known: Known) -> Iterator[str]:
     story = known.story
     if story is None:
-        if known.houses:
-            yield "a friend lives in it, so no rule bans it as a whole"
+        if known.spared:
+            yield "a friend lives in it, or who is never banned: so no rule bans it as a whole"
         elif not known.running:
             yield "no rule counts it as a whole: ask for one of its addresses"
         return
@@ -164,10 +166,11 @@ def _stranger(known: Known, counts: list[Count]) -> Iterator[str]:
     if any(one.scope is Scope.FULL for one in known.running):
         yield from _next(known, counts)
         return
-    begun = [count for count in counts if count.have]
+    begun = [count for count in counts if count.have and not (count.rule.by is By.PREFIX and known.spared)]
     begun.sort(key=lambda count: -count.have / count.number)
     for count in begun[:_MOST]:
-        yield _more(known, count)
+        if count is begun[0] or 2 * count.have >= count.number:
+            yield _more(known, count)
     if not begun:
         usual = next((count for count in counts if count.rule.by is By.SUBJECT), None)
         if usual is not None:
