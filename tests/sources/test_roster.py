@@ -24,6 +24,7 @@ from tests.support.netns import inside
 from tests.support.network import socket_in
 
 from ringfence.model import Contact, Roster, Secret, SecurityEvent, Service, Transport, TrunkHost
+from ringfence.sources import ami
 from ringfence.sources import roster as rosters_of
 from ringfence.sources.ami import AmiSource, AmiTarget
 from ringfence.sources.backoff import Backoff
@@ -177,6 +178,27 @@ def test_nobody_is_not_the_same_as_not_known() -> None:
     assert refused.rosters == [Roster("pbx", contacts=None, trunks=None, lacks=(lack,))]
     assert refused.source.lacks == (lack,)
     assert asked(server) == ["ListCommands"]
+
+
+def test_what_is_lacking_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A source that listens says what it does not know beside its state, where `status` shows it."""
+    monkeypatch.setattr(ami, "PING_EVERY", 0.05)
+
+    async def main() -> Told:
+        told = Told()
+        async with AmiServer(Script(play=[GRANTED], lists={})) as server:
+
+            async def then() -> None:
+                await until(lambda: "write" in told.source.condition.detail)
+
+            return await listen(server.port, told, then)
+
+    condition = asyncio.run(main()).source.condition
+
+    assert condition.state is State.LISTENING
+    assert condition.detail.startswith(
+        "manager interface 11.0.0; phones and trunks cannot be asked for: add "
+    )
 
 
 def test_a_list_of_nobody_may_be_an_error() -> None:

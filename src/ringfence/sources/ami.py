@@ -297,7 +297,8 @@ class AmiSource:
             self._become(Condition(State.DEAF, _DEAF))
         while True:
             if self._proven.is_set():
-                self._become(Condition(State.LISTENING, f"manager interface {self.version}"))
+                detail = "; ".join([f"manager interface {self.version}", *self.lacks])
+                self._become(Condition(State.LISTENING, detail))
             await asyncio.sleep(PING_EVERY)
             await self._ping(protocol)
 
