@@ -160,7 +160,8 @@ def storm(here: Place, senders: int, each: int, rate: float, *, allowed: float =
             found.most = max(found.most, resident(here.guard.pid))
             time.sleep(0.1)
         found.guesses = here.lab.attack(
-            *("guess", "--number", str(GUESSES), "--sources", ATTACKER, "--timeout", "2")
+            *("guess", "--number", str(GUESSES), "--sources", ATTACKER),
+            *("--timeout", "3", "--silences", "2"),  # an answer may be late in such weather
         )
         found.renewed += [phone.register(expires=600) for phone in here.phones]
         here.carrier.register()
