@@ -179,7 +179,7 @@ class Detector:
         """
         self._witnesses.several = several
         terms = claimed if claimed is not None else Claimed()
-        if rules == self.rules and terms == self._judge.claims.terms:
+        if rules and rules == self.rules and terms == self._judge.claims.terms:
             return
         self.rules = rules
         self._history.seconds = max([rule.window for rule in rules if rule.enabled], default=HOUR)
