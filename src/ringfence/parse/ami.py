@@ -85,14 +85,13 @@ class AmiCounts:
 class AmiDecoder:
     """One connection's decoder: feed it bytes as they come, with the monotonic time in seconds.
 
-    ``deadline`` is when :meth:`tick` has something to give out, or None. ``system`` is whether an event of
-    that class came. ``token`` begins the ActionID of our questions.
+    ``deadline`` is when :meth:`tick` has something to give out, or None. ``token`` begins the ActionID of our
+    questions.
     """
 
     def __init__(self, source: SourceId, token: str = "") -> None:
         self.counts = AmiCounts()
         self.deadline: float | None = None
-        self.system = False
         self._source = source
         self._ours = b"\r\nActionID: " + token.encode() if token else b""
         self._buffer = bytearray()
@@ -268,8 +267,7 @@ class AmiDecoder:
     def _other(self, packet: bytes, heard: list[Heard]) -> None:
         if packet.startswith(b"Response: "):
             heard.append(Reply(packet.decode("utf-8", "backslashreplace")))
-        elif packet.startswith(b"Event: ") and not packet.startswith(PRIVILEGE, end := packet.find(EOL)):
-            self.system = self.system or packet.startswith(SYSTEM, end)
+        elif packet.startswith(b"Event: ") and not packet.startswith(PRIVILEGE, packet.find(EOL)):
             if packet.startswith(TOLD):
                 self._tell(packet, heard)
             else:

@@ -307,7 +307,7 @@ class AmiSource:
         await self._logged_in.wait()
         talk = self._rosters
         while True:
-            await talk.round(lambda action: protocol.send(Action(action)), told=lambda: self._decoder.system)
+            await talk.round(lambda action: protocol.send(Action(action)))
             self.rostered.set()
             try:
                 async with asyncio.timeout(rosters.EVERY):

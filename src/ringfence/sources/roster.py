@@ -5,7 +5,8 @@ other is sent, since a refusal is a security event. Then each list is asked for,
 roster that follows is given out. A list that is refused, too long or does not come is said in its ``lacks``;
 what it would have told is then not known, which is not the same as nobody.
 
-Between the rounds Asterisk tells of changes by itself, where the user reads the class ``system``.
+Between the rounds Asterisk tells of changes by itself, where the user reads the class ``system``. By that it
+also says that it has booted: before, what is not loaded yet has no phones, and nobody counts as away.
 """
 
 import asyncio
@@ -83,6 +84,8 @@ class RosterTalk:
         self._roster = roster
         self._contact = contact
         self._whereabouts = Whereabouts(asterisk)
+        self._booted = False
+        self._rounds = 0
         self._asked = 0
         self._answers: dict[str, _Answer] = {}
         self._log = structlog.get_logger().bind(asterisk=asterisk)
@@ -90,6 +93,7 @@ class RosterTalk:
     def begin(self) -> None:
         """Forget what the connection before told: nobody knows what changed meanwhile."""
         self._whereabouts = Whereabouts(self._asterisk)
+        self._booted, self._rounds = False, 0
         self._answers.clear()
         self.due.clear()
 
@@ -98,39 +102,38 @@ class RosterTalk:
         if item.action:
             self._take(item)
         elif item.name == BOOTED:
+            self._booted = True
             self.due.set()
         else:
             change = self._whereabouts.hear(item)
             if change is not None:
                 self._contact(change)
 
-    async def round(self, send: Send, *, told: Callable[[], bool]) -> None:
-        """Ask for everything, and give the roster out. ``told``: whether events of class system come."""
+    async def round(self, send: Send) -> None:
+        """Ask for everything, and give the roster out."""
         lacks: list[str] = []
         plan = await self._plan(send, lacks)
         # What was loaded before these commands were listed is listed.
+        booted = self._booted
         self.due.clear()
-        listed = await self._lists(send, plan.contacts, lacks) if plan is not None else None
-        trunks = await self._lists(send, plan.trunks, lacks) if plan is not None else None
-        if not told():
+        self._rounds += 1
+        if not booted and self._rounds > 1:
             lacks.append(f"phones that come and go are not told: {self._mend('read', 'system')}")
-        if plan is None or plan.refused:
-            listed = trunks = None
-        known = self._known(listed) if listed is not None else ()
-        whole = listed is not None and None not in listed.values() and not (plan and plan.unlisted)
-        if not whole:
-            # A roster says who is not there, too, and that is not known.
-            for contact in known:
-                self._contact(contact)
+        contacts: tuple[Contact, ...] | None = None
+        trunks: tuple[TrunkHost, ...] | None = None
+        if plan is not None and not plan.refused:
+            listed = await self._lists(send, plan.contacts, lacks)
+            contacts = self._known(listed)
+            if not booted or plan.unlisted or None in listed.values():
+                # A roster says who is not there, too, and that is not known.
+                for contact in contacts:
+                    self._contact(contact)
+                contacts = None
+            trunks = _trunks(await self._lists(send, plan.trunks, lacks))
+            if not booted and not trunks:
+                trunks = None
         self._say(tuple(lacks))
-        self._roster(
-            Roster(
-                self._asterisk,
-                contacts=known if whole else None,
-                trunks=_trunks(trunks),
-                lacks=self.lacks,
-            )
-        )
+        self._roster(Roster(self._asterisk, contacts=contacts, trunks=trunks, lacks=self.lacks))
 
     async def _plan(self, send: Send, lacks: list[str]) -> Plan | None:
         """Ask what may be asked; None where that is not answered."""
@@ -225,8 +228,8 @@ class RosterTalk:
         self.lacks = lacks
 
 
-def _trunks(lists: dict[Question, list[Entry] | None] | None) -> tuple[TrunkHost, ...] | None:
-    if lists is None or None in lists.values():
+def _trunks(lists: dict[Question, list[Entry] | None]) -> tuple[TrunkHost, ...] | None:
+    if None in lists.values():
         return None
     found = [entry for entries in lists.values() for entry in entries or ()]
     return tuple(dict.fromkeys(entry for entry in found if isinstance(entry, TrunkHost)))
