@@ -133,7 +133,7 @@ def test_every_key_has_a_default_but_the_secret() -> None:
             action=Verdict.DROP,
             log=False,
             max_bans=SetSize(262_144),
-            limit=LimitSettings(mode=LimitMode.OBSERVE, rate=Rate(50), burst=Burst(200)),
+            limit=LimitSettings(mode=LimitMode.ENFORCE, rate=Rate(50), burst=Burst(200)),
         ),
         allow=AllowSettings(networks=(), hosts=(), countries=()),
         deny=DenySettings(networks=(), countries=()),
@@ -145,7 +145,7 @@ def test_every_key_has_a_default_but_the_secret() -> None:
                 attempts=Count(5),
                 window=Duration(600.0),
                 ban=Ladder((3_600.0, 21_600.0, 86_400.0, 604_800.0)),
-                friends=FriendCount(600),
+                friends=FriendCount(900),
             ),
         },
         store=StoreSettings(path=Path("/var/lib/ringfence/ringfence.db")),
@@ -286,7 +286,11 @@ def test_every_key_can_be_set() -> None:
         rules={
             **OTHER_RULES,
             "guess": RuleSettings(
-                False, Count(3), Duration(90.0), Ladder((3_600.0, 1_209_600.0)), FriendCount(0)
+                enabled=False,
+                attempts=Count(3),
+                window=Duration(90.0),
+                ban=Ladder((3_600.0, 1_209_600.0)),
+                friends=FriendCount(0),
             ),
             "decoy": evolve(OTHER_RULES["decoy"], accounts=(Text("100"), Text("admin"))),
             "prefix": evolve(OTHER_RULES["prefix"], addresses=Count(4)),

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from ipaddress import ip_address, ip_network
+from typing import TYPE_CHECKING
 
 import pytest
 from attrs import evolve
@@ -9,15 +10,17 @@ from structlog.testing import capture_logs
 from structlog.typing import EventDict
 from tests.detect.events import NOTICES, SENDER, event
 
-from ringfence.clock import Clock
 from ringfence.alarms import Alarms
+from ringfence.clock import Clock
 from ringfence.detect.detector import Detector
 from ringfence.detect.doubts import PATIENCE
-from ringfence.detect.judge import Decision
 from ringfence.detect.networks import NetworkSet
 from ringfence.detect.rules import RULES
 from ringfence.evidence import Evidence
 from ringfence.model import Attempt, Challenge, EventKind, Proof, Scope, Service
+
+if TYPE_CHECKING:
+    from ringfence.detect.judge import Decision
 
 STRANGER = "203.0.113.9"
 BY_NAME = {rule.name: rule for rule in RULES}

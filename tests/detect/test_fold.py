@@ -327,6 +327,8 @@ class NaiveFold:
         if role is SUCCESS:
             self.seen.pop(key, None)
             return False
+        if role is CHALLENGE and one.service is Service.PJSIP and key not in self.heard:
+            return False  # every good registration has one
         self.seen[key] = one.time
         roles = self.heard.setdefault(key, [])
         if role is PROBE and CHALLENGE in roles:
@@ -425,14 +427,14 @@ def test_one_address_cannot_push_out_the_others() -> None:
     assert fold.feed(event(EventKind.INVALID_ACCOUNT_ID, address="198.51.100.1"), 0.0) is None
 
 
-def test_what_is_silent_for_64_seconds_is_dropped() -> None:
+def test_what_is_silent_for_40_seconds_is_dropped() -> None:
     """Keys go by the arrival of their address' last event, so that an idle fold holds nothing."""
     fold = Fold()
     fold.feed(event(EventKind.INVALID_ACCOUNT_ID, session=b"1"), 0.0)
-    fold.feed(event(EventKind.INVALID_ACCOUNT_ID, session=b"2"), 60.0)
-    fold.feed(event(EventKind.INVALID_ACCOUNT_ID, address="198.51.100.1"), 124.0)
+    fold.feed(event(EventKind.INVALID_ACCOUNT_ID, session=b"2"), 36.0)
+    fold.feed(event(EventKind.INVALID_ACCOUNT_ID, address="198.51.100.1"), 76.0)
     assert len(fold) == 3
-    fold.feed(event(EventKind.INVALID_ACCOUNT_ID, address="198.51.100.1"), 124.1)
+    fold.feed(event(EventKind.INVALID_ACCOUNT_ID, address="198.51.100.1"), 76.1)
     assert (len(fold), fold.evicted) == (1, 0)
 
 

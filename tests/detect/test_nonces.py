@@ -6,7 +6,7 @@ import pytest
 from attrs import evolve
 from tests.detect.events import SENDER, attempt
 
-from ringfence.detect.nonces import LIFE, Nonces
+from ringfence.detect.nonces import LIFE, PJSIP_LIFE, Nonces
 from ringfence.model import Attempt, Challenge, Proof, Service, Transport
 
 STRANGER = "203.0.113.9"
@@ -116,7 +116,10 @@ def test_what_is_kept_is_bounded_by_number_and_age() -> None:
         nonces.note(sent(SENDER, b"%d" % number), 0.0)
 
     assert (len(nonces), nonces.receivers(b"0", 0.0)) == (2, ())
-    assert nonces.receivers(b"2", LIFE - 1) == (ip_address(SENDER),)
-    assert nonces.receivers(b"2", LIFE) == ()
-    nonces.note(sent(SENDER, b"new"), LIFE)
-    assert len(nonces) == 1
+    assert nonces.receivers(b"2", PJSIP_LIFE - 1) == (ip_address(SENDER),)
+    assert nonces.receivers(b"2", PJSIP_LIFE) == ()
+    nonces.note(evolve(sent(SENDER, b"of chan_sip"), service=Service.SIP), 0.0)
+    nonces.note(sent(SENDER, b"new"), PJSIP_LIFE)
+    assert len(nonces) == 2
+    assert nonces.receivers(b"of chan_sip", LIFE - 1) == (ip_address(SENDER),)
+    assert nonces.receivers(b"of chan_sip", LIFE) == ()

@@ -18,7 +18,7 @@ def test_guess_is_five_in_ten_minutes() -> None:
         attempts=5,
         window=10 * MINUTE,
         ban=(HOUR, 6 * HOUR, DAY, 7 * DAY),
-        friends=600,
+        friends=900,
     )
     assert expected == GUESS
 

@@ -13,18 +13,18 @@ notices.
 
 import enum
 from collections.abc import Callable, Iterable
-from heapq import heapify, heappop, heappush
 from math import inf
 
-from attrs import define, frozen
+from attrs import define, evolve, frozen
 
 from ringfence import quick
 from ringfence.detect.friends import Friends, friend_from
+from ringfence.detect.held import Held
 from ringfence.detect.history import MAX_ATTEMPTS, History, fact_from, fact_of, key_of, network_of
 from ringfence.detect.judge import Count, Decision, Judge
 from ringfence.detect.networks import NetworkSet
 from ringfence.detect.phones import Phones
-from ringfence.detect.places import PREFIX_LENGTHS, Place, Places, prefix_of
+from ringfence.detect.places import Place, Places
 from ringfence.detect.rules import Claimed, Rule, is_proven
 from ringfence.detect.witnesses import MAX_SESSIONS, Found, Witnesses, Worth
 from ringfence.model import (
@@ -48,7 +48,6 @@ from ringfence.model import (
 HOUR = 3_600.0
 SIEGE, SPOOFING = "siege", "spoofing"
 _SPOOFING_EVERY = 5.0
-_MOST_LET_GO = 1_000
 _MOST_LOOKED_AT = 2_000
 _PHONES = (Service.PJSIP, Service.SIP)
 
@@ -161,9 +160,7 @@ class Detector:
         self._phones = Phones(self.friends)
         self._history = History(0.0, max_attempts)
         self._judge: Judge
-        self._held: dict[tuple[Network, Scope], float] = {}
-        self._releases: list[tuple[float, int, tuple[Network, Scope]]] = []  # a heap: when to drop whom
-        self._wide = 0  # how many of those held are prefixes
+        self._held = Held()
         self._spoofing_told = -inf
         self.configure(rules, several, claimed)
 
@@ -238,14 +235,21 @@ class Detector:
         for asterisk, address, session in self._witnesses.proven:
             place = self._places.of(address)
             raised = self._history.prove(place.key, session)
-            if not raised or place.never or place.proven or self._is_held(place, Scope.FULL, now):
+            if not raised or place.never or self._is_held(place, Scope.FULL, now):
                 continue
             kept = self._history.of(place.key)
             attempt = self._history.attempt_of(kept[-1], place.subject)
-            decision = self._judge.decide(place, kept, attempt, now)
+            decision: Decision | None = None
             for fact in raised:
-                decision = self._judge.proven(place, asterisk, fact) or decision
-            self._tell_of_sieges()
+                account = fact.account.decode("utf-8", "replace")
+                if place.proven or self.friends.worked_at(account, address):
+                    one = evolve(attempt, address=address, account=account, kind=fact.kind, event=fact.event)
+                    decision = self._friend_did(place, one, now) or decision
+                else:
+                    decision = self._judge.proven(place, asterisk, fact) or decision
+            if not place.proven:
+                decision = self._judge.decide(place, kept, attempt, now) or decision
+                self._tell_of_sieges()
             if decision is not None:
                 judgement = Judgement(attempt, place.subject, Standing.PROVEN, decision)
         self._witnesses.proven.clear()
@@ -259,7 +263,8 @@ class Detector:
             place = self._places.of(event.remote.address)
             facts = [fact_of(packed) for packed in self._history.of(place.key)]
             failures = sum(
-                now - fact.at < HOUR and fact.trusted and fact.kind is AttemptKind.GUESS for fact in facts
+                now - fact.at < HOUR and self._is_sure(fact.proven) and fact.kind is AttemptKind.GUESS
+                for fact in facts
             )
             if not place.friend:
                 failures = max(failures, self._judge.failures_of_prefix(place, now))
@@ -312,23 +317,37 @@ class Detector:
 
     def _judge_friend(self, place: Place, attempt: Attempt, now: float) -> Judgement | None:
         """Judge what a friend did, or a phone that was one; None where it counts as a stranger's."""
-        worked = self.friends.worked_at(attempt.account, place.address)
+        proven = is_proven(attempt.proof)
+        if proven and not place.proven and not self.friends.worked_at(attempt.account, place.address):
+            return None
+        self.counts.friends += 1
         decision = None
+        if self._is_sure(proven):
+            decision = self._friend_did(place, attempt, now)
+        if not proven:
+            self.counts.spared += 1
+            decision = None
+        return Judgement(attempt, place.subject, Standing.FRIEND, decision)
+
+    def _friend_did(self, place: Place, attempt: Attempt, now: float) -> Decision | None:
+        """Take what really is a friend's: of a broken phone it is told, and of an attacker there."""
+        worked = self.friends.worked_at(attempt.account, place.address)
         if worked and attempt.kind is AttemptKind.GUESS:
             self.notices += self._phones.fails(attempt, now)
-        elif is_proven(attempt.proof) and not place.proven:
-            return None
-        if self.friends.braked or not is_proven(attempt.proof):
+        if self.friends.braked:
             self.counts.spared += 1
-        else:
-            decision = self._judge.decide_friend(place, attempt, now, works=worked)
-        self.counts.friends += 1
-        return Judgement(attempt, place.subject, Standing.FRIEND, decision)
+            return None
+        return self._judge.decide_friend(place, attempt, now, works=worked)
+
+    def _is_sure(self, proven: bool) -> bool:  # noqa: FBT001 - the one thing it is about
+        """Say whether an attempt may be believed: without the wire nothing more is to be had than a claim."""
+        return proven or not self._witnesses.sees_wire
 
     def _judge_stranger(self, place: Place, kept: list[bytes], attempt: Attempt, now: float) -> Judgement:
         narrowed = self._is_held(place, Scope.SIP_UDP, now)
         refused = self._judge.claims.refused
-        decision = self._judge.decide(place, kept, attempt, now, narrowed=narrowed)
+        # Of a friend no claim leads to anything.
+        decision = self._judge.decide(place, kept, attempt, now, narrowed=narrowed or place.friend)
         if is_proven(attempt.proof):
             decision = self._judge.proven(place, attempt.asterisk, fact_from(attempt, now)) or decision
             self._tell_of_sieges()
@@ -346,7 +365,7 @@ class Detector:
                 f"many addresses try the password of {printable(account)}: while it lasts, a stranger's "
                 "second failure on it is a ban"
             )
-            self.notices.append(Notice(SIEGE, _account_name(asterisk, account), text, lasts=HOUR))
+            self.notices.append(Notice(SIEGE, _account_name(asterisk, account), text, lasts=inf))
         self._judge.begun.clear()
 
     def _tell_of_spoofing(self, now: float) -> None:
@@ -358,32 +377,16 @@ class Detector:
     # -- who is held ------------------------------------------------------------------------------------
 
     def _is_held(self, place: Place, scope: Scope, now: float) -> bool:
-        if self._held:
-            if self._held.get((place.subject, scope), now) > now:
-                return True
-            if self._wide and self._held.get((prefix_of(place.address), scope), now) > now:
-                return True
-        return self.banned(place.subject, scope)
+        return self._held.has(place, scope, now) or self.banned(place.subject, scope)
 
     def hold(self, subject: Network, until: float, scope: Scope = Scope.FULL) -> None:
         """Count ``subject`` as late before ``until`` (monotonic seconds): it is banned, or about to be."""
-        held = subject, scope
-        self._wide += held not in self._held and subject.prefixlen in PREFIX_LENGTHS
-        self._held[held] = until
-        heappush(self._releases, (until, id(subject), held))
-        if len(self._releases) > 2 * len(self._held) + _MOST_LET_GO:  # most of them are held no longer
-            self._releases = [(end, id(held), held) for held, end in self._held.items()]
-            heapify(self._releases)
+        self._held.hold(subject, until, scope)
 
     def release(self, subject: Network) -> None:
         """Count ``subject`` again, from nothing."""
-        for scope in Scope:
-            self._let_go((subject, scope))
+        self._held.release(subject)
         self.forget(subject)
-
-    def _let_go(self, held: tuple[Network, Scope]) -> None:
-        if self._held.pop(held, None) is not None:
-            self._wide -= held[0].prefixlen in PREFIX_LENGTHS
 
     def forget(self, subject: Network) -> None:
         """Begin anew with ``subject``: what it did is remembered, and leads to nothing."""
@@ -401,10 +404,7 @@ class Detector:
 
         Who is held no longer is dropped, and so are friends whose time is over at ``wall``.
         """
-        while self._releases and self._releases[0][0] <= now:
-            _, _, held = heappop(self._releases)
-            if self._held.get(held, inf) <= now:  # else it is held anew, or was let go
-                self._let_go(held)
+        self._held.expire(now)
         self._history.expire(now)
         self.friends.expire(wall)
         for asterisk, account in self._judge.tend(now):
@@ -455,7 +455,7 @@ class Detector:
             if not trusted or (not counts and any(fact.trusted for fact in facts)):
                 continue
             found.append(self._watched(subject, place, trusted, counts))
-        found.sort(key=lambda entry: (-entry.have / entry.of, -len(entry.attempts)))
+        found.sort(key=lambda entry: (-entry.have / entry.of, -len(entry.attempts), -entry.attempts[-1].time))
         return found[:most]
 
     def _watched(self, subject: Network, place: Place, kept: list[bytes], counts: list[Count]) -> Watched:

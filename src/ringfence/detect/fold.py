@@ -48,7 +48,7 @@ from ringfence.model import (
 )
 
 _FORGET = 32.0  # seconds, by the source's own time
-_PURGE = 64.0  # seconds since the last event of an address arrived
+_PURGE = 40.0  # seconds since the last event of an address arrived: a log may be some seconds late
 _MAX_KEYS = 65_536
 _MAX_KEYS_OF_ADDRESS = 1_024
 _MAX_FORGIVEN = 16_384
@@ -137,7 +137,9 @@ def proof_of(event: SecurityEvent) -> Proof:
     """Say how well one event alone knows its address.
 
     A handshake proves it, except under chan_sip, which believes a Via ``maddr`` on TCP too
-    (``channels/chan_sip.c:check_via``).
+    (``channels/chan_sip.c:check_via``). IAX2 has one of its own: it tells of nobody who has not sent back the
+    call token that it sent to his address (``channels/chan_iax2.c:handle_call_token``), unless the
+    administrator has made tokens optional.
     """
     return _proof(event.service, event.remote.transport)
 
@@ -146,6 +148,8 @@ def proof_of(event: SecurityEvent) -> Proof:
 def _proof(service: Service, transport: Transport) -> Proof:
     if service is Service.AMI:
         return Proof.HANDSHAKE
+    if service is Service.IAX2:
+        return Proof.NONCE
     shaken = transport not in (Transport.UDP, Transport.UNKNOWN)
     return Proof.HANDSHAKE if shaken and service is Service.PJSIP else Proof.CLAIMED
 

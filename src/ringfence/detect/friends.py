@@ -12,6 +12,7 @@ ones: those seen longest ago go first; who is forgotten is a stranger.
 from collections import Counter, OrderedDict
 from collections.abc import Iterable
 from ipaddress import ip_network
+from typing import TypeVar
 
 from attrs import evolve
 
@@ -25,6 +26,8 @@ AUTHENTICATED_FOR = 7_200.0
 """For so long (seconds) a right password makes a friend; phones register at least once an hour."""
 
 _ASKED = {4: (24,), 6: (64, 48)}  # the lengths of prefix for which it is asked who lives there
+
+_T = TypeVar("_T")
 
 Key = tuple[str, Address, str, Tie]
 """What makes a reason one: the Asterisk, the address, the account and the tie."""
@@ -62,6 +65,7 @@ class Friends:
         self._at: dict[Address, dict[Key, Friend]] = {}
         self._former: OrderedDict[tuple[Address, str], Friend] = OrderedDict()
         self._left: Counter[Address] = Counter()  # how often each address is among the former
+        self._left_accounts: Counter[str] = Counter()
         self._accounts: dict[str, dict[Address, int]] = {}
         self._neighbours: Counter[Network] = Counter()
         self._next = 0.0
@@ -147,9 +151,9 @@ class Friends:
         """Say whether ``account`` works at ``address``, or did within a month."""
         return self.works_at(account, address) or (address, account) in self._former
 
-    def knows(self, account: str) -> bool:
-        """Say whether ``account`` works anywhere."""
-        return account in self._accounts
+    def knew(self, account: str) -> bool:
+        """Say whether ``account`` works anywhere, or did within a month."""
+        return account in self._accounts or account in self._left_accounts
 
     def reasons(self, address: Address) -> tuple[Friend, ...]:
         """Give why ``address`` is a friend; nothing where it is none."""
@@ -185,9 +189,7 @@ class Friends:
         if not at:
             del self._at[friend.address]
             for network in _around(friend.address):
-                self._neighbours[network] -= 1
-                if not self._neighbours[network]:
-                    del self._neighbours[network]
+                _count_down(self._neighbours, network)
             self.changes += 1
         places = self._accounts[friend.account]
         places[friend.address] -= 1
@@ -202,14 +204,20 @@ class Friends:
             self._forget_former(key)
         self._former[key] = evolve(friend, until=until)
         self._left[friend.address] += 1
+        self._left_accounts[friend.account] += 1
         if len(self._former) > self._most:
             self._forget_former(next(iter(self._former)))
 
     def _forget_former(self, key: tuple[Address, str]) -> None:
         del self._former[key]
-        self._left[key[0]] -= 1
-        if not self._left[key[0]]:
-            del self._left[key[0]]
+        _count_down(self._left, key[0])
+        _count_down(self._left_accounts, key[1])
+
+
+def _count_down(counter: Counter[_T], what: _T) -> None:
+    counter[what] -= 1
+    if not counter[what]:
+        del counter[what]
 
 
 def _around(address: Address) -> list[Network]:

@@ -1,14 +1,14 @@
-"""What each subject did, packed: a million subjects with one attempt each in some 140 MB.
+"""What each subject did, packed: a million subjects with one attempt each in some 80 MB.
 
 All rules look at the same attempts, so they are kept once, as long as the longest window asks for, and as
 bytes: an object for each would be five times as large. A *key* stands for a subject (:func:`key_of`).
 
 Subjects live in generations by their last attempt, a sixth of the longest window each, so that what is over
 goes in one piece. Bounds: ``max_attempts`` attempts of all subjects. When it is reached, subjects with a
-single claimed attempt go first, the oldest first, since a forged datagram makes one for nothing; then whoever
-has been silent longest. Both are counted in ``evicted``. Of one subject ``MOST`` attempts are kept: of those
-before the last ``LATEST``, the first that goes is one whose account comes again later, so that different
-accounts stay countable while one of them repeats.
+single claimed attempt go first, the oldest first, since a forged datagram makes one for nothing; where these
+are few, whoever has been silent longest. Both are counted in ``evicted``. Of one subject ``MOST`` attempts
+are kept: of those before the last ``LATEST``, the first that goes is one whose account comes again later, so
+that different accounts stay countable while one of them repeats.
 
 An account is kept to ``MAX_ACCOUNT`` bytes: what a sender writes must not decide how much is remembered.
 """
@@ -16,13 +16,14 @@ An account is kept to ``MAX_ACCOUNT`` bytes: what a sender writes must not decid
 from collections import deque
 from collections.abc import Iterator
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
-from itertools import islice
+from itertools import chain, islice
 from struct import Struct
 from typing import TypeVar
 
 from attrs import Factory, define, frozen
 
 from ringfence import quick
+from ringfence.detect.singles import Singles
 from ringfence.model import Attempt, AttemptKind, EventKind, Network, Proof, Service, Transport
 
 MAX_ATTEMPTS = 1_300_000
@@ -30,13 +31,14 @@ MOST = 64
 LATEST = 24
 MAX_ACCOUNT = 48
 _GENERATIONS = 6
+_SHARE = 8  # one in so many places is for subjects with a single claimed attempt: each begins as one
 _JOIN_WITHIN = 12.0  # seconds; a little more than sources may be apart
 _MOST_NAMES = 16
 
 _Kept = TypeVar("_Kept")
 
-Key = int | bytes
-"""What stands for a subject: of an IPv4 address its number, else the address and the length as bytes."""
+Key = bytes
+"""What stands for a subject: its address, and its length where that is no single IPv4 address."""
 
 _KINDS, _SERVICES, _TRANSPORTS, _EVENTS = (
     tuple(AttemptKind),
@@ -60,23 +62,23 @@ _PACK = Struct("<diIBBBHB")
 _FLAGS, _SOURCES = 16, 19  # where they stand
 _TRUSTED, _TAMPERED, _SPENT, _CLAIM_SPENT = 16, 32, 64, 128
 _AIMED = {0: 0, 1: 4, 2: 16}  # bytes of the address at the end
-_IPV6_BYTES = 16
+_IPV4_BYTES, _IPV6_BYTES = 4, 16
 _MILLI = 1000.0
 _INT32 = (1 << 31) - 1
 
 
 def key_of(subject: Network) -> Key:
-    """Give what stands for a subject. Nobody can choose 32 bits that collide; of more, bytes are hashed."""
+    """Give what stands for a subject. Of bytes nobody can choose such that collide in a table."""
     if isinstance(subject, IPv4Network) and subject.prefixlen == subject.max_prefixlen:
-        return int(subject.network_address)
+        return subject.network_address.packed
     return subject.network_address.packed + bytes((subject.prefixlen,))
 
 
 def network_of(key: Key) -> Network:
     """Give back what :func:`key_of` was given."""
-    if isinstance(key, int):
+    if len(key) == _IPV4_BYTES:
         return IPv4Network(key)
-    made = IPv4Network if len(key) == 5 else IPv6Network  # noqa: PLR2004 - four bytes of address, and the length
+    made = IPv4Network if len(key) == _IPV4_BYTES + 1 else IPv6Network
     return made((key[:-1], key[-1]))
 
 
@@ -84,8 +86,8 @@ def network_of(key: Key) -> Network:
 class Fact:
     """An attempt as rules see it: when, of what kind, how well known, and on which account.
 
-    ``unknown``: the account does not exist. ``spent``: a ban followed already; ``claim_spent``: one on a
-    mere claim.
+    ``event`` is what told of it; ``unknown``: the account does not exist. ``spent``: a ban followed already;
+    ``claim_spent``: one on a mere claim.
     """
 
     at: float
@@ -93,6 +95,7 @@ class Fact:
     proven: bool
     trusted: bool
     account: bytes
+    event: EventKind
     unknown: bool
     session: int
     spent: bool
@@ -104,7 +107,9 @@ class _Generation:
     """Subjects whose last attempt lies in one stretch of time: with a single claimed one, and others."""
 
     began: float
-    claimed: dict[Key, bytes] = Factory(dict)
+    claimed: dict[int, Singles] = Factory(
+        lambda: {size: Singles(size) for size in (_IPV4_BYTES, _IPV6_BYTES + 1)}
+    )
     others: dict[Key, bytes | list[bytes]] = Factory(dict)
 
 
@@ -145,29 +150,26 @@ class History:
         if self._ahead is None:
             self._ahead = attempt.time - now
         packed = self._pack(attempt, now)
+        if self._size >= self._max:
+            self._make_room()
         generation = self._generation(now)
         kept = self._take(key)
+        self._size += 1
         if not kept:
             if attempt.proof is Proof.CLAIMED:
-                generation.claimed[key] = packed
+                generation.claimed[len(key)].put(key, packed)
             else:
                 generation.others[key] = packed
-            self._size += 1
-            if self._size > self._max:
-                self._make_room()
             return [packed]
         if now >= _PACK.unpack_from(kept[-1])[0]:
             kept.append(packed)
         else:  # told later than it happened
             place = next(i for i, other in enumerate(kept) if _PACK.unpack_from(other)[0] > now)
             kept.insert(place, packed)
-        self._size += 1
         if len(kept) > MOST:
             del kept[_least_telling(kept)]
             self._size -= 1
         generation.others[key] = kept
-        if self._size > self._max:
-            self._make_room()
         return kept
 
     def prove(self, key: Key, session: int) -> list[Fact]:
@@ -211,12 +213,13 @@ class History:
     def of(self, key: Key) -> list[bytes]:
         """Give a copy of what is kept of a subject, oldest first."""
         for generation in reversed(self._generations):
-            single = generation.claimed.get(key)
-            if single is not None:
-                return [single]
             kept = generation.others.get(key)
             if kept is not None:
                 return [kept] if isinstance(kept, bytes) else list(kept)
+            singles = generation.claimed.get(len(key))  # none has the length of an IPv4 prefix
+            single = singles.get(key) if singles is not None else None
+            if single is not None:
+                return [single]
         return []
 
     def attempts(self, key: Key) -> tuple[Attempt, ...]:
@@ -248,16 +251,14 @@ class History:
         )
 
     def latest(self, most: int) -> Iterator[tuple[Key, list[bytes]]]:
-        """Give ``most`` subjects with several attempts, then as many with one, the latest first."""
+        """Give ``most`` subjects with several attempts, the latest first, then as many with one."""
         several = (
             item for generation in reversed(self._generations) for item in _backwards(generation.others)
         )
         for key, kept in islice(several, most):
             yield key, [kept] if isinstance(kept, bytes) else list(kept)
-        single = (
-            item for generation in reversed(self._generations) for item in _backwards(generation.claimed)
-        )
-        for key, packed in islice(single, most):
+        tables = (singles for g in reversed(self._generations) for singles in g.claimed.values())
+        for key, packed in islice(chain.from_iterable(tables), most):
             yield key, [packed]
 
     def expire(self, now: float) -> None:
@@ -269,19 +270,20 @@ class History:
     # -- how it is kept ---------------------------------------------------------------------------------
 
     def _generation(self, now: float) -> _Generation:
-        if not self._generations or now - self._generations[-1].began >= self.seconds / _GENERATIONS:
+        latest = self._generations[-1] if self._generations else None
+        if latest is None or now - latest.began >= self.seconds / _GENERATIONS:
             self.expire(now)
             self._generations.append(_Generation(now))
         return self._generations[-1]
 
     def _take(self, key: Key) -> list[bytes]:
         for generation in reversed(self._generations):
-            single = generation.claimed.pop(key, None)
-            if single is not None:
-                return [single]
             kept = generation.others.pop(key, None)
             if kept is not None:
                 return [kept] if isinstance(kept, bytes) else kept
+            single = generation.claimed[len(key)].pop(key)
+            if single is not None:
+                return [single]
         return []
 
     def _put_back(self, key: Key, kept: list[bytes]) -> None:
@@ -290,25 +292,22 @@ class History:
             if key in generation.others:
                 generation.others[key] = kept[0] if len(kept) == 1 else kept
                 return
-            if key in generation.claimed:
+            if generation.claimed[len(key)].pop(key) is not None:
                 if fact_of(kept[0]).proven:
-                    del generation.claimed[key]
                     generation.others[key] = kept[0]
                 else:
-                    generation.claimed[key] = kept[0]
+                    generation.claimed[len(key)].put(key, kept[0])
                 return
 
     def _make_room(self) -> None:
         """Forget some at once: to find the first of a table costs a look at all that went before it."""
         wanted = max(1, self._max // 256)
-        for generation in self._generations:
-            gone = list(islice(generation.claimed, wanted))
-            for key in gone:
-                del generation.claimed[key]
-            self._size -= len(gone)
-            self.evicted += len(gone)
-            if gone:
-                return
+        tables = [singles for g in self._generations for singles in g.claimed.values() if len(singles)]
+        if sum(map(len, tables)) * _SHARE >= self._max:
+            gone = tables[0].drop(wanted)
+            self._size -= gone
+            self.evicted += gone
+            return
         for generation in self._generations:
             others = [generation.others.pop(key) for key in list(islice(generation.others, wanted))]
             self._size -= sum(1 if isinstance(kept, bytes) else len(kept) for kept in others)
@@ -358,6 +357,7 @@ def fact_from(attempt: Attempt, at: float) -> Fact:
         attempt.proof is not Proof.CLAIMED,
         attempt.trusted,
         attempt.account.encode("utf-8", "replace")[:MAX_ACCOUNT],
+        attempt.event,
         attempt.event is EventKind.INVALID_ACCOUNT_ID,
         attempt.session & _SESSION_BITS,
         spent=False,
@@ -374,6 +374,7 @@ def fact_of(packed: bytes) -> Fact:
         bool(flags >> 2 & 3),
         bool(flags & _TRUSTED),
         packed[_PACK.size : _ends(packed, how, event)[0]],
+        _EVENTS[event & _EVENT_BITS],
         event & _EVENT_BITS == _INVALID_ACCOUNT,
         session,
         bool(flags & _SPENT),
@@ -402,4 +403,4 @@ def _backwards(kept: dict[Key, _Kept]) -> Iterator[tuple[Key, _Kept]]:
 
 def _size_of(generation: _Generation) -> int:
     others = sum(1 if isinstance(kept, bytes) else len(kept) for kept in generation.others.values())
-    return len(generation.claimed) + others
+    return sum(map(len, generation.claimed.values())) + others

@@ -106,6 +106,10 @@ class Judge:
         if len(kept) < self._least[kind] and not decoy and not besieged:
             return None
         facts = [fact_of(packed) for packed in kept]
+        if place.friend:
+            facts = [fact for fact in facts if fact.proven]
+            if not facts:
+                return None
         narrow: Rule | None = None
         for rule in self._by_kind[kind]:
             found = self._matching(rule, facts)

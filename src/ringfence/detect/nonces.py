@@ -26,7 +26,10 @@ from attrs import evolve, frozen
 from ringfence.model import Address, Attempt, Challenge, Proof, Service, Transport
 
 LIFE = 600.0
-"""Seconds. PJSIP's nonces live 32 s, chan_sip's as long as the dialogue that a guesser keeps open."""
+"""Seconds. chan_sip's nonces live as long as the dialogue that a guesser keeps open."""
+
+PJSIP_LIFE = 64.0
+"""Seconds. PJSIP's live half of it, so a million senders in an hour leave few of them here."""
 
 _MAX_NONCES = 65_536
 _MAX_LENGTH = 256  # bytes of a nonce; Asterisk's have 8 (chan_sip) and 43 (PJSIP)
@@ -51,26 +54,28 @@ class Nonces:
     def __init__(self, max_nonces: int = _MAX_NONCES) -> None:
         self._max_nonces = max_nonces
         self._sent: OrderedDict[bytes, _Sent] = OrderedDict()
+        self._of_pjsip: OrderedDict[bytes, _Sent] = OrderedDict()
 
     def __len__(self) -> int:
         """How many nonces are kept."""
-        return len(self._sent)
+        return len(self._sent) + len(self._of_pjsip)
 
     def note(self, challenge: Challenge, now: float) -> None:
         """Take what left on the wire at ``now``."""
         nonce, sender = challenge.nonce, challenge.sender
         if 0 < len(nonce) <= _MAX_LENGTH:
-            known = self._sent.pop(nonce, _NEVER)
+            short = challenge.service is Service.PJSIP
+            table = self._of_pjsip if short else self._sent
+            known = table.pop(nonce, _NEVER)
             receivers, senders = known.receivers, known.senders
             if len(receivers) < _SEVERAL and challenge.address not in receivers:
                 receivers = (*receivers, challenge.address)
             if len(senders) < _SEVERAL and sender not in senders:
                 senders = (*senders, sender)
-            self._sent[nonce] = _Sent(now, receivers, senders)
-        while self._sent and (
-            len(self._sent) > self._max_nonces or now - next(iter(self._sent.values())).at >= LIFE
-        ):
-            self._sent.popitem(last=False)
+            table[nonce] = _Sent(now, receivers, senders)
+        for table, life in ((self._sent, LIFE), (self._of_pjsip, PJSIP_LIFE)):
+            while table and (len(table) > self._max_nonces or now - next(iter(table.values())).at >= life):
+                table.popitem(last=False)
 
     def receivers(self, nonce: bytes, now: float) -> tuple[Address, ...]:
         """Give the addresses that ``nonce`` went to, two at most; empty where none is known."""
@@ -97,5 +102,8 @@ class Nonces:
         return evolve(attempt, address=address, proof=proof, trusted=True, aimed_at=aimed_at)
 
     def _known(self, nonce: bytes, now: float) -> _Sent:
+        sent = self._of_pjsip.get(nonce)
+        if sent is not None:
+            return sent if now - sent.at < PJSIP_LIFE else _NEVER
         sent = self._sent.get(nonce, _NEVER)
         return sent if now - sent.at < LIFE else _NEVER

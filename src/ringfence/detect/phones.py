@@ -17,6 +17,7 @@ Bounds: ``MOST`` phones, those that failed longest ago go first. Times are monot
 
 from collections import OrderedDict
 from collections.abc import Iterator
+from math import inf
 
 from ringfence.detect.friends import Friends
 from ringfence.model import Address, Attempt, EventKind, Notice, SecurityEvent, printable
@@ -68,7 +69,7 @@ class Phones:
                 f"{len(self._failed)} phones fail at once, where they worked: is Asterisk's database down, "
                 "or did a reload drop its endpoints? Nobody who is or was a friend is banned meanwhile"
             )
-            yield Notice(BRAKE, attempt.asterisk, text)
+            yield Notice(BRAKE, attempt.asterisk, text, lasts=inf)
 
     def _many_fail(self, now: float) -> bool:
         if len(self._failed) < AT_LEAST:
@@ -85,7 +86,7 @@ class Phones:
         self._failed.pop(phone, None)
         if self._told.pop(phone, None) is not None:
             yield Notice(BROKEN, subject, "", over=True)
-        if self._friends.works_at(account, address):
+        if self._friends.worked_at(account, address):
             return
         if failures >= FAILURES:
             yield Notice(
@@ -94,7 +95,7 @@ class Phones:
                 f"a right password for {printable(account)} follows {failures} wrong ones from there: if "
                 "that is no new phone, change the password",
             )
-        elif self._friends.knows(account):
+        elif self._friends.knew(account):
             yield Notice(
                 ELSEWHERE,
                 subject,

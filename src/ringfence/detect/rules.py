@@ -96,7 +96,7 @@ GUESSES = frozenset({AttemptKind.GUESS})
 _LADDER = (HOUR, 6 * HOUR, DAY, 7 * DAY)
 
 RULES: tuple[Rule, ...] = (
-    # A phone that retries every second makes 600 in ten minutes: what is quicker is none.
+    # A phone that retries every second makes 600 in ten minutes: what is half as quick again is none.
     Rule(
         name="guess",
         meaning="somebody tries passwords or accounts",
@@ -104,7 +104,7 @@ RULES: tuple[Rule, ...] = (
         attempts=5,
         window=10 * MINUTE,
         ban=_LADDER,
-        friends=600,
+        friends=900,
     ),
     Rule(
         name="decoy",

@@ -121,6 +121,11 @@ class Witnesses:
         """How much was forgotten for want of room: keys of the fold, and open attempts."""
         return self._fold.evicted + self._told.evicted + self._withheld.evicted
 
+    @property
+    def sees_wire(self) -> bool:
+        """Whether the wire was ever heard of, and so who answers a challenge can be proven."""
+        return self._wire is not None
+
     def hear(self, event: SecurityEvent, now: float) -> Found | None:
         """Take an event that arrived at ``now`` (monotonic seconds); None where nothing follows yet."""
         if self._wire is not None:

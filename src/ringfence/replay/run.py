@@ -2,8 +2,9 @@
 
 The daemon's own detector judges; a ban holds its subject for as long as the enforcer's would, longer on each
 return. In truth the kernel drops what a banned sender sends, so most of what comes after a ban would never
-have been said: it is counted as his, and bans him no further while he is held. Nobody saw the wire then, so no
-address is proven as it would be now: it is taken for what it says, and so bans are full.
+have been said: it is counted as his, and bans him no further while he is held. Nobody saw the wire then, so
+no address is proven as it would be now: it is taken for what it says, and so bans are full. Who logged in is
+a friend from then on, as in the daemon.
 """
 
 import gc

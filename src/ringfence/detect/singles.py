@@ -1,0 +1,97 @@
+"""What was tried once: a record for each of a million subjects in some 40 bytes more than its own.
+
+A table of Python's takes a hundred bytes for an entry beside what it holds. Here records lie one behind the
+other in buckets, which a key chooses by Python's hash: whoever chooses his address chooses no bucket.
+A record is its length, the key, and what is kept; in a bucket the oldest comes first.
+"""
+
+from collections.abc import Iterator
+
+_BUCKETS = 1 << 15
+_LENGTH = 1
+MAX_RECORD = 255
+"""The length is one byte."""
+
+
+class Singles:
+    """Records by keys of ``key_size`` bytes."""
+
+    def __init__(self, key_size: int) -> None:
+        self._key_size = key_size
+        self._size = 0
+        self._buckets: list[bytearray | None] = []
+        self._next = 0
+
+    def __len__(self) -> int:
+        """How many records are kept."""
+        return self._size
+
+    def put(self, key: bytes, record: bytes) -> None:
+        """Keep a record under a key that has none; raises ValueError where it is too long."""
+        whole = bytes((_LENGTH + len(key) + len(record),)) + key + record
+        if not self._buckets:
+            self._buckets = [None] * _BUCKETS
+        number = hash(key) % _BUCKETS
+        bucket = self._buckets[number]
+        if bucket is None:
+            self._buckets[number] = bytearray(whole)
+        else:
+            bucket += whole
+        self._size += 1
+
+    def get(self, key: bytes) -> bytes | None:
+        """Give the record of a key."""
+        found = self._find(key)
+        if found is None:
+            return None
+        bucket, start = found
+        return bytes(bucket[start + _LENGTH + self._key_size : start + bucket[start]])
+
+    def pop(self, key: bytes) -> bytes | None:
+        """Give the record of a key, and keep it no longer."""
+        found = self._find(key)
+        if found is None:
+            return None
+        bucket, start = found
+        end = start + bucket[start]
+        record = bytes(bucket[start + _LENGTH + self._key_size : end])
+        del bucket[start:end]
+        self._size -= 1
+        return record
+
+    def drop(self, number: int) -> int:
+        """Forget that many records, the first of one bucket after the other; give how many there were."""
+        wanted = min(number, self._size)
+        left = wanted
+        while left:
+            bucket = self._buckets[self._next]
+            self._next = (self._next + 1) % _BUCKETS
+            if bucket:
+                del bucket[: bucket[0]]
+                self._size -= 1
+                left -= 1
+        return wanted
+
+    def __iter__(self) -> Iterator[tuple[bytes, bytes]]:
+        """Give every key with its record, in no order."""
+        behind_key = _LENGTH + self._key_size
+        for bucket in self._buckets:
+            start = 0
+            while bucket and start < len(bucket):
+                end = start + bucket[start]
+                yield (
+                    bytes(bucket[start + _LENGTH : start + behind_key]),
+                    bytes(bucket[start + behind_key : end]),
+                )
+                start = end
+
+    def _find(self, key: bytes) -> tuple[bytearray, int] | None:
+        bucket = self._buckets[hash(key) % _BUCKETS] if self._size else None
+        if not bucket or key not in bucket:  # nearly always
+            return None
+        start = 0
+        while start < len(bucket):
+            if bucket.startswith(key, start + _LENGTH):
+                return bucket, start
+            start += bucket[start]
+        return None

@@ -1,0 +1,190 @@
+"""The history: what each subject did, kept as bytes and given back as it was."""
+
+from ipaddress import ip_address, ip_network
+
+import pytest
+from attrs import evolve
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.detect.events import attempt
+
+from ringfence.detect.history import LATEST, MOST, History, fact_from, fact_of, key_of, network_of
+from ringfence.model import Attempt, AttemptKind, EventKind, Proof, Service, Transport
+
+HOUR = 3_600.0
+ONE = key_of(ip_network("192.0.2.1"))
+SUBJECTS = ("192.0.2.1/32", "192.0.2.0/24", "2001:db8::/64", "2001:db8::1/128", "2001:db8::/48")
+
+ATTEMPTS = st.builds(
+    Attempt,
+    asterisk=st.sampled_from(["pbx", "branch"]),
+    address=st.just(ip_address("192.0.2.1")),
+    kind=st.sampled_from(AttemptKind),
+    proof=st.sampled_from(Proof),
+    service=st.sampled_from(Service),
+    transport=st.sampled_from(Transport),
+    account=st.text(max_size=10),
+    event=st.sampled_from(EventKind),
+    time=st.integers(1_700_000_000, 1_700_100_000).map(float),
+    trusted=st.booleans(),
+    tampered=st.booleans(),
+    aimed_at=st.sampled_from([None, ip_address("203.0.113.9"), ip_address("2001:db8::9")]),
+    session=st.integers(0, 2**32 - 1),
+    sources=st.sampled_from([(), ("ami",), ("ami", "wire")]),
+)
+
+
+@pytest.mark.parametrize("text", SUBJECTS)
+def test_a_key_stands_for_one_network(text: str) -> None:
+    """And gives it back."""
+    assert str(network_of(key_of(ip_network(text)))) == text
+
+
+@given(made=ATTEMPTS)
+def test_an_attempt_comes_back_as_it_was(made: Attempt) -> None:
+    """All of it: its time to the millisecond, its account as far as UTF-8 can tell it."""
+    history = History(HOUR)
+    history.add(ONE, evolve(made, time=1_700_000_000.0), 5.0)
+    history.add(ONE, made, 7.0)
+    kept = history.of(ONE)[-1]
+    back = history.attempts(ONE)[-1]
+    assert back.time == pytest.approx(made.time, abs=0.002)
+    account = made.account.encode("utf-8", "replace").decode()
+    assert evolve(back, time=0.0) == evolve(made, time=0.0, account=account)
+    assert (back.session, back.sources) == (made.session, made.sources)
+    assert fact_of(kept) == fact_from(made, 7.0)
+
+
+def test_an_address_within_a_subject_is_remembered() -> None:
+    """Of an IPv6 /64 it is known which of its addresses it was."""
+    history = History(HOUR)
+    key = key_of(ip_network("2001:db8::/64"))
+    history.add(key, attempt("2001:db8::abcd"), 0.0)
+    assert [str(one.address) for one in history.attempts(key)] == ["2001:db8::abcd"]
+
+
+def test_what_is_told_late_takes_its_place() -> None:
+    """Attempts are in the order of when they happened."""
+    history = History(HOUR)
+    for now in (10.0, 30.0, 20.0):
+        history.add(ONE, attempt(time=now), now)
+    assert [fact_of(kept).at for kept in history.of(ONE)] == [10.0, 20.0, 30.0]
+
+
+def test_of_one_subject_the_latest_are_kept_and_each_account_once() -> None:
+    """A phone that repeats one account for ever does not push out who tries others beside it."""
+    history = History(HOUR)
+    for number in range(20):
+        history.add(ONE, attempt(account=f"other{number}"), float(number))
+    for number in range(1_000):
+        history.add(ONE, attempt(account="phone"), 100.0 + number)
+    facts = [fact_of(kept) for kept in history.of(ONE)]
+    assert len(facts) == MOST
+    assert {fact.account for fact in facts} == {b"phone"} | {b"other%d" % number for number in range(20)}
+    assert [fact.at for fact in facts[-LATEST:]] == [1_100.0 - LATEST + n for n in range(LATEST)]
+
+
+def test_a_long_account_takes_no_room() -> None:
+    """What a sender writes does not decide how much is remembered of him."""
+    history = History(HOUR)
+    [kept] = history.add(ONE, attempt(account="x" * 5_000), 0.0)
+    assert len(kept) < 100
+
+
+def test_proof_raises_what_was_claimed_in_that_session_alone() -> None:
+    """And says which attempts it raised; again it raises none."""
+    history = History(HOUR)
+    for session in (1, 2, 1):
+        history.add(ONE, evolve(attempt(), session=session), 0.0)
+    assert len(history.prove(ONE, 1)) == 2
+    assert [one.proof for one in history.attempts(ONE)] == [Proof.NONCE, Proof.CLAIMED, Proof.NONCE]
+    assert history.prove(ONE, 1) == []
+
+
+def test_proof_raises_a_single_attempt() -> None:
+    """It is no forged datagram any more, and stays when room is made."""
+    history = History(HOUR, max_attempts=16)
+    history.add(ONE, evolve(attempt(), session=1), 0.0)
+    assert len(history.prove(ONE, 1)) == 1
+    for number in range(2, 40):
+        history.add(key_of(ip_network(f"192.0.2.{number}")), attempt(f"192.0.2.{number}"), 1.0)
+    assert [one.proof for one in history.attempts(ONE)] == [Proof.NONCE]
+    assert (len(history), history.evicted) == (16, 23)
+
+
+def test_who_else_tells_is_noted_on_the_first_he_has_not_told_of() -> None:
+    """Attempts of one session are told in their order by each witness."""
+    history = History(HOUR)
+    for now in (0.0, 1.0):
+        history.add(ONE, evolve(attempt(), session=1, sources=("ami",)), now)
+    for _ in range(3):
+        history.join(ONE, 1, Service.PJSIP, "wire", 2.0)
+    history.join(ONE, 2, Service.PJSIP, "log", 2.0)
+    history.join(ONE, 1, Service.SIP, "log", 2.0)
+    history.join(ONE, 1, Service.PJSIP, "log", 60.0)
+    assert [one.sources for one in history.attempts(ONE)] == [("ami", "wire")] * 2
+
+
+def test_what_is_spent_stays_known() -> None:
+    """A ban followed from it; for a claimed one alone it still counts towards a full one."""
+    history = History(HOUR)
+    history.add(ONE, attempt(), 0.0)
+    history.spend(ONE, claimed=True)
+    assert [(fact.spent, fact.claim_spent) for fact in map(fact_of, history.of(ONE))] == [(False, True)]
+    history.add(ONE, attempt(), 1.0)
+    history.spend(ONE)
+    assert [(fact.spent, fact.claim_spent) for fact in map(fact_of, history.of(ONE))] == [
+        (True, True),
+        (True, False),
+    ]
+    history.spend(key_of(ip_network("192.0.2.0/24")))
+
+
+def test_what_is_older_than_asked_for_goes() -> None:
+    """In pieces: at the latest a sixth of the time later."""
+    history = History(HOUR)
+    history.add(ONE, attempt(), 0.0)
+    history.expire(HOUR)
+    assert len(history) == 1
+    history.expire(HOUR * 7 / 6)
+    assert (len(history), history.of(ONE)) == (0, [])
+
+
+def test_who_comes_again_is_kept_for_longer() -> None:
+    """The time is that since a subject's last attempt."""
+    history = History(HOUR)
+    history.add(ONE, attempt(), 0.0)
+    history.add(ONE, attempt(), HOUR / 2)
+    history.expire(HOUR * 7 / 6)
+    assert len(history.of(ONE)) == 2
+
+
+def test_single_claimed_ones_go_first_the_oldest_of_the_oldest() -> None:
+    """A forged datagram makes one for nothing: it pushes out its like, and nobody who was seen twice."""
+    history = History(HOUR, max_attempts=4)
+    for now in (0.0, 1.0):
+        history.add(ONE, attempt(), now)
+    for number in range(2, 40):
+        history.add(key_of(ip_network(f"192.0.2.{number}")), attempt(f"192.0.2.{number}"), float(number))
+    assert len(history.of(ONE)) == 2
+    assert (len(history), history.evicted) == (4, 36)
+
+
+def test_where_single_ones_are_few_who_was_silent_longest_goes() -> None:
+    """With all that he did; whoever comes anew has a place."""
+    history = History(HOUR, max_attempts=4)
+    for number in (1, 2, 3):
+        for now in (0.0, 1.0):
+            history.add(key_of(ip_network(f"192.0.2.{number}")), attempt(f"192.0.2.{number}"), number + now)
+    assert (history.of(ONE), len(history), history.evicted) == ([], 4, 1)
+    assert len(history.of(key_of(ip_network("192.0.2.3")))) == 2
+
+
+def test_the_latest_subjects_are_given_first() -> None:
+    """Those with several attempts before those with one."""
+    history = History(HOUR)
+    for last in (1, 2, 3, 3, 1):
+        history.add(key_of(ip_network(f"192.0.2.{last}")), attempt(f"192.0.2.{last}"), 0.0)
+    found = [(str(network_of(key)), len(kept)) for key, kept in history.latest(10)]
+    assert found == [("192.0.2.1/32", 2), ("192.0.2.3/32", 2), ("192.0.2.2/32", 1)]
+    assert len(list(history.latest(1))) == 2

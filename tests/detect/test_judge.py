@@ -1,0 +1,303 @@
+"""The judge: rows of rules over what subjects did.
+
+A line of a transcript is ``TIME ADDRESS WHAT ACCOUNT -> RULE NETWORK SCOPE``, or ``-> -`` where nothing
+follows. WHAT is ``guess`` (a known account), ``unknown``, ``probe`` or ``manager``, with ``?`` behind it
+where the address is only claimed.
+"""
+
+from ipaddress import ip_address
+
+import pytest
+from attrs import evolve
+from tests.detect.events import attempt
+
+from ringfence.detect.detector import Detector, Standing
+from ringfence.detect.friends import Friends
+from ringfence.detect.rules import RULES, Claimed
+from ringfence.model import Attempt, AttemptKind, EventKind, Friend, Proof, Tie
+
+KINDS = {"probe": AttemptKind.PROBE, "manager": AttemptKind.MANAGER}
+DECOYS = tuple(evolve(rule, accounts=frozenset({"100"})) if rule.name == "decoy" else rule for rule in RULES)
+
+
+def made(address: str, what: str, account: str, time: float = 0.0) -> Attempt:
+    """Give the attempt of a line."""
+    kind = KINDS.get(what.removesuffix("?"), AttemptKind.GUESS)
+    proof = Proof.CLAIMED if what.endswith("?") else Proof.NONCE
+    told = attempt(address, time, kind=kind, proof=proof, account=account)
+    unknown = what.startswith("unknown")
+    return evolve(told, event=EventKind.INVALID_ACCOUNT_ID if unknown else told.event)
+
+
+def play(detector: Detector, transcript: str) -> None:
+    """Judge what a transcript says and compare what follows."""
+    lines = [" ".join(line.split()) for line in transcript.strip().splitlines()]
+    played = []
+    for line in lines:
+        left = line.partition(" -> ")[0]
+        time, address, what, account = left.split()
+        decision = detector.judge(made(address, what, account, float(time)), float(time)).decision
+        follows = f"{decision.rule.name} {decision.subject} {decision.scope}" if decision else "-"
+        if decision is not None and decision.seconds is not None:
+            detector.hold(decision.subject, float(time) + decision.seconds, decision.scope)
+        played.append(f"{left} -> {follows}")
+    assert played == lines
+
+
+def friendly(*accounts: str, tie: Tie = Tie.AUTHENTICATED, claimed: Claimed | None = None) -> Detector:
+    """Give a detector that knows phones at 192.0.2.7."""
+    friends = Friends()
+    for account in accounts:
+        friends.meet(Friend("pbx", ip_address("192.0.2.7"), account, tie, 0.0, 0.0, 1e9))
+    return Detector(RULES, friends=friends, claimed=claimed)
+
+
+def test_claimed_guesses_are_a_narrow_ban_and_proven_ones_a_full_one() -> None:
+    """At the same number; who proves himself while he is kept from UDP is banned in full."""
+    play(
+        Detector(RULES),
+        """
+        0 192.0.2.7 guess? a -> -
+        1 192.0.2.7 guess? a -> -
+        2 192.0.2.7 guess? a -> -
+        3 192.0.2.7 guess? a -> -
+        4 192.0.2.7 guess? a -> guess 192.0.2.7/32 sip-udp
+        5 192.0.2.7 guess? a -> -
+        6 192.0.2.7 guess  a -> -
+        7 192.0.2.7 guess  a -> -
+        8 192.0.2.7 guess  a -> -
+        9 192.0.2.7 guess  a -> guess 192.0.2.7/32 full
+        """,
+    )
+
+
+def test_the_last_of_a_full_bans_attempts_may_be_claimed() -> None:
+    """The request that is refused has not been answered yet; two unanswered ones are too many."""
+    play(
+        Detector(RULES),
+        """
+        0 192.0.2.7 guess  a -> -
+        1 192.0.2.7 guess  a -> -
+        2 192.0.2.7 guess  a -> -
+        3 192.0.2.7 guess? a -> -
+        4 192.0.2.7 guess? a -> guess 192.0.2.7/32 sip-udp
+        5 192.0.2.7 guess  a -> guess 192.0.2.7/32 full
+        """,
+    )
+
+
+def test_three_unknown_accounts_are_an_enumeration() -> None:
+    """Different ones, that do not exist; one repeated is a guess at most."""
+    play(
+        Detector(RULES),
+        """
+        0 192.0.2.7 unknown a -> -
+        1 192.0.2.7 unknown a -> -
+        2 192.0.2.7 unknown b -> -
+        3 192.0.2.8 guess   a -> -
+        3 192.0.2.8 guess   b -> -
+        3 192.0.2.8 guess   c -> -
+        4 192.0.2.7 unknown c -> enumeration 192.0.2.7/32 full
+        """,
+    )
+
+
+def test_twenty_in_a_day_are_slow() -> None:
+    """Too seldom for any other rule."""
+    lines = [f"{n * 4000} 192.0.2.7 guess a -> -" for n in range(19)]
+    play(Detector(RULES), "\n".join([*lines, "76000 192.0.2.7 guess a -> slow 192.0.2.7/32 full"]))
+
+
+def test_three_probes_in_an_hour_and_three_manager_logins() -> None:
+    """Each of its own kind alone."""
+    play(
+        Detector(RULES),
+        """
+        0    192.0.2.7 probe   900 -> -
+        0    192.0.2.8 manager adm -> -
+        1000 192.0.2.7 probe   900 -> -
+        2000 192.0.2.7 probe   900 -> probe 192.0.2.7/32 full
+        100  192.0.2.8 manager adm -> -
+        200  192.0.2.8 manager adm -> manager 192.0.2.8/32 full
+        """,
+    )
+
+
+def test_a_decoy_is_a_ban_at_once_where_it_is_proven() -> None:
+    """One datagram alone bans nobody, also here."""
+    play(
+        Detector(DECOYS),
+        """
+        0 192.0.2.7 guess    100 -> decoy 192.0.2.7/32 full
+        0 192.0.2.8 unknown? 100 -> -
+        1 192.0.2.8 unknown? 100 -> decoy 192.0.2.8/32 sip-udp
+        0 192.0.2.9 guess    101 -> -
+        """,
+    )
+
+
+@pytest.mark.parametrize(
+    ("addresses", "network"),
+    [
+        ([f"192.0.2.{n}" for n in range(1, 6)], "192.0.2.0/24"),
+        ([f"2001:db8:1:{n:x}::1" for n in range(1, 6)], "2001:db8:1::/48"),
+    ],
+)
+def test_who_rotates_over_a_network_has_it_banned(addresses: list[str], network: str) -> None:
+    """With its twentieth attempt, four by each address; the attempts are the evidence."""
+    detector = Detector(RULES)
+    decisions = [
+        detector.judge(made(address, "guess", "a"), float(number)).decision
+        for number in range(4)
+        for address in addresses
+    ]
+    assert [decision is None for decision in decisions] == [True] * 19 + [False]
+    decision = decisions[-1]
+    assert decision is not None
+    assert (decision.rule.name, str(decision.subject), len(decision.attempts)) == ("prefix", network, 20)
+    assert {str(one.address) for one in decision.attempts} == set(addresses)
+
+
+def test_claimed_attempts_ban_no_network() -> None:
+    """Whoever forges addresses of a network has it banned no sooner than each of them."""
+    detector = Detector(RULES)
+    for number in range(100):
+        judged = detector.judge(made(f"192.0.2.{number}", "guess?", "a"), 0.0)
+        assert judged.decision is None
+
+
+def test_a_network_where_a_friend_lives_is_not_banned() -> None:
+    """Nor one of whose addresses fewer than three take part."""
+    detector = friendly("204")
+    for number in range(40):
+        guess = made(f"192.0.2.{100 + number % 20}", "guess", f"a{number}")
+        assert detector.judge(guess, 0.0).decision is None
+    for number in range(8):
+        assert detector.judge(made(f"198.51.100.{number % 2}", "guess", "a"), 0.0).decision is None
+
+
+def test_a_besieged_account_takes_two_failures_of_a_stranger() -> None:
+    """While eight addresses fail on it within an hour; that is an alarm, once, and over when it is."""
+    detector = Detector(RULES)
+    for number in range(8):
+        assert detector.judge(made(f"198.51.{number}.1", "guess", "204"), 0.0).decision is None
+    assert [(n.name, n.subject) for n in detector.take_notices()] == [("siege", "204 of pbx")]
+    play(
+        detector,
+        """
+        1 203.0.113.1 guess  204 -> -
+        2 203.0.113.1 guess  204 -> siege 203.0.113.1/32 full
+        3 203.0.113.2 guess  205 -> -
+        4 203.0.113.2 guess  205 -> -
+        5 203.0.113.3 guess? 204 -> -
+        6 203.0.113.3 guess? 204 -> siege 203.0.113.3/32 sip-udp
+        """,
+    )
+    assert detector.take_notices() == []
+    detector.tend(3_700.0)
+    assert [(n.name, n.over) for n in detector.take_notices()] == [("siege", True)]
+
+
+def test_an_account_that_does_not_exist_is_not_besieged() -> None:
+    """Every scanner tries 100."""
+    detector = Detector(RULES)
+    for number in range(20):
+        detector.judge(made(f"198.51.{number}.1", "unknown", "100"), 0.0)
+    assert detector.take_notices() == []
+
+
+def test_a_friends_broken_phone_bans_nobody() -> None:
+    """Every five seconds for a day, on an account that works there or on one that is new."""
+    detector = friendly("204")
+    for number in range(2_000):
+        for account in ("204", "777"):
+            judged = detector.judge(made("192.0.2.7", "guess", account, number * 5.0), number * 5.0)
+            assert (judged.decision, judged.standing) == (None, Standing.FRIEND)
+    assert {(n.name, n.subject) for n in detector.take_notices()} == {("phone.broken", "204 at 192.0.2.7")}
+
+
+def test_a_friend_that_tries_many_accounts_is_banned() -> None:
+    """The twentieth that never worked there is; those that work do not count."""
+    detector = friendly("204", "205")
+    for number in range(19):
+        assert detector.judge(made("192.0.2.7", "guess", f"x{number}"), float(number)).decision is None
+    assert detector.judge(made("192.0.2.7", "guess", "205"), 20.0).decision is None
+    assert detector.judge(made("192.0.2.7", "guess", "x3"), 20.0).decision is None
+    decision = detector.judge(made("192.0.2.7", "unknown", "x19"), 21.0).decision
+    assert decision is not None
+    assert decision.rule.name == "enumeration"
+
+
+def test_a_friend_that_guesses_at_full_speed_is_banned() -> None:
+    """No phone retries nine hundred times in ten minutes."""
+    detector = friendly("204")
+    for number in range(899):
+        assert detector.judge(made("192.0.2.7", "guess", "204"), number * 0.6).decision is None
+    decision = detector.judge(made("192.0.2.7", "guess", "204"), 598.0).decision
+    assert decision is not None
+    assert decision.rule.name == "guess"
+
+
+def test_what_claims_to_be_a_friends_bans_nobody() -> None:
+    """Whatever it is and however often."""
+    detector = friendly("204")
+    for number in range(1_000):
+        assert detector.judge(made("192.0.2.7", "unknown?", f"x{number}"), number * 0.01).decision is None
+
+
+def test_a_phones_word_is_no_proof() -> None:
+    """A contact that only claims its address is spared from claims, not from what is proven."""
+    detector = friendly("204", tie=Tie.REGISTERED)
+    for number in range(20):
+        assert detector.judge(made("192.0.2.7", "guess?", "a"), float(number)).decision is None
+    decisions = [detector.judge(made("192.0.2.7", "guess", "a"), 20.0 + n).decision for n in range(5)]
+    assert [decision is not None for decision in decisions] == [False] * 4 + [True]
+
+
+def test_so_many_claimed_bans_a_minute() -> None:
+    """Then somebody is spoofing, which is said; and who proves himself is banned as ever."""
+    detector = friendly("204", claimed=Claimed(per_minute=3))
+    banned = 0
+    for number in range(50):
+        for _ in range(6):
+            judged = detector.judge(made(f"198.51.100.{number}", "guess?", "a"), number * 0.1)
+            if judged.decision is not None:
+                detector.hold(judged.decision.subject, 600.0, judged.decision.scope)
+                banned += 1
+    assert banned == 3
+    assert {notice.name for notice in detector.take_notices()} == {"spoofing"}
+    nothing = "9 203.0.113.1 guess a -> -\n"
+    play(detector, 4 * nothing + "9 203.0.113.1 guess a -> guess 203.0.113.1/32 full")
+
+
+def test_a_rule_that_is_off_does_nothing() -> None:
+    """And none of the others is stricter for it."""
+    rules = tuple(evolve(rule, enabled=rule.name != "guess") for rule in RULES)
+    detector = Detector(rules)
+    for number in range(19):
+        assert detector.judge(made("192.0.2.7", "guess", "a"), float(number)).decision is None
+
+
+def test_how_near_each_rule_is_can_be_asked() -> None:
+    """What it has of its number, how much is proven, and when the first is out of its window."""
+    detector = Detector(RULES)
+    for number, what in enumerate(("guess", "guess?", "probe")):
+        detector.judge(made("192.0.2.7", what, "a", float(number)), float(number))
+    story = detector.story(ip_address("192.0.2.7"), 3.0)
+    counts = {c.rule.name: (c.have, c.number, c.proven, c.ends) for c in story.counts}
+    assert counts["guess"] == (2, 5, 1, 600.0)
+    assert counts["probe"] == (1, 3, 1, 3_602.0)
+    assert counts["slow"] == (3, 20, 2, 86_400.0)
+    assert counts["prefix"] == (2, 20, 2, 3_600.0)
+    assert counts["manager"] == (0, 3, 0, None)
+    assert [one.kind for one in story.attempts] == [AttemptKind.GUESS, AttemptKind.GUESS, AttemptKind.PROBE]
+    assert (str(story.subject), story.never, story.friends) == ("192.0.2.7/32", False, ())
+
+
+def test_a_friends_counts_are_those_for_friends() -> None:
+    """How many of the numbers that apply to him there are."""
+    detector = friendly("204")
+    for account in ("204", "x1", "x2"):
+        detector.judge(made("192.0.2.7", "guess", account), 0.0)
+    counts = {c.rule.name: (c.have, c.number) for c in detector.story(ip_address("192.0.2.7"), 1.0).counts}
+    assert (counts["guess"], counts["enumeration"]) == ((3, 900), (2, 20))

@@ -1,0 +1,55 @@
+"""Singles: records in buckets, which answer as a table would."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ringfence.detect.singles import MAX_RECORD, Singles
+
+KEYS = st.binary(min_size=2, max_size=2)
+
+
+@given(
+    steps=st.lists(
+        st.tuples(st.sampled_from(["put", "pop", "get"]), KEYS, st.binary(max_size=8)), max_size=200
+    )
+)
+def test_it_answers_as_a_table_does(steps: list[tuple[str, bytes, bytes]]) -> None:
+    """Whatever is put, asked for and taken, in any order, also where records hold what looks like keys."""
+    singles, table = Singles(2), dict[bytes, bytes]()
+    for what, key, record in steps:
+        if what == "put" and key not in table:
+            singles.put(key, record)
+            table[key] = record
+        elif what == "pop":
+            assert singles.pop(key) == table.pop(key, None)
+        assert singles.get(key) == table.get(key)
+    assert len(singles) == len(table)
+    assert dict(singles) == table
+
+
+def test_a_key_within_a_record_is_no_key() -> None:
+    """Records of one bucket are told apart by where they begin."""
+    singles = Singles(1)
+    for number in range(200):
+        singles.put(bytes((number,)), bytes(range(200)))
+    assert all(singles.get(bytes((number,))) == bytes(range(200)) for number in range(200))
+    assert singles.get(b"\xff") is None
+
+
+def test_some_can_be_dropped() -> None:
+    """As many as are asked for, and no more than there are."""
+    singles = Singles(4)
+    for number in range(100):
+        singles.put(number.to_bytes(4, "big"), b"x")
+    assert (singles.drop(30), len(singles), len(list(singles))) == (30, 70, 70)
+    assert (singles.drop(100), len(singles), list(singles)) == (70, 0, [])
+    assert singles.drop(1) == 0
+
+
+def test_a_record_that_is_too_long_is_refused() -> None:
+    """Its length would not fit: nothing is kept of it."""
+    singles = Singles(4)
+    with pytest.raises(ValueError, match="range"):
+        singles.put(b"1234", bytes(MAX_RECORD))
+    assert len(singles) == 0
