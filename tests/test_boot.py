@@ -2,7 +2,7 @@
 
 import socket
 import time
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 import pytest
@@ -10,7 +10,9 @@ from tests.support.daemon import Guard
 from tests.support.netns import inside, neighbour, netns, run
 
 from ringfence import trial
-from ringfence.model import Ban, Network, Origin
+from ringfence.firewall.contract import Roll
+from ringfence.firewall.ipset_sets import roll_name
+from ringfence.model import Ban, Friend, Network, Origin, Tie
 from ringfence.store import Store
 
 FIREWALLS = ["ipset", "nftables"]
@@ -56,6 +58,25 @@ def test_nobody_who_is_banned_gets_through_from_boot_on(tmp_path: Path, firewall
         assert arrived == [False, True]
         assert {row["address"] for row in guard.bans()} == {BANNED, "2001:db8::/64"}
         guard.command("off")
+
+
+@pytest.mark.kernel
+@pytest.mark.usefixtures("netns")
+@pytest.mark.parametrize("firewall", FIREWALLS)
+def test_friends_pass_the_limiter_from_boot_on(tmp_path: Path, firewall: str) -> None:
+    """With the rules their roll is put back, so that the limiter enforces from the first packet on."""
+    now, phone = time.time(), ip_address(FREE)
+    with Store.open(tmp_path / "ringfence.db", owner=False) as store:
+        store.remember_friends([Friend("pbx", phone, "alice", Tie.AUTHENTICATED, now, now, now + 600)])
+    guard = Guard(tmp_path, firewall={"backend": firewall, "limit": {"mode": "enforce"}})
+    guard.must("restore")
+    listed = {
+        "ipset": ("ipset", "list", roll_name(Roll.FRIENDS, 4)),
+        "nftables": ("nft", "list", "set", "inet", "ringfence", "friends4"),
+    }
+
+    assert FREE in run(*listed[firewall])
+    guard.must("off")
 
 
 def _send(sender: str, address: str, pbx: socket.socket) -> bool:

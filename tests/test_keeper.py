@@ -336,6 +336,19 @@ def test_the_names_of_trunks_are_followed_beside_those_of_the_lists(kept: Kept) 
     assert set(kept.keeper._names._names) == {"sip.example"}
 
 
+def test_where_trunks_names_led_is_known_while_no_dns_answers(tmp_path: Path) -> None:
+    """What the last daemon knew of a name is a friend as soon as Asterisk has told of the trunk."""
+    with kept(tmp_path) as made:
+        made.enforcer.records.name_answers({"sip.example": frozenset({ip_network(OTHER)})})
+        made.keeper = Kept(made.store, settings()).keeper
+        made.keeper.enforcer.backend = made.backend
+        made.keeper.mount()
+        trunk = TrunkHost("pbx", Service.PJSIP, "carrier", "sip.example", None, Transport.UDP)
+        made.keeper.friends.roster(Roster("pbx", (), (trunk,)))
+
+        assert made.keeper.friends.friends.is_proven(PHONE.address)
+
+
 def test_this_hosts_own_address_is_no_friend(kept: Kept) -> None:
     """A contact that names the PBX itself makes nobody a friend."""
     kept.keeper.mount()

@@ -115,6 +115,7 @@ class Keeper:
         self._protected = read_protected(partial(self._failed, "protected"))
         self.lists.protect(self._reasons())
         self.lists.resolved(self._names.answers)
+        self.friends.resolved(self._names.answers)
         self.lists.load()
         self.enforcer.records.read(self.friends.load, None)
         self._see_who_passes()
