@@ -22,7 +22,7 @@ from ringfence.detect.rules import HOUR, RULES
 from ringfence.errors import StoreError
 from ringfence.firewall.contract import Element, Opened, RuleUse, Usage
 from ringfence.firewall.memory import MemoryBackend
-from ringfence.model import Ban, Origin, Scope, Secret, printable, rfc3339, shown
+from ringfence.model import Ban, Made, Origin, Scope, Secret, printable, rfc3339, shown
 from ringfence.report import WITHOUT_WIRE, Seen, bans_report, status_report
 from ringfence.sources.ami import AmiSource, AmiTarget
 from ringfence.sources.state import Condition, State
@@ -46,7 +46,7 @@ def listed(elements: Iterable[Element], *known: tuple[Ban, int]) -> list[dict[st
     """Give the report of what the kernel has, where these bans are known with so many attempts."""
     ledger = Ledger()
     for ban, made in known:
-        ledger.put(key_of(ban.network, ban.scope), Record.of(ban, made))
+        ledger.put(key_of(ban.network, ban.scope), Record.of(ban, Made(made, made)))
     rows: list[dict[str, Any]] = json.loads(b"".join(bans_report(elements, ledger, NOW)))
     return rows
 
@@ -93,6 +93,7 @@ def test_a_rules_ban() -> None:
             "reason": "somebody tries",
             "scope": "full",
             "offence": 1,
+            "proven": 5,
         }
     ]
 
@@ -107,6 +108,7 @@ def test_a_ban_that_only_the_kernel_knows() -> None:
     )
 
     unknown = {"since": None, "rule": None, "attempts": None, "reason": None, "offence": None}
+    unknown |= {"proven": None}
     assert report == [
         {
             "address": "2001:db8::/64",

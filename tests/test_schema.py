@@ -20,11 +20,11 @@ def test_each_script_follows_the_one_before() -> None:
         )
         for script in SCHEMA[1:]:
             connection.executescript(script)
-        row = connection.execute("SELECT scope, made, offence, forced FROM bans").fetchone()
+        row = connection.execute("SELECT scope, made, proven, offence, forced FROM bans").fetchone()
         sources = connection.execute("SELECT account, sources FROM attempts").fetchone()
         made = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
         tables = {name for (name,) in made}
 
-    assert row == ("full", 1, 1, 0)
+    assert row == ("full", 1, 0, 1, 0)
     assert sources == ("alice", "")
     assert tables == {"bans", "attempts", "switches", "positions", "entries", "facts", "friends"}

@@ -23,6 +23,7 @@ from ringfence.model import (
     EventKind,
     Friend,
     ListEntry,
+    Made,
     Origin,
     Proof,
     Scope,
@@ -205,15 +206,20 @@ def test_scopes_are_bans_of_their_own(store: Store) -> None:
     assert store.running(1_700.0) == [narrow]
 
 
-def test_bans_are_given_one_by_one_with_the_number_of_their_attempts(store: Store) -> None:
+def test_bans_are_given_one_by_one_with_the_numbers_of_their_attempts(store: Store) -> None:
     """The same as all at once, without the attempts themselves: a hundred thousand would be much memory."""
+    last, *others = attempts(5)
+    made = (*(evolve(attempt, proof=Proof.NONCE) for attempt in others), last)
     bans = [
-        ban_of("192.0.2.1", 1_000.0, made=attempts(5)),
+        ban_of("192.0.2.1", 1_000.0, made=made),
         evolve(ban_of("192.0.2.2", 1_001.0), forced=True, origin=Origin.ADMIN),
     ]
     store.record(bans)
 
-    assert list(store.each_running(2_000.0)) == [(evolve(bans[0], attempts=()), 5), (bans[1], 0)]
+    assert list(store.each_running(2_000.0)) == [
+        (evolve(bans[0], attempts=()), Made(5, 4)),
+        (bans[1], Made()),
+    ]
 
 
 def test_many_bans_are_recorded_all_or_none(store: Store) -> None:
@@ -353,17 +359,17 @@ def test_a_fresh_file_gets_the_schema(path: Path) -> None:
     Store.open(path, owner=False).close()
 
     with closing(sqlite3.connect(path)) as connection:
-        assert connection.execute("PRAGMA user_version").fetchone() == (4,)
+        assert connection.execute("PRAGMA user_version").fetchone() == (5,)
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
 def test_a_newer_database_is_refused(path: Path) -> None:
     """A version that this ringfence does not know is left as it is, and the owner's lock is given back."""
     with closing(sqlite3.connect(path)) as connection:
-        connection.execute("PRAGMA user_version = 5")
+        connection.execute("PRAGMA user_version = 6")
     before = path.read_bytes()
     for owner in (True, True, False):
-        with pytest.raises(StoreError, match=r"of version 5, newer than this ringfence knows \(4\)"):
+        with pytest.raises(StoreError, match=r"of version 6, newer than this ringfence knows \(5\)"):
             Store.open(path, owner=owner)
 
     assert path.read_bytes() == before
@@ -384,7 +390,7 @@ def of_the_old(store: Store) -> None:
         Ban(ip_network("2001:db8::/64"), 1_001.0, 9_999.0, "admin", "a reason\nof 'two' lines", Origin.ADMIN),
         Ban(ip_network("203.0.113.0/24"), 1_003.0, 9e9, "adopted", "found in the kernel", Origin.ADOPTED),
     ]
-    assert [made for _, made in store.each_running(2_000.0)] == [5, 0, 0]
+    assert [made.attempts for _, made in store.each_running(2_000.0)] == [5, 0, 0]
     assert [store.bans_before(ip_network(f"192.0.2.{last}"), 0.0) for last in (1, 2, 3)] == [1, 1, 0]
     assert store.switched_off is True
 

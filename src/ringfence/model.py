@@ -7,9 +7,10 @@ epoch; times for windows are monotonic seconds and are never stored.
 """
 
 import enum
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from attrs import field, frozen
 
@@ -261,6 +262,18 @@ class Ban:
     scope: Scope = Scope.FULL
     offence: int = 1
     forced: bool = False
+
+
+class Made(NamedTuple):
+    """How many attempts led to a ban, and of how many of them the address is proven."""
+
+    attempts: int = 0
+    proven: int = 0
+
+    @classmethod
+    def by(cls, attempts: Sequence[Attempt]) -> "Made":
+        """Count attempts."""
+        return cls(len(attempts), sum(attempt.proof is not Proof.CLAIMED for attempt in attempts))
 
 
 class Tie(enum.StrEnum):

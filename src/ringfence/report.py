@@ -81,10 +81,11 @@ def _ban_row(row: _Row, now: float) -> str:
     left = round(timeout) if isfinite(timeout) else "null"
     rule, reason = (_quoted(record.rule), _quoted(record.reason)) if record else ("null", "null")
     attempts, offence = (record.attempts, record.offence) if record else ("null", "null")
+    proven = record.proven if record else "null"
     return (
         f'{{"address": "{address}", "since": {since}, "expires": {until}, "rule": {rule}, '
         f'"attempts": {attempts}, "packets": {packets}, "bytes": {octets}, "timeout": {left}, '
-        f'"reason": {reason}, "scope": "{scope}", "offence": {offence}}}'
+        f'"reason": {reason}, "scope": "{scope}", "offence": {offence}, "proven": {proven}}}'
     )
 
 

@@ -65,5 +65,9 @@ SCHEMA = (
     ) STRICT, WITHOUT ROWID;
     ALTER TABLE attempts ADD COLUMN sources TEXT NOT NULL DEFAULT '';
     """,
+    """
+    ALTER TABLE bans ADD COLUMN proven INTEGER NOT NULL DEFAULT 0;
+    UPDATE bans SET proven = (SELECT count(*) FROM attempts WHERE ban = bans.id AND proof > 0);
+    """,
 )
 """One script a version: version N is reached by running the scripts from 0 to N - 1."""

@@ -24,7 +24,7 @@ from typing import Self
 from attrs import evolve
 
 from ringfence.errors import StoreBusyError, StoreError, StoreNewerError
-from ringfence.model import Address, Attempt, Ban, Friend, ListEntry, Network, Origin, Scope, Side
+from ringfence.model import Address, Attempt, Ban, Friend, ListEntry, Made, Network, Origin, Scope, Side
 from ringfence.schema import SCHEMA
 from ringfence.store_past import Past, past_of
 from ringfence.store_rows import (
@@ -161,20 +161,20 @@ class Store:
                 for identity, ban, _ in self._each(now)
             ]
 
-    def each_running(self, now: float) -> Iterator[tuple[Ban, int]]:
-        """Give the same one after the other, each without its attempts and with their number."""
+    def each_running(self, now: float) -> Iterator[tuple[Ban, Made]]:
+        """Give the same one after the other, each without its attempts and with their numbers."""
         with _errors(self.path):
             for _, ban, made in self._each(now):
                 yield ban, made
 
-    def _each(self, now: float) -> Iterator[tuple[int, Ban, int]]:
+    def _each(self, now: float) -> Iterator[tuple[int, Ban, Made]]:
         rows = self._reader.execute(
-            "SELECT id, network, since, expires, rule, reason, origin, scope, offence, forced, made FROM bans"
-            " WHERE ended IS NULL AND expires > ? ORDER BY since, id",
+            "SELECT id, network, since, expires, rule, reason, origin, scope, offence, forced, made, proven"
+            " FROM bans WHERE ended IS NULL AND expires > ? ORDER BY since, id",
             (now,),
         )
         self.unreadable = 0
-        for identity, network, since, expires, rule, reason, origin, scope, offence, forced, made in rows:
+        for identity, network, since, expires, rule, reason, origin, scope, offence, forced, *made in rows:
             try:
                 ban = Ban(
                     _network(network),
@@ -190,7 +190,7 @@ class Store:
             except (ValueError, KeyError, OSError):  # somebody has written there: the others are right
                 self.unreadable += 1
                 continue
-            yield identity, ban, made
+            yield identity, ban, Made(*made)
 
     def bans_before(self, network: Network, since: float) -> int:
         """Count the bans that rules gave ``network`` since then, but for floods: these may be forged."""
@@ -363,14 +363,15 @@ def _record(execute: Callable[..., sqlite3.Cursor], ban: Ban) -> None:
         return
     _end(execute, ban.network, ban.scope, ban.since)
     identity = execute(
-        "INSERT INTO bans (network, since, expires, scope, rule, reason, origin, made, offence, forced)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO bans"
+        " (network, since, expires, scope, rule, reason, origin, made, proven, offence, forced)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             *same,
             ban.rule,
             ban.reason,
             str(ban.origin),
-            len(ban.attempts),
+            *Made.by(ban.attempts),
             ban.offence,
             int(ban.forced),
         ),

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ringfence.bans.exempt import overlap
 from ringfence.bans.ledger import SLOT, Ledger, Record, ban_of, key_of, network_of, parts_of
-from ringfence.model import Address, Ban, Network, Origin, Scope
+from ringfence.model import Address, Ban, Made, Network, Origin, Scope
 
 NOW = 1_700_000_000.0
 NET = ip_network("192.0.2.0/24")
@@ -140,9 +140,9 @@ def test_a_ban_goes_through_a_record() -> None:
         offence=3,
         forced=True,
     )
-    kept = Record.of(ban, 7, renew_at=1.5, seen=4)
+    kept = Record.of(ban, Made(7, 6), renew_at=1.5, seen=4)
 
-    assert (kept.attempts, kept.renew_at, kept.seen) == (7, 1.5, 4)
+    assert (kept.attempts, kept.proven, kept.renew_at, kept.seen) == (7, 6, 1.5, 4)
     assert ban_of(key_of(NET, Scope.SIP_UDP), kept) == ban
 
 
@@ -201,7 +201,7 @@ def test_a_hundred_thousand_bans_are_little_memory() -> None:
         for number, network in enumerate(networks):
             scope = Scope.SIP_UDP if number % 10 == 0 else Scope.FULL
             ban = Ban(network, NOW + number, NOW + 3_600 + number, "guess", "somebody tries", scope=scope)
-            ledger.put(key_of(network, scope), Record.of(ban, 5))
+            ledger.put(key_of(network, scope), Record.of(ban, Made(5, 5)))
         ledger.alive(NOW)
         ledger.due(NOW)
         after, _ = tracemalloc.get_traced_memory()

@@ -10,7 +10,7 @@ from tests.support.attempts import ban_of
 
 from ringfence.bans.records import Records
 from ringfence.errors import StoreError
-from ringfence.model import Scope
+from ringfence.model import Made, Scope
 from ringfence.store import KEEP, Store
 
 SUBJECT = ip_network("192.0.2.1")
@@ -89,10 +89,10 @@ def test_what_cannot_be_read_is_left_out(store: Store) -> None:
     records = Records(store)
     bans = [ban_of(f"192.0.2.{last}", 1_000.0 + last) for last in (1, 2, 3)]
     records.ban(bans)
-    assert list(records.running(2_000.0)) == [(ban, 0) for ban in bans]
+    assert list(records.running(2_000.0)) == [(ban, Made()) for ban in bans]
     store._writer.execute("UPDATE bans SET origin = 'nobody' WHERE network = '192.0.2.2/32'")
     with capture_logs() as logs:
-        assert list(records.running(2_000.0)) == [(bans[0], 0), (bans[2], 0)]
+        assert list(records.running(2_000.0)) == [(bans[0], Made()), (bans[2], Made())]
 
     assert [entry["event"] for entry in logs] == ["store.failed"]
     assert records.unreadable.startswith("1 bans in ")

@@ -22,7 +22,7 @@ from ringfence.cli.bans import _fitting
 
 KEYS = [
     *("address", "since", "expires", "rule", "attempts", "packets", "bytes", "timeout", "reason"),
-    *("scope", "offence"),
+    *("scope", "offence", "proven"),
 ]
 PREFIX = "2001:db8:1234:5678::/64"
 
@@ -59,7 +59,7 @@ def test_the_list_as_json(guard: Guard) -> None:
         since, expires = (datetime.fromisoformat(row[key]) for key in ("since", "expires"))
         assert 7_199 <= (expires - since).total_seconds() <= 7_201
         assert (row["rule"], row["attempts"], row["packets"], row["bytes"]) == ("admin", 0, 0, 0)
-        assert (row["scope"], row["offence"]) == ("full", 1)
+        assert (row["scope"], row["offence"], row["proven"]) == ("full", 1, 0)
         assert row["reason"] == "a test"
         assert 7_100 <= row["timeout"] <= 7_200
 
@@ -70,7 +70,7 @@ def test_the_list_for_people(guard: Guard) -> None:
     head, *lines = done.stdout.splitlines()
 
     assert (done.returncode, done.stderr) == (0, "")
-    assert head.split() == ["ADDRESS", "RULE", "ATTEMPTS", "BAN", "SINCE", "(UTC)", "LEFT", "PACKETS"]
+    assert head.split() == ["ADDRESS", "RULE", "PROVEN", "BAN", "SINCE", "(UTC)", "LEFT", "PACKETS"]
     assert {line.split()[0] for line in lines} == {"203.0.113.1", "203.0.113.64/26", PREFIX}
     assert all(line.split()[1] == "admin" for line in lines)
     assert max(map(len, [head, *lines])) <= 80
@@ -99,6 +99,7 @@ def test_no_line_is_broken(width: int) -> None:
         "reason": None,
         "scope": "full",
         "offence": 4,
+        "proven": 4,
     }
     rows = [row, row | {"since": None, "rule": None, "attempts": None, "timeout": None, "offence": None}]
     console = Console(width=width, file=StringIO())
@@ -108,11 +109,12 @@ def test_no_line_is_broken(width: int) -> None:
     assert len(lines) == 3
     assert [line.split()[0] for line in lines[1:]] == [row["address"]] * 2
     assert lines[1].split()[-1] == "1234567"
-    assert [line.split()[3] for line in lines[1:]] == ["4.", "?"]
+    assert lines[1].split()[2:6] == ["4", "of", "5", "4."]
+    assert lines[2].split()[2:4] == ["?", "?"]
 
 
 def test_the_list_says_what_a_ban_covers(tmp_path: Path) -> None:
-    """Where that is not everything; and which ban of the address it is, in the table and in a long list."""
+    """Where that is not everything; and which ban of it this is, and how many attempts are proven."""
     row = {
         "address": "192.0.2.1",
         "since": None,
@@ -121,12 +123,12 @@ def test_the_list_says_what_a_ban_covers(tmp_path: Path) -> None:
         "packets": 7,
         "timeout": 60,
     }
-    row |= {"scope": "sip-udp", "offence": 2}
+    row |= {"scope": "sip-udp", "offence": 2, "proven": 3}
     console = Console(width=80, file=StringIO())
     console.print(_fitting([row], console))
 
     line = console.file.getvalue().splitlines()[1]  # type: ignore[attr-defined]  # it is the StringIO
-    assert line.split() == ["192.0.2.1", "flood", "(sip-udp)", "10", "2.", "?", "1m", "7"]
+    assert line.split() == ["192.0.2.1", "flood", "(sip-udp)", "3", "of", "10", "2.", "?", "1m", "7"]
 
 
 def test_without_the_daemon_nothing_is_claimed_of_a_dry_run(guard: Guard) -> None:
@@ -325,6 +327,6 @@ def test_a_long_list_goes_in_and_out_at_once(tmp_path: Path) -> None:
         assert guard.command("ban", *addresses).returncode == 0
         assert len(guard.bans()) == 5_000
         head, *lines = guard.command("bans").stdout.splitlines()
-        assert head.split() == ["ADDRESS", "RULE", "ATTEMPTS", "BAN", "SINCE", "LEFT", "PACKETS"]
+        assert head.split() == ["ADDRESS", "RULE", "PROVEN", "BAN", "SINCE", "LEFT", "PACKETS"]
         assert {line.split()[0] for line in lines} == set(addresses)
         assert {len(line.split("  ")) for line in lines} == {7}

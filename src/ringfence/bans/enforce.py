@@ -27,7 +27,7 @@ from ringfence.detect.rules import RETURN_WITHIN
 from ringfence.errors import ControlError, FirewallError, SetFullError
 from ringfence.firewall.contract import Add, Backend, Change, Opened, Outcome, Remove, Roll
 from ringfence.firewall.probe import Verification, verify
-from ringfence.model import Ban, Network, Origin, Scope, printable
+from ringfence.model import Ban, Made, Network, Origin, Scope, printable
 
 MOST_PENDING = 1_000
 """So many bans that the kernel refused are asked for again."""
@@ -98,7 +98,7 @@ class Enforcer:
         now = self.clock.wall()
         self._set_clock(now)
         found = {key_of(element.network, element.scope): element.timeout for element in self.backend.list()}
-        inside, missing, put_back = len(found), list[tuple[Ban, int]](), 0
+        inside, missing, put_back = len(found), list[tuple[Ban, Made]](), 0
         for ban, made in self.records.running(now):
             key = key_of(ban.network, ban.scope)
             left = found.pop(key, None)
@@ -121,7 +121,7 @@ class Enforcer:
         for key in lifted:
             del found[key]
 
-    def _put_back(self, missing: Sequence[tuple[Ban, int]]) -> int:
+    def _put_back(self, missing: Sequence[tuple[Ban, Made]]) -> int:
         self.place([ban for ban, _ in missing], [made for _, made in missing], record=False)
         return len(missing)
 
@@ -140,7 +140,7 @@ class Enforcer:
             left = timeout if isfinite(timeout) else ADOPTED_FOR
             rule, why = str(Origin.ADOPTED), "found in the kernel"
             bans.append(Ban(network, now, now + left, rule, why, Origin.ADOPTED, scope=scope))
-            self._enter(key, bans[-1], 0, now, left)
+            self._enter(key, bans[-1], Made(), now, left)
         if bans:
             self.records.ban(bans)
         self.free(key for key in found if self.exempt.refusal(network_of(key)[0]) is not None)
@@ -358,7 +358,7 @@ class Enforcer:
             raise ControlError("enforcement is switched off; switch it on with: ringfence on")
 
     def place(
-        self, bans: Sequence[Ban], made: Sequence[int] | None = None, *, record: bool = True
+        self, bans: Sequence[Ban], made: Sequence[Made] | None = None, *, record: bool = True
     ) -> list[Outcome]:
         """Ask the kernel for ``bans``, and keep account of what it answered."""
         now = self.clock.wall()
@@ -370,13 +370,13 @@ class Enforcer:
         bans: Sequence[Ban],
         outcomes: Sequence[Outcome],
         now: float,
-        made: Sequence[int] | None = None,
+        made: Sequence[Made] | None = None,
         *,
         record: bool = True,
     ) -> list[Outcome]:
         taken, final = [], []
         for ban, number, first in zip(
-            bans, made or [len(ban.attempts) for ban in bans], outcomes, strict=True
+            bans, made or [Made.by(ban.attempts) for ban in bans], outcomes, strict=True
         ):
             outcome = self._make_room(ban, first, now) if isinstance(first.error, SetFullError) else first
             final.append(outcome)
@@ -394,9 +394,9 @@ class Enforcer:
             self.records.ban(taken)
         return final
 
-    def _enter(self, key: int, ban: Ban, attempts: int, now: float, granted: float) -> None:
+    def _enter(self, key: int, ban: Ban, made: Made, now: float, granted: float) -> None:
         again = renew_at(ban.expires, now, granted)
-        self.ledger.put(key, Record.of(ban, attempts, again, self.look))
+        self.ledger.put(key, Record.of(ban, made, again, self.look))
 
     def _make_room(self, ban: Ban, refused: Outcome, now: float) -> Outcome:
         """Have the ban with the least time left give way, if that is less than the new one's."""

@@ -15,7 +15,7 @@ from math import inf, isfinite
 
 from attrs import define
 
-from ringfence.model import Ban, Network, Origin, Scope
+from ringfence.model import Ban, Made, Network, Origin, Scope
 
 SLOT = 16.0
 RENEW_BELOW = 0.5
@@ -40,7 +40,7 @@ class Counts:
 
 @define(eq=False)
 class Record:
-    """One ban: times on the wall clock; ``attempts`` is how many led to it.
+    """One ban: times on the wall clock; ``attempts`` led to it, ``proven`` of them so.
 
     ``offence`` is 2 where it is the second within the time that rules remember, and so on.
     ``renew_at`` is when the kernel is to be asked again, since its own end comes before the ban's. ``seen``
@@ -57,21 +57,23 @@ class Record:
     renew_at: float = inf
     seen: int = 0
     forced: bool = False
+    proven: int = 0
 
     @classmethod
-    def of(cls, ban: Ban, attempts: int, renew_at: float = inf, seen: int = 0) -> "Record":
-        """Make a record of a ban that ``attempts`` led to."""
+    def of(cls, ban: Ban, made: Made, renew_at: float = inf, seen: int = 0) -> "Record":
+        """Make a record of a ban that so many attempts led to."""
         return cls(
             ban.since,
             ban.expires,
             ban.rule,
             ban.reason,
             ban.origin,
-            attempts,
+            made.attempts,
             ban.offence,
             renew_at,
             seen,
             ban.forced,
+            made.proven,
         )
 
 

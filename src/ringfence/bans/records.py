@@ -15,7 +15,7 @@ import structlog
 from attrs import evolve
 
 from ringfence.errors import StoreError
-from ringfence.model import Ban, Network, Scope, network_from
+from ringfence.model import Ban, Made, Network, Scope, network_from
 from ringfence.store import Store
 
 _T = TypeVar("_T")
@@ -72,7 +72,7 @@ class Records:
         """Give the bans that were lifted before their time was over."""
         return self.read(lambda: self.store.lately_lifted(now), ())
 
-    def running(self, now: float) -> Iterator[tuple[Ban, int]]:
+    def running(self, now: float) -> Iterator[tuple[Ban, Made]]:
         """Give what the store has of bans with time left, and how many attempts led to each.
 
         What cannot be read is left out: the guard stands without it, and what the kernel still has of it is

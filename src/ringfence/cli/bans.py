@@ -205,7 +205,7 @@ def _table(rows: Rows, *, since: bool = True) -> "Table":
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("ADDRESS", overflow="fold")  # at the worst an address takes two lines, not the table
     table.add_column("RULE", no_wrap=True)
-    table.add_column("ATTEMPTS", justify="right", no_wrap=True)
+    table.add_column("PROVEN", justify="right", no_wrap=True)
     table.add_column("BAN", justify="right", no_wrap=True)
     if since:
         table.add_column("SINCE (UTC)", no_wrap=True)
@@ -233,7 +233,8 @@ def _rule(row: dict[str, Any]) -> str:
 
 def _numbers(row: dict[str, Any]) -> tuple[str, str]:
     attempts, offence = row["attempts"], row["offence"]
-    return "?" if attempts is None else str(attempts), "?" if offence is None else f"{offence}."
+    proven = f"{row['proven']} of {attempts}" if attempts else "-"
+    return "?" if attempts is None else proven, "?" if offence is None else f"{offence}."
 
 
 def _left(row: dict[str, Any]) -> str:
@@ -256,7 +257,7 @@ def _print(rows: Rows) -> None:
     from rich.console import Console  # noqa: PLC0415 - loaded when the command runs
 
     if len(rows) >= _PLAIN_FROM:
-        typer.echo("ADDRESS  RULE  ATTEMPTS  BAN  SINCE  LEFT  PACKETS")
+        typer.echo("ADDRESS  RULE  PROVEN  BAN  SINCE  LEFT  PACKETS")
         for row in rows:
             cells = (row["address"], _rule(row), *_numbers(row), row["since"] or "?", _left(row))
             sys.stdout.write("  ".join((*cells, str(row["packets"]))) + "\n")
