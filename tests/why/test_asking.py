@@ -10,6 +10,7 @@ import pytest
 from attrs import evolve
 from tests.support.attempts import attempts
 from tests.support.kept import Kept, kept, settings
+from tests.why.world import RULE
 
 from ringfence.errors import ControlError, FirewallError
 from ringfence.lists.prefixes import Prefixes
@@ -132,7 +133,9 @@ def test_a_friend_and_why(desk: Desk) -> None:
 
     assert (told["verdict"], told["rolls"]["friends"]) == ("friend", True)
     assert [(one["tie"], one["account"]) for one in told["friends"]] == [("authenticated", "204")]
-    assert told["outlook"][0].startswith("a friend: 600 guesses within 10m, or 20 accounts")
+    assert told["outlook"][0].startswith(
+        f"a friend: {RULE['guess'].friends} guesses within 10m, or 20 accounts"
+    )
     assert desk.ask("2001:db8::7")["subject"] == "2001:db8::7"
     assert desk.ask("2001:db8::/48")["outlook"] == [
         "a friend lives in it, or who is never banned: so no rule bans it as a whole"

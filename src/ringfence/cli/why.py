@@ -148,7 +148,8 @@ def _ban(ban: Document, found: Document) -> str:
         parts.append(f"since {_short(ban['since'])}")
     if ban["in_kernel"]:
         left = "no end" if ban["timeout"] is None else f"{span(ban['timeout'])} left in the kernel"
-        parts += [left, f"{ban['packets']} packets dropped"]
+        dropped = "1 packet" if ban["packets"] == 1 else f"{ban['packets']} packets"
+        parts += [left, f"{dropped} dropped"]
     else:
         parts.append("the kernel does not have it")
     return "; ".join(parts)
