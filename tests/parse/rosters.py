@@ -67,6 +67,26 @@ Trunk: no
 Encryption: no
 Status: UNKNOWN"""
 
+IAX_PHONE = b"""Event: PeerEntry
+ActionID: abc123
+Channeltype: IAX
+ObjectName: carol
+ChanObjectType: peer
+IPaddress: 198.18.1.40
+Mask: (null)
+Port: 49408
+Dynamic: yes
+Trunk: no
+Encryption: no
+Status: Unmonitored"""
+
+IAX_REGISTERED = b"""Event: PeerStatus
+Privilege: system,all
+ChannelType: IAX2
+Peer: IAX2/carol
+PeerStatus: Registered
+Address: 198.18.1.40"""
+
 REGISTRATION = b"""Event: OutboundRegistrationDetail
 ActionID: abc123
 ObjectType: registration

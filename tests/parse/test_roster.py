@@ -130,10 +130,11 @@ def test_where_no_endpoint_stands_the_key_names_the_account() -> None:
     [
         ("SIPpeers", rosters.SIP_PEER, contact(Service.SIP, "dave", "198.18.1.21", reachable=True)),
         ("IAXpeerlist", rosters.IAX_PEER, contact(Service.IAX2, "iaxstatic", "198.18.1.56")),
+        ("IAXpeerlist", rosters.IAX_PHONE, contact(Service.IAX2, "carol", "198.18.1.40", reachable=True)),
     ],
 )
 def test_a_peer(action: str, recorded: bytes, expected: Contact) -> None:
-    """A peer is where Asterisk sends to it, and reachable where it answers in time."""
+    """A peer is where Asterisk sends to it; who answers in time there, or a challenge, is reachable."""
     assert entries(action, item(recorded)) == (Listed(expected),)
 
 

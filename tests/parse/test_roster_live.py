@@ -110,6 +110,18 @@ def test_a_peer_registers_answers_and_goes() -> None:
     assert told == [DAVE, evolve(DAVE, reachable=True), evolve(DAVE, gone=True), None]
 
 
+def test_who_registers_by_iax2_has_answered_there() -> None:
+    """Its registration is challenged where it came from, and no security event tells of that."""
+    carol = Contact("pbx", Service.IAX2, "carol", ip_address("198.18.1.40"), reachable=True)
+    where = Whereabouts("pbx")
+    silent = item(rosters.IAX_REGISTERED, PeerStatus="Unreachable")
+    moved = item(rosters.IAX_REGISTERED, Address="198.18.1.41")
+    told = [where.hear(one) for one in (item(rosters.IAX_REGISTERED), silent, item(rosters.IAX_REGISTERED))]
+
+    assert told == [carol, evolve(carol, reachable=False), carol]
+    assert where.hear(moved) == evolve(carol, address=ip_address("198.18.1.41"))
+
+
 def test_a_peer_that_registers_elsewhere_has_not_answered_there() -> None:
     """To be reachable is of an address."""
     where = Whereabouts("pbx")

@@ -125,7 +125,8 @@ def _seconds(text: str) -> float | None:
 def _of_peer(service: Service) -> Reader:
     """Read a peer of chan_sip's or IAX2's.
 
-    Its address is where Asterisk sends: the phone's own word, unless it answers there.
+    Its address is where Asterisk sends. With chan_sip that is the phone's own word, unless it answers there;
+    who registers by IAX2 has answered a challenge there, and no security event says so.
     """
 
     def read(headers: Mapping[str, str], asterisk: str) -> tuple[Entry, ...]:
@@ -133,7 +134,8 @@ def _of_peer(service: Service) -> Reader:
         account = headers.get("ObjectName", "").partition("/")[0]
         if address is None or not account:
             return ()
-        reachable = headers.get("Status", "").startswith("OK (")
+        registered = service is Service.IAX2 and headers.get("Dynamic") == "yes"
+        reachable = registered or headers.get("Status", "").startswith("OK (")
         return (Listed(Contact(asterisk, service, account, address, reachable=reachable)),)
 
     return read

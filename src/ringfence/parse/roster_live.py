@@ -95,6 +95,8 @@ class Whereabouts:
                 return None
             if contact is None or contact.address != address:
                 contact = Contact(self._asterisk, service, name, address)
+            if service is Service.IAX2:  # it has answered a challenge there
+                contact = evolve(contact, reachable=True)
         if contact is None:
             return None
         return self._change((service, name), "", contact, status, gone=status == "Unregistered")
@@ -110,7 +112,7 @@ class Whereabouts:
             stays = any(one.contact.address == contact.address for one in known.values())
             return None if stays else evolve(contact, gone=True, reachable=False)
         before = old.contact if old is not None else contact
-        kept = before.reachable and before.address == contact.address
+        kept = contact.reachable or (before.reachable and before.address == contact.address)
         reachable = kept if status in _UNCHANGED else status == "Reachable"
         now = evolve(contact, until=before.until, reachable=reachable)
         self._put(account, uri, _Known(now, told=old is None or old.told))
