@@ -26,6 +26,7 @@ from ringfence.clock import Clock
 from ringfence.detect.detector import Detector
 from ringfence.detect.friends import Friends
 from ringfence.detect.networks import NetworkSet
+from ringfence.detect.rules import Claimed
 from ringfence.errors import FirewallBusyError, FirewallError, HostError, StoreError
 from ringfence.firewall import choose, make_backend
 from ringfence.firewall.contract import Flooder, LimitMode, Plan, Ports, Roll, Usage
@@ -152,6 +153,11 @@ class Keeper:
             self.alarms.over("firewall", "leftovers")
             if others:
                 self._log.warning("firewall.taken_over", before=others, now=enforcer.backend.name)
+
+    @property
+    def claims(self) -> Claimed:
+        """What evidence may do that only claims its address."""
+        return self._settings.claims()
 
     @property
     def trial(self) -> float | None:

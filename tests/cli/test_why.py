@@ -15,6 +15,7 @@ from tests.support.captures import capture
 from tests.support.daemon import GRANTED, Guard, ami_server, until
 from tests.why.world import NOW, RULE, ban, count, friend, holder, known, proven, running, story
 
+from ringfence.alarms import Alarm
 from ringfence.cli import why
 from ringfence.model import Side, Tie
 from ringfence.store_past import Past
@@ -145,6 +146,15 @@ def test_all_there_is_to_know(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "before    guess of 192.0.2.0/24, somebody tries; since 2023-11-14 19:45, lifted" in text
     assert lines[-1].split() == ["slow", "3", "of", "20", "2", "1d", "3m"]
     assert max(map(len, lines)) <= 80
+
+
+def test_alarms_come_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Below the first line, as status shows them."""
+    alarm = Alarm("phone.broken", "204 at 192.0.2.1", "extension 204 has a wrong password", NOW, NOW, 300)
+
+    assert shown(monkeypatch, alarms=(alarm,))[1] == (
+        "! phone.broken 204 at 192.0.2.1: extension 204 has a wrong password (300 times)"
+    )
 
 
 def test_attempts_are_shown_with_what_is_strange_about_them(monkeypatch: pytest.MonkeyPatch) -> None:

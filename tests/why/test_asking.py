@@ -16,6 +16,8 @@ from ringfence.errors import ControlError, FirewallError
 from ringfence.lists.prefixes import Prefixes
 from ringfence.lists.shelf import replace_imported
 from ringfence.model import Friend, Proof, Side, Tie
+from ringfence.settings import ClaimedSettings
+from ringfence.values import Ladder
 from ringfence.why.asking import Asking
 
 
@@ -151,6 +153,25 @@ def test_a_former_friend(desk: Desk) -> None:
 
     assert (told["verdict"], told["friends"]) == ("stranger", [])
     assert [one["until"] for one in told["former"]] == ["2023-11-14T23:13:20Z"]
+
+
+def test_what_is_strange_about_it(desk: Desk) -> None:
+    """The alarms that are up and name it, and nobody else's."""
+    for subject in ("192.0.2.1", "204 at 192.0.2.1", "192.0.2.2"):
+        desk.kept.keeper.alarms.sound("phone.broken", subject, "a wrong password \x1b")
+    told = desk.ask("192.0.2.1")
+
+    assert {alarm["subject"] for alarm in told["alarms"]} == {"192.0.2.1", "204 at 192.0.2.1"}
+    assert {alarm["text"] for alarm in told["alarms"]} == {"a wrong password \\x1b"}
+
+
+def test_claims_have_the_configurations_terms(tmp_path: Path) -> None:
+    """How long a ban on a mere claim is stands in the sentence."""
+    wanted = evolve(settings(), claimed=ClaimedSettings(ban=Ladder((120.0,))))
+    with kept(tmp_path, wanted) as made:
+        told = Desk(made).ask("192.0.2.1")
+
+    assert "claim the address are one of 2m from the SIP ports" in told["outlook"][0]
 
 
 def test_who_is_on_a_list(desk: Desk) -> None:

@@ -14,7 +14,7 @@ from ringfence.why.document import document
 
 KEYS = [
     *("address", "subject", "verdict", "outlook", "bans", "past", "lists", "rolls", "protected", "friend"),
-    *("friends", "former", "braked", "attempts", "rules", "enforcing", "daemon", "problems"),
+    *("friends", "former", "braked", "attempts", "alarms", "rules", "enforcing", "daemon", "problems"),
 ]
 
 

@@ -10,7 +10,7 @@ from tests.why.world import ban, friend, holder, known, proven, running, story
 
 from ringfence.model import Proof, Side
 from ringfence.store_past import Past
-from ringfence.why.known import Verdict, covers, sources_of
+from ringfence.why.known import Verdict, covers, is_about, sources_of
 
 GATEWAY = {ip_network("192.0.2.1"): "the gateway"}
 BAN = running(ban())
@@ -69,6 +69,15 @@ def test_the_wire_is_named_where_it_proved() -> None:
     assert sources_of(told) == ("ami",)
     assert sources_of(evolve(told, proof=Proof.NONCE)) == ("ami", "wire")
     assert sources_of(evolve(told, proof=Proof.NONCE, sources=("wire",))) == ("wire",)
+
+
+def test_an_alarm_is_about_whom_it_names() -> None:
+    """By the address alone, or as the account at it; not where it only begins like it."""
+    here = ip_network("192.0.2.1")
+    assert is_about("192.0.2.1", here)
+    assert is_about("204 at 192.0.2.1", here)
+    assert not is_about("204 at 192.0.2.11", here)
+    assert not is_about("204 of pbx", here)
 
 
 def test_one_network_covers_another() -> None:

@@ -82,6 +82,10 @@ def _print(found: Document) -> None:
     console = Console(highlight=False)
     out = found["verdict"] in {"banned", "denied"}
     console.print(Text(_headline(found), style="bold red" if out else "bold"), soft_wrap=True)
+    for alarm in found["alarms"]:
+        again = f" ({alarm['times']} times)" if alarm["times"] > 1 else ""
+        text = f"! {alarm['name']} {alarm['subject']}: {alarm['text']}{again}"
+        console.print(Text(text, style="bold red"), soft_wrap=True)
     console.print()
     for label, text in _lines(found):
         lines = wrap(text, console.width - _LABEL, break_on_hyphens=False)

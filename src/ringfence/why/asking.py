@@ -17,7 +17,7 @@ from ringfence.keeper import Keeper
 from ringfence.lists.holding import Holder
 from ringfence.model import Network, Scope, network_from
 from ringfence.why.document import Document, document
-from ringfence.why.known import Known, Running
+from ringfence.why.known import Known, Running, is_about
 from ringfence.why.records import Found, look, running_of
 
 _SENDER = 64
@@ -65,6 +65,8 @@ class Asking:
             story=story,
             ahead=wall - mono,
             spared=detector.friends.live_in(around) or detector.never.touches(around),
+            claimed=self._keeper.claims,
+            alarms=tuple(alarm for alarm in self._keeper.alarms.up if is_about(alarm.subject, network)),
             enforcing=enforcer.enforcing,
             problems=(*found.problems, *problems),
         )

@@ -5,12 +5,13 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from attrs import Factory, evolve, frozen
 
+from ringfence.alarms import Alarm
 from ringfence.bans.exempt import overlap
 from ringfence.detect.detector import Story
 from ringfence.detect.rules import Claimed
 from ringfence.firewall.contract import Element
 from ringfence.lists.holding import Holder
-from ringfence.model import Attempt, Ban, Friend, Network, Proof, Scope, Side
+from ringfence.model import Attempt, Ban, Friend, Network, Proof, Scope, Side, shown
 from ringfence.store_past import Past
 
 WIRE = "wire"
@@ -74,6 +75,7 @@ class Known:
     ahead: float = 0.0
     spared: bool = False
     claimed: Claimed = Factory(Claimed)
+    alarms: tuple[Alarm, ...] = ()
     enforcing: bool = True
     live: bool = True
     problems: tuple[str, ...] = ()
@@ -119,6 +121,11 @@ class Known:
 def covers(one: Network, other: Network) -> bool:
     """Say whether the whole of ``other`` lies in ``one``."""
     return one.version == other.version and other.subnet_of(one)  # type: ignore[arg-type] # of one version
+
+
+def is_about(subject: str, network: Network) -> bool:
+    """Say whether an alarm's subject is ``network``, or somebody at it (``204 at 192.0.2.1``)."""
+    return subject.rpartition(" at ")[2] == shown(network)
 
 
 def sources_of(attempt: Attempt) -> tuple[str, ...]:
