@@ -127,6 +127,17 @@ def test_the_64_of_an_address_is_who_did_it(desk: Desk) -> None:
     assert desk.ask("2001:db8::/48")["rules"] == []
 
 
+@pytest.mark.parametrize("everybody", ["0.0.0.0/0", "::/0", "0.0.0.0/1"])
+def test_everybody_may_be_asked_for(desk: Desk, everybody: str) -> None:
+    """Nothing holds the whole, and the host itself is in it."""
+    desk.guess(5)
+    told = desk.ask(everybody)
+
+    assert (told["bans"], told["lists"], told["attempts"], told["rules"]) == ([], [], [], [])
+    assert told["protected"] != []
+    assert told["problems"] == []
+
+
 def test_a_friend_and_why(desk: Desk) -> None:
     """Its reason, that it passes the limiter, and the numbers that apply to it."""
     desk.befriend("192.0.2.1")
