@@ -14,8 +14,9 @@ from tests.support.netns import run
 
 from ringfence import control
 
-GUESSES = capture("asterisk-22", "wrong-password-register").ami.read_bytes()  # 3 by 198.18.1.101
-IPV6 = capture("asterisk-22", "wrong-password-register-ipv6").ami.read_bytes()  # 3 by fd00:18::b
+CLAIMED = capture("asterisk-22", "wrong-password-register").ami.read_bytes()  # 3 by 198.18.1.101
+GUESSES = CLAIMED.replace(b"/UDP/", b"/TCP/")  # by TCP an address is proven
+IPV6 = capture("asterisk-22", "wrong-password-register-ipv6").ami.read_bytes().replace(b"/UDP/", b"/TCP/")
 FORGED = capture("asterisk-22", "user-carries-crlf-event")
 THREE = {"guess": {"attempts": 3, "ban": ["1h", "6h"]}}
 
@@ -101,6 +102,18 @@ def test_attempts_become_a_ban(tmp_path: Path, pbx: ServedAmi) -> None:
     assert "event=ban.placed address=198.18.1.101/32 seconds=3600 rule=guess attempts=3" in guard.log
 
 
+def test_what_only_claims_to_be_somewhere_is_banned_for_less(tmp_path: Path, pbx: ServedAmi) -> None:
+    """Guesses by UDP that nothing proves close the SIP ports over UDP for ten minutes."""
+    with Guard(tmp_path, ami={"port": pbx.port}, rules=THREE) as guard:
+        listening(guard, pbx)
+        pbx.say(CLAIMED)
+        until(guard.bans, "a ban")
+        [row] = guard.bans()
+
+    assert (row["address"], row["scope"], row["attempts"]) == ("198.18.1.101", "sip-udp", 3)
+    assert 590 <= row["timeout"] <= 600
+
+
 def test_the_same_alarm_is_said_once_a_minute(tmp_path: Path, pbx: ServedAmi) -> None:
     """Somebody who forges headers is said once, counted always, and is himself the one to blame."""
     with Guard(tmp_path, ami={"port": pbx.port}) as guard:
@@ -108,8 +121,9 @@ def test_the_same_alarm_is_said_once_a_minute(tmp_path: Path, pbx: ServedAmi) ->
         pbx.say(FORGED.ami.read_bytes() * 3)
         until(lambda: guard.status()["tampered"] >= 2, "tampered events")
 
-        assert guard.log.count("event=evidence.tampered") == 1
-        assert f"address={FORGED.source}" in guard.log
+        assert guard.log.count("event=alarm.evidence.tampered") == 1
+        assert "event=alarm.evidence.tampered subject=pbx/ami" in guard.log
+        until(lambda: f"event=ban.placed address={FORGED.source}/32" in guard.log, "the forger's ban")
 
 
 # -- the configuration ------------------------------------------------------------------------------------

@@ -237,6 +237,7 @@ class Guard:
 
     def stop(self) -> int:
         """Send SIGTERM and give the exit code."""
+        self._drain()  # a full socket would have no room for the word that it is stopping
         self.process.send_signal(signal.SIGTERM)
         return self.wait()
 
