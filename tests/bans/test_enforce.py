@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from attrs import evolve
 from structlog.testing import capture_logs
 from tests.support.attempts import attempts
 from tests.support.world import OTHER, RULE, START, SUBJECT, World, a_world, said

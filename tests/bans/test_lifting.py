@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from attrs import evolve
-from tests.support.world import OTHER, RULE, START, SUBJECT, World, a_world, said
+from tests.support.world import OTHER, START, SUBJECT, World, a_world, said
 
 from ringfence.bans.enforce import CHUNK
 from ringfence.bans.ledger import key_of

@@ -17,7 +17,7 @@ def test_there_are_so_many_new_ones_a_minute() -> None:
     """What is too many is counted, and gets its turn when the minute is over."""
     claims = Claims(TERMS)
     assert [claims.length(key, 0.0) for key in (b"a", b"b", b"c")] == [600.0, 600.0, None]
-    assert (claims.refused, claims.refused_at) == (1, 0.0)
+    assert (claims.refused, claims.is_open(b"c", 0.0), claims.is_open(b"a", 0.0)) == (1, False, True)
     assert claims.length(b"c", 59.9) is None
     assert claims.length(b"c", 60.0) == 600.0
 

@@ -17,7 +17,17 @@ import structlog
 from attrs import define, evolve, field
 
 from ringfence.bans.exempt import Exempt, overlap
-from ringfence.bans.ledger import Counts, Ledger, Record, ban_of, key_of, network_of, parts_of, renew_at
+from ringfence.bans.ledger import (
+    Counts,
+    Ledger,
+    Record,
+    ban_of,
+    key_of,
+    network_of,
+    parts_of,
+    renew_at,
+)
+from ringfence.bans.orders import described, in_order, keys_of, lines
 from ringfence.bans.records import Records
 from ringfence.clock import Clock
 from ringfence.detect.detector import Detector
@@ -27,7 +37,7 @@ from ringfence.detect.rules import RETURN_WITHIN
 from ringfence.errors import ControlError, FirewallError, SetFullError
 from ringfence.firewall.contract import Add, Backend, Change, Opened, Outcome, Remove, Roll
 from ringfence.firewall.probe import Verification, verify
-from ringfence.model import Ban, Made, Network, Origin, Scope, printable
+from ringfence.model import Ban, Made, Network, Origin, Scope
 
 MOST_PENDING = 1_000
 """So many bans that the kernel refused are asked for again."""
@@ -133,7 +143,7 @@ class Enforcer:
         now = self.clock.wall()
         endless = [key for key, left in found.items() if not isfinite(left)]
         for start in range(0, len(endless), CHUNK):
-            self._apply([_in_order(key, ADOPTED_FOR) for key in endless[start : start + CHUNK]])
+            self._apply([in_order(key, ADOPTED_FOR) for key in endless[start : start + CHUNK]])
         bans = []
         for key, timeout in found.items():
             network, scope = network_of(key)
@@ -317,7 +327,7 @@ class Enforcer:
         """Have the kernel count anew how long these bans last."""
         now = self.clock.wall()
         records = [(key, record) for key in keys if (record := self.ledger.get(key)) is not None]
-        changes = [_in_order(key, record.expires - now) for key, record in records]
+        changes = [in_order(key, record.expires - now) for key, record in records]
         for (_, record), outcome in zip(records, self._apply(changes), strict=True):
             if outcome.error is None:
                 record.renew_at = renew_at(record.expires, now, outcome.timeout)
@@ -330,7 +340,7 @@ class Enforcer:
             record = self.ledger.get(key)
             if record is not None and record.expires > now:
                 bans.append((key, record))
-        changes = [_in_order(key, record.expires - now) for key, record in bans]
+        changes = [in_order(key, record.expires - now) for key, record in bans]
         taken = 0
         for (key, record), outcome in zip(bans, self._apply(changes), strict=True):
             if outcome.error is not None:
@@ -389,7 +399,7 @@ class Enforcer:
             taken.append(ban)
             if record:
                 self.counts.placed += 1
-                self._log.warning("ban.placed", **_described(ban))
+                self._log.warning("ban.placed", **described(ban))
         if record and taken:
             self.records.ban(taken)
         return final
@@ -421,7 +431,7 @@ class Enforcer:
         key = key_of(ban.network, ban.scope)
         if key not in self._pending:
             self.counts.failed += 1
-            self._log.error("ban.failed", error=str(error), **_described(ban))
+            self._log.error("ban.failed", error=str(error), **described(ban))
             if len(self._pending) >= MOST_PENDING:
                 # Counted anew from nothing, and so asked for again if he goes on.
                 self.detector.release(ban.network)
@@ -438,7 +448,7 @@ class Enforcer:
         errors = [str(outcome.error) for outcome in outcomes if outcome.error is not None]
         if errors:
             self.firewall_error = errors[0]
-        elif not self.unfilled and self._pending.keys() <= _keys_of(changes if self._pending else ()):
+        elif not self.unfilled and self._pending.keys() <= keys_of(changes if self._pending else ()):
             self.firewall_error = ""
         return outcomes
 
@@ -478,27 +488,3 @@ class Enforcer:
         self._unfreed.clear()
         self._giving_way.clear()
         self.firewall_error = ""
-
-
-def lines(failed: Iterable[Outcome]) -> list[str]:
-    """Say of each outcome what failed."""
-    return [f"{outcome.change.network}: {outcome.error}" for outcome in failed]
-
-
-def _keys_of(changes: Iterable[Change]) -> set[int]:
-    return {key_of(change.network, change.scope) for change in changes}
-
-
-def _in_order(key: int, seconds: float) -> Add:
-    network, scope = network_of(key)
-    return Add(network, seconds, scope)
-
-
-def _described(ban: Ban) -> dict[str, object]:
-    return {
-        "address": str(ban.network),
-        "seconds": round(ban.expires - ban.since),
-        "rule": ban.rule,
-        "attempts": len(ban.attempts),
-        "accounts": sorted({printable(attempt.account) for attempt in ban.attempts})[:5],
-    }

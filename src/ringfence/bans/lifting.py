@@ -12,9 +12,10 @@ from itertools import chain
 
 from attrs import evolve, frozen
 
-from ringfence.bans.enforce import CHUNK, Enforcer, lines
+from ringfence.bans.enforce import CHUNK, Enforcer
 from ringfence.bans.exempt import overlap
 from ringfence.bans.ledger import key_of, network_of
+from ringfence.bans.orders import lines
 from ringfence.errors import ControlError
 from ringfence.firewall.contract import Outcome
 from ringfence.model import Network

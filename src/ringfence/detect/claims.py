@@ -20,12 +20,15 @@ class Claims:
 
     def __init__(self, terms: Claimed, most: int = MOST) -> None:
         self.terms = terms
-        self.refused_at = -float("inf")
-        """When somebody was last not banned for want of room in the minute."""
         self.refused = 0
+        """How often somebody was not banned for want of room in the minute."""
         self._most = most
         self._new: deque[float] = deque()
         self._before: OrderedDict[Key, tuple[int, float]] = OrderedDict()
+
+    def is_open(self, key: Key, now: float) -> bool:
+        """Say whether a ban of this subject could be given now."""
+        return self._has_room(now) or key in self._before
 
     def length(self, key: Key, now: float) -> float | None:
         """Give how long a new ban of this subject is (seconds); None: it is one too many.
@@ -36,7 +39,6 @@ class Claims:
         if now - last >= self.terms.returns_within:
             number = 0
         if not number and not self._has_room(now):
-            self.refused_at = now
             self.refused += 1
             return None
         if not number:

@@ -60,6 +60,8 @@ class Friends:
         self._braked = False
         self.changes = 0
         """Grows whenever an address becomes a friend, or is none any more."""
+        self.changed: Address | None = None
+        """Whose change was the last one; None where it may be anybody's."""
         self._most = most
         self._reasons: OrderedDict[Key, Friend] = OrderedDict()
         self._at: dict[Address, dict[Key, Friend]] = {}
@@ -82,7 +84,7 @@ class Friends:
     @braked.setter
     def braked(self, braked: bool) -> None:
         self._braked = braked
-        self.changes += 1
+        self._change(None)
 
     def meet(self, friend: Friend) -> bool:
         """Take a reason, or renew it; say whether it is a new one. The first ``since`` stays."""
@@ -95,9 +97,9 @@ class Friends:
         if at is None:
             at = self._at[friend.address] = {}
             self._neighbours.update(_around(friend.address))
-            self.changes += 1
+            self._change(friend.address)
         elif known is None:
-            self.changes += 1
+            self._change(friend.address)
         at[key] = friend
         if known is None:
             places = self._accounts.setdefault(friend.account, {})
@@ -149,7 +151,9 @@ class Friends:
 
     def worked_at(self, account: str, address: Address) -> bool:
         """Say whether ``account`` works at ``address``, or did within a month."""
-        return self.works_at(account, address) or (address, account) in self._former
+        if account in self._accounts and self.works_at(account, address):
+            return True
+        return account in self._left_accounts and (address, account) in self._former
 
     def knew(self, account: str) -> bool:
         """Say whether ``account`` works anywhere, or did within a month."""
@@ -182,6 +186,10 @@ class Friends:
         """Give the reasons that are over, each until when it held; of an address and account the last one."""
         return tuple(self._former.values())
 
+    def _change(self, address: Address | None) -> None:
+        self.changes += 1
+        self.changed = address
+
     def _drop(self, key: Key) -> None:
         friend = self._reasons.pop(key)
         at = self._at[friend.address]
@@ -190,7 +198,7 @@ class Friends:
             del self._at[friend.address]
             for network in _around(friend.address):
                 _count_down(self._neighbours, network)
-            self.changes += 1
+            self._change(friend.address)
         places = self._accounts[friend.account]
         places[friend.address] -= 1
         if not places[friend.address]:

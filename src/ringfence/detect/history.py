@@ -14,7 +14,7 @@ An account is kept to ``MAX_ACCOUNT`` bytes: what a sender writes must not decid
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
 from itertools import chain, islice
 from struct import Struct
@@ -58,9 +58,11 @@ _INVALID_ACCOUNT = _EVENT[EventKind.INVALID_ACCOUNT_ID]
 # When (monotonic), milliseconds that its own time is off that, the session, flags, service and transport,
 # the event, who told of it, the Asterisk; then the account, its address where the subject does not say it,
 # and whom it was aimed at.
-_PACK = Struct("<diIBBBHB")
-_FLAGS, _SOURCES = 16, 19  # where they stand
-_TRUSTED, _TAMPERED, _SPENT, _CLAIM_SPENT = 16, 32, 64, 128
+_PACK, _AT = Struct("<diIBBBHB"), Struct("<d")
+_PACK_SIZE = _PACK.size
+_FLAGS, _EVENT_AT = 16, 18  # where they stand
+_PROVEN, _TRUSTED, _TAMPERED, _SPENT, _CLAIM_SPENT = 12, 16, 32, 64, 128
+_COUNTS = _TRUSTED | _SPENT
 _AIMED = {0: 0, 1: 4, 2: 16}  # bytes of the address at the end
 _IPV4_BYTES, _IPV6_BYTES = 4, 16
 _MILLI = 1000.0
@@ -180,7 +182,7 @@ class History:
             at, delta, own, flags, *rest = _PACK.unpack_from(packed)
             if own == session and not flags >> 2 & 3:
                 flags |= Proof.NONCE << 2
-                kept[index] = _PACK.pack(at, delta, own, flags, *rest) + packed[_PACK.size :]
+                kept[index] = _PACK.pack(at, delta, own, flags, *rest) + packed[_PACK_SIZE:]
                 raised.append(fact_of(kept[index]))
         if raised:
             self._put_back(key, kept)
@@ -196,7 +198,7 @@ class History:
             same = how & _SERVICE_BITS == code and (own == session or not own or not session)
             if same and not sources & bit and now - at < _JOIN_WITHIN:
                 kept[index] = (
-                    _PACK.pack(at, delta, own, flags, how, event, sources | bit, pbx) + packed[_PACK.size :]
+                    _PACK.pack(at, delta, own, flags, how, event, sources | bit, pbx) + packed[_PACK_SIZE:]
                 )
                 self._put_back(key, kept)
                 return
@@ -240,7 +242,7 @@ class History:
             _PROOFS[flags >> 2 & 3],
             _SERVICES[how >> 4 & 7],
             _TRANSPORTS[how & 7],
-            packed[_PACK.size : end].decode("utf-8", "replace"),
+            packed[_PACK_SIZE:end].decode("utf-8", "replace"),
             _EVENTS[event & _EVENT_BITS],
             at + (self._ahead or 0.0) + delta / _MILLI,
             bool(flags & _TRUSTED),
@@ -349,6 +351,32 @@ class History:
         )
 
 
+def time_of(packed: bytes) -> float:
+    """Give when an attempt was made (monotonic seconds)."""
+    at: float = _AT.unpack_from(packed)[0]
+    return at
+
+
+def outline_of(kept: Sequence[bytes], account: bytes = b"") -> tuple[int, int, int, int]:
+    """Say how many attempts may count at all: how many of them proven, not yet claimed for, and unknown.
+
+    Nearly always that is enough to see that no rule is full, in a tenth of the time that facts take. With an
+    ``account`` only those count whose account begins like it.
+    """
+    number = proven = fresh = unknown = 0
+    for packed in kept:
+        flags = packed[_FLAGS]
+        if flags & _COUNTS == _TRUSTED and (not account or packed.startswith(account, _PACK_SIZE)):
+            number += 1
+            if flags & _PROVEN:
+                proven += 1
+            if not flags & _CLAIM_SPENT:
+                fresh += 1
+            if packed[_EVENT_AT] & _EVENT_BITS == _INVALID_ACCOUNT:
+                unknown += 1
+    return number, proven, fresh, unknown
+
+
 def fact_from(attempt: Attempt, at: float) -> Fact:
     """Give an attempt that was made at ``at`` as rules see it."""
     return Fact(
@@ -373,7 +401,7 @@ def fact_of(packed: bytes) -> Fact:
         _KINDS[flags & 3],
         bool(flags >> 2 & 3),
         bool(flags & _TRUSTED),
-        packed[_PACK.size : _ends(packed, how, event)[0]],
+        packed[_PACK_SIZE : _ends(packed, how, event)[0]],
         _EVENTS[event & _EVENT_BITS],
         event & _EVENT_BITS == _INVALID_ACCOUNT,
         session,
@@ -390,7 +418,7 @@ def _ends(packed: bytes, how: int, event: int) -> tuple[int, int]:
 
 def _least_telling(kept: list[bytes]) -> int:
     """Say which attempt can be spared: the first that the same account repeats, or else the first."""
-    accounts = [packed[_PACK.size :] for packed in kept]
+    accounts = [packed[_PACK_SIZE:] for packed in kept]
     for index in range(len(kept) - LATEST):
         if accounts[index] in accounts[index + 1 :]:
             return index

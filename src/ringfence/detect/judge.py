@@ -12,7 +12,7 @@ from typing import TypeVar
 from attrs import frozen
 
 from ringfence.detect.claims import Claims
-from ringfence.detect.history import Fact, History, Key, fact_of
+from ringfence.detect.history import MAX_ACCOUNT, Fact, History, Key, fact_of, outline_of, time_of
 from ringfence.detect.places import Place, Places, prefix_of
 from ringfence.detect.rules import By, Claimed, Of, Rule
 from ringfence.detect.tallies import Tallies, Tally
@@ -102,28 +102,60 @@ class Judge:
         """
         kind = attempt.kind
         decoy = attempt.account in self._decoys
-        besieged = self._siege is not None and (attempt.asterisk, attempt.account) in self.besieged
+        siege = self._siege
+        besieged = siege is not None and (attempt.asterisk, attempt.account) in self.besieged
         if len(kept) < self._least[kind] and not decoy and not besieged:
             return None
-        facts = [fact_of(packed) for packed in kept]
-        if place.friend:
-            facts = [fact for fact in facts if fact.proven]
-            if not facts:
-                return None
+        rules = self._candidates(place, kept, kind, now, decoy=decoy, narrowed=narrowed)
+        if besieged and siege is not None:
+            number, proven, fresh, _ = outline_of(kept, _bytes_of(attempt))
+            claims = fresh >= siege.strangers and not narrowed and self.claims.is_open(place.key, now)
+            besieged = claims or (number >= siege.strangers and proven > 0)
+        if not rules and not besieged:
+            return None
+        facts = [fact for fact in map(fact_of, kept) if fact.proven or not place.friend]
+        if not facts:
+            return None
         narrow: Rule | None = None
-        for rule in self._by_kind[kind]:
+        for rule in rules:
             found = self._matching(rule, facts)
             if _is_full(rule, rule.attempts, found):
                 return self._full(place, rule, kept)
             if narrow is None and _is_claim(rule, rule.attempts, found):
                 narrow = rule
-        if besieged and self._siege is not None:
-            rule = self._siege
-            found = [fact for fact in self._matching(rule, facts) if fact.account == _bytes_of(attempt)]
-            if _is_full(rule, rule.strangers, found):
-                return self._full(place, rule, kept)
-            narrow = narrow or (rule if _is_claim(rule, rule.strangers, found) else None)
+        if besieged and siege is not None:
+            found = [fact for fact in self._matching(siege, facts) if fact.account == _bytes_of(attempt)]
+            if _is_full(siege, siege.strangers, found):
+                return self._full(place, siege, kept)
+            narrow = narrow or (siege if _is_claim(siege, siege.strangers, found) else None)
         return self._narrow(place, narrow, kept, now) if narrow is not None and not narrowed else None
+
+    def _candidates(
+        self,
+        place: Place,
+        kept: Sequence[bytes],
+        kind: AttemptKind,
+        now: float,
+        *,
+        decoy: bool,
+        narrowed: bool,
+    ) -> list[Rule]:
+        """Give the rules that may be full, as far as a short look tells: nearly always none is."""
+        number, proven, fresh, unknown = outline_of(kept)
+        if place.friend:  # of a friend no claim leads to anything
+            number, fresh = proven, 0
+        if fresh and (narrowed or not self.claims.is_open(place.key, now)):
+            self.claims.refused += not narrowed and fresh >= self._least[kind]
+            fresh = 0
+        latest, most = time_of(kept[-1]), len(kept)
+        return [
+            rule
+            for rule in self._by_kind[kind]
+            if (fresh >= rule.attempts or (number >= rule.attempts and proven))
+            and (unknown >= rule.attempts or rule.of is Of.ATTEMPTS)
+            and (decoy or rule.accounts is None)
+            and (rule.attempts > most or latest - time_of(kept[-rule.attempts]) < rule.window)
+        ]
 
     def _matching(self, rule: Rule, facts: Sequence[Fact]) -> list[Fact]:
         """Give what a rule counts of a subject: what counts at all, of its kinds, within its window."""
@@ -161,10 +193,19 @@ class Judge:
     def _evidence(self, place: Place, rule: Rule, kept: Sequence[bytes]) -> tuple[Attempt, ...]:
         facts = [fact_of(packed) for packed in kept]
         counted = {id(fact) for fact in self._matching(rule, facts)}
-        chosen = [packed for packed, fact in zip(kept, facts, strict=True) if id(fact) in counted]
-        return tuple(
-            self._history.attempt_of(packed, place.subject) for packed in chosen[-max(rule.attempts, 1) :]
-        )
+        chosen = [
+            (packed, fact.proven) for packed, fact in zip(kept, facts, strict=True) if id(fact) in counted
+        ]
+        number = rule.attempts if rule.by is By.SUBJECT else rule.strangers
+        # What is proven decides on a full ban, so it goes before what only claims.
+        spare = len(chosen) - number
+        shown = []
+        for packed, proven in chosen:
+            if not proven and spare > 0:
+                spare -= 1
+            else:
+                shown.append(self._history.attempt_of(packed, place.subject))
+        return tuple(shown[-number:])
 
     # -- what many do together --------------------------------------------------------------------------
 
@@ -264,7 +305,7 @@ class Judge:
             tally = self._prefixes.get(prefix_of(place.address), now)
             times = tally.times if tally is not None else ()
             return Count(rule, rule.attempts, len(times), len(times), _end(times, rule))
-        if place.friend and not place.never:
+        if place.proven and not place.never:
             friend = [*self._friends.get((place.key, rule.name), ())]
             if rule.of is Of.UNKNOWN_ACCOUNTS:
                 friend = [*self._foreign.get(place.key, {}).values()]
@@ -290,7 +331,7 @@ def _is_claim(rule: Rule, number: int, found: Sequence[Fact]) -> bool:
 
 
 def _bytes_of(attempt: Attempt) -> bytes:
-    return attempt.account.encode("utf-8", "replace")
+    return attempt.account.encode("utf-8", "replace")[:MAX_ACCOUNT]
 
 
 def _tallies(rule: Rule | None) -> Tallies[_K]:
