@@ -11,7 +11,20 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tests.bench import attacks, costs, firewall, floods, hostile, kills, losses, replays
+from tests.bench import (
+    attacks,
+    costs,
+    firewall,
+    floods,
+    forged,
+    hostile,
+    judgement,
+    kills,
+    losses,
+    newcomers,
+    phones,
+    replays,
+)
 from tests.bench.figures import Figure, table
 from tests.support.fail2ban import tree, why_no_fail2ban
 from tests.support.lab import Lab, why_no_asterisk
@@ -26,6 +39,10 @@ PARTS = {
     "firewall": firewall.figures,
     "floods": floods.figures,
     "kills": kills.figures,
+    "newcomers": newcomers.figures,
+    "phones": phones.figures,
+    "forged": forged.figures,
+    "judgement": judgement.figures,
 }
 
 

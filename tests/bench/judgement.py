@@ -43,6 +43,7 @@ from tests.support.daemon import Guard, ami_server, until
 from tests.support.lab import Lab
 from tests.support.process import resident
 
+from ringfence.calm import calm_collector
 from ringfence.detect.detector import Detector, Judgement
 from ringfence.detect.rules import Rule
 from ringfence.model import Challenge, Network, SecurityEvent, Service, SourceId
@@ -79,6 +80,7 @@ def stream() -> bytes:
 
 def deciding() -> list[float]:
     """Time bytes → decisions against panoramisk's Message.from_line on the same packets; give ratios."""
+    calm_collector()  # as the daemon does once it is up; the other has the same
     told = stream()
     texts = [packet.decode("utf-8", "replace") for packet in told.split(END) if packet]
     ratios = []
