@@ -37,6 +37,7 @@ from ringfence.keeper import Keeper
 from ringfence.later import Later
 from ringfence.model import Network
 from ringfence.report import Seen
+from ringfence.silence import Silence
 from ringfence.sources.ami import AmiSource
 from ringfence.sources.logs import Logs, LogSource
 from ringfence.sources.state import State
@@ -99,6 +100,7 @@ class Daemon:
         self._keeper: Keeper
         self._enforcer: Enforcer
         self._evidence: Evidence
+        self._silence: Silence
 
     def run(self, trial_for: float = 0.0) -> None:
         """Guard until SIGTERM or SIGINT. Raises RingfenceError where the guard cannot be mounted.
@@ -120,6 +122,7 @@ class Daemon:
             )
             stack.callback(self._keeper.close)
             self._enforcer = self._keeper.enforcer
+            self._silence = Silence(self._keeper.alarms)
             if self._enforcer.backend.enforces:
                 stack.enter_context(claim_sets())
             self._evidence = Evidence(
@@ -164,6 +167,7 @@ class Daemon:
                 from ringfence.sources.wire import WireSource  # noqa: PLC0415 - loaded where it is asked for
 
                 self._wire = WireSource(self._evidence.see, self._detector.blind)
+                self._evidence.see((), self._clock.mono())  # what AMI tells first may come before it
                 tasks.append(group.create_task(self._wire.run(), name="wire"))
                 failed = partial(self._host_failed, "containers")
                 tasks.append(group.create_task(follow_containers(self._containers_changed, failed)))
@@ -268,6 +272,18 @@ class Daemon:
         while True:
             await asyncio.sleep(JUDGE_EVERY)
             self._evidence.tend(wire=self._sees_all(), listening=self._listening_since)
+            self._look_for_silence()
+
+    def _look_for_silence(self) -> None:
+        sources = [source for listener in self._listeners.values() for source in listener.sources]
+        conditions = {str(source.id): source.condition for source in sources}
+        if self._wire is not None:
+            conditions["wire"] = self._wire.condition
+        self._silence.look(conditions, self._clock.mono())
+        for source in sources:
+            if not isinstance(source, AmiSource):
+                said = ((name, alarm.count) for name, alarm in source.alarms.items())
+                self._silence.lost(str(source.id), said)
 
     def _sees_all(self) -> bool:
         """Say whether every challenge over UDP comes by on the wire, and counts there."""

@@ -16,6 +16,7 @@ from ringfence.config import (
     AllowSettings,
     AmiSettings,
     AsteriskSettings,
+    ClaimedSettings,
     ControlSettings,
     CustomSettings,
     DenySettings,
@@ -23,7 +24,6 @@ from ringfence.config import (
     GeoSettings,
     LimitSettings,
     LogSettings,
-    RuleSettings,
     Settings,
     StoreSettings,
     WireSettings,
@@ -46,7 +46,7 @@ TABLES = {
     "allow": AllowSettings,
     "deny": DenySettings,
     "geo": GeoSettings,
-    **{f"rules.{rule.name}": RuleSettings for rule in RULES},
+    "claimed": ClaimedSettings,
     "store": StoreSettings,
     "control": ControlSettings,
 }
@@ -106,6 +106,25 @@ def test_the_default_in_the_readme_is_the_true_one(row: list[str]) -> None:
         return
 
     assert Settings() == parse(tree(key.strip("`"), value), "README.md", {}, secrets=False)
+
+
+def test_the_rules_in_the_readme_are_those_of_the_program() -> None:
+    """Each has its row, with its meaning, and what stands there may be written and changes nothing."""
+    table = README.split("\n## Rules\n", 1)[1].split("\n###", 1)[0]
+    lines = [line.strip("|").split("|") for line in table.splitlines() if line.startswith("| `")]
+    told = [[cell.strip() for cell in line] for line in lines]
+
+    assert [(row[0].strip("`"), row[1]) for row in told] == [(rule.name, rule.meaning) for rule in RULES]
+    for name, _, attempts, window, ban, more in told:
+        keys = [f"attempts = {attempts}", f"window = {window}", f"ban = {ban}", *more.split(", ")]
+        text = "\n".join(key for key in keys if key).replace("`", "")
+        rule = {name.strip("`"): tomllib.loads(text)}
+        settings = parse({"rules": rule}, "README.md", {}, secrets=False)
+        given = {
+            key for key, value in attrs.asdict(settings.rules[name.strip("`")]).items() if value is not None
+        }
+        assert given == {"enabled", *rule[name.strip("`")]}
+        assert settings == Settings()
 
 
 def test_what_is_to_be_typed_is_shell(tmp_path: Path) -> None:
