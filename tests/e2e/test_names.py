@@ -7,15 +7,21 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
-from tests.support.daemon import Guard, until
+from tests.parse.rosters import REGISTRATION
+from tests.sources.test_roster import entry
+from tests.support.amiserver import NO_PHONES, Script
+from tests.support.daemon import GRANTED, Guard, ami_server, until
 from tests.support.door import Door
 from tests.support.nameserver import NameServer
 from tests.support.netns import inside
 from tests.support.network import Network
 
+from ringfence.model import Tie
+
 pytestmark = pytest.mark.kernel
 
 NAME = "sip.carrier.example"
+HOST = "edge1.carrier.example"
 OLD, NEW, OTHER = "198.19.7.7", "198.19.7.8", "198.19.7.9"
 ASKING = 'mount --bind "$1" /etc/resolv.conf; shift; exec "$@"'
 
@@ -46,15 +52,20 @@ def served(server: NameServer) -> Iterator[None]:
         thread.join()
 
 
+@contextmanager
+def asking(folder: Path, network: Network) -> Iterator[list[str]]:
+    """Give what stands before a command of the PBX's that asks 127.0.0.1 for names."""
+    resolv = folder / "resolv.conf"
+    resolv.write_text("nameserver 127.0.0.1\noptions timeout:1 attempts:1\n")
+    yield network.in_pbx(
+        "unshare", "--mount", "--propagation", "private", "sh", "-c", ASKING, "sh", str(resolv)
+    )
+
+
 def test_a_name_is_let_in_wherever_it_leads(tmp_path: Path) -> None:
     """Also out of what is denied and banned; its last answer outlasts a restart with the DNS gone."""
-    resolv = tmp_path / "resolv.conf"
-    resolv.write_text("nameserver 127.0.0.1\noptions timeout:1 attempts:1\n")
     server = NameServer({(NAME, "A"): [OLD]}, ttl=1)
-    with Network() as network, Door(network) as door:
-        prefix = network.in_pbx(
-            "unshare", "--mount", "--propagation", "private", "sh", "-c", ASKING, "sh", str(resolv)
-        )
+    with Network() as network, Door(network) as door, asking(tmp_path, network) as prefix:
         guard = Guard(
             tmp_path,
             prefix=prefix,
@@ -75,3 +86,25 @@ def test_a_name_is_let_in_wherever_it_leads(tmp_path: Path) -> None:
             until(lambda: door.let_in(OLD, NEW, OTHER) == {NEW}, "the name's new address", 40)
             guard.must("allow", "remove", NAME)
             assert door.let_in(OLD, NEW, OTHER) == set()
+
+
+def test_a_trunk_is_a_friend_wherever_its_name_leads(tmp_path: Path) -> None:
+    """By SRV too, as Asterisk would go; what was known outlasts a restart with DNS and Asterisk gone."""
+    server = NameServer({(f"_sips._tcp.{NAME}", "SRV"): [f"0 0 5061 {HOST}."], (HOST, "A"): [OLD]}, ttl=1)
+    lists = {**NO_PHONES, "PJSIPShowRegistrationsOutbound": [entry(REGISTRATION)]}
+    with Network() as network, asking(tmp_path, network) as prefix, inside(network.pbx), served(server):
+        with ami_server(Script(play=[GRANTED], lists=lists)) as pbx:
+            guard = Guard(tmp_path, prefix=prefix, ami={"port": pbx.port}, firewall={"backend": "nftables"})
+            with guard:
+                until(lambda: trunks(guard) == {OLD: "named"}, "the trunk's address")
+            server.zone[HOST, "A"] = [NEW]
+            with guard:
+                until(lambda: trunks(guard) == {OLD: "named", NEW: "named"}, "its new one")
+        server.silent = True
+        with guard:
+            assert trunks(guard) == {OLD: "named", NEW: "named"}
+
+
+def trunks(guard: Guard) -> dict[str, str]:
+    """Give the friends that are trunks, with their names."""
+    return {row["address"]: row["account"] for row in guard.ask("friends") if row["tie"] == Tie.TRUNK}
