@@ -4,7 +4,7 @@ A line is ``TIME ADDRESS [KIND] [untrusted] [claimed] -> STANDING[; BAN]``, wher
 address proven, unless said.
 """
 
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 
 from attrs import evolve
 from tests.detect.events import SENDER, attempt, event
@@ -16,6 +16,7 @@ from ringfence.detect.rules import RULES, Rule
 from ringfence.model import (
     Attempt,
     AttemptKind,
+    Challenge,
     EventKind,
     Proof,
     Scope,
@@ -317,3 +318,32 @@ def test_who_keeps_the_bans_says_who_is_late() -> None:
           1 192.0.2.7 -> counted; guess bans 192.0.2.7/32 for 2
         """,
     )
+
+
+def test_what_proves_a_session_and_is_an_attempt_itself_loses_no_ban() -> None:
+    """The answer raises what was claimed before it, and both together are full."""
+    detector = Detector(RULES)
+    here = ip_address("198.18.0.1")
+    address = ip_address(SENDER)
+    probes = [event(EventKind.INVALID_ACCOUNT_ID, session=b"s", account="a") for _ in range(5)]
+    told = [detector.observe(probe, float(number)) for number, probe in enumerate(probes)]
+    assert [judged.decision for judged in told if judged is not None] == [None] * 4
+    detector.see([Challenge(address, 5062, here, 5060, b"s", b"n", address)], 4.0, 4.0, "pbx")
+    answers = [
+        detector.observe(
+            event(EventKind.CHALLENGE_RESPONSE_FAILED, session=b"s", challenge=b"n"), 5.0 + number
+        )
+        for number in range(5)
+    ]
+    banned = [judged.decision for judged in answers if judged is not None and judged.decision is not None]
+    assert [(decision.rule.name, decision.scope) for decision in banned][:1] == [("guess", Scope.FULL)]
+
+
+def test_a_siege_is_over_where_other_rules_come() -> None:
+    """What is counted together begins anew, and no alarm stands for ever."""
+    detector = Detector(RULES)
+    for number in range(8):
+        detector.judge(attempt(f"198.51.{number}.1", proof=Proof.NONCE), 0.0)
+    detector.take_notices()
+    detector.configure((GUESS,))
+    assert [(notice.name, notice.over) for notice in detector.take_notices()] == [("siege", True)]

@@ -178,6 +178,8 @@ class Detector:
         terms = claimed if claimed is not None else Claimed()
         if rules and rules == self.rules and terms == self._judge.claims.terms:
             return
+        if self.rules:
+            self._tell_that_sieges_end(self._judge.besieged)
         self.rules = rules
         self._history.seconds = max([rule.window for rule in rules if rule.enabled], default=HOUR)
         self._judge = Judge(rules, terms, self._history, self._places)
@@ -211,7 +213,12 @@ class Detector:
         raised = self._take_proofs(now) if self._witnesses.proven else None
         if self._witnesses.joined:
             self._take_joined(now)
-        return self._weigh(found) if found is not None else raised
+        if found is None:
+            return raised
+        judgement = self._weigh(found)
+        if raised is not None and judgement.decision is None:
+            return evolve(judgement, decision=raised.decision)
+        return judgement
 
     def see(self, challenges: Iterable[Challenge], now: float, wall: float, asterisk: str) -> list[Judgement]:
         """Take what the wire saw leave (:meth:`Witnesses.see`)."""
@@ -368,6 +375,10 @@ class Detector:
             self.notices.append(Notice(SIEGE, _account_name(asterisk, account), text, lasts=inf))
         self._judge.begun.clear()
 
+    def _tell_that_sieges_end(self, accounts: Iterable[tuple[str, str]]) -> None:
+        for asterisk, account in accounts:
+            self.notices.append(Notice(SIEGE, _account_name(asterisk, account), "", over=True))
+
     def _tell_of_spoofing(self, now: float) -> None:
         if now - self._spoofing_told >= _SPOOFING_EVERY:
             self._spoofing_told = now
@@ -407,8 +418,7 @@ class Detector:
         self._held.expire(now)
         self._history.expire(now)
         self.friends.expire(wall)
-        for asterisk, account in self._judge.tend(now):
-            self.notices.append(Notice(SIEGE, _account_name(asterisk, account), "", over=True))
+        self._tell_that_sieges_end(self._judge.tend(now))
         self.notices += self._phones.tend(now)
         found = self._witnesses.tend(now, wall, wire=wire, listening=listening)
         return [self._weigh(one) for one in found]
