@@ -25,7 +25,8 @@ MORE = 20
 FEW = 2
 FORGED_FOR_THEM = "198.19.250.1"
 MEGABYTE = 1_000_000
-MOST_MEMORY = 200
+MOST_MEMORY = 256
+"""Megabytes: with every table full of callers that were challenged and never came back."""
 
 
 def stormed(backend: str) -> Storm:
