@@ -265,6 +265,7 @@ class Daemon:
         """Let no ban fall before it is known whose phones are registered."""
         while not self._keeper.friends_known:  # noqa: ASYNC110 - time alone may decide
             await asyncio.sleep(FRIENDS_EVERY)
+        self._log.info("friends.known", friends=len(self._friends))
         self._evidence.go_on()
 
     async def _judge_late(self) -> None:

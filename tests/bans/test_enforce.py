@@ -177,6 +177,20 @@ def test_a_refused_ban_that_was_restored_is_no_second_offence(world: World) -> N
     assert world.store.bans_before(SUBJECT, 0.0) == 1
 
 
+def test_a_full_ban_takes_the_place_of_a_narrow_one(world: World) -> None:
+    """Who proves himself while he is kept from the SIP ports is banned once, for all."""
+    world.decide(scope=Scope.SIP_UDP, seconds=600.0)
+    world.decide()
+
+    assert [(str(element.network), element.scope) for element in world.backend.list()] == [
+        ("192.0.2.1/32", Scope.FULL)
+    ]
+    assert world.in_store() == {"192.0.2.1/32": HOUR}
+    assert list(world.enforcer.keys()) == [key_of(SUBJECT)]
+    world.restart()
+    assert world.in_kernel() == {"192.0.2.1/32": HOUR}
+
+
 def test_floods_make_nobody_an_offender(world: World) -> None:
     """Anybody's address may be forged in a flood: the first wrong passwords that follow are a first ban."""
     for _ in range(4):

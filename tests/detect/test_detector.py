@@ -10,6 +10,7 @@ from attrs import evolve
 from tests.detect.events import SENDER, attempt, event
 
 from ringfence.detect.detector import Counts, Detector, Judgement, Standing, Watched
+from ringfence.detect.friends import Friends
 from ringfence.detect.judge import Decision
 from ringfence.detect.networks import NetworkSet
 from ringfence.detect.rules import RULES, Rule
@@ -18,9 +19,11 @@ from ringfence.model import (
     AttemptKind,
     Challenge,
     EventKind,
+    Friend,
     Proof,
     Scope,
     Service,
+    Tie,
 )
 
 GUESS = next(rule for rule in RULES if rule.name == "guess")
@@ -347,3 +350,16 @@ def test_a_siege_is_over_where_other_rules_come() -> None:
     detector.take_notices()
     detector.configure((GUESS,))
     assert [(notice.name, notice.over) for notice in detector.take_notices()] == [("siege", True)]
+
+
+def test_what_a_network_did_is_not_said_of_one_address() -> None:
+    """A friend that fails is watched by his own numbers, whatever strangers beside him do."""
+    friends = Friends()
+    friends.meet(Friend("pbx", ip_address("192.0.2.1"), "204", Tie.AUTHENTICATED, 0.0, 0.0, 1e9))
+    detector = Detector(RULES, friends=friends)
+    for number in range(30):
+        detector.judge(attempt("192.0.2.1", account="204", proof=Proof.NONCE), float(number))
+    for number in range(3):
+        detector.judge(attempt("192.0.2.2", account="x", proof=Proof.NONCE), 30.0 + number)
+    found = {str(one.subject): (one.rule, one.have, one.of) for one in detector.watched(40.0)}
+    assert found == {"192.0.2.1/32": ("guess", 30, 900), "192.0.2.2/32": ("guess", 3, 5)}

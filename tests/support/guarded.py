@@ -31,7 +31,8 @@ def guarded(lab: Lab, folder: Path, **settings: Any) -> Iterator[Guard]:  # noqa
     """Guard the laboratory's Asterisk with ipset until the block ends; leaves no rule and no ban.
 
     All three sources are heard: ``logs`` and ``wire`` replace those tables (NO_LOGS, NO_WIRE), ``ami`` adds
-    to how the manager interface is reached. The block begins when all listen, unless ``listening=False``.
+    to how the manager interface is reached. The block begins when all listen and the friends are known,
+    unless ``listening=False``.
     """
     ami = {"username": MANAGER_USER, "secret": SECRET, "port": MANAGER_PORT, **settings.pop("ami", {})}
     listening = settings.pop("listening", True)
@@ -48,6 +49,7 @@ def guarded(lab: Lab, folder: Path, **settings: Any) -> Iterator[Guard]:  # noqa
         try:
             if listening:
                 until(lambda: guard.source_is("listening"), "all sources")
+                until(lambda: "friends.known" in guard.log, "bans that wait for nobody")
             yield guard
         finally:
             guard.command("off")

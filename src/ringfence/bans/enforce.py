@@ -172,22 +172,26 @@ class Enforcer:
                 if outcomes and outcomes[0].error is None:
                     outcomes = self._apply([Add(subject, seconds, scope)])
         expires = now + seconds
-        ban = Ban(
-            subject,
-            now,
-            expires,
-            rule.name,
-            rule.meaning,
-            attempts=decision.attempts,
-            scope=scope,
-            offence=before + 1,
-        )
+        made, origin = decision.attempts, Origin.RULE
+        ban = Ban(subject, now, expires, rule.name, rule.meaning, origin, made, scope, before + 1)
         if not self.enforcing:
             self._seen_only.add(subject)
             self.detector.hold(subject, self.clock.mono() + expires - now, scope)
             self._log.warning("ban.not_enforced", address=str(subject), rule=rule.name, why="switched off")
             return
         self._account([ban], outcomes, now)
+        if scope is Scope.FULL:
+            self._supersede(subject, now)
+
+    def _supersede(self, subject: Network, now: float) -> None:
+        """End the narrow ban of who is banned in full now: one ban is what there is to be told."""
+        narrow, full = (key_of(subject, scope) for scope in (Scope.SIP_UDP, Scope.FULL))
+        if full not in self.ledger or narrow not in self.ledger:
+            return
+        if self._apply([Remove(subject, Scope.SIP_UDP)])[0].error is None:
+            self.ledger.pop(narrow)
+            self.lifted_lately.add(narrow)
+            self.records.end([(subject, Scope.SIP_UDP)], now, wait=False)
 
     def ban(
         self, networks: Sequence[Network], seconds: float, reason: str, *, force: bool = False

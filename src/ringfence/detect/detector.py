@@ -25,7 +25,7 @@ from ringfence.detect.judge import Count, Decision, Judge
 from ringfence.detect.networks import NetworkSet
 from ringfence.detect.phones import Phones
 from ringfence.detect.places import Place, Places
-from ringfence.detect.rules import Claimed, Rule, is_proven
+from ringfence.detect.rules import By, Claimed, Rule, is_proven
 from ringfence.detect.witnesses import MAX_SESSIONS, Found, Witnesses, Worth
 from ringfence.model import (
     Address,
@@ -461,7 +461,11 @@ class Detector:
                 continue
             facts = [fact_of(packed) for packed in kept]
             trusted = [packed for packed, fact in zip(kept, facts, strict=True) if not fact.spent]
-            counts = [count for count in self._judge.counts(place, now) if count.have and count.number]
+            counts = [
+                count
+                for count in self._judge.counts(place, now)
+                if count.have and count.number and count.rule.by is By.SUBJECT
+            ]
             if not trusted or (not counts and any(fact.trusted for fact in facts)):
                 continue
             found.append(self._watched(subject, place, trusted, counts))
