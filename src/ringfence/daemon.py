@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
-from attrs import evolve, frozen
+from attrs import asdict, evolve, frozen
 
 from ringfence import config, control, systemd, trial
 from ringfence.answers import Answers
@@ -35,8 +35,8 @@ from ringfence.host.bridges import follow_containers
 from ringfence.host.connections import Connections
 from ringfence.keeper import Keeper
 from ringfence.later import Later
-from ringfence.model import Network
-from ringfence.report import Seen
+from ringfence.model import Network, SecurityEvent
+from ringfence.report import Reloaded, Seen, decoy_problems
 from ringfence.silence import Silence
 from ringfence.sources.ami import AmiSource
 from ringfence.sources.logs import Logs, LogSource
@@ -81,7 +81,7 @@ class Daemon:
         self._settings = settings
         self._clock = clock if clock is not None else Clock()
         self._log = structlog.get_logger()
-        self._config_problem = ""
+        self._config_problems: list[str] = []
         self._host_problems: dict[str, str] = {}
         self._listeners: dict[str, _Listener] = {}
         self._positions: dict[str, str] = {}
@@ -154,7 +154,7 @@ class Daemon:
             loop.add_signal_handler(number, self._stopped.set)
         loop.add_signal_handler(signal.SIGHUP, self.reload)
         async with (
-            control.serve(self._settings.control.socket, Answers(self._keeper, self._seen).handlers()),
+            control.serve(self._settings.control.socket, self._handlers()),
             asyncio.TaskGroup() as group,
         ):
             self._group = group
@@ -185,26 +185,40 @@ class Daemon:
                 task.cancel()
         self._log.info("daemon.stopped", bans="left in place")
 
+    def _handlers(self) -> Mapping[str, control.Handler]:
+        answers = Answers(self._keeper, self._seen).handlers()
+        return {**answers, "reload": lambda _: asdict(self.reload())}
+
     # -- the configuration ------------------------------------------------------------------------------
 
-    def reload(self) -> None:
-        """Read the configuration again; a bad one is refused, and the old one stays."""
+    def reload(self) -> Reloaded:
+        """Read the configuration again; a bad one is refused, and the old one stays. Say what came of it."""
         try:
             new = config.load(self._path)
         except ConfigError as error:
-            self._config_problem = f"the new configuration is refused, the old one stays: {error}"
-            self._log.error("configuration.refused", problems=error.problems)
-            return
+            head = f"the new configuration is refused, the old one stays; {error.where}: "
+            self._config_problems = [head + problem for problem in error.problems]
+            for problem in error.problems:
+                self._log.error("configuration.refused", problem=problem)
+            return Reloaded(where=error.where, refused=tuple(error.problems))
         kept = [key for key in ("store", "control") if getattr(new, key) != getattr(self._settings, key)]
         later = [f"[{key}]" for key in kept]
         later += ["[asterisk.wire]"] if new.wire is not (self._wire is not None) else []
         later += ["[firewall] backend"] if new.firewall.backend != self._settings.firewall.backend else []
-        self._config_problem = f"{', '.join(later)} changed: restart ringfence" if later else ""
+        self._config_problems = [f"{', '.join(later)} changed: restart ringfence"] if later else []
         self._settings = evolve(new, **{key: getattr(self._settings, key) for key in kept})
         self._detector.configure(new.rule_table(), new.several_sources(), new.claims())
         self._keeper.configure(self._settings)
         self._listen(new.heard())
         self._log.info("configuration.loaded", restart_for=later)
+        return Reloaded(str(self._path), notes=(*self._config_problems, *self._warn_of_decoys()))
+
+    def _warn_of_decoys(self) -> list[str]:
+        """Say in the log which decoys are none, as ``status`` does as long as it is so."""
+        found = decoy_problems(self._settings.rule_table(), self._friends.knew)
+        for problem in found:
+            self._log.warning("configuration.decoy", problem=problem)
+        return found
 
     def _listen(self, wanted: Sequence[config.AsteriskSettings]) -> None:
         """Have the sources of each entry: end those that changed or went, begin those that are new."""
@@ -224,12 +238,22 @@ class Daemon:
 
     def _ami(self, pbx: config.AsteriskSettings) -> AmiSource:
         friends = self._keeper.friends
-        return AmiSource(target_of(pbx), self._evidence.hear, roster=friends.roster, contact=friends.contact)
+        return AmiSource(target_of(pbx), self._hear, roster=friends.roster, contact=friends.contact)
 
     def _ears(self) -> list[Ear]:
         """Say of each manager interface since when it is heard, and whether it has told of its phones."""
         amis = [listener.ami for listener in self._listeners.values() if listener.ami is not None]
         return [Ear(since=ami.listening_since, rostered=ami.rostered.is_set()) for ami in amis]
+
+    def _hear(self, events: Sequence[SecurityEvent], now: float) -> None:
+        """Judge what AMI told, knowing all that left on the wire before it.
+
+        A nonce proves an address as long as no other is known to have got it: nobody can use one that is
+        still on its way to him.
+        """
+        if self._wire is not None:
+            self._wire.drain()
+        self._evidence.hear(events, now)
 
     def _log_group(self) -> int | None:
         if not self._settings.wire:
@@ -266,6 +290,7 @@ class Daemon:
         while not self._keeper.friends_known:  # noqa: ASYNC110 - time alone may decide
             await asyncio.sleep(FRIENDS_EVERY)
         self._log.info("friends.known", friends=len(self._friends))
+        self._warn_of_decoys()
         self._evidence.go_on()
 
     async def _judge_late(self) -> None:
@@ -314,7 +339,9 @@ class Daemon:
 
     def _seen(self, usage: Usage) -> Seen:
         """Say how everything is now."""
-        problems = [*([self._config_problem] if self._config_problem else []), *self._host_problems.values()]
+        rules = self._settings.rule_table()
+        problems = [*self._config_problems, *decoy_problems(rules, self._friends.knew)]
+        problems += self._host_problems.values()
         problems += [*self._keeper.problems, *self._evidence.problems]
         problems += [self._connections.error] if self._connections.error else []
         if self._later.refused:
@@ -331,4 +358,5 @@ class Daemon:
             why=self._keeper.why,
             alarms=self._keeper.alarms.up,
             problems=problems,
+            rules=rules,
         )

@@ -225,7 +225,7 @@ TABLE: dict[tuple[Service, EventKind, str], Role] = {
     (Service.AMI, EventKind.SUCCESSFUL_AUTH, ""): SUCCESS,
     (Service.PJSIP, EventKind.HIDDEN, ""): OPENER,
     (Service.PJSIP, EventKind.FAILED_ACL, "no_extension_match"): PROBE,
-    (Service.IAX2, EventKind.INVALID_ACCOUNT_ID, ""): FAILED,
+    (Service.IAX2, EventKind.INVALID_ACCOUNT_ID, ""): HALF,
     (Service.IAX2, EventKind.INVALID_PASSWORD, ""): FAILED,
     (Service.IAX2, EventKind.FAILED_ACL, "device_must_match_acl"): FAILED,
     (Service.IAX2, EventKind.FAILED_ACL, "peer_not_dynamic"): FAILED,

@@ -1,6 +1,7 @@
 """The history: what each subject did, kept as bytes and given back as it was."""
 
 from ipaddress import ip_address, ip_network
+from typing import Any
 
 import pytest
 from attrs import evolve
@@ -82,6 +83,31 @@ def test_of_one_subject_the_latest_are_kept_and_each_account_once() -> None:
     assert len(facts) == MOST
     assert {fact.account for fact in facts} == {b"phone"} | {b"other%d" % number for number in range(20)}
     assert [fact.at for fact in facts[-LATEST:]] == [1_100.0 - LATEST + n for n in range(LATEST)]
+
+
+@pytest.mark.parametrize("aside", [{"trusted": False}, {"kind": AttemptKind.FLOOD}])
+def test_what_bans_nobody_pushes_nothing_out(aside: dict[str, Any]) -> None:
+    """Whoever makes many attempts that lead to nothing does not hide those that do."""
+    history = History(HOUR)
+    for number in range(8):
+        history.add(ONE, attempt(account="204", proof=Proof.HANDSHAKE), float(number))
+        for _ in range(40):
+            history.add(ONE, evolve(attempt(account="x"), **aside), float(number))
+    counted = [one for one in map(fact_of, history.of(ONE)) if one.account == b"204"]
+    assert [fact.at for fact in counted] == [float(number) for number in range(8)]
+    assert len(history.of(ONE)) <= MOST
+
+
+def test_what_is_spent_goes_before_what_is_not() -> None:
+    """Attempts that a ban followed from make room for new ones."""
+    history = History(HOUR)
+    for number in range(MOST):
+        history.add(ONE, attempt(account=f"a{number}"), float(number))
+    history.spend(ONE)
+    for _ in range(10):
+        history.add(ONE, attempt(account="b"), 100.0)
+    facts = [fact_of(kept) for kept in history.of(ONE)]
+    assert (len(facts), sum(not fact.spent for fact in facts)) == (MOST, 10)
 
 
 def test_a_long_account_takes_no_room() -> None:

@@ -301,3 +301,39 @@ def test_a_friends_counts_are_those_for_friends() -> None:
         detector.judge(made("192.0.2.7", "guess", account), 0.0)
     counts = {c.rule.name: (c.have, c.number) for c in detector.story(ip_address("192.0.2.7"), 1.0).counts}
     assert (counts["guess"], counts["enumeration"]) == ((3, 900), (2, 20))
+
+
+def test_who_is_passed_over_and_goes_on_is_banned_all_the_same() -> None:
+    """A forger who fills the minute does not let a guesser beside him guess for ever."""
+    detector = friendly("204", claimed=Claimed(per_minute=1))
+    first = [detector.judge(made("198.51.100.1", "guess?", "a"), 0.0).decision for _ in range(5)]
+    assert first[-1] is not None
+    banned_after = next(
+        number
+        for number in range(1, 100)
+        if detector.judge(made("203.0.113.1", "guess?", "a"), number * 0.5).decision is not None
+    )
+    assert banned_after == 25  # ten seconds after the fifth, with more than twenty made
+
+
+def test_a_claimed_attempt_of_a_friend_decides_and_forgets_nothing() -> None:
+    """Without the wire claims are counted; the one that is full waits for a proven one."""
+    detector = friendly("204")
+    for number in range(25):
+        what = "guess?" if number == 19 else "guess"
+        judged = detector.judge(made("192.0.2.7", what, f"x{number}"), float(number))
+        assert (judged.decision is None) == (number != 20)
+        if judged.decision is not None:
+            break
+
+
+def test_the_brake_spares_what_worked_and_nothing_else() -> None:
+    """An attacker at a friend's address gains nothing by it."""
+    detector = friendly(*[str(200 + n) for n in range(6)])
+    for number in range(6):
+        detector.judge(made("192.0.2.7", "guess", str(200 + number)), 0.0)
+    assert detector.friends.braked
+    for number in range(2_000):
+        assert detector.judge(made("192.0.2.7", "guess", "200"), number * 0.01).decision is None
+    decisions = [detector.judge(made("192.0.2.7", "guess", f"x{n}"), 20.0).decision for n in range(20)]
+    assert [decision is not None for decision in decisions] == [False] * 19 + [True]

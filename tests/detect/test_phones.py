@@ -6,7 +6,17 @@ from attrs import evolve
 from tests.detect.events import PBX, attempt, event
 
 from ringfence.detect.friends import Friends
-from ringfence.detect.phones import AT_LEAST, BRAKE, BROKEN, ELSEWHERE, FAILURES, GUESSED, WITHIN, Phones
+from ringfence.detect.phones import (
+    AT_LEAST,
+    BRAKE,
+    BROKEN,
+    ELSEWHERE,
+    FAILURES,
+    GUESSED,
+    QUIET,
+    WITHIN,
+    Phones,
+)
 from ringfence.model import EventKind, Friend, Notice, SecurityEvent, Tie
 
 
@@ -41,8 +51,8 @@ def test_a_broken_phone_is_told_of_until_it_logs_in() -> None:
     [notice] = first
     assert (notice.name, notice.subject) == (BROKEN, "204 at 192.0.2.7")
     assert "wrong password" in notice.text
-    assert names(list(phones.succeeds(success(), 9))) == [f"{BROKEN} over"]
-    assert list(phones.succeeds(success(), 0)) == []
+    assert names(list(phones.succeeds(success(), 9, 6.0))) == [f"{BROKEN} over"]
+    assert list(phones.succeeds(success(), 0, 7.0)) == []
 
 
 def test_an_account_that_is_gone_is_told_apart() -> None:
@@ -63,9 +73,42 @@ def test_when_half_of_the_phones_fail_the_brake_is_on() -> None:
     assert friends.has(ip_address("192.0.2.7"))
     assert list(phones.tend(11.0)) == []
     for last in range(8):
-        list(phones.succeeds(success(str(200 + last)), 0))
+        list(phones.succeeds(success(str(200 + last)), 0, 12.0))
     assert names(list(phones.tend(12.0))) == [f"{BRAKE} over"]
     assert not friends.braked
+
+
+def test_while_others_log_in_asterisk_is_well() -> None:
+    """Whoever fails on many accounts at once brakes nothing as long as a phone succeeds."""
+    friends, phones = with_friends(12)
+    list(phones.succeeds(success("211"), 0, 0.0))
+    for last in range(10):
+        list(phones.fails(attempt(account=str(200 + last)), QUIET - 1))
+    assert not friends.braked
+    list(phones.fails(attempt(account="210"), QUIET))
+    assert friends.braked
+
+
+def test_many_addresses_of_one_account_are_no_outage() -> None:
+    """Who has one account and a network of IPv6 may fail from all of it."""
+    friends = Friends()
+    for number in range(100):
+        friends.meet(friend("204", f"2001:db8::{number + 1:x}"))
+    phones = Phones(friends)
+    for number in range(100):
+        list(phones.fails(attempt(f"2001:db8::{number + 1:x}", account="204"), 0.0))
+    assert not friends.braked
+
+
+def test_a_few_that_stay_broken_do_not_hold_the_brake() -> None:
+    """It is off when fewer fail than would have put it on."""
+    friends, phones = with_friends(8)
+    for last in range(AT_LEAST):
+        list(phones.fails(attempt(account=str(200 + last)), 0.0))
+    assert friends.braked
+    for last in range(AT_LEAST - 1):
+        list(phones.fails(attempt(account=str(200 + last)), WITHIN))
+    assert names(list(phones.tend(WITHIN))) == [f"{BRAKE} over"]
 
 
 def test_a_few_phones_that_fail_are_no_outage() -> None:
@@ -87,13 +130,13 @@ def test_failures_long_ago_are_no_outage() -> None:
 def test_a_success_after_failures_may_be_a_guess() -> None:
     """Of an account that did not work there before; one or two typing errors are nothing."""
     _, phones = with_friends(1)
-    assert names(list(phones.succeeds(success("300"), FAILURES))) == [GUESSED]
-    assert names(list(phones.succeeds(success("300"), FAILURES - 1))) == []
-    assert names(list(phones.succeeds(success("200"), FAILURES))) == []
+    assert names(list(phones.succeeds(success("300"), FAILURES, 0.0))) == [GUESSED]
+    assert names(list(phones.succeeds(success("300"), FAILURES - 1, 0.0))) == []
+    assert names(list(phones.succeeds(success("200"), FAILURES, 0.0))) == []
 
 
 def test_a_success_from_elsewhere_is_told() -> None:
     """Where the account is known to work at other addresses, and not at this one."""
     _, phones = with_friends(1)
-    assert names(list(phones.succeeds(success("200", "198.51.100.1"), 0))) == [ELSEWHERE]
-    assert names(list(phones.succeeds(success("999", "198.51.100.1"), 0))) == []
+    assert names(list(phones.succeeds(success("200", "198.51.100.1"), 0, 0.0))) == [ELSEWHERE]
+    assert names(list(phones.succeeds(success("999", "198.51.100.1"), 0, 0.0))) == []

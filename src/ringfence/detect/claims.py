@@ -1,8 +1,12 @@
 """What may be banned on a mere claim: how long, and how many anew in a minute.
 
 Who sends datagrams with forged sources writes down whom he wants banned. So such bans are short, and so many
-new ones a minute and no more; beyond that only those that come back are banned, since somebody is spoofing.
-Bounds: ``MOST`` subjects that were banned so before, the oldest go first: who is forgotten begins anew.
+new ones a minute and no more; beyond that only those that come back are banned, since somebody is spoofing:
+who was banned so before, and who goes on for ``PERSISTS`` after he was passed over, until he has made
+``INSISTS`` times as many attempts as are asked for. Else a forger who fills each minute's bans would let a
+real guesser beside him guess for ever; this way it costs him so many packets for each whom he wants banned.
+
+Bounds: ``MOST`` subjects that were banned or passed over, the oldest go first: who is forgotten begins anew.
 Times are monotonic seconds.
 """
 
@@ -12,6 +16,8 @@ from ringfence.detect.history import Key
 from ringfence.detect.rules import Claimed
 
 MOST = 65_536
+PERSISTS = 10.0
+INSISTS = 4
 MINUTE = 60.0
 
 
@@ -25,29 +31,35 @@ class Claims:
         self._most = most
         self._new: deque[float] = deque()
         self._before: OrderedDict[Key, tuple[int, float]] = OrderedDict()
+        self._passed_over: OrderedDict[Key, float] = OrderedDict()
 
-    def is_open(self, key: Key, now: float) -> bool:
-        """Say whether a ban of this subject could be given now."""
-        return self._has_room(now) or key in self._before
+    def is_open(self, key: Key, now: float, times: float = 1.0) -> bool:
+        """Say whether a ban of this subject could be given now, who has made so many ``times`` the number."""
+        return self._has_room(now) or key in self._before or self._insists(key, now, times)
 
-    def length(self, key: Key, now: float) -> float | None:
-        """Give how long a new ban of this subject is (seconds); None: it is one too many.
+    def pass_over(self, key: Key, now: float) -> None:
+        """Take that a subject is not banned for want of room in the minute."""
+        self.refused += 1
+        self._passed_over.setdefault(key, now)
+        if len(self._passed_over) > self._most:
+            self._passed_over.popitem(last=False)
 
-        Whoever asks then bans: it is counted.
-        """
+    def length(self, key: Key, now: float) -> float:
+        """Give how long a new ban of this subject is (seconds), which is counted from now on."""
         number, last = self._before.get(key, (0, now))
         if now - last >= self.terms.returns_within:
             number = 0
-        if not number and not self._has_room(now):
-            self.refused += 1
-            return None
-        if not number:
+        if not number and self._passed_over.pop(key, None) is None:
             self._new.append(now)
         self._before[key] = number + 1, now
         self._before.move_to_end(key)
         if len(self._before) > self._most:
             self._before.popitem(last=False)
         return self.terms.ban[min(number, len(self.terms.ban) - 1)]
+
+    def _insists(self, key: Key, now: float, times: float) -> bool:
+        since = self._passed_over.get(key)
+        return since is not None and now - since >= PERSISTS and times >= INSISTS
 
     def _has_room(self, now: float) -> bool:
         while self._new and now - self._new[0] >= MINUTE:

@@ -275,7 +275,7 @@ class Detector:
             )
             if not place.friend:
                 failures = max(failures, self._judge.failures_of_prefix(place, now))
-            self.notices += self._phones.succeeds(event, failures)
+            self.notices += self._phones.succeeds(event, failures, now)
         self.succeeded(event)
 
     def _learn(self, event: SecurityEvent) -> None:
@@ -331,9 +331,7 @@ class Detector:
         decision = None
         if self._is_sure(proven):
             decision = self._friend_did(place, attempt, now)
-        if not proven:
-            self.counts.spared += 1
-            decision = None
+        self.counts.spared += not proven
         return Judgement(attempt, place.subject, Standing.FRIEND, decision)
 
     def _friend_did(self, place: Place, attempt: Attempt, now: float) -> Decision | None:
@@ -341,7 +339,7 @@ class Detector:
         worked = self.friends.worked_at(attempt.account, place.address)
         if worked and attempt.kind is AttemptKind.GUESS:
             self.notices += self._phones.fails(attempt, now)
-        if self.friends.braked:
+        if self.friends.braked and worked:  # of the others nobody can say that Asterisk has forgotten them
             self.counts.spared += 1
             return None
         return self._judge.decide_friend(place, attempt, now, works=worked)

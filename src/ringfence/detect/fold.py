@@ -70,7 +70,7 @@ class Role(enum.Enum):
     OPENER = enum.auto()
     CHALLENGE = enum.auto()
     FAILED = enum.auto()
-    HALF = enum.auto()  # chan_sip checks a peer's ACL twice a request, so two events are one attempt
+    HALF = enum.auto()  # chan_sip checks a peer's ACL twice a request, IAX2 says twice that it knows no peer
     PROBE = enum.auto()
     SUCCESS = enum.auto()
     NONE = enum.auto()
@@ -102,7 +102,7 @@ _ROLES: dict[tuple[Service, EventKind, str], Role] = {
     (Service.AMI, EventKind.CHALLENGE_RESPONSE_FAILED, ""): Role.FAILED,
     (Service.AMI, EventKind.FAILED_ACL, ""): Role.FAILED,
     (Service.AMI, EventKind.SUCCESSFUL_AUTH, ""): Role.SUCCESS,
-    (Service.IAX2, EventKind.INVALID_ACCOUNT_ID, ""): Role.FAILED,
+    (Service.IAX2, EventKind.INVALID_ACCOUNT_ID, ""): Role.HALF,
     (Service.IAX2, EventKind.INVALID_PASSWORD, ""): Role.FAILED,
     (Service.IAX2, EventKind.FAILED_ACL, "device_must_match_acl"): Role.FAILED,
     (Service.IAX2, EventKind.FAILED_ACL, "peer_not_dynamic"): Role.FAILED,
@@ -384,8 +384,10 @@ def _advance(key: _Key, role: Role) -> None:
 
 
 def _name(event: SecurityEvent) -> _Name:
-    """Give the key of an event; chan_sip's lines name no session, but the port, which halves belong to."""
+    """Give the key of an event; lines name no session, but the port or the account that halves belong to."""
     session = event.session
+    if not session and event.service is Service.IAX2 and event.kind is EventKind.INVALID_ACCOUNT_ID:
+        session = b"account %b" % event.account.encode("utf-8", "replace")
     if not session and event.service is Service.SIP and event.acl_name == "device_must_match_acl":
         session = b"port %d" % event.remote.port
     source = event.source

@@ -70,6 +70,7 @@ class Friends:
         self._left_accounts: Counter[str] = Counter()
         self._accounts: dict[str, dict[Address, int]] = {}
         self._neighbours: Counter[Network] = Counter()
+        self._former_neighbours: Counter[Network] = Counter()
         self._next = 0.0
 
     def __len__(self) -> int:
@@ -163,12 +164,17 @@ class Friends:
         """Give why ``address`` is a friend; nothing where it is none."""
         return tuple(self._at.get(address, {}).values())
 
+    @property
+    def accounts(self) -> int:
+        """How many accounts work anywhere."""
+        return len(self._accounts)
+
     def live_in(self, network: Network) -> bool:
         """Say whether a friend lives in ``network``, or would while braked."""
         if network.prefixlen == network.max_prefixlen:
             return self.has(network.network_address)
-        if network.prefixlen in _ASKED[network.version] and not self.braked:
-            return network in self._neighbours
+        if network.prefixlen in _ASKED[network.version]:
+            return network in self._neighbours or (self.braked and network in self._former_neighbours)
         bits = network.max_prefixlen - network.prefixlen
         prefix = int(network.network_address) >> bits
         return any(int(address) >> bits == prefix for address in self.addresses(network.version))
@@ -212,6 +218,7 @@ class Friends:
             self._forget_former(key)
         self._former[key] = evolve(friend, until=until)
         self._left[friend.address] += 1
+        self._former_neighbours.update(_around(friend.address))
         self._left_accounts[friend.account] += 1
         if len(self._former) > self._most:
             self._forget_former(next(iter(self._former)))
@@ -219,6 +226,8 @@ class Friends:
     def _forget_former(self, key: tuple[Address, str]) -> None:
         del self._former[key]
         _count_down(self._left, key[0])
+        for network in _around(key[0]):
+            _count_down(self._former_neighbours, network)
         _count_down(self._left_accounts, key[1])
 
 

@@ -7,8 +7,9 @@ Subjects live in generations by their last attempt, a sixth of the longest windo
 goes in one piece. Bounds: ``max_attempts`` attempts of all subjects. When it is reached, subjects with a
 single claimed attempt go first, the oldest first, since a forged datagram makes one for nothing; where these
 are few, whoever has been silent longest. Both are counted in ``evicted``. Of one subject ``MOST`` attempts
-are kept: of those before the last ``LATEST``, the first that goes is one whose account comes again later, so
-that different accounts stay countable while one of them repeats.
+are kept. What leads to nothing goes first: what a ban followed from already, and of what nobody is banned
+for, or of floods, all but the last ``ASIDE``. Then, of those before the last ``LATEST``, one whose account
+comes again later: different accounts stay countable while one of them repeats.
 
 An account is kept to ``MAX_ACCOUNT`` bytes: what a sender writes must not decide how much is remembered.
 """
@@ -29,6 +30,7 @@ from ringfence.model import Attempt, AttemptKind, EventKind, Network, Proof, Ser
 MAX_ATTEMPTS = 1_300_000
 MOST = 64
 LATEST = 24
+ASIDE = 16
 MAX_ACCOUNT = 48
 _GENERATIONS = 6
 _SHARE = 8  # one in so many places is for subjects with a single claimed attempt: each begins as one
@@ -61,6 +63,7 @@ _INVALID_ACCOUNT = _EVENT[EventKind.INVALID_ACCOUNT_ID]
 _PACK, _AT = Struct("<diIBBBHB"), Struct("<d")
 _PACK_SIZE = _PACK.size
 _FLAGS, _EVENT_AT = 16, 18  # where they stand
+_KIND_BITS = 3
 _PROVEN, _TRUSTED, _TAMPERED, _SPENT, _CLAIM_SPENT = 12, 16, 32, 64, 128
 _COUNTS = _TRUSTED | _SPENT
 _AIMED = {0: 0, 1: 4, 2: 16}  # bytes of the address at the end
@@ -417,7 +420,19 @@ def _ends(packed: bytes, how: int, event: int) -> tuple[int, int]:
 
 
 def _least_telling(kept: list[bytes]) -> int:
-    """Say which attempt can be spared: the first that the same account repeats, or else the first."""
+    """Say which attempt can be spared (the head of this file says which)."""
+    spent, aside = list[int](), {"untrusted": list[int](), "flood": list[int]()}
+    for index, packed in enumerate(kept):
+        flags = packed[_FLAGS]
+        if flags & _SPENT:
+            spent.append(index)
+        elif not flags & _TRUSTED:
+            aside["untrusted"].append(index)
+        elif flags & _KIND_BITS == _KIND[AttemptKind.FLOOD]:
+            aside["flood"].append(index)
+    for indexes, most in ((spent, 0), *((indexes, ASIDE) for indexes in aside.values())):
+        if len(indexes) > most:
+            return indexes[0]
     accounts = [packed[_PACK_SIZE:] for packed in kept]
     for index in range(len(kept) - LATEST):
         if accounts[index] in accounts[index + 1 :]:

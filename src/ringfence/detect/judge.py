@@ -14,7 +14,7 @@ from attrs import frozen
 from ringfence.detect.claims import Claims
 from ringfence.detect.history import MAX_ACCOUNT, Fact, History, Key, fact_of, outline_of, time_of
 from ringfence.detect.places import Place, Places, prefix_of
-from ringfence.detect.rules import By, Claimed, Of, Rule
+from ringfence.detect.rules import By, Claimed, Of, Rule, is_proven
 from ringfence.detect.tallies import Tallies, Tally
 from ringfence.model import Attempt, AttemptKind, Network, Scope
 
@@ -110,7 +110,7 @@ class Judge:
         if besieged and siege is not None:
             number, proven, fresh, _ = outline_of(kept, _bytes_of(attempt))
             claims = fresh >= siege.strangers and not narrowed and self.claims.is_open(place.key, now)
-            besieged = claims or (number >= siege.strangers and proven > 0)
+            besieged = number >= siege.strangers and (claims or proven > 0)
         if not rules and not besieged:
             return None
         facts = [fact for fact in map(fact_of, kept) if fact.proven or not place.friend]
@@ -144,18 +144,24 @@ class Judge:
         number, proven, fresh, unknown = outline_of(kept)
         if place.friend:  # of a friend no claim leads to anything
             number, fresh = proven, 0
-        if fresh and (narrowed or not self.claims.is_open(place.key, now)):
-            self.claims.refused += not narrowed and fresh >= self._least[kind]
-            fresh = 0
         latest, most = time_of(kept[-1]), len(kept)
-        return [
+        found = [
             rule
             for rule in self._by_kind[kind]
-            if (fresh >= rule.attempts or (number >= rule.attempts and proven))
+            if (number >= rule.attempts)
+            and (proven or fresh >= rule.attempts)
             and (unknown >= rule.attempts or rule.of is Of.ATTEMPTS)
             and (decoy or rule.accounts is None)
             and (rule.attempts > most or latest - time_of(kept[-rule.attempts]) < rule.window)
         ]
+        if proven or not found:
+            return found
+        if narrowed:
+            return []
+        if not self.claims.is_open(place.key, now, fresh / found[0].attempts):
+            self.claims.pass_over(place.key, now)
+            return []
+        return found
 
     def _matching(self, rule: Rule, facts: Sequence[Fact]) -> list[Fact]:
         """Give what a rule counts of a subject: what counts at all, of its kinds, within its window."""
@@ -182,9 +188,10 @@ class Judge:
         return Decision(place.subject, rule, self._evidence(place, rule, kept))
 
     def _narrow(self, place: Place, rule: Rule, kept: Sequence[bytes], now: float) -> Decision | None:
-        seconds = self.claims.length(place.key, now)
-        if seconds is None:
+        if not self.claims.is_open(place.key, now, len(kept) / max(rule.attempts, 1)):
+            self.claims.pass_over(place.key, now)
             return None
+        seconds = self.claims.length(place.key, now)
         self._history.spend(place.key, claimed=True)
         if rule.scope is Scope.SIP_UDP:
             seconds = rule.ban_for(0)
@@ -258,7 +265,10 @@ class Judge:
     # -- friends ----------------------------------------------------------------------------------------
 
     def decide_friend(self, place: Place, attempt: Attempt, now: float, *, works: bool) -> Decision | None:
-        """Say what follows from a friend's proven attempt. ``works``: on an account that works there."""
+        """Say what follows from a friend's attempt; ``works``: on an account that works there.
+
+        What only claims its address counts, where it is asked for, and decides nothing.
+        """
         for rule in self._by_kind[attempt.kind]:
             if not rule.friends:
                 continue
@@ -266,7 +276,7 @@ class Judge:
                 full = self._often(place, rule, now)
             else:
                 full = not works and self._many_accounts(place, rule, attempt, now)
-            if full:
+            if full and is_proven(attempt.proof):
                 self._forget_friend(place)
                 kept = self._history.of(place.key)
                 self._history.spend(place.key)

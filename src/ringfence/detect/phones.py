@@ -5,8 +5,11 @@ wrong one typed in. It is told of once, and bans nobody.
 
 When every phone fails at once, it is Asterisk that is broken: to PJSIP a database that does not answer looks
 like endpoints that do not exist, and so does a reload that dropped them. The *brake* is on where ``AT_LEAST``
-phones, and half of all that are known, fail within ``WITHIN``: then nobody who is or was a friend is banned.
-It is off when no more than a quarter of them have failed in that time.
+accounts, and half of all that are known, fail within ``WITHIN`` where they work, and none has succeeded for
+``QUIET``: then former friends count as friends, and nobody is banned for an account that worked where he is.
+(Accounts and not addresses, since who has one account and a network of IPv6 has as many of these as he likes;
+and others than his own are counted against a friend as ever.) It is off when fewer than ``AT_LEAST`` fail, or
+no more than a quarter of the most that did.
 
 A success that follows ``FAILURES`` failures on the same account or from the same address or prefix, within an
 hour, may be a guess that was right; a typing error or two before it is what people do. So may be one from an
@@ -15,7 +18,7 @@ address where an account never worked that works elsewhere.
 Bounds: ``MOST`` phones, those that failed longest ago go first. Times are monotonic seconds.
 """
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterator
 from math import inf
 
@@ -24,6 +27,7 @@ from ringfence.model import Address, Attempt, EventKind, Notice, SecurityEvent, 
 
 AT_LEAST = 5
 WITHIN = 300.0
+QUIET = 30.0
 FAILURES = 3
 BROKEN_FOR = 86_400.0
 MOST = 16_384
@@ -41,19 +45,25 @@ class Phones:
         self._friends = friends
         self._failed: OrderedDict[_Phone, float] = OrderedDict()
         self._told: OrderedDict[_Phone, float] = OrderedDict()
-        self._braked_at = 0
+        self._accounts: Counter[str] = Counter()  # of those that failed
+        self._succeeded_at = -inf
+        self._most_failed = 0
         self._brake_of = ""
 
     def fails(self, attempt: Attempt, now: float) -> Iterator[Notice]:
         """Take that a friend fails on an account that works, or worked, at its address."""
         phone = attempt.asterisk, attempt.address, attempt.account
+        if phone not in self._failed:
+            self._accounts[attempt.account] += 1
         self._failed[phone] = now
         self._failed.move_to_end(phone)
+        if len(self._failed) > MOST:
+            self._well_again(next(iter(self._failed)))
         self._told[phone] = now
         self._told.move_to_end(phone)
-        for table in (self._failed, self._told):
-            if len(table) > MOST:
-                table.popitem(last=False)
+        if len(self._told) > MOST:
+            self._told.popitem(last=False)
+        self._most_failed = max(self._most_failed, len(self._accounts))
         known = attempt.event is not EventKind.INVALID_ACCOUNT_ID
         why = "has a wrong password" if known else "is unknown to Asterisk, which it was not before"
         yield Notice(
@@ -64,26 +74,33 @@ class Phones:
         )
         if not self._friends.braked and self._many_fail(now):
             self._friends.braked = True
-            self._braked_at, self._brake_of = len(self._failed), attempt.asterisk
+            self._brake_of, self._most_failed = attempt.asterisk, len(self._accounts)
             text = (
-                f"{len(self._failed)} phones fail at once, where they worked: is Asterisk's database down, "
+                f"{len(self._accounts)} phones fail at once, where they worked: is Asterisk's database down, "
                 "or did a reload drop its endpoints? Nobody who is or was a friend is banned meanwhile"
             )
             yield Notice(BRAKE, attempt.asterisk, text, lasts=inf)
 
     def _many_fail(self, now: float) -> bool:
-        if len(self._failed) < AT_LEAST:
+        if len(self._accounts) < AT_LEAST or now - self._succeeded_at < QUIET:
             return False
         self._forget(now)
-        known = len({(friend.address, friend.account) for friend in self._friends.all()})
-        return len(self._failed) >= AT_LEAST and 2 * len(self._failed) >= known
+        return len(self._accounts) >= AT_LEAST and 2 * len(self._accounts) >= self._friends.accounts
 
-    def succeeds(self, event: SecurityEvent, failures: int) -> Iterator[Notice]:
+    def _well_again(self, phone: _Phone) -> None:
+        if self._failed.pop(phone, None) is not None:
+            account = phone[-1]
+            self._accounts[account] -= 1
+            if not self._accounts[account]:
+                del self._accounts[account]
+
+    def succeeds(self, event: SecurityEvent, failures: int, now: float) -> Iterator[Notice]:
         """Take a right password; ``failures`` is how many wrong ones came before it from there, lately."""
         address, account = event.remote.address, event.account
         phone = event.source.asterisk, address, account
         subject = f"{printable(account)} at {address}"
-        self._failed.pop(phone, None)
+        self._succeeded_at = now
+        self._well_again(phone)
         if self._told.pop(phone, None) is not None:
             yield Notice(BROKEN, subject, "", over=True)
         if self._friends.worked_at(account, address):
@@ -106,12 +123,13 @@ class Phones:
     def tend(self, now: float) -> Iterator[Notice]:
         """Forget what is over; let the brake go where phones are well again."""
         self._forget(now)
-        if self._friends.braked and 4 * len(self._failed) <= self._braked_at:
+        failing = len(self._accounts)
+        if self._friends.braked and (failing < AT_LEAST or 4 * failing <= self._most_failed):
             self._friends.braked = False
             yield Notice(BRAKE, self._brake_of, "", over=True)
 
     def _forget(self, now: float) -> None:
         while self._failed and now - next(iter(self._failed.values())) >= WITHIN:
-            self._failed.popitem(last=False)
+            self._well_again(next(iter(self._failed)))
         while self._told and now - next(iter(self._told.values())) >= BROKEN_FOR:
             self._told.popitem(last=False)

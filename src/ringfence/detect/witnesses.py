@@ -164,11 +164,14 @@ class Witnesses:
         if self._wire is None:
             self._wire = _Wire()
         found: list[Found | None] = []
+        challenges = list(challenges)
         for challenge in challenges:
             self._wire.nonces.note(challenge, now)
-            answered = self._awaited.pop(challenge.nonce, None) if self._awaited else None
-            if answered is not None and answered[1] == challenge.address:
+        for challenge in challenges if self._awaited else ():
+            answered = self._awaited.pop(challenge.nonce, None)
+            if answered is not None and self._wire.nonces.receivers(challenge.nonce, now) == (answered[1],):
                 self._prove(*answered, now)
+        for challenge in challenges:
             if challenge.sender is None or challenge.service is not Service.PJSIP:
                 continue
             source = SourceId(self._wire.hidden.asterisk_at(challenge) or asterisk, "wire")

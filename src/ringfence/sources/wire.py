@@ -25,7 +25,7 @@ import errno
 import socket
 import time
 from collections.abc import Callable, Iterable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import structlog
 from attrs import define
@@ -41,6 +41,9 @@ GROUP = 21_063
 
 WELL_AFTER = 30.0
 """A binding that lasted this long (seconds) was a good one: the next try comes soon again."""
+
+MOST_TURNS = 16
+"""So many turns are read at once before another source is judged; what is beyond comes in its own."""
 
 TURN = 256
 TURN_BYTES = 1 << 20
@@ -102,6 +105,7 @@ class WireSource:
         self._backoff = backoff if backoff is not None else Backoff()
         self._space = memoryview(bytearray(_DATAGRAM))
         self._last: int | None = None
+        self._drained: Callable[[], object] = _nothing
         self._log = structlog.get_logger().bind(source="wire")
 
     async def run(self) -> None:
@@ -123,6 +127,10 @@ class WireSource:
                 self._backoff.reset()
             await asyncio.sleep(self._backoff.next())
 
+    def drain(self) -> None:
+        """Read what has come already: before what another source tells later is judged by it."""
+        self._drained()
+
     def count_containers(self, networks: Iterable[Network]) -> None:
         """Take these for the networks of this host's containers from now on."""
         containers = tuple(sorted(networks, key=lambda network: (network.version, network)))
@@ -142,29 +150,38 @@ class WireSource:
             self._last = None
             self._gap(loop.time())
             loop.add_reader(connection, self._readable, connection, ended)
+            self._drained = partial(self._drain, connection, ended)
             try:
                 self._become(Condition(State.LISTENING, f"NFLOG group {self._group}"))
                 await ended
             finally:
                 loop.remove_reader(connection)
+                self._drained = _nothing
                 self._gap(loop.time())
 
-    def _readable(self, connection: socket.socket, ended: asyncio.Future[None]) -> None:
-        """Read one turn; whatever goes wrong ends the binding, visibly."""
+    def _drain(self, connection: socket.socket, ended: asyncio.Future[None]) -> None:
+        for _ in range(MOST_TURNS):
+            if not self._readable(connection, ended):
+                return
+
+    def _readable(self, connection: socket.socket, ended: asyncio.Future[None]) -> bool:
+        """Read one turn, and say whether there may be more; what goes wrong ends the binding, visibly."""
         try:
-            self._turn(connection)
+            return self._turn(connection)
         except Exception as error:  # noqa: BLE001 - raised again where the binding is awaited
             if not ended.done():
                 ended.set_exception(error)
+            return False
 
-    def _turn(self, connection: socket.socket) -> None:
+    def _turn(self, connection: socket.socket) -> bool:
         heard: list[Challenge] = []
-        taken = 0
+        taken, more = 0, True
         now = time.monotonic()
         for _ in range(TURN):
             try:
                 size = connection.recv_into(self._space)
             except BlockingIOError:
+                more = False
                 break
             except OSError as error:
                 if error.errno != errno.ENOBUFS:
@@ -178,6 +195,7 @@ class WireSource:
         if heard:
             self.counts.challenges += len(heard)
             self._sink(heard, now)
+        return more
 
     def _take(self, datagram: bytes, heard: list[Challenge], now: float) -> None:
         for message in read_datagram(datagram):
@@ -213,6 +231,10 @@ class WireSource:
         self.settled.set()
         if changed:
             log_condition(self._log, condition)
+
+
+def _nothing() -> None:
+    """Read nothing: there is nobody to read from."""
 
 
 def _lookup(networks: Sequence[Network]) -> Callable[[Address], bool]:
