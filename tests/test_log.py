@@ -40,6 +40,19 @@ def test_an_event_is_one_line_of_keys_and_values() -> None:
     assert without_time(line) == "level=warning event=ban.placed address=192.0.2.1 attempts=5"
 
 
+def test_a_list_is_written_for_grep() -> None:
+    """Joined by commas, in the same way for one and for many, and not as Python writes it."""
+    lines = logged(
+        "logger.info('a', accounts=['201'], udp=(5060,))\n"
+        "logger.info('b', accounts=['100', '101'], tcp=(5038, 5060), restart_for=[])"
+    )
+
+    assert [without_time(line) for line in lines] == [
+        "level=info event=a accounts=201 udp=5060",
+        "level=info event=b accounts=100,101 tcp=5038,5060 restart_for=",
+    ]
+
+
 def test_what_would_break_a_line_is_escaped() -> None:
     """A line feed, a quote, a traceback: all of it stays within the line."""
     lines = logged(

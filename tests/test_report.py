@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from attrs import evolve
 from structlog.testing import capture_logs
 from tests.support.attempts import attempts, ban_of
 
@@ -23,7 +24,7 @@ from ringfence.errors import StoreError
 from ringfence.firewall.contract import Element, Opened, RuleUse, Usage
 from ringfence.firewall.memory import MemoryBackend
 from ringfence.model import Ban, Made, Origin, Scope, Secret, printable, rfc3339, shown
-from ringfence.report import WITHOUT_WIRE, Seen, bans_report, status_report
+from ringfence.report import WITHOUT_WIRE, Seen, bans_report, decoy_problems, status_report
 from ringfence.sources.ami import AmiSource, AmiTarget
 from ringfence.sources.state import Condition, State
 from ringfence.sources.wire import WireCounts, WireSource
@@ -74,6 +75,17 @@ def status(
     )
     report: dict[str, Any] = json.loads(json.dumps(status_report(enforcer, seen), allow_nan=False))
     return report
+
+
+def test_a_decoy_that_is_no_decoy() -> None:
+    """An account that works here is named, with the mend; a rule that is off bans nobody."""
+    [decoy] = [evolve(rule, accounts=frozenset({"100", "201"})) for rule in RULES if rule.name == "decoy"]
+
+    [problem] = decoy_problems([decoy], {"201"}.__contains__)
+
+    assert problem.startswith("decoy 201 is an account that works here")
+    assert problem.endswith("mend: take it out of accounts in [rules.decoy]")
+    assert decoy_problems([evolve(decoy, enabled=False)], {"201"}.__contains__) == []
 
 
 def test_a_rules_ban() -> None:
@@ -245,6 +257,7 @@ def test_the_status_of_a_quiet_guard(enforcer: Enforcer) -> None:
             "rules": [],
             "sets": {},
         },
+        "rules": {"on": [], "off": [], "decoys": []},
         "limiter_drops": 0,
         "placed": 0,
         "failed": 0,

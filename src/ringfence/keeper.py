@@ -218,7 +218,8 @@ class Keeper:
     def _replan(self) -> None:
         backend = self.enforcer.backend
         plan = self._plan()
-        if plan == backend.plan and not self._planless:
+        before = backend.plan
+        if plan == before and not self._planless:
             return
         backend.plan = plan
         if not self.enforcer.enforcing:
@@ -231,7 +232,7 @@ class Keeper:
         else:
             self._planless = False
             self.alarms.over("firewall", "plan")
-            self._log.info("firewall.changed")
+            self._log.info("firewall.changed", what=plan.differing(before))
 
     def _plan(self) -> Plan:
         """Give the rules that are wanted now: the limiter drops nothing before it knows whom to spare."""

@@ -6,8 +6,18 @@ before it gets here; what is logged never holds a secret.
 
 import logging
 import sys
+from collections.abc import MutableMapping
+from typing import Any
 
 import structlog
+
+
+def _plainly(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Write lists as people do, ``100,101``, and not as Python does: this is for grep."""
+    for key, value in event.items():
+        if isinstance(value, list | tuple):
+            event[key] = ",".join(map(str, value))
+    return event
 
 
 def configure(level: int = logging.INFO) -> None:
@@ -21,6 +31,7 @@ def configure(level: int = logging.INFO) -> None:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
+            _plainly,
             structlog.dev.ConsoleRenderer()
             if terminal
             else structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"]),

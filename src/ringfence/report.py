@@ -4,7 +4,7 @@ The keys are an interface that others script against; what is here is only ever 
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from math import isfinite
 from operator import itemgetter
@@ -17,6 +17,7 @@ from ringfence.bans.enforce import Enforcer
 from ringfence.bans.ledger import Ledger, Record, key_of
 from ringfence.bans.reconcile import Reconciler
 from ringfence.detect.detector import Detector, Watched
+from ringfence.detect.rules import Rule
 from ringfence.firewall.contract import Element, Usage
 from ringfence.model import Scope, printable, rfc3339, shown
 from ringfence.sources.ami import AmiSource
@@ -99,7 +100,8 @@ def _quoted(text: str) -> str:
 class Seen:
     """What a status is made of, beside the enforcer: all of it as of ``now`` (monotonic seconds).
 
-    ``why`` is why this firewall was taken, ``problems`` what else is wrong, a line each.
+    ``why`` is why this firewall was taken, ``problems`` what else is wrong, a line each; ``rules`` are those
+    of the configuration, those that are off among them.
     """
 
     now: float
@@ -111,6 +113,33 @@ class Seen:
     why: str
     alarms: Sequence[Alarm]
     problems: Sequence[str] = ()
+    rules: Sequence[Rule] = ()
+
+
+@frozen
+class Reloaded:
+    """What came of reading the configuration ``where`` again.
+
+    ``refused`` are the mistakes for which the old one stays. ``notes`` are what is to be known of a new one.
+    """
+
+    where: str
+    refused: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def decoy_problems(rules: Iterable[Rule], knew: Callable[[str], bool]) -> list[str]:
+    """Say which decoys are accounts that work here, or did: one mistyped password there would be a ban.
+
+    ``knew`` says whether an account has worked.
+    """
+    named = {account for rule in rules if rule.enabled for account in rule.accounts or ()}
+    return [
+        f"decoy {printable(account)} is an account that works here, so who mistypes its password is banned; "
+        "mend: take it out of accounts in [rules.decoy]"
+        for account in sorted(named)
+        if knew(account)
+    ]
 
 
 def status_report(enforcer: Enforcer, seen: Seen) -> dict[str, object]:
@@ -136,6 +165,13 @@ def status_report(enforcer: Enforcer, seen: Seen) -> dict[str, object]:
         "forged": detector.counts.forged,
         "evicted": detector.evicted,
         "firewall": _firewall(enforcer, seen),
+        "rules": {
+            "on": [rule.name for rule in seen.rules if rule.enabled],
+            "off": [rule.name for rule in seen.rules if not rule.enabled],
+            "decoys": sorted(
+                printable(account) for rule in seen.rules if rule.enabled for account in rule.accounts or ()
+            ),
+        },
         "limiter_drops": seen.usage.limiter_drops,
         "placed": enforcer.counts.placed,
         "failed": enforcer.counts.failed,

@@ -1,4 +1,4 @@
-"""``ringfence run``: the command that becomes the daemon."""
+"""``ringfence run``, the command that becomes the daemon, and ``reload``."""
 
 import os
 import sys
@@ -31,6 +31,41 @@ def test_verbose_is_handed_on(
 
     assert result.exit_code == 0
     assert called == [[sys.executable, "-P", "-m", "ringfence.service", str(tmp_path / "file.toml"), level]]
+
+
+def test_a_reload_says_what_came_of_it(tmp_path: Path) -> None:
+    """A good configuration is in force when the command ends; what needs a restart is said."""
+    with Guard(tmp_path) as guard:
+        guard.configure(rules={"enumeration": {"enabled": False}}, firewall={"backend": "auto"})
+        done = guard.command("reload")
+
+        assert (done.returncode, done.stdout) == (0, "the new configuration is in force\n")
+        assert done.stderr == "[firewall] backend changed: restart ringfence\n"
+        assert guard.status()["rules"]["off"] == ["enumeration"]
+
+
+def test_a_reload_names_every_mistake_and_fails(tmp_path: Path) -> None:
+    """A bad one is refused with the exit code of a bad configuration, each mistake on a line of its own."""
+    with Guard(tmp_path) as guard:
+        guard.configure(rules={"guess": {"attempts": 0, "ban": "1 hour"}})
+        done = guard.command("reload")
+
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.splitlines() == [
+            "the new configuration is refused, the old one stays in force",
+            f"{guard.config}:",
+            "  rules.guess.attempts: must be a whole number from 1 to 1000",
+            '  rules.guess.ban: must be a duration such as "90s", "10m", "1h" or "7d", at most ten years',
+        ]
+        assert guard.running
+
+
+def test_a_reload_takes_the_daemon(tmp_path: Path) -> None:
+    """Without it there is nobody who could take a configuration."""
+    done = Guard(tmp_path).command("reload")
+
+    assert (done.returncode, done.stdout) == (3, "")
+    assert "start it: systemctl start ringfence" in done.stderr
 
 
 def test_it_does_not_import_from_where_it_is_started(tmp_path: Path) -> None:

@@ -105,7 +105,10 @@ def test_many_accounts_are_counted_and_many_friends_are_plain(tmp_path: Path) ->
             evolve(ALICE, address=ip_address(f"10.{n >> 8}.{n & 255}.1"), account=str(n))
             for n in range(2_000)
         ]
-        assert guard.must("friends", "import", "-", text=document(*many)) == "imported: 2000 friends\n"
+        assert (
+            guard.must("friends", "import", "-", text=document(*many))
+            == "imported: 2000 addresses by 2000 reasons\n"
+        )
         lines = guard.must("friends").splitlines()
         assert len(lines) == 2_002
         assert lines[0] == "ADDRESS  ACCOUNTS  BECAUSE  SINCE  SEEN  UNTIL"
@@ -121,7 +124,7 @@ def test_what_one_exports_another_imports(guard: Guard, tmp_path: Path) -> None:
     folder = tmp_path / "other"
     folder.mkdir()
     with Guard(folder) as other:
-        assert other.must("friends", "import", str(file)) == "imported: 3 friends\n"
+        assert other.must("friends", "import", str(file)) == "imported: 2 addresses by 3 reasons\n"
         assert {row["address"] for row in listed(other)} == {"192.0.2.7", LONG}
         assert {tie for row in listed(other) for tie in row["ties"]} == {"imported"}
         assert other.must("friends", "export") == document()
@@ -153,7 +156,7 @@ def test_what_is_over_is_counted(guard: Guard) -> None:
     old = evolve(ALICE, since=1.0, seen=2.0, until=3.0)
 
     assert guard.must("friends", "import", "-", text=document(old)) == (
-        "imported: 0 friends, 1 are over and left out\n"
+        "imported: 0 addresses by 0 reasons, 1 are over and left out\n"
     )
 
 

@@ -1,12 +1,17 @@
 """``ringfence status``, for scripts and for people."""
 
 import json
+import time
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
 from tests.support.amiserver import Script
 from tests.support.captures import capture
 from tests.support.daemon import GRANTED, Guard, ami_server, until
+
+from ringfence.friends.document import as_json, lines_of
+from ringfence.model import Friend, Tie
 
 GUESSES = capture("asterisk-22", "wrong-password-register").ami.read_bytes()
 
@@ -47,6 +52,25 @@ def test_the_status_for_people(tmp_path: Path) -> None:
     assert lines[-1].split() == ["198.18.1.101", "3", "of", "5", "counted", "claimed", "alice"]
     assert "\x1b" not in done.stdout
     assert max(map(len, lines)) <= 80
+
+
+def test_rules_that_are_off_are_named(tmp_path: Path) -> None:
+    """So are decoys counted; and a decoy that is an account of a friend's is a problem."""
+    rules = {"enumeration": {"enabled": False}, "decoy": {"accounts": ["100", "201"]}}
+    now = time.time()
+    friend = Friend("pbx", ip_address("198.51.100.7"), "201", Tie.REGISTERED, now, now, now + 3_600)
+    with Guard(tmp_path, rules=rules) as guard:
+        document = "\n".join(lines_of([as_json(friend)]))
+        imported = guard.command("friends", "import", "-", text=document)
+        done = guard.command("status")
+        reloaded = guard.command("reload")
+
+    assert imported.returncode == 0, imported.stderr
+    assert "rules     8 of 9 on (enumeration off), 2 decoys" in done.stdout.splitlines()
+    assert "! decoy 201 is an account that works here" in done.stdout
+    assert "decoy 100" not in done.stdout
+    assert "decoy 201 is an account that works here" in reloaded.stderr
+    assert "event=configuration.decoy" in guard.log
 
 
 def test_a_long_address_keeps_its_line(tmp_path: Path) -> None:

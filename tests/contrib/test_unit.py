@@ -5,7 +5,6 @@ import os
 import pwd
 import re
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -320,7 +319,8 @@ def test_the_daemon_guards_with_what_the_unit_leaves_it(confined: Confined) -> N
             (row,) = confined.bans()
             listing = confined.ask("bans")
             confined.configure(pbx.port, allow={"networks": [row["address"]]})
-            process.send_signal(signal.SIGHUP)
+            assert unit.read()["ExecReload"] == [f"{unit.PREFIX}/bin/ringfence reload"]
+            confined.ask("reload")
             until(lambda: not confined.bans(), "the reload to lift the ban")
 
         assert process.returncode == 0

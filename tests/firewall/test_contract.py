@@ -363,3 +363,11 @@ def test_usage_may_be_asked_in_a_thread_while_bans_go_on(backend: Backend) -> No
         thread.join()
     assert failed == []
     assert {sum(elements or 0 for elements in usage.sets.values()) for usage in usages} <= {*range(21)}
+
+
+def test_what_differs_is_named_as_in_the_configuration() -> None:
+    """A plan says what is not as in another, in words that an administrator has written himself."""
+    plan = Plan(sip_ports=Ports(udp=(5060,)), verdict=Verdict.TCP_RESET, limit=Limit(LimitMode.ENFORCE))
+
+    assert plan.differing(Plan()) == ["sip_ports", "action", "limiter"]
+    assert plan.differing(plan) == []

@@ -48,6 +48,11 @@ def say(text: str) -> None:
     typer.echo(text, err=True)
 
 
+def counted(number: int, one: str, many: str = "") -> str:
+    """Write a number with what it counts: ``1 packet``, ``2 packets``."""
+    return f"{number} {one if number == 1 else many or one + 's'}"
+
+
 def settings_from(path: Path, *, secrets: bool = False) -> "Settings":
     """Load the configuration; without ``secrets`` for commands that only talk to the daemon or the kernel."""
     from ringfence import config  # noqa: PLC0415 - loaded when a command runs
@@ -71,13 +76,19 @@ def settings_all_the_same(path: Path) -> "Settings":
         return config.load_what_is_right(path)
 
 
-def ask_daemon(path: Path, do: str, **arguments: object) -> Any:  # noqa: ANN401 - whatever JSON holds
+def ask_daemon(
+    path: Path,
+    do: str,
+    *,
+    quietly: bool = False,
+    **arguments: object,
+) -> Any:  # noqa: ANN401 - whatever JSON holds
     """Ask the daemon of the configuration at ``path``.
 
     A daemon goes on with the old configuration when the new one is wrong, and so can its commands; where
-    none answers, the ConfigError is what matters.
+    none answers, the ConfigError is what matters. ``quietly`` is for what the daemon itself says of it.
     """
-    return _ask_by(path, lambda settings: ask(settings, do, patience=PATIENCE, **arguments))
+    return _ask_by(path, lambda settings: ask(settings, do, patience=PATIENCE, **arguments), quietly=quietly)
 
 
 def ask_daemon_encoded(path: Path, do: str, **arguments: object) -> bytes:
@@ -87,7 +98,7 @@ def ask_daemon_encoded(path: Path, do: str, **arguments: object) -> bytes:
     return _ask_by(path, lambda settings: control.ask_encoded(settings.control.socket, do, **arguments))
 
 
-def _ask_by(path: Path, asking: "Callable[[Settings], _T]") -> "_T":
+def _ask_by(path: Path, asking: "Callable[[Settings], _T]", *, quietly: bool = False) -> "_T":
     from ringfence import config  # noqa: PLC0415 - loaded when a command runs
 
     try:
@@ -97,7 +108,9 @@ def _ask_by(path: Path, asking: "Callable[[Settings], _T]") -> "_T":
             answer = asking(config.load_what_is_right(path))
         except DaemonUnreachableError:
             raise error from None
-        say(str(error))
+        if not quietly:
+            for line in explained(error)[0]:
+                say(line)
         return answer
     return asking(settings)
 

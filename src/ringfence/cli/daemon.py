@@ -1,4 +1,4 @@
-"""``ringfence run``, ``restore`` and ``confirm``: the daemon itself, its bans at boot, the end of a trial."""
+"""``ringfence run``, ``reload``, ``restore``, ``confirm``: the daemon, its bans at boot, a trial's end."""
 
 import logging
 import os
@@ -7,13 +7,22 @@ from typing import Annotated
 
 import typer
 
-from ringfence.cli.common import DEFAULT_CONFIG, ConfigOption, ask, errors_told, settings_from
-from ringfence.errors import DaemonUnreachableError
+from ringfence.cli.common import (
+    DEFAULT_CONFIG,
+    ConfigOption,
+    ask,
+    ask_daemon,
+    errors_told,
+    say,
+    settings_from,
+)
+from ringfence.errors import ConfigError, DaemonUnreachableError
 
 
 def register(app: typer.Typer) -> None:
     """Add this group's commands."""
     app.command()(run)
+    app.command()(reload)
     app.command()(restore)
     app.command()(confirm)
 
@@ -40,6 +49,18 @@ def run(
         *([str(seconds)] if seconds else []),
     ]
     os.execv(sys.executable, [sys.executable, *arguments])  # noqa: S606 - no shell is wanted
+
+
+def reload(config: ConfigOption = DEFAULT_CONFIG) -> None:
+    """Have the daemon take the configuration anew, or say what is wrong with it."""
+    with errors_told():
+        answer = ask_daemon(config, "reload", quietly=True)  # what is wrong says the daemon
+        if answer["refused"]:
+            say("the new configuration is refused, the old one stays in force")
+            raise ConfigError(answer["where"], answer["refused"])
+    typer.echo("the new configuration is in force")
+    for note in answer["notes"]:
+        say(note)
 
 
 def restore(config: ConfigOption = DEFAULT_CONFIG) -> None:

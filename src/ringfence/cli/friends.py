@@ -19,6 +19,7 @@ from ringfence.cli.common import (
     ConfigOption,
     JsonOption,
     ask_daemon,
+    counted,
     errors_told,
     say,
     settings_from,
@@ -107,7 +108,8 @@ def friends_import(
             raise typer.Exit(Exit.PROBLEM)
         taken = _send(config, [as_json(friend) for friend in found.friends])
         over = f", {found.over} are over and left out" if found.over else ""
-        typer.echo(f"imported: {taken} friends{over}")
+        addresses = counted(len({friend.address for friend in found.friends}), "address", "addresses")
+        typer.echo(f"imported: {addresses} by {counted(taken, 'reason')}{over}")
 
 
 @friends.command("forget")

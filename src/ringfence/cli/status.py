@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from ringfence.cli.common import DEFAULT_CONFIG, ConfigOption, JsonOption, ask_daemon, errors_told
+from ringfence.cli.common import DEFAULT_CONFIG, ConfigOption, JsonOption, ask_daemon, counted, errors_told
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -47,7 +47,7 @@ def _print(report: dict[str, Any]) -> None:
     console.print(Text(f"firewall  {firewall['backend']}: {state}"))
     for source in report["sources"]:
         good = source["state"] == "listening"
-        heard = f"{source['state']}, {source['events']} events"
+        heard = f"{source['state']}, {counted(source['events'], 'event')}"
         known = good and source["name"].endswith(source["detail"])  # a log's name ends with its path
         line = f"source    {source['name']}: {heard}" + ("" if known else f"  {source['detail']}")
         console.print(Text(line, style="" if good else "bold red"), soft_wrap=True)
@@ -72,18 +72,28 @@ def _print_firewall(console: "Console", report: dict[str, Any]) -> None:
     there = f"{report['enforced']} of {report['expected']} in force"
     bans = f"bans      {there}, {report['placed']} placed since the start"
     console.print(Text(bans, style="bold red" if short else ""))
-    console.print(Text(f"friends   {report['friends']} addresses"))
+    rules = report["rules"]
+    off = f" ({', '.join(rules['off'])} off)" if rules["off"] else ""
+    decoys = f", {counted(len(rules['decoys']), 'decoy')}"
+    console.print(
+        Text(f"rules     {len(rules['on'])} of {len(rules['on']) + len(rules['off'])} on{off}{decoys}"),
+        soft_wrap=True,
+    )
+    console.print(Text(f"friends   {counted(report['friends'], 'address', 'addresses')}"))
     if firewall["healed"]:
-        console.print(Text(f"healed    {firewall['healed']} times, {firewall['restored']} bans put back"))
+        back = counted(firewall["restored"], "ban")
+        console.print(Text(f"healed    {counted(firewall['healed'], 'time')}, {back} put back"))
     if firewall["limiter"] != "off" and firewall["enforcing"]:
         verb = "dropped" if firewall["limiter"] == "enforce" else "over the limit, and let pass"
         waits = " until friends are known" if report["limiter_waits"] else ""
         console.print(
-            Text(f"limiter   {firewall['limiter']}{waits}: {report['limiter_drops']} packets {verb}")
+            Text(
+                f"limiter   {firewall['limiter']}{waits}: {counted(report['limiter_drops'], 'packet')} {verb}"
+            )
         )
     for use in firewall["rules"]:
         if use["packets"]:
-            met = f"{use['packets']} packets, {use['bytes']} bytes"
+            met = f"{counted(use['packets'], 'packet')}, {counted(use['bytes'], 'byte')}"
             console.print(Text(f"dropped   {use['rule']}: {met}"))
 
 

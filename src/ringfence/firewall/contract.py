@@ -15,7 +15,7 @@ import enum
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
-from attrs import frozen
+from attrs import fields, frozen
 
 from ringfence import quick
 from ringfence.errors import FirewallError
@@ -79,6 +79,21 @@ class Plan:
     verdict: Verdict = Verdict.DROP
     log: bool = False
     limit: Limit = Limit()
+
+    def differing(self, other: "Plan") -> list[str]:
+        """Name what is not as in ``other``, in the words of the configuration."""
+        words = {
+            "maxelem": "max_bans",
+            "log_group": "wire",
+            "every_port": "scope",
+            "verdict": "action",
+            "limit": "limiter",
+        }
+        return [
+            words.get(field.name, field.name)
+            for field in fields(Plan)
+            if getattr(self, field.name) != getattr(other, field.name)
+        ]
 
 
 class Roll(enum.StrEnum):
