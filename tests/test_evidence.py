@@ -17,7 +17,7 @@ from ringfence.detect.doubts import PATIENCE
 from ringfence.detect.networks import NetworkSet
 from ringfence.detect.rules import RULES
 from ringfence.evidence import Evidence
-from ringfence.model import Attempt, Challenge, EventKind, Proof, Scope, Service
+from ringfence.model import Attempt, Challenge, EventKind, Friend, Proof, Scope, Service, Tie
 
 if TYPE_CHECKING:
     from ringfence.detect.judge import Decision
@@ -192,3 +192,19 @@ def test_what_comes_from_who_is_banned_is_told(bench: Bench) -> None:
 
     assert [str(attempt.address) for attempt in bench.late] == [SENDER]
     assert [str(attempt.address) for attempt in bench.exempted] == [SENDER]
+
+
+def test_decisions_wait_for_the_friends_and_are_one_for_each_subject(bench: Bench) -> None:
+    """Who turns out to be one is not banned, and nobody twice."""
+    bench.evidence.wait()
+    for number in range(20):
+        told = evolve(event(EventKind.CHALLENGE_RESPONSE_FAILED, session=b"%d" % number), hearsay=False)
+        bench.evidence.hear(
+            [told, evolve(told, remote=evolve(told.remote, address=ip_address(STRANGER)))], 0.0
+        )
+    assert bench.banned == []
+    bench.detector.friends.meet(Friend("pbx", ip_address(STRANGER), "204", Tie.REGISTERED, 0.0, 0.0, 1e9))
+    bench.evidence.go_on()
+    assert [(decision.subject, decision.scope) for decision in bench.banned] == [
+        (ip_network(SENDER), Scope.SIP_UDP)
+    ]

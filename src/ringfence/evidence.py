@@ -22,13 +22,14 @@ from ringfence.model import (
     EventKind,
     Network,
     Proof,
+    Scope,
     SecurityEvent,
     Service,
     Transport,
 )
 
 MOST_WAITING = 1_000
-"""So many decisions are kept at the start; what comes after them is carried out."""
+"""Decisions on so many subjects are kept at the start."""
 
 
 class Evidence:
@@ -54,7 +55,7 @@ class Evidence:
         self._ban = ban
         self._clock = clock
         self._alarms = alarms
-        self._waiting: list[Decision] | None = None
+        self._waiting: dict[tuple[Network, Scope], Decision] | None = None
         self._forgeable: dict[str, None] = {}
 
     @property
@@ -64,12 +65,12 @@ class Evidence:
 
     def wait(self) -> None:
         """Carry nothing out until :meth:`go_on`."""
-        self._waiting = []
+        self._waiting = {}
 
     def go_on(self) -> None:
         """Carry out what was decided meanwhile, but for those who turned out to be friends."""
-        waiting, self._waiting = self._waiting or [], None
-        for decision in waiting:
+        waiting, self._waiting = self._waiting or {}, None
+        for decision in waiting.values():
             if not self._detector.friends.live_in(decision.subject):
                 self._ban(decision)
 
@@ -77,6 +78,8 @@ class Evidence:
         """Judge what a source told, which counts at ``now`` (monotonic seconds)."""
         for event in events:
             judgement = self._detector.observe(event, now)
+            if self._detector.further:
+                self._carry_out_all(self._detector.take_further())
             if judgement is not None:
                 self._carry_out(judgement)
             if event.tampered:
@@ -122,6 +125,12 @@ class Evidence:
             else:
                 self._alarms.sound(notice.name, notice.subject, notice.text, notice.lasts)
 
+    def _decide(self, decision: Decision) -> None:
+        if self._waiting is None:
+            self._ban(decision)
+        elif len(self._waiting) < MOST_WAITING:  # of the others those that go on are decided on again
+            self._waiting[decision.subject, decision.scope] = decision
+
     def _tell_who_is_passed_by(self, judgement: Judgement) -> None:
         if judgement.standing is Standing.LATE:
             self._late(judgement.attempt)
@@ -131,10 +140,7 @@ class Evidence:
     def _carry_out(self, judgement: Judgement) -> None:
         """Ban whom the judgement bans; then say what is strange about it."""
         if judgement.decision is not None:
-            if self._waiting is None or len(self._waiting) >= MOST_WAITING:
-                self._ban(judgement.decision)
-            else:
-                self._waiting.append(judgement.decision)
+            self._decide(judgement.decision)
         attempt = judgement.attempt
         if attempt.kind is not AttemptKind.FLOOD:  # the limiter meets who is banned before a reject
             self._tell_who_is_passed_by(judgement)

@@ -15,6 +15,7 @@ from ringfence.detect.judge import Decision
 from ringfence.detect.networks import NetworkSet
 from ringfence.detect.rules import RULES, Rule
 from ringfence.model import (
+    Address,
     Attempt,
     AttemptKind,
     Challenge,
@@ -363,3 +364,50 @@ def test_what_a_network_did_is_not_said_of_one_address() -> None:
         detector.judge(attempt("192.0.2.2", account="x", proof=Proof.NONCE), 30.0 + number)
     found = {str(one.subject): (one.rule, one.have, one.of) for one in detector.watched(40.0)}
     assert found == {"192.0.2.1/32": ("guess", 30, 900), "192.0.2.2/32": ("guess", 3, 5)}
+
+
+GUESSER, NAMED, HERE = ip_address("198.51.100.9"), ip_address(SENDER), ip_address("198.18.0.1")
+
+
+def in_anothers_name(detector: Detector, number: int, *receivers: Address) -> None:
+    """Guess with the source of NAMED forged, and a Via that has the challenge sent elsewhere."""
+    session, nonce = b"s%d" % number, b"n%d" % number
+    detector.observe(event(EventKind.INVALID_ACCOUNT_ID, session=session), float(number))
+    detector.see(
+        [Challenge(receiver, 5062, HERE, 5060, session, nonce, NAMED) for receiver in receivers],
+        number + 0.1,
+        number + 0.1,
+        "pbx",
+    )
+    answer = event(EventKind.CHALLENGE_RESPONSE_FAILED, number + 0.2, session=session, challenge=nonce)
+    detector.observe(answer, number + 0.2)
+
+
+def test_who_guesses_in_anothers_name_is_judged_for_whom_the_nonce_went_to() -> None:
+    """Of his alone it is proven: the fifth is a full ban of his, and of the one who is named none."""
+    detector = Detector(RULES, several=frozenset({"pbx"}))
+    for number in range(5):
+        in_anothers_name(detector, number, GUESSER)
+    banned = [judged.decision for judged in detector.take_further() if judged.decision is not None]
+    assert [(str(one.subject), one.scope) for one in banned] == [("198.51.100.9/32", Scope.FULL)]
+    assert {attempt.aimed_at for attempt in banned[0].attempts} == {NAMED}
+
+
+def test_a_nonce_that_both_got_is_claimed_for_either() -> None:
+    """Nobody can tell which of them it was, and neither is banned in full."""
+    detector = Detector(RULES, several=frozenset({"pbx"}))
+    for number in range(5):
+        in_anothers_name(detector, number, GUESSER, NAMED)
+    banned = [judged.decision for judged in detector.take_further() if judged.decision is not None]
+    assert [(str(one.subject), one.scope) for one in banned] == [("198.51.100.9/32", Scope.SIP_UDP)]
+
+
+def test_a_success_in_anothers_name_makes_no_friend() -> None:
+    """Where challenges that an address asked for went elsewhere, its right password proves no address."""
+    detector = Detector(RULES, several=frozenset({"pbx"}))
+    right = evolve(event(EventKind.SUCCESSFUL_AUTH, 1.0), password=True)
+    in_anothers_name(detector, 0, GUESSER)
+    detector.observe(right, 1.0)
+    assert not detector.friends.has(NAMED)
+    detector.observe(evolve(right, time=100.0), 100.0)
+    assert detector.friends.has(NAMED)

@@ -166,12 +166,22 @@ def test_claimed_attempts_ban_no_network() -> None:
         assert judged.decision is None
 
 
-def test_a_network_where_a_friend_lives_is_not_banned() -> None:
-    """Nor one of whose addresses fewer than three take part."""
+def test_where_a_friend_lives_each_neighbour_is_banned_for_himself() -> None:
+    """With his second attempt, once the network has made as many as would ban it; the friend is not."""
     detector = friendly("204")
-    for number in range(40):
-        guess = made(f"192.0.2.{100 + number % 20}", "guess", f"a{number}")
+    for number in range(20):
+        guess = made(f"192.0.2.{100 + number}", "guess", f"a{number}")
         assert detector.judge(guess, 0.0).decision is None
+    again = detector.judge(made("192.0.2.100", "guess", "b"), 1.0).decision
+    assert again is not None
+    assert (again.rule.name, str(again.subject)) == ("prefix", "192.0.2.100/32")
+    assert detector.judge(made("192.0.2.200", "guess", "b"), 1.0).decision is None
+    assert detector.judge(made("192.0.2.7", "guess", "204"), 1.0).decision is None
+
+
+def test_two_addresses_are_no_rotation() -> None:
+    """Three of a network must take part."""
+    detector = Detector(RULES)
     for number in range(8):
         assert detector.judge(made(f"198.51.100.{number % 2}", "guess", "a"), 0.0).decision is None
 

@@ -2,6 +2,8 @@
 
 from ipaddress import ip_address, ip_network
 
+from attrs import evolve
+
 from ringfence.detect.friends import Friends, key_of
 from ringfence.detect.networks import NetworkSet
 from ringfence.detect.places import Places, prefix_of
@@ -21,6 +23,18 @@ def test_the_subject_of_ipv6_is_narrow_where_a_friend_lives() -> None:
     assert (places.of(PHONE.address).friend, places.of(PHONE.address).proven) == (True, False)
     friends.part(key_of(PHONE), 1.0)
     assert str(places.of(stranger).subject) == "2001:db8::/64"
+
+
+def test_a_friend_that_only_claims_its_address_from_now_on_is_told() -> None:
+    """One reason may end while another stays."""
+    friends = Friends()
+    places = Places(friends, NetworkSet())
+    friends.meet(PHONE)
+    proven = evolve(PHONE, tie=Tie.AUTHENTICATED, until=50.0)
+    friends.meet(proven)
+    assert places.of(PHONE.address).proven
+    friends.expire(60.0)
+    assert (places.of(PHONE.address).friend, places.of(PHONE.address).proven) == (True, False)
 
 
 def test_a_change_of_those_never_banned_is_seen_at_once() -> None:

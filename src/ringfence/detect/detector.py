@@ -23,6 +23,7 @@ from ringfence.detect.held import Held
 from ringfence.detect.history import MAX_ATTEMPTS, History, fact_from, fact_of, key_of, network_of
 from ringfence.detect.judge import Count, Decision, Judge
 from ringfence.detect.networks import NetworkSet
+from ringfence.detect.notices import siege, siege_over, spoofing
 from ringfence.detect.phones import Phones
 from ringfence.detect.places import Place, Places
 from ringfence.detect.rules import By, Claimed, Rule, is_proven
@@ -42,11 +43,9 @@ from ringfence.model import (
     SecurityEvent,
     Service,
     Transport,
-    printable,
 )
 
 HOUR = 3_600.0
-SIEGE, SPOOFING = "siege", "spoofing"
 _SPOOFING_EVERY = 5.0
 _MOST_LOOKED_AT = 2_000
 _PHONES = (Service.PJSIP, Service.SIP)
@@ -153,6 +152,8 @@ class Detector:
         """Called with every right password, once it is judged."""
         self.notices: list[Notice] = []
         """What came up since somebody last took it."""
+        self.further: list[Judgement] = []
+        """Judgements beside those that were given out, since somebody last took them."""
         self.rules: tuple[Rule, ...] = ()
         self._places = Places(self.friends, never if never is not None else NetworkSet())
         self._max_attempts = max_attempts
@@ -179,7 +180,7 @@ class Detector:
         if rules and rules == self.rules and terms == self._judge.claims.terms:
             return
         if self.rules:
-            self._tell_that_sieges_end(self._judge.besieged)
+            self.notices += (siege_over(*account) for account in self._judge.besieged)
         self.rules = rules
         self._history.seconds = max([rule.window for rule in rules if rule.enabled], default=HOUR)
         self._judge = Judge(rules, terms, self._history, self._places)
@@ -213,6 +214,7 @@ class Detector:
         raised = self._take_proofs(now) if self._witnesses.proven else None
         if self._witnesses.joined:
             self._take_joined(now)
+        self.further += [self._weigh(one) for one in self._witnesses.take_beside()]
         if found is None:
             return raised
         judgement = self._weigh(found)
@@ -276,6 +278,8 @@ class Detector:
             if not place.friend:
                 failures = max(failures, self._judge.failures_of_prefix(place, now))
             self.notices += self._phones.succeeds(event, failures, now)
+            if self._witnesses.is_diverted(event.remote.address, now):
+                return  # somebody else may have logged in under this address
         self.succeeded(event)
 
     def _learn(self, event: SecurityEvent) -> None:
@@ -365,23 +369,13 @@ class Detector:
         return Judgement(attempt, place.subject, Standing.COUNTED, decision)
 
     def _tell_of_sieges(self) -> None:
-        for asterisk, account in self._judge.begun:
-            text = (
-                f"many addresses try the password of {printable(account)}: while it lasts, a stranger's "
-                "second failure on it is a ban"
-            )
-            self.notices.append(Notice(SIEGE, _account_name(asterisk, account), text, lasts=inf))
+        self.notices += (siege(*account) for account in self._judge.begun)
         self._judge.begun.clear()
-
-    def _tell_that_sieges_end(self, accounts: Iterable[tuple[str, str]]) -> None:
-        for asterisk, account in accounts:
-            self.notices.append(Notice(SIEGE, _account_name(asterisk, account), "", over=True))
 
     def _tell_of_spoofing(self, now: float) -> None:
         if now - self._spoofing_told >= _SPOOFING_EVERY:
             self._spoofing_told = now
-            most = self._judge.claims.terms.per_minute
-            self.notices.append(Notice(SPOOFING, "", _SPOOFING.format(most=most)))
+            self.notices.append(spoofing(self._judge.claims.terms.per_minute))
 
     # -- who is held ------------------------------------------------------------------------------------
 
@@ -416,10 +410,15 @@ class Detector:
         self._held.expire(now)
         self._history.expire(now)
         self.friends.expire(wall)
-        self._tell_that_sieges_end(self._judge.tend(now))
+        self.notices += (siege_over(*account) for account in self._judge.tend(now))
         self.notices += self._phones.tend(now)
         found = self._witnesses.tend(now, wall, wire=wire, listening=listening)
         return [self._weigh(one) for one in found]
+
+    def take_further(self) -> list[Judgement]:
+        """Give what was judged beside what was given out: a guess in another's name is two's."""
+        taken, self.further = self.further, []
+        return taken
 
     def take_notices(self) -> list[Notice]:
         """Give what came up since this was asked last."""
@@ -477,14 +476,3 @@ class Detector:
             return Watched(subject, "", 0, 1, Standing.WITHHELD, attempts)
         standing = Standing.FRIEND if place.friend else Standing.COUNTED
         return Watched(subject, nearest.rule.name, nearest.have, nearest.number, standing, attempts)
-
-
-def _account_name(asterisk: str, account: str) -> str:
-    return f"{printable(account)} of {asterisk}"
-
-
-_SPOOFING = (
-    "somebody sends with forged addresses: more than {most} new ones a minute reached a rule's number, and "
-    "none of them shows that it is more than a name on a packet. Only those that come back are banned for "
-    "now; who proves his address is judged as ever"
-)

@@ -243,23 +243,7 @@ class Fold:
 
     def _attempt(self, event: SecurityEvent, role: Role) -> Attempt:
         kind = AttemptKind.PROBE if role is Role.PROBE else AttemptKind.GUESS
-        remote, service = event.remote, event.service
-        return Attempt(  # in order: names would take a tenth of the whole way of an event
-            event.source.asterisk,
-            remote.address,
-            AttemptKind.MANAGER if service is Service.AMI else kind,
-            _proof(service, remote.transport),
-            service,
-            remote.transport,
-            event.account[:_MAX_ACCOUNT],
-            event.kind,
-            event.time,
-            is_trusted(event),
-            event.tampered,
-            None,
-            session_number(event.session),
-            (event.source.witness,),
-        )
+        return attempt_from(event, AttemptKind.MANAGER if event.service is Service.AMI else kind)
 
     def _finishes_nothing(self, event: SecurityEvent) -> bool:
         """Say whether a challenge belongs to no request that is known of: every good registration has one.
@@ -394,6 +378,27 @@ def _name(event: SecurityEvent) -> _Name:
     if len(session) > _MAX_SESSION:
         session = session_key(session)
     return source.asterisk, source.witness, event.service, session
+
+
+def attempt_from(event: SecurityEvent, kind: AttemptKind) -> Attempt:
+    """Give the attempt that an event tells of, as far as that event alone knows it."""
+    remote, service, source = event.remote, event.service, event.source
+    return Attempt(  # in order: names would take a tenth of the whole way of an event
+        source.asterisk,
+        remote.address,
+        kind,
+        _proof(service, remote.transport),
+        service,
+        remote.transport,
+        event.account[:_MAX_ACCOUNT],
+        event.kind,
+        event.time,
+        is_trusted(event),
+        event.tampered,
+        None,
+        session_number(event.session),
+        (source.witness,),
+    )
 
 
 def session_number(session: bytes) -> int:

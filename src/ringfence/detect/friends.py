@@ -204,7 +204,7 @@ class Friends:
             del self._at[friend.address]
             for network in _around(friend.address):
                 _count_down(self._neighbours, network)
-            self._change(friend.address)
+        self._change(friend.address)
         places = self._accounts[friend.account]
         places[friend.address] -= 1
         if not places[friend.address]:

@@ -22,6 +22,7 @@ _K = TypeVar("_K")
 _V = TypeVar("_V")
 _MOST_FRIENDS = 1_024  # whose failures are counted at once
 _MOST_ACCOUNTS = 256
+_SECOND = 2
 
 AccountKey = tuple[str, str]
 """An account of an Asterisk."""
@@ -203,7 +204,7 @@ class Judge:
         chosen = [
             (packed, fact.proven) for packed, fact in zip(kept, facts, strict=True) if id(fact) in counted
         ]
-        number = rule.attempts if rule.by is By.SUBJECT else rule.strangers
+        number = rule.strangers if rule.by is By.ACCOUNT else rule.attempts
         # What is proven decides on a full ban, so it goes before what only claims.
         spare = len(chosen) - number
         shown = []
@@ -233,9 +234,15 @@ class Judge:
         if len(tally.times) < prefix.attempts or len(tally.subjects) < prefix.addresses:
             return None
         if not self._places.may_be_banned(network):
-            return None
+            return self._of_neighbour(place, prefix)
         self._prefixes.forget(network)
         return Decision(network, prefix, self._evidence_of_prefix(tally, prefix))
+
+    def _of_neighbour(self, place: Place, rule: Rule) -> Decision | None:
+        """Give the ban of one who takes part, with his second attempt, where his neighbours are spared."""
+        kept = self._history.of(place.key)
+        found = [fact for fact in self._matching(rule, [fact_of(packed) for packed in kept]) if fact.proven]
+        return self._full(place, rule, kept) if len(found) >= _SECOND else None
 
     def _evidence_of_prefix(self, tally: Tally, rule: Rule) -> tuple[Attempt, ...]:
         found: list[Attempt] = []

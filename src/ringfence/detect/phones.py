@@ -64,6 +64,8 @@ class Phones:
         if len(self._told) > MOST:
             self._told.popitem(last=False)
         self._most_failed = max(self._most_failed, len(self._accounts))
+        if self._friends.braked:
+            return  # that all fail is told already
         known = attempt.event is not EventKind.INVALID_ACCOUNT_ID
         why = "has a wrong password" if known else "is unknown to Asterisk, which it was not before"
         yield Notice(
@@ -72,7 +74,7 @@ class Phones:
             f"extension {printable(attempt.account)} {why}: nobody is banned for it",
             lasts=BROKEN_FOR,
         )
-        if not self._friends.braked and self._many_fail(now):
+        if self._many_fail(now):
             self._friends.braked = True
             self._brake_of, self._most_failed = attempt.asterisk, len(self._accounts)
             text = (

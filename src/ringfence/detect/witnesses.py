@@ -25,7 +25,7 @@ from attrs import Factory, define, evolve
 
 from ringfence import quick
 from ringfence.detect.doubts import Doubt, Doubts
-from ringfence.detect.fold import Fold, session_number
+from ringfence.detect.fold import Fold, attempt_from, session_number
 from ringfence.detect.hidden import Hidden
 from ringfence.detect.join import HORIZON, Join, bucket_of
 from ringfence.detect.nonces import Nonces
@@ -34,6 +34,7 @@ from ringfence.model import (
     AMI,
     Address,
     Attempt,
+    AttemptKind,
     Challenge,
     Endpoint,
     EventKind,
@@ -113,6 +114,8 @@ class Witnesses:
         self._awaited: OrderedDict[bytes, tuple[str, Address, int]] = OrderedDict()
         self.proven: list[tuple[str, Address, int]] = []
         """Of which Asterisk, which addresses are proven now for what they did in which session."""
+        self._diverted: OrderedDict[Address, float] = OrderedDict()
+        self._beside: list[Found] = []
         self.joined: list[tuple[Address, int, Service, str]] = []
         """Who else tells of an attempt that was given out: its address, session and service, the witness."""
 
@@ -132,8 +135,11 @@ class Witnesses:
             self._wire.told(event, now)
         told = self._fold.feed(event, now)
         found = self._take(told, event, now) if told is not None else None
-        if found is None and event.kind is EventKind.CHALLENGE_RESPONSE_FAILED:
-            self._note_proof(event, now)
+        if event.kind is EventKind.CHALLENGE_RESPONSE_FAILED and event.challenge:
+            if found is None:
+                self._note_proof(event, now)
+            elif found.attempt.proof is Proof.CLAIMED and not event.tampered and not event.hearsay:
+                self._blame_receivers(event, now)
         return found
 
     def _take(self, told: Attempt, event: SecurityEvent, now: float) -> Found | None:
@@ -174,6 +180,8 @@ class Witnesses:
         for challenge in challenges:
             if challenge.sender is None or challenge.service is not Service.PJSIP:
                 continue
+            if challenge.sender != challenge.address:
+                _remember(self._diverted, challenge.sender, now, _MOST_DOUBTFUL)
             source = SourceId(self._wire.hidden.asterisk_at(challenge) or asterisk, "wire")
             self._wire.unanswered.note(challenge, challenge.sender, source.asterisk, now)
             self._wire.hidden.note(challenge, challenge.sender, now)
@@ -268,9 +276,41 @@ class Witnesses:
         sent_to = self._wire.nonces.receivers(event.challenge, now)
         if sent_to == (address,):
             self._prove(event.source.asterisk, address, session, now)
+        elif sent_to:
+            self._blame_receivers(event, now)
         elif not sent_to and event.challenge:  # AMI is quicker than the wire
             waiting = (event.source.asterisk, address, session)
             _remember(self._awaited, event.challenge[:_MOST_OF_NONCE], waiting, _MOST_AWAITED)
+
+    def _blame_receivers(self, event: SecurityEvent, now: float) -> None:
+        """Take a guess whose nonce went elsewhere as an attempt of whom it went to.
+
+        Of him alone, and it is proven to be his; to the named address too, and it may be either's.
+        """
+        if self._wire is None or event.remote.transport is not Transport.UDP:
+            return
+        named = event.remote.address
+        receivers = self._wire.nonces.receivers(event.challenge, now)
+        proof = Proof.NONCE if len(receivers) == 1 else Proof.CLAIMED
+        for receiver in receivers:
+            if receiver != named and self._told.is_new(bucket_of(event, receiver), event.source, now):
+                told = attempt_from(event, AttemptKind.GUESS)
+                blamed = evolve(told, address=receiver, proof=proof, trusted=True, aimed_at=named)
+                self._beside.append(Found(blamed, now))
+
+    def take_beside(self) -> list[Found]:
+        """Give the attempts that the last event told of beside the one that was given out."""
+        if not self._beside:  # nearly always
+            return self._beside
+        taken, self._beside = self._beside, []
+        return taken
+
+    def is_diverted(self, address: Address, now: float) -> bool:
+        """Say whether challenges that ``address`` seemed to ask for went elsewhere lately.
+
+        Then a right password from there proves no address: the nonce may be another's.
+        """
+        return now - self._diverted.get(address, -PROVEN) < PROVEN
 
     def _prove(self, asterisk: str, address: Address, session: int, now: float) -> None:
         """Take that ``address`` is proven for all that it does in a session."""
