@@ -175,5 +175,7 @@ def test_friends_are_listed_counted_taken_and_forgotten(office: Office) -> None:
     assert office.ask("friends_import", friends=[row], transfer="one") == 1
     assert office.ask("friends") == [row | {"tie": "imported"}]
     assert office.ask("status")["friends"] == 1
+    assert len(office.ask("friends", networks=["198.51.100.0/24", "192.0.2.0/24"])) == 1
+    assert office.ask("friends", networks=["198.51.100.0/24", "2001:db8::/32"]) == []
     assert office.ask("friends_forget", address="192.0.2.7") == 1
     assert office.ask("friends") == []

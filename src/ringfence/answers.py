@@ -67,9 +67,10 @@ class Answers:
         friends = len(self._keeper.friends.friends)
         return report | {"friends": friends, "limiter_waits": self._keeper.limiter_waits}
 
-    async def _friends(self, _: Mapping[str, Any]) -> Encoded:
+    async def _friends(self, request: Mapping[str, Any]) -> Encoded:
         """Write the list in a thread: there may be tens of thousands."""
-        return Encoded(await asyncio.to_thread(list, self._requests.listed()))
+        wanted = _networks(request) if "networks" in request else None
+        return Encoded(await asyncio.to_thread(list, self._requests.listed(wanted)))
 
     def _ban(self, request: Mapping[str, Any]) -> object:
         seconds, reason = request.get("seconds"), request.get("reason", "")

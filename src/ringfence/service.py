@@ -7,10 +7,7 @@ needs none of them: so the command replaces itself with this module, keeping its
 need rich, which structlog takes for tracebacks where it finds it: a tenth of the time until READY.
 """
 
-import os
-import pwd
 import sys
-from contextlib import suppress
 from pathlib import Path
 
 # To import it then fails, as where it is not installed.
@@ -21,9 +18,7 @@ from ringfence.config import load  # noqa: E402 - as above
 from ringfence.daemon import Daemon  # noqa: E402 - as above
 from ringfence.errors import RingfenceError  # noqa: E402 - as above
 from ringfence.exits import explained  # noqa: E402 - as above
-
-USER = "ringfence"
-"""Whom the unit runs as."""
+from ringfence.folders import make_folder  # noqa: E402 - as above
 
 
 def main(config: str, level: str, trial: str = "0") -> int:
@@ -33,25 +28,13 @@ def main(config: str, level: str, trial: str = "0") -> int:
     try:
         settings = load(path)
         for file in (settings.store.path, settings.control.socket):
-            _make_folder(file.parent)
+            make_folder(file.parent)
         Daemon(path, settings).run(float(trial))
     except RingfenceError as error:
         lines, code = explained(error)
         print(*lines, sep="\n", file=sys.stderr)  # noqa: T201 - the last word, for whoever started it
         return code
     return 0
-
-
-def _make_folder(folder: Path) -> None:
-    """Make what systemd makes for the unit, where somebody runs it by hand: its user's, if there is one.
-
-    A folder that cannot be made is told of by what wants to write there.
-    """
-    with suppress(OSError):
-        folder.mkdir(mode=0o750)
-        with suppress(KeyError):
-            user = pwd.getpwnam(USER)
-            os.chown(folder, user.pw_uid, user.pw_gid)
 
 
 if __name__ == "__main__":

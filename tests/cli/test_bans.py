@@ -80,8 +80,10 @@ def test_the_list_for_people(guard: Guard) -> None:
 def test_nobody_is_banned(tmp_path: Path) -> None:
     """An empty list says so, and is an empty array for scripts."""
     with Guard(tmp_path) as guard:
-        assert "Nobody is banned." in guard.command("bans").stdout
+        assert guard.command("bans").stdout.splitlines()[-1] == "Nobody is banned."
         assert guard.command("bans", "--json").stdout == "[]\n"
+        guard.command("ban", "203.0.113.1")
+        assert guard.command("bans", "192.0.2.9").stdout.splitlines()[-1] == "192.0.2.9 is not banned."
 
 
 @pytest.mark.parametrize("width", [80, 120])
@@ -111,6 +113,24 @@ def test_no_line_is_broken(width: int) -> None:
     assert lines[1].split()[-1] == "1234567"
     assert lines[1].split()[2:6] == ["4", "of", "5", "4."]
     assert lines[2].split()[2:4] == ["?", "?"]
+
+
+def test_an_address_is_never_broken(tmp_path: Path) -> None:
+    """In 80 columns the longest one keeps its line; in a pipe nothing gives way, so that grep finds it."""
+    long = "2001:db8:ffff:ffff:ffff:ffff:ffff:fff1"
+    row: dict[str, Any] = {"address": long, "since": "2026-11-20T17:20:00Z", "rule": "guess", "packets": 7}
+    row |= {"attempts": 5, "timeout": 3_599, "scope": "sip-udp", "offence": 2, "proven": 3}
+    narrow = Console(width=80, file=StringIO())
+    narrow.print(_fitting([row], narrow))
+    with Guard(tmp_path, environ={"COLUMNS": ""}) as guard:
+        guard.must("ban", long)
+        piped = guard.must("bans").splitlines()
+
+    lines = narrow.file.getvalue().splitlines()  # type: ignore[attr-defined]  # it is the StringIO
+    assert len(lines) == 2
+    assert lines[1].startswith(f"{long}  guess (sip-udp)")
+    assert [line.split()[0] for line in piped] == ["ADDRESS", long]
+    assert piped[0].split()[-1] == "PACKETS"
 
 
 def test_the_list_says_what_a_ban_covers(tmp_path: Path) -> None:

@@ -1,6 +1,9 @@
 """``ringfence allow`` and ``deny``, daemon up and down."""
 
 import json
+import re
+import time
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,8 @@ from tests.support.mmdb import write
 from typer.testing import CliRunner
 
 from ringfence.cli import app
+from ringfence.friends.document import as_json, lines_of
+from ringfence.model import Friend, Tie
 
 COMMANDS = [
     (group, name)
@@ -124,6 +129,57 @@ def test_without_the_daemon_the_database_is_written(tmp_path: Path) -> None:
 
     with guard:
         assert entries(guard, "deny") == ["203.0.113.9"]
+
+
+def test_entries_can_be_copied_out_of_the_table(tmp_path: Path) -> None:
+    """Entries, addresses and times stand in one piece within 80 columns; a note gives way."""
+    long = "2001:db8:ffff:ffff:ffff:ffff:ffff:fff1"
+    note = "a note of many words that has no room beside all the others in its line"
+    guard = Guard(tmp_path)
+    guard.command("allow", "add", "sip.carrier.example", long, "--for", "2h", "--note", note)
+    lines = guard.command("allow", "list").stdout.splitlines()
+
+    assert any(line.startswith("sip.carrier.example ") for line in lines)
+    assert any(line.startswith(f"{long} ") for line in lines)
+    assert any(re.search(r" \d{4}-\d\d-\d\d \d\d:\d\d ", line) for line in lines)
+    assert max(map(len, lines)) <= 80
+
+
+def test_a_name_that_leads_nowhere_is_said(tmp_path: Path) -> None:
+    """It is on the list all the same, since the DNS may come back."""
+    with Guard(tmp_path) as guard:
+        done = guard.command("allow", "add", "no-such-host.invalid")
+        table = guard.command("allow", "list").stdout
+
+    assert (done.returncode, done.stdout) == (0, "on the allow list: no-such-host.invalid\n")
+    assert "no-such-host.invalid leads nowhere yet" in done.stderr
+    assert "nowhere" in table
+
+
+def test_a_friend_who_is_denied_is_named(tmp_path: Path) -> None:
+    """By hand and by a block list: it is done, and nobody wonders later why the phone is dead."""
+    now = time.time()
+    friend = Friend("pbx", ip_address("198.51.100.7"), "204", Tie.REGISTERED, now, now, now + 3_600)
+    with Guard(tmp_path) as guard:
+        guard.must("friends", "import", "-", text="\n".join(lines_of([as_json(friend)])))
+        added = guard.command("deny", "add", "198.51.100.0/28", "203.0.113.9")
+        imported = guard.command("deny", "import", "-", text="198.51.100.7\n203.0.113.10\n")
+        banned = guard.command("ban", "198.51.100.7")
+
+    assert "198.51.100.7 is a friend (204): denied all the same\n" in added.stderr
+    assert "198.51.100.7 is a friend (204): denied all the same\n" in imported.stderr
+    assert "198.51.100.7 is a friend (204): banned all the same\n" in banned.stderr
+    assert (added.returncode, imported.returncode, banned.returncode) == (0, 0, 0)
+
+
+def test_a_list_may_be_begun_before_the_daemon(tmp_path: Path) -> None:
+    """The folder of the database is made where the unit has never been started."""
+    guard = Guard(tmp_path, store={"path": str(tmp_path / "state" / "ringfence.db")})
+    done = guard.command("allow", "add", "203.0.113.9")
+
+    assert (done.returncode, done.stdout) == (3, "on the allow list: 203.0.113.9\n")
+    with guard:
+        assert entries(guard, "allow") == ["203.0.113.9"]
 
 
 def test_an_empty_list_says_so(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -16,10 +16,13 @@ from ringfence.cli.common import (
     JsonOption,
     ask_daemon,
     ask_daemon_encoded,
+    console,
     errors_told,
+    fitting,
     networks_from,
     say,
     settings_from,
+    tell_of_friends,
 )
 from ringfence.errors import DaemonUnreachableError, StoreError
 from ringfence.exits import Exit
@@ -32,7 +35,19 @@ if TYPE_CHECKING:
     from ringfence.bans.ledger import Ledger
 
 REFRESH = 1.0  # seconds
-_ANY_WIDTH = 1_000  # columns
+_COLUMNS: "dict[str, Literal['left', 'right']]" = {
+    "ADDRESS": "left",
+    "RULE": "left",
+    "PROVEN": "right",
+    "BAN": "right",
+    "SINCE (UTC)": "left",
+    "LEFT": "right",
+    "PACKETS": "right",
+}
+_SPARED = ("SINCE (UTC)", "BAN", "PACKETS")
+"""What goes first where a line has no room for everything."""
+_AROUND = 4
+"""Lines of a live screen that are no ban: two heads, how many more there are, the cursor's own."""
 _READABLE = 1_000_000
 """Bytes: a longer JSON is for scripts alone, and is passed on in one line as it is."""
 _PLAIN_FROM = 1_000
@@ -70,7 +85,7 @@ def bans(
         encoded, note = _encoded(config, wanted)
         if not as_json:
             rows = json.loads(encoded)
-            _print(rows)
+            _print(rows, _nobody(addresses))
             if not rows and not note:
                 _tell_of_nobody(config, wanted)
         elif len(encoded) < _READABLE:
@@ -98,6 +113,8 @@ def ban(
         raise typer.BadParameter(f"--for {error}") from None
     with errors_told():
         problems = ask_daemon(config, "ban", networks=networks, seconds=seconds, reason=reason, force=force)
+        if len(problems) < len(networks):
+            tell_of_friends(config, networks_from(addresses), "banned")
         _told(f"banned for {span(seconds)}", addresses, networks, problems)
 
 
@@ -198,30 +215,29 @@ def _known(database: Path, now: float) -> "Ledger":
     return ledger
 
 
-def _table(rows: Rows, *, since: bool = True) -> "Table":
+def _nobody(wanted: Sequence[str] | None) -> str:
+    """Say that nobody is listed; where some were asked for, that says nothing of others."""
+    if not wanted:
+        return "Nobody is banned."
+    return f"{', '.join(wanted)} {'is' if len(wanted) == 1 else 'are'} not banned."
+
+
+def _table(rows: Rows, *, without: int = 0) -> "Table":
+    """Give the table, ``without`` so many of the columns that matter least."""
     from rich.table import Table  # noqa: PLC0415 - loaded when the command runs
     from rich.text import Text  # noqa: PLC0415 - loaded when the command runs
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("ADDRESS", overflow="fold")  # at the worst an address takes two lines, not the table
-    table.add_column("RULE", no_wrap=True)
-    table.add_column("PROVEN", justify="right", no_wrap=True)
-    table.add_column("BAN", justify="right", no_wrap=True)
-    if since:
-        table.add_column("SINCE (UTC)", no_wrap=True)
-    table.add_column("LEFT", justify="right", no_wrap=True)
-    table.add_column("PACKETS", justify="right", no_wrap=True)
+    left_out = set(_SPARED[:without])
+    for name, justify in _COLUMNS.items():
+        if name not in left_out:  # at the worst an address takes two lines, not the table
+            fold = name == "ADDRESS"
+            table.add_column(name, justify=justify, no_wrap=not fold, overflow="fold" if fold else "ellipsis")
     for row in rows:
-        began = [(row["since"] or "?").replace("T", " ").removesuffix("Z")[:16]] if since else []
-        table.add_row(
-            Text(row["address"]),
-            Text(_rule(row)),
-            *_numbers(row),
-            *began,
-            _left(row),
-            str(row["packets"]),
-        )
-    table.caption = None if rows else "Nobody is banned."
+        began = (row["since"] or "?").replace("T", " ").removesuffix("Z")[:16]
+        cells = (row["address"], _rule(row), *_numbers(row), began, _left(row), str(row["packets"]))
+        shown = (Text(cell) for name, cell in zip(_COLUMNS, cells, strict=True) if name not in left_out)
+        table.add_row(*shown)
     return table
 
 
@@ -246,41 +262,41 @@ def _left(row: dict[str, Any]) -> str:
     return span(left)
 
 
-def _fitting(rows: Rows, console: "Console") -> "Table":
-    """Give the table, without a column where the longest addresses would break the lines."""
-    table = _table(rows)
-    wanted = console.measure(table, options=console.options.update(width=_ANY_WIDTH)).maximum
-    return table if wanted <= console.width else _table(rows, since=False)
+def _fitting(rows: Rows, to: "Console") -> "Table":
+    """Give the table, without some columns where the longest addresses would break the lines."""
+    return fitting((_table(rows, without=number) for number in range(len(_SPARED) + 1)), to)
 
 
-def _print(rows: Rows) -> None:
-    from rich.console import Console  # noqa: PLC0415 - loaded when the command runs
-
+def _print(rows: Rows, nobody: str) -> None:
     if len(rows) >= _PLAIN_FROM:
         typer.echo("ADDRESS  RULE  PROVEN  BAN  SINCE  LEFT  PACKETS")
         for row in rows:
             cells = (row["address"], _rule(row), *_numbers(row), row["since"] or "?", _left(row))
             sys.stdout.write("  ".join((*cells, str(row["packets"]))) + "\n")
         return
-    console = Console()
-    console.print(_fitting(rows, console))
+    to = console()
+    to.print(_fitting(rows, to))
+    if not rows:
+        to.print(nobody, soft_wrap=True)
 
 
 def _watch(path: Path, wanted: list[str] | None) -> None:
-    from rich.console import Console, Group  # noqa: PLC0415 - loaded when the command runs
+    from rich.console import Group  # noqa: PLC0415 - loaded when the command runs
     from rich.live import Live  # noqa: PLC0415 - loaded when the command runs
     from rich.text import Text  # noqa: PLC0415 - loaded when the command runs
 
-    console = Console()
+    to = console()
 
     def frame() -> Group:
         rows, note = _rows(path, wanted)
         source = f"the daemon is not running{note}" if note else "live"
         head = Text(f"{len(rows)} banned ({source}). Ctrl-C ends.", style="dim")
-        return Group(head, _fitting(rows[: console.height], console))  # what the screen does not show
+        room = max(1, to.height - _AROUND)
+        more = [Text(f"and {len(rows) - room} more", style="dim")] if len(rows) > room else []
+        return Group(head, _fitting(rows[:room], to), *more)  # what the screen does not show
 
     try:
-        with Live(frame(), console=console, auto_refresh=False) as live:
+        with Live(frame(), console=to, auto_refresh=False) as live:
             while True:
                 time.sleep(REFRESH)
                 live.update(frame(), refresh=True)

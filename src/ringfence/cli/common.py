@@ -12,14 +12,19 @@ from ringfence.errors import ConfigError, DaemonUnreachableError, RingfenceError
 from ringfence.exits import explained
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from datetime import tzinfo
+
+    from rich.console import Console
+    from rich.table import Table
 
     from ringfence.config import Settings
     from ringfence.model import Network
 
 _T = TypeVar("_T")
 
+_ENDLESS = 10_000  # columns
+_MOST_FRIENDS = 5
 PATIENCE = 30.0
 """Seconds that a command waits for an answer of the daemon."""
 
@@ -46,6 +51,51 @@ def errors_told() -> Iterator[None]:
 def say(text: str) -> None:
     """Tell a person something, beside the command's output."""
     typer.echo(text, err=True)
+
+
+def console() -> "Console":
+    """Give a console as wide as the terminal; a pipe has no end of a line, unless COLUMNS says so."""
+    import os  # noqa: PLC0415 - loaded when a command runs
+    import sys  # noqa: PLC0415 - loaded when a command runs
+
+    from rich.console import Console  # noqa: PLC0415 - loaded when a command runs
+
+    endless = not sys.stdout.isatty() and not os.environ.get("COLUMNS")
+    return Console(width=_ENDLESS if endless else None, highlight=False)
+
+
+def fitting(tables: "Iterable[Table]", to: "Console") -> "Table":
+    """Give the first of these tables that ``to`` has the width for; where none fits, the last."""
+    table: Table | None = None
+    for table in tables:
+        if to.measure(table, options=to.options.update(width=_ENDLESS)).maximum <= to.width:
+            break
+    if table is None:
+        raise ValueError("no table")
+    return table
+
+
+def tell_of_friends(path: Path, networks: "Sequence[Network]", done: str) -> None:
+    """Say who of these is a friend of this PBX: to have him out may be meant, or a slip."""
+    try:
+        rows = ask_daemon(path, "friends", quietly=True, networks=[str(network) for network in networks])
+    except DaemonUnreachableError:  # who is a friend is told when there is one
+        return
+    say_friends(rows, done)
+
+
+def say_friends(rows: "Iterable[Mapping[str, Any]]", done: str) -> None:
+    """Say who is a friend, by rows as the daemon gives them, and what is done to him all the same."""
+    accounts: dict[str, set[str]] = {}
+    for row in rows:
+        accounts.setdefault(row["address"], set()).add(row["account"])
+    for address, names in [*accounts.items()][:_MOST_FRIENDS]:
+        from ringfence.model import printable  # noqa: PLC0415 - loaded when a command runs
+
+        shown = ", ".join(printable(name) for name in sorted(names)[:_MOST_FRIENDS])
+        say(f"{address} is a friend ({shown}): {done} all the same")
+    if len(accounts) > _MOST_FRIENDS:
+        say(f"and {len(accounts) - _MOST_FRIENDS} friends more")
 
 
 def counted(number: int, one: str, many: str = "") -> str:

@@ -18,21 +18,34 @@ from ringfence.cli.common import (
     ConfigOption,
     JsonOption,
     ask_daemon,
+    console,
     errors_told,
+    networks_from,
     say,
+    say_friends,
     settings_from,
+    tell_of_friends,
 )
 from ringfence.errors import DaemonUnreachableError, ListError
 from ringfence.exits import Exit
 from ringfence.spans import span
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from rich.table import Table
 
     from ringfence.lists.files import ListFile
     from ringfence.lists.manager import Lists
 
 _SHOWN_ADDRESSES = 4
+_SPARED = ("ADDED (UTC)", "FROM", "ENDS (UTC)")
+"""What goes first where a line has no room for everything."""
+_NARROWEST_NOTE = 12
+_LONGEST = 48
+"""Columns: an IPv6 network is not as long; a name that is longer may take two lines."""
+_RESOLVED_WITHIN = 3.0  # seconds
+_LOOK_EVERY = 0.2
 ALLOW, DENY = "allow", "deny"
 STANDARD_INPUT = "standard input"
 
@@ -170,6 +183,11 @@ def deny_import(
             )
         typer.echo(f"{len(found.networks)} networks of {found.lines} lines: {new} new, {gone} gone")
         problems, absent = _reload(config)
+        if not absent:
+            rows = cast("Rows", ask_daemon(config, "friends", quietly=True))
+            say_friends(
+                (row for row in rows if found.networks.around(*networks_from([row["address"]]))), "denied"
+            )
         for problem in problems:
             say(problem)
         if found.bad_lines or problems:
@@ -193,8 +211,30 @@ def _add(path: Path, side: str, entries: list[str], note: str, length: str, *, f
     seconds = _seconds(length)
     with errors_told():
         do = f"{side}_add"
-        answer = _asked(path, do, what=entries, note=note, seconds=seconds, force=force)
-        _told(f"on the {side} list" + (f" for {span(seconds)}" if seconds else ""), *answer)
+        answer, absent = _asked(path, do, what=entries, note=note, seconds=seconds, force=force)
+        if not absent:
+            _look_closer(path, side, answer["done"])
+        _told(f"on the {side} list" + (f" for {span(seconds)}" if seconds else ""), answer, absent)
+
+
+def _look_closer(path: Path, side: str, done: "Sequence[str]") -> None:
+    """Say of new entries what their writer may not expect: a name without an address, a friend who is out."""
+    from ringfence.lists.entries import Kind, what_from  # noqa: PLC0415 - loaded when the command runs
+
+    whats = [what_from(text) for text in done]
+    networks = [what.network for what in whats if what.network is not None]
+    if side == DENY and networks:
+        tell_of_friends(path, networks, "denied")
+    names = {what.text for what in whats if what.kind is Kind.HOST}
+    until = time.monotonic() + _RESOLVED_WITHIN
+    while names and time.monotonic() < until:
+        rows = ask_daemon(path, "lists", quietly=True, side=side)
+        names = {row["entry"] for row in rows if row["entry"] in names and not row["networks"]}
+        time.sleep(_LOOK_EVERY if names else 0.0)
+    for name in sorted(names):
+        say(
+            f"{name} leads nowhere yet: the DNS gives no address, so nobody is allowed by it; is it misspelt?"
+        )
 
 
 def _seconds(length: str) -> float | None:
@@ -246,7 +286,7 @@ def _tell_bad_lines(found: "ListFile") -> None:
 def _asked(path: Path, do: str, **arguments: object) -> "tuple[Mapping[str, list[str]], str]":
     """Have the daemon do it, or do it in its database; give the answer, and why it was not the daemon."""
     try:
-        return ask_daemon(path, do, **arguments), ""
+        return ask_daemon(path, do, quietly=False, **arguments), ""
     except DaemonUnreachableError as error:
         return _by_ourselves(path, do, arguments), str(error)
 
@@ -255,9 +295,11 @@ def _by_ourselves(path: Path, do: str, arguments: "Mapping[str, object]") -> Any
     """Answer as the daemon would, by its database."""
     import asyncio  # noqa: PLC0415 - loaded when the command runs
 
+    from ringfence.folders import make_folder  # noqa: PLC0415 - loaded when the command runs
     from ringfence.store import Store  # noqa: PLC0415 - loaded when the command runs
 
     settings = settings_from(path)
+    make_folder(settings.store.path.parent)  # the unit may never have been started
     with Store.open(settings.store.path, owner=False) as store:
         lists: Lists = _lists(settings, store)
         return asyncio.run(lists.handlers()[do](arguments))
@@ -291,37 +333,60 @@ def _list(path: Path, side: str, *, as_json: bool) -> None:
         if as_json:
             typer.echo(json.dumps(rows, indent=2))
         else:
-            _print(cast("Rows", rows), side)
+            _print(cast("Rows", rows), side, absent=bool(absent))
         if absent:
             say("The daemon is not running: this is read from its configuration and its database.")
 
 
-def _print(rows: Rows, side: str) -> None:
-    from rich.console import Console  # noqa: PLC0415 - loaded when the command runs
+def _print(rows: Rows, side: str, *, absent: bool) -> None:
+    to = console()
+    if not rows:
+        to.print(f"Nobody is on the {side} list.")
+        return
+    columns = {
+        "ENTRY": [row["entry"] for row in rows],
+        "NETWORKS": [_leads_to(row, absent=absent) for row in rows],
+        "FROM": ["file" if row["file"] else row["source"] for row in rows],
+        "ADDED (UTC)": [_short(row["added"]) for row in rows],
+        "ENDS (UTC)": [_short(row["ends"]) for row in rows],
+        "NOTE": [row["note"] + (" (forced)" if row["forced"] else "") for row in rows],
+    }
+    # What is empty in every row would take the room of what is not.
+    shown = {head: cells for head, cells in columns.items() if any(cells)}
+    widths = {
+        head: max(len(line) for cell in cells for line in cell.split("\n")) for head, cells in shown.items()
+    }
+    note = min(widths.get("NOTE", 0), _NARROWEST_NOTE)
+    for spared in _SPARED:
+        if sum(widths.values()) - widths.get("NOTE", 0) + note + 2 * len(widths) <= to.width:
+            break
+        shown.pop(spared, None)
+        widths.pop(spared, None)
+    to.print(_table(shown))
+
+
+def _table(columns: "Mapping[str, list[str]]") -> "Table":
+    """Give the table; what may be copied out of it stands in one piece, where lines are long enough."""
     from rich.table import Table  # noqa: PLC0415 - loaded when the command runs
     from rich.text import Text  # noqa: PLC0415 - loaded when the command runs
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    columns: dict[str, list[Text] | list[str]] = {
-        "ENTRY": [Text(row["entry"]) for row in rows],
-        "NETWORKS": [_leads_to(row) for row in rows],
-        "FROM": [Text("file" if row["file"] else row["source"]) for row in rows],
-        "ADDED (UTC)": [_short(row["added"]) for row in rows],
-        "ENDS (UTC)": [_short(row["ends"]) for row in rows],
-        "NOTE": [Text(row["note"] + (" (forced)" if row["forced"] else "")) for row in rows],
-    }
-    shown = {head: cells for head, cells in columns.items() if any(cells) or not rows}
-    for head in shown:  # what is empty in every row would take the room of what is not
-        table.add_column(head, overflow="fold", justify="right" if head == "NETWORKS" else "left")
-    for cells in zip(*shown.values(), strict=True):
-        table.add_row(*cells)
-    table.caption = None if rows else f"Nobody is on the {side} list."
-    Console().print(table)
+    for head, cells in columns.items():
+        longest = max(len(line) for cell in cells for line in cell.split("\n"))
+        table.add_column(
+            head,
+            overflow="fold",
+            justify="right" if head == "NETWORKS" else "left",
+            min_width=None if head == "NOTE" else min(longest, _LONGEST),
+        )
+    for row in zip(*columns.values(), strict=True):
+        table.add_row(*map(Text, row))
+    return table
 
 
-def _leads_to(row: "Mapping[str, Any]") -> str:
+def _leads_to(row: "Mapping[str, Any]", *, absent: bool) -> str:
     if row["networks"] is None:
-        return "?"
+        return "nowhere" if "." in row["entry"] and not absent else "?"
     addresses = row["leads_to"]
     if not addresses or len(addresses) > _SHOWN_ADDRESSES:
         return str(row["networks"])

@@ -1,13 +1,13 @@
 """What commands ask of the friends over the control socket.
 
-``{"do": "friends"}`` is answered with every reason, ``friends_forget`` takes an ``address`` and says how many
-reasons it had. ``friends_import`` takes ``friends`` as a document has them, in parts, since a request is not
-long: all parts but the last have ``more``, and all the same ``transfer``. Nothing is taken before everything
-is there and in order.
+``{"do": "friends"}`` is answered with every reason, with ``networks`` those of who is in one of them.
+``friends_forget`` takes an ``address`` and says how many reasons it had. ``friends_import`` takes ``friends``
+as a document has them, in parts, since a request is not long: all parts but the last have ``more``, and all
+the same ``transfer``. Nothing is taken before everything is there and in order.
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from ipaddress import ip_address
 from typing import Any
 
@@ -15,7 +15,7 @@ from ringfence.detect.friends import MOST
 from ringfence.errors import ControlError
 from ringfence.friends.document import as_json, friend_from
 from ringfence.friends.keeping import Keeping
-from ringfence.model import Friend
+from ringfence.model import Friend, Network
 
 _ROWS = 500  # to a part of an answer
 
@@ -33,9 +33,15 @@ class Requests:
         """Give what answers the commands that change something."""
         return {"friends_import": self.take, "friends_forget": self.forget}
 
-    def listed(self) -> Iterator[bytes]:
-        """Give every reason as a JSON list in parts; they are those of now, whenever the parts are read."""
-        return _in_parts(self._keeping.friends.all())
+    def listed(self, networks: Sequence[Network] | None = None) -> Iterator[bytes]:
+        """Give every reason as a JSON list in parts; they are those of now, whenever the parts are read.
+
+        With ``networks`` only of who is in one of them.
+        """
+        friends: Iterable[Friend] = self._keeping.friends.all()
+        if networks is not None:
+            friends = (one for one in friends if any(one.address in network for network in networks))
+        return _in_parts(friends)
 
     def take(self, request: Mapping[str, Any]) -> object:
         """Take a part of an import; give how many friends were taken with the last one."""
