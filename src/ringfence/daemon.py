@@ -134,6 +134,7 @@ class Daemon:
                 self._keeper.exempted,
             )
             self._detector.succeeded = self._keeper.friends.succeeded
+            self._detector.expires_friends = False
             self._evidence.whose = self._settings.asterisk[0].name
             if trial_for:
                 trial.begin(store, self._clock.wall() + trial_for)

@@ -18,8 +18,9 @@ from attrs import evolve
 from ringfence import trial
 from ringfence.alarms import Alarms
 from ringfence.bans.enforce import Enforcer
-from ringfence.bans.exempt import ITSELF, Exempt
+from ringfence.bans.exempt import ITSELF, Exempt, reachable
 from ringfence.bans.ineffective import Ineffective
+from ringfence.bans.lifting import spare
 from ringfence.bans.reconcile import Reconciler
 from ringfence.bans.records import Records
 from ringfence.clock import Clock
@@ -260,6 +261,7 @@ class Keeper:
             began = self._clock.mono()
             if self._see_who_passes() and self.enforcer.enforcing:
                 self.enforcer.fill(Roll.FRIENDS)
+                spare(self.enforcer, self._passing)
             await asyncio.sleep(max(FRIENDS_EVERY, 20 * (self._clock.mono() - began)))
 
     def _see_who_passes(self) -> bool:
@@ -288,7 +290,8 @@ class Keeper:
         return self._allowed(rolls) if roll is Roll.ALLOW else self._passing.values()
 
     def _allowed(self, rolls: Rolls) -> Iterator[Network]:
-        yield from rolls.allow
+        for network in rolls.allow:
+            yield from reachable(network)
         now, ledger = self._clock.wall(), self.enforcer.ledger
         for network in rolls.guarded:
             if not any(self.enforcer.is_forced(key) for key in ledger.covering(network, Scope.FULL, now)):

@@ -1,13 +1,13 @@
 """Who is not banned: the reasons, as an administrator reads them."""
 
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.bans.test_ledger import NETWORKS
 
-from ringfence.bans.exempt import ITSELF, Exempt, overlap
+from ringfence.bans.exempt import ITSELF, Exempt, overlap, reachable
 from ringfence.detect.networks import NetworkSet
 from ringfence.model import Network
 
@@ -58,3 +58,24 @@ def test_networks_overlap_as_ipaddress_says(one: Network, drawn: Network | int) 
     other = one.supernet(new_prefix=min(drawn, one.prefixlen)) if isinstance(drawn, int) else drawn
     same = one.version == other.version
     assert overlap(one, other) == overlap(other, one) == (same and one.overlaps(other))
+
+
+@pytest.mark.parametrize(
+    ("text", "reaches", "spares"),
+    [
+        ("192.0.2.0/24", "192.0.2.7", "127.0.0.1"),
+        ("0.0.0.0/0", "198.51.100.7", "127.82.70.1"),
+        ("::/0", "2001:db8::7", "2001:db8:5246::1"),
+    ],
+)
+def test_whoever_is_allowed_the_hosts_own_is_left_out(text: str, reaches: str, spares: str) -> None:
+    """Bans are tried there, and nobody else is: else a list that allows all would stop the guard."""
+    left = NetworkSet(reachable(ip_network(text)))
+    assert left.covers(ip_address(reaches))
+    assert not left.covers(ip_address(spares))
+
+
+@pytest.mark.parametrize("text", ["127.0.0.0/8", "127.0.0.1", "2001:db8:5246::/64"])
+def test_of_the_hosts_own_nothing_is_left(text: str) -> None:
+    """It needs no list."""
+    assert list(reachable(ip_network(text))) == []

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 import pytest
@@ -11,7 +11,7 @@ from tests.support.world import OTHER, START, SUBJECT, World, a_world, said
 
 from ringfence.bans.enforce import CHUNK
 from ringfence.bans.ledger import key_of
-from ringfence.bans.lifting import Lifted, unban, unban_all
+from ringfence.bans.lifting import Lifted, spare, unban, unban_all
 from ringfence.detect.rules import HOUR
 from ringfence.errors import ControlError, FirewallError, SetFullError
 from ringfence.model import Origin, Scope
@@ -234,3 +234,16 @@ def test_while_everybody_is_let_in_new_bans_are_placed(world: World) -> None:
 
     asyncio.run(main())
     assert set(world.in_kernel()) == set(world.in_store()) == {"192.0.2.1/32"}
+
+
+def test_who_turns_out_to_be_a_friend_is_let_in(world: World) -> None:
+    """What was claimed in his name ends, and a network's ban around him; his own and others' stay."""
+    friend, other = ip_address("192.0.2.1"), ip_network("192.0.2.2")
+    world.decide(ip_network(friend), scope=Scope.SIP_UDP, seconds=600.0)
+    world.decide(other, scope=Scope.SIP_UDP, seconds=600.0)
+    world.decide(ip_network("192.0.2.0/24"))
+    world.decide(ip_network("198.51.100.1"))
+    world.enforcer.ban([ip_network("203.0.113.0/24")], HOUR, "by hand")
+    spare(world.enforcer, [friend, ip_address("198.51.100.1"), ip_address("203.0.113.1")])
+
+    assert set(world.in_kernel()) == {str(other), "198.51.100.1/32", "203.0.113.0/24"}

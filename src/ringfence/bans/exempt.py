@@ -1,6 +1,6 @@
 """Who is not banned, and why: by an administrator's word, and by what he is to this host."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from ipaddress import ip_network
 
 from attrs import field, frozen
@@ -12,6 +12,9 @@ ITSELF: Mapping[Network, str] = {
     ip_network("127.0.0.0/8"): "this host itself",
     ip_network("::1/128"): "this host itself",
 }
+
+# The second is documentation's, where bans of IPv6 are tried (``firewall/probe.py``).
+_OF_THIS_HOST = (ip_network("127.0.0.0/8"), ip_network("2001:db8:5246::/48"))
 
 
 @frozen
@@ -41,6 +44,17 @@ class Exempt:
                 inside = "" if kept == network else f"{shown(kept)}, "
                 return f"is never banned: {inside}{reason}; --force bans it all the same"
         return None
+
+
+def reachable(network: Network) -> Iterator[Network]:
+    """Give a network without what this host keeps for itself: by it bans are tried, and nobody is let in."""
+    own = next((kept for kept in _OF_THIS_HOST if overlap(kept, network)), None)
+    if own is None:
+        yield network
+    elif own.prefixlen > network.prefixlen:
+        parts: Iterable[Network] = network.address_exclude(own)  # type: ignore[arg-type]  # of one version
+        for part in parts:
+            yield from reachable(part)
 
 
 def overlap(one: Network, other: Network) -> bool:

@@ -6,21 +6,22 @@ address is let in with its /64, since that is what is counted and banned.
 """
 
 import asyncio
-from collections.abc import Sequence
-from ipaddress import IPv6Network
+from collections.abc import Iterable, Sequence
+from ipaddress import IPv6Network, ip_network
 from itertools import chain
 
 from attrs import evolve, frozen
 
 from ringfence.bans.enforce import CHUNK, Enforcer
 from ringfence.bans.exempt import overlap
-from ringfence.bans.ledger import key_of, network_of
+from ringfence.bans.ledger import key_of, network_of, parts_of
 from ringfence.bans.orders import lines
 from ringfence.errors import ControlError
 from ringfence.firewall.contract import Outcome
-from ringfence.model import Network
+from ringfence.model import Address, Network, Origin, Scope
 
 _IPV6_SUBJECT = 64
+_PREFIXES = {4: (24,), 6: (48,)}
 
 
 @frozen
@@ -29,6 +30,25 @@ class Lifted:
 
     problems: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+
+
+def spare(enforcer: Enforcer, friends: Iterable[Address]) -> None:
+    """Lift the rules' bans on mere claims of those who turned out to be friends, and of networks around them.
+
+    Somebody may have forged their address before they came. What they were banned for themselves stays.
+    """
+    now, freed = enforcer.clock.wall(), set[int]()
+    for address in friends if len(enforcer.ledger) else ():
+        network = ip_network(address)
+        around = enforcer.ledger.covering(network, Scope.SIP_UDP, now)
+        wide = enforcer.ledger.covering(network, Scope.FULL, now)
+        around += [key for key in wide if parts_of(key)[2] in _PREFIXES[network.version]]
+        for key in around:
+            record = enforcer.ledger.get(key)
+            if record is not None and record.origin is Origin.RULE:
+                freed.add(key)
+    if freed:
+        enforcer.free(freed)
 
 
 def unban(enforcer: Enforcer, networks: Sequence[Network]) -> Lifted:

@@ -47,7 +47,7 @@ from ringfence.model import (
 
 HOUR = 3_600.0
 _SPOOFING_EVERY = 5.0
-_MOST_LOOKED_AT = 2_000
+_MOST_LOOKED_AT = 200
 _PHONES = (Service.PJSIP, Service.SIP)
 
 
@@ -150,6 +150,8 @@ class Detector:
         self.friends = friends if friends is not None else Friends()
         self.succeeded: Callable[[SecurityEvent], object] = self._learn
         """Called with every right password, once it is judged."""
+        self.expires_friends = True
+        """Whether nobody else lets friends go whose time is over."""
         self.notices: list[Notice] = []
         """What came up since somebody last took it."""
         self.further: list[Judgement] = []
@@ -409,7 +411,8 @@ class Detector:
         """
         self._held.expire(now)
         self._history.expire(now)
-        self.friends.expire(wall)
+        if self.expires_friends:
+            self.friends.expire(wall)
         self.notices += (siege_over(*account) for account in self._judge.tend(now))
         self.notices += self._phones.tend(now)
         found = self._witnesses.tend(now, wall, wire=wire, listening=listening)

@@ -10,8 +10,8 @@ SIEGE, SPOOFING = "siege", "spoofing"
 def siege(asterisk: str, account: str) -> Notice:
     """Say that many addresses try one account."""
     text = (
-        f"many addresses try the password of {printable(account)}: while it lasts, a stranger's second failure "
-        "on it is a ban"
+        f"many addresses try the password of {printable(account)}: while it lasts, a stranger's second "
+        "failure on it is a ban"
     )
     return Notice(SIEGE, _name(asterisk, account), text, lasts=inf)
 

@@ -96,7 +96,9 @@ GUESSES = frozenset({AttemptKind.GUESS})
 _LADDER = (HOUR, 6 * HOUR, DAY, 7 * DAY)
 
 RULES: tuple[Rule, ...] = (
-    # A phone that retries every second makes 600 in ten minutes: what is half as quick again is none.
+    # A phone that retries every second makes 600 in ten minutes: what is half as quick again is none. Nor is
+    # what dials a wrong number every twelve seconds; and a program with a wrong password for the manager
+    # interface, at an office, retries every few seconds too.
     Rule(
         name="guess",
         meaning="somebody tries passwords or accounts",
@@ -133,6 +135,7 @@ RULES: tuple[Rule, ...] = (
         attempts=3,
         window=HOUR,
         ban=_LADDER,
+        friends=300,
     ),
     Rule(
         name="manager",
@@ -141,6 +144,7 @@ RULES: tuple[Rule, ...] = (
         attempts=3,
         window=10 * MINUTE,
         ban=(DAY,),
+        friends=300,
     ),
     Rule(
         name="slow",

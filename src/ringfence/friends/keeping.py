@@ -33,6 +33,9 @@ TRUNK_FOR = 86_400.0
 MOST_PLACES = 256
 """Addresses of one account; a telephone on the road has a few a day."""
 
+LONGEST = 366 * 86_400.0
+"""No reason holds for longer (seconds), whatever end of a registration somebody writes."""
+
 TOLD_EVERY = 300.0
 """A reason is told and written again when it is renewed by so much, or was seen so long ago (seconds)."""
 
@@ -300,6 +303,7 @@ class Keeping:
             return
         if address.version == 4 and int(address) == _BROADCAST:  # noqa: PLR2004 - IPv4
             return
+        friend = evolve(friend, until=min(friend.until, self._wall() + LONGEST))
         key = key_of(friend)
         told = self._told.get(key)
         news = (
