@@ -10,6 +10,7 @@ as :class:`ringfence.model.Secret`.
 """
 
 import os
+import re
 import ssl
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +20,7 @@ from operator import eq
 from pathlib import Path
 from typing import Any
 
-from attrs import AttrsInstance, evolve, fields, frozen
+from attrs import AttrsInstance, evolve, fields, frozen, has
 from cattrs import AttributeValidationNote, ClassValidationError, Converter, IterableValidationError
 from cattrs.errors import ForbiddenExtraKeysError
 
@@ -103,7 +104,19 @@ def _tree(path: Path) -> dict[str, object]:
     except OSError as error:
         raise ConfigError(str(path), [f"cannot be read: {error.strerror}"]) from None
     except (ValueError, RecursionError) as error:  # also a number of 5 000 digits, and tables without end
-        raise ConfigError(str(path), [f"is not TOML: {error}"]) from None
+        raise ConfigError(str(path), [f"is not TOML: {_in_words(str(error))}"]) from None
+
+
+_TWICE = re.compile(r"Cannot declare \((.{1,200}),?\) twice(.{0,80})")
+
+
+def _in_words(error: str) -> str:
+    """Say a fault of TOML's as the file has it: of a table that is there twice Python names a tuple."""
+    twice = _TWICE.fullmatch(error)
+    if twice is None:
+        return error
+    name = ".".join(part.strip(" '") for part in twice[1].rstrip(",").split(","))
+    return f"there are two tables [{name}]; write both in one{twice[2]}"
 
 
 def parse(
@@ -211,10 +224,21 @@ def _problems(error: Exception, path: str = "") -> list[str]:
         placed, _ = error.group_exceptions()
         return [line for fault, note in placed for line in _problems(fault, f"{path}[{note.index}]")]
     if isinstance(error, ForbiddenExtraKeysError):
-        return [f"{f'{path}.{key}'.lstrip('.')}: unknown key" for key in sorted(error.extra_fields)]
+        known = [attribute.name for attribute in fields(error.cl)] if has(error.cl) else []
+        return [
+            f"{f'{path}.{key}'.lstrip('.')}: unknown key{_perhaps(key, known)}"
+            for key in sorted(error.extra_fields)
+        ]
     if isinstance(error, KeyError):
         return [f"{path}: is missing"]
     return [f"{path}: {error if isinstance(error, ValueError) else 'must be a table'}"]
+
+
+def _perhaps(key: str, known: Sequence[str]) -> str:
+    from difflib import get_close_matches  # noqa: PLC0415 - loaded where something is wrong
+
+    near = get_close_matches(key, known, n=1) if key not in known else []  # known, and not of this rule
+    return f"; is {near[0]} meant?" if near else ""
 
 
 @frozen

@@ -119,8 +119,20 @@ def _network(value: object, _: object) -> Network:
         network = network_from(text_from(value))
         what_from(str(network))  # everybody is nobody's entry
     except ValueError as error:
+        if isinstance(value, str) and _is_host(value):
+            raise ValueError(
+                f'"{value}" is a name: [allow] hosts takes names, and nothing else does'
+            ) from None
         raise ValueError(f'must be an address or a network such as "192.0.2.0/24": {error}') from None
     return network
+
+
+def _is_host(text: str) -> bool:
+    try:
+        host_from(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _one_of(names: Collection[str]) -> Callable[[object, object], str]:

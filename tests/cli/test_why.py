@@ -97,7 +97,7 @@ def test_what_is_no_address_is_wrong_usage(tmp_path: Path) -> None:
     done = Guard(tmp_path).command("why", "pbx")
 
     assert done.returncode == 2
-    assert "'pbx' does not appear to be" in " ".join(done.stderr.split())
+    assert "not an address or a network: 'pbx'" in " ".join(done.stderr.split())
 
 
 def test_what_cannot_be_read_is_a_problem(tmp_path: Path) -> None:
@@ -142,7 +142,7 @@ def test_all_there_is_to_know(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "list      deny: 192.0.2.0/24, bad people, from /lists/voipbl" in text
     assert "friend    205 (registered, by its own word) since 2023-11-14 20:15" in text
     assert "was       204 (authenticated) until 2023-11-14 22:14" in text
-    assert "kernel    on its list of who is denied and no matter of the limiter" in text
+    assert "kernel    drops all it sends\n" in text
     assert "before    guess of 192.0.2.0/24, somebody tries; since 2023-11-14 19:45, lifted" in text
     assert lines[-1].split() == ["slow", "3", "of", "20", "2", "1d", "3m"]
     assert max(map(len, lines)) <= 80
@@ -183,7 +183,29 @@ def test_attempts_of_several_addresses_are_told_apart(monkeypatch: pytest.Monkey
 
     assert sum("192.0.2.24" in line for line in lines) == 1
     assert sum(" alice " in line for line in lines) == 20
+    assert max(map(len, lines)) <= 80
     assert "5 more before these: --json" in lines
+
+
+def test_who_tried_what_is_never_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is room for addresses but not for all, the date and by what it came give way first."""
+    told = ("ami", "log:x", "log:x#notice", "wire")
+    [one, other] = (
+        evolve(
+            proven(1)[0],
+            time=NOW + n,
+            address=ip_network("192.0.2.0/24")[100 + n],
+            account="204",
+            sources=told,
+        )
+        for n in range(2)
+    )
+    lines = shown(monkeypatch, running=(running(ban("192.0.2.0/24", made=(one, other))),))
+
+    heads = next(line.split() for line in lines if line.startswith("TIME"))
+    assert heads[:5] == ["TIME", "(UTC)", "ADDRESS", "ACCOUNT", "BY"]
+    assert sum("192.0.2.101" in line and " 204 " in line and "banned" in line for line in lines) == 1
+    assert max(map(len, lines)) <= 80
 
 
 @pytest.mark.parametrize(

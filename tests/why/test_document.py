@@ -14,7 +14,18 @@ from ringfence.why.document import document
 
 KEYS = [
     *("address", "subject", "verdict", "outlook", "bans", "past", "lists", "rolls", "protected", "friend"),
-    *("friends", "former", "braked", "attempts", "alarms", "rules", "enforcing", "daemon", "problems"),
+    *(
+        "friends",
+        "former",
+        "braked",
+        "attempts",
+        "alarms",
+        "spared",
+        "rules",
+        "enforcing",
+        "daemon",
+        "problems",
+    ),
 ]
 
 
@@ -119,6 +130,7 @@ def test_rules_and_when_they_let_go() -> None:
     assert by_name["guess"] == {
         "rule": "guess",
         "meaning": "somebody tries passwords or accounts",
+        "by": "subject",
         "of": 5,
         "have": 3,
         "proven": 2,

@@ -53,6 +53,15 @@ def test_attempts_that_look_the_same_stay_as_many() -> None:
     assert len(both.attempts()) == 3
 
 
+def test_attempts_of_two_bans_are_told_once() -> None:
+    """What led to a ban of the address, and of its network too, is one attempt."""
+    mine = attempts(3)
+    wide = ban("192.0.2.0/24", made=mine[:2])
+    told = known(running=(running(ban(made=mine)), running(wide)), story=story(made=mine)).attempts()
+
+    assert [one.attempt for one in told] == list(mine)
+
+
 def test_attempts_of_bans_that_are_over_are_told_in_order() -> None:
     """The oldest first, whatever they led to."""
     old, new = attempts(2), tuple(evolve(one, time=one.time + 50) for one in attempts(2))

@@ -84,7 +84,7 @@ def test_who_was_banned_before_gets_longer() -> None:
 def test_a_ban_says_its_end_and_what_comes_after() -> None:
     """By itself or by a command; nothing is counted until then, and the next one is longer."""
     assert said(running=(running(ban()),), offences=1) == (
-        "the ban ends by itself in 59m, at 2023-11-14T23:14:00Z; now by: ringfence unban 192.0.2.1 | "
+        "the ban ends by itself in 59m, at 2023-11-14 23:14 UTC; now by: ringfence unban 192.0.2.1 | "
         "after that, 5 guesses within 10m are a ban of 6h"
     )
 
@@ -149,8 +149,9 @@ def test_what_the_host_needs() -> None:
 
 def test_a_friend_has_numbers_of_its_own() -> None:
     """What a phone does by itself is far below them, and a wrong password is told."""
-    counts = [count(rule, 0, number=rule.friends) for rule in RULE.values()]
-    counts[1] = count(GUESS, 40, 40, number=600)
+    numbers = {"guess": 600, "enumeration": 20}
+    counts = [count(rule, 0, number=numbers.get(name, 0)) for name, rule in RULE.items()]
+    counts[list(RULE).index("guess")] = count(GUESS, 40, 40, number=600)
 
     assert said(friends=(friend(),), story=story(*counts)) == (
         "a friend: 600 guesses within 10m (40 so far), or 20 accounts that never worked there within 10m "

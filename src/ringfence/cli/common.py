@@ -182,10 +182,17 @@ def networks_from(texts: list[str]) -> "list[Network]":
     """Read addresses or networks as a person typed them."""
     from ringfence.model import network_from  # noqa: PLC0415 - loaded when a command runs
 
-    try:
-        return [network_from(text) for text in texts]
-    except ValueError as error:
-        raise typer.BadParameter(f"not an address or a network: {error}") from None
+    networks: list[Network] = []
+    wrong = []
+    for text in texts:
+        try:
+            networks.append(network_from(text))
+        except ValueError as error:
+            # What Python says of text that is nothing of the kind is the same again.
+            wrong.append(repr(text) if "does not appear" in str(error) else str(error))
+    if wrong:
+        raise typer.BadParameter(f"not an address or a network: {', '.join(wrong)}")
+    return networks
 
 
 def zone_from(name: str) -> "tzinfo | None":

@@ -15,6 +15,7 @@ from ringfence.cli.common import (
     JsonOption,
     ask_daemon,
     errors_told,
+    fitting,
     networks_from,
     say,
     settings_from,
@@ -34,7 +35,14 @@ _MOST = 20
 
 _LABEL, _ACCOUNT = 10, 40  # columns
 _WITNESSES = "ami log notice journal wire"
-_ROLLS = {"allow": "never dropped", "deny": "denied", "friends": "no matter of the limiter"}
+_ROLLS = {"allow": "never drops it", "deny": "drops all it sends", "friends": "does not limit it"}
+_SPARED: "tuple[frozenset[str], ...]" = (
+    frozenset(),
+    frozenset({"date"}),
+    frozenset({"date", "BY"}),
+    frozenset({"date", "BY", "TOLD BY"}),
+)
+"""What goes where a line has no room for everything, until it fits."""
 
 Document = dict[str, Any]
 
@@ -96,11 +104,15 @@ def _print(found: Document) -> None:
 def _print_tables(console: "Console", found: Document) -> None:
     if found["attempts"]:
         console.print()
-        console.print(_attempts(found["attempts"][-_MOST:]))
+        last = found["attempts"][-_MOST:]
+        console.print(fitting((_attempts(last, spared) for spared in _SPARED), console))
         earlier = len(found["attempts"]) - _MOST
         if earlier > 0:
             console.print(f"{earlier} more before these: --json")
-    counted = [rule for rule in found["rules"] if rule["have"]]
+    # Where a friend lives the rule about networks leads to nothing.
+    counted = [
+        rule for rule in found["rules"] if rule["have"] and not (found["spared"] and rule["by"] == "prefix")
+    ]
     if counted:
         console.print()
         console.print(_rules(counted))
@@ -126,9 +138,10 @@ def _lines(found: Document) -> "Iterator[tuple[str, str]]":
     yield from (("list", _entry(entry)) for entry in found["lists"])
     yield from (("host", f"{own['network']} is {own['why']}") for own in found["protected"])
     yield from _friends(found)
-    rolls = [name for name, there in found["rolls"].items() if there]
+    out = found["verdict"] in {"banned", "denied"}  # then no limit matters
+    rolls = [name for name, there in found["rolls"].items() if there and not (out and name == "friends")]
     if rolls:
-        yield "kernel", f"on its list of who is {' and '.join(_ROLLS[name] for name in rolls)}"
+        yield "kernel", ", ".join(_ROLLS[name] for name in rolls)
     yield from (("before", _past(ban, found)) for ban in found["past"][:_MOST])
     yield from (("next", sentence) for sentence in found["outlook"])
 
@@ -180,12 +193,14 @@ def _entry(entry: Document) -> str:
     return f"{entry['side']}: {entry['entry']}{leads}{note}, from {entry['source']}{forced}{ends}"
 
 
-def _attempts(attempts: list[Document]) -> "Table":
+def _attempts(attempts: list[Document], spared: frozenset[str]) -> "Table":
     from rich.table import Table  # noqa: PLC0415 - loaded when the command runs
     from rich.text import Text  # noqa: PLC0415 - loaded when the command runs
 
     columns = {
-        "TIME (UTC)": [_short(one["time"], seconds=True) for one in attempts],
+        "TIME (UTC)": [
+            _short(one["time"], seconds=True)[11 if "date" in spared else 0 :] for one in attempts
+        ],
         "ADDRESS": [one["address"] for one in attempts],
         "KIND": [one["kind"] for one in attempts],
         "ACCOUNT": [one["account"][:_ACCOUNT] for one in attempts],
@@ -198,7 +213,8 @@ def _attempts(attempts: list[Document]) -> "Table":
     shown = []
     for head, cells in columns.items():
         # What is the same everywhere would take the room of what is not.
-        if (head == "ADDRESS" and len(set(cells)) == 1) or (head in {"KIND", "NOTE"} and not _tells(cells)):
+        alike = head == "ADDRESS" and len(set(cells)) == 1
+        if alike or head in spared or (head in {"KIND", "NOTE"} and not _tells(cells)):
             continue
         table.add_column(head, no_wrap=head not in {"ACCOUNT", "NOTE"}, overflow="ellipsis")
         shown.append(cells)
@@ -233,7 +249,8 @@ def _rules(rules: list[Document]) -> "Table":
     for rule in rules:
         left = span(datetime.fromisoformat(rule["ends"]).timestamp() - time.time()) if rule["ends"] else ""
         of = f"{rule['have']} of {rule['of']}" if rule["of"] else f"{rule['have']}, never"
-        table.add_row(rule["rule"], of, str(rule["proven"]), span(rule["window"]), left)
+        whose = " (of its network)" if rule["by"] == "prefix" else ""
+        table.add_row(rule["rule"] + whose, of, str(rule["proven"]), span(rule["window"]), left)
     return table
 
 

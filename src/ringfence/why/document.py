@@ -35,6 +35,7 @@ def document(known: Known) -> Document:
         "braked": story is not None and story.braked,
         "attempts": [_attempt(told) for told in known.attempts()],
         "alarms": [_alarm(alarm) for alarm in known.alarms],
+        "spared": known.spared,
         "rules": [_count(known, count) for count in story.counts] if story is not None else [],
         "enforcing": known.enforcing,
         "daemon": known.live,
@@ -151,6 +152,7 @@ def _count(known: Known, count: Count) -> Document:
     return {
         "rule": count.rule.name,
         "meaning": count.rule.meaning,
+        "by": count.rule.by.name.lower(),
         "of": count.number,
         "have": count.have,
         "proven": count.proven,

@@ -1,6 +1,7 @@
 """What is known of an address or a network, as a value: the ban that covers it, lists, friends, attempts."""
 
 import enum
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 
 from attrs import Factory, evolve, frozen
@@ -139,11 +140,18 @@ def _together(bans: Iterable[Ban], remembered: Iterable[Attempt]) -> Iterator[To
     kept: dict[object, list[Attempt]] = {}
     for attempt in remembered:
         kept.setdefault(_what_it_is(attempt), []).append(attempt)
+    told: Counter[object] = Counter()
     for ban in bans:
+        here: Counter[object] = Counter()
         for attempt in ban.attempts:
-            same = kept.get(_what_it_is(attempt))
+            key = _what_it_is(attempt)
+            here[key] += 1
+            if here[key] <= told[key]:  # it led to another ban too, of its network mostly
+                continue
+            same = kept.get(key)
             better = same.pop(0) if same else None
             yield Told(attempt if better is None else _better(attempt, better), ban.since)
+        told |= here
     for left in kept.values():
         for attempt in left:
             yield Told(attempt, None)

@@ -108,7 +108,8 @@ def _ends(known: Known, one: Running) -> str:
         return f"{whose} has no end; it ends by: ringfence unban {own}"
     left = span(max(0.0, end - known.now))
     missing = "" if one.element is not None else ", though the kernel does not have it now"
-    return f"{whose} ends by itself in {left}, at {rfc3339(end)}{missing}; now by: ringfence unban {own}"
+    moment = rfc3339(end).replace("T", " ")[:16]
+    return f"{whose} ends by itself in {left}, at {moment} UTC{missing}; now by: ringfence unban {own}"
 
 
 def _left(one: Running) -> float:
