@@ -501,7 +501,7 @@ def test_a_rule_keeps_what_it_does_not_set() -> None:
             [
                 f"allow.networks[1]: {NETWORK}: 192.0.2.1/24 has host bits set",
                 f"allow.networks[2]: {NETWORK}: {TEXT}",
-                'allow.networks[3]: "pbx.example" is a name: [allow] hosts takes names, and nothing else does',
+                'allow.networks[3]: "pbx.example" is a name: [allow] hosts takes names, nothing else does',
                 f"allow.networks[4]: {NETWORK}: 'fe80::1%eth0' has a zone; leave it out",
             ],
         ),

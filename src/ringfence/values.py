@@ -120,9 +120,7 @@ def _network(value: object, _: object) -> Network:
         what_from(str(network))  # everybody is nobody's entry
     except ValueError as error:
         if isinstance(value, str) and _is_host(value):
-            raise ValueError(
-                f'"{value}" is a name: [allow] hosts takes names, and nothing else does'
-            ) from None
+            raise ValueError(f'"{value}" is a name: [allow] hosts takes names, nothing else does') from None
         raise ValueError(f'must be an address or a network such as "192.0.2.0/24": {error}') from None
     return network
 

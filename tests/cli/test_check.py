@@ -54,6 +54,7 @@ def test_all_is_well(tmp_path: Path) -> None:
 
 def test_what_is_wrong_is_told_with_its_mend(tmp_path: Path) -> None:
     """No daemon, a refused login, a readable secret: a NO each, how many there are, exit code 1."""
+    mend = "start it: systemctl start ringfence; where it ends by itself: journalctl -u ringfence"
     with ami_server(Script(fault=Fault.REFUSES)) as pbx:
         guard = Guard(tmp_path, ami={"port": pbx.port})
         guard.config.chmod(0o644)
@@ -68,7 +69,7 @@ def test_what_is_wrong_is_told_with_its_mend(tmp_path: Path) -> None:
     assert wrong == [
         f"NO  secret: everybody may read {guard.config}; mend: chmod o= {guard.config}",
         f"NO  pbx: manager interface at {place}: login refused: {place} {refused}",
-        f"NO  daemon: no daemon listens at {tmp_path}/control.sock; start it: systemctl start ringfence",
+        f"NO  daemon: no daemon listens at {tmp_path}/control.sock; {mend}",
     ]
     assert done.stderr == "3 to mend\n"
     assert not (tmp_path / "ringfence.db").exists()
@@ -256,6 +257,23 @@ def test_a_trunk_is_offered_until_it_is_allowed(tmp_path: Path) -> None:
         _, lines = lines_of(guard)
 
     assert "ok  trunks: all that are known by their address are allowed, or friends" in lines
+
+
+def test_a_decoy_that_is_an_account_is_seen(tmp_path: Path) -> None:
+    """In Asterisk's files, before anybody has registered there."""
+    files = tmp_path / "asterisk"
+    files.mkdir()
+    (files / "asterisk.conf").write_text("[directories]\n", "utf-8")
+    (files / "pjsip.conf").write_text(
+        "[201]\ntype = endpoint\nauth = 201\n[201]\ntype = auth\npassword = x\n"
+    )
+    with ami_server(GOOD) as pbx:
+        guard = Guard(tmp_path, ami={"port": pbx.port}, rules={"decoy": {"accounts": ["100", "201"]}})
+        done = guard.command("check", "--asterisk-files", str(files))
+
+    [line] = [line for line in done.stdout.splitlines() if line.startswith("NO  decoy")]
+    assert line.startswith("NO  decoy 201: is an account in Asterisk's files")
+    assert line.endswith("mend: take it out of accounts in [rules.decoy]")
 
 
 def test_whose_files_are_here_must_be_known_to_harden(tmp_path: Path) -> None:

@@ -107,10 +107,16 @@ def _logins() -> Finding:
 
 
 def _secrecy(path: Path) -> Iterator[Finding]:
-    """See who else may read the secrets, where they are files of the administrator's."""
+    """See who may read the secrets, where they are files: not everybody, but the unit's user."""
+    from ringfence.folders import USER, may_read  # noqa: PLC0415 - loaded when the command runs
+
     written = [pbx.ami for pbx in settings_from(path).asterisk]  # without what was read from elsewhere
     files = [path] if any(ami.secret is not None for ami in written) else []
     files += [ami.secret_file for ami in written if ami.secret_file is not None]
+    for file in dict.fromkeys([path, *files]):
+        if not may_read(file):
+            why = f"the unit's user, {USER}, may not read {file}, so it does not start"
+            yield Finding(False, "secret", f"{why}; mend: chgrp {USER} {file}; chmod g+r {file}")
     for file in dict.fromkeys(files):
         if file.stat().st_mode & 0o007:
             yield Finding(False, "secret", f"everybody may read {file}; mend: chmod o= {file}")
@@ -201,10 +207,14 @@ def _known(
     """See whom this host's Asterisk knows, and what in it invites attacks."""
     from ringfence.cli.check_friends import (  # noqa: PLC0415 - loaded when the command runs
         allowed_of,
+        decoy_findings,
         rights_findings,
         trunk_findings,
     )
-    from ringfence.cli.check_hardening import hardening_findings  # noqa: PLC0415 - loaded when it runs
+    from ringfence.cli.check_hardening import (  # noqa: PLC0415 - loaded when the command runs
+        accounts_in_force,
+        hardening_findings,
+    )
     from ringfence.host.console import AsteriskConsole  # noqa: PLC0415 - loaded when the command runs
 
     console = AsteriskConsole()
@@ -216,6 +226,10 @@ def _known(
         _asked(settings, "friends") if report else None,
     )
     yield from trunk_findings(console, known)
+    decoys = settings.rules["decoy"]
+    if decoys.enabled and decoys.accounts:
+        accounts = accounts_in_force(files, console).accounts
+        yield from decoy_findings(decoys.accounts, (account.name for account in accounts))
     if hardening:
         yield from hardening_findings(files, console, user)
 
@@ -246,7 +260,7 @@ def _daemon(settings: "Settings") -> tuple[Mapping[str, Any] | None, list[Findin
     try:
         report: Mapping[str, Any] = control.ask(settings.control.socket, "status")
     except DaemonUnreachableError as error:
-        return None, [Finding(False, "daemon", str(error))]
+        return None, [Finding(False, "daemon", f"{error}; where it ends by itself: journalctl -u ringfence")]
     except ControlError as error:
         return None, [Finding(False, "daemon", f"answers with an error: {error}")]
     deaf = [

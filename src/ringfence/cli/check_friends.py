@@ -53,6 +53,14 @@ def trunk_findings(console: "AsteriskConsole", allowed: Sequence[Network]) -> It
         yield Finding(True, "trunks", seen)
 
 
+def decoy_findings(decoys: Iterable[str], accounts: Iterable[str]) -> Iterator[Finding]:
+    """Say which decoys are accounts in Asterisk's files: one mistyped password there would be a ban."""
+    for name in sorted({*decoys} & {*accounts}):
+        why = "is an account in Asterisk's files, so who mistypes its password is banned"
+        mend = "mend: take it out of accounts in [rules.decoy]"
+        yield Finding(False, f"decoy {printable(name)}", f"{why}; {mend}")
+
+
 def _too_wide(trunk: "Trunk") -> Finding:
     everybody = not trunk.network.prefixlen
     whose = "anybody is taken for it" if everybody else f"is taken for whoever has one of {trunk.network}"

@@ -35,17 +35,23 @@ _STRANGERS_MEND = "remove it, or give it a context that cannot dial"
 _RANDOM = "16 random characters each, such as of: openssl rand -hex 8"
 
 
+def accounts_in_force(folder: Path, console: "AsteriskConsole") -> "Accounts":
+    """Give the accounts of the drivers that are loaded, by the files in ``folder`` and the console."""
+    from ringfence.host.accounts import read_accounts  # noqa: PLC0415 - loaded when the command runs
+
+    drivers = {name: _is_loaded(folder, console, module) for name, module in _DRIVERS.items()}
+    return _in_force(read_accounts(folder, **drivers), console)
+
+
 def hardening_findings(folder: Path, console: "AsteriskConsole", user: str) -> Iterator[Finding]:
     """Say what is found in the files in ``folder`` and by the console; ``user`` is our own manager user."""
-    from ringfence.host.accounts import read_accounts  # noqa: PLC0415 - loaded when the command runs
     from ringfence.host.dialplan import Dialplan  # noqa: PLC0415 - loaded when the command runs
     from ringfence.host.services import read_services  # noqa: PLC0415 - loaded when the command runs
 
     if not (folder / "asterisk.conf").exists():
         yield Finding(None, "hardening", f"{folder} has no Asterisk's files that may be read; be root, there")
         return
-    drivers = {name: _is_loaded(folder, console, module) for name, module in _DRIVERS.items()}
-    accounts = _in_force(read_accounts(folder, **drivers), console)
+    accounts = accounts_in_force(folder, console)
     services = read_services(folder)
     dialplan = Dialplan(console)
     found = [
