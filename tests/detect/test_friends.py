@@ -5,7 +5,7 @@ from typing import Any
 
 from attrs import evolve
 
-from ringfence.detect.friends import AUTHENTICATED_FOR, FORMER_FOR, Friends, friend_from, key_of
+from ringfence.detect.friends import AUTHENTICATED_FOR, FORMER_FOR, MOST_LEFT, Friends, friend_from, key_of
 from ringfence.model import Endpoint, EventKind, Friend, SecurityEvent, Service, SourceId, Tie, Transport
 
 PHONE = Friend("pbx", ip_address("192.0.2.7"), "204", Tie.AUTHENTICATED, since=10.0, seen=10.0, until=100.0)
@@ -121,3 +121,13 @@ def test_no_more_reasons_are_kept_than_there_is_room_for() -> None:
     for last in (1, 2, 3):
         friends.meet(evolve(PHONE, address=ip_address(f"192.0.2.{last}")))
     assert list(map(str, friends.addresses())) == ["192.0.2.2", "192.0.2.3"]
+
+
+def test_one_account_pushes_nobody_out_of_memory() -> None:
+    """Who has one account and a network logs in from all of it, and the others are remembered."""
+    friends = Friends()
+    friends.remember(PHONE)
+    for number in range(MOST_LEFT + 50):
+        friends.remember(evolve(PHONE, address=ip_address(number), account="busy"))
+    assert len(friends.former()) == MOST_LEFT + 1
+    assert friends.worked_at("204", PHONE.address)

@@ -223,7 +223,10 @@ def test_a_friends_broken_phone_bans_nobody() -> None:
         for account in ("204", "777"):
             judged = detector.judge(made("192.0.2.7", "guess", account, number * 5.0), number * 5.0)
             assert (judged.decision, judged.standing) == (None, Standing.FRIEND)
-    assert {(n.name, n.subject) for n in detector.take_notices()} == {("phone.broken", "204 at 192.0.2.7")}
+    assert {(n.name, n.subject) for n in detector.take_notices()} == {
+        ("phone.broken", "204 at 192.0.2.7"),
+        ("phone.failing", "777 at 192.0.2.7"),
+    }
 
 
 def test_a_friend_that_tries_many_accounts_is_banned() -> None:
@@ -347,3 +350,19 @@ def test_the_brake_spares_what_worked_and_nothing_else() -> None:
         assert detector.judge(made("192.0.2.7", "guess", "200"), number * 0.01).decision is None
     decisions = [detector.judge(made("192.0.2.7", "guess", f"x{n}"), 20.0).decision for n in range(20)]
     assert [decision is not None for decision in decisions] == [False] * 19 + [True]
+
+
+def test_offices_whose_phones_call_themselves_otherwise_outlive_an_outage() -> None:
+    """Asterisk names its endpoints, phones their users: none is known by name, and no office is banned."""
+    friends = Friends()
+    for office in range(4):
+        for number in range(50):
+            reason = Friend(
+                "pbx", ip_address(f"198.51.{office}.7"), f"t{office}-{number}", Tie.TRUNK, 0, 0, 1e9
+            )
+            friends.meet(reason)
+    detector = Detector(RULES, friends=friends)
+    for number in range(8_000):
+        told = made(f"198.51.{number % 4}.7", "unknown", str(number // 4 % 50), number * 0.1)
+        assert detector.judge(told, number * 0.1).decision is None
+    assert "phones.all_failing" in {notice.name for notice in detector.take_notices()}

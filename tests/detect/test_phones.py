@@ -11,6 +11,7 @@ from ringfence.detect.phones import (
     BRAKE,
     BROKEN,
     ELSEWHERE,
+    FAILING,
     FAILURES,
     GUESSED,
     QUIET,
@@ -140,3 +141,14 @@ def test_a_success_from_elsewhere_is_told() -> None:
     _, phones = with_friends(1)
     assert names(list(phones.succeeds(success("200", "198.51.100.1"), 0, 0.0))) == [ELSEWHERE]
     assert names(list(phones.succeeds(success("999", "198.51.100.1"), 0, 0.0))) == []
+
+
+def test_a_new_phone_that_goes_on_failing_is_told_of() -> None:
+    """Once it has failed ten times within a day: it may be somebody who guesses there."""
+    _, phones = with_friends(1)
+    told = [names(list(phones.fails_elsewhere(attempt(account="900"), 5.0 * number))) for number in range(12)]
+    assert told == [[]] * 9 + [[FAILING]] * 3
+    assert names(list(phones.fails_elsewhere(attempt(account="900"), 86_400.0))) == []
+    for number in range(5_000):
+        list(phones.fails_elsewhere(attempt(account=f"x{number}"), 0.0))
+    assert len(phones._elsewhere) <= 4_096

@@ -345,7 +345,10 @@ class Detector:
         worked = self.friends.worked_at(attempt.account, place.address)
         if worked and attempt.kind is AttemptKind.GUESS:
             self.notices += self._phones.fails(attempt, now)
-        if self.friends.braked and worked:  # of the others nobody can say that Asterisk has forgotten them
+        elif attempt.kind is AttemptKind.GUESS:
+            self.notices += self._phones.fails_elsewhere(attempt, now)
+        forgotten = worked or attempt.event is EventKind.INVALID_ACCOUNT_ID
+        if self.friends.braked and forgotten:  # a password of others' would be a guess, now as ever
             self.counts.spared += 1
             return None
         return self._judge.decide_friend(place, attempt, now, works=worked)

@@ -19,6 +19,9 @@ from attrs import evolve
 from ringfence.model import Address, EventKind, Friend, Network, SecurityEvent, Service, Tie
 
 MOST = 65_536
+MOST_LEFT = 256
+"""So many addresses are remembered where one account was: it must not push out everybody else's."""
+
 FORMER_FOR = 30 * 86_400.0
 """So long (seconds) after a reason is over it is remembered."""
 
@@ -216,6 +219,8 @@ class Friends:
         key = friend.address, friend.account
         if key in self._former:
             self._forget_former(key)
+        elif self._left_accounts[friend.account] >= MOST_LEFT:
+            return
         self._former[key] = evolve(friend, until=until)
         self._left[friend.address] += 1
         self._former_neighbours.update(_around(friend.address))

@@ -16,7 +16,7 @@ from ringfence.detect.history import MAX_ACCOUNT, Fact, History, Key, fact_of, o
 from ringfence.detect.places import Place, Places, prefix_of
 from ringfence.detect.rules import By, Claimed, Of, Rule, is_proven
 from ringfence.detect.tallies import Tallies, Tally
-from ringfence.model import Attempt, AttemptKind, Network, Scope
+from ringfence.model import Attempt, AttemptKind, EventKind, Network, Scope
 
 _K = TypeVar("_K")
 _V = TypeVar("_V")
@@ -279,10 +279,12 @@ class Judge:
         for rule in self._by_kind[attempt.kind]:
             if not rule.friends:
                 continue
-            if rule.of is Of.ATTEMPTS:
-                full = self._often(place, rule, now)
-            else:
+            if rule.of is Of.UNKNOWN_ACCOUNTS:
                 full = not works and self._many_accounts(place, rule, attempt, now)
+            elif attempt.event is EventKind.INVALID_ACCOUNT_ID:
+                continue  # no password can be found there, and all phones do it where a database is down
+            else:
+                full = self._often(place, rule, now)
             if full and is_proven(attempt.proof):
                 self._forget_friend(place)
                 kept = self._history.of(place.key)

@@ -12,10 +12,11 @@ random bits for each challenge, tells the true one in two ways:
   nothing of who made it go there. He is whom the challenge notes as its sender (``parse/challenge.py``).
 
 PJSIP's events name the address that the packet came from, but its 401 goes where ``maddr`` says, and its
-nonce depends on source and second alone (tried on 22.10.1): who forges a source can have its nonce sent to
-himself, and guess in another's name. So a nonce that went to that address and to nobody else confirms it; one
-that went to another alone is that other one's guess, whoever is named, since nobody else can know it; and one
-that went to both is claimed for either.
+nonce depends on the source's address and the second alone, not on port or transport
+(``res_pjsip_authenticator_digest.c:build_nonce``; tried on 22.10.1). So who forges a source can have its
+nonce sent to himself; and who asks by TCP as well, which the wire does not see, can have his own sent to a
+stranger. A nonce that went to the named address and to nobody else confirms it, since nobody asks by TCP from
+an address that is not his. Any other is a claim, for the named one and for whom it went to.
 
 A nonce that several addresses had to do with names none of them under chan_sip: whoever can forge a source
 may have had it sent there. Bounds: 65 536 nonces, the oldest go first, which only loses proof.
@@ -91,10 +92,8 @@ class Nonces:
         if attempt.transport is not Transport.UDP:
             return attempt
         known = self._known(nonce, now)
-        if attempt.service is Service.PJSIP and len(known.receivers) == 1:
-            receiver = known.receivers[0]
-            aimed_at = attempt.address if receiver != attempt.address else None
-            return evolve(attempt, address=receiver, proof=Proof.NONCE, trusted=True, aimed_at=aimed_at)
+        if attempt.service is Service.PJSIP and known.receivers == (attempt.address,):
+            return evolve(attempt, proof=Proof.NONCE)
         if attempt.service is not Service.SIP:
             return attempt
         whose = known.receivers if came_back else known.senders

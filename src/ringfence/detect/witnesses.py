@@ -283,19 +283,18 @@ class Witnesses:
             _remember(self._awaited, event.challenge[:_MOST_OF_NONCE], waiting, _MOST_AWAITED)
 
     def _blame_receivers(self, event: SecurityEvent, now: float) -> None:
-        """Take a guess whose nonce went elsewhere as an attempt of whom it went to.
+        """Take a guess whose nonce went elsewhere as an attempt of whom it went to too.
 
-        Of him alone, and it is proven to be his; to the named address too, and it may be either's.
+        It is his who forges the other's address, or the other's who had it sent to a stranger: a claim.
         """
         if self._wire is None or event.remote.transport is not Transport.UDP:
             return
         named = event.remote.address
         receivers = self._wire.nonces.receivers(event.challenge, now)
-        proof = Proof.NONCE if len(receivers) == 1 else Proof.CLAIMED
         for receiver in receivers:
             if receiver != named and self._told.is_new(bucket_of(event, receiver), event.source, now):
                 told = attempt_from(event, AttemptKind.GUESS)
-                blamed = evolve(told, address=receiver, proof=proof, trusted=True, aimed_at=named)
+                blamed = evolve(told, address=receiver, trusted=True, aimed_at=named)
                 self._beside.append(Found(blamed, now))
 
     def take_beside(self) -> list[Found]:
