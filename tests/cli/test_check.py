@@ -264,6 +264,7 @@ def test_a_decoy_that_is_an_account_is_seen(tmp_path: Path) -> None:
     files = tmp_path / "asterisk"
     files.mkdir()
     (files / "asterisk.conf").write_text("[directories]\n", "utf-8")
+    (files / "modules.conf").write_text("[modules]\nautoload = yes\n", "utf-8")
     (files / "pjsip.conf").write_text(
         "[201]\ntype = endpoint\nauth = 201\n[201]\ntype = auth\npassword = x\n"
     )
