@@ -84,7 +84,7 @@ def test_a_pbx_that_is_away_keeps_nobody_waiting(tmp_path: Path) -> None:
         [source] = guard.status()["sources"]
 
     assert source["name"] == "pbx/ami"
-    assert source["detail"] == "127.0.0.1:1: Connect call failed ('127.0.0.1', 1)"
+    assert source["detail"] == "127.0.0.1:1: Connection refused"
 
 
 def test_attempts_become_a_ban(tmp_path: Path, pbx: ServedAmi) -> None:

@@ -139,7 +139,7 @@ def test_a_pbx_that_is_away(tmp_path: Path) -> None:
     place = "127.0.0.1:1"
     _, lines = lines_of(Guard(tmp_path))
 
-    why = f"unreachable: {place}: Connect call failed ('127.0.0.1', 1)"
+    why = f"unreachable: {place}: Connection refused"
     mend = "does Asterisk run, and has its manager.conf enabled = yes in [general]?"
     assert [line for line in lines if "manager interface" in line] == [
         f"NO  pbx: manager interface at {place}: {why}; {mend}"

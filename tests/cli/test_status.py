@@ -10,6 +10,7 @@ from tests.support.amiserver import Script
 from tests.support.captures import capture
 from tests.support.daemon import GRANTED, Guard, ami_server, until
 
+from ringfence.cli.status import _alarms
 from ringfence.friends.document import as_json, lines_of
 from ringfence.model import Friend, Tie
 
@@ -47,7 +48,7 @@ def test_the_status_for_people(tmp_path: Path) -> None:
     assert any(line.startswith("source    pbx/ami: listening, ") for line in lines)
     assert "attempts  3 (0 withheld, 0 late, 0 never banned)" in lines
     assert "tricks    0 tampered, 0 hidden, 0 forged" in lines
-    assert "bans      1 of 1 in force, 1 placed since the start" in lines
+    assert "bans      1 of 1 would be in force, 1 placed since the start" in lines
     assert "friends   0 addresses" in lines
     assert lines[-1].split() == ["198.18.1.101", "3", "of", "5", "counted", "claimed", "alice"]
     assert "\x1b" not in done.stdout
@@ -71,6 +72,20 @@ def test_rules_that_are_off_are_named(tmp_path: Path) -> None:
     assert "decoy 100" not in done.stdout
     assert "decoy 201 is an account that works here" in reloaded.stderr
     assert "event=configuration.decoy" in guard.log
+
+
+def test_many_alarms_of_a_kind_hide_no_other() -> None:
+    """Of sixty broken phones some are shown and the rest is counted; that all fail stands before them."""
+    broken = [
+        {"name": "phone.broken", "subject": str(200 + n), "text": "has a wrong password", "times": 1}
+        for n in range(60)
+    ]
+    failing = {"name": "phones.all_failing", "subject": "phones", "text": "half of them fail", "times": 2}
+    lines = _alarms([*broken[:9], failing, *broken[9:]])
+
+    assert lines[0] == "! phones.all_failing phones: half of them fail (2 times)"
+    assert lines[1] == "! phone.broken 200: has a wrong password"
+    assert lines[6:] == ["! phone.broken: and 55 more; see: ringfence status --json"]
 
 
 def test_a_long_address_keeps_its_line(tmp_path: Path) -> None:

@@ -12,6 +12,11 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
+_ALL_FAILING = "phones.all_failing"
+_OF_A_KIND = 5
+"""So many alarms of one name are shown."""
+
+
 def register(app: typer.Typer) -> None:
     """Add this group's commands."""
     app.command()(status)
@@ -32,10 +37,8 @@ def _print(report: dict[str, Any]) -> None:
     from rich.text import Text  # noqa: PLC0415 - loaded when the command runs
 
     console = Console(highlight=False)
-    for alarm in report["alarms"]:
-        again = f" ({alarm['times']} times)" if alarm["times"] > 1 else ""
-        text = f"! {alarm['name']} {alarm['subject']}: {alarm['text']}{again}"
-        console.print(Text(text, style="bold red"), soft_wrap=True)
+    for line in _alarms(report["alarms"]):
+        console.print(Text(line, style="bold red"), soft_wrap=True)
     for problem in report["problems"]:
         console.print(Text(f"! {problem}", style="bold red"), soft_wrap=True)
     firewall = report["firewall"]
@@ -64,12 +67,28 @@ def _print(report: dict[str, Any]) -> None:
         console.print(_watched(report["watched"]))
 
 
+def _alarms(alarms: list[dict[str, Any]]) -> list[str]:
+    """Write the alarms; where all phones fail that comes first, and of very many of a kind only some."""
+    by_name: dict[str, list[dict[str, Any]]] = {}
+    for alarm in sorted(alarms, key=lambda alarm: bool(alarm["name"] != _ALL_FAILING)):
+        by_name.setdefault(alarm["name"], []).append(alarm)
+    lines = []
+    for name, mine in by_name.items():
+        for alarm in mine[:_OF_A_KIND]:
+            again = f" ({alarm['times']} times)" if alarm["times"] > 1 else ""
+            lines.append(f"! {name} {alarm['subject']}: {alarm['text']}{again}")
+        if len(mine) > _OF_A_KIND:
+            lines.append(f"! {name}: and {len(mine) - _OF_A_KIND} more; see: ringfence status --json")
+    return lines
+
+
 def _print_firewall(console: "Console", report: dict[str, Any]) -> None:
     from rich.text import Text  # noqa: PLC0415 - loaded when the command runs
 
     firewall = report["firewall"]
     short = report["enforced"] < report["expected"]
-    there = f"{report['enforced']} of {report['expected']} in force"
+    verb = "would be in force" if firewall["backend"] == "memory" else "in force"
+    there = f"{report['enforced']} of {report['expected']} {verb}"
     bans = f"bans      {there}, {report['placed']} placed since the start"
     console.print(Text(bans, style="bold red" if short else ""))
     rules = report["rules"]

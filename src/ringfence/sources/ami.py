@@ -16,6 +16,7 @@ a SuccessfulAuth that only a listener with the class is sent: where it stays out
 
 import asyncio
 import math
+import os
 import ssl
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -272,7 +273,7 @@ class AmiSource:
         except ssl.SSLError as error:
             raise EndError(State.TLS_FAILED, f"{self._where}: {error.reason or error}") from None
         except OSError as error:
-            raise EndError(State.UNREACHABLE, f"{self._where}: {error.strerror or error}") from None
+            raise EndError(State.UNREACHABLE, f"{self._where}: {_why(error)}") from None
         except ValueError as error:  # UnicodeError is one: a name that no DNS can have
             raise EndError(State.UNREACHABLE, f"{self._where}: {error}") from None
         host, port = protocol.transport.get_extra_info("sockname")[:2]
@@ -402,3 +403,10 @@ _DEAF = (
 
 def _says_little(end: Exception) -> bool:
     return isinstance(end, EndError) and end.condition.state is State.LOST
+
+
+def _why(error: OSError) -> str:
+    """Say why there is no connection: asyncio names the address once more, and not the reason."""
+    if error.errno and str(error.strerror).startswith("Connect call failed"):
+        return os.strerror(error.errno)
+    return error.strerror or str(error)
