@@ -303,6 +303,30 @@ def test_a_new_friend_is_in_the_kernel_soon(kept: Kept) -> None:
     assert fills[-1] == frozenset({f"{OTHER}/32"})
 
 
+def test_bans_are_looked_up_for_new_friends_alone(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look for each of ten thousand takes longer than many bans. Switched on again, all are new."""
+    friends = kept.keeper.friends
+    asked: list[set[str]] = []
+    monkeypatch.setattr("ringfence.keeper.spare", lambda _, new: asked.append(set(map(str, new))))
+    others = [evolve(PHONE, address=ip_address(f"198.18.7.{last}")) for last in (1, 2)]
+
+    async def run() -> None:
+        async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+            task = group.create_task(kept.keeper._keep_friends())
+            for number, friend in enumerate([PHONE, *others], 1):
+                friends.take([friend])
+                while len(asked) < number:  # noqa: ASYNC110 - it takes turns with what is tested
+                    await asyncio.sleep(0.01)
+                if friend is others[0]:
+                    kept.enforcer.switch_off()
+                    kept.keeper.switch_on()
+            task.cancel()
+
+    kept.keeper.mount()
+    asyncio.run(run())
+    assert asked == [{OTHER}, {"198.18.7.1"}, {OTHER, "198.18.7.1", "198.18.7.2"}]
+
+
 def test_no_more_friends_go_to_the_kernel_than_a_set_holds(tmp_path: Path) -> None:
     """With a small set some pass the limiter, instead of none."""
     small = settings()

@@ -6,7 +6,7 @@ force when the call returns, or at the next look, a second later.
 
 import asyncio
 import socket
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import nullcontext, suppress
 from functools import partial
 from ipaddress import ip_network
@@ -75,6 +75,7 @@ class Keeper:
         self._log = structlog.get_logger()
         self._wanted: dict[str, frozenset[str]] = {}
         self._passing: dict[Address, Network] = {}
+        self._spared: Collection[Address] = ()
         self.friends = Keeping(
             records.store,
             clock.wall,
@@ -132,6 +133,7 @@ class Keeper:
         """Enforce again."""
         self.enforcer.switch_on()
         self.enforcer.exempt = Exempt()  # whoever came to be exempt meanwhile is let go
+        self._spared = ()
         self.enforcer.allow(self._exempt())
         self._take_away_the_other()
 
@@ -261,7 +263,8 @@ class Keeper:
             began = self._clock.mono()
             if self._see_who_passes() and self.enforcer.enforcing:
                 self.enforcer.fill(Roll.FRIENDS)
-                spare(self.enforcer, self._passing)
+                spare(self.enforcer, self._passing.keys() - self._spared)
+                self._spared = self._passing.keys()
             await asyncio.sleep(max(FRIENDS_EVERY, 20 * (self._clock.mono() - began)))
 
     def _see_who_passes(self) -> bool:
