@@ -4,12 +4,16 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from tests.support.asterisk import SECRET
 from tests.support.captures import capture
 from tests.support.daemon import Guard, ServedAmi, ami_server, until
 from tests.support.journal import Journald, why_no_journald
+
+from ringfence.daemon import Daemon
+from ringfence.settings import AsteriskSettings, Settings
 
 GUESSES = capture("asterisk-22", "wrong-password-register").security_log.read_bytes()  # 3 by 198.18.1.101
 THREE = {"guess": {"attempts": 3, "ban": ["1h", "6h"]}}
@@ -146,3 +150,20 @@ def test_the_journal_bans_and_is_read_once(tmp_path: Path) -> None:
             assert guard.status()["attempts"] == 0
             journald.say(*lines)
             until(lambda: guard.banned() == {"198.18.1.101"}, "the ban")
+
+
+def test_the_wire_is_read_before_what_a_log_tells_is_judged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A SECURITY line shows a nonce as AMI does: who else has got it must be known first."""
+    settings = Settings(asterisk=(AsteriskSettings(),))
+    daemon = Daemon(tmp_path / "ringfence.toml", settings)
+    order: list[str] = []
+    wire = SimpleNamespace(drain=lambda: order.append("wire"))
+    evidence = SimpleNamespace(hear=lambda _events, _now: order.append("log"))
+    monkeypatch.setattr(daemon, "_wire", wire, raising=False)
+    monkeypatch.setattr(daemon, "_evidence", evidence, raising=False)
+    monkeypatch.setattr("ringfence.daemon.Logs", lambda _plan, sink, *_: sink([], 0.0))
+    daemon._logs(settings.asterisk[0], ())
+
+    assert order == ["wire", "log"]

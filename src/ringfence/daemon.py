@@ -247,7 +247,7 @@ class Daemon:
         return [Ear(since=ami.listening_since, rostered=ami.rostered.is_set()) for ami in amis]
 
     def _hear(self, events: Sequence[SecurityEvent], now: float) -> None:
-        """Judge what AMI told, knowing all that left on the wire before it.
+        """Judge what AMI or a log told, knowing all that left on the wire before it.
 
         A nonce proves an address as long as no other is known to have got it: nobody can use one that is
         still on its way to him.
@@ -264,7 +264,7 @@ class Daemon:
         return GROUP
 
     def _logs(self, pbx: config.AsteriskSettings, before: Sequence[asyncio.Task[None]]) -> Logs:
-        return Logs(logs_of(pbx), self._evidence.hear, self._log_positions, self._remember_position, before)
+        return Logs(logs_of(pbx), self._hear, self._log_positions, self._remember_position, before)
 
     def _log_positions(self) -> Mapping[str, str]:
         # What was said last may still be on its way to the database.
