@@ -185,11 +185,13 @@ def test_sighup_refuses_a_bad_configuration(tmp_path: Path, pbx: ServedAmi) -> N
         listening(guard, pbx)
         guard.configure(rules={"guess": {"attempts": 0}})
         good = guard.settings | {"rules": THREE}
-        guard.reload()
         line = "rules.guess.attempts: must be a whole number from 1 to 1000"
+        told = guard.command("status")
+        assert (told.returncode, line in told.stdout, line in told.stderr) == (0, False, True)
+        guard.reload()
         until(lambda: any(line in problem for problem in problems(guard)), "the problem is shown")
         told = guard.command("status")
-        assert (told.returncode, line in told.stderr) == (0, True)
+        assert (told.returncode, line in told.stdout, told.stderr) == (0, True, "")
         pbx.say(GUESSES)
         until(lambda: "event=ban.placed address=198.18.1.101/32" in guard.log, "the old rule bans")
         assert guard.log.count("event=configuration.refused") == 1

@@ -143,6 +143,7 @@ def test_entries_can_be_copied_out_of_the_table(tmp_path: Path) -> None:
     assert any(line.startswith(f"{long} ") for line in lines)
     assert any(re.search(r" \d{4}-\d\d-\d\d \d\d:\d\d ", line) for line in lines)
     assert max(map(len, lines)) <= 80
+    assert all(word in " ".join(lines).split() for word in note.split())
 
 
 def test_a_name_that_leads_nowhere_is_said(tmp_path: Path) -> None:

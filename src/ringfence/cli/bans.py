@@ -17,6 +17,7 @@ from ringfence.cli.common import (
     ask_daemon,
     ask_daemon_encoded,
     console,
+    counted,
     errors_told,
     fitting,
     networks_from,
@@ -131,7 +132,7 @@ def unban(
     with errors_told():
         if everybody:
             number = ask_daemon(config, "unban", all=True)
-            typer.echo(f"{number} bans lifted")
+            typer.echo(f"{counted(number, 'ban')} lifted")
             return
         networks = [str(network) for network in networks_from(addresses or [])]
         answer = ask_daemon(config, "unban", networks=networks)

@@ -264,7 +264,9 @@ def _daemon(settings: "Settings") -> tuple[Mapping[str, Any] | None, list[Findin
     except ControlError as error:
         return None, [Finding(False, "daemon", f"answers with an error: {error}")]
     deaf = [
-        f"{s['name']} is {s['state']}: {s['detail']}" for s in report["sources"] if s["state"] != "listening"
+        ": ".join(filter(None, [f"{s['name']} is {s['state']}", s["detail"]]))
+        for s in report["sources"]
+        if s["state"] != "listening"
     ]
     problems = [*report["problems"], *deaf]
     found = [Finding(False, "daemon", problem) for problem in problems]

@@ -110,6 +110,15 @@ def settings_from(path: Path, *, secrets: bool = False) -> "Settings":
     return config.load(path, secrets=secrets)
 
 
+def say_mistakes(path: Path) -> None:
+    """Say what is wrong with the configuration, where something is."""
+    try:
+        settings_from(path)
+    except ConfigError as error:
+        for line in explained(error)[0]:
+            say(line)
+
+
 def settings_all_the_same(path: Path) -> "Settings":
     """Load the configuration; what is wrong with it is said, and stands aside.
 

@@ -358,7 +358,7 @@ def _print(rows: Rows, side: str, *, absent: bool) -> None:
     }
     note = min(widths.get("NOTE", 0), _NARROWEST_NOTE)
     for spared in _SPARED:
-        if sum(widths.values()) - widths.get("NOTE", 0) + note + 2 * len(widths) <= to.width:
+        if sum(widths.values()) - widths.get("NOTE", 0) + note + 2 * (len(widths) - 1) <= to.width:
             break
         shown.pop(spared, None)
         widths.pop(spared, None)
@@ -377,7 +377,7 @@ def _table(columns: "Mapping[str, list[str]]") -> "Table":
             head,
             overflow="fold",
             justify="right" if head == "NETWORKS" else "left",
-            min_width=None if head == "NOTE" else min(longest, _LONGEST),
+            no_wrap=head != "NOTE" and longest <= _LONGEST,
         )
     for row in zip(*columns.values(), strict=True):
         table.add_row(*map(Text, row))

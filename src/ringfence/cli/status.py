@@ -5,13 +5,23 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from ringfence.cli.common import DEFAULT_CONFIG, ConfigOption, JsonOption, ask_daemon, counted, errors_told
+from ringfence.cli.common import (
+    DEFAULT_CONFIG,
+    ConfigOption,
+    JsonOption,
+    ask_daemon,
+    counted,
+    errors_told,
+    say_mistakes,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
 
+REFUSED = "the new configuration is refused"
+"""So a problem begins by which the daemon itself tells of mistakes in the file."""
 _ALL_FAILING = "phones.all_failing"
 _OF_A_KIND = 5
 """So many alarms of one name are shown."""
@@ -25,7 +35,9 @@ def register(app: typer.Typer) -> None:
 def status(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
     """Show what is heard, what is counted, and what is enforced."""
     with errors_told():
-        report = ask_daemon(config, "status")
+        report = ask_daemon(config, "status", quietly=True)
+        if not any(problem.startswith(REFUSED) for problem in report["problems"]):
+            say_mistakes(config)
     if as_json:
         typer.echo(json.dumps(report, indent=2))
         return
