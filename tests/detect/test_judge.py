@@ -179,6 +179,18 @@ def test_where_a_friend_lives_each_neighbour_is_banned_for_himself() -> None:
     assert detector.judge(made("192.0.2.7", "guess", "204"), 1.0).decision is None
 
 
+def test_within_a_friends_64_one_attempt_of_each_address_is_enough() -> None:
+    """Once as many were made as would ban it: there are no end of addresses."""
+    detector = friendly()
+    detector.friends.meet(Friend("pbx", ip_address("2001:db8::7"), "204", Tie.REACHABLE, 0.0, 0.0, 1e9))
+    banned = [
+        number
+        for number in range(100, 140)
+        if detector.judge(made(f"2001:db8::{number}", "guess", "a"), 0.0).decision is not None
+    ]
+    assert banned == list(range(119, 140))
+
+
 def test_two_addresses_are_no_rotation() -> None:
     """Three of a network must take part."""
     detector = Detector(RULES)

@@ -5,6 +5,7 @@ new ones a minute and no more; beyond that only those that come back are banned,
 who was banned so before, and who goes on for ``PERSISTS`` after he was passed over, until he has made
 ``INSISTS`` times as many attempts as are asked for. Else a forger who fills each minute's bans would let a
 real guesser beside him guess for ever; this way it costs him so many packets for each whom he wants banned.
+Of these there are a tenth as many a minute.
 
 Bounds: ``MOST`` subjects that were banned or passed over, the oldest go first: who is forgotten begins anew.
 Times are monotonic seconds.
@@ -18,6 +19,7 @@ from ringfence.detect.rules import Claimed
 MOST = 65_536
 PERSISTS = 10.0
 INSISTS = 4
+SHARE = 10
 MINUTE = 60.0
 
 
@@ -30,12 +32,16 @@ class Claims:
         """How often somebody was not banned for want of room in the minute."""
         self._most = most
         self._new: deque[float] = deque()
+        self._insisting: deque[float] = deque()
         self._before: OrderedDict[Key, tuple[int, float]] = OrderedDict()
         self._passed_over: OrderedDict[Key, float] = OrderedDict()
 
     def is_open(self, key: Key, now: float, times: float = 1.0) -> bool:
         """Say whether a ban of this subject could be given now, who has made so many ``times`` the number."""
-        return self._has_room(now) or key in self._before or self._insists(key, now, times)
+        if key in self._before or self._has_room(self._new, now, self.terms.per_minute):
+            return True
+        most = max(1, self.terms.per_minute // SHARE)
+        return self._insists(key, now, times) and self._has_room(self._insisting, now, most)
 
     def pass_over(self, key: Key, now: float) -> None:
         """Take that a subject is not banned for want of room in the minute."""
@@ -49,8 +55,10 @@ class Claims:
         number, last = self._before.get(key, (0, now))
         if now - last >= self.terms.returns_within:
             number = 0
-        if not number and self._passed_over.pop(key, None) is None:
-            self._new.append(now)
+        insisted = self._passed_over.pop(key, None) is not None
+        if not number:
+            has_room = self._has_room(self._new, now, self.terms.per_minute)
+            (self._insisting if insisted and not has_room else self._new).append(now)
         self._before[key] = number + 1, now
         self._before.move_to_end(key)
         if len(self._before) > self._most:
@@ -61,7 +69,7 @@ class Claims:
         since = self._passed_over.get(key)
         return since is not None and now - since >= PERSISTS and times >= INSISTS
 
-    def _has_room(self, now: float) -> bool:
-        while self._new and now - self._new[0] >= MINUTE:
-            self._new.popleft()
-        return len(self._new) < self.terms.per_minute
+    def _has_room(self, given: deque[float], now: float, most: int) -> bool:
+        while given and now - given[0] >= MINUTE:
+            given.popleft()
+        return len(given) < most

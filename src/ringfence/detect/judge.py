@@ -7,6 +7,7 @@ to be a friend's bans nobody.
 
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Sequence
+from ipaddress import IPv6Address
 from typing import TypeVar
 
 from attrs import frozen
@@ -239,10 +240,14 @@ class Judge:
         return Decision(network, prefix, self._evidence_of_prefix(tally, prefix))
 
     def _of_neighbour(self, place: Place, rule: Rule) -> Decision | None:
-        """Give the ban of one who takes part, with his second attempt, where his neighbours are spared."""
+        """Give the ban of one who takes part, where his neighbours are spared: with his second attempt.
+
+        With the first where he may have a new address for each: within the /64 of a friend.
+        """
         kept = self._history.of(place.key)
         found = [fact for fact in self._matching(rule, [fact_of(packed) for packed in kept]) if fact.proven]
-        return self._full(place, rule, kept) if len(found) >= _SECOND else None
+        enough = 1 if isinstance(place.address, IPv6Address) else _SECOND
+        return self._full(place, rule, kept) if len(found) >= enough else None
 
     def _evidence_of_prefix(self, tally: Tally, rule: Rule) -> tuple[Attempt, ...]:
         found: list[Attempt] = []

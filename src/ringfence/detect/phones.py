@@ -53,7 +53,7 @@ class Phones:
         self._accounts: Counter[str] = Counter()  # of those that failed
         self._elsewhere: OrderedDict[_Phone, tuple[int, float]] = OrderedDict()
         self._lost: OrderedDict[Address, float] = OrderedDict()
-        self._succeeded_at = -inf
+        self._succeeded_at: dict[str, float] = {}
         self._most_failed = 0
         self._brake_of = ""
 
@@ -81,7 +81,7 @@ class Phones:
             f"extension {printable(attempt.account)} {why}: nobody is banned for it",
             lasts=BROKEN_FOR,
         )
-        if self._many_fail(now):
+        if self._many_fail(attempt.asterisk, now):
             yield self._brake(attempt, f"{len(self._accounts)} phones")
 
     def _brake(self, attempt: Attempt, who: str) -> Notice:
@@ -109,7 +109,7 @@ class Phones:
             self._lost.move_to_end(attempt.address)
             if len(self._lost) > MOST_ELSEWHERE:
                 self._lost.popitem(last=False)
-            if not self._friends.braked and self._many_are_lost(now):
+            if not self._friends.braked and self._many_are_lost(attempt.asterisk, now):
                 yield self._brake(attempt, f"phones of {len(self._lost)} addresses")
         if len(self._elsewhere) > MOST_ELSEWHERE:
             self._elsewhere.popitem(last=False)
@@ -121,15 +121,18 @@ class Phones:
             )
             yield Notice(FAILING, f"{account} at {attempt.address}", text, lasts=BROKEN_FOR)
 
-    def _many_fail(self, now: float) -> bool:
-        if len(self._accounts) < AT_LEAST or now - self._succeeded_at < QUIET:
+    def _is_quiet(self, asterisk: str, now: float) -> bool:
+        return now - self._succeeded_at.get(asterisk, -inf) >= QUIET
+
+    def _many_fail(self, asterisk: str, now: float) -> bool:
+        if len(self._accounts) < AT_LEAST or not self._is_quiet(asterisk, now):
             return False
         self._forget(now)
         return len(self._accounts) >= AT_LEAST and 2 * len(self._accounts) >= self._friends.accounts
 
-    def _many_are_lost(self, now: float) -> bool:
+    def _many_are_lost(self, asterisk: str, now: float) -> bool:
         """Say whether phones that call themselves otherwise than Asterisk calls them fail everywhere."""
-        if len(self._lost) < LOST_AT_LEAST or now - self._succeeded_at < QUIET:
+        if len(self._lost) < LOST_AT_LEAST or not self._is_quiet(asterisk, now):
             return False
         self._forget(now)
         return len(self._lost) >= LOST_AT_LEAST and 2 * len(self._lost) >= len(self._friends)
@@ -146,7 +149,7 @@ class Phones:
         address, account = event.remote.address, event.account
         phone = event.source.asterisk, address, account
         subject = f"{printable(account)} at {address}"
-        self._succeeded_at = now
+        self._succeeded_at[event.source.asterisk] = now
         self._well_again(phone)
         if self._told.pop(phone, None) is not None:
             yield Notice(BROKEN, subject, "", over=True)

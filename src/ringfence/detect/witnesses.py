@@ -182,6 +182,7 @@ class Witnesses:
                 continue
             if challenge.sender != challenge.address:
                 _remember(self._diverted, challenge.sender, now, _MOST_DOUBTFUL)
+                found.append(self._divert(challenge, challenge.sender, asterisk, now, wall))
             source = SourceId(self._wire.hidden.asterisk_at(challenge) or asterisk, "wire")
             self._wire.unanswered.note(challenge, challenge.sender, source.asterisk, now)
             self._wire.hidden.note(challenge, challenge.sender, now)
@@ -303,6 +304,21 @@ class Witnesses:
             return self._beside
         taken, self._beside = self._beside, []
         return taken
+
+    def _divert(
+        self, challenge: Challenge, sender: Address, asterisk: str, now: float, wall: float
+    ) -> Found | None:
+        """Take a challenge that went elsewhere than its request came from as an attempt of whom it went to.
+
+        No phone asks for that, and whoever forges the sender must get his challenges somewhere. A claim: the
+        sender may be true, and name a stranger.
+        """
+        source = SourceId(asterisk, "wire")
+        remote = Endpoint(challenge.address, challenge.port, Transport.UDP)
+        account, session = challenge.account, challenge.call_id
+        event = SecurityEvent(source, EventKind.HIDDEN, Service.PJSIP, remote, wall, account, session)
+        told = evolve(attempt_from(event, AttemptKind.GUESS), trusted=True, aimed_at=sender)
+        return Found(told, now)
 
     def is_diverted(self, address: Address, now: float) -> bool:
         """Say whether challenges that ``address`` seemed to ask for went elsewhere lately.
