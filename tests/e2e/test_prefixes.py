@@ -103,4 +103,5 @@ def test_who_comes_back_is_out_for_longer(tmp_path: Path) -> None:
                 assert seconds - 60 < row["timeout"] <= seconds
                 if number == 1:
                     until(lambda: house.door.let_in(ONE, OTHER) == {ONE, OTHER}, "the end of the ban")
-            assert guard.must("bans").split("\n")[1].split()[:4] == [ONE, "guess", "3", "2."]
+            row_of_it = guard.must("bans").split("\n")[1].split()
+            assert row_of_it[:6] == [ONE, "guess", "3", "of", "3", "2."]
