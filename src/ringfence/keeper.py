@@ -345,8 +345,9 @@ class Keeper:
     def late(self, attempt: Attempt) -> None:
         """Note an attempt of who is banned: an alarm, once he shows that packets of his still arrive."""
         subject = self.enforcer.detector.subject_of(attempt.address)
-        keys = self.enforcer.ledger.covering(subject, Scope.FULL, self._clock.wall())
-        records = map(self.enforcer.ledger.get, keys)
+        now, ledger = self._clock.wall(), self.enforcer.ledger
+        keys = [key for scope in Scope for key in ledger.covering(subject, scope, now)]
+        records = map(ledger.get, keys)
         placed = [record.since for record in records if record is not None]
         if placed:
             self._arrived(attempt, max(placed))
