@@ -4,7 +4,8 @@ from ipaddress import ip_address, ip_network
 
 from tests.detect.events import attempt
 
-from ringfence.detect.detector import Decision, Judgement, Standing
+from ringfence.detect.detector import Judgement, Standing
+from ringfence.detect.judge import Decision
 from ringfence.detect.rules import DAY, HOUR, RULES
 from ringfence.model import Network
 from ringfence.replay.account import Accounts, Row
