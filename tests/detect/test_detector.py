@@ -404,3 +404,22 @@ def test_a_success_in_anothers_name_makes_no_friend() -> None:
     assert not detector.friends.has(NAMED)
     detector.observe(evolve(right, time=100.0), 100.0)
     assert detector.friends.has(NAMED)
+
+
+def test_proofs_of_several_lose_no_ban() -> None:
+    """What the wire shows at once may be the end for more than one."""
+    detector = Detector(RULES, several=frozenset({"pbx"}))
+    detector.see([], 0.0, 0.0, "pbx")
+    addresses = [ip_address(f"192.0.2.{last}") for last in (1, 2)]
+    challenges = []
+    for place, address in enumerate(addresses):
+        for number in range(5):
+            session, nonce = b"%d-%d" % (place, number), b"n%d-%d" % (place, number)
+            told = event(
+                EventKind.CHALLENGE_RESPONSE_FAILED, address=str(address), session=session, challenge=nonce
+            )
+            detector.observe(told, float(number))
+            challenges.append(Challenge(address, 5062, HERE, 5060, session, nonce, address))
+    judged = detector.see(challenges, 5.0, 5.0, "pbx")
+    full = {judgement.decision.subject for judgement in judged if judgement.decision is not None}
+    assert full == {ip_network("192.0.2.1/32"), ip_network("192.0.2.2/32")}

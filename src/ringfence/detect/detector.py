@@ -155,7 +155,7 @@ class Detector:
         self.notices: list[Notice] = []
         """What came up since somebody last took it."""
         self.further: list[Judgement] = []
-        """Judgements beside those that were given out, since somebody last took them."""
+        """Judgements beside those that were given out: :meth:`take_further`."""
         self.rules: tuple[Rule, ...] = ()
         self._places = Places(self.friends, never if never is not None else NetworkSet())
         self._max_attempts = max_attempts
@@ -213,22 +213,18 @@ class Detector:
         if event.kind is EventKind.SUCCESSFUL_AUTH:
             self._succeed(event, now)
         found = self._witnesses.hear(event, now)
-        raised = self._take_proofs(now) if self._witnesses.proven else None
+        if self._witnesses.proven:
+            self.further += self._take_proofs(now)
         if self._witnesses.joined:
             self._take_joined(now)
         self.further += [self._weigh(one) for one in self._witnesses.take_beside()]
-        if found is None:
-            return raised
-        judgement = self._weigh(found)
-        if raised is not None and judgement.decision is None:
-            return evolve(judgement, decision=raised.decision)
-        return judgement
+        return self._weigh(found) if found is not None else None
 
     def see(self, challenges: Iterable[Challenge], now: float, wall: float, asterisk: str) -> list[Judgement]:
         """Take what the wire saw leave (:meth:`Witnesses.see`)."""
         found = self._witnesses.see(challenges, now, wall, asterisk)
-        raised = self._take_proofs(now) if self._witnesses.proven else None
-        return [*([raised] if raised is not None else []), *(self._weigh(one) for one in found)]
+        raised = self._take_proofs(now) if self._witnesses.proven else []
+        return [*raised, *(self._weigh(one) for one in found)]
 
     def blind(self, now: float) -> None:
         """Take that the wire lost something at ``now``."""
@@ -240,9 +236,9 @@ class Detector:
             self._history.join(self._places.of(address).key, session, service, witness, now)
         self._witnesses.joined.clear()
 
-    def _take_proofs(self, now: float) -> Judgement | None:
-        """Take that addresses are proven for what they did in a session; give a ban that follows."""
-        judgement: Judgement | None = None
+    def _take_proofs(self, now: float) -> list[Judgement]:
+        """Take that addresses are proven for what they did in a session; give the bans that follow."""
+        judgements = []
         for asterisk, address, session in self._witnesses.proven:
             place = self._places.of(address)
             raised = self._history.prove(place.key, session)
@@ -255,6 +251,7 @@ class Detector:
                 account = fact.account.decode("utf-8", "replace")
                 if place.proven or self.friends.worked_at(account, address):
                     one = evolve(attempt, address=address, account=account, kind=fact.kind, event=fact.event)
+                    one = evolve(one, proof=Proof.NONCE)
                     decision = self._friend_did(place, one, now) or decision
                 else:
                     decision = self._judge.proven(place, asterisk, fact) or decision
@@ -262,9 +259,9 @@ class Detector:
                 decision = self._judge.decide(place, kept, attempt, now) or decision
                 self._tell_of_sieges()
             if decision is not None:
-                judgement = Judgement(attempt, place.subject, Standing.PROVEN, decision)
+                judgements.append(Judgement(attempt, place.subject, Standing.PROVEN, decision))
         self._witnesses.proven.clear()
-        return judgement
+        return judgements
 
     def _succeed(self, event: SecurityEvent, now: float) -> None:
         """Say what is strange about a right password, and learn from it."""
@@ -422,7 +419,10 @@ class Detector:
         return [self._weigh(one) for one in found]
 
     def take_further(self) -> list[Judgement]:
-        """Give what was judged beside what was given out: a guess in another's name is two's."""
+        """Give what was judged beside what was given out.
+
+        A guess in another's name is two's; and what proves an address may be the end of a ban's number.
+        """
         taken, self.further = self.further, []
         return taken
 

@@ -135,11 +135,9 @@ class Witnesses:
             self._wire.told(event, now)
         told = self._fold.feed(event, now)
         found = self._take(told, event, now) if told is not None else None
-        if event.kind is EventKind.CHALLENGE_RESPONSE_FAILED and event.challenge:
-            if found is None:
-                self._note_proof(event, now)
-            elif found.attempt.proof is Proof.CLAIMED and not event.tampered and not event.hearsay:
-                self._blame_receivers(event, now)
+        unproven = found is None or found.attempt.proof is Proof.CLAIMED
+        if unproven and event.kind is EventKind.CHALLENGE_RESPONSE_FAILED and event.challenge:
+            self._note_proof(event, now)
         return found
 
     def _take(self, told: Attempt, event: SecurityEvent, now: float) -> Found | None:
@@ -279,7 +277,7 @@ class Witnesses:
             self._prove(event.source.asterisk, address, session, now)
         elif sent_to:
             self._blame_receivers(event, now)
-        elif not sent_to and event.challenge:  # AMI is quicker than the wire
+        else:  # AMI is quicker than the wire
             waiting = (event.source.asterisk, address, session)
             _remember(self._awaited, event.challenge[:_MOST_OF_NONCE], waiting, _MOST_AWAITED)
 

@@ -168,6 +168,8 @@ class Replay:
             if event.kind is success and not event.tampered:  # before it makes a friend of him
                 self.accounts.of(self._detector.subject_of(address), address).succeed(event.time)
             judgement = observe(event, now)
+            for further in self._detector.take_further() if self._detector.further else ():
+                self._take(further)
             if judgement is not None:
                 self._take(judgement)
 
