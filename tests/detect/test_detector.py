@@ -26,6 +26,7 @@ from ringfence.model import (
     Scope,
     Service,
     Tie,
+    Transport,
 )
 
 GUESS = next(rule for rule in RULES if rule.name == "guess")
@@ -384,15 +385,24 @@ def in_anothers_name(detector: Detector, number: int, *receivers: Address) -> No
     detector.observe(answer, number + 0.2)
 
 
-@pytest.mark.parametrize("receivers", [(GUESSER,), (GUESSER, NAMED)])
-def test_who_guesses_in_anothers_name_is_kept_from_the_answers(receivers: tuple[Address, ...]) -> None:
-    """The fifth is a narrow ban of whom the nonces went to: he may be a stranger that somebody names."""
+def test_who_guesses_in_anothers_name_is_kept_from_the_answers() -> None:
+    """The fifth is a narrow ban of whom alone the nonces went to: nobody else knows them."""
     detector = Detector(RULES, several=frozenset({"pbx"}))
     for number in range(5):
-        in_anothers_name(detector, number, *receivers)
+        in_anothers_name(detector, number, GUESSER)
     banned = [judged.decision for judged in detector.take_further() if judged.decision is not None]
     assert [(str(one.subject), one.scope) for one in banned] == [("198.51.100.9/32", Scope.SIP_UDP)]
     assert {attempt.aimed_at for attempt in banned[0].attempts} == {NAMED}
+
+
+@pytest.mark.parametrize("receivers", [(GUESSER,), (GUESSER, NAMED)])
+def test_a_header_blames_nobody_whom_it_has_a_challenge_sent_to(receivers: tuple[Address, ...]) -> None:
+    """Who has the same nonce by TCP, or by UDP too, may have named a stranger."""
+    detector = Detector(RULES, several=frozenset({"pbx"}))
+    for number in range(20):
+        detector.observe(event(EventKind.CHALLENGE_SENT, transport=Transport.TCP), float(number))
+        in_anothers_name(detector, number, *receivers)
+    assert str(GUESSER) not in {str(judged.attempt.address) for judged in detector.take_further()}
 
 
 def test_a_success_in_anothers_name_makes_no_friend() -> None:

@@ -208,7 +208,9 @@ def see_told(house: House, script: str, mend: str) -> None:
     until(lambda: house.guard.ask("status")["alarms"], "an alarm")
     status = house.guard.ask("status")
     assert (status["enforced"], status["expected"]) == (0, len(BANS))
-    [alarm] = status["alarms"]
+    [alarm] = [
+        alarm for alarm in status["alarms"] if alarm["name"] != "source.silent"
+    ]  # there is no Asterisk
     assert (alarm["name"], alarm["subject"]) == ("firewall", "rules")
     assert "mend:" in alarm["text"]
     house.shell(mend)

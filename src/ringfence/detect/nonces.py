@@ -37,15 +37,11 @@ PJSIP_LIFE = 64.0
 _MAX_NONCES = 65_536
 _MAX_LENGTH = 256  # bytes of a nonce; Asterisk's have 8 (chan_sip) and 43 (PJSIP)
 _SEVERAL = 2
-_MOST = 16  # PJSIP gives the same nonce to whoever asks in one second from one address
 
 
 @frozen
 class _Sent:
-    """When a nonce was sent last, to whom, and who had asked for it: two, which are too many already.
-
-    Of PJSIP more receivers are known, since each of them may be who guesses.
-    """
+    """When a nonce was sent last, to whom, and who had asked for it; of both two at most."""
 
     at: float = -LIFE
     receivers: tuple[Address, ...] = ()
@@ -75,7 +71,7 @@ class Nonces:
             table = self._of_pjsip if short else self._sent
             known = table.pop(nonce, _NEVER)
             receivers, senders = known.receivers, known.senders
-            if len(receivers) < (_MOST if short else _SEVERAL) and challenge.address not in receivers:
+            if len(receivers) < _SEVERAL and challenge.address not in receivers:
                 receivers = (*receivers, challenge.address)
             if len(senders) < _SEVERAL and sender not in senders:
                 senders = (*senders, sender)

@@ -115,6 +115,7 @@ class Witnesses:
         self.proven: list[tuple[str, Address, int]] = []
         """Of which Asterisk, which addresses are proven now for what they did in which session."""
         self._diverted: OrderedDict[Address, float] = OrderedDict()
+        self._by_stream: OrderedDict[Address, float] = OrderedDict()
         self._beside: list[Found] = []
         self.joined: list[tuple[Address, int, Service, str]] = []
         """Who else tells of an attempt that was given out: its address, session and service, the witness."""
@@ -133,6 +134,8 @@ class Witnesses:
         """Take an event that arrived at ``now`` (monotonic seconds); None where nothing follows yet."""
         if self._wire is not None:
             self._wire.told(event, now)
+        if event.kind is EventKind.CHALLENGE_SENT and event.remote.transport is not Transport.UDP:
+            _remember(self._by_stream, event.remote.address, now, _MOST_DOUBTFUL)
         told = self._fold.feed(event, now)
         found = self._take(told, event, now) if told is not None else None
         unproven = found is None or found.attempt.proof is Proof.CLAIMED
@@ -180,7 +183,6 @@ class Witnesses:
                 continue
             if challenge.sender != challenge.address:
                 _remember(self._diverted, challenge.sender, now, _MOST_DOUBTFUL)
-                found.append(self._divert(challenge, challenge.sender, asterisk, now, wall))
             source = SourceId(self._wire.hidden.asterisk_at(challenge) or asterisk, "wire")
             self._wire.unanswered.note(challenge, challenge.sender, source.asterisk, now)
             self._wire.hidden.note(challenge, challenge.sender, now)
@@ -276,25 +278,30 @@ class Witnesses:
         if sent_to == (address,):
             self._prove(event.source.asterisk, address, session, now)
         elif sent_to:
-            self._blame_receivers(event, now)
+            self._blame_receiver(event, now)
         else:  # AMI is quicker than the wire
             waiting = (event.source.asterisk, address, session)
             _remember(self._awaited, event.challenge[:_MOST_OF_NONCE], waiting, _MOST_AWAITED)
 
-    def _blame_receivers(self, event: SecurityEvent, now: float) -> None:
-        """Take a guess whose nonce went elsewhere as an attempt of whom it went to too.
+    def _blame_receiver(self, event: SecurityEvent, now: float) -> None:
+        """Take a guess whose nonce went to somebody else alone as an attempt of his too, as a claim.
 
-        It is his who forges the other's address, or the other's who had it sent to a stranger: a claim.
+        Nobody else knows that nonce, but whom Asterisk has given the same one by TCP, where the wire sees
+        nothing: it depends on the address and the second alone. So he is blamed for nobody who has asked by
+        TCP lately, or a header would name whom it likes.
         """
-        if self._wire is None or event.remote.transport is not Transport.UDP:
-            return
         named = event.remote.address
+        by_stream = now - self._by_stream.get(named, -PROVEN) < PROVEN
+        if self._wire is None or by_stream or event.remote.transport is not Transport.UDP:
+            return
         receivers = self._wire.nonces.receivers(event.challenge, now)
-        for receiver in receivers:
-            if receiver != named and self._told.is_new(bucket_of(event, receiver), event.source, now):
-                told = attempt_from(event, AttemptKind.GUESS)
-                blamed = evolve(told, address=receiver, trusted=True, aimed_at=named)
-                self._beside.append(Found(blamed, now))
+        if len(receivers) != 1 or named in receivers:
+            return
+        receiver = receivers[0]
+        if self._told.is_new(bucket_of(event, receiver), event.source, now):
+            told = attempt_from(event, AttemptKind.GUESS)
+            blamed = evolve(told, address=receiver, trusted=True, aimed_at=named)
+            self._beside.append(Found(blamed, now))
 
     def take_beside(self) -> list[Found]:
         """Give the attempts that the last event told of beside the one that was given out."""
@@ -302,21 +309,6 @@ class Witnesses:
             return self._beside
         taken, self._beside = self._beside, []
         return taken
-
-    def _divert(
-        self, challenge: Challenge, sender: Address, asterisk: str, now: float, wall: float
-    ) -> Found | None:
-        """Take a challenge that went elsewhere than its request came from as an attempt of whom it went to.
-
-        No phone asks for that, and whoever forges the sender must get his challenges somewhere. A claim: the
-        sender may be true, and name a stranger.
-        """
-        source = SourceId(asterisk, "wire")
-        remote = Endpoint(challenge.address, challenge.port, Transport.UDP)
-        account, session = challenge.account, challenge.call_id
-        event = SecurityEvent(source, EventKind.HIDDEN, Service.PJSIP, remote, wall, account, session)
-        told = evolve(attempt_from(event, AttemptKind.GUESS), trusted=True, aimed_at=sender)
-        return Found(told, now)
 
     def is_diverted(self, address: Address, now: float) -> bool:
         """Say whether challenges that ``address`` seemed to ask for went elsewhere lately.
