@@ -7,6 +7,7 @@ his distribution or another program does. What is enforced is told from real pac
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from attrs import frozen
@@ -135,6 +136,11 @@ def nftables(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
         yield house
 
 
+def of_the_firewall(status: dict[str, Any]) -> list[dict[str, Any]]:
+    """Give the alarms but that of the source: there is no Asterisk here."""
+    return [alarm for alarm in status["alarms"] if alarm["name"] != "source.silent"]
+
+
 def see_healed(house: House, script: str) -> None:
     """Break something, and see that all is in force again, counted, and said once."""
     before = house.guard.ask("status")
@@ -146,7 +152,7 @@ def see_healed(house: House, script: str) -> None:
 
     until(lambda: house.guard.ask("status")["enforced"] == len(BANS), "every ban", PROMPT)
     after = house.guard.ask("status")
-    alarms = [alarm for alarm in after["alarms"] if alarm["name"] != "source.silent"]  # there is no Asterisk
+    alarms = of_the_firewall(after)
     assert (after["expected"], alarms, house.guard.banned()) == (len(BANS), [], set(BANS))
     told = house.said("firewall.healed") - healed, house.said("bans.reconciled") - reconciled
     assert told in {(1, 0), (0, 1), (1, 1)}
@@ -205,18 +211,16 @@ def test_what_others_ban_by_nftables_is_adopted(nftables: House) -> None:
 def see_told(house: House, script: str, mend: str) -> None:
     """Have somebody else take our names, which cannot be healed; then he gives them back."""
     house.shell(script)
-    until(lambda: house.guard.ask("status")["alarms"], "an alarm")
+    until(lambda: of_the_firewall(house.guard.ask("status")), "an alarm")
     status = house.guard.ask("status")
     assert (status["enforced"], status["expected"]) == (0, len(BANS))
-    [alarm] = [
-        alarm for alarm in status["alarms"] if alarm["name"] != "source.silent"
-    ]  # there is no Asterisk
+    [alarm] = of_the_firewall(status)
     assert (alarm["name"], alarm["subject"]) == ("firewall", "rules")
     assert "mend:" in alarm["text"]
     house.shell(mend)
     until(house.is_as_it_should_be, "everybody out, and in, who is to be", PROMPT)
     until(lambda: house.guard.ask("status")["enforced"] == len(BANS), "every ban", PROMPT)
-    assert house.guard.ask("status")["alarms"] == []
+    assert of_the_firewall(house.guard.ask("status")) == []
 
 
 def test_who_takes_the_name_of_a_set_is_told_of(ipset: House) -> None:
