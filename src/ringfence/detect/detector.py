@@ -64,6 +64,12 @@ class Standing(enum.StrEnum):
     PROVEN = "proven"  # no new attempt: one that was judged before is proven now
 
 
+# What is asked for each event or attempt, by names that are found at once.
+_SUCCESS, _HIDDEN, _FAIR = EventKind.SUCCESSFUL_AUTH, EventKind.HIDDEN, Worth.FAIR
+_FULL, _NARROW, _CLAIMED, _COUNTED = Scope.FULL, Scope.SIP_UDP, Proof.CLAIMED, Standing.COUNTED
+_DATAGRAMS = (Transport.UDP, Transport.UNKNOWN)
+
+
 @quick.frozen
 class Judgement:
     """An attempt, what was done with it, and the ban that follows, if one does."""
@@ -210,14 +216,17 @@ class Detector:
 
     def observe(self, event: SecurityEvent, now: float) -> Judgement | None:
         """Take an event that arrived at ``now`` (monotonic seconds); None where nothing follows."""
-        if event.kind is EventKind.SUCCESSFUL_AUTH:
+        witnesses = self._witnesses
+        if event.kind is _SUCCESS:
             self._succeed(event, now)
-        found = self._witnesses.hear(event, now)
-        if self._witnesses.proven:
+        found = witnesses.hear(event, now)
+        if witnesses.proven:
             self.further += self._take_proofs(now)
-        if self._witnesses.joined:
+        if witnesses.joined:
             self._take_joined(now)
-        self.further += [self._weigh(one) for one in self._witnesses.take_beside()]
+        if witnesses.beside:
+            self.further += [self._weigh(one) for one in witnesses.beside]
+            witnesses.beside.clear()
         return self._weigh(found) if found is not None else None
 
     def see(self, challenges: Iterable[Challenge], now: float, wall: float, asterisk: str) -> list[Judgement]:
@@ -291,7 +300,7 @@ class Detector:
     def _weigh(self, found: Found) -> Judgement:
         """Judge what the witnesses found, unless it is somebody's forgery."""
         attempt = found.attempt
-        if found.worth is not Worth.FAIR:
+        if found.worth is not _FAIR:
             subject = self.subject_of(attempt.address)
             # Who is banned gets no challenge any more, so a line of his without one is no forgery.
             if found.worth is Worth.AIMED or not self._is_held(
@@ -299,7 +308,8 @@ class Detector:
             ):
                 self.counts.forged += 1
                 return Judgement(attempt, subject, Standing.FORGED)
-        self.counts.hidden += attempt.event is EventKind.HIDDEN
+        if attempt.event is _HIDDEN:
+            self.counts.hidden += 1
         return self.judge(attempt, found.at)
 
     def judge(self, attempt: Attempt, now: float) -> Judgement:
@@ -310,7 +320,7 @@ class Detector:
         if place.never:
             self.counts.never_banned += 1
             return Judgement(attempt, subject, Standing.NEVER_BANNED)
-        if self._is_held(place, Scope.FULL, now):
+        if self._is_held(place, _FULL, now):
             self.counts.late += 1
             return Judgement(attempt, subject, Standing.LATE)
         if not self._judge.counts_kind(attempt.kind):
@@ -355,20 +365,19 @@ class Detector:
         return proven or not self._witnesses.sees_wire
 
     def _judge_stranger(self, place: Place, kept: list[bytes], attempt: Attempt, now: float) -> Judgement:
-        narrowed = self._is_held(place, Scope.SIP_UDP, now)
+        narrowed = self._is_held(place, _NARROW, now)
         refused = self._judge.claims.refused
         # Of a friend no claim leads to anything.
         decision = self._judge.decide(place, kept, attempt, now, narrowed=narrowed or place.friend)
-        if is_proven(attempt.proof):
+        if attempt.proof is not _CLAIMED:
             decision = self._judge.proven(place, attempt.asterisk, fact_from(attempt, now)) or decision
             self._tell_of_sieges()
         if self._judge.claims.refused != refused:
             self._tell_of_spoofing(now)
-        by_udp = attempt.transport in (Transport.UDP, Transport.UNKNOWN)
-        if narrowed and by_udp and decision is None:
+        if narrowed and decision is None and attempt.transport in _DATAGRAMS:
             self.counts.late += 1
             return Judgement(attempt, place.subject, Standing.LATE)
-        return Judgement(attempt, place.subject, Standing.COUNTED, decision)
+        return Judgement(attempt, place.subject, _COUNTED, decision)
 
     def _tell_of_sieges(self) -> None:
         self.notices += (siege(*account) for account in self._judge.begun)

@@ -54,6 +54,7 @@ _TRANSPORT = {transport: number for number, transport in enumerate(_TRANSPORTS)}
 _EVENT = {event: number for number, event in enumerate(_EVENTS)}
 _PROOFS = tuple(Proof)
 _SESSION_BITS = 0xFFFFFFFF
+_CLAIMED = Proof.CLAIMED
 _SERVICE_BITS, _EVENT_BITS, _HAS_ADDRESS = 0x70, 0x7F, 0x80
 _INVALID_ACCOUNT = _EVENT[EventKind.INVALID_ACCOUNT_ID]
 
@@ -161,7 +162,7 @@ class History:
         kept = self._take(key)
         self._size += 1
         if not kept:
-            if attempt.proof is Proof.CLAIMED:
+            if attempt.proof is _CLAIMED:
                 generation.claimed[len(key)].put(key, packed)
             else:
                 generation.others[key] = packed

@@ -24,6 +24,7 @@ _V = TypeVar("_V")
 _MOST_FRIENDS = 1_024  # whose failures are counted at once
 _MOST_ACCOUNTS = 256
 _SECOND = 2
+_ATTEMPTS = Of.ATTEMPTS
 
 AccountKey = tuple[str, str]
 """An account of an Asterisk."""
@@ -66,6 +67,7 @@ class Judge:
         self._history = history
         self._places = places
         mine = [rule for rule in self.rules if rule.by is By.SUBJECT]
+        self._kinds = frozenset[AttemptKind]().union(*(rule.counts for rule in self.rules))
         self._by_kind = {kind: [rule for rule in mine if kind in rule.counts] for kind in AttemptKind}
         self._least = {
             kind: min((rule.attempts for rule in rules if rule.accounts is None), default=1 << 30)
@@ -85,7 +87,7 @@ class Judge:
 
     def counts_kind(self, kind: AttemptKind) -> bool:
         """Say whether any rule counts attempts of this kind."""
-        return any(kind in rule.counts for rule in self.rules)
+        return kind in self._kinds
 
     # -- strangers --------------------------------------------------------------------------------------
 
@@ -144,6 +146,8 @@ class Judge:
     ) -> list[Rule]:
         """Give the rules that may be full, as far as a short look tells: nearly always none is."""
         number, proven, fresh, unknown = outline_of(kept)
+        if number < self._least[kind] and not decoy:
+            return []
         if place.friend:  # of a friend no claim leads to anything
             number, fresh = proven, 0
         latest, most = time_of(kept[-1]), len(kept)
@@ -152,7 +156,7 @@ class Judge:
             for rule in self._by_kind[kind]
             if (number >= rule.attempts)
             and (proven or fresh >= rule.attempts)
-            and (unknown >= rule.attempts or rule.of is Of.ATTEMPTS)
+            and (unknown >= rule.attempts or rule.of is _ATTEMPTS)
             and (decoy or rule.accounts is None)
             and (rule.attempts > most or latest - time_of(kept[-rule.attempts]) < rule.window)
         ]

@@ -68,6 +68,11 @@ BLIND = 10.0
 """For so long after the wire lost something (seconds), nothing is concluded from what it did not see."""
 
 
+# What is asked for each event or attempt, by names that are found at once.
+_FAILED, _CHALLENGE = EventKind.CHALLENGE_RESPONSE_FAILED, EventKind.CHALLENGE_SENT
+_PJSIP, _UDP, _CLAIMED, _NONCE = Service.PJSIP, Transport.UDP, Proof.CLAIMED, Proof.NONCE
+
+
 class Worth(enum.Enum):
     """What the witnesses make of an attempt."""
 
@@ -116,7 +121,8 @@ class Witnesses:
         """Of which Asterisk, which addresses are proven now for what they did in which session."""
         self._diverted: OrderedDict[Address, float] = OrderedDict()
         self._by_stream: OrderedDict[Address, float] = OrderedDict()
-        self._beside: list[Found] = []
+        self.beside: list[Found] = []
+        """Attempts that the last event told of beside the one that was given out."""
         self.joined: list[tuple[Address, int, Service, str]] = []
         """Who else tells of an attempt that was given out: its address, session and service, the witness."""
 
@@ -134,18 +140,17 @@ class Witnesses:
         """Take an event that arrived at ``now`` (monotonic seconds); None where nothing follows yet."""
         if self._wire is not None:
             self._wire.told(event, now)
-        if event.kind is EventKind.CHALLENGE_SENT and event.remote.transport is not Transport.UDP:
+        if event.kind is _CHALLENGE and event.remote.transport is not _UDP:
             _remember(self._by_stream, event.remote.address, now, _MOST_DOUBTFUL)
         told = self._fold.feed(event, now)
         found = self._take(told, event, now) if told is not None else None
-        unproven = found is None or found.attempt.proof is Proof.CLAIMED
-        if unproven and event.kind is EventKind.CHALLENGE_RESPONSE_FAILED and event.challenge:
+        if event.kind is _FAILED and self._wire is not None and (found is None or _is_claim(found)):
             self._note_proof(event, now)
         return found
 
     def _take(self, told: Attempt, event: SecurityEvent, now: float) -> Found | None:
         """Take a telling of an attempt; None where it is known, or waits for a witness."""
-        if self._wire is not None and event.kind is not EventKind.HIDDEN and told.trusted:
+        if self._wire is not None and told.trusted and event.kind is not EventKind.HIDDEN:
             self._wire.unanswered.told(told.address)
         if event.source.asterisk not in self.several:
             return Found(self._in_session(self._vouch(told, event, now), now), now)
@@ -238,7 +243,7 @@ class Witnesses:
 
     def _is_of_whom_it_names(self, told: Attempt, event: SecurityEvent, now: float) -> bool:
         """Say whether PJSIP tells of it and its address stands."""
-        if event.service is not Service.PJSIP:
+        if event.service is not _PJSIP:
             return False
         return told.trusted or (self._wire is not None and self._wire.hidden.backs(event, now))
 
@@ -257,11 +262,11 @@ class Witnesses:
 
         Nobody else knows the Call-ID of a session, nor could he learn it with a forged address.
         """
-        if self._assumed is not Proof.CLAIMED and attempt.trusted and attempt.proof is Proof.CLAIMED:
+        if self._assumed is not _CLAIMED and attempt.trusted and attempt.proof is _CLAIMED:
             return evolve(attempt, proof=self._assumed)
-        if attempt.service is not Service.PJSIP or attempt.transport is not Transport.UDP:
+        if attempt.transport is not _UDP or attempt.service is not _PJSIP:
             return attempt
-        if attempt.proof is Proof.NONCE:
+        if attempt.proof is _NONCE:
             self._prove(attempt.asterisk, attempt.address, attempt.session, now)
         elif (
             self._sessions and now - self._sessions.get((attempt.address, attempt.session), -PROVEN) < PROVEN
@@ -271,7 +276,9 @@ class Witnesses:
 
     def _note_proof(self, event: SecurityEvent, now: float) -> None:
         """Take the answer to a challenge, of an attempt that was told of before."""
-        if self._wire is None or event.service is not Service.PJSIP or event.tampered or event.hearsay:
+        if self._wire is None or event.service is not _PJSIP or event.tampered or event.hearsay:
+            return
+        if not event.challenge:
             return
         address, session = event.remote.address, session_number(event.session)
         sent_to = self._wire.nonces.receivers(event.challenge, now)
@@ -301,14 +308,7 @@ class Witnesses:
         if self._told.is_new(bucket_of(event, receiver), event.source, now):
             told = attempt_from(event, AttemptKind.GUESS)
             blamed = evolve(told, address=receiver, trusted=True, aimed_at=named)
-            self._beside.append(Found(blamed, now))
-
-    def take_beside(self) -> list[Found]:
-        """Give the attempts that the last event told of beside the one that was given out."""
-        if not self._beside:  # nearly always
-            return self._beside
-        taken, self._beside = self._beside, []
-        return taken
+            self.beside.append(Found(blamed, now))
 
     def is_diverted(self, address: Address, now: float) -> bool:
         """Say whether challenges that ``address`` seemed to ask for went elsewhere lately.
@@ -356,6 +356,10 @@ class Witnesses:
                 return Found(attempt, at, Worth.UNSEEN)
         first = self._withheld.is_new(bucket, event.source, at)
         return Found(attempt, at) if first else None
+
+
+def _is_claim(found: Found) -> bool:
+    return found.attempt.proof is _CLAIMED
 
 
 def _nobody(_: str) -> None:
