@@ -367,8 +367,10 @@ class Detector:
     def _judge_stranger(self, place: Place, kept: list[bytes], attempt: Attempt, now: float) -> Judgement:
         narrowed = self._is_held(place, _NARROW, now)
         refused = self._judge.claims.refused
-        # Of a friend no claim leads to anything.
-        decision = self._judge.decide(place, kept, attempt, now, narrowed=narrowed or place.friend)
+        decision = None
+        if not narrowed or attempt.proof is not _CLAIMED:  # of who is narrowed a claim changes nothing
+            # Of a friend no claim leads to anything.
+            decision = self._judge.decide(place, kept, attempt, now, narrowed=narrowed or place.friend)
         if attempt.proof is not _CLAIMED:
             decision = self._judge.proven(place, attempt.asterisk, fact_from(attempt, now)) or decision
             self._tell_of_sieges()
