@@ -13,6 +13,8 @@ from heapq import nlargest
 import structlog
 from attrs import define, frozen
 
+from ringfence.model import printable, rfc3339
+
 LASTS = 600.0  # seconds
 MOST = 1_000
 SHOWN = 20
@@ -30,6 +32,17 @@ class Alarm:
     since: float
     last: float
     times: int
+
+    def as_json(self) -> dict[str, object]:
+        """Give it as commands are told of it: hostile text printable, times as every listing has them."""
+        return {
+            "name": self.name,
+            "subject": printable(self.subject),
+            "text": printable(self.text),
+            "since": rfc3339(self.since),
+            "last": rfc3339(self.last),
+            "times": self.times,
+        }
 
 
 @define

@@ -178,24 +178,13 @@ def status_report(enforcer: Enforcer, seen: Seen) -> dict[str, object]:
         "pending": enforcer.pending,
         "gave_way": enforcer.counts.gave_way,
         "watched": [_watched(entry) for entry in detector.watched(seen.now)],
-        "alarms": [_alarm(alarm) for alarm in seen.alarms],
+        "alarms": [alarm.as_json() for alarm in seen.alarms],
         "problems": [
             *seen.problems,
             *_problems(enforcer),
             *_wire_problems(seen.wire),
             *_said_by_asterisk(seen.sources),
         ],
-    }
-
-
-def _alarm(alarm: Alarm) -> dict[str, object]:
-    return {
-        "name": alarm.name,
-        "subject": printable(alarm.subject),
-        "text": printable(alarm.text),
-        "since": rfc3339(alarm.since),
-        "last": rfc3339(alarm.last),
-        "times": alarm.times,
     }
 
 

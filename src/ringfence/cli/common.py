@@ -3,12 +3,12 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, TypeVar, cast
 
 import typer
 
 import ringfence
-from ringfence.errors import ConfigError, DaemonUnreachableError, RingfenceError
+from ringfence.errors import ConfigError, DaemonUnreachableError, ListError, RingfenceError
 from ringfence.exits import explained
 
 if TYPE_CHECKING:
@@ -46,6 +46,21 @@ def errors_told() -> Iterator[None]:
         for line in lines:
             say(line)
         raise typer.Exit(code) from None
+
+
+@contextmanager
+def opened(file: str) -> "Iterator[BinaryIO]":
+    """Open a file that a command was given to read, standard input for ``-``; raises ListError."""
+    import sys  # noqa: PLC0415 - loaded when a command runs
+
+    if file == "-":
+        yield sys.stdin.buffer
+        return
+    try:
+        with Path(file).open("rb") as source:
+            yield cast("BinaryIO", source)
+    except OSError as error:
+        raise ListError(f"{file} cannot be read: {error.strerror}") from None
 
 
 def say(text: str) -> None:

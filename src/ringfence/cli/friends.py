@@ -7,10 +7,9 @@ import json
 import os
 import sys
 import time
-from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -21,6 +20,7 @@ from ringfence.cli.common import (
     ask_daemon,
     counted,
     errors_told,
+    opened,
     say,
     settings_from,
 )
@@ -28,7 +28,7 @@ from ringfence.errors import DaemonUnreachableError, ListError
 from ringfence.exits import Exit
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from rich.console import Console
     from rich.table import Table
@@ -97,7 +97,7 @@ def friends_import(
     from ringfence.friends.document import as_json, read  # noqa: PLC0415 - loaded when the command runs
 
     with errors_told():
-        with _opened(file) as source:
+        with opened(file) as source:
             found = read(source, time.time())
         if found.faults:
             for fault in found.faults[:_MOST_FAULTS]:
@@ -163,18 +163,6 @@ def _send(path: Path, rows: "Sequence[dict[str, str]]") -> int:
         if not more:
             return int(taken)
         part = following
-
-
-@contextmanager
-def _opened(file: str) -> "Iterator[BinaryIO]":
-    if file == "-":
-        yield sys.stdin.buffer
-        return
-    try:
-        with Path(file).open("rb") as source:
-            yield cast("BinaryIO", source)
-    except OSError as error:
-        raise ListError(f"{file} cannot be read: {error.strerror}") from None
 
 
 def _write(file: Path, text: str) -> None:

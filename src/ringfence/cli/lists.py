@@ -5,11 +5,9 @@ import is written to the database in any case: no request holds a million networ
 """
 
 import json
-import sys
 import time
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -21,6 +19,7 @@ from ringfence.cli.common import (
     console,
     errors_told,
     networks_from,
+    opened,
     say,
     say_friends,
     settings_from,
@@ -31,7 +30,7 @@ from ringfence.exits import Exit
 from ringfence.spans import span
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from rich.table import Table
 
@@ -172,7 +171,7 @@ def deny_import(
 
     with errors_told():
         settings = settings_from(config)
-        with _opened(file) as source:
+        with opened(file) as source:
             found = read_list(source, everything=force)
         _tell_bad_lines(found)
         if not len(found.networks):
@@ -258,18 +257,6 @@ def _place(text: str) -> str:
 def _origin(file: str) -> str:
     """Name a file as the list does: by its whole path, wherever it was named from."""
     return STANDARD_INPUT if file in {"-", STANDARD_INPUT} else str(Path(file).absolute())
-
-
-@contextmanager
-def _opened(file: str) -> "Iterator[BinaryIO]":
-    if file == "-":
-        yield sys.stdin.buffer
-        return
-    try:
-        with Path(file).open("rb") as source:
-            yield cast("BinaryIO", source)
-    except OSError as error:
-        raise ListError(f"{file} cannot be read: {error.strerror}") from None
 
 
 def _tell_bad_lines(found: "ListFile") -> None:

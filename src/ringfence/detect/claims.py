@@ -14,6 +14,7 @@ Times are monotonic seconds.
 from collections import OrderedDict, deque
 
 from ringfence.detect.history import Key
+from ringfence.detect.recent import remember
 from ringfence.detect.rules import Claimed
 
 MOST = 65_536
@@ -59,10 +60,7 @@ class Claims:
         if not number:
             has_room = self._has_room(self._new, now, self.terms.per_minute)
             (self._insisting if insisted and not has_room else self._new).append(now)
-        self._before[key] = number + 1, now
-        self._before.move_to_end(key)
-        if len(self._before) > self._most:
-            self._before.popitem(last=False)
+        remember(self._before, key, (number + 1, now), self._most)
         return self.terms.ban[min(number, len(self.terms.ban) - 1)]
 
     def _insists(self, key: Key, now: float, times: float) -> bool:

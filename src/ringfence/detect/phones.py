@@ -25,6 +25,7 @@ from collections.abc import Iterator
 from math import inf
 
 from ringfence.detect.friends import Friends
+from ringfence.detect.recent import remember
 from ringfence.model import Address, Attempt, EventKind, Notice, SecurityEvent, printable
 
 AT_LEAST = 5
@@ -66,10 +67,7 @@ class Phones:
         self._failed.move_to_end(phone)
         if len(self._failed) > MOST:
             self._well_again(next(iter(self._failed)))
-        self._told[phone] = now
-        self._told.move_to_end(phone)
-        if len(self._told) > MOST:
-            self._told.popitem(last=False)
+        remember(self._told, phone, now, MOST)
         self._most_failed = max(self._most_failed, self._failing)
         if self._friends.braked:
             return  # that all fail is told already
@@ -100,19 +98,14 @@ class Phones:
     def fails_elsewhere(self, attempt: Attempt, now: float) -> Iterator[Notice]:
         """Take that a friend's address fails on an account that never worked there: told of if it goes on."""
         phone = attempt.asterisk, attempt.address, attempt.account
-        number, began = self._elsewhere.pop(phone, (0, now))
+        number, began = self._elsewhere.get(phone, (0, now))
         if now - began >= BROKEN_FOR:
             number, began = 0, now
-        self._elsewhere[phone] = number + 1, began
+        remember(self._elsewhere, phone, (number + 1, began), MOST_ELSEWHERE)
         if attempt.event is EventKind.INVALID_ACCOUNT_ID:
-            self._lost[attempt.address] = now
-            self._lost.move_to_end(attempt.address)
-            if len(self._lost) > MOST_ELSEWHERE:
-                self._lost.popitem(last=False)
+            remember(self._lost, attempt.address, now, MOST_ELSEWHERE)
             if not self._friends.braked and self._many_are_lost(attempt.asterisk, now):
                 yield self._brake(attempt, f"phones of {len(self._lost)} addresses")
-        if len(self._elsewhere) > MOST_ELSEWHERE:
-            self._elsewhere.popitem(last=False)
         if number + 1 >= GOES_ON:
             account = printable(attempt.account)
             text = (

@@ -19,7 +19,6 @@ have seen the challenge, a line without one is a forgery, and the address in it 
 import enum
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from typing import TypeVar
 
 from attrs import Factory, define, evolve
 
@@ -29,6 +28,7 @@ from ringfence.detect.fold import Fold, attempt_from, session_number
 from ringfence.detect.hidden import Hidden
 from ringfence.detect.join import HORIZON, Join, bucket_of
 from ringfence.detect.nonces import Nonces
+from ringfence.detect.recent import remember
 from ringfence.detect.unanswered import Unanswered
 from ringfence.model import (
     AMI,
@@ -44,9 +44,6 @@ from ringfence.model import (
     SourceId,
     Transport,
 )
-
-_K = TypeVar("_K")
-_V = TypeVar("_V")
 
 MAX_SESSIONS = 65_536
 """So many sessions are remembered, and so many calls of which several sources may tell."""
@@ -141,7 +138,7 @@ class Witnesses:
         if self._wire is not None:
             self._wire.told(event, now)
         if event.kind is _CHALLENGE and event.remote.transport is not _UDP:
-            _remember(self._by_stream, event.remote.address, now, _MOST_DOUBTFUL)
+            remember(self._by_stream, event.remote.address, now, _MOST_DOUBTFUL)
         told = self._fold.feed(event, now)
         found = self._take(told, event, now) if told is not None else None
         if event.kind is _FAILED and self._wire is not None and (found is None or _is_claim(found)):
@@ -164,7 +161,7 @@ class Witnesses:
             self._doubts.add(Doubt(now, attempt, event))
             return None
         if event.source.notices and event.service is Service.SIP:
-            _remember(self._lines, _twin_key(event), (now, attempt.address), _MOST_LINES)
+            remember(self._lines, _twin_key(event), (now, attempt.address), _MOST_LINES)
         return self._if_new(attempt, event, now)
 
     def see(self, challenges: Iterable[Challenge], now: float, wall: float, asterisk: str) -> list[Found]:
@@ -187,7 +184,7 @@ class Witnesses:
             if challenge.sender is None or challenge.service is not Service.PJSIP:
                 continue
             if challenge.sender != challenge.address:
-                _remember(self._diverted, challenge.sender, now, _MOST_DOUBTFUL)
+                remember(self._diverted, challenge.sender, now, _MOST_DOUBTFUL)
             source = SourceId(self._wire.hidden.asterisk_at(challenge) or asterisk, "wire")
             self._wire.unanswered.note(challenge, challenge.sender, source.asterisk, now)
             self._wire.hidden.note(challenge, challenge.sender, now)
@@ -284,13 +281,13 @@ class Witnesses:
         sent_to = self._wire.nonces.receivers(event.challenge, now)
         if sent_to == (address,):
             self._prove(event.source.asterisk, address, session, now)
-        elif sent_to:
-            self._blame_receiver(event, now)
-        else:  # AMI is quicker than the wire
+        elif len(sent_to) == 1:
+            self._blame_receiver(event, sent_to[0], now)
+        elif not sent_to:  # AMI is quicker than the wire
             waiting = (event.source.asterisk, address, session)
-            _remember(self._awaited, event.challenge[:_MOST_OF_NONCE], waiting, _MOST_AWAITED)
+            remember(self._awaited, event.challenge[:_MOST_OF_NONCE], waiting, _MOST_AWAITED)
 
-    def _blame_receiver(self, event: SecurityEvent, now: float) -> None:
+    def _blame_receiver(self, event: SecurityEvent, receiver: Address, now: float) -> None:
         """Take a guess whose nonce went to somebody else alone as an attempt of his too, as a claim.
 
         Nobody else knows that nonce, but whom Asterisk has given the same one by TCP, where the wire sees
@@ -299,12 +296,8 @@ class Witnesses:
         """
         named = event.remote.address
         by_stream = now - self._by_stream.get(named, -PROVEN) < PROVEN
-        if self._wire is None or by_stream or event.remote.transport is not Transport.UDP:
+        if by_stream or event.remote.transport is not _UDP:
             return
-        receivers = self._wire.nonces.receivers(event.challenge, now)
-        if len(receivers) != 1 or named in receivers:
-            return
-        receiver = receivers[0]
         if self._told.is_new(bucket_of(event, receiver), event.source, now):
             told = attempt_from(event, AttemptKind.GUESS)
             blamed = evolve(told, address=receiver, trusted=True, aimed_at=named)
@@ -322,7 +315,7 @@ class Witnesses:
         key = address, session
         if not session or now - self._sessions.get(key, -PROVEN) < PROVEN:
             return
-        _remember(self._sessions, key, now, _MOST_PROVEN)
+        remember(self._sessions, key, now, _MOST_PROVEN)
         self.proven.append((asterisk, address, session))
 
     def _is_connected(self, event: SecurityEvent, now: float) -> bool:
@@ -351,7 +344,7 @@ class Witnesses:
             if self._is_connected(event, now):
                 shaken = evolve(attempt, trusted=True, transport=Transport.TCP, proof=Proof.HANDSHAKE)
                 return self._if_new(shaken, event, at)
-            _remember(self._doubtful, attempt.address, now, _MOST_DOUBTFUL)
+            remember(self._doubtful, attempt.address, now, _MOST_DOUBTFUL)
             if wire and self._wire is not None and now >= self._wire.blind_until:
                 return Found(attempt, at, Worth.UNSEEN)
         first = self._withheld.is_new(bucket, event.source, at)
@@ -403,11 +396,3 @@ def _vouched(attempt: Attempt) -> Attempt:
 def _twin_key(event: SecurityEvent) -> tuple[str, EventKind, str, str]:
     """Give what the two tellings of one attempt at chan_sip have in common, whomever they name."""
     return event.source.asterisk, event.kind, event.acl_name, event.account
-
-
-def _remember(table: OrderedDict[_K, _V], key: _K, value: _V, most: int) -> None:
-    """Keep ``value`` as the latest; the oldest goes where there are too many."""
-    table[key] = value
-    table.move_to_end(key)
-    if len(table) > most:
-        table.popitem(last=False)

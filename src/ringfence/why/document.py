@@ -3,7 +3,6 @@
 from math import isfinite
 from typing import Any
 
-from ringfence.alarms import Alarm
 from ringfence.bans.exempt import ITSELF
 from ringfence.detect.judge import Count
 from ringfence.friends.document import as_json
@@ -34,7 +33,7 @@ def document(known: Known) -> Document:
         "former": [_friend(friend) for friend in known.former],
         "braked": story is not None and story.braked,
         "attempts": [_attempt(told) for told in known.attempts()],
-        "alarms": [_alarm(alarm) for alarm in known.alarms],
+        "alarms": [alarm.as_json() for alarm in known.alarms],
         "spared": known.spared,
         "rules": [_count(known, count) for count in story.counts] if story is not None else [],
         "enforcing": known.enforcing,
@@ -134,17 +133,6 @@ def _attempt(told: Told) -> Document:
         "tampered": attempt.tampered,
         "aimed_at": None if attempt.aimed_at is None else str(attempt.aimed_at),
         "ban": None if told.ban is None else rfc3339(told.ban),
-    }
-
-
-def _alarm(alarm: Alarm) -> Document:
-    return {
-        "name": alarm.name,
-        "subject": printable(alarm.subject),
-        "text": printable(alarm.text),
-        "since": rfc3339(alarm.since),
-        "last": rfc3339(alarm.last),
-        "times": alarm.times,
     }
 
 

@@ -1,0 +1,15 @@
+"""Tables that keep what was used last."""
+
+from collections import OrderedDict
+from typing import TypeVar
+
+_K = TypeVar("_K")
+_V = TypeVar("_V")
+
+
+def remember(table: OrderedDict[_K, _V], key: _K, value: _V, most: int) -> None:
+    """Keep ``value`` as the latest; the oldest goes where there are more than ``most``."""
+    table[key] = value
+    table.move_to_end(key)
+    if len(table) > most:
+        table.popitem(last=False)
