@@ -5,6 +5,10 @@
 LAB ?= /var/cache/ringfence-lab
 DEMO ?= attack
 
+# The replay needs neither Debian packages nor the laboratory.
+PACKAGES := $(if $(filter replay,$(DEMO)),,system)
+LABORATORY := $(if $(filter replay,$(DEMO)),,lab)
+
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
@@ -14,7 +18,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help venv system lab lint test bench demo clean
+.PHONY: help venv system lab lint test bench demo docs clean
 
 export RINGFENCE_LAB := $(abspath $(LAB))
 
@@ -24,7 +28,7 @@ help: ## List the targets
 venv: $(INSTALLED) ## Make .venv with ringfence (editable) and what checks it
 
 # pip learned to read dependency groups in 25.1; Debian 12 has 23.0.
-$(INSTALLED): pyproject.toml | system
+$(INSTALLED): pyproject.toml | $(PACKAGES)
 	python3 -m venv $(VENV)
 	$(PYTHON) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]["dev"], sep="\n")' \
 		| $(PYTHON) -m pip install --quiet --editable . --requirement /dev/stdin
@@ -49,8 +53,11 @@ test: venv lab ## Run every test that this machine can run
 bench: venv lab ## Measure, and print the numbers
 	$(PYTHON) -m tests.bench
 
-demo: venv lab ## Show an attack and its end (DEMO=replay: from a recording, without Asterisk)
+demo: venv $(LABORATORY) ## Show an attack and its end (DEMO=replay: from a recording, without Asterisk)
 	$(PYTHON) -m tests.demo $(DEMO)
+
+docs: venv ## Write docs/configuration.md and docs/cli.md
+	$(PYTHON) -m tests.docs
 
 clean: ## Remove what was made here (not the laboratory)
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

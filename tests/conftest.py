@@ -1,7 +1,7 @@
-"""What every test may use, and which tests run on this machine.
+"""Fixtures for every test, and the choice of the tests that can run on this machine.
 
-Tests marked ``kernel`` or ``asterisk`` are left out as a group where they cannot run, and one line at the
-end says so. In continuous integration, as root on Debian, leaving them out is an error.
+A test marked ``kernel`` or ``asterisk`` is left out if this machine cannot run it; one line at the end
+names each group that did not run. In continuous integration, as root on Debian, that is an error.
 """
 
 import signal
@@ -9,22 +9,27 @@ from collections.abc import Iterator
 
 import hypothesis
 import pytest
+import structlog
 from tests.support.lab import RELEASES, Lab, must_run_everything, why_no_asterisk, why_no_kernel
 from tests.support.netns import netns
 
-# What an example may take is no matter of a test: machines are slow now and then.
-hypothesis.settings.register_profile("unhurried", deadline=None)
-hypothesis.settings.load_profile("unhurried")
+# No deadline for an example of hypothesis: a busy machine is sometimes slow.
+hypothesis.settings.register_profile("no-deadline", deadline=None)
+hypothesis.settings.load_profile("no-deadline")
 
 _NOT_RUN = pytest.StashKey[list[str]]()
-_MET = pytest.StashKey[list[str]]()
+_TESTED_VERSIONS = pytest.StashKey[list[str]]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """End a terminated run as an interrupted one, so that fixtures take down what they put up."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    """Treat SIGTERM like an interrupt, so that fixtures remove what they created.
+
+    SIGINT is set too: a background job of a shell ignores it, and so would each process of a test.
+    """
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.default_int_handler)
     config.stash[_NOT_RUN] = []
-    config.stash[_MET] = []
+    config.stash[_TESTED_VERSIONS] = []
 
 
 @pytest.hookimpl(trylast=True)
@@ -43,41 +48,48 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Say which Asterisks were met and what was not run."""
-    met, not_run = config.stash[_MET], config.stash[_NOT_RUN]
-    if met:
-        terminalreporter.write_line("Tested against: " + ", ".join(met))
+    """Print the versions of Asterisk that were tested, and the groups that did not run."""
+    versions, not_run = config.stash[_TESTED_VERSIONS], config.stash[_NOT_RUN]
+    if versions:
+        terminalreporter.write_line("Tested against: " + ", ".join(versions))
     if not_run:
         terminalreporter.write_line("NOT RUN: " + "; ".join(not_run), yellow=True)
 
 
+@pytest.fixture(autouse=True)
+def _logging() -> Iterator[None]:
+    """Reset the logging that a command configured in this process: other tests capture the log."""
+    yield
+    structlog.reset_defaults()
+
+
 def _lab(config: pytest.Config, release: str) -> Iterator[Lab]:
     with Lab.made(release) as lab:
-        config.stash[_MET].append(lab.asterisk.version)
+        config.stash[_TESTED_VERSIONS].append(lab.asterisk.version)
         yield lab
 
 
 @pytest.fixture(scope="session")
 def asterisk22(pytestconfig: pytest.Config) -> Iterator[Lab]:
-    """Asterisk 22 or later (PJSIP) in a network of its own, one for the whole run."""
+    """Return Asterisk 22 or later (PJSIP) in its own network, the same for the whole run."""
     yield from _lab(pytestconfig, "22")
 
 
 @pytest.fixture(scope="session")
 def asterisk16(pytestconfig: pytest.Config) -> Iterator[Lab]:
-    """Asterisk 16 (chan_sip, and PJSIP on port 5080) in a network of its own, one for the whole run."""
+    """Return Asterisk 16 (chan_sip; PJSIP on port 5080) in its own network, the same for the whole run."""
     yield from _lab(pytestconfig, "16")
 
 
 @pytest.fixture(params=sorted(RELEASES))
 def each_asterisk(request: pytest.FixtureRequest) -> Lab:
-    """Each of the two in turn."""
+    """Return each of the two Asterisks in turn."""
     lab: Lab = request.getfixturevalue(f"asterisk{request.param}")
     return lab
 
 
 @pytest.fixture(name="netns")
 def _netns() -> Iterator[None]:
-    """A network namespace of the test's own, with lo up."""
+    """Run the test in its own network namespace, in which lo is up."""
     with netns():
         yield

@@ -1,4 +1,4 @@
-"""Alarms: said once, counted, bounded, and over in the end."""
+"""Alarms: logged once, counted, bounded, and cleared."""
 
 from collections.abc import Iterator
 
@@ -10,7 +10,7 @@ from ringfence.alarms import LASTS, MINUTE, MOST, MOST_LOGGED, SHOWN, Alarm, Ala
 
 
 class Bench:
-    """Alarms and the time."""
+    """Alarms with a clock that the test sets."""
 
     def __init__(self, logged: list[EventDict]) -> None:
         self.now = 1_000.0
@@ -18,24 +18,24 @@ class Bench:
         self.logged = logged
 
     def names(self) -> list[str]:
-        """Give the names of what was logged."""
+        """Return the names of the logged events."""
         return [str(entry["event"]) for entry in self.logged]
 
 
 @pytest.fixture(name="bench")
 def _bench() -> Iterator[Bench]:
-    """Nothing has been raised."""
+    """Return a bench without alarms."""
     with capture_logs() as logged:
         yield Bench(logged)
 
 
-def test_an_alarm_is_said_once_and_counted(bench: Bench) -> None:
-    """However often it is raised it is one line of the log, and one alarm with its times."""
+def test_an_alarm_is_logged_once_and_counted(bench: Bench) -> None:
+    """A repeated alarm is one line of the log and one alarm with a count."""
     for _ in range(3):
-        bench.alarms.sound("firewall", "rules", "they are gone")
+        bench.alarms.activate("firewall", "rules", "they are gone")
         bench.now += 1
 
-    assert bench.alarms.up == [Alarm("firewall", "rules", "they are gone", 1_000.0, 1_002.0, 3)]
+    assert bench.alarms.active == [Alarm("firewall", "rules", "they are gone", 1_000.0, 1_002.0, 3)]
     assert bench.logged == [
         {
             "event": "alarm.firewall",
@@ -46,64 +46,68 @@ def test_an_alarm_is_said_once_and_counted(bench: Bench) -> None:
     ]
 
 
-def test_a_new_text_is_said(bench: Bench) -> None:
-    """What is to be done has changed: the log says so, and the alarm is the same one."""
-    bench.alarms.sound("firewall", "rules", "one")
-    bench.alarms.sound("firewall", "rules", "another")
+def test_a_new_text_is_logged(bench: Bench) -> None:
+    """If the text of an alarm changes, it is logged again and stays the same alarm."""
+    bench.alarms.activate("firewall", "rules", "one")
+    bench.alarms.activate("firewall", "rules", "another")
 
     assert [entry["text"] for entry in bench.logged] == ["one", "another"]
-    assert [(alarm.text, alarm.times) for alarm in bench.alarms.up] == [("another", 2)]
+    assert [(alarm.text, alarm.times) for alarm in bench.alarms.active] == [("another", 2)]
 
 
-def test_subjects_and_names_are_apart(bench: Bench) -> None:
-    """Each is an alarm of its own; the latest stands first."""
+def test_subjects_and_names_are_separate(bench: Bench) -> None:
+    """Each pair of name and subject is its own alarm; the newest comes first."""
     for name, subject in (("a", "x"), ("a", "y"), ("b", "x")):
         bench.now += 1
-        bench.alarms.sound(name, subject, "text")
+        bench.alarms.activate(name, subject, "text")
 
-    assert [(alarm.name, alarm.subject) for alarm in bench.alarms.up] == [("b", "x"), ("a", "y"), ("a", "x")]
+    assert [(alarm.name, alarm.subject) for alarm in bench.alarms.active] == [
+        ("b", "x"),
+        ("a", "y"),
+        ("a", "x"),
+    ]
 
 
-def test_an_alarm_is_over_when_it_is_taken_back(bench: Bench) -> None:
-    """That is said once; to take back what is not up is nothing."""
-    bench.alarms.sound("firewall", "rules", "text")
+def test_an_alarm_is_cleared_by_its_origin(bench: Bench) -> None:
+    """Clearing is logged once; clearing an alarm that is not active does nothing."""
+    bench.alarms.activate("firewall", "rules", "text")
     for _ in range(2):
-        bench.alarms.over("firewall", "rules")
-    bench.alarms.over("never", "raised")
+        bench.alarms.clear("firewall", "rules")
+    bench.alarms.clear("never", "raised")
 
-    assert bench.alarms.up == []
-    assert bench.names() == ["alarm.firewall", "alarm.firewall.over"]
+    assert bench.alarms.active == []
+    assert bench.names() == ["alarm.firewall", "alarm.firewall.cleared"]
 
 
-def test_an_alarm_that_nobody_raises_again_is_over(bench: Bench) -> None:
-    """After its time, counted from the last; then it is a new one, and said again."""
-    bench.alarms.sound("limiter", "full", "text")
+def test_an_alarm_that_is_not_repeated_clears(bench: Bench) -> None:
+    """An alarm clears after its time, counted from the latest repeat; then it is new and is logged again."""
+    bench.alarms.activate("limiter", "full", "text")
     bench.now += LASTS - 1
-    bench.alarms.sound("limiter", "full", "text")
+    bench.alarms.activate("limiter", "full", "text")
     bench.now += LASTS - 1
-    assert len(bench.alarms.up) == 1
+    assert len(bench.alarms.active) == 1
     bench.now += 1
-    assert bench.alarms.up == []
-    bench.alarms.sound("limiter", "full", "text")
+    assert bench.alarms.active == []
+    bench.alarms.activate("limiter", "full", "text")
 
     assert bench.names() == ["alarm.limiter", "alarm.limiter"]
-    assert [(alarm.since, alarm.times) for alarm in bench.alarms.up] == [(bench.now, 1)]
+    assert [(alarm.since, alarm.times) for alarm in bench.alarms.active] == [(bench.now, 1)]
 
 
 def test_a_thousand_subjects_are_bounded(bench: Bench) -> None:
-    """So many of a name are kept, the latest shown, some said; other names have room."""
+    """Each name has a limit of kept, shown and logged alarms; other names are not affected."""
     for number in range(2 * MOST):
         bench.now += 0.001
-        bench.alarms.sound("ban.not_effective", str(number), "text")
-    bench.alarms.sound("firewall", "rules", "text")
+        bench.alarms.activate("ban.not_effective", str(number), "text")
+    bench.alarms.activate("firewall", "rules", "text")
 
-    kept = [alarm for alarm in bench.alarms.up if alarm.name == "ban.not_effective"]
+    kept = [alarm for alarm in bench.alarms.active if alarm.name == "ban.not_effective"]
     assert [alarm.subject for alarm in kept] == [str(MOST - 1 - number) for number in range(SHOWN)]
     assert kept[0].times == MOST + 1
     assert len(bench.logged) == MOST_LOGGED + 1
     bench.now += MINUTE
-    bench.alarms.sound("ban.not_effective", "3", "another text")
+    bench.alarms.activate("ban.not_effective", "3", "another text")
     assert len(bench.logged) == MOST_LOGGED + 2
     bench.now += LASTS
-    bench.alarms.sound("ban.not_effective", "new", "text")
-    assert [alarm.subject for alarm in bench.alarms.up] == ["new"]
+    bench.alarms.activate("ban.not_effective", "new", "text")
+    assert [alarm.subject for alarm in bench.alarms.active] == ["new"]

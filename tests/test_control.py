@@ -1,4 +1,4 @@
-"""The control socket, over real unix sockets: who may speak, what is answered, and what ends nothing."""
+"""The control socket, over real unix sockets: its permissions, its answers, and clients that misbehave."""
 
 import asyncio
 import json
@@ -18,7 +18,7 @@ from ringfence import control
 from ringfence.control import MAX_REQUEST, Encoded, Handler, ask, ask_encoded, serve
 from ringfence.errors import ControlError, DaemonUnreachableError, FirewallError
 
-UNKNOWN = {"error": "not a request that this daemon knows; is the command of the same version?"}
+UNKNOWN = {"error": "the daemon does not know this request; is the command of the same version?"}
 
 
 def refuse(_: Mapping[str, Any]) -> object:
@@ -31,8 +31,8 @@ def fail(_: Mapping[str, Any]) -> object:
     raise FirewallError("no answer")
 
 
-def stumble(_: Mapping[str, Any]) -> object:
-    """Have a defect."""
+def defect(_: Mapping[str, Any]) -> object:
+    """Raise an error that no handler should raise."""
     raise KeyError("secret detail")
 
 
@@ -40,7 +40,7 @@ HANDLERS: Mapping[str, Handler] = {
     "echo": dict,
     "refuse": refuse,
     "fail": fail,
-    "stumble": stumble,
+    "defect": defect,
     "nan": lambda _: {1, 2},
     "parts": lambda _: Encoded([b"[1", b", 2", b', {"a": "}"}]']),
     "many": lambda _: Encoded([b"[", *[b" " * 1_000_000] * 20, b"]"]),
@@ -49,7 +49,7 @@ HANDLERS: Mapping[str, Handler] = {
 
 @pytest.fixture(name="path")
 def _path(tmp_path: Path) -> Path:
-    """Give where the socket is to be."""
+    """Return the path of the socket."""
     return tmp_path / "control.sock"
 
 
@@ -63,8 +63,8 @@ async def client(path: Path) -> AsyncIterator[tuple[asyncio.StreamReader, asynci
         writer.close()
 
 
-async def say(path: Path, *lines: bytes) -> list[Any]:
-    """Send lines over one connection, and give the answers."""
+async def exchange(path: Path, *lines: bytes) -> list[Any]:
+    """Send lines over one connection, and return the answers."""
     async with asyncio.timeout(10), client(path) as (reader, writer):
         answers = []
         for line in lines:
@@ -73,18 +73,18 @@ async def say(path: Path, *lines: bytes) -> list[Any]:
         return answers
 
 
-def said(path: Path, *lines: bytes) -> list[Any]:
-    """Serve, send lines, and give the answers."""
+def served(path: Path, *lines: bytes) -> list[Any]:
+    """Serve, send lines, and return the answers."""
 
     async def main() -> list[Any]:
         async with serve(path, HANDLERS):
-            return await say(path, *lines)
+            return await exchange(path, *lines)
 
     return asyncio.run(main())
 
 
 def asked(path: Path, question: Callable[[], object]) -> object:
-    """Serve in a thread while ``question`` is asked, and give its answer."""
+    """Serve in a thread while ``question`` runs, and return its result."""
     up, over = threading.Event(), asyncio.Event()
     loops: list[asyncio.AbstractEventLoop] = []
 
@@ -104,11 +104,11 @@ def asked(path: Path, question: Callable[[], object]) -> object:
         thread.join(10)
 
 
-# -- who may speak ----------------------------------------------------------------------------------------
+# -- permissions ------------------------------------------------------------------------------------------
 
 
 def test_the_socket_is_for_owner_and_group(path: Path) -> None:
-    """Mode 0660 from the first moment, the process's umask as before, and gone in the end."""
+    """The socket has mode 0660, the process keeps its umask, and the socket is removed at the end."""
     before = os.umask(0o022)
     os.umask(before)
 
@@ -116,7 +116,7 @@ def test_the_socket_is_for_owner_and_group(path: Path) -> None:
 
     async def main() -> None:
         async with serve(path, {"look": lambda _: modes.append(path.stat().st_mode)}):
-            await say(path, b'{"do": "look"}')
+            await exchange(path, b'{"do": "look"}')
 
     asyncio.run(main())
     assert [stat.S_IMODE(mode) for mode in modes] == [0o660]
@@ -124,30 +124,30 @@ def test_the_socket_is_for_owner_and_group(path: Path) -> None:
     assert not path.exists()
 
 
-def test_what_a_dead_daemon_left_is_replaced(path: Path) -> None:
-    """A socket that nobody listens on makes room."""
+def test_the_socket_of_a_dead_daemon_is_replaced(path: Path) -> None:
+    """A socket on which no process listens is replaced."""
     with closing(socket.socket(socket.AF_UNIX)) as dead:
         dead.bind(str(path))
 
-    assert said(path, b'{"do": "echo", "a": 1}') == [{"ok": {"a": 1}}]
+    assert served(path, b'{"do": "echo", "a": 1}') == [{"ok": {"a": 1}}]
 
 
-def test_a_living_daemon_is_left_alone(path: Path) -> None:
-    """Where another daemon answers, this one refuses to start, and the other goes on."""
+def test_the_socket_of_a_living_daemon_stays(path: Path) -> None:
+    """If another daemon answers there, the second refuses to start, and the first continues."""
 
     async def main() -> list[Any]:
         async with serve(path, HANDLERS):
             with pytest.raises(ControlError, match="another daemon answers at"):
                 async with serve(path, {}):
                     pass
-            return await say(path, b'{"do": "echo"}')
+            return await exchange(path, b'{"do": "echo"}')
 
     assert asyncio.run(main()) == [{"ok": {}}]
 
 
 @pytest.mark.parametrize("what", ["absent folder", "a file", "a folder", "too long"])
-def test_a_place_where_no_socket_can_be(tmp_path: Path, what: str) -> None:
-    """The message names the place and the key; a file that is no socket is never removed."""
+def test_a_path_where_no_socket_can_be(tmp_path: Path, what: str) -> None:
+    """The message names the path and the key; a file that is not a socket is never removed."""
     path = {
         "absent folder": tmp_path / "absent" / "control.sock",
         "a file": tmp_path / "file",
@@ -165,24 +165,24 @@ def test_a_place_where_no_socket_can_be(tmp_path: Path, what: str) -> None:
     assert (tmp_path / "file").read_text("utf-8") == "precious"
 
 
-def test_a_socket_that_was_cleared_away_ends_nothing(path: Path) -> None:
-    """If somebody removed the socket's file meanwhile, the daemon still ends in order."""
+def test_a_removed_socket_does_not_fail_the_shutdown(path: Path) -> None:
+    """If another program removed the socket's file, the daemon still ends in order."""
 
     async def main() -> None:
         async with serve(path, {"clear": lambda _: path.unlink()}):
-            await say(path, b'{"do": "clear"}')
+            await exchange(path, b'{"do": "clear"}')
 
     asyncio.run(main())
 
 
-# -- what is answered -------------------------------------------------------------------------------------
+# -- answers ----------------------------------------------------------------------------------------------
 
 
 def test_one_connection_carries_many_requests(path: Path) -> None:
-    """Each line is answered by one line, in order, with what the handler gave."""
+    """Each line is answered by one line, in order, with the handler's result."""
     lines = [b'{"do": "echo", "n": %d, "text": "\\u00e9\\n"}' % n for n in range(5)]
 
-    assert said(path, *lines) == [{"ok": {"n": n, "text": "é\n"}} for n in range(5)]
+    assert served(path, *lines) == [{"ok": {"n": n, "text": "é\n"}} for n in range(5)]
 
 
 @pytest.mark.parametrize(
@@ -203,39 +203,39 @@ def test_one_connection_carries_many_requests(path: Path) -> None:
         b"[" * 100_000,
     ],
 )
-def test_what_is_no_request_is_told_so(path: Path, line: bytes) -> None:
-    """Bad JSON, another shape, an unknown command: an answer that says so, and the next is served."""
-    assert said(path, line, b'{"do": "echo"}') == [UNKNOWN, {"ok": {}}]
+def test_an_invalid_request_is_answered(path: Path, line: bytes) -> None:
+    """Bad JSON, another shape or an unknown command gets an error, and the next request is served."""
+    assert served(path, line, b'{"do": "echo"}') == [UNKNOWN, {"ok": {}}]
 
 
-def test_what_is_refused_is_the_answer(path: Path) -> None:
-    """An error that is raised on purpose is told as its text."""
-    assert said(path, b'{"do": "refuse"}', b'{"do": "fail"}') == [
+def test_an_error_is_the_answer(path: Path) -> None:
+    """The answer to a request that raises a RingfenceError is the error's text."""
+    assert served(path, b'{"do": "refuse"}', b'{"do": "fail"}') == [
         {"error": "switched off"},
         {"error": "no answer"},
     ]
 
 
-def test_a_defect_is_told_and_logged_in_full(path: Path) -> None:
-    """What nobody meant is named without its details, logged with them, and ends nothing."""
+def test_a_defect_is_reported_and_logged_in_full(path: Path) -> None:
+    """The answer to an unexpected exception has no details, the log has them, and the daemon continues."""
     with capture_logs() as logs:
-        answers = said(path, b'{"do": "stumble"}', b'{"do": "echo"}')
+        answers = served(path, b'{"do": "defect"}', b'{"do": "echo"}')
 
     assert answers == [{"error": "a defect in ringfence (KeyError); see the daemon's log"}, {"ok": {}}]
     assert [(entry["event"], entry["exc_info"]) for entry in logs] == [("control.defect", True)]
 
 
-def test_an_answer_that_is_no_json_is_a_defect(path: Path) -> None:
-    """What JSON cannot carry is a defect of the handler, told as one."""
+def test_a_result_that_is_not_json_is_a_defect(path: Path) -> None:
+    """A result that JSON cannot represent is reported as a defect of the handler."""
     with capture_logs() as logs:
-        answers = said(path, b'{"do": "nan"}', b'{"do": "echo"}')
+        answers = served(path, b'{"do": "nan"}', b'{"do": "echo"}')
 
     assert answers == [{"error": "a defect in ringfence (TypeError); see the daemon's log"}, {"ok": {}}]
     assert [entry["event"] for entry in logs] == ["control.defect"]
 
 
 def test_a_line_too_long_ends_that_connection_only(path: Path) -> None:
-    """Beyond a mebibyte without an end of line the client is let go; others are served."""
+    """After a mebibyte without an end of line the client is disconnected; others are served."""
 
     async def main() -> tuple[bytes, list[Any]]:
         async with asyncio.timeout(10), serve(path, HANDLERS):
@@ -245,20 +245,20 @@ def test_a_line_too_long_ends_that_connection_only(path: Path) -> None:
                     rest = await reader.read()
                 except ConnectionError:
                     rest = b""
-            return rest, await say(path, b'{"do": "echo"}')
+            return rest, await exchange(path, b'{"do": "echo"}')
 
     assert asyncio.run(main()) == (b"", [{"ok": {}}])
 
 
 def test_a_long_request_is_served(path: Path) -> None:
-    """A request of nearly a mebibyte is one, and so is its answer."""
+    """A request of nearly a mebibyte is served, and its answer is as long."""
     text = "x" * (MAX_REQUEST - 100)
 
-    assert said(path, json.dumps({"do": "echo", "text": text}).encode()) == [{"ok": {"text": text}}]
+    assert served(path, json.dumps({"do": "echo", "text": text}).encode()) == [{"ok": {"text": text}}]
 
 
-def test_a_client_that_goes_ends_nothing(path: Path) -> None:
-    """Who hangs up in the middle of a request, or before the answer, is gone and no more."""
+def test_a_client_that_disconnects_stops_nothing(path: Path) -> None:
+    """A client may disconnect in the middle of a request or before the answer; the daemon continues."""
 
     async def main() -> list[Any]:
         async with serve(path, HANDLERS):
@@ -266,16 +266,16 @@ def test_a_client_that_goes_ends_nothing(path: Path) -> None:
                 async with client(path) as (_, writer):
                     writer.write(part)
                     writer.transport.abort()
-            return await say(path, b'{"do": "echo"}')
+            return await exchange(path, b'{"do": "echo"}')
 
     with capture_logs() as logs:
         assert asyncio.run(main()) == [{"ok": {}}]
     assert logs == []
 
 
-def test_a_client_that_says_nothing_is_let_go(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After a while without a request the connection is closed."""
-    monkeypatch.setattr(control, "IDLE", 0.05)
+def test_an_idle_client_is_disconnected(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the idle time without a request the connection is closed."""
+    monkeypatch.setattr(control, "IDLE_TIMEOUT", 0.05)
 
     async def main() -> bytes:
         async with asyncio.timeout(10), serve(path, HANDLERS), client(path) as (reader, _):
@@ -284,9 +284,9 @@ def test_a_client_that_says_nothing_is_let_go(path: Path, monkeypatch: pytest.Mo
     assert asyncio.run(main()) == b""
 
 
-def test_a_client_that_takes_nothing_is_let_go(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who lets his answer lie gets what is on its way already, and nothing is kept for him any longer."""
-    monkeypatch.setattr(control, "IDLE", 0.05)
+def test_a_client_that_does_not_read_is_disconnected(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If a client does not read its answer, the rest of the answer is dropped after the idle time."""
+    monkeypatch.setattr(control, "IDLE_TIMEOUT", 0.05)
     left = asyncio.Event()
 
     def parts() -> Iterator[bytes]:
@@ -305,8 +305,8 @@ def test_a_client_that_takes_nothing_is_let_go(path: Path, monkeypatch: pytest.M
     asyncio.run(main())
 
 
-def test_the_end_waits_for_no_client(path: Path) -> None:
-    """A client that stays connected is sent home when the daemon ends."""
+def test_the_shutdown_waits_for_no_client(path: Path) -> None:
+    """A client that stays connected is disconnected when the daemon ends."""
 
     async def main() -> tuple[bytes, float]:
         loop = asyncio.get_running_loop()
@@ -328,11 +328,11 @@ def test_the_end_waits_for_no_client(path: Path) -> None:
     assert took < 5
 
 
-# -- the other end ----------------------------------------------------------------------------------------
+# -- the command's side -----------------------------------------------------------------------------------
 
 
 def test_a_command_gets_its_answer(path: Path) -> None:
-    """ask() gives what the handler gave."""
+    """ask() returns the handler's result."""
     answer = asked(path, lambda: ask(path, "echo", networks=["192.0.2.1"], seconds=1.5))
 
     assert answer == {"networks": ["192.0.2.1"], "seconds": 1.5}
@@ -342,12 +342,12 @@ def test_a_command_gets_its_answer(path: Path) -> None:
     ("do", "text"),
     [
         ("refuse", "^switched off$"),
-        ("dance", "not a request that this daemon knows"),
-        ("stumble", "a defect"),
+        ("dance", "the daemon does not know this request"),
+        ("defect", "a defect"),
     ],
 )
-def test_a_command_that_is_refused(path: Path, do: str, text: str) -> None:
-    """ask() raises ControlError with the daemon's words."""
+def test_a_refused_command(path: Path, do: str, text: str) -> None:
+    """ask() raises ControlError with the daemon's text."""
     with pytest.raises(ControlError, match=text) as caught, capture_logs():
         asked(path, lambda: ask(path, do))
 
@@ -355,7 +355,7 @@ def test_a_command_that_is_refused(path: Path, do: str, text: str) -> None:
 
 
 def test_no_daemon(path: Path) -> None:
-    """No socket, or a dead one: the mend is named."""
+    """If the socket is absent or dead, the message has the fix."""
     with pytest.raises(DaemonUnreachableError, match=r"no daemon listens at .*systemctl start ringfence"):
         ask(path, "echo")
     with closing(socket.socket(socket.AF_UNIX)) as dead:
@@ -364,8 +364,8 @@ def test_no_daemon(path: Path) -> None:
         ask(path, "echo")
 
 
-def test_a_socket_that_one_may_not_use(path: Path) -> None:
-    """Without the right to it, the mend is named."""
+def test_a_socket_without_permission(path: Path) -> None:
+    """Without permission to connect, the message has the fix."""
     with closing(socket.socket(socket.AF_UNIX)) as server:
         server.bind(str(path))
         server.listen()
@@ -374,7 +374,9 @@ def test_a_socket_that_one_may_not_use(path: Path) -> None:
         if before == 0:
             os.seteuid(65_534)
         try:
-            with pytest.raises(DaemonUnreachableError, match="Permission denied; be root, or in the daemon"):
+            with pytest.raises(
+                DaemonUnreachableError, match="Permission denied; fix: be root, or in the daemon"
+            ):
                 ask(path, "echo")
         finally:
             os.seteuid(before)
@@ -383,15 +385,15 @@ def test_a_socket_that_one_may_not_use(path: Path) -> None:
 @pytest.mark.parametrize(
     ("answer", "text"),
     [
-        (b"", "broke off its answer"),
-        (b'{"ok": ', "broke off its answer"),
-        (b"hello\n", "makes no sense"),
-        (b"[]\n", "makes no sense"),
-        (b"{}\n", "makes no sense"),
+        (b"", "answer is incomplete"),
+        (b'{"ok": ', "answer is incomplete"),
+        (b"hello\n", "is not valid"),
+        (b"[]\n", "is not valid"),
+        (b"{}\n", "is not valid"),
     ],
 )
-def test_a_daemon_that_answers_no_answer(path: Path, answer: bytes, text: str) -> None:
-    """Half an answer, or none, is a daemon that cannot be reached."""
+def test_an_incomplete_or_invalid_answer(path: Path, answer: bytes, text: str) -> None:
+    """An answer that is incomplete or not JSON means that the daemon is unreachable."""
     with closing(socket.socket(socket.AF_UNIX)) as server:
         server.bind(str(path))
         server.listen()
@@ -410,8 +412,8 @@ def test_a_daemon_that_answers_no_answer(path: Path, answer: bytes, text: str) -
 
 
 def test_a_daemon_that_does_not_answer(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A daemon that hangs is waited for so long and no longer."""
-    monkeypatch.setattr(control, "PATIENCE", 0.05)
+    """A command waits for a daemon that hangs only until the time-out."""
+    monkeypatch.setattr(control, "ANSWER_TIMEOUT", 0.05)
     with closing(socket.socket(socket.AF_UNIX)) as server:
         server.bind(str(path))
         server.listen()
@@ -420,8 +422,8 @@ def test_a_daemon_that_does_not_answer(path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_hanging_daemon_keeps_its_socket(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A daemon that is too busy to be connected to is no dead one: its socket is not taken away."""
-    monkeypatch.setattr(control, "PATIENCE", 0.05)
+    """A daemon that is too busy to accept a connection is not dead: its socket stays."""
+    monkeypatch.setattr(control, "ANSWER_TIMEOUT", 0.05)
 
     async def main() -> None:
         async with serve(path, {}):
@@ -436,35 +438,35 @@ def test_a_hanging_daemon_keeps_its_socket(path: Path, monkeypatch: pytest.Monke
         assert path.is_socket()
 
 
-# -- what is JSON already ---------------------------------------------------------------------------------
+# -- encoded results --------------------------------------------------------------------------------------
 
 
-def test_what_is_json_already_is_passed_on(path: Path) -> None:
-    """In parts, as any other result; a command may have it as it came, or read."""
+def test_an_encoded_result_is_passed_on(path: Path) -> None:
+    """An encoded result is sent in parts like any other; a command may read it as JSON or as bytes."""
     parsed: object = [1, 2, {"a": "}"}]
-    assert said(path, b'{"do": "parts"}', b'{"do": "echo"}') == [{"ok": parsed}, {"ok": {}}]
+    assert served(path, b'{"do": "parts"}', b'{"do": "echo"}') == [{"ok": parsed}, {"ok": {}}]
 
     assert asked(path, lambda: ask(path, "parts")) == parsed
     assert asked(path, lambda: ask_encoded(path, "parts")) == b'[1, 2, {"a": "}"}]'
 
 
-def test_what_is_no_json_yet_is_encoded_all_the_same(path: Path) -> None:
-    """Whatever the daemon answers comes as JSON, and what it refuses is refused."""
+def test_a_plain_result_is_encoded_on_request(path: Path) -> None:
+    """ask_encoded() returns JSON for any result, and raises the daemon's refusals."""
     assert json.loads(asked(path, lambda: ask_encoded(path, "echo", a=1))) == {"a": 1}  # type: ignore[arg-type]
     with pytest.raises(ControlError, match="switched off"):
         asked(path, lambda: ask_encoded(path, "refuse"))
 
 
 def test_a_list_of_many_megabytes_arrives_whole(path: Path) -> None:
-    """Twenty of them, and the connection carries the next request."""
+    """An answer of twenty megabytes arrives complete, and the connection then serves the next request."""
     answer = asked(path, lambda: ask_encoded(path, "many"))
 
     assert isinstance(answer, bytes)
     assert (len(answer), answer.strip(b" ")) == (20_000_002, b"[" + b" " * 20_000_000 + b"]")
 
 
-def test_who_reads_quickly_holds_up_nobody_either(path: Path) -> None:
-    """Between the parts of a long answer others have their turn, also where each is taken at once."""
+def test_a_fast_reader_does_not_block_others(path: Path) -> None:
+    """Between the parts of a long answer other tasks run, also if the client reads each part at once."""
     turns = 0
     seen: list[int] = []
 
@@ -489,13 +491,13 @@ def test_who_reads_quickly_holds_up_nobody_either(path: Path) -> None:
     assert len(set(seen)) == 20
 
 
-def test_who_does_not_read_holds_up_nobody(path: Path) -> None:
-    """While a client lets a long answer lie, others are answered."""
+def test_a_slow_reader_does_not_block_others(path: Path) -> None:
+    """While a client does not read a long answer, others are answered."""
 
     async def main() -> list[Any]:
         async with serve(path, HANDLERS), client(path) as (_, writer):
             writer.write(b'{"do": "many"}\n')
             await writer.drain()
-            return await say(path, b'{"do": "echo", "a": 1}')
+            return await exchange(path, b'{"do": "echo", "a": 1}')
 
     assert asyncio.run(main()) == [{"ok": {"a": 1}}]

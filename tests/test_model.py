@@ -1,17 +1,21 @@
-"""A secret shows itself to nobody who does not ask, and hostile text is made fit for a terminal."""
+"""Secrets are never shown, and hostile text is always escaped."""
 
 import copy
 import json
 import logging
 import pickle
+import sys
+import unicodedata
 from io import StringIO
 from ipaddress import ip_network
 
 import pytest
 import structlog
+from hypothesis import given
+from hypothesis import strategies as st
 
-from ringfence.config import AmiSettings, AsteriskSettings, Settings
-from ringfence.model import Secret, SourceId, network_from, printable
+from ringfence.config.loader import AmiSettings, AsteriskSettings, Settings
+from ringfence.model import Secret, SourceId, parse_network, printable
 from ringfence.sources.ami import AmiTarget
 
 CLEAR = "hunter2-correct-horse"
@@ -32,8 +36,8 @@ MASK = "Secret('***')"
         "%r" % SECRET,  # noqa: UP031 - every way there is
     ],
 )
-def test_a_secret_is_masked_however_it_is_written(shown: str) -> None:
-    """Every way to make text of a secret gives the mask."""
+def test_a_secret_is_masked_in_every_text(shown: str) -> None:
+    """Every way to convert a secret to text returns the mask."""
     assert shown == MASK
 
 
@@ -47,8 +51,8 @@ def test_a_secret_is_masked_however_it_is_written(shown: str) -> None:
         ValueError(SECRET),
     ],
 )
-def test_what_holds_a_secret_shows_the_mask(holder: object) -> None:
-    """The repr of a value with a secret in it, however deep, has the mask in its place."""
+def test_a_container_of_a_secret_shows_the_mask(holder: object) -> None:
+    """The repr of a value that contains a secret, at any depth, shows the mask."""
     shown = repr(holder) + str(holder)
 
     assert MASK in shown
@@ -56,7 +60,7 @@ def test_what_holds_a_secret_shows_the_mask(holder: object) -> None:
 
 
 def test_a_secret_is_not_logged() -> None:
-    """Neither the standard library's logging nor structlog's renderers write it out."""
+    """Neither the standard library's logging nor structlog's renderers write the password."""
     stream = StringIO()
     handler = logging.StreamHandler(stream)
     record = logging.LogRecord("test", logging.ERROR, "", 0, "%s %r", (SECRET, SECRET), None)
@@ -72,8 +76,8 @@ def test_a_secret_is_not_logged() -> None:
 
 
 @pytest.mark.parametrize("take", [pickle.dumps, copy.copy, copy.deepcopy, json.dumps])
-def test_a_secret_is_not_carried_away(take: object) -> None:
-    """Pickling, copying and JSON refuse a secret, and their refusal does not tell it."""
+def test_a_secret_cannot_be_serialized(take: object) -> None:
+    """Pickling, copying and JSON reject a secret, and the error does not show it."""
     assert callable(take)
 
     with pytest.raises(TypeError) as caught:
@@ -82,8 +86,8 @@ def test_a_secret_is_not_carried_away(take: object) -> None:
     assert CLEAR not in str(caught.value)
 
 
-def test_secrets_compare_in_the_clear() -> None:
-    """Two secrets are equal when their passwords are, and no text is equal to one."""
+def test_secrets_compare_by_their_clear_text() -> None:
+    """Two secrets are equal if their passwords are equal, and no text equals a secret."""
     assert Secret(CLEAR) == SECRET
     assert hash(Secret(CLEAR)) == hash(SECRET)
     assert Secret("another") != SECRET
@@ -100,19 +104,40 @@ def test_secrets_compare_in_the_clear() -> None:
         ("a\nb\r\n", "a\\nb\\r\\n"),
         ("\x1b[31mred\x07", "\\x1b[31mred\\x07"),
         ("\x00\x7f\x9b", "\\x00\\x7f\\x9b"),
-        ("\u202egnp", "\\u202egnp"),  # turns the writing's direction
+        ("\u202egnp", "\\u202egnp"),  # reverses the writing direction
         ("\u2028\ufeff\U000e0041", "\\u2028\\ufeff\\U000e0041"),
         ("\ud800", "\\ud800"),
         ("", ""),
     ],
 )
 def test_hostile_text_is_escaped(text: str, shown: str) -> None:
-    """What a terminal would obey, or hide, stands as an escape; what people write stays."""
+    """Characters that a terminal would obey or hide are escaped; visible text stays as it is."""
     assert printable(text) == shown
 
 
+def test_every_invisible_character_is_escaped() -> None:
+    """Controls, formats, separators, surrogates, private and unassigned characters are escaped."""
+    hidden = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp", "Zs"}
+    strange = [
+        c for c in map(chr, range(sys.maxunicode + 1)) if unicodedata.category(c) in hidden and c != " "
+    ]
+    strange += "\u034f\u115f\u1160\u17b4\u17b5\u180b\u180f\u2800\u3164\ufe00\ufe0f\uffa0\U000e0100\U000e01ef"
+
+    assert {"\x1b", "\x7f", "\x85", "\x9b", "\u200b", "\u202e", "\u2028", "\u2066", "\ufeff"} <= {*strange}
+    shown = printable("".join(strange))
+    assert shown.isascii()
+    assert shown.isprintable()
+    assert shown.count("\\") == len(strange)  # the escape of each
+
+
+@given(st.text())
+def test_escaping_twice_changes_nothing(text: str) -> None:
+    """Text that was escaped once is not changed when it is escaped again for display."""
+    assert printable(printable(text)) == printable(text)
+
+
 def test_a_source_has_a_name() -> None:
-    """A source is named by its Asterisk and its way of hearing it."""
+    """The text of a source is the name of its Asterisk and its own name."""
     assert str(SourceId("pbx", "ami")) == "pbx/ami"
 
 
@@ -131,10 +156,10 @@ def test_a_source_has_a_name() -> None:
         ("", None),
     ],
 )
-def test_networks_are_read_as_packets_carry_them(text: str, network: str | None) -> None:
-    """IPv4 comes out of its IPv6 clothes; a zone, host bits and a name are refused."""
+def test_networks_are_parsed_as_packets_carry_them(text: str, network: str | None) -> None:
+    """An IPv4-mapped address becomes IPv4; a zone, host bits and a name are rejected."""
     if network is None:
         with pytest.raises(ValueError):  # noqa: PT011 - each has a text of its own
-            network_from(text)
+            parse_network(text)
     else:
-        assert network_from(text) == ip_network(network)
+        assert parse_network(text) == ip_network(network)

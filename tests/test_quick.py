@@ -1,4 +1,4 @@
-"""Values that are quickly made are values: they compare, hash and copy as frozen ones do."""
+"""``quick.frozen``: values that compare, hash and copy, and that the type checker protects from changes."""
 
 import subprocess
 import sys
@@ -11,14 +11,14 @@ from ringfence import quick
 
 @quick.frozen
 class Pair:
-    """Two values, of which one need not be said."""
+    """A class with two values, one of them with a default."""
 
     one: int
     other: str = ""
 
 
 def test_it_is_a_value() -> None:
-    """Equal ones are equal, are the same in a set, and can be told apart from a changed copy."""
+    """Equal values are equal, are the same in a set, and differ from others."""
     assert Pair(1, "a") == Pair(1, "a") != Pair(1, "b")
     assert {Pair(1), Pair(1)} == {evolve(Pair(2), one=1)}
     assert [field.name for field in fields(Pair)] == ["one", "other"]
@@ -26,7 +26,7 @@ def test_it_is_a_value() -> None:
 
 
 def test_the_type_checker_keeps_it_from_being_changed(tmp_path: Path) -> None:
-    """A line that would change one is an error, in this project and in whatever uses it."""
+    """Code that changes such a value is an error of mypy, in this project and in its users."""
     code = tmp_path / "changes.py"
     code.write_text(
         "from ringfence.model import SecurityEvent\n\ndef f(e: SecurityEvent) -> None:\n    e.time = 1.0\n"

@@ -1,5 +1,5 @@
 """``python -m ringfence`` is ``ringfence``."""
 
-from ringfence.entry import main
+from ringfence.cli.entry import main
 
 main()

@@ -1,10 +1,10 @@
-"""What an administrator has to know of, as values: said in the log once, and shown until it is over.
+"""Active problems that an administrator must know of: logged once, and shown until they clear.
 
-An alarm has a name (what kind), a subject (whom or what it is about) and a text (what to do). The same name
-and subject is one alarm, however often it is raised: it is said again when its text changes, and counted in
-between. It is over when whoever raised it says so, or has not raised it again for as long as he said it
-lasts. At most ``MOST`` of a name are kept, more are counted in the last; the latest ``SHOWN`` of them are
-shown, and so many new ones of a name are logged in a minute as ``MOST_LOGGED`` says.
+An alarm has a name (its kind), a subject (the address, account or part that it is about) and a text (what to
+do). The same name and subject are one alarm: repeats are counted, and a new text is logged again. An alarm
+clears when its origin clears it, or when it was not activated again within its ``lasts`` seconds. At most
+``MOST`` alarms of a name are kept; further ones are counted in the latest. The newest ``SHOWN`` of each name
+are shown. At most ``MOST_LOGGED`` new ones of a name are logged per minute.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,7 @@ MINUTE = 60.0
 
 @frozen
 class Alarm:
-    """One alarm: ``since`` and ``last`` are wall-clock seconds, ``times`` how often it was raised."""
+    """One alarm: ``since`` and ``last`` are wall-clock seconds, ``times`` is how often it was activated."""
 
     name: str
     subject: str
@@ -34,7 +34,7 @@ class Alarm:
     times: int
 
     def as_json(self) -> dict[str, object]:
-        """Give it as commands are told of it: hostile text printable, times as every listing has them."""
+        """Return the alarm as commands receive it, with hostile text escaped."""
         return {
             "name": self.name,
             "subject": printable(self.subject),
@@ -46,7 +46,7 @@ class Alarm:
 
 
 @define
-class _State:
+class _ActiveAlarm:
     text: str
     since: float
     last: float
@@ -55,16 +55,16 @@ class _State:
 
 
 class Alarms:
-    """The alarms that are up. ``clock`` gives wall-clock seconds."""
+    """The active alarms. ``clock`` returns wall-clock seconds."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._up: dict[str, dict[str, _State]] = {}
-        self._logged: dict[str, tuple[int, int]] = {}  # in which minute, how many lines
+        self._up: dict[str, dict[str, _ActiveAlarm]] = {}
+        self._logged: dict[str, tuple[int, int]] = {}  # the minute, and the number of lines logged in it
         self._log = structlog.get_logger()
 
-    def sound(self, name: str, subject: str, text: str, lasts: float = LASTS) -> None:
-        """Raise an alarm, or again; it stands for ``lasts`` seconds from now."""
+    def activate(self, name: str, subject: str, text: str, lasts: float = LASTS) -> None:
+        """Activate an alarm, or repeat an active one; it stays active for ``lasts`` seconds from now."""
         now = self._clock()
         of_name = self._up.setdefault(name, {})
         known = of_name.get(subject)
@@ -75,7 +75,7 @@ class Alarms:
             if len(of_name) >= MOST:
                 next(reversed(of_name.values())).times += 1
                 return
-            of_name[subject] = _State(text, now, now, lasts)
+            of_name[subject] = _ActiveAlarm(text, now, now, lasts)
         else:
             known.last = now
             known.times += 1
@@ -86,21 +86,21 @@ class Alarms:
                 self._log.error(f"alarm.{name}", subject=subject, text=text)
 
     def _may_log(self, name: str, now: float) -> bool:
-        """Say whether there is room for another line of this name in this minute."""
+        """Whether another line of this name may be logged in this minute."""
         minute, number = self._logged.get(name, (0, 0))
         if int(now / MINUTE) != minute:
             minute, number = int(now / MINUTE), 0
         self._logged[name] = minute, number + 1
         return number < MOST_LOGGED
 
-    def over(self, name: str, subject: str) -> None:
-        """Take an alarm back."""
+    def clear(self, name: str, subject: str) -> None:
+        """Clear an alarm."""
         if self._up.get(name, {}).pop(subject, None) is not None:
-            self._log.info(f"alarm.{name}.over", subject=subject)
+            self._log.info(f"alarm.{name}.cleared", subject=subject)
 
     @property
-    def up(self) -> list[Alarm]:
-        """The alarms that are up, the latest of each name, the latest first."""
+    def active(self) -> list[Alarm]:
+        """The active alarms, newest first; at most ``SHOWN`` of each name."""
         now = self._clock()
         for of_name in self._up.values():
             self._expire(of_name, now)
@@ -111,6 +111,6 @@ class Alarms:
         ]
         return sorted(found, key=lambda alarm: -alarm.last)
 
-    def _expire(self, of_name: dict[str, _State], now: float) -> None:
+    def _expire(self, of_name: dict[str, _ActiveAlarm], now: float) -> None:
         for subject in [subject for subject, state in of_name.items() if now - state.last >= state.lasts]:
             del of_name[subject]

@@ -1,10 +1,10 @@
 """The control socket: JSON lines between the daemon and its commands.
 
-A request is one line, ``{"do": "ban", …}``; its answer is one line too, ``{"ok": RESULT}`` or
-``{"error": TEXT}``. A connection may carry many. The socket is a unix socket of mode 0660 in the daemon's
-runtime folder: whoever may open it may do everything, so there is no login. A request is at most 1 MiB; a
-client that says nothing for a minute, or takes nothing of its answer, is let go: an answer of 100 000 bans is
-18 MB here until it is taken.
+A request is one line, ``{"do": "ban", …}``; its answer is one line too, ``{"ok": RESULT}`` or ``{"error":
+TEXT}``. A connection may carry many requests. The socket is a unix socket of mode 0660 in the daemon's
+runtime folder. Its permissions are the only access control: there is no login. A request is at most 1 MiB.
+The daemon closes a connection after a minute without a request, or if the client does not read its answer for
+a minute, because an answer with 100,000 bans takes 18 MB of memory until it is read.
 """
 
 import asyncio
@@ -25,34 +25,34 @@ from ringfence.errors import ControlError, DaemonUnreachableError, RingfenceErro
 
 _OK, _END = b'{"ok": ', b"}\n"
 MAX_REQUEST = 1024 * 1024
-MAX_ANSWER = 256 * 1024 * 1024  # a list of a million bans
-IDLE = 60.0  # seconds
-PATIENCE = 30.0  # seconds that a command waits for its answer
+MAX_ANSWER = 256 * 1024 * 1024  # enough for a list of a million bans
+IDLE_TIMEOUT = 60.0  # seconds
+ANSWER_TIMEOUT = 30.0  # seconds that a command waits for its answer
 
 
 @frozen
 class Encoded:
-    """A result that is JSON already, in parts: what would be a hundred thousand objects need not be."""
+    """A result that is already JSON, in parts, which saves creating 100,000 objects."""
 
     parts: Iterable[bytes]
 
 
 Handler = Callable[[Mapping[str, Any]], object]
-"""What answers a request: its result, or a coroutine that gives it."""
+"""A function that handles a request: it returns the result, or a coroutine that returns it."""
 
 
 @asynccontextmanager
 async def serve(path: Path, handlers: Mapping[str, Handler]) -> AsyncIterator[None]:
-    """Answer on ``path`` while the block runs. A socket left by a dead daemon is replaced.
+    """Serve requests on ``path`` while the block runs. The socket of a dead daemon is replaced.
 
-    A handler gives what JSON can carry; a RingfenceError of its is the client's answer. Raises ControlError
-    where the socket cannot be made, or another daemon answers there.
+    A handler returns a value that JSON can represent; a RingfenceError that it raises is sent to the client.
+    Raise ControlError if the socket cannot be created, or if another daemon answers there.
     """
-    _clear(path)
-    conversation = _Conversation(handlers)
+    _remove_stale(path)
+    connections = _Connections(handlers)
     before = os.umask(0o117)
     try:
-        server = await asyncio.start_unix_server(conversation.hold, path, limit=MAX_REQUEST)
+        server = await asyncio.start_unix_server(connections.serve, path, limit=MAX_REQUEST)
     except OSError as error:
         raise ControlError(f"{path}: {error.strerror}; see [control] socket") from None
     finally:
@@ -62,31 +62,31 @@ async def serve(path: Path, handlers: Mapping[str, Handler]) -> AsyncIterator[No
             try:
                 yield
             finally:
-                conversation.end()
+                connections.abort()
     finally:
-        with suppress(OSError):  # somebody has cleared it away
-            os.unlink(path)  # noqa: PTH108 - no async way is wanted for one system call
+        with suppress(OSError):  # another program has removed it
+            os.unlink(path)  # noqa: PTH108 - one system call needs no thread
 
 
-def ask(path: Path, do: str, *, patience: float = PATIENCE, **arguments: object) -> Any:  # noqa: ANN401 - JSON
-    """Ask the daemon at ``path`` for something and give its answer, which may take ``patience`` seconds.
+def ask(path: Path, do: str, *, timeout: float = ANSWER_TIMEOUT, **arguments: object) -> Any:  # noqa: ANN401 - JSON
+    """Send a request to the daemon at ``path`` and return its result; wait at most ``timeout`` seconds.
 
-    Raises DaemonUnreachableError where none answers, ControlError where it refuses.
+    Raise DaemonUnreachableError if no daemon answers, ControlError if it refuses.
     """
-    return _result(_exchange(path, do, arguments, patience), path)
+    return _result(_exchange(path, do, arguments, timeout), path)
 
 
 def ask_encoded(path: Path, do: str, **arguments: object) -> bytes:
-    """Ask for something and give the answer as the JSON that it came in; raises what :func:`ask` raises."""
+    """Send a request and return the result as JSON; raise the errors of :func:`ask`."""
     line = _exchange(path, do, arguments)
     if line.startswith(_OK) and line.endswith(_END):
         return line[len(_OK) : -len(_END)]
     return json.dumps(_result(line, path)).encode()
 
 
-def _exchange(path: Path, do: str, arguments: Mapping[str, object], patience: float = PATIENCE) -> bytes:
+def _exchange(path: Path, do: str, arguments: Mapping[str, object], timeout: float = ANSWER_TIMEOUT) -> bytes:
     with _connect(path) as connection:
-        connection.settimeout(patience)
+        connection.settimeout(timeout)
         try:
             connection.sendall(json.dumps({"do": do, **arguments}).encode() + b"\n")
             return _read_line(connection)
@@ -100,26 +100,30 @@ def _result(line: bytes, path: Path) -> Any:  # noqa: ANN401 - whatever JSON hol
         if "error" not in answer:
             return answer["ok"]
     except (ValueError, TypeError, LookupError):
-        raise DaemonUnreachableError(f"the answer at {path} makes no sense: is that ringfence?") from None
+        raise DaemonUnreachableError(
+            f"the answer at {path} is not valid: is another program listening there?"
+        ) from None
     raise ControlError(str(answer["error"]))
 
 
 def _connect(path: Path) -> socket.socket:
     try:
-        return _opened(path)
+        return _connected(path)
     except (FileNotFoundError, ConnectionRefusedError):
         raise DaemonUnreachableError(
             f"no daemon listens at {path}; start it: systemctl start ringfence"
         ) from None
     except PermissionError as error:
-        raise DaemonUnreachableError(f"{path}: {error.strerror}; be root, or in the daemon's group") from None
+        raise DaemonUnreachableError(
+            f"{path}: {error.strerror}; fix: be root, or in the daemon's group"
+        ) from None
     except OSError as error:
         raise DaemonUnreachableError(f"the daemon at {path} does not answer: {error}") from None
 
 
-def _opened(path: Path) -> socket.socket:
+def _connected(path: Path) -> socket.socket:
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    connection.settimeout(PATIENCE)
+    connection.settimeout(ANSWER_TIMEOUT)
     try:
         connection.connect(str(path))
     except BaseException:
@@ -133,62 +137,62 @@ def _read_line(connection: socket.socket) -> bytes:
     while not line.endswith(b"\n"):
         part = connection.recv(1024 * 1024)
         if not part or len(line) > MAX_ANSWER:
-            raise DaemonUnreachableError("the daemon broke off its answer; see its log")
+            raise DaemonUnreachableError("the daemon's answer is incomplete; see its log")
         line += part
     return bytes(line)
 
 
-def _clear(path: Path) -> None:
-    """Remove what a dead daemon left; refuse where one is alive."""
+def _remove_stale(path: Path) -> None:
+    """Remove the socket of a dead daemon; raise ControlError if a daemon is alive."""
     try:
-        _opened(path).close()
+        _connected(path).close()
     except (FileNotFoundError, ConnectionRefusedError):
         with suppress(OSError):
             if path.is_socket():
                 path.unlink()
-    except OSError as error:  # a daemon that is alive and busy, perhaps: its socket stays
-        raise ControlError(f"{path} cannot be taken over: {error}; see [control] socket") from None
+    except OSError as error:  # a daemon may be alive but busy: keep its socket
+        raise ControlError(f"cannot replace the socket {path}: {error}; see [control] socket") from None
     else:
         raise ControlError(f"another daemon answers at {path}")
 
 
-class _Conversation:
-    """One client after another, one line after another."""
+class _Connections:
+    """The connections of all clients."""
 
     def __init__(self, handlers: Mapping[str, Handler]) -> None:
         self._handlers = handlers
         self._clients: set[asyncio.StreamWriter] = set()
         self._log = structlog.get_logger()
 
-    async def hold(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Answer every line of one client until it leaves."""
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer every request of one client until it disconnects."""
         self._clients.add(writer)
         try:
             while line := await self._line(reader):
                 for part in await self._answer(line):
                     writer.write(part)
-                    async with asyncio.timeout(IDLE):
+                    async with asyncio.timeout(IDLE_TIMEOUT):
                         await writer.drain()
-                    await asyncio.sleep(0)  # drain alone lets nobody pass as long as the client is quick
+                    await asyncio.sleep(0)  # drain() alone never yields while the client reads fast
         except (ConnectionError, TimeoutError):
-            writer.transport.abort()  # the client has gone, or has nothing to say and takes nothing
+            writer.transport.abort()  # the client has disconnected, is idle, or does not read
         finally:
             self._clients.discard(writer)
             writer.close()
 
-    def end(self) -> None:
-        """Send everybody home: the end of the daemon waits for no client."""
+    def abort(self) -> None:
+        """Abort all connections: the daemon's shutdown waits for no client."""
         for writer in self._clients:
             writer.transport.abort()
 
     async def _line(self, reader: asyncio.StreamReader) -> bytes:
-        async with asyncio.timeout(IDLE):
+        async with asyncio.timeout(IDLE_TIMEOUT):
             try:
                 return await reader.readuntil(b"\n")
             except asyncio.IncompleteReadError:
                 return b""
             except asyncio.LimitOverrunError:
-                raise ConnectionError("a request longer than may be") from None
+                raise ConnectionError("the request is too long") from None
 
     async def _answer(self, line: bytes) -> Iterable[bytes]:
         try:
@@ -197,7 +201,7 @@ class _Conversation:
             if isinstance(encoded, Encoded):
                 return chain((_OK,), encoded.parts, (_END,))
             return (json.dumps(result).encode() + b"\n",)
-        except Exception as error:  # noqa: BLE001 - a defect is logged in full and told, and stops no daemon
+        except Exception as error:  # noqa: BLE001 - a defect is logged in full and reported, and does not stop the daemon
             self._log.exception("control.defect")
             defect = f"a defect in ringfence ({type(error).__name__}); see the daemon's log"
             return (json.dumps({"error": defect}).encode() + b"\n",)
@@ -207,7 +211,7 @@ class _Conversation:
             request = json.loads(line)
             handler = self._handlers[request.pop("do")]
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            return {"error": "not a request that this daemon knows; is the command of the same version?"}
+            return {"error": "the daemon does not know this request; is the command of the same version?"}
         try:
             result = handler(request)
             return {"ok": await result if inspect.isawaitable(result) else result}

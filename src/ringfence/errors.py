@@ -1,18 +1,25 @@
-"""Everything that ringfence raises on purpose.
+"""All exceptions that ringfence raises on purpose.
 
-One tree, so that a caller decides by type and never by text. Each error's message is written for an
-administrator: what is wrong, and what mends it. No message ever holds a secret.
+They form one tree, so that a caller decides by type and never by text. Each message is written for an
+administrator: what failed, and how to fix it. No message contains a secret.
 """
+
+import sys
+from enum import IntEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from types import TracebackType
 
 
 class RingfenceError(Exception):
-    """The root: whatever is not below it and escapes is a defect of ringfence."""
+    """The base class; any other exception that escapes is a defect of ringfence."""
 
 
 class ConfigError(RingfenceError):
     """The configuration cannot be used.
 
-    ``problems`` holds every problem found, one line each, beginning with its key path.
+    ``problems`` has one line for each problem, which begins with its key path.
     """
 
     def __init__(self, where: str, problems: list[str]) -> None:
@@ -22,23 +29,27 @@ class ConfigError(RingfenceError):
 
 
 class SourceError(RingfenceError):
-    """A witness (an AMI connection, later a log file) cannot be heard."""
+    """A source (an AMI connection, a log file) cannot be read."""
 
 
 class FirewallError(RingfenceError):
-    """The kernel did not do what it was asked."""
+    """The kernel refused a request."""
 
 
 class FirewallUnsupportedError(FirewallError):
-    """This host lacks something that the backend needs; the message names it and the mend."""
+    """This host lacks something that the backend needs; the message names it and the fix."""
 
 
 class FirewallPermissionError(FirewallError):
-    """The process lacks a capability; the message names it and the mend."""
+    """The process lacks a capability; the message names it and the fix."""
 
 
 class FirewallBusyError(FirewallError):
     """Another ringfence already owns the sets of this network namespace."""
+
+
+class FirewallIncompleteError(FirewallError):
+    """The bans changed while they were listed: bans after the last one found may be missing."""
 
 
 class SetFullError(FirewallError):
@@ -46,11 +57,11 @@ class SetFullError(FirewallError):
 
 
 class ProbeError(FirewallError):
-    """The rules are in, but a test packet of a banned address got through."""
+    """The rules are in place, but a test packet from a banned address got through."""
 
 
 class HostError(RingfenceError):
-    """What this host is (its own addresses) cannot be read."""
+    """A property of this host (its own addresses) cannot be read."""
 
 
 class ListError(RingfenceError):
@@ -65,13 +76,47 @@ class StoreBusyError(StoreError):
     """Another ringfence already owns this database."""
 
 
+class StoreDamagedError(StoreError):
+    """The content of the database is damaged."""
+
+
 class StoreNewerError(StoreError):
-    """The database was written by a later ringfence."""
+    """The database was written by a later version of ringfence."""
 
 
 class ControlError(RingfenceError):
-    """A command was refused by the daemon; the message says why."""
+    """The daemon refused a command; the message gives the reason."""
 
 
 class DaemonUnreachableError(ControlError):
     """No daemon listens on the control socket."""
+
+
+class Exit(IntEnum):
+    """The exit codes."""
+
+    DONE = 0
+    PROBLEM = 1
+    USAGE = 2
+    UNREACHABLE = 3
+
+
+def error_lines(error: RingfenceError) -> tuple[list[str], Exit]:
+    """Return the lines to print for an error, and the exit code."""
+    if isinstance(error, ConfigError):
+        return [f"{error.where}:", *(f"  {problem}" for problem in error.problems)], Exit.USAGE
+    unreachable = isinstance(error, DaemonUnreachableError)
+    return [str(error)], Exit.UNREACHABLE if unreachable else Exit.PROBLEM
+
+
+def report_defect(kind: type[BaseException], error: BaseException, trace: "TracebackType | None") -> None:
+    """Print a traceback with every line escaped, for ``sys.excepthook``: errors quote hostile text.
+
+    Only the first line is not indented.
+    """
+    import traceback  # noqa: PLC0415 - loaded when it is needed
+
+    from ringfence.model import printable  # noqa: PLC0415 - loaded when it is needed
+
+    text = "".join(traceback.format_exception(kind, error, trace)).rstrip("\n")
+    sys.stderr.write("\n  ".join(map(printable, text.split("\n"))) + "\n")

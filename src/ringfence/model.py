@@ -1,12 +1,13 @@
-"""The values that cross rooms: frozen, typed, and of no room in particular.
+"""Immutable value types that all packages share.
 
-The words are those of the field: a *security event* is one thing one source said; an *attempt* is one
-thing the remote party did, told by one or more security events; a *ban* is what follows from too many.
-Addresses are :mod:`ipaddress` objects from the parser on. Times on the wall clock are seconds since the
-epoch; times for windows are monotonic seconds and are never stored.
+The terms are those of the field. A *security event* is one parsed message of one source. An *attempt* is one
+thing the remote party did, reported by one or more security events. A *ban* follows from too many attempts.
+Addresses are :mod:`ipaddress` objects from the parser on. Wall-clock times are seconds since the epoch. Times
+for windows are monotonic seconds and are never stored.
 """
 
 import enum
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
@@ -20,11 +21,11 @@ Address: TypeAlias = IPv4Address | IPv6Address
 Network: TypeAlias = IPv4Network | IPv6Network
 
 
-def network_from(text: str) -> Network:
-    """Read an address or a network as people write it; ValueError where it is none.
+def parse_network(text: str) -> Network:
+    """Parse an address or a network; raise ValueError if ``text`` is neither.
 
-    IPv4 in IPv6 clothes becomes the IPv4 that the packets carry; a zone is refused, since firewall sets know
-    none.
+    IPv4-mapped IPv6 addresses are converted to IPv4, because packets carry the IPv4 address. Zone IDs are
+    rejected because firewall sets do not support them.
     """
     if "%" in text:
         raise ValueError(f"{text!r} has a zone; leave it out")
@@ -37,17 +38,17 @@ def network_from(text: str) -> Network:
 _IPV4_IN_IPV6 = IPv6Network("::ffff:0:0/96")
 
 
-def shown(network: Network) -> str:
-    """Write a network as people do: a single address without its length."""
+def format_network(network: Network) -> str:
+    """Return the text of a network; a single address is written without its prefix length."""
     single = network.prefixlen == network.max_prefixlen
     return str(network.network_address if single else network)
 
 
 class Service(enum.StrEnum):
-    """Which part of Asterisk the remote party spoke to.
+    """The part of Asterisk that the remote party talked to.
 
-    PJSIP, SIP and AMI raise security events (``main/security_events.c``), and no other part does. Of IAX2 and
-    of what a dialplan refuses only log lines tell.
+    Only PJSIP, SIP and AMI raise security events (``main/security_events.c``). IAX2 and refusals by the
+    dialplan appear in log lines only.
     """
 
     PJSIP = "PJSIP"
@@ -55,11 +56,11 @@ class Service(enum.StrEnum):
     AMI = "AMI"
     IAX2 = "IAX2"
     DIALPLAN = "dialplan"
-    KERNEL = "kernel"  # no part of Asterisk: what was counted before it came there
+    KERNEL = "kernel"  # no part of Asterisk: the kernel counted the packets
 
 
 class Transport(enum.StrEnum):
-    """How the remote party reached Asterisk (``main/json.c:ast_json_ipaddr``)."""
+    """The transport by which the remote party reached Asterisk (``main/json.c:ast_json_ipaddr``)."""
 
     UDP = "UDP"
     TCP = "TCP"
@@ -70,7 +71,7 @@ class Transport(enum.StrEnum):
 
 
 class EventKind(enum.StrEnum):
-    """The kinds of security event, named as Asterisk names them (``main/security_events.c``), and one."""
+    """The kinds of security event, named as in ``main/security_events.c``, and two of ringfence's own."""
 
     FAILED_ACL = "FailedACL"
     INVALID_ACCOUNT_ID = "InvalidAccountID"
@@ -87,33 +88,43 @@ class EventKind(enum.StrEnum):
     INVALID_PASSWORD = "InvalidPassword"  # noqa: S105 - an event's name
     CHALLENGE_SENT = "ChallengeSent"
     INVALID_TRANSPORT = "InvalidTransport"
-    HIDDEN = "Hidden"  # none of Asterisk's: the wire saw a challenge that Asterisk does not tell of
-    LIMITED = "Limited"  # none of Asterisk's: the kernel's limiter dropped packets
+    HIDDEN = "Hidden"  # ringfence's own: the wire saw a challenge that Asterisk did not report
+    LIMITED = "Limited"  # ringfence's own: the kernel's limiter dropped packets
 
 
 AMI = "ami"
-"""The witness that is an Asterisk's manager interface."""
+"""The name of the source that is an Asterisk's manager interface."""
+
+WIRE = "wire"
+"""The name of the source that is the challenges which leave this host, as the kernel logs them."""
+
+_NOT_TEXT = frozenset({AMI, WIRE})
 
 
 @frozen
 class SourceId:
-    """A witness of one Asterisk: which PBX, and by which way it speaks (``ami``, ``log:PATH#notice``)."""
+    """One source of one Asterisk: the PBX, and the source's name (``ami``, ``wire``, ``log:PATH#notice``)."""
 
     asterisk: str
-    witness: str
+    name: str
 
     def __str__(self) -> str:
-        return f"{self.asterisk}/{self.witness}"
+        return f"{self.asterisk}/{self.name}"
 
     @property
     def notices(self) -> bool:
-        """Whether this witness is the NOTICE lines of a log, which a log tells beside its SECURITY lines."""
-        return self.witness.endswith("#notice")
+        """Whether this source is the NOTICE lines of a log."""
+        return self.name.endswith("#notice")
+
+    @property
+    def text(self) -> bool:
+        """Whether this source is a log. A sender may have written any line of a log."""
+        return self.name not in _NOT_TEXT
 
 
 @quick.frozen
 class Endpoint:
-    """A remote or local end of a SIP or AMI conversation."""
+    """A remote or local end of a SIP or AMI connection."""
 
     address: Address
     port: int
@@ -122,18 +133,18 @@ class Endpoint:
 
 @quick.frozen
 class SecurityEvent:
-    r"""One thing one source said, parsed and typed.
+    r"""One parsed message of one source.
 
-    ``account`` and ``acl_name`` are text for people: hostile, with what is not UTF-8 written as ``\xNN``.
-    ``session``, ``challenge`` and ``response`` are the raw bytes, only ever compared. ``time`` is the
-    event's own (``EventTV``), in seconds since the epoch. ``tampered`` means that the packet did not keep
-    Asterisk's grammar: the event counts, raises an alarm, and is never believed as a success.
+    ``account`` and ``acl_name`` are hostile text for display; bytes that are not UTF-8 are written as
+    ``\xNN``. ``session``, ``challenge`` and ``response`` are raw bytes, used only for comparison. ``time`` is
+    the event's own time (``EventTV``), in seconds since the epoch. ``tampered`` means that the message
+    violates Asterisk's grammar: the event counts, raises an alarm, and is never accepted as a success.
 
-    ``hearsay`` means that what the sender wrote may decide whom the event names: an ESC in a header makes
-    Asterisk write a well-formed line of the log that names a stranger, and no text shows it
-    (``main/term.c:term_strip`` leaves out what stands between an ESC and the next ``m``).
+    ``forgeable`` means that text of the sender may have chosen the address that the event names. An ESC in a
+    header makes Asterisk write a well-formed log line that names another address. The line does not show the
+    ESC, because ``main/term.c:term_strip`` removes everything from an ESC to the next ``m``.
 
-    ``password`` says of a SuccessfulAuth that a password was verified for it (``UsingPassword``).
+    ``password`` is true for a SuccessfulAuth that verified a password (``UsingPassword``).
     """
 
     source: SourceId
@@ -147,25 +158,30 @@ class SecurityEvent:
     challenge: bytes = b""
     response: bytes = b""
     tampered: bool = False
-    hearsay: bool = False
+    forgeable: bool = False
     password: bool = False
 
 
-@frozen
+@quick.frozen
 class Challenge:
-    """A SIP 401 or 407 that left this host, or a container of it, by UDP, as the kernel saw it leave.
+    """A SIP 401, 403, 404 or 407 that left this host, or a container of it, as the kernel saw it.
 
-    ``address`` and ``port`` are where it really went, ``local_address`` and ``local_port`` where from; a
-    container's own address is the one it has inside. ``call_id`` and ``nonce`` are raw bytes, only ever
-    compared, and empty where the packet did not hold them (a fragment was cut off before).
+    ``address`` and ``port`` are its destination, ``local_address`` and ``local_port`` its origin. For a
+    container the origin is the address inside the container. ``call_id`` and ``nonce`` are raw bytes, used
+    only for comparison, and empty if the packet did not contain them. A 403 or 404 has no nonce but a
+    ``digest`` of its bytes, which identifies Asterisk's retransmissions.
 
-    That a challenge went to an address blames nobody: it goes where a Via ``maddr`` says. ``sender`` is the
-    address that the challenged request came from, where Asterisk tells: it notes it in the Via, in a place
-    where no sender can write. None where that is not sure.
+    The destination does not prove the source of the request, because a Via ``maddr`` can choose it.
+    ``sender`` is the source address of the request, which Asterisk writes into the topmost Via, where no
+    sender can write. It is None if that address is uncertain.
 
-    ``veiled``: the request held bytes that silence or forge what Asterisk tells of it, and that no phone
-    sends. ``account`` is the sender's own text, for people to read. ``service`` is who answered: PJSIP, or
-    else chan_sip.
+    ``transport`` is ``UDP``, or ``TCP`` for TCP and WebSocket; for these the kernel completed the handshake
+    with the destination. ``relayed`` means that the answer has more than one Via, so its destination may
+    forward it (RFC 3261 §16.7).
+
+    ``evasive`` means that the request contained bytes that suppress or forge Asterisk's own events, and that
+    no phone sends. ``account`` is the sender's own text, for display. ``service`` is the part of Asterisk
+    that answered: PJSIP or chan_sip.
     """
 
     address: Address
@@ -175,16 +191,34 @@ class Challenge:
     call_id: bytes
     nonce: bytes
     sender: Address | None = None
-    veiled: bool = False
+    evasive: bool = False
     account: str = ""
     service: Service = Service.PJSIP
+    status: int = 401
+    transport: Transport = Transport.UDP
+    relayed: bool = False
+    digest: bytes = b""
+
+
+@frozen
+class ObservedRequest:
+    """A SIP request over UDP that the kernel copied because its source address is a suspect.
+
+    ``nonces`` and ``call_ids`` are the first few that occur in it, as raw bytes. The sender wrote the whole
+    request: a nonce proves the address only if Asterisk sent that nonce there and nowhere else.
+    """
+
+    address: Address
+    port: int
+    nonces: tuple[bytes, ...]
+    call_ids: tuple[bytes, ...]
 
 
 class Proof(enum.IntEnum):
-    """How well an attempt's address is known; more is better.
+    """How well an attempt's source address is verified; more is better.
 
-    ``CLAIMED``: a single datagram, or chan_sip, whose address a Via ``maddr`` rewrites on any transport.
-    ``NONCE``: the sender answered a challenge that was sent to that address (the wire will tell).
+    ``CLAIMED``: a single datagram, or chan_sip, for which a Via ``maddr`` rewrites the address on any
+    transport. ``NONCE``: the sender answered a challenge that was sent to that address, as the wire saw.
     ``HANDSHAKE``: TCP, TLS, WS or WSS under PJSIP, or AMI.
     """
 
@@ -194,22 +228,22 @@ class Proof(enum.IntEnum):
 
 
 class AttemptKind(enum.StrEnum):
-    """What was tried, and so which rules may count it."""
+    """The kind of an attempt, which decides the rules that count it."""
 
     GUESS = "guess"
     PROBE = "probe"
     MANAGER = "manager"
-    FLOOD = "flood"  # a second over the kernel's limit of packets
+    FLOOD = "flood"  # one second above the kernel's packet limit
 
 
 @quick.frozen
 class Attempt:
-    """One thing the remote party did. ``time`` is the wall-clock time of the event that told it.
+    """One thing the remote party did. ``time`` is the wall-clock time of the event that reported it.
 
-    ``trusted`` is false where the address may be a stranger's that somebody wrote into a header (chan_sip
-    without a second witness): such an attempt is listed, and bans nobody. ``aimed_at`` is the stranger whom
-    the event named where the wire knew better. ``session`` is a number that stands for the session, 0 where
-    none is known; ``sources`` are the witnesses that told of it.
+    ``trusted`` is false if the address may be forged by a header (chan_sip without a second source). Such an
+    attempt is listed and bans no address. ``forged_address`` is the address that the event named, if the wire
+    proved it wrong. ``session`` is a number that stands for the session, 0 if unknown. ``sources`` are the
+    names of the sources that reported the attempt.
     """
 
     asterisk: str
@@ -223,33 +257,38 @@ class Attempt:
     time: float
     trusted: bool
     tampered: bool = False
-    aimed_at: Address | None = None
+    forged_address: Address | None = None
     session: int = field(default=0, eq=False)
     sources: tuple[str, ...] = field(default=(), eq=False)
 
 
 class Origin(enum.StrEnum):
-    """Who decided on a ban."""
+    """The origin of a ban."""
 
     RULE = "rule"
     ADMIN = "admin"
-    ADOPTED = "adopted"  # found in the kernel at start, with no record of ours
+    ADOPTED = "adopted"  # found in the kernel at start, without a record in the ledger
 
 
 class Scope(enum.StrEnum):
-    """What a ban covers: everything, or no more than what a forged datagram can ask for."""
+    """The traffic that a ban drops: everything, or one transport of SIP."""
+
+    # Enum's own hash is a Python function, which is slow: changes are sorted by scope, up to 100,000 at once.
+    __hash__ = str.__hash__
 
     FULL = "full"
-    SIP_UDP = "sip-udp"  # UDP to and from the SIP ports
+    SIP_UDP = "sip-udp"  # UDP to and from the SIP ports: all that a forged datagram can cause
+    SIP_TCP = "sip-tcp"  # TCP to and from the SIP ports, including TLS and WebSocket
 
 
 @frozen
 class Ban:
-    """A network that is to be kept out, from and until when (seconds since the epoch), and why.
+    """A ban of a network: its start and end (seconds since the epoch), and its reason.
 
-    ``rule`` is the rule's name for a rule's ban, else the origin's. ``attempts`` is what led to it, oldest
-    first, at most as many as the rule counts. ``offence`` is 2 where it is the second ban within the time
-    that rules remember, and so on. ``forced``: an administrator insisted, whatever protects the network.
+    ``rule`` is the name of the rule for a ban by a rule, otherwise the origin's name. ``attempts`` are the
+    attempts that led to the ban, oldest first, at most as many as the rule counts. ``offence`` is the ordinal
+    of this ban within the time that rules remember: 2 for the second ban, and so on. ``forced`` means that an
+    administrator overrode the protection of the network.
     """
 
     network: Network
@@ -264,57 +303,58 @@ class Ban:
     forced: bool = False
 
 
-class Made(NamedTuple):
-    """How many attempts led to a ban, and of how many of them the address is proven."""
+class AttemptCounts(NamedTuple):
+    """The number of attempts that led to a ban, and the number of them with a proven address."""
 
     attempts: int = 0
     proven: int = 0
 
     @classmethod
-    def by(cls, attempts: Sequence[Attempt]) -> "Made":
-        """Count attempts."""
+    def of(cls, attempts: Sequence[Attempt]) -> "AttemptCounts":
+        """Return the counts of ``attempts``."""
         return cls(len(attempts), sum(attempt.proof is not Proof.CLAIMED for attempt in attempts))
 
 
-class Tie(enum.StrEnum):
-    """What makes an address a friend of this PBX."""
+class FriendReason(enum.StrEnum):
+    """The reason why an address is a friend of this PBX."""
 
-    AUTHENTICATED = "authenticated"  # a right password came from there, and the address is proven
+    AUTHENTICATED = "authenticated"  # a valid password came from the address, and the address is proven
     REACHABLE = "reachable"  # Asterisk has a contact there, and it answers
-    REGISTERED = "registered"  # Asterisk has a contact there; the address is what the phone says
+    REGISTERED = "registered"  # Asterisk has a contact there; the address is the phone's own claim
     TRUNK = "trunk"  # this PBX registers there
-    IMPORTED = "imported"  # another server of a pair knows it
+    IMPORTED = "imported"  # imported from the other server of a pair
 
 
 @frozen
 class Friend:
-    """One reason why an address belongs to this PBX; an address may have many.
+    """One reason why an address is a friend of this PBX; an address may have many.
 
-    ``account`` is the account that works there, or the trunk's name. ``since`` is when it was met first,
-    ``seen`` when last, ``until`` when the reason is over (seconds since the epoch).
+    ``account`` is the account that is used there, or the trunk's name. ``since`` is the time of the first
+    sighting, ``seen`` of the latest, ``until`` the end of the reason (seconds since the epoch).
     """
 
     asterisk: str
     address: Address
     account: str
-    tie: Tie
+    reason: FriendReason
     since: float
     seen: float
     until: float
 
     @property
     def proven(self) -> bool:
-        """Whether more than a phone's own word says that the address is its."""
-        return self.tie is not Tie.REGISTERED
+        """Whether the address is proven by more than the phone's own claim."""
+        return self.reason is not FriendReason.REGISTERED
 
 
 @frozen
 class Contact:
-    """Where Asterisk says that a phone is.
+    """The location of a phone, as Asterisk reports it.
 
-    ``address`` is the host of the contact: the true source where Asterisk rewrites contacts, else what the
-    phone claims. ``until`` is when the registration is over (seconds since the epoch), None where that is not
-    told. ``reachable``: it answered Asterisk there lately. ``gone``: it is no more.
+    ``address`` is the host of the contact: the true source if Asterisk rewrites contacts, otherwise the
+    phone's claim. ``until`` is the end of the registration (seconds since the epoch), None if unknown.
+    ``reachable`` means that the phone answered Asterisk there recently. ``gone`` means that the contact was
+    removed.
     """
 
     asterisk: str
@@ -328,9 +368,9 @@ class Contact:
 
 @frozen
 class TrunkHost:
-    """A server at which this PBX registers: ``host`` is a name or an address, as it is configured.
+    """A server at which this PBX registers: ``host`` is a name or an address, as configured.
 
-    ``port`` is None where none is named, and then SRV records tell where it leads.
+    ``port`` is None if none is configured; then SRV records decide.
     """
 
     asterisk: str
@@ -343,34 +383,34 @@ class TrunkHost:
 
 @frozen
 class Roster:
-    """What an Asterisk has, all of it: who is not in it is not there.
+    """All contacts and trunks of one Asterisk: whatever is not in it does not exist there.
 
-    ``contacts`` and ``trunks`` are None where they could not be asked for; ``lacks`` says what was refused,
-    a line each.
+    ``contacts`` and ``trunks`` are None if Asterisk could not be queried for them. ``refused`` has a line for
+    each query that Asterisk refused.
     """
 
     asterisk: str
     contacts: tuple[Contact, ...] | None
     trunks: tuple[TrunkHost, ...] | None
-    lacks: tuple[str, ...] = ()
+    refused: tuple[str, ...] = ()
 
 
 @frozen
-class Notice:
-    """What the evidence says that an administrator has to know: an alarm's name, whom it is about, a text.
+class AlarmChange:
+    """A change of an alarm that detection requests: the alarm's name, its subject and its text.
 
-    ``over`` takes it back; else it stands for ``lasts`` seconds after it was last given.
+    ``cleared`` clears the alarm. Otherwise it stays active for ``lasts`` seconds after the latest change.
     """
 
     name: str
     subject: str
     text: str
-    over: bool = False
+    cleared: bool = False
     lasts: float = 600.0
 
 
-class Side(enum.StrEnum):
-    """Which of the administrator's two lists: whom nothing bans, and whom nothing lets in."""
+class ListKind(enum.StrEnum):
+    """One of the administrator's two lists: addresses never banned, and addresses always denied."""
 
     ALLOW = "allow"
     DENY = "deny"
@@ -378,16 +418,16 @@ class Side(enum.StrEnum):
 
 @frozen
 class ListEntry:
-    """A line of the administrator's lists, as it was written.
+    """One entry of the administrator's lists, as it was written.
 
-    ``what`` is a network, a host's name, or a country or a network number (``country DE``, ``AS64496``);
-    ``origin`` is where it comes from: ``command``, ``configuration``, or the file that it was imported from.
-    ``until`` is when it ends by itself (seconds since the epoch), None for never. ``forced``: it may deny
-    what is otherwise protected.
+    ``value`` is a network, a host name, a country (``country DE``) or an autonomous system (``AS64496``).
+    ``origin`` is where the entry comes from: ``command``, ``configuration``, or the name of the imported
+    file. ``until`` is its end (seconds since the epoch), None for never. ``forced`` means that the entry may
+    deny an address that is otherwise protected.
     """
 
-    side: Side
-    what: str
+    kind: ListKind
+    value: str
     note: str
     added: float
     until: float | None = None
@@ -396,9 +436,9 @@ class ListEntry:
 
 
 class Secret:
-    """A password that shows itself to nobody who does not ask with :meth:`reveal`.
+    """A password that is masked in repr, str, logs and formatting, and that cannot be pickled.
 
-    ``repr``, ``str``, formatting, pickling and logging give a mask or fail; equality compares in the clear.
+    Use :meth:`reveal` to get the clear text. Equality compares the clear texts.
     """
 
     __slots__ = ("_clear",)
@@ -407,7 +447,7 @@ class Secret:
         self._clear = clear
 
     def reveal(self) -> str:
-        """Give the password itself, for the one place that sends it."""
+        """Return the clear text, for the one place that sends it."""
         return self._clear
 
     def __eq__(self, other: object) -> bool:
@@ -423,14 +463,32 @@ class Secret:
         raise TypeError("a Secret is not pickled")
 
 
+# Default-ignorable or blank characters that str.isprintable() passes (DerivedCoreProperties.txt of Unicode).
+_INVISIBLE = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+)
+
+
 def printable(text: str) -> str:
-    """Give hostile text as a terminal or a log may show it: what is not printable as an escape."""
-    if text.isprintable():
+    """Return ``text`` from outside as one line of visible characters, safe for a terminal or a log.
+
+    These characters are escaped: control characters (C0, C1, DEL), line and paragraph separators, every space
+    except U+0020, format characters (bidirectional overrides, zero-width characters), surrogates, unassigned
+    and private characters, and characters that are invisible although Unicode classifies them as letters,
+    marks or symbols.
+    """
+    if text.isprintable() and (text.isascii() or not _INVISIBLE.search(text)):
         return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return "".join(map(_visible, text))
+
+
+def _visible(character: str) -> str:
+    if character.isprintable() and not _INVISIBLE.match(character):
+        return character
+    return character.encode("unicode_escape").decode()
 
 
 def rfc3339(seconds: float) -> str:
-    """Write a wall-clock time as RFC 3339 has it, in UTC, to the second."""
-    # strftime takes twice as long, and a listing has two hundred thousand of them.
+    """Format a wall-clock time by RFC 3339, in UTC, to the second."""
+    # strftime takes twice as long, and a list of bans can have 200,000 times.
     return datetime.fromtimestamp(int(seconds), UTC).isoformat().replace("+00:00", "Z")

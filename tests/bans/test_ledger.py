@@ -1,4 +1,4 @@
-"""The account of bans: the same answers as a plain list gives, and a hundred thousand in little memory."""
+"""The ledger of bans: it answers as a plain list does, and holds a hundred thousand bans in little memory."""
 
 import tracemalloc
 from collections import Counter
@@ -8,9 +8,9 @@ from math import inf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ringfence.bans.exempt import overlap
+from ringfence.bans.exemptions import overlap
 from ringfence.bans.ledger import SLOT, Ledger, Record, ban_of, key_of, network_of, parts_of
-from ringfence.model import Address, Ban, Made, Network, Origin, Scope
+from ringfence.model import Address, AttemptCounts, Ban, Network, Origin, Scope
 
 NOW = 1_700_000_000.0
 NET = ip_network("192.0.2.0/24")
@@ -19,7 +19,7 @@ Model = dict[tuple[Network, Scope], Record]
 
 
 def cut(address: Address, length: int) -> Network:
-    """Give the network of a length around an address."""
+    """Return the network of this length around an address."""
     return ip_network((address, min(length, address.max_prefixlen)), strict=False)
 
 
@@ -44,22 +44,22 @@ STEPS = st.one_of(
 
 
 def record(expires: float, since: float = NOW, renew_at: float = inf) -> Record:
-    """Give a record with that end."""
+    """Return a record with that end."""
     return Record(since, expires, "guess", "somebody tries", Origin.RULE, 5, renew_at=renew_at)
 
 
 def inside(one: Network, other: Network) -> bool:
-    """Say whether ``one`` lies in ``other``."""
+    """Whether ``one`` lies in ``other``."""
     return overlap(one, other) and one.prefixlen >= other.prefixlen
 
 
 def agree(ledger: Ledger, model: Model, now: float, asked: Network, scope: Scope) -> None:
-    """Compare every answer of the ledger's with the model's."""
+    """Check that every answer of the ledger equals the model's."""
     assert len(ledger) == len(model)
     assert {network_of(key): kept for key, kept in ledger.items()} == model
     assert {network_of(key) for key in ledger.keys()} == model.keys()  # noqa: SIM118 - it is no dict
     alive = sum(kept.expires > now for kept in model.values())
-    assert abs(ledger.alive(now) - alive) <= ledger.unsure
+    assert abs(ledger.alive(now) - alive) <= ledger.uncertainty
 
     covering = [network_of(key)[0] for key in ledger.covering(asked, scope, now)]
     assert covering == sorted(covering, key=lambda network: network.prefixlen)
@@ -85,7 +85,7 @@ def agree(ledger: Ledger, model: Model, now: float, asked: Network, scope: Scope
 def test_the_answers_are_those_of_a_plain_list(
     steps: list[tuple[str, tuple[Network, Scope], float]], asked: Network, scope: Scope
 ) -> None:
-    """Whatever is put and popped, in both versions and scopes, while time goes on, or back."""
+    """In both versions and scopes the ledger answers as a plain list does, also if the time goes back."""
     ledger, model, now = Ledger(), Model(), NOW
     for step, (network, of), number in steps:
         key = key_of(network, of)
@@ -107,7 +107,7 @@ def test_the_answers_are_those_of_a_plain_list(
 
 @given(NETWORKS, SCOPES)
 def test_a_key_stands_for_one_network_and_scope(network: Network, scope: Scope) -> None:
-    """Both are had back from it, and so are their numbers."""
+    """A key can be converted back into its network and scope, and into the numbers of the network."""
     key = key_of(network, scope)
 
     assert network_of(key) == (network, scope)
@@ -117,7 +117,7 @@ def test_a_key_stands_for_one_network_and_scope(network: Network, scope: Scope) 
 
 
 def test_the_versions_are_kept_apart() -> None:
-    """``::192.0.2.1`` is not 192.0.2.1, though their numbers are the same."""
+    """``::192.0.2.1`` is not 192.0.2.1, although their numbers are the same."""
     ledger = Ledger()
     ledger.put(key_of(ip_network("192.0.2.1")), record(NOW + 60))
     low = ip_network("::192.0.2.1")
@@ -128,7 +128,7 @@ def test_the_versions_are_kept_apart() -> None:
 
 
 def test_a_ban_goes_through_a_record() -> None:
-    """Whatever a record keeps of a ban comes back; its attempts are a number."""
+    """A record keeps every field of a ban, and its attempts as a number."""
     ban = Ban(
         NET,
         1.0,
@@ -140,23 +140,33 @@ def test_a_ban_goes_through_a_record() -> None:
         offence=3,
         forced=True,
     )
-    kept = Record.of(ban, Made(7, 6), renew_at=1.5, seen=4)
+    kept = Record.of(ban, AttemptCounts(7, 6), renew_at=1.5, seen=4)
 
     assert (kept.attempts, kept.proven, kept.renew_at, kept.seen) == (7, 6, 1.5, 4)
     assert ban_of(key_of(NET, Scope.SIP_UDP), kept) == ban
 
 
+def test_each_scope_has_a_key_of_its_own() -> None:
+    """Bans of one network with different scopes, and of both IP versions, have different keys."""
+    networks = [
+        ip_network(text) for text in ("0.0.0.0/1", "192.0.2.1", "::/1", "2001:db8::/64", "::c000:201")
+    ]
+    keys = {key_of(network, scope): (network, scope) for network in networks for scope in Scope}
+    assert len(keys) == len(networks) * len(Scope)
+    assert {key: network_of(key) for key in keys} == keys
+
+
 def test_a_clock_that_is_set_back_hides_nothing() -> None:
-    """Bans placed after that count as alive, though their ends have been passed before."""
+    """Bans that are placed after the clock is set back count as alive, although they ended before."""
     ledger = Ledger()
     assert ledger.alive(NOW + 10 * 86_400) == 0
     ledger.put(key_of(NET), record(NOW + 3_600))
-    assert (ledger.alive(NOW), ledger.unsure) == (1, 0)
+    assert (ledger.alive(NOW), ledger.uncertainty) == (1, 0)
     assert ledger.alive(NOW + 3_600 + 2 * SLOT) == 0
 
 
 def test_in_the_end_every_record_is_looked_at() -> None:
-    """Bit by bit, also of more than are looked at in one go: whose time is over, and who is to be renewed."""
+    """Due and renewable records are all found, in several steps if there are many."""
     ledger = Ledger()
     total = 12_000
     keys = [key_of(IPv4Network((number, 32))) for number in range(total)]
@@ -176,7 +186,7 @@ def test_in_the_end_every_record_is_looked_at() -> None:
 
 
 def test_who_was_popped_meanwhile_is_not_due() -> None:
-    """What is still to be looked at may be gone by then."""
+    """A record that is removed before its turn is not due."""
     ledger = Ledger()
     for number in range(6_000):
         ledger.put(key_of(IPv4Network((number, 32))), record(NOW))
@@ -189,7 +199,7 @@ def test_who_was_popped_meanwhile_is_not_due() -> None:
 
 
 def test_a_hundred_thousand_bans_are_little_memory() -> None:
-    """30 MB hold them, half of them IPv6 prefixes, in both scopes: the daemon's whole memory is bounded."""
+    """100,000 bans, half of them IPv6 prefixes, in both scopes, need less than 30 MB of memory."""
     networks = [
         IPv4Network((n << 4, 32)) if n % 2 else IPv6Network((0x20010DB8 << 96 | n << 64, 64))
         for n in range(100_000)
@@ -201,7 +211,7 @@ def test_a_hundred_thousand_bans_are_little_memory() -> None:
         for number, network in enumerate(networks):
             scope = Scope.SIP_UDP if number % 10 == 0 else Scope.FULL
             ban = Ban(network, NOW + number, NOW + 3_600 + number, "guess", "somebody tries", scope=scope)
-            ledger.put(key_of(network, scope), Record.of(ban, Made(5, 5)))
+            ledger.put(key_of(network, scope), Record.of(ban, AttemptCounts(5, 5)))
         ledger.alive(NOW)
         ledger.due(NOW)
         after, _ = tracemalloc.get_traced_memory()

@@ -1,4 +1,4 @@
-"""What the list says is what the kernel does: whatever somebody else does to the kernel meanwhile."""
+"""Reconciliation: kernel and ledger agree, whatever other programs do to the kernel."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -12,19 +12,19 @@ from tests.support.netns import run
 from tests.support.world import OTHER, RULE, START, SUBJECT, World, a_world, said
 
 from ringfence.alarms import Alarms
-from ringfence.bans.enforce import CHUNK, Enforcer
+from ringfence.bans.enforcer import CHUNK, Enforcer
 from ringfence.bans.ledger import key_of
-from ringfence.bans.lifting import unban, unban_all
 from ringfence.bans.reconcile import SLACK, ReconcileCounts, Reconciler
-from ringfence.bans.records import Records
+from ringfence.bans.unban import unban, unban_all
 from ringfence.clock import Clock
 from ringfence.detect.detector import Detector
 from ringfence.detect.rules import DAY, HOUR, RULES
 from ringfence.errors import FirewallError, SetFullError
 from ringfence.firewall import make_backend
-from ringfence.firewall.contract import Backend, Plan, Roll
+from ringfence.firewall.contract import Backend, FirewallPlan, NetworkList
 from ringfence.model import Network, Origin, Scope
-from ringfence.store import Store
+from ringfence.store.best_effort import Records
+from ringfence.store.database import Store
 
 THIRD = ip_network("192.0.2.3")
 MANY = [ip_network((0xC6120000 + number, 32)) for number in range(CHUNK + 10)]
@@ -32,19 +32,19 @@ MANY = [ip_network((0xC6120000 + number, 32)) for number in range(CHUNK + 10)]
 
 @pytest.fixture(name="world")
 def _world(tmp_path: Path) -> Iterator[World]:
-    """Give a world, at its beginning."""
+    """Return a world at its start."""
     with a_world(tmp_path / "ringfence.db") as world:
         yield world
 
 
 def compare(world: World) -> None:
-    """Compare once."""
+    """Compare kernel and ledger once."""
     asyncio.run(world.reconciler.compare())
 
 
 def counts(world: World) -> tuple[int, int]:
-    """Give how many bans are enforced and how many should be, after a look."""
-    world.reconciler.look()
+    """Return how many bans are enforced and how many are expected, after a check."""
+    world.reconciler.check()
     return world.reconciler.enforced, world.reconciler.expected
 
 
@@ -52,12 +52,12 @@ def counts(world: World) -> tuple[int, int]:
 
 
 def test_where_all_is_well_nothing_happens(world: World) -> None:
-    """Nothing is sent, counted or said, and who is enforced is who is expected."""
+    """If kernel and ledger agree, nothing is sent, counted or logged."""
     world.decide()
     world.enforcer.ban([OTHER], 60.0, "")
     world.backend.batches.clear()
     with said() as names:
-        world.reconciler.look()
+        world.reconciler.check()
         compare(world)
 
     assert (world.backend.batches, names) == ([], [])
@@ -66,7 +66,7 @@ def test_where_all_is_well_nothing_happens(world: World) -> None:
 
 
 def test_what_somebody_has_flushed_is_put_back(world: World) -> None:
-    """All of it, for the time that it has left, said once and counted."""
+    """Flushed bans are restored for their remaining time, logged once and counted."""
     world.decide()
     world.decide(ip_network("2001:db8::/64"), evolve(RULE, scope=Scope.SIP_UDP))
     world.now += 600
@@ -84,20 +84,20 @@ def test_what_somebody_has_flushed_is_put_back(world: World) -> None:
 
 
 def test_what_appears_without_us_is_adopted(world: World) -> None:
-    """With the time that it has, and a record; it can be lifted as any other."""
+    """A foreign element is adopted with its remaining time and a record, and can be unbanned."""
     world.backend.put(OTHER, START + 90)
     compare(world)
 
     [ban] = world.store.running(START)
     assert (ban.network, ban.expires, ban.origin) == (OTHER, START + 90, Origin.ADOPTED)
     assert (counts(world), world.reconciler.counts.adopted, world.held(OTHER)) == ((1, 1), 1, True)
-    unban(world.enforcer, [OTHER])
+    asyncio.run(unban(world.enforcer, [OTHER]))
     compare(world)
     assert (world.in_kernel(), world.in_store()) == ({}, {})
 
 
 def test_what_has_no_end_is_given_one(world: World) -> None:
-    """Of a stranger's element a day; of a ban that we know its own end."""
+    """A foreign element without a timeout gets a day, and a known ban gets its own end."""
     world.decide()
     world.backend.put(SUBJECT, inf)
     world.backend.put(OTHER, inf)
@@ -107,7 +107,7 @@ def test_what_has_no_end_is_given_one(world: World) -> None:
 
 
 def test_what_must_not_be_banned_is_let_go(world: World) -> None:
-    """An element that holds a protected address, or lies in an allowed network, is lifted, not adopted."""
+    """An element around a protected address, or in an allowed network, is removed and not adopted."""
     world.allow(ip_network("192.0.2.0/24"), _203_0_113_1="the gateway")
     for text in ("192.0.2.1", "203.0.113.0/24", "198.51.100.1"):
         world.backend.put(ip_network(text), START + 60)
@@ -117,7 +117,7 @@ def test_what_must_not_be_banned_is_let_go(world: World) -> None:
 
 
 def test_whose_time_was_cut_short_gets_it_back(world: World) -> None:
-    """A timeout that somebody has made shorter is renewed; what differs by seconds only is left alone."""
+    """A timeout that another program made shorter is renewed; a difference of seconds is ignored."""
     world.decide()
     world.decide(OTHER)
     world.backend.put(SUBJECT, START + 10)
@@ -130,7 +130,7 @@ def test_whose_time_was_cut_short_gets_it_back(world: World) -> None:
 
 
 def test_whose_time_was_drawn_out_loses_it_again(world: World) -> None:
-    """A clock that was set back makes bans last longer in the kernel: set right again, they end in time."""
+    """A timeout that is too long, for example after the clock was set back, is cut to the ban's own end."""
     world.decide()
     world.decide(OTHER)
     world.backend.put(SUBJECT, START + 3 * HOUR)
@@ -141,7 +141,7 @@ def test_whose_time_was_drawn_out_loses_it_again(world: World) -> None:
 
 
 def test_a_ban_longer_than_the_kernel_counts_is_not_short(world: World) -> None:
-    """It is renewed in its time, and not with every comparison."""
+    """A ban longer than the kernel's limit is renewed when it is due, and not at every comparison."""
     world.backend.cap = 100.0
     world.decide()
     world.backend.batches.clear()
@@ -151,7 +151,7 @@ def test_a_ban_longer_than_the_kernel_counts_is_not_short(world: World) -> None:
 
 
 def test_what_is_about_to_end_is_let_end(world: World) -> None:
-    """Neither put back nor adopted for its last seconds: the two clocks need not agree so well."""
+    """Bans in their last seconds are neither restored nor adopted, because the two clocks differ slightly."""
     world.enforcer.ban([SUBJECT], SLACK - 1, "")
     world.backend.lose()
     world.backend.put(OTHER, START + SLACK - 1)
@@ -162,7 +162,7 @@ def test_what_is_about_to_end_is_let_end(world: World) -> None:
 
 
 def test_a_ban_that_is_placed_during_the_reading_is_not_missing(world: World) -> None:
-    """The list was read without it, and it is not put in a second time."""
+    """A ban that is placed while the kernel is read is not placed a second time."""
     world.decide(OTHER)
     world.backend.meanwhile = world.decide
     compare(world)
@@ -174,13 +174,13 @@ def test_a_ban_that_is_placed_during_the_reading_is_not_missing(world: World) ->
 
 @pytest.mark.parametrize("known", ["192.0.2.1", "192.0.2.3"])
 def test_who_is_let_in_during_the_reading_stays_in(world: World, known: str) -> None:
-    """What the list still has of him is neither adopted nor put back, whether or not he was known to us."""
+    """An address that is unbanned while the kernel is read is neither adopted nor restored."""
     world.decide()
     world.backend.put(THIRD, START + 60)
 
     def let_in() -> None:
         world.backend.meanwhile = lambda: None
-        unban(world.enforcer, [ip_network(known)])
+        asyncio.run(unban(world.enforcer, [ip_network(known)]))
 
     world.backend.meanwhile = let_in
     compare(world)
@@ -192,7 +192,7 @@ def test_who_is_let_in_during_the_reading_stays_in(world: World, known: str) -> 
 
 
 def test_who_is_let_in_while_others_are_put_back_stays_in(world: World) -> None:
-    """Many go back in parts; whom an administrator lets in between two of them does not come back."""
+    """Bans are restored in parts, and an address that is unbanned between two parts stays unbanned."""
     world.enforcer.ban(MANY, 3_600.0, "")
     world.backend.lose()
     world.backend.put(THIRD, START + 60)
@@ -211,7 +211,7 @@ def test_who_is_let_in_while_others_are_put_back_stays_in(world: World) -> None:
 
 
 def test_switched_off_during_the_reading_nothing_is_put_back(world: World) -> None:
-    """Off is off, whatever a comparison has found before."""
+    """If enforcement is switched off while the kernel is read, nothing is restored."""
     world.decide()
     world.backend.lose()
     world.backend.put(OTHER, START + 60)
@@ -224,7 +224,7 @@ def test_switched_off_during_the_reading_nothing_is_put_back(world: World) -> No
 
 
 def test_what_cannot_be_put_back_is_pending(world: World) -> None:
-    """It is said as a refused ban is, expected and not enforced, and goes in with the first chance."""
+    """A ban that cannot be restored is logged as refused, expected but not enforced, and retried."""
     world.decide()
     world.decide(OTHER)
     world.backend.lose()
@@ -240,7 +240,7 @@ def test_what_cannot_be_put_back_is_pending(world: World) -> None:
 
 
 def test_without_a_count_the_last_comparison_tells(world: World) -> None:
-    """Where the kernel gives no quick number, what could not be put back is not said to be enforced."""
+    """If the kernel cannot count quickly, the last comparison decides which bans are enforced."""
     world.backend.counts = False
     world.decide()
     world.decide(OTHER)
@@ -252,97 +252,85 @@ def test_without_a_count_the_last_comparison_tells(world: World) -> None:
     assert counts(world) == (1, 2)
 
 
-def test_a_roll_that_could_not_be_written_is_tried_again(world: World) -> None:
-    """With the next comparison."""
-    world.enforcer.rolls = lambda roll: [OTHER] if roll is Roll.ALLOW else []
-    world.backend.unfillable = FirewallError("no memory")
-    world.allow(OTHER)
-    world.backend.unfillable = None
-    compare(world)
-
-    assert world.backend.rolls[Roll.ALLOW] == {OTHER}
-    assert not world.enforcer.unfilled
-
-
 # -- looking ----------------------------------------------------------------------------------------------
 
 
 def test_rules_that_somebody_changed_are_healed(world: World) -> None:
-    """At the look that sees it: put back with the lists, said with what was wrong, and counted."""
-    world.enforcer.rolls = lambda roll: [OTHER] if roll is Roll.ALLOW else []
+    """Changed rules are repaired with the lists at the next check, logged with the damage, and counted."""
+    world.enforcer.list_contents = lambda target: [OTHER] if target is NetworkList.ALLOW else []
     world.backend.trouble = "a rule is gone"
     with said() as names:
-        world.reconciler.look()
-        world.reconciler.look()
+        world.reconciler.check()
+        world.reconciler.check()
 
-    assert names == ["firewall.healed"]
-    assert (world.reconciler.counts.healed, world.reconciler.trouble) == (1, "a rule is gone")
-    assert world.backend.rolls[Roll.ALLOW] == {OTHER}
+    assert names == ["firewall.repaired"]
+    assert (world.reconciler.counts.repaired, world.reconciler.last_damage) == (1, "a rule is gone")
+    assert world.backend.lists[NetworkList.ALLOW] == {OTHER}
 
 
 def test_while_the_rules_cannot_be_healed_no_ban_counts_as_enforced(world: World) -> None:
-    """What the sets still hold drops nobody then; once the rules stand again all count."""
+    """While the rules cannot be repaired, no ban counts as enforced; after the repair all count."""
     world.decide()
     world.backend.trouble = "the rules are gone"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(world.backend, "open", failing)
         assert counts(world) == (0, 1)
-        assert [alarm.subject for alarm in world.alarms.up] == ["rules"]
+        assert [alarm.subject for alarm in world.alarms.active] == ["rules"]
 
     assert counts(world) == (1, 1)
 
 
 def failing() -> None:
-    """Refuse, as a kernel does where a set of ours is somebody else's."""
+    """Raise the error of a kernel in which another program owns a set of that name."""
     raise FirewallError("the set is not ours")
 
 
 def test_a_firewall_that_cannot_be_looked_at_is_an_alarm(world: World) -> None:
-    """Nothing raises; the alarm has the reason, and is over with the next good look."""
+    """If the firewall cannot be checked, an alarm has the reason and clears with the next good check."""
     world.backend.gone = FirewallError("no answer")
-    world.reconciler.look()
-    assert [(alarm.name, alarm.subject) for alarm in world.alarms.up] == [("firewall", "rules")]
-    assert "no answer" in world.alarms.up[0].text
+    world.reconciler.check()
+    assert [(alarm.name, alarm.subject) for alarm in world.alarms.active] == [("firewall", "rules")]
+    assert "no answer" in world.alarms.active[0].text
     world.backend.gone = None
-    world.reconciler.look()
+    world.reconciler.check()
 
-    assert world.alarms.up == []
+    assert world.alarms.active == []
 
 
 def test_off_by_another_hand_is_not_healed(world: World) -> None:
-    """Where somebody has switched it off without us, what is gone from the kernel stays gone."""
+    """If another process switched enforcement off in the store, nothing is restored."""
     world.decide()
     with Store.open(world.path, owner=False) as command:
         command.switched_off = True
     world.backend.lose()
     world.backend.trouble = "the rules are gone"
-    world.reconciler.look()
+    world.reconciler.check()
     compare(world)
 
     assert (world.enforcer.enforcing, world.in_kernel(), counts(world)) == (False, {}, (0, 0))
 
 
 def test_the_ends_of_bans_are_no_loss(world: World) -> None:
-    """As bans run out one after the other no look takes them for missing."""
+    """Bans that expire one after the other are never counted as missing."""
     for number, network in enumerate(MANY[:200]):
         world.enforcer.ban([network], 30.0 + number * 1.7, "")
     with said() as names:
         for _ in range(400):
             world.wait(1)
-            world.reconciler.look()
+            world.reconciler.check()
 
     assert (names, world.in_kernel(), counts(world)) == ([], {}, (0, 0))
 
 
 def at_work(world: World, *conditions: Callable[[], object]) -> None:
-    """Run the reconciler with a look now and then, until one condition after the other was true."""
+    """Run the reconciler with regular checks until each condition in turn is true."""
 
     async def main() -> None:
         async with asyncio.timeout(20), asyncio.TaskGroup() as group:
             task = group.create_task(world.reconciler.run())
             for true in conditions:
                 while not true():
-                    world.reconciler.look()
+                    world.reconciler.check()
                     await asyncio.sleep(0.01)
             task.cancel()
 
@@ -350,7 +338,7 @@ def at_work(world: World, *conditions: Callable[[], object]) -> None:
 
 
 def test_a_loss_is_seen_by_the_number_and_healed_at_once(world: World) -> None:
-    """A look that counts fewer than there should be starts a comparison; it waits for no minute."""
+    """A check that counts too few bans starts a comparison at once, without the usual minute."""
     world.decide()
     world.decide(OTHER)
     world.backend.lose(SUBJECT)
@@ -362,7 +350,7 @@ def test_a_loss_is_seen_by_the_number_and_healed_at_once(world: World) -> None:
 
 @pytest.mark.parametrize("sign", ["trouble", "changed"])
 def test_a_change_by_others_is_looked_into(world: World, sign: str) -> None:
-    """Also where no number tells: the comparison follows at once."""
+    """A change by another program starts a comparison at once, even without a count."""
     world.backend.counts = False
     world.decide()
     world.backend.lose()
@@ -372,7 +360,7 @@ def test_a_change_by_others_is_looked_into(world: World, sign: str) -> None:
 
 
 def test_a_comparison_that_fails_is_an_alarm(world: World) -> None:
-    """It is over with the next that does not, and the daemon lives through both."""
+    """A failed comparison is an alarm that clears with the next good one, and the daemon continues."""
     world.decide()
     world.backend.lose()
     errors = [FirewallError("no answer")]
@@ -382,15 +370,15 @@ def test_a_comparison_that_fails_is_an_alarm(world: World) -> None:
             raise errors[0]
 
     def failed() -> bool:
-        if not world.alarms.up:
+        if not world.alarms.active:
             return False
-        assert [(alarm.name, alarm.subject) for alarm in world.alarms.up] == [("firewall", "bans")]
-        assert "no answer" in world.alarms.up[0].text
+        assert [(alarm.name, alarm.subject) for alarm in world.alarms.active] == [("firewall", "bans")]
+        assert "no answer" in world.alarms.active[0].text
         errors.clear()
         return True
 
     world.backend.meanwhile = fail
-    at_work(world, failed, lambda: world.backend._ends and not world.alarms.up)
+    at_work(world, failed, lambda: world.backend._ends and not world.alarms.active)
 
 
 # -- over the kernel --------------------------------------------------------------------------------------
@@ -406,18 +394,18 @@ class Host:
         self.enforcer.start()
 
     def heal(self) -> None:
-        """Look and compare, as the daemon does within a second."""
-        self.reconciler.look()
+        """Check and compare, as the daemon does within a second."""
+        self.reconciler.check()
         asyncio.run(self.reconciler.compare())
-        self.reconciler.look()
+        self.reconciler.check()
 
     def banned(self) -> set[Network]:
-        """Give what the kernel has."""
+        """Return the banned networks in the kernel."""
         return {element.network for element in self.backend.list()}
 
     @property
     def in_force(self) -> tuple[int, int]:
-        """Give how many bans are enforced, and how many should be."""
+        """Return how many bans are enforced, and how many are expected."""
         return self.reconciler.enforced, self.reconciler.expected
 
 
@@ -425,7 +413,7 @@ NETWORKS = [ip_network(t) for t in ("198.18.0.1", "198.18.1.0/24", "2001:db8::/6
 
 
 def _made(name: str, folder: Path) -> Iterator[Host]:
-    backend = make_backend(name, Plan(maxelem=1_000))
+    backend = make_backend(name, FirewallPlan(maxelem=1_000))
     with Store.open(folder / "ringfence.db", owner=True) as store:
         host = Host(store, backend)
         try:
@@ -438,14 +426,14 @@ def _made(name: str, folder: Path) -> Iterator[Host]:
 
 @pytest.fixture(name="host")
 def _host(netns: None, tmp_path: Path) -> Iterator[Host]:
-    """Give four bans in the kernel, by ipset."""
+    """Return a host with four bans in the kernel, by ipset."""
     assert netns is None
     yield from _made("ipset", tmp_path)
 
 
 @pytest.fixture(name="nft_host")
 def _nft_host(netns: None, tmp_path: Path) -> Iterator[Host]:
-    """Give four bans in the kernel, by nftables."""
+    """Return a host with four bans in the kernel, by nftables."""
     assert netns is None
     yield from _made("nftables", tmp_path)
 
@@ -456,27 +444,27 @@ def flush_sets() -> None:
 
 
 def remove_rules() -> None:
-    """Take every rule of the raw table away, as a restart of the distribution's firewall does."""
+    """Remove every rule of the raw table, as a restart of the distribution's firewall does."""
     for tool in ("iptables", "ip6tables"):
         run(tool, "-t", "raw", "-F")
         run(tool, "-t", "raw", "-X")
 
 
 def destroy_everything() -> None:
-    """Take the rules and then the sets away."""
+    """Remove the rules and then the sets."""
     remove_rules()
     for name in run("ipset", "list", "-name").split():
         run("ipset", "destroy", name)
 
 
 def rename_a_set() -> None:
-    """Call a set otherwise, which takes the rules that name it away first."""
+    """Rename a set, after the rules that use it are removed."""
     remove_rules()
     run("ipset", "rename", "ringfence4", "mine4")
 
 
 def swap_a_set() -> None:
-    """Put an empty set in the place of one of ours."""
+    """Replace one of our sets with an empty set."""
     header = run("ipset", "save", "ringfence4").splitlines()[0]
     run("ipset", "restore", text=header.replace("ringfence4", "mine4") + "\n")
     run("ipset", "swap", "ringfence4", "mine4")
@@ -488,7 +476,7 @@ BANS_LOST = {flush_sets: 4, remove_rules: 0, destroy_everything: 4, rename_a_set
 @pytest.mark.kernel
 @pytest.mark.parametrize("harm", BANS_LOST)
 def test_whatever_is_done_to_the_kernel_is_healed(host: Host, harm: Callable[[], None]) -> None:
-    """Rules, sets and every ban are back after one look and one comparison, for the time that they have."""
+    """One check and one comparison restore rules, sets and every ban for its remaining time."""
     rules = run("iptables-save", "-t", "raw"), run("ip6tables-save", "-t", "raw")
     harm()
     host.heal()
@@ -502,14 +490,14 @@ def test_whatever_is_done_to_the_kernel_is_healed(host: Host, harm: Callable[[],
 
     after = run("iptables-save", "-t", "raw"), run("ip6tables-save", "-t", "raw")
     assert [of(saved) for saved in after] == [of(saved) for saved in rules]
-    assert (host.reconciler.counts.healed, host.reconciler.counts.restored) == (1, BANS_LOST[harm])
+    assert (host.reconciler.counts.repaired, host.reconciler.counts.restored) == (1, BANS_LOST[harm])
 
 
 @pytest.mark.kernel
 def test_one_element_that_is_deleted_is_put_back(host: Host) -> None:
-    """A single ban that somebody takes out by ``ipset del`` is back, and counted."""
+    """A single ban that another program removes with ``ipset del`` is restored and counted."""
     run("ipset", "del", "ringfence4", "198.18.0.1")
-    host.reconciler.look()
+    host.reconciler.check()
     assert host.in_force == (3, 4)
     host.heal()
 
@@ -518,7 +506,7 @@ def test_one_element_that_is_deleted_is_put_back(host: Host) -> None:
 
 @pytest.mark.kernel
 def test_elements_of_another_hand_are_adopted_by_the_rule(host: Host) -> None:
-    """With its time, or a day where it has none; what this host itself is, is let go."""
+    """Foreign elements are adopted with their time, or for a day; an element for this host is removed."""
     for element in ("203.0.113.1 timeout 90", "203.0.113.2 timeout 0", "127.0.0.1", "198.18.0.1 timeout 20"):
         run("ipset", "-exist", "add", "ringfence4", *element.split())
     host.heal()
@@ -543,7 +531,7 @@ def test_elements_of_another_hand_are_adopted_by_the_rule(host: Host) -> None:
     ],
 )
 def test_whatever_is_done_to_nftables_is_healed(nft_host: Host, harm: str, lost: int) -> None:
-    """Table, rules, sets and every ban are back after one look and one comparison, and all is as it was."""
+    """One check and one comparison restore the table, rules, sets and every ban exactly."""
     before = run("nft", "-st", "list", "table", "inet", "ringfence")
     run("nft", *harm.split())
     nft_host.heal()
@@ -556,7 +544,7 @@ def test_whatever_is_done_to_nftables_is_healed(nft_host: Host, harm: str, lost:
 
 @pytest.mark.kernel
 def test_elements_of_another_hand_are_adopted_by_the_same_rule(nft_host: Host) -> None:
-    """In nftables too: its own time, or a day; and who is this host itself is let go."""
+    """Foreign nftables elements are adopted with their time, or for a day; one for this host is removed."""
     for element in ("203.0.113.1 timeout 90s", "203.0.113.2", "127.0.0.1 timeout 1h"):
         run("nft", "add", "element", "inet", "ringfence", "ban4_32", "{", element, "}")
     nft_host.heal()
@@ -570,11 +558,41 @@ def test_elements_of_another_hand_are_adopted_by_the_same_rule(nft_host: Host) -
 
 @pytest.mark.kernel
 def test_a_width_that_is_full_gives_way_to_its_like(nft_host: Host) -> None:
-    """Each width has a set of its own in nftables: of the others none is touched."""
+    """In nftables each width has its own set, so a full width removes only a ban of the same width."""
     many = [ip_network((0xC6120100 + number, 32)) for number in range(999)]
     assert nft_host.enforcer.ban(many, 7_200.0, "") == []
     newcomer = ip_network("203.0.113.7")
 
     assert nft_host.enforcer.ban([newcomer], 7_200.0, "") == []
     assert nft_host.banned() == {*many, newcomer, *NETWORKS[1:]}
-    assert nft_host.enforcer.counts.gave_way == 1
+    assert nft_host.enforcer.counts.displaced == 1
+
+
+def test_comparisons_after_damage_take_a_fifth_of_the_time(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first comparison runs at once; during damage each waits four times as long as the last one took."""
+    slept: list[float] = []
+    now = 100.0
+    object.__setattr__(world.enforcer, "clock", Clock(wall=lambda: START, mono=lambda: now))
+
+    async def sleep(seconds: float) -> None:
+        nonlocal now
+        slept.append(seconds)
+        now += seconds
+
+    async def compare() -> None:
+        nonlocal now
+        now += 1.0
+        if len(slept) == 4:
+            raise asyncio.CancelledError
+        world.reconciler._wanted.set()
+        world.reconciler._damaged.set()
+
+    monkeypatch.setattr("ringfence.bans.reconcile.asyncio.sleep", sleep)
+    monkeypatch.setattr(world.reconciler, "compare", compare)
+    world.reconciler._wanted.set()
+    world.reconciler._damaged.set()
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(world.reconciler.run())
+    assert slept == [0.0, 4.0, 4.0, 4.0]

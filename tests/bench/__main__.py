@@ -1,13 +1,17 @@
-"""``make bench``: every figure that ringfence promises, measured on this machine in one run.
+"""``make bench``: measure every figure that ringfence promises, on this machine in one run.
 
-Prints the table and writes it to RESULTS.md beside this file. Where the laboratory has fail2ban, it is
-measured too, on the same Asterisk. It measures a machine: run it on one that does nothing else. Parts can be
-chosen (``python -m tests.bench costs``); only a whole run is written down.
+It prints each part's rows and time. If the laboratory has fail2ban, that is measured too. Run it on a machine
+that does nothing else. Parts can be chosen (``python -m tests.bench costs``); only a run of all parts writes
+RESULTS.md beside this file. A part that fails becomes a row that is not reached, and the others continue.
 """
 
 import argparse
 import platform
+import subprocess
 import sys
+import time
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,23 +24,29 @@ from tests.bench import (
     hostile,
     judgement,
     kills,
+    large_lists,
     losses,
     newcomers,
     phones,
     replays,
+    uncounted,
 )
 from tests.bench.figures import Figure, table
+from tests.bench.testbed import CORES
 from tests.support.fail2ban import tree, why_no_fail2ban
-from tests.support.lab import Lab, why_no_asterisk
+from tests.support.lab import RELEASES, Lab, why_no_asterisk
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
-PARTS = {
+Part = Callable[[Path | None], Iterable[Figure]]
+PARTS: Mapping[str, Part] = {
     "attacks": attacks.figures,
+    "uncounted": uncounted.figures,
     "hostile": hostile.figures,
     "losses": losses.figures,
     "costs": costs.figures,
     "replays": replays.figures,
     "firewall": firewall.figures,
+    "large_lists": large_lists.figures,
     "floods": floods.figures,
     "kills": kills.figures,
     "newcomers": newcomers.figures,
@@ -44,27 +54,47 @@ PARTS = {
     "forged": forged.figures,
     "judgement": judgement.figures,
 }
+"""A part is called with fail2ban's folder, or with None if fail2ban is missing."""
 
 
 def main() -> int:
-    """Measure what was asked for; 1 where a figure was not reached."""
+    """Measure the chosen parts; return 1 if a figure was not reached."""
     parser = argparse.ArgumentParser(prog="make bench", description="Measure ringfence.")
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; default: all")
     chosen = parser.parse_args().parts or list(PARTS)
+    if unknown := set(chosen) - PARTS.keys():
+        parser.error(f"there is no part {', '.join(sorted(unknown))}; the parts are {', '.join(PARTS)}")
     if reason := why_no_asterisk():
         print(f"The figures need a real Asterisk: {reason}", file=sys.stderr)
         return 1
     other = _fail2ban()
+    head = _head()
     figures: list[Figure] = []
-    version = ""
+    took: dict[str, float] = {}
     for name in chosen:
-        with Lab.made("22") as lab:
-            version = lab.asterisk.version
-            figures += PARTS[name](lab, other)
-        print(table(figures), flush=True)
+        began = time.monotonic()
+        rows = list(_rows(name, PARTS[name], other))
+        took[name] = time.monotonic() - began
+        print(f"{table(rows)}\n{name}: {took[name]:.0f} s\n", flush=True)
+        figures += rows
+    print(f"in all: {sum(took.values()):.0f} s", flush=True)
     if set(chosen) == set(PARTS):
-        RESULTS.write_text(_page(figures, version), "utf-8")
+        RESULTS.write_text(_page(head, figures, took), "utf-8")
     return 0 if all(figure.reached is not False for figure in figures) else 1
+
+
+def _rows(name: str, part: Part, other: Path | None) -> Iterator[Figure]:
+    """Yield the rows of a part, and one more if it fails."""
+    try:
+        yield from part(other)
+    except Exception as error:  # noqa: BLE001 - the other parts are measured all the same
+        traceback.print_exc()
+        yield Figure(
+            what=f"the rest of part `{name}`",
+            measured=f"not measured: {str(error)[:300]}",
+            must="measured",
+            reached=False,
+        )
 
 
 def _fail2ban() -> Path | None:
@@ -74,28 +104,56 @@ def _fail2ban() -> Path | None:
     return None if reason else tree()
 
 
-def _page(figures: list[Figure], version: str) -> str:
-    processor = next(
-        (
-            line.partition(":")[2].strip()
-            for line in Path("/proc/cpuinfo").read_text("utf-8").split("\n")
-            if line.startswith("model name")
-        ),
-        platform.machine(),
+def _head() -> str:
+    """Return what was measured, when, and on what machine."""
+    versions = []
+    for release in RELEASES:
+        with Lab.made(release) as lab:
+            versions.append(lab.asterisk.version)
+    return (
+        f"Written by `make bench` on {datetime.now(UTC):%Y-%m-%d}, of commit {_commit()}: {len(CORES)} "
+        f"processors ({_processor()}), Linux {platform.release()}, Python {platform.python_version()}, "
+        f"{' and '.join(versions)}."
     )
+
+
+def _commit() -> str:
+    folder = Path(__file__).parent
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=False)
+        return done.stdout.strip()
+
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", ":/", f":!{RESULTS.name}")
+    return (git("rev-parse", "HEAD") or "unknown") + (
+        ", with changes that are not committed" if changed else ""
+    )
+
+
+def _processor() -> str:
+    lines = Path("/proc/cpuinfo").read_text("utf-8").split("\n")
+    models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(models, platform.machine())
+
+
+def _page(head: str, figures: list[Figure], took: Mapping[str, float]) -> str:
+    seconds = "\n".join(f"| {name} | {part:.0f} |" for name, part in took.items())
     return f"""# What was measured
 
-Written by `make bench` on {datetime.now(UTC):%Y-%m-%d}: {len(_processors())} processors ({processor}),
-Linux {platform.release()}, Python {platform.python_version()}, {version}. All rows are of one run; the
-guards ran beside the same Asterisk, one after the other, and where they ban with a threshold of 5.
+{head}
+All rows are of one run. Each row has its own Asterisk, network and guard, and rules that it does not measure
+are off. Guards ban at a threshold of 5. Where the column `cores` is empty, all processes share all cores.
 
 {table(figures)}
+
+## Time
+
+| part | seconds |
+|---|---|
+{seconds}
+| in all | {sum(took.values()):.0f} |
 """
 
 
-def _processors() -> list[str]:
-    text = Path("/proc/cpuinfo").read_text("utf-8")
-    return [line for line in text.split("\n") if line.startswith("processor")]
-
-
-sys.exit(main())
+if __name__ == "__main__":
+    sys.exit(main())

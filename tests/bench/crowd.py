@@ -1,8 +1,8 @@
-"""A million addresses in an hour, one attempt each, in a process with all that the daemon loads.
+"""A million addresses in an hour, one attempt each, in a process with every module of the daemon.
 
     python -m tests.bench.crowd
 
-The hour goes by as fast as the processor can, since the detector takes its time as an argument. Prints one
+The hour passes as fast as the processor allows, because time is an argument of the detector. It prints one
 line of JSON.
 """
 
@@ -18,11 +18,12 @@ from itertools import islice
 from attrs import evolve
 from tests.support.process import resident
 
-from ringfence.calm import calm_collector
-from ringfence.detect.detector import Detector, Judgement
+from ringfence.daemon.collector import tune_collector
+from ringfence.detect.detector import Detector
 from ringfence.detect.friends import Friends
+from ringfence.detect.judgement import Judgement
 from ringfence.detect.rules import RULES, Rule
-from ringfence.model import Address, Friend, SecurityEvent, SourceId, Tie
+from ringfence.model import Address, Friend, FriendReason, SecurityEvent, SourceId
 from ringfence.parse.ami import AmiDecoder
 
 MILLION = 1_000_000
@@ -32,13 +33,13 @@ CHOSEN = 20
 ATTACKERS = ("198.51.100.7", "198.51.100.8")
 FRIENDS = 1_000
 DECOY = "boss"
-"""An account that exists for nobody, so that the rule `decoy` has something to look for."""
+"""An account that no phone uses, so that the rule `decoy` has one to look for."""
 BANNER = b"Asterisk Call Manager/11.0.0\r\n"
 _PART = 50  # packets at a time
 
 
 def every_rule(attempts: int = 0) -> tuple[Rule, ...]:
-    """Give all rules, each on; with so many attempts where a number is given."""
+    """Return all rules, each enabled, with a threshold of ``attempts`` unless that is 0."""
     return tuple(
         evolve(
             rule,
@@ -51,11 +52,11 @@ def every_rule(attempts: int = 0) -> tuple[Rule, ...]:
 
 
 def a_thousand() -> Friends:
-    """Give a thousand phones that are friends."""
+    """Return a thousand friends."""
     known = Friends()
     for number in range(FRIENDS):
         account, address = f"phone{number}", IPv4Address("192.0.2.0") + 7 * number
-        known.meet(Friend("pbx", address, account, Tie.AUTHENTICATED, 0.0, 0.0, 1e12))
+        known.add(Friend("pbx", address, account, FriendReason.AUTHENTICATED, 0.0, 0.0, 1e12))
     return known
 
 
@@ -69,7 +70,7 @@ _PACKET = (
 
 
 def packet(address: Address, number: int, transport: bytes = b"UDP") -> bytes:
-    """Give what AMI tells of one guess."""
+    """Return AMI's event about one guess."""
     moment = time.strftime("%Y-%m-%dT%H:%M:%S.000", time.gmtime()).encode()
     session = b"%032x@phone" % (number * 0x9E3779B97F4A7C15)
     account = 1_000 + number % 9_000
@@ -77,7 +78,7 @@ def packet(address: Address, number: int, transport: bytes = b"UDP") -> bytes:
 
 
 def strangers() -> Iterator[IPv4Address]:
-    """Give distinct addresses all over the Internet, in no order."""
+    """Yield distinct addresses of the whole Internet, in no order."""
     value = 1
     while True:
         value = value * 1_664_525 + 1_013_904_223 & 0xFFFFFFFF  # each value once
@@ -86,18 +87,18 @@ def strangers() -> Iterator[IPv4Address]:
 
 
 def guesses(address: str, transport: bytes, number: int = THRESHOLD) -> Iterator[bytes]:
-    """Give so many guesses of one address."""
+    """Yield ``number`` guesses of one address."""
     return (packet(ip_address(address), 2_000_000 + guess, transport) for guess in range(number))
 
 
 def chosen() -> list[str]:
-    """Give some of them, from the first to the last: to see whether they are remembered."""
+    """Return some of the addresses, evenly from first to last, to check whether they are remembered."""
     return [str(one) for one in islice(strangers(), 7, MILLION, MILLION // CHOSEN)]
 
 
 @dataclass
 class Crowd:
-    """A process that has heard of all: its memory, how many of those chosen it remembers, who was banned."""
+    """The result of the crowd: memory, the number of chosen addresses remembered, and the bans."""
 
     memory: int
     remembered: int
@@ -106,16 +107,16 @@ class Crowd:
 
 
 def hour() -> Crowd:
-    """Let the hour go by."""
-    for name in ("ringfence.service", "ringfence.daemon"):  # all that the daemon loads
+    """Run the hour."""
+    for name in ("ringfence.daemon.service", "ringfence.daemon.daemon"):  # every module of the daemon
         importlib.import_module(name)
-    calm_collector()
+    tune_collector()
     decoder = AmiDecoder(SourceId("pbx", "ami"))
     decoder.feed(BANNER, 0.0)
     detector = Detector(every_rule(), friends=a_thousand())
     banned: dict[str, int] = {}
 
-    def hear(packets: Iterator[bytes], now: float) -> None:
+    def feed(packets: Iterator[bytes], now: float) -> None:
         for item in decoder.feed(b"".join(packets), now):
             if isinstance(item, SecurityEvent):
                 hold(detector, judgement := detector.observe(item, now), now)
@@ -125,24 +126,24 @@ def hour() -> Crowd:
     crowd = strangers()
     for start in range(0, MILLION, _PART):
         now = HOUR * start / MILLION
-        hear((packet(one, start + n) for n, one in enumerate(islice(crowd, _PART))), now)
+        feed((packet(one, start + n) for n, one in enumerate(islice(crowd, _PART))), now)
         if start == MILLION // 2:
-            hear(guesses(ATTACKERS[0], b"TCP"), now)
+            feed(guesses(ATTACKERS[0], b"TCP"), now)
         if start % 1_000 == 0:
-            detector.tend(now)
+            detector.tick(now)
     found = Crowd(resident(os.getpid()), 0, [], 0)
-    hear(guesses(ATTACKERS[1], b"TCP"), HOUR)
-    found.remembered = sum(len(detector.story(ip_address(one), HOUR).attempts) for one in chosen())
+    feed(guesses(ATTACKERS[1], b"TCP"), HOUR)
+    found.remembered = sum(len(detector.summary_of(ip_address(one), HOUR).attempts) for one in chosen())
     found.stopped = [banned.get(attacker, 0) for attacker in ATTACKERS]
     found.others = len(banned.keys() - {*ATTACKERS})
     return found
 
 
 def hold(detector: Detector, judgement: Judgement | None, now: float) -> None:
-    """Do what the daemon does to the detector when it bans."""
+    """Update the detector as the daemon does when it bans."""
     if judgement is not None and judgement.decision is not None:
         decision = judgement.decision
-        detector.hold(decision.subject, now + decision.rule.ban_for(0), decision.scope)
+        detector.record_ban(decision.subject, now + decision.rule.ban_for(0), decision.scope)
 
 
 if __name__ == "__main__":

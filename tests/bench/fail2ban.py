@@ -1,8 +1,8 @@
-"""fail2ban beside ringfence: the same attacks on the same Asterisk, with its best settings.
+"""fail2ban compared with ringfence: the same attacks on the same Asterisk, with its best settings.
 
-Debian's own package is unpacked into a folder and run from there, so that a bench neither installs nor starts
-a service on this machine: maxretry 5, findtime and bantime as ringfence's, all ports and protocols, the
-fastest backend it has (pyinotify), reading a log with one line a guess.
+Debian's package is unpacked into a folder and run from there, so that a bench neither installs nor starts
+a service on this machine. Its settings: maxretry 5, findtime and bantime as ringfence's, all ports and
+protocols, its fastest backend (pyinotify), and a log with one line for each guess.
 """
 
 import os
@@ -44,17 +44,18 @@ dbpurgeage = 1d
 dbmaxmatches = 10
 allowipv6 = auto
 """
+_READ_WITHIN = 120.0
 
 
 class Fail2banError(Exception):
-    """fail2ban cannot be had or does not start; the text says why."""
+    """fail2ban is missing or does not start; the text has the reason."""
 
 
 class Fail2ban:
-    """fail2ban at work beside an Asterisk, while the context lasts."""
+    """fail2ban as the guard of an Asterisk, while the context lasts."""
 
     def __init__(self, lab: Lab, root: Path, folder: Path, maxretry: int = 5, log: str = "messages") -> None:
-        """``log`` is the one of Asterisk's that it reads: ``ringfence`` has the security lines too."""
+        """Prepare it. ``log`` is the log of Asterisk that it reads; ``ringfence`` also has security lines."""
         self._read = log
         self._maxretry = maxretry
         self._lab = lab
@@ -81,7 +82,7 @@ class Fail2ban:
             if time.monotonic() > deadline or self._process.poll() is not None:
                 raise Fail2banError(f"fail2ban does not start: {self.log[-500:]}")
             time.sleep(0.2)
-        time.sleep(1)  # its watch on the log begins a moment later
+        time.sleep(1)  # it begins to watch the log a moment later
         return self
 
     def __exit__(
@@ -92,19 +93,21 @@ class Fail2ban:
             self._process.wait(30)
 
     def settle(self) -> None:
-        """Wait until it has read all there is, so that no trial is charged with the one before."""
-        size = -1
+        """Wait until it has read its whole log, so that one trial does not affect the next."""
+        size, deadline = -1, time.monotonic() + _READ_WITHIN
         while size != (size := len(self.log)):
+            if time.monotonic() > deadline:
+                raise Fail2banError(f"fail2ban still reads Asterisk's log after {_READ_WITHIN:.0f} s")
             time.sleep(1.5)
 
     @property
     def log(self) -> str:
-        """What fail2ban has logged."""
+        """The log of fail2ban."""
         path = self._folder / "fail2ban.log"
         return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
 
     def banned(self) -> set[str]:
-        """Give the addresses that it has banned and not let go."""
+        """Return the addresses that it has banned and not unbanned."""
         return set(self._client("get", "asterisk", "banip").split())
 
     @property

@@ -1,25 +1,25 @@
-"""What a bench gives: rows of a table, each a figure with what it must be and what others reach."""
+"""The rows of a benchmark: each is a figure with its goal and with the figure of others."""
 
 import statistics
 from collections.abc import Sequence
 
-from attrs import field, frozen
+from attrs import frozen
 
 
 @frozen
 class Figure:
-    """One row. ``reached`` is None where nothing is demanded."""
+    """One row. ``reached`` is None without a goal; ``cores`` names the cores of the processes, if set."""
 
     what: str
     measured: str
     must: str = ""
     reached: bool | None = None
     compared: str = ""
-    notes: tuple[str, ...] = field(default=())
+    cores: str = ""
 
 
 def spread(values: Sequence[float], unit: str = "") -> str:
-    """Write a series as its median and its range."""
+    """Return a series as text: its median and its range."""
     ordered = sorted(values)
     if not ordered:
         return "none"
@@ -29,18 +29,27 @@ def spread(values: Sequence[float], unit: str = "") -> str:
     )
 
 
+def percent(values: Sequence[float]) -> str:
+    """Return a series of shares as text in percent."""
+    return spread([round(100 * value) for value in values], " %")
+
+
 def _number(value: float) -> str:
     return f"{value:.0f}" if value == int(value) else f"{value:.2f}"
 
 
 def table(figures: Sequence[Figure]) -> str:
-    """Write the rows as a Markdown table."""
+    """Return the rows as a Markdown table."""
     lines = [
-        "| what | measured | must be | reached | for comparison, in the same run |",
-        "|---|---|---|---|---|",
+        "| what | measured | must be | reached | cores | for comparison, in the same run |",
+        "|---|---|---|---|---|---|",
     ]
     for figure in figures:
         reached = {True: "yes", False: "NO", None: ""}[figure.reached]
-        cells = (figure.what, figure.measured, figure.must, reached, figure.compared)
-        lines.append("| " + " | ".join(cells) + " |")
+        cells = (figure.what, figure.measured, figure.must, reached, figure.cores, figure.compared)
+        lines.append("| " + " | ".join(map(_cell, cells)) + " |")
     return "\n".join(lines)
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")

@@ -1,28 +1,28 @@
-"""How many guesses are answered to those who hide from what Asterisk tells, or make its log name a stranger.
+"""The number of answers to guesses that Asterisk does not report, or whose log lines name a stranger.
 
-Every trial comes from an address that was never seen before, guesses one after the other at full speed, and
-ringfence hears AMI, the log and the wire. Nobody but the guessers may be banned: that a stranger is named is
-what the forged lines are for. fail2ban reads those of one attack too, with 300 guesses a trial.
+Each attack has its own Asterisk and daemon, and each trial its own address, from which it guesses at full
+speed. ringfence reads AMI, the log and the wire. Only the senders' addresses may be banned. fail2ban is
+measured only with the attack that forges lines, with 300 guesses in each trial.
 """
 
-import tempfile
 import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from attrs import frozen
-from tests.bench.fail2ban import Fail2ban
+from tests.bench.attacks import OTHERS_TRIALS, THRESHOLD
 from tests.bench.figures import Figure, spread
+from tests.bench.testbed import GUESS, PLACED, bed, peer_bed
 from tests.support.captures import FORGED
-from tests.support.guarded import guarded
-from tests.support.lab import Lab
+from tests.support.hostile_run import QUICK, findings
+from tests.support.hostile_text import LIMITS
+from tests.support.lab import RELEASES, Lab
 
-MOST = 7
+MOST = THRESHOLD + 1
 TRIALS = 10
 GUESSES = 3_000
-"""So many would be answered if nobody stopped the guesser."""
-OTHERS_TRIALS = 3
+"""The number of guesses that would be answered without a guard."""
 OTHERS_GUESSES = 300
-_OTHERS_FIRST = 128
 _REST = 0.05  # seconds
 
 _DIGEST = (
@@ -32,7 +32,7 @@ _DIGEST = (
 
 @frozen
 class Attack:
-    """A way to hide or to blame: what the client is asked for, and the network that its trials come from."""
+    """A way to hide guesses or to frame an address: the client's arguments, and the network of its trials."""
 
     name: str
     options: tuple[str, ...]
@@ -40,7 +40,7 @@ class Attack:
     blames: bool = False
 
     def source(self, trial: int) -> str:
-        """Give a source that no other trial has."""
+        """Return the source address of a trial."""
         return f"{self.network}.{trial}"
 
 
@@ -70,7 +70,7 @@ ATTACKS = (
 
 @frozen
 class Outcome:
-    """What came of the trials of one attack: the answered guesses of each, and who else was banned."""
+    """The trials of one attack: the answered guesses of each, and the other addresses that were banned."""
 
     answered: tuple[int, ...]
     others: tuple[str, ...]
@@ -86,47 +86,78 @@ def _answered(lab: Lab, attack: Attack, trial: int, number: int) -> int:
     return result.answered
 
 
-def ours(lab: Lab) -> list[Outcome]:
-    """Measure ringfence: every attack, one after the other, beside one daemon."""
-    outcomes: list[Outcome] = []
-    expected: set[str] = set()
-    with tempfile.TemporaryDirectory() as folder, guarded(lab, Path(folder)) as guard:
-        for attack in ATTACKS:
-            trials = range(1, TRIALS + 1)
-            answered = tuple(_answered(lab, attack, trial, GUESSES) for trial in trials)
-            expected |= {attack.source(trial) for trial in trials}
-            outcomes.append(Outcome(answered, tuple(sorted(guard.banned() - expected))))
-    return outcomes
+def ours(attack: Attack) -> Outcome:
+    """Measure ringfence."""
+    trials = range(1, TRIALS + 1)
+    with bed(GUESS) as here:
+        answered = tuple(_answered(here.lab, attack, trial, GUESSES) for trial in trials)
+        others = here.guard.banned() - {attack.source(trial) for trial in trials}
+    return Outcome(answered, tuple(sorted(others)))
 
 
-def theirs(lab: Lab, root: Path, attack: Attack) -> Outcome:
-    """Measure fail2ban, whose time to read its log is not charged to the next trial."""
-    trials = range(_OTHERS_FIRST, _OTHERS_FIRST + OTHERS_TRIALS)
+def theirs(root: Path, attack: Attack) -> Outcome:
+    """Measure fail2ban; each trial begins after it has read its log."""
     answered = []
-    with tempfile.TemporaryDirectory() as folder, Fail2ban(lab, root, Path(folder)) as guard:
+    trials = range(1, OTHERS_TRIALS + 1)
+    with peer_bed(root) as (lab, guard):
         for trial in trials:
             answered.append(_answered(lab, attack, trial, OTHERS_GUESSES))
             guard.settle()
-        # Those of our own trials it finds in the log as well, and rightly.
-        strangers = guard.banned() & {str(FORGED)}
-    return Outcome(tuple(answered), tuple(strangers))
+        others = guard.banned() - {attack.source(trial) for trial in trials}
+    return Outcome(tuple(answered), tuple(sorted(others)))
 
 
-def figures(lab: Lab, root: Path | None) -> list[Figure]:
-    """Measure both, and give a row for each attack."""
-    return [
-        Figure(
+def figures(root: Path | None) -> Iterator[Figure]:
+    """Measure both; yield a row for each attack, and two for hostile text."""
+    for attack in ATTACKS:
+        outcome = ours(attack)
+        yield Figure(
             what=f"guesses answered with all three sources: {attack.name}",
             measured=str(outcome),
             must=f"≤ {MOST} in every trial, and nobody else banned",
             reached=max(outcome.answered) <= MOST and not outcome.others,
-            compared=_compared(lab, root, attack),
+            compared=_compared(root, attack),
+            cores=PLACED,
         )
-        for attack, outcome in zip(ATTACKS, ours(lab), strict=True)
+    yield from _texts()
+
+
+def _texts() -> list[Figure]:
+    """Run every case of hostile text against Asterisk 16 and 22, and return the rows of both."""
+    found = findings(RELEASES)
+    cases = sum(one.cases for one in found)
+    framed = {address: names for one in found for address, names in one.framed.items()}
+    uncounted = {name: came for one in found for name, came in one.uncounted.items()}
+    took = max(one.seconds for one in found)
+    return [
+        Figure(
+            what=(
+                f"hostile text, {cases} cases (fields, characters, lines, transports) in {took:.0f} s: "
+                "bans of addresses that sent nothing"
+            ),
+            measured=_count(framed),
+            must="0",
+            reached=not framed,
+        ),
+        Figure(
+            what=(
+                f"then: cases whose sender had more than {QUICK.attempts + 1} answers at a threshold of "
+                f"{QUICK.attempts}, or was not banned; known limits ({len(LIMITS)}) aside"
+            ),
+            measured=_count(uncounted),
+            must="0",
+            reached=not uncounted,
+        ),
     ]
 
 
-def _compared(lab: Lab, root: Path | None, attack: Attack) -> str:
+def _count(found: Mapping[str, str]) -> str:
+    """Return the number of cases, with the first of them, as text."""
+    first = next(iter(found.items()), None)
+    return "0" if first is None else f"{len(found)}, as {first[0]}: {first[1]}"
+
+
+def _compared(root: Path | None, attack: Attack) -> str:
     if root is None or not attack.blames:
         return ""
-    return f"fail2ban, of {OTHERS_GUESSES}: {theirs(lab, root, attack)}"
+    return f"fail2ban, of {OTHERS_GUESSES}: {theirs(root, attack)}"

@@ -1,8 +1,8 @@
-"""What judging costs, and whether it ever hits the wrong one: every rule on, friends known.
+"""The cost of judging, and whether it bans a wrong address: with every rule on and friends known.
 
-- From the bytes of AMI to decisions, against panoramisk's parsing of the same packets alone.
-- A million addresses with one attempt each, held by a real daemon that is told of them over AMI.
-- Every recording, mixed over its sources and told again and again: nobody but its sender is banned.
+- From the bytes of AMI to decisions, compared with panoramisk's parsing of the same packets alone.
+- A million addresses with one attempt each, which a real daemon reads over AMI.
+- Every recording, with its sources mixed, played repeatedly: only its sender is banned.
 """
 
 import json
@@ -19,7 +19,6 @@ from pathlib import Path
 
 from attrs import evolve, frozen
 from panoramisk.message import Message
-from tests.bench import hostile
 from tests.bench.crowd import (
     ATTACKERS,
     BANNER,
@@ -40,11 +39,11 @@ from tests.bench.crowd import (
 from tests.bench.figures import Figure, spread
 from tests.support.captures import Capture, captures
 from tests.support.daemon import Guard, ami_server, until
-from tests.support.lab import Lab
 from tests.support.process import resident
 
-from ringfence.calm import calm_collector
-from ringfence.detect.detector import Detector, Judgement
+from ringfence.daemon.collector import tune_collector
+from ringfence.detect.detector import Detector
+from ringfence.detect.judgement import Judgement  # noqa: TC001 - of no matter here
 from ringfence.detect.rules import Rule
 from ringfence.model import Challenge, Network, SecurityEvent, Service, SourceId
 from ringfence.parse.ami import END, AmiDecoder
@@ -52,25 +51,25 @@ from ringfence.parse.log import LogReader
 
 MEBIBYTE = 2**20
 MEGABYTE = 1_000_000
-ROUNDS = 7
+ROUNDS = 10
 BYTES = 8 * MEBIBYTE
 CHUNK = 4096
 LEAST = 0.4
 
 MOST_MEMORY = 200
-_PIECE = 5_000  # packets to a write
+_PIECE = 5_000  # packets in one write
 _READ_WITHIN = 600.0  # seconds
 
 TIMES = 6
 SEEDS = 10
-_TAIL = b"198.18.1."  # how the senders of the recordings begin
+_TAIL = b"198.18.1."  # the prefix of the senders in the recordings
 
 
-# -- what it costs -------------------------------------------------------------------------------------
+# -- the cost ------------------------------------------------------------------------------------------
 
 
 def stream() -> bytes:
-    """Give the recordings over and over, each time from other addresses."""
+    """Return the recordings several times, each time with other addresses."""
     recorded = b"".join(c.ami.read_bytes() for c in captures() if c.group == "asterisk-22")
     return b"".join(
         recorded.replace(_TAIL, b"10.%d.%d." % divmod(number, 256))
@@ -79,39 +78,39 @@ def stream() -> bytes:
 
 
 def deciding() -> list[float]:
-    """Time bytes → decisions against panoramisk's Message.from_line on the same packets; give ratios."""
-    calm_collector()  # as the daemon does once it is up; the other has the same
-    told = stream()
-    texts = [packet.decode("utf-8", "replace") for packet in told.split(END) if packet]
+    """Time bytes → decisions, compared with panoramisk's Message.from_line; return ratios."""
+    tune_collector()  # as the daemon does after its start; the same for panoramisk
+    received = stream()
+    texts = [packet.decode("utf-8", "replace") for packet in received.split(END) if packet]
     ratios = []
     for _ in range(ROUNDS):
         decoder = AmiDecoder(SourceId("bench", "ami"))
         decoder.feed(BANNER, 0.0)
         detector = Detector(every_rule(), friends=a_thousand())
         theirs = _timed(partial(_from_lines, texts))
-        ours = _timed(partial(_decide, decoder, detector, told))
+        ours = _timed(partial(_decide, decoder, detector, received))
         ratios.append(theirs / ours)
     return ratios
 
 
-def _decide(decoder: AmiDecoder, detector: Detector, told: bytes) -> None:
-    for number, start in enumerate(range(0, len(told), CHUNK)):
+def _decide(decoder: AmiDecoder, detector: Detector, received: bytes) -> None:
+    for number, start in enumerate(range(0, len(received), CHUNK)):
         now = number * 0.01
-        for item in decoder.feed(told[start : start + CHUNK], now):
+        for item in decoder.feed(received[start : start + CHUNK], now):
             if isinstance(item, SecurityEvent):
                 hold(detector, detector.observe(item, now), now)
         if number % 100 == 0:  # each second
-            for judgement in detector.tend(now):
+            for judgement in detector.tick(now):
                 hold(detector, judgement, now)
 
 
 def _from_lines(texts: Sequence[str]) -> None:
-    for text in texts:  # none is kept, as none of ours is
+    for text in texts:  # the results are not kept, as with our decoder
         Message.from_line(text)
 
 
 def _timed(action: partial[None]) -> float:
-    """Give the processor's time for it: what else runs on this machine is no matter."""
+    """Return the processor time of an action, which other processes do not lengthen."""
     began = time.process_time()
     action()
     return time.process_time() - began
@@ -122,14 +121,14 @@ def _timed(action: partial[None]) -> float:
 
 @frozen
 class Held:
-    """A daemon that was told of a million addresses: how long that took, and what it knows of them."""
+    """The result of a million addresses in a daemon: the time, and the addresses that it remembers."""
 
     seconds: float
     crowd: Crowd
 
 
 def in_an_hour() -> Crowd:
-    """Let an hour go by in a process of its own."""
+    """Run the hour of :mod:`tests.bench.crowd` in a separate process."""
     done = subprocess.run(
         [sys.executable, "-m", "tests.bench.crowd"], capture_output=True, text=True, check=True, timeout=1_200
     )
@@ -137,7 +136,7 @@ def in_an_hour() -> Crowd:
 
 
 def held() -> Held:
-    """Tell a daemon of a million, of attackers in the middle of them, and of some again at the end."""
+    """Send a daemon events of a million addresses, of attackers among them, and of some addresses again."""
     crowd = strangers()
     half = MILLION // 2
     with (
@@ -149,15 +148,15 @@ def held() -> Held:
         began = time.monotonic()
         for start in range(0, MILLION, _PIECE):
             part = enumerate(islice(crowd, _PIECE), start)
-            server.say(b"".join(packet(one, number) for number, one in part))
+            server.send(b"".join(packet(one, number) for number, one in part))
             if start == half:
-                server.say(b"".join(guesses(ATTACKERS[0], b"TCP")))
+                server.send(b"".join(guesses(ATTACKERS[0], b"TCP")))
             _let_it_read(guard, start + _PIECE)
         _let_it_read(guard, MILLION, 0)
         seconds, memory = time.monotonic() - began, resident(guard.pid)
-        server.say(b"".join(guesses(ATTACKERS[1], b"TCP")))
+        server.send(b"".join(guesses(ATTACKERS[1], b"TCP")))
         again = chosen()
-        server.say(b"".join(p for one in again for p in guesses(one, b"UDP", THRESHOLD - 1)))
+        server.send(b"".join(p for one in again for p in guesses(one, b"UDP", THRESHOLD - 1)))
         wanted = {*again, *ATTACKERS}
         until(lambda: guard.banned() >= wanted, "the bans", 60.0)
         rows = {row["address"]: row["attempts"] for row in guard.bans()}
@@ -166,86 +165,90 @@ def held() -> Held:
         return Held(seconds, Crowd(memory, remembered, stopped, len(rows.keys() - wanted)))
 
 
-def _let_it_read(guard: Guard, told: int, ahead: int = 20_000) -> None:
-    """Wait until the daemon is no further behind than that."""
-    until(lambda: guard.ask("status")["attempts"] >= told - ahead, "the daemon reads", _READ_WITHIN)
+def _let_it_read(guard: Guard, sent: int, ahead: int = 20_000) -> None:
+    """Wait until the daemon has read all but ``ahead`` of the events."""
+    enough = max(sent - ahead, 0)
+    what = f"the daemon counts {enough} attempts"
+    until(lambda: guard.ask("status")["attempts"] >= enough, what, _READ_WITHIN)
 
 
-# -- whom it hits --------------------------------------------------------------------------------------
+# -- the banned addresses ------------------------------------------------------------------------------
 
 
 def hit() -> tuple[int, int, set[str]]:
-    """Replay all recordings; give how often, how many bans there were, and who was banned for nothing."""
+    """Replay all recordings; return the number of replays and bans, and the wrongly banned networks."""
     played, bans, wrong = 0, 0, set[str]()
     for capture in captures():
-        stories = _stories(capture)
+        sources = _events_by_source(capture)
         for rules in (every_rule(), every_rule(attempts=1)):
             for seed in range(SEEDS):
-                for wire in (_wire(capture, stories), None):
-                    found = _banned(rules, stories, wire, seed)
+                for wire in (_wire(capture, sources), None):
+                    found = _banned(rules, sources, wire, seed)
                     played += 1
                     bans += len(found)
                     wrong |= {str(network) for network in found if capture.source not in network}
     return played, bans, wrong
 
 
-def _stories(capture: Capture) -> list[list[SecurityEvent]]:
-    """Give what each source tells of a recording."""
+def _events_by_source(capture: Capture) -> list[list[SecurityEvent]]:
+    """Return the events of each source of a recording."""
     ami = AmiDecoder(SourceId("pbx", "ami"))
-    heard = [*ami.feed(BANNER + capture.ami.read_bytes(), 0.0), *ami.tick(1.0)]
-    stories = [[event for event in heard if isinstance(event, SecurityEvent)]]
+    decoded = [*ami.feed(BANNER + capture.ami.read_bytes(), 0.0), *ami.tick(1.0)]
+    sources = [[event for event in decoded if isinstance(event, SecurityEvent)]]
     for path in (capture.security_log, capture.messages_log):
         reader = LogReader(SourceId("pbx", f"log:{path.name}"))
         readings = [*reader.feed(path.read_bytes(), 0.0), *reader.end(0.0)]
-        stories.append([reading.event for reading in readings if reading.event is not None])
-    return stories
+        sources.append([reading.event for reading in readings if reading.event is not None])
+    return sources
 
 
-def _wire(capture: Capture, stories: Iterable[Iterable[SecurityEvent]]) -> list[Challenge]:
-    """Give a challenge for each call of the true sender's, as the kernel sees PJSIP's leave."""
+def _wire(capture: Capture, sources: Iterable[Iterable[SecurityEvent]]) -> list[Challenge]:
+    """Return a challenge for each session of the true sender, as the kernel sees PJSIP's challenges."""
     here = ip_address("198.18.0.1")
-    told = (event for story in stories for event in story)
-    calls = {e.session for e in told if e.service is Service.PJSIP and e.remote.address == capture.source}
+    events = (event for source in sources for event in source)
+    calls = {e.session for e in events if e.service is Service.PJSIP and e.remote.address == capture.source}
     return [Challenge(capture.source, 5062, here, 5060, call, b"n", capture.source) for call in sorted(calls)]
 
 
 def _banned(
     rules: tuple[Rule, ...],
-    stories: Sequence[Sequence[SecurityEvent]],
+    sources: Sequence[Sequence[SecurityEvent]],
     wire: list[Challenge] | None,
     seed: int,
 ) -> set[Network]:
-    """Tell the stories again and again, mixed anew each time; give who is banned."""
+    """Play the sources' events repeatedly, each time in a new mixture; return the banned networks."""
     detector = Detector(rules, several=frozenset({"pbx"}))
-    dice = random.Random(seed)  # noqa: S311 - no secret
+    dice = random.Random(seed)  # noqa: S311 - not for secrets
     found: list[Judgement | None] = []
     for turn in range(TIMES):
         now = 20.0 * turn
         if wire is not None:
-            found += detector.see(wire, now, now, "pbx")
-        rest = [iter(story) for story in stories]
-        order = [number for number, story in enumerate(stories) for _ in story]
+            found += detector.observe_challenges(wire, now, now, "pbx")
+        rest = [iter(source) for source in sources]
+        order = [number for number, source in enumerate(sources) for _ in source]
         dice.shuffle(order)
         for number in order:
             event = next(rest[number])
             found.append(detector.observe(evolve(event, time=event.time + now), now))
-        found += detector.tend(now + 10.0, now + 10.0, wire=wire is not None)
+        found += detector.tick(now + 10.0, now + 10.0, wire=wire is not None)
     return {j.decision.subject for j in found if j is not None and j.decision is not None}
 
 
 # -- the rows ------------------------------------------------------------------------------------------
 
 
-def figures(lab: Lab, root: Path | None) -> list[Figure]:
-    """Measure, and give the rows."""
-    return [_costs(deciding()), *_million(in_an_hour(), held()), _hits(lab)]
+def figures(_: Path | None) -> Iterator[Figure]:
+    """Measure, and yield the rows."""
+    yield _costs(deciding())
+    yield from _million(in_an_hour(), held())
+    yield _hits()
 
 
 def _costs(ratios: Sequence[float]) -> Figure:
     return Figure(
         what=f"bytes → decisions with every rule on and {FRIENDS} friends, of `Message.from_line` alone",
         measured=spread(ratios, " times"),
-        must=f"≥ {LEAST} times",
+        must=f"median ≥ {LEAST} times",
         reached=sorted(ratios)[len(ratios) // 2] >= LEAST,
     )
 
@@ -256,7 +259,7 @@ def _million(hour: Crowd, real: Held) -> Iterator[Figure]:
         (f"within {real.seconds:.0f} s, a real daemon over AMI", real.crowd),
     )
     for how, found in ways:
-        # In a minute sixty times as many callers are in the middle of something: no figure is asked for that.
+        # In a minute sixty times as many callers have unfinished sessions: that has no goal.
         most = MOST_MEMORY if found is hour else None
         yield Figure(
             what=f"{MILLION} addresses, one attempt each, {how}: resident memory; of {CHOSEN} chosen, held",
@@ -272,16 +275,14 @@ def _million(hour: Crowd, real: Held) -> Iterator[Figure]:
         )
 
 
-def _hits(lab: Lab) -> Figure:
+def _hits() -> Figure:
     played, bans, wrong = hit()
-    live = {other for outcome in hostile.ours(lab) for other in outcome.others}
     return Figure(
         what=(
-            f"over all recordings ({played} times, each rule with its number and with 1) and hostile "
-            "scenarios without forged source addresses: bans of an address that sent nothing"
+            f"over all recordings ({played} times, each rule with its number and with 1): "
+            "bans of an address that sent nothing"
         ),
-        measured=f"{len(wrong | live)} (of {bans} bans by recordings)",
-        must="0",
-        reached=not wrong and not live,
-        compared="fail2ban: see the forged log line and the forged packets",
+        measured=f"{len(wrong)} of {bans} bans",
+        must="0 of some",
+        reached=not wrong and bans > 0,
     )

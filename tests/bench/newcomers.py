@@ -1,28 +1,27 @@
-"""What one wrong attempt of somebody who was never here before costs him: any kind, whoever tells of it.
+"""The effect of one wrong attempt by a new address: each kind of attempt, from each source.
 
-Each attempt comes from an address of its own, on a chan_sip and on a PJSIP. ringfence hears the manager
-interface alone, the log alone, both, and both with the wire. fail2ban reads the same log afterwards.
+Each attempt comes from its own address, on chan_sip and on PJSIP. ringfence reads AMI alone, the
+log alone, both, and both with the wire. All rules are on: no rule may ban after one attempt.
 """
 
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from attrs import frozen
-from tests.bench.fail2ban import Fail2ban
 from tests.bench.figures import Figure
+from tests.bench.testbed import PLACED, bed, peer_bed
 from tests.support import iax
 from tests.support.asterisk_files import MANAGER_PORT
 from tests.support.daemon import Guard
-from tests.support.guarded import NO_LOGS, NO_WIRE, guarded
+from tests.support.guarded import NO_LOGS, NO_WIRE
 from tests.support.lab import Lab
 from tests.support.network import PBX_IPV4, socket_in
 
-TRIALS = 3
+TRIALS = 5
 _PATIENCE = 7.0
-"""Seconds: as long as the wire waits for what Asterisk tells, and a bit."""
+"""Seconds: a bit longer than the wire waits for the reports of Asterisk."""
 
 AMI, LOG = "AMI", "log"
 EITHER = frozenset({AMI, LOG})
@@ -33,18 +32,18 @@ SOURCES: dict[str, tuple[frozenset[str], dict[str, Any]]] = {
     "both and wire": (EITHER, {}),
 }
 MANAGER = (
-    f"\n[general](+)\nbindaddr = {PBX_IPV4}\n"  # beside it ringfence cannot be heard on loopback
+    f"\n[general](+)\nbindaddr = {PBX_IPV4}\n"  # an address besides loopback
     "\n[ringfence](+)\npermit = 0.0.0.0/0.0.0.0\n"
 )
 
 
 @frozen
 class Kind:
-    """A kind of wrong attempt: how it is made from an address, and who can tell of it."""
+    """A kind of wrong attempt: the function that makes it from an address, and the sources that report it."""
 
     name: str
     make: Callable[[Lab, str], object]
-    told_by: frozenset[str] = EITHER
+    reported_by: frozenset[str] = EITHER
 
 
 def _sip(*options: str, mode: str = "guess") -> Callable[[Lab, str], object]:
@@ -94,7 +93,7 @@ KINDS = {
 
 @frozen
 class Cost:
-    """What one attempt was counted for, and who was banned for it."""
+    """The counts of one attempt, and the addresses that were banned for it."""
 
     kind: str
     sources: str
@@ -103,18 +102,15 @@ class Cost:
 
 
 def costs(release: str, sources: str, network: str) -> Iterator[Cost]:
-    """Make one attempt of each kind that these sources can tell of."""
-    heard, settings = SOURCES[sources]
+    """Make one attempt of each kind that these sources can report; yield its cost."""
+    kinds, settings = SOURCES[sources]
     ami = {"host": PBX_IPV4, **settings.pop("ami", {})} if "ami" in settings else {"host": PBX_IPV4}
     settings = {**settings, "ami": ami}
     extra = {"manager.conf": MANAGER, **iax.configured()}
-    with (
-        Lab.made(release, extra) as lab,
-        tempfile.TemporaryDirectory() as folder,
-        guarded(lab, Path(folder), **settings) as guard,
-    ):
+    with bed(release=release, extra=extra, **settings) as here:
+        lab, guard = here.lab, here.guard
         for last, kind in enumerate(KINDS[release], 1):
-            if not heard & kind.told_by:
+            if not kinds & kind.reported_by:
                 continue
             before = guard.ask("status")["attempts"]
             kind.make(lab, f"{network}.{last}")
@@ -124,28 +120,25 @@ def costs(release: str, sources: str, network: str) -> Iterator[Cost]:
 
 
 def _rest(guard: Guard, before: int) -> None:
-    """Wait until an attempt is counted, and as long again for another that must not come."""
+    """Wait until an attempt is counted, and as long again in case a second one is counted."""
     deadline = time.monotonic() + _PATIENCE
     while guard.ask("status")["attempts"] == before and time.monotonic() < deadline:
         time.sleep(0.1)
     time.sleep(1.0)
 
 
-def theirs(lab: Lab, root: Path) -> int:
-    """Give how many of three newcomers fail2ban bans after one guess for an account that does not exist."""
+def theirs(root: Path) -> int:
+    """Return the number of new addresses that fail2ban bans after one guess on an unknown account."""
     sources = [f"198.19.240.{trial}" for trial in range(1, TRIALS + 1)]
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        Fail2ban(lab, root, Path(folder), log="ringfence") as guard,
-    ):
+    with peer_bed(root, log="ringfence") as (lab, guard):
         for source in sources:
             lab.attack("guess", "--account", "nobody", "--sources", source)
         guard.settle()
         return len(guard.banned() & set(sources))
 
 
-def figures(lab: Lab, root: Path | None) -> list[Figure]:
-    """Measure both, and give the row."""
+def figures(root: Path | None) -> list[Figure]:
+    """Measure both, and return the row."""
     found = [
         cost
         for number, release in enumerate(KINDS)
@@ -162,9 +155,10 @@ def figures(lab: Lab, root: Path | None) -> list[Figure]:
             must="all count 1, 0",
             reached=not wrong and not bans,
             compared=(
-                f"fail2ban bans {theirs(lab, root)} of {TRIALS} after one guess for an unknown account"
+                f"fail2ban bans {theirs(root)} of {TRIALS} after one guess for an unknown account"
                 if root
                 else ""
             ),
+            cores=PLACED,
         )
     ]

@@ -1,4 +1,4 @@
-"""``ringfence bans``, ``ban`` and ``unban``, as typed, with the daemon up and down."""
+"""``ringfence bans``, ``ban`` and ``unban``, with the daemon up and down."""
 
 import json
 import os
@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 from tests.support.daemon import Guard, until
 from tests.support.netns import run
 
 from ringfence.cli.bans import _fitting
+from ringfence.cli.screen import Screen
 
 KEYS = [
     *("address", "since", "expires", "rule", "attempts", "packets", "bytes", "timeout", "reason"),
@@ -29,7 +29,7 @@ PREFIX = "2001:db8:1234:5678::/64"
 
 @pytest.fixture(name="guard")
 def _guard(tmp_path: Path) -> Iterator[Guard]:
-    """Give a daemon of pretence, with three bans by hand."""
+    """Return a daemon with the memory firewall and three bans by hand."""
     with Guard(tmp_path) as guard:
         done = guard.command(
             "ban", "--for", "2h", "--reason", "a test", "203.0.113.1", "203.0.113.64/26", PREFIX
@@ -39,7 +39,7 @@ def _guard(tmp_path: Path) -> Iterator[Guard]:
 
 
 def rows_of(text: str) -> list[dict[str, Any]]:
-    """Read what --json printed."""
+    """Parse the output of --json."""
     rows: list[dict[str, Any]] = json.loads(text)
     return rows
 
@@ -48,7 +48,7 @@ def rows_of(text: str) -> list[dict[str, Any]]:
 
 
 def test_the_list_as_json(guard: Guard) -> None:
-    """An array of objects with these keys, times as RFC 3339, on standard output and nothing else."""
+    """--json prints an array of objects with these keys, and times as RFC 3339."""
     done = guard.command("bans", "--json")
     rows = rows_of(done.stdout)
 
@@ -65,7 +65,7 @@ def test_the_list_as_json(guard: Guard) -> None:
 
 
 def test_the_list_for_people(guard: Guard) -> None:
-    """A table, a line a ban, within 80 columns, without colour where nobody looks."""
+    """The table has one line for each ban, fits 80 columns, and has no colour without a terminal."""
     done = guard.command("bans")
     head, *lines = done.stdout.splitlines()
 
@@ -77,10 +77,10 @@ def test_the_list_for_people(guard: Guard) -> None:
     assert "\x1b" not in done.stdout
 
 
-def test_nobody_is_banned(tmp_path: Path) -> None:
-    """An empty list says so, and is an empty array for scripts."""
+def test_an_empty_list(tmp_path: Path) -> None:
+    """An empty list is a sentence for people and an empty array for scripts."""
     with Guard(tmp_path) as guard:
-        assert guard.command("bans").stdout.splitlines()[-1] == "Nobody is banned."
+        assert guard.command("bans").stdout.splitlines()[-1] == "No address is banned."
         assert guard.command("bans", "--json").stdout == "[]\n"
         guard.command("ban", "203.0.113.1")
         assert guard.command("bans", "192.0.2.9").stdout.splitlines()[-1] == "192.0.2.9 is not banned."
@@ -88,7 +88,7 @@ def test_nobody_is_banned(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("width", [80, 120])
 def test_no_line_is_broken(width: int) -> None:
-    """The longest address there is stands on one line with the rest of its ban."""
+    """The longest possible address fits on one line with its ban."""
     row = {
         "address": "2001:db8:1234:5678:9abc:def0:1234:5678",
         "since": "2026-11-20T07:38:32Z",
@@ -104,7 +104,7 @@ def test_no_line_is_broken(width: int) -> None:
         "proven": 4,
     }
     rows = [row, row | {"since": None, "rule": None, "attempts": None, "timeout": None, "offence": None}]
-    console = Console(width=width, file=StringIO())
+    console = Screen(width=width, file=StringIO())
     console.print(_fitting(rows, console))
     lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]  # it is the StringIO
 
@@ -116,11 +116,11 @@ def test_no_line_is_broken(width: int) -> None:
 
 
 def test_an_address_is_never_broken(tmp_path: Path) -> None:
-    """In 80 columns the longest one keeps its line; in a pipe nothing gives way, so that grep finds it."""
+    """The longest address keeps its line in 80 columns; in a pipe no column is left out."""
     long = "2001:db8:ffff:ffff:ffff:ffff:ffff:fff1"
     row: dict[str, Any] = {"address": long, "since": "2026-11-20T17:20:00Z", "rule": "guess", "packets": 7}
     row |= {"attempts": 5, "timeout": 3_599, "scope": "sip-udp", "offence": 2, "proven": 3}
-    narrow = Console(width=80, file=StringIO())
+    narrow = Screen(width=80, file=StringIO())
     narrow.print(_fitting([row], narrow))
     with Guard(tmp_path, environ={"COLUMNS": ""}) as guard:
         guard.must("ban", long)
@@ -133,8 +133,8 @@ def test_an_address_is_never_broken(tmp_path: Path) -> None:
     assert piped[0].split()[-1] == "PACKETS"
 
 
-def test_the_list_says_what_a_ban_covers(tmp_path: Path) -> None:
-    """Where that is not everything; and which ban of it this is, and how many attempts are proven."""
+def test_the_list_shows_scope_number_and_proof(tmp_path: Path) -> None:
+    """The list shows a partial scope, the ordinal of the ban, and how many attempts are proven."""
     row = {
         "address": "192.0.2.1",
         "since": None,
@@ -144,27 +144,27 @@ def test_the_list_says_what_a_ban_covers(tmp_path: Path) -> None:
         "timeout": 60,
     }
     row |= {"scope": "sip-udp", "offence": 2, "proven": 3}
-    console = Console(width=80, file=StringIO())
+    console = Screen(width=80, file=StringIO())
     console.print(_fitting([row], console))
 
     line = console.file.getvalue().splitlines()[1]  # type: ignore[attr-defined]  # it is the StringIO
     assert line.split() == ["192.0.2.1", "flood", "(sip-udp)", "3", "of", "10", "2.", "?", "1m", "7"]
 
 
-def test_without_the_daemon_nothing_is_claimed_of_a_dry_run(guard: Guard) -> None:
-    """The memory firewall keeps nothing without its daemon, and the note does not say that it drops."""
+def test_a_dry_run_has_no_bans_without_the_daemon(guard: Guard) -> None:
+    """The memory firewall has no bans without its daemon, and the note states this."""
     guard.stop()
     done = guard.command("bans", "--json")
 
     assert (done.returncode, done.stdout) == (0, "[]\n")
-    assert done.stderr == "The daemon is not running, and the memory firewall has no bans without it.\n"
+    assert done.stderr == "The daemon is not running, and without it the memory firewall has no bans.\n"
 
 
 @pytest.mark.kernel
 @pytest.mark.usefixtures("netns")
 @pytest.mark.parametrize("store", ["there", "lost", "broken"])
 def test_without_the_daemon_the_kernel_is_read(tmp_path: Path, store: str) -> None:
-    """Daemon down: exit code 0, the kernel's list with what the store knows, and a note that says so."""
+    """Without the daemon: the kernel's list with the store's facts, a note on standard error, exit code 0."""
     with Guard(tmp_path, firewall={"backend": "ipset"}) as guard:
         guard.command("ban", "--for", "2h", "203.0.113.1", PREFIX)
         before = {row["address"]: row for row in guard.bans()}
@@ -178,7 +178,7 @@ def test_without_the_daemon_the_kernel_is_read(tmp_path: Path, store: str) -> No
         after = {row["address"]: row for row in rows_of(done.stdout)}
 
         assert done.returncode == 0
-        note = "The daemon is not running: this is read from the kernel, which needs none to drop."
+        note = "The daemon is not running: the list is read from the kernel, which enforces bans without it."
         assert done.stderr.splitlines()[-1] == note
         assert ("not a database" in done.stderr) == (store == "broken")
         assert set(after) == set(before)
@@ -193,7 +193,7 @@ def test_without_the_daemon_the_kernel_is_read(tmp_path: Path, store: str) -> No
 @pytest.mark.kernel
 @pytest.mark.usefixtures("netns")
 def test_an_element_without_an_end_is_listed(tmp_path: Path) -> None:
-    """What another hand put in for ever is null for scripts and a word for people, until it is adopted."""
+    """A permanent element of another program is null in JSON and text in the table, until it is adopted."""
     with Guard(tmp_path, firewall={"backend": "ipset"}) as guard:
         guard.stop()
         run("ipset", "add", "ringfence4", "203.0.113.9", "timeout", "0")
@@ -205,14 +205,14 @@ def test_an_element_without_an_end_is_listed(tmp_path: Path) -> None:
 
 
 def test_watch_is_for_people(guard: Guard) -> None:
-    """--watch and --json do not go together: exit code 2."""
+    """--watch and --json exclude each other: exit code 2."""
     done = guard.command("bans", "--watch", "--json")
 
     assert done.returncode == 2
     assert "--watch is for people, --json for scripts: choose one" in " ".join(done.stderr.split())
 
 
-def test_watch_shows_what_changes(guard: Guard) -> None:
+def test_watch_redraws_the_list(guard: Guard) -> None:
     """The live list redraws itself, and Ctrl-C ends it with exit code 0."""
     ours, theirs = pty.openpty()
     command = [sys.executable, "-m", "ringfence", "bans", "--watch", "--config", str(guard.config)]
@@ -241,8 +241,8 @@ def test_watch_shows_what_changes(guard: Guard) -> None:
 # -- ban and unban ----------------------------------------------------------------------------------------
 
 
-def test_ban_says_what_it_did(guard: Guard) -> None:
-    """Exit code 0, and a line for people."""
+def test_ban_reports_success(guard: Guard) -> None:
+    """A ban ends with exit code 0 and one line of output."""
     done = guard.command("ban", "--for", "90m", "203.0.113.5", "::ffff:203.0.113.6")
 
     assert (done.returncode, done.stderr) == (0, "")
@@ -250,15 +250,26 @@ def test_ban_says_what_it_did(guard: Guard) -> None:
     assert {"203.0.113.5", "203.0.113.6"} <= guard.banned()
 
 
-def test_ban_says_whom_it_could_not(guard: Guard) -> None:
-    """Who is never banned is a line with the reason on standard error and exit code 1; others are banned."""
+def test_ban_reports_each_failure(guard: Guard) -> None:
+    """An exempt address is a line with the reason and exit code 1; the other addresses are banned."""
     done = guard.command("ban", "127.0.0.1", "203.0.113.7", "0.0.0.0/0")
 
     assert done.returncode == 1
-    reason = "is never banned: 127.0.0.0/8, this host itself; --force bans it all the same"
+    reason = "is never banned: 127.0.0.0/8, this host itself; --force bans it anyway"
     assert done.stderr == f"127.0.0.1/32: {reason}\n0.0.0.0/0: {reason}\n"
     assert done.stdout == "banned for 1h: 203.0.113.7\n"
     assert "203.0.113.7" in guard.banned()
+
+
+def test_ban_refuses_a_large_part_of_the_internet(guard: Guard) -> None:
+    """A network wider than /8, or an IPv6 /16, needs --force, as in ``deny add``."""
+    done = guard.command("ban", "198.0.0.0/7", "2000::/15")
+
+    assert done.returncode == 1
+    reason = "is a large part of the internet, so it is not banned; --force bans it anyway"
+    assert done.stderr == f"198.0.0.0/7: {reason}\n2000::/15: {reason}\n"
+    assert guard.command("ban", "--force", "198.0.0.0/7").returncode == 0
+    assert "198.0.0.0/7" in guard.banned()
 
 
 @pytest.mark.parametrize(
@@ -279,7 +290,7 @@ def test_ban_says_whom_it_could_not(guard: Guard) -> None:
     ],
 )
 def test_wrong_usage(guard: Guard, arguments: tuple[str, ...]) -> None:
-    """What makes no sense is told on standard error with exit code 2, and changes nothing."""
+    """Wrong usage is reported on standard error with exit code 2, and changes nothing."""
     done = guard.command(*arguments)
 
     assert (done.returncode, done.stdout) == (2, "")
@@ -287,13 +298,13 @@ def test_wrong_usage(guard: Guard, arguments: tuple[str, ...]) -> None:
     assert guard.banned() == {"203.0.113.1", "203.0.113.64/26", PREFIX}
 
 
-def test_unban_lets_in(guard: Guard) -> None:
-    """Of a network around an address the rest stays banned, of a /64 nothing; strangers are exit code 1."""
+def test_unban(guard: Guard) -> None:
+    """The rest of a network stays banned, a /64 ends whole; an address without a ban is exit code 1."""
     done = guard.command("unban", "203.0.113.100", "2001:db8:1234:5678::1")
     assert (done.returncode, done.stdout) == (0, "unbanned: 203.0.113.100, 2001:db8:1234:5678::1\n")
     assert done.stderr.splitlines() == [
         "203.0.113.64/26: the rest of it stays banned, in 6 parts",
-        "2001:db8:1234:5678::/64: is let in as a whole, since one sender has all of it",
+        "2001:db8:1234:5678::/64: unbanned as a whole, since one sender has all of it",
     ]
     parts = {"203.0.113.96/30", "203.0.113.101", "203.0.113.102/31", "203.0.113.104/29"}
     parts |= {"203.0.113.64/27", "203.0.113.112/28"}
@@ -305,8 +316,8 @@ def test_unban_lets_in(guard: Guard) -> None:
     assert guard.banned() == set()
 
 
-def test_who_is_protected_is_banned_by_force(guard: Guard) -> None:
-    """Who insists is believed: exit code 0, and the ban is there."""
+def test_force_bans_protected_addresses(guard: Guard) -> None:
+    """With --force a protected address is banned with exit code 0."""
     done = guard.command("ban", "--force", "127.0.0.2")
 
     assert (done.returncode, done.stderr) == (0, "")
@@ -314,16 +325,77 @@ def test_who_is_protected_is_banned_by_force(guard: Guard) -> None:
 
 
 def test_unban_all(guard: Guard) -> None:
-    """Everybody is let in, and counted."""
-    assert guard.command("unban", "--all").stdout == "3 bans lifted\n"
+    """Every ban is ended, and counted."""
+    assert guard.command("unban", "--all").stdout == "3 bans ended\n"
     assert guard.banned() == set()
 
 
-@pytest.mark.parametrize("arguments", [("ban", "203.0.113.8"), ("unban", "203.0.113.1"), ("unban", "--all")])
-def test_who_needs_the_daemon_says_so(guard: Guard, arguments: tuple[str, ...]) -> None:
-    """Without the daemon: exit code 3, and the mend."""
+def test_unban_all_without_dashes(guard: Guard) -> None:
+    """``unban all`` means ``unban --all``."""
+    assert guard.command("unban", "all").stdout == "3 bans ended\n"
+    assert guard.banned() == set()
+
+
+@pytest.mark.kernel
+@pytest.mark.usefixtures("netns")
+@pytest.mark.parametrize("backend", ["ipset", "nftables", "auto"])
+def test_unban_without_the_daemon(tmp_path: Path, backend: str) -> None:
+    """Without the daemon: the same messages and exit codes, and the ban does not come back."""
+    with Guard(tmp_path, firewall={"backend": backend}) as guard:
+        guard.must("ban", "203.0.113.1", "203.0.113.2", "203.0.113.64/26", PREFIX)
+        guard.kill()
+        done = guard.command("unban", "203.0.113.1", "2001:db8:1234:5678::1", "203.0.113.100", "192.0.2.1")
+        parts = {"203.0.113.96/30", "203.0.113.101", "203.0.113.102/31", "203.0.113.104/29"}
+        parts |= {"203.0.113.64/27", "203.0.113.112/28"}
+
+        assert done.returncode == 1
+        assert done.stdout == "unbanned: 203.0.113.1, 2001:db8:1234:5678::1, 203.0.113.100\n"
+        assert done.stderr.splitlines() == [
+            "the daemon does not answer: removed from the kernel directly",
+            "2001:db8:1234:5678::/64: unbanned as a whole, since one sender has all of it",
+            "203.0.113.64/26: the rest of it stays banned, in 6 parts",
+            "192.0.2.1/32: is not banned",
+        ]
+        assert guard.banned() == {"203.0.113.2"} | parts
+        done = guard.command("unban", "203.0.113.2")
+        assert (done.returncode, done.stdout) == (0, "unbanned: 203.0.113.2\n")
+        guard.start()
+        assert guard.banned() == parts
+        guard.kill()
+        assert guard.command("unban", "--all").stdout == "6 bans ended\n"
+        assert guard.banned() == set()
+        guard.start()
+        assert guard.banned() == set()
+
+
+@pytest.mark.kernel
+@pytest.mark.usefixtures("netns")
+def test_unban_without_the_daemon_needs_no_good_configuration(tmp_path: Path) -> None:
+    """An invalid configuration does not prevent unban: its problems are printed, and the ban ends."""
+    with Guard(tmp_path, firewall={"backend": "nftables"}) as guard:
+        guard.must("ban", "203.0.113.1")
+        guard.kill()
+        guard.configure(colour=1)
+        done = guard.command("unban", "203.0.113.1")
+
+        assert (done.returncode, done.stdout) == (0, "unbanned: 203.0.113.1\n")
+        assert "colour: unknown key" in done.stderr
+
+
+def test_unban_without_the_daemon_ends_a_dry_run_ban(guard: Guard) -> None:
+    """With the memory firewall only the database has the ban, and it stays ended at the next start."""
     guard.stop()
-    done = guard.command(*arguments)
+    done = guard.command("unban", "203.0.113.1")
+    guard.start()
+
+    assert (done.returncode, done.stdout) == (0, "unbanned: 203.0.113.1\n")
+    assert guard.banned() == {"203.0.113.64/26", PREFIX}
+
+
+def test_ban_needs_the_daemon(guard: Guard) -> None:
+    """Without the daemon: exit code 3, and the fix."""
+    guard.stop()
+    done = guard.command("ban", "203.0.113.8")
 
     assert (done.returncode, done.stdout) == (3, "")
     assert done.stderr == (
@@ -332,7 +404,7 @@ def test_who_needs_the_daemon_says_so(guard: Guard, arguments: tuple[str, ...]) 
 
 
 def test_a_daemon_that_refuses_is_a_problem(guard: Guard) -> None:
-    """Switched off, bans by hand are refused with exit code 1 and the mend."""
+    """While switched off, bans by hand are refused with exit code 1 and the fix."""
     guard.command("off")
     done = guard.command("ban", "203.0.113.8")
 
@@ -341,7 +413,7 @@ def test_a_daemon_that_refuses_is_a_problem(guard: Guard) -> None:
 
 
 def test_a_long_list_goes_in_and_out_at_once(tmp_path: Path) -> None:
-    """Thousands of bans by hand go in by one command and come out by one, for people under one head."""
+    """One command bans thousands of addresses and one unbans them; the list has one header."""
     addresses = [f"203.0.{n // 250}.{n % 250}" for n in range(5_000)]
     with Guard(tmp_path) as guard:
         assert guard.command("ban", *addresses).returncode == 0

@@ -1,27 +1,38 @@
-"""``ringfence check``: what is right, what is not, and what mends it; it changes nothing."""
+"""``ringfence check``: findings with their fixes; nothing is changed."""
 
+import errno
+import fcntl
 import json
+import os
+import pty
 import shlex
 import socket
+import struct
+import subprocess
+import sys
+import termios
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from tests.support.amiserver import Fault, Script
 from tests.support.asterisk import SECRET
+from tests.support.certificate import certificate_in
 from tests.support.console import path_with
 from tests.support.daemon import GRANTED, Guard, ami_server, until
 from tests.support.netns import run
 
-from ringfence.cli.check import UNPROVEN, _logins
-from ringfence.parse.nflog import bind_request
-from ringfence.report import WITHOUT_WIRE
+from ringfence.cli.check import UNPROVEN, _closed_connections, _logins
+from ringfence.daemon.status import WITHOUT_WIRE
+from ringfence.netlink.nflog import bind_request
+from ringfence.sources.coverage_gaps import WITHOUT_LOG
 from ringfence.sources.wire import GROUP
 
 GOOD = Script(play=[GRANTED])
 
 
 def lines_of(guard: Guard) -> tuple[int, list[str]]:
-    """Run the check, and give its exit code and its lines."""
+    """Run the check; return its exit code and its lines."""
     done = guard.command("check")
     assert SECRET not in done.stdout + done.stderr
     return done.returncode, done.stdout.splitlines()
@@ -30,8 +41,8 @@ def lines_of(guard: Guard) -> tuple[int, list[str]]:
 @pytest.mark.kernel
 @pytest.mark.usefixtures("netns")
 def test_all_is_well(tmp_path: Path) -> None:
-    """With a daemon that hears its PBX and a firewall that works: every line is ok, exit code 0."""
-    firewall = {"backend": "ipset", "limit": {"mode": "observe"}}  # else its rules change once it is up
+    """With a connected daemon and a working firewall every line is ok, with exit code 0."""
+    firewall = {"backend": "ipset", "limit": {"mode": "observe"}}  # otherwise its rules change once it is up
     with (
         ami_server(GOOD) as pbx,
         Guard(tmp_path, ami={"port": pbx.port}, firewall=firewall) as guard,
@@ -42,19 +53,19 @@ def test_all_is_well(tmp_path: Path) -> None:
         code, lines = lines_of(guard)
 
         assert [line for line in lines if line.startswith("NO")] == []
-        assert "--  pbx: logs: none is to be read: who hides from AMI is not seen" in lines
+        assert f"--  pbx: logs: no log is configured: {WITHOUT_LOG}" in lines
         assert code == 0
         assert lines[0] == f"ok  configuration: {guard.config}"
         assert lines[1] == (
             f"ok  pbx: manager interface at 127.0.0.1:{pbx.port}: logged in, security events are granted"
         )
-        assert lines[-1] == "ok  daemon: running, and hears every source"
+        assert lines[-1] == "ok  daemon: running, and every source is connected"
         assert (run("ipset", "save"), run("iptables", "-t", "raw", "-S")) == before
 
 
-def test_what_is_wrong_is_told_with_its_mend(tmp_path: Path) -> None:
-    """No daemon, a refused login, a readable secret: a NO each, how many there are, exit code 1."""
-    mend = "start it: systemctl start ringfence; where it ends by itself: journalctl -u ringfence"
+def test_problems_have_fixes(tmp_path: Path) -> None:
+    """No daemon, a refused login, a readable secret: one NO for each, the total, and exit code 1."""
+    hint = "start it: systemctl start ringfence; if it stops unexpectedly, see: journalctl -u ringfence"
     with ami_server(Script(fault=Fault.REFUSES)) as pbx:
         guard = Guard(tmp_path, ami={"port": pbx.port})
         guard.config.chmod(0o644)
@@ -67,16 +78,16 @@ def test_what_is_wrong_is_told_with_its_mend(tmp_path: Path) -> None:
 
     assert done.returncode == 1
     assert wrong == [
-        f"NO  secret: everybody may read {guard.config}; mend: chmod o= {guard.config}",
+        f"NO  secret: every user may read {guard.config}; fix: chmod o= {guard.config}",
         f"NO  pbx: manager interface at {place}: login refused: {place} {refused}",
-        f"NO  daemon: no daemon listens at {tmp_path}/control.sock; {mend}",
+        f"NO  daemon: no daemon listens at {tmp_path}/control.sock; {hint}",
     ]
-    assert done.stderr == "3 to mend\n"
+    assert done.stderr == "3 to fix\n"
     assert not (tmp_path / "ringfence.db").exists()
 
 
-def test_what_is_not_looked_at_is_said(tmp_path: Path) -> None:
-    """Without logs and without the wire it is told what nobody sees then; neither is wrong."""
+def test_switched_off_sources_are_named(tmp_path: Path) -> None:
+    """Without logs and wire, the check names the effect; neither is an error."""
     asterisk = [
         {
             "name": "pbx",
@@ -87,15 +98,15 @@ def test_what_is_not_looked_at_is_said(tmp_path: Path) -> None:
     ]
     _, lines = lines_of(Guard(tmp_path, asterisk=asterisk))
 
-    assert "--  pbx: logs: none is to be read: who hides from AMI is not seen" in lines
-    [line] = [line for line in lines if line.startswith("--  wire: is not looked at ([asterisk.wire] ena")]
+    assert f"--  pbx: logs: no log is configured: {WITHOUT_LOG}" in lines
+    [line] = [line for line in lines if line.startswith("--  wire: is switched off ([asterisk.wire] ena")]
     assert line.endswith(f": {UNPROVEN}; {WITHOUT_WIRE}")
 
 
 @pytest.mark.kernel
 @pytest.mark.usefixtures("netns")
-def test_the_wire_is_tried_where_no_daemon_looks_at_it(tmp_path: Path) -> None:
-    """As the daemon would; where another program has the packet log, what that leaves open is said."""
+def test_the_wire_is_opened_without_a_daemon(tmp_path: Path) -> None:
+    """Without a daemon the check opens the wire itself; if another program holds it, the effect is named."""
     asterisk = [{"name": "pbx", "ami": {"port": 1, "secret": SECRET}}]
     guard = Guard(tmp_path, asterisk=asterisk)
     _, lines = lines_of(guard)
@@ -111,8 +122,8 @@ def test_the_wire_is_tried_where_no_daemon_looks_at_it(tmp_path: Path) -> None:
 
 @pytest.mark.kernel
 @pytest.mark.usefixtures("netns")
-def test_of_the_wire_the_daemon_has_the_word(tmp_path: Path) -> None:
-    """It holds the packet log, and knows what it sees there."""
+def test_the_running_daemon_reports_the_wire(tmp_path: Path) -> None:
+    """The running daemon holds the wire, so its own report counts."""
     with ami_server(GOOD) as pbx:
         asterisk = [{"name": "pbx", "ami": {"port": pbx.port, "secret": SECRET}, "logs": {"paths": []}}]
         with Guard(tmp_path, asterisk=asterisk, firewall={"backend": "ipset"}) as guard:
@@ -121,50 +132,104 @@ def test_of_the_wire_the_daemon_has_the_word(tmp_path: Path) -> None:
             assert f"ok  wire: NFLOG group {GROUP}" in lines_of(guard)[1]
 
 
-def test_beside_others_no_log_is_found(tmp_path: Path) -> None:
-    """With two PBXs that name no logs each is told so, and Asterisk's files are nobody's."""
+def test_closed_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line states whether the kernel reports closed connections, with the limit or the fix."""
+    assert _closed_connections().line == (
+        "ok  connections: the kernel reports closed TCP connections of this network namespace "
+        "(not of containers)"
+    )
+
+    def refuse(*_: object) -> socket.socket:
+        raise OSError(errno.EPROTONOSUPPORT, "Protocol not supported")
+
+    monkeypatch.setattr(socket, "socket", refuse)
+    line = _closed_connections().line
+    assert line.startswith("NO  connections: cannot follow closed TCP connections (NETLINK_SOCK_DIAG): ")
+    assert "; fix: `modprobe inet_diag tcp_diag`" in line
+
+
+def test_several_pbxs_need_log_paths(tmp_path: Path) -> None:
+    """With two PBXs without log paths each is reported, and Asterisk's files belong to neither."""
     asterisk = [{"name": name, "ami": {"port": 1, "secret": SECRET}} for name in ("office", "branch")]
     _, lines = lines_of(Guard(tmp_path, asterisk=asterisk))
 
     for name in ("office", "branch"):
         [line] = [line for line in lines if line.startswith(f"NO  {name}: logs: ")]
-        assert "with several [[asterisk]] none is found by itself" in line
-    assert [
-        line for line in lines if line.startswith("--  asterisk's settings: are not to be seen from here")
-    ]
+        assert "with several [[asterisk]] sections no log is found automatically" in line
+    assert [line for line in lines if "cannot be read from here" in line]
 
 
-def test_a_pbx_that_is_away(tmp_path: Path) -> None:
-    """A manager interface that nobody offers is unreachable."""
+def test_an_unreachable_pbx(tmp_path: Path) -> None:
+    """A manager interface without a listener is unreachable."""
     place = "127.0.0.1:1"
     _, lines = lines_of(Guard(tmp_path))
 
     why = f"unreachable: {place}: Connection refused"
-    mend = "does Asterisk run, and has its manager.conf enabled = yes in [general]?"
+    hint = "is Asterisk running, and does its manager.conf have enabled = yes in [general]?"
     assert [line for line in lines if "manager interface" in line] == [
-        f"NO  pbx: manager interface at {place}: {why}; {mend}"
+        f"NO  pbx: manager interface at {place}: {why}; {hint}"
     ]
 
 
+def test_tls_without_verification_is_pointed_out(tmp_path: Path) -> None:
+    """With ``tls_verify = false`` a line names the weakness and its fix."""
+    certificate = certificate_in(tmp_path)
+    with ami_server(GOOD, certificate=certificate) as pbx:
+        _, lines = lines_of(Guard(tmp_path, ami={"port": pbx.port, "tls": True, "tls_verify": False}))
+    [good, weak] = [line for line in lines if "manager interface" in line]
+
+    assert good.startswith("ok  ")
+    assert weak.startswith(f"--  pbx: manager interface at 127.0.0.1:{pbx.port}: the server's certificate is")
+    assert "fix: tls_ca = " in weak
+
+
+def test_manager_logins_that_cannot_be_confirmed_are_pointed_out(tmp_path: Path) -> None:
+    """AMI over HTTP is reported with its effect and fix; without HTTP there is no such line."""
+    said = b"Response: Success\r\nActionID: {ActionID}\r\nCoreHTTPenabled: Yes\r\n\r\n"
+    script = Script(play=[GRANTED], answers={"CoreSettings": said})
+    with ami_server(script) as pbx:
+        _, lines = lines_of(Guard(tmp_path, ami={"port": pbx.port}))
+    [good, weak] = [line for line in lines if "manager interface" in line]
+
+    assert good.startswith("ok  ")
+    assert weak.startswith(
+        f"--  pbx: manager interface at 127.0.0.1:{pbx.port}: AMI is also served over HTTP"
+    )
+    assert "failed manager logins that it reports are listed and cause no ban; fix: webenabled = no" in weak
+
+
+def test_a_manager_interface_that_is_switched_off_confirms_no_login(tmp_path: Path) -> None:
+    """With ``enabled = false`` the check names the effect and the fix."""
+    guard = Guard(tmp_path, ami={"enabled": False})
+    guard.settings["asterisk"][0]["logs"] = {"paths": [str(tmp_path / "messages")]}
+    guard.configure()
+    [line] = [line for line in lines_of(guard)[1] if "manager interface" in line]
+
+    assert line.startswith("--  pbx: manager interface: is not used (enabled = false)")
+    assert line.endswith("no failed manager login can be confirmed; fix: enabled = true")
+
+
 def test_a_manager_user_without_the_class(tmp_path: Path) -> None:
-    """A login that brings no security events is found out, with what manager.conf needs."""
+    """A login without security events is detected, with the line that manager.conf needs."""
     with ami_server(Script()) as pbx:
         _, lines = lines_of(Guard(tmp_path, ami={"port": pbx.port}))
     [line] = [line for line in lines if "manager interface" in line]
 
-    assert line.startswith(f"NO  pbx: manager interface at 127.0.0.1:{pbx.port}: deaf: logged in, but no")
+    assert line.startswith(
+        f"NO  pbx: manager interface at 127.0.0.1:{pbx.port}: no events: logged in, but no"
+    )
     assert "read = security,system" in line
 
 
-def test_a_database_of_countries_that_is_not_there(tmp_path: Path) -> None:
-    """It is named, also while no entry of a list needs it."""
+def test_a_missing_country_database(tmp_path: Path) -> None:
+    """A missing country database is reported, even while no list entry needs it."""
     _, lines = lines_of(Guard(tmp_path, geo={"database": str(tmp_path / "absent.mmdb")}))
 
-    assert f"NO  geo: {tmp_path}/absent.mmdb is not there; see [geo] database" in lines
+    assert f"NO  geo: {tmp_path}/absent.mmdb does not exist; see [geo] database" in lines
 
 
 def test_a_dry_run_is_no_guard(tmp_path: Path) -> None:
-    """With the memory firewall the daemon's own word is that nothing is dropped."""
+    """With the memory firewall the daemon reports that nothing is dropped."""
     with ami_server(GOOD) as pbx, Guard(tmp_path, ami={"port": pbx.port}) as guard:
         until(lambda: guard.source_is("listening"), "the source listens")
         code, lines = lines_of(guard)
@@ -173,8 +238,8 @@ def test_a_dry_run_is_no_guard(tmp_path: Path) -> None:
     assert lines[-1] == "NO  daemon: a dry run: the memory firewall drops nothing"
 
 
-def test_who_may_read_a_secret_of_its_own_file(tmp_path: Path) -> None:
-    """A secret's own file is looked at, and then the configuration's need not be private."""
+def test_the_modes_of_a_secret_file(tmp_path: Path) -> None:
+    """The secret's own file is checked; the configuration may then be readable."""
     file = tmp_path / "secret"
     file.write_text(SECRET, "utf-8")
     file.chmod(0o604)
@@ -183,13 +248,13 @@ def test_who_may_read_a_secret_of_its_own_file(tmp_path: Path) -> None:
     guard.config.chmod(0o644)
     _, lines = lines_of(guard)
 
-    assert [line for line in lines if "everybody" in line] == [
-        f"NO  secret: everybody may read {file}; mend: chmod o= {file}"
+    assert [line for line in lines if "every user" in line] == [
+        f"NO  secret: every user may read {file}; fix: chmod o= {file}"
     ]
 
 
 def test_a_credential_makes_no_secret_of_the_configuration(tmp_path: Path) -> None:
-    """Where systemd hands the secret over, everybody may read the configuration."""
+    """If systemd passes the secret, every user may read the configuration."""
     (tmp_path / "pbx.secret").write_text(SECRET, "utf-8")
     guard = Guard(
         tmp_path,
@@ -199,13 +264,13 @@ def test_a_credential_makes_no_secret_of_the_configuration(tmp_path: Path) -> No
     guard.config.chmod(0o644)
     _, lines = lines_of(guard)
 
-    assert [line for line in lines if "everybody may read" in line] == []
+    assert [line for line in lines if "every user may read" in line] == []
 
 
 @pytest.mark.kernel
 @pytest.mark.usefixtures("netns")
 def test_a_firewall_that_cannot_work(tmp_path: Path) -> None:
-    """Without the capabilities each thing that lacks is a NO."""
+    """Without capabilities, each missing requirement is a NO."""
     guard = Guard(
         tmp_path, firewall={"backend": "ipset"}, prefix=["setpriv", "--bounding-set=-net_admin,-net_raw"]
     )
@@ -216,33 +281,32 @@ def test_a_firewall_that_cannot_work(tmp_path: Path) -> None:
 
 
 def test_for_scripts(tmp_path: Path) -> None:
-    """The same in JSON, an object a line, with the same exit code and count."""
+    """--json prints the same findings as objects, with the same exit code and total."""
     guard = Guard(tmp_path, ami={"port": 1})
     done = guard.command("check", "--json")
     _, lines = lines_of(guard)
     findings = json.loads(done.stdout)
 
     assert done.returncode == 1
-    assert done.stderr == f"{sum(finding['right'] is False for finding in findings)} to mend\n"
+    assert done.stderr == f"{sum(finding['right'] is False for finding in findings)} to fix\n"
     for finding, line in zip(findings, lines, strict=True):
         assert line[4:] in {finding["what"], f"{finding['what']}: {finding['detail']}"}
         assert line[:2] == {True: "ok", False: "NO", None: "--"}[finding["right"]]
 
 
-def test_who_is_logged_in_is_known_or_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where logins cannot be known it is said why, and what to do; nothing is wrong."""
+def test_logins(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If logins are unknown, the check names the reason and the remedy; this is not an error."""
     monkeypatch.setattr("ringfence.host.logins.why_no_logins", lambda: "")
-    assert _logins().line == "ok  logins: are known, and never banned"
+    assert _logins().line == "ok  logins: addresses logged in to this host are known, and never banned"
 
     monkeypatch.setattr("ringfence.host.logins.why_no_logins", lambda: "no logind runs here")
     assert _logins().line == (
-        "--  logins: no logind runs here; whoever is logged in from elsewhere could be banned: "
-        "put your own address on `allow`"
+        "--  logins: no logind runs here; your own address could be banned; fix: put it on the allow list"
     )
 
 
-def test_a_trunk_is_offered_until_it_is_allowed(tmp_path: Path) -> None:
-    """The command that is offered can be run, and then the list of the daemon has the word."""
+def test_a_trunk_is_suggested_until_it_is_allowed(tmp_path: Path) -> None:
+    """The suggested command can be run; afterwards the daemon's list is decisive."""
     program = tmp_path / "asterisk"
     shown = " Identify:  i/carrier one\n Identify:  i/carrier\n      Match: 203.0.113.0/28\n"
     program.write_text(f"#!/bin/sh\ncase \"$2\" in pjsip*) printf '{shown}';; esac\n", "utf-8")
@@ -256,11 +320,11 @@ def test_a_trunk_is_offered_until_it_is_allowed(tmp_path: Path) -> None:
         assert guard.must(*offered[1:]) == "on the allow list: 203.0.113.0/28\n"
         _, lines = lines_of(guard)
 
-    assert "ok  trunks: all that are known by their address are allowed, or friends" in lines
+    assert "ok  trunks: all trunks known by their address are allowed, or friends" in lines
 
 
-def test_a_decoy_that_is_an_account_is_seen(tmp_path: Path) -> None:
-    """In Asterisk's files, before anybody has registered there."""
+def test_a_decoy_that_is_an_account(tmp_path: Path) -> None:
+    """A decoy that is an account in Asterisk's files is reported before anyone has registered there."""
     files = tmp_path / "asterisk"
     files.mkdir()
     (files / "asterisk.conf").write_text("[directories]\n", "utf-8")
@@ -274,15 +338,37 @@ def test_a_decoy_that_is_an_account_is_seen(tmp_path: Path) -> None:
 
     [line] = [line for line in done.stdout.splitlines() if line.startswith("NO  decoy")]
     assert line.startswith("NO  decoy 201: is an account in Asterisk's files")
-    assert line.endswith("mend: take it out of accounts in [rules.decoy]")
+    assert line.endswith("fix: remove it from accounts in [rules.decoy]")
 
 
-def test_whose_files_are_here_must_be_known_to_harden(tmp_path: Path) -> None:
-    """With several PBXs, or one elsewhere, nothing is said of whatever is in /etc/asterisk."""
+def test_one_local_asterisk_is_needed(tmp_path: Path) -> None:
+    """With several PBXs, or a remote one, /etc/asterisk is not checked."""
     guard = Guard(tmp_path, asterisk=[{"name": "far", "ami": {"host": "192.0.2.9", "enabled": False}}])
     lines = guard.command("check", "--hardening").stdout.split("\n")
 
     [line] = [line for line in lines if "hardening" in line]
-    assert line.startswith(
-        "--  hardening: not seen: Asterisk does not run here, or is one of several: run this"
-    )
+    assert line.startswith("--  hardening: not checked: Asterisk is remote, or one of several; fix: run this")
+
+
+def test_no_word_is_broken_on_a_terminal(tmp_path: Path) -> None:
+    """At 80 columns no word of the piped output is broken, and a fix begins a new line."""
+    guard = Guard(tmp_path)
+    guard.config.chmod(0o644)
+    piped = guard.command("check")
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 80, 0, 0))
+    environ = {key: value for key, value in guard._environ.items() if key != "COLUMNS"}
+    command = [sys.executable, "-m", "ringfence", "check", "--config", str(guard.config)]
+    process = subprocess.Popen(command, stdout=theirs, stderr=theirs, env=environ)
+    os.close(theirs)
+    shown = b""
+    with os.fdopen(ours, "rb", 0) as terminal, suppress(OSError):  # EIO: the other end is closed
+        while read := terminal.read(65_536):
+            shown += read
+    process.wait()
+    lines = shown.decode().replace("\r", "").splitlines()
+
+    whole = (piped.stdout + piped.stderr).replace("; fix:", " fix:")
+    assert " ".join(lines).replace("; fix:", " fix:").split() == whole.split()
+    assert [line for line in lines if len(line) > 80 and " " in line.strip()] == []
+    assert any(line.startswith("    fix: chmod o=") for line in lines)

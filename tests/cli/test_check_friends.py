@@ -1,14 +1,14 @@
-"""``check`` on those who belong to this PBX: trunks known by address, and what our manager user may ask."""
+"""Findings of ``check`` about friends: trunks known by address, and the rights of our manager user."""
 
 from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
 
+from ringfence.audit.console import AsteriskConsole
 from ringfence.cli.check_friends import allowed_of, rights_findings, trunk_findings
-from ringfence.config import AllowSettings, Settings
-from ringfence.host.console import AsteriskConsole
-from ringfence.values import HostName
+from ringfence.config.converters import HostName
+from ringfence.config.loader import AllowSettings, Settings
 
 IDENTIFIES = """
  Identify:  i1/carrier one's
@@ -25,7 +25,7 @@ IDENTIFIES = """
 
 
 def lines(folder: Path, shown: str, *allowed: str) -> list[str]:
-    """Give what is said where the console shows this for ``pjsip show identifies``, and knows no chan_sip."""
+    """Return the findings for this output of ``pjsip show identifies``, without chan_sip."""
     (folder / "shown").write_text(shown, "utf-8")
     program = folder / "asterisk"
     unknown = "No such command 'sip show peers' (type 'core show help sip show')"
@@ -37,42 +37,42 @@ def lines(folder: Path, shown: str, *allowed: str) -> list[str]:
     return [finding.line for finding in trunk_findings(AsteriskConsole(str(program)), networks)]
 
 
-def test_trunks_are_offered_with_the_command(tmp_path: Path) -> None:
-    """An endpoint's addresses are one command; what is allowed already is left out of it."""
+def test_trunks_are_suggested_with_the_command(tmp_path: Path) -> None:
+    """The addresses of an endpoint form one command, without those that are already allowed."""
     found = lines(tmp_path, IDENTIFIES, "203.0.113.0/29", "2001:db8::/32")
 
-    mend = "mend: only its own addresses in match or host"
+    fix = "fix: list only its own addresses in match or host"
     assert found[:2] == [
-        f"NO  trunk everybody: anybody is taken for it; {mend}",
-        f"--  trunk isp: is taken for whoever has one of 10.0.0.0/8; {mend}",
+        f"NO  trunk everybody: every address is accepted as this trunk; {fix}",
+        f"--  trunk isp: every address of 10.0.0.0/8 is accepted as this trunk; {fix}",
     ]
     [carrier] = found[2:]
-    assert carrier.startswith("--  trunk carrier: is known by its address, and may be banned ")
+    assert carrier.startswith("--  trunk carrier: is known by its address, which no event shows, ")
     assert carrier.endswith("; if it is yours: ringfence allow add 203.0.113.64/28 --note carrier")
 
 
 def test_all_is_well(tmp_path: Path) -> None:
-    """Where all are allowed, or there is none, that is right."""
+    """Without trunks, or if all are allowed, the finding is ok."""
     [one] = lines(tmp_path, " Identify:  i/c\n      Match: 203.0.113.9/32\n", "203.0.113.0/24")
     [none] = lines(tmp_path, "No objects found.\n")
 
-    assert one == "ok  trunks: all that are known by their address are allowed, or friends"
-    assert none == "ok  trunks: none is known by its address alone"
+    assert one == "ok  trunks: all trunks known by their address are allowed, or friends"
+    assert none == "ok  trunks: no trunk is known by its address alone"
 
 
 def test_a_name_does_no_harm_in_a_shell(tmp_path: Path) -> None:
-    """The command is one that can be pasted, whatever a trunk is called."""
+    """The command can be pasted safely, whatever the trunk's name contains."""
     [line] = lines(tmp_path, " Identify:  i/a;rm$(x)\n      Match: 203.0.113.9/32\n")
 
     assert line.endswith("ringfence allow add 203.0.113.9 --note 'a;rm$(x)'")
 
 
-def test_without_the_console_it_is_told_what_is_not_seen(tmp_path: Path) -> None:
-    """Without root nobody can say which trunks there are."""
+def test_without_the_console_trunks_are_unknown(tmp_path: Path) -> None:
+    """Without root the trunks are unknown, which is reported."""
     [finding] = trunk_findings(AsteriskConsole(str(tmp_path / "gone")), [])
 
     assert finding.right is None
-    assert finding.detail.startswith("by address alone: not seen (")
+    assert finding.detail.startswith("known by address alone: not checked (")
 
     (tmp_path / "asterisk").write_text("#!/bin/sh\necho sorry; exit 1\n", "utf-8")
     (tmp_path / "asterisk").chmod(0o755)
@@ -91,7 +91,7 @@ def test_without_the_console_it_is_told_what_is_not_seen(tmp_path: Path) -> None
     ],
 )
 def test_rights_that_our_user_lacks(tmp_path: Path, rights: str, lacking: str) -> None:
-    """What is lost without them is told with the mend; of a user that is not in the file nothing is."""
+    """Missing rights are reported with the effect and the fix; for an unknown user nothing is."""
     (tmp_path / "manager.conf").write_text(f"[general]\nenabled=yes\n[own]\nsecret=x\n{rights}\n", "utf-8")
     found = [finding.line for finding in rights_findings(tmp_path, "own")]
 
@@ -99,8 +99,8 @@ def test_rights_that_our_user_lacks(tmp_path: Path, rights: str, lacking: str) -
     assert list(rights_findings(tmp_path, "other")) == []
 
 
-def test_who_is_allowed() -> None:
-    """By the daemon's list with where its names lead, and its trunks; without it by the configuration."""
+def test_allowed_networks() -> None:
+    """Allowed: the daemon's list with resolved names, and its trunks; without it the configuration's list."""
     settings = Settings(
         allow=AllowSettings(networks=(ip_network("198.51.100.0/24"),), hosts=(HostName("sip.x.example"),))
     )
@@ -110,7 +110,7 @@ def test_who_is_allowed() -> None:
         {"entry": "country DE", "leads_to": []},
     ]
 
-    friends = [{"address": "192.0.2.7", "tie": "trunk"}, {"address": "192.0.2.8", "tie": "registered"}]
+    friends = [{"address": "192.0.2.7", "reason": "trunk"}, {"address": "192.0.2.8", "reason": "registered"}]
 
     assert allowed_of(settings, None) == [ip_network("198.51.100.0/24")]
     assert allowed_of(settings, [], friends) == [ip_network("192.0.2.7/32")]

@@ -1,4 +1,4 @@
-"""``check`` on the logs: which are read, what they carry, and what is in none of them."""
+"""Findings of ``check`` about the logs: which are read, what they contain, and what is missing."""
 
 import os
 import shutil
@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 from attrs import evolve
 
+from ringfence.audit.asterisk import Asterisk
 from ringfence.cli import check_logs
 from ringfence.cli.check_logs import TAIL, log_findings
-from ringfence.config import AsteriskSettings, CustomSettings, LogSettings
-from ringfence.host.asterisk import Asterisk
-from ringfence.sources.logs import PLACES
-from ringfence.values import LevelName, Name, Pattern
+from ringfence.config.converters import LevelName, Name, Pattern
+from ringfence.config.loader import AsteriskSettings, CustomSettings, LogSettings
+from ringfence.sources.coverage_gaps import WITHOUT_LOG
+from ringfence.sources.logs import LOG_PATHS
 
 CHANNEL = "the channel of contrib/asterisk/ringfence.logger.conf"
 LINE = b"[2026-11-20 06:05:02.730] %b[7] x.c: anything\n"
@@ -23,13 +24,13 @@ LINE = b"[2026-11-20 06:05:02.730] %b[7] x.c: anything\n"
 
 @pytest.fixture(name="places")
 def _places() -> Iterator[tuple[Path, ...]]:
-    """Give the places that there are, in a folder that everybody may look into; nothing is there."""
+    """Create readable folders for the standard log paths, without files; return the paths."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         folder.chmod(0o755)
-        for parent in {place.parent for place in PLACES}:
+        for parent in {place.parent for place in LOG_PATHS}:
             (folder / parent.name).mkdir()
-        yield tuple(folder / place.parent.name / place.name for place in PLACES)
+        yield tuple(folder / place.parent.name / place.name for place in LOG_PATHS)
 
 
 def lines(
@@ -40,16 +41,16 @@ def lines(
     asterisk: Asterisk | None = None,
     alone: bool = True,
 ) -> list[str]:
-    """Give what is said of these logs of a PBX."""
+    """Return the findings about these logs of a PBX."""
     pbx = AsteriskSettings(name=Name("pbx"), logs=logs)
     found = log_findings(pbx, report, asterisk, alone=alone, places=places)
     return [finding.line for finding in found]
 
 
 def settings(channels: Mapping[Path, set[str]], **more: Any) -> Asterisk:  # noqa: ANN401 - what it has
-    """Give what Asterisk's files say of its channels."""
+    """Return Asterisk's settings with these log channels."""
     given = {path: frozenset(levels) for path, levels in channels.items()}
-    good = Asterisk(channels=given, security=True, iax_silent=False, gate=None, unread=())
+    good = Asterisk(channels=given, security=True, iax_silent=False, gate=None, chan_sip_tls=False, unread=())
     return evolve(good, **more)
 
 
@@ -57,31 +58,33 @@ FOUND = LogSettings()
 
 
 def test_nothing_is_found(places: tuple[Path, ...]) -> None:
-    """Without a log that is wrong, since callers can hide; the mend and the way to mean it are told."""
+    """A missing log is an error, since callers can hide from AMI; the finding has the fix."""
     assert lines(places, FOUND) == [
-        f"NO  pbx: logs: none is found; mend: {CHANNEL}, or paths in [asterisk.logs] ([] for none)"
+        f"NO  pbx: logs: no log is found; fix: add {CHANNEL}, or set paths in [asterisk.logs] ([] for none)"
     ]
 
 
-def test_none_is_wanted(places: tuple[Path, ...]) -> None:
-    """Who switched logs off is told what that hides, and nothing is wrong."""
+def test_logs_switched_off(places: tuple[Path, ...]) -> None:
+    """If logs are switched off, the effect is reported, which is not an error."""
     places[0].touch()
-    told = "--  pbx: logs: none is to be read: who hides from AMI is not seen"
+    told = f"--  pbx: logs: no log is configured: {WITHOUT_LOG}"
 
     assert lines(places, LogSettings(paths=())) == [told]
     assert lines(places, LogSettings(paths=()), alone=False) == [told]
 
 
-def test_beside_others_nothing_is_found(places: tuple[Path, ...]) -> None:
-    """With several PBXs each needs its paths, or a word that it has none."""
+def test_several_pbxs_need_paths(places: tuple[Path, ...]) -> None:
+    """With several PBXs each needs its paths, or an empty list."""
     places[0].touch()
     [line] = lines(places, FOUND, alone=False)
 
-    assert line.startswith("NO  pbx: logs: with several [[asterisk]] none is found by itself; name its paths")
+    assert line.startswith(
+        "NO  pbx: logs: with several [[asterisk]] sections no log is found automatically; fix"
+    )
 
 
 def test_the_own_channel_is_right(places: tuple[Path, ...]) -> None:
-    """A log with the levels that tell and no packets is ok, by Asterisk's files or by its own lines."""
+    """A log with useful levels and no packets is ok, by Asterisk's files or by the log's lines."""
     own = places[0]
     own.write_bytes(LINE % b"SECURITY" + LINE % b"NOTICE")
     places[3].touch()
@@ -92,71 +95,70 @@ def test_the_own_channel_is_right(places: tuple[Path, ...]) -> None:
     assert lines(places, FOUND, asterisk=settings({own: {"error"}}, unread=("logger.conf",))) == right
 
 
-def test_a_new_log_tells_nothing_yet(places: tuple[Path, ...]) -> None:
-    """Where neither the files nor the log tell the levels, nothing is made up."""
+def test_a_new_log_has_unknown_levels(places: tuple[Path, ...]) -> None:
+    """If neither Asterisk's files nor the log show the levels, none are claimed."""
     places[0].write_bytes(b"Asterisk 22.10.1 built by root\n")
 
-    assert lines(places, FOUND) == [f"ok  pbx: log {places[0]}: is read; nothing in it tells its levels yet"]
+    assert lines(places, FOUND) == [f"ok  pbx: log {places[0]}: is read; it does not show its levels yet"]
 
 
-def test_packets_in_a_log_are_told(places: tuple[Path, ...]) -> None:
-    """Levels with which callers' text comes in are named, with the mend; only a log's end is looked at."""
+def test_packets_in_a_log_are_reported(places: tuple[Path, ...]) -> None:
+    """Levels that contain raw packets are reported with the fix; only the end of a log is searched."""
     messages = places[3]
     filler = LINE % b"NOTICE" * (TAIL // len(LINE))
     messages.write_bytes(LINE % b"DEBUG" + filler + LINE % b"ERROR")
     [line] = lines(places, FOUND)
 
-    assert line.startswith(f"--  pbx: log {messages}: is read (error, notice); with error come packets")
-    assert line.endswith(f"mend: {CHANNEL}")
+    assert line.startswith(f"--  pbx: log {messages}: is read (error, notice); error adds raw packets")
+    assert line.endswith(f"fix: read {CHANNEL} instead")
 
 
-def test_what_is_in_no_log_is_told_where_that_is_sure(places: tuple[Path, ...]) -> None:
-    """By Asterisk's files: levels that no log has, a module that is missing, patterns that fit nothing."""
+def test_missing_levels_are_reported_if_certain(places: tuple[Path, ...]) -> None:
+    """If Asterisk's files are conclusive: missing levels, a missing module, unusable patterns."""
     security, full = places[2], places[5]
     for path in (security, full):
         path.touch()
     custom = CustomSettings(name=Name("agi"), level=LevelName("WARNING"), pattern=Pattern("x {address}"))
-    notices = "--  pbx: notices: no log that is read has them: who hides from AMI is not seen"
+    notices = "--  pbx: notices: no log that is read contains them: attempts hidden from AMI are not seen"
     asked = LogSettings(paths=(security,), custom=(custom,))
 
     assert lines(places, asked, asterisk=settings({security: {"security"}, full: {"notice"}}))[1:] == [
         notices,
-        "NO  pbx: lines of your own (agi): no log that is read has the level WARNING",
+        "NO  pbx: lines of your own (agi): no log that is read contains the level WARNING",
     ]
     assert lines(places, FOUND, asterisk=settings({security: {"security"}, full: {"notice"}}))[2:] == []
     [*_, line] = lines(places, FOUND, asterisk=settings({security: {"notice"}, full: {"notice"}}))
-    assert line.startswith("--  pbx: security lines: no log that is read has them: ")
+    assert line.startswith("--  pbx: security lines: no log that is read contains them: ")
     both = settings({security: {"security"}, full: {"notice"}}, security=False)
     [*_, line] = lines(places, FOUND, asterisk=both)
-    assert line.startswith("--  pbx: security lines: res_security_log is not loaded, which writes them: ")
+    assert line.startswith("--  pbx: security lines: res_security_log, which writes them, is not loaded: ")
 
 
-def test_a_log_that_nobody_writes_to(places: tuple[Path, ...], monkeypatch: pytest.MonkeyPatch) -> None:
-    """An old file is told; in ringfence's own place it is wrong, since it keeps others from being read."""
+def test_an_abandoned_log(places: tuple[Path, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A log without a channel is reported; at ringfence's own path it is an error, since it hides others."""
     monkeypatch.setattr("ringfence.sources.logs.OWN", places[:2])
     channels = settings({Path("/var/log/asterisk/other"): {"notice"}})
-    told = (
-        f"no channel of Asterisk's logger.conf writes to it; mend: that of {CHANNEL[15:]}, or remove the file"
-    )
+    why = "no channel of Asterisk's logger.conf writes to it"
+    lack = f"{why}; fix: add that of {CHANNEL[15:]}, or remove the file"
     places[3].touch()
-    assert lines(places, FOUND, asterisk=channels) == [f"--  pbx: log {places[3]}: {told}"]
+    assert lines(places, FOUND, asterisk=channels) == [f"--  pbx: log {places[3]}: {lack}"]
     places[0].touch()
-    assert lines(places, FOUND, asterisk=channels) == [f"NO  pbx: log {places[0]}: {told}"]
+    assert lines(places, FOUND, asterisk=channels) == [f"NO  pbx: log {places[0]}: {lack}"]
 
 
-def test_named_logs_are_looked_at(places: tuple[Path, ...], tmp_path: Path) -> None:
-    """A path that is not there is wrong; the others are read."""
+def test_configured_logs_are_checked(places: tuple[Path, ...], tmp_path: Path) -> None:
+    """A configured path without a file is an error; the other logs are read."""
     log = tmp_path / "log"
     log.write_bytes(LINE % b"NOTICE")
 
     assert lines(places, LogSettings(paths=(log, tmp_path / "absent"))) == [
         f"ok  pbx: log {log}: is read (notice)",
-        f"NO  pbx: log {tmp_path}/absent: is not there",
+        f"NO  pbx: log {tmp_path}/absent: does not exist",
     ]
 
 
-def test_the_running_daemons_word_counts(places: tuple[Path, ...], tmp_path: Path) -> None:
-    """Where the daemon runs, what it listens to is what is read; its troubles stand with its own line."""
+def test_the_running_daemon_reports_its_logs(places: tuple[Path, ...], tmp_path: Path) -> None:
+    """While the daemon runs, its own list of logs counts; their faults are among its problems."""
     log = tmp_path / "log"
     log.write_bytes(LINE % b"NOTICE")
     places[0].touch()
@@ -171,20 +173,20 @@ def test_the_running_daemons_word_counts(places: tuple[Path, ...], tmp_path: Pat
 
 
 def test_the_journal_takes_journalctl(places: tuple[Path, ...], monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the journal no file is missed; without its program it cannot be read."""
+    """With the journal no log file is needed; without journalctl the journal cannot be read."""
     monkeypatch.setattr(shutil, "which", lambda _: "/usr/bin/journalctl")
     assert lines(places, LogSettings(journal=True)) == [
-        "ok  pbx: journal: what asterisk.service and freepbx.service say"
+        "ok  pbx: journal: messages of asterisk.service and freepbx.service are read"
     ]
     monkeypatch.setattr(shutil, "which", lambda _: None)
     assert lines(places, LogSettings(paths=(), journal=True)) == [
-        "NO  pbx: journal: there is no journalctl; it is part of systemd"
+        "NO  pbx: journal: journalctl is not installed; it is part of systemd"
     ]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can look with another user's rights")
 def test_the_unit_s_rights_count(places: tuple[Path, ...], monkeypatch: pytest.MonkeyPatch) -> None:
-    """What root may read and the unit's user may not is told so, and the rights are root's again after."""
+    """A log that root may read but the unit's user may not is reported; root's rights are then restored."""
     monkeypatch.setattr(check_logs, "USER", "nobody")
     before = os.getgroups(), os.geteuid(), os.getegid()
     for path in places:
@@ -192,7 +194,7 @@ def test_the_unit_s_rights_count(places: tuple[Path, ...], monkeypatch: pytest.M
     [line] = lines(places, LogSettings(paths=(places[0],)))
     assert line == f"NO  pbx: log {places[0]}: may not be read by nobody"
     [line] = lines(places, FOUND)
-    assert line.startswith(f"NO  pbx: logs: what is in {places[0].parent} may not be read by nobody; mend: ")
+    assert line.startswith(f"NO  pbx: logs: {places[0].parent} may not be read by nobody; fix: ")
     places[3].chmod(0o644)
     [own, other, messages] = lines(places, FOUND)
     assert own == f"NO  pbx: log {places[0]}: may not be read by nobody"

@@ -1,4 +1,4 @@
-"""``ringfence run``, the command that becomes the daemon, and ``reload``."""
+"""``ringfence run``, which becomes the daemon, and ``reload``."""
 
 import os
 import sys
@@ -8,15 +8,16 @@ import pytest
 from tests.support.daemon import Guard
 from typer.testing import CliRunner
 
-from ringfence.cli import app
+from ringfence import SERVICE
+from ringfence.cli.app import app
 
 
 def test_the_command_becomes_the_daemon(tmp_path: Path) -> None:
-    """The process that was started is the daemon, under the id that it was started with."""
+    """The started process becomes the daemon and keeps its process id."""
     with Guard(tmp_path) as guard:
         words = Path(f"/proc/{guard.pid}/cmdline").read_bytes().split(b"\0")
 
-    assert words[1:] == [b"-P", b"-m", b"ringfence.service", os.fsencode(guard.config), b"20", b""]
+    assert words[1:] == [*map(os.fsencode, SERVICE), os.fsencode(guard.config), b"20", b""]
     assert "python" in words[0].decode()
 
 
@@ -24,17 +25,17 @@ def test_the_command_becomes_the_daemon(tmp_path: Path) -> None:
 def test_verbose_is_handed_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], level: str
 ) -> None:
-    """What the daemon is to log is the level that the option means."""
+    """--verbose sets the daemon's log level."""
     called: list[list[str]] = []
     monkeypatch.setattr(os, "execv", lambda _, arguments: called.append(arguments))
     result = CliRunner().invoke(app, ["run", *options, "--config", str(tmp_path / "file.toml")])
 
     assert result.exit_code == 0
-    assert called == [[sys.executable, "-P", "-m", "ringfence.service", str(tmp_path / "file.toml"), level]]
+    assert called == [[sys.executable, *SERVICE, str(tmp_path / "file.toml"), level]]
 
 
-def test_a_reload_says_what_came_of_it(tmp_path: Path) -> None:
-    """A good configuration is in force when the command ends; what needs a restart is said."""
+def test_a_reload_reports_the_result(tmp_path: Path) -> None:
+    """A valid configuration is in force when the command ends; changes that need a restart are named."""
     with Guard(tmp_path) as guard:
         guard.configure(rules={"enumeration": {"enabled": False}}, firewall={"backend": "auto"})
         done = guard.command("reload")
@@ -45,23 +46,23 @@ def test_a_reload_says_what_came_of_it(tmp_path: Path) -> None:
 
 
 def test_a_reload_names_every_mistake_and_fails(tmp_path: Path) -> None:
-    """A bad one is refused with the exit code of a bad configuration, each mistake on a line of its own."""
+    """An invalid configuration is refused with exit code 2, each error on a line of its own."""
     with Guard(tmp_path) as guard:
         guard.configure(rules={"guess": {"attempts": 0, "ban": "1 hour"}})
         done = guard.command("reload")
 
         assert (done.returncode, done.stdout) == (2, "")
         assert done.stderr.splitlines() == [
-            "the new configuration is refused, the old one stays in force",
+            "the new configuration is invalid; the old one stays in force",
             f"{guard.config}:",
             "  rules.guess.attempts: must be a whole number from 1 to 1000",
-            '  rules.guess.ban: must be a duration such as "90s", "10m", "1h" or "7d", at most ten years',
+            '  rules.guess.ban: must be a duration such as "90s", "10m", "1h30m" or "7d", at most ten years',
         ]
         assert guard.running
 
 
-def test_a_reload_takes_the_daemon(tmp_path: Path) -> None:
-    """Without it there is nobody who could take a configuration."""
+def test_a_reload_needs_the_daemon(tmp_path: Path) -> None:
+    """Without a daemon a reload fails."""
     done = Guard(tmp_path).command("reload")
 
     assert (done.returncode, done.stdout) == (3, "")
@@ -69,7 +70,7 @@ def test_a_reload_takes_the_daemon(tmp_path: Path) -> None:
 
 
 def test_it_does_not_import_from_where_it_is_started(tmp_path: Path) -> None:
-    """A file named like a library in the folder that it is started in is not read."""
+    """A file in the current folder that is named like a library is not imported."""
     (tmp_path / "structlog.py").write_text("raise SystemExit('hijacked')", "utf-8")
     guard = Guard(tmp_path, prefix=["env", "-C", str(tmp_path)])
     with guard:

@@ -1,4 +1,4 @@
-"""``ringfence friends``: who is listed and why, what goes out and comes in, daemon up and down."""
+"""``ringfence friends``: list, export, import and forget, with the daemon up and down."""
 
 import json
 import time
@@ -13,42 +13,44 @@ from attrs import evolve
 from tests.support.daemon import Guard
 from typer.testing import CliRunner
 
-from ringfence.cli import app
-from ringfence.friends.document import as_json, lines_of
-from ringfence.model import Friend, Tie
-from ringfence.store import Store
+from ringfence.cli.app import app
+from ringfence.friends.exchange import as_json, lines_of
+from ringfence.model import Friend, FriendReason
+from ringfence.store.database import Store
 
-KEYS = ["address", "accounts", "ties", "since", "seen", "until", "reasons"]
+KEYS = ["address", "accounts", "reasons", "since", "seen", "until", "details"]
 NOW = time.time()
-ALICE = Friend("pbx", ip_address("192.0.2.7"), "alice", Tie.AUTHENTICATED, NOW - 900, NOW - 60, NOW + 36_000)
+ALICE = Friend(
+    "pbx", ip_address("192.0.2.7"), "alice", FriendReason.AUTHENTICATED, NOW - 900, NOW - 60, NOW + 36_000
+)
 LONG = "2001:db8:1234:5678:9abc:def0:1234:5678"
 
 
 def document(*friends: Friend) -> str:
-    """Write friends as an export has them."""
+    """Return friends in the format of an export."""
     return "\n".join(lines_of(map(as_json, friends))) + "\n"
 
 
 def listed(guard: Guard) -> list[dict[str, Any]]:
-    """Give what `friends --json` says."""
+    """Return the output of `friends --json`."""
     rows: list[dict[str, Any]] = json.loads(guard.must("friends", "--json"))
     return rows
 
 
 def record(guard: Guard, *friends: Friend) -> None:
-    """Have friends in the database of a daemon that does not run."""
+    """Write friends to the database of a daemon that does not run."""
     with Store.open(guard.folder / "ringfence.db", owner=False) as store:
         store.remember_friends(friends)
 
 
 @pytest.fixture(name="guard")
 def _guard(tmp_path: Path) -> Iterator[Guard]:
-    """Give a daemon that knows two phones, one of them in two ways."""
+    """Return a daemon that knows two phones, one of them for two reasons."""
     guard = Guard(tmp_path)
     record(
         guard,
         ALICE,
-        evolve(ALICE, account="bob\x1b[2J", tie=Tie.REACHABLE, seen=NOW - 30),
+        evolve(ALICE, account="bob\x1b[2J", reason=FriendReason.REACHABLE, seen=NOW - 30),
         evolve(ALICE, address=ip_address(LONG), account="carol", seen=NOW - 600),
     )
     with guard:
@@ -57,7 +59,7 @@ def _guard(tmp_path: Path) -> Iterator[Guard]:
 
 @pytest.mark.parametrize("command", [(), ("export",), ("import",), ("forget",)], ids=str)
 def test_every_command_has_help_and_config(command: tuple[str, ...]) -> None:
-    """``--help`` says what it does and names --config, within 80 columns."""
+    """``--help`` describes each command within 80 columns and names --config."""
     result = CliRunner().invoke(app, ["friends", *command, "--help"], env={"COLUMNS": "80"})
 
     assert result.exit_code == 0
@@ -69,19 +71,19 @@ def test_every_command_has_help_and_config(command: tuple[str, ...]) -> None:
 
 
 def test_the_list_as_json(guard: Guard) -> None:
-    """One object an address with these keys and all its reasons, who was seen last first."""
+    """One object for each address with these keys and all reasons; the address seen last is first."""
     phone, other = listed(guard)
 
     assert (list(phone), list(other)) == (KEYS, KEYS)
     assert (phone["address"], phone["accounts"]) == ("192.0.2.7", ["alice", "bob\x1b[2J"])
-    assert phone["ties"] == ["authenticated", "reachable"]
-    assert [reason["account"] for reason in phone["reasons"]] == ["alice", "bob\x1b[2J"]
+    assert phone["reasons"] == ["authenticated", "reachable"]
+    assert [reason["account"] for reason in phone["details"]] == ["alice", "bob\x1b[2J"]
     assert phone["since"] <= phone["seen"] <= phone["until"]
-    assert (other["address"], other["ties"]) == (LONG, ["authenticated"])
+    assert (other["address"], other["reasons"]) == (LONG, ["authenticated"])
 
 
 def test_the_list_for_people(guard: Guard) -> None:
-    """A line an address within 80 columns, whatever accounts are called; nobody is a sentence."""
+    """One line for each address fits 80 columns, whatever accounts are called; an empty list is stated."""
     text = guard.must("friends")
     lines = text.splitlines()
 
@@ -92,11 +94,11 @@ def test_the_list_for_people(guard: Guard) -> None:
     assert "authenticated" in text
     for row in listed(guard):
         guard.must("friends", "forget", row["address"])
-    assert "Nobody is a friend." in guard.must("friends")
+    assert "There are no friends." in guard.must("friends")
 
 
 def test_many_accounts_are_counted_and_many_friends_are_plain(tmp_path: Path) -> None:
-    """An office behind one address does not fill the screen; a long list is lines."""
+    """Many accounts of one address are counted; a very long list is printed without a table."""
     guard = Guard(tmp_path)
     record(guard, *(evolve(ALICE, account=f"{number:03d}") for number in range(50)))
     with guard:
@@ -114,8 +116,8 @@ def test_many_accounts_are_counted_and_many_friends_are_plain(tmp_path: Path) ->
         assert lines[0] == "ADDRESS  ACCOUNTS  BECAUSE  SINCE  SEEN  UNTIL"
 
 
-def test_what_one_exports_another_imports(guard: Guard, tmp_path: Path) -> None:
-    """By a file or a pipe: all of it, as imported, in the second one's database too; not exported again."""
+def test_an_export_can_be_imported(guard: Guard, tmp_path: Path) -> None:
+    """An export by file or pipe is imported whole, also into the database, and is not exported again."""
     file = tmp_path / "friends"
     guard.must("friends", "export", str(file))
     assert guard.must("friends", "export") == guard.must("friends", "export", "-") == file.read_text("utf-8")
@@ -126,7 +128,7 @@ def test_what_one_exports_another_imports(guard: Guard, tmp_path: Path) -> None:
     with Guard(folder) as other:
         assert other.must("friends", "import", str(file)) == "imported: 2 addresses by 3 reasons\n"
         assert {row["address"] for row in listed(other)} == {"192.0.2.7", LONG}
-        assert {tie for row in listed(other) for tie in row["ties"]} == {"imported"}
+        assert {reason for row in listed(other) for reason in row["reasons"]} == {"imported"}
         assert other.must("friends", "export") == document()
         other.stop()
         other.start()
@@ -134,54 +136,54 @@ def test_what_one_exports_another_imports(guard: Guard, tmp_path: Path) -> None:
 
 
 def test_an_import_with_a_fault_imports_nothing(guard: Guard, tmp_path: Path) -> None:
-    """Every fault is told with its line, the first twenty in full; exit code 1."""
+    """Each fault is reported with its line, the first twenty in full; exit code 1."""
     before = listed(guard)
     text = document(*[evolve(ALICE, account="dave")] * 3).replace("dave", "\\ud800", 1) + "rubbish\n" * 30
     done = guard.command("friends", "import", "-", text=text)
 
     lines = done.stderr.splitlines()
     assert (done.returncode, done.stdout) == (1, "")
-    assert lines[:2] == ["-: line 2: account: half a character", "-: line 5: no JSON"]
-    assert lines[20:] == ["and 11 faults more", "nothing was imported"]
+    assert lines[:2] == ["-: line 2: account: half a character", "-: line 5: not JSON"]
+    assert lines[20:] == ["and 11 more faults", "nothing was imported"]
     assert listed(guard) == before
     done = guard.command("friends", "import", str(tmp_path / "none"))
     assert (done.returncode, done.stderr) == (
         1,
-        f"{tmp_path / 'none'} cannot be read: No such file or directory\n",
+        f"cannot read {tmp_path / 'none'}: No such file or directory\n",
     )
 
 
-def test_what_is_over_is_counted(guard: Guard) -> None:
-    """An old export makes no friends."""
+def test_expired_friends_are_counted(guard: Guard) -> None:
+    """Expired friends of an old export are counted and not imported."""
     old = evolve(ALICE, since=1.0, seen=2.0, until=3.0)
 
     assert guard.must("friends", "import", "-", text=document(old)) == (
-        "imported: 0 addresses by 0 reasons, 1 are over and left out\n"
+        "imported: 0 addresses by 0 reasons, 1 expired ones left out\n"
     )
 
 
-def test_who_is_forgotten_is_none(guard: Guard) -> None:
-    """By any writing of the address; who is none, or no address, is told with its exit code."""
+def test_forget(guard: Guard) -> None:
+    """An address is forgotten in any notation; an unknown or invalid one is an error with its exit code."""
     assert guard.must("friends", "forget", LONG.upper()) == f"forgotten: {LONG}\n"
     assert [row["address"] for row in listed(guard)] == ["192.0.2.7"]
     done = guard.command("friends", "forget", LONG)
-    assert (done.returncode, done.stderr) == (1, f"{LONG} is no friend\n")
+    assert (done.returncode, done.stderr) == (1, f"{LONG} is not a friend\n")
     done = guard.command("friends", "forget", "192.0.2.0/24")
     assert (done.returncode, done.stdout) == (2, "")
 
 
 def test_without_the_daemon_its_database_is_read(tmp_path: Path) -> None:
-    """To list and to export; to change anything takes the daemon, with exit code 3."""
+    """Without the daemon, list and export work; changes fail with exit code 3."""
     guard = Guard(tmp_path)
     assert listed(guard) == []
     record(guard, ALICE, evolve(ALICE, account="old", until=NOW - 1))
     done = guard.command("friends", "export")
 
     assert (done.returncode, done.stdout) == (0, document(ALICE))
-    assert done.stderr == "The daemon is not running: this is read from its database.\n"
+    assert done.stderr == "The daemon is not running: this list comes from its database.\n"
     assert [row["accounts"] for row in listed(guard)] == [["alice"]]
     assert guard.command("friends", "import", "-", text=document(ALICE)).returncode == 3
     assert guard.command("friends", "forget", "192.0.2.7").returncode == 3
     done = guard.command("friends", "export", str(tmp_path / "no" / "folder"))
     assert done.returncode == 1
-    assert "cannot be written" in done.stderr
+    assert "cannot write" in done.stderr

@@ -1,18 +1,24 @@
-"""``ringfence import-fail2ban``, as typed: the configuration, and the bans that are taken over."""
+"""``ringfence import-fail2ban``: the configuration, and the bans that are taken over."""
 
 import sqlite3
 import time
 import tomllib
 from contextlib import closing
 from datetime import datetime
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.support.daemon import Completed, Guard, until
 from tests.support.fail2ban import Fail2ban, why_no_fail2ban
+from typer.testing import CliRunner
 
-from ringfence.config import parse
+from ringfence.cli.app import app
+from ringfence.config.loader import parse
+from ringfence.model import Friend, FriendReason
+from ringfence.sources import logs
+from ringfence.store.database import Store
 
 JAIL = """
 [DEFAULT]
@@ -31,8 +37,8 @@ logpath = /var/log/asterisk/*.missing
 OFF = "[asterisk]\nenabled = false\n"
 
 
-class Moving:
-    """A fail2ban's configuration and database in ``folder``, and a ringfence beside it."""
+class Migration:
+    """The configuration and database of a fail2ban in ``folder``, and a ringfence to import them."""
 
     def __init__(self, folder: Path) -> None:
         self.etc = folder / "etc"
@@ -43,7 +49,7 @@ class Moving:
         self.guard = Guard(folder, allow={"networks": ["203.0.113.0/24"]})
 
     def bans(self, *rows: tuple[str, str, float, float]) -> None:
-        """Make the database, with rows of address, jail, time and length."""
+        """Create the database with rows of address, jail, time and length."""
         with closing(sqlite3.connect(self.database)) as connection:
             connection.execute("CREATE TABLE bips(ip, jail, timeofban, bantime, bancount DEFAULT 1, data)")
             connection.executemany(
@@ -56,20 +62,20 @@ class Moving:
         return self.guard.command("import-fail2ban", str(self.etc), *arguments)
 
     def rows(self) -> dict[str, dict[str, Any]]:
-        """Give what `bans --json` says of each address."""
+        """Return the rows of `bans --json` by address."""
         return {row["address"]: row for row in self.guard.bans()}
 
 
 @pytest.fixture(name="moving")
-def _moving(tmp_path: Path) -> Moving:
-    return Moving(tmp_path)
+def _moving(tmp_path: Path) -> Migration:
+    return Migration(tmp_path)
 
 
 # -- the configuration ------------------------------------------------------------------------------------
 
 
-def test_the_configuration_is_printed(moving: Moving) -> None:
-    """What is on standard output is a configuration that ringfence takes, and nothing else is said."""
+def test_the_configuration_is_printed(moving: Migration) -> None:
+    """Standard output contains a valid configuration of ringfence, and standard error is empty."""
     done = moving.typed()
     settings = parse(tomllib.loads(done.stdout), "printed", {}, secrets=False)
 
@@ -80,8 +86,21 @@ def test_the_configuration_is_printed(moving: Moving) -> None:
     assert "ignoreip pbx.example.org: neither an address nor a network" in " ".join(done.stdout.split())
 
 
-def test_without_an_asterisk_jail_it_is_told(moving: Moving) -> None:
-    """Nothing is printed, the jails that there are are named, and the exit code is that of wrong usage."""
+def test_the_own_log_channel_is_kept(
+    moving: Migration, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """If ringfence's own log channel exists, the configuration sets no paths, and explains why."""
+    own = tmp_path / "ringfence"
+    own.touch()
+    monkeypatch.setattr(logs, "OWN", (tmp_path / "absent", own))
+    printed = CliRunner().invoke(app, ["import-fail2ban", str(moving.etc)]).stdout
+
+    assert "paths" not in tomllib.loads(printed)["asterisk"][0].get("logs", {})
+    assert f"NOTE {own} is ringfence's own log channel" in " ".join(printed.replace("#", " ").split())
+
+
+def test_without_an_asterisk_jail(moving: Migration) -> None:
+    """Nothing is printed, the existing jails are named, and the exit code is that of wrong usage."""
     (moving.etc / "jail.d" / "z.local").write_text(OFF, "utf-8")
 
     done = moving.typed()
@@ -89,35 +108,37 @@ def test_without_an_asterisk_jail_it_is_told(moving: Moving) -> None:
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.splitlines() == [
         f"{moving.etc}:",
-        "  no jail that is enabled guards Asterisk (none has its name or a filter asterisk…)",
-        "  jail asterisk would, and is disabled; to import it all the same: --jail asterisk",
+        "  no enabled jail guards Asterisk (by its name, or a filter asterisk…)",
+        "  jail asterisk would, but is disabled; to import it anyway: --jail asterisk",
         "  enabled jails: sshd; disabled: asterisk",
     ]
     assert moving.typed("--jail", "asterisk").returncode == 0
 
 
-def test_a_file_that_cannot_be_read_whole_is_a_problem(moving: Moving) -> None:
-    """The rest is printed, and the exit code says that something is missing."""
+def test_a_file_that_cannot_be_read_whole_is_a_problem(moving: Migration) -> None:
+    """The rest is printed, and the exit code shows that something is missing."""
     (moving.etc / "jail.d" / "z.local").write_text("headless\n", "utf-8")
 
     done = moving.typed()
 
     assert done.returncode == 1
-    assert done.stderr.startswith(f"{moving.etc}/jail.d/z.local: has a fault")
+    assert done.stderr.startswith(f"{moving.etc}/jail.d/z.local: has an error")
     assert "attempts = 4" in done.stdout
 
 
-def test_text_that_the_terminal_cannot_show_is_printed_as_utf8(moving: Moving) -> None:
-    """A configuration is UTF-8, whatever the locale."""
+def test_text_that_the_terminal_cannot_show_is_printed_as_utf8(moving: Migration) -> None:
+    """The configuration is UTF-8 in any locale."""
     (moving.etc / "jail.d" / "z.local").write_text("[asterisk]\nlogpath = /log/ü\n", "utf-8")
     moving.guard._environ |= {"PYTHONIOENCODING": "ascii"}
 
     assert 'paths = ["/log/ü"]' in moving.typed().stdout
 
 
-@pytest.mark.parametrize("arguments", [("--dry-run",), ("--database", "/f"), ("--jail",), ("--hans",)])
-def test_wrong_usage(moving: Moving, arguments: tuple[str, ...]) -> None:
-    """What makes no sense is told on standard error with exit code 2."""
+@pytest.mark.parametrize(
+    "arguments", [("--dry-run",), ("--force",), ("--database", "/f"), ("--jail",), ("--x",)]
+)
+def test_wrong_usage(moving: Migration, arguments: tuple[str, ...]) -> None:
+    """Wrong usage is reported on standard error with exit code 2."""
     done = moving.typed(*arguments)
 
     assert (done.returncode, done.stdout) == (2, "")
@@ -127,8 +148,8 @@ def test_wrong_usage(moving: Moving, arguments: tuple[str, ...]) -> None:
 # -- the bans ---------------------------------------------------------------------------------------------
 
 
-def test_running_bans_are_taken_over(moving: Moving) -> None:
-    """Those of the asterisk jail, for the time that they have left, with a word on where they come from."""
+def test_active_bans_are_taken_over(moving: Migration) -> None:
+    """Active bans of the asterisk jail keep their remaining time, and their reason names the jail."""
     now = time.time()
     moving.bans(
         ("198.18.0.1", "asterisk", now - 100, 3700),
@@ -144,8 +165,8 @@ def test_running_bans_are_taken_over(moving: Moving) -> None:
 
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines() == [
-        "3 of 3 running bans taken over",
-        "without end in fail2ban, here for ten years: 1",
+        "3 of 3 active bans taken over",
+        "permanent in fail2ban, here for ten years: 1",
     ]
     assert set(rows) == {"198.18.0.1", "2001:db8::1", "198.18.0.4"}
     for address in ("198.18.0.1", "2001:db8::1"):
@@ -154,8 +175,8 @@ def test_running_bans_are_taken_over(moving: Moving) -> None:
         assert rows[address]["reason"] == "taken over from fail2ban jail asterisk"
 
 
-def test_who_is_banned_already_is_not_let_out_earlier(moving: Moving) -> None:
-    """A longer ban of ringfence's stays, a shorter one is lengthened, and to do it again changes nothing."""
+def test_a_ban_is_never_shortened(moving: Migration) -> None:
+    """A longer ban of ringfence stays, a shorter one is extended, and a repetition changes nothing."""
     now = time.time()
     moving.bans(
         ("198.18.0.1", "asterisk", now, 3600),
@@ -172,9 +193,9 @@ def test_who_is_banned_already_is_not_let_out_earlier(moving: Moving) -> None:
         after = moving.rows()
 
     assert first.stdout.startswith(
-        "2 of 3 running bans taken over\nbanned here already, and for as long: 1\n"
+        "2 of 3 active bans taken over\nalready banned here for at least as long: 1\n"
     )
-    assert again.stdout == "0 of 3 running bans taken over\nbanned here already, and for as long: 3\n"
+    assert again.stdout == "0 of 3 active bans taken over\nalready banned here for at least as long: 3\n"
     assert before["198.18.0.1"]["timeout"] > 600_000
     assert 3_500 < before["198.18.0.2"]["timeout"] <= 3_600
     assert {address: row["expires"] for address, row in before.items()} == {
@@ -182,8 +203,8 @@ def test_who_is_banned_already_is_not_let_out_earlier(moving: Moving) -> None:
     }
 
 
-def test_who_is_never_banned_is_told(moving: Moving) -> None:
-    """What the daemon refuses is a line each and exit code 1, and the others are taken over."""
+def test_refused_bans_are_reported(moving: Migration) -> None:
+    """Each ban that the daemon refuses is a line and exit code 1; the others are taken over."""
     now = time.time()
     moving.bans(
         ("203.0.113.9", "asterisk", now, 3600),
@@ -195,26 +216,59 @@ def test_who_is_never_banned_is_told(moving: Moving) -> None:
         done = moving.typed("--bans")
         assert moving.guard.banned() == {"198.18.0.1"}
 
-    assert (done.returncode, done.stdout) == (1, "1 of 2 running bans taken over\n")
+    assert (done.returncode, done.stdout) == (1, "1 of 2 active bans taken over\n")
     assert done.stderr == (
-        f"{moving.database}: rows that make no sense: 1, such as 'x', {now!r}, 1\n"
+        f"{moving.database}: invalid rows: 1, such as 'x', {now!r}, 1\n"
         "203.0.113.9/32: is allowed (see: ringfence allow list)\n"
     )
 
 
-def test_many_bans_are_taken_over(moving: Moving) -> None:
-    """More than one request can hold, and each with an end of its own."""
+def test_many_bans_are_taken_over(moving: Migration) -> None:
+    """More bans than fit one request, each with its own end, are taken over."""
     now = time.time()
     alike = [(f"198.18.{n // 250}.{n % 250}", "asterisk", now, -1) for n in range(6_000)]
     moving.bans(*alike, *((f"198.19.0.{n}", "asterisk", now + n, 3600) for n in range(100)))
 
     with moving.guard:
-        assert moving.typed("--bans").stdout.startswith("6100 of 6100 running bans taken over\n")
+        assert moving.typed("--bans").stdout.startswith("6100 of 6100 active bans taken over\n")
         assert len(moving.guard.bans()) == 6_100
 
 
-def test_a_dry_run_lists_and_needs_no_daemon(moving: Moving) -> None:
-    """Who would be taken over, the first to end first, with nothing running."""
+def test_friends_are_left_out(moving: Migration) -> None:
+    """A ban that covers a friend is reported and left out, daemon up or down; --force takes it over."""
+    now = time.time()
+    moving.bans(
+        ("198.18.0.1", "asterisk", now, 3600),
+        ("198.18.0.2", "asterisk", now, 3600),
+        ("2001:db8::9", "asterisk", now, 3600),
+    )
+    friends = [
+        Friend("pbx", ip_address(address), account, FriendReason.REGISTERED, now, now, now + 3_600)
+        for address, account in (("198.18.0.1", "204"), ("198.18.0.1", "205"), ("2001:db8::9", "206"))
+    ]
+    with closing(Store.open(moving.guard.folder / "ringfence.db", owner=False)) as store:
+        store.remember_friends(friends)
+
+    end = "; to take it over too: --force"
+    said = [
+        f"198.18.0.1: left out because 198.18.0.1 is a friend of this PBX (204, 205){end}",
+        f"2001:db8::9: left out because 2001:db8::9 is a friend of this PBX (206){end}",
+    ]
+    done = moving.typed("--bans", "--dry-run")
+    assert (done.returncode, done.stderr.splitlines()) == (0, said)
+    assert [line.split()[0] for line in done.stdout.splitlines()] == ["198.18.0.2", "1"]
+    assert moving.typed("--bans", "--dry-run", "--force").stdout.splitlines()[-1] == "3 active"
+    with moving.guard:
+        done = moving.typed("--bans")
+        assert (done.returncode, done.stderr.splitlines()) == (0, said)
+        assert done.stdout == "1 of 1 active bans taken over\n"
+        assert moving.guard.banned() == {"198.18.0.2"}
+        assert moving.typed("--bans", "--force").returncode == 0
+        assert moving.guard.banned() == {"198.18.0.1", "198.18.0.2", "2001:db8::9"}
+
+
+def test_a_dry_run_lists_and_needs_no_daemon(moving: Migration) -> None:
+    """--dry-run lists the bans, the first to end first, without a daemon."""
     now = time.time()
     moving.bans(("198.18.0.2", "asterisk", now, -1), ("198.18.0.1", "asterisk", now, 90 * 3_600 + 1_800))
 
@@ -225,12 +279,12 @@ def test_a_dry_run_lists_and_needs_no_daemon(moving: Moving) -> None:
     assert lines == [
         ["198.18.0.1", "3d", "18h", "asterisk"],
         ["198.18.0.2", "no", "end", "asterisk"],
-        ["2", "running"],
+        ["2", "active"],
     ]
 
 
-def test_without_the_daemon_nothing_is_taken_over(moving: Moving) -> None:
-    """Exit code 3, and the mend."""
+def test_without_the_daemon_nothing_is_taken_over(moving: Migration) -> None:
+    """Without the daemon: exit code 3, and the fix."""
     moving.bans(("198.18.0.1", "asterisk", time.time(), 3600))
 
     done = moving.typed("--bans")
@@ -239,8 +293,8 @@ def test_without_the_daemon_nothing_is_taken_over(moving: Moving) -> None:
     assert done.stderr.startswith("no daemon listens at")
 
 
-def test_a_daemon_that_refuses_is_a_problem(moving: Moving) -> None:
-    """Switched off, nothing is taken over, and the mend is said."""
+def test_a_daemon_that_refuses_is_a_problem(moving: Migration) -> None:
+    """While ringfence is switched off nothing is taken over, and the fix is printed."""
     moving.bans(("198.18.0.1", "asterisk", time.time(), 3600))
 
     with moving.guard:
@@ -249,7 +303,7 @@ def test_a_daemon_that_refuses_is_a_problem(moving: Moving) -> None:
 
     assert done.returncode == 1
     assert "ringfence on" in done.stderr
-    assert done.stdout == "0 of 1 running bans taken over\n"
+    assert done.stdout == "0 of 1 active bans taken over\n"
 
 
 @pytest.mark.parametrize(
@@ -257,33 +311,31 @@ def test_a_daemon_that_refuses_is_a_problem(moving: Moving) -> None:
     [
         (
             (),
-            "there is no such database; name it with --database, or see dbfile in fail2ban.conf",
+            "there is no such database; fix: give it with --database, or see dbfile in fail2ban.conf",
         ),
         (("--database", "/dev/null"), "/dev/null: is not a file"),
     ],
 )
-def test_a_database_that_cannot_be_read_is_told(
-    moving: Moving, arguments: tuple[str, ...], said: str
-) -> None:
-    """The error names it, with exit code 1."""
+def test_an_unreadable_database(moving: Migration, arguments: tuple[str, ...], said: str) -> None:
+    """The error names the database, with exit code 1."""
     done = moving.typed("--bans", *arguments)
 
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.endswith(f"{said}\n")
 
 
-def test_a_fail2ban_without_a_database_is_told(moving: Moving) -> None:
-    """With dbfile = None there is nobody to take over."""
+def test_a_fail2ban_without_a_database(moving: Migration) -> None:
+    """With dbfile = None there are no bans to take over."""
     (moving.etc / "fail2ban.local").write_text("[DEFAULT]\ndbfile = None\n", "utf-8")
 
     done = moving.typed("--bans")
 
     assert done.returncode == 1
-    assert done.stderr == "fail2ban keeps no database (dbfile = 'None'): nobody can be taken over\n"
+    assert done.stderr == "fail2ban keeps no database (dbfile = 'None'): there are no bans to take over\n"
 
 
-def test_an_old_database_without_a_bantime_takes_fail2bans_own(moving: Moving) -> None:
-    """Neither database nor jail says how long a ban is: ten minutes, as fail2ban has it."""
+def test_an_old_database_without_a_bantime_takes_fail2bans_own(moving: Migration) -> None:
+    """If neither database nor jail has a bantime, it is ten minutes, as in fail2ban."""
     (moving.etc / "jail.local").write_text("[asterisk]\nenabled = true\n", "utf-8")
     moving.bans(("198.18.0.1", "asterisk", time.time() + 86_400 + 55 * 60, -2))
 
@@ -312,7 +364,7 @@ logpath = {folder}/messages
 @pytest.mark.usefixtures("netns")
 @pytest.mark.skipif(bool(why_no_fail2ban()), reason=why_no_fail2ban())
 def test_the_way_from_a_real_fail2ban_and_back(tmp_path: Path) -> None:
-    """As the README says it: imported, taken over, the jail switched off beside sshd's, and on again."""
+    """The steps of docs/fail2ban.md work: import, take over, switch the jail off and on; sshd's bans stay."""
     for name in ("messages", "auth.log"):
         (tmp_path / name).touch()
     with Fail2ban(tmp_path, {"jail.local": REAL.format(folder=tmp_path)}) as fail2ban:
@@ -320,7 +372,7 @@ def test_the_way_from_a_real_fail2ban_and_back(tmp_path: Path) -> None:
         assert fail2ban.client("set", "sshd", "banip", "198.18.0.8").returncode == 0
         guard = Guard(tmp_path, firewall={"backend": "ipset"})
         command = ("import-fail2ban", str(fail2ban.etc))
-        until(lambda: "2 running" in guard.command(*command, "--bans", "--dry-run").stdout, "its database")
+        until(lambda: "2 active" in guard.command(*command, "--bans", "--dry-run").stdout, "its database")
 
         printed = guard.command(*command)
         settings = parse(tomllib.loads(printed.stdout), "printed", {}, secrets=False)
@@ -328,7 +380,7 @@ def test_the_way_from_a_real_fail2ban_and_back(tmp_path: Path) -> None:
         assert (settings.rules["guess"].attempts, settings.rules["guess"].ban) == (10, (3600.0,))
 
         with guard:
-            assert guard.command(*command, "--bans").stdout == "2 of 2 running bans taken over\n"
+            assert guard.command(*command, "--bans").stdout == "2 of 2 active bans taken over\n"
             off = fail2ban.etc / "jail.d" / "zz-ringfence.local"
             off.write_text(OFF, "utf-8")
             assert fail2ban.client("reload").returncode == 0

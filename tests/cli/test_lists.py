@@ -1,4 +1,4 @@
-"""``ringfence allow`` and ``deny``, daemon up and down."""
+"""``ringfence allow`` and ``deny``, with the daemon up and down."""
 
 import json
 import re
@@ -13,9 +13,9 @@ from tests.support.daemon import Completed, Guard
 from tests.support.mmdb import write
 from typer.testing import CliRunner
 
-from ringfence.cli import app
-from ringfence.friends.document import as_json, lines_of
-from ringfence.model import Friend, Tie
+from ringfence.cli.app import app
+from ringfence.friends.exchange import as_json, lines_of
+from ringfence.model import Friend, FriendReason
 
 COMMANDS = [
     (group, name)
@@ -25,24 +25,24 @@ COMMANDS = [
 DOWN = "this takes effect when the daemon starts: no daemon listens at "
 
 
-def said(done: Completed) -> tuple[int, str, str]:
-    """Give what came of a command."""
+def outcome(done: Completed) -> tuple[int, str, str]:
+    """Return exit code, standard output and standard error of a command."""
     return done.returncode, done.stdout, done.stderr
 
 
 def listed(guard: Guard, side: str) -> list[dict[str, Any]]:
-    """Give what `list --json` says."""
+    """Return the output of `list --json`."""
     rows: list[dict[str, Any]] = json.loads(guard.command(side, "list", "--json").stdout)
     return rows
 
 
 def entries(guard: Guard, side: str) -> list[str]:
-    """Give the entries of a list."""
+    """Return the entries of a list."""
     return [row["entry"] for row in listed(guard, side)]
 
 
-def test_these_commands_there_are() -> None:
-    """Both lists have the same, and a block list can be denied."""
+def test_the_commands() -> None:
+    """Both lists have the same commands; only the deny list has ``import``."""
     assert sorted(COMMANDS) == [
         ("allow", "add"),
         ("allow", "country"),
@@ -58,7 +58,7 @@ def test_these_commands_there_are() -> None:
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_every_command_has_help_and_config(command: tuple[str, str]) -> None:
-    """``--help`` says what it does and names --config, within 80 columns."""
+    """``--help`` describes each command within 80 columns and names --config."""
     result = CliRunner().invoke(app, [*command, "--help"], env={"COLUMNS": "80"})
 
     assert result.exit_code == 0
@@ -68,11 +68,11 @@ def test_every_command_has_help_and_config(command: tuple[str, str]) -> None:
 
 
 def test_entries_come_and_go(tmp_path: Path) -> None:
-    """With the daemon: what is allowed lifts a ban at once and is not banned again; then it may be."""
+    """With the daemon an allowed address is unbanned at once and not banned until its entry is removed."""
     with Guard(tmp_path) as guard:
         guard.command("ban", "203.0.113.9")
         done = guard.command("allow", "add", "203.0.113.0/24", "--note", "office", "--for", "2h")
-        assert said(done) == (0, "on the allow list for 2h: 203.0.113.0/24\n", "")
+        assert outcome(done) == (0, "on the allow list for 2h: 203.0.113.0/24\n", "")
         assert guard.banned() == set()
         assert guard.command("ban", "203.0.113.9").returncode == 1
 
@@ -84,12 +84,12 @@ def test_entries_come_and_go(tmp_path: Path) -> None:
         assert "office" in table
 
         done = guard.command("allow", "remove", "203.0.113.0/24")
-        assert said(done) == (0, "removed: 203.0.113.0/24\n", "")
+        assert outcome(done) == (0, "removed: 203.0.113.0/24\n", "")
         assert guard.command("ban", "203.0.113.9").returncode == 0
 
 
 def test_entries_outlive_the_daemon(tmp_path: Path) -> None:
-    """What a command wrote is there after a restart."""
+    """Entries are still there after a restart."""
     with Guard(tmp_path) as guard:
         guard.command("deny", "add", "203.0.113.9", "198.51.100.0/24")
         guard.stop()
@@ -98,33 +98,33 @@ def test_entries_outlive_the_daemon(tmp_path: Path) -> None:
         assert entries(guard, "deny") == ["198.51.100.0/24", "203.0.113.9"]
 
 
-def test_what_is_wrong_is_told_beside_what_is_done(tmp_path: Path) -> None:
-    """Exit code 1, the good ones are in, each of the others is a line."""
+def test_invalid_entries_are_reported(tmp_path: Path) -> None:
+    """Valid entries are added, each invalid one is a line, and the exit code is 1."""
     with Guard(tmp_path, allow={"networks": ["192.0.2.0/24"]}) as guard:
         done = guard.command("deny", "add", "rubbish", "203.0.113.9", "127.0.0.1", "192.0.2.7", "a.example")
 
         assert (done.returncode, done.stdout) == (1, "on the deny list: 203.0.113.9, 192.0.2.7\n")
         lines = done.stderr.splitlines()
-        assert lines[0] == "192.0.2.7 is let in all the same: 192.0.2.0/24 is allowed, which wins"
+        assert lines[0] == "192.0.2.7 stays allowed: the allow list has 192.0.2.0/24, and it wins"
         assert [line.split(" ")[0].rstrip(":") for line in lines[1:]] == ["rubbish", "127.0.0.1", "a.example"]
         done = guard.command("allow", "remove", "192.0.2.0/24")
         assert done.returncode == 1
-        assert done.stderr == "192.0.2.0/24 is in the configuration, [allow]: take it out there, and reload\n"
+        assert done.stderr == "192.0.2.0/24 is in the configuration, [allow]: remove it there, and reload\n"
 
 
 def test_without_the_daemon_the_database_is_written(tmp_path: Path) -> None:
-    """Adding and removing say that they take effect at the next start, with exit code 3, and they do."""
+    """Without the daemon, changes are noted as taking effect at the next start, with exit code 3, and do."""
     guard = Guard(tmp_path)
-    code, out, err = said(guard.command("deny", "add", "203.0.113.9", "203.0.113.10"))
+    code, out, err = outcome(guard.command("deny", "add", "203.0.113.9", "203.0.113.10"))
     assert (code, out) == (3, "on the deny list: 203.0.113.9, 203.0.113.10\n")
     assert err.startswith(DOWN)
-    code, out, err = said(guard.command("deny", "remove", "203.0.113.10"))
+    code, out, err = outcome(guard.command("deny", "remove", "203.0.113.10"))
     assert (code, out) == (3, "removed: 203.0.113.10\n")
     done = guard.command("deny", "list")
     assert done.returncode == 0
     assert "203.0.113.9" in done.stdout
     assert done.stderr == (
-        "The daemon is not running: this is read from its configuration and its database.\n"
+        "The daemon is not running: this list comes from its configuration and database.\n"
     )
 
     with guard:
@@ -132,7 +132,7 @@ def test_without_the_daemon_the_database_is_written(tmp_path: Path) -> None:
 
 
 def test_entries_can_be_copied_out_of_the_table(tmp_path: Path) -> None:
-    """Entries, addresses and times stand in one piece within 80 columns; a note gives way."""
+    """Entries, addresses and times are not broken within 80 columns; notes wrap."""
     long = "2001:db8:ffff:ffff:ffff:ffff:ffff:fff1"
     note = "a note of many words that has no room beside all the others in its line"
     guard = Guard(tmp_path)
@@ -146,35 +146,35 @@ def test_entries_can_be_copied_out_of_the_table(tmp_path: Path) -> None:
     assert all(word in " ".join(lines).split() for word in note.split())
 
 
-def test_a_name_that_leads_nowhere_is_said(tmp_path: Path) -> None:
-    """It is on the list all the same, since the DNS may come back."""
+def test_a_name_that_does_not_resolve(tmp_path: Path) -> None:
+    """An unresolvable name is added with a warning, since the DNS may recover."""
     with Guard(tmp_path) as guard:
         done = guard.command("allow", "add", "no-such-host.invalid")
         table = guard.command("allow", "list").stdout
 
     assert (done.returncode, done.stdout) == (0, "on the allow list: no-such-host.invalid\n")
-    assert "no-such-host.invalid leads nowhere yet" in done.stderr
-    assert "nowhere" in table
+    assert "no-such-host.invalid does not resolve yet" in done.stderr
+    assert "none" in table
 
 
-def test_a_friend_who_is_denied_is_named(tmp_path: Path) -> None:
-    """By hand and by a block list: it is done, and nobody wonders later why the phone is dead."""
+def test_denying_a_friend_warns(tmp_path: Path) -> None:
+    """Denying a friend, by hand or by a block list, succeeds with a warning."""
     now = time.time()
-    friend = Friend("pbx", ip_address("198.51.100.7"), "204", Tie.REGISTERED, now, now, now + 3_600)
+    friend = Friend("pbx", ip_address("198.51.100.7"), "204", FriendReason.REGISTERED, now, now, now + 3_600)
     with Guard(tmp_path) as guard:
         guard.must("friends", "import", "-", text="\n".join(lines_of([as_json(friend)])))
         added = guard.command("deny", "add", "198.51.100.0/28", "203.0.113.9")
         imported = guard.command("deny", "import", "-", text="198.51.100.7\n203.0.113.10\n")
         banned = guard.command("ban", "198.51.100.7")
 
-    assert "198.51.100.7 is a friend (204): denied all the same\n" in added.stderr
-    assert "198.51.100.7 is a friend (204): denied all the same\n" in imported.stderr
-    assert "198.51.100.7 is a friend (204): banned all the same\n" in banned.stderr
+    assert "198.51.100.7 is a friend (204): denied anyway\n" in added.stderr
+    assert "198.51.100.7 is a friend (204): denied anyway\n" in imported.stderr
+    assert "198.51.100.7 is a friend (204): banned anyway\n" in banned.stderr
     assert (added.returncode, imported.returncode, banned.returncode) == (0, 0, 0)
 
 
-def test_a_list_may_be_begun_before_the_daemon(tmp_path: Path) -> None:
-    """The folder of the database is made where the unit has never been started."""
+def test_entries_before_the_first_start(tmp_path: Path) -> None:
+    """The folder of the database is created if the daemon has never run."""
     guard = Guard(tmp_path, store={"path": str(tmp_path / "state" / "ringfence.db")})
     done = guard.command("allow", "add", "203.0.113.9")
 
@@ -183,38 +183,38 @@ def test_a_list_may_be_begun_before_the_daemon(tmp_path: Path) -> None:
         assert entries(guard, "allow") == ["203.0.113.9"]
 
 
-def test_an_empty_list_says_so(tmp_path: Path) -> None:
-    """Nobody is a sentence."""
-    assert "Nobody is on the deny list." in Guard(tmp_path).command("deny", "list").stdout
+def test_an_empty_list(tmp_path: Path) -> None:
+    """An empty list is a sentence."""
+    assert "The deny list is empty." in Guard(tmp_path).command("deny", "list").stdout
 
 
 LIST = "\ufeff# a list\r\n203.0.113.9 ; SBL1\r\nrubbish\r\n198.51.100.0-198.51.100.255\r\n10.0.0.0/8\r\n"
 
 
 def test_a_block_list_is_imported(tmp_path: Path) -> None:
-    """The good lines count at once, the bad ones are named, and a file without fault is exit code 0."""
+    """Valid lines take effect at once, invalid ones are named; without invalid lines the exit code is 0."""
     file = tmp_path / "list.txt"
     file.write_text(LIST, "utf-8")
     with Guard(tmp_path) as guard:
-        code, out, err = said(guard.command("deny", "import", str(file), "--note", "a list"))
+        code, out, err = outcome(guard.command("deny", "import", str(file), "--note", "a list"))
         assert (code, out) == (1, "2 networks of 5 lines: 2 new, 0 gone\n")
         assert err.splitlines() == [
             "line 3: 'rubbish': 'rubbish' does not appear to be an IPv4 or IPv6 network",
-            "left out, since your own network may use it: 10.0.0.0/8; --force takes it too",
+            "left out because your own network may use it: 10.0.0.0/8; --force imports it too",
         ]
         [row] = listed(guard, "deny")
         assert (row["entry"], row["file"], row["networks"], row["note"]) == (str(file), True, 2, "a list")
 
         file.write_text("203.0.113.9\n203.0.113.77\n", "utf-8")
         done = guard.command("deny", "import", str(file))
-        assert said(done) == (0, "2 networks of 2 lines: 1 new, 1 gone\n", "")
+        assert outcome(done) == (0, "2 networks of 2 lines: 1 new, 1 gone\n", "")
         done = guard.command("deny", "remove", "--from", str(file))
-        assert said(done) == (0, f"removed: 2 networks of {file}\n", "")
+        assert outcome(done) == (0, f"removed: 2 networks of {file}\n", "")
         assert entries(guard, "deny") == []
 
 
 def test_a_block_list_may_be_standard_input(tmp_path: Path) -> None:
-    """It is a file of its own, daemon up or down."""
+    """Standard input counts as a file of its own, with the daemon up or down."""
     guard = Guard(tmp_path)
     done = guard.command("deny", "import", "-", text="203.0.113.9\n")
     assert (done.returncode, done.stdout) == (3, "1 networks of 1 lines: 1 new, 0 gone\n")
@@ -224,27 +224,53 @@ def test_a_block_list_may_be_standard_input(tmp_path: Path) -> None:
 
 
 def test_a_file_without_a_good_line_changes_nothing(tmp_path: Path) -> None:
-    """A download that failed does not empty the list."""
+    """A failed download does not empty the list."""
     guard = Guard(tmp_path)
     file = tmp_path / "list.txt"
     file.write_text("203.0.113.9\n", "utf-8")
     guard.command("deny", "import", str(file))
     file.write_text("<html>404</html>\n" * 30, "utf-8")
 
-    code, out, err = said(guard.command("deny", "import", str(file)))
+    code, out, err = outcome(guard.command("deny", "import", str(file)))
 
     assert (code, out) == (1, "")
     assert err.splitlines()[-2:] == [
-        "and 10 bad lines more",
-        f"{file} has no network that can be denied: the list stays as it was",
+        "and 10 more bad lines",
+        f"{file} contains no network that can be denied: the list is unchanged",
     ]
     assert entries(guard, "deny") == [str(file)]
     done = guard.command("deny", "import", str(tmp_path / "absent"))
-    assert said(done) == (1, "", f"{tmp_path}/absent cannot be read: No such file or directory\n")
+    assert outcome(done) == (1, "", f"cannot read {tmp_path}/absent: No such file or directory\n")
 
 
-def test_a_country_takes_a_database(tmp_path: Path) -> None:
-    """Without one it is refused with the mend; with one its networks count."""
+def test_a_file_that_does_not_fit_changes_nothing(tmp_path: Path) -> None:
+    """A list over the limit is refused with the key to raise, daemon up or down; the old import stays."""
+    guard = Guard(tmp_path, firewall={"max_bans": 1_024})
+    file = tmp_path / "list.txt"
+    file.write_text("203.0.113.9\n", "utf-8")
+    guard.command("deny", "import", str(file))
+    file.write_text("".join(f"11.0.{n >> 7}.{2 * n & 255}\n" for n in range(1_025)), "utf-8")
+    refused = (
+        "the list has more than 1024 networks, and no more fit: nothing is changed; "
+        "fix: raise [firewall] max_bans and reload, or shorten the list\n"
+    )
+
+    assert outcome(guard.command("deny", "import", str(file))) == (1, "", refused)
+    with guard:
+        assert outcome(guard.command("deny", "import", str(file))) == (1, "", refused)
+        [row] = listed(guard, "deny")
+        assert (row["entry"], row["networks"]) == (str(file), 1)
+
+        other = tmp_path / "other.txt"
+        other.write_text("".join(f"11.0.{n >> 7}.{2 * n & 255}\n" for n in range(1_024)), "utf-8")
+        code, out, err = outcome(guard.command("deny", "import", str(other)))
+        assert (code, out) == (1, "")
+        assert err.startswith("the deny list would hold 1025 networks, of which 1024 fit: nothing is changed")
+        assert entries(guard, "deny") == [str(file)]
+
+
+def test_a_country_needs_a_database(tmp_path: Path) -> None:
+    """Without a database a country is refused with the fix; with one its networks count."""
     database = write(tmp_path / "geo.mmdb", [("203.0.113.0/24", {"country": {"iso_code": "DE"}})])
     with Guard(tmp_path) as guard:
         done = guard.command("allow", "country", "DE")
@@ -256,7 +282,7 @@ def test_a_country_takes_a_database(tmp_path: Path) -> None:
         guard.start()
         done = guard.command("allow", "country", "DE", "AS64496")
         assert (done.returncode, done.stdout) == (0, "on the allow list: country DE, AS64496\n")
-        assert done.stderr == "AS64496: no network of it is known, so nothing changes\n"
+        assert done.stderr == "AS64496: no database has a network of it, so nothing changes\n"
         assert guard.command("ban", "203.0.113.9").returncode == 1
         assert guard.command("allow", "remove", "DE").returncode == 0
         assert guard.command("ban", "203.0.113.9").returncode == 0
@@ -272,8 +298,8 @@ def test_a_country_takes_a_database(tmp_path: Path) -> None:
         ["deny", "country", "Germany"],
     ],
 )
-def test_what_makes_no_sense_is_usage(tmp_path: Path, arguments: list[str]) -> None:
-    """Exit code 2, and nothing is done."""
+def test_wrong_usage(tmp_path: Path, arguments: list[str]) -> None:
+    """Wrong usage is exit code 2 and changes nothing."""
     guard = Guard(tmp_path)
 
     assert guard.command(arguments[0], *arguments[1:]).returncode == 2

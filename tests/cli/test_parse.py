@@ -1,4 +1,4 @@
-"""``ringfence parse``: what is understood of a log, line by line, for scripts and for people."""
+"""``ringfence parse``: how each line of a log is parsed, for scripts and for people."""
 
 import gzip
 import json
@@ -10,7 +10,7 @@ import pytest
 from tests.support.captures import capture
 from typer.testing import CliRunner
 
-from ringfence.cli import app
+from ringfence.cli.app import app
 
 NOTICE = "[Nov 20 06:05:22] NOTICE[1] chan_sip.c: "
 GUESS = NOTICE + "Registration from '<sip:bob@h>' failed for '192.0.2.7:5060' - Wrong password\n"
@@ -20,20 +20,20 @@ OWN = "[Nov 20 06:05:22] NOTICE[1] app_x.c: Bad caller 7 from 192.0.2.9:5060, so
 
 
 def parse(*arguments: str, text: str | bytes = "") -> tuple[int, str, str]:
-    """Run the command; give its exit code and what it says."""
+    """Run the command; return its exit code and its output."""
     result = CliRunner().invoke(app, ["parse", *arguments], input=text)
     return result.exit_code, result.stdout, result.stderr
 
 
 def objects(*arguments: str, text: str | bytes = "") -> list[dict[str, Any]]:
-    """Give the objects of ``--json``."""
+    """Return the objects of ``--json``."""
     code, out, err = parse("--json", *arguments, text=text)
     assert (code, err) == (0, "")
     return [json.loads(line) for line in out.split("\n")[:-1]]
 
 
-def test_an_object_a_line() -> None:
-    """Each line has its number; an event has its values, another line has none, and why."""
+def test_one_object_for_each_line() -> None:
+    """Each line has its number; an event has its values, any other line its reason."""
     told = objects("-", text=GUESS + PLAIN + NEWS)
     assert [one["line"] for one in told] == [1, 2, 3]
     names = ("kind", "address", "account", "service", "session", "why", "port", "transport", "tampered")
@@ -56,7 +56,7 @@ def test_an_object_a_line() -> None:
 
 
 def test_lines_for_people_and_the_numbers() -> None:
-    """Who did what, or why nobody is named; then how many of each."""
+    """Each line shows the event or the reason; then follow the totals."""
     code, out, err = parse("-", text=GUESS + GUESS + PLAIN)
     assert (code, err) == (0, "")
     assert out.split("\n") == [
@@ -71,7 +71,7 @@ def test_lines_for_people_and_the_numbers() -> None:
 
 
 def test_only_what_was_not_understood() -> None:
-    """Lines that look like evidence are shown themselves, with nothing in them that moves a terminal."""
+    """--unparsed shows the lines that look like evidence, with control characters escaped."""
     code, out, err = parse("--unparsed", "-", text=GUESS + PLAIN + NEWS + PLAIN)
     assert (code, err) == (0, "")
     assert out.split("\n") == [
@@ -82,7 +82,7 @@ def test_only_what_was_not_understood() -> None:
 
 
 def test_only_the_numbers() -> None:
-    """With --summary no line is shown."""
+    """--summary shows no line."""
     assert (
         parse("--summary", "-", text=GUESS)[1]
         == "1 lines, 1 events of 1 addresses\n        1  InvalidPassword\n"
@@ -91,7 +91,7 @@ def test_only_the_numbers() -> None:
 
 @pytest.mark.parametrize(("suffix", "pack"), [("", bytes), (".gz", gzip.compress), (".xz", lzma.compress)])
 def test_files_plain_and_packed(tmp_path: Path, suffix: str, pack: Any) -> None:  # noqa: ANN401 - three functions
-    """What rotation packed is read as it is; a date without year is not after the file's own."""
+    """Compressed logs are read directly; a date without year is not later than the file's time."""
     recorded = capture("asterisk-22", "typo-then-good")
     file = tmp_path / f"log{suffix}"
     file.write_bytes(pack(recorded.security_log.read_bytes()))
@@ -106,7 +106,7 @@ def test_files_plain_and_packed(tmp_path: Path, suffix: str, pack: Any) -> None:
 
 
 def test_many_lines_in_many_reads(tmp_path: Path) -> None:
-    """Numbers stay right beyond what is read at once, and lines that are shown are the right ones."""
+    """Line numbers and shown lines are right beyond one read."""
     file = tmp_path / "log"
     file.write_text((GUESS * 9 + NEWS) * 2000)
     told = objects(str(file))
@@ -115,7 +115,7 @@ def test_many_lines_in_many_reads(tmp_path: Path) -> None:
 
 
 def test_a_pattern_is_tried() -> None:
-    """It names the address where it fits, whatever the level and the file; else that is said."""
+    """A pattern is tried on every level and file; if it fits no line, this is reported."""
     told = objects("--pattern", "Bad caller {any} from {address}, {any}", "-", text=OWN + PLAIN)
     assert [(one["address"], one["service"], one["acl_name"]) for one in told[:1]] == [
         ("192.0.2.9", "dialplan", "pattern")
@@ -126,15 +126,15 @@ def test_a_pattern_is_tried() -> None:
 
 
 @pytest.mark.parametrize("pattern", ["no address", "{address} {address}", "{any}{address}", "{address}{any}"])
-def test_a_pattern_that_is_none(pattern: str) -> None:
-    """What is wrong with a pattern is a wrong usage, and is said."""
+def test_an_invalid_pattern(pattern: str) -> None:
+    """An invalid pattern is wrong usage, with the reason."""
     code, _, err = parse("--pattern", pattern, "-")
     assert code == 2
     assert "{address}" in err
 
 
 def test_the_time_zone_of_the_log() -> None:
-    """A log on another clock is read by that; a zone that does not exist is a wrong usage."""
+    """--timezone sets the zone of the log; an unknown zone is wrong usage."""
     line = "[2026-11-20 07:05:22] " + GUESS.partition("] ")[2]
     assert [one["time"] for one in objects("--timezone", "Europe/Berlin", "-", text=line)] == [1795154722.0]
     assert parse("--timezone", "Mars/Base", "-")[0] == 2
@@ -144,7 +144,7 @@ def test_the_time_zone_of_the_log() -> None:
     ("paths", "counts"), [("", True), ("paths = ['{}']", True), ("paths = ['/x']", False)]
 )
 def test_the_configured_time_zone(tmp_path: Path, paths: str, *, counts: bool) -> None:
-    """The zone of the PBX whose log it is counts: the named one's, or the only one's where none is named."""
+    """The zone of the log's PBX counts, or of the only PBX if no paths are configured."""
     log, config = tmp_path / "log", tmp_path / "ringfence.toml"
     log.write_text("[2026-11-20 07:05:22] " + GUESS.partition("] ")[2], "utf-8")
     config.write_text(f"[[asterisk]]\n[asterisk.logs]\ntimezone = 'Asia/Kolkata'\n{paths.format(log)}\n")
@@ -154,15 +154,15 @@ def test_the_configured_time_zone(tmp_path: Path, paths: str, *, counts: bool) -
     assert one["time"] == (1795138522.0 if counts else here)
 
 
-def test_a_file_that_is_not_there(tmp_path: Path) -> None:
-    """The name and the reason are said."""
+def test_a_missing_file(tmp_path: Path) -> None:
+    """The error has the name and the reason."""
     code, out, err = parse(str(tmp_path / "absent"))
     assert (code, out) == (1, "")
     assert err == f"{tmp_path / 'absent'}: No such file or directory\n"
 
 
-def test_a_file_that_is_not_what_its_name_says(tmp_path: Path) -> None:
-    """A broken archive is a problem, not a traceback."""
+def test_a_broken_archive(tmp_path: Path) -> None:
+    """A broken archive is an error without a traceback."""
     for name in ("a.gz", "a.xz"):
         (tmp_path / name).write_bytes(b"not packed")
         code, _, err = parse(str(tmp_path / name))
@@ -170,7 +170,26 @@ def test_a_file_that_is_not_what_its_name_says(tmp_path: Path) -> None:
         assert err.startswith(str(tmp_path / name))
 
 
-def test_bytes_that_are_no_text() -> None:
-    """Whatever is in a log, there is an object a line."""
+def test_binary_lines() -> None:
+    """Each line has its object, whatever bytes it contains."""
     told = objects("-", text=b"\xff\xfe\n\x00\n{\n[[[\n" + GUESS.encode())
     assert [one["kind"] for one in told] == [None, None, None, None, "InvalidPassword"]
+
+
+@pytest.mark.parametrize("options", [(), ("--json",), ("--summary",), ("--unparsed",)])
+@pytest.mark.parametrize("text", ["a poem\nin two lines\n", "\0\1\2", "x\n" * 200_000])
+def test_a_file_that_is_no_log(options: tuple[str, ...], text: str) -> None:
+    """A file that is not a log gives one error, however long it is."""
+    code, out, err = parse(*options, "-", text=text)
+
+    assert (code, out) == (1, "")
+    assert err.startswith("- is not a log of Asterisk: none of its first ")
+    assert err.count("\n") == 1
+
+
+def test_a_log_may_begin_with_anything() -> None:
+    """Lines before the first line of Asterisk are shown with it."""
+    code, out, err = parse("-", text="cut off\n" * 3 + GUESS)
+
+    assert (code, err) == (0, "")
+    assert [line.split()[0] for line in out.splitlines()[:4]] == ["1", "2", "3", "4"]

@@ -1,4 +1,4 @@
-"""``ringfence off`` and ``on``, daemon up and down."""
+"""``ringfence off`` and ``on``, with the daemon up and down."""
 
 from contextlib import closing
 from pathlib import Path
@@ -8,18 +8,18 @@ from tests.support.daemon import Guard
 from tests.support.netns import run
 
 from ringfence.firewall import make_backend
-from ringfence.store import Store
+from ringfence.store.database import Store
 
-OFF = "ringfence is off: nobody is banned. Bans that have time left come back with: ringfence on\n"
+OFF = "ringfence is off: no address is banned. To restore bans that have time left: ringfence on\n"
 
 
 def names() -> str:
-    """Give the kernel's sets."""
+    """Return the kernel's sets."""
     return run("ipset", "list", "-name")
 
 
 def test_off_and_on_with_the_daemon(tmp_path: Path) -> None:
-    """Off empties the list and is shown; on brings back what has time left; both may be repeated."""
+    """Off empties the list and is shown; on restores bans with time left; both can be repeated."""
     with Guard(tmp_path) as guard:
         guard.command("ban", "203.0.113.1")
         for _ in range(2):
@@ -27,7 +27,7 @@ def test_off_and_on_with_the_daemon(tmp_path: Path) -> None:
             assert (done.returncode, done.stdout, done.stderr) == (0, OFF, "")
             assert guard.banned() == set()
             assert guard.status()["problems"] == [
-                "enforcement is switched off: nobody is banned; switch it on with: ringfence on"
+                "enforcement is switched off: no address is banned; switch it on with: ringfence on"
             ]
         for _ in range(2):
             done = guard.command("on")
@@ -38,7 +38,7 @@ def test_off_and_on_with_the_daemon(tmp_path: Path) -> None:
 @pytest.mark.kernel
 @pytest.mark.usefixtures("netns")
 def test_off_without_the_daemon(tmp_path: Path) -> None:
-    """Daemon down: everything of ours leaves the kernel, nothing else does, and it stays so."""
+    """Without the daemon, ringfence's own rules and sets alone leave the kernel, and stay removed."""
     run("iptables", "-t", "raw", "-A", "PREROUTING", "-s", "203.0.113.200", "-j", "DROP")
     run("ipset", "create", "mine", "hash:ip")
     with Guard(tmp_path, firewall={"backend": "ipset"}) as guard:
@@ -60,8 +60,8 @@ def test_off_without_the_daemon(tmp_path: Path) -> None:
 
 @pytest.mark.kernel
 @pytest.mark.usefixtures("netns")
-def test_off_takes_what_another_firewall_left(tmp_path: Path) -> None:
-    """Daemon up: also what its own firewall has not put there, and may not be able to take away, is gone."""
+def test_off_removes_what_the_other_backend_left(tmp_path: Path) -> None:
+    """With the daemon, rules of the other backend are removed too, which the daemon has no right to do."""
     with Guard(tmp_path, firewall={"backend": "nftables"}) as guard:
         with closing(make_backend("ipset")) as other:
             other.open()
@@ -76,7 +76,7 @@ def test_off_takes_what_another_firewall_left(tmp_path: Path) -> None:
 @pytest.mark.kernel
 @pytest.mark.usefixtures("netns")
 def test_off_needs_no_good_configuration(tmp_path: Path) -> None:
-    """Whoever is locked out needs not mend a file first: with the daemon down, off works all the same."""
+    """Without the daemon, off works with an invalid configuration."""
     with Guard(tmp_path, firewall={"backend": "ipset"}) as guard:
         guard.command("ban", "203.0.113.1")
         guard.kill()
@@ -88,7 +88,7 @@ def test_off_needs_no_good_configuration(tmp_path: Path) -> None:
 
 
 def test_on_without_the_daemon(tmp_path: Path) -> None:
-    """Daemon down: it is remembered, and that the daemon is missing is told with exit code 3."""
+    """Without the daemon the state is recorded, and its absence is reported with exit code 3."""
     with Guard(tmp_path) as guard:
         guard.command("off")
         guard.stop()
@@ -100,10 +100,12 @@ def test_on_without_the_daemon(tmp_path: Path) -> None:
             assert store.switched_off is False
 
 
-def test_off_that_cannot_be_remembered_is_a_problem(tmp_path: Path) -> None:
-    """Without a database to write to, everything is removed, and exit code 1 says that it will not stay."""
+def test_off_without_a_database(tmp_path: Path) -> None:
+    """Without a writable database the rules are removed, and exit code 1 warns that they may come back."""
     guard = Guard(tmp_path, store={"path": str(tmp_path / "absent" / "ringfence.db")})
     done = guard.command("off")
 
     assert done.returncode == 1
-    assert done.stderr.startswith("everything is removed, but that it is to stay so cannot be remembered: ")
+    assert done.stderr.startswith(
+        "all rules are removed, but this cannot be recorded, so they may come back: "
+    )

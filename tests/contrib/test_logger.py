@@ -1,4 +1,4 @@
-"""The log channel, made on a real Asterisk by the README's own lines: who may read it, and what not."""
+"""The log channel, made on a real Asterisk with the commands of docs/install.md: its readers and limits."""
 
 import os
 import re
@@ -19,21 +19,21 @@ ROOT = Path(__file__).parents[2]
 CONTRIB = ROOT / "contrib/asterisk"
 FRAGMENT = (CONTRIB / "ringfence.logger.conf").read_text("utf-8")
 LOGROTATE = (CONTRIB / "ringfence.logrotate").read_text("utf-8")
-README = (ROOT / "README.md").read_text("utf-8")
+PAGE = (ROOT / "docs/install.md").read_text("utf-8")
 LOG = "var/log/ringfence/ringfence"
 CHECKOUT = "usr/local/src/ringfence"
 UNIT_ID = 61_900
-"""Stands for the unit's user and group."""
+"""An id in place of the unit's user and group."""
 
-TYPED = next(block for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) if "logger.conf" in block)
-"""What an administrator types to make the channel."""
-FREEPBX = re.findall(r"^    (cat contrib/asterisk/ringfence\.logger\.conf .*)$", README, re.MULTILINE)[0]
-"""What he types on FreePBX in place of the lines that name logger.conf."""
+TYPED = next(block for block in re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL) if "logger.conf" in block)
+"""The commands that make the channel."""
+FREEPBX = re.findall(r"^(cat contrib/asterisk/ringfence\.logger\.conf .*)$", PAGE, re.MULTILINE)[0]
+"""The commands on FreePBX, which replace the lines about logger.conf."""
 
 
 @contextmanager
 def overlaid(tree: Path, folder: Path) -> Iterator[Path]:
-    """Give a tree that may be written to, over one that may not; what was written is gone at the end."""
+    """Yield a writable overlay of a read-only tree; its changes are gone at the end."""
     subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(folder)], check=True)
     try:
         upper, work, merged = (folder / name for name in ("upper", "work", "merged"))
@@ -51,7 +51,7 @@ def overlaid(tree: Path, folder: Path) -> Iterator[Path]:
 
 @pytest.fixture(params=sorted(RELEASES))
 def lab(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Lab]:
-    """Each Asterisk with Debian's rights on its passwords, ringfence's group, and the checkout beside it."""
+    """Yield each Asterisk with Debian's rights on its passwords, ringfence's group, and the checkout."""
     release = request.param
     with (
         overlaid(tree_of(release), tmp_path) as tree,
@@ -62,7 +62,7 @@ def lab(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Lab]:
         (tree / "etc/logrotate.d").mkdir(exist_ok=True)
         with (tree / "etc/group").open("a") as groups:
             groups.write(f"ringfence:x:{UNIT_ID}:\n")
-        # Other laboratories may be at work, whose processes this one sees.
+        # The processes of other laboratories are visible here.
         (tree / "usr/local/bin/pidof").write_text(f"#!/bin/sh\necho {asterisk.pid}\n")
         (tree / "usr/local/bin/pidof").chmod(0o755)
         owner = asterisk.logs.stat()
@@ -73,7 +73,7 @@ def lab(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Lab]:
 
 
 def type_in(lab: Lab, lines: str) -> str:
-    """Type lines into a shell beside Asterisk, in the checkout; each must succeed."""
+    """Run lines in a shell of Asterisk's host, in the checkout; each must succeed."""
     done = subprocess.run(
         [
             *("nsenter", f"--target={lab.asterisk.pid}", "--mount", "--net", "--root", "--wd"),
@@ -90,25 +90,25 @@ def type_in(lab: Lab, lines: str) -> str:
 
 
 def inside(lab: Lab, path: str) -> Path:
-    """Give a path of Asterisk's as it is seen from here."""
+    """Return the path of a file of Asterisk as seen from the test."""
     return Path(f"/proc/{lab.asterisk.pid}/root") / path
 
 
 def as_unit(lab: Lab, *command: str) -> "subprocess.CompletedProcess[bytes]":
-    """Run a command beside Asterisk as the unit's user, with no other group."""
+    """Run a command on Asterisk's host as the unit's user, without any other group."""
     enter = ["nsenter", f"--target={lab.asterisk.pid}", "--mount", "--root", "--wd"]
     become = ["setpriv", f"--reuid={UNIT_ID}", f"--regid={UNIT_ID}", "--clear-groups"]
     return subprocess.run([*enter, *become, *command], capture_output=True, check=False, timeout=60)
 
 
 def guesses_are_read(lab: Lab) -> bool:
-    """Say whether the unit's user reads security events in the log."""
+    """Whether the unit's user can read security events in the log."""
     return b'SecurityEvent="' in as_unit(lab, "cat", f"/{LOG}").stdout
 
 
 @pytest.mark.asterisk
 def test_the_unit_reads_this_log_and_no_password(lab: Lab) -> None:
-    """What the README types makes a log that its user reads, also after rotations; pjsip.conf he does not."""
+    """The commands of docs/install.md make a log that the service user can read, unlike pjsip.conf."""
     settings = inside(lab, "etc/asterisk/logger.conf")
     settings.write_text(re.sub("dateformat.*", "", settings.read_text("utf-8")), "utf-8")
     type_in(lab, TYPED)
@@ -132,8 +132,8 @@ def test_the_unit_reads_this_log_and_no_password(lab: Lab) -> None:
 
 
 @pytest.mark.asterisk
-def test_the_readmes_lines_may_be_typed_again(lab: Lab) -> None:
-    """Typed twice they include the channel once, and the other channels stay, also when it is gone."""
+def test_the_commands_may_be_run_again(lab: Lab) -> None:
+    """Run twice, they include the channel once; the other channels stay, also after its removal."""
     type_in(lab, TYPED + TYPED)
     shown = lab.asterisk.cli("logger show channels")
     assert shown.count(f"/{LOG}") == 1
@@ -149,8 +149,8 @@ def test_the_readmes_lines_may_be_typed_again(lab: Lab) -> None:
 
 
 @pytest.mark.asterisk
-def test_freepbx_takes_the_channel_in_a_file_of_its_own(lab: Lab) -> None:
-    """Where logger.conf is FreePBX's, which includes what administrators add, one line makes the channel."""
+def test_freepbx_accepts_the_channel_in_a_separate_file(lab: Lab) -> None:
+    """FreePBX owns logger.conf and includes an administrator's file, in which one line makes the channel."""
     etc = lab.asterisk.folder / "etc"
     (etc / "logger_logfiles_additional.conf").write_text("full => notice,warning,error,verbose\n")
     (etc / "logger_logfiles_custom.conf").write_text("")
@@ -171,15 +171,15 @@ def test_freepbx_takes_the_channel_in_a_file_of_its_own(lab: Lab) -> None:
     assert re.match(rb"\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\] ", line)
 
 
-def test_the_channel_has_the_levels_that_tell_and_no_packets() -> None:
-    """One channel, with notice and security; levels that quote packets are not among them."""
+def test_the_channel_has_the_needed_levels_and_no_packets() -> None:
+    """There is one channel with the levels notice and security; levels that quote packets are missing."""
     channels = re.findall(r"^([^;\[\s]\S*) => (.*)$", FRAGMENT, re.MULTILINE)
 
     assert channels == [(f"/{LOG}", "notice,security")]
 
 
 def test_logrotate_rotates_that_log() -> None:
-    """The stanza names the channel's file; where logrotate is, it takes the stanza."""
+    """The stanza names the channel's file; logrotate, if installed, accepts the stanza."""
     assert f"\n/{LOG} {{\n" in LOGROTATE
     if shutil.which("logrotate") is None:
         return

@@ -1,4 +1,4 @@
-"""The manager user: what it may, and that a real Asterisk takes it and tells it security events."""
+"""The manager user: its rights, and that a real Asterisk accepts it and sends it security events."""
 
 import asyncio
 import re
@@ -24,7 +24,7 @@ NAME = "fragment"
 
 @pytest.fixture(params=sorted(RELEASES))
 def pbx(request: pytest.FixtureRequest) -> Iterator[Asterisk]:
-    """Each Asterisk with the fragment in its manager.conf."""
+    """Yield each Asterisk with the fragment in its manager.conf."""
     user = FRAGMENT.replace(PLACEHOLDER, "sesame").replace("[ringfence]", f"[{NAME}]")
     with (
         Network() as network,
@@ -36,36 +36,36 @@ def pbx(request: pytest.FixtureRequest) -> Iterator[Asterisk]:
 
 
 def test_the_secret_must_be_changed() -> None:
-    """The placeholder stands once, as the secret, so that one replacement is enough."""
+    """The placeholder appears once, as the secret, so that one replacement is enough."""
     assert FRAGMENT.count(PLACEHOLDER) == 1
     assert f"\nsecret = {PLACEHOLDER}\n" in FRAGMENT
 
 
 @pytest.mark.asterisk
 def test_asterisk_grants_what_is_needed_and_no_more(pbx: Asterisk) -> None:
-    """The user hears security and system, and may ask what is reported; it is told security events."""
+    """The user may read the classes security and system and write reporting; it receives security events."""
     shown = pbx.cli(f"manager show user {NAME}")
     with socket_in(pbx.namespace) as connection:
         connection.settimeout(10)
         connection.connect(("127.0.0.1", MANAGER_PORT))
         connection.sendall(f"Action: Login\r\nUsername: {NAME}\r\nSecret: sesame\r\n\r\n".encode())
-        heard = _read_until(connection, b"Event: SuccessfulAuth")
+        received = _read_until(connection, b"Event: SuccessfulAuth")
 
     assert _shown(shown, "read perm") == {"system", "security"}
     assert _shown(shown, "write perm") == {"reporting"}
-    assert b"Message: Authentication accepted" in heard
+    assert b"Message: Authentication accepted" in received
 
 
 @pytest.mark.asterisk
 def test_a_source_lacks_nothing_with_it(pbx: Asterisk) -> None:
-    """As this user phones and trunks can be asked for, and are told as they change."""
+    """This user can request the phones and trunks, and receives their changes."""
 
     async def main() -> AmiSource:
         target = AmiTarget("pbx", "127.0.0.1", MANAGER_PORT, NAME, Secret("sesame"))
         source = AmiSource(target, lambda _events, _now: None, roster=rosters.append)
         async with asyncio.timeout(30), asyncio.TaskGroup() as group:
             task = group.create_task(source.run())
-            await source.rostered.wait()
+            await source.roster_ready.wait()
             task.cancel()
         return source
 
@@ -73,16 +73,16 @@ def test_a_source_lacks_nothing_with_it(pbx: Asterisk) -> None:
     with inside(pbx.namespace):
         source = asyncio.run(main())
 
-    assert source.lacks == ()
+    assert source.refused == ()
     assert rosters == [Roster("pbx", contacts=(), trunks=())]
 
 
 @pytest.mark.asterisk
 @pytest.mark.parametrize("release", sorted(RELEASES))
 def test_the_line_added_to_manager_conf_does_no_harm_alone(release: str) -> None:
-    """After an uninstallation, when there is nothing left to include, AMI works as before."""
-    readme = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
-    line = re.search(r"printf '\\n(#\w*include .*?)\\n' >> /etc/asterisk/manager\.conf", readme)
+    """After an uninstallation, when the included file is gone, AMI works as before."""
+    page = (Path(__file__).parents[2] / "docs/install.md").read_text("utf-8")
+    line = re.search(r"printf '\\n(#\w*include .*?)\\n' >> /etc/asterisk/manager\.conf", page)
     assert line is not None
 
     with (
@@ -101,9 +101,9 @@ def _shown(text: str, field: str) -> set[str]:
 
 
 def _read_until(connection: socket.socket, wanted: bytes) -> bytes:
-    heard = b""
-    while wanted not in heard:
+    received = b""
+    while wanted not in received:
         part = connection.recv(65536)
-        assert part, f"the connection was closed: {heard!r}"
-        heard += part
-    return heard
+        assert part, f"the connection was closed: {received!r}"
+        received += part
+    return received

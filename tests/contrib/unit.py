@@ -6,13 +6,13 @@ from pathlib import Path
 FILE = Path(__file__).parents[2] / "contrib/systemd/ringfence.service"
 EARLY = FILE.with_name("ringfence-early.service")
 IPTABLES = FILE.with_name("iptables.conf")
-"""The drop-in for those who ban by ipset and iptables."""
+"""The drop-in for bans by ipset and iptables."""
 PREFIX = "/opt/ringfence"
-"""Where the unit says that the program is."""
+"""The program's path in the unit."""
 
 
 def read(*files: Path) -> dict[str, list[str]]:
-    """Give the values of each directive of a unit and its drop-ins, in order; the daemon's unless told."""
+    """Return the values of each directive of a unit and its drop-ins, in order; by default the daemon's."""
     directives: dict[str, list[str]] = {}
     for file in files or (FILE,):
         for line in file.read_text("utf-8").splitlines():
@@ -23,12 +23,12 @@ def read(*files: Path) -> dict[str, list[str]]:
 
 
 def command(prefix: Path) -> list[str]:
-    """Give the command line of the daemon, with the program in ``prefix``."""
+    """Return the command line of the daemon, with the program in ``prefix``."""
     (line,) = read()["ExecStart"]
     return shlex.split(line.replace(PREFIX, str(prefix)))
 
 
 def capabilities(directive: str, *files: Path) -> list[str]:
-    """Give a list of capabilities as setpriv(1) names them: ``net_admin`` for CAP_NET_ADMIN."""
+    """Return a list of capabilities with the names of setpriv(1): ``net_admin`` for CAP_NET_ADMIN."""
     names = [name for line in read(*files)[directive] for name in line.split()]
     return [name.removeprefix("CAP_").lower() for name in names]

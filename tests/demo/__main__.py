@@ -1,9 +1,9 @@
-"""``make demo``: a guesser meets ringfence, and whoever types it sees what an administrator would see.
+"""``make demo``: an attack on a PBX that ringfence guards, with the output that an administrator sees.
 
-``attack``: a real Asterisk in namespaces of its own, a SIP client that guesses a password as fast as it can,
-and the ban in the kernel. ``replay``: the same daemon on recorded bytes of a real Asterisk, played by a small
-AMI server, with the memory firewall: nothing is dropped, so no root is needed. Everything made is removed
-at the end, also on Ctrl-C and on SIGTERM.
+``attack``: a real Asterisk in network namespaces of its own, a SIP client that guesses a password at full
+speed, and the ban in the kernel. ``replay``: the same daemon on recorded bytes of a real Asterisk, sent by a
+small AMI server, with the memory firewall: nothing is dropped, so root is not needed. Everything is removed
+at the end, also after Ctrl-C and SIGTERM.
 """
 
 import argparse
@@ -25,11 +25,11 @@ from tests.support.sip import Result
 ATTACKER = "198.19.66.6"
 PHONE = "198.19.7.7"
 WATCH = 5
-"""How many seconds the ban is watched."""
+"""Seconds that the ban is shown."""
 
 
 def attack(folder: Path) -> None:
-    """Let a real guesser at a real, guarded Asterisk."""
+    """Run a real attacker against a real, guarded Asterisk."""
     if reason := why_no_asterisk():
         raise SystemExit(f"The demo needs a real Asterisk: {reason}. Without one: make demo DEMO=replay")
     _say("Starting a real Asterisk in a network of its own")
@@ -52,7 +52,7 @@ def attack(folder: Path) -> None:
 
 
 def replay(folder: Path) -> None:
-    """Let the daemon hear a recording."""
+    """Send a recording to the daemon."""
     _say("No Asterisk and no kernel firewall here: a REPLAY of recorded bytes, with the memory firewall")
     recorded = capture("hostile-22", "preemptive-unknown-new-call-ids")
     _note(f"recorded from a real Asterisk 22: {recorded.attempts} guesses from {recorded.source}")
@@ -98,7 +98,7 @@ def _note(text: str) -> None:
 
 @contextlib.contextmanager
 def _interruptible() -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM end the demo in order, with everything taken down."""
+    """Make Ctrl-C and SIGTERM end the demo in order, with everything removed."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
@@ -108,7 +108,7 @@ def _interruptible() -> Iterator[None]:
 
 
 def main() -> None:
-    """Run the demo that was asked for."""
+    """Run the requested demo."""
     parser = argparse.ArgumentParser(prog="make demo", description="See ringfence at work.")
     parser.add_argument("which", choices=("attack", "replay"))
     which = {"attack": attack, "replay": replay}[parser.parse_args().which]

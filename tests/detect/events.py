@@ -1,8 +1,9 @@
-"""Security events and attempts with as little said as a test needs."""
+"""Security events and attempts with default values for all that a test leaves out."""
 
 from ipaddress import ip_address
 
 from ringfence.model import (
+    Address,
     Attempt,
     AttemptKind,
     Endpoint,
@@ -16,7 +17,23 @@ from ringfence.model import (
 
 PBX = SourceId("pbx", "ami")
 NOTICES = SourceId("pbx", "log:full#notice")
+SECURITY = SourceId("pbx", "log:full#security")
 SENDER = "192.0.2.7"
+
+
+class Connected:
+    """A fake for the kernel's TCP connections: ``remotes`` are all that exist."""
+
+    def __init__(self, *remotes: tuple[str, int]) -> None:
+        self.remotes = {(ip_address(address), port) for address, port in remotes}
+
+    def backs(self, remote: Endpoint) -> bool:
+        """Whether this address and port has a connection."""
+        return (remote.address, remote.port) in self.remotes
+
+    def had_any(self, address: Address) -> bool:
+        """Whether this address has a connection."""
+        return any(address == known for known, _ in self.remotes)
 
 
 def event(
@@ -35,7 +52,7 @@ def event(
     response: bytes = b"",
     tampered: bool = False,
 ) -> SecurityEvent:
-    """Give what one source said at ``time``."""
+    """Return the event that one source reports at ``time``."""
     remote = Endpoint(ip_address(address), port, transport)
     return SecurityEvent(
         source, kind, service, remote, time, account, session, acl_name, challenge, response, tampered
@@ -51,7 +68,7 @@ def attempt(
     trusted: bool = True,
     account: str = "alice",
 ) -> Attempt:
-    """Give one attempt of ``address`` at ``time``."""
+    """Return one attempt of ``address`` at ``time``."""
     return Attempt(
         asterisk="pbx",
         address=ip_address(address),

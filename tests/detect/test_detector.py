@@ -1,19 +1,17 @@
-"""The detector, as transcripts: what came in and when, and what was made of it.
+"""The detector as transcripts: the attempts with their times, and the judgement of each.
 
-A line is ``TIME ADDRESS [KIND] [untrusted] [claimed] -> STANDING[; BAN]``, where the kind is a guess, and the
-address proven, unless said.
+A line is ``TIME ADDRESS [KIND] [untrusted] [claimed] -> STANDING[; BAN]``. By default the kind is a guess and
+the address is proven.
 """
 
 from ipaddress import ip_address, ip_network
 
 import pytest
 from attrs import evolve
-from tests.detect.events import SENDER, attempt, event
+from tests.detect.events import SENDER, Connected, attempt, event
 
-from ringfence.detect.detector import Counts, Detector, Judgement, Standing, Watched
-from ringfence.detect.friends import Friends
-from ringfence.detect.judge import Decision
-from ringfence.detect.networks import NetworkSet
+from ringfence.detect.detector import Detector
+from ringfence.detect.judgement import Counts, Disposition, Judgement, Watched
 from ringfence.detect.rules import RULES, Rule
 from ringfence.model import (
     Address,
@@ -21,13 +19,11 @@ from ringfence.model import (
     AttemptKind,
     Challenge,
     EventKind,
-    Friend,
     Proof,
     Scope,
     Service,
-    Tie,
-    Transport,
 )
+from ringfence.networks import NetworkSet
 
 GUESS = next(rule for rule in RULES if rule.name == "guess")
 PROBE = Rule("probe", "m", frozenset({AttemptKind.PROBE}), 2, 60.0, (60.0,))
@@ -36,17 +32,17 @@ OWN = NetworkSet([ip_network("192.0.2.128/25"), ip_network("2001:db8:0:1::1/128"
 
 
 def line_of(judgement: Judgement) -> str:
-    """Write a judgement as the right side of a line."""
+    """Return a judgement as the right side of a line."""
     decision = judgement.decision
     if decision is None:
-        return str(judgement.standing)
+        return str(judgement.disposition)
     narrow = "" if decision.scope is Scope.FULL else f", {decision.seconds:.0f} s of {decision.scope}"
     who = f"{decision.rule.name} bans {decision.subject} for {len(decision.attempts)}{narrow}"
-    return f"{judgement.standing}; {who}"
+    return f"{judgement.disposition}; {who}"
 
 
 def attempt_of(words: str) -> tuple[float, Attempt]:
-    """Read the left side of a line."""
+    """Parse the left side of a line."""
     time, address, *rest = words.split()
     kinds = [AttemptKind(word) for word in rest if word not in {"untrusted", "claimed"}]
     kind = kinds[0] if kinds else AttemptKind.GUESS
@@ -56,7 +52,7 @@ def attempt_of(words: str) -> tuple[float, Attempt]:
 
 
 def play(detector: Detector, transcript: str) -> None:
-    """Judge the attempts of a transcript and compare every judgement with what it says."""
+    """Judge the attempts of a transcript and compare each judgement with its line."""
     lines = [" ".join(line.split()) for line in transcript.strip().splitlines()]
     played = []
     for line in lines:
@@ -67,7 +63,7 @@ def play(detector: Detector, transcript: str) -> None:
 
 
 def test_the_fifth_guess_within_ten_minutes_is_a_ban() -> None:
-    """Five make a ban, of the address, with all five as evidence; the sixth begins anew."""
+    """Five guesses are a ban of the address, with all five as evidence; the sixth begins again."""
     detector = Detector(RULES)
     play(
         detector,
@@ -84,19 +80,8 @@ def test_the_fifth_guess_within_ten_minutes_is_a_ban() -> None:
     assert detector.counts == Counts(attempts=7)
 
 
-def test_a_decision_carries_its_subject_rule_and_attempts() -> None:
-    """The evidence is the attempts themselves, oldest first."""
-    detector = Detector((evolve(GUESS, attempts=2),))
-    first, second = (attempt(time=time, proof=Proof.NONCE) for time in (1.0, 2.0))
-    subject = ip_network("192.0.2.7/32")
-    assert detector.judge(first, 1.0) == Judgement(first, subject, Standing.COUNTED)
-    assert detector.judge(second, 2.0) == Judgement(
-        second, subject, Standing.COUNTED, Decision(subject, detector.rules[0], (first, second))
-    )
-
-
 def test_the_window_slides() -> None:
-    """An attempt counts for less than 600 s, so that four in any 600 s go on for ever."""
+    """An attempt counts for less than 600 s, so four in any 600 s never lead to a ban."""
     play(
         Detector(RULES),
         """
@@ -112,10 +97,10 @@ def test_the_window_slides() -> None:
 
 
 def test_who_is_held_is_late_and_counts_anew_afterwards() -> None:
-    """What comes from a banned subject was on its way; after the ban, or its release, nothing is left."""
+    """An attempt of a banned subject is late; after the ban or an unban the count begins again."""
     detector = Detector((evolve(GUESS, attempts=2),))
     play(detector, "0 192.0.2.7 -> counted")
-    detector.hold(ip_network("192.0.2.7/32"), 10.0)
+    detector.record_ban(ip_network("192.0.2.7/32"), 10.0)
     play(
         detector,
         """
@@ -125,42 +110,42 @@ def test_who_is_held_is_late_and_counts_anew_afterwards() -> None:
           10   192.0.2.7 -> counted; guess bans 192.0.2.7/32 for 2
         """,
     )
-    detector.hold(ip_network("192.0.2.7/32"), 100.0)
+    detector.record_ban(ip_network("192.0.2.7/32"), 100.0)
     play(detector, "11 192.0.2.7 -> late")
-    detector.release(ip_network("192.0.2.7/32"))
+    detector.record_unban(ip_network("192.0.2.7/32"))
     play(detector, "12 192.0.2.7 -> counted")
-    detector.release(ip_network("192.0.2.7/32"))
+    detector.record_unban(ip_network("192.0.2.7/32"))
     play(detector, "13 192.0.2.7 -> counted")
     assert detector.counts == Counts(attempts=8, late=3)
 
 
 def test_those_never_banned_are_not_counted() -> None:
-    """Own networks and friends are judged first, held or not."""
+    """Exempt networks are judged first, whether banned or not."""
     detector = Detector((evolve(GUESS, attempts=1),), OWN)
-    detector.hold(ip_network("192.0.2.128/32"), 10.0)
+    detector.record_ban(ip_network("192.0.2.128/32"), 10.0)
     play(
         detector,
         """
           0 192.0.2.127   -> counted; guess bans 192.0.2.127/32 for 1
-          0 192.0.2.128   -> never banned
-          0 192.0.2.255   untrusted -> never banned
-          0 2001:db8:0:1::1 -> never banned
+          0 192.0.2.128   -> exempt
+          0 192.0.2.255   untrusted -> exempt
+          0 2001:db8:0:1::1 -> exempt
         """,
     )
-    assert detector.counts == Counts(attempts=4, never_banned=3)
+    assert detector.counts == Counts(attempts=4, exempt=3)
 
 
 def test_a_change_of_those_never_banned_holds_from_then_on() -> None:
-    """The set may be replaced while the detector runs."""
+    """The exempt set may be replaced while the detector runs."""
     detector = Detector((evolve(GUESS, attempts=1),))
-    detector.never = OWN
-    play(detector, "0 192.0.2.200 -> never banned")
-    detector.never = NetworkSet()
+    detector.exempt = OWN
+    play(detector, "0 192.0.2.200 -> exempt")
+    detector.exempt = NetworkSet()
     play(detector, "1 192.0.2.200 -> counted; guess bans 192.0.2.200/32 for 1")
 
 
 def test_the_subject_of_ipv6_is_its_64_except_beside_an_own_address() -> None:
-    """A /64 is one host's; where an address of ours lives in it, each address stands for itself."""
+    """A /64 is one subject, unless an exempt address is in it: then each address is a subject of its own."""
     play(
         Detector((evolve(GUESS, attempts=3),), OWN),
         """
@@ -175,15 +160,15 @@ def test_the_subject_of_ipv6_is_its_64_except_beside_an_own_address() -> None:
     )
 
 
-def test_what_may_be_a_strangers_is_withheld() -> None:
-    """Untrusted attempts are listed apart, ban nobody, and lend nothing to trusted ones."""
+def test_what_may_be_a_strangers_is_unconfirmed() -> None:
+    """Untrusted attempts are listed separately, ban nothing, and add nothing to trusted ones."""
     detector = Detector((evolve(GUESS, attempts=2),))
     play(
         detector,
         """
-          0 192.0.2.7 untrusted -> withheld
-          1 192.0.2.7 untrusted -> withheld
-          2 192.0.2.7 untrusted -> withheld
+          0 192.0.2.7 untrusted -> unconfirmed
+          1 192.0.2.7 untrusted -> unconfirmed
+          2 192.0.2.7 untrusted -> unconfirmed
           3 192.0.2.7           -> counted
         """,
     )
@@ -194,17 +179,17 @@ def test_what_may_be_a_strangers_is_withheld() -> None:
             "guess",
             1,
             2,
-            Standing.COUNTED,
+            Disposition.COUNTED,
             tuple(attempt(time=time, trusted=time == 3.0, proof=Proof.NONCE) for time in range(4)),
         ),
     ]
     play(detector, "4 192.0.2.7 -> counted; guess bans 192.0.2.7/32 for 2")
     assert detector.watched(4.0) == []
-    assert detector.counts == Counts(attempts=5, withheld=3)
+    assert detector.counts == Counts(attempts=5, unconfirmed=3)
 
 
 def test_guess_counts_neither_probes_nor_the_manager() -> None:
-    """Each rule counts its own kinds; what no rule counts is said to be so, trusted or not."""
+    """Each rule counts its own kinds, and an attempt that no rule counts is judged so, trusted or not."""
     detector = Detector((evolve(GUESS, attempts=1),))
     play(
         detector,
@@ -234,7 +219,7 @@ def test_the_first_rule_that_is_full_decides_and_all_begin_anew() -> None:
 
 
 def test_new_rules_look_at_what_was_done_already() -> None:
-    """A new length, number or window keeps what subjects did, and what a ban followed from is spent."""
+    """New lengths, numbers or windows keep earlier attempts; attempts that led to a ban stay consumed."""
     detector = Detector((evolve(GUESS, attempts=2), PROBE))
     play(detector, "0 192.0.2.7 -> counted")
     play(detector, "0 192.0.2.7 probe -> counted")
@@ -250,23 +235,23 @@ def test_new_rules_look_at_what_was_done_already() -> None:
 
 
 def test_events_become_judgements_where_they_tell_of_an_attempt() -> None:
-    """The fold stands before the rules: a challenge alone is nothing, a failure is one attempt."""
+    """The fold comes before the rules: a challenge alone is nothing, and a failure is one attempt."""
     detector = Detector(RULES)
     assert detector.observe(event(EventKind.CHALLENGE_SENT), 0.0) is None
     judgement = detector.observe(event(EventKind.CHALLENGE_RESPONSE_FAILED), 0.0)
     assert judgement is not None
-    assert (judgement.attempt.address, judgement.standing) == (attempt().address, Standing.COUNTED)
+    assert (judgement.attempt.address, judgement.disposition) == (attempt().address, Disposition.COUNTED)
 
 
-def test_with_ami_alone_chan_sip_is_withheld_at_once() -> None:
-    """Where nobody else is heard nothing is waited for."""
+def test_with_ami_alone_chan_sip_is_unconfirmed_at_once() -> None:
+    """With AMI alone, an event of chan_sip is unconfirmed at once, since no other source can confirm it."""
     judgement = Detector(RULES).observe(event(EventKind.INVALID_PASSWORD, service=Service.SIP), 0.0)
     assert judgement is not None
-    assert judgement.standing is Standing.WITHHELD
+    assert judgement.disposition is Disposition.UNCONFIRMED
 
 
 def test_what_is_forgotten_for_want_of_room_is_counted() -> None:
-    """Subjects of the windows and keys of the fold, in one number."""
+    """Evicted subjects of the windows and keys of the fold are counted in one number."""
     detector = Detector(RULES, max_attempts=2)
     for number in range(5):
         detector.judge(attempt(f"192.0.2.{number}"), 0.0)
@@ -277,7 +262,7 @@ def test_what_is_forgotten_for_want_of_room_is_counted() -> None:
 
 
 def test_the_watched_are_those_nearest_to_a_ban() -> None:
-    """At most as many as asked for, the nearest first, none whose time is over."""
+    """``watched`` returns at most the requested number, nearest first, without those whose window is over."""
     detector = Detector((GUESS,))
     for number in range(30):
         for _ in range(1 + (number < 2)):
@@ -293,18 +278,18 @@ def test_the_watched_are_those_nearest_to_a_ban() -> None:
 
 
 def test_a_subject_can_be_forgotten() -> None:
-    """Forgetting begins anew in all windows, and does not release a hold."""
+    """``forget`` clears all windows of a subject and does not end its ban."""
     detector = Detector((evolve(GUESS, attempts=2),))
     play(detector, f"0 {SENDER} -> counted")
     detector.forget(ip_network(SENDER))
     play(detector, f"0 {SENDER} -> counted")
-    detector.hold(ip_network(SENDER), 1.0)
+    detector.record_ban(ip_network(SENDER), 1.0)
     detector.forget(ip_network(SENDER))
     play(detector, f"0 {SENDER} -> late")
 
 
 def test_who_keeps_the_bans_says_who_is_late() -> None:
-    """What comes from a banned subject counts nothing for as long as that is said, whatever it was before."""
+    """Attempts of a banned subject count nothing for as long as ``banned`` reports the ban."""
     detector = Detector((evolve(GUESS, attempts=2),))
     banned = {ip_network("192.0.2.7/32"), ip_network("2001:db8::/64")}
     detector.banned = lambda network, scope: network in banned and scope is Scope.FULL
@@ -327,14 +312,14 @@ def test_who_keeps_the_bans_says_who_is_late() -> None:
 
 
 def test_what_proves_a_session_and_is_an_attempt_itself_loses_no_ban() -> None:
-    """The answer raises what was claimed before it, and both together are full."""
+    """An answer that proves earlier claims and is an attempt itself completes the ban."""
     detector = Detector(RULES)
     here = ip_address("198.18.0.1")
     address = ip_address(SENDER)
     probes = [event(EventKind.INVALID_ACCOUNT_ID, session=b"s", account="a") for _ in range(5)]
     told = [detector.observe(probe, float(number)) for number, probe in enumerate(probes)]
     assert [judged.decision for judged in told if judged is not None] == [None] * 4
-    detector.see([Challenge(address, 5062, here, 5060, b"s", b"n", address)], 4.0, 4.0, "pbx")
+    detector.observe_challenges([Challenge(address, 5062, here, 5060, b"s", b"n", address)], 4.0, 4.0, "pbx")
     answers = [
         detector.observe(
             event(EventKind.CHALLENGE_RESPONSE_FAILED, session=b"s", challenge=b"n"), 5.0 + number
@@ -345,27 +330,14 @@ def test_what_proves_a_session_and_is_an_attempt_itself_loses_no_ban() -> None:
     assert [(decision.rule.name, decision.scope) for decision in banned][:1] == [("guess", Scope.FULL)]
 
 
-def test_a_siege_is_over_where_other_rules_come() -> None:
-    """What is counted together begins anew, and no alarm stands for ever."""
+def test_a_distributed_attack_is_over_where_other_rules_come() -> None:
+    """New rules clear the alarm of a distributed attack, and its count begins again."""
     detector = Detector(RULES)
     for number in range(8):
         detector.judge(attempt(f"198.51.{number}.1", proof=Proof.NONCE), 0.0)
-    detector.take_notices()
+    detector.take_alarms()
     detector.configure((GUESS,))
-    assert [(notice.name, notice.over) for notice in detector.take_notices()] == [("siege", True)]
-
-
-def test_what_a_network_did_is_not_said_of_one_address() -> None:
-    """A friend that fails is watched by his own numbers, whatever strangers beside him do."""
-    friends = Friends()
-    friends.meet(Friend("pbx", ip_address("192.0.2.1"), "204", Tie.AUTHENTICATED, 0.0, 0.0, 1e9))
-    detector = Detector(RULES, friends=friends)
-    for number in range(30):
-        detector.judge(attempt("192.0.2.1", account="204", proof=Proof.NONCE), float(number))
-    for number in range(3):
-        detector.judge(attempt("192.0.2.2", account="x", proof=Proof.NONCE), 30.0 + number)
-    found = {str(one.subject): (one.rule, one.have, one.of) for one in detector.watched(40.0)}
-    assert found == {"192.0.2.1/32": ("guess", 30, 900), "192.0.2.2/32": ("guess", 3, 5)}
+    assert [(notice.name, notice.cleared) for notice in detector.take_alarms()] == [("distributed", True)]
 
 
 GUESSER, NAMED, HERE = ip_address("198.51.100.9"), ip_address(SENDER), ip_address("198.18.0.1")
@@ -375,7 +347,7 @@ def in_anothers_name(detector: Detector, number: int, *receivers: Address) -> No
     """Guess with the source of NAMED forged, and a Via that has the challenge sent elsewhere."""
     session, nonce = b"s%d" % number, b"n%d" % number
     detector.observe(event(EventKind.INVALID_ACCOUNT_ID, session=session), float(number))
-    detector.see(
+    detector.observe_challenges(
         [Challenge(receiver, 5062, HERE, 5060, session, nonce, NAMED) for receiver in receivers],
         number + 0.1,
         number + 0.1,
@@ -386,27 +358,29 @@ def in_anothers_name(detector: Detector, number: int, *receivers: Address) -> No
 
 
 def test_who_guesses_in_anothers_name_is_kept_from_the_answers() -> None:
-    """The fifth is a narrow ban of whom alone the nonces went to: nobody else knows them."""
-    detector = Detector(RULES, several=frozenset({"pbx"}))
+    """The fifth guess is a narrow ban of the only receiver of the nonces, which alone knows them."""
+    detector = Detector(RULES, several=frozenset({"pbx"}), connections=Connected())
     for number in range(5):
         in_anothers_name(detector, number, GUESSER)
-    banned = [judged.decision for judged in detector.take_further() if judged.decision is not None]
+    banned = [judged.decision for judged in detector.take_further_judgements() if judged.decision is not None]
     assert [(str(one.subject), one.scope) for one in banned] == [("198.51.100.9/32", Scope.SIP_UDP)]
-    assert {attempt.aimed_at for attempt in banned[0].attempts} == {NAMED}
+    assert {attempt.forged_address for attempt in banned[0].attempts} == {NAMED}
 
 
 @pytest.mark.parametrize("receivers", [(GUESSER,), (GUESSER, NAMED)])
 def test_a_header_blames_nobody_whom_it_has_a_challenge_sent_to(receivers: tuple[Address, ...]) -> None:
-    """Who has the same nonce by TCP, or by UDP too, may have named a stranger."""
-    detector = Detector(RULES, several=frozenset({"pbx"}))
+    """An address that a Via has a challenge sent to is not counted if the guesser may know the nonce itself.
+
+    The guesser may have the same nonce by TLS, which no event may report, or by UDP too.
+    """
+    detector = Detector(RULES, several=frozenset({"pbx"}), connections=Connected((str(NAMED), 5061)))
     for number in range(20):
-        detector.observe(event(EventKind.CHALLENGE_SENT, transport=Transport.TCP), float(number))
         in_anothers_name(detector, number, *receivers)
-    assert str(GUESSER) not in {str(judged.attempt.address) for judged in detector.take_further()}
+    assert str(GUESSER) not in {str(judged.attempt.address) for judged in detector.take_further_judgements()}
 
 
 def test_a_success_in_anothers_name_makes_no_friend() -> None:
-    """Where challenges that an address asked for went elsewhere, its right password proves no address."""
+    """A right password makes no friend while challenges that its address asked for went elsewhere."""
     detector = Detector(RULES, several=frozenset({"pbx"}))
     right = evolve(event(EventKind.SUCCESSFUL_AUTH, 1.0), password=True)
     in_anothers_name(detector, 0, GUESSER)
@@ -417,9 +391,9 @@ def test_a_success_in_anothers_name_makes_no_friend() -> None:
 
 
 def test_proofs_of_several_lose_no_ban() -> None:
-    """What the wire shows at once may be the end for more than one."""
+    """Proofs that the wire shows at once can complete a ban for more than one address."""
     detector = Detector(RULES, several=frozenset({"pbx"}))
-    detector.see([], 0.0, 0.0, "pbx")
+    detector.observe_challenges([], 0.0, 0.0, "pbx")
     addresses = [ip_address(f"192.0.2.{last}") for last in (1, 2)]
     challenges = []
     for place, address in enumerate(addresses):
@@ -430,6 +404,49 @@ def test_proofs_of_several_lose_no_ban() -> None:
             )
             detector.observe(told, float(number))
             challenges.append(Challenge(address, 5062, HERE, 5060, session, nonce, address))
-    judged = detector.see(challenges, 5.0, 5.0, "pbx")
+    judged = detector.observe_challenges(challenges, 5.0, 5.0, "pbx")
     full = {judgement.decision.subject for judgement in judged if judgement.decision is not None}
     assert full == {ip_network("192.0.2.1/32"), ip_network("192.0.2.2/32")}
+
+
+@pytest.mark.parametrize(
+    ("guesser", "phone"),
+    [("203.0.113.5", "203.0.113.9"), ("2001:db8:0:7::5", "2001:db8:0:7::9")],
+    ids=["in a /24", "in a /64"],
+)
+def test_a_login_is_suspicious_only_after_failures_of_the_same_address(guesser: str, phone: str) -> None:
+    """Only guesses of the same address make a login suspicious, not those of its /24 or /64."""
+    detector = Detector(RULES)
+    detector.observe_challenges([], 0.0, 0.0, "pbx")
+    for number in range(4):
+        detector.judge(attempt(guesser, proof=Proof.NONCE), float(number))
+    right = evolve(event(EventKind.SUCCESSFUL_AUTH, address=phone, account="204"), password=True)
+    detector.observe(right, 10.0)
+    assert detector.take_alarms() == []
+    detector.observe(evolve(right, remote=evolve(right.remote, address=ip_address(guesser))), 20.0)
+    assert [(notice.name, notice.subject) for notice in detector.take_alarms()] == [
+        ("password.guessed", f"204 at {guesser}")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("age", "kind", "proof", "trusted"),
+    [
+        (3_600.0, AttemptKind.GUESS, Proof.NONCE, True),
+        (10.0, AttemptKind.PROBE, Proof.NONCE, True),
+        (10.0, AttemptKind.GUESS, Proof.CLAIMED, True),
+        (10.0, AttemptKind.GUESS, Proof.NONCE, False),
+    ],
+    ids=["an hour old", "probes", "claimed", "unconfirmed"],
+)
+def test_a_login_is_not_suspicious_after(
+    age: float, kind: AttemptKind, proof: Proof, *, trusted: bool
+) -> None:
+    """Only proven, confirmed guesses of the last hour count against a login."""
+    detector = Detector(RULES)
+    detector.observe_challenges([], 0.0, 0.0, "pbx")
+    for _ in range(4):
+        detector.judge(attempt(proof=proof, kind=kind, trusted=trusted), 0.0)
+    detector.take_alarms()
+    detector.observe(evolve(event(EventKind.SUCCESSFUL_AUTH, account="204"), password=True), age)
+    assert detector.take_alarms() == []

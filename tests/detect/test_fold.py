@@ -1,19 +1,19 @@
-"""The fold: as many attempts as were made, of whoever made them, from the recordings and in general."""
+"""The fold: it counts the attempts that were made, for each sender."""
 
-import random
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from ipaddress import ip_address
 
 import pytest
 from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.detect.events import NOTICES, PBX, event
-from tests.support.captures import FORGED, Capture, captures
+from tests.detect.events import NOTICES, PBX, SECURITY, event
+from tests.support.captures import Capture, captures
 
 from ringfence.detect.fold import Fold, Role, is_trusted, proof_of, role_of
 from ringfence.model import (
+    WIRE,
     Address,
     Attempt,
     AttemptKind,
@@ -26,121 +26,46 @@ from ringfence.model import (
 )
 from ringfence.parse.ami import AmiDecoder
 
-# What a byte that is not UTF-8 silences on AMI; only logs and the wire can tell of it.
-SILENT = {"call-id-not-utf8", "nonce-not-utf8", "esc-and-not-utf8"}
-# A Via `maddr` makes chan_sip name a stranger on AMI.
-AIMED = {"chan-sip-via-maddr-forges-address", "cs-invite-maddr", "cs-guest-invite-maddr"}
-# Recordings of which no number of attempts is claimed: what the fold makes of them today.
-SHAPES = {
-    "cs-unanswered": 0,
-    "cs-known-misdial": 0,
-    "cs-register-nonexist-peer-mismatch": 2,
-    "cs-options": 0,
-    "cs-esc-forges-notice": 3,
-    "cs-esc-m": 4,
-    "cs-nul": 0,
-    "cs-not-utf8": 2,
-    "unanswered-one-call-id": 4,
-    "from-forms": 25,
-    "callid-forms": 7,
-    "other-methods": 9,
-    "known-probe": 0,
-    "stale-or-wrong-realm": 2,
-    "esc-no-m": 2,
-    "esc-callid-tail": 1,
-    "retransmitted-probe": 2,
-    "mixed-probe-then-known-guess": 2,
-}
-
-
-def whole(stream: bytes) -> list[bytes]:
-    """Give a stream as one piece."""
-    return [stream]
-
-
-def bytewise(stream: bytes) -> list[bytes]:
-    """Give a stream byte by byte."""
-    return [bytes([byte]) for byte in stream]
-
-
-def split(stream: bytes) -> list[bytes]:
-    """Give a stream in pieces of random lengths, the same ones each time."""
-    chance = random.Random(len(stream))  # noqa: S311 - no secret
-    pieces = []
-    while stream:
-        size = chance.randint(1, 700)
-        pieces.append(stream[:size])
-        stream = stream[size:]
-    return pieces
-
 
 def fed(fold: Fold, events: Iterable[SecurityEvent]) -> list[Attempt]:
-    """Feed events that arrive when they happen."""
+    """Feed events that arrive when they happen, and return their attempts."""
     return [attempt for one in events if (attempt := fold.feed(one, one.time)) is not None]
 
 
-def replayed(capture: Capture, cut: Callable[[bytes], Sequence[bytes]], fold: Fold) -> list[Attempt]:
-    """Give the attempts that a recording of AMI tells of."""
+def replayed(capture: Capture) -> list[Attempt]:
+    """Return the attempts that a recording of AMI makes."""
     decoder = AmiDecoder(PBX)
-    heard = decoder.feed(b"Asterisk Call Manager/11.0.0\r\n", 0.0)
-    for piece in cut(capture.ami.read_bytes()):
-        heard += decoder.feed(piece, 0.0)
+    heard = decoder.feed(b"Asterisk Call Manager/11.0.0\r\n" + capture.ami.read_bytes(), 0.0)
     heard += decoder.tick(1.0)
-    return fed(fold, [one for one in heard if isinstance(one, SecurityEvent)])
-
-
-def named(names: Iterable[str]) -> list[Capture]:
-    """Give recordings by name."""
-    wanted = set(names)
-    return [capture for capture in captures() if capture.name in wanted]
-
-
-def expected_attempts(capture: Capture) -> int:
-    """Say how many attempts AMI alone tells of."""
-    if capture.name in SILENT:
-        return 0
-    return SHAPES[capture.name] if capture.attempts is None else capture.attempts
-
-
-@pytest.mark.parametrize("cut", [whole, bytewise, split])
-@pytest.mark.parametrize("capture", captures(), ids=str)
-def test_each_recording_gives_the_attempts_made_and_blames_their_source(
-    capture: Capture, cut: Callable[[bytes], Sequence[bytes]]
-) -> None:
-    """From AMI alone, however it is cut: exactly as many attempts as were made, all of their source."""
-    blamed = FORGED if capture.name in AIMED else capture.source
-    expected = expected_attempts(capture)
-    attempts = replayed(capture, cut, Fold())
-    assert Counter(attempt.address for attempt in attempts) == Counter({blamed: expected})
-
-
-def test_the_lists_of_recordings_are_complete() -> None:
-    """No recording without a number is left out, and none that is listed is missing."""
-    assert set(SHAPES) == {capture.name for capture in captures() if capture.attempts is None}
-    assert {*SILENT, *AIMED} <= {capture.name for capture in captures()}
+    return fed(Fold(), [one for one in heard if isinstance(one, SecurityEvent)])
 
 
 @pytest.mark.parametrize("capture", [c for c in captures() if c.group.endswith("16")], ids=str)
 def test_chan_sips_events_are_claimed_and_not_trusted(capture: Capture) -> None:
-    """A Via header can put a stranger into them, and into none of PJSIP's."""
-    for attempt in replayed(capture, whole, Fold()):
+    """Events of chan_sip are claimed and untrusted, because a Via can put a stranger into them.
+
+    Events of PJSIP are trusted.
+    """
+    for attempt in replayed(capture):
         chan_sip = attempt.service is Service.SIP
         assert (attempt.proof, attempt.trusted) == (Proof.CLAIMED, not chan_sip)
 
 
-@pytest.mark.parametrize("hearsay", [False, True])
+@pytest.mark.parametrize("forgeable", [False, True])
 @pytest.mark.parametrize("service", Service)
 @pytest.mark.parametrize("source", [PBX, NOTICES])
-def test_only_what_no_header_decides_is_trusted(service: Service, source: SourceId, *, hearsay: bool) -> None:
-    """A line of the log is, also of chan_sip's, unless its own words could be the sender's."""
-    told = evolve(event(EventKind.INVALID_PASSWORD, service=service, source=source), hearsay=hearsay)
+def test_only_what_no_header_decides_is_trusted(
+    service: Service, source: SourceId, *, forgeable: bool
+) -> None:
+    """A log line is trusted, also one of chan_sip, unless the sender could have written its words."""
+    told = evolve(event(EventKind.INVALID_PASSWORD, service=service, source=source), forgeable=forgeable)
     aimed = service is Service.SIP and source is PBX
 
-    assert is_trusted(told) is not (hearsay or aimed)
+    assert is_trusted(told) is not (forgeable or aimed)
 
 
 def test_the_fifth_attempt_is_known_early() -> None:
-    """An unknown account at the first event of each probe, a known one at each failure."""
+    """An unknown account counts at the first event of each probe, and a known one at each failure."""
     unknown = [EventKind.INVALID_ACCOUNT_ID, EventKind.CHALLENGE_SENT]
     known = [EventKind.CHALLENGE_SENT, EventKind.CHALLENGE_RESPONSE_FAILED]
     for kinds, counted in ((unknown, [True, False]), (known, [False, True])):
@@ -151,7 +76,7 @@ def test_the_fifth_attempt_is_known_early() -> None:
 
 
 def test_an_attempt_says_what_the_event_said() -> None:
-    """An attempt carries the event's own values, its account cut short."""
+    """An attempt carries the event's own values and a shortened account; a tampered event proves nothing."""
     told = event(
         EventKind.CHALLENGE_RESPONSE_FAILED, 7.5, transport=Transport.TLS, account="x" * 1000, tampered=True
     )
@@ -159,7 +84,7 @@ def test_an_attempt_says_what_the_event_said() -> None:
         asterisk="pbx",
         address=ip_address("192.0.2.7"),
         kind=AttemptKind.GUESS,
-        proof=Proof.HANDSHAKE,
+        proof=Proof.CLAIMED,
         service=Service.PJSIP,
         transport=Transport.TLS,
         account="x" * 128,
@@ -188,9 +113,35 @@ def test_an_attempt_says_what_the_event_said() -> None:
 def test_a_handshake_proves_an_address_except_under_chan_sip(
     service: Service, transport: Transport, proof: Proof
 ) -> None:
-    """PJSIP over anything but UDP, and AMI, know whom they speak to."""
+    """PJSIP over anything but UDP, and AMI, prove the address by a handshake; chan_sip does not."""
     told = event(EventKind.INVALID_PASSWORD, service=service, transport=transport)
     assert proof_of(told) is proof
+
+
+_BY_TLS = event(EventKind.INVALID_PASSWORD, transport=Transport.TLS)
+
+
+@pytest.mark.parametrize("service", [Service.PJSIP, Service.AMI])
+@pytest.mark.parametrize(
+    "forgeable",
+    [
+        evolve(_BY_TLS, source=NOTICES),
+        evolve(_BY_TLS, source=SECURITY),
+        evolve(_BY_TLS, tampered=True),
+        evolve(_BY_TLS, forgeable=True),
+    ],
+    ids=["notice", "security", "tampered", "forgeable"],
+)
+def test_text_never_proves_an_address(service: Service, forgeable: SecurityEvent) -> None:
+    """A log line over TLS, a tampered packet, and an AMI event that HTTP can forge are only claims."""
+    assert proof_of(evolve(forgeable, service=service)) is Proof.CLAIMED
+
+
+@pytest.mark.parametrize("service", [Service.PJSIP, Service.SIP])
+def test_an_answer_by_tcp_proves_an_address(service: Service) -> None:
+    """An answer by TCP proves its receiver, because the kernel completed a handshake with it."""
+    told = event(EventKind.HIDDEN, service=service, transport=Transport.TCP, source=SourceId("pbx", WIRE))
+    assert proof_of(told) is Proof.HANDSHAKE
 
 
 OPENER, CHALLENGE, FAILED, HALF, PROBE, SUCCESS = (
@@ -216,6 +167,7 @@ TABLE: dict[tuple[Service, EventKind, str], Role] = {
     (Service.SIP, EventKind.FAILED_ACL, "peer_not_dynamic"): FAILED,
     (Service.SIP, EventKind.FAILED_ACL, "device_must_match_acl"): HALF,
     (Service.SIP, EventKind.FAILED_ACL, "no_extension_match"): PROBE,
+    (Service.SIP, EventKind.HIDDEN, ""): FAILED,
     (Service.AMI, EventKind.INVALID_ACCOUNT_ID, ""): FAILED,
     (Service.AMI, EventKind.INVALID_PASSWORD, ""): FAILED,
     (Service.AMI, EventKind.CHALLENGE_RESPONSE_FAILED, ""): FAILED,
@@ -240,7 +192,7 @@ ACLS = {acl for _, _, acl in TABLE} | {"registrar_invalid_contacts_provided"}
 @pytest.mark.parametrize("service", Service)
 @pytest.mark.parametrize("kind", EventKind)
 def test_every_event_has_the_part_that_the_table_gives_it(service: Service, kind: EventKind) -> None:
-    """What the table does not name has no part in an attempt, and a tampered success is none."""
+    """An event that the table does not name has no role, and a tampered success has none."""
     for acl in ACLS if kind is EventKind.FAILED_ACL else {""}:
         told = event(kind, service=service, acl_name=acl)
         own = service is Service.DIALPLAN and kind is EventKind.FAILED_ACL  # the administrator's own line
@@ -251,10 +203,12 @@ def test_every_event_has_the_part_that_the_table_gives_it(service: Service, kind
 
 @pytest.mark.parametrize("service", [Service.PJSIP, Service.SIP])
 @pytest.mark.parametrize(
-    ("account", "role"), [("", PROBE), ("anonymous", PROBE), ("alice", Role.NONE)], ids=str
+    ("account", "role"),
+    [("", PROBE), ("anonymous", PROBE), ("anonymous@a.example", PROBE), ("alice", Role.NONE)],
+    ids=str,
 )
 def test_who_has_an_account_has_misdialled(service: Service, account: str, role: Role) -> None:
-    """A line that names the account which called an extension that does not exist tells of no probe."""
+    """A line is no probe if it names an account which called an extension that does not exist."""
     told = event(
         EventKind.FAILED_ACL,
         service=service,
@@ -267,7 +221,7 @@ def test_who_has_an_account_has_misdialled(service: Service, account: str, role:
 
 
 def test_chan_sips_notices_of_one_request_have_its_port_in_common() -> None:
-    """Two notices of a peer's ACL are one attempt where the port is the same, and two where it is not."""
+    """Two notices of a peer's ACL are one attempt if they share the port, and two if they do not."""
     fold = Fold()
     notices = [
         event(
@@ -284,7 +238,7 @@ def test_chan_sips_notices_of_one_request_have_its_port_in_common() -> None:
 
 
 def told(roles: Sequence[Role]) -> int:
-    """Say how many attempts one key tells of: the table of the fold's first lines, word for word."""
+    """Return how many attempts the roles of one key make, as the table at the head of the fold states it."""
     half, owed, n = False, 0, 0
     for role in roles:
         if role is OPENER:
@@ -308,7 +262,7 @@ def told(roles: Sequence[Role]) -> int:
 
 
 class NaiveFold:
-    """Keeps all that each key ever heard, and counts it anew each time."""
+    """A fold that keeps all roles of each key and counts them again each time."""
 
     def __init__(self) -> None:
         self.heard: dict[tuple[SourceId, Service, Address, bytes], list[Role]] = {}
@@ -316,7 +270,7 @@ class NaiveFold:
         self.seen: dict[tuple[SourceId, Service, Address, bytes], float] = {}
 
     def feed(self, one: SecurityEvent) -> bool:
-        """Say whether the event tells of an attempt."""
+        """Whether the event is a new attempt."""
         key = (one.source, one.service, one.remote.address, one.session)
         role = TABLE.get((one.service, one.kind, one.acl_name), Role.NONE)
         if role is Role.NONE or (role is SUCCESS and one.tampered):
@@ -355,7 +309,7 @@ STEPS = st.tuples(
 def test_the_fold_is_the_table(
     steps: list[tuple[tuple[Service, EventKind, str], str, bytes, SourceId, float, bool]],
 ) -> None:
-    """On any events of any sources, addresses and sessions, the fold gives what the table says."""
+    """On any events of any sources, addresses and sessions, the fold counts as the table does."""
     fold, naive, now = Fold(), NaiveFold(), 0.0
     for (service, kind, acl), address, session, source, wait, tampered in steps:
         now += wait
@@ -372,7 +326,7 @@ def test_the_fold_is_the_table(
         assert (fold.feed(one, now) is not None) == naive.feed(one)
 
 
-# What one or two requests at a time leave in one session: each opener is finished by its own answer.
+# The events that one or two requests at a time leave in one session: each opener gets its own answer.
 BLOCKS = st.sampled_from(
     [
         [EventKind.INVALID_ACCOUNT_ID, EventKind.CHALLENGE_SENT],
@@ -393,7 +347,7 @@ SENDERS = st.tuples(
 def test_forgetting_early_counts_too_much_and_never_too_little(
     blocks: list[tuple[list[EventKind], tuple[str, bytes]]], keys: int, of_address: int
 ) -> None:
-    """A fold with little room gives each address at least the attempts that one with enough room gives."""
+    """For each address, a fold with little room counts at least as many attempts as one with enough room."""
     small, large = Fold(max_keys=keys, max_keys_of_address=of_address), Fold()
     counted: Counter[str] = Counter()
     for kinds, (address, session) in blocks:
@@ -406,7 +360,7 @@ def test_forgetting_early_counts_too_much_and_never_too_little(
 
 
 def test_memory_is_bounded_per_address_and_in_total() -> None:
-    """However many sessions and addresses there are, no more keys are kept, and what went is counted."""
+    """The number of keys is bounded per address and in total, and evicted keys are counted."""
     fold = Fold(max_keys=100, max_keys_of_address=10)
     for number in range(50):
         fold.feed(event(EventKind.INVALID_ACCOUNT_ID, session=b"%d" % number), 0.0)
@@ -418,7 +372,7 @@ def test_memory_is_bounded_per_address_and_in_total() -> None:
 
 
 def test_one_address_cannot_push_out_the_others() -> None:
-    """Who opens session after session loses his own keys, not those of others."""
+    """A sender that opens session after session loses its own keys, not those of others."""
     fold = Fold(max_keys_of_address=10)
     fold.feed(event(EventKind.INVALID_ACCOUNT_ID, address="198.51.100.1"), 0.0)
     for number in range(1000):
@@ -428,7 +382,7 @@ def test_one_address_cannot_push_out_the_others() -> None:
 
 
 def test_what_is_silent_for_40_seconds_is_dropped() -> None:
-    """Keys go by the arrival of their address' last event, so that an idle fold holds nothing."""
+    """Keys expire 40 s after the last event of their address arrived, so that an idle fold keeps nothing."""
     fold = Fold()
     fold.feed(event(EventKind.INVALID_ACCOUNT_ID, session=b"1"), 0.0)
     fold.feed(event(EventKind.INVALID_ACCOUNT_ID, session=b"2"), 36.0)
@@ -439,7 +393,7 @@ def test_what_is_silent_for_40_seconds_is_dropped() -> None:
 
 
 def test_a_challenge_out_of_nothing_is_not_kept() -> None:
-    """A good registration of PJSIP's takes no room; chan_sip's challenge tells who has an account."""
+    """A challenge of PJSIP alone takes no room; one of chan_sip does, as it shows who has an account."""
     fold = Fold()
     fold.feed(event(EventKind.CHALLENGE_SENT), 0.0)
     assert len(fold) == 0
@@ -448,7 +402,7 @@ def test_a_challenge_out_of_nothing_is_not_kept() -> None:
 
 
 def test_a_long_session_takes_no_more_room_than_a_short_one() -> None:
-    """A Call-ID of 64 KiB is kept as a digest, and is still one of its own."""
+    """A Call-ID of 64 KiB is kept as a digest, and still differs from all others."""
     fold = Fold()
     opener, challenge = EventKind.INVALID_ACCOUNT_ID, EventKind.CHALLENGE_SENT
     for session in (b"x" * 65536 + b"1", b"x" * 65536 + b"2", b"x" * 64, b"x" * 65):
@@ -459,7 +413,7 @@ def test_a_long_session_takes_no_more_room_than_a_short_one() -> None:
 
 
 def test_two_asterisks_share_nothing() -> None:
-    """One Call-ID used against two PBXs, or told by two sources, is counted for each."""
+    """One Call-ID counts separately for each PBX, source and service."""
     sources = [PBX, SourceId("branch", "ami"), SourceId("pbx", "log")]
     events = [event(EventKind.CHALLENGE_RESPONSE_FAILED, source=source) for source in sources]
     events += [event(EventKind.CHALLENGE_RESPONSE_FAILED, service=Service.SIP)]
@@ -473,7 +427,7 @@ def test_the_port_does_not_make_a_session() -> None:
 
 
 def test_a_success_closes_its_session_and_a_tampered_one_does_not() -> None:
-    """After a success the session begins anew; what only looks like one changes nothing."""
+    """After a success the session begins again; a tampered success changes nothing."""
     opener, success = event(EventKind.INVALID_ACCOUNT_ID), event(EventKind.SUCCESSFUL_AUTH)
     fold = Fold()
     assert len(fed(fold, [opener, evolve(success, tampered=True), opener])) == 1
@@ -483,7 +437,7 @@ def test_a_success_closes_its_session_and_a_tampered_one_does_not() -> None:
 
 
 def failure(time: float, **changes: object) -> SecurityEvent:
-    """Give a failed response over UDP with a challenge and a response."""
+    """Return a failed response over UDP with a challenge and a response."""
     one = event(EventKind.CHALLENGE_RESPONSE_FAILED, time, challenge=b"C", response=b"R")
     return evolve(one, **changes)  # type: ignore[arg-type]  # values by name
 
@@ -507,7 +461,7 @@ def failure(time: float, **changes: object) -> SecurityEvent:
 def test_a_repetition_is_forgiven_only_as_far_as_a_retransmission_goes(
     second: SecurityEvent, attempts: int
 ) -> None:
-    """The same challenge and response in the same session, 0.3 to 32 s later by the source's time."""
+    """One repeat of the same challenge and response is forgiven 0.3 to 32 s later, by the source's time."""
     assert len(fed(Fold(), [failure(0.0), second])) == attempts
 
 
@@ -520,12 +474,12 @@ def test_a_repetition_is_forgiven_only_as_far_as_a_retransmission_goes(
     ],
 )
 def test_nothing_is_forgiven_over_tcp_or_where_nothing_tells_apart(changes: dict[str, object]) -> None:
-    """Over TCP nothing is sent twice, and an empty challenge or response proves nothing."""
+    """Over TCP, or with an empty challenge or response, each repetition counts."""
     assert len(fed(Fold(), [failure(0.0, **changes), failure(1.0, **changes)])) == 2
 
 
 def test_one_repetition_is_forgiven_in_ten_minutes() -> None:
-    """The second identical repetition counts, and so do those of another session, until 600 s are over."""
+    """The second identical repetition counts, also in another session, until 600 s are over."""
     sessions = [b"1", b"1", b"1", b"2", b"2"]
     events = [failure(float(at), session=session) for at, session in enumerate(sessions)]
     fold = Fold()
@@ -543,7 +497,7 @@ def test_one_repetition_is_forgiven_in_ten_minutes() -> None:
     ],
 )
 def test_what_is_forgiven_is_counted_by_sender(first: str, second: str, attempts: int) -> None:
-    """Each IPv4 address is forgiven one, and all of a /64 together are, since a host owns its /64."""
+    """Each IPv4 address is forgiven one repetition, and a /64 one in all, since a host owns its /64."""
     fold = Fold()
     events = [
         event(EventKind.CHALLENGE_RESPONSE_FAILED, at, address=address, challenge=b"C", response=b"R")
@@ -554,7 +508,7 @@ def test_what_is_forgiven_is_counted_by_sender(first: str, second: str, attempts
 
 
 def test_a_repetition_that_would_not_count_uses_nothing_up() -> None:
-    """A failure that is owed is no new attempt anyway; the one repetition is still to be forgiven."""
+    """An owed failure is no new attempt and uses up no forgiveness."""
     opener, challenge = EventKind.INVALID_ACCOUNT_ID, EventKind.CHALLENGE_SENT
     events = [
         event(opener),
@@ -570,7 +524,7 @@ def test_a_repetition_that_would_not_count_uses_nothing_up() -> None:
 
 
 def test_when_the_forgiven_are_too_many_nothing_is_forgiven(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A full table of the forgiven counts too much, never too little, until there is room again."""
+    """When the table of forgiven repetitions is full, repetitions count until there is room again."""
     monkeypatch.setattr("ringfence.detect.fold._MAX_FORGIVEN", 1)
     fold = Fold()
     other = event(EventKind.CHALLENGE_SENT, address="198.51.100.1").remote
@@ -580,19 +534,22 @@ def test_when_the_forgiven_are_too_many_nothing_is_forgiven(monkeypatch: pytest.
 
 
 def test_two_events_of_a_peers_acl_are_one_attempt() -> None:
-    """chan_sip checks a peer's ACL twice a request: one, two events are one attempt, three are two."""
+    """chan_sip checks a peer's ACL twice per request: one or two events are one attempt, three are two."""
     half = event(EventKind.FAILED_ACL, service=Service.SIP, acl_name="device_must_match_acl")
     fold = Fold()
     assert [fold.feed(half, 0.0) is not None for _ in range(5)] == [True, False, True, False, True]
 
 
 def of_chan_sip(kind: EventKind, nonce: bytes = b"") -> SecurityEvent:
-    """Give an event of one dialogue with chan_sip."""
+    """Return an event of one dialogue with chan_sip."""
     return event(kind, service=Service.SIP, challenge=nonce)
 
 
 def test_chan_sips_next_challenge_tells_of_a_guess() -> None:
-    """Whose guess repeats none of its nonces is told by a challenge alone; a retransmission gets the same."""
+    """A further challenge of chan_sip is a guess unless it repeats the nonce, as for a retransmission.
+
+    chan_sip reports a guess that repeats none of its nonces by a challenge alone.
+    """
     fold = Fold()
     sent = [of_chan_sip(EventKind.CHALLENGE_SENT, nonce) for nonce in (b"1", b"1", b"2", b"2", b"3")]
     told = [fold.feed(one, 0.0) for one in sent]
@@ -602,7 +559,7 @@ def test_chan_sips_next_challenge_tells_of_a_guess() -> None:
 
 @pytest.mark.parametrize("between", [EventKind.INVALID_PASSWORD, EventKind.SUCCESSFUL_AUTH])
 def test_a_challenge_that_was_answered_is_followed_by_another(between: EventKind) -> None:
-    """A phone that registers again under its Call-ID, or a guess that is told of, adds nothing."""
+    """A challenge after a success or a reported guess adds no attempt."""
     fold = Fold()
     attempts = 0
     for number in range(5):
@@ -613,7 +570,7 @@ def test_a_challenge_that_was_answered_is_followed_by_another(between: EventKind
 
 
 def test_a_call_to_nowhere_is_a_probe_unless_the_caller_was_challenged() -> None:
-    """Who passed a challenge has an account and misdialled; a guest who calls nowhere probes."""
+    """A guest's call to an unknown extension is a probe; a caller that passed a challenge has misdialled."""
     misdial = event(EventKind.FAILED_ACL, service=Service.SIP, acl_name="no_extension_match")
     challenged = event(EventKind.CHALLENGE_SENT, service=Service.SIP)
     assert [attempt.kind for attempt in fed(Fold(), [misdial, misdial])] == [AttemptKind.PROBE] * 2
@@ -621,7 +578,7 @@ def test_a_call_to_nowhere_is_a_probe_unless_the_caller_was_challenged() -> None
 
 
 def test_a_failed_login_at_the_manager_is_of_its_own_kind() -> None:
-    """What fails under Service AMI is no guess of a phone's password."""
+    """A failed login at service AMI is of the kind ``manager`` and no guess of a phone's password."""
     login = event(EventKind.INVALID_PASSWORD, service=Service.AMI, transport=Transport.TCP)
     (attempt,) = fed(Fold(), [login])
     assert (attempt.kind, attempt.proof, attempt.trusted) == (AttemptKind.MANAGER, Proof.HANDSHAKE, True)

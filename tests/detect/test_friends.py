@@ -1,21 +1,32 @@
-"""Friends: addresses where phones are, for as long as there is a reason."""
+"""Friends: addresses of phones, each for as long as it has a reason."""
 
 from ipaddress import ip_address, ip_network
 from typing import Any
 
 from attrs import evolve
 
-from ringfence.detect.friends import AUTHENTICATED_FOR, FORMER_FOR, MOST_LEFT, Friends, friend_from, key_of
-from ringfence.model import Endpoint, EventKind, Friend, SecurityEvent, Service, SourceId, Tie, Transport
+from ringfence.detect.friends import AUTHENTICATED_FOR, FORMER_FOR, MOST_FORMER, Friends, friend_from, key_of
+from ringfence.model import (
+    Endpoint,
+    EventKind,
+    Friend,
+    FriendReason,
+    SecurityEvent,
+    Service,
+    SourceId,
+    Transport,
+)
 
-PHONE = Friend("pbx", ip_address("192.0.2.7"), "204", Tie.AUTHENTICATED, since=10.0, seen=10.0, until=100.0)
+PHONE = Friend(
+    "pbx", ip_address("192.0.2.7"), "204", FriendReason.AUTHENTICATED, since=10.0, seen=10.0, until=100.0
+)
 
 
 def test_a_friend_is_one_until_its_last_reason_is_over() -> None:
     """An address with two reasons stays a friend when one of them ends."""
     friends = Friends()
-    assert friends.meet(PHONE)
-    friends.meet(evolve(PHONE, account="205", until=200.0))
+    assert friends.add(PHONE)
+    friends.add(evolve(PHONE, account="205", until=200.0))
     assert friends.expire(150.0) == [PHONE]
     assert friends.has(PHONE.address)
     friends.expire(200.0)
@@ -23,32 +34,32 @@ def test_a_friend_is_one_until_its_last_reason_is_over() -> None:
 
 
 def test_to_meet_again_renews_and_keeps_the_first_meeting() -> None:
-    """A reason that is told again lasts longer, never shorter, and remembers when it was new."""
+    """A renewed reason lasts longer, never shorter, and keeps the time of its start."""
     friends = Friends()
-    friends.meet(PHONE)
-    assert not friends.meet(evolve(PHONE, since=50.0, seen=50.0, until=90.0))
+    friends.add(PHONE)
+    assert not friends.add(evolve(PHONE, since=50.0, seen=50.0, until=90.0))
     assert friends.reasons(PHONE.address) == (evolve(PHONE, seen=50.0),)
 
 
-def test_a_former_friend_counts_while_braked() -> None:
-    """Who was a friend is spared while no phone can log in, and forgotten after a month."""
+def test_a_former_friend_counts_in_outage_mode() -> None:
+    """A former friend is exempt in outage mode, and is forgotten after a month."""
     friends = Friends()
-    friends.meet(PHONE)
+    friends.add(PHONE)
     friends.expire(100.0)
     assert not friends.has(PHONE.address)
     assert friends.worked_at("204", PHONE.address)
     assert [friend.until for friend in friends.former()] == [100.0]
-    friends.braked = True
+    friends.outage_mode = True
     assert friends.has(PHONE.address)
     assert friends.is_proven(PHONE.address)
-    assert friends.live_in(ip_network("192.0.2.0/24"))
+    assert friends.any_in(ip_network("192.0.2.0/24"))
     friends.expire(100.0 + FORMER_FOR)
     assert not friends.has(PHONE.address)
     assert not friends.worked_at("204", PHONE.address)
 
 
 def test_who_was_a_friend_before_this_process_is_remembered() -> None:
-    """A reason that was over at the start counts as one that ended since."""
+    """A reason that was over at the start counts as one that has ended since."""
     friends = Friends()
     friends.remember(PHONE)
     assert friends.worked_at("204", PHONE.address)
@@ -56,7 +67,7 @@ def test_who_was_a_friend_before_this_process_is_remembered() -> None:
 
 
 def success(**other: Any) -> SecurityEvent:  # noqa: ANN401 - fields of an event
-    """Give a right password at PJSIP over UDP, but for what is said otherwise."""
+    """Return a right password at PJSIP over UDP, with the fields of ``other`` changed."""
     remote = Endpoint(PHONE.address, 5060, Transport.UDP)
     source = SourceId("pbx", "ami")
     made = SecurityEvent(
@@ -66,14 +77,14 @@ def success(**other: Any) -> SecurityEvent:  # noqa: ANN401 - fields of an event
 
 
 def test_a_right_password_makes_a_friend_where_it_proves_the_address() -> None:
-    """PJSIP's success does; chan_sip's, a manager's, one without a password and a tampered one do not."""
+    """Only a success of PJSIP with a password, neither tampered nor forgeable, makes a friend."""
     assert friend_from(success()) == evolve(PHONE, until=10.0 + AUTHENTICATED_FOR)
     others: tuple[dict[str, Any], ...] = (
         {"service": Service.SIP},
         {"service": Service.AMI},
         {"password": False},
         {"tampered": True},
-        {"hearsay": True},
+        {"forgeable": True},
         {"kind": EventKind.INVALID_PASSWORD},
     )
     for other in others:
@@ -81,53 +92,53 @@ def test_a_right_password_makes_a_friend_where_it_proves_the_address() -> None:
 
 
 def test_a_contact_alone_proves_nothing() -> None:
-    """What only a phone says of its address makes it a friend, and no proven one."""
+    """A contact makes its address a friend, but not a proven one."""
     friends = Friends()
-    friends.meet(evolve(PHONE, tie=Tie.REGISTERED))
+    friends.add(evolve(PHONE, reason=FriendReason.REGISTERED))
     assert friends.has(PHONE.address)
     assert not friends.is_proven(PHONE.address)
-    friends.meet(PHONE)
+    friends.add(PHONE)
     assert friends.is_proven(PHONE.address)
 
 
 def test_which_accounts_work_where_is_known_while_they_do() -> None:
-    """An account works where a reason names it, and nowhere once that is taken back."""
+    """An account works at an address while a reason names both; ``remove`` ends that."""
     friends = Friends()
-    friends.meet(PHONE)
+    friends.add(PHONE)
     assert friends.works_at("204", PHONE.address)
     assert not friends.works_at("205", PHONE.address)
-    assert friends.part(key_of(PHONE), 20.0) == PHONE
-    assert friends.part(key_of(PHONE), 20.0) is None
-    assert friends.knew("204")
-    assert not friends.knew("205")
+    assert friends.remove(key_of(PHONE), 20.0) == PHONE
+    assert friends.remove(key_of(PHONE), 20.0) is None
+    assert friends.knows_account("204")
+    assert not friends.knows_account("205")
 
 
 def test_a_network_is_asked_whether_friends_live_there() -> None:
-    """A ban of a network would hit the friends in it, of its own IP version."""
+    """``any_in`` finds friends in a network of their own IP version."""
     friends = Friends()
-    friends.meet(PHONE)
-    friends.meet(evolve(PHONE, address=ip_address("2001:db8::7")))
-    assert friends.live_in(ip_network("192.0.2.0/24"))
-    assert friends.live_in(ip_network("192.0.2.7"))
-    assert friends.live_in(ip_network("2001:db8::/64"))
-    assert friends.live_in(ip_network("2001:db8::/48"))
-    assert not friends.live_in(ip_network("198.51.100.0/24"))
-    assert not friends.live_in(ip_network("2001:db8:1::/64"))
+    friends.add(PHONE)
+    friends.add(evolve(PHONE, address=ip_address("2001:db8::7")))
+    assert friends.any_in(ip_network("192.0.2.0/24"))
+    assert friends.any_in(ip_network("192.0.2.7"))
+    assert friends.any_in(ip_network("2001:db8::/64"))
+    assert friends.any_in(ip_network("2001:db8::/48"))
+    assert not friends.any_in(ip_network("198.51.100.0/24"))
+    assert not friends.any_in(ip_network("2001:db8:1::/64"))
 
 
 def test_no_more_reasons_are_kept_than_there_is_room_for() -> None:
-    """The reason that was met longest ago goes first."""
+    """When there is no room, the oldest reason is discarded first."""
     friends = Friends(most=2)
     for last in (1, 2, 3):
-        friends.meet(evolve(PHONE, address=ip_address(f"192.0.2.{last}")))
+        friends.add(evolve(PHONE, address=ip_address(f"192.0.2.{last}")))
     assert list(map(str, friends.addresses())) == ["192.0.2.2", "192.0.2.3"]
 
 
 def test_one_account_pushes_nobody_out_of_memory() -> None:
-    """Who has one account and a network logs in from all of it, and the others are remembered."""
+    """An account that logs in from a whole network pushes no other account out of memory."""
     friends = Friends()
     friends.remember(PHONE)
-    for number in range(MOST_LEFT + 50):
+    for number in range(MOST_FORMER + 50):
         friends.remember(evolve(PHONE, address=ip_address(number), account="busy"))
-    assert len(friends.former()) == MOST_LEFT + 1
+    assert len(friends.former()) == MOST_FORMER + 1
     assert friends.worked_at("204", PHONE.address)

@@ -1,4 +1,4 @@
-"""The history: what each subject did, kept as bytes and given back as it was."""
+"""The history: the attempts of each subject, stored as bytes and returned unchanged."""
 
 from ipaddress import ip_address, ip_network
 from typing import Any
@@ -29,7 +29,7 @@ ATTEMPTS = st.builds(
     time=st.integers(1_700_000_000, 1_700_100_000).map(float),
     trusted=st.booleans(),
     tampered=st.booleans(),
-    aimed_at=st.sampled_from([None, ip_address("203.0.113.9"), ip_address("2001:db8::9")]),
+    forged_address=st.sampled_from([None, ip_address("203.0.113.9"), ip_address("2001:db8::9")]),
     session=st.integers(0, 2**32 - 1),
     sources=st.sampled_from([(), ("ami",), ("ami", "wire")]),
 )
@@ -37,13 +37,13 @@ ATTEMPTS = st.builds(
 
 @pytest.mark.parametrize("text", SUBJECTS)
 def test_a_key_stands_for_one_network(text: str) -> None:
-    """And gives it back."""
+    """A key converts back to its network."""
     assert str(network_of(key_of(ip_network(text)))) == text
 
 
 @given(made=ATTEMPTS)
 def test_an_attempt_comes_back_as_it_was(made: Attempt) -> None:
-    """All of it: its time to the millisecond, its account as far as UTF-8 can tell it."""
+    """An attempt comes back complete, its time to the millisecond and its account as UTF-8 can encode it."""
     history = History(HOUR)
     history.add(ONE, evolve(made, time=1_700_000_000.0), 5.0)
     history.add(ONE, made, 7.0)
@@ -57,7 +57,7 @@ def test_an_attempt_comes_back_as_it_was(made: Attempt) -> None:
 
 
 def test_an_address_within_a_subject_is_remembered() -> None:
-    """Of an IPv6 /64 it is known which of its addresses it was."""
+    """For an IPv6 /64 the history keeps which of its addresses made each attempt."""
     history = History(HOUR)
     key = key_of(ip_network("2001:db8::/64"))
     history.add(key, attempt("2001:db8::abcd"), 0.0)
@@ -65,7 +65,7 @@ def test_an_address_within_a_subject_is_remembered() -> None:
 
 
 def test_what_is_told_late_takes_its_place() -> None:
-    """Attempts are in the order of when they happened."""
+    """Attempts are kept in the order in which they happened."""
     history = History(HOUR)
     for now in (10.0, 30.0, 20.0):
         history.add(ONE, attempt(time=now), now)
@@ -73,7 +73,10 @@ def test_what_is_told_late_takes_its_place() -> None:
 
 
 def test_of_one_subject_the_latest_are_kept_and_each_account_once() -> None:
-    """A phone that repeats one account for ever does not push out who tries others beside it."""
+    """The latest attempts are kept, and one of each account.
+
+    A phone that repeats one account forever does not push out an attacker that tries others at its address.
+    """
     history = History(HOUR)
     for number in range(20):
         history.add(ONE, attempt(account=f"other{number}"), float(number))
@@ -87,7 +90,7 @@ def test_of_one_subject_the_latest_are_kept_and_each_account_once() -> None:
 
 @pytest.mark.parametrize("aside", [{"trusted": False}, {"kind": AttemptKind.FLOOD}])
 def test_what_bans_nobody_pushes_nothing_out(aside: dict[str, Any]) -> None:
-    """Whoever makes many attempts that lead to nothing does not hide those that do."""
+    """Attempts that lead to no ban do not push out those that do."""
     history = History(HOUR)
     for number in range(8):
         history.add(ONE, attempt(account="204", proof=Proof.HANDSHAKE), float(number))
@@ -99,26 +102,26 @@ def test_what_bans_nobody_pushes_nothing_out(aside: dict[str, Any]) -> None:
 
 
 def test_what_is_spent_goes_before_what_is_not() -> None:
-    """Attempts that a ban followed from make room for new ones."""
+    """Consumed attempts make room for new ones first."""
     history = History(HOUR)
     for number in range(MOST):
         history.add(ONE, attempt(account=f"a{number}"), float(number))
-    history.spend(ONE)
+    history.consume(ONE)
     for _ in range(10):
         history.add(ONE, attempt(account="b"), 100.0)
     facts = [fact_of(kept) for kept in history.of(ONE)]
-    assert (len(facts), sum(not fact.spent for fact in facts)) == (MOST, 10)
+    assert (len(facts), sum(not fact.consumed for fact in facts)) == (MOST, 10)
 
 
 def test_a_long_account_takes_no_room() -> None:
-    """What a sender writes does not decide how much is remembered of him."""
+    """An account takes little room, however long a name the sender writes."""
     history = History(HOUR)
     [kept] = history.add(ONE, attempt(account="x" * 5_000), 0.0)
     assert len(kept) < 100
 
 
 def test_proof_raises_what_was_claimed_in_that_session_alone() -> None:
-    """And says which attempts it raised; again it raises none."""
+    """A proof raises the claimed attempts of its session alone and returns them; a second one raises none."""
     history = History(HOUR)
     for session in (1, 2, 1):
         history.add(ONE, evolve(attempt(), session=session), 0.0)
@@ -128,7 +131,7 @@ def test_proof_raises_what_was_claimed_in_that_session_alone() -> None:
 
 
 def test_proof_raises_a_single_attempt() -> None:
-    """It is no forged datagram any more, and stays when room is made."""
+    """A proven single attempt is no forged datagram, and stays when the history makes room."""
     history = History(HOUR, max_attempts=16)
     history.add(ONE, evolve(attempt(), session=1), 0.0)
     assert len(history.prove(ONE, 1)) == 1
@@ -139,35 +142,38 @@ def test_proof_raises_a_single_attempt() -> None:
 
 
 def test_who_else_tells_is_noted_on_the_first_he_has_not_told_of() -> None:
-    """Attempts of one session are told in their order by each witness."""
+    """A further source is recorded on the first attempt of the session that it has not reported yet.
+
+    Each source reports the attempts of one session in their order.
+    """
     history = History(HOUR)
     for now in (0.0, 1.0):
         history.add(ONE, evolve(attempt(), session=1, sources=("ami",)), now)
     for _ in range(3):
-        history.join(ONE, 1, Service.PJSIP, "wire", 2.0)
-    history.join(ONE, 2, Service.PJSIP, "log", 2.0)
-    history.join(ONE, 1, Service.SIP, "log", 2.0)
-    history.join(ONE, 1, Service.PJSIP, "log", 60.0)
+        history.add_source(ONE, 1, Service.PJSIP, "wire", 2.0)
+    history.add_source(ONE, 2, Service.PJSIP, "log", 2.0)
+    history.add_source(ONE, 1, Service.SIP, "log", 2.0)
+    history.add_source(ONE, 1, Service.PJSIP, "log", 60.0)
     assert [one.sources for one in history.attempts(ONE)] == [("ami", "wire")] * 2
 
 
 def test_what_is_spent_stays_known() -> None:
-    """A ban followed from it; for a claimed one alone it still counts towards a full one."""
+    """A consumed attempt stays known; one consumed by a claimed ban still counts towards a full one."""
     history = History(HOUR)
     history.add(ONE, attempt(), 0.0)
-    history.spend(ONE, claimed=True)
-    assert [(fact.spent, fact.claim_spent) for fact in map(fact_of, history.of(ONE))] == [(False, True)]
+    history.consume(ONE, claimed=True)
+    assert [(fact.consumed, fact.claim_consumed) for fact in map(fact_of, history.of(ONE))] == [(False, True)]
     history.add(ONE, attempt(), 1.0)
-    history.spend(ONE)
-    assert [(fact.spent, fact.claim_spent) for fact in map(fact_of, history.of(ONE))] == [
+    history.consume(ONE)
+    assert [(fact.consumed, fact.claim_consumed) for fact in map(fact_of, history.of(ONE))] == [
         (True, True),
         (True, False),
     ]
-    history.spend(key_of(ip_network("192.0.2.0/24")))
+    history.consume(key_of(ip_network("192.0.2.0/24")))
 
 
 def test_what_is_older_than_asked_for_goes() -> None:
-    """In pieces: at the latest a sixth of the time later."""
+    """Attempts expire in batches, at the latest a sixth of the time late."""
     history = History(HOUR)
     history.add(ONE, attempt(), 0.0)
     history.expire(HOUR)
@@ -177,7 +183,7 @@ def test_what_is_older_than_asked_for_goes() -> None:
 
 
 def test_who_comes_again_is_kept_for_longer() -> None:
-    """The time is that since a subject's last attempt."""
+    """The retention time runs from the last attempt of a subject."""
     history = History(HOUR)
     history.add(ONE, attempt(), 0.0)
     history.add(ONE, attempt(), HOUR / 2)
@@ -186,7 +192,10 @@ def test_who_comes_again_is_kept_for_longer() -> None:
 
 
 def test_single_claimed_ones_go_first_the_oldest_of_the_oldest() -> None:
-    """A forged datagram makes one for nothing: it pushes out its like, and nobody who was seen twice."""
+    """Single claimed attempts are evicted first, the oldest first, before subjects that were seen twice.
+
+    A forged datagram makes such an attempt at no cost.
+    """
     history = History(HOUR, max_attempts=4)
     for now in (0.0, 1.0):
         history.add(ONE, attempt(), now)
@@ -197,7 +206,10 @@ def test_single_claimed_ones_go_first_the_oldest_of_the_oldest() -> None:
 
 
 def test_where_single_ones_are_few_who_was_silent_longest_goes() -> None:
-    """With all that he did; whoever comes anew has a place."""
+    """Where single attempts are few, the subject that was silent longest goes with all its attempts.
+
+    A new subject always has a place.
+    """
     history = History(HOUR, max_attempts=4)
     for number in (1, 2, 3):
         for now in (0.0, 1.0):
@@ -207,7 +219,7 @@ def test_where_single_ones_are_few_who_was_silent_longest_goes() -> None:
 
 
 def test_the_latest_subjects_are_given_first() -> None:
-    """Those with several attempts before those with one."""
+    """The latest subjects come first, those with several attempts before those with one."""
     history = History(HOUR)
     for last in (1, 2, 3, 3, 1):
         history.add(key_of(ip_network(f"192.0.2.{last}")), attempt(f"192.0.2.{last}"), 0.0)

@@ -1,6 +1,6 @@
-"""The judge: rows of rules over what subjects did.
+"""The judge: tables of rules applied to the attempts of subjects.
 
-A line of a transcript is ``TIME ADDRESS WHAT ACCOUNT -> RULE NETWORK SCOPE``, or ``-> -`` where nothing
+A line of a transcript is ``TIME ADDRESS WHAT ACCOUNT -> RULE NETWORK SCOPE``, or ``-> -`` where no ban
 follows. WHAT is ``guess`` (a known account), ``unknown``, ``probe`` or ``manager``, with ``?`` behind it
 where the address is only claimed.
 """
@@ -11,17 +11,18 @@ import pytest
 from attrs import evolve
 from tests.detect.events import attempt
 
-from ringfence.detect.detector import Detector, Standing
+from ringfence.detect.detector import Detector
 from ringfence.detect.friends import Friends
+from ringfence.detect.judgement import Disposition
 from ringfence.detect.rules import RULES, Claimed
-from ringfence.model import Attempt, AttemptKind, EventKind, Friend, Proof, Tie
+from ringfence.model import Attempt, AttemptKind, EventKind, Friend, FriendReason, Proof, Scope
 
 KINDS = {"probe": AttemptKind.PROBE, "manager": AttemptKind.MANAGER}
 DECOYS = tuple(evolve(rule, accounts=frozenset({"100"})) if rule.name == "decoy" else rule for rule in RULES)
 
 
 def made(address: str, what: str, account: str, time: float = 0.0) -> Attempt:
-    """Give the attempt of a line."""
+    """Return the attempt of a line."""
     kind = KINDS.get(what.removesuffix("?"), AttemptKind.GUESS)
     proof = Proof.CLAIMED if what.endswith("?") else Proof.NONCE
     told = attempt(address, time, kind=kind, proof=proof, account=account)
@@ -30,7 +31,7 @@ def made(address: str, what: str, account: str, time: float = 0.0) -> Attempt:
 
 
 def play(detector: Detector, transcript: str) -> None:
-    """Judge what a transcript says and compare what follows."""
+    """Judge the attempts of a transcript and compare the decisions."""
     lines = [" ".join(line.split()) for line in transcript.strip().splitlines()]
     played = []
     for line in lines:
@@ -39,21 +40,26 @@ def play(detector: Detector, transcript: str) -> None:
         decision = detector.judge(made(address, what, account, float(time)), float(time)).decision
         follows = f"{decision.rule.name} {decision.subject} {decision.scope}" if decision else "-"
         if decision is not None and decision.seconds is not None:
-            detector.hold(decision.subject, float(time) + decision.seconds, decision.scope)
+            detector.record_ban(decision.subject, float(time) + decision.seconds, decision.scope)
         played.append(f"{left} -> {follows}")
     assert played == lines
 
 
-def friendly(*accounts: str, tie: Tie = Tie.AUTHENTICATED, claimed: Claimed | None = None) -> Detector:
-    """Give a detector that knows phones at 192.0.2.7."""
+def friendly(
+    *accounts: str, tie: FriendReason = FriendReason.AUTHENTICATED, claimed: Claimed | None = None
+) -> Detector:
+    """Return a detector that knows phones at 192.0.2.7."""
     friends = Friends()
     for account in accounts:
-        friends.meet(Friend("pbx", ip_address("192.0.2.7"), account, tie, 0.0, 0.0, 1e9))
+        friends.add(Friend("pbx", ip_address("192.0.2.7"), account, tie, 0.0, 0.0, 1e9))
     return Detector(RULES, friends=friends, claimed=claimed)
 
 
 def test_claimed_guesses_are_a_narrow_ban_and_proven_ones_a_full_one() -> None:
-    """At the same number; who proves himself while he is kept from UDP is banned in full."""
+    """Claimed guesses are a narrow ban at the same number as proven ones are a full one.
+
+    An address that is proven during its narrow ban is banned in full.
+    """
     play(
         Detector(RULES),
         """
@@ -72,7 +78,7 @@ def test_claimed_guesses_are_a_narrow_ban_and_proven_ones_a_full_one() -> None:
 
 
 def test_the_last_of_a_full_bans_attempts_may_be_claimed() -> None:
-    """The request that is refused has not been answered yet; two unanswered ones are too many."""
+    """One claimed attempt of a full ban is allowed, as the last request has no answer yet; two are not."""
     play(
         Detector(RULES),
         """
@@ -87,7 +93,7 @@ def test_the_last_of_a_full_bans_attempts_may_be_claimed() -> None:
 
 
 def test_three_unknown_accounts_are_an_enumeration() -> None:
-    """Different ones, that do not exist; one repeated is a guess at most."""
+    """Three different accounts that do not exist are an enumeration; a repeated one is a guess at most."""
     play(
         Detector(RULES),
         """
@@ -103,13 +109,13 @@ def test_three_unknown_accounts_are_an_enumeration() -> None:
 
 
 def test_twenty_in_a_day_are_slow() -> None:
-    """Too seldom for any other rule."""
+    """Twenty attempts in a day are slow, although they are too rare for any other rule."""
     lines = [f"{n * 4000} 192.0.2.7 guess a -> -" for n in range(19)]
     play(Detector(RULES), "\n".join([*lines, "76000 192.0.2.7 guess a -> slow 192.0.2.7/32 full"]))
 
 
 def test_three_probes_in_an_hour_and_three_manager_logins() -> None:
-    """Each of its own kind alone."""
+    """Three probes in an hour, or three manager logins, are a ban, each of their own kind alone."""
     play(
         Detector(RULES),
         """
@@ -124,7 +130,7 @@ def test_three_probes_in_an_hour_and_three_manager_logins() -> None:
 
 
 def test_a_decoy_is_a_ban_at_once_where_it_is_proven() -> None:
-    """One datagram alone bans nobody, also here."""
+    """One proven attempt at a decoy is a ban; a single claimed datagram bans nothing here either."""
     play(
         Detector(DECOYS),
         """
@@ -144,7 +150,7 @@ def test_a_decoy_is_a_ban_at_once_where_it_is_proven() -> None:
     ],
 )
 def test_who_rotates_over_a_network_has_it_banned(addresses: list[str], network: str) -> None:
-    """With its twentieth attempt, four by each address; the attempts are the evidence."""
+    """The twentieth attempt bans the network, after four by each address; the attempts are the evidence."""
     detector = Detector(RULES)
     decisions = [
         detector.judge(made(address, "guess", "a"), float(number)).decision
@@ -159,7 +165,7 @@ def test_who_rotates_over_a_network_has_it_banned(addresses: list[str], network:
 
 
 def test_claimed_attempts_ban_no_network() -> None:
-    """Whoever forges addresses of a network has it banned no sooner than each of them."""
+    """Claimed attempts ban no network, so a forger of its addresses does not have it banned."""
     detector = Detector(RULES)
     for number in range(100):
         judged = detector.judge(made(f"192.0.2.{number}", "guess?", "a"), 0.0)
@@ -167,7 +173,10 @@ def test_claimed_attempts_ban_no_network() -> None:
 
 
 def test_where_a_friend_lives_each_neighbour_is_banned_for_himself() -> None:
-    """With his second attempt, once the network has made as many as would ban it; the friend is not."""
+    """In a friend's network each neighbour is banned alone, and the friend is not.
+
+    The ban follows a neighbour's second attempt, once the network has made enough for a ban.
+    """
     detector = friendly("204")
     for number in range(20):
         guess = made(f"192.0.2.{100 + number}", "guess", f"a{number}")
@@ -179,70 +188,91 @@ def test_where_a_friend_lives_each_neighbour_is_banned_for_himself() -> None:
     assert detector.judge(made("192.0.2.7", "guess", "204"), 1.0).decision is None
 
 
-def test_within_a_friends_64_one_attempt_of_each_address_is_enough() -> None:
-    """Once as many were made as would ban it: there are no end of addresses."""
+def test_the_neighbours_in_a_friends_64_are_one() -> None:
+    """The neighbours in a friend's /64 are counted and banned as one, and the friend is not.
+
+    A sender has all of its /64.
+    """
     detector = friendly()
-    detector.friends.meet(Friend("pbx", ip_address("2001:db8::7"), "204", Tie.REACHABLE, 0.0, 0.0, 1e9))
-    banned = [
-        number
-        for number in range(100, 140)
-        if detector.judge(made(f"2001:db8::{number}", "guess", "a"), 0.0).decision is not None
-    ]
-    assert banned == list(range(119, 140))
+    detector.friends.add(
+        Friend("pbx", ip_address("2001:db8::7"), "204", FriendReason.REACHABLE, 0.0, 0.0, 1e9)
+    )
+    judged = [detector.judge(made(f"2001:db8::{number}", "guess", "a"), 0.0) for number in range(100, 105)]
+    assert [str(j.decision.subject) for j in judged if j.decision] == ["2001:db8::/64"]
+    detector.record_ban(judged[-1].subject, 100.0)
+    assert detector.judge(made("2001:db8::7", "guess", "204"), 0.0).disposition is Disposition.FRIEND
 
 
 def test_two_addresses_are_no_rotation() -> None:
-    """Three of a network must take part."""
+    """Two addresses are no rotation, as three of a network must take part."""
     detector = Detector(RULES)
     for number in range(8):
         assert detector.judge(made(f"198.51.100.{number % 2}", "guess", "a"), 0.0).decision is None
 
 
-def test_a_besieged_account_takes_two_failures_of_a_stranger() -> None:
-    """While eight addresses fail on it within an hour; that is an alarm, once, and over when it is."""
+def test_an_account_under_distributed_attack_takes_two_failures_of_a_stranger() -> None:
+    """While eight addresses fail on an account within an hour, a stranger's second failure is a ban.
+
+    The attack raises one alarm, which clears when the attack is over.
+    """
     detector = Detector(RULES)
     for number in range(8):
         assert detector.judge(made(f"198.51.{number}.1", "guess", "204"), 0.0).decision is None
-    assert [(n.name, n.subject) for n in detector.take_notices()] == [("siege", "204 of pbx")]
+    assert [(n.name, n.subject) for n in detector.take_alarms()] == [("distributed", "204 of pbx")]
     play(
         detector,
         """
         1 203.0.113.1 guess  204 -> -
-        2 203.0.113.1 guess  204 -> siege 203.0.113.1/32 full
+        2 203.0.113.1 guess  204 -> distributed 203.0.113.1/32 full
         3 203.0.113.2 guess  205 -> -
         4 203.0.113.2 guess  205 -> -
         5 203.0.113.3 guess? 204 -> -
-        6 203.0.113.3 guess? 204 -> siege 203.0.113.3/32 sip-udp
+        6 203.0.113.3 guess? 204 -> distributed 203.0.113.3/32 sip-udp
         """,
     )
-    assert detector.take_notices() == []
-    detector.tend(3_700.0)
-    assert [(n.name, n.over) for n in detector.take_notices()] == [("siege", True)]
+    assert detector.take_alarms() == []
+    detector.tick(3_700.0)
+    assert [(n.name, n.cleared) for n in detector.take_alarms()] == [("distributed", True)]
 
 
-def test_an_account_that_does_not_exist_is_not_besieged() -> None:
-    """Every scanner tries 100."""
+def test_an_account_that_does_not_exist_is_not_under_distributed_attack() -> None:
+    """An account that does not exist is not under distributed attack, because every scanner tries 100."""
     detector = Detector(RULES)
     for number in range(20):
         detector.judge(made(f"198.51.{number}.1", "unknown", "100"), 0.0)
-    assert detector.take_notices() == []
+    assert detector.take_alarms() == []
 
 
 def test_a_friends_broken_phone_bans_nobody() -> None:
-    """Every five seconds for a day, on an account that works there or on one that is new."""
+    """A friend that fails every five seconds for a day, on its own or a new account, is not banned."""
     detector = friendly("204")
     for number in range(2_000):
         for account in ("204", "777"):
             judged = detector.judge(made("192.0.2.7", "guess", account, number * 5.0), number * 5.0)
-            assert (judged.decision, judged.standing) == (None, Standing.FRIEND)
-    assert {(n.name, n.subject) for n in detector.take_notices()} == {
+            assert (judged.decision, judged.disposition) == (None, Disposition.FRIEND)
+    assert {(n.name, n.subject) for n in detector.take_alarms()} == {
         ("phone.broken", "204 at 192.0.2.7"),
         ("phone.failing", "777 at 192.0.2.7"),
     }
 
 
+def test_how_near_a_friend_is_names_the_window_of_the_nearer_number() -> None:
+    """The count names the window that is nearer to its number.
+
+    Ten guesses at once are nearer to 30 within 15 s; a minute later they are ten of 180 within 10 min.
+    """
+    detector = friendly("204")
+    for _ in range(10):
+        detector.judge(made("192.0.2.7", "guess", "777"), 0.0)
+
+    for now, number, window in ((1.0, 30, 15.0), (60.0, 180, 600.0)):
+        counts = detector.summary_of(ip_address("192.0.2.7"), now).counts
+        [guess] = [count for count in counts if count.rule.name == "guess"]
+        assert (guess.have, guess.number, guess.within) == (10, number, window)
+
+
 def test_a_friend_that_tries_many_accounts_is_banned() -> None:
-    """The twentieth that never worked there is; those that work do not count."""
+    """A friend is banned for the twentieth account that never worked there; its own accounts do not count."""
     detector = friendly("204", "205")
     for number in range(19):
         assert detector.judge(made("192.0.2.7", "guess", f"x{number}"), float(number)).decision is None
@@ -253,26 +283,71 @@ def test_a_friend_that_tries_many_accounts_is_banned() -> None:
     assert decision.rule.name == "enumeration"
 
 
-def test_a_friend_that_guesses_at_full_speed_is_banned() -> None:
-    """No phone retries nine hundred times in ten minutes."""
+@pytest.mark.parametrize(("number", "every"), [(30, 0.5), (180, 3.3)])
+def test_a_friend_that_guesses_elsewhere_at_full_speed_is_banned(number: int, every: float) -> None:
+    """A friend that guesses at full speed on another account is banned, since no phone retries that fast.
+
+    No phone tries twice a second, or every three seconds for long, on an account that never worked there.
+    """
     detector = friendly("204")
-    for number in range(899):
-        assert detector.judge(made("192.0.2.7", "guess", "204"), number * 0.6).decision is None
-    decision = detector.judge(made("192.0.2.7", "guess", "204"), 598.0).decision
+    for index in range(number - 1):
+        assert detector.judge(made("192.0.2.7", "guess", "205"), index * every).decision is None
+    decision = detector.judge(made("192.0.2.7", "guess", "205"), (number - 1) * every).decision
     assert decision is not None
     assert decision.rule.name == "guess"
 
 
+@pytest.mark.parametrize(("account", "every"), [("204", 0.01), ("205", 5.0)])
+def test_a_broken_phone_is_never_banned(account: str, every: float) -> None:
+    """A phone is not banned on its own account at any speed, nor a new one every five seconds for hours."""
+    detector = friendly("204")
+    for number in range(3_000):
+        assert detector.judge(made("192.0.2.7", "guess", account), number * every).decision is None
+
+
+def test_a_trunk_is_never_banned() -> None:
+    """A trunk is never banned, whatever fails there, and however fast."""
+    detector = friendly("204", tie=FriendReason.TRUNK)
+    for number in range(1_000):
+        assert detector.judge(made("192.0.2.7", "guess", f"x{number}"), number * 0.01).decision is None
+
+
+def test_an_account_that_pjsip_does_not_have_is_no_account() -> None:
+    """PJSIP's ``<unknown>`` is no account, so addresses that fail on it do not attack one together."""
+    detector = Detector(RULES)
+    for number in range(20):
+        detector.judge(made(f"198.51.{number}.1", "guess", "<unknown>"), 0.0)
+    assert detector.take_alarms() == []
+    for number in range(3):
+        assert detector.judge(made("203.0.113.7", "unknown", "<unknown>"), float(number)).decision is None
+
+
+def test_who_comes_back_claiming_is_banned_for_a_day() -> None:
+    """Twenty claimed attempts within a day are a ban by ``slow``, with the full length of that rule.
+
+    The bans of other rules are short if they are only claimed.
+    """
+    detector = friendly("204")
+    found = []
+    for number in range(20):
+        now = number * 600.0
+        judged = detector.judge(made("198.51.100.7", "guess?", "a"), now)
+        if judged.decision is not None:
+            found.append(judged.decision)
+    assert [(one.rule.name, one.scope, one.seconds) for one in found] == [("slow", Scope.SIP_UDP, 86_400.0)]
+    assert detector.judge(made("198.51.100.7", "guess?", "a"), 12_600.0).decision is None
+
+
 def test_what_claims_to_be_a_friends_bans_nobody() -> None:
-    """Whatever it is and however often."""
+    """Claimed attempts in a friend's name ban nothing, whatever their kind and number."""
     detector = friendly("204")
     for number in range(1_000):
         assert detector.judge(made("192.0.2.7", "unknown?", f"x{number}"), number * 0.01).decision is None
 
 
 def test_a_phones_word_is_no_proof() -> None:
-    """A contact that only claims its address is spared from claims, not from what is proven."""
-    detector = friendly("204", tie=Tie.REGISTERED)
+    """A contact that only claims its address is exempt from claims, not from proven attempts."""
+    detector = friendly("204", tie=FriendReason.REGISTERED)
     for number in range(20):
         assert detector.judge(made("192.0.2.7", "guess?", "a"), float(number)).decision is None
     decisions = [detector.judge(made("192.0.2.7", "guess", "a"), 20.0 + n).decision for n in range(5)]
@@ -280,23 +355,23 @@ def test_a_phones_word_is_no_proof() -> None:
 
 
 def test_so_many_claimed_bans_a_minute() -> None:
-    """Then somebody is spoofing, which is said; and who proves himself is banned as ever."""
+    """Beyond so many claimed bans a minute an alarm reports spoofing; proven addresses are still banned."""
     detector = friendly("204", claimed=Claimed(per_minute=3))
     banned = 0
     for number in range(50):
         for _ in range(6):
             judged = detector.judge(made(f"198.51.100.{number}", "guess?", "a"), number * 0.1)
             if judged.decision is not None:
-                detector.hold(judged.decision.subject, 600.0, judged.decision.scope)
+                detector.record_ban(judged.decision.subject, 600.0, judged.decision.scope)
                 banned += 1
     assert banned == 3
-    assert {notice.name for notice in detector.take_notices()} == {"spoofing"}
+    assert {notice.name for notice in detector.take_alarms()} == {"spoofing"}
     nothing = "9 203.0.113.1 guess a -> -\n"
     play(detector, 4 * nothing + "9 203.0.113.1 guess a -> guess 203.0.113.1/32 full")
 
 
 def test_a_rule_that_is_off_does_nothing() -> None:
-    """And none of the others is stricter for it."""
+    """A disabled rule does nothing, and makes no other rule stricter."""
     rules = tuple(evolve(rule, enabled=rule.name != "guess") for rule in RULES)
     detector = Detector(rules)
     for number in range(19):
@@ -304,11 +379,11 @@ def test_a_rule_that_is_off_does_nothing() -> None:
 
 
 def test_how_near_each_rule_is_can_be_asked() -> None:
-    """What it has of its number, how much is proven, and when the first is out of its window."""
+    """The summary shows each rule's count, its proven part, and when the first attempt leaves the window."""
     detector = Detector(RULES)
     for number, what in enumerate(("guess", "guess?", "probe")):
         detector.judge(made("192.0.2.7", what, "a", float(number)), float(number))
-    story = detector.story(ip_address("192.0.2.7"), 3.0)
+    story = detector.summary_of(ip_address("192.0.2.7"), 3.0)
     counts = {c.rule.name: (c.have, c.number, c.proven, c.ends) for c in story.counts}
     assert counts["guess"] == (2, 5, 1, 600.0)
     assert counts["probe"] == (1, 3, 1, 3_602.0)
@@ -316,20 +391,22 @@ def test_how_near_each_rule_is_can_be_asked() -> None:
     assert counts["prefix"] == (2, 20, 2, 3_600.0)
     assert counts["manager"] == (0, 3, 0, None)
     assert [one.kind for one in story.attempts] == [AttemptKind.GUESS, AttemptKind.GUESS, AttemptKind.PROBE]
-    assert (str(story.subject), story.never, story.friends) == ("192.0.2.7/32", False, ())
+    assert (str(story.subject), story.exempt, story.friends) == ("192.0.2.7/32", False, ())
 
 
 def test_a_friends_counts_are_those_for_friends() -> None:
-    """How many of the numbers that apply to him there are."""
+    """A friend's summary shows the counts and numbers that apply to friends."""
     detector = friendly("204")
     for account in ("204", "x1", "x2"):
         detector.judge(made("192.0.2.7", "guess", account), 0.0)
-    counts = {c.rule.name: (c.have, c.number) for c in detector.story(ip_address("192.0.2.7"), 1.0).counts}
-    assert (counts["guess"], counts["enumeration"]) == ((3, 900), (2, 20))
+    counts = {
+        c.rule.name: (c.have, c.number) for c in detector.summary_of(ip_address("192.0.2.7"), 1.0).counts
+    }
+    assert (counts["guess"], counts["enumeration"]) == ((2, 30), (2, 20))
 
 
 def test_who_is_passed_over_and_goes_on_is_banned_all_the_same() -> None:
-    """A forger who fills the minute does not let a guesser beside him guess for ever."""
+    """A guesser that was refused a claimed ban is banned if it persists, whatever a forger does."""
     detector = friendly("204", claimed=Claimed(per_minute=1))
     first = [detector.judge(made("198.51.100.1", "guess?", "a"), 0.0).decision for _ in range(5)]
     assert first[-1] is not None
@@ -342,7 +419,10 @@ def test_who_is_passed_over_and_goes_on_is_banned_all_the_same() -> None:
 
 
 def test_a_claimed_attempt_of_a_friend_decides_and_forgets_nothing() -> None:
-    """Without the wire claims are counted; the one that is full waits for a proven one."""
+    """A claimed attempt of a friend does not decide, and a proven one that follows does.
+
+    Without the wire claims are counted.
+    """
     detector = friendly("204")
     for number in range(25):
         what = "guess?" if number == 19 else "guess"
@@ -352,12 +432,12 @@ def test_a_claimed_attempt_of_a_friend_decides_and_forgets_nothing() -> None:
             break
 
 
-def test_the_brake_spares_what_worked_and_nothing_else() -> None:
-    """An attacker at a friend's address gains nothing by it."""
+def test_outage_mode_exempts_what_worked_and_nothing_else() -> None:
+    """Outage mode exempts accounts that worked at the address, so an attacker there gains nothing."""
     detector = friendly(*[str(200 + n) for n in range(6)])
     for number in range(6):
         detector.judge(made("192.0.2.7", "guess", str(200 + number)), 0.0)
-    assert detector.friends.braked
+    assert detector.friends.outage_mode
     for number in range(2_000):
         assert detector.judge(made("192.0.2.7", "guess", "200"), number * 0.01).decision is None
     decisions = [detector.judge(made("192.0.2.7", "guess", f"x{n}"), 20.0).decision for n in range(20)]
@@ -365,16 +445,19 @@ def test_the_brake_spares_what_worked_and_nothing_else() -> None:
 
 
 def test_offices_whose_phones_call_themselves_otherwise_outlive_an_outage() -> None:
-    """Asterisk names its endpoints, phones their users: none is known by name, and no office is banned."""
+    """Offices whose phones use other names than Asterisk's endpoints are not banned in an outage.
+
+    Asterisk names its endpoints and phones their users, so no phone is known by name.
+    """
     friends = Friends()
     for office in range(4):
         for number in range(50):
             reason = Friend(
-                "pbx", ip_address(f"198.51.{office}.7"), f"t{office}-{number}", Tie.TRUNK, 0, 0, 1e9
+                "pbx", ip_address(f"198.51.{office}.7"), f"t{office}-{number}", FriendReason.TRUNK, 0, 0, 1e9
             )
-            friends.meet(reason)
+            friends.add(reason)
     detector = Detector(RULES, friends=friends)
     for number in range(8_000):
         told = made(f"198.51.{number % 4}.7", "unknown", str(number // 4 % 50), number * 0.1)
         assert detector.judge(told, number * 0.1).decision is None
-    assert "phones.all_failing" in {notice.name for notice in detector.take_notices()}
+    assert "phones.all_failing" in {notice.name for notice in detector.take_alarms()}

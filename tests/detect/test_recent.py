@@ -1,4 +1,4 @@
-"""Recent: what was used last is kept."""
+"""Recent: a table keeps what was used last."""
 
 from collections import OrderedDict
 
@@ -6,7 +6,7 @@ from ringfence.detect.recent import remember
 
 
 def test_the_oldest_goes_where_there_are_too_many() -> None:
-    """To remember something again makes it the latest, with its new value."""
+    """A key that is stored again becomes the latest, with its new value."""
     table = OrderedDict[str, int]()
     for key, value in (("a", 1), ("b", 2), ("a", 3), ("c", 4)):
         remember(table, key, value, 2)

@@ -1,4 +1,4 @@
-"""The rules as they are delivered."""
+"""The default rules."""
 
 import pytest
 
@@ -10,7 +10,7 @@ GUESS, FLOOD = BY_NAME["guess"], BY_NAME["flood"]
 
 
 def test_guess_is_five_in_ten_minutes() -> None:
-    """The delivered rule counts guesses only: no misdialling, no manager's logins."""
+    """The default rule ``guess`` counts guesses only, no misdialled calls and no manager logins."""
     expected = Rule(
         name="guess",
         meaning="somebody tries passwords or accounts",
@@ -18,7 +18,8 @@ def test_guess_is_five_in_ten_minutes() -> None:
         attempts=5,
         window=10 * MINUTE,
         ban=(HOUR, 6 * HOUR, DAY, 7 * DAY),
-        friends=900,
+        friends=180,
+        burst=(30, 15.0),
     )
     assert expected == GUESS
 
@@ -30,7 +31,7 @@ def test_guess_is_five_in_ten_minutes() -> None:
         ("slow", 20, DAY, (DAY,)),
         ("probe", 3, HOUR, GUESS.ban),
         ("prefix", 20, HOUR, (DAY,)),
-        ("siege", 8, HOUR, GUESS.ban),
+        ("distributed", 8, HOUR, GUESS.ban),
         ("decoy", 1, DAY, (7 * DAY,)),
         ("manager", 3, 10 * MINUTE, (DAY,)),
     ],
@@ -38,24 +39,24 @@ def test_guess_is_five_in_ten_minutes() -> None:
 def test_the_numbers_are_those_that_are_promised(
     name: str, attempts: int, window: float, ban: tuple[float, ...]
 ) -> None:
-    """What each rule asks for, within which time, and how long the bans are."""
+    """Each rule has the documented number, window and lengths of bans."""
     rule = BY_NAME[name]
     assert (rule.attempts, rule.window, rule.ban, rule.enabled) == (attempts, window, ban, True)
 
 
 @pytest.mark.parametrize(("number", "proven", "claimed"), [(1, 1, 2), (2, 1, 2), (3, 2, 3), (5, 4, 5)])
 def test_a_full_ban_takes_all_but_one_proven(number: int, proven: int, claimed: int) -> None:
-    """And one datagram alone, which anybody may have sent, bans nobody."""
+    """A full ban allows one unproven attempt, and one datagram alone, which may be forged, bans nothing."""
     assert (GUESS.proven_for(number), GUESS.claimed_for(number)) == (proven, claimed)
 
 
 def test_what_is_more_than_claimed_is_proven() -> None:
-    """A nonce that came back, or a handshake."""
+    """A nonce that came back and a handshake are proofs, and a claim is not."""
     assert [is_proven(proof) for proof in Proof] == [False, True, True]
 
 
 def test_flood_is_ten_seconds_over_the_limit_and_closes_the_sip_ports() -> None:
-    """A datagram's address may be anybody's: ten minutes, and nothing but UDP to the SIP ports."""
+    """The rule ``flood`` bans UDP to the SIP ports for ten minutes, as a datagram's address may be forged."""
     expected = Rule(
         name="flood",
         meaning="somebody floods the SIP ports",
@@ -88,13 +89,13 @@ def test_a_rule_with_one_length_keeps_it() -> None:
 
 
 def test_return_is_within_thirty_days() -> None:
-    """A month, in seconds."""
+    """The time of return is thirty days, in seconds."""
     assert RETURN_WITHIN == 30 * 24 * 3600
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
 def test_every_rule_can_be_used(rule: Rule) -> None:
-    """Names are unique, numbers are such that a window can count them, bans never grow shorter."""
+    """Names are unique, a window can count each number, and bans never get shorter."""
     assert [other.name for other in RULES].count(rule.name) == 1
     assert rule.attempts >= 1
     assert rule.window > 0

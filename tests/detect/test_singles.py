@@ -1,4 +1,4 @@
-"""Singles: records in buckets, which answer as a table would."""
+"""Singles: records in buckets that behave like a dict."""
 
 import pytest
 from hypothesis import given
@@ -15,7 +15,7 @@ KEYS = st.binary(min_size=2, max_size=2)
     )
 )
 def test_it_answers_as_a_table_does(steps: list[tuple[str, bytes, bytes]]) -> None:
-    """Whatever is put, asked for and taken, in any order, also where records hold what looks like keys."""
+    """Singles answers as a dict does for any order of puts, pops and gets, also if records contain keys."""
     singles, table = Singles(2), dict[bytes, bytes]()
     for what, key, record in steps:
         if what == "put" and key not in table:
@@ -29,7 +29,7 @@ def test_it_answers_as_a_table_does(steps: list[tuple[str, bytes, bytes]]) -> No
 
 
 def test_a_key_within_a_record_is_no_key() -> None:
-    """Records of one bucket are told apart by where they begin."""
+    """Records of one bucket are separated by where they begin, so a key within a record is no key."""
     singles = Singles(1)
     for number in range(200):
         singles.put(bytes((number,)), bytes(range(200)))
@@ -38,7 +38,7 @@ def test_a_key_within_a_record_is_no_key() -> None:
 
 
 def test_some_can_be_dropped() -> None:
-    """As many as are asked for, and no more than there are."""
+    """``drop`` removes the requested number of records, and no more than there are."""
     singles = Singles(4)
     for number in range(100):
         singles.put(number.to_bytes(4, "big"), b"x")
@@ -48,7 +48,7 @@ def test_some_can_be_dropped() -> None:
 
 
 def test_a_record_that_is_too_long_is_refused() -> None:
-    """Its length would not fit: nothing is kept of it."""
+    """A record whose length does not fit raises ValueError, and no part of it is kept."""
     singles = Singles(4)
     with pytest.raises(ValueError, match="range"):
         singles.put(b"1234", bytes(MAX_RECORD))

@@ -1,4 +1,4 @@
-"""Tallies: who took part in something together, within a window."""
+"""Tallies: which subjects took part in something together, within a window."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,7 +10,7 @@ STEPS = st.lists(st.tuples(st.floats(0.0, 30.0), st.sampled_from([b"a", b"b", b"
 
 @given(steps=STEPS)
 def test_a_tally_is_what_a_list_would_say(steps: list[tuple[float, bytes]]) -> None:
-    """So many attempts within the window, no more than decide, and by whom."""
+    """A tally has the attempts within the window, at most the deciding number, and their subjects."""
     tallies, said, now = Tallies[str](5, 60.0), list[tuple[float, bytes]](), 0.0
     for pause, subject in steps:
         now += pause
@@ -22,7 +22,7 @@ def test_a_tally_is_what_a_list_would_say(steps: list[tuple[float, bytes]]) -> N
 
 
 def test_what_is_silent_goes() -> None:
-    """A look finds nothing that is over, and whoever tends is told what went."""
+    """``get`` returns nothing from before the window, and ``expire`` returns which tallies it dropped."""
     tallies = Tallies[str](5, 60.0)
     tallies.add("x", b"a", 0.0)
     tallies.add("y", b"a", 30.0)
@@ -35,7 +35,7 @@ def test_what_is_silent_goes() -> None:
 
 
 def test_a_tally_can_be_forgotten() -> None:
-    """It begins anew."""
+    """A forgotten tally begins again."""
     tallies = Tallies[str](5, 60.0)
     tallies.add("x", b"a", 0.0)
     tallies.forget("x")
@@ -43,7 +43,7 @@ def test_a_tally_can_be_forgotten() -> None:
 
 
 def test_there_is_room_for_so_many() -> None:
-    """The tally that was silent longest goes, and of one the subject that was."""
+    """The tally that was silent longest is discarded, and in a tally the subject that was silent longest."""
     tallies = Tallies[str](5, 60.0, most=2)
     for what in ("x", "y", "x", "z"):
         tallies.add(what, b"a", 0.0)

@@ -1,6 +1,6 @@
-"""An Asterisk in a container: its challenges are seen where they pass through the host that is guarded.
+"""An Asterisk in a container: the daemon sees its challenges as they pass through the guarded host.
 
-The container is a namespace on a bridge, and says what PJSIP said when it was recorded.
+The container is a namespace on a bridge. It sends the challenges that were recorded from PJSIP.
 """
 
 import socket
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.kernel
 NETWORKS = ["10.9.9.0/24", "fd00:9::/64"]
 ATTACKERS = {4: "198.18.1.1", 6: "fd00:18::a"}
 PBX = {"name": "pbx", "ami": {"port": 1, "secret": "x"}, "logs": {"paths": []}, "wire": {"enabled": True}}
-# As recorded from Asterisk 22.10.1: the request's Call-ID is not UTF-8, which silences every event of it.
+# As recorded from Asterisk 22.10.1: the request's Call-ID is not UTF-8, so Asterisk sends no event about it.
 RECORDED = (
     b"SIP/2.0 401 Unauthorized\r\n"
     b"Via: SIP/2.0/UDP 192.0.2.1:45418;rport=45418;received=SENDER;branch=z9hG4bK2\r\n"
@@ -42,7 +42,7 @@ class House:
     guard: Guard
 
     def challenge(self, version: int, number: int) -> None:
-        """Have the container answer so many requests of the attacker."""
+        """Make the container answer ``number`` requests of the attacker."""
         attacker = ATTACKERS[version]
         family = socket.AF_INET if version == 4 else socket.AF_INET6
         with socket_in(self.container, family, socket.SOCK_DGRAM) as asterisk:
@@ -51,17 +51,17 @@ class House:
                 asterisk.sendto(text, (attacker, 5062))
 
     def wire(self) -> dict[str, Any]:
-        """Give what `status` says of the wire."""
+        """Return the wire source from the output of `status`."""
         return next(source for source in self.guard.status()["sources"] if source["name"] == "wire")
 
     def until_counting(self, *networks: str) -> None:
-        """Wait until the containers of these networks count, and no others."""
+        """Wait until exactly the containers of these networks count."""
         until(lambda: self.wire()["containers"] == list(networks), f"containers in {networks}")
 
 
 @pytest.fixture(name="house")
 def _house(tmp_path: Path) -> Iterator[House]:
-    """Give a guarded host, with a container that is up and routed."""
+    """Yield a guarded host with a container that has a route."""
     with Network() as network, neighbour() as container:
         with inside(network.pbx):
             run("sysctl", "-q", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
@@ -89,8 +89,8 @@ def _house(tmp_path: Path) -> Iterator[House]:
 
 
 @pytest.mark.parametrize("version", [4, 6])
-def test_who_hides_from_an_asterisk_in_a_container_is_banned(house: House, version: int) -> None:
-    """The container's challenges name him, whatever its Asterisk is made to keep to itself."""
+def test_hidden_guesses_at_an_asterisk_in_a_container_are_banned(house: House, version: int) -> None:
+    """The container's challenges name the sender, even if its Asterisk reports no event."""
     house.until_counting(*NETWORKS)
     house.challenge(version, 5)
     until(lambda: house.guard.banned() == {ATTACKERS[version]}, "the ban")
@@ -99,8 +99,8 @@ def test_who_hides_from_an_asterisk_in_a_container_is_banned(house: House, versi
     assert house.guard.status()["problems"] == []
 
 
-def test_a_bridge_that_others_can_send_into_blames_nobody(house: House) -> None:
-    """While anything but containers is plugged in, nothing from there counts; afterwards it does again."""
+def test_a_bridge_with_other_devices_is_no_evidence(house: House) -> None:
+    """While a bridge has other ports than containers, its packets do not count; later they count again."""
     house.until_counting(*NETWORKS)
     run(*house.network.in_pbx("ip", "tuntap", "add", "tap9", "mode", "tap"))
     run(*house.network.in_pbx("ip", "link", "set", "tap9", "master", "br9"))

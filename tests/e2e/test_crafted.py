@@ -1,9 +1,11 @@
-"""Requests that no tool makes, on a real Asterisk: what they hide is seen, and whom they name is left alone.
+"""Requests that no common tool makes, on a real Asterisk: the daemon sees hidden guesses and bans no victim.
 
-Each test has a source of its own. The guesses are real ones: with the right password they would be let in.
+Each test has its own source. The guesses are real: with the right password they would succeed.
 """
 
 import socket
+import struct
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -22,7 +24,7 @@ MOST = 2_000
 
 
 class Guesser:
-    """One socket of an attacker's; ``ask`` sends a request and gives the answer, None where none comes."""
+    """One socket of an attacker."""
 
     def __init__(self, sender: socket.socket, account: str) -> None:
         self._socket = sender
@@ -32,7 +34,7 @@ class Guesser:
         self._contact = f"{host}:{port}"
 
     def request(self, via: str = ";rport", call_id: bytes = b"{}") -> Request:
-        """Give a REGISTER; in ``call_id`` ``{}`` becomes its number."""
+        """Return a REGISTER; its number replaces ``{}`` in ``call_id``."""
         self._number += 1
         number = b"%d-%s" % (self._number, self._contact.encode())
         return Request(
@@ -48,11 +50,11 @@ class Guesser:
         )
 
     def guess(self, request: Request, challenge: Challenge, before: bytes = b"") -> Request:
-        """Give the request with a wrong password."""
+        """Return the request with a digest of a wrong password."""
         return request.authorized(challenge, f"wrong-{self._number}", f"{request.branch}a", before)
 
     def challenged(self) -> Challenge:
-        """Ask for a challenge."""
+        """Request a challenge and return it."""
         challenge = challenge_of(self.ask(self.request().encode()) or b"")
         assert challenge is not None
         return challenge
@@ -62,7 +64,7 @@ class Guesser:
         self._socket.sendto(message, (PBX_IPV4, 5060))
 
     def ask(self, message: bytes, seconds: float = 0.5) -> bytes | None:
-        """Send a datagram and give what is answered."""
+        """Send a datagram and return the answer, or None."""
         self.send(message)
         self._socket.settimeout(seconds)
         try:
@@ -73,7 +75,7 @@ class Guesser:
 
 @contextmanager
 def guesser(lab: Lab, source: str, account: str = "alice") -> Iterator[Guesser]:
-    """Give a guesser at ``source``."""
+    """Yield a guesser at ``source``."""
     with socket_in(lab.network.attacker, socket.AF_INET, socket.SOCK_DGRAM) as sender:
         sender.bind((source, 0))
         yield Guesser(sender, account)
@@ -82,10 +84,10 @@ def guesser(lab: Lab, source: str, account: str = "alice") -> Iterator[Guesser]:
 OTHER = Challenge(401, "asterisk", "12345678")
 
 
-def test_a_challenge_that_chan_sip_sends_to_a_stranger_blames_its_sender(
+def test_a_challenge_that_chan_sip_sends_to_a_stranger_counts_for_its_sender(
     asterisk16: Lab, tmp_path: Path
 ) -> None:
-    """Without `rport` chan_sip challenges whom a Via names: who wrote it is banned, and nobody there."""
+    """Without `rport` chan_sip challenges the address in a Via: its sender is banned, that address is not."""
     via = ";maddr=198.19.27.2"
     with (
         guarded(asterisk16, tmp_path, logs=NO_LOGS) as guard,
@@ -100,8 +102,8 @@ def test_a_challenge_that_chan_sip_sends_to_a_stranger_blames_its_sender(
         assert guard.banned() == {"198.19.27.1"}
 
 
-def test_who_answers_a_nonce_of_his_own_is_banned(asterisk16: Lab, tmp_path: Path) -> None:
-    """chan_sip checks his passwords, says `stale` to the right one, and tells of challenges only."""
+def test_a_sender_that_answers_an_invented_nonce_is_banned(asterisk16: Lab, tmp_path: Path) -> None:
+    """chan_sip checks its passwords, answers `stale` to the right one, and reports only challenges."""
     answered = 0
     with (
         guarded(asterisk16, tmp_path) as guard,
@@ -115,7 +117,7 @@ def test_who_answers_a_nonce_of_his_own_is_banned(asterisk16: Lab, tmp_path: Pat
         assert guard.banned() == {"198.19.27.3"}
 
 
-# Asterisk passes over a digest for another realm, and its event of the wrong one cannot be written.
+# Asterisk ignores a digest for another realm, and cannot write its event about the wrong one.
 SILENCING = b'Authorization: Digest username="a", realm="other", nonce="\xff", uri="sip:x", response="0"\r\n'
 BLAMING = b"\"x' failed for '203.0.113.9:5060' (callid: y\" "
 
@@ -130,10 +132,10 @@ BLAMING = b"\"x' failed for '203.0.113.9:5060' (callid: y\" "
     ],
     ids=["readable", "two-addresses", "cut", "long-method"],
 )
-def test_a_guess_that_no_event_and_no_readable_line_tells_of(
+def test_a_guess_without_an_event_and_a_readable_line(
     asterisk22: Lab, tmp_path: Path, source: str, change: Callable[[Request], Request]
 ) -> None:
-    """Whatever is done to the line in the log, its challenge shows it: guesses end, and blame no other."""
+    """Whatever disturbs the log line, the challenge shows the guess: only the guesser is banned."""
     answered = 0
     with guarded(asterisk22, tmp_path) as guard, guesser(asterisk22, source) as alice:
         challenge = alice.challenged()
@@ -144,3 +146,35 @@ def test_a_guess_that_no_event_and_no_readable_line_tells_of(
 
         assert answered < MOST
         assert guard.banned() == {source}
+
+
+@pytest.mark.parametrize(("source", "ends"), [("198.19.27.8", "closes"), ("198.19.27.9", "resets")])
+def test_guesses_hidden_from_ami_by_tcp_that_hang_up_after_each(
+    asterisk22: Lab, tmp_path: Path, source: str, ends: str
+) -> None:
+    """The kernel reports the closed connection of each line, so the guesses count and cause a full ban."""
+    answered = 0
+    with guarded(asterisk22, tmp_path) as guard:
+        while answered < MOST:
+            with socket_in(asterisk22.network.attacker) as sender:
+                sender.settimeout(2)
+                sender.bind((source, 0))
+                try:
+                    sender.connect((PBX_IPV4, 5060))
+                    alice = Guesser(sender, "100")
+                    hidden = replace(alice.request(via="", call_id=b"{}\xff"), transport="TCP")
+                    sender.sendall(hidden.encode())
+                    challenge = challenge_of(sender.recv(4096))
+                    assert challenge is not None
+                    sender.sendall(alice.guess(hidden, challenge).encode())
+                    sender.recv(4096)
+                except OSError:
+                    break
+                if ends == "resets":
+                    sender.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            answered += 1
+            time.sleep(0.05)  # the daemon reads Asterisk's log in between
+
+        assert answered < MOST
+        assert guard.banned() == {source}
+        assert " 5 of 5 " in guard.command("bans").stdout

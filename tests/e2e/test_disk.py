@@ -1,4 +1,4 @@
-"""A disk that is full or read-only keeps nobody in, and nobody out: bans go on, and what is wrong is said."""
+"""A full or read-only disk: the daemon continues to ban and to unban, and reports the problem."""
 
 import subprocess
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ MORE = "198.18.1.10"
 
 @pytest.fixture(name="disk")
 def _disk(tmp_path: Path) -> Iterator[Path]:
-    """Give a folder on a small disk of its own."""
+    """Yield a folder on a separate small disk."""
     disk = tmp_path / "disk"
     disk.mkdir()
     run("mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(disk))
@@ -28,26 +28,26 @@ def _disk(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture(name="house")
 def _house(tmp_path: Path, disk: Path) -> Iterator[House]:
-    """Give a host whose daemon keeps its database on that disk."""
+    """Yield a host whose daemon has its database on that disk."""
     store = {"path": str(disk / "ringfence.db")}
     with house_of(tmp_path, firewall={"backend": "ipset"}, store=store) as house:
         yield house
 
 
 def fill(disk: Path) -> Path:
-    """Leave no byte free; give the file to remove."""
+    """Fill the disk to the last byte, and return the file to remove."""
     filler = disk / "filler"
     subprocess.run(["dd", "if=/dev/zero", f"of={filler}", "bs=1k"], capture_output=True, check=False)
     return filler
 
 
 def problems(house: House) -> str:
-    """Give what status says is wrong."""
+    """Return the store's problem from the output of status."""
     return "\n".join(house.guard.ask("status")["problems"])
 
 
 def test_a_disk_that_fills_up_and_is_cleared(house: House, disk: Path) -> None:
-    """Bans go on and status says that they are not recorded; with room again they are, and none is lost."""
+    """Bans continue, and status reports that they are not recorded; later all of them are recorded."""
     many = [f"203.0.{n // 250}.{n % 250}" for n in range(2_000)]
     with house.guard as guard:
         filler = fill(disk)
@@ -61,7 +61,7 @@ def test_a_disk_that_fills_up_and_is_cleared(house: House, disk: Path) -> None:
 
         filler.unlink()
         guard.must("ban", MORE)
-        until(lambda: problems(house) == "", "that it is over")
+        until(lambda: problems(house) == "", "the end of the problem")
         guard.kill()
         guard.start()
         assert guard.banned() == {*BANS, *many, MORE}
@@ -70,7 +70,7 @@ def test_a_disk_that_fills_up_and_is_cleared(house: House, disk: Path) -> None:
 
 @pytest.mark.parametrize("how", ["full", "read-only"])
 def test_it_starts_on_a_disk_that_cannot_be_written(house: House, disk: Path, how: str) -> None:
-    """It is READY, keeps out who was banned, bans and denies more, and says that it will not remember."""
+    """The daemon is READY, its bans hold, it bans and denies more, and reports that it cannot record them."""
     with house.guard as guard:
         guard.must("ban", BANS[0])
     house.shell("iptables -t raw -F; ipset flush")
@@ -83,7 +83,7 @@ def test_it_starts_on_a_disk_that_cannot_be_written(house: House, disk: Path, ho
         guard.must("ban", *BANS, MORE)
         guard.must("deny", "add", "198.18.1.11")
         guard.must("unban", MORE)
-        assert (house.is_shut(), house.door.let_in(MORE, "198.18.1.11")) == (True, {MORE})
+        assert (house.is_shut(), house.door.passing(MORE, "198.18.1.11")) == (True, {MORE})
         assert "nothing is remembered" in problems(house)
 
         guard.stop()
@@ -91,4 +91,4 @@ def test_it_starts_on_a_disk_that_cannot_be_written(house: House, disk: Path, ho
         assert (house.is_shut(), guard.banned()) == (True, set(BANS))
         done = guard.command("off")
         assert (done.returncode, house.is_open(), house.left()) == (1, True, [])
-        assert "is not remembered" in done.stderr
+        assert "this is not recorded" in done.stderr

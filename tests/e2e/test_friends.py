@@ -1,4 +1,4 @@
-"""Friends on a real Asterisk: who registers is one at once, over restarts, and before the first ban."""
+"""Friends on a real Asterisk: a phone that registers is one at once, also after restarts."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,9 +11,9 @@ from tests.support.guarded import guarded
 from tests.support.lab import Lab
 from tests.support.phones import Phone, configured, phones_at
 
-from ringfence.firewall.contract import Roll
-from ringfence.firewall.ipset_sets import roll_name
-from ringfence.model import Tie
+from ringfence.firewall.contract import NetworkList
+from ringfence.firewall.ipset.sets import list_set_name
+from ringfence.model import FriendReason
 
 pytestmark = pytest.mark.asterisk
 
@@ -23,8 +23,8 @@ IDS = ["chan_sip", "pjsip-of-16", "pjsip"]
 
 
 @contextmanager
-def place(folder: Path, release: str, backend: str) -> Iterator[tuple[Lab, Guard]]:
-    """Give an Asterisk whose phones have accounts, and its guard, which enforces everything."""
+def office(folder: Path, release: str, backend: str) -> Iterator[tuple[Lab, Guard]]:
+    """Yield an Asterisk with the phones' accounts, and its guard, which enforces everything."""
     firewall = {"backend": backend, "limit": {"mode": "enforce"}}
     with (
         Lab.made(release, configured(release)) as lab,
@@ -36,13 +36,13 @@ def place(folder: Path, release: str, backend: str) -> Iterator[tuple[Lab, Guard
 
 @contextmanager
 def phone_at(lab: Lab, address: str, account: str, port: int) -> Iterator[Phone]:
-    """Give one phone."""
+    """Yield one phone."""
     with phones_at(lab, address, [account], ("198.18.0.1", port)) as [phone]:
         yield phone
 
 
 def known(guard: Guard) -> dict[str, set[str]]:
-    """Give who is a friend, with his accounts."""
+    """Return the addresses of friends, each with its accounts."""
     rows: list[dict[str, Any]] = guard.ask("friends")
     return {
         row["address"]: {one["account"] for one in rows if one["address"] == row["address"]} for row in rows
@@ -50,33 +50,36 @@ def known(guard: Guard) -> dict[str, set[str]]:
 
 
 def fails(phone: Phone) -> bool:
-    """Have a phone fail; say whether it was told so."""
+    """Register with a wrong password; return whether Asterisk refused it."""
     return phone.register(password="mistyped") in {401, 403}
 
 
 def passes(lab: Lab, backend: str, address: str) -> bool:
-    """Say whether the kernel lets an address pass its limiter as a friend."""
+    """Whether the kernel lets an address pass its limiter as a friend."""
     if backend == "ipset":
-        return address in lab.run("ipset", "list", roll_name(Roll.FRIENDS, 4)).split()
+        return address in lab.run("ipset", "list", list_set_name(NetworkList.FRIENDS, 4)).split()
     return address in lab.run("nft", "list", "set", "inet", "ringfence", "friends4").replace(",", " ").split()
 
 
 @pytest.mark.parametrize(("release", "port", "backend"), KINDS, ids=IDS)
-def test_who_registers_is_a_friend_over_restarts(
+def test_a_registered_phone_is_a_friend_over_restarts(
     tmp_path: Path, release: str, port: int, backend: str
 ) -> None:
-    """He is listed and in the kernel at once; the next daemon has him from its start, in both places."""
+    """The phone is listed and in the kernel at once; the next daemon has it there from its start."""
     phone = "198.19.91.7"
-    with place(tmp_path, release, backend) as (lab, guard), phone_at(lab, phone, "phone1", port) as first:
+    with office(tmp_path, release, backend) as (lab, guard), phone_at(lab, phone, "phone1", port) as first:
         assert known(guard) == {}
         assert first.register(expires=600) == 200
         until(lambda: known(guard) == {phone: {"phone1"}}, "the friend")
         until(lambda: passes(lab, backend, phone), "the friend in the kernel")
         if port == 5060 and release == "16":
-            # chan_sip's word proves no address; but the phone answers there.
-            assert {row["tie"] for row in guard.ask("friends")} <= {Tie.REGISTERED, Tie.REACHABLE}
+            # An event of chan_sip proves no address; but the phone answers at its own.
+            assert {row["reason"] for row in guard.ask("friends")} <= {
+                FriendReason.REGISTERED,
+                FriendReason.REACHABLE,
+            }
         else:
-            assert Tie.AUTHENTICATED in {row["tie"] for row in guard.ask("friends")}
+            assert FriendReason.AUTHENTICATED in {row["reason"] for row in guard.ask("friends")}
         guard.stop()
         lab.asterisk.stop()
         guard.start()
@@ -88,13 +91,13 @@ def test_who_registers_is_a_friend_over_restarts(
 
 @pytest.mark.parametrize(("release", "port", "backend"), KINDS, ids=IDS)
 @pytest.mark.parametrize("killed", [False, True], ids=["stopped", "killed"])
-def test_a_phone_that_came_while_nobody_looked_is_not_banned(
+def test_a_phone_that_registered_without_a_daemon_is_not_banned(
     tmp_path: Path, release: str, port: int, backend: str, *, killed: bool
 ) -> None:
-    """He registered while no daemon ran, and then failed: the next one reads that first, and bans nobody."""
+    """A phone registers without a daemon, then fails: the next daemon reads friends first, and bans none."""
     phone, other = "198.19.91.8", "198.19.91.9"
     with (
-        place(tmp_path, release, backend) as (lab, guard),
+        office(tmp_path, release, backend) as (lab, guard),
         phone_at(lab, phone, "phone2", port) as came,
         phone_at(lab, other, "phone3", port) as before,
     ):
@@ -102,7 +105,7 @@ def test_a_phone_that_came_while_nobody_looked_is_not_banned(
         until(lambda: set(known(guard)) == {other}, "the friend of before")
         (guard.kill if killed else guard.stop)()
         assert came.register(expires=600) == 200
-        # The log tells of these before anybody has asked Asterisk who is registered.
+        # The log reports these before the daemon has asked Asterisk for the registered phones.
         assert all(fails(came) for _ in range(WRONG))
         guard.start()
         until(lambda: fails(came) and guard.ask("status")["attempts"] >= WRONG, "the attempts")

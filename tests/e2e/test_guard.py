@@ -1,7 +1,7 @@
-"""The whole way on a real Asterisk: an attacker's packets, AMI, attempts, and the kernel that drops him.
+"""The whole path on a real Asterisk: packets of an attacker, AMI, attempts, and drops by the kernel.
 
-Every test has sources that no other test uses, and a daemon of its own on the shared Asterisk. How few
-guesses are answered is a figure of the bench; here it counts that they end.
+Every test has its own sources and its own daemon on the common Asterisk. The benchmark measures how few
+guesses are answered; here they only have to end.
 """
 
 import os
@@ -11,7 +11,6 @@ import time
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from urllib.parse import quote
 
 import pytest
 from tests.support.asterisk_files import MANAGER_PORT, MANAGER_USER
@@ -19,7 +18,6 @@ from tests.support.captures import FORGED
 from tests.support.daemon import until
 from tests.support.guarded import NO_LOGS, NO_WIRE, guarded
 from tests.support.lab import Lab
-from tests.support.network import socket_in
 
 from ringfence.detect.hidden import WAIT
 
@@ -31,7 +29,7 @@ AIMED = f";rport;maddr={FORGED}"
 
 
 def source_of(request: pytest.FixtureRequest) -> str:
-    """Give a source that no other test has: each is known by its name."""
+    """Return a source that no other test has, made from the test's name."""
     number = zlib.crc32(request.node.name.encode())
     return f"198.19.{128 + number % 100}.{1 + number // 100 % 250}"
 
@@ -53,7 +51,7 @@ def source_of(request: pytest.FixtureRequest) -> str:
 def test_a_guesser_is_stopped_and_banned(
     asterisk22: Lab, tmp_path: Path, source: str, options: Sequence[str], banned: str
 ) -> None:
-    """Whichever way he guesses, his guesses end in silence and he alone is banned, for five attempts."""
+    """Each kind of guessing ends in silence, and only the guesser is banned, for five attempts."""
     with guarded(asterisk22, tmp_path) as guard:
         result = asterisk22.attack("guess", "--number", MANY, "--sources", source, *options)
 
@@ -63,7 +61,7 @@ def test_a_guesser_is_stopped_and_banned(
 
 
 def test_the_addresses_of_one_prefix_are_one_guesser(asterisk22: Lab, tmp_path: Path) -> None:
-    """A few guesses from each of many addresses of a /64 end as soon as those from one address."""
+    """A few guesses from each of many addresses of a /64 end as early as those from one address."""
     with guarded(asterisk22, tmp_path) as guard:
         result = asterisk22.attack(
             "guess", "--number", "4", "--sources", "fd00:19::b:1-fd00:19::b:28", "--timeout", "0.2", *IPV6
@@ -81,8 +79,8 @@ def test_the_addresses_of_one_prefix_are_one_guesser(asterisk22: Lab, tmp_path: 
         "x%0D%0A%0D%0A%0D%0A%0D%0AEvent%3A%20Y",
     ],
 )
-def test_a_forged_header_blames_its_sender(asterisk22: Lab, tmp_path: Path, account: str) -> None:
-    """CR LF in a user name hides nobody, blames nobody else, and is told as tampering."""
+def test_a_forged_header_counts_for_its_sender(asterisk22: Lab, tmp_path: Path, account: str) -> None:
+    """CR LF in a user name hides no sender, frames no other address, and is reported as tampering."""
     source = f"198.19.11.{len(account)}"
     with guarded(asterisk22, tmp_path) as guard:
         result = asterisk22.attack("guess", "--number", MANY, "--sources", source, "--account", account)
@@ -94,7 +92,7 @@ def test_a_forged_header_blames_its_sender(asterisk22: Lab, tmp_path: Path, acco
 
 
 def test_a_phone_is_left_alone(asterisk22: Lab, tmp_path: Path) -> None:
-    """A phone that registers, mistypes twice and registers again is never banned."""
+    """A phone that registers, sends two wrong passwords and registers again is never banned."""
     phone = ("--sources", "198.19.12.1")
     with guarded(asterisk22, tmp_path) as guard:
         statuses = [
@@ -109,17 +107,17 @@ def test_a_phone_is_left_alone(asterisk22: Lab, tmp_path: Path) -> None:
 
 
 def test_an_allowed_network_is_never_banned(asterisk22: Lab, tmp_path: Path) -> None:
-    """Guesses from an allowed network are seen and answered to the last."""
+    """All guesses from an allowed network are recorded and answered."""
     with guarded(asterisk22, tmp_path, allow={"networks": ["198.19.13.0/24"]}) as guard:
         result = asterisk22.attack("guess", "--number", "40", "--sources", "198.19.13.7")
 
         assert result.answered == 40
-        until(lambda: guard.status()["never_banned"] == 40, "all attempts")
+        until(lambda: guard.status()["exempt"] == 40, "all attempts")
         assert guard.bans() == []
 
 
-def test_with_ami_alone_chan_sip_is_listed_and_bans_nobody(asterisk16: Lab, tmp_path: Path) -> None:
-    """Without the wire and the log its attempts are claimed, withheld and listed, whoever they blame."""
+def test_with_ami_alone_attempts_at_chan_sip_are_only_listed(asterisk16: Lab, tmp_path: Path) -> None:
+    """Without the wire and the log its attempts are claimed and unconfirmed: they cause no ban."""
     with guarded(asterisk16, tmp_path, logs=NO_LOGS, wire=NO_WIRE) as guard:
         asterisk16.attack("guess", "--number", "20", "--sources", "198.19.14.1", "--account", "bob")
         asterisk16.attack(
@@ -127,10 +125,10 @@ def test_with_ami_alone_chan_sip_is_listed_and_bans_nobody(asterisk16: Lab, tmp_
             *("--via", AIMED),
         )
 
-        until(lambda: guard.status()["withheld"] == 40, "all attempts")
+        until(lambda: guard.status()["unconfirmed"] == 40, "all attempts")
         assert guard.bans() == []
         watched = {(row["address"], row["standing"], row["proof"]) for row in guard.status()["watched"]}
-        assert {("198.19.14.1", "withheld", "claimed"), (str(FORGED), "withheld", "claimed")} == watched
+        assert {("198.19.14.1", "unconfirmed", "claimed"), (str(FORGED), "unconfirmed", "claimed")} == watched
 
 
 @pytest.mark.parametrize("via", [";rport", AIMED], ids=["honest", "aimed"])
@@ -139,54 +137,61 @@ def test_with_ami_alone_chan_sip_is_listed_and_bans_nobody(asterisk16: Lab, tmp_
     [("--account", "bob"), ("--account", "nobody{}"), ("--account", "bob", "--method", "INVITE")],
     ids=["known", "unknown", "invite"],
 )
-def test_the_wire_knows_who_guesses_at_chan_sip(
+def test_the_wire_shows_the_guesser_at_chan_sip(
     asterisk16: Lab, tmp_path: Path, options: Sequence[str], via: str, request: pytest.FixtureRequest
 ) -> None:
-    """With AMI and the wire, whomever a Via names: the sender is banned and nobody else."""
+    """With AMI and the wire only the sender is banned, whatever address its Via contains."""
     source = source_of(request)
     with guarded(asterisk16, tmp_path, logs=NO_LOGS) as guard:
         result = asterisk16.attack("guess", "--number", MANY, "--sources", source, *options, "--via", via)
 
         assert result.stopped == "silence"
         assert guard.banned() == {source}
-        assert ("evidence.aimed" in guard.log) is (via == AIMED)
+        assert ("evidence.forged_by" in guard.log) is (via == AIMED)
         assert guard.status()["problems"] == []
 
 
-@pytest.mark.parametrize("via", [";rport", AIMED], ids=["honest", "aimed"])
 @pytest.mark.parametrize("account", ["bob", "nobody{}"])
-def test_the_log_knows_who_guesses_at_chan_sip(
-    asterisk16: Lab, tmp_path: Path, account: str, via: str, request: pytest.FixtureRequest
+def test_ami_and_the_log_agree_on_the_guesser_at_chan_sip(
+    asterisk16: Lab, tmp_path: Path, account: str, request: pytest.FixtureRequest
 ) -> None:
-    """With AMI and the log alone, whomever a Via names: the sender is banned and nobody else."""
+    """Without the wire both must name the same address: that is a claim, and causes a ban of UDP."""
     source = source_of(request)
     with guarded(asterisk16, tmp_path, wire=NO_WIRE) as guard:
         result = asterisk16.attack(
-            *("guess", "--number", MANY, "--sources", source, "--account", account, "--via", via)
+            *("guess", "--number", MANY, "--sources", source, "--account", account, "--via", ";rport")
         )
 
         assert result.stopped == "silence"
         assert guard.banned() == {source}
-        if via == AIMED:
-            until(lambda: "evidence.aimed" in guard.log, "the alarm")
 
 
-def test_an_escape_in_a_header_of_chan_sips_blames_nobody(asterisk16: Lab, tmp_path: Path) -> None:
-    """The log's line names a stranger, the event too by a Via: neither is believed, nobody else is banned."""
+def test_without_the_wire_a_via_with_another_address_causes_no_ban(asterisk16: Lab, tmp_path: Path) -> None:
+    """AMI names a stranger and the log the sender: neither is proof, and an alarm reports that."""
+    with guarded(asterisk16, tmp_path, wire=NO_WIRE) as guard:
+        asterisk16.attack(
+            *("guess", "--number", "50", "--sources", "198.19.14.8", "--account", "bob", "--via", AIMED)
+        )
+        until(lambda: "evidence.forged_by" in guard.log, "the alarm")
+        assert guard.bans() == []
+
+
+def test_an_escape_in_a_header_of_chan_sip_causes_no_ban(asterisk16: Lab, tmp_path: Path) -> None:
+    """The log's line names a stranger, and the event does so by a Via: neither leads to a ban of it."""
     tail = rf";x=' failed for '{FORGED}:5060' - Usernam\x1b"
     with guarded(asterisk16, tmp_path, wire=NO_WIRE) as guard:
         asterisk16.attack(
             *("guess", "--number", "20", "--sources", "198.19.14.9", "--account", "bob"),
             *("--to-tail", tail, "--username", "another", "--via", AIMED),
         )
-        until(lambda: guard.status()["withheld"] >= 20, "all attempts")
+        until(lambda: guard.status()["unconfirmed"] >= 20, "all attempts")
 
         assert guard.bans() == []
         assert {row["address"] for row in guard.status()["watched"]} == {str(FORGED)}
 
 
-def test_the_log_carries_on_where_ami_does_not(asterisk22: Lab, tmp_path: Path) -> None:
-    """With the manager interface out of reach, the security lines of the log stop a guesser as well."""
+def test_the_log_continues_without_ami(asterisk22: Lab, tmp_path: Path) -> None:
+    """Without the manager interface, the security lines of the log stop a guesser as well."""
     with guarded(asterisk22, tmp_path, ami={"port": 1}, wire=NO_WIRE, listening=False) as guard:
         until(lambda: "listening" in guard.states().values(), "the log")
         result = asterisk22.attack("guess", "--number", MANY, "--sources", "198.19.25.1")
@@ -196,7 +201,7 @@ def test_the_log_carries_on_where_ami_does_not(asterisk22: Lab, tmp_path: Path) 
 
 
 def test_ami_may_go_and_come_back(tmp_path: Path) -> None:
-    """While AMI is away the log goes on counting, and what both tell before and after counts once."""
+    """While AMI is away the log counts, and attempts that both report count once."""
     guess = ("guess", "--sources", "198.19.25.7", "--number")
     closed = (
         "INPUT",
@@ -224,14 +229,14 @@ def test_ami_may_go_and_come_back(tmp_path: Path) -> None:
         lab.run("iptables", "-D", *closed)
         until(lambda: guard.ami_is("listening"), "AMI again", 40)
         lab.attack(*guess, "1")
-        until(lambda: guard.status()["sources"][1]["events"] >= 12, "what the log tells")
+        until(lambda: guard.status()["sources"][1]["events"] >= 12, "the events of the log")
         assert (guard.status()["attempts"], guard.bans()) == (4, [])
         lab.attack(*guess, "1")
         until(lambda: guard.banned() == {"198.19.25.7"}, "the ban")
 
 
 def test_the_log_alone_guards(asterisk22: Lab, tmp_path: Path) -> None:
-    """Without a manager user, the log and the wire stop a guesser, and who hides from the log."""
+    """Without a manager user, the log and the wire stop a guesser, also one that the log does not show."""
     with guarded(asterisk22, tmp_path, ami={"enabled": False}) as guard:
         for source, call_id in (("198.19.25.5", "{}"), ("198.19.25.6", r"\xff{}")):
             result = asterisk22.attack("guess", "--number", MANY, "--sources", source, "--call-id", call_id)
@@ -241,8 +246,8 @@ def test_the_log_alone_guards(asterisk22: Lab, tmp_path: Path) -> None:
         assert {name.partition(":")[0] for name in guard.states()} == {"pbx/log", "wire"}
 
 
-def test_what_three_sources_tell_counts_once(asterisk22: Lab, tmp_path: Path) -> None:
-    """Four guesses told by AMI, by security lines and by notices, and seen on the wire: four attempts."""
+def test_an_attempt_of_three_sources_counts_once(asterisk22: Lab, tmp_path: Path) -> None:
+    """Four guesses that AMI, security lines, notices and the wire all report are four attempts."""
     with guarded(asterisk22, tmp_path) as guard:
         asterisk22.attack("guess", "--number", "4", "--sources", "198.19.25.2")
         until(lambda: guard.status()["sources"][1]["events"] >= 12, "the log's tellings")
@@ -271,10 +276,10 @@ SILENT_DIGEST = (
     ],
     ids=["hidden", "one-call", "unknown", "invite", "hidden-and-forged", "forged", "two-digests", "by-tcp"],
 )
-def test_nothing_hides_and_nobody_else_is_blamed(
+def test_no_guess_is_hidden_and_no_other_address_is_banned(
     asterisk22: Lab, tmp_path: Path, options: Sequence[str], request: pytest.FixtureRequest
 ) -> None:
-    """Whatever silences AMI and the log, or makes the log name a stranger: the sender alone is banned."""
+    """Only the sender is banned, even if AMI and the log are silent or the log names a stranger."""
     source = source_of(request)
     with guarded(asterisk22, tmp_path) as guard:
         result = asterisk22.attack("guess", "--number", MANY, "--sources", source, *options)
@@ -286,8 +291,8 @@ def test_nothing_hides_and_nobody_else_is_blamed(
 ELSEWHERE = f';rport;maddr=198.19.26.2;x=";received={FORGED}"'
 
 
-def test_a_challenge_that_is_sent_elsewhere_blames_its_sender(asterisk22: Lab, tmp_path: Path) -> None:
-    """PJSIP sends it where a Via says; who asked, hiding from all events, is banned, and nobody there."""
+def test_a_challenge_that_is_sent_elsewhere_counts_for_its_sender(asterisk22: Lab, tmp_path: Path) -> None:
+    """PJSIP sends it to the address in a Via; the hidden sender is banned, and that address is not."""
     with guarded(asterisk22, tmp_path) as guard:
         asterisk22.attack(
             *("probe", "--number", "20", "--silences", "20", "--timeout", "0.02"),
@@ -298,19 +303,19 @@ def test_a_challenge_that_is_sent_elsewhere_blames_its_sender(asterisk22: Lab, t
         assert guard.banned() == {"198.19.26.1"}
 
 
-def test_what_only_the_wire_could_settle_is_listed_without_it(asterisk22: Lab, tmp_path: Path) -> None:
-    """Without the wire a notice of PJSIP's, which can be forged, shows who hides and bans nobody."""
+def test_a_forgeable_notice_is_only_listed_without_the_wire(asterisk22: Lab, tmp_path: Path) -> None:
+    """Without the wire a notice of PJSIP, which can be forged, lists a hidden guesser and causes no ban."""
     source = "198.19.25.3"
     with guarded(asterisk22, tmp_path, wire=NO_WIRE) as guard:
         asterisk22.attack("guess", "--number", "20", "--sources", source, "--call-id", r"\xff{}")
-        until(lambda: guard.status()["withheld"] == 20, "the notices")
+        until(lambda: guard.status()["unconfirmed"] == 20, "the notices")
 
         watched = {(row["address"], row["standing"]) for row in guard.status()["watched"]}
-        assert (watched, guard.bans()) == ({(source, "withheld")}, [])
+        assert (watched, guard.bans()) == ({(source, "unconfirmed")}, [])
 
 
 def test_phones_that_register_again_and_again_hide_nothing(tmp_path: Path) -> None:
-    """AMI tells of each challenge of theirs, so none is missed after the wait."""
+    """AMI reports each of their challenges, so none counts as hidden after the wait."""
     with Lab.made("22") as lab, guarded(lab, tmp_path) as guard:
         for _ in range(5):
             lab.attack("register", "--sources", "198.19.25.4", "--call-id", "phone")
@@ -322,7 +327,7 @@ def test_phones_that_register_again_and_again_hide_nothing(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("end", ["stop", "kill"])
 def test_a_restart_leaves_no_gap(asterisk22: Lab, tmp_path: Path, end: str) -> None:
-    """Whether the daemon is stopped or killed, the banned stays out meanwhile and after."""
+    """While the daemon is stopped or killed, and after its restart, the ban holds."""
     source = {"stop": "198.19.17.1", "kill": "198.19.17.2"}[end]
     attack = ("guess", "--number", "1", "--sources", source)
     with guarded(asterisk22, tmp_path) as guard:
@@ -344,8 +349,8 @@ def test_a_restart_leaves_no_gap(asterisk22: Lab, tmp_path: Path, end: str) -> N
         assert asterisk22.attack(*attack).answered == 0
 
 
-def test_off_lets_everybody_in_and_on_brings_the_bans_back(asterisk22: Lab, tmp_path: Path) -> None:
-    """`off` ends enforcement at once and lasts over a restart; `on` puts back what has time left."""
+def test_off_ends_all_bans_and_on_restores_them(asterisk22: Lab, tmp_path: Path) -> None:
+    """`off` ends enforcement at once and survives a restart; `on` restores the bans that have time left."""
     attack = ("guess", "--number", "2", "--sources", "198.19.18.1")
     with guarded(asterisk22, tmp_path) as guard:
         asterisk22.attack("guess", "--number", MANY, "--sources", "198.19.18.1")
@@ -359,8 +364,8 @@ def test_off_lets_everybody_in_and_on_brings_the_bans_back(asterisk22: Lab, tmp_
         assert asterisk22.attack(*attack).answered == 0
 
 
-def test_unban_lets_one_in(asterisk22: Lab, tmp_path: Path) -> None:
-    """`unban` frees the one it names, and he is counted from nothing."""
+def test_unban_ends_one_ban(asterisk22: Lab, tmp_path: Path) -> None:
+    """`unban` ends the ban of one address, whose attempts are then counted from zero."""
     sources = ["198.19.19.1", "198.19.19.2"]
     with guarded(asterisk22, tmp_path) as guard:
         for source in sources:
@@ -372,8 +377,8 @@ def test_unban_lets_one_in(asterisk22: Lab, tmp_path: Path) -> None:
         assert {sources[1]} == guard.banned()
 
 
-def test_a_ban_by_hand_works_and_ends_by_itself(asterisk22: Lab, tmp_path: Path) -> None:
-    """`ban --for 2s` silences an address, and the kernel lets it in again in time."""
+def test_a_manual_ban_works_and_expires(asterisk22: Lab, tmp_path: Path) -> None:
+    """`ban --for 2s` blocks an address, and the kernel ends that ban after two seconds."""
     attack = ("register", "--sources", "198.19.20.1")
     with guarded(asterisk22, tmp_path) as guard:
         assert guard.command("ban", "198.19.20.1", "--for", "2s", "--reason", "a test").returncode == 0
@@ -383,7 +388,7 @@ def test_a_ban_by_hand_works_and_ends_by_itself(asterisk22: Lab, tmp_path: Path)
 
 
 def test_check_finds_nothing_wrong(each_asterisk: Lab, tmp_path: Path) -> None:
-    """`check` beside a working daemon finds nothing to mend and exits with 0."""
+    """`check` beside a working daemon finds nothing to fix and exits with 0."""
     with guarded(each_asterisk, tmp_path) as guard:
         guard.config.chmod(0o600)
         done = guard.command("check")
@@ -392,8 +397,8 @@ def test_check_finds_nothing_wrong(each_asterisk: Lab, tmp_path: Path) -> None:
         assert "NO" not in {line.split()[0] for line in done.stdout.strip().split("\n")}
 
 
-def test_tls_is_heard(asterisk22: Lab, tmp_path: Path) -> None:
-    """Over TLS, with the server's certificate checked, attempts are heard as over TCP."""
+def test_events_arrive_over_tls(asterisk22: Lab, tmp_path: Path) -> None:
+    """Over TLS, with a check of the server's certificate, attempts arrive as over TCP."""
     ami = {"port": 5039, "tls": True, "tls_ca": str(asterisk22.asterisk.certificate)}
     with guarded(asterisk22, tmp_path, ami=ami) as guard:
         asterisk22.attack("guess", "--number", MANY, "--sources", "198.19.21.1")
@@ -402,7 +407,7 @@ def test_tls_is_heard(asterisk22: Lab, tmp_path: Path) -> None:
 
 
 def test_a_wrong_secret_is_named_and_not_shown(asterisk22: Lab, tmp_path: Path) -> None:
-    """A refused login is a state with the mend in it; the secret is in no log and no report."""
+    """A refused login is a state with the fix in its text; the secret is in no log and no report."""
     with guarded(asterisk22, tmp_path, ami={"secret": "not-this-one"}, listening=False) as guard:
         until(lambda: guard.ami_is("login refused"), "the refusal")
 
@@ -411,8 +416,8 @@ def test_a_wrong_secret_is_named_and_not_shown(asterisk22: Lab, tmp_path: Path) 
         assert "not-this-one" not in status + guard.log
 
 
-def test_a_restarted_asterisk_is_heard_again(tmp_path: Path) -> None:
-    """When Asterisk goes and comes back, the source is lost, then listens, and bans as before."""
+def test_a_restarted_asterisk_is_read_again(tmp_path: Path) -> None:
+    """After a restart of Asterisk the source is lost, then listens, and leads to bans as before."""
     with Lab.made("22") as lab, guarded(lab, tmp_path) as guard:
         lab.asterisk.kill()
         until(lambda: not guard.ami_is("listening"), "the loss")
@@ -424,22 +429,22 @@ def test_a_restarted_asterisk_is_heard_again(tmp_path: Path) -> None:
         assert {"198.19.22.1"} == guard.banned()
 
 
-def test_a_user_without_the_security_class_is_deaf(tmp_path: Path) -> None:
-    """Who logs in and is told no security events is called deaf, with the mend, within seconds."""
+def test_a_user_without_the_security_class_gets_no_events(tmp_path: Path) -> None:
+    """A source without security events has the state `no events`, with the fix, within seconds."""
     user = "\n[deaf]\nsecret = abc\nread = system\npermit = 127.0.0.1/255.255.255.255\n"
     ami = {"username": "deaf", "secret": "abc"}
     with (
         Lab.made("22", {"manager.conf": user}) as lab,
         guarded(lab, tmp_path, ami=ami, listening=False) as guard,
     ):
-        until(lambda: guard.ami_is("deaf"), "the state")
+        until(lambda: guard.ami_is("no events"), "the state")
 
         assert "read = security,system" in guard.status()["sources"][0]["detail"]
         assert guard.command("check").returncode == 1
 
 
 def test_a_frozen_asterisk_is_noticed(tmp_path: Path) -> None:
-    """An Asterisk that answers no ping is named unresponsive, and heard again when it thaws."""
+    """An Asterisk that answers no ping is reported as unresponsive, and read again once it continues."""
     with Lab.made("22") as lab, guarded(lab, tmp_path) as guard:
         os.kill(lab.asterisk.pid, signal.SIGSTOP)
         try:
@@ -447,49 +452,3 @@ def test_a_frozen_asterisk_is_noticed(tmp_path: Path) -> None:
         finally:
             os.kill(lab.asterisk.pid, signal.SIGCONT)
         until(lambda: guard.ami_is("listening"), "the thaw", 60)
-
-
-@pytest.mark.parametrize("filtered", [True, False], ids=["filtered", "unfiltered"])
-def test_a_forger_over_http_is_filtered_at_the_source(tmp_path: Path, *, filtered: bool) -> None:
-    """A login over HTTP with events in its name bans nobody under our filter; else status warns."""
-    user = f"\n[{MANAGER_USER}](+)\n{EVENT_FILTER}\n" if filtered else ""
-    extra = {
-        "manager.conf": f"\n[general](+)\nwebenabled = yes\n{user}",
-        "http.conf": "[general]\nenabled = yes\nbindaddr = 198.18.0.1\nbindport = 8088\n",
-    }
-    with Lab.made("22", extra) as lab, guarded(lab, tmp_path) as guard:
-        _log_in_over_http(lab, "x" + FORGED_TAIL + FORGED_EVENT * 5)
-        lab.attack("guess", "--number", MANY, "--sources", "198.19.23.1")
-
-        assert {"198.19.23.1"} | (set() if filtered else {str(FORGED)}) == guard.banned()
-        warned = any("eventfilter" in problem for problem in guard.status()["problems"])
-        assert filtered is not warned
-
-
-MANAGER_FRAGMENT = Path(__file__).parents[2] / "contrib/asterisk/ringfence.manager.conf"
-EVENT_FILTER = next(
-    line for line in MANAGER_FRAGMENT.read_text("utf-8").split("\n") if line.startswith("eventfilter")
-)
-FORGED_TAIL = (
-    "\r\nSessionID: 0x1"
-    "\r\nLocalAddress: IPV4/TCP/198.18.0.1/8088"
-    f"\r\nRemoteAddress: IPV4/TCP/{FORGED}/1"
-    "\r\n\r\n"
-)
-FORGED_EVENT = (
-    "Event: ChallengeResponseFailed\r\nPrivilege: security,all\r\n"
-    "EventTV: 2026-11-20T06:05:01.461+0000\r\nSeverity: Error\r\n"
-    "Service: PJSIP\r\nEventVersion: 1\r\nAccountID: x"
-    + FORGED_TAIL.removesuffix("\r\n\r\n")
-    + "\r\nChallenge: a\r\nResponse: b\r\nExpectedResponse: \r\n\r\n"
-)
-
-
-def _log_in_over_http(lab: Lab, user: str) -> None:
-    with socket_in(lab.network.attacker) as connection:
-        connection.settimeout(10)
-        connection.connect(("198.18.0.1", 8088))
-        path = f"/rawman?action=login&username={quote(user, safe='')}&secret=x"
-        connection.sendall(f"GET {path} HTTP/1.1\r\nHost: pbx\r\nConnection: close\r\n\r\n".encode())
-        while connection.recv(4096):
-            pass

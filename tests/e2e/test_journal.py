@@ -1,4 +1,4 @@
-"""From a real Asterisk over syslog and a real journal to a ban, with no log file and no manager interface."""
+"""From a real Asterisk, syslog and a real journal to a ban, without a log file and a manager interface."""
 
 import subprocess
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ pytestmark = [
 ]
 
 LOGGER = "syslog.local0 => notice,security\n"
-# syslog(3) writes to /dev/log, which in Asterisk's mount namespace becomes the journal's socket.
+# syslog(3) writes to /dev/log; in Asterisk's mount namespace that is the journal's socket.
 _TO_THE_JOURNAL = """\
 set -eu
 mkdir -p "$1/run/systemd"
@@ -30,13 +30,13 @@ ln -s /run/systemd/journal/dev-log "$1/dev/log"
 
 @pytest.fixture(name="lab", params=sorted(RELEASES))
 def _lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
-    """Each Asterisk, which logs to syslog too."""
+    """Yield each Asterisk, with syslog as another log."""
     with Lab.made(request.param, {"logger.conf": LOGGER}) as lab:
         yield lab
 
 
-def test_what_asterisk_tells_the_journal_bans(lab: Lab, tmp_path: Path) -> None:
-    """Guesses at PJSIP are told by security lines of the unit's, and the guesser is banned."""
+def test_guesses_in_the_journal_lead_to_a_ban(lab: Lab, tmp_path: Path) -> None:
+    """Security lines of Asterisk's unit report guesses at PJSIP, and the guesser is banned."""
     with Journald(tmp_path / "journal") as journald:
         journald.adopt(lab.asterisk.pid)
         enter = ["nsenter", f"--target={lab.asterisk.pid}", "--mount", "sh", "-c", _TO_THE_JOURNAL, "sh"]

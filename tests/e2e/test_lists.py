@@ -1,4 +1,4 @@
-"""Both lists in the kernel, by the packets that pass and those that do not."""
+"""Both lists in the kernel, tested with real packets."""
 
 import socket
 from contextlib import closing
@@ -14,7 +14,7 @@ HELLO = b"hello"
 
 
 def arrives(cable: Cable, far: str, there: str) -> bool:
-    """Say whether a datagram from ``there`` arrives here."""
+    """Whether a datagram from ``there`` arrives here."""
     local, remote = cable.pair(far, there)
     with closing(local), closing(remote):
         remote.sendto(HELLO, local.getsockname())
@@ -25,14 +25,14 @@ def arrives(cable: Cable, far: str, there: str) -> bool:
 
 
 def passes(cable: Cable, far: str, there: str) -> None:
-    """See that a datagram from ``there`` arrives; where the machine is slow another is sent."""
+    """Check that a datagram from ``there`` arrives; on a slow machine, send another one."""
     until(lambda: arrives(cable, far, there), f"a datagram from {there}")
 
 
 @pytest.mark.parametrize("backend", ["ipset", "nftables"])
 @pytest.mark.parametrize("which", ["IPv4", "IPv6 /64"])
 def test_the_lists_are_what_the_kernel_does(tmp_path: Path, backend: str, which: str) -> None:
-    """Denied is dropped, also by a dead daemon; who is allowed passes at once, denied and banned or not."""
+    """Denied packets are dropped, also without a daemon; allowed ones pass, even if denied and banned."""
     cable = CABLES[which]
     with far_end() as far, Guard(tmp_path, firewall={"backend": backend}) as guard:
         passes(cable, far, cable.banned)
@@ -58,15 +58,15 @@ def test_the_lists_are_what_the_kernel_does(tmp_path: Path, backend: str, which:
 
 @pytest.mark.parametrize("backend", ["ipset", "nftables"])
 def test_a_block_list_never_hits_this_host(tmp_path: Path, backend: str) -> None:
-    """A list that holds this host's own address by chance drops its neighbours, and not itself."""
+    """A list that contains this host's own address drops the rest of that network, and not this host."""
     cable = CABLES["IPv4"]
     with far_end() as far, Guard(tmp_path, firewall={"backend": backend}) as guard:
         done = guard.command("deny", "import", "-", text="198.18.0.0/15\n")
         assert done.returncode == 0
         assert not arrives(cable, far, cable.banned)
 
-        with closing(socket.socket(cable.family, socket.SOCK_DGRAM)) as own:
-            own.bind((cable.here, 0))
-            own.settimeout(5)
-            own.sendto(HELLO, own.getsockname())
-            assert own.recv(100) == HELLO
+        with closing(socket.socket(cable.family, socket.SOCK_DGRAM)) as looped:
+            looped.bind((cable.here, 0))
+            looped.settimeout(5)
+            looped.sendto(HELLO, looped.getsockname())
+            assert looped.recv(100) == HELLO

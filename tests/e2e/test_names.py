@@ -1,4 +1,4 @@
-"""A name on the allow list, over a DNS of its own: who it leads to is let in, also while that is down."""
+"""A name on the allow list, with a test's own DNS server: its address is allowed, also while DNS is down."""
 
 import asyncio
 import threading
@@ -16,7 +16,7 @@ from tests.support.nameserver import NameServer
 from tests.support.netns import inside
 from tests.support.network import Network
 
-from ringfence.model import Tie
+from ringfence.model import FriendReason
 
 pytestmark = pytest.mark.kernel
 
@@ -28,13 +28,13 @@ ASKING = 'mount --bind "$1" /etc/resolv.conf; shift; exec "$@"'
 
 @contextmanager
 def served(server: NameServer) -> Iterator[None]:
-    """Answer at 127.0.0.1:53 of this network namespace, in a thread of its own."""
-    up, over, loop = threading.Event(), asyncio.Event(), asyncio.new_event_loop()
+    """Answer at 127.0.0.1:53 of this network namespace, in a separate thread."""
+    up, stop, loop = threading.Event(), asyncio.Event(), asyncio.new_event_loop()
 
     async def serve() -> None:
         transport, _ = await loop.create_datagram_endpoint(lambda: server, local_addr=("127.0.0.1", 53))
         up.set()
-        await over.wait()
+        await stop.wait()
         transport.close()
         await asyncio.sleep(0)  # until it is
 
@@ -48,13 +48,13 @@ def served(server: NameServer) -> Iterator[None]:
     try:
         yield
     finally:
-        loop.call_soon_threadsafe(over.set)
+        loop.call_soon_threadsafe(stop.set)
         thread.join()
 
 
 @contextmanager
 def asking(folder: Path, network: Network) -> Iterator[list[str]]:
-    """Give what stands before a command of the PBX's that asks 127.0.0.1 for names."""
+    """Yield the prefix of a command in the PBX's namespace that makes it use DNS at 127.0.0.1."""
     resolv = folder / "resolv.conf"
     resolv.write_text("nameserver 127.0.0.1\noptions timeout:1 attempts:1\n")
     yield network.in_pbx(
@@ -62,8 +62,8 @@ def asking(folder: Path, network: Network) -> Iterator[list[str]]:
     )
 
 
-def test_a_name_is_let_in_wherever_it_leads(tmp_path: Path) -> None:
-    """Also out of what is denied and banned; its last answer outlasts a restart with the DNS gone."""
+def test_each_address_of_an_allowed_name_is_allowed(tmp_path: Path) -> None:
+    """It is allowed even if denied and banned; the last answer survives a restart without DNS."""
     server = NameServer({(NAME, "A"): [OLD]}, ttl=1)
     with Network() as network, Door(network) as door, asking(tmp_path, network) as prefix:
         guard = Guard(
@@ -74,22 +74,22 @@ def test_a_name_is_let_in_wherever_it_leads(tmp_path: Path) -> None:
         )
         with inside(network.pbx), served(server), guard:
             guard.must("ban", OLD)
-            assert door.let_in(OLD, NEW) == set()
+            assert door.passing(OLD, NEW) == set()
             guard.must("allow", "add", NAME)
-            until(lambda: door.let_in(OLD, NEW, OTHER) == {OLD}, "the name's address")
+            until(lambda: door.passing(OLD, NEW, OTHER) == {OLD}, "the name's address")
             server.silent = True
             guard.stop()
             guard.start()
-            assert door.let_in(OLD, NEW, OTHER) == {OLD}
+            assert door.passing(OLD, NEW, OTHER) == {OLD}
             server.silent = False
             server.zone[NAME, "A"] = [NEW]
-            until(lambda: door.let_in(OLD, NEW, OTHER) == {NEW}, "the name's new address", 40)
+            until(lambda: door.passing(OLD, NEW, OTHER) == {NEW}, "the name's new address", 40)
             guard.must("allow", "remove", NAME)
-            assert door.let_in(OLD, NEW, OTHER) == set()
+            assert door.passing(OLD, NEW, OTHER) == set()
 
 
-def test_a_trunk_is_a_friend_wherever_its_name_leads(tmp_path: Path) -> None:
-    """By SRV too, as Asterisk would go; what was known outlasts a restart with DNS and Asterisk gone."""
+def test_each_address_of_a_trunks_name_is_a_friend(tmp_path: Path) -> None:
+    """SRV records count as for Asterisk; the addresses survive a restart without DNS and Asterisk."""
     server = NameServer({(f"_sips._tcp.{NAME}", "SRV"): [f"0 0 5061 {HOST}."], (HOST, "A"): [OLD]}, ttl=1)
     lists = {**NO_PHONES, "PJSIPShowRegistrationsOutbound": [entry(REGISTRATION)]}
     with Network() as network, asking(tmp_path, network) as prefix, inside(network.pbx), served(server):
@@ -106,5 +106,7 @@ def test_a_trunk_is_a_friend_wherever_its_name_leads(tmp_path: Path) -> None:
 
 
 def trunks(guard: Guard) -> dict[str, str]:
-    """Give the friends that are trunks, with their names."""
-    return {row["address"]: row["account"] for row in guard.ask("friends") if row["tie"] == Tie.TRUNK}
+    """Return the friends that are trunks, with their names."""
+    return {
+        row["address"]: row["account"] for row in guard.ask("friends") if row["reason"] == FriendReason.TRUNK
+    }

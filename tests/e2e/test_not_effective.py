@@ -1,4 +1,4 @@
-"""A ban that does not work is an alarm: who is banned goes on, since Asterisk is not where the rules are."""
+"""An alarm about an ineffective ban: Asterisk is in another network namespace than the rules."""
 
 import socket
 import threading
@@ -20,7 +20,7 @@ GUESSER = "198.19.41.1"
 
 
 def pump(source: socket.socket, sink: socket.socket) -> None:
-    """Pass bytes on until either end is gone."""
+    """Forward bytes until either end is closed."""
     with suppress(OSError), closing(source), closing(sink):
         while data := source.recv(65_536):
             sink.sendall(data)
@@ -28,7 +28,7 @@ def pump(source: socket.socket, sink: socket.socket) -> None:
 
 @contextmanager
 def published(lab: Lab, namespace: str) -> Iterator[int]:
-    """Publish Asterisk's manager interface on loopback of another namespace, as containers' ports are."""
+    """Publish Asterisk's manager interface on loopback of another namespace, like a container's port."""
     with inside(namespace):
         listener = socket.create_server(("127.0.0.1", 0))
 
@@ -52,7 +52,7 @@ def published(lab: Lab, namespace: str) -> Iterator[int]:
 
 
 def test_an_asterisk_in_another_namespace_is_noticed(asterisk22: Lab, tmp_path: Path) -> None:
-    """His guesses are answered after his ban: status and log say so, and that Asterisk is elsewhere."""
+    """A banned guesser still gets answers: status and log report it, and that Asterisk is elsewhere."""
     with neighbour() as elsewhere, published(asterisk22, elsewhere) as port:
         ami = {"username": MANAGER_USER, "secret": SECRET, "port": port}
         pbx = {"name": "pbx", "ami": ami, "logs": NO_LOGS, "wire": NO_WIRE}

@@ -1,4 +1,4 @@
-"""``ringfence off`` keeps its promise whatever state the daemon is in: everything goes, and it stays so."""
+"""``ringfence off`` works in every state of the daemon: it removes everything, and the removal lasts."""
 
 import os
 import signal
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.kernel
 
 @pytest.fixture(name="house", scope="module", params=["ipset", "nftables"])
 def _house(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    """Give a host that is guarded by each backend, with bans; each test leaves it as it was."""
+    """Yield a host that is guarded by each backend, with bans; each test leaves it unchanged."""
     folder = tmp_path_factory.mktemp(request.param)
     with house_of(folder, firewall={"backend": request.param}) as house, house.guard:
         house.guard.must("ban", *BANS)
@@ -22,7 +22,7 @@ def _house(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 def test_it_is_off_until_it_is_on(house: House) -> None:
-    """Off by the daemon outlasts a restart, a kill and the boot; on brings all back."""
+    """Off by the daemon survives a restart, a kill and a boot; on restores everything."""
     guard = house.guard
     assert house.is_shut()
     guard.must("off")
@@ -40,8 +40,8 @@ def test_it_is_off_until_it_is_on(house: House) -> None:
     assert guard.banned() == set(BANS)
 
 
-def test_the_dead_can_be_switched_off(house: House) -> None:
-    """With the daemon killed and a broken configuration, off takes all away, and it stays so till on."""
+def test_enforcement_of_a_dead_daemon_can_be_switched_off(house: House) -> None:
+    """With a killed daemon and a broken configuration, off removes everything until on restores it."""
     guard = house.guard
     guard.kill()
     good = guard.config.read_text()
@@ -57,17 +57,17 @@ def test_the_dead_can_be_switched_off(house: House) -> None:
     assert house.is_shut()
 
 
-def test_a_daemon_that_cannot_be_asked_does_not_heal_what_is_taken_away(house: House) -> None:
-    """Its socket is gone and it lives: off takes all away, and at the next look it gives in."""
+def test_a_daemon_without_a_socket_does_not_repair_after_off(house: House) -> None:
+    """Its socket is gone: off removes everything, and the daemon accepts that at its next check."""
     guard = house.guard
-    off, healed = house.said("enforcement.off"), house.said("firewall.healed")
+    off, repaired = house.logged("enforcement.off"), house.logged("firewall.repaired")
     Path(guard.settings["control"]["socket"]).unlink()
     done = guard.command("off")
     assert done.returncode == 0, done.stderr
     assert (house.is_open(), house.left()) == (True, [])
-    until(lambda: house.said("enforcement.off") > off, "that it gives in")
+    until(lambda: house.logged("enforcement.off") > off, "the daemon to accept it")
     assert (house.is_open(), house.left()) == (True, [])
-    assert house.said("firewall.healed") == healed
+    assert house.logged("firewall.repaired") == repaired
     guard.kill()
     guard.start()
     guard.must("on")
@@ -75,7 +75,7 @@ def test_a_daemon_that_cannot_be_asked_does_not_heal_what_is_taken_away(house: H
 
 
 def test_a_daemon_that_hangs_is_switched_off(tmp_path: Path) -> None:
-    """It is stopped in its tracks: off waits for a while, and does it without; it stays off."""
+    """The daemon hangs: off waits for a while, then works without it; enforcement stays off."""
     with house_of(tmp_path, firewall={"backend": "ipset"}) as house, house.guard as guard:
         guard.must("ban", *BANS)
         os.kill(guard.pid, signal.SIGSTOP)
@@ -83,5 +83,5 @@ def test_a_daemon_that_hangs_is_switched_off(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
         assert (house.is_open(), house.left()) == (True, [])
         os.kill(guard.pid, signal.SIGCONT)
-        until(lambda: house.said("enforcement.off") == 1, "that it gives in")
+        until(lambda: house.logged("enforcement.off") == 1, "the daemon to accept it")
         assert (house.is_open(), house.left()) == (True, [])

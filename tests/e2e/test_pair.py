@@ -18,7 +18,7 @@ pytestmark = pytest.mark.asterisk
 
 PHONES = 200
 STRANGER = "198.19.93.1"
-NARROW = {"mode": "enforce", "rate": 1, "burst": 1}  # not even one registration of a stranger's gets through
+NARROW = {"mode": "enforce", "rate": 1, "burst": 1}  # drops even a single registration of a stranger
 STANDBY_IPV4 = "198.18.0.2"
 
 _ACCOUNT = """\
@@ -44,7 +44,7 @@ max_contacts = 2
 
 
 def accounts() -> dict[str, str]:
-    """Give what both servers' files have alike: every phone's account, and the stranger's."""
+    """Return the configuration of both servers: the accounts of the phones and of the stranger."""
     text = "".join(_ACCOUNT.format(number=number, password=PASSWORD) for number in range(1, PHONES + 2))
     return {"pjsip.conf": text}
 
@@ -56,10 +56,10 @@ def ip(namespace: str, *words: str) -> None:
 
 
 class Pair:
-    """The server that has the address and the one that waits for it, and one network of phones before both.
+    """The active server, the standby server, and one network of phones in front of both.
 
-    The address of the laboratory's PBX is the one that floats. The second server's cable comes out beside the
-    first one's; where packets for the address go is a route, as it is a switch's memory elsewhere.
+    The address of the laboratory's PBX floats. The cable of the second server ends beside that of the first
+    one. A route decides which server gets the packets for the address; in real networks a switch does that.
     """
 
     def __init__(self, stack: ExitStack) -> None:
@@ -73,14 +73,14 @@ class Pair:
         ip(other.pbx, "link", "set", "lan", "up")
         ip(other.pbx, "route", "add", "198.19.0.0/16", "via", "198.18.2.254")
         ip(self._phones, "link", "set", "lan2", "up")
-        for family in ("ipv4", "ipv6"):  # to bind what is not there yet, as those who float addresses do
+        for family in ("ipv4", "ipv6"):  # to bind an address that is not there yet
             switch = f"echo 1 >/proc/sys/net/{family}/ip_nonlocal_bind"
             subprocess.run(inside(other.pbx, "sh", "-c", switch), check=True)
         asterisk = stack.enter_context(Asterisk(tree_of("22"), other.pbx, extra=accounts()))
         self.standby = Lab(other, asterisk)
 
     def fail_over(self) -> None:
-        """Have the first server lose the address, and the second one have it."""
+        """Move the address from the first server to the second one."""
         ip(self.active.network.pbx, "address", "delete", f"{PBX_IPV4}/16", "dev", "lan")
         ip(self.standby.network.pbx, "address", "add", f"{PBX_IPV4}/16", "dev", "lan")
         ip(self._phones, "route", "replace", f"{PBX_IPV4}/32", "dev", "lan2")
@@ -88,7 +88,7 @@ class Pair:
 
 @contextmanager
 def desks(lab: Lab) -> Iterator[Sequence[Phone]]:
-    """Give the phones, each at an address of its own."""
+    """Yield the phones, each at its own address."""
     with ExitStack() as stack:
         yield [
             phone
@@ -98,13 +98,13 @@ def desks(lab: Lab) -> Iterator[Sequence[Phone]]:
 
 
 def friends_of(guard: Guard) -> set[str]:
-    """Give who is a friend."""
+    """Return the addresses of the friends."""
     return {row["address"] for row in guard.ask("friends")}
 
 
 @pytest.mark.parametrize("backend", ["ipset", "nftables"])
 def test_after_a_failover_no_phone_is_a_stranger(tmp_path: Path, backend: str) -> None:
-    """Two hundred register anew at once at the second server: no ban, nothing over the narrowest limit."""
+    """Two hundred phones register at once at the second server: no ban, no drop by the narrowest limit."""
     with ExitStack() as stack:
         pair = Pair(stack)
         folders = [tmp_path / name for name in ("active", "standby")]
@@ -132,7 +132,7 @@ def test_after_a_failover_no_phone_is_a_stranger(tmp_path: Path, backend: str) -
         assert (standby.bans(), active.bans()) == ([], [])
         assert (status["firewall"]["limiter"], status["limiter_drops"]) == ("enforce", 0)
         assert max(phone.asked for phone in phones) == 4
-        assert standby.command("ban", PBX_IPV4).returncode == 1  # it is the second server's own now
+        assert standby.command("ban", PBX_IPV4).returncode == 1  # its own address now
         with phones_at(pair.active, STRANGER, [f"phone{PHONES + 1}"]) as [stranger]:
             assert stranger.register() == 200
         until(lambda: standby.ask("status")["limiter_drops"] > 0, "drops of a stranger's packets")

@@ -1,4 +1,4 @@
-"""Real phones' ways on a real Asterisk: whatever phones do, none is banned or slowed down."""
+"""Realistic phones on a real Asterisk: whatever phones do, none is banned or limited."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.asterisk
     ids=["chan_sip", "pjsip-of-16", "pjsip"],
 )
 def test_phones_are_neither_banned_nor_limited(tmp_path: Path, release: str, port: int, backend: str) -> None:
-    """Registering, mistyping, roaming, fifty behind one address that all reboot: no ban, no drop."""
+    """Registrations, mistyped passwords, roaming, and fifty rebooting phones cause no ban and no drop."""
     firewall = {"backend": backend, "limit": {"mode": "enforce"}}
     with (
         Lab.made(release, configured(release)) as lab,

@@ -1,4 +1,4 @@
-"""Networks that are banned, denied and allowed, and who comes back: by packets, with both backends."""
+"""Banned, denied and allowed networks, and repeat bans, tested with packets and both backends."""
 
 import json
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from tests.support.guarded_door import House, house_of
 from tests.support.killing import guess
 from tests.support.netns import inside
 
-from ringfence.exits import Exit
+from ringfence.errors import Exit
 
 pytestmark = pytest.mark.kernel
 
@@ -23,68 +23,68 @@ LINES = 5_000
 
 @pytest.fixture(name="house", scope="module", params=["ipset", "nftables"])
 def _house(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    """Give a host that is guarded by each backend; each test leaves it without a ban or an entry."""
+    """Yield a host that is guarded by each backend; each test leaves it without a ban or an entry."""
     folder = tmp_path_factory.mktemp(request.param)
     with house_of(folder, firewall={"backend": request.param}) as house, house.guard:
         yield house
 
 
-def test_one_address_of_a_banned_network_is_let_in(house: House) -> None:
-    """An address shows as banned by its network; unbanned it comes in, and its /64, and nobody beside."""
-    guard, everybody = house.guard, (ONE, OTHER, ONE6, OTHER6)
+def test_one_address_of_a_banned_network_is_unbanned(house: House) -> None:
+    """An address is listed as banned by its network; unban frees it, or its /64, and no other address."""
+    guard, every = house.guard, (ONE, OTHER, ONE6, OTHER6)
     guard.must("ban", NETWORK, NETWORK6, "--for", "2h", "--reason", "all of them")
     guard.must("ban", ONE, "--for", "1h")
-    assert house.door.let_in(*everybody) == set()
+    assert house.door.passing(*every) == set()
     assert [line.split()[:2] for line in guard.must("bans", OTHER).split("\n")[1:2]] == [[NETWORK, "admin"]]
     [row] = json.loads(guard.must("bans", OTHER6, "--json"))
     assert (row["address"], row["reason"]) == (NETWORK6, "all of them")
 
     done = guard.command("unban", ONE, ONE6)
-    told = [
+    lines = [
         f"{NETWORK}: the rest of it stays banned, in 8 parts",
-        f"{NETWORK6}: is let in as a whole, since one sender has all of it",
+        f"{NETWORK6}: unbanned as a whole, since one sender has all of it",
     ]
-    assert (done.returncode, done.stderr.splitlines()) == (0, told)
+    assert (done.returncode, done.stderr.splitlines()) == (0, lines)
     allowed = {ONE, ONE6, OTHER6}
-    assert house.door.let_in(*everybody) == allowed
+    assert house.door.passing(*every) == allowed
     assert f"{ONE} is not banned." in guard.must("bans", ONE)
     rows = guard.bans()
     assert {row["reason"] for row in rows} == {"all of them"}
     assert 7_000 < min(row["timeout"] for row in rows) <= 7_200
     guard.kill()
     guard.start()
-    assert house.door.let_in(*everybody) == allowed
+    assert house.door.passing(*every) == allowed
     guard.must("unban", "--all")
-    assert house.door.let_in(*everybody) == set(everybody)
+    assert house.door.passing(*every) == set(every)
 
 
 def test_a_block_list_with_the_daemon_up_and_down(house: House) -> None:
-    """Thousands of lines are in force at once, with the daemon up, or when it comes; allow wins."""
+    """Thousands of lines are enforced at once if the daemon runs, or when it starts; the allow list wins."""
     guard, here = house.guard, (ONE, OTHER, ONE6)
     lines = [f"203.{n >> 7}.{n & 127}.{n & 254}" for n in range(LINES)]
     blocked = guard.folder / "blocked"
     blocked.write_text("\n".join([*lines, NETWORK, f"{ONE6} ; SBL1"]))
-    said = guard.must("deny", "import", str(blocked), "--force")
-    assert f"{LINES + 2} networks of {LINES + 2} lines" in said
-    assert house.door.let_in(*here) == set()
+    output = guard.must("deny", "import", str(blocked), "--force")
+    assert f"{LINES + 2} networks of {LINES + 2} lines" in output
+    assert house.door.passing(*here) == set()
     guard.must("ban", OTHER)
     guard.must("allow", "add", OTHER, ONE6, "--for", "3s")
-    assert house.door.let_in(*here) == {OTHER, ONE6}
+    assert house.door.passing(*here) == {OTHER, ONE6}
     assert guard.banned() == set()
-    until(lambda: house.door.let_in(*here) == set(), "the end of what was allowed")
+    until(lambda: house.door.passing(*here) == set(), "the end of what was allowed")
 
     guard.kill()
     blocked.write_text("\n".join([*lines, ONE]))
-    assert guard.command("deny", "import", str(blocked)).returncode == Exit.UNREACHABLE  # but remembered
-    assert house.door.let_in(*here) == set()
+    assert guard.command("deny", "import", str(blocked)).returncode == Exit.UNREACHABLE  # but stored
+    assert house.door.passing(*here) == set()
     guard.start()
-    assert house.door.let_in(*here) == {OTHER, ONE6}
+    assert house.door.passing(*here) == {OTHER, ONE6}
     guard.must("deny", "remove", "--from", str(blocked))
-    assert house.door.let_in(*here) == {*here}
+    assert house.door.passing(*here) == {*here}
 
 
-def test_who_comes_back_is_out_for_longer(tmp_path: Path) -> None:
-    """The second ban by a rule is longer than the first, `bans` says which it is, and both really hold."""
+def test_a_repeat_ban_is_longer(tmp_path: Path) -> None:
+    """The second ban by a rule is longer than the first, `bans` shows its ordinal, and both really hold."""
     with house_of(tmp_path) as house, inside(house.network.pbx), ami_server() as pbx:
         guard = house.guard
         ami = {"port": pbx.port, "secret": SECRET}
@@ -96,12 +96,12 @@ def test_who_comes_back_is_out_for_longer(tmp_path: Path) -> None:
         with guard:
             until(lambda: guard.source_is("listening"), "the manager interface")
             for number, seconds in ((1, 3), (2, 7_200)):
-                pbx.say("".join(guess(f"{number}-{place}", ONE) for place in range(3)).encode())
-                until(lambda: house.door.let_in(ONE, OTHER) == {OTHER}, "the ban")
+                pbx.send("".join(guess(f"{number}-{index}", ONE) for index in range(3)).encode())
+                until(lambda: house.door.passing(ONE, OTHER) == {OTHER}, "the ban")
                 [row] = guard.bans()
                 assert (row["address"], row["rule"], row["offence"]) == (ONE, "guess", number)
                 assert seconds - 60 < row["timeout"] <= seconds
                 if number == 1:
-                    until(lambda: house.door.let_in(ONE, OTHER) == {ONE, OTHER}, "the end of the ban")
+                    until(lambda: house.door.passing(ONE, OTHER) == {ONE, OTHER}, "the end of the ban")
             row_of_it = guard.must("bans").split("\n")[1].split()
             assert row_of_it[:6] == [ONE, "guess", "3", "of", "3", "2."]

@@ -1,4 +1,4 @@
-"""Why, on a real Asterisk: an attempt with all its witnesses, the ban as the kernel has it, and a friend."""
+"""The command why on a real Asterisk: an attempt with all its sources, a ban in the kernel, and a friend."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from tests.support.daemon import Guard, until
-from tests.support.guarded import guarded
+from tests.support.guarded import NO_WIRE, guarded
 from tests.support.lab import Lab
 
 from ringfence.detect.rules import RULES
@@ -18,30 +18,30 @@ _GUESS = next(rule for rule in RULES if rule.name == "guess")
 
 
 def why(guard: Guard, address: str) -> dict[str, Any]:
-    """Ask, as a script does."""
-    told: dict[str, Any] = json.loads(guard.must("why", address, "--json"))
-    return told
+    """Return the JSON of the command why."""
+    answer: dict[str, Any] = json.loads(guard.must("why", address, "--json"))
+    return answer
 
 
-def test_a_newcomer_from_his_first_guesses_to_his_ban(asterisk22: Lab, tmp_path: Path) -> None:
-    """Three guesses are told with AMI, log and wire, and are proven; then the ban, and what is dropped."""
+def test_a_stranger_from_its_first_guesses_to_its_ban(asterisk22: Lab, tmp_path: Path) -> None:
+    """Three guesses are listed with AMI, log and wire, and are proven; then come the ban and its drops."""
     source = "198.19.27.1"
     with guarded(asterisk22, tmp_path) as guard:
         asterisk22.attack("guess", "--number", "3", "--sources", source)
-        until(lambda: _is_told_by_all(why(guard, source)), "every witness of three attempts")
-        told = why(guard, source)
+        until(lambda: _has_all_sources(why(guard, source)), "every source of three attempts")
+        answer = why(guard, source)
 
-        assert (told["verdict"], told["friend"], told["bans"]) == ("stranger", False, [])
-        assert {attempt["proof"] for attempt in told["attempts"]} == {"nonce"}
-        assert {rule["rule"]: rule["have"] for rule in told["rules"]}["guess"] == 3
-        assert told["outlook"][0].startswith("2 more proven guesses within ")
+        assert (answer["verdict"], answer["friend"], answer["bans"]) == ("stranger", False, [])
+        assert {attempt["proof"] for attempt in answer["attempts"]} == {"nonce"}
+        assert {rule["rule"]: rule["have"] for rule in answer["rules"]}["guess"] == 3
+        assert answer["forecast"][0].startswith("2 more proven guesses within ")
 
         asterisk22.attack("guess", "--number", MANY, "--sources", source)
-        until(lambda: why(guard, source)["bans"], "the ban")
-        told = why(guard, source)
+        until(lambda: [ban["packets"] for ban in why(guard, source)["bans"]] > [0], "dropped packets")
+        answer = why(guard, source)
 
-        [ban] = told["bans"]
-        assert (told["verdict"], ban["rule"], ban["attempts"], ban["in_kernel"]) == (
+        [ban] = answer["bans"]
+        assert (answer["verdict"], ban["rule"], ban["attempts"], ban["in_kernel"]) == (
             "banned",
             "guess",
             5,
@@ -49,26 +49,43 @@ def test_a_newcomer_from_his_first_guesses_to_his_ban(asterisk22: Lab, tmp_path:
         )
         assert ban["proven"] >= 4
         assert ban["packets"] > 0
-        assert sum(attempt["ban"] is not None for attempt in told["attempts"]) == 5
-        assert any(f"ringfence unban {source}" in sentence for sentence in told["outlook"])
+        assert sum(attempt["ban"] is not None for attempt in answer["attempts"]) == 5
+        assert any(f"ringfence unban {source}" in sentence for sentence in answer["forecast"])
 
 
 def test_a_phone_is_a_friend_and_says_why(asterisk22: Lab, tmp_path: Path) -> None:
-    """Who has logged in is a friend by that, passes the limiter, and has numbers of its own."""
+    """A phone that has logged in is a friend, passes the limiter, and has the thresholds of friends."""
     source = "198.19.27.2"
     with guarded(asterisk22, tmp_path) as guard:
         asterisk22.attack("register", "--sources", source)
         until(lambda: why(guard, source)["friend"], "the friend")
-        told = why(guard, source)
+        answer = why(guard, source)
 
-        assert told["verdict"] == "friend"
-        assert told["rolls"] == {"allow": False, "deny": False, "friends": True}
-        assert {friend["account"] for friend in told["friends"]} == {"alice"}
-        assert any(friend["proven"] for friend in told["friends"])
-        assert told["outlook"][0].startswith(f"a friend: {_GUESS.friends} guesses within ")
+        assert answer["verdict"] == "friend"
+        assert answer["kernel_lists"] == {"allow": False, "deny": False, "friends": True}
+        assert {friend["account"] for friend in answer["friends"]} == {"alice"}
+        assert any(friend["proven"] for friend in answer["friends"])
+        assert answer["forecast"][0].startswith(f"a friend: {_GUESS.friends} guesses within ")
 
 
-def _is_told_by_all(told: dict[str, Any]) -> bool:
+def test_an_attempt_that_only_the_log_names_says_why_it_does_not_count(
+    asterisk22: Lab, tmp_path: Path
+) -> None:
+    """Without the wire nothing confirms the notice of a hidden guess: no rule counts it, as why explains."""
+    source = "198.19.27.3"
+    with guarded(asterisk22, tmp_path, wire=NO_WIRE) as guard:
+        asterisk22.attack("guess", "--number", "2", "--sources", source, "--call-id", r"\xff{}")
+        until(lambda: len(why(guard, source)["attempts"]) == 2, "two attempts")
+        answer = why(guard, source)
+
+        [sentence] = answer["evidence"]
+        assert sentence.startswith("no attempt counts: only the log names this address")
+        assert not any(attempt["trusted"] for attempt in answer["attempts"])
+        assert not any(rule["have"] for rule in answer["rules"])
+        assert "evidence  no attempt counts: only the log" in guard.must("why", source)
+
+
+def _has_all_sources(answer: dict[str, Any]) -> bool:
     wanted = {"ami", "log", "wire"}
-    known = [{source.partition(":")[0] for source in one["sources"]} for one in told["attempts"]]
+    known = [{source.partition(":")[0] for source in one["sources"]} for one in answer["attempts"]]
     return len(known) == 3 and all(one >= wanted for one in known)

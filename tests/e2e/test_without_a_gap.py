@@ -1,7 +1,7 @@
-"""Whatever becomes of the daemon, at no moment does anything of who is banned get through.
+"""Bans without a gap: whatever happens to the daemon, no packet of a banned sender ever arrives.
 
-Packets of banned senders run all the time: addresses and prefixes of both IP versions, a network that is
-denied, and strangers, by whom it is known that packets arrive at all.
+Banned senders send all the time: addresses and prefixes of both IP versions, and a denied network. Packets
+of strangers show that packets arrive at all.
 """
 
 from collections.abc import Iterator
@@ -44,19 +44,19 @@ def _door(network: Network) -> Iterator[Door]:
 
 
 @contextmanager
-def shut(door: Door) -> Iterator[None]:
-    """See that nobody who is out comes in while the block runs, and some packets longer."""
+def always_shut(door: Door) -> Iterator[None]:
+    """Check that no banned packet arrives while the block runs, and during some packets after it."""
     with door.knocking(*BANNED, DENIED) as knocks:
         yield
         enough = knocks.rounds + ROUNDS
         until(lambda: knocks.rounds > enough or not knocks.going, "packets")
         assert knocks.going
     assert knocks.arrived == []
-    assert door.let_in(*STRANGERS) == set(STRANGERS)
+    assert door.passing(*STRANGERS) == set(STRANGERS)
 
 
 def guard_of(folder: Path, network: Network, backend: str) -> Guard:
-    """Give a daemon that is not running yet."""
+    """Return the guard of a daemon that is not running yet."""
     return Guard(folder, prefix=network.in_pbx(), firewall={"backend": backend}, deny={"networks": [DENIED]})
 
 
@@ -64,10 +64,10 @@ def guard_of(folder: Path, network: Network, backend: str) -> Guard:
 def test_a_restart_a_kill_and_new_rules_leave_no_gap(
     tmp_path: Path, network: Network, door: Door, backend: str
 ) -> None:
-    """Who is banned or denied stays out while the daemon is away, comes back, and takes another plan."""
+    """Bans and the deny list hold while the daemon is down, starts again, and applies another plan."""
     with guard_of(tmp_path, network, backend) as guard:
         guard.must("ban", *BANS)
-        with shut(door):
+        with always_shut(door):
             guard.stop()
             guard.start()
             guard.kill()
@@ -76,18 +76,18 @@ def test_a_restart_a_kill_and_new_rules_leave_no_gap(
         until(lambda: guard.ask("status")["firewall"]["limiter"] == "enforce", "the limiter, which waits")
         before = guard.log.count("event=firewall.changed")
         for number, plan in enumerate(PLANS, before + 1):
-            with shut(door):
+            with always_shut(door):
                 guard.configure(firewall={"backend": backend, **plan})
                 guard.reload()
                 until(lambda: guard.log.count("event=firewall.changed") == number, str(plan))  # noqa: B023
 
 
 def test_another_backend_takes_over_without_a_gap(tmp_path: Path, network: Network, door: Door) -> None:
-    """Who is banned stays out while the configuration goes to nftables and back; what was before is gone."""
+    """Bans hold while the configuration changes to nftables and back; the old backend leaves nothing."""
     with guard_of(tmp_path, network, "ipset") as guard:
         guard.must("ban", *BANS)
         for now, before in (("nftables", "ipset"), ("ipset", "nftables")):
-            with shut(door):
+            with always_shut(door):
                 guard.configure(firewall={"backend": now})
                 guard.stop()
                 guard.start()
@@ -101,11 +101,11 @@ def test_another_backend_takes_over_without_a_gap(tmp_path: Path, network: Netwo
 def test_the_release_before_is_taken_over_without_a_gap(
     tmp_path: Path, network: Network, door: Door, backend: str
 ) -> None:
-    """Its sets, rules and database become ours while packets run, with every ban, by either backend."""
+    """Its sets, rules and database are taken over with every ban while packets run, by either backend."""
     guard = guard_of(tmp_path, network, backend)
     release_before(network, Path(guard.settings["store"]["path"]), BANS)
     with door.knocking(*BANNED) as knocks, guard:
-        until(lambda: door.let_in(DENIED) == set(), "what is new: whom nothing lets in")
+        until(lambda: door.passing(DENIED) == set(), "the new deny list")
         rows = guard.bans()
         status = guard.ask("status")
     assert knocks.arrived == []
@@ -114,16 +114,16 @@ def test_the_release_before_is_taken_over_without_a_gap(
     }
     assert min(row["timeout"] for row in rows) > 604_000
     assert (status["enforced"], status["alarms"], status["firewall"]["adopted"]) == (4, [], 0)
-    assert door.let_in(*STRANGERS, *BANNED) == set(STRANGERS)
+    assert door.passing(*STRANGERS, *BANNED) == set(STRANGERS)
     if backend == "nftables":
         assert left_of("ipset", network) == []
 
 
 def left_of(backend: str, network: Network) -> list[str]:
-    """Give what the kernel still has of a backend."""
-    said = {
+    """Return the lines in the kernel that belong to a backend."""
+    commands = {
         "ipset": ("ipset list -n", "iptables-save -t raw", "ip6tables-save -t raw"),
         "nftables": ("nft list tables inet",),
     }
-    lines = [run(*network.in_pbx(*command.split())) for command in said[backend]]
+    lines = [run(*network.in_pbx(*command.split())) for command in commands[backend]]
     return [line for text in lines for line in text.split("\n") if "ringfence" in line]

@@ -1,4 +1,4 @@
-"""The example configurations: they load, the full one is complete, and what it shows are the defaults."""
+"""The example configurations are valid, complete, and show the defaults."""
 
 import itertools
 import re
@@ -8,7 +8,7 @@ from pathlib import Path
 import attrs
 import pytest
 
-from ringfence.config import (
+from ringfence.config.loader import (
     AllowSettings,
     AmiSettings,
     AsteriskSettings,
@@ -26,8 +26,8 @@ from ringfence.config import (
     WireSettings,
     load,
 )
+from ringfence.config.schema import default_rules
 from ringfence.detect.rules import RULES
-from ringfence.settings import default_rules
 
 FOLDER = Path(__file__).parents[2] / "examples"
 TABLES = {
@@ -51,13 +51,13 @@ _KEY = re.compile(r"#?([a-z_]+) = \S")
 
 
 def lacks(table: str, key: str) -> bool:
-    """Say whether it is a rule that knows no such key."""
+    """Whether a rule has no such key."""
     _, _, rule = table.partition("rules.")
     return bool(rule) and getattr(default_rules()[rule], key) is None
 
 
 def named_keys(text: str) -> Iterator[tuple[str, str]]:
-    """Give each key with its table; what has no default is commented out."""
+    """Return each key with its table; keys without a default are commented out."""
     table = ""
     for line in text.splitlines():
         if head := _HEAD.fullmatch(line):
@@ -68,12 +68,12 @@ def named_keys(text: str) -> Iterator[tuple[str, str]]:
 
 @pytest.mark.parametrize("name", ["minimal", "full"])
 def test_the_example_loads(name: str) -> None:
-    """An example is a configuration without problems, but for the secret, which is on the machine."""
+    """An example is a valid configuration, apart from the secret, which is on the machine."""
     load(FOLDER / f"{name}.toml", {}, secrets=False)
 
 
 def test_the_full_example_names_every_key_once() -> None:
-    """No key of the settings is left out of the full example, and none is invented."""
+    """The full example has each key of the settings exactly once."""
     keys = [
         (table, field.name)
         for table, kind in TABLES.items()
@@ -87,13 +87,13 @@ def test_the_full_example_names_every_key_once() -> None:
 
 
 def test_every_table_of_the_settings_is_known_here() -> None:
-    """A table that is added to the settings is added to this test, and so to the example."""
+    """A new table of the settings must be added to this test, and so to the example."""
     assert {field.name for field in attrs.fields(Settings)} == {table.split(".")[0] for table in TABLES}
 
 
 @pytest.mark.parametrize("name", ["minimal", "full"])
 def test_the_example_shows_the_defaults(name: str) -> None:
-    """What an example says is what holds where nothing is said, but for the place of the secret."""
+    """Each value in an example is the default, except the place of the secret."""
     settings = load(FOLDER / f"{name}.toml", {}, secrets=False)
     ami = settings.asterisk[0].ami
 
@@ -103,7 +103,7 @@ def test_the_example_shows_the_defaults(name: str) -> None:
 
 
 def test_every_key_of_the_full_example_is_explained() -> None:
-    """Above each key stands what it is for; what the first rule has is explained there."""
+    """Each key has a comment above it; keys of rules are explained at the first rule."""
     lines = (FOLDER / "full.toml").read_text("utf-8").splitlines()
     bare = [
         line

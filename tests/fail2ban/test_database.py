@@ -1,4 +1,4 @@
-"""fail2ban's database: every schema there was, rows that make no sense, and files that are damaged."""
+"""fail2ban's database: all its schemas, invalid rows, and damaged files."""
 
 import hashlib
 import os
@@ -15,7 +15,7 @@ from tests.support.unprivileged import unprivileged
 
 from ringfence.errors import StoreError
 from ringfence.fail2ban import database
-from ringfence.fail2ban.database import Found, read_bans
+from ringfence.fail2ban.database import Fail2banBans, read_bans
 
 NOW = 1_800_000_000.0
 NEW = """
@@ -28,7 +28,7 @@ Row = tuple[object, ...]
 
 
 def make(path: Path, *tables: tuple[str, str, Iterable[Row]]) -> Path:
-    """Make a database of tables, each with its schema and its rows (address, jail, time, length)."""
+    """Create a database of tables, each with its schema and rows (address, jail, time, length)."""
     with closing(sqlite3.connect(path)) as connection:
         for table, schema, rows in tables:
             connection.executescript(schema.format(table=table))
@@ -41,22 +41,22 @@ def make(path: Path, *tables: tuple[str, str, Iterable[Row]]) -> Path:
 
 
 def bips(folder: Path, *rows: Row, schema: str = NEW) -> Path:
-    """Make a database of today's schema."""
+    """Create a database of the current schema."""
     return make(folder / "f", ("bips", schema, rows))
 
 
-def read(path: Path, **bantimes: float) -> Found:
+def read(path: Path, **bantimes: float) -> Fail2banBans:
     """Read the bans of jail asterisk, or of these."""
     return read_bans(path, bantimes or {"asterisk": 600.0}, NOW)
 
 
-def shown(found: Found) -> dict[str, float]:
-    """Give the time that each network has left."""
+def shown(found: Fail2banBans) -> dict[str, float]:
+    """Return the remaining time of each network."""
     return {str(ban.network): ban.expires - NOW for ban in found.bans}
 
 
-def test_what_is_running_is_found(tmp_path: Path) -> None:
-    """Bans of the wanted jails with time left, the first to end first; nothing of the others."""
+def test_active_bans(tmp_path: Path) -> None:
+    """Active bans of the wanted jails are returned, the first to end first; others are not."""
     path = bips(
         tmp_path,
         ("198.18.0.1", "asterisk", NOW - 100, 3600),
@@ -74,7 +74,7 @@ def test_what_is_running_is_found(tmp_path: Path) -> None:
 
 
 def test_the_longest_ban_of_an_address_counts(tmp_path: Path) -> None:
-    """Banned in two jails, an address is banned until the later end."""
+    """An address in two jails is banned until the later end."""
     rows = [("198.18.0.1", jail, NOW, length) for jail, length in (("a", 10), ("b", 30), ("c", 20))]
 
     [ban] = read(bips(tmp_path, *rows), a=1.0, b=1.0, c=1.0).bans
@@ -86,21 +86,21 @@ def test_the_longest_ban_of_an_address_counts(tmp_path: Path) -> None:
 def test_an_old_database_leaves_the_length_to_the_jail(
     tmp_path: Path, bantime: float, left: float | None
 ) -> None:
-    """Before 0.11 only the configuration says how long a ban is."""
+    """Before 0.11 only the configuration has the length of a ban."""
     path = make(tmp_path / "f", ("bans", OLD, [("198.18.0.1", "asterisk", NOW - 100)]))
 
     assert shown(read(path, asterisk=bantime)) == ({} if left is None else {"198.18.0.1/32": left})
 
 
 def test_an_upgraded_database_leaves_some_lengths_to_the_jail(tmp_path: Path) -> None:
-    """What an upgrade could not know stands as -2."""
+    """A length of -2, written by an upgrade, means the jail's bantime."""
     path = bips(tmp_path, ("198.18.0.1", "asterisk", NOW - 100, -2))
 
     assert shown(read(path)) == {"198.18.0.1/32": 500}
 
 
-def test_the_history_is_not_asked_where_the_present_is_known(tmp_path: Path) -> None:
-    """Table bips is what fail2ban restores from; an older, longer ban in the history is over."""
+def test_the_history_is_ignored(tmp_path: Path) -> None:
+    """Table bips counts, from which fail2ban restores; an older, longer ban in the history has ended."""
     rows = [("198.18.0.1", "asterisk", NOW, 60)]
     path = make(
         tmp_path / "f",
@@ -112,14 +112,14 @@ def test_the_history_is_not_asked_where_the_present_is_known(tmp_path: Path) -> 
 
 
 def test_networks_and_odd_addresses_are_understood(tmp_path: Path) -> None:
-    """A prefix is banned as one, and IPv4 in IPv6 clothes as IPv4."""
+    """A prefix is one ban, and an IPv4-mapped IPv6 address is an IPv4 address."""
     rows = [(ip, "asterisk", NOW, 60) for ip in ("2001:db8::1/64", "198.18.0.0/24", "::ffff:198.18.1.1")]
 
     assert set(shown(read(bips(tmp_path, *rows)))) == {"2001:db8::/64", "198.18.0.0/24", "198.18.1.1/32"}
 
 
-def test_rows_that_make_no_sense_are_counted(tmp_path: Path) -> None:
-    """The others are read, and one of them is shown as a terminal may show it."""
+def test_invalid_rows_are_counted(tmp_path: Path) -> None:
+    """Invalid rows are counted, one is quoted with escapes, and the others are read."""
     good = ("198.18.0.1", "asterisk", NOW, 60)
     bad: list[Row] = [
         ("pbx.example.org\x1b", "asterisk", NOW, 60),
@@ -136,11 +136,11 @@ def test_rows_that_make_no_sense_are_counted(tmp_path: Path) -> None:
 
     assert set(shown(found)) == {"198.18.0.1/32"}
     [problem] = found.problems
-    assert problem.startswith(f"{tmp_path}/f: rows that make no sense: 7, such as 'pbx.example.org\\x1b', ")
+    assert problem.startswith(f"{tmp_path}/f: invalid rows: 7, such as 'pbx.example.org\\x1b', ")
 
 
 def test_text_that_is_not_utf8_hides_no_row(tmp_path: Path) -> None:
-    """A row of bytes is one that makes no sense, and the next one is read."""
+    """A row with invalid UTF-8 is invalid, and the next one is read."""
     path = bips(tmp_path, ("198.18.0.1", "asterisk", NOW, 60), schema=LOOSE)
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("INSERT INTO bips VALUES (CAST(x'ff' AS TEXT), 'asterisk', 1, 1)")
@@ -150,11 +150,11 @@ def test_text_that_is_not_utf8_hides_no_row(tmp_path: Path) -> None:
     found = read(path)
 
     assert set(shown(found)) == {"198.18.0.1/32", "198.18.0.2/32"}
-    assert "rows that make no sense: 1," in found.problems[0]
+    assert "invalid rows: 1," in found.problems[0]
 
 
 def test_a_damaged_table_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
-    """What lies before the damage counts, and the history stands in for what lies behind it."""
+    """Rows before the damage count, and the history replaces those behind it."""
     rows = [(f"198.18.{n // 250}.{n % 250}", "asterisk", NOW, 60) for n in range(5_000)]
     path = make(tmp_path / "f", ("bips", LOOSE, rows), ("bans", LOOSE, rows[4_000:]))
     with closing(sqlite3.connect(path)) as connection:
@@ -177,8 +177,8 @@ def test_a_damaged_table_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(0, 40_000), st.binary(min_size=1, max_size=64))
-def test_damage_anywhere_is_told_or_harmless(tmp_path: Path, place: int, damage: bytes) -> None:
-    """Whatever bytes are wrong: bans of those addresses, or a StoreError, and nothing else."""
+def test_any_damage(tmp_path: Path, place: int, damage: bytes) -> None:
+    """With any damaged bytes the result is bans of the same addresses, or a StoreError."""
     path = tmp_path / "f"
     path.unlink(missing_ok=True)
     rows = [(f"198.18.0.{n}", "asterisk", NOW, 60) for n in range(250)]
@@ -196,7 +196,7 @@ def test_damage_anywhere_is_told_or_harmless(tmp_path: Path, place: int, damage:
 
 
 def test_reading_changes_nothing(tmp_path: Path) -> None:
-    """The file is the same to the byte, and nothing lies beside it."""
+    """The file stays identical, and no other file is created."""
     path = bips(tmp_path, ("198.18.0.1", "asterisk", NOW, 60))
     before = hashlib.sha256(path.read_bytes()).hexdigest()
 
@@ -207,16 +207,16 @@ def test_reading_changes_nothing(tmp_path: Path) -> None:
 
 
 def test_an_odd_path_is_a_path(tmp_path: Path) -> None:
-    """What means something in a URI means nothing in a file's name."""
+    """Special characters of URIs are ordinary in a file name."""
     folder = tmp_path / "a?mode=rwc#%41 ü"
     folder.mkdir()
 
     assert len(read(bips(folder, ("198.18.0.1", "asterisk", NOW, 60))).bans) == 1
 
 
-def test_a_locked_database_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who waits in vain is told that it is locked."""
-    monkeypatch.setattr(database, "PATIENCE", 0.05)
+def test_a_locked_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the timeout the error states that the database is locked."""
+    monkeypatch.setattr(database, "LOCK_TIMEOUT", 0.05)
     path = bips(tmp_path)
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("BEGIN EXCLUSIVE")
@@ -224,37 +224,37 @@ def test_a_locked_database_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             read(path)
 
 
-def test_a_database_that_is_not_there_is_told(tmp_path: Path) -> None:
-    """The error says how to name another, and none is made."""
-    with pytest.raises(StoreError, match=r"there is no such database; name it with --database"):
+def test_a_missing_database(tmp_path: Path) -> None:
+    """The error explains how to give another path, and no file is created."""
+    with pytest.raises(StoreError, match=r"there is no such database; fix: give it with --database"):
         read(tmp_path / "f")
     assert not any(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
-    ("content", "said"), [(b"", "holds no bans"), (b"no database" * 500, "file is not a database")]
+    ("content", "said"), [(b"", "contains no bans"), (b"no database" * 500, "file is not a database")]
 )
-def test_a_file_that_is_no_database_is_told(tmp_path: Path, content: bytes, said: str) -> None:
-    """An empty file, and a file of something else."""
+def test_a_file_that_is_no_database(tmp_path: Path, content: bytes, said: str) -> None:
+    """An empty file, and a file of another format, are errors."""
     (tmp_path / "f").write_bytes(content)
 
     with pytest.raises(StoreError, match=said):
         read(tmp_path / "f")
 
 
-def test_a_database_of_something_else_is_told(tmp_path: Path) -> None:
-    """Tables of other columns are none of fail2ban's."""
+def test_another_database(tmp_path: Path) -> None:
+    """Tables with other columns are not fail2ban's."""
     with closing(sqlite3.connect(tmp_path / "f")) as connection:
         connection.executescript(
             "CREATE TABLE bans(ip, jail, name); CREATE TABLE tickets(ip, jail, timeofban)"
         )
 
-    with pytest.raises(StoreError, match="holds no bans; is that fail2ban's database"):
+    with pytest.raises(StoreError, match="contains no bans; is this fail2ban's database"):
         read(tmp_path / "f")
 
 
-def test_a_database_that_may_not_be_read_is_told() -> None:
-    """The error says that it is a matter of rights."""
+def test_a_database_without_permission() -> None:
+    """The error states the missing permission."""
     with unprivileged() as folder:
         bips(folder).chmod(0o000)
         with pytest.raises(StoreError, match="f: cannot be read: Permission denied"):
@@ -262,8 +262,8 @@ def test_a_database_that_may_not_be_read_is_told() -> None:
 
 
 @pytest.mark.parametrize("make_one", [os.mkfifo, os.mkdir])
-def test_what_is_no_file_is_told(tmp_path: Path, make_one: Callable[[Path], None]) -> None:
-    """Neither a FIFO nor a folder is waited for."""
+def test_no_regular_file(tmp_path: Path, make_one: Callable[[Path], None]) -> None:
+    """A FIFO or a folder is an error at once."""
     make_one(tmp_path / "f")
 
     with pytest.raises(StoreError, match="is not a file"):

@@ -1,4 +1,4 @@
-"""The configuration that is printed: TOML that ringfence takes, whatever fail2ban's files hold."""
+"""The printed configuration: valid TOML for ringfence, with any text in fail2ban's files."""
 
 import tomllib
 from ipaddress import ip_network
@@ -8,8 +8,8 @@ from zoneinfo import ZoneInfo
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ringfence.config import Settings, parse
-from ringfence.fail2ban.carried import GUESS, LOGS, Carried, Notes, carried
+from ringfence.config.loader import Settings, parse
+from ringfence.fail2ban.carried import GUESS, LOGS, ConvertedSettings, Notes, convert
 from ringfence.fail2ban.document import WIDTH, document_of
 from ringfence.fail2ban.jails import Jail
 
@@ -42,17 +42,17 @@ VALUES = (
 
 
 def read(text: str) -> Settings:
-    """Read what was printed as the daemon would."""
+    """Parse the printed text as the daemon would."""
     return parse(tomllib.loads(text), "printed", {}, secrets=False)
 
 
-def test_what_is_printed_is_what_was_carried() -> None:
-    """Every value stands in its place, notes above it, no line too wide."""
+def test_all_values_are_printed() -> None:
+    """Each value is in its table with notes above it, and no line is too wide."""
     notes = Notes()
     notes.add(LOGS, "first " * 30)
     notes.add(GUESS, "second")
     networks = tuple(ip_network((0xC0000200 + number, 32)) for number in range(9))
-    found = Carried(
+    found = ConvertedSettings(
         jails=("asterisk", "pbx"),
         networks=networks,
         paths=('/log/"a"\\b', "/log/ü"),
@@ -79,16 +79,16 @@ def test_what_is_printed_is_what_was_carried() -> None:
 
 
 def test_the_journal_is_printed() -> None:
-    """Where fail2ban read the journal, so does ringfence; who may read it is said."""
-    text = document_of(Carried(jails=("asterisk",), journal=True))
+    """A journal read by fail2ban is configured, with a note on the permission."""
+    text = document_of(ConvertedSettings(jails=("asterisk",), journal=True))
 
     assert read(text).asterisk[0].logs.journal
     assert '# NOTE the user ringfence must be able to read the journal: see "The journal"' in text
 
 
-def test_what_fail2ban_does_not_say_is_not_printed() -> None:
-    """Nothing carried over is ringfence's own configuration."""
-    nothing = Carried(jails=("asterisk",))
+def test_unset_values_are_not_printed() -> None:
+    """Without values the result is ringfence's default configuration."""
+    nothing = ConvertedSettings(jails=("asterisk",))
 
     assert read(document_of(nothing)).rules == Settings().rules
     assert "[rules.guess]" not in document_of(nothing)
@@ -96,10 +96,10 @@ def test_what_fail2ban_does_not_say_is_not_printed() -> None:
 
 @given(st.dictionaries(st.sampled_from(OPTIONS), VALUES), HOSTILE, st.lists(HOSTILE, max_size=3))
 def test_hostile_values_stay_values(options: dict[str, str], name: str, files: list[str]) -> None:
-    """No text in fail2ban's files, and no file's name, makes anything but a configuration that is taken."""
+    """Any text in fail2ban's files or file names results in a valid configuration."""
     jail = Jail(name, options, {"ignoreip": "has a fault"})
 
-    settings = read(document_of(carried([jail], lambda _: [f"/{file}" for file in files])))
+    settings = read(document_of(convert([jail], lambda _: [f"/{file}" for file in files])))
 
     assert len(settings.asterisk) == 1
     assert {str(path)[0] for path in settings.asterisk[0].logs.paths or ()} <= {"/"}

@@ -1,4 +1,4 @@
-"""fail2ban's files: their order, their includes, their references, and files with faults."""
+"""fail2ban's files: order, includes, references, and errors."""
 
 import ast
 import os
@@ -24,13 +24,13 @@ def read(folder: Path, files: Mapping[str, str | bytes]) -> Configuration:
 
 
 def jail(configuration: Configuration, name: str = "asterisk") -> Jail:
-    """Give the jail of that name."""
+    """Return the jail of that name."""
     [found] = [jail for jail in configuration.jails if jail.name == name]
     return found
 
 
 def option(folder: Path, text: str, name: str = "logpath") -> str:
-    """Give an option of jail asterisk, as this jail.local resolves it."""
+    """Return an option of jail asterisk, resolved from this jail.local."""
     return jail(read(folder, {"jail.local": text})).options[name]
 
 
@@ -38,7 +38,7 @@ def option(folder: Path, text: str, name: str = "logpath") -> str:
 
 
 def test_later_files_win(tmp_path: Path) -> None:
-    """jail.conf, jail.d/*.conf, jail.local, jail.d/*.local: each by name, each over the ones before."""
+    """jail.conf, jail.d/*.conf, jail.local, jail.d/*.local: each overrides the files before."""
     files = {
         "jail.conf": "[asterisk]\na=1\nb=1\nc=1\nd=1\ne=1\n",
         "jail.d/10.conf": "[asterisk]\nb=2\nc=2\nd=2\ne=2\n",
@@ -55,7 +55,7 @@ def test_later_files_win(tmp_path: Path) -> None:
 
 
 def test_a_jails_own_option_wins_over_a_later_default(tmp_path: Path) -> None:
-    """What [DEFAULT] says last counts for those who say nothing themselves."""
+    """The last [DEFAULT] counts for jails without an option of their own."""
     files = {
         "jail.conf": "[DEFAULT]\nmaxretry=5\nbantime=10m\n[asterisk]\nmaxretry=10\n",
         "jail.local": "[DEFAULT]\nmaxretry=3\nbantime=1h\n",
@@ -67,7 +67,7 @@ def test_a_jails_own_option_wins_over_a_later_default(tmp_path: Path) -> None:
 
 
 def test_includes_stand_before_and_after(tmp_path: Path) -> None:
-    """[INCLUDES] names files relative to its own, which may include others, each with its .local."""
+    """[INCLUDES] names files relative to its own; they may include others, each with its .local."""
     files = {
         "jail.conf": "[INCLUDES]\nbefore=a.conf\n  sub/b.conf\n  none.conf\nafter=z.conf\n"
         "[asterisk]\nx=jail\ny=jail\n",
@@ -85,7 +85,7 @@ def test_includes_stand_before_and_after(tmp_path: Path) -> None:
 
 
 def test_files_that_include_each_other_end(tmp_path: Path) -> None:
-    """A circle of includes is read once around."""
+    """A loop of includes is read once."""
     files = {
         "jail.conf": "[INCLUDES]\nbefore=a.conf\n[asterisk]\nx=jail\n",
         "a.conf": "[INCLUDES]\nafter=jail.conf\n[asterisk]\nx=a\ny=a\n",
@@ -95,30 +95,30 @@ def test_files_that_include_each_other_end(tmp_path: Path) -> None:
 
 
 def test_includes_that_lead_ever_deeper_are_left_out(tmp_path: Path) -> None:
-    """A long chain of includes ends, and is told."""
+    """A long chain of includes is cut, and reported."""
     files = {f"{number}.conf": f"[INCLUDES]\nbefore={number + 1}.conf\n" for number in range(20)}
 
     found = read(tmp_path, files | {"jail.conf": "[INCLUDES]\nbefore=0.conf\n[asterisk]\n"})
 
-    assert [problem.partition(": ")[2] for problem in found.problems] == ["is included too deep; left out"]
+    assert [problem.partition(": ")[2] for problem in found.problems] == ["is included too deeply; left out"]
 
 
 def test_one_file_is_read_alone(tmp_path: Path) -> None:
-    """Named by itself, a file counts with its includes and nothing beside it."""
+    """A single file is read with its includes and no other file."""
     read(tmp_path, {"jail.conf": "[sshd]\n", "copy.local": "[asterisk]\nenabled=true\n"})
 
     assert [jail.name for jail in read_configuration(tmp_path / "copy.local").jails] == ["asterisk"]
 
 
 def test_comments_and_long_values(tmp_path: Path) -> None:
-    """Lines of comment, a comment after a semicolon, and values over several lines are as in fail2ban."""
+    """Comment lines, comments after a semicolon, and multi-line values are read as in fail2ban."""
     text = "[asterisk]\n# one\nlogpath = /a ; two\n  # three\n  /b#4\n\tc;5\n; six\nother : 7\n"
 
     assert option(tmp_path, text) == "/a\n/b#4\nc;5"
 
 
 def test_the_last_of_two_counts(tmp_path: Path) -> None:
-    """An option, or a section, that stands twice in one file is as the last one says."""
+    """If an option or section occurs twice in a file, the last one counts."""
     text = "[asterisk]\na=1\na=2\nb=1\n[sshd]\n[asterisk]\nb=2\n"
 
     assert [option(tmp_path, text, name) for name in "ab"] == ["2", "2"]
@@ -142,12 +142,12 @@ def test_the_last_of_two_counts(tmp_path: Path) -> None:
     ],
 )
 def test_references_are_followed(tmp_path: Path, text: str, value: str | None) -> None:
-    """A reference is replaced by what it names: here, in a section, among the defaults, or before."""
+    """References to the section, another section, the defaults or earlier files are resolved."""
     assert option(tmp_path, text) == (value or str(tmp_path))
 
 
-def test_what_was_overridden_is_known(tmp_path: Path) -> None:
-    """%(known/…)s is what the files before said, so that a list can be added to."""
+def test_known_references_are_the_overridden_values(tmp_path: Path) -> None:
+    """%(known/…)s is the value of earlier files, so that a list can be extended."""
     files = {
         "jail.conf": "[asterisk]\nignoreip=::1\n",
         "jail.local": "[asterisk]\nignoreip=%(known/ignoreip)s 192.0.2.1\n",
@@ -159,16 +159,16 @@ def test_what_was_overridden_is_known(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("value", "fault"),
     [
-        ("%(nowhere)s", "refers to %(nowhere)s, which is nowhere"),
-        ("%(nobody/x)s", "refers to %(nobody/x)s, which is nowhere"),
-        ("%(logpath)s", "its references go round in a circle"),
+        ("%(nowhere)s", "refers to %(nowhere)s, which does not exist"),
+        ("%(nobody/x)s", "refers to %(nobody/x)s, which does not exist"),
+        ("%(logpath)s", "its references form a loop"),
         ("%(a)s%(a)s%(a)s%(a)s", "is longer than 65536 characters"),
     ],
 )
 def test_a_reference_that_leads_nowhere_is_a_fault_of_its_option(
     tmp_path: Path, value: str, fault: str
 ) -> None:
-    """The fault is told, and everything else of the jail is there."""
+    """An unresolvable reference is a fault of its option; the other options are resolved."""
     text = f"[DEFAULT]\na={'x' * 20_000}\n[asterisk]\nlogpath={value}\nmaxretry=7\n"
 
     found = jail(read(tmp_path, {"jail.local": text}))
@@ -180,8 +180,8 @@ def test_a_reference_that_leads_nowhere_is_a_fault_of_its_option(
 # -- faults -----------------------------------------------------------------------------------------------
 
 
-def test_a_file_with_a_fault_is_told_and_the_rest_counts(tmp_path: Path) -> None:
-    """A line that is none hides neither the lines around it nor other files."""
+def test_a_file_with_an_error(tmp_path: Path) -> None:
+    """An invalid line is reported; the lines around it and other files are read."""
     files = {
         "jail.conf": "[asterisk]\na=1\nno line at all\nb=2\n",
         "jail.local": "a=headless\n",
@@ -195,11 +195,11 @@ def test_a_file_with_a_fault_is_told_and_the_rest_counts(tmp_path: Path) -> None
         str(tmp_path / "jail.conf"),
         str(tmp_path / "jail.local"),
     ]
-    assert all("has a fault" in problem and "\n" not in problem for problem in found.problems)
+    assert all("has an error" in problem and "\n" not in problem for problem in found.problems)
 
 
 def test_bytes_that_are_no_text_hide_nothing(tmp_path: Path) -> None:
-    """A comment in another encoding, and a mark at the beginning of the file, are no faults."""
+    """A comment in another encoding, and a byte order mark, are not errors."""
     content = b"\xef\xbb\xbf# B\xfcro\n[asterisk]\na=\xff\n"
 
     found = read(tmp_path, {"jail.local": content})
@@ -207,8 +207,8 @@ def test_bytes_that_are_no_text_hide_nothing(tmp_path: Path) -> None:
     assert (jail(found).options["a"], found.problems) == ("\\xff", ())
 
 
-def test_what_is_no_file_is_told(tmp_path: Path) -> None:
-    """A FIFO, a folder and a file without end stop nobody."""
+def test_no_regular_file(tmp_path: Path) -> None:
+    """A FIFO, a folder and an endless file are reported, and do not stop the import."""
     os.mkfifo(tmp_path / "jail.conf")
     (tmp_path / "jail.d" / "a.conf").mkdir(parents=True)
     (tmp_path / "jail.d" / "b.conf").write_bytes(b"#" * (MAX_FILE + 1))
@@ -223,8 +223,8 @@ def test_what_is_no_file_is_told(tmp_path: Path) -> None:
     assert jail(found).name == "asterisk"
 
 
-def test_what_may_not_be_read_is_told() -> None:
-    """A file that only others may read stops nobody, and a folder is a ConfigError."""
+def test_a_file_without_permission() -> None:
+    """An unreadable file is reported and does not stop the import; an unreadable folder is a ConfigError."""
     with unprivileged() as folder:
         (folder / "jail.conf").touch(0o000)
         found = read(folder, {"jail.local": "[asterisk]\n"})
@@ -236,22 +236,22 @@ def test_what_may_not_be_read_is_told() -> None:
             read_configuration(folder / "etc")
 
 
-def test_a_folder_that_is_none_is_told(tmp_path: Path) -> None:
-    """jail.d may be missing, and may be nothing that can be listed."""
+def test_jail_d_is_not_a_folder(tmp_path: Path) -> None:
+    """jail.d may be missing, or something that cannot be listed."""
     found = read(tmp_path, {"jail.local": "[asterisk]\n", "jail.d": "a file"})
 
     assert found.problems == (f"{tmp_path}/jail.d: cannot be read: Not a directory",)
 
 
 def test_without_a_configuration_nothing_is_imported(tmp_path: Path) -> None:
-    """A folder that is not there is a ConfigError that says so."""
+    """A missing folder is a ConfigError."""
     with pytest.raises(ConfigError, match="cannot be read"):
         read_configuration(tmp_path / "missing")
 
 
 def test_a_folder_without_jails_is_refused(tmp_path: Path) -> None:
-    """A folder that is not fail2ban's is a ConfigError that says so."""
-    with pytest.raises(ConfigError, match="holds no jail"):
+    """A folder that is not fail2ban's is a ConfigError."""
+    with pytest.raises(ConfigError, match="contains no jail"):
         read_configuration(tmp_path)
 
 
@@ -278,32 +278,32 @@ def test_a_folder_without_jails_is_refused(tmp_path: Path) -> None:
     ],
 )
 def test_the_jails_that_guard_asterisk_are_found(tmp_path: Path, text: str, names: list[str]) -> None:
-    """By name or by filter, several where there are several, and only those that run."""
+    """Enabled jails are found by name or filter, also several."""
     assert [jail.name for jail in read(tmp_path, {"jail.local": text}).chosen([])] == names
 
 
 def test_jails_that_are_named_are_taken(tmp_path: Path) -> None:
-    """Also a disabled one, and one that nothing tells to be Asterisk's."""
+    """A named jail is returned even if it is disabled, or not recognized as Asterisk's."""
     found = read(tmp_path, {"jail.local": "[asterisk]\nenabled=false\n[pbx]\n"})
 
     assert [jail.name for jail in found.chosen(["pbx", "asterisk", "pbx"])] == ["pbx", "asterisk"]
 
 
 def test_without_an_asterisk_jail_the_others_are_named(tmp_path: Path) -> None:
-    """The error names what there is, and the option for a jail that is disabled."""
+    """The error lists the jails, and the option for a disabled one."""
     found = read(tmp_path, {"jail.local": "[sshd]\nenabled=true\n[asterisk]\nenabled=false\n"})
 
     with pytest.raises(ConfigError) as caught:
         found.chosen([])
     assert caught.value.problems == [
-        "no jail that is enabled guards Asterisk (none has its name or a filter asterisk…)",
-        "jail asterisk would, and is disabled; to import it all the same: --jail asterisk",
+        "no enabled jail guards Asterisk (by its name, or a filter asterisk…)",
+        "jail asterisk would, but is disabled; to import it anyway: --jail asterisk",
         "enabled jails: sshd; disabled: asterisk",
     ]
 
 
-def test_a_jail_that_is_not_there_is_told(tmp_path: Path) -> None:
-    """The error names it, the others, and what could not be read; many disabled ones are only counted."""
+def test_an_unknown_jail(tmp_path: Path) -> None:
+    """The error lists it, the other jails and read errors; many disabled jails are only counted."""
     text = "headless\n" + "[asterisk]\n" + "".join(f"[jail{number}]\n" for number in range(30))
 
     found = read(tmp_path, {"jail.conf": text.partition("\n")[2], "jail.local": "headless=1\n"})
@@ -327,7 +327,7 @@ def test_a_jail_that_is_not_there_is_told(tmp_path: Path) -> None:
     ],
 )
 def test_the_database_is_where_fail2ban_has_it(tmp_path: Path, files: dict[str, str], database: str) -> None:
-    """The dbfile of fail2ban.conf and what lies over it, else where Debian has it."""
+    """The path is dbfile of fail2ban.conf and its overrides, else Debian's default."""
     assert read(tmp_path, {"jail.local": "[asterisk]\n", **files}).database == database
 
 
@@ -375,7 +375,7 @@ action = %(banaction_allports)s[name=pbx]
 
 @pytest.mark.skipif(bool(why_no_fail2ban()), reason=why_no_fail2ban())
 def test_fail2ban_itself_reads_the_same(tmp_path: Path) -> None:
-    """What fail2ban 1.0.2 makes of a hard configuration is what is read here, jail by jail."""
+    """For a difficult configuration the result equals that of fail2ban 1.0.2, jail by jail."""
     logs = tmp_path / "logs"
     logs.mkdir()
     for name in ("asterisk1.log", "asterisk2.log", "second", "after"):

@@ -1,54 +1,59 @@
-"""The lengths of bans: fail2ban's formulas as a list, and never more than can be reached."""
+"""Ban lengths: fail2ban's formulas as a list that can be reached."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ringfence.config.converters import MAX_DURATION
 from ringfence.detect.rules import RETURN_WITHIN
 from ringfence.fail2ban.jails import Jail
 from ringfence.fail2ban.ladder import OWN, ladder_of
-from ringfence.values import MAX_DURATION
 
 DAY = 86_400
 
 
 def ladder(**options: str) -> tuple[tuple[float, ...], list[str]]:
-    """Give the lengths of a jail with these options (``x`` is ``bantime.x``), and what was said."""
-    said: list[str] = []
+    """Return the ban lengths of a jail with these options (``x`` is ``bantime.x``), and the notes."""
+    notes: list[str] = []
     named = {name if name == "bantime" else f"bantime.{name}": text for name, text in options.items()}
-    return ladder_of(Jail("asterisk", named, {}), said.append), said
+    return ladder_of(Jail("asterisk", named, {}), notes.append), notes
 
 
 def test_without_increment_every_ban_is_as_long() -> None:
-    """One length, and a word on ringfence's own."""
+    """The list has one length, with a note on ringfence's defaults."""
     assert ladder(bantime="10m") == (
         (600,),
-        ["every ban is as long as the first, as in fail2ban; ringfence's own grow on return: 1h, 6h, 1d, 7d"],
+        [
+            (
+                "every ban is as long as the first, as in fail2ban; ringfence's default lengths grow with "
+                "each repeat ban: 1h, 6h, 1d, 7d"
+            )
+        ],
     )
 
 
-def test_a_ban_for_ever_is_as_long_as_can_be() -> None:
-    """Below 0 fail2ban never lets go; the longest there is takes its place, and that is said."""
-    steps, [said] = ladder(bantime="-1", increment="true")
+def test_a_permanent_ban() -> None:
+    """A permanent ban becomes the longest possible one, with a note."""
+    steps, [notes] = ladder(bantime="-1", increment="true")
 
     assert steps == (MAX_DURATION,)
-    assert "for ever" in said
+    assert "is permanent" in notes
 
 
 @pytest.mark.parametrize("bantime", ["", "soon", "0x10"])
-def test_what_is_no_time_leaves_the_default(bantime: str) -> None:
-    """Without a length that can be read none is given, and that is said."""
-    steps, [said] = ladder(bantime=bantime)
+def test_an_invalid_length(bantime: str) -> None:
+    """Without a valid length the list is empty, with a note."""
+    steps, [notes] = ladder(bantime=bantime)
 
     assert steps == ()
-    assert said.endswith("ringfence's own lengths hold")
+    assert notes.endswith("ringfence's default lengths apply")
 
 
 @pytest.mark.parametrize(
     ("bantime", "seconds"), [("0", 1), ("100 years", MAX_DURATION), ("0.5", 1), ("1.2", 2)]
 )
 def test_a_length_is_kept_within_what_can_be(bantime: str, seconds: float) -> None:
-    """Nothing, too much and fractions become what a ban can be."""
+    """Zero, too large and fractional lengths become valid ones."""
     assert ladder(bantime=bantime)[0] == (seconds,)
 
 
@@ -79,37 +84,37 @@ def test_a_length_is_kept_within_what_can_be(bantime: str, seconds: float) -> No
     ],
 )
 def test_growing_bans_are_a_list(options: dict[str, str], steps: tuple[float, ...]) -> None:
-    """The length after so many returns is what fail2ban's multipliers and formulas give, to the second."""
-    found, said = ladder(bantime="10m", increment="true", **options)
+    """The lengths equal the results of fail2ban's multipliers and formulas, to the second."""
+    found, notes = ladder(bantime="10m", increment="true", **options)
 
     assert found == pytest.approx(steps, abs=1)
-    assert said == []
+    assert notes == []
 
 
-def test_what_is_never_reached_is_left_out() -> None:
-    """Returns are remembered for 30 days: a length that takes longer to earn is not listed; that is said."""
-    steps, [said] = ladder(bantime="1d", increment="true")
+def test_unreachable_lengths_are_left_out() -> None:
+    """Earlier bans count for 30 days: lengths that cannot be reached are left out, with a note."""
+    steps, [notes] = ladder(bantime="1d", increment="true")
 
     assert [step / DAY for step in steps] == [1, 2, 4, 8, 16]
-    assert said == "longer bans are not reached: returns are remembered for 30 days"
+    assert notes == "longer bans are not reached: earlier bans are remembered for 30 days"
 
 
 @pytest.mark.parametrize(
     ("options", "why"),
     [
         ({"formula": "ban.Time * 17"}, "a formula is not evaluated"),
-        ({"multipliers": "1 two"}, "multipliers 1 two are no whole numbers"),
+        ({"multipliers": "1 two"}, "multipliers 1 two are not whole numbers"),
         ({"multipliers": "1 " + "9" * 20}, "multipliers are too large"),
         ({"factor": "x"}, "bantime.factor x: not a time"),
         ({"maxtime": "never"}, "bantime.maxtime never: not a time"),
     ],
 )
-def test_what_cannot_be_told_is_ringfences_own(options: dict[str, str], why: str) -> None:
-    """After the first length come the own ones that are longer, and that is said."""
-    steps, [said] = ladder(bantime="2h", increment="true", **options)
+def test_an_unsupported_growth(options: dict[str, str], why: str) -> None:
+    """After the first length follow ringfence's longer defaults, with a note."""
+    steps, [notes] = ladder(bantime="2h", increment="true", **options)
 
     assert steps == (7200, *OWN[1:])
-    assert said == f"bantime.increment: {why}; ringfence's own lengths follow the first"
+    assert notes == f"bantime.increment: {why}; ringfence's default lengths follow the first"
 
 
 @given(
@@ -128,7 +133,7 @@ def test_what_cannot_be_told_is_ringfences_own(options: dict[str, str], why: str
     )
 )
 def test_every_list_can_be_configured(options: dict[str, str]) -> None:
-    """Whatever the numbers are: a short list of lengths that may be, of which each can be reached."""
+    """Any numbers result in a short list of valid, reachable lengths."""
     steps, _ = ladder(increment="yes", **options)
 
     assert 1 <= len(steps) <= 50

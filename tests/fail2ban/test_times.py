@@ -1,4 +1,4 @@
-"""Times in fail2ban's files: what it reads, and nothing evaluated."""
+"""Durations in fail2ban's files, parsed without evaluation."""
 
 import subprocess
 
@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.support.fail2ban import PYTHON, environment, why_no_fail2ban
 
+from ringfence.config.converters import MAX_DURATION, parse_duration
 from ringfence.fail2ban.times import length_of, seconds_from
-from ringfence.values import MAX_DURATION, parse_duration
 
 WRITTEN = {
     "600": 600,
@@ -39,13 +39,13 @@ WRITTEN = {
 
 @pytest.mark.parametrize(("text", "seconds"), WRITTEN.items())
 def test_a_time_is_read_as_fail2ban_reads_it(text: str, seconds: float) -> None:
-    """Units, sums and products come to what fail2ban makes of them."""
+    """Units, sums and products have fail2ban's results."""
     assert seconds_from(text) == seconds
 
 
 @pytest.mark.skipif(bool(why_no_fail2ban()), reason=why_no_fail2ban())
 def test_fail2ban_itself_reads_these_times_so() -> None:
-    """The table above is what fail2ban's own function says."""
+    """The table above equals the results of fail2ban's own function."""
     code = (
         "import sys; from fail2ban.server.mytime import MyTime; "
         "[print(float(MyTime.str2seconds(text))) for text in sys.argv[1:]]"
@@ -79,15 +79,15 @@ def test_fail2ban_itself_reads_these_times_so() -> None:
         "9" * 201,
     ],
 )
-def test_what_is_no_time_is_refused(text: str) -> None:
-    """Whatever else Python would evaluate, and what makes no sense, is a ValueError."""
+def test_invalid_durations_are_refused(text: str) -> None:
+    """Other Python expressions, and invalid durations, are a ValueError."""
     with pytest.raises(ValueError, match=r"time|zero"):
         seconds_from(text)
 
 
 @given(st.text(alphabet="0123456789.+-*/ mhdwyos#\n", max_size=40))
 def test_any_text_is_a_number_or_refused(text: str) -> None:
-    """No text makes anything but a finite number or a ValueError."""
+    """Any text is a finite number or a ValueError."""
     try:
         seconds = seconds_from(text)
     except ValueError:
@@ -97,5 +97,5 @@ def test_any_text_is_a_number_or_refused(text: str) -> None:
 
 @given(st.integers(1, int(MAX_DURATION)))
 def test_a_length_is_written_as_the_configuration_reads_it(seconds: int) -> None:
-    """What is written is read back as the same number of seconds."""
+    """A formatted length is parsed back to the same number of seconds."""
     assert parse_duration(length_of(seconds)) == seconds

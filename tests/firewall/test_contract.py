@@ -1,9 +1,9 @@
-"""What every backend must keep, over each of them: the kernel's in a network namespace of its own."""
+"""The contract of all backends, tested over each; kernel backends run in their own network namespace."""
 
 import threading
 import time
 from collections.abc import Iterator
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 
 import pytest
 from tests.support.flavours import finder
@@ -12,22 +12,24 @@ from tests.support.netns import netns
 from ringfence.errors import FirewallError, SetFullError
 from ringfence.firewall import BACKENDS, make_backend
 from ringfence.firewall.contract import (
+    OBSERVE_MOST,
     Add,
     Backend,
+    BanAction,
     Change,
+    Counters,
+    FirewallPlan,
+    Health,
     Limit,
     LimitMode,
+    NetworkList,
     Opened,
     Outcome,
-    Plan,
     Ports,
-    Pulse,
     Remove,
-    Roll,
-    Usage,
-    Verdict,
+    exempts_friends,
 )
-from ringfence.firewall.ipset import IpsetBackend
+from ringfence.firewall.ipset.backend import IpsetBackend
 from ringfence.model import Network, Scope
 
 MAXELEM = 64
@@ -42,9 +44,9 @@ MAXELEM = 64
     ]
 )
 def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
-    """Each backend in turn, opened, in a namespace of its own where it is the kernel's."""
+    """Yield each backend in turn, opened; kernel backends in their own network namespace."""
     name, _, flavour = request.param.partition(" iptables-")
-    plan = Plan(maxelem=MAXELEM)
+    plan = FirewallPlan(maxelem=MAXELEM)
     made = IpsetBackend(plan, find_tools=finder(flavour)) if flavour else make_backend(name, plan)
     if not made.enforces:
         made.open()
@@ -57,17 +59,17 @@ def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
 
 
 def networks(backend: Backend) -> set[Network]:
-    """Give what is banned."""
+    """Return the banned networks."""
     return {element.network for element in backend.list()}
 
 
 def nets(*texts: str) -> set[Network]:
-    """Give the networks of these texts."""
+    """Parse networks."""
     return {ip_network(text) for text in texts}
 
 
 def test_every_name_makes_a_backend() -> None:
-    """Each name in BACKENDS makes the backend of that name; `auto` is one of them (test_choice.py)."""
+    """Each name in BACKENDS makes the backend of that name; test_choice.py tests ``auto``."""
     assert list(BACKENDS) == ["auto", "ipset", "nftables", "memory"]
     for name in set(BACKENDS) - {"auto"}:
         backend = make_backend(name)
@@ -96,13 +98,13 @@ def test_bans_are_confirmed_and_listed(backend: Backend) -> None:
         assert (listed[change.network].packets, listed[change.network].bytes) == (0, 0)
 
 
-def test_nothing_to_do_is_done(backend: Backend) -> None:
+def test_an_empty_batch_has_no_outcomes(backend: Backend) -> None:
     """An empty batch has no outcomes."""
     assert backend.apply([]) == []
 
 
-def test_adding_again_gives_a_new_timeout(backend: Backend) -> None:
-    """A second Add of a network is confirmed, and its timeout counts, longer or shorter."""
+def test_adding_again_sets_a_new_timeout(backend: Backend) -> None:
+    """A second Add of a network is confirmed, and sets a longer or a shorter timeout."""
     network = ip_network("192.0.2.1")
     backend.apply([Add(network, 600.0)])
     for timeout in (900.0, 30.0):
@@ -112,7 +114,7 @@ def test_adding_again_gives_a_new_timeout(backend: Backend) -> None:
 
 
 def test_removing_is_repeatable(backend: Backend) -> None:
-    """Remove is confirmed whether or not the network was in, and touches no other."""
+    """Remove is confirmed whether or not the network is banned, and affects no other."""
     backend.apply([Add(ip_network("192.0.2.1"), 60.0), Add(ip_network("192.0.2.2"), 60.0)])
     change = Remove(ip_network("192.0.2.1"))
 
@@ -121,7 +123,7 @@ def test_removing_is_repeatable(backend: Backend) -> None:
 
 
 def test_changes_are_carried_out_in_order(backend: Backend) -> None:
-    """The last change of a network in a batch is what counts."""
+    """The last change of a network in a batch decides."""
     first, second = ip_network("192.0.2.1"), ip_network("2001:db8::/64")
     changes: list[Change] = [
         Add(first, 60.0),
@@ -147,8 +149,8 @@ def test_a_prefix_and_what_is_in_it_are_two_bans(backend: Backend) -> None:
     assert networks(backend) == nets("192.0.0.0/16", "192.0.2.1")
 
 
-def test_timeouts_beyond_the_kernels_are_clamped_and_told(backend: Backend) -> None:
-    """A ban for years is given the longest the kernel has, and the outcome says so."""
+def test_too_long_timeouts_are_clamped_and_reported(backend: Backend) -> None:
+    """A ban for years gets the longest timeout of the kernel, and the outcome contains it."""
     change = Add(ip_network("192.0.2.1"), 3.2e8)
 
     assert backend.apply([change]) == [Outcome(change, 2_147_483.0)]
@@ -156,12 +158,12 @@ def test_timeouts_beyond_the_kernels_are_clamped_and_told(backend: Backend) -> N
     assert 2_147_480 <= element.timeout <= 2_147_483
 
 
-def test_no_ban_is_for_ever(backend: Backend) -> None:
-    """A timeout of nothing is one second, never the kernel's 0 for "no end"."""
+def test_every_ban_has_a_timeout(backend: Backend) -> None:
+    """A timeout of zero or less is one second, never the kernel's 0 for "no timeout"."""
     outcomes = backend.apply(
         [
-            Add(ip_network(f"192.0.2.{place}"), timeout)
-            for place, timeout in enumerate((0.0, -1.0, 0.4, float("nan")))
+            Add(ip_network(f"192.0.2.{number}"), timeout)
+            for number, timeout in enumerate((0.0, -1.0, 0.4, float("nan")))
         ]
     )
 
@@ -170,8 +172,8 @@ def test_no_ban_is_for_ever(backend: Backend) -> None:
     assert list(backend.list()) == []
 
 
-def test_a_refused_change_takes_no_other_with_it(backend: Backend) -> None:
-    """A /0 is refused by itself, wherever it stands; what is before and behind it is done."""
+def test_a_refused_change_affects_no_other(backend: Backend) -> None:
+    """A /0 alone is refused, at any position; the changes before and after it are carried out."""
     texts = [
         "0.0.0.0/0",
         "192.0.2.1",
@@ -190,8 +192,8 @@ def test_a_refused_change_takes_no_other_with_it(backend: Backend) -> None:
     assert networks(backend) == nets("192.0.2.1", "192.0.2.2", "192.0.2.3", "2001:db8::/64")
 
 
-def test_a_full_set_is_told_element_by_element(backend: Backend) -> None:
-    """Beyond maxelem each new network is a SetFullError; a known one is renewed; the other set has room."""
+def test_a_full_set_is_reported_by_element(backend: Backend) -> None:
+    """A new network beyond maxelem is a SetFullError; a known one is renewed; the other set has room."""
     many = [Add(ip_network((0x0A000000 + n, 32)), 600.0) for n in range(MAXELEM + 20)]
     known = Add(many[0].network, 900.0)
     other = Add(ip_network("2001:db8::/64"), 60.0)
@@ -204,7 +206,7 @@ def test_a_full_set_is_told_element_by_element(backend: Backend) -> None:
 
 
 def test_opening_again_loses_nothing(backend: Backend) -> None:
-    """A second open keeps what is banned and counts it."""
+    """A second open keeps the bans and counts them."""
     backend.apply([Add(ip_network("192.0.2.1"), 60.0), Add(ip_network("2001:db8::/64"), 60.0)])
 
     assert backend.open() == Opened(families={4: None, 6: None}, adopted=2)
@@ -212,7 +214,7 @@ def test_opening_again_loses_nothing(backend: Backend) -> None:
 
 
 def test_flush_and_close_are_repeatable(backend: Backend) -> None:
-    """After flush nothing is listed; flush and close may be repeated, and open begins anew."""
+    """After flush nothing is listed. Flush and close may be repeated, and open works again."""
     backend.apply([Add(ip_network("192.0.2.1"), 60.0)])
     for verb in (backend.flush, backend.flush, backend.close, backend.close):
         verb()
@@ -223,7 +225,7 @@ def test_flush_and_close_are_repeatable(backend: Backend) -> None:
 
 
 def test_two_scopes_are_two_bans(backend: Backend) -> None:
-    """A network may be banned with both scopes: each has its own time and room, and goes by itself."""
+    """A network may be banned in both scopes: each ban has its own time and room, and is removed alone."""
     network = ip_network("192.0.2.1")
     backend.apply([Add(network, 600.0), Add(network, 60.0, Scope.SIP_UDP)])
 
@@ -240,7 +242,7 @@ def test_two_scopes_are_two_bans(backend: Backend) -> None:
 
 
 def test_one_ban_is_found(backend: Backend) -> None:
-    """A ban is found by its network and scope: not by what covers it or is in it, and not once lifted."""
+    """A ban is found by its network and scope, not by a wider or narrower network, and not once removed."""
     banned = [
         Add(ip_network(text), 600.0, scope)
         for text in ("192.0.2.0/24", "192.0.2.7", "2001:db8:1::/64", "2001:db8::1")
@@ -263,92 +265,172 @@ def test_one_ban_is_found(backend: Backend) -> None:
     assert backend.find(banned[1].network, Scope.SIP_UDP) is not None
 
 
-@pytest.mark.parametrize("roll", Roll)
-def test_a_roll_may_be_filled_again_and_again(backend: Backend, roll: Roll) -> None:
-    """Networks of both versions that overlap, none, many: no ban is touched, and the next look is content."""
+@pytest.mark.parametrize("which", NetworkList)
+def test_a_list_may_be_replaced_again_and_again(backend: Backend, which: NetworkList) -> None:
+    """A list may be replaced by overlapping, no or many networks; bans stay, and health reports nothing."""
     backend.apply([Add(ip_network("192.0.2.1"), 60.0)])
     many = [ip_network((0x0A000000 + (n << 4), 28)) for n in range(10_000)]
-    for on_it in (
+    for contents in (
         [ip_network(text) for text in ("192.0.2.0/24", "192.0.2.1", "192.0.0.0/16", "2001:db8::/32")],
         [],
         [*many, *many, ip_network("2001:db8::1")],
         [ip_network("0.0.0.0/0"), ip_network("::/0")],
         many[:1],
     ):
-        backend.fill(roll, on_it)
-        assert backend.pulse() == Pulse(elements=1)
+        backend.replace_list(which, contents)
+        assert backend.health() == Health(elements=1)
     assert networks(backend) == nets("192.0.2.1")
 
 
-def test_the_next_look_is_content_with_what_we_do(backend: Backend) -> None:
-    """Bans that come, go and end, a roll, another opening: nothing of it is trouble, or somebody else's."""
+def test_our_own_changes_are_not_damage(backend: Backend) -> None:
+    """Our own bans, unbans, lists and openings are reported as neither damage nor foreign changes."""
     network = ip_network("192.0.2.1")
     for step in (
         lambda: backend.apply([Add(network, 600.0), Add(ip_network("2001:db8::/64"), 1.0)]),
-        lambda: backend.fill(Roll.ALLOW, [network]),
+        lambda: backend.replace_list(NetworkList.ALLOW, [network]),
         backend.open,
         lambda: backend.apply([Remove(network)]),
         lambda: time.sleep(2.1),
     ):
         step()
-        assert backend.pulse() == Pulse(elements=len(list(backend.list())))
+        assert backend.health() == Health(elements=len(list(backend.list())))
     assert list(backend.list()) == []
 
 
+def successor(backend: Backend) -> Backend:
+    """Return the backend after a restart, or the same one if nothing outlives it."""
+    if isinstance(backend, IpsetBackend):
+        return IpsetBackend(backend.plan, find_tools=backend._find_tools)
+    return make_backend(backend.name, backend.plan) if backend.enforces else backend
+
+
+def test_bans_in_the_kernel_are_adopted_after_a_restart(backend: Backend) -> None:
+    """A second backend lists, finds and removes the bans of a first, for every kind of network."""
+    texts = (
+        "192.0.2.1",
+        "198.51.100.0/24",
+        "2001:db8::1",
+        "2001:db8:1::/64",
+        "2001:db8:2::/96",
+        "2001:db8:3::/48",
+    )
+    bans = {(ip_network(text), scope) for text in texts for scope in Scope}
+    backend.apply([Add(network, 600.0, scope) for network, scope in bans])
+    second = successor(backend)
+
+    assert second.open().adopted == len(bans)
+    assert {(element.network, element.scope) for element in second.list()} == bans
+    assert {(found.network, found.scope) for ban in bans if (found := second.find(*ban)) is not None} == bans
+    assert {outcome.error for outcome in second.apply([Remove(*ban) for ban in bans])} == {None}
+    assert list(second.list()) == []
+    second.close()
+
+
+def observed(backend: Backend) -> int:
+    """Return the number of observed addresses."""
+    sets = backend.counters().sets
+    return sum(elements or 0 for name, elements in sets.items() if "observe" in name)
+
+
+def test_observed_addresses_are_not_bans(backend: Backend) -> None:
+    """Addresses of both versions are observed once each, also after a restart, and until a flush."""
+    addresses = [ip_address(text) for text in ("192.0.2.1", "2001:db8::1", "2001:db8::2", "192.0.2.1")]
+    backend.observe([])
+    backend.observe(iter(addresses))
+    backend.observe(addresses[:1])
+
+    assert observed(backend) == 3
+    assert backend.health() == Health(elements=0)
+    assert list(backend.list()) == []
+    second = successor(backend)
+    assert second.open().adopted == 0
+    assert observed(second) == 3
+    second.observe([ip_address("192.0.2.2")])
+    assert observed(second) == 4
+    second.flush()
+    second.observe(addresses)
+    second.open()
+    assert observed(second) == (0 if second.enforces else 3)
+    second.close()
+
+
+def test_more_than_can_be_observed_are_left_out(backend: Backend) -> None:
+    """A full set leaves new addresses out without an error, renews the others, and affects no ban."""
+    many = [ip_address(0xC6120000 + number) for number in range(OBSERVE_MOST + 300)]
+    backend.observe(many[:OBSERVE_MOST])
+    assert observed(backend) == OBSERVE_MOST
+    backend.observe([*many[-300:], many[0], ip_address("2001:db8::1")])
+
+    # A large set of ipset counts in parts and may take some elements more (ip_set_hash_gen.h).
+    assert OBSERVE_MOST + 1 <= observed(backend) < OBSERVE_MOST + 150
+    change = Add(ip_network(many[0]), 60.0)
+    assert backend.apply([change]) == [Outcome(change, 60.0)]
+    assert backend.health() == Health(elements=1)
+
+
+def test_friends_are_exempt_from_some_bans() -> None:
+    """A ban of a /64, or of a part of it, exempts the friends in it; other bans exempt none."""
+    exempting = ("2001:db8::/64", "2001:db8::/65", "2001:db8::/127")
+    others = ("2001:db8::1", "2001:db8::/63", "::/1", "192.0.2.1", "10.0.0.0/8")
+    assert [exempts_friends(ip_network(text)) for text in (*exempting, *others)] == [True] * 3 + [False] * 5
+
+
 PLANS = [
-    Plan(maxelem=MAXELEM, log_group=7, limit=Limit(LimitMode.OBSERVE)),
-    Plan(maxelem=MAXELEM, verdict=Verdict.PORT_UNREACHABLE, interfaces=("eth0", "lo"), log=True),
-    Plan(maxelem=MAXELEM, verdict=Verdict.TCP_RESET, limit=Limit(LimitMode.ENFORCE, rate=7, burst=30)),
-    Plan(maxelem=MAXELEM, every_port=False, sip_ports=Ports(udp=tuple(range(5060, 5090)), tcp=())),
-    Plan(maxelem=MAXELEM, verdict=Verdict.ADMIN_PROHIBITED, every_port=False),
-    Plan(maxelem=MAXELEM),
+    FirewallPlan(maxelem=MAXELEM, log_group=7, limit=Limit(LimitMode.OBSERVE)),
+    FirewallPlan(maxelem=MAXELEM, action=BanAction.PORT_UNREACHABLE, interfaces=("eth0", "lo"), log=True),
+    FirewallPlan(
+        maxelem=MAXELEM, action=BanAction.TCP_RESET, limit=Limit(LimitMode.ENFORCE, rate=7, burst=30)
+    ),
+    FirewallPlan(maxelem=MAXELEM, every_port=False, sip_ports=Ports(udp=tuple(range(5060, 5090)), tcp=())),
+    FirewallPlan(maxelem=MAXELEM, action=BanAction.ADMIN_PROHIBITED, every_port=False),
+    FirewallPlan(maxelem=MAXELEM),
 ]
 
 
 def test_a_new_plan_loses_nothing(backend: Backend) -> None:
-    """One plan after the other is put in place: bans and rolls stay, and our own change heals nothing."""
+    """Plans replace each other: bans and lists stay, and our own change is not a repair."""
     network = ip_network("192.0.2.1")
     backend.apply([Add(network, 600.0), Add(network, 600.0, Scope.SIP_UDP)])
     for plan in PLANS:
         backend.plan = plan
         opened = backend.open()
-        assert (opened.families, opened.adopted, opened.healed) == ({4: None, 6: None}, 2, False)
+        assert (opened.families, opened.adopted, opened.repaired) == ({4: None, 6: None}, 2, False)
         if backend.enforces:
             assert (opened.wire, opened.limiter) == (None, None)
-        assert backend.pulse() == Pulse(elements=2)
+        assert backend.health() == Health(elements=2)
     assert networks(backend) == {network}
 
 
-def test_what_was_met_is_nothing_at_first(backend: Backend) -> None:
-    """Rules have met nothing where nothing was sent, nobody floods, and what is banned is counted."""
+def test_counters_begin_at_zero(backend: Backend) -> None:
+    """Without traffic all counters are 0 and there are no flooders; the sizes of the sets are reported."""
     backend.plan = PLANS[0]
     backend.open()
     backend.apply([Add(ip_network("192.0.2.1"), 60.0), Add(ip_network("2001:db8::/64"), 60.0)])
-    usage = backend.usage()
+    counters = backend.counters()
 
-    assert {(rule.packets, rule.bytes) for rule in usage.rules} <= {(0, 0)}
-    assert (usage.limiter_drops, usage.limiter_full) == (0, 0)
-    assert sum(elements or 0 for elements in usage.sets.values()) == 2
-    assert list(backend.flooding()) == []
+    assert {(rule.packets, rule.bytes) for rule in counters.rules} <= {(0, 0)}
+    assert (counters.limiter_drops, counters.limiter_full) == (0, 0)
+    assert sum(elements or 0 for elements in counters.sets.values()) == 2
+    assert list(backend.flooders()) == []
 
 
-def test_usage_may_be_asked_in_a_thread_while_bans_go_on(backend: Backend) -> None:
-    """While another thread asks for the usage again and again, every ban and look is as without it."""
-    usages: list[Usage] = []
+def test_counters_may_be_read_in_a_thread_meanwhile(backend: Backend) -> None:
+    """Reading the counters in another thread affects neither bans nor health checks."""
+    readings: list[Counters] = []
     failed: list[BaseException] = []
     started, done = threading.Event(), threading.Event()
 
-    def ask() -> None:
+    def read() -> None:
         try:
-            while not done.is_set() or len(usages) < 2:
-                usages.append(backend.usage())
+            while not done.is_set() or len(readings) < 2:
+                readings.append(backend.counters())
                 started.set()
-        except BaseException as error:  # noqa: BLE001 - whatever it is, it is told
+        except BaseException as error:  # noqa: BLE001 - any error fails the test
             failed.append(error)
         finally:
             started.set()
 
-    thread = threading.Thread(target=ask)
+    thread = threading.Thread(target=read)
     thread.start()
     try:
         assert started.wait(30)
@@ -357,17 +439,21 @@ def test_usage_may_be_asked_in_a_thread_while_bans_go_on(backend: Backend) -> No
             if turn % 2:
                 changes = [Remove(change.network) for change in changes]
             assert {outcome.error for outcome in backend.apply(changes)} == {None}
-            assert backend.pulse() == Pulse(elements=20 * (1 - turn % 2))
+            assert backend.health() == Health(elements=20 * (1 - turn % 2))
     finally:
         done.set()
         thread.join()
     assert failed == []
-    assert {sum(elements or 0 for elements in usage.sets.values()) for usage in usages} <= {*range(21)}
+    assert {sum(elements or 0 for elements in counters.sets.values()) for counters in readings} <= {
+        *range(21)
+    }
 
 
-def test_what_differs_is_named_as_in_the_configuration() -> None:
-    """A plan says what is not as in another, in words that an administrator has written himself."""
-    plan = Plan(sip_ports=Ports(udp=(5060,)), verdict=Verdict.TCP_RESET, limit=Limit(LimitMode.ENFORCE))
+def test_changed_keys_are_named_as_in_the_configuration() -> None:
+    """A plan names its differences from another plan by the keys of the configuration."""
+    plan = FirewallPlan(
+        sip_ports=Ports(udp=(5060,)), action=BanAction.TCP_RESET, limit=Limit(LimitMode.ENFORCE)
+    )
 
-    assert plan.differing(Plan()) == ["sip_ports", "action", "limiter"]
-    assert plan.differing(plan) == []
+    assert plan.changed_keys(FirewallPlan()) == ["sip_ports", "action", "limiter"]
+    assert plan.changed_keys(plan) == []

@@ -1,4 +1,4 @@
-"""What only the ipset backend does to packets: its full limiter, its log, and the release before."""
+"""Effects on packets that only the ipset backend has: its full limiter, its log, the previous release."""
 
 import socket
 from collections.abc import Iterator
@@ -17,13 +17,12 @@ from tests.support.packets import (
     drained_after,
     ends,
     flood,
-    met_far_end,
     plan,
 )
 
-from ringfence.firewall import iptables, iptables_rules
-from ringfence.firewall.contract import Limit, LimitMode, Plan
-from ringfence.firewall.ipset import IpsetBackend
+from ringfence.firewall.contract import FirewallPlan, Limit, LimitMode
+from ringfence.firewall.ipset import iptables, iptables_rules
+from ringfence.firewall.ipset.backend import IpsetBackend
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("netns")]
 PREVIOUS = """\
@@ -41,34 +40,21 @@ COMMIT
 
 @pytest.fixture(params=FLAVOURS)
 def backend(request: pytest.FixtureRequest, netns: None) -> Iterator[IpsetBackend]:
-    """The backend with each flavour, opened."""
+    """Yield the backend with each flavour of iptables, opened."""
     made = IpsetBackend(find_tools=finder(request.param))
     made.open()
     yield made
     made.close()
 
 
-@pytest.fixture
-def far(backend: IpsetBackend) -> Iterator[str]:
-    """The namespace at the other end of the cable."""
-    with met_far_end() as name:
-        yield name
-
-
-@pytest.fixture(params=["IPv4", "IPv6"])
-def cable(request: pytest.FixtureRequest) -> Cable:
-    """The cable of each IP version."""
-    return CABLES[request.param]
-
-
 @pytest.mark.parametrize(("mode", "through"), [(LimitMode.ENFORCE, 40), (LimitMode.OBSERVE, 200)])
-def test_a_full_limiter_drops_strangers_only_where_it_enforces(
+def test_a_full_limiter_drops_strangers_in_mode_enforce_only(
     backend: IpsetBackend, far: str, monkeypatch: pytest.MonkeyPatch, mode: LimitMode, through: int
 ) -> None:
-    """What comes from sources without room is counted; enforcing it is dropped, observing it passes."""
+    """Packets of sources without room are counted; in mode enforce they are dropped, in observe they pass."""
     monkeypatch.setattr(iptables_rules, "_BUCKETS", 4)
     monkeypatch.setattr(iptables_rules, "_SOURCES", 4)
-    plan(backend, Plan(limit=Limit(mode)))
+    plan(backend, FirewallPlan(limit=Limit(mode)))
     cable = CABLES["IPv4"]
     arrived = 0
     for last in range(20):
@@ -77,29 +63,29 @@ def test_a_full_limiter_drops_strangers_only_where_it_enforces(
         with ends(cable, far, SIP, there=there) as (here, remote):
             arrived += flood(here, remote, 10)[0]
 
-    usage = backend.usage()
+    counters = backend.counters()
     assert arrived == through
-    assert usage.limiter_drops == 0
-    assert usage.limiter_full >= 160
-    assert backend.flooding() == []
+    assert counters.limiter_drops == 0
+    assert counters.limiter_full >= 160
+    assert backend.flooders() == []
 
 
-def test_what_is_dropped_may_be_logged(backend: IpsetBackend, far: str, cable: Cable) -> None:
-    """With a log asked for the bans drop as without it, and the log's rules are met by what is dropped."""
-    plan(backend, Plan(log=True))
+def test_dropped_packets_may_be_logged(backend: IpsetBackend, far: str, cable: Cable) -> None:
+    """With a log the bans drop as without it, and the log's rules match the dropped packets."""
+    plan(backend, FirewallPlan(log=True))
     ban(backend, cable)
     assert datagram(cable, far, SIP) == (False, "EPERM")
     flavour = "legacy" if tools_of("legacy", 4) == backend._rules[4].tools else "nft"
     version = 4 if cable.family == socket.AF_INET else 6
     saved = iptables.save(tools_of(flavour, version), table="raw", counters=True)
     [logged] = [line for line in saved.splitlines() if '--log-prefix "ringfence: "' in line]
-    assert iptables.counted(logged)[0] == 2
+    assert iptables.parse_counters(logged)[0] == 2
 
 
 def test_the_previous_release_is_taken_over_under_traffic(
     backend: IpsetBackend, far: str, cable: Cable
 ) -> None:
-    """Rules and bans of the release before are adopted and replaced, and nothing gets through meanwhile."""
+    """Rules and bans of the previous release are adopted and replaced, and no packet passes meanwhile."""
     backend.flush()
     version, family = (4, "inet") if cable.family == socket.AF_INET else (6, "inet6")
     tools = backend._find_tools(version)

@@ -1,37 +1,63 @@
-"""The log rule for outgoing challenges: behind the drops, only where asked for, and never instead of them."""
+"""The log rules for outgoing challenges: behind the drops, only if configured, and never instead of them."""
 
 import pytest
 from tests.support.flavours import FLAVOURS, command, finder, tools_of
 from tests.support.netns import run
 
 from ringfence.errors import FirewallError
-from ringfence.firewall import iptables_rules, make_backend
-from ringfence.firewall.contract import Backend, Opened, Plan
-from ringfence.firewall.ipset import IpsetBackend
-from ringfence.firewall.iptables_rules import wanted_rules
+from ringfence.firewall import make_backend
+from ringfence.firewall.contract import Backend, FirewallPlan, Opened
+from ringfence.firewall.ipset import iptables_rules
+from ringfence.firewall.ipset.backend import IpsetBackend
+from ringfence.firewall.ipset.iptables_rules import wanted_rules
 
 GROUP = 21063
-HEADER = "0x0>>0x16&0x3c"  # the length of IPv4's header
+CODES = "0x20343031,0x20343033,0x20343037"
+DATAGRAMS = f"{CODES},0x20343034"
+IPV4 = "0x0>>0x16&0x3c@"  # the end of the IPv4 header
+TCP4, TCP6 = f"{IPV4}0xc>>0x1a&0x3c@", "0x34>>0x1a&0x3c@"  # and of the TCP header
 TESTS = {
-    4: f"{HEADER}@0x8=0x5349502f&&{HEADER}@0xc=0x322e3020&&{HEADER}@0xf=0x20343031,0x20343037",
-    6: "0x30=0x5349502f&&0x34=0x322e3020&&0x37=0x20343031,0x20343037",
+    4: [
+        f"{IPV4}0x8=0x5349502f&&{IPV4}0xc=0x322e3020&&{IPV4}0xf={DATAGRAMS}",
+        f"{TCP4}0x0=0x5349502f&&{TCP4}0x4=0x322e3020&&{TCP4}0x7={CODES}",
+        f"{TCP4}0x0>>0x10=0x817e&&{TCP4}0x4=0x5349502f&&{TCP4}0x8=0x322e3020&&{TCP4}0xb={CODES}",
+        f"{TCP4}0x0>>0x10=0x8100:0x817d&&{TCP4}0x2=0x5349502f&&{TCP4}0x6=0x322e3020&&{TCP4}0x9={CODES}",
+    ],
+    6: [
+        f"0x30=0x5349502f&&0x34=0x322e3020&&0x37={DATAGRAMS}",
+        f"{TCP6}0x28=0x5349502f&&{TCP6}0x2c=0x322e3020&&{TCP6}0x2f={CODES}",
+        f"{TCP6}0x28>>0x10=0x817e&&{TCP6}0x2c=0x5349502f&&{TCP6}0x30=0x322e3020&&{TCP6}0x33={CODES}",
+        f"{TCP6}0x28>>0x10=0x8100:0x817d&&{TCP6}0x2a=0x5349502f&&{TCP6}0x2e=0x322e3020&&{TCP6}0x31={CODES}",
+    ],
+}
+ROUTED = {
+    4: "-m rpfilter -m addrtype --dst-type UNICAST",
+    6: "-m rpfilter -m addrtype --dst-type UNICAST -m addrtype ! --dst-type LOCAL",
 }
 
 
 def rules_of(version: int, *, logged: bool) -> list[str]:
-    """Give our rules as iptables-save must print them."""
-    match, target = f'-p udp -m u32 --u32 "{TESTS[version]}"', f"-j NFLOG --nflog-group {GROUP}"
-    drops = wanted_rules(Plan(), version)["raw"]
+    """Return our rules as iptables-save must print them."""
+    protocols = ["-p udp", *["-p tcp -m multiport --sports 5038,5060,5061,8089"] * 3]
+    matches = [
+        f'{protocol} -m u32 --u32 "{test}"' for protocol, test in zip(protocols, TESTS[version], strict=True)
+    ]
+    target = f"-j NFLOG --nflog-group {GROUP}"
+    drops = wanted_rules(FirewallPlan(), version)["raw"]
     out = [f"-A ringfence-out {rule.text}" for rule in drops["ringfence-out"]]
     pre = [f"-A ringfence-pre {rule.text}" for rule in drops["ringfence-pre"]]
     if logged:
-        out.append(f"-A ringfence-out {match} {target}")
-        pre.append(f"-A ringfence-pre {match} -m rpfilter -m addrtype --dst-type UNICAST {target}")
+        out += [f"-A ringfence-out {match} {target}" for match in matches]
+        observed = f"-m set --match-set ringfence-observe{version} src -j ringfence-seen"
+        pre.append(f"-A ringfence-pre -p udp -m multiport --dports 4569,5060 {observed}")
+        pre += [f"-A ringfence-pre {match} {ROUTED[version]} {target}" for match in matches]
+        share = "-m limit --limit 50/sec --limit-burst 50 -j NFLOG --nflog-prefix observed"
+        pre.append(f"-A ringfence-seen {share} --nflog-group {GROUP}")
     return out + pre
 
 
 def saved(version: int, flavour: str = "nft") -> list[str]:
-    """Give the rules of our chains as they are, chain by chain."""
+    """Return the rules of our chains in the kernel, chain by chain."""
     lines = run(tools_of(flavour, version).save).splitlines()
     return sorted(
         (line for line in lines if line.startswith("-A ringfence-")), key=lambda line: line.split()[1]
@@ -41,26 +67,29 @@ def saved(version: int, flavour: str = "nft") -> list[str]:
 @pytest.mark.kernel
 @pytest.mark.usefixtures("netns")
 @pytest.mark.parametrize("flavour", FLAVOURS)
-def test_the_log_rule_goes_in_heals_and_goes_out(flavour: str) -> None:
-    """With each flavour: as the tool itself prints it, behind the drops, once, after damage, and out."""
-    backend = IpsetBackend(Plan(log_group=GROUP), find_tools=finder(flavour))
+def test_the_log_rules_are_added_repaired_and_removed(flavour: str) -> None:
+    """Each flavour of iptables adds, repairs and removes the log rules behind the drops."""
+    backend = IpsetBackend(FirewallPlan(log_group=GROUP), find_tools=finder(flavour))
     for version in (4, 6):
+        last = {
+            chain: sum(f"-A {chain} " in rule for rule in rules_of(version, logged=True))
+            for chain in ("ringfence-out", "ringfence-pre")
+        }
         for damage in (
             "",
-            "-D ringfence-out 4",
-            "-D ringfence-pre 7",
+            *(f"-D {chain} {number}" for chain, number in last.items()),
             "-D ringfence-pre 1",
             "-F ringfence-out",
         ):
             if damage:
                 run(command(flavour, version), "-t", "raw", *damage.split())
-            assert [backend.open().healed for _ in range(2)] == [bool(damage), False]
+            assert [backend.open().repaired for _ in range(2)] == [bool(damage), False]
             assert saved(version, flavour) == rules_of(version, logged=True)
 
-    backend.plan = Plan()
-    assert [backend.open().healed for _ in range(2)] == [False, False]
+    backend.plan = FirewallPlan()
+    assert [backend.open().repaired for _ in range(2)] == [False, False]
     assert [saved(version, flavour) for version in (4, 6)] == [rules_of(v, logged=False) for v in (4, 6)]
-    backend.plan = Plan(log_group=GROUP)
+    backend.plan = FirewallPlan(log_group=GROUP)
     backend.open()
     backend.flush()
     backend.close()
@@ -69,10 +98,10 @@ def test_the_log_rule_goes_in_heals_and_goes_out(flavour: str) -> None:
 
 @pytest.mark.kernel
 @pytest.mark.usefixtures("netns")
-def test_the_backend_logs_only_where_asked() -> None:
-    """Asked for, the rule stands for both IP versions and nothing is told; else it is not there."""
+def test_the_backend_logs_only_if_configured() -> None:
+    """With a log group both IP versions have the log rules, and no problem is reported; else neither has."""
     for group, logged in ((GROUP, True), (None, False), (GROUP, True)):
-        backend = make_backend("ipset", Plan(log_group=group))
+        backend = make_backend("ipset", FirewallPlan(log_group=group))
         assert backend.open().wire is None
         for version in (4, 6):
             assert saved(version) == rules_of(version, logged=logged)
@@ -86,11 +115,12 @@ def test_the_backend_logs_only_where_asked() -> None:
 
 @pytest.mark.kernel
 @pytest.mark.usefixtures("netns")
-def test_what_cannot_be_logged_is_banned_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the log rule is refused the drops stand without it, at once and after damage, and it is told."""
-    backend = make_backend("ipset", Plan(log_group=GROUP))
+def test_without_log_rules_bans_still_drop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the log rules are refused, the drops remain without them, also after damage, and it is reported."""
+    backend = make_backend("ipset", FirewallPlan(log_group=GROUP))
     with monkeypatch.context() as broken:
-        broken.setitem(iptables_rules._PASSING, "ringfence-pre", "-m unknown-to-all ")
+        for version in (4, 6):
+            broken.setitem(iptables_rules._FORWARDED, version, "-m unknown-to-all ")
         for _ in range(2):
             opened = backend.open()
             assert opened.families == {4: None, 6: None}
@@ -98,7 +128,7 @@ def test_what_cannot_be_logged_is_banned_all_the_same(monkeypatch: pytest.Monkey
             assert opened.wire.startswith("IPv4: ")
             assert "; IPv6: " in opened.wire
             assert "unknown-to-all" in opened.wire
-            assert "mend: `modprobe xt_u32 xt_NFLOG " in opened.wire
+            assert "fix: `modprobe xt_u32 xt_multiport xt_NFLOG " in opened.wire
             assert saved(4) == rules_of(4, logged=False)
             run("iptables", "-t", "raw", "-F", "ringfence-out")
 
@@ -110,9 +140,9 @@ def test_what_cannot_be_logged_is_banned_all_the_same(monkeypatch: pytest.Monkey
 @pytest.mark.kernel
 @pytest.mark.usefixtures("netns")
 def test_one_ip_version_may_lack_the_log_rule(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A refusal for IPv6 leaves the rule of IPv4 in place, and only IPv6 is told."""
-    monkeypatch.setitem(iptables_rules._CHALLENGES, 6, "no test of u32")
-    backend = make_backend("ipset", Plan(log_group=GROUP))
+    """A refusal for IPv6 leaves the rules of IPv4 in number, and only IPv6 is reported."""
+    monkeypatch.setitem(iptables_rules._STREAM, 6, "no test of u32")
+    backend = make_backend("ipset", FirewallPlan(log_group=GROUP))
 
     wire = backend.open().wire
 
@@ -128,10 +158,10 @@ def test_one_ip_version_may_lack_the_log_rule(monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.kernel
 @pytest.mark.usefixtures("netns")
-def test_drops_that_are_refused_are_no_matter_of_the_wire(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the drops cannot stand either, open() fails as it does without a log rule."""
-    monkeypatch.setattr(iptables_rules, "bans_name", lambda version, scope: f"absent{version}{scope}")
-    backend = make_backend("ipset", Plan(log_group=GROUP))
+def test_refused_drops_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the drops are refused too, open() fails as it does without log rules."""
+    monkeypatch.setattr(iptables_rules, "ban_set_name", lambda version, _scope, **_: f"absent{version}")
+    backend = make_backend("ipset", FirewallPlan(log_group=GROUP))
     with pytest.raises(FirewallError, match="restore failed"):
         backend.open()
     backend.close()
@@ -139,6 +169,6 @@ def test_drops_that_are_refused_are_no_matter_of_the_wire(monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize(("group", "wire"), [(None, None), (GROUP, "a dry run puts no rule into the kernel")])
 def test_a_dry_run_has_no_wire(group: int | None, wire: str | None) -> None:
-    """The memory backend says so where a log rule is asked for."""
-    backend: Backend = make_backend("memory", Plan(log_group=group))
+    """The memory backend reports configured log rules as missing."""
+    backend: Backend = make_backend("memory", FirewallPlan(log_group=group))
     assert backend.open() == Opened({4: None, 6: None}, wire=wire)

@@ -1,14 +1,24 @@
-"""What only the memory backend has: a clock of its own and a size in memory. The rest is test_contract.py."""
+"""The memory backend's own behaviour: its clock and its contents. test_contract.py tests the rest."""
 
 from ipaddress import ip_network
 
-from ringfence.firewall.contract import Add, Element, Limit, LimitMode, Opened, Plan, Pulse, Roll, Usage
+from ringfence.firewall.contract import (
+    Add,
+    Counters,
+    Element,
+    FirewallPlan,
+    Health,
+    Limit,
+    LimitMode,
+    NetworkList,
+    Opened,
+)
 from ringfence.firewall.memory import MemoryBackend
 from ringfence.model import Scope
 
 
 def test_bans_end_by_the_clock() -> None:
-    """A ban is listed with the time it has left and is gone when that is over."""
+    """A ban is listed with its remaining time, and is gone when that is over."""
     now = 100.0
     backend = MemoryBackend(clock=lambda: now)
     backend.apply([Add(ip_network("192.0.2.1"), 60.0), Add(ip_network("2001:db8::/64"), 10.0)])
@@ -24,25 +34,29 @@ def test_bans_end_by_the_clock() -> None:
     assert backend.open() == Opened(families={4: None, 6: None}, adopted=1)
 
 
-def test_a_limiter_is_told_to_be_pretence() -> None:
-    """Where a limiter is asked for it says that there is none; nobody floods, and bans are counted."""
-    backend = MemoryBackend(Plan(limit=Limit(LimitMode.ENFORCE)))
+def test_a_limiter_is_reported_as_missing() -> None:
+    """A configured limiter is reported as missing; there are no flooders, and bans are counted."""
+    backend = MemoryBackend(FirewallPlan(limit=Limit(LimitMode.ENFORCE)))
     assert backend.open() == Opened({4: None, 6: None}, limiter="a dry run puts no rule into the kernel")
     backend.apply([Add(ip_network("192.0.2.1"), 60.0), Add(ip_network("192.0.2.1"), 60.0, Scope.SIP_UDP)])
 
-    assert backend.usage() == Usage(sets={"bans": 2})
-    assert backend.pulse() == Pulse(elements=2)
-    assert list(backend.flooding()) == []
+    assert backend.counters() == Counters(sets={"bans": 2, "observed": 0})
+    assert backend.health() == Health(elements=2)
+    assert list(backend.flooders()) == []
 
 
-def test_rolls_are_remembered_until_they_are_flushed() -> None:
-    """What a roll was given last is on it, each for itself, and nothing after a flush."""
+def test_lists_are_kept_until_they_are_flushed() -> None:
+    """Each list holds the networks that it received last, and a flush empties it."""
     backend = MemoryBackend()
     first, second = ip_network("192.0.2.0/24"), ip_network("2001:db8::/32")
-    backend.fill(Roll.ALLOW, [first, second])
-    backend.fill(Roll.ALLOW, [second, second])
-    backend.fill(Roll.DENY, [first])
+    backend.replace_list(NetworkList.ALLOW, [first, second])
+    backend.replace_list(NetworkList.ALLOW, [second, second])
+    backend.replace_list(NetworkList.DENY, [first])
 
-    assert backend.rolls == {Roll.ALLOW: {second}, Roll.DENY: {first}, Roll.FRIENDS: frozenset()}
+    assert backend.lists == {
+        NetworkList.ALLOW: {second},
+        NetworkList.DENY: {first},
+        NetworkList.FRIENDS: frozenset(),
+    }
     backend.flush()
-    assert backend.rolls == dict.fromkeys(Roll, frozenset())
+    assert backend.lists == dict.fromkeys(NetworkList, frozenset())

@@ -1,23 +1,23 @@
-"""Friends that are kept, over a shelf that counts what is written, at a time that the test says."""
+"""A friend registry over a store that counts its writes, with a clock that the test sets."""
 
 import asyncio
 from collections.abc import Iterable
 from ipaddress import ip_address, ip_network
 
 from ringfence.detect.friends import Key, key_of
-from ringfence.friends.keeping import Keeping
+from ringfence.friends.registry import FriendRegistry
 from ringfence.model import (
     Address,
     Contact,
     Endpoint,
     EventKind,
     Friend,
+    FriendReason,
     Network,
     Roster,
     SecurityEvent,
     Service,
     SourceId,
-    Tie,
     Transport,
     TrunkHost,
 )
@@ -35,63 +35,65 @@ class Shelf:
         self.told = asyncio.Event()
 
     def friends(self, now: float, most: int) -> list[Friend]:
-        """Give those that are not over."""
+        """Return the current friends."""
         return [friend for friend in self.rows.values() if friend.until > now][-most:]
 
     def former_friends(self, now: float, most: int) -> list[Friend]:
-        """Give those that are over."""
+        """Return the expired friends."""
         return [friend for friend in self.rows.values() if friend.until <= now][-most:]
 
     def remember_friends(self, friends: Iterable[Friend]) -> None:
-        """Take them, and how many."""
+        """Store friends and record their number."""
         told = {key_of(one): one for one in friends}
         self.written.append(len(told))
         self.rows.update(told)
         self.told.set()
 
     def forget_friend(self, address: Address) -> None:
-        """Take them away."""
+        """Remove an address."""
         self.rows = {key: friend for key, friend in self.rows.items() if friend.address != address}
 
 
 class World:
-    """A daemon's friends; ``followed`` are the names whose addresses are wanted."""
+    """A daemon's friends; ``followed`` has the names whose addresses are wanted."""
 
-    def __init__(self, shelf: Shelf | None = None, now: float = NOW) -> None:
+    def __init__(self, store: Shelf | None = None, now: float = NOW) -> None:
         self.now = now
-        self.shelf = shelf if shelf is not None else Shelf()
+        self.shelf = store if store is not None else Shelf()
         self.followed: frozenset[str] = frozenset()
-        self.keeping = Keeping(self.shelf, lambda: self.now, follow=self._follow, own=lambda one: one == HERE)
+        self.keeping = FriendRegistry(
+            self.shelf, lambda: self.now, follow=self._follow, own=lambda one: one == HERE
+        )
 
     def _follow(self, names: frozenset[str]) -> None:
         self.followed = names
 
     def again(self) -> "World":
-        """End and begin anew over the same store."""
+        """Return the friends of the next daemon with the same store."""
         self.keeping.write()
         other = World(self.shelf, self.now)
         other.keeping.load()
         return other
 
     def later(self, roster: Roster) -> None:
-        """Tell a roster that is not the first, and have it taken."""
-        self.keeping.roster(roster)
-        asyncio.run(self.keeping.take_rosters())
+        """Report a roster that is not the first, and process it."""
+        self.keeping.on_roster(roster)
+        asyncio.run(self.keeping.process_rosters())
 
     def ties(self, address: str) -> dict[str, float]:
-        """Give the ties of an address, and the seconds that each has left."""
+        """Return the reasons of an address with the seconds that each has left."""
         reasons = self.keeping.friends.reasons(ip_address(address))
-        return {str(friend.tie): round(friend.until - self.now) for friend in reasons}
+        return {str(friend.reason): round(friend.until - self.now) for friend in reasons}
 
     def wait(self, seconds: float) -> None:
-        """Let time pass."""
+        """Advance the clock."""
         self.now += seconds
         self.keeping.expire()
         self.keeping.write()
 
 
 def success(address: str, account: str = "alice", **changed: object) -> SecurityEvent:
-    """Give a right password that AMI tells of."""
+    """Return a successful authentication as AMI reports it."""
     values: dict[str, object] = {
         "source": SourceId("pbx", "ami"),
         "kind": EventKind.SUCCESSFUL_AUTH,
@@ -108,28 +110,34 @@ def success(address: str, account: str = "alice", **changed: object) -> Security
 def contact(
     address: str, account: str = "alice", *, left: float | None = 600.0, now: float = NOW, **changed: bool
 ) -> Contact:
-    """Give a contact whose registration has some seconds left."""
+    """Return a contact whose registration has some seconds left."""
     until = None if left is None else now + left
     return Contact("pbx", Service.PJSIP, account, ip_address(address), until, **changed)
 
 
 def roster(*contacts: Contact, trunks: Iterable[TrunkHost] | None = (), asterisk: str = "pbx") -> Roster:
-    """Give all that an Asterisk has."""
+    """Return a complete roster of an Asterisk."""
     return Roster(asterisk, contacts, None if trunks is None else tuple(trunks))
 
 
 def trunk(host: str, name: str = "carrier") -> TrunkHost:
-    """Give a server at which the PBX registers."""
+    """Return a server at which the PBX registers."""
     return TrunkHost("pbx", Service.PJSIP, name, host, None, Transport.UDP)
 
 
 def leads(**names: Iterable[str]) -> dict[str, frozenset[Network]]:
-    """Give answers of the DNS: ``leads(sip_example=["192.0.2.1"])``."""
+    """Return DNS answers: ``leads(sip_example=["192.0.2.1"])``."""
     return {
         name.replace("_", "."): frozenset(map(ip_network, addresses)) for name, addresses in names.items()
     }
 
 
 REGISTERED, REACHABLE, AUTHENTICATED, TRUNK = (
-    str(tie) for tie in (Tie.REGISTERED, Tie.REACHABLE, Tie.AUTHENTICATED, Tie.TRUNK)
+    str(reason)
+    for reason in (
+        FriendReason.REGISTERED,
+        FriendReason.REACHABLE,
+        FriendReason.AUTHENTICATED,
+        FriendReason.TRUNK,
+    )
 )

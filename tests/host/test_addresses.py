@@ -1,4 +1,4 @@
-"""The host's own addresses, read and followed in a network namespace."""
+"""The addresses of the host itself, read and followed in a network namespace."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -9,7 +9,6 @@ from tests.support.netns import netns as fresh
 from tests.support.netns import run
 
 from ringfence.errors import HostError
-from ringfence.host import addresses
 from ringfence.host.addresses import follow_addresses, read_addresses
 from ringfence.model import Network
 
@@ -19,7 +18,7 @@ LOOPBACK = {"127.0.0.1", "::1"}
 
 
 def nets(*texts: str) -> frozenset[Network]:
-    """Give the networks of these texts."""
+    """Return the networks of these texts."""
     return frozenset(ip_network(text) for text in texts)
 
 
@@ -46,21 +45,21 @@ def follow(script: Callable[["Followed"], Coroutine[None, None, None]]) -> "Foll
 
 
 class Followed:
-    """What was told, in order."""
+    """The sets of addresses and the errors that the follower reported, in order."""
 
     def __init__(self) -> None:
         self.seen: list[frozenset[Network]] = []
         self.failed: list[HostError] = []
 
     async def until(self, expected: frozenset[Network]) -> None:
-        """Wait until that is the last that was told."""
+        """Wait until ``expected`` is the set that was reported last."""
         async with asyncio.timeout(20):
             while self.seen[-1:] != [expected]:  # noqa: ASYNC110 - an Event would know no more
                 await asyncio.sleep(0.01)
 
 
 def test_own_addresses_are_read_once() -> None:
-    """Each own address is one network of full length: with a prefix, and of a point-to-point link our end."""
+    """Each own address is a network of full length, and a point-to-point link counts with its local end."""
     add_cable()
     for address in (["192.0.2.7/24"], ["198.51.100.1", "peer", "198.51.100.2"], ["2001:db8::7/64", "nodad"]):
         run("ip", "address", "add", *address, "dev", "eth9")
@@ -69,13 +68,13 @@ def test_own_addresses_are_read_once() -> None:
 
 
 def test_no_address_is_an_empty_set() -> None:
-    """A host with nothing up has no address."""
+    """A host whose interfaces are all down has no address."""
     with fresh(loopback=False):
         assert read_addresses() == frozenset()
 
 
 def test_changes_are_followed() -> None:
-    """The whole set is told at once, then after each change; a change undone in one burst tells nothing."""
+    """The whole set is reported at the start and after each change, unless a burst undoes the change."""
     add_cable()
 
     async def script(followed: Followed) -> None:
@@ -103,12 +102,12 @@ def test_changes_are_followed() -> None:
 
 
 def test_addresses_that_cannot_be_read_are_a_host_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What pyroute2 raises comes out as a HostError."""
+    """An error that pyroute2 raises becomes a HostError."""
 
     def failing() -> None:
         raise OSError(24, "Too many open files")
 
-    monkeypatch.setattr(addresses, "IPRoute", failing)
+    monkeypatch.setattr("ringfence.host.rtnetlink.IPRoute", failing)
 
     with pytest.raises(HostError, match="cannot be read by rtnetlink"):
         read_addresses()

@@ -1,4 +1,4 @@
-"""Asterisk's configuration files: sections, templates, includes, comments, and what is not there."""
+"""Asterisk's configuration files: sections, templates, includes, comments, and missing files."""
 
 import os
 import shutil
@@ -19,7 +19,7 @@ NOBODY = 65_534
 
 @pytest.fixture(name="folder")
 def _folder() -> Iterator[Path]:
-    """Give a folder that everybody may look into."""
+    """Return a folder that every user may list."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         folder.chmod(0o755)
@@ -27,7 +27,7 @@ def _folder() -> Iterator[Path]:
 
 
 def read(folder: Path, text: str) -> Conf:
-    """Write x.conf and read it, with every option wanted."""
+    """Write x.conf and read it with every option wanted."""
     (folder / "x.conf").write_text(text, "utf-8")
     conf = read_conf(folder / "x.conf", lambda _section, _name: True)
     assert conf is not None
@@ -35,7 +35,7 @@ def read(folder: Path, text: str) -> Conf:
 
 
 def test_sections_have_options(folder: Path) -> None:
-    """Both signs give a value; names keep their order and their letters, and are found in small ones."""
+    """``=`` and ``=>`` both assign; names keep their order and case, and lookups use lower case."""
     conf = read(
         folder, "[general]\nAuthDebug = yes\n deny=>a = b \n[one](x) y\nb = \n[two\nc = 1\nnothing\n= 2\n"
     )
@@ -50,7 +50,7 @@ def test_sections_have_options(folder: Path) -> None:
 
 
 def test_what_stands_before_any_section_is_nobodys() -> None:
-    """An option without a section is passed over."""
+    """An option before the first section is ignored."""
     with tempfile.TemporaryDirectory() as name:
         assert read(Path(name), "a = 1\n[b]\nc = 2").sections == (Section("b", (("c", "2"),)),)
 
@@ -70,14 +70,14 @@ def test_what_stands_before_any_section_is_nobodys() -> None:
     ],
 )
 def test_comments_are_left_out(folder: Path, text: str, options: dict[str, str]) -> None:
-    """A semicolon ends a line unless it is escaped; between the marks any lines are left out, also nested."""
+    """An unescaped semicolon ends a line, and lines between ``;--`` and ``--;`` are ignored, also nested."""
     conf = read(folder, f"[x]\n{text}\n")
 
     assert dict(conf.section("x").options) == options
 
 
 def test_templates_give_their_options(folder: Path) -> None:
-    """A template is no section of its own; who names it has its options first, and overrides them."""
+    """A template is no section; a section that names it inherits its options and may override them."""
     conf = read(folder, "[t](!)\na = 1\nb = 2\n[u](!,t)\nb = 3\n[x](u)\nc = 4\n[y](nobody)\nd = 5\n")
 
     assert [section.name for section in conf.sections] == ["x", "y"]
@@ -86,7 +86,7 @@ def test_templates_give_their_options(folder: Path) -> None:
 
 
 def test_sections_and_values_are_added_to(folder: Path) -> None:
-    """``(+)`` goes on with the section of that name, ``+=`` with the value of that one."""
+    """``(+)`` continues the section of that name, and ``+=`` appends to the value of that option."""
     conf = read(folder, "[x]\na = 1\n[y]\nb = 2\n[x](+)\na += ,3\nc += 4\n[z](+)\nd = 5\n")
 
     assert [section.name for section in conf.sections] == ["x", "y", "z"]
@@ -94,7 +94,7 @@ def test_sections_and_values_are_added_to(folder: Path) -> None:
 
 
 def test_sections_of_one_name_are_taken_together(folder: Path) -> None:
-    """As in pjsip.conf a name may have several sections; each keeps its own options."""
+    """Several sections may share a name, as in pjsip.conf; each keeps its own options."""
     conf = read(folder, "[a]\ntype = endpoint\n[a]\ntype = auth\n")
 
     assert [section.last("type") for section in conf.sections] == ["endpoint", "auth"]
@@ -102,7 +102,7 @@ def test_sections_of_one_name_are_taken_together(folder: Path) -> None:
 
 
 def test_includes_are_read_where_they_stand(folder: Path) -> None:
-    """Quoted, in brackets, bare, from elsewhere and of many; what follows is the outer section's."""
+    """Includes are read in all spellings and with wildcards; later lines belong to the outer section."""
     (folder / "d").mkdir()
     (folder / "d" / "2.conf").write_text("[two]\nb = 2\n", "utf-8")
     (folder / "d" / "1.conf").write_text("a = 1\n", "utf-8")
@@ -119,7 +119,7 @@ def test_includes_are_read_where_they_stand(folder: Path) -> None:
 
 
 def test_what_is_included_and_missing_is_told(folder: Path) -> None:
-    """What could not be read is named, since what it says is not known; the rest is read."""
+    """An included file that cannot be read is reported, because its content is unknown; the rest is read."""
     conf = read(folder, "[x]\n#include gone.conf\n#include gone.d/*.conf\na = 1\n")
 
     assert conf.unread == (folder / "gone.conf", folder / "gone.d/*.conf")
@@ -127,7 +127,7 @@ def test_what_is_included_and_missing_is_told(folder: Path) -> None:
 
 
 def test_files_that_include_each_other_have_an_end(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither depth nor number nor size is without bounds."""
+    """The depth and the number of included files are limited, and so is the size of a file."""
     conf = read(folder, "[x]\na = 1\n#include x.conf\n#include x.conf\n")
     assert (folder / "x.conf") in conf.unread
     assert len(conf.section("x").options) <= asterisk_conf.MOST_FILES
@@ -139,7 +139,7 @@ def test_files_that_include_each_other_have_an_end(folder: Path, monkeypatch: py
 
 
 def test_only_what_is_wanted_is_kept(folder: Path) -> None:
-    """A password is not in the answer, whoever asks for other things; names are asked in small."""
+    """A password is not in the result unless the caller wants it; the callback gets names in lower case."""
     (folder / "x.conf").write_text("[Alice]\nPassword = hunter2\nType = auth\n", "utf-8")
     asked: list[tuple[str, str]] = []
 
@@ -153,7 +153,7 @@ def test_only_what_is_wanted_is_kept(folder: Path) -> None:
 
 
 def test_a_file_that_is_not_there(folder: Path) -> None:
-    """No file is no configuration; a folder, or a link to nothing, is one that cannot be read."""
+    """A missing file is no configuration; a folder or a dangling link is an unreadable one."""
     (folder / "d").mkdir()
     (folder / "link").symlink_to("nowhere")
 
@@ -164,7 +164,7 @@ def test_a_file_that_is_not_there(folder: Path) -> None:
 
 
 def test_files_that_may_not_be_read(folder: Path) -> None:
-    """A closed file, a closed folder, and an include from one are told as unread."""
+    """An unreadable file, a file in a closed folder, and an include from one are reported as unread."""
     closed = folder / "closed"
     closed.mkdir()
     (closed / "x.conf").write_text("[x]\n", "utf-8")
@@ -191,13 +191,13 @@ def test_files_that_may_not_be_read(folder: Path) -> None:
 
 @pytest.mark.parametrize("text", ["yes", "TRUE", " y ", "t", "1", "on"])
 def test_truth(text: str) -> None:
-    """What Asterisk takes for true."""
+    """These texts are true for Asterisk."""
     assert is_true(text)
 
 
 @pytest.mark.parametrize("text", ["", "no", "2", "enabled"])
 def test_what_is_not_true(text: str) -> None:
-    """All else is false."""
+    """Every other text is false."""
     assert not is_true(text)
 
 
@@ -206,7 +206,7 @@ def test_what_is_not_true(text: str) -> None:
     st.lists(st.sampled_from([*'[]()+!;-#="\\ \n\x00é', "include x.conf\n", "a", ";--", "--;"]), max_size=60)
 )
 def test_no_text_raises(pieces: list[str]) -> None:
-    """Whatever a file holds is read to its end, line by line."""
+    """Any file content is read to its end, line by line."""
     folder = Path(tempfile.mkdtemp())
     try:
         conf = read(folder, "".join(pieces))
@@ -216,7 +216,7 @@ def test_no_text_raises(pieces: list[str]) -> None:
 
 
 def test_passwords_are_kept_apart_and_masked(folder: Path) -> None:
-    """Who asks for them is given them in a mask, templates and additions included; no text shows them."""
+    """Wanted passwords are returned masked, with templates and additions, and no repr shows them."""
     (folder / "x.conf").write_text(
         "[t](!)\nsecret = hunter2\n[a](t)\nsecret += 22\n[b]\nsecret = other\nsecret = \nuser = b\n", "utf-8"
     )
@@ -231,7 +231,7 @@ def test_passwords_are_kept_apart_and_masked(folder: Path) -> None:
 
 
 def test_sections_of_one_name_are_added_to_by_a_condition(folder: Path) -> None:
-    """``(+type=auth)`` is the one of that name with such an option; where none is, it begins another."""
+    """``(+type=auth)`` continues the section that has this option, or starts a new one."""
     conf = read(
         folder,
         "[a]\ntype = endpoint\n[a]\ntype = auth\nx = 1\n[a](+type=auth&x=1)\ny = 2\n[a](+type=aor)\nz = 3\n",

@@ -1,4 +1,4 @@
-"""The networks of container bridges, read and followed among real bridges, cables and namespaces."""
+"""The networks of container bridges, read and followed among real bridges, veth pairs and namespaces."""
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterator
@@ -19,32 +19,32 @@ NONE: frozenset[Network] = frozenset()
 
 
 def nets(*texts: str) -> frozenset[Network]:
-    """Give the networks of these texts."""
+    """Return the networks of these texts."""
     return frozenset(ip_network(text) for text in texts)
 
 
 @pytest.fixture(name="container")
 def _container() -> Iterator[str]:
-    """Give a namespace for the far end of cables."""
+    """Return the name of a namespace for the far end of veth pairs."""
     with neighbour() as name:
         yield name
 
 
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Read again at once: how far readings are apart is for hosts with many containers."""
+    """Remove the pause between readings, which exists for hosts with many containers."""
     monkeypatch.setattr(bridges, "APART", 0.0)
 
 
 class Followed:
-    """What was told, in order."""
+    """The sets of networks and the errors that the follower reported, in order."""
 
     def __init__(self) -> None:
         self.seen: list[frozenset[Network]] = []
         self.failed: list[HostError] = []
 
     async def until(self, *expected: str) -> None:
-        """Wait until these networks are the last that were told."""
+        """Wait until these networks are the set that was reported last."""
         async with asyncio.timeout(20):
             while self.seen[-1:] != [nets(*expected)]:  # noqa: ASYNC110 - an Event would know no more
                 await asyncio.sleep(0.01)
@@ -65,7 +65,7 @@ def follow(script: Callable[[Followed], Coroutine[None, None, None]]) -> Followe
 
 
 def read() -> frozenset[Network]:
-    """Give what is told first."""
+    """Return the set that is reported first."""
 
     async def script(followed: Followed) -> None:
         async with asyncio.timeout(20):
@@ -81,7 +81,7 @@ def ip(*lines: str) -> None:
 
 
 def add_bridge(name: str = "br9", address: str = "10.9.9.1/24") -> None:
-    """Make a bridge with an address."""
+    """Add a bridge with an address."""
     ip(f"link add {name} type bridge", f"link set {name} up", f"address add {address} dev {name}")
 
 
@@ -94,7 +94,7 @@ def plug(container: str, port: str, bridge: str = "br9") -> None:
 
 
 def test_a_bridge_of_containers(container: str) -> None:
-    """Each network of its addresses but the link-local one, in both versions; other links have none."""
+    """Each network of a bridge counts, in both IP versions, except link-local ones; other links have none."""
     add_bridge()
     plug(container, "near9")
     ip(
@@ -119,7 +119,7 @@ def test_a_bridge_of_containers(container: str) -> None:
     ids=["no port", "virtual machine", "tunnel", "cable of the host's own"],
 )
 def test_where_others_can_send_is_no_bridge_of_containers(container: str, lines: list[str]) -> None:
-    """A bridge without ports, or with one that leads anywhere but into a container, beside one that does."""
+    """A bridge does not count without ports, or if one of its ports does not lead into a container."""
     add_bridge()
     if lines:
         plug(container, "near9")
@@ -140,7 +140,7 @@ def test_where_others_can_send_is_no_bridge_of_containers(container: str, lines:
     ids=["a part", "the same", "the far end of a tunnel", "a second own address", "a wider one", "IPv6"],
 )
 def test_a_network_that_others_are_in_is_not_told(container: str, address: str, *, counts: bool) -> None:
-    """Where another link leads to addresses of it, a stranger may have one; a wider one does not reach it."""
+    """A network that another link reaches too does not count, unless the route of that link is wider."""
     add_bridge()
     plug(container, "near9")
     ip("link add eth9 type veth peer name far8", f"address add {address} dev eth9")
@@ -148,12 +148,12 @@ def test_a_network_that_others_are_in_is_not_told(container: str, address: str, 
 
 
 def test_containers_come_and_go(container: str) -> None:
-    """A bridge counts from its first container on, until the last goes or something else is plugged in."""
+    """A bridge counts from its first container until the last one leaves or another kind of port joins."""
 
     async def script(followed: Followed) -> None:
         await followed.until()
         add_bridge()
-        # As a runtime does it: the cable is made here, and one end is put into the container then.
+        # A container runtime does the same: it makes the veth pair here, then moves one end.
         ip("link add near9 type veth peer name far9", "link set near9 master br9 up")
         ip(f"link set far9 netns {container} name eth0")
         run("ip", "-n", container, "link", "set", "eth0", "up")
@@ -175,7 +175,7 @@ def test_containers_come_and_go(container: str) -> None:
 
 
 def test_trouble_names_what_cannot_be_followed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An administrator reads what it is that is not known."""
+    """The error names what cannot be followed, for the administrator."""
     troubles = [OSError(24, "Too many open files")]
     read_links = bridges._read
 
@@ -194,7 +194,7 @@ def test_trouble_names_what_cannot_be_followed(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_card_leads_nowhere_into_a_container() -> None:
-    """Real hardware has no kind, and what the kernel leaves out is not taken for something else."""
+    """Real hardware has no link kind, and attributes that the kernel omits are not guessed."""
     card = {"index": 2, "master": 5, "linkinfo": {"slave_kind": "bridge"}}
     assert bridges._link(card) == bridges._Link(2, "", master=5, leads_away=False)
     assert bridges._link({"index": 2}) == bridges._Link(2, "", master=None, leads_away=False)

@@ -1,17 +1,32 @@
-"""Connections: read from the kernel's own list, for real sockets of both versions."""
+"""Connections, read from the kernel's socket list, for real sockets of both IP versions."""
 
+import asyncio
 import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from tests.support.netns import inside, neighbour, run
 
-from ringfence.host.connections import FRESH, Connections
-from ringfence.model import Endpoint, Transport, network_from
+from ringfence.errors import HostError
+from ringfence.host.closed import Closed, ClosedSockets
+from ringfence.host.connections import (
+    BYTES_A_LINE,
+    FRESH,
+    MOST_REMEMBERED,
+    REMEMBERED,
+    SOON,
+    ConnectionTable,
+    _Past,
+)
+from ringfence.model import Endpoint, Transport, parse_network
 
 
 def endpoint(host: str, port: int) -> Endpoint:
-    """Give an end of a connection."""
-    return Endpoint(network_from(host).network_address, port, Transport.TCP)
+    """Return one end of a TCP connection."""
+    return Endpoint(parse_network(host).network_address, port, Transport.TCP)
 
 
 @pytest.mark.parametrize(
@@ -26,9 +41,9 @@ def endpoint(host: str, port: int) -> Endpoint:
 def test_who_is_connected_is_known_by_address_and_port(
     family: socket.AddressFamily, listen: str, connect: str
 ) -> None:
-    """From the end of the handshake to the end of the connection, and no other port of his."""
+    """An open connection counts, and another port of the same address does not."""
     now = [0.0]
-    connections = Connections(clock=lambda: now[0])
+    connections = ConnectionTable(clock=lambda: now[0])
     dual = listen == "::"
     with socket.create_server((listen, 0), family=family, dualstack_ipv6=dual) as server:
         with socket.create_connection((connect, server.getsockname()[1])) as client:
@@ -43,49 +58,256 @@ def test_who_is_connected_is_known_by_address_and_port(
     assert connections.error == ""
 
 
+@pytest.mark.parametrize("closes", [False, True])
+def test_each_line_is_paid_for_by_bytes_that_came(*, closes: bool) -> None:
+    """An idle connection backs no log line, although its port is known; a request backs one line."""
+    now = [0.0]
+    connections = ConnectionTable(clock=lambda: now[0])
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        with socket.create_connection(("127.0.0.1", server.getsockname()[1])) as client:
+            accepted, _ = server.accept()
+            here = endpoint("127.0.0.1", client.getsockname()[1])
+            with accepted:
+                assert connections.has(here)
+                assert not connections.backs(here)
+                client.sendall(b"x" * 2 * BYTES_A_LINE)
+                assert len(accepted.recv(4 * BYTES_A_LINE)) == 2 * BYTES_A_LINE
+                now[0] += FRESH
+                assert connections.has(here)
+                if not closes:
+                    assert [connections.backs(here) for _ in range(3)] == [True, True, False]
+        now[0] += FRESH
+        if closes:
+            assert [connections.backs(here) for _ in range(3)] == [True, True, False]
+
+
+def test_without_counts_a_connection_is_enough(tmp_path: Path) -> None:
+    """`/proc/net/tcp` has no byte counters, so there each connection backs every line."""
+    lines = "sl local rem st\n0: 0100007F:13C4 00000000:0000 0A\n1: 0100007F:13C4 0900000A:1388 01\n"
+    (tmp_path / "tcp").write_text(lines)
+    connections = ConnectionTable((tmp_path / "tcp",))
+    assert [connections.backs(endpoint("10.0.0.9", 5000)) for _ in range(3)] == [True] * 3
+
+
 def test_whom_this_host_has_called_is_not_connected_with_it() -> None:
-    """The port of a trunk or of a web server is known to everybody: it vouches for nothing."""
+    """A trunk's or web server's port is publicly known, so an outgoing connection does not count."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         with socket.create_connection(("127.0.0.1", port)) as client:
-            connections = Connections()
+            connections = ConnectionTable()
 
             assert not connections.has(endpoint("127.0.0.1", port))
             assert connections.has(endpoint("127.0.0.1", client.getsockname()[1]))
 
 
 def test_who_only_listens_is_not_connected() -> None:
-    """The list has listeners too, with the remote end 0.0.0.0:0."""
+    """A listener is not a connection, although the list shows it with the remote end 0.0.0.0:0."""
     with socket.create_server(("127.0.0.1", 0)):
-        assert not Connections().has(endpoint("0.0.0.0", 0))
+        assert not ConnectionTable().has(endpoint("0.0.0.0", 0))
 
 
-def test_the_list_is_read_again_only_when_it_is_old(tmp_path: Path) -> None:
-    """Whoever makes many lines costs few readings."""
+HEAD = "  sl  local_address rem_address   st\n"
+LISTENER = "   0: 0100007F:13C4 00000000:0000 0A x\n"
+CONNECTION = "   1: 0100007F:13C4 07AA12C6:13C6 01 x\n"
+REMOTE = endpoint("198.18.170.7", 5062)
+
+
+@pytest.mark.parametrize(("took", "again"), [(0.0, SOON), (0.002, 0.02)])
+def test_the_list_is_read_again_for_a_connection_that_it_lacks(
+    tmp_path: Path, took: float, again: float
+) -> None:
+    """The next reading waits for 5 ms and for ten times the duration of the last one."""
     now = [0.0]
     table = tmp_path / "tcp"
-    head = "  sl  local_address rem_address   st\n"
-    listener = "   0: 0100007F:13C4 00000000:0000 0A x\n"
-    table.write_text(head + "   1: 0100007F:13C4 07AA12C6:13C6 01 x\n" + listener)
-    connections = Connections((table,), lambda: now[0])
-    assert connections.has(endpoint("198.18.170.7", 5062))
-    table.write_text(head)
+    table.write_text(HEAD + LISTENER)
+    connections = ConnectionTable((table,), lambda: now[0])
+    assert not connections.has(REMOTE)
+    connections._reading_took = took
+    table.write_text(HEAD + LISTENER + CONNECTION)
+    now[0] = again - 0.001
+    assert not connections.has(REMOTE)
+    now[0] = again
+    assert connections.has(REMOTE)
+
+
+def test_the_list_answers_for_50_ms(tmp_path: Path) -> None:
+    """A connection in the list is not looked up again, and neither are all connections of an address."""
+    now = [0.0]
+    table = tmp_path / "tcp"
+    table.write_text(HEAD + LISTENER + CONNECTION)
+    connections = ConnectionTable((table,), lambda: now[0])
+    assert connections.has(REMOTE)
+    table.write_text(HEAD + LISTENER)
     now[0] = FRESH - 0.01
-    assert connections.has(endpoint("198.18.170.7", 5062))
-    now[0] = FRESH
-    assert not connections.has(endpoint("198.18.170.7", 5062))
+    assert connections.has(REMOTE)
+    assert connections.had_any(REMOTE.address)
+
+
+def test_a_connection_that_leaves_the_list_counts_from_when_it_was_last_seen(tmp_path: Path) -> None:
+    """It counts for 60 s, also if the program stops listening in between."""
+    now = [0.0]
+    table = tmp_path / "tcp"
+    table.write_text(HEAD + LISTENER + CONNECTION)
+    connections = ConnectionTable((table,), lambda: now[0])
+    assert connections.has(REMOTE)
+    table.write_text(HEAD)
+    now[0] = REMEMBERED - 1
+    assert connections.has(REMOTE)
+    assert connections.had_any(REMOTE.address)
+    now[0] = REMEMBERED
+    assert not connections.has(REMOTE)
+    assert connections.had_any(REMOTE.address) is None
 
 
 def test_a_handshake_that_is_not_finished_proves_nothing(tmp_path: Path) -> None:
-    """Anybody can have SYN_RECV stand under a stranger's address."""
+    """Anyone can make SYN_RECV appear under another address, and with Fast Open FIN_WAIT1 after it."""
     table = tmp_path / "tcp"
-    listener = "   0: 0100007F:13C4 00000000:0000 0A x\n"
-    table.write_text("head\n" + listener + "   1: 0100007F:13C4 07AA12C6:13C6 03 x\n")
-    assert not Connections((table,)).has(endpoint("198.18.170.7", 5062))
+    for state in ("02", "03", "04", "0C"):  # SYN_SENT, SYN_RECV, FIN_WAIT1, NEW_SYN_RECV
+        table.write_text(HEAD + LISTENER + CONNECTION.replace(" 01 ", f" {state} "))
+        assert not ConnectionTable((table,)).has(REMOTE)
 
 
 def test_a_list_that_cannot_be_read_is_told(tmp_path: Path) -> None:
-    """And nobody is connected as far as that goes; a list that is not there is no error."""
-    connections = Connections((tmp_path, tmp_path / "none"))
+    """An unreadable list is reported and counts as empty; a missing list is no error."""
+    connections = ConnectionTable((tmp_path, tmp_path / "none"))
     assert not connections.has(endpoint("198.18.170.7", 5062))
     assert connections.error == f"{tmp_path}: Is a directory"
+
+
+@contextmanager
+def followed(
+    clock: Callable[[], float] = time.monotonic,
+) -> Iterator[tuple[ConnectionTable, asyncio.AbstractEventLoop]]:
+    """Return connections that follow the kernel's reports, and the event loop, which the test runs."""
+    connections = ConnectionTable(clock=clock)
+    loop = asyncio.new_event_loop()
+    connections.follow(loop)
+    try:
+        yield connections, loop
+    finally:
+        connections.close()
+        loop.close()
+
+
+def short_connection(server: socket.socket) -> Endpoint:
+    """Connect and close, and return the connecting end."""
+    with socket.create_connection(server.getsockname()) as client:
+        there = endpoint(*client.getsockname())
+        server.accept()[0].close()
+    time.sleep(0.05)  # the kernel reports from a work queue
+    return there
+
+
+@pytest.mark.kernel
+@pytest.mark.usefixtures("netns")
+def test_a_connection_that_no_reading_saw_counts_for_60_seconds() -> None:
+    """The kernel's report of its end is read before the lookup is answered."""
+    now = [1000.0]
+    with followed(lambda: now[0]) as (connections, _), socket.create_server(("127.0.0.1", 0)) as server:
+        now[0] += 1  # the first reading did not have this listener
+        there = short_connection(server)
+        assert connections.has(there)
+        assert not connections.has(endpoint("127.0.0.1", there.port + 1))
+        assert connections.had_any(there.address)
+        now[0] += REMEMBERED - 0.1
+        assert connections.has(there)
+        now[0] += 2 * FRESH + 0.1
+        assert not connections.has(there)
+
+
+@pytest.mark.kernel
+@pytest.mark.usefixtures("netns")
+def test_an_outgoing_connection_never_counts() -> None:
+    """This host does not listen on its local port, so its remote port and address are not remembered."""
+    with followed() as (connections, _), neighbour() as far:
+        run("ip", "link", "add", "near0", "type", "veth", "peer", "name", "far0", "netns", far)
+        run("ip", "address", "add", "198.18.0.1/24", "dev", "near0")
+        run("ip", "-n", far, "address", "add", "198.18.0.2/24", "dev", "far0")
+        run("ip", "link", "set", "near0", "up")
+        run("ip", "-n", far, "link", "set", "far0", "up")
+        with inside(far):
+            server = socket.create_server(("198.18.0.2", 0))
+        with server:
+            there = endpoint(*server.getsockname())
+            short_connection(server)
+        time.sleep(FRESH)
+        assert not connections.has(there)
+        assert not connections.had_any(there.address)
+
+
+@pytest.mark.kernel
+@pytest.mark.usefixtures("netns")
+def test_whether_an_address_had_a_connection_is_unknown_at_first_and_after_a_loss() -> None:
+    """Each of these states lasts 60 s, and a connection that is known is reported at any time."""
+    now = [1000.0]
+    stranger = endpoint("203.0.113.9", 1).address
+    with followed(lambda: now[0]) as (connections, _), socket.create_server(("127.0.0.1", 0)) as server:
+        there = short_connection(server)
+        now[0] += 2 * FRESH
+        assert connections.had_any(stranger) is None
+        assert connections.had_any(there.address) is True
+        now[0] = 1000.0 + REMEMBERED
+        assert connections.had_any(stranger) is False
+        kernel = connections._closed._kernel
+        assert kernel is not None
+        kernel.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+        for _ in range(50):
+            short_connection(server)
+        assert connections.had_any(stranger) is None
+        now[0] += REMEMBERED
+        assert connections.had_any(stranger) is False
+    assert connections.had_any(stranger) is None
+
+
+@pytest.mark.kernel
+@pytest.mark.usefixtures("netns")
+def test_reports_are_read_while_nobody_asks() -> None:
+    """The event loop reads the reports, so the kernel's buffer does not fill."""
+    with followed() as (connections, loop), socket.create_server(("127.0.0.1", 0)) as server:
+        assert not connections.has(REMOTE)
+        there = short_connection(server)
+        loop.run_until_complete(asyncio.sleep(0.05))
+        assert connections._closed.read() == ([], False, False)
+        assert connections.has(there)
+
+
+def test_what_is_remembered_is_bounded() -> None:
+    """The oldest entry goes first, and :meth:`add` reports that an address was dropped too early."""
+    past = _Past()
+    ends = [number.to_bytes(4, "big") + b"\0\1" for number in range(MOST_REMEMBERED + 1)]
+    closed = [Closed(b"", end, 1) for end in ends]
+
+    assert past.add(closed[:-1], 1.0)
+    assert past.has(ends[0], 1.0)
+    assert not past.add(closed[-1:], 2.0)
+    assert [past.has(end, 2.0) for end in (ends[0], ends[1], ends[-1])] == [False, True, True]
+    assert not past.had_any(ends[0][:-2], 2.0)
+    assert past.add(closed[:1], 2.0 + REMEMBERED)
+    assert (len(past._ends), past._received) == (1, {ends[0]: 1})
+
+
+def test_many_connections_of_one_address_push_out_no_other_address() -> None:
+    """The number of remembered connections is limited for each address."""
+    past = _Past()
+    past.add([Closed(b"", b"\1\1\1\1\0\1")], 1.0)
+    for number in range(3 * MOST_REMEMBERED):
+        assert past.add([Closed(b"", b"\2\2\2\2" + (number % 65_536).to_bytes(2, "big"))], 2.0)
+    assert past.had_any(b"\1\1\1\1", 3.0)
+
+
+def test_reports_that_cannot_be_followed_are_an_error_and_the_list_still_counts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In that case nothing is known about an address without an open connection."""
+
+    def refuse(_: ClosedSockets) -> None:
+        raise HostError("cannot follow")
+
+    monkeypatch.setattr(ClosedSockets, "open", refuse)
+    with followed() as (connections, _), socket.create_server(("127.0.0.1", 0)) as server:
+        with socket.create_connection(server.getsockname()) as client:
+            accepted, _ = server.accept()
+            with accepted:
+                assert connections.has(endpoint(*client.getsockname()))
+        assert connections.had_any(endpoint("203.0.113.9", 1).address) is None
+        assert connections.error == "cannot follow"

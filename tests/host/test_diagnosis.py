@@ -1,4 +1,4 @@
-"""Why a ban may not work: what the facts mean, and the facts themselves among real namespaces and links."""
+"""Likely causes of an ineffective ban: their texts, and the facts as read from real namespaces and links."""
 
 import asyncio
 import shutil
@@ -14,7 +14,7 @@ from tests.support.daemon import until
 from tests.support.netns import neighbour, run
 
 from ringfence.host import diagnosis
-from ringfence.host.diagnosis import EVERY, Diagnosis, Facts, Seen, gather, likely_causes
+from ringfence.host.diagnosis import EVERY, Diagnosis, Facts, Observations, gather, likely_causes
 from ringfence.host.processes import network_of, processes
 from ringfence.model import Address
 
@@ -26,61 +26,61 @@ in_netns = pytest.mark.usefixtures("netns")
 
 
 @pytest.mark.parametrize(
-    ("address", "seen", "facts", "beginning", "mend"),
+    ("address", "seen", "facts", "beginning", "fix"),
     [
         (
             DOCKER,
-            Seen(),
+            Observations(),
             Facts(own={DOCKER: "docker0"}, bridges=frozenset({"docker0"}), docker_proxy=True),
             "172.17.0.1 is this host's own address on the bridge docker0: callers reach a container",
             '"userland-proxy": false in /etc/docker/daemon.json',
         ),
         (
             STRANGER,
-            Seen(),
+            Observations(),
             Facts(own={STRANGER: "eth0"}),
             "203.0.113.9 is this host's own address on eth0: something on this host",
             "keep the callers' addresses",
         ),
         (
             DOCKER,
-            Seen(),
+            Observations(),
             Facts(gateways={ip_network("172.17.0.1"): "the gateway of eth0"}),
             "172.17.0.1 is the gateway of eth0: it hands calls on in its own name",
             "run ringfence where the callers' addresses are still seen",
         ),
         (
             ip_address("10.0.0.7"),
-            Seen(attempts=40),
+            Observations(attempts=40),
             Facts(),
             "every attempt comes from 10.0.0.7, a private address: a proxy or session border controller",
             "put it into [allow] networks",
         ),
         (
             STRANGER,
-            Seen(),
+            Observations(),
             Facts(asterisk_elsewhere=True),
             "Asterisk runs in another network namespace than ringfence (a container)",
             "run ringfence in Asterisk's network namespace",
         ),
         (
             STRANGER,
-            Seen(ports=(5038, 5060)),
+            Observations(ports=(5038, 5060)),
             Facts(listening=frozenset({22})),
             "nothing listens on port 5038, 5060 in ringfence's network namespace",
             "run ringfence in Asterisk's network namespace",
         ),
         (
             STRANGER,
-            Seen(),
+            Observations(),
             Facts(cards=("eth0", "eth1")),
             "a container has a network card of its own on eth0, eth1 (macvlan)",
             "run ringfence in that container's network namespace",
         ),
-        (STRANGER, Seen(), Facts(xdp=("eth0",)), "an XDP program is attached to eth0", "xdp off"),
+        (STRANGER, Observations(), Facts(xdp=("eth0",)), "an XDP program is attached to eth0", "xdp off"),
         (
             STRANGER,
-            Seen(attempts=5, others=3, ports=(5038,)),
+            Observations(attempts=5, others=3, ports=(5038,)),
             Facts(listening=frozenset({5038}), asterisk_here=True, asterisk_elsewhere=True),
             "nothing on this host explains it: 203.0.113.9 may be named by text that its sender wrote",
             "tcpdump -ni any host 203.0.113.9",
@@ -89,44 +89,47 @@ in_netns = pytest.mark.usefixtures("netns")
     ids=["docker", "own", "gateway", "proxy", "container", "not here", "macvlan", "xdp", "nothing"],
 )
 def test_each_cause_has_a_sentence_and_a_mend(
-    address: Address, seen: Seen, facts: Facts, beginning: str, mend: str
+    address: Address, seen: Observations, facts: Facts, beginning: str, fix: str
 ) -> None:
-    """And no other cause is named beside it."""
+    """Each set of facts leads to exactly one cause, and its text contains the fix."""
     [cause] = likely_causes(address, seen, facts)
     assert cause.startswith(beginning)
-    assert mend in cause
+    assert fix in cause
 
 
 def test_a_proxy_process_is_named_where_it_is_seen() -> None:
-    """Which the daemon cannot, and root can."""
+    """The text names docker-proxy if the process is visible; root can see it and the daemon cannot."""
     facts = Facts(own={DOCKER: "docker0"}, bridges=frozenset({"docker0"}), docker_proxy=True)
-    assert "through a proxy of this host (docker-proxy runs here)" in likely_causes(DOCKER, Seen(), facts)[0]
+    assert (
+        "through a proxy of this host (docker-proxy runs here)"
+        in likely_causes(DOCKER, Observations(), facts)[0]
+    )
 
 
 @pytest.mark.parametrize(
     ("address", "seen"),
     [
-        (STRANGER, Seen(attempts=40)),
-        (ip_address("10.0.0.7"), Seen(attempts=40, others=1)),
-        (ip_address("10.0.0.7"), Seen()),
+        (STRANGER, Observations(attempts=40)),
+        (ip_address("10.0.0.7"), Observations(attempts=40, others=1)),
+        (ip_address("10.0.0.7"), Observations()),
     ],
     ids=["a public address", "not the only one", "nothing seen"],
 )
-def test_who_is_no_proxy_is_not_taken_for_one(address: Address, seen: Seen) -> None:
-    """A proxy has a private address, and everything comes from it."""
+def test_who_is_no_proxy_is_not_taken_for_one(address: Address, seen: Observations) -> None:
+    """A proxy has a private address, and all attempts come from it."""
     assert "proxy" not in likely_causes(address, seen, Facts())[0]
 
 
 def test_several_causes_are_told_together() -> None:
-    """The one that is about the address itself comes first."""
+    """The cause that concerns the address itself comes first."""
     facts = Facts(own={DOCKER: "br-1"}, bridges=frozenset({"br-1"}), asterisk_elsewhere=True, cards=("eth0",))
-    causes = likely_causes(DOCKER, Seen(attempts=9), facts)
+    causes = likely_causes(DOCKER, Observations(attempts=9), facts)
     assert [cause.split(" ")[0] for cause in causes] == ["172.17.0.1", "every", "Asterisk", "a"]
 
 
 @contextmanager
 def asterisk_named(folder: Path, *prefix: str) -> Iterator[int]:
-    """Run a process that is named asterisk, behind a prefix; give its process id."""
+    """Run a process named asterisk, started through ``prefix``; return its process id."""
     program = folder / "asterisk"
     shutil.copy("/bin/sleep", program)
     before = set(processes("asterisk"))
@@ -142,7 +145,7 @@ def asterisk_named(folder: Path, *prefix: str) -> Iterator[int]:
 @kernel
 @in_netns
 def test_an_asterisk_in_another_namespace_is_seen(tmp_path: Path) -> None:
-    """As root, to whom all processes show their namespaces; one that is here as well is told apart."""
+    """Root sees the namespaces of all processes and distinguishes an Asterisk that also runs here."""
     with neighbour() as container:
         (tmp_path / "a").mkdir()
         with asterisk_named(tmp_path / "a", "ip", "netns", "exec", container) as elsewhere:
@@ -150,18 +153,19 @@ def test_an_asterisk_in_another_namespace_is_seen(tmp_path: Path) -> None:
             assert gather().asterisk_elsewhere
             assert not gather().asterisk_here
             assert (
-                "Asterisk runs in another network namespace" in likely_causes(STRANGER, Seen(), gather())[0]
+                "Asterisk runs in another network namespace"
+                in likely_causes(STRANGER, Observations(), gather())[0]
             )
             with asterisk_named(tmp_path) as here:
                 assert network_of(here) == network_of()
                 assert gather().asterisk_here
-                assert "Asterisk runs" not in likely_causes(STRANGER, Seen(), gather())[0]
+                assert "Asterisk runs" not in likely_causes(STRANGER, Observations(), gather())[0]
 
 
 @kernel
 @in_netns
 def test_the_hosts_own_addresses_are_known_with_their_links() -> None:
-    """A docker bridge is one whose name nobody needs to know."""
+    """A docker bridge is recognized by its link kind, so its name does not matter."""
     run(
         *("ip", "-batch", "-"),
         text="link add docker9 type bridge\naddress add 172.17.0.1/16 dev docker9\nlink set docker9 up\n"
@@ -174,13 +178,13 @@ def test_the_hosts_own_addresses_are_known_with_their_links() -> None:
     assert facts.bridges == {"docker9"}
     assert facts.gateways == {ip_network("192.0.2.1"): "the gateway of eth9"}
     assert (facts.cards, facts.xdp) == ((), ())
-    assert "on the bridge docker9" in likely_causes(DOCKER, Seen(), facts)[0]
+    assert "on the bridge docker9" in likely_causes(DOCKER, Observations(), facts)[0]
 
 
 @kernel
 @in_netns
 def test_a_containers_card_on_a_link_is_seen_from_outside() -> None:
-    """A macvlan in another namespace; not one in this, and not what is in a bridge's or tunnel's table."""
+    """A macvlan in another namespace counts; a local one and entries of bridge or tunnel tables do not."""
     lines = (
         "link add eth9 type veth peer name far9\nlink set eth9 up\nlink set far9 up\n"
         "link add br9 type bridge\nlink set far9 master br9\nlink set br9 up\n"
@@ -199,7 +203,7 @@ def test_a_containers_card_on_a_link_is_seen_from_outside() -> None:
 @kernel
 @in_netns
 def test_ports_that_are_listened_on_are_known() -> None:
-    """Over TCP and UDP: a manager interface or SIP that is not here is in a container."""
+    """TCP and UDP ports are known; a missing port of AMI or SIP indicates a container."""
     with (
         socket.create_server(("127.0.0.1", 5038)),
         socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as udp,
@@ -209,10 +213,10 @@ def test_ports_that_are_listened_on_are_known() -> None:
 
 
 def test_a_program_on_a_link_is_known() -> None:
-    """As the kernel tells of a link with an XDP program, and of one without."""
+    """The kernel's messages distinguish a link with an XDP program from one without."""
 
     class Message(dict[str, object]):
-        """What pyroute2 gives for one link."""
+        """A message of pyroute2 about one link."""
 
     none = Message(index=2, ifname="eth0", xdp={"attached": None})
     some = Message(index=3, ifname="eth1", xdp={"attached": "xdpdrv"})
@@ -220,7 +224,7 @@ def test_a_program_on_a_link_is_known() -> None:
 
 
 def test_what_cannot_be_seen_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A diagnosis without facts still says what to look at."""
+    """A diagnosis without facts still names a command to run."""
 
     def failing(*_: object) -> None:
         raise OSError(24, "Too many open files")
@@ -229,11 +233,11 @@ def test_what_cannot_be_seen_is_left_out(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(diagnosis, "sockets", failing)
     monkeypatch.setattr(diagnosis, "processes", lambda _name: iter(()))
     assert gather() == Facts()
-    assert "tcpdump" in likely_causes(STRANGER, Seen(), gather())[0]
+    assert "tcpdump" in likely_causes(STRANGER, Observations(), gather())[0]
 
 
 def test_the_host_is_looked_at_at_most_once_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever attacks with many banned addresses costs few looks."""
+    """An attacker with many banned addresses causes at most one reading of the host per minute."""
     now = [0.0]
     looks: list[float] = []
 
@@ -245,12 +249,12 @@ def test_the_host_is_looked_at_at_most_once_a_minute(monkeypatch: pytest.MonkeyP
 
     async def main() -> None:
         asked = Diagnosis(lambda: now[0])
-        first = await asyncio.gather(*(asked.likely_causes(STRANGER, Seen()) for _ in range(9)))
+        first = await asyncio.gather(*(asked.likely_causes(STRANGER, Observations()) for _ in range(9)))
         assert all("eth1" in causes[0] for causes in first)
         now[0] = EVERY - 0.1
-        assert "eth1" in (await asked.likely_causes(STRANGER, Seen()))[0]
+        assert "eth1" in (await asked.likely_causes(STRANGER, Observations()))[0]
         now[0] = EVERY
-        assert "eth2" in (await asked.likely_causes(STRANGER, Seen()))[0]
+        assert "eth2" in (await asked.likely_causes(STRANGER, Observations()))[0]
 
     asyncio.run(main())
     assert looks == [0.0, EVERY]

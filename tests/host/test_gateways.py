@@ -22,7 +22,7 @@ def ip(*lines: str) -> None:
 
 @pytest.fixture(autouse=True)
 def _cables(netns: None) -> Iterator[None]:
-    """Two cards, with an address each; readings as often as routes change."""
+    """Add two cards with an address each, and remove the pause between readings."""
     for number in (8, 9):
         ip(
             f"link add eth{number} type veth peer name far{number}",
@@ -38,12 +38,12 @@ def _cables(netns: None) -> Iterator[None]:
 
 
 def told(gateways: Mapping[str, str]) -> dict[Network, str]:
-    """Give what is told of these addresses."""
+    """Return these gateways as the reader reports them."""
     return {ip_network(address): reason for address, reason in gateways.items()}
 
 
 def test_the_next_hops_of_all_routes_are_gateways() -> None:
-    """Of both IP versions, of routes with several next hops, and where the hop is of the other version."""
+    """Gateways of both IP versions count, with several next hops or next hops of the other IP version."""
     ip(
         "route add default via 192.0.2.1 dev eth9",
         "route add 10.0.0.0/8 nexthop via 192.0.2.3 dev eth9 nexthop via 192.0.2.4 dev eth8",
@@ -76,7 +76,7 @@ def test_other_tables_are_the_routing_of_others() -> None:
 
 
 def test_changes_are_followed() -> None:
-    """A gateway counts from the moment that a route goes by it, and until none does any more."""
+    """A gateway counts as long as at least one route uses it."""
     seen: list[Mapping[Network, str]] = []
     failed: list[HostError] = []
 
@@ -107,19 +107,19 @@ def test_changes_are_followed() -> None:
 
 
 def test_gateways_that_cannot_be_read_are_a_host_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What pyroute2 raises comes out as a HostError."""
+    """An error that pyroute2 raises becomes a HostError."""
 
     def failing() -> None:
         raise OSError(24, "Too many open files")
 
-    monkeypatch.setattr(gateways, "IPRoute", failing)
+    monkeypatch.setattr("ringfence.host.rtnetlink.IPRoute", failing)
 
     with pytest.raises(HostError, match="the gateways of this host cannot be read by rtnetlink"):
         read_gateways()
 
 
 def test_a_link_that_has_just_gone_has_no_name() -> None:
-    """The gateway is one all the same."""
+    """A gateway counts even if the name of its link is unknown."""
     assert gateways._name(4_000_000) == ""
     message = {"attrs": [("RTA_GATEWAY", "192.0.2.1"), ("RTA_OIF", 4_000_000)], "oif": 4_000_000}
     assert gateways._gateways([message]) == told({"192.0.2.1": "a gateway"})

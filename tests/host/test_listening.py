@@ -1,4 +1,4 @@
-"""The ports that Asterisk listens on: found by its user or its process, and without those of calls."""
+"""The ports that Asterisk listens on, found by its user or its process, without the ports of calls."""
 
 import os
 import socket
@@ -25,7 +25,7 @@ in_netns = pytest.mark.usefixtures("netns")
 
 @contextmanager
 def bound(user: int, *ports: tuple[socket.SocketKind, int], host: str = "127.0.0.1") -> Iterator[None]:
-    """Have a user listen on these ports while the block runs."""
+    """Make a user listen on these ports while the block runs."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with ExitStack() as stack:
         for kind, port in ports:
@@ -42,14 +42,14 @@ def bound(user: int, *ports: tuple[socket.SocketKind, int], host: str = "127.0.0
 
 @pytest.fixture(name="nowhere")
 def _nowhere(tmp_path: Path) -> Path:
-    """A folder that is not there: neither Asterisk's files nor /proc are shown."""
+    """Return a folder that does not exist: neither Asterisk's files nor /proc are visible."""
     return tmp_path / "nowhere"
 
 
 @kernel
 @in_netns
 def test_the_ports_are_those_of_the_user_who_listens_for_managers(nowhere: Path) -> None:
-    """Of both IP versions and both protocols; nobody else's, and no connected UDP socket."""
+    """Ports of both IP versions and protocols count, but no other user's, and no connected UDP socket."""
     with (
         bound(ASTERISK, AMI, (UDP, 5060), (TCP, 5060), (TCP, 8089), (UDP, 4569)),
         bound(ASTERISK, (UDP, 5060), (TCP, 5061), host="::1"),
@@ -69,7 +69,7 @@ def test_the_ports_are_those_of_the_user_who_listens_for_managers(nowhere: Path)
 def test_where_nothing_tells_them_apart_they_are_not_known(
     user: int, ami_port: int | None, nowhere: Path
 ) -> None:
-    """Asterisk in a container or on another host, and Asterisk as root, which may be anybody."""
+    """An Asterisk in a container, on another host, or with the user root cannot be identified."""
     with bound(user, AMI, (UDP, 5060)):
         assert find_ports(ami_port, nowhere, nowhere) is None
 
@@ -77,7 +77,7 @@ def test_where_nothing_tells_them_apart_they_are_not_known(
 @kernel
 @in_netns
 def test_the_manager_alone_is_not_all(nowhere: Path) -> None:
-    """An Asterisk that starts listens for managers first; and it may be a tunnel to one elsewhere."""
+    """A starting Asterisk opens the AMI port first, and a lone AMI port may be a tunnel to another host."""
     with bound(ASTERISK, AMI):
         assert find_ports(5038, nowhere, nowhere) is None
 
@@ -85,7 +85,7 @@ def test_the_manager_alone_is_not_all(nowhere: Path) -> None:
 @kernel
 @in_netns
 def test_two_users_on_the_port_of_managers_are_nobody(nowhere: Path) -> None:
-    """On two addresses of one port may listen two programs."""
+    """Two programs may listen on one port of two addresses, so neither user is taken as Asterisk."""
     with bound(ASTERISK, AMI, (UDP, 5060)), bound(OTHER, AMI, host="127.0.0.2"):
         assert find_ports(5038, nowhere, nowhere) is None
 
@@ -106,7 +106,7 @@ def test_two_users_on_the_port_of_managers_are_nobody(nowhere: Path) -> None:
 def test_ports_of_calls_are_not_among_them(
     files: dict[str, str] | None, found: tuple[int, ...], tmp_path: Path, nowhere: Path
 ) -> None:
-    """Outside of the range of rtp.conf; the range that Asterisk has without it; unread, below 10000."""
+    """Ports of rtp.conf's range are left out: by default Asterisk's own, or all from 10000 if unreadable."""
     folder = nowhere
     if files is not None:
         folder = tmp_path / "etc"
@@ -121,7 +121,7 @@ def test_ports_of_calls_are_not_among_them(
 @kernel
 @in_netns
 def test_a_process_that_is_seen_says_it_exactly(nowhere: Path, tmp_path: Path) -> None:
-    """Asterisk as root, and beside it other programs of its user: here this test is Asterisk."""
+    """A visible process identifies Asterisk, even as root beside other programs; here it is the test."""
     process = tmp_path / "4242"
     process.mkdir()
     (process / "comm").write_text("asterisk\n")
@@ -133,7 +133,7 @@ def test_a_process_that_is_seen_says_it_exactly(nowhere: Path, tmp_path: Path) -
 @kernel
 @in_netns
 def test_they_are_known_under_the_hardening_of_the_unit(tmp_path: Path) -> None:
-    """As nobody, without a capability, and without other processes in /proc."""
+    """An unprivileged user without capabilities and without other processes in /proc finds the ports."""
     imports = "import json; from pathlib import Path; from ringfence.host.listening import find_ports"
     with bound(ASTERISK, AMI, (UDP, 5060), (TCP, 5061)), bound(OTHER, (UDP, 5070)):
         found = confined(imports, f"print(json.dumps(find_ports(5038, Path({str(tmp_path)!r}))))", tmp_path)
@@ -141,7 +141,7 @@ def test_they_are_known_under_the_hardening_of_the_unit(tmp_path: Path) -> None:
 
 
 def test_a_kernel_that_lists_no_sockets_tells_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As without the module udp_diag."""
+    """The ports are unknown if the kernel lacks the module udp_diag."""
 
     def failing(*_: object) -> None:
         raise OSError(2, "sock_diag")
@@ -153,7 +153,7 @@ def test_a_kernel_that_lists_no_sockets_tells_nothing(monkeypatch: pytest.Monkey
 @pytest.mark.asterisk
 @pytest.mark.parametrize("hidden", [True, False], ids=["/proc is hidden", "/proc is seen"])
 def test_it_is_what_a_real_asterisk_listens_on(each_asterisk: Lab, nowhere: Path, *, hidden: bool) -> None:
-    """By the user alone, as the daemon sees it, and by the process, as root does."""
+    """The daemon finds the ports by the user alone, and root finds them by the process."""
     sip = (5060, 5080) if each_asterisk.asterisk.kind is Kind.CHAN_SIP else (5060,)
     with inside(each_asterisk.network.pbx):
         found = find_ports(MANAGER_PORT, nowhere, nowhere) if hidden else find_ports(None, nowhere)

@@ -1,4 +1,4 @@
-"""Logins from elsewhere, as libsystemd tells of sessions that stand where logind writes them."""
+"""Remote logins, as libsystemd reports them from session files that logind writes."""
 
 import socket
 from collections.abc import Mapping
@@ -8,16 +8,16 @@ import pytest
 from tests.support.confined import confined, session
 from tests.support.netns import run
 
-from ringfence.host.connections import Connections
+from ringfence.host.connections import ConnectionTable
 from ringfence.host.logins import SESSIONS, read_logins, why_no_logins
-from ringfence.model import Endpoint, Transport, network_from
+from ringfence.model import Endpoint, Transport, parse_network
 
 IMPORTS = "import json; from ringfence.host.logins import read_logins, why_no_logins"
 READ = "print(json.dumps({str(network): reason for network, reason in read_logins().items()}))"
 
 
 def read_from(folder: Path, sessions: Mapping[str, str]) -> object:
-    """Read the logins, as the daemon would, where these are the sessions."""
+    """Return the logins that the daemon would read from these sessions."""
     (folder / "sessions").mkdir()
     for name, text in sessions.items():
         (folder / "sessions" / name).write_text(text)
@@ -26,7 +26,7 @@ def read_from(folder: Path, sessions: Mapping[str, str]) -> object:
 
 @pytest.mark.kernel
 def test_who_is_logged_in_from_elsewhere(tmp_path: Path) -> None:
-    """Of each address that somebody is logged in from, who it is: of both IP versions, several from one."""
+    """Each remote address of a session has its users as the reason, in both IP versions."""
     sessions = {
         "1": session(),
         "2": session(TTY="pts/3"),
@@ -46,7 +46,7 @@ def test_who_is_logged_in_from_elsewhere(tmp_path: Path) -> None:
 
 @pytest.mark.kernel
 def test_who_is_not_logged_in_from_elsewhere_protects_nobody(tmp_path: Path) -> None:
-    """A session that is closing, a login screen, one on the console, and a remote host that is no address."""
+    """Closing sessions, login screens, console sessions and unusable remote hosts do not count."""
     sessions = {
         "1": session(STATE="closing"),
         "2": session(CLASS="greeter"),
@@ -63,7 +63,7 @@ def test_who_is_not_logged_in_from_elsewhere_protects_nobody(tmp_path: Path) -> 
 
 @pytest.mark.kernel
 def test_without_logind_there_is_a_word_and_no_error(tmp_path: Path) -> None:
-    """In a container and on hosts without systemd nothing is known of logins, and `check` can say so."""
+    """Without logind, in containers and elsewhere, no logins are known, and `check` can print the reason."""
     code = "print(json.dumps([list(read_logins()), why_no_logins()]))"
     assert confined(IMPORTS, code, tmp_path) == [
         [],
@@ -72,18 +72,18 @@ def test_without_logind_there_is_a_word_and_no_error(tmp_path: Path) -> None:
 
 
 def test_without_the_library_there_is_a_word_and_no_error() -> None:
-    """The library is no dependency."""
+    """The library is optional."""
     assert read_logins("libsystemd-that-is-not.so.0") == {}
     assert why_no_logins("libsystemd-that-is-not.so.0") == (
         "logins from elsewhere are not known: libsystemd-that-is-not.so.0 is not there; "
-        "mend: install systemd's library"
+        "fix: install systemd's library"
     )
 
 
 @pytest.mark.kernel
 @pytest.mark.usefixtures("netns")
 def test_a_mere_connection_protects_nobody(tmp_path: Path) -> None:
-    """Anybody can open a connection to port 22, and hold it: only who was let in is logged in."""
+    """Anybody can open a connection to port 22 and keep it, so only a completed login counts."""
     run("ip", "address", "add", "198.51.100.9/32", "dev", "lo")
     with (
         socket.create_server(("198.51.100.9", 22)) as server,
@@ -91,8 +91,8 @@ def test_a_mere_connection_protects_nobody(tmp_path: Path) -> None:
     ):
         accepted, (host, port) = server.accept()
         with accepted, client:
-            stranger = Endpoint(network_from(host).network_address, port, Transport.TCP)
-            assert Connections().has(stranger)
+            stranger = Endpoint(parse_network(host).network_address, port, Transport.TCP)
+            assert ConnectionTable().has(stranger)
             assert read_from(tmp_path, {"1": session()}) == {
                 "203.0.113.5/32": "the remote host of a login (root on pts/0)"
             }
@@ -100,7 +100,7 @@ def test_a_mere_connection_protects_nobody(tmp_path: Path) -> None:
 
 @pytest.mark.kernel
 def test_so_many_sessions_are_looked_at(tmp_path: Path) -> None:
-    """Who may log in may have as many sessions as he likes."""
+    """The number of sessions that are read is limited, because a user may open any number of them."""
     (tmp_path / "sessions").mkdir()
     for number in range(1, 8):
         (tmp_path / "sessions" / str(number)).write_text(session(REMOTE_HOST=f"203.0.113.{number}"))

@@ -1,4 +1,4 @@
-"""Names that are followed, against a small DNS server on loopback."""
+"""Host names that are followed, against a small DNS server on loopback."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
@@ -18,12 +18,12 @@ CARRIER = "sip.carrier.example"
 
 
 def nets(*texts: str) -> frozenset[Network]:
-    """Give networks."""
+    """Return the networks of these texts."""
     return frozenset(ip_network(text) for text in texts)
 
 
 class Followed:
-    """A ``Names`` at work against a server, and what it told."""
+    """A running ``Names`` with its DNS server, and the answers that it reported."""
 
     def __init__(self, server: NameServer, known: Answers | None, patience: float) -> None:
         self.server = server
@@ -38,13 +38,13 @@ class Followed:
         )
 
     async def until(self, true: Callable[[], object]) -> None:
-        """Wait until something is true."""
+        """Wait until a condition is true."""
         async with asyncio.timeout(PATIENCE):
             while not true():  # noqa: ASYNC110 - what is waited for is a condition, not an event
                 await asyncio.sleep(0.01)
 
     async def until_asked(self, times: int = 1) -> None:
-        """Wait until so many rounds more have been asked whole."""
+        """Wait until ``times`` more rounds of queries are complete."""
         before = self.server.asked.count((CARRIER, "AAAA"))
         await self.until(lambda: self.server.asked.count((CARRIER, "AAAA")) >= before + times + 1)
 
@@ -58,7 +58,10 @@ def follow(
     prepare: Callable[[NameServer], None] = lambda _server: None,
     patience: float = PATIENCE,
 ) -> Followed:
-    """Follow the carrier's name while the script runs; ``patience`` is short where nothing will come."""
+    """Follow the carrier's name while the script runs.
+
+    Tests use a short ``patience`` if they expect no answer.
+    """
 
     async def all_of_it() -> Followed:
         async with name_server(zone, ttl) as server, asyncio.TaskGroup() as group:
@@ -85,13 +88,13 @@ async def _running(run: Coroutine[object, object, None]) -> None:
 
 @pytest.fixture(autouse=True)
 def _no_hosts_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """This machine's own file says nothing here."""
+    """Replace the hosts file of this machine with a missing one."""
     monkeypatch.setattr(names, "HOSTS_FILE", tmp_path / "hosts")
     monkeypatch.setattr(names, "FIRST_RETRY", 0.05)
 
 
 def test_a_name_leads_to_its_addresses() -> None:
-    """Both kinds of addresses are found, IPv4 as IPv4, and told once."""
+    """A and AAAA records are found, mapped addresses become IPv4, and the result is reported once."""
     zone: Zone = {
         (CARRIER, "A"): ["192.0.2.1", "192.0.2.2"],
         (CARRIER, "AAAA"): ["2001:db8::1", "::ffff:192.0.2.3"],
@@ -107,7 +110,7 @@ def test_a_name_leads_to_its_addresses() -> None:
 
 
 def test_a_name_may_have_sip_services_only() -> None:
-    """The hosts of its SRV records are its addresses; a lone dot is no host."""
+    """The hosts of a name's SRV records provide its addresses; a lone dot is not a host."""
     zone: Zone = {
         (f"_sip._udp.{CARRIER}", "SRV"): ["10 5 5060 a.carrier.example.", "20 5 5060 b.carrier.example."],
         (f"_sip._tcp.{CARRIER}", "SRV"): ["0 0 0 ."],
@@ -125,7 +128,7 @@ def test_a_name_may_have_sip_services_only() -> None:
 
 
 def test_answers_are_followed() -> None:
-    """What the DNS says later takes the place of what it said before."""
+    """A later DNS answer replaces the earlier one."""
     zone: Zone = {(CARRIER, "A"): ["192.0.2.1"]}
 
     async def script(followed: Followed) -> None:
@@ -137,7 +140,7 @@ def test_answers_are_followed() -> None:
 
 
 def test_the_last_answer_stays_while_the_dns_is_down() -> None:
-    """A server that falls silent takes nobody away; that is told, and over when it speaks again."""
+    """A silent DNS server removes no address, and the problem lasts until the server answers again."""
     zone: Zone = {(CARRIER, "A"): ["192.0.2.1"]}
 
     async def script(followed: Followed) -> None:
@@ -157,7 +160,7 @@ def test_the_last_answer_stays_while_the_dns_is_down() -> None:
 
 
 def test_what_a_former_run_knew_holds_while_the_dns_is_down() -> None:
-    """After a restart beside a silent server the answers of before hold, and nothing is told anew."""
+    """After a restart with a silent DNS server, the stored answers apply, and nothing is reported."""
 
     async def script(followed: Followed) -> None:
         await followed.until(lambda: followed.names.problems)
@@ -170,7 +173,7 @@ def test_what_a_former_run_knew_holds_while_the_dns_is_down() -> None:
 
 
 def test_half_an_answer_takes_nothing_away() -> None:
-    """Where one of the questions fails, what is new counts, and what was known stays."""
+    """If one of the queries fails, new addresses are added and known ones stay."""
     zone: Zone = {(CARRIER, "A"): ["192.0.2.1"], (CARRIER, "AAAA"): ["2001:db8::1"]}
 
     async def script(followed: Followed) -> None:
@@ -187,7 +190,7 @@ def test_half_an_answer_takes_nothing_away() -> None:
 
 
 def test_a_name_that_is_gone_is_told_and_keeps_its_addresses() -> None:
-    """A zone that is broken for an hour must not ban a carrier."""
+    """A name without addresses keeps its last ones, because an outage of a zone must not ban a carrier."""
     zone: Zone = {(CARRIER, "A"): ["192.0.2.1"]}
 
     async def script(followed: Followed) -> None:
@@ -204,7 +207,7 @@ def test_a_name_that_is_gone_is_told_and_keeps_its_addresses() -> None:
 
 @pytest.mark.parametrize("junk", [b"\0", b"\xff" * 600, bytes(12)])
 def test_junk_is_no_answer(junk: bytes) -> None:
-    """Bytes that are no answer are waited out, told, and change nothing."""
+    """Invalid packets are skipped; they are reported as no answer and change nothing."""
 
     async def script(followed: Followed) -> None:
         await followed.until(lambda: followed.names.problems)
@@ -231,7 +234,7 @@ def test_what_nobody_can_send_from_says_nothing() -> None:
 
 
 def test_a_name_has_so_many_addresses_and_no_more() -> None:
-    """A name with more addresses than may be is followed as far as they may, and that is told."""
+    """Only the first addresses of a name count, up to the limit, and the excess is reported."""
     zone: Zone = {
         (CARRIER, "A"): [f"192.0.2.{n}" for n in range(50)],
         (CARRIER, "AAAA"): [f"2001:db8::{n:x}" for n in range(1, 16)],
@@ -247,7 +250,7 @@ def test_a_name_has_so_many_addresses_and_no_more() -> None:
 
 
 def test_the_hosts_file_goes_before_the_dns(tmp_path: Path) -> None:
-    """A name that stands in /etc/hosts leads where that says."""
+    """A name in /etc/hosts resolves to the addresses of that file."""
     (tmp_path / "hosts").write_text(f"# a\n192.0.2.7 pbx {CARRIER.upper()} # ours\nnothing\n", "utf-8")
 
     async def script(followed: Followed) -> None:
@@ -257,7 +260,7 @@ def test_the_hosts_file_goes_before_the_dns(tmp_path: Path) -> None:
 
 
 def test_names_that_are_wanted_no_more_are_forgotten() -> None:
-    """Only what is wanted is followed, and only so many names."""
+    """Only wanted names are followed, and their number is limited."""
 
     async def script(followed: Followed) -> None:
         await followed.until(lambda: followed.seen)

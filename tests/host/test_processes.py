@@ -1,4 +1,4 @@
-"""Processes of other programs, found in the real /proc and in one that shows little."""
+"""Processes of other programs, found in the real /proc and in a restricted one."""
 
 import os
 import shutil
@@ -16,7 +16,7 @@ from ringfence.host.processes import network_of, processes, sockets_of
 
 @pytest.fixture(name="sleeper")
 def _sleeper(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A process of a name that nobody else has, with a socket of its own."""
+    """Return a process with a unique name and a socket of its own."""
     program = tmp_path / f"rf{os.getpid()}"
     shutil.copy("/bin/sleep", program)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as own:
@@ -30,7 +30,7 @@ def _sleeper(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def test_a_program_is_found_by_its_name(sleeper: subprocess.Popen[bytes]) -> None:
-    """By its whole name, and only as long as it runs."""
+    """A process is found only by its full name, and only while it runs."""
     name = f"rf{os.getpid()}"
     assert list(processes(name)) == [sleeper.pid]
     assert list(processes(name[:-1])) == []
@@ -49,7 +49,7 @@ def test_a_long_name_is_found_as_the_kernel_keeps_it(tmp_path: Path) -> None:
 
 
 def test_its_sockets_are_known_by_their_inodes(sleeper: subprocess.Popen[bytes]) -> None:
-    """Only its sockets, of all that it has open."""
+    """Only the sockets among its open files are returned."""
     [inode] = sockets_of(sleeper.pid)
     assert Path("/proc", str(sleeper.pid), "fd", "0").stat().st_ino == inode
 
@@ -58,14 +58,14 @@ def test_its_sockets_are_known_by_their_inodes(sleeper: subprocess.Popen[bytes])
 def test_a_network_namespace_has_a_name_that_is_the_same_for_all_in_it(
     sleeper: subprocess.Popen[bytes],
 ) -> None:
-    """So that two processes can be told to be in one, or not."""
+    """Two processes share a network namespace exactly if these names are equal."""
     assert network_of(sleeper.pid) == network_of() != ""
     with neighbour() as name, inside(name):
         assert network_of("thread-self") != network_of(sleeper.pid)
 
 
 def test_what_is_not_shown_is_not_there(tmp_path: Path) -> None:
-    """A process that has ended, and a system that hides all others."""
+    """An ended process has no namespace and no sockets, and a hidden /proc has no processes."""
     assert network_of(4242, tmp_path) == ""
     assert sockets_of(4242, tmp_path) == frozenset()
     assert list(processes("asterisk", tmp_path / "none")) == []

@@ -1,4 +1,4 @@
-"""Whom a ban would hurt the host itself: all kinds together, read and followed."""
+"""Addresses that the host needs: all kinds together, read and followed."""
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping
@@ -19,13 +19,13 @@ pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("netns")]
 
 
 def nets(**reasons: str) -> dict[Network, str]:
-    """Give what is told of the addresses 192.0.2.N, by their last number after an underscore."""
+    """Return these reasons by address: the keyword ``_N`` stands for 192.0.2.N."""
     return {ip_network(f"192.0.2{name.replace('_', '.')}"): reason for name, reason in reasons.items()}
 
 
 @pytest.fixture(autouse=True)
 def _cable(netns: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A card with a gateway behind it; readings as often as something changes."""
+    """Add a card with a gateway behind it, and remove the pauses between readings."""
     run(
         *("ip", "-batch", "-"),
         text="link add eth9 type veth peer name far9\nlink set eth9 up\nlink set far9 up\n"
@@ -36,7 +36,7 @@ def _cable(netns: None, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Followed:
-    """What was told, in order, with files of the test's in the places of the host's."""
+    """The addresses and the errors that the follower reported, in order; it reads files of the test."""
 
     def __init__(self, folder: Path) -> None:
         self.seen: list[Mapping[Network, str]] = []
@@ -45,17 +45,17 @@ class Followed:
         self.logins: dict[Network, str] = {}
 
     def fail(self, error: HostError) -> None:
-        """Note a trouble."""
+        """Record an error."""
         self.failed.append(str(error))
 
     async def until(self, **expected: str) -> None:
-        """Wait until that is the last that was told."""
+        """Wait until ``expected`` is what was reported last."""
         async with asyncio.timeout(20):
             while self.seen[-1:] != [nets(**expected)]:  # noqa: ASYNC110 - an Event would know no more
                 await asyncio.sleep(0.01)
 
     async def until_failed(self, count: int) -> None:
-        """Wait until so many troubles were told."""
+        """Wait until ``count`` errors were reported."""
         async with asyncio.timeout(20):
             while len(self.failed) < count:  # noqa: ASYNC110 - an Event would know no more
                 await asyncio.sleep(0.01)
@@ -82,7 +82,7 @@ def run_script(followed: Followed, script: Callable[[], Coroutine[None, None, No
 
 
 def test_each_kind_is_followed_and_who_is_several_has_every_reason(followed: Followed) -> None:
-    """All kinds are told together at first, then each change of any; a router is gateway and resolver."""
+    """All kinds are reported together, then each change; one router can be both gateway and resolver."""
 
     async def script() -> None:
         followed.resolv_conf.write_text("nameserver 192.0.2.53\n")
@@ -106,7 +106,7 @@ def test_each_kind_is_followed_and_who_is_several_has_every_reason(followed: Fol
 
 
 def test_what_fails_takes_nothing_else_with_it(followed: Followed, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was known last counts meanwhile; the trouble is told once, and again after each change."""
+    """The last known addresses stay after an error; each error is reported once, and again after a change."""
     followed.resolv_conf.write_text("nameserver 192.0.2.53\n")
 
     async def script() -> None:
@@ -132,14 +132,14 @@ def test_what_fails_takes_nothing_else_with_it(followed: Followed, monkeypatch: 
 def test_what_has_failed_from_the_beginning_holds_up_nothing(
     followed: Followed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The rest is told without it, by the reading and by the follower."""
+    """The other kinds are still reported, both by the reader and by the follower."""
 
     def failing(**_: int) -> None:
         raise OSError(24, "Too many open files")
 
     followed.resolv_conf.write_text("nameserver 192.0.2.53\n")
     monkeypatch.setattr("ringfence.host.rtnetlink.AsyncIPRoute", failing)
-    monkeypatch.setattr(gateways, "IPRoute", failing)
+    monkeypatch.setattr("ringfence.host.rtnetlink.IPRoute", failing)
     assert read_protected(followed.fail) == nets(_53="a DNS resolver of this host")
 
     async def script() -> None:
@@ -153,7 +153,7 @@ def test_what_has_failed_from_the_beginning_holds_up_nothing(
 
 
 def test_all_is_known_under_the_hardening_of_the_unit(tmp_path: Path) -> None:
-    """The real files and the real library, as nobody without a capability, with as little to see."""
+    """An unprivileged user without capabilities and with little in /proc reads the real files and library."""
     (tmp_path / "sessions").mkdir()
     (tmp_path / "sessions" / "1").write_text(session())
     (tmp_path / "resolv.conf").write_text("nameserver 192.0.2.53\n")

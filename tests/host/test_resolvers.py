@@ -1,4 +1,4 @@
-"""The DNS resolvers of this host, read from files as they are found on real hosts."""
+"""The DNS resolvers of this host, read from files as they exist on real hosts."""
 
 from ipaddress import ip_network
 from pathlib import Path
@@ -19,7 +19,7 @@ search example.net
 
 
 def resolvers(*addresses: str) -> dict[Network, str]:
-    """Give what is told of these addresses."""
+    """Return these addresses as the reader reports them."""
     return {ip_network(address): "a DNS resolver of this host" for address in addresses}
 
 
@@ -38,14 +38,14 @@ def resolvers(*addresses: str) -> dict[Network, str]:
     ids=["one", "two", "zone", "not from the beginning", "no address", "this host", "garbage", "empty"],
 )
 def test_lines_that_name_a_server(tmp_path: Path, text: str, found: list[str]) -> None:
-    """Each nameserver line with an address counts; what the C library does not read names nobody."""
+    """Each nameserver line with a remote address counts; lines that the C library ignores do not."""
     path = tmp_path / "resolv.conf"
     path.write_text(text, "latin-1", newline="")
     assert read_resolvers(path, ()) == resolvers(*found)
 
 
 def test_behind_a_server_of_this_host_are_those_that_it_asks(tmp_path: Path) -> None:
-    """systemd-resolved and dnsmasq stand in resolv.conf by a loopback address."""
+    """If resolv.conf names a loopback address (systemd-resolved, dnsmasq), its upstream servers count."""
     path, upstream = tmp_path / "resolv.conf", tmp_path / "upstream"
     path.write_text(RESOLVED)
     upstream.write_text("nameserver 192.0.2.53\nnameserver 2001:db8::53\n")
@@ -53,7 +53,7 @@ def test_behind_a_server_of_this_host_are_those_that_it_asks(tmp_path: Path) -> 
 
 
 def test_what_nobody_on_this_host_asks_is_no_resolver(tmp_path: Path) -> None:
-    """Where resolv.conf names none of this host, a file that a server has left behind says nothing."""
+    """If resolv.conf names no local server, an upstream file that a server left behind is ignored."""
     path, upstream = tmp_path / "resolv.conf", tmp_path / "upstream"
     path.write_text("nameserver 198.51.100.53\n")
     upstream.write_text("nameserver 192.0.2.53\n")
@@ -61,12 +61,12 @@ def test_what_nobody_on_this_host_asks_is_no_resolver(tmp_path: Path) -> None:
 
 
 def test_without_a_file_there_is_no_resolver(tmp_path: Path) -> None:
-    """A host that looks up nothing is no trouble."""
+    """A host without resolv.conf has no resolvers, and that is no error."""
     assert read_resolvers(tmp_path / "none" / "resolv.conf", ()) == {}
 
 
 def test_a_file_that_cannot_be_read_is_a_host_error() -> None:
-    """It is not taken for one without resolvers."""
+    """An unreadable file raises HostError, unlike a file without resolvers."""
     with unprivileged() as folder:
         path = folder / "resolv.conf"
         path.write_text("nameserver 192.0.2.53\n")

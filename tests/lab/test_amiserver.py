@@ -1,4 +1,4 @@
-"""The AMI server of the tests says what it was given, in the pieces asked for, and misbehaves on request."""
+"""The AMI server of the tests: it sends its recordings in pieces of the right size, and misbehaves."""
 
 import asyncio
 import hashlib
@@ -16,7 +16,7 @@ Talk = Callable[[AmiServer, asyncio.StreamReader, asyncio.StreamWriter], Awaitab
 
 
 def talk(script: Script, conversation: Talk) -> AmiServer:
-    """Hold one conversation with a server that follows the script, and give the server."""
+    """Run one conversation with a server that follows the script, and return the server."""
 
     async def run() -> AmiServer:
         async with asyncio.timeout(20), AmiServer(script) as server:
@@ -32,7 +32,7 @@ def talk(script: Script, conversation: Talk) -> AmiServer:
 
 @pytest.mark.parametrize(("chunk", "pause"), [(-1, 0.0), (0, 0.001), (1, 0.0), (7, 0.0)])
 def test_a_recording_is_played_byte_for_byte(chunk: int, pause: float) -> None:
-    """However it is cut, what arrives after the login is the recording."""
+    """The recording arrives unchanged after the login, whatever the size of its pieces."""
 
     async def conversation(_: AmiServer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(LOGIN)
@@ -43,7 +43,7 @@ def test_a_recording_is_played_byte_for_byte(chunk: int, pause: float) -> None:
 
 
 def test_md5_login_ping_and_unknown_actions_are_answered() -> None:
-    """The MD5 challenge is checked, Ping is answered with its id, and an action nobody knows is an error."""
+    """The MD5 challenge is checked, Ping is answered with its id, and an unknown action is an error."""
 
     async def conversation(_: AmiServer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"Action: Challenge\r\nAuthType: MD5\r\n\r\n")
@@ -76,15 +76,15 @@ def test_a_wrong_secret_is_refused() -> None:
     assert talk(Script(secret="another"), conversation).logins == 0
 
 
-def test_more_can_be_said_and_the_line_cut() -> None:
-    """A test may send more to who is logged in, and may cut every connection."""
+def test_more_can_be_sent_and_connections_cut() -> None:
+    """A test can send more to the clients that are logged in, and can cut every connection."""
 
     async def conversation(
         server: AmiServer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         writer.write(LOGIN)
         await reader.readuntil(BOOTED)
-        await server.say(b"Event: Reload\r\n\r\n")
+        await server.send(b"Event: Reload\r\n\r\n")
         assert await reader.readuntil(b"\r\n\r\n") == b"Event: Reload\r\n\r\n"
         await server.hang_up()
         assert await reader.read() == b""
@@ -94,7 +94,7 @@ def test_more_can_be_said_and_the_line_cut() -> None:
 
 @pytest.mark.parametrize("fault", list(Fault))
 def test_each_fault_is_what_it_says(fault: Fault) -> None:
-    """Every way to misbehave is seen from the other end of the connection as it is described."""
+    """Every fault has its described effect at the other end of the connection."""
 
     async def conversation(_: AmiServer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await SEEN[fault](reader, writer)

@@ -1,4 +1,4 @@
-"""What the forger writes, and that it forges nobody's address but the laboratory's. Nothing is sent here."""
+"""The forger's packets, and its limits: it forges only addresses of the laboratory. Nothing is sent here."""
 
 from ipaddress import IPv4Address, ip_address
 
@@ -10,7 +10,7 @@ SENDER = IPv4Address("198.19.0.7")
 
 
 def test_a_datagram_seems_to_come_from_its_sender() -> None:
-    """Addresses, ports and length stand where IPv4 and UDP have them."""
+    """Addresses, ports and length are at their positions of IPv4 and UDP."""
     payload = b"hello"
     packet = datagram(SENDER, payload)
 
@@ -21,18 +21,18 @@ def test_a_datagram_seems_to_come_from_its_sender() -> None:
 
 
 def test_every_sender_sends_once_before_any_sends_again() -> None:
-    """Each turn has one packet of each, so that all are near a rule's number before the first reaches it."""
+    """Each turn has one packet of each sender, so that all come near a threshold at the same time."""
     senders = [ip_address(packet[12:16]) for packet in datagrams(SENDER, 3, 2)]
 
     assert senders == 2 * [SENDER, SENDER + 1, SENDER + 2]
 
 
 def test_requests_differ() -> None:
-    """No two are a retransmission of each other, and two of three carry a digest."""
-    made = [request(SENDER, number, "mark") for number in range(6)]
+    """No request is a retransmission of another, and two of three have a digest."""
+    packets = [request(SENDER, number, "mark") for number in range(6)]
 
-    assert len({packet.split(b"Call-ID: ")[1].split(b"\r\n")[0] for packet in made}) == len(made)
-    assert [b"Authorization: Digest" in packet for packet in made] == 2 * [True, True, False]
+    assert len({packet.split(b"Call-ID: ")[1].split(b"\r\n")[0] for packet in packets}) == len(packets)
+    assert [b"Authorization: Digest" in packet for packet in packets] == 2 * [True, True, False]
 
 
 @pytest.mark.parametrize(
@@ -46,8 +46,8 @@ def test_requests_differ() -> None:
     ids=["elsewhere", "beyond", "too-many", "too-long"],
 )
 def test_it_refuses_what_it_must_not_do(arguments: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody's address outside the laboratory is forged, and its number and time are bounded."""
+    """It forges no address outside the laboratory, and its number of packets and its time are limited."""
     monkeypatch.setattr("sys.argv", ["forger", *arguments])
 
-    with pytest.raises(ValueError, match=r"laboratory's networks|at most"):
+    with pytest.raises(ValueError, match=r"of the laboratory|at most"):
         main()

@@ -1,4 +1,4 @@
-"""The laboratory itself: what it counts is what Asterisk did, so that a number of a test can be believed."""
+"""The laboratory itself: its counts agree with Asterisk's, so that the numbers of other tests are right."""
 
 import os
 import ssl
@@ -31,15 +31,15 @@ max_contacts = 1
 PJSIP_IPV6 = ("--target", "[fd00:18::1]:5060")
 
 
-def test_the_releases_are_the_ones_that_are_promised(asterisk16: Lab, asterisk22: Lab) -> None:
-    """One Asterisk has chan_sip, the other is the newest of Debian."""
+def test_the_releases_are_the_documented_ones(asterisk16: Lab, asterisk22: Lab) -> None:
+    """One Asterisk has chan_sip, the other one is Debian's newest."""
     assert asterisk16.asterisk.version.startswith("Asterisk 16.")
     assert int(asterisk22.asterisk.version.split()[1].split(".")[0]) >= 22
     assert "chan_sip.so" in asterisk16.asterisk.cli("module show like chan_sip")
 
 
 def test_the_process_is_asterisk_itself(each_asterisk: Lab) -> None:
-    """The process id leads to Asterisk's own CPU time."""
+    """The CPU time of the process id is that of Asterisk."""
     before = each_asterisk.asterisk.cpu_seconds()
 
     each_asterisk.attack("guess", "--number", "200", "--account", "nobody{}")
@@ -49,47 +49,47 @@ def test_the_process_is_asterisk_itself(each_asterisk: Lab) -> None:
 
 
 def test_pjsip_reports_a_wrong_guess(asterisk22: Lab) -> None:
-    """A guess for an account that exists is a challenge and a failed response, of the guesser's address."""
+    """A guess on a known account causes events of a challenge and a failed response, with its address."""
     with asterisk22.listen() as listener:
         result = asterisk22.attack("guess", "--sources", "198.18.1.20")
-        heard = listener.read(b"Event: ChallengeResponseFailed")
+        received = listener.read(b"Event: ChallengeResponseFailed")
 
     assert (result.sent, result.answered, result.statuses) == (1, 1, {"401": 1})
-    assert heard.count(b"Event: ChallengeSent") == 1
-    assert b"AccountID: alice\r\n" in heard
-    assert b"RemoteAddress: IPV4/UDP/198.18.1.20/" in heard
+    assert received.count(b"Event: ChallengeSent") == 1
+    assert b"AccountID: alice\r\n" in received
+    assert b"RemoteAddress: IPV4/UDP/198.18.1.20/" in received
 
 
 def test_chan_sip_reports_a_wrong_guess(asterisk16: Lab) -> None:
-    """A guess for a peer that exists is a challenge and an invalid password, of the guesser's address."""
+    """A guess on a known peer causes events of a challenge and an invalid password, with its address."""
     with asterisk16.listen() as listener:
         result = asterisk16.attack("guess", "--account", "bob", "--sources", "198.18.1.20")
-        heard = listener.read(b"Event: InvalidPassword")
+        received = listener.read(b"Event: InvalidPassword")
 
     assert (result.sent, result.answered, result.statuses) == (1, 1, {"403": 1})
-    assert heard.count(b"Event: ChallengeSent") == 1
-    assert b"RemoteAddress: IPV4/UDP/198.18.1.20/" in heard
+    assert received.count(b"Event: ChallengeSent") == 1
+    assert b"RemoteAddress: IPV4/UDP/198.18.1.20/" in received
 
 
 def test_a_via_parameter_forges_the_address_under_chan_sip(asterisk16: Lab) -> None:
     """Via ``maddr`` puts a stranger's address into the event, while the sender gets the answers."""
     with asterisk16.listen() as listener:
         result = asterisk16.attack("guess", "--account", "bob", "--via", ";rport;maddr=203.0.113.9")
-        heard = listener.read(b"Event: InvalidPassword")
+        received = listener.read(b"Event: InvalidPassword")
 
     assert result.answered == 1
-    assert b"RemoteAddress: IPV4/UDP/203.0.113.9/" in heard
+    assert b"RemoteAddress: IPV4/UDP/203.0.113.9/" in received
 
 
 def test_a_byte_that_is_not_utf8_silences_the_events(asterisk22: Lab) -> None:
-    """A raw byte in the Call-ID hides a guess from AMI: the client can send it, and is answered."""
+    """A raw byte in the Call-ID hides a guess from AMI: the client can send it and gets an answer."""
     with asterisk22.listen() as listener:
         hidden = asterisk22.attack("guess", "--call-id", r"a\xff{}", "--account", "hidden{}")
         asterisk22.attack("guess", "--account", "alice")
-        heard = listener.read(b"Event: ChallengeResponseFailed")
+        received = listener.read(b"Event: ChallengeResponseFailed")
 
     assert hidden.answered == 1
-    assert b"hidden1" not in heard
+    assert b"hidden1" not in received
 
 
 @pytest.mark.parametrize("account", ["alice", "bob"])
@@ -100,8 +100,8 @@ def test_a_phone_registers(asterisk16: Lab, asterisk22: Lab, account: str) -> No
     assert lab.attack("register", "--account", account, "--sources", "198.18.1.30").statuses == {"200": 1}
 
 
-def test_every_guess_is_answered_where_nothing_guards(each_asterisk: Lab) -> None:
-    """Without a guard, as many guesses are answered as were sent; and the client is fast enough to tell."""
+def test_every_guess_is_answered_without_a_guard(each_asterisk: Lab) -> None:
+    """Without a guard all guesses are answered, and the client is fast enough to measure a ban."""
     account = "bob" if each_asterisk.asterisk.version.startswith("Asterisk 16.") else "alice"
 
     result = each_asterisk.attack("guess", "--number", "1000", "--account", account)
@@ -112,13 +112,13 @@ def test_every_guess_is_answered_where_nothing_guards(each_asterisk: Lab) -> Non
 
 @pytest.mark.parametrize("transport", ["UDP", "TCP"])
 def test_ipv6_and_tcp_are_answered(asterisk22: Lab, transport: str) -> None:
-    """The client guesses over IPv6 and over TCP, where one connection carries every guess."""
+    """The client guesses over IPv6 and over TCP, where one connection has every guess."""
     with asterisk22.listen() as listener:
         result = asterisk22.attack("guess", "--number", "20", "--transport", transport, *PJSIP_IPV6)
-        heard = listener.read(b"Event: ChallengeResponseFailed", count=20)
+        received = listener.read(b"Event: ChallengeResponseFailed", count=20)
 
     assert (result.sent, result.answered) == (20, 20)
-    assert heard.count(f"RemoteAddress: IPV6/{transport}/fd00:18::a/".encode()) >= 40
+    assert received.count(f"RemoteAddress: IPV6/{transport}/fd00:18::a/".encode()) >= 40
 
 
 @pytest.mark.parametrize(
@@ -126,24 +126,24 @@ def test_ipv6_and_tcp_are_answered(asterisk22: Lab, transport: str) -> None:
     [("198.19.0.1-198.19.0.200", ()), ("fd00:19::1-fd00:19::c8", PJSIP_IPV6)],
 )
 def test_routed_sources_are_answered(asterisk22: Lab, sources: str, target: tuple[str, ...]) -> None:
-    """Two hundred addresses behind the attacker's router guess, each for itself."""
+    """Two hundred addresses behind the attacker's router guess, each with its own requests."""
     result = asterisk22.attack("guess", "--number", "2", "--sources", sources, "--parallel", "20", *target)
 
     assert dict.fromkeys(expand(sources), 2) == result.by_source
 
 
 def test_pipelined_guesses_are_counted_one_by_one(asterisk22: Lab) -> None:
-    """Of guesses sent without waiting, the client counts as many answers as Asterisk reports failures."""
+    """For guesses sent without waiting, the client counts as many answers as Asterisk reports failures."""
     with asterisk22.listen() as listener:
         result = asterisk22.attack("pipeline", "--number", "2000", "--window", "100")
-        heard = listener.read(b"Event: ChallengeResponseFailed", count=2000)
+        received = listener.read(b"Event: ChallengeResponseFailed", count=2000)
 
     assert (result.sent, result.answered) == (2000, 2000)
-    assert heard.count(b"Event: ChallengeResponseFailed") == 2000
+    assert received.count(b"Event: ChallengeResponseFailed") == 2000
 
 
 def test_ami_speaks_tls(each_asterisk: Lab) -> None:
-    """AMI answers over TLS, with a certificate that is good for 127.0.0.1."""
+    """AMI answers over TLS, with a certificate that is valid for 127.0.0.1."""
     context = ssl.create_default_context(cafile=each_asterisk.asterisk.certificate)
     with socket_in(each_asterisk.network.pbx) as plain:
         plain.connect(("127.0.0.1", 5039))
@@ -158,7 +158,7 @@ def test_ami_speaks_tls(each_asterisk: Lab) -> None:
 def test_a_banned_source_is_seen_as_banned(
     asterisk22: Lab, tool: str, source: str, target: tuple[str, ...]
 ) -> None:
-    """A rule in the PBX's namespace stops the client in the middle; it gets an answer to what went before."""
+    """A rule in the PBX's namespace stops the client; the guesses before the rule are answered."""
     rule = ("-t", "raw", "PREROUTING", "-s", source, "-j", "DROP")
     attack = asterisk22.start_attack(
         "guess", "--number", "5000", "--pause", "0.01", "--sources", source, *target
@@ -177,14 +177,14 @@ def test_a_banned_source_is_seen_as_banned(
 
 
 def test_a_silent_pbx_stops_the_client(asterisk22: Lab) -> None:
-    """Where no answer comes, the client stops at the first silence and has counted nothing."""
+    """If no answer comes, the client stops at the first silence and has counted nothing."""
     result = asterisk22.attack("guess", "--number", "50", "--target", "198.18.0.1:5999", "--timeout", "0.1")
 
     assert (result.sent, result.answered, result.challenges_sent, result.stopped) == (0, 0, 1, "silence")
 
 
 def test_two_instances_share_a_tree_and_leave_nothing(asterisk22: Lab) -> None:
-    """A second Asterisk runs from the same tree at the same time; afterwards it is gone without a trace."""
+    """A second Asterisk runs from the same tree at the same time; afterwards nothing of it is left."""
     with Lab.made("22", extra={"pjsip.conf": CAROL}) as second:
         folder, network = second.asterisk.folder, second.network
         assert second.attack("register", "--account", "carol").statuses == {"200": 1}
@@ -211,7 +211,7 @@ def test_asterisk_restarts(asterisk22: Lab) -> None:
 
 
 def test_a_killed_run_is_swept_up() -> None:
-    """A namespace whose test run is no more is removed; one whose run lives stays."""
+    """A namespace whose test run has ended is removed; one whose run is active stays."""
     gone = subprocess.Popen(["true"])
     gone.wait()
     dead, alive = f"rf-{gone.pid}-1-pbx", f"rf-{os.getpid()}-99999-pbx"

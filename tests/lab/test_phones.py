@@ -1,4 +1,4 @@
-"""What phones of the laboratory say, against a PBX of the test's own: no Asterisk, no namespace."""
+"""The requests of the laboratory's phones, with a PBX of the test: no Asterisk, no namespace."""
 
 import socket
 import threading
@@ -15,47 +15,47 @@ OPTIONS = (
 
 
 def answer(request: bytes, status: bytes, *headers: bytes) -> bytes:
-    """Give an answer to a request."""
+    """Return an answer to a request."""
     kept = [line for line in request.split(b"\r\n") if line.split(b":")[0] in {b"Via", b"Call-ID", b"CSeq"}]
     return b"\r\n".join([b"SIP/2.0 " + status, *kept, *headers, b"Content-Length: 0", b"", b""])
 
 
 @contextmanager
 def phone(react: Callable[[bytes], Iterator[bytes]]) -> Iterator[tuple[Phone, list[bytes]]]:
-    """Give a phone, and what its PBX, which does as ``react`` says, has received."""
+    """Yield a phone, and the requests that its PBX has received; ``react`` returns the PBX's answers."""
     received: list[bytes] = []
     with (
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as pbx,
-        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as own,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as desk,
     ):
-        for end in (pbx, own):
+        for end in (pbx, desk):
             end.bind(("127.0.0.1", 0))
         pbx.settimeout(20)
 
         def serve() -> None:
-            while (request := pbx.recv(65_535)) != b"over":
+            while (request := pbx.recv(65_535)) != b"stop":
                 received.append(request)
                 for message in react(request):
-                    pbx.sendto(message, own.getsockname())
+                    pbx.sendto(message, desk.getsockname())
 
         thread = threading.Thread(target=serve)
         thread.start()
         try:
-            yield Phone("phone1", own, pbx.getsockname()), received
+            yield Phone("phone1", desk, pbx.getsockname()), received
         finally:
-            own.sendto(b"over", pbx.getsockname())
+            desk.sendto(b"stop", pbx.getsockname())
             thread.join()
 
 
 def test_a_nonce_is_used_again_until_it_is_stale() -> None:
-    """One challenge is enough for several registrations, each use is counted, and a stale one is replaced."""
+    """One challenge is used for several registrations, each use is counted, and a stale one is replaced."""
     nonces = iter((b"first", b"second"))
     stale = threading.Event()
 
     def pbx(request: bytes) -> Iterator[bytes]:
         if b"Authorization" not in request or (stale.is_set() and b'nonce="first"' in request):
-            said = b",stale=true" if stale.is_set() else b""
-            yield answer(request, b"401 Unauthorized", CHALLENGE % (next(nonces), said))
+            staleness = b",stale=true" if stale.is_set() else b""
+            yield answer(request, b"401 Unauthorized", CHALLENGE % (next(nonces), staleness))
         else:
             yield answer(request, b"200 OK")
 
@@ -71,7 +71,7 @@ def test_a_nonce_is_used_again_until_it_is_stale() -> None:
 
 
 def test_a_wrong_password_is_tried_once() -> None:
-    """A phone that is refused does not go on guessing by itself."""
+    """A phone that is refused sends no further guess."""
 
     def pbx(request: bytes) -> Iterator[bytes]:
         yield answer(request, b"401 Unauthorized", CHALLENGE % (b"n", b""))
@@ -83,12 +83,12 @@ def test_a_wrong_password_is_tried_once() -> None:
 
 
 def test_a_request_without_an_answer_is_sent_again() -> None:
-    """What is lost is repeated unchanged, as over any network."""
-    heard: list[bytes] = []
+    """A lost request is repeated unchanged."""
+    requests: list[bytes] = []
 
     def pbx(request: bytes) -> Iterator[bytes]:
-        heard.append(request)
-        if len(heard) > 1:
+        requests.append(request)
+        if len(requests) > 1:
             yield answer(request, b"200 OK")
 
     with phone(pbx) as (one, received):
@@ -97,8 +97,8 @@ def test_a_request_without_an_answer_is_sent_again() -> None:
     assert received[0] == received[1]
 
 
-def test_what_the_pbx_asks_is_answered() -> None:
-    """An OPTIONS gets its 200 with its own headers, in whatever form they came; an ACK gets nothing."""
+def test_a_request_of_the_pbx_is_answered() -> None:
+    """An OPTIONS is answered by 200 with its own headers, in long or short form; an ACK is not answered."""
     ours = reply(OPTIONS) or b""
 
     assert ours.startswith(b"SIP/2.0 200 OK\r\nVia: SIP/2.0/UDP pbx;branch=z9\r\nFrom: <sip:pbx>;tag=1\r\n")

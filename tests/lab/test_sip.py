@@ -1,4 +1,4 @@
-"""What the SIP client counts, against a PBX of the test's own: no Asterisk, no namespace."""
+"""The counts of the SIP client, with a PBX of the test: no Asterisk, no namespace."""
 
 import socket
 import threading
@@ -16,14 +16,14 @@ CHALLENGED = b'SIP/2.0 401 Unauthorized\r\nWWW-Authenticate: Digest realm="lab",
 
 
 def answer(request: bytes, head: bytes) -> bytes:
-    """Give an answer with this head to a request."""
+    """Return an answer with this head to a request."""
     via = request.split(b"\r\n")[1]
     return head + b"\r\n" + via + b"\r\nContent-Length: 0\r\n\r\n"
 
 
 @contextmanager
 def pbx(react: Callable[[bytes], Iterator[bytes]]) -> Iterator[str]:
-    """Answer each datagram as ``react`` says, until the context ends; gives where."""
+    """Answer each datagram with ``react`` until the context ends; yield the PBX's address."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as bound:
         bound.bind(("127.0.0.1", 0))
         bound.settimeout(10)
@@ -51,8 +51,8 @@ def client(target: str, *arguments: str) -> Result:
     return run(plan_of(options_of(*arguments, "--target", target)), ["127.0.0.1"], 1)
 
 
-def honest(request: bytes) -> Iterator[bytes]:
-    """Answer as an Asterisk that nothing guards: chan_sip, which says Trying first."""
+def unguarded(request: bytes) -> Iterator[bytes]:
+    """Answer like an unguarded Asterisk with chan_sip, which sends 100 Trying first."""
     yield answer(request, TRYING)
     yield answer(request, REFUSED if b"Authorization:" in request else CHALLENGED)
 
@@ -62,8 +62,8 @@ def honest(request: bytes) -> Iterator[bytes]:
     [("guess",), ("guess", "--reuse-nonce"), ("pipeline",), ("pipeline", "--window", "5")],
 )
 def test_final_answers_are_counted_once(arguments: tuple[str, ...]) -> None:
-    """Provisional answers are no answers, and each guess is answered once."""
-    with pbx(honest) as target:
+    """Provisional answers do not count, and each guess is answered once."""
+    with pbx(unguarded) as target:
         result = client(target, *arguments, "--number", "20")
 
     assert (result.sent, result.answered, result.statuses) == (20, 20, {"403": 20})
@@ -71,8 +71,8 @@ def test_final_answers_are_counted_once(arguments: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize("mode", ["probe", "flood"])
 def test_requests_without_a_digest_are_counted(mode: str) -> None:
-    """Where no password is guessed, each request counts, and so does each answer."""
-    with pbx(honest) as target:
+    """If no password is guessed, each request counts, and so does each answer."""
+    with pbx(unguarded) as target:
         result = client(target, mode, "--number", "20")
 
     assert (result.sent, result.answered, result.statuses) == (20, 20, {"401": 20})
@@ -83,8 +83,8 @@ def test_an_answer_sent_twice_counts_once() -> None:
     """A retransmitted answer is the same answer."""
 
     def twice(request: bytes) -> Iterator[bytes]:
-        yield from honest(request)
-        yield from honest(request)
+        yield from unguarded(request)
+        yield from unguarded(request)
 
     with pbx(twice) as target:
         assert client(target, "guess", "--number", "10").answered == 10
@@ -92,11 +92,11 @@ def test_an_answer_sent_twice_counts_once() -> None:
 
 
 def test_an_answer_that_comes_late_is_counted() -> None:
-    """Where the client gave up waiting and the answer came after all, the guesser has it."""
+    """An answer after the client's timeout counts, because the guesser has it."""
 
     def slow(request: bytes) -> Iterator[bytes]:
         time.sleep(0.3)
-        yield from honest(request)
+        yield from unguarded(request)
 
     with pbx(slow) as target:
         result = client(target, "probe", "--number", "5", "--timeout", "0.2")
@@ -105,7 +105,7 @@ def test_an_answer_that_comes_late_is_counted() -> None:
 
 
 def test_the_answer_to_another_request_is_not_counted() -> None:
-    """Only the answer to a guess itself makes the guess an answered one."""
+    """A guess is answered only by the answer to the guess itself."""
 
     def confused(request: bytes) -> Iterator[bytes]:
         yield answer(request, REFUSED).replace(b"z9hG4bK", b"z9hG4bKx")
@@ -117,7 +117,7 @@ def test_the_answer_to_another_request_is_not_counted() -> None:
 
 
 def test_tcp_is_framed_by_content_length() -> None:
-    """Messages come out whole, however the stream was cut; a closed connection gives none."""
+    """Messages are complete, however the stream is cut; a closed connection returns none."""
     messages = [answer(b"\r\nVia: x", head) for head in (TRYING, REFUSED)]
     with socket.create_server(("127.0.0.1", 0)) as listening:
         wire = TcpWire(listening.getsockname(), "127.0.0.1", 1.0)
@@ -139,7 +139,7 @@ def test_nothing_is_sent_out_of_the_laboratory() -> None:
 
 
 def test_a_plan_without_end_is_refused() -> None:
-    """Number and time have ceilings."""
+    """Number and time have a maximum."""
     for arguments in (("--number", str(MOST_GUESSES + 1)), ("--seconds", "1e9")):
         with pytest.raises(ValueError, match="at most"):
             plan_of(options_of("guess", *arguments))

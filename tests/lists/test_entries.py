@@ -1,42 +1,50 @@
-"""What a line of the lists may be, and what is refused of it."""
+"""Valid and refused values of list entries."""
 
 from ipaddress import ip_network
 
 import pytest
 
-from ringfence.lists.entries import Kind, What, host_from, place_from, refused, refused_of, what_from
-from ringfence.model import Side
+from ringfence.lists.entries import (
+    EntryKind,
+    EntryValue,
+    entry_refusal,
+    parse_entry,
+    parse_host,
+    parse_place,
+    protection_refusal,
+)
+from ringfence.model import ListKind
 
 
 @pytest.mark.parametrize(
     ("text", "kind", "kept"),
     [
-        ("192.0.2.1", Kind.NETWORK, "192.0.2.1"),
-        ("192.0.2.1/32", Kind.NETWORK, "192.0.2.1"),
-        ("::ffff:192.0.2.0/120", Kind.NETWORK, "192.0.2.0/24"),
-        ("2001:DB8::/32", Kind.NETWORK, "2001:db8::/32"),
-        ("SIP.Carrier.example.", Kind.HOST, "sip.carrier.example"),
-        ("xn--bcher-kva.example", Kind.HOST, "xn--bcher-kva.example"),
-        ("4.3.2.1.e164.arpa", Kind.HOST, "4.3.2.1.e164.arpa"),
-        ("de", Kind.PLACE, "country DE"),
-        ("country DE", Kind.PLACE, "country DE"),
-        ("as64496", Kind.PLACE, "AS64496"),
+        ("192.0.2.1", EntryKind.NETWORK, "192.0.2.1"),
+        ("192.0.2.1/32", EntryKind.NETWORK, "192.0.2.1"),
+        ("::ffff:192.0.2.0/120", EntryKind.NETWORK, "192.0.2.0/24"),
+        ("2001:DB8::/32", EntryKind.NETWORK, "2001:db8::/32"),
+        ("SIP.Carrier.example.", EntryKind.HOST, "sip.carrier.example"),
+        ("xn--bcher-kva.example", EntryKind.HOST, "xn--bcher-kva.example"),
+        ("4.3.2.1.e164.arpa", EntryKind.HOST, "4.3.2.1.e164.arpa"),
+        ("de", EntryKind.PLACE, "country DE"),
+        ("country DE", EntryKind.PLACE, "country DE"),
+        ("as64496", EntryKind.PLACE, "AS64496"),
     ],
 )
-def test_what_an_entry_may_be(text: str, kind: Kind, kept: str) -> None:
-    """Each kind is told by its text alone, is kept in one form, and that form is read as the same."""
-    what = what_from(text)
+def test_what_an_entry_may_be(text: str, kind: EntryKind, kept: str) -> None:
+    """The text alone determines the kind, and parsing the normalized form returns the same value."""
+    value = parse_entry(text)
 
-    assert (what.kind, what.text) == (kind, kept)
-    assert what_from(kept) == what
+    assert (value.kind, value.text) == (kind, kept)
+    assert parse_entry(kept) == value
 
 
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("0.0.0.0/0", "that is everybody"),
-        ("::/0", "that is everybody"),
-        ("::ffff:0:0/96", "that is everybody"),
+        ("0.0.0.0/0", "is the whole internet"),
+        ("::/0", "is the whole internet"),
+        ("::ffff:0:0/96", "is the whole internet"),
         ("192.0.2.1/24", "has host bits set"),
         ("192.0.2.0/33", "does not appear to be"),
         ("fe80::1%eth0", "has a zone"),
@@ -55,18 +63,18 @@ def test_what_an_entry_may_be(text: str, kind: Kind, kept: str) -> None:
     ],
 )
 def test_what_an_entry_may_not_be(text: str, reason: str) -> None:
-    """Anything else is refused with what it should be, and shown as a terminal may show it."""
+    """Any other text is refused with an explanation, and is escaped for terminals."""
     with pytest.raises(ValueError, match=reason):
-        what_from(text)
+        parse_entry(text)
 
 
 def test_the_configuration_has_keys_of_its_own() -> None:
-    """Names and places are each refused where the other is wanted."""
-    assert host_from("a.example") == What(Kind.HOST, "a.example")
+    """A place is refused as a host name, and a host name is refused as a place."""
+    assert parse_host("a.example") == EntryValue(EntryKind.HOST, "a.example")
     with pytest.raises(ValueError, match="must be a host's name in full"):
-        host_from("DE")
+        parse_host("DE")
     with pytest.raises(ValueError, match="must be a country"):
-        place_from("a.example")
+        parse_place("a.example")
 
 
 PROTECTED = {ip_network("192.0.2.1"): "the default gateway", ip_network("2001:db8::53"): "a resolver"}
@@ -76,35 +84,35 @@ PROTECTED = {ip_network("192.0.2.1"): "the default gateway", ip_network("2001:db
     ("network", "reason"),
     [
         ("192.0.2.1/32", "192.0.2.1 is the default gateway"),
-        ("192.0.2.0/24", "192.0.2.0/24 holds 192.0.2.1, the default gateway"),
-        ("2001:db8::/32", "2001:db8::/32 holds 2001:db8::53, a resolver"),
+        ("192.0.2.0/24", "192.0.2.0/24 contains 192.0.2.1, the default gateway"),
+        ("2001:db8::/32", "2001:db8::/32 contains 2001:db8::53, a resolver"),
         ("192.0.2.2/32", None),
         ("::/64", None),
     ],
 )
 def test_what_is_protected_is_refused(network: str, reason: str | None) -> None:
-    """A network that is, or holds, what the host needs is named with the reason."""
-    assert refused(ip_network(network), PROTECTED) == reason
+    """A network that contains an address the host needs is refused with the reason."""
+    assert protection_refusal(ip_network(network), PROTECTED) == reason
 
 
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("192.0.2.0/24", "192.0.2.0/24 holds 192.0.2.1, the default gateway: it is not denied; --force"),
+        ("192.0.2.0/24", "192.0.2.0/24 contains 192.0.2.1, the default gateway: it is not denied; --force"),
         ("8.0.0.0/7", "8.0.0.0/7 is a large part of the internet"),
         ("4000::/3", "4000::/3 is a large part of the internet"),
-        ("a.example", "a.example: whoever owns a name could have anybody denied by it"),
+        ("a.example", "a.example: only addresses can be denied"),
     ],
 )
 def test_what_is_not_denied(text: str, reason: str) -> None:
-    """It may be allowed all the same."""
-    what = what_from(text)
+    """An entry that the deny list refuses may still be allowed."""
+    value = parse_entry(text)
 
-    assert (refused_of(Side.DENY, what, PROTECTED) or "").startswith(reason)
-    assert refused_of(Side.ALLOW, what, PROTECTED) is None
+    assert (entry_refusal(ListKind.DENY, value, PROTECTED) or "").startswith(reason)
+    assert entry_refusal(ListKind.ALLOW, value, PROTECTED) is None
 
 
 @pytest.mark.parametrize("text", ["203.0.113.9", "11.0.0.0/8", "2a00::/16", "DE", "AS64496"])
 def test_what_is_denied(text: str) -> None:
-    """Addresses, networks and places."""
-    assert refused_of(Side.DENY, what_from(text), PROTECTED) is None
+    """Addresses, networks and places can be denied."""
+    assert entry_refusal(ListKind.DENY, parse_entry(text), PROTECTED) is None

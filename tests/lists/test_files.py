@@ -1,7 +1,9 @@
-"""Block lists as the field writes them, and as a stranger may."""
+"""Block lists in common formats, and hostile ones."""
 
 import io
 import random
+import tracemalloc
+from typing import BinaryIO, cast
 
 import pytest
 from hypothesis import given
@@ -9,16 +11,16 @@ from hypothesis import strategies as st
 
 from ringfence.errors import ListError
 from ringfence.lists import files
-from ringfence.lists.files import HOUSE, MAX_LINE, NAMED, ListFile, read_list
+from ringfence.lists.files import LOCAL, MAX_LINE, MAX_NETWORKS, NAMED, ListFile, read_list
 
 
-def read(text: bytes, *, everything: bool = False) -> ListFile:
+def read(text: bytes, *, everything: bool = False, most: int = 262_144) -> ListFile:
     """Read a list from memory."""
-    return read_list(io.BytesIO(text), everything=everything)
+    return read_list(io.BytesIO(text), everything=everything, most=most)
 
 
 def networks(found: ListFile) -> list[str]:
-    """Give what was read, as texts."""
+    """Return the networks of a list as texts."""
     return [str(network) for network in found.networks]
 
 
@@ -48,7 +50,7 @@ def networks(found: ListFile) -> list[str]:
 )
 @pytest.mark.parametrize("end", [b"\n", b"\r\n", b""])
 def test_how_a_line_may_look(line: bytes, expected: list[str], end: bytes) -> None:
-    """Comments, further fields, blanks and line ends stand around a network and change nothing."""
+    """Comments, further fields, blanks and line ends around a network change nothing."""
     found = read(line + end)
 
     assert networks(found) == expected
@@ -56,7 +58,7 @@ def test_how_a_line_may_look(line: bytes, expected: list[str], end: bytes) -> No
 
 
 def test_a_mark_of_the_encoding_is_no_part_of_the_first_line() -> None:
-    """A BOM is left out, at the beginning alone."""
+    """A BOM is ignored at the start of the file only."""
     found = read(b"\xef\xbb\xbf192.0.2.1\n\xef\xbb\xbf192.0.2.2\n")
 
     assert networks(found) == ["192.0.2.1/32"]
@@ -70,11 +72,11 @@ def test_a_mark_of_the_encoding_is_no_part_of_the_first_line() -> None:
         (b"192.0.2.1/24", "192.0.2.1/24 has host bits set"),
         (b"192.0.2.01", "'192.0.2.01' does not appear to be an IPv4 or IPv6 network"),
         (b"fe80::1%eth0", "'fe80::1%eth0' has a zone; leave it out"),
-        (b"0.0.0.0/0", "that is everybody"),
-        (b"0.0.0.0-255.255.255.255", "that is everybody"),
-        (b"192.0.2.9-192.0.2.1", "is no range of addresses"),
-        (b"192.0.2.0/24-192.0.3.0", "is no range of addresses"),
-        (b"192.0.2.1-2001:db8::1", "is no range of addresses"),
+        (b"0.0.0.0/0", "is the whole internet"),
+        (b"0.0.0.0-255.255.255.255", "is the whole internet"),
+        (b"192.0.2.9-192.0.2.1", "is not a range of addresses"),
+        (b"192.0.2.0/24-192.0.3.0", "is not a range of addresses"),
+        (b"192.0.2.1-2001:db8::1", "is not a range of addresses"),
         (b"192.0.2.0 192.0.2.255", "two addresses side by side; write a range as a-b, a network as a/24"),
         (b"192.0.2.0 255.255.255.0", "two addresses side by side; write a range as a-b, a network as a/24"),
         (b"\xff\xfe", "is not ASCII"),
@@ -82,7 +84,7 @@ def test_a_mark_of_the_encoding_is_no_part_of_the_first_line() -> None:
     ],
 )
 def test_bad_lines_are_named_and_the_good_ones_are_read(line: bytes, reason: str) -> None:
-    """A bad line is told with its number and the reason; those around it count."""
+    """A bad line is reported with its number and the reason; the other lines count."""
     found = read(b"192.0.2.77\n" + line + b"\n192.0.2.99\n")
 
     assert networks(found) == ["192.0.2.77/32", "192.0.2.99/32"]
@@ -91,14 +93,14 @@ def test_bad_lines_are_named_and_the_good_ones_are_read(line: bytes, reason: str
 
 
 def test_so_many_bad_lines_are_named_and_the_rest_counted() -> None:
-    """A file that is no list does not fill the screen."""
+    """The number of named lines is limited, so that a wrong file does not fill the screen."""
     found = read(b"no\n" * 1_000)
 
     assert (len(found.bad), found.bad_lines) == (NAMED, 1_000)
 
 
 def test_what_is_shown_of_a_line_is_short_and_printable() -> None:
-    """Nothing of a hostile file reaches the terminal as it is."""
+    """Control characters of a hostile file never reach the terminal unescaped."""
     [bad] = read(b"\x1b]0;gotcha\x07" + b"x" * 500).bad
 
     assert bad.text.startswith("\\x1b]0")
@@ -107,21 +109,77 @@ def test_what_is_shown_of_a_line_is_short_and_printable() -> None:
 
 
 def test_a_compressed_list_is_told_as_such() -> None:
-    """What gzip wrote is not read as lines."""
+    """Output of gzip is recognized and not parsed as lines."""
     with pytest.raises(ListError, match="is compressed"):
         read(b"\x1f\x8b\x08\x00rest\n")
 
 
 def test_a_list_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """More networks than may be are refused, not remembered."""
+    """A list with more networks than the limit is refused before it fills the memory."""
     monkeypatch.setattr(files, "MAX_NETWORKS", 3)
 
-    with pytest.raises(ListError, match="more than 3 networks"):
+    with pytest.raises(ListError, match=r"more than 3 networks, and no more fit.*split it"):
         read(b"".join(b"198.51.100.%d\n" % number for number in range(0, 10, 2)))
 
 
+@pytest.mark.parametrize("number", [4, 5, 6, 7, 8, 9, 40])
+def test_more_networks_than_fit_are_refused(number: int) -> None:
+    """The error names the limit and the key to raise, for any length; adjacent networks count as one."""
+    lines = b"".join(b"198.51.100.%d\n2001:db8::%x\n" % (2 * n, 2 * n) for n in range(number))
+
+    with pytest.raises(ListError, match=r"more than 7 networks.*raise \[firewall\] max_bans"):
+        read(lines, most=7)
+    assert len(read(lines, most=2 * number).networks) == 2 * number
+    joined = b"".join(b"198.51.100.%d\n" % n for n in range(64))
+    assert networks(read(joined, most=7)) == ["198.51.100.0/26"]
+
+
+class Counted(io.RawIOBase):
+    """A list of ``lines`` lines without adjacent addresses, which counts the lines that were read."""
+
+    def __init__(self, lines: int) -> None:
+        self.lines = lines
+        self.number = 0
+
+    def readline(self, _: int | None = -1, /) -> bytes:
+        """Return the next line."""
+        if self.number >= self.lines:
+            return b""
+        self.number += 1
+        return b"%d.%d.%d.%d\n" % (11 + (self.number >> 23), *(2 * self.number).to_bytes(4, "big")[1:])
+
+
+def test_two_million_lines_are_refused_before_they_are_read() -> None:
+    """Reading stops at twice the limit."""
+    lines = Counted(2_000_000)
+    with pytest.raises(ListError, match="more than 262144 networks"):
+        read_list(cast("BinaryIO", lines), most=262_144)
+
+    assert lines.number == 2 * 262_144 + 1
+
+
+def test_a_list_that_is_refused_takes_no_more_memory_than_the_limit() -> None:
+    """Memory stays at a few hundred bytes per network of the limit, for a file of any length."""
+    tracemalloc.start()
+    try:
+        with pytest.raises(ListError, match="more than 10000 networks"):
+            read_list(cast("BinaryIO", Counted(2_000_000)), most=10_000)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert peak < 10_000 * 300
+
+
+def test_two_million_lines_are_read_where_they_fit() -> None:
+    """All lines count if the kernel has room for them."""
+    found = read_list(cast("BinaryIO", Counted(MAX_NETWORKS)), most=4_194_304)
+
+    assert (len(found.networks), found.bad_lines) == (2_000_000, 0)
+
+
 def test_the_house_is_left_out() -> None:
-    """A list of bogons does not silence the office's phones, unless that is insisted on."""
+    """A list of bogons does not deny the office's phones, unless the caller insists."""
     text = b"10.0.0.0/8\n192.168.1.1\n224.0.0.0/4\nfe80::/10\n64.0.0.0/2\n203.0.113.9\n"
     found = read(text)
 
@@ -138,7 +196,7 @@ def test_the_house_is_left_out() -> None:
 
 
 def test_a_hundred_thousand_lines() -> None:
-    """A long list is read whole: each address of it, and nothing of the house."""
+    """A long list is read completely: it contains each of its addresses, and no local ones."""
     chance = random.Random(1)  # noqa: S311 - the same list each time
     lines = {f"{chance.randrange(11, 99)}.{n >> 16}.{n >> 8 & 255}.{n & 255}" for n in range(100_000)}
     found = read("\n".join(sorted(lines)).encode())
@@ -149,10 +207,10 @@ def test_a_hundred_thousand_lines() -> None:
 
 @given(st.binary(max_size=300))
 def test_no_bytes_raise_anything_else(text: bytes) -> None:
-    """Whatever a file holds is a list, with so many bad lines, or a ListError."""
+    """Any file is either a list with a number of bad lines, or a ListError."""
     try:
         found = read(text)
     except ListError:
         return
     assert len(found.bad) == min(found.bad_lines, NAMED)
-    assert not any(network.overlaps(own) for network in found.networks for own in HOUSE)
+    assert not any(network.overlaps(own) for network in found.networks for own in LOCAL)

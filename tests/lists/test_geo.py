@@ -1,4 +1,4 @@
-"""Databases in MaxMind's format: the networks of a country and of a number, from files made here."""
+"""Databases in MaxMind's format: the networks of countries and AS numbers, from files of the test."""
 
 import os
 import time
@@ -29,14 +29,14 @@ PLACES = frozenset({"country DE", "country FR", "AS64496"})
 
 
 def prefixes(*texts: str) -> Prefixes:
-    """Give networks."""
+    """Return the networks of these texts."""
     return Prefixes.of(ip_network(text) for text in texts)
 
 
 @pytest.mark.parametrize("size", [24, 28, 32])
 @pytest.mark.parametrize("aliases", [True, False])
 def test_the_networks_of_a_place(tmp_path: Path, size: int, aliases: bool) -> None:  # noqa: FBT001 - a row of the table
-    """Both IP versions, merged, from trees of every size; aliases of IPv4 are not told twice."""
+    """Both IP versions are merged, for every record size; aliases of IPv4 are not counted twice."""
     path = write(
         tmp_path / "test.mmdb",
         [
@@ -60,7 +60,7 @@ def test_the_networks_of_a_place(tmp_path: Path, size: int, aliases: bool) -> No
 
 @pytest.mark.usefixtures("without_extension")
 def test_no_extension_is_needed(tmp_path: Path) -> None:
-    """What maxminddb decodes in Python is the same, and what is broken is told the same way."""
+    """The pure Python reader of maxminddb returns the same networks and raises the same errors."""
     path = write(tmp_path / "test.mmdb", [("192.0.2.0/24", DE), ("2001:db8::/32", FR)], size=28)
     assert networks_of(path, PLACES)["country FR"] == prefixes("2001:db8::/32")
 
@@ -71,7 +71,7 @@ def test_no_extension_is_needed(tmp_path: Path) -> None:
 
 @pytest.fixture(name="without_extension")
 def _without_extension(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have maxminddb read in Python alone."""
+    """Make maxminddb use its pure Python reader."""
     monkeypatch.setattr(maxminddb, "open_database", Reader)
 
 
@@ -83,7 +83,7 @@ def test_a_database_of_ipv4_alone(tmp_path: Path) -> None:
 
 
 def test_ipv4_in_other_clothes_is_left_out(tmp_path: Path) -> None:
-    """Networks that are IPv4 mapped, 6to4 or Teredo are no second ones, also where no alias says so."""
+    """IPv4-mapped, 6to4 and Teredo networks are skipped, also in files without alias records."""
     path = write(
         tmp_path / "test.mmdb",
         [("::ffff:192.0.2.0/120", DE), ("2002:c000:200::/40", DE), ("2001::/32", DE), ("2400::/32", DE)],
@@ -97,14 +97,14 @@ def test_ipv4_in_other_clothes_is_left_out(tmp_path: Path) -> None:
     "record", [{}, {"country": {}}, {"country": 5}, {"country": {"iso_code": 7}}, {"asn": ""}]
 )
 def test_a_record_may_say_nothing(tmp_path: Path, record: Record) -> None:
-    """Records of other shapes are of no place."""
+    """Records of other shapes belong to no place."""
     path = write(tmp_path / "test.mmdb", [("192.0.2.0/24", record)])
 
     assert set(networks_of(path, PLACES).values()) == {Prefixes()}
 
 
 def test_a_file_that_is_none(tmp_path: Path) -> None:
-    """A missing file and one that is no database are told, with what mends it."""
+    """A missing file and an invalid one are reported with a fix."""
     text = tmp_path / "test.mmdb"
     text.write_text("no database", "utf-8")
 
@@ -120,7 +120,7 @@ def test_a_file_that_is_none(tmp_path: Path) -> None:
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(changes=st.lists(st.tuples(st.integers(0, 2_000), st.integers(0, 255)), min_size=1, max_size=8))
 def test_a_broken_file_is_told_and_no_more(tmp_path: Path, changes: list[tuple[int, int]]) -> None:
-    """Whatever bytes of a database are others, its networks are given, or it is a ListError."""
+    """A file with any changed bytes returns networks or raises ListError."""
     path = write(tmp_path / "test.mmdb", [("192.0.2.0/24", DE), ("2001:db8::/32", FR)])
     broken = bytearray(path.read_bytes())
     for place, byte in changes:
@@ -131,18 +131,18 @@ def test_a_broken_file_is_told_and_no_more(tmp_path: Path, changes: list[tuple[i
 
 
 def test_a_tree_that_goes_in_circles_is_told(tmp_path: Path) -> None:
-    """A node that leads back to the first does not take for ever."""
+    """Reading ends although a node points back to the first one."""
     path = write(tmp_path / "test.mmdb", [("192.0.2.0/24", DE)], version=4)
     whole = bytearray(path.read_bytes())
     whole[0:6] = bytes(6)
     path.write_bytes(whole)
 
-    with pytest.raises(ListError, match="goes in circles"):
+    with pytest.raises(ListError, match="has a cycle"):
         networks_of(path, PLACES)
 
 
 def test_several_databases_are_one(tmp_path: Path) -> None:
-    """One knows countries and another numbers; one that is broken is a problem, and the others count."""
+    """Country and AS databases are combined; a broken one is a problem, and the others count."""
     first = write(tmp_path / "country.mmdb", [("192.0.2.0/24", DE)])
     second = write(tmp_path / "number.mmdb", [("203.0.113.0/24", NUMBER)])
     databases = GeoDatabases([first, tmp_path / "absent", second])
@@ -159,7 +159,7 @@ def test_several_databases_are_one(tmp_path: Path) -> None:
 
 
 def test_a_file_is_read_again_when_it_changes(tmp_path: Path) -> None:
-    """An update is noticed; a broken one is told as long as it is there, and what was known stays."""
+    """An update is noticed; a broken one is reported while it exists, and the known networks stay."""
     path = write(tmp_path / "test.mmdb", [("192.0.2.0/24", DE)])
     databases = GeoDatabases([path])
     places = frozenset({"country DE"})
@@ -188,7 +188,7 @@ def _replace(path: Path, content: bytes) -> None:
 
 
 def test_which_network_of_a_place_holds_another(tmp_path: Path) -> None:
-    """Of the places that were asked for before; a network that is wider lies in none."""
+    """Only places of an earlier request have networks here, and a wider network is in none of them."""
     path = write(
         tmp_path / "test.mmdb", [("192.0.2.0/24", DE), ("2001:db8::/32", DE), ("198.51.100.0/24", FR)]
     )

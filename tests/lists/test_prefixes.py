@@ -1,4 +1,4 @@
-"""Networks as integers: read as ``ipaddress`` reads them, merged as it merges them."""
+"""Networks as integers: parsed and merged as ``ipaddress`` does it."""
 
 from collections.abc import Callable
 from ipaddress import (
@@ -24,7 +24,7 @@ from ringfence.lists.prefixes import (
     summarized,
     text_of,
 )
-from ringfence.model import Network, network_from
+from ringfence.model import Network, parse_network
 
 V4 = st.builds(
     lambda number, length: IPv4Network((number >> (32 - length) << (32 - length), length)),
@@ -41,17 +41,17 @@ NEAR = st.builds(
     st.integers(0, 63),
     st.integers(24, 32),
 )
-"""Networks that lie beside and within one another."""
+"""Networks that are adjacent to one another or contain one another."""
 
 
 def nets(*texts: str) -> list[Network]:
-    """Give networks."""
+    """Return the networks of these texts."""
     return [ip_network(text) for text in texts]
 
 
 @given(V4 | V6)
 def test_a_code_is_its_network(network: Network) -> None:
-    """A network's code gives the network back, and its text is read as the same."""
+    """A code converts back to its network, and the text of a code parses to the same code."""
     code = code_of(network)
 
     assert network_of(*code) == network
@@ -63,7 +63,7 @@ QUADS = st.from_regex(r"[0-9]{1,3}(\.[0-9]{1,3}){3}(/[0-9]{0,3})?")
 
 
 def outcome(reading: Callable[[], Network]) -> Network | str:
-    """Give what a reading gives, or says."""
+    """Return the result of ``reading``, or the text of its error."""
     try:
         return reading()
     except ValueError as error:
@@ -72,12 +72,12 @@ def outcome(reading: Callable[[], Network]) -> Network | str:
 
 @given(TEXTS | QUADS)
 def test_a_text_is_read_as_everywhere(text: str) -> None:
-    """What is read quickly is what ``network_from`` reads, and what it refuses is refused in its words."""
-    assert outcome(lambda: network_of(*coded(text))) == outcome(lambda: network_from(text))
+    """The fast parser returns the same as ``parse_network`` and raises the same errors."""
+    assert outcome(lambda: network_of(*coded(text))) == outcome(lambda: parse_network(text))
 
 
 def test_texts_are_those_of_people() -> None:
-    """An address has no length, a network has one, and IPv4 in IPv6's clothes is IPv4."""
+    """An address has no length, a network has one, and an IPv4-mapped address becomes IPv4."""
     texts = ["192.0.2.1", "192.0.2.0/24", "2001:db8::1", "2001:db8::/32"]
 
     assert [text_of(*coded(text)) for text in texts] == texts
@@ -86,7 +86,7 @@ def test_texts_are_those_of_people() -> None:
 
 @given(st.lists(NEAR | V4, max_size=30))
 def test_networks_are_merged_as_by_ipaddress(networks: list[IPv4Network]) -> None:
-    """What lies within another goes, two halves become one, and nothing is won or lost."""
+    """Contained networks are dropped, two halves are joined, and the covered addresses stay the same."""
     codes = merged((code_of(network)[1] for network in networks), 32)
 
     expected = [network for one in collapse_addresses(networks) for network in _not_everybody(one)]
@@ -98,13 +98,13 @@ def _not_everybody(network: IPv4Network) -> list[IPv4Network]:
 
 
 def test_two_halves_of_everything_stay_two() -> None:
-    """No set of the kernel takes a network of length 0."""
+    """The kernel's sets do not support networks of length 0."""
     assert list(Prefixes.of(nets("0.0.0.0/1", "128.0.0.0/1"))) == nets("0.0.0.0/1", "128.0.0.0/1")
 
 
 @given(st.tuples(st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1)).map(sorted))
 def test_a_range_is_the_fewest_networks(ends: list[int]) -> None:
-    """From one address to another, as ``ipaddress`` counts them."""
+    """The result is the same as that of ``ipaddress``."""
     first, last = ends
     codes = summarized(first, last, 32)
 
@@ -114,18 +114,18 @@ def test_a_range_is_the_fewest_networks(ends: list[int]) -> None:
 
 @given(st.lists(V4 | V6, max_size=20), V4 | V6)
 def test_a_collection_knows_what_lies_in_it(networks: list[Network], wanted: Network) -> None:
-    """It is what was put in, merged, in order; and says which of them is around a network."""
+    """A collection contains the merged networks in order, and finds the one around a given network."""
     prefixes = Prefixes.of(networks)
 
     assert len(prefixes) == len(list(prefixes))
     assert all(network in prefixes for network in networks)
     around = [one for one in prefixes if one.version == wanted.version and wanted.subnet_of(one)]  # type: ignore[arg-type]
-    assert prefixes.around(wanted) == (around[0] if around else None)
+    assert prefixes.containing(wanted) == (around[0] if around else None)
     assert (wanted in prefixes) is bool(around)
 
 
 def test_collections_are_values() -> None:
-    """Those that hold the same are the same, whatever the order in which it came."""
+    """Equal contents make equal collections, in whatever order they were added."""
     one = Prefixes.of(nets("192.0.2.0/25", "192.0.2.128/25", "2001:db8::/32"))
     gatherer = Gatherer()
     gatherer.extend(Prefixes.of(nets("2001:db8::/32")))

@@ -1,4 +1,4 @@
-"""The corpus of log lines (tests/corpus): its files as values. Its README says how they are written."""
+"""The corpus of log lines (tests/corpus): its files as values. Its README describes the format."""
 
 import re
 import shlex
@@ -10,8 +10,8 @@ from zoneinfo import ZoneInfo
 from attrs import define, evolve
 
 from ringfence.model import SecurityEvent, SourceId
+from ringfence.parse.line_result import LineResult
 from ringfence.parse.log import LogReader
-from ringfence.parse.reading import Reading
 
 FOLDER = Path(__file__).parent.parent / "corpus"
 FILES = sorted(FOLDER.glob("*.txt"))
@@ -22,7 +22,7 @@ _ESCAPE = re.compile(rb"\\(x[0-9a-f]{2}|.)")
 
 @define
 class Sample:
-    """One message and what each of its lines must yield."""
+    """One message and the expected result of each of its lines."""
 
     file: str
     number: int
@@ -36,17 +36,17 @@ class Sample:
 
     @property
     def data(self) -> bytes:
-        """The bytes of a log that holds just this."""
+        """The bytes of a log that holds only this message."""
         return b"".join(line + b"\n" for line in self.lines)
 
-    def read(self) -> list[Reading]:
-        """Give what becomes of it."""
+    def read(self) -> list[LineResult]:
+        """Return the results of its lines."""
         reader = LogReader(SOURCE, timezone=ZoneInfo(self.zone))
         return reader.feed(self.data, self.now) + reader.end(self.now)
 
 
 def samples(path: Path) -> Iterator[Sample]:
-    """Give the samples of one file."""
+    """Yield the samples of one file."""
     sample = Sample(path.name, 1, datetime.fromisoformat(_CLOCK).timestamp(), "UTC", [], [])
     for number, line in enumerate(path.read_bytes().split(b"\n"), 1):
         if line.startswith(b"=> "):
@@ -65,13 +65,13 @@ def samples(path: Path) -> Iterator[Sample]:
         yield sample
 
 
-def claims(text: str) -> dict[str, str]:
-    """Give what is claimed of an event."""
+def expected_values(text: str) -> dict[str, str]:
+    """Return the expected values of an event."""
     return dict(word.split("=", 1) for word in shlex.split(text))
 
 
-def told(event: SecurityEvent) -> dict[str, str]:
-    """Give an event in the words of the corpus."""
+def as_text(event: SecurityEvent) -> dict[str, str]:
+    """Return an event as text, in the form of the corpus."""
     return {
         "kind": event.kind,
         "service": event.service,
@@ -83,7 +83,7 @@ def told(event: SecurityEvent) -> dict[str, str]:
         "acl": event.acl_name,
         "time": f"{event.time:.3f}".rstrip("0").rstrip("."),
         "tampered": "yes" if event.tampered else "no",
-        "witness": event.source.witness.removeprefix(SOURCE.witness + "#"),
+        "witness": event.source.name.removeprefix(SOURCE.name + "#"),
         "challenge": event.challenge.decode(),
         "response": event.response.decode(),
     }

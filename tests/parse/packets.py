@@ -4,7 +4,8 @@ import random
 from collections.abc import Sequence
 
 from ringfence.model import EventKind, SecurityEvent, Service, SourceId
-from ringfence.parse.ami import END, AmiDecoder, Banner, Heard
+from ringfence.parse.ami import END, AmiDecoder
+from ringfence.parse.ami_items import AmiItem, Banner
 
 SOURCE = SourceId("pbx", "ami")
 SPEAKING = (Service.PJSIP, Service.SIP, Service.AMI)
@@ -14,6 +15,8 @@ TIME = b"2026-11-20T06:05:22.090+0000"
 SECONDS = 1795154722.09
 REMOTE = b"IPV4/UDP/192.0.2.7/5062"
 LOCAL = b"IPV4/UDP/198.51.100.1/5060"
+POINTER, BY_TCP = b"0x7fa409b90620", b"IPV4/TCP/192.0.2.7/5062"
+"""The session and the remote address of a manager event."""
 
 REQUIRED: dict[EventKind, tuple[bytes, ...]] = {
     EventKind.FAILED_ACL: (),
@@ -32,7 +35,7 @@ REQUIRED: dict[EventKind, tuple[bytes, ...]] = {
     EventKind.CHALLENGE_SENT: (b"Challenge: C",),
     EventKind.INVALID_TRANSPORT: (b"AttemptedTransport: UDP",),
 }
-"""What follows the tail in any case, kind by kind."""
+"""The headers that each kind must have after the tail."""
 
 _SESSION_TV = b"SessionTV: " + TIME
 OPTIONAL: dict[EventKind, tuple[bytes, ...]] = dict.fromkeys(EventKind, (b"Module: M", _SESSION_TV)) | {
@@ -47,11 +50,11 @@ OPTIONAL: dict[EventKind, tuple[bytes, ...]] = dict.fromkeys(EventKind, (b"Modul
         b"ReceivedHash: RH",
     ),
 }
-"""What may follow that, in this order."""
+"""The headers that may follow those, in this order."""
 
 
 def head(kind: EventKind, service: bytes = b"PJSIP", extra: tuple[bytes, ...] = ()) -> list[bytes]:
-    """Give the headers before the account; ``extra`` are those of timestampevents, debug and systemname."""
+    """Return the headers before the account; ``extra`` are those of timestampevents, debug and systemname."""
     informational = kind in (EventKind.SUCCESSFUL_AUTH, EventKind.CHALLENGE_SENT)
     version = b"2" if kind in (EventKind.UNEXPECTED_ADDRESS, EventKind.INVALID_PASSWORD) else b"1"
     return [
@@ -65,9 +68,9 @@ def head(kind: EventKind, service: bytes = b"PJSIP", extra: tuple[bytes, ...] = 
     ]
 
 
-def tail(session: bytes = b"call-1", remote: bytes = REMOTE) -> list[bytes]:
-    """Give the three headers after the account."""
-    return [b"SessionID: " + session, b"LocalAddress: " + LOCAL, b"RemoteAddress: " + remote]
+def tail(session: bytes = b"call-1", remote: bytes = REMOTE, local: bytes = LOCAL) -> list[bytes]:
+    """Return the three headers after the account."""
+    return [b"SessionID: " + session, b"LocalAddress: " + local, b"RemoteAddress: " + remote]
 
 
 def packet(
@@ -75,31 +78,37 @@ def packet(
     *,
     service: bytes = b"PJSIP",
     account: bytes = b"alice",
-    session: bytes = b"call-1",
-    remote: bytes = REMOTE,
+    session: bytes | None = None,
+    remote: bytes | None = None,
     extra: tuple[bytes, ...] = (),
     rest: tuple[bytes, ...] | None = None,
 ) -> bytes:
-    """Give one packet with its closing empty line."""
+    """Return one packet with its closing empty line; the tail is by default as the service writes it."""
+    manager = service == b"AMI"
+    if session is None:
+        session = POINTER if manager else b"call-1"
+    if remote is None:
+        remote = BY_TCP if manager else REMOTE
+    local = LOCAL.replace(b"UDP", b"TCP") if manager else LOCAL
     said = [] if kind is EventKind.REQUEST_BAD_FORMAT else [b"AccountID: " + account]
     rest = REQUIRED[kind] if rest is None else rest
-    return b"\r\n".join([*head(kind, service, extra), *said, *tail(session, remote), *rest]) + END
+    return b"\r\n".join([*head(kind, service, extra), *said, *tail(session, remote, local), *rest]) + END
 
 
-def run(chunks: Sequence[bytes]) -> tuple[list[Heard], AmiDecoder]:
-    """Read a connection that brings ``chunks``, wait until nothing is held back, and give what was heard."""
+def run(chunks: Sequence[bytes]) -> tuple[list[AmiItem], AmiDecoder]:
+    """Decode a connection that sends ``chunks``, wait until nothing is held, and return its items."""
     decoder = AmiDecoder(SOURCE)
-    heard: list[Heard] = []
+    items: list[AmiItem] = []
     for chunk in chunks:
-        heard += decoder.feed(chunk, 0.0)
-    return heard + decoder.tick(1.0), decoder
+        items += decoder.feed(chunk, 0.0)
+    return items + decoder.tick(1.0), decoder
 
 
-def read(stream: bytes) -> tuple[list[Heard], AmiDecoder]:
-    """Read what follows a banner: whole, byte by byte and at random splits, all alike.
+def read(stream: bytes) -> tuple[list[AmiItem], AmiDecoder]:
+    """Decode what follows a banner: whole, byte by byte and at random splits, with equal results.
 
-    In the manner of h11's ``tr``: an example given once is a test of framing as well. Bytes of an unfinished
-    packet after it change nothing.
+    As with h11's ``tr``, one example is a test of framing as well. Bytes of an incomplete packet after it
+    change nothing.
     """
     stream = BANNER + stream
     whole, decoder = run([stream])
@@ -118,8 +127,8 @@ def read(stream: bytes) -> tuple[list[Heard], AmiDecoder]:
 
 
 def events(stream: bytes) -> list[SecurityEvent]:
-    """Read security events and nothing else."""
-    heard, _ = read(stream)
-    found = [one for one in heard if isinstance(one, SecurityEvent)]
-    assert found == heard
+    """Decode security events and nothing else."""
+    items, _ = read(stream)
+    found = [one for one in items if isinstance(one, SecurityEvent)]
+    assert found == items
     return found

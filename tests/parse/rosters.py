@@ -1,6 +1,6 @@
-"""What real Asterisks (16.28 and 22.10) said of phones and trunks, as it was recorded."""
+"""Recorded reports of real Asterisks (16.28 and 22.10) about phones and trunks."""
 
-from ringfence.parse.roster import Item, item_of
+from ringfence.parse.roster import RosterEvent, parse_roster_event
 
 TREE = (
     b"Event: DBGetTreeResponse\n"
@@ -163,7 +163,7 @@ PeerStatus: Reachable"""
 
 
 def packet(recorded: bytes, **changes: str) -> bytes:
-    """Give a recorded event as it came, with other values of some of its headers."""
+    """Return a recorded event, with other values of some of its headers."""
     lines = [line.partition(b":") for line in recorded.split(b"\n")]
     return b"\r\n".join(
         b"%s: %s" % (name, changes.get(name.decode(), "").encode() or value.removeprefix(b" "))
@@ -171,8 +171,8 @@ def packet(recorded: bytes, **changes: str) -> bytes:
     )
 
 
-def item(recorded: bytes, **changes: str) -> Item:
-    """Give a recorded event by its headers, with other values of some of them."""
-    found = item_of(packet(recorded, **changes))
+def item(recorded: bytes, **changes: str) -> RosterEvent:
+    """Return a recorded event's headers, with other values of some of them."""
+    found = parse_roster_event(packet(recorded, **changes))
     assert found is not None
     return found

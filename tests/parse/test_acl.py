@@ -1,11 +1,11 @@
-"""Lines of acl.c: whom they name, and that the fold does not count them (the corpus has acl.txt)."""
+"""Lines of acl.c: the address in them, and that the detector does not count them (the corpus has acl.txt)."""
 
 import pytest
 from tests.parse.corpus import SOURCE
 
 from ringfence.detect.fold import Role, role_of
 from ringfence.model import SecurityEvent
-from ringfence.parse.acl import read
+from ringfence.parse.acl import parse
 
 CALLERS = (b"SIP ACL: ", b"SIP Peer ACL: ", b"IAX2 user ACL: ", b"IAX2 Peer ACL: ", b"Manager User ACL: ")
 
@@ -13,8 +13,10 @@ CALLERS = (b"SIP ACL: ", b"SIP Peer ACL: ", b"IAX2 user ACL: ", b"IAX2 Peer ACL:
 @pytest.mark.parametrize("caller", CALLERS)
 @pytest.mark.parametrize("name", [b"", b"no_extension_match", b"not_match_endpoint_acl", b"peer_not_dynamic"])
 def test_an_acl_of_any_name_is_no_attempt(caller: bytes, name: bytes) -> None:
-    """Another line tells the same, so whatever the list is called, this one has no part in an attempt."""
-    said = read(caller + b"Rejecting '192.0.2.7' due to a failure to pass ACL '" + name + b"'", SOURCE, 0.0)
-    assert isinstance(said, SecurityEvent)
-    assert str(said.remote.address) == "192.0.2.7"
-    assert role_of(said) is Role.NONE
+    """Another line reports the same, so this line causes no attempt, whatever the list's name is."""
+    result = parse(
+        caller + b"Rejecting '192.0.2.7' due to a failure to pass ACL '" + name + b"'", SOURCE, 0.0
+    )
+    assert isinstance(result, SecurityEvent)
+    assert str(result.remote.address) == "192.0.2.7"
+    assert role_of(result) is Role.NONE

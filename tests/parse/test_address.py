@@ -1,4 +1,4 @@
-"""Addresses as Asterisk writes them: exactly those, and every one of those."""
+"""Addresses in Asterisk's forms: all of them, and nothing else."""
 
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
@@ -15,7 +15,7 @@ TOKENS = [b"UDP", b"TCP", b"TLS", b"WS", b"WSS"]
 @given(st.ip_addresses(), st.integers(0, 65535), st.sampled_from([*TOKENS, b""]))
 @settings(deadline=None)
 def test_every_end_that_asterisk_writes_is_read(address: Address, port: int, token: bytes) -> None:
-    """Both families, every port, every transport and none give the value that was written."""
+    """Both families, every port, and every transport or none give the written value."""
     middle = token + b"/" if token else b""
     text = b"IPV%d/%s%s/%d" % (address.version, middle, str(address).encode(), port)
     transport = Transport(token.decode()) if token else Transport.UNKNOWN
@@ -62,7 +62,7 @@ def test_every_end_that_asterisk_writes_is_read(address: Address, port: int, tok
     ],
 )
 def test_nothing_else_is_an_end(text: bytes) -> None:
-    """Any other text names nobody."""
+    """Any other text gives no endpoint."""
     assert parse_endpoint(text) is None
 
 
@@ -74,7 +74,7 @@ PIECES = st.sampled_from(
 @given(st.binary(max_size=80) | st.lists(PIECES | st.binary(max_size=3), max_size=9).map(b"".join))
 @settings(deadline=None)
 def test_no_bytes_raise(text: bytes) -> None:
-    """Whatever the bytes are, there is an end or there is none, and an end has a port and no zone."""
+    """Any bytes give an endpoint or None, and an endpoint has a port and no zone."""
     end = parse_endpoint(text)
     if end is not None:
         assert 0 <= end.port <= 65535
@@ -92,5 +92,5 @@ def test_no_bytes_raise(text: bytes) -> None:
     ],
 )
 def test_an_address_is_what_packets_carry(written: str, carried: Address) -> None:
-    """IPv4 comes out of its IPv6 clothes, and a zone is dropped."""
+    """An IPv4-mapped address becomes IPv4, and a zone is dropped."""
     assert unmapped(ip_address(written)) == carried

@@ -1,4 +1,4 @@
-"""The decoder of AMI: what is on the connection is what is heard, whatever a caller put into his name."""
+"""The decoder of AMI: it returns what Asterisk wrote, whatever text a caller put into a name."""
 
 import re
 from ipaddress import ip_address
@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from tests.parse.packets import (
     BANNER,
     OPTIONAL,
+    POINTER,
     REQUIRED,
     SECONDS,
     SOURCE,
@@ -33,17 +34,23 @@ from ringfence.parse.ami import (
     MAX_PACKET,
     AmiCounts,
     AmiDecoder,
-    Banner,
-    Heard,
-    Reply,
 )
-from ringfence.parse.roster import Item
+from ringfence.parse.ami_items import AmiItem, Banner, Reply
+from ringfence.parse.roster import RosterEvent
 from ringfence.parse.security import KINDS
 
 SENDER = Endpoint(ip_address("192.0.2.7"), 5062, Transport.UDP)
 EVENT = SecurityEvent(
     SOURCE, EventKind.INVALID_ACCOUNT_ID, Service.PJSIP, SENDER, SECONDS, "alice", b"call-1"
 )
+MANAGER = evolve(
+    EVENT,
+    service=Service.AMI,
+    session=POINTER,
+    remote=evolve(SENDER, transport=Transport.TCP),
+    forgeable=True,
+)
+"""The result of a manager event if AMI over HTTP cannot be checked."""
 GOOD = packet(account=b"next", session=b"next")
 GOOD_EVENT = evolve(EVENT, account="next", session=b"next")
 FORGED_TAIL = b"\r\n".join(
@@ -53,8 +60,11 @@ STRANGER = Endpoint(FORGED, 5060, Transport.UDP)
 
 
 def expected(kind: EventKind, service: Service, *, optional: bool) -> SecurityEvent:
-    """Give the event of a kind by the builder's values, with its optional headers or without."""
-    event = evolve(EVENT, kind=kind, service=service)
+    """Return the event of a kind from the builder's values, with its optional headers or without."""
+    manager = service is Service.AMI
+    event = evolve(MANAGER if manager else EVENT, kind=kind, service=service)
+    if manager and kind is EventKind.SUCCESSFUL_AUTH:
+        event = evolve(event, forgeable=False)
     always: dict[EventKind, dict[str, Any]] = {
         EventKind.CHALLENGE_RESPONSE_FAILED: {"challenge": b"C", "response": b"R"},
         EventKind.CHALLENGE_SENT: {"challenge": b"C"},
@@ -69,7 +79,7 @@ def expected(kind: EventKind, service: Service, *, optional: bool) -> SecurityEv
 
 
 def deadline(decoder: AmiDecoder) -> float | None:
-    """Ask anew when a decoder has something to give out."""
+    """Return the decoder's deadline, read again."""
     return decoder.deadline
 
 
@@ -83,8 +93,8 @@ def test_each_kind_is_read_without_and_with_its_optional_headers(kind: EventKind
     assert events(stream) == [plain, full]
 
 
-def test_headers_of_debug_and_system_name_are_passed_over() -> None:
-    """Timestamp, SequenceNumber, File, Line, Func and SystemName change nothing of the event."""
+def test_headers_of_debug_and_system_name_are_ignored() -> None:
+    """Timestamp, SequenceNumber, File, Line, Func and SystemName do not change the event."""
     extra = (
         b"Timestamp: 1795154722.1",
         b"SequenceNumber: 4",
@@ -107,15 +117,15 @@ def test_headers_of_debug_and_system_name_are_passed_over() -> None:
     ],
 )
 def test_every_form_of_an_address_is_read(remote: bytes, endpoint: Endpoint) -> None:
-    """Three parts, IPv6, IPv4 in IPv6 clothes and a zone all give the address that packets carry."""
+    """Three parts, IPv6, IPv4-mapped IPv6 and a zone all give the address that packets carry."""
     assert events(packet(remote=remote)) == [evolve(EVENT, remote=endpoint)]
 
 
 @pytest.mark.parametrize("remote", [b"(null)", b"", b"IPV4/UDP/192.0.2.300/1", b"IPV4/UDP/192.0.2.7/65536"])
-def test_an_event_without_an_address_blames_nobody_and_is_counted(remote: bytes) -> None:
-    """Where the address is none, the event is garbled, and the next one is read."""
-    heard, decoder = read(packet(remote=remote) + GOOD)
-    assert heard == [GOOD_EVENT]
+def test_an_event_without_an_address_is_counted_only(remote: bytes) -> None:
+    """If the address is invalid, the event is garbled, and the next one is parsed."""
+    returned, decoder = read(packet(remote=remote) + GOOD)
+    assert returned == [GOOD_EVENT]
     assert decoder.counts == AmiCounts(events=1, garbled=1)
 
 
@@ -139,9 +149,13 @@ TAMPERED_ACCOUNTS = [
 @pytest.mark.parametrize("service", SPEAKING)
 def test_a_name_that_breaks_the_packet_counts_against_its_sender(account: bytes, service: Service) -> None:
     """CR and LF in the account give one event of the true address, marked as tampered, and lose nothing."""
-    tampered = evolve(EVENT, service=service, account=account.removesuffix(b"\r\n").decode(), tampered=True)
-    heard = events(packet(account=account, service=service.encode()) + GOOD)
-    assert [evolve(heard[0], account=""), *heard[1:]] == [evolve(tampered, account=""), GOOD_EVENT]
+    manager = service is Service.AMI
+    tampered = evolve(MANAGER if manager else EVENT, service=service, account="", tampered=True)
+    returned = events(packet(account=account, service=service.encode()) + GOOD)
+    assert [evolve(returned[0], account=""), *returned[1:]] == [
+        tampered,
+        evolve(GOOD_EVENT, forgeable=manager),
+    ]
 
 
 @pytest.mark.parametrize("account", [b"x\ny", b"x\x00y", b"\x1b[31mx", b"\xe2\x98\x8e", b"", b"AccountID: x"])
@@ -151,13 +165,13 @@ def test_a_name_without_cr_keeps_the_grammar(account: bytes) -> None:
 
 
 def test_bytes_that_are_not_utf8_become_readable() -> None:
-    r"""What is not UTF-8 is written as ``\xNN`` in text for people, and stays as it is in the session."""
+    r"""Bytes that are not UTF-8 become ``\xNN`` in text for people, and stay unchanged in the session."""
     event = evolve(EVENT, account=r"a\xff", session=b"\xfe\x00")
     assert events(packet(account=b"a\xff", session=b"\xfe\x00")) == [event]
 
 
 def shuffled() -> dict[str, tuple[bytes, bool]]:
-    """Give packets whose headers are out of order, twice or missing, and whether an address is to be had."""
+    """Return packets with disordered headers, each with whether it yields an address."""
     first, second = head(EventKind.INVALID_ACCOUNT_ID), tail()
     account = b"AccountID: a"
 
@@ -186,24 +200,26 @@ def shuffled() -> dict[str, tuple[bytes, bool]]:
 
 @pytest.mark.parametrize("name", shuffled())
 def test_an_event_outside_the_grammar_is_tampered_or_nothing(name: str) -> None:
-    """Headers out of order, twice or missing: the last tail counts, or nobody is blamed; the next is read."""
+    """Headers out of order, repeated or missing: the last tail counts or none; the next event is parsed."""
     broken, readable = shuffled()[name]
-    heard = events(broken + GOOD)
-    assert [(event.tampered, event.remote) for event in heard[:-1]] == ([(True, SENDER)] if readable else [])
-    assert heard[-1] == GOOD_EVENT
+    returned = events(broken + GOOD)
+    assert [(event.tampered, event.remote) for event in returned[:-1]] == (
+        [(True, SENDER)] if readable else []
+    )
+    assert returned[-1] == GOOD_EVENT
 
 
 @pytest.mark.parametrize("name", ["user-carries-crlf-header", "user-carries-crlf-event"])
 def test_recorded_tampering_counts_against_its_sender(name: str) -> None:
-    """The two recordings give eight events of their source each, the four with CR LF in the name tampered."""
+    """Each recording gives eight events of its source; the four with CR LF in the name are tampered."""
     recording = capture("asterisk-22", name)
-    heard = events(recording.ami.read_bytes())
-    assert {event.remote.address for event in heard} == {recording.source}
-    assert [event.tampered for event in heard] == [True, False, True, False] * 2
+    returned = events(recording.ami.read_bytes())
+    assert {event.remote.address for event in returned} == {recording.source}
+    assert [event.tampered for event in returned] == [True, False, True, False] * 2
 
 
 def sip(account: bytes) -> bytes:
-    """Give a chan_sip event, whose account has room for a forged tail."""
+    """Return a chan_sip event, whose account has room for a forged tail."""
     return packet(account=account, service=b"SIP")
 
 
@@ -220,17 +236,53 @@ LEFTOVERS = [
 
 
 @pytest.mark.parametrize("leftover", LEFTOVERS)
-def test_a_forged_tail_is_undone_by_what_is_left_over(leftover: bytes) -> None:
-    """A whole forged tail in a chan_sip account blames nobody but the sender, whatever comes after it."""
-    heard = events(sip(FORGED_TAIL + END + leftover) + GOOD)
-    assert [(event.service, event.remote, event.tampered) for event in heard] == [
+def test_a_forged_tail_is_corrected_by_the_remainder(leftover: bytes) -> None:
+    """A whole forged tail in a chan_sip account yields only the sender, whatever comes after it."""
+    returned = events(sip(FORGED_TAIL + END + leftover) + GOOD)
+    assert [(event.service, event.remote, event.tampered) for event in returned] == [
         (Service.SIP, SENDER, True),
         (Service.PJSIP, SENDER, False),
     ]
 
 
-def test_a_chan_sip_event_waits_for_a_leftover() -> None:
-    """It comes out when the next security event begins, or after 50 ms; a leftover is joined meanwhile."""
+BEHIND_AN_EMPTY_LINE = [
+    END + FORGED_TAIL.removeprefix(b"x\r\n"),
+    b"x" + END + FORGED_TAIL,
+    b"\r\n" + END + FORGED_TAIL + END + b"y",
+    b"x" + END + FORGED_TAIL + END + FORGED_TAIL,
+]
+
+
+@pytest.mark.parametrize("account", BEHIND_AN_EMPTY_LINE)
+@pytest.mark.parametrize("cut", range(1, 4))
+def test_a_forged_tail_after_an_empty_line_names_its_sender(account: bytes, cut: int) -> None:
+    """The account of chan_sip holds an empty line, a whole forged tail and another empty line.
+
+    The true tail comes with a later read, before the event is released.
+    """
+    decoder = AmiDecoder(SOURCE)
+    decoder.feed(BANNER, 0.0)
+    packets = (sip(account + END + b"rest") + GOOD).split(END)[:-1]
+    returned = decoder.feed(END.join(packets[:cut]) + END, 1.0)
+    returned += decoder.tick(1.0 + 0.049)
+    returned += decoder.feed(END.join(packets[cut:]) + END, 1.049)
+    returned += decoder.tick(2.0)
+    assert [(one.service, one.remote) for one in returned if isinstance(one, SecurityEvent)] == [
+        (Service.SIP, SENDER),
+        (Service.PJSIP, SENDER),
+    ]
+
+
+def test_the_first_challenge_after_the_true_tail_counts() -> None:
+    """A challenge within the account is the sender's text, and so is a second one after the tail."""
+    account = b"a\r\nChallenge: forged\r\nResponse: forged"
+    rest = (b"Challenge: C", b"Response: R", b"Challenge: D", b"Response: S")
+    (event,) = events(packet(EventKind.CHALLENGE_RESPONSE_FAILED, account=account, rest=rest))
+    assert (event.tampered, event.challenge, event.response) == (True, b"C", b"R")
+
+
+def test_a_chan_sip_event_waits_for_a_remainder() -> None:
+    """It is returned when the next security event begins, or after 50 ms; a remainder is joined before."""
     plain = evolve(EVENT, service=Service.SIP)
     decoder = AmiDecoder(SOURCE)
     assert decoder.feed(BANNER + sip(b"alice"), 10.0) == [Banner("11.0.0")]
@@ -249,20 +301,20 @@ def test_a_chan_sip_event_waits_for_a_leftover() -> None:
     assert (event.remote, event.tampered) == (SENDER, True)
 
 
-def test_answers_keep_their_place_behind_a_held_event() -> None:
-    """An answer that follows a chan_sip event is given after it, in order."""
+def test_replies_stay_in_order_after_a_held_event() -> None:
+    """A reply that follows a chan_sip event is returned after it, in order."""
     stream = sip(b"alice") + b"Response: Success\r\nPing: Pong" + END + b"Event: Reload" + END
-    heard, decoder = read(stream)
-    assert heard == [evolve(EVENT, service=Service.SIP), Reply("Response: Success\r\nPing: Pong")]
+    returned, decoder = read(stream)
+    assert returned == [evolve(EVENT, service=Service.SIP), Reply("Response: Success\r\nPing: Pong")]
     assert decoder.counts == AmiCounts(events=1, other=1)
 
 
-def test_a_held_event_does_not_hold_back_without_bound() -> None:
-    """More packets than an account can hold let it go before its time."""
+def test_the_packets_after_a_held_event_are_bounded() -> None:
+    """More packets than an account can hold release it before its time."""
     decoder = AmiDecoder(SOURCE)
     decoder.feed(BANNER, 0.0)
-    heard = decoder.feed(sip(b"alice") + (b"Response: Success" + END) * MAX_FRAGMENTS, 0.0)
-    assert heard == [evolve(EVENT, service=Service.SIP), *[Reply("Response: Success")] * MAX_FRAGMENTS]
+    returned = decoder.feed(sip(b"alice") + (b"Response: Success" + END) * MAX_FRAGMENTS, 0.0)
+    assert returned == [evolve(EVENT, service=Service.SIP), *[Reply("Response: Success")] * MAX_FRAGMENTS]
 
 
 def test_twenty_one_empty_lines_in_the_account_are_joined() -> None:
@@ -271,11 +323,11 @@ def test_twenty_one_empty_lines_in_the_account_are_joined() -> None:
     assert [event.tampered for event in events(sip(account) + GOOD)] == [True, False]
 
 
-def test_an_event_whose_tail_never_comes_is_given_up() -> None:
-    """After more fragments than an account can hold the decoder begins anew, and says so."""
+def test_an_event_without_a_tail_is_dropped() -> None:
+    """After more fragments than an account can hold the decoder starts again, and counts it."""
     stream = b"\r\n".join([*head(EventKind.INVALID_ACCOUNT_ID), b"AccountID: x"]) + END
-    heard, decoder = read(stream + (b"y" + END) * (MAX_FRAGMENTS - 1) + GOOD)
-    assert heard == [GOOD_EVENT]
+    returned, decoder = read(stream + (b"y" + END) * (MAX_FRAGMENTS - 1) + GOOD)
+    assert returned == [GOOD_EVENT]
     assert decoder.counts.garbled == 1
     assert decoder.counts.dropped_bytes == len(stream) - len(END) + MAX_FRAGMENTS - 1
 
@@ -291,9 +343,9 @@ def test_an_event_whose_tail_never_comes_is_given_up() -> None:
         (b"a" * 10_000 + END, "", True),
     ],
 )
-def test_the_first_line_says_whether_this_is_an_ami(line: bytes, banner: str, rest: bool) -> None:  # noqa: FBT001
-    """A banner gives its version; garbage and too long a line give an empty one, at any split alike."""
-    expected: list[Heard] = [Banner(banner), *([GOOD_EVENT] if rest else [])]
+def test_the_first_line_shows_whether_the_peer_is_an_ami(line: bytes, banner: str, rest: bool) -> None:  # noqa: FBT001
+    """A banner gives its version; garbage and a line that is too long give an empty one, at any split."""
+    expected: list[AmiItem] = [Banner(banner), *([GOOD_EVENT] if rest else [])]
     stream = line + GOOD
     assert run([stream])[0] == expected
     assert run([bytes([byte]) for byte in stream])[0] == expected
@@ -301,13 +353,13 @@ def test_the_first_line_says_whether_this_is_an_ami(line: bytes, banner: str, re
         assert run([stream[:cut], stream[cut:]])[0] == expected
 
 
-def test_without_a_banner_nothing_is_heard() -> None:
-    """Until the first line is finished there is no banner."""
+def test_nothing_is_returned_before_the_banner() -> None:
+    """Until the first line is complete there is no banner."""
     assert run([BANNER[:-1]])[0] == []
 
 
 def held_bytes(decoder: AmiDecoder) -> int:
-    """Say how much a decoder keeps of what it was fed."""
+    """Return how many of the fed bytes a decoder keeps."""
     return len(decoder._buffer) + sum(map(len, decoder._fragments)) + sum(map(len, decoder._held))
 
 
@@ -315,44 +367,44 @@ def held_bytes(decoder: AmiDecoder) -> int:
     "start", [b"", GOOD[:-6], packet(account=b"x\r\n\r\n")[:200], sip(b"bob"), b"Response: "]
 )
 def test_a_line_of_a_hundred_megabytes_is_bounded_and_forgotten(start: bytes) -> None:
-    """Memory stays bounded, every byte is accounted for, and the packet after it is read."""
+    """Memory stays bounded, every byte is counted, and the packet after it is parsed."""
     decoder = AmiDecoder(SOURCE)
     decoder.feed(BANNER + start, 0.0)
     block, blocks = b"x" * 500_000, 200
     for _ in range(blocks):
         decoder.feed(block, 0.0)
         assert held_bytes(decoder) < 3 * MAX_PACKET
-    heard = decoder.feed(END + GOOD, 0.0)
-    assert heard[-1] == GOOD_EVENT
+    returned = decoder.feed(END + GOOD, 0.0)
+    assert returned[-1] == GOOD_EVENT
     assert len(block) * blocks <= decoder.counts.dropped_bytes <= len(block) * blocks + len(start)
     assert decoder.counts.garbled == 1
 
 
 @pytest.mark.parametrize("excess", [-1, 0, 1, 2])
 def test_the_longest_packet_is_the_same_at_any_split(excess: int) -> None:
-    """A packet of exactly the greatest length is kept, one byte more is not, however it comes."""
+    """A packet of exactly the greatest length is kept, one byte more is not, at any split."""
     shell = packet(session=b"")
     long = packet(session=b"x" * (MAX_PACKET + excess - len(shell) + len(END)))
     fits = excess <= 0
     for cut in range(len(long) - 6, len(long)):
-        heard, decoder = run([BANNER, long[:cut], long[cut:] + GOOD])
-        assert len(heard) == (3 if fits else 2)
-        assert heard[-1] == GOOD_EVENT
+        returned, decoder = run([BANNER, long[:cut], long[cut:] + GOOD])
+        assert len(returned) == (3 if fits else 2)
+        assert returned[-1] == GOOD_EVENT
         assert decoder.counts.dropped_bytes == (0 if fits else MAX_PACKET + excess)
 
 
-def test_an_answer_is_given_as_text() -> None:
-    """What begins with Response is an answer, with what is not UTF-8 made readable."""
-    heard, _ = read(b"Response: Success\r\nActionID: 7\r\nMessage: a\xffb" + END + GOOD)
-    assert heard == [Reply("Response: Success\r\nActionID: 7\r\nMessage: a\\xffb"), GOOD_EVENT]
+def test_a_reply_is_returned_as_text() -> None:
+    """A packet that begins with Response is a reply; bytes that are not UTF-8 become readable."""
+    returned, _ = read(b"Response: Success\r\nActionID: 7\r\nMessage: a\xffb" + END + GOOD)
+    assert returned == [Reply("Response: Success\r\nActionID: 7\r\nMessage: a\\xffb"), GOOD_EVENT]
 
 
-def test_other_events_are_counted_and_passed_over() -> None:
-    """An event of another class is no security event, wherever it names one."""
+def test_other_events_are_counted_and_ignored() -> None:
+    """An event of another class is no security event, even if its text names one."""
     stream = b"Event: Reload\r\nPrivilege: system,all\r\nModule: All" + END
     stream += b"Event: PeerStatus\r\nPrivilege: system,all\r\nPeer: x\r\nPrivilege: security,all" + END
-    heard, decoder = read(stream + GOOD)
-    assert heard == [GOOD_EVENT]
+    returned, decoder = read(stream + GOOD)
+    assert returned == [GOOD_EVENT]
     assert decoder.counts == AmiCounts(events=1, other=2)
 
 
@@ -374,7 +426,7 @@ LINES_OF_ANSWERS = st.sampled_from(
         packet(account=b"x\r\n\r\ny")[:120],
     ]
 )
-CONTACT_ITEM = Item(
+CONTACT_ITEM = RosterEvent(
     "ContactStatus",
     "",
     {
@@ -389,22 +441,22 @@ CONTACT_ITEM = Item(
 )
 
 
-def items(heard: list[Heard]) -> list[Item]:
-    """Give what was told of phones and trunks."""
-    return [one for one in heard if isinstance(one, Item)]
+def items(returned: list[AmiItem]) -> list[RosterEvent]:
+    """Return the events about phones and trunks."""
+    return [one for one in returned if isinstance(one, RosterEvent)]
 
 
-def asked(stream: bytes, now: float = 0.0) -> tuple[list[Heard], AmiDecoder]:
-    """Read a connection over which questions with our token were asked, without waiting."""
+def asked(stream: bytes, now: float = 0.0) -> tuple[list[AmiItem], AmiDecoder]:
+    """Decode a connection over which actions with our token were sent, without waiting."""
     decoder = AmiDecoder(SOURCE, TOKEN)
     return decoder.feed(BANNER + stream, now)[1:], decoder
 
 
-def test_what_tells_of_phones_is_given_by_its_headers() -> None:
-    """A word about a phone that nobody asked for comes out, of class system, at any split alike."""
-    heard, decoder = read(CONTACT_STATUS + END + GOOD)
+def test_phone_events_are_returned_with_their_headers() -> None:
+    """An unrequested event about a phone, of class system, is returned at any split."""
+    returned, decoder = read(CONTACT_STATUS + END + GOOD)
 
-    assert heard == [CONTACT_ITEM, GOOD_EVENT]
+    assert returned == [CONTACT_ITEM, GOOD_EVENT]
     assert decoder.counts.other == 1
 
 
@@ -418,18 +470,18 @@ def test_what_tells_of_phones_is_given_by_its_headers() -> None:
         CONTACT_STATUS + b"\r\nof no grammar",
     ],
 )
-def test_what_is_not_as_asterisk_writes_it_tells_of_no_phone(broken: bytes) -> None:
-    """Another class, none, or a header twice: nothing comes out, and the next event is read."""
+def test_malformed_phone_events_are_dropped(broken: bytes) -> None:
+    """Another class, none, or a repeated header: nothing is returned, and the next event is parsed."""
     assert read(broken + END + GOOD)[0] == [GOOD_EVENT]
 
 
-def test_an_answer_to_our_question_is_known_by_its_token() -> None:
-    """Entries of lists with our ActionID come out; without it, or with another, they are passed over."""
+def test_a_reply_to_our_action_is_recognised_by_its_token() -> None:
+    """Entries of lists with our ActionID are returned; without it, or with another, they are ignored."""
     entry = b"Event: PeerEntry\r\nActionID: %s\r\nObjectName: bob" + END
-    heard, decoder = asked(entry % f"{TOKEN}-1".encode() + entry % b"action/1" + entry % b"5f1d" + GOOD)
+    returned, decoder = asked(entry % f"{TOKEN}-1".encode() + entry % b"action/1" + entry % b"5f1d" + GOOD)
 
-    assert heard == [
-        Item(
+    assert returned == [
+        RosterEvent(
             "PeerEntry",
             f"{TOKEN}-1",
             {"Event": "PeerEntry", "ActionID": f"{TOKEN}-1", "ObjectName": "bob"},
@@ -439,18 +491,18 @@ def test_an_answer_to_our_question_is_known_by_its_token() -> None:
     assert decoder.counts == AmiCounts(events=1, other=3)
 
 
-def test_answers_to_our_questions_do_not_wait_for_a_leftover() -> None:
-    """Behind a chan_sip event that is held back they come out at once, since nobody else knows the token."""
+def test_replies_to_our_actions_do_not_wait_for_a_remainder() -> None:
+    """After a held chan_sip event they are returned at once, because only we know the token."""
     stream = b"Response: Success\r\nActionID: %s-1" + END + b"Event: A\r\nActionID: %s-1" + END
-    heard, _ = asked(sip(b"alice") + stream % (TOKEN.encode(), TOKEN.encode()))
+    returned, _ = asked(sip(b"alice") + stream % (TOKEN.encode(), TOKEN.encode()))
 
-    assert [type(one) for one in heard] == [Reply, Item]
+    assert [type(one) for one in returned] == [Reply, RosterEvent]
 
 
 @given(st.lists(st.binary(max_size=12) | LINES_OF_ANSWERS, max_size=12).map(b"".join), st.integers(1, 40))
 @settings(deadline=None, max_examples=300)
-def test_answers_are_read_alike_at_any_split(text: bytes, size: int) -> None:
-    """Whatever stands among our answers, nothing raises, and a trunk's password comes out nowhere."""
+def test_replies_are_equal_at_any_split(text: bytes, size: int) -> None:
+    """Any text among our replies raises nothing, and a trunk's password is never returned."""
     stream = BANNER + text + END + GOOD
     whole, decoder = AmiDecoder(SOURCE, TOKEN).feed(stream, 0.0), AmiDecoder(SOURCE, TOKEN)
     pieces = [stream[start : start + size] for start in range(0, len(stream), size)]
@@ -468,35 +520,35 @@ def test_answers_are_read_alike_at_any_split(text: bytes, size: int) -> None:
     ],
 )
 def test_a_trunks_password_is_never_kept(before: bytes) -> None:
-    """AuthDetail is dropped where it stands: it comes out nowhere, and no later event holds it."""
+    """AuthDetail is dropped at once: it is never returned, and no later event holds it."""
     detail = b"Event: AuthDetail\r\nActionID: %s-4\r\nUsername: me\r\nPassword: trunk-secret" + END
     decoder = AmiDecoder(SOURCE, TOKEN)
-    heard = decoder.feed(BANNER + before + detail % TOKEN.encode(), 0.0)
+    returned = decoder.feed(BANNER + before + detail % TOKEN.encode(), 0.0)
 
     assert b"trunk-secret" not in b"".join([*decoder._buffer.split(), *decoder._fragments, *decoder._held])
-    heard += decoder.feed(GOOD, 0.0) + decoder.tick(1.0)
-    assert "trunk-secret" not in repr(heard)
-    assert items(heard) == []
+    returned += decoder.feed(GOOD, 0.0) + decoder.tick(1.0)
+    assert "trunk-secret" not in repr(returned)
+    assert items(returned) == []
     assert decoder.counts.other == 1
 
 
 @pytest.mark.parametrize("remote", [b"IPV4/UDP/203.0.113.9/5060", b"x", b""])
 @pytest.mark.parametrize("leftover", [b"", b"\r\n", END])
-def test_no_forged_tail_lets_a_phone_be_invented(remote: bytes, leftover: bytes) -> None:
-    """What stands behind a forged tail of chan_sip, with an address or without, is the sender's text."""
+def test_a_forged_tail_invents_no_phone(remote: bytes, leftover: bytes) -> None:
+    """Text after a forged tail of chan_sip, with an address or without, is the sender's text."""
     forged = FORGED_TAIL.replace(b"IPV4/UDP/203.0.113.9/5060", remote) + END + CONTACT_STATUS + leftover
-    heard, _ = read(sip(forged) + GOOD)
+    returned, _ = read(sip(forged) + GOOD)
 
-    assert items(heard) == []
-    assert [event.remote for event in heard if isinstance(event, SecurityEvent)] == [SENDER, SENDER]
+    assert items(returned) == []
+    assert [event.remote for event in returned if isinstance(event, SecurityEvent)] == [SENDER, SENDER]
 
 
-def test_what_a_manager_login_over_http_can_invent() -> None:
-    """A user name of any length forges phones as it forges events: such failures must not be sent to us."""
+def test_a_manager_login_over_http_invents_no_phone() -> None:
+    """A user name of any length can hold a change of a phone, and it is dropped."""
     text = FORGED_TAIL + END + CONTACT_STATUS + END + packet(EventKind.INVALID_ACCOUNT_ID)[: -len(END)]
-    heard, _ = read(packet(service=b"AMI", account=text) + GOOD)
+    returned, _ = read(packet(service=b"AMI", account=text) + GOOD)
 
-    assert items(heard) == [CONTACT_ITEM]
+    assert items(returned) == []
 
 
 def test_counts_add_up_over_connections() -> None:
@@ -529,17 +581,17 @@ LINES = st.sampled_from(
     ]
 )
 TEXT = st.lists(LINES | st.binary(max_size=8), max_size=24).map(b"".join)
-# What percent-encoding makes of text in a chan_sip header: what is not allowed there takes three bytes.
+# The percent-encoding of text in a chan_sip header: a byte that is not allowed there takes three bytes.
 UNSAFE = re.compile(rb"[\x00-\x1f:@<>\x7f-\xff]")
 
 
 def encoded_size(text: bytes) -> int:
-    """Say how many bytes of a SIP header a name takes."""
+    """Return how many bytes of a SIP header a name takes."""
     return len(text) + 2 * len(UNSAFE.findall(text))
 
 
-def blamed(stream: bytes) -> list[SecurityEvent]:
-    """Read events in one go and byte by byte, which must agree."""
+def checked_events(stream: bytes) -> list[SecurityEvent]:
+    """Decode events at once and byte by byte, with equal results."""
     whole, _ = run([BANNER + stream])
     assert run([bytes([byte]) for byte in BANNER + stream])[0] == whole
     return [one for one in whole if isinstance(one, SecurityEvent)]
@@ -547,14 +599,14 @@ def blamed(stream: bytes) -> list[SecurityEvent]:
 
 @given(TEXT, st.sampled_from(sorted(KINDS.values())))
 @settings(deadline=None, max_examples=300)
-def test_no_name_under_pjsip_blames_another(name: bytes, kind: EventKind) -> None:
-    """36 bytes of any name leave one event of the sender, no success if it broke the packet, and the next."""
+def test_no_name_under_pjsip_forges_an_address(name: bytes, kind: EventKind) -> None:
+    """36 bytes of any name leave one event of the sender, no success if tampered, and the next event."""
     rest = REQUIRED[kind]
-    heard = blamed(packet(kind, account=name[:36], rest=rest) + GOOD)
-    assert len(heard) == 2
-    assert (heard[0].kind, heard[0].service, heard[0].remote) == (kind, Service.PJSIP, SENDER)
-    assert heard[0].tampered == (b"\r" in name[:36] and kind is not EventKind.REQUEST_BAD_FORMAT)
-    assert heard[1] == GOOD_EVENT
+    returned = checked_events(packet(kind, account=name[:36], rest=rest) + GOOD)
+    assert len(returned) == 2
+    assert (returned[0].kind, returned[0].service, returned[0].remote) == (kind, Service.PJSIP, SENDER)
+    assert returned[0].tampered == (b"\r" in name[:36] and kind is not EventKind.REQUEST_BAD_FORMAT)
+    assert returned[1] == GOOD_EVENT
     assert items(run([BANNER + packet(kind, account=name[:36], rest=rest) + GOOD])[0]) == []
 
 
@@ -565,19 +617,19 @@ def test_no_name_under_pjsip_blames_another(name: bytes, kind: EventKind) -> Non
     EventKind.INVALID_PASSWORD,
 )
 @settings(deadline=None, max_examples=300)
-def test_no_name_under_chan_sip_blames_another(name: bytes, kind: EventKind) -> None:
-    """Whatever fits into 256 encoded bytes leaves one event of the sender, and the next one.
+def test_no_name_under_chan_sip_forges_an_address(name: bytes, kind: EventKind) -> None:
+    """Any text within 256 encoded bytes leaves one event of the sender, and the next one.
 
-    A forged tail together with a forged head would need 259 or more; what an account of unlimited length
-    may do is shown in the next test.
+    A forged tail together with a forged head would need 259 or more. The next test shows what an account of
+    unlimited length can do.
     """
     while encoded_size(name) > 256:
         name = name[:-1]
-    heard = blamed(packet(kind, account=name, service=b"SIP") + GOOD)
-    assert [event.remote for event in heard] == [SENDER, SENDER]
-    assert (heard[0].kind, heard[0].service) == (kind, Service.SIP)
-    assert heard[0].tampered == (b"\r" in name)
-    assert heard[1] == GOOD_EVENT
+    returned = checked_events(packet(kind, account=name, service=b"SIP") + GOOD)
+    assert [event.remote for event in returned] == [SENDER, SENDER]
+    assert (returned[0].kind, returned[0].service) == (kind, Service.SIP)
+    assert returned[0].tampered == (b"\r" in name)
+    assert returned[1] == GOOD_EVENT
     assert items(run([BANNER + packet(kind, account=name, service=b"SIP") + GOOD])[0]) == []
 
 
@@ -594,27 +646,27 @@ SHORTEST_HEAD = b"\r\n".join(
 )
 
 
-def test_a_forged_tail_and_a_forged_head_without_account_fit_and_are_undone() -> None:
+def test_a_forged_tail_and_a_head_without_account_are_corrected() -> None:
     """The shortest of both need 244 bytes of a chan_sip header: one event, of its sender."""
     assert encoded_size(SHORTEST_TAIL + SHORTEST_HEAD) == 244
-    heard = blamed(sip(SHORTEST_TAIL + SHORTEST_HEAD) + GOOD)
-    assert [(event.remote, event.tampered) for event in heard] == [(SENDER, True), (SENDER, False)]
+    returned = checked_events(sip(SHORTEST_TAIL + SHORTEST_HEAD) + GOOD)
+    assert [(event.remote, event.tampered) for event in returned] == [(SENDER, True), (SENDER, False)]
 
 
 @pytest.mark.parametrize(
     "second", [SHORTEST_HEAD + b"\r\nAccountID: ", SHORTEST_HEAD.replace(b": X", b": RequestBadFormat")]
 )
 def test_a_forged_tail_and_a_whole_forged_head_do_not_fit(second: bytes) -> None:
-    """They would blame a stranger, and need more than the 255 bytes of a chan_sip header."""
+    """They would name another address, and need more than the 255 bytes of a chan_sip header."""
     forged = SHORTEST_TAIL + second
-    assert blamed(sip(forged) + GOOD)[0].remote.address == ip_address("9.9.9.9")
+    assert checked_events(sip(forged) + GOOD)[0].remote.address == ip_address("9.9.9.9")
     assert encoded_size(forged) > 255
 
 
 @given(st.lists(TEXT | st.binary(max_size=200) | st.just(END) | st.just(GOOD), max_size=12))
 @settings(deadline=None, max_examples=300)
-def test_any_bytes_at_any_split_are_read_alike_and_bounded(pieces: list[bytes]) -> None:
-    """Nothing raises, nothing grows, and where the bytes are cut makes no difference."""
+def test_any_bytes_are_equal_at_any_split_and_bounded(pieces: list[bytes]) -> None:
+    """Nothing raises, nothing grows, and the split of the bytes makes no difference."""
     stream = b"".join(pieces)
     whole, one = run([stream])
     parts, other = run(pieces)
@@ -626,9 +678,9 @@ def test_any_bytes_at_any_split_are_read_alike_and_bounded(pieces: list[bytes]) 
 @given(TEXT)
 @settings(deadline=None)
 def test_the_packet_after_any_text_is_read(text: bytes) -> None:
-    """Text that is no packet, ended by an empty line, does not cost the security event right behind it."""
-    heard, _ = run([BANNER, text + END + GOOD])
-    assert heard[-1] == GOOD_EVENT
+    """Text that is no packet, ended by an empty line, does not lose the security event right after it."""
+    returned, _ = run([BANNER, text + END + GOOD])
+    assert returned[-1] == GOOD_EVENT
 
 
 @given(TEXT, st.sampled_from([EventKind.REQUEST_NOT_ALLOWED, EventKind.REQUEST_BAD_FORMAT]))
@@ -636,43 +688,39 @@ def test_the_packet_after_any_text_is_read(text: bytes) -> None:
 @example(b"x\r\n", EventKind.REQUEST_NOT_ALLOWED)
 @example(FORGED_TAIL, EventKind.REQUEST_NOT_ALLOWED)
 @settings(deadline=None, max_examples=300)
-def test_no_action_at_the_manager_blames_another(text: bytes, kind: EventKind) -> None:
-    """AMI over HTTP lets CR LF into the 55 bytes of an action's name, behind the tail."""
-    heard = blamed(packet(kind, service=b"AMI", rest=(b"RequestType: Action: " + text[:55],)) + GOOD)
-    assert [(event.service, event.remote) for event in heard] == [
-        (Service.AMI, SENDER),
+def test_no_action_of_a_manager_forges_an_address(text: bytes, kind: EventKind) -> None:
+    """AMI over HTTP lets CR LF into the 55 bytes of an action's name, after the tail."""
+    returned = checked_events(
+        packet(kind, service=b"AMI", rest=(b"RequestType: Action: " + text[:55],)) + GOOD
+    )
+    assert [(event.service, event.remote) for event in returned] == [
+        (Service.AMI, MANAGER.remote),
         (Service.PJSIP, SENDER),
     ]
-    assert heard[-1] == GOOD_EVENT
+    assert returned[-1] == evolve(GOOD_EVENT, forgeable=True)
 
 
-def test_an_account_without_a_limit_forges_whole_packets() -> None:
-    """AMI over HTTP takes a user name of any length: what is in it cannot be told from Asterisk's own.
-
-    This is what the event filter of the manager's user is for, which keeps failed logins from being sent.
-    """
+def test_whole_packets_forged_by_an_account_are_forgeable() -> None:
+    """AMI over HTTP accepts a user name of any length; everything that may be in it is marked."""
     forged = FORGED_TAIL + END + packet(remote=b"IPV4/TCP/203.0.113.9/5060")
     last = b"\r\n".join([*head(EventKind.INVALID_ACCOUNT_ID, b"AMI"), b"AccountID: y"])
-    heard = blamed(packet(service=b"AMI", account=forged + last))
-    assert [(event.remote.address, event.tampered) for event in heard] == [
-        (FORGED, False),
-        (FORGED, False),
-        (SENDER.address, False),
-    ]
+    returned = checked_events(packet(service=b"AMI", account=forged + last))
+    assert {event.forgeable for event in returned} == {True}
+    assert {event.remote.address for event in returned} == {FORGED, SENDER.address}
 
 
 def test_a_tail_does_not_fit_into_an_actions_name() -> None:
-    """The shortest tail needs 60 bytes, and would blame a stranger."""
+    """The shortest tail needs 60 bytes, and would name another address."""
     action = SHORTEST_TAIL.removesuffix(END)
     assert len(action) == 60
-    heard = blamed(
+    returned = checked_events(
         packet(EventKind.REQUEST_NOT_ALLOWED, service=b"AMI", rest=(b"RequestType: Action: " + action,))
     )
-    assert heard[0].remote.address == ip_address("9.9.9.9")
+    assert returned[0].remote.address == ip_address("9.9.9.9")
 
 
-def test_each_byte_is_searched_once_however_it_comes() -> None:
-    """After each byte of a long packet nothing but the possible beginning of its end is left to search."""
+def test_each_byte_is_searched_once_at_any_split() -> None:
+    """After each byte of a long packet, only the possible beginning of its end is left to search."""
     decoder = AmiDecoder(SOURCE)
     decoder.feed(BANNER, 0.0)
     for size in range(1, 100_000):

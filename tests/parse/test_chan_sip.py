@@ -7,8 +7,8 @@ from tests.parse.corpus import SOURCE
 from tests.support.captures import FORGED
 
 from ringfence.model import SecurityEvent
-from ringfence.parse.chan_sip import read
-from ringfence.parse.reading import Open
+from ringfence.parse.chan_sip import parse
+from ringfence.parse.line_result import OpenMessage
 
 END = b"' rejected because extension not found in context 'c'."
 PLANTS = st.sampled_from(
@@ -28,24 +28,26 @@ TEXT = st.lists(PLANTS | st.binary(max_size=3), max_size=6).map(b"".join)
 @given(TEXT)
 @settings(deadline=None, max_examples=500)
 def test_a_registration_names_its_sender(header: bytes) -> None:
-    """Whatever the To header holds."""
-    said = read(b"Registration from '%s' failed for '192.0.2.7:5060' - Wrong password" % header, SOURCE, 0.0)
-    assert isinstance(said, SecurityEvent)
-    assert str(said.remote.address) == "192.0.2.7"
+    """The sender's address is found, whatever the To header holds."""
+    result = parse(
+        b"Registration from '%s' failed for '192.0.2.7:5060' - Wrong password" % header, SOURCE, 0.0
+    )
+    assert isinstance(result, SecurityEvent)
+    assert str(result.remote.address) == "192.0.2.7"
 
 
 @given(TEXT)
 @settings(deadline=None, max_examples=500)
-def test_a_call_names_its_sender_or_nobody(extension: bytes) -> None:
-    """Whatever was dialled."""
+def test_a_call_names_its_sender_or_none(extension: bytes) -> None:
+    """The sender's address or none is found, whatever was dialled."""
     line = b"Call from '' (192.0.2.7:5060) to extension '" + extension + END
-    said = read(line, SOURCE, 0.0)
-    event = said.said if isinstance(said, Open) else said
+    result = parse(line, SOURCE, 0.0)
+    event = result.result if isinstance(result, OpenMessage) else result
     assert not isinstance(event, SecurityEvent) or event.remote.address != FORGED
 
 
 @pytest.mark.parametrize(
-    ("reason", "hearsay"),
+    ("reason", "forgeable"),
     [
         (b"Wrong password", False),
         (b"Peer is not supposed to register", False),
@@ -56,8 +58,8 @@ def test_a_call_names_its_sender_or_nobody(extension: bytes) -> None:
         (b"Not a local domain", True),
     ],
 )
-def test_a_reason_with_an_m_can_be_forged(reason: bytes, *, hearsay: bool) -> None:
-    """An ESC at the end of the To header leaves out the true address and all up to that m."""
-    said = read(b"Registration from '<sip:bob@h>' failed for '192.0.2.7:5060' - " + reason, SOURCE, 0.0)
-    assert isinstance(said, SecurityEvent)
-    assert said.hearsay is hearsay
+def test_a_reason_with_an_m_can_be_forged(reason: bytes, *, forgeable: bool) -> None:
+    """An ESC at the end of the To header removes the true address and all text up to that m."""
+    result = parse(b"Registration from '<sip:bob@h>' failed for '192.0.2.7:5060' - " + reason, SOURCE, 0.0)
+    assert isinstance(result, SecurityEvent)
+    assert result.forgeable is forgeable

@@ -1,4 +1,4 @@
-"""The administrator's own patterns: what fits, what is refused, whom nobody can have named."""
+"""The administrator's own patterns: which fit, which are refused, and which addresses may be forged."""
 
 import pytest
 from hypothesis import given, settings
@@ -8,14 +8,14 @@ from tests.parse.worst import FILLERS, is_linear
 
 from ringfence.model import SecurityEvent
 from ringfence.parse.custom import Custom
-from ringfence.parse.reading import Why
+from ringfence.parse.line_result import Reason
 
 
 def read(pattern: str, message: bytes, file: bytes = b"app_x.c", wanted: str = "app_x.c") -> str:
-    """Give the address that a pattern finds, with its port, or why there is none."""
+    """Return the address that a pattern finds, with its port, or the reason why there is none."""
     custom = Custom.compile(pattern, level="NOTICE", file=wanted, name="own")
-    said = custom.read(b"NOTICE", file, message, SOURCE, 1.0)
-    return f"{said.remote.address} {said.remote.port}" if isinstance(said, SecurityEvent) else said
+    result = custom.parse(b"NOTICE", file, message, SOURCE, 1.0)
+    return f"{result.remote.address} {result.remote.port}" if isinstance(result, SecurityEvent) else result
 
 
 @pytest.mark.parametrize(
@@ -33,8 +33,8 @@ def read(pattern: str, message: bytes, file: bytes = b"app_x.c", wanted: str = "
         ("a.*b {address}", b"a.*b 192.0.2.7", "192.0.2.7 0"),
     ],
 )
-def test_what_fits(pattern: str, message: bytes, found: str) -> None:
-    """Words are meant literally, {any} is any text, and the address is where the pattern has it."""
+def test_patterns_that_fit(pattern: str, message: bytes, found: str) -> None:
+    """Words are literal, {any} is any text, and the address is at its position in the pattern."""
     assert read(pattern, message) == found
 
 
@@ -50,15 +50,15 @@ def test_what_fits(pattern: str, message: bytes, found: str) -> None:
         ("aa{any}aa {address}", b"aaa 192.0.2.7"),
     ],
 )
-def test_what_does_not_fit(pattern: str, message: bytes) -> None:
-    """The pattern is the whole message, and the address is one."""
-    assert read(pattern, message) == Why.NOT_EVIDENCE
+def test_patterns_that_do_not_fit(pattern: str, message: bytes) -> None:
+    """The pattern is the whole message, and the address is valid."""
+    assert read(pattern, message) == Reason.NOT_EVIDENCE
 
 
-def test_two_addresses_that_fit_are_none() -> None:
-    """Where {any} on both sides leaves more than one, the sender may have written one of them."""
+def test_two_possible_addresses_are_ambiguous() -> None:
+    """If {any} on both sides leaves more than one address, the sender may have written one of them."""
     message = b"x from 203.0.113.9 to y from 192.0.2.7 to z"
-    assert read("{any} from {address} to {any}", message) == Why.AMBIGUOUS
+    assert read("{any} from {address} to {any}", message) == Reason.AMBIGUOUS
 
 
 @pytest.mark.parametrize(
@@ -66,35 +66,35 @@ def test_two_addresses_that_fit_are_none() -> None:
     [
         ("Ext. s", b's: "Bad 192.0.2.7"', "192.0.2.7 0"),
         ("Ext. s", b"s:7 @ from-outside: Bad 192.0.2.7", "192.0.2.7 0"),
-        ("Ext. s", b"t: Bad 192.0.2.7", Why.NOT_EVIDENCE),
+        ("Ext. s", b"t: Bad 192.0.2.7", Reason.NOT_EVIDENCE),
         ("Ext.", b"100: Bad 192.0.2.7", "192.0.2.7 0"),
         ("Ext.", b"1: Bad 203.0.113.9: Bad 192.0.2.7", "192.0.2.7 0"),
         ("", b"100: Bad 192.0.2.7", "192.0.2.7 0"),
-        ("app_x.c", b"100: Bad 192.0.2.7", Why.NOT_EVIDENCE),
+        ("app_x.c", b"100: Bad 192.0.2.7", Reason.NOT_EVIDENCE),
     ],
 )
 def test_dialplan_lines(wanted: str, message: bytes, found: str) -> None:
-    """The extension stands before the message: one that is named, or any, which the caller chose."""
+    """The extension stands before the message: a configured one, or any, which the caller chose."""
     assert read("Bad {address}", message, b"Ext.", wanted) == found
 
 
-def test_an_extension_cannot_name_a_stranger() -> None:
-    """Where the message may begin at two places and names two, nobody is named."""
+def test_an_extension_cannot_forge_an_address() -> None:
+    """If the message may begin at two positions with two addresses, none is returned."""
     message = b"1: Bad 203.0.113.9 x: Bad 192.0.2.7 y"
-    assert read("Bad {address} {any}", message, b"Ext.", "Ext.") == Why.AMBIGUOUS
+    assert read("Bad {address} {any}", message, b"Ext.", "Ext.") == Reason.AMBIGUOUS
 
 
 def test_level_and_file_are_the_pattern_s() -> None:
-    """Another level or another file is not meant."""
+    """A message of another level or another file does not match."""
     custom = Custom.compile("{address}", level="WARNING", file="a.c")
-    assert custom.read(b"NOTICE", b"a.c", b"192.0.2.7", SOURCE, 1.0) is Why.NOT_EVIDENCE
-    assert custom.read(b"WARNING", b"b.c", b"192.0.2.7", SOURCE, 1.0) is Why.NOT_EVIDENCE
+    assert custom.parse(b"NOTICE", b"a.c", b"192.0.2.7", SOURCE, 1.0) is Reason.NOT_EVIDENCE
+    assert custom.parse(b"WARNING", b"b.c", b"192.0.2.7", SOURCE, 1.0) is Reason.NOT_EVIDENCE
 
 
 @pytest.mark.parametrize(
     "pattern", ["", "x", "{address}{address}", "{any}{address}", "{address}{any}", "{address}\n"]
 )
-def test_what_is_no_pattern(pattern: str) -> None:
+def test_invalid_patterns_are_refused(pattern: str) -> None:
     """One {address}, words between it and each {any}, one line."""
     with pytest.raises(ValueError, match=r"pattern|touch"):
         Custom.compile(pattern)
@@ -102,20 +102,20 @@ def test_what_is_no_pattern(pattern: str) -> None:
 
 @pytest.mark.parametrize("filler", FILLERS)
 def test_the_worst_text_takes_linear_time(filler: bytes) -> None:
-    """However many {any}s there are, a message is gone over once."""
+    """With any number of {any}s, a message is scanned once."""
     custom = Custom.compile("a{any}'{any}b{any}' {address} x{any} {any}y", level="", file="a.c")
-    assert is_linear(lambda text: custom.read(b"NOTICE", b"a.c", text, SOURCE, 0.0), b"a'b", filler)
+    assert is_linear(lambda text: custom.parse(b"NOTICE", b"a.c", text, SOURCE, 0.0), b"a'b", filler)
 
 
 @given(st.text(st.sampled_from("ab: {}"), max_size=6), st.text(st.sampled_from("ab1. "), max_size=30))
 @settings(deadline=None)
 def test_no_pattern_and_no_text_raise(words: str, message: str) -> None:
-    """A pattern that can be made reads any text."""
+    """Every valid pattern accepts any text."""
     try:
         custom = Custom.compile(words + "{any} {address}", level="", file="")
     except ValueError:
         return
-    assert isinstance(custom.read(b"X", b"a.c", message.encode(), SOURCE, 0.0), SecurityEvent | Why)
+    assert isinstance(custom.parse(b"X", b"a.c", message.encode(), SOURCE, 0.0), SecurityEvent | Reason)
 
 
 @pytest.mark.parametrize(
@@ -134,5 +134,5 @@ def test_no_pattern_and_no_text_raise(words: str, message: str) -> None:
 def test_a_pattern_knows_whether_an_escape_could_hide_its_address(
     pattern: str, file: str, *, forgeable: bool
 ) -> None:
-    """An ESC before the address leaves out all up to the next m: it must come before the address for sure."""
+    """An ESC before the address removes all text up to the next m, which must come before the address."""
     assert Custom.compile(pattern, file=file).forgeable is forgeable

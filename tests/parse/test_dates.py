@@ -1,4 +1,4 @@
-"""Dates as administrators have Asterisk write them; the corpus (prefixes.txt) has one of each form."""
+"""Dates in the formats that administrators configure; the corpus (prefixes.txt) has one of each form."""
 
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
@@ -19,7 +19,7 @@ TWO_YEARS = datetime.fromisoformat("2026-01-01"), datetime.fromisoformat("2027-1
 @given(st.datetimes(*SINCE_1975), st.booleans())
 @settings(deadline=None)
 def test_iso_is_exact(moment: datetime, compact: bool) -> None:  # noqa: FBT001 - hypothesis gives it
-    """Any moment that is written with its offset is read as it is, whatever the log's zone."""
+    """Any moment with its offset is parsed exactly, whatever the log's zone."""
     aware = moment.replace(tzinfo=UTC)
     text = aware.strftime("%Y-%m-%d %H:%M:%S.%f%z") if compact else aware.isoformat()
     assert DateReader(BERLIN).seconds(text.encode(), NOW) == pytest.approx(aware.timestamp(), abs=1e-5)
@@ -28,13 +28,13 @@ def test_iso_is_exact(moment: datetime, compact: bool) -> None:  # noqa: FBT001 
 @given(st.datetimes(*TWO_YEARS), st.floats(0, 300 * 86400))
 @settings(deadline=None)
 def test_without_a_year_it_is_the_last_one(moment: datetime, age: float) -> None:
-    """A date without year, read within most of a year after it, is that of its own year."""
+    """A date without a year, parsed within most of a year after it, is that of its own year."""
     then = moment.replace(microsecond=0, tzinfo=UTC)
     text = then.strftime("%b %e %H:%M:%S").encode()
     assert DateReader(UTC).seconds(text, then.timestamp() + age) == then.timestamp()
 
 
-def test_what_is_remembered_does_not_outlive_its_year() -> None:
+def test_a_remembered_date_does_not_outlive_its_year() -> None:
     """The same text means another date a year later."""
     reader = DateReader(UTC)
     first = reader.seconds(b"Nov 20 06:05:22", NOW)
@@ -43,7 +43,7 @@ def test_what_is_remembered_does_not_outlive_its_year() -> None:
 
 
 def test_memory_is_bounded() -> None:
-    """However many dates there are, few are kept."""
+    """Of any number of dates, few are kept."""
     reader = DateReader(UTC)
     for minute in range(5_000):
         reader.seconds(datetime.fromtimestamp(NOW + 60 * minute, UTC).strftime("%F %T").encode(), NOW)
@@ -67,17 +67,17 @@ def test_memory_is_bounded() -> None:
     ],
 )
 def test_no_date(text: bytes) -> None:
-    """What is no date is none, whatever it looks like."""
+    """Text that only looks like a date gives None."""
     assert DateReader(UTC).seconds(text, NOW) is None
 
 
 @given(st.binary(max_size=60))
 @settings(deadline=None)
 def test_no_bytes_raise(text: bytes) -> None:
-    """A date is a number or none."""
+    """A date is a number or None."""
     assert isinstance(DateReader(None).seconds(text, NOW), float | None)
 
 
 def test_it_takes_linear_time() -> None:
-    """What is too long for a date is not looked at."""
+    """Text that is too long for a date is not parsed."""
     assert is_linear(lambda text: DateReader(UTC).seconds(text, NOW), b"", b"1")

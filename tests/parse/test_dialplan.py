@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from tests.parse.corpus import SOURCE
 
 from ringfence.model import SecurityEvent
-from ringfence.parse.dialplan import read
+from ringfence.parse.dialplan import parse
 
 MESSAGES = (
     b': "Rejecting unknown SIP connection from %s"',
@@ -19,8 +19,8 @@ PLANTS = st.sampled_from([message % b"203.0.113.9" for message in MESSAGES] + [b
 @pytest.mark.parametrize("message", MESSAGES)
 @given(extension=st.lists(PLANTS | st.binary(max_size=3), max_size=5).map(b"".join))
 @settings(deadline=None)
-def test_whatever_was_dialled(message: bytes, extension: bytes) -> None:
-    """The last words count."""
-    said = read(extension + message % b"192.0.2.7", SOURCE, 0.0)
-    assert isinstance(said, SecurityEvent)
-    assert str(said.remote.address) == "192.0.2.7"
+def test_any_extension_may_precede_the_words(message: bytes, extension: bytes) -> None:
+    """The last occurrence of the words counts, whatever was dialled."""
+    result = parse(extension + message % b"192.0.2.7", SOURCE, 0.0)
+    assert isinstance(result, SecurityEvent)
+    assert str(result.remote.address) == "192.0.2.7"

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from tests.parse.corpus import SOURCE
 
 from ringfence.model import SecurityEvent
-from ringfence.parse.iax2 import read
-from ringfence.parse.reading import Open
+from ringfence.parse.iax2 import parse
+from ringfence.parse.line_result import OpenMessage
 
 LINES = (
     b"No registration for peer '%s' (from 192.0.2.7)",
@@ -22,10 +22,10 @@ PLANTS = st.sampled_from([b"' (from 203.0.113.9)", b"'", b"Host 203.0.113.9", b"
 @pytest.mark.parametrize("line", LINES)
 @given(name=st.lists(PLANTS | st.binary(max_size=3), max_size=6).map(b"".join))
 @settings(deadline=None)
-def test_whatever_the_name_is(line: bytes, name: bytes) -> None:
-    """The sender is named, and nothing of a digest is kept."""
-    said = read(line % name, SOURCE, 0.0)
-    event = said.said if isinstance(said, Open) else said
+def test_any_name_is_parsed(line: bytes, name: bytes) -> None:
+    """The sender's address is found for any name, and no digest is kept."""
+    result = parse(line % name, SOURCE, 0.0)
+    event = result.result if isinstance(result, OpenMessage) else result
     assert isinstance(event, SecurityEvent)
     assert str(event.remote.address) == "192.0.2.7"
     assert "fedcba9876543210" not in repr(event)

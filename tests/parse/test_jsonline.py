@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.parse.worst import is_linear
 
-from ringfence.parse.jsonline import Entry, unwrap
+from ringfence.parse.jsonline import JsonMessage, unwrap
 
 
 def test_the_formatter_of_asterisk() -> None:
@@ -18,11 +18,11 @@ def test_the_formatter_of_asterisk() -> None:
         "message": "m\nn\n",
     }
     line = json.dumps({"hostname": "", "timestamp": "t", "identifiers": {}, "logmsg": logmsg}).encode()
-    assert unwrap(line) == Entry(b"t", b"NOTICE", b"a.c", b"m\nn")
+    assert unwrap(line) == JsonMessage(b"t", b"NOTICE", b"a.c", b"m\nn")
 
 
-def test_what_a_container_wraps() -> None:
-    """The line itself, without the end of line that was part of it."""
+def test_a_line_in_a_container_log() -> None:
+    """The line itself is returned, without the line end that was part of it."""
     assert (
         unwrap(json.dumps({"log": "a\tb \u00e4\r\n", "stream": "stdout"}).encode()) == "a\tb \u00e4".encode()
     )
@@ -44,7 +44,7 @@ def test_what_a_container_wraps() -> None:
         b'{"a":' * 100_000,
     ],
 )
-def test_what_is_neither(line: bytes) -> None:
+def test_other_objects_are_ignored(line: bytes) -> None:
     """Any other object, or none, is no message."""
     assert unwrap(line) is None
 
@@ -74,16 +74,16 @@ def test_what_is_neither(line: bytes) -> None:
 )
 @settings(deadline=None)
 def test_no_object_raises(value: object) -> None:
-    """Whatever the values are, there is a message, a line, or nothing."""
-    assert isinstance(unwrap(json.dumps(value).encode()), Entry | bytes | None)
+    """Any values give a message, a line, or None."""
+    assert isinstance(unwrap(json.dumps(value).encode()), JsonMessage | bytes | None)
 
 
 def test_surrogates_stay_bytes() -> None:
-    """A text that no UTF-8 can hold makes a line all the same."""
+    """A text that UTF-8 cannot encode is a line all the same."""
     assert unwrap(b'{"log": "\\ud800"}') == b"\xed\xa0\x80"
 
 
 @pytest.mark.parametrize("filler", [b"[", b'{"a":', b'"\\u0041', b"\\", b"1"])
 def test_it_takes_linear_time(filler: bytes) -> None:
-    """Nothing in a line makes reading it slower than its length."""
+    """No text makes parsing slower than its length."""
     assert is_linear(unwrap, b"{", filler)

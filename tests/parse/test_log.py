@@ -1,4 +1,6 @@
-"""The reader of a log: lines as they come, what waits for what, and what is too much."""
+"""The reader of a log: lines as they come, lines that wait for others, and the limits."""
+
+import json
 
 import pytest
 from hypothesis import given, settings
@@ -8,8 +10,8 @@ from tests.parse.worst import SECURITY, is_linear
 
 from ringfence.model import SecurityEvent
 from ringfence.parse.custom import Custom
+from ringfence.parse.line_result import LineResult, LogAlarm, LogCounts, Reason
 from ringfence.parse.log import HOLD, LOG_CUT, MAX_LINE, LogReader
-from ringfence.parse.reading import Alarm, LogCounts, Reading, Why
 
 NOW = 1795154722.0
 P = b"[2026-11-20 06:05:22] "
@@ -20,18 +22,18 @@ DUMP = P + b"ERROR[7] pjproject: \tx.c Error processing packet from 192.0.2.7:50
 END = b"-- end of packet.\n"
 
 
-def named(readings: list[Reading]) -> list[str]:
-    """Give the addresses that are named."""
-    return [str(reading.event.remote.address) for reading in readings if reading.event is not None]
+def named(results: list[LineResult]) -> list[str]:
+    """Return the addresses of the events."""
+    return [str(result.event.remote.address) for result in results if result.event is not None]
 
 
 def deadline(reader: LogReader) -> float | None:
-    """Ask anew when a reader wants to be fed."""
+    """Return the reader's deadline, read again."""
     return reader.deadline
 
 
 def test_a_line_is_read_when_it_ends() -> None:
-    """Half a line is nothing yet; its end, or the end of the log, makes it one."""
+    """Half a line gives nothing; its end, or the end of the log, completes it."""
     reader = LogReader(SOURCE)
     assert reader.feed(GUESS[:50], NOW) == []
     assert named(reader.feed(GUESS[50:] + GUESS[:-1], NOW)) == []
@@ -40,21 +42,21 @@ def test_a_line_is_read_when_it_ends() -> None:
 
 
 def test_a_message_waits_for_its_end() -> None:
-    """What comes after an unfinished message waits with it, in order."""
+    """Lines after an unfinished message wait with it, in order."""
     reader = LogReader(SOURCE)
     assert reader.feed(OPEN + GUESS, NOW) == []
     assert deadline(reader) == NOW + HOLD
-    readings = reader.feed(CLOSE, NOW)
-    assert [(reading.line, reading.why) for reading in readings] == [
+    results = reader.feed(CLOSE, NOW)
+    assert [(result.line, result.reason) for result in results] == [
         (1, None),
-        (2, Why.CONTINUATION),
-        (3, Why.CONTINUATION),
+        (2, Reason.CONTINUATION),
+        (3, Reason.CONTINUATION),
     ]
     assert deadline(reader) is None
 
 
 def test_it_waits_no_longer_than_that() -> None:
-    """At the deadline what waits is read as it is."""
+    """At the deadline the waiting lines are parsed as they are."""
     reader = LogReader(SOURCE)
     assert reader.feed(OPEN + GUESS, NOW) == []
     assert reader.feed(b"", NOW + HOLD / 2) == []
@@ -63,12 +65,12 @@ def test_it_waits_no_longer_than_that() -> None:
 
 
 def test_a_packet_waits_for_all_that_it_may_hold() -> None:
-    """Behind a packet's end mark nothing is believed until another cannot come."""
+    """After a packet's end mark no line is trusted until a later mark is impossible."""
     reader = LogReader(SOURCE)
     assert reader.feed(DUMP + b"x\n" + END + GUESS, NOW) == []
-    readings = reader.feed(END, NOW) + reader.feed(b"", NOW + 1)
-    assert named(readings) == []
-    assert {reading.why for reading in readings} == {Why.RAW_DUMP}
+    results = reader.feed(END, NOW) + reader.feed(b"", NOW + 1)
+    assert named(results) == []
+    assert {result.reason for result in results} == {Reason.RAW_DUMP}
     quiet = GUESS.replace(b"chan_sip.c", b"cdr.c")
     assert named(reader.feed(DUMP + b"x\n" + END + GUESS + quiet * 200, NOW + 2)) == ["192.0.2.7"]
 
@@ -79,45 +81,45 @@ def test_a_line_that_was_cut_is_two(before: int) -> None:
     head = P + b"NOTICE[1] chan_sip.c: Registration from '"
     for place, found in ((before, ["192.0.2.7"]), (before - 1, []), (100, [])):
         line = head + b"x" * (place - len(head)) + GUESS.replace(b"''", b"'" + b"y" * 9_000 + b"'")
-        readings = LogReader(SOURCE).feed(line + GUESS, NOW)
-        whole = [reading for reading in readings if reading.line == 1]
+        results = LogReader(SOURCE).feed(line + GUESS, NOW)
+        whole = [result for result in results if result.line == 1]
         assert named(whole)[-1:] == ["192.0.2.7"]  # the last address of a registration counts
-        assert (len(whole), readings[-1].line) == (1 + bool(found), 2)
+        assert (len(whole), results[-1].line) == (1 + bool(found), 2)
 
 
-def test_two_places_for_a_cut_are_none() -> None:
-    """Where a message seems to begin at both, the sender may have written one: nothing is cut."""
+def test_two_possible_cuts_are_ambiguous() -> None:
+    """If a message seems to begin at both, the sender may have written one: the line is not split."""
     head = P + b"NOTICE[1] chan_sip.c: "
     body = b"Registration from '".ljust(LOG_CUT - len(head), b"x")
     line = head + body + head.ljust(len(head), b"y") + GUESS
-    assert [reading.line for reading in LogReader(SOURCE).feed(line, NOW)] == [1]
+    assert [result.line for result in LogReader(SOURCE).feed(line, NOW)] == [1]
 
 
-def test_a_log_that_is_opened_anew_takes_nothing_back() -> None:
-    """What Asterisk writes at its start is no end of the message before, nor hides the end of one."""
+def test_a_reopened_log_revokes_nothing() -> None:
+    """Asterisk's first line is no end of the message before, and hides no end."""
     built = (
         b"Asterisk 22.1+dfsg built by nobody @ buildd on a x86_64 running Linux on 2026-07-20 21:35:32 UTC\n"
     )
     reader = LogReader(SOURCE)
 
-    readings = reader.feed(GUESS + P + built + GUESS, NOW)
-    assert named(readings) == ["192.0.2.7", "192.0.2.7"]
-    assert [reading.why for reading in readings] == [None, Why.NO_PREFIX, None]
-    assert [reading.alarm for reading in readings] == [None] * 3
+    results = reader.feed(GUESS + P + built + GUESS, NOW)
+    assert named(results) == ["192.0.2.7", "192.0.2.7"]
+    assert [result.reason for result in results] == [None, Reason.NO_PREFIX, None]
+    assert [result.alarm for result in results] == [None] * 3
 
     hidden = reader.feed(GUESS + P + built + b"the end of a message above\n", NOW)
     assert named(hidden) == []
-    assert hidden[0].alarm is Alarm.TAMPERED
+    assert hidden[0].alarm is LogAlarm.TAMPERED
     assert named(reader.feed(GUESS + P + built.replace(b" UTC", b"'"), NOW)) == []
 
 
 @pytest.mark.parametrize("piece", [1000, 10**9])
 def test_a_line_that_is_too_long_is_skipped_and_counted(piece: int) -> None:
-    """Nothing of it is kept, it has its number, and the next one is read."""
+    """Nothing of it is kept, it has its number, and the next one is parsed."""
     data = b"x" * (MAX_LINE + 1) + b"\n" + GUESS
     reader = LogReader(SOURCE)
-    readings = [one for at in range(0, len(data), piece) for one in reader.feed(data[at : at + piece], NOW)]
-    assert [(reading.line, reading.why) for reading in readings] == [(1, Why.TOO_LONG), (2, None)]
+    results = [one for at in range(0, len(data), piece) for one in reader.feed(data[at : at + piece], NOW)]
+    assert [(result.line, result.reason) for result in results] == [(1, Reason.TOO_LONG), (2, None)]
     assert reader.counts == LogCounts(lines=2, events=1, garbled=1, dropped_bytes=MAX_LINE + 1)
 
 
@@ -125,33 +127,33 @@ def test_a_log_that_ends_in_a_line_too_long() -> None:
     """It is counted all the same."""
     reader = LogReader(SOURCE)
     assert reader.feed(b"x" * (MAX_LINE + 1), NOW) == []
-    assert [reading.why for reading in reader.end(NOW)] == [Why.TOO_LONG]
+    assert [result.reason for result in reader.end(NOW)] == [Reason.TOO_LONG]
 
 
 @pytest.mark.parametrize("prefix", [b"", b"[sooner] "])
-def test_a_line_without_date_is_of_now(prefix: bytes) -> None:
-    """So is one whose date is none."""
-    (reading,) = LogReader(SOURCE).feed(GUESS.replace(P, prefix), NOW + 5)
-    assert reading.event is not None
-    assert reading.event.time == NOW + 5
+def test_a_line_without_a_date_gets_the_current_time(prefix: bytes) -> None:
+    """A line without a valid date gets the current time."""
+    (result,) = LogReader(SOURCE).feed(GUESS.replace(P, prefix), NOW + 5)
+    assert result.event is not None
+    assert result.event.time == NOW + 5
 
 
 def test_the_administrators_own_lines() -> None:
-    """They are read where no format of ours makes an event of them."""
+    """They are parsed if no format of ours yields an event."""
     own = Custom.compile("Go away {address}", level="NOTICE", file="app_x.c", name="own")
     reader = LogReader(SOURCE, customs=[own])
-    readings = reader.feed(P + b"NOTICE[1] app_x.c: Go away 192.0.2.9\n" + GUESS, NOW)
-    assert named(readings) == ["192.0.2.9", "192.0.2.7"]
+    results = reader.feed(P + b"NOTICE[1] app_x.c: Go away 192.0.2.9\n" + GUESS, NOW)
+    assert named(results) == ["192.0.2.9", "192.0.2.7"]
 
 
 def test_tampering_is_counted() -> None:
-    """An event that was taken back is an alarm, and one more that was tampered with."""
+    """A revoked event is an alarm, and counts as tampered."""
     reader = LogReader(SOURCE)
-    readings = reader.feed(GUESS + b"x\n", NOW)
-    assert (readings[0].event, readings[0].why, readings[0].alarm) == (
+    results = reader.feed(GUESS + b"x\n", NOW)
+    assert (results[0].event, results[0].reason, results[0].alarm) == (
         None,
-        Why.INSIDE_ANOTHER,
-        Alarm.TAMPERED,
+        Reason.INSIDE_ANOTHER,
+        LogAlarm.TAMPERED,
     )
     assert reader.counts == LogCounts(lines=2, tampered=1, garbled=1)
 
@@ -184,6 +186,113 @@ def test_the_worst_lines_take_linear_time(name: str) -> None:
     assert is_linear(read, b"", UNITS[name], most=200_000)
 
 
+HEAD = P + (
+    b'SECURITY[1] res_security_log.c: SecurityEvent="InvalidAccountID",'
+    b'EventTV="2026-11-20T06:05:22.000+0000",Severity="Error",Service="SIP",EventVersion="1",AccountID="x'
+)
+TAIL = b'",SessionID="0x1",LocalAddress="IPV4/UDP/198.18.0.1/5060",RemoteAddress="IPV4/UDP/192.0.2.9/5060"'
+EVENT = HEAD + TAIL + b"\n"
+FAKE_END = b'",RemoteAddress="IPV4/UDP/192.0.2.66/1"\n'
+FORGED = b"NOTICE[1] manager.c: 192.0.2.%d failed to authenticate as ''"
+FORGED_EVENT = (
+    HEAD.removeprefix(P) + b'",SessionID="",LocalAddress="",RemoteAddress="IPV4/UDP/192.0.2.67/1"\n'
+)
+HOSTILE = {
+    "an account with a line feed": HEAD + b"\n" + FORGED % 1 + b"\n" + TAIL + b"\n",
+    "two lines in an account": HEAD + b"\n" + FORGED % 1 + b"\n" + FORGED % 2 + b"\n" + TAIL + b"\n",
+    "an imitated end": HEAD + FAKE_END + FORGED % 1 + b"\n" + TAIL + b"\n",
+    "an imitated end and two lines": HEAD + FAKE_END + FORGED % 1 + b"\n" + FORGED % 2 + b"\n" + TAIL + b"\n",
+    "an imitated end, and the true one in a line": HEAD + FAKE_END + FORGED % 1 + TAIL + b"\n",
+}
+WRAPPED = {
+    "plain": EVENT,
+    "call": EVENT.replace(b"[1]", b"[1][C-00000001]"),
+    "syslog": b"Nov 20 06:05:22 pbx asterisk[7]: " + EVENT.removeprefix(P),
+    "docker": b"pbx  | " + EVENT,
+    "console": EVENT.removeprefix(P).replace(
+        b"SECURITY[1] res_security_log.c:", b"SECURITY[1]: res_security_log.c:129 f:"
+    ),
+    "json-file": json.dumps({"log": EVENT.decode(), "stream": "stdout"}).encode() + b"\n",
+    "journal": json.dumps(
+        {"MESSAGE": EVENT.removeprefix(P).decode().strip(), "SYSLOG_IDENTIFIER": "asterisk"}
+    ).encode()
+    + b"\n",
+    "json": json.dumps(
+        {
+            "timestamp": "Nov 20 06:05:22",
+            "logmsg": {
+                "location": {"filename": "res_security_log.c"},
+                "level": "SECURITY",
+                "message": EVENT.partition(b": ")[2].decode(),
+            },
+        }
+    ).encode()
+    + b"\n",
+}
+
+
+def skipping(*data: bytes) -> tuple[list[str], LogReader]:
+    """Return the addresses that a reader finds in these bytes while it skips SECURITY messages."""
+    reader = LogReader(SOURCE)
+    reader.skips_security = True
+    results = [result for piece in data for result in reader.feed(piece, NOW)]
+    return named(results + reader.end(NOW)), reader
+
+
+@pytest.mark.parametrize("name", WRAPPED)
+def test_security_messages_are_skipped_and_the_others_are_read(name: str) -> None:
+    """In any wrapper, its event is neither returned nor missing from the counts, and a NOTICE is returned."""
+    line = WRAPPED[name]
+    assert named(LogReader(SOURCE).feed(line, NOW)) == ["192.0.2.9"]
+    names, reader = skipping(GUESS + line + GUESS + line)
+    assert names == ["192.0.2.7", "192.0.2.7"]
+    assert (reader.counts.lines, reader.counts.standby, reader.counts.events) == (4, 2, 2)
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.parametrize("skips", [False, True], ids=["primary", "standby"])
+def test_no_line_of_an_account_is_a_message(name: str, skips: bool) -> None:  # noqa: FBT001
+    """In any account with line feeds, no NOTICE inside it counts, and one before it does."""
+    for data in ([GUESS + HOSTILE[name]], [GUESS, HOSTILE[name] + GUESS, EVENT]):
+        reader = LogReader(SOURCE)
+        reader.skips_security = skips
+        results = [result for piece in data for result in reader.feed(piece, NOW)]
+        names = {*named(results + reader.end(NOW))}
+        # An event with an imitated end is returned before the rest is known; it is marked as tampered.
+        assert names <= {"192.0.2.7", "192.0.2.9", *(() if skips else ("192.0.2.66",))}
+        assert named(results)[0] == "192.0.2.7"
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_skipped_message_includes_its_lines_byte_by_byte(name: str) -> None:
+    """A message without an end waits for it at any split, also while SECURITY is skipped."""
+    whole = HOSTILE[name] if "imitated" not in name else EVENT
+    data = GUESS + whole + GUESS
+    names, reader = skipping(*(data[at : at + 1] for at in range(len(data))))
+    assert names == ["192.0.2.7", "192.0.2.7"]
+    assert reader.counts.standby == 1
+
+
+def test_an_event_whose_account_imitates_whole_messages_hides_no_notice_before_it() -> None:
+    """Events are revoked from the account's message on, also if it holds a second message."""
+    data = GUESS + HEAD + FAKE_END + FORGED % 1 + b"\n" + FORGED_EVENT[:40] + b"\n" + TAIL + b"\n"
+    for skips in (False, True):
+        reader = LogReader(SOURCE)
+        reader.skips_security = skips
+        assert named(reader.feed(data, NOW)) == ["192.0.2.7"]
+
+
+def test_a_fresh_reader_reads_the_same_log() -> None:
+    """It has the source and the zone, and nothing of the earlier lines."""
+    reader = LogReader(SOURCE)
+    reader.skips_security = True
+    reader.feed(GUESS[:20], NOW)
+    assert reader.waiting == 1
+    fresh = reader.fresh()
+    assert fresh.waiting == 0
+    assert named(fresh.feed(EVENT, NOW)) == ["192.0.2.9"]
+
+
 LINES = st.sampled_from(
     [line + b"\n" for path in FILES for sample in samples(path) for line in sample.lines]
 ) | st.binary(max_size=20)
@@ -192,17 +301,15 @@ LINES = st.sampled_from(
 @given(st.lists(LINES, max_size=20), st.lists(st.integers(1, 400), max_size=20))
 @settings(deadline=None)
 def test_no_bytes_raise_and_each_line_has_its_number(lines: list[bytes], sizes: list[int]) -> None:
-    """Lines of the corpus in any order, with anything between them, however they come."""
+    """Lines of the corpus in any order, with anything between them, at any split."""
     data = b"".join(lines)
     reader = LogReader(SOURCE)
-    readings, at = [], 0
+    results, at = [], 0
     for size in [*sizes, len(data) + 1]:
-        readings += reader.feed(data[at : at + size], NOW)
+        results += reader.feed(data[at : at + size], NOW)
         at += size
-    readings += reader.end(NOW)
-    assert [reading.line for reading in readings] == list(
+    results += reader.end(NOW)
+    assert [result.line for result in results] == list(
         range(1, data.count(b"\n") + bool(data[-1:].strip(b"\n")) + 1)
     )
-    assert all(
-        isinstance(reading.event, SecurityEvent) or reading.why or reading.alarm for reading in readings
-    )
+    assert all(isinstance(result.event, SecurityEvent) or result.reason or result.alarm for result in results)

@@ -1,4 +1,4 @@
-"""Lone challenges are left out, and nothing that could ever tell of an attempt."""
+"""Challenges without another event of their session are dropped, and never a part of an attempt."""
 
 from collections import Counter
 from datetime import UTC, datetime
@@ -24,7 +24,7 @@ DETAILS = {
 def line(
     kind: str, session: object = "s", *, time: float = START, host: int = 7, service: str = "PJSIP"
 ) -> bytes:
-    """Give a SECURITY line."""
+    """Return a SECURITY line."""
     tv = datetime.fromtimestamp(time, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f") + "+0000"
     return (
         f'[2026-11-20 06:05:22] SECURITY[7] res_security_log.c: SecurityEvent="{kind}",EventTV="{tv}",'
@@ -34,24 +34,24 @@ def line(
 
 
 def read(data: bytes, lone: LoneChallenges | None, size: int = 256 * 1024) -> list[SecurityEvent]:
-    """Give the events of a log."""
+    """Return the events of a log."""
     reader = ManyReader(SOURCE, lone=lone)
-    told = [one for at in range(0, len(data), size) for one in reader.feed(data[at : at + size], START)]
-    return [SecurityEvent(*values) for values in told + reader.end(START)]
+    reported = [one for at in range(0, len(data), size) for one in reader.feed(data[at : at + size], START)]
+    return [SecurityEvent(*values) for values in reported + reader.end(START)]
 
 
 def kinds(*lines: bytes, lone: LoneChallenges | None = None) -> list[str]:
-    """Give the kinds of the events that are left."""
+    """Return the kinds of the remaining events."""
     return [event.kind for event in read(b"".join(lines), lone or LoneChallenges())]
 
 
-def test_a_challenge_alone_is_left_out() -> None:
-    """A registration begins with one; what follows stays."""
+def test_a_lone_challenge_is_dropped() -> None:
+    """A registration begins with one; the events after it stay."""
     assert kinds(line("ChallengeSent"), line("SuccessfulAuth")) == ["SuccessfulAuth"]
     assert kinds(line("ChallengeSent"), line("ChallengeSent")) == []
 
 
-def test_a_challenge_that_goes_on_stays() -> None:
+def test_a_challenge_within_an_attempt_stays() -> None:
     """After another event of its session it is part of an attempt, in another piece of the log too."""
     lone = LoneChallenges()
     assert kinds(line("InvalidAccountID"), line("ChallengeSent"), lone=lone) == [
@@ -62,12 +62,12 @@ def test_a_challenge_that_goes_on_stays() -> None:
 
 
 def test_under_chan_sip_each_counts() -> None:
-    """There it tells that the caller has an account."""
+    """With chan_sip, a challenge shows that the caller has an account."""
     assert kinds(line("ChallengeSent", service="SIP")) == ["ChallengeSent"]
 
 
-def test_what_is_left_out_is_counted() -> None:
-    """By address, since it was asked for last."""
+def test_dropped_challenges_are_counted() -> None:
+    """They are counted by address, since the last call."""
     lone = LoneChallenges()
     kinds(*(line("ChallengeSent", n, host=n % 2) for n in range(5)), lone=lone)
     assert Counter({str(address): number for address, number in lone.counted()}) == {
@@ -78,17 +78,17 @@ def test_what_is_left_out_is_counted() -> None:
 
 
 def test_sessions_are_forgotten() -> None:
-    """When a session was told of long ago, its next challenge is a beginning."""
+    """If the last event of a session is long ago, its next challenge is a beginning."""
     lone = LoneChallenges()
     kinds(line("InvalidAccountID", "s"), lone=lone)
     for n in (1, 2):
-        told = kinds(line("InvalidAccountID", n, time=START + n * REMEMBERED), lone=lone)
-        assert told == ["InvalidAccountID"]
+        reported = kinds(line("InvalidAccountID", n, time=START + n * REMEMBERED), lone=lone)
+        assert reported == ["InvalidAccountID"]
     assert kinds(line("ChallengeSent", "s", time=START + 2 * REMEMBERED), lone=lone) == []
 
 
 def test_too_many_sessions() -> None:
-    """Where they share their marks a challenge may stay that is lone, and none goes that is not."""
+    """If sessions share their marks, a lone challenge may stay, and no other is dropped."""
     lone = LoneChallenges(marks=1)
     kinds(line("InvalidAccountID", 1), lone=lone)
     assert kinds(line("ChallengeSent", 1), line("ChallengeSent", 2), lone=lone) == ["ChallengeSent"] * 2
@@ -105,7 +105,7 @@ EVENTS = st.tuples(
 @settings(deadline=None)
 @given(events=st.lists(EVENTS, max_size=60), size=st.sampled_from([300, 1000, 100_000]))
 def test_the_fold_gives_the_same_attempts(events: list[tuple[str, int, float, int]], size: int) -> None:
-    """Whatever happens in whatever order, no attempt is lost and none is added."""
+    """With any events in any order, no attempt is lost and none is added."""
     time, data = START, b""
     for kind, session, later, host in events:
         time += later
@@ -113,7 +113,7 @@ def test_the_fold_gives_the_same_attempts(events: list[tuple[str, int, float, in
 
     def attempts(lone: LoneChallenges | None) -> list[Attempt | None]:
         fold = Fold()
-        told = [fold.feed(event, event.time) for event in read(data, lone, size)]
-        return [attempt for attempt in told if attempt is not None]
+        reported = [fold.feed(event, event.time) for event in read(data, lone, size)]
+        return [attempt for attempt in reported if attempt is not None]
 
     assert attempts(LoneChallenges()) == attempts(LoneChallenges(marks=3)) == attempts(None)

@@ -1,4 +1,4 @@
-"""Many lines at once: the same events as line by line, whatever the lines are and however they come."""
+"""Many lines at once: the same events as line by line, for any lines and at any split."""
 
 import pytest
 from hypothesis import given, settings
@@ -49,7 +49,7 @@ INSERTED = [
 
 
 def run_of(line: bytes, number: int) -> bytes:
-    """Give so many lines of a kind, each with other numbers."""
+    """Return this many lines of a kind, each with other numbers."""
     return b"".join(line % ((n % 250,) * line.count(b"%d")) for n in range(number))
 
 
@@ -66,14 +66,14 @@ LOGS = st.lists(st.one_of(RUNS, RUNS, SPOILED, ODD), max_size=10).map(b"".join)
 
 
 def line_by_line(data: bytes) -> list[SecurityEvent]:
-    """Give the events as the reader of single lines does."""
+    """Return the events from the reader of single lines."""
     reader = LogReader(SOURCE)
-    readings = reader.feed(data, NOW) + reader.end(NOW)
-    return [reading.event for reading in readings if reading.event is not None]
+    results = reader.feed(data, NOW) + reader.end(NOW)
+    return [result.event for result in results if result.event is not None]
 
 
 def at_once(data: bytes, size: int = 256 * 1024) -> list[SecurityEvent]:
-    """Give the events of what comes in pieces of ``size`` bytes."""
+    """Return the events of data in pieces of ``size`` bytes."""
     reader = ManyReader(SOURCE)
     pieces = (data[at : at + size] for at in range(0, len(data), size))
     told = [values for piece in pieces for values in reader.feed(piece, NOW)] + reader.end(NOW)
@@ -83,7 +83,7 @@ def at_once(data: bytes, size: int = 256 * 1024) -> list[SecurityEvent]:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_every_message_of_the_corpus(path: object) -> None:
-    """Each gives what it must, alone and in the middle of ordinary lines."""
+    """Each gives its result, alone and in the middle of ordinary lines."""
     for sample in samples(path):  # type: ignore[arg-type]
         assert at_once(sample.data) == line_by_line(sample.data)
 
@@ -91,12 +91,12 @@ def test_every_message_of_the_corpus(path: object) -> None:
 @settings(deadline=None, max_examples=150)
 @given(data=LOGS, size=st.sampled_from([1000, 20_000, 256 * 1024]))
 def test_any_log_in_any_pieces(data: bytes, size: int) -> None:
-    """Ordinary lines, hostile ones and their remains, in any order: the events are the same."""
+    """Ordinary lines, hostile ones and their remains, in any order, give the same events."""
     assert at_once(data, size) == line_by_line(data)
 
 
 def test_patterns_of_the_administrator() -> None:
-    """With them a line that is never evidence otherwise is one."""
+    """With them a line that is otherwise never evidence is evidence."""
     custom = Custom.compile("Executing {any} from {address}, {any}", level="VERBOSE", file="pbx.c")
     data = (
         run_of(REFUSED, 200)
@@ -112,7 +112,7 @@ def test_patterns_of_the_administrator() -> None:
 
 @pytest.mark.parametrize("size", [100_000, 256 * 1024])
 def test_a_line_without_an_end(size: int) -> None:
-    """A line longer than any is skipped, is kept nowhere, and the lines around it are read."""
+    """A line beyond the limit is skipped, is not kept, and the lines around it are parsed."""
     long = P + b"NOTICE[1] x.c: " + b"x" * 3_000_000
     data = run_of(REFUSED, 100) + long + b"\n" + run_of(SECURITY, 100)
     assert at_once(data, size) == line_by_line(data)
@@ -124,8 +124,8 @@ def test_a_line_without_an_end(size: int) -> None:
     assert reader.lines == 1
 
 
-def test_what_belongs_together_is_long() -> None:
-    """Where nothing is ordinary for long, all is read all the same, and little is kept."""
+def test_a_long_stretch_without_ordinary_lines() -> None:
+    """A long stretch without ordinary lines is parsed completely, and little is kept."""
     data = (OPEN + b"' rejected because extension not found in context 'public'.\n") * 20_000
     reader = ManyReader(SOURCE)
     told = 0
@@ -136,7 +136,7 @@ def test_what_belongs_together_is_long() -> None:
 
 
 def test_files_end_where_they_end() -> None:
-    """The end of a file ends what was begun in it: the next file begins anew."""
+    """The end of a file ends its last message: the next file starts without it."""
     reader = ManyReader(SOURCE)
     half = run_of(SECURITY, 1)[:200]
     assert reader.feed(run_of(SECURITY, 3) + half, NOW) == []
@@ -145,8 +145,8 @@ def test_files_end_where_they_end() -> None:
     assert reader.lines == 6
 
 
-def test_somebody_tampers() -> None:
-    """What is outside of Asterisk's grammar is counted among ordinary lines too."""
+def test_tampering_is_counted_among_ordinary_lines() -> None:
+    """Text outside of Asterisk's grammar is counted among ordinary lines too."""
     reader = ManyReader(SOURCE)
     forged = run_of(SECURITY, 1).replace(b'AccountID="a0', b'AccountID="a",RemoteAddress="x')
     reader.feed(run_of(SECURITY, 100) + forged + run_of(SECURITY, 100), NOW)

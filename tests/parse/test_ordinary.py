@@ -75,26 +75,26 @@ OTHERS = [
 
 
 def events(data: bytes) -> list[SecurityEvent]:
-    """Give the events of ordinary lines."""
+    """Return the events of ordinary lines."""
     return [SecurityEvent(*values) for values in Ordinary(SOURCE, None).events(parts_of(data), NOW)]
 
 
 def line_by_line(data: bytes) -> list[SecurityEvent]:
-    """Give the events as the reader of single lines does."""
+    """Return the events from the reader of single lines."""
     reader = LogReader(SOURCE)
-    readings = reader.feed(data, NOW) + reader.end(NOW)
-    return [reading.event for reading in readings if reading.event is not None]
+    results = reader.feed(data, NOW) + reader.end(NOW)
+    return [result.event for result in results if result.event is not None]
 
 
 @pytest.mark.parametrize("line", LINES)
 def test_an_ordinary_line_is_an_event(line: bytes) -> None:
-    """It is the event that the reader of single lines makes of it."""
+    """It is the event from the reader of single lines."""
     assert not parts_of(line)[0][OTHER]
     assert len(events(line)) == 1
     assert events(line) == line_by_line(line)
 
 
-def test_a_success_says_whether_a_password_was_verified() -> None:
+def test_a_success_shows_whether_a_password_was_verified() -> None:
     """Among other lines only the success with UsingPassword 1 has it."""
     told = [event.password for event in events(b"".join(LINES))]
     assert [line for line, password in zip(LINES, told, strict=True) if password] == [
@@ -103,8 +103,8 @@ def test_a_success_says_whether_a_password_was_verified() -> None:
 
 
 @pytest.mark.parametrize("line", NOBODY)
-def test_an_ordinary_line_that_names_nobody(line: bytes) -> None:
-    """It is no event, and neither for the reader of single lines; the lines around it are."""
+def test_an_ordinary_line_without_an_address(line: bytes) -> None:
+    """It is no event, also for the reader of single lines; the lines around it are events."""
     assert not parts_of(line)[0][OTHER]
     assert events(line) == line_by_line(line) == []
     around = LINES[0] + line + LINES[7] + line + LINES[10]
@@ -112,7 +112,7 @@ def test_an_ordinary_line_that_names_nobody(line: bytes) -> None:
 
 
 def test_ordinary_lines_keep_their_order() -> None:
-    """Whatever kinds are mixed, events come as their lines do."""
+    """For any mix of kinds, events come in the order of their lines."""
     data = b"".join(LINES + NOBODY + LINES[::-1])
     assert [event.kind for event in events(data)][:3] == [
         EventKind.CHALLENGE_SENT,
@@ -123,14 +123,14 @@ def test_ordinary_lines_keep_their_order() -> None:
 
 
 @pytest.mark.parametrize("line", OTHERS)
-def test_what_may_belong_to_others_is_not_ordinary(line: bytes) -> None:
-    """It stands whole where the parts would, and the next line is found."""
+def test_a_line_that_may_belong_to_others_is_not_ordinary(line: bytes) -> None:
+    """It is returned whole in place of the parts, and the next line is found."""
     parts = parts_of(line + LINES[0])
     assert [one[OTHER] for one in parts] == [line, b""]
 
 
 def test_values_are_those_of_an_event() -> None:
-    """They stand in the order of its fields."""
+    """They are in the order of its fields."""
     (event,) = events(LINES[0])
     assert dict(zip(FIELDS, values_of(event), strict=True))["session"] == b"s\xff"
     assert SecurityEvent(*values_of(event)) == event
@@ -139,7 +139,7 @@ def test_values_are_those_of_an_event() -> None:
 @pytest.mark.parametrize("filler", FILLERS)
 @pytest.mark.parametrize("head", HEADS)
 def test_the_worst_text_takes_linear_time(head: bytes, filler: bytes) -> None:
-    """Whatever a caller writes, each byte is looked at a bounded number of times."""
+    """For any text of a caller, each byte is read a bounded number of times."""
     for file in (
         b"SECURITY[1] res_security_log.c: ",
         b"NOTICE[1] res_pjsip/pjsip_distributor.c: ",

@@ -1,11 +1,11 @@
-"""Prefixes: date, level, thread, file, with all that may stand around them (the corpus has prefixes.txt)."""
+"""Prefixes: date, level, thread, file, and the text around them (the corpus has prefixes.txt)."""
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.parse.worst import is_linear
 
-from ringfence.parse.prefix import read_prefix
+from ringfence.parse.prefix import parse_prefix
 
 
 @pytest.mark.parametrize(
@@ -28,8 +28,8 @@ from ringfence.parse.prefix import read_prefix
 def test_the_parts_of_a_prefix(
     line: bytes, date: bytes | None, level: bytes, thread: bytes, file: bytes, message: bytes
 ) -> None:
-    """Each part is what Asterisk wrote there, and the rest is the message."""
-    prefix = read_prefix(line)
+    """Each part is Asterisk's value, and the rest is the message."""
+    prefix = parse_prefix(line)
     assert prefix is not None
     assert (prefix.date, prefix.level, prefix.thread, prefix.file) == (date, level, thread, file)
     assert line[prefix.end :] == message
@@ -49,20 +49,20 @@ def test_the_parts_of_a_prefix(
         b"Nov 20 06:05:22 h sshd[1]: NOTICE[1]: a.c:1 in f: m",
     ],
 )
-def test_what_is_no_prefix(line: bytes) -> None:
-    """A prefix stands at the very beginning, or behind what is known to stand there."""
-    assert read_prefix(line) is None
+def test_other_text_is_no_prefix(line: bytes) -> None:
+    """A prefix stands at the very beginning, or after known text."""
+    assert parse_prefix(line) is None
 
 
 @given(st.binary(max_size=200))
 @settings(deadline=None)
 def test_no_bytes_raise(line: bytes) -> None:
     """A line has a prefix that ends within it, or has none."""
-    prefix = read_prefix(line)
+    prefix = parse_prefix(line)
     assert prefix is None or 0 < prefix.end <= len(line)
 
 
 @pytest.mark.parametrize("filler", [b"[", b"A", b"1", b" ", b"\x1b[0m", b"asterisk: ", b"Nov 20 ", b"x | "])
 def test_it_takes_linear_time(filler: bytes) -> None:
-    """A long line is looked at in its beginning only."""
-    assert is_linear(read_prefix, b"", filler)
+    """Only the beginning of a long line is examined."""
+    assert is_linear(parse_prefix, b"", filler)

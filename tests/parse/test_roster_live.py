@@ -1,4 +1,4 @@
-"""What is told of phones unasked: where each is, whether it answers, and when it has gone."""
+"""Unrequested events about phones: the address of each, whether it answers, and when it has gone."""
 
 from ipaddress import ip_address
 
@@ -10,8 +10,8 @@ from tests.parse import rosters
 from tests.parse.rosters import item
 
 from ringfence.model import Contact, Service
-from ringfence.parse.roster import Item, Listed
-from ringfence.parse.roster_live import Whereabouts
+from ringfence.parse.roster import ListedContact, RosterEvent
+from ringfence.parse.roster_live import ContactTracker
 
 CAROL = Contact("pbx", Service.PJSIP, "carol", ip_address("198.18.1.13"), reachable=True)
 CAROL_URI = "sip:carol@198.18.1.13:50244;x-ast-orig-host=10.0.0.5:5060"
@@ -20,122 +20,126 @@ PJSIP = frozenset({Service.PJSIP})
 SIP = frozenset({Service.SIP})
 
 
-def status(word: str, uri: str = CAROL_URI) -> Item:
-    """Give a word about a contact of carol's."""
+def status(word: str, uri: str = CAROL_URI) -> RosterEvent:
+    """Return a status event about a contact of carol."""
     return item(rosters.CONTACT_STATUS, ContactStatus=word, URI=uri)
 
 
 def test_a_contact_comes_answers_falls_silent_and_goes() -> None:
-    """Each word is told with the address, and reachable is who answers."""
-    where = Whereabouts("pbx")
-    told = [where.hear(status(word)) for word in ("NonQualified", "Reachable", "Unreachable", "Removed")]
+    """Each event gives the address, and a phone that answers is reachable."""
+    where = ContactTracker("pbx")
+    event = [where.on_event(status(word)) for word in ("NonQualified", "Reachable", "Unreachable", "Removed")]
 
-    assert told == [
+    assert event == [
         evolve(CAROL, reachable=False),
         CAROL,
         evolve(CAROL, reachable=False),
         evolve(CAROL, reachable=False, gone=True),
     ]
-    assert where.take([], PJSIP) == ()
+    assert where.replace_lists([], PJSIP) == ()
 
 
 def test_a_contact_that_moves_within_its_address_stays() -> None:
-    """A phone that registers from another port has not gone from its address when the old contact has."""
-    where = Whereabouts("pbx")
-    where.hear(status("Reachable"))
-    where.hear(status("Reachable", "sip:carol@198.18.1.13:50999"))
+    """A phone that registers from another port stays at its address when the old contact goes."""
+    where = ContactTracker("pbx")
+    where.on_event(status("Reachable"))
+    where.on_event(status("Reachable", "sip:carol@198.18.1.13:50999"))
 
-    assert where.hear(status("Removed")) is None
-    assert where.hear(status("Removed", "sip:carol@198.18.1.13:50999")) == evolve(
+    assert where.on_event(status("Removed")) is None
+    assert where.on_event(status("Removed", "sip:carol@198.18.1.13:50999")) == evolve(
         CAROL, reachable=False, gone=True
     )
 
 
 @pytest.mark.parametrize("word", ["Created", "Updated"])
-def test_a_word_that_tells_nothing_of_it_leaves_who_answers(word: str) -> None:
+def test_a_status_without_reachability_changes_none(word: str) -> None:
     """A renewed registration is as reachable as before."""
-    where = Whereabouts("pbx")
-    assert where.hear(status(word)) == evolve(CAROL, reachable=False)
-    where.hear(status("Reachable"))
+    where = ContactTracker("pbx")
+    assert where.on_event(status(word)) == evolve(CAROL, reachable=False)
+    where.on_event(status("Reachable"))
 
-    assert where.hear(status(word)) == CAROL
-
-
-def test_what_was_said_last_holds_for_a_list_that_does_not_say_it() -> None:
-    """Asterisk's database does not know who answers; the list that does is believed over the past."""
-    where = Whereabouts("pbx")
-    where.hear(status("Reachable"))
-    listed = Listed(evolve(CAROL, reachable=False, until=9.0), CAROL_URI, tells=False)
-
-    assert where.take([listed], PJSIP) == (evolve(CAROL, until=9.0),)
-    assert where.hear(status("Updated")) == evolve(CAROL, until=9.0)
-    assert where.take([evolve(listed, tells=True)], PJSIP) == (evolve(CAROL, reachable=False, until=9.0),)
+    assert where.on_event(status(word)) == CAROL
 
 
-def test_a_contact_that_no_list_knows_stays_until_it_goes() -> None:
-    """It may lie in a database of its own, of which the list knows nothing."""
-    where = Whereabouts("pbx")
-    where.hear(status("Reachable"))
+def test_the_last_reachability_holds_for_a_list_without_status() -> None:
+    """Asterisk's database does not know the reachability; a list that does overrides the past."""
+    where = ContactTracker("pbx")
+    where.on_event(status("Reachable"))
+    listed = ListedContact(evolve(CAROL, reachable=False, until=9.0), CAROL_URI, has_status=False)
 
-    assert where.take([], PJSIP) == (CAROL,)
-    assert where.take([], PJSIP) == (CAROL,)
-    where.hear(status("Removed"))
-    assert where.take([], PJSIP) == ()
+    assert where.replace_lists([listed], PJSIP) == (evolve(CAROL, until=9.0),)
+    assert where.on_event(status("Updated")) == evolve(CAROL, until=9.0)
+    assert where.replace_lists([evolve(listed, has_status=True)], PJSIP) == (
+        evolve(CAROL, reachable=False, until=9.0),
+    )
+
+
+def test_a_contact_in_no_list_stays_until_it_is_removed() -> None:
+    """It may be in a database of its own, which the list does not contain."""
+    where = ContactTracker("pbx")
+    where.on_event(status("Reachable"))
+
+    assert where.replace_lists([], PJSIP) == (CAROL,)
+    assert where.replace_lists([], PJSIP) == (CAROL,)
+    where.on_event(status("Removed"))
+    assert where.replace_lists([], PJSIP) == ()
 
 
 def test_a_contact_that_was_listed_goes_with_the_list() -> None:
-    """Who was in the list and is not in it any more is not there."""
-    where = Whereabouts("pbx")
-    where.take([Listed(CAROL, CAROL_URI)], PJSIP)
+    """A contact that was in the list and is missing in the next one is gone."""
+    where = ContactTracker("pbx")
+    where.replace_lists([ListedContact(CAROL, CAROL_URI)], PJSIP)
 
-    assert where.take([], PJSIP) == ()
+    assert where.replace_lists([], PJSIP) == ()
 
 
 def test_lists_of_one_service_leave_the_others() -> None:
-    """What could not be asked for is as it was."""
-    where = Whereabouts("pbx")
-    where.take([Listed(CAROL, CAROL_URI), Listed(DAVE)], PJSIP | SIP)
+    """Services whose lists are missing keep their contacts."""
+    where = ContactTracker("pbx")
+    where.replace_lists([ListedContact(CAROL, CAROL_URI), ListedContact(DAVE)], PJSIP | SIP)
 
-    assert where.take([], SIP) == (CAROL,)
+    assert where.replace_lists([], SIP) == (CAROL,)
 
 
 def test_a_peer_registers_answers_and_goes() -> None:
-    """Only the first word names the address, and the others are of it."""
-    where = Whereabouts("pbx")
+    """Only the first event names the address, and the others refer to it."""
+    where = ContactTracker("pbx")
     gone = item(rosters.SIP_REACHABLE, PeerStatus="Unregistered")
-    told = [
-        where.hear(one) for one in (item(rosters.SIP_REGISTERED), item(rosters.SIP_REACHABLE), gone, gone)
+    event = [
+        where.on_event(one) for one in (item(rosters.SIP_REGISTERED), item(rosters.SIP_REACHABLE), gone, gone)
     ]
 
-    assert told == [DAVE, evolve(DAVE, reachable=True), evolve(DAVE, gone=True), None]
+    assert event == [DAVE, evolve(DAVE, reachable=True), evolve(DAVE, gone=True), None]
 
 
-def test_who_registers_by_iax2_has_answered_there() -> None:
-    """Its registration is challenged where it came from, and no security event tells of that."""
+def test_a_phone_registered_by_iax2_is_reachable() -> None:
+    """Its registration is challenged at its address, and no security event reports that."""
     carol = Contact("pbx", Service.IAX2, "carol", ip_address("198.18.1.40"), reachable=True)
-    where = Whereabouts("pbx")
+    where = ContactTracker("pbx")
     silent = item(rosters.IAX_REGISTERED, PeerStatus="Unreachable")
     moved = item(rosters.IAX_REGISTERED, Address="198.18.1.41")
-    told = [where.hear(one) for one in (item(rosters.IAX_REGISTERED), silent, item(rosters.IAX_REGISTERED))]
+    event = [
+        where.on_event(one) for one in (item(rosters.IAX_REGISTERED), silent, item(rosters.IAX_REGISTERED))
+    ]
 
-    assert told == [carol, evolve(carol, reachable=False), carol]
-    assert where.hear(moved) == evolve(carol, address=ip_address("198.18.1.41"))
+    assert event == [carol, evolve(carol, reachable=False), carol]
+    assert where.on_event(moved) == evolve(carol, address=ip_address("198.18.1.41"))
 
 
 def test_a_peer_that_registers_elsewhere_has_not_answered_there() -> None:
-    """To be reachable is of an address."""
-    where = Whereabouts("pbx")
-    where.hear(item(rosters.SIP_REGISTERED))
-    where.hear(item(rosters.SIP_REACHABLE))
+    """Reachability belongs to one address."""
+    where = ContactTracker("pbx")
+    where.on_event(item(rosters.SIP_REGISTERED))
+    where.on_event(item(rosters.SIP_REACHABLE))
 
-    assert where.hear(item(rosters.SIP_REGISTERED)) == evolve(DAVE, reachable=True)
-    assert where.hear(item(rosters.SIP_REGISTERED, Address="198.18.1.99:5060")) == evolve(
+    assert where.on_event(item(rosters.SIP_REGISTERED)) == evolve(DAVE, reachable=True)
+    assert where.on_event(item(rosters.SIP_REGISTERED, Address="198.18.1.99:5060")) == evolve(
         DAVE, address=ip_address("198.18.1.99")
     )
 
 
 @pytest.mark.parametrize(
-    "told",
+    "event",
     [
         item(rosters.PJSIP_PEER_STATUS),
         item(rosters.SIP_REACHABLE),
@@ -145,27 +149,27 @@ def test_a_peer_that_registers_elsewhere_has_not_answered_there() -> None:
         item(rosters.CONTACT_STATUS, URI="sip:carol@phone.example"),
         item(rosters.CONTACT_STATUS, URI="sip:carol@198.18.1.13;maddr=203.0.113.9"),
         item(rosters.CONTACT_STATUS, EndpointName=" ", AOR=" ", URI="x"),
-        Item("ContactStatus", "", {}),
-        Item("PeerStatus", "", {}),
-        Item("FullyBooted", "", {}),
+        RosterEvent("ContactStatus", "", {}),
+        RosterEvent("PeerStatus", "", {}),
+        RosterEvent("FullyBooted", "", {}),
     ],
 )
-def test_what_names_no_address_changes_nothing(told: Item) -> None:
-    """A word about nobody that is known, or that leads nowhere, is passed over."""
-    where = Whereabouts("pbx")
+def test_events_without_an_address_change_nothing(event: RosterEvent) -> None:
+    """An event about an unknown contact, or with a URI without a target, is ignored."""
+    where = ContactTracker("pbx")
 
-    assert where.hear(told) is None
-    assert where.take([], PJSIP) == ()
+    assert where.on_event(event) is None
+    assert where.replace_lists([], PJSIP) == ()
 
 
-def test_no_more_is_kept_than_there_is_room_for() -> None:
-    """Who was heard of longest ago goes first, and what is counted is what is kept."""
-    where = Whereabouts("pbx", most=3)
+def test_the_number_of_contacts_is_bounded() -> None:
+    """The contact without news for the longest time is dropped first, and the count is exact."""
+    where = ContactTracker("pbx", most=3)
     for number in range(10):
-        where.hear(status("Reachable", f"sip:carol@198.18.1.{number}:5060"))
-        where.hear(item(rosters.SIP_REGISTERED, Peer=f"SIP/{number}"))
+        where.on_event(status("Reachable", f"sip:carol@198.18.1.{number}:5060"))
+        where.on_event(item(rosters.SIP_REGISTERED, Peer=f"SIP/{number}"))
 
-    kept = where.take([], frozenset())
+    kept = where.replace_lists([], frozenset())
     assert len(kept) == where._size == 3
     assert kept[-1].account == "9"
 
@@ -185,13 +189,13 @@ WORDS = ["Reachable", "Unreachable", "Removed", "Registered", "Unregistered", "U
     )
 )
 @settings(deadline=None, max_examples=300)
-def test_no_word_raises_and_what_is_kept_is_counted(words: list[tuple[str, str, str, str]]) -> None:
-    """Any words in any order leave as many contacts as are counted, none of them gone."""
-    where = Whereabouts("pbx", most=5)
+def test_no_event_raises_and_the_count_is_exact(words: list[tuple[str, str, str, str]]) -> None:
+    """Any events in any order leave as many contacts as are counted, none of them gone."""
+    where = ContactTracker("pbx", most=5)
     for name, word, who, place in words:
         headers = {"ContactStatus": word, "PeerStatus": word, "EndpointName": who, "Peer": who}
-        where.hear(Item(name, "", headers | {"URI": place, "Address": place}))
+        where.on_event(RosterEvent(name, "", headers | {"URI": place, "Address": place}))
 
-    kept = where.take([], frozenset())
+    kept = where.replace_lists([], frozenset())
     assert len(kept) == where._size <= 5
     assert not any(contact.gone for contact in kept)

@@ -1,4 +1,4 @@
-"""Where a SIP URI leads: one host, in one reading, or nowhere."""
+"""The target of a SIP URI: one host, in one reading, or none."""
 
 from ipaddress import ip_address
 
@@ -7,30 +7,30 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ringfence.model import Transport
-from ringfence.parse.roster_uri import Place, address_of, place_of
+from ringfence.parse.roster_uri import SipTarget, address_of, target_of
 
 
 @pytest.mark.parametrize(
-    ("uri", "place"),
+    ("uri", "target"),
     [
-        ("sip:204@192.0.2.7:5062", Place("192.0.2.7", 5062, Transport.UDP)),
-        ("sip:192.0.2.7", Place("192.0.2.7", None, Transport.UDP)),
-        ("SIP:192.0.2.7;Transport=TCP", Place("192.0.2.7", None, Transport.TCP)),
-        ("sips:sip.carrier.example;transport=tls", Place("sip.carrier.example", None, Transport.TLS)),
-        ("sips:sip.carrier.example", Place("sip.carrier.example", None, Transport.TLS)),
-        ("sip:204;a=b@[2001:db8::5]:5062", Place("2001:db8::5", 5062, Transport.UDP)),
-        ("<sip:[::ffff:192.0.2.7];lr>", Place("::ffff:192.0.2.7", None, Transport.UDP)),
-        ("sip:x@y.invalid;transport=ws;ob", Place("y.invalid", None, Transport.WS)),
-        ("sip:x@192.0.2.7;transport=sctp", Place("192.0.2.7", None, Transport.UNKNOWN)),
+        ("sip:204@192.0.2.7:5062", SipTarget("192.0.2.7", 5062, Transport.UDP)),
+        ("sip:192.0.2.7", SipTarget("192.0.2.7", None, Transport.UDP)),
+        ("SIP:192.0.2.7;Transport=TCP", SipTarget("192.0.2.7", None, Transport.TCP)),
+        ("sips:sip.carrier.example;transport=tls", SipTarget("sip.carrier.example", None, Transport.TLS)),
+        ("sips:sip.carrier.example", SipTarget("sip.carrier.example", None, Transport.TLS)),
+        ("sip:204;a=b@[2001:db8::5]:5062", SipTarget("2001:db8::5", 5062, Transport.UDP)),
+        ("<sip:[::ffff:192.0.2.7];lr>", SipTarget("::ffff:192.0.2.7", None, Transport.UDP)),
+        ("sip:x@y.invalid;transport=ws;ob", SipTarget("y.invalid", None, Transport.WS)),
+        ("sip:x@192.0.2.7;transport=sctp", SipTarget("192.0.2.7", None, Transport.UNKNOWN)),
         (
             "sip:carol@192.0.2.7:50244;x-ast-orig-host=10.0.0.5:5060",
-            Place("192.0.2.7", 50244, Transport.UDP),
+            SipTarget("192.0.2.7", 50244, Transport.UDP),
         ),
     ],
 )
-def test_a_uri_leads_to_its_host(uri: str, place: Place) -> None:
-    """User, port, transport and what else phones and carriers write are told apart."""
-    assert place_of(uri) == place
+def test_a_uri_has_its_host_as_target(uri: str, target: SipTarget) -> None:
+    """User, port, transport and other parameters of phones and carriers are separated."""
+    assert target_of(uri) == target
 
 
 @pytest.mark.parametrize(
@@ -57,9 +57,9 @@ def test_a_uri_leads_to_its_host(uri: str, place: Place) -> None:
         "sip:" + "a" * 1100 + "@192.0.2.7",
     ],
 )
-def test_what_can_be_read_in_two_ways_leads_nowhere(uri: str) -> None:
+def test_an_ambiguous_uri_has_no_target(uri: str) -> None:
     """Another host that Asterisk might send to, or no host at all."""
-    assert place_of(uri) is None
+    assert target_of(uri) is None
     assert address_of(uri) is None
 
 
@@ -78,13 +78,13 @@ def test_what_can_be_read_in_two_ways_leads_nowhere(uri: str) -> None:
     ],
 )
 def test_an_address_is_one_hosts(host: str, address: str | None) -> None:
-    """A name, a number that is none, nobody's address and everybody's give none."""
+    """A name, an invalid number, the unspecified address and multicast addresses give None."""
     assert address_of(f"sip:204@{host}:5060") == (None if address is None else ip_address(address))
 
 
 @given(st.text(max_size=60) | st.text('sip:@[];=?%.0123456789abmdr"<> \r\n', max_size=60))
 @settings(deadline=None, max_examples=500)
 def test_no_text_raises_and_no_address_is_made_up(text: str) -> None:
-    """Any text leads somewhere or nowhere, and an address that comes out stands in it."""
+    """Any text has a target or none, and a returned address stands in it."""
     address = address_of("sip:" + text)
     assert address is None or str(address) in text.lower() or ":" in str(address) or "::ffff:" in text.lower()

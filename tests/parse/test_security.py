@@ -1,4 +1,4 @@
-"""The grammar of security events: what it takes, what it refuses, and that it takes linear time."""
+"""The grammar of security events: accepted packets, refused packets, and linear time."""
 
 from collections.abc import Callable
 from ipaddress import ip_address
@@ -9,7 +9,7 @@ from tests.parse.worst import is_linear_in, seconds
 
 from ringfence.model import Endpoint, EventKind, SecurityEvent, Service, Transport
 from ringfence.parse.ami import END
-from ringfence.parse.security import KINDS, has_tail, read_strict, read_tampered, starts_security_event
+from ringfence.parse.security import KINDS, has_tail, parse_strict, parse_tampered, starts_security_event
 
 SENDER = Endpoint(ip_address("192.0.2.7"), 5062, Transport.UDP)
 EVENT = SecurityEvent(
@@ -18,7 +18,7 @@ EVENT = SecurityEvent(
 
 
 def bare(stream: bytes) -> bytes:
-    """Give a packet as the decoder hands it over, without its closing empty line."""
+    """Return a packet as the decoder passes it on, without its closing empty line."""
     return stream.removesuffix(END)
 
 
@@ -26,15 +26,15 @@ GOOD = bare(packet())
 
 
 @pytest.mark.parametrize("at", range(9))
-def test_strict_reading_takes_each_header_once_and_in_order(at: int) -> None:
-    """Without any one of its headers, with it twice, or before its neighbour, a packet is not Asterisk's."""
+def test_strict_parsing_requires_each_header_once_and_in_order(at: int) -> None:
+    """With a header missing, repeated or before its neighbour, a packet is not Asterisk's."""
     lines = GOOD.split(b"\r\n")
-    assert read_strict(GOOD, SOURCE) == EVENT
+    assert parse_strict(GOOD, SOURCE) == EVENT
     missing = lines[:at] + lines[at + 1 :]
     twice = lines[: at + 1] + lines[at:]
     swapped = [*lines[: at - 1], lines[at], lines[at - 1], *lines[at + 1 :]] if at else lines[::-1]
     for wrong in (missing, twice, swapped):
-        assert read_strict(b"\r\n".join(wrong), SOURCE) is None
+        assert parse_strict(b"\r\n".join(wrong), SOURCE) is None
 
 
 @pytest.mark.parametrize(
@@ -57,10 +57,10 @@ def test_strict_reading_takes_each_header_once_and_in_order(at: int) -> None:
         (b"\r\n", b"\r\n\r\n"),
     ],
 )
-def test_strict_reading_takes_no_other_form(part: bytes, wrong: bytes) -> None:
+def test_strict_parsing_refuses_other_forms(part: bytes, wrong: bytes) -> None:
     """A head, a time or an address of any other form is not Asterisk's."""
     assert part in GOOD
-    assert read_strict(GOOD.replace(part, wrong), SOURCE) is None
+    assert parse_strict(GOOD.replace(part, wrong), SOURCE) is None
 
 
 @pytest.mark.parametrize(
@@ -73,48 +73,48 @@ def test_strict_reading_takes_no_other_form(part: bytes, wrong: bytes) -> None:
     ],
 )
 def test_times_are_seconds_since_the_epoch(text: bytes, seconds: float) -> None:
-    """Local time with an offset gives the same moment as UTC does, and no year is too early."""
-    event = read_strict(GOOD.replace(b"2026-11-20T06:05:22.090+0000", text), SOURCE)
+    """Local time with an offset gives the same moment as UTC, and any year is accepted."""
+    event = parse_strict(GOOD.replace(b"2026-11-20T06:05:22.090+0000", text), SOURCE)
     assert event is not None
     assert event.time == seconds
 
 
 @pytest.mark.parametrize("kind", KINDS.values())
-def test_what_one_kind_requires_another_does_not_take(kind: EventKind) -> None:
-    """With the rest of another kind a packet is read strictly only where that rest is the same."""
+def test_the_rest_of_another_kind_is_refused(kind: EventKind) -> None:
+    """With the rest of another kind, a packet is accepted only if both rests are the same."""
     for other in KINDS.values():
         alike = {REQUIRED[kind], REQUIRED[other]}
         account = (kind is EventKind.REQUEST_BAD_FORMAT) == (other is EventKind.REQUEST_BAD_FORMAT)
         expected = len(alike) == 1 and account
         lines = packet(other).replace(b"Event: " + other.encode(), b"Event: " + kind.encode())
         optional = other is EventKind.CHALLENGE_SENT and kind is EventKind.INVALID_PASSWORD
-        assert (read_strict(bare(lines), SOURCE) is not None) == (expected or optional)
+        assert (parse_strict(bare(lines), SOURCE) is not None) == (expected or optional)
 
 
-def test_nobody_tells_of_what_only_the_wire_sees() -> None:
-    """A packet that calls itself Hidden, which Asterisk has no event for, is none."""
-    assert read_strict(GOOD.replace(b"InvalidAccountID", b"Hidden"), SOURCE) is None
-    assert read_tampered(GOOD.replace(b"InvalidAccountID", b"Hidden"), SOURCE) is None
+def test_no_packet_reports_a_hidden_attempt() -> None:
+    """A packet of the kind Hidden, which Asterisk does not have, is no event."""
+    assert parse_strict(GOOD.replace(b"InvalidAccountID", b"Hidden"), SOURCE) is None
+    assert parse_tampered(GOOD.replace(b"InvalidAccountID", b"Hidden"), SOURCE) is None
 
 
 @pytest.mark.parametrize("rest", [(b"Challenge: ours",), (b"Challenge: ours", b"ReceivedChallenge: ")])
-def test_a_nonce_that_nobody_sent_back_is_none(rest: tuple[bytes, ...]) -> None:
-    """What chan_sip sent itself, to whomever a Via names, proves nothing of who guessed."""
+def test_a_nonce_that_was_not_returned_proves_nothing(rest: tuple[bytes, ...]) -> None:
+    """Asterisk's own value, which chan_sip may send to any host in a Via, does not prove the guesser."""
     lines = bare(packet(EventKind.INVALID_PASSWORD, service=b"SIP", rest=rest))
-    event = read_strict(lines, SOURCE)
+    event = parse_strict(lines, SOURCE)
 
     assert event is not None
     assert (event.challenge, event.response) == (b"", b"")
 
 
 def test_a_bad_format_has_its_account_late() -> None:
-    """RequestBadFormat is the one kind whose account stands after the tail, and it alone."""
+    """RequestBadFormat is the only kind whose account stands after the tail."""
     lines = bare(packet(EventKind.REQUEST_BAD_FORMAT, rest=(b"RequestType: R", b"AccountID: bob")))
-    event = read_strict(lines, SOURCE)
+    event = parse_strict(lines, SOURCE)
     assert event is not None
     assert (event.kind, event.account) == (EventKind.REQUEST_BAD_FORMAT, "bob")
     early = bare(packet(rest=(b"RequestType: R",))).replace(b"InvalidAccountID", b"RequestBadFormat")
-    assert read_strict(early, SOURCE) is None
+    assert parse_strict(early, SOURCE) is None
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_a_bad_format_has_its_account_late() -> None:
     ],
 )
 def test_a_security_event_starts_with_its_head_and_its_account(text: bytes, starts: bool) -> None:  # noqa: FBT001
-    """A head without an account starts none: that much a sender can forge behind a forged tail."""
+    """A head without an account starts none: a sender can forge that much after a forged tail."""
     assert starts_security_event(text) is starts
 
 
@@ -153,8 +153,8 @@ def test_a_tail_is_three_headers_in_a_row(text: bytes, has: bool) -> None:  # no
     assert has_tail(text) is has
 
 
-def test_tampered_reading_takes_the_first_head_and_the_last_tail() -> None:
-    """What stands first before the account and last after it is Asterisk's own."""
+def test_tampered_parsing_uses_the_first_head_and_the_last_tail() -> None:
+    """The first values before the account and the last values after it are Asterisk's own."""
     forged = b"\r\n".join(
         [
             b"x",
@@ -166,7 +166,7 @@ def test_tampered_reading_takes_the_first_head_and_the_last_tail() -> None:
         ]
     )
     real = packet(EventKind.CHALLENGE_RESPONSE_FAILED, account=forged, session=b"real")
-    assert read_tampered(bare(real), SOURCE) == SecurityEvent(
+    assert parse_tampered(bare(real), SOURCE) == SecurityEvent(
         SOURCE,
         EventKind.CHALLENGE_RESPONSE_FAILED,
         Service.PJSIP,
@@ -192,9 +192,9 @@ def test_tampered_reading_takes_the_first_head_and_the_last_tail() -> None:
         bare(packet(account=GOOD[: GOOD.index(b"LocalAddress")])).replace(b"LocalAddress", b"L"),
     ],
 )
-def test_tampered_reading_blames_nobody_without_head_kind_and_address(text: bytes) -> None:
-    """Where one of these is missing there is no event."""
-    assert read_tampered(text, SOURCE) is None
+def test_tampered_parsing_needs_head_kind_and_address(text: bytes) -> None:
+    """If one of these is missing, there is no event."""
+    assert parse_tampered(text, SOURCE) is None
 
 
 WORST: dict[str, Callable[[int], bytes]] = {
@@ -214,14 +214,14 @@ WORST: dict[str, Callable[[int], bytes]] = {
 
 
 def read_by_all(text: bytes) -> None:
-    """Let every function read ``text``."""
-    read_strict(text, SOURCE)
-    read_tampered(text, SOURCE)
+    """Parse ``text`` with every function."""
+    parse_strict(text, SOURCE)
+    parse_tampered(text, SOURCE)
     starts_security_event(text)
     has_tail(text)
 
 
 @pytest.mark.parametrize("name", WORST)
-def test_reading_takes_linear_time(name: str) -> None:
-    """Four times as much of the worst text takes far less than the sixteen times of a quadratic reading."""
+def test_parsing_takes_linear_time(name: str) -> None:
+    """Four times as much of the worst text takes far less than the sixteen times of a quadratic parser."""
     assert is_linear_in(lambda size: seconds(read_by_all, WORST[name](size)), 1_000_000)

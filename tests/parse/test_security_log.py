@@ -1,4 +1,4 @@
-"""SECURITY messages: what stands between Asterisk's words is the sender's (the corpus has security.txt)."""
+"""SECURITY messages: text between Asterisk's fields is the sender's (the corpus has security.txt)."""
 
 import pytest
 from hypothesis import given, settings
@@ -7,7 +7,7 @@ from tests.parse.corpus import SOURCE
 from tests.support.captures import FORGED
 
 from ringfence.model import SecurityEvent
-from ringfence.parse.security_log import read
+from ringfence.parse.security_log import ends_message, is_whole, parse, time_of
 
 HEAD = (
     b'SecurityEvent="InvalidAccountID",EventTV="2026-11-20T06:05:22.090+0000",Severity="Error",'
@@ -23,7 +23,7 @@ TEXT = st.lists(
 
 
 def swallowed(line: bytes) -> bytes:
-    """Give what the log leaves of a line: an ESC takes all up to the next `m` with it."""
+    """Return what the log leaves of a line: an ESC removes all text up to the next `m`."""
     before, esc, rest = line.partition(b"\x1b")
     _, m, behind = rest.partition(b"m")
     return before + swallowed(behind) if esc and m else line
@@ -31,18 +31,18 @@ def swallowed(line: bytes) -> bytes:
 
 @given(TEXT, TEXT, st.booleans())
 @settings(deadline=None, max_examples=500)
-def test_nobody_but_the_sender_is_named(account: bytes, session: bytes, escape: bool) -> None:  # noqa: FBT001
-    """Whatever account and session hold, and whatever an ESC at their end swallows."""
+def test_only_the_senders_address_is_found(account: bytes, session: bytes, escape: bool) -> None:  # noqa: FBT001
+    """Only the sender's address is found, for any account and session, also if they end with an ESC."""
     session += b"\x1b" if escape else b""
-    said = read(swallowed(HEAD + account + b'",SessionID="' + session + TAIL), SOURCE, 0.0)
-    assert not isinstance(said, SecurityEvent) or said.remote.address != FORGED
+    result = parse(swallowed(HEAD + account + b'",SessionID="' + session + TAIL), SOURCE, 0.0)
+    assert not isinstance(result, SecurityEvent) or result.remote.address != FORGED
 
 
 def test_an_account_and_a_session_of_any_text_are_kept() -> None:
-    """Where nothing is forged both are what was sent."""
-    said = read(HEAD + b'a"b' + b'",SessionID="c"d' + TAIL, SOURCE, 0.0)
-    assert isinstance(said, SecurityEvent)
-    assert (said.account, said.session, said.tampered) == ('a"b', b'c"d', False)
+    """Without a forgery both are unchanged."""
+    result = parse(HEAD + b'a"b' + b'",SessionID="c"d' + TAIL, SOURCE, 0.0)
+    assert isinstance(result, SecurityEvent)
+    assert (result.account, result.session, result.tampered) == ('a"b', b'c"d', False)
 
 
 SUCCESS = HEAD.replace(b"InvalidAccountID", b"SuccessfulAuth")
@@ -58,12 +58,45 @@ SUCCESS = HEAD.replace(b"InvalidAccountID", b"SuccessfulAuth")
         (b"alice", b'c",RemoteAddress="x', b"1", False),
     ],
 )
-def test_a_success_says_whether_a_password_was_verified(
+def test_a_success_shows_whether_a_password_was_verified(
     account: bytes, session: bytes, used: bytes, *, password: bool
 ) -> None:
-    """Asterisk's own word of it counts, of a line that nobody has tampered with."""
-    said = read(
+    """Asterisk's own field counts, in a line without tampering."""
+    result = parse(
         SUCCESS + account + b'",SessionID="' + session + TAIL + b',UsingPassword="' + used + b'"', SOURCE, 0.0
     )
-    assert isinstance(said, SecurityEvent)
-    assert (said.password, said.tampered) == (password, session != b"c")
+    assert isinstance(result, SecurityEvent)
+    assert (result.password, result.tampered) == (password, session != b"c")
+
+
+PREFIX = b"[2026-11-20 06:05:22] SECURITY[1] res_security_log.c: "
+WHOLE = PREFIX + HEAD + b'a",SessionID="c' + TAIL
+
+
+@pytest.mark.parametrize(
+    ("line", "whole"),
+    [
+        (WHOLE, True),
+        (b"Nov 20 06:05:22 pbx asterisk[7]: " + WHOLE.partition(b"] ")[2], True),
+        (WHOLE[:-1], False),
+        (PREFIX + HEAD + b'a"', False),
+        (WHOLE.replace(b"SECURITY[", b"NOTICE["), False),
+        (WHOLE.replace(b"res_security_log.c", b"chan_sip.c"), False),
+        (WHOLE.partition(b": ")[2], False),
+        (b"x" + WHOLE, False),
+    ],
+)
+def test_a_line_is_whole_with_its_head_an_address_and_its_last_quote(line: bytes, *, whole: bool) -> None:
+    """Any other line is parsed completely to find the end of its message."""
+    assert is_whole(line) is whole
+    assert ends_message(line) is (line.endswith(b'"') and b'oteAddress="' in line)
+
+
+def test_the_time_of_a_line_is_that_of_a_sip_event() -> None:
+    """An eventfilter may hide those of the manager interface from AMI."""
+    result = parse(WHOLE.partition(b": ")[2], SOURCE, 0.0)
+    assert isinstance(result, SecurityEvent)
+    service = b'Service="%b"' % result.service.encode()
+    assert time_of(WHOLE) == time_of(WHOLE.partition(b": ")[2]) == result.time
+    assert time_of(WHOLE.replace(service, b'Service="AMI"')) is None
+    assert time_of(b"x") is None

@@ -1,4 +1,4 @@
-"""The worst text for the readers of log messages, and how long they take with it."""
+"""The worst texts for the parsers of log messages, and the time that they take."""
 
 import time
 from collections.abc import Callable
@@ -49,7 +49,7 @@ ROUNDS = 5
 
 
 def seconds(read: Callable[[bytes], object], text: bytes) -> float:
-    """Give the shorter of two times of the processor that reading ``text`` takes."""
+    """Return the shorter of two CPU times for parsing ``text``."""
     taken = []
     for _ in range(2):
         start = time.thread_time()
@@ -59,14 +59,14 @@ def seconds(read: Callable[[bytes], object], text: bytes) -> float:
 
 
 def is_linear_in(times: Callable[[int], float], most: int) -> bool:
-    """Say whether four times as much takes far less than sixteen times as long.
+    """Whether four times the input takes far less than sixteen times as long.
 
-    Asked several times where it seems not to: a busy machine makes one answer worse, while what takes the
-    square of its length does so in every round.
+    A failure is measured again several times: a busy machine spoils one measurement, but a quadratic parser
+    fails each time.
     """
     return any(times(most) < 10 * times(most // 4) + 0.01 for _ in range(ROUNDS))
 
 
 def is_linear(read: Callable[[bytes], object], head: bytes, filler: bytes, *, most: int = 1_000_000) -> bool:
-    """Say whether ``head`` with as much ``filler`` as makes ``most`` bytes is read in linear time."""
+    """Whether ``head`` with ``filler`` up to ``most`` bytes is parsed in linear time."""
     return is_linear_in(lambda size: seconds(read, head + filler * (size // len(filler))), most)

@@ -1,12 +1,12 @@
-"""Logs and recordings as files, with as little said as a test needs."""
+"""Logs and recordings as files, with the least text that a test needs."""
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
 from ringfence.model import SourceId
-from ringfence.replay.files import File, look_at
-from ringfence.replay.story import Story
+from ringfence.replay.files import File, inspect
+from ringfence.replay.source_reader import ReplayInput
 
 START = 1795154722.0  # 2026-11-20 06:05:22 UTC
 UNKNOWN = "InvalidAccountID"
@@ -22,14 +22,14 @@ _DETAILS = {
 
 
 def stamp(time: float) -> str:
-    """Write a time as a log does."""
+    """Format a time as in a log."""
     return datetime.fromtimestamp(time, UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
 
 
 def security(
     kind: str, time: float = START, address: str = "192.0.2.7", session: object = "", service: str = "PJSIP"
 ) -> bytes:
-    """Give a SECURITY line; each has a session of its own where none is given."""
+    """Return a SECURITY line; each has a session of its own by default."""
     session = session or f"{time}{address}"
     version = 6 if ":" in address else 4
     tv = stamp(time).replace(" ", "T") + "+0000"
@@ -42,7 +42,7 @@ def security(
 
 
 def refused(time: float = START, address: str = "192.0.2.7", session: object = "") -> bytes:
-    """Give a NOTICE of PJSIP's that mirrors ``FAILED``."""
+    """Return a NOTICE of PJSIP that corresponds to ``FAILED``."""
     session = session or f"{time}{address}"
     return (
         f"[{stamp(time)}] NOTICE[7] res_pjsip/pjsip_distributor.c: Request 'REGISTER' from '<sip:a@h>' "
@@ -51,7 +51,7 @@ def refused(time: float = START, address: str = "192.0.2.7", session: object = "
 
 
 def unregistered(time: float = START, address: str = "192.0.2.7") -> bytes:
-    """Give a NOTICE of chan_sip's."""
+    """Return a NOTICE of chan_sip."""
     return (
         f"[{stamp(time)}] NOTICE[7] chan_sip.c: Registration from '<sip:a@h>' failed for '{address}:5060' - "
         "Wrong password\n"
@@ -59,7 +59,7 @@ def unregistered(time: float = START, address: str = "192.0.2.7") -> bytes:
 
 
 def guesses(number: int, start: float = START, address: str = "192.0.2.7", every: float = 1.0) -> bytes:
-    """Give the lines of so many wrong passwords."""
+    """Return the lines of this number of wrong passwords."""
     times = [start + every * n for n in range(number)]
     return b"".join(
         security(CHALLENGE, time, address) + security(FAILED, time + 0.001, address, f"{time}{address}")
@@ -74,12 +74,12 @@ def file(folder: Path, name: str, data: bytes) -> Path:
     return path
 
 
-def look(folder: Path, name: str, data: bytes) -> File:
-    """Write a file, and say what it is."""
-    return look_at(file(folder, name, data), UTC)
+def inspected(folder: Path, name: str, data: bytes) -> File:
+    """Write a file, and inspect it."""
+    return inspect(file(folder, name, data), UTC)
 
 
-def story(files: File | Iterable[File], witness: str = "log:x") -> Story:
-    """Give a source that is told by some files."""
+def replay_input(files: File | Iterable[File], witness: str = "log:x") -> ReplayInput:
+    """Return a source that consists of some files."""
     together = (files,) if isinstance(files, File) else tuple(files)
-    return Story(SourceId("pbx", witness), together, UTC)
+    return ReplayInput(SourceId("pbx", witness), together, UTC)

@@ -1,4 +1,4 @@
-"""What a file of the past is, which belong together, and what is wrong with those that cannot be read."""
+"""Files to replay: formats, groups of rotated files, and errors of unreadable ones."""
 
 import gzip
 import lzma
@@ -9,18 +9,18 @@ from datetime import UTC
 from pathlib import Path
 
 import pytest
-from tests.replay.logs import FAILED, START, file, look, security
+from tests.replay.logs import FAILED, START, file, inspected, security
 from tests.support.captures import capture
 
 from ringfence.errors import SourceError
-from ringfence.replay.files import in_order, look_at, original, reading
+from ringfence.replay.files import in_order, inspect, open_file, original
 
 PACKERS: dict[str, Callable[[bytes], bytes]] = {"": bytes, ".gz": gzip.compress, ".xz": lzma.compress}
 
 
 def content(path: Path) -> tuple[bytes, bool]:
-    """Read a file whole; say whether it ended too early."""
-    with reading(path) as opened:
+    """Read a whole file; return it, and whether it was truncated."""
+    with open_file(path) as opened:
         data = b""
         while more := opened.read():
             data += more
@@ -30,19 +30,19 @@ def content(path: Path) -> tuple[bytes, bool]:
 
 @pytest.mark.parametrize("suffix", PACKERS)
 @pytest.mark.parametrize("named", [True, False])
-def test_what_is_packed_is_unpacked(tmp_path: Path, suffix: str, *, named: bool) -> None:
-    """By its name or by its first bytes; the whole of it."""
+def test_compressed_files(tmp_path: Path, suffix: str, *, named: bool) -> None:
+    """Compression is recognized by name or first bytes, and the whole file is decompressed."""
     data = security(FAILED) * 3000
     path = file(tmp_path, f"log{suffix if named else ''}", PACKERS[suffix](data))
     assert content(path) == (data, False)
-    found = look_at(path, UTC)
+    found = inspect(path, UTC)
     assert (found.known, found.is_ami, found.first) == (True, False, START)
     assert found.size == path.stat().st_size
 
 
 @pytest.mark.parametrize("suffix", [".gz", ".xz"])
-def test_what_is_still_being_packed(tmp_path: Path, suffix: str) -> None:
-    """A packed file without its end gives what is there of it, and says so."""
+def test_a_truncated_compressed_file(tmp_path: Path, suffix: str) -> None:
+    """A truncated file returns its existing part, and is marked."""
     data = b"".join(security(FAILED, START + n) for n in range(5000))
     packed = PACKERS[suffix](data)
     found, cut = content(file(tmp_path, f"log{suffix}", packed[: len(packed) * 3 // 4]))
@@ -58,17 +58,17 @@ def test_several_packed_into_one(tmp_path: Path) -> None:
 
 
 def test_a_recording_of_ami(tmp_path: Path) -> None:
-    """It is known by its beginning: the greeting, or an event of a recording that begins later."""
+    """A recording is recognized by the greeting, or by an event if it begins later."""
     recorded = capture("asterisk-22", "wrong-password-register").ami.read_bytes()
     for data in (recorded, b"Asterisk Call Manager/11.0.0\r\n" + recorded):
-        found = look(tmp_path, "tap", data)
+        found = inspected(tmp_path, "tap", data)
         assert found.is_ami
         assert found.first == pytest.approx(1795154701.461)
 
 
-def test_a_log_whose_beginning_was_cut_to_nothing(tmp_path: Path) -> None:
-    """The NULs that copytruncate leaves before it are no reason."""
-    assert look(tmp_path, "log", b"\0" * 5000 + security(FAILED)).first == START
+def test_a_log_that_begins_with_nuls(tmp_path: Path) -> None:
+    """NULs at the beginning, left by copytruncate, are ignored."""
+    assert inspected(tmp_path, "log", b"\0" * 5000 + security(FAILED)).first == START
 
 
 @pytest.mark.parametrize(
@@ -80,42 +80,42 @@ def test_a_log_whose_beginning_was_cut_to_nothing(tmp_path: Path) -> None:
         (b"somebody's poem\nin two lines\n", False),
     ],
 )
-def test_what_is_not_known(tmp_path: Path, data: bytes, *, known: bool) -> None:
-    """Text without a line of Asterisk's near its beginning may be a log; that it is not known is said."""
-    assert look(tmp_path, "log", data).known is known
+def test_an_unrecognized_log(tmp_path: Path, data: bytes, *, known: bool) -> None:
+    """Text without a line of Asterisk near its beginning may be a log, and is marked as unknown."""
+    assert inspected(tmp_path, "log", data).known is known
 
 
 def test_the_zone_and_the_year(tmp_path: Path) -> None:
-    """A time without zone is of the given one; a date without year is not after the file's own."""
+    """A time without zone has the given one; a date without year is not later than the file's time."""
     path = file(tmp_path, "log", b"[Nov 20 06:05:22] VERBOSE[1] pbx.c: nothing\n")
     os.utime(path, (START + 60, START + 60))
-    assert look_at(path, UTC).first == START
+    assert inspect(path, UTC).first == START
     os.utime(path, (START - 360 * 86_400, START - 360 * 86_400))
-    assert look_at(path, UTC).first == START - 365 * 86_400
+    assert inspect(path, UTC).first == START - 365 * 86_400
 
 
-def test_what_cannot_be_read(tmp_path: Path) -> None:
-    """Each has its name and its reason."""
+def test_unreadable_files(tmp_path: Path) -> None:
+    """Each error has the file's name and the reason."""
     noise = random.Random(1).randbytes(100_000)  # noqa: S311 - no secret
     wrong = {
         tmp_path / "absent": "No such file or directory",
         tmp_path: "Is a directory",
-        file(tmp_path, "a.gz", b"not packed at all"): "is damaged, or not packed as its name says",
-        file(tmp_path, "a.xz", b"not packed at all"): "is damaged, or not packed as its name says",
+        file(tmp_path, "a.gz", b"not packed at all"): "is damaged, or not compressed as its name suggests",
+        file(tmp_path, "a.xz", b"not packed at all"): "is damaged, or not compressed as its name suggests",
         file(tmp_path, "junk", noise): "is neither a log nor a recording of AMI",
         file(tmp_path, "packed.gz", gzip.compress(noise)): "is neither a log nor a recording of AMI",
         Path("/dev/null"): "is not a file",
     }
     for path, reason in wrong.items():
         with pytest.raises(SourceError) as raised:
-            look_at(path, UTC)
+            inspect(path, UTC)
         assert str(raised.value).startswith(f"{path}: ")
         assert reason in str(raised.value)
 
 
 @pytest.mark.parametrize("suffix", [".gz", ".xz"])
-def test_what_is_damaged_in_the_middle(tmp_path: Path, suffix: str) -> None:
-    """Reading goes on to the damage, and then says which file it is."""
+def test_damage_in_the_middle(tmp_path: Path, suffix: str) -> None:
+    """The part before the damage is read; then the error names the file."""
     noise = random.Random(1)  # noqa: S311 - no secret
     data = b"".join(security(FAILED, session=noise.randbytes(16).hex()) for _ in range(5000))
     packed = bytearray(PACKERS[suffix](data))
@@ -142,8 +142,8 @@ def test_what_is_damaged_in_the_middle(tmp_path: Path, suffix: str) -> None:
         ("pbx.example.org.log", "pbx.example.org.log", 0),
     ],
 )
-def test_what_a_file_was_called(name: str, was: str, number: int) -> None:
-    """The numbers and dates of logrotate and of Asterisk, and what packs them, are taken off."""
+def test_original_names(name: str, was: str, number: int) -> None:
+    """Numbers and dates of logrotate and Asterisk, and suffixes of compression, are removed."""
     expected = was, 0 if number == 0 else number
     path, found = original(Path("/var/log") / name)
     assert (path.name, found) == expected
@@ -151,9 +151,9 @@ def test_what_a_file_was_called(name: str, was: str, number: int) -> None:
 
 
 def test_rotated_files_are_one_in_order_of_time(tmp_path: Path) -> None:
-    """Whatever their names and numbers say, the oldest is first; others are apart."""
+    """Rotated files are ordered by their times, whatever their names; other files are separate."""
     files = [
-        look(tmp_path, name, data)
+        inspected(tmp_path, name, data)
         for name, data in {
             "security": security(FAILED, START),
             "security.1": security(FAILED, START - 300),
@@ -168,18 +168,18 @@ def test_rotated_files_are_one_in_order_of_time(tmp_path: Path) -> None:
 
 
 def test_files_without_times_are_in_order_of_their_numbers(tmp_path: Path) -> None:
-    """The highest number is the oldest, as logrotate has it."""
+    """Without times the highest number is the oldest, as in logrotate."""
     line = b"NOTICE[1] chan_sip.c: Registration from '' failed for '192.0.2.7' - Wrong password\n"
-    files = [look(tmp_path, name, line * 3) for name in ("log", "log.1", "log.10", "log.2")]
-    # Each line counts as of when its file was written, which says nothing of when it was begun.
+    files = [inspected(tmp_path, name, line * 3) for name in ("log", "log.1", "log.10", "log.2")]
+    # Each line gets the file's modification time, which does not show the time of the first line.
     assert [one.path.name for one in in_order(files)[0]] == ["log.10", "log.2", "log.1", "log"]
 
 
 def test_one_file_is_read_once(tmp_path: Path) -> None:
-    """Under whatever names; the same name in another folder is another file."""
+    """A file given under several names is read once; the same name in another folder is another file."""
     other = tmp_path / "other"
     other.mkdir()
-    one = look(tmp_path, "log", security(FAILED))
+    one = inspected(tmp_path, "log", security(FAILED))
     (tmp_path / "link").symlink_to(tmp_path / "log")
-    files = [one, look_at(tmp_path / "link", UTC), one, look(other, "log", security(FAILED))]
+    files = [one, inspect(tmp_path / "link", UTC), one, inspected(other, "log", security(FAILED))]
     assert [len(group) for group in in_order(files)] == [1, 1]

@@ -1,8 +1,8 @@
-"""What a real Asterisk says of what is done to it: its security events, its log, and what leaves on the wire.
+"""The reports of a real Asterisk about each action: its events, its log, and its answers on the wire.
 
-The shapes are those of the recordings in tests/captures, which ``test_asterisk.py`` holds them against. For
-each deed everything is told that its witnesses tell, in their order: AMI, then the same in the log's SECURITY
-lines, then its NOTICE lines; each challenge when it leaves.
+The shapes are those of the recordings in tests/captures; ``test_asterisk.py`` compares them. For each action
+all reports of all sources are returned in their order: AMI, then the same in the log's SECURITY lines, then
+its NOTICE lines; each challenge when it leaves.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +17,7 @@ from ringfence.model import (
     Challenge,
     Endpoint,
     EventKind,
+    ObservedRequest,
     SecurityEvent,
     Service,
     SourceId,
@@ -28,18 +29,18 @@ HERE = ip_address("192.0.2.1")
 _AMI = SourceId(PBX, AMI)
 _SECURITY = SourceId(PBX, "log:full#security")
 _NOTICE = SourceId(PBX, "log:full#notice")
-_NOBODY = "<unknown>"  # how PJSIP names whom it finds no endpoint for
+_NOBODY = "<unknown>"  # PJSIP's name for accounts without an endpoint
 _UDP_PORT = 5_060
 _FIRST_PORT, _PORTS = 10_000, 40_000
 
-Told = SecurityEvent | Challenge
+Told = SecurityEvent | Challenge | ObservedRequest
 
 
 @frozen
 class Act:
-    """One deed of one sender, the ``number``-th of all: what Asterisk meets.
+    """One request of one sender as Asterisk receives it, the ``number``-th of all.
 
-    ``exists`` says whether Asterisk has the account now.
+    ``exists``: whether Asterisk has the account now.
     """
 
     deed: Deed
@@ -56,64 +57,71 @@ class Act:
 
     @property
     def nonce(self) -> bytes:
-        """What a challenge carries: PJSIP's depends on sender and second alone, chan_sip's is a new one."""
+        """The nonce of a challenge: PJSIP's depends on sender and second alone, chan_sip's is a new one."""
         if self.deed.service is Service.PJSIP:
             return b"%d/%s" % (int(self.time), self.address.packed.hex().encode())
         return b"%08x" % self.number
 
     @property
     def remote(self) -> Endpoint:
-        """Where it came from."""
+        """The source address and port of the request."""
         port = _FIRST_PORT + int(self.address) % _PORTS
         service = self.deed.service
         transport = Transport.TCP if service is Service.AMI else self.deed.transport
         return Endpoint(self.address, port, transport)
 
     def event(self, kind: EventKind, account: str | None = None, **said: object) -> SecurityEvent:
-        """Make a security event as AMI tells it."""
+        """Return a security event as AMI reports it."""
         account = self.account if account is None else account
         event = SecurityEvent(_AMI, kind, self.deed.service, self.remote, self.time, account, self.session)
         return evolve(event, **said) if said else event  # type: ignore[arg-type]  # the callers are below
 
     def failed(self, kind: EventKind, account: str | None = None) -> SecurityEvent:
-        """Make an event that shows the digest of a wrong answer."""
+        """Return an event that shows the digest of a wrong answer."""
         nonce = b"1/forged" if self.deed.forged else self.nonce
         return self.event(kind, account, challenge=nonce, response=b"response-%d" % self.number)
 
     def notice(self, kind: EventKind, account: str | None = None, acl_name: str = "") -> SecurityEvent:
-        """Make what a NOTICE line tells; of PJSIP's, what the sender wrote may decide whom it names."""
+        """Return the event of a NOTICE line; the sender may forge the address in those of PJSIP."""
         pjsip = self.deed.service is Service.PJSIP and not acl_name.startswith("no_extension")
         transport = self.deed.transport if acl_name and self.deed.service is Service.PJSIP else _UNTOLD
         remote = evolve(self.remote, transport=transport)
         session = self.session if pjsip else b""
         event = self.event(kind, account, source=_NOTICE, remote=remote, session=session, acl_name=acl_name)
-        return evolve(event, hearsay=True) if pjsip else event
+        return evolve(event, forgeable=True) if pjsip else event
 
-    def challenge(self) -> Challenge:
-        """Make the challenge that answers: where it goes, and who asked for it."""
+    def challenge(self, status: int = 401) -> Challenge:
+        """Return the answer, with its receiver and the address that asked for it."""
         return Challenge(
             self.address,
             self.remote.port,
             HERE,
             _UDP_PORT,
             self.session,
-            self.nonce,
+            self.nonce if status == 401 else b"",
             self.address,
-            veiled=self.deed.verb is Verb.HIDES,
+            status=status,
+            transport=Transport.UDP if self.deed.transport is Transport.UDP else Transport.TCP,
+            evasive=self.deed.verb is Verb.HIDES,
             account=self.account,
             service=self.deed.service,
         )
 
+    def request(self) -> ObservedRequest:
+        """Return the copy of a request that answers the challenge."""
+        return ObservedRequest(self.address, self.remote.port, (self.nonce,), (self.session,))
+
 
 _UNTOLD = Transport.UNKNOWN
+_IN_CLEAR = (Transport.UDP, Transport.TCP, Transport.WS)
 
 
 def tell(act: Act, heard: Sequence[str]) -> Iterator[Told]:
-    """Give all that the witnesses who are ``heard`` tell of ``act``, in the order in which it comes."""
+    """Yield all that the sources in ``heard`` report of ``act``, in the order in which the reports arrive."""
     said, notices = _TELLERS[act.deed.verb, act.deed.service](act)
     for one in said:
-        if isinstance(one, Challenge):
-            if "wire" in heard and act.deed.transport is Transport.UDP:
+        if not isinstance(one, SecurityEvent):
+            if "wire" in heard and act.deed.transport in _IN_CLEAR:
                 yield one
         elif "AMI" in heard:
             yield one
@@ -126,7 +134,7 @@ Said = tuple[list[Told], list[SecurityEvent]]
 
 
 def _pjsip_fails(act: Act) -> Said:
-    """REGISTER, 401, REGISTER with a wrong digest, 401. Who forges his sender sends the second at once."""
+    """REGISTER, 401, REGISTER with a wrong digest, 401. A forged sender sends the second one at once."""
     failed, sent = act.failed, act.challenge()
     if act.exists:
         first: list[Told] = [] if act.deed.forged else [act.event(EventKind.CHALLENGE_SENT), sent]
@@ -143,7 +151,7 @@ def _pjsip_fails(act: Act) -> Said:
 
 
 def _pjsip_asks(act: Act) -> Said:
-    """Ask for a challenge and never answer it: of an account that exists nothing follows."""
+    """Request a challenge and never answer it: for an account that exists no failure follows."""
     if act.exists:
         return [act.event(EventKind.CHALLENGE_SENT), act.challenge()], []
     unknown = act.event(EventKind.INVALID_ACCOUNT_ID)
@@ -157,7 +165,10 @@ def _pjsip_registers(act: Act) -> Said:
 
 
 def _calls(act: Act) -> Said:
-    """Dial what is not there. The line names the endpoint that called; chan_sip has an event for it too."""
+    """Dial an extension that does not exist.
+
+    The line names the endpoint that called; chan_sip has an event for it too.
+    """
     known = act.account or ("anonymous" if act.deed.service is Service.PJSIP else "")
     notice = act.notice(EventKind.FAILED_ACL, known, _NOT_THERE)
     if act.deed.service is Service.IAX2:
@@ -166,17 +177,22 @@ def _calls(act: Act) -> Said:
     if act.account:
         right = [act.event(EventKind.CHALLENGE_SENT, challenge=act.nonce), act.challenge()]
     if act.deed.service is Service.SIP:
-        return [*right, act.event(EventKind.FAILED_ACL, "00442079460000", acl_name=_NOT_THERE)], [notice]
+        refused = act.event(EventKind.FAILED_ACL, "00442079460000", acl_name=_NOT_THERE)
+        return [*right, refused, act.challenge(_NO_SUCH_NUMBER)], [notice]
     if act.account:
         right = _pjsip_registers(act)[0]
-    return right, [notice]
+    return [*right, act.challenge(_NO_SUCH_NUMBER)], [notice]
 
 
 _NOT_THERE = "no_extension_match"
+_NO_SUCH_NUMBER = 404
 
 
 def _sip_fails(act: Act) -> Said:
-    """One challenge, one wrong answer. Whom a Via names, the events name; the log names the true source."""
+    """One challenge and one wrong answer.
+
+    The events name the address that a Via names, and the log names the true source.
+    """
     return _sip(act, act.failed(EventKind.INVALID_PASSWORD)), [act.notice(EventKind.INVALID_PASSWORD)]
 
 
@@ -207,18 +223,19 @@ def _iax_fails(act: Act) -> Said:
 
 def _dialplan(act: Act) -> Said:
     line = act.notice(EventKind.FAILED_ACL, "", "unknown_sip_connection")
-    return [], [evolve(line, service=Service.DIALPLAN, session=b"", hearsay=False)]
+    return [], [evolve(line, service=Service.DIALPLAN, session=b"", forgeable=False)]
 
 
 def _registrar(act: Act) -> Said:
-    """Take the right password, and refuse the registration."""
+    """Accept the right password and refuse the registration."""
     why = "registrar_attempt_without_configured_aors"
     return [*_pjsip_registers(act)[0], act.event(EventKind.FAILED_ACL, acl_name=why)], []
 
 
 def _hides(act: Act) -> Said:
-    """Send a byte that is not UTF-8: no event is told, only the challenge leaves and a NOTICE is written."""
-    return [act.challenge()], [act.notice(EventKind.CHALLENGE_RESPONSE_FAILED)]
+    """Send a byte that is not UTF-8: no event follows, only a challenge leaves and a NOTICE is written."""
+    told: list[Told] = [act.challenge(), act.request(), act.challenge()]
+    return told, [act.notice(EventKind.CHALLENGE_RESPONSE_FAILED)]
 
 
 def _tampers(act: Act) -> Said:
@@ -227,7 +244,7 @@ def _tampers(act: Act) -> Said:
 
 
 def _forges_lines(act: Act) -> Said:
-    """Have the log say what nothing on the wire stands behind."""
+    """Write a line to the log for which nothing exists on the wire."""
     return [], [act.notice(EventKind.CHALLENGE_RESPONSE_FAILED)]
 
 

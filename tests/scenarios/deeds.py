@@ -1,4 +1,4 @@
-"""What is done in a scenario, by whom, and how often: one line of it."""
+"""The actions of a scenario: what is done, by which senders, and how often. Each is one line."""
 
 import enum
 import re
@@ -20,7 +20,7 @@ from ringfence.model import Address, Network, Service, Transport
 
 
 class Verb(enum.Enum):
-    """What somebody does, or what becomes of the PBX."""
+    """The action of a sender, or an event at the PBX."""
 
     REGISTERS = "registers"
     FAILS = "fails"
@@ -36,7 +36,7 @@ class Verb(enum.Enum):
     LOSES_CONTACT = "has no contact any more"
     LOSES_ACCOUNTS = "Asterisk loses its accounts"
     FINDS_ACCOUNTS = "Asterisk has its accounts back"
-    LIFTS = "the administrator lifts the ban"
+    UNBANS = "the administrator unbans"
 
 
 _BY = {
@@ -45,16 +45,16 @@ _BY = {
     Verb.CALLS: (Service.PJSIP, Service.SIP, Service.IAX2),
 }
 DONE = frozenset((verb, service) for verb in Verb for service in _BY.get(verb, (Service.PJSIP,)))
-"""What can be done by way of which part of Asterisk; of all else nobody knows what it would say."""
+"""The combinations of action and service that are supported; what Asterisk reports of others is unknown."""
 
 
 @frozen
 class Deed:
-    """A line of the transcript in which something is done: once, or ``number`` times every ``every`` seconds.
+    """An action in a line of the transcript: done once, or ``number`` times every ``every`` seconds.
 
-    With several addresses and accounts each next deed is of the next one. ``at_once``: all of it was sent
-    before any answer came. ``forged``: the senders named sent nothing. ``naming``: whom a Via names, or whom
-    a forged line blames.
+    With several addresses and accounts each repetition uses the next one. ``at_once``: all requests are sent
+    before any answer arrives. ``forged``: the named senders sent nothing. ``naming``: the address that a Via
+    names, or that a forged line blames.
     """
 
     verb: Verb
@@ -72,14 +72,14 @@ class Deed:
 
 
 class DeedReader:
-    """Reads deeds at a PBX that has ``accounts``; ``names`` stand for networks."""
+    """A parser of actions at a PBX that has ``accounts``; ``names`` stand for networks."""
 
     def __init__(self, names: Mapping[str, Network], accounts: Collection[str]) -> None:
         self._names = names
         self._accounts = accounts
 
     def read(self, text: str) -> Deed:
-        """Read a line behind its time; ValueError says what is not understood."""
+        """Parse a line behind its time; raise ValueError that names what is not understood."""
         head, *said = text.split(", ")
         deed = self._head(head)
         changed = dict[str, object]()
@@ -127,7 +127,7 @@ class DeedReader:
         step = max(of.num_addresses // number, unit) if spread else unit
         if of.num_addresses < number * step or not 0 < number <= MOST_DEEDS:
             raise ValueError(f"{of} has not so many")
-        # The first host of each: .0 of an IPv4 network is nobody's, unless all of them are asked for.
+        # The first host of each: .0 of an IPv4 network is no host, unless all addresses are asked for.
         first = int(of.network_address) + (number < of.num_addresses)
         return (ip_address(first + step * index) for index in range(number))
 
@@ -144,7 +144,7 @@ _HEADS: tuple[tuple[Verb, re.Pattern[str]], ...] = tuple(
     for verb, pattern in (
         (Verb.LOSES_ACCOUNTS, r"Asterisk loses its accounts"),
         (Verb.FINDS_ACCOUNTS, r"Asterisk has its accounts back"),
-        (Verb.LIFTS, rf"the administrator lifts the ban of {_WHO}"),
+        (Verb.UNBANS, rf"the administrator unbans {_WHO}"),
         (Verb.REGISTERS, rf"{_WHO} (?:registers?|logs? in) as {_AS}"),
         (Verb.FAILS, rf"{_WHO} fails? as {_AS}"),
         (Verb.SCANS, rf"{_WHO} scans? {_AS}"),

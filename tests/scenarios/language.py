@@ -1,6 +1,7 @@
-"""The language of the scenarios: a transcript as text, and what it says. README.md tells how to write one.
+"""The language of the scenarios: it parses a transcript. README.md explains how to write one.
 
-Strict: a line that is not wholly understood is a fault, with its number. Nothing here knows a detector.
+It is strict: a line that is not wholly understood is an error, with its number. This module does not know the
+detector.
 """
 
 import re
@@ -17,17 +18,17 @@ from tests.scenarios.words import accounts_from, network_from
 
 from ringfence.model import Address, Network
 
-HEARD = ("AMI", "log", "wire")
-"""The witnesses of a PBX."""
+SOURCES = ("AMI", "log", "wire")
+"""The sources of a PBX."""
 
 
 class TranscriptError(ValueError):
-    """A transcript that says something nobody can act upon."""
+    """A transcript with a line that cannot be carried out."""
 
 
 @define
 class Step:
-    """A time (seconds since the midnight before the first day), what is done then, and what must follow."""
+    """A time (seconds since the midnight before the first day), its action, and the required results."""
 
     line: int
     time: float
@@ -37,14 +38,14 @@ class Step:
 
 @define
 class Scenario:
-    """A transcript, read. ``lines`` are its text."""
+    """A parsed transcript. ``lines`` are its text."""
 
     name: str
     lines: tuple[str, ...]
     steps: list[Step] = Factory(list)
     names: dict[str, Network] = Factory(dict)
     accounts: set[str] = Factory(set)
-    heard: tuple[str, ...] = HEARD
+    sources: tuple[str, ...] = SOURCES
     protected: dict[Network, str] = Factory(dict)
     trunks: list[Address] = Factory(list)
     configuration: Mapping[str, object] = Factory(dict)
@@ -58,25 +59,25 @@ _FOLLOWS = re.compile(r" +=> +(\S.*)")
 _OUTCOME = re.compile(r"=> +(\S.*)")
 _SET: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"accounts: (.+)"), "_set_accounts"),
-    (re.compile(r"heard: (.+)"), "_set_heard"),
+    (re.compile(r"sources: (.+)"), "_set_sources"),
     (re.compile(r"trunk: (\S+)"), "_set_trunk"),
-    (re.compile(r"never banned: (\S+) \((.+)\)"), "_set_protected"),
+    (re.compile(r"exempt: (\S+) \((.+)\)"), "_set_protected"),
     (re.compile(r"([a-z][a-z-]*) is (\S+)"), "_set_name"),
 )
 
 
 def read(name: str, text: str) -> Scenario:
-    """Read a transcript; TranscriptError names the line that is not understood."""
+    """Parse a transcript; raise TranscriptError that names the line which is not understood."""
     return _Reader(Scenario(name, tuple(text.split("\n")))).read()
 
 
 def read_file(path: Path) -> Scenario:
-    """Read the transcript in a file."""
+    """Parse the transcript in a file."""
     return read(path.stem, path.read_text("utf-8"))
 
 
 class _Reader:
-    """Reads line by line. What belongs to the PBX stands before the first time."""
+    """A parser that works line by line. Settings of the PBX come before the first time."""
 
     def __init__(self, scenario: Scenario) -> None:
         self._scenario = scenario
@@ -155,11 +156,11 @@ class _Reader:
     def _set_accounts(self, text: str) -> None:
         self._scenario.accounts.update(accounts_from(text))
 
-    def _set_heard(self, text: str) -> None:
-        heard = tuple(text.split(", "))
-        if not set(heard) <= set(HEARD):
-            raise ValueError(f"a PBX is heard by {', '.join(HEARD)}")
-        self._scenario.heard = heard
+    def _set_sources(self, text: str) -> None:
+        sources = tuple(text.split(", "))
+        if not set(sources) <= set(SOURCES):
+            raise ValueError(f"the sources of a PBX are {', '.join(SOURCES)}")
+        self._scenario.sources = sources
 
     def _set_trunk(self, text: str) -> None:
         self._scenario.trunks.append(self._network(text).network_address)

@@ -1,4 +1,4 @@
-"""What may follow of a line of a scenario."""
+"""The results that may follow a line of a scenario."""
 
 import enum
 import re
@@ -7,16 +7,16 @@ from collections.abc import Mapping
 from attrs import frozen
 from tests.scenarios.words import DURATION, NUMBER, duration_from, network_from, number_from
 
-from ringfence.model import Network, shown
+from ringfence.model import Network, format_network
 
 
 class What(enum.Enum):
-    """The kinds of outcomes."""
+    """The kinds of results."""
 
     BAN = "ban"
     ALARM = "alarm"
-    OVER = "over"
-    STANDS = "stands"
+    CLEARS = "clears"
+    ACTIVE = "is active"
     NOTHING = "nothing"
     NO_BAN = "no ban"
     COUNT = "count"
@@ -28,7 +28,7 @@ class What(enum.Enum):
 
 @frozen
 class Outcome:
-    """What must follow of a line: ``number`` bans or alarms, or how something stands then."""
+    """A result that must follow a line: ``number`` bans or alarms, or a state at that time."""
 
     line: int
     what: What
@@ -42,7 +42,7 @@ class Outcome:
     subject: str = ""
 
 
-_KINDS_OF_COUNT = "late|never banned|withheld|forged|spared"
+_KINDS_OF_COUNT = "late|exempt|unconfirmed|forged|uncounted"
 _BAN_TAIL = (
     rf"(?: of (?P<who>\S+)| in (?P<within>\S+)) by (?P<rule>[a-z]+) for (?P<length>{DURATION})"
     rf"(?P<sip>, UDP to the SIP ports)?(?:, after (?P<after>{NUMBER}) attempts?)?"
@@ -52,8 +52,8 @@ _OUTCOMES: tuple[tuple[re.Pattern[str], What], ...] = (
     (re.compile(r"nothing"), What.NOTHING),
     (re.compile(r"no ban"), What.NO_BAN),
     (re.compile(rf"(?:(?P<number>{NUMBER}) )?bans?{_BAN_TAIL}"), What.BAN),
-    (re.compile(rf"{_ALARM} (?:is|are) over"), What.OVER),
-    (re.compile(rf"{_ALARM} stands?"), What.STANDS),
+    (re.compile(rf"{_ALARM} clears?"), What.CLEARS),
+    (re.compile(rf"{_ALARM} (?:is|are) active"), What.ACTIVE),
     (re.compile(_ALARM), What.ALARM),
     (re.compile(rf"(?P<number>{NUMBER}) attempts? (?P<name>{_KINDS_OF_COUNT})"), What.COUNT),
     (re.compile(r"(?P<who>\S+) is banned"), What.BANNED),
@@ -64,7 +64,7 @@ _OUTCOMES: tuple[tuple[re.Pattern[str], What], ...] = (
 
 
 def outcome_from(text: str, line: int, names: Mapping[str, Network]) -> Outcome:
-    """Read what stands behind ``=>``."""
+    """Parse the text behind ``=>``."""
     for pattern, what in _OUTCOMES:
         found = pattern.fullmatch(text)
         if found is not None:
@@ -82,7 +82,7 @@ def outcome_from(text: str, line: int, names: Mapping[str, Network]) -> Outcome:
                 only_sip=bool(said.get("sip")),
                 after=number_from(said["after"]) if said.get("after") else None,
                 subject=" ".join(
-                    shown(names[word]) if word in names else word for word in subject.split(" ")
+                    format_network(names[word]) if word in names else word for word in subject.split(" ")
                 ),
             )
     raise ValueError(f"nobody knows whether this has followed: {text!r}")

@@ -1,7 +1,7 @@
-"""Playing a scenario: line by line, and at the first line that goes another way the transcript is shown.
+"""Plays a scenario line by line; at the first line with another result it shows the transcript.
 
-What follows is compared line by line: all that happens between a line's time and the next one's must stand
-below it, and nothing else. In which order within a line does not matter.
+Results are compared line by line: all that happens between the times of a line and of the next one must stand
+below it, and nothing else. The order within a line does not matter.
 """
 
 from collections.abc import Iterator
@@ -18,18 +18,18 @@ from tests.scenarios.outcomes import Outcome, What
 from tests.scenarios.stage import SETTLES, Counted, Happened, Stage
 from tests.scenarios.words import clock_text, duration_text
 
-from ringfence.model import shown
+from ringfence.model import format_network
 
 _MOST_SHOWN = 10
 
 
 class DivergenceError(AssertionError):
-    """A scenario that did not go as it is written; its text is the transcript with what differs."""
+    """A scenario with other results than it states; the text is the transcript with the differences."""
 
 
 @define
 class _Due:
-    """The next act of a deed. Earlier lines go first."""
+    """The next repetition of an action. Earlier lines go first."""
 
     time: float
     line: int
@@ -41,7 +41,7 @@ class _Due:
 
 
 def play(scenario: Scenario) -> None:
-    """Play a scenario, with a database of its own; DivergenceError where it goes another way."""
+    """Play a scenario with a database of its own; raise DivergenceError if a result differs."""
     with capture_logs() as logged, TemporaryDirectory() as folder:
         stage = Stage(scenario, Path(folder), logged)
         try:
@@ -51,9 +51,9 @@ def play(scenario: Scenario) -> None:
 
 
 Missing = tuple[Outcome, str]
-"""What has not followed, and what has instead."""
+"""The result that is missing, and what happened instead."""
 
-# What stands so, whether it should, and what is said where it does not.
+# For each state: the expected answer, and the text that is shown if the answer differs.
 _STANDINGS = {
     What.BANNED: (True, "is not"),
     What.NOT_BANNED: (False, "is banned"),
@@ -76,7 +76,7 @@ class _Player:
                 heappush(self._due, _Due(step.time, step.line, 0, step.deed))
                 self._go_on(following)
                 wrong = [*self._standings(step)]
-            else:  # a line without a deed asks how something stands at its time
+            else:  # a line without an action asks for a state at its time
                 self._stage.wait(step.time)
                 wrong = [*self._standings(step)]
                 self._go_on(following)
@@ -103,7 +103,7 @@ class _Player:
     def _compare(self, step: Step, missing: list[Missing]) -> None:
         left = list(self._stage.happened)
         for outcome in sorted(step.outcomes, key=_is_vague):
-            if outcome.what in (What.BAN, What.ALARM, What.OVER):
+            if outcome.what in (What.BAN, What.ALARM, What.CLEARS):
                 found = [one for one in left if _is_it(outcome, one)][: outcome.number]
                 taken = {id(one) for one in found}  # two that are alike are two
                 left = [one for one in left if id(one) not in taken]
@@ -114,15 +114,15 @@ class _Player:
             raise DivergenceError("\n".join(self._shown(step, left, missing)))
 
     def _standings(self, step: Step) -> Iterator[Missing]:
-        """Give what stands otherwise than it is written, now."""
+        """Yield each state that now differs from the transcript."""
         for outcome in step.outcomes:
-            if outcome.what is What.STANDS:
-                standing = sum(
+            if outcome.what is What.ACTIVE:
+                active = sum(
                     alarm.name == outcome.name and outcome.subject in ("", alarm.subject)
-                    for alarm in self._stage.alarms.up
+                    for alarm in self._stage.alarms.active
                 )
-                if standing != outcome.number:
-                    yield outcome, f"{standing} stand"
+                if active != outcome.number:
+                    yield outcome, f"{active} are active"
             if outcome.what not in _STANDINGS or outcome.network is None:
                 continue
             wanted, told = _STANDINGS[outcome.what]
@@ -132,7 +132,7 @@ class _Player:
                 yield outcome, told
 
     def _counts(self, step: Step, before: Counted) -> Iterator[Missing]:
-        """Give the numbers that are others than is written."""
+        """Yield each number that differs from the transcript."""
         for outcome in step.outcomes:
             if outcome.what is What.COUNT:
                 name = outcome.name.replace(" ", "_")
@@ -159,7 +159,7 @@ class _Player:
 
 
 def _is_vague(outcome: Outcome) -> bool:
-    """Say whether an outcome fits more than one thing: it takes what the others leave."""
+    """Whether an outcome matches more than one event, so that it takes what the others leave."""
     network = outcome.network
     return outcome.subject == "" and (network is None or network.num_addresses > 1)
 
@@ -168,7 +168,7 @@ def _is_it(outcome: Outcome, one: Happened) -> bool:
     if one.name != outcome.name or one.is_ban is not (outcome.what is What.BAN):
         return False
     if not one.is_ban:
-        return one.is_over is (outcome.what is What.OVER) and outcome.subject in ("", one.subject)
+        return one.is_cleared is (outcome.what is What.CLEARS) and outcome.subject in ("", one.subject)
     assert one.network is not None
     assert outcome.network is not None
     same = outcome.network == one.network
@@ -180,17 +180,17 @@ def _is_it(outcome: Outcome, one: Happened) -> bool:
 
 
 def _text(one: Happened, scenario: Scenario) -> str:
-    """Write what has happened as a transcript would."""
+    """Return an event as a transcript would state it."""
     if not one.is_ban:
         name = _name(one.subject, scenario)
-        return f"alarm {one.name}{f' for {name}' if name else ''}{' is over' * one.is_over}"
+        return f"alarm {one.name}{f' for {name}' if name else ''}{' clears' * one.is_cleared}"
     assert one.network is not None
     sip = ", UDP to the SIP ports" if one.only_sip else ""
     attempts = f"after {one.after} attempt{'s' * (one.after != 1)}"
-    length, name = duration_text(one.seconds), _name(shown(one.network), scenario)
+    length, name = duration_text(one.seconds), _name(format_network(one.network), scenario)
     return f"ban of {name} by {one.name} for {length}{sip}, {attempts}"
 
 
 def _name(text: str, scenario: Scenario) -> str:
-    names = {shown(network): name for name, network in scenario.names.items()}
+    names = {format_network(network): name for name, network in scenario.names.items()}
     return " ".join(names.get(word, word) for word in text.split(" "))

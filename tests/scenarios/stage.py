@@ -1,7 +1,7 @@
-"""The stage: real parts from the witnesses to the bans, a firewall that remembers, and a time of its own.
+"""The stage: the real parts from the sources to the bans, a firewall in memory, and a clock of its own.
 
-What a banned sender sends is dropped before Asterisk meets it, as in a kernel, and whom the allowlist holds
-passes. So a scenario shows how many answers somebody gets, and not only when he would be banned.
+Packets of a banned sender are dropped before Asterisk receives them, as in a kernel, and addresses of the
+allow list pass. So a scenario shows how many answers a sender gets, and not only when it would be banned.
 """
 
 from collections import Counter
@@ -18,24 +18,25 @@ from tests.scenarios.deeds import Deed, Verb
 from tests.scenarios.language import Scenario
 
 from ringfence.alarms import Alarms
-from ringfence.bans.enforce import Enforcer
-from ringfence.bans.exempt import ITSELF, Exempt
+from ringfence.bans.enforcer import Enforcer
+from ringfence.bans.exemptions import ITSELF, Exempt
 from ringfence.bans.ledger import key_of
-from ringfence.bans.records import Records
+from ringfence.bans.suspects import Suspects
 from ringfence.clock import Clock
-from ringfence.config import parse
+from ringfence.config.loader import parse
+from ringfence.daemon.pipeline import Pipeline
 from ringfence.detect.detector import Detector
-from ringfence.detect.networks import NetworkSet
-from ringfence.evidence import Evidence
-from ringfence.firewall.contract import Roll
+from ringfence.firewall.contract import NetworkList, exempts_friends
 from ringfence.firewall.memory import MemoryBackend
-from ringfence.friends.keeping import Keeping
+from ringfence.friends.registry import FriendRegistry
 from ringfence.model import (
     Address,
     Ban,
     Challenge,
     Contact,
+    Endpoint,
     Network,
+    ObservedRequest,
     Roster,
     Scope,
     SecurityEvent,
@@ -43,16 +44,18 @@ from ringfence.model import (
     Transport,
     TrunkHost,
 )
-from ringfence.store import Store
+from ringfence.networks import NetworkSet
+from ringfence.store.best_effort import Records
+from ringfence.store.database import Store
 
 MIDNIGHT = 1_700_006_400.0
-"""When the first day of every scenario begins (seconds since the epoch)."""
+"""The start of the first day of every scenario (seconds since the epoch)."""
 
 UP_FOR = 86_400.0
-"""For so long the PBX has been heard when the first day begins (seconds)."""
+"""The time for which the sources have been connected when the first day begins (seconds)."""
 
 SETTLES = 12.0
-"""After so long (seconds) nothing waits for another witness any more."""
+"""The time (seconds) after which no report waits for another source any more."""
 
 _ATTEMPTS = {Verb.FAILS, Verb.SCANS, Verb.CALLS, Verb.DIALPLAN, Verb.HIDES, Verb.TAMPERS}
 _SIP = (Service.PJSIP, Service.SIP)
@@ -60,9 +63,9 @@ _SIP = (Service.PJSIP, Service.SIP)
 
 @frozen
 class Happened:
-    """Something that followed, and when (seconds since the first midnight).
+    """A ban or an alarm that followed, and its time (seconds since the first midnight).
 
-    Of a ban: whom, by which rule, for how long, and after how many attempts that Asterisk answered.
+    For a ban: the network, the rule, the length, and the number of attempts that Asterisk answered before.
     """
 
     time: float
@@ -73,22 +76,37 @@ class Happened:
     only_sip: bool = False
     after: int = 0
     is_ban: bool = False
-    is_over: bool = False
+    is_cleared: bool = False
 
 
 @define
 class Counted:
-    """How many attempts the detector passed by, and why."""
+    """How many attempts did not count, by reason."""
 
     late: int
-    never_banned: int
-    withheld: int
+    exempt: int
+    unconfirmed: int
     forged: int
-    spared: int
+    uncounted: int
+
+
+class _Streams:
+    """The TCP connections of a scenario: an address that used one keeps it forever."""
+
+    def __init__(self) -> None:
+        self.remotes: dict[tuple[Address, int], None] = {}
+
+    def backs(self, remote: Endpoint) -> bool:
+        """Whether this address and port used TCP."""
+        return (remote.address, remote.port) in self.remotes
+
+    def had_any(self, address: Address) -> bool:
+        """Whether this address used TCP."""
+        return any(address == known for known, _ in self.remotes)
 
 
 class Stage:
-    """One PBX and its guard. ``logged`` is where what is said goes (``capture_logs``)."""
+    """One PBX and its guard. ``logged`` receives all log entries (``capture_logs``)."""
 
     def __init__(self, scenario: Scenario, folder: Path, logged: list[EventDict]) -> None:
         self.now = 0.0
@@ -103,10 +121,17 @@ class Stage:
         settings = parse({**scenario.configuration}, scenario.name, {}, secrets=False)
         clock = Clock(wall=lambda: MIDNIGHT + self.now, mono=lambda: UP_FOR + self.now)
         self._store = Store.open(folder / "ringfence.db", owner=True)
-        several = frozenset({PBX}) if {"log", "wire"} & {*scenario.heard} else frozenset[str]()
-        self._detector = Detector(settings.rule_table(), several=several, claimed=settings.claims())
-        self._friends = Keeping(self._store, clock.wall, friends=self._detector.friends)
-        self._detector.succeeded = self._friends.succeeded
+        several = frozenset({PBX}) if {"log", "wire"} & {*scenario.sources} else frozenset[str]()
+        self._streams = _Streams()
+        self._detector = Detector(
+            settings.rule_table(),
+            several=several,
+            claimed=settings.claims(),
+            connections=self._streams,
+            corroborated=frozenset({PBX}) if {"AMI", "wire"} & {*scenario.sources} else frozenset(),
+        )
+        self._friends = FriendRegistry(self._store, clock.wall, friends=self._detector.friends)
+        self._detector.succeeded = self._friends.on_success
         self._backend = MemoryBackend(clock=clock.mono)
         allowed = NetworkSet(settings.allow.networks)
         self._enforcer = Enforcer(
@@ -115,33 +140,39 @@ class Stage:
         self._enforcer.allow(Exempt(allowed, {**ITSELF, **scenario.protected}))
         self._enforcer.start(verified=False)
         self.alarms = Alarms(clock.wall)
-        self._evidence = Evidence(self._detector, self._enforcer.carry_out, clock, self.alarms)
-        self._evidence.whose = PBX
+        self._pipeline = Pipeline(
+            self._detector,
+            self._enforcer.carry_out,
+            clock,
+            self.alarms,
+            observe=Suspects(self._backend, clock).observe,
+        )
+        self._pipeline.wire_asterisk = PBX
         trunks = tuple(
             TrunkHost(PBX, Service.PJSIP, "carrier", str(address), _PORT, Transport.UDP)
             for address in scenario.trunks
         )
-        self._friends.roster(Roster(PBX, None, trunks))
+        self._friends.on_roster(Roster(PBX, None, trunks))
         self._logged.clear()
 
     def close(self) -> None:
-        """Let go of the database."""
+        """Close the database."""
         self._store.close()
 
     @property
     def counted(self) -> Counted:
-        """How many attempts were passed by so far."""
+        """How many attempts did not count so far."""
         counts = self._detector.counts
-        return Counted(counts.late, counts.never_banned, counts.withheld, counts.forged, counts.spared)
+        return Counted(counts.late, counts.exempt, counts.unconfirmed, counts.forged, counts.uncounted)
 
     def is_banned(self, network: Network) -> bool:
-        """Say whether anything of ``network`` is dropped now."""
+        """Whether a ban drops packets of ``network`` now, in any scope."""
         return any(self._finds(network, scope) for scope in Scope)
 
     # -- what is done -----------------------------------------------------------------------------------
 
     def wait(self, until: float) -> None:
-        """Let time pass, with the daemon at work: often as long as something may follow, then seldom."""
+        """Advance the time with periodic work: often as long as a result may follow, then rarely."""
         while self.now < until:
             quiet = self.now - self._busy_until
             step = 1.0 if quiet < 2.0 else 5.0 if quiet < SETTLES else 60.0 if quiet < 3_600.0 else 3_600.0
@@ -150,7 +181,7 @@ class Stage:
                 self._tend()
 
     def do(self, deed: Deed, index: int) -> None:
-        """Do the next of a deed's acts: the whole of it where it is done at once."""
+        """Do the next repetition of an action, or all of them if they are done at once."""
         self._busy_until = self.now
         if deed.verb in _ON_THE_PBX:
             self._on_the_pbx(deed)
@@ -167,15 +198,24 @@ class Stage:
         return Act(deed, address or _NOBODY, account, exists, MIDNIGHT + self.now, self._acts)
 
     def _meets(self, act: Act) -> None:
-        """Have Asterisk meet an act, and its witnesses tell of it."""
+        """Pass a request to Asterisk, and the reports of its sources to the pipeline."""
         if act.deed.verb in _ATTEMPTS:
             self._answered[act.address] += 1
-        for is_challenge, told in groupby(tell(act, self._scenario.heard), _is_challenge):
-            if is_challenge:
-                self._evidence.see(_challenges(told), UP_FOR + self.now)
+        if act.remote.transport is not Transport.UDP:
+            self._streams.remotes[act.remote.address, act.remote.port] = None
+        for on_the_wire, told in groupby(tell(act, self._scenario.sources), _is_on_the_wire):
+            if on_the_wire:
+                for one in told:  # an answer is seen before the next request comes
+                    self._sees(one)
             else:
-                self._evidence.hear(_events(told), UP_FOR + self.now)
+                self._pipeline.on_events(_events(told), UP_FOR + self.now)
             self._look()
+
+    def _sees(self, one: Told) -> None:
+        """Pass an answer, or a request of an observed address, to the pipeline as the wire does."""
+        observed = isinstance(one, ObservedRequest) and one.address in self._backend.observed
+        if isinstance(one, Challenge) or (isinstance(one, ObservedRequest) and observed):
+            self._pipeline.on_challenges([one], UP_FOR + self.now)
 
     def _on_the_pbx(self, deed: Deed) -> None:
         if deed.verb is Verb.LOSES_ACCOUNTS:
@@ -183,11 +223,11 @@ class Stage:
         elif deed.verb is Verb.FINDS_ACCOUNTS:
             self._exists.update(self._scenario.accounts)
         elif deed.verb is Verb.FLOODS:
-            self._evidence.limited(map(_limited, deed.addresses), UP_FOR + self.now)
+            self._pipeline.on_udp_floods(map(_limited, deed.addresses), UP_FOR + self.now)
         elif deed.verb in (Verb.HAS_CONTACT, Verb.LOSES_CONTACT):
             self._contact(deed)
-        elif deed.verb is Verb.LIFTS:
-            self._enforcer.free(
+        elif deed.verb is Verb.UNBANS:
+            self._enforcer.unban_with_retry(
                 key_of(ip_network(address), scope) for address in deed.addresses for scope in Scope
             )
         self._look()
@@ -197,44 +237,49 @@ class Stage:
         for address in deed.addresses:
             for account in deed.accounts:
                 contact = Contact(PBX, deed.service, account, address, until, deed.reachable)
-                self._friends.contact(evolve(contact, gone=deed.verb is Verb.LOSES_CONTACT))
+                self._friends.on_contact(evolve(contact, gone=deed.verb is Verb.LOSES_CONTACT))
 
     def is_friend(self, network: Network) -> bool:
-        """Say whether an address is a friend's."""
+        """Whether an address is a friend's."""
         return self._detector.friends.has(network.network_address)
 
     def _arrives(self, act: Act) -> bool:
-        """Say whether the kernel lets it through to Asterisk."""
+        """Whether the kernel passes the request to Asterisk."""
         address = act.address
-        if any(address in network for network in self._backend.rolls[Roll.ALLOW]):
+        if any(address in network for network in self._backend.lists[NetworkList.ALLOW]):
             return True
         scopes = [Scope.FULL]
-        if act.deed.service in _SIP and act.deed.transport is Transport.UDP:
-            scopes.append(Scope.SIP_UDP)
+        if act.deed.service in _SIP:
+            scopes.append(Scope.SIP_UDP if act.deed.transport is Transport.UDP else Scope.SIP_TCP)
         return not any(self._finds(ip_network(address), scope) for scope in scopes)
 
     def _finds(self, network: Network, scope: Scope) -> bool:
-        """Say whether a ban covers ``network``, whatever its length."""
+        """Whether a ban drops packets of all of ``network``, whatever the ban's length."""
         lengths = {network.prefixlen, *(_LENGTHS[network.version])}
         wider = (network.supernet(new_prefix=length) for length in lengths if length <= network.prefixlen)
-        return any(self._backend.find(one, scope) is not None for one in wider)
+        friend = network.prefixlen == network.max_prefixlen and self.is_friend(network)
+        return any(
+            self._backend.find(one, scope) is not None
+            for one in wider
+            if not (friend and exempts_friends(one))
+        )
 
     # -- what follows -----------------------------------------------------------------------------------
 
     def _tend(self) -> None:
         self._tended = self.now
-        wire = "wire" in self._scenario.heard
-        self._evidence.tend(wire=wire, listening=self._listening)
-        self._enforcer.tend()
+        wire = "wire" in self._scenario.sources
+        self._pipeline.tick(wire=wire, listening=self._listening)
+        self._enforcer.tick()
         self._friends.expire()
         self._friends.write()
         self._look()
 
     def _listening(self, _: str) -> float | None:
-        return 0.0 if "AMI" in self._scenario.heard else None
+        return 0.0 if "AMI" in self._scenario.sources else None
 
     def _look(self) -> None:
-        """Take what was said since the last look."""
+        """Record the bans and alarms that were logged since the last call."""
         if not self._logged:
             return
         said, self._logged[:] = [*self._logged], []
@@ -244,10 +289,10 @@ class Stage:
                 self.happened.append(self._banned(ip_network(entry["address"]), entry["rule"]))
             elif name.startswith(_ALARM):
                 name = name.removeprefix(_ALARM)
-                over = name.endswith(".over")
+                over = name.endswith(".cleared")
                 subject = str(entry["subject"])
                 self.happened.append(
-                    Happened(self.now, name.removesuffix(".over"), subject=subject, is_over=over)
+                    Happened(self.now, name.removesuffix(".cleared"), subject=subject, is_cleared=over)
                 )
 
     def _banned(self, network: Network, rule: str) -> Happened:
@@ -271,28 +316,24 @@ _ON_THE_PBX = {
     Verb.LOSES_ACCOUNTS,
     Verb.FINDS_ACCOUNTS,
     Verb.FLOODS,
-    Verb.LIFTS,
+    Verb.UNBANS,
     Verb.HAS_CONTACT,
     Verb.LOSES_CONTACT,
 }
 
 
 def _limited(address: Address) -> Network:
-    """Give what the kernel's limiter counts: an IPv4 address, or the /64 of an IPv6 one."""
+    """Return what the kernel's limiter counts: an IPv4 address, or the /64 of an IPv6 one."""
     return ip_network((address, 64 if address.version == 6 else 32), strict=False)
 
 
-def _is_challenge(told: Told) -> bool:
-    return isinstance(told, Challenge)
-
-
-def _challenges(told: Iterable[Told]) -> Sequence[Challenge]:
-    return [one for one in told if isinstance(one, Challenge)]
+def _is_on_the_wire(told: Told) -> bool:
+    return not isinstance(told, SecurityEvent)
 
 
 def _events(told: Iterable[Told]) -> Sequence[SecurityEvent]:
     return [one for one in told if isinstance(one, SecurityEvent)]
 
 
-def _on(roll: Roll, allowed: NetworkSet) -> Iterator[Network]:
-    return iter(allowed.networks if roll is Roll.ALLOW else ())
+def _on(roll: NetworkList, allowed: NetworkSet) -> Iterator[Network]:
+    return iter(allowed.networks if roll is NetworkList.ALLOW else ())

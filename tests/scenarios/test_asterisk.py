@@ -1,4 +1,4 @@
-"""What scenarios have Asterisk say is what a real one has said (tests/captures)."""
+"""The reports of Asterisk in the scenarios are those of a real one (tests/captures)."""
 
 from ipaddress import ip_address
 
@@ -8,7 +8,16 @@ from tests.scenarios.deeds import Deed, Verb
 from tests.scenarios.language import read
 from tests.support.captures import capture
 
-from ringfence.model import AMI, EventKind, SecurityEvent, Service, SourceId, Transport
+from ringfence.model import (
+    AMI,
+    Challenge,
+    EventKind,
+    ObservedRequest,
+    SecurityEvent,
+    Service,
+    SourceId,
+    Transport,
+)
 from ringfence.parse.ami import AmiDecoder
 from ringfence.parse.log import LogReader
 
@@ -16,7 +25,7 @@ Shape = tuple[Service, EventKind, Transport, str, str, bool, bool, bool]
 
 
 def shape(event: SecurityEvent) -> Shape:
-    """Give what of an event does not change from one time to the next."""
+    """Return the parts of an event that do not change from one time to the next."""
     account = event.account if event.account in ("<unknown>", "anonymous", "") else "somebody"
     return (
         event.service,
@@ -31,7 +40,7 @@ def shape(event: SecurityEvent) -> Shape:
 
 
 def recorded(group: str, name: str) -> tuple[list[Shape], list[Shape]]:
-    """Give what AMI and the NOTICE lines of a recording told of the first deed in it."""
+    """Return what AMI and the NOTICE lines of a recording report of the first action in it."""
     ami = AmiDecoder(SourceId("pbx", AMI))
     ami.feed(b"Asterisk Call Manager/11.0.0\r\n", 0.0)
     one = capture(group, name)
@@ -48,11 +57,11 @@ def recorded(group: str, name: str) -> tuple[list[Shape], list[Shape]]:
 
 
 def played(deed: Deed, *, exists: bool) -> tuple[list[Shape], list[Shape]]:
-    """Give what AMI and the NOTICE lines tell of it in a scenario."""
+    """Return what AMI and the NOTICE lines report of an action in a scenario."""
     act = Act(deed, ip_address("203.0.113.5"), "204" if deed.accounts else "", exists, 0.0, 1)
     told = [one for one in tell(act, ("AMI", "log", "wire")) if isinstance(one, SecurityEvent)]
     return (
-        [shape(event) for event in told if event.source.witness == AMI],
+        [shape(event) for event in told if event.source.name == AMI],
         [shape(event) for event in told if event.source.notices],
     )
 
@@ -81,7 +90,7 @@ FAILS = Deed(Verb.FAILS, accounts=("204",))
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_it_says_what_a_real_one_said(group: str, name: str, deed: Deed, exists: bool) -> None:  # noqa: FBT001
-    """The same events in the same order, of the same accounts, with a digest where there was one."""
+    """The events are the same, in the same order, of the same accounts, with a digest where there was one."""
     events, lines = recorded(group, name)
     said, notices = played(deed, exists=exists)
     assert said == events
@@ -90,12 +99,13 @@ def test_it_says_what_a_real_one_said(group: str, name: str, deed: Deed, exists:
 
 
 def test_who_names_another_in_a_via_is_told_of_as_a_real_one_tells() -> None:
-    """The events name whom he names, the log and the wire tell who he is."""
+    """The events name the address that a Via names, and the log and the wire name the true sender."""
     [step] = read("x", "10:00  203.0.113.5 fails as 204, by SIP, naming 192.0.2.9 in a Via").steps
     assert step.deed is not None
     act = Act(step.deed, step.deed.addresses[0], "204", exists=True, time=0.0, number=1)
     named = [
-        str(one.remote.address) if isinstance(one, SecurityEvent) else str(one.sender)
+        str(one.sender) if isinstance(one, Challenge) else str(one.remote.address)
         for one in tell(act, ("AMI", "log", "wire"))
+        if not isinstance(one, ObservedRequest)
     ]
     assert named == ["192.0.2.9", "203.0.113.5", "192.0.2.9", "192.0.2.9", "192.0.2.9", "203.0.113.5"]

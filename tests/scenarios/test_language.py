@@ -1,4 +1,4 @@
-"""The language of the scenarios: what is not wholly understood is refused, and a difference is shown."""
+"""The language of the scenarios: lines that are not wholly understood are rejected, differences are shown."""
 
 import re
 
@@ -16,7 +16,7 @@ ITS_BAN = "          => ban of attacker by guess for 1 h, after 5 attempts\n"
 
 
 def scenario(text: str) -> Scenario:
-    """Read what follows upon the head."""
+    """Parse a text behind the head."""
     return read("written", HEAD + text)
 
 
@@ -26,7 +26,7 @@ def scenario(text: str) -> Scenario:
         ("attacker fails as 204", 3, "neither a time"),
         ("attacker is 203.0.113.6", 3, "has an address already"),
         ("other is nowhere", 3, "nowhere"),
-        ("heard: AMI, hearsay", 3, "is heard by AMI, log, wire"),
+        ("sources: AMI, hearsay", 3, "the sources of a PBX are AMI, log, wire"),
         ("accounts: 249 to 200", 3, "from one number to a higher one"),
         ("accounts: two words", 3, "is no account"),
         ("configuration:\nrules = 1", 3, "stands below"),
@@ -58,7 +58,7 @@ def scenario(text: str) -> Scenario:
     ],
 )
 def test_nonsense_is_refused_with_its_line(text: str, line: int | None, words: str) -> None:
-    """And in words that tell whoever wrote it what to write."""
+    """The error names the line, and its text explains what to write."""
     with pytest.raises(TranscriptError) as refused:
         scenario(text)
     where = "written.scenario:" if line is None else f"written.scenario, line {line}:"
@@ -67,7 +67,7 @@ def test_nonsense_is_refused_with_its_line(text: str, line: int | None, words: s
 
 
 def test_a_line_says_who_does_what_how_often() -> None:
-    """In the order of its words; what is not said is once, by PJSIP over UDP."""
+    """A line is read in the order of its words; by default it is done once, by PJSIP over UDP."""
     [step] = scenario("day 2 10:00  3 addresses of 198.18.0.0/16 fail as 204 and 7 to 9, 2 times each").steps
     assert step.deed is not None
     assert step.time == 86_400 + 36_000
@@ -87,7 +87,7 @@ def test_a_line_says_who_does_what_how_often() -> None:
     ],
 )
 def test_many_are_said_in_one_word(who: str, addresses: list[str]) -> None:
-    """The first of a network, or spread over it, or a host in each /64."""
+    """Many addresses are the first of a network, or spread over it, or a host in each /64."""
     [step] = scenario(f"10:00  {who} scans 204").steps
     assert step.deed is not None
     assert [str(address) for address in step.deed.addresses] == addresses
@@ -107,12 +107,12 @@ def test_for_so_long_is_so_often() -> None:
 
 @pytest.mark.parametrize("text", ["10 ms", "5 s", "150 s", "10 min", "1 h", "7 d"])
 def test_durations_are_written_as_they_are_read(text: str) -> None:
-    """In the largest unit that they are whole in."""
+    """A duration is written in the largest unit of which it is a whole number."""
     assert duration_from(duration_text(duration_from(text))) == duration_from(text)
 
 
 def test_times_are_written_as_they_are_read() -> None:
-    """With the day from the second one on, and parts of a second where there are any."""
+    """A time has the day from the second one on, and parts of a second where there are any."""
     assert [clock_text(time) for time in (36_000.0, 36_000.5, 86_400.0)] == [
         "10:00:00",
         "10:00:00.500",
@@ -121,19 +121,19 @@ def test_times_are_written_as_they_are_read() -> None:
 
 
 def test_what_goes_as_it_is_written_is_silent() -> None:
-    """What the tests below change is right by itself."""
+    """The scenario that the tests below change is right itself."""
     play(scenario(A_GUESS + ITS_BAN))
 
 
 def shown(text: str) -> str:
-    """Give what is said of a transcript that is wrong."""
+    """Return the text that is shown for a wrong transcript."""
     with pytest.raises(DivergenceError) as different:
         play(scenario(text))
     return str(different.value)
 
 
 def test_what_does_not_follow_is_marked_in_its_place() -> None:
-    """The line is marked, with what was so far above it, and what happened in its stead is shown below."""
+    """The wrong line is marked, below the lines so far and above what happened instead."""
     said = shown(A_GUESS + ITS_BAN.replace("5 attempts", "4 attempts"))
     assert said.split("\n") == [
         "written.scenario goes another way in line 4:",
@@ -149,7 +149,7 @@ def test_what_does_not_follow_is_marked_in_its_place() -> None:
 
 @pytest.mark.parametrize("outcome", ["", "          => no ban\n", "          => nothing\n"])
 def test_what_is_not_written_must_not_happen(outcome: str) -> None:
-    """Whether or not the transcript says so."""
+    """A result that is not written is an error, whether or not the transcript excludes it."""
     said = shown(A_GUESS + outcome + "11:30:00  attacker fails as 204\n")
     assert "++     | 10:00:04  => ban of attacker by guess for 1 h, after 5 attempts" in said
     assert "11:30:00" not in said
@@ -164,13 +164,13 @@ def test_what_is_not_written_must_not_happen(outcome: str) -> None:
     ],
 )
 def test_every_word_of_a_ban_is_compared(wrong: str, told: str) -> None:
-    """The rule, the length and the scope."""
+    """The rule, the length and the scope of a ban are compared."""
     said = shown(A_GUESS + ITS_BAN.replace("by guess for 1 h", wrong))
     assert f"       ^ {told}" in said
 
 
 def test_so_many_bans_are_counted() -> None:
-    """Of a network's addresses, and the transcript says how many there were."""
+    """Bans of a network's addresses are counted, and the error states how many there were."""
     three = "10:00:00  3 addresses of 203.0.113.0/24 fail as 204, every 10 s, 5 times each\n"
     bans = "          => {} bans in 203.0.113.0/24 by guess for 1 h, after 5 attempts\n"
     play(scenario(three + bans.format(3)))
@@ -186,24 +186,24 @@ def test_so_many_bans_are_counted() -> None:
     ],
 )
 def test_how_it_stands_is_asked_before_the_next_line(standing: str, told: str) -> None:
-    """Who is banned, and how many attempts were on their way when their sender was."""
+    """States are examined before the next line: bans, and the attempts that were late when the ban began."""
     sent = A_GUESS.replace("6 times", "7 times, at once")
     said = shown(f"{sent}{ITS_BAN}          => {standing}\n")
     assert f"       ^ {told}" in said
 
 
 def test_a_later_line_does_not_hide_an_earlier_fault() -> None:
-    """Lines that go on at the same time are told apart by their outcomes' times."""
+    """Lines that continue at the same time are distinguished by the times of their results."""
     text = "10:00:00  attacker fails as 204, every 1 min, 3 times\n" + A_GUESS.replace("10:00:00", "10:00:30")
     said = shown(text + ITS_BAN.replace("5 attempts", "6 attempts"))
     assert re.search(r"\+\+     \| 10:00:3\d  => ban of attacker by guess for 1 h, after 5 attempts", said)
 
 
 def test_without_its_witnesses_nobody_tells() -> None:
-    """A guest's call to nowhere stands in the log alone."""
+    """A guest's call to an unknown extension appears in the log alone, so without it nothing follows."""
     calls = "10:00:00  attacker calls a number that does not exist, over TCP, 3 times\n"
-    play(scenario("heard: AMI, wire\n" + calls))
-    play(scenario("heard: AMI, log\n" + calls + ITS_BAN.replace("guess", "probe").replace("5", "3")))
+    play(scenario("sources: AMI, wire\n" + calls))
+    play(scenario("sources: AMI, log\n" + calls + ITS_BAN.replace("guess", "probe").replace("5", "3")))
 
 
 @pytest.mark.parametrize(
@@ -211,26 +211,26 @@ def test_without_its_witnesses_nobody_tells() -> None:
     [
         ("10:00:30  => attacker is a friend", "is not"),
         ("10:00:30  => 198.51.100.7 is no friend", "is a friend"),
-        ("10:00:30  => alarm siege stands", "0 stand"),
+        ("10:00:30  => alarm distributed is active", "0 are active"),
         ("11:30:00  => attacker is banned", "is not"),
     ],
 )
 def test_a_time_without_a_deed_asks_how_it_stands_then(standing: str, told: str) -> None:
-    """And not how it stood before, or stands later."""
+    """The state is that at the time of the line, and not an earlier or later one."""
     friend = "09:00:00  198.51.100.7 has a contact of 204\n"
     said = shown(f"{friend}{A_GUESS}{ITS_BAN}{standing}\n15:00:00  attacker fails as 204\n")
     assert f"       ^ {told}" in said
 
 
 def test_alarms_are_told_by_whom_they_are_about() -> None:
-    """Names stand for addresses there too, and one that is over is another thing than one that is raised."""
+    """An alarm is compared with its subject, in which names stand for addresses, and differs if it clears."""
     wrong = "198.51.100.7 registers as 204\n10:00:00  198.51.100.7 fails as 204\n"
     alarm = "          => alarm phone.broken for 204 at {}\n"
     play(scenario(f"office is 198.51.100.7\n09:00:00  {wrong}{alarm.format('office')}"))
-    for other in (alarm.format("attacker"), alarm.format("198.51.100.7 is over")):
+    for other in (alarm.format("attacker"), alarm.format("198.51.100.7 clears")):
         assert "=> alarm phone.broken for 204 at 198.51.100.7" in shown(f"09:00:00  {wrong}{other}")
 
 
 def test_a_trunk_is_a_friend_from_the_start() -> None:
-    """As one is at which the PBX registers."""
+    """A trunk is a friend from the start, as a server is at which the PBX registers."""
     play(scenario("trunk: attacker\n" + A_GUESS + "          => attacker is a friend\n"))

@@ -1,4 +1,4 @@
-"""The words of the scenarios' language that stand in many places: numbers, durations, times, names."""
+"""Words that many parts of the scenarios' language share: numbers, durations, times, names."""
 
 from collections.abc import Iterator, Mapping
 from ipaddress import ip_network
@@ -6,7 +6,7 @@ from ipaddress import ip_network
 from ringfence.model import Network
 
 MOST_DEEDS = 200_000
-"""So many single deeds may one line ask for: a typing error must not cost the machine."""
+"""The most repetitions that one line may ask for: a typing error must not overload the machine."""
 
 NUMBER = r"\d{1,3}(?: \d{3})+|\d+"
 _UNITS = {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3_600.0, "d": 86_400.0}
@@ -14,18 +14,18 @@ DURATION = rf"(?:{NUMBER}) (?:{'|'.join(_UNITS)})"
 
 
 def number_from(text: str) -> int:
-    """Read a number as people write it: ``1 000``."""
+    """Parse a number as people write it: ``1 000``."""
     return int(text.replace(" ", ""))
 
 
 def duration_from(text: str) -> float:
-    """Read ``10 min``."""
+    """Parse a duration: ``10 min``."""
     number, _, unit = text.rpartition(" ")
     return number_from(number) * _UNITS[unit]
 
 
 def duration_text(seconds: float) -> str:
-    """Write a duration as a transcript does."""
+    """Return a duration as a transcript states it."""
     for unit, size in reversed(_UNITS.items()):
         if seconds >= size and round(seconds / size, 6).is_integer():
             return f"{round(seconds / size)} {unit}"
@@ -33,7 +33,7 @@ def duration_text(seconds: float) -> str:
 
 
 def clock_text(seconds: float) -> str:
-    """Write a time as a transcript does."""
+    """Return a time as a transcript states it."""
     day, of_day = divmod(seconds, 86_400)
     minutes, second = divmod(of_day, 60)
     clock = f"{int(minutes) // 60:02}:{int(minutes) % 60:02}:{second:06.3f}".removesuffix(".000")
@@ -41,7 +41,7 @@ def clock_text(seconds: float) -> str:
 
 
 def network_from(text: str, names: Mapping[str, Network]) -> Network:
-    """Give the network that a name stands for, or that is written."""
+    """Return the network that a name stands for, or that is written."""
     if text in names:
         return names[text]
     try:
@@ -51,7 +51,7 @@ def network_from(text: str, names: Mapping[str, Network]) -> Network:
 
 
 def accounts_from(text: str) -> Iterator[str]:
-    """Read ``200 to 249 and alice``."""
+    """Yield the accounts of a text such as ``200 to 249 and alice``."""
     for part in text.split(" and "):
         first, to, last = part.partition(" to ")
         if not to:

@@ -7,11 +7,11 @@ from itertools import count
 from pathlib import Path
 
 LINE = 90
-"""Bytes in a line."""
+"""Bytes of a line."""
 
 
 class Log:
-    """Writes numbered lines to ``path`` and does to it what is done to logs."""
+    """A log at ``path`` with numbered lines, and the operations of Asterisk and logrotate on it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -21,22 +21,22 @@ class Log:
         self.reopen()
 
     def reopen(self) -> None:
-        """Open the file at the path anew, as `logger reload` does."""
+        """Open the file at the path again, as `logger reload` does."""
         self.close()
         self._fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
 
     def close(self) -> None:
-        """Write no more."""
+        """Stop writing."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
 
     def write(self, number: int = 1) -> None:
-        """Write so many lines, in one call."""
+        """Write ``number`` lines, in one call."""
         self.write_bytes(b"".join(self._line() for _ in range(number)))
 
     def write_in_two(self, between: Callable[[], None] = lambda: None) -> None:
-        """Write a line in two parts, with something done in between."""
+        """Write a line in two parts, and call ``between`` in between."""
         line = self._line()
         self.write_bytes(line[:40])
         between()
@@ -58,7 +58,7 @@ class Log:
         self.reopen()
 
     def rotate_rotate_over(self) -> None:
-        """Keep one old file: the one before is gone."""
+        """Keep one old file: the one before it is removed."""
         self.path.rename(f"{self.path}.0")
         self.reopen()
 
@@ -68,14 +68,14 @@ class Log:
         self.reopen()
 
     def rotate_late(self) -> None:
-        """Rotate as logrotate with `create` does: the old file is written to until Asterisk is told."""
+        """Rotate as logrotate with `create` does: Asterisk writes to the old file until its reload."""
         self.path.rename(f"{self.path}-{20_260_000 + next(self._names)}")
         self.path.touch()
         self.write(2)
         self.reopen()
 
     def copy_and_truncate(self) -> None:
-        """Do what logrotate does with `copytruncate`."""
+        """Do the same as logrotate with `copytruncate`."""
         self._move_up()
         shutil.copy(self.path, f"{self.path}.0")
         os.truncate(self.path, 0)
@@ -96,7 +96,7 @@ ROTATIONS = ("rotate_sequential", "rotate_rotate", "rotate_timestamp", "rotate_l
 
 
 class Numbers:
-    """Takes what a trail reads, and gives the numbers of the lines."""
+    """Consumes the lines of a log, and keeps their numbers."""
 
     def __init__(self) -> None:
         self.read: list[int] = []
@@ -104,12 +104,12 @@ class Numbers:
         self.cuts = 0
 
     def lines(self, data: bytes, *, live: bool) -> None:
-        """Take lines."""
+        """Consume lines."""
         for line in data.splitlines():
             assert len(line) == LINE - 1, line
             self.read.append(int(line[:8]))
             self.lives.append(live)
 
     def cut(self) -> None:
-        """Take note that a file ended."""
+        """Record the end of a file."""
         self.cuts += 1

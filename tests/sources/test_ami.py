@@ -1,74 +1,71 @@
-"""One Asterisk's manager interface, well-behaved or not: what is heard, and what the source says."""
+"""One Asterisk's manager interface, well-behaved or not: the events and states of the source."""
 
 import asyncio
 import gc
 import logging
 import ssl
-import subprocess
 import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from datetime import UTC, datetime
+from hashlib import md5
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from attrs import define, evolve, field
 from structlog.testing import capture_logs
+from tests.parse.packets import packet
 from tests.support.amiserver import BANNER, HOST, AmiServer, Fault, Script
 from tests.support.asterisk import SECRET
 from tests.support.captures import Capture, capture
+from tests.support.certificate import certificate_in
 from tests.support.daemon import GRANTED
-from tests.support.netns import run
 
 from ringfence.detect.fold import Fold
 from ringfence.model import EventKind, Secret, SecurityEvent, Service
+from ringfence.parse import ami_http
 from ringfence.sources import ami
 from ringfence.sources.ami import AmiSource, AmiTarget
 from ringfence.sources.backoff import Backoff
 from ringfence.sources.state import Condition, EndError, State
+
+if TYPE_CHECKING:
+    from ringfence.sources.standby import Period
 
 Converse = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Wait a hundredth of what is waited for a real Asterisk."""
+    """Wait a hundredth of the time for a real Asterisk."""
     monkeypatch.setattr(ami, "PING_EVERY", 0.05)
     monkeypatch.setattr(ami, "PROVE_WITHIN", 2.0)
 
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give a file with a key and its self-signed certificate for 127.0.0.1."""
-    file = tmp_path_factory.mktemp("tls") / "ami.pem"
-    key = file.with_name("key.pem")
-    subprocess.run(
-        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=pbx "
-        f"-addext subjectAltName=IP:127.0.0.1 -keyout {key} -out {file}".split(),
-        check=True,
-        capture_output=True,
-    )
-    file.write_bytes(file.read_bytes() + key.read_bytes())
-    return file
+    """Return a file with a key and its self-signed certificate for 127.0.0.1."""
+    return certificate_in(tmp_path_factory.mktemp("tls"))
 
 
 async def until(true: Callable[[], object]) -> None:
-    """Wait for something to become true."""
+    """Wait until ``true`` returns a true value."""
     while not true():  # noqa: ASYNC110 - what is waited for knows of no event
         await asyncio.sleep(0.005)
 
 
 @define
-class Heard:
-    """A source at work, what it handed on, and what it logged."""
+class Recorder:
+    """A running source, the events that it passed on, and its log."""
 
     logs: Sequence[Any]
     source: AmiSource = field(init=False)
     events: list[SecurityEvent] = field(factory=list)
     times: list[float] = field(factory=list)
 
-    def take(self, events: Sequence[SecurityEvent], now: float) -> None:
-        """Be the source's sink."""
+    def sink(self, events: Sequence[SecurityEvent], now: float) -> None:
+        """Record events, as the source's sink."""
         self.events += events
         self.times.append(now)
 
@@ -78,69 +75,69 @@ class Heard:
         return [entry["state"] for entry in self.logs if entry["event"] == "source.state"]
 
     async def until(self, true: Callable[[], object]) -> None:
-        """Wait for something to become true."""
+        """Wait until ``true`` returns a true value."""
         await until(true)
 
     async def until_state(self, state: State) -> None:
-        """Wait for the source to be in that state."""
+        """Wait until the source is in that state."""
         await self.until(lambda: self.source.condition.state is state)
 
 
-Then = Callable[[Heard], Coroutine[Any, Any, None]]
+Then = Callable[[Recorder], Coroutine[Any, Any, None]]
 
 
-async def listen(target: AmiTarget, then: Then, backoff: Backoff | None = None) -> Heard:
-    """Have a source listen to ``target`` while ``then`` runs; nothing may be left of it."""
+async def listen(target: AmiTarget, then: Then, backoff: Backoff | None = None) -> Recorder:
+    """Run a source on ``target`` while ``then`` runs; no resource of it may be left."""
     with capture_logs() as logs:
         pauses = backoff if backoff is not None else Backoff(0.01, 0.02)
-        heard = Heard(logs)
-        heard.source = AmiSource(target, heard.take, pauses)
+        recorder = Recorder(logs)
+        recorder.source = AmiSource(target, recorder.sink, pauses)
         async with asyncio.timeout(30), asyncio.TaskGroup() as group:
-            task = group.create_task(heard.source.run())
-            await then(heard)
+            task = group.create_task(recorder.source.run())
+            await then(recorder)
             assert not task.done()
             task.cancel()
     assert [
         task for task in asyncio.all_tasks() if "ringfence/sources" in repr(task.get_stack(limit=1))
     ] == []
     assert SECRET not in repr(logs)
-    return heard
+    return recorder
 
 
 def target_at(port: int, host: str = HOST, tls: ssl.SSLContext | None = None) -> AmiTarget:
-    """Give the target of a server of ours."""
+    """Return the target of a test server."""
     return AmiTarget("pbx", host, port, "ringfence", Secret(SECRET), tls)
 
 
 def at(state: State) -> Then:
-    """Wait for that state, and no longer."""
+    """Return a function that waits for that state."""
 
-    async def then(heard: Heard) -> None:
-        await heard.until_state(state)
+    async def then(recorder: Recorder) -> None:
+        await recorder.until_state(state)
 
     return then
 
 
-def listened(
+def run_on(
     script: Script,
     then: Then,
     backoff: Backoff | None = None,
     **server: Any,  # noqa: ANN401 - the server's own
-) -> tuple[Heard, AmiServer]:
-    """Listen to a server that follows the script."""
+) -> tuple[Recorder, AmiServer]:
+    """Run a source on a server that follows the script."""
 
-    async def main() -> tuple[Heard, AmiServer]:
+    async def main() -> tuple[Recorder, AmiServer]:
         async with AmiServer(script, **server) as there:
             return await listen(target_at(there.port), then, backoff), there
 
     result = asyncio.run(main())
-    gc.collect()  # a socket or a future that was forgotten warns, and a warning is an error
+    gc.collect()  # a forgotten socket or future warns, and a warning is an error
     return result
 
 
 @asynccontextmanager
-async def raw(converse: Converse, host: str = HOST) -> AsyncIterator[int]:
-    """Serve connections in any way at all, and give the port."""
+async def raw(converse: Converse, host: str = HOST, tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
+    """Serve connections with ``converse``, and yield the port."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -150,35 +147,35 @@ async def raw(converse: Converse, host: str = HOST) -> AsyncIterator[int]:
         finally:
             writer.close()
 
-    server = await asyncio.start_server(serve, host, 0)
+    server = await asyncio.start_server(serve, host, 0, ssl=tls)
     async with server:
         yield server.sockets[0].getsockname()[1]
         server.close()
         await asyncio.sleep(0.05)
 
 
-def raw_listened(converse: Converse, then: Then) -> Heard:
-    """Listen to whoever converses so."""
+def run_on_raw(converse: Converse, then: Then) -> Recorder:
+    """Run a source on a server with this behaviour."""
 
-    async def main() -> Heard:
+    async def main() -> Recorder:
         async with raw(converse) as port:
             return await listen(target_at(port), then)
 
     return asyncio.run(main())
 
 
-# -- what is heard ----------------------------------------------------------------------------------------
+# -- events -----------------------------------------------------------------------------------------------
 
 
 def test_a_source_that_listens() -> None:
-    """Logged in by MD5, with an event that proves the class: the state says so, once in the log."""
-    heard, server = listened(Script(play=[GRANTED]), at(State.LISTENING))
+    """Logged in by MD5, with an event that proves the class: the state shows it, once in the log."""
+    recorder, server = run_on(Script(play=[GRANTED]), at(State.LISTENING))
 
-    assert heard.source.condition == Condition(State.LISTENING, "manager interface 11.0.0")
-    assert heard.source.version == "11.0.0"
-    assert heard.source.settled.is_set()
+    assert recorder.source.condition == Condition(State.LISTENING, "manager interface 11.0.0")
+    assert recorder.source.version == "11.0.0"
+    assert recorder.source.settled.is_set()
     assert server.actions[:2] == ["Challenge", "Login"]
-    assert heard.logs == [
+    assert recorder.logs == [
         {
             "event": "source.state",
             "log_level": "info",
@@ -202,135 +199,154 @@ CAPTURES = [
 
 @pytest.mark.parametrize("chunk", [-1, 0, 7])
 @pytest.mark.parametrize("recorded", CAPTURES, ids=str)
-def test_a_recording_becomes_the_attempts_it_tells_of(recorded: Capture, chunk: int) -> None:
-    """However the bytes are cut, the events that are handed on fold into the attempts that were made."""
+def test_a_recording_becomes_its_attempts(recorded: Capture, chunk: int) -> None:
+    """At any split of the bytes, the events fold into the attempts that were made."""
 
-    async def then(heard: Heard) -> None:
-        await heard.until(lambda: heard.events and heard.events[-1].service is Service.AMI)
+    async def then(recorder: Recorder) -> None:
+        await recorder.until(lambda: recorder.events and recorder.events[-1].service is Service.AMI)
 
-    heard, _ = listened(Script(play=[recorded.ami.read_bytes(), GRANTED], chunk=chunk), then)
+    recorder, _ = run_on(Script(play=[recorded.ami.read_bytes(), GRANTED], chunk=chunk), then)
     fold = Fold()
-    attempts = [fold.feed(event, 0.0) for event in heard.events]
+    attempts = [fold.feed(event, 0.0) for event in recorder.events]
 
     assert sum(attempt is not None for attempt in attempts) == recorded.attempts
     assert {attempt.address for attempt in attempts if attempt is not None} <= {recorded.source}
-    assert {str(event.source) for event in heard.events} == {"pbx/ami"}
-    assert heard.source.counts.events == len(heard.events)
+    assert {str(event.source) for event in recorder.events} == {"pbx/ami"}
+    assert recorder.source.counts.events == len(recorder.events)
 
 
-def test_events_come_with_the_loops_time() -> None:
-    """The sink is given monotonic time, so that windows can be counted with it."""
+def test_events_have_the_loops_time() -> None:
+    """The sink gets monotonic time, so that windows can count with it."""
 
-    async def then(heard: Heard) -> None:
-        await heard.until(lambda: heard.times)
-        assert 0 <= asyncio.get_running_loop().time() - heard.times[0] < 5
+    async def then(recorder: Recorder) -> None:
+        await recorder.until(lambda: recorder.times)
+        assert 0 <= asyncio.get_running_loop().time() - recorder.times[0] < 5
 
-    listened(Script(play=[GRANTED]), then)
+    run_on(Script(play=[GRANTED]), then)
 
 
-def test_the_sources_own_login_is_not_handed_on() -> None:
-    """An AMI event from this connection's own address and port proves the class and goes no further."""
+def test_the_sources_own_login_is_not_passed_on() -> None:
+    """An AMI event from this connection's own address and port proves the class and is not passed on."""
 
-    async def main() -> Heard:
+    async def main() -> Recorder:
         async with AmiServer(Script()) as server:
 
-            async def then(heard: Heard) -> None:
-                await heard.until(lambda: server._listeners)
+            async def then(recorder: Recorder) -> None:
+                await recorder.until(lambda: server._listeners)
                 [writer] = server._listeners
                 port = writer.get_extra_info("peername")[1]
-                await server.say(GRANTED.replace(b"/51108", b"/%d" % port))
-                await heard.until_state(State.LISTENING)
+                await server.send(GRANTED.replace(b"/51108", b"/%d" % port))
+                await recorder.until_state(State.LISTENING)
                 failed = GRANTED.replace(b"SuccessfulAuth", b"ChallengeSent").replace(
                     b"UsingPassword: 0", b"Challenge: 1"
                 )
-                await server.say(failed.replace(b"/51108", b"/%d" % port))
-                await server.say(GRANTED)
-                await heard.until(lambda: heard.events)
+                await server.send(failed.replace(b"/51108", b"/%d" % port))
+                await server.send(GRANTED)
+                await recorder.until(lambda: recorder.events)
 
             return await listen(target_at(server.port), then)
 
-    heard = asyncio.run(main())
+    recorder = asyncio.run(main())
 
-    assert [(event.kind, event.remote.port) for event in heard.events] == [(EventKind.SUCCESSFUL_AUTH, 51108)]
+    assert [(event.kind, event.remote.port) for event in recorder.events] == [
+        (EventKind.SUCCESSFUL_AUTH, 51108)
+    ]
 
 
-def test_counts_go_on_over_connections() -> None:
-    """What was heard is summed up over every connection since the start."""
+def test_counts_are_summed_over_connections() -> None:
+    """The counters are summed over every connection since the start."""
 
-    async def then(heard: Heard) -> None:
-        await heard.until(lambda: heard.source.counts.events >= 3)
+    async def then(recorder: Recorder) -> None:
+        await recorder.until(lambda: recorder.source.counts.events >= 3)
 
-    heard, server = listened(Script(play=[GRANTED], hang_up=True), then)
+    recorder, server = run_on(Script(play=[GRANTED], hang_up=True), then)
 
     assert server.connections >= 3
-    assert heard.source.counts.events == len(heard.events)
+    assert recorder.source.counts.events == len(recorder.events)
 
 
 # -- logins -----------------------------------------------------------------------------------------------
 
 
-def no_md5(requests: list[str]) -> Converse:
-    """Be a manager interface that knows no MD5 and takes a login in the clear."""
+def refuser(challenge: str, received: bytearray) -> Converse:
+    """Answer the question for a challenge with ``challenge``, accept any login, and record every byte."""
 
     async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(BANNER)
-        while True:
-            try:
-                request = (await reader.readuntil(b"\r\n\r\n")).decode()
-            except asyncio.IncompleteReadError:
-                return
-            requests.append(request)
-            action_id = next(line for line in request.split("\r\n") if line.startswith("ActionID"))
-            right = "Challenge" not in request
-            writer.write(f"Response: {'Success' if right else 'Error'}\r\n{action_id}\r\n\r\n".encode())
-            if "Login" in request:
-                writer.write(GRANTED)
+        unanswered = b""
+        while data := await reader.read(65536):
+            received.extend(data)
+            unanswered += data
+            while b"\r\n\r\n" in unanswered:
+                request, _, unanswered = unanswered.partition(b"\r\n\r\n")
+                action_id = next(line for line in request.split(b"\r\n") if line.startswith(b"ActionID"))
+                answer = challenge if b"Action: Challenge" in request else "Response: Success"
+                writer.write(answer.encode() + b"\r\n" + action_id + b"\r\n\r\n" + GRANTED)
 
     return converse
 
 
-def test_without_md5_the_secret_stays_on_this_host() -> None:
-    """Over loopback a PBX that refuses MD5 is told the secret itself."""
-    requests: list[str] = []
-    heard = raw_listened(no_md5(requests), at(State.LISTENING))
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+@pytest.mark.parametrize(
+    "challenge",
+    [
+        "Response: Error\r\nMessage: Must specify AuthType",
+        "Response: Error\r\nChallenge: 123456789",
+        "Response: Success",
+        "Response: Success\r\nChallenge: ",
+        "Response: Success\r\nChallenge: abc",
+        "Response: Success\r\nChallenge: 12345678901",
+        "Response: Success\r\nChallenge: \N{ARABIC-INDIC DIGIT ONE}",
+        "Response: Success\r\nEventList: start",
+    ],
+)
+def test_a_server_without_the_challenge_gets_no_secret(
+    certificate: Path, caplog: pytest.LogCaptureFixture, challenge: str, *, tls: bool
+) -> None:
+    """A server that refuses MD5 receives neither the secret nor a login, and the state names the fix."""
+    received = bytearray()
 
-    assert heard.source.condition.state is State.LISTENING
-    assert [f"Secret: {SECRET}\r\n" in request for request in requests[:2]] == [False, True]
+    async def main() -> Recorder:
+        context = served(certificate) if tls else None
+        async with raw(refuser(challenge, received), tls=context) as port:
+            trust = trusting(certificate) if tls else None
+            return await listen(target_at(port, tls=trust), at(State.NO_CHALLENGE))
+
+    with everything_logged(caplog):
+        recorder = asyncio.run(main())
+
+    assert b"Action: Challenge" in received
+    assert b"Login" not in received
+    assert SECRET.encode() not in received
+    assert SECRET not in caplog.text + str(recorder.source.condition) + repr(recorder.source._target)
+    assert "the secret was not sent; fix: see which program listens there (ss " in recorder.logs[0]["detail"]
 
 
-@pytest.mark.kernel
-@pytest.mark.usefixtures("netns")
-def test_without_md5_the_secret_does_not_leave_this_host() -> None:
-    """Over a network a PBX that refuses MD5 is told nothing, and the mend is named."""
-    run("ip", "address", "add", "192.0.2.1/32", "dev", "lo")
-    requests: list[str] = []
+def test_a_login_sends_a_digest_in_place_of_the_secret() -> None:
+    """If the server offers the challenge, the login holds the digest of it and of the secret."""
+    received = bytearray()
+    converse = refuser("Response: Success\r\nChallenge: 123456789", received)
+    run_on_raw(converse, at(State.LISTENING))
 
-    async def main() -> Heard:
-        async with raw(no_md5(requests), "192.0.2.1") as port:
-            return await listen(target_at(port, "192.0.2.1"), at(State.LOGIN_REFUSED))
-
-    heard = asyncio.run(main())
-
-    assert heard.source.condition.detail.endswith(
-        " refuses MD5; use tls, so that the secret does not travel in clear"
-    )
-    assert [request for request in requests if SECRET in request] == []
+    digest = md5(f"123456789{SECRET}".encode(), usedforsecurity=False).hexdigest()
+    assert f"Key: {digest}\r\n".encode() in received
+    assert SECRET.encode() not in received
 
 
 def test_a_refused_login() -> None:
-    """A wrong secret is a state with the PBX's own words, tried again, said once."""
+    """A wrong secret is a state with the PBX's own words, tried again, logged once."""
 
-    async def then(heard: Heard) -> None:
-        await heard.until(lambda: len(attempts) > 3)
+    async def then(recorder: Recorder) -> None:
+        await recorder.until(lambda: len(attempts) > 3)
 
     attempts = Counted()
-    heard, server = listened(Script(fault=Fault.REFUSES), then, attempts)
+    recorder, server = run_on(Script(fault=Fault.REFUSES), then, attempts)
 
-    assert heard.source.condition == Condition(
+    assert recorder.source.condition == Condition(
         State.LOGIN_REFUSED,
         f'127.0.0.1:{server.port} refuses "ringfence" (Authentication failed); compare with manager.conf',
     )
-    assert heard.states == ["login refused"]
+    assert recorder.states == ["login refused"]
 
 
 class Counted(Backoff):
@@ -342,95 +358,223 @@ class Counted(Backoff):
         self.resets = 0
 
     def __len__(self) -> int:
-        """How many there were."""
+        """The number of pauses."""
         return len(self.pauses)
 
     def next(self) -> float:
-        """Give the next delay."""
+        """Return the next delay."""
         self.pauses.append(super().next())
         return self.pauses[-1]
 
     def reset(self) -> None:
-        """Begin anew."""
+        """Start again with the shortest delay."""
         self.resets += 1
         super().reset()
 
 
 def tls_listened(
     certificate: Path, context: ssl.SSLContext, then: Then, script: Script | None = None
-) -> tuple[Heard, AmiServer]:
-    """Listen over TLS."""
+) -> tuple[Recorder, AmiServer]:
+    """Run a source over TLS."""
 
-    async def main() -> tuple[Heard, AmiServer]:
+    async def main() -> tuple[Recorder, AmiServer]:
         async with AmiServer(script or Script(play=[GRANTED]), certificate=certificate) as server:
             return await listen(target_at(server.port, tls=context), then), server
 
     return asyncio.run(main())
 
 
+def served(certificate: Path) -> ssl.SSLContext:
+    """Return the context of a TLS server with this certificate."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    return context
+
+
 def trusting(certificate: Path) -> ssl.SSLContext:
-    """Trust this certificate."""
+    """Return a context that trusts this certificate."""
     return ssl.create_default_context(cafile=certificate)
 
 
 def careless() -> ssl.SSLContext:
-    """Trust anybody."""
+    """Return a context that trusts every certificate."""
     context = ssl.create_default_context()
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     return context
 
 
-@pytest.mark.parametrize("trust", ["ca", "anybody"])
-def test_tls(certificate: Path, trust: str) -> None:
-    """Over TLS, with the certificate trusted or not looked at, the secret goes inside."""
-    context = trusting(certificate) if trust == "ca" else careless()
-    heard, server = tls_listened(certificate, context, at(State.LISTENING))
+def test_tls(certificate: Path) -> None:
+    """Over TLS with a trusted certificate the login is the same, and there is no warning."""
+    recorder, server = tls_listened(certificate, trusting(certificate), at(State.LISTENING))
 
-    assert heard.states == ["listening"]
-    assert server.actions[0] == "Login"
+    assert server.actions[:2] == ["Challenge", "Login"]
+    assert recorder.states == ["listening"]
+    assert recorder.source.weaknesses == ()
+    assert [entry["event"] for entry in recorder.logs] == ["source.state"]
 
 
-def test_a_certificate_that_nobody_vouches_for(certificate: Path) -> None:
-    """A self-signed certificate is refused by default, and the state says that it is TLS."""
-    heard, server = tls_listened(certificate, ssl.create_default_context(), at(State.TLS_FAILED))
+def test_tls_without_verification_warns(certificate: Path) -> None:
+    """An unverified certificate causes a warning in the log and in the condition that status shows."""
+    recorder, server = tls_listened(certificate, careless(), at(State.LISTENING))
 
-    assert heard.source.condition == Condition(
+    [weakness] = recorder.source.weaknesses
+    assert "not verified (tls_verify = false)" in weakness
+    assert weakness in recorder.source.condition.detail
+    assert [(entry["event"], entry["log_level"]) for entry in recorder.logs] == [
+        ("source.weak", "warning"),
+        ("source.state", "info"),
+    ]
+    assert recorder.logs[0]["why"] == weakness
+    assert server.actions[:2] == ["Challenge", "Login"]
+
+
+def test_a_self_signed_certificate_is_refused(certificate: Path) -> None:
+    """A self-signed certificate is refused by default, and the state names TLS."""
+    recorder, server = tls_listened(certificate, ssl.create_default_context(), at(State.TLS_FAILED))
+
+    assert recorder.source.condition == Condition(
         State.TLS_FAILED, f"127.0.0.1:{server.port}: CERTIFICATE_VERIFY_FAILED"
     )
     assert server.actions == []
 
 
-def test_tls_to_who_speaks_none() -> None:
+def test_tls_to_a_plain_port_fails() -> None:
     """A plain manager interface where TLS is expected is a TLS failure."""
 
-    async def main() -> Heard:
+    async def main() -> Recorder:
         async with AmiServer(Script(play=[GRANTED])) as server:
             return await listen(target_at(server.port, tls=careless()), at(State.TLS_FAILED))
 
     assert asyncio.run(main()).states == ["tls failed"]
 
 
-# -- trouble ----------------------------------------------------------------------------------------------
+# -- AMI over HTTP ------------------------------------------------------------------------------------------
+
+FAILED = packet(service=b"AMI")
+"""A failed login at the AMI port."""
 
 
-def test_nobody_listens(unused_port: int) -> None:
-    """A refused connection is a state, tried again and again, said once."""
+def over_http(value: bytes) -> dict[str, bytes]:
+    """Return the reply to CoreSettings with this value."""
+    return {
+        "CoreSettings": b"Response: Success\r\nActionID: {ActionID}\r\nCoreHTTPenabled: "
+        + value
+        + b"\r\n\r\n"
+    }
+
+
+def failed_login(
+    script: Script, *, when: Callable[[Recorder], object]
+) -> tuple[Recorder, AmiServer, SecurityEvent]:
+    """Run a source on a PBX with a failed manager login once ``when`` is true; return the event."""
+
+    async def main() -> tuple[Recorder, AmiServer]:
+        async with AmiServer(script) as server:
+
+            async def then(recorder: Recorder) -> None:
+                await recorder.until(lambda: when(recorder))
+                await server.send(FAILED)
+                await recorder.until(lambda: [event for event in recorder.events if event.kind in ATTEMPTS])
+                await recorder.until_state(State.LISTENING)
+                await recorder.until(lambda: server.actions.count("Ping") > 1)
+
+            return await listen(target_at(server.port), then), server
+
+    recorder, server = asyncio.run(main())
+    [event] = [event for event in recorder.events if event.kind in ATTEMPTS]
+    return recorder, server, event
+
+
+ATTEMPTS = (EventKind.INVALID_ACCOUNT_ID,)
+
+
+def checked(recorder: Recorder) -> object:
+    """Whether the source knows if AMI is served over HTTP."""
+    return recorder.source.http_checked.is_set()
+
+
+def test_a_failed_manager_login_is_trusted_if_http_is_off() -> None:
+    """With two replies that AMI over HTTP is off, and a third after the event, it is passed on unmarked."""
+    recorder, server, event = failed_login(Script(play=[GRANTED]), when=checked)
+
+    assert not event.forgeable
+    assert recorder.source.weaknesses == ()
+    assert server.actions.count("CoreSettings") >= 3
+
+
+@pytest.mark.parametrize("value", [b"Yes", b"", b"no"])
+def test_a_failed_manager_login_is_forgeable_unless_http_is_off(value: bytes) -> None:
+    """With AMI over HTTP on, or an unknown reply, the event is marked, and the state names the reason."""
+    script = Script(play=[GRANTED], answers=over_http(value))
+    recorder, _, event = failed_login(script, when=checked)
+
+    assert event.forgeable
+    [weakness] = recorder.source.weaknesses
+    assert ("webenabled = yes" in weakness) is (value == b"Yes")
+    assert "failed manager logins that it reports are listed and cause no ban; fix: " in weakness
+    assert weakness in recorder.source.condition.detail
+
+
+def test_a_user_without_the_right_never_asks() -> None:
+    """Without the class ``reporting`` only Ping is sent, because a refusal is a security event."""
+    recorder, server, event = failed_login(Script(play=[GRANTED], lists={}), when=checked)
+
+    assert event.forgeable
+    assert "CoreSettings" not in server.actions
+    assert "write = reporting in [ringfence] of manager.conf" in recorder.source.weaknesses[0]
+
+
+def test_a_failed_manager_login_before_any_reply_is_forgeable() -> None:
+    """Events that come with the login, before Asterisk was asked, are marked."""
+    recorder, _ = run_on(Script(play=[FAILED + GRANTED]), at(State.LISTENING))
+
+    assert [(event.kind, event.forgeable) for event in recorder.events] == [
+        (EventKind.INVALID_ACCOUNT_ID, True),
+        (EventKind.SUCCESSFUL_AUTH, True),
+    ]
+
+
+def test_an_unanswered_question_holds_events_briefly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If a peer stops replying, held events are returned in time, marked, also during other waits."""
+    monkeypatch.setattr(ami_http, "HOLD_WITHIN", 0.3)
+    monkeypatch.setattr(ami, "PING_EVERY", 60.0)
+    silent = {"CoreSettings": b""}
+
+    async def main() -> Recorder:
+        async with AmiServer(Script(play=[GRANTED])) as server:
+
+            async def then(recorder: Recorder) -> None:
+                await recorder.until(lambda: checked(recorder))
+                server.script = evolve(server.script, answers=silent)
+                await server.send(FAILED + packet(service=b"SIP"))
+                await recorder.until(lambda: len(recorder.events) >= 3)
+
+            return await listen(target_at(server.port), then)
+
+    assert [event.forgeable for event in asyncio.run(main()).events] == [False, True, True]
+
+
+# -- failures ---------------------------------------------------------------------------------------------
+
+
+def test_a_refused_connection_is_a_state(unused_port: int) -> None:
+    """A refused connection is a state, tried again and again, logged once."""
     pauses = Counted()
 
-    async def then(heard: Heard) -> None:
-        await heard.until(lambda: len(pauses) >= 5)
+    async def then(recorder: Recorder) -> None:
+        await recorder.until(lambda: len(pauses) >= 5)
 
-    heard = asyncio.run(listen(target_at(unused_port), then, pauses))
+    recorder = asyncio.run(listen(target_at(unused_port), then, pauses))
 
-    assert heard.source.condition.state is State.UNREACHABLE
-    assert heard.states == ["unreachable"]
-    assert f"127.0.0.1:{unused_port}" in heard.source.condition.detail
+    assert recorder.source.condition.state is State.UNREACHABLE
+    assert recorder.states == ["unreachable"]
+    assert f"127.0.0.1:{unused_port}" in recorder.source.condition.detail
 
 
 @pytest.fixture
 def unused_port() -> int:
-    """Give a port where nobody listens."""
+    """Return a port without a listener."""
 
     async def main() -> int:
         async with raw(nothing) as port:
@@ -444,45 +588,45 @@ async def nothing(_reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) 
 
 
 @pytest.mark.parametrize("host", ["pbx..example", "x" * 300, "pbx.invalid"])
-def test_a_host_that_no_dns_knows(host: str) -> None:
-    """A name without an address, or that cannot be one, is unreachable and no defect."""
-    heard = asyncio.run(listen(target_at(5038, host), at(State.UNREACHABLE)))
+def test_an_unresolvable_host_is_unreachable(host: str) -> None:
+    """A name without an address, or an impossible name, is unreachable and no defect."""
+    recorder = asyncio.run(listen(target_at(5038, host), at(State.UNREACHABLE)))
 
-    assert heard.states == ["unreachable"]
+    assert recorder.states == ["unreachable"]
 
 
-def test_a_host_that_does_not_come_to_terms(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A connection that is not ready in time, here for want of a TLS handshake, is unreachable."""
+def test_a_connection_without_a_handshake_is_unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection that is not ready in time, here without a TLS handshake, is unreachable."""
     monkeypatch.setattr(ami, "CONNECT_WITHIN", 0.1)
 
-    async def main() -> Heard:
+    async def main() -> Recorder:
         async with AmiServer(Script(fault=Fault.SILENT)) as server:
             return await listen(target_at(server.port, tls=careless()), at(State.UNREACHABLE))
 
     assert asyncio.run(main()).source.condition.detail.endswith(" did not answer in 0 s")
 
 
-def test_closed_at_once() -> None:
-    """A connection that ends before anything was said is lost."""
-    heard, _ = listened(Script(fault=Fault.CLOSES), at(State.LOST))
+def test_a_connection_closed_at_once_is_lost() -> None:
+    """A connection that ends before any byte is lost."""
+    recorder, _ = run_on(Script(fault=Fault.CLOSES), at(State.LOST))
 
-    assert heard.source.condition == Condition(State.LOST, "the connection was closed")
+    assert recorder.source.condition == Condition(State.LOST, "the connection was closed")
 
 
 async def http(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Be another service altogether."""
+    """Behave as another service."""
     writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
     await reader.read()
 
 
 async def noise(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Say a megabyte of nothing."""
+    """Send a megabyte of random text."""
     writer.write(b"\xff" * 2**20)
     await reader.read()
 
 
 async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Say the banner a byte at a time, and never its end."""
+    """Send the banner a byte at a time, and never its end."""
     for byte in b"Asterisk Call Manager/" + b"1" * 60:
         writer.write(bytes([byte]))
         await asyncio.sleep(0.02)
@@ -490,69 +634,78 @@ async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
 
 
 @pytest.mark.parametrize("converse", [http, noise])
-def test_who_is_no_manager_interface(converse: Converse) -> None:
-    """What does not begin as a manager interface does is none, and is told nothing."""
-    heard = raw_listened(converse, at(State.NOT_AMI))
+def test_another_service_is_no_manager_interface(converse: Converse) -> None:
+    """A peer without a banner is no manager interface, and receives nothing."""
+    recorder = run_on_raw(converse, at(State.NOT_AMI))
 
-    assert heard.source.condition.detail.endswith(" does not speak as a manager interface")
+    assert recorder.source.condition.detail.endswith(" does not speak as a manager interface")
 
 
 @pytest.mark.parametrize("how", ["silent", "drip"])
-def test_a_banner_that_does_not_come(monkeypatch: pytest.MonkeyPatch, how: str) -> None:
-    """Silence, or a banner that never ends, is waited for no longer than its time."""
+def test_a_missing_banner_is_unresponsive(monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    """Silence, or a banner that never ends, is limited in time."""
     monkeypatch.setattr(ami, "GREET_WITHIN", 0.2)
     if how == "drip":
-        heard = raw_listened(drip, at(State.UNRESPONSIVE))
+        recorder = run_on_raw(drip, at(State.UNRESPONSIVE))
     else:
-        heard, _ = listened(Script(fault=Fault.SILENT), at(State.UNRESPONSIVE))
+        recorder, _ = run_on(Script(fault=Fault.SILENT), at(State.UNRESPONSIVE))
 
-    assert heard.source.condition.detail.endswith(" sent no banner in 0 s")
+    assert recorder.source.condition.detail.endswith(" sent no banner in 0 s")
 
 
-def test_a_ping_that_is_not_answered_ends_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who takes the login and then answers nothing is torn down, said to be unresponsive, and tried anew."""
+def test_a_ping_without_a_reply_ends_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If a peer accepts the login and then sends nothing, the connection is closed and tried again."""
     monkeypatch.setattr(ami, "PING_WITHIN", 0.1)
 
-    async def main() -> tuple[Heard, int]:
+    async def main() -> tuple[Recorder, int]:
         async with AmiServer(Script(fault=Fault.DEAF, play=[GRANTED])) as server:
 
-            async def then(heard: Heard) -> None:
-                await heard.until(lambda: "unresponsive" in heard.states and server.connections >= 2)
-                await heard.until(lambda: len(server._sessions) <= 1)
+            async def then(recorder: Recorder) -> None:
+                await recorder.until(lambda: "unresponsive" in recorder.states and server.connections >= 2)
+                await recorder.until(lambda: len(server._sessions) <= 1)
 
             return await listen(target_at(server.port), then), server.port
 
-    heard, port = asyncio.run(main())
+    recorder, port = asyncio.run(main())
 
-    assert heard.states[:2] == ["listening", "unresponsive"]
-    assert heard.logs[1]["detail"] == f"127.0.0.1:{port} did not answer Ping in 0 s"
+    assert recorder.states[:2] == ["listening", "unresponsive"]
+    assert recorder.logs[1]["detail"] == f"127.0.0.1:{port} did not answer Ping in 0 s"
 
 
-def test_who_goes_on_telling_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The answer to a Ping stands behind the events before it; while these come nobody hangs up."""
+def test_a_peer_that_sends_events_stays_connected(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reply to a Ping comes after earlier events; while these come the connection stays."""
     monkeypatch.setattr(ami, "PING_WITHIN", 0.5)
     script = Script(fault=Fault.DEAF, play=[GRANTED] * 41, pause=0.05)
 
     async def main() -> int:
         async with AmiServer(script) as server:
 
-            async def then(heard: Heard) -> None:
-                await heard.until(lambda: "unresponsive" in heard.states)
+            async def then(recorder: Recorder) -> None:
+                await recorder.until(lambda: "unresponsive" in recorder.states)
 
             return len((await listen(target_at(server.port), then)).events)
 
     assert asyncio.run(main()) == 41
 
 
-def test_the_times_that_the_promise_names(request: pytest.FixtureRequest) -> None:
-    """A Ping each 5 s that must be answered within 5 s, and pauses from half a second to half a minute."""
+def test_bytes_without_an_event_are_no_sign_of_life(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A peer that replies to no Ping and sends a byte now and then is unresponsive."""
+    monkeypatch.setattr(ami, "PING_WITHIN", 0.2)
+    script = Script(fault=Fault.DEAF, play=[GRANTED, *[b"x"] * 2000], pause=0.02)
+    recorder, _ = run_on(script, at(State.UNRESPONSIVE))
+
+    assert recorder.states == ["listening", "unresponsive"]
+
+
+def test_the_documented_times(request: pytest.FixtureRequest) -> None:
+    """A Ping each 5 s with a limit of 5 s, and pauses from half a second to half a minute."""
     request.getfixturevalue("monkeypatch").undo()
 
     assert (ami.PING_EVERY, ami.PING_WITHIN) == (5.0, 5.0)
     assert (Backoff()._shortest, Backoff()._longest) == (0.5, 30.0)
 
 
-def test_a_login_that_is_not_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_login_without_a_reply_is_unresponsive(monkeypatch: pytest.MonkeyPatch) -> None:
     """A banner and then silence is unresponsive, and the action is named."""
     monkeypatch.setattr(ami, "LOGIN_WITHIN", 0.1)
 
@@ -560,103 +713,103 @@ def test_a_login_that_is_not_answered(monkeypatch: pytest.MonkeyPatch) -> None:
         writer.write(BANNER)
         await reader.read()
 
-    heard = raw_listened(converse, at(State.UNRESPONSIVE))
+    recorder = run_on_raw(converse, at(State.UNRESPONSIVE))
 
-    assert heard.source.condition.detail.endswith(" did not answer Challenge in 0 s")
+    assert recorder.source.condition.detail.endswith(" did not answer Challenge in 0 s")
 
 
 def test_a_source_without_the_security_class(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without an event of the class the source is deaf, with the mend; the first event makes it well."""
+    """Without an event of the class the state is `no events`, with the fix; the first event ends it."""
     monkeypatch.setattr(ami, "PROVE_WITHIN", 0.1)
 
-    async def main() -> Heard:
+    async def main() -> Recorder:
         async with AmiServer(Script()) as server:
 
-            async def then(heard: Heard) -> None:
-                await heard.until_state(State.DEAF)
+            async def then(recorder: Recorder) -> None:
+                await recorder.until_state(State.NO_EVENTS)
                 await asyncio.sleep(0.2)
                 assert server.actions.count("Ping") >= 2
-                await server.say(GRANTED)
-                await heard.until_state(State.LISTENING)
+                await server.send(GRANTED)
+                await recorder.until_state(State.LISTENING)
 
             return await listen(target_at(server.port), then)
 
-    heard = asyncio.run(main())
+    recorder = asyncio.run(main())
 
-    assert heard.states == ["deaf", "listening"]
-    assert heard.logs[0]["detail"].startswith("logged in, but no security events come: give the user read =")
+    assert recorder.states == ["no events", "listening"]
+    assert recorder.logs[0]["detail"].startswith("logged in, but no security events arrive; fix: set read =")
 
 
 def test_garbage_after_the_login_is_counted() -> None:
-    """Noise ends nothing: it is counted, and what follows it is heard."""
+    """Noise ends nothing: it is counted, and the event after it is passed on."""
     script = Script(fault=Fault.GARBAGE, play=[b"\r\n\r\n", GRANTED])
-    heard, server = listened(script, at(State.LISTENING))
+    recorder, server = run_on(script, at(State.LISTENING))
 
-    assert (heard.source.counts.events, heard.source.counts.garbled) == (1, 1)
+    assert (recorder.source.counts.events, recorder.source.counts.garbled) == (1, 1)
     assert server.connections == 1
 
 
-def test_a_line_of_a_hundred_megabytes_costs_none() -> None:
-    """A line without an end is skipped as it comes, and the event behind it is heard."""
+def test_a_line_of_a_hundred_megabytes_is_skipped() -> None:
+    """A line without an end is skipped as it comes, and the event after it is passed on."""
     tracemalloc.start()
     try:
         script = Script(fault=Fault.LONG_LINE, play=[b"\r\n\r\n", GRANTED])
-        heard, server = listened(script, at_length)
+        recorder, server = run_on(script, at_length)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
 
     assert peak < 8 * 2**20
     assert server.connections == 1
-    # Answers of the server's stand in the middle of the line, and what they end is garbled.
-    assert heard.source.counts.events == 1
-    assert 1 <= heard.source.counts.garbled <= 3
-    assert abs(100 * 2**20 - heard.source.counts.dropped_bytes) < 4096
+    # Replies of the server stand in the middle of the line, and the packets that they end are garbled.
+    assert recorder.source.counts.events == 1
+    assert 1 <= recorder.source.counts.garbled <= 3
+    assert abs(100 * 2**20 - recorder.source.counts.dropped_bytes) < 4096
 
 
-async def at_length(heard: Heard) -> None:
+async def at_length(recorder: Recorder) -> None:
     """Wait for an event."""
-    await heard.until(lambda: heard.events)
+    await recorder.until(lambda: recorder.events)
 
 
-def test_a_garbled_answer_is_the_peers_fault() -> None:
-    """An answer with two ids is no manager interface's, and no defect of ours."""
+def test_a_garbled_reply_is_the_peers_fault() -> None:
+    """A reply with two ids is no manager interface's, and no defect of ours."""
     answer = b"Response: Success\r\nActionID: {ActionID}\r\nActionID: {ActionID}\r\n\r\n"
-    heard, _ = listened(Script(play=[GRANTED], answers={"Ping": answer}), at(State.NOT_AMI))
+    recorder, _ = run_on(Script(play=[GRANTED], answers={"Ping": answer}), at(State.NOT_AMI))
 
-    assert heard.states[-1] == "not ami"
-    assert [entry for entry in heard.logs if entry["log_level"] == "error"] == []
+    assert recorder.states[-1] == "not ami"
+    assert [entry for entry in recorder.logs if entry["log_level"] == "error"] == []
 
 
 @pytest.mark.parametrize(
     "more", [b"Message: Peer status list will follow", b"EventList: start", b"Event: a\r\nEvent: b"]
 )
-def test_an_answer_that_promises_more_is_an_answer(more: bytes) -> None:
-    """Who answers a Ping with the beginning of a list has answered: nothing is kept of what follows."""
+def test_a_reply_that_promises_more_is_complete(more: bytes) -> None:
+    """A reply to a Ping with the beginning of a list is complete: nothing after it is kept."""
     answer = b"Response: Success\r\nActionID: {ActionID}\r\n" + more + b"\r\n\r\n"
 
-    async def main() -> Heard:
+    async def main() -> Recorder:
         async with AmiServer(Script(play=[GRANTED], answers={"Ping": answer * 50})) as server:
 
-            async def then(heard: Heard) -> None:
-                await heard.until(lambda: server.actions.count("Ping") >= 4)
+            async def then(recorder: Recorder) -> None:
+                await recorder.until(lambda: server.actions.count("Ping") >= 4)
 
             return await listen(target_at(server.port), then)
 
     assert asyncio.run(main()).states == ["listening"]
 
 
-def test_an_answer_that_nobody_asked_for_is_dropped() -> None:
-    """Answers without an action, or to another's, change nothing."""
+def test_an_unrequested_reply_is_dropped() -> None:
+    """Replies without an action, or to another's, change nothing."""
     stray = b"Response: Error\r\nMessage: x\r\n\r\nResponse: Error\r\nActionID: 5\r\n\r\nResponse: \r\n\r\n"
-    heard, server = listened(Script(play=[stray, GRANTED]), at(State.LISTENING))
+    recorder, server = run_on(Script(play=[stray, GRANTED]), at(State.LISTENING))
 
-    assert heard.states == ["listening"]
+    assert recorder.states == ["listening"]
     assert server.connections == 1
 
 
-def test_a_sink_that_raises_is_a_defect_and_no_end() -> None:
-    """What goes wrong on the way of the evidence is logged in full, shown as a state, and survived."""
+def test_a_sink_that_raises_is_a_defect() -> None:
+    """An error in the sink is logged in full, shown as a state, and the source continues."""
 
     def sink(events: Sequence[SecurityEvent], _now: float) -> None:
         if not caught:
@@ -683,36 +836,36 @@ def test_a_sink_that_raises_is_a_defect_and_no_end() -> None:
     assert source.counts.events == 2
 
 
-def test_a_defect_that_stays_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A defect at each try is logged in full the first time, and is no flood."""
+def test_a_lasting_defect_is_logged_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A defect at each try is logged in full the first time only."""
     pauses = Counted()
 
     async def broken(_: AmiSource) -> None:
         raise RuntimeError("of our own making")
 
-    async def then(heard: Heard) -> None:
-        await heard.until(lambda: len(pauses) >= 5)
+    async def then(recorder: Recorder) -> None:
+        await recorder.until(lambda: len(pauses) >= 5)
 
     monkeypatch.setattr(AmiSource, "_session", broken)
-    heard = asyncio.run(listen(target_at(1), then, pauses))
+    recorder = asyncio.run(listen(target_at(1), then, pauses))
 
-    assert [entry["event"] for entry in heard.logs] == ["source.defect", "source.state"]
+    assert [entry["event"] for entry in recorder.logs] == ["source.defect", "source.state"]
 
 
-# -- again and again --------------------------------------------------------------------------------------
+# -- reconnection -----------------------------------------------------------------------------------------
 
 
 def test_each_try_waits_its_pause() -> None:
-    """Between two connections lies one pause of the backoff, so nobody is hammered."""
+    """Between two connections is one pause of the backoff."""
     pauses = Counted(0.1, 0.1)
     began: list[float] = []
 
-    async def then(heard: Heard) -> None:
+    async def then(recorder: Recorder) -> None:
         began.append(asyncio.get_running_loop().time())
-        await heard.until(lambda: len(pauses) >= 5)
+        await recorder.until(lambda: len(pauses) >= 5)
         began.append(asyncio.get_running_loop().time())
 
-    _, server = listened(Script(fault=Fault.CLOSES), then, pauses)
+    _, server = run_on(Script(fault=Fault.CLOSES), then, pauses)
 
     assert began[1] - began[0] >= 0.4
     assert server.connections == 5
@@ -720,45 +873,45 @@ def test_each_try_waits_its_pause() -> None:
 
 
 def test_a_good_connection_makes_the_next_pause_short(monkeypatch: pytest.MonkeyPatch) -> None:
-    """After a connection that lasted, the backoff begins anew."""
+    """After a connection that lasted, the backoff starts again."""
     monkeypatch.setattr(ami, "WELL_AFTER", 0.0)
     pauses = Counted()
 
-    async def then(heard: Heard) -> None:
-        await heard.until(lambda: len(pauses) >= 2)
+    async def then(recorder: Recorder) -> None:
+        await recorder.until(lambda: len(pauses) >= 2)
 
-    listened(Script(fault=Fault.CLOSES), then, pauses)
+    run_on(Script(fault=Fault.CLOSES), then, pauses)
 
     assert pauses.resets >= 2
 
 
-def test_every_change_is_said_once() -> None:
-    """A PBX that comes, goes and comes again: a line for each change, and none between."""
+def test_every_change_is_logged_once() -> None:
+    """A PBX that comes, goes and comes again causes one log line for each change."""
 
-    async def main() -> Heard:
+    async def main() -> Recorder:
         async with AmiServer(Script(play=[GRANTED])) as server:
             pauses = Counted()
 
-            async def then(heard: Heard) -> None:
-                await heard.until_state(State.LISTENING)
+            async def then(recorder: Recorder) -> None:
+                await recorder.until_state(State.LISTENING)
                 await asyncio.sleep(0.3)
                 server.script = Script(fault=Fault.CLOSES)
                 await server.hang_up()
-                await heard.until(lambda: len(pauses) >= 5)
+                await recorder.until(lambda: len(pauses) >= 5)
                 server.script = Script(play=[GRANTED])
-                await heard.until_state(State.LISTENING)
+                await recorder.until_state(State.LISTENING)
 
             return await listen(target_at(server.port), then, pauses)
 
-    heard = asyncio.run(main())
+    recorder = asyncio.run(main())
 
-    assert heard.states == ["listening", "lost", "listening"]
-    assert [entry["log_level"] for entry in heard.logs] == ["info", "warning", "info"]
+    assert recorder.states == ["listening", "lost", "listening"]
+    assert [entry["log_level"] for entry in recorder.logs] == ["info", "warning", "info"]
 
 
 @contextmanager
 def everything_logged(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """Listen to every logger of the standard library."""
+    """Record every logger of the standard library."""
     with caplog.at_level(logging.DEBUG):
         yield
 
@@ -767,19 +920,19 @@ def everything_logged(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
 def test_the_secret_is_in_no_log(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, fault: Fault | None
 ) -> None:
-    """However the other side behaves, neither our log nor a library's holds the secret or its digest."""
+    """With any peer, neither our log nor a library's holds the secret or its digest."""
     for name in ("GREET_WITHIN", "PING_WITHIN", "PROVE_WITHIN"):
         monkeypatch.setattr(ami, name, 0.1)
     pauses = Counted()
 
-    async def then(heard: Heard) -> None:
-        await heard.source.settled.wait()
+    async def then(recorder: Recorder) -> None:
+        await recorder.source.settled.wait()
         await asyncio.sleep(0.2)
 
     with everything_logged(caplog):
-        heard, _ = listened(Script(fault=fault, play=[GRANTED]), then, pauses)
+        recorder, _ = run_on(Script(fault=fault, play=[GRANTED]), then, pauses)
 
-    shown = repr(heard.logs) + caplog.text + repr(heard.source._target) + str(heard.source.condition)
+    shown = repr(recorder.logs) + caplog.text + repr(recorder.source._target) + str(recorder.source.condition)
     assert SECRET not in shown
     assert "Key:" not in shown
 
@@ -792,7 +945,7 @@ def test_cancelled_at_any_moment_it_leaves_nothing(fault: Fault | None, *, tls: 
     async def main(after: float) -> None:
         async with AmiServer(Script(play=[GRANTED], fault=fault)) as server:
 
-            async def then(heard: Heard) -> None:
+            async def then(recorder: Recorder) -> None:
                 await asyncio.sleep(after)
 
             await listen(target_at(server.port, tls=careless() if tls else None), then)
@@ -805,7 +958,7 @@ def test_cancelled_at_any_moment_it_leaves_nothing(fault: Fault | None, *, tls: 
 
 
 def test_cancelled_as_the_connection_ends_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A cancellation that comes together with the connection's end is not lost behind it."""
+    """A cancellation that comes together with the connection's end is not lost."""
 
     async def both(_: AmiSource) -> None:
         try:
@@ -813,7 +966,7 @@ def test_cancelled_as_the_connection_ends_it_ends(monkeypatch: pytest.MonkeyPatc
         except asyncio.CancelledError:
             raise EndError(State.LOST, "the connection was closed") from None
 
-    async def then(_: Heard) -> None:
+    async def then(_: Recorder) -> None:
         await asyncio.sleep(0.01)
 
     monkeypatch.setattr(AmiSource, "_session", both)
@@ -822,7 +975,7 @@ def test_cancelled_as_the_connection_ends_it_ends(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_connection_that_comes_too_late_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Given up in the very moment that it was made, a connection does not stay open behind the source."""
+    """A connection that was abandoned at the moment when it was made does not stay open."""
     waiting = ami._Connection.connect
 
     def connect(manager: ami._Connection) -> Awaitable[object]:
@@ -840,7 +993,7 @@ def test_a_connection_that_comes_too_late_is_closed(monkeypatch: pytest.MonkeyPa
     async def main() -> None:
         async with AmiServer(Script(fault=Fault.SILENT)) as server:
 
-            async def then(_: Heard) -> None:
+            async def then(_: Recorder) -> None:
                 await made_then_cancelled.wait()
 
             await listen(target_at(server.port), then)
@@ -851,10 +1004,45 @@ def test_a_connection_that_comes_too_late_is_closed(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_target_shows_no_secret() -> None:
-    """The repr of a target, and of one changed, has the mask."""
+    """The repr of a target, and of a changed one, has the mask."""
     target = evolve(target_at(5038), host="pbx.example")
 
     assert repr(target) == (
         "AmiTarget(asterisk='pbx', host='pbx.example', port=5038, username='ringfence', "
         "secret=Secret('***'), tls=None)"
     )
+
+
+def test_coverage_holds_the_first_and_the_last_event() -> None:
+    """The first and the last event of a connection, also its own login's; nothing once that has ended."""
+    delivered: list[Period] = []
+
+    async def then(recorder: Recorder) -> None:
+        coverage = recorder.source.coverage
+        for _ in range(2):
+            await recorder.until(lambda: coverage.period is not None and coverage.period not in delivered)
+            assert coverage.period is not None
+            delivered.append(coverage.period)
+            await recorder.until(lambda: coverage.period is None)
+
+    later = GRANTED.replace(b"06:05:00.256", b"06:05:01.512")
+    run_on(Script(play=[GRANTED, later], pause=0.05, hang_up=True), then)
+    login = datetime(2026, 11, 20, 6, 5, 0, 256_000, UTC).timestamp()
+    assert [(period.first, period.last) for period in delivered] == [(login, login + 1.256)] * 2
+    assert delivered[0].since < delivered[1].since
+
+
+def test_garbled_bytes_begin_a_new_coverage_period() -> None:
+    """They may have been an event, which the log then has: one period ends with them, another begins."""
+    later = GRANTED.replace(b"06:05:00.256", b"06:05:01.512")
+    periods: list[tuple[float, float]] = []
+
+    async def then(recorder: Recorder) -> None:
+        login = datetime(2026, 11, 20, 6, 5, 0, 256_000, UTC).timestamp()
+        coverage = recorder.source.coverage
+        await recorder.until(lambda: coverage.period is not None and coverage.period.last > login)
+        assert coverage.period is not None
+        periods.append((coverage.period.first - login, coverage.period.last - login))
+
+    run_on(Script(play=[GRANTED, b"Event: \r\n\r\nnonsense\r\n\r\n", later], pause=0.05), then)
+    assert periods == [pytest.approx((1.256, 1.256))]

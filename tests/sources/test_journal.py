@@ -1,4 +1,4 @@
-"""The journal: through a journalctl that plays what it is told, and through a real one of a real journal."""
+"""The journal: through a scripted journalctl, and through a real one with a real journal."""
 
 import asyncio
 import json
@@ -28,7 +28,7 @@ CURSOR = f"s={0:032x};i={{:x}};b={1:032x};m=2ba;t=660b28;x=4f"
 ONE, TWO, THREE = (CURSOR.format(number) for number in (1, 2, 3))
 CAPTURE = (FOLDER / "asterisk-22" / "unknown-account-register.security.log").read_bytes()
 LINES = [line.partition(b"] ")[2] for line in CAPTURE.split(b"\n")[:-1] if b"SECURITY[" in line]
-"""What Asterisk hands to syslog: without the date that it writes in a file."""
+"""A message as Asterisk passes it to syslog: without the date that it writes in a file."""
 MESSAGE = (
     'SECURITY[1]: res_security_log.c:114 in security_event_stasis_cb: SecurityEvent="InvalidAccountID",'
     'EventTV="2026-11-20T06:05:02.730+0000",Severity="Error",Service="PJSIP",EventVersion="1",AccountID="100",'
@@ -38,7 +38,7 @@ MESSAGE = (
 
 
 def entry(cursor: str, message: object = MESSAGE, age: float = -60.0) -> str:
-    """Write an entry as `journalctl -o json` does; by default one that is newer than the source."""
+    """Return an entry as `journalctl -o json` writes it; by default one that is newer than the source."""
     fields = {
         "__CURSOR": cursor,
         "__REALTIME_TIMESTAMP": str(int((time.time() - age) * 1e6)),
@@ -49,53 +49,53 @@ def entry(cursor: str, message: object = MESSAGE, age: float = -60.0) -> str:
 
 
 @define
-class Heard:
-    """A source at work, what it handed on, and what it wants remembered."""
+class Recorder:
+    """A running source, the events that it passed on, and the stored position."""
 
     source: JournalSource = field(init=False)
     events: list[SecurityEvent] = field(factory=list)
     times: list[float] = field(factory=list)
-    places: list[str] = field(factory=list)
+    positions: list[str] = field(factory=list)
     logs: Sequence[Any] = ()
 
-    def take(self, events: Sequence[SecurityEvent], now: float) -> None:
-        """Be the source's sink."""
+    def sink(self, events: Sequence[SecurityEvent], now: float) -> None:
+        """Record events, as the source's sink."""
         self.events += events
         self.times += [now] * len(events)
 
-    def remember(self, key: str, place: str) -> None:
-        """Be the store."""
+    def remember(self, key: str, position: str) -> None:
+        """Record a position, as the store."""
         assert key == position_key(ID)
-        self.places.append(place)
+        self.positions.append(position)
 
     async def until(self, true: Callable[[], object]) -> None:
-        """Wait for something to become true."""
+        """Wait until ``true`` returns a true value."""
         async with asyncio.timeout(20):
             while not true():  # noqa: ASYNC110 - what is waited for knows of no event
                 await asyncio.sleep(0.002)
 
     async def until_state(self, state: State) -> None:
-        """Wait for the source to be in that state."""
+        """Wait until the source is in that state."""
         await self.until(lambda: self.source.condition.state is state)
 
 
 class Journal:
-    """A journalctl in ``folder``: it notes its arguments, prints ``script`` and does what ``then`` says."""
+    """A scripted journalctl in ``folder``: it records its arguments, prints entries and runs ``then``."""
 
     def __init__(self, folder: Path) -> None:
         self.program = folder / "journalctl"
-        self._said = folder / "said"
+        self._script = folder / "script"
         self._asked = folder / "asked"
 
     def plays(self, *entries: str, then: str = "exec sleep 60") -> None:
         """Play these lines from its next start on."""
-        self._said.write_text("".join(f"{line}\n" for line in entries))
-        self.program.write_text(f'#!/bin/sh\necho "$@" >> {self._asked}\ncat {self._said}\n{then}\n')
+        self._script.write_text("".join(f"{line}\n" for line in entries))
+        self.program.write_text(f'#!/bin/sh\necho "$@" >> {self._asked}\ncat {self._script}\n{then}\n')
         self.program.chmod(0o755)
 
     @property
     def asked(self) -> list[str]:
-        """The command lines it was started with."""
+        """The command lines with which it was started."""
         return self._asked.read_text().splitlines() if self._asked.exists() else []
 
 
@@ -106,134 +106,138 @@ def _played(tmp_path: Path) -> Journal:
 
 def listen(
     program: Path | Sequence[str],
-    then: Callable[[Heard], Coroutine[Any, Any, None]],
+    then: Callable[[Recorder], Coroutine[Any, Any, None]],
     position: str | None = None,
     sink: Callable[[Sequence[SecurityEvent], float], None] | None = None,
-) -> Heard:
-    """Have a source listen to that journalctl while ``then`` runs; nothing may be left of it."""
-    heard = Heard()
+) -> Recorder:
+    """Run a source on that journalctl while ``then`` runs; no resource of it may be left."""
+    recorder = Recorder()
 
     async def session() -> None:
-        heard.source = JournalSource(
+        recorder.source = JournalSource(
             ID,
             LogReader(ID),
-            sink or heard.take,
+            sink or recorder.sink,
             position,
-            heard.remember,
+            recorder.remember,
             Backoff(0.01, 0.02),
             [str(program)] if isinstance(program, Path) else program,
         )
         async with asyncio.TaskGroup() as group:
-            task = group.create_task(heard.source.run())
-            await then(heard)
+            task = group.create_task(recorder.source.run())
+            await then(recorder)
             assert not task.done()
             task.cancel()
 
     before = {path.name for path in Path("/proc/self/fd").iterdir()}
-    with capture_logs() as heard.logs:
+    with capture_logs() as recorder.logs:
         asyncio.run(session())
     assert {path.name for path in Path("/proc/self/fd").iterdir()} == before
-    return heard
+    return recorder
 
 
 def test_entries_become_events(played: Journal) -> None:
-    """Text and lists of bytes; what is old counts at its age, what is new counts now."""
+    """Text and lists of bytes are events; old ones count at their age, and new ones count now."""
     played.plays(
         entry(ONE, age=3_600.0),
         entry(TWO, list(MESSAGE.encode())),
         entry(THREE, "NOTICE[1]: loader.c:1 in load: hello"),
     )
 
-    async def then(heard: Heard) -> None:
-        await heard.until(lambda: len(heard.events) == 2)
+    async def then(recorder: Recorder) -> None:
+        await recorder.until(lambda: len(recorder.events) == 2)
         now = asyncio.get_running_loop().time()
-        assert heard.times[0] < now - 3_000
-        assert heard.times[1] > now - 3_000
+        assert recorder.times[0] < now - 3_000
+        assert recorder.times[1] > now - 3_000
 
-    heard = listen(played.program, then)
-    assert heard.places[-1] == THREE
-    assert heard.source.condition.state is State.LISTENING
-    assert heard.source.counts.events == 2
+    recorder = listen(played.program, then)
+    assert recorder.positions[-1] == THREE
+    assert recorder.source.condition.state is State.LISTENING
+    assert recorder.source.counts.events == 2
     [asked] = played.asked
     assert "--after-cursor" not in asked
     assert "--since=@" in asked
 
 
-def test_it_goes_on_after_the_last_cursor(played: Journal) -> None:
-    """A journalctl that ended is started again behind what it said; so is the one of a later process."""
+def test_it_continues_after_the_last_cursor(played: Journal) -> None:
+    """A journalctl that ended is started again after its last entry; so is that of a later process."""
     played.plays(entry(ONE), then="echo gone >&2; exit 3")
 
-    async def then(heard: Heard) -> None:
-        await heard.until_state(State.UNREADABLE)
-        told = f"{played.program} ended with 3: gone (to read the journal takes the group systemd-journal, "
-        assert heard.source.condition.detail == told + "see the unit)"
+    async def then(recorder: Recorder) -> None:
+        await recorder.until_state(State.UNREADABLE)
+        detail = (
+            f"{played.program} ended with 3: gone; fix: add ringfence's user to the group systemd-journal "
+        )
+        assert recorder.source.condition.detail == detail + "(see the unit)"
         played.plays(entry(TWO))
-        await heard.until(lambda: heard.source.condition.state is State.LISTENING and len(played.asked) > 1)
+        await recorder.until(
+            lambda: recorder.source.condition.state is State.LISTENING and len(played.asked) > 1
+        )
 
     zero = CURSOR.format(0)
-    heard = listen(played.program, then, zero)
+    recorder = listen(played.program, then, zero)
     assert f"--after-cursor={zero}" in played.asked[0]
     assert f"--after-cursor={ONE}" in played.asked[1]
-    assert heard.places[0] == ONE
+    assert recorder.positions[0] == ONE
 
 
 @pytest.mark.parametrize("position", ["--file=/etc/shadow x", "", "s=1", f"{ONE} x", f"{ONE}\n"])
-def test_what_is_no_cursor_is_no_argument(played: Journal, position: str) -> None:
-    """A position that the journal never gave is a first start."""
+def test_an_invalid_cursor_is_no_argument(played: Journal, position: str) -> None:
+    """A position that is no cursor counts as a first start."""
     played.plays()
 
-    async def then(heard: Heard) -> None:
-        await heard.until(lambda: played.asked)
+    async def then(recorder: Recorder) -> None:
+        await recorder.until(lambda: played.asked)
 
     listen(played.program, then, position)
     assert "--after-cursor" not in played.asked[0]
 
 
 def test_a_message_cannot_set_the_cursor(played: Journal) -> None:
-    """What stands in a message is escaped there, and no cursor."""
+    """The text of a message is escaped there, and is no cursor."""
     played.plays(entry(ONE, 'x", "__CURSOR": "s=9", "__CURSOR":"s=9"'))
 
-    async def then(heard: Heard) -> None:
-        await heard.until_state(State.LISTENING)
+    async def then(recorder: Recorder) -> None:
+        await recorder.until_state(State.LISTENING)
 
-    assert listen(played.program, then).places == [ONE]
+    assert listen(played.program, then).positions == [ONE]
 
 
-def test_an_entry_without_an_end_is_left_out(played: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Memory is bounded: a line that is too long is skipped, and the next one is read."""
+def test_an_entry_without_an_end_is_skipped(played: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory is bounded: a line that is too long is skipped, and the next one is parsed."""
     monkeypatch.setattr(journal, "MAX_LINE", 100_000)
     played.plays("x" * 300_000, entry(TWO))
 
-    async def then(heard: Heard) -> None:
-        await heard.until(lambda: heard.events)
+    async def then(recorder: Recorder) -> None:
+        await recorder.until(lambda: recorder.events)
 
-    assert listen(played.program, then).places == [TWO]
+    assert listen(played.program, then).positions == [TWO]
 
 
-def test_a_host_without_journalctl_is_told_so(tmp_path: Path) -> None:
-    """Where the program is missing the state says which."""
+def test_a_missing_journalctl_is_named(tmp_path: Path) -> None:
+    """If the program is missing, the state names it."""
 
-    async def then(heard: Heard) -> None:
-        await heard.until_state(State.UNREADABLE)
+    async def then(recorder: Recorder) -> None:
+        await recorder.until_state(State.UNREADABLE)
         await asyncio.sleep(0.1)
 
-    heard = listen(tmp_path / "none", then)
-    assert heard.source.condition.detail == f"{tmp_path / 'none'} cannot be run: No such file or directory"
+    recorder = listen(tmp_path / "none", then)
+    assert recorder.source.condition.detail == f"{tmp_path / 'none'} cannot be run: No such file or directory"
 
 
 def test_silence_is_listening(played: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A journal in which nothing happens is one that is heard."""
+    """A journal without new entries is in the state listening."""
     monkeypatch.setattr(journal, "WELL_AFTER", 0.05)
     played.plays()
 
-    async def then(heard: Heard) -> None:
-        await heard.until_state(State.LISTENING)
+    async def then(recorder: Recorder) -> None:
+        await recorder.until_state(State.LISTENING)
 
-    assert listen(played.program, then).places == []
+    assert listen(played.program, then).positions == []
 
 
-def test_a_defect_costs_a_piece_and_not_the_source(played: Journal) -> None:
-    """Where the sink raises, the state tells, the child is ended, and the next one goes on behind it."""
+def test_a_defect_loses_a_piece_and_not_the_source(played: Journal) -> None:
+    """If the sink raises, the state shows it, the child is ended, and the next one continues after it."""
     played.plays(entry(ONE))
     taken: list[SecurityEvent] = []
     fails = [True]
@@ -243,25 +247,25 @@ def test_a_defect_costs_a_piece_and_not_the_source(played: Journal) -> None:
             raise ZeroDivisionError
         taken.extend(events)
 
-    async def then(heard: Heard) -> None:
-        await heard.until(lambda: taken)
+    async def then(recorder: Recorder) -> None:
+        await recorder.until(lambda: taken)
 
-    heard = listen(played.program, then, sink=sink)
-    assert [log["event"] for log in heard.logs].count("source.defect") == 1
+    recorder = listen(played.program, then, sink=sink)
+    assert [log["event"] for log in recorder.logs].count("source.defect") == 1
     assert f"--after-cursor={ONE}" in played.asked[1]
 
 
 def test_a_journal_that_drops_lines_is_an_alarm(played: Journal) -> None:
-    """What journald says of its rate limit is no line of Asterisk's, and an alarm."""
+    """The journal's message about its rate limit is no line of Asterisk, and an alarm."""
     dropped = entry(ONE, "Suppressed 225 messages from asterisk.service")
     played.plays(dropped.replace('"MESSAGE"', f'"MESSAGE_ID":"{journal.DROPPED}","MESSAGE"'))
 
-    async def then(heard: Heard) -> None:
-        await heard.until(lambda: heard.source.alarms)
+    async def then(recorder: Recorder) -> None:
+        await recorder.until(lambda: recorder.source.alarms)
 
-    heard = listen(played.program, then)
-    assert {name: alarm.count for name, alarm in heard.source.alarms.items()} == {DROPPED_ALARM: 1}
-    assert heard.source.counts.lines == 0
+    recorder = listen(played.program, then)
+    assert {name: alarm.count for name, alarm in recorder.source.alarms.items()} == {DROPPED_ALARM: 1}
+    assert recorder.source.counts.lines == 0
 
 
 # -- a real journal ---------------------------------------------------------------------------------------
@@ -276,132 +280,132 @@ def _journald(tmp_path: Path) -> Iterator[Journald]:
 
 
 def children() -> list[int]:
-    """Give the journalctls that this process has."""
+    """Return the journalctls of this process."""
     of = Path(f"/proc/self/task/{os.getpid()}/children").read_text("ascii").split()
     return [int(pid) for pid in of if Path(f"/proc/{pid}/comm").read_text("ascii") == "journalctl\n"]
 
 
 async def say(journald: Journald, *lines: bytes, **options: str) -> None:
     """Write to the journal, while the source reads."""
-    await asyncio.to_thread(journald.say, *lines, **options)
+    await asyncio.to_thread(journald.write, *lines, **options)
 
 
 @needs_journald
-def test_a_real_journal_is_heard(journald: Journald) -> None:
-    """What Asterisk's unit writes becomes events, also from the journal's next file; nothing old does."""
-    journald.say(*LINES)
+def test_a_real_journal_is_read(journald: Journald) -> None:
+    """Lines of Asterisk's unit become events, also from the journal's next file; no old line does."""
+    journald.write(*LINES)
 
-    async def then(heard: Heard) -> None:
+    async def then(recorder: Recorder) -> None:
         await say(journald, *LINES)
-        await heard.until(lambda: len(heard.events) == len(LINES))
+        await recorder.until(lambda: len(recorder.events) == len(LINES))
         await asyncio.to_thread(journald.rotate)
         await say(journald, *LINES, unit="freepbx.service", identifier="safe_asterisk")
-        await heard.until(lambda: len(heard.events) == 2 * len(LINES))
+        await recorder.until(lambda: len(recorder.events) == 2 * len(LINES))
 
-    heard = listen(journald.program, then)
-    assert heard.source.condition.state is State.LISTENING
-    assert heard.source.condition.detail == "journal"
-    assert {str(event.remote.address) for event in heard.events} == {"198.18.1.102"}
+    recorder = listen(journald.program, then)
+    assert recorder.source.condition.state is State.LISTENING
+    assert recorder.source.condition.detail == "journal"
+    assert {str(event.remote.address) for event in recorder.events} == {"198.18.1.102"}
 
 
 @needs_journald
-def test_whoever_calls_himself_asterisk_is_not_heard(journald: Journald) -> None:
-    """Another unit's process may take Asterisk's name and write its lines: nobody is blamed by them."""
+def test_another_unit_with_asterisks_name_is_ignored(journald: Journald) -> None:
+    """Another unit's process may use Asterisk's name and write its lines: they name no address."""
 
-    async def then(heard: Heard) -> None:
+    async def then(recorder: Recorder) -> None:
         await say(journald, *LINES, unit="apache2.service")
         await say(journald, b"NOTICE[1]: x.c: the last one")
-        await heard.until(lambda: heard.source.counts.lines)
+        await recorder.until(lambda: recorder.source.counts.lines)
 
-    heard = listen(journald.program, then)
-    assert (heard.events, heard.source.counts.lines) == ([], 1)
+    recorder = listen(journald.program, then)
+    assert (recorder.events, recorder.source.counts.lines) == ([], 1)
 
 
 @needs_journald
-def test_bytes_that_are_not_utf8_come_as_they_were(journald: Journald) -> None:
-    """Such a message comes as a list of numbers; who hides so is heard all the same."""
+def test_bytes_that_are_not_utf8_stay_unchanged(journald: Journald) -> None:
+    """Such a message comes as a list of numbers, and is an event all the same."""
     line = (
         b"NOTICE[9]: res_pjsip/pjsip_distributor.c:673 in log_failed_request: "
         b"Request 'REGISTER' from '<sip:a@b>' failed for '198.18.1.9:5060' (callid: \xff\xfe) "
         b"- Failed to authenticate"
     )
 
-    async def then(heard: Heard) -> None:
+    async def then(recorder: Recorder) -> None:
         await say(journald, line)
-        await heard.until(lambda: heard.events)
+        await recorder.until(lambda: recorder.events)
 
     [event] = listen(journald.program, then).events
     assert (str(event.remote.address), event.session) == ("198.18.1.9", b"\xff\xfe")
 
 
 @needs_journald
-def test_nothing_is_heard_twice_over_a_restart(journald: Journald) -> None:
-    """A later process begins after the last cursor, with what came in between at its own age."""
+def test_nothing_is_read_twice_across_a_restart(journald: Journald) -> None:
+    """A later process begins after the last cursor; entries in between count at their own age."""
 
-    async def first(heard: Heard) -> None:
+    async def first(recorder: Recorder) -> None:
         await say(journald, *LINES)
-        await heard.until(lambda: len(heard.events) == len(LINES))
+        await recorder.until(lambda: len(recorder.events) == len(LINES))
 
-    position = listen(journald.program, first).places[-1]
-    journald.say(*LINES)
+    position = listen(journald.program, first).positions[-1]
+    journald.write(*LINES)
 
-    async def second(heard: Heard) -> None:
-        await heard.until(lambda: len(heard.events) == len(LINES))
+    async def second(recorder: Recorder) -> None:
+        await recorder.until(lambda: len(recorder.events) == len(LINES))
         now = asyncio.get_running_loop().time()
-        assert all(when < now for when in heard.times)
+        assert all(when < now for when in recorder.times)
         await say(journald, *LINES)
-        await heard.until(lambda: len(heard.events) == 2 * len(LINES))
+        await recorder.until(lambda: len(recorder.events) == 2 * len(LINES))
 
-    position = listen(journald.program, second, position).places[-1]
+    position = listen(journald.program, second, position).positions[-1]
 
-    async def third(heard: Heard) -> None:
-        await heard.until_state(State.LISTENING)
+    async def third(recorder: Recorder) -> None:
+        await recorder.until_state(State.LISTENING)
 
     assert listen(journald.program, third, position).events == []
 
 
 @needs_journald
 def test_a_journalctl_that_dies_is_replaced(journald: Journald) -> None:
-    """Killed at any moment, it is started again where it was: nothing is lost and nothing comes twice."""
+    """Killed at any moment, it is started again at its position: nothing is lost or repeated."""
 
-    async def then(heard: Heard) -> None:
+    async def then(recorder: Recorder) -> None:
         for _ in range(2):
-            await heard.until(children)
+            await recorder.until(children)
             os.kill(children()[0], signal.SIGKILL)
-            awaited = len(heard.events) + len(LINES)
+            awaited = len(recorder.events) + len(LINES)
             await say(journald, *LINES)
-            await heard.until(partial(lambda number: len(heard.events) == number, awaited))
+            await recorder.until(partial(lambda number: len(recorder.events) == number, awaited))
 
-    heard = listen(journald.program, then)
-    assert [log["detail"] for log in heard.logs if log.get("state") == "lost"]
-    assert len(heard.events) == 2 * len(LINES)
+    recorder = listen(journald.program, then)
+    assert [log["detail"] for log in recorder.logs if log.get("state") == "lost"]
+    assert len(recorder.events) == 2 * len(LINES)
     assert children() == []
 
 
 @needs_journald
-def test_who_may_not_read_is_told_what_it_takes(journald: Journald) -> None:
+def test_a_missing_right_to_read_is_named(journald: Journald) -> None:
     """Without the right to read it, the journal is unreadable, and the group that helps is named."""
     nobody = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
 
-    async def then(heard: Heard) -> None:
-        await heard.until_state(State.UNREADABLE)
-        assert "systemd-journal" in heard.source.condition.detail
+    async def then(recorder: Recorder) -> None:
+        await recorder.until_state(State.UNREADABLE)
+        assert "systemd-journal" in recorder.source.condition.detail
 
     listen((*nobody, *journald.program), then)
 
 
 @needs_journald
-def test_a_real_journal_tells_what_it_drops(tmp_path: Path) -> None:
-    """Beyond its rate limit a journal loses lines; its own word of that is an alarm."""
+def test_a_real_journal_reports_dropped_lines(tmp_path: Path) -> None:
+    """Beyond its rate limit a journal loses lines; its own message about that is an alarm."""
     with Journald(tmp_path, burst=20) as journald:
 
-        async def then(heard: Heard) -> None:
+        async def then(recorder: Recorder) -> None:
             await say(journald, *[b"NOTICE[1]: x.c: number %d" % number for number in range(200)])
-            # journald tells of it with the next message that it keeps
+            # journald reports it with the next message that it keeps
             async with asyncio.timeout(30):
-                while not heard.source.alarms:
+                while not recorder.source.alarms:
                     await asyncio.sleep(1.1)
                     await say(journald, b"NOTICE[1]: x.c: more")
 
-        heard = listen(journald.program, then)
-    assert list(heard.source.alarms) == [DROPPED_ALARM]
+        recorder = listen(journald.program, then)
+    assert list(recorder.source.alarms) == [DROPPED_ALARM]

@@ -1,4 +1,4 @@
-"""One log of one Asterisk as a source: from written lines to events, alarms, places and states."""
+"""One log of one Asterisk as a source: from written lines to events, alarms, positions and states."""
 
 import asyncio
 import os
@@ -28,22 +28,22 @@ QUEUE = (
 
 
 @define
-class Heard:
-    """A source at work, what it handed on, and what it wants remembered."""
+class Recorder:
+    """A running source, the events that it passed on, and the stored position."""
 
     source: LogFileSource = field(init=False)
     events: list[SecurityEvent] = field(factory=list)
     times: list[float] = field(factory=list)
-    places: dict[str, str] = field(factory=dict)
+    positions: dict[str, str] = field(factory=dict)
     logs: Sequence[Any] = ()
 
-    def take(self, events: Sequence[SecurityEvent], now: float) -> None:
-        """Be the source's sink."""
+    def sink(self, events: Sequence[SecurityEvent], now: float) -> None:
+        """Record events, as the source's sink."""
         self.events += events
         self.times += [now] * len(events)
 
     async def until(self, true: Callable[[], object]) -> None:
-        """Wait for something to become true."""
+        """Wait until ``true`` returns a true value."""
         async with asyncio.timeout(20):
             while not true():  # noqa: ASYNC110 - what is waited for knows of no event
                 await asyncio.sleep(0.002)
@@ -51,33 +51,33 @@ class Heard:
 
 def listen(
     path: Path,
-    then: Callable[[Heard], Coroutine[Any, Any, None]],
+    then: Callable[[Recorder], Coroutine[Any, Any, None]],
     position: str | None = None,
     sink: Callable[[Sequence[SecurityEvent], float], None] | None = None,
-) -> Heard:
-    """Have a source listen to ``path`` while ``then`` runs."""
-    heard = Heard()
+) -> Recorder:
+    """Run a source on ``path`` while ``then`` runs."""
+    recorder = Recorder()
 
     async def session() -> None:
-        heard.source = LogFileSource(
+        recorder.source = LogFileSource(
             ID,
             path,
             LogReader(ID),
-            sink or heard.take,
+            sink or recorder.sink,
             position,
-            heard.places.__setitem__,
+            recorder.positions.__setitem__,
             Backoff(0.01, 0.02),
         )
         async with asyncio.TaskGroup() as group:
-            task = group.create_task(heard.source.run())
-            await heard.source.settled.wait()
-            await then(heard)
+            task = group.create_task(recorder.source.run())
+            await recorder.source.settled.wait()
+            await then(recorder)
             assert not task.done()
             task.cancel()
 
-    with capture_logs() as heard.logs:
+    with capture_logs() as recorder.logs:
         asyncio.run(session())
-    return heard
+    return recorder
 
 
 def append(path: Path, data: bytes) -> None:
@@ -86,60 +86,60 @@ def append(path: Path, data: bytes) -> None:
         file.write(data)
 
 
-def test_what_a_log_tells_is_handed_on(tmp_path: Path) -> None:
-    """A recording of Asterisk written to a followed log gives its events, at the time they arrive."""
+def test_events_of_a_log_are_passed_on(tmp_path: Path) -> None:
+    """A recording of Asterisk written to a followed log gives its events, at their arrival."""
     path = tmp_path / "ringfence"
     path.write_bytes(CAPTURE)
 
-    async def then(heard: Heard) -> None:
+    async def then(recorder: Recorder) -> None:
         now = asyncio.get_running_loop().time()
         append(path, CAPTURE)
-        await heard.until(lambda: len(heard.events) == CAPTURE.count(b"SECURITY["))
-        assert all(now <= time <= now + 20 for time in heard.times)
+        await recorder.until(lambda: len(recorder.events) == CAPTURE.count(b"SECURITY["))
+        assert all(now <= time <= now + 20 for time in recorder.times)
 
-    heard = listen(path, then)
-    assert heard.source.counts.events == len(heard.events) > 0
-    assert heard.source.condition.state is State.LISTENING
-    assert heard.source.skipped == 0
+    recorder = listen(path, then)
+    assert recorder.source.counts.events == len(recorder.events) > 0
+    assert recorder.source.condition.state is State.LISTENING
+    assert recorder.source.skipped == 0
 
 
-def test_what_was_written_while_it_was_down_counts_at_its_age(tmp_path: Path) -> None:
-    """After a restart old lines are handed on once, with a time long before now."""
+def test_lines_written_while_it_was_down_count_at_their_age(tmp_path: Path) -> None:
+    """After a restart old lines are passed on once, with a time long before now."""
     path = tmp_path / "ringfence"
     path.touch()
 
-    async def nothing(_: Heard) -> None:
+    async def nothing(_: Recorder) -> None:
         pass
 
-    places = listen(path, nothing).places
+    positions = listen(path, nothing).positions
     append(path, CAPTURE)
 
-    async def then(heard: Heard) -> None:
-        await heard.until(lambda: len(heard.events) == CAPTURE.count(b"SECURITY["))
+    async def then(recorder: Recorder) -> None:
+        await recorder.until(lambda: len(recorder.events) == CAPTURE.count(b"SECURITY["))
         now = asyncio.get_running_loop().time()
-        assert all(time < now for time in heard.times)
+        assert all(time < now for time in recorder.times)
 
-    heard = listen(path, then, places[f"{ID} {path}"])
-    assert listen(path, nothing, heard.places[f"{ID} {path}"]).events == []
+    recorder = listen(path, then, positions[f"{ID} {path}"])
+    assert listen(path, nothing, recorder.positions[f"{ID} {path}"]).events == []
 
 
 def test_asterisks_own_alarms_are_the_sources(tmp_path: Path) -> None:
-    """A full log queue is counted as an alarm, since evidence is lost then."""
+    """A full log queue is counted as an alarm, because evidence is lost then."""
     path = tmp_path / "ringfence"
     path.touch()
 
-    async def then(heard: Heard) -> None:
+    async def then(recorder: Recorder) -> None:
         append(path, QUEUE)
-        await heard.until(lambda: heard.source.alarms)
+        await recorder.until(lambda: recorder.source.alarms)
 
-    heard = listen(path, then)
-    assert {name: count.count for name, count in heard.source.alarms.items()} == {
+    recorder = listen(path, then)
+    assert {name: count.count for name, count in recorder.source.alarms.items()} == {
         "the log's queue is full, lines are lost": 1
     }
 
 
-def test_a_defect_costs_a_piece_and_not_the_source(tmp_path: Path) -> None:
-    """Where the sink raises, the state tells and the log has it; what comes after is heard."""
+def test_a_defect_loses_a_piece_and_not_the_source(tmp_path: Path) -> None:
+    """If the sink raises, the state and the log show it; later events are passed on."""
     path = tmp_path / "ringfence"
     path.touch()
     taken: list[SecurityEvent] = []
@@ -150,21 +150,21 @@ def test_a_defect_costs_a_piece_and_not_the_source(tmp_path: Path) -> None:
             raise ZeroDivisionError
         taken.extend(events)
 
-    async def then(heard: Heard) -> None:
+    async def then(recorder: Recorder) -> None:
         append(path, CAPTURE)
-        await heard.until(lambda: heard.source.condition.state is State.DEFECT)
+        await recorder.until(lambda: recorder.source.condition.state is State.DEFECT)
         append(path, CAPTURE)
-        await heard.until(lambda: taken)
-        await heard.until(lambda: heard.source.condition.state is State.LISTENING)
+        await recorder.until(lambda: taken)
+        await recorder.until(lambda: recorder.source.condition.state is State.LISTENING)
 
-    heard = listen(path, then, sink=sink)
-    assert [entry["event"] for entry in heard.logs].count("source.defect") == 1
+    recorder = listen(path, then, sink=sink)
+    assert [entry["event"] for entry in recorder.logs].count("source.defect") == 1
     assert len(taken) == CAPTURE.count(b"SECURITY[")
 
 
 @pytest.mark.asterisk
 def test_a_real_asterisk_rotates_its_log(each_asterisk: Lab) -> None:
-    """What Asterisk writes before, between and after rotations and a truncation is heard, each line once."""
+    """Lines before, between and after rotations and a truncation are passed on, each once."""
     pbx = each_asterisk.asterisk
     path = pbx.logs / "ringfence"
 
@@ -176,7 +176,7 @@ def test_a_real_asterisk_rotates_its_log(each_asterisk: Lab) -> None:
 
     before = written()
 
-    async def then(heard: Heard) -> None:
+    async def then(recorder: Recorder) -> None:
         for command in ("logger rotate", "logger rotate", "logger reload"):
             await asyncio.to_thread(attack)
             await asyncio.to_thread(pbx.cli, command)
@@ -186,7 +186,7 @@ def test_a_real_asterisk_rotates_its_log(each_asterisk: Lab) -> None:
         os.truncate(path, 0)
         await asyncio.to_thread(attack)
         await asyncio.sleep(0.2)
-        told = [event for event in heard.events if event.source.witness.endswith("#security")]
-        assert len(told) == written() - before
+        reported = [event for event in recorder.events if event.source.name.endswith("#security")]
+        assert len(reported) == written() - before
 
     assert len(listen(path, then).events) >= 100

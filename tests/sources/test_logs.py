@@ -1,4 +1,4 @@
-"""The logs of one Asterisk: which files are found and read, when they come and go, and from where on."""
+"""The logs of one Asterisk: which files are found and read, when, and from which position."""
 
 import asyncio
 import os
@@ -16,7 +16,7 @@ from tests.support.captures import FOLDER
 from ringfence.model import SecurityEvent
 from ringfence.parse.custom import Custom
 from ringfence.sources import logs
-from ringfence.sources.logs import PLACES, LogPlan, Logs, choose, look_at
+from ringfence.sources.logs import LOG_PATHS, LogPlan, Logs, check_paths, choose
 from ringfence.sources.state import State
 
 CAPTURE = (FOLDER / "asterisk-22" / "unknown-account-register.security.log").read_bytes()
@@ -25,26 +25,26 @@ NOBODY = 65_534
 
 
 @define
-class Heard:
-    """The logs at work, what they handed on, and what they want remembered."""
+class Recorder:
+    """The running logs, the events that they passed on, and the stored positions."""
 
     logs: Logs = field(init=False)
     events: list[SecurityEvent] = field(factory=list)
-    places: dict[str, str] = field(factory=dict)
+    positions: dict[str, str] = field(factory=dict)
 
-    def take(self, events: Sequence[SecurityEvent], _: float) -> None:
-        """Be the sink."""
+    def sink(self, events: Sequence[SecurityEvent], _: float) -> None:
+        """Record events, as the sink."""
         self.events += events
 
     async def until(self, true: Callable[[], object]) -> None:
-        """Wait for something to become true."""
+        """Wait until ``true`` returns a true value."""
         async with asyncio.timeout(20):
             while not true():  # noqa: ASYNC110 - what is waited for knows of no event
                 await asyncio.sleep(0.002)
 
-    async def until_read(self, *paths: Path) -> None:
-        """Wait until these and no others are read, and stand where they begin."""
-        wanted = {f"pbx/log:{path}": State.LISTENING for path in paths}
+    async def until_read(self, *wanted_paths: Path) -> None:
+        """Wait until exactly these are read, and stand at their beginning."""
+        wanted = {f"pbx/log:{path}": State.LISTENING for path in wanted_paths}
         await self.until(
             lambda: {str(source.id): source.condition.state for source in self.logs.sources} == wanted
         )
@@ -52,38 +52,40 @@ class Heard:
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Look often."""
+    """Check often."""
     monkeypatch.setattr(logs, "LOOK_EVERY", 0.01)
 
 
-@pytest.fixture(name="places")
-def _places(tmp_path: Path) -> tuple[Path, ...]:
-    """Give the places that there are, in a folder of the test's own; nothing is there."""
-    for folder in {place.parent for place in PLACES}:
+@pytest.fixture(name="paths")
+def _paths(tmp_path: Path) -> tuple[Path, ...]:
+    """Return the paths of logs, in a folder of the test's own; none exists."""
+    for folder in {path.parent for path in LOG_PATHS}:
         (tmp_path / folder.name).mkdir()
-    return tuple(tmp_path / place.parent.name / place.name for place in PLACES)
+    return tuple(tmp_path / path.parent.name / path.name for path in LOG_PATHS)
 
 
 def listen(
     plan: LogPlan,
-    then: Callable[[Heard], Coroutine[Any, Any, None]],
-    places: dict[str, str] | None = None,
+    then: Callable[[Recorder], Coroutine[Any, Any, None]],
+    positions: dict[str, str] | None = None,
     after: Collection[asyncio.Task[None]] = (),
-) -> Heard:
-    """Have the logs of ``plan`` read while ``then`` runs."""
-    heard = Heard(places=places if places is not None else {})
+) -> Recorder:
+    """Read the logs of ``plan`` while ``then`` runs."""
+    recorder = Recorder(positions=positions if positions is not None else {})
 
     async def session() -> None:
-        heard.logs = Logs(plan, heard.take, lambda: heard.places, heard.places.__setitem__, after)
+        recorder.logs = Logs(
+            plan, recorder.sink, lambda: recorder.positions, recorder.positions.__setitem__, after
+        )
         async with asyncio.TaskGroup() as group:
-            task = group.create_task(heard.logs.run())
-            await then(heard)
+            task = group.create_task(recorder.logs.run())
+            await then(recorder)
             assert not task.done()
             task.cancel()
 
     with capture_logs():
         asyncio.run(session())
-    return heard
+    return recorder
 
 
 def append(path: Path, data: bytes = CAPTURE) -> None:
@@ -94,7 +96,7 @@ def append(path: Path, data: bytes = CAPTURE) -> None:
 
 @contextmanager
 def as_nobody() -> Iterator[None]:
-    """Be a user without rights while the block runs, where the tests are run by root."""
+    """Run the block as a user without rights, if the tests run as root."""
     root = os.geteuid() == 0
     if root:
         os.seteuid(NOBODY)
@@ -128,14 +130,14 @@ def as_nobody() -> Iterator[None]:
     ],
 )
 def test_the_own_channel_is_read_alone_and_full_last(there: Sequence[str], chosen: Sequence[str]) -> None:
-    """Where ringfence has a channel nothing else is read; full is read where neither messages is there."""
+    """If ringfence has a channel, only that is read; full is read if neither messages file exists."""
     folder = Path("/var/log")
 
     assert choose([folder / name for name in there]) == tuple(folder / name for name in chosen)
 
 
-def test_a_look_tells_what_may_be_read() -> None:
-    """A file that may not be read is told from one that is not there, also where its folder is closed."""
+def test_a_check_distinguishes_readable_and_missing_files() -> None:
+    """A file without permission differs from a missing one, also if its folder is closed."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         folder.chmod(0o755)
@@ -146,7 +148,7 @@ def test_a_look_tells_what_may_be_read() -> None:
         (folder / "closed").mkdir(mode=0o000)
         about = (folder / "open").stat()
         with as_nobody():
-            look = look_at(
+            look = check_paths(
                 [
                     folder / "open",
                     folder / "private",
@@ -165,150 +167,150 @@ def test_a_look_tells_what_may_be_read() -> None:
 # -- reading ------------------------------------------------------------------------------------------------
 
 
-def test_named_files_are_read_and_no_others(places: tuple[Path, ...], tmp_path: Path) -> None:
-    """With paths nothing is looked for; a path that is named twice is read once."""
-    own, named = places[0], tmp_path / "named"
+def test_named_files_are_read_and_no_others(paths: tuple[Path, ...], tmp_path: Path) -> None:
+    """With paths nothing is searched; a path that is named twice is read once."""
+    own, named = paths[0], tmp_path / "named"
     for path in (own, named):
         path.touch()
 
-    async def then(heard: Heard) -> None:
-        await heard.until_read(named)
+    async def then(recorder: Recorder) -> None:
+        await recorder.until_read(named)
         append(own)
         append(named)
-        await heard.until(lambda: len(heard.events) >= EVENTS)
+        await recorder.until(lambda: len(recorder.events) >= EVENTS)
 
-    plan = LogPlan("pbx", paths=(named, named), places=places)
+    plan = LogPlan("pbx", paths=(named, named), candidates=paths)
     assert len(listen(plan, then).events) == EVENTS
 
 
-def test_no_paths_are_no_logs(places: tuple[Path, ...]) -> None:
-    """An empty list switches logs off, whatever is there: there is nothing to do, and nothing is missed."""
-    places[0].touch()
-    none = Logs(LogPlan("pbx", paths=(), places=places), lambda *_: None)
+def test_no_paths_are_no_logs(paths: tuple[Path, ...]) -> None:
+    """An empty list switches logs off: there is nothing to do, and nothing is missing."""
+    paths[0].touch()
+    none = Logs(LogPlan("pbx", paths=(), candidates=paths), lambda *_: None)
     asyncio.run(none.run())
 
     assert none.sources == ()
 
 
-def test_what_is_missed_is_said_until_it_comes(places: tuple[Path, ...]) -> None:
-    """With nothing there the logs are one source that waits, with the mend; a new file is read by itself."""
-    security = places[2]
+def test_a_missing_log_is_reported_until_it_comes(paths: tuple[Path, ...]) -> None:
+    """Without any file the logs are one waiting source with the fix; a new file needs no restart."""
+    security = paths[2]
 
-    async def then(heard: Heard) -> None:
-        await heard.until(lambda: heard.logs.condition.state is State.WAITING)
-        [missing] = heard.logs.sources
+    async def then(recorder: Recorder) -> None:
+        await recorder.until(lambda: recorder.logs.condition.state is State.WAITING)
+        [missing] = recorder.logs.sources
         assert str(missing.id) == "pbx/log"
         assert "contrib/asterisk/ringfence.logger.conf" in missing.condition.detail
         assert (missing.counts.events, missing.alarms) == (0, {})
         append(security)
-        await heard.until_read(security)
-        await heard.until(lambda: len(heard.events) == EVENTS)
+        await recorder.until_read(security)
+        await recorder.until(lambda: len(recorder.events) == EVENTS)
 
-    listen(LogPlan("pbx", places=places), then)
-
-
-def test_what_was_there_at_the_first_start_is_old(places: tuple[Path, ...]) -> None:
-    """A file that is there at the very first start is read from its end."""
-    append(places[0])
-
-    async def then(heard: Heard) -> None:
-        await heard.until_read(places[0])
-        append(places[0])
-        await heard.until(lambda: len(heard.events) >= EVENTS)
-
-    assert len(listen(LogPlan("pbx", places=places), then).events) == EVENTS
+    listen(LogPlan("pbx", candidates=paths), then)
 
 
-def test_a_restart_goes_on_where_it_was(places: tuple[Path, ...]) -> None:
-    """What was written while nobody read is read at the next start, and nothing twice."""
-    places[0].touch()
+def test_lines_from_before_the_first_start_are_old(paths: tuple[Path, ...]) -> None:
+    """A file that exists at the very first start is read from its end."""
+    append(paths[0])
 
-    async def read(heard: Heard) -> None:
-        await heard.until_read(places[0])
+    async def then(recorder: Recorder) -> None:
+        await recorder.until_read(paths[0])
+        append(paths[0])
+        await recorder.until(lambda: len(recorder.events) >= EVENTS)
 
-    remembered = listen(LogPlan("pbx", places=places), read).places
-    append(places[0])
-
-    async def then(heard: Heard) -> None:
-        await heard.until(lambda: heard.events)
-
-    assert len(listen(LogPlan("pbx", places=places), then, remembered).events) == EVENTS
-    assert listen(LogPlan("pbx", places=places), read, remembered).events == []
+    assert len(listen(LogPlan("pbx", candidates=paths), then).events) == EVENTS
 
 
-def test_the_own_channel_takes_the_others_place(places: tuple[Path, ...]) -> None:
-    """When Asterisk is given ringfence's channel, that one is read and the others no longer."""
-    own, _, _, messages, _, _ = places
+def test_a_restart_continues_at_its_position(paths: tuple[Path, ...]) -> None:
+    """Lines that were written meanwhile are read at the next start, and nothing twice."""
+    paths[0].touch()
+
+    async def read(recorder: Recorder) -> None:
+        await recorder.until_read(paths[0])
+
+    remembered = listen(LogPlan("pbx", candidates=paths), read).positions
+    append(paths[0])
+
+    async def then(recorder: Recorder) -> None:
+        await recorder.until(lambda: recorder.events)
+
+    assert len(listen(LogPlan("pbx", candidates=paths), then, remembered).events) == EVENTS
+    assert listen(LogPlan("pbx", candidates=paths), read, remembered).events == []
+
+
+def test_the_own_channel_replaces_the_others(paths: tuple[Path, ...]) -> None:
+    """When Asterisk gets ringfence's channel, that one is read and the others no longer."""
+    own, _, _, messages, _, _ = paths
     messages.touch()
 
-    async def then(heard: Heard) -> None:
-        await heard.until_read(messages)
+    async def then(recorder: Recorder) -> None:
+        await recorder.until_read(messages)
         append(own)
-        await heard.until_read(own)
-        await heard.until(lambda: len(heard.events) == EVENTS)
+        await recorder.until_read(own)
+        await recorder.until(lambda: len(recorder.events) == EVENTS)
         append(messages)
         append(own)
-        await heard.until(lambda: len(heard.events) >= 2 * EVENTS)
+        await recorder.until(lambda: len(recorder.events) >= 2 * EVENTS)
 
-    assert len(listen(LogPlan("pbx", places=places), then).events) == 2 * EVENTS
+    assert len(listen(LogPlan("pbx", candidates=paths), then).events) == 2 * EVENTS
 
 
-def test_a_rotation_is_no_reason_to_read_another(places: tuple[Path, ...]) -> None:
-    """While the own channel is renamed and not yet there again, nothing else is taken for it."""
-    own, _, _, messages, _, _ = places
+def test_a_rotation_is_no_reason_to_read_another(paths: tuple[Path, ...]) -> None:
+    """While the own channel is renamed and not yet back, no other file is read instead."""
+    own, _, _, messages, _, _ = paths
     for path in (own, messages):
         path.touch()
 
-    async def then(heard: Heard) -> None:
-        await heard.until_read(own)
+    async def then(recorder: Recorder) -> None:
+        await recorder.until_read(own)
         own.rename(f"{own}.0")
         await asyncio.sleep(0.1)
-        assert [str(source.id) for source in heard.logs.sources] == [f"pbx/log:{own}"]
+        assert [str(source.id) for source in recorder.logs.sources] == [f"pbx/log:{own}"]
         append(messages)
         append(own)
-        await heard.until(lambda: len(heard.events) >= EVENTS)
-        await heard.until_read(own)
+        await recorder.until(lambda: len(recorder.events) >= EVENTS)
+        await recorder.until_read(own)
 
-    assert len(listen(LogPlan("pbx", places=places), then).events) == EVENTS
+    assert len(listen(LogPlan("pbx", candidates=paths), then).events) == EVENTS
 
 
 @pytest.mark.parametrize("link", [os.symlink, os.link], ids=["symbolic", "hard"])
 def test_one_file_of_two_names_is_read_once(
-    places: tuple[Path, ...], link: Callable[[Path, Path], None]
+    paths: tuple[Path, ...], link: Callable[[Path, Path], None]
 ) -> None:
-    """Where messages.log is a link to messages, its lines are told once."""
-    _, _, _, messages, newer, _ = places
+    """If messages.log is a link to messages, its lines are passed on once."""
+    _, _, _, messages, newer, _ = paths
     messages.touch()
     link(messages, newer)
 
-    async def then(heard: Heard) -> None:
-        await heard.until_read(messages)
+    async def then(recorder: Recorder) -> None:
+        await recorder.until_read(messages)
         append(newer)
-        await heard.until(lambda: len(heard.events) >= EVENTS)
+        await recorder.until(lambda: len(recorder.events) >= EVENTS)
 
-    assert len(listen(LogPlan("pbx", places=places), then).events) == EVENTS
+    assert len(listen(LogPlan("pbx", candidates=paths), then).events) == EVENTS
 
 
-def test_own_patterns_are_read(places: tuple[Path, ...]) -> None:
-    """A pattern of the administrator's makes events of the lines it fits, named after it."""
-    places[0].touch()
+def test_own_patterns_are_read(paths: tuple[Path, ...]) -> None:
+    """A pattern of the administrator makes events of the lines that it fits, named after it."""
+    paths[0].touch()
     custom = Custom.compile("guest {any} from {address} refused", name="guests")
 
-    async def then(heard: Heard) -> None:
-        await heard.until_read(places[0])
+    async def then(recorder: Recorder) -> None:
+        await recorder.until_read(paths[0])
         append(
-            places[0],
+            paths[0],
             b"[2026-11-20 06:05:02.730] NOTICE[1][C-00000001] Ext. s: guest 100 from 198.18.1.9 refused\n",
         )
-        await heard.until(lambda: heard.events)
+        await recorder.until(lambda: recorder.events)
 
-    [event] = listen(evolve(LogPlan("pbx", places=places), customs=(custom,)), then).events
+    [event] = listen(evolve(LogPlan("pbx", candidates=paths), customs=(custom,)), then).events
     assert (str(event.remote.address), event.acl_name) == ("198.18.1.9", "guests")
 
 
-def test_who_reads_the_same_logs_still_is_waited_for(places: tuple[Path, ...]) -> None:
-    """After a reload the new reader begins where the old one ended, and not before it has."""
-    append(places[0])
+def test_an_old_reader_of_the_same_logs_is_awaited(paths: tuple[Path, ...]) -> None:
+    """After a reload the new reader begins at the end of the old one, and not before that has ended."""
+    append(paths[0])
     begun: list[bool] = []
 
     async def session() -> None:
@@ -319,7 +321,7 @@ def test_who_reads_the_same_logs_still_is_waited_for(places: tuple[Path, ...]) -
 
         async with asyncio.TaskGroup() as group:
             before = group.create_task(old())
-            new = Logs(LogPlan("pbx", places=places), lambda *_: None, after=[before])
+            new = Logs(LogPlan("pbx", candidates=paths), lambda *_: None, after=[before])
             task = group.create_task(new.run())
             await asyncio.sleep(0.1)
             begun.append(str(new.sources[0].id) != "pbx/log")

@@ -1,17 +1,18 @@
-"""The words for how a source is: an interface that scripts compare."""
+"""The words for the state of a source: an interface that scripts compare."""
 
 from ringfence.sources.state import Condition, State
 
 
-def test_the_words_are_promised() -> None:
-    """What `status --json` shows as a source's state is one of these."""
+def test_the_states_are_an_interface() -> None:
+    """A source's state in `status --json` is one of these."""
     assert [str(state) for state in State] == [
         "connecting",
         "listening",
-        "deaf",
+        "no events",
         "unreachable",
         "tls failed",
         "not ami",
+        "no md5 challenge",
         "login refused",
         "unresponsive",
         "lost",
@@ -24,8 +25,8 @@ def test_the_words_are_promised() -> None:
     ]
 
 
-def test_conditions_compare_by_what_they_say() -> None:
-    """Two conditions are one when state and detail are: that is how a change is known."""
+def test_conditions_compare_by_their_values() -> None:
+    """Two conditions are equal if state and detail are: that is how a change is noticed."""
     assert Condition(State.LOST, "closed") == Condition(State.LOST, "closed")
     assert Condition(State.LOST, "closed") != Condition(State.LOST, "reset")
     assert Condition(State.CONNECTING).detail == ""

@@ -1,4 +1,4 @@
-"""The wire against the real kernel, through a cable, and beside real Asterisks."""
+"""The wire with the real kernel, through a cable, and with real Asterisks."""
 
 import asyncio
 import errno
@@ -15,17 +15,17 @@ from typing import ClassVar
 import pytest
 from attrs import Factory, define, frozen
 from tests.support.asterisk_files import Kind
-from tests.support.lab import Lab
+from tests.support.lab import RELEASES, Lab
 from tests.support.netns import inside, neighbour, run
 from tests.support.network import PBX_IPV4, PBX_IPV6, Network, socket_in
 
-from ringfence.firewall.contract import Add, Plan
-from ringfence.firewall.ipset import IpsetBackend
-from ringfence.model import Challenge, Service
+from ringfence.firewall.contract import OBSERVE_PREFIX, Add, FirewallPlan, Ports
+from ringfence.firewall.ipset.backend import IpsetBackend
+from ringfence.model import Challenge, ObservedRequest, Service, Transport
 from ringfence.sources import wire
 from ringfence.sources.backoff import Backoff
 from ringfence.sources.state import EndError, State
-from ringfence.sources.wire import GROUP, WireSource
+from ringfence.sources.wire import GROUP, WireItem, WireSource
 
 SECONDS = 10.0
 QUIET = 0.2
@@ -33,26 +33,31 @@ FAMILIES = {4: (PBX_IPV4, "198.18.1.1", "198.18.1.2"), 6: (PBX_IPV6, "fd00:18::a
 
 
 def reply(status: bytes, call_id: bytes = b"c@lab", nonce: bytes = b"n") -> bytes:
-    """Give an answer as Asterisk writes it, cut down to what counts."""
+    """Return an answer as Asterisk writes it, reduced to the essential headers."""
     head = b"SIP/2.0 " + status + b" Whatever\r\nVia: SIP/2.0/UDP 198.18.1.1:5062\r\nCall-ID: " + call_id
     name = b"Proxy" if status == b"407" else b"WWW"
     return head + b"\r\n" + name + b'-Authenticate: Digest realm="asterisk",nonce="' + nonce + b'"\r\n\r\n'
 
 
 @define
-class Ears:
-    """What a source told."""
+class Reports:
+    """The reports of a source."""
 
-    heard: list[Challenge] = Factory(list)
+    seen: list[WireItem] = Factory(list)
     gaps: list[float] = Factory(list)
 
-    def take(self, challenges: Sequence[Challenge], now: float) -> None:
-        """Be the sink."""
-        self.heard += challenges
+    @property
+    def challenges(self) -> list[Challenge]:
+        """The challenges alone."""
+        return [one for one in self.seen if isinstance(one, Challenge)]
+
+    def sink(self, seen: Sequence[WireItem], now: float) -> None:
+        """Record items, as the sink."""
+        self.seen += seen
 
 
 async def until(happened: Callable[[], bool], seconds: float = SECONDS) -> None:
-    """Wait until something has happened."""
+    """Wait until ``happened`` returns True."""
     async with asyncio.timeout(seconds):
         while not happened():  # noqa: ASYNC110 - of threads, the kernel and the source itself
             await asyncio.sleep(0.005)
@@ -61,33 +66,39 @@ async def until(happened: Callable[[], bool], seconds: float = SECONDS) -> None:
 def listen(
     act: Callable[[], object], number: int = 0, **options: object
 ) -> tuple[list[Challenge], WireSource, list[float]]:
-    """Listen while ``act`` runs in a thread, until ``number`` challenges came and then it was quiet."""
-    ears = Ears()
+    """Listen while ``act`` runs in a thread, until ``number`` challenges came and then no more."""
+    reports, source = watch(act, number, **options)
+    assert len(reports.seen) == len(reports.challenges)
+    return reports.challenges, source, reports.gaps
+
+
+def watch(act: Callable[[], object], number: int = 0, **options: object) -> tuple[Reports, WireSource]:
+    """Listen for challenges and observed requests, as :func:`listen` does for challenges."""
+    reports = Reports()
 
     async def session() -> WireSource:
-        source = WireSource(ears.take, ears.gaps.append, **options)  # type: ignore[arg-type]
+        source = WireSource(reports.sink, reports.gaps.append, **options)  # type: ignore[arg-type]
         async with asyncio.TaskGroup() as group:
             task = group.create_task(source.run())
             await until(source.settled.is_set)
             await asyncio.to_thread(act)
-            await until(lambda: len(ears.heard) >= number)
+            await until(lambda: len(reports.seen) >= number)
             await asyncio.sleep(QUIET)
             task.cancel()
         return source
 
-    source = asyncio.run(session())
-    return ears.heard, source, ears.gaps
+    return reports, asyncio.run(session())
 
 
 @frozen
 class Host:
-    """A PBX's namespace, in which the test is, with the rules in place; the attacker is beyond the cable."""
+    """The test runs in a PBX's namespace, with the rules in place; the attacker is across the cable."""
 
     network: Network
     backend: IpsetBackend
 
     def sender(self, version: int, port: int = 0) -> socket.socket:
-        """Give a socket of the PBX."""
+        """Return a socket of the PBX."""
         made = socket.socket(socket.AF_INET if version == 4 else socket.AF_INET6, socket.SOCK_DGRAM)
         made.bind((FAMILIES[version][0], port))
         return made
@@ -97,7 +108,7 @@ class Host:
 def host() -> Iterator[Host]:
     """The PBX's side of a cable, guarded, with the log rule."""
     with Network() as network, inside(network.pbx):
-        backend = IpsetBackend(Plan(log_group=GROUP))
+        backend = IpsetBackend(FirewallPlan(log_group=GROUP))
         assert backend.open().wire is None
         yield Host(network, backend)
         backend.close()
@@ -106,7 +117,7 @@ def host() -> Iterator[Host]:
 @pytest.mark.kernel
 @pytest.mark.parametrize("version", [4, 6])
 def test_challenges_are_seen_and_nothing_else(host: Host, version: int) -> None:
-    """A 401 and a 407 by UDP are told with both addresses and ports; other answers and requests are not."""
+    """A 401, 404 or 407 by UDP is reported with addresses and ports; other answers and requests are not."""
     here, there, _ = FAMILIES[version]
     with host.sender(version, 5060) as pbx:
 
@@ -114,7 +125,8 @@ def test_challenges_are_seen_and_nothing_else(host: Host, version: int) -> None:
             for text in (
                 reply(b"200"),
                 reply(b"401", b"one", b"1"),
-                reply(b"403"),
+                reply(b"408"),
+                reply(b"404", b"three"),
                 reply(b"407", b"t\xffo", b"2"),
                 b"REGISTER sip:a SIP/2.0\r\n\r\n",
                 b"",
@@ -122,21 +134,23 @@ def test_challenges_are_seen_and_nothing_else(host: Host, version: int) -> None:
             ):
                 pbx.sendto(text, (there, 5062))
 
-        heard, source, gaps = listen(act, 2)
+        challenges, source, gaps = listen(act, 3)
 
     far, near = ip_address(there), ip_address(here)
-    assert heard == [
+    digest = challenges[1].digest
+    assert challenges == [
         Challenge(far, 5062, near, 5060, b"one", b"1", service=Service.SIP),
-        Challenge(far, 5062, near, 5060, b"t\xffo", b"2", service=Service.SIP),
+        Challenge(far, 5062, near, 5060, b"three", b"", service=Service.SIP, status=404, digest=digest),
+        Challenge(far, 5062, near, 5060, b"t\xffo", b"2", service=Service.SIP, status=407),
     ]
-    assert source.counts == wire.WireCounts(challenges=2)
+    assert source.counts == wire.WireCounts(challenges=3)
     assert (source.condition.state, len(gaps)) == (State.LISTENING, 2)
 
 
 @pytest.mark.kernel
 @pytest.mark.parametrize("version", [4, 6])
-def test_a_challenge_that_was_dropped_is_none(host: Host, version: int) -> None:
-    """What goes to a banned address never left, and is not told."""
+def test_a_dropped_challenge_is_not_seen(host: Host, version: int) -> None:
+    """A challenge to a banned address never left, and is not reported."""
     _, banned, other = FAMILIES[version]
     host.backend.apply([Add(ip_network(banned), 60.0)])
     with host.sender(version) as pbx:
@@ -146,27 +160,102 @@ def test_a_challenge_that_was_dropped_is_none(host: Host, version: int) -> None:
                 pbx.sendto(reply(b"401"), (banned, 5060))
             pbx.sendto(reply(b"401"), (other, 5060))
 
-        heard, _, _ = listen(act, 1)
+        challenges, _, _ = listen(act, 1)
 
-    assert [challenge.address for challenge in heard] == [ip_address(other)]
+    assert [challenge.address for challenge in challenges] == [ip_address(other)]
 
 
 @pytest.mark.kernel
 @pytest.mark.parametrize("version", [4, 6])
 def test_a_packet_of_any_size_is_read_whole(host: Host, version: int) -> None:
-    """A Call-ID behind 60 kB of what the sender had echoed is read: nothing is cut off."""
+    """A Call-ID after 60 kB of echoed text is read: nothing is cut off."""
     there = FAMILIES[version][1]
     text = reply(b"401", b"far behind").replace(b"5062", b"5062;x=" + b"y" * 60_000)
     with host.sender(version) as pbx:
-        heard, source, _ = listen(lambda: pbx.sendto(text, (there, 5060)), 1)
+        challenges, source, _ = listen(lambda: pbx.sendto(text, (there, 5060)), 1)
 
-    assert [challenge.call_id for challenge in heard] == [b"far behind"]
+    assert [challenge.call_id for challenge in challenges] == [b"far behind"]
     assert source.counts.unreadable == 0
 
 
 @pytest.mark.kernel
-def test_nothing_of_the_hosts_own_logging_changes(host: Host) -> None:
-    """Reading the group makes the packet log the destination of nobody else's LOG rules."""
+@pytest.mark.parametrize("version", [4, 6])
+def test_a_segment_before_it_is_split_is_read_whole(host: Host, version: int) -> None:
+    """The kernel logs the data of one TCP call before it splits it; each answer is read once."""
+    here, there, _ = FAMILIES[version]
+    family = socket.AF_INET if version == 4 else socket.AF_INET6
+    text = reply(b"401").replace(b"\r\n\r\n", b"\r\nContent-Length: 0\r\n\r\n")
+    answers = [text.replace(b"c@lab", b"%d" % number) for number in range(15)]
+    answers[7] = answers[7].replace(b"5062", b"5062;x=" + b"y" * 2_000)
+    with (
+        socket.socket(family, socket.SOCK_STREAM) as pbx,
+        socket_in(host.network.attacker, family) as phone,
+    ):
+        pbx.bind((here, 5060))
+        pbx.listen()
+        phone.bind((there, 0))
+        phone.connect((here, 5060))
+        connection, _ = pbx.accept()
+        with connection:
+            challenges, source, _ = listen(lambda: connection.sendall(b"".join(answers)), 1)
+
+    assert [challenge.call_id for challenge in challenges] == [b"%d" % number for number in range(15)]
+    assert {challenge.transport for challenge in challenges} == {Transport.TCP}
+    assert source.counts.challenges == 15
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize("version", [4, 6])
+def test_requests_and_answers_come_in_the_kernels_order(host: Host, version: int) -> None:
+    """A suspect's packet is a request even if it looks like an answer, and is read whole."""
+    here, there, _ = FAMILIES[version]
+    family = socket.AF_INET if version == 4 else socket.AF_INET6
+    host.backend.observe([ip_address(there)])
+    for tool in ("iptables", "ip6tables"):  # connection tracking reassembles fragments before raw
+        run(tool, "-A", "INPUT", "-m", "conntrack", "--ctstate", "INVALID")
+    behind = b"REGISTER sip:x SIP/2.0\r\nX: " + b"y" * 60_000 + b'\r\nCall-ID: c\r\nX: nonce="n"\r\n\r\n'
+    with (
+        host.sender(version, 5060) as pbx,
+        socket_in(host.network.attacker, family, socket.SOCK_DGRAM) as phone,
+    ):
+        phone.bind((there, 5062))
+
+        def act() -> None:
+            pbx.sendto(reply(b"401", b"one"), (there, 5062))
+            phone.sendto(reply(b"401", b"two"), (here, 5060))
+            assert pbx.recv(1 << 16)
+            pbx.sendto(reply(b"401", b"three"), (there, 5062))
+            phone.sendto(behind, (here, 5060))
+            assert pbx.recv(1 << 16)
+
+        reports, source = watch(act, 4)
+
+    far = ip_address(there)
+    [one, two, three, four] = reports.seen
+    assert [one, three] == reports.challenges
+    assert two == ObservedRequest(far, 5062, (b"n",), (b"two",))
+    assert four == ObservedRequest(far, 5062, (b"n",), (b"c",))
+    assert source.counts == wire.WireCounts(challenges=2, observed=2)
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize("version", [4, 6])
+def test_of_a_request_in_fragments_the_first_is_read(host: Host, version: int) -> None:
+    """Without connection tracking the fragments are not reassembled before the copy is made."""
+    here, there, _ = FAMILIES[version]
+    family = socket.AF_INET if version == 4 else socket.AF_INET6
+    host.backend.observe([ip_address(there)])
+    text = b'REGISTER sip:x SIP/2.0\r\nCall-ID: c\r\nX: nonce="n"' + b"y" * 3_000 + b'nonce="m"\r\n\r\n'
+    with host.sender(version, 5060), socket_in(host.network.attacker, family, socket.SOCK_DGRAM) as phone:
+        phone.bind((there, 5062))
+        reports, _ = watch(lambda: phone.sendto(text, (here, 5060)), 1)
+
+    assert reports.seen == [ObservedRequest(ip_address(there), 5062, (b"n",), (b"c",))]
+
+
+@pytest.mark.kernel
+def test_the_hosts_own_logging_is_unchanged(host: Host) -> None:
+    """Reading the group does not redirect other LOG rules to the packet log."""
     before = run("sysctl", "net.netfilter.nf_log")
     during: list[str] = []
 
@@ -188,7 +277,7 @@ def add_bridge() -> None:
 
 @contextmanager
 def bridged() -> Iterator[socket.socket]:
-    """Give the socket of a PBX in a container, 10.9.9.2."""
+    """Yield the socket of a PBX in a container, 10.9.9.2."""
     add_bridge()
     with neighbour() as container:
         run("ip", "link", "add", "near9", "type", "veth", "peer", "name", "far9", "netns", container)
@@ -205,33 +294,33 @@ def bridged() -> Iterator[socket.socket]:
 
 @pytest.mark.kernel
 @pytest.mark.parametrize("containers", [[ip_network("10.9.9.0/24")], []], ids=["known", "unknown"])
-def test_containers_count_where_they_are_known(host: Host, containers: list[object]) -> None:
-    """A bridged container's challenge is told with its own address; unknown, it only passes through."""
+def test_known_containers_count(host: Host, containers: list[object]) -> None:
+    """A bridged container's challenge has its own address; of an unknown network, it only passes through."""
     with bridged() as pbx:
         act = partial(pbx.sendto, reply(b"401"), ("198.18.1.1", 5062))
-        heard, source, _ = listen(act, len(containers), containers=containers)
+        challenges, source, _ = listen(act, len(containers), containers=containers)
 
     near, far = ip_address("10.9.9.2"), ip_address("198.18.1.1")
-    told = Challenge(far, 5062, near, 5060, b"c@lab", b"n", service=Service.SIP)
-    assert heard == [told] * len(containers)
+    expected = Challenge(far, 5062, near, 5060, b"c@lab", b"n", service=Service.SIP)
+    assert challenges == [expected] * len(containers)
     assert source.counts.passing == 1 - len(containers)
 
 
 @pytest.mark.kernel
-def test_containers_may_change_meanwhile(host: Host) -> None:
-    """A network counts from when it is known until it is not; a new one is a gap, for what came before."""
-    ears = Ears()
+def test_containers_may_change(host: Host) -> None:
+    """A network counts from when it is known until it is not; a new one is a gap for the time before."""
+    reports = Reports()
     network = ip_network("10.9.9.0/24")
 
     async def session(pbx: socket.socket) -> list[int]:
-        source = WireSource(ears.take, ears.gaps.append)
+        source = WireSource(reports.sink, reports.gaps.append)
         gaps = []
         async with asyncio.TaskGroup() as group:
             task = group.create_task(source.run())
             await until(source.settled.is_set)
             for call_id, containers in ((b"0", []), (b"1", [network]), (b"2", [network]), (b"3", [])):
-                source.count_containers(containers)
-                gaps.append(len(ears.gaps))
+                source.set_containers(containers)
+                gaps.append(len(reports.gaps))
                 pbx.sendto(reply(b"401", call_id), ("198.18.1.1", 5062))
                 await until(lambda: source.counts.challenges + source.counts.passing == len(gaps))
             task.cancel()
@@ -240,23 +329,23 @@ def test_containers_may_change_meanwhile(host: Host) -> None:
     with bridged() as pbx:
         gaps = asyncio.run(session(pbx))
 
-    assert [challenge.call_id for challenge in ears.heard] == [b"1", b"2"]
+    assert [challenge.call_id for challenge in reports.challenges] == [b"1", b"2"]
     assert gaps == [1, 2, 2, 2]
 
 
-def test_containers_are_told_in_order() -> None:
-    """Whatever order they come in: IPv4 before IPv6, each by its number."""
-    source = WireSource(Ears().take, Ears().gaps.append)
+def test_containers_are_listed_in_order() -> None:
+    """In any order of calls: IPv4 before IPv6, each by its number."""
+    source = WireSource(Reports().sink, Reports().gaps.append)
     texts = ["fd00::/64", "172.18.0.0/16", "172.17.0.0/16", "10.88.0.0/16"]
-    source.count_containers(ip_network(text) for text in texts)
+    source.set_containers(ip_network(text) for text in texts)
     assert [str(network) for network in source.containers] == texts[::-1]
 
 
 @pytest.mark.kernel
-def test_what_strangers_send_is_no_challenge(host: Host) -> None:
+def test_packets_of_strangers_are_no_challenges(host: Host) -> None:
     """A provider's 401 to this host and a stranger's under a container's address are not even logged.
 
-    Under his own address a stranger who is near enough to be routed may have one logged; it does not count.
+    Under its own address a stranger in a routed network may get one logged; it does not count.
     """
     add_bridge()
     run("ip", "route", "add", "10.8.8.0/24", "via", "198.18.1.1")
@@ -277,20 +366,20 @@ def test_what_strangers_send_is_no_challenge(host: Host) -> None:
             raw.sendto(packet("10.9.9.2", "10.8.8.8"), ("10.8.8.8", 0))
             raw.sendto(packet("198.18.1.1", "10.8.8.8"), ("10.8.8.8", 0))
 
-        heard, source, _ = listen(act, containers=[ip_network("10.9.9.0/24")])
+        challenges, source, _ = listen(act, containers=[ip_network("10.9.9.0/24")])
 
-    assert heard == []
+    assert challenges == []
     assert source.counts == wire.WireCounts(passing=1)
 
 
 @pytest.mark.kernel
-def test_a_buffer_that_is_full_is_noticed(host: Host) -> None:
-    """What is lost while nobody reads is a gap, told before what comes after it, and counted exactly."""
+def test_a_full_buffer_is_noticed(host: Host) -> None:
+    """Packets lost while nothing reads are a gap, reported before later packets, and counted exactly."""
     order: list[str] = []
 
     async def session(pbx: socket.socket) -> WireSource:
         source = WireSource(
-            lambda challenges, _: order.extend("challenge" for _ in challenges),
+            lambda seen, _: order.extend("challenge" for _ in seen),
             lambda _: order.append("gap"),
             buffer=4096,
         )
@@ -312,18 +401,20 @@ def test_a_buffer_that_is_full_is_noticed(host: Host) -> None:
     counts = source.counts
     assert counts.challenges + counts.lost == 501
     assert 0 < counts.challenges < 501
-    assert counts.gaps >= 2  # the kernel's word, and the count
+    assert counts.gaps >= 2  # the kernel's error, and the missing numbers
     assert order[0] == "gap"
     assert "gap" in order[1:]
 
 
 @pytest.mark.kernel
-def test_a_group_that_another_reads_is_named(host: Host) -> None:
-    """A second reader is refused with the place to look; it takes over when the first is gone."""
+def test_a_busy_group_is_named(host: Host) -> None:
+    """A second reader is refused with the file to read; it succeeds when the first is gone."""
 
     async def session() -> list[State]:
         states = []
-        first, second = (WireSource(Ears().take, Ears().gaps.append, Backoff(0.01, 0.02)) for _ in range(2))
+        first, second = (
+            WireSource(Reports().sink, Reports().gaps.append, Backoff(0.01, 0.02)) for _ in range(2)
+        )
         async with asyncio.TaskGroup() as group:
             one = group.create_task(first.run())
             await until(first.settled.is_set)
@@ -340,8 +431,8 @@ def test_a_group_that_another_reads_is_named(host: Host) -> None:
 
 
 @pytest.mark.kernel
-def test_without_the_capability_the_mend_is_named(host: Host) -> None:
-    """A process without CAP_NET_ADMIN is told which capability it lacks."""
+def test_a_missing_capability_is_named(host: Host) -> None:
+    """For a process without CAP_NET_ADMIN the state names the missing capability."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:  # one thread, in the namespace of the test
@@ -352,32 +443,32 @@ def test_without_the_capability_the_mend_is_named(host: Host) -> None:
         os._exit(0)
     os.waitpid(child, 0)
     os.close(writer)
-    with os.fdopen(reader) as told:
-        said = told.read()
+    with os.fdopen(reader) as pipe:
+        output = pipe.read()
 
-    assert said.startswith("denied: ")
-    assert "CAP_NET_ADMIN" in said
+    assert output.startswith("denied: ")
+    assert "CAP_NET_ADMIN" in output
 
 
 class FakeSocket:
-    """A netlink socket that answers as it is told."""
+    """A netlink socket with a scripted answer."""
 
     def __init__(self, answer: bytes | OSError) -> None:
         self._answer = answer
 
     def send(self, request: bytes) -> int:
-        """Take the request."""
+        """Accept the request."""
         return len(request)
 
     def recv(self, size: int) -> bytes:
-        """Give the answer."""
+        """Return the answer."""
         if isinstance(self._answer, OSError):
             raise self._answer
         return self._answer
 
 
 def error(code: int) -> bytes:
-    """Give an nfnetlink error of the kernel's."""
+    """Return an nfnetlink error of the kernel."""
     return struct.pack("=IHHIIi", 20, 2, 0, 0, 0, -code)
 
 
@@ -392,7 +483,7 @@ def error(code: int) -> bytes:
     ],
 )
 def test_a_refusal_is_a_named_state(answer: bytes | OSError, state: State, text: str) -> None:
-    """Each way in which the group is not given has its state, and what mends it."""
+    """Each refusal of the group has its state, and the fix."""
     with pytest.raises(EndError) as refused:
         wire._bind(FakeSocket(answer), GROUP)  # type: ignore[arg-type]
     assert refused.value.condition.state is state
@@ -420,32 +511,32 @@ def test_a_missing_socket_is_a_named_state(monkeypatch: pytest.MonkeyPatch, code
 
 
 class Modest(socket.socket):
-    """A socket of a user namespace, which may not go beyond the host's limits."""
+    """A socket of a user namespace, which may not exceed the host's limits."""
 
     asked: ClassVar[list[int]] = []
 
     def setsockopt(self, level: int, option: int, value: int) -> None:  # type: ignore[override]
-        """Refuse the greater buffer."""
+        """Refuse the larger buffer."""
         self.asked.append(option)
         if option != socket.SO_RCVBUF:
             raise PermissionError
 
 
 def test_a_user_namespace_has_a_smaller_buffer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the buffer may not be forced, what the host allows is taken."""
+    """If the buffer may not be forced, the host's limit is used."""
     monkeypatch.setattr(socket, "socket", Modest)
     wire._open(1 << 20).close()
     assert Modest.asked == [wire._SO_RCVBUFFORCE, socket.SO_RCVBUF]
 
 
 class Script:
-    """A netlink socket that gives these datagrams and errors, then nothing."""
+    """A netlink socket that returns these datagrams and errors, then nothing."""
 
     def __init__(self, *acts: bytes | OSError) -> None:
         self._acts = list(acts)
 
     def recv_into(self, space: memoryview) -> int:
-        """Give the next."""
+        """Return the next."""
         act = self._acts.pop(0) if self._acts else BlockingIOError()
         if isinstance(act, OSError):
             raise act
@@ -454,33 +545,77 @@ class Script:
 
 
 def test_a_turn_of_odd_messages() -> None:
-    """What cannot be read is counted, ENOBUFS is a gap, and what an answer says is no packet."""
-    ears = Ears()
-    source = WireSource(ears.take, ears.gaps.append)
+    """An unreadable packet is counted, ENOBUFS is a gap, and the text of an answer is no packet."""
+    reports = Reports()
+    source = WireSource(reports.sink, reports.gaps.append)
     script = Script(error(0), b"odd", OSError(errno.ENOBUFS, ""), error(0))
 
-    source._turn(script)  # type: ignore[arg-type]
+    source._read_turn(script)  # type: ignore[arg-type]
 
     assert source.counts == wire.WireCounts(gaps=1, unreadable=1)
-    assert (ears.heard, len(ears.gaps)) == ([], 1)
+    assert (reports.challenges, len(reports.gaps)) == ([], 1)
+
+
+def logged(packet: bytes, prefix: bytes = b"") -> bytes:
+    """Return the kernel's message for a packet that this host sent."""
+    attributes = b"".join(
+        struct.pack("=HH", 4 + len(value), kind) + value + b"\0" * (-len(value) % 4)
+        for kind, value in ((1, b"\x08\0\x03\0"), (10, prefix + b"\0"), (9, packet))
+    )
+    return struct.pack("=IHHIIBBH", 20 + len(attributes), 0x400, 0, 0, 0, 2, 0, 0) + attributes
+
+
+def segment(sequence: int, *answers: bytes) -> bytes:
+    """Return an IPv4 packet with a segment of TCP."""
+    tcp = struct.pack(">HHIIBBHHH", 5060, 5062, sequence, 0, 0x50, 0x18, 0, 0, 0) + b"".join(answers)
+    addresses = socket.inet_aton(PBX_IPV4) + socket.inet_aton("198.18.1.1")
+    return struct.pack(">BBHHHBBH", 0x45, 0, 20 + len(tcp), 0, 0, 64, 6, 0) + addresses + tcp
+
+
+def test_a_retransmitted_answer_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It counts once as long as its position is remembered; it is not unreadable."""
+    monkeypatch.setattr(wire, "MOST_POSITIONS", 2)
+    reports = Reports()
+    source = WireSource(reports.sink, reports.gaps.append)
+    packets = [segment(number, reply(b"401", b"%d" % number)) for number in range(3)]
+    order = [0, 0, 1, 1, 2, 1, 0]
+    source._read_turn(Script(*(logged(packets[number]) for number in order)))  # type: ignore[arg-type]
+
+    assert [challenge.call_id for challenge in reports.challenges] == [b"0", b"1", b"2", b"0"]
+    assert source.counts == wire.WireCounts(challenges=4, repeated=3)
+
+
+def test_a_prefix_alone_makes_a_request() -> None:
+    """A copy with another prefix is no request, and one that is no datagram is unreadable.
+
+    The firewall writes the same prefix.
+    """
+    assert OBSERVE_PREFIX.encode() == wire.OBSERVED
+    reports = Reports()
+    source = WireSource(reports.sink, reports.gaps.append)
+    packet = segment(0, reply(b"401"))
+    prefixes = b"observed", b"observed2", b"OBSERVED", b""
+    source._read_turn(Script(*(logged(packet, prefix) for prefix in prefixes)))  # type: ignore[arg-type]
+
+    assert source.counts == wire.WireCounts(challenges=1, repeated=2, unreadable=1)
 
 
 def test_a_socket_that_fails_is_lost() -> None:
     """Any other error ends the binding with its name."""
-    ears = Ears()
+    reports = Reports()
     with pytest.raises(EndError, match="down") as lost:
-        WireSource(ears.take, ears.gaps.append)._turn(Script(OSError(errno.ENETDOWN, "down")))  # type: ignore[arg-type]
+        WireSource(reports.sink, reports.gaps.append)._read_turn(Script(OSError(errno.ENETDOWN, "down")))  # type: ignore[arg-type]
     assert lost.value.condition.state is State.LOST
 
 
 @pytest.mark.kernel
 def test_a_defect_behind_the_source_does_not_end_it(host: Host) -> None:
-    """An error of the sink is a state that is seen; the source binds again, and says that it was away."""
+    """An error of the sink is a visible state; the source binds again, and reports a gap."""
     gaps: list[float] = []
     calls: list[int] = []
 
-    def sink(challenges: Sequence[Challenge], _: float) -> None:
-        calls.append(len(challenges))
+    def sink(seen: Sequence[WireItem], _: float) -> None:
+        calls.append(len(seen))
         if len(calls) == 1:
             raise ZeroDivisionError
 
@@ -502,20 +637,20 @@ def test_a_defect_behind_the_source_does_not_end_it(host: Host) -> None:
 
 
 @pytest.mark.kernel
-def test_a_flood_leaves_the_loop_its_turns(host: Host) -> None:
-    """While thousands of challenges wait, others have their turn after each 256."""
+def test_a_flood_does_not_block_the_loop(host: Host) -> None:
+    """While thousands of challenges wait, other tasks run after each 256."""
     turns: list[int] = []
 
     async def session(pbx: socket.socket) -> None:
-        ears = Ears()
-        source = WireSource(ears.take, ears.gaps.append)
+        reports = Reports()
+        source = WireSource(reports.sink, reports.gaps.append)
         async with asyncio.TaskGroup() as group:
             task = group.create_task(source.run())
             await until(source.settled.is_set)
             for _ in range(2000):
                 pbx.sendto(reply(b"401"), ("198.18.1.1", 5060))
-            while len(ears.heard) < 2000:
-                turns.append(len(ears.heard))
+            while len(reports.challenges) < 2000:
+                turns.append(len(reports.challenges))
                 await asyncio.sleep(0)
             task.cancel()
 
@@ -528,7 +663,7 @@ def test_a_flood_leaves_the_loop_its_turns(host: Host) -> None:
 def wired(each_asterisk: Lab) -> Iterator[Lab]:
     """A real Asterisk, with the log rule beside it; the test is in its namespace."""
     with inside(each_asterisk.network.pbx):
-        backend = IpsetBackend(Plan(log_group=GROUP))
+        backend = IpsetBackend(FirewallPlan(log_group=GROUP))
         assert backend.open().wire is None
         yield each_asterisk
         backend.flush()
@@ -542,34 +677,36 @@ def wired(each_asterisk: Lab) -> Iterator[Lab]:
     ids=["plain", "not UTF-8", "parameters", "unknown account"],
 )
 def test_each_guess_is_seen(wired: Lab, hostile: tuple[str, ...]) -> None:
-    """Whatever a guess does to the texts, the wire tells to whom its challenges went, and the bytes.
+    """For any text of a guess, the wire reports the address of its challenges, and the bytes.
 
     PJSIP challenges the probe and refuses the guess with a challenge; chan_sip refuses with a 403.
     """
-    each = 1 if wired.asterisk.kind is Kind.CHAN_SIP else 2
     guess = partial(wired.attack, "guess", "--number", "3", *hostile)
-    heard, source, _ = listen(guess, 3 * each)
+    challenges, source, _ = listen(guess, 6)
 
-    assert len(heard) == 3 * each
-    assert {str(challenge.address) for challenge in heard} == {"198.18.1.1"}
-    assert {(str(one.local_address), one.local_port) for one in heard} == {(PBX_IPV4, 5060)}
-    assert len({challenge.call_id for challenge in heard}) == 3
+    refusal = 403 if wired.asterisk.kind is Kind.CHAN_SIP else 401
+    assert [challenge.status for challenge in challenges] == [401, refusal] * 3
+    assert {str(challenge.sender) for challenge in challenges} == {"198.18.1.1"}
+    assert not any(challenge.relayed for challenge in challenges)
+    assert {str(challenge.address) for challenge in challenges} == {"198.18.1.1"}
+    assert {(str(one.local_address), one.local_port) for one in challenges} == {(PBX_IPV4, 5060)}
+    assert len({challenge.call_id for challenge in challenges}) == 3
     if "--call-id" in hostile:
-        assert all(challenge.call_id.startswith(b"\xff\xfe\x1b") for challenge in heard)
-    assert all(challenge.nonce for challenge in heard)
-    assert source.counts.unreadable == 0
+        assert all(challenge.call_id.startswith(b"\xff\xfe\x1b") for challenge in challenges)
+    assert all(bool(challenge.nonce) is (challenge.status == 401) for challenge in challenges)
+    assert source.counts.lost == 0
 
 
 def ask(lab: Lab, *requests: bytes, number: int = 1) -> list[Challenge]:
     """Send requests as they are, all from one port: at least ``number`` challenges leave."""
     with socket_in(lab.network.attacker, kind=socket.SOCK_DGRAM) as phone:
         phone.bind(("198.18.1.1", 5099))
-        heard, _, _ = listen(lambda: [phone.sendto(text, (PBX_IPV4, 5060)) for text in requests], number)
-    return heard
+        challenges, _, _ = listen(lambda: [phone.sendto(text, (PBX_IPV4, 5060)) for text in requests], number)
+    return challenges
 
 
 def request(call_id: bytes, via: bytes = b";rport", name: bytes = b"") -> bytes:
-    """Give a REGISTER with these texts."""
+    """Return a REGISTER with these texts."""
     return (
         b"REGISTER sip:198.18.0.1 SIP/2.0\r\n"
         b"Via: SIP/2.0/UDP 198.18.1.1:5099"
@@ -584,25 +721,25 @@ def request(call_id: bytes, via: bytes = b";rport", name: bytes = b"") -> bytes:
 
 
 @pytest.mark.asterisk
-def test_what_silences_the_texts_is_seen(wired: Lab) -> None:
-    """An ESC in the display name and a Call-ID that is not UTF-8, which no other source tells truly."""
+def test_text_that_hides_from_logs_is_seen(wired: Lab) -> None:
+    """An ESC in the display name and a Call-ID that is not UTF-8 are seen; texts miss or forge them."""
     [seen] = ask(wired, request(b"\xff\xfe a", name=b'"\x1b" '))
     assert (str(seen.address), seen.port, seen.call_id) == ("198.18.1.1", 5099, b"\xff\xfe a")
 
 
 def ask_both(lab: Lab, number: int) -> tuple[Challenge, Challenge]:
-    """Ask for a challenge to another address, then for one; give both, in this order."""
+    """Request a challenge to another address, then one; return both, in this order."""
     elsewhere = request(b"named%d" % number, b";rport;maddr=198.18.1.77")
     seen = {one.call_id[:5]: one for one in ask(lab, elsewhere, request(b"plain%d" % number), number=2)}
     return seen[b"named"], seen[b"plain"]
 
 
 @pytest.mark.asterisk
-def test_where_a_via_maddr_sends_the_challenge(wired: Lab) -> None:
-    """chan_sip challenges the true sender; PJSIP whom the sender names, with a nonce that serves himself.
+def test_the_target_of_a_via_maddr(wired: Lab) -> None:
+    """chan_sip challenges the true sender; PJSIP challenges any address of the Via, with a usable nonce.
 
-    PJSIP's nonce is of the source address and the second. So a challenge to an address blames nobody, and
-    neither does a nonce that went to the sender as well.
+    PJSIP's nonce depends on the source address and the second. So a challenge to an address proves nothing
+    about it, and neither does a nonce that went to the sender as well.
     """
     pairs = [ask_both(wired, number) for number in range(3)]  # most within one second
     named, plain = next(((n, p) for n, p in pairs if n.nonce == p.nonce), pairs[0])
@@ -617,9 +754,9 @@ def test_where_a_via_maddr_sends_the_challenge(wired: Lab) -> None:
 
 @pytest.mark.asterisk
 def test_no_header_can_be_forged(wired: Lab) -> None:
-    """A Call-ID written into a quoted string, behind whatever ends a line elsewhere, is not the one told.
+    """A Call-ID in a quoted string, after text that other parsers take for a line end, is not reported.
 
-    To chan_sip a bare LF ends a line of the request: there it is the request's own, as its events say too.
+    To chan_sip a bare LF ends a line of the request: there it is the request's own, also in its events.
     """
     for place, text in enumerate((b"\r", b"\n", b"\r\n ", b"\r\r", b"\0\r")):
         forged = b'"a' + text + b'Call-ID: forged" '
@@ -633,3 +770,172 @@ def test_no_header_can_be_forged(wired: Lab) -> None:
                 and seen.call_id.startswith(b'forged" ')
             )
             assert own or seen.call_id.startswith((b"true", b"first")), text
+
+
+@pytest.mark.asterisk
+def test_each_guess_by_tcp_is_seen(wired: Lab) -> None:
+    """The challenges of one connection are seen, with the port of their sender, each once."""
+    guess = partial(wired.attack, "guess", "--number", "5", "--transport", "TCP")
+    challenges, source, _ = listen(guess, 10)
+
+    refusal = 403 if wired.asterisk.kind is Kind.CHAN_SIP else 401
+    assert [challenge.status for challenge in challenges] == [401, refusal] * 5
+    assert {one.transport for one in challenges} == {Transport.TCP}
+    assert {(str(one.address), str(one.sender)) for one in challenges} == {("198.18.1.1", "198.18.1.1")}
+    assert len({one.port for one in challenges}) == 1
+    assert not any(one.relayed for one in challenges)
+    assert source.counts.challenges == len(challenges)
+
+
+@pytest.mark.asterisk
+def test_each_of_many_answers_by_tcp_is_seen(wired: Lab) -> None:
+    """Requests back to back in one segment give as many answers, in any segments of the kernel."""
+    texts = [request(b"%d" % number).replace(b"/UDP", b"/TCP") for number in range(30)]
+    with socket_in(wired.network.attacker) as phone:
+        phone.bind(("198.18.1.1", 0))
+        phone.connect((PBX_IPV4, 5060))
+        challenges, _, _ = listen(lambda: phone.sendall(b"".join(texts)), 1)
+
+    # An answer that continues in the next segment is seen, perhaps without its Call-ID and nonce.
+    assert len(challenges) == 30
+    assert len({one.call_id for one in challenges}) >= 25
+
+
+@pytest.mark.asterisk
+def test_a_relayed_challenge_is_marked(wired: Lab) -> None:
+    """A second Via of the request, in a line of its own or after a comma, is in the answer."""
+    second = b"SIP/2.0/UDP 203.0.113.9;branch=z9"
+    requests = {
+        b"plain": request(b"plain"),
+        b"line": request(b"line").replace(b"From:", b"Via: " + second + b"\r\nFrom:"),
+        b"short": request(b"short").replace(b"From:", b"v: " + second + b"\r\nFrom:"),
+        b"comma": request(b"comma").replace(b"\r\nFrom:", b"," + second + b"\r\nFrom:"),
+        b"fold": request(b"fold").replace(b"\r\nFrom:", b"\r\n , " + second + b"\r\nFrom:"),
+        b"quoted": request(b"quoted", via=b';rport;x="a,b"'),
+        b"bracket": request(b"bracket").replace(b" 198.18.1.1:5099", b" [x," + second + b"]"),
+    }
+    seen = {one.call_id: one.relayed for one in ask(wired, *requests.values(), number=5)}
+    assert not seen.pop(b"plain")
+    assert not seen.pop(b"quoted", False)
+    assert {b"line", b"short", b"comma"} <= seen.keys()
+    assert all(seen.values())
+
+
+def message(sequence: int, extra: bytes = b"") -> bytes:
+    """Return a MESSAGE from the account bob."""
+    text = request(b"m%d" % os.getpid()).replace(b"REGISTER sip:198", b"MESSAGE sip:100@198")
+    text = text.replace(b"1 REGISTER", b"%d MESSAGE" % sequence).replace(b"alice", b"bob")
+    return text.replace(b"Contact:", extra + b"Content-Type: text/plain\r\nContact:")
+
+
+@pytest.mark.asterisk
+def test_chan_sip_refuses_a_message_with_a_403(asterisk16: Lab) -> None:
+    """The challenge, its answer and the refusal share nonce and Call-ID."""
+    digest = b'Authorization: Digest username="bob",realm="asterisk",uri="x",response="%s",nonce="%s"\r\n'
+    with (
+        inside(asterisk16.network.pbx),
+        socket_in(asterisk16.network.attacker, kind=socket.SOCK_DGRAM) as phone,
+    ):
+        backend = IpsetBackend(FirewallPlan(log_group=GROUP))
+        assert backend.open().wire is None
+        backend.observe([ip_address("198.18.1.1")])
+        phone.bind(("198.18.1.1", 5099))
+        phone.settimeout(SECONDS)
+
+        def act() -> None:
+            phone.sendto(message(1), (PBX_IPV4, 5060))
+            nonce = phone.recv(4096).split(b'nonce="')[1].split(b'"')[0]
+            phone.sendto(message(2, digest % (b"0" * 32, nonce)), (PBX_IPV4, 5060))
+            assert phone.recv(4096).startswith(b"SIP/2.0 403 ")
+
+        reports, _ = watch(act, 4)
+        backend.flush()
+        backend.close()
+
+    [first, challenge, second, refusal] = reports.seen
+    assert isinstance(first, ObservedRequest)
+    assert isinstance(challenge, Challenge)
+    assert isinstance(second, ObservedRequest)
+    assert isinstance(refusal, Challenge)
+    assert (challenge.status, refusal.status) == (401, 403)
+    assert (first.nonces, second.nonces) == ((), (challenge.nonce,))
+    assert first.call_ids == second.call_ids == (challenge.call_id,) == (refusal.call_id,)
+    assert (refusal.service, str(refusal.sender), refusal.relayed) == (Service.SIP, "198.18.1.1", False)
+
+
+@pytest.mark.asterisk
+@pytest.mark.parametrize(
+    ("release", "port", "service"),
+    [("16", 5060, Service.SIP), ("16", 5080, Service.PJSIP), ("22", 5060, Service.PJSIP)],
+)
+def test_a_guests_call_to_an_unknown_extension_is_seen(release: str, port: int, service: Service) -> None:
+    """PJSIP and chan_sip answer it with 404, which names its sender, also if a Via redirects it."""
+    guests = "[anonymous@guests.example]\ntype = endpoint\ncontext = public\ndisallow = all\nallow = ulaw\n"
+    calls = []
+    for call_id, via in ((b"plain", b";rport"), (b"redirected", b";maddr=198.18.1.2")):
+        call = request(call_id, via).replace(b"REGISTER sip:198", b"INVITE sip:nobody-here@198")
+        call = call.replace(b"1 REGISTER", b"1 INVITE")
+        calls.append(call.replace(b"alice@198.18.0.1>;", b"stranger@guests.example>;"))
+    with (
+        Lab.made(release, {"pjsip.conf": guests}) as lab,
+        inside(lab.network.pbx),
+        socket_in(lab.network.attacker, kind=socket.SOCK_DGRAM) as phone,
+    ):
+        backend = IpsetBackend(FirewallPlan(log_group=GROUP))
+        assert backend.open().wire is None
+        phone.bind(("198.18.1.1", 5099))
+        challenges, _, _ = listen(lambda: [phone.sendto(call, (PBX_IPV4, port)) for call in calls], 2)
+        backend.close()
+
+    # Asterisk repeats the answer until it is acknowledged.
+    assert {(one.status, one.service, str(one.sender), one.nonce) for one in challenges} == {
+        (404, service, "198.18.1.1", b"")
+    }
+    assert {(one.call_id, str(one.address)) for one in challenges} == {
+        (b"plain", "198.18.1.1"),
+        (b"redirected", "198.18.1.2"),
+    }
+
+
+def frame(text: bytes, kind: int = 0x81) -> bytes:
+    """Return a client's frame of a WebSocket, whose mask changes nothing."""
+    return bytes([kind, 0xFE]) + len(text).to_bytes(2, "big") + bytes(4) + text
+
+
+@pytest.mark.asterisk
+@pytest.mark.parametrize("kind", [0x81, 0x82], ids=["text", "binary"])
+@pytest.mark.parametrize("release", sorted(RELEASES))
+def test_challenges_by_websocket_are_seen(release: str, kind: int) -> None:
+    """Asterisk answers in text frames, also to binary ones; each answer is parsed, with its nonce."""
+    http = f"[general]\nenabled=yes\nbindaddr={PBX_IPV4}\nbindport=8088\n"
+    transport = f"[ws]\ntype=transport\nprotocol=ws\nbind={PBX_IPV4}\n"
+    upgrade = (
+        b"GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Protocol: sip\r\n"
+        b"Sec-WebSocket-Version: 13\r\n\r\n"
+    )
+    requests = [request(b"%d" % number).replace(b"/UDP", b"/WS") for number in range(3)]
+    with (
+        Lab.made(release, {"http.conf": http, "pjsip.conf": transport}) as lab,
+        inside(lab.network.pbx),
+        socket_in(lab.network.attacker) as browser,
+    ):
+        backend = IpsetBackend(FirewallPlan(log_group=GROUP, sip_ports=Ports(tcp=(8088,))))
+        assert backend.open().wire is None
+        browser.bind(("198.18.1.1", 0))
+        browser.settimeout(SECONDS)
+        browser.connect((PBX_IPV4, 8088))
+        browser.sendall(upgrade)
+        assert browser.recv(4096).startswith(b"HTTP/1.1 101 ")
+        challenges, _, _ = listen(
+            lambda: browser.sendall(b"".join(frame(text, kind) for text in requests)), 3
+        )
+        backend.close()
+        port = browser.getsockname()[1]
+
+    assert sorted(one.call_id for one in challenges) == [b"0", b"1", b"2"]
+    assert {(str(one.address), one.port, str(one.sender)) for one in challenges} == {
+        ("198.18.1.1", port, "198.18.1.1")
+    }
+    assert {(one.transport, one.status, one.relayed) for one in challenges} == {(Transport.TCP, 401, False)}
+    assert all(one.nonce for one in challenges)

@@ -1,9 +1,9 @@
-"""An AMI server that plays recordings, and that can misbehave: for tests of faults, and for the demo.
+"""An AMI server that plays recordings and can misbehave, for tests of faults and for the demo.
 
-It speaks as much of AMI as a listener needs: banner, login (plain and MD5 challenge), Ping, Events,
-ListCommands, lists, Logoff; then it plays what it was given, whole, packet by packet or in pieces of any
-size, with pauses. ``lists`` says what each list holds, by its action: by default there are no phones and no
-trunks. ``answers`` adds answers to other actions. It listens on 127.0.0.1 only. Alone:
+It implements the part of AMI that a listener needs: banner, login (plain and MD5 challenge), Ping, Events,
+ListCommands, lists, Logoff. Then it sends its recordings, whole, packet by packet or in pieces of any
+size, with pauses. ``lists`` maps an action to the entries of its list; by default there are no phones and no
+trunks. ``answers`` adds answers to other actions. It listens on 127.0.0.1 only. To start it by hand:
 
     python -m tests.support.amiserver --port 5038 --pause 0.01 tests/captures/asterisk-22/*.ami
 """
@@ -35,28 +35,33 @@ NO_PHONES: Mapping[str, Sequence[bytes]] = {"DBGetTree": (), "PJSIPShowRegistrat
 """The lists of an Asterisk with PJSIP, a user with write class reporting, no phone and no trunk."""
 
 _CHALLENGE = "123456789"
+_ANSWERS = {
+    "ping": ("Ping: Pong", "Timestamp: 1700000000.000000"),
+    "coresettings": ("CoreHTTPenabled: No",),
+    "events": ("Events: On",),
+}
 _LONG_LINE = 100 * 2**20
 _PIECE = 64 * 2**10
-_MOST_REQUEST = 64 * 2**10
+_MAX_REQUEST = 64 * 2**10
 
 
 class Fault(enum.Enum):
     """How the server misbehaves."""
 
     CLOSES = "closes"  # closes at once, without a banner
-    SILENT = "silent"  # accepts, and says nothing at all
-    REFUSES = "refuses"  # no login is right
-    DEAF = "deaf"  # takes the login, then answers nothing, not even Ping
-    GARBAGE = "garbage"  # after the login, 64 KiB of noise
-    LONG_LINE = "long-line"  # after the login, a line of 100 MiB
+    SILENT = "silent"  # accepts the connection and sends nothing
+    REFUSES = "refuses"  # refuses every login
+    DEAF = "deaf"  # accepts the login, then answers nothing, not even Ping
+    GARBAGE = "garbage"  # sends 64 KiB of noise after the login
+    LONG_LINE = "long-line"  # sends a line of 100 MiB after the login
 
 
 @frozen
 class Script:
-    """What the server says.
+    """What the server sends.
 
-    ``play`` is sent after each login: in pieces of ``chunk`` bytes (0: packet by packet, -1: as given), with
-    ``pause`` seconds after each; then the connection stays open, unless ``hang_up``.
+    ``play`` is sent after each login: in pieces of ``chunk`` bytes (0: packet by packet, -1: unchanged), with
+    ``pause`` seconds after each. Then the connection stays open, unless ``hang_up`` is set.
     """
 
     play: Sequence[bytes] = ()
@@ -67,12 +72,12 @@ class Script:
     secret: str = SECRET
     answers: Mapping[str, bytes] = field(factory=dict)
     lists: Mapping[str, Sequence[bytes]] = NO_PHONES
-    """An entry is an event without its ActionID and its closing empty line."""
+    """By action: the entries, each an event without its ActionID and its closing empty line."""
     booted: bool = True
-    """Whether a login is told that Asterisk has booted, which takes the class ``system``."""
+    """Whether FullyBooted follows a login, as for a user with read class ``system``."""
 
     def pieces(self) -> Iterator[bytes]:
-        """Give what is played, cut as asked for."""
+        """Yield the recordings in pieces of the requested size."""
         if self.chunk < 0:
             yield from self.play
             return
@@ -85,7 +90,7 @@ class Script:
 
 
 class AmiServer:
-    """A server, while the context lasts: ``async with AmiServer(Script(...)) as server: server.port``."""
+    """An AMI server that runs while the context lasts: ``async with AmiServer(Script(...)) as server``."""
 
     def __init__(self, script: Script, port: int = 0, certificate: Path | None = None) -> None:
         self.script = script
@@ -104,7 +109,7 @@ class AmiServer:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(self._certificate)
         self._server = await asyncio.start_server(
-            self._serve, HOST, self.port, ssl=context, limit=_MOST_REQUEST
+            self._serve, HOST, self.port, ssl=context, limit=_MAX_REQUEST
         )
         self.port = self._server.sockets[0].getsockname()[1]
         return self
@@ -117,13 +122,13 @@ class AmiServer:
             await self.hang_up()
             await self._server.wait_closed()
 
-    async def say(self, data: bytes) -> None:
-        """Send more to everyone who is logged in."""
+    async def send(self, data: bytes) -> None:
+        """Send ``data`` to every client that is logged in."""
         for writer in tuple(self._listeners):
             await _send(writer, data)
 
     async def hang_up(self) -> None:
-        """Close every connection; the server goes on listening."""
+        """Close every connection; the server continues to listen."""
         for writer in self._sessions:
             writer.transport.abort()
         if tasks := [task for task in self._sessions.values() if task is not None]:
@@ -135,7 +140,7 @@ class AmiServer:
         try:
             await self._converse(reader, writer)
         except* (ConnectionError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-            pass  # the other side, or the script, is done
+            pass  # the client has gone, or the script has ended
         finally:
             self._listeners.discard(writer)
             del self._sessions[writer]
@@ -193,17 +198,16 @@ class AmiServer:
         if name in self.script.lists:
             return _listed(request, self.script.lists[name])
         if name == "ListCommands":
-            granted = [*self.script.lists, *(["CoreStatus"] if self.script.lists else [])]
+            granted = [*self.script.lists, *(["CoreStatus", "CoreSettings"] if self.script.lists else [])]
             return _answer(request, "Success", *(f"{one}: what it does  (Priv: x)" for one in granted))
-        if name.lower() == "ping":
-            return _answer(request, "Success", "Ping: Pong", "Timestamp: 1700000000.000000")
-        if name.lower() == "events":
-            return _answer(request, "Success", "Events: On")
+        lines = _ANSWERS.get(name.lower(), ())
+        if lines and (self.script.lists or name.lower() != "coresettings"):
+            return _answer(request, "Success", *lines)
         return _answer(request, "Error", "Message: Invalid/unknown command")
 
     async def _perform(self, writer: asyncio.StreamWriter) -> None:
         if self.script.fault is Fault.GARBAGE:
-            await _send(writer, random.Random(1).randbytes(_PIECE))  # noqa: S311 - noise, the same each time
+            await _send(writer, random.Random(1).randbytes(_PIECE))  # noqa: S311 - the same noise each time
         if self.script.fault is Fault.LONG_LINE:
             for _ in range(_LONG_LINE // _PIECE):
                 await _send(writer, b"x" * _PIECE)
@@ -211,7 +215,7 @@ class AmiServer:
             await _send(writer, piece)
             await asyncio.sleep(self.script.pause)
         if self.script.hang_up:
-            raise ConnectionAbortedError("the script is over")
+            raise ConnectionAbortedError("the script has ended")
 
     async def _request(self, reader: asyncio.StreamReader) -> dict[str, str]:
         raw = await reader.readuntil(b"\r\n\r\n")
@@ -233,11 +237,11 @@ def _answer(request: Mapping[str, str], response: str, *lines: str) -> bytes:
 
 
 def _listed(request: Mapping[str, str], entries: Sequence[bytes]) -> bytes:
-    """Answer with a list, as Asterisk does: what follows, the entries, and that it is over."""
+    """Return a list as Asterisk sends it: the announcement, the entries, the completion."""
     mine = f"\r\nActionID: {request.get('actionid', '')}\r\n".encode()
     start = _answer(request, "Success", "EventList: start", "Message: Result will follow")
-    over = b"Event: ListComplete%sEventList: Complete\r\nListItems: %d\r\n\r\n" % (mine, len(entries))
-    return start + b"".join(entry + mine + b"\r\n" for entry in entries) + over
+    complete = b"Event: ListComplete%sEventList: Complete\r\nListItems: %d\r\n\r\n" % (mine, len(entries))
+    return start + b"".join(entry + mine + b"\r\n" for entry in entries) + complete
 
 
 def _packets(whole: bytes) -> Iterator[bytes]:

@@ -1,10 +1,10 @@
-"""A real Asterisk, run from a shared tree of files that is never written to.
+"""A real Asterisk, run from a common tree of files that is never changed.
 
-The tree is a minimal Debian with Asterisk in it, as ``make lab`` makes it. An instance has folders of its
-own for configuration, run, log, library and spool, bound over the tree's in a mount namespace of its own:
-any number of instances run at once from one tree, and the mounts are gone with the process. ``ip netns
-exec`` makes that mount namespace (its mounts do not propagate), and each program of the chain replaces the
-one before it, so the process that was started *is* Asterisk.
+The tree is a minimal Debian with Asterisk in it, made by ``make lab``. Each instance has its own folders
+for configuration, run, log, library and spool, bound over those of the tree in its own mount namespace.
+So many instances can run from one tree, and the mounts end with the process. ``ip netns exec`` creates
+that mount namespace (its mounts do not propagate). Each program of the chain replaces the one before it,
+so the process that was started *is* Asterisk.
 """
 
 import contextlib
@@ -50,7 +50,7 @@ class AsteriskError(Exception):
 
 
 def tree_of(release: str) -> Path:
-    """Give the tree of a release of the laboratory (``16`` or ``22``), made or not."""
+    """Return the path of a release's tree (``16`` or ``22``), which may not exist yet."""
     return Path(os.environ.get("RINGFENCE_LAB", DEFAULT_LAB), release)
 
 
@@ -60,9 +60,9 @@ def is_tree(tree: Path) -> bool:
 
 
 class Asterisk:
-    """One running Asterisk, while the context lasts: ``with Asterisk(tree, network.pbx) as pbx: ...``.
+    """One Asterisk that runs while the context lasts: ``with Asterisk(tree, network.pbx) as pbx: ...``.
 
-    ``extra`` adds text to configuration files by name (``{"pjsip.conf": "..."}``).
+    ``extra`` maps names of configuration files to added text (``{"pjsip.conf": "..."}``).
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class Asterisk:
 
     @property
     def pid(self) -> int:
-        """The process id of Asterisk itself; ``/proc/PID/stat`` tells its CPU time."""
+        """The process id of Asterisk itself; ``/proc/PID/stat`` has its CPU time."""
         if self._process is None:
             raise AsteriskError("Asterisk is not running")
         return self._process.pid
@@ -97,7 +97,7 @@ class Asterisk:
 
     @property
     def certificate(self) -> Path:
-        """The certificate and key of AMI over TLS, in one file, good for 127.0.0.1 and localhost."""
+        """The file with the certificate and key of AMI over TLS, valid for 127.0.0.1 and localhost."""
         return self.folder / "etc" / CERTIFICATE_NAME
 
     def __enter__(self) -> Self:
@@ -115,7 +115,7 @@ class Asterisk:
         self._undo.close()
 
     def start(self) -> None:
-        """Start Asterisk and wait until it is fully booted; again after :meth:`stop`, as a restart."""
+        """Start Asterisk, or start it again after :meth:`stop`, and wait until it is fully booted."""
         launch = inside(self.namespace, "sh", "-c", _LAUNCH, "sh", str(self.tree), str(self.folder))
         with self._console() as console:
             self._process = subprocess.Popen(
@@ -125,7 +125,7 @@ class Asterisk:
         self.version = self.cli("core show version").split(" built by ")[0].strip()
 
     def stop(self) -> None:
-        """End Asterisk as an administrator would, and for good where it does not obey; idempotent."""
+        """Stop Asterisk with SIGTERM, and with SIGKILL if it does not obey; idempotent."""
         if self._process is None:
             return
         self._process.terminate()
@@ -134,27 +134,27 @@ class Asterisk:
         self.kill()
 
     def kill(self) -> None:
-        """End Asterisk as a crash would; idempotent."""
+        """Stop Asterisk with SIGKILL; idempotent."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
             self._process = None
 
     def cli(self, command: str, seconds: float = 10.0) -> str:
-        """Run one command of Asterisk's console and give what it printed."""
+        """Run one command of Asterisk's console and return its output."""
         done = self._console_command(command, seconds)
         if done.returncode:
             raise AsteriskError(f"{command}: {done.stdout.strip()} {done.stderr.strip()}")
         return done.stdout
 
     def cpu_seconds(self) -> float:
-        """Give the CPU time that Asterisk has used so far."""
+        """Return the CPU time that Asterisk has used so far."""
         fields = Path("/proc", str(self.pid), "stat").read_text("ascii").rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def _prepare(self) -> None:
         if not is_tree(self.tree):
-            raise AsteriskError(f"{self.tree}: no Asterisk here; `make lab` puts one there")
+            raise AsteriskError(f"{self.tree}: no Asterisk here; fix: make lab")
         _sweep()
         self.folder = Path(tempfile.mkdtemp(prefix=f"rf-{os.getpid()}-asterisk-"))
         self._undo.callback(shutil.rmtree, self.folder, ignore_errors=True)
@@ -195,8 +195,8 @@ class Asterisk:
                 if "fully booted" in done.stdout:
                     return
             time.sleep(0.02)
-        said = (self.folder / "console").read_text("utf-8", "replace")[-2000:]
-        raise AsteriskError(f"{self.tree}: Asterisk did not boot: {said}")
+        output = (self.folder / "console").read_text("utf-8", "replace")[-2000:]
+        raise AsteriskError(f"{self.tree}: Asterisk did not boot: {output}")
 
 
 def _sweep() -> None:

@@ -2,7 +2,7 @@
 
 Two kinds of PBX: ``PJSIP`` (Asterisk 17 and later: PJSIP on 5060) and ``CHAN_SIP`` (Asterisk 16: chan_sip
 on 5060, PJSIP on 5080). Accounts: PJSIP endpoints ``alice`` and ``locked`` (its ACL refuses everyone),
-chan_sip peers ``bob`` and ``aclbob``. Everybody's password is the same; it is part of the captures' story.
+chan_sip peers ``bob`` and ``aclbob``. All have the same password, which the recordings were made with.
 """
 
 import enum
@@ -17,7 +17,7 @@ CERTIFICATE_NAME = "ami.pem"
 
 
 class Kind(enum.Enum):
-    """Which channel driver answers on port 5060."""
+    """The channel driver that answers on port 5060."""
 
     PJSIP = "pjsip"
     CHAN_SIP = "chan_sip"
@@ -146,7 +146,7 @@ deny = 0.0.0.0/0.0.0.0
 
 
 def files(kind: Kind, secret: str) -> dict[str, str]:
-    """Give every configuration file by its name."""
+    """Return the text of every configuration file by its name."""
     texts = {
         "asterisk.conf": _ASTERISK,
         "manager.conf": _MANAGER.format(

@@ -1,4 +1,4 @@
-"""Attempts and bans for tests of what comes after the detector."""
+"""Attempts and bans for tests of the code behind the detector."""
 
 from ipaddress import ip_address, ip_network
 
@@ -21,7 +21,7 @@ ATTEMPT = Attempt(
 
 
 def attempts(number: int, address: str = "192.0.2.1", account: str = "alice") -> tuple[Attempt, ...]:
-    """Give so many attempts of one address, a second apart."""
+    """Return ``number`` attempts of one address, one second apart."""
     return tuple(
         evolve(ATTEMPT, address=ip_address(address), account=account, time=ATTEMPT.time + n)
         for n in range(number)
@@ -31,5 +31,5 @@ def attempts(number: int, address: str = "192.0.2.1", account: str = "alice") ->
 def ban_of(
     network: str, since: float = 1_000.0, seconds: float = 3_600.0, *, made: tuple[Attempt, ...] = ()
 ) -> Ban:
-    """Give a rule's ban."""
+    """Return a ban by a rule."""
     return Ban(ip_network(network), since, since + seconds, "guess", "somebody tries", Origin.RULE, made)

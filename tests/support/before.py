@@ -1,6 +1,6 @@
-"""What the release before this one left in the kernel and in its database, as it was recorded from it.
+"""What the previous release leaves in the kernel and in its database, as recorded from that release.
 
-Two sets, of bans alone; its rules know neither lists nor ports. Its database is of version 2.
+It has two sets, both of bans. Its rules contain neither lists nor ports. Its database has version 2.
 """
 
 import sqlite3
@@ -44,7 +44,7 @@ _SIP = {
 
 
 def release_before(network: Network, database: Path, bans: Sequence[str]) -> None:
-    """Have all as that release had it when it was stopped, with these bans by hand, for a week."""
+    """Restore the state of that release after a stop, with these manual bans of one week."""
     elements = "".join(
         f"add ringfence{6 if ':' in ban else 4} {ban} timeout {_SECONDS - 1}\n" for ban in bans
     )

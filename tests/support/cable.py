@@ -1,6 +1,6 @@
-"""A cable between this namespace and a neighbour, and sockets at both of its ends.
+"""A cable between this namespace and a neighbour namespace, and sockets at both ends.
 
-198.18.0.0/15 (kept for benchmarks by RFC 2544) and fd00::/8: nothing leads out.
+The addresses are of 198.18.0.0/15 (reserved for benchmarks by RFC 2544) and fd00::/8. No route leads out.
 """
 
 import socket
@@ -15,7 +15,7 @@ WAIT = 0.2
 
 @frozen
 class Cable:
-    """One family's addresses at a cable's ends: one here, one there that is banned, one there that is not."""
+    """The addresses of one family: one at this end, and at the far end one banned and one not."""
 
     family: socket.AddressFamily
     here: str
@@ -26,7 +26,7 @@ class Cable:
     def pair(
         self, far: str, there: str, kind: int = socket.SOCK_DGRAM
     ) -> tuple[socket.socket, socket.socket]:
-        """Give a socket here and one at ``there`` in the far namespace, neither waiting for long."""
+        """Return a socket here and one at ``there`` in the far namespace, both with a timeout of ``WAIT``."""
         with inside(far):
             remote = socket.socket(self.family, kind)
             remote.bind((there, 0))
@@ -47,7 +47,7 @@ CABLES = {
 
 @contextmanager
 def far_end() -> Iterator[str]:
-    """Give a neighbour namespace at the end of a cable, with all addresses of CABLES."""
+    """Yield the name of a neighbour namespace at the end of a cable, with all addresses of CABLES."""
     with neighbour() as name:
         run("ip", "link", "add", "near0", "type", "veth", "peer", "name", "far0", "netns", name)
         run("ip", "link", "set", "near0", "up")
@@ -62,7 +62,7 @@ def far_end() -> Iterator[str]:
 
 
 def arrives(sender: socket.socket, receiver: socket.socket) -> bool | str:
-    """Say whether a datagram arrives, or what the sender is told."""
+    """Whether a datagram arrives; ``EPERM`` if the kernel refuses to send it."""
     try:
         sender.sendto(b"hello", receiver.getsockname())
         return receiver.recv(100) == b"hello"

@@ -1,7 +1,8 @@
-"""The recordings of a real Asterisk (tests/captures) as values: what was said, and what had been done.
+"""The recordings of a real Asterisk (tests/captures) as values: its messages, and the attempts behind them.
 
-The bytes are as received and are read as bytes, always. ``attempts`` is how many attempts the client really
-made: what a fold must give, whatever it reads. It is None where the recording is of shapes only.
+The bytes are as received and are always read as bytes. ``attempts`` is the number of attempts that the
+client really made. A detector must count exactly these, from any source. It is None where a recording
+only shows the shape of messages.
 """
 
 import functools
@@ -14,12 +15,12 @@ from attrs import frozen
 FOLDER = Path(__file__).parent.parent / "captures"
 SETS = ("asterisk-16", "asterisk-22", "hostile-16", "hostile-22")
 FORGED = IPv4Address("203.0.113.9")
-"""The stranger whom every forgery tries to blame, and who never sent anything."""
+"""The address that every forgery names. It never sent anything."""
 
 
 @frozen
 class Capture:
-    """One scenario: who did how much, and where it is written down."""
+    """One scenario: its source address, its number of attempts, and the files that were recorded."""
 
     group: str
     name: str
@@ -33,12 +34,12 @@ class Capture:
 
     @property
     def security_log(self) -> Path:
-        """What was added to the log channel of security events."""
+        """The lines that Asterisk added to the log channel of security events."""
         return FOLDER / self.group / f"{self.name}.security.log"
 
     @property
     def messages_log(self) -> Path:
-        """What was added to the log channel of notices, warnings and errors."""
+        """The lines that Asterisk added to the log channel of notices, warnings and errors."""
         return FOLDER / self.group / f"{self.name}.messages.log"
 
     def __str__(self) -> str:
@@ -47,12 +48,12 @@ class Capture:
 
 @functools.cache
 def captures() -> tuple[Capture, ...]:
-    """Give every scenario, set by set, in the order they were recorded."""
+    """Return every scenario, set by set, in the order of recording."""
     return tuple(capture for group in SETS for capture in _read(group))
 
 
 def capture(group: str, name: str) -> Capture:
-    """Give one scenario: ``capture("asterisk-22", "good-register")``."""
+    """Return one scenario: ``capture("asterisk-22", "good-register")``."""
     return next(one for one in captures() if (one.group, one.name) == (group, name))
 
 

@@ -1,4 +1,4 @@
-"""A carrier in the attacker's namespace, at which the PBX registers: it says 200 to whatever it is asked."""
+"""A carrier in the attacker's namespace, at which the PBX registers. It answers 200 to every request."""
 
 import socket
 import threading
@@ -13,7 +13,7 @@ PORT = 5060
 
 
 def configured(address: str) -> dict[str, str]:
-    """Give what the files of a laboratory's Asterisk need to register there."""
+    """Return the configuration with which a laboratory's Asterisk registers at ``address``."""
     return {
         "pjsip.conf": f"""\
 [carrier]
@@ -35,7 +35,7 @@ password = secret-of-the-trunk
 
 
 class Carrier:
-    """A registrar at work, while the context lasts; ``registered`` counts the REGISTERs that it took."""
+    """A registrar that runs while the context lasts; ``registered`` counts the accepted REGISTERs."""
 
     def __init__(self, lab: Lab, address: str) -> None:
         self.address = address
@@ -43,7 +43,7 @@ class Carrier:
         self._lab = lab
         self._socket = socket_in(lab.network.attacker, socket.AF_INET, socket.SOCK_DGRAM)
         self._thread = threading.Thread(target=self._serve, name="carrier")
-        self._over = threading.Event()
+        self._stopped = threading.Event()
 
     def __enter__(self) -> Self:
         self._socket.bind((self.address, PORT))
@@ -55,16 +55,16 @@ class Carrier:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._over.set()
+        self._stopped.set()
         self._thread.join()
         self._socket.close()
 
     def register(self) -> None:
-        """Have the PBX register now."""
+        """Make the PBX register now."""
         self._lab.asterisk.cli("pjsip send register carrier")
 
     def _serve(self) -> None:
-        while not self._over.is_set():
+        while not self._stopped.is_set():
             try:
                 request, sender = self._socket.recvfrom(65_535)
             except TimeoutError:

@@ -1,9 +1,9 @@
-"""Python code run as the unit runs the daemon, where this test's own files stand in the places of the host's.
+"""Python code run as the unit runs the daemon, with files of the test in place of the host's.
 
-In a mount namespace of its own: everything read-only, ``/proc`` without other people's processes
-(``ProtectSystem=strict``, ``ProtectProc=invisible``, ``ProcSubset=pid``), no memory that is both written and
-run (``MemoryDenyWriteExecute=``), no new privileges, and the user nobody without a capability. What systemd
-does beyond that with filters of system calls takes a systemd to try.
+The code runs in its own mount namespace: everything is read-only, ``/proc`` hides the processes of others
+(``ProtectSystem=strict``, ``ProtectProc=invisible``, ``ProcSubset=pid``), no memory is writable and
+executable (``MemoryDenyWriteExecute=``), there are no new privileges, and the user is ``nobody`` without
+capabilities. The unit's filters of system calls are not covered: they need a running systemd.
 """
 
 import json
@@ -29,7 +29,7 @@ mount -o remount,bind,ro /
 shift
 exec setpriv --no-new-privs "$@"
 """
-# PR_SET_MDWE is known from Linux 6.3 on, and stays over the exec.
+# 65 is PR_SET_MDWE; it exists since Linux 6.3 and survives the exec.
 _DENY = """\
 import ctypes, os, sys
 ctypes.CDLL(None).prctl(65, 1, 0, 0, 0)
@@ -44,11 +44,11 @@ os.setresuid(65534, 65534, 65534)
 
 
 def confined(imports: str, code: str, folder: Path) -> Any:  # noqa: ANN401 - whatever JSON holds
-    """Run ``imports`` as root and ``code`` as nobody; give what it printed as JSON.
+    """Run ``imports`` as root and ``code`` as the user ``nobody``; return the JSON that it printed.
 
-    ``folder`` may hold ``sessions``, a folder in the place of logind's, and ``resolv.conf``. Without sessions
-    there is no ``/run/systemd`` at all. What the code imports it imports as root: Python itself may lie where
-    nobody may not go.
+    ``folder`` may contain ``sessions``, a folder in place of logind's, and ``resolv.conf``. Without sessions
+    there is no ``/run/systemd`` at all. Root does the imports, because the user ``nobody`` may lack access
+    to the folders of Python.
     """
     done = subprocess.run(
         [
@@ -66,7 +66,7 @@ def confined(imports: str, code: str, folder: Path) -> Any:  # noqa: ANN401 - wh
 
 
 def session(**fields: object) -> str:
-    """Give what logind writes of a session: a login of root from elsewhere, with these fields changed."""
+    """Return logind's file of a session: a remote login of root, with these fields changed."""
     known: dict[str, object] = {
         "UID": 0,
         "USER": "root",

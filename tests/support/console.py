@@ -1,4 +1,4 @@
-"""A program ``asterisk`` that asks an Asterisk of the laboratory, as the one of a real PBX asks its own."""
+"""A program ``asterisk`` that runs commands in the console of a laboratory's Asterisk."""
 
 import os
 from pathlib import Path
@@ -7,7 +7,7 @@ from tests.support.asterisk import Asterisk
 
 
 def console_of(asterisk: Asterisk, folder: Path) -> Path:
-    """Put the program into ``folder``, and give its path."""
+    """Write the program into ``folder`` and return its path."""
     program = folder / "asterisk"
     enter = f"nsenter --target={asterisk.pid} --mount --net --root --wd"
     program.write_text(f'#!/bin/sh\nexec {enter} /usr/sbin/asterisk "$@"\n', "utf-8")
@@ -16,5 +16,5 @@ def console_of(asterisk: Asterisk, folder: Path) -> Path:
 
 
 def path_with(program: Path) -> dict[str, str]:
-    """Give an environment in which ``program`` is the first of its name."""
+    """Return an environment whose PATH finds ``program`` first."""
     return {"PATH": f"{program.parent}:{os.environ['PATH']}"}

@@ -1,8 +1,8 @@
-"""The daemon as a process of its own: started, spoken to, stopped and killed, as an administrator would.
+"""The daemon as a separate process that a test starts, commands, stops and kills like an administrator.
 
-``Guard`` writes a configuration and waits for READY on a notification socket of its own, as systemd does;
-``ami_server`` plays the PBX beside it, in a thread, where the test itself has no event loop. Everything lies
-in the test's folder, so a guard may be stopped and started again over the same state.
+``Guard`` writes a configuration and, like systemd, waits for READY on its own notification socket.
+``ami_server`` plays the PBX in a thread, for tests without an event loop. All files are in the test's
+folder, so a guard can be stopped and started again with the same state.
 """
 
 import asyncio
@@ -27,31 +27,31 @@ import ringfence
 from ringfence import control
 
 PATIENCE = 20.0
-"""How long a test waits for what must come at once (seconds); a busy machine is slow."""
+"""How long a test waits for something that normally happens at once (seconds); a busy machine is slow."""
 
 GRANTED = (
     b"Event: SuccessfulAuth"
     + (FOLDER / "asterisk-22" / "login.ami").read_bytes().partition(b"Event: SuccessfulAuth")[2]
 )
-"""What Asterisk says of a manager login to those who may hear it: a script plays it first, or the source
-takes itself for deaf."""
+"""The event that Asterisk sends about a manager login to users with the class ``security``. A script sends it
+first: without it the source reports that it receives no security events."""
 
 Completed = subprocess.CompletedProcess[str]
 
 
-def until(true: Callable[[], object], what: str, seconds: float = PATIENCE) -> None:
-    """Wait until ``true`` gives something true; an AssertionError names ``what`` did not come."""
+def until(true: Callable[[], object], what: str, seconds: float = PATIENCE, pause: float = 0.01) -> None:
+    """Wait until ``true`` returns something true; an AssertionError names the missing ``what``."""
     deadline = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < deadline, f"waited {seconds:.0f} s in vain: {what}"
-        time.sleep(0.01)
+        time.sleep(pause)
 
 
 class Guard:
     """One daemon and its commands: ``with Guard(tmp_path, ami={"port": server.port}) as guard: …``.
 
     Keyword settings are the configuration's tables (``rules={"guess": {"attempts": 3}}``); store and socket
-    are in ``folder``, the backend is memory, unless told otherwise. ``ami`` is short for one ``[[asterisk]]``
+    are in ``folder`` and the backend is memory by default. ``ami`` is short for one ``[[asterisk]]``
     named pbx. ``prefix`` stands before every command line, such as ``["ip", "netns", "exec", NAME]``.
     ``environ`` is added to the environment of all of them.
     """
@@ -79,9 +79,9 @@ class Guard:
             "COLUMNS": "80",
             **(environ or {}),
         }
-        # Neither logs nor the wire unless a test asks for them: those that would be heard are this machine's.
-        own: dict[str, object] = {"logs": {"paths": []}, "wire": {"enabled": False}}
-        pbx = {"name": "pbx", "ami": {"port": 1, "secret": SECRET, **(ami or {})}, **own}
+        # Neither logs nor the wire by default: the daemon would read those of this machine.
+        nothing: dict[str, object] = {"logs": {"paths": []}, "wire": {"enabled": False}}
+        pbx = {"name": "pbx", "ami": {"port": 1, "secret": SECRET, **(ami or {})}, **nothing}
         self.settings: dict[str, Any] = {
             "asterisk": [pbx],
             "firewall": {"backend": "memory"},
@@ -92,7 +92,7 @@ class Guard:
         self.configure()
 
     def configure(self, **settings: Any) -> None:  # noqa: ANN401 - whatever TOML holds
-        """Write the configuration anew with these tables changed; a running daemon learns of it by SIGHUP."""
+        """Write the configuration again with these tables changed; a running daemon reads it after SIGHUP."""
         self.settings.update(settings)
         self.config.write_text(toml(self.settings), "utf-8")
 
@@ -114,7 +114,7 @@ class Guard:
             self._notify.unlink(missing_ok=True)
 
     def start(self, *options: str, ready: bool = True) -> None:
-        """Start the daemon, and wait until it is READY unless told not to."""
+        """Start the daemon; if ``ready``, wait until it is READY."""
         if self._socket is None:
             self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
             self._socket.bind(str(self._notify))
@@ -129,14 +129,14 @@ class Guard:
                 stderr=log,
             )
         if ready:
-            until(lambda: self.has_said("READY=1") or not self.running, "READY")
-            if not self.has_said("READY=1"):
+            until(lambda: self.has_notified("READY=1") or not self.running, "READY")
+            if not self.has_notified("READY=1"):
                 code = self.wait()
                 self.__exit__()
                 raise AssertionError(f"the daemon ended with {code} before it was ready:\n{self.log}")
 
     def ended(self) -> int:
-        """Start a daemon that is to end by itself; give its exit code."""
+        """Start a daemon that should exit immediately, and return its exit code."""
         self.start(ready=False)
         try:
             return self.wait()
@@ -161,21 +161,21 @@ class Guard:
 
     @property
     def log(self) -> str:
-        """What the daemon has written, over all its starts."""
+        """Everything that the daemon has written, over all its starts."""
         return self._log.read_text("utf-8", "replace") if self._log.exists() else ""
 
-    def has_said(self, state: str) -> bool:
-        """Say whether systemd would have been told ``state`` since the start."""
+    def has_notified(self, state: str) -> bool:
+        """Whether the daemon has sent ``state`` to systemd's socket since the start."""
         return state in self.notified
 
     @property
     def notified(self) -> list[str]:
-        """What systemd would have been told since the start, in order."""
+        """The states that the daemon has sent to systemd's socket since the start, in order."""
         self._drain()
         return list(self._notified)
 
     def command(self, *arguments: str, text: str | None = None) -> Completed:
-        """Run a command of ringfence's with this configuration, and give what came of it."""
+        """Run a command of ringfence with this configuration, and return the completed process."""
         return subprocess.run(
             self._command_line(*arguments),
             env=self._environ,
@@ -187,39 +187,39 @@ class Guard:
         )
 
     def must(self, *arguments: str, text: str | None = None) -> str:
-        """Run a command that must succeed, and give what it prints."""
+        """Run a command that must succeed, and return its output."""
         done = self.command(*arguments, text=text)
         assert done.returncode == 0, f"{' '.join(arguments)} ended with {done.returncode}: {done.stderr}"
         return done.stdout
 
     def ask(self, do: str, **arguments: Any) -> Any:  # noqa: ANN401 - whatever JSON holds
-        """Ask the daemon over its socket, as its commands do: no process has to start for it."""
+        """Send a request to the daemon's socket, as its commands do, but without a new process."""
         return control.ask(Path(self.settings["control"]["socket"]), do, **arguments)
 
     def status(self) -> dict[str, Any]:
-        """Give what `status --json` says."""
+        """Return the output of `status --json`."""
         report: dict[str, Any] = self._json("status")
         return report
 
     def bans(self) -> list[dict[str, Any]]:
-        """Give what `bans --json` says, daemon up or down."""
+        """Return the output of `bans --json`, whether the daemon runs or not."""
         rows: list[dict[str, Any]] = self._json("bans")
         return rows
 
     def banned(self) -> set[str]:
-        """Give the addresses and networks that are banned."""
+        """Return the banned addresses and networks."""
         return {row["address"] for row in self.bans()}
 
     def states(self) -> dict[str, str]:
-        """Give the state of each source by its name."""
+        """Return the state of each source by its name."""
         return {source["name"]: source["state"] for source in self.status()["sources"]}
 
     def source_is(self, state: str) -> bool:
-        """Say whether every source is in that state."""
+        """Whether every source is in that state."""
         return set(self.states().values()) == {state}
 
     def ami_is(self, state: str) -> bool:
-        """Say whether the manager interface of "pbx" is in that state."""
+        """Whether the manager interface of "pbx" is in that state."""
         return self.states()["pbx/ami"] == state
 
     def reload(self) -> None:
@@ -227,17 +227,17 @@ class Guard:
         self.process.send_signal(signal.SIGHUP)
 
     def wait(self) -> int:
-        """Wait for the daemon's end and give its exit code (minus the signal's number where one ended it)."""
+        """Wait for the daemon's end; return its exit code, or the negative number of the signal."""
         until(self._has_ended, "the daemon's end")
         return self.process.wait()
 
     def _has_ended(self) -> bool:
-        self._drain()  # it may wait for us to hear that it is stopping
+        self._drain()  # a full socket would block the daemon's notification that it is stopping
         return not self.running
 
     def stop(self) -> int:
-        """Send SIGTERM and give the exit code."""
-        self._drain()  # a full socket would have no room for the word that it is stopping
+        """Send SIGTERM and return the exit code."""
+        self._drain()  # as in _has_ended
         self.process.send_signal(signal.SIGTERM)
         return self.wait()
 
@@ -270,7 +270,7 @@ class Guard:
 
 
 class ServedAmi:
-    """An :class:`AmiServer` at work in a thread of its own."""
+    """An :class:`AmiServer` that runs in its own thread."""
 
     def __init__(self, server: AmiServer, loop: asyncio.AbstractEventLoop) -> None:
         self.server = server
@@ -278,15 +278,15 @@ class ServedAmi:
 
     @property
     def port(self) -> int:
-        """Where it listens."""
+        """The port on which it listens."""
         return self.server.port
 
-    def say(self, data: bytes) -> None:
-        """Send more to everyone who is logged in."""
-        asyncio.run_coroutine_threadsafe(self.server.say(data), self._loop).result(PATIENCE)
+    def send(self, data: bytes) -> None:
+        """Send ``data`` to every client that is logged in."""
+        asyncio.run_coroutine_threadsafe(self.server.send(data), self._loop).result(PATIENCE)
 
     def hang_up(self) -> None:
-        """Close every connection; the server goes on listening."""
+        """Close every connection; the server continues to listen."""
         asyncio.run_coroutine_threadsafe(self.server.hang_up(), self._loop).result(PATIENCE)
 
 
@@ -294,25 +294,25 @@ class ServedAmi:
 def ami_server(
     script: Script | None = None, *, port: int = 0, certificate: Path | None = None
 ) -> Iterator[ServedAmi]:
-    """Play a PBX's manager interface while the block runs, in the network namespace of the caller.
+    """Run an AMI server while the block runs, in the network namespace of the caller.
 
-    Without a script it grants the security class and says nothing more by itself; ``say`` adds to it.
+    Without a script it only sends the event that grants the security class. ``send`` sends more.
     """
     script = script if script is not None else Script(play=[GRANTED])
     started: list[ServedAmi] = []
     failed: list[BaseException] = []
-    up, over = threading.Event(), asyncio.Event()
+    up, stop = threading.Event(), asyncio.Event()
 
     async def serve() -> None:
         async with AmiServer(script, port, certificate) as server:
             started.append(ServedAmi(server, asyncio.get_running_loop()))
             up.set()
-            await over.wait()
+            await stop.wait()
 
     def run() -> None:
         try:
             asyncio.run(serve())
-        except BaseException as error:  # noqa: BLE001 - raised again by the test's own thread
+        except BaseException as error:  # noqa: BLE001 - raised again by the test's thread
             failed.append(error)
             up.set()
 
@@ -324,7 +324,7 @@ def ami_server(
             yield started[0]
     finally:
         if started and thread.is_alive():
-            started[0]._loop.call_soon_threadsafe(over.set)
+            started[0]._loop.call_soon_threadsafe(stop.set)
         thread.join(PATIENCE)
     if failed:
         raise failed[0]
@@ -356,5 +356,5 @@ def _is_tables(value: object) -> bool:
 
 
 def _value(value: object) -> str:
-    # What JSON writes of texts, numbers, truths and lists of them is TOML as well.
+    # JSON's form of strings, numbers, booleans and lists is also valid TOML.
     return json.dumps(str(value) if isinstance(value, Path) else value)

@@ -1,4 +1,4 @@
-"""An Asterisk with the files of Debian's package as they are, but for those that a test writes over."""
+"""An Asterisk with the unchanged files of Debian's package, except those that a test replaces."""
 
 import os
 import shutil
@@ -9,7 +9,7 @@ from tests.support.asterisk import Asterisk, tree_of
 
 
 class DebianAsterisk(Asterisk):
-    """One running Asterisk of a default installation. ``files`` stand in place of the package's own."""
+    """One running Asterisk of a default installation. ``files`` replace those of the package."""
 
     def __init__(self, release: str, namespace: str, files: Mapping[str, str] | None = None) -> None:
         super().__init__(tree_of(release), namespace)

@@ -1,15 +1,15 @@
-"""Whether who is banned really stays out: packets over a cable, at any moment and all the time.
+"""A check that banned addresses are really blocked: packets over a cable, once or continuously.
 
     with Network() as network, Door(network) as door:
-        assert door.let_in("198.18.1.9", "fd00:18::b9") == {"198.18.1.9", "fd00:18::b9"}
+        assert door.passing("198.18.1.9", "fd00:18::b9") == {"198.18.1.9", "fd00:18::b9"}
         with door.knocking("198.18.1.9") as knocks:
-            ...                       # whatever must not open the door
+            ...                       # anything that must not end a ban
         assert knocks.arrived == []
 
-Packets of UDP to port 5060 of the PBX's side, where a socket of the test's own listens. What comes behind
-another packet by the same cable arrives behind it, or next to it where the kernel has moved the sender to
-another processor: a packet that has not come some milliseconds after one of ``WELCOME``, sent later, was
-dropped.
+UDP packets go to port 5060 of the PBX's side, where a socket of the test listens. Packets of one cable
+arrive in order, or almost in order if the kernel has moved the sender to another processor. So if a packet
+has not arrived some milliseconds after a later one from an address of ``NEVER_BANNED``, the firewall
+dropped it.
 """
 
 import itertools
@@ -26,8 +26,8 @@ from attrs import define, field
 from tests.support.network import PBX_IPV4, PBX_IPV6, Network, socket_in
 
 PORT = 5060
-WELCOME = {4: "198.18.1.250", 6: "fd00:18::ff"}
-"""Whom nobody bans: the packets by which the others are measured."""
+NEVER_BANNED = {4: "198.18.1.250", 6: "fd00:18::ff"}
+"""Addresses that no test bans: their packets show when all earlier packets must have arrived."""
 BETWEEN = 0.002
 """Seconds between two rounds of knocking."""
 _PATIENCE = 5.0
@@ -38,7 +38,7 @@ _TRIES = 3
 
 @define
 class Knocks:
-    """What came of knocking: ``rounds`` packets of each address were sent, and these arrived."""
+    """The result of knocking: ``rounds`` packets of each address were sent, and ``arrived`` came through."""
 
     rounds: int = 0
     arrived: list[str] = field(factory=list)
@@ -71,10 +71,10 @@ class Door:
         for end in (*self._doors.values(), *self._senders.values()):
             end.close()
 
-    def let_in(self, *addresses: str) -> set[str]:
-        """Send a packet from each of these, and give those whose packet arrived.
+    def passing(self, *addresses: str) -> set[str]:
+        """Send a packet from each address, and return the addresses whose packet arrived.
 
-        One that did not is sent again: a packet may be lost, and only one that is dropped is lost each time.
+        A packet that does not arrive is sent again: only a ban drops every packet.
         """
         arrived: set[str] = set()
         for _ in range(_TRIES):
@@ -83,26 +83,26 @@ class Door:
 
     @contextmanager
     def knocking(self, *addresses: str) -> Iterator[Knocks]:
-        """Send from each of these again and again while the block runs, in a thread."""
-        knocks, over = Knocks(), threading.Event()
+        """Send from each address repeatedly while the block runs, in a thread."""
+        knocks, stopped = Knocks(), threading.Event()
 
-        def go_on() -> None:
+        def knock() -> None:
             try:
-                while not over.wait(BETWEEN):
+                while not stopped.wait(BETWEEN):
                     knocks.arrived += sorted(self._rounds(addresses, 0.0))
                     knocks.rounds += 1
                 late = [address for address in self._late if address in addresses]
-                knocks.arrived += late  # behind the last look, or within another
+                knocks.arrived += late  # packets that arrived after their own round
             finally:
                 knocks.going = False
 
         self._late.clear()
-        thread = threading.Thread(target=go_on, name="knocking")
+        thread = threading.Thread(target=knock, name="knocking")
         thread.start()
         try:
             yield knocks
         finally:
-            over.set()
+            stopped.set()
             thread.join()
 
     def _rounds(self, addresses: Sequence[str], patience: float) -> set[str]:
@@ -121,9 +121,9 @@ class Door:
             self._send(version, address, number)
         arrived: set[str] = set()
         deadline = time.monotonic() + _PATIENCE
-        while WELCOME[version] not in arrived:
-            assert time.monotonic() < deadline, f"nothing gets through by IPv{version}, whoever sends it"
-            self._send(version, WELCOME[version], number)
+        while NEVER_BANNED[version] not in arrived:
+            assert time.monotonic() < deadline, f"no packet arrives by IPv{version}, from any sender"
+            self._send(version, NEVER_BANNED[version], number)
             door.settimeout(_AGAIN)
             with suppress(TimeoutError):
                 arrived |= self._received(door, number)
@@ -137,7 +137,7 @@ class Door:
         data, (sender, *_) = door.recvfrom(100)
         if data == b"%d" % number:
             return {str(sender)}
-        if sender not in WELCOME.values():
+        if sender not in NEVER_BANNED.values():
             self._late.append(str(sender))
         return set()
 

@@ -1,7 +1,7 @@
-"""A real fail2ban, run from its unpacked packages; configuration, database and socket lie in a test's folder.
+"""A real fail2ban, run from its unpacked packages, with all its files in the folder of a test.
 
-Nothing is installed, and the unpacked tree is only read. What it does to the firewall it does in the network
-namespace of whoever starts it.
+Nothing is installed, and the unpacked tree is only read. fail2ban changes the firewall of the network
+namespace in which it is started.
 """
 
 import os
@@ -24,26 +24,26 @@ dbfile = {folder}/fail2ban.sqlite3
 
 
 def tree() -> Path:
-    """Give the folder that fail2ban was unpacked into, made or not."""
+    """Return the folder of the unpacked fail2ban, which may not exist yet."""
     return Path(os.environ.get("RINGFENCE_LAB", DEFAULT_LAB), "fail2ban")
 
 
 def why_no_fail2ban() -> str:
-    """Say why fail2ban cannot be run here; nothing if it can. Its server takes root as well."""
-    made = (tree() / "usr/bin/fail2ban-server").exists()
-    return "" if made else f"`make lab` unpacks it into {tree()}"
+    """Return why fail2ban cannot be run here; empty if it can. Its server also needs root."""
+    exists = (tree() / "usr/bin/fail2ban-server").exists()
+    return "" if exists else f"`make lab` unpacks it into {tree()}"
 
 
 def environment() -> dict[str, str]:
-    """Give what the system's Python needs to find fail2ban, and to leave nothing in its tree."""
+    """Return the environment in which the system's Python finds fail2ban and writes nothing to its tree."""
     packages = str(tree() / "usr/lib/python3/dist-packages")
     return {**os.environ, "PYTHONPATH": packages, "PYTHONDONTWRITEBYTECODE": "1"}
 
 
 class Fail2ban:
-    """A fail2ban of its own: ``with Fail2ban(tmp_path, {"jail.local": …}) as fail2ban: …`` runs its server.
+    """A separate fail2ban: ``with Fail2ban(tmp_path, {"jail.local": …}) as fail2ban: …`` runs its server.
 
-    The configuration is Debian's with these files added, but for ``jail.d``, which is empty otherwise.
+    The configuration is Debian's with these files added, except that ``jail.d`` has no other files.
     """
 
     def __init__(self, folder: Path, files: Mapping[str, str]) -> None:
@@ -83,7 +83,7 @@ class Fail2ban:
 
     @property
     def running(self) -> bool:
-        """Whether the server's process is there."""
+        """Whether the server's process is running."""
         return self._process is not None and self._process.poll() is None
 
     @property
@@ -92,7 +92,7 @@ class Fail2ban:
         return self.client("ping").returncode == 0
 
     def client(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run fail2ban-client, and give what came of it."""
+        """Run fail2ban-client, and return the completed process."""
         return subprocess.run(
             [*self._command("client"), *arguments],
             env=environment(),

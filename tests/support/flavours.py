@@ -1,29 +1,29 @@
-"""Both flavours of iptables by their own names, whatever the machine's `iptables` is."""
+"""Both flavours of iptables, independent of the machine's default `iptables`."""
 
 from collections.abc import Callable
 
 from tests.support.netns import run
 
-from ringfence.firewall.iptables import Tools
+from ringfence.firewall.ipset.iptables import Tools
 
 FLAVOURS = ("nft", "legacy")
 
 
 def command(flavour: str, version: int) -> str:
-    """Give the path of one flavour's iptables."""
+    """Return the path of one flavour's iptables."""
     return f"/usr/sbin/{'iptables' if version == 4 else 'ip6tables'}-{flavour}"
 
 
 def tools_of(flavour: str, version: int) -> Tools:
-    """Give one flavour's tools."""
+    """Return one flavour's tools."""
     return Tools(*(f"{command(flavour, version)}-{verb}" for verb in ("save", "restore")))
 
 
 def finder(flavour: str) -> Callable[[int], Tools]:
-    """Give what a backend finds its tools by."""
+    """Return the function by which a backend finds its tools."""
     return lambda version: tools_of(flavour, version)
 
 
 def rules(tools: Tools) -> list[str]:
-    """Give what the tool saves of all tables, without comments and counters."""
+    """Return the saved rules of all tables, without comments and counters."""
     return [line.split(" [")[0] for line in run(tools.save).splitlines() if not line.startswith("#")]

@@ -1,14 +1,14 @@
-"""Datagrams with forged senders, run in the attacker's namespace; prints one line of JSON.
+"""A program that sends datagrams with forged senders, in the attacker's namespace; prints a line of JSON.
 
     ip netns exec NS python -m tests.support.forger --senders 198.19.0.1,50000 --each 6 --rate 3000
 
-Each of so many addresses from the first one on seems to send ``--each`` requests, one of each in turn:
-REGISTERs for an account that does not exist with a digest that nobody was challenged to make, for one that
-does with such a digest, and for one that does not without any. Nobody there has sent anything, and answers
-go to a port where nobody listens: ``quiet`` has the kernel drop them without a word, or each would be
-answered by an ICMP error.
+Each address of a range seems to send ``--each`` requests. The senders take turns, and there are three
+kinds of REGISTER: for an unknown account with a digest that answers no challenge, for a known account with
+such a digest, and for an unknown account without a digest. No host has these addresses. Answers go to a port
+on which no program listens: ``quiet`` makes the kernel drop them silently, because otherwise each answer
+would cause an ICMP error.
 
-Bounded by its numbers, which have ceilings; sends only from and to the laboratory's networks.
+The numbers are limited. It sends only from and to the laboratory's networks.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from tests.support.lab import Lab
 from tests.support.network import PBX_IPV4, inside
 
 FROM_PORT = 5099
-"""Where the forged requests seem to come from, and where no phone of the laboratory is."""
+"""The source port of the forged requests, which no phone of the laboratory uses."""
 
 MOST_PACKETS = 600_000
 MOST_SECONDS = 400.0
@@ -42,14 +42,14 @@ _DIGEST = (
 
 @dataclass
 class Sent:
-    """How many datagrams were sent, and in how many seconds."""
+    """The number of datagrams sent, and the seconds that it took."""
 
     packets: int
     seconds: float
 
 
 def request(sender: IPv4Address, number: int, mark: str) -> bytes:
-    """Give the REGISTER that ``sender`` seems to make as its so manieth."""
+    """Return the REGISTER with this ``number`` that ``sender`` seems to make."""
     known, answers = number % 3 == 1, number % 3 != 2
     account = "alice" if known else f"nobody{number}"
     lines = [
@@ -68,7 +68,7 @@ def request(sender: IPv4Address, number: int, mark: str) -> bytes:
 
 
 def datagram(sender: IPv4Address, payload: bytes, port: int = 5060) -> bytes:
-    """Give an IPv4 packet; the kernel fills in its length and checksum, and UDP needs none."""
+    """Return an IPv4 packet; the kernel fills in its length and checksum, and UDP needs none."""
     header = _IP.pack(
         0x45, 0, 0, 0, 0, 64, socket.IPPROTO_UDP, 0, sender.packed, IPv4Address(PBX_IPV4).packed
     )
@@ -76,7 +76,7 @@ def datagram(sender: IPv4Address, payload: bytes, port: int = 5060) -> bytes:
 
 
 def datagrams(first: IPv4Address, senders: int, each: int) -> Iterator[bytes]:
-    """Give all of them: one of every sender, then the next of every sender."""
+    """Yield all datagrams: the first one of each sender, then the second one of each sender, and so on."""
     mark = os.urandom(3).hex()
     for number in range(each):
         for offset in range(senders):
@@ -85,12 +85,12 @@ def datagrams(first: IPv4Address, senders: int, each: int) -> Iterator[bytes]:
 
 
 def send(first: IPv4Address, senders: int, each: int, rate: float) -> Sent:
-    """Send them, so many a second."""
+    """Send all datagrams, ``rate`` per second."""
     sent, began = 0, time.monotonic()
     with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:
         for packet in datagrams(first, senders, each):
             early = began + sent / rate - time.monotonic()
-            if early > 0.002:  # a shorter sleep is none
+            if early > 0.002:  # the kernel does not sleep for less
                 time.sleep(early)
             elif early < -MOST_SECONDS:
                 break
@@ -100,13 +100,13 @@ def send(first: IPv4Address, senders: int, each: int, rate: float) -> Sent:
 
 
 def quiet(lab: Lab) -> None:
-    """Drop in the attacker's namespace, without a word, what is answered to forged requests."""
+    """Silently drop the answers to forged requests in the attacker's namespace."""
     rule = f"iptables -t raw -I PREROUTING -p udp --dport {FROM_PORT} -j DROP"
     subprocess.run(lab.network.in_attacker(*rule.split()), check=True, timeout=10)
 
 
 class Forger:
-    """A forger at work in the attacker's namespace while the test goes on."""
+    """A forger that runs in the attacker's namespace while the test continues."""
 
     def __init__(self, lab: Lab, first: str, senders: int, each: int, rate: float) -> None:
         command = inside(
@@ -121,14 +121,14 @@ class Forger:
         return self._process.poll() is None
 
     def sent(self) -> Sent:
-        """Wait for its end, and give what it has sent."""
-        said, _ = self._process.communicate(timeout=MOST_SECONDS)
+        """Wait for its end, and return what it has sent."""
+        output, _ = self._process.communicate(timeout=MOST_SECONDS)
         if self._process.returncode:
             raise RuntimeError(f"the forger failed with exit status {self._process.returncode}")
-        return Sent(**json.loads(said))
+        return Sent(**json.loads(output))
 
     def stop(self) -> None:
-        """End it, if it still runs."""
+        """Kill it if it still runs."""
         self._process.kill()
         self._process.communicate()
 
@@ -148,7 +148,7 @@ def main() -> None:
     first, senders = options.senders
     packets = senders * options.each
     if first not in _NETWORK or first + (senders - 1) not in _NETWORK:
-        raise ValueError(f"the laboratory's networks are {_NETWORK}: nobody else's address is forged")
+        raise ValueError(f"the forger only forges addresses of the laboratory: {_NETWORK}")
     if packets > MOST_PACKETS or packets / options.rate > MOST_SECONDS:
         raise ValueError(f"at most {MOST_PACKETS} packets in at most {MOST_SECONDS:.0f} s")
     print(json.dumps(asdict(send(first, senders, options.each, options.rate))))

@@ -1,7 +1,7 @@
-"""A storm of forged senders at a guarded PBX that has phones and a carrier among them, and what comes of it.
+"""A storm of forged senders against a guarded PBX with phones and a carrier, and its effects.
 
-The forged senders are addresses of 198.19.0.0/16, where some phones of this PBX and its carrier live too. In
-the middle of the storm phones renew their registration, the PBX renews its own, and somebody really guesses.
+The forged senders are addresses of 198.19.0.0/16, which also contains phones and the carrier of this PBX.
+During the storm the phones and the PBX renew their registrations, and one attacker really guesses.
 """
 
 import socket
@@ -36,29 +36,29 @@ _MINUTE = 60.0
 
 @define
 class Storm:
-    """What came of a storm."""
+    """The effects of a storm."""
 
     sent: Sent = field(factory=lambda: Sent(0, 0.0))
     bans: list[dict[str, Any]] = field(factory=list)
     alarms: list[dict[str, Any]] = field(factory=list)
-    said: int = 0
-    """How many times the log speaks of the alarm."""
+    alarm_lines: int = 0
+    """The number of log lines about the alarm."""
     before: int = 0
     most: int = 0
-    """The daemon's resident memory before the storm, and the most of it (bytes)."""
+    """The daemon's resident memory before the storm, and its maximum (bytes)."""
     guesses: Result = field(factory=Result)
     renewed: list[int] = field(factory=list)
-    """How the phones' renewals ended, during the storm and after it."""
+    """The statuses of the phones' renewals, during the storm and after it."""
     carried: int = 0
     """How often the PBX could register at its carrier since the storm began."""
     passes: dict[str, bool] = field(factory=dict)
-    """What still comes through from a bystander that is banned, by the kind of packet."""
+    """Whether packets of a banned bystander still arrive, by the kind of packet."""
     drops: int = 0
-    """What the limiter dropped."""
+    """The number of packets that the limiter dropped."""
 
     @property
     def full(self) -> list[str]:
-        """Whom a full ban hit, the attacker aside."""
+        """The addresses with a full ban, except the attacker's."""
         return [row["address"] for row in self.bans if row["scope"] == "full" and row["address"] != ATTACKER]
 
     @property
@@ -67,15 +67,15 @@ class Storm:
         return [row for row in self.bans if row["scope"] == "sip-udp"]
 
     @property
-    def spared(self) -> list[str]:
-        """Those of the PBX's own, phones and carrier, that a ban hit: there must be none."""
+    def banned_own(self) -> list[str]:
+        """The addresses of the PBX's phones and carrier that a ban includes: there must be none."""
         networks = [ip_network(row["address"]) for row in self.bans]
         own = [ip_address(text) for text in (*PHONES, CARRIER)]
         return [str(address) for address in own if any(address in network for network in networks)]
 
     @property
-    def a_minute(self) -> int:
-        """The most bans that began within any minute, the attacker's aside."""
+    def most_in_a_minute(self) -> int:
+        """The largest number of bans that began within one minute, without the attacker's."""
         began = sorted(_seconds(row["since"]) for row in self.claimed)
         first = most = 0
         for last, moment in enumerate(began):
@@ -100,8 +100,8 @@ def _seconds(text: str) -> float:
 
 
 @frozen
-class Place:
-    """A laboratory with a PBX, its phones and its carrier, and the daemon that guards it."""
+class GuardedPbx:
+    """A laboratory's PBX with phones and a carrier, and the daemon that guards it."""
 
     lab: Lab
     guard: Guard
@@ -110,7 +110,7 @@ class Place:
 
 
 def configured() -> dict[str, str]:
-    """Give what the files of the laboratory's Asterisk need."""
+    """Return the configuration of Asterisk for the phones and the carrier."""
     texts = phones.configured()
     for name, text in carrier.configured(CARRIER).items():
         texts[name] = texts.get(name, "") + "\n" + text
@@ -118,8 +118,12 @@ def configured() -> dict[str, str]:
 
 
 @contextmanager
-def place(folder: Path, backend: str = "ipset", **settings: Any) -> Iterator[Place]:  # noqa: ANN401 - TOML
-    """Make it: the phones are registered, the PBX is at its carrier, and the daemon knows of both."""
+def guarded_pbx(
+    folder: Path,
+    backend: str = "ipset",
+    **settings: Any,  # noqa: ANN401 - TOML
+) -> Iterator[GuardedPbx]:
+    """Start everything: the phones and the PBX are registered, and the daemon knows both as friends."""
     firewall = {"backend": backend, "limit": {"mode": "enforce"}}
     with ExitStack() as stack:
         lab = stack.enter_context(Lab.made("22", configured()))
@@ -131,25 +135,25 @@ def place(folder: Path, backend: str = "ipset", **settings: Any) -> Iterator[Pla
             for number, address in enumerate(PHONES, 1)
             for phone in stack.enter_context(phones_at(lab, address, [f"phone{number}"]))
         ]
-        # Half of them are there before the daemon, which has to ask Asterisk for those.
+        # Half of the phones register before the daemon starts, which must learn them from Asterisk.
         half = len(own) // 2
         assert [phone.register(expires=600) for phone in own[:half]] == [200] * half
         guard = stack.enter_context(guarded(lab, folder, firewall=firewall, **settings))
         preferred(guard)
         assert [phone.register(expires=600) for phone in own[half:]] == [200] * (len(own) - half)
         until(lambda: known(guard) >= {*PHONES, CARRIER}, "all friends")
-        yield Place(lab, guard, trunk, own)
+        yield GuardedPbx(lab, guard, trunk, own)
 
 
 def known(guard: Guard) -> set[str]:
-    """Give the addresses that the daemon takes for friends."""
+    """Return the addresses of the daemon's friends."""
     return {row["address"] for row in guard.ask("friends")}
 
 
-def storm(here: Place, senders: int, each: int, rate: float, *, allowed: float = 0.0) -> Storm:
-    """Let so many forged senders send so much; a guesser begins in the middle of the last round.
+def storm(here: GuardedPbx, senders: int, each: int, rate: float, *, allowed: float = 0.0) -> Storm:
+    """Run a storm of ``senders`` that send ``each`` requests; a guesser begins during the last round.
 
-    ``allowed`` is so much time (seconds) that the daemon may take to read what it has been told.
+    ``allowed`` is the time that the daemon has afterwards to read all events (seconds).
     """
     found = Storm(before=resident(here.guard.pid))
     registered, last_round = here.carrier.registered, senders * (each - 0.5) / rate
@@ -161,7 +165,7 @@ def storm(here: Place, senders: int, each: int, rate: float, *, allowed: float =
             time.sleep(0.1)
         found.guesses = here.lab.attack(
             *("guess", "--number", str(GUESSES), "--sources", ATTACKER),
-            *("--timeout", "3", "--silences", "2"),  # an answer may be late in such weather
+            *("--timeout", "3", "--silences", "2"),  # an answer may be late during the storm
         )
         found.renewed += [phone.register(expires=600) for phone in here.phones]
         here.carrier.register()
@@ -177,14 +181,14 @@ def storm(here: Place, senders: int, each: int, rate: float, *, allowed: float =
     status = here.guard.status()
     found.drops = status["limiter_drops"]
     found.alarms = [alarm for alarm in status["alarms"] if alarm["name"] == "spoofing"]
-    found.said = here.guard.log.count("event=alarm.spoofing ")
+    found.alarm_lines = here.guard.log.count("event=alarm.spoofing ")
     if found.claimed:
         found.passes = through(here.lab, _one_of(found.claimed[-1]["address"]))
     return found
 
 
 def _rest(guard: Guard, found: Storm, allowed: float) -> None:
-    """Wait until the daemon has read all there is, or as long as allowed."""
+    """Wait until the daemon has read all events, at most ``allowed`` seconds."""
     events, until_then = -1, time.monotonic() + allowed
     while time.monotonic() < until_then:
         found.most = max(found.most, resident(guard.pid))
@@ -195,7 +199,7 @@ def _rest(guard: Guard, found: Storm, allowed: float) -> None:
 
 
 def _one_of(network: str) -> str:
-    """Give an address of a network that is neither a phone's nor the carrier's."""
+    """Return an address of a network that is neither a phone's nor the carrier's."""
     return next(
         str(address)
         for address in map(IPv4Address, range(int(ip_network(network)[0]), int(ip_network(network)[-1]) + 1))
@@ -204,7 +208,7 @@ def _one_of(network: str) -> str:
 
 
 def through(lab: Lab, source: str) -> dict[str, bool]:
-    """Say what comes through from an address: SIP by UDP, SIP by TCP, and UDP to another port."""
+    """Return whether packets of an address arrive: SIP by UDP, SIP by TCP, and UDP to another port."""
     probe = ("--method", "OPTIONS", "--sources", source, "--timeout", "0.5")
     with (
         socket_in(lab.network.pbx, socket.AF_INET, socket.SOCK_DGRAM) as here,

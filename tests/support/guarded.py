@@ -1,4 +1,4 @@
-"""ringfence at work beside a real Asterisk of the laboratory."""
+"""ringfence running beside a real Asterisk of the laboratory."""
 
 import os
 import re
@@ -19,7 +19,7 @@ _UNIT = Path(__file__).parents[2] / "contrib/systemd/ringfence.service"
 
 
 def preferred(guard: Guard) -> None:
-    """Give a daemon the priority over other processes that the unit gives it, where it gives one."""
+    """Set the daemon to the priority (``Nice=``) of the systemd unit, if the unit sets one."""
     nice = re.search(r"^Nice=(-?\d+)$", _UNIT.read_text("utf-8"), re.MULTILINE)
     if nice is not None:
         for thread in Path(f"/proc/{guard.pid}/task").iterdir():
@@ -28,11 +28,11 @@ def preferred(guard: Guard) -> None:
 
 @contextmanager
 def guarded(lab: Lab, folder: Path, **settings: Any) -> Iterator[Guard]:  # noqa: ANN401 - whatever TOML holds
-    """Guard the laboratory's Asterisk with ipset until the block ends; leaves no rule and no ban.
+    """Guard the laboratory's Asterisk with ipset until the block ends; leave no rule and no ban.
 
-    All three sources are heard: ``logs`` and ``wire`` replace those tables (NO_LOGS, NO_WIRE), ``ami`` adds
-    to how the manager interface is reached. The block begins when all listen and the friends are known,
-    unless ``listening=False``.
+    The daemon reads all three sources. ``logs`` and ``wire`` replace those tables (NO_LOGS, NO_WIRE); ``ami``
+    adds to the table of the manager interface. The block begins when all sources listen and the friends are
+    known, unless ``listening=False``.
     """
     ami = {"username": MANAGER_USER, "secret": SECRET, "port": MANAGER_PORT, **settings.pop("ami", {})}
     listening = settings.pop("listening", True)
@@ -49,7 +49,7 @@ def guarded(lab: Lab, folder: Path, **settings: Any) -> Iterator[Guard]:  # noqa
         try:
             if listening:
                 until(lambda: guard.source_is("listening"), "all sources")
-                until(lambda: "friends.known" in guard.log, "bans that wait for nobody")
+                until(lambda: "friends.known" in guard.log, "the friends to be known")
             yield guard
         finally:
             guard.command("off")

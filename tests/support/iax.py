@@ -1,12 +1,14 @@
-"""One wrong password by IAX2 (RFC 5456): as much of the protocol as it takes to be refused.
+"""One wrong password by IAX2 (RFC 5456), with the minimum of the protocol that leads to a refusal.
 
-A newcomer asks to register and is given a call token, which proves his address; he asks again with it, is
-challenged, and answers wrongly.
+A new sender asks to register and receives a call token, which proves its address. It asks again with the
+token, receives a challenge, and answers wrongly.
 """
 
 import socket
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import suppress
+from functools import partial
 
 from tests.support.asterisk_files import PASSWORD
 from tests.support.lab import Lab
@@ -19,11 +21,12 @@ _FULL, _IAX = 0x8000, 6
 _ACK, _REGREQ, _REGAUTH, _REGREJ, _CALLTOKEN = 4, 13, 14, 16, 40
 _USERNAME, _MD5_RESULT, _REFRESH, _TOKEN = 6, 16, 19, 54
 _CALL = 7
+_MOST_OF_NAME = 255
 _SECONDS = 3.0
 
 
 def configured() -> dict[str, str]:
-    """Give what the files of a laboratory's Asterisk need: it listens, and says who is refused."""
+    """Return the configuration with which a laboratory's Asterisk listens and logs refused registrations."""
     return {
         "iax.conf": (
             f"[general]\nbindaddr = {PBX_IPV4}\nauthdebug = yes\n\n"
@@ -33,33 +36,40 @@ def configured() -> dict[str, str]:
 
 
 def guess(lab: Lab, source: str, account: str) -> bool:
-    """Guess a password once from ``source``; say whether it was refused."""
+    """Guess a password once from ``source``; return whether Asterisk refused it."""
     with socket_in(lab.network.attacker, socket.AF_INET, socket.SOCK_DGRAM) as sender:
         sender.bind((source, 0))
         sender.connect((PBX_IPV4, PORT))
         sender.settimeout(_SECONDS)
-        name = {_USERNAME: account.encode(), _REFRESH: b"\0\x3c"}
-        sender.send(_frame(_REGREQ, 0, 0, 0, 0, name | {_TOKEN: b""}))
-        _, token = _expect(sender, _CALLTOKEN)
-        sender.send(_frame(_REGREQ, 0, 0, 0, 3, name | {_TOKEN: token.get(_TOKEN, b"")}))
-        call, _ = _expect(sender, _REGAUTH)
-        sender.send(_frame(_REGREQ, call, 1, 1, 20, name | {_MD5_RESULT: b"0" * 32}))
-        _expect(sender, _REGREJ)
+        talk = guessing(account.encode())
+        frame, accept = next(talk)
+        with suppress(StopIteration):
+            while True:
+                sender.send(frame)
+                while not accept(answer := sender.recv(2_000)):
+                    pass
+                frame, accept = talk.send(answer)
         return True
+
+
+def guessing(account: bytes) -> Generator[tuple[bytes, Callable[[bytes], bool]], bytes, None]:
+    """Guess once: yield a frame with a function that recognises its answer, and receive that answer."""
+    name = {_USERNAME: account[:_MOST_OF_NAME], _REFRESH: b"\0\x3c"}
+    token = yield _frame(_REGREQ, 0, 0, 0, 0, name | {_TOKEN: b""}), partial(_is, _CALLTOKEN)
+    given = {_TOKEN: _elements(token[_HEAD.size :]).get(_TOKEN, b"")}
+    asked = yield _frame(_REGREQ, 0, 0, 0, 3, name | given), partial(_is, _REGAUTH)
+    call = _HEAD.unpack_from(asked)[0] & ~_FULL
+    yield _frame(_REGREQ, call, 1, 1, 20, name | {_MD5_RESULT: b"0" * 32}), partial(_is, _REGREJ)
+
+
+def _is(subclass: int, frame: bytes) -> bool:
+    *_, kind, found = _HEAD.unpack_from(frame)
+    return (kind, found) == (_IAX, subclass)
 
 
 def _frame(subclass: int, call: int, sent: int, got: int, time: int, elements: Mapping[int, bytes]) -> bytes:
     body = b"".join(bytes((kind, len(data))) + data for kind, data in elements.items())
     return _HEAD.pack(_FULL | _CALL, call, time, sent, got, _IAX, subclass) + body
-
-
-def _expect(sender: socket.socket, subclass: int) -> tuple[int, dict[int, bytes]]:
-    """Wait for a frame; give the PBX's call number and the frame's elements."""
-    while True:
-        frame = sender.recv(2_000)
-        source, *_, kind, found = _HEAD.unpack_from(frame)
-        if (kind, found) == (_IAX, subclass):
-            return source & ~_FULL, _elements(frame[_HEAD.size :])
 
 
 def _elements(body: bytes) -> dict[int, bytes]:

@@ -1,9 +1,9 @@
-"""A real journal: systemd-journald by itself, without systemd, in a folder of the test's own.
+"""A real journal: systemd-journald alone, without systemd, in a folder of the test.
 
-journald finds its sockets and its files below /run. In a mount namespace of its own that is the test's
-folder, so what it makes there is reached from outside: whoever writes to its socket is in its journal, and
-journalctl reads it with ``--directory``. Whose unit an entry is of, journald takes from the sender's control
-group, so writing as a unit is to be in a group of that name.
+journald has its sockets and its files below /run. In its own mount namespace that is the test's folder, so
+the test can write to its socket and read its journal with ``journalctl --directory``. journald takes the
+unit of an entry from the sender's control group, so a process that writes as a unit must be in a group of
+that name.
 """
 
 import os
@@ -39,7 +39,7 @@ with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as connection:
 
 
 def cgroups() -> Path | None:
-    """Give where groups of processes can be made, by journald's own rule; None where they cannot."""
+    """Return the folder in which control groups can be made, by journald's own rule, or None."""
     for folder in _CGROUPS:
         if (folder / "cgroup.procs").exists() and os.access(folder, os.W_OK):
             return folder
@@ -47,7 +47,7 @@ def cgroups() -> Path | None:
 
 
 def why_no_journald() -> str:
-    """Say why no journal can be run here; nothing if one can."""
+    """Return why no journal can be run here; empty if one can."""
     if os.geteuid():
         return "a journal takes root"
     if not JOURNALD.exists() or shutil.which("journalctl") is None or not _CONFIGURATION.exists():
@@ -56,7 +56,7 @@ def why_no_journald() -> str:
 
 
 class Journald:
-    """A journal at work in ``folder``, while the context lasts. ``burst``: how many messages a second."""
+    """A journal in ``folder`` that runs while the context lasts; it accepts ``burst`` messages per second."""
 
     def __init__(self, folder: Path, burst: int = 0) -> None:
         self.folder = folder
@@ -100,16 +100,16 @@ class Journald:
 
     @property
     def program(self) -> tuple[str, ...]:
-        """How journalctl is called to read this journal."""
+        """The command line with which journalctl reads this journal."""
         return ("journalctl", f"--directory={self._run / 'log/journal'}")
 
     @property
     def sockets(self) -> Path:
-        """The folder with its sockets, which an installed system has at /run/systemd."""
+        """The folder with its sockets; on an installed system that is /run/systemd."""
         return self._run / "systemd"
 
     def path_for(self, folder: Path) -> str:
-        """Give a PATH on which journalctl reads this journal, by way of a program in ``folder``."""
+        """Return a PATH whose journalctl, a program in ``folder``, reads this journal."""
         program = folder / "bin" / "journalctl"
         program.parent.mkdir()
         program.write_text(f'#!/bin/sh\nexec {shutil.which("journalctl")} {self.program[1]} "$@"\n')
@@ -117,30 +117,30 @@ class Journald:
         return f"{program.parent}:/usr/sbin:/usr/bin:/sbin:/bin"
 
     def adopt(self, pid: int, unit: str = "asterisk.service") -> None:
-        """Make a process one of that unit's, as long as the journal runs."""
+        """Assign a process to that unit, as long as the journal runs."""
         group = self._slice / unit
         group.mkdir(exist_ok=True)
         (group / "cgroup.procs").write_text(str(pid))
         self._adopted.append(pid)
 
-    def say(self, *lines: bytes, unit: str = "asterisk.service", identifier: str = "asterisk") -> None:
-        """Write these as a process of that unit would to syslog: ``LEVEL[1]: file: message``."""
+    def write(self, *lines: bytes, unit: str = "asterisk.service", identifier: str = "asterisk") -> None:
+        """Write these lines to syslog like a process of that unit: ``LEVEL[1]: file: message``."""
         name = identifier.encode()
         self._send("dev-log", unit, [b"<133>Nov 20 10:00:00 %b: %b" % (name, line) for line in lines])
 
-    def say_natively(self, fields: bytes, unit: str = "asterisk.service") -> None:
+    def write_natively(self, fields: bytes, unit: str = "asterisk.service") -> None:
         """Write an entry in the journal's own protocol."""
         self._send("socket", unit, [fields])
 
     def rotate(self) -> None:
-        """Have it begin a new file."""
+        """Make journald begin a new file."""
         assert self._process is not None
         before = len(list((self._run / "log/journal").glob("*/*.journal")))
         self._process.send_signal(signal.SIGUSR2)
         until(lambda: len(list((self._run / "log/journal").glob("*/*.journal"))) > before, "another file")
 
     def read(self, *options: str) -> str:
-        """Give what journalctl says."""
+        """Return the output of journalctl."""
         command = [*self.program, "--no-pager", *options]
         done = subprocess.run(command, capture_output=True, check=True, timeout=60)
         return done.stdout.decode("utf-8", "replace")
@@ -152,7 +152,7 @@ class Journald:
         before, kept = self._entries(), self._burst or len(messages)
         texts = [os.fsdecode(message) for message in messages]
         command = [sys.executable, "-I", "-c", _SEND, str(group), path, *texts]
-        # Whose group a sender is in can be told as long as it lives, so it waits until journald has looked.
+        # journald can look up a sender's group only while the sender lives, so the sender waits for journald.
         with subprocess.Popen(command, stdin=subprocess.PIPE):
             until(lambda: self._entries() >= before + min(kept, len(messages)), "the entries")
 

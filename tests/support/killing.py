@@ -1,15 +1,15 @@
-"""A daemon that is killed again and again under load, and what is to be found after each time.
+"""A daemon that is killed repeatedly under load, and a check of its state after each kill.
 
     with ami_server() as pbx:
         account = kill_often(tmp_path, pbx, rounds=100, backend="ipset", seed=1)
-    assert account.troubles == []
+    assert account.failures == []
 
-In each round it is started over what the last one left behind, while Asterisk (played) tells of guesses from
-many addresses and an administrator bans and lifts bans; then SIGKILL comes at a random moment: while it
-starts, or while bans are placed. The moments follow from the seed, but for what the machine adds.
+Each round starts it with the state that the last one left, while a played Asterisk reports guesses from
+many addresses and an administrator bans and unbans. Then SIGKILL comes at a random moment: during the
+start, or while bans are made. The moments depend on the seed, and on the speed of the machine.
 
-What is recorded is to be in the kernel, with an end; what is in the kernel without a record is adopted at the
-next start, and ends by itself. The caller is in a network namespace of its own.
+Each recorded ban must be in the kernel, with an end. A ban in the kernel without a record is adopted at the
+next start and expires. The caller must be in its own network namespace.
 """
 
 import random
@@ -30,16 +30,17 @@ from tests.support.daemon import Guard, ServedAmi, until
 from ringfence import control
 from ringfence.errors import RingfenceError
 from ringfence.firewall import make_backend
-from ringfence.store import Store
+from ringfence.store.database import Store
 
 THRESHOLD = 3
 AT_ONCE = 5  # addresses in one burst
-PAUSE = 0.02  # seconds between two: 250 bans a second
-STARTING = 0.25  # the share of rounds that are ended while the daemon starts
+PAUSE = 0.02  # seconds between two bursts: 250 bans a second
+STARTING = 0.25  # the share of rounds that kill the daemon while it starts
+AGAIN = 0.5  # the share of networks that are banned again after their unban
 LONGEST_START = 1.5
 LONGEST_LOAD = 0.5
 LEFT = 5.0
-"""A ban with less time left than this may end while one looks (seconds)."""
+"""A ban with less time left than this can expire during the check (seconds)."""
 
 _FIRST = IPv4Address("198.18.0.1")
 _EVENT = (
@@ -53,21 +54,22 @@ _EVENT = (
 
 @define
 class Account:
-    """What came of it: ``troubles`` is what must not be, a line each."""
+    """The results: ``failures`` has one line for each wrong state."""
 
     rounds: int = 0
     killed_starting: int = 0
-    recorded: int = 0  # bans that run, at the end
+    recorded: int = 0  # active bans at the end
     elements: int = 0
-    unrecorded: int = 0  # elements of which there was no record, over all rounds
-    troubles: list[str] = field(factory=list)
+    lost: int = 0  # acknowledged bans that are missing, over all rounds
+    unrecorded: int = 0  # elements without a record, over all rounds
+    failures: list[str] = field(factory=list)
 
 
 def kill_often(
-    folder: Path, pbx: ServedAmi, *, rounds: int, backend: str, seed: int, lifting: bool = True
+    folder: Path, pbx: ServedAmi, *, rounds: int, backend: str, seed: int, unbanning: bool = True
 ) -> Account:
-    """Start and kill so many times; leaves no rule and no ban. ``lifting``: bans are lifted too."""
-    chance = random.Random(seed)  # noqa: S311 - the same each time, and nobody's secret
+    """Start and kill the daemon ``rounds`` times; leave no rule and no ban. ``unbanning``: unban too."""
+    chance = random.Random(seed)  # noqa: S311 - not for secrets
     account = Account()
     guard = Guard(
         folder,
@@ -75,31 +77,37 @@ def kill_often(
         firewall={"backend": backend},
         rules={"guess": {"attempts": THRESHOLD}},
     )
-    with _guesses(pbx), _administrator(guard, random.Random(seed + 1), lifting=lifting):  # noqa: S311 - as above
+    banned: set[IPv4Network] = set()
+    hand = random.Random(seed + 1)  # noqa: S311 - as above
+    with _guesses(pbx), _administrator(guard, hand, banned, unbanning=unbanning):
         for number in range(1, rounds + 1):
             guard.start(ready=False)
             if chance.random() < STARTING:
                 time.sleep(chance.random() * LONGEST_START)
-                account.killed_starting += not guard.has_said("READY=1")
+                account.killed_starting += not guard.has_notified("READY=1")
             else:
                 until(partial(_is_at_work, guard, _recorded(guard)), "a ban")
                 time.sleep(chance.random() * LONGEST_LOAD)
             if not guard.running:
-                account.troubles.append(f"round {number}: the daemon ended by itself: {guard.log[-2000:]}")
+                account.failures.append(
+                    f"round {number}: the daemon ended without a kill: {guard.log[-2000:]}"
+                )
                 break
             guard.kill()
             account.rounds = number
-            account.troubles += [f"round {number}: {trouble}" for trouble in _look(guard, backend, account)]
+            account.failures += [
+                f"round {number}: {failure}" for failure in _look(guard, backend, account, banned)
+            ]
     guard.__exit__()
     with closing(make_backend(backend)) as kernel:
         kernel.flush()
     return account
 
 
-def _look(guard: Guard, backend: str, account: Account) -> Iterator[str]:
-    """Compare the store with the kernel, now that nobody changes either."""
+def _look(guard: Guard, backend: str, account: Account, banned: set[IPv4Network]) -> Iterator[str]:
+    """Compare the store with the kernel while no process changes either."""
     path = Path(guard.settings["store"]["path"])
-    if not path.exists():  # killed before it made one
+    if not path.exists():  # the daemon was killed before it created the store
         return
     with closing(sqlite3.connect(path)) as connection:
         [(found,)] = connection.execute("PRAGMA integrity_check").fetchall()
@@ -112,7 +120,11 @@ def _look(guard: Guard, backend: str, account: Account) -> Iterator[str]:
     with closing(make_backend(backend)) as kernel:
         elements = {element.network: element.timeout for element in kernel.list()}
     for network in recorded.keys() - elements.keys():
-        yield f"{network} is recorded as banned for {recorded[network] - now:.1f} s, and not in the kernel"
+        yield f"{network} has a recorded ban for {recorded[network] - now:.1f} s, which is not in the kernel"
+    lost = banned.copy() - elements.keys()
+    account.lost += len(lost)
+    for network in lost:
+        yield f"the ban of {network} was acknowledged, and is not in the kernel"
     for network, left in elements.items():
         if isinf(left) or left <= 0:
             yield f"{network} is in the kernel without an end"
@@ -121,77 +133,86 @@ def _look(guard: Guard, backend: str, account: Account) -> Iterator[str]:
 
 
 def _is_at_work(guard: Guard, before: int) -> bool:
-    """Say whether it has placed a ban since it was started, or will not."""
-    return not guard.running or (guard.has_said("READY=1") and _recorded(guard) > before)
+    """Whether the daemon has made a ban since it was started, or has ended."""
+    return not guard.running or (guard.has_notified("READY=1") and _recorded(guard) > before)
 
 
 def _recorded(guard: Guard) -> int:
-    """Count the bans that were ever recorded, while somebody else writes."""
+    """Return the number of bans ever recorded, while the daemon writes to the store."""
     path = Path(guard.settings["store"]["path"])
     try:
         with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
             [(count,)] = connection.execute("SELECT count(*) FROM bans").fetchall()
-    except sqlite3.OperationalError:  # not made yet
+    except sqlite3.OperationalError:  # the store does not exist yet
         return 0
     return int(count)
 
 
 def guess(session: str, address: str) -> str:
-    """Give what Asterisk tells of a guess that is made now."""
+    """Return Asterisk's event about a guess at the present time."""
     moment = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "+0000"
     return _EVENT.format(time=moment, session=session, address=address)
 
 
 @contextmanager
 def _guesses(pbx: ServedAmi) -> Iterator[None]:
-    """Have Asterisk tell of guesses while the block runs: each address makes enough for a ban."""
+    """Send events about guesses while the block runs; each address makes enough guesses for a ban."""
 
-    def go_on(over: threading.Event) -> None:
+    def work(stop: threading.Event) -> None:
         number = 0
-        while not over.wait(PAUSE):
+        while not stop.wait(PAUSE):
             addresses = [_FIRST + number + n for n in range(AT_ONCE)]
-            said = "".join(
-                guess(f"{number:x}-{place}-{address}", str(address))
+            events = "".join(
+                guess(f"{number:x}-{index}-{address}", str(address))
                 for address in addresses
-                for place in range(THRESHOLD)
+                for index in range(THRESHOLD)
             )
-            with suppress(ConnectionError):  # whoever listened was killed
-                pbx.say(said.encode())
+            with suppress(ConnectionError):  # the daemon was killed
+                pbx.send(events.encode())
             number += AT_ONCE
 
-    with _going_on("guesses", go_on):
+    with _in_thread("guesses", work):
         yield
 
 
 @contextmanager
-def _administrator(guard: Guard, chance: random.Random, *, lifting: bool) -> Iterator[None]:
-    """Have somebody ban networks and lift bans by hand while the block runs, whether or not he is heard."""
+def _administrator(
+    guard: Guard, chance: random.Random, banned: set[IPv4Network], *, unbanning: bool
+) -> Iterator[None]:
+    """Ban and unban networks by command while the block runs; ban some of them again immediately.
+
+    ``banned`` are the networks whose ban the daemon has acknowledged and that were not unbanned since.
+    """
     path = Path(guard.settings["control"]["socket"])
-    banned: list[IPv4Network] = []
 
-    def go_on(over: threading.Event) -> None:
-        while not over.wait(PAUSE):
-            network = IPv4Network(f"203.{chance.randrange(256)}.{chance.randrange(256)}.0/24")
-            try:
-                control.ask(path, "ban", networks=[str(network)], seconds=3_600.0, reason="a test")
-                banned.append(network)
-                if lifting and len(banned) > AT_ONCE:
-                    lifted = banned.pop(chance.randrange(len(banned)))
-                    control.ask(path, "unban", networks=[str(lifted)])
-            except RingfenceError:  # it is down, or was killed while it answered
-                continue
+    def ban(network: IPv4Network) -> None:
+        # Each ban has another length, so that a later ban of a network does not end when an earlier one did.
+        seconds = 3_600.0 + chance.randrange(10, 3_600)
+        control.ask(path, "ban", networks=[str(network)], seconds=seconds, reason="a test")
+        banned.add(network)
 
-    with _going_on("administrator", go_on):
+    def work(stop: threading.Event) -> None:
+        while not stop.wait(PAUSE):
+            with suppress(RingfenceError):  # the daemon is down, or was killed while it answered
+                ban(IPv4Network(f"203.{chance.randrange(256)}.{chance.randrange(256)}.0/24"))
+                if unbanning and len(banned) > AT_ONCE:
+                    unbanned = chance.choice(sorted(banned))
+                    banned.discard(unbanned)
+                    control.ask(path, "unban", networks=[str(unbanned)])
+                    if chance.random() < AGAIN:
+                        ban(unbanned)
+
+    with _in_thread("administrator", work):
         yield
 
 
 @contextmanager
-def _going_on(name: str, go_on: Callable[[threading.Event], None]) -> Iterator[None]:
-    over = threading.Event()
-    thread = threading.Thread(target=go_on, args=(over,), name=name)
+def _in_thread(name: str, work: Callable[[threading.Event], None]) -> Iterator[None]:
+    stop = threading.Event()
+    thread = threading.Thread(target=work, args=(stop,), name=name)
     thread.start()
     try:
         yield
     finally:
-        over.set()
+        stop.set()
         thread.join()

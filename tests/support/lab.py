@@ -1,9 +1,9 @@
-"""One laboratory: a network, a real Asterisk in it, and what a test does with them.
+"""One laboratory: a network, a real Asterisk in it, and functions to attack and observe it.
 
     with Lab.made("22") as lab:
         result = lab.attack("guess", "--number", "100")
 
-The target defaults to chan_sip or PJSIP on port 5060, whichever the release has there.
+The default target is port 5060: chan_sip on Asterisk 16, PJSIP on Asterisk 22.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ RELEASES = {"16": Kind.CHAN_SIP, "22": Kind.PJSIP}
 
 @frozen
 class Lab:
-    """A running Asterisk, the network it lives in, and the attacker on the other side of the cable."""
+    """A running Asterisk, its network, and the attacker on the other side of the cable."""
 
     network: Network
     asterisk: Asterisk
@@ -34,7 +34,7 @@ class Lab:
     @classmethod
     @contextlib.contextmanager
     def made(cls, release: str, extra: Mapping[str, str] | None = None) -> Iterator[Self]:
-        """Make a laboratory with a release of Asterisk (``16`` or ``22``); removes it at the end."""
+        """Make a laboratory with a release of Asterisk (``16`` or ``22``), and remove it at the end."""
         with (
             Network() as network,
             Asterisk(tree_of(release), network.pbx, RELEASES[release], extra=extra) as asterisk,
@@ -50,27 +50,27 @@ class Lab:
         return Attack(self.network.attacker, *arguments)
 
     def run(self, *command: str, seconds: float = 30.0) -> str:
-        """Run a command beside Asterisk, in its namespace, and give what it printed."""
+        """Run a command in Asterisk's namespace, and return its output."""
         done = subprocess.run(
             self.network.in_pbx(*command), capture_output=True, text=True, check=True, timeout=seconds
         )
         return done.stdout
 
     def start(self, *command: str, log: Path) -> subprocess.Popen[bytes]:
-        """Start a command beside Asterisk, in its namespace; what it prints goes to ``log``.
+        """Start a command in Asterisk's namespace; its output goes to ``log``.
 
-        The process is the command itself; the caller ends it.
+        The process is the command itself. The caller must end it.
         """
         with log.open("ab") as output:
             return subprocess.Popen(self.network.in_pbx(*command), stdout=output, stderr=output)
 
     def listen(self) -> "Listener":
-        """Log in to AMI over a bare socket, to read the bytes themselves."""
+        """Log in to AMI over a plain socket, from which a test reads bytes."""
         return Listener(self.network.pbx)
 
 
 class Listener:
-    """A bare AMI connection: no parsing, only the bytes as they came."""
+    """An AMI connection that returns the received bytes without parsing them."""
 
     def __init__(self, namespace: str) -> None:
         self._socket = socket_in(namespace)
@@ -88,7 +88,7 @@ class Listener:
         self._socket.close()
 
     def read(self, until: bytes, count: int = 1, seconds: float = 10.0) -> bytes:
-        """Give the bytes that come until ``until`` came ``count`` times, and the rest of that packet."""
+        """Return all bytes up to the packet with the ``count``-th ``until``, inclusive."""
         received = b""
         deadline = time.monotonic() + seconds
         while received.count(until) < count or not received.endswith(b"\r\n\r\n"):
@@ -101,7 +101,7 @@ class Listener:
 
 
 def why_no_kernel() -> str:
-    """Say why tests of the kernel cannot run here; nothing if they can."""
+    """Return why tests of the kernel cannot run here; empty if they can."""
     if os.geteuid():
         return "they need root"
     missing = [name for name in ("ip", "ipset", "iptables") if shutil.which(name) is None]
@@ -112,7 +112,7 @@ def why_no_kernel() -> str:
 
 
 def why_no_asterisk() -> str:
-    """Say why tests against Asterisk cannot run here; nothing if they can."""
+    """Return why tests against Asterisk cannot run here; empty if they can."""
     reason = why_no_kernel()
     missing = [str(tree_of(release)) for release in RELEASES if not is_tree(tree_of(release))]
     if reason or not missing:
@@ -121,5 +121,5 @@ def why_no_asterisk() -> str:
 
 
 def must_run_everything() -> bool:
-    """Whether this is continuous integration where nothing may be left out: as root, on Debian."""
+    """Whether every test must run: in continuous integration, as root, on Debian."""
     return os.environ.get("CI") == "true" and os.geteuid() == 0 and Path("/etc/debian_version").exists()

@@ -1,17 +1,18 @@
 #!/usr/bin/env bash
-# Makes what the tests need and pip cannot give: Debian packages, two folders with a real Asterisk, and one with
-# fail2ban, from which people come and with which we compare; it is unpacked and not installed.
+# Makes what the tests need and pip cannot install: Debian packages, two folders with a real Asterisk, two with the
+# systemd of a Debian release, and one with fail2ban, from which users migrate and with which we compare. fail2ban is
+# unpacked, not installed.
 #
 #   lab.sh system        install the packages that are missing
-#   lab.sh trees FOLDER  make FOLDER/16 (bullseye: chan_sip and PJSIP), FOLDER/22 (forky or later: PJSIP) and
-#                        FOLDER/fail2ban
+#   lab.sh trees FOLDER  make FOLDER/16 (bullseye: chan_sip and PJSIP), FOLDER/22 (forky or later: PJSIP),
+#                        FOLDER/fail2ban, and FOLDER/debian-12 and FOLDER/debian-13 (systemd, which reads the units)
 #
-# Both are instant when there is nothing to do. Without root or off Debian both do nothing and say so once;
-# there, a failure is an error. A tree is made as NAME.partial and gets its name when it is whole.
+# Both end at once if there is nothing to do. Without root, or not on Debian, both do nothing and print one line;
+# otherwise a failure is an error. A tree is made as NAME.partial and gets its name when it is complete.
 
 set -euo pipefail
 
-# systemd: for systemd-analyze, which reads the unit, and for journals of the tests' own.
+# systemd: for systemd-analyze, which reads the unit, and for the journals of tests.
 packages=(python3-venv debootstrap ipset iptables nftables iproute2 procps openssl systemd)
 
 able() {
@@ -31,26 +32,26 @@ install_missing() {
     DEBIAN_FRONTEND=noninteractive apt-get install --yes --quiet=2 --no-install-recommends "${missing[@]}" >/dev/null
 }
 
-# debootstrap of Debian 12 does not know the newer release by name: it is given a copy of its own scripts
-# that does. Its mounts live in a mount namespace, so that an interrupted run leaves none behind.
+# debootstrap of Debian 12 does not know the newer release by name: it uses a copy of its own scripts
+# that does. Its mounts are in a mount namespace, so that an interrupted run leaves none behind.
 bootstrap() {
-    local release=$1 tree=$2 scripts=$3
+    local release=$1 tree=$2 scripts=$3 package=$4
     [[ -e $scripts/scripts/$release ]] || ln -s sid "$scripts/scripts/$release"
     rm -rf --one-file-system "$tree.partial"
     DEBOOTSTRAP_DIR=$scripts unshare --mount \
-        debootstrap --variant=minbase --include=asterisk "$release" "$tree.partial" >"$tree.log" 2>&1 || return
+        debootstrap --variant=minbase --include="$package" "$release" "$tree.partial" >"$tree.log" 2>&1 || return
     rm -rf "$tree.partial"/var/cache/apt/archives/*.deb "$tree.partial"/var/lib/apt/lists/*
     mv "$tree.partial" "$tree"
 }
 
 make_tree() {
-    local tree=$1 scripts=$2
+    local tree=$1 scripts=$2 package=$3
     local release
-    shift 2
+    shift 3
     [[ ! -e $tree ]] || return 0
     for release in "$@"; do
         echo "lab: making $tree from $release"
-        bootstrap "$release" "$tree" "$scripts" && return
+        bootstrap "$release" "$tree" "$scripts" "$package" && return
         echo "lab: $release failed:"
         tail -n 5 "$tree.log"
     done
@@ -63,7 +64,7 @@ unpack_fail2ban() {
     echo "lab: unpacking fail2ban into $tree"
     rm -rf "$tree.partial"
     mkdir "$tree.partial"
-    # apt downloads as a user of its own where it may write.
+    # apt downloads as the user _apt, who must be able to write here.
     chown _apt "$tree.partial"
     (
         cd "$tree.partial"
@@ -77,23 +78,31 @@ unpack_fail2ban() {
 
 make_trees() {
     local folder=$1
-    [[ ! -e $folder/16 || ! -e $folder/22 || ! -e $folder/fail2ban ]] || return 0
+    local tree missing=
+    for tree in 16 22 debian-12 debian-13 fail2ban; do
+        [[ -e $folder/$tree ]] || missing=yes
+    done
+    [[ $missing ]] || return 0
     mkdir -p "$folder"
     exec 9>"$folder/.lock"
     flock 9
     scripts=$(mktemp -d)
     trap 'rm -rf "$scripts"' EXIT
     cp -a /usr/share/debootstrap/. "$scripts"
-    make_tree "$folder/16" "$scripts" bullseye &
+    (
+        make_tree "$folder/16" "$scripts" asterisk bullseye
+        make_tree "$folder/debian-12" "$scripts" systemd bookworm
+    ) &
     local older=$! status=0
-    make_tree "$folder/22" "$scripts" forky sid || status=1
+    make_tree "$folder/22" "$scripts" asterisk forky sid || status=1
+    make_tree "$folder/debian-13" "$scripts" systemd trixie || status=1
     unpack_fail2ban "$folder/fail2ban" || status=1
     wait "$older" || status=1
     return "$status"
 }
 
 if ! able; then
-    [[ $1 == system ]] || echo "lab: skipped: it takes root on Debian"
+    [[ $1 == system ]] || echo "lab: skipped: it needs root on Debian"
     exit 0
 fi
 case $1 in

@@ -1,4 +1,4 @@
-"""A great many bans: networks, a store that remembers them, and what a command takes to list them."""
+"""Very many bans: networks, a store with their bans, and the cost of a command that lists them."""
 
 import json
 import subprocess
@@ -13,14 +13,14 @@ from attrs import evolve, frozen
 from tests.support.attempts import ATTEMPT
 
 from ringfence.model import Ban, Network, Origin, Scope
-from ringfence.store import Store
+from ringfence.store.database import Store
 
 ATTEMPTS = 5
 SECONDS = 86_400.0
 _PART = 5_000  # bans in one transaction
 _IPV4, _IPV6, _PREFIXES = 0x64400000, 0xFD000009 << 96, 0x0A000000  # 100.64/10, fd00:9::, 10/8
 
-# Its own memory is a floor of some 10 MB: what a process had before it became another counts for the other.
+# A new process inherits the memory peak of its parent: the figure is never below this program's own 10 MB.
 _WATCHED = """\
 import json, resource, subprocess, sys, time
 began = time.perf_counter()
@@ -33,20 +33,20 @@ print(json.dumps({"code": code, "seconds": seconds, "peak": peak}))
 
 
 @frozen
-class Spent:
-    """What a command took: seconds from its start to its end, and its most memory (bytes)."""
+class Cost:
+    """The cost of a command: seconds from its start to its end, and its largest memory (bytes)."""
 
     seconds: float
     peak: int
 
 
 def addresses(number: int) -> list[Network]:
-    """Give so many addresses of IPv4."""
+    """Return ``number`` IPv4 addresses."""
     return [IPv4Network(_IPV4 + n) for n in range(number)]
 
 
 def mixed(number: int) -> list[Network]:
-    """Give so many networks: half of them a /24, one in ten an address of IPv6, the rest of IPv4."""
+    """Return ``number`` networks: half are /24 networks, a tenth IPv6 addresses, the rest IPv4 addresses."""
     half, tenth = number // 2, number // 10
     prefixes: list[Network] = [IPv4Network((_PREFIXES + (n << 8), 24)) for n in range(half)]
     return [
@@ -57,7 +57,7 @@ def mixed(number: int) -> list[Network]:
 
 
 def fill(path: Path, networks: Sequence[Network]) -> None:
-    """Make a store in which all of these are banned from now on for a day, each for five attempts."""
+    """Create a store with a ban of each network for a day from now on, each with five attempts."""
     now = time.time()
     with Store.open(path, owner=True) as store:
         bans = _bans(networks, now)
@@ -66,8 +66,8 @@ def fill(path: Path, networks: Sequence[Network]) -> None:
 
 
 def _bans(networks: Sequence[Network], now: float) -> Iterator[Ban]:
-    for place, network in enumerate(networks):
-        since = now - 60.0 + place / len(networks)
+    for index, network in enumerate(networks):
+        since = now - 60.0 + index / len(networks)
         made = tuple(
             evolve(ATTEMPT, address=network.network_address, time=since - ATTEMPTS + n)
             for n in range(ATTEMPTS)
@@ -75,16 +75,16 @@ def _bans(networks: Sequence[Network], now: float) -> Iterator[Ban]:
         yield Ban(network, since, since + SECONDS, "guess", "somebody tries", Origin.RULE, made, Scope.FULL)
 
 
-def spent(output: Path, *command: str) -> Spent:
-    """Run a command whose output goes to a file; give what it took."""
-    said = subprocess.run(
+def cost_of(output: Path, *command: str) -> Cost:
+    """Run a command whose output goes to a file, and return its cost."""
+    done = subprocess.run(
         [sys.executable, "-S", "-c", _WATCHED, str(output), *command],
         capture_output=True,
         text=True,
         check=True,
         timeout=60,
     )
-    found = json.loads(said.stdout)
+    found = json.loads(done.stdout)
     if found["code"]:
-        raise RuntimeError(f"{' '.join(command)} failed with {found['code']}: {said.stderr}")
-    return Spent(found["seconds"], found["peak"])
+        raise RuntimeError(f"{' '.join(command)} failed with {found['code']}: {done.stderr}")
+    return Cost(found["seconds"], found["peak"])

@@ -1,4 +1,4 @@
-"""Databases of addresses in MaxMind's format, written for tests (https://maxmind.github.io/MaxMind-DB/)."""
+"""A writer of address databases in MaxMind's format (https://maxmind.github.io/MaxMind-DB/)."""
 
 from collections.abc import Mapping, Sequence
 from ipaddress import IPv6Network, ip_network
@@ -15,7 +15,7 @@ ALIASES = ("::ffff:0:0/96", "2002::/16")
 
 @frozen
 class Number:
-    """A number of a certain kind: 5 is of 16 bits, 6 of 32, 9 of 64."""
+    """A number of a certain type: 5 has 16 bits, 6 has 32, 9 has 64."""
 
     kind: int
     value: int
@@ -29,7 +29,7 @@ def write(
     size: int = 24,
     aliases: bool = True,
 ) -> Path:
-    """Write networks with their records; the aliases of IPv4 lead to it, as in MaxMind's own files."""
+    """Write networks with their records; the aliases of IPv4 point to IPv4, as in MaxMind's own files."""
     data = bytearray()
     offsets: dict[int, int] = {}
     tree: list[list[int | tuple[int]]] = [[-1, -1]]  # a node, or (an offset,) of data; -1 is nothing
@@ -59,7 +59,7 @@ def write(
 
 
 def encode(value: object) -> bytes:
-    """Write a value of the data section."""
+    """Encode a value of the data section."""
     if isinstance(value, Mapping):
         return _head(7, len(value)) + b"".join(encode(part) for pair in value.items() for part in pair)
     if isinstance(value, list):
@@ -83,7 +83,7 @@ def _head(kind: int, size: int) -> bytes:
 def _bits(text: str, version: int) -> list[int]:
     network = ip_network(text)
     number, length, width = int(network.network_address), network.prefixlen, network.max_prefixlen
-    bits = [number >> (width - 1 - place) & 1 for place in range(length)]
+    bits = [number >> (width - 1 - index) & 1 for index in range(length)]
     return bits if version == 4 or isinstance(network, IPv6Network) else [0] * _V4_IN_V6 + bits
 
 
@@ -102,7 +102,7 @@ def _put(tree: list[list[int | tuple[int]]], bits: Sequence[int], leaf: int | tu
         if below == -1:
             tree.append([-1, -1])
             below = tree[node][bit] = len(tree) - 1
-        assert isinstance(below, int), "networks must not lie within one another"
+        assert isinstance(below, int), "networks must not overlap"
         node = below
     tree[node][bits[-1]] = leaf
 

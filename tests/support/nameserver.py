@@ -1,4 +1,4 @@
-"""A small DNS server on loopback, which says what a test wants it to."""
+"""A small DNS server on loopback, which answers as a test wants."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -11,32 +11,33 @@ import dns.rcode
 import dns.rrset
 
 Zone = dict[tuple[str, str], list[str]]
-"""What is known: (name, kind) → texts of records."""
+"""The records: (name, type) → texts of records."""
 
 
 class NameServer(asyncio.DatagramProtocol):
-    """Answers from ``zone``; with ``silent``, ``failing`` or ``junk`` it does not, or fails, or raves.
+    """A server that answers from ``zone``, unless ``silent``, ``failing`` or ``junk`` is set.
 
-    ``asked`` are the questions so far. A name of which nothing is known does not exist.
+    ``silent``: it sends no answer. ``failing``: it answers SERVFAIL for these types. ``junk``: it sends these
+    bytes. ``asked`` are the questions so far. A name without a record does not exist.
     """
 
     def __init__(self, zone: Zone, ttl: int = 300) -> None:
         self.zone = zone
         self.ttl = ttl
         self.silent = False
-        self.failing: set[str] = set()  # kinds of records
+        self.failing: set[str] = set()  # types of records
         self.junk = b""
         self.asked: list[tuple[str, str]] = []
         self.port = 0
         self._transport: asyncio.DatagramTransport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Know where to answer from."""
+        """Store the transport for the answers."""
         self._transport = cast("asyncio.DatagramTransport", transport)
         self.port = transport.get_extra_info("sockname")[1]
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
-        """Answer a question, or what the test wants."""
+        """Answer a question, as the test wants."""
         assert self._transport is not None
         if self.silent:
             return
@@ -62,7 +63,7 @@ class NameServer(asyncio.DatagramProtocol):
 
 @asynccontextmanager
 async def name_server(zone: Zone, ttl: int = 300) -> AsyncIterator[NameServer]:
-    """Answer while the block runs, at 127.0.0.1 and the server's ``port``."""
+    """Run a server while the block runs, at 127.0.0.1 and its ``port``."""
     server = NameServer(zone, ttl)
     transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(
         lambda: server, local_addr=("127.0.0.1", 0)

@@ -1,8 +1,8 @@
-"""A fresh network namespace around a test: what it does to the firewall is gone when it ends.
+"""A new network namespace around a test, which ends with all changes that the test makes to the firewall.
 
 Python 3.11 has neither ``os.unshare`` nor ``os.setns``, hence ctypes. Only the calling thread moves, and
-/proc/self/net follows the main thread, so a test uses this in the main thread. Sockets made before stay where
-they were made.
+/proc/self/net follows the main thread, so a test must use this in the main thread. A socket stays in the
+namespace in which it was made.
 """
 
 import ctypes
@@ -25,7 +25,7 @@ def _check(result: int, what: str) -> None:
 
 @contextmanager
 def netns(*, loopback: bool = True) -> Iterator[None]:
-    """Move this thread into a network namespace of its own, with lo up, until the block ends."""
+    """Move this thread into a new network namespace, with lo up, until the block ends."""
     before = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     try:
         _check(_libc.unshare(_CLONE_NEWNET), "unshare")
@@ -41,7 +41,7 @@ def netns(*, loopback: bool = True) -> Iterator[None]:
 
 @contextmanager
 def neighbour() -> Iterator[str]:
-    """Give the name of a second namespace, the one at the end of a cable."""
+    """Yield the name of a second namespace, for the far end of a cable."""
     name = f"rfn-{os.getpid()}-{next(_counter)}"
     run("ip", "netns", "add", name)
     try:
@@ -54,7 +54,7 @@ def neighbour() -> Iterator[str]:
 
 @contextmanager
 def inside(name: str) -> Iterator[None]:
-    """Move this thread into the namespace of that name until the block ends; sockets made there stay."""
+    """Move this thread into the namespace ``name`` until the block ends; sockets made there stay there."""
     before = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     there = os.open(f"/run/netns/{name}", os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -69,7 +69,7 @@ def inside(name: str) -> Iterator[None]:
 
 
 def run(*command: str, text: str = "") -> str:
-    """Run a command, which must succeed, and give what it prints."""
+    """Run a command, which must succeed, and return its output."""
     done = subprocess.run(command, input=text, capture_output=True, text=True, check=False, timeout=30)
     if done.returncode != 0:
         raise AssertionError(f"{' '.join(command)} failed ({done.returncode}): {done.stderr}")

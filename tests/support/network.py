@@ -1,14 +1,14 @@
-"""Two network namespaces, a PBX's and an attacker's, and the one cable between them.
+"""Two network namespaces, the PBX's and the attacker's, and a cable between them.
 
-All that is sent in a test is sent here: 198.18.0.0/15 (kept for benchmarks by RFC 2544), fd00::/8 and
-loopback. Nothing leads out, and the machine's own addresses, routes and firewall are never touched.
+All packets of a test stay here: 198.18.0.0/15 (reserved for benchmarks by RFC 2544), fd00::/8 and
+loopback. No route leads out, and the machine's own addresses, routes and firewall do not change.
 
     pbx                                attacker
     198.18.0.1/16, fd00:18::1/64 ──── 198.18.1.1…250, fd00:18::a…::ff
                                        198.19.0.0/16, fd00:19::/64: routed here, any address can be bound
 
-Names carry the process and a counter, so that several run at once. Leaving the context removes everything;
-what a killed test run left behind is removed by the next one that makes a network.
+Names contain the process id and a counter, so that several networks can exist at once. The end of the
+context removes everything. If a test run was killed, the next run that makes a network removes its rest.
 """
 
 import itertools
@@ -31,7 +31,7 @@ ROUTED_IPV6 = "fd00:19::/64"
 
 _ATTACKERS_IPV4 = tuple(f"198.18.1.{last}" for last in range(1, 251))
 _ATTACKERS_IPV6 = tuple(f"fd00:18::{last:x}" for last in range(0x0A, 0x100))
-# Nobody attacks from here: the next hop of a route is a gateway, and is never banned.
+# No attack comes from here: the next hop of a route is a gateway, which is exempt from bans.
 _ROUTER_IPV4, _ROUTER_IPV6 = "198.18.2.254", "fd00:18::fffe"
 _NAME = re.compile(r"rf-\d+-\d+-(?:pbx|atk)")
 _NETNS_FOLDER = Path("/run/netns")
@@ -63,15 +63,15 @@ class Network:
         self.remove()
 
     def in_pbx(self, *command: str) -> list[str]:
-        """Give the command line that runs ``command`` in the PBX's namespace."""
+        """Return the command line that runs ``command`` in the PBX's namespace."""
         return inside(self.pbx, *command)
 
     def in_attacker(self, *command: str) -> list[str]:
-        """Give the command line that runs ``command`` in the attacker's namespace."""
+        """Return the command line that runs ``command`` in the attacker's namespace."""
         return inside(self.attacker, *command)
 
     def remove(self) -> None:
-        """Remove both namespaces, and with them cable, addresses, routes, sets and rules; idempotent."""
+        """Remove both namespaces with their cable, addresses, routes, sets and rules; idempotent."""
         for name in (self.pbx, self.attacker):
             _remove(name)
 
@@ -97,30 +97,30 @@ class Network:
             f"route add local {ROUTED_IPV4} dev lo",
             f"route add local {ROUTED_IPV6} dev lo",
         )
-        # IPv4 lets a program bind an address that is only routed to lo; IPv6 asks for this switch.
+        # A program may bind an IPv4 address that is only routed to lo; IPv6 requires this switch.
         _run(*self.in_attacker("sh", "-c", "echo 1 >/proc/sys/net/ipv6/ip_nonlocal_bind"))
 
 
 def inside(namespace: str, *command: str) -> list[str]:
-    """Give the command line that runs ``command`` in ``namespace``."""
+    """Return the command line that runs ``command`` in ``namespace``."""
     return ["ip", "netns", "exec", namespace, *command]
 
 
 def socket_in(namespace: str, family: int = socket.AF_INET, kind: int = socket.SOCK_STREAM) -> socket.socket:
-    """Make a socket that lives in ``namespace``, for use by this process, which stays where it is."""
+    """Return a new socket in ``namespace``; this process stays in its own namespace."""
     with netns.inside(namespace):
         return socket.socket(family, kind)
 
 
 def sweep() -> None:
-    """Remove the namespaces of test runs that are no more (killed before they could clean up)."""
+    """Remove the namespaces of test runs that were killed before they could clean up."""
     for entry in _NETNS_FOLDER.glob("rf-*"):
         if _NAME.fullmatch(entry.name) and owner_is_gone(entry.name):
             _remove(entry.name)
 
 
 def owner_is_gone(name: str) -> bool:
-    """Whether the test run that gave a thing its name (``rf-PID-...``) has ended."""
+    """Whether the test run in a name (``rf-PID-...``) has ended."""
     return not Path("/proc", name.split("-")[1]).exists()
 
 

@@ -1,4 +1,4 @@
-"""Packets from the far end of a cable and back, and what becomes of them; plans that change under traffic."""
+"""Packets between both ends of a cable, whether they arrive, and plans that change under traffic."""
 
 import errno
 import socket
@@ -9,9 +9,12 @@ from contextlib import ExitStack, contextmanager
 from ipaddress import ip_network
 
 from tests.support.cable import CABLES, WAIT, Cable, far_end
+from tests.support.flavours import finder
 from tests.support.netns import inside, neighbour, run
 
-from ringfence.firewall.contract import Add, Backend, Limit, LimitMode, Plan, Ports, Verdict
+from ringfence.firewall.contract import Add, Backend, BanAction, FirewallPlan, Limit, LimitMode, Ports
+from ringfence.firewall.ipset.backend import IpsetBackend
+from ringfence.firewall.nftables.backend import NftablesBackend
 from ringfence.model import Network, Scope
 
 SIP, OTHER = 5060, 7060
@@ -19,10 +22,21 @@ MANY = 2000
 
 
 @contextmanager
+def opened(name: str) -> Iterator[Backend]:
+    """Open the backend nftables, or ipset with the flavour ``name`` of iptables."""
+    made: Backend = NftablesBackend() if name == "nftables" else IpsetBackend(find_tools=finder(name))
+    made.open()
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+@contextmanager
 def met_far_end() -> Iterator[str]:
-    """Give the namespace at the other end of a cable; each end has met the other."""
+    """Yield the namespace at the other end of a cable; both ends know each other's link address."""
     with far_end() as name:
-        # Who is banned on the same link of IPv6 is not even asked for his hardware address any more.
+        # The kernel cannot look up the link address of a banned IPv6 neighbour any more.
         for known in CABLES.values():
             while datagram(known, name, OTHER) != (True, True):
                 time.sleep(0.05)
@@ -33,7 +47,7 @@ def met_far_end() -> Iterator[str]:
 def ends(
     cable: Cable, far: str, port: int, kind: int = socket.SOCK_DGRAM, there: str = ""
 ) -> Iterator[tuple[socket.socket, socket.socket]]:
-    """Give a socket here at ``port``, and one at the far end's address, any port."""
+    """Yield a socket here at ``port``, and one at the far end's address with any port."""
     with ExitStack() as stack:
         here = stack.enter_context(socket.socket(cable.family, kind))
         here.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -47,13 +61,13 @@ def ends(
 
 
 def datagram(cable: Cable, far: str, port: int) -> tuple[bool | str, bool | str]:
-    """Say what becomes of a datagram from the far end to a port here, and of one the other way."""
+    """Return the result of :func:`sent` from the far end to a port here, and in the other direction."""
     with ends(cable, far, port) as (here, there):
         return sent(there, here), sent(here, there)
 
 
 def sent(sender: socket.socket, receiver: socket.socket) -> bool | str:
-    """Send one datagram: whether it arrives, or the error."""
+    """Send one datagram; return whether it arrives, or the name of the error."""
     try:
         sender.sendto(b"hello", receiver.getsockname())
         return receiver.recv(100) == b"hello"
@@ -64,7 +78,7 @@ def sent(sender: socket.socket, receiver: socket.socket) -> bool | str:
 
 
 def connection(cable: Cable, far: str, port: int, patience: float = WAIT) -> bool | str:
-    """Say whether the far end can connect to a port here, or the error."""
+    """Return whether the far end can connect to a port here, or the name of the error."""
     with ends(cable, far, port, socket.SOCK_STREAM) as (here, there):
         here.listen()
         there.settimeout(patience)
@@ -79,7 +93,7 @@ def connection(cable: Cable, far: str, port: int, patience: float = WAIT) -> boo
 
 @contextmanager
 def behind(far: str) -> Iterator[str]:
-    """Give a container behind this host, 10.9.9.2, that the far end knows the way to."""
+    """Yield a container behind this host, 10.9.9.2, to which the far end has a route."""
     run("sysctl", "-q", "net.ipv4.ip_forward=1")
     with neighbour() as container:
         run("ip", "link", "add", "near1", "type", "veth", "peer", "name", "far1", "netns", container)
@@ -93,7 +107,7 @@ def behind(far: str) -> Iterator[str]:
 
 
 def seen(sender: socket.socket) -> bool | str:
-    """Say what a connected sender is told of a datagram."""
+    """Send a datagram from a connected socket; return whether an answer comes, or the name of the error."""
     try:
         sender.send(b"hello")
         sender.recv(100)
@@ -105,7 +119,7 @@ def seen(sender: socket.socket) -> bool | str:
 
 
 def flood(here: socket.socket, there: socket.socket, count: int, pause: float = 0.0) -> tuple[int, float]:
-    """Send datagrams as fast as they go; give how many arrive, and the seconds it took."""
+    """Send datagrams as fast as possible; return how many arrive, and how many seconds it took."""
     here.settimeout(0)
     target, arrived, begun = here.getsockname(), 0, time.monotonic()
     for number in range(count):
@@ -120,7 +134,7 @@ def flood(here: socket.socket, there: socket.socket, count: int, pause: float = 
 
 
 def drained(here: socket.socket) -> int:
-    """Give how many datagrams wait."""
+    """Return the number of datagrams in the socket's queue, and empty it."""
     count = 0
     try:
         while True:
@@ -131,22 +145,22 @@ def drained(here: socket.socket) -> int:
 
 
 def drained_after(here: socket.socket) -> int:
-    """Give how many datagrams wait once all have come."""
+    """Return the number of datagrams in the queue after a short wait for the last ones."""
     time.sleep(0.05)
     here.settimeout(0)
     return drained(here)
 
 
 def source_of(cable: Cable) -> Network:
-    """Give the network by which the far end is limited."""
+    """Return the network that the limiter counts for the far end."""
     return ip_network(cable.banned) if cable.family == socket.AF_INET else ip_network("fd00:18::/64")
 
 
-def plan(backend: Backend, wanted: Plan) -> None:
-    """Put a plan in place, which must stand whole."""
+def plan(backend: Backend, wanted: FirewallPlan) -> None:
+    """Apply a plan, which must succeed completely."""
     backend.plan = wanted
     opened = backend.open()
-    assert (opened.wire, opened.limiter, opened.healed) == (None, None, False)
+    assert (opened.wire, opened.limiter, opened.repaired) == (None, None, False)
 
 
 def ban(backend: Backend, cable: Cable, scope: Scope = Scope.FULL) -> None:
@@ -154,8 +168,10 @@ def ban(backend: Backend, cable: Cable, scope: Scope = Scope.FULL) -> None:
     assert backend.apply([Add(ip_network(cable.network), 60.0, scope)])[0].error is None
 
 
-def changing(backend: Backend, plans: Sequence[Plan], here: socket.socket, there: socket.socket) -> int:
-    """Put one plan after the other in place while the far end sends; give how much it sent."""
+def changing(
+    backend: Backend, plans: Sequence[FirewallPlan], here: socket.socket, there: socket.socket
+) -> int:
+    """Apply the plans in order while the far end sends; return the number of datagrams that it sent."""
     done, count = threading.Event(), 0
     target = here.getsockname()
 
@@ -180,9 +196,9 @@ def changing(backend: Backend, plans: Sequence[Plan], here: socket.socket, there
 
 
 CHANGES = [
-    Plan(),
-    Plan(verdict=Verdict.PORT_UNREACHABLE),
-    Plan(verdict=Verdict.TCP_RESET, interfaces=("near0",), log=True, log_group=7),
-    Plan(interfaces=("near0", "near1")),
-    Plan(limit=Limit(LimitMode.ENFORCE), every_port=False, sip_ports=Ports(udp=(SIP,), tcp=())),
+    FirewallPlan(),
+    FirewallPlan(action=BanAction.PORT_UNREACHABLE),
+    FirewallPlan(action=BanAction.TCP_RESET, interfaces=("near0",), log=True, log_group=7),
+    FirewallPlan(interfaces=("near0", "near1")),
+    FirewallPlan(limit=Limit(LimitMode.ENFORCE), every_port=False, sip_ports=Ports(udp=(SIP,), tcp=())),
 ]

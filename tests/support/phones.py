@@ -1,12 +1,12 @@
-"""Phones as they are: they register and renew it, mistype, subscribe, keep alive, reboot, roam and hang up.
+"""Realistic phones: they register, renew, use a wrong password, subscribe, keep alive, reboot and roam.
 
     with Lab.made("22", configured()) as lab:
         assert a_day(lab, "198.19.90").wrong == {}
 
-A phone is a UDP socket in the attacker's namespace that speaks as common phones do: the nonce of the last
-answer is used again and counted (``nc``), a new one is taken where it is stale, a request without an answer
-is sent again after half a second, then a second, and so on, and what Asterisk asks (OPTIONS, NOTIFY) is
-answered.
+A phone is a UDP socket in the attacker's namespace that behaves like common phones. It uses the nonce of the
+last answer again and counts its uses (``nc``), and takes a new nonce if that one is stale. It sends a request
+without an answer again after half a second, then a second, and so on. It answers Asterisk's requests
+(OPTIONS, NOTIFY).
 """
 
 import hashlib
@@ -26,10 +26,10 @@ from tests.support.sip_wire import Challenge, challenge_of, status_of
 
 OFFICE = 50
 NUMBERS = OFFICE + 4
-"""So many accounts there are, ``phone1`` and so on: an office, and some by themselves."""
+"""The number of accounts, ``phone1`` and so on: the phones of an office, and some single phones."""
 
 NONCE_LASTS = 2
-"""Asterisk takes a nonce for stale after so many seconds (PJSIP; by itself after 32)."""
+"""Asterisk treats a nonce as stale after so many seconds (PJSIP; its default is 32)."""
 
 _MOST_NONCES = 5
 _FIRST_WAIT, _LONGEST_WAIT, _PATIENCE = 0.5, 4.0, 20.0  # seconds: T1, T2, and when a phone gives up
@@ -85,7 +85,7 @@ exten => 100,1,Answer()
 
 
 def configured(release: str = "22") -> dict[str, str]:
-    """Give what the files of a laboratory's Asterisk need for the phones' accounts."""
+    """Return the configuration of a laboratory's Asterisk with the phones' accounts."""
     names = [f"phone{number}" for number in range(1, NUMBERS + 1)]
 
     def written(form: str) -> str:
@@ -97,7 +97,7 @@ def configured(release: str = "22") -> dict[str, str]:
 
 @frozen
 class _Call:
-    """What the requests of one registration or subscription have in common, and what changes with each."""
+    """The identifiers and counters of one registration or subscription."""
 
     call_id: str = field(factory=lambda: os.urandom(8).hex())
     tag: str = field(factory=lambda: os.urandom(4).hex())
@@ -108,42 +108,42 @@ class _Call:
     uses: int = 0
 
     def next(self) -> "_Call":
-        """Give what the next request is marked with."""
+        """Return the identifiers of the next request."""
         return evolve(self, sequence=self.sequence + 1, uses=self.uses + 1)
 
     def challenged(self, answer: bytes, challenge: Challenge) -> "_Call":
-        """Give it with the nonce of an answer, which is as good as new."""
+        """Return it with the nonce of an answer, whose uses are counted from zero."""
         return evolve(self, challenge=challenge, counted=_QOP.search(answer) is not None, uses=0)
 
 
 @define
 class Phone:
-    """One phone: an account, a password, and a socket at the address where it is."""
+    """One phone: an account, a password, and a socket at its present address."""
 
     account: str
     where: socket.socket
     target: tuple[str, int] = (PBX_IPV4, 5060)
     password: str = PASSWORD
     asked: int = 0
-    """How many requests it has sent, those that were sent again not among them."""
+    """The number of requests that it has sent, without retransmissions."""
     answered: int = 0
-    """How many of Asterisk's it has answered."""
+    """The number of Asterisk's requests that it has answered."""
     _registration: _Call = field(factory=_Call)
     _subscription: _Call = field(factory=_Call)
 
     def register(self, password: str = "", expires: int = 60) -> int:
-        """Register, or renew it under the same Call-ID; give the final answer's status."""
+        """Register, or renew with the same Call-ID; return the status of the final answer."""
         self._registration, status, _ = self._authorized(
             self._registration, "REGISTER", password or self.password, [f"Expires: {expires}"]
         )
         return status
 
     def unregister(self) -> int:
-        """Take the registration back."""
+        """End the registration."""
         return self.register(expires=0)
 
     def subscribe(self, expires: int = 60) -> int:
-        """Ask to be told of extension 100, or renew it; what Asterisk tells is answered."""
+        """Subscribe to the state of extension 100, or renew it; Asterisk's NOTIFY is answered."""
         headers = [f"Expires: {expires}", "Event: dialog", "Accept: application/dialog-info+xml"]
         call, status, answer = self._authorized(self._subscription, "SUBSCRIBE", self.password, headers)
         tag = _TAG.search(_headers(answer).get(b"to", b""))
@@ -151,16 +151,16 @@ class Phone:
         return status
 
     def ping(self) -> int:
-        """Keep a router's memory by an OPTIONS, as many phones do: any answer will do, a 401 too."""
+        """Keep a router's port mapping with an OPTIONS, as many phones do; any answer will do."""
         status, _ = self._exchange("OPTIONS", _Call().next(), [])
         return status
 
     def keep_alive(self) -> None:
-        """Keep a router's memory by an empty line (RFC 5626), which is answered by nobody."""
+        """Keep a router's port mapping with an empty line (RFC 5626), which gets no answer."""
         self.where.sendto(b"\r\n\r\n", self.target)
 
     def listen(self, seconds: float) -> None:
-        """Answer what Asterisk asks for so long."""
+        """Answer Asterisk's requests for ``seconds``."""
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0:
             self._receive(left)
@@ -170,13 +170,13 @@ class Phone:
         self._registration, self._subscription = _Call(), _Call()
 
     def move(self, where: socket.socket) -> None:
-        """Go on from another address, with the same Call-ID and the nonce that was good at the last one."""
+        """Continue from another address, with the same Call-ID and the nonce from the last address."""
         self.where = where
 
     def _authorized(
         self, call: _Call, method: str, password: str, headers: Sequence[str]
     ) -> tuple[_Call, int, bytes]:
-        """Send a request with a digest where one is asked for, again where the nonce was stale."""
+        """Send a request, with a digest if Asterisk wants one, and again if the nonce was stale."""
         status, answer = 0, b""
         for _ in range(_MOST_NONCES):
             call = call.next()
@@ -208,7 +208,7 @@ class Phone:
         return f"{header}: Digest {', '.join(parts)}"
 
     def _exchange(self, method: str, call: _Call, headers: Sequence[str]) -> tuple[int, bytes]:
-        """Send a request, again and again until its final answer comes; 0 where none does."""
+        """Send a request repeatedly until its final answer comes; return status 0 if none comes."""
         request = self._request(method, call, headers)
         self.asked += 1
         wait, given_up = _FIRST_WAIT, time.monotonic() + _PATIENCE
@@ -246,7 +246,7 @@ class Phone:
         return f"sip:{PBX_IPV4}{port}" if method == "REGISTER" else f"sip:100@{PBX_IPV4}{port}"
 
     def _receive(self, seconds: float) -> bytes | None:
-        """Give the next answer, or None; a request of Asterisk's is answered."""
+        """Return the next answer, or None; a request of Asterisk is answered."""
         self.where.settimeout(max(seconds, 0.001))
         try:
             message = self.where.recv(65_535)
@@ -267,7 +267,7 @@ def _answers(answer: bytes, method: str, call: _Call) -> bool:
 
 
 def _headers(message: bytes) -> dict[bytes, bytes]:
-    """Give the headers that make a transaction, each the first of its name."""
+    """Return the headers that identify a transaction; the first one of each name counts."""
     found: dict[bytes, bytes] = {}
     for name, value in _HEADER.findall(message):
         found.setdefault(_SHORT.get(name.lower(), name.lower()), value)
@@ -275,9 +275,9 @@ def _headers(message: bytes) -> dict[bytes, bytes]:
 
 
 def reply(request: bytes) -> bytes | None:
-    """Give the 200 to a request of Asterisk's; None to an ACK, and to what is none.
+    """Return the 200 to a request of Asterisk; None for an ACK, and for anything but a request.
 
-    A REGISTER is answered with the contact that it brought, for two minutes.
+    The answer to a REGISTER contains the contact of the request, for two minutes.
     """
     headers = _headers(request)
     if request.startswith(b"ACK ") or not {b"via", b"from", b"to", b"call-id", b"cseq"} <= headers.keys():
@@ -301,7 +301,7 @@ def reply(request: bytes) -> bytes | None:
 def phones_at(
     lab: Lab, address: str, accounts: Sequence[str], target: tuple[str, int] = (PBX_IPV4, 5060)
 ) -> Iterator[list[Phone]]:
-    """Give phones behind one address, each with a port of its own, as a router shows them."""
+    """Yield phones behind one address, each with its own port, like phones behind a router."""
     with ExitStack() as stack:
         yield [Phone(account, stack.enter_context(_at(lab, address)), target) for account in accounts]
 
@@ -314,31 +314,31 @@ def _at(lab: Lab, address: str) -> Iterator[socket.socket]:
 
 
 def together(phones: Sequence[Phone], do: Callable[[Phone], int]) -> list[int]:
-    """Let every phone do the same at the same time; give the statuses."""
+    """Make every phone do the same at the same time, and return the statuses."""
     with ThreadPoolExecutor(len(phones)) as pool:
         return list(pool.map(do, phones))
 
 
 @define
 class Day:
-    """What phones did: every step with the statuses that it ended with, and how many requests that took."""
+    """The actions of phones: every step with its final statuses, and the number of requests."""
 
     ended: dict[str, list[int]] = field(factory=dict)
     requests: int = 0
     answered: int = 0
 
     def ends(self, step: str, *statuses: int) -> None:
-        """Take down how a step ended."""
+        """Record the final statuses of a step."""
         self.ended.setdefault(step, []).extend(statuses)
 
     def count(self, phones: Sequence[Phone]) -> None:
-        """Take down what these have sent."""
+        """Add the requests of these phones."""
         self.requests += sum(phone.asked for phone in phones)
         self.answered += sum(phone.answered for phone in phones)
 
     @property
     def wrong(self) -> Mapping[str, list[int]]:
-        """The steps that did not end as they should: with a 200, unless somebody mistyped."""
+        """The steps with a wrong status: it must be 200, unless the password was mistyped."""
         return {
             step: statuses
             for step, statuses in self.ended.items()
@@ -347,11 +347,11 @@ class Day:
 
 
 def a_day(lab: Lab, network: str, port: int = 5060) -> Day:
-    """Let phones at addresses of ``network`` (``198.19.90``) do all that phones do."""
+    """Run everything that phones do, from addresses of ``network`` (``198.19.90``)."""
     day, target = Day(), (PBX_IPV4, port)
-    alone = [f"phone{number}" for number in range(OFFICE + 1, NUMBERS + 1)]
+    single = [f"phone{number}" for number in range(OFFICE + 1, NUMBERS + 1)]
     for last, (account, live) in enumerate(
-        zip(alone, (_steady, _mistyping, _chatty, _roaming), strict=True), 1
+        zip(single, (_steady, _mistyping, _chatty, _roaming), strict=True), 1
     ):
         with phones_at(lab, f"{network}.{last}", [account], target) as [phone]:
             live(lab, phone, day, f"{network}.{100 + last}")
@@ -364,7 +364,7 @@ def a_day(lab: Lab, network: str, port: int = 5060) -> Day:
 
 
 def _steady(lab: Lab, phone: Phone, day: Day, other: str) -> None:
-    """Register and renew it with the same nonce, and with one that is stale; then say goodbye."""
+    """Register, renew with the same nonce and with a stale one, then unregister."""
     day.ends("registered", phone.register())
     day.ends("renewed", *(phone.register() for _ in range(3)))
     phone.listen(NONCE_LASTS + 0.5)
@@ -373,14 +373,14 @@ def _steady(lab: Lab, phone: Phone, day: Day, other: str) -> None:
 
 
 def _mistyping(lab: Lab, phone: Phone, day: Day, other: str) -> None:
-    """Be set up by somebody who mistypes twice."""
+    """Register with a password that its user mistypes twice."""
     day.ends("mistyped", phone.register(password="corect-horse"), phone.register(password="correct-hose"))
     phone.reboot()
     day.ends("typed right", phone.register(), phone.register())
 
 
 def _chatty(lab: Lab, phone: Phone, day: Day, other: str) -> None:
-    """Subscribe to a lamp and keep a router's memory in every way."""
+    """Subscribe to an extension's state, and keep a router's port mapping in every way."""
     day.ends("registered", phone.register())
     day.ends("subscribed", phone.subscribe())
     for _ in range(5):
@@ -392,7 +392,7 @@ def _chatty(lab: Lab, phone: Phone, day: Day, other: str) -> None:
 
 
 def _roaming(lab: Lab, phone: Phone, day: Day, other: str) -> None:
-    """Go to another network and come back, in the middle of a registration."""
+    """Move to another network and back during a registration."""
     day.ends("registered", phone.register())
     home = phone.where
     with _at(lab, other) as away:
@@ -402,9 +402,9 @@ def _roaming(lab: Lab, phone: Phone, day: Day, other: str) -> None:
 
 
 def _office(office: Sequence[Phone], day: Day) -> None:
-    """Be fifty behind one address: switched on at once, two power cuts, somebody who mistypes, closing."""
+    """Run fifty phones behind one address: switched on together, two power cuts, a mistyped password."""
     day.ends("an office registered", *together(office, Phone.register))
-    together(office, _rest)  # phones take their time between a registration and the lamps
+    together(office, _rest)  # phones pause between the registration and the subscription
     day.ends("an office subscribed", *together(office, Phone.subscribe))
     for _ in range(2):
         for phone in office:

@@ -1,4 +1,4 @@
-"""What a process costs, as the kernel says."""
+"""CPU time and memory of a process, from /proc."""
 
 import os
 from pathlib import Path
@@ -7,13 +7,13 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def cpu_seconds(pid: int) -> float:
-    """Give the CPU time that a process has taken, its own and the kernel's for it."""
+    """Return the CPU time that a process has used, in user and kernel mode (seconds)."""
     fields = Path(f"/proc/{pid}/stat").read_text("ascii").rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / _TICKS
 
 
 def resident(pid: int) -> int:
-    """Give a process's resident memory in bytes."""
+    """Return a process's resident memory in bytes."""
     for line in Path(f"/proc/{pid}/status").read_text("ascii").split("\n"):
         if line.startswith("VmRSS:"):
             return int(line.split()[1]) * 1024

@@ -1,21 +1,21 @@
-r"""A SIP attacker (and an honest phone), run in a namespace; prints one line of JSON.
+r"""A SIP attacker (and a legitimate phone), run in a namespace; prints one line of JSON.
 
     ip netns exec NS python -m tests.support.sip guess --target 198.18.0.1:5060 --number 3000
 
-What it says is the truth that a ban is measured by: a guess is *answered* when the final answer to the
-request with the digest came back to the guesser. The modes:
+Tests measure a ban by this result: a guess is *answered* when the guesser receives the final answer to the
+request with the digest. The modes:
 
 ``guess``     REGISTER (or INVITE), 401, the same with a digest, its answer; one after the other, stopping
               at the first silence (no retransmission). From many ``--sources``, ``--parallel`` at a time.
-``pipeline``  one nonce, then all guesses back to back from one socket, then draining until silence. What
-              Asterisk's socket has no room for is lost in its kernel, unless ``--window`` or ``--rate`` holds
-              back.
-``flood``     the same with requests that carry no digest, and without the nonce.
+``pipeline``  one nonce, then all guesses back to back from one socket, then reading until silence. If
+              Asterisk's socket is full, the kernel drops requests, unless ``--window`` or ``--rate`` limits
+              them.
+``flood``     the same with requests without a digest, and without the nonce.
 ``probe``     single requests without a digest, each waiting for its answer.
 ``register``  a phone with the right password, once.
 
 ``{}`` in ``--account``, ``--password``, ``--call-id`` and ``--extension`` becomes the number of the guess.
-Bounded by ``--number`` and ``--seconds``, and both have ceilings; sends only to the laboratory's networks.
+``--number`` and ``--seconds`` limit a run, and have a maximum. It sends only to the laboratory's networks.
 """
 
 import argparse
@@ -54,7 +54,7 @@ _QUIET_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class Plan:
-    """What one run of the client does from each of its sources."""
+    """The actions of the client in one run, the same from each source."""
 
     mode: str
     target: tuple[str, int]
@@ -81,10 +81,10 @@ class Plan:
 
 @dataclass
 class Result:
-    """What happened. ``sent`` and ``answered`` count guesses (in ``probe`` and ``flood``: requests).
+    """The result of a run. ``sent`` and ``answered`` count guesses (in ``probe`` and ``flood``: requests).
 
     Times are seconds since the epoch; ``answered_at`` holds the first thousand. ``stopped`` is ``number``,
-    ``silence`` or ``time``. ``by_source`` counts answered guesses where there were several sources.
+    ``silence`` or ``time``. ``by_source`` counts answered guesses if there were several sources.
     """
 
     sent: int = 0
@@ -105,7 +105,7 @@ class Result:
         elapsed = self.last_answered - self.first_sent
         return self.answered / elapsed if elapsed > 0 else 0.0
 
-    def note_answer(self, status: int) -> None:
+    def count_answer(self, status: int) -> None:
         """Count one answered guess."""
         now = time.time()
         self.answered += 1
@@ -116,7 +116,7 @@ class Result:
 
 
 class Caller:
-    """One source's conversation with the PBX."""
+    """The requests of one source and their answers."""
 
     def __init__(self, plan: Plan, source: str) -> None:
         self._plan = plan
@@ -129,7 +129,7 @@ class Caller:
         self.result = Result()
 
     def run(self) -> Result:
-        """Do what the plan says."""
+        """Carry out the plan, and return the result."""
         started = time.monotonic()
         self.result.first_sent = time.time()
         try:
@@ -171,13 +171,13 @@ class Caller:
         return answer is not None
 
     def _answered(self, request: Request) -> bytes | None:
-        """Send what counts, and give its answer; an answer that comes late is counted when it comes."""
+        """Send a counted request, and return its answer; a late answer is counted when it arrives."""
         self.result.sent += 1
         answer = self._ask(request)
         if answer is None:
             self._waiting.add(request.branch)
         else:
-            self.result.note_answer(status_of(answer))
+            self.result.count_answer(status_of(answer))
         return answer
 
     def _challenged(self, request: Request) -> Challenge | None:
@@ -213,25 +213,25 @@ class Caller:
         self._drain(_QUIET_SECONDS)
 
     def _wait_until(self, moment: float) -> None:
-        """Count answers until then."""
+        """Count answers until ``moment``."""
         while (left := moment - time.monotonic()) > 0:
             message = self._wire.receive(left)
             if message is not None:
-                self._note_late(message)
+                self._count_late(message)
 
     def _drain(self, quiet: float, down_to: int = 0) -> None:
-        """Count answers until only so many are awaited, or none comes for ``quiet`` seconds."""
+        """Count answers until only ``down_to`` are missing, or until none comes for ``quiet`` seconds."""
         while len(self._waiting) > down_to and time.monotonic() < self._deadline:
             message = self._wire.receive(quiet)
             if message is None:
                 return
-            self._note_late(message)
+            self._count_late(message)
 
-    def _note_late(self, message: bytes) -> None:
+    def _count_late(self, message: bytes) -> None:
         status, branch = status_of(message), branch_of(message)
         if status >= 200 and branch in self._waiting:
             self._waiting.remove(branch)
-            self.result.note_answer(status)
+            self.result.count_answer(status)
 
     def _digest(self, request: Request, challenge: Challenge, number: int) -> Request:
         password = self._plan.password.replace("{}", str(number))
@@ -260,7 +260,7 @@ class Caller:
         return f"z9hG4bK{self._mark}-{number}-{sequence}."
 
     def _ask(self, request: Request) -> bytes | None:
-        """Send a request and give its final answer; None when it did not come in time."""
+        """Send a request and return its final answer; None if it did not come in time."""
         self._wire.send(request.encode())
         mark = request.branch.encode()
         deadline = time.monotonic() + self._plan.timeout
@@ -269,7 +269,7 @@ class Caller:
                 if request.method == "INVITE":
                     self._wire.send(request.acknowledged(message))
                 return message
-            self._note_late(message)
+            self._count_late(message)
             if time.monotonic() > deadline:
                 break
         return None
@@ -307,7 +307,7 @@ def run(plan: Plan, sources: list[str], parallel: int) -> Result:
 
 
 def expand(sources: str) -> Iterator[str]:
-    """Give the addresses of ``A,B-C,...`` one by one; a range includes both its ends."""
+    """Yield the addresses of ``A,B-C,...``; a range includes both its ends."""
     for part in sources.split(","):
         first, _, last = part.partition("-")
         low = ip_address(first)
@@ -317,28 +317,33 @@ def expand(sources: str) -> Iterator[str]:
 
 
 class Attack:
-    """A client that runs in a namespace while the test goes on."""
+    """A client that runs in a namespace while the test continues."""
 
     def __init__(self, namespace: str, *arguments: str) -> None:
         command = inside(namespace, sys.executable, "-m", "tests.support.sip", *arguments)
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
+    @property
+    def at_work(self) -> bool:
+        """Whether the client still runs."""
+        return self._process.poll() is None
+
     def result(self) -> Result:
-        """Wait for the client's end and give its result."""
-        said, _ = self._process.communicate(timeout=MOST_SECONDS + 30)
+        """Wait for the client's end and return its result."""
+        output, _ = self._process.communicate(timeout=MOST_SECONDS + 30)
         if self._process.returncode:
             raise RuntimeError(f"the SIP client failed with exit status {self._process.returncode}")
-        values: dict[str, Any] = json.loads(said)
+        values: dict[str, Any] = json.loads(output)
         return Result(**values)
 
     def stop(self) -> None:
-        """End the client, if it still runs."""
+        """Kill the client if it still runs."""
         self._process.kill()
         self._process.communicate()
 
 
 def attack(namespace: str, *arguments: str) -> Result:
-    """Run the client in a namespace and give its result: ``attack(ns, "guess", "--number", "10")``."""
+    """Run the client in a namespace and return its result: ``attack(ns, "guess", "--number", "10")``."""
     return Attack(namespace, *arguments).result()
 
 
@@ -352,7 +357,7 @@ def _raw(text: str) -> bytes:
 
 
 def options_of(*arguments: str) -> argparse.Namespace:
-    """Read a command line, without the program's name."""
+    """Parse a command line, without the program's name."""
     return _parser().parse_args(arguments)
 
 
@@ -363,18 +368,18 @@ def _parser() -> argparse.ArgumentParser:
     add("--target", type=_target, default=("198.18.0.1", 5060), help="HOST:PORT, [HOST]:PORT")
     add("--transport", choices=("UDP", "TCP"), default="UDP")
     add("--method", choices=("REGISTER", "INVITE", "OPTIONS"), default="REGISTER")
-    add("--account", default="alice", help="who; {} is the guess's number (accounts that do not exist)")
-    add("--password", help="default: a wrong one, another with each guess; for register the right one")
-    add("--extension", default="100", help="whom to call with INVITE or OPTIONS")
+    add("--account", default="alice", help="the account; {} is the guess's number (unknown accounts)")
+    add("--password", help="default: a new wrong one for each guess; for register the right one")
+    add("--extension", default="100", help="the extension to call with INVITE or OPTIONS")
     add("--call-id", type=_raw, default=b"{}@lab", help=r"with Python's escapes: 'a\xff{}'")
-    add("--display", type=_raw, default=b"", help=r"what stands before the From URI: '\"x\x1b\" '")
-    add("--to-tail", type=_raw, default=b"", help=r"what follows the To URI")
-    add("--username", default="", help="the digest's, where it is not the account")
+    add("--display", type=_raw, default=b"", help=r"text before the From URI: '\"x\x1b\" '")
+    add("--to-tail", type=_raw, default=b"", help=r"text after the To URI")
+    add("--username", default="", help="the digest's username (default: the account)")
     add("--before-digest", type=_raw, default=b"", help=r"header lines before the digest, each with its \r\n")
     add("--via", default=";rport", help="parameters of the Via, as ';rport;maddr=203.0.113.9'")
     add("--number", type=int, default=1, help="guesses from each source")
-    add("--seconds", type=float, default=30.0, help="at most so long, each source")
-    add("--timeout", type=float, default=0.5, help="after which a request is unanswered")
+    add("--seconds", type=float, default=30.0, help="maximum time of each source")
+    add("--timeout", type=float, default=0.5, help="seconds to wait for an answer")
     add("--pause", type=float, default=0.0, help="seconds between guesses")
     add("--silences", type=int, default=1, help="stop after so many unanswered in a row")
     add("--sources", default="", help="A, A-B or A,B-C (default: 198.18.1.1 or fd00:18::a)")
@@ -383,22 +388,22 @@ def _parser() -> argparse.ArgumentParser:
         "--window",
         type=int,
         default=MOST_GUESSES,
-        help="pipeline, flood: most unanswered at a time",
+        help="pipeline, flood: maximum of unanswered requests",
     )
-    add("--rate", type=float, default=0.0, help="pipeline, flood: so many a second (0: as fast as can be)")
+    add("--rate", type=float, default=0.0, help="pipeline, flood: requests per second (0: no limit)")
     add("--reuse-nonce", action="store_true", help="answer the last 401 instead of asking for a new one")
     return parser
 
 
 def plan_of(options: argparse.Namespace) -> Plan:
-    """Give what the options ask for; refuses what is beyond the ceilings."""
+    """Return the plan of the options; raise ValueError if a number exceeds its maximum."""
     if not 0 < options.number <= MOST_GUESSES or not 0 < options.seconds <= MOST_SECONDS:
         raise ValueError(f"at most {MOST_GUESSES} guesses in at most {MOST_SECONDS:.0f} seconds")
-    honest = options.mode == "register"
+    legitimate = options.mode == "register"
     names = set(Plan.__dataclass_fields__)
     values = {name: value for name, value in vars(options).items() if name in names}
-    values["password"] = options.password or (PASSWORD if honest else "wrong-{}")
-    values["number"] = 1 if honest else options.number
+    values["password"] = options.password or (PASSWORD if legitimate else "wrong-{}")
+    values["number"] = 1 if legitimate else options.number
     return Plan(**values)
 
 

@@ -1,8 +1,10 @@
-"""SIP on the wire: requests as bytes, answers taken apart, and a UDP or TCP socket to carry them.
+"""SIP on the wire: requests as bytes, a parser of answers, and UDP and TCP sockets.
 
-Only what an attacker's tool needs, on the standard library alone. An answer is matched to its request by
-the Via branch: it is ours, it is unique, and Asterisk gives it back unchanged, whatever bytes the Call-ID
-holds. Destinations outside the laboratory's networks are refused before a socket is made.
+TLS and WebSocket are in ``sip_streams``.
+
+It contains only what an attacker's tool needs, and uses only the standard library. An answer is matched to
+its request by the Via branch: the branch is unique, and Asterisk returns it unchanged, whatever bytes the
+Call-ID contains. Destinations outside the laboratory's networks are refused before a socket is made.
 """
 
 import hashlib
@@ -25,7 +27,7 @@ _REALM = re.compile(rb'realm="([^"]*)"')
 
 @dataclass(frozen=True)
 class Challenge:
-    """What a 401 or 407 asks to be hashed."""
+    """The challenge of a 401 or 407."""
 
     status: int
     realm: str
@@ -34,7 +36,7 @@ class Challenge:
 
 @dataclass(frozen=True)
 class Request:
-    """One SIP request: whom it pretends to come from, and how it is marked."""
+    """One SIP request with its claimed account and its identifiers."""
 
     method: str
     account: str
@@ -57,7 +59,7 @@ class Request:
         return f"sip:{self.extension}@{self.host}" if self.method != "REGISTER" else f"sip:{self.host}"
 
     def encode(self) -> bytes:
-        """Give the request's bytes."""
+        """Return the request's bytes."""
         target = self.account if self.method == "REGISTER" else self.extension
         lines = [
             f"{self.method} {self.uri} SIP/2.0".encode(),
@@ -74,40 +76,40 @@ class Request:
         return b"\r\n".join(lines) + b"\r\n\r\n"
 
     def authorized(self, challenge: Challenge, password: str, branch: str, before: bytes = b"") -> "Request":
-        """Give the same request with a digest of ``password`` that answers ``challenge``.
+        """Return the same request with a digest of ``password`` that answers ``challenge``.
 
-        ``before`` are header lines that come before the digest's.
+        ``before`` are header lines in front of the digest.
         """
-        ha1 = _md5(f"{self.account}:{challenge.realm}:{password}")
-        ha2 = _md5(f"{self.method}:{self.uri}")
+        ha1 = md5(f"{self.account}:{challenge.realm}:{password}")
+        ha2 = md5(f"{self.method}:{self.uri}")
         header = "Authorization" if challenge.status == 401 else "Proxy-Authorization"
         extra = (
             f'{header}: Digest username="{self.username or self.account}", realm="{challenge.realm}", '
             f'nonce="{challenge.nonce}", uri="{self.uri}", '
-            f'response="{_md5(f"{ha1}:{challenge.nonce}:{ha2}")}", algorithm=MD5\r\n'
+            f'response="{md5(f"{ha1}:{challenge.nonce}:{ha2}")}", algorithm=MD5\r\n'
         )
         return replace(self, branch=branch, sequence=self.sequence + 1, extra=before + extra.encode())
 
     def acknowledged(self, answer: bytes) -> bytes:
-        """Give the ACK to a final answer of an INVITE."""
+        """Return the ACK to a final answer of an INVITE."""
         encoded = replace(self, method="ACK", extra=b"").encode()
         to = _TO.search(answer)
         return encoded if to is None else _TO.sub(lambda _: b"\r\n" + to[1], encoded, count=1)
 
 
 def status_of(message: bytes) -> int:
-    """Give an answer's status; 0 for a request."""
+    """Return an answer's status; 0 for a request."""
     return int(message[8:11]) if message.startswith(b"SIP/2.0 ") else 0
 
 
 def branch_of(message: bytes) -> str:
-    """Give the branch of the topmost Via."""
+    """Return the branch of the topmost Via."""
     match = _BRANCH.search(message)
     return match[1].decode("latin-1") if match else ""
 
 
 def challenge_of(message: bytes) -> Challenge | None:
-    """Give what an answer asks to be hashed, if it asks for anything."""
+    """Return the challenge of an answer, or None."""
     status = status_of(message)
     nonce, realm = _NONCE.search(message), _REALM.search(message)
     if status not in {401, 407} or nonce is None or realm is None:
@@ -124,7 +126,10 @@ class Wire(Protocol):
         """Send one message."""
 
     def receive(self, seconds: float) -> bytes | None:
-        """Give the next message; None when none came in time, or the peer is gone."""
+        """Return the next message; None if none came in time or the peer is gone."""
+
+    def fileno(self) -> int:
+        """Return the file descriptor, for poll()."""
 
     def close(self) -> None:
         """Close the socket."""
@@ -139,22 +144,26 @@ class UdpWire:
             self._socket.setsockopt(socket.SOL_SOCKET, 33, _RECEIVE_BUFFER)  # SO_RCVBUFFORCE
         self._socket.bind((source, 0))
         self._socket.connect(target)
-        self.contact = _own_name(self._socket)
+        self.contact = own_name(self._socket)
         self._timeout = -1.0
 
     def send(self, message: bytes) -> None:
-        """Send one datagram; what an ICMP error says about the one before is no matter."""
+        """Send one datagram; ignore an ICMP error about the one before."""
         self._wait(_SEND_SECONDS)
         with suppress(ConnectionRefusedError):
             self._socket.send(message)
 
     def receive(self, seconds: float) -> bytes | None:
-        """Give the next datagram, or None."""
+        """Return the next datagram, or None."""
         self._wait(seconds)
         try:
             return self._socket.recv(65535)
         except (TimeoutError, BlockingIOError, ConnectionRefusedError):
             return None
+
+    def fileno(self) -> int:
+        """Return the file descriptor, for poll()."""
+        return self._socket.fileno()
 
     def close(self) -> None:
         """Close the socket."""
@@ -182,12 +191,12 @@ class TcpWire:
             self._gone = True
         else:
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.contact = _own_name(self._socket)
+        self.contact = own_name(self._socket)
 
     def send(self, message: bytes) -> None:
-        """Send one message; on a dead connection, or one that takes no more, nothing happens.
+        """Send one message; do nothing if the connection is dead or accepts no more data.
 
-        What was answered before can be received all the same.
+        Earlier answers can still be received.
         """
         if self._gone or self._stuck:
             return
@@ -198,7 +207,7 @@ class TcpWire:
             self._stuck = True
 
     def receive(self, seconds: float) -> bytes | None:
-        """Give the next message, or None."""
+        """Return the next message, or None."""
         self._socket.settimeout(seconds)
         while not self._gone:
             message = self._framed()
@@ -213,6 +222,10 @@ class TcpWire:
             self._gone = not received
             self._buffer += received
         return None
+
+    def fileno(self) -> int:
+        """Return the file descriptor, for poll()."""
+        return self._socket.fileno()
 
     def close(self) -> None:
         """Close the connection."""
@@ -231,17 +244,22 @@ class TcpWire:
         return message
 
 
+def must_be_in_the_laboratory(host: str) -> None:
+    """Raise ValueError if ``host`` is outside the laboratory's networks."""
+    if not any(ip_address(host) in network for network in _ALLOWED):
+        raise ValueError(f"{host} is outside the laboratory: nothing is sent there")
+
+
 def connect(transport: str, target: tuple[str, int], source: str, seconds: float) -> Wire:
-    """Give a wire from ``source`` to ``target``; refuses a target outside the laboratory."""
-    if not any(ip_address(target[0]) in network for network in _ALLOWED):
-        raise ValueError(f"{target[0]} is outside the laboratory: nothing is sent there")
+    """Return a wire from ``source`` to ``target``; refuse a target outside the laboratory."""
+    must_be_in_the_laboratory(target[0])
     if transport == "TCP":
         return TcpWire(target, source, seconds)
     return UdpWire(target, source)
 
 
 def bracketed(host: str) -> str:
-    """Give a host as a SIP URI writes it."""
+    """Return a host as written in a SIP URI: an IPv6 address in brackets."""
     return f"[{host}]" if ":" in host else host
 
 
@@ -249,10 +267,12 @@ def _socket(host: str, kind: socket.SocketKind) -> socket.socket:
     return socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, kind)
 
 
-def _own_name(bound: socket.socket) -> str:
+def own_name(bound: socket.socket) -> str:
+    """Return ``HOST:PORT`` of a socket's local end."""
     host, port, *_ = bound.getsockname()
     return f"{bracketed(host)}:{port}"
 
 
-def _md5(text: str) -> str:
+def md5(text: str) -> str:
+    """Return the MD5 of a text in hexadecimal."""
     return hashlib.md5(text.encode("latin-1"), usedforsecurity=False).hexdigest()

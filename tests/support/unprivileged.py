@@ -1,4 +1,4 @@
-"""A test as somebody whom file modes stop: root is stopped by none."""
+"""A test block without root's privileges: root may read and write every file, whatever its mode."""
 
 import os
 import tempfile
@@ -11,7 +11,7 @@ _NOBODY = 65_534
 
 @contextmanager
 def unprivileged() -> Iterator[Path]:
-    """Run the block as nobody, where it would run as root; give a folder of its own to work in."""
+    """Run the block as the user ``nobody`` if the test runs as root; yield a folder that it may write to."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         root = os.geteuid() == 0

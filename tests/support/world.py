@@ -1,6 +1,6 @@
-"""Enforcement with a real store, the memory firewall with faults, and a time that the test says."""
+"""Enforcement with a real store, a memory firewall that can fail, and a clock that the test sets."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from ipaddress import ip_network
 from pathlib import Path
@@ -11,19 +11,20 @@ from structlog.testing import capture_logs
 from tests.support.attempts import attempts
 
 from ringfence.alarms import Alarms
-from ringfence.bans.enforce import Enforcer
-from ringfence.bans.exempt import ITSELF, Exempt
+from ringfence.bans.enforcer import Enforcer
+from ringfence.bans.exemptions import ITSELF, Exempt
 from ringfence.bans.reconcile import Reconciler
-from ringfence.bans.records import Records
 from ringfence.clock import Clock
-from ringfence.detect.detector import Detector, Standing
+from ringfence.detect.detector import Detector
 from ringfence.detect.judge import Decision
-from ringfence.detect.networks import NetworkSet
+from ringfence.detect.judgement import Disposition
 from ringfence.detect.rules import RULES, Rule
-from ringfence.firewall.contract import Add, Change, Element, Opened, Outcome, Pulse, Roll
+from ringfence.firewall.contract import Add, Change, Element, Health, NetworkList, Opened, Outcome
 from ringfence.firewall.memory import MemoryBackend
 from ringfence.model import Network, Scope
-from ringfence.store import Store
+from ringfence.networks import NetworkSet
+from ringfence.store.best_effort import Records
+from ringfence.store.database import Store
 
 if TYPE_CHECKING:
     from ringfence.errors import FirewallError
@@ -35,7 +36,7 @@ RULE = RULES[0]
 
 
 class Faulty(MemoryBackend):
-    """The memory backend with faults: what ``refuses`` holds is refused, ``cap`` is the longest timeout."""
+    """A memory backend that can fail. It refuses ``refuses``; ``cap`` is its longest timeout (seconds)."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         super().__init__(clock=clock)
@@ -52,14 +53,14 @@ class Faulty(MemoryBackend):
         self.meanwhile: Callable[[], object] = lambda: None
 
     def open(self) -> Opened:
-        """Open, or not."""
+        """Open, or fail."""
         if self.gone is not None:
             raise self.gone
         self.trouble = None
         return evolve(super().open(), families={4: None, 6: None, **self.lacks})
 
     def apply(self, batch: Sequence[Change]) -> list[Outcome]:
-        """Carry out what is not refused."""
+        """Carry out the changes that are not refused."""
         self.batches.append(batch)
         self.before_batch()
         if self.gone is not None:
@@ -75,57 +76,61 @@ class Faulty(MemoryBackend):
         outcome = self._add(asked) if isinstance(asked, Add) else self._remove(asked)
         return evolve(outcome, change=change)
 
-    def fill(self, roll: Roll, networks: Iterable[Network]) -> None:
-        """Fill, or not."""
+    def replace_list_in_steps(
+        self, which: NetworkList, networks: Iterable[Network]
+    ) -> Generator[None, None, None]:
+        """Replace the list, or fail."""
         if self.unfillable is not None:
             raise self.unfillable
-        super().fill(roll, networks)
+        yield from super().replace_list_in_steps(which, networks)
 
-    def list(self) -> Iterator[Element]:
-        """Read; ``meanwhile`` is what happens once all is read and before anybody has looked at it."""
-        found = [*super().list()]
+    def list(self, known: Iterable[tuple[Network, Scope]] = ()) -> Iterator[Element]:
+        """Read the elements, then call ``meanwhile`` before the first one is returned."""
+        found = [*super().list(known)]
         self.meanwhile()
         yield from found
 
-    def pulse(self) -> Pulse:
-        """Look, or not."""
+    def health(self) -> Health:
+        """Return the health, or fail."""
         if self.gone is not None:
             raise self.gone
-        pulse = evolve(super().pulse(), trouble=self.trouble, changed=self.changed)
-        return pulse if self.counts else evolve(pulse, elements=None)
+        health = evolve(super().health(), damage=self.trouble, changed=self.changed)
+        return health if self.counts else evolve(health, elements=None)
 
     def flush(self) -> None:
-        """Flush, or not."""
+        """Flush, or fail."""
         if self.gone is not None:
             raise self.gone
         super().flush()
 
-    # -- by another hand
+    # -- changes by another program
 
     def put(self, network: Network, end: float, scope: Scope = Scope.FULL) -> None:
-        """Have a ban until ``end`` that nobody asked for."""
+        """Add a ban until ``end`` that the daemon did not make."""
         self._ends[network, scope] = end
 
     def lose(self, *networks: Network) -> None:
-        """Lose bans; all of them, where none is named."""
+        """Remove these bans; without arguments all of them."""
         for key in [key for key in self._ends if not networks or key[0] in networks]:
             del self._ends[key]
 
 
 class World:
-    """An enforcer with its store and firewall, and the time."""
+    """An enforcer with its store, its firewall and its clock."""
 
     def __init__(self, path: Path) -> None:
         self.now = START
+        self.ahead = 0.0
+        """Seconds by which the wall clock has been set ahead."""
         self.backend = Faulty(lambda: self.now)
         self.path = path
         self.start()
 
     def start(self) -> None:
-        """Begin, or begin anew over the same store and the same kernel."""
+        """Start, or start again with the same store and the same kernel."""
         self.store = Store.open(self.path, owner=True)
         self.detector = Detector(RULES)
-        self.clock = Clock(wall=lambda: self.now, mono=lambda: self.now - START)
+        self.clock = Clock(wall=lambda: self.now + self.ahead, mono=lambda: self.now - START)
         self.records = Records(self.store)
         self.enforcer = Enforcer(self.backend, self.records, self.detector, self.clock)
         self.alarms = Alarms(self.clock.wall)
@@ -134,14 +139,14 @@ class World:
         self.enforcer.start()
 
     def restart(self, *, reboot: bool = False) -> None:
-        """End and begin anew; a reboot empties the kernel."""
+        """Stop and start again; a reboot empties the kernel."""
         self.store.close()
         if reboot:
             self.backend.lose()
         self.start()
 
     def allow(self, *networks: Network, **protected: str) -> None:
-        """Say whom nothing bans."""
+        """Set the exempt networks."""
         self.enforcer.allow(exempt(*networks, **protected))
 
     def decide(
@@ -152,40 +157,40 @@ class World:
         scope: Scope = Scope.FULL,
         seconds: float | None = None,
     ) -> None:
-        """Let a rule decide on ``subject``."""
+        """Carry out the decision of a rule to ban ``subject``."""
         made = attempts(5, str(subject.network_address))
-        self.enforcer.carry_out(Decision(subject, rule, made, scope, seconds))
+        self.enforcer.carry_out(Decision(subject, rule, made, self.clock.mono(), scope, seconds))
 
     def wait(self, seconds: float) -> None:
-        """Let time pass, with the daemon at work."""
+        """Let time pass, and do the periodic work afterwards."""
         self.now += seconds
-        self.enforcer.tend()
+        self.enforcer.tick()
 
     def in_kernel(self) -> dict[str, int]:
-        """Give what is banned, and the seconds left."""
+        """Return the banned networks in the kernel, with the seconds left."""
         return {str(element.network): round(element.timeout) for element in self.backend.list()}
 
     def in_store(self) -> dict[str, int]:
-        """Give what the store says is running, and the seconds left."""
+        """Return the active bans in the store, with the seconds left."""
         return {str(ban.network): round(ban.expires - self.now) for ban in self.store.running(self.now)}
 
     def held(self, subject: Network = SUBJECT) -> bool:
-        """Say whether what comes from ``subject`` now is taken for late."""
+        """Whether the detector treats a new attempt of ``subject`` as late, because it is banned."""
         [attempt] = attempts(1, str(subject.network_address))
-        standing = self.detector.judge(attempt, self.now - START).standing
+        disposition = self.detector.judge(attempt, self.now - START).disposition
         self.detector.forget(subject)
-        return standing is Standing.LATE
+        return disposition is Disposition.LATE
 
 
 def exempt(*allowed: Network, **protected: str) -> Exempt:
-    """Give who is exempt: ``_192_0_2_1="the gateway"`` protects an address beside this host itself."""
+    """Return exemptions; ``_192_0_2_1="the gateway"`` adds an address with its reason."""
     reasons = {ip_network(name[1:].replace("_", ".")): why for name, why in protected.items()}
     return Exempt(NetworkSet(allowed), {**ITSELF, **reasons})
 
 
 @contextmanager
 def a_world(path: Path) -> Iterator[World]:
-    """Give a world, at its beginning."""
+    """Yield a new world."""
     with capture_logs():
         world = World(path)
         yield world
@@ -194,7 +199,7 @@ def a_world(path: Path) -> Iterator[World]:
 
 @contextmanager
 def said() -> Iterator[list[str]]:
-    """Give the names of what is logged meanwhile."""
+    """Yield a list that contains the names of the logged events when the block has ended."""
     names: list[str] = []
     with capture_logs() as entries:
         yield names

@@ -1,6 +1,6 @@
-"""From decisions to bans in the kernel, and the account of them.
+"""Bans: from decisions to bans in the kernel, and the record of them.
 
-``enforce`` places and lifts bans; what it knows of them is the ``ledger``, what outlasts it is in the
-``records``. ``exempt`` says who is not banned, ``lifting`` lets in again, ``reconcile`` keeps kernel and
-account together, and ``ineffective`` tells of bans that do not work.
+``enforcer`` places and removes bans. The ``ledger`` is what it knows of them; the store keeps them for the
+next start. ``exemptions`` are the addresses that are not banned, ``unban`` removes bans by command,
+``reconcile`` compares the kernel with the ledger, and ``ineffective`` detects bans that do not work.
 """

@@ -1,16 +1,16 @@
-"""Bans that do not work: whose attempts go on although they should no longer arrive.
+"""Detects ineffective bans: attempts that keep arriving from a banned address.
 
-Attempts that are told after a ban are no sign by themselves: Asterisk still works off what it had received
-before. How much that is: a UDP socket's buffer (``net.core.rmem_default``, 212 992 bytes) holds 166 requests
-of 300 to 500 bytes, measured: 0.05 s at the 3 300 guesses a second that Asterisk answers. A TCP connection's
-(``net.ipv4.tcp_rmem``, 6 MiB) holds at most 12 600 of 500 bytes: 3.8 s. PJSIP's own queues refuse requests
-from 500 waiting on (``AST_TASKPROCESSOR_HIGH_WATER_LEVEL``): 0.2 s. ``GRACE`` has room for four such
-connections at once; whoever fills more, on a host that is set to hold more, may be taken for one whose ban
-does not work. It is an alarm and bans nobody.
+An attempt that is reported after a ban is not proof by itself, because Asterisk still handles what it
+received before. A UDP socket's buffer (``net.core.rmem_default``, 212,992 bytes) holds 166 requests of 300 to
+500 bytes, measured: 0.05 s at the 3,300 guesses per second that Asterisk answers. The buffer of a TCP
+connection (``net.ipv4.tcp_rmem``, 6 MiB) holds at most 12,600 requests of 500 bytes: 3.8 s. PJSIP's own
+queues refuse requests if 500 are waiting (``AST_TASKPROCESSOR_HIGH_WATER_LEVEL``): 0.2 s. ``GRACE`` has room
+for four such connections at once. A sender that fills more, on a host with larger buffers, may cause a false
+alarm, which bans nothing.
 
-So an attempt counts here that bears an event's time more than GRACE after the ban was placed, and one alone
-is an accident (a clock that was set, a line that was written late): ``ENOUGH`` of them show it. A forged
-sender needs no ban to fail: packets that bear a banned address are dropped whoever has sent them.
+So an attempt counts if its event's time is more than GRACE after the ban was placed. One alone may be an
+accident (a clock that was set, a line that was written late), so ``ENOUGH`` are needed. Forged senders cause
+no false alarm: packets with a banned source address are dropped, whoever sent them.
 """
 
 from collections import OrderedDict
@@ -21,31 +21,31 @@ from attrs import define
 from ringfence.model import Address
 
 GRACE = 15.0
-"""How long after a ban attempts may still be what had arrived before (seconds, by the events' own times)."""
+"""Seconds after a ban in which attempts may have arrived before it (by the events' own times)."""
 ENOUGH = 3
 MOST = 1_024
-"""How many addresses are remembered; beyond it the one that was told of longest ago is forgotten."""
+"""Addresses that are remembered; beyond it the one reported longest ago is forgotten."""
 
 
 @define
 class _Late:
-    """What came from one address after the ban that was placed at ``since``."""
+    """The attempts of one address after the ban that was placed at ``since``."""
 
     since: float
     attempts: int = 0
 
 
 class Ineffective:
-    """Remembers who was told of after his ban."""
+    """Counts the attempts of addresses after their bans."""
 
     def __init__(self) -> None:
         self._late: OrderedDict[Address, _Late] = OrderedDict()
 
     def observe(self, address: Address, since: float, time: float) -> bool:
-        """Note an attempt of a banned address; say whether just this one shows that the ban does not work.
+        """Record an attempt of a banned address; return whether exactly this one confirms an ineffective ban.
 
-        ``since`` is when the ban was placed, ``time`` the attempt's own time, both on the wall clock. A ban
-        that was placed again, after whatever was mended, begins anew.
+        ``since`` is the time of the ban, ``time`` that of the attempt, both on the wall clock. If a ban was
+        placed again, counting starts again.
         """
         if time <= since + GRACE:
             return False
@@ -59,10 +59,10 @@ class Ineffective:
         return late.attempts == ENOUGH
 
     @property
-    def shown(self) -> Mapping[Address, int]:
-        """The addresses of which it is shown, each with how many attempts came after the ban."""
+    def confirmed(self) -> Mapping[Address, int]:
+        """The addresses with an ineffective ban, each with its number of attempts after the ban."""
         return {address: late.attempts for address, late in self._late.items() if late.attempts >= ENOUGH}
 
     def forget(self, address: Address) -> None:
-        """Forget an address: its ban is over, or was lifted."""
+        """Forget an address whose ban has ended."""
         self._late.pop(address, None)

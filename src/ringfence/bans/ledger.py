@@ -1,11 +1,11 @@
-"""What is banned, as far as the kernel has confirmed it: the account that listings and comparisons look at.
+"""The ledger: all bans that the kernel has confirmed, for listings and comparisons.
 
-Made for 100 000 bans in some 25 MB: a ban is a record of a few references under a number, and neither its
-network nor the attempts that led to it are kept as objects; attempts stay in the database. Whether an address
-is banned, also by a prefix around it, costs one look for each length of prefix in use.
+It is designed for 100,000 bans in some 25 MB. A ban is a record of a few references under a number; neither
+its network nor its attempts are kept as objects, and attempts stay in the database. The check whether an
+address is banned, also by a prefix around it, costs one look-up for each prefix length in use.
 
-How many bans have time left is known without counting them: their ends are counted in slots of ``SLOT``
-seconds, so the number may be off by what ends in the present slot (:attr:`Ledger.unsure`).
+The number of bans with time left is known without counting them: their ends are counted in slots of ``SLOT``
+seconds, so the number is uncertain by the bans that end in the present slot (:attr:`Ledger.uncertainty`).
 """
 
 from collections import Counter
@@ -15,36 +15,38 @@ from math import inf, isfinite
 
 from attrs import define
 
-from ringfence.model import Ban, Made, Network, Origin, Scope
+from ringfence.model import AttemptCounts, Ban, Network, Origin, Scope
 
 SLOT = 16.0
 RENEW_BELOW = 0.5
-"""A ban that outlasts its kernel timeout is renewed when less than this part of the timeout is left."""
+"""A ban that outlasts its kernel timeout is renewed when less than this fraction of the timeout is left."""
 _SLICE = 5_000
-_SCOPES = (Scope.FULL, Scope.SIP_UDP)
+_SCOPES = tuple(Scope)
+_NUMBERS = {scope: number for number, scope in enumerate(_SCOPES)}
 _IPV4 = 4
-_LENGTH_BITS, _SCOPE_BITS = 8, 2  # a key is: address, length, scope, and at the end whether it is IPv6
-_KIND = (1 << _SCOPE_BITS) - 1
-_SHAPE = (1 << _SCOPE_BITS + _LENGTH_BITS) - 1
+# A key consists of the address, the length (8 bits), the scope (2 bits), and one bit for IPv6.
+_LENGTH_BITS, _KIND_BITS = 8, 3
+_LENGTH, _KIND = (1 << _LENGTH_BITS) - 1, (1 << _KIND_BITS) - 1
+_SHAPE = (1 << _KIND_BITS + _LENGTH_BITS) - 1
 
 
 @define
-class Counts:
-    """What came of the decisions since the start. ``gave_way``: bans that ended early for want of room."""
+class EnforcerCounts:
+    """Counters since the start. ``gave_way`` counts the bans that ended early because a set was full."""
 
     placed: int = 0
     failed: int = 0
-    lifted: int = 0
-    gave_way: int = 0
+    unbanned: int = 0
+    displaced: int = 0
 
 
 @define(eq=False)
 class Record:
-    """One ban: times on the wall clock; ``attempts`` led to it, ``proven`` of them so.
+    """One ban, with wall-clock times; ``attempts`` led to it, ``proven`` of them with a proven address.
 
-    ``offence`` is 2 where it is the second within the time that rules remember, and so on.
-    ``renew_at`` is when the kernel is to be asked again, since its own end comes before the ban's. ``seen``
-    is the last comparison with the kernel that found it. ``forced``: an administrator insisted.
+    ``offence`` is the ordinal of this ban within the time that rules remember. ``renew_at`` is when the
+    kernel's timeout must be renewed, because it ends before the ban. ``seen`` is the latest comparison with
+    the kernel that found the ban. ``forced`` means that an administrator overrode a protection.
     """
 
     since: float
@@ -60,8 +62,8 @@ class Record:
     proven: int = 0
 
     @classmethod
-    def of(cls, ban: Ban, made: Made, renew_at: float = inf, seen: int = 0) -> "Record":
-        """Make a record of a ban that so many attempts led to."""
+    def of(cls, ban: Ban, made: AttemptCounts, renew_at: float = inf, seen: int = 0) -> "Record":
+        """Return the record of a ban with its counts of attempts."""
         return cls(
             ban.since,
             ban.expires,
@@ -78,28 +80,24 @@ class Record:
 
 
 def renew_at(expires: float, now: float, granted: float) -> float:
-    """Give when the kernel is to be asked again, if it would let go before the ban is over; else never."""
+    """Return when to renew the kernel's timeout, if it ends before the ban; otherwise infinity."""
     return now + granted * (1 - RENEW_BELOW) if expires > now + granted + 1.0 else inf
 
 
 def key_of(network: Network, scope: Scope = Scope.FULL) -> int:
-    """Give the number that stands for a ban of ``network``."""
-    return _key(int(network.network_address), network.prefixlen, scope, network.version)
-
-
-def _key(address: int, length: int, scope: Scope, version: int) -> int:
-    return (((address << _LENGTH_BITS | length) << 1) | (scope is not Scope.FULL)) << 1 | (version != _IPV4)
+    """Return the number that stands for a ban of ``network``."""
+    prefix = int(network.network_address) << _LENGTH_BITS | network.prefixlen
+    return prefix << _KIND_BITS | _NUMBERS[scope] << 1 | (network.version != _IPV4)
 
 
 def network_of(key: int) -> tuple[Network, Scope]:
-    """Give back what :func:`key_of` was given."""
-    scope = _SCOPES[key >> 1 & 1]
-    address, length = key >> 2 + _LENGTH_BITS, key >> 2 & 0xFF
-    return (IPv6Network if key & 1 else IPv4Network)((address, length)), scope
+    """Return the arguments of :func:`key_of` for a key."""
+    _, address, length = parts_of(key)
+    return (IPv6Network if key & 1 else IPv4Network)((address, length)), _SCOPES[(key & _KIND) >> 1]
 
 
 def ban_of(key: int, record: Record) -> Ban:
-    """Give the ban of a record, without its attempts."""
+    """Return the ban of a record, without its attempts."""
     network, scope = network_of(key)
     return Ban(
         network,
@@ -115,8 +113,8 @@ def ban_of(key: int, record: Record) -> Ban:
 
 
 def parts_of(key: int) -> tuple[int, int, int]:
-    """Give the IP version, the address and the length of prefix, as numbers."""
-    return 6 if key & 1 else 4, key >> 2 + _LENGTH_BITS, key >> 2 & 0xFF
+    """Return the IP version, the address and the prefix length of a key, as numbers."""
+    return 6 if key & 1 else 4, key >> _KIND_BITS + _LENGTH_BITS, key >> _KIND_BITS & _LENGTH
 
 
 class Ledger:
@@ -125,25 +123,25 @@ class Ledger:
     def __init__(self) -> None:
         self._records: dict[int, Record] = {}
         self._shapes: Counter[int] = Counter()
-        self._lengths: dict[int, list[int]] = {}  # for each scope and IP version, made when it is asked for
+        self._lengths: dict[int, list[int]] = {}  # for each scope and IP version, computed when needed
         self._ends: Counter[int] = Counter()
-        self._over = 0  # records whose slot has passed and that are still here
+        self._expired = 0  # records whose slot has passed and that are still here
         self._slot = 0
-        self._unlooked: list[int] = []
+        self._unchecked: list[int] = []
 
     def __len__(self) -> int:
-        """How many are kept, with those whose time is over and that nobody has looked at since."""
+        """The number of records, including expired ones that :meth:`due` has not yet seen."""
         return len(self._records)
 
     def __contains__(self, key: int) -> bool:
         return key in self._records
 
     def get(self, key: int) -> Record | None:
-        """Give the record of that key."""
+        """Return the record of a key, or None."""
         return self._records.get(key)
 
     def put(self, key: int, record: Record) -> None:
-        """Keep a record, in place of one that there may be."""
+        """Store a record, replacing an earlier one."""
         self.pop(key)
         self._records[key] = record
         shape = key & _SHAPE
@@ -152,12 +150,12 @@ class Ledger:
         self._shapes[shape] += 1
         slot = _slot(record.expires)
         if slot < self._slot:
-            self._over += 1
+            self._expired += 1
         else:
             self._ends[slot] += 1
 
     def pop(self, key: int) -> Record | None:
-        """Forget a record and give it."""
+        """Remove and return a record."""
         record = self._records.pop(key, None)
         if record is None:
             return None
@@ -168,50 +166,50 @@ class Ledger:
             self._lengths.clear()
         slot = _slot(record.expires)
         if slot < self._slot:
-            self._over -= 1
+            self._expired -= 1
         else:
             self._ends[slot] -= 1
         return record
 
     def clear(self) -> None:
-        """Forget everything."""
-        for kept in (self._records, self._shapes, self._lengths, self._ends, self._unlooked):
+        """Remove all records."""
+        for kept in (self._records, self._shapes, self._lengths, self._ends, self._unchecked):
             kept.clear()
-        self._over = 0
+        self._expired = 0
 
     def shift(self, seconds: float) -> None:
-        """Have everything happen so many seconds later by the clock, which was set."""
+        """Move all times by ``seconds``, because the clock was set."""
         for record in self._records.values():
             record.since += seconds
             record.expires += seconds
             record.renew_at += seconds
-        self._over = 0
+        self._expired = 0
         self._ends.clear()
         self._slot = 0
         for record in self._records.values():
             self._ends[_slot(record.expires)] += 1
 
     def alive(self, now: float) -> int:
-        """How many have time left, give or take :attr:`unsure`."""
+        """Return how many bans have time left, within :attr:`uncertainty`."""
         slot = _slot(now)
-        if slot < self._slot:  # somebody has set the clock back
+        if slot < self._slot:  # the clock was set back
             ends = Counter(_slot(record.expires) for record in self._records.values())
             self._ends = Counter({end: number for end, number in ends.items() if end >= slot})
-            self._over = len(self._records) - self._ends.total()
+            self._expired = len(self._records) - self._ends.total()
             self._slot = slot
         if slot > self._slot:
             for past in [end for end in self._ends if end < slot]:
-                self._over += self._ends.pop(past)
+                self._expired += self._ends.pop(past)
             self._slot = slot
-        return len(self._records) - self._over
+        return len(self._records) - self._expired
 
     @property
-    def unsure(self) -> int:
-        """How many end in the slot that :meth:`alive` was last asked in, or in its neighbour."""
+    def uncertainty(self) -> int:
+        """How many bans end in the slot of the latest :meth:`alive`, or in the next."""
         return self._ends[self._slot] + self._ends[self._slot + 1]
 
     def covering(self, network: Network, scope: Scope, now: float) -> list[int]:
-        """Give the keys of the bans that ``network`` lies in and that have time left, the widest first."""
+        """Return the keys of the active bans that contain ``network``, the widest first."""
         found = []
         own, bits = network.prefixlen, network.max_prefixlen
         address = int(network.network_address)
@@ -219,61 +217,60 @@ class Ledger:
         lengths = self._lengths.get(low)
         if lengths is None:
             shapes = [shape for shape in self._shapes if shape & _KIND == low]
-            lengths = self._lengths[low] = sorted(shape >> _SCOPE_BITS for shape in shapes)
+            lengths = self._lengths[low] = sorted(shape >> _KIND_BITS for shape in shapes)
         for length in lengths:
             if length > own:
                 break
             prefix = address >> (bits - length) << (bits - length)
-            key = (prefix << _LENGTH_BITS | length) << _SCOPE_BITS | low
+            key = (prefix << _LENGTH_BITS | length) << _KIND_BITS | low
             record = self._records.get(key)
             if record is not None and record.expires > now:
                 found.append(key)
         return found
 
     def within(self, network: Network, scope: Scope) -> list[int]:
-        """Give the keys of the bans that lie in ``network``, it included.
+        """Return the keys of the bans within ``network``, including itself.
 
-        Looks at every record, except for a single address.
+        This looks at every record, except for a single address.
         """
-        version, own, bits = network.version, network.prefixlen, network.max_prefixlen
+        own, bits = network.prefixlen, network.max_prefixlen
         if own == bits:
             return [key for key in (key_of(network, scope),) if key in self._records]
-        prefix = int(network.network_address) >> (bits - own)
+        prefix, kind = int(network.network_address) >> (bits - own), key_of(network, scope) & _KIND
         return [
             key
             for key in self._records
-            if (key & 1) == (version != _IPV4)
-            and (key >> 1 & 1) == (scope is not Scope.FULL)
-            and (key >> 2 & 0xFF) >= own
-            and key >> 2 + _LENGTH_BITS >> (bits - own) == prefix
+            if key & _KIND == kind
+            and (key >> _KIND_BITS & _LENGTH) >= own
+            and key >> _KIND_BITS + _LENGTH_BITS >> (bits - own) == prefix
         ]
 
     def keys(self) -> Iterable[int]:
-        """Give every key."""
+        """Return all keys."""
         return self._records.keys()
 
     def items(self) -> Iterable[tuple[int, Record]]:
-        """Give every key with its record."""
+        """Return all keys with their records."""
         return self._records.items()
 
     def due(self, now: float) -> tuple[list[int], list[int]]:
-        """Look at some records, others each time: give those whose time is over, and those to be renewed."""
+        """Check some records, others each time: return the expired ones and those to renew."""
         over, renew = [], []
-        if not self._unlooked:
-            self._unlooked = list(self._records)
-        for key in self._unlooked[-_SLICE:]:
+        if not self._unchecked:
+            self._unchecked = list(self._records)
+        for key in self._unchecked[-_SLICE:]:
             record = self._records.get(key)
             if record is not None and record.expires <= now:
                 over.append(key)
             elif record is not None and record.renew_at <= now:
                 renew.append(key)
-        del self._unlooked[-_SLICE:]
+        del self._unchecked[-_SLICE:]
         return over, renew
 
     def soonest(self, network: Network, scope: Scope, most: int) -> list[int]:
-        """Give the ``most`` bans that end first of those as wide as ``network``; of any width, where none is.
+        """Return the ``most`` bans that end first, as wide as ``network``; of any width if there are none.
 
-        Of its IP version and ``scope``, always: a backend may have a set for each, and for each width.
+        All have its IP version and ``scope``: a backend may have a set for each of them, and for each width.
         """
         from heapq import nsmallest  # noqa: PLC0415 - for a set that is full, once in a life
 

@@ -1,4 +1,4 @@
-"""What is asked of the kernel, and what came of it: in numbers for it, in words for people."""
+"""Conversions between bans, changes of the kernel, and texts about them."""
 
 from collections.abc import Iterable
 
@@ -7,24 +7,24 @@ from ringfence.firewall.contract import Add, Change, Outcome
 from ringfence.model import Ban, printable
 
 
-def in_order(key: int, seconds: float) -> Add:
-    """Give the order for the ban of a key, for so many seconds from now."""
+def add_order(key: int, seconds: float) -> Add:
+    """Return the change that adds the ban of a key for ``seconds`` from now."""
     network, scope = network_of(key)
     return Add(network, seconds, scope)
 
 
 def keys_of(changes: Iterable[Change]) -> set[int]:
-    """Give the keys of the bans that these are about."""
+    """Return the keys of the bans that ``changes`` are about."""
     return {key_of(change.network, change.scope) for change in changes}
 
 
-def lines(failed: Iterable[Outcome]) -> list[str]:
-    """Say of each outcome what failed."""
+def failure_lines(failed: Iterable[Outcome]) -> list[str]:
+    """Return a line for each failed change."""
     return [f"{outcome.change.network}: {outcome.error}" for outcome in failed]
 
 
-def described(ban: Ban) -> dict[str, object]:
-    """Give a ban as a line of the log has it."""
+def ban_fields(ban: Ban) -> dict[str, object]:
+    """Return the fields of a ban for the log."""
     return {
         "address": str(ban.network),
         "seconds": round(ban.expires - ban.since),

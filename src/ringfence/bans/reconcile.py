@@ -1,35 +1,44 @@
-"""What the list says is what the kernel does: the firewall watched, compared with our account, and healed.
+"""Watches the firewall, compares it with the ledger, and repairs differences.
 
-Every second a quick look (``Backend.pulse``, no process, a millisecond): are our rules as we put them, are as
-many bans in the sets as there should be? Where the kernel tells of changes by others, the look comes at once.
-Every minute, and after every trouble, all of the kernel's bans are read and compared with the account, both
-ways:
+Every second there is a quick check (``Backend.health``, no process, a millisecond): whether the rules are as
+ringfence placed them, and whether the sets have as many bans as they should. If the kernel reports changes by
+other programs, the check comes at once. Every minute, and after damage, all bans of the kernel are read and
+compared with the ledger in both directions:
 
-* what is missing goes back, ``CHUNK`` at a time, so that a new ban waits some milliseconds and not for all;
-* whose time in the kernel is shorter or longer than it should be (a clock was set, say) is renewed;
-* what is there without us is adopted with the time that it has; what has no end gets one, a day on; what must
-  not be banned is let go.
+* Missing bans are restored, ``CHUNK`` at a time, so that a new ban waits only some milliseconds.
+* Bans with a wrong timeout in the kernel (because a clock was set, for example) are renewed.
+* Unknown bans are adopted with their timeout. Bans without an end get one, a day ahead. Bans of exempt
+  networks are removed.
 """
 
 import asyncio
-from math import isfinite
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from math import inf, isfinite
 
 import structlog
 from attrs import define, frozen
 
 from ringfence.alarms import Alarms
-from ringfence.bans.enforce import CHUNK, Enforcer
-from ringfence.bans.ledger import key_of
-from ringfence.errors import FirewallError, StoreError
-from ringfence.firewall.contract import Roll
+from ringfence.bans.enforcer import CHUNK, Enforcer
+from ringfence.bans.ledger import key_of, network_of
+from ringfence.errors import FirewallError, FirewallIncompleteError, StoreError
+from ringfence.firewall.contract import Element, NetworkList
+from ringfence.model import Network, Scope
 
 COMPARE_EVERY = 60.0
-SLACK = 5.0  # seconds by which the kernel's time may differ from ours
+LOOKED_UP = 2_000
+"""If the kernel's listing lacks more bans than this, they are restored without a look-up."""
+APART = 5.0
+"""Minimum seconds between two comparisons for changes without damage."""
+SOONEST = 0.5
+"""Minimum seconds between two comparisons."""
+SLACK = 5.0  # seconds by which the kernel's timeout may differ
 
 
 @frozen
 class _Found:
-    """What a reading of the kernel found: who is not in the account, and whose time is another."""
+    """The differences found in the kernel: bans without a record, and bans with a wrong timeout."""
 
     unknown: dict[int, float]
     mistimed: list[int]
@@ -37,112 +46,124 @@ class _Found:
 
 @define
 class ReconcileCounts:
-    """How often the firewall had to be healed, how many bans were put back and how many adopted."""
+    """How often the firewall was repaired, and how many bans were put back and adopted."""
 
-    healed: int = 0
+    repaired: int = 0
     restored: int = 0
     adopted: int = 0
 
 
 class Reconciler:
-    """Keeps kernel and account together."""
+    """Keeps the kernel and the ledger in agreement."""
 
     def __init__(self, enforcer: Enforcer, alarms: Alarms) -> None:
         self.counts = ReconcileCounts()
-        self.trouble = ""
-        """What was wrong with the rules last, and was healed."""
+        self.last_damage = ""
+        """The latest damage to the rules that was repaired."""
         self._elements: int | None = None
         self._missing = 0
         self._broken = False
         self._enforcer = enforcer
         self._alarms = alarms
         self._wanted = asyncio.Event()
+        self._damaged = asyncio.Event()
         self._log = structlog.get_logger()
 
     @property
     def expected(self) -> int:
-        """How many bans there should be in the kernel now."""
+        """The number of bans that should be in the kernel now."""
         now = self._enforcer.clock.wall()
         return self._enforcer.ledger.alive(now) + self._enforcer.pending
 
     @property
     def enforced(self) -> int:
-        """How many of them are: by the last look where it counts them, else by the last comparison.
+        """The number of bans in the kernel, by the latest check or comparison that counted them.
 
-        0, while the rules are not as they should be and cannot be healed.
+        It is 0 while the rules are damaged and cannot be repaired.
         """
         if not self._enforcer.enforcing or self._broken:
             return 0
         alive = self._enforcer.ledger.alive(self._enforcer.clock.wall())
         return min(alive, self._elements) if self._elements is not None else alive - self._missing
 
-    def look(self) -> None:
-        """Look quickly, and heal the rules where something is amiss; what is missing then follows at once."""
+    def check(self) -> None:
+        """Check quickly, and repair damaged rules; missing bans are restored right after."""
         enforcer = self._enforcer
         if not enforcer.enforcing:
             return
         try:
-            pulse = enforcer.backend.pulse()
-            self._broken = pulse.trouble is not None
-            if pulse.trouble is not None:
-                self._heal(pulse.trouble)
+            health = enforcer.backend.health()
+            self._broken = health.damage is not None
+            if health.damage is not None:
+                self._repair(health.damage)
                 self._broken = False
         except (FirewallError, StoreError) as error:
-            self._alarms.sound("firewall", "rules", f"the firewall cannot be looked after: {error}")
+            self._alarms.activate("firewall", "rules", f"the firewall cannot be checked: {error}")
             return
-        self._alarms.over("firewall", "rules")
-        self._elements = pulse.elements
-        if pulse.elements is not None:
+        self._alarms.clear("firewall", "rules")
+        self._elements = health.elements
+        if health.elements is not None:
             alive = enforcer.ledger.alive(enforcer.clock.wall())
-            lost = alive - enforcer.ledger.unsure - pulse.elements
+            lost = alive - enforcer.ledger.uncertainty - health.elements
             if lost > 0:
                 self._log.error("bans.missing", number=lost)
-                self._wanted.set()
-        if pulse.trouble is not None or pulse.changed:
+                self._damaged.set()
+        if health.damage is not None:
+            self._damaged.set()
+        if health.changed or self._damaged.is_set():
             self._wanted.set()
 
-    def _heal(self, trouble: str) -> None:
+    def _repair(self, trouble: str) -> None:
         enforcer = self._enforcer
         if enforcer.records.switched_off:
-            enforcer.switch_off()  # by somebody who could not ask us
+            enforcer.switch_off()  # by a program that could not reach the daemon
             return
         enforcer.opened = enforcer.backend.open()
-        enforcer.fill(*Roll)
-        self.counts.healed += 1
-        self.trouble = trouble
-        self._log.error("firewall.healed", trouble=trouble)
+        enforcer.fill(*NetworkList)
+        self.counts.repaired += 1
+        self.last_damage = trouble
+        self._log.error("firewall.repaired", damage=trouble)
 
     async def run(self) -> None:
-        """Compare every minute and when something was amiss, until cancelled."""
+        """Compare every minute and after damage, until cancelled.
+
+        After damage to the rules or bans the comparison comes at once, but takes at most a fifth of the time.
+        For other changes of the table it comes after ``APART`` seconds, because it takes as long as all bans.
+        """
+        mono = self._enforcer.clock.mono
+        last, took = -inf, 0.0
         while True:
-            try:
-                async with asyncio.timeout(COMPARE_EVERY):
-                    await self._wanted.wait()
-            except TimeoutError:
-                pass
+            await _within(COMPARE_EVERY, self._wanted)
+            if self._wanted.is_set():
+                await _within(last + APART - mono(), self._damaged)
+                await asyncio.sleep(max(0.0, last + max(SOONEST, 4 * took) - mono()))
             self._wanted.clear()
+            self._damaged.clear()
+            began = mono()
             try:
                 await self.compare()
             except FirewallError as error:
-                self._alarms.sound(
+                self._alarms.activate(
                     "firewall", "bans", f"the bans cannot be compared with the kernel: {error}"
                 )
             else:
-                self._alarms.over("firewall", "bans")
+                self._alarms.clear("firewall", "bans")
+            last = mono()
+            took = last - began
 
     async def compare(self) -> None:
-        """Read all that the kernel has, and bring it and the account together."""
+        """Read all bans of the kernel, and reconcile them with the ledger."""
         enforcer = self._enforcer
         if not enforcer.enforcing:
             return
-        enforcer.look += 1
-        enforcer.lifted_lately.clear()
-        enforcer.fill(*sorted(enforcer.unfilled))
+        enforcer.comparison += 1
+        enforcer.recently_unbanned.clear()
         began = enforcer.clock.wall()
-        found = await asyncio.to_thread(self._read, enforcer.look, began)
-        await self._mend(found, began)
+        known = [*enforcer.ledger.keys()]
+        found = await asyncio.to_thread(self._read, known, enforcer.comparison, began)
+        await self._apply_differences(found, began)
 
-    async def _mend(self, found: _Found, began: float) -> None:
+    async def _apply_differences(self, found: _Found, began: float) -> None:
         enforcer = self._enforcer
         if not enforcer.enforcing:  # switched off meanwhile
             return
@@ -150,7 +171,7 @@ class Reconciler:
         missing = [
             key
             for key, record in enforcer.ledger.items()
-            if record.seen != enforcer.look and record.expires > began + SLACK
+            if record.seen != enforcer.comparison and record.expires > began + SLACK
         ]
         self._missing = len(missing)
         for start in range(0, len(unknown), CHUNK):
@@ -159,7 +180,7 @@ class Reconciler:
             await asyncio.sleep(0)
         for start in range(0, len(missing), CHUNK):
             self.counts.restored += enforcer.restore(missing[start : start + CHUNK])
-            self._missing = max(0, self._missing - CHUNK)  # what was refused is pending now
+            self._missing = max(0, self._missing - CHUNK)  # refused bans are pending now
             await asyncio.sleep(0)
         for start in range(0, len(found.mistimed), CHUNK):
             enforcer.renew(found.mistimed[start : start + CHUNK])
@@ -168,29 +189,48 @@ class Reconciler:
             self._log.warning("bans.reconciled", put_back=len(missing), adopted=len(unknown))
 
     def _adopt(self, found: dict[int, float]) -> None:
-        """Adopt who is still unknown, and was not let in meanwhile."""
+        """Adopt bans that are still unknown and were not unbanned meanwhile."""
         enforcer = self._enforcer
         left = {
             key: seconds
             for key, seconds in found.items()
-            if enforcer.enforcing and key not in enforcer.lifted_lately and key not in enforcer.ledger
+            if enforcer.enforcing and key not in enforcer.recently_unbanned and key not in enforcer.ledger
         }
         if left:
             enforcer.adopt(left)
             self.counts.adopted += len(left)
 
-    def _read(self, look: int, now: float) -> _Found:
-        """Mark who is in the kernel. In a thread: it only touches marks, and sizes nothing."""
+    def _listed(self, known: Sequence[int], look: int) -> Iterator[Element]:
+        """List the kernel's bans; look up known ones that the listing lacks, unless it lacks very many."""
+
+        def unseen() -> Iterator[tuple[Network, Scope]]:
+            get = self._enforcer.ledger.get
+            keys = [key for key in known if (record := get(key)) is not None and record.seen != look]
+            if len(keys) <= LOOKED_UP:
+                yield from map(network_of, keys)
+
+        with suppress(FirewallIncompleteError):
+            yield from self._enforcer.backend.list(unseen())
+
+    def _read(self, known: Sequence[int], look: int, now: float) -> _Found:
+        """Mark the bans found in the kernel. It runs in a thread: it only sets marks, and resizes nothing."""
         enforcer = self._enforcer
         unknown, mistimed = {}, []
-        for element in enforcer.backend.list():
+        for element in self._listed(known, look):
             key = key_of(element.network, element.scope)
             record = enforcer.ledger.get(key)
             if record is None:
                 unknown[key] = element.timeout
                 continue
             record.seen = look
-            early = record.expires - now - element.timeout  # an element without an end ends late
+            early = record.expires - now - element.timeout  # negative if the element has no end
             if early < -SLACK or (early > SLACK and not isfinite(record.renew_at)):
                 mistimed.append(key)
         return _Found(unknown, mistimed)
+
+
+async def _within(seconds: float, event: asyncio.Event) -> None:
+    """Wait for ``event``, at most ``seconds``."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(max(0.0, seconds)):
+            await event.wait()

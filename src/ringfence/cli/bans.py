@@ -1,9 +1,9 @@
-"""``ringfence bans``, ``ban`` and ``unban``: who is out, and by hand."""
+"""``ringfence bans``, ``ban`` and ``unban``: list bans, and ban or unban by hand."""
 
 import json
-import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -14,28 +14,30 @@ from ringfence.cli.common import (
     DEFAULT_CONFIG,
     ConfigOption,
     JsonOption,
+    ask,
     ask_daemon,
     ask_daemon_encoded,
-    console,
     counted,
-    errors_told,
-    fitting,
+    errors_reported,
     networks_from,
-    say,
     settings_from,
-    tell_of_friends,
+    settings_or_defaults,
+    warn_about_friends,
 )
-from ringfence.errors import DaemonUnreachableError, StoreError
-from ringfence.exits import Exit
-from ringfence.spans import span
+from ringfence.cli.output import echo, echo_encoded, echo_json, echo_stderr
+from ringfence.clock import format_duration
+from ringfence.errors import DaemonUnreachableError, Exit, FirewallIncompleteError, StoreError
 
 if TYPE_CHECKING:
-    from rich.console import Console
     from rich.table import Table
 
     from ringfence.bans.ledger import Ledger
+    from ringfence.cli.screen import Screen
+    from ringfence.config.loader import Settings
+    from ringfence.model import Network
 
 REFRESH = 1.0  # seconds
+WITHOUT_DAEMON = "the daemon does not answer: removed from the kernel directly"
 _COLUMNS: "dict[str, Literal['left', 'right']]" = {
     "ADDRESS": "left",
     "RULE": "left",
@@ -45,16 +47,16 @@ _COLUMNS: "dict[str, Literal['left', 'right']]" = {
     "LEFT": "right",
     "PACKETS": "right",
 }
-_SPARED = ("SINCE (UTC)", "BAN", "PACKETS")
-"""What goes first where a line has no room for everything."""
-_AROUND = 4
-"""Lines of a live screen that are no ban: two heads, how many more there are, the cursor's own."""
-_READABLE = 1_000_000
-"""Bytes: a longer JSON is for scripts alone, and is passed on in one line as it is."""
+_OPTIONAL_COLUMNS = ("SINCE (UTC)", "BAN", "PACKETS")
+"""Columns that are left out, in this order, if lines are too narrow."""
+_OTHER_LINES = 4
+"""Lines of a live screen that are not bans: two headers, the count of further bans, and the cursor's line."""
+_MAX_INDENTED = 1_000_000
+"""Bytes: longer JSON is for scripts only, and is passed on unchanged in one line."""
 _PLAIN_FROM = 1_000
-"""So many rows are written as they come: to fit a hundred thousand into a table takes a minute."""
+"""Rows: longer lists are printed without a table; rich needs a minute for a table of 100,000 rows."""
 _RENEWED_FROM = 2_000_000
-"""Seconds: the kernel keeps some 24 days at most, and the daemon renews a ban that is longer."""
+"""Seconds: the kernel keeps an entry for about 24 days at most; the daemon renews longer bans."""
 
 Rows = list[dict[str, Any]]
 
@@ -69,106 +71,142 @@ def register(app: typer.Typer) -> None:
 def bans(
     addresses: Annotated[
         list[str] | None,
-        typer.Argument(metavar="ADDRESS", help="Only bans that cover one of these, or lie in it."),
+        typer.Argument(
+            metavar="ADDRESS", help="Only bans of these addresses, and of networks around or inside them."
+        ),
     ] = None,
     config: ConfigOption = DEFAULT_CONFIG,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Show the list live, until Ctrl-C.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """List who is banned, as the kernel has it, daemon up or down."""
+    """List current bans, as read from the kernel, with the daemon up or down."""
+    addresses = None if addresses == ["all"] else addresses
     if watch and as_json:
         raise typer.BadParameter("--watch is for people, --json for scripts: choose one")
     wanted = [str(network) for network in networks_from(addresses)] if addresses else None
-    with errors_told():
+    with errors_reported():
         if watch:
             _watch(config, wanted)
             return
         encoded, note = _encoded(config, wanted)
         if not as_json:
             rows = json.loads(encoded)
-            _print(rows, _nobody(addresses))
+            _print(rows, _no_bans_text(addresses))
             if not rows and not note:
-                _tell_of_nobody(config, wanted)
-        elif len(encoded) < _READABLE:
-            typer.echo(json.dumps(json.loads(encoded), indent=2))
+                _explain_no_bans(config, wanted)
+        elif len(encoded) < _MAX_INDENTED:
+            echo_json(json.loads(encoded))
         else:
-            sys.stdout.buffer.write(encoded + b"\n")
+            echo_encoded(encoded)
         if note:
-            say(f"The daemon is not running{note}.")
+            echo_stderr(f"The daemon is not running{note}.")
 
 
 def ban(
     addresses: Annotated[list[str], typer.Argument(metavar="ADDRESS", help="Addresses or networks.")],
     config: ConfigOption = DEFAULT_CONFIG,
-    length: Annotated[str, typer.Option("--for", metavar="TIME", help="How long, such as 2h or 7d.")] = "1h",
-    reason: Annotated[str, typer.Option(metavar="TEXT", help="Why, for whoever reads the list.")] = "",
-    force: Annotated[bool, typer.Option("--force", help="Also what this host itself needs.")] = False,
+    length: Annotated[
+        str, typer.Option("--for", metavar="TIME", help="Length of the ban, such as 2h, 1h30m or 7d.")
+    ] = "1h",
+    reason: Annotated[str, typer.Option(metavar="TEXT", help="Reason, shown by `ringfence why`.")] = "",
+    force: Annotated[
+        bool, typer.Option("--force", help="Also ban what this host needs, or a very wide network.")
+    ] = False,
 ) -> None:
     """Ban addresses or networks by hand."""
-    from ringfence.values import parse_duration  # noqa: PLC0415 - loaded when the command runs
+    from ringfence.config.converters import parse_duration  # noqa: PLC0415 - loaded when the command runs
 
+    for text in addresses:
+        with suppress(ValueError):
+            parse_duration(text)
+            raise typer.BadParameter(f"{text!r} is a time; write it as: --for {text}")
     networks = [str(network) for network in networks_from(addresses)]
     try:
         seconds = parse_duration(length)
     except ValueError as error:
         raise typer.BadParameter(f"--for {error}") from None
-    with errors_told():
+    with errors_reported():
         problems = ask_daemon(config, "ban", networks=networks, seconds=seconds, reason=reason, force=force)
         if len(problems) < len(networks):
-            tell_of_friends(config, networks_from(addresses), "banned")
-        _told(f"banned for {span(seconds)}", addresses, networks, problems)
+            warn_about_friends(config, networks_from(addresses), "banned")
+        _print_outcome(f"banned for {format_duration(seconds)}", addresses, networks, problems)
 
 
 def unban(
     addresses: Annotated[
-        list[str] | None, typer.Argument(metavar="ADDRESS", help="Who may come back.")
+        list[str] | None, typer.Argument(metavar="ADDRESS", help="Addresses or networks, or `all`.")
     ] = None,
     config: ConfigOption = DEFAULT_CONFIG,
-    everybody: Annotated[bool, typer.Option("--all", help="Lift every ban.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="End every ban.")] = False,
 ) -> None:
-    """Lift bans: of addresses or networks, or of everybody."""
-    if everybody == bool(addresses):
+    """End bans of addresses or networks, or all bans. Works with the daemon up or down."""
+    if addresses == ["all"]:
+        addresses, everything = None, True
+    if everything == bool(addresses):
         raise typer.BadParameter("name addresses, or --all")
-    with errors_told():
-        if everybody:
-            number = ask_daemon(config, "unban", all=True)
-            typer.echo(f"{counted(number, 'ban')} lifted")
+    networks = networks_from(addresses or [])
+    settings = settings_or_defaults(config)
+    with errors_reported():
+        if everything:
+            echo(f"{counted(_unban_everything(settings), 'ban')} ended")
             return
-        networks = [str(network) for network in networks_from(addresses or [])]
-        answer = ask_daemon(config, "unban", networks=networks)
-        for note in answer["notes"]:
-            say(note)
-        _told("unbanned", addresses or [], networks, answer["problems"])
-
-
-def _told(done: str, addresses: Sequence[str], networks: Sequence[str], problems: Sequence[str]) -> None:
-    """Say to whom it was done, as he was typed, and to whom not."""
-    failed = [any(problem.startswith(f"{network}: ") for problem in problems) for network in networks]
-    if sum(failed) == len(problems) < len(networks):  # else a problem is not of one of them alone
-        typer.echo(
-            f"{done}: " + ", ".join(a for a, not_he in zip(addresses, failed, strict=True) if not not_he)
+        answer = _unban(settings, networks)
+        echo_stderr(*answer["notes"])
+        _print_outcome(
+            "unbanned", addresses or [], [str(network) for network in networks], answer["problems"]
         )
-    for problem in problems:
-        say(problem)
+
+
+def _unban_everything(settings: "Settings") -> int:
+    try:
+        number: int = ask(settings, "unban", all=True)
+    except DaemonUnreachableError:
+        from ringfence.daemon.offline import unban_everything  # noqa: PLC0415 - loaded when the command runs
+
+        number = unban_everything(settings)
+        echo_stderr(WITHOUT_DAEMON)
+    return number
+
+
+def _unban(settings: "Settings", networks: "Sequence[Network]") -> dict[str, list[str]]:
+    try:
+        answer: dict[str, list[str]] = ask(settings, "unban", networks=[str(n) for n in networks])
+    except DaemonUnreachableError:
+        from ringfence.daemon.offline import unban_networks  # noqa: PLC0415 - loaded when the command runs
+
+        found = unban_networks(settings, networks)
+        answer = {"problems": list(found.problems), "notes": list(found.notes)}
+        echo_stderr(WITHOUT_DAEMON)
+    return answer
+
+
+def _print_outcome(
+    done: str, addresses: Sequence[str], networks: Sequence[str], problems: Sequence[str]
+) -> None:
+    """Print the addresses that succeeded, as they were typed, and the problems of the others."""
+    failed = [any(problem.startswith(f"{network}: ") for problem in problems) for network in networks]
+    if sum(failed) == len(problems) < len(networks):  # otherwise a problem concerns several of them
+        echo(f"{done}: " + ", ".join(text for text, bad in zip(addresses, failed, strict=True) if not bad))
+    echo_stderr(*problems)
     if problems:
         raise typer.Exit(Exit.PROBLEM)
 
 
-def _tell_of_nobody(path: Path, wanted: list[str] | None) -> None:
-    """Say what else there is to see where nobody is listed."""
+def _explain_no_bans(path: Path, wanted: list[str] | None) -> None:
+    """Print where else to look if the list is empty."""
     if not ask_daemon(path, "status")["firewall"]["enforcing"]:
-        say("Nothing is dropped now; see: ringfence status")
+        echo_stderr("Nothing is dropped at present; see: ringfence status")
     elif wanted:
-        say("Who is denied for good is on a list of its own: ringfence deny list")
+        echo_stderr("Denied networks are listed by: ringfence deny list")
 
 
 def _encoded(path: Path, wanted: list[str] | None) -> tuple[bytes, str]:
-    """Give the list as JSON, and what is to be said of it where there is no daemon."""
+    """Return the list as JSON, and a note if the daemon does not run."""
     try:
         asked = {"networks": wanted} if wanted is not None else {}
         return ask_daemon_encoded(path, "bans", **asked), ""
     except DaemonUnreachableError:
-        return _encoded_without_daemon(path, wanted)
+        return _encoded_offline(path, wanted)
 
 
 def _rows(path: Path, wanted: list[str] | None) -> tuple[Rows, str]:
@@ -176,74 +214,78 @@ def _rows(path: Path, wanted: list[str] | None) -> tuple[Rows, str]:
     return json.loads(encoded), note
 
 
-def _encoded_without_daemon(path: Path, wanted: list[str] | None) -> tuple[bytes, str]:
-    from ringfence.bans.exempt import overlap  # noqa: PLC0415 - loaded when the command runs
+def _encoded_offline(path: Path, wanted: list[str] | None) -> tuple[bytes, str]:
+    from ringfence.bans.exemptions import overlap  # noqa: PLC0415 - loaded when the command runs
+    from ringfence.bans.ledger import key_of, network_of  # noqa: PLC0415 - loaded when the command runs
+    from ringfence.daemon.status import bans_report  # noqa: PLC0415 - loaded when the command runs
     from ringfence.firewall import make_backend  # noqa: PLC0415 - loaded when the command runs
-    from ringfence.report import bans_report  # noqa: PLC0415 - loaded when the command runs
 
     settings = settings_from(path)
     backend = make_backend(settings.firewall.backend)
     if not backend.enforces:
-        return b"[]", f", and the {backend.name} firewall has no bans without it"
+        return b"[]", f", and without it the {backend.name} firewall has no bans"
     now = time.time()
-    networks = networks_from(wanted or [])
-    found = (
-        element
-        for element in backend.list()
-        if not networks or any(overlap(element.network, network) for network in networks)
-    )
+    networks, ledger, incomplete = networks_from(wanted or []), _recorded(settings.store.path, now), ""
+    found: list[Any] = []
+    keys: set[int] = set()
     try:
-        encoded = b"".join(bans_report(found, _known(settings.store.path, now), now))
+        for element in backend.list(network_of(key) for key in ledger.keys() if key not in keys):  # noqa: SIM118
+            keys.add(key_of(element.network, element.scope))
+            found.append(element)
+    except FirewallIncompleteError as error:
+        incomplete = f". The list may be incomplete: {error}"
     finally:
         backend.close()
-    return encoded, ": this is read from the kernel, which needs none to drop"
+    wanted_ones = (
+        one for one in found if not networks or any(overlap(one.network, network) for network in networks)
+    )
+    encoded = b"".join(bans_report(wanted_ones, ledger, now))
+    return encoded, f": the list is read from the kernel, which enforces bans without it{incomplete}"
 
 
-def _known(database: Path, now: float) -> "Ledger":
-    """Give what the database knows of the bans: nothing, where it cannot be read."""
+def _recorded(database: Path, now: float) -> "Ledger":
+    """Return the bans of the database as a ledger; it is empty if the database cannot be read."""
     from ringfence.bans.ledger import Ledger, Record, key_of  # noqa: PLC0415 - loaded when the command runs
-    from ringfence.store import Store  # noqa: PLC0415 - loaded when the command runs
+    from ringfence.store.database import Store  # noqa: PLC0415 - loaded when the command runs
 
     ledger = Ledger()
     if not database.exists():
         return ledger
     try:
         with Store.open(database, owner=False) as store:
-            for ban, made in store.each_running(now):
-                ledger.put(key_of(ban.network, ban.scope), Record.of(ban, made))
+            for ban, counts in store.each_running(now):
+                ledger.put(key_of(ban.network, ban.scope), Record.of(ban, counts))
     except StoreError as error:
-        say(str(error))
+        echo_stderr(str(error))
     return ledger
 
 
-def _nobody(wanted: Sequence[str] | None) -> str:
-    """Say that nobody is listed; where some were asked for, that says nothing of others."""
+def _no_bans_text(wanted: Sequence[str] | None) -> str:
+    """Return the text for an empty list; it names the requested addresses, if any."""
     if not wanted:
-        return "Nobody is banned."
+        return "No address is banned."
     return f"{', '.join(wanted)} {'is' if len(wanted) == 1 else 'are'} not banned."
 
 
 def _table(rows: Rows, *, without: int = 0) -> "Table":
-    """Give the table, ``without`` so many of the columns that matter least."""
-    from rich.table import Table  # noqa: PLC0415 - loaded when the command runs
-    from rich.text import Text  # noqa: PLC0415 - loaded when the command runs
+    """Return the table without the first ``without`` of the optional columns."""
+    from ringfence.cli.screen import add_row, plain_table  # noqa: PLC0415 - loaded when the command runs
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    left_out = set(_SPARED[:without])
+    table = plain_table()
+    left_out = set(_OPTIONAL_COLUMNS[:without])
     for name, justify in _COLUMNS.items():
-        if name not in left_out:  # at the worst an address takes two lines, not the table
+        if name not in left_out:  # on a very narrow screen only the address wraps
             fold = name == "ADDRESS"
             table.add_column(name, justify=justify, no_wrap=not fold, overflow="fold" if fold else "ellipsis")
     for row in rows:
         began = (row["since"] or "?").replace("T", " ").removesuffix("Z")[:16]
         cells = (row["address"], _rule(row), *_numbers(row), began, _left(row), str(row["packets"]))
-        shown = (Text(cell) for name, cell in zip(_COLUMNS, cells, strict=True) if name not in left_out)
-        table.add_row(*shown)
+        add_row(table, (cell for name, cell in zip(_COLUMNS, cells, strict=True) if name not in left_out))
     return table
 
 
 def _rule(row: dict[str, Any]) -> str:
-    """Name the rule, and what the ban covers where that is not everything."""
+    """Return the rule, and the scope of the ban unless it covers everything."""
     rule = row["rule"] or "?"
     return rule if row["scope"] == "full" else f"{rule} ({row['scope']})"
 
@@ -258,43 +300,48 @@ def _left(row: dict[str, Any]) -> str:
     left = row["timeout"]
     if left is None:
         return "no end"
-    if left > _RENEWED_FROM and row["expires"]:  # longer than the kernel can be told: it is renewed meanwhile
+    if left > _RENEWED_FROM and row["expires"]:  # longer than the kernel's limit: the daemon renews it
         left = datetime.fromisoformat(row["expires"]).timestamp() - time.time()
-    return span(left)
+    return format_duration(left)
 
 
-def _fitting(rows: Rows, to: "Console") -> "Table":
-    """Give the table, without some columns where the longest addresses would break the lines."""
-    return fitting((_table(rows, without=number) for number in range(len(_SPARED) + 1)), to)
+def _fitting(rows: Rows, to: "Screen") -> "Table":
+    """Return the table with as many columns as fit the screen."""
+    from ringfence.cli.screen import fitting  # noqa: PLC0415 - loaded when the command runs
+
+    return fitting((_table(rows, without=number) for number in range(len(_OPTIONAL_COLUMNS) + 1)), to)
 
 
-def _print(rows: Rows, nobody: str) -> None:
+def _print(rows: Rows, if_empty: str) -> None:
+    from ringfence.cli.screen import Screen  # noqa: PLC0415 - loaded when the command runs
+
     if len(rows) >= _PLAIN_FROM:
-        typer.echo("ADDRESS  RULE  PROVEN  BAN  SINCE  LEFT  PACKETS")
+        echo("ADDRESS  RULE  PROVEN  BAN  SINCE  LEFT  PACKETS")
         for row in rows:
             cells = (row["address"], _rule(row), *_numbers(row), row["since"] or "?", _left(row))
-            sys.stdout.write("  ".join((*cells, str(row["packets"]))) + "\n")
+            echo("  ".join((*cells, str(row["packets"]))))
         return
-    to = console()
+    to = Screen(whole_lines=True)
     to.print(_fitting(rows, to))
     if not rows:
-        to.print(nobody, soft_wrap=True)
+        to.show(if_empty)
 
 
 def _watch(path: Path, wanted: list[str] | None) -> None:
     from rich.console import Group  # noqa: PLC0415 - loaded when the command runs
     from rich.live import Live  # noqa: PLC0415 - loaded when the command runs
-    from rich.text import Text  # noqa: PLC0415 - loaded when the command runs
 
-    to = console()
+    from ringfence.cli.screen import Screen, words  # noqa: PLC0415 - loaded when the command runs
+
+    to = Screen(whole_lines=True)
 
     def frame() -> Group:
         rows, note = _rows(path, wanted)
         source = f"the daemon is not running{note}" if note else "live"
-        head = Text(f"{len(rows)} banned ({source}). Ctrl-C ends.", style="dim")
-        room = max(1, to.height - _AROUND)
-        more = [Text(f"and {len(rows) - room} more", style="dim")] if len(rows) > room else []
-        return Group(head, _fitting(rows[:room], to), *more)  # what the screen does not show
+        head = words(f"{len(rows)} banned ({source}). Ctrl-C ends.", style="dim")
+        room = max(1, to.height - _OTHER_LINES)
+        more = [words(f"and {len(rows) - room} more", style="dim")] if len(rows) > room else []
+        return Group(head, _fitting(rows[:room], to), *more)
 
     try:
         with Live(frame(), console=to, auto_refresh=False) as live:

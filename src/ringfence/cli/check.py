@@ -1,31 +1,34 @@
-"""``ringfence check``: line by line what is right and what is not, with the mend. It changes nothing."""
+"""``ringfence check``: print one line for each thing checked, with the fix. It changes nothing."""
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ringfence.cli.common import DEFAULT_CONFIG, ConfigOption, JsonOption, ask, errors_told, settings_from
-from ringfence.cli.findings import Finding
-from ringfence.errors import ControlError, DaemonUnreachableError, FirewallError
-from ringfence.exits import Exit
+from ringfence.audit.findings import Finding
+from ringfence.cli.common import DEFAULT_CONFIG, ConfigOption, JsonOption, ask, errors_reported, settings_from
+from ringfence.cli.output import echo, echo_json, echo_stderr
+from ringfence.errors import ControlError, DaemonUnreachableError, Exit, FirewallError, HostError
 
 if TYPE_CHECKING:
-    from ringfence.config import AsteriskSettings, Settings
+    from ringfence.audit.console import AsteriskConsole
+    from ringfence.config.loader import AsteriskSettings, Settings
 
-_UNREACHED = "does Asterisk run, and has its manager.conf enabled = yes in [general]?"
-LISTEN_FOR = 15.0
-"""How long an Asterisk has to answer, log us in and show that it tells security events (seconds)."""
-UNPROVEN = "who guesses over UDP at PJSIP proves no address, so his bans are of SIP over UDP alone, and short"
-"""What is lost of the judgement where outgoing challenges are not seen."""
+_UNREACHED = "is Asterisk running, and does its manager.conf have enabled = yes in [general]?"
+_INDENT = 4  # the width of the mark
+AMI_TIMEOUT = 15.0
+"""Seconds that an Asterisk has to answer, log the daemon's user in and grant security events."""
+UNPROVEN = (
+    "guesses over UDP at PJSIP then prove no address, so their bans are short and block only SIP over UDP"
+)
+"""The effect of not capturing outgoing challenges."""
 
 HardeningOption = Annotated[
-    bool, typer.Option("--hardening", help="Say also what in this Asterisk invites attacks.")
+    bool, typer.Option("--hardening", help="Also check Asterisk's own settings for weaknesses.")
 ]
 FilesOption = Annotated[
-    Path, typer.Option("--asterisk-files", metavar="FOLDER", help="Where Asterisk's configuration is.")
+    Path, typer.Option("--asterisk-files", metavar="FOLDER", help="Folder of Asterisk's configuration.")
 ]
 FILES = Path("/etc/asterisk")
 
@@ -41,19 +44,19 @@ def check(
     as_json: JsonOption = False,
     files: FilesOption = FILES,
 ) -> None:
-    """Say what is right and what is not, and what mends it. Changes nothing."""
-    with errors_told():
+    """Check the setup, and suggest fixes. Changes nothing."""
+    with errors_reported():
         settings = settings_from(config, secrets=True)
     findings = []
     for finding in _findings(config, settings, files, hardening=hardening):
         findings.append(finding)
         if not as_json:
-            typer.echo(finding.line)
+            echo(finding.line, indent=_INDENT)
     wrong = sum(finding.right is False for finding in findings)
     if as_json:
-        typer.echo(json.dumps([finding.as_json for finding in findings], indent=2))
+        echo_json([finding.as_json for finding in findings])
     if wrong:
-        typer.echo(f"{wrong} to mend", err=True)
+        echo_stderr(f"{wrong} to fix")
         raise typer.Exit(Exit.PROBLEM)
 
 
@@ -61,112 +64,141 @@ def _findings(path: Path, settings: "Settings", files: Path, *, hardening: bool)
     import asyncio  # noqa: PLC0415 - loaded when the command runs
     import logging  # noqa: PLC0415 - loaded when the command runs
 
-    from ringfence import log  # noqa: PLC0415 - loaded when the command runs
+    from ringfence.daemon import logging as log  # noqa: PLC0415 - loaded when the command runs
 
-    log.configure(logging.CRITICAL)  # what a connection logs is what the findings say
+    log.configure(logging.CRITICAL)  # the findings contain what a connection would log
     yield Finding(True, "configuration", str(path))
-    yield from _secrecy(path)
-    report, daemon = _daemon(settings)
+    yield from _secret_findings(path)
+    report, daemon = _daemon_findings(settings)
     for pbx in settings.asterisk:
         if pbx.ami.enabled:
-            yield asyncio.run(_hear(pbx))
+            yield from asyncio.run(_ami_findings(pbx))
         else:
             what = f"{pbx.name}: manager interface"
-            yield Finding(None, what, "is not heard (enabled = false): the log alone tells, and later")
-    yield from _asterisk(settings, report, files, hardening=hardening)
-    yield asyncio.run(_wire(settings, report))
-    yield from _firewall(settings, report)
+            unused = (
+                "is not used (enabled = false): attempts are seen only in the logs, and later, and no failed"
+            )
+            yield Finding(None, what, f"{unused} manager login can be confirmed; fix: enabled = true")
+    yield from _asterisk_findings(settings, report, files, hardening=hardening)
+    yield asyncio.run(_wire_finding(settings, report))
+    yield from _firewall_findings(settings, report)
+    yield _closed_connections()
     yield _logins()
     for database in settings.geo.database or ():
         if not Path(database).is_file():
-            yield Finding(False, "geo", f"{database} is not there; see [geo] database")
+            yield Finding(False, "geo", f"{database} does not exist; see [geo] database")
     yield from daemon
 
 
-def _firewall(settings: "Settings", report: Mapping[str, Any] | None) -> Iterator[Finding]:
+def _firewall_findings(settings: "Settings", report: Mapping[str, Any] | None) -> Iterator[Finding]:
     from ringfence.firewall import make_backend  # noqa: PLC0415 - loaded when the command runs
+    from ringfence.sources.wire import GROUP  # noqa: PLC0415 - loaded when the command runs
 
+    name = report["firewall"]["backend"] if report else settings.firewall.backend
     try:
-        backend = make_backend(report["firewall"]["backend"] if report else settings.firewall.backend)
+        backend = make_backend(name, settings.plan(None, GROUP if settings.wire else None))
     except FirewallError as error:
         yield Finding(False, "firewall", str(error))
     else:
-        parts = backend.look()
+        requirements = backend.requirements()
         backend.close()
-        for part in parts:
-            yield Finding(part.lack is None, part.what, part.lack or part.note)
+        for one in requirements:
+            yield Finding(one.problem is None, one.name, one.problem or one.note)
+
+
+def _closed_connections() -> Finding:
+    """Check whether the kernel reports closed TCP connections, with the daemon's own code."""
+    from ringfence.host.closed import ClosedSockets  # noqa: PLC0415 - loaded when the command runs
+
+    closed = ClosedSockets()
+    try:
+        closed.open()
+    except HostError as error:
+        lost = "a guess that only the log reports counts only while its TCP connection is open"
+        return Finding(False, "connections", f"{error}; {lost}")
+    closed.close()
+    what = "the kernel reports closed TCP connections of this network namespace (not of containers)"
+    return Finding(True, "connections", what)
 
 
 def _logins() -> Finding:
-    """Say whether it is known who is logged in to this host, and so is never banned."""
+    """Check whether the addresses that are logged in to this host are known, and so never banned."""
     from ringfence.host.logins import why_no_logins  # noqa: PLC0415 - loaded when the command runs
 
     why = why_no_logins()
-    unknown = f"{why}; whoever is logged in from elsewhere could be banned: put your own address on `allow`"
-    return Finding(None, "logins", unknown) if why else Finding(True, "logins", "are known, and never banned")
+    unknown = f"{why}; your own address could be banned; fix: put it on the allow list"
+    return (
+        Finding(None, "logins", unknown)
+        if why
+        else Finding(True, "logins", "addresses logged in to this host are known, and never banned")
+    )
 
 
-def _secrecy(path: Path) -> Iterator[Finding]:
-    """See who may read the secrets, where they are files: not everybody, but the unit's user."""
-    from ringfence.folders import USER, may_read  # noqa: PLC0415 - loaded when the command runs
+def _secret_findings(path: Path) -> Iterator[Finding]:
+    """Check the modes of files with secrets: the unit's user can read them, other users cannot."""
+    from ringfence.daemon.paths import USER, may_read  # noqa: PLC0415 - loaded when the command runs
 
-    written = [pbx.ami for pbx in settings_from(path).asterisk]  # without what was read from elsewhere
+    written = [
+        pbx.ami for pbx in settings_from(path).asterisk
+    ]  # as written, without secrets read from other files
     files = [path] if any(ami.secret is not None for ami in written) else []
     files += [ami.secret_file for ami in written if ami.secret_file is not None]
     for file in dict.fromkeys([path, *files]):
         if not may_read(file):
-            why = f"the unit's user, {USER}, may not read {file}, so it does not start"
-            yield Finding(False, "secret", f"{why}; mend: chgrp {USER} {file}; chmod g+r {file}")
+            why = f"the service cannot start: its user {USER} may not read {file}"
+            yield Finding(False, "secret", f"{why}; fix: chgrp {USER} {file}; chmod g+r {file}")
     for file in dict.fromkeys(files):
         if file.stat().st_mode & 0o007:
-            yield Finding(False, "secret", f"everybody may read {file}; mend: chmod o= {file}")
+            yield Finding(False, "secret", f"every user may read {file}; fix: chmod o= {file}")
 
 
-async def _hear(pbx: "AsteriskSettings") -> Finding:
-    """Connect as the daemon does, and see how far it comes."""
+async def _ami_findings(pbx: "AsteriskSettings") -> list[Finding]:
+    """Connect as the daemon does; report how far the connection gets, and its weaknesses."""
     import asyncio  # noqa: PLC0415 - loaded when the command runs
 
+    from ringfence.daemon.targets import target_of  # noqa: PLC0415 - loaded when the command runs
     from ringfence.sources.ami import AmiSource  # noqa: PLC0415 - loaded when the command runs
     from ringfence.sources.state import State  # noqa: PLC0415 - loaded when the command runs
-    from ringfence.targets import target_of  # noqa: PLC0415 - loaded when the command runs
 
     source = AmiSource(target_of(pbx), lambda _events, _now: None)
     what = f"{pbx.name}: manager interface at {pbx.ami.host}:{pbx.ami.port}"
     try:
-        async with asyncio.timeout(LISTEN_FOR), asyncio.TaskGroup() as group:
+        async with asyncio.timeout(AMI_TIMEOUT), asyncio.TaskGroup() as group:
             task = group.create_task(source.run())
             await source.settled.wait()
+            if source.condition.state is State.LISTENING:
+                await source.http_checked.wait()
             task.cancel()
     except TimeoutError:
-        return Finding(
-            False, what, f"did not come further than {source.condition.state} in {LISTEN_FOR:.0f} s"
-        )
+        detail = f"got no further than {source.condition.state} in {AMI_TIMEOUT:.0f} s"
+        return [Finding(False, what, detail)]
     if source.condition.state is State.LISTENING:
-        return Finding(True, what, "logged in, security events are granted")
-    mend = "; " + _UNREACHED if source.condition.state is State.UNREACHABLE else ""
-    return Finding(False, what, f"{source.condition.state}: {source.condition.detail}{mend}")
+        weak = [Finding(None, what, weakness) for weakness in source.weaknesses]
+        return [Finding(True, what, "logged in, security events are granted"), *weak]
+    hint = "; " + _UNREACHED if source.condition.state is State.UNREACHABLE else ""
+    return [Finding(False, what, f"{source.condition.state}: {source.condition.detail}{hint}")]
 
 
-async def _wire(settings: "Settings", report: Mapping[str, Any] | None) -> Finding:
-    """Ask the daemon whether it sees the wire; where there is none, try as it would."""
-    from ringfence.report import WITHOUT_WIRE  # noqa: PLC0415 - loaded when the command runs
+async def _wire_finding(settings: "Settings", report: Mapping[str, Any] | None) -> Finding:
+    """Ask the daemon whether it captures challenges; without a daemon, try to open the capture."""
+    from ringfence.daemon.status import WITHOUT_WIRE  # noqa: PLC0415 - loaded when the command runs
 
     if not settings.wire:
-        why = f"is not looked at ([asterisk.wire] enabled): {UNPROVEN}; {WITHOUT_WIRE}"
+        why = f"is switched off ([asterisk.wire] enabled): {UNPROVEN}; {WITHOUT_WIRE}"
         return Finding(None, "wire", why)
     if report is None:
-        state, detail = await _bound()
+        state, detail = await _open_wire()
     else:
         seen = next((source for source in report["sources"] if source["name"] == "wire"), None)
-        state = seen["state"] if seen else "not looked at"
-        detail = seen["detail"] if seen else "the daemon was started without it; mend: restart ringfence"
+        state = seen["state"] if seen else "not captured"
+        detail = seen["detail"] if seen else "the daemon was started without it; fix: restart ringfence"
     if state == "listening":
         return Finding(True, "wire", detail)
     return Finding(False, "wire", f"{state}: {detail}; {UNPROVEN}; {WITHOUT_WIRE}")
 
 
-async def _bound() -> tuple[str, str]:
-    """Bind to the packet log as the daemon does; give how far it comes, and why no further."""
+async def _open_wire() -> tuple[str, str]:
+    """Bind to the packet log as the daemon does; return the state reached, and its detail."""
     import asyncio  # noqa: PLC0415 - loaded when the command runs
 
     from ringfence.sources.wire import WireSource  # noqa: PLC0415 - loaded when the command runs
@@ -179,51 +211,56 @@ async def _bound() -> tuple[str, str]:
     return str(source.condition.state), source.condition.detail
 
 
-def _asterisk(
+def _asterisk_findings(
     settings: "Settings", report: Mapping[str, Any] | None, files: Path, *, hardening: bool
 ) -> Iterator[Finding]:
-    """See what the logs tell, what Asterisk is set to, and whom it knows."""
-    from ringfence.cli.check_asterisk import asterisk_findings  # noqa: PLC0415 - loaded when the command runs
+    """Check the logs, the settings and the accounts of Asterisk."""
+    from ringfence.audit.asterisk import read_asterisk  # noqa: PLC0415 - loaded when the command runs
+    from ringfence.audit.asterisk_setup import asterisk_findings  # noqa: PLC0415 - loaded when the command runs
+    from ringfence.audit.console import AsteriskConsole  # noqa: PLC0415 - loaded when the command runs
     from ringfence.cli.check_logs import log_findings  # noqa: PLC0415 - loaded when the command runs
-    from ringfence.host.asterisk import read_asterisk  # noqa: PLC0415 - loaded when the command runs
 
     alone = len(settings.asterisk) == 1
-    # Whose files are in /etc/asterisk is not known where there are several PBXs, or this one is elsewhere.
+    # With several PBXs, or a remote one, the owner of /etc/asterisk is unknown.
     here = alone and _is_here(settings.asterisk[0].ami.host)
     asterisk = read_asterisk(files) if here else None
     for pbx in settings.asterisk:
         yield from log_findings(pbx, report, asterisk, alone=alone)
-    yield from asterisk_findings(asterisk)
+    console = AsteriskConsole()
+    yield from asterisk_findings(asterisk, console)
     if here:
-        yield from _known(settings, report, files, hardening=hardening)
+        yield from _account_findings(settings, report, files, console, hardening=hardening)
     elif hardening:
-        why = "Asterisk does not run here, or is one of several: run this where its files are"
-        yield Finding(None, "hardening", f"not seen: {why}")
+        why = "Asterisk is remote, or one of several; fix: run this command on the host of its files"
+        yield Finding(None, "hardening", f"not checked: {why}")
 
 
-def _known(
-    settings: "Settings", report: Mapping[str, Any] | None, files: Path, *, hardening: bool
+def _account_findings(
+    settings: "Settings",
+    report: Mapping[str, Any] | None,
+    files: Path,
+    console: "AsteriskConsole",
+    *,
+    hardening: bool,
 ) -> Iterator[Finding]:
-    """See whom this host's Asterisk knows, and what in it invites attacks."""
+    """Check which addresses and accounts the local Asterisk knows, and its weaknesses."""
+    from ringfence.audit.hardening import (  # noqa: PLC0415 - loaded when the command runs
+        accounts_in_force,
+        hardening_findings,
+    )
     from ringfence.cli.check_friends import (  # noqa: PLC0415 - loaded when the command runs
         allowed_of,
         decoy_findings,
         rights_findings,
         trunk_findings,
     )
-    from ringfence.cli.check_hardening import (  # noqa: PLC0415 - loaded when the command runs
-        accounts_in_force,
-        hardening_findings,
-    )
-    from ringfence.host.console import AsteriskConsole  # noqa: PLC0415 - loaded when the command runs
 
-    console = AsteriskConsole()
     user = str(settings.asterisk[0].ami.username)
     yield from rights_findings(files, user)
     known = allowed_of(
         settings,
-        _asked(settings, "lists", side="allow") if report else None,
-        _asked(settings, "friends") if report else None,
+        _list_from_daemon(settings, "lists", side="allow") if report else None,
+        _list_from_daemon(settings, "friends") if report else None,
     )
     yield from trunk_findings(console, known)
     decoys = settings.rules["decoy"]
@@ -234,8 +271,8 @@ def _known(
         yield from hardening_findings(files, console, user)
 
 
-def _asked(settings: "Settings", do: str, side: str = "") -> list[Mapping[str, Any]] | None:
-    """Ask the daemon for a list; None where it does not give it."""
+def _list_from_daemon(settings: "Settings", do: str, side: str = "") -> list[Mapping[str, Any]] | None:
+    """Return a list of the daemon, or None if the daemon does not answer."""
     try:
         rows: list[Mapping[str, Any]] = ask(settings, do, side=side)
     except ControlError:
@@ -244,7 +281,7 @@ def _asked(settings: "Settings", do: str, side: str = "") -> list[Mapping[str, A
 
 
 def _is_here(host: str) -> bool:
-    """Say whether an address is this host's own; no name is asked for."""
+    """Whether an address is this host's own; names are not resolved."""
     from ipaddress import ip_address  # noqa: PLC0415 - loaded when the command runs
 
     try:
@@ -253,21 +290,23 @@ def _is_here(host: str) -> bool:
         return host == "localhost"
 
 
-def _daemon(settings: "Settings") -> tuple[Mapping[str, Any] | None, list[Finding]]:
-    """Ask the daemon how it is; give its report, if it gives one, and what to say of it."""
+def _daemon_findings(settings: "Settings") -> tuple[Mapping[str, Any] | None, list[Finding]]:
+    """Ask the daemon for its status; return its report, if it answers, and the findings."""
     from ringfence import control  # noqa: PLC0415 - loaded when the command runs
 
     try:
         report: Mapping[str, Any] = control.ask(settings.control.socket, "status")
     except DaemonUnreachableError as error:
-        return None, [Finding(False, "daemon", f"{error}; where it ends by itself: journalctl -u ringfence")]
+        return None, [
+            Finding(False, "daemon", f"{error}; if it stops unexpectedly, see: journalctl -u ringfence")
+        ]
     except ControlError as error:
         return None, [Finding(False, "daemon", f"answers with an error: {error}")]
-    deaf = [
+    disconnected = [
         ": ".join(filter(None, [f"{s['name']} is {s['state']}", s["detail"]]))
         for s in report["sources"]
         if s["state"] != "listening"
     ]
-    problems = [*report["problems"], *deaf]
+    problems = [*report["problems"], *disconnected]
     found = [Finding(False, "daemon", problem) for problem in problems]
-    return report, found or [Finding(True, "daemon", "running, and hears every source")]
+    return report, found or [Finding(True, "daemon", "running, and every source is connected")]

@@ -1,8 +1,8 @@
-"""What ``check`` says of the logs: which are read, what they carry, and what is in none of them.
+"""Findings of ``check`` about the logs: which are read, what they contain, and what none of them contains.
 
-Which files are read is the daemon's word where it runs. Where it does not, they are looked for as it would,
-with the rights of the user that the unit runs as, if this is root. Which levels a log has is told by
-Asterisk's logger.conf where that may be read, else by what is in the log.
+The daemon reports which files it reads. Without a daemon they are searched for as it would, with the rights
+of the user that the unit runs as, if this is root. The levels of a log come from Asterisk's logger.conf if it
+can be read, else from the lines in the log.
 """
 
 import os
@@ -15,23 +15,24 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
-from ringfence.cli.findings import Finding
+from ringfence.audit.findings import Finding
+from ringfence.sources.coverage_gaps import WITHOUT_LOG
 
 if TYPE_CHECKING:
-    from ringfence.config import AsteriskSettings, CustomSettings
-    from ringfence.host.asterisk import Asterisk
+    from ringfence.audit.asterisk import Asterisk
+    from ringfence.config.loader import AsteriskSettings, CustomSettings
 
 USER = "ringfence"
 """The user that the unit runs as."""
 TAIL = 256 * 1024
-"""So much of a log's end is looked at for its levels."""
+"""Bytes at a log's end that are searched for levels."""
 
 _CHANNEL = "contrib/asterisk/ringfence.logger.conf"
 
 
 @frozen
 class _Log:
-    """A log that is read, and its levels; ``sure``: by Asterisk's own files."""
+    """A log that is read, and its levels; ``sure``: the levels come from Asterisk's own files."""
 
     path: Path
     levels: frozenset[str]
@@ -46,16 +47,16 @@ def log_findings(
     alone: bool,
     places: Sequence[Path] | None = None,
 ) -> Iterator[Finding]:
-    """Say what is read of ``pbx``'s logs.
+    """Report which logs of ``pbx`` are read, and what is wrong with them.
 
-    ``report`` is the daemon's status, where it runs; ``alone``: there is no other PBX.
+    ``report`` is the daemon's status, or None; ``alone``: there is no other PBX.
     """
     what = f"{pbx.name}: logs"
     if pbx.logs.paths is None and not alone:
-        mend = "name its paths in [asterisk.logs], or paths = [] for none"
-        yield Finding(False, what, f"with several [[asterisk]] none is found by itself; {mend}")
+        fix = "fix: set paths in [asterisk.logs], or paths = [] for none"
+        yield Finding(False, what, f"with several [[asterisk]] sections no log is found automatically; {fix}")
     elif not pbx.logs.paths and pbx.logs.paths is not None and not pbx.logs.journal:
-        yield Finding(None, what, "none is to be read: who hides from AMI is not seen")
+        yield Finding(None, what, f"no log is configured: {WITHOUT_LOG}")
     if pbx.logs.journal:
         yield _journal(pbx.name)
     channels = _channels(asterisk)
@@ -78,48 +79,51 @@ def log_findings(
 def _files(
     pbx: "AsteriskSettings", report: Mapping[str, Any] | None, *, alone: bool, places: Sequence[Path] | None
 ) -> Iterator[tuple[Path | None, str]]:
-    """Give each log that is to be read, with what is wrong with it; None where none is found."""
-    from ringfence.sources.logs import PLACES  # noqa: PLC0415 - loaded when the command runs
+    """Yield each log that should be read, and what is wrong with it; None if no log is found."""
+    from ringfence.sources.logs import LOG_PATHS  # noqa: PLC0415 - loaded when the command runs
 
-    if report is not None:  # what is wrong with one stands among the daemon's problems
+    if report is not None:  # faults of a log are among the daemon's problems
         prefix = f"{pbx.name}/log:"
         sources = [source for source in report["sources"] if source["name"].startswith(prefix)]
         yield from ((Path(s["name"].removeprefix(prefix)), "") for s in sources if s["state"] == "listening")
     elif pbx.logs.paths is None and alone:
-        yield from _found(places or PLACES, needed=not pbx.logs.journal)
+        yield from _found(places or LOG_PATHS, needed=not pbx.logs.journal)
     else:
         yield from _named(pbx.logs.paths or ())
 
 
 def _named(paths: Sequence[Path]) -> Iterator[tuple[Path | None, str]]:
-    from ringfence.sources.logs import look_at  # noqa: PLC0415 - loaded when the command runs
+    from ringfence.sources.logs import check_paths  # noqa: PLC0415 - loaded when the command runs
 
     with _as_daemon() as user:
-        look = look_at(paths)
+        look = check_paths(paths)
     for path in paths:
-        there = f"may not be read by {user}" if path in look.forbidden else ""
-        yield path, "is not there" if path in look.absent else there
+        denied = f"may not be read by {user}" if path in look.forbidden else ""
+        yield path, "does not exist" if path in look.absent else denied
 
 
 def _found(places: Sequence[Path], *, needed: bool) -> Iterator[tuple[Path | None, str]]:
-    from ringfence.sources.logs import OWN, choose, look_at  # noqa: PLC0415 - loaded when the command runs
+    from ringfence.sources.logs import OWN, check_paths, choose  # noqa: PLC0415 - loaded when the command runs
 
     with _as_daemon() as user:
-        look = look_at(places)
+        look = check_paths(places)
     denied = f"may not be read by {user}"
     if look.readable:
-        # The channel is there for ringfence's user; the other logs never were.
+        # Only ringfence's own channel is made readable for its user; the other logs never are.
         shut = [path for path in places[: len(OWN)] if path in look.forbidden]
         yield from ((path, denied) for path in shut if os.path.exists(path))  # noqa: PTH110 - raises nothing
         yield from ((path, "") for path in choose(look.readable, places))
     elif needed:
-        why = f"what is in {look.forbidden[0].parent} {denied}" if look.forbidden else "none is found"
-        yield None, f"{why}; mend: the channel of {_CHANNEL}, or paths in [asterisk.logs] ([] for none)"
+        why = f"{look.forbidden[0].parent} {denied}" if look.forbidden else "no log is found"
+        yield (
+            None,
+            f"{why}; fix: add the channel of {_CHANNEL}, or set paths in [asterisk.logs] ([] for none)",
+        )
 
 
 @contextmanager
 def _as_daemon() -> Iterator[str]:
-    """Have the rights of the unit's user while the block runs, where that can be; give the user's name."""
+    """Run the block with the rights of the unit's user, if possible; yield the name of the user in force."""
     try:
         user = pwd.getpwnam(USER)
         before, group = os.getgroups(), os.getegid()
@@ -141,12 +145,12 @@ def _journal(name: str) -> Finding:
     from ringfence.sources.journal import PROGRAM, UNITS  # noqa: PLC0415 - loaded when the command runs
 
     if shutil.which(PROGRAM[0]) is None:
-        return Finding(False, f"{name}: journal", f"there is no {PROGRAM[0]}; it is part of systemd")
-    return Finding(True, f"{name}: journal", f"what {' and '.join(UNITS)} say")
+        return Finding(False, f"{name}: journal", f"{PROGRAM[0]} is not installed; it is part of systemd")
+    return Finding(True, f"{name}: journal", f"messages of {' and '.join(UNITS)} are read")
 
 
 def _channels(asterisk: "Asterisk | None") -> Mapping[Path, frozenset[str]] | None:
-    """Give what Asterisk logs to, by the files' true names; None where that is not known."""
+    """Return Asterisk's log files, links resolved, with their levels; None if unknown."""
     if asterisk is None or not asterisk.channels or {"logger.conf", "asterisk.conf"} & {*asterisk.unread}:
         return None
     return {path.resolve(): levels for path, levels in asterisk.channels.items()}
@@ -158,8 +162,8 @@ def _levels_of(path: Path, channels: Mapping[Path, frozenset[str]] | None) -> _L
 
 
 def _levels_in(path: Path) -> frozenset[str]:
-    """Give the levels of the lines at a log's end, in small letters; none where it may not be read."""
-    from ringfence.parse.prefix import read_prefix  # noqa: PLC0415 - loaded when the command runs
+    """Return the levels of the lines at a log's end, in lower case; none if the log cannot be read."""
+    from ringfence.parse.prefix import parse_prefix  # noqa: PLC0415 - loaded when the command runs
 
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -171,55 +175,57 @@ def _levels_in(path: Path) -> frozenset[str]:
         return frozenset()
     finally:
         os.close(descriptor)
-    prefixes = [read_prefix(line) for line in data.split(b"\n")]
+    prefixes = [parse_prefix(line) for line in data.split(b"\n")]
     return frozenset(prefix.level.decode().lower() for prefix in prefixes if prefix is not None)
 
 
 def _one(name: str, log: _Log) -> Finding:
-    """Say what a log carries."""
-    from ringfence.host.asterisk import DUMPING  # noqa: PLC0415 - loaded when the command runs
+    """Report the levels of a log."""
+    from ringfence.audit.asterisk import DUMPING  # noqa: PLC0415 - loaded when the command runs
 
-    what, told = f"{name}: log {log.path}", ", ".join(sorted(log.levels))
-    if not told:
-        return Finding(True, what, "is read; nothing in it tells its levels yet")
+    what, levels = f"{name}: log {log.path}", ", ".join(sorted(log.levels))
+    if not levels:
+        return Finding(True, what, "is read; it does not show its levels yet")
     raw = ", ".join(sorted(log.levels & DUMPING))
     if not raw:
-        return Finding(True, what, f"is read ({told})")
+        return Finding(True, what, f"is read ({levels})")
     return Finding(
         None,
         what,
-        f"is read ({told}); with {raw} come packets as they were sent: that is slower, and callers can write "
-        f"lines; mend: the channel of {_CHANNEL}",
+        f"is read ({levels}); {raw} adds raw packets: this is slower, and callers can forge "
+        f"lines; fix: read the channel of {_CHANNEL} instead",
     )
 
 
 def _orphan(name: str, log: _Log) -> Finding:
-    """Say that nobody writes to a log, by Asterisk's files; in ringfence's own place it keeps others away."""
+    """Report a log that no channel writes to; at ringfence's own path it hides the other logs."""
     from ringfence.sources.logs import OWN  # noqa: PLC0415 - loaded when the command runs
 
-    told = f"no channel of Asterisk's logger.conf writes to it; mend: that of {_CHANNEL}, or remove the file"
-    return Finding(False if log.path in OWN else None, f"{name}: log {log.path}", told)
+    lack = (
+        f"no channel of Asterisk's logger.conf writes to it; fix: add that of {_CHANNEL}, or remove the file"
+    )
+    return Finding(False if log.path in OWN else None, f"{name}: log {log.path}", lack)
 
 
 def _in_none(
     name: str, seen: frozenset[str], customs: "Sequence[CustomSettings]", *, security: bool
 ) -> Iterator[Finding]:
-    """Say what is in no log that is read, where Asterisk's files tell for sure."""
+    """Report what no log contains, as far as Asterisk's files are conclusive."""
     if "security" not in seen or not security:
         why = (
-            "no log that is read has them"
+            "no log that is read contains them"
             if security
-            else "res_security_log is not loaded, which writes them"
+            else "res_security_log, which writes them, is not loaded"
         )
         yield Finding(
             None,
             f"{name}: security lines",
-            f"{why}: where AMI is away, guesses go uncounted",
+            f"{why}: guesses are not counted while AMI is disconnected",
         )
     if "notice" not in seen:
-        why = "no log that is read has them: who hides from AMI is not seen"
+        why = "no log that is read contains them: attempts hidden from AMI are not seen"
         yield Finding(None, f"{name}: notices", why)
     for custom in customs:
         if custom.level.lower() not in seen:
-            why = f"no log that is read has the level {custom.level}"
+            why = f"no log that is read contains the level {custom.level}"
             yield Finding(False, f"{name}: lines of your own ({custom.name})", why)

@@ -1,4 +1,4 @@
-"""What every command shares: the configuration, the way to the daemon, and what errors become."""
+"""Parts shared by all commands: configuration, requests to the daemon, and error output."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,49 +8,44 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, TypeVar, cast
 import typer
 
 import ringfence
-from ringfence.errors import ConfigError, DaemonUnreachableError, ListError, RingfenceError
-from ringfence.exits import explained
+from ringfence.cli.output import echo_stderr
+from ringfence.errors import ConfigError, DaemonUnreachableError, ListError, RingfenceError, error_lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from datetime import tzinfo
 
-    from rich.console import Console
-    from rich.table import Table
-
-    from ringfence.config import Settings
+    from ringfence.config.loader import Settings
     from ringfence.model import Network
 
 _T = TypeVar("_T")
 
-_ENDLESS = 10_000  # columns
-_MOST_FRIENDS = 5
+_MAX_FRIENDS = 5
 PATIENCE = 30.0
-"""Seconds that a command waits for an answer of the daemon."""
+"""Seconds that a command waits for the daemon's answer."""
 
 ConfigOption = Annotated[
     Path,
-    typer.Option("--config", "-c", metavar="FILE", help="The configuration file.", envvar="RINGFENCE_CONFIG"),
+    typer.Option("--config", "-c", metavar="FILE", help="Configuration file.", envvar="RINGFENCE_CONFIG"),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Give JSON, for scripts.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 DEFAULT_CONFIG = Path(ringfence.DEFAULT_CONFIG)
 
 
 @contextmanager
-def errors_told() -> Iterator[None]:
-    """Turn ringfence's errors into a line each on standard error, and into the exit code they mean."""
+def errors_reported() -> Iterator[None]:
+    """Print ringfence's errors to standard error, one line each, and exit with the code of the error."""
     try:
         yield
     except RingfenceError as error:
-        lines, code = explained(error)
-        for line in lines:
-            say(line)
+        lines, code = error_lines(error)
+        echo_stderr(*lines)
         raise typer.Exit(code) from None
 
 
 @contextmanager
-def opened(file: str) -> "Iterator[BinaryIO]":
-    """Open a file that a command was given to read, standard input for ``-``; raises ListError."""
+def open_input(file: str) -> "Iterator[BinaryIO]":
+    """Open an input file of a command, standard input for ``-``; raise ListError if it cannot be read."""
     import sys  # noqa: PLC0415 - loaded when a command runs
 
     if file == "-":
@@ -60,93 +55,62 @@ def opened(file: str) -> "Iterator[BinaryIO]":
         with Path(file).open("rb") as source:
             yield cast("BinaryIO", source)
     except OSError as error:
-        raise ListError(f"{file} cannot be read: {error.strerror}") from None
+        raise ListError(f"cannot read {file}: {error.strerror}") from None
 
 
-def say(text: str) -> None:
-    """Tell a person something, beside the command's output."""
-    typer.echo(text, err=True)
-
-
-def console() -> "Console":
-    """Give a console as wide as the terminal; a pipe has no end of a line, unless COLUMNS says so."""
-    import os  # noqa: PLC0415 - loaded when a command runs
-    import sys  # noqa: PLC0415 - loaded when a command runs
-
-    from rich.console import Console  # noqa: PLC0415 - loaded when a command runs
-
-    endless = not sys.stdout.isatty() and not os.environ.get("COLUMNS")
-    return Console(width=_ENDLESS if endless else None, highlight=False)
-
-
-def fitting(tables: "Iterable[Table]", to: "Console") -> "Table":
-    """Give the first of these tables that ``to`` has the width for; where none fits, the last."""
-    table: Table | None = None
-    for table in tables:
-        if to.measure(table, options=to.options.update(width=_ENDLESS)).maximum <= to.width:
-            break
-    if table is None:
-        raise ValueError("no table")
-    return table
-
-
-def tell_of_friends(path: Path, networks: "Sequence[Network]", done: str) -> None:
-    """Say who of these is a friend of this PBX: to have him out may be meant, or a slip."""
+def warn_about_friends(path: Path, networks: "Sequence[Network]", done: str) -> None:
+    """Warn if any of these networks contains a friend of this PBX: the command may be a mistake."""
     try:
         rows = ask_daemon(path, "friends", quietly=True, networks=[str(network) for network in networks])
-    except DaemonUnreachableError:  # who is a friend is told when there is one
+    except DaemonUnreachableError:  # friends are known only while the daemon runs
         return
-    say_friends(rows, done)
+    print_friend_warnings(rows, done)
 
 
-def say_friends(rows: "Iterable[Mapping[str, Any]]", done: str) -> None:
-    """Say who is a friend, by rows as the daemon gives them, and what is done to him all the same."""
+def print_friend_warnings(rows: "Iterable[Mapping[str, Any]]", done: str) -> None:
+    """Print a warning for each friend in the daemon's ``rows``; ``done`` names what happens to it anyway."""
     accounts: dict[str, set[str]] = {}
     for row in rows:
         accounts.setdefault(row["address"], set()).add(row["account"])
-    for address, names in [*accounts.items()][:_MOST_FRIENDS]:
-        from ringfence.model import printable  # noqa: PLC0415 - loaded when a command runs
-
-        shown = ", ".join(printable(name) for name in sorted(names)[:_MOST_FRIENDS])
-        say(f"{address} is a friend ({shown}): {done} all the same")
-    if len(accounts) > _MOST_FRIENDS:
-        say(f"and {len(accounts) - _MOST_FRIENDS} friends more")
+    for address, names in [*accounts.items()][:_MAX_FRIENDS]:
+        shown = ", ".join(sorted(names)[:_MAX_FRIENDS])
+        echo_stderr(f"{address} is a friend ({shown}): {done} anyway")
+    if len(accounts) > _MAX_FRIENDS:
+        echo_stderr(f"and {len(accounts) - _MAX_FRIENDS} more friends")
 
 
 def counted(number: int, one: str, many: str = "") -> str:
-    """Write a number with what it counts: ``1 packet``, ``2 packets``."""
+    """Return a number with its unit: ``1 packet``, ``2 packets``."""
     return f"{number} {one if number == 1 else many or one + 's'}"
 
 
 def settings_from(path: Path, *, secrets: bool = False) -> "Settings":
-    """Load the configuration; without ``secrets`` for commands that only talk to the daemon or the kernel."""
-    from ringfence import config  # noqa: PLC0415 - loaded when a command runs
+    """Load the configuration; ``secrets`` is false for commands that only use the daemon or the kernel."""
+    from ringfence.config import loader as config  # noqa: PLC0415 - loaded when a command runs
 
     return config.load(path, secrets=secrets)
 
 
-def say_mistakes(path: Path) -> None:
-    """Say what is wrong with the configuration, where something is."""
+def print_config_errors(path: Path) -> None:
+    """Print the errors of the configuration, if there are any."""
     try:
         settings_from(path)
     except ConfigError as error:
-        for line in explained(error)[0]:
-            say(line)
+        echo_stderr(*error_lines(error)[0])
 
 
-def settings_all_the_same(path: Path) -> "Settings":
-    """Load the configuration; what is wrong with it is said, and stands aside.
+def settings_or_defaults(path: Path) -> "Settings":
+    """Load the configuration leniently: print its errors, and use defaults for the invalid parts.
 
-    Whoever is locked out has no time to mend a file first.
+    An administrator who is locked out has no time to fix a file first.
     """
     try:
         return settings_from(path)
     except ConfigError as error:
-        from ringfence import config  # noqa: PLC0415 - loaded when a command runs
+        from ringfence.config import loader as config  # noqa: PLC0415 - loaded when a command runs
 
-        for line in explained(error)[0]:
-            say(line)
-        say("going on with what is right in it, and the defaults for the rest")
+        echo_stderr(*error_lines(error)[0])
+        echo_stderr("continuing with the valid parts of it, and defaults for the rest")
         return config.load_what_is_right(path)
 
 
@@ -156,37 +120,39 @@ def ask_daemon(
     *,
     quietly: bool = False,
     **arguments: object,
-) -> Any:  # noqa: ANN401 - whatever JSON holds
-    """Ask the daemon of the configuration at ``path``.
+) -> Any:  # noqa: ANN401 - any JSON value
+    """Send a request to the daemon of the configuration at ``path``; return its answer.
 
-    A daemon goes on with the old configuration when the new one is wrong, and so can its commands; where
-    none answers, the ConfigError is what matters. ``quietly`` is for what the daemon itself says of it.
+    A daemon keeps its old configuration while the file is invalid, so commands still work: they print the
+    errors after the answer. If no daemon answers, the ConfigError is raised. ``quietly`` suppresses the
+    errors for commands whose answer contains them.
     """
-    return _ask_by(path, lambda settings: ask(settings, do, patience=PATIENCE, **arguments), quietly=quietly)
+    return _ask_with(
+        path, lambda settings: ask(settings, do, patience=PATIENCE, **arguments), quietly=quietly
+    )
 
 
 def ask_daemon_encoded(path: Path, do: str, **arguments: object) -> bytes:
-    """Ask the same, and give the answer as the JSON that it came in."""
+    """Send a request as :func:`ask_daemon` does; return the answer as encoded JSON."""
     from ringfence import control  # noqa: PLC0415 - loaded when a command runs
 
-    return _ask_by(path, lambda settings: control.ask_encoded(settings.control.socket, do, **arguments))
+    return _ask_with(path, lambda settings: control.ask_encoded(settings.control.socket, do, **arguments))
 
 
-def _ask_by(path: Path, asking: "Callable[[Settings], _T]", *, quietly: bool = False) -> "_T":
-    from ringfence import config  # noqa: PLC0415 - loaded when a command runs
+def _ask_with(path: Path, send: "Callable[[Settings], _T]", *, quietly: bool = False) -> "_T":
+    from ringfence.config import loader as config  # noqa: PLC0415 - loaded when a command runs
 
     try:
         settings = settings_from(path)
     except ConfigError as error:
         try:
-            answer = asking(config.load_what_is_right(path))
+            answer = send(config.load_what_is_right(path))
         except DaemonUnreachableError:
             raise error from None
         if not quietly:
-            for line in explained(error)[0]:
-                say(line)
+            echo_stderr(*error_lines(error)[0])
         return answer
-    return asking(settings)
+    return send(settings)
 
 
 def ask(
@@ -195,35 +161,35 @@ def ask(
     *,
     patience: float = PATIENCE,
     **arguments: object,
-) -> Any:  # noqa: ANN401 - whatever JSON holds
-    """Ask the daemon of these settings, and wait for its answer for ``patience`` seconds."""
+) -> Any:  # noqa: ANN401 - any JSON value
+    """Send a request to the daemon of these settings; wait up to ``patience`` seconds for the answer."""
     from ringfence import control  # noqa: PLC0415 - loaded when a command runs
 
-    return control.ask(settings.control.socket, do, patience=patience, **arguments)
+    return control.ask(settings.control.socket, do, timeout=patience, **arguments)
 
 
 def networks_from(texts: list[str]) -> "list[Network]":
-    """Read addresses or networks as a person typed them."""
-    from ringfence.model import network_from  # noqa: PLC0415 - loaded when a command runs
+    """Parse addresses or networks that a person typed."""
+    from ringfence.model import parse_network  # noqa: PLC0415 - loaded when a command runs
 
     networks: list[Network] = []
     wrong = []
     for text in texts:
         try:
-            networks.append(network_from(text))
+            networks.append(parse_network(text))
         except ValueError as error:
-            # What Python says of text that is nothing of the kind is the same again.
+            # For text that is no address at all, Python's message adds nothing to the text itself.
             wrong.append(repr(text) if "does not appear" in str(error) else str(error))
     if wrong:
-        raise typer.BadParameter(f"not an address or a network: {', '.join(wrong)}")
+        raise typer.BadParameter(f"not an address or network: {', '.join(wrong)}")
     return networks
 
 
 def zone_from(name: str) -> "tzinfo | None":
-    """Read the time zone of ``--timezone``; None where nothing was typed."""
+    """Parse the time zone of ``--timezone``; return None if the option is absent."""
     from zoneinfo import ZoneInfo  # noqa: PLC0415 - loaded when a command runs
 
     try:
         return ZoneInfo(name) if name else None
     except (OSError, ValueError, LookupError):
-        raise typer.BadParameter(f"{name!r} is no time zone", param_hint="--timezone") from None
+        raise typer.BadParameter(f"{name!r} is not a time zone", param_hint="--timezone") from None

@@ -1,21 +1,23 @@
-"""``ringfence run``, ``reload``, ``restore``, ``confirm``: the daemon, its bans at boot, a trial's end."""
+"""``ringfence run``, ``reload``, ``restore``, ``confirm``: run the daemon, restore bans, end a trial."""
 
 import logging
 import os
+import signal
 import sys
 from typing import Annotated
 
 import typer
 
+from ringfence import SERVICE
 from ringfence.cli.common import (
     DEFAULT_CONFIG,
     ConfigOption,
     ask,
     ask_daemon,
-    errors_told,
-    say,
+    errors_reported,
     settings_from,
 )
+from ringfence.cli.output import echo, echo_stderr
 from ringfence.errors import ConfigError, DaemonUnreachableError
 
 
@@ -29,68 +31,63 @@ def register(app: typer.Typer) -> None:
 
 def run(
     config: ConfigOption = DEFAULT_CONFIG,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log debug messages too.")] = False,
     trial: Annotated[
         str,
-        typer.Option(metavar="TIME", help="Remove every rule after it, unless `ringfence confirm` is given."),
+        typer.Option(
+            metavar="TIME",
+            help="Remove every rule after TIME, such as 15m, unless `ringfence confirm` is run.",
+        ),
     ] = "",
 ) -> None:
     """Guard the PBX until stopped. Bans stay in place when it ends."""
     seconds = _seconds(trial) if trial else 0.0
     level = logging.DEBUG if verbose else logging.INFO
-    # The same process goes on as the daemon, without this command line's libraries (service.py says why).
-    # -P: nothing is imported from the folder that it happens to be started in.
-    arguments = [
-        "-P",
-        "-m",
-        "ringfence.service",
-        str(config),
-        str(level),
-        *([str(seconds)] if seconds else []),
-    ]
+    # The daemon replaces this process, which frees the memory of the command line's libraries (service.py).
+    arguments = [*SERVICE, str(config), str(level), *([str(seconds)] if seconds else [])]
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # kept by exec: a reload must not end the start
     os.execv(sys.executable, [sys.executable, *arguments])  # noqa: S606 - no shell is wanted
 
 
 def reload(config: ConfigOption = DEFAULT_CONFIG) -> None:
-    """Have the daemon take the configuration anew, or say what is wrong with it."""
-    with errors_told():
-        answer = ask_daemon(config, "reload", quietly=True)  # what is wrong says the daemon
+    """Reload the daemon's configuration; print its errors if it is invalid."""
+    with errors_reported():
+        answer = ask_daemon(config, "reload", quietly=True)  # the answer contains the errors
         if answer["refused"]:
-            say("the new configuration is refused, the old one stays in force")
+            echo_stderr("the new configuration is invalid; the old one stays in force")
             raise ConfigError(answer["where"], answer["refused"])
-    typer.echo("the new configuration is in force")
-    for note in answer["notes"]:
-        say(note)
+    echo("the new configuration is in force")
+    echo_stderr(*answer["notes"])
 
 
 def restore(config: ConfigOption = DEFAULT_CONFIG) -> None:
-    """Put rules and bans back into the kernel and end: for boot, before the network is up."""
-    with errors_told():
+    """Restore rules and bans in the kernel, and exit. For boot, before the network is up."""
+    with errors_reported():
         settings = settings_from(config)
-        from ringfence import log  # noqa: PLC0415 - loaded when the command runs
-        from ringfence.boot import put_back  # noqa: PLC0415 - loaded when the command runs
+        from ringfence.daemon import logging as log  # noqa: PLC0415 - loaded when the command runs
+        from ringfence.daemon.restore import restore_bans  # noqa: PLC0415 - loaded when the command runs
 
         log.configure(logging.WARNING)
-        typer.echo(put_back(settings))
+        echo(restore_bans(settings))
 
 
 def confirm(config: ConfigOption = DEFAULT_CONFIG) -> None:
-    """Keep everything in place after `ringfence run --trial`."""
-    from ringfence import trial  # noqa: PLC0415 - loaded when the command runs
-    from ringfence.store import Store  # noqa: PLC0415 - loaded when the command runs
+    """Keep rules and bans after the trial of `ringfence run --trial`."""
+    from ringfence.daemon import trial  # noqa: PLC0415 - loaded when the command runs
+    from ringfence.store.database import Store  # noqa: PLC0415 - loaded when the command runs
 
-    with errors_told():
+    with errors_reported():
         settings = settings_from(config)
         try:
-            there = ask(settings, "confirm")
+            pending = ask(settings, "confirm")
         except DaemonUnreachableError:
             with Store.open(settings.store.path, owner=False) as store:
-                there = trial.confirm(store)
-    typer.echo("confirmed: everything stays in place" if there else "there is no trial: nothing to confirm")
+                pending = trial.confirm(store)
+    echo("confirmed: rules and bans stay in place" if pending else "no trial is running: nothing to confirm")
 
 
 def _seconds(trial: str) -> float:
-    from ringfence.values import parse_duration  # noqa: PLC0415 - loaded when the command runs
+    from ringfence.config.converters import parse_duration  # noqa: PLC0415 - loaded when the command runs
 
     try:
         return parse_duration(trial)

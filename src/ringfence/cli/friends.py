@@ -1,11 +1,9 @@
-"""``ringfence friends``: who belongs to this PBX and why; and how a second server comes to know it.
+"""``ringfence friends``: list the friends of this PBX, and copy them to a second server.
 
-With the daemon down its database is read. To import and to forget takes the daemon.
+Without a daemon its database is read. Only the daemon can import and forget friends.
 """
 
-import json
 import os
-import sys
 import time
 from itertools import islice
 from pathlib import Path
@@ -19,30 +17,31 @@ from ringfence.cli.common import (
     JsonOption,
     ask_daemon,
     counted,
-    errors_told,
-    opened,
-    say,
+    errors_reported,
+    open_input,
     settings_from,
 )
-from ringfence.errors import DaemonUnreachableError, ListError
-from ringfence.exits import Exit
+from ringfence.cli.hints import HintingGroup
+from ringfence.cli.output import echo, echo_json, echo_stderr
+from ringfence.errors import DaemonUnreachableError, Exit, ListError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rich.console import Console
     from rich.table import Table
 
-_AT_ONCE = 2_000  # friends to a request, half a megabyte
-_MOST_FAULTS = 20
+    from ringfence.cli.screen import Screen
+
+_BATCH = 2_000  # friends for each request: half a megabyte
+_MAX_FAULTS = 20
 _SHOWN_ACCOUNTS = 3
-_PLAIN_FROM = 2_000  # rows: rich takes a second for so many
+_PLAIN_FROM = 2_000  # rows: rich needs a second for a table of this length
 _ANY_WIDTH = 10_000
 
 Rows = list[dict[str, Any]]
-FileArgument = Annotated[str, typer.Argument(metavar="FILE", help="Where; - is standard output.")]
+FileArgument = Annotated[str, typer.Argument(metavar="FILE", help="File to write; - is standard output.")]
 
-friends = typer.Typer(invoke_without_command=True, add_completion=False)
+friends = typer.Typer(cls=HintingGroup, invoke_without_command=True, add_completion=False)
 
 
 def register(app: typer.Typer) -> None:
@@ -50,7 +49,7 @@ def register(app: typer.Typer) -> None:
     app.add_typer(
         friends,
         name="friends",
-        help="List who belongs to this PBX, and why; hand it to a second server.",
+        help="Show the known phones and trunks of this PBX; copy them to a second server.",
     )
 
 
@@ -58,91 +57,92 @@ def register(app: typer.Typer) -> None:
 def friends_list(
     context: typer.Context, config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False
 ) -> None:
-    """List who belongs to this PBX, and why; hand it to a second server."""
+    """Show the known phones and trunks of this PBX; copy them to a second server."""
     if context.invoked_subcommand is not None:
         return
-    with errors_told():
+    with errors_reported():
         rows, note = _rows(config)
         grouped = _grouped(rows)
         if as_json:
-            typer.echo(json.dumps(grouped, indent=2))
+            echo_json(grouped)
         else:
             _print(grouped)
         if note:
-            say(note)
+            echo_stderr(note)
 
 
 @friends.command("export")
 def friends_export(file: FileArgument = "-", config: ConfigOption = DEFAULT_CONFIG) -> None:
-    """Write every friend down, but those that were imported, for `friends import` of another server."""
-    from ringfence.friends.document import lines_of  # noqa: PLC0415 - loaded when the command runs
+    """Export the friends, except imported ones, for `friends import` on another server."""
+    from ringfence.friends.exchange import lines_of  # noqa: PLC0415 - loaded when the command runs
 
-    with errors_told():
+    with errors_reported():
         rows, note = _rows(config)
-        text = "\n".join(lines_of(rows)) + "\n"
+        lines = lines_of(rows)
         if file == "-":
-            sys.stdout.write(text)
+            echo(*lines)
         else:
-            _write(Path(file), text)
+            _write(Path(file), "\n".join(lines) + "\n")
         if note:
-            say(note)
+            echo_stderr(note)
 
 
 @friends.command("import")
 def friends_import(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="An export; - is standard input.")],
+    file: Annotated[
+        str, typer.Argument(metavar="FILE", help="File from `friends export`; - is standard input.")
+    ],
     config: ConfigOption = DEFAULT_CONFIG,
 ) -> None:
-    """Take what `friends export` of another server wrote: all of it, or nothing where it has a fault."""
-    from ringfence.friends.document import as_json, read  # noqa: PLC0415 - loaded when the command runs
+    """Import what `friends export` wrote on another server: all of it, or nothing if a line is invalid."""
+    from ringfence.friends.exchange import as_json, parse_document  # noqa: PLC0415 - loaded when the command runs
 
-    with errors_told():
-        with opened(file) as source:
-            found = read(source, time.time())
+    with errors_reported():
+        with open_input(file) as source:
+            found = parse_document(source, time.time())
         if found.faults:
-            for fault in found.faults[:_MOST_FAULTS]:
-                say(f"{file}: {fault}")
-            if len(found.faults) > _MOST_FAULTS:
-                say(f"and {len(found.faults) - _MOST_FAULTS} faults more")
-            say("nothing was imported")
+            echo_stderr(*(f"{file}: {fault}" for fault in found.faults[:_MAX_FAULTS]))
+            if len(found.faults) > _MAX_FAULTS:
+                echo_stderr(f"and {len(found.faults) - _MAX_FAULTS} more faults")
+            echo_stderr("nothing was imported")
             raise typer.Exit(Exit.PROBLEM)
-        taken = _send(config, [as_json(friend) for friend in found.friends])
-        over = f", {found.over} are over and left out" if found.over else ""
+        imported = _send(config, [as_json(friend) for friend in found.friends])
+        expired = f", {found.expired} expired ones left out" if found.expired else ""
         addresses = counted(len({friend.address for friend in found.friends}), "address", "addresses")
-        typer.echo(f"imported: {addresses} by {counted(taken, 'reason')}{over}")
+        echo(f"imported: {addresses} by {counted(imported, 'reason')}{expired}")
 
 
 @friends.command("forget")
 def friends_forget(
-    address: Annotated[str, typer.Argument(metavar="ADDRESS", help="An address, as it is listed.")],
+    address: Annotated[str, typer.Argument(metavar="ADDRESS", help="Address, as `friends` lists it.")],
     config: ConfigOption = DEFAULT_CONFIG,
 ) -> None:
-    """Let an address be no friend, until its next sign; what is registered shows itself each minute."""
+    """Forget a friend until it is seen again; a registered phone is seen within a minute."""
     from ipaddress import ip_address  # noqa: PLC0415 - loaded when the command runs
 
     try:
         text = str(ip_address(address))
     except ValueError as error:
         raise typer.BadParameter(f"not an address: {error}") from None
-    with errors_told():
+    with errors_reported():
         if not ask_daemon(config, "friends_forget", address=text):
-            say(f"{text} is no friend")
+            echo_stderr(f"{text} is not a friend")
             raise typer.Exit(Exit.PROBLEM)
-        typer.echo(f"forgotten: {text}")
+        echo(f"forgotten: {text}")
 
 
 def _rows(path: Path) -> tuple[Rows, str]:
-    """Give every reason, and what is to be said of where it comes from."""
+    """Return every reason for every friend, and a note if they come from the database."""
     try:
         return cast("Rows", ask_daemon(path, "friends")), ""
     except DaemonUnreachableError:
-        return _rows_of_the_database(path), "The daemon is not running: this is read from its database."
+        return _rows_from_database(path), "The daemon is not running: this list comes from its database."
 
 
-def _rows_of_the_database(path: Path) -> Rows:
+def _rows_from_database(path: Path) -> Rows:
     from ringfence.detect.friends import MOST  # noqa: PLC0415 - loaded when the command runs
-    from ringfence.friends.document import as_json  # noqa: PLC0415 - loaded when the command runs
-    from ringfence.store import Store  # noqa: PLC0415 - loaded when the command runs
+    from ringfence.friends.exchange import as_json  # noqa: PLC0415 - loaded when the command runs
+    from ringfence.store.database import Store  # noqa: PLC0415 - loaded when the command runs
 
     database = settings_from(path).store.path
     if not database.exists():
@@ -152,32 +152,33 @@ def _rows_of_the_database(path: Path) -> Rows:
 
 
 def _send(path: Path, rows: "Sequence[dict[str, str]]") -> int:
-    """Give friends to the daemon, in parts that are taken together."""
+    """Send friends to the daemon in batches, which it imports together; return the number imported."""
     transfer = f"{os.getpid()}-{time.time_ns()}"
     rest = iter(rows)
-    part = list(islice(rest, _AT_ONCE))
+    batch = list(islice(rest, _BATCH))
     while True:
-        following = list(islice(rest, _AT_ONCE))
+        following = list(islice(rest, _BATCH))
         more = bool(following)
-        taken = ask_daemon(path, "friends_import", friends=part, transfer=transfer, more=more)
+        imported = ask_daemon(path, "friends_import", friends=batch, transfer=transfer, more=more)
         if not more:
-            return int(taken)
-        part = following
+            return int(imported)
+        batch = following
 
 
 def _write(file: Path, text: str) -> None:
-    """Write a file anew, whole or not at all: whoever fetches it meanwhile gets the one before."""
+    """Replace a file atomically: a reader meanwhile gets the previous contents."""
     fresh = file.with_name(f".{file.name}.{os.getpid()}")
     try:
-        fresh.write_text(text, "utf-8")
+        with fresh.open("x", encoding="utf-8") as output:  # "x" follows no link that is already there
+            output.write(text)
         fresh.replace(file)
     except OSError as error:
         fresh.unlink(missing_ok=True)
-        raise ListError(f"{file} cannot be written: {error.strerror}") from None
+        raise ListError(f"cannot write {file}: {error.strerror}") from None
 
 
 def _grouped(rows: Rows) -> Rows:
-    """Give one row an address with all its reasons, those seen last first."""
+    """Return one row for each address, with all its reasons; the address seen last comes first."""
     by_address: dict[str, Rows] = {}
     for row in rows:
         by_address.setdefault(row["address"], []).append(row)
@@ -185,11 +186,11 @@ def _grouped(rows: Rows) -> Rows:
         {
             "address": address,
             "accounts": sorted({row["account"] for row in reasons}),
-            "ties": sorted({row["tie"] for row in reasons}),
+            "reasons": sorted({row["reason"] for row in reasons}),
             "since": min(row["since"] for row in reasons),
             "seen": max(row["seen"] for row in reasons),
             "until": max(row["until"] for row in reasons),
-            "reasons": reasons,
+            "details": reasons,
         }
         for address, reasons in by_address.items()
     ]
@@ -197,12 +198,10 @@ def _grouped(rows: Rows) -> Rows:
 
 
 def _cells(row: dict[str, Any]) -> list[str]:
-    from ringfence.model import printable  # noqa: PLC0415 - loaded when the command runs
-
-    accounts = [printable(account) for account in row["accounts"]]
+    accounts = row["accounts"]
     more = f" and {len(accounts) - _SHOWN_ACCOUNTS}" if len(accounts) > _SHOWN_ACCOUNTS else ""
     shown = ", ".join(accounts[:_SHOWN_ACCOUNTS]) + more
-    return [row["address"], shown, ", ".join(row["ties"])]
+    return [row["address"], shown, ", ".join(row["reasons"])]
 
 
 def _times(row: dict[str, Any]) -> list[str]:
@@ -210,23 +209,22 @@ def _times(row: dict[str, Any]) -> list[str]:
 
 
 def _table(rows: Rows, times: tuple[int, ...] = (0, 1, 2)) -> "Table":
-    from rich.table import Table  # noqa: PLC0415 - loaded when the command runs
-    from rich.text import Text  # noqa: PLC0415 - loaded when the command runs
+    from ringfence.cli.screen import add_row, plain_table  # noqa: PLC0415 - loaded when the command runs
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    table = plain_table()
     for name in ("ADDRESS", "ACCOUNTS", "BECAUSE"):
         table.add_column(name, overflow="fold")
     for name in (("SINCE (UTC)", "SEEN", "UNTIL")[at] for at in times):
         table.add_column(name, no_wrap=True)
     for row in rows:
         moments = _times(row)
-        table.add_row(*map(Text, _cells(row)), *(moments[at] for at in times))
-    table.caption = None if rows else "Nobody is a friend."
+        add_row(table, [*_cells(row), *(moments[at] for at in times)])
+    table.caption = None if rows else "There are no friends."
     return table
 
 
-def _fitting(rows: Rows, console: "Console") -> "Table":
-    """Give the table, with as many of the times as the lines have room for."""
+def _fitting(rows: Rows, console: "Screen") -> "Table":
+    """Return the table with as many time columns as fit the screen."""
     for times in ((0, 1, 2), (1, 2)):
         table = _table(rows, times)
         wanted = console.measure(table, options=console.options.update(width=_ANY_WIDTH)).maximum
@@ -236,12 +234,12 @@ def _fitting(rows: Rows, console: "Console") -> "Table":
 
 
 def _print(rows: Rows) -> None:
-    from rich.console import Console  # noqa: PLC0415 - loaded when the command runs
+    from ringfence.cli.screen import Screen  # noqa: PLC0415 - loaded when the command runs
 
     if len(rows) >= _PLAIN_FROM:
-        typer.echo("ADDRESS  ACCOUNTS  BECAUSE  SINCE  SEEN  UNTIL")
+        echo("ADDRESS  ACCOUNTS  BECAUSE  SINCE  SEEN  UNTIL")
         for row in rows:
-            sys.stdout.write("  ".join((*_cells(row), *_times(row))) + "\n")
+            echo("  ".join((*_cells(row), *_times(row))))
         return
-    console = Console()
-    console.print(_fitting(rows, console))
+    screen = Screen()
+    screen.print(_fitting(rows, screen))

@@ -1,7 +1,7 @@
-"""``ringfence import-fail2ban``: fail2ban's asterisk jail as a configuration, and its bans taken over.
+"""``ringfence import-fail2ban``: convert fail2ban's asterisk jail to a configuration, and take over its bans.
 
-The configuration is printed, and nothing is changed. ``--bans`` hands the bans that are running to the
-daemon, each for the time that it has left; fail2ban's own files are only read.
+The configuration is printed, and nothing is changed. ``--bans`` passes the active bans to the daemon, each
+for its remaining time. fail2ban's own files are only read.
 """
 
 import time
@@ -15,27 +15,28 @@ from ringfence.cli.common import (
     DEFAULT_CONFIG,
     ConfigOption,
     ask,
-    errors_told,
-    say,
-    settings_all_the_same,
+    errors_reported,
+    settings_or_defaults,
 )
-from ringfence.errors import StoreError
-from ringfence.exits import Exit
-from ringfence.spans import span
+from ringfence.cli.output import echo, echo_document, echo_stderr
+from ringfence.clock import format_duration
+from ringfence.errors import DaemonUnreachableError, Exit, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from ringfence.fail2ban.database import Running
+    from ringfence.config.loader import Settings
+    from ringfence.fail2ban.database import Fail2banBan
     from ringfence.fail2ban.jails import Configuration, Jail
-    from ringfence.model import Network
+    from ringfence.model import Address, Friend, Network
 
 FAIL2BAN = Path("/etc/fail2ban")
-AT_ONCE = 5_000
-"""How many bans go into one request: a request has at most 1 MiB."""
+BATCH = 5_000
+"""Bans in one request: a request has at most 1 MiB."""
 
-UNSAID_BANTIME = 600.0
-"""How long fail2ban bans where no file says how long (seconds)."""
+_MAX_FRIENDS = 5
+DEFAULT_BANTIME = 600.0
+"""Seconds that fail2ban bans if no file sets bantime."""
 
 
 def register(app: typer.Typer) -> None:
@@ -49,45 +50,54 @@ def import_fail2ban(
     ] = FAIL2BAN,
     jail: Annotated[
         list[str] | None,
-        typer.Option("--jail", metavar="NAME", help="This jail, also if disabled; may be repeated."),
+        typer.Option(
+            "--jail", metavar="NAME", help="Import this jail, even if it is disabled; may be repeated."
+        ),
     ] = None,
-    bans: Annotated[bool, typer.Option("--bans", help="Hand fail2ban's running bans to the daemon.")] = False,
+    bans: Annotated[bool, typer.Option("--bans", help="Take over fail2ban's active bans.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="With --bans: only list them.")] = False,
     database: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="fail2ban's database, where it is not in its place.")
+        Path | None, typer.Option(metavar="FILE", help="fail2ban's database; default: as in fail2ban.conf.")
     ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="With --bans: also take over the bans of this PBX's friends.")
+    ] = False,
     config: ConfigOption = DEFAULT_CONFIG,
 ) -> None:
-    """Print fail2ban's asterisk jail as a configuration, or take its bans over."""
+    """Print fail2ban's asterisk jail as a configuration, or take over its bans."""
     from ringfence.fail2ban.jails import read_configuration  # noqa: PLC0415 - loaded when the command runs
 
-    if not bans and (dry_run or database):
-        raise typer.BadParameter("--dry-run and --database go with --bans")
-    with errors_told():
+    if not bans and (dry_run or database or force):
+        raise typer.BadParameter("--dry-run, --database and --force need --bans")
+    with errors_reported():
         found = read_configuration(path)
         jails = found.chosen(jail or [])
-        problems = _said(found.problems)
+        problems = _print_problems(found.problems)
         if not bans:
             _print(jails)
         else:
-            problems += _take_over(jails, _database(found, database), None if dry_run else config)
+            problems += _take_over(jails, _database(found, database), config, dry_run=dry_run, force=force)
     if problems:
         raise typer.Exit(Exit.PROBLEM)
 
 
-def _said(problems: "Sequence[str]") -> int:
-    """Say at once what went wrong, and give how much it is."""
-    for problem in problems:
-        say(problem)
+def _print_problems(problems: "Sequence[str]") -> int:
+    """Print problems; return their number."""
+    echo_stderr(*problems)
     return len(problems)
 
 
 def _print(jails: "Sequence[Jail]") -> None:
-    from ringfence.fail2ban.carried import carried  # noqa: PLC0415 - loaded when the command runs
+    from ringfence.fail2ban.carried import convert  # noqa: PLC0415 - loaded when the command runs
     from ringfence.fail2ban.document import document_of  # noqa: PLC0415 - loaded when the command runs
 
-    # As bytes: TOML is UTF-8, whatever the terminal is.
-    typer.echo(document_of(carried(jails, _files)).encode(), nl=False)
+    echo_document(document_of(convert(jails, _files, _own_log())))
+
+
+def _own_log() -> str:
+    from ringfence.sources import logs  # noqa: PLC0415 - loaded when the command runs
+
+    return next((str(path) for path in logs.OWN if path.exists()), "")
 
 
 def _files(pattern: str) -> list[str]:
@@ -96,88 +106,150 @@ def _files(pattern: str) -> list[str]:
     return [path for path in sorted(glob(pattern)) if Path(path).exists() and not Path(path).is_dir()]  # noqa: PTH207 - as fail2ban does
 
 
-def _take_over(jails: "Sequence[Jail]", database: Path, config: Path | None) -> int:
-    """List the bans, or hand them to the daemon of ``config``; say what went wrong, and give how much."""
+def _take_over(jails: "Sequence[Jail]", database: Path, config: Path, *, dry_run: bool, force: bool) -> int:
+    """List the bans, or let the daemon take them over; print the problems, and return their number."""
+    running, problems = _active_bans(jails, database)
+    if dry_run and not config.exists():
+        _list(running)  # ringfence is not installed yet, so there are no friends
+        return problems
+    settings = settings_or_defaults(config)
+    if running and not force:
+        running = _without_friends(running, _friends(settings))
+    if not dry_run:
+        return problems + _hand_over(running, settings)
+    _list(running)
+    return problems
+
+
+def _active_bans(jails: "Sequence[Jail]", database: Path) -> "tuple[Sequence[Fail2banBan], int]":
+    """Read the active bans; print the problems of the database, and return their number."""
     from ringfence.fail2ban.carried import bantime_of  # noqa: PLC0415 - loaded when the command runs
     from ringfence.fail2ban.database import read_bans  # noqa: PLC0415 - loaded when the command runs
 
     bantimes = {}
     for jail in jails:
         length = bantime_of(jail)
-        bantimes[jail.name] = UNSAID_BANTIME if length is None else length
+        bantimes[jail.name] = DEFAULT_BANTIME if length is None else length
     found = read_bans(database, bantimes, time.time())
-    problems = _said(found.problems)
-    if config is None:
-        _list(found.bans)
-        return problems
-    return problems + _hand_over(found.bans, config)
+    return found.bans, _print_problems(found.problems)
+
+
+def _without_friends(
+    bans: "Sequence[Fail2banBan]", friends: "dict[Address, set[str]]"
+) -> "Sequence[Fail2banBan]":
+    """Leave out the bans that cover a friend of this PBX, and print the friends."""
+    from ringfence.model import format_network, printable  # noqa: PLC0415 - loaded when the command runs
+
+    kept = []
+    for ban in bans:
+        one = ban.network.network_address if ban.network.num_addresses == 1 else None
+        candidates = friends if one is None else {one} & friends.keys()
+        covered = [address for address in candidates if address in ban.network]
+        if not covered:
+            kept.append(ban)
+        for address in covered[:_MAX_FRIENDS]:
+            names = ", ".join(printable(name) for name in sorted(friends[address])[:_MAX_FRIENDS])
+            echo_stderr(
+                f"{format_network(ban.network)}: left out because {address} is a friend of this PBX "
+                f"({names}); to take it over too: --force"
+            )
+    return kept
+
+
+def _friends(settings: "Settings") -> "dict[Address, set[str]]":
+    """Return the friends and their accounts from the daemon, or without it from its database."""
+    from ipaddress import ip_address  # noqa: PLC0415 - loaded when the command runs
+
+    friends: dict[Address, set[str]] = {}
+    try:
+        for row in ask(settings, "friends"):
+            friends.setdefault(ip_address(row["address"]), set()).add(row["account"])
+    except DaemonUnreachableError:
+        for friend in _recorded_friends(settings.store.path):
+            friends.setdefault(friend.address, set()).add(friend.account)
+    return friends
+
+
+def _recorded_friends(database: Path) -> "Sequence[Friend]":
+    from ringfence.detect.friends import MOST  # noqa: PLC0415 - loaded when the command runs
+    from ringfence.store.database import Store  # noqa: PLC0415 - loaded when the command runs
+
+    if not database.exists():
+        return ()
+    try:
+        with Store.open(database, owner=False) as store:
+            return store.friends(time.time(), MOST)
+    except StoreError as error:
+        echo_stderr(f"friends are unknown, and not left out: {error}")
+        return ()
 
 
 def _database(found: "Configuration", named: Path | None) -> Path:
     if named is not None:
         return named
-    if not found.database.startswith("/"):  # None, or :memory:
+    if not found.database.startswith("/"):  # "None" or ":memory:":
         raise StoreError(
-            f"fail2ban keeps no database (dbfile = {found.database!r}): nobody can be taken over"
+            f"fail2ban keeps no database (dbfile = {found.database!r}): there are no bans to take over"
         )
     return Path(found.database)
 
 
-def _list(bans: "Sequence[Running]") -> None:
-    from ringfence.model import printable, shown  # noqa: PLC0415 - loaded when the command runs
+def _list(bans: "Sequence[Fail2banBan]") -> None:
+    from ringfence.model import format_network  # noqa: PLC0415 - loaded when the command runs
 
     now = time.time()
     for ban in bans:
-        left = span(ban.expires - now) if isfinite(ban.expires) else "no end"
-        typer.echo(f"{shown(ban.network):<39}  {left:>8}  {printable(ban.jail)}")
-    typer.echo(f"{len(bans)} running")
+        left = format_duration(ban.expires - now) if isfinite(ban.expires) else "no end"
+        echo(f"{format_network(ban.network):<39}  {left:>8}  {ban.jail}")
+    echo(f"{len(bans)} active")
 
 
-def _hand_over(bans: "Sequence[Running]", config: Path) -> int:
-    """Have the daemon ban each for the time that it has left, none for less than it is banned already."""
-    from ringfence.values import MAX_DURATION  # noqa: PLC0415 - loaded when the command runs
+def _hand_over(bans: "Sequence[Fail2banBan]", settings: "Settings") -> int:
+    """Ban each network in the daemon for its remaining time, unless it is banned for longer already."""
+    from ringfence.config.converters import MAX_DURATION  # noqa: PLC0415 - loaded when the command runs
 
-    settings = settings_all_the_same(config)
-    held = _held(ask(settings, "bans"))
-    # Who was taken over for ten years before has a little less by now, and is not to be taken over again.
+    banned_until = _banned_until(ask(settings, "bans"))
+    # A ban taken over earlier for ten years has slightly less left now; it is not taken over again.
     far = time.time() + MAX_DURATION / 2
-    wanted = [ban for ban in bans if held.get(ban.network, 0.0) + 1 < min(ban.expires, far)]
+    wanted = [ban for ban in bans if banned_until.get(ban.network, 0.0) + 1 < min(ban.expires, far)]
     taken = refused = 0
     try:
         for jail, expires, networks in _batches(wanted):
             seconds = min(expires - time.time(), MAX_DURATION)
             if seconds > 0:
                 reason = f"taken over from fail2ban jail {jail}"
-                told = _said(ask(settings, "ban", networks=networks, seconds=seconds, reason=reason))
-                refused, taken = refused + told, taken + len(networks) - told
+                failures = _print_problems(
+                    ask(settings, "ban", networks=networks, seconds=seconds, reason=reason)
+                )
+                refused, taken = refused + failures, taken + len(networks) - failures
     finally:
-        typer.echo(f"{taken} of {len(bans)} running bans taken over")
+        echo(f"{taken} of {len(bans)} active bans taken over")
         if len(wanted) < len(bans):
-            typer.echo(f"banned here already, and for as long: {len(bans) - len(wanted)}")
+            echo(f"already banned here for at least as long: {len(bans) - len(wanted)}")
         if endless := sum(not isfinite(ban.expires) for ban in wanted):
-            typer.echo(f"without end in fail2ban, here for ten years: {endless}")
+            echo(f"permanent in fail2ban, here for ten years: {endless}")
     return refused
 
 
-def _held(rows: "Sequence[dict[str, Any]]") -> "dict[Network, float]":
-    """Give when the ban of each network that is banned already ends."""
+def _banned_until(rows: "Sequence[dict[str, Any]]") -> "dict[Network, float]":
+    """Return when the current ban of each network ends, as Unix time."""
     from datetime import datetime  # noqa: PLC0415 - loaded when the command runs
 
-    from ringfence.model import network_from  # noqa: PLC0415 - loaded when the command runs
+    from ringfence.model import parse_network  # noqa: PLC0415 - loaded when the command runs
 
     return {
-        network_from(row["address"]): (
+        parse_network(row["address"]): (
             inf if row["expires"] is None else datetime.fromisoformat(row["expires"]).timestamp()
         )
         for row in rows
     }
 
 
-def _batches(bans: "Sequence[Running]") -> "Iterator[tuple[str, float, list[str]]]":
-    """Gather the bans of a jail that end at the same time: one request can hold many of them."""
+def _batches(bans: "Sequence[Fail2banBan]") -> "Iterator[tuple[str, float, list[str]]]":
+    """Group the bans of a jail that end at the same time, so that one request can contain many."""
     gathered: dict[tuple[str, float], list[str]] = {}
     for ban in bans:
         gathered.setdefault((ban.jail, ban.expires), []).append(str(ban.network))
     for (jail, expires), networks in gathered.items():
-        for start in range(0, len(networks), AT_ONCE):
-            yield jail, expires, networks[start : start + AT_ONCE]
+        for start in range(0, len(networks), BATCH):
+            yield jail, expires, networks[start : start + BATCH]

@@ -1,10 +1,9 @@
-"""``ringfence allow`` and ``deny``: the administrator's lists, by command.
+"""``ringfence allow`` and ``deny``: show and change the administrator's lists.
 
-Entries go to the daemon. With the daemon down they go to its database, and are in force when it starts. An
-import is written to the database in any case: no request holds a million networks.
+Entries go to the daemon. If it is down they go to its database, and take effect when it starts. An import is
+always written to the database: a million networks do not fit into a request.
 """
 
-import json
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -16,18 +15,17 @@ from ringfence.cli.common import (
     ConfigOption,
     JsonOption,
     ask_daemon,
-    console,
-    errors_told,
+    errors_reported,
     networks_from,
-    opened,
-    say,
-    say_friends,
+    open_input,
+    print_friend_warnings,
     settings_from,
-    tell_of_friends,
+    warn_about_friends,
 )
-from ringfence.errors import DaemonUnreachableError, ListError
-from ringfence.exits import Exit
-from ringfence.spans import span
+from ringfence.cli.hints import HintingGroup
+from ringfence.cli.output import echo, echo_json, echo_stderr
+from ringfence.clock import format_duration
+from ringfence.errors import DaemonUnreachableError, Exit, ListError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -38,41 +36,46 @@ if TYPE_CHECKING:
     from ringfence.lists.manager import Lists
 
 _SHOWN_ADDRESSES = 4
-_SPARED = ("ADDED (UTC)", "FROM", "ENDS (UTC)")
-"""What goes first where a line has no room for everything."""
+_OPTIONAL_COLUMNS = ("ADDED (UTC)", "FROM", "ENDS (UTC)")
+"""Columns that are left out, in this order, if lines are too narrow."""
 _NARROWEST_NOTE = 12
-_LONGEST = 48
-"""Columns: an IPv6 network is not as long; a name that is longer may take two lines."""
-_RESOLVED_WITHIN = 3.0  # seconds
-_LOOK_EVERY = 0.2
+_MAX_UNBROKEN = 48
+"""Columns: longer than any IPv6 network; a longer host name may wrap."""
+_RESOLVE_TIMEOUT = 3.0  # seconds
+_POLL_INTERVAL = 0.2
 ALLOW, DENY = "allow", "deny"
 STANDARD_INPUT = "standard input"
 
 Rows = list[dict[str, Any]]
-AllowArgument = Annotated[list[str], typer.Argument(metavar="ENTRY", help="Addresses, networks, names.")]
-DenyArgument = Annotated[list[str], typer.Argument(metavar="ENTRY", help="Addresses and networks.")]
-RemoveArgument = Annotated[
-    list[str], typer.Argument(metavar="ENTRY", help="As they stand on the list, countries and numbers too.")
+AllowArgument = Annotated[
+    list[str], typer.Argument(metavar="ENTRY", help="Addresses, networks or host names.")
 ]
-PlaceArgument = Annotated[
+DenyArgument = Annotated[list[str], typer.Argument(metavar="ENTRY", help="Addresses or networks.")]
+RemoveArgument = Annotated[
+    list[str],
+    typer.Argument(metavar="ENTRY", help="Entries as `list` shows them, also countries and network numbers."),
+]
+CountryArgument = Annotated[
     list[str], typer.Argument(metavar="COUNTRY", help="Countries (DE) and network numbers (AS64496).")
 ]
-NoteOption = Annotated[str, typer.Option(metavar="TEXT", help="What it is, for whoever reads the list.")]
+NoteOption = Annotated[str, typer.Option(metavar="TEXT", help="Note, shown in the list.")]
 ForOption = Annotated[
-    str, typer.Option("--for", metavar="TIME", help="For how long, such as 2h; left out: for good.")
+    str, typer.Option("--for", metavar="TIME", help="Lifetime of the entry, such as 2h; default: no end.")
 ]
-ForceOption = Annotated[bool, typer.Option("--force", help="Also what is protected, or very wide.")]
+ForceOption = Annotated[
+    bool, typer.Option("--force", help="Also deny what this host needs, or a very wide network.")
+]
 
-allow = typer.Typer(no_args_is_help=True, add_completion=False)
-deny = typer.Typer(no_args_is_help=True, add_completion=False)
+allow = typer.Typer(cls=HintingGroup, no_args_is_help=True, add_completion=False)
+deny = typer.Typer(cls=HintingGroup, no_args_is_help=True, add_completion=False)
 
 
 def register(app: typer.Typer) -> None:
     """Add this group's commands."""
-    app.add_typer(allow, name="allow", help="Say whom nothing bans: addresses, networks, names, countries.")
     app.add_typer(
-        deny, name="deny", help="Say whom nothing lets in: addresses, networks, countries, block lists."
+        allow, name="allow", help="Show and change the allow list: addresses that are never banned."
     )
+    app.add_typer(deny, name="deny", help="Show and change the deny list: addresses that are always dropped.")
 
 
 @allow.command("add")
@@ -82,7 +85,7 @@ def allow_add(
     note: NoteOption = "",
     length: ForOption = "",
 ) -> None:
-    """Put entries on the list of those whom nothing bans; it wins over every ban."""
+    """Add entries to the allow list. It overrides every ban and the deny list."""
     _add(config, ALLOW, entries, note, length)
 
 
@@ -94,65 +97,69 @@ def deny_add(
     length: ForOption = "",
     force: ForceOption = False,
 ) -> None:
-    """Put entries on the list of those whom nothing lets in but the other list."""
+    """Add entries to the deny list. Only the allow list overrides it."""
     _add(config, DENY, entries, note, length, force=force)
 
 
 @allow.command("country")
 def allow_country(
-    countries: PlaceArgument,
+    countries: CountryArgument,
     config: ConfigOption = DEFAULT_CONFIG,
     note: NoteOption = "",
     length: ForOption = "",
 ) -> None:
-    """Allow countries and network numbers; it takes a [geo] database."""
-    _add(config, ALLOW, [_place(text) for text in countries], note, length)
+    """Allow countries and network numbers. Needs a [geo] database."""
+    _add(config, ALLOW, [_country(text) for text in countries], note, length)
 
 
 @deny.command("country")
 def deny_country(
-    countries: PlaceArgument,
+    countries: CountryArgument,
     config: ConfigOption = DEFAULT_CONFIG,
     note: NoteOption = "",
     length: ForOption = "",
 ) -> None:
-    """Deny countries and network numbers; it takes a [geo] database."""
-    _add(config, DENY, [_place(text) for text in countries], note, length)
+    """Deny countries and network numbers. Needs a [geo] database."""
+    _add(config, DENY, [_country(text) for text in countries], note, length)
 
 
 @allow.command("remove")
 def allow_remove(entries: RemoveArgument, config: ConfigOption = DEFAULT_CONFIG) -> None:
-    """Take entries off the list, as they stand on it."""
-    with errors_told():
-        _told("removed", *_asked(config, "allow_remove", what=entries))
+    """Remove entries from the allow list."""
+    with errors_reported():
+        _print_outcome("removed", *_request(config, "allow_remove", what=entries))
 
 
 @deny.command("remove")
 def deny_remove(
     entries: Annotated[
         list[str] | None,
-        typer.Argument(metavar="ENTRY", help="As they stand on the list, countries and numbers too."),
+        typer.Argument(
+            metavar="ENTRY", help="Entries as `list` shows them, also countries and network numbers."
+        ),
     ] = None,
     config: ConfigOption = DEFAULT_CONFIG,
-    file: Annotated[str, typer.Option("--from", metavar="FILE", help="All that came from this file.")] = "",
+    file: Annotated[
+        str, typer.Option("--from", metavar="FILE", help="Remove all entries imported from this file.")
+    ] = "",
 ) -> None:
-    """Take entries off the list, as they stand on it, or all that were imported from a file."""
+    """Remove entries from the deny list, or all entries imported from a file."""
     if bool(entries) == bool(file):
-        raise typer.BadParameter("name entries, or --from FILE")
-    with errors_told():
+        raise typer.BadParameter("name entries, or use --from FILE")
+    with errors_reported():
         arguments = {"origin": _origin(file)} if file else {"what": entries}
-        _told("removed", *_asked(config, "deny_remove", **arguments))
+        _print_outcome("removed", *_request(config, "deny_remove", **arguments))
 
 
 @allow.command("list")
 def allow_list(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
-    """List whom nothing bans, and where each entry comes from."""
+    """List the allow list, and the origin of each entry."""
     _list(config, ALLOW, as_json=as_json)
 
 
 @deny.command("list")
 def deny_list(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
-    """List whom nothing lets in, and where each entry comes from."""
+    """List the deny list, and the origin of each entry."""
     _list(config, DENY, as_json=as_json)
 
 
@@ -161,34 +168,36 @@ def deny_import(
     file: Annotated[str, typer.Argument(metavar="FILE", help="A block list; - is standard input.")],
     config: ConfigOption = DEFAULT_CONFIG,
     note: NoteOption = "",
-    force: Annotated[bool, typer.Option("--force", help="Also private and multicast networks.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also import private and multicast networks.")
+    ] = False,
 ) -> None:
-    """Deny what a block list holds; it replaces what was imported from the same file."""
+    """Import a block list. It replaces the entries imported from the same file before."""
     from ringfence.lists.files import read_list  # noqa: PLC0415 - loaded when the command runs
-    from ringfence.lists.shelf import replace_imported  # noqa: PLC0415 - loaded when the command runs
-    from ringfence.model import Side  # noqa: PLC0415 - loaded when the command runs
-    from ringfence.store import Store  # noqa: PLC0415 - loaded when the command runs
+    from ringfence.lists.importing import replace_imported  # noqa: PLC0415 - loaded when the command runs
+    from ringfence.model import ListKind  # noqa: PLC0415 - loaded when the command runs
+    from ringfence.store.database import Store  # noqa: PLC0415 - loaded when the command runs
 
-    with errors_told():
+    with errors_reported():
         settings = settings_from(config)
-        with opened(file) as source:
-            found = read_list(source, everything=force)
-        _tell_bad_lines(found)
+        most = settings.firewall.max_bans
+        with open_input(file) as source:
+            found = read_list(source, most=most, everything=force)
+        _print_bad_lines(found)
         if not len(found.networks):
-            raise ListError(f"{file} has no network that can be denied: the list stays as it was")
+            raise ListError(f"{file} contains no network that can be denied: the list is unchanged")
         with Store.open(settings.store.path, owner=False) as store:
             new, gone = replace_imported(
-                store, Side.DENY, _origin(file), found.networks, note=note, now=time.time()
+                store, ListKind.DENY, _origin(file), found.networks, note=note, now=time.time(), most=most
             )
-        typer.echo(f"{len(found.networks)} networks of {found.lines} lines: {new} new, {gone} gone")
+        echo(f"{len(found.networks)} networks of {found.lines} lines: {new} new, {gone} gone")
         problems, absent = _reload(config)
         if not absent:
             rows = cast("Rows", ask_daemon(config, "friends", quietly=True))
-            say_friends(
-                (row for row in rows if found.networks.around(*networks_from([row["address"]]))), "denied"
+            print_friend_warnings(
+                (row for row in rows if found.networks.containing(*networks_from([row["address"]]))), "denied"
             )
-        for problem in problems:
-            say(problem)
+        echo_stderr(*problems)
         if found.bad_lines or problems:
             raise typer.Exit(Exit.PROBLEM)
         if absent:
@@ -196,48 +205,50 @@ def deny_import(
 
 
 def _reload(path: Path) -> tuple[list[str], bool]:
-    """Have the daemon take what is in its database; give what is wrong then, and whether there is none."""
+    """Make the daemon load its database; return the problems, and whether the daemon is absent."""
     try:
         problems: list[str] = ask_daemon(path, "lists_reload")["problems"]
     except DaemonUnreachableError as error:
-        say(f"this takes effect when the daemon starts: {error}")
+        echo_stderr(f"this takes effect when the daemon starts: {error}")
         return [], True
-    # What is wrong with the other list is in `status`: no reason to take this import for a failure.
+    # Problems of the other list are shown by `status`; they do not make this import a failure.
     return [problem for problem in problems if not problem.startswith(f"{ALLOW} list:")], False
 
 
 def _add(path: Path, side: str, entries: list[str], note: str, length: str, *, force: bool = False) -> None:
     seconds = _seconds(length)
-    with errors_told():
+    with errors_reported():
         do = f"{side}_add"
-        answer, absent = _asked(path, do, what=entries, note=note, seconds=seconds, force=force)
+        answer, absent = _request(path, do, what=entries, note=note, seconds=seconds, force=force)
         if not absent:
-            _look_closer(path, side, answer["done"])
-        _told(f"on the {side} list" + (f" for {span(seconds)}" if seconds else ""), answer, absent)
+            _warn_about_entries(path, side, answer["done"])
+        _print_outcome(
+            f"on the {side} list" + (f" for {format_duration(seconds)}" if seconds else ""), answer, absent
+        )
 
 
-def _look_closer(path: Path, side: str, done: "Sequence[str]") -> None:
-    """Say of new entries what their writer may not expect: a name without an address, a friend who is out."""
-    from ringfence.lists.entries import Kind, what_from  # noqa: PLC0415 - loaded when the command runs
+def _warn_about_entries(path: Path, side: str, done: "Sequence[str]") -> None:
+    """Warn about new entries with surprising effects: a name without addresses, or a denied friend."""
+    from ringfence.lists.entries import EntryKind, parse_entry  # noqa: PLC0415 - loaded when the command runs
 
-    whats = [what_from(text) for text in done]
+    whats = [parse_entry(text) for text in done]
     networks = [what.network for what in whats if what.network is not None]
     if side == DENY and networks:
-        tell_of_friends(path, networks, "denied")
-    names = {what.text for what in whats if what.kind is Kind.HOST}
-    until = time.monotonic() + _RESOLVED_WITHIN
+        warn_about_friends(path, networks, "denied")
+    names = {what.text for what in whats if what.kind is EntryKind.HOST}
+    until = time.monotonic() + _RESOLVE_TIMEOUT
     while names and time.monotonic() < until:
         rows = ask_daemon(path, "lists", quietly=True, side=side)
         names = {row["entry"] for row in rows if row["entry"] in names and not row["networks"]}
-        time.sleep(_LOOK_EVERY if names else 0.0)
+        time.sleep(_POLL_INTERVAL if names else 0.0)
     for name in sorted(names):
-        say(
-            f"{name} leads nowhere yet: the DNS gives no address, so nobody is allowed by it; is it misspelt?"
+        echo_stderr(
+            f"{name} does not resolve yet: the DNS returns no address, so it allows none; is it misspelt?"
         )
 
 
 def _seconds(length: str) -> float | None:
-    from ringfence.values import parse_duration  # noqa: PLC0415 - loaded when the command runs
+    from ringfence.config.converters import parse_duration  # noqa: PLC0415 - loaded when the command runs
 
     try:
         return parse_duration(length) if length else None
@@ -245,54 +256,53 @@ def _seconds(length: str) -> float | None:
         raise typer.BadParameter(f"--for {error}") from None
 
 
-def _place(text: str) -> str:
-    from ringfence.lists.entries import place_from  # noqa: PLC0415 - loaded when the command runs
+def _country(text: str) -> str:
+    from ringfence.lists.entries import parse_place  # noqa: PLC0415 - loaded when the command runs
 
     try:
-        return place_from(text).text
+        return parse_place(text).text
     except ValueError as error:
         raise typer.BadParameter(f"{text!r} {error}") from None
 
 
 def _origin(file: str) -> str:
-    """Name a file as the list does: by its whole path, wherever it was named from."""
+    """Return the name of a file in the list: its absolute path."""
     return STANDARD_INPUT if file in {"-", STANDARD_INPUT} else str(Path(file).absolute())
 
 
-def _tell_bad_lines(found: "ListFile") -> None:
-    for bad in found.bad:
-        say(str(bad))
+def _print_bad_lines(found: "ListFile") -> None:
+    echo_stderr(*map(str, found.bad))
     if found.bad_lines > len(found.bad):
-        say(f"and {found.bad_lines - len(found.bad)} bad lines more")
+        echo_stderr(f"and {found.bad_lines - len(found.bad)} more bad lines")
     if found.left_out:
         shown = ", ".join(found.left_out[:_SHOWN_ADDRESSES])
         more = ", ..." if len(found.left_out) > _SHOWN_ADDRESSES else ""
-        say(f"left out, since your own network may use it: {shown}{more}; --force takes it too")
+        echo_stderr(f"left out because your own network may use it: {shown}{more}; --force imports it too")
 
 
-def _asked(path: Path, do: str, **arguments: object) -> "tuple[Mapping[str, list[str]], str]":
-    """Have the daemon do it, or do it in its database; give the answer, and why it was not the daemon."""
+def _request(path: Path, do: str, **arguments: object) -> "tuple[Mapping[str, list[str]], str]":
+    """Send the request to the daemon, or execute it on its database; return the answer, and why offline."""
     try:
         return ask_daemon(path, do, quietly=False, **arguments), ""
     except DaemonUnreachableError as error:
-        return _by_ourselves(path, do, arguments), str(error)
+        return _request_offline(path, do, arguments), str(error)
 
 
-def _by_ourselves(path: Path, do: str, arguments: "Mapping[str, object]") -> Any:  # noqa: ANN401 - as the daemon answers
-    """Answer as the daemon would, by its database."""
+def _request_offline(path: Path, do: str, arguments: "Mapping[str, object]") -> Any:  # noqa: ANN401 - the daemon's JSON
+    """Execute a request of the daemon's on its database."""
     import asyncio  # noqa: PLC0415 - loaded when the command runs
 
-    from ringfence.folders import make_folder  # noqa: PLC0415 - loaded when the command runs
-    from ringfence.store import Store  # noqa: PLC0415 - loaded when the command runs
+    from ringfence.daemon.paths import make_folder  # noqa: PLC0415 - loaded when the command runs
+    from ringfence.store.database import Store  # noqa: PLC0415 - loaded when the command runs
 
     settings = settings_from(path)
-    make_folder(settings.store.path.parent)  # the unit may never have been started
+    make_folder(settings.store.path.parent)  # the daemon may never have run
     with Store.open(settings.store.path, owner=False) as store:
         lists: Lists = _lists(settings, store)
         return asyncio.run(lists.handlers()[do](arguments))
 
 
-def _lists(settings: Any, store: Any) -> "Lists":  # noqa: ANN401 - types that are loaded when a command runs
+def _lists(settings: Any, store: Any) -> "Lists":  # noqa: ANN401 - types are imported when a command runs
     from ringfence.lists.manager import Lists  # noqa: PLC0415 - loaded when the command runs
 
     lists = Lists(store, settings.lists(), lambda _rolls: None, now=time.time)
@@ -300,14 +310,13 @@ def _lists(settings: Any, store: Any) -> "Lists":  # noqa: ANN401 - types that a
     return lists
 
 
-def _told(done: str, answer: "Mapping[str, list[str]]", absent: str) -> None:
-    """Say what was done and what was not, and end with the exit code that it means."""
+def _print_outcome(done: str, answer: "Mapping[str, list[str]]", absent: str) -> None:
+    """Print what succeeded and what failed; exit with the corresponding code."""
     if answer["done"]:
-        typer.echo(f"{done}: " + ", ".join(answer["done"]))
-    for line in [*answer["notes"], *answer["problems"]]:
-        say(line)
+        echo(f"{done}: " + ", ".join(answer["done"]))
+    echo_stderr(*answer["notes"], *answer["problems"])
     if absent and answer["done"]:
-        say(f"this takes effect when the daemon starts: {absent}")
+        echo_stderr(f"this takes effect when the daemon starts: {absent}")
     if answer["problems"]:
         raise typer.Exit(Exit.PROBLEM)
     if absent:
@@ -315,65 +324,67 @@ def _told(done: str, answer: "Mapping[str, list[str]]", absent: str) -> None:
 
 
 def _list(path: Path, side: str, *, as_json: bool) -> None:
-    with errors_told():
-        rows, absent = _asked(path, "lists", side=side)
+    with errors_reported():
+        rows, absent = _request(path, "lists", side=side)
         if as_json:
-            typer.echo(json.dumps(rows, indent=2))
+            echo_json(rows)
         else:
             _print(cast("Rows", rows), side, absent=bool(absent))
         if absent:
-            say("The daemon is not running: this is read from its configuration and its database.")
+            echo_stderr("The daemon is not running: this list comes from its configuration and database.")
 
 
 def _print(rows: Rows, side: str, *, absent: bool) -> None:
-    to = console()
+    from ringfence.cli.screen import Screen  # noqa: PLC0415 - loaded when the command runs
+    from ringfence.model import printable  # noqa: PLC0415 - loaded when the command runs
+
+    to = Screen(whole_lines=True)
     if not rows:
-        to.print(f"Nobody is on the {side} list.")
+        to.show(f"The {side} list is empty.")
         return
     columns = {
-        "ENTRY": [row["entry"] for row in rows],
-        "NETWORKS": [_leads_to(row, absent=absent) for row in rows],
-        "FROM": ["file" if row["file"] else row["source"] for row in rows],
+        "ENTRY": [printable(row["entry"]) for row in rows],
+        "NETWORKS": [_networks(row, absent=absent) for row in rows],
+        "FROM": ["file" if row["file"] else printable(row["source"]) for row in rows],
         "ADDED (UTC)": [_short(row["added"]) for row in rows],
         "ENDS (UTC)": [_short(row["ends"]) for row in rows],
-        "NOTE": [row["note"] + (" (forced)" if row["forced"] else "") for row in rows],
+        "NOTE": [printable(row["note"]) + (" (forced)" if row["forced"] else "") for row in rows],
     }
-    # What is empty in every row would take the room of what is not.
+    # A column that is empty in every row is left out.
     shown = {head: cells for head, cells in columns.items() if any(cells)}
     widths = {
         head: max(len(line) for cell in cells for line in cell.split("\n")) for head, cells in shown.items()
     }
     note = min(widths.get("NOTE", 0), _NARROWEST_NOTE)
-    for spared in _SPARED:
+    for optional in _OPTIONAL_COLUMNS:
         if sum(widths.values()) - widths.get("NOTE", 0) + note + 2 * (len(widths) - 1) <= to.width:
             break
-        shown.pop(spared, None)
-        widths.pop(spared, None)
+        shown.pop(optional, None)
+        widths.pop(optional, None)
     to.print(_table(shown))
 
 
 def _table(columns: "Mapping[str, list[str]]") -> "Table":
-    """Give the table; what may be copied out of it stands in one piece, where lines are long enough."""
-    from rich.table import Table  # noqa: PLC0415 - loaded when the command runs
-    from rich.text import Text  # noqa: PLC0415 - loaded when the command runs
+    """Return the table; cells that may be copied are not broken if lines are long enough."""
+    from ringfence.cli.screen import plain_table, words  # noqa: PLC0415 - loaded when the command runs
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    table = plain_table()
     for head, cells in columns.items():
         longest = max(len(line) for cell in cells for line in cell.split("\n"))
         table.add_column(
             head,
             overflow="fold",
             justify="right" if head == "NETWORKS" else "left",
-            no_wrap=head != "NOTE" and longest <= _LONGEST,
+            no_wrap=head != "NOTE" and longest <= _MAX_UNBROKEN,
         )
     for row in zip(*columns.values(), strict=True):
-        table.add_row(*map(Text, row))
+        table.add_row(*(words(*cell.split("\n")) for cell in row))
     return table
 
 
-def _leads_to(row: "Mapping[str, Any]", *, absent: bool) -> str:
+def _networks(row: "Mapping[str, Any]", *, absent: bool) -> str:
     if row["networks"] is None:
-        return "nowhere" if "." in row["entry"] and not absent else "?"
+        return "none" if "." in row["entry"] and not absent else "?"
     addresses = row["leads_to"]
     if not addresses or len(addresses) > _SHOWN_ADDRESSES:
         return str(row["networks"])

@@ -1,4 +1,4 @@
-"""``ringfence parse``: line by line what was understood of a log, and why not. It changes nothing."""
+"""``ringfence parse``: show how each line of a log is parsed, or why it is skipped. It changes nothing."""
 
 import json
 import sys
@@ -14,11 +14,12 @@ from ringfence.cli.common import (
     DEFAULT_CONFIG,
     ConfigOption,
     JsonOption,
-    errors_told,
+    errors_reported,
     settings_from,
     zone_from,
 )
-from ringfence.exits import Exit
+from ringfence.cli.output import echo, echo_stderr
+from ringfence.errors import Exit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -26,14 +27,16 @@ if TYPE_CHECKING:
 
     from ringfence.model import SecurityEvent
     from ringfence.parse.custom import Custom
+    from ringfence.parse.line_result import LineResult
     from ringfence.parse.log import LogReader
-    from ringfence.parse.reading import Reading
 
 CHUNK = 256 * 1024
 PATTERN = "pattern"
-MOST_ADDRESSES = 100_000
-SHOWN = 300
-"""How much of a line is shown that was not understood (characters)."""
+MAX_ADDRESSES = 100_000
+MAX_FOREIGN = 10_000
+"""Lines that are read before a file is refused as not being a log of Asterisk."""
+MAX_SHOWN = 300
+"""Characters that are shown of a line that was not understood."""
 
 
 def register(app: typer.Typer) -> None:
@@ -43,29 +46,29 @@ def register(app: typer.Typer) -> None:
 
 def parse(
     file: Annotated[
-        str, typer.Argument(metavar="FILE", help="A log of Asterisk's (.gz, .xz), or - for stdin.")
+        str, typer.Argument(metavar="FILE", help="A log of Asterisk (also .gz, .xz); - is standard input.")
     ],
     as_json: JsonOption = False,
     unparsed: Annotated[
         bool,
-        typer.Option("--unparsed", help="Only lines that look like evidence and were not understood."),
+        typer.Option("--unparsed", help="Show only lines that look like an attempt and were not understood."),
     ] = False,
-    summary: Annotated[bool, typer.Option("--summary", help="Only the numbers at the end.")] = False,
+    summary: Annotated[bool, typer.Option("--summary", help="Show only the totals.")] = False,
     pattern: Annotated[
         str,
         typer.Option(
-            "--pattern", metavar="TEXT", help="Try a pattern with {address} and {any} on the lines."
+            "--pattern", metavar="TEXT", help="Try a pattern with {address} and {any} on each line."
         ),
     ] = "",
     timezone: Annotated[
         str,
         typer.Option(
-            "--timezone", metavar="ZONE", help="The log's time zone, such as UTC; default: as configured."
+            "--timezone", metavar="ZONE", help="Time zone of the log, such as UTC; default: as configured."
         ),
     ] = "",
     config: ConfigOption = DEFAULT_CONFIG,
 ) -> None:
-    """Say line by line what is understood of a log, and why not. Changes nothing."""
+    """Show line by line how ringfence parses a log. Changes nothing."""
     import lzma  # noqa: PLC0415 - loaded when the command runs
     import zlib  # noqa: PLC0415 - loaded when the command runs
 
@@ -75,26 +78,26 @@ def parse(
     customs = [_custom(pattern)] if pattern else []
     zone = zone_from(timezone) or _configured_zone(config, Path(file))
     reader = LogReader(SourceId("-", "log:-"), timezone=zone, customs=customs)
-    tally = _Tally()
+    summary_counts = _Summary()
     try:
-        with _opened(file) as (stream, now):
+        with _open_log(file) as (stream, now):
             lines = _Lines() if unparsed and not (summary or as_json) else None
-            for readings in _read(stream, reader, now, lines):
-                tally.add(readings)
+            for readings in _only_asterisk(_read(stream, reader, now, lines), file):
+                summary_counts.add(readings)
                 if not summary:
                     _show(readings, lines, as_json=as_json, unparsed=unparsed)
     except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
-        typer.echo(f"{file}: {getattr(error, 'strerror', None) or error}", err=True)
+        echo_stderr(f"{file}: {getattr(error, 'strerror', None) or error}")
         raise typer.Exit(Exit.PROBLEM) from None
     if summary or not (as_json or unparsed):
-        typer.echo(tally.told(reader))
-    if pattern and not tally.by_pattern:
-        typer.echo("the pattern fits no line", err=True)
+        echo(*summary_counts.lines(reader))
+    if pattern and not summary_counts.by_pattern:
+        echo_stderr("the pattern fits no line")
         raise typer.Exit(Exit.PROBLEM)
 
 
 class _Lines:
-    """The beginnings of the lines that were read and not yet shown, by their numbers."""
+    """The beginnings of the lines that were read and not yet shown, by line number."""
 
     def __init__(self) -> None:
         self._texts: dict[int, bytes] = {}
@@ -102,31 +105,29 @@ class _Lines:
         self._number = 1
 
     def add(self, data: bytes) -> None:
-        """Take what was read."""
+        """Add the next bytes of the log."""
         *whole, rest = data.split(b"\n")
         for text in whole:
-            self._texts[self._number] = (self._last + text)[:SHOWN]
+            self._texts[self._number] = (self._last + text)[:MAX_SHOWN]
             self._last = b""
             self._number += 1
-        self._last = (self._last + rest)[:SHOWN]
+        self._last = (self._last + rest)[:MAX_SHOWN]
         self._texts[self._number] = self._last
 
     def forget(self, number: int) -> None:
-        """Forget the lines before a number."""
+        """Forget the lines before ``number``."""
         while self._texts and next(iter(self._texts)) < number:
             del self._texts[next(iter(self._texts))]
 
-    def take(self, number: int) -> str:
-        """Give a line as a terminal may show it, and forget the lines before it."""
-        from ringfence.model import printable  # noqa: PLC0415 - loaded when the command runs
-
+    def pop(self, number: int) -> str:
+        """Return a line, and forget the lines before it."""
         self.forget(number)
         text = self._texts.get(number, b"")
-        return printable(text.decode("utf-8", "backslashreplace"))
+        return text.decode("utf-8", "backslashreplace")
 
 
-class _Tally:
-    """What all lines together came to."""
+class _Summary:
+    """Totals over all lines of a log."""
 
     def __init__(self) -> None:
         self.by_pattern = 0
@@ -134,30 +135,30 @@ class _Tally:
         self._events: Counter[str] = Counter()
         self._whys: Counter[str] = Counter()
 
-    def add(self, readings: "list[Reading]") -> None:
-        """Count what became of some lines."""
+    def add(self, readings: "list[LineResult]") -> None:
+        """Count the results of some lines."""
         for reading in readings:
             event = reading.event
             if event is not None:
                 self._events[event.kind] += 1
                 self.by_pattern += event.acl_name == PATTERN
-                if len(self._addresses) < MOST_ADDRESSES:
+                if len(self._addresses) < MAX_ADDRESSES:
                     self._addresses.add(int(event.remote.address))
             else:
-                self._whys[reading.why or reading.alarm or ""] += 1
+                self._whys[reading.reason or reading.alarm or ""] += 1
 
-    def told(self, reader: "LogReader") -> str:
-        """Give the numbers, the most frequent first."""
+    def lines(self, reader: "LogReader") -> list[str]:
+        """Return the totals, the most frequent first."""
         counts = reader.counts
-        at_least = "at least " if len(self._addresses) == MOST_ADDRESSES else ""
+        at_least = "at least " if len(self._addresses) == MAX_ADDRESSES else ""
         head = f"{counts.lines} lines, {counts.events} events of {at_least}{len(self._addresses)} addresses"
         rows = [
             f"{number:>9}  {name}"
             for name, number in (*self._events.most_common(), *self._whys.most_common())
         ]
         if counts.dropped_bytes:
-            rows.append(f"{counts.dropped_bytes:>9}  bytes of lines that were too long")
-        return "\n".join([head, *rows])
+            rows.append(f"{counts.dropped_bytes:>9}  bytes of overlong lines")
+        return [head, *rows]
 
 
 def _custom(pattern: str) -> "Custom":
@@ -170,20 +171,22 @@ def _custom(pattern: str) -> "Custom":
 
 
 def _configured_zone(config: Path, log: Path) -> "tzinfo | None":
-    """Give the zone that the configuration, if there is one, has for this log; None for this host's.
+    """Return the time zone configured for this log; None means this host's.
 
-    Where no log is named there is one PBX, and the log is its own.
+    If no log paths are configured, there is one PBX, and the log belongs to it.
     """
     if not config.exists():
         return None
-    with errors_told():
-        heard = [pbx.logs for pbx in settings_from(config).heard()]
-    return next((logs.timezone for logs in heard if logs.paths is None or log.absolute() in logs.paths), None)
+    with errors_reported():
+        configured = [pbx.logs for pbx in settings_from(config).heard()]
+    return next(
+        (logs.timezone for logs in configured if logs.paths is None or log.absolute() in logs.paths), None
+    )
 
 
 @contextmanager
-def _opened(name: str) -> "Iterator[tuple[BinaryIO, float]]":
-    """Open a log, and give the time that it was last written: a date without year is not later."""
+def _open_log(name: str) -> "Iterator[tuple[BinaryIO, float]]":
+    """Open a log; yield it and its modification time, the latest possible date of a line without a year."""
     if name == "-":
         yield sys.stdin.buffer, time.time()
         return
@@ -201,7 +204,7 @@ def _open_plain(name: str) -> BinaryIO:
 
 def _read(
     stream: BinaryIO, reader: "LogReader", now: float, lines: _Lines | None
-) -> "Iterator[list[Reading]]":
+) -> "Iterator[list[LineResult]]":
     while data := stream.read1(CHUNK):  # type: ignore[attr-defined]
         if lines is not None:
             lines.add(data)
@@ -209,56 +212,78 @@ def _read(
     yield reader.end(now)
 
 
-def _show(readings: "list[Reading]", lines: _Lines | None, *, as_json: bool, unparsed: bool) -> None:
-    from ringfence.parse.reading import NOT_UNDERSTOOD  # noqa: PLC0415 - loaded when the command runs
+def _only_asterisk(found: "Iterator[list[LineResult]]", file: str) -> "Iterator[list[LineResult]]":
+    """Pass on the readings if at least one line may have been written by Asterisk.
 
-    told: list[str] = []
+    Otherwise exit with one error, instead of one message for each line of a wrong file.
+    """
+    from ringfence.parse.line_result import Reason  # noqa: PLC0415 - loaded when the command runs
+
+    foreign = {Reason.NO_PREFIX, Reason.CONTINUATION, Reason.TOO_LONG}
+    held: list[LineResult] = []
+    for readings in found:
+        held += readings
+        if any(reading.reason not in foreign for reading in readings):
+            yield held
+            yield from found
+            return
+        if len(held) >= MAX_FOREIGN:
+            break
+    if held:
+        echo_stderr(
+            f"{file} is not a log of Asterisk: none of its first {len(held)} lines begins like a line of "
+            "Asterisk, such as: [Nov 20 17:20:36] NOTICE[1234]"
+        )
+        raise typer.Exit(Exit.PROBLEM)
+
+
+def _show(readings: "list[LineResult]", lines: _Lines | None, *, as_json: bool, unparsed: bool) -> None:
+    from ringfence.parse.line_result import NOT_UNDERSTOOD  # noqa: PLC0415 - loaded when the command runs
+
+    output: list[str] = []
     for reading in readings:
-        if unparsed and reading.why not in NOT_UNDERSTOOD:
+        if unparsed and reading.reason not in NOT_UNDERSTOOD:
             continue
         if as_json:
-            told.append(json.dumps(_as_object(reading)))
+            output.append(json.dumps(_as_object(reading)))
         elif reading.event is not None:
-            told.append(f"{reading.line:>7}  {_of_event(reading.event)}")
+            output.append(f"{reading.line:>7}  {_of_event(reading.event)}")
         else:
-            what = reading.why or reading.alarm
-            told.append(f"{reading.line:>7}  -  {what}")
+            what = reading.reason or reading.alarm
+            output.append(f"{reading.line:>7}  -  {what}")
         if lines is not None:
-            told.append(f"{'':>9}{lines.take(reading.line)}")
-    if told:
-        typer.echo("\n".join(told))
+            output.append(f"{'':>9}{lines.pop(reading.line)}")
+    echo(*output)
     if lines is not None and readings:
         lines.forget(readings[-1].line)
 
 
 def _of_event(event: "SecurityEvent") -> str:
-    from ringfence.model import printable  # noqa: PLC0415 - loaded when the command runs
-
     parts = [
         event.kind,
         str(event.remote.address),
         event.service,
-        f"account {printable(event.account)}" if event.account else "",
-        f"({printable(event.acl_name)})" if event.acl_name else "",
+        f"account {event.account}" if event.account else "",
+        f"({event.acl_name})" if event.acl_name else "",
         "tampered" if event.tampered else "",
     ]
     return "  ".join(filter(None, parts))
 
 
-def _as_object(reading: "Reading") -> dict[str, object]:
+def _as_object(reading: "LineResult") -> dict[str, object]:
     event = reading.event
-    told: dict[str, object] = {
+    fields: dict[str, object] = {
         "line": reading.line,
         "kind": None,
         "address": None,
         "account": None,
         "service": None,
         "session": None,
-        "why": reading.why,
+        "why": reading.reason,
         "alarm": reading.alarm,
     }
     if event is not None:
-        told |= {
+        fields |= {
             "kind": event.kind,
             "address": str(event.remote.address),
             "account": event.account,
@@ -270,4 +295,4 @@ def _as_object(reading: "Reading") -> dict[str, object]:
             "time": event.time,
             "tampered": event.tampered,
         }
-    return told
+    return fields

@@ -1,6 +1,5 @@
-"""``ringfence replay``: who would have been banned in the past, and who should not have been."""
+"""``ringfence replay``: show which addresses past logs would have banned, and which of them wrongly."""
 
-import json
 import os
 import sys
 import time
@@ -13,33 +12,33 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ringfence.cli.common import JsonOption, errors_told, say, settings_from, zone_from
-from ringfence.errors import SourceError
-from ringfence.exits import Exit
+from ringfence.cli.common import JsonOption, errors_reported, settings_from, zone_from
+from ringfence.cli.output import echo, echo_json, echo_stderr
+from ringfence.errors import Exit, SourceError
 
 if TYPE_CHECKING:
     from datetime import tzinfo
 
     from rich.table import Table
 
-    from ringfence.config import Settings
+    from ringfence.config.loader import Settings
     from ringfence.parse.custom import Custom
-    from ringfence.replay.account import Row
     from ringfence.replay.files import File
+    from ringfence.replay.outcomes import AddressOutcome
     from ringfence.replay.run import Replay
-    from ringfence.replay.story import Story
+    from ringfence.replay.source_reader import ReplayInput
 
-MOST_SHOWN = 50
-"""So many addresses are shown to people; scripts get all."""
+MAX_SHOWN = 50
+"""Addresses shown to people; JSON contains all."""
 
-WORTH_A_PROCESS = 1024 * 1024
-"""What is shorter (bytes) is read before a process has begun to."""
+MIN_FOR_PROCESSES = 1024 * 1024
+"""Bytes: a shorter log is read faster than a process starts."""
 
-MOST_BESIDE = 4
+MAX_PROCESSES = 4
 
 LOOPBACK = ("127.0.0.0/8", "::1/128")
 ASTERISK = "asterisk"
-BAR_EVERY = 0.1  # seconds
+BAR_INTERVAL = 0.1  # seconds
 
 
 def register(app: typer.Typer) -> None:
@@ -50,9 +49,7 @@ def register(app: typer.Typer) -> None:
 def replay(
     files: Annotated[
         list[Path],
-        typer.Argument(
-            metavar="FILE", help="Logs of an Asterisk, with the rotated ones, and AMI recordings."
-        ),
+        typer.Argument(metavar="FILE", help="Logs of one Asterisk, rotated ones too, and AMI recordings."),
     ],
     config: Annotated[
         Path | None,
@@ -60,72 +57,75 @@ def replay(
             "--config",
             "-c",
             metavar="FILE",
-            help="A configuration whose rules and networks are tried; default: what ringfence has built in.",
+            help="Configuration whose rules and networks are tried; default: the built-in rules.",
             envvar="RINGFENCE_CONFIG",
         ),
     ] = None,
     timezone: Annotated[
         str,
         typer.Option(
-            "--timezone", metavar="ZONE", help="The logs' time zone, such as UTC; default: as configured."
+            "--timezone", metavar="ZONE", help="Time zone of the logs, such as UTC; default: as configured."
         ),
     ] = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Say who would have been banned, by logs and AMI recordings of the past. Changes nothing."""
+    """Show which addresses would have been banned in past logs and AMI recordings. Changes nothing."""
     began = time.perf_counter()
     zone = zone_from(timezone)
-    with errors_told():
+    with errors_reported():
         settings = None if config is None else settings_from(config)
-        stories = _stories(files, zone, settings)
-        past = _replayed(stories, settings)
-    for warning in past.warnings:
-        say(warning)
-    number = sum(len(story.files) for story in stories)
-    rows = sorted(past.accounts, key=_order)
+        inputs = _inputs(files, zone, settings)
+        past = _replayed(inputs, settings)
+    echo_stderr(*past.warnings)
+    number = sum(len(replay_input.files) for replay_input in inputs)
+    rows = sorted(past.outcomes, key=_order)
     if as_json:
-        typer.echo(json.dumps(_as_object(past, rows, number, time.perf_counter() - began)))
+        echo_json(_as_object(past, rows, number, time.perf_counter() - began), indent=None)
     else:
         _print(past, rows, number)
 
 
-def _stories(paths: Sequence[Path], zone: "tzinfo | None", settings: "Settings | None") -> "list[Story]":
-    """Look at every file, and put together what belongs together. What is wrong is said, all of it."""
+def _inputs(paths: Sequence[Path], zone: "tzinfo | None", settings: "Settings | None") -> "list[ReplayInput]":
+    """Inspect each file; group rotated parts of one log, and return a reader for each group.
+
+    A file that cannot be read is reported and left out. Without any readable file the command ends.
+    """
     from ringfence.model import AMI, SourceId  # noqa: PLC0415 - loaded when the command runs
-    from ringfence.replay.files import in_order, look_at  # noqa: PLC0415 - loaded when the command runs
-    from ringfence.replay.story import Story  # noqa: PLC0415 - loaded when the command runs
+    from ringfence.replay.files import in_order, inspect  # noqa: PLC0415 - loaded when the command runs
+    from ringfence.replay.source_reader import ReplayInput  # noqa: PLC0415 - loaded when the command runs
 
     files: list[File] = []
-    failed = False
     for path in paths:
         try:
-            files.append(look_at(path, _plan_of(path, zone, settings)[1]))
+            files.append(inspect(path, _plan_of(path, zone, settings)[1]))
         except SourceError as error:
-            say(str(error))
-            failed = True
-    if failed:
+            echo_stderr(f"left out: {error}")
+    if not files:
+        echo_stderr(
+            "no file is left to replay; fix: give the logs of Asterisk, such as /var/log/asterisk/messages*"
+        )
         raise typer.Exit(Exit.PROBLEM)
-    stories: list[Story] = []
+    inputs: list[ReplayInput] = []
     for group in in_order(files):
         for file in group:
             if not file.known:
-                say(f"{file.path}: no line near its beginning is one of Asterisk's")
+                echo_stderr(f"{file.path}: no line near its beginning was written by Asterisk")
         asterisk, timezone, customs = _plan_of(group[0].path, zone, settings)
-        recordings = sum(story.source.witness.startswith(AMI) for story in stories)
+        recordings = sum(replay_input.source.name.startswith(AMI) for replay_input in inputs)
         ami = f"{AMI}:{recordings}" if recordings else AMI
-        witness = ami if group[0].is_ami else f"log:{group[0].path}"
-        stories.append(Story(SourceId(asterisk, witness), group, timezone, customs))
-    return stories
+        name = ami if group[0].is_ami else f"log:{group[0].path}"
+        inputs.append(ReplayInput(SourceId(asterisk, name), group, timezone, customs))
+    return inputs
 
 
 def _plan_of(
     path: Path, zone: "tzinfo | None", settings: "Settings | None"
 ) -> "tuple[str, tzinfo | None, tuple[Custom, ...]]":
-    """Give the Asterisk that a log is of, its time zone, and the patterns of the administrator's for it."""
+    """Return the Asterisk of a log, its time zone, and the administrator's patterns for it."""
     if settings is None:
         return ASTERISK, zone, ()
+    from ringfence.daemon.targets import logs_of  # noqa: PLC0415 - loaded when the command runs
     from ringfence.replay.files import original  # noqa: PLC0415 - loaded when the command runs
-    from ringfence.targets import logs_of  # noqa: PLC0415 - loaded when the command runs
 
     plans = [logs_of(pbx) for pbx in settings.asterisk]
     name = original(path.absolute())[0]
@@ -133,29 +133,28 @@ def _plan_of(
     return plan.asterisk, zone or plan.timezone, plan.customs
 
 
-def _replayed(stories: "Sequence[Story]", settings: "Settings | None") -> "Replay":
-    from ringfence.detect.networks import NetworkSet  # noqa: PLC0415 - loaded when the command runs
+def _replayed(inputs: "Sequence[ReplayInput]", settings: "Settings | None") -> "Replay":
     from ringfence.detect.rules import RULES  # noqa: PLC0415 - loaded when the command runs
-    from ringfence.model import network_from  # noqa: PLC0415 - loaded when the command runs
+    from ringfence.model import parse_network  # noqa: PLC0415 - loaded when the command runs
+    from ringfence.networks import NetworkSet  # noqa: PLC0415 - loaded when the command runs
     from ringfence.replay.run import replay as run  # noqa: PLC0415 - loaded when the command runs
 
     rules = RULES if settings is None else settings.rule_table()
     allowed = () if settings is None else settings.allow.networks
-    never = NetworkSet((*map(network_from, LOOPBACK), *allowed))
-    size = sum(story.size for story in stories)
+    exempt = NetworkSet((*map(parse_network, LOOPBACK), *allowed))
+    size = sum(replay_input.size for replay_input in inputs)
     processors = len(os.sched_getaffinity(0))
-    beside = min(processors, MOST_BESIDE) if processors > 1 and size >= WORTH_A_PROCESS else 0
+    processes = min(processors, MAX_PROCESSES) if processors > 1 and size >= MIN_FOR_PROCESSES else 0
     with _bar(size) as progress:
-        return run(stories, rules, never, beside=beside, progress=progress)
+        return run(inputs, rules, exempt, processes=processes, progress=progress)
 
 
 @contextmanager
 def _bar(size: int) -> "Iterator[Callable[[int], None]]":
-    """Show on a terminal how far it is."""
+    """Show a progress bar on a terminal."""
     if not sys.stderr.isatty():
         yield lambda _: None
         return
-    from rich.console import Console  # noqa: PLC0415 - loaded when the command runs
     from rich.progress import (  # noqa: PLC0415 - loaded when the command runs
         BarColumn,
         DownloadColumn,
@@ -163,28 +162,32 @@ def _bar(size: int) -> "Iterator[Callable[[int], None]]":
         TimeRemainingColumn,
     )
 
-    # Without a thread of its own, which would take the time of what it shows.
+    from ringfence.cli.screen import Screen  # noqa: PLC0415 - loaded when the command runs
+
+    # Without auto-refresh: its thread would slow down the replay.
     columns = (BarColumn(), DownloadColumn(binary_units=True), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True, auto_refresh=False) as bar:
+    with Progress(*columns, console=Screen(stderr=True), transient=True, auto_refresh=False) as bar:
         task = bar.add_task("", total=size)
         shown = time.monotonic()
 
         def progress(read: int) -> None:
             nonlocal shown
             now = time.monotonic()
-            if now - shown >= BAR_EVERY:
+            if now - shown >= BAR_INTERVAL:
                 shown = now
                 bar.update(task, completed=read, refresh=True)
 
         yield progress
 
 
-def _order(row: "Row") -> tuple[bool, bool, float, int]:
-    """Sort who logged in later first, then by the time of the ban, and who was never banned by attempts."""
+def _order(row: "AddressOutcome") -> tuple[bool, bool, float, int]:
+    """Sort key: addresses that logged in later first, then by time of ban; unbanned ones by attempts."""
     return not row.later_succeeded, not row.bans, row.bans[0] if row.bans else 0.0, -row.attempts
 
 
-def _as_object(past: "Replay", rows: "Sequence[Row]", files: int, seconds: float) -> dict[str, object]:
+def _as_object(
+    past: "Replay", rows: "Sequence[AddressOutcome]", files: int, seconds: float
+) -> dict[str, object]:
     return {
         "files": files,
         "lines": past.lines,
@@ -194,7 +197,7 @@ def _as_object(past: "Replay", rows: "Sequence[Row]", files: int, seconds: float
         "seconds": round(seconds, 3),
         "first": _rfc3339(past.first),
         "last": _rfc3339(past.last),
-        "evicted": past.accounts.evicted,
+        "evicted": past.outcomes.evicted,
         "forgotten": past.forgotten,
         "addresses": [
             {
@@ -206,8 +209,8 @@ def _as_object(past: "Replay", rows: "Sequence[Row]", files: int, seconds: float
                 "later_succeeded": row.later_succeeded,
                 "banned_at": _rfc3339(row.bans[0]) if row.bans else None,
                 "bans": len(row.bans),
-                "withheld": row.withheld,
-                "never_banned": row.allowed,
+                "unconfirmed": row.unconfirmed,
+                "exempt": row.exempt,
             }
             for row in rows
         ],
@@ -218,34 +221,33 @@ def _rfc3339(seconds: float) -> str | None:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if isfinite(seconds) else None
 
 
-def _print(past: "Replay", rows: "Sequence[Row]", files: int) -> None:
-    from rich.console import Console  # noqa: PLC0415 - loaded when the command runs
+def _print(past: "Replay", rows: "Sequence[AddressOutcome]", files: int) -> None:
+    from ringfence.cli.screen import Screen  # noqa: PLC0415 - loaded when the command runs
 
     tried = [row for row in rows if row.attempts]
     if tried:
-        Console().print(_table(tried[:MOST_SHOWN]))
-    if len(tried) > MOST_SHOWN:
-        typer.echo(f"and {len(tried) - MOST_SHOWN} more; --json gives all of them")
-    if past.accounts.evicted:
-        typer.echo(f"{past.accounts.evicted} addresses are not listed: there were too many to remember all")
+        Screen().print(_table(tried[:MAX_SHOWN]))
+    if len(tried) > MAX_SHOWN:
+        echo(f"and {len(tried) - MAX_SHOWN} more; --json lists all of them")
+    if past.outcomes.evicted:
+        echo(f"{past.outcomes.evicted} addresses are not listed: the table of addresses was full")
     if past.forgotten:
-        typer.echo(
-            f"{past.forgotten} sessions and attempts were forgotten for want of room: numbers may be off"
+        echo(
+            f"{past.forgotten} sessions and attempts were discarded: tables were full, so totals may be wrong"
         )
     banned = [row for row in rows if row.bans]
     hurt = sum(row.later_succeeded for row in banned)
-    typer.echo(
+    echo(
         f"{past.lines} lines of {files} {'file' if files == 1 else 'files'}: {past.events} events, "
         f"{past.attempts} attempts, {past.tampered} tampered"
     )
-    typer.echo(f"{len(banned)} would have been banned; {hurt} of them logged in later")
+    echo(f"{len(banned)} would have been banned; {hurt} of them logged in later")
 
 
-def _table(rows: "Sequence[Row]") -> "Table":
-    from rich.table import Table  # noqa: PLC0415 - loaded when the command runs
-    from rich.text import Text  # noqa: PLC0415 - loaded when the command runs
+def _table(rows: "Sequence[AddressOutcome]") -> "Table":
+    from ringfence.cli.screen import add_row, plain_table  # noqa: PLC0415 - loaded when the command runs
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    table = plain_table()
     table.add_column("ADDRESS", overflow="fold")
     table.add_column("ATTEMPTS", justify="right", no_wrap=True)
     table.add_column("BANNED (UTC)", no_wrap=True)
@@ -255,16 +257,16 @@ def _table(rows: "Sequence[Row]") -> "Table":
     for row in rows:
         banned = (_rfc3339(row.bans[0]) or "").replace("T", " ")[:16] if row.bans else "-"
         after = "" if row.banned_at_attempt is None else str(row.banned_at_attempt)
-        table.add_row(Text(row.name), str(row.attempts), banned, after, row.rule or "", _note(row))
+        add_row(table, (row.name, str(row.attempts), banned, after, row.rule or "", _note(row)))
     return table
 
 
-def _note(row: "Row") -> str:
-    """Say what is more about somebody."""
-    told = [
+def _note(row: "AddressOutcome") -> str:
+    """Return further facts about an address."""
+    notes = [
         "logged in later" if row.later_succeeded else "",
         f"{len(row.bans)} bans" if len(row.bans) > 1 else "",
-        "never banned" if row.allowed else "",
-        f"{row.withheld} withheld" if row.withheld else "",
+        "exempt" if row.exempt else "",
+        f"{row.unconfirmed} unconfirmed" if row.unconfirmed else "",
     ]
-    return ", ".join(filter(None, told))
+    return ", ".join(filter(None, notes))

@@ -1,6 +1,6 @@
-"""``ringfence status``: how everything is."""
+"""``ringfence status``: show the state of the daemon."""
 
-import json
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -11,20 +11,27 @@ from ringfence.cli.common import (
     JsonOption,
     ask_daemon,
     counted,
-    errors_told,
-    say_mistakes,
+    errors_reported,
+    print_config_errors,
 )
+from ringfence.cli.output import echo_json
 
 if TYPE_CHECKING:
-    from rich.console import Console
     from rich.table import Table
 
+    from ringfence.cli.screen import Screen
 
 REFUSED = "the new configuration is refused"
-"""So a problem begins by which the daemon itself tells of mistakes in the file."""
+"""Prefix of the daemon's problem about an invalid new configuration."""
 _ALL_FAILING = "phones.all_failing"
-_OF_A_KIND = 5
-"""So many alarms of one name are shown."""
+_MAX_OF_ONE_NAME = 5
+"""Alarms of one name that are shown."""
+_LABEL = 10
+"""Width of the label before a line's text (columns)."""
+_MIN_ACCOUNTS = 20
+"""Columns that the accounts get at least."""
+_OPTIONAL_COLUMNS = ("PROOF", "STATUS")
+"""Columns that are left out, in this order, if lines are too narrow."""
 
 
 def register(app: typer.Typer) -> None:
@@ -33,114 +40,141 @@ def register(app: typer.Typer) -> None:
 
 
 def status(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
-    """Show what is heard, what is counted, and what is enforced."""
-    with errors_told():
+    """Show alarms, sources, attempts, bans, and addresses near a ban."""
+    with errors_reported():
         report = ask_daemon(config, "status", quietly=True)
         if not any(problem.startswith(REFUSED) for problem in report["problems"]):
-            say_mistakes(config)
+            print_config_errors(config)
     if as_json:
-        typer.echo(json.dumps(report, indent=2))
+        echo_json(report)
         return
     _print(report)
 
 
 def _print(report: dict[str, Any]) -> None:
-    from rich.console import Console  # noqa: PLC0415 - loaded when the command runs
-    from rich.text import Text  # noqa: PLC0415 - loaded when the command runs
+    from ringfence.cli.screen import Screen  # noqa: PLC0415 - loaded when the command runs
 
-    console = Console(highlight=False)
+    screen = Screen(whole_lines=True)
     for line in _alarms(report["alarms"]):
-        console.print(Text(line, style="bold red"), soft_wrap=True)
+        screen.show(line, style="bold red", indent=2)
     for problem in report["problems"]:
-        console.print(Text(f"! {problem}", style="bold red"), soft_wrap=True)
+        screen.show(f"! {problem}", style="bold red", indent=2)
     firewall = report["firewall"]
     guarded = ", ".join(f"IPv{version} {how}" for version, how in firewall["families"].items())
     verified = "verified" if firewall["verified"] else "not verified"
     state = f"enforcing, {verified}" + (f" ({guarded})" if guarded else "")
-    if not firewall["enforcing"]:  # what once was found of rules that are not there says nothing
+    if not firewall["enforcing"]:  # earlier results for removed rules are meaningless
         state = "nothing is dropped"
-    console.print(Text(f"firewall  {firewall['backend']}: {state}"))
+    screen.show(f"firewall  {firewall['backend']}: {state}", indent=_LABEL)
+    for line in _untested(firewall["untried"] if firewall["enforcing"] else ()):
+        screen.show(line, indent=_LABEL)
     for source in report["sources"]:
         good = source["state"] == "listening"
-        heard = f"{source['state']}, {counted(source['events'], 'event')}"
-        known = good and source["name"].endswith(source["detail"])  # a log's name ends with its path
-        line = f"source    {source['name']}: {heard}" + ("" if known else f"  {source['detail']}")
-        console.print(Text(line, style="" if good else "bold red"), soft_wrap=True)
-    console.print(
-        Text(
-            f"attempts  {report['attempts']} ({report['withheld']} withheld, {report['late']} late, "
-            f"{report['never_banned']} never banned)\n"
-            f"tricks    {report['tampered']} tampered, {report['hidden']} hidden, {report['forged']} forged"
-        )
+        condition = f"{source['state']}, {counted(source['events'], 'event')}"
+        if source.get("standing_by"):
+            condition += f", security lines in standby ({source['skipped']} skipped)"
+        redundant = good and source["name"].endswith(source["detail"])  # a log's name ends with its path
+        line = f"source    {source['name']}: {condition}" + ("" if redundant else f"  {source['detail']}")
+        screen.show(line, style="" if good else "bold red", indent=_LABEL)
+    for gap in report["unseen"]:
+        screen.show(f"not seen  {gap}", indent=_LABEL)
+    screen.show(
+        f"attempts  {report['attempts']} ({report['unconfirmed']} unconfirmed, {report['late']} late, "
+        f"{report['exempt']} exempt)",
+        indent=_LABEL,
     )
-    _print_firewall(console, report)
+    screen.show(
+        f"evasion   {report['tampered']} tampered, {report['hidden']} hidden, {report['forged']} forged",
+        indent=_LABEL,
+    )
+    _print_firewall(screen, report)
     if report["watched"]:
-        console.print()
-        console.print(_watched(report["watched"]))
+        screen.show()
+        screen.print(_watched(report["watched"], screen.width))
 
 
 def _alarms(alarms: list[dict[str, Any]]) -> list[str]:
-    """Write the alarms; where all phones fail that comes first, and of very many of a kind only some."""
+    """Return the lines for alarms; the alarm for all phones comes first, and repeated names are limited."""
     by_name: dict[str, list[dict[str, Any]]] = {}
     for alarm in sorted(alarms, key=lambda alarm: bool(alarm["name"] != _ALL_FAILING)):
         by_name.setdefault(alarm["name"], []).append(alarm)
     lines = []
-    for name, mine in by_name.items():
-        for alarm in mine[:_OF_A_KIND]:
+    for name, same_name in by_name.items():
+        for alarm in same_name[:_MAX_OF_ONE_NAME]:
             again = f" ({alarm['times']} times)" if alarm["times"] > 1 else ""
             lines.append(f"! {name} {alarm['subject']}: {alarm['text']}{again}")
-        if len(mine) > _OF_A_KIND:
-            lines.append(f"! {name}: and {len(mine) - _OF_A_KIND} more; see: ringfence status --json")
+        if len(same_name) > _MAX_OF_ONE_NAME:
+            lines.append(
+                f"! {name}: and {len(same_name) - _MAX_OF_ONE_NAME} more; see: ringfence status --json"
+            )
     return lines
 
 
-def _print_firewall(console: "Console", report: dict[str, Any]) -> None:
-    from rich.text import Text  # noqa: PLC0415 - loaded when the command runs
+def _untested(checks: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield a line for each reason why the start-up probe could not test a ban."""
+    directions: dict[tuple[int, str], list[str]] = {}
+    for check in checks:
+        directions.setdefault((check["version"], check["why"]), []).append(check["direction"])
+    for (version, why), directions_of_ban in directions.items():
+        yield f"probe     IPv{version} {' and '.join(directions_of_ban)} banned addresses: {why}"
 
+
+def _print_firewall(screen: "Screen", report: dict[str, Any]) -> None:
     firewall = report["firewall"]
     short = report["enforced"] < report["expected"]
     verb = "would be in force" if firewall["backend"] == "memory" else "in force"
-    there = f"{report['enforced']} of {report['expected']} {verb}"
-    bans = f"bans      {there}, {report['placed']} placed since the start"
-    console.print(Text(bans, style="bold red" if short else ""))
+    in_force = f"{report['enforced']} of {report['expected']} {verb}"
+    bans = f"bans      {in_force}, {report['placed']} placed since the start"
+    screen.show(bans, style="bold red" if short else "", indent=_LABEL)
     rules = report["rules"]
     off = f" ({', '.join(rules['off'])} off)" if rules["off"] else ""
     decoys = f", {counted(len(rules['decoys']), 'decoy')}"
-    console.print(
-        Text(f"rules     {len(rules['on'])} of {len(rules['on']) + len(rules['off'])} on{off}{decoys}"),
-        soft_wrap=True,
-    )
-    console.print(Text(f"friends   {counted(report['friends'], 'address', 'addresses')}"))
-    if firewall["healed"]:
-        back = counted(firewall["restored"], "ban")
-        console.print(Text(f"healed    {counted(firewall['healed'], 'time')}, {back} put back"))
+    on = f"{len(rules['on'])} of {len(rules['on']) + len(rules['off'])} on"
+    screen.show(f"rules     {on}{off}{decoys}", indent=_LABEL)
+    screen.show(f"friends   {counted(report['friends'], 'address', 'addresses')}")
+    if firewall["repaired"]:
+        restored = counted(firewall["restored"], "ban")
+        screen.show(f"repaired  {counted(firewall['repaired'], 'time')}, {restored} restored")
     if firewall["limiter"] != "off" and firewall["enforcing"]:
-        verb = "dropped" if firewall["limiter"] == "enforce" else "over the limit, and let pass"
+        verb = "dropped" if firewall["limiter"] == "enforce" else "over the limit, but passed"
         waits = " until friends are known" if report["limiter_waits"] else ""
-        console.print(
-            Text(
-                f"limiter   {firewall['limiter']}{waits}: {counted(report['limiter_drops'], 'packet')} {verb}"
-            )
-        )
+        drops = counted(report["limiter_drops"], "packet")
+        screen.show(f"limiter   {firewall['limiter']}{waits}: {drops} {verb}", indent=_LABEL)
     for use in firewall["rules"]:
         if use["packets"]:
-            met = f"{counted(use['packets'], 'packet')}, {counted(use['bytes'], 'byte')}"
-            console.print(Text(f"dropped   {use['rule']}: {met}"))
+            traffic = f"{counted(use['packets'], 'packet')}, {counted(use['bytes'], 'byte')}"
+            screen.show(f"dropped   {use['rule']}: {traffic}", indent=_LABEL)
 
 
-def _watched(entries: list[dict[str, Any]]) -> "Table":
-    from rich.table import Table  # noqa: PLC0415 - loaded when the command runs
-    from rich.text import Text  # noqa: PLC0415 - loaded when the command runs
+def _count(entry: dict[str, Any]) -> str:
+    """Return how many attempts count towards the nearest ban; unconfirmed attempts lead to none."""
+    if entry["standing"] == "unconfirmed":
+        return f"{entry['attempts']} unconfirmed"
+    return f"{entry['have']} of {entry['of']}"
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("WATCHED", "ATTEMPTS", "STANDING", "PROOF", "ACCOUNTS"):
-        table.add_column(name, justify="right" if name == "ATTEMPTS" else "left")
-    for entry in entries:
-        table.add_row(
-            Text(entry["address"]),
-            f"{entry['attempts']} of {entry['of']}",
-            entry["standing"],
-            entry["proof"],
-            Text(", ".join(entry["accounts"])),
-        )
+
+def _watched(entries: list[dict[str, Any]], width: int) -> "Table":
+    """Return the table of watched addresses, without the columns that do not fit."""
+    from ringfence.cli.screen import add_row, plain_table  # noqa: PLC0415 - loaded when the command runs
+
+    columns = {
+        "WATCHED": [entry["address"] for entry in entries],
+        "ATTEMPTS": [_count(entry) for entry in entries],
+        "STATUS": [entry["standing"] for entry in entries],
+        "PROOF": [entry["proof"] for entry in entries],
+    }
+    optional = [*_OPTIONAL_COLUMNS]
+    while (
+        room := width - sum(max(map(len, (name, *columns[name]))) + 2 for name in columns)
+    ) < _MIN_ACCOUNTS:
+        if not optional:
+            break
+        del columns[optional.pop(0)]
+    table = plain_table()
+    for name in columns:
+        table.add_column(name, justify="right" if name == "ATTEMPTS" else "left", no_wrap=True)
+    table.add_column("ACCOUNTS", no_wrap=True, overflow="ellipsis", max_width=max(room, _MIN_ACCOUNTS))
+    accounts = [", ".join(entry["accounts"]) for entry in entries]
+    for row in zip(*columns.values(), accounts, strict=True):
+        add_row(table, row)
     return table

@@ -1,4 +1,4 @@
-"""``ringfence off`` and ``on``: everything of ours out of the kernel at once, and back."""
+"""``ringfence off`` and ``on``: remove all rules and sets from the kernel at once, and enforce again."""
 
 from typing import TYPE_CHECKING
 
@@ -8,20 +8,19 @@ from ringfence.cli.common import (
     DEFAULT_CONFIG,
     ConfigOption,
     ask,
-    errors_told,
-    say,
-    settings_all_the_same,
+    errors_reported,
     settings_from,
+    settings_or_defaults,
 )
-from ringfence.errors import DaemonUnreachableError, StoreError
-from ringfence.exits import Exit
+from ringfence.cli.output import echo, echo_stderr
+from ringfence.errors import DaemonUnreachableError, Exit, StoreError
 
 if TYPE_CHECKING:
-    from ringfence.config import Settings
+    from ringfence.config.loader import Settings
 
 
 PATIENCE = 5.0
-"""Seconds: whoever says off is in a hurry, and what hangs is done without."""
+"""Seconds: an administrator who types ``off`` is in a hurry, so a hanging daemon is bypassed."""
 
 
 def register(app: typer.Typer) -> None:
@@ -31,58 +30,63 @@ def register(app: typer.Typer) -> None:
 
 
 def off(config: ConfigOption = DEFAULT_CONFIG) -> None:
-    """Remove every rule and set of ringfence's, daemon up or down. It stays off until `ringfence on`."""
-    settings = settings_all_the_same(config)
-    with errors_told():
+    """Remove every rule and set of ringfence, with the daemon up or down, until `ringfence on`."""
+    settings = settings_or_defaults(config)
+    with errors_reported():
         try:
             ask(settings, "off", patience=PATIENCE)
         except DaemonUnreachableError:
             _off_without_daemon(settings)
         else:
-            _take_leftovers(settings)
-    typer.echo("ringfence is off: nobody is banned. Bans that have time left come back with: ringfence on")
+            _remove_leftovers(settings)
+    echo(
+        "ringfence is off: no address is banned. To restore bans that have time left: ringfence on", indent=2
+    )
 
 
 def on(config: ConfigOption = DEFAULT_CONFIG) -> None:
     """Enforce again, after `ringfence off`."""
-    with errors_told():
+    with errors_reported():
         settings = settings_from(config)
         try:
             ask(settings, "on")
         except DaemonUnreachableError as error:
-            _remember(settings, switched_off=False)
-            say(f"ringfence is switched on, but {error}")
+            _record(settings, switched_off=False)
+            echo_stderr(f"ringfence is switched on, but {error}")
             raise typer.Exit(Exit.UNREACHABLE) from None
-    typer.echo("ringfence is on.")
+    echo("ringfence is on.")
 
 
-def _take_leftovers(settings: "Settings") -> None:
-    """Take away what the daemon may not: with one capability it leaves what somebody as root did by ipset."""
-    from ringfence.firewall.leftovers import flush_the_other  # noqa: PLC0415 - loaded when the command runs
+def _remove_leftovers(settings: "Settings") -> None:
+    """Remove what the daemon has no right to remove: rules that root made with the other backend's tool."""
+    from ringfence.firewall.cleanup import flush_other_backends  # noqa: PLC0415 - loaded when the command runs
 
     backend: str = ask(settings, "status")["firewall"]["backend"]
-    if backend != "memory":  # a dry run has nothing to do with what may be in the kernel
-        flush_the_other(backend)
+    if backend != "memory":  # a dry run leaves the kernel alone
+        flush_other_backends(backend)
 
 
 def _off_without_daemon(settings: "Settings") -> None:
-    """Remember it first: a daemon that lives and cannot be asked would heal what is taken away."""
-    from ringfence.firewall.leftovers import flush_everything  # noqa: PLC0415 - loaded when the command runs
+    """Switch off without the daemon.
+
+    The state is recorded first: a daemon that runs but does not answer would otherwise restore the rules.
+    """
+    from ringfence.firewall.cleanup import flush_everything  # noqa: PLC0415 - loaded when the command runs
 
     failed: StoreError | None = None
     try:
-        _remember(settings, switched_off=True)
+        _record(settings, switched_off=True)
     except StoreError as error:
         failed = error
     flush_everything()
     if failed is not None:
-        say(f"everything is removed, but that it is to stay so cannot be remembered: {failed}")
+        echo_stderr(f"all rules are removed, but this cannot be recorded, so they may come back: {failed}")
         raise typer.Exit(Exit.PROBLEM)
-    say("the daemon does not answer: removed from the kernel directly")
+    echo_stderr("the daemon does not answer: removed from the kernel directly")
 
 
-def _remember(settings: "Settings", *, switched_off: bool) -> None:
-    from ringfence.store import Store  # noqa: PLC0415 - loaded when the command runs
+def _record(settings: "Settings", *, switched_off: bool) -> None:
+    from ringfence.store.database import Store  # noqa: PLC0415 - loaded when the command runs
 
     with Store.open(settings.store.path, owner=False) as store:
         store.switched_off = switched_off

@@ -1,5 +1,5 @@
-"""Events to attempts, attempts to windows, windows to bans; pure, with the time as an argument.
+"""The detection core: events become attempts, attempts fill windows, full windows lead to bans.
 
-``fold`` makes attempts of security events, ``window`` counts them exactly and within bounds, ``rules`` says
-what is counted and what follows (one row a rule), ``detector`` puts the three together.
+It performs no I/O and gets the time as an argument. ``fold`` turns security events into attempts, ``history``
+keeps them within bounds, ``rules`` lists the limits (one row for each rule), ``detector`` connects the parts.
 """

@@ -1,414 +1,415 @@
-"""The detector: one security event in, a judgement out.
+"""The detector: turns security events into judgements and bans.
 
-It knows no clock, no socket and no firewall. Whoever drives it says when an event arrived, carries out the
-decisions, and tells it what became of them (:attr:`Detector.banned` where there is a firewall, else
-:meth:`Detector.hold` and :meth:`Detector.release`): as long as a subject is held, what still comes from it
-was on its way before the ban, and is counted as *late*, not anew. A subject that is only kept from the SIP
-ports by UDP is late where it comes by UDP; what proves its address is counted all the same.
+It uses no clock, no socket and no firewall. Its caller passes the time of each event, carries out the
+decisions and reports the bans back: by :attr:`Detector.banned` if there is a firewall, otherwise by
+:meth:`Detector.record_ban` and :meth:`Detector.record_unban`. While a subject is banned, its attempts count
+as *late*: they were sent before the ban took effect. A ban of the SIP ports by UDP makes only attempts by UDP
+late, and attempts that prove the address still count.
 
-Which events are attempts, and whose, is the matter of ``witnesses``; what follows from them that of
-``judge``; what is to be known of phones that of ``phones``. What an administrator has to know comes out as
-notices.
+``attribution`` decides which events are attempts and of which address, ``judge`` which ban follows, and
+``phones`` which phones fail. Alarms for the administrator leave through :meth:`Detector.take_alarms`.
 """
 
-import enum
 from collections.abc import Callable, Iterable
 from math import inf
 
-from attrs import define, evolve, frozen
+from attrs import evolve
 
-from ringfence import quick
+from ringfence.detect.active_bans import ActiveBans
+from ringfence.detect.alarms import distributed, distributed_cleared, forged_by, spoofing, unprovable
+from ringfence.detect.attribution import MAX_SESSIONS, Attribution
+from ringfence.detect.backing import Connections
 from ringfence.detect.friends import Friends, friend_from
-from ringfence.detect.held import Held
 from ringfence.detect.history import MAX_ATTEMPTS, History, fact_from, fact_of, key_of, network_of
 from ringfence.detect.judge import Count, Decision, Judge
-from ringfence.detect.networks import NetworkSet
-from ringfence.detect.notices import siege, siege_over, spoofing
+from ringfence.detect.judgement import (
+    AddressSummary,
+    AttributedAttempt,
+    Counts,
+    Disposition,
+    Judgement,
+    Verdict,
+    Watched,
+)
 from ringfence.detect.phones import Phones
-from ringfence.detect.places import Place, Places
 from ringfence.detect.rules import By, Claimed, Rule, is_proven
-from ringfence.detect.witnesses import MAX_SESSIONS, Found, Witnesses, Worth
+from ringfence.detect.subjects import Subject, Subjects
+from ringfence.detect.unprovable import CHECKED, UNPROVEN, Unprovable
 from ringfence.model import (
     Address,
+    AlarmChange,
     Attempt,
     AttemptKind,
     Challenge,
-    Endpoint,
+    Contact,
     EventKind,
-    Friend,
     Network,
-    Notice,
+    ObservedRequest,
     Proof,
     Scope,
     SecurityEvent,
     Service,
     Transport,
 )
+from ringfence.networks import NetworkSet, sender_of
 
 HOUR = 3_600.0
 _SPOOFING_EVERY = 5.0
-_MOST_LOOKED_AT = 200
+_MOST_SEARCHED = 200
 _PHONES = (Service.PJSIP, Service.SIP)
 
 
-class Standing(enum.StrEnum):
-    """What was done with an attempt."""
-
-    COUNTED = "counted"
-    NEVER_BANNED = "never banned"
-    FRIEND = "friend"  # counted by the numbers for friends
-    WITHHELD = "withheld"  # its address may be a stranger's: listed, bans nobody
-    FORGED = "forged"  # its address is a stranger's: not even listed
-    LATE = "late"
-    NO_RULE = "no rule"
-    PROVEN = "proven"  # no new attempt: one that was judged before is proven now
-
-
-# What is asked for each event or attempt, by names that are found at once.
-_SUCCESS, _HIDDEN, _FAIR = EventKind.SUCCESSFUL_AUTH, EventKind.HIDDEN, Worth.FAIR
-_FULL, _NARROW, _CLAIMED, _COUNTED = Scope.FULL, Scope.SIP_UDP, Proof.CLAIMED, Standing.COUNTED
+# Module-level aliases: enum member lookups are slow in the per-event hot path.
+_SUCCESS, _HIDDEN, _ATTEMPT = EventKind.SUCCESSFUL_AUTH, EventKind.HIDDEN, Verdict.ATTEMPT
+_FULL, _NARROW, _CLAIMED, _COUNTED = Scope.FULL, Scope.SIP_UDP, Proof.CLAIMED, Disposition.COUNTED
 _DATAGRAMS = (Transport.UDP, Transport.UNKNOWN)
 
 
-@quick.frozen
-class Judgement:
-    """An attempt, what was done with it, and the ban that follows, if one does."""
-
-    attempt: Attempt
-    subject: Network
-    standing: Standing
-    decision: Decision | None = None
-
-
-@frozen
-class Watched:
-    """A subject that has made attempts and is not banned for them: ``rule`` is the one that is nearest.
-
-    ``have`` of ``of`` attempts are in its window.
-    """
-
-    subject: Network
-    rule: str
-    have: int
-    of: int
-    standing: Standing
-    attempts: tuple[Attempt, ...]
-
-
-@frozen
-class Story:
-    """All that is known of an address: who it is, what it did, and how near each rule is.
-
-    ``attempts`` are those that are remembered, oldest first. ``friends`` is why it is a friend, ``former``
-    why it was one.
-    """
-
-    address: Address
-    subject: Network
-    never: bool
-    friends: tuple[Friend, ...]
-    former: tuple[Friend, ...]
-    attempts: tuple[Attempt, ...]
-    counts: tuple[Count, ...]
-    braked: bool
-
-
-@define
-class Counts:
-    """How many attempts there were, and what was done with them. ``withheld``: that a rule counts.
-
-    ``hidden``: attempts that only the wire told of. ``forged`` are no attempts. ``spared``: claimed attempts
-    in the name of friends.
-    """
-
-    attempts: int = 0
-    never_banned: int = 0
-    withheld: int = 0
-    late: int = 0
-    hidden: int = 0
-    forged: int = 0
-    friends: int = 0
-    spared: int = 0
-
-
 class Detector:
-    """Holds the witnesses, what each subject did, and the judge."""
+    """The attribution of events, the history of each subject, and the judge."""
 
     def __init__(
         self,
         rules: tuple[Rule, ...],
-        never: NetworkSet | None = None,
+        exempt: NetworkSet | None = None,
         several: frozenset[str] = frozenset(),
         max_attempts: int = MAX_ATTEMPTS,
-        connected: Callable[[Endpoint], bool] = lambda _: False,
+        connections: Connections | None = None,
         max_sessions: int = MAX_SESSIONS,
         claimed: Claimed | None = None,
         friends: Friends | None = None,
         assumed: Proof = Proof.CLAIMED,
+        corroborated: frozenset[str] | None = None,
     ) -> None:
-        """``connected`` says whether the sender has a TCP connection to this host now.
+        """Create a detector.
 
-        ``assumed`` is the proof of what only the wire could prove, for the past, where nobody saw it.
+        ``connections`` are the TCP connections to this host, as the kernel reports them. :meth:`configure`
+        explains ``several`` and ``corroborated``. ``assumed`` is the proof of attempts that only the wire
+        could prove; a replay of logs has no wire.
         """
         self.counts = Counts()
         self.banned: Callable[[Network, Scope], bool] = lambda _, __: False
-        """Whether a network is kept out now, as whoever keeps the bans knows."""
+        """Whether a network is banned now, according to the component that manages the bans."""
         self.friends = friends if friends is not None else Friends()
-        self.succeeded: Callable[[SecurityEvent], object] = self._learn
-        """Called with every right password, once it is judged."""
+        self.succeeded: Callable[[SecurityEvent], object] = self._learn_friend
+        """Called for each successful login, after it was judged."""
         self.expires_friends = True
-        """Whether nobody else lets friends go whose time is over."""
-        self.notices: list[Notice] = []
-        """What came up since somebody last took it."""
-        self.further: list[Judgement] = []
-        """Judgements beside those that were given out: :meth:`take_further`."""
+        """Whether the detector itself removes expired friends."""
+        self.alarms: list[AlarmChange] = []
+        """Alarms since the last :meth:`take_alarms`."""
+        self.further_judgements: list[Judgement] = []
+        """Judgements that were not returned yet: :meth:`take_further_judgements`."""
         self.rules: tuple[Rule, ...] = ()
-        self._places = Places(self.friends, never if never is not None else NetworkSet())
+        self._subjects = Subjects(self.friends, exempt if exempt is not None else NetworkSet())
         self._max_attempts = max_attempts
-        self._witnesses = Witnesses(connected=connected, max_sessions=max_sessions, assumed=assumed)
+        self._attribution = Attribution(connections=connections, max_sessions=max_sessions, assumed=assumed)
         self._phones = Phones(self.friends)
         self._history = History(0.0, max_attempts)
         self._judge: Judge
-        self._held = Held()
-        self._spoofing_told = -inf
-        self.configure(rules, several, claimed)
+        self._bans = ActiveBans()
+        self._spoofing_alarm_at = -inf
+        self._unprovable = Unprovable()
+        self.configure(rules, several, claimed, corroborated)
 
     def configure(
         self,
         rules: tuple[Rule, ...],
         several: frozenset[str] = frozenset(),
         claimed: Claimed | None = None,
+        corroborated: frozenset[str] | None = None,
     ) -> None:
-        """Take new rules, over what subjects did already. What others share in (prefixes) begins anew.
+        """Use new rules for the attempts that are known already. Counts of prefixes and accounts start again.
 
-        ``several`` names the Asterisks that have more than one source; elsewhere each telling is an attempt.
+        ``several`` names the Asterisks that have more than one source; elsewhere each report is an attempt.
+        ``corroborated`` names those that AMI or the wire reports (None: the same); there, text needs
+        confirmation.
         """
-        self._witnesses.several = several
+        self._attribution.several = several
+        self._attribution.corroborated = several if corroborated is None else corroborated
         terms = claimed if claimed is not None else Claimed()
         if rules and rules == self.rules and terms == self._judge.claims.terms:
             return
         if self.rules:
-            self.notices += (siege_over(*account) for account in self._judge.besieged)
+            self.alarms += (distributed_cleared(*account) for account in self._judge.attacked)
         self.rules = rules
         self._history.seconds = max([rule.window for rule in rules if rule.enabled], default=HOUR)
-        self._judge = Judge(rules, terms, self._history, self._places)
+        self._judge = Judge(rules, terms, self._history, self._subjects)
 
     @property
-    def never(self) -> NetworkSet:
+    def exempt(self) -> NetworkSet:
         """The networks that are never banned."""
-        return self._places.never
+        return self._subjects.exempt
 
-    @never.setter
-    def never(self, never: NetworkSet) -> None:
-        self._places.never = never
+    @exempt.setter
+    def exempt(self, exempt: NetworkSet) -> None:
+        self._subjects.exempt = exempt
 
     @property
     def evicted(self) -> int:
-        """How much was forgotten for want of room: by the witnesses, and of what subjects did."""
-        return self._witnesses.evicted + self._history.evicted
+        """The number of sessions, reports and subjects that were discarded to stay within the bounds."""
+        return self._attribution.evicted + self._history.evicted
 
     @property
     def remembered(self) -> int:
-        """How many attempts are remembered."""
+        """The number of attempts in memory."""
         return len(self._history)
 
-    # -- what sources tell ------------------------------------------------------------------------------
+    # -- input of the sources ---------------------------------------------------------------------------
 
     def observe(self, event: SecurityEvent, now: float) -> Judgement | None:
-        """Take an event that arrived at ``now`` (monotonic seconds); None where nothing follows."""
-        witnesses = self._witnesses
+        """Handle an event that arrived at ``now`` (monotonic seconds); None if nothing follows."""
+        attribution = self._attribution
         if event.kind is _SUCCESS:
-            self._succeed(event, now)
-        found = witnesses.hear(event, now)
-        if witnesses.proven:
-            self.further += self._take_proofs(now)
-        if witnesses.joined:
-            self._take_joined(now)
-        if witnesses.beside:
-            self.further += [self._weigh(one) for one in witnesses.beside]
-            witnesses.beside.clear()
-        return self._weigh(found) if found is not None else None
+            self._on_success(event, now)
+        found = attribution.observe(event, now)
+        if attribution.unprovable:
+            self._alarm_unprovable(now)
+        if attribution.further_reports:
+            self._record_further_reports(now)
+        if attribution.new_proofs:
+            self.further_judgements += self._apply_proofs(now)
+        if attribution.extra_attempts:
+            self.further_judgements += [self._judge_attributed(one) for one in attribution.extra_attempts]
+            attribution.extra_attempts.clear()
+        return self._judge_attributed(found) if found is not None else None
 
-    def see(self, challenges: Iterable[Challenge], now: float, wall: float, asterisk: str) -> list[Judgement]:
-        """Take what the wire saw leave (:meth:`Witnesses.see`)."""
-        found = self._witnesses.see(challenges, now, wall, asterisk)
-        raised = self._take_proofs(now) if self._witnesses.proven else []
-        return [*raised, *(self._weigh(one) for one in found)]
+    def observe_challenges(
+        self, challenges: Iterable[Challenge], now: float, wall: float, asterisk: str
+    ) -> list[Judgement]:
+        """Handle challenges that the wire saw leave (:meth:`Attribution.observe_challenges`)."""
+        found = self._attribution.observe_challenges(challenges, now, wall, asterisk)
+        raised = self._apply_proofs(now) if self._attribution.new_proofs else []
+        return [*raised, *(self._judge_attributed(one) for one in found)]
 
-    def blind(self, now: float) -> None:
-        """Take that the wire lost something at ``now``."""
-        self._witnesses.blind(now)
+    def observe_requests(
+        self, requests: Iterable[ObservedRequest], now: float, asterisk: str
+    ) -> list[Judgement]:
+        """Handle requests copied from suspects; return the bans that a proven address leads to."""
+        self._attribution.observe_requests(requests, now, asterisk)
+        return self._apply_proofs(now) if self._attribution.new_proofs else []
 
-    def _take_joined(self, now: float) -> None:
-        """Note who else tells of attempts that are known."""
-        for address, session, service, witness in self._witnesses.joined:
-            self._history.join(self._places.of(address).key, session, service, witness, now)
-        self._witnesses.joined.clear()
+    def observe_loss(self, now: float) -> None:
+        """Record that the wire source lost packets at ``now``."""
+        self._attribution.observe_loss(now)
 
-    def _take_proofs(self, now: float) -> list[Judgement]:
-        """Take that addresses are proven for what they did in a session; give the bans that follow."""
+    def _record_further_reports(self, now: float) -> None:
+        """Record which other sources report attempts that are known."""
+        self.alarms += (forged_by(*addresses) for addresses in self._attribution.forged_by)
+        self._attribution.forged_by.clear()
+        for address, session, service, source in self._attribution.further_reports:
+            self._history.add_source(self._subjects.of(address).key, session, service, source, now)
+        self._attribution.further_reports.clear()
+
+    def _apply_proofs(self, now: float) -> list[Judgement]:
+        """Record that addresses are proven for a session; return the bans that follow."""
         judgements = []
-        for asterisk, address, session in self._witnesses.proven:
-            place = self._places.of(address)
-            raised = self._history.prove(place.key, session)
-            if not raised or place.never or self._is_held(place, Scope.FULL, now):
+        for asterisk, address, session, proof in self._attribution.new_proofs:
+            subject = self._subjects.of(address)
+            raised = self._history.prove(subject.key, session, proof)
+            if not raised or subject.exempt or self._is_banned(subject, Scope.FULL, now):
                 continue
-            kept = self._history.of(place.key)
-            attempt = self._history.attempt_of(kept[-1], place.subject)
+            kept = self._history.of(subject.key)
+            attempt = self._history.attempt_of(kept[-1], subject.network)
             decision: Decision | None = None
             for fact in raised:
                 account = fact.account.decode("utf-8", "replace")
-                if place.proven or self.friends.worked_at(account, address):
+                if subject.proven or self.friends.worked_at(account, address):
                     one = evolve(attempt, address=address, account=account, kind=fact.kind, event=fact.event)
-                    one = evolve(one, proof=Proof.NONCE)
-                    decision = self._friend_did(place, one, now) or decision
+                    one = evolve(one, proof=proof)
+                    decision = self._judge_certain_friend(subject, one, now) or decision
                 else:
-                    decision = self._judge.proven(place, asterisk, fact) or decision
-            if not place.proven:
-                decision = self._judge.decide(place, kept, attempt, now) or decision
-                self._tell_of_sieges()
+                    decision = self._judge.count_proven(subject, asterisk, fact) or decision
+            if not subject.proven:
+                decision = self._judge.decide(subject, kept, attempt, now) or decision
+                self._report_distributed()
             if decision is not None:
-                judgements.append(Judgement(attempt, place.subject, Standing.PROVEN, decision))
-        self._witnesses.proven.clear()
+                judgements.append(Judgement(attempt, subject.network, Disposition.PROVEN, decision))
+        self._attribution.new_proofs.clear()
         return judgements
 
-    def _succeed(self, event: SecurityEvent, now: float) -> None:
-        """Say what is strange about a right password, and learn from it."""
+    def _on_success(self, event: SecurityEvent, now: float) -> None:
+        """Raise an alarm if a successful login is suspicious, and learn a friend from it."""
         if event.service not in _PHONES or event.tampered:
             return
+        if event.source.text and not self._attribution.confirms(event, now):
+            return  # a forged line of a login must not create a friend
         if friend_from(event) is not None:
-            place = self._places.of(event.remote.address)
-            facts = [fact_of(packed) for packed in self._history.of(place.key)]
-            failures = sum(
-                now - fact.at < HOUR and self._is_sure(fact.proven) and fact.kind is AttemptKind.GUESS
-                for fact in facts
-            )
-            if not place.friend:
-                failures = max(failures, self._judge.failures_of_prefix(place, now))
-            self.notices += self._phones.succeeds(event, failures, now)
-            if self._witnesses.is_diverted(event.remote.address, now):
-                return  # somebody else may have logged in under this address
+            address = event.remote.address
+            self.alarms += self._phones.on_success(event, self._failures(address, now), now)
+            if self._attribution.is_diverted(address, now):
+                return  # another address may have logged in under this one
         self.succeeded(event)
 
-    def _learn(self, event: SecurityEvent) -> None:
+    def registered(self, contact: Contact, now: float) -> None:
+        """Raise the alarm for a contact where guesses failed: its login may be hidden from the events."""
+        if not contact.gone:
+            self.alarms += self._phones.on_contact(contact, self._failures(contact.address, now))
+
+    def _failures(self, address: Address, now: float) -> int:
+        """Return how many guesses of this very address failed within the last hour."""
+        facts = self._history.facts_of(address, self.subject_of(address), now - HOUR)
+        return sum(one.kind is AttemptKind.GUESS and self._is_sure(one.proven) for one in facts)
+
+    def _alarm_unprovable(self, now: float) -> None:
+        """Raise an alarm for guesses that nothing can prove; the limiter stops exempting such friends."""
+        for address in self._attribution.unprovable:
+            friend = self._subjects.of(address).friend
+            if friend:
+                self._unprovable.unshield(address, now)
+            self.alarms.append(unprovable(address, friend=friend))
+        self._attribution.unprovable.clear()
+
+    def _find_unprovable(self, now: float) -> None:
+        """Find friends with guesses that stay unproven (``unprovable``)."""
+        for address in self._unprovable.due(now):
+            facts = self._history.facts_of(address, self.subject_of(address), now - HOUR)
+            if sum(not one.proven and one.event in CHECKED for one in facts) >= UNPROVEN:
+                self._attribution.unprovable.append(address)
+
+    def unshielded(self, now: float) -> frozenset[Address]:
+        """Return the friends that the limiter must not pass now."""
+        return frozenset(one for one in self._unprovable.unshielded(now) if not self._is_within_a_ban(one))
+
+    def _is_within_a_ban(self, address: Address) -> bool:
+        """Whether the /64 around a friend is banned: the kernel exempts the friend in that ban."""
+        wide = sender_of(address)
+        return wide.prefixlen < wide.max_prefixlen and any(self.banned(wide, scope) for scope in Scope)
+
+    def _learn_friend(self, event: SecurityEvent) -> None:
         friend = friend_from(event)
         if friend is not None:
-            self.friends.meet(friend)
+            self.friends.add(friend)
 
-    # -- what follows -----------------------------------------------------------------------------------
+    # -- judging attempts -------------------------------------------------------------------------------
 
-    def _weigh(self, found: Found) -> Judgement:
-        """Judge what the witnesses found, unless it is somebody's forgery."""
+    def _judge_attributed(self, found: AttributedAttempt) -> Judgement:
+        """Judge an attributed attempt, unless it is forged."""
+        judgement = self._judge_found(found)
+        return evolve(judgement, suspect=True) if found.suspect else judgement
+
+    def _judge_found(self, found: AttributedAttempt) -> Judgement:
         attempt = found.attempt
-        if found.worth is not _FAIR:
+        if found.verdict is not _ATTEMPT:
             subject = self.subject_of(attempt.address)
-            # Who is banned gets no challenge any more, so a line of his without one is no forgery.
-            if found.worth is Worth.AIMED or not self._is_held(
-                self._places.of(attempt.address), Scope.FULL, found.at
+            # A banned address gets no challenge, so its line without one is not a forgery.
+            if found.verdict is Verdict.FORGED_HEADER or not self._is_banned(
+                self._subjects.of(attempt.address), Scope.FULL, found.at
             ):
                 self.counts.forged += 1
-                return Judgement(attempt, subject, Standing.FORGED)
+                return Judgement(attempt, subject, Disposition.FORGED)
         if attempt.event is _HIDDEN:
             self.counts.hidden += 1
+            if attempt.transport is not Transport.UDP and self._subjects.of(attempt.address).friend:
+                # A message that Asterisk sends a phone by TCP may hold a body of another sender.
+                attempt = evolve(attempt, trusted=False)
         return self.judge(attempt, found.at)
 
     def judge(self, attempt: Attempt, now: float) -> Judgement:
-        """Count one attempt under every rule that counts its kind. The first rule that is full decides."""
+        """Count one attempt under each rule that counts its kind. The first rule that is full decides."""
         self.counts.attempts += 1
-        place = self._places.of(attempt.address)
-        subject = place.subject
-        if place.never:
-            self.counts.never_banned += 1
-            return Judgement(attempt, subject, Standing.NEVER_BANNED)
-        if self._is_held(place, _FULL, now):
+        subject = self._subjects.of(attempt.address)
+        network = subject.network
+        if subject.exempt:
+            self.counts.exempt += 1
+            return Judgement(attempt, network, Disposition.EXEMPT)
+        if self._is_banned(subject, _FULL, now):
             self.counts.late += 1
-            return Judgement(attempt, subject, Standing.LATE)
+            return Judgement(attempt, network, Disposition.LATE)
         if not self._judge.counts_kind(attempt.kind):
-            return Judgement(attempt, subject, Standing.NO_RULE)
-        kept = self._history.add(place.key, attempt, now)
+            return Judgement(attempt, network, Disposition.NO_RULE)
+        kept = self._history.add(subject.key, attempt, now)
         if not attempt.trusted:
-            self.counts.withheld += 1
-            return Judgement(attempt, subject, Standing.WITHHELD)
-        if place.friend or self.friends.worked_at(attempt.account, attempt.address):
-            judgement = self._judge_friend(place, attempt, now)
+            self.counts.unconfirmed += 1
+            return Judgement(attempt, network, Disposition.UNCONFIRMED)
+        if subject.friend or self.friends.worked_at(attempt.account, attempt.address):
+            judgement = self._judge_friend(subject, attempt, now)
             if judgement is not None:
                 return judgement
-        return self._judge_stranger(place, kept, attempt, now)
+        return self._judge_stranger(subject, kept, attempt, now)
 
-    def _judge_friend(self, place: Place, attempt: Attempt, now: float) -> Judgement | None:
-        """Judge what a friend did, or a phone that was one; None where it counts as a stranger's."""
+    def _judge_friend(self, subject: Subject, attempt: Attempt, now: float) -> Judgement | None:
+        """Judge an attempt of a current or former friend; None if it counts as a stranger's."""
         proven = is_proven(attempt.proof)
-        if proven and not place.proven and not self.friends.worked_at(attempt.account, place.address):
+        if proven and not subject.proven and not self.friends.worked_at(attempt.account, subject.address):
             return None
         self.counts.friends += 1
         decision = None
         if self._is_sure(proven):
-            decision = self._friend_did(place, attempt, now)
-        self.counts.spared += not proven
-        return Judgement(attempt, place.subject, Standing.FRIEND, decision)
+            decision = self._judge_certain_friend(subject, attempt, now)
+        else:
+            self._unprovable.record(attempt, now)
+        self.counts.uncounted += not proven
+        return Judgement(attempt, subject.network, Disposition.FRIEND, decision)
 
-    def _friend_did(self, place: Place, attempt: Attempt, now: float) -> Decision | None:
-        """Take what really is a friend's: of a broken phone it is told, and of an attacker there."""
-        worked = self.friends.worked_at(attempt.account, place.address)
+    def _judge_certain_friend(self, subject: Subject, attempt: Attempt, now: float) -> Decision | None:
+        """Judge an attempt that is certainly a friend's: a broken phone, or an attacker at that address."""
+        worked = self.friends.worked_at(attempt.account, subject.address)
         if worked and attempt.kind is AttemptKind.GUESS:
-            self.notices += self._phones.fails(attempt, now)
+            self.alarms += self._phones.on_failure(attempt, now)
         elif attempt.kind is AttemptKind.GUESS:
-            self.notices += self._phones.fails_elsewhere(attempt, now)
+            self.alarms += self._phones.on_failure_elsewhere(attempt, now)
         forgotten = worked or attempt.event is EventKind.INVALID_ACCOUNT_ID
-        if self.friends.braked and forgotten:  # a password of others' would be a guess, now as ever
-            self.counts.spared += 1
+        if self.friends.outage_mode and forgotten:  # guesses at other passwords still count
+            self.counts.uncounted += 1
             return None
-        return self._judge.decide_friend(place, attempt, now, works=worked)
+        return self._judge.decide_friend(subject, attempt, now, works=worked)
 
-    def _is_sure(self, proven: bool) -> bool:  # noqa: FBT001 - the one thing it is about
-        """Say whether an attempt may be believed: without the wire nothing more is to be had than a claim."""
-        return proven or not self._witnesses.sees_wire
+    def _is_sure(self, proven: bool) -> bool:  # noqa: FBT001 - its only argument
+        """Whether an attempt counts as proven: without the wire, a claim is the best there is."""
+        return proven or not self._attribution.sees_wire
 
-    def _judge_stranger(self, place: Place, kept: list[bytes], attempt: Attempt, now: float) -> Judgement:
-        narrowed = self._is_held(place, _NARROW, now)
+    def _judge_stranger(self, subject: Subject, kept: list[bytes], attempt: Attempt, now: float) -> Judgement:
+        narrowed = self._is_banned(subject, _NARROW, now)
         refused = self._judge.claims.refused
         decision = None
-        if not narrowed or attempt.proof is not _CLAIMED:  # of who is narrowed a claim changes nothing
-            # Of a friend no claim leads to anything.
-            decision = self._judge.decide(place, kept, attempt, now, narrowed=narrowed or place.friend)
+        if not narrowed or attempt.proof is not _CLAIMED:  # claims lengthen no claimed ban
+            # ClaimedLimit lead to no ban of a friend.
+            decision = self._judge.decide(subject, kept, attempt, now, narrowed=narrowed or subject.friend)
         if attempt.proof is not _CLAIMED:
-            decision = self._judge.proven(place, attempt.asterisk, fact_from(attempt, now)) or decision
-            self._tell_of_sieges()
+            decision = (
+                self._judge.count_proven(subject, attempt.asterisk, fact_from(attempt, now)) or decision
+            )
+            self._report_distributed()
         if self._judge.claims.refused != refused:
-            self._tell_of_spoofing(now)
+            self._alarm_spoofing(now)
         if narrowed and decision is None and attempt.transport in _DATAGRAMS:
             self.counts.late += 1
-            return Judgement(attempt, place.subject, Standing.LATE)
-        return Judgement(attempt, place.subject, _COUNTED, decision)
+            return Judgement(attempt, subject.network, Disposition.LATE)
+        return Judgement(attempt, subject.network, _COUNTED, decision)
 
-    def _tell_of_sieges(self) -> None:
-        self.notices += (siege(*account) for account in self._judge.begun)
+    def _report_distributed(self) -> None:
+        self.alarms += (distributed(*account) for account in self._judge.begun)
         self._judge.begun.clear()
 
-    def _tell_of_spoofing(self, now: float) -> None:
-        if now - self._spoofing_told >= _SPOOFING_EVERY:
-            self._spoofing_told = now
-            self.notices.append(spoofing(self._judge.claims.terms.per_minute))
+    def _alarm_spoofing(self, now: float) -> None:
+        if now - self._spoofing_alarm_at >= _SPOOFING_EVERY:
+            self._spoofing_alarm_at = now
+            self.alarms.append(spoofing(self._judge.claims.terms.per_minute))
 
-    # -- who is held ------------------------------------------------------------------------------------
+    # -- bans -------------------------------------------------------------------------------------------
 
-    def _is_held(self, place: Place, scope: Scope, now: float) -> bool:
-        return self._held.has(place, scope, now) or self.banned(place.subject, scope)
+    def _is_banned(self, subject: Subject, scope: Scope, now: float) -> bool:
+        return self._bans.has(subject, scope, now) or self.banned(subject.network, scope)
 
-    def hold(self, subject: Network, until: float, scope: Scope = Scope.FULL) -> None:
-        """Count ``subject`` as late before ``until`` (monotonic seconds): it is banned, or about to be."""
-        self._held.hold(subject, until, scope)
+    def record_ban(self, subject: Network, until: float, scope: Scope = Scope.FULL) -> None:
+        """Count attempts of ``subject`` as late until ``until`` (monotonic seconds), because it is banned."""
+        self._bans.add(subject, until, scope)
 
-    def release(self, subject: Network) -> None:
-        """Count ``subject`` again, from nothing."""
-        self._held.release(subject)
+    def record_unban(self, subject: Network) -> None:
+        """Count attempts of ``subject`` again, starting from zero."""
+        self._bans.remove(subject)
         self.forget(subject)
 
-    def forget(self, subject: Network) -> None:
-        """Begin anew with ``subject``: what it did is remembered, and leads to nothing."""
-        self._history.spend(key_of(subject))
+    def record_all_unbanned(self) -> None:
+        """Count attempts of each banned subject again, starting from zero."""
+        for subject in self._bans.subjects:
+            self.record_unban(subject)
 
-    def tend(
+    def forget(self, subject: Network) -> None:
+        """Start counting ``subject`` from zero: its attempts are kept but no longer lead to a ban."""
+        self._history.consume(key_of(subject))
+
+    def tick(
         self,
         now: float,
         wall: float = 0.0,
@@ -416,80 +417,78 @@ class Detector:
         wire: bool = False,
         listening: Callable[[str], float | None] = lambda _: None,
     ) -> list[Judgement]:
-        """Do what time asks for, every second or so; give what is judged only now (:meth:`Witnesses.tend`).
-
-        Who is held no longer is dropped, and so are friends whose time is over at ``wall``.
-        """
-        self._held.expire(now)
+        """Do periodic work, about every second: expire bans and friends; return due judgements."""
+        self._bans.expire(now)
         self._history.expire(now)
         if self.expires_friends:
             self.friends.expire(wall)
-        self.notices += (siege_over(*account) for account in self._judge.tend(now))
-        self.notices += self._phones.tend(now)
-        found = self._witnesses.tend(now, wall, wire=wire, listening=listening)
-        return [self._weigh(one) for one in found]
+        self.alarms += (distributed_cleared(*account) for account in self._judge.tick(now))
+        self.alarms += self._phones.tick(now)
+        found = self._attribution.tick(now, wall, wire=wire, listening=listening)
+        self._find_unprovable(now)
+        self._alarm_unprovable(now)
+        judged = [self._judge_attributed(one) for one in found]
+        self._record_further_reports(now)
+        return [*judged, *self._apply_proofs(now)]
 
-    def take_further(self) -> list[Judgement]:
-        """Give what was judged beside what was given out.
-
-        A guess in another's name is two's; and what proves an address may be the end of a ban's number.
-        """
-        taken, self.further = self.further, []
+    def take_further_judgements(self) -> list[Judgement]:
+        """Return and clear further judgements, of the real sender of a forged guess, or by a late proof."""
+        taken, self.further_judgements = self.further_judgements, []
         return taken
 
-    def take_notices(self) -> list[Notice]:
-        """Give what came up since this was asked last."""
-        taken, self.notices = self.notices, []
+    def take_alarms(self) -> list[AlarmChange]:
+        """Return and clear the alarms since the last call."""
+        taken, self.alarms = self.alarms, []
         return taken
 
-    # -- what is asked ----------------------------------------------------------------------------------
+    # -- queries ----------------------------------------------------------------------------------------
 
     def subject_of(self, address: Address) -> Network:
-        """Give what is counted and banned for ``address``."""
-        return self._places.of(address).subject
+        """Return the network that is counted and banned for ``address``."""
+        return self._subjects.of(address).network
 
-    def story(self, address: Address, now: float) -> Story:
-        """Give all that is known of an address."""
-        place = self._places.of(address)
-        return Story(
+    def summary_of(self, address: Address, now: float) -> AddressSummary:
+        """Return all that is known about an address."""
+        subject = self._subjects.of(address)
+        return AddressSummary(
             address,
-            place.subject,
-            place.never,
+            subject.network,
+            subject.exempt,
             self.friends.reasons(address),
             tuple(friend for friend in self.friends.former() if friend.address == address),
-            self._history.attempts(place.key),
-            tuple(self._judge.counts(place, now)),
-            self.friends.braked,
+            self._history.attempts(subject.key),
+            tuple(self._judge.counts(subject, now)),
+            self.friends.outage_mode,
         )
 
     def watched(self, now: float, most: int = 20) -> list[Watched]:
-        """Give subjects with attempts that led to no ban so far, those nearest to one first.
+        """Return subjects whose attempts have not led to a ban, those nearest to a ban first.
 
-        Of the latest only: to look at a million takes a second.
+        Only the latest subjects are searched: a search of a million would take a second.
         """
         found = []
-        for key, kept in self._history.latest(_MOST_LOOKED_AT):
-            subject = network_of(key)
-            place = self._places.of(subject.network_address)
-            if any(self._is_held(place, scope, now) for scope in Scope):
+        for key, kept in self._history.latest(_MOST_SEARCHED):
+            network = network_of(key)
+            subject = self._subjects.of(network.network_address)
+            if any(self._is_banned(subject, scope, now) for scope in Scope):
                 continue
             facts = [fact_of(packed) for packed in kept]
-            trusted = [packed for packed, fact in zip(kept, facts, strict=True) if not fact.spent]
+            trusted = [packed for packed, fact in zip(kept, facts, strict=True) if not fact.consumed]
             counts = [
                 count
-                for count in self._judge.counts(place, now)
+                for count in self._judge.counts(subject, now)
                 if count.have and count.number and count.rule.by is By.SUBJECT
             ]
             if not trusted or (not counts and any(fact.trusted for fact in facts)):
                 continue
-            found.append(self._watched(subject, place, trusted, counts))
+            found.append(self._watched(network, subject, trusted, counts))
         found.sort(key=lambda entry: (-entry.have / entry.of, -len(entry.attempts), -entry.attempts[-1].time))
         return found[:most]
 
-    def _watched(self, subject: Network, place: Place, kept: list[bytes], counts: list[Count]) -> Watched:
-        attempts = tuple(self._history.attempt_of(packed, subject) for packed in kept)
+    def _watched(self, network: Network, subject: Subject, kept: list[bytes], counts: list[Count]) -> Watched:
+        attempts = tuple(self._history.attempt_of(packed, network) for packed in kept)
         nearest = max(counts, key=lambda count: count.have / count.number, default=None)
-        if nearest is None:  # nothing that rules count: what is withheld
-            return Watched(subject, "", 0, 1, Standing.WITHHELD, attempts)
-        standing = Standing.FRIEND if place.friend else Standing.COUNTED
-        return Watched(subject, nearest.rule.name, nearest.have, nearest.number, standing, attempts)
+        if nearest is None:  # no rule counts unconfirmed attempts
+            return Watched(network, "", 0, 1, Disposition.UNCONFIRMED, attempts)
+        disposition = Disposition.FRIEND if subject.friend else Disposition.COUNTED
+        return Watched(network, nearest.rule.name, nearest.have, nearest.number, disposition, attempts)

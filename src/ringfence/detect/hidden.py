@@ -1,27 +1,27 @@
-"""What hides: challenges that left on the wire, and whether Asterisk tells of them.
+"""Hidden attempts: challenges that left on the wire, and whether Asterisk reports them.
 
-Asterisk answers a guess with a challenge, and the wire sees each (PJSIP over UDP). So what the wire saw can
-be held against what is told, both ways:
+Asterisk answers a guess with a challenge. The wire sees each challenge by UDP, and by TCP and WebSocket
+unless a segment holds only part of it. So challenges and reports are compared, both ways:
 
-- A line of the log that a sender could have written is *backed* where a challenge was asked for by just that
-  address under just that Call-ID.
-- A challenge whose request held bytes that silence Asterisk (``Challenge.veiled``) is evidence at once: its
-  sender is known, and no phone sends such bytes.
-- Any other challenge that AMI has not told of by one event within ``WAIT`` is evidence too. AMI tells of
-  each, by ChallengeSent, InvalidAccountID or ChallengeResponseFailed; what silences it without a trace in
-  the challenge is, say, a first of two Authorization headers whose nonce is not UTF-8.
+- A log line that a sender could have forged is confirmed if exactly that address requested a challenge under
+  exactly that Call-ID.
+- A challenge whose request held bytes that suppress Asterisk's events (``Challenge.evasive``) is evidence at
+  once: its sender is known, and no phone sends such bytes.
+- Any other challenge that AMI has not reported by one event within ``WAIT`` is evidence too. AMI reports each
+  by ChallengeSent, InvalidAccountID or ChallengeResponseFailed. An example that suppresses it without a trace
+  in the challenge: two Authorization headers, the first with a nonce that is not UTF-8.
 
-Only what is told of UDP counts for it: a ChallengeSent by TCP is no challenge that the wire sees. What AMI
-tells may come before the challenge itself, where both waited to be read.
+Datagrams and streams are counted separately; otherwise events of one could stand for challenges of the other.
+Challenges by TLS are invisible and not counted. An event of AMI may be read before its challenge.
 
-The last is a conclusion from silence, so it is drawn with care, since it would hit every phone where it is
-wrong: only of a local address and port for which AMI did tell ChallengeSent within ``VOUCHED`` (who switches
-that event off, or has another PJSIP on this host, is not served by it), and only while AMI was listening all
-the time, and told in time: under a flood Asterisk itself may come late. PJSIP answers a request that was sent
-twice anew, and AMI tells of it anew.
+The third conclusion rests on missing events, and a wrong one would affect each phone. So it has conditions.
+AMI must have reported a ChallengeSent for the same local address and port within ``VOUCHED``. (It does not
+work if ChallengeSent is switched off, or for another PJSIP on this host.) AMI must have been connected all
+the time, and without delay: under a flood Asterisk itself may be late. PJSIP answers a retransmitted request
+again, and AMI reports it again.
 
-Bounds: 65 536 pairs of address and Call-ID and as many challenges that wait, the oldest go first, which only
-loses evidence. Times are monotonic seconds.
+Bounds: 65 536 pairs of address and Call-ID and as many challenges that wait, the oldest are discarded first,
+which only loses evidence. Times are monotonic seconds.
 """
 
 from collections import OrderedDict, deque
@@ -33,97 +33,104 @@ from ringfence.detect.fold import AddressKey, address_key, session_key
 from ringfence.model import Address, Challenge, EventKind, SecurityEvent, Service, Transport
 
 LIFE = 10.0
-"""How long a challenge backs what is told (seconds); a log line has been seen to be 3 s late."""
+"""How long a challenge confirms reports (seconds); a log line has been seen to be 3 s late."""
 
 WAIT = 5.0
-"""How long AMI may take to tell of a challenge (seconds)."""
+"""How long AMI may take to report a challenge (seconds)."""
 
 LATE = 1.0
-"""AMI that tells of what is older than this (seconds) has more on its way."""
+"""If AMI reports an event older than this (seconds), further events are delayed too."""
 
 VOUCHED = 600.0
-"""How long one ChallengeSent shows that challenges from where it left are told (seconds)."""
+"""How long one ChallengeSent shows that AMI reports challenges from a local port (seconds)."""
 
 _MAX_PAIRS = 65_536
 _MAX_WAITING = 65_536
-_MAX_PLACES = 256
+_MAX_PORTS = 256
 
-Place = tuple[Address, int]
-"""Where a challenge left: the local address and port."""
+LocalPort = tuple[Address, int]
+"""The local address and port that sent a challenge."""
 
-_Key = tuple[AddressKey, bytes]
+_Key = tuple[AddressKey, bytes, bool]
+"""An address, a Call-ID, and whether a datagram carried it."""
+
+_SEEN = {Transport.UDP: True, Transport.TCP: False, Transport.WS: False}
 
 
 @define
 class _Pair:
-    """The challenges to one address under one Call-ID: ``due`` of them should have been ``told`` by now.
+    """The challenges to one address under one Call-ID: AMI should have reported ``due`` of them by now.
 
-    Until one is seen ``place`` is None, and ``sent_by`` is the Asterisk that has told of one already.
+    ``local_port`` is None until one is seen. ``sent_by`` is the Asterisk that has reported one already.
     """
 
     last: float
-    place: Place | None = None
-    told: int = 0
+    local_port: LocalPort | None = None
+    reported: int = 0
     due: int = 0
     sent_by: str = ""
 
 
 class Hidden:
-    """Takes what the wire saw and what AMI tells; gives the challenges that nobody tells of."""
+    """Compares the challenges on the wire with the events of AMI, and finds unreported challenges."""
 
     def __init__(self, max_pairs: int = _MAX_PAIRS) -> None:
         self._max_pairs = max_pairs
         self._pairs: OrderedDict[_Key, _Pair] = OrderedDict()
         self._waiting: deque[tuple[float, _Key, Challenge]] = deque(maxlen=_MAX_WAITING)
-        self._vouched: dict[Place, tuple[float, str]] = {}
+        self._vouched: dict[LocalPort, tuple[float, str]] = {}
         self._late = -WAIT
 
     def __len__(self) -> int:
-        """How many pairs of address and Call-ID are kept."""
+        """Return the number of pairs of address and Call-ID."""
         return len(self._pairs)
 
-    def note(self, challenge: Challenge, sender: Address, now: float) -> None:
-        """Take a challenge that ``sender`` asked for."""
-        key = address_key(sender), session_key(challenge.call_id)
-        place = challenge.local_address, challenge.local_port
+    def record(self, challenge: Challenge, sender: Address, now: float) -> None:
+        """Record a challenge that ``sender`` requested."""
+        key = address_key(sender), session_key(challenge.call_id), challenge.transport is Transport.UDP
+        local_port = challenge.local_address, challenge.local_port
         pair = self._pair(key, now)
-        pair.place = place
+        pair.local_port = local_port
         if pair.sent_by:
-            self._vouch(place, now, pair.sent_by)
+            self._vouch(local_port, now, pair.sent_by)
             pair.sent_by = ""
-        if not challenge.veiled:
+        if not challenge.evasive:
             self._waiting.append((now, key, challenge))
 
-    def backs(self, event: SecurityEvent, now: float) -> bool:
-        """Say whether a challenge was asked for by the address and under the Call-ID of ``event``."""
-        pair = self._pairs.get((address_key(event.remote.address), session_key(event.session)))
-        return pair is not None and pair.place is not None and now - pair.last < LIFE
+    def confirms(self, event: SecurityEvent, now: float) -> bool:
+        """Whether a challenge left by UDP to the address and Call-ID of ``event``.
 
-    def told(self, event: SecurityEvent, now: float, wall: float) -> None:
-        """Take what AMI tells of PJSIP at ``now``, which is ``wall`` seconds since the epoch."""
+        A TCP segment may begin within a body that another sender wrote, so text by TCP needs its connection.
+        """
+        pair = self._pairs.get((address_key(event.remote.address), session_key(event.session), True))
+        return pair is not None and pair.local_port is not None and now - pair.last < LIFE
+
+    def record_event(self, event: SecurityEvent, now: float, wall: float) -> None:
+        """Record an event of AMI at ``now``, which is ``wall`` seconds since the epoch."""
         if wall - event.time > LATE:
             self._late = now
-        if event.service is not Service.PJSIP or event.remote.transport is not Transport.UDP:
+        datagram = _SEEN.get(event.remote.transport)
+        if event.service is not Service.PJSIP or datagram is None:
             return
-        key = address_key(event.remote.address), session_key(event.session)
+        key = address_key(event.remote.address), session_key(event.session), datagram
         pair = self._pairs.get(key) or self._pair(key, now)
-        pair.told += 1
+        pair.reported += 1
         if event.kind is not EventKind.CHALLENGE_SENT:
             return
-        if pair.place is None:
+        if pair.local_port is None:
             pair.sent_by = event.source.asterisk
         else:
-            self._vouch(pair.place, now, event.source.asterisk)
+            self._vouch(pair.local_port, now, event.source.asterisk)
 
     def asterisk_at(self, challenge: Challenge) -> str | None:
-        """Give the name of the Asterisk that has told of challenges from the same place."""
+        """Return the name of the Asterisk that reported challenges from the same local port."""
         known = self._vouched.get((challenge.local_address, challenge.local_port))
         return known[1] if known is not None else None
 
-    def untold(self, now: float, listening: Callable[[str], float | None]) -> list[tuple[Challenge, str]]:
-        """Give the challenges that AMI should have told of by ``now`` and has not, each once, and whose AMI.
+    def unreported(self, now: float, listening: Callable[[str], float | None]) -> list[tuple[Challenge, str]]:
+        """Return challenges that AMI should have reported by ``now``, each once, with their Asterisk.
 
-        ``listening`` says since when the AMI of an Asterisk has been heard without a break; None: it is not.
+        ``listening`` returns since when AMI of an Asterisk has been connected without interruption, or None.
         """
         found = []
         while self._waiting and now - self._waiting[0][0] >= WAIT:
@@ -132,11 +139,11 @@ class Hidden:
             if pair is None:
                 continue
             pair.due += 1
-            if pair.told >= pair.due:
+            if pair.reported >= pair.due:
                 continue
             pair.due -= 1
-            place = challenge.local_address, challenge.local_port
-            vouched, asterisk = self._vouched.get(place, (-VOUCHED, ""))
+            local_port = challenge.local_address, challenge.local_port
+            vouched, asterisk = self._vouched.get(local_port, (-VOUCHED, ""))
             since = listening(asterisk)
             heard = since is not None and since < seen and self._late < seen
             if heard and seen - vouched < VOUCHED:
@@ -144,7 +151,7 @@ class Hidden:
         return found
 
     def _pair(self, key: _Key, now: float) -> _Pair:
-        """Find or make a pair, as the one that was used last."""
+        """Return the pair of ``key``, created if needed, as the most recently used one."""
         pair = self._pairs.get(key)
         if pair is None:
             pair = self._pairs[key] = _Pair(now)
@@ -154,13 +161,13 @@ class Hidden:
         self._purge(now)
         return pair
 
-    def _vouch(self, place: Place, now: float, asterisk: str) -> None:
-        self._vouched[place] = now, asterisk
-        if len(self._vouched) > _MAX_PLACES:
+    def _vouch(self, local_port: LocalPort, now: float, asterisk: str) -> None:
+        self._vouched[local_port] = now, asterisk
+        if len(self._vouched) > _MAX_PORTS:
             del self._vouched[next(iter(self._vouched))]
 
     def _purge(self, now: float) -> None:
-        """Forget pairs that back nothing any more and wait for nothing, and the oldest beyond the bound."""
+        """Discard pairs that confirm nothing and wait for nothing, and the oldest beyond the bound."""
         while self._pairs:
             key, oldest = next(iter(self._pairs.items()))
             if len(self._pairs) <= self._max_pairs and now - oldest.last < LIFE + WAIT:

@@ -1,22 +1,23 @@
-"""What each subject did, packed: a million subjects with one attempt each in some 80 MB.
+"""The history of attempts by subject, packed: a million subjects with one attempt each take some 80 MB.
 
-All rules look at the same attempts, so they are kept once, as long as the longest window asks for, and as
-bytes: an object for each would be five times as large. A *key* stands for a subject (:func:`key_of`).
+All rules use the same attempts, so each attempt is stored once, for the longest window of all rules. It is
+stored as bytes, because an object would take five times as much memory. A *key* stands for a subject
+(:func:`key_of`).
 
-Subjects live in generations by their last attempt, a sixth of the longest window each, so that what is over
-goes in one piece. Bounds: ``max_attempts`` attempts of all subjects. When it is reached, subjects with a
-single claimed attempt go first, the oldest first, since a forged datagram makes one for nothing; where these
-are few, whoever has been silent longest. Both are counted in ``evicted``. Of one subject ``MOST`` attempts
-are kept. What leads to nothing goes first: what a ban followed from already, and of what nobody is banned
-for, or of floods, all but the last ``ASIDE``. Then, of those before the last ``LATEST``, one whose account
-comes again later: different accounts stay countable while one of them repeats.
+Subjects are grouped in generations by their last attempt. A generation covers a sixth of the longest window
+and expires as a whole. Bounds: ``max_attempts`` attempts of all subjects. Beyond it, subjects with a single
+claimed attempt are discarded first, the oldest first, because a forged datagram creates one at no cost. If
+few exist, the subject with the oldest last attempt is discarded. Both are counted in ``evicted``. Of one
+subject ``MOST`` attempts are kept. Discarded first: attempts already consumed by a ban, then unconfirmed ones
+and floods (all but the newest ``ASIDE``), then, among those before the newest ``LATEST``, one whose account
+occurs again later. So different accounts stay countable while one of them repeats.
 
-An account is kept to ``MAX_ACCOUNT`` bytes: what a sender writes must not decide how much is remembered.
+An account is cut to ``MAX_ACCOUNT`` bytes, so that senders cannot choose how much memory an attempt takes.
 """
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from itertools import chain, islice
 from struct import Struct
 from typing import TypeVar
@@ -25,7 +26,7 @@ from attrs import Factory, define, frozen
 
 from ringfence import quick
 from ringfence.detect.singles import Singles
-from ringfence.model import Attempt, AttemptKind, EventKind, Network, Proof, Service, Transport
+from ringfence.model import Address, Attempt, AttemptKind, EventKind, Network, Proof, Service, Transport
 
 MAX_ATTEMPTS = 1_300_000
 MOST = 64
@@ -33,14 +34,15 @@ LATEST = 24
 ASIDE = 16
 MAX_ACCOUNT = 48
 _GENERATIONS = 6
-_SHARE = 8  # one in so many places is for subjects with a single claimed attempt: each begins as one
-_JOIN_WITHIN = 12.0  # seconds; a little more than sources may be apart
+_SHARE = 8  # an eighth of the room is for subjects with a single claimed attempt: each begins as one
+_JOIN_WITHIN = 12.0  # seconds; a little more than the delay between two sources
 _MOST_NAMES = 16
+_SUBJECT_LENGTH = {4: 32, 6: 64}
 
 _Kept = TypeVar("_Kept")
 
 Key = bytes
-"""What stands for a subject: its address, and its length where that is no single IPv4 address."""
+"""A subject as bytes: its address, and its prefix length unless it is a single IPv4 address."""
 
 _KINDS, _SERVICES, _TRANSPORTS, _EVENTS = (
     tuple(AttemptKind),
@@ -58,30 +60,30 @@ _CLAIMED = Proof.CLAIMED
 _SERVICE_BITS, _EVENT_BITS, _HAS_ADDRESS = 0x70, 0x7F, 0x80
 _INVALID_ACCOUNT = _EVENT[EventKind.INVALID_ACCOUNT_ID]
 
-# When (monotonic), milliseconds that its own time is off that, the session, flags, service and transport,
-# the event, who told of it, the Asterisk; then the account, its address where the subject does not say it,
-# and whom it was aimed at.
+# The time (monotonic), the offset of the source's own time in milliseconds, the session, flags, service and
+# transport, the event, the sources, the Asterisk; then the account, the address if the subject is wider,
+# and the forged address.
 _PACK, _AT = Struct("<diIBBBHB"), Struct("<d")
 _PACK_SIZE = _PACK.size
-_FLAGS, _EVENT_AT = 16, 18  # where they stand
+_FLAGS, _EVENT_AT, _SOURCES_AT = 16, 18, 19  # their offsets
 _KIND_BITS = 3
-_PROVEN, _TRUSTED, _TAMPERED, _SPENT, _CLAIM_SPENT = 12, 16, 32, 64, 128
-_COUNTS = _TRUSTED | _SPENT
-_AIMED = {0: 0, 1: 4, 2: 16}  # bytes of the address at the end
+_PROVEN, _TRUSTED, _TAMPERED, _CONSUMED, _CLAIM_CONSUMED = 12, 16, 32, 64, 128
+_COUNTS = _TRUSTED | _CONSUMED
+_FORGED_BYTES = {0: 0, 1: 4, 2: 16}  # bytes of the forged address at the end
 _IPV4_BYTES, _IPV6_BYTES = 4, 16
 _MILLI = 1000.0
 _INT32 = (1 << 31) - 1
 
 
 def key_of(subject: Network) -> Key:
-    """Give what stands for a subject. Of bytes nobody can choose such that collide in a table."""
+    """Return the key of a subject. Bytes, because attackers cannot choose bytes that collide in a dict."""
     if isinstance(subject, IPv4Network) and subject.prefixlen == subject.max_prefixlen:
         return subject.network_address.packed
     return subject.network_address.packed + bytes((subject.prefixlen,))
 
 
 def network_of(key: Key) -> Network:
-    """Give back what :func:`key_of` was given."""
+    """Return the subject of a key: the inverse of :func:`key_of`."""
     if len(key) == _IPV4_BYTES:
         return IPv4Network(key)
     made = IPv4Network if len(key) == _IPV4_BYTES + 1 else IPv6Network
@@ -90,10 +92,10 @@ def network_of(key: Key) -> Network:
 
 @quick.frozen
 class Fact:
-    """An attempt as rules see it: when, of what kind, how well known, and on which account.
+    """An attempt as the rules see it.
 
-    ``event`` is what told of it; ``unknown``: the account does not exist. ``spent``: a ban followed already;
-    ``claim_spent``: one on a mere claim.
+    ``event`` is the kind of the event that reported it; ``unknown``: the account does not exist.
+    ``consumed``: a ban has followed already; ``claim_consumed``: a ban on unproven evidence has.
     """
 
     at: float
@@ -104,13 +106,13 @@ class Fact:
     event: EventKind
     unknown: bool
     session: int
-    spent: bool
-    claim_spent: bool
+    consumed: bool
+    claim_consumed: bool
 
 
 @frozen
 class _Generation:
-    """Subjects whose last attempt lies in one stretch of time: with a single claimed one, and others."""
+    """The subjects with their last attempt in one period: those with a single claimed one, and others."""
 
     began: float
     claimed: dict[int, Singles] = Factory(
@@ -121,7 +123,7 @@ class _Generation:
 
 @define
 class _Names:
-    """Short numbers for the few names that come again and again; the last one stands for all the rest."""
+    """Short numbers for the few names that repeat; the last number stands for all further names."""
 
     names: list[str] = Factory(list)
 
@@ -135,7 +137,7 @@ class _Names:
 
 
 class History:
-    """Keeps attempts for ``seconds``. Times are monotonic; ``evicted`` counts what went for want of room."""
+    """Attempts of the last ``seconds``. Times are monotonic; ``evicted`` counts discarded subjects."""
 
     def __init__(self, seconds: float, max_attempts: int = MAX_ATTEMPTS) -> None:
         self.evicted = 0
@@ -144,22 +146,22 @@ class History:
         self._size = 0
         self._generations: deque[_Generation] = deque()
         self._pbxs = _Names()
-        self._witnesses = _Names()
-        self._ahead: float | None = None  # of an attempt's own time over the monotonic one
+        self._sources = _Names()
+        self._ahead: float | None = None  # the offset of an attempt's own time from the monotonic one
 
     def __len__(self) -> int:
-        """How many attempts are kept."""
+        """Return the number of attempts."""
         return self._size
 
     def add(self, key: Key, attempt: Attempt, now: float) -> list[bytes]:
-        """Keep one attempt; give all that is kept of the subject, oldest first."""
+        """Record one attempt; return all that are kept of the subject, oldest first."""
         if self._ahead is None:
             self._ahead = attempt.time - now
         packed = self._pack(attempt, now)
         if self._size >= self._max:
             self._make_room()
         generation = self._generation(now)
-        kept = self._take(key)
+        kept = self._pop(key)
         self._size += 1
         if not kept:
             if attempt.proof is _CLAIMED:
@@ -169,47 +171,51 @@ class History:
             return [packed]
         if now >= _PACK.unpack_from(kept[-1])[0]:
             kept.append(packed)
-        else:  # told later than it happened
-            place = next(i for i, other in enumerate(kept) if _PACK.unpack_from(other)[0] > now)
-            kept.insert(place, packed)
+        else:  # reported late
+            index = next(i for i, other in enumerate(kept) if _PACK.unpack_from(other)[0] > now)
+            kept.insert(index, packed)
         if len(kept) > MOST:
-            del kept[_least_telling(kept)]
+            del kept[_least_useful(kept)]
             self._size -= 1
         generation.others[key] = kept
         return kept
 
-    def prove(self, key: Key, session: int) -> list[Fact]:
-        """Take that the subject's address is proven for what it did in ``session``; give what that raised."""
+    def prove(self, key: Key, session: int, proof: Proof = Proof.NONCE) -> list[Fact]:
+        """Record that the address is proven for ``session``; return the attempts whose proof improved."""
         raised: list[Fact] = []
         kept = self.of(key)
-        for index, packed in enumerate(kept):
+        # Most are proven already; only the others are unpacked.
+        for index in [number for number, packed in enumerate(kept) if not packed[_FLAGS] & _PROVEN]:
+            packed = kept[index]
             at, delta, own, flags, *rest = _PACK.unpack_from(packed)
-            if own == session and not flags >> 2 & 3:
-                flags |= Proof.NONCE << 2
+            if own == session:
+                flags |= proof << 2
                 kept[index] = _PACK.pack(at, delta, own, flags, *rest) + packed[_PACK_SIZE:]
                 raised.append(fact_of(kept[index]))
         if raised:
             self._put_back(key, kept)
         return raised
 
-    def join(self, key: Key, session: int, service: Service, witness: str, now: float) -> None:
-        """Take that ``witness`` tells of an attempt too: of the first that it has not told of lately."""
-        bit = 1 << self._witnesses.number(witness)
+    def add_source(self, key: Key, session: int, service: Service, source: str, now: float) -> None:
+        """Record that ``source`` also reports an attempt: the first that it has not reported lately."""
+        bit = 1 << self._sources.number(source)
         code = _SERVICE[service]
         kept = self.of(key)
         for index, packed in enumerate(kept):
+            if (packed[_SOURCES_AT] | packed[_SOURCES_AT + 1] << 8) & bit:
+                continue  # nearly all: unpacking them would be slow
             at, delta, own, flags, how, event, sources, pbx = _PACK.unpack_from(packed)
             same = how & _SERVICE_BITS == code and (own == session or not own or not session)
-            if same and not sources & bit and now - at < _JOIN_WITHIN:
+            if same and now - at < _JOIN_WITHIN:
                 kept[index] = (
                     _PACK.pack(at, delta, own, flags, how, event, sources | bit, pbx) + packed[_PACK_SIZE:]
                 )
                 self._put_back(key, kept)
                 return
 
-    def spend(self, key: Key, *, claimed: bool = False) -> None:
-        """Take that a ban followed from what is kept: it leads to no other (``claimed``: no claimed one)."""
-        bit = _CLAIM_SPENT if claimed else _SPENT
+    def consume(self, key: Key, *, claimed: bool = False) -> None:
+        """Mark all attempts of a subject as consumed by a ban (``claimed``: by a claimed ban only)."""
+        bit = _CLAIM_CONSUMED if claimed else _CONSUMED
         kept = [
             packed[:_FLAGS] + bytes((packed[_FLAGS] | bit,)) + packed[_FLAGS + 1 :] for packed in self.of(key)
         ]
@@ -217,28 +223,43 @@ class History:
             self._put_back(key, kept)
 
     def of(self, key: Key) -> list[bytes]:
-        """Give a copy of what is kept of a subject, oldest first."""
+        """Return a copy of the attempts of a subject, oldest first."""
         for generation in reversed(self._generations):
             kept = generation.others.get(key)
             if kept is not None:
                 return [kept] if isinstance(kept, bytes) else list(kept)
-            singles = generation.claimed.get(len(key))  # none has the length of an IPv4 prefix
+            singles = generation.claimed.get(len(key))  # no table for keys of IPv4 prefixes
             single = singles.get(key) if singles is not None else None
             if single is not None:
                 return [single]
         return []
 
+    def facts_of(self, address: Address, subject: Network, since: float) -> list[Fact]:
+        """Return the confirmed attempts of this very address, now part of ``subject``, after ``since``.
+
+        The history of a /64 holds the attempts of all its addresses. It stays when a friend appears in the
+        /64 and each address there becomes a subject of its own, so both are searched.
+        """
+        subjects = {subject, ip_network((address, _SUBJECT_LENGTH[address.version]), strict=False)}
+        facts = (
+            fact_of(packed)
+            for one in subjects
+            for packed in self.of(key_of(one))
+            if self.attempt_of(packed, one).address == address
+        )
+        return [fact for fact in facts if fact.trusted and fact.at > since]
+
     def attempts(self, key: Key) -> tuple[Attempt, ...]:
-        """Give the same as values."""
+        """Return the attempts of a subject as values, oldest first."""
         subject = network_of(key)
         return tuple(self.attempt_of(packed, subject) for packed in self.of(key))
 
     def attempt_of(self, packed: bytes, subject: Network) -> Attempt:
-        """Give an attempt as a value."""
+        """Return a packed attempt as a value."""
         at, delta, session, flags, how, event, sources, pbx = _PACK.unpack_from(packed)
-        end, aimed = _ends(packed, how, event)
-        own_address = packed[end : len(packed) - aimed]
-        names = self._witnesses.names
+        end, forged = _ends(packed, how, event)
+        own_address = packed[end : len(packed) - forged]
+        names = self._sources.names
         return Attempt(
             self._pbxs.names[pbx],
             ip_address(own_address) if own_address else subject.network_address,
@@ -251,13 +272,13 @@ class History:
             at + (self._ahead or 0.0) + delta / _MILLI,
             bool(flags & _TRUSTED),
             bool(flags & _TAMPERED),
-            ip_address(packed[-aimed:]) if aimed else None,
+            ip_address(packed[-forged:]) if forged else None,
             session,
             tuple(name for number, name in enumerate(names) if sources >> number & 1),
         )
 
     def latest(self, most: int) -> Iterator[tuple[Key, list[bytes]]]:
-        """Give ``most`` subjects with several attempts, the latest first, then as many with one."""
+        """Yield ``most`` subjects with several attempts, the latest first, then as many with one."""
         several = (
             item for generation in reversed(self._generations) for item in _backwards(generation.others)
         )
@@ -268,12 +289,12 @@ class History:
             yield key, [packed]
 
     def expire(self, now: float) -> None:
-        """Let go of the subjects whose last attempt is older than ``seconds``."""
+        """Discard the subjects whose last attempt is older than ``seconds``."""
         stretch = self.seconds / _GENERATIONS
         while self._generations and now - self._generations[0].began >= self.seconds + stretch:
             self._size -= _size_of(self._generations.popleft())
 
-    # -- how it is kept ---------------------------------------------------------------------------------
+    # -- storage ----------------------------------------------------------------------------------------
 
     def _generation(self, now: float) -> _Generation:
         latest = self._generations[-1] if self._generations else None
@@ -282,7 +303,7 @@ class History:
             self._generations.append(_Generation(now))
         return self._generations[-1]
 
-    def _take(self, key: Key) -> list[bytes]:
+    def _pop(self, key: Key) -> list[bytes]:
         for generation in reversed(self._generations):
             kept = generation.others.pop(key, None)
             if kept is not None:
@@ -293,7 +314,7 @@ class History:
         return []
 
     def _put_back(self, key: Key, kept: list[bytes]) -> None:
-        """Write what is kept of a subject in its place again."""
+        """Store the changed attempts of a subject in its generation."""
         for generation in reversed(self._generations):
             if key in generation.others:
                 generation.others[key] = kept[0] if len(kept) == 1 else kept
@@ -306,7 +327,7 @@ class History:
                 return
 
     def _make_room(self) -> None:
-        """Forget some at once: to find the first of a table costs a look at all that went before it."""
+        """Discard several subjects at once: finding the first entry of a dict passes all deleted ones."""
         wanted = max(1, self._max // 256)
         tables = [singles for g in self._generations for singles in g.claimed.values() if len(singles)]
         if sum(map(len, tables)) * _SHARE >= self._max:
@@ -329,17 +350,17 @@ class History:
             flags |= _TAMPERED
         how = _SERVICE[attempt.service] | _TRANSPORT[attempt.transport]
         sources = 0
-        for witness in attempt.sources:
-            sources |= 1 << self._witnesses.number(witness)
+        for source in attempt.sources:
+            sources |= 1 << self._sources.number(source)
         delta = int((attempt.time - now - (self._ahead or 0.0)) * _MILLI)
         rest = attempt.account.encode("utf-8", "replace")[:MAX_ACCOUNT]
         event = _EVENT[attempt.event]
         if isinstance(attempt.address, IPv6Address):
             event |= _HAS_ADDRESS
             rest += attempt.address.packed
-        if attempt.aimed_at is not None:
-            how |= 1 << (3 if len(attempt.aimed_at.packed) == _AIMED[1] else 7)
-            rest += attempt.aimed_at.packed
+        if attempt.forged_address is not None:
+            how |= 1 << (3 if len(attempt.forged_address.packed) == _FORGED_BYTES[1] else 7)
+            rest += attempt.forged_address.packed
         return (
             _PACK.pack(
                 now,
@@ -356,16 +377,16 @@ class History:
 
 
 def time_of(packed: bytes) -> float:
-    """Give when an attempt was made (monotonic seconds)."""
+    """Return the time of an attempt (monotonic seconds)."""
     at: float = _AT.unpack_from(packed)[0]
     return at
 
 
-def outline_of(kept: Sequence[bytes], account: bytes = b"") -> tuple[int, int, int, int]:
-    """Say how many attempts may count at all: how many of them proven, not yet claimed for, and unknown.
+def summary(kept: Sequence[bytes], account: bytes = b"") -> tuple[int, int, int, int]:
+    """Return the numbers of attempts that count, and of those proven, not yet claimed for, and unknown.
 
-    Nearly always that is enough to see that no rule is full, in a tenth of the time that facts take. With an
-    ``account`` only those count whose account begins like it.
+    This nearly always suffices to see that no rule is full, in a tenth of the time that facts take. With an
+    ``account``, only attempts count whose account begins with it.
     """
     number = proven = fresh = unknown = 0
     for packed in kept:
@@ -374,7 +395,7 @@ def outline_of(kept: Sequence[bytes], account: bytes = b"") -> tuple[int, int, i
             number += 1
             if flags & _PROVEN:
                 proven += 1
-            if not flags & _CLAIM_SPENT:
+            if not flags & _CLAIM_CONSUMED:
                 fresh += 1
             if packed[_EVENT_AT] & _EVENT_BITS == _INVALID_ACCOUNT:
                 unknown += 1
@@ -382,7 +403,7 @@ def outline_of(kept: Sequence[bytes], account: bytes = b"") -> tuple[int, int, i
 
 
 def fact_from(attempt: Attempt, at: float) -> Fact:
-    """Give an attempt that was made at ``at`` as rules see it."""
+    """Return an attempt of the time ``at`` as the rules see it."""
     return Fact(
         at,
         attempt.kind,
@@ -392,13 +413,13 @@ def fact_from(attempt: Attempt, at: float) -> Fact:
         attempt.event,
         attempt.event is EventKind.INVALID_ACCOUNT_ID,
         attempt.session & _SESSION_BITS,
-        spent=False,
-        claim_spent=False,
+        consumed=False,
+        claim_consumed=False,
     )
 
 
 def fact_of(packed: bytes) -> Fact:
-    """Give an attempt as rules see it."""
+    """Return a packed attempt as the rules see it."""
     at, _, session, flags, how, event, _, _ = _PACK.unpack_from(packed)
     return Fact(
         at,
@@ -409,29 +430,29 @@ def fact_of(packed: bytes) -> Fact:
         _EVENTS[event & _EVENT_BITS],
         event & _EVENT_BITS == _INVALID_ACCOUNT,
         session,
-        bool(flags & _SPENT),
-        bool(flags & _CLAIM_SPENT),
+        bool(flags & _CONSUMED),
+        bool(flags & _CLAIM_CONSUMED),
     )
 
 
 def _ends(packed: bytes, how: int, event: int) -> tuple[int, int]:
-    """Give where the account ends, and how long the address is that stands last."""
-    aimed = _AIMED[how >> 3 & 1 | (how >> 7 & 1) << 1]
-    return len(packed) - aimed - (_IPV6_BYTES if event & _HAS_ADDRESS else 0), aimed
+    """Return where the account ends, and the length of the forged address at the end."""
+    forged = _FORGED_BYTES[how >> 3 & 1 | (how >> 7 & 1) << 1]
+    return len(packed) - forged - (_IPV6_BYTES if event & _HAS_ADDRESS else 0), forged
 
 
-def _least_telling(kept: list[bytes]) -> int:
-    """Say which attempt can be spared (the head of this file says which)."""
-    spent, aside = list[int](), {"untrusted": list[int](), "flood": list[int]()}
+def _least_useful(kept: list[bytes]) -> int:
+    """Return the index of the attempt to discard (the head of this file explains the order)."""
+    consumed, aside = list[int](), {"untrusted": list[int](), "flood": list[int]()}
     for index, packed in enumerate(kept):
         flags = packed[_FLAGS]
-        if flags & _SPENT:
-            spent.append(index)
+        if flags & _CONSUMED:
+            consumed.append(index)
         elif not flags & _TRUSTED:
             aside["untrusted"].append(index)
         elif flags & _KIND_BITS == _KIND[AttemptKind.FLOOD]:
             aside["flood"].append(index)
-    for indexes, most in ((spent, 0), *((indexes, ASIDE) for indexes in aside.values())):
+    for indexes, most in ((consumed, 0), *((indexes, ASIDE) for indexes in aside.values())):
         if len(indexes) > most:
             return indexes[0]
     accounts = [packed[_PACK_SIZE:] for packed in kept]

@@ -1,25 +1,36 @@
-"""Whose nonce it was: what the wire saw leave, held against what a failed response carries.
+"""Nonces: matches the challenges that the wire saw with the nonces of failed responses.
 
-A 401 or 407 carries a nonce, and a digest answers it: who answers has received it, or knows somebody who has.
-The wire sees to which address each went, so a failed response whose nonce went to its address is *proven*.
+A 401 or 407 carries a nonce, and a digest answers it: the sender of the digest received the nonce, or knows
+a receiver. The wire sees the destination of each nonce. So a failed response whose nonce went to its address
+is *proven*.
 
-chan_sip believes a Via ``maddr``: its events name whatever address the sender writes there, and where he
-writes no ``rport``, the 401 goes there too (tried on 16.28 with its default settings). But its nonce, 31
-random bits for each challenge, tells the true one in two ways:
+chan_sip believes a Via ``maddr``: its events name the address that the sender writes there. Without an
+``rport`` the 401 goes there too (tried on 16.28 with its default settings). But its nonce, 31 random bits for
+each challenge, shows the true sender in two ways:
 
-- ``InvalidPassword`` carries the nonce that *came back* in the guess. Who sent it back is whom it went to.
-- Its other events carry the nonce that Asterisk has just sent, whatever came: that it went to an address says
-  nothing of who made it go there. He is whom the challenge notes as its sender (``parse/challenge.py``).
+- ``InvalidPassword`` carries the nonce that *came back* in the guess. Its sender is proven if it asked for
+  the nonce itself and the wire saw each destination of the nonce.
+- Its other events carry the nonce that Asterisk has just sent, whatever arrived: the destination does not
+  show who caused it. The sender in the challenge does (``parse/challenge.py``).
 
-PJSIP's events name the address that the packet came from, but its 401 goes where ``maddr`` says, and its
-nonce depends on the source's address and the second alone, not on port or transport
-(``res_pjsip_authenticator_digest.c:build_nonce``; tried on 22.10.1). So who forges a source can have its
-nonce sent to himself; and who asks by TCP as well, which the wire does not see, can have his own sent to a
-stranger. A nonce that went to the named address and to nobody else confirms it, since nobody asks by TCP from
-an address that is not his. Any other is a claim, for the named one and for whom it went to.
+PJSIP's events name the source address of the packet, but its 401 goes to the ``maddr``. Its nonce depends on
+the source's address and the second alone, not on port or transport
+(``res_pjsip_authenticator_digest.c:build_nonce``; tried on 22.10.1). So a sender with a forged source can
+have the nonce of that source sent to itself. A sender that also asks by TCP, where the wire is blind, can
+have its own nonce sent to a stranger. A nonce that went to the named address and nowhere else confirms the
+address, because a TCP client cannot forge its address. Any other nonce makes the attempt a claim, for the
+named address and for the receiver.
 
-A nonce that several addresses had to do with names none of them under chan_sip: whoever can forge a source
-may have had it sent there. Bounds: 65 536 nonces, the oldest go first, which only loses proof.
+Under chan_sip, a nonce with several receivers or senders attributes the attempt to none of them: a sender
+with a forged source may have caused it. A challenge with more than one Via is forwarded by its receiver (RFC
+3261 §16.7), so its nonce proves no address either.
+
+If the wire loses packets, a nonce that seems to have gone to one address may have gone to its guesser too.
+So PJSIP's nonces of ``AROUND`` seconds before and after the loss prove no address.
+
+Over TCP the challenge uses the connection of its request, so the receiver is the sender of the request, and
+the kernel has completed a handshake with it. Bounds: 65 536 nonces, the oldest are discarded first, which
+only loses proof.
 """
 
 from collections import OrderedDict
@@ -31,8 +42,15 @@ from ringfence.model import Address, Attempt, Challenge, Proof, Service, Transpo
 LIFE = 600.0
 """Seconds. chan_sip's nonces live as long as the dialogue that a guesser keeps open."""
 
-PJSIP_LIFE = 64.0
-"""Seconds. PJSIP's live half of it, so a million senders in an hour leave few of them here."""
+PJSIP_LIFE = 48.0
+"""Seconds. PJSIP's nonces live 32 s; a short life keeps the table small under a million senders an hour.
+
+It is shorter than the time for which a closed connection is remembered. So a nonce that was sent by TLS does
+not count as stolen.
+"""
+
+AROUND = 2.0
+"""Seconds. PJSIP's nonce stays the same for one second; one sent this close to a loss proves no address."""
 
 _MAX_NONCES = 65_536
 _MAX_LENGTH = 256  # bytes of a nonce; Asterisk's have 8 (chan_sip) and 43 (PJSIP)
@@ -41,68 +59,122 @@ _SEVERAL = 2
 
 @frozen
 class _Sent:
-    """When a nonce was sent last, to whom, and who had asked for it; of both two at most."""
+    """When a nonce was last sent, its receivers, and the senders that asked for it (two at most of each)."""
 
     at: float = -LIFE
     receivers: tuple[Address, ...] = ()
     senders: tuple[Address | None, ...] = ()
+    relayed: bool = False  # forwarded, or another receiver may be unknown
+    stream: bool = True  # by TCP alone
+    elsewhere: bool = False  # by a stream that the wire cannot read
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the wire saw each destination of the nonce, by UDP."""
+        return not (self.relayed or self.stream or self.elsewhere)
 
 
 _NEVER = _Sent()
 
 
 class Nonces:
-    """Whom each nonce went to, and who asked for it. Times are monotonic seconds."""
+    """The receivers of each nonce, and the senders that asked for it. Times are monotonic seconds."""
 
     def __init__(self, max_nonces: int = _MAX_NONCES) -> None:
         self._max_nonces = max_nonces
         self._sent: OrderedDict[bytes, _Sent] = OrderedDict()
         self._of_pjsip: OrderedDict[bytes, _Sent] = OrderedDict()
+        self._lost_at = -LIFE
 
     def __len__(self) -> int:
-        """How many nonces are kept."""
+        """Return the number of nonces."""
         return len(self._sent) + len(self._of_pjsip)
 
-    def note(self, challenge: Challenge, now: float) -> None:
-        """Take what left on the wire at ``now``."""
+    def record(self, challenge: Challenge, now: float) -> None:
+        """Record a challenge that left on the wire at ``now``."""
         nonce, sender = challenge.nonce, challenge.sender
         if 0 < len(nonce) <= _MAX_LENGTH:
             short = challenge.service is Service.PJSIP
             table = self._of_pjsip if short else self._sent
             known = table.pop(nonce, _NEVER)
             receivers, senders = known.receivers, known.senders
+            relayed = known.relayed or challenge.relayed or (short and now - self._lost_at < AROUND)
+            stream = known.stream and challenge.transport is not Transport.UDP
             if len(receivers) < _SEVERAL and challenge.address not in receivers:
                 receivers = (*receivers, challenge.address)
             if len(senders) < _SEVERAL and sender not in senders:
                 senders = (*senders, sender)
-            table[nonce] = _Sent(now, receivers, senders)
+            table[nonce] = _Sent(now, receivers, senders, relayed, stream, known.elsewhere)
+        self._expire(now)
+
+    def record_elsewhere(self, nonce: bytes, now: float) -> None:
+        """Record that chan_sip reports to have sent ``nonce`` by a stream, where the wire may miss it.
+
+        On another request with the same Call-ID, chan_sip sends the same nonce by UDP to the address in the
+        Via (tried on 16.28: it came by TLS first).
+        """
+        if 0 < len(nonce) <= _MAX_LENGTH:
+            known = self._sent.pop(nonce, _NEVER)
+            self._sent[nonce] = evolve(known, at=now, elsewhere=True)
+            self._expire(now)
+
+    def _expire(self, now: float) -> None:
         for table, life in ((self._sent, LIFE), (self._of_pjsip, PJSIP_LIFE)):
             while table and (len(table) > self._max_nonces or now - next(iter(table.values())).at >= life):
                 table.popitem(last=False)
 
+    def record_loss(self, now: float) -> None:
+        """Record that the wire lost packets at ``now``.
+
+        Each start of the capture reports a loss. Before the first nonce, a loss does not affect later ones:
+        an attacker would have to know the second in which the daemon starts.
+        """
+        if not self._of_pjsip:
+            return
+        self._lost_at = now
+        for nonce, sent in reversed(self._of_pjsip.items()):
+            if now - sent.at >= AROUND:
+                break
+            self._of_pjsip[nonce] = evolve(sent, relayed=True)
+
     def receivers(self, nonce: bytes, now: float) -> tuple[Address, ...]:
-        """Give the addresses that ``nonce`` went to, as many as are kept; empty where none is known."""
+        """Return the addresses that ``nonce`` was sent to, two at most; empty if none is known."""
         return self._known(nonce, now).receivers
 
-    def settled(self, attempt: Attempt, nonce: bytes, now: float, *, came_back: bool = True) -> Attempt:
-        """Give ``attempt``, told of by an event that carried ``nonce``, with what the wire knows of it.
+    def proves(self, nonce: bytes, address: Address, now: float) -> bool:
+        """Whether ``nonce`` was sent to ``address`` only, so that its use proves that address.
 
-        ``came_back`` says that under chan_sip the nonce is the one in the guess.
+        Only ``address`` may have asked for it: another sender may also have it by TLS, unseen. It must have
+        been sent by UDP: a TCP segment may begin within a body that another sender wrote.
         """
-        if attempt.transport is not Transport.UDP:
-            return attempt
-        known = self._known(nonce, now)
-        if attempt.service is Service.PJSIP and known.receivers == (attempt.address,):
-            return evolve(attempt, proof=Proof.NONCE)
+        sent = self._known(nonce, now)
+        return sent.receivers == sent.senders == (address,) and sent.is_whole
+
+    def only_sender(self, nonce: bytes, now: float) -> Address | None:
+        """Return the only address that asked for ``nonce``; None if several did, or if that is uncertain."""
+        senders = self._known(nonce, now).senders
+        return senders[0] if len(senders) == 1 else None
+
+    def settled(self, attempt: Attempt, nonce: bytes, now: float, *, came_back: bool = True) -> Attempt:
+        """Return ``attempt``, reported by an event with ``nonce``, with the facts that the wire adds.
+
+        ``came_back``: under chan_sip the nonce is the one in the guess, not the one that Asterisk sent next.
+        """
+        if attempt.service is Service.PJSIP:
+            proven = attempt.proof is Proof.CLAIMED and self.proves(nonce, attempt.address, now)
+            return evolve(attempt, proof=Proof.NONCE) if proven else attempt
         if attempt.service is not Service.SIP:
             return attempt
-        whose = known.receivers if came_back else known.senders
+        known = self._known(nonce, now)
+        # chan_sip truncates a long Via, and then the sender is unknown.
+        proves = came_back and known.is_whole and known.senders in (known.receivers, (None,))
+        whose = known.receivers if known.stream or proves else known.senders
         address = whose[0] if len(whose) == 1 else None
-        if address is None:
+        if address is None or known.relayed:
             return attempt
-        proof = Proof.NONCE if came_back else Proof.CLAIMED
+        proof = Proof.HANDSHAKE if known.stream else Proof.NONCE if proves else Proof.CLAIMED
         aimed_at = attempt.address if attempt.address != address else None
-        return evolve(attempt, address=address, proof=proof, trusted=True, aimed_at=aimed_at)
+        return evolve(attempt, address=address, proof=proof, trusted=True, forged_address=aimed_at)
 
     def _known(self, nonce: bytes, now: float) -> _Sent:
         sent = self._of_pjsip.get(nonce)

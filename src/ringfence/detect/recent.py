@@ -1,4 +1,4 @@
-"""Tables that keep what was used last."""
+"""Bounded tables of the most recently used entries."""
 
 from collections import OrderedDict
 from typing import TypeVar
@@ -8,7 +8,7 @@ _V = TypeVar("_V")
 
 
 def remember(table: OrderedDict[_K, _V], key: _K, value: _V, most: int) -> None:
-    """Keep ``value`` as the latest; the oldest goes where there are more than ``most``."""
+    """Store ``value`` as the latest entry; discard the oldest if there are more than ``most``."""
     table[key] = value
     table.move_to_end(key)
     if len(table) > most:

@@ -1,12 +1,12 @@
-"""The rules: what is counted, how many in how long, and what follows. A rule is a row, not a class.
+"""The rules: what is counted, how many attempts within which window, and which ban follows. A rule is a row.
 
 A new rule is one more row in ``RULES``, a scenario and an example; the configuration offers its numbers under
-its name by itself. How rows are read is the matter of ``judge``.
+its name automatically. ``judge`` applies the rows.
 
-What the address of an attempt is worth (its proof) is no matter of rules: a ban is full where all but one of
-the attempts that a rule asks for are proven. (The last one may be a request that has not been answered yet,
-and whoever forges it bans only who made all the others.) Else it is *claimed*, and ``Claimed`` bounds what it
-may do. One datagram alone bans nobody.
+Rules do not depend on the proof of an attempt's address. A ban is full if all but one of the attempts that a
+rule needs are proven. (The last one may be a request that has not been answered yet; a sender that forges it
+can only ban the sender of all others.) Otherwise the ban is *claimed*, and ``Claimed`` limits it. One
+datagram alone leads to no ban.
 """
 
 import enum
@@ -24,7 +24,7 @@ RETURN_WITHIN = 30 * DAY
 
 
 class By(enum.Enum):
-    """Whose attempts are counted together."""
+    """The group whose attempts are counted together."""
 
     SUBJECT = enum.auto()  # an IPv4 address, the /64 of an IPv6 one
     PREFIX = enum.auto()  # a /24 or a /48: proven attempts of strangers
@@ -32,7 +32,7 @@ class By(enum.Enum):
 
 
 class Of(enum.Enum):
-    """What is counted of them."""
+    """The quantity that is counted."""
 
     ATTEMPTS = enum.auto()
     UNKNOWN_ACCOUNTS = enum.auto()  # each account once, of those that do not exist
@@ -40,15 +40,17 @@ class Of(enum.Enum):
 
 @frozen
 class Rule:
-    """``attempts`` attempts of the kinds ``counts`` by one subject within ``window`` seconds are a ban.
+    """``attempts`` attempts of the kinds ``counts`` by one subject within ``window`` seconds lead to a ban.
 
-    ``ban`` holds the lengths in seconds: of the first ban, of the next on return, and so on; the last one
-    stays. ``scope`` is what the ban covers at most. ``meaning`` is one sentence for an administrator.
+    ``ban`` holds the durations in seconds: of the first ban, of the next one, and so on; the last one
+    repeats. ``scope`` is the widest scope of the ban. ``meaning`` is one sentence for an administrator.
 
-    ``friends`` is the number that applies to friends of this PBX, 0 for none: what a phone does by itself
-    must not reach it. ``addresses`` is how many subjects of a prefix must take part. ``accounts`` are the
-    only ones that count, where any are named. ``strangers`` is how many failures of a stranger on an account
-    that many try at once are a ban.
+    ``friends`` is the limit for friends of this PBX instead, 0 for none, and ``burst`` another one with a
+    window of its own (seconds): a phone without a human must not reach them. ``addresses`` is the number of
+    subjects of a prefix that must take part. ``accounts``, if any are named, are the only ones that count.
+    ``strangers`` is the number of failures of a stranger on an account under a distributed attack that lead
+    to a ban. ``insists``: attempts count that were consumed by a claimed ban, and the rule's own duration
+    also applies to a claimed ban.
     """
 
     name: str
@@ -60,31 +62,40 @@ class Rule:
     by: By = By.SUBJECT
     of: Of = Of.ATTEMPTS
     friends: int = 0
+    burst: tuple[int, float] | None = None
     addresses: int = 0
     accounts: frozenset[str] | None = None
     strangers: int = 0
     scope: Scope = Scope.FULL
+    insists: bool = False
     enabled: bool = True
 
+    @property
+    def for_friends(self) -> tuple[tuple[int, float], ...]:
+        """The numbers that apply to friends, each with its window (seconds)."""
+        if not self.friends:
+            return ()
+        return ((self.friends, self.window), *([self.burst] if self.burst is not None else []))
+
     def ban_for(self, bans_before: int) -> float:
-        """Give the length of a ban of a subject that had ``bans_before`` bans within RETURN_WITHIN."""
+        """Return the duration of a ban of a subject with ``bans_before`` bans within RETURN_WITHIN."""
         return self.ban[min(bans_before, len(self.ban) - 1)]
 
     def proven_for(self, number: int) -> int:
-        """Give how many of ``number`` attempts must be proven for a full ban."""
+        """Return how many of ``number`` attempts must be proven for a full ban."""
         return max(1, number - 1)
 
     def claimed_for(self, number: int) -> int:
-        """Give how many attempts it takes where none is proven."""
+        """Return how many attempts lead to a ban if none is proven."""
         return max(2, number)
 
 
 @frozen
 class Claimed:
-    """What evidence may do that only claims its address: a datagram's source is easily forged.
+    """The limits of bans on unproven evidence: the source of a datagram is easily forged.
 
-    ``ban`` holds the lengths in seconds, of the first ban and of the next on return within a day;
-    ``per_minute`` is how many new ones there may be.
+    ``ban`` holds the durations in seconds, of the first ban and of the next ones within a day; ``per_minute``
+    is the highest number of new bans a minute.
     """
 
     ban: tuple[float, ...] = (10 * MINUTE, 30 * MINUTE, 2 * HOUR)
@@ -96,9 +107,10 @@ GUESSES = frozenset({AttemptKind.GUESS})
 _LADDER = (HOUR, 6 * HOUR, DAY, 7 * DAY)
 
 RULES: tuple[Rule, ...] = (
-    # A phone that retries every second makes 600 in ten minutes: what is half as quick again is none. Nor is
-    # what dials a wrong number every twelve seconds; and a program with a wrong password for the manager
-    # interface, at an office, retries every few seconds too.
+    # A friend is counted on accounts that never worked at its address. A new phone with a wrong password
+    # retries every few seconds; two guesses a second, or one every three seconds for ten minutes, is more. A
+    # phone may dial a wrong number every twelve seconds, and a program with a wrong password for the manager
+    # interface, in an office, retries every few seconds too.
     Rule(
         name="guess",
         meaning="somebody tries passwords or accounts",
@@ -106,21 +118,22 @@ RULES: tuple[Rule, ...] = (
         attempts=5,
         window=10 * MINUTE,
         ban=_LADDER,
-        friends=900,
+        friends=180,
+        burst=(30, 15.0),
     ),
     Rule(
         name="decoy",
-        meaning="somebody tries an account that exists for nobody",
+        meaning="somebody tries an account that no phone uses",
         counts=frozenset({AttemptKind.GUESS, AttemptKind.MANAGER}),
         attempts=1,
         window=DAY,
         ban=(7 * DAY,),
         accounts=frozenset(),
     ),
-    # Of a friend any account counts that never worked at its address.
+    # For a friend, any account counts that never worked at its address.
     Rule(
         name="enumeration",
-        meaning="somebody tries one account after the other, none of which exists",
+        meaning="somebody tries one account after another that does not exist",
         counts=GUESSES,
         attempts=3,
         window=10 * MINUTE,
@@ -153,6 +166,7 @@ RULES: tuple[Rule, ...] = (
         attempts=20,
         window=DAY,
         ban=(DAY,),
+        insists=True,
     ),
     Rule(
         name="prefix",
@@ -165,7 +179,7 @@ RULES: tuple[Rule, ...] = (
         addresses=3,
     ),
     Rule(
-        name="siege",
+        name="distributed",
         meaning="many addresses try one account",
         counts=GUESSES,
         attempts=8,
@@ -174,8 +188,8 @@ RULES: tuple[Rule, ...] = (
         by=By.ACCOUNT,
         strangers=2,
     ),
-    # Ten seconds over the limit, and for ten minutes only the SIP ports are closed: the address of a datagram
-    # may be anybody's.
+    # Ten seconds over the limit. The ban covers the SIP ports alone, for ten minutes: the address of a
+    # datagram may be forged.
     Rule(
         name="flood",
         meaning="somebody floods the SIP ports",
@@ -189,5 +203,5 @@ RULES: tuple[Rule, ...] = (
 
 
 def is_proven(proof: Proof) -> bool:
-    """Say whether the address of an attempt is more than claimed."""
+    """Whether the address of an attempt is more than claimed."""
     return proof is not Proof.CLAIMED

@@ -1,8 +1,8 @@
-"""What was tried once: a record for each of a million subjects in some 40 bytes more than its own.
+"""A compact table for subjects with a single attempt: some 40 bytes for each record beyond its content.
 
-A table of Python's takes a hundred bytes for an entry beside what it holds. Here records lie one behind the
-other in buckets, which a key chooses by Python's hash: whoever chooses his address chooses no bucket.
-A record is its length, the key, and what is kept; in a bucket the oldest comes first.
+An entry of a Python dict takes a hundred bytes beyond its content. Here the records are stored one after the
+other in buckets. Python's hash of the key selects the bucket, so attackers cannot choose colliding addresses.
+A record is its length, the key and the content; in a bucket the oldest comes first.
 """
 
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 _BUCKETS = 1 << 15
 _LENGTH = 1
 MAX_RECORD = 255
-"""The length is one byte."""
+"""The greatest length of a record in bytes: the length is one byte."""
 
 
 class Singles:
@@ -23,11 +23,11 @@ class Singles:
         self._next = 0
 
     def __len__(self) -> int:
-        """How many records are kept."""
+        """Return the number of records."""
         return self._size
 
     def put(self, key: bytes, record: bytes) -> None:
-        """Keep a record under a key that has none; raises ValueError where it is too long."""
+        """Store a record under a new key. Raise ValueError if it is too long."""
         whole = bytes((_LENGTH + len(key) + len(record),)) + key + record
         if not self._buckets:
             self._buckets = [None] * _BUCKETS
@@ -40,7 +40,7 @@ class Singles:
         self._size += 1
 
     def get(self, key: bytes) -> bytes | None:
-        """Give the record of a key."""
+        """Return the record of a key."""
         found = self._find(key)
         if found is None:
             return None
@@ -48,7 +48,7 @@ class Singles:
         return bytes(bucket[start + _LENGTH + self._key_size : start + bucket[start]])
 
     def pop(self, key: bytes) -> bytes | None:
-        """Give the record of a key, and keep it no longer."""
+        """Remove and return the record of a key."""
         found = self._find(key)
         if found is None:
             return None
@@ -60,7 +60,7 @@ class Singles:
         return record
 
     def drop(self, number: int) -> int:
-        """Forget that many records, the first of one bucket after the other; give how many there were."""
+        """Discard ``number`` records, the first of each bucket in turn; return how many there were."""
         wanted = min(number, self._size)
         left = wanted
         while left:
@@ -73,7 +73,7 @@ class Singles:
         return wanted
 
     def __iter__(self) -> Iterator[tuple[bytes, bytes]]:
-        """Give every key with its record, in no order."""
+        """Yield all keys with their records, in no order."""
         behind_key = _LENGTH + self._key_size
         for bucket in self._buckets:
             start = 0

@@ -1,9 +1,9 @@
-"""Who took part in something together: the proven attempts on a prefix's side, or on one account.
+"""Counts of attempts by several subjects: the proven attempts in one prefix, or on one account.
 
-A tally is kept for each prefix or account: how many attempts there were, and by which subjects. Only what is
-proven is counted, so nobody can fill the tables with forged addresses. Bounds: ``MOST`` tallies, those that
-were silent longest go first; of each, the last ``attempts`` times and as many subjects as decide. Times are
-monotonic seconds.
+A tally for each prefix or account counts the attempts and the subjects that made them. Only proven attempts
+count, so forged addresses cannot fill the tables. Bounds: ``MOST`` tallies, those with the oldest last
+attempt are discarded first; of each, the last ``attempts`` times and as many subjects as a decision needs.
+Times are monotonic seconds.
 """
 
 from collections import OrderedDict, deque
@@ -21,14 +21,14 @@ _K = TypeVar("_K", bound=Hashable)
 
 @define
 class Tally:
-    """``times`` of the last attempts; when each subject made its last one, the latest subject last."""
+    """The times of the last attempts, and the last attempt of each subject, the latest subject last."""
 
     times: deque[float]
     subjects: OrderedDict[Key, float] = Factory(OrderedDict)
 
 
 class Tallies(Generic[_K]):
-    """Tallies of attempts within ``seconds``, by whatever they are counted by."""
+    """Tallies of attempts within ``seconds``, by prefix or account."""
 
     def __init__(self, attempts: int, seconds: float, most: int = MOST) -> None:
         self.attempts = attempts
@@ -38,11 +38,11 @@ class Tallies(Generic[_K]):
         self._tallies: OrderedDict[_K, Tally] = OrderedDict()
 
     def __len__(self) -> int:
-        """How many are kept."""
+        """Return the number of tallies."""
         return len(self._tallies)
 
     def add(self, what: _K, subject: Key, now: float) -> Tally:
-        """Count one attempt by ``subject``; give the tally, with nothing in it that is over."""
+        """Count one attempt by ``subject``; return the tally without expired attempts."""
         tally = self._tallies.get(what)
         if tally is None:
             tally = self._tallies[what] = Tally(deque(maxlen=self.attempts))
@@ -60,18 +60,18 @@ class Tallies(Generic[_K]):
         return tally
 
     def get(self, what: _K, now: float) -> Tally | None:
-        """Give the tally of something, if there is any, with nothing in it that is over."""
+        """Return the tally of a prefix or account, without expired attempts, or None."""
         tally = self._tallies.get(what)
         if tally is not None:
             self._prune(tally, now)
         return tally
 
     def forget(self, what: _K) -> None:
-        """Begin anew with something."""
+        """Discard the tally of a prefix or account."""
         self._tallies.pop(what, None)
 
     def expire(self, now: float) -> list[_K]:
-        """Let go of the tallies whose last attempt is over, and say of what."""
+        """Discard the tallies whose last attempt has expired; return their keys."""
         over = []
         while self._tallies:
             what, tally = next(iter(self._tallies.items()))

@@ -1,5 +1,5 @@
-"""fail2ban's side of a move: what its asterisk jails are told, and whom they have banned.
+"""Import from fail2ban: the settings of its asterisk jails, and its active bans.
 
-Only ``import-fail2ban`` needs this. Files and database are read, never written; what cannot be carried over
-is said, and the rest is carried all the same.
+Only ``import-fail2ban`` uses this. Files and database are read, never written. Options without a counterpart
+are reported, and the rest is converted anyway.
 """

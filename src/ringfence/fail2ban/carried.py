@@ -1,8 +1,8 @@
-"""From fail2ban's asterisk jails to what ringfence is to be told, and what of them cannot be carried over.
+"""Conversion of fail2ban's asterisk jails to settings of ringfence, and notes on what cannot be converted.
 
-Pure: which files are there is asked of the caller. Where several jails guard Asterisk, whom any of them
-ignores is allowed, what any of them reads is read, and the first one's numbers count: ringfence has one list
-and one rule of guesses.
+Pure: the caller provides the list of files. If several jails guard Asterisk, the addresses that any of them
+ignores are allowed, the logs that any of them reads are read, and the first one's numbers count: ringfence
+has one list and one rule for guesses.
 """
 
 import re
@@ -12,31 +12,31 @@ from math import ceil
 
 from attrs import Factory, define, field, frozen
 
+from ringfence.config.converters import MAX_ATTEMPTS, MAX_DURATION
 from ringfence.fail2ban.jails import Jail
 from ringfence.fail2ban.ladder import ladder_of
 from ringfence.fail2ban.times import seconds_from
-from ringfence.model import Network, network_from, printable
-from ringfence.values import MAX_ATTEMPTS, MAX_DURATION
+from ringfence.model import Network, parse_network, printable
 
 Files = Callable[[str], Sequence[str]]
-"""What gives the files that a path, perhaps with ``*``, ``?`` and ``[…]``, stands for now."""
+"""Returns the existing files that match a path, which may contain ``*``, ``?`` and ``[…]``."""
 
-FEW = 2
-"""So few attempts, and one forgetful person is out."""
+FEW_ATTEMPTS = 2
+"""With so few attempts, mistyping a password can cause a ban."""
 
 LOGS, ALLOW, GUESS = "asterisk.logs", "allow", "rules.guess"
 
-_NOT_CARRIED = {
-    "ignorecommand": (ALLOW, "no command is asked: write the networks that it lets through"),
+_NOT_CONVERTED = {
+    "ignorecommand": (ALLOW, "no command is run: list the networks that it ignores"),
     "failregex": (
         LOGS,
         "Asterisk's lines are known; for lines of your own dialplan: [[asterisk.logs.custom]]",
     ),
-    "ignoreregex": (LOGS, "no line is ignored by a pattern: allow its sender, or mend its phone"),
+    "ignoreregex": (LOGS, "no line is ignored by a pattern: allow its sender, or fix its phone"),
     "datepattern": (LOGS, "every date that Asterisk writes is known"),
     "journalmatch": (LOGS, "what the units asterisk.service and freepbx.service write is read"),
     "port": (GUESS, 'a ban covers every port, SSH too, unless scope = "sip" in [firewall]'),
-    "bantime.rndtime": (GUESS, "bans are as long as they are said to be"),
+    "bantime.rndtime": (GUESS, "bans have exactly the configured length"),
 }
 _EVERY_PORT = "0:65535"
 _FIREWALL = (
@@ -54,29 +54,29 @@ _FIREWALL = (
 _OFFSET = re.compile(r"(?:UTC|GMT|Z)?([+-])(0?[0-9]|1[0-4])(?::?00)?")
 _WILD = frozenset("*?[")
 _WORD = re.compile(r"[^\s,]+")
-_SHOWN = 200  # characters of what somebody wrote
+_MAX_SHOWN = 200  # characters of an option's value
 
 
 @define
 class Notes:
-    """What a person is to know, by the table that it belongs to."""
+    """Notes for the administrator, by configuration table."""
 
     by_table: dict[str, list[str]] = field(factory=dict)
 
     def add(self, table: str, text: str) -> None:
-        """Say something once."""
-        said = self.by_table.setdefault(table, [])
-        if text not in said:
-            said.append(text)
+        """Add a note, unless it is already there."""
+        notes = self.by_table.setdefault(table, [])
+        if text not in notes:
+            notes.append(text)
 
     def of(self, table: str) -> Sequence[str]:
-        """Give what was said of a table."""
+        """Return the notes on a table."""
         return self.by_table.get(table, ())
 
 
 @frozen(kw_only=True)
-class Carried:
-    """What ringfence is to be told: None or empty where fail2ban says nothing that it understands."""
+class ConvertedSettings:
+    """The settings for ringfence: None or empty if fail2ban has no usable value."""
 
     jails: tuple[str, ...]
     networks: tuple[Network, ...] = ()
@@ -89,8 +89,12 @@ class Carried:
     notes: Notes = Factory(Notes)
 
 
-def carried(jails: Sequence[Jail], files: Files) -> Carried:
-    """Carry over at least one jail."""
+def convert(jails: Sequence[Jail], files: Files, own_log: str = "") -> ConvertedSettings:
+    """Convert at least one jail.
+
+    ``own_log`` is ringfence's own log channel, if it exists: ringfence finds it automatically, and ``paths``
+    or ``journal`` would replace it or repeat its lines.
+    """
     notes = Notes()
     first, *others = jails
     numbers = (
@@ -101,12 +105,17 @@ def carried(jails: Sequence[Jail], files: Files) -> Carried:
     for jail in others:
         _differences(first, jail, notes)
     for jail in jails:
-        _told_not_carried(jail, notes)
-    return Carried(
+        _note_not_converted(jail, notes)
+    paths = tuple(dict.fromkeys(path for jail in jails for path in _paths(jail, files, notes)))
+    journal = any(_reads_journal(jail) for jail in jails)
+    if own_log:
+        _keep_own_log(own_log, [*paths, *(["the journal"] if journal else [])], notes)
+        paths, journal = (), False
+    return ConvertedSettings(
         jails=tuple(jail.name for jail in jails),
         networks=tuple(dict.fromkeys(network for jail in jails for network in _networks(jail, notes))),
-        paths=tuple(dict.fromkeys(path for jail in jails for path in _paths(jail, files, notes))),
-        journal=any(_reads_journal(jail) for jail in jails),
+        paths=paths,
+        journal=journal,
         timezone=next(filter(None, [_timezone(jail, notes) for jail in jails]), None),
         attempts=numbers[0],
         window=numbers[1],
@@ -115,8 +124,19 @@ def carried(jails: Sequence[Jail], files: Files) -> Carried:
     )
 
 
+def _keep_own_log(own_log: str, read_by_fail2ban: Sequence[str], notes: Notes) -> None:
+    """Add the note that ringfence's own channel is read in place of fail2ban's logs."""
+    notes.by_table.pop(LOGS, None)  # nothing of fail2ban's logs is carried over
+    shown = ", ".join(map(_shown, read_by_fail2ban)) or "nothing"
+    notes.add(
+        LOGS,
+        f"{_shown(own_log)} is ringfence's own log channel. ringfence finds it by itself and reads it. "
+        f"What fail2ban read ({shown}) has the same attempts, and is not needed",
+    )
+
+
 def bantime_of(jail: Jail) -> float | None:
-    """Give how long a jail's bans are, below 0 for ever; None where it does not say."""
+    """Return the length of a jail's bans, below 0 if permanent; None if it is unset."""
     try:
         return seconds_from(jail.options["bantime"])
     except (KeyError, ValueError):
@@ -127,13 +147,13 @@ def _networks(jail: Jail, notes: Notes) -> Iterator[Network]:
     for word in _WORD.findall(jail.options.get("ignoreip", "")):
         try:
             # fail2ban also takes a netmask, and an address within the network.
-            network = network_from(str(ip_network(word, strict=False)))
+            network = parse_network(str(ip_network(word, strict=False)))
         except ValueError:
-            why = "neither an address nor a network; write its addresses, or a name into hosts"
+            why = "neither an address nor a network; list its addresses, or put the name into hosts"
             notes.add(ALLOW, f"ignoreip {_shown(word)}: {why}")
             continue
         if not network.prefixlen:
-            notes.add(ALLOW, f"{network} allows everybody: nobody at all is banned")
+            notes.add(ALLOW, f"{network} allows all addresses: none is ever banned")
         yield network
 
 
@@ -149,21 +169,21 @@ def _paths(jail: Jail, files: Files, notes: Notes) -> Iterator[str]:
         found = files(pattern)
         if not _WILD.isdisjoint(pattern):
             found = [path for path in found if not _is_rotated(path, found)]
-            now = f"what it stands for now ({len(found)}) is read, and nothing that comes later"
+            now = f"the files that match now ({len(found)}) are read, later ones are not"
             notes.add(LOGS, f"logpath {_shown(pattern)}: {now}")
         elif not found:
-            notes.add(LOGS, f"{_shown(pattern)} is not there now; it is read when it comes")
+            notes.add(LOGS, f"{_shown(pattern)} does not exist now; it is read once it does")
             yield pattern
             continue
         for path in found:
             if path.isprintable():
                 yield path
             else:
-                notes.add(LOGS, f"{_shown(path)}: a path with such characters cannot be written here")
+                notes.add(LOGS, f"{_shown(path)}: a path with such characters cannot be configured")
 
 
 def _is_rotated(path: str, found: Sequence[str]) -> bool:
-    """Say whether a file is an old one of a log: what is rotated away is followed by itself."""
+    """Whether a file is a rotated part of a log: ringfence follows rotation."""
     if path.endswith((".gz", ".xz", ".bz2", ".zst")):
         return True
     parts = [path.rpartition(mark) for mark in ".-"]
@@ -190,16 +210,18 @@ def _attempts(jail: Jail, notes: Notes) -> int | None:
     except ValueError:
         notes.add(
             GUESS,
-            f"maxretry {_shown(text)}: no number; ringfence's own holds" if text else _UNSAID["maxretry"],
+            f"maxretry {_shown(text)}: not a number; ringfence's default applies"
+            if text
+            else _UNSET["maxretry"],
         )
         return None
     attempts = min(max(1, lines), MAX_ATTEMPTS)
     if attempts != lines:
         notes.add(GUESS, f"maxretry {_shown(text)}: must be from 1 to {MAX_ATTEMPTS}")
     notes.add(GUESS, _LINES)
-    if attempts <= FEW:
+    if attempts <= FEW_ATTEMPTS:
         notes.add(
-            GUESS, f"attempts = {attempts} leaves nobody room to mistype a password; 5 is ringfence's own"
+            GUESS, f"attempts = {attempts} leaves no room for mistyped passwords; ringfence's default is 5"
         )
     return attempts
 
@@ -207,12 +229,12 @@ def _attempts(jail: Jail, notes: Notes) -> int | None:
 def _window(jail: Jail, notes: Notes) -> float | None:
     text = jail.options.get("findtime", "")
     if not text:
-        notes.add(GUESS, _UNSAID["findtime"])
+        notes.add(GUESS, _UNSET["findtime"])
         return None
     try:
         seconds = float(ceil(seconds_from(text)))
     except ValueError as error:
-        notes.add(GUESS, f"findtime {_shown(text)}: {error}; ringfence's own holds")
+        notes.add(GUESS, f"findtime {_shown(text)}: {error}; ringfence's default applies")
         return None
     if not 0 < seconds <= MAX_DURATION:
         notes.add(GUESS, f"findtime {_shown(text)}: must be above 0 and at most ten years")
@@ -220,7 +242,7 @@ def _window(jail: Jail, notes: Notes) -> float | None:
 
 
 def _differences(first: Jail, other: Jail, notes: Notes) -> None:
-    """Say which numbers of another jail give way to the first one's."""
+    """Record which numbers of another jail are overridden by the first one's."""
     lost = [
         f"{option} = {_shown(other.options[option])}"
         for option in ("maxretry", "findtime", "bantime")
@@ -231,8 +253,8 @@ def _differences(first: Jail, other: Jail, notes: Notes) -> None:
         notes.add(GUESS, f"of jail {_shown(other.name)} not carried over: {', '.join(lost)}; {why}")
 
 
-def _told_not_carried(jail: Jail, notes: Notes) -> None:
-    for option, (table, why) in _NOT_CARRIED.items():
+def _note_not_converted(jail: Jail, notes: Notes) -> None:
+    for option, (table, why) in _NOT_CONVERTED.items():
         text = jail.options.get(option, "").strip()
         if text and text != _EVERY_PORT:
             notes.add(table, f"{option} = {_shown(text)}: {why}")
@@ -241,7 +263,7 @@ def _told_not_carried(jail: Jail, notes: Notes) -> None:
     for action in _actions(jail.options.get("action", "")):
         if not action.startswith(_FIREWALL):
             notes.add(
-                GUESS, f"action {_shown(action)}: is not carried out; each ban is a line in ringfence's log"
+                GUESS, f"action {_shown(action)}: is not executed; each ban is a line in ringfence's log"
             )
     for option, fault in jail.faults.items():
         if option in _USED:
@@ -249,7 +271,7 @@ def _told_not_carried(jail: Jail, notes: Notes) -> None:
 
 
 def _actions(text: str) -> Iterator[str]:
-    """Name the actions of ``iptables[name=SIP, protocol=all] sendmail-whois[dest="a b"]``."""
+    """Yield the action names of ``iptables[name=SIP, protocol=all] sendmail-whois[dest="a b"]``."""
     quote, depth, name = "", 0, ""
     for letter in f"{text}\n":
         if quote:
@@ -271,18 +293,18 @@ def _reads_journal(jail: Jail) -> bool:
 
 def _shown(text: str) -> str:
     line = printable(" ".join(text.split()))
-    return line if len(line) <= _SHOWN else f"{line[:_SHOWN]}…"
+    return line if len(line) <= _MAX_SHOWN else f"{line[:_MAX_SHOWN]}…"
 
 
 _LINES = (
-    "fail2ban counts lines of the log, and one wrong password may be several; ringfence counts wrong "
-    "passwords. The same number is more patient here"
+    "fail2ban counts log lines, and one wrong password may cause several; ringfence counts wrong "
+    "passwords. So the same number permits more wrong passwords here"
 )
-_UNSAID = {
-    "maxretry": "maxretry: no jail says it; ringfence's own holds",
-    "findtime": "findtime: no jail says it; ringfence's own holds",
+_UNSET = {
+    "maxretry": "maxretry: no jail sets it; ringfence's default applies",
+    "findtime": "findtime: no jail sets it; ringfence's default applies",
 }
-_USED = {option: table for option, (table, _) in _NOT_CARRIED.items()} | {
+_USED = {option: table for option, (table, _) in _NOT_CONVERTED.items()} | {
     "ignoreip": ALLOW,
     "ignoreself": ALLOW,
     "logpath": LOGS,

@@ -1,11 +1,11 @@
-"""Whom fail2ban has banned, from its SQLite database, which is only read.
+"""Active bans in fail2ban's SQLite database, which is only read.
 
-Since 0.11 table ``bips`` has the last ban of each address in each jail, and is what fail2ban itself restores
-from; ``bans`` is the history. Before, there is only ``bans``, and it does not say how long a ban is: that is
-the jail's ``bantime``, as it is where an upgrade has written -2. A ``bantime`` of -1 never ends.
+Since 0.11 table ``bips`` has the last ban of each address in each jail, and fail2ban itself restores from it;
+``bans`` is the history. Before, there was only ``bans``, without the length of a ban: that is the jail's
+``bantime``, as also for rows where an upgrade wrote -2. A ``bantime`` of -1 is permanent.
 
-What of a damaged database can be read is used: rows are read in the order in which they lie in the file, past
-every index, and where ``bips`` breaks off, the history stands in.
+The readable part of a damaged database is used: rows are read in file order, without indexes. If ``bips`` is
+damaged, the history is read as well.
 """
 
 import os
@@ -21,10 +21,10 @@ from urllib.parse import quote
 from attrs import define, field, frozen
 
 from ringfence.errors import StoreError
-from ringfence.model import Network, network_from, printable
+from ringfence.model import Network, parse_network, printable
 
-PATIENCE = 5.0
-"""How long fail2ban may hold its lock on the database (seconds)."""
+LOCK_TIMEOUT = 5.0
+"""Seconds that fail2ban may hold its lock on the database."""
 
 _UNKNOWN = -2
 _SELECT = "SELECT jail, ip, timeofban, {length} FROM {table} NOT INDEXED"
@@ -32,8 +32,8 @@ _NEEDED = {"jail", "ip", "timeofban"}
 
 
 @frozen
-class Running:
-    """A ban of fail2ban's that has time left. One that never ends expires at infinity."""
+class Fail2banBan:
+    """A ban of fail2ban that has time left. A permanent one expires at infinity."""
 
     network: Network
     jail: str
@@ -41,18 +41,18 @@ class Running:
 
 
 @frozen
-class Found:
-    """Each network that is banned once, with its longest ban, the first to end first; and what went wrong."""
+class Fail2banBans:
+    """The longest ban of each network, the first to end first, and the problems."""
 
-    bans: tuple[Running, ...]
+    bans: tuple[Fail2banBan, ...]
     problems: tuple[str, ...]
 
 
-def read_bans(path: Path, bantimes: Mapping[str, float], now: float) -> Found:
-    """Read the bans of some jails that are running at ``now``.
+def read_bans(path: Path, bantimes: Mapping[str, float], now: float) -> Fail2banBans:
+    """Read the bans of some jails that are active at ``now``.
 
-    ``bantimes`` has the jails, and how long their bans are where the database does not know (below 0: for
-    ever). Raises StoreError where there is no database, or nothing of it can be read.
+    ``bantimes`` has the jails, and the length of their bans if the database lacks it (below 0: permanent).
+    Raise StoreError if there is no database, or nothing in it can be read.
     """
     gathered = _Gathered(bantimes, now)
     broken = []
@@ -61,33 +61,33 @@ def read_bans(path: Path, bantimes: Mapping[str, float], now: float) -> Found:
         for table, length in tables:
             try:
                 for row in connection.execute(_SELECT.format(length=length, table=table)):
-                    gathered.take(*row)
+                    gathered.add(*row)
             except sqlite3.Error as error:
                 broken.append(f"{path}: table {table} cannot be read to its end: {error}")
             else:
                 break
     if not tables:
-        raise StoreError(f"{path}: holds no bans; is that fail2ban's database?")
+        raise StoreError(f"{path}: contains no bans; is this fail2ban's database?")
     if len(broken) == len(tables) and not gathered.bans:
         raise StoreError(broken[0])
     bans = sorted(gathered.bans.values(), key=lambda ban: (ban.expires, str(ban.network)))
     if gathered.malformed:
-        broken.append(f"{path}: rows that make no sense: {gathered.malformed}, such as {gathered.example}")
-    return Found(tuple(bans), tuple(broken))
+        broken.append(f"{path}: invalid rows: {gathered.malformed}, such as {gathered.example}")
+    return Fail2banBans(tuple(bans), tuple(broken))
 
 
 @define
 class _Gathered:
-    """The running bans so far, and how many rows there were that are none."""
+    """The active bans found so far, and the number of invalid rows."""
 
     bantimes: Mapping[str, float]
     now: float
-    bans: dict[Network, Running] = field(factory=dict)
+    bans: dict[Network, Fail2banBan] = field(factory=dict)
     malformed: int = 0
     example: str = ""
 
-    def take(self, jail: object, ip: object, began: object, length: object) -> None:
-        """Judge a row; SQLite keeps whatever was put into a column."""
+    def add(self, jail: object, ip: object, began: object, length: object) -> None:
+        """Add the ban of a row; SQLite columns may contain any type."""
         if not isinstance(jail, str) or jail not in self.bantimes:
             return
         length = self.bantimes[jail] if length == _UNKNOWN else length
@@ -99,23 +99,23 @@ class _Gathered:
             return
         known = self.bans.get(network)
         if expires > self.now and (known is None or known.expires < expires):
-            self.bans[network] = Running(network, jail, expires)
+            self.bans[network] = Fail2banBan(network, jail, expires)
 
 
 def _network(ip: object) -> Network:
     if not isinstance(ip, str):
-        raise ValueError("no text")  # noqa: TRY004 - a wrong type in a row is a wrong value
-    return network_from(str(ip_network(ip, strict=False)))
+        raise ValueError("not text")  # noqa: TRY004 - a wrong type in a row is a wrong value
+    return parse_network(str(ip_network(ip, strict=False)))
 
 
 def _end(began: object, length: object) -> float:
     if not isinstance(began, int | float) or not isinstance(length, int | float) or not isfinite(began):
-        raise ValueError("no times")
+        raise ValueError("not times")
     return inf if length < 0 else began + length
 
 
 def _tables(connection: sqlite3.Connection) -> list[tuple[str, str]]:
-    """Name the tables with bans, the best first, and what in each says how long a ban is."""
+    """Return the tables with bans, the best first, and each one's column or value for the length."""
     found = []
     for table in ("bips", "bans"):
         columns = {row[1] for row in connection.execute(f"PRAGMA table_info({table})")}
@@ -128,9 +128,9 @@ def _opened(path: Path) -> sqlite3.Connection:
     if not stat.S_ISREG(path.stat().st_mode):
         raise StoreError(f"{path}: is not a file")
     with path.open("rb"):
-        pass  # SQLite would not say why it may not
+        pass  # SQLite would not report the reason
     uri = f"file:{quote(os.fsencode(path.absolute()))}?mode=ro"
-    connection = sqlite3.connect(uri, uri=True, timeout=PATIENCE, isolation_level=None)
+    connection = sqlite3.connect(uri, uri=True, timeout=LOCK_TIMEOUT, isolation_level=None)
     connection.text_factory = lambda data: data.decode("utf-8", "backslashreplace")
     return connection
 
@@ -140,9 +140,9 @@ def _errors(path: Path) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:
-        mend = "name it with --database, or see dbfile in fail2ban.conf"
-        raise StoreError(f"{path}: there is no such database; {mend}") from None
-    except (OSError, ValueError) as error:  # ValueError: no path can be so
+        fix = "fix: give it with --database, or see dbfile in fail2ban.conf"
+        raise StoreError(f"{path}: there is no such database; {fix}") from None
+    except (OSError, ValueError) as error:  # ValueError: not a valid path
         raise StoreError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
     except sqlite3.Error as error:
         raise StoreError(f"{path}: cannot be read: {error}") from None

@@ -1,30 +1,30 @@
-"""What is carried over from fail2ban, written as ringfence's configuration: TOML, with notes for a person.
+"""Configuration of ringfence as TOML, from converted settings of fail2ban, with notes for the administrator.
 
-Whatever fail2ban's files hold ends up in a string or in a comment of one line, and as nothing else.
+Any text from fail2ban's files ends up in a string or in a one-line comment, and nowhere else.
 """
 
 import textwrap
 from collections.abc import Iterator, Sequence
 
-from ringfence.fail2ban.carried import ALLOW, GUESS, LOGS, Carried
+from ringfence.fail2ban.carried import ALLOW, GUESS, LOGS, ConvertedSettings
 from ringfence.fail2ban.times import length_of
 from ringfence.model import printable
 
 WIDTH = 110
 _HEAD = (
-    "ringfence's configuration, made from fail2ban: {jails}. Lines that begin with NOTE say what is "
+    "ringfence's configuration, made from fail2ban: {jails}. Lines that begin with NOTE describe what is "
     "different here, and what was not carried over."
 )
 _LOGS = (
     "the user ringfence must be able to read these, and callers can write into them. Better is a channel of "
-    'its own, as in "Asterisk\'s log" in the README; then leave paths out'
+    'its own, see "The log" in docs/evidence.md; then leave paths out'
 )
-_JOURNAL = 'the user ringfence must be able to read the journal: see "The journal" in the README'
+_JOURNAL = 'the user ringfence must be able to read the journal: see "The journal" in docs/evidence.md'
 
 
-def document_of(carried: Carried) -> str:
-    """Give the text of the file."""
-    jails = ", ".join(f"jail {printable(name)}" for name in carried.jails)
+def document_of(settings: ConvertedSettings) -> str:
+    """Return the text of the configuration file."""
+    jails = ", ".join(f"jail {printable(name)}" for name in settings.jails)
     lines = [
         *_comment(_HEAD.format(jails=jails)),
         "",
@@ -32,9 +32,11 @@ def document_of(carried: Carried) -> str:
         "",
         "[asterisk.ami]",
         'secret_file = "/etc/ringfence/asterisk.secret"',
-        *_table(LOGS, [*_always(carried), *carried.notes.of(LOGS)], _logs(carried)),
-        *_table(ALLOW, carried.notes.of(ALLOW), [_list("networks", [str(net) for net in carried.networks])]),
-        *_table(GUESS, carried.notes.of(GUESS), _numbers(carried)),
+        *_table(LOGS, [*_always(settings), *settings.notes.of(LOGS)], _logs(settings)),
+        *_table(
+            ALLOW, settings.notes.of(ALLOW), [_list("networks", [str(net) for net in settings.networks])]
+        ),
+        *_table(GUESS, settings.notes.of(GUESS), _numbers(settings)),
     ]
     return "\n".join(lines) + "\n"
 
@@ -47,23 +49,23 @@ def _table(name: str, notes: Sequence[str], keys: Sequence[str]) -> Iterator[str
         yield from keys
 
 
-def _always(carried: Carried) -> Iterator[str]:
-    if carried.paths:
+def _always(settings: ConvertedSettings) -> Iterator[str]:
+    if settings.paths:
         yield _LOGS
-    if carried.journal:
+    if settings.journal:
         yield _JOURNAL
 
 
-def _logs(carried: Carried) -> list[str]:
-    keys = [_list("paths", carried.paths)] if carried.paths else []
-    keys += ["journal = true"] if carried.journal else []
-    return [*keys, f"timezone = {_quoted(carried.timezone)}"] if carried.timezone else keys
+def _logs(settings: ConvertedSettings) -> list[str]:
+    keys = [_list("paths", settings.paths)] if settings.paths else []
+    keys += ["journal = true"] if settings.journal else []
+    return [*keys, f"timezone = {_quoted(settings.timezone)}"] if settings.timezone else keys
 
 
-def _numbers(carried: Carried) -> list[str]:
-    keys = [] if carried.attempts is None else [f"attempts = {carried.attempts}"]
-    keys += [] if carried.window is None else [f"window = {_quoted(length_of(carried.window))}"]
-    return [*keys, _list("ban", [length_of(step) for step in carried.ban])] if carried.ban else keys
+def _numbers(settings: ConvertedSettings) -> list[str]:
+    keys = [] if settings.attempts is None else [f"attempts = {settings.attempts}"]
+    keys += [] if settings.window is None else [f"window = {_quoted(length_of(settings.window))}"]
+    return [*keys, _list("ban", [length_of(step) for step in settings.ban])] if settings.ban else keys
 
 
 def _list(key: str, values: Sequence[str]) -> str:

@@ -1,13 +1,13 @@
-"""fail2ban's jails, as its own files tell them.
+"""fail2ban's jails, read from its files.
 
-Read as fail2ban reads: ``jail.conf``, ``jail.d/*.conf``, ``jail.local``, ``jail.d/*.local``, each with the
-files that its ``[INCLUDES]`` names before and after it, and with an included file's ``.local`` after that.
-What comes later wins, option by option; a jail's own option wins over ``[DEFAULT]``. References are
-``%(option)s``, ``%(section/option)s``, ``%(known/option)s`` (what the option was before it was overridden)
-and ``%(__name__)s``.
+Files are read in fail2ban's order: ``jail.conf``, ``jail.d/*.conf``, ``jail.local``, ``jail.d/*.local``, each
+with the files in its ``[INCLUDES]`` before and after it, and with an included file's ``.local`` after that.
+Later options override earlier ones, and a jail's own option overrides ``[DEFAULT]``. References are
+``%(option)s``, ``%(section/option)s``, ``%(known/option)s`` (the value before it was overridden) and
+``%(__name__)s``.
 
-Of an option twice in one file the last one counts, as it did with Python 2; with Python 3 fail2ban does not
-start on such a file. A file that cannot be read, or not whole, is told and stops nobody.
+If an option occurs twice in a file the last one counts, as with Python 2; with Python 3 fail2ban refuses such
+a file. An unreadable or partly readable file is reported and does not stop the import.
 """
 
 import os
@@ -26,9 +26,9 @@ DATABASE = "/var/lib/fail2ban/fail2ban.sqlite3"
 MAX_FILE = 1024 * 1024
 MAX_VALUE = 64 * 1024
 MAX_DEPTH = 10
-"""How deep references and includes may lead, as in configparser."""
-MOST_NAMED = 20
-"""So many disabled jails are named; Debian has 90."""
+"""Maximum depth of references and includes, as in configparser."""
+MAX_NAMED = 20
+"""Disabled jails that are named; Debian has 90."""
 
 _DEFAULT = "DEFAULT"
 _INCLUDES = "INCLUDES"
@@ -39,7 +39,7 @@ _REFERENCE = re.compile(r"%(?:%|\(([^()]+)\)s)")
 class Jail:
     """A jail and its options with every reference resolved.
 
-    ``faults`` has what is wrong with the options that could not be.
+    ``faults`` has the errors of options that could not be resolved.
     """
 
     name: str
@@ -48,19 +48,19 @@ class Jail:
 
     @property
     def enabled(self) -> bool:
-        """Whether fail2ban runs it."""
+        """Whether fail2ban runs this jail."""
         return self.options.get("enabled", "").lower() in {"1", "on", "true", "yes"}
 
     @property
     def guards_asterisk(self) -> bool:
-        """Whether it reads Asterisk's log: by its name, or by its filter's (``asterisk-security``, say)."""
+        """Whether it reads Asterisk's log, by its name or its filter's (such as ``asterisk-security``)."""
         kind = self.options.get("filter", "").partition("[")[0].strip()
         return self.name.lower() == "asterisk" or kind.lower().startswith("asterisk")
 
 
 @frozen
 class Configuration:
-    """What was read: the jails in their order, where fail2ban keeps its database, and what went wrong."""
+    """fail2ban's configuration: its jails in order, its database, and the read errors."""
 
     where: Path
     jails: tuple[Jail, ...]
@@ -68,22 +68,22 @@ class Configuration:
     problems: tuple[str, ...]
 
     def chosen(self, names: Sequence[str]) -> tuple[Jail, ...]:
-        """Give the jails of these names, or those that guard Asterisk and are enabled.
+        """Return the jails of these names, or the enabled ones that guard Asterisk.
 
-        Raises ConfigError where there are none, with those that there are.
+        Raise ConfigError without such a jail; it lists the existing ones.
         """
-        there = {jail.name: jail for jail in self.jails}
-        if unknown := [name for name in names if name not in there]:
+        by_name = {jail.name: jail for jail in self.jails}
+        if unknown := [name for name in names if name not in by_name]:
             problems = [f"there is no jail {printable(name)}" for name in unknown]
             raise ConfigError(str(self.where), [*problems, self._others(), *self.problems])
         if names:
-            return tuple(there[name] for name in dict.fromkeys(names))
+            return tuple(by_name[name] for name in dict.fromkeys(names))
         guards = [jail for jail in self.jails if jail.guards_asterisk]
         if found := tuple(jail for jail in guards if jail.enabled):
             return found
-        problems = ["no jail that is enabled guards Asterisk (none has its name or a filter asterisk…)"]
+        problems = ["no enabled jail guards Asterisk (by its name, or a filter asterisk…)"]
         problems += [
-            f"jail {printable(jail.name)} would, and is disabled; to import it all the same: "
+            f"jail {printable(jail.name)} would, but is disabled; to import it anyway: "
             f"--jail {printable(jail.name)}"
             for jail in guards
         ]
@@ -92,22 +92,26 @@ class Configuration:
     def _others(self) -> str:
         enabled = [printable(jail.name) for jail in self.jails if jail.enabled]
         disabled = [printable(jail.name) for jail in self.jails if not jail.enabled]
-        rest = ", ".join(disabled) if len(disabled) <= MOST_NAMED else f"{len(disabled)} others"
+        rest = ", ".join(disabled) if len(disabled) <= MAX_NAMED else f"{len(disabled)} others"
         return f"enabled jails: {', '.join(enabled) or 'none'}; disabled: {rest or 'none'}"
 
 
 def read_configuration(where: Path) -> Configuration:
-    """Read fail2ban's folder, or a single file with jails. Raises ConfigError where there is none."""
+    """Read fail2ban's folder, or one file with jails. Raise ConfigError if there are no jails."""
     try:
         whole = stat.S_ISDIR(where.stat().st_mode)
     except OSError as error:
-        raise ConfigError(str(where), [f"cannot be read: {error.strerror}; name fail2ban's folder"]) from None
+        raise ConfigError(
+            str(where), [f"cannot be read: {error.strerror}; fix: give fail2ban's folder"]
+        ) from None
     folder = where if whole else where.parent
     reader = _Reader()
     jails = reader.read(reader.layers(folder, "jail") if whole else [where])
     jails.defaults |= {"fail2ban_confpath": str(folder), "fail2ban_version": ""}  # as fail2ban adds them
     if not jails.sections and not reader.problems:
-        raise ConfigError(str(where), ["holds no jail: neither jail.conf nor jail.local, nor one in jail.d"])
+        raise ConfigError(
+            str(where), ["contains no jail: neither jail.conf nor jail.local, nor one in jail.d"]
+        )
     main = reader.read(reader.layers(folder, "fail2ban"))
     return Configuration(
         where=where,
@@ -119,14 +123,14 @@ def read_configuration(where: Path) -> Configuration:
 
 @define
 class _Merged:
-    """Files on top of each other, references still in them."""
+    """Merged files, with unresolved references."""
 
     defaults: dict[str, str] = field(factory=dict)
     sections: dict[str, dict[str, str]] = field(factory=dict)
     known: dict[str, dict[str, str]] = field(factory=dict)
 
     def add(self, parser: RawConfigParser) -> None:
-        """Put a file on top."""
+        """Merge a file over the earlier ones."""
         for name in parser.sections():
             own = dict(parser.items(name))
             if name == _DEFAULT:
@@ -138,7 +142,7 @@ class _Merged:
             before.update(own)
 
     def jail(self, name: str) -> Jail:
-        """Resolve what a section says, and what it leaves to the defaults."""
+        """Return a section with the defaults and resolved references."""
         options: dict[str, str] = {}
         faults: dict[str, str] = {}
         own = self.sections.get(name, {})
@@ -152,7 +156,7 @@ class _Merged:
 
     def _resolved(self, raw: str, section: str, depth: int) -> str:
         if depth > MAX_DEPTH:
-            raise ValueError("its references go round in a circle")
+            raise ValueError("its references form a loop")
         parts, end = [], 0
         for match in _REFERENCE.finditer(raw):
             found = (
@@ -168,36 +172,36 @@ class _Merged:
     def _raw(self, reference: str, section: str) -> str:
         if reference == "__name__":
             return section.replace("%", "%%")
-        place, slash, name = reference.partition("/")
+        group, slash, name = reference.partition("/")
         if not slash:
             tables = [self.sections.get(section, {})]
-        elif place.lower() == "known":
+        elif group.lower() == "known":
             tables = [self.known.get(section, {})]
         else:
-            tables = [{}] if place.lower() == "default" else [self.sections.get(place, {})]
-        option = (name or place).lower()
+            tables = [{}] if group.lower() == "default" else [self.sections.get(group, {})]
+        option = (name or group).lower()
         for table in (*tables, self.defaults):
             if option in table:
                 return table[option]
-        raise ValueError(f"refers to %({printable(reference)})s, which is nowhere")
+        raise ValueError(f"refers to %({printable(reference)})s, which does not exist")
 
 
 class _Reader:
-    """Reads files, and gathers what is wrong with them."""
+    """Reads files, and collects their errors."""
 
     def __init__(self) -> None:
         self.problems: list[str] = []
 
     def layers(self, folder: Path, name: str) -> list[Path]:
-        """Name the files there are of a kind (``jail``, ``fail2ban``), in fail2ban's order."""
+        """Return the existing files of a kind (``jail``, ``fail2ban``), in fail2ban's order."""
         more = self._names(folder / f"{name}.d")
         found = []
         for suffix in (".conf", ".local"):
             found += [folder / f"{name}{suffix}", *(path for path in more if path.suffix == suffix)]
-        return [path for path in found if _is_there(path)]
+        return [path for path in found if _exists(path)]
 
     def read(self, paths: Iterable[Path]) -> _Merged:
-        """Read files with what they include, one on top of the other."""
+        """Read and merge files and their includes."""
         merged = _Merged()
         for path in paths:
             for parser in self._with_includes(path, ()):
@@ -215,9 +219,9 @@ class _Reader:
 
     def _with_includes(self, path: Path, above: tuple[Path, ...]) -> list[RawConfigParser]:
         if path in above:
-            return []  # as fail2ban does with a circle
+            return []  # as fail2ban does with a loop
         if len(above) > MAX_DEPTH:
-            self.problems.append(f"{path}: is included too deep; left out")
+            self.problems.append(f"{path}: is included too deeply; left out")
             return []
         parser = self._parsed(path)
         if parser is None:
@@ -236,12 +240,12 @@ class _Reader:
 
     @staticmethod
     def _with_local(path: Path) -> list[Path]:
-        """Give an included file and its ``.local``, as far as they are there: neither has to be."""
+        """Return an included file and its ``.local``, if they exist; both are optional."""
         local = Path(os.path.splitext(path)[0] + ".local")  # noqa: PTH122 - ".." has no suffix to replace
-        return [each for each in dict.fromkeys([path, local]) if _is_there(each)]
+        return [each for each in dict.fromkeys([path, local]) if _exists(each)]
 
     def _parsed(self, path: Path) -> RawConfigParser | None:
-        # [DEFAULT] as a section like any other: it is merged before it counts for the others.
+        # Treat [DEFAULT] as an ordinary section: it is merged over all files before it applies to the others.
         parser = RawConfigParser(strict=False, inline_comment_prefixes=(";",), default_section="")
         try:
             parser.read_string(_text(path), path.name)
@@ -250,12 +254,12 @@ class _Reader:
             return None
         except Error as error:
             first = printable(str(error).replace("\n", " "))[:300]
-            self.problems.append(f"{path}: has a fault, and only what is right of it counts: {first}")
+            self.problems.append(f"{path}: has an error, and only its valid parts count: {first}")
         return parser
 
 
-def _is_there(path: Path) -> bool:
-    """Say whether there is something to read; what may not even be looked at is told when it is read."""
+def _exists(path: Path) -> bool:
+    """Whether a path exists; for one without access, reading it will report the error."""
     try:
         path.stat()
     except (FileNotFoundError, NotADirectoryError, ValueError):
@@ -266,7 +270,7 @@ def _is_there(path: Path) -> bool:
 
 
 def _text(path: Path) -> str:
-    """Read a file that may hold other bytes than UTF-8, in a comment mostly."""
+    """Read a file that may contain bytes other than UTF-8, usually in a comment."""
     if not path.is_file():
         raise OSError("it is not a file")
     with path.open("rb") as file:

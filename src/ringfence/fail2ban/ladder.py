@@ -1,86 +1,89 @@
-"""How long a jail's bans are, the first and those on return: from fail2ban's formulas to a list of lengths.
+"""Ban lengths of a jail, first and repeated, converted from fail2ban's formulas to a list.
 
-fail2ban: the first ban is ``bantime``; with ``bantime.increment`` the one after N others is ``bantime`` times
+fail2ban: the first ban is ``bantime``. With ``bantime.increment`` the ban after N others is ``bantime`` times
 a multiplier or a formula of N, at most ``bantime.maxtime`` (``Jail.setBanTimeExtra``). ringfence has a list,
-and remembers returns for a time; what could never be reached within it is left out.
+and remembers earlier bans for a limited time; lengths that cannot be reached within it are left out.
 """
 
 from collections.abc import Callable
 from math import ceil, exp
 
+from ringfence.config.converters import MAX_DURATION
 from ringfence.detect.rules import RETURN_WITHIN, RULES
 from ringfence.fail2ban.jails import Jail
 from ringfence.fail2ban.times import length_of, seconds_from
 from ringfence.model import printable
-from ringfence.values import MAX_DURATION
 
-Say = Callable[[str], None]
+Note = Callable[[str], None]
 Growth = Callable[[int], float]
-"""From how many bans there were to how much longer the next is."""
+"""Returns the factor of the next ban for a number of earlier bans."""
 
 OWN = next(rule for rule in RULES if rule.name == "guess").ban
 MAX_STEPS = 40
 MAX_DOUBLINGS = 20
-"""After so many returns fail2ban's ban grows no longer."""
+"""After this number of earlier bans fail2ban's bans stop growing."""
 
 _DOUBLING = "ban.Time*(1<<(ban.Countifban.Count<20else20))*banFactor"
 _EXPONENTIAL = "ban.Time*math.exp(float(ban.Count+1)*banFactor)/math.exp(1*banFactor)"
 
 
-def ladder_of(jail: Jail, say: Say) -> tuple[float, ...]:
-    """Give the lengths of a jail's bans in seconds, none where it has none; what differs is said."""
+def ladder_of(jail: Jail, note: Note) -> tuple[float, ...]:
+    """Return the lengths of a jail's bans in seconds, or none; ``note`` is called for each difference."""
     text = jail.options.get("bantime", "").strip()
     if not text:
-        say("bantime: no jail says it; ringfence's own lengths hold")
+        note("bantime: no jail sets it; ringfence's default lengths apply")
         return ()
     try:
         first = seconds_from(text)
     except ValueError as error:
-        say(f"bantime {printable(text)[:100]}: {error}; ringfence's own lengths hold")
+        note(f"bantime {printable(text)[:100]}: {error}; ringfence's default lengths apply")
         return ()
     if first < 0:
-        say("bantime below 0 is for ever: every ban of ringfence's has an end, and this is the latest")
+        note("bantime below 0 is permanent: every ban of ringfence has an end, and this is the longest")
         return (MAX_DURATION,)
     if not 0 < first <= MAX_DURATION:
-        say(f"bantime {printable(text)[:100]}: must be above 0 and at most ten years")
+        note(f"bantime {printable(text)[:100]}: must be above 0 and at most ten years")
     first = _within(first)
     if jail.options.get("bantime.increment", "").lower() not in {"1", "on", "true", "yes"}:
-        say(
-            "every ban is as long as the first, as in fail2ban; ringfence's own grow on return: "
-            f"{', '.join(map(length_of, OWN))}"
+        note(
+            "every ban is as long as the first, as in fail2ban; ringfence's default lengths grow with "
+            f"each repeat ban: {', '.join(map(length_of, OWN))}"
         )
         return (first,)
     try:
-        return _steps(first, jail, say)
+        return _steps(first, jail, note)
     except ValueError as error:
-        say(f"bantime.increment: {error}; ringfence's own lengths follow the first")
+        note(f"bantime.increment: {error}; ringfence's default lengths follow the first")
         return (first, *(step for step in OWN if step > first))
 
 
-def _steps(first: float, jail: Jail, say: Say) -> tuple[float, ...]:
+def _steps(first: float, jail: Jail, note: Note) -> tuple[float, ...]:
     growth, last = _growth(jail)
     top = _number(jail, "bantime.maxtime", MAX_DURATION)
     steps = [first]
     for returns in range(1, last + 1):
         if sum(steps) >= RETURN_WITHIN:
-            say(f"longer bans are not reached: returns are remembered for {RETURN_WITHIN / 86_400:.0f} days")
+            note(
+                "longer bans are not reached: earlier bans are remembered for "
+                f"{RETURN_WITHIN / 86_400:.0f} days"
+            )
             break
         longer = _within(min(max(first, first * growth(returns)), top))
         # fail2ban never makes a ban shorter than bantime.
         steps.append(max(first, longer))
-    while len(steps) > 1 and steps[-1] == steps[-2]:  # the last length stays by itself
+    while len(steps) > 1 and steps[-1] == steps[-2]:  # the last length applies to all further bans
         steps.pop()
     return tuple(steps)
 
 
 def _growth(jail: Jail) -> tuple[Growth, int]:
-    """Give how bans grow, and after how many they grow no longer."""
+    """Return the growth of bans, and the number of bans after which it stops."""
     factor = _number(jail, "bantime.factor", 1.0)
     if text := jail.options.get("bantime.multipliers", "").strip():
         try:
             multipliers = [int(word) for word in text.split()]
         except ValueError:
-            raise ValueError(f"multipliers {printable(text)[:100]} are no whole numbers") from None
+            raise ValueError(f"multipliers {printable(text)[:100]} are not whole numbers") from None
         if max(map(abs, multipliers), default=0) > MAX_DURATION:
             raise ValueError("multipliers are too large")
         return lambda returns: multipliers[returns] * factor, min(len(multipliers) - 1, MAX_STEPS)

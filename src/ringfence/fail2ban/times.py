@@ -1,8 +1,8 @@
-"""Times as fail2ban writes them: ``600``, ``10m``, ``1d12h``, ``1 week``, ``60*60``, ``1year-6mo``, ``-1``.
+"""Durations in fail2ban's notation: ``600``, ``10m``, ``1d12h``, ``1 week``, ``60*60``, ``1y-6mo``, ``-1``.
 
-fail2ban replaces its units by products and has Python evaluate what comes of it (``MyTime.str2seconds``).
-Here the sums and products that people write are read, and nothing is evaluated. A month is a twelfth of a
-year of 365.25 days, as there.
+fail2ban replaces units by products and evaluates the result with Python (``MyTime.str2seconds``). This module
+parses the sums and products that people write, and evaluates nothing. A month is a twelfth of a year of
+365.25 days, as in fail2ban.
 """
 
 import re
@@ -22,32 +22,32 @@ _NAMES = {
 }
 _UNITS = {name: size for size, names in _NAMES.items() for name in names.split()}
 _TOKEN = re.compile(r"([0-9]+(?:\.[0-9]*)?)|([A-Za-z]+)|([-+*/])")
-_LONGEST = 200  # characters; nobody writes a time as long as that
+_MAX_LENGTH = 200  # characters; longer than any real duration
 
 
 def seconds_from(text: str) -> float:
-    """Read a time as fail2ban does; ValueError where it is none."""
-    left = text.partition("#")[0].strip()  # to Python, which fail2ban asks, the rest is a comment
-    if len(left) > _LONGEST:
+    """Parse a duration as fail2ban does; raise ValueError if it is invalid."""
+    left = text.partition("#")[0].strip()  # the rest is a comment for Python's eval, which fail2ban uses
+    if len(left) > _MAX_LENGTH:
         raise ValueError("too long for a time")
-    reading = _Reading()
+    parsed = _Sum()
     while left:
         match = _TOKEN.match(left)
         if match is None:
             raise ValueError("not a time")
         number, unit, operator = match.groups()
         if number:
-            reading.take_number(float(number))
+            parsed.add_number(float(number))
         elif unit:
-            reading.take_unit(unit.lower())
+            parsed.add_unit(unit.lower())
         else:
-            reading.take_operator(operator)
+            parsed.add_operator(operator)
         left = left[match.end() :].lstrip()
-    return reading.end()
+    return parsed.end()
 
 
 def length_of(seconds: float) -> str:
-    """Write a length in whole seconds as ringfence's configuration has it: ``90s``, ``10m``, ``7d``."""
+    """Format whole seconds for ringfence's configuration: ``90s``, ``10m``, ``7d``."""
     whole = round(seconds)
     size, letter = next(
         unit for unit in ((86_400, "d"), (3_600, "h"), (60, "m"), (1, "s")) if not whole % unit[0]
@@ -56,17 +56,17 @@ def length_of(seconds: float) -> str:
 
 
 @define
-class _Reading:
-    """A sum of products, as far as it was read: its last product, if any, is not in the total yet."""
+class _Sum:
+    """A partly parsed sum of products; the last product is not in the total yet."""
 
     total: float = 0.0
     sign: float = 1.0
     product: float | None = None
     pending: str = ""
 
-    def take_number(self, number: float) -> None:
+    def add_number(self, number: float) -> None:
         if self.product is not None and not self.pending:
-            self.take_operator("+")  # as between "1h" and "30m"
+            self.add_operator("+")  # as between "1h" and "30m"
         if self.product is None:
             self.product = number
         elif self.pending == "*":
@@ -77,12 +77,12 @@ class _Reading:
             raise ValueError("divides by zero")
         self.pending = ""
 
-    def take_unit(self, name: str) -> None:
+    def add_unit(self, name: str) -> None:
         if self.product is None or self.pending or name not in _UNITS:
             raise ValueError("not a time")
         self.product *= _UNITS[name]
 
-    def take_operator(self, operator: str) -> None:
+    def add_operator(self, operator: str) -> None:
         if self.pending or (operator in "*/" and self.product is None):
             raise ValueError("not a time")
         if operator in "*/":
@@ -97,5 +97,5 @@ class _Reading:
             raise ValueError("not a time")
         total = self.total + self.sign * self.product
         if not isfinite(total):
-            raise ValueError("not a time that can be counted")
+            raise ValueError("too large for a time")
         return total

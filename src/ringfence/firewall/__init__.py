@@ -1,43 +1,46 @@
-"""The firewall: bans out to the kernel, and what the kernel says back.
+"""Firewall backends: they put bans into the kernel and report what the kernel confirmed.
 
-``contract`` is what the rest of ringfence knows; a backend is one more file and one row in ``BACKENDS``
-(``ipset`` drops in the kernel with ipset and iptables, ``nftables`` with nothing but nftables, ``memory``
-only remembers, for dry runs and demos). ``auto`` is :func:`choose`. Nothing outside this room names a
-concrete backend.
+``contract`` defines the interface that the rest of ringfence uses. A backend is one more package and one row
+in ``BACKENDS``. ``ipset`` drops packets with ipset and iptables, ``nftables`` with nftables alone. ``memory``
+only stores bans, for dry runs and demonstrations. ``auto`` is :func:`choose_backend`. Code outside this
+package names no concrete backend.
 """
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from ringfence.errors import FirewallError, FirewallUnsupportedError
-from ringfence.firewall.contract import Backend, Plan
+from ringfence.firewall.contract import Backend, FirewallPlan
+from ringfence.firewall.requirements import require_capabilities
 
-KERNELS = ("ipset", "nftables")
-"""The backends that drop, the one that is chosen first before the other."""
+_PROC = Path("/proc")
+KERNEL_BACKENDS = ("ipset", "nftables")
+"""The backends that drop packets, in order of preference."""
 
 
-def _ipset(plan: Plan) -> Backend:
-    from ringfence.firewall.ipset import IpsetBackend  # noqa: PLC0415 - only the chosen backend is loaded
+def _ipset(plan: FirewallPlan) -> Backend:
+    from ringfence.firewall.ipset.backend import IpsetBackend  # noqa: PLC0415 - only the chosen backend is loaded
 
     return IpsetBackend(plan)
 
 
-def _nftables(plan: Plan) -> Backend:
-    from ringfence.firewall.nftables import NftablesBackend  # noqa: PLC0415 - only the chosen backend is loaded
+def _nftables(plan: FirewallPlan) -> Backend:
+    from ringfence.firewall.nftables.backend import NftablesBackend  # noqa: PLC0415 - only the chosen backend is loaded
 
     return NftablesBackend(plan)
 
 
-def _memory(plan: Plan) -> Backend:
+def _memory(plan: FirewallPlan) -> Backend:
     from ringfence.firewall.memory import MemoryBackend  # noqa: PLC0415 - only the chosen backend is loaded
 
     return MemoryBackend(plan)
 
 
-def _auto(plan: Plan) -> Backend:
-    return choose(plan)[0]
+def _auto(plan: FirewallPlan) -> Backend:
+    return choose_backend(plan)[0]
 
 
-BACKENDS: Mapping[str, Callable[[Plan], Backend]] = {
+BACKENDS: Mapping[str, Callable[[FirewallPlan], Backend]] = {
     "auto": _auto,
     "ipset": _ipset,
     "nftables": _nftables,
@@ -45,41 +48,45 @@ BACKENDS: Mapping[str, Callable[[Plan], Backend]] = {
 }
 
 
-def make_backend(name: str, plan: Plan | None = None) -> Backend:
-    """Make the backend of that name, a key of ``BACKENDS``, whose rules are to be as ``plan`` says."""
-    return BACKENDS[name](plan if plan is not None else Plan())
+def make_backend(name: str, plan: FirewallPlan | None = None) -> Backend:
+    """Return the backend of that name, a key of ``BACKENDS``, for the rules of ``plan``."""
+    return BACKENDS[name](plan if plan is not None else FirewallPlan())
 
 
-def choose(plan: Plan | None = None) -> tuple[Backend, str]:
-    """Choose a backend that can be used here, and say why it.
+def choose_backend(plan: FirewallPlan | None = None) -> tuple[Backend, str]:
+    """Return a backend that can be used on this host, and the reason for the choice.
 
-    One whose bans are in the kernel already goes on, so that a restart has no moment without them; else it is
-    the first of ``KERNELS`` that lacks nothing it cannot do without. Raises FirewallUnsupportedError naming
-    what each of them lacks.
+    A backend whose bans are in the kernel already is preferred, so that bans stay in force during a restart.
+    Otherwise it is the first of ``KERNEL_BACKENDS`` that has everything it needs. Raises
+    FirewallPermissionError without CAP_NET_ADMIN. Raises FirewallUnsupportedError, with the problems of each
+    backend, if none can be used.
     """
     usable: list[Backend] = []
-    lacking: list[str] = []
-    for name in KERNELS:
+    unusable: list[str] = []
+    for name in KERNEL_BACKENDS:
         backend = make_backend(name, plan)
-        lacks = [f"{part.what}: {part.lack}" for part in backend.look() if part.lack and not part.spared]
-        if lacks:
+        problems = [
+            f"{one.name}: {one.problem}" for one in backend.requirements() if one.problem and not one.optional
+        ]
+        if problems:
             backend.close()
-            lacking.append(f"{name} cannot be used ({'; '.join(lacks)})")
+            unusable.append(f"{name} cannot be used ({'; '.join(problems)})")
         else:
             usable.append(backend)
     if not usable:
-        raise FirewallUnsupportedError(" and ".join(lacking))
-    holding = [backend for backend in usable if _holds(backend)]
-    chosen = (holding or usable)[0]
+        require_capabilities(_PROC, "CAP_NET_ADMIN")  # all lack the same then: one error is enough
+        raise FirewallUnsupportedError(" and ".join(unusable))
+    with_bans = [backend for backend in usable if _has_bans(backend)]
+    chosen = (with_bans or usable)[0]
     for backend in usable:
         if backend is not chosen:
             backend.close()
-    if chosen.name == KERNELS[0]:
-        return chosen, "what it needs is there"
-    return chosen, "its bans are in the kernel already" if holding else "; ".join(lacking)
+    if chosen.name == KERNEL_BACKENDS[0]:
+        return chosen, "it has everything it needs"
+    return chosen, "its bans are in the kernel already" if with_bans else "; ".join(unusable)
 
 
-def _holds(backend: Backend) -> bool:
+def _has_bans(backend: Backend) -> bool:
     try:
         return any(True for _ in backend.list())
     except FirewallError:

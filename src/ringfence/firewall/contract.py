@@ -1,42 +1,54 @@
-"""The contract between ringfence and a firewall: its verbs, and the values they speak in.
+"""The interface between ringfence and a firewall: the methods of a backend and their values.
 
-All verbs are synchronous: one netlink exchange takes some ten microseconds, less than handing it to
-another thread, and an attacker sends a guess every 300 µs. Only ``open``, ``fill``, ``usage`` and ``flush``
-may start a process (the platform's own tool), and all four are rare.
+All methods are synchronous. One netlink exchange takes some ten microseconds, less than a handover to another
+thread, and an attacker sends a guess every 300 µs. Only ``open``, ``replace_list``, ``counters`` and
+``flush`` may start a process (the platform's own tool). These four calls are rare.
 
-What comes back is what the kernel confirmed, element by element; nothing is assumed from silence.
+The results are what the kernel confirmed, element by element. A missing answer is never taken as success.
 
-The order in which a packet meets the rules: whom a list of the administrator's allows is never dropped; then
-bans, then the list of those who are denied, then the limiter, then the log rule for the wire (a challenge
-that was dropped proves nothing).
+A packet passes the rules in this order. First, networks on the administrator's allow list are never dropped.
+Then come the bans, the deny list and the limiter. Then comes the rule that copies the requests of observed
+addresses. The log rules for the wire come last, because a challenge that was dropped proves nothing. (The
+wire is the NFLOG capture of outgoing challenges.)
 """
 
 import enum
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from attrs import fields, frozen
 
 from ringfence import quick
 from ringfence.errors import FirewallError
-from ringfence.model import Network, Scope
+from ringfence.model import Address, Network, Scope
 
 PROBE_PORT = 21_063
-"""The port of UDP by which ``probe.py`` tries bans where a full ban covers the SIP ports only: such a ban
-covers this one too, and nothing else listens there. "RG" as a number."""
+"""The UDP port on which ``probe.py`` tests bans if a full ban covers the SIP ports only.
+
+Such a ban covers this port too, and nothing else listens there. The number is "RG".
+"""
+
+OBSERVE_SECONDS = 60
+"""Seconds for which the requests of an address are copied after the last :meth:`Backend.observe` for it."""
+OBSERVE_MOST = 4_096
+"""The maximum number of addresses of each IP version that are observed at the same time."""
+OBSERVE_RATE = 100
+"""The maximum number of requests of all observed addresses copied in a second, and in one burst."""
+OBSERVE_PREFIX = "observed"
+"""The NFLOG prefix of a copied request; copied answers have none."""
 
 
-class Verdict(enum.StrEnum):
-    """What becomes of a packet from a banned address. Answers to it are dropped whatever this says."""
+class BanAction(enum.StrEnum):
+    """The treatment of packets from a banned address. Packets to a banned address are always dropped."""
 
     DROP = "drop"
     PORT_UNREACHABLE = "port-unreachable"
     ADMIN_PROHIBITED = "admin-prohibited"
-    TCP_RESET = "tcp-reset"  # for TCP; what is not TCP is dropped
+    TCP_RESET = "tcp-reset"  # for TCP; other packets are dropped
 
 
 class LimitMode(enum.StrEnum):
-    """What the limiter does: nothing, count whom it would drop, or drop."""
+    """The mode of the limiter: off, count the packets over the limit, or drop them."""
 
     OFF = "off"
     OBSERVE = "observe"
@@ -45,7 +57,7 @@ class LimitMode(enum.StrEnum):
 
 @frozen
 class Limit:
-    """The limiter: packets a second, and how many more at once, of one source that is no friend."""
+    """The limiter: packets a second, and the additional burst, of one source that is not a friend."""
 
     mode: LimitMode = LimitMode.OFF
     rate: int = 50
@@ -54,21 +66,22 @@ class Limit:
 
 @frozen
 class Ports:
-    """Ports of this host, in order; ``tcp`` has those of TLS, WS, WSS and the manager interface too."""
+    """Ports of this host, in order; ``tcp`` includes those of TLS, WS, WSS and the manager interface."""
 
     udp: tuple[int, ...] = (4569, 5060)
     tcp: tuple[int, ...] = (5038, 5060, 5061, 8089)
 
 
 @frozen
-class Plan:
-    """What the rules are to be.
+class FirewallPlan:
+    """The configuration of the rules.
 
-    ``maxelem`` is the size of each set when it is made, ``log_group`` the NFLOG group for outgoing SIP
-    challenges (None: no such rule). ``sip_ports`` are what the limiter and a ban of scope ``SIP_UDP`` look
-    at, and with ``every_port`` false a full ban too. ``interfaces`` are those on which anything is dropped;
-    none means all. ``log``: whether the kernel logs what is dropped, with the prefix ``ringfence: ``, a few
-    lines a second.
+    ``maxelem`` is the size of each set when it is made. ``log_group`` is the NFLOG group for outgoing SIP
+    answers: 401, 403 and 407 by UDP, TCP and WebSocket, and 404 by UDP. None means no such rules.
+    ``sip_ports`` are the ports of the limiter and of bans of the scopes ``SIP_UDP`` and ``SIP_TCP``. With
+    ``every_port`` false they are the ports of a full ban too. Answers by TCP are sent from them.
+    ``interfaces`` are those on which packets are dropped; an empty tuple means all. ``log``: whether the
+    kernel logs dropped packets with the prefix ``ringfence: ``, a few lines a second.
     """
 
     maxelem: int = 262_144
@@ -76,31 +89,31 @@ class Plan:
     every_port: bool = True
     sip_ports: Ports = Ports()
     interfaces: tuple[str, ...] = ()
-    verdict: Verdict = Verdict.DROP
+    action: BanAction = BanAction.DROP
     log: bool = False
     limit: Limit = Limit()
 
-    def differing(self, other: "Plan") -> list[str]:
-        """Name what is not as in ``other``, in the words of the configuration."""
-        words = {
+    def changed_keys(self, other: "FirewallPlan") -> list[str]:
+        """Return the configuration keys whose values differ from those in ``other``."""
+        keys = {
             "maxelem": "max_bans",
             "log_group": "wire",
             "every_port": "scope",
-            "verdict": "action",
             "limit": "limiter",
         }
         return [
-            words.get(field.name, field.name)
-            for field in fields(Plan)
+            keys.get(field.name, field.name)
+            for field in fields(FirewallPlan)
             if getattr(self, field.name) != getattr(other, field.name)
         ]
 
 
-class Roll(enum.StrEnum):
+class NetworkList(enum.StrEnum):
     """A list of networks that the kernel holds beside the bans.
 
-    ``ALLOW`` is never dropped, whatever else says so; ``DENY`` is always dropped; ``FRIENDS`` is passed over
-    by the limiter, as ``ALLOW`` is.
+    Networks on ``ALLOW`` are never dropped, whatever other rules exist. Networks on ``DENY`` are always
+    dropped. The limiter ignores ``FRIENDS`` and ``ALLOW``. Some bans do not apply to ``FRIENDS``
+    (:func:`exempts_friends`).
     """
 
     ALLOW = "allow"
@@ -108,9 +121,23 @@ class Roll(enum.StrEnum):
     FRIENDS = "friends"
 
 
+_SUBJECT, _SINGLE = 64, 128
+
+
+def exempts_friends(network: Network) -> bool:
+    """Whether a ban of ``network`` does not apply to the friends in it, in any scope.
+
+    An IPv6 sender has a whole /64, and is counted and banned by it. A phone may share that /64 with an
+    attacker. Therefore a ban of a /64, or of a part of it, drops no packet from or to an address on
+    ``FRIENDS``. A ban of exactly that address does, and so do a ban of a wider network and every ban of an
+    IPv4 network.
+    """
+    return network.version == 6 and _SUBJECT <= network.prefixlen < _SINGLE  # noqa: PLR2004 - IPv6
+
+
 @frozen
 class Add:
-    """Keep ``network`` out for ``timeout`` seconds from now, whether or not it is in already."""
+    """Ban ``network`` for ``timeout`` seconds from now, whether or not it is banned already."""
 
     network: Network
     timeout: float
@@ -119,7 +146,7 @@ class Add:
 
 @frozen
 class Remove:
-    """Let ``network`` in again, whether or not it was out. A ban of it with another scope stays."""
+    """Unban ``network``, whether or not it is banned. A ban of it with another scope stays."""
 
     network: Network
     scope: Scope = Scope.FULL
@@ -130,10 +157,11 @@ Change = Add | Remove
 
 @quick.frozen
 class Outcome:
-    """What became of one change.
+    """The result of one change.
 
-    ``error`` is None exactly when the kernel acknowledged it. ``timeout`` is what an Add was really given,
-    in seconds: less than asked where the backend's own cap is lower (the caller renews in time).
+    ``error`` is None exactly if the kernel acknowledged the change. ``timeout`` is the timeout that an Add
+    received, in seconds. It is less than requested if the backend has a lower maximum; the caller then renews
+    the ban in time.
     """
 
     change: Change
@@ -143,9 +171,9 @@ class Outcome:
 
 @quick.frozen
 class Element:
-    """One ban as the kernel has it: time left in seconds, and what was dropped because of it.
+    """One ban in the kernel: the remaining time in seconds, and the packets and bytes that it dropped.
 
-    ``timeout`` is ``inf`` for an element without an end, which only somebody else can have put in.
+    ``timeout`` is ``inf`` for an element without a timeout, which only another program can have added.
     """
 
     network: Network
@@ -157,37 +185,41 @@ class Element:
 
 @frozen
 class Opened:
-    """What ``open`` found: per IP version (4, 6) None where it is guarded, else why it cannot be.
+    """The result of ``open``: for each IP version (4, 6) None if it is guarded, else the reason why not.
 
-    ``wire`` is None where the log rule stands for every guarded version, and where it was not asked for; else
-    why it does not stand. ``limiter`` says the same of the limiter. The bans stand either way. ``healed``:
-    whether anything of ours was missing or different.
+    ``wire`` is None if every guarded version has the log rules, and if none are configured; else it is the
+    reason why they are missing. ``limiter`` is the same for the limiter. The bans are in force in either
+    case. ``repaired``: whether sets or rules of ringfence were missing or different.
     """
 
     families: Mapping[int, str | None]
     adopted: int = 0
     wire: str | None = None
     limiter: str | None = None
-    healed: bool = False
+    repaired: bool = False
 
 
 @frozen
-class Pulse:
-    """What a quick look says of the rules and sets.
+class Health:
+    """The result of a quick check of the rules and sets.
 
-    ``trouble`` names what somebody else has changed of ours, None where nothing: ``open`` heals it.
-    ``elements`` is how many bans the kernel has, None where that is not known quickly. ``changed`` is whether
-    somebody else has changed anything since the last look, ours or not.
+    ``damage`` names what another program changed in our sets or rules; None means nothing. ``open`` repairs
+    it. ``elements`` is the number of bans in the kernel, None if it cannot be read quickly. ``changed`` is
+    whether another program changed, or may have changed, our sets or rules since the last check. Changes to
+    other sets and rules do not count.
     """
 
-    trouble: str | None = None
+    damage: str | None = None
     elements: int | None = None
     changed: bool = False
 
 
 @frozen
-class RuleUse:
-    """What one kind of rule has met: ``name`` is for people, such as ``from banned addresses``."""
+class RuleCounter:
+    """The packets and bytes of one kind of rule.
+
+    ``name`` is for people, such as ``from banned addresses``.
+    """
 
     name: str
     packets: int
@@ -195,15 +227,15 @@ class RuleUse:
 
 
 @frozen
-class Usage:
-    """What the rules have met since they were put in place, and how full the sets are.
+class Counters:
+    """The counters of the rules since they were put in place, and the sizes of the sets.
 
-    ``sets`` maps a set's name to its elements (None where that is not known quickly). ``limiter_drops``
-    counts the packets over the limit, dropped or only observed. ``limiter_full`` is how many packets came
-    from sources for which the limiter had no room.
+    ``sets`` maps the name of a set to its number of elements (None if it cannot be read quickly).
+    ``limiter_drops`` counts the packets over the limit, dropped or only observed. ``limiter_full`` counts the
+    packets from sources for which the limiter had no room.
     """
 
-    rules: tuple[RuleUse, ...] = ()
+    rules: tuple[RuleCounter, ...] = ()
     sets: Mapping[str, int | None] = {}
     limiter_drops: int = 0
     limiter_full: int = 0
@@ -211,102 +243,140 @@ class Usage:
 
 @frozen
 class Flooder:
-    """A source over the limit: an IPv4 address or an IPv6 /64, and its packets over it so far."""
+    """A source over the limit, and the packets over it so far, by TCP or by UDP.
+
+    A source is an address, or for IPv6 by UDP a /64. The limit of IPv6 holds for the /64, but only a single
+    address has connections.
+    """
 
     network: Network
     packets: int
+    tcp: bool = False
 
 
 @frozen
-class Part:
-    """One thing that a backend needs: what it is, and what it lacks with the mend, or None.
+class Requirement:
+    """One thing that a backend needs. ``problem`` is why it is missing, with the fix, or None.
 
-    ``spared``: ``open`` goes without it, and says so.
+    ``optional``: ``open`` works without it, and reports that it is missing.
     """
 
-    what: str
-    lack: str | None = None
+    name: str
+    problem: str | None = None
     note: str = ""
-    spared: bool = False
+    optional: bool = False
 
 
 class Backend(Protocol):
-    """A firewall. Each verb says whether it may be repeated.
+    """A firewall. Each method states whether it may be repeated.
 
-    ``enforces`` is whether packets are really dropped; without it there is nothing to verify. ``plan`` may be
-    replaced at any time; the next ``open`` puts it in place.
+    ``enforces`` is whether packets are really dropped; if not, there is nothing to verify. ``plan`` may be
+    replaced at any time. The next ``open`` puts it in place.
     """
 
     name: str
     enforces: bool
-    plan: Plan
+    plan: FirewallPlan
 
-    def look(self) -> Sequence[Part]:
-        """Say what stands in the way of ``open``, part by part. No verb: it changes nothing."""
+    def requirements(self) -> Sequence[Requirement]:
+        """Return what ``open`` needs, and what of it is missing. Changes nothing."""
 
     def open(self) -> Opened:
-        """Put sets and rules in place, adopting sets that are there already with all they hold.
+        """Put sets and rules in place. Existing sets are adopted with all their elements.
 
-        Idempotent: a second call heals what is missing, puts a new plan in place of the old one in one
-        transaction, and loses no element. Before it changes anything it
-        raises FirewallUnsupportedError or FirewallPermissionError for what this host or process lacks.
-        A host without one of the two IP versions is a state (``Opened.families``), not an error; a host
-        with neither is unsupported.
+        Idempotent: a second call repairs what is missing, replaces an old plan by a new one in one
+        transaction, and loses no element. If this host or process lacks something, it raises
+        FirewallUnsupportedError or FirewallPermissionError before it changes anything. A host without one of
+        the two IP versions is a state (``Opened.families``), not an error. A host with neither is
+        unsupported.
         """
 
     def apply(self, batch: Sequence[Change]) -> list[Outcome]:
-        """Carry out every change of ``batch``, in order, and say of each what the kernel said.
+        """Carry out every change of ``batch``, in order, and return the kernel's result for each.
 
-        Idempotent. Needs ``open``. One bad change takes no other with it. Never raises for a change; raises
-        FirewallError only where nothing at all can be said (the socket is gone).
+        Idempotent. Needs ``open``. A failed change does not affect the others. Never raises for a change.
+        Raises FirewallError only if there are no results at all (the socket is gone).
         """
 
-    def fill(self, roll: Roll, networks: Iterable[Network]) -> None:
-        """Have exactly ``networks`` on ``roll``, in one step: at no moment is it empty meanwhile.
+    def observe(self, addresses: Iterable[Address]) -> None:
+        """Copy the SIP requests of ``addresses`` by UDP for the next ``OBSERVE_SECONDS``.
 
-        Idempotent. Needs ``open``. Networks may overlap. The elements have no end. Raises FirewallError, and
-        then the roll is as it was. Takes up to a second for 100 000; other verbs wait.
+        They go to ``FirewallPlan.log_group`` with the NFLOG prefix ``OBSERVE_PREFIX``, at most
+        ``OBSERVE_RATE`` a second, unless a ban or the limiter drops them. Without a group nothing is copied.
+        Needs ``open``; starts no process. May be repeated: the time of an address begins again.
+
+        Observing is optional and never raises. If the set is full (``OBSERVE_MOST``), new addresses are left
+        out. If the set is gone or the kernel does not answer, :meth:`health` and :meth:`apply` report it.
         """
 
-    def list(self) -> Iterator[Element]:
+    def replace_list(self, which: NetworkList, networks: Iterable[Network]) -> None:
+        """Replace the contents of the list ``which`` with ``networks``.
+
+        An address that is on the list before and after is found at every moment. An address that is on it
+        neither before nor after is never found. Idempotent. Needs ``open``. Networks may overlap. The
+        elements have no timeout. Raises FirewallError. After an error the list holds an unknown part of the
+        old and the new networks, but the first sentence still holds. Takes a second for 100 000 networks: see
+        :meth:`replace_list_in_steps`.
+        """
+
+    def replace_list_in_steps(
+        self, which: NetworkList, networks: Iterable[Network]
+    ) -> Generator[None, None, None]:
+        """Replace a list as ``replace_list`` does, in steps of some ten milliseconds each.
+
+        The first step sorts and compares. It does not access the kernel, and may run in another thread. Other
+        methods may be called between two steps, except another replacement of the same list. A replacement
+        that is abandoned leaves the list as an error does.
+        """
+
+    def list(self, known: Iterable[tuple[Network, Scope]] = ()) -> Iterator[Element]:
         """Read every ban from the kernel, in no order, one after the other. Changes nothing.
 
-        Works without ``open``. May be called, and iterated, in a thread of its own while the others go on, as
-        ``usage`` may and no other: 100 000 bans take half a second to read.
+        The kernel may omit some bans while others change its sets. ``known`` names bans that should be found.
+        It is read after everything is listed, in the same thread, and the bans in it are then looked up one
+        by one. FirewallIncompleteError after the last ban means that others may be missing.
 
-        Empty where no set of ours exists.
+        Works without ``open``. May be called, and iterated, in a thread of its own while other methods run.
+        This also holds for ``counters``, and for no other method. 100 000 bans take half a second.
+
+        Yields nothing if no set of ringfence exists.
         """
 
     def find(self, network: Network, scope: Scope = Scope.FULL) -> Element | None:
-        """Read one ban from the kernel; None where it has none. Needs ``open``; no process.
+        """Return one ban from the kernel, None if it is not there. Needs ``open``; starts no process.
 
-        For ``network`` itself, not for one that covers it. Takes some 10 µs by nftables; by ipset, which
-        tells of no single element, it takes 50 ms for 100 000 where there is one.
+        Finds ``network`` itself, not a network that covers it. Takes some 10 µs with nftables. ipset cannot
+        look up a single element; there it takes 50 ms for 100 000 bans if the ban exists.
         """
 
-    def pulse(self) -> Pulse:
-        """Look quickly whether all of ours is still in place. Needs ``open``; changes nothing.
+    def health(self) -> Health:
+        """Check quickly whether all sets and rules of ringfence are in place.
 
-        Takes about a millisecond whatever the number of bans, and starts no process: called every second.
+        Needs ``open``; changes nothing.
+
+        Takes about a millisecond for any number of bans, and starts no process. It is called every second.
         """
 
     def watch_fd(self) -> int | None:
-        """Give what becomes readable when somebody changes rules, for an event loop; then ``pulse``.
+        """Return a descriptor that becomes readable when another program changes rules; then call ``health``.
 
-        None where the kernel tells of no changes. The same from ``open`` to ``close``.
+        None if the kernel does not report changes. The descriptor stays the same from ``open`` to ``close``.
         """
 
-    def usage(self) -> Usage:
-        """Say what rules and sets have met so far. Needs ``open``; changes nothing.
+    def counters(self) -> Counters:
+        """Return the counters of rules and sets. Needs ``open``; changes nothing.
 
-        May be called in a thread of its own, as ``list`` may: by ipset it starts processes.
+        May be called in a thread of its own, as ``list`` may. With ipset it starts processes.
         """
 
-    def flooding(self) -> Sequence[Flooder]:
-        """Give the sources that were over the limit within the last seconds. Needs ``open``; no process."""
+    def flooders(self) -> Sequence[Flooder]:
+        """Return the sources that were over the limit within the last seconds. Needs ``open``; no process."""
 
     def flush(self) -> None:
-        """Remove every rule, chain and set of ours, and nothing else. Idempotent; works without ``open``."""
+        """Remove every rule, chain and set of ringfence, and nothing else.
+
+        Idempotent; works without ``open``.
+        """
 
     def close(self) -> None:
-        """Give back sockets. What is in the kernel stays. Idempotent."""
+        """Close the sockets. The kernel keeps all sets and rules. Idempotent."""

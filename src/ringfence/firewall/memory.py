@@ -1,97 +1,136 @@
-"""The backend that only remembers: for dry runs and demonstrations.
+"""The backend for dry runs and demonstrations, which only stores bans.
 
-It keeps the ipset backend's semantics (expiry, clamped timeouts, a set that is full, no ban of everything),
-so that what a dry run shows is what the kernel would have done. Nothing is dropped and nothing outlives it.
+It has the semantics of the ipset backend (expiry, clamped timeouts, full sets, no ban of a /0). So a dry run
+shows what the kernel would have done. Nothing is dropped, and nothing outlives the object.
 """
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 
 from ringfence.errors import FirewallError, SetFullError
 from ringfence.firewall.contract import (
+    OBSERVE_MOST,
+    OBSERVE_SECONDS,
     Add,
     Change,
+    Counters,
     Element,
+    FirewallPlan,
     Flooder,
+    Health,
     LimitMode,
+    NetworkList,
     Opened,
     Outcome,
-    Part,
-    Plan,
-    Pulse,
     Remove,
-    Roll,
-    Usage,
+    Requirement,
 )
-from ringfence.firewall.ipset_messages import whole_seconds
-from ringfence.model import Network, Scope
+from ringfence.firewall.ipset.messages import whole_seconds
+from ringfence.model import Address, Network, Scope
 
-_DRY = "a dry run puts no rule into the kernel"
+_DRY_RUN = "a dry run puts no rule into the kernel"
 
 
 class MemoryBackend:
-    """A firewall of pretence. ``clock`` gives monotonic seconds; ``maxelem`` is per IP version and scope.
+    """A simulated firewall. ``clock`` returns monotonic seconds; ``maxelem`` is per IP version and scope.
 
-    Where a log rule or a limiter is asked for it says that it has none: it touches no kernel.
+    If log rules or a limiter are configured, ``open`` reports them as missing, because it does not access the
+    kernel.
     """
 
     name = "memory"
     enforces = False
 
-    def __init__(self, plan: Plan | None = None, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self.plan = plan if plan is not None else Plan()
-        self.rolls: dict[Roll, frozenset[Network]] = dict.fromkeys(Roll, frozenset())
+    def __init__(
+        self, plan: FirewallPlan | None = None, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.plan = plan if plan is not None else FirewallPlan()
+        self.lists: dict[NetworkList, frozenset[Network]] = dict.fromkeys(NetworkList, frozenset())
         self._clock = clock
         self._ends: dict[tuple[Network, Scope], float] = {}
+        self._observed: dict[Address, float] = {}
 
-    def look(self) -> list[Part]:
-        """Say that there is nothing to lack, and nothing to gain."""
-        return [Part("firewall", note="memory: a dry run, nothing is dropped")]
+    def requirements(self) -> list[Requirement]:
+        """Return a single requirement, which is always met."""
+        return [Requirement("firewall", note="memory: a dry run, nothing is dropped")]
 
     def open(self) -> Opened:
-        """Guard both IP versions in pretence."""
+        """Report both IP versions as guarded."""
         self._expire()
-        wire = None if self.plan.log_group is None else _DRY
-        limiter = None if self.plan.limit.mode is LimitMode.OFF else _DRY
+        wire = None if self.plan.log_group is None else _DRY_RUN
+        limiter = None if self.plan.limit.mode is LimitMode.OFF else _DRY_RUN
         return Opened({4: None, 6: None}, adopted=len(self._ends), wire=wire, limiter=limiter)
 
     def apply(self, batch: Sequence[Change]) -> list[Outcome]:
-        """Remember every change of ``batch``."""
+        """Store every change of ``batch``."""
         self._expire()
         return [self._add(change) if isinstance(change, Add) else self._remove(change) for change in batch]
 
     def _add(self, change: Add) -> Outcome:
         network, key = change.network, (change.network, change.scope)
         if network.prefixlen == 0:
-            return Outcome(change, error=FirewallError(f"{network} is everybody: the kernel bans no /0"))
+            return Outcome(
+                change,
+                error=FirewallError("a /0 is every address: the kernel bans none"),
+            )
         maxelem = self.plan.maxelem
-        if key not in self._ends and len(self._ends) >= maxelem and self._like(*key) >= maxelem:
+        if key not in self._ends and len(self._ends) >= maxelem and self._count(*key) >= maxelem:
             return Outcome(change, error=SetFullError(f"the set is full: {maxelem} elements"))
         timeout = whole_seconds(change.timeout)
         self._ends[key] = self._clock() + timeout
         return Outcome(change, timeout=float(timeout))
 
-    def _like(self, network: Network, scope: Scope) -> int:
-        return sum(other.version == network.version and of == scope for other, of in self._ends)
+    def _count(self, network: Network, scope: Scope) -> int:
+        return sum(
+            other.version == network.version and other_scope == scope for other, other_scope in self._ends
+        )
 
     def _remove(self, change: Remove) -> Outcome:
         self._ends.pop((change.network, change.scope), None)
         return Outcome(change)
 
-    def fill(self, roll: Roll, networks: Iterable[Network]) -> None:
-        """Remember the networks of ``roll``. Idempotent."""
-        self.rolls[roll] = frozenset(networks)
+    def observe(self, addresses: Iterable[Address]) -> None:
+        """Store ``addresses`` as observed, up to the limit of each IP version."""
+        now = self._clock()
+        self._observed = {address: end for address, end in self._observed.items() if end > now}
+        numbers = Counter(address.version for address in self._observed)
+        for address in addresses:
+            if address not in self._observed:
+                if numbers[address.version] >= OBSERVE_MOST:
+                    continue
+                numbers[address.version] += 1
+            self._observed[address] = now + OBSERVE_SECONDS
 
-    def list(self) -> Iterator[Element]:
-        """Give every ban that has time left."""
+    @property
+    def observed(self) -> frozenset[Address]:
+        """The addresses that are observed now."""
+        now = self._clock()
+        return frozenset(address for address, end in self._observed.items() if end > now)
+
+    def replace_list(self, which: NetworkList, networks: Iterable[Network]) -> None:
+        """Store the networks of a list. Idempotent."""
+        for _ in self.replace_list_in_steps(which, networks):
+            pass
+
+    def replace_list_in_steps(
+        self, which: NetworkList, networks: Iterable[Network]
+    ) -> Generator[None, None, None]:
+        """Store the networks of a list in two steps."""
+        wanted = frozenset(networks)
+        yield
+        self.lists[which] = wanted
+
+    def list(self, known: Iterable[tuple[Network, Scope]] = ()) -> Iterator[Element]:  # noqa: ARG002
+        """Yield every ban that has time left."""
         now = self._clock()
         for (network, scope), end in tuple(self._ends.items()):
             if end > now:
                 yield Element(network, end - now, 0, 0, scope)
 
     def find(self, network: Network, scope: Scope = Scope.FULL) -> Element | None:
-        """Give one ban, if it has time left."""
+        """Return one ban if it has time left, else None."""
         left = self._ends.get((network, scope), -math.inf) - self._clock()
         return Element(network, left, 0, 0, scope) if left > 0 else None
 
@@ -99,26 +138,27 @@ class MemoryBackend:
         now = self._clock()
         self._ends = {key: end for key, end in self._ends.items() if end > now}
 
-    def pulse(self) -> Pulse:
-        """Say how many bans there are: nobody else can touch them."""
+    def health(self) -> Health:
+        """Return the number of bans; no other program can change them."""
         self._expire()
-        return Pulse(elements=len(self._ends))
+        return Health(elements=len(self._ends))
 
     def watch_fd(self) -> None:
-        """Nobody tells of changes: nobody else can make one."""
+        """Return None: no other program can change anything."""
 
-    def usage(self) -> Usage:
-        """Say how many bans there are: no rule has met anything."""
-        return Usage(sets={"bans": len(self._ends)})
+    def counters(self) -> Counters:
+        """Return the number of bans and of observed addresses; there are no rules that count."""
+        return Counters(sets={"bans": len(self._ends), "observed": len(self.observed)})
 
-    def flooding(self) -> Sequence[Flooder]:
-        """Nobody is limited."""
+    def flooders(self) -> Sequence[Flooder]:
+        """Return nothing: there is no limiter."""
         return ()
 
     def flush(self) -> None:
         """Forget everything. Idempotent."""
         self._ends.clear()
-        self.rolls = dict.fromkeys(Roll, frozenset())
+        self._observed.clear()
+        self.lists = dict.fromkeys(NetworkList, frozenset())
 
     def close(self) -> None:
-        """Nothing is held. Idempotent."""
+        """Do nothing: no resource is held. Idempotent."""

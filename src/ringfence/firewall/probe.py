@@ -1,44 +1,49 @@
-"""Whether a ban works, tried with real packets: what READY waits for.
+"""The start-up probe: whether a ban drops real packets. READY waits for its result.
 
-For IPv4 a spare loopback address (127.82.70.x) is banned and a datagram is sent from it and to it, before and
-after. On the way in the witnesses are silence and the element's own packet counter; on the way out the
-sender is told EPERM, and the counter grows. For IPv6, which has one loopback address only, a socket bound by
-IPV6_TRANSPARENT sends from a documentation address to ::1; the way out is tried only where a route leads to
-that address, and only after the ban, so that where the ban works no packet leaves the host.
+For IPv4 a spare loopback address (127.82.70.x) is banned. A datagram is sent from it and to it, before the
+ban and during it. On the way in, the ban works if the datagram does not arrive and the element's packet
+counter has grown. On the way out the sender gets EPERM as well. IPv6 has one loopback address only. There a
+socket with IPV6_TRANSPARENT sends from a documentation address to ::1. The way out is tested only if a route
+leads to that address, and only during the ban, so no packet leaves the host if the ban works.
 
-Where a full ban covers the SIP ports only, the probe goes to and from PROBE_PORT, which such a ban covers
-too. Where bans stand on named interfaces and the loopback interface is none of them, it may be that nothing
-can be tried: then that is said.
+The counter decides, because only our rule can increase it. Other rules that drop the datagram after ours do
+not matter. Other rules that drop it before ours (bogon filters drop 2001:db8::/32) prevent the test: the
+result is "not tried", with the reason. A datagram that passes although its source or target is banned is the
+only fatal result. Each datagram has random contents, so a late or forged one is not mistaken for it.
 
-The counter is what decides: it can only grow by our rule. A host whose own rules drop such strange packets
-further in is verified all the same, since raw comes first.
+If a full ban covers the SIP ports only, the probe uses PROBE_PORT, which such a ban covers too. If bans apply
+to named interfaces without the loopback interface, nothing can be tested.
 
-Bounded: four waits of at most 0.1 s, and a few exchanges with the kernel. The test element is removed in any
-case, and its timeout ends it if even that fails.
+Bounded: at most eight waits of 0.1 s, and a few exchanges with the kernel. The test element is removed in any
+case, and its timeout ends it even if the removal fails.
 """
 
 import enum
 import errno
+import secrets
 import socket
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from ipaddress import ip_network
 
-from attrs import frozen
+from attrs import evolve, frozen
 
-from ringfence.errors import ProbeError, SetFullError
+from ringfence.errors import FirewallError, ProbeError
 from ringfence.firewall.contract import PROBE_PORT, Add, Backend, Remove
 from ringfence.model import Network, Scope
 
 _IPV6_TRANSPARENT = 75  # <linux/in6.h>; Python has no name for it
 _WAIT = 0.1  # seconds for a datagram that is on its way within this host
-_TIMEOUT = 10.0  # seconds until the kernel ends the test element by itself
-_PROBE = b"ringfence probe"
-_DISCARD = 9  # the port for the way out of IPv6, should the ban not work
+_TIMEOUT = 10.0  # seconds until the kernel removes the test element
+_TRIES = 3  # a loaded host may deliver a datagram late
+_CONTENTS = 16  # bytes
+_DROPPED_FIRST = "not tried: another rule drops it first"
+_DISCARD = 9  # the port for the way out of IPv6 if the ban does not work
 
 
 class Direction(enum.StrEnum):
-    """Which way a probe goes, seen from this host."""
+    """The direction of the packets of a probe, seen from this host."""
 
     FROM = "from"
     TO = "to"
@@ -46,17 +51,26 @@ class Direction(enum.StrEnum):
 
 @frozen
 class Check:
-    """One direction of one IP version: verified, or why not."""
+    """One direction of one IP version: whether it is verified, and a note, which states the reason if not.
+
+    ``possible`` is False if there is nothing to try: the backend drops nothing, or no such packet can exist.
+    """
 
     version: int
     direction: Direction
     verified: bool
     note: str = ""
+    possible: bool = True
+
+    @property
+    def name(self) -> str:
+        """The direction for people, such as ``IPv6 from banned addresses``."""
+        return f"IPv{self.version} {self.direction} banned addresses"
 
 
 @frozen
 class Verification:
-    """What was verified, direction by direction."""
+    """The results of all directions."""
 
     checks: tuple[Check, ...]
 
@@ -65,10 +79,15 @@ class Verification:
         """Whether anything was verified: false for a backend that drops nothing."""
         return any(check.verified for check in self.checks)
 
+    @property
+    def untried(self) -> list[Check]:
+        """The directions that could not be tried although packets may use them."""
+        return [check for check in self.checks if check.possible and not check.verified]
+
 
 @frozen
 class _Plan:
-    """The addresses of one IP version's probe; ``local`` where a spare one is this host's like any other."""
+    """The addresses of one IP version's probe; ``local``: the spare address is local like any other."""
 
     family: socket.AddressFamily
     here: str
@@ -83,16 +102,17 @@ _PLANS = {
 
 
 def verify(backend: Backend, families: Mapping[int, str | None]) -> Verification:
-    """Try a ban in every guarded family of ``families`` (``Opened.families``). Needs ``backend.open``.
+    """Test a ban in every guarded family of ``families`` (``Opened.families``). Needs ``backend.open``.
 
-    Raises ProbeError naming the direction and the IP version that got through, and the likely mend.
+    Raises ProbeError if a packet passes although it is banned; the error names the direction and the IP
+    version. After any other failure a direction remains untried, with a note.
     """
     checks: list[Check] = []
     for version, reason in families.items():
         if reason is None and not backend.enforces:
             reason = f"the {backend.name} backend drops nothing"  # noqa: PLW2901 - the reason for both
         if reason is not None:
-            checks += _untried(version, reason)
+            checks += _untried(version, reason, possible=False)
         else:
             checks += _verify_family(backend, version)
     return Verification(tuple(checks))
@@ -108,33 +128,34 @@ def _verify_family(backend: Backend, version: int) -> list[Check]:
             return _Probe(backend, version, ip_network(spare), here, there).run()
     except OSError as error:
         if version == 6 and error.errno == errno.EADDRNOTAVAIL:  # noqa: PLR2004 - IPv6
-            return _untried(version, "this host has no ::1 (IPv6 is switched off)")
-        if error.errno == errno.EADDRINUSE:
-            return _untried(version, f"not tried: somebody listens at UDP port {port}")
-        raise ProbeError(
-            f"a ban could not be tried for IPv{version}: {error}; is the loopback interface up? "
-            "mend: `ip link set lo up`"
-        ) from error
-    except SetFullError as error:  # its bans stand, and stay
-        return _untried(version, f"not tried: {error}")
+            return _untried(version, "this host has no ::1 (IPv6 is switched off)", possible=False)
+        return _untried(version, _why_no_datagram(port, error))
     except ProbeError:
         interfaces = backend.plan.interfaces
         if not interfaces or "lo" in interfaces:
             raise
-        return _untried(version, f"not tried: bans stand on {', '.join(interfaces)}, and not on lo")
+        return _untried(version, f"not tried: bans apply to {', '.join(interfaces)}, not to lo")
+
+
+def _why_no_datagram(port: int, error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return f"not tried: another program uses UDP port {port}"
+    return f"not tried: {error.strerror}; is the loopback interface up? fix: `ip link set lo up`"
 
 
 def _is_banned(backend: Backend, network: Network) -> bool:
     return any(backend.find(network, scope) is not None for scope in Scope)
 
 
-def _untried(version: int, note: str) -> list[Check]:
-    return [Check(version, direction, verified=False, note=note) for direction in Direction]
+def _untried(version: int, note: str, *, possible: bool = True) -> list[Check]:
+    return [
+        Check(version, direction, verified=False, note=note, possible=possible) for direction in Direction
+    ]
 
 
 @contextmanager
 def _sockets(plan: _Plan, spare: str, port: int) -> Iterator[tuple[socket.socket, socket.socket]]:
-    """Give a socket of this host's (at ``port``) and one of the spare address."""
+    """Yield a socket at an address of this host (and ``port``), and one at the spare address."""
     with (
         socket.socket(plan.family, socket.SOCK_DGRAM) as here,
         socket.socket(plan.family, socket.SOCK_DGRAM) as there,
@@ -142,14 +163,21 @@ def _sockets(plan: _Plan, spare: str, port: int) -> Iterator[tuple[socket.socket
         if not plan.local:
             there.setsockopt(socket.IPPROTO_IPV6, _IPV6_TRANSPARENT, 1)
         for end, address, number in ((here, plan.here, port), (there, spare, 0)):
-            end.settimeout(_WAIT)
             end.bind((address, number))
         yield here, there
 
 
 @frozen
+class _Sent:
+    """The result of sending a datagram: whether the kernel refused it (EPERM), and whether it arrived."""
+
+    refused: bool
+    arrived: bool
+
+
+@frozen
 class _Probe:
-    """One family's probe, with everything it needs."""
+    """The probe of one IP version."""
 
     backend: Backend
     version: int
@@ -158,66 +186,65 @@ class _Probe:
     there: socket.socket
 
     def run(self) -> list[Check]:
+        """Test both directions; raise ProbeError if a packet passes although it is banned."""
         local = _PLANS[self.version].local
-        before = {
-            Direction.FROM: self._arrives(self.there, self.here),
-            Direction.TO: not local or self._arrives(self.here, self.there),
-        }
+        arrived = _send(self.there, self.here).arrived
+        left = _send(self.here, self.there).arrived if local else True
+        outcome = self.backend.apply([Add(self.network, _TIMEOUT)])[0]
+        if outcome.error is not None:  # existing bans stay
+            return _untried(self.version, f"not tried: the test ban was refused: {outcome.error}")
         try:
-            outcome = self.backend.apply([Add(self.network, _TIMEOUT)])[0]
-            if isinstance(outcome.error, SetFullError):
-                raise outcome.error
-            if outcome.error is not None:
-                raise ProbeError(
-                    f"the test ban of {self.network} was refused: {outcome.error}"
-                ) from outcome.error
-            came, seen = self._check_from(passed=before[Direction.FROM])
-            went = self._check_to(seen, passed=before[Direction.TO])
+            checks = [
+                self._try_from(passed=arrived),
+                self._try_to(passed=left) if local else self._try_out(),
+            ]
         finally:
             removed = self.backend.apply([Remove(self.network)])[0]
         if removed.error is not None:
-            raise ProbeError(f"the test ban of {self.network} could not be removed: {removed.error}")
-        return [came, went]
+            checks = [evolve(check, note=_not_removed(self.network, removed.error)) for check in checks]
+        return checks
 
-    def _arrives(self, sender: socket.socket, receiver: socket.socket) -> bool:
-        try:
-            sender.sendto(_PROBE, receiver.getsockname())
-            return receiver.recv(len(_PROBE)) == _PROBE
-        except (TimeoutError, PermissionError):
-            return False
+    def _try_from(self, *, passed: bool) -> Check:
+        for _ in range(_TRIES if passed else 1):
+            if _send(self.there, self.here).arrived:
+                raise self._passed_error(Direction.FROM)
+            if self._packets():
+                return self._verified(Direction.FROM, passed=passed)
+        return self._dropped_first(Direction.FROM)
 
-    def _check_from(self, *, passed: bool) -> tuple[Check, int]:
-        """Try the way in; give what came of it, and how many packets the ban has met."""
-        if self._arrives(self.there, self.here):
-            raise self._got_through(Direction.FROM)
+    def _try_to(self, *, passed: bool) -> Check:
+        """Test the way out to a local address: the drop must come before the datagram leaves (EPERM)."""
+        for _ in range(_TRIES if passed else 1):
+            seen = self._packets()
+            sent = _send(self.here, self.there)
+            dropped = self._packets() > seen
+            if sent.arrived or (dropped and not sent.refused):
+                raise self._passed_error(Direction.TO)
+            if dropped:
+                return self._verified(Direction.TO, passed=passed)
+        return self._dropped_first(Direction.TO)
+
+    def _try_out(self) -> Check:
+        """Test the way out of IPv6, which is never tested without the ban."""
         seen = self._packets()
-        if not seen:
-            raise self._not_seen(Direction.FROM)
-        return self._verified(Direction.FROM, passed=passed), seen
-
-    def _check_to(self, seen: int, *, passed: bool) -> Check:
+        port = self.here.getsockname()[1]
+        self.here.close()  # another socket sends from its port, with the source address of the route
         try:
-            if _PLANS[self.version].local:
-                self.here.sendto(_PROBE, self.there.getsockname())
-            else:
-                port = self.here.getsockname()[1]
-                self.here.close()  # another socket is to send from its port, by whatever address leads there
-                with socket.socket(self.here.family, socket.SOCK_DGRAM) as unbound:
-                    unbound.bind(("::", port))
-                    unbound.sendto(_PROBE, (str(self.network.network_address), _DISCARD))
-        except PermissionError:
-            if self._packets() <= seen:
-                raise self._not_seen(Direction.TO) from None
-            return self._verified(Direction.TO, passed=passed)
+            with socket.socket(self.here.family, socket.SOCK_DGRAM) as unbound:
+                unbound.bind(("::", port))
+                unbound.sendto(secrets.token_bytes(_CONTENTS), (str(self.network.network_address), _DISCARD))
         except OSError as error:
-            if _PLANS[self.version].local:
-                raise
+            if error.errno == errno.EPERM:
+                if self._packets() > seen:
+                    return self._verified(Direction.TO, passed=True)
+                return self._dropped_first(Direction.TO)
             note = f"not tried: no route to {self.network} ({error.strerror})"
-            return Check(self.version, Direction.TO, verified=False, note=note)
-        raise self._got_through(Direction.TO)
+            possible = error.errno not in (errno.ENETUNREACH, errno.EHOSTUNREACH)
+            return Check(self.version, Direction.TO, verified=False, note=note, possible=possible)
+        raise self._passed_error(Direction.TO)
 
     def _packets(self) -> int:
-        """Say how many packets the kernel dropped by the test element."""
+        """Return how many packets the kernel dropped because of the test element."""
         found = self.backend.find(self.network)
         return found.packets if found is not None else 0
 
@@ -225,21 +252,42 @@ class _Probe:
         note = "" if passed else "other rules of this host drop such packets too"
         return Check(self.version, direction, verified=True, note=note)
 
-    def _got_through(self, direction: Direction) -> ProbeError:
+    def _dropped_first(self, direction: Direction) -> Check:
+        note = f"{_DROPPED_FIRST} ({direction} {self.network.network_address})"
+        return Check(self.version, direction, verified=False, note=note)
+
+    def _passed_error(self, direction: Direction) -> ProbeError:
         return ProbeError(
             f"a packet {direction} the banned {self.network} (IPv{self.version}) got through: the rules of "
-            "ringfence are missing or another rule accepts before them; "
+            "ringfence are missing, or another rule accepts packets before them; "
             f"see {self._rules()}"
-        )
-
-    def _not_seen(self, direction: Direction) -> ProbeError:
-        return ProbeError(
-            f"a packet {direction} the banned {self.network} (IPv{self.version}) neither arrived nor was "
-            "dropped by its ban: other rules drop it before, or the loopback interface is down; "
-            f"see `ip link show lo` and {self._rules()}"
         )
 
     def _rules(self) -> str:
         if self.backend.name == "nftables":
             return "`nft list ruleset`"
         return f"`{'iptables' if self.version == 4 else 'ip6tables'} -t raw -S`"  # noqa: PLR2004 - IPv4
+
+
+def _send(sender: socket.socket, receiver: socket.socket) -> _Sent:
+    """Send a datagram and wait for it; unguessable contents distinguish it from any other."""
+    contents = secrets.token_bytes(_CONTENTS)
+    try:
+        sender.sendto(contents, receiver.getsockname())
+    except OSError as error:
+        if error.errno != errno.EPERM:
+            raise
+        return _Sent(refused=True, arrived=False)
+    deadline = time.monotonic() + _WAIT
+    while (left := deadline - time.monotonic()) > 0:
+        receiver.settimeout(left)
+        try:
+            if receiver.recv(_CONTENTS + 1) == contents:
+                return _Sent(refused=False, arrived=True)
+        except TimeoutError:
+            break
+    return _Sent(refused=False, arrived=False)
+
+
+def _not_removed(network: Network, error: FirewallError) -> str:
+    return f"the test ban of {network} could not be removed ({error}); it ends within {_TIMEOUT:.0f} s"

@@ -1,5 +1,6 @@
-"""The friends of this PBX, kept: gathered from what its Asterisks say, remembered, handed over to a twin.
+"""The friends of this PBX: learned from its Asterisks, stored, and exchanged with a second server.
 
-Who is a friend, and what that means, is the matter of ``detect.friends``. Here it is learned, written into
-the store, told to commands, and asked whether enough is known to ban.
+A friend is a known phone or trunk of this PBX (not chan_sip's ``type=friend``). ``detect.friends`` defines
+what friend status means. This package learns friends, writes them into the store, answers commands about
+them, and decides whether enough is known to ban.
 """

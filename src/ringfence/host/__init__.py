@@ -1,4 +1,4 @@
-"""What this host is: its addresses (never banned), its containers' networks, what Asterisk's files on it say.
+"""Facts about this host: its addresses, its containers' networks, and Asterisk's files on it.
 
-pyroute2 is used here and in no other room but ``firewall``; none of its types leaves this one.
+pyroute2 is used only here and in ``firewall``; none of its types leaves these packages.
 """

@@ -1,15 +1,15 @@
 """Asterisk's own configuration files, read as Asterisk reads them (``main/config.c``), and never changed.
 
-Sections with their options; templates, ``[name](!)`` and ``[name](template)``; sections that are added to,
-``[name](+)``; ``#include`` and ``#tryinclude``, also of many files at once; comments to the end of a line,
+Supported are sections with their options; templates, ``[name](!)`` and ``[name](template)``; additions to
+sections, ``[name](+)``; ``#include`` and ``#tryinclude``, also with wildcards; comments to the end of a line,
 and between ``;--`` and ``--;``. ``#exec`` runs a program and is not followed.
 
-The files hold the passwords of every phone. Only what the caller asks for is kept: an option that nobody
-wanted is dropped where it is read, and so is in no message. Who has to look at passwords asks for them apart
-from the rest, and is given them masked.
+The files contain the passwords of every phone. Only requested options are kept: others are dropped while
+reading, so no message can contain them. A caller that needs passwords requests them separately, and gets them
+masked.
 
-Tolerant: what is no section and no option is passed over, and a file that cannot be read is named in the
-answer, since what it says is then not known. Bounded: so many files, of such a size.
+The parser is tolerant: a line that is neither a section nor an option is skipped. A file that cannot be read
+is named in the result, because its content is then unknown. The number and the size of files are limited.
 """
 
 import glob
@@ -26,46 +26,48 @@ FOLDER = Path("/etc/asterisk")
 MOST_FILES = 500
 MOST_BYTES = 8 * 1024 * 1024
 DEEPEST = 10
-"""How deep files may include each other (``MAX_INCLUDE_LEVEL``)."""
+"""The depth to which files may include each other (``MAX_INCLUDE_LEVEL``)."""
 
 _BEGIN, _END = ";--", "--;"
 _MARK = re.compile(r"\\;|;--(?!-)|--;|;")
 
 Wanted = Callable[[str, str], bool]
-"""Says of a section's and an option's name, both in small letters, whether it is to be kept."""
+"""A function of a section's and an option's name, both in lower case, that returns whether to keep the
+option.
+"""
 
 
 @frozen
 class Section:
-    """A section: its name, and the options that were wanted with their values, in order; secrets apart."""
+    """A section: its name, and the values of the requested options, in order; secrets are separate."""
 
     name: str
     options: tuple[tuple[str, str], ...] = ()
     secrets: tuple[tuple[str, Secret], ...] = ()
 
     def values(self, option: str) -> list[str]:
-        """Give every value of an option, whose name is in small letters here."""
+        """Return every value of an option, whose name is in lower case here."""
         return [value for name, value in self.options if name.lower() == option]
 
     def last(self, option: str, default: str = "") -> str:
-        """Give an option's value; of several the last, as Asterisk takes it for most."""
+        """Return an option's value; of several the last, as Asterisk does for most options."""
         return (self.values(option) or [default])[-1]
 
     def secret(self, option: str) -> Secret | None:
-        """Give a secret option's value, of several the last; None where it has none, or an empty one."""
+        """Return a secret option's value, of several the last; None if it has none, or an empty one."""
         found = [value for name, value in self.secrets if name.lower() == option]
         return found[-1] if found and found[-1].reveal() else None
 
 
 @frozen
 class Conf:
-    """A file with what it includes. ``unread``: what could not be read of it, and so is not known."""
+    """A file with its includes. ``unread`` names the parts that could not be read."""
 
     sections: tuple[Section, ...] = ()
     unread: tuple[Path, ...] = ()
 
     def section(self, name: str) -> Section:
-        """Give the options of all sections of a name, which is in small letters here."""
+        """Return the options of all sections of a name, which is in lower case here."""
         found = [section for section in self.sections if section.name.lower() == name]
         return Section(
             name,
@@ -75,10 +77,10 @@ class Conf:
 
 
 def read_conf(path: Path, wanted: Wanted, secret: Wanted = lambda _section, _name: False) -> Conf | None:
-    """Read a file and what it includes; None where it is not there.
+    """Read a file and its includes; return None if it does not exist.
 
-    A file that is named without a folder is beside the one at ``path``. ``secret`` says which options are
-    wanted and are passwords.
+    Included files without a folder are next to the one at ``path``. ``secret`` selects options that are
+    passwords.
     """
     try:
         path.lstat()
@@ -97,7 +99,7 @@ def read_conf(path: Path, wanted: Wanted, secret: Wanted = lambda _section, _nam
 
 
 def is_true(value: str) -> bool:
-    """Say whether Asterisk takes a value for true (``ast_true``)."""
+    """Whether Asterisk takes a value for true (``ast_true``)."""
     return value.strip().lower() in {"yes", "true", "y", "t", "1", "on"}
 
 
@@ -113,14 +115,14 @@ class _Section:
     secrets: list[tuple[str, str]] = field(factory=list, repr=False)
 
     def fits(self, condition: str) -> bool:
-        """Say whether options are as a mark's ``type=endpoint&...`` wants them; secret ones are not asked."""
+        """Whether the options match a condition like ``type=endpoint&...``; secret ones are not compared."""
         wanted = [part.partition("=") for part in condition.split("&") if part]
         own = {name.lower(): value.lower() for name, value in self.options}
         return all(own.get(name.strip().lower()) == value.strip().lower() for name, _, value in wanted)
 
 
 class _Reader:
-    """One reading: the sections so far, and the one that options belong to."""
+    """One reading: the sections so far, and the present one."""
 
     def __init__(self, folder: Path, wanted: Wanted, secret: Wanted) -> None:
         self.sections: list[_Section] = []
@@ -132,7 +134,7 @@ class _Reader:
         self._here: _Section | None = None
 
     def read(self, path: Path, depth: int) -> None:
-        """Read one file where it stands in the others."""
+        """Read one file in the place of its include."""
         self._files += 1
         if self._files > MOST_FILES or depth > DEEPEST:
             self.unread.append(path)
@@ -172,7 +174,7 @@ class _Reader:
             self._inherit(mark)
 
     def _inherit(self, mark: str) -> None:
-        """Take over what a template says: its options come before the section's own."""
+        """Copy the options of a template: they precede the section's own."""
         source = next((section for section in self.sections if section.name == mark), None)
         if source is not None and self._here is not None and source is not self._here:
             self._here.options += source.options
@@ -190,7 +192,7 @@ class _Reader:
         here = self._here
         for path in found:
             self.read(Path(path), depth + 1)
-            self._here = here  # what follows belongs to the section that it stands in
+            self._here = here  # the next lines belong to the section of the include
         if not found and (command.lower() == "include" or not _is_open(Path(pattern).parent)):
             self.unread.append(Path(pattern))
 
@@ -214,7 +216,7 @@ class _Reader:
 
 
 def _is_open(folder: Path) -> bool:
-    """Say whether one would see what is in a folder, were there anything."""
+    """Whether the content of a folder would be visible."""
     try:
         os.scandir(folder).close()
     except OSError as error:
@@ -223,7 +225,7 @@ def _is_open(folder: Path) -> bool:
 
 
 def _uncommented(text: str) -> Iterator[str]:
-    """Give the lines without their comments, and without what is around them; none that is empty."""
+    """Yield the non-empty lines without comments and surrounding blanks."""
     depth = 0
     for line in text.split("\n"):
         kept, at = "", 0

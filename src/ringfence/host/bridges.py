@@ -28,7 +28,7 @@ from ringfence.host.rtnetlink import follow
 from ringfence.model import Network
 
 APART = 1.0
-"""How long nothing is read again after a reading (seconds)."""
+"""Minimum seconds between two readings."""
 
 _WHAT = "the bridges of containers"
 _GROUPS = RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR
@@ -38,18 +38,19 @@ async def follow_containers(
     changed: Callable[[frozenset[Network]], None],
     failed: Callable[[HostError], None] = lambda _error: None,
 ) -> None:
-    """Call ``changed`` with the networks of all container bridges now and after each change.
+    """Call ``changed`` with the networks of all container bridges now and after each change, until cancelled.
 
-    Runs until cancelled. ``failed`` is told of each trouble; when it is over ``changed`` is called again.
+    ``failed`` is called with each error; when it has cleared, ``changed`` is called again.
     """
     await follow(_WHAT, _GROUPS, _read, changed, failed, apart=APART)
 
 
 @frozen
 class _Link:
-    """A network interface. ``master`` is the bridge that it is a port of, if so (or a bond, or a VRF).
+    """A network interface.
 
-    ``leads_away``: it is a veth, and the other end is in another network namespace.
+    ``master`` is the bridge (or bond, or VRF) of which it is a port, if any. ``leads_away`` means that it is
+    a veth whose other end is in another network namespace.
     """
 
     index: int
@@ -60,7 +61,7 @@ class _Link:
 
 @frozen
 class _Place:
-    """A network that this host has an address in, and on which link; ``own``: it is that address alone."""
+    """A network in which this host has an address, and its link; ``own``: it is that address alone."""
 
     link: int
     network: Network
@@ -82,7 +83,7 @@ async def _read(route: AsyncIPRoute) -> frozenset[Network]:
 
 
 def _container_bridges(links: Sequence[_Link]) -> frozenset[int]:
-    """Give the bridges with ports that all lead into containers."""
+    """Return the bridges whose ports all lead into containers."""
     into_containers = {link.master for link in links if link.leads_away}
     elsewhere = {link.master for link in links if not link.leads_away}
     bridges = {link.index for link in links if link.kind == "bridge"}
@@ -107,7 +108,7 @@ def _link(message: Any) -> _Link:  # noqa: ANN401 - pyroute2 has no types
 
 
 def _place(message: Any) -> _Place:  # noqa: ANN401 - pyroute2 has no types
-    """Read an address: IFA_ADDRESS is the far end of a point-to-point link, elsewhere the own address."""
+    """Parse an address: IFA_ADDRESS is the far end of a point-to-point link, elsewhere the own address."""
     address, local = message.get("address"), message.get("local")
     network = ip_network((address, message["prefixlen"]), strict=False)
     single = network.prefixlen == network.max_prefixlen

@@ -1,13 +1,13 @@
-"""Why a ban may not work, as far as this host shows it: each cause with what mends it.
+"""Why a ban may not work, as far as this host shows it: likely causes, each with its fix.
 
-The rules drop what comes through the network namespace that ringfence runs in, with the sender's address on
-it. So a ban does nothing where packets come another way, or where somebody has put his own address on them.
-``gather`` looks, ``likely_causes`` says what that means; what is wrong with the rules themselves the firewall
-says (``Pulse.trouble``).
+The rules drop packets that pass through ringfence's network namespace with the sender's address. So a ban has
+no effect if packets take another way, or if a device on the way replaces their source address. ``gather``
+inspects the host, and ``likely_causes`` draws the conclusions. The firewall itself reports damaged rules
+(``Health.damage``).
 
-No process is started for it. The daemon sees little of other processes (the unit hides them), so what can be
-seen without them is looked at too: a container's network card of its own leaves its hardware address in the
-table of the card that it sits on, also where the rest of it is in another network namespace.
+No process is started. The daemon sees little of other processes, because the unit hides them, so other traces
+are used too. For example, a container's own network card leaves its hardware address in the table of its
+parent card, even if the rest of it is in another network namespace.
 """
 
 import asyncio
@@ -24,19 +24,19 @@ from pyroute2.netlink.exceptions import NetlinkError
 from ringfence.errors import HostError
 from ringfence.host.gateways import read_gateways
 from ringfence.host.processes import network_of, processes
-from ringfence.host.sockets import CLOSED, LISTENING, port_of, sockets
 from ringfence.model import Address, Network
+from ringfence.netlink.sock_diag import CLOSED, LISTENING, port_of, sockets
 
 EVERY = 60.0
-"""How long what was seen of the host counts (seconds)."""
+"""Seconds for which the facts about the host are reused."""
 
 
 @frozen
-class Seen:
-    """What ringfence itself has seen lately: the attempts of the address, and those of all others.
+class Observations:
+    """The recent observations of ringfence: the attempts of the address, and those of all others.
 
-    ``ports`` are some of Asterisk's on this host, such as that of its manager interface; none where Asterisk
-    is known to be elsewhere.
+    ``ports`` are some of Asterisk's ports on this host, such as that of its manager interface; empty if
+    Asterisk is known to be elsewhere.
     """
 
     attempts: int = 0
@@ -46,13 +46,13 @@ class Seen:
 
 @frozen
 class Facts:
-    """What is to be seen of this host.
+    """The visible facts about this host.
 
-    ``own`` are its addresses with the link of each, ``bridges`` those links that are bridges. ``gateways``
-    are with what they are to people. ``listening`` are the ports that anybody listens on here.
-    ``asterisk_here`` and ``asterisk_elsewhere``: whether a process of that name is seen in this network
-    namespace, and in another. ``cards`` are links on which a card sits that is in another network namespace
-    (macvlan). ``xdp`` are links whose packets a program takes first.
+    ``own`` are its addresses with the link of each, ``bridges`` the links that are bridges. ``gateways`` have
+    their descriptions. ``listening`` are the ports on which any program listens. ``asterisk_here`` and
+    ``asterisk_elsewhere`` are true if a process of that name is visible in this network namespace or in
+    another one. ``cards`` are links with a card in another network namespace (macvlan). ``xdp`` are links
+    whose packets an XDP program handles first.
     """
 
     own: Mapping[Address, str] = {}
@@ -66,8 +66,8 @@ class Facts:
     xdp: tuple[str, ...] = ()
 
 
-def likely_causes(address: Address, seen: Seen, facts: Facts) -> list[str]:
-    """Say for people why a ban of ``address`` may not work, the likeliest first. Always at least one."""
+def likely_causes(address: Address, seen: Observations, facts: Facts) -> list[str]:
+    """Return reasons why a ban of ``address`` may not work, the likeliest first; at least one."""
     causes = (
         _own_name(address, facts),
         _proxy(address, seen),
@@ -79,27 +79,27 @@ def likely_causes(address: Address, seen: Seen, facts: Facts) -> list[str]:
 
 
 def _own_name(address: Address, facts: Facts) -> str:
-    """Somebody on the way has put his own address on the packets."""
+    """Yield causes by which the packets carry the address of a device on the way."""
     link = facts.own.get(address)
     if link in facts.bridges:
         runs = " (docker-proxy runs here)" if facts.docker_proxy else ""
         return (
             f"{address} is this host's own address on the bridge {link}: callers reach a container through a "
-            f"proxy of this host{runs}, which puts its own address in place of theirs; mend: "
+            f"proxy of this host{runs}, which puts its own address in place of theirs; fix: "
             '"userland-proxy": false in /etc/docker/daemon.json and restart docker, or give Asterisk\'s '
             "container the host's network"
         )
     if link is not None:
         return (
             f"{address} is this host's own address on {link}: something on this host hands calls on in its "
-            "own name (a proxy, a tunnel, NAT); mend: have it keep the callers' addresses, or ban there"
+            "own name (a proxy, a tunnel, NAT); fix: have it keep the callers' addresses, or ban there"
         )
     gateway = next((what for network, what in facts.gateways.items() if address in network), None)
     if gateway is None:
         return ""
     return (
         f"{address} is {gateway}: it hands calls on in its own name (a container's host with docker's "
-        "userland proxy, or a router with NAT); mend: run ringfence where the callers' addresses are "
+        "userland proxy, or a router with NAT); fix: run ringfence where the callers' addresses are "
         "still seen, or have it keep them"
     )
 
@@ -111,28 +111,28 @@ _PRIVATE = tuple(
 )
 
 
-def _proxy(address: Address, seen: Seen) -> str:
+def _proxy(address: Address, seen: Observations) -> str:
     if seen.others or not seen.attempts or not any(address in network for network in _PRIVATE):
         return ""
     return (
         f"every attempt comes from {address}, a private address: a proxy or session border controller in "
-        "front of this PBX hands on the calls of others; mend: put it into [allow] networks, and ban there"
+        "front of this PBX hands on the calls of others; fix: put it into [allow] networks, and ban there"
     )
 
 
-def _elsewhere(seen: Seen, facts: Facts) -> str:
-    """Asterisk is where the rules are not."""
-    mend = (
+def _elsewhere(seen: Observations, facts: Facts) -> str:
+    """Yield causes by which Asterisk is outside of the rules."""
+    fix = (
         "what reaches it past this host's routing (macvlan, ipvlan, a card of its own) does not pass the "
-        "rules here; mend: run ringfence in Asterisk's network namespace"
+        "rules here; fix: run ringfence in Asterisk's network namespace"
     )
     if facts.asterisk_elsewhere and not facts.asterisk_here:
-        return f"Asterisk runs in another network namespace than ringfence (a container): {mend}"
+        return f"Asterisk runs in another network namespace than ringfence (a container): {fix}"
     if seen.ports and not facts.listening.intersection(seen.ports):
         ports = _listed([str(port) for port in seen.ports])
         return (
             f"nothing listens on port {ports} in ringfence's network namespace, so Asterisk is in another "
-            f"one (a container) or on another host: {mend}"
+            f"one (a container) or on another host: {fix}"
         )
     return ""
 
@@ -142,7 +142,7 @@ def _cards_of_containers(facts: Facts) -> str:
         return ""
     return (
         f"a container has a network card of its own on {_listed(facts.cards)} (macvlan), and what is sent to "
-        "it does not pass the rules of this host; mend: run ringfence in that container's network namespace"
+        "it does not pass the rules of this host; fix: run ringfence in that container's network namespace"
     )
 
 
@@ -151,7 +151,7 @@ def _xdp(facts: Facts) -> str:
         return ""
     return (
         f"an XDP program is attached to {_listed(facts.xdp)}: what it hands on by itself does not pass the "
-        "rules of this host; mend: ban there, or detach it (ip link set DEVICE xdp off)"
+        "rules of this host; fix: ban there, or detach it (ip link set DEVICE xdp off)"
     )
 
 
@@ -168,7 +168,7 @@ def _listed(names: Sequence[str]) -> str:
 
 
 class Diagnosis:
-    """Looks at the host, at most once a minute, in a thread (some milliseconds)."""
+    """Inspects the host, at most once a minute, in a thread (some milliseconds)."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -176,8 +176,8 @@ class Diagnosis:
         self._looked: float | None = None
         self._facts = Facts()
 
-    async def likely_causes(self, address: Address, seen: Seen) -> list[str]:
-        """Say for people why a ban of ``address`` may not work, the likeliest first. Always at least one."""
+    async def likely_causes(self, address: Address, seen: Observations) -> list[str]:
+        """Return reasons why a ban of ``address`` may not work, the likeliest first; at least one."""
         async with self._lock:
             now = self._clock()
             if self._looked is None or now - self._looked >= EVERY:
@@ -187,7 +187,7 @@ class Diagnosis:
 
 
 def gather() -> Facts:
-    """Look at this host. What cannot be seen is left out. Not within a running event loop."""
+    """Inspect this host. Hidden facts are left out. Do not call it in a running event loop."""
     own: dict[Address, str] = {}
     links: dict[int, _Link] = {}
     cards: tuple[str, ...] = ()
@@ -199,7 +199,7 @@ def gather() -> Facts:
             cards = _cards(route.fdb("dump"), links)
         gateways = read_gateways()
     except (HostError, NetlinkError, OSError):
-        pass  # it is told by those who follow the same: here it only helps
+        pass  # other parts report this error; here the fact only helps
     here = network_of()
     asterisks = {network_of(process) for process in processes("asterisk")} - {""}
     return Facts(
@@ -217,7 +217,7 @@ def gather() -> Facts:
 
 @frozen
 class _Link:
-    """A network interface: ``hardware`` is its address on the cable."""
+    """A network interface: ``hardware`` is its hardware address."""
 
     name: str
     kind: str
@@ -252,14 +252,14 @@ def _own_addresses(messages: Any, links: Mapping[int, _Link]) -> dict[Address, s
 
 
 def _cards(messages: Any, links: Mapping[int, _Link]) -> tuple[str, ...]:  # noqa: ANN401 - as above
-    """Give the links that take packets for a card that is not among the links here."""
+    """Return the links that receive packets for a card that is not among the links here."""
     known = {link.hardware for link in links.values()} | {_NOBODY}
     found = set()
     for message in messages:
         hardware, link = message.get("lladdr"), links.get(message["ifindex"])
         if link is None or not hardware or hardware in known or link.kind in _TABLES_OF_OTHERS:
             continue
-        one = int(hardware[:2], 16) & 1 == 0  # and not a group's
+        one = int(hardware[:2], 16) & 1 == 0  # and not a group address
         if one and message["state"] & _PERMANENT and message["flags"] & _SELF:
             found.add(link.name)
     return tuple(sorted(found))

@@ -1,10 +1,11 @@
 """The gateways of this host: the next hops of the routes in its main table, read once or followed.
 
-Of the tables ``main`` and ``default``; what other tables hold is the routing of others (containers, VPNs).
-A route costs 0.1 ms to read, and a host that speaks a routing protocol has thousands, which change all the
-time. So readings are at least five seconds apart, and in a thread, which gives way to a guess: with 1 000
-routes the longest turn of the event loop was 14 ms, and 35 ms without the thread (with 10 000 0.2 s, spent on
-collecting what was left behind).
+The tables are ``main`` and ``default``; other tables are for the routing of others (containers, VPNs).
+
+A route takes 0.1 ms to read, and a host that speaks a routing protocol has thousands, which change all the
+time. So readings are at least five seconds apart, and in a thread, which yields to events. With 1,000 routes
+the longest turn of the event loop was 14 ms, and 35 ms without the thread. With 10,000 routes it was 0.2 s,
+spent on garbage collection.
 """
 
 import asyncio
@@ -15,58 +16,53 @@ from ipaddress import ip_network
 from typing import Any
 
 from pyroute2 import AsyncIPRoute, IPRoute
-from pyroute2.netlink.exceptions import NetlinkError
 from pyroute2.netlink.rtnl import RTMGRP_IPV4_ROUTE, RTMGRP_IPV6_ROUTE
 
 from ringfence.errors import HostError
-from ringfence.host.rtnetlink import follow
+from ringfence.host.rtnetlink import follow, read_now
 from ringfence.model import Network
 
 APART = 5.0
-"""How long nothing is read again after a reading (seconds)."""
+"""Minimum seconds between two readings."""
 
 _WHAT = "the gateways of this host"
 _TABLES = (254, 253)  # main, default
 
 
 def read_gateways() -> dict[Network, str]:
-    """Give the gateways now, each with what it is to people; HostError where they cannot be read.
+    """Return the present gateways, each with its description; raise HostError if they cannot be read.
 
-    Not within a running event loop (pyroute2 runs one of its own): there, follow_gateways.
+    Do not call it in a running event loop (pyroute2 runs one of its own); use follow_gateways there.
     """
-    try:
-        return _read()
-    except (NetlinkError, OSError) as error:
-        raise HostError(f"{_WHAT} cannot be read by rtnetlink: {error}") from error
+    return read_now(_WHAT, _read)
 
 
 async def follow_gateways(
     changed: Callable[[Mapping[Network, str]], None],
     failed: Callable[[HostError], None] = lambda _error: None,
 ) -> None:
-    """Call ``changed`` with all gateways (as read_gateways gives them) now and after each change.
+    """Call ``changed`` with all gateways now and after each change, until cancelled.
 
-    Runs until cancelled. ``failed`` is told of each trouble; when it is over ``changed`` is called again.
+    ``failed`` is called with each error; when it has cleared, ``changed`` is called again.
     """
     await follow(_WHAT, RTMGRP_IPV4_ROUTE | RTMGRP_IPV6_ROUTE, _read_aside, changed, failed, apart=APART)
 
 
 async def _read_aside(_: AsyncIPRoute) -> Mapping[Network, str]:
-    return await asyncio.to_thread(_read)
+    return await asyncio.to_thread(read_gateways)
 
 
-def _read() -> dict[Network, str]:
-    with IPRoute() as route:
-        return _gateways(message for table in _TABLES for message in route.get_routes(table=table))
+def _read(route: IPRoute) -> dict[Network, str]:
+    return _gateways(message for table in _TABLES for message in route.get_routes(table=table))
 
 
 def _gateways(messages: Iterable[Any]) -> dict[Network, str]:
-    """Name each gateway by its interfaces: several routes may go by it, and it may be on several links."""
+    """Describe each gateway by its interfaces: it may serve several routes and be on several links."""
     links: dict[Network, set[str]] = {}
     for message in messages:
         for hop in (message, *(message.get("multipath") or ())):
             for address in _next_hops(hop):
-                # Of a hop among several the interface is no attribute but a field.
+                # For one of several hops the interface is a field and not an attribute.
                 link = hop.get("oif") or message.get("oif")
                 links.setdefault(ip_network(address), set()).add(_name(link))
     return {
@@ -76,7 +72,7 @@ def _gateways(messages: Iterable[Any]) -> dict[Network, str]:
 
 
 def _next_hops(hop: Any) -> Iterator[str]:  # noqa: ANN401 - pyroute2 has no types
-    """Give the next hop's address: RTA_GATEWAY, or RTA_VIA where it is of the other IP version."""
+    """Yield the next hop's address: RTA_GATEWAY, or RTA_VIA if it is of the other IP version."""
     attributes = dict(hop["attrs"]) if "attrs" in hop else {}
     gateway, via = attributes.get("RTA_GATEWAY"), attributes.get("RTA_VIA")
     if gateway:
@@ -86,7 +82,7 @@ def _next_hops(hop: Any) -> Iterator[str]:  # noqa: ANN401 - pyroute2 has no typ
 
 
 def _name(index: int | None) -> str:
-    """Name a link; nothing where it has just gone."""
+    """Return the name of a link; "" if it has just disappeared."""
     with contextlib.suppress(OSError):
         return socket.if_indextoname(index) if index else ""
     return ""

@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 from ringfence.host.asterisk_conf import FOLDER, read_conf
 from ringfence.host.processes import PROC, processes, sockets_of
-from ringfence.host.sockets import CLOSED, LISTENING, Socket, port_of, sockets
+from ringfence.netlink.sock_diag import CLOSED, LISTENING, Socket, port_of, sockets
 
 _NAME = "asterisk"
 _SIP = frozenset({5060, 5061})
@@ -35,18 +35,18 @@ _NUMBER = re.compile(r"[0-9]{1,5}")
 
 
 class ListeningPorts(NamedTuple):
-    """Ports in order. Either may be empty: a PBX without UDP, or one that has not loaded all modules yet."""
+    """Sorted ports. Either may be empty: a PBX without UDP, or one that has not loaded all modules yet."""
 
     udp: tuple[int, ...]
     tcp: tuple[int, ...]
 
 
 def find_ports(ami_port: int | None, folder: Path = FOLDER, proc: Path = PROC) -> ListeningPorts | None:
-    """Give the ports that Asterisk listens on, in this network namespace and now.
+    """Return the ports that Asterisk listens on, in this network namespace and now.
 
-    None where that cannot be known: it does not run here (in a container, on another host), it runs as root
-    and ``/proc`` is hidden, or nothing but the manager interface is there yet. ``ami_port`` is where the
-    manager interface listens on this host, None where it does not.
+    Return None if that cannot be determined: Asterisk does not run here (in a container, on another host), it
+    runs as root and ``/proc`` is hidden, or only the manager interface listens yet. ``ami_port`` is the port
+    of the manager interface on this host, None if it is elsewhere.
     """
     try:
         tcp = [row for family in _FAMILIES for row in sockets(family, socket.IPPROTO_TCP, 1 << LISTENING)]
@@ -79,7 +79,7 @@ def _ports(rows: Iterable[Socket]) -> tuple[int, ...]:
 
 
 def _calls(folder: Path) -> tuple[int, int]:
-    """Give the first and the last port that calls may have."""
+    """Return the first and the last port that calls may have."""
     conf = read_conf(folder / "rtp.conf", lambda section, name: section == "general" and name in _RANGE)
     known = folder.is_dir() if conf is None else not conf.unread
     if not known:

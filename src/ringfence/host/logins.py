@@ -1,12 +1,11 @@
-"""Who is logged in to this host from elsewhere, as logind knows it: who must not be locked out.
+"""Remote logins on this host, from logind: their addresses must not be locked out.
 
-A login is one that was let in: sshd and its like open a session when the password or key was right, on
-whatever port they listen. That somebody has a connection to port 22 says nothing; anybody has one for the
-asking.
+A login has been accepted: sshd and similar programs open a session after a valid password or key, on any
+port. A mere connection to port 22 proves nothing, because anyone can open one.
 
-libsystemd tells, a C library that every Debian has: it reads files below ``/run/systemd/sessions``, whose
-form is its own affair. It needs no bus and no right; only functions without callbacks are called, so nothing
-has to be written into memory that is then run (``MemoryDenyWriteExecute=``).
+libsystemd, a C library of every Debian, reads the sessions: it reads files below ``/run/systemd/sessions``,
+whose format is private. It needs neither a bus nor a permission. Only functions without callbacks are called,
+so no executable memory has to be written (``MemoryDenyWriteExecute=``).
 """
 
 import ctypes
@@ -20,29 +19,28 @@ from ringfence.model import Network
 
 SESSIONS = Path("/run/systemd/sessions")
 MOST = 1_000
-"""How many sessions are looked at; who may log in may have as many as he likes."""
+"""Sessions that are read; a user may open any number."""
 
 _LIBRARY = "libsystemd.so.0"
-# Who is on the way out counts no more, and whom nobody has let in yet: a login screen.
+# Sessions that are closing do not count, nor do login screens.
 _OVER = b"closing"
 _NOBODYS = frozenset({b"greeter", b"lock-screen", b"manager", b"manager-early"})
 
 
 def why_no_logins(library: str = _LIBRARY) -> str:
-    """Say why no login can be known here, for people; nothing where they can."""
+    """Return why logins are unknown here, as text; "" if they are known."""
     if _systemd(library) is None:
-        return f"logins from elsewhere are not known: {library} is not there; mend: install systemd's library"
+        return f"logins from elsewhere are not known: {library} is not there; fix: install systemd's library"
     if not SESSIONS.is_dir():
         return f"logins from elsewhere are not known: {SESSIONS} is not there (no systemd-logind runs here)"
     return ""
 
 
 def read_logins(library: str = _LIBRARY) -> dict[Network, str]:
-    """Give the addresses from which somebody is logged in, each with who it is to people.
+    """Return the addresses of remote logins, each with a description. Empty if they are unknown.
 
-    Empty where they cannot be known. Names are left out: whoever runs the name server of an address says what
-    its name is, and to ask would take time. Looks up the name of a user where it is not known yet, which may
-    take time: not for the event loop.
+    Host names are left out: the owner of an address controls its name, and a look-up takes time. Looking up a
+    user name may take time too, so do not call this in the event loop.
     """
     found: dict[Network, set[str]] = {}
     systemd = _systemd(library)
@@ -66,7 +64,7 @@ def _systemd(library: str) -> ctypes.CDLL | None:
 
 
 def _sessions(systemd: ctypes.CDLL) -> Iterator[bytes]:
-    """Give the names of all sessions; the list and each name are ours to free."""
+    """Yield the names of all sessions; this code must free the list and each name."""
     names = ctypes.POINTER(ctypes.c_void_p)()
     count = systemd.sd_get_sessions(ctypes.byref(names))
     if count < 0:
@@ -77,13 +75,13 @@ def _sessions(systemd: ctypes.CDLL) -> Iterator[bytes]:
 
 
 def _remote(systemd: ctypes.CDLL, session: bytes) -> Network | None:
-    """Give the address that a session comes from, if it does and is not over."""
+    """Return the address of a remote session; None if it is local or closing."""
     if _text(systemd, "state", session) in {b"", _OVER} or _text(systemd, "class", session) in _NOBODYS:
         return None
-    # A zone (fe80::1%eth0) says by which link; firewall sets know none.
+    # A zone (fe80::1%eth0) names the link; firewall sets do not support zones.
     host = _text(systemd, "remote_host", session).partition(b"%")[0].decode("ascii", "replace")
     try:
-        address = ip_address(host)  # never a network: whoever could have one noted would be protected whole
+        address = ip_address(host)  # never a network: otherwise a login could protect a whole network
     except ValueError:
         return None
     return None if address.is_loopback else ip_network(getattr(address, "ipv4_mapped", None) or address)
@@ -106,7 +104,7 @@ def _user(uid: int) -> str:
 
 
 def _text(systemd: ctypes.CDLL, what: str, session: bytes) -> bytes:
-    """Ask for one thing of a session; nothing where it has none, or has ended meanwhile."""
+    """Return a property of a session; "" if it has none, or has ended meanwhile."""
     answer = ctypes.c_void_p()
     if systemd[f"sd_session_get_{what}"](session, ctypes.byref(answer)) < 0:
         return b""
@@ -114,7 +112,7 @@ def _text(systemd: ctypes.CDLL, what: str, session: bytes) -> bytes:
 
 
 def _taken(pointer: int | None) -> bytes:
-    """Copy a text that was given to us, and free it."""
+    """Copy a text that libsystemd allocated, and free it."""
     if not pointer:
         return b""
     text = ctypes.string_at(pointer)

@@ -1,13 +1,13 @@
-"""Names of hosts, followed: where each leads, asked again as often as the DNS says.
+"""Host names and their addresses, resolved again as often as the DNS requires.
 
-A carrier is a name, and its addresses change. Asked are the addresses of the name itself, and of the hosts of
-its SIP services (SRV), since some names have nothing else. What stands in ``/etc/hosts`` is believed before
-the DNS, as the host does. No thread of the system's resolver is used: with a server that does not answer it
-would hang for a minute, and others of the daemon's wait for the same threads.
+A carrier is configured by name, and its addresses change. Resolved are the addresses of the name itself, and
+of the hosts of its SIP services (SRV), because some names have nothing else. ``/etc/hosts`` takes precedence
+over the DNS, as usual. The system's resolver is not used: with a server that does not answer, its threads
+would hang for a minute, and other parts of the daemon need the same threads.
 
-An answer takes an address away only where it was whole: while a server is down, answers one of the questions
-with an error, or knows the name no longer, all that was known stays, and that is told. Bounded: so many
-names, so many addresses of each.
+Only a complete answer removes an address. While a server is down, answers one of the queries with an error,
+or no longer knows the name, all known addresses stay, and a problem is reported. The numbers of names and of
+addresses are limited.
 """
 
 import asyncio
@@ -15,11 +15,11 @@ import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attrs import define, frozen
 
+from ringfence.host.hosts_file import HOSTS_FILE, HostsFile
 from ringfence.model import Network, printable
 
 if TYPE_CHECKING:
@@ -34,10 +34,7 @@ PATIENCE = 5.0  # seconds for an answer
 
 SHORTEST = 30.0
 LONGEST = 300.0
-"""Bounds in seconds of what the DNS may ask for; without an answer the next try comes sooner."""
-
-HOSTS_FILE = Path("/etc/hosts")
-MAX_HOSTS_FILE = 1024 * 1024  # bytes
+"""Limits in seconds for the TTL of the DNS; after a failure the next try comes sooner."""
 
 FIRST_RETRY = 2.0
 SERVICES = ("_sip._udp", "_sip._tcp", "_sips._tcp")
@@ -46,8 +43,8 @@ Answers = Mapping[str, frozenset[Network]]
 
 
 @frozen
-class Found:
-    """What a name leads to: its addresses, for how long that holds, and what could not be asked."""
+class ResolvedNames:
+    """The addresses of a name, how long they are valid, and what could not be resolved."""
 
     networks: frozenset[Network]
     seconds: float = LONGEST
@@ -56,7 +53,7 @@ class Found:
 
 @define
 class _Name:
-    """A name that is followed: when it is due, how long was waited after a failure, what went wrong."""
+    """A followed name: when it is due, the wait after the latest failure, and its problem."""
 
     due: float = 0.0
     waited: float = FIRST_RETRY
@@ -64,10 +61,10 @@ class _Name:
 
 
 class Names:
-    """Follows names. ``changed`` is called with all answers whenever one is another.
+    """Follows names. ``changed`` is called with all answers when one changes.
 
-    ``known`` are the answers of a former run: they hold until there are new ones. ``nameservers`` (addresses)
-    and ``port`` are asked in place of those that the host has configured.
+    ``known`` are the answers of an earlier run: they are valid until there are new ones. ``nameservers``
+    (addresses) and ``port`` replace those that the host has configured.
     """
 
     def __init__(
@@ -89,22 +86,23 @@ class Names:
         self._names: dict[str, _Name] = {}
         self._left_out = 0
         self._told = asyncio.Event()
+        self._hosts = HostsFile(HOSTS_FILE)
         self._chance = random.Random()  # noqa: S311 - jitter, no secret
 
     @property
     def answers(self) -> Answers:
-        """Where the names lead, as far as that was ever known."""
+        """The known addresses of each name."""
         return dict(self._answers)
 
     @property
     def problems(self) -> list[str]:
-        """What is wrong now, for people."""
+        """The present problems, as text."""
         problems = [f"{name}: {mine.trouble}" for name, mine in sorted(self._names.items()) if mine.trouble]
         problems += [f"{self._left_out} names are not followed: {MOST_NAMES} are"] if self._left_out else []
         return problems
 
     def want(self, names: Iterable[str]) -> None:
-        """Follow these names and no others. What was known of others is forgotten."""
+        """Follow exactly these names, and forget the answers of others."""
         wanted = sorted(set(names))
         self._left_out = max(0, len(wanted) - MOST_NAMES)
         self._names = {name: self._names.get(name, _Name()) for name in wanted[:MOST_NAMES]}
@@ -112,7 +110,7 @@ class Names:
         self._told.set()
 
     async def run(self) -> None:
-        """Ask, until cancelled."""
+        """Resolve names until cancelled."""
         loop = asyncio.get_running_loop()
         while True:
             self._told.clear()
@@ -127,21 +125,21 @@ class Names:
 
     async def _ask_all(self, names: Sequence[str]) -> None:
         turn = asyncio.Semaphore(AT_ONCE)
-        # What the host has configured may have changed.
+        # The host's configuration may have changed.
         resolver = None if not self._names else _resolver(self._nameservers, self._port)
 
         async def ask(name: str) -> None:
             async with turn:
-                self._take(name, await find(name, resolver, self._patience))
+                self._take(name, await find(name, resolver, self._patience, self._hosts))
 
         async with asyncio.TaskGroup() as group:
             for name in names:
                 group.create_task(ask(name))
 
-    def _take(self, name: str, found: Found) -> None:
+    def _take(self, name: str, found: ResolvedNames) -> None:
         mine = self._names.get(name)
         if mine is None:
-            return  # nobody wants it any more
+            return  # no longer followed
         before = self._answers.get(name)
         networks = _bounded(found.networks | (before or frozenset()) if found.trouble else found.networks)
         now = asyncio.get_running_loop().time()
@@ -166,13 +164,15 @@ def _bounded(networks: frozenset[Network]) -> frozenset[Network]:
     return frozenset(sorted(networks, key=lambda n: (n.version, int(n.network_address)))[:MOST_ADDRESSES])
 
 
-async def find(name: str, resolver: "Resolver | None", patience: float = PATIENCE) -> Found:
-    """Find where ``name`` leads. Without ``resolver`` there is no DNS."""
-    by_hand = _in_hosts_file(name)
+async def find(
+    name: str, resolver: "Resolver | None", patience: float = PATIENCE, hosts: HostsFile | None = None
+) -> ResolvedNames:
+    """Resolve ``name``. Without ``resolver`` the DNS is not used."""
+    by_hand = _networks(await (hosts or HostsFile(HOSTS_FILE)).addresses(name))
     if by_hand:
-        return Found(by_hand)
+        return ResolvedNames(by_hand)
     if resolver is None:
-        return Found(frozenset(), trouble="no DNS server is configured in /etc/resolv.conf")
+        return ResolvedNames(frozenset(), trouble="no DNS server is configured in /etc/resolv.conf")
     services = [(f"{service}.{name}", "SRV") for service in SERVICES]
     replies = await _asked(resolver, [(name, "A"), (name, "AAAA"), *services], patience)
     servers = sorted({server for reply in replies for server in reply.servers})[:MOST_SERVERS]
@@ -182,7 +182,7 @@ async def find(name: str, resolver: "Resolver | None", patience: float = PATIENC
     trouble = next((reply.trouble for reply in replies if reply.trouble), "")
     if not networks and not trouble:
         trouble = "the DNS knows no address of it"
-    return Found(networks, min(reply.seconds for reply in replies), trouble)
+    return ResolvedNames(networks, min(reply.seconds for reply in replies), trouble)
 
 
 async def _asked(
@@ -191,19 +191,9 @@ async def _asked(
     return await asyncio.gather(*(_reply(resolver, name, kind, patience) for name, kind in questions))
 
 
-def _in_hosts_file(name: str) -> frozenset[Network]:
-    try:
-        with HOSTS_FILE.open("rb") as file:
-            text = file.read(MAX_HOSTS_FILE).decode("utf-8", "replace")
-    except OSError:
-        return frozenset()
-    lines = [line.partition("#")[0].split() for line in text.split("\n")]
-    return _networks(line[0] for line in lines if name in (field.lower() for field in line[1:]))
-
-
 @frozen
 class _Reply:
-    """What the DNS said to one question: addresses, or names of servers; nothing is an answer too."""
+    """The DNS's reply to one query: addresses, or names of servers; it may be empty."""
 
     networks: frozenset[Network] = frozenset()
     servers: frozenset[str] = frozenset()
@@ -226,7 +216,7 @@ def _resolver(nameservers: Sequence[str], port: int) -> "Resolver | None":
 
 
 async def _reply(resolver: "Resolver", name: str, kind: str, patience: float) -> _Reply:
-    """Ask one question; whatever a server makes of it is a reply."""
+    """Send one query; any response or failure is a reply."""
     import dns.exception  # noqa: PLC0415 - loaded where a name is followed
     import dns.name  # noqa: PLC0415
     import dns.resolver  # noqa: PLC0415
@@ -250,13 +240,13 @@ async def _reply(resolver: "Resolver", name: str, kind: str, patience: float) ->
 
 
 def _servers(answer: "Answer") -> frozenset[str]:
-    """Give the hosts of a service; a lone "." says that there is none."""
+    """Return the hosts of a service; a single "." means that there is none."""
     records: Iterable[Any] = answer.rrset or ()
     return frozenset(text for record in records if (text := record.target.to_text()) != ".")
 
 
 def _networks(texts: Iterable[str]) -> frozenset[Network]:
-    """Read addresses; what no phone can send from says nothing."""
+    """Parse addresses; those from which no phone can send are ignored."""
     networks: set[Network] = set()
     for text in texts:
         with suppress(ValueError):

@@ -1,7 +1,7 @@
 """Processes of other programs, as far as ``/proc`` shows them.
 
-The unit hides all but its own from the daemon (``ProtectProc=invisible``), and of other users' processes only
-root sees the open files and the namespaces: whoever asks here must do without an answer.
+The unit hides other processes from the daemon (``ProtectProc=invisible``), and only root sees the open files
+and namespaces of other users' processes. So callers must handle missing answers.
 """
 
 import re
@@ -15,7 +15,7 @@ _SOCKET = re.compile(r"socket:\[([0-9]{1,20})\]")
 
 
 def processes(name: str, proc: Path = PROC) -> Iterator[int]:
-    """Give the process ids of the programs of this name that can be seen, in all network namespaces."""
+    """Yield the process ids of visible programs with this name, in all network namespaces."""
     wanted = name[:_LONGEST].encode() + b"\n"
     try:
         folders = [folder for folder in proc.iterdir() if folder.name.isdecimal()]
@@ -24,14 +24,14 @@ def processes(name: str, proc: Path = PROC) -> Iterator[int]:
     for folder in folders:
         try:
             found = (folder / "comm").read_bytes()
-        except OSError:  # it has ended, or is not shown
+        except OSError:  # it has ended or is hidden
             continue
         if found == wanted:
             yield int(folder.name)
 
 
 def network_of(process: int | str = "self", proc: Path = PROC) -> str:
-    """Name the network namespace that a process is in; nothing where that is not shown."""
+    """Return the network namespace of a process; "" if it is hidden."""
     try:
         return str((proc / str(process) / "ns" / "net").readlink())
     except OSError:
@@ -39,7 +39,7 @@ def network_of(process: int | str = "self", proc: Path = PROC) -> str:
 
 
 def sockets_of(process: int, proc: Path = PROC) -> frozenset[int]:
-    """Give the inodes of a process's sockets; none where they are not shown."""
+    """Return the inodes of a process's sockets; empty if they are hidden."""
     found = set()
     try:
         for file in (proc / str(process) / "fd").iterdir():

@@ -1,9 +1,9 @@
-"""Whom a ban would hurt this host itself: gateways, DNS resolvers, and where somebody is logged in from.
+"""Addresses whose ban would hurt this host: gateways, DNS resolvers, and those of remote logins.
 
-The host's own addresses are followed by themselves (``addresses.py``). Gateways are told by the kernel;
-resolvers and logins are looked at every two seconds: the files are few and short (0.06 ms a login, 0.02 ms
-for the resolvers), and there is nothing in it that can be lost or fall silent. They are read in a thread,
-since a file or a user's name may come from elsewhere over the network.
+The host's own addresses are followed separately (``addresses.py``). The kernel reports gateways. Resolvers
+and logins are read every two seconds: the files are few and short (0.06 ms a login, 0.02 ms for the
+resolvers), and nothing can be missed. They are read in a thread, because a file or a user's name may come
+from a server on the network.
 """
 
 import asyncio
@@ -17,16 +17,16 @@ from ringfence.host.resolvers import read_resolvers
 from ringfence.model import Network
 
 LOOK_EVERY = 2.0
-"""How often resolvers and logins are looked at (seconds)."""
+"""Seconds between two readings of resolvers and logins."""
 
 Reasons: TypeAlias = Mapping[Network, str]
-"""Networks, each with what it is to people (``the gateway of eth0``)."""
+"""Networks, each with its role (``the gateway of eth0``)."""
 
 
 def read_protected(failed: Callable[[HostError], None] = lambda _error: None) -> Reasons:
-    """Give all that is protected now; ``failed`` is told what could not be read, and the rest is given.
+    """Return all protected networks; ``failed`` is called for each part that cannot be read.
 
-    Not within a running event loop: there, follow_protected.
+    Do not call it in a running event loop; use follow_protected there.
     """
     parts: list[Reasons] = []
     for read in (read_gateways, read_resolvers, read_logins):
@@ -41,10 +41,10 @@ async def follow_protected(
     changed: Callable[[Reasons], None],
     failed: Callable[[HostError], None] = lambda _error: None,
 ) -> None:
-    """Call ``changed`` with all that is protected (as read_protected gives it) now and after each change.
+    """Call ``changed`` with all protected networks now and after each change, until cancelled.
 
-    Runs until cancelled. ``failed`` is told of each trouble, after which what was known last counts. Whenever
-    ``changed`` is called, a trouble is over unless ``failed`` is told of it again at once.
+    ``failed`` is called with each error, after which the last known networks count. A call of
+    ``changed`` means that an error has cleared, unless ``failed`` is called with it again at once.
     """
     follower = _Follower(changed, failed)
     async with asyncio.TaskGroup() as group:
@@ -54,7 +54,7 @@ async def follow_protected(
 
 
 class _Follower:
-    """What is known of each part. Nothing is told before each part has been read or has failed."""
+    """The state of each part. Nothing is reported before each part has been read or has failed."""
 
     def __init__(self, changed: Callable[[Reasons], None], failed: Callable[[HostError], None]) -> None:
         self._changed = changed
@@ -98,14 +98,14 @@ class _Follower:
         if len(parts) == len(self._parts) and (now := _together(parts)) != self._told:
             self._told = now
             self._changed(now)
-            for trouble in self._troubles.values():  # so that nobody takes it for over
+            for trouble in self._troubles.values():  # so that they do not count as cleared
                 self._failed(HostError(trouble))
             return True
         return False
 
 
 def _together(parts: list[Reasons]) -> Reasons:
-    """Give every reason for each network: a router is often gateway and resolver."""
+    """Return all roles of each network: a router is often gateway and resolver."""
     reasons: dict[Network, list[str]] = {}
     for network, reason in _each(parts):
         reasons.setdefault(network, []).append(reason)

@@ -1,9 +1,9 @@
-"""The DNS resolvers of this host: who answers when a name is looked up here.
+"""The DNS resolvers of this host.
 
 ``/etc/resolv.conf`` names them, or names a server on this host itself (systemd-resolved at 127.0.0.53,
-dnsmasq), which asks others: those are in a file of that server's. Read as the C library reads it
-(``resolv.conf(5)``): a line ``nameserver ADDRESS`` from its beginning, the rest of no meaning here. The
-library asks the first three only, but which program asks whom is its own affair: all count.
+dnsmasq), which queries others. Those are in a file of that server. The file is read as the C library reads it
+(``resolv.conf(5)``): a line ``nameserver ADDRESS``; the rest is irrelevant here. The library uses only the
+first three, but other programs may use any: all count.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,16 +19,16 @@ UPSTREAM = (
     Path("/run/NetworkManager/no-stub-resolv.conf"),
     Path("/run/dnsmasq/resolv.conf"),
 )
-"""Where a server on this host says whom it asks."""
+"""Files in which servers on this host name their upstream servers."""
 
 _REASON = "a DNS resolver of this host"
 _MOST_BYTES = 64 * 1024
 
 
 def read_resolvers(path: Path = RESOLV_CONF, upstream: Sequence[Path] = UPSTREAM) -> dict[Network, str]:
-    """Give the resolvers, each with what it is to people; HostError where they cannot be read.
+    """Return the resolvers, each with its role; raise HostError if they cannot be read.
 
-    None is on this host itself. No file is no resolver.
+    None of them is on this host itself. Without a file there are no resolvers.
     """
     found = set(_servers(path))
     if any(address.is_loopback for address in found):
@@ -51,7 +51,7 @@ def _servers(path: Path) -> Iterator[Address]:
     for line in lines:
         words = line.split(None, 2)
         if len(words) > 1 and words[0] == b"nameserver" and line.startswith(b"n"):
-            # A zone (fe80::1%eth0) says by which link; firewall sets know none.
+            # A zone (fe80::1%eth0) names the link; firewall sets do not support zones.
             text = words[1].partition(b"%")[0].decode("ascii", "replace")
             try:
                 yield ip_address(text)

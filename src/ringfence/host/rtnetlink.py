@@ -1,15 +1,21 @@
-"""Following what the kernel says of links and addresses: rtnetlink by pyroute2.
+"""Follows links, addresses and routes of the kernel: rtnetlink by pyroute2.
 
-The whole is read again after every burst of notifications: what a notification says is never trusted to be
-complete, so a lost one (ENOBUFS), something that changed twice, or a fresh socket need nothing of their own.
+Everything is read again after each burst of notifications. A notification is never assumed to be complete. So
+a lost one (ENOBUFS), a repeated change, or a new socket needs no special treatment.
+
+A dump comes in several parts. If something changes between two of them, entries may be missing or appear
+twice, and the kernel marks the rest of the dump (NLM_F_DUMP_INTR). pyroute2 ignores the mark. Here such a
+dump is read again.
 """
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any, TypeVar
 
-from pyroute2 import AsyncIPRoute
+from pyroute2 import AsyncIPRoute, IPRoute
+from pyroute2.netlink import NLM_F_DUMP_INTR
 from pyroute2.netlink.exceptions import NetlinkError
 
 from ringfence.errors import HostError
@@ -19,6 +25,10 @@ _SETTLE = 0.05
 _RECEIVE_BUFFER = 1 << 20  # some thousand notifications
 _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 30.0
+
+READINGS = 6
+"""Readings of a dump that changes while it is read; the pauses between them add up to 0.3 s."""
+_AGAIN = 0.01
 
 Read = TypeVar("Read")
 
@@ -32,11 +42,12 @@ async def follow(
     *,
     apart: float = 0.0,
 ) -> None:
-    """Call ``changed`` with what ``read`` gives, now and when a notification of ``groups`` has changed it.
+    """Call ``changed`` with the result of ``read`` now and when a notification of ``groups`` has changed it.
 
-    Runs until cancelled. ``failed`` is told of each trouble with the kernel's socket, in which ``what`` says
-    to people what is read; it is then opened again, with growing pauses. ``changed`` is not called with the
-    same again, but after a trouble: then it is over. Readings are ``apart`` seconds from each other at least.
+    It runs until cancelled. ``failed`` is called with each error of the kernel's socket, in which ``what``
+    names the subject; the socket is then opened again, with growing pauses. A dump that changes during each
+    of ``READINGS`` readings is such an error. ``changed`` is not called with an unchanged result, except
+    after an error, which has then cleared. Readings are at least ``apart`` seconds from each other.
     """
     pause = _FIRST_PAUSE
     while True:
@@ -44,8 +55,9 @@ async def follow(
         try:
             async with AsyncIPRoute(rcvbuf=_RECEIVE_BUFFER) as route:
                 await route.bind(groups=groups)
+                mark = _Mark(route)
                 while True:
-                    now = await read(route)
+                    now = await _whole(what, route, mark, read)
                     pause = _FIRST_PAUSE
                     if now != known:
                         known = now
@@ -54,8 +66,67 @@ async def follow(
                     await _notified(route)
         except (NetlinkError, OSError) as error:
             failed(HostError(f"{what} cannot be followed by rtnetlink: {error}"))
+        except HostError as error:
+            failed(error)
         await asyncio.sleep(pause)
         pause = min(pause * 2, _LONGEST_PAUSE)
+
+
+def read_now(what: str, read: Callable[[IPRoute], Read]) -> Read:
+    """Return what ``read`` returns; raise HostError if it cannot be read, or changes during each reading.
+
+    Not within a running event loop (pyroute2 runs one of its own): there, :func:`follow`.
+    """
+    try:
+        with IPRoute() as route:
+            mark = _Mark(route)
+            for pause in _pauses():
+                mark.is_set = False
+                found = read(route)
+                if not mark.is_set:
+                    return found
+                time.sleep(pause)
+    except (NetlinkError, OSError) as error:
+        raise HostError(f"{what} cannot be read by rtnetlink: {error}") from error
+    raise _changing(what)
+
+
+async def _whole(
+    what: str, route: AsyncIPRoute, mark: "_Mark", read: Callable[[AsyncIPRoute], Awaitable[Read]]
+) -> Read:
+    for pause in _pauses():
+        mark.is_set = False
+        found = await read(route)
+        if not mark.is_set:
+            return found
+        await asyncio.sleep(pause)
+    raise _changing(what)
+
+
+def _pauses() -> Iterator[float]:
+    return (_AGAIN * 2**number for number in range(READINGS))
+
+
+def _changing(what: str) -> HostError:
+    return HostError(f"{what} cannot be read by rtnetlink: they changed during each of {READINGS} readings")
+
+
+class _Mark:
+    """Whether the kernel marked a message as part of a dump that changed while it was read.
+
+    The message that ends a dump may be the only one with the mark, and pyroute2 does not hand that one out.
+    So the mark is read where pyroute2 chooses how to parse each message.
+    """
+
+    def __init__(self, route: AsyncIPRoute | IPRoute) -> None:
+        self.is_set = False
+        self._parser = route.marshal.get_parser
+        route.marshal.get_parser = self._get_parser
+
+    def _get_parser(self, kind: int, flags: int, number: int) -> Any:  # noqa: ANN401 - pyroute2 has no types
+        if flags & NLM_F_DUMP_INTR:
+            self.is_set = True
+        return self._parser(kind, flags, number)
 
 
 async def _notified(route: AsyncIPRoute) -> None:

@@ -1,6 +1,6 @@
-"""The administrator's lists: whom nothing bans, and whom nothing lets in.
+"""The administrator's lists: networks that are never banned, and networks that are always denied.
 
-Entries come from the configuration, from commands, and from imported files; they are networks, hosts' names,
-countries and network numbers. Out come two sets of networks for the kernel (``rolls``). Files and databases
-are read here; where names lead is told from outside.
+Entries come from the configuration, from commands, and from imported files. They are networks, host names,
+countries and autonomous systems. The result is two sets of networks for the kernel. Files and databases are
+read here; the addresses of names come from outside.
 """

@@ -1,8 +1,8 @@
-"""What a line of the lists may be, and what is refused of it.
+"""The entries of the lists, and which of them are refused.
 
-A network, a host's name, a country or a network number. A name has a dot, so that ``DE`` is nothing else, and
-only the list of those who are allowed takes one: whoever owns a name says where it leads, and could have
-anybody denied.
+An entry is a network, a host name, a country or an autonomous system. A name must have a dot, so that ``DE``
+is unambiguous. Only the allow list accepts names: the owner of a name decides its addresses, and could have
+any address denied.
 """
 
 import enum
@@ -13,39 +13,39 @@ from pathlib import Path
 from attrs import frozen
 
 from ringfence.lists.prefixes import code_of, text_of
-from ringfence.model import ListEntry, Network, Side, network_from, printable
+from ringfence.model import ListEntry, ListKind, Network, parse_network, printable
 
 COMMAND = "command"
 CONFIGURATION = "configuration"
-"""Where an entry comes from, if from no file that was imported."""
+"""The origin of an entry that is not from an imported file."""
 
 MAX_NAME = 253
 SHORTEST = {4: 8, 6: 16}
-"""The widest networks that are denied without --force; no register hands out a wider one."""
+"""The widest networks that are denied without --force; no registry assigns a wider one."""
 
 
-class Kind(enum.StrEnum):
+class EntryKind(enum.StrEnum):
     """The kinds of entry."""
 
     NETWORK = "network"
     HOST = "host"
-    PLACE = "place"  # a country or a network number: what a database of addresses knows
+    PLACE = "place"  # a country or an autonomous system, resolved by a database of addresses
 
 
 @frozen
-class What:
-    """What an entry is about: its kind, and its text in the one form that it is kept in."""
+class EntryValue:
+    """The value of an entry: its kind, and its text in canonical form."""
 
-    kind: Kind
+    kind: EntryKind
     text: str
     network: Network | None = None
 
 
 @frozen
 class Configured:
-    """What the configuration says of the lists.
+    """The lists' part of the configuration.
 
-    ``most`` is how many networks a set of the kernel takes.
+    ``most`` is how many networks a set of the kernel holds.
     """
 
     entries: tuple[ListEntry, ...] = ()
@@ -60,76 +60,78 @@ _NUMBER = re.compile(r"AS([1-9][0-9]{0,9})")
 _MAX_NUMBER = 2**32 - 1
 
 
-def what_from(text: str) -> What:
-    """Read what a person or the configuration wrote; ValueError says what it must be."""
+def parse_entry(text: str) -> EntryValue:
+    """Parse an entry as a person or the configuration wrote it; raise ValueError if it is invalid."""
     with_country = text.removeprefix("country ")
     if with_country != text:
-        return place_from(with_country)
+        return parse_place(with_country)
     try:
-        network = network_from(text)
+        network = parse_network(text)
     except ValueError as error:
         return _other(text, error)
     if not network.prefixlen:
-        raise ValueError(f"{text}: that is everybody; whoever wants that wants `ringfence off`, or no PBX")
-    return What(Kind.NETWORK, text_of(*code_of(network)), network)
+        raise ValueError(f"{text}: is the whole internet, which cannot be allowed or denied")
+    return EntryValue(EntryKind.NETWORK, text_of(*code_of(network)), network)
 
 
-def host_from(text: str) -> What:
-    """Read a host's name (RFC 1123, in full, in ASCII); else raise ValueError."""
+def parse_host(text: str) -> EntryValue:
+    """Parse a host name (RFC 1123, fully qualified, in ASCII); raise ValueError if it is invalid."""
     name = text.lower().removesuffix(".")
     if len(name) > MAX_NAME or not _HOST.fullmatch(name):
         raise ValueError('must be a host\'s name in full, such as "sip.carrier.example" (IDN: as xn--...)')
-    return What(Kind.HOST, name)
+    return EntryValue(EntryKind.HOST, name)
 
 
-def place_from(text: str) -> What:
-    """Read a country (``DE``) or a network number (``AS64496``); else raise ValueError."""
+def parse_place(text: str) -> EntryValue:
+    """Parse a country (``DE``) or an autonomous system (``AS64496``); raise ValueError if it is neither."""
     code = text.upper()
     if _COUNTRY.fullmatch(code):
-        return What(Kind.PLACE, f"country {code}")
+        return EntryValue(EntryKind.PLACE, f"country {code}")
     number = _NUMBER.fullmatch(code)
     if number and int(number[1]) <= _MAX_NUMBER:
-        return What(Kind.PLACE, code)
+        return EntryValue(EntryKind.PLACE, code)
     raise ValueError('must be a country such as "DE" or a network number such as "AS64496"')
 
 
-def _other(text: str, why_no_network: ValueError) -> What:
+def _other(text: str, why_no_network: ValueError) -> EntryValue:
     if "/" in text or ":" in text or "%" in text:
         raise ValueError(printable(str(why_no_network))) from None
-    for reader in (place_from, host_from):
+    for reader in (parse_place, parse_host):
         try:
             return reader(text)
         except ValueError:
             continue
     raise ValueError(
-        f"{printable(text[:80])}: neither an address, a network, a host's name in full, "
+        f"{printable(text[:80])}: neither an address, a network, a full host name, "
         "a country (DE) nor a network number (AS64496)"
     )
 
 
-def refused(network: Network, protected: Mapping[Network, str]) -> str | None:
-    """Say why ``network`` must not be denied or banned, None where it may.
+def protection_refusal(network: Network, protected: Mapping[Network, str]) -> str | None:
+    """Return why ``network`` must not be denied or banned, None if it may be.
 
-    ``protected`` maps what must stay reachable to what it is: ``the default gateway``.
+    ``protected`` maps networks that must stay reachable to their role: ``the default gateway``.
     """
-    for own, what in protected.items():
+    for own, role in protected.items():
         if own.overlaps(network):
-            where = "is" if own == network else f"holds {text_of(*code_of(own))},"
-            return f"{text_of(*code_of(network))} {where} {what}"
+            where = "is" if own == network else f"contains {text_of(*code_of(own))},"
+            return f"{text_of(*code_of(network))} {where} {role}"
     return None
 
 
-def refused_of(side: Side, what: What, protected: Mapping[Network, str]) -> str | None:
-    """Say why an entry is not put on a list without force, None where it is."""
-    if side is Side.ALLOW:
+def entry_refusal(kind: ListKind, value: EntryValue, protected: Mapping[Network, str]) -> str | None:
+    """Return why an entry needs force, None if it does not."""
+    if kind is ListKind.ALLOW:
         return None
-    if what.kind is Kind.HOST:
-        return f"{what.text}: whoever owns a name could have anybody denied by it; give addresses"
-    if what.network is None:
+    if value.kind is EntryKind.HOST:
+        return (
+            f"{value.text}: only addresses can be denied, because the owner of a name decides its addresses"
+        )
+    if value.network is None:
         return None
-    reason = refused(what.network, protected)
+    reason = protection_refusal(value.network, protected)
     if reason is not None:
-        return f"{reason}: it is not denied; --force does it all the same"
-    if what.network.prefixlen < SHORTEST[what.network.version]:
-        return f"{what.text} is a large part of the internet: it is not denied; --force does it all the same"
+        return f"{reason}: it is not denied; --force denies it anyway"
+    if value.network.prefixlen < SHORTEST[value.network.version]:
+        return f"{value.text} is a large part of the internet, so it is not denied; --force denies it anyway"
     return None

@@ -1,12 +1,12 @@
-"""Block lists as the field writes them: an address or a network a line, and what stands around it.
+"""Block lists in their usual format: an address or a network per line, with comments.
 
-Comments begin with ``#`` or ``;``, also behind an address; what follows the first blank or comma is left
-alone (Spamhaus DROP's ``; SBL123``, CSV). ``a-b`` is every address from a to b. Two addresses side by side
-are refused: some lists mean a range by it, some a mask. The bytes are a stranger's: a line has a limit and
-is ASCII where it counts.
+Comments begin with ``#`` or ``;``, also after an address. The text after the first blank or comma is ignored
+(Spamhaus DROP's ``; SBL123``, CSV). ``a-b`` is every address from a to b. Two addresses side by side are
+rejected, because some lists mean a range by it and some a mask. The content is untrusted: a line has a limit,
+and the part that counts must be ASCII.
 
-Lists of "bogons" hold the networks that offices use, multicast and broadcast; to deny those silences the
-phones in the house. They are left out, unless the administrator insists.
+Lists of "bogons" contain the networks that offices use, multicast and broadcast. Denying those would cut off
+the phones in the building. They are left out, unless the administrator includes them explicitly.
 """
 
 from collections.abc import Iterator
@@ -30,16 +30,18 @@ from ringfence.lists.prefixes import (
 from ringfence.model import printable
 
 MAX_LINE = 1_024  # bytes
-MAX_NETWORKS = 2_000_000  # 90 bytes each while they are read
+MAX_NETWORKS = 2_000_000
+"""Networks of one file, whatever fits into the kernel: each takes some 100 bytes while the file is read."""
+
 NAMED = 20
-"""So many bad lines are named; the rest is counted."""
+"""Bad lines that are shown; the others are only counted."""
 
 SHOWN = 60
 _BOM = b"\xef\xbb\xbf"
 _GZIP = b"\x1f\x8b"
-_EVERYBODY = "that is everybody"
+_WHOLE_INTERNET = "is the whole internet"
 
-HOUSE = tuple(
+LOCAL = tuple(
     ip_network(text)
     for text in (
         "0.0.0.0/8",
@@ -56,12 +58,12 @@ HOUSE = tuple(
         "ff00::/8",
     )
 )
-"""What an imported list does not deny: what is used in the house and never comes from the internet."""
+"""Networks that an imported list does not deny: they are used locally and never come from the internet."""
 
 
 @frozen
 class BadLine:
-    """A line that could not be read: its number, what it says, and what is wrong with it."""
+    """A line that could not be parsed: its number, its text, and the reason."""
 
     number: int
     text: str
@@ -73,10 +75,10 @@ class BadLine:
 
 @define
 class ListFile:
-    """What a list file holds.
+    """The content of a list file.
 
-    ``bad`` are the first bad lines, ``bad_lines`` is how many there are. ``left_out`` are networks of the
-    house, merged, in words.
+    ``bad`` are the first bad lines, ``bad_lines`` is their total number. ``left_out`` are local networks,
+    merged, as text.
     """
 
     networks: Prefixes = Factory(Prefixes)
@@ -86,37 +88,53 @@ class ListFile:
     left_out: list[str] = Factory(list)
 
 
-def read_list(file: BinaryIO, *, everything: bool = False) -> ListFile:
-    """Read a list; with ``everything`` also the networks of the house.
+def read_list(file: BinaryIO, *, most: int, everything: bool = False) -> ListFile:
+    """Read a list; with ``everything`` including local networks.
 
-    Raises ListError where the file is no text, or holds more than ``MAX_NETWORKS``.
+    Raise ListError if the file is not text, or if it contains more than ``most`` networks. Adjoining networks
+    count as one. Reading stops at twice as many networks if these do not merge into ``most``.
     """
-    result = ListFile()
+    result, room = ListFile(), min(most, MAX_NETWORKS)
     gatherer = Gatherer()
-    house = Gatherer()
+    local = Gatherer()
     for number, line in enumerate(_lines(file), start=1):
         result.lines = number
         if number == 1 and line.startswith(_GZIP):
-            raise ListError("the list is compressed; give what gunzip makes of it")
+            raise ListError("the list is compressed; fix: gunzip it first")
         try:
             field = _field(line.removeprefix(_BOM) if number == 1 else line)
             for version, code in _codes(field) if field else ():
-                mine = not everything and _touches_the_house(version, code)
-                (house if mine else gatherer).take(version, code)
+                mine = not everything and _overlaps_local(version, code)
+                (local if mine else gatherer).add_code(version, code)
         except ValueError as error:
             result.bad_lines += 1
             if len(result.bad) < NAMED:
                 text = printable(line.strip().decode("latin-1"))
                 result.bad.append(BadLine(number, text[:SHOWN], printable(str(error))[: 2 * SHOWN]))
-        if len(gatherer) + len(house) > MAX_NETWORKS:
-            raise ListError(f"the list has more than {MAX_NETWORKS} networks")
-    result.left_out = [text_of(version, code) for version, code in house.prefixes().coded()]
+        if len(gatherer) + len(local) > 2 * room:
+            gatherer.compact()
+            local.compact()
+            _check_room(len(gatherer) + len(local), room)
+    result.left_out = [text_of(version, code) for version, code in local.prefixes().coded()]
     result.networks = gatherer.prefixes()
+    _check_room(len(result.networks), room)
     return result
 
 
+def _check_room(number: int, room: int) -> None:
+    if number > room:
+        fix = (
+            "split it"
+            if room == MAX_NETWORKS
+            else "raise [firewall] max_bans and reload, or shorten the list"
+        )
+        raise ListError(
+            f"the list has more than {room} networks, and no more fit: nothing is changed; fix: {fix}"
+        )
+
+
 def _lines(file: BinaryIO) -> Iterator[bytes]:
-    """Give the lines; of one beyond the limit its beginning, which is too long to be right."""
+    """Yield the lines; a line beyond the limit is cut to a length that is still too long."""
     while line := file.readline(MAX_LINE + 1):
         yield line
         while len(line) > MAX_LINE and not line.endswith(b"\n"):
@@ -124,7 +142,7 @@ def _lines(file: BinaryIO) -> Iterator[bytes]:
 
 
 def _field(line: bytes) -> str:
-    """Give what a line says before its comment, "" where it says nothing; ValueError for what is no line."""
+    """Return the entry of a line without its comment, "" if it has none; ValueError if it is invalid."""
     if len(line) > MAX_LINE:
         raise ValueError(f"is longer than {MAX_LINE} bytes")
     for mark in (b"#", b";"):
@@ -155,41 +173,41 @@ def _is_address(text: str) -> bool:
 
 
 def _codes(text: str) -> "list[Coded]":
-    """Read an address, a network, or a range of addresses."""
+    """Parse an address, a network, or a range of addresses."""
     if "-" not in text:
         one = coded(text)
         if not one[1] & 0xFF:
-            raise ValueError(_EVERYBODY)
+            raise ValueError(_WHOLE_INTERNET)
         return [one]
     first, _, last = text.partition("-")
     (version, start), (version_of_last, end) = coded(first), coded(last)
     bits = V4_BITS if version == 4 else V6_BITS  # noqa: PLR2004 - the IP version
     if version != version_of_last or start & 0xFF != bits or end & 0xFF != bits or start > end:
-        raise ValueError("is no range of addresses")
+        raise ValueError("is not a range of addresses")
     codes = [(version, code) for code in summarized(start >> 8, end >> 8, bits)]
     if not codes[0][1] & 0xFF:
-        raise ValueError(_EVERYBODY)
+        raise ValueError(_WHOLE_INTERNET)
     return codes
 
 
 _WIDTHS = {4: V4_BITS, 6: V6_BITS}
-_HOUSE = {
+_LOCAL = {
     version: [
         (code >> 8, code >> 8 | ((1 << (width - (code & 0xFF))) - 1))
-        for of, code in map(code_of, HOUSE)
+        for of, code in map(code_of, LOCAL)
         if of == version
     ]
     for version, width in _WIDTHS.items()
 }
-"""First and last address of each part of the house."""
+"""The first and the last address of each local network."""
 
-_HOUSE_OCTETS = frozenset(octet for begin, end in _HOUSE[4] for octet in range(begin >> 24, (end >> 24) + 1))
-"""Nearly every line of a list begins with another one, and that is seen at once."""
+_LOCAL_OCTETS = frozenset(octet for begin, end in _LOCAL[4] for octet in range(begin >> 24, (end >> 24) + 1))
+"""A quick test: nearly every line of a list begins with another octet."""
 
 
-def _touches_the_house(version: int, code: int) -> bool:
+def _overlaps_local(version: int, code: int) -> bool:
     first, length = code >> 8, code & 0xFF
-    if version == 4 and length >= 8 and first >> 24 not in _HOUSE_OCTETS:  # noqa: PLR2004 - IPv4, an octet
+    if version == 4 and length >= 8 and first >> 24 not in _LOCAL_OCTETS:  # noqa: PLR2004 - IPv4, an octet
         return False
     last = first | ((1 << (_WIDTHS[version] - length)) - 1)
-    return any(first <= end and last >= begin for begin, end in _HOUSE[version])
+    return any(first <= end and last >= begin for begin, end in _LOCAL[version])

@@ -1,12 +1,12 @@
-"""Databases of addresses in MaxMind's format (GeoLite2, DB-IP, IPinfo): a country's or a number's networks.
+"""Databases of addresses in MaxMind's format (GeoLite2, DB-IP, IPinfo): networks of countries and systems.
 
-maxminddb tells the records of addresses; who asks for every network of a country has to walk the tree in
-which they lie. maxminddb's own walk decodes each record anew: 300 000 networks take it 17 s where it has no
-C extension. So the tree is walked here (its format: https://maxmind.github.io/MaxMind-DB/), and maxminddb
-decodes each different record once: 1.3 s.
+maxminddb looks up records by address. To get every network of a country, the tree of networks must be walked.
+maxminddb's own walk decodes each record again: 300,000 networks take 17 s without its C extension. So the
+tree is walked here (its format: https://maxmind.github.io/MaxMind-DB/), and maxminddb decodes each different
+record once: 1.3 s.
 
-A country is where an address is used (``country``), or where that is not known the country that it is
-registered in. An address as IPv6 writes IPv4 is not a second one.
+The country is that of use (``country``), or the country of registration if that is unknown. IPv4 addresses
+that are written as IPv6 are not counted twice.
 """
 
 import mmap
@@ -22,14 +22,14 @@ from ringfence.lists.prefixes import V4_BITS, V6_BITS, Gatherer, Prefixes
 from ringfence.model import Network
 
 _NOT_ITS_OWN = tuple(IPv6Network(text) for text in ("::/8", "2002::/16", "2001::/32"))
-"""IPv4 in other clothes: mapped, 6to4 and Teredo."""
+"""Ranges of IPv6 that contain IPv4 addresses: mapped, 6to4 and Teredo."""
 
-_MEND = "[geo] database names a file in MaxMind's format, such as GeoLite2-Country.mmdb"
+_FIX = "[geo] database names a file in MaxMind's format, such as GeoLite2-Country.mmdb"
 _V4_DEPTH = V6_BITS - V4_BITS
 
 
 class GeoDatabases:
-    """What the databases know of the places that are asked for: read anew when a file has changed."""
+    """The networks of the requested places; a file that has changed is read again."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self.problems: list[str] = []
@@ -39,9 +39,9 @@ class GeoDatabases:
         self._failed: dict[Path, str] = {}
 
     def networks(self, places: frozenset[str]) -> Mapping[str, Prefixes]:
-        """Give the networks of each place (``country DE``, ``AS64496``) that is known.
+        """Return the networks of each known place (``country DE``, ``AS64496``).
 
-        A file that cannot be read is a problem; what it said before stays.
+        A file that cannot be read is a problem; its earlier content stays.
         """
         self.problems = []
         found: dict[str, Gatherer] = {place: Gatherer() for place in places}
@@ -52,13 +52,13 @@ class GeoDatabases:
         return {place: gatherer.prefixes() for place, gatherer in found.items()}
 
     def around(self, place: str, network: Network) -> Network | None:
-        """Give the network of ``place``, as it was last asked for, that ``network`` lies in."""
+        """Return the network of ``place``, as last requested, that contains ``network``."""
         read = (networks.get(place) for _, networks in self._read.values())
-        found = (prefixes.around(network) for prefixes in read if prefixes is not None)
+        found = (prefixes.containing(network) for prefixes in read if prefixes is not None)
         return next((one for one in found if one is not None), None)
 
     def changed(self) -> bool:
-        """Say whether a file is another one than was read, or tried, last."""
+        """Whether a file has changed since it was last read or tried."""
         return any(_identity(path) != identity for path, identity in list(self._identities.items()))
 
     def _of(self, path: Path, places: frozenset[str]) -> Mapping[str, Prefixes]:
@@ -79,8 +79,8 @@ class GeoDatabases:
 
 
 def networks_of(path: Path, places: frozenset[str]) -> Mapping[str, Prefixes]:
-    """Read the networks of each of ``places``; ListError where the file is none that can be read."""
-    import maxminddb  # noqa: PLC0415 - loaded where a place is asked for
+    """Read the networks of each of ``places``; raise ListError if the file cannot be read."""
+    import maxminddb  # noqa: PLC0415 - loaded if a place is used
 
     before = _identity(path)
     try:
@@ -91,9 +91,9 @@ def networks_of(path: Path, places: frozenset[str]) -> Mapping[str, Prefixes]:
         ):
             found = _walk(reader, tree, places)
     except OSError as error:
-        raise ListError(f"{path} cannot be read: {error.strerror or error}; {_MEND}") from None
-    except Exception as error:  # noqa: BLE001 - a broken file makes the decoder raise whatever it meets
-        raise ListError(f"{path} is broken ({type(error).__name__}: {error}); {_MEND}") from None
+        raise ListError(f"{path} cannot be read: {error.strerror or error}; {_FIX}") from None
+    except Exception as error:  # noqa: BLE001 - a broken file can raise anything
+        raise ListError(f"{path} is broken ({type(error).__name__}: {error}); {_FIX}") from None
     if _identity(path) != before:
         raise ListError(f"{path} was replaced while it was read; it will be read again")
     return {place: gatherer.prefixes() for place, gatherer in found.items()}
@@ -119,30 +119,30 @@ def _walk(reader: Any, tree: mmap.mmap, places: frozenset[str]) -> dict[str, Gat
         for place in known[pointer]:
             if version == 4 or v4:  # noqa: PLR2004 - the IP version
                 length = depth if version == 4 else depth - _V4_DEPTH  # noqa: PLR2004 - the IP version
-                found[place].take(4, number << 8 | length)
+                found[place].add_code(4, number << 8 | length)
             elif not any(IPv6Address(number) in other for other in _NOT_ITS_OWN):
-                found[place].take(6, number << 8 | depth)
+                found[place].add_code(6, number << 8 | depth)
     return found
 
 
-def _leaves(metadata: Any, tree: mmap.mmap) -> Iterator[tuple[int, int, int]]:  # noqa: ANN401 - no type is exported for it
-    """Give where each record lies, and the first address and the prefix length of those that have it."""
+def _leaves(metadata: Any, tree: mmap.mmap) -> Iterator[tuple[int, int, int]]:  # noqa: ANN401 - it has no public type
+    """Yield the position of each record, and the first address and the prefix length of its network."""
     count = metadata.node_count
     bits = V4_BITS if metadata.ip_version == 4 else V6_BITS  # noqa: PLR2004 - the IP version
     node = _NODES[metadata.record_size]
     v4_start = 0
     for _ in range(_V4_DEPTH if bits == V6_BITS else 0):
         v4_start = node(tree, v4_start)[0] if v4_start < count else v4_start
-    left = count  # a tree meets each node once: more is a circle
+    left = count  # a tree visits each node once; more visits mean a cycle
     waiting = [(0, 0, 0)]
     while waiting:
         at, number, depth = waiting.pop()
         if at > count:
             yield at, number << (bits - depth), depth
-        elif at < count and not (number and at == v4_start):  # else: nothing is known, or IPv4 once more
+        elif at < count and not (number and at == v4_start):  # else: empty, or the IPv4 tree again
             left -= 1
             if left < 0 or depth >= bits:
-                raise ValueError("its tree goes in circles")
+                raise ValueError("its tree has a cycle")
             low, high = node(tree, at)
             waiting += ((high, number << 1 | 1, depth + 1), (low, number << 1, depth + 1))
 
@@ -170,7 +170,7 @@ _NODES: Mapping[int, Callable[[mmap.mmap, int], tuple[int, int]]] = {
 
 
 def _places(record: object) -> frozenset[str]:
-    """Give the places of a record: MaxMind's and DB-IP's nested ones, or IPinfo's flat ones."""
+    """Return the places of a record: nested as MaxMind and DB-IP write them, or flat as IPinfo does."""
     if not isinstance(record, Mapping):
         return frozenset()
     places = set()

@@ -1,8 +1,8 @@
-"""Networks by the hundred thousand: read quickly, merged, and held in eight bytes each.
+"""Large numbers of networks: parsed fast, merged, and stored in eight bytes each.
 
-An ``IPv4Network`` takes 3 µs to make and 250 bytes to hold; block lists have 100 000 of them and more, and
-mostly nobody looks. Here a network is a *code*, one integer that sorts as networks do (wider ones before what
-lies in them): the address, and its prefix length in the lowest byte.
+An ``IPv4Network`` takes 3 µs to create and 250 bytes to store; block lists have 100,000 of them and more,
+which are rarely looked at. Here a network is a *code*, one integer that sorts like networks (wider ones
+before those within them): the address, and its prefix length in the lowest byte.
 """
 
 from array import array
@@ -10,7 +10,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
-from ringfence.model import Network, network_from
+from ringfence.model import Network, parse_network
 
 V4_BITS = 32
 V6_BITS = 128
@@ -26,9 +26,10 @@ Coded = tuple[int, int]
 
 
 def coded(text: str) -> Coded:
-    """Read an address or a network as :func:`ringfence.model.network_from` does; ValueError where it is none.
+    """Parse an address or a network as :func:`ringfence.model.parse_network` does.
 
-    What nearly every line of a block list is, plain IPv4, is read here; the rest is left to ``ipaddress``.
+    Raise ValueError if it is neither. Plain IPv4, which is nearly every line of a block list, is parsed here;
+    the rest is left to ``ipaddress``.
     """
     address, _, length = text.partition("/")
     try:
@@ -36,26 +37,26 @@ def coded(text: str) -> Coded:
         number = _OCTETS[one] << 24 | _OCTETS[two] << 16 | _OCTETS[three] << 8 | _OCTETS[four]
         bits = _LENGTHS[length or _FULL]
     except (ValueError, KeyError):
-        return code_of(network_from(text))
+        return code_of(parse_network(text))
     if text[-1] == "/" or number & _HOST_BITS[bits]:
-        return code_of(network_from(text))  # which says what is wrong with it
+        return code_of(parse_network(text))  # it raises the error
     return 4, number << 8 | bits
 
 
 def code_of(network: Network) -> Coded:
-    """Give the code of a network."""
+    """Return the code of a network."""
     return network.version, int(network.network_address) << 8 | network.prefixlen
 
 
 def network_of(version: int, code: int) -> Network:
-    """Give the network of a code."""
+    """Return the network of a code."""
     if version == 4:  # noqa: PLR2004 - the IP version
         return IPv4Network((code >> 8, code & _LENGTH))
     return IPv6Network((code >> 8, code & _LENGTH))
 
 
 def text_of(version: int, code: int) -> str:
-    """Write a code as people write it: an address without its prefix length."""
+    """Return the text of a code; a single address has no prefix length."""
     number, length = code >> 8, code & _LENGTH
     if version == 4:  # noqa: PLR2004 - the IP version
         return str(IPv4Address(number)) if length == V4_BITS else f"{IPv4Address(number)}/{length}"
@@ -63,7 +64,7 @@ def text_of(version: int, code: int) -> str:
 
 
 def summarized(first: int, last: int, bits: int) -> Iterator[int]:
-    """Give the codes of the fewest networks that make up the addresses from ``first`` to ``last``."""
+    """Yield the codes of the fewest networks that contain the addresses from ``first`` to ``last``."""
     while first <= last:
         alignment = (first & -first).bit_length() - 1 if first else bits
         host_bits = min(alignment, (last - first + 1).bit_length() - 1)
@@ -72,15 +73,15 @@ def summarized(first: int, last: int, bits: int) -> Iterator[int]:
 
 
 def merged(codes: Iterable[int], bits: int) -> list[int]:
-    """Give the fewest codes that cover the same addresses, in order."""
+    """Return the fewest codes that cover the same addresses, sorted."""
     found: list[int] = []
-    end = -1  # the last address that is covered
+    end = -1  # the last covered address
     for code in sorted(codes):
         number, length = code >> 8, code & _LENGTH
         if number <= end:
             continue
         end = number | ((1 << (bits - length)) - 1)
-        while length > 1 and found:  # two halves of everything stay two: no set takes a /0
+        while length > 1 and found:  # two halves of the whole range stay two, because no set accepts a /0
             half = 1 << (bits - length)
             if not number & half or found[-1] != (number ^ half) << 8 | length:
                 break
@@ -91,7 +92,7 @@ def merged(codes: Iterable[int], bits: int) -> list[int]:
 
 
 class Gatherer:
-    """Takes networks of every kind, the same ones also twice, then gives them merged as :class:`Prefixes`."""
+    """Collects networks of any kind, also duplicates, and returns them merged as :class:`Prefixes`."""
 
     def __init__(self) -> None:
         self._v4 = array("Q")  # a set of integers would take ten times as much
@@ -100,35 +101,40 @@ class Gatherer:
     def __len__(self) -> int:
         return len(self._v4) + len(self._v6)
 
-    def take(self, version: int, code: int) -> None:
-        """Take a code."""
+    def add_code(self, version: int, code: int) -> None:
+        """Add a code."""
         if version == 4:  # noqa: PLR2004 - the IP version
             self._v4.append(code)
         else:
             self._v6.append(code)
 
     def add(self, network: Network) -> None:
-        """Take a network."""
-        self.take(*code_of(network))
+        """Add a network."""
+        self.add_code(*code_of(network))
 
     def extend(self, other: "Prefixes") -> None:
-        """Take all of these."""
+        """Add all networks of ``other``."""
         for version, code in other.coded():
-            self.take(version, code)
+            self.add_code(version, code)
+
+    def compact(self) -> None:
+        """Merge the networks collected so far."""
+        self._v4 = array("Q", merged(self._v4, V4_BITS))
+        self._v6 = merged(self._v6, V6_BITS)
 
     def prefixes(self) -> "Prefixes":
-        """Give all that were taken."""
+        """Return all collected networks, merged."""
         return Prefixes(merged(self._v4, V4_BITS), merged(self._v6, V6_BITS))
 
-    def exactly(self) -> "Prefixes":
-        """Give all that were taken as they are, to be asked by :meth:`Prefixes.has` alone."""
+    def unmerged(self) -> "Prefixes":
+        """Return all collected networks unmerged, for :meth:`Prefixes.has_code` only."""
         return Prefixes(sorted(self._v4), sorted(self._v6))
 
 
 class Prefixes:
-    """Networks of both IP versions in order, none within another: a collection of ``Network`` in few bytes.
+    """Sorted networks of both IP versions, none within another: a compact collection of ``Network``.
 
-    ``v4`` and ``v6`` are codes as :func:`merged` gives them. Iterating makes the networks one by one.
+    ``v4`` and ``v6`` are codes as :func:`merged` returns them. Iteration creates the networks one by one.
     """
 
     __slots__ = ("_v4", "_v6")
@@ -139,7 +145,7 @@ class Prefixes:
 
     @classmethod
     def of(cls, networks: Iterable[Network]) -> "Prefixes":
-        """Give these networks, merged."""
+        """Return ``networks``, merged."""
         gatherer = Gatherer()
         for network in networks:
             gatherer.add(network)
@@ -152,7 +158,7 @@ class Prefixes:
         return (network_of(version, code) for version, code in self.coded())
 
     def __contains__(self, network: object) -> bool:
-        return isinstance(network, IPv4Network | IPv6Network) and self.around(network) is not None
+        return isinstance(network, IPv4Network | IPv6Network) and self.containing(network) is not None
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Prefixes) and (self._v4, self._v6) == (other._v4, other._v6)
@@ -164,18 +170,18 @@ class Prefixes:
         return f"Prefixes({len(self)} networks)"
 
     def coded(self) -> Iterator[Coded]:
-        """Give every network as IP version and code, in order."""
+        """Yield every network as IP version and code, sorted."""
         for code in self._v4:
             yield 4, code
         for place in range(0, len(self._v6), _V6_BYTES):
             yield 6, int.from_bytes(self._v6[place : place + _V6_BYTES], "big")
 
-    def has(self, version: int, code: int) -> bool:
-        """Say whether this very network is one of them."""
+    def has_code(self, version: int, code: int) -> bool:
+        """Whether exactly this network is one of them."""
         return self._last_at_or_before(version, code) == code
 
-    def around(self, network: Network) -> Network | None:
-        """Give the one that ``network`` lies in, or is; None where there is none."""
+    def containing(self, network: Network) -> Network | None:
+        """Return the network that contains or equals ``network``; None if there is none."""
         version, code = code_of(network)
         before = self._last_at_or_before(version, code)
         if before is None:

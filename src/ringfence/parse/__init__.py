@@ -1,11 +1,11 @@
-"""Bytes in, security events out; no socket, file, clock or logger.
+"""Parsers: bytes in, security events out; no socket, file, clock or logger.
 
-One file a format: ``ami`` reads the packets of an AMI connection, ``log`` the lines of a log file
-(``formats`` is the table of what they may say, ``prefix``, ``dates`` and ``jsonline`` read what stands around
-it), ``address`` the addresses that all of them carry. ``many`` reads logs of the past, many lines at once
-(``ordinary`` the commonest of them). Whatever a parser is given, it says one of three things: an event,
-nothing, or that somebody tampered; it never raises for bytes, and never grows without bound.
+Each format has its own module. ``ami`` parses the packets of an AMI connection. ``log`` parses the lines of a
+log file: ``formats`` is the table of known messages, and ``prefix``, ``dates`` and ``jsonline`` parse what
+surrounds a message. ``address`` parses the addresses in all of them. ``many`` and ``ordinary`` parse old
+logs, many lines at once. For any input, a parser returns an event, nothing, or a mark that the text was
+tampered with. It never raises for bytes, and its memory is bounded.
 
-Patterns are anchored, and single characters are repeated possessively. Groups are not: Python 3.11.2, which
-Debian 12 has, loses its place where the body of a possessive group fails half-way (3.11.7 does not).
+Patterns are anchored, and single characters are repeated possessively. Groups are not: in Python 3.11.2,
+which Debian 12 has, a possessive group loses its position if its body fails half-way (3.11.7 is correct).
 """

@@ -1,15 +1,15 @@
 """NOTICE lines of ``main/acl.c``: ``%sRejecting '%s' due to a failure to pass ACL '%s'``.
 
-The words before say who asked. What they tell is told by another line of the same log too (but for HTTP), so
-no ACL name here is one that the fold counts: it is the list's own name behind ``acl:``. chan_iax2 tries the
-list of every user, so its line need not mean that somebody was refused. ``SIP Contact ACL`` prints the
+The words before it name the requesting side. Except for HTTP, another line of the same log reports the same
+attempt. So no ACL name here is one that the detector counts: it is the list's own name after ``acl:``.
+chan_iax2 tries the list of every user, so its line need not mean a refusal. ``SIP Contact ACL`` prints the
 address of the Contact header, which is the sender's text.
 """
 
 import re
 
 from ringfence.model import EventKind, Service, SourceId
-from ringfence.parse.reading import Said, Why, notice, text_of
+from ringfence.parse.line_result import Parsed, Reason, make_event, text_of
 
 _REJECTING = re.compile(
     rb"(SIP|SIP Contact|SIP Peer|IAX2 user|IAX2 Peer|Manager User|HTTP Path)(?: ACL)?:? ?"
@@ -25,12 +25,12 @@ _SERVICES = {
 }
 
 
-def read(text: bytes, source: SourceId, time: float) -> Said:
-    """Read the message of a line of acl.c."""
+def parse(text: bytes, source: SourceId, time: float) -> Parsed:
+    """Parse the message of a line of acl.c."""
     found = _REJECTING.match(text)
     if found is None:
-        return Why.NOT_EVIDENCE
+        return Reason.NOT_EVIDENCE
     if found[1] == b"SIP Contact":
-        return Why.SENDERS_TEXT
+        return Reason.SENDERS_TEXT
     name = "acl:" + text_of(found[3])
-    return notice(source, _SERVICES[found[1]], EventKind.FAILED_ACL, found[2], time, acl_name=name)
+    return make_event(source, _SERVICES[found[1]], EventKind.FAILED_ACL, found[2], time, acl_name=name)

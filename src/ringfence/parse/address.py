@@ -1,9 +1,10 @@
-"""Asterisk's ways to write an end of a conversation.
+"""The forms in which Asterisk writes the address of a local or remote endpoint.
 
-In security events ``IPV4/UDP/192.0.2.1/5060``, in other log lines ``192.0.2.1:5060`` (:func:`parse_source`).
+Security events have ``IPV4/UDP/192.0.2.1/5060`` (:func:`parse_endpoint`), other log lines have
+``192.0.2.1:5060`` (:func:`parse_source`).
 
-``main/json.c:ast_json_ipaddr``. The transport and its slash are left out where Asterisk does not know it;
-an address that is not set prints as ``(null)``; IPv6 stands without brackets, link-local with ``%zone``.
+``main/json.c:ast_json_ipaddr``: the transport and its slash are left out if Asterisk does not know it. An
+unset address prints as ``(null)``. IPv6 has no brackets, and link-local addresses have a ``%zone``.
 """
 
 from functools import lru_cache
@@ -21,16 +22,16 @@ _MAX_PORT_DIGITS = 5
 
 
 def parse_endpoint(text: bytes) -> Endpoint | None:
-    """Read one end, or None where ``text`` is anything but exactly that.
+    """Parse one endpoint; return None unless ``text`` is exactly an endpoint.
 
-    An IPv4 address in IPv6 clothes (``::ffff:a.b.c.d``) becomes the IPv4 address that the packets carry; a
-    zone is dropped, since firewall sets know none.
+    An IPv4-mapped IPv6 address (``::ffff:a.b.c.d``) becomes the IPv4 address that the packets carry. A zone
+    is dropped because firewall sets do not support zones.
     """
     return _parse_endpoint(text) if len(text) <= _LONGEST else None
 
 
 def unmapped(address: Address) -> Address:
-    """Give the address as packets carry it: IPv4 out of its IPv6 clothes, without a zone."""
+    """Return the address as packets carry it: IPv4 if it is IPv4-mapped, and without a zone."""
     if isinstance(address, IPv4Address):
         return address
     if address.ipv4_mapped is not None:
@@ -39,18 +40,18 @@ def unmapped(address: Address) -> Address:
 
 
 def parse_source(
-    text: bytes, transport: Transport = Transport.UNKNOWN, *, ported: bool = False
+    text: bytes, transport: Transport = Transport.UNKNOWN, *, has_port: bool = False
 ) -> Endpoint | None:
-    """Read ``192.0.2.1``, ``192.0.2.1:5060``, ``2001:db8::1`` or ``[2001:db8::1]:5060``; None for any other.
+    """Parse ``192.0.2.1``, ``192.0.2.1:5060``, ``2001:db8::1`` or ``[2001:db8::1]:5060``; None for any other.
 
-    ``ported`` is for the wordings that print ``%s:%d``: what follows the last colon is the port, also behind
-    an IPv6 address without brackets. Without a port it is 0. A host's name is no address: nothing is
-    resolved.
+    Some releases of res_pjsip_session write brackets around IPv4 too: ``[192.0.2.1]:5060``. ``has_port`` is
+    for messages that print ``%s:%d``: the text after the last colon is the port, also after an IPv6 address
+    without brackets. Without a port, the port is 0. A host name is no address, because nothing is resolved.
     """
-    return _parse_source(text, transport, ported) if len(text) <= _LONGEST else None
+    return _parse_source(text, transport, has_port) if len(text) <= _LONGEST else None
 
 
-# An attacker sends many packets from one port, and from one host by many. What is remembered is short.
+# Attackers send many packets from one port, and from one host by many ports. The remembered texts are short.
 @lru_cache(maxsize=4096)
 def _parse_endpoint(text: bytes) -> Endpoint | None:
     head, slash, digits = text.rpartition(b"/")
@@ -83,21 +84,21 @@ def _parse_host(text: bytes) -> tuple[Address, Transport] | None:
 
 
 @lru_cache(maxsize=4096)
-def _parse_source(text: bytes, transport: Transport, ported: bool) -> Endpoint | None:  # noqa: FBT001 - a key
+def _parse_source(text: bytes, transport: Transport, has_port: bool) -> Endpoint | None:  # noqa: FBT001 - a key
     host, digits = text, b""
     if text.startswith(b"["):
         host, bracket, rest = text[1:].partition(b"]")
-        if not bracket or (rest and not rest.startswith(b":")) or b":" not in host:
+        if not bracket or (rest and not rest.startswith(b":")):
             return None
         colon, digits = bool(rest), rest[1:]
-    elif ported or text.count(b":") == 1:
+    elif has_port or text.count(b":") == 1:
         host, separator, digits = text.rpartition(b":")
         colon = bool(separator)
     else:
         colon = False
     if colon and not (digits.isdigit() and len(digits) <= _MAX_PORT_DIGITS and int(digits) <= _MAX_PORT):
         return None
-    if ported and not colon:
+    if has_port and not colon:
         return None
     try:
         address = ip_address(host.decode("ascii"))

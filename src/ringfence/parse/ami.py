@@ -1,74 +1,72 @@
-"""The bytes of one AMI connection → security events and replies.
+"""Decoder of one AMI connection: bytes → security events and replies.
 
 Strategy: a packet ends with an empty line, and only with one: CR LF CR LF (``main/manager.c:astman_append``).
-The sender's text may hold CR LF and even an empty line, inside the account of a security event and nowhere
-else, so a packet may come in fragments:
+The sender's text may hold CR LF and even an empty line. It can do so inside the account of a security event
+and nowhere else. So a packet may come in fragments:
 
-- A packet with a security event's head but without its tail takes the packets that follow, until the tail
-  that Asterisk always writes has come. Whatever those fragments look like, they are the sender's text.
-- Under Service SIP the account has room for a whole forged tail (97 bytes of 256), so that the packet looks
-  complete and the true tail comes as a packet without a head. Such an event is held back until the next
-  security event begins or 50 ms have passed, and what follows it with it: an answer that comes before the
-  leftover is the sender's invention. A leftover with a tail that comes meanwhile is joined to the event.
+- A packet may have the head of a security event but not its tail. It then takes the packets that follow,
+  until the tail that Asterisk always writes has come. Those fragments are the sender's text, whatever they
+  look like.
+- Under Service SIP the account has room for a whole forged tail (97 bytes of 256). Then the packet looks
+  complete, and the true tail comes as a packet without a head. Such an event is held until the next security
+  event begins or 50 ms have passed. Later packets are held with it, because a reply that comes before the
+  remainder is the sender's invention. If a packet with a tail comes in that time, it is joined to the event.
 
-What no reader can undo: AMI over HTTP (``webenabled``, off by default) takes a user name of any length from
-anybody, and whole packets fit into it. The manager's user must not be sent failed logins then; its
-``eventfilter`` can leave them out by their head, which is Asterisk's own.
+AMI over HTTP (``webenabled``, off by default) accepts a user name of any length from anyone, and whole
+packets fit into it. :mod:`ringfence.parse.ami_http` separates those. Over the AMI port, a value cannot hold
+CR LF.
 
-Answers to questions of ours carry a ``token`` that no sender of SIP can know, so they are believed wherever
-they stand. Of those that nobody asked for, the few that tell of phones are given out; they are of the class
-``system``, and an event of that class within a security event is one of its fragments, as above. The one
-that holds passwords, ``AuthDetail``, is dropped as soon as its first line is known.
+Replies to our own actions carry a ``token`` that no SIP sender can know, so they are trusted at any position.
+A few events about phones are returned although no action asked for them. They are of the class ``system``. An
+event of that class within a security event is one of its fragments, as above. ``AuthDetail`` holds passwords,
+so it is dropped as soon as its first line is known.
 
 Limits and their reasons: a SIP datagram has at most 64 KiB and appears about once in a packet, so 256 KiB
-holds any real one; what is longer is skipped to the next empty line and counted. 256 bytes of account hold
-at most 21 empty lines (12 bytes each, percent-encoded), so 64 fragments are more than can be. Nothing here
+holds any real packet. A longer one is skipped to the next empty line and counted. 256 bytes of account hold
+at most 21 empty lines (12 bytes each, percent-encoded), so 64 fragments are more than can occur. Nothing here
 raises for bytes, and each byte is searched once.
 """
 
-from attrs import astuple, define, frozen
+from typing import TypeAlias
 
-from ringfence.model import SecurityEvent, Service, SourceId
-from ringfence.parse.roster import Item, item_of
-from ringfence.parse.security import has_tail, read_strict, read_tampered, starts_security_event
+from attrs import astuple, define
+
+from ringfence.model import EventKind, SecurityEvent, Service, SourceId
+from ringfence.parse.ami_http import HttpCheck
+from ringfence.parse.ami_items import EOL, AmiItem, Banner, ManagerEvent, Reply
+from ringfence.parse.roster import parse_roster_event
+from ringfence.parse.security import (
+    begins_manager_event,
+    has_tail,
+    parse_strict,
+    parse_tampered,
+    starts_security_event,
+)
 
 END = b"\r\n\r\n"
-EOL = b"\r\n"
 PRIVILEGE = b"\r\nPrivilege: security,"
 SYSTEM = b"\r\nPrivilege: system,all\r\n"
-TOLD = tuple(b"Event: %s%s" % (name, SYSTEM) for name in (b"ContactStatus", b"PeerStatus", b"FullyBooted"))
-"""How the events begin that are given out though nobody asked for them."""
+UNREQUESTED = tuple(
+    b"Event: %s%s" % (name, SYSTEM) for name in (b"ContactStatus", b"PeerStatus", b"FullyBooted")
+)
+"""The first lines of the events that are returned although no action asked for them."""
 AUTH_DETAIL = b"Event: AuthDetail\r\n"
 MAX_PACKET = 256 * 1024
 MAX_BANNER = 128
 MAX_FRAGMENTS = 64
 HOLD = 0.05  # seconds
-
-
-@frozen
-class Banner:
-    """The first line: ``version`` is the AMI's, such as ``11.0.0`` on Asterisk 22. Empty: not an AMI."""
-
-    version: str
-
-
-@frozen
-class Reply:
-    """An answer to an action, as text with CR LF between its headers."""
-
-    text: str
-
-
-Heard = Banner | Reply | Item | SecurityEvent
+MOST_HEAD = 1024
+"""More bytes than Asterisk writes before the account of an event."""
 
 
 @define
 class AmiCounts:
-    """What a decoder has met so far.
+    """Counters of one decoder.
 
-    ``tampered``: security events outside Asterisk's grammar that were read all the same. ``garbled``: packets
-    that were dropped because nothing could be made of them (also security events of a form that Asterisk does
-    not have). ``dropped_bytes``: bytes of packets too long to keep. ``other``: events of other classes.
+    ``tampered``: security events outside Asterisk's grammar that were parsed all the same. ``garbled``:
+    packets that were dropped because they could not be parsed (also security events of a form that Asterisk
+    does not have). ``dropped_bytes``: bytes of packets that were too long to keep. ``other``: events of other
+    classes.
     """
 
     events: int = 0
@@ -78,20 +76,24 @@ class AmiCounts:
     other: int = 0
 
     def plus(self, more: "AmiCounts") -> "AmiCounts":
-        """Give the sum of both."""
+        """Return the sum of both."""
         return AmiCounts(*(mine + theirs for mine, theirs in zip(astuple(self), astuple(more), strict=True)))
 
 
-class AmiDecoder:
-    """One connection's decoder: feed it bytes as they come, with the monotonic time in seconds.
+_Items: TypeAlias = list[AmiItem | ManagerEvent]
 
-    ``deadline`` is when :meth:`tick` has something to give out, or None. ``token`` begins the ActionID of our
-    questions.
+
+class AmiDecoder:
+    """The decoder of one connection: feed it bytes as they come, with the monotonic time in seconds.
+
+    ``deadline`` is when :meth:`tick` has something to return, or None. ``token`` begins the ActionID of our
+    actions. ``http`` decides when to ask Asterisk about AMI over HTTP, and holds the answer.
     """
 
     def __init__(self, source: SourceId, token: str = "") -> None:
         self.counts = AmiCounts()
-        self.deadline: float | None = None
+        self.http = HttpCheck(token)
+        self._until: float | None = None
         self._source = source
         self._ours = b"\r\nActionID: " + token.encode() if token else b""
         self._buffer = bytearray()
@@ -100,30 +102,42 @@ class AmiDecoder:
         self._greeted = False
         self._fragments: list[bytes] = []
         self._fragments_size = 0
-        # An event of Service SIP, and what has come since.
+        # An event of Service SIP, and the packets that came after it.
         self._held: list[bytes] = []
         self._held_size = 0
 
-    def feed(self, data: bytes, now: float) -> list[Heard]:
-        """Take what the connection brought and give what it completes, in order."""
+    def feed(self, data: bytes, now: float) -> list[AmiItem]:
+        """Return the items that ``data`` completes, in order."""
         self._buffer += data
-        heard: list[Heard] = []
-        start = 0 if self._greeted else self._greet(heard)
+        items: _Items = []
+        start = 0 if self._greeted else self._greet(items)
         if self._greeted:
-            start = self._split(start, now, heard)
+            start = self._split(start, now, items)
         del self._buffer[:start]
         self._searched = max(0, self._searched - start)
-        self._bound()
-        return heard
+        self._bound(items)
+        return self._pass_on(items, len(data), now)
 
-    def tick(self, now: float) -> list[Heard]:
-        """Give out what was held back long enough."""
-        heard: list[Heard] = []
-        if self.deadline is not None and now >= self.deadline:
-            self._release(heard)
-        return heard
+    def tick(self, now: float) -> list[AmiItem]:
+        """Return the items that were held long enough."""
+        items: _Items = []
+        if self._until is not None and now >= self._until:
+            self._release(items)
+        return [*self._pass_on(items, 0, now), *self.http.expire(now)]
 
-    def _greet(self, heard: list[Heard]) -> int:
+    @property
+    def deadline(self) -> float | None:
+        """The time at which :meth:`tick` has something to return, or None."""
+        if self.http.deadline is None or self._until is None:
+            return self._until if self.http.deadline is None else self.http.deadline
+        return min(self._until, self.http.deadline)
+
+    def _pass_on(self, items: _Items, size: int, now: float) -> list[AmiItem]:
+        if self.http.active:
+            return self.http.pass_on(items, size, now)
+        return items  # type: ignore[return-value]  # a ManagerEvent makes the check active
+
+    def _greet(self, items: _Items) -> int:
         end = self._buffer.find(EOL, 0, MAX_BANNER + len(EOL))
         if end < 0 and len(self._buffer) < MAX_BANNER + len(EOL):
             return 0
@@ -131,27 +145,28 @@ class AmiDecoder:
         prefix = b"Asterisk Call Manager/"
         known = line.startswith(prefix)
         self._greeted = True
-        heard.append(Banner(line.removeprefix(prefix).decode("ascii", "replace").strip() if known else ""))
+        items.append(Banner(line.removeprefix(prefix).decode("ascii", "replace").strip() if known else ""))
         return end + len(EOL) if end >= 0 else 0
 
-    def _split(self, start: int, now: float, heard: list[Heard]) -> int:
-        """Take every finished packet from ``start`` on; give where the unfinished one begins."""
+    def _split(self, start: int, now: float, items: _Items) -> int:
+        """Handle every complete packet from ``start`` on; return where the incomplete one begins."""
         self._searched = max(self._searched, start)
         while (end := self._buffer.find(END, self._searched)) >= 0:
             if self._skipping:
                 self.counts.dropped_bytes += end - start
                 self._skipping = False
             elif end - start > MAX_PACKET:
+                self._check_long(start, items)
                 self._drop_long(end - start)
             else:
-                self._packet(bytes(self._buffer[start:end]), now, heard)
+                self._packet(bytes(self._buffer[start:end]), now, items)
             start = self._searched = end + len(END)
-        # An end may be cut between two reads: its last byte alone can be missing.
+        # The end of a packet may be split between two reads: its last byte alone can be missing.
         self._searched = max(start, len(self._buffer) - len(END) + 1)
         return start
 
-    def _bound(self) -> None:
-        """Keep no more of an unfinished packet than a real one can be."""
+    def _bound(self, items: _Items) -> None:
+        """Keep no more of an incomplete packet than a real packet can have."""
         # A packet of the greatest length may still lack the last byte of its end.
         if len(self._buffer) < len(END) + (0 if self._skipping else MAX_PACKET):
             return
@@ -159,10 +174,21 @@ class AmiDecoder:
         if self._skipping:
             self.counts.dropped_bytes += excess
         else:
+            self._check_long(0, items)
             self._drop_long(excess)
             self._skipping = True
         del self._buffer[:excess]
         self._searched = 0
+
+    def _check_long(self, start: int, items: _Items) -> None:
+        """Mark a packet that is too long to keep, if it is an event that an HTTP client can write."""
+        if begins_manager_event(bytes(self._buffer[start : start + MOST_HEAD])):
+            self._mark_manager_event(items)
+
+    def _mark_manager_event(self, items: _Items) -> None:
+        """Mark where an event of service AMI begins."""
+        items.append(ManagerEvent())
+        self.http.active = True
 
     def _drop_long(self, size: int) -> None:
         self.counts.dropped_bytes += size + self._fragments_size
@@ -170,106 +196,122 @@ class AmiDecoder:
         self._fragments.clear()
         self._fragments_size = 0
 
-    def _packet(self, packet: bytes, now: float, heard: list[Heard]) -> None:
+    def _packet(self, packet: bytes, now: float, items: _Items) -> None:
         if self._fragments:
-            if not self._answer(packet, heard):
-                self._fragment(packet, now, heard)
+            if not self._is_reply(packet, items):
+                self._fragment(packet, now, items)
             return
-        packet = packet.removeprefix(EOL)  # what is left of an empty line where text ended in CR LF
-        event = read_strict(packet, self._source)
+        packet = packet.removeprefix(EOL)  # the rest of an empty line, if text ended in CR LF
+        event = parse_strict(packet, self._source)
         if event is not None:
-            self._release(heard)
-            if event.service is Service.SIP:
+            self._release(items)
+            # A success names a user of manager.conf, so it holds no text of a sender.
+            manager = event.service is Service.AMI and event.kind is not EventKind.SUCCESSFUL_AUTH
+            if manager:
+                self._mark_manager_event(items)
+            if manager or event.service is Service.SIP:
                 self._hold([packet], now)
             else:
                 self.counts.events += 1
-                heard.append(event)
+                items.append(event)
         elif starts_security_event(packet):
-            self._release(heard)
-            self._fragment(packet, now, heard)
-        elif self._answer(packet, heard):
+            self._release(items)
+            if begins_manager_event(packet):
+                self._mark_manager_event(items)
+            self._fragment(packet, now, items)
+        elif self._is_reply(packet, items):
             pass
         elif self._held:
-            self._follow(packet, now, heard)
+            self._follow(packet, now, items)
         else:
-            self._other(packet, heard)
+            self._other(packet, items)
 
-    def _fragment(self, packet: bytes, now: float, heard: list[Heard]) -> None:
-        """Add to a security event whose tail has not come, and give it out once it has."""
+    def _fragment(self, packet: bytes, now: float, items: _Items) -> None:
+        """Add to a security event whose tail has not come; finish the event once it has."""
         self._fragments.append(packet)
         self._fragments_size += len(packet)
-        # A fragment may begin with the tail itself, right after the empty line that cut it off.
+        # A fragment may begin with the tail itself, right after the empty line that split the packet.
         if has_tail(EOL + packet):
             whole = END.join(self._fragments)
             self._fragments.clear()
             self._fragments_size = 0
-            event = read_tampered(whole, self._source)
-            # A tail that names no address may be the sender's too: then the true one is yet to come.
-            if event is None or event.service is Service.SIP:
+            event = parse_tampered(whole, self._source)
+            # A tail without an address may be the sender's too: then the true tail has not come yet.
+            if event is None or event.service is not Service.PJSIP:
                 self._hold([whole], now)
             else:
-                self._tampered(event, heard)
+                self._tampered(event, items)
         elif len(self._fragments) >= MAX_FRAGMENTS or self._fragments_size > MAX_PACKET:
             self._drop_long(0)
 
     def _hold(self, packets: list[bytes], now: float) -> None:
         self._held = packets
         self._held_size = sum(map(len, packets))
-        self.deadline = now + HOLD
+        self._until = now + HOLD
 
-    def _follow(self, packet: bytes, now: float, heard: list[Heard]) -> None:
-        """Keep what came after a held event, and make them one once a tail shows that they are."""
+    def _follow(self, packet: bytes, now: float, items: _Items) -> None:
+        """Keep what came after a held event, and join both once a tail shows that they are one event."""
         self._held.append(packet)
         self._held_size += len(packet)
         if len(self._held) > MAX_FRAGMENTS or self._held_size > MAX_PACKET:
-            self._release(heard)
+            self._release(items)
         elif has_tail(EOL + packet):
             self._hold([END.join(self._held)], now)
 
-    def _release(self, heard: list[Heard]) -> None:
+    def _release(self, items: _Items) -> None:
         if not self._held:
             return
-        (packet, *followers), self._held, self.deadline = self._held, [], None
-        event = read_strict(packet, self._source)
+        (packet, *followers), self._held, self._until = self._held, [], None
+        event = parse_strict(packet, self._source)
         if event is not None:
             self.counts.events += 1
-            heard.append(event)
+            items.append(event)
         else:
-            self._tampered(read_tampered(packet, self._source), heard)
+            self._tampered(parse_tampered(packet, self._source), items)
         for follower in followers:
-            self._other(follower, heard)
+            self._other(follower, items)
 
-    def _tampered(self, event: SecurityEvent | None, heard: list[Heard]) -> None:
+    def _tampered(self, event: SecurityEvent | None, items: _Items) -> None:
         if event is None:
             self.counts.garbled += 1
             return
         self.counts.events += 1
         self.counts.tampered += 1
-        heard.append(event)
+        items.append(event)
 
-    def _answer(self, packet: bytes, heard: list[Heard]) -> bool:
-        """Give out what answers a question of ours, and say whether ``packet`` does."""
+    def _is_reply(self, packet: bytes, items: _Items) -> bool:
+        """Return whether ``packet`` is a reply to one of our actions; if so, add it to ``items``."""
         if not self._ours or self._ours not in packet:
             return False
         if packet.startswith(b"Response: "):
-            self._other(packet, heard)
+            reply = Reply(packet.decode("utf-8", "backslashreplace"))
+            if self.http.is_answer(reply):
+                self._end_text(items)
+            items.append(reply)
         else:
-            self._tell(packet, heard)
+            self._add_event(packet, items)
         return True
 
-    def _tell(self, packet: bytes, heard: list[Heard]) -> None:
-        """Give out an event by its headers, unless it holds a password."""
-        self.counts.other += 1
-        item = None if packet.startswith(AUTH_DETAIL) else item_of(packet)
-        if item is not None:
-            heard.append(item)
+    def _end_text(self, items: _Items) -> None:
+        """Finish what came before an answer about AMI over HTTP: no text of a client continues after it."""
+        self._release(items)
+        if self._fragments:
+            self._drop_long(0)
+        self.http.active = True
 
-    def _other(self, packet: bytes, heard: list[Heard]) -> None:
+    def _add_event(self, packet: bytes, items: _Items) -> None:
+        """Add an event by its headers, unless it holds a password."""
+        self.counts.other += 1
+        item = None if packet.startswith(AUTH_DETAIL) else parse_roster_event(packet)
+        if item is not None:
+            items.append(item)
+
+    def _other(self, packet: bytes, items: _Items) -> None:
         if packet.startswith(b"Response: "):
-            heard.append(Reply(packet.decode("utf-8", "backslashreplace")))
+            items.append(Reply(packet.decode("utf-8", "backslashreplace")))
         elif packet.startswith(b"Event: ") and not packet.startswith(PRIVILEGE, packet.find(EOL)):
-            if packet.startswith(TOLD):
-                self._tell(packet, heard)
+            if packet.startswith(UNREQUESTED):
+                self._add_event(packet, items)
             else:
                 self.counts.other += 1
         else:

@@ -1,83 +1,69 @@
-r"""An IP packet with a SIP 401 or 407 over UDP → whom this host challenged, and what by.
+r"""SIP answers 401, 403, 404 and 407 in IP packets that leave this host, by UDP, TCP or WebSocket.
 
-The packet was written by this host, but much of it is the sender's own text: Asterisk gives back Via, From,
-To, Call-ID and CSeq, and PJSIP Record-Route. Tried on Asterisk 22.10.1 and 16.28 (PJSIP and chan_sip) with
-CR, LF, CR LF and folded lines in each of them:
+This host wrote the packet, but much of it is the sender's own text: Asterisk copies Via, From, To, Call-ID
+and CSeq from the request, and PJSIP copies Record-Route. Tested on Asterisk 22.10.1 and 16.28 (PJSIP and
+chan_sip) with CR, LF, CR LF and folded lines in each of them:
 
-- LF, and with it CR LF, is never given back. PJSIP refuses the request or ends the value there; chan_sip
-  ends the line there and takes what follows as a header of the *request* (so such a Call-ID is the request's,
-  in the events too).
+- LF, and with it CR LF, never comes back. PJSIP refuses the request or ends the value there. chan_sip ends
+  the line there and parses the rest as a header of the *request*, so such a Call-ID is the request's in the
+  events too.
 - A folded line is refused or comes back unfolded.
 - A bare CR comes back from PJSIP within a quoted string (``To: "a\rCall-ID: forged" <sip:...>``); chan_sip
   leaves it out. So a line ends with CR LF and with nothing else, and no header can be forged.
-- NUL, ESC and bytes that are not UTF-8 come back as they are.
+- NUL, ESC and bytes that are not UTF-8 come back unchanged.
 
-PJSIP gives back Vias of 60 kB before the Call-ID, so whoever cuts packets off at 2 kB lets the sender hide
-it: the reader takes packets whole, and every step here is linear and done by searches that run in C.
+PJSIP copies Vias of 60 kB before the Call-ID. If packets were cut at 2 kB, the sender could hide the Call-ID.
+So packets are read whole, and every step local is linear and done by searches that run in C.
 
-Either sends its challenge where a Via ``maddr`` says (chan_sip only without ``rport``). But both note in the
-topmost Via where the request came from. PJSIP writes ``…;received=ADDRESS;branch=…``, and then whatever else
-the sender wrote (``pjsip/src/pjsip/sip_msg.c:pjsip_via_hdr_print``). Before that note the sender may
-have another: in brackets a host may hold anything, and PJSIP prints it without them. Behind it he may have
-one in a quoted string only, since all else is escaped. So the Via is read from its end, parameter by
-parameter, and the first ``received`` is PJSIP's own: so it was on 16.28 and 22.10.1 with 60 000 Vias.
+PJSIP's challenges are recognised by their nonce, which Asterisk makes: the time, a slash and 32 hexadecimal
+digits (``res/res_pjsip_authenticator_digest.c``). A 403 or 404 has no nonce. There the order of the lines
+decides: PJSIP writes Call-ID before From (``pjsip/src/pjsip/sip_util.c:pjsip_endpt_create_response``), and
+chan_sip writes From before Call-ID (``channels/chan_sip.c:respprep``). No sender can add or move a line. The
+topmost Via alone is not enough: chan_sip copies what follows the first comma, so a sender can end it as PJSIP
+does.
 
-chan_sip writes ``…;received=ADDRESS``, perhaps with ``;rport=PORT``, at the end of what stands before the
-first comma, quoted or not, and cuts the whole at 511 bytes (``channels/chan_sip.c:copy_via_headers``): so it
-was with 8 900 Vias. A Via that may have been cut tells nothing: where its answer went may be a stranger's.
-
-PJSIP's answers are known by their nonce, which is Asterisk's own: the time, a slash and 32 hexadecimal digits
-(``res/res_pjsip_authenticator_digest.c``).
-
-What no phone sends and what hides a request from what Asterisk tells of it: a Call-ID that is not UTF-8 (no
-security event is raised), control characters, ESC above all (the log leaves text out), the words before the
-address in a notice (which address is it then?), and a Call-ID so long that the log cuts the notice. A display
-name in some other alphabet's encoding hides nothing, and old phones send it.
+A request is hidden from Asterisk's events by things that no phone sends: a Call-ID that is not UTF-8 (no
+security event is raised), control characters, above all ESC (the log leaves text out), the words that stand
+before the address of a notice (the address becomes ambiguous), and a Call-ID so long that the log cuts the
+notice. A display name in the encoding of another alphabet hides nothing, and old phones send it.
 """
 
 import re
-from functools import lru_cache
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from collections.abc import Callable, Iterator
+from hashlib import blake2b
 
-from attrs import evolve
+from ringfence.model import Address, Challenge, Service, Transport
+from ringfence.parse import packet as ip
+from ringfence.parse.line_result import sip_user
+from ringfence.parse.stream import messages
+from ringfence.parse.via import is_relayed, received_address, received_by_chan_sip, received_by_pjsip
 
-from ringfence.model import Address, Challenge, Service
-from ringfence.parse.address import unmapped
-from ringfence.parse.reading import sip_user
-
-_UDP = 17
-_UDP_HEADER = 8
-_IPV4_HEADER = 20
-_IPV6_HEADER = 40
-_MORE_FRAGMENTS = 0x2000
-_FRAGMENT_OFFSET = 0x1FFF
 _EOL = b"\r\n"
 _WHITE = (b" ", b"\t")
-# Possessive throughout: nothing is ever tried again, however the bytes are chosen.
+# Possessive everywhere, so there is no backtracking, whatever the bytes are.
 _CALL_ID = re.compile(rb"\r\n(?:call-id|i)[ \t]*+:", re.IGNORECASE)
-_AUTHENTICATE = {
-    b"SIP/2.0 401 ": re.compile(rb"\r\nwww-authenticate[ \t]*+:", re.IGNORECASE),
-    b"SIP/2.0 407 ": re.compile(rb"\r\nproxy-authenticate[ \t]*+:", re.IGNORECASE),
+# By the first bytes of an answer: its status, and the header that holds its nonce.
+_STATUSES: dict[bytes, tuple[int, re.Pattern[bytes] | None]] = {
+    b"SIP/2.0 401 ": (401, re.compile(rb"\r\nwww-authenticate[ \t]*+:", re.IGNORECASE)),
+    b"SIP/2.0 403 ": (403, None),
+    b"SIP/2.0 404 ": (404, None),
+    b"SIP/2.0 407 ": (407, re.compile(rb"\r\nproxy-authenticate[ \t]*+:", re.IGNORECASE)),
 }
 _STATUS = len(b"SIP/2.0 401 ")
-# A scheme's name, or a parameter with its value.
+# The name of a scheme, or a parameter with its value.
 _ITEM = re.compile(
     rb'[ \t,]*+([^ \t,="]++)(?:[ \t]*+=[ \t]*+(?:"((?:[^"\\]++|\\.)*)"|([^ \t,"]++)))?', re.DOTALL
 )
 _ESCAPED = re.compile(rb"\\(.)", re.DOTALL)
 _PJSIP_NONCE = re.compile(rb"[0-9]{1,20}+/[0-9a-f]{32}")
 _VIA = re.compile(rb"\r\n(?:Via|v): ")
-_RECEIVED = b"received="
-_CHAN_SIP_NOTE = re.compile(rb";received=([0-9a-fA-F.:]{2,45}+)(?:;rport=[0-9]{1,5}+)?")
-_CHAN_SIP_CUT = 511
-_QUOTE = b'"'
 _FROM = re.compile(rb"\r\n(?:From|f): ")
-# What nearly every answer of PJSIP's is, read at once (4 µs in place of 18): its headers in its order, a line
-# each and printable ASCII only, one note in the Via and one user in the From. Anything else is read in steps.
+# Nearly every answer of PJSIP matches this, which saves most of the time: its headers in its order, one line
+# each, printable ASCII only, one Via with one ``received``, one user in the From. Others are parsed in steps.
 _ORDINARY = re.compile(
     rb"SIP/2\.0 401 Unauthorized\r\n"
-    rb"Via: SIP/2\.0/UDP [!#-:<-~]{1,128}+(?:;rport=[0-9]{1,5}+)?"
-    rb";received=([0-9a-fA-F.:]{2,45}+);branch=[!#-:<-~]{1,256}+\r\n"
+    rb"Via: SIP/2\.0/(?:UDP|TCP|WS) [!#-+\--:<-\[\]-~]{1,128}+(?:;rport=[0-9]{1,5}+)?"
+    rb";received=([0-9a-fA-F.:]{2,45}+);branch=[!#-+\--:<-\[\]-~]{1,256}+\r\n"
     rb"Call-ID: ([!-~]{1,256}+)\r\n"
     rb'From: (?:"[ !#-9<-~]{0,64}+" ?)?<sips?:([!-9=?A-~]{0,64}+)@[!-;=?A-~]{1,128}+>'
     rb";tag=[!-?A-~]{1,128}+\r\n"
@@ -88,139 +74,130 @@ _ORDINARY = re.compile(
     rb"(?:Server: [ -~]{0,256}+\r\n)?"
     rb"Content-Length:  0\r\n\r\n"
 )
-_BLAMING = b"' failed for '"
+_FORGED_NOTICE = b"' failed for '"
+_REFUSALS = (403, 404)  # without a nonce
+_DIGEST = 16  # bytes
 _LONGEST_CALL_ID = 512  # bytes; phones' have some 40
 _PRINTABLE = bytes(byte for byte in range(256) if byte >= 0x20 and byte != 0x7F) + b"\t\r\n"  # noqa: PLR2004 - ASCII
 
 
-def parse_challenge(packet: bytes) -> Challenge | None:
-    """Read a packet from its IP header on; None where it is not a 401 or 407 over UDP.
+def _never(_position: bytes) -> bool:
+    """Whether a position in a TCP stream was read before: no position is remembered."""
+    return False
 
-    A packet may be cut off, or a first fragment: what it does not hold whole is left empty.
+
+def parse_answers(packet: bytes, is_repeated: Callable[[bytes], bool] = _never) -> list[Challenge]:
+    """Parse the answers 401, 403, 404 and 407 of a packet, from its IP header on.
+
+    A packet may be cut off, be a first fragment, or end in the middle of an answer. Fields that it does not
+    hold completely are left empty. ``is_repeated`` is called with the position of each answer in its TCP
+    stream (addresses, ports, sequence number). If it returns True, the answer was retransmitted and is left
+    out.
     """
-    addressed = _ipv4(packet) or _ipv6(packet)
-    if addressed is None:
-        return None
-    source, target, payload, may_be_cut = addressed
-    datagram = _udp(payload, may_be_cut=may_be_cut)
-    if datagram is None:
-        return None
-    source_port, target_port, message = datagram
-    here, there = _address(source), _address(target)
+    whole = ip.ip_payload(packet)
+    if whole is None:
+        return []
+    protocol, source, target, payload, may_be_cut = whole
+    if protocol == ip.UDP:
+        datagram = ip.udp_datagram(payload, may_be_cut=may_be_cut)
+        if datagram is None:
+            return []
+        source_port, target_port, message = datagram
+        remote, local = ip.packed_address(target), ip.packed_address(source)
+        challenge = _parse_message(message, remote, target_port, local, source_port, Transport.UDP)
+        return [] if challenge is None else [challenge]
+    if protocol == ip.TCP:
+        return list(_parse_segment(source, target, payload, is_repeated))
+    return []
+
+
+def _parse_segment(
+    source: bytes, target: bytes, payload: bytes, is_repeated: Callable[[bytes], bool]
+) -> Iterator[Challenge]:
+    segment = ip.tcp_segment(payload)
+    if segment is None:
+        return
+    source_port, target_port, sequence, data = segment
+    remote, local = ip.packed_address(target), ip.packed_address(source)
+    for offset, message in messages(data):
+        challenge = _parse_message(message, remote, target_port, local, source_port, Transport.TCP)
+        if challenge is not None:
+            number = (sequence + offset) % ip.SEQUENCES
+            if not is_repeated(b"".join((source, target, payload[:4], number.to_bytes(4, "big")))):
+                yield challenge
+
+
+def _parse_message(
+    message: bytes, remote: Address, target_port: int, local: Address, source_port: int, transport: Transport
+) -> Challenge | None:
+    """Parse an answer with one of the four statuses."""
     ordinary = _ORDINARY.fullmatch(message)
     if ordinary is not None:
-        noted, call_id, user, nonce = ordinary.groups()
-        account = user.decode()
+        received, call_id, user, nonce = ordinary.groups()
+        sender = received_address(received)
         return Challenge(
-            there, target_port, here, source_port, call_id, nonce, _noted(noted), account=account
+            remote,
+            target_port,
+            local,
+            source_port,
+            call_id,
+            nonce,
+            sender,
+            account=user.decode(),
+            transport=transport,
         )
-    authenticate = _AUTHENTICATE.get(message[:_STATUS])
-    if authenticate is None:
+    known = _STATUSES.get(message[:_STATUS])
+    if known is None:
         return None
+    status, authenticate = known
     end = message.find(_EOL + _EOL)
     head = message[: end + len(_EOL)] if end >= 0 else message
     call_id, nonce = _read_head(head, authenticate)
-    challenge = Challenge(there, target_port, here, source_port, call_id, nonce)
-    if _PJSIP_NONCE.fullmatch(nonce):
-        return _of_pjsip(challenge, head)
-    return evolve(challenge, service=Service.SIP, sender=_noted_by_chan_sip(head))
-
-
-def _ipv4(packet: bytes) -> tuple[bytes, bytes, bytes, bool] | None:
-    """Give source, target, payload, and whether the payload may be a part only."""
-    if len(packet) < _IPV4_HEADER or packet[0] >> 4 != 4 or packet[9] != _UDP:  # noqa: PLR2004 - IPv4
-        return None
-    header = (packet[0] & 0x0F) * 4
-    total = int.from_bytes(packet[2:4], "big")
-    fragment = int.from_bytes(packet[6:8], "big")
-    if not _IPV4_HEADER <= header <= total or fragment & _FRAGMENT_OFFSET:
-        return None
-    may_be_cut = bool(fragment & _MORE_FRAGMENTS) or total > len(packet)
-    return packet[12:16], packet[16:20], packet[header:total], may_be_cut
-
-
-def _ipv6(packet: bytes) -> tuple[bytes, bytes, bytes, bool] | None:
-    """Give source, target, payload, and whether the payload may be a part only; no extension headers."""
-    if len(packet) < _IPV6_HEADER or packet[0] >> 4 != 6 or packet[6] != _UDP:  # noqa: PLR2004 - IPv6
-        return None
-    total = _IPV6_HEADER + int.from_bytes(packet[4:6], "big")
-    return packet[8:24], packet[24:40], packet[_IPV6_HEADER:total], total > len(packet)
-
-
-def _udp(payload: bytes, *, may_be_cut: bool) -> tuple[int, int, bytes] | None:
-    """Give source port, target port and what the datagram carries."""
-    length = int.from_bytes(payload[4:6], "big")
-    if len(payload) < _UDP_HEADER or length < _UDP_HEADER:
-        return None
-    if length > len(payload) and not may_be_cut:
-        return None
-    ports = int.from_bytes(payload[:2], "big"), int.from_bytes(payload[2:4], "big")
-    return *ports, payload[_UDP_HEADER:length]
-
-
-@lru_cache(maxsize=4096)
-def _address(packed: bytes) -> Address:
-    return IPv4Address(packed) if len(packed) == 4 else IPv6Address(packed)  # noqa: PLR2004 - bytes of IPv4
-
-
-def _of_pjsip(challenge: Challenge, head: bytes) -> Challenge:
-    """Add what an answer of PJSIP's tells of the request that it answers."""
-    via, asked_for = _VIA.search(head), _FROM.search(head)
-    if via is None or asked_for is None:  # cut off
-        return challenge
-    return evolve(
-        challenge,
-        sender=_received(_unfolded(head, via.end())),
-        veiled=_is_veiled(head, challenge.call_id),
-        account=sip_user(_unfolded(head, asked_for.end())),
+    account, evasive, service = "", False, Service.PJSIP
+    if _is_pjsips(head, status, nonce):
+        sender, account, evasive = _request_of_pjsip(head, call_id)
+    else:
+        sender, service = _sender_by_chan_sip(head, status), Service.SIP
+    return Challenge(
+        *(remote, target_port, local, source_port, call_id, nonce, sender, evasive, account, service),
+        *(status, transport, is_relayed(message)),
+        digest=b"" if authenticate is not None else blake2b(head, digest_size=_DIGEST).digest(),
     )
 
 
-def _received(via: bytes) -> Address | None:
-    """Give the address that PJSIP noted: the last parameter of that name, from the end of the Via."""
-    end = len(via)
-    while end > 0:
-        start = end
-        if via.endswith(_QUOTE, 0, end):  # a quoted value: back to the quote that opens it
-            start = via.rfind(_QUOTE, 0, end - 1)
-            while start > 0 and via[start - 1 : start] == b"\\":
-                start = via.rfind(_QUOTE, 0, start)
-        start = via.rfind(b";", 0, max(start, 0))
-        parameter = via[start + 1 : end]
-        if start >= 0 and parameter.startswith(_RECEIVED):
-            return _address_in(parameter[len(_RECEIVED) :])
-        end = start
-    return None
+def _is_pjsips(head: bytes, status: int, nonce: bytes) -> bool:
+    """Whether PJSIP wrote an answer: by its nonce, and for a refusal by the order of its lines."""
+    if status not in _REFUSALS:
+        return _PJSIP_NONCE.fullmatch(nonce) is not None
+    call_id = _CALL_ID.search(head)
+    return call_id is not None and _FROM.search(head, call_id.end()) is not None
 
 
-def _noted_by_chan_sip(head: bytes) -> Address | None:
-    """Give the address at the end of what stands before the first comma, unless that may be cut off."""
+def _request_of_pjsip(head: bytes, call_id: bytes) -> tuple[Address | None, str, bool]:
+    """Return the request's sender and account, and whether the request hides from Asterisk's events."""
+    via, asked_for = _VIA.search(head), _FROM.search(head)
+    if via is None or asked_for is None:  # cut off
+        return None, "", False
+    sender = received_by_pjsip(_unfolded(head, via.end()))
+    return sender, sip_user(_unfolded(head, asked_for.end())), _is_evasive(head, call_id)
+
+
+def _sender_by_chan_sip(head: bytes, status: int) -> Address | None:
+    """Return the sender of the request that chan_sip, or another server, answers.
+
+    A refusal that is cut off before its From may be PJSIP's, whose Via follows another rule.
+    """
     via = _VIA.search(head)
-    value = _unfolded(head, via.end()) if via is not None else b""
-    first, comma, _ = value.partition(b",")
-    if not comma and len(value) >= _CHAN_SIP_CUT:
+    if via is None or (status in _REFUSALS and _FROM.search(head) is None):
         return None
-    note = first.rfind(b";received=")
-    noted = _CHAN_SIP_NOTE.fullmatch(first, note) if note >= 0 else None
-    return _address_in(noted[1]) if noted is not None else None
+    return received_by_chan_sip(_unfolded(head, via.end()))
 
 
-def _address_in(text: bytes) -> Address | None:
-    try:
-        return unmapped(ip_address(text.decode("ascii")))
-    except ValueError:
-        return None
-
-
-# An attacker's address comes again and again; the pattern bounds what is kept of it.
-_noted = lru_cache(maxsize=4096)(_address_in)
-
-
-def _is_veiled(head: bytes, call_id: bytes) -> bool:
-    """Say whether the request held what silences Asterisk's events or makes its log lie."""
+def _is_evasive(head: bytes, call_id: bytes) -> bool:
+    """Whether the request held text that suppresses Asterisk's events or forges its log lines."""
     if head.translate(None, _PRINTABLE) or head.count(b"\r") != head.count(_EOL):
         return True
-    if _BLAMING in head or len(call_id) > _LONGEST_CALL_ID:
+    if _FORGED_NOTICE in head or len(call_id) > _LONGEST_CALL_ID:
         return True
     if call_id.isascii():
         return False
@@ -231,20 +208,20 @@ def _is_veiled(head: bytes, call_id: bytes) -> bool:
     return False
 
 
-def _read_head(head: bytes, authenticate: re.Pattern[bytes]) -> tuple[bytes, bytes]:
-    """Give the first Call-ID and the nonce of the first Digest, each empty where it is not there."""
+def _read_head(head: bytes, authenticate: re.Pattern[bytes] | None) -> tuple[bytes, bytes]:
+    """Return the first Call-ID and the nonce of the first Digest, each empty if it is missing."""
     found = _CALL_ID.search(head)
     call_id = _unfolded(head, found.end()) if found is not None else b""
-    for header in authenticate.finditer(head):
+    for header in authenticate.finditer(head) if authenticate is not None else ():
         if nonce := _nonce_in(_unfolded(head, header.end())):
             return call_id, nonce
     return call_id, b""
 
 
 def _unfolded(head: bytes, start: int) -> bytes:
-    """Give a header's value with its continuation lines; empty where its end was cut off.
+    """Return a header's value with its continuation lines; empty if its end was cut off.
 
-    White space before it is no part of it. Behind it, it is: Asterisk tells it too.
+    White space before the value is left out. White space after it stays, because Asterisk reports it too.
     """
     parts = []
     while True:
@@ -258,14 +235,14 @@ def _unfolded(head: bytes, start: int) -> bytes:
 
 
 def _nonce_in(value: bytes) -> bytes:
-    """Give the nonce of the first Digest challenge in a header's value, its quotes taken off."""
+    """Return the nonce of the first Digest challenge in a header's value, without its quotes."""
     digest = False
-    place = 0
-    while (item := _ITEM.match(value, place)) is not None:
+    position = 0
+    while (item := _ITEM.match(value, position)) is not None:
         name, quoted, token = item.groups()
         if quoted is None and token is None:
             digest = name.lower() == b"digest"
         elif digest and name.lower() == b"nonce":
             return token if quoted is None else _ESCAPED.sub(rb"\1", quoted)
-        place = item.end()
+        position = item.end()
     return b""

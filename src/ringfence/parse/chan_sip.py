@@ -1,13 +1,19 @@
 """NOTICE, WARNING and ERROR lines of chan_sip (``channels/chan_sip.c``), Asterisk 1.4 to 20.
 
 ``Registration from '%s' failed for '%s' - %s``: the To header is the sender's text and stands before the
-address, so the last ``' failed for '…' - <a known reason>`` at the end of the message counts. Up to 1.6 the
-address has no port. It is the true source, unlike the one of chan_sip's security events, but where an ``m``
-stands in the reason: an ESC at the end of the To header makes the log leave out everything up to that ``m``,
-and the To header may have told the same words with another address before it. Such a line is *hearsay*.
+address. So the last ``' failed for '…' - <a known reason>`` at the end of the message counts. Up to 1.6 the
+address has no port. The address is the true source, unlike the one of chan_sip's security events, unless the
+reason holds an ``m``. In that case an ESC at the end of the To header makes the log leave out everything up
+to that ``m``, and the To header may hold the same words with another address. Such a line is marked
+``forgeable``.
 
 ``Call from '%s' (%s) to extension '%s' rejected …``: the extension is the sender's text and may hold line
 feeds; before 1.8.1 the line names no address. The account is the peer's name, empty for a guest.
+
+``hacking attempt detected '%s'``: chan_sip of 16.28 has no such message, so it comes from a patched one. In
+fail2ban's example it stands right before ``Sending fake auth rejection for device …`` and names the address
+of the packet. So it is a refused call without an account: a probe. If it were a guess, it would count twice
+where AMI reports the same request as InvalidAccountID.
 
 ``Failed to authenticate …``, ``Sending fake auth rejection …``, ``username mismatch …`` and ``Peer … is
 trying to register …`` name no source: an address in them is the sender's text.
@@ -16,7 +22,7 @@ trying to register …`` name no source: an address in them is the sender's text
 import re
 
 from ringfence.model import EventKind, Service, SourceId
-from ringfence.parse.reading import Open, Said, Why, notice, sip_user, text_of
+from ringfence.parse.line_result import OpenMessage, Parsed, Reason, make_event, sip_user, text_of
 
 _FAILED = b"' failed for '"
 _TAIL = re.compile(rb"([^'\n]{1,255}+)' - ([^'\n]{1,64}+)\Z")
@@ -35,44 +41,51 @@ _REASONS: dict[bytes, tuple[EventKind, str] | None] = {
 _CALL = re.compile(rb"' \(([^)\n]{1,80}+)\) to extension '")
 _CALL_FROM = b"Call from '"
 _CALL_END = re.compile(rb"' rejected because extension not found(?: in context '[^'\n]*+')?\.\Z")
+_HACKING = re.compile(rb"hacking attempt detected '([^'\n]{2,80}+)'\Z")
 _NO_SOURCE = re.compile(
     rb"Failed to authenticate |Sending fake auth rejection for |username mismatch, have <"
     rb"|Peer '[^\n]{0,512}' is trying to register, but not configured as host=dynamic"
 )
 
 
-def read(text: bytes, source: SourceId, time: float) -> Said:
-    """Read the message of a line of chan_sip."""
+def parse(text: bytes, source: SourceId, time: float) -> Parsed:
+    """Parse the message of a line of chan_sip."""
     if text.startswith(b"Registration from '"):
-        return _read_registration(text, source, time)
+        return _parse_registration(text, source, time)
     if text.startswith(_CALL_FROM):
-        return _read_call(text, source, time)
-    return Why.NO_SOURCE if _NO_SOURCE.match(text) else Why.NOT_EVIDENCE
+        return _parse_call(text, source, time)
+    hacking = _HACKING.match(text)
+    if hacking is not None:
+        kind, acl_name = EventKind.FAILED_ACL, "hacking_attempt"
+        return make_event(source, Service.SIP, kind, hacking[1], time, acl_name=acl_name)
+    return Reason.NO_SOURCE if _NO_SOURCE.match(text) else Reason.NOT_EVIDENCE
 
 
-def _read_registration(text: bytes, source: SourceId, time: float) -> Said:
+def _parse_registration(text: bytes, source: SourceId, time: float) -> Parsed:
     at = text.rfind(_FAILED)
     tail = _TAIL.match(text, at + len(_FAILED)) if at >= 0 else None
     if tail is None:
-        return Why.CUT
-    found = _REASONS.get(tail[2], Why.UNKNOWN_WORDING)
-    if isinstance(found, Why) or found is None:
-        return found or Why.NO_ATTEMPT
+        return Reason.CUT
+    found = _REASONS.get(tail[2], Reason.UNKNOWN_WORDING)
+    if isinstance(found, Reason) or found is None:
+        return found or Reason.NO_ATTEMPT
     kind, acl_name = found
     account = sip_user(text[len(b"Registration from '") : at])
     forgeable = b"m" in tail[2]
-    return notice(source, Service.SIP, kind, tail[1], time, account, acl_name=acl_name, hearsay=forgeable)
+    return make_event(
+        source, Service.SIP, kind, tail[1], time, account, acl_name=acl_name, forgeable=forgeable
+    )
 
 
-def _read_call(text: bytes, source: SourceId, time: float) -> Said:
+def _parse_call(text: bytes, source: SourceId, time: float) -> Parsed:
     claims = list(_CALL.finditer(text))
     whole = _CALL_END.search(text, max(0, len(text) - 512))
     if not claims:
-        return Why.NO_SOURCE if whole else Open(Why.CUT, _CALL_END)
+        return Reason.NO_SOURCE if whole else OpenMessage(Reason.CUT, _CALL_END)
     if len(claims) > 1:
-        return Why.AMBIGUOUS if whole else Open(Why.AMBIGUOUS, _CALL_END)
+        return Reason.AMBIGUOUS if whole else OpenMessage(Reason.AMBIGUOUS, _CALL_END)
     claim = claims[0]
-    said = notice(
+    result = make_event(
         source,
         Service.SIP,
         EventKind.FAILED_ACL,
@@ -81,4 +94,4 @@ def _read_call(text: bytes, source: SourceId, time: float) -> Said:
         text_of(text[len(_CALL_FROM) : claim.start()]),
         acl_name="no_extension_match",
     )
-    return said if whole else Open(said, _CALL_END)
+    return result if whole else OpenMessage(result, _CALL_END)

@@ -1,12 +1,13 @@
-"""The administrator's own lines: a level, a file, and a pattern with one ``{address}`` and any ``{any}``.
+"""Patterns of the administrator: a level, a file, and a text with one ``{address}`` and any ``{any}``.
 
-A pattern is the whole message. ``{address}`` is an address, perhaps with a port; ``{any}`` is any text, also
-none; all else is meant literally. It is no regular expression: the parts before the address are found from
-the left, those behind it from the right, so a message is gone over once, whatever is in it. Where more than
-one address would fit, somebody may have written one of them, and nobody is named.
+A pattern is the whole message. ``{address}`` is an address, perhaps with a port. ``{any}`` is any text, also
+none. Everything else is literal; it is no regular expression. The parts before the address are found from the
+left and the parts after it from the right, so each message is scanned once, whatever it holds. If more than
+one address fits, a sender may have written one of them, and no address is returned.
 
-The file is as Asterisk prints it, ``app_verbose.c`` or, for ``Log()`` in a dialplan, ``Ext. s``. With
-``Ext.`` any extension is meant: callers choose it, so every place is tried where the message may begin.
+The file is the one that Asterisk prints: ``app_verbose.c``, or ``Ext. s`` for ``Log()`` in a dialplan.
+``Ext.`` means any extension. Callers choose the extension, so every position where the message may begin is
+tried.
 """
 
 import re
@@ -16,8 +17,8 @@ from attrs import frozen
 
 from ringfence.model import Endpoint, EventKind, SecurityEvent, Service, SourceId
 from ringfence.parse.address import parse_source
+from ringfence.parse.line_result import Reason
 from ringfence.parse.prefix import DIALPLAN
-from ringfence.parse.reading import Why
 
 _ADDRESS = re.compile(rb"[0-9A-Fa-f:.\[\]%]{2,80}+")
 _MARK = re.compile(r"\{(address|any)\}")
@@ -27,9 +28,9 @@ _MOST_STARTS = 16
 
 @frozen
 class Custom:
-    """One such pattern; make it with :meth:`compile`. ``name`` becomes the event's ACL name.
+    """One pattern, made by :meth:`compile`. ``name`` becomes the event's ACL name.
 
-    An empty level or file is any: to try a pattern, not to ban by it.
+    An empty level or file matches any. Use that to try a pattern, not to ban by it.
     """
 
     name: str
@@ -42,7 +43,7 @@ class Custom:
     def compile(
         cls, pattern: str, *, level: str = "NOTICE", file: str = "Ext.", name: str = "custom"
     ) -> "Custom":
-        """Make a pattern; ValueError says what is wrong with it."""
+        """Compile a pattern. Raises ValueError, whose text names the fault."""
         left, address, right = pattern.partition("{address}")
         if not address or "{address}" in right:
             raise ValueError("the pattern needs {address} exactly once")
@@ -53,17 +54,17 @@ class Custom:
         before, after = ([part.encode() for part in half.split("{any}")] for half in (left, right))
         return cls(name, level.encode(), file.encode(), tuple(before), tuple(after))
 
-    def read(
+    def parse(
         self, level: bytes, file: bytes, text: bytes, source: SourceId, time: float
-    ) -> SecurityEvent | Why:
-        """Read a message; ``text`` of a dialplan's begins with the extension."""
+    ) -> SecurityEvent | Reason:
+        """Parse a message; the ``text`` of a dialplan's message begins with the extension."""
         if self.level and level != self.level:
-            return Why.NOT_EVIDENCE
+            return Reason.NOT_EVIDENCE
         found = {end for message in self._messages(file, text) for end in self._ends(message)}
         if not found:
-            return Why.NOT_EVIDENCE
+            return Reason.NOT_EVIDENCE
         if len(found) > 1:
-            return Why.AMBIGUOUS
+            return Reason.AMBIGUOUS
         return SecurityEvent(
             source,
             EventKind.FAILED_ACL,
@@ -73,22 +74,23 @@ class Custom:
             "",
             b"",
             self.name,
-            hearsay=self.forgeable,
+            forgeable=self.forgeable,
         )
 
     @property
     def forgeable(self) -> bool:
-        """Whether a sender could hide the address, and have written another before it.
+        """Whether a sender could hide the true address and write another one before it.
 
-        He can where an ESC of his may stand before the address (in an ``{any}`` or an extension), and the
-        first ``m`` that follows for sure, which ends what the log leaves out, stands behind the address.
+        This is possible if the sender's ESC may stand before the address (in an ``{any}`` or an extension),
+        and the first certain ``m`` after it, which ends the text that the log leaves out, stands after the
+        address.
         """
         escaped = len(self.before) > 1 or self.file.startswith(DIALPLAN) or not self.file
         ended_before = b"m" in self.before[-1]
         return escaped and not ended_before and (len(self.after) > 1 or b"m" in self.after[0])
 
     def _messages(self, file: bytes, text: bytes) -> Iterator[bytes]:
-        """Give what may be the message: all of it, or what stands behind a dialplan's extension."""
+        """Yield the possible messages: all of ``text``, or what follows a dialplan's extension."""
         if file != DIALPLAN:
             if not self.file or file == self.file:
                 yield _unquoted(text)
@@ -111,7 +113,7 @@ class Custom:
             yield _unquoted(text[at:])
 
     def _ends(self, message: bytes) -> Iterator[Endpoint]:
-        """Give every address that fits."""
+        """Yield every address that fits."""
         first, last = _from_left(message, self.before), _from_right(message, self.after)
         if first is None or last is None:
             return
@@ -121,7 +123,7 @@ class Custom:
             start = at + len(words)
             found = _ADDRESS.match(message, start)
             if found is not None:
-                # A colon or a full stop may belong to the words behind it.
+                # A colon or a full stop may belong to the words after the address.
                 for end in range(found.end(), max(start, found.end() - 2), -1):
                     fits = end + len(tail) == last if len(self.after) == 1 else end + len(tail) <= last
                     remote = (
@@ -135,7 +137,7 @@ class Custom:
 
 
 def _from_left(message: bytes, parts: tuple[bytes, ...]) -> int | None:
-    """Give where the last of ``parts`` may begin at the earliest."""
+    """Return the earliest position at which the last of ``parts`` may begin."""
     if not message.startswith(parts[0]):
         return None
     at = len(parts[0]) if len(parts) > 1 else 0
@@ -148,7 +150,7 @@ def _from_left(message: bytes, parts: tuple[bytes, ...]) -> int | None:
 
 
 def _from_right(message: bytes, parts: tuple[bytes, ...]) -> int | None:
-    """Give where the first of ``parts`` must end at the latest."""
+    """Return the latest position at which the first of ``parts`` must end."""
     if not message.endswith(parts[-1]):
         return None
     at = len(message) - (len(parts[-1]) if len(parts) > 1 else 0)
@@ -161,6 +163,6 @@ def _from_right(message: bytes, parts: tuple[bytes, ...]) -> int | None:
 
 
 def _unquoted(message: bytes) -> bytes:
-    """Give what stands between the quotes that dialplans put around a message."""
+    """Return the text between the quotes that dialplans put around a message."""
     quoted = len(message) > 1 and message[:1] == message[-1:] == b'"'
     return message[1:-1] if quoted else message

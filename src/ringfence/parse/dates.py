@@ -1,24 +1,25 @@
 """The date of a log line → seconds since the epoch (``main/logger.c``, ``dateformat`` in logger.conf).
 
-Asterisk writes any strftime format. Known are the default (``%b %e %T``, without year and zone), ISO in all
-its forms, US and European orders, ctime's, seconds since the epoch, and a time alone; with or without
-fractions, AM and PM, and a zone as an offset. Everything else is no date, and the line counts as of now.
+Asterisk writes any strftime format. These are known: the default (``%b %e %T``, without year and zone), ISO
+in all its forms, US and European orders, the form of ctime, seconds since the epoch, and a time alone; with
+or without fractions, AM and PM, and a zone as an offset. Any other text is no date, and the line gets the
+current time.
 
-A date without year is the latest one that is not more than a day ahead of now; ``11/12/2026`` is read as
-month/day or day/month, whichever is nearer to now; an hour that a clock change repeats is the one nearer to
-now. Names of zones other than UTC are not used: they are ambiguous, and the time zone is known.
+A date without a year is the latest one that is at most a day ahead of now. ``11/12/2026`` is month/day or
+day/month, whichever is nearer to now. An hour that a clock change repeats is the one nearer to now. Names of
+zones other than UTC are ignored: they are ambiguous, and the time zone of the log is known.
 
-Bounds: dates are at most 48 bytes, and what is remembered is at most 512 of them, only such as were dates.
+Bounds: a date has at most 48 bytes, and at most 512 are remembered, only those that are dates.
 """
 
 import re
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
 
 _AHEAD = 86_400.0  # seconds: clocks and zones differ by no more
-_YEARS_BACK = 8  # finds a 29th of February
+_YEARS_BACK = 8  # finds the latest 29th of February
 _REMEMBERED = 512
 _LONGEST = 48
-_STALE = 3_600.0  # a date without year means another one as time goes by
+_STALE = 3_600.0  # a date without a year changes its meaning with time
 _NOON = 12
 
 _MONTHS = {
@@ -44,12 +45,12 @@ _FORMS = (
     re.compile(rb"[A-Z][a-z]{2} (?P<B>[A-Z][a-z]{2}) {1,2}(?P<D>\d{1,2}) " + _TIME + rb" (?P<Y>\d{4})"),
     re.compile(_TIME),
 )
-_SLASHED = 1  # the index of the form whose order is not known
+_SLASHED = 1  # the index of the form whose order is ambiguous
 _EPOCH = re.compile(rb"\d{9,11}(?:\.\d{1,9})?")
 
 
 class DateReader:
-    """Reads the dates of one log. ``zone`` is the log's time zone, None for this host's."""
+    """Parser of the dates of one log. ``zone`` is the log's time zone, None for this host's."""
 
     def __init__(self, zone: tzinfo | None) -> None:
         self._zone = zone
@@ -58,7 +59,7 @@ class DateReader:
         self._last: tuple[bytes, float | None, float] = b"", None, 0.0
 
     def seconds(self, text: bytes, now: float) -> float | None:
-        """Read one date; None where it is none."""
+        """Parse one date; None if ``text`` is not a date."""
         if text == self._last[0] and now == self._last[2]:
             return self._last[1]
         seconds = self._find(text, now)
@@ -69,7 +70,7 @@ class DateReader:
         if abs(now - self._as_of) > _STALE or len(self._known) > _REMEMBERED:
             self._known.clear()
             self._as_of = now
-        # ISO and the default differ from line to line in their seconds, so what is remembered is the minute.
+        # ISO and the default change in their seconds from line to line, so the minute is remembered.
         cut = 17 if text[4:5] == b"-" else 13
         whole, _, fraction = text[cut:].partition(b".")
         simple = len(whole) == 2 and whole.isdigit() and text[cut - 1 : cut] == b":"  # noqa: PLR2004
@@ -82,60 +83,60 @@ class DateReader:
     def _remembered(self, text: bytes, now: float) -> float | None:
         seconds = self._known.get(text)
         if seconds is None and len(text) <= _LONGEST:
-            seconds = self._read(text, now)
+            seconds = self._parse(text, now)
             if seconds is not None:
                 self._known[text] = seconds
         return seconds
 
-    def _read(self, text: bytes, now: float) -> float | None:
+    def _parse(self, text: bytes, now: float) -> float | None:
         if _EPOCH.fullmatch(text):
             return float(text)
         for index, form in enumerate(_FORMS):
             found = form.fullmatch(text)
             if found is not None:
-                said = found.groupdict()
-                candidates = self._candidates(said, now)
+                fields = found.groupdict()
+                candidates = self._candidates(fields, now)
                 if index == _SLASHED:
-                    candidates += self._candidates(said | {"M": said["D"], "D": said["M"]}, now)
+                    candidates += self._candidates(fields | {"M": fields["D"], "D": fields["M"]}, now)
                 return min(candidates, key=lambda seconds: abs(seconds - now), default=None)
         return None
 
-    def _candidates(self, said: dict[str, bytes | None], now: float) -> list[float]:
-        """Give what a date may mean: one moment, or two where a clock change repeats the hour."""
+    def _candidates(self, fields: dict[str, bytes | None], now: float) -> list[float]:
+        """Return the possible moments of a date: one, or two if a clock change repeats the hour."""
         today = datetime.fromtimestamp(now, self._zone)
-        if said.get("Y"):
-            written = said["Y"] or b""
+        if fields.get("Y"):
+            written = fields["Y"] or b""
             years = [int(written) + (2000 if len(written) == 2 else 0)]  # noqa: PLR2004 - two digits
         else:
             years = [today.year + 1 - back for back in range(_YEARS_BACK + 2)]
-        if "D" not in said:
+        if "D" not in fields:
             return [
                 seconds
                 for back in (-1, 0, 1)
                 for day in [today - timedelta(days=back)]
-                for seconds in self._moments(day.year, day.month, day.day, said)
+                for seconds in self._moments(day.year, day.month, day.day, fields)
             ]
-        month = _MONTHS.get((said["B"] or b"").lower(), 0) if "B" in said else int(said["M"] or 0)
+        month = _MONTHS.get((fields["B"] or b"").lower(), 0) if "B" in fields else int(fields["M"] or 0)
         for year in years:
-            moments = self._moments(year, month, int(said["D"] or 0), said)
-            if moments and (said.get("Y") or min(moments) <= now + _AHEAD):
+            moments = self._moments(year, month, int(fields["D"] or 0), fields)
+            if moments and (fields.get("Y") or min(moments) <= now + _AHEAD):
                 return moments
         return []
 
-    def _moments(self, year: int, month: int, day: int, said: dict[str, bytes | None]) -> list[float]:
-        hour = int(said["h"] or 0)
-        if said["half"]:
-            hour = hour % _NOON + (_NOON if said["half"] in b"Pp" else 0)
-        fraction = (said["f"] or b"").ljust(6, b"0")[:6]
+    def _moments(self, year: int, month: int, day: int, fields: dict[str, bytes | None]) -> list[float]:
+        hour = int(fields["h"] or 0)
+        if fields["half"]:
+            hour = hour % _NOON + (_NOON if fields["half"] in b"Pp" else 0)
+        fraction = (fields["f"] or b"").ljust(6, b"0")[:6]
         try:
             moment = datetime(
-                year, month, day, hour, int(said["m"] or 0), 0, tzinfo=self._zone_of(said["zone"])
+                year, month, day, hour, int(fields["m"] or 0), 0, tzinfo=self._zone_of(fields["zone"])
             )
             both = {moment.replace(fold=fold).timestamp() for fold in (0, 1)}
         except (ValueError, OverflowError):
             return []
-        # A leap second is the next minute's first.
-        return [seconds + int(said["s"] or 0) + int(fraction) / 1e6 for seconds in sorted(both)]
+        # A leap second is the first second of the next minute.
+        return [seconds + int(fields["s"] or 0) + int(fraction) / 1e6 for seconds in sorted(both)]
 
     def _zone_of(self, written: bytes | None) -> tzinfo | None:
         if written in (b"Z", b"UTC", b"GMT"):

@@ -1,18 +1,18 @@
 """Lines that well-known dialplans write themselves (``apps/app_verbose.c``, ``Log()``).
 
-FreePBX: ``Ext. s: "Rejecting unknown SIP connection from 203.0.113.9"``. Also ``Incoming SIP connection from
-unknown peer failed for … - Unknown connection from peer`` and ``hacking attempt detected '…'``, which pages
-about fail2ban give to administrators. The extension before the message is what the caller dialled, so the
-last of the words count, and what they name must end the message.
+FreePBX writes ``Ext. s: "Rejecting unknown SIP connection from 203.0.113.9"``. Pages about fail2ban recommend
+``Incoming SIP connection from unknown peer failed for … - Unknown connection from peer`` and ``hacking
+attempt detected '…'`` to administrators. The extension before the message is what the caller dialled, so the
+last occurrence of the words counts, and the address that follows must end the message.
 """
 
 import re
 
 from ringfence.model import EventKind, Service, SourceId
-from ringfence.parse.reading import Open, Said, Why, notice
+from ringfence.parse.line_result import OpenMessage, Parsed, Reason, make_event
 
 _ADDRESS = rb"([^ '\"\n]{2,80}+)"
-# The words before the address, what ends the message, the name of the event.
+# The words before the address, the end of the message, the name of the event.
 _WORDS: tuple[tuple[bytes, re.Pattern[bytes], str], ...] = (
     (b"Rejecting unknown SIP connection from ", re.compile(_ADDRESS + rb"\"?\Z"), "unknown_sip_connection"),
     (
@@ -29,11 +29,13 @@ END = re.compile(
 _WHOLE = re.compile(rb"[^:\n]{1,80}+:")
 
 
-def read(text: bytes, source: SourceId, time: float) -> Said:
-    """Read a message of the dialplan; ``text`` begins with the extension."""
+def parse(text: bytes, source: SourceId, time: float) -> Parsed:
+    """Parse a message of the dialplan; ``text`` begins with the extension."""
     for words, tail, acl_name in _WORDS:
         at = text.rfind(words)
         found = tail.match(text, at + len(words)) if at >= 0 else None
         if found is not None:
-            return notice(source, Service.DIALPLAN, EventKind.FAILED_ACL, found[1], time, acl_name=acl_name)
-    return Why.NOT_EVIDENCE if _WHOLE.match(text) else Open(Why.CUT, END, over=False)
+            return make_event(
+                source, Service.DIALPLAN, EventKind.FAILED_ACL, found[1], time, acl_name=acl_name
+            )
+    return Reason.NOT_EVIDENCE if _WHOLE.match(text) else OpenMessage(Reason.CUT, END, may_span=False)

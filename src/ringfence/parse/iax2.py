@@ -1,14 +1,14 @@
-"""Lines of chan_iax2 (``channels/chan_iax2.c``), which raises no security events: only the log tells.
+"""Lines of chan_iax2 (``channels/chan_iax2.c``), which raises no security events.
 
-Names are the sender's text and may hold anything. Where the address stands before them it is what follows the
-first words; where it stands behind them it is what stands at the end. What Asterisk prints of digests, the
-one it expected among them, is never kept. In the lines about RSA the "host" is a peer's name.
+Names are the sender's text and may hold anything. If the address stands before the name, it is the text after
+the first words; if it stands after the name, it is the text at the end. The digests that Asterisk prints,
+with the expected one among them, are never kept. In the lines about RSA the "host" is a peer's name.
 """
 
 import re
 
 from ringfence.model import EventKind, Service, SourceId, Transport
-from ringfence.parse.reading import Open, Said, Why, notice, text_of
+from ringfence.parse.line_result import OpenMessage, Parsed, Reason, make_event, text_of
 
 _HOST = rb"([^ ',\n]{2,80}+)"
 _FAILED_MD5 = re.compile(rb"Host " + _HOST + rb" failed MD5 authentication for '")
@@ -18,7 +18,7 @@ _QUOTE = re.compile(rb"'\Z")
 _NOT_EXIST = re.compile(rb"' does not exist\Z")
 _ANY = re.compile(rb"\Z")
 
-# The address first: the words, what ends the message, what it is.
+# Messages with the address first: the words, the end of the message, the kind, the ACL name.
 _FIRST: tuple[tuple[re.Pattern[bytes], re.Pattern[bytes], EventKind, str], ...] = (
     (_FAILED_MD5, _DIGESTS, EventKind.INVALID_PASSWORD, ""),
     (
@@ -64,7 +64,7 @@ _FIRST: tuple[tuple[re.Pattern[bytes], re.Pattern[bytes], EventKind, str], ...] 
         "call_token_required",
     ),
 )
-# The name first: the words before it, between it and the address, what it is.
+# Messages with the name first: the words before it, the words after it, the kind, the ACL name.
 _LAST: tuple[tuple[bytes, bytes, EventKind, str], ...] = (
     (b"No registration for peer '", b"' (from ", EventKind.INVALID_ACCOUNT_ID, ""),
     (b"Peer '", b"' is not dynamic (from ", EventKind.FAILED_ACL, "peer_not_dynamic"),
@@ -75,14 +75,14 @@ _NO_SOURCE = re.compile(
 )
 
 
-def read(text: bytes, source: SourceId, time: float) -> Said:
-    """Read the message of a line of chan_iax2."""
+def parse(text: bytes, source: SourceId, time: float) -> Parsed:
+    """Parse the message of a line of chan_iax2."""
     for words, ends, kind, acl_name in _FIRST:
         found = words.match(text)
         if found is not None:
             end = ends.search(text, max(found.end(), len(text) - 256))
             account = text[found.end() : end.start() if end else len(text)].partition(_BEFORE_DIGESTS)[0]
-            said = notice(
+            result = make_event(
                 source,
                 Service.IAX2,
                 kind,
@@ -92,17 +92,19 @@ def read(text: bytes, source: SourceId, time: float) -> Said:
                 acl_name=acl_name,
                 transport=Transport.UDP,
             )
-            return said if end else Open(said, ends)
+            return result if end else OpenMessage(result, ends)
     for start, middle, kind, acl_name in _LAST:
         if text.startswith(start):
             at = text.rfind(middle)
             address = text[at + len(middle) : -1]
             if at < len(start) - 1 or not text.endswith(b")"):
                 return (
-                    Why.NOT_EVIDENCE if text.find(b"' ", len(start)) >= 0 else Open(Why.CUT, END, over=False)
+                    Reason.NOT_EVIDENCE
+                    if text.find(b"' ", len(start)) >= 0
+                    else OpenMessage(Reason.CUT, END, may_span=False)
                 )
             account = text[len(start) : max(at, len(start))]
-            return notice(
+            return make_event(
                 source,
                 Service.IAX2,
                 kind,
@@ -112,4 +114,4 @@ def read(text: bytes, source: SourceId, time: float) -> Said:
                 acl_name=acl_name,
                 transport=Transport.UDP,
             )
-    return Why.NO_SOURCE if _NO_SOURCE.match(text) else Why.NOT_EVIDENCE
+    return Reason.NO_SOURCE if _NO_SOURCE.match(text) else Reason.NOT_EVIDENCE

@@ -1,10 +1,10 @@
-r"""Lines that are JSON: Asterisk's ``[json]`` formatter, and what containers or the journal wrap around.
+r"""Lines that are JSON: Asterisk's ``[json]`` formatter, and the wrappers of containers and the journal.
 
-- Asterisk (``main/logger.c:format_log_json``): one message a line, with its line feeds escaped. Nothing in it
-  can pretend to be a message of its own. A message of more than 8 KiB is cut, and so is no JSON.
-- docker's ``json-file``: ``{"log": "<line>\n", "stream": …, "time": …}``: the line is read as any other.
+- Asterisk (``main/logger.c:format_log_json``): one message a line, with its line feeds escaped. Its text
+  cannot imitate another message. A message of more than 8 KiB is cut, and is no valid JSON then.
+- docker's ``json-file``: ``{"log": "<line>\n", "stream": …, "time": …}``: the line is parsed as any other.
 - ``journalctl -o json``: ``MESSAGE`` is the line, as text or as a list of bytes; the journal's own time
-  counts where the line has none.
+  counts if the line has none.
 """
 
 import json
@@ -13,7 +13,7 @@ from attrs import frozen
 
 
 @frozen
-class Entry:
+class JsonMessage:
     """A message of the ``[json]`` formatter."""
 
     date: bytes
@@ -22,8 +22,8 @@ class Entry:
     message: bytes
 
 
-def unwrap(line: bytes) -> Entry | bytes | None:
-    """Read an object: a message, the line that it wraps, or None where it is neither."""
+def unwrap(line: bytes) -> JsonMessage | bytes | None:
+    """Parse a JSON object: return a message, the line that it wraps, or None if it is neither."""
     try:
         found = json.loads(line)
     except (ValueError, RecursionError):
@@ -37,14 +37,19 @@ def unwrap(line: bytes) -> Entry | bytes | None:
     return _asterisk(found)
 
 
-def _asterisk(found: dict[str, object]) -> Entry | None:
-    told = found.get("logmsg")
-    location = told.get("location") if isinstance(told, dict) else None
-    if not isinstance(told, dict) or not isinstance(location, dict):
+def _asterisk(found: dict[str, object]) -> JsonMessage | None:
+    entry = found.get("logmsg")
+    location = entry.get("location") if isinstance(entry, dict) else None
+    if not isinstance(entry, dict) or not isinstance(location, dict):
         return None
-    values = (found.get("timestamp"), told.get("level"), location.get("filename"), told.get("message"))
+    values = (
+        found.get("timestamp"),
+        entry.get("level"),
+        location.get("filename"),
+        entry.get("message"),
+    )
     date, level, file, message = (_bytes(value) if isinstance(value, str) else b"" for value in values)
-    return Entry(date, level, file, message.removesuffix(b"\n")) if level and file else None
+    return JsonMessage(date, level, file, message.removesuffix(b"\n")) if level and file else None
 
 
 def _journal(found: dict[str, object]) -> bytes | None:

@@ -1,11 +1,11 @@
-"""Lone challenges: half of many a log of security events, and they tell of nothing.
+"""Filter for ChallengeSent events without another event of their session: half of many a log, and irrelevant.
 
-Asterisk says ChallengeSent at the beginning of every registration and of every guess. Under PJSIP it means
-something only where its session (a Call-ID) was told of before, by an event of another kind: the fold
-(``ringfence.detect.fold``) makes nothing of the others. To find that out here saves them the way there.
+Asterisk reports ChallengeSent at the beginning of every registration and of every guess. Under PJSIP it
+matters only after an event of another kind in its session (a Call-ID): the detector
+(``ringfence.detect.fold``) ignores the others. This module drops them earlier, which saves time.
 
-A session is remembered for longer than the fold can, by a mark in a table, which others may share with it:
-then its challenge is not left out, and to tell too much changes nothing.
+A session is remembered for longer than the detector can, by a mark in a table. Several sessions may share a
+mark. Then a challenge is passed on although it could be dropped, which changes nothing.
 """
 
 from collections import Counter
@@ -18,7 +18,7 @@ from ringfence.parse.ordinary import FIELDS, KIND, REMOTE, SERVICE, SESSION, TIM
 from ringfence.parse.security import event_seconds
 
 REMEMBERED = 64.0
-"""For so long a session is remembered at least (seconds, by the log's own time)."""
+"""Sessions are remembered at least for this time (seconds, by the log's own time)."""
 
 _MARKS = 2**19
 _EVENTS_SESSION = FIELDS.index("session")
@@ -26,22 +26,22 @@ _PJSIP, _CHALLENGE = Service.PJSIP.value.encode(), EventKind.CHALLENGE_SENT.valu
 
 
 class LoneChallenges:
-    """Leaves them out of one log, and counts them by their addresses."""
+    """The filter of one log. It counts the dropped challenges by their addresses."""
 
     def __init__(self, marks: int = _MARKS) -> None:
         self._since = -inf
-        # Whether a session of this hash was told of since then, and in the time before.
+        # Whether a session with this hash had an event since then, and in the period before.
         self._lately, self._before = bytearray(marks), bytearray(marks)
         self._left_out: Counter[bytes] = Counter()
 
     def counted(self) -> list[tuple[Address, int]]:
-        """Give how many events of each address were left out since this was asked last."""
+        """Return how many events of each address were dropped since the last call."""
         ends = [(parse_endpoint(end), number) for end, number in self._left_out.items()]
         self._left_out.clear()
         return [(end.address, number) for end, number in ends if end is not None]
 
     def without(self, lines: Sequence[Parts]) -> Sequence[Parts]:
-        """Give ordinary lines without them."""
+        """Return ordinary lines without such challenges."""
         self._go_on(next((line[TIME] for line in lines if line[KIND]), b""))
         lately, before, left_out, marks = self._lately, self._before, self._left_out, len(self._lately)
         kept = []
@@ -57,12 +57,12 @@ class LoneChallenges:
         return kept
 
     def note(self, events: Iterable[Values]) -> None:
-        """Take what was told in lines that are not ordinary; none of it is left out."""
+        """Record the sessions of events that come from other lines; none of them is dropped."""
         for event in events:
             self._lately[hash(event[_EVENTS_SESSION]) % len(self._lately)] = 1
 
     def _go_on(self, time: bytes) -> None:
-        """Forget the sessions that are old enough at a ``time``."""
+        """Forget the sessions that are too old at ``time``."""
         now = event_seconds(time) if time else None
         if now is not None and abs(now - self._since) >= REMEMBERED:
             self._since, self._before, self._lately = now, self._lately, bytearray(len(self._lately))

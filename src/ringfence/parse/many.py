@@ -1,9 +1,9 @@
-"""The bytes of a log → the values of its events, many lines at once: for logs of the past.
+"""Fast reader of old logs: bytes → the values of events, many lines at once.
 
-The same events as :class:`ringfence.parse.log.LogReader` gives, in a third of the time, and nothing else.
-Ordinary lines (:mod:`ringfence.parse.ordinary`) are read together. What is not ordinary may belong to the
-lines around it, or they to it: it goes to a LogReader, with all lines within reach before and behind it. No
-message reaches further than ``MAX_MESSAGE``.
+It returns the same events as :class:`ringfence.parse.log.LogReader` in a third of the time, and nothing else.
+Ordinary lines (:mod:`ringfence.parse.ordinary`) are parsed together. Any other line may belong to the lines
+around it, or they to it. So it goes to a LogReader, with all lines within reach before and after it. No
+message is longer than ``MAX_MESSAGE``.
 """
 
 from bisect import bisect_left, bisect_right
@@ -13,22 +13,22 @@ from itertools import accumulate
 
 from ringfence.model import SourceId
 from ringfence.parse.custom import Custom
+from ringfence.parse.line_result import LineResult
 from ringfence.parse.log import MAX_LINE, MAX_MESSAGE, LogReader
 from ringfence.parse.lone import LoneChallenges
 from ringfence.parse.ordinary import OTHER, Ordinary, Parts, Values, other_of, parts_of, values_of
-from ringfence.parse.reading import Reading
 
 REACH = 2 * MAX_MESSAGE
-"""How far from a line that is not ordinary lines are read together with it (bytes)."""
+"""Lines within this distance of a line that is not ordinary are read together with it (bytes)."""
 
 _MOST_AT_ONCE = 1024 * 1024
-"""So much of what belongs together is judged together (bytes); a longer stretch as if it came bit by bit."""
+"""At most this many bytes are handled together; a longer stretch is handled as if it came in parts."""
 
 
 class ManyReader:
-    """One log's reader: feed it bytes in large pieces, with the time at which its file was last written.
+    """The reader of one log: feed it bytes in large pieces, with the time at which its file was last written.
 
-    ``lines`` counts the lines so far. ``lone`` leaves out events that tell of nothing, if it is given.
+    ``lines`` counts the lines so far. ``lone`` drops irrelevant events, if it is set.
     """
 
     def __init__(
@@ -44,20 +44,20 @@ class ManyReader:
         self._ordinary = Ordinary(source, timezone)
         self._any_is_evidence = bool(customs)
         self._lone = lone
-        self._rest = b""  # ordinary lines that the next one may show to be none, and that one's beginning
+        self._rest = b""  # ordinary lines that the next line may change, and the beginning of that line
         self._within_line = False  # the LogReader has the beginning of a line that is too long to wait here
-        self._pieces: list[bytes] = []  # what the LogReader is to be given, once all of it is known
+        self._pieces: list[bytes] = []  # bytes for the LogReader, until all of them are known
         self._size = 0
-        # How many bytes of ordinary lines the LogReader was given after all others; None: it needs no more.
+        # How many bytes of ordinary lines the LogReader got after all others; None: it needs no more.
         self._since: int | None = None
 
     @property
     def tampered(self) -> int:
-        """How many messages were outside of Asterisk's grammar, or somebody's text."""
+        """How many messages were outside Asterisk's grammar, or a sender's text."""
         return self._reader.counts.tampered
 
     def feed(self, data: bytes, now: float) -> list[Values]:
-        """Take what comes next in the log, and give the events that it completes, in order."""
+        """Return the events that ``data`` completes, in order."""
         self.lines += data.count(b"\n")
         events: list[Values] = []
         data, self._rest = self._rest + data, b""
@@ -77,7 +77,7 @@ class ManyReader:
         return events
 
     def end(self, now: float) -> list[Values]:
-        """Give what is left of a file, where nothing more will come of it."""
+        """Return the remaining events of a file; nothing more will come."""
         rest, self._rest = self._rest, b""
         if rest and not rest.endswith(b"\n"):
             rest += b"\n"
@@ -87,9 +87,9 @@ class ManyReader:
         return self._judge(rest, now, last=True) + self._close(now)
 
     def _judge(self, data: bytes, now: float, *, long_line: bool = False, last: bool = False) -> list[Values]:
-        """Read whole lines. What has to wait for those that follow becomes the rest.
+        """Parse whole lines. Lines that have to wait for those that follow become the rest.
 
-        ``long_line``: one that is not ordinary follows. ``last``: nothing does.
+        ``long_line``: a line that is not ordinary follows. ``last``: nothing follows.
         """
         lines = parts_of(data)
         if self._any_is_evidence:
@@ -103,7 +103,7 @@ class ManyReader:
     def _judge_mixed(
         self, data: bytes, lines: Sequence[Parts], now: float, *, long_line: bool, last: bool
     ) -> list[Values]:
-        """Read lines of which some are not ordinary: those, and what is within reach, by the LogReader."""
+        """Parse lines of which some are not ordinary; those and all within reach go to the LogReader."""
         starts = [0, *accumulate(len(line) + 1 for line in data.split(b"\n")[:-1])]
         end = starts[-1]
         marks = [] if self._since is None else [(-self._since, -self._since)]
@@ -127,19 +127,19 @@ class ManyReader:
         return events + self._close(now) + self._read_ordinary(lines[at:keep], now)
 
     def _read(self, data: bytes, now: float) -> list[Values]:
-        """Keep what the LogReader is to read, until nothing that follows belongs to it or it is too much."""
+        """Keep what the LogReader is to parse, until its last line is known or it is too much."""
         self._pieces.append(data)
         self._size += len(data)
         if self._size <= _MOST_AT_ONCE:
             return []
         data = b"".join(self._pieces)
-        # Without the last LF: the last lines wait for what follows.
+        # Without the last LF: the last lines wait for those that follow.
         keep = data[-1:] if data.endswith(b"\n") else b""
         self._pieces, self._size = [keep], len(keep)
         return self._values(self._reader.feed(data.removesuffix(b"\n"), now))
 
     def _close(self, now: float) -> list[Values]:
-        """Let the LogReader finish: nothing that follows belongs to what it has."""
+        """Finish the LogReader: no later line belongs to its message."""
         data = b"".join(self._pieces)
         self._pieces, self._size, self._since = [], 0, None
         return self._values((self._reader.feed(data, now) if data else []) + self._reader.end(now))
@@ -147,15 +147,15 @@ class ManyReader:
     def _read_ordinary(self, lines: Sequence[Parts], now: float) -> list[Values]:
         return self._ordinary.events(lines if self._lone is None else self._lone.without(lines), now)
 
-    def _values(self, readings: Iterable[Reading]) -> list[Values]:
-        events = [values_of(reading.event) for reading in readings if reading.event is not None]
+    def _values(self, results: Iterable[LineResult]) -> list[Values]:
+        events = [values_of(result.event) for result in results if result.event is not None]
         if self._lone is not None:
             self._lone.note(events)
         return events
 
 
 def _islands(marks: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Give what is within reach of the marks; what is left between two of them is out of reach of both."""
+    """Return the ranges within reach of the marks; what lies between two ranges is out of reach of both."""
     islands: list[tuple[int, int]] = []
     for begin, end in marks:
         if islands and begin - REACH <= islands[-1][1]:

@@ -1,30 +1,32 @@
 """NOTICE and WARNING lines of res_pjsip: the distributor, the session, the registrar, the ACLs.
 
-``res/res_pjsip/pjsip_distributor.c:log_failed_request`` mirrors the security events, but for ChallengeSent:
+``res/res_pjsip/pjsip_distributor.c:log_failed_request`` mirrors the security events except ChallengeSent:
 
 - 12, 13.0-13.9: ``Request from '%s' failed for '%s:%d' (callid: %s) - No matching endpoint found``
 - 13.10-16.0: ``Request '%s' from '%s' failed for '%s:%d' (callid: %s) - %s``; IPv6 without brackets
 - later: ``Request '%s' from '%s' failed for '%s' (callid: %s) - %s``, perhaps `` after %u tries in %.3f ms``
 
-The sender writes the method and the From before the address, and the Call-ID behind it. So the address counts
-where exactly one stands between ``' failed for '`` and ``' (callid: ``, and no ESC is in the message; the
-reason is what follows the last ``) - ``. A message with one address and no ESC can lie too, since of an ESC
-in the display name and everything up to an ``m`` in the Call-ID nothing is left in the log: it is *hearsay*.
+The sender writes the method and the From before the address, and the Call-ID after it. So the address counts
+if exactly one stands between ``' failed for '`` and ``' (callid: ``, and the message holds no ESC. The reason
+is the text after the last ``) - ``. A message with one address and no ESC can be forged too: an ESC in the
+display name removes everything up to an ``m`` in the Call-ID from the log. So these events are marked
+``forgeable``.
 
 ``res/res_pjsip_session.c``: the address stands before the extension, which is the sender's text and may hold
-line feeds. ``res/res_pjsip_registrar.c`` tells of phones that have shown their password: misconfiguration.
-``res/res_pjsip_acl.c`` prints, for a contact ACL, the address in the Contact header: the sender's text.
+line feeds. ``res/res_pjsip_registrar.c`` reports phones that have sent their right password:
+misconfiguration. ``res/res_pjsip_acl.c`` prints, for a contact ACL, the address in the Contact header: the
+sender's text.
 """
 
 import re
 
 from ringfence.model import EventKind, SecurityEvent, Service, SourceId, Transport
 from ringfence.parse.address import parse_source
-from ringfence.parse.reading import Open, Said, Why, notice, sip_user, text_of
+from ringfence.parse.line_result import OpenMessage, Parsed, Reason, make_event, sip_user, text_of
 
 _CLAIM = re.compile(rb"' failed for '([^'\n]{1,80}+)' \(callid: ")
 _START = re.compile(rb"Request (?:'[^ \n]{0,8192}+ )?from '")
-# What nearly all of them are: one address, and nothing that could hide another.
+# The form of nearly all messages: one address, and nothing that could hide another.
 _SIMPLE = re.compile(
     rb"Request (?:'[^' \n\x1b]{1,64}+' )?from '([^'\n\x1b]*+)' failed for '([^'\n\x1b]{1,80}+)' "
     rb"\(callid: ([^')\n\x1b]*+)\) - ([A-Za-z ]{1,64}+)"
@@ -40,38 +42,38 @@ _REASONS: dict[bytes, tuple[EventKind, str]] = {
 _ESC = b"\x1b"
 
 
-def read_distributor(text: bytes, source: SourceId, time: float) -> Said:
-    """Read ``Request '…' from '…' failed for '…' (callid: …) - …``."""
+def parse_distributor(text: bytes, source: SourceId, time: float) -> Parsed:
+    """Parse ``Request '…' from '…' failed for '…' (callid: …) - …``."""
     simple = _SIMPLE.fullmatch(text)
     if simple is not None:
         header, address, session, reason = simple.groups()
         return _failed(header, address, session, reason, source, time)
     start = _START.match(text)
     if start is None:
-        return Why.NOT_EVIDENCE
+        return Reason.NOT_EVIDENCE
     claims = list(_CLAIM.finditer(text, start.end() - 1))
     if len(claims) != 1 or _ESC in text:
-        return Why.AMBIGUOUS
+        return Reason.AMBIGUOUS
     claim = claims[0]
     session, end, reason = text[claim.end() :].rpartition(b") - ")
     if not end:
-        return Why.CUT
+        return Reason.CUT
     return _failed(text[start.end() : claim.start()], claim[1], session, reason, source, time)
 
 
 def _failed(
     header: bytes, address: bytes, session: bytes, reason: bytes, source: SourceId, time: float
-) -> Said:
+) -> Parsed:
     found = _REASONS.get(reason) or _after_tries(reason)
     if found is None:
-        return Why.UNKNOWN_WORDING
+        return Reason.UNKNOWN_WORDING
     # Before 13.24 an IPv6 address had no brackets, and always a port.
-    remote = parse_source(address, ported=address.count(b":") > 1 and address[:1] != b"[")
+    remote = parse_source(address, has_port=address.count(b":") > 1 and address[:1] != b"[")
     if remote is None:
-        return Why.NOT_AN_ADDRESS
+        return Reason.NOT_AN_ADDRESS
     kind, acl_name = found
     return SecurityEvent(
-        source, kind, Service.PJSIP, remote, time, sip_user(header), session, acl_name, hearsay=True
+        source, kind, Service.PJSIP, remote, time, sip_user(header), session, acl_name, forgeable=True
     )
 
 
@@ -88,12 +90,12 @@ _CALL_END = re.compile(rb"' rejected because extension not found in context '[^'
 _TRANSPORTS = {str(t).lower().encode(): t for t in Transport if t is not Transport.UNKNOWN}
 
 
-def read_session(text: bytes, source: SourceId, time: float) -> Said:
-    """Read ``alice: Call (UDP:…) to extension '…' rejected …``; the account is the endpoint or channel."""
+def parse_session(text: bytes, source: SourceId, time: float) -> Parsed:
+    """Parse ``alice: Call (UDP:…) to extension '…' rejected …``; the account is the endpoint or channel."""
     call = _CALL.match(text)
     if call is None:
-        return Why.NOT_EVIDENCE
-    said = notice(
+        return Reason.NOT_EVIDENCE
+    result = make_event(
         source,
         Service.PJSIP,
         EventKind.FAILED_ACL,
@@ -103,7 +105,7 @@ def read_session(text: bytes, source: SourceId, time: float) -> Said:
         acl_name="no_extension_match",
         transport=_TRANSPORTS.get(call["transport"].lower(), Transport.UNKNOWN),
     )
-    return said if _CALL_END.search(text, max(0, len(text) - 512)) else Open(said, _CALL_END)
+    return result if _CALL_END.search(text, max(0, len(text) - 512)) else OpenMessage(result, _CALL_END)
 
 
 _REGISTRAR: tuple[tuple[re.Pattern[bytes], EventKind, str], ...] = (
@@ -143,27 +145,27 @@ REGISTRAR_END = re.compile(
 )
 
 
-def read_registrar(text: bytes, source: SourceId, time: float) -> Said:
-    """Read what the registrar refuses to an endpoint; the name of the AOR is the sender's text."""
+def parse_registrar(text: bytes, source: SourceId, time: float) -> Parsed:
+    """Parse the registrar's refusal of an endpoint; the name of the AOR is the sender's text."""
     for pattern, kind, acl_name in _REGISTRAR:
         found = pattern.match(text)
         if found is not None:
             account = text_of(found["a"])
-            return notice(
-                source, Service.PJSIP, kind, found["ip"], time, account, acl_name=acl_name, ported=True
+            return make_event(
+                source, Service.PJSIP, kind, found["ip"], time, account, acl_name=acl_name, has_port=True
             )
     if not text.startswith(b"AOR '"):
-        return Why.NOT_EVIDENCE
+        return Reason.NOT_EVIDENCE
     for middle, tail in _AOR_ENDS:
         at = text.rfind(middle)
         found = tail.match(text, at + len(middle)) if at >= 0 else None
         if found is not None:
             kind, account = EventKind.REQUEST_NOT_SUPPORTED, text_of(found["a"])
-            return notice(source, Service.PJSIP, kind, found["ip"], time, account, ported=True)
-    return Open(Why.CUT, REGISTRAR_END, over=False)
+            return make_event(source, Service.PJSIP, kind, found["ip"], time, account, has_port=True)
+    return OpenMessage(Reason.CUT, REGISTRAR_END, may_span=False)
 
 
-def read_acl(text: bytes, source: SourceId, time: float) -> Said:  # noqa: ARG001 - names nobody
-    """Read ``Incoming SIP message from … did not pass ACL test``."""
-    told = text.startswith(b"Incoming SIP message from ") and text.endswith(b" did not pass ACL test")
-    return Why.SENDERS_TEXT if told else Why.NOT_EVIDENCE
+def parse_acl(text: bytes, source: SourceId, time: float) -> Parsed:  # noqa: ARG001 - gives no event
+    """Parse ``Incoming SIP message from … did not pass ACL test``."""
+    is_refusal = text.startswith(b"Incoming SIP message from ") and text.endswith(b" did not pass ACL test")
+    return Reason.SENDERS_TEXT if is_refusal else Reason.NOT_EVIDENCE

@@ -1,13 +1,13 @@
-"""What stands before a message in a log: date, level, thread, call, file (``main/logger.c``).
+"""The text before a message in a log: date, level, thread, call, file (``main/logger.c``).
 
 A file has ``[<date>] LEVEL[<thread>][C-<call>] <file>: <message>``; the console, ``[plain]`` and syslog have
 ``LEVEL[<thread>][C-<call>]: <file>:<line> <func>: <message>`` (syslog ``in <func>``). A dialplan's own lines
-(``Log()``, ``apps/app_verbose.c``) have ``Ext. <extension>`` for a file, and the extension is what the caller
-dialled. Before all that may stand what a syslog daemon, the journal or a container's log adds, and between
-its parts colour codes.
+(``Log()``, ``apps/app_verbose.c``) have ``Ext. <extension>`` in place of a file, and the extension is what
+the caller dialled. A syslog daemon, the journal or a container's log may add text before all that. Colour
+codes may stand between the parts.
 
-Everything is anchored and possessive, and every part has a greatest length, so a line is looked at for a few
-hundred bytes and no further.
+Everything is anchored and possessive, and every part has a greatest length, so only the first few hundred
+bytes of a line are examined.
 """
 
 import re
@@ -35,7 +35,7 @@ _STAMP = (
     rb"\d\d:\d\d:\d\d(?:[.,]\d{1,9}+)? ?+(?:Z|[+-]\d\d:?\d\d|UTC)?|\d{9,11}\.\d{3,6}"
 )
 _ISO = rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9}+)?(?:Z|[+-]\d\d:\d\d)"
-# Programs of other names write whatever their callers say.
+# Programs of other names write any text of their callers.
 _IDENT = rb"(?:safe_)?asterisk(?:-[\w.-]{1,40}+)?|docker|podman|conmon|[0-9a-f]{12}"
 _OUTER = re.compile(
     # docker compose logs
@@ -49,7 +49,7 @@ _OUTER = re.compile(
 
 @frozen
 class Prefix:
-    """What a line says before its message, which begins at ``end``. ``dialplan``: the file is ``Ext.``."""
+    """The text of a line before its message, which begins at ``end``. A dialplan has ``Ext.`` as ``file``."""
 
     date: bytes | None
     level: bytes
@@ -61,8 +61,8 @@ class Prefix:
 DIALPLAN = b"Ext."
 
 
-def read_prefix(line: bytes) -> Prefix | None:
-    """Read a line's prefix; None where it has none, so that it is no message's first line."""
+def parse_prefix(line: bytes) -> Prefix | None:
+    """Parse a line's prefix; None if it has none, so that it is no message's first line."""
     found, stamp = PLAIN.match(line), None
     if found is None:
         start = 0

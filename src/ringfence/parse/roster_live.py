@@ -1,10 +1,11 @@
-"""What is told of phones unasked: each word put together with what is known, so that it names an address.
+"""Phone events that Asterisk sends unasked, combined with known contacts so that each names an address.
 
 ``ContactStatus`` (PJSIP) names the contact's URI. ``PeerStatus`` (chan_sip, IAX2) names an address only when
-a phone registers; PJSIP's names none at all and is passed over. Asterisk says that a contact is reachable
-when that changes, and a list from its own database does not say it at all: what was said last still holds.
+a phone registers. PJSIP's ``PeerStatus`` names none and is ignored. Asterisk reports that a contact is
+reachable when that changes, and a list from its own database does not show it. So the last reported state
+stays valid.
 
-Bounds: ``MOST`` contacts; those heard of longest ago go first.
+Bounds: ``MOST`` contacts; the contacts without news for the longest time are dropped first.
 """
 
 from collections import OrderedDict
@@ -14,7 +15,7 @@ from attrs import evolve, frozen
 
 from ringfence.model import Contact, Service
 from ringfence.parse.address import parse_source
-from ringfence.parse.roster import Item, Listed
+from ringfence.parse.roster import ListedContact, RosterEvent
 from ringfence.parse.roster_uri import address_of, host_address
 
 MOST = 20_000
@@ -22,56 +23,62 @@ BOOTED = "FullyBooted"
 
 _CHANNELS = {"SIP": Service.SIP, "IAX2": Service.IAX2}
 _UNCHANGED = frozenset({"Created", "Updated", "Registered"})
-"""Words that say nothing of whether a contact can be reached (the first two of Asterisk 13 to 15)."""
+"""Statuses that do not show whether a contact can be reached (the first two of Asterisk 13 to 15)."""
 
 _Account = tuple[Service, str]
 
 
 @frozen
-class _Known:
-    """A contact. ``told``: by an event, and by no list since."""
+class _KnownContact:
+    """A contact. ``from_event``: an event reported it, and no list since."""
 
     contact: Contact
-    told: bool
+    from_event: bool
 
 
-class Whereabouts:
-    """Where the phones of one Asterisk are, as far as one connection has told."""
+class ContactTracker:
+    """The addresses of the phones of one Asterisk, as far as one connection has reported them."""
 
     def __init__(self, asterisk: str, most: int = MOST) -> None:
         self._asterisk = asterisk
         self._most = most
         self._size = 0
-        self._at: OrderedDict[_Account, dict[str, _Known]] = OrderedDict()
+        self._at: OrderedDict[_Account, dict[str, _KnownContact]] = OrderedDict()
 
-    def hear(self, item: Item) -> Contact | None:
-        """Take an event that nobody asked for; give what changes for an address."""
-        if item.name == "ContactStatus":
-            return self._contact(item)
-        return self._peer(item) if item.name == "PeerStatus" else None
+    def on_event(self, event: RosterEvent) -> Contact | None:
+        """Handle an event that Asterisk sent unasked; return what changes for an address."""
+        if event.name == "ContactStatus":
+            return self._contact(event)
+        return self._peer(event) if event.name == "PeerStatus" else None
 
-    def take(self, listed: Iterable[Listed], services: Collection[Service]) -> tuple[Contact, ...]:
-        """Take the lists of these services, all of them; give every contact that is known now.
+    def replace_lists(
+        self, listed: Iterable[ListedContact], services: Collection[Service]
+    ) -> tuple[Contact, ...]:
+        """Replace the contacts of these services by complete lists; return every known contact.
 
-        A contact of PJSIP's that was told of and is in no list stays: it may lie in a database that the list
-        does not know, or be newer than the list.
+        A contact of PJSIP that an event reported and no list holds stays: it may be in a database that the
+        list does not read, or be newer than the list.
         """
         before, self._at, self._size = self._at, OrderedDict(), 0
         for account, known in before.items():
             for uri, one in known.items():
-                if account[0] not in services or (one.told and account[0] is Service.PJSIP):
+                if account[0] not in services or (one.from_event and account[0] is Service.PJSIP):
                     self._put(account, uri, one)
         for entry in listed:
             account = entry.contact.service, entry.contact.account
             old = before.get(account, {}).get(entry.uri)
             reachable = entry.contact.reachable or (
-                not entry.tells and old is not None and old.contact.reachable
+                not entry.has_status and old is not None and old.contact.reachable
             )
-            self._put(account, entry.uri, _Known(evolve(entry.contact, reachable=reachable), told=False))
+            self._put(
+                account,
+                entry.uri,
+                _KnownContact(evolve(entry.contact, reachable=reachable), from_event=False),
+            )
         return tuple(one.contact for known in self._at.values() for one in known.values())
 
-    def _contact(self, item: Item) -> Contact | None:
-        headers = item.headers
+    def _contact(self, event: RosterEvent) -> Contact | None:
+        headers = event.headers
         uri, status = headers.get("URI", ""), headers.get("ContactStatus", "")
         name = headers.get("EndpointName") or headers.get("AOR", "")
         address = address_of(uri)
@@ -80,16 +87,16 @@ class Whereabouts:
         contact = Contact(self._asterisk, Service.PJSIP, name, address)
         return self._change((Service.PJSIP, name), uri, contact, status, gone=status == "Removed")
 
-    def _peer(self, item: Item) -> Contact | None:
-        channel, slash, name = item.headers.get("Peer", "").partition("/")
+    def _peer(self, event: RosterEvent) -> Contact | None:
+        channel, slash, name = event.headers.get("Peer", "").partition("/")
         service = _CHANNELS.get(channel)
-        status = item.headers.get("PeerStatus", "")
+        status = event.headers.get("PeerStatus", "")
         if service is None or not slash or not name or status in ("", "Rejected"):
             return None
         old = self._at.get((service, name), {}).get("")
         contact = old.contact if old is not None else None
         if status == "Registered":
-            there = parse_source(item.headers.get("Address", "").encode())
+            there = parse_source(event.headers.get("Address", "").encode())
             address = host_address(str(there.address)) if there is not None else None
             if address is None:
                 return None
@@ -104,7 +111,7 @@ class Whereabouts:
     def _change(
         self, account: _Account, uri: str, contact: Contact, status: str, *, gone: bool
     ) -> Contact | None:
-        """Note one word about one contact. Another contact of the account at its address keeps it there."""
+        """Record one status of a contact. Another contact of the account at its address keeps the address."""
         known = self._at.get(account, {})
         old = known.get(uri)
         if gone:
@@ -115,17 +122,17 @@ class Whereabouts:
         kept = contact.reachable or (before.reachable and before.address == contact.address)
         reachable = kept if status in _UNCHANGED else status == "Reachable"
         now = evolve(contact, until=before.until, reachable=reachable)
-        self._put(account, uri, _Known(now, told=old is None or old.told))
+        self._put(account, uri, _KnownContact(now, from_event=old is None or old.from_event))
         return now
 
-    def _put(self, account: _Account, uri: str, one: _Known) -> None:
+    def _put(self, account: _Account, uri: str, one: _KnownContact) -> None:
         known = self._at.setdefault(account, {})
         self._size += uri not in known
         known[uri] = one
         self._at.move_to_end(account)
         while self._size > self._most:
-            oldest, places = next(iter(self._at.items()))
-            self._drop(oldest, next(iter(places)))
+            oldest, uris = next(iter(self._at.items()))
+            self._drop(oldest, next(iter(uris)))
 
     def _drop(self, account: _Account, uri: str) -> None:
         known = self._at.get(account)

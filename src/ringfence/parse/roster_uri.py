@@ -1,8 +1,8 @@
-"""Where a SIP URI leads, as Asterisk sends to it (``pjsip/src/pjsip/sip_parser.c``).
+"""The host to which Asterisk sends for a SIP URI (``pjsip/src/pjsip/sip_parser.c``).
 
-A phone chooses the URI of its contact, and may try to have Asterisk send to one host while another is read
-out of the text: by ``maddr``, by headers (``?Route=``), by an ``@`` within a parameter, or by escaping the
-name of one. What could be read in two ways leads nowhere.
+A phone chooses the URI of its contact. It may try to make Asterisk send to one host while a parser reads
+another one from the text: by ``maddr``, by headers (``?Route=``), by an ``@`` within a parameter, or by an
+escaped parameter name. A URI that can be read in two ways has no target here.
 """
 
 import re
@@ -23,16 +23,16 @@ _SCHEMES = {"sip": Transport.UDP, "sips": Transport.TLS}
 
 
 @frozen
-class Place:
-    """A host, which is a name or an address; a port, where one is named; and a transport."""
+class SipTarget:
+    """A host name or address, a port if one is named, and a transport."""
 
     host: str
     port: int | None
     transport: Transport
 
 
-def place_of(uri: str) -> Place | None:
-    """Say where ``uri`` leads; None where it is no SIP URI, or leads somewhere else than its host says."""
+def target_of(uri: str) -> SipTarget | None:
+    """Return the target of ``uri``; None if it is no SIP URI, or if its host is not the target."""
     uri = uri.removeprefix("<").removesuffix(">")
     scheme, _, rest = uri.partition(":")
     default = _SCHEMES.get(scheme.lower())
@@ -47,17 +47,17 @@ def place_of(uri: str) -> Place | None:
     if port is not None and not 0 < port <= _MAX_PORT:
         return None
     transport = _TRANSPORTS.get(names["transport"].lower()) if "transport" in names else default
-    return Place(found["v6"] or found["host"], port, transport or Transport.UNKNOWN)
+    return SipTarget(found["v6"] or found["host"], port, transport or Transport.UNKNOWN)
 
 
 def address_of(uri: str) -> Address | None:
-    """Give the address that ``uri`` leads to; None where it is a name, or no single host's address."""
-    place = place_of(uri)
-    return None if place is None else host_address(place.host)
+    """Return the address that ``uri`` leads to; None if it is a name, or not the address of one host."""
+    target = target_of(uri)
+    return None if target is None else host_address(target.host)
 
 
 def host_address(host: str) -> Address | None:
-    """Read an address of one host; None for any other text."""
+    """Parse the address of one host; None for any other text."""
     try:
         address = unmapped(ip_address(host))
     except ValueError:

@@ -1,15 +1,15 @@
 """The grammar of a security event as an AMI packet: which headers, in which order.
 
-From ``main/security_events.c`` and ``main/manager.c:__manager_event_sessions_va``, the same from Asterisk
-12 to 23: a head that Asterisk writes, the account that the sender writes, a tail of three headers, then what
-the kind adds. Values are not escaped and have no length limit; the account may hold anything, CR LF
-included (pjproject percent-decodes the user of a SIP URI), while no value after it can hold CR LF (but for
-the action's name that came over HTTP, which has no room for a tail). So what stands first before the account
-and the last tail after it is Asterisk's own.
+From ``main/security_events.c`` and ``main/manager.c:__manager_event_sessions_va``, the same from Asterisk 12
+to 23: a head that Asterisk writes, the account that the sender writes, a tail of three headers, then headers
+that depend on the kind. Values are not escaped and have no length limit. The account may hold anything, CR LF
+included (pjproject percent-decodes the user of a SIP URI). No value after it can hold CR LF, except the
+action's name that came over HTTP, which has no room for a tail. So the first head before the account and the
+last tail after it are Asterisk's own.
 
-Strict and loose reading are two functions: :func:`read_strict` takes a packet that keeps the grammar to the
-letter, :func:`read_tampered` takes what is left of one that does not. Every pattern is anchored, matched
-whole, and possessive, so each byte is looked at a bounded number of times.
+Strict and loose parsing are two functions: :func:`parse_strict` accepts only packets that keep the grammar to
+the letter, and :func:`parse_tampered` parses the others. Every pattern is anchored, matched whole, and
+possessive, so each byte is examined a bounded number of times.
 """
 
 import re
@@ -24,12 +24,13 @@ from ringfence.parse.address import parse_endpoint
 
 EOL = b"\r\n"
 
+_TIME = rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{1,6}[+-]\d{4}"
 _HEAD = re.compile(
     rb"Event: (?P<kind>[A-Za-z]{1,32}+)\r\n"
     rb"Privilege: security,all\r\n"
-    # Written only with timestampevents, debug and systemname.
+    # Written only if timestampevents, debug or systemname is set.
     rb"(?:(?:Timestamp|SequenceNumber|File|Line|Func|SystemName): [^\r]*+\r\n){0,6}"
-    rb"EventTV: (?P<time>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{1,6}[+-]\d{4})\r\n"
+    rb"EventTV: (?P<time>" + _TIME + rb")\r\n"
     rb"Severity: (?:Informational|Error)\r\n"
     rb"Service: (?P<service>PJSIP|SIP|AMI)\r\n"
     rb"EventVersion: \d{1,3}+\r\n"
@@ -45,16 +46,24 @@ _PACKET_WITHOUT_ACCOUNT = re.compile(_HEAD.pattern + _TAIL + rb"(?P<rest>(?:\r\n
 
 
 def _rest(required: str = "", optional: str = "Module ACLName SessionTV") -> re.Pattern[bytes]:
-    """Compile what follows the tail: ``required`` headers in order, then ``optional`` ones in order."""
+    """Compile the pattern after the tail: ``required`` headers in order, then ``optional`` ones in order."""
 
     def header(name: str) -> bytes:
-        return rb"\r\n%s: (?P<%s>[^\r]*+)" % (name.encode(), name.encode())
+        return rb"\r\n%s: (?P<%s>%s)" % (
+            name.encode(),
+            name.encode(),
+            _TIME if name == "SessionTV" else rb"[^\r]*+",
+        )
 
     return re.compile(
         b"".join(header(name) for name in required.split())
         + b"".join(b"(?:" + header(name) + b")?" for name in optional.split())
     )
 
+
+_AMI = b"AMI"
+_POINTER = re.compile(rb"0x[0-9a-f]{1,16}+")
+_BY_TCP = re.compile(rb"IPV[46]/(?:TCP|TLS)/[0-9a-fA-F:.]{2,45}+(?:%[^/\r]{1,16}+)?/[0-9]{1,5}+")
 
 # main/security_events.c, `sec_events[]`.
 _PLAIN = "Module SessionTV"
@@ -75,8 +84,8 @@ _RESTS: dict[EventKind, re.Pattern[bytes]] = {
     EventKind.CHALLENGE_SENT: _rest("Challenge", _PLAIN),
     EventKind.INVALID_TRANSPORT: _rest("AttemptedTransport", _PLAIN),
 }
-# The kinds of which more is kept than the tail.
-TELLING = frozenset(
+# The kinds of which more fields are kept than the tail.
+WITH_DETAILS = frozenset(
     {
         EventKind.FAILED_ACL,
         EventKind.CHALLENGE_RESPONSE_FAILED,
@@ -85,17 +94,17 @@ TELLING = frozenset(
     }
 )
 USED = b"1"
-"""What ``UsingPassword`` says where a password was verified."""
+"""The value of ``UsingPassword`` if a password was verified."""
 KINDS = {str(kind).encode(): kind for kind in _RESTS}
 _SERVICES = {str(service).encode(): service for service in Service}
 _WITHOUT_ACCOUNT = str(EventKind.REQUEST_BAD_FORMAT).encode()
 
 
 def starts_security_event(packet: bytes) -> bool:
-    """Say whether ``packet`` begins as Asterisk begins a security event, up to its account.
+    """Whether ``packet`` begins as Asterisk begins a security event, up to its account.
 
-    The account is what keeps forgers out: a forged tail and a forged head fit into the 255 bytes of a
-    chan_sip header, a forged tail and a head with ``AccountID`` or the longest of all kinds do not.
+    The account prevents forgeries: a forged tail and a forged head fit into the 255 bytes of a chan_sip
+    header. A forged tail and a head with ``AccountID``, or the longest head of all kinds, do not fit.
     """
     head = _HEAD.match(packet)
     if head is None:
@@ -103,14 +112,22 @@ def starts_security_event(packet: bytes) -> bool:
     return packet.startswith(b"AccountID: ", head.end()) or head["kind"] == _WITHOUT_ACCOUNT
 
 
-def read_strict(packet: bytes, source: SourceId) -> SecurityEvent | None:
-    """Read a packet (without its closing empty line) that keeps the grammar; None for any other."""
+def begins_manager_event(packet: bytes) -> bool:
+    """Whether ``packet`` begins as an event of service AMI does, up to its account."""
+    head = _HEAD.match(packet)
+    return head is not None and head["service"] == _AMI and starts_security_event(packet)
+
+
+def parse_strict(packet: bytes, source: SourceId) -> SecurityEvent | None:
+    """Parse a packet (without its closing empty line) that keeps the grammar; None for any other."""
     match = _PACKET.fullmatch(packet)
     if match is None:
-        return _read_without_account(packet, source)
-    name, time, service, account, session, _, remote, rest = match.groups()
+        return _parse_without_account(packet, source)
+    name, time, service, account, session, local, remote, rest = match.groups()
     kind = KINDS.get(name)
     if kind is None or kind is EventKind.REQUEST_BAD_FORMAT:
+        return None
+    if service == _AMI and not _is_of_manager(session, local, remote):
         return None
     found = _RESTS[kind].fullmatch(rest)
     if found is None:
@@ -118,48 +135,57 @@ def read_strict(packet: bytes, source: SourceId) -> SecurityEvent | None:
     acl_name = challenge = response = b""
     if kind is EventKind.CHALLENGE_SENT:
         challenge = found["Challenge"]
-    elif kind is EventKind.CHALLENGE_RESPONSE_FAILED:  # with the one before, nearly all that is ever read
+    elif kind is EventKind.CHALLENGE_RESPONSE_FAILED:  # with the kind before, nearly all events
         challenge, response = found.group("Challenge", "Response")
     elif kind is EventKind.SUCCESSFUL_AUTH:
         event = build_event(source, kind, service, time, account, session, remote)
-        return proved_by(found["UsingPassword"], event)
-    elif kind in TELLING:
+        return with_password(found["UsingPassword"], event)
+    elif kind in WITH_DETAILS:
         acl_name, challenge, response = details_of(found.groupdict(b""))
     return build_event(source, kind, service, time, account, session, remote, acl_name, challenge, response)
 
 
-def proved_by(used: bytes | None, event: SecurityEvent | None) -> SecurityEvent | None:
-    """Give a success with whether a password was verified for it; in a step of its own, since few succeed."""
+def with_password(used: bytes | None, event: SecurityEvent | None) -> SecurityEvent | None:
+    """Set on a success whether a password was verified; a separate step, because few logins succeed."""
     return evolve(event, password=True) if event is not None and used == USED else event
 
 
-def _read_without_account(packet: bytes, source: SourceId) -> SecurityEvent | None:
-    """Read the one kind whose account comes late, if at all: RequestBadFormat."""
+def _parse_without_account(packet: bytes, source: SourceId) -> SecurityEvent | None:
+    """Parse RequestBadFormat, the one kind whose account comes late or not at all."""
     match = _PACKET_WITHOUT_ACCOUNT.fullmatch(packet)
     if match is None:
         return None
-    name, time, service, session, _, remote, rest = match.groups()
+    name, time, service, session, local, remote, rest = match.groups()
     found = _RESTS[EventKind.REQUEST_BAD_FORMAT].fullmatch(rest)
+    if service == _AMI and not _is_of_manager(session, local, remote):
+        return None
     if KINDS.get(name) is not EventKind.REQUEST_BAD_FORMAT or found is None:
         return None
     account = found["AccountID"] or b""
     return build_event(source, EventKind.REQUEST_BAD_FORMAT, service, time, account, session, remote)
 
 
+def _is_of_manager(session: bytes, local: bytes, remote: bytes) -> bool:
+    """Whether ``main/manager.c`` writes such a tail: a pointer, and two addresses by TCP or TLS."""
+    return all(
+        form.fullmatch(value) for form, value in ((_POINTER, session), (_BY_TCP, local), (_BY_TCP, remote))
+    )
+
+
 def has_tail(packet: bytes) -> bool:
-    """Say whether the three headers that Asterisk writes after the account stand in ``packet``."""
+    """Whether ``packet`` holds the three headers that Asterisk writes after the account."""
     return _last_tail(packet) is not None
 
 
-def read_tampered(packet: bytes, source: SourceId) -> SecurityEvent | None:
-    """Read a packet whose account broke the grammar, or None where no address is to be had from it.
+def parse_tampered(packet: bytes, source: SourceId) -> SecurityEvent | None:
+    """Parse a packet whose account broke the grammar; return None if it yields no address.
 
-    ``packet`` holds a head and, perhaps after several empty lines, a tail. Of what stands before the account
-    the first value counts, of the tail the last.
+    ``packet`` holds a head and, perhaps after several empty lines, a tail. Before the account, the first
+    value of each header counts. Of several tails, the last one counts.
     """
     head = _HEAD.match(packet)
     tail = _last_tail(packet)
-    # AMI over HTTP lets 55 bytes with CR LF into RequestType, behind the tail: one with an address takes 60.
+    # AMI over HTTP lets 55 bytes with CR LF into RequestType, after the tail: one with an address needs 60.
     while tail is not None and parse_endpoint(tail["remote"]) is None:
         tail = _last_tail(packet, tail.start())
     if head is None or tail is None:
@@ -167,14 +193,14 @@ def read_tampered(packet: bytes, source: SourceId) -> SecurityEvent | None:
     kind = KINDS.get(head["kind"])
     if kind is None:
         return None
-    said: dict[str, bytes] = {}
+    fields: dict[str, bytes] = {}
     for line in packet[tail.end() :].split(EOL):
         name, colon, value = line.partition(b": ")
         if colon and name in _NAMES:
-            said.setdefault(_NAMES[name], value)
+            fields.setdefault(_NAMES[name], value)
     account = packet[head.end() : tail.start()].removeprefix(b"AccountID: ").removesuffix(EOL)
     session, _, remote = tail.groups()
-    details = details_of(said)
+    details = details_of(fields)
     event = build_event(source, kind, head["service"], head["time"], account, session, remote, *details)
     return evolve(event, tampered=True) if event is not None else None
 
@@ -187,7 +213,7 @@ _TAIL_START = b"\r\nSessionID: "
 
 
 def _last_tail(packet: bytes, end: int | None = None) -> re.Match[bytes] | None:
-    """Find the last whole tail that begins before ``end``."""
+    """Return the last whole tail that begins before ``end``."""
     start = packet.rfind(_TAIL_START, 0, end)
     while start >= 0:
         tail = _TAIL_PATTERN.match(packet, start + len(EOL))
@@ -197,15 +223,16 @@ def _last_tail(packet: bytes, end: int | None = None) -> re.Match[bytes] | None:
     return None
 
 
-def details_of(said: Mapping[str, bytes]) -> tuple[bytes, bytes, bytes]:
-    """Give the ACL's name, and the challenge and response that the client sent.
+def details_of(fields: Mapping[str, bytes]) -> tuple[bytes, bytes, bytes]:
+    """Return the ACL's name, and the challenge and response that the client sent.
 
-    chan_sip calls what it sent the challenge, and what came back received: nothing perhaps.
+    chan_sip calls its own value ``Challenge`` and the client's value ``ReceivedChallenge``, which may be
+    empty.
     """
     return (
-        said.get("ACLName", b""),
-        said.get("ReceivedChallenge", said.get("Challenge", b"")),
-        said.get("ReceivedHash") or said.get("Response", b""),
+        fields.get("ACLName", b""),
+        fields.get("ReceivedChallenge", fields.get("Challenge", b"")),
+        fields.get("ReceivedHash") or fields.get("Response", b""),
     )
 
 
@@ -221,7 +248,7 @@ def build_event(
     challenge: bytes = b"",
     response: bytes = b"",
 ) -> SecurityEvent | None:
-    """Make an event of Asterisk's own words; None where the address or the time is none."""
+    """Return an event of Asterisk's own values; None if the address or the time is invalid."""
     endpoint = parse_endpoint(remote)
     seconds = event_seconds(time)
     if endpoint is None or seconds is None:
@@ -243,14 +270,14 @@ def build_event(
 _EPOCH_DIGITS, _MICRO_DIGITS = 10, 6
 
 
-# Events come several a millisecond when it matters.
+# During an attack several events share a millisecond.
 @lru_cache(maxsize=256)
 def event_seconds(text: bytes) -> float | None:
-    """Read an ``EventTV``; Asterisk 1.8 to 11 wrote ``<sec>-<usec>``."""
+    """Parse an ``EventTV``; Asterisk 1.8 to 11 wrote ``<sec>-<usec>``."""
     whole, _, micro = text.partition(b"-")
     if len(whole) == _EPOCH_DIGITS and whole.isdigit() and micro.isdigit() and len(micro) <= _MICRO_DIGITS:
         return int(whole) + int(micro) / 1e6
     try:
         return datetime.fromisoformat(text.decode("ascii")).timestamp()
-    except ValueError:  # a date that no calendar has
+    except ValueError:  # a date that does not exist
         return None

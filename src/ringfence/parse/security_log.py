@@ -1,19 +1,19 @@
 """SECURITY lines: ``SecurityEvent="InvalidPassword",EventTV="…",…`` (``res/res_security_log.c``).
 
 The names and their order are those of ``main/security_events.c``, as in :mod:`ringfence.parse.security`.
-Values are not escaped. The account and the session (a Call-ID) are the sender's text, stand before the true
-address, and may hold quotes, whole forged fields and, in the account, line feeds. Behind the address no quote
-comes that is not escaped. So the true address follows the last ``oteAddress="``: of its name only that is
-always left, since the log swallows everything from an ESC (at the end of a Call-ID) up to the next ``m``
+Values are not escaped. The account and the session (a Call-ID) are the sender's text and stand before the
+true address. They may hold quotes, whole forged fields and, in the account, line feeds. After the address
+every quote is escaped. So the true address follows the last ``oteAddress="``. Only this part of the name is
+always left, because the log leaves out everything from an ESC (at the end of a Call-ID) up to the next ``m``
 (``main/term.c:term_strip``).
 
-A line whose values hold no quote is cut at its quotes, and has one of the known rows of names. Any other is
-read from both its ends, and is marked as tampered where it shows a second address, or a session that has no
-end.
+A line whose values hold no quote is split at its quotes, and has one of the known rows of names. Any other
+line is parsed from both its ends. It is marked as tampered if it shows a second address, or a session without
+an end.
 
-A message is cut at 8191 bytes, without a line feed: what stands before its address then is all there is, and
-another message may follow it on the same line. Where a second head stands in a message, the last address is
-that of the last head, whoever wrote it: the event is read from there, and marked as tampered.
+A message is cut at 8191 bytes, without a line feed: the address is missing if it stands after the cut, and
+another message may follow on the same line. If a message holds a second head, the last address belongs to the
+last head, whether Asterisk or the sender wrote it: the event is parsed from there, and marked as tampered.
 """
 
 import re
@@ -22,8 +22,16 @@ from itertools import compress, product
 from attrs import evolve, frozen
 
 from ringfence.model import EventKind, SecurityEvent, SourceId
-from ringfence.parse.reading import Open, Said, Why
-from ringfence.parse.security import KINDS, TELLING, build_event, details_of, proved_by
+from ringfence.parse.line_result import OpenMessage, Parsed, Reason
+from ringfence.parse.prefix import parse_prefix
+from ringfence.parse.security import (
+    KINDS,
+    WITH_DETAILS,
+    build_event,
+    details_of,
+    event_seconds,
+    with_password,
+)
 
 _HEAD = (
     rb'SecurityEvent="(?P<kind>[A-Za-z]{1,32}+)",EventTV="(?P<time>[^"\n]{1,40}+)",'
@@ -34,11 +42,31 @@ _FIELD = re.compile(rb',([A-Za-z]{1,24}+)="([^"]*+)"')
 _ADDRESS = b'oteAddress="'
 END = re.compile(rb'oteAddress="[^"\n]*+"[^\n]*+\Z')
 _INNER = b'res_security_log.c: SecurityEvent="'
+FILE = b"res_security_log.c"
+MAX_ACCOUNT = 256
+"""The longest account with line feeds: chan_sip copies a header into 256 bytes, PJSIP a user into 37."""
+_LEVEL = b"SECURITY"
+_PREFIX = 512
+"""A prefix is shorter than this (bytes)."""
+_START_OF_HEAD = b'SecurityEvent="'
+_TIMED_HEAD = re.compile(
+    rb'SecurityEvent="[A-Za-z]{1,32}+",EventTV="([^"\n]{1,40}+)",'
+    rb'Severity="(?:Informational|Error)",Service="(?:PJSIP|SIP)",'
+)
+_WHOLE_HEAD = re.compile(
+    rb'SecurityEvent="[A-Za-z]{1,32}+",EventTV="[^"\n]{1,40}+",'
+    rb'Severity="(?:Informational|Error)",Service="(?:PJSIP|SIP|AMI)",'
+)
+# With the prefix that Asterisk writes to a file: tried first, because half of a log are such lines.
+_WHOLE = re.compile(
+    rb"\[[^\[\]\n]{5,48}+\] SECURITY\[\d{1,10}+\](?:\[C-[0-9a-fA-F]{1,16}+\])? res_security_log\.c: "
+    + _WHOLE_HEAD.pattern
+)
 
 
 @frozen
 class _Shape:
-    """Where among a message's values is what is kept; behind the last one there is an empty one."""
+    """The positions of the kept fields among a message's values; an empty value stands after the last one."""
 
     account: int
     session: int
@@ -49,7 +77,7 @@ class _Shape:
     password: int
 
 
-# main/security_events.c, `sec_events[]`: what each kind must have behind the tail, and what it may.
+# main/security_events.c, `sec_events[]`: the names that each kind must have after the tail, and may have.
 _START = "SecurityEvent EventTV Severity Service EventVersion"
 _TAIL = "SessionID LocalAddress RemoteAddress"
 _PLAIN = "Module SessionTV"
@@ -75,7 +103,7 @@ def _shape(names: list[str]) -> _Shape:
         account=at("AccountID"),
         session=at("SessionID"),
         address=at("RemoteAddress"),
-        # With a hash that came back, what Asterisk sent is not what came back with it.
+        # With a hash of the client, ``Challenge`` is Asterisk's value, not the client's.
         challenge=at("ReceivedChallenge", *([] if "ReceivedHash" in names else ["Challenge"])),
         response=at("ReceivedHash", "Response"),
         acl_name=at("ACLName"),
@@ -84,7 +112,7 @@ def _shape(names: list[str]) -> _Shape:
 
 
 def _shapes() -> dict[tuple[bytes, ...], _Shape]:
-    """Give every row of names that Asterisk writes, as it stands between the quotes."""
+    """Return every row of names that Asterisk writes, in the form in which it stands between the quotes."""
     shapes: dict[tuple[bytes, ...], _Shape] = {}
     for required, optional in _ROWS:
         for present in product((False, True), repeat=len(optional.split())):
@@ -96,24 +124,54 @@ def _shapes() -> dict[tuple[bytes, ...], _Shape]:
 
 _SHAPES = _shapes()
 _MOST_QUOTES = 2 * max(map(len, _SHAPES))
-_SPEAKING = frozenset({b"PJSIP", b"SIP", b"AMI"})
+_SERVICES = frozenset({b"PJSIP", b"SIP", b"AMI"})
 _SEVERITIES = frozenset({b"Informational", b"Error"})
 
 
-def read(text: bytes, source: SourceId, now: float) -> Said:  # noqa: ARG001 - a line has its own time
-    """Read the message of a SECURITY line."""
+def is_whole(line: bytes) -> bool:
+    """Whether ``line`` looks like a whole SECURITY message: a head, an address, and a quote at the end.
+
+    A sender's account can imitate such an end and continue after a line feed. The reader of the log
+    recognises that by the lines that follow (:mod:`ringfence.parse.log`).
+    """
+    if not line.endswith(b'"') or _ADDRESS not in line:
+        return False
+    if _WHOLE.match(line) is not None:
+        return True
+    # After the text that syslog, the journal or a container's log adds.
+    prefix = parse_prefix(line) if _LEVEL in line[:_PREFIX] else None
+    known = prefix is not None and (prefix.level, prefix.file) == (_LEVEL, FILE)
+    return prefix is not None and known and _WHOLE_HEAD.match(line, prefix.end) is not None
+
+
+def time_of(line: bytes) -> float | None:
+    """Return the time of the SIP event in a line or message that :func:`is_whole`; None for other events.
+
+    AMI may leave out failed manager logins (``eventfilter``), so those show nothing about AMI.
+    """
+    head = _TIMED_HEAD.match(line, max(0, line.find(_START_OF_HEAD)))
+    return event_seconds(head[1]) if head is not None else None
+
+
+def ends_message(line: bytes) -> bool:
+    """Whether ``line`` ends as SECURITY messages do."""
+    return line.endswith(b'"') and END.search(line) is not None
+
+
+def parse(text: bytes, source: SourceId, now: float) -> Parsed:  # noqa: ARG001 - a line has its own time
+    """Parse the message of a SECURITY line."""
     parts = text.split(b'"', _MOST_QUOTES)
     shape = _SHAPES.get(tuple(parts[::2]))
     if shape is None or b"\n" in text:
-        return _read_loose(text, source)
+        return _parse_loose(text, source)
     values = parts[1::2]
     values.append(b"")
     name, time, severity, service = values[:4]
     kind = KINDS.get(name)
-    if kind is None or service not in _SPEAKING or severity not in _SEVERITIES:
-        return Why.UNKNOWN_WORDING
+    if kind is None or service not in _SERVICES or severity not in _SEVERITIES:
+        return Reason.UNKNOWN_WORDING
     acl_name = challenge = response = b""
-    if kind in TELLING:
+    if kind in WITH_DETAILS:
         acl_name, challenge, response = (
             values[shape.acl_name],
             values[shape.challenge],
@@ -122,44 +180,44 @@ def read(text: bytes, source: SourceId, now: float) -> Said:  # noqa: ARG001 - a
     account, session, remote = values[shape.account], values[shape.session], values[shape.address]
     event = build_event(source, kind, service, time, account, session, remote, acl_name, challenge, response)
     if kind is EventKind.SUCCESSFUL_AUTH:
-        event = proved_by(values[shape.password], event)
-    return Why.NOT_AN_ADDRESS if event is None else event
+        event = with_password(values[shape.password], event)
+    return Reason.NOT_AN_ADDRESS if event is None else event
 
 
 def _fields(rest: bytes) -> dict[str, bytes]:
     return {name.decode("ascii"): value for name, value in _FIELD.findall(rest)}
 
 
-def _read_loose(text: bytes, source: SourceId) -> Said:
+def _parse_loose(text: bytes, source: SourceId) -> Parsed:
     head = _LOOSE.match(text)
     if head is None:
-        return Why.UNKNOWN_WORDING
+        return Reason.UNKNOWN_WORDING
     inner = text.rfind(_INNER)
     if inner >= 0:
-        said = read(text[inner + _INNER.index(b"S") :], source, 0.0)
-        return _doubted(said) if isinstance(said, SecurityEvent) else Why.AMBIGUOUS
+        fields = parse(text[inner + _INNER.index(b"S") :], source, 0.0)
+        return _as_tampered(fields) if isinstance(fields, SecurityEvent) else Reason.AMBIGUOUS
     kind = KINDS.get(head["kind"])
     last = text.rfind(_ADDRESS)
     if kind is None:
-        return Why.UNKNOWN_WORDING
+        return Reason.UNKNOWN_WORDING
     remote, quote, rest = text[last + len(_ADDRESS) :].partition(b'"')
     if last < head.end() or not quote or b"\n" in rest:
-        # Under PJSIP no message of its own fits into the account: what has one inside is not of one piece.
-        return Open(Why.CUT, END, over=head["service"] == b"SIP")
+        # Under PJSIP no complete message fits into the account, so a message inside shows two messages.
+        return OpenMessage(Reason.CUT, END, may_span=head["service"] == b"SIP")
     return _event_of(text[head.end() : last], head, kind, remote, rest, source)
 
 
 def _event_of(
     between: bytes, head: re.Match[bytes], kind: EventKind, remote: bytes, rest: bytes, source: SourceId
-) -> SecurityEvent | Why:
-    """Make an event of what Asterisk wrote at both ends and the sender ``between`` them."""
+) -> SecurityEvent | Reason:
+    """Return the event of Asterisk's text at both ends and the sender's text ``between`` them."""
     account, known, session = between.partition(b'",SessionID="')
     if not known:
         account, session = b"", between.removeprefix(b'SessionID="')
     middle = session.rfind(b'",LocalAddress="')
     intact = middle >= 0 and session.endswith(b'",Rem')
     alone = _ADDRESS not in between and b"\n" not in between
-    said = _fields(rest) if kind in TELLING else {}
+    fields = _fields(rest) if kind in WITH_DETAILS else {}
     event = build_event(
         source,
         kind,
@@ -168,14 +226,14 @@ def _event_of(
         account,
         session[:middle] if middle >= 0 else session,
         remote,
-        *details_of(said),
+        *details_of(fields),
     )
     if kind is EventKind.SUCCESSFUL_AUTH:
-        event = proved_by(_fields(rest).get("UsingPassword"), event)
+        event = with_password(_fields(rest).get("UsingPassword"), event)
     if event is None:
-        return Why.NOT_AN_ADDRESS
-    return event if intact and alone else _doubted(event)
+        return Reason.NOT_AN_ADDRESS
+    return event if intact and alone else _as_tampered(event)
 
 
-def _doubted(event: SecurityEvent) -> SecurityEvent:
+def _as_tampered(event: SecurityEvent) -> SecurityEvent:
     return evolve(event, tampered=True, password=False)

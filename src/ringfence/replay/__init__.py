@@ -1,6 +1,6 @@
-"""The past told again: logs and AMI captures through the same parsers, fold and rules, by the time of theirs.
+"""Replay of past logs and AMI recordings through the same parsers and rules, by the times in them.
 
-``files`` opens what is to be read, says what it is, and puts the rotated files of one log in order; ``story``
-reads one source from its first file to its last, and ``beside`` does so in a process of its own; ``account``
-keeps what is known of each address; ``run`` puts them together.
+``files`` opens the files, determines their formats, and orders the rotated files of a log. ``source_reader``
+reads one source from its first file to its last, and ``beside`` does so in a process of its own. ``outcomes``
+keeps the results of each address, and ``run`` combines everything.
 """

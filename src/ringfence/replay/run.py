@@ -1,10 +1,10 @@
-"""Everything that was told, judged in the order of its times, as if it happened now.
+"""Replay: all sources judged in the order of their times.
 
-The daemon's own detector judges; a ban holds its subject for as long as the enforcer's would, longer on each
-return. In truth the kernel drops what a banned sender sends, so most of what comes after a ban would never
-have been said: it is counted as his, and bans him no further while he is held. Nobody saw the wire then, so
-no address is proven as it would be now: it is taken for what it says, and so bans are full. Who logged in is
-a friend from then on, as in the daemon.
+The daemon's own detector judges. A ban lasts as long as the enforcer's, longer on each repeat. In reality the
+kernel drops packets of banned senders, so most events after a ban would be missing. Here they count as
+attempts of the sender, and cause no further ban while the ban lasts. Files contain no wire capture, so no
+address can be proven as in the daemon: each is assumed to be proven, so bans are full. A sender that logged
+in is a friend from then on, as in the daemon.
 """
 
 import gc
@@ -17,67 +17,67 @@ from typing import Self
 
 from attrs import define, field
 
-from ringfence.detect.detector import Detector, Judgement, Standing
-from ringfence.detect.doubts import PATIENCE
-from ringfence.detect.networks import NetworkSet
+from ringfence.detect.detector import Detector
+from ringfence.detect.judgement import Disposition, Judgement
 from ringfence.detect.rules import Rule
+from ringfence.detect.unconfirmed_reports import PATIENCE
 from ringfence.model import EventKind, Proof, SecurityEvent
+from ringfence.networks import NetworkSet
 from ringfence.parse.ordinary import FIELDS
-from ringfence.replay.account import Accounts
-from ringfence.replay.beside import Beside
-from ringfence.replay.story import Batch, Story, told
+from ringfence.replay.beside import ReaderProcess
+from ringfence.replay.outcomes import Outcomes
+from ringfence.replay.source_reader import Batch, ReplayInput, read_batches
 
-MOST_REMEMBERED = 8_192
-"""So many subjects and sessions: less than the daemon, since a log may name a million."""
+MAX_REMEMBERED = 8_192
+"""Limit of subjects and sessions: fewer than in the daemon, since a log may contain a million."""
 
-TEND_EVERY = 1.0
-"""How often the detector does what time asks for (seconds of the log's time), as in the daemon."""
+TICK_INTERVAL = 1.0
+"""Seconds of log time between the detector's ticks, as in the daemon."""
 
-SET_BACK = 60.0
-"""Where the times go back by more than this (seconds), a clock was set back, or summer was over."""
+MAX_STEP_BACK = 60.0
+"""Seconds: if times go back further, a clock was set back, or daylight saving time ended."""
 
 _time = attrgetter("time")
 _SOURCE, _TIME = FIELDS.index("source"), FIELDS.index("time")
 
 
 def replay(
-    stories: Sequence[Story],
+    inputs: Sequence[ReplayInput],
     rules: tuple[Rule, ...],
-    never: NetworkSet,
+    exempt: NetworkSet,
     *,
-    beside: int = 0,
+    processes: int = 0,
     progress: Callable[[int], object] = id,
 ) -> "Replay":
-    """Judge all that the stories tell; SourceError where one cannot be read.
+    """Judge all inputs; raise SourceError if one cannot be read.
 
-    ``never`` is never banned. So many stories as ``beside`` says, the longest first, are read in processes
-    of their own, which changes nothing but the time it takes. ``progress`` is told how many bytes of the
-    files have been read.
+    ``exempt`` addresses are never banned. ``processes`` inputs, the longest first, are read in processes of
+    their own, which changes only the speed. ``progress`` is called with the number of bytes read.
 
-    A story alone is taken for one witness, which saves a quarter of the time; where a second one speaks up in
-    it (a log can be two), everything begins anew.
+    A single input is assumed to be one source, which saves a quarter of the time. If a second source appears
+    in it (a log may contain two), the replay starts over.
     """
     collecting = gc.isenabled()
-    gc.disable()  # nothing here is in a circle, and to look for circles takes a tenth of the time
+    gc.disable()  # there are no reference cycles, and searching for them takes a tenth of the time
     try:
-        return Replay(rules, never, progress, several=len(stories) > 1).run(stories, beside=beside)
-    except _SecondWitnessError:
-        return Replay(rules, never, progress, several=True).run(stories, beside=beside)
+        return Replay(rules, exempt, progress, several=len(inputs) > 1).run(inputs, processes=processes)
+    except _SecondSourceError:
+        return Replay(rules, exempt, progress, several=True).run(inputs, processes=processes)
     finally:
         if collecting:
             gc.enable()
 
 
-class _SecondWitnessError(Exception):
-    """What was taken for one witness is two."""
+class _SecondSourceError(Exception):
+    """An input that was assumed to be one source contains two."""
 
 
 @define
 class Replay:
-    """One run, and what came of it. ``first`` and ``last`` are the times of events, where there are any."""
+    """One replay and its results. ``first`` and ``last`` are the times of the first and last event."""
 
     _rules: tuple[Rule, ...]
-    _never: NetworkSet
+    _exempt: NetworkSet
     _progress: Callable[[int], object]
     _several: bool
     lines: int = field(default=0, init=False)
@@ -87,8 +87,8 @@ class Replay:
     first: float = field(default=inf, init=False)
     last: float = field(default=-inf, init=False)
     warnings: list[str] = field(factory=list, init=False)
-    accounts: Accounts = field(init=False)
-    _witnesses: set[str] = field(factory=set, init=False)
+    outcomes: Outcomes = field(init=False)
+    _source_names: set[str] = field(factory=set, init=False)
     _detector: Detector = field(init=False)
     _now: float = field(default=-inf, init=False)
     _due: float = field(default=-inf, init=False)
@@ -96,52 +96,53 @@ class Replay:
 
     @property
     def attempts(self) -> int:
-        """How many attempts were told of, by whomever."""
+        """The number of attempts, from all sources."""
         return self._detector.counts.attempts
 
     @property
     def forgotten(self) -> int:
-        """How much the detector forgot for want of room."""
+        """The number of entries that the detector discarded because its tables were full."""
         return self._detector.evicted
 
-    def run(self, stories: Sequence[Story], *, beside: int) -> Self:
-        """Judge all that the stories tell."""
-        asterisks = frozenset(story.source.asterisk for story in stories)
+    def run(self, inputs: Sequence[ReplayInput], *, processes: int) -> Self:
+        """Judge all inputs."""
+        asterisks = frozenset(replay_input.source.asterisk for replay_input in inputs)
         several = asterisks if self._several else frozenset[str]()
         self._detector = Detector(
             self._rules,
-            self._never,
+            self._exempt,
             several,
-            max_attempts=4 * MOST_REMEMBERED,
-            max_sessions=MOST_REMEMBERED,
+            max_attempts=4 * MAX_REMEMBERED,
+            max_sessions=MAX_REMEMBERED,
             assumed=Proof.NONCE,
+            corroborated=frozenset(),
         )
-        self.accounts = Accounts(let_go=self._detector.release)
-        longest = sorted(stories, key=attrgetter("size"), reverse=True)[:beside]
+        self.outcomes = Outcomes(released=self._detector.record_unban)
+        longest = sorted(inputs, key=attrgetter("size"), reverse=True)[:processes]
         with ExitStack() as stack:
             sources: list[Iterable[Batch]] = []
-            for story in stories:
-                if story in longest:
-                    sources.append(other := Beside(story))
+            for replay_input in inputs:
+                if replay_input in longest:
+                    sources.append(other := ReaderProcess(replay_input))
                     stack.callback(other.close)
                 else:
-                    sources.append(told(story))
+                    sources.append(read_batches(replay_input))
             if len(sources) == 1:
                 for batch in sources[0]:
-                    self._note(batch)
+                    self._record_batch(batch)
                     self._judge(batch.events)
             else:
                 self._judge(merge(*map(self._events, sources), key=_time))
-        self._tend(max(self.last + self._shift, self._now) + PATIENCE)
+        self._tick(max(self.last + self._shift, self._now) + PATIENCE)
         return self
 
     def _events(self, batches: Iterable[Batch]) -> Iterator[SecurityEvent]:
         for batch in batches:
-            self._note(batch)
+            self._record_batch(batch)
             yield from batch.events
 
-    def _note(self, batch: Batch) -> None:
-        """Take the numbers of a batch, and who is in it."""
+    def _record_batch(self, batch: Batch) -> None:
+        """Record the counts of a batch, and its senders."""
         self.lines += batch.lines
         self.tampered += batch.tampered
         self.events += sum(number for _, number in batch.senders)
@@ -150,48 +151,50 @@ class Replay:
         self._progress(self.read)
         if batch.columns:
             sources = {id(source): source for source in batch.columns[_SOURCE]}
-            self._witnesses.update(source.witness for source in sources.values())
-            if len(self._witnesses) > 1 and not self._several:
-                raise _SecondWitnessError
+            self._source_names.update(source.name for source in sources.values())
+            if len(self._source_names) > 1 and not self._several:
+                raise _SecondSourceError
             self.first = min(self.first, *batch.columns[_TIME])
             self.last = max(self.last, *batch.columns[_TIME])
         for address, number in batch.senders:
-            self.accounts.of(self._detector.subject_of(address), address).events += number
+            self.outcomes.of(self._detector.subject_of(address), address).events += number
 
     def _judge(self, events: Iterable[SecurityEvent]) -> None:
         observe, success = self._detector.observe, EventKind.SUCCESSFUL_AUTH
         for event in events:
             now = event.time + self._shift
-            if not self._now - SET_BACK <= now < self._due:
-                now = self._go_on(now)
+            if not self._now - MAX_STEP_BACK <= now < self._due:
+                now = self._advance(now)
             address = event.remote.address
-            if event.kind is success and not event.tampered:  # before it makes a friend of him
-                self.accounts.of(self._detector.subject_of(address), address).succeed(event.time)
+            if event.kind is success and not event.tampered:  # before the login makes the sender a friend
+                self.outcomes.of(self._detector.subject_of(address), address).succeed(event.time)
             judgement = observe(event, now)
-            for further in self._detector.take_further() if self._detector.further else ():
-                self._take(further)
+            for further in (
+                self._detector.take_further_judgements() if self._detector.further_judgements else ()
+            ):
+                self._record(further)
             if judgement is not None:
-                self._take(judgement)
+                self._record(judgement)
 
-    def _go_on(self, now: float) -> float:
-        """Let the detector do what time asks for; where a clock was set back, time goes on all the same."""
+    def _advance(self, now: float) -> float:
+        """Run the detector's periodic work; if a clock was set back, time continues without a step."""
         if now < self._now:
             self._shift += self._now - now
             now = self._now
-        self._now, self._due = now, now + TEND_EVERY
-        self._tend(now)
+        self._now, self._due = now, now + TICK_INTERVAL
+        self._tick(now)
         return now
 
-    def _tend(self, now: float) -> None:
-        for judgement in self._detector.tend(now, now - self._shift):
-            self._take(judgement)
-        self._detector.take_notices()
+    def _tick(self, now: float) -> None:
+        for judgement in self._detector.tick(now, now - self._shift):
+            self._record(judgement)
+        self._detector.take_alarms()
 
-    def _take(self, judgement: Judgement) -> None:
-        if judgement.standing is Standing.FORGED:
-            return  # by no one here
+    def _record(self, judgement: Judgement) -> None:
+        if judgement.disposition is Disposition.FORGED:
+            return  # its sender is unknown here
         time = judgement.attempt.time
-        length = self.accounts.judged(judgement, time)
+        length = self.outcomes.record(judgement, time)
         if length is not None and judgement.decision is not None:
             banned = judgement.decision
-            self._detector.hold(banned.subject, time + self._shift + length, banned.scope)
+            self._detector.record_ban(banned.subject, time + self._shift + length, banned.scope)

@@ -1,7 +1,8 @@
-"""Where evidence comes in: one file a kind of witness.
+"""Sources of evidence: one module for each kind.
 
-``ami`` listens to a manager connection. ``logs`` finds an Asterisk's logs, ``logfile`` follows one of them
-(``follow``, ``trail`` and ``tail`` through its rotations, ``hearing`` with the time at which it counts), and
-``journal`` follows systemd's. ``wire`` looks at the challenges that leave the host. Each is a task that runs
-for ever, hands what it heard to a sink, and says by a :class:`state.Condition` how it is.
+``ami`` listens to a manager connection. ``logs`` finds an Asterisk's logs, and ``logfile`` follows one of
+them: ``log_follower``, ``log_rotation`` and ``log_tail`` read it through its rotations, and ``log_ingest``
+determines the time at which its events count. ``journal`` follows systemd's journal. ``wire`` reads the
+challenges that leave the host. Each source is a task that runs until it is cancelled, passes its events to a
+sink, and reports its state as a :class:`state.Condition`.
 """

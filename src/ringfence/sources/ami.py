@@ -1,22 +1,25 @@
-"""One Asterisk's manager interface as a source: connect, log in, listen, and never give up.
+"""The manager interface of one Asterisk as a source: connect, log in, listen, and reconnect without end.
 
-panoramisk does what it does well: the connection, the actions and the matching of their answers. It is
-imported here and nowhere else, and three parts of it are replaced, each for a reason seen in its 1.4:
+panoramisk, imported here only, provides the connection, the actions and the matching of their replies. Three
+parts of it are replaced, each for a reason seen in version 1.4:
 
-- what bytes mean: its protocol decodes every TCP chunk by itself (a character cut in two vanishes), keeps an
-  unbounded queue and believes any header; ours hands the bytes to :class:`ringfence.parse.ami.AmiDecoder`;
-- liveness: its ping never looks at the answer; ours tears the connection down when none comes in 5 s;
-- reconnection: its own is fixed at 2 s, cannot be cancelled, and logs whole actions, the login's secret
-  with them; ours is in :meth:`AmiSource.run`, and the protocol logs nothing.
+- Decoding: its protocol decodes every TCP chunk separately (a character cut in two vanishes), keeps an
+  unbounded queue and believes any header. Ours passes the bytes to :class:`ringfence.parse.ami.AmiDecoder`.
+- Liveness: its ping ignores the reply. Ours closes the connection if no reply comes in 5 s.
+- Reconnection: its own is fixed at 2 s, cannot be cancelled, and logs whole actions with the login's secret.
+  Ours is in :meth:`AmiSource.run`, and the protocol logs nothing.
 
-Without TLS the secret travels as an MD5 answer to a challenge, with TLS in the clear inside it. Whether the
-security class was granted cannot be asked (Asterisk silently cuts the wish down), but the login itself raises
-a SuccessfulAuth that only a listener with the class is sent: where it stays out, the source is *deaf*.
+The login answers an MD5 challenge, also under TLS, so the secret itself is never sent to an unknown program
+on the port. Every Asterisk offers the challenge (``main/manager.c``). Asterisk does not report whether it
+granted the security class. But the login itself raises a SuccessfulAuth that only a listener with the class
+receives. Without it, the state is *no events*.
 """
 
 import asyncio
+import contextlib
 import math
 import os
+import re
 import ssl
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -31,13 +34,15 @@ from panoramisk.actions import Action
 from panoramisk.ami_protocol import AMIProtocol
 from panoramisk.message import Message
 
-from ringfence.model import AMI, Address, Secret, SecurityEvent, Service, SourceId
+from ringfence.model import AMI, Address, Secret, SecurityEvent, Service, SourceId, printable
 from ringfence.parse.address import unmapped
-from ringfence.parse.ami import AmiCounts, AmiDecoder, Banner, Heard, Reply
-from ringfence.parse.roster import Item
+from ringfence.parse.ami import AmiCounts, AmiDecoder
+from ringfence.parse.ami_items import AmiItem, Banner, Reply
+from ringfence.parse.roster import RosterEvent
 from ringfence.sources import roster as rosters
 from ringfence.sources.backoff import Backoff
-from ringfence.sources.roster import ContactSink, RosterSink, RosterTalk, nobody
+from ringfence.sources.roster import ContactSink, RosterQueries, RosterSink, ignore
+from ringfence.sources.standby import Coverage
 from ringfence.sources.state import Condition, EndError, State, log_condition
 
 CONNECT_WITHIN = 10.0
@@ -46,8 +51,7 @@ LOGIN_WITHIN = 10.0  # Asterisk itself waits 1 s before it refuses
 PROVE_WITHIN = 5.0
 PING_EVERY = 5.0
 PING_WITHIN = 5.0
-WELL_AFTER = 30.0
-"""A connection that lasted this long (seconds) was a good one: the next try comes soon again."""
+WELL_AFTER = 30.0  # a connection of this length (seconds) was good, so the next try comes soon
 
 _ROOM = 64 * 1024
 _WANTED = "security,system"
@@ -57,7 +61,7 @@ Sink = Callable[[Sequence[SecurityEvent], float], None]
 
 @frozen
 class AmiTarget:
-    """Where an Asterisk's manager interface is and who to be there. ``tls`` is None for plain TCP."""
+    """The address of an Asterisk's manager interface, and the login. ``tls`` is None for plain TCP."""
 
     asterisk: str
     host: str
@@ -68,20 +72,20 @@ class AmiTarget:
 
 
 class _Protocol(AMIProtocol, asyncio.BufferedProtocol):  # type: ignore[misc]  # panoramisk has no types
-    """panoramisk's protocol with its ears and its memory replaced.
+    """panoramisk's protocol with another decoder and another buffer.
 
-    Buffered: asyncio would make 256 KiB of room for each read, which takes longer than what else it does
-    for one (25 µs a read against 11), and an attack is two reads a guess.
+    Buffered: asyncio would allocate 256 KiB a read (25 µs; all else takes 11 µs). A guess causes two reads.
     """
 
-    def __init__(self, decoder: AmiDecoder, hear: "Callable[[list[Heard], _Protocol, float], None]") -> None:
+    def __init__(
+        self, decoder: AmiDecoder, sink: "Callable[[list[AmiItem], _Protocol, float], None]"
+    ) -> None:
         self._decoder = decoder
-        self._hear = hear
-        self._room = memoryview(bytearray(_ROOM))
+        self._sink = sink
+        self._read_buffer = memoryview(bytearray(_ROOM))
         self._loop = asyncio.get_running_loop()
         self._release: asyncio.TimerHandle | None = None
         self.transport: Any = None
-        self.reads = 0
         self.ended: asyncio.Future[None] = self._loop.create_future()
 
     def send(self, data: Action, as_list: bool = False) -> asyncio.Future[Message]:  # noqa: FBT001, FBT002 - theirs
@@ -92,41 +96,46 @@ class _Protocol(AMIProtocol, asyncio.BufferedProtocol):  # type: ignore[misc]  #
         return future
 
     def answer(self, text: str) -> None:
-        """Hand an answer to the action that waits for it; one that nobody asked for is dropped."""
+        """Pass a reply to the action that waits for it; a reply that no action asked for is dropped."""
         try:
             message = Message.from_line(text)
             action = self.responses.pop(message.id, None) if message is not None else None
-        except TypeError:  # a header that comes twice is a list in panoramisk
+        except TypeError:  # a repeated header is a list in panoramisk
             raise EndError(State.NOT_AMI, "an answer is garbled") from None
-        # One answer an action: panoramisk would gather without end where the peer promises more.
+        # One reply for each action: panoramisk would collect without end if the peer promises more.
         if action is not None and not action.future.done():
             action.future.set_result(message)
 
     def get_buffer(self, _sizehint: int) -> memoryview:
-        return self._room
+        return self._read_buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        self.reads += 1
-        self._guarded(partial(self._decoder.feed, bytes(self._room[:nbytes])))
+        self._guarded(partial(self._decoder.feed, bytes(self._read_buffer[:nbytes])))
 
-    def _guarded(self, read: Callable[[float], list[Heard]]) -> None:
-        """Give what was read to those who wait for it; what they raise ends this connection, visibly."""
+    def _guarded(self, read: Callable[[float], list[AmiItem]]) -> None:
+        """Pass on what ``read`` returns; an exception on the way ends this connection, visibly."""
         now = self._loop.time()
         try:
-            self._hear(read(now), self, now)
+            self._sink(read(now), self, now)
         except Exception as error:  # noqa: BLE001 - raised again where the connection is awaited
             self._finish(error)
             self.transport.abort()
             return
-        if self._decoder.deadline is not None and self._release is None:
-            self._release = self._loop.call_at(self._decoder.deadline, self._tick)
+        deadline = self._decoder.deadline
+        if deadline is None:
+            return
+        if self._release is not None and self._release.when() > deadline:
+            self._release.cancel()
+            self._release = None
+        if self._release is None:
+            self._release = self._loop.call_at(deadline, self._tick)
 
     def _tick(self) -> None:
         self._release = None
         self._guarded(self._decoder.tick)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        # What was held back is all there will be.
+        # No more bytes will come for the items that are held.
         self._guarded(lambda _: self._decoder.tick(math.inf))
         reason = f": {exc}" if exc is not None else ""
         self._finish(EndError(State.LOST, f"the connection was closed{reason}"))
@@ -138,7 +147,7 @@ class _Protocol(AMIProtocol, asyncio.BufferedProtocol):  # type: ignore[misc]  #
             self.ended.set_exception(error)
 
     def close(self) -> None:
-        """End the connection, if it was ever made; may be repeated."""
+        """End the connection, if there is one; may be repeated."""
         self.ended.cancel()
         if self.transport is not None:
             self.closed = True
@@ -154,18 +163,21 @@ class _Connection(Manager):  # type: ignore[misc]  # panoramisk has no types
             _, self.protocol = f.result()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Leave it to whoever awaits the protocol's end."""
+        """Do nothing: the task that awaits the protocol's end handles it."""
 
 
 class AmiSource:
-    """Listens to one Asterisk. :meth:`run` never ends by itself; read ``condition`` and ``counts`` any time.
+    """A source that listens to one Asterisk. :meth:`run` runs until it is cancelled.
 
-    ``settled`` is set once it is known how it goes. ``sink`` is called with the security events of each read
-    and their monotonic arrival time, in the connection's own callback: it is on the path to a ban.
+    ``condition`` and ``counts`` may be read at any time. ``settled`` is set once the first state is known.
+    ``sink`` is called with the security events of each read and their monotonic arrival time, in the
+    connection's own callback: it is on the path to a ban.
 
-    ``roster`` is called with all that this Asterisk says of its phones and trunks, at the login and every
-    minute, and ``contact`` with each change of a phone's between. ``rostered`` is set once this connection's
-    first roster was given, or it is known that there will be none; ``lacks`` is what a roster lacks and why.
+    ``roster`` is called with all phones and trunks of this Asterisk, at the login and every minute, and
+    ``contact`` with each change of a phone in between. ``roster_ready`` is set once this connection's first
+    roster was passed on, or if there will be none. ``refused`` lists what a roster lacks and why.
+    ``http_checked`` is set once ``weaknesses`` knows whether AMI is served over HTTP. ``coverage`` records
+    the events that AMI delivers.
     """
 
     def __init__(
@@ -174,81 +186,101 @@ class AmiSource:
         sink: Sink,
         backoff: Backoff | None = None,
         *,
-        roster: RosterSink = nobody,
-        contact: ContactSink = nobody,
+        roster: RosterSink = ignore,
+        contact: ContactSink = ignore,
+        coverage: Coverage | None = None,
     ) -> None:
+        self.coverage = coverage if coverage is not None else Coverage()
         self.id = SourceId(target.asterisk, AMI)
         self.listening_since: float | None = None  # monotonic seconds
         self.condition = Condition(State.CONNECTING)
         self.settled = asyncio.Event()
-        self.rostered = asyncio.Event()
+        self.roster_ready = asyncio.Event()
+        self.http_checked = asyncio.Event()
         self.version = ""
         self._target = target
         self._sink = sink
-        self._rosters = RosterTalk(target.asterisk, target.username, roster, contact)
+        self._queries = RosterQueries(target.asterisk, target.username, roster, contact)
         self._backoff = backoff if backoff is not None else Backoff()
         self._decoder = AmiDecoder(self.id)
-        self._past = AmiCounts()
+        self._past, self._garbled = AmiCounts(), 0
         self._log = structlog.get_logger().bind(source=str(self.id))
         self._greeted = asyncio.Event()
         self._logged_in = asyncio.Event()
         self._proven = asyncio.Event()
-        self._own: tuple[Address, int] | None = None
+        self._own_endpoint: tuple[Address, int] | None = None
+        self._http_question = "Ping"
 
     @property
     def counts(self) -> AmiCounts:
-        """What was heard since the start, over all connections."""
+        """Counters since the start, over all connections."""
         return self._past.plus(self._decoder.counts)
 
     @property
-    def lacks(self) -> tuple[str, ...]:
-        """What could not be known of phones and trunks, and what mends it, a line each."""
-        return self._rosters.lacks
+    def refused(self) -> tuple[str, ...]:
+        """Missing knowledge about phones and trunks with its fix, a line each."""
+        return self._queries.refused
+
+    @property
+    def weaknesses(self) -> tuple[str, ...]:
+        """Limits of the trust in this source with their fixes, a line each."""
+        tls, http = self._target.tls, self._decoder.http.enabled
+        unverified = tls is not None and tls.verify_mode is ssl.CERT_NONE
+        found = [_UNVERIFIED] if unverified else []
+        if self.http_checked.is_set() and http is not False:
+            found.append(_OVER_HTTP if http else _PERHAPS_OVER_HTTP.format(user=self._target.username))
+        return tuple(found)
 
     async def run(self) -> None:
-        """Connect, listen, and begin again when it ends, until cancelled."""
+        """Connect and listen, and reconnect after each end, until cancelled."""
+        for weakness in self.weaknesses:
+            self._log.warning("source.weak", why=weakness)
         loop = asyncio.get_running_loop()
         task = asyncio.current_task()
         while True:
             began = loop.time()
             try:
                 await self._session()
-            except EndError as trouble:
-                self._become(trouble.condition)
-                self.rostered.set()
+            except EndError as end:
+                self._set_condition(end.condition)
+                self.roster_ready.set()
+                self.http_checked.set()
             except Exception as error:  # noqa: BLE001 - whatever it is, the source goes on
-                # An error of ours on the way of the evidence: seen in `status`, and the source goes on.
+                # An error of ringfence's own: `status` shows it, and the source goes on.
                 defect = Condition(State.DEFECT, f"{type(error).__name__}; see the log")
                 if defect != self.condition:
                     self._log.exception("source.defect")
-                self._become(defect)
-                self.rostered.set()
+                self._set_condition(defect)
+                self.roster_ready.set()
             if task is not None and task.cancelling():
-                # It was cancelled in the moment that the connection ended, and TaskGroup told of the latter.
+                # It was cancelled at the moment when the connection ended, and TaskGroup raised the latter.
                 raise asyncio.CancelledError
             if loop.time() - began >= WELL_AFTER:
                 self._backoff.reset()
             await asyncio.sleep(self._backoff.next())
 
     async def _session(self) -> None:
-        """Hold one connection until it ends; raise what ended it."""
-        self._past = self.counts
-        self._decoder = AmiDecoder(self.id, self._rosters.token)
-        self._rosters.begin()
-        for sign in (self._greeted, self._logged_in, self._proven, self.rostered):
-            sign.clear()
-        protocol = _Protocol(self._decoder, self._hear)
+        """Hold one connection until it ends; raise its end."""
+        self._past, self._garbled = self.counts, 0
+        self._decoder = AmiDecoder(self.id, self._queries.token)
+        self._queries.reset()
+        self._http_question = "Ping"
+        for flag in (self._greeted, self._logged_in, self._proven, self.roster_ready, self.http_checked):
+            flag.clear()
+        protocol = _Protocol(self._decoder, self._on_items)
         try:
             await self._connect(protocol)
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._talk(protocol))
+                group.create_task(self._log_in_and_ping(protocol))
                 group.create_task(self._keep_roster(protocol))
-                # Within the group's body: waiting at its end would leave the task counted as cancelled.
+                group.create_task(self._watch_http(protocol))
+                # Inside the group: waiting at its end would leave the task counted as cancelled.
                 await protocol.ended
         except ExceptionGroup as ends:
-            # A refusal and the hang-up that follows it may come together: the refusal says more.
-            raise min(ends.exceptions, key=_says_little) from None
+            # A refusal and the hang-up that follows it may come together: the refusal is more specific.
+            raise min(ends.exceptions, key=_is_loss) from None
         finally:
+            self.coverage.end()
             protocol.close()
 
     @property
@@ -273,14 +305,14 @@ class AmiSource:
         except ssl.SSLError as error:
             raise EndError(State.TLS_FAILED, f"{self._where}: {error.reason or error}") from None
         except OSError as error:
-            raise EndError(State.UNREACHABLE, f"{self._where}: {_why(error)}") from None
+            raise EndError(State.UNREACHABLE, f"{self._where}: {_reason_of(error)}") from None
         except ValueError as error:  # UnicodeError is one: a name that no DNS can have
             raise EndError(State.UNREACHABLE, f"{self._where}: {error}") from None
         host, port = protocol.transport.get_extra_info("sockname")[:2]
-        self._own = (unmapped(ip_address(host)), port)
+        self._own_endpoint = (unmapped(ip_address(host)), port)
 
-    async def _talk(self, protocol: _Protocol) -> None:
-        """Do what a listener has to say: log in, then ping for ever."""
+    async def _log_in_and_ping(self, protocol: _Protocol) -> None:
+        """Log in, then ping until the connection ends."""
         try:
             async with asyncio.timeout(GREET_WITHIN):
                 await self._greeted.wait()
@@ -295,67 +327,94 @@ class AmiSource:
             async with asyncio.timeout(PROVE_WITHIN):
                 await self._proven.wait()
         except TimeoutError:
-            self._become(Condition(State.DEAF, _DEAF))
+            self._set_condition(Condition(State.NO_EVENTS, _NO_EVENTS))
         while True:
             if self._proven.is_set():
-                detail = "; ".join([f"manager interface {self.version}", *self.lacks])
-                self._become(Condition(State.LISTENING, detail))
+                detail = "; ".join([f"manager interface {self.version}", *self.weaknesses, *self.refused])
+                self._set_condition(Condition(State.LISTENING, detail))
             await asyncio.sleep(PING_EVERY)
             await self._ping(protocol)
 
     async def _keep_roster(self, protocol: _Protocol) -> None:
-        """Ask for phones and trunks at once, and again and again."""
+        """Ask for phones and trunks at once, and then every minute."""
         await self._logged_in.wait()
-        talk = self._rosters
+        queries = self._queries
         while True:
-            await talk.round(lambda action: protocol.send(Action(action)))
-            self.rostered.set()
+            await queries.run_round(lambda action: protocol.send(Action(action)))
+            self.roster_ready.set()
             try:
                 async with asyncio.timeout(rosters.EVERY):
-                    await talk.due.wait()
+                    await queries.due.wait()
             except TimeoutError:
-                await rosters.calm(lambda: self._decoder.counts.events)
+                await rosters.wait_for_quiet(lambda: self._decoder.counts.events)
+
+    async def _watch_http(self, protocol: _Protocol) -> None:
+        """Ask now and every few seconds whether AMI is served over HTTP.
+
+        ListCommands needs no right, and lists whether this user may ask. If not, Ping marks the end of a
+        client's text, because each refused action would be a security event.
+        """
+        await self._logged_in.wait()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LOGIN_WITHIN):
+                if "CoreSettings" in await protocol.send(Action({"Action": "ListCommands"})):
+                    self._http_question = "CoreSettings"
+        await self._ask_http(protocol)
+        while True:
+            await self._ask_http(protocol)
+            self.http_checked.set()
+            await asyncio.sleep(PING_EVERY)
+
+    def _ask_http(self, protocol: _Protocol) -> asyncio.Future[Message]:
+        asked = {"Action": self._http_question, "ActionID": self._decoder.http.ask()}
+        return protocol.send(Action(asked))
 
     async def _ping(self, protocol: _Protocol) -> None:
-        """See that the peer is there: it answers, or goes on telling.
+        """Check that the peer replies, or continues to send events.
 
-        The answer stands behind the events that were told before it, and during a flood these may be more
-        than are read in that time. To hang up then would lose them all.
+        The reply comes after the events that were written before it. During a flood these may be more than
+        can be read in that time. Hanging up then would lose them all. Bytes that complete no event are no
+        sign of life.
         """
         answer = protocol.send(Action({"Action": "Ping"}))
-        reads = -1
-        while not answer.done() and protocol.reads != reads:
-            reads = protocol.reads
+        before = -1
+        while not answer.done() and self._events_so_far != before:
+            before = self._events_so_far
             await asyncio.wait((answer,), timeout=PING_WITHIN)
         if not answer.done():
             detail = f"{self._where} did not answer Ping in {PING_WITHIN:.0f} s"
             raise EndError(State.UNRESPONSIVE, detail)
 
+    @property
+    def _events_so_far(self) -> int:
+        counts = self._decoder.counts
+        return counts.events + counts.other
+
     async def _log_in(self, protocol: _Protocol) -> None:
+        """Log in by the MD5 challenge: the secret itself is never sent, also under TLS."""
         target = self._target
-        login = {"Action": "Login", "Username": target.username, "Events": _WANTED}
-        challenge = ""
-        if target.tls is None:
-            asked = Action({"Action": "Challenge", "AuthType": "MD5"})
-            answer = await self._ask(protocol, asked, LOGIN_WITHIN)
-            challenge = str(answer.get("Challenge", "")) if answer.success else ""
-            if not challenge and not (self._own and self._own[0].is_loopback):
-                detail = f"{self._where} refuses MD5; use tls, so that the secret does not travel in clear"
-                raise EndError(State.LOGIN_REFUSED, detail)
-        if challenge:
-            # The protocol's own digest (main/manager.c:authenticate).
-            text = f"{challenge}{target.secret.reveal()}"
-            login |= {"AuthType": "MD5", "Key": md5(text.encode(), usedforsecurity=False).hexdigest()}
-        else:
-            login["Secret"] = target.secret.reveal()
+        asked = Action({"Action": "Challenge", "AuthType": "MD5"})
+        answer = await self._ask(protocol, asked, LOGIN_WITHIN)
+        challenge = str(answer.get("Challenge", "")) if answer.success else ""
+        if not _CHALLENGE.fullmatch(challenge):
+            raise EndError(State.NO_CHALLENGE, _NO_CHALLENGE.format(where=self._where, port=target.port))
+        # The protocol's own digest (main/manager.c:authenticate).
+        key = md5(f"{challenge}{target.secret.reveal()}".encode(), usedforsecurity=False).hexdigest()
+        login = {
+            "Action": "Login",
+            "AuthType": "MD5",
+            "Username": target.username,
+            "Key": key,
+            "Events": _WANTED,
+        }
         answer = await self._ask(protocol, Action(login), LOGIN_WITHIN)
         if not answer.success:
-            said = str(answer.get("Message", "no reason given"))[:80]
-            detail = f'{self._where} refuses "{target.username}" ({said}); compare with manager.conf'
+            reason = printable(str(answer.get("Message", "no reason given"))[:80])
+            detail = f'{self._where} refuses "{target.username}" ({reason}); compare with manager.conf'
             raise EndError(State.LOGIN_REFUSED, detail)
 
     async def _ask(self, protocol: _Protocol, action: Action, within: float) -> Message:
-        """Send an action and give its answer, which must come ``within`` seconds."""
+        """Send an action and return its reply, which must come ``within`` seconds."""
         try:
             async with asyncio.timeout(within):
                 return await protocol.send(action)
@@ -363,15 +422,23 @@ class AmiSource:
             detail = f"{self._where} did not answer {action['Action']} in {within:.0f} s"
             raise EndError(State.UNRESPONSIVE, detail) from None
 
-    def _hear(self, heard: list[Heard], protocol: _Protocol, now: float) -> None:
-        events = [item for item in heard if isinstance(item, SecurityEvent)]
+    def _on_items(self, items: list[AmiItem], protocol: _Protocol, now: float) -> None:
+        if self._decoder.counts.garbled != self._garbled:  # it may have been an event that the log has
+            self._garbled = self._decoder.counts.garbled
+            self.coverage.end()
+        events = [item for item in items if isinstance(item, SecurityEvent)]
         if events:
             self._proven.set()
+            # Text that AMI over HTTP lets through may imitate events, with any time.
+            if times := [event.time for event in events if not event.forgeable]:
+                self.coverage.deliver(times[0], times[-1], now)
         if others := [event for event in events if not self._is_own(event)]:
             self._sink(others, now)
-        for item in heard:
-            if isinstance(item, Item):
-                self._rosters.hear(item)
+        if self._decoder.http.wanted:
+            self._ask_http(protocol)
+        for item in items:
+            if isinstance(item, RosterEvent):
+                self._queries.on_event(item)
             elif isinstance(item, Reply):
                 protocol.answer(item.text)
             elif isinstance(item, Banner):
@@ -379,11 +446,11 @@ class AmiSource:
                 self._greeted.set()
 
     def _is_own(self, event: SecurityEvent) -> bool:
-        """Say whether this connection itself made the event, by logging in or asking."""
+        """Whether this connection itself caused the event, by its login or its actions."""
         remote = event.remote
-        return event.service is Service.AMI and (remote.address, remote.port) == self._own
+        return event.service is Service.AMI and (remote.address, remote.port) == self._own_endpoint
 
-    def _become(self, condition: Condition) -> None:
+    def _set_condition(self, condition: Condition) -> None:
         if condition == self.condition:
             return
         changed, self.condition = condition.state is not self.condition.state, condition
@@ -395,18 +462,38 @@ class AmiSource:
             log_condition(self._log, condition)
 
 
-_DEAF = (
-    "logged in, but no security events come: give the user read = security,system in manager.conf, "
-    "and see that neither disabledevents nor stasis.conf declines them"
+_CHALLENGE = re.compile(r"[0-9]{1,10}")  # main/manager.c:action_challenge, at most 9 digits
+_NO_CHALLENGE = (
+    "{where} does not offer the MD5 challenge, as every Asterisk does, so ringfence does not log in, and the "
+    "secret was not sent; fix: see which program listens there (ss -ltnp 'sport = :{port}'), and correct "
+    "host and port of [asterisk.ami]"
+)
+_UNVERIFIED = (
+    "the server's certificate is not verified (tls_verify = false), so anyone who can redirect the "
+    "connection can invent events; fix: tls_ca = the file with its certificate, and tls_verify = true"
+)
+_UNCONFIRMED = "so failed manager logins that it reports are listed and cause no ban"
+_OVER_HTTP = (
+    "AMI is also served over HTTP (webenabled = yes), where a user name can hold forged events, "
+    f"{_UNCONFIRMED}; fix: webenabled = no in manager.conf [general] (without the line it stays on), then "
+    'asterisk -rx "manager reload"; or, if it is needed, the eventfilter line of ringfence.manager.conf'
+)
+_PERHAPS_OVER_HTTP = (
+    f"whether AMI is also served over HTTP is unknown, {_UNCONFIRMED}; fix: write = reporting in [{{user}}] "
+    "of manager.conf"
+)
+_NO_EVENTS = (
+    "logged in, but no security events arrive; fix: set read = security,system for the user in manager.conf, "
+    "and check that neither disabledevents nor stasis.conf declines them"
 )
 
 
-def _says_little(end: Exception) -> bool:
+def _is_loss(end: Exception) -> bool:
     return isinstance(end, EndError) and end.condition.state is State.LOST
 
 
-def _why(error: OSError) -> str:
-    """Say why there is no connection: asyncio names the address once more, and not the reason."""
+def _reason_of(error: OSError) -> str:
+    """Return why there is no connection: asyncio's text repeats the address and omits the reason."""
     if error.errno and str(error.strerror).startswith("Connect call failed"):
         return os.strerror(error.errno)
     return error.strerror or str(error)

@@ -1,20 +1,20 @@
 """The journal as a source: Asterisk's lines in it, followed through `journalctl`.
 
-journalctl knows the journal's files, their rotation and its cursors; to read them without it takes a library
-in C. It runs as a child of this task, ends with it, and is started again when it ended, after the last cursor
-that was handed on. (Were ringfence killed, systemd ends it with the unit, and anywhere else the next line
-that it writes does.) One entry is one line of JSON, which :mod:`ringfence.parse.jsonline` takes apart: line
-ends in a message are escaped there.
+journalctl knows the journal's files, their rotation and its cursors; without it, reading them needs a C
+library. It runs as a child of this task and ends with it. If it ends earlier, it is started again after the
+last cursor that was handled. (If ringfence is killed, systemd ends it with the unit; anywhere else it ends at
+the next line that it writes.) One entry is one line of JSON, which :mod:`ringfence.parse.jsonline` parses:
+line ends in a message are escaped there.
 
-Read is what the *units* of Asterisk wrote, by the journal's own word for who did. Whoever has an account on
-this host may call himself asterisk and write what he likes, and a web server's script may.
+Only lines of Asterisk's *units* are read, and the journal itself records the unit of each line. Any user of
+this host can use the name asterisk and write any text, and so can a web server's script.
 
-What the journal took before ringfence was started is old evidence and counts at its own time, by the
-journal's clock, which is this host's. At the very first start nothing old is read.
+Lines from before ringfence's start are old evidence and count at their own time, by the journal's clock,
+which is this host's. At the very first start nothing old is read.
 
-A journal keeps no more than its rate limit allows (RateLimitBurst=, 10 000 messages in 30 s by default): a
-flood makes it blind where a log file is not, and then it says so, which is an alarm. It is the source for a
-PBX that has no log files.
+A journal keeps no more than its rate limit allows (RateLimitBurst=, 10 000 messages in 30 s by default). A
+flood exceeds the limit, so the journal loses lines that a log file keeps. It reports the loss, which raises
+an alarm. The journal is the source for a PBX that has no log files.
 """
 
 import asyncio
@@ -27,57 +27,61 @@ from itertools import groupby
 import structlog
 
 from ringfence.model import SourceId, printable
-from ringfence.parse.reading import LogCounts
+from ringfence.parse.line_result import LogCounts
 from ringfence.sources.backoff import Backoff
-from ringfence.sources.hearing import AlarmCount, Hearing, LogReader, Sink
+from ringfence.sources.log_ingest import AlarmCount, LogIngest, LogParser, Sink
+from ringfence.sources.standby import StandbyLog
 from ringfence.sources.state import Condition, State, log_condition
 
 PROGRAM = ("journalctl",)
 UNITS = ("asterisk.service", "freepbx.service")
 IDENTIFIERS = ("asterisk", "safe_asterisk")
 DROPPED = "a596d6fe7bfa4994828e72309e95d61e"
-"""What journald says where it drops lines for its rate limit (SD_MESSAGE_JOURNAL_DROPPED)."""
+"""The MESSAGE_ID of journald when it drops lines for its rate limit (SD_MESSAGE_JOURNAL_DROPPED)."""
 DROPPED_ALARM = "the journal drops lines: raise its RateLimitBurst="
 
 REMEMBER_EVERY = 1.0
 WELL_AFTER = 1.0
-"""A journalctl that has run so long (seconds) has found its journal, even where it has said nothing."""
+"""A journalctl that has run this long (seconds) has found its journal, even if it has written nothing."""
 MAX_LINE = 256 * 1024
 """A message of 8 KiB as a list of bytes has some 50 KiB; a longer entry is skipped."""
 
 _CHUNK = 64 * 1024
-_MAX_COMPLAINT = 200
-# Quotes inside a JSON string are escaped, so none of these can be written by whoever wrote the message.
+_MAX_ERROR_OUTPUT = 200
+# Quotes inside a JSON string are escaped, so the text of a message can imitate none of these.
 _CURSOR = re.compile(rb'"__CURSOR" ?: ?"([^"\\]{1,512})"')
 _TIME = re.compile(rb'"__REALTIME_TIMESTAMP" ?: ?"(\d{1,18})"')
 _DROPPED = f'"MESSAGE_ID":"{DROPPED}"'.encode()
 _HEX = "[0-9a-f]"
 _IS_CURSOR = re.compile(rf"s={_HEX}{{32}};i={_HEX}+;b={_HEX}{{32}};m={_HEX}+;t={_HEX}+;x={_HEX}+")
-"""What journalctl takes for a cursor; another text would end each that is started."""
+"""The form of a cursor; journalctl would end with any other text."""
 
 
 class JournalSource:
-    """Follows the journal. :meth:`run` never ends by itself; ``condition``, ``counts``, ``alarms`` tell.
+    """A source that follows the journal. :meth:`run` runs until it is cancelled.
 
-    ``position`` is the cursor that ``remember`` was given under position_key() by an earlier process.
-    ``program`` is how journalctl is called. ``settled`` is set once it is known how it goes.
+    ``condition``, ``counts`` and ``alarms`` may be read at any time. ``position`` is the cursor that an
+    earlier process passed to ``remember`` under position_key(). ``program`` is the command of journalctl.
+    ``settled`` is set once the first state is known. ``standby`` decides which SECURITY lines count; None:
+    all do.
     """
 
     def __init__(
         self,
         source: SourceId,
-        reader: LogReader,
+        reader: LogParser,
         sink: Sink,
         position: str | None = None,
         remember: Callable[[str, str], None] = lambda _key, _position: None,
         backoff: Backoff | None = None,
         program: Sequence[str] = PROGRAM,
+        standby: StandbyLog | None = None,
     ) -> None:
         self.id = source
         self.condition = Condition(State.CONNECTING)
         self.settled = asyncio.Event()
         self._reader = reader
-        self._hearing = Hearing(reader, sink)
+        self._ingest = LogIngest(reader, sink, standby)
         self._cursor = position if position is not None and _IS_CURSOR.fullmatch(position) else None
         self._remember = remember
         self._remembered = (0.0, self._cursor)
@@ -88,16 +92,21 @@ class JournalSource:
 
     @property
     def counts(self) -> LogCounts:
-        """What was read since the start."""
+        """Counters since the start."""
         return self._reader.counts
 
     @property
+    def standing_by(self) -> bool:
+        """Whether SECURITY lines are skipped now, because AMI delivers their events."""
+        return self._ingest.standing_by
+
+    @property
     def alarms(self) -> Mapping[str, AlarmCount]:
-        """What is wrong with the journal as a witness, in words, with how often and when last."""
-        return self._hearing.alarms
+        """The alarms about the journal as a source: how often each was raised, and when last."""
+        return self._ingest.alarms
 
     def command(self) -> list[str]:
-        """Give the command line that goes on where we are."""
+        """Return the command line that continues at the current cursor."""
         start = f"--after-cursor={self._cursor}" if self._cursor else f"--since=@{self._began:.6f}"
         return [
             *self._program,
@@ -119,11 +128,11 @@ class JournalSource:
                     self._backoff.reset()
                 await asyncio.sleep(self._backoff.next())
         finally:
-            self._hearing.cut()
-            self._note_cursor(now=True)
+            self._ingest.close()
+            self._save_cursor(now=True)
 
     async def _follow(self) -> None:
-        """Have one journalctl run to its end."""
+        """Run one journalctl until it ends."""
         try:
             process = await asyncio.create_subprocess_exec(
                 *self.command(),
@@ -132,70 +141,71 @@ class JournalSource:
                 stderr=asyncio.subprocess.PIPE,
             )
         except OSError as error:
-            self._become(Condition(State.UNREADABLE, f"{self._program[0]} cannot be run: {error.strerror}"))
+            self._set_condition(
+                Condition(State.UNREADABLE, f"{self._program[0]} cannot be run: {error.strerror}")
+            )
             return
-        complaint = bytearray()
+        error_output = bytearray()
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(_gather(process.stderr, complaint))
+                group.create_task(_collect_errors(process.stderr, error_output))
                 await self._read(process.stdout)
-            self._become(self._end(await process.wait(), complaint))
-        except* Exception as errors:  # noqa: BLE001 - whatever it is, the source goes on behind that piece
+            self._set_condition(self._end(await process.wait(), error_output))
+        except* Exception as errors:  # noqa: BLE001 - whatever it is, the source goes on after that piece
             defect = Condition(State.DEFECT, f"{type(errors.exceptions[0]).__name__}; see the log")
             if defect != self.condition:
                 self._log.exception("source.defect")
-            self._become(defect)
+            self._set_condition(defect)
         finally:
             with suppress(ProcessLookupError):
                 process.kill()
             await process.wait()
 
-    def _end(self, code: int, complaint: bytearray) -> Condition:
-        """Say how it is without a journalctl: one that ended by itself may not read, or does not work."""
-        said = printable(complaint.decode("utf-8", "replace").strip()) or "no reason given"
-        told = f"{self._program[0]} ended with {code}: {said}"
+    def _end(self, code: int, error_output: bytearray) -> Condition:
+        """Return the condition after journalctl's end: without a signal, it may not read or does not work."""
+        reason = printable(error_output.decode("utf-8", "replace").strip()) or "no reason given"
+        detail = f"{self._program[0]} ended with {code}: {reason}"
         if code < 0:
-            return Condition(State.LOST, told)
-        return Condition(
-            State.UNREADABLE, f"{told} (to read the journal takes the group systemd-journal, see the unit)"
-        )
+            return Condition(State.LOST, detail)
+        fix = "add ringfence's user to the group systemd-journal (see the unit)"
+        return Condition(State.UNREADABLE, f"{detail}; fix: {fix}")
 
     async def _read(self, stream: asyncio.StreamReader | None) -> None:
-        """Hand on what journalctl writes, until it ends."""
-        begun, is_long, patience = b"", False, WELL_AFTER
+        """Pass on the lines of journalctl, until it ends."""
+        begun, is_long, wait = b"", False, WELL_AFTER
         while stream is not None:
             try:
-                async with asyncio.timeout(patience):
+                async with asyncio.timeout(wait):
                     data = await stream.read(_CHUNK)
             except TimeoutError:
-                self._become(Condition(State.LISTENING, self._detail()))
-                self._hearing.tick()
+                self._set_condition(Condition(State.LISTENING, self._detail()))
+                self._ingest.tick()
             else:
                 if not data:
                     return
                 whole, end, begun = (begun + data).rpartition(b"\n")
                 if whole or end:
-                    self._take((whole.partition(b"\n")[2] if is_long else whole).split(b"\n"))
+                    self._pass_on((whole.partition(b"\n")[2] if is_long else whole).split(b"\n"))
                     is_long = False
                 if len(begun) > MAX_LINE:
                     begun, is_long = b"", True
-            self._note_cursor()
-            waits = self._hearing.patience
-            patience = REMEMBER_EVERY if waits is None else min(REMEMBER_EVERY, waits)
+            self._save_cursor()
+            due_in = self._ingest.due_in
+            wait = REMEMBER_EVERY if due_in is None else min(REMEMBER_EVERY, due_in)
 
-    def _take(self, entries: list[bytes]) -> None:
-        """Hand on entries, old ones apart from live ones; where we are is behind the last, come what may."""
+    def _pass_on(self, entries: list[bytes]) -> None:
+        """Pass on entries, old ones apart from live ones; the cursor moves past all of them in any case."""
         for entry in reversed(entries):
             if found := _CURSOR.search(entry):
                 self._cursor = found[1].decode("utf-8", "replace")
                 break
         for entry in entries:
             if _DROPPED in entry:
-                self._hearing.alarm(DROPPED_ALARM, time.time())
-        told = [entry for entry in entries if entry and _DROPPED not in entry]
-        for live, group in groupby(told, self._is_live):
-            self._hearing.lines(b"\n".join(group) + b"\n", live=live)
-        self._become(Condition(State.LISTENING, self._detail()))
+                self._ingest.alarm(DROPPED_ALARM, time.time())
+        lines = [entry for entry in entries if entry and _DROPPED not in entry]
+        for live, group in groupby(lines, self._is_live):
+            self._ingest.lines(b"\n".join(group) + b"\n", live=live)
+        self._set_condition(Condition(State.LISTENING, self._detail()))
 
     def _detail(self) -> str:
         return "journal" if self.counts.lines else f"journal, nothing in it from {' or '.join(UNITS)} so far"
@@ -204,14 +214,14 @@ class JournalSource:
         found = _TIME.search(entry)
         return found is not None and int(found[1]) / 1e6 >= self._began
 
-    def _note_cursor(self, *, now: bool = False) -> None:
+    def _save_cursor(self, *, now: bool = False) -> None:
         last, known = self._remembered
         mono = time.monotonic()
         if self._cursor is not None and self._cursor != known and (now or mono - last >= REMEMBER_EVERY):
             self._remembered = (mono, self._cursor)
             self._remember(position_key(self.id), self._cursor)
 
-    def _become(self, condition: Condition) -> None:
+    def _set_condition(self, condition: Condition) -> None:
         changed, self.condition = condition.state is not self.condition.state, condition
         self.settled.set()
         if changed:
@@ -219,12 +229,12 @@ class JournalSource:
 
 
 def position_key(source: SourceId) -> str:
-    """Give the name under which it is remembered how far the journal was read."""
+    """Return the key under which the position in the journal is stored."""
     return f"{source} journal"
 
 
-async def _gather(stream: asyncio.StreamReader | None, complaint: bytearray) -> None:
-    """Keep the last that was said."""
+async def _collect_errors(stream: asyncio.StreamReader | None, error_output: bytearray) -> None:
+    """Keep the end of the error output."""
     while stream is not None and (data := await stream.read(_CHUNK)):
-        complaint += data
-        del complaint[:-_MAX_COMPLAINT]
+        error_output += data
+        del error_output[:-_MAX_ERROR_OUTPUT]

@@ -1,18 +1,18 @@
-"""The logs of one Asterisk: those that are named, the journal, or the files that are found.
+"""The logs of one Asterisk: the configured ones, the journal, or files that are found.
 
-What is found, where nothing is named:
+If no log is configured, these files are searched:
 
-- the channel of ringfence's own, ``/var/log/ringfence/ringfence`` or ``/var/log/asterisk/ringfence``. It has
-  the levels that tell and no packets, so where it is, nothing else is read: ``full`` and ``messages`` carry
-  the same lines again, and beside them text that callers wrote. It costs time and shows nothing more.
-- else ``security``, ``messages`` and ``messages.log`` in ``/var/log/asterisk``, each for its levels, and
-  ``full`` where neither of the last two is.
+- ringfence's own channel, ``/var/log/ringfence/ringfence`` or ``/var/log/asterisk/ringfence``. It has the
+  levels that carry evidence, and no packets. If it exists, no other file is read: ``full`` and ``messages``
+  repeat its lines, and also contain text that callers wrote. Reading them costs time and shows nothing more.
+- otherwise ``security``, ``messages`` and ``messages.log`` in ``/var/log/asterisk``, each for its levels, and
+  ``full`` if neither of the last two exists.
 
-It is looked for again every ``LOOK_EVERY`` seconds, so a channel that Asterisk is given later is read without
-a restart. A file that was read once is not given up because it is gone for a moment, as in a rotation. What
-came into being since the last look is read from its start, what was there at the first one from its end.
+The search repeats every ``LOOK_EVERY`` seconds, so a channel that is configured later in Asterisk is read
+without a restart. A file that was read once is kept if it is missing for a moment, as in a rotation. A file
+that appeared since the last search is read from its start, and a file of the first search from its end.
 
-A log that is told of by two names is read once. The parsers are loaded when there is something to read.
+A log reachable under two names is read only once. The parsers are loaded when there is something to read.
 """
 
 import asyncio
@@ -25,14 +25,16 @@ from typing import TYPE_CHECKING, Protocol
 from attrs import field, frozen
 
 from ringfence.model import SecurityEvent, SourceId
-from ringfence.parse.reading import LogCounts
+from ringfence.parse.line_result import LogCounts
 from ringfence.sources.state import Condition, State
 
 if TYPE_CHECKING:
     from ringfence.parse.custom import Custom
-    from ringfence.sources.hearing import AlarmCount
+    from ringfence.parse.log import LogReader
     from ringfence.sources.journal import JournalSource
+    from ringfence.sources.log_ingest import AlarmCount
     from ringfence.sources.logfile import LogFileSource
+    from ringfence.sources.standby import Standby, StandbyLog
 
 LOOK_EVERY = 5.0
 
@@ -40,90 +42,96 @@ OWN = (Path("/var/log/ringfence/ringfence"), Path("/var/log/asterisk/ringfence")
 SECURITY = Path("/var/log/asterisk/security")
 MESSAGES = (Path("/var/log/asterisk/messages"), Path("/var/log/asterisk/messages.log"))
 FULL = Path("/var/log/asterisk/full")
-PLACES = (*OWN, SECURITY, *MESSAGES, FULL)
+LOG_PATHS = (*OWN, SECURITY, *MESSAGES, FULL)
 
 Key = tuple[int, int]
-"""Device and inode: one file, whatever its names."""
+"""Device and inode: one file, by any of its names."""
 
 
 class LogSource(Protocol):
-    """What is told of a log: a file, the journal, or that there is none."""
+    """A log as a source: a file, the journal, or the message that no log was found."""
 
     @property
     def id(self) -> SourceId:
-        """Which Asterisk, and by which way."""
+        """The Asterisk and the kind of source."""
 
     @property
     def condition(self) -> Condition:
-        """How it is."""
+        """The current state."""
 
     @property
     def counts(self) -> LogCounts:
-        """What was read since the start."""
+        """Counters since the start."""
+
+    @property
+    def standing_by(self) -> bool:
+        """Whether SECURITY lines are skipped now, because AMI delivers their events."""
 
     @property
     def alarms(self) -> "Mapping[str, AlarmCount]":
-        """What is wrong with it as a witness, in words, with how often and when last."""
+        """The alarms about the log as a source: how often each was raised, and when last."""
 
 
 @frozen
 class LogPlan:
-    """Which logs of ``asterisk`` are to be read, and how. ``paths`` is None where they are to be found."""
+    """The logs of ``asterisk`` that are to be read. ``paths`` is None if they are to be found."""
 
     asterisk: str
     paths: tuple[Path, ...] | None = None
     journal: bool = False
     timezone: tzinfo | None = None
     customs: "tuple[Custom, ...]" = ()
-    places: tuple[Path, ...] = field(default=PLACES, kw_only=True)
+    candidates: tuple[Path, ...] = field(default=LOG_PATHS, kw_only=True)
 
 
 @frozen
-class Look:
-    """What one look at the places found: the files that may be read, those that may not, and none at all."""
+class PathCheck:
+    """The result of checking paths: readable files, files without permission, and missing files."""
 
     readable: Mapping[Path, Key]
     forbidden: tuple[Path, ...]
     absent: tuple[Path, ...]
 
 
-def look_at(places: Iterable[Path]) -> Look:
-    """See which of these files are there, and whether this process may read them. Opens none."""
+def check_paths(candidates: Iterable[Path]) -> PathCheck:
+    """Return which of these files exist, and whether this process may read them. Opens none."""
     readable: dict[Path, Key] = {}
     forbidden, absent = [], []
-    for place in places:
+    for path in candidates:
         try:
-            about = place.stat()
+            status = path.stat()
         except (FileNotFoundError, NotADirectoryError):
-            absent.append(place)
+            absent.append(path)
         except OSError:
-            forbidden.append(place)
+            forbidden.append(path)
         else:
-            if os.access(place, os.R_OK, effective_ids=True):
-                readable[place] = (about.st_dev, about.st_ino)
+            if os.access(path, os.R_OK, effective_ids=True):
+                readable[path] = (status.st_dev, status.st_ino)
             else:
-                forbidden.append(place)
-    return Look(readable, tuple(forbidden), tuple(absent))
+                forbidden.append(path)
+    return PathCheck(readable, tuple(forbidden), tuple(absent))
 
 
-def choose(there: Collection[Path], places: Sequence[Path] = PLACES) -> tuple[Path, ...]:
-    """Choose which of the files that are there to read. ``places`` is in the order of PLACES."""
-    *own, security, messages, newer, full = places
-    chosen = [place for place in own if place in there]
+def choose(there: Collection[Path], candidates: Sequence[Path] = LOG_PATHS) -> tuple[Path, ...]:
+    """Choose which of the existing files to read. ``candidates`` is in the order of LOG_PATHS."""
+    *own, security, messages, newer, full = candidates
+    chosen = [path for path in own if path in there]
     if not chosen:
-        chosen = [place for place in (messages, newer) if place in there] or [full]
-        chosen = [place for place in (security, *chosen) if place in there]
+        chosen = [path for path in (messages, newer) if path in there] or [full]
+        chosen = [path for path in (security, *chosen) if path in there]
     return tuple(chosen)
 
 
 class Logs:
-    """The logs of one Asterisk, each a source of its own. With any to read :meth:`run` never ends by itself.
+    """The logs of one Asterisk, each a source of its own.
 
-    ``positions`` gives what ``remember`` was told before, by this process or an earlier one. ``sink`` is that
-    of :class:`ringfence.sources.logfile.LogFileSource`. ``after``: who reads the same logs still, and is
-    waited for, since two would tell everything twice.
+    With any log to read, :meth:`run` runs until it is cancelled. ``positions`` returns what was passed to
+    ``remember`` before, by this process or an earlier one. ``sink`` is that of
+    :class:`ringfence.sources.logfile.LogFileSource`. ``after`` are tasks that still read the same logs. They
+    are awaited first, because two readers would report every event twice. ``standby`` decides which SECURITY
+    lines count; None: all do.
 
-    It is a source itself as long as nothing is found, so that ``status`` can say so.
+    It is a source itself as long as no log is found, so that ``status`` can show this.
     """
 
     def __init__(
@@ -133,16 +141,19 @@ class Logs:
         positions: Callable[[], Mapping[str, str]] = dict,
         remember: Callable[[str, str], None] = lambda _key, _position: None,
         after: Collection[asyncio.Task[None]] = (),
+        standby: "Standby | None" = None,
     ) -> None:
         self.id = SourceId(plan.asterisk, "log")
         self.condition = Condition(State.CONNECTING)
         self.counts = LogCounts()
+        self.standing_by = False
         self.alarms: Mapping[str, AlarmCount] = {}
         self._plan = plan
         self._sink = sink
         self._positions = positions
         self._remember = remember
         self._after = after
+        self._standby = standby
         self._files: dict[Path, LogFileSource] = {}
         self._tasks: dict[Path, asyncio.Task[None]] = {}
         self._keys: dict[Path, Key] = {}
@@ -151,7 +162,7 @@ class Logs:
 
     @property
     def sources(self) -> tuple[LogSource, ...]:
-        """What is read now, or this itself where a file is missed."""
+        """The logs that are read now, or this object if a file is missing."""
         found: list[LogSource] = list(self._files.values())
         if self._journal is not None:
             found.append(self._journal)
@@ -171,11 +182,11 @@ class Logs:
                 await asyncio.sleep(LOOK_EVERY)
 
     def _find(self, group: asyncio.TaskGroup) -> None:
-        """Look which files are there now, begin those that are to be read, and end those that are not."""
-        look = look_at(self._plan.places)
-        there = {**self._keys, **look.readable}  # a file that is read stays one, also while it is rotated
+        """Check which files exist now, start those that are to be read, and stop the others."""
+        check = check_paths(self._plan.candidates)
+        there = {**self._keys, **check.readable}  # a file that is read stays one, also during its rotation
         names = {key: path for path, key in reversed(there.items())}
-        wanted = choose([path for path, key in there.items() if names[key] == path], self._plan.places)
+        wanted = choose([path for path, key in there.items() if names[key] == path], self._plan.candidates)
         for path in [path for path in self._files if path not in wanted]:
             self._tasks.pop(path).cancel()
             del self._files[path], self._keys[path]
@@ -183,18 +194,19 @@ class Logs:
             if path not in self._files:
                 self._begin(group, path, new=path in self._absent)
             self._keys[path] = there[path]
-        self._absent = frozenset(look.absent)
-        self.condition = _missing(look)
+        self._absent = frozenset(check.absent)
+        self.condition = _missing(check)
 
     def _begin(self, group: asyncio.TaskGroup, path: Path, *, new: bool) -> None:
         from ringfence.parse.log import LogReader  # noqa: PLC0415 - loaded when there is something to read
+        from ringfence.sources.log_tail import NOWHERE  # noqa: PLC0415 - the same
         from ringfence.sources.logfile import LogFileSource, position_key  # noqa: PLC0415 - the same
-        from ringfence.sources.tail import NOWHERE  # noqa: PLC0415 - the same
 
         source = SourceId(self._plan.asterisk, f"log:{path}")
         reader = LogReader(source, timezone=self._plan.timezone, customs=self._plan.customs)
-        position = self._positions().get(position_key(source, path), NOWHERE.dumped() if new else None)
-        file = LogFileSource(source, path, reader, self._sink, position, self._remember)
+        position = self._positions().get(position_key(source, path), NOWHERE.to_text() if new else None)
+        standby = self._standby_of(reader)
+        file = LogFileSource(source, path, reader, self._sink, position, self._remember, standby=standby)
         self._files[path] = file
         self._tasks[path] = group.create_task(file.run(), name=str(source))
 
@@ -205,13 +217,19 @@ class Logs:
         source = SourceId(self._plan.asterisk, "journal")
         reader = LogReader(source, timezone=self._plan.timezone, customs=self._plan.customs)
         position = self._positions().get(position_key(source))
-        self._journal = JournalSource(source, reader, self._sink, position, self._remember)
+        standby = self._standby_of(reader)
+        self._journal = JournalSource(source, reader, self._sink, position, self._remember, standby=standby)
         group.create_task(self._journal.run(), name=str(source))
 
+    def _standby_of(self, reader: "LogReader") -> "StandbyLog | None":
+        from ringfence.sources.standby import StandbyLog  # noqa: PLC0415 - loaded when there is something to read
 
-def _missing(look: Look) -> Condition:
-    """Say that no log is found; shown as long as that is so."""
-    mend = "give Asterisk the channel of contrib/asterisk/ringfence.logger.conf, or set [asterisk.logs] paths"
-    if look.forbidden:
-        return Condition(State.WAITING, f"{look.forbidden[0].parent}: what is there may not be read: {mend}")
-    return Condition(State.WAITING, f"no log of Asterisk's is here: {mend}")
+        return StandbyLog(self._standby, reader) if self._standby is not None else None
+
+
+def _missing(check: PathCheck) -> Condition:
+    """Return the condition that no log is found; it is shown as long as that is true."""
+    fix = "give Asterisk the channel of contrib/asterisk/ringfence.logger.conf, or set [asterisk.logs] paths"
+    if check.forbidden:
+        return Condition(State.WAITING, f"the logs in {check.forbidden[0].parent} cannot be read; fix: {fix}")
+    return Condition(State.WAITING, f"no Asterisk log was found; fix: {fix}")

@@ -1,12 +1,13 @@
-"""The questions of one manager connection: which phones and trunks this Asterisk has.
+"""Queries over one manager connection: the phones and trunks of this Asterisk.
 
-A round begins with ListCommands, which takes no right and names the actions that this user may use here. No
-other is sent, since a refusal is a security event. Then each list is asked for, one after the other, and the
-roster that follows is given out. A list that is refused, too long or does not come is said in its ``lacks``;
-what it would have told is then not known, which is not the same as nobody.
+A round begins with ListCommands, which needs no right and names the actions that this user may use here. No
+other action is sent, because a refusal is a security event. Then each list is requested, one after the other,
+and the resulting roster is passed on. A list that is refused, too long or missing is named in the roster's
+``refused``; its contents are then unknown, which differs from an empty list.
 
-Between the rounds Asterisk tells of changes by itself, where the user reads the class ``system``. By that it
-also says that it has booted: before, what is not loaded yet has no phones, and nobody counts as away.
+Between the rounds Asterisk reports changes itself, if the user reads the class ``system``. In this class it
+also reports that it has booted. Before that, a module that is not loaded yet has no phones, and no phone
+counts as away.
 """
 
 import asyncio
@@ -19,32 +20,34 @@ from attrs import define, field
 
 from ringfence.errors import SourceError
 from ringfence.model import Contact, Roster, TrunkHost, printable
-from ringfence.parse.roster import Entry, Item, Listed, Plan, Question, plan_of
-from ringfence.parse.roster_live import BOOTED, Whereabouts
+from ringfence.parse.roster import Entry, ListedContact, Question, RosterEvent, RosterPlan, plan_questions
+from ringfence.parse.roster_live import BOOTED, ContactTracker
 
 MOST_ENTRIES = 20_000
+MOST_CHARACTERS = 32 * 2**20
+"""The most characters in the values of a list's entries: a contact has some 600."""
 ANSWER_WITHIN = 10.0
 EVERY = 60.0
-"""So long (seconds) after a round the next one is due."""
+"""The time (seconds) from one round to the next."""
 
 STORM = 50
 LOOK_AGAIN = 1.0
 PATIENCE = 120
-"""A round of many phones takes some 25 µs each, and what is told meanwhile waits behind it: where so many
-events come in so many seconds, the round waits, and looks again so many times."""
+"""A round of many phones takes some 25 µs for each phone, and delays the events that come meanwhile. If this
+many events come in ``LOOK_AGAIN`` seconds, the round waits, and checks again at most ``PATIENCE`` times."""
 
 RosterSink = Callable[[Roster], None]
 ContactSink = Callable[[Contact], None]
 Send = Callable[[dict[str, str]], "asyncio.Future[Any]"]
-"""Sends an action, and gives the answer that is yet to come: what is in it, by any case of the name."""
+"""Sends an action, and returns the future reply: its headers, by any case of the name."""
 
 
-def nobody(_: Roster | Contact) -> None:
-    """Take what is told of phones and trunks, and do nothing with it."""
+def ignore(_: Roster | Contact) -> None:
+    """Ignore a roster or a contact."""
 
 
-async def calm(events: Callable[[], int]) -> None:
-    """Wait until few events come, or for long enough. ``events`` says how many came so far."""
+async def wait_for_quiet(events: Callable[[], int]) -> None:
+    """Wait until few events come, or long enough. ``events`` returns how many came so far."""
     for _ in range(PATIENCE):
         before = events()
         await asyncio.sleep(LOOK_AGAIN)
@@ -52,141 +55,142 @@ async def calm(events: Callable[[], int]) -> None:
             return
 
 
-class AskError(SourceError):
-    """A question was not answered as it should have been; the message names it."""
+class QueryError(SourceError):
+    """A query without the expected reply; the message names it."""
 
 
 @define
-class _Answer:
-    """A list that is coming: its entries so far, and the sign that it is over."""
+class _PendingList:
+    """A list that is arriving: its entries so far, and the sign that it is complete."""
 
     question: Question
-    over: asyncio.Future[None]
+    done: asyncio.Future[None]
     entries: list[Entry] = field(factory=list)
+    size: int = 0
 
 
-class RosterTalk:
-    """What is asked, heard and given out about phones and trunks of one Asterisk, connection by connection.
+class RosterQueries:
+    """The queries about phones and trunks of one Asterisk, connection by connection.
 
-    ``token`` begins the ActionID of every question, and nobody else knows it. ``lacks`` is what could not be
-    known in the last round and why, a line each.
+    ``token`` begins the ActionID of every query, and is secret. ``refused`` is what the last round could not
+    find out and why, a line each.
     """
 
     def __init__(
-        self, asterisk: str, username: str, roster: RosterSink = nobody, contact: ContactSink = nobody
+        self, asterisk: str, username: str, roster: RosterSink = ignore, contact: ContactSink = ignore
     ) -> None:
         self.token = secrets.token_hex(8)
-        self.lacks: tuple[str, ...] = ()
+        self.refused: tuple[str, ...] = ()
         self.due = asyncio.Event()
-        """Set when a round is due before its time: Asterisk has loaded all that it has only now."""
+        """Set when a round is due before its time: Asterisk has completed its start-up only now."""
         self._asterisk = asterisk
         self._username = username
         self._roster = roster
         self._contact = contact
-        self._whereabouts = Whereabouts(asterisk)
+        self._tracker = ContactTracker(asterisk)
         self._booted = False
         self._rounds = 0
-        self._asked = 0
-        self._answers: dict[str, _Answer] = {}
+        self._sent = 0
+        self._pending: dict[str, _PendingList] = {}
         self._log = structlog.get_logger().bind(asterisk=asterisk)
 
-    def begin(self) -> None:
-        """Forget what the connection before told: nobody knows what changed meanwhile."""
-        self._whereabouts = Whereabouts(self._asterisk)
+    def reset(self) -> None:
+        """Forget the reports of the last connection: they may have changed meanwhile."""
+        self._tracker = ContactTracker(self._asterisk)
         self._booted, self._rounds = False, 0
-        self._answers.clear()
+        self._pending.clear()
         self.due.clear()
 
-    def hear(self, item: Item) -> None:
-        """Take an event; called where the connection is read, so it is quick."""
-        if item.action:
-            self._take(item)
-        elif item.name == BOOTED:
+    def on_event(self, event: RosterEvent) -> None:
+        """Handle an event; called while the connection is read, so it must be quick."""
+        if event.action:
+            self._on_list_event(event)
+        elif event.name == BOOTED:
             self._booted = True
             self.due.set()
         else:
-            change = self._whereabouts.hear(item)
+            change = self._tracker.on_event(event)
             if change is not None:
                 self._contact(change)
 
-    async def round(self, send: Send) -> None:
-        """Ask for everything, and give the roster out."""
-        lacks: list[str] = []
-        plan = await self._plan(send, lacks)
-        # What was loaded before these commands were listed is listed.
+    async def run_round(self, send: Send) -> None:
+        """Request all lists, and pass the roster on."""
+        refused: list[str] = []
+        plan = await self._plan(send, refused)
+        # Modules that were loaded before these commands were listed are included.
         booted = self._booted
         self.due.clear()
         self._rounds += 1
         if not booted and self._rounds > 1:
-            lacks.append(f"phones that come and go are not told: {self._mend('read', 'system')}")
+            refused.append(f"changes of phones are not reported; fix: {self._fix('read', 'system')}")
         contacts: tuple[Contact, ...] | None = None
         trunks: tuple[TrunkHost, ...] | None = None
         if plan is not None and not plan.refused:
-            listed = await self._lists(send, plan.contacts, lacks)
-            contacts = self._known(listed)
+            listed = await self._lists(send, plan.contacts, refused)
+            contacts = self._contacts_of(listed)
             if not booted or plan.unlisted or None in listed.values():
-                # A roster says who is not there, too, and that is not known.
+                # A roster also shows which phones are away, and that is unknown.
                 for contact in contacts:
                     self._contact(contact)
                 contacts = None
-            trunks = _trunks(await self._lists(send, plan.trunks, lacks))
+            trunks = _trunks(await self._lists(send, plan.trunks, refused))
             if not booted and not trunks:
                 trunks = None
-        self._say(tuple(lacks))
-        self._roster(Roster(self._asterisk, contacts=contacts, trunks=trunks, lacks=self.lacks))
+        self._report(tuple(refused))
+        self._roster(Roster(self._asterisk, contacts=contacts, trunks=trunks, refused=self.refused))
 
-    async def _plan(self, send: Send, lacks: list[str]) -> Plan | None:
-        """Ask what may be asked; None where that is not answered."""
+    async def _plan(self, send: Send, refused: list[str]) -> RosterPlan | None:
+        """Ask which lists may be requested; None if there is no reply."""
         try:
             commands = await self._ask(send, "ListCommands")
-        except AskError as error:
-            lacks.append(str(error))
+        except QueryError as error:
+            refused.append(str(error))
             return None
-        plan = plan_of(list(commands))
+        plan = plan_questions(list(commands))
         if plan.refused:
-            lacks.append(f"phones and trunks cannot be asked for: {self._mend('write', 'reporting')}")
+            refused.append(f"phones and trunks cannot be listed; fix: {self._fix('write', 'reporting')}")
         elif plan.unlisted:
-            lacks.append(
-                "this Asterisk does not list PJSIP's contacts to who has `reporting` (16.28, 18.14, 20 and "
-                "later do): phones are known once they register"
+            refused.append(
+                "this Asterisk does not list PJSIP's contacts to users with `reporting` (16.28, 18.14, 20 "
+                "and later do): phones are known once they register"
             )
         return plan
 
-    def _mend(self, key: str, name: str) -> str:
+    def _fix(self, key: str, name: str) -> str:
         return f"add {name} to `{key} =` of [{self._username}] in manager.conf"
 
     async def _lists(
-        self, send: Send, questions: tuple[Question, ...], lacks: list[str]
+        self, send: Send, questions: tuple[Question, ...], refused: list[str]
     ) -> dict[Question, list[Entry] | None]:
-        """Ask each question; None in place of the entries where the list did not come whole."""
+        """Request each list; None in place of the entries if the list is incomplete."""
         lists: dict[Question, list[Entry] | None] = {}
         for question in questions:
             try:
                 lists[question] = await self._list(send, question)
-            except AskError as error:
+            except QueryError as error:
                 lists[question] = None
-                lacks.append(str(error))
+                refused.append(str(error))
         return lists
 
     async def _list(self, send: Send, question: Question) -> list[Entry]:
-        answer = _Answer(question, asyncio.get_running_loop().create_future())
+        pending = _PendingList(question, asyncio.get_running_loop().create_future())
         key = self._next_id()
-        self._answers[key] = answer
+        self._pending[key] = pending
         try:
             async with asyncio.timeout(ANSWER_WITHIN):
-                said = await self._ask(send, question.action, dict(question.headers), key)
-                if not said.success:
-                    why = str(said.get("Message", "no reason given"))
-                    if question.empty and why == question.empty:
+                reply = await self._ask(send, question.action, dict(question.headers), key)
+                if not reply.success:
+                    reason = str(reply.get("Message", "no reason given"))
+                    if question.empty and reason == question.empty:
                         return []
-                    raise AskError(f"{question.action} is refused ({printable(why[:80])})")
-                await answer.over
+                    raise QueryError(f"{question.action} is refused ({printable(reason[:80])})")
+                await pending.done
         except TimeoutError:
-            raise AskError(f"{question.action} was not answered in {ANSWER_WITHIN:.0f} s") from None
+            raise QueryError(f"{question.action} was not answered in {ANSWER_WITHIN:.0f} s") from None
         finally:
-            self._answers.pop(key, None)
-            answer.over.cancel()
-        return answer.entries
+            self._pending.pop(key, None)
+            pending.done.cancel()
+        return pending.entries
 
     async def _ask(
         self, send: Send, action: str, headers: dict[str, str] | None = None, key: str = ""
@@ -196,36 +200,42 @@ class RosterTalk:
             async with asyncio.timeout(ANSWER_WITHIN):
                 return await send(asked)
         except TimeoutError:
-            raise AskError(f"{action} was not answered in {ANSWER_WITHIN:.0f} s") from None
+            raise QueryError(f"{action} was not answered in {ANSWER_WITHIN:.0f} s") from None
 
     def _next_id(self) -> str:
-        self._asked += 1
-        return f"{self.token}-{self._asked}"
+        self._sent += 1
+        return f"{self.token}-{self._sent}"
 
-    def _take(self, item: Item) -> None:
-        """Take an event of a list. One that comes too late belongs to none."""
-        answer = self._answers.get(item.action)
-        if answer is None or answer.over.done():
+    def _on_list_event(self, event: RosterEvent) -> None:
+        """Handle an event of a list. An event that comes too late belongs to none."""
+        pending = self._pending.get(event.action)
+        if pending is None or pending.done.done():
             return
-        if item.headers.get("EventList") == "Complete":
-            answer.over.set_result(None)
-        elif item.name == answer.question.entry:
-            answer.entries += answer.question.read(item.headers, self._asterisk)
-            if len(answer.entries) > MOST_ENTRIES:
-                what = f"{answer.question.action} lists more than {MOST_ENTRIES} entries"
-                answer.over.set_exception(AskError(what))
+        if event.headers.get("EventList") == "Complete":
+            pending.done.set_result(None)
+        elif event.name == pending.question.entry:
+            pending.entries += pending.question.parse(event.headers, self._asterisk)
+            pending.size += sum(map(len, event.headers.values()))
+            if pending.size > MOST_CHARACTERS:
+                detail = f"{pending.question.action} lists more than {MOST_CHARACTERS} characters"
+                pending.done.set_exception(QueryError(detail))
+            elif len(pending.entries) > MOST_ENTRIES:
+                detail = f"{pending.question.action} lists more than {MOST_ENTRIES} entries"
+                pending.done.set_exception(QueryError(detail))
 
-    def _known(self, lists: dict[Question, list[Entry] | None]) -> tuple[Contact, ...]:
-        came = {question.service: entries for question, entries in lists.items() if entries is not None}
-        entries = [entry for entries in came.values() for entry in entries if isinstance(entry, Listed)]
-        return self._whereabouts.take(entries, frozenset(came))
+    def _contacts_of(self, lists: dict[Question, list[Entry] | None]) -> tuple[Contact, ...]:
+        complete = {question.service: entries for question, entries in lists.items() if entries is not None}
+        entries = [
+            entry for entries in complete.values() for entry in entries if isinstance(entry, ListedContact)
+        ]
+        return self._tracker.replace_lists(entries, frozenset(complete))
 
-    def _say(self, lacks: tuple[str, ...]) -> None:
-        """Note what is lacking, and say in the log what is new of it."""
-        for lack in lacks:
-            if lack not in self.lacks:
-                self._log.warning("source.roster", lacks=lack)
-        self.lacks = lacks
+    def _report(self, refused: tuple[str, ...]) -> None:
+        """Store what is unknown, and log the new entries."""
+        for text in refused:
+            if text not in self.refused:
+                self._log.warning("source.roster", lacks=text)
+        self.refused = refused
 
 
 def _trunks(lists: dict[Question, list[Entry] | None]) -> tuple[TrunkHost, ...] | None:

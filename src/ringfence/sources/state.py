@@ -1,4 +1,4 @@
-"""How a source is, in words that ``status`` shows and scripts may compare."""
+"""The condition of a source, in words that ``status`` shows and scripts may compare."""
 
 import enum
 
@@ -9,35 +9,36 @@ from ringfence.errors import SourceError
 
 
 class State(enum.StrEnum):
-    """The conditions a source can be in. Only LISTENING is good; CONNECTING is on the way."""
+    """The conditions of a source. Only LISTENING is good; CONNECTING is temporary."""
 
     CONNECTING = "connecting"
     LISTENING = "listening"
-    DEAF = "deaf"  # logged in, but the security class is not granted or its events are switched off
+    NO_EVENTS = "no events"  # logged in, but the security class is not granted or its events are switched off
     UNREACHABLE = "unreachable"
     TLS_FAILED = "tls failed"
     NOT_AMI = "not ami"
+    NO_CHALLENGE = "no md5 challenge"  # it does not offer the only login that does not send the secret
     LOGIN_REFUSED = "login refused"
     UNRESPONSIVE = "unresponsive"
     LOST = "lost"
-    ABSENT = "absent"  # this kernel cannot give what the source reads
+    ABSENT = "absent"  # this kernel lacks what the source reads
     DENIED = "denied"  # this process may not read it
     WAITING = "waiting"  # a log that is not there yet
-    UNREADABLE = "unreadable"  # a log that may not be read, or cannot
-    FULL = "disk full"  # a log that nobody can write to
+    UNREADABLE = "unreadable"  # a log that cannot be read
+    FULL = "disk full"  # a log that cannot be written to
     DEFECT = "defect"  # an error of ringfence's own, logged in full
 
 
 @frozen
 class Condition:
-    """A source's state, and what an administrator should know about it (never a secret)."""
+    """A source's state, and the detail that an administrator should know (never a secret)."""
 
     state: State
     detail: str = ""
 
 
 class EndError(SourceError):
-    """The end of a connection or binding, with the condition that it leaves the source in."""
+    """The end of a connection or binding, with the resulting condition of the source."""
 
     def __init__(self, state: State, detail: str) -> None:
         super().__init__(detail)
@@ -45,6 +46,6 @@ class EndError(SourceError):
 
 
 def log_condition(log: structlog.stdlib.BoundLogger, condition: Condition) -> None:
-    """Say in the log how a source is now: loudly, unless it listens."""
+    """Log the condition of a source: as a warning, unless it listens."""
     good = condition.state is State.LISTENING
     (log.info if good else log.warning)("source.state", state=str(condition.state), detail=condition.detail)

@@ -1,49 +1,71 @@
-"""The wire as a source: every 401 and 407 that leaves this host by UDP, from the kernel's packet log.
+"""The wire as a source: the answers 401, 403, 404 and 407 that leave this host, from the kernel's packet log.
 
-The firewall's log rule (``firewall/iptables.py``) hands them to NFLOG group ``GROUP``, after the drops: a
-challenge that was dropped is none. No text can silence this witness; what it says of a packet is what the
-kernel saw. One host has one wire, however many Asterisks.
+The firewall's log rules (``firewall/ipset/iptables.py``) copy them to NFLOG group ``GROUP``, after the drops:
+a dropped challenge is not seen. No text can silence this source; it reports packets as the kernel saw them.
+One host has one wire, however many Asterisks.
+
+The same group carries UDP packets from suspects, copied on their way in, with the prefix ``observed``. A
+packet with this prefix is parsed as a request only, and a packet without it as answers only: the suspect
+wrote the former, and this host wrote the latter.
 
 The socket is read in the event loop, at most ``TURN`` datagrams or ``TURN_BYTES`` at a time, so that a flood
-of challenges never keeps the manager interface waiting. Nothing is kept here; what is not read waits in the
-kernel, 32 MB of its memory at most. What is lost there is noticed: ENOBUFS, or a number left out, is a
-*gap*, and soon after one nothing may be concluded from a challenge that was not seen. A binding begins with a
-gap too: what left before it was not heard.
+of challenges never delays the manager interface. Only the positions of TCP answers are kept here (see below).
+Unread packets wait in the kernel, in at most 32 MB of its memory. A loss shows as ENOBUFS or as a missing
+sequence number. It is a *gap*: soon after a gap, a missing challenge proves nothing. A binding begins with a
+gap too, because nothing was read before it.
 
-What this host sends is its own word. What passes through it, as the answers of bridged containers do, anybody
-within reach may have written, under his own address at least (the rule lets no other pass): it counts only
-where it comes from a network of ``containers``. Containers come and go, and so do these networks; what came
-from a new one before was not counted, so that is a gap too.
+Answers of this host itself count. Answers that pass through it, as those of bridged containers do, may be
+written by any host within reach, under an address of its own at least (the rule lets no other pass). They
+count only if they come from a network of ``containers``. Containers and these networks change; answers of a
+new one were not counted before, so a new network is a gap too.
 
-Measured on two busy cores (kernel 6.18) with replies of Asterisk 22, of 450 bytes: 13 to 17 µs of CPU each,
-8 of them for reading the text. At 6 600 a second (what a brute force at full speed makes), 20 000 and 40 000
-none was lost; of 150 000 at once, at 86 000 a second, two thirds were heard and the rest was a gap.
+An observed request counts with any destination. Only its nonces prove anything, because this host sent each
+nonce to one address alone. The rule stands before destination NAT, so the address of a target container is
+unknown there anyway.
+
+TCP transmits a segment again if its acknowledgement is late, and the kernel logs it again (seen on loopback
+cables without any loss). The positions of the last ``MOST_POSITIONS`` TCP answers are kept to count each
+once.
+
+Measured on two busy cores (kernel 6.18) with replies of Asterisk 22, of 450 bytes: 13 to 17 µs of CPU each, 8
+of them for parsing the text. At 6 600 a second (a brute force at full speed), 20 000 and 40 000 none was
+lost. Of 150 000 at once, at 86 000 a second, two thirds were read and the rest was a gap.
 """
 
 import asyncio
 import errno
 import socket
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache, partial
 
 import structlog
 from attrs import define
 
-from ringfence.model import Address, Challenge, Network
-from ringfence.parse.challenge import parse_challenge
-from ringfence.parse.nflog import Acknowledged, Logged, bind_request, missing, read_datagram
+from ringfence.model import Address, Challenge, Network, ObservedRequest
+from ringfence.netlink.nflog import Acknowledged, Logged, bind_request, missing, read_datagram
+from ringfence.parse.challenge import parse_answers
+from ringfence.parse.observed import parse_observed
 from ringfence.sources.backoff import Backoff
 from ringfence.sources.state import Condition, EndError, State, log_condition
 
 GROUP = 21_063
-"""The NFLOG group that rule and reader agree on: "RG" as a number, which nobody else is likely to use."""
+"""The NFLOG group that rule and reader agree on: "RG" as a number, which no other program is likely to
+use."""
+
+OBSERVED = b"observed"
+"""The NFLOG prefix of the rule that copies packets from suspects."""
+
+MOST_POSITIONS = 8_192
+"""At most this many positions of answers in TCP streams are kept, the latest."""
 
 WELL_AFTER = 30.0
-"""A binding that lasted this long (seconds) was a good one: the next try comes soon again."""
+"""A binding that lasted this long (seconds) was good: the next try comes soon."""
 
 MOST_TURNS = 16
-"""So many turns are read at once before another source is judged; what is beyond comes in its own."""
+"""At most this many turns are read at once before another source is judged; later packets come in a later
+turn."""
 
 TURN = 256
 TURN_BYTES = 1 << 20
@@ -52,35 +74,40 @@ _NETLINK_NETFILTER = 12
 _SO_RCVBUFFORCE = 33  # <asm/socket.h>; Python has no name for it
 _BUFFER = 16 << 20  # the kernel doubles it
 _MOST_KNOWN = 4096  # addresses
-_DATAGRAM = 1 << 17  # the greatest that the kernel makes: one packet, or one message buffer
+_DATAGRAM = 1 << 17  # the longest that the kernel makes: one packet, or one message buffer
 
-Sink = Callable[[Sequence[Challenge], float], None]
+WireItem = Challenge | ObservedRequest
+Sink = Callable[[Sequence[WireItem], float], None]
 Gap = Callable[[float], None]
 
 
 @define
 class WireCounts:
-    """What came over the wire so far.
+    """Counters of the wire.
 
-    ``gaps``: how often something was lost; ``lost``: how many packets, as far as numbers tell.
-    ``unreadable``: packets of the log that were no 401 or 407 over UDP after all. ``passing``: challenges of
-    neither this host nor a container.
+    ``challenges`` are answers 401, 403, 404 and 407, ``observed`` requests of suspects. ``gaps``: the number
+    of losses. ``lost``: the number of lost packets, as far as sequence numbers show it. ``unreadable``:
+    packets of the log that held neither. ``passing``: answers of neither this host nor a container.
+    ``repeated``: answers that TCP transmitted again.
     """
 
     challenges: int = 0
+    observed: int = 0
     gaps: int = 0
     lost: int = 0
     unreadable: int = 0
     passing: int = 0
+    repeated: int = 0
 
 
 class WireSource:
-    """Reads this network namespace's wire. :meth:`run` never ends by itself; read ``condition`` any time.
+    """The source that reads this network namespace's wire. :meth:`run` runs until it is cancelled.
 
-    ``settled`` is set once it is known how it goes. ``sink`` is called with the challenges of each read and
-    their monotonic arrival time, ``gap`` with the time at which something was found to be lost, before
-    whatever came after it. ``containers`` are the networks whose challenges count where they pass through;
-    :meth:`count_containers` changes them.
+    ``condition`` may be read at any time. ``settled`` is set once the first binding succeeded or failed.
+    ``sink`` is called with the challenges and observed requests of each read, in the kernel's order, and
+    their monotonic arrival time. ``gap`` is called with the time of a loss, before any later packet is passed
+    on. ``containers`` are the networks whose answers count although they pass through; :meth:`set_containers`
+    changes them.
     """
 
     def __init__(
@@ -105,34 +132,35 @@ class WireSource:
         self._backoff = backoff if backoff is not None else Backoff()
         self._space = memoryview(bytearray(_DATAGRAM))
         self._last: int | None = None
+        self._positions: OrderedDict[bytes, None] = OrderedDict()
         self._drained: Callable[[], object] = _nothing
         self._log = structlog.get_logger().bind(source="wire")
 
     async def run(self) -> None:
-        """Bind and read, and begin again when it ends, until cancelled."""
+        """Bind and read, and bind again after each end, until cancelled."""
         loop = asyncio.get_running_loop()
         while True:
             began = loop.time()
             try:
                 await self._session()
-            except EndError as trouble:
-                self._become(trouble.condition)
+            except EndError as end:
+                self._set_condition(end.condition)
             except Exception as error:  # noqa: BLE001 - whatever it is, the source goes on
-                # An error of ours on the way of the evidence: seen in `status`, and the source goes on.
+                # An error of ringfence's own: `status` shows it, and the source goes on.
                 defect = Condition(State.DEFECT, f"{type(error).__name__}; see the log")
                 if defect != self.condition:
                     self._log.exception("source.defect")
-                self._become(defect)
+                self._set_condition(defect)
             if loop.time() - began >= WELL_AFTER:
                 self._backoff.reset()
             await asyncio.sleep(self._backoff.next())
 
     def drain(self) -> None:
-        """Read what has come already: before what another source tells later is judged by it."""
+        """Read the packets that have come already, before later events of another source are judged."""
         self._drained()
 
-    def count_containers(self, networks: Iterable[Network]) -> None:
-        """Take these for the networks of this host's containers from now on."""
+    def set_containers(self, networks: Iterable[Network]) -> None:
+        """Set the networks of this host's containers."""
         containers = tuple(sorted(networks, key=lambda network: (network.version, network)))
         new = set(containers) - set(self.containers)
         if containers != self.containers:
@@ -142,7 +170,7 @@ class WireSource:
             self._gap(time.monotonic())
 
     async def _session(self) -> None:
-        """Hold one binding until it fails; raise why."""
+        """Hold one binding until it fails; raise the failure."""
         loop = asyncio.get_running_loop()
         ended: asyncio.Future[None] = loop.create_future()
         with _open(self._buffer) as connection:
@@ -152,7 +180,7 @@ class WireSource:
             loop.add_reader(connection, self._readable, connection, ended)
             self._drained = partial(self._drain, connection, ended)
             try:
-                self._become(Condition(State.LISTENING, f"NFLOG group {self._group}"))
+                self._set_condition(Condition(State.LISTENING, f"NFLOG group {self._group}"))
                 await ended
             finally:
                 loop.remove_reader(connection)
@@ -165,17 +193,17 @@ class WireSource:
                 return
 
     def _readable(self, connection: socket.socket, ended: asyncio.Future[None]) -> bool:
-        """Read one turn, and say whether there may be more; what goes wrong ends the binding, visibly."""
+        """Read one turn, and return whether there may be more; an error ends the binding, visibly."""
         try:
-            return self._turn(connection)
+            return self._read_turn(connection)
         except Exception as error:  # noqa: BLE001 - raised again where the binding is awaited
             if not ended.done():
                 ended.set_exception(error)
             return False
 
-    def _turn(self, connection: socket.socket) -> bool:
-        heard: list[Challenge] = []
-        taken, more = 0, True
+    def _read_turn(self, connection: socket.socket) -> bool:
+        seen: list[WireItem] = []
+        read, more = 0, True
         now = time.monotonic()
         for _ in range(TURN):
             try:
@@ -186,45 +214,70 @@ class WireSource:
             except OSError as error:
                 if error.errno != errno.ENOBUFS:
                     raise EndError(State.LOST, f"netlink: {error.strerror}") from error
-                self._lose(0, now)
+                self._record_loss(0, now)
                 continue
-            self._take(bytes(self._space[:size]), heard, now)
-            taken += size
-            if taken >= TURN_BYTES:
+            self._handle(bytes(self._space[:size]), seen, now)
+            read += size
+            if read >= TURN_BYTES:
                 break
-        if heard:
-            self.counts.challenges += len(heard)
-            self._sink(heard, now)
+        if seen:
+            self._sink(seen, now)
         return more
 
-    def _take(self, datagram: bytes, heard: list[Challenge], now: float) -> None:
+    def _handle(self, datagram: bytes, seen: list[WireItem], now: float) -> None:
         for message in read_datagram(datagram):
             if isinstance(message, Logged):
-                self._number(message.sequence, now)
-                challenge = parse_challenge(message.payload)
-                if challenge is None:
-                    self.counts.unreadable += 1
-                elif message.own or self._is_container(challenge.local_address):
-                    heard.append(challenge)
+                self._check_sequence(message.sequence, now)
+                if message.prefix == OBSERVED:
+                    self._add_request(message, seen)
                 else:
-                    self.counts.passing += 1
+                    self._add_answers(message, seen)
             elif message is None:
                 self.counts.unreadable += 1
 
-    def _number(self, number: int | None, now: float) -> None:
+    def _add_request(self, message: Logged, seen: list[WireItem]) -> None:
+        request = parse_observed(message.payload)
+        if request is None:
+            self.counts.unreadable += 1
+        else:
+            self.counts.observed += 1
+            seen.append(request)
+
+    def _add_answers(self, message: Logged, seen: list[WireItem]) -> None:
+        repeated = self.counts.repeated
+        answers = parse_answers(message.payload, self._is_repeated)
+        if not answers:
+            self.counts.unreadable += self.counts.repeated == repeated
+        elif message.own or self._is_container(answers[0].local_address):
+            self.counts.challenges += len(answers)
+            seen += answers
+        else:
+            self.counts.passing += len(answers)
+
+    def _is_repeated(self, position: bytes) -> bool:
+        """Whether an answer at this position of a TCP stream was read before; remember it."""
+        if position in self._positions:
+            self.counts.repeated += 1
+            return True
+        self._positions[position] = None
+        if len(self._positions) > MOST_POSITIONS:
+            self._positions.popitem(last=False)
+        return False
+
+    def _check_sequence(self, number: int | None, now: float) -> None:
         if number is not None:
             lacking = missing(self._last, number)
             self._last = number
             if lacking:
-                self._lose(lacking, now)
+                self._record_loss(lacking, now)
 
-    def _lose(self, number: int, now: float) -> None:
-        """Note that packets are lost: the kernel says so, or ``number`` of them by the count."""
+    def _record_loss(self, number: int, now: float) -> None:
+        """Record a loss: of ``number`` packets, or of an unknown number if 0."""
         self.counts.gaps += 1
         self.counts.lost += number
         self._gap(now)
 
-    def _become(self, condition: Condition) -> None:
+    def _set_condition(self, condition: Condition) -> None:
         if condition == self.condition:
             return
         changed, self.condition = condition.state is not self.condition.state, condition
@@ -234,11 +287,11 @@ class WireSource:
 
 
 def _nothing() -> None:
-    """Read nothing: there is nobody to read from."""
+    """Read nothing: there is no binding."""
 
 
 def _lookup(networks: Sequence[Network]) -> Callable[[Address], bool]:
-    """Give what says whether an address is in one of the networks: there may be many, but few Asterisks."""
+    """Return a cached test whether an address is in one of the networks: there may be many networks."""
 
     @lru_cache(maxsize=_MOST_KNOWN)
     def is_in(address: Address) -> bool:
@@ -248,20 +301,20 @@ def _lookup(networks: Sequence[Network]) -> Callable[[Address], bool]:
 
 
 _NO_NFLOG = (
-    "this kernel has no packet log; mend: `modprobe nfnetlink_log xt_NFLOG` "
+    "this kernel has no packet log; fix: `modprobe nfnetlink_log xt_NFLOG` "
     "(CONFIG_NETFILTER_NETLINK_LOG; in a container: on its host)"
 )
 
 
 def _open(buffer: int) -> socket.socket:
-    """Make the socket, with room for what comes while nobody reads."""
+    """Open the socket, with room for packets that come before they are read."""
     try:
         connection = socket.socket(
             socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, _NETLINK_NETFILTER
         )
     except OSError as error:
         if error.errno == errno.EAFNOSUPPORT:
-            detail = "the unit's RestrictAddressFamilies= lacks AF_NETLINK; mend: the unit as it is shipped"
+            detail = "the unit's RestrictAddressFamilies= lacks AF_NETLINK; fix: use the unit as shipped"
             raise EndError(State.DENIED, detail) from error
         if error.errno == errno.EPROTONOSUPPORT:
             raise EndError(State.ABSENT, _NO_NFLOG) from error
@@ -279,7 +332,7 @@ def _open(buffer: int) -> socket.socket:
 
 
 def _bind(connection: socket.socket, group: int) -> None:
-    """Take the group; the kernel answers within the request."""
+    """Bind to the group; the kernel replies within the request."""
     try:
         connection.send(bind_request(group))
         answers = list(read_datagram(connection.recv(_DATAGRAM)))

@@ -1,0 +1,287 @@
+"""Accounts in Asterisk's files, and what each permits: chan_sip, IAX2, PJSIP and its wizard.
+
+A password is checked where it is read, and only the result is kept. The accounts of a database are not in
+these files, so they are not checked.
+"""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from attrs import frozen
+
+from ringfence.audit.passwords import is_weak
+from ringfence.host.asterisk_conf import Conf, Section, is_true, read_conf
+from ringfence.model import Secret
+
+ANONYMOUS = "anonymous"
+"""The PJSIP endpoint for all callers that match no other; also ``anonymous@DOMAIN``."""
+
+
+@frozen
+class Account:
+    """An account.
+
+    ``passwordless``: anyone who knows its name can call without a password. ``weak``: its password can be
+    guessed at once. ``hashed``: the password is stored as a hash, and cannot be checked. ``registers``: it is
+    a phone with any address. ``restricted``: an ACL limits its addresses. ``limited``: its simultaneous calls
+    are limited.
+    """
+
+    file: str
+    name: str
+    context: str
+    passwordless: bool = False
+    weak: bool = False
+    hashed: bool = False
+    registers: bool = False
+    restricted: bool = False
+    limited: bool = False
+
+
+@frozen
+class AsteriskAccounts:
+    """The accounts, and the related settings of the channel drivers.
+
+    ``guest_context``: the context of chan_sip callers without an account, "" if they are refused.
+    ``reveals_accounts``: answers reveal which accounts exist (``alwaysauthreject = no``). ``autocreates``:
+    any phone that registers gets an account (``autocreatepeer``). ``broken_tls``: options that select a
+    broken TLS version. ``in_database``: tables of accounts in a database, which are not checked. ``unread``:
+    files of which a part could not be read.
+    """
+
+    accounts: tuple[Account, ...] = ()
+    guest_context: str = ""
+    reveals_accounts: bool = False
+    autocreates: bool = False
+    broken_tls: tuple[str, ...] = ()
+    in_database: tuple[str, ...] = ()
+    unread: tuple[str, ...] = ()
+
+
+_SECRETS = frozenset({"secret", "md5secret", "password", "md5_cred", "password_digest"}) | frozenset(
+    {"inbound_auth/password", "inbound_auth/md5_cred"}
+)
+_WANTED = frozenset(
+    {
+        *("type", "context", "deny", "acl", "host", "username", "defaultuser", "insecure"),
+        *("allowguest", "alwaysauthreject", "autocreatepeer", "tlsclientmethod", "call-limit", "busylevel"),
+        *("hassip", "hasiax", "auth", "inkeys"),
+        *(
+            "aors",
+            "max_contacts",
+            "endpoint_identifier_order",
+            "identify_by",
+            "device_state_busy_at",
+            "method",
+        ),
+        *("accepts_auth", "accepts_registrations", "inbound_auth/username"),
+    }
+)
+"""Options that are read. Others are skipped: some contain passwords (``register => user:secret@host``)."""
+_STORED = frozenset({"ps_endpoints", "ps_auths", "sippeers", "iaxusers", "iaxpeers"})
+_ACLS = ("deny", "acl")  # a permit without a deny restricts nothing
+_BROKEN_TLS = frozenset({"sslv2", "sslv3", "tlsv1", "tlsv1_1"})
+_OWN = frozenset({"general", "authentication", "callnumberlimits"})
+
+
+def read_accounts(folder: Path, *, chan_sip: bool, iax2: bool, pjsip: bool) -> AsteriskAccounts:
+    """Read the accounts of the drivers that are loaded."""
+    read = {
+        name: read_conf(folder / name, _wanted, _is_secret) if loaded else None
+        for name, loaded in {
+            "sip.conf": chan_sip,
+            "users.conf": chan_sip or iax2,
+            "iax.conf": iax2,
+            "pjsip.conf": pjsip,
+            "pjsip_wizard.conf": pjsip,
+            "extconfig.conf": True,
+        }.items()
+    }
+    mapped = read["extconfig.conf"]
+    sip, users, iax = read["sip.conf"], read["users.conf"], read["iax.conf"]
+    general = sip.section("general") if sip else Section("general")
+    return AsteriskAccounts(
+        accounts=(
+            *(_sip(sip) if sip else ()),
+            *(_users(users, chan_sip=chan_sip, iax2=iax2) if users else ()),
+            *(_iax(iax) if iax else ()),
+            *(_pjsip(read["pjsip.conf"]) if read["pjsip.conf"] else ()),
+            *(_wizard(read["pjsip_wizard.conf"]) if read["pjsip_wizard.conf"] else ()),
+        ),
+        guest_context=general.last("context", "default")
+        if sip and is_true(general.last("allowguest", "yes"))
+        else "",
+        reveals_accounts=sip is not None and not is_true(general.last("alwaysauthreject", "yes")),
+        autocreates=general.last("autocreatepeer", "no").lower() not in {"no", "false", "0", "off", ""},
+        broken_tls=tuple(_broken_tls(read["sip.conf"], read["pjsip.conf"])),
+        in_database=tuple(name for name, _ in mapped.section("settings").options if name in _STORED)
+        if mapped
+        else (),
+        unread=tuple(name for name, conf in read.items() if conf and conf.unread),
+    )
+
+
+def _wanted(_: str, name: str) -> bool:
+    return name.removeprefix("endpoint/") in _WANTED or name in _STORED
+
+
+def _is_secret(_: str, name: str) -> bool:
+    return name in _SECRETS
+
+
+def _is_bounded(section: Section, options: Iterable[str] = _ACLS) -> bool:
+    return any(section.last(option) for option in options)
+
+
+def _sip(conf: Conf) -> Iterator[Account]:
+    context = conf.section("general").last("context", "default")
+    for section in _named(conf):
+        if section.last("type") in {"peer", "user", "friend"}:
+            yield _chan_sip("sip.conf", section, context, section.last("type"))
+
+
+def _chan_sip(file: str, section: Section, context: str, kind: str) -> Account:
+    dynamic = kind != "user" and section.last("host", "" if file == "sip.conf" else "dynamic") == "dynamic"
+    secret, hashed = section.secret("secret"), section.secret("md5secret")
+    # A peer with a fixed address is identified by it; a user or friend by the name in the request.
+    by_name = dynamic or kind != "peer"
+    insecure = {"invite", "very", "yes"} & {part.strip() for part in section.last("insecure").split(",")}
+    names = (section.name, *section.values("username"), *section.values("defaultuser"))
+    limits = "call-limit", "busylevel"
+    return Account(
+        file,
+        section.name,
+        section.last("context", context),
+        passwordless=by_name and (bool(insecure) or not (secret or hashed)) and not _is_bounded(section),
+        weak=by_name and not hashed and secret is not None and is_weak(secret, names),
+        hashed=hashed is not None,
+        registers=dynamic,
+        restricted=_is_bounded(section),
+        limited=any(section.last(limit) for limit in limits),
+    )
+
+
+def _users(conf: Conf, *, chan_sip: bool, iax2: bool) -> Iterator[Account]:
+    """Yield the accounts of users.conf: one for each driver in ``has...``, with the defaults of [general]."""
+    general = conf.section("general")
+    for section in _named(conf):
+        drivers = (("hassip", chan_sip), ("hasiax", iax2))
+        if any(loaded and is_true(section.last(has, general.last(has))) for has, loaded in drivers):
+            secrets = (*general.secrets, *section.secrets)
+            whole = Section(section.name, (*general.options, *section.options), secrets)
+            yield _chan_sip("users.conf", whole, "default", "friend")
+
+
+def _iax(conf: Conf) -> Iterator[Account]:
+    for section in _named(conf):
+        if section.last("type") not in {"user", "friend", "peer"}:
+            continue
+        secret = section.secret("secret")
+        calls = section.last("type") != "peer"
+        dynamic = calls is False or section.last("type") == "friend"
+        by_key = "rsa" in section.last("auth") or section.last("inkeys")
+        yield Account(
+            "iax.conf",
+            section.name,
+            section.last("context", "default"),
+            passwordless=calls and secret is None and not by_key and not _is_bounded(section),
+            weak=secret is not None
+            and (calls or section.last("host") == "dynamic")
+            and is_weak(secret, (section.name, *section.values("username"))),
+            registers=dynamic and section.last("host") == "dynamic",
+            restricted=_is_bounded(section),
+            limited=True,  # IAX2 has no such setting
+        )
+
+
+def _pjsip(conf: Conf) -> Iterator[Account]:
+    kinds = {kind: _of_kind(conf, kind) for kind in ("endpoint", "auth", "aor", "global", "acl")}
+    auths = {section.name: section for section in kinds["auth"]}
+    aors = {section.name: section for section in kinds["aor"]}
+    order = (kinds["global"] or [Section("")])[-1].last("endpoint_identifier_order", "ip,username,anonymous")
+    restricted_for_all = any(_is_bounded(section) for section in kinds["acl"])
+    for section in kinds["endpoint"]:
+        given = [auths[name] for name in _list(section.last("auth")) if name in auths]
+        anonymous = section.name.partition("@")[0] == ANONYMOUS
+        known_by = "anonymous" if anonymous else section.last("identify_by", "username,ip")
+        restricted = restricted_for_all or _is_bounded(section)
+        passwordless = not section.last("auth") and bool(
+            (set(_list(known_by)) - {"ip", "header"}) & set(_list(order))
+        )
+        yield Account(
+            "pjsip.conf",
+            section.name,
+            section.last("context", "default"),
+            passwordless=passwordless and not restricted,
+            weak=any(_is_weak_auth(auth, section.name) for auth in given),
+            hashed=any(_is_hashed(auth) for auth in given),
+            registers=bool(given)
+            and any(
+                aors[name].last("max_contacts", "0") != "0"
+                for name in _list(section.last("aors"))
+                if name in aors
+            ),
+            restricted=restricted,
+            limited=section.last("device_state_busy_at", "0") != "0",
+        )
+
+
+def _is_hashed(auth: Section) -> bool:
+    return auth.secret("md5_cred") is not None or auth.secret("password_digest") is not None
+
+
+def _is_weak_auth(auth: Section, name: str) -> bool:
+    if _is_hashed(auth) and auth.secret("password") is None:
+        return False
+    return is_weak(auth.secret("password") or Secret(""), (name, auth.name, *auth.values("username")))
+
+
+def _wizard(conf: Conf) -> Iterator[Account]:
+    acls = [f"endpoint/{option}" for option in _ACLS]
+    for section in _of_kind(conf, "wizard"):
+        asked = is_true(section.last("accepts_auth"))
+        secret = section.secret("inbound_auth/password")
+        known_by = set(_list(section.last("endpoint/identify_by", "username,ip")))
+        names = (section.name, *section.values("inbound_auth/username"))
+        yield Account(
+            "pjsip_wizard.conf",
+            section.name,
+            section.last("endpoint/context", "default"),
+            passwordless=not asked and not known_by <= {"ip", "header"} and not _is_bounded(section, acls),
+            weak=asked and secret is not None and is_weak(secret, names),
+            hashed=asked and section.secret("inbound_auth/md5_cred") is not None,
+            registers=is_true(section.last("accepts_registrations")),
+            restricted=_is_bounded(section, acls),
+            limited=section.last("endpoint/device_state_busy_at", "0") != "0",
+        )
+
+
+def _broken_tls(sip: Conf | None, pjsip: Conf | None) -> Iterator[str]:
+    """Yield the options that select a broken SSL or TLS version; the library's default is not broken."""
+    if sip is not None and sip.section("general").last("tlsclientmethod").lower() in _BROKEN_TLS:
+        yield "tlsclientmethod in sip.conf [general]"
+    for transport in _of_kind(pjsip, "transport") if pjsip else ():
+        if transport.last("method").lower() in _BROKEN_TLS:
+            yield f"method in pjsip.conf [{transport.name}]"
+
+
+def _of_kind(conf: Conf, kind: str) -> list[Section]:
+    return [section for section in conf.sections if section.last("type").lower() == kind]
+
+
+def _named(conf: Conf) -> Iterator[Section]:
+    """Yield one section for each name, merging sections of one name, without the driver's own sections."""
+    groups: dict[str, list[Section]] = {}
+    for section in conf.sections:
+        groups.setdefault(section.name, []).append(section)
+    for name, parts in groups.items():
+        if name.lower() not in _OWN:
+            yield Section(
+                name,
+                tuple(option for part in parts for option in part.options),
+                tuple(secret for part in parts for secret in part.secrets),
+            )
+
+
+def _list(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]

@@ -1,0 +1,152 @@
+"""Asterisk's logging by its own files: its log channels, and what it does not log.
+
+ringfence works without this; it informs an administrator about gaps. The files may have changed since
+Asterisk read them.
+"""
+
+import platform
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from attrs import frozen
+
+from ringfence.host.asterisk_conf import FOLDER, Conf, Section, Wanted, is_true, read_conf
+
+LEVELS = frozenset({"debug", "notice", "warning", "error", "verbose", "dtmf", "fax", "security"})
+DUMPING = frozenset({"debug", "warning", "error", "verbose"})
+"""Levels whose log lines contain text of callers unchanged, with its line ends."""
+
+_LOGS = "/var/log/asterisk"
+_FORMATTER = re.compile(r"\[[a-z]*\]")
+_NUMBER = re.compile(r"[0-9]{1,9}")
+_NO_FILES = ("console", "syslog")
+
+
+@frozen
+class Gate:
+    """PJSIP's limit on reports about unknown callers, in force if endpoints are identified by auth_username.
+
+    Asterisk reports a caller from its ``count``-th request within ``period`` seconds of the first on. After
+    that time it reports nothing until it forgets the caller: every ``prune`` seconds, if the caller is four
+    periods old.
+    """
+
+    count: int = 5
+    period: int = 5
+    prune: int = 30
+
+    @property
+    def mute(self) -> int:
+        """The longest time without reports (seconds)."""
+        return 4 * self.period + self.prune
+
+
+@frozen
+class Asterisk:
+    """Logging settings from Asterisk's files.
+
+    ``channels``: each log with its levels. ``security``: the module that logs security events is loaded.
+    ``iax_silent``: failed IAX2 logins are not logged. ``gate``: the gate of PJSIP, None if it is not in
+    force. ``chan_sip_tls``: chan_sip is configured to serve TLS. ``unread``: files of which a part could not
+    be read.
+    """
+
+    channels: Mapping[Path, frozenset[str]]
+    security: bool
+    iax_silent: bool
+    gate: Gate | None
+    chan_sip_tls: bool
+    unread: tuple[str, ...]
+
+
+def read_asterisk(folder: Path = FOLDER) -> Asterisk | None:
+    """Read the files in ``folder``; return None if it contains no asterisk.conf."""
+    asterisk = read_conf(folder / "asterisk.conf", _options("astlogdir"))
+    if asterisk is None:
+        return None
+    read = {
+        "asterisk.conf": asterisk,
+        "logger.conf": read_conf(
+            folder / "logger.conf", lambda section, name: section == "logfiles" or name == "appendhostname"
+        ),
+        "modules.conf": read_modules(folder),
+        "iax.conf": read_conf(folder / "iax.conf", _options("authdebug")),
+        "sip.conf": read_conf(folder / "sip.conf", _options("tlsenable")),
+        "pjsip.conf": read_conf(
+            folder / "pjsip.conf", _options("type", "endpoint_identifier_order", *_GATE.values())
+        ),
+    }
+    modules = read["modules.conf"]
+    drivers = (("iax.conf", "chan_iax2"), ("sip.conf", "chan_sip"), ("pjsip.conf", "res_pjsip"))
+    iax, sip, pjsip = (read[name] if is_loaded(modules, module) else None for name, module in drivers)
+    return Asterisk(
+        channels=_channels(read["logger.conf"], asterisk.section("directories").last("astlogdir", _LOGS)),
+        security=is_loaded(modules, "res_security_log"),
+        iax_silent=iax is not None and not is_true(iax.section("general").last("authdebug")),
+        gate=None if pjsip is None else _gate(pjsip),
+        chan_sip_tls=sip is not None and is_true(sip.section("general").last("tlsenable")),
+        unread=tuple(name for name, conf in read.items() if conf is not None and conf.unread),
+    )
+
+
+def read_modules(folder: Path) -> Conf | None:
+    """Read which modules are loaded."""
+    return read_conf(folder / "modules.conf", _options("autoload", "noload", *_LOADING))
+
+
+_LOADING = ("load", "require", "preload", "preload-require")
+_GATE = {
+    "count": "unidentified_request_count",
+    "period": "unidentified_request_period",
+    "prune": "unidentified_request_prune_interval",
+}
+
+
+def _options(*names: str) -> Wanted:
+    """Select the options with these names, in any section."""
+    return lambda _, name: name in names
+
+
+def is_loaded(modules: Conf | None, module: str) -> bool:
+    """Whether a module is loaded, according to ``modules.conf``."""
+    section = modules.section("modules") if modules is not None else Section("modules")
+
+    def named(*options: str) -> bool:
+        given = [value for option in options for value in section.values(option)]
+        return module in [value.removesuffix(".so") for value in given]
+
+    return not named("noload") and (is_true(section.last("autoload")) or named(*_LOADING))
+
+
+def _channels(logger: Conf | None, logs: str) -> dict[Path, frozenset[str]]:
+    """Return the log files, with the levels of each."""
+    if logger is None:
+        return {}
+    named = is_true(logger.section("general").last("appendhostname"))
+    channels = {}
+    for name, levels in logger.section("logfiles").options:
+        if not name.startswith(_NO_FILES):
+            channels[Path(logs, f"{name}.{platform.node()}" if named else name)] = _levels(levels)
+    return channels
+
+
+def _levels(text: str) -> frozenset[str]:
+    """Parse levels such as ``[json]notice,verbose(3)``; ``*`` means all."""
+    names = {name.partition("(")[0].strip() for name in _FORMATTER.sub("", text.lower()).split(",")}
+    return LEVELS if "*" in names else frozenset(names - {""})
+
+
+def _gate(pjsip: Conf) -> Gate | None:
+    settings = [section for section in pjsip.sections if section.last("type").lower() == "global"]
+    if not settings:
+        return None
+    order = settings[-1].last("endpoint_identifier_order").split(",")
+    if "auth_username" not in [name.strip() for name in order]:
+        return None
+    numbers = {
+        name: int(text)
+        for name, option in _GATE.items()
+        if _NUMBER.fullmatch(text := settings[-1].last(option))
+    }
+    return Gate(**numbers)

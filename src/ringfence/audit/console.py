@@ -1,0 +1,88 @@
+"""Asterisk's console, used as an administrator does: ``asterisk -rx COMMAND``.
+
+It shows the state in force, while the files show what was configured. Root can use it, and any user who may
+write to Asterisk's control socket. Only commands that display something are executed. Answers are limited in
+time and length: Asterisk may hang, and the dialplan of a large company is long.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+from contextlib import suppress
+from threading import Timer
+from typing import Protocol
+
+PROGRAM = "asterisk"
+TIMEOUT = 5.0
+"""Seconds that an answer may take."""
+MAX_BYTES = 4 * 1024 * 1024
+
+_PROGRAM_PATH = "/usr/sbin:/usr/local/sbin:/sbin:/usr/bin:/usr/local/bin"
+_NO_COMMAND = "No such command '"
+_FAILED = "Command '"
+
+
+class Console(Protocol):
+    """Anything that answers a command of Asterisk's console."""
+
+    def show(self, what: str) -> str | None:
+        """Return the output of command ``what``; None for an unknown command, or without an answer."""
+
+
+class AsteriskConsole:
+    """The console of the Asterisk on this host. ``problem``: why it cannot be used, once this is known."""
+
+    def __init__(self, program: str | None = None, timeout: float = TIMEOUT) -> None:
+        self._program = program or shutil.which(PROGRAM) or shutil.which(PROGRAM, path=_PROGRAM_PATH)
+        self._timeout = timeout
+        self.problem = "" if self._program else f"the program {PROGRAM} is not installed"
+
+    def show(self, what: str) -> str | None:
+        """Return the output of a command; None if Asterisk does not know it, or does not answer.
+
+        After one timeout no further command is executed, since each would take as long.
+        """
+        if self.problem or self._program is None:
+            return None
+        try:
+            text, code = _answer(self._program, what, self._timeout)
+        except OSError as error:
+            self.problem = f"{self._program} cannot be run: {error.strerror}"
+            return None
+        if code < 0:
+            self.problem = f"no answer within {self._timeout:.0f} s, or one of more than {MAX_BYTES} bytes"
+        elif code and not (
+            text.startswith(_NO_COMMAND) or _FAILED in text
+        ):  # Asterisk 16 and 22 exit with 0 after these messages
+            self.problem = "asterisk -rx got no access (fix: run this as root), or Asterisk is not running"
+        elif not text.startswith(_NO_COMMAND):
+            return text
+        return None
+
+
+def _answer(program: str, command: str, timeout: float) -> tuple[str, int]:
+    """Run the command; return its output and exit code, which is negative if it was killed."""
+    with subprocess.Popen(  # noqa: S603 - the administrator's own program, and commands of ours
+        [program, "-rx", command],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    ) as process:
+        timer = Timer(timeout, _kill, [process])
+        timer.start()
+        try:
+            data = process.stdout.read(MAX_BYTES + 1) if process.stdout else b""
+            if len(data) > MAX_BYTES:
+                _kill(process)
+            process.wait()
+        finally:
+            timer.cancel()
+    return data.decode("utf-8", "replace"), process.returncode
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """Kill the program and its children: a child of a script would keep the pipe open."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)

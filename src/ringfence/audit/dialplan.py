@@ -1,0 +1,232 @@
+"""Reachability in the dialplan: whether a call into a context can dial out, or only reach this PBX.
+
+Toll fraud begins with a number that the caller chooses and a trunk that dials it. So a context dials out if a
+pattern for long numbers dials the caller's number through something with a name:
+``Dial(PJSIP/${EXTEN}@carrier)``, ``Dial(DAHDI/g0/${EXTEN:1})``. ``Dial(PJSIP/${EXTEN})`` rings a phone.
+
+Included contexts count, and so do contexts that get the number by a jump or as an argument. Values known only
+during a call are reported as unclear: variables, scripts (AGI, ARI, Lua), switches, and menus that let the
+caller dial. So "dials out" is reliable, apart from these values, and its opposite is not.
+
+A ``Dial`` may contain a password (``IAX2/user:secret@host``), so only names of contexts and extensions are
+returned.
+"""
+
+import re
+from collections import deque
+from collections.abc import Iterator
+
+from attrs import define, evolve, field, frozen
+
+from ringfence.audit.console import Console
+from ringfence.audit.shown import Context, context_from, globals_from
+
+MAX_CONTEXTS = 100
+"""Contexts that are examined, starting from one."""
+LONG = 7
+"""A pattern of more digits than this, or of any length, may be an outside number."""
+
+_CALLED = "\x01"
+"""Placeholder for the number that the caller dialled."""
+_UNKNOWN = "\x02"
+"""Placeholder for a value that is known only during a call."""
+_PHONES = frozenset({"SIP", "PJSIP", "IAX2", "SCCP"})
+_NAME = re.compile(r"[A-Za-z0-9_.+-]{1,80}")
+_GLOBAL = re.compile(r"(?:GLOBAL\(([A-Za-z0-9_]{1,80})\)|([A-Za-z0-9_]{1,80}))")
+_ARGUMENT = re.compile(r"ARG([1-9][0-9]?)")
+_SET = re.compile(r"\[[^\]]{0,80}\]")
+_MAX_DEPTH = 5
+_JUMPS = frozenset({"goto", "gosub"})
+_LENGTHS = (2, 3)
+"""A jump has an extension and a priority, and usually a context before them."""
+_SCRIPTS = frozenset({"agi", "eagi", "fastagi", "deadagi", "externalivr", "stasis"})
+
+
+@frozen
+class Reach:
+    """Where a context leads.
+
+    ``dials``: patterns that dial out (``_00X. in outbound``). ``unclear``: not examined. ``known`` is false
+    if the console does not answer, or the context does not exist.
+    """
+
+    known: bool = True
+    dials: tuple[str, ...] = ()
+    unclear: tuple[str, ...] = ()
+
+
+@frozen
+class _Visit:
+    """A context and how it is reached: by any number, or at one extension with arguments.
+
+    ``origin`` is the pattern that the caller dialled, for people.
+    """
+
+    context: str
+    extension: str = ""
+    arguments: tuple[str, ...] = ()
+    origin: str = ""
+
+
+@define
+class Dialplan:
+    """The dialplan in force. Each context is read from the console once."""
+
+    _console: Console
+    _contexts: dict[str, Context | None] = field(factory=dict)
+    _globals: dict[str, str] | None = None
+
+    def reach(self, context: str) -> Reach:
+        """Find out where a call into ``context`` can lead."""
+        first = self._context(context)
+        if first is None:
+            return Reach(known=False)
+        dials: dict[str, None] = {}
+        unclear: dict[str, None] = {}
+        visits, seen = deque([_Visit(context)]), {_Visit(context)}
+        while visits:
+            visit = visits.popleft()
+            found = self._context(visit.context)
+            if found is None:
+                continue
+            unclear |= {f"the switch {switch.partition('/')[0]}": None for switch in found.switches}
+            nexts = [evolve(visit, context=name) for name in found.includes]
+            for extension, name, arguments in self._applications(found, visit):
+                origin = visit.origin or f"{extension} in {visit.context}"
+                verdict = _verdict(name, arguments)
+                if verdict is not False:
+                    (dials if verdict else unclear)[origin] = None
+                nexts += (evolve(jump, origin=origin) for jump in _jumps(name, arguments, visit.context))
+            for new in nexts:
+                if new in seen:
+                    continue
+                if len(seen) == MAX_CONTEXTS:
+                    unclear[f"more than {MAX_CONTEXTS} contexts"] = None
+                    break
+                seen.add(new)
+                visits.append(new)
+        return Reach(dials=tuple(dials), unclear=tuple(unclear))
+
+    def _context(self, name: str) -> Context | None:
+        if name not in self._contexts:
+            shown = self._console.show(f"dialplan show {name}") if _NAME.fullmatch(name) else None
+            self._contexts[name] = context_from(shown) if shown else None
+        return self._contexts[name]
+
+    def _applications(self, context: Context, visit: _Visit) -> Iterator[tuple[str, str, str]]:
+        """Yield the steps that long numbers reach: extension, application, and known arguments."""
+        begun = {
+            step.extension for step in context.steps if step.priority == 1
+        }  # other extensions take no call
+        for step in context.steps:
+            if visit.extension:
+                fits = step.extension == visit.extension
+            else:
+                fits = step.extension in begun and _is_wide(step.extension)
+            if not fits:
+                continue
+            name, _, arguments = step.application.partition("(")
+            yield step.extension, name.strip().lower(), self._filled(arguments.removesuffix(")"), visit)
+
+    def _filled(self, text: str, visit: _Visit) -> str:
+        return "".join(
+            self._value(part[2:-1], visit, 0) if part[:2] == "${" else part for part in _parts(text)
+        )
+
+    def _value(self, name: str, visit: _Visit, depth: int) -> str:
+        """Return the known value of a variable."""
+        if "${" in name and depth < _MAX_DEPTH:  # ${FILTER(0-9,${EXTEN})}, ${GLOBAL(TRUNK)}
+            inner = "".join(
+                self._value(part[2:-1], visit, depth + 1) if part[:2] == "${" else "" for part in _parts(name)
+            )
+            contacts = name.startswith("PJSIP_DIAL_CONTACTS(")
+            return f"PJSIP/{_CALLED}" if contacts else _CALLED if _CALLED in inner else _UNKNOWN
+        base = name.partition(":")[0]
+        argument = _ARGUMENT.fullmatch(base)
+        if base == "EXTEN":
+            return visit.extension or _CALLED
+        if argument:
+            number = int(argument[1])
+            return visit.arguments[number - 1] if number <= len(visit.arguments) else _UNKNOWN
+        known = _GLOBAL.fullmatch(base)
+        if self._globals is None:
+            self._globals = globals_from(self._console.show("dialplan show globals") or "")
+        value = self._globals.get(known[1] or known[2], "") if known else ""
+        return value if value and "${" not in value else _UNKNOWN
+
+
+def _parts(text: str) -> Iterator[str]:
+    """Split a text into variables, ``${...}`` with their contents, and the text between."""
+    start = position = 0
+    while (position := text.find("${", start)) >= 0:
+        yield text[start:position]
+        depth, end = 0, position
+        while end < len(text):
+            if text.startswith("{", end):
+                depth += 1
+            elif text[end] == "}":
+                depth -= 1
+                if not depth:
+                    break
+            end += 1
+        yield text[position : end + 1]
+        start = end + 1
+    yield text[start:]
+
+
+def _is_wide(extension: str) -> bool:
+    """Whether an extension is a pattern that long numbers match."""
+    pattern = _SET.sub("X", extension)
+    return pattern[:1] == "_" and (pattern[-1] in ".!" or len(pattern) > LONG)
+
+
+def _verdict(name: str, arguments: str) -> bool | None:
+    """Whether an application dials the caller's number through a trunk; None if unclear."""
+    if name in _SCRIPTS:
+        return None
+    if name in _JUMPS:
+        return None if _UNKNOWN in ",".join(_target(arguments)[:2]) else False
+    return _dialled(arguments) if name == "dial" else False
+
+
+def _dialled(arguments: str) -> bool | None:
+    """Whether a Dial calls the caller's number through a trunk; None if unclear."""
+    found: bool | None = False
+    for position in arguments.partition(",")[0].split("&"):
+        technology, _, rest = position.partition("/")
+        if technology == "Local":
+            continue
+        if _CALLED in rest and _UNKNOWN not in technology:
+            named = technology not in _PHONES or "/" in rest or "@" in rest
+            found = True if named else found
+        elif _UNKNOWN in position or _CALLED in technology:
+            found = None if found is False else found
+    return found
+
+
+def _target(arguments: str) -> list[str]:
+    """Return context, extension and priority of a jump; the first, or the first two, are optional."""
+    return [part.strip() for part in arguments.partition("(")[0].split(",")]
+
+
+def _jumps(name: str, arguments: str, here: str) -> list[_Visit]:
+    """Return the contexts that a call reaches next, with the caller's number or at a fixed extension."""
+    if name == "dial":
+        places = [
+            position for position in arguments.partition(",")[0].split("&") if position.startswith("Local/")
+        ]
+        contexts = [
+            position.rpartition("@")[2].partition("/")[0] for position in places if _CALLED in position
+        ]
+        return [_Visit(context) for context in contexts]
+    if name == "macro":
+        macro, *words = arguments.split(",")
+        return [_Visit(f"macro-{macro}", "s", tuple(words))] if _CALLED in "".join(words) else []
+    target = _target(arguments)
+    if name not in _JUMPS or len(target) not in _LENGTHS:
+        return []
+    context, extension, _ = target if len(target) == max(_LENGTHS) else (here, *target)
+    if _CALLED in extension:
+        return [_Visit(context)]
+    text = arguments.partition("(")[2].removesuffix(")")
+    return [_Visit(context, extension, tuple(text.split(",")))] if _CALLED in text or context == here else []

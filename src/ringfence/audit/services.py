@@ -1,0 +1,187 @@
+"""Asterisk's services besides telephony, by its files: the manager interface, its HTTP server, and ARI.
+
+Listening addresses come from the kernel, if Asterisk runs in this network namespace; else from the files.
+"""
+
+import re
+import socket
+from collections.abc import Iterable
+from contextlib import suppress
+from ipaddress import ip_address
+from pathlib import Path
+
+from attrs import frozen
+
+from ringfence.audit.passwords import is_weak
+from ringfence.host.asterisk_conf import Conf, Section, is_true, read_conf
+from ringfence.model import Address
+from ringfence.netlink.sock_diag import LISTENING, address_of, port_of, sockets
+
+POWERS = ("all", "command", "originate", "system", "config")
+"""Write classes of the manager interface that control this host or allow calls to any number."""
+
+_SECRET = frozenset({"secret", "password"})
+_WANTED = frozenset(
+    {
+        *("enabled", "bindaddr", "port", "bindport", "tlsenable", "tlsbindaddr", "webenabled"),
+        *("read", "write", "deny", "acl", "type", "password_format"),
+    }
+)
+_ACLS = ("deny", "acl")
+_ADDRESS = re.compile(r"(?:\[([0-9a-fA-F:.]{2,45})\]|([0-9.]{7,15})|([0-9a-fA-F:]{2,39}))(?::([0-9]{1,5}))?")
+_NUMBER = re.compile(r"[0-9]{1,5}")
+
+
+@frozen
+class Manager:
+    """A user of the manager interface: its classes and weaknesses."""
+
+    name: str
+    read: frozenset[str]
+    write: frozenset[str]
+    restricted: bool
+    weak: bool
+
+    @property
+    def powers(self) -> tuple[str, ...]:
+        """The dangerous write classes of this user."""
+        return tuple(power for power in POWERS if power in self.write)
+
+    def may(self, side: str, name: str) -> bool:
+        """Whether a class is granted: ``may("read", "system")``."""
+        return not {name, "all"}.isdisjoint(self.read if side == "read" else self.write)
+
+
+@frozen
+class Listener:
+    """A configured listening port: its service, addresses, and the setting that restricts it."""
+
+    what: str
+    port: int
+    addresses: tuple[Address, ...]
+    setting: str
+
+    @property
+    def is_public(self) -> bool:
+        """Whether it listens on more than loopback."""
+        return any(not address.is_loopback for address in self.addresses)
+
+
+@frozen
+class Services:
+    """Services from the files.
+
+    ``ari``: ARI's users, if it is enabled; ``weak_ari``: those with weak passwords. ``webmanager``: the
+    manager interface is also served over HTTP.
+    """
+
+    managers: tuple[Manager, ...] = ()
+    listeners: tuple[Listener, ...] = ()
+    ari: tuple[str, ...] = ()
+    weak_ari: tuple[str, ...] = ()
+    webmanager: bool = False
+    unread: tuple[str, ...] = ()
+
+    def manager(self, name: str) -> Manager | None:
+        """Return the manager user of a name."""
+        return next((manager for manager in self.managers if manager.name == name), None)
+
+    def open_listeners(self, what: str) -> list[Listener]:
+        """Return the listeners of a service that listen on more than loopback."""
+        return [door for door in self.listeners if door.what == what and door.is_public]
+
+
+AMI, HTTP = "AMI", "HTTP"
+
+
+def read_services(folder: Path) -> Services:
+    """Read the files, and the listening addresses from the kernel."""
+    read = {
+        name: read_conf(
+            folder / name, lambda _, option: option in _WANTED, lambda _, option: option in _SECRET
+        )
+        for name in ("manager.conf", "http.conf", "ari.conf")
+    }
+    manager, http, ari = (read[name] or Conf() for name in read)
+    ami_on, http_on = (is_true(conf.section("general").last("enabled")) for conf in (manager, http))
+    own, web = manager.section("general"), http.section("general")
+    listeners = (
+        *(_listeners(AMI, "manager.conf", own, "port", (5038, 5039)) if ami_on else ()),
+        *(_listeners(HTTP, "http.conf", web, "bindport", (8088, 8089)) if http_on else ()),
+    )
+    users = _ari_users(ari) if is_true(ari.section("general").last("enabled", "yes")) else ()
+    return Services(
+        managers=tuple(_manager(section) for section in manager.sections if section.name.lower() != "general")
+        if ami_on
+        else (),
+        listeners=listeners,
+        ari=tuple(section.name for section in users),
+        weak_ari=tuple(section.name for section in users if _is_weak_ari(section)),
+        webmanager=is_true(own.last("webenabled")),
+        unread=tuple(name for name, conf in read.items() if conf and conf.unread),
+    )
+
+
+def _manager(section: Section) -> Manager:
+    secret = section.secret("secret")
+    return Manager(
+        section.name,
+        read=frozenset(_classes(section.last("read"))),
+        write=frozenset(_classes(section.last("write"))),
+        restricted=any(section.last(option) for option in _ACLS),
+        weak=secret is not None and is_weak(secret, [section.name]),
+    )
+
+
+def _classes(text: str) -> Iterable[str]:
+    return (part.strip().lower() for part in text.split(","))
+
+
+def _ari_users(ari: Conf) -> tuple[Section, ...]:
+    return tuple(section for section in ari.sections if section.last("type").lower() == "user")
+
+
+def _is_weak_ari(section: Section) -> bool:
+    secret = section.secret("password")
+    plain = section.last("password_format", "plain").lower() == "plain"
+    return plain and secret is not None and is_weak(secret, [section.name])
+
+
+def _listeners(
+    what: str, file: str, general: Section, port_option: str, ports: tuple[int, int]
+) -> Iterable[Listener]:
+    """Yield the plain listener and, if enabled, the TLS one."""
+    text = general.last(port_option)
+    plain = int(text) if _NUMBER.fullmatch(text) else ports[0]
+    yield _listener(what, plain, general.last("bindaddr"), f"bindaddr = 127.0.0.1 in {file} [general]")
+    if is_true(general.last("tlsenable")):
+        setting = f"tlsbindaddr = 127.0.0.1:{ports[1]} in {file} [general]"
+        yield _listener(what, ports[1], general.last("tlsbindaddr"), setting)
+
+
+def _listener(what: str, port: int, place: str, setting: str) -> Listener:
+    """Return a listener with the addresses of the kernel, else of the file; no address means all.
+
+    A host name in the file is not resolved, and gives no address.
+    """
+    written = _ADDRESS.fullmatch(place)
+    if written and written[4]:
+        port = int(written[4])
+    found = listening_at(port) or ({ip_address("::")} if not place else set())
+    if not found and written:
+        with suppress(ValueError):
+            found = {ip_address(written[1] or written[2] or written[3])}
+    return Listener(what, port, tuple(sorted(found, key=str)), setting)
+
+
+def listening_at(port: int) -> set[Address]:
+    """Return the local addresses that listen at a TCP port in this network namespace."""
+    try:
+        return {
+            address_of(row.local[:4] if family is socket.AF_INET else row.local)
+            for family in (socket.AF_INET, socket.AF_INET6)
+            for row in sockets(family, socket.IPPROTO_TCP, 1 << LISTENING)
+            if port_of(row.local_port) == port
+        }
+    except OSError:  # the kernel lacks the modules
+        return set()

@@ -1,0 +1,137 @@
+"""Parsers for the output of Asterisk's console: identifies, peers, settings, contexts.
+
+These tables are made for people, and differ slightly between releases. Unexpected rows are skipped: the
+results are hints for an administrator, and a wrong hint is worse than none.
+"""
+
+import re
+from collections.abc import Iterator
+from ipaddress import ip_address, ip_network
+
+from attrs import frozen
+
+from ringfence.model import Network
+
+MAX_ROWS = 100_000
+
+_IDENTIFY = re.compile(r" Identify:  ([^/\s]{1,80})/(\S{1,80})")
+_MATCH = re.compile(r"      Match: ([0-9a-fA-F.:]{2,39}/[0-9]{1,3})")
+_HOST = re.compile(r"[0-9a-fA-F.:]{2,39}")
+_SETTING = re.compile(r"  ([^:]{1,40}):[ \t]+(\S.*)")
+_STEP = re.compile(r" {1,25}(?:\[[^\]]{1,80}\] {1,25})?([0-9]{1,9})\. (.*)")
+_TARGET = re.compile(r"  (Include|Alt\. Switch) => +'([^']{1,160})'.*")
+_EXTENSION = re.compile(r"  '([^']{1,160})' (?:\(CID match '[^']*'\) )?=> (.*)")
+_GLOBAL = re.compile(r" {1,4}([^= ]{1,80})=(.*)")
+
+
+@frozen
+class Trunk:
+    """A remote party that is identified by address alone: its network, and Asterisk's name for it."""
+
+    name: str
+    network: Network
+
+
+@frozen
+class Step:
+    """A step of the dialplan: the extension or pattern, the priority, the application with its arguments."""
+
+    extension: str
+    priority: int
+    application: str
+
+
+@frozen
+class Context:
+    """A context of the dialplan: its own steps, included contexts, and switches."""
+
+    steps: tuple[Step, ...] = ()
+    includes: tuple[str, ...] = ()
+    switches: tuple[str, ...] = ()
+
+
+def identifies_from(text: str) -> list[Trunk]:
+    """Parse ``pjsip show identifies``: each network that identifies an endpoint.
+
+    An identify by header (``X-Token: ...``) names no address, and its value is secret.
+    """
+    found, endpoint = [], ""
+    for line in _rows(text):
+        if header := _IDENTIFY.fullmatch(line.rstrip()):
+            endpoint = header[2]
+        elif endpoint and (match := _MATCH.fullmatch(line.rstrip())):
+            network = _network(match[1])
+            found += [Trunk(endpoint, network)] if network else []
+    return found
+
+
+def peers_from(text: str) -> list[Trunk]:
+    """Parse ``sip show peers``: peers with a fixed address, which do not register.
+
+    Columns are located by the heading. Asterisk cuts a name after 25 characters.
+    """
+    found: list[Trunk] = []
+    columns: tuple[int, int, int] | None = None
+    for line in _rows(text):
+        if columns is None:
+            places = line.find("Host "), line.find(" Dyn "), line.find(" Forcerport")
+            columns = places if line.startswith("Name/username ") and min(places) > 0 else None
+            continue
+        host, dynamic, end = columns
+        name, address = line[:host].split("/")[0].strip(), line[host:dynamic].strip()
+        if line[dynamic:end].strip() or not name or not _HOST.fullmatch(address):
+            continue  # a phone, an "(Unspecified)" address, or the last line
+        network = _network(address)
+        found += [Trunk(name, network)] if network else []
+    return found
+
+
+def settings_from(text: str) -> dict[str, str]:
+    """Parse a table of settings, such as ``sip show settings``; the first value of a name counts."""
+    found: dict[str, str] = {}
+    for line in _rows(text):
+        if match := _SETTING.fullmatch(line.rstrip()):
+            found.setdefault(match[1].strip().lower(), match[2].strip())
+    return found
+
+
+def context_from(text: str) -> Context | None:
+    """Parse ``dialplan show CONTEXT``; return None if there is no such context."""
+    steps: list[Step] = []
+    includes: list[str] = []
+    switches: list[str] = []
+    extension, begun = "", False
+    for line in _rows(text):
+        if line.startswith("[ Context '"):
+            begun = True
+        elif target := _TARGET.fullmatch(line):
+            (includes if target[1] == "Include" else switches).append(target[2])
+        elif begun:
+            first = _EXTENSION.fullmatch(line)
+            if first:
+                extension = first[1]
+            step = _STEP.fullmatch(" " + first[2] if first else line)
+            if step and extension:
+                steps.append(Step(extension, int(step[1]), step[2].rpartition(" [")[0].strip()))
+    return Context(tuple(steps), tuple(includes), tuple(switches)) if begun else None
+
+
+def globals_from(text: str) -> dict[str, str]:
+    """Parse ``dialplan show globals``."""
+    return {match[1]: match[2].strip() for line in _rows(text) if (match := _GLOBAL.fullmatch(line))}
+
+
+def _rows(text: str) -> Iterator[str]:
+    for number, line in enumerate(text.split("\n")):
+        if number == MAX_ROWS:
+            return
+        yield line
+
+
+def _network(text: str) -> Network | None:
+    try:
+        network = ip_network(text, strict=False)
+    except ValueError:
+        return None
+    address = ip_address(network.network_address)
+    return None if address.is_loopback or (address.is_unspecified and network.prefixlen) else network

@@ -1,0 +1,79 @@
+"""Networks that are not banned, and why: allowed by an administrator, or needed by this host."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from ipaddress import ip_network
+
+from attrs import field, frozen
+
+from ringfence.firewall.contract import exempts_friends
+from ringfence.lists.entries import SHORTEST
+from ringfence.model import Network, format_network
+from ringfence.networks import NetworkSet
+
+ITSELF: Mapping[Network, str] = {
+    ip_network("127.0.0.0/8"): "this host itself",
+    ip_network("::1/128"): "this host itself",
+}
+
+# The second is a documentation range, used to test IPv6 bans (``firewall/probe.py``).
+_OF_THIS_HOST = (ip_network("127.0.0.0/8"), ip_network("2001:db8:5246::/48"))
+
+
+@frozen
+class Exempt:
+    """The exempt networks: ``allowed`` by an administrator, and ``protected`` with the reason for each.
+
+    Allowed networks are never dropped; a ban of an enclosing network affects only the rest of it. Neither a
+    protected network nor a network around it is banned, unless an administrator forces it.
+    """
+
+    allowed: NetworkSet = field(factory=NetworkSet)
+    protected: Mapping[Network, str] = ITSELF
+
+    @property
+    def never(self) -> NetworkSet:
+        """All exempt networks."""
+        return NetworkSet([*self.allowed.networks, *self.protected])
+
+    def refusal(self, network: Network, *, force: bool = False) -> str | None:
+        """Return why ``network`` is not banned; None if it may be."""
+        if self.allowed.contains(network):
+            return "is allowed (see: ringfence allow list)"
+        if force:
+            return None
+        for kept, reason in self.protected.items():
+            if overlap(kept, network):
+                inside = "" if kept == network else f"{format_network(kept)}, "
+                return f"is never banned: {inside}{reason}; --force bans it anyway"
+        return None
+
+
+def too_wide(network: Network) -> str | None:
+    """Return why an administrator's ban of ``network`` needs ``--force``; None if it is not too wide."""
+    if network.prefixlen >= SHORTEST[network.version]:
+        return None
+    return "is a large part of the internet, so it is not banned; --force bans it anyway"
+
+
+def without_reserved(network: Network) -> Iterator[Network]:
+    """Yield ``network`` without the ranges that this host reserves: they serve to test bans."""
+    own = next((kept for kept in _OF_THIS_HOST if overlap(kept, network)), None)
+    if own is None:
+        yield network
+    elif own.prefixlen > network.prefixlen:
+        parts: Iterable[Network] = network.address_exclude(own)  # type: ignore[arg-type]  # of one version
+        for part in parts:
+            yield from without_reserved(part)
+
+
+def overlap(one: Network, other: Network) -> bool:
+    """Whether two networks have an address in common."""
+    if one.version != other.version:
+        return False
+    bits = one.max_prefixlen - min(one.prefixlen, other.prefixlen)
+    return int(one.network_address) >> bits == int(other.network_address) >> bits
+
+
+def meets_friend(ban: Network, friend: Network) -> bool:
+    """Whether a ban that covers a friend's address drops its packets (:func:`exempts_friends`)."""
+    return ban == friend or not exempts_friends(ban)

@@ -1,0 +1,174 @@
+"""Writes lists of networks into the kernel: a short one at once, a long one in steps.
+
+The kernel takes seconds for 250,000 networks. Writing that takes longer than ``AT_ONCE`` is continued by
+:meth:`Filler.run`, which pauses after each step for as long as the step took, so that bans and commands go
+on. A list that could not be written is tried again by :meth:`Filler.run`, after a pause that doubles each
+time.
+"""
+
+import asyncio
+import inspect
+import time
+from collections.abc import Callable, Generator, Iterable
+from contextlib import suppress
+from itertools import chain, islice
+
+import structlog
+
+from ringfence.errors import FirewallError
+from ringfence.firewall.contract import NetworkList
+from ringfence.model import Network
+
+SHORT = 2_000
+"""Networks of a list that may be sorted and compared on the event loop."""
+
+AT_ONCE = 0.03
+"""Seconds for which steps run without a pause."""
+
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
+"""Seconds until a failed list is tried again: a kernel without memory needs time."""
+
+Steps = Generator[None, None, None]
+
+
+class Filler:
+    """Writes lists into the kernel.
+
+    ``filling`` returns the contents of a list, which may be read in another thread, and the function that
+    writes that list (:meth:`Backend.replace_list_in_steps`). ``report`` is called with the text of each
+    error, and with "" when every list is written again. Without :meth:`run` every list is written at once,
+    whatever its length; this is so at the start.
+    """
+
+    def __init__(
+        self,
+        filling: Callable[[NetworkList], tuple[Iterable[Network], Callable[[Iterable[Network]], Steps]]],
+        report: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self.unfilled: set[NetworkList] = set()
+        """Lists that could not be written and are to be tried again."""
+        self._report = report
+        self._filling = filling
+        self._pauses: dict[NetworkList, float] = {}
+        self._due: dict[NetworkList, float] = {}
+        self._running: dict[NetworkList, Steps] = {}
+        self._has_task = False
+        self._wake = asyncio.Event()
+        self._log = structlog.get_logger()
+
+    @property
+    def filling(self) -> frozenset[NetworkList]:
+        """The lists that are being written now."""
+        return frozenset(self._running)
+
+    def fill(self, *targets: NetworkList) -> None:
+        """Write lists into the kernel, because they changed; a failure is logged, and tried again."""
+        for target in targets:
+            self._pauses.pop(target, None)
+            self._write(target)
+
+    def stop(self) -> None:
+        """Abandon all unfinished lists and all retries."""
+        for target in [*self._running]:
+            self._abandon(target)
+        self._due.clear()
+        self._pauses.clear()
+        self.unfilled.clear()
+
+    async def run(self) -> None:
+        """Continue long lists and retry failed ones, until cancelled."""
+        self._has_task = True
+        try:
+            while True:
+                await self._wait_for_work()
+                now = time.monotonic()
+                for target in [target for target, due in self._due.items() if due <= now]:
+                    self._write(target)
+                while self._running:
+                    await self._continue(*next(iter(self._running.items())))
+        finally:
+            self._has_task = False
+            self.stop()
+
+    async def _wait_for_work(self) -> None:
+        pause = max(0.0, min(self._due.values()) - time.monotonic()) if self._due else None
+        with suppress(TimeoutError):
+            async with asyncio.timeout(pause):
+                await self._wake.wait()
+        self._wake.clear()
+
+    def _write(self, target: NetworkList) -> None:
+        self._abandon(target)
+        self._due.pop(target, None)
+        try:
+            done = self._begin(target)
+        except FirewallError as error:
+            self._failed(target, error)
+        else:
+            if done:
+                self._written(target)
+
+    def _begin(self, target: NetworkList) -> bool:
+        """Start to write a list; return whether it is finished."""
+        wanted, fill = self._filling(target)
+        networks = iter(wanted)
+        first = list(islice(networks, SHORT + 1))
+        steps = fill(chain(first, networks))
+        until = time.monotonic() + AT_ONCE
+        if not self._has_task or len(first) <= SHORT:
+            for _ in steps:
+                if self._has_task and time.monotonic() > until:
+                    break
+            else:
+                return True
+        self._running[target] = steps
+        self._wake.set()
+        return False
+
+    async def _continue(self, target: NetworkList, steps: Steps) -> None:
+        try:
+            await asyncio.to_thread(_sort, steps)
+            while self._running.get(target) is steps:
+                began = time.monotonic()
+                if next(steps, _END) is _END:
+                    del self._running[target]
+                    self._written(target)
+                    return
+                await asyncio.sleep(time.monotonic() - began)
+        except FirewallError as error:
+            if self._running.get(target) is steps:
+                del self._running[target]
+                self._failed(target, error)
+
+    def _abandon(self, target: NetworkList) -> None:
+        steps = self._running.pop(target, None)
+        # A list that is still being sorted in its thread has changed nothing; the waiting task drops it.
+        if steps is not None and inspect.getgeneratorstate(steps) != inspect.GEN_RUNNING:
+            steps.close()
+
+    def _failed(self, target: NetworkList, error: FirewallError) -> None:
+        self._report(str(error))
+        if target not in self.unfilled:
+            self._log.error("lists.failed", list=str(target), error=str(error))
+        self.unfilled.add(target)
+        pause = min(2 * self._pauses[target], LONGEST_PAUSE) if target in self._pauses else FIRST_PAUSE
+        self._pauses[target] = pause
+        self._due[target] = time.monotonic() + pause
+        self._wake.set()
+
+    def _written(self, target: NetworkList) -> None:
+        self._pauses.pop(target, None)
+        if target in self.unfilled:
+            self.unfilled.discard(target)
+            self._log.info("lists.written", list=str(target))
+            if not self.unfilled:
+                self._report("")
+
+
+_END = object()
+
+
+def _sort(steps: Steps) -> None:
+    """Run the first step unless it has run; it does not touch the kernel."""
+    if inspect.getgeneratorstate(steps) == inspect.GEN_CREATED:
+        next(steps)

@@ -1,0 +1,21 @@
+"""A complete listing of the kernel's bans."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+
+from ringfence.bans.ledger import key_of, network_of
+from ringfence.errors import FirewallIncompleteError
+from ringfence.firewall.contract import Backend, Element
+
+
+def listed(backend: Backend, known: Iterable[int]) -> Iterator[Element]:
+    """Yield every ban of the kernel, including all known ones. May be called in another thread.
+
+    If the sets change meanwhile, a ban without a record may be missing, if another program added it and no
+    comparison has found it so far. The next comparison, within a minute, adopts it.
+    """
+    found: set[int] = set()
+    with suppress(FirewallIncompleteError):
+        for element in backend.list(network_of(key) for key in known if key not in found):
+            found.add(key_of(element.network, element.scope))
+            yield element

@@ -1,0 +1,101 @@
+"""The command line application: its commands and exit codes.
+
+Only typer is imported here. Each command imports its libraries when it runs, so that ``--help`` is fast.
+
+Exit codes: 0 success, 1 a problem was found, 2 wrong usage or configuration, 3 the daemon is needed but not
+reachable.
+"""
+
+import sys
+from io import TextIOWrapper
+from typing import Annotated
+
+import typer
+
+import ringfence
+from ringfence.cli import (
+    bans,
+    check,
+    daemon,
+    friends,
+    import_fail2ban,
+    lists,
+    parse,
+    replay,
+    status,
+    switch,
+    why,
+)
+from ringfence.cli.hints import HintingGroup
+from ringfence.cli.output import echo, echo_stderr
+from ringfence.errors import Exit, report_defect
+
+app = typer.Typer(
+    name="ringfence",
+    cls=HintingGroup,
+    context_settings={"help_option_names": ["--help", "-h"]},
+    help="Guard an Asterisk PBX: ban password guessers and extension scanners in the kernel.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+for group in (daemon, bans, lists, friends, switch, status, why, check, parse, replay, import_fail2ban):
+    group.register(app)
+
+
+def _show_whole_help(commands: typer.Typer) -> None:
+    """Make ``--help`` list whole sentences; typer cuts a derived short help to the terminal's width."""
+    for command in commands.registered_commands:
+        command.short_help = command.callback.__doc__ if command.callback else None
+    for group in commands.registered_groups:
+        group.short_help = group.help
+        if group.typer_instance is not None:
+            _show_whole_help(group.typer_instance)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        echo(f"ringfence {ringfence.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    *,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version, and exit.", is_eager=True, callback=_print_version
+        ),
+    ] = False,
+) -> None:
+    """Define the options that belong to no command."""
+
+
+_show_whole_help(app)
+
+
+def main() -> None:
+    """Run the command line.
+
+    An argument with invisible characters was probably pasted. It is refused here, because error messages of
+    the command line quote arguments unescaped.
+    """
+    sys.excepthook = report_defect
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(
+            stream, TextIOWrapper
+        ):  # an account may contain a character that the terminal cannot show
+            stream.reconfigure(errors="backslashreplace")
+    for argument in sys.argv[1:]:
+        if not (argument.isascii() and argument.isprintable()) and _has_invisible(argument):
+            echo_stderr(f"{argument} contains an invisible character; fix: type it again")
+            sys.exit(Exit.USAGE)
+    app()
+
+
+def _has_invisible(argument: str) -> bool:
+    from ringfence.model import printable  # noqa: PLC0415 - loaded when needed
+
+    return printable(argument) != argument

@@ -1,0 +1,32 @@
+"""Hints for a word typed in place of a command: an address, a country, or ``help``."""
+
+from typing import Any
+
+import typer.core
+
+
+class HintingGroup(typer.core.TyperGroup):
+    """A group of commands whose error for an unknown command suggests the probable one."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:  # noqa: ANN401 - typer's own copies of click's types
+        """Find the command that ``args`` begin with; else end with a usage error, and a hint if possible."""
+        if args and self.get_command(ctx, args[0]) is None:
+            suggestion = _suggestion(ctx.command_path, str(ctx.info_name), args[0])
+            if suggestion:
+                ctx.fail(f"No such command {args[0]!r}. Did you mean: {suggestion}")
+        return super().resolve_command(ctx, args)
+
+
+def _suggestion(path: str, name: str, word: str) -> str:
+    """Return the command line that was probably meant, "" if it cannot be guessed."""
+    from ringfence.lists.entries import EntryKind, parse_entry  # noqa: PLC0415 - loaded only for an error
+
+    if word == "help":
+        return f"{path} --help"
+    try:
+        what = parse_entry(word)
+    except ValueError:
+        return ""
+    if name in {"allow", "deny"}:
+        return f"{path} {'country' if what.kind is EntryKind.PLACE else 'add'} {word}"
+    return f"ringfence why {word}" if what.kind is EntryKind.NETWORK else ""

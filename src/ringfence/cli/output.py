@@ -1,0 +1,59 @@
+"""Plain output of all commands: the only way to standard output and standard error.
+
+Text from outside (an account, a peer's message, a DNS name, a log line) may contain any character.
+Each argument here is one line; :func:`ringfence.model.printable` escapes every character that would break it.
+Tables and colours are in ``screen``.
+"""
+
+import json
+import sys
+
+import typer
+
+from ringfence.cli.lines import width_of, wrapped
+
+_INDENT = 2  # columns, of continuation lines on standard error
+
+
+def echo(*lines: str, indent: int | None = None) -> None:
+    """Print each text on a line of its own; with ``indent``, lines are :func:`wrapped` on a terminal."""
+    _write(lines, err=False, indent=indent)
+
+
+def echo_stderr(*lines: str) -> None:
+    """Print each text on a line of standard error: errors, and notes that are not part of the result."""
+    _write(lines, err=True, indent=_INDENT)
+
+
+def echo_json(value: object, *, indent: int | None = 2) -> None:
+    """Print a value as JSON. It is ASCII: every other character is escaped."""
+    typer.echo(json.dumps(value, indent=indent))
+
+
+def echo_encoded(encoded: bytes) -> None:
+    """Print JSON that the daemon has encoded; encode it again if it contains more than printable ASCII."""
+    if not (encoded.isascii() and encoded.decode("ascii").isprintable()):
+        encoded = json.dumps(json.loads(encoded)).encode()
+    sys.stdout.buffer.write(encoded + b"\n")
+
+
+def echo_document(text: str) -> None:
+    """Print a document of several lines in UTF-8, regardless of the terminal's encoding."""
+    from ringfence.model import printable  # noqa: PLC0415 - loaded when a command runs
+
+    typer.echo("\n".join(map(printable, text.split("\n"))).encode(), nl=False)
+
+
+def _write(lines: tuple[str, ...], *, err: bool, indent: int | None) -> None:
+    from ringfence.model import printable  # noqa: PLC0415 - loaded when a command runs
+
+    escaped = [printable(line) for line in lines]
+    if indent is not None:
+        width = width_of(sys.stderr if err else sys.stdout)
+        escaped = [wrapped(line, width, _leading(line) + indent) for line in escaped]
+    if lines:
+        typer.echo("\n".join(escaped), err=err)
+
+
+def _leading(line: str) -> int:
+    return len(line) - len(line.lstrip(" "))

@@ -1,0 +1,76 @@
+"""Tables and styled lines for people. Text from outside is escaped, and never interpreted as markup."""
+
+import os
+import sys
+from collections.abc import Iterable
+from typing import IO
+
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
+from rich.table import Table
+from rich.text import Text
+
+from ringfence.cli.lines import width_of, wrapped
+from ringfence.model import printable
+
+_UNLIMITED = 10_000  # columns
+
+
+class Screen(Console):
+    """A console without markup, emoji codes and highlighting. It escapes unprintable characters.
+
+    With ``whole_lines`` a pipe has no width limit, so that ``grep`` finds whole lines, unless COLUMNS is set.
+    """
+
+    def __init__(
+        self,
+        *,
+        whole_lines: bool = False,
+        stderr: bool = False,
+        width: int | None = None,
+        file: IO[str] | None = None,
+    ) -> None:
+        """Write to standard output by default."""
+        if whole_lines and width is None and not sys.stdout.isatty() and not os.environ.get("COLUMNS"):
+            width = _UNLIMITED
+        super().__init__(width=width, stderr=stderr, file=file, highlight=False, markup=False, emoji=False)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Yield the segments of a renderable, escaped; a safety net behind :func:`words`."""
+        for segment in super().render(renderable, options):
+            text = segment.text
+            if segment.control or text.isprintable() or text == "\n":
+                yield segment
+            else:
+                yield segment._replace(text="\n".join(map(printable, text.split("\n"))))
+
+    def show(self, text: str = "", style: str = "", *, indent: int = 0) -> None:
+        """Print one line. On a terminal it is :func:`wrapped`, with ``indent``; in a pipe it stays whole."""
+        lines = wrapped(printable(text), width_of(self.file), indent).split("\n")
+        self.print(words(*lines, style=style), soft_wrap=True)
+
+
+def words(*lines: str, style: str = "") -> Text:
+    """Return a text for a table or the screen with exactly these lines."""
+    return Text("\n".join(map(printable, lines)), style=style)
+
+
+def plain_table() -> Table:
+    """Return an empty table in the style of all commands: no frame, bold header."""
+    return Table(box=None, pad_edge=False, header_style="bold")
+
+
+def add_row(table: Table, cells: Iterable[str]) -> None:
+    """Add a row of texts to a table."""
+    table.add_row(*map(words, cells))
+
+
+def fitting(tables: Iterable[Table], to: Console) -> Table:
+    """Return the first of these tables that fits the width of ``to``, or the last one."""
+    table: Table | None = None
+    for table in tables:
+        if to.measure(table, options=to.options.update(width=_UNLIMITED)).maximum <= to.width:
+            break
+    if table is None:
+        raise ValueError("no table")
+    return table

@@ -1,0 +1,240 @@
+"""Converters of configuration values: they check a value while it is read.
+
+A hook converts a TOML value, or raises ValueError with what it must be. Its signature is that of cattrs,
+which also passes the wanted type.
+"""
+
+import re
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Any, NewType
+from zoneinfo import ZoneInfo
+
+from attrs import frozen
+
+from ringfence.firewall import BACKENDS
+from ringfence.firewall.contract import BanAction, LimitMode
+from ringfence.lists.entries import parse_entry, parse_host, parse_place
+from ringfence.model import Network, Secret, parse_network
+
+MAX_ATTEMPTS = 1_000
+MAX_FRIENDS_ATTEMPTS = 100_000
+MAX_PER_MINUTE = 100_000
+MAX_PORT = 65_535
+MAX_RATE = 10_000
+"""Packets per second; the units of the kernel's limiters are exact up to here."""
+
+MAX_SET = 4_194_304
+MAX_DURATION = 10 * 365 * 86_400.0
+
+Text = NewType("Text", str)
+Name = NewType("Name", str)
+Port = NewType("Port", int)
+Count = NewType("Count", int)
+FriendCount = NewType("FriendCount", int)
+PerMinute = NewType("PerMinute", int)
+Duration = NewType("Duration", float)
+Ladder = NewType("Ladder", tuple[float, ...])
+BackendName = NewType("BackendName", str)
+LevelName = NewType("LevelName", str)
+Pattern = NewType("Pattern", str)
+HostName = NewType("HostName", str)
+Place = NewType("Place", str)
+Interface = NewType("Interface", str)
+ScopeName = NewType("ScopeName", str)
+Rate = NewType("Rate", int)
+Burst = NewType("Burst", int)
+SetSize = NewType("SetSize", int)
+Paths = NewType("Paths", tuple[Path, ...])
+
+
+@frozen
+class SipPort:
+    """A SIP port of this host, for UDP, for TCP, or for both."""
+
+    number: int
+    udp: bool = True
+    tcp: bool = True
+
+
+def parse_duration(text: object) -> float:
+    """Parse ``"90s"``, ``"10m"``, ``"1h30m"`` or ``"7d"`` into seconds; raise ValueError otherwise.
+
+    Units go from the largest to the smallest, each once, with or without a blank between.
+    """
+    match = _DURATION.fullmatch(text) if isinstance(text, str) else None
+    seconds = sum(int(number) * _UNITS[unit] for unit, number in match.groupdict("0").items()) if match else 0
+    if not 0 < seconds <= MAX_DURATION:
+        raise ValueError('must be a duration such as "90s", "10m", "1h30m" or "7d", at most ten years')
+    return seconds
+
+
+_UNITS = {"w": 604_800.0, "d": 86_400.0, "h": 3_600.0, "m": 60.0, "s": 1.0}
+_PARTS = " ?".join(f"(?:(?P<{unit}>[0-9]{{1,9}}){unit})?" for unit in _UNITS)
+_DURATION = re.compile(f"(?! ){_PARTS}(?<! )")
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
+
+
+def text_from(value: object, _: object = None) -> str:
+    """Return a text that may be part of a protocol line; raise ValueError otherwise."""
+    if not isinstance(value, str) or not value or _CONTROL.search(value):
+        raise ValueError("must be a text, not empty, without control characters")
+    return value
+
+
+def _truth(value: object, _: object) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError("must be true or false")
+    return value
+
+
+def _whole(lowest: int, highest: int) -> Callable[[object, object], int]:
+    def hook(value: object, _: object) -> int:
+        if not isinstance(value, int) or isinstance(value, bool) or not lowest <= value <= highest:
+            raise ValueError(f"must be a whole number from {lowest} to {highest}")
+        return value
+
+    return hook
+
+
+def _zone(value: object, _: object) -> ZoneInfo:
+    try:
+        return ZoneInfo(text_from(value))
+    except (OSError, LookupError, ValueError):
+        raise ValueError('must be a time zone such as "Europe/Berlin" or "UTC"') from None
+
+
+def _path(value: object, _: object) -> Path:
+    path = Path(text_from(value))
+    if not path.is_absolute():
+        raise ValueError("must be an absolute path")
+    return path
+
+
+def _ladder(value: object, _: object) -> Ladder:
+    steps = value if isinstance(value, list) else [value]
+    if not steps:
+        raise ValueError('must be a duration such as "1h", or a list of them')
+    return Ladder(tuple(parse_duration(step) for step in steps))
+
+
+def _network(value: object, _: object) -> Network:
+    try:
+        network = parse_network(text_from(value))
+        parse_entry(str(network))  # rejects the whole internet
+    except ValueError as error:
+        if isinstance(value, str) and _is_host(value):
+            raise ValueError(f'"{value}" is a name: [allow] hosts takes names, nothing else does') from None
+        raise ValueError(f'must be an address or a network such as "192.0.2.0/24": {error}') from None
+    return network
+
+
+def _is_host(text: str) -> bool:
+    try:
+        parse_host(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _one_of(names: Collection[str]) -> Callable[[object, object], str]:
+    def hook(value: object, _: object) -> str:
+        if not isinstance(value, str) or value not in names:
+            raise ValueError("must be one of " + ", ".join(f'"{name}"' for name in names))
+        return value
+
+    return hook
+
+
+_SIP_PORT = re.compile(r"([0-9]{1,5})(?:/(udp|tcp))?")
+
+
+def _sip_port(value: object, _: object) -> SipPort:
+    match = _SIP_PORT.fullmatch(value) if isinstance(value, str) else None
+    number = int(match[1]) if match else 0
+    if match is None or not 1 <= number <= MAX_PORT:
+        raise ValueError('must be a port such as "5060" (both), "5060/udp" or "5061/tcp"')
+    return SipPort(number, udp=match[2] != "tcp", tcp=match[2] != "udp")
+
+
+_INTERFACE = re.compile(r"[!-.0-9;-~]{1,15}")
+
+
+def _interface(value: object, _: object) -> Interface:
+    """Parse an interface name that the kernel accepts, without characters that rules read as a pattern."""
+    if not isinstance(value, str) or not _INTERFACE.fullmatch(value) or set(value) & set('*+"\\'):
+        raise ValueError('must be the name of a network interface, such as "eth0"')
+    return Interface(value)
+
+
+def _paths(value: object, _: object) -> tuple[Path, ...]:
+    return tuple(_path(one, Path) for one in (value if isinstance(value, list) else [value]))
+
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+def _name(value: object, _: object) -> str:
+    if not isinstance(value, str) or not _NAME.fullmatch(value):
+        raise ValueError("must be a name of letters, digits, '.', '_' and '-'")
+    return value
+
+
+_LEVEL = re.compile(r"[A-Z][A-Z0-9_]{2,15}")
+
+
+def _level(value: object, _: object) -> LevelName:
+    if not isinstance(value, str) or not _LEVEL.fullmatch(value):
+        raise ValueError('must be a level as Asterisk writes it, such as "NOTICE"')
+    return LevelName(value)
+
+
+def _pattern(value: object, _: object) -> Pattern:
+    from ringfence.parse.custom import Custom  # noqa: PLC0415 - loaded where it is asked for
+
+    Custom.compile(text_from(value))
+    return Pattern(text_from(value))
+
+
+def list_only(structure: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    """Wrap a hook that would otherwise read a text as a list of its letters."""
+
+    def hook(value: object, kind: object) -> object:
+        if not isinstance(value, list):
+            raise ValueError("must be a list")
+        return structure(value, kind)
+
+    return hook
+
+
+HOOKS: dict[Any, Callable[[Any, Any], Any]] = {
+    Text: text_from,
+    Name: _name,
+    Port: _whole(1, MAX_PORT),
+    Count: _whole(1, MAX_ATTEMPTS),
+    FriendCount: _whole(0, MAX_FRIENDS_ATTEMPTS),
+    PerMinute: _whole(0, MAX_PER_MINUTE),
+    Duration: lambda value, _: parse_duration(value),
+    Ladder: _ladder,
+    BackendName: _one_of(BACKENDS),
+    ScopeName: _one_of(("all", "sip")),
+    BanAction: lambda value, kind: BanAction(_one_of(tuple(BanAction))(value, kind)),
+    LimitMode: lambda value, kind: LimitMode(_one_of(tuple(LimitMode))(value, kind)),
+    Rate: _whole(1, MAX_RATE),
+    Burst: _whole(1, MAX_RATE),
+    SetSize: _whole(1_024, MAX_SET),
+    SipPort: _sip_port,
+    Interface: _interface,
+    HostName: lambda value, _: HostName(parse_host(text_from(value)).text),
+    Place: lambda value, _: Place(parse_place(text_from(value)).text.removeprefix("country ")),
+    Paths: _paths,
+    LevelName: _level,
+    Pattern: _pattern,
+    bool: _truth,
+    Path: _path,
+    Path | None: _path,
+    ZoneInfo | None: _zone,
+    Network: _network,
+    Secret | None: lambda value, _: Secret(text_from(value)),
+}
+"""The hook for each type."""

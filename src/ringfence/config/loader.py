@@ -1,0 +1,446 @@
+"""The configuration: from a TOML file to typed settings, or to all its problems, each with its key path.
+
+Every key has a default except the AMI secret. Unknown keys, wrong types and impossible values are all found
+in one reading, so that an administrator can fix a file in one go. Therefore values are checked while they are
+read (the hooks of ``converters``) and not in constructors, which would stop at the first problem.
+
+Secrets come from the file itself, from a separate file (``secret_file``), or, if neither is set, from the
+systemd credential ``NAME.secret``, with the Asterisk's NAME. They are read here, once, and passed on as
+:class:`ringfence.model.Secret`.
+"""
+
+import os
+import re
+import ssl
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from operator import eq
+from pathlib import Path
+from typing import Any, TypeVar, get_args, get_origin
+
+from attrs import AttrsInstance, evolve, fields, frozen, has
+from cattrs import AttributeValidationNote, ClassValidationError, Converter, IterableValidationError
+from cattrs.errors import ForbiddenExtraKeysError
+
+from ringfence.config.converters import (
+    HOOKS,
+    HostName,
+    Interface,
+    Paths,
+    Place,
+    SipPort,
+    Text,
+    list_only,
+    text_from,
+)
+from ringfence.config.schema import (
+    AllowSettings,
+    AmiSettings,
+    AsteriskSettings,
+    ClaimedSettings,
+    ControlSettings,
+    CustomSettings,
+    DenySettings,
+    FirewallSettings,
+    GeoSettings,
+    LimitSettings,
+    LogSettings,
+    RuleSettings,
+    Settings,
+    StoreSettings,
+    WireSettings,
+    default_rules,
+)
+from ringfence.errors import ConfigError
+from ringfence.model import Network, Secret
+
+__all__ = [
+    "MAX_SECRET_BYTES",
+    "AllowSettings",
+    "AmiSettings",
+    "AsteriskSettings",
+    "ClaimedSettings",
+    "ControlSettings",
+    "CustomSettings",
+    "DenySettings",
+    "FirewallSettings",
+    "GeoSettings",
+    "LimitSettings",
+    "LogSettings",
+    "RuleSettings",
+    "Settings",
+    "StoreSettings",
+    "WireSettings",
+    "load",
+    "load_what_is_right",
+    "parse",
+]
+
+MAX_SECRET_BYTES = 1024
+
+
+def load(path: Path, environ: Mapping[str, str] = os.environ, *, secrets: bool = True) -> Settings:
+    """Load ``path`` and the secrets it names; raise ConfigError with all problems.
+
+    Without ``secrets`` none is read or required: a command that does not connect to AMI needs none, and its
+    user may not be allowed to read them.
+    """
+    return parse(_tree(path), str(path), environ, secrets=secrets)
+
+
+def load_what_is_right(path: Path) -> Settings:
+    """Load ``path`` without its secrets, with defaults for every invalid value.
+
+    It is for commands that must work anyway: ending a ban needs the control socket, but not a mistyped rule.
+    """
+    try:
+        return _partly(_tree(path), Settings)
+    except ConfigError:
+        return Settings()
+
+
+def _tree(path: Path) -> dict[str, object]:
+    try:
+        with path.open("rb") as file:
+            return tomllib.load(file)
+    except FileNotFoundError:
+        raise ConfigError(
+            str(path), ["there is no such file; fix: copy examples/minimal.toml there"]
+        ) from None
+    except PermissionError as error:
+        fix = "fix: be root, or in the group ringfence"
+        raise ConfigError(str(path), [f"cannot be read: {error.strerror}; {fix}"]) from None
+    except OSError as error:
+        raise ConfigError(str(path), [f"cannot be read: {error.strerror}"]) from None
+    except (ValueError, RecursionError) as error:  # also a number of 5,000 digits, and endless tables
+        raise ConfigError(str(path), [f"is not TOML: {_in_words(str(error))}"]) from None
+
+
+_TWICE = re.compile(r"Cannot declare \((.{1,200}),?\) twice(.{0,80})")
+
+
+def _in_words(error: str) -> str:
+    """Rewrite a TOML error in the file's terms: for a duplicate table Python prints a tuple."""
+    twice = _TWICE.fullmatch(error)
+    if twice is None:
+        return error
+    name = ".".join(part.strip(" '") for part in twice[1].rstrip(",").split(","))
+    return f"there are two tables [{name}]; write both in one{twice[2]}"
+
+
+def parse(
+    tree: Mapping[str, object], where: str, environ: Mapping[str, str] = os.environ, *, secrets: bool = True
+) -> Settings:
+    """Convert a TOML document into settings; ``where`` names it in the ConfigError."""
+    problems: list[str] = []
+    if isinstance(single := tree.get("asterisk"), Mapping):
+        problems.append("asterisk: must be written [[asterisk]], with two brackets; there may be several")
+        tree = {**tree, "asterisk": [single]}  # what is in it is checked in the same run
+    try:
+        settings = _CONVERTER.structure(tree, Settings)
+    except Exception as error:  # noqa: BLE001 - cattrs gathers what the hooks raise into groups of its own
+        problems += _problems(error)
+        settings = _partly(tree, Settings)
+    entries = _entries(tree)
+    problems += _clashes(entries, none=tree.get("asterisk") == [])
+    problems += _shared_logs(settings.asterisk)
+    problems += _unheard(settings)
+    problems += _without_a_map(settings, tree)
+    found, missing = _secrets(entries, environ) if secrets else ([], [])
+    problems += missing
+    if problems:
+        raise ConfigError(where, problems)
+    return _with_secrets(settings, found) if secrets else settings
+
+
+def _rules(converter: Converter) -> Callable[[object, object], Mapping[str, RuleSettings]]:
+    """Return the hook for ``[rules]``: missing keys of a rule keep their defaults."""
+    defaults = {name: _written(mine) for name, mine in default_rules().items()}
+
+    def hook(value: object, _: object) -> Mapping[str, RuleSettings]:
+        if not isinstance(value, Mapping):
+            raise TypeError
+        found = default_rules()
+        faults: list[Exception] = []
+        for name, table in value.items():
+            try:
+                if name not in defaults:
+                    raise ValueError("no such rule; there are: " + ", ".join(defaults))
+                if not isinstance(table, Mapping):
+                    raise TypeError
+                known = {key: value for key, value in table.items() if key in defaults[name]}
+                if extra := table.keys() - known.keys():
+                    fault = ForbiddenExtraKeysError("", RuleSettings, {str(key) for key in extra})
+                    faults.append(_noted(fault, name))
+                found[name] = converter.structure({**defaults[name], **known}, RuleSettings)
+            except Exception as fault:  # noqa: BLE001 - gathered, as cattrs gathers them
+                faults.append(_noted(fault, name))
+        if faults:
+            raise ClassValidationError("rules", faults, RuleSettings)
+        return found
+
+    return hook
+
+
+def _noted(fault: Exception, name: str) -> Exception:
+    """Return ``fault`` with a note of its rule, as cattrs writes it."""
+    fault.add_note(AttributeValidationNote("", name, RuleSettings))
+    return fault
+
+
+def _written(mine: RuleSettings) -> dict[str, object]:
+    """Return the settings of a rule as a file would have them, without those that it lacks."""
+    times = {"window": f"{mine.window:.0f}s", "ban": [f"{step:.0f}s" for step in mine.ban]}
+    given = {field.name: getattr(mine, field.name) for field in fields(RuleSettings)}
+    return {name: value for name, value in (given | times).items() if value is not None} | (
+        {"accounts": list(mine.accounts)} if mine.accounts is not None else {}
+    )
+
+
+def _converter() -> Converter:
+    converter = Converter(forbid_extra_keys=True, detailed_validation=True)
+    hooks = {**HOOKS, Mapping[str, RuleSettings]: _rules(converter)}
+    for kind, hook in hooks.items():
+        if isinstance(kind, type):  # cattrs has its own hooks for bool and Path, which precede predicates
+            converter.register_structure_hook(kind, hook)
+        else:
+            converter.register_structure_hook_func(partial(eq, kind), hook)
+    for kind in (
+        tuple[AsteriskSettings, ...],
+        tuple[CustomSettings, ...],
+        tuple[Network, ...],
+        tuple[HostName, ...],
+        tuple[Place, ...],
+        tuple[Interface, ...],
+        tuple[Path, ...],
+        tuple[SipPort, ...],
+        tuple[Text, ...],
+    ):
+        listed = list_only(converter.get_structure_hook(kind))
+        converter.register_structure_hook_func(partial(eq, kind), listed)
+    for kind in (tuple[Path, ...], tuple[SipPort, ...], tuple[Text, ...]):  # these keys may be missing
+        converter.register_structure_hook_func(partial(eq, kind | None), _given(converter, kind))
+    converter.register_structure_hook_func(partial(eq, Paths | None), HOOKS[Paths])
+    return converter
+
+
+def _given(converter: Converter, kind: Any) -> Callable[[object, object], object]:  # noqa: ANN401 - a type
+    hook = converter.get_structure_hook(kind)
+    return lambda value, _: hook(value, kind)
+
+
+_CONVERTER = _converter()
+
+
+def _problems(error: Exception, path: str = "") -> list[str]:
+    """Flatten the errors collected by cattrs into lines that begin with a key path."""
+    if isinstance(error, ClassValidationError):
+        named, bare = error.group_exceptions()
+        deeper = [(fault, f"{path}.{note.name}".lstrip(".")) for fault, note in named]
+        deeper += [(fault, path) for fault in bare]
+        return [line for fault, where in deeper for line in _problems(fault, where)]
+    if isinstance(error, IterableValidationError):
+        placed, _ = error.group_exceptions()
+        return [line for fault, note in placed for line in _problems(fault, f"{path}[{note.index}]")]
+    if isinstance(error, ForbiddenExtraKeysError):
+        known = [attribute.name for attribute in fields(error.cl)] if has(error.cl) else []
+        return [
+            f"{f'{path}.{key}'.lstrip('.')}: unknown key{_perhaps(key, known)}"
+            for key in sorted(error.extra_fields)
+        ]
+    if isinstance(error, KeyError):
+        return [f"{path}: is missing"]
+    return [f"{path}: {error if isinstance(error, ValueError) else 'must be a table'}"]
+
+
+def _perhaps(key: str, known: Sequence[str]) -> str:
+    from difflib import get_close_matches  # noqa: PLC0415 - loaded where something is wrong
+
+    near = get_close_matches(key, known, n=1) if key not in known else []  # else: this rule lacks it
+    return f"; is {near[0]} meant?" if near else ""
+
+
+@frozen
+class _Entry:
+    """The valid values of an ``[[asterisk]]``; invalid ones have defaults and were reported elsewhere.
+
+    ``name`` is None if the name is invalid. ``judged`` is false if too much is invalid to decide whether a
+    secret is missing.
+    """
+
+    key: str
+    name: str | None
+    ami: AmiSettings
+    judged: bool
+
+
+def _entries(tree: Mapping[str, object]) -> list[_Entry]:
+    """Return the ``[[asterisk]]`` tables for the checks across keys, also of an invalid file."""
+    tables = tree.get("asterisk", [{}])
+    entries = []
+    for index, table in enumerate(tables if isinstance(tables, list) else []):
+        ami = table.get("ami", {}) if isinstance(table, Mapping) else None
+        if not isinstance(ami, Mapping):
+            continue
+        name = _right(table, AsteriskSettings).get(
+            "name", None if "name" in table else AsteriskSettings().name
+        )
+        right = _right(ami, AmiSettings)
+        secret = {"secret", "secret_file"} & ami.keys()
+        judged = secret <= right.keys() and (bool(secret) or name is not None)
+        entries.append(_Entry(f"asterisk[{index}]", name, AmiSettings(**right), judged))
+    return entries
+
+
+def _right(table: Mapping[str, object], kind: type[AttrsInstance]) -> dict[str, Any]:
+    """Return the valid values of a table, each checked alone."""
+    found = {}
+    for attribute in fields(kind):
+        if attribute.name in table:
+            with suppress(Exception):
+                found[attribute.name] = _CONVERTER.structure(table[attribute.name], attribute.type)
+    return found
+
+
+_Table = TypeVar("_Table", bound=AttrsInstance)
+
+
+def _partly(value: object, kind: type[_Table]) -> _Table:
+    """Return settings with the valid values of a table, and defaults for the rest."""
+    table = value if isinstance(value, Mapping) else {}
+    found = {}
+    for attribute in fields(kind):
+        if attribute.name in table:
+            with suppress(Exception):
+                found[attribute.name] = _right_part(table[attribute.name], attribute.type)
+    return kind(**found)
+
+
+def _right_part(value: object, kind: Any) -> object:  # noqa: ANN401 - a type
+    """Return the valid part of ``value``; raise an exception if there is none."""
+    if has(kind):
+        return _partly(value, kind)
+    inner = get_args(kind)[:1]
+    if isinstance(value, list) and inner and get_origin(kind) is tuple and has(inner[0]):
+        return tuple(_partly(one, inner[0]) for one in value)
+    return _CONVERTER.structure(value, kind)
+
+
+def _clashes(entries: Sequence[_Entry], *, none: bool) -> list[str]:
+    """Return problems across several keys."""
+    problems = ["asterisk: must have at least one entry"] if none else []
+    names: set[str] = set()
+    for entry in entries:
+        if entry.name in names:
+            problems.append(
+                f'{entry.key}.name: "{entry.name}" is taken; give each [[asterisk]] a name of its own'
+            )
+        names |= {entry.name} if entry.name is not None else set()
+        if entry.ami.tls_ca is not None and entry.ami.tls:
+            try:
+                ssl.create_default_context(cafile=entry.ami.tls_ca)
+            except OSError as error:  # SSLError is an OSError
+                problems.append(f"{entry.key}.ami.tls_ca: cannot be used: {error}")
+    return problems
+
+
+def _shared_logs(asterisks: Sequence[AsteriskSettings]) -> list[str]:
+    """Return a problem for each log that is read twice, because its attempts would count twice."""
+    problems: list[str] = []
+    readers: dict[Path | None, str] = {}  # None: the journal
+    for index, pbx in enumerate(asterisks):
+        for log in (*(pbx.logs.paths or ()), *([None] if pbx.logs.journal else [])):
+            key = f"asterisk[{index}].logs.{'journal' if log is None else 'paths'}"
+            if log in readers:
+                what = "the journal" if log is None else log
+                problems.append(f"{key}: {what} is read by {readers[log]} already; each once")
+            readers.setdefault(log, key)
+    return problems
+
+
+def _secrets(entries: Sequence[_Entry], environ: Mapping[str, str]) -> tuple[list[Secret | None], list[str]]:
+    """Read every required secret; return the secrets and the problems."""
+    found: list[Secret | None] = []
+    problems: list[str] = []
+    for entry in entries:
+        if not entry.ami.enabled:
+            found.append(None)
+        elif entry.judged:
+            try:
+                found.append(_secret(entry, environ))
+            except ValueError as error:
+                problems.append(f"{entry.key}.ami.{error}")
+    return found, problems
+
+
+def _with_secrets(settings: Settings, found: Sequence[Secret | None]) -> Settings:
+    known = [
+        evolve(pbx, ami=evolve(pbx.ami, secret=secret))
+        for pbx, secret in zip(settings.asterisk, found, strict=True)
+    ]
+    return evolve(settings, asterisk=tuple(known))
+
+
+def _unheard(settings: Settings) -> list[str]:
+    """Return a problem for each PBX without a source."""
+    return [
+        f"asterisk[{index}]: it has no source; fix: ami.enabled = true, or logs.paths"
+        for index, pbx in enumerate(settings.heard())
+        if not pbx.ami.enabled and not pbx.logs.wanted
+    ]
+
+
+def _without_a_map(settings: Settings, tree: Mapping[str, object]) -> list[str]:
+    """Return a problem for countries without a [geo] database, even an invalid one."""
+    geo = tree.get("geo")
+    if isinstance(geo, Mapping) and "database" in geo:
+        return []
+    return [
+        f"{side}.countries: need a database of networks; fix: name one in [geo] database"
+        for side, countries in (("allow", settings.allow.countries), ("deny", settings.deny.countries))
+        if countries
+    ]
+
+
+def _secret(entry: _Entry, environ: Mapping[str, str]) -> Secret:
+    ami = entry.ami
+    if ami.secret is not None and ami.secret_file is not None:
+        raise ValueError("secret: is given twice, here and by secret_file; keep one")
+    if ami.secret is not None:
+        return ami.secret
+    if ami.secret_file is not None:
+        return _read_secret(ami.secret_file, "secret_file")
+    credentials = environ.get("CREDENTIALS_DIRECTORY")
+    path = Path(credentials) / f"{entry.name}.secret" if credentials else None
+    if path is None or not _is_there(path):
+        raise ValueError(
+            "secret: is missing; name a file that holds it with secret_file, "
+            f'or give the unit a credential "{entry.name}.secret"'
+        )
+    return _read_secret(path, "secret")
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # another user's credentials
+        return False
+
+
+def _read_secret(path: Path, key: str) -> Secret:
+    line_end = len("\r\n")
+    try:
+        with path.open("rb") as file:
+            whole = file.read(MAX_SECRET_BYTES + line_end + 1)
+        clear = whole.strip(b"\r\n").decode("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise ValueError(f"{key}: {path} cannot be read: {reason}") from None
+    if len(whole) > MAX_SECRET_BYTES + line_end or len(clear.encode()) > MAX_SECRET_BYTES:
+        raise ValueError(f"{key}: {path} holds more than {MAX_SECRET_BYTES} bytes")
+    try:
+        return Secret(text_from(clear))
+    except ValueError as error:
+        raise ValueError(f"{key}: {path}: {error}") from None

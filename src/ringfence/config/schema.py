@@ -1,0 +1,329 @@
+"""The settings as immutable values with all defaults, and the values derived from them.
+
+``loader`` reads them from a file; this module reads nothing.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+from attrs import Factory, evolve, frozen
+
+from ringfence.config.converters import (
+    BackendName,
+    Burst,
+    Count,
+    Duration,
+    FriendCount,
+    HostName,
+    Interface,
+    Ladder,
+    LevelName,
+    Name,
+    Paths,
+    Pattern,
+    PerMinute,
+    Place,
+    Port,
+    Rate,
+    ScopeName,
+    SetSize,
+    SipPort,
+    Text,
+)
+from ringfence.detect.rules import RULES, Claimed, Rule
+from ringfence.firewall.contract import BanAction, FirewallPlan, Limit, LimitMode, Ports
+from ringfence.lists.entries import CONFIGURATION, Configured, parse_place
+from ringfence.lists.prefixes import code_of, text_of
+from ringfence.model import ListEntry, ListKind, Network, Secret
+
+
+@frozen
+class AmiSettings:
+    """``[asterisk.ami]``: how to connect and log in to one Asterisk's manager interface.
+
+    With ``enabled`` false only the log reports attempts, and no secret is needed. ``tls_ca`` is a file of
+    certificates to trust instead of the system's. ``tls_verify`` set to false accepts any certificate
+    (Asterisk's sample certificates are self-signed).
+    """
+
+    enabled: bool = True
+    host: Text = Text("127.0.0.1")
+    port: Port = Port(5038)
+    username: Text = Text("ringfence")
+    secret: Secret | None = None
+    secret_file: Path | None = None
+    tls: bool = False
+    tls_ca: Path | None = None
+    tls_verify: bool = True
+
+
+@frozen(kw_only=True)
+class CustomSettings:
+    """``[[asterisk.logs.custom]]``: a log line of the administrator's own dialplan that reports an attempt.
+
+    ``level`` and ``file`` are what Asterisk writes before the message, and ``pattern`` matches the message.
+    They must meet the conditions of :mod:`ringfence.parse.custom`.
+    """
+
+    name: Name
+    level: LevelName = LevelName("NOTICE")
+    file: Text = Text("Ext.")
+    pattern: Pattern
+
+
+@frozen
+class LogSettings:
+    """``[asterisk.logs]``: the logs that are read besides the manager interface.
+
+    ``paths`` is None if ringfence is to find them, and empty if none is to be read. ``timezone`` is the time
+    zone in which they are written, None for this host's. ``journal`` adds systemd's journal.
+    """
+
+    paths: tuple[Path, ...] | None = None
+    timezone: ZoneInfo | None = None
+    journal: bool = False
+    custom: tuple[CustomSettings, ...] = ()
+
+    @property
+    def wanted(self) -> bool:
+        """Whether any log is to be read."""
+        return self.paths != () or self.journal
+
+
+@frozen
+class WireSettings:
+    """``[asterisk.wire]``: whether outgoing challenges are observed.
+
+    They show the true sender of an attempt, also if another address is blamed, and attempts that hide. A host
+    has one wire: it is observed if any of its PBXs requests it.
+    """
+
+    enabled: bool = True
+
+
+@frozen
+class AsteriskSettings:
+    """``[[asterisk]]``: one PBX and its sources."""
+
+    name: Name = Name("asterisk")
+    ami: AmiSettings = Factory(AmiSettings)
+    logs: LogSettings = Factory(LogSettings)
+    wire: WireSettings = Factory(WireSettings)
+
+
+@frozen
+class LimitSettings:
+    """``[firewall.limit]``: the packets per second of one source that reach the SIP ports."""
+
+    mode: LimitMode = LimitMode.ENFORCE
+    rate: Rate = Rate(50)
+    burst: Burst = Burst(200)
+
+
+@frozen
+class FirewallSettings:
+    """``[firewall]``: the firewall, and where and how it drops packets.
+
+    With ``backend`` ``memory`` (a dry run) nothing is dropped. ``sip_ports`` is None if ringfence is to find
+    them.
+    """
+
+    backend: BackendName = BackendName("auto")
+    scope: ScopeName = ScopeName("all")
+    sip_ports: tuple[SipPort, ...] | None = None
+    interfaces: tuple[Interface, ...] = ()
+    action: BanAction = BanAction.DROP
+    log: bool = False
+    max_bans: SetSize = SetSize(262_144)
+    limit: LimitSettings = Factory(LimitSettings)
+
+
+@frozen
+class AllowSettings:
+    """``[allow]``: networks that are never banned, besides loopback and this host's own addresses."""
+
+    networks: tuple[Network, ...] = ()
+    hosts: tuple[HostName, ...] = ()
+    countries: tuple[Place, ...] = ()
+
+
+@frozen
+class DenySettings:
+    """``[deny]``: networks that are always denied, unless they are allowed."""
+
+    networks: tuple[Network, ...] = ()
+    countries: tuple[Place, ...] = ()
+
+
+@frozen
+class GeoSettings:
+    """``[geo]``: databases with the networks of countries and of network numbers; None for no database."""
+
+    database: Paths | None = None
+
+
+@frozen
+class RuleSettings:
+    """``[rules.NAME]``: the number of attempts within a window that leads to a ban, and its duration.
+
+    ``ban`` is one duration, or a list: that of the first ban, of the second within 30 days, and so on. The
+    other settings exist for some rules only, and are None elsewhere. ``friends`` is the number for friends
+    (0: none), ``addresses`` how many addresses of a network must take part, ``accounts`` the decoy accounts.
+    ``strangers`` is how many failures of an unknown address lead to a ban during a distributed attack.
+    """
+
+    enabled: bool
+    attempts: Count
+    window: Duration
+    ban: Ladder
+    friends: FriendCount | None = None
+    addresses: Count | None = None
+    accounts: tuple[Text, ...] | None = None
+    strangers: Count | None = None
+
+    @classmethod
+    def of(cls, rule: Rule) -> "RuleSettings":
+        """Return the settings of a rule with its default numbers."""
+        return cls(
+            rule.enabled,
+            Count(rule.attempts),
+            Duration(rule.window),
+            Ladder(rule.ban),
+            FriendCount(rule.friends) if rule.friends else None,
+            Count(rule.addresses) if rule.addresses else None,
+            None if rule.accounts is None else tuple(map(Text, sorted(rule.accounts))),
+            Count(rule.strangers) if rule.strangers else None,
+        )
+
+    def rule(self, rule: Rule) -> Rule:
+        """Return ``rule`` with these numbers."""
+        return evolve(
+            rule,
+            enabled=self.enabled,
+            attempts=self.attempts,
+            window=self.window,
+            ban=tuple(self.ban),
+            friends=self.friends or 0,
+            addresses=self.addresses or 0,
+            accounts=None if self.accounts is None else frozenset(self.accounts),
+            strangers=self.strangers or 0,
+        )
+
+
+@frozen
+class ClaimedSettings:
+    """``[claimed]``: the effect of evidence whose address is only claimed.
+
+    ``ban`` is as for a rule; ``per_minute`` is the maximum of new bans.
+    """
+
+    ban: Ladder = Ladder(Claimed().ban)
+    per_minute: PerMinute = PerMinute(Claimed().per_minute)
+
+
+@frozen
+class StoreSettings:
+    """``[store]``: the database of bans and their attempts."""
+
+    path: Path = Path("/var/lib/ringfence/ringfence.db")
+
+
+@frozen
+class ControlSettings:
+    """``[control]``: the socket between the command line and the daemon."""
+
+    socket: Path = Path("/run/ringfence/control.sock")
+
+
+def default_rules() -> dict[str, RuleSettings]:
+    """Return the default settings of every rule."""
+    return {rule.name: RuleSettings.of(rule) for rule in RULES}
+
+
+@frozen
+class Settings:
+    """All settings. ``rules`` has an entry for every rule."""
+
+    asterisk: tuple[AsteriskSettings, ...] = (AsteriskSettings(),)
+    firewall: FirewallSettings = Factory(FirewallSettings)
+    allow: AllowSettings = Factory(AllowSettings)
+    deny: DenySettings = Factory(DenySettings)
+    geo: GeoSettings = Factory(GeoSettings)
+    rules: Mapping[str, RuleSettings] = Factory(default_rules)
+    claimed: ClaimedSettings = Factory(ClaimedSettings)
+    store: StoreSettings = Factory(StoreSettings)
+    control: ControlSettings = Factory(ControlSettings)
+
+    def rule_table(self) -> tuple[Rule, ...]:
+        """Return the rules with the numbers of this configuration."""
+        return tuple(self.rules[rule.name].rule(rule) for rule in RULES)
+
+    def claims(self) -> Claimed:
+        """Return the limits for evidence whose address is only claimed."""
+        return Claimed(tuple(self.claimed.ban), self.claimed.per_minute)
+
+    def plan(self, found_ports: Ports | None, log_group: int | None) -> FirewallPlan:
+        """Return the wanted rules of the firewall; ``found_ports`` are Asterisk's, None if unknown."""
+        mine = self.firewall
+        ports = found_ports if found_ports is not None else Ports()
+        if mine.sip_ports is not None:
+            ports = Ports(
+                udp=tuple(sorted({port.number for port in mine.sip_ports if port.udp})),
+                tcp=tuple(sorted({port.number for port in mine.sip_ports if port.tcp})),
+            )
+        return FirewallPlan(
+            maxelem=mine.max_bans,
+            log_group=log_group,
+            every_port=mine.scope == "all",
+            sip_ports=ports,
+            interfaces=tuple(mine.interfaces),
+            action=mine.action,
+            log=mine.log,
+            limit=Limit(mine.limit.mode, mine.limit.rate, mine.limit.burst),
+        )
+
+    def lists(self) -> Configured:
+        """Return the lists' part of this configuration."""
+        said = [
+            *((ListKind.ALLOW, text_of(*code_of(network))) for network in self.allow.networks),
+            *((ListKind.ALLOW, host) for host in self.allow.hosts),
+            *((ListKind.ALLOW, parse_place(place).text) for place in self.allow.countries),
+            *((ListKind.DENY, text_of(*code_of(network))) for network in self.deny.networks),
+            *((ListKind.DENY, parse_place(place).text) for place in self.deny.countries),
+        ]
+        return Configured(
+            entries=tuple(ListEntry(side, what, "", 0.0, None, CONFIGURATION) for side, what in said),
+            databases=tuple(self.geo.database or ()),
+            most=self.firewall.max_bans,
+        )
+
+    @property
+    def wire(self) -> bool:
+        """Whether any PBX requests the wire."""
+        return any(pbx.wire.enabled for pbx in self.asterisk)
+
+    def manager_ports(self) -> list[int]:
+        """Return the ports of the manager interfaces on this host."""
+        amis = [pbx.ami for pbx in self.asterisk if pbx.ami.enabled]
+        return [ami.port for ami in amis if ami.host in {"127.0.0.1", "::1", "localhost"}]
+
+    def heard(self) -> tuple[AsteriskSettings, ...]:
+        """Return each PBX with the logs to read.
+
+        If there are several PBXs, none finds its logs automatically, because each would find the same files.
+        """
+        if len(self.asterisk) == 1:
+            return self.asterisk
+        return tuple(
+            evolve(pbx, logs=evolve(pbx.logs, paths=() if pbx.logs.paths is None else pbx.logs.paths))
+            for pbx in self.asterisk
+        )
+
+    def several_sources(self) -> frozenset[str]:
+        """Return the names of the Asterisks that more than AMI reports."""
+        return frozenset(pbx.name for pbx in self.heard() if pbx.logs.wanted or self.wire)
+
+    def corroborated(self) -> frozenset[str]:
+        """Return the names of the Asterisks that AMI or the wire reports, so that log lines are hints."""
+        return frozenset(pbx.name for pbx in self.heard() if pbx.ami.enabled or self.wire)

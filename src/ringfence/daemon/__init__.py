@@ -1,0 +1,1 @@
+"""The daemon: builds every part, supervises it, and answers the commands."""

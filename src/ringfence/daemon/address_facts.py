@@ -1,0 +1,95 @@
+"""The facts about one address, from a running daemon.
+
+Tables are read in the event loop, in some microseconds each. The kernel's list, the database and the lists
+are read in threads, so that a query delays no ban.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from ipaddress import IPv6Network
+from typing import Any
+
+from ringfence.bans.ledger import network_of
+from ringfence.daemon.keeper import Keeper
+from ringfence.detect.rules import RETURN_WITHIN
+from ringfence.errors import ControlError, RingfenceError
+from ringfence.explain.as_json import Document, document
+from ringfence.explain.facts import ActiveBan, NetworkFacts, is_about
+from ringfence.explain.lookup import BanRecords, read_bans, running_of
+from ringfence.lists.lookup import Holder
+from ringfence.model import Network, Scope, parse_network
+from ringfence.networks import IPV6_SENDER, is_one_host, prefix_of
+
+
+class AddressFacts:
+    """Handles ``{"do": "why", "network": "198.51.100.7"}`` with the data of the keeper."""
+
+    def __init__(self, keeper: Keeper) -> None:
+        self._keeper = keeper
+        self._enforcer = keeper.enforcer
+
+    async def answer(self, request: Mapping[str, Any]) -> Document:
+        """Handle a request."""
+        try:
+            network = parse_network(request["network"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise ControlError(f"not an address or network: {error}") from None
+        return document(await self.known(network))
+
+    async def known(self, network: Network) -> NetworkFacts:
+        """Collect what is known of ``network``."""
+        enforcer, detector, wall = self._enforcer, self._enforcer.detector, self._enforcer.clock.wall()
+        problems: list[str] = []
+        subject = detector.subject_of(network.network_address) if _is_sender(network) else network
+        found = await asyncio.to_thread(read_bans, enforcer.backend, enforcer.records.store, network, wall)
+        holders = await self._holding(network, problems)
+        mono = enforcer.clock.mono()
+        story = None
+        if _is_sender(network) and (_is_single(network) or subject == network):
+            story = detector.summary_of(network.network_address, mono)
+        around = network if story is None else prefix_of(network.network_address)
+        return NetworkFacts(
+            network=network,
+            now=wall,
+            subject=subject,
+            running=self._running(network, found, wall),
+            past=tuple(past for past in found.past if not past.runs(wall)),
+            offences=enforcer.records.offences(subject, wall - RETURN_WITHIN),
+            holders=tuple(holders),
+            protected=enforcer.exempt.protected,
+            friends=story.friends if story is not None else (),
+            former=story.former if story is not None else (),
+            story=story,
+            ahead=wall - mono,
+            contains_exempt=detector.friends.any_in(around) or detector.exempt.overlaps(around),
+            claimed=self._keeper.claims,
+            alarms=tuple(alarm for alarm in self._keeper.alarms.active if is_about(alarm.subject, network)),
+            enforcing=enforcer.enforcing,
+            problems=(*found.problems, *problems),
+        )
+
+    async def _holding(self, network: Network, problems: list[str]) -> list[Holder]:
+        try:
+            return await self._keeper.lists.holding(network)
+        except RingfenceError as error:
+            problems.append(f"which list holds it is not known: {error}")
+            return []
+
+    def _running(self, network: Network, found: BanRecords, now: float) -> tuple[ActiveBan, ...]:
+        """Return the bans that cover ``network``: those in the kernel, and those that should be there."""
+        enforcer = self._enforcer
+        keys = [key for scope in Scope for key in enforcer.ledger.covering(network, scope, now)]
+        known = {network_of(key): enforcer.ban_at(key) for key in keys}
+        return running_of(found, known, now)
+
+
+def _is_single(network: Network) -> bool:
+    return network.prefixlen == network.max_prefixlen
+
+
+def _is_sender(network: Network) -> bool:
+    """Whether all of ``network`` is counted and banned as one subject, or may be."""
+    if _is_single(network):
+        return True
+    part_of_sender = isinstance(network, IPv6Network) and network.prefixlen >= IPV6_SENDER
+    return part_of_sender and not is_one_host(network.network_address)

@@ -1,0 +1,120 @@
+"""The lock that allows one ringfence per network namespace.
+
+The sets have fixed names, so two daemons would undo each other's work. The lock (``flock``) is on a file that
+only root and the service user can open, with the inode of the network namespace in its name. The kernel
+releases it when the process ends for any reason. The file is in the runtime folder, and also in the folder of
+the control socket if that is another one. So daemons with different configurations exclude each other, and a
+process that cannot write to /run uses the other folder.
+"""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+from ringfence.daemon.paths import make_folder
+from ringfence.errors import FirewallBusyError, FirewallError
+
+RUNTIME_FOLDER = Path("/run/ringfence")
+_NAMESPACE = Path("/proc/thread-self/ns/net")
+_WRITABLE_BY_OTHERS = 0o022
+_TRIES = 20
+
+
+@contextmanager
+def claim_sets(folder: Path) -> Iterator[None]:
+    """Own the sets of this network namespace until the block ends.
+
+    ``folder`` is the folder of the control socket. Raise FirewallBusyError if another process owns the sets,
+    FirewallError if no folder can hold the lock.
+    """
+    folders = dict.fromkeys((RUNTIME_FOLDER, folder))
+    refused = []
+    with ExitStack() as stack:
+        for place in folders:
+            make_folder(place)
+            try:
+                stack.enter_context(_locked(place))
+            except OSError as error:
+                refused.append(f"{place}: {error.strerror}")
+        if len(refused) == len(folders):
+            raise FirewallError(
+                f"the sets cannot be claimed: {'; '.join(refused)}; fix: give {RUNTIME_FOLDER} to the "
+                "user that runs ringfence, mode 0750"
+            )
+        yield
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold the lock in ``folder``. Raise OSError if the folder is unsuitable."""
+    directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        if os.fstat(directory).st_mode & _WRITABLE_BY_OTHERS:
+            raise PermissionError(0, "other users may write there")
+        name = f"sets-{_NAMESPACE.stat().st_ino}.lock"
+        descriptor = _lock(directory, name, folder)
+        try:
+            yield
+        finally:
+            # Unlink while the lock is held: a process that opened this file finds it gone, and tries again.
+            with suppress(OSError):
+                if _is_at(descriptor, directory, name):
+                    os.unlink(name, dir_fd=directory)
+            os.close(descriptor)
+    finally:
+        os.close(directory)
+
+
+def _lock(directory: int, name: str, folder: Path) -> int:
+    for _ in range(_TRIES):
+        descriptor = _open(directory, name)
+        if descriptor is None:
+            continue
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _is_at(descriptor, directory, name):
+                return descriptor
+        except BlockingIOError:
+            os.close(descriptor)
+            raise FirewallBusyError(
+                f"another ringfence guards this network namespace (it locks {folder / name}, see `lslocks`); "
+                "stop it first: systemctl stop ringfence"
+            ) from None
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+    raise FirewallBusyError(
+        f"other processes of ringfence come and go ({folder / name}); try again when they have ended"
+    )
+
+
+def _open(directory: int, name: str) -> int | None:
+    """Open or create the lock file. Return None if another process removed or created it meanwhile."""
+    flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        return os.open(name, flags, dir_fd=directory)
+    except FileNotFoundError:
+        pass
+    except PermissionError:
+        # Root was killed before it changed the owner. No process holds the lock of such a file.
+        os.unlink(name, dir_fd=directory)
+        return None
+    try:
+        descriptor = os.open(name, flags | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=directory)
+    except FileExistsError:
+        return None
+    if os.geteuid() == 0:
+        owner = os.fstat(directory)
+        os.fchown(descriptor, owner.st_uid, owner.st_gid)
+    return descriptor
+
+
+def _is_at(descriptor: int, directory: int, name: str) -> bool:
+    """Whether the open file is still the one of that name."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(name, dir_fd=directory, follow_symlinks=False))
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,64 @@
+"""A selector that moderates wake-ups, as network drivers moderate interrupts.
+
+One guess is some six packets and lines, and each would wake the event loop by itself: that costs more than
+decoding and judging it. So the loop handles the first events after a pause at once, and under sustained load
+handles everything that has arrived at most once in ``PERIOD``.
+
+An attacker gains at most one period: a ban may come ``PERIOD`` later than without moderation, and only while
+load has been sustained for ``ONSET`` already.
+"""
+
+import math
+import selectors
+import time
+from collections.abc import Callable
+
+PERIOD = 0.001
+"""The least time between two wake-ups under sustained load (seconds)."""
+
+QUIET = 0.005
+"""Load ends when nothing has arrived for so long (seconds)."""
+
+ONSET = 0.005
+"""Load is sustained when it has lasted so long (seconds)."""
+
+
+class ModeratedSelector(selectors.EpollSelector):
+    """An epoll selector that asks the kernel at most once in ``PERIOD`` under sustained load.
+
+    ``clock`` returns monotonic seconds; ``sleep`` waits for so many seconds.
+    """
+
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], object] = time.sleep,
+    ) -> None:
+        super().__init__()
+        self._clock = clock
+        self._sleep = sleep
+        self._began = self._latest = -math.inf
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        """Return what is ready; wait at most ``timeout`` seconds, or without end if it is None.
+
+        A call with a ``timeout`` of 0 never waits: the loop has other work to do.
+        """
+        if timeout is None or timeout > 0:
+            rest = self._rest(self._clock())
+            if rest > 0:
+                self._sleep(rest if timeout is None else min(rest, timeout))
+                timeout = None if timeout is None else max(0.0, timeout - rest)
+        ready = super().select(timeout)
+        if ready:
+            now = self._clock()
+            if now - self._latest >= QUIET:
+                self._began = now
+            self._latest = now
+        return ready
+
+    def _rest(self, now: float) -> float:
+        """Return how long (seconds) to wait before the kernel is asked."""
+        if now - self._latest >= QUIET or self._latest - self._began < ONSET:
+            return 0.0
+        return self._latest + PERIOD - now

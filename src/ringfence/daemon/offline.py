@@ -1,0 +1,109 @@
+"""Unban without the daemon: a command that runs as root changes the kernel and the database directly.
+
+It does nothing while a daemon runs, because the daemon owns the database and the sets, and would restore what
+is removed.
+"""
+
+import asyncio
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from ringfence.bans.enforcer import Enforcer
+from ringfence.bans.ledger import Record, key_of
+from ringfence.bans.unban import UnbanResult, unban, unban_all
+from ringfence.clock import Clock
+from ringfence.config.schema import Settings
+from ringfence.daemon import logging as log
+from ringfence.daemon.lock import claim_sets
+from ringfence.daemon.paths import make_folder
+from ringfence.detect.detector import Detector
+from ringfence.errors import DaemonUnreachableError, StoreError
+from ringfence.firewall import KERNEL_BACKENDS, make_backend
+from ringfence.firewall.cleanup import holds_anything
+from ringfence.firewall.contract import Backend, Ports
+from ringfence.firewall.requirements import require_capabilities
+from ringfence.host.listening import find_ports
+from ringfence.model import Network
+from ringfence.sources.wire import GROUP
+from ringfence.store.best_effort import Records
+from ringfence.store.database import Store
+
+_PROC = Path("/proc")
+
+
+def unban_networks(settings: Settings, networks: Sequence[Network]) -> UnbanResult:
+    """Unban ``networks`` as the daemon does. Raise RingfenceError if that fails."""
+    with _enforcer(settings) as enforcer:
+        return asyncio.run(unban(enforcer, networks))
+
+
+def unban_everything(settings: Settings) -> int:
+    """Remove every ban and return their number. Raise RingfenceError if that fails."""
+    with _enforcer(settings) as enforcer:
+        return asyncio.run(unban_all(enforcer))
+
+
+@contextmanager
+def _enforcer(settings: Settings) -> Iterator[Enforcer]:
+    """Yield an enforcer that knows every ban of the kernel and of the database.
+
+    Raise StoreError at the end if the database could not record the changes.
+    """
+    log.configure(logging.CRITICAL)  # the command prints the result
+    _require_root()
+    make_folder(settings.store.path.parent)  # the unit may never have been started
+    store, fleeting = Store.open_or_memory(settings.store.path)
+    claim = claim_sets(settings.control.socket.parent)
+    with store, claim, closing(_backend(settings)) as backend:
+        enforcer = Enforcer(backend, Records(store, fleeting=fleeting), Detector(()), Clock())
+        _load(enforcer)
+        yield enforcer
+        failed = fleeting or enforcer.records.error
+        if enforcer.counts.unbanned and failed:
+            raise StoreError(
+                f"removed from the kernel, but the next start bans again: this is not recorded: {failed}"
+            )
+
+
+def _require_root() -> None:
+    if os.geteuid() != 0:
+        raise DaemonUnreachableError(
+            "no daemon answers, and without it only root can unban; fix: run this as root (sudo), "
+            "or start the daemon: systemctl start ringfence"
+        )
+    require_capabilities(_PROC, "CAP_NET_ADMIN")
+
+
+def _backend(settings: Settings) -> Backend:
+    """Return the backend whose bans are in the kernel, the configured one first.
+
+    If the kernel has no bans (after a reboot, in a dry run), return the memory backend, so only the database
+    changes.
+    """
+    configured = settings.firewall.backend
+    order = (configured, *KERNEL_BACKENDS) if configured in KERNEL_BACKENDS else KERNEL_BACKENDS
+    name = next((one for one in order if configured != "memory" and holds_anything(one)), "memory")
+    log_group = GROUP if settings.wire else None
+    return make_backend(name, settings.plan(_ports(settings), log_group))
+
+
+def _ports(settings: Settings) -> Ports | None:
+    """Return the ports that the daemon would find: splitting a ban may renew the rules."""
+    found = find_ports(next(iter(settings.manager_ports()), None))
+    return None if found is None else Ports(found.udp or Ports().udp, found.tcp or Ports().tcp)
+
+
+def _load(enforcer: Enforcer) -> None:
+    """Load every active ban into ``enforcer``, without any change in the kernel."""
+    if not enforcer.backend.enforces:
+        enforcer.start(verified=False)
+        return
+    if enforcer.records.switched_off:
+        return  # then the enforcer refuses requests, as in the daemon
+    enforcer.opened = enforcer.backend.open()
+    enforcer.enforcing = True
+    for ban, made in enforcer.records.running(enforcer.clock.wall()):
+        enforcer.ledger.put(key_of(ban.network, ban.scope), Record.of(ban, made))

@@ -1,0 +1,43 @@
+"""The file system as the unit's user sees it: its folders, and files that it may read."""
+
+import os
+import pwd
+import stat
+from contextlib import suppress
+from pathlib import Path
+
+USER = "ringfence"
+"""The user of the unit."""
+
+
+def make_folder(folder: Path) -> None:
+    """Create a folder that systemd normally creates for the unit, owned by the unit's user if there is one.
+
+    A failure is not reported here: the code that writes there reports it.
+    """
+    with suppress(OSError):
+        folder.mkdir(mode=0o750)
+        with suppress(KeyError):
+            user = pwd.getpwnam(USER)
+            made = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                os.fchown(made, user.pw_uid, user.pw_gid)
+            finally:
+                os.close(made)
+
+
+def may_read(file: Path) -> bool:
+    """Whether the unit's user may read a file, by owners and modes; true if that cannot be determined."""
+    try:
+        user = pwd.getpwnam(USER)
+        groups = {user.pw_gid, *os.getgrouplist(USER, user.pw_gid)}
+        above = all(_grants(folder, user.pw_uid, groups, stat.S_IXOTH) for folder in file.resolve().parents)
+        return above and _grants(file, user.pw_uid, groups, stat.S_IROTH)
+    except (KeyError, OSError):
+        return True
+
+
+def _grants(path: Path, user: int, groups: set[int], right: int) -> bool:
+    found = path.stat()
+    whose = 6 if found.st_uid == user else 3 if found.st_gid in groups else 0
+    return user == 0 or bool(found.st_mode >> whose & right)

@@ -1,0 +1,122 @@
+"""The handlers of the requests on the control socket."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from attrs import asdict
+
+from ringfence import control
+from ringfence.bans.exemptions import overlap
+from ringfence.bans.listing import listed
+from ringfence.bans.unban import unban, unban_all
+from ringfence.config.converters import MAX_DURATION
+from ringfence.control import Encoded
+from ringfence.daemon import trial
+from ringfence.daemon.keeper import Keeper
+from ringfence.daemon.status import StatusData, bans_report, status_report
+from ringfence.errors import ControlError, StoreError
+from ringfence.firewall.contract import Counters, NetworkList
+from ringfence.friends.handlers import FriendRequests
+from ringfence.model import Network, parse_network
+
+
+class RequestHandlers:
+    """Handles requests to the firewall's side of the daemon; ``seen`` returns the data for the status."""
+
+    def __init__(self, keeper: Keeper, seen: Callable[[Counters], StatusData]) -> None:
+        self._keeper = keeper
+        self._enforcer = keeper.enforcer
+        self._seen = seen
+        self._requests = FriendRequests(keeper.friends, keeper.enforcer.clock.wall)
+
+    def handlers(self) -> Mapping[str, control.Handler]:
+        """Return the handler of each request."""
+        return {
+            "bans": self._bans,
+            "status": self._status,
+            "ban": self._ban,
+            "unban": self._unban,
+            "off": self._off,
+            "on": self._on,
+            "confirm": self._confirm,
+            **self._keeper.lists.handlers(),
+            "friends": self._friends,
+            **self._requests.handlers(),
+            "why": self._why,
+        }
+
+    async def _why(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return all that is known of one address."""
+        from ringfence.daemon.address_facts import AddressFacts  # noqa: PLC0415 - loaded when a command asks
+
+        return await AddressFacts(self._keeper).answer(request)
+
+    async def _bans(self, request: Mapping[str, Any]) -> Encoded:
+        """List the kernel's bans in a thread, so that listing delays no ban."""
+        wanted = _networks(request) if "networks" in request else None
+        known = self._enforcer.keys()
+        return await asyncio.to_thread(partial(self._listing, wanted, known))
+
+    def _listing(self, wanted: list[Network] | None, known: list[int]) -> Encoded:
+        elements = listed(self._enforcer.backend, known)
+        found = (
+            element
+            for element in elements
+            if wanted is None or any(overlap(element.network, network) for network in wanted)
+        )
+        return Encoded(bans_report(found, self._enforcer.ledger, self._enforcer.clock.wall()))
+
+    async def _status(self, _: Mapping[str, Any]) -> object:
+        usage = await self._keeper.counters()
+        self._keeper.reconciler.check()
+        report = status_report(self._enforcer, self._seen(usage))
+        friends = len(self._keeper.friends.friends)
+        return report | {"friends": friends, "limiter_waits": self._keeper.limiter_waits}
+
+    async def _friends(self, request: Mapping[str, Any]) -> Encoded:
+        """Encode the list in a thread: there may be tens of thousands of friends."""
+        wanted = _networks(request) if "networks" in request else None
+        return Encoded(await asyncio.to_thread(list, self._requests.listed(wanted)))
+
+    def _ban(self, request: Mapping[str, Any]) -> object:
+        seconds, reason = request.get("seconds"), request.get("reason", "")
+        if not isinstance(seconds, int | float) or not 0 < seconds <= MAX_DURATION:
+            raise ControlError("a ban needs a duration in seconds, above 0 and at most ten years")
+        if not isinstance(reason, str):
+            raise ControlError("the reason must be a text")
+        force = request.get("force") is True
+        problems = self._enforcer.ban(_networks(request), seconds, reason, force=force)
+        if force:  # the ban may be of a network that the allow list of the kernel protected
+            self._enforcer.fill(NetworkList.ALLOW)
+        return problems
+
+    async def _unban(self, request: Mapping[str, Any]) -> object:
+        if request.get("all") is True:
+            return await unban_all(self._enforcer)
+        return asdict(await unban(self._enforcer, _networks(request)))
+
+    def _off(self, _: Mapping[str, Any]) -> object:
+        self._enforcer.switch_off()
+        fleeting = self._enforcer.records.fleeting
+        if fleeting:
+            raise StoreError(
+                "everything is removed, but the next start enforces again, since this is not recorded: "
+                f"{fleeting}"
+            )
+        return True
+
+    def _on(self, _: Mapping[str, Any]) -> object:
+        self._keeper.switch_on()
+        return True
+
+    def _confirm(self, _: Mapping[str, Any]) -> object:
+        return trial.confirm(self._enforcer.records.store)
+
+
+def _networks(request: Mapping[str, Any]) -> list[Network]:
+    try:
+        return [parse_network(text) for text in request["networks"]]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ControlError(f"not an address or network: {error}") from None

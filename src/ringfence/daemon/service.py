@@ -1,0 +1,49 @@
+"""The daemon's process: ``ringfence run`` becomes ``python -m ringfence.daemon.service FILE LEVEL``.
+
+A third argument is the length of a trial in seconds.
+
+The command line's libraries take a quarter of a process's memory (15 of 54 MiB when measured), and the daemon
+needs none of them. So the command replaces itself with this module and keeps its process id. The daemon does
+not need rich either, which structlog uses for tracebacks if it is installed: importing it takes a tenth of
+the time until READY.
+"""
+
+import signal
+import sys
+from pathlib import Path
+
+# The import then fails as if rich were not installed.
+sys.modules["rich"] = None  # type: ignore[assignment]
+
+from ringfence.config.loader import load  # noqa: E402 - as above
+from ringfence.daemon import logging as log  # noqa: E402 - as above
+from ringfence.daemon.daemon import Daemon  # noqa: E402 - as above
+from ringfence.daemon.paths import make_folder  # noqa: E402 - as above
+from ringfence.errors import (  # noqa: E402 - as above
+    RingfenceError,
+    error_lines,
+    report_defect,
+)
+from ringfence.model import printable  # noqa: E402 - as above
+
+
+def main(config: str, level: str, trial: str = "0") -> int:
+    """Guard until stopped. Return the exit code."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the daemon handles SIGHUP, it would end the process
+    sys.excepthook = report_defect
+    log.configure(int(level))
+    path = Path(config)
+    try:
+        settings = load(path)
+        for file in (settings.store.path, settings.control.socket):
+            make_folder(file.parent)
+        Daemon(path, settings).run(float(trial))
+    except RingfenceError as error:
+        lines, code = error_lines(error)
+        print(*map(printable, lines), sep="\n", file=sys.stderr)  # noqa: T201 - the final error, for the terminal
+        return code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

@@ -1,0 +1,63 @@
+"""Alarms for sources that have stopped, and for logs that are incomplete according to Asterisk.
+
+Attempts that only one source reports are missed while that source is down. A source that has not been
+listening for ``PATIENCE`` is reported as silent, with the reason, until it listens again. A log that has
+never existed causes no alarm.
+"""
+
+from collections.abc import Iterable, Mapping
+
+from ringfence.alarms import Alarms
+from ringfence.model import printable
+from ringfence.sources.state import Condition, State
+
+PATIENCE = 5.0
+"""Seconds that a source may take to start or to come back."""
+
+SILENT, LOST = "source.silent", "log.lost"
+
+
+class SourceWatchdog:
+    """Checks the sources about every second."""
+
+    def __init__(self, alarms: Alarms) -> None:
+        self._alarms = alarms
+        self._quiet_since: dict[str, float] = {}
+        self._alarmed: set[str] = set()
+        self._listened: set[str] = set()
+        self._lost: dict[tuple[str, str], int] = {}
+
+    def check(self, conditions: Mapping[str, Condition], now: float) -> None:
+        """Check the condition of each source at ``now`` (monotonic seconds)."""
+        for name, condition in conditions.items():
+            if condition.state is State.LISTENING:
+                self._listened.add(name)
+            if condition.state is State.LISTENING or self._is_waited_for(name, condition):
+                self._quiet_since.pop(name, None)
+                self._clear(name)
+            elif now - self._quiet_since.setdefault(name, now) >= PATIENCE:
+                self._alarmed.add(name)
+                detail = printable(condition.detail)
+                text = f"reports nothing for {PATIENCE:.0f} s and more: {condition.state}, {detail}"
+                self._alarms.activate(SILENT, name, text)
+        for name in self._quiet_since.keys() - conditions.keys():
+            del self._quiet_since[name]
+            self._clear(name)
+
+    def _is_waited_for(self, name: str, condition: Condition) -> bool:
+        return condition.state is State.WAITING and name not in self._listened
+
+    def _clear(self, name: str) -> None:
+        if name in self._alarmed:
+            self._alarmed.discard(name)
+            self._alarms.clear(SILENT, name)
+
+    def on_lost_lines(self, name: str, said: Iterable[tuple[str, int]]) -> None:
+        """Activate an alarm for each message of Asterisk about lost log lines whose count has grown."""
+        for what, count in said:
+            if count > self._lost.get((name, what), 0):
+                self._lost[name, what] = count
+                self._alarms.activate(LOST, f"{name}: {what}", _DROPPED)
+
+
+_DROPPED = "Asterisk reports that log lines are missing: attempts that only this log reports are missed"

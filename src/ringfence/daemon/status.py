@@ -1,0 +1,304 @@
+"""The list of bans and the status, as JSON.
+
+The keys are an interface for scripts: keys may be added, but not changed or removed.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from math import isfinite
+from operator import itemgetter
+from typing import TYPE_CHECKING
+
+from attrs import frozen
+
+from ringfence.alarms import Alarm
+from ringfence.bans.enforcer import Enforcer
+from ringfence.bans.ledger import Ledger, Record, key_of
+from ringfence.bans.reconcile import Reconciler
+from ringfence.detect.detector import Detector
+from ringfence.detect.judgement import Watched
+from ringfence.detect.rules import Rule
+from ringfence.firewall.contract import Counters, Element
+from ringfence.model import Scope, format_network, printable, rfc3339
+from ringfence.sources.ami import AmiSource
+from ringfence.sources.state import State
+
+if TYPE_CHECKING:
+    from ringfence.sources.logs import LogSource
+    from ringfence.sources.wire import WireSource
+
+_ROWS = 500  # rows of a part, some 120 kB
+WITHOUT_WIRE = (
+    "a sender that hides from Asterisk's own events is only listed, and so is a guesser at chan_sip"
+)
+"""What is not covered while outgoing challenges are not seen."""
+
+
+def bans_report(elements: Iterable[Element], ledger: Ledger, now: float) -> Iterator[bytes]:
+    """Return the kernel's bans as a JSON list in parts, one object for each ban, the newest first.
+
+    ``timeout`` is the time left in the kernel, in seconds from ``now``. Keys that the kernel does not report
+    are null if the ledger has no record, and so is the end of an element that another program added without
+    one. The list comes in parts of bytes, because 100,000 objects would take 150 MB. All elements are read
+    before the first part is returned.
+    """
+    found = []
+    for element in elements:
+        record = ledger.get(key_of(element.network, element.scope))
+        since = -record.since if record else 0.0
+        # The text is a tenth of the size of the network object.
+        found.append(
+            (
+                since,
+                format_network(element.network),
+                element.scope,
+                element.timeout,
+                element.packets,
+                element.bytes,
+                record,
+            )
+        )
+    found.sort(key=itemgetter(0))
+    return _bans_in_parts(found, now)
+
+
+_Row = tuple[float, str, Scope, float, int, int, Record | None]
+
+
+def _bans_in_parts(found: Sequence[_Row], now: float) -> Iterator[bytes]:
+    between = "["
+    for start in range(0, len(found), _ROWS):
+        rows = [_ban_row(row, now) for row in found[start : start + _ROWS]]
+        yield (between + ", ".join(rows)).encode()
+        between = ", "
+    yield b"]" if found else b"[]"
+
+
+def _ban_row(row: _Row, now: float) -> str:
+    """Encode one ban as JSON by hand, which is faster for 100,000 bans."""
+    _, address, scope, timeout, packets, octets, record = row
+    # A ban may outlast the longest timeout of the kernel.
+    expires = max(now + timeout, record.expires if record else 0.0)
+    since = f'"{rfc3339(record.since)}"' if record else "null"
+    until = f'"{rfc3339(expires)}"' if isfinite(expires) else "null"
+    left = round(timeout) if isfinite(timeout) else "null"
+    rule, reason = (_quoted(record.rule), _quoted(record.reason)) if record else ("null", "null")
+    attempts, offence = (record.attempts, record.offence) if record else ("null", "null")
+    proven = record.proven if record else "null"
+    return (
+        f'{{"address": "{address}", "since": {since}, "expires": {until}, "rule": {rule}, '
+        f'"attempts": {attempts}, "packets": {packets}, "bytes": {octets}, "timeout": {left}, '
+        f'"reason": {reason}, "scope": "{scope}", "offence": {offence}, "proven": {proven}}}'
+    )
+
+
+@lru_cache(maxsize=64)
+def _quoted(text: str) -> str:
+    """Encode a text as JSON. Mostly the same few texts recur."""
+    return json.dumps(printable(text))
+
+
+@frozen
+class StatusData:
+    """The data of a status report besides the enforcer's, all as of ``now`` (monotonic seconds).
+
+    ``why`` is the reason for the choice of this firewall. ``problems`` are further problems, a line each.
+    ``unseen`` is what the present sources cannot show. ``rules`` are those of the configuration, including
+    those that are off.
+    """
+
+    now: float
+    sources: "Sequence[AmiSource | LogSource]"
+    wire: "WireSource | None"
+    detector: Detector
+    reconciler: Reconciler
+    usage: Counters
+    why: str
+    alarms: Sequence[Alarm]
+    problems: Sequence[str] = ()
+    unseen: Sequence[str] = ()
+    rules: Sequence[Rule] = ()
+
+
+@frozen
+class Reloaded:
+    """The result of reading the configuration file ``where`` again.
+
+    ``refused`` are the errors because of which the old configuration stays. ``notes`` are remarks on a new
+    one.
+    """
+
+    where: str
+    refused: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def decoy_problems(rules: Iterable[Rule], knew: Callable[[str], bool]) -> list[str]:
+    """Return a line for each decoy that is a real account: one mistyped password would cause a ban.
+
+    ``knew`` returns whether an account has ever authenticated.
+    """
+    named = {account for rule in rules if rule.enabled for account in rule.accounts or ()}
+    return [
+        f"decoy {printable(account)} is a real account, so one mistyped password is a ban; "
+        "fix: take it out of accounts in [rules.decoy]"
+        for account in sorted(named)
+        if knew(account)
+    ]
+
+
+def status_report(enforcer: Enforcer, seen: StatusData) -> dict[str, object]:
+    """Return the status as JSON values."""
+    counts = [source.counts for source in seen.sources]
+    detector = seen.detector
+    return {
+        "sources": [
+            *(_source(source) for source in seen.sources),
+            *([_wire(seen.wire)] if seen.wire else []),
+        ],
+        "events": sum(count.events for count in counts),
+        "attempts": detector.counts.attempts,
+        "tampered": sum(count.tampered for count in counts),
+        "garbled": sum(count.garbled for count in counts),
+        "bans": seen.reconciler.enforced,
+        "enforced": seen.reconciler.enforced,
+        "expected": seen.reconciler.expected,
+        "exempt": detector.counts.exempt,
+        "unconfirmed": detector.counts.unconfirmed,
+        "late": detector.counts.late,
+        "hidden": detector.counts.hidden,
+        "forged": detector.counts.forged,
+        "evicted": detector.evicted,
+        "firewall": _firewall(enforcer, seen),
+        "rules": {
+            "on": [rule.name for rule in seen.rules if rule.enabled],
+            "off": [rule.name for rule in seen.rules if not rule.enabled],
+            "decoys": sorted(
+                printable(account) for rule in seen.rules if rule.enabled for account in rule.accounts or ()
+            ),
+        },
+        "limiter_drops": seen.usage.limiter_drops,
+        "placed": enforcer.counts.placed,
+        "failed": enforcer.counts.failed,
+        "pending": enforcer.pending,
+        "displaced": enforcer.counts.displaced,
+        "watched": [_watched(entry) for entry in detector.watched(seen.now)],
+        "alarms": [alarm.as_json() for alarm in seen.alarms],
+        "unseen": [*seen.unseen],
+        "problems": [
+            *seen.problems,
+            *_problems(enforcer),
+            *_wire_problems(seen.wire),
+            *_log_alarms(seen.sources),
+        ],
+    }
+
+
+def _source(source: "AmiSource | LogSource") -> dict[str, object]:
+    """Return the state of a source; for a log also whether, and how many, SECURITY lines are skipped."""
+    counts = source.counts
+    standby = {}
+    if not isinstance(source, AmiSource):
+        standby = {"standing_by": source.standing_by, "skipped": source.counts.standby}
+    return {
+        "name": str(source.id),
+        "state": str(source.condition.state),
+        "detail": printable(source.condition.detail),
+        "events": counts.events,
+        "tampered": counts.tampered,
+        "garbled": counts.garbled,
+        "dropped_bytes": counts.dropped_bytes,
+        **standby,
+    }
+
+
+def _wire(source: "WireSource") -> dict[str, object]:
+    counts = source.counts
+    return {
+        "name": "wire",
+        "state": str(source.condition.state),
+        "detail": source.condition.detail,
+        "events": counts.challenges,
+        "tampered": 0,
+        "garbled": counts.unreadable,
+        "dropped_bytes": 0,
+        "lost": counts.lost,
+        "containers": [format_network(network) for network in source.containers],
+    }
+
+
+def _firewall(enforcer: Enforcer, seen: StatusData) -> dict[str, object]:
+    opened, verification, usage = enforcer.opened, enforcer.verification, seen.usage
+    families: Mapping[int, str | None] = opened.families if opened else {}
+    counts = seen.reconciler.counts
+    return {
+        "backend": enforcer.backend.name,
+        "why": seen.why,
+        "enforcing": enforcer.enforcing and enforcer.backend.enforces,
+        "verified": bool(verification and verification.verified),
+        "untried": [
+            {"version": check.version, "direction": str(check.direction), "why": check.note}
+            for check in (verification.untried if verification else ())
+        ],
+        "families": {str(version): why or "guarded" for version, why in families.items()},
+        "limiter": str(enforcer.backend.plan.limit.mode),
+        "repaired": counts.repaired,
+        "restored": counts.restored,
+        "adopted": counts.adopted,
+        "rules": [{"rule": use.name, "packets": use.packets, "bytes": use.bytes} for use in usage.rules],
+        "sets": dict(usage.sets),
+    }
+
+
+def _problems(enforcer: Enforcer) -> list[str]:
+    problems = []
+    if enforcer.enforcing and not enforcer.backend.enforces:
+        problems.append(f"a dry run: the {enforcer.backend.name} firewall drops nothing")
+    if not enforcer.enforcing:
+        problems.append("enforcement is switched off: no address is banned; switch it on with: ringfence on")
+    if enforcer.opened and enforcer.opened.wire:
+        problems.append(f"the wire sees nothing: {enforcer.opened.wire}; {WITHOUT_WIRE}")
+    if enforcer.firewall_error:
+        problems.append(f"the firewall refuses bans ({enforcer.pending} pending): {enforcer.firewall_error}")
+    if enforcer.opened and enforcer.opened.limiter and enforcer.backend.enforces:
+        problems.append(f"the limiter is not in place: {enforcer.opened.limiter}")
+    if enforcer.records.fleeting:
+        problems.append(enforcer.records.fleeting)
+    if enforcer.records.unreadable:
+        problems.append(enforcer.records.unreadable)
+    if enforcer.records.error:
+        problems.append(f"bans are not recorded: {enforcer.records.error}")
+    return problems
+
+
+def _wire_problems(wire: "WireSource | None") -> list[str]:
+    """Return what is not covered while the wire is blind; the source's own line has the reason."""
+    blind = wire is not None and wire.condition.state not in (State.LISTENING, State.CONNECTING)
+    return [f"the wire is not seen: {WITHOUT_WIRE}"] if blind else []
+
+
+def _log_alarms(sources: "Sequence[AmiSource | LogSource]") -> list[str]:
+    """Return what Asterisk itself reports about its log."""
+    return [
+        f"{source.id}: {name} ({alarm.count} times, last {rfc3339(alarm.last)})"
+        for source in sources
+        if not isinstance(source, AmiSource)
+        for name, alarm in source.alarms.items()
+    ]
+
+
+def _watched(entry: Watched) -> dict[str, object]:
+    last = entry.attempts[-1]
+    return {
+        "address": format_network(entry.subject),
+        "rule": entry.rule,
+        "attempts": len(entry.attempts),
+        "have": entry.have,
+        "of": entry.of,
+        "standing": str(entry.disposition),
+        "proof": last.proof.name.lower(),
+        "service": str(last.service),
+        "accounts": [printable(account) for account in dict.fromkeys(a.account for a in entry.attempts)][:5],
+        "last": rfc3339(last.time),
+    }

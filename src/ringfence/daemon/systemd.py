@@ -1,0 +1,44 @@
+"""Notifications to systemd: sd_notify(3) and the watchdog, without a library.
+
+The protocol is one datagram of ``NAME=value`` lines to the socket in ``NOTIFY_SOCKET``. If that is not set
+(in a shell or a container), nothing is sent.
+"""
+
+import os
+import socket
+from collections.abc import Mapping
+from contextlib import suppress
+
+
+def notify(state: str, environ: Mapping[str, str] = os.environ) -> None:
+    """Send one state such as ``READY=1``; raise OSError if the socket is set and sending fails."""
+    _send(state, environ)
+
+
+def _send(state: str, environ: Mapping[str, str], flags: int = 0) -> None:
+    address = environ.get("NOTIFY_SOCKET")
+    if not address:
+        return
+    if address.startswith("@"):
+        address = "\0" + address[1:]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
+        sender.sendto(state.encode(), flags, address)
+
+
+def stopping(environ: Mapping[str, str] = os.environ) -> None:
+    """Report that the daemon stops; errors are ignored."""
+    with suppress(OSError):
+        _send("STOPPING=1", environ, socket.MSG_DONTWAIT)
+
+
+def feed_watchdog(environ: Mapping[str, str] = os.environ) -> None:
+    """Report that the daemon is alive, without waiting: a full socket buffer has reports enough."""
+    with suppress(OSError):
+        _send("WATCHDOG=1", environ, socket.MSG_DONTWAIT)
+
+
+def watchdog_interval(environ: Mapping[str, str] = os.environ) -> float | None:
+    """Return the seconds between two ``WATCHDOG=1``: half of what systemd requires. None: no watchdog."""
+    asked = environ.get("WATCHDOG_USEC", "")
+    meant = environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
+    return int(asked) / 2_000_000 if asked.isdecimal() and int(asked) and meant else None

@@ -1,0 +1,51 @@
+"""The parameters of the sources from the configuration; the daemon and ``check`` connect in the same way."""
+
+import ssl
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from ringfence.config.loader import AmiSettings, AsteriskSettings, CustomSettings
+from ringfence.errors import SourceError
+from ringfence.sources.ami import AmiTarget
+from ringfence.sources.logs import LogPlan
+
+if TYPE_CHECKING:
+    from ringfence.parse.custom import Custom
+
+
+def target_of(pbx: AsteriskSettings) -> AmiTarget:
+    """Return the address and the login of the manager interface of ``pbx``, whose secret has been read."""
+    ami = pbx.ami
+    if ami.secret is None:
+        raise SourceError(f"{pbx.name}: the configuration was loaded without its secrets")
+    return AmiTarget(
+        asterisk=pbx.name,
+        host=ami.host,
+        port=ami.port,
+        username=ami.username,
+        secret=ami.secret,
+        tls=_tls(ami) if ami.tls else None,
+    )
+
+
+def logs_of(pbx: AsteriskSettings) -> LogPlan:
+    """Return the logs of ``pbx`` that are read, and how."""
+    logs = pbx.logs
+    return LogPlan(pbx.name, logs.paths, logs.journal, logs.timezone, tuple(_customs(logs.custom)))
+
+
+def _customs(settings: Sequence[CustomSettings]) -> "Iterator[Custom]":
+    if not settings:
+        return
+    from ringfence.parse.custom import Custom  # noqa: PLC0415 - loaded where it is asked for
+
+    for own in settings:
+        yield Custom.compile(own.pattern, level=own.level, file=own.file, name=own.name)
+
+
+def _tls(ami: AmiSettings) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=ami.tls_ca)
+    if not ami.tls_verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context

@@ -1,0 +1,498 @@
+"""Attribution: turns the events of all sources into attempts, each once, with the best proof of its address.
+
+Text is never proof. A log line names an address, and a sender can have Asterisk write whole lines: by a line
+feed in a user name, or by an ESC, which shows in no line (``main/term.c:term_strip``). chan_sip's events name
+the address in the Via header. So one question decides about such a report: *what confirms its address?*
+
+- Another source, whose address is reliable, reports the same attempt.
+- The wire saw an answer to a request of exactly that address: for PJSIP under the same Call-ID, for chan_sip
+  with the same nonce, or, for a line without either, one answer for each line (``answers``). Or it saw
+  challenges to that address that no success followed (``unanswered``).
+- The kernel has, or had within a minute, a TCP connection from exactly that address and port. A sender who
+  forges lines can guess ports, so the connections of an address stop counting when most lines that name it
+  have none (``backing``).
+
+A report that nothing confirms waits (``PATIENCE``) and is then *unconfirmed*: it may be listed, and bans no
+address. If the wire would have seen the challenge, a line without one is a forgery and not listed.
+While neither AMI nor the wire reports of an Asterisk, a line counts as a claim if it was sent by UDP and can
+contain only one address.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator
+from itertools import count
+
+from attrs import evolve
+
+from ringfence.detect.backing import Backing, Connections, NoConnections
+from ringfence.detect.dedup import HORIZON, Deduplicator, bucket_of
+from ringfence.detect.fold import Fold, attempt_from, session_number
+from ringfence.detect.judgement import AttributedAttempt, Verdict
+from ringfence.detect.recent import remember
+from ringfence.detect.unconfirmed_reports import UnconfirmedReport, UnconfirmedReports
+from ringfence.detect.wire import Wire, not_connected
+from ringfence.model import (
+    WIRE,
+    Address,
+    Attempt,
+    AttemptKind,
+    Challenge,
+    Endpoint,
+    EventKind,
+    ObservedRequest,
+    Proof,
+    SecurityEvent,
+    Service,
+    SourceId,
+    Transport,
+)
+
+MAX_SESSIONS = 65_536
+"""The number of sessions in memory, and of sessions that several sources may report."""
+
+_MOST_LINES = 16_384
+_MOST_PROVEN = 16_384
+_MOST_AWAITED = 1_024
+_MOST_OF_NONCE = 256
+_MOST_AT_ONCE = 100  # excess challenges of one sender
+_FORBIDDEN, _NOT_FOUND = 403, 404
+
+PROVEN = 64.0
+"""How long a session's proof holds (seconds): twice as long as Asterisk accepts a nonce."""
+
+BLIND = 10.0
+"""How long after a loss of packets (seconds) missing challenges mean nothing."""
+
+
+# Module-level aliases: enum member lookups are slow in the per-event hot path.
+_FAILED, _HIDDEN = EventKind.CHALLENGE_RESPONSE_FAILED, EventKind.HIDDEN
+_CHALLENGE = EventKind.CHALLENGE_SENT
+_PJSIP, _SIP, _UDP = Service.PJSIP, Service.SIP, Transport.UDP
+_CLAIMED, _NONCE, _HANDSHAKE = Proof.CLAIMED, Proof.NONCE, Proof.HANDSHAKE
+_DATAGRAMS = (Transport.UDP, Transport.UNKNOWN)
+
+
+class Attribution:
+    """Turns events and challenges into attempts, each once.
+
+    ``several`` names the Asterisks that more than one source reports; elsewhere each report is an attempt at
+    once. ``corroborated`` names those that AMI or the wire reports (None: the same); there a log line counts
+    only if something confirms it. ``assumed`` is the proof of attempts that only the wire could prove: a
+    replay of logs has no wire.
+    """
+
+    def __init__(
+        self,
+        several: frozenset[str] = frozenset(),
+        corroborated: frozenset[str] | None = None,
+        connections: Connections | None = None,
+        max_sessions: int = MAX_SESSIONS,
+        assumed: Proof = Proof.CLAIMED,
+    ) -> None:
+        self.several = several
+        self.corroborated = several if corroborated is None else corroborated
+        self._assumed = assumed
+        self._connections = connections if connections is not None else NoConnections()
+        self._backing = Backing(self._connections)
+        self._fold = Fold(max_keys=max_sessions)
+        self._wire: Wire | None = None  # until the wire source delivers something
+        self._wire_sees_all = False
+        self._ticked = False
+        self._listening: Callable[[str], float | None] = not_connected
+        self._reported = Deduplicator(max_buckets=max_sessions)
+        self._listed = Deduplicator(max_buckets=max_sessions)
+        self._waiting = UnconfirmedReports()
+        self._lines: OrderedDict[tuple[str, EventKind, str, str], tuple[float, Address]] = OrderedDict()
+        self._sessions: OrderedDict[tuple[Address, int], float] = OrderedDict()
+        self._awaited: OrderedDict[bytes, tuple[str, Address, int]] = OrderedDict()
+        self._tags = count(1)
+        self.new_proofs: list[tuple[str, Address, int, Proof]] = []
+        """New proofs: the Asterisk, the address, the session and the proof."""
+        self._diverted: OrderedDict[Address, float] = OrderedDict()
+        self.extra_attempts: list[AttributedAttempt] = []
+        """Attempts of the last event in addition to the one that was returned."""
+        self.further_reports: list[tuple[Address, int, Service, str]] = []
+        """Further reports of known attempts: the address, the session, the service and the source."""
+        self.forged_by: list[tuple[Address, Address]] = []
+        """Senders that another source reports already, each with the address that its header names."""
+        self.unprovable: list[Address] = []
+        """Addresses whose guesses carry a nonce that was also sent to another address at their request."""
+
+    @property
+    def evicted(self) -> int:
+        """The number of sessions and open attempts that were discarded to stay within the bounds."""
+        return self._fold.evicted + self._reported.evicted + self._listed.evicted
+
+    @property
+    def sees_wire(self) -> bool:
+        """Whether the wire source ever delivered something, so that addresses can be proven."""
+        return self._wire is not None
+
+    def observe(self, event: SecurityEvent, now: float) -> AttributedAttempt | None:
+        """Handle an event that arrived at ``now`` (monotonic seconds); None if no attempt is certain yet."""
+        if self._wire is not None:
+            self._wire.record_event(event, now)
+            if event.kind is _CHALLENGE and event.service is _SIP and event.remote.transport is not _UDP:
+                self._wire.nonces.record_elsewhere(event.challenge, now)
+        attempt = self._fold.feed(event, now)
+        found = self._on_report(attempt, event, now) if attempt is not None else None
+        if event.kind is _FAILED and self._wire is not None and (found is None or _is_claim(found)):
+            self._record_response(event, now)
+        return found
+
+    def _on_report(self, attempt: Attempt, event: SecurityEvent, now: float) -> AttributedAttempt | None:
+        """Handle a report of an attempt; None if the attempt is known, or waits for confirmation."""
+        source = event.source
+        if attempt.trusted and not self._is_hint(event, attempt):
+            return self._accept(attempt, event, now)
+        if (source.text or not event.challenge) and self._matches_known(attempt, event, now):
+            return None
+        confirmed = self._confirmed(attempt, event, now)
+        if confirmed is not None:
+            self.extra_attempts += self._confirm_others(event.remote, now)
+            return self._if_first(confirmed, event, now)
+        unconfirmed = evolve(attempt, trusted=False)
+        if source.asterisk not in self.several:
+            return AttributedAttempt(unconfirmed, now)
+        self._waiting.add(UnconfirmedReport(now, unconfirmed, event))
+        self._backing.record_unbacked(event.remote, now)
+        if source.notices and event.service is _SIP and not event.forgeable:
+            remember(self._lines, _shared_key(event), (now, attempt.address), _MOST_LINES)
+        return None
+
+    def _is_corroborated(self, asterisk: str) -> bool:
+        """Whether AMI or the wire reports an Asterisk now, so that a log line needs confirmation."""
+        if asterisk not in self.corroborated:
+            return False
+        return self._wire_sees_all or not self._ticked or self._listening(asterisk) is not None
+
+    def _is_hint(self, event: SecurityEvent, attempt: Attempt) -> bool:
+        """Whether a report counts only if something confirms it. A replay has no kernel to ask."""
+        stream = attempt.transport not in _DATAGRAMS and self._assumed is _CLAIMED
+        return event.source.text and (stream or self._is_corroborated(event.source.asterisk))
+
+    def _accept(self, attempt: Attempt, event: SecurityEvent, now: float) -> AttributedAttempt | None:
+        """Handle a report whose address is reliable."""
+        if self._wire is not None and event.kind is not _HIDDEN:
+            self._wire.unanswered.reported_elsewhere(attempt.address)
+        if event.source.asterisk not in self.several:
+            return AttributedAttempt(self._with_proof(attempt, event, now), now)
+        if event.service is not _PJSIP:
+            return self._if_first(self._with_proof(attempt, event, now), event, now)
+        # The wire is queried for the first report alone, because nearly all reports are others.
+        return (
+            AttributedAttempt(self._with_proof(attempt, event, now), now)
+            if self._is_first_report(attempt, event, now)
+            else None
+        )
+
+    def observe_challenges(
+        self, challenges: Iterable[Challenge], now: float, wall: float, asterisk: str
+    ) -> list[AttributedAttempt]:
+        """Handle challenges that the wire saw at ``now``, which is ``wall`` seconds since the epoch.
+
+        They prove the addresses of responses, confirm reports that wait, and reveal hidden attempts.
+        ``asterisk`` is the name of the Asterisk, for challenges that no event has attributed to one yet.
+        """
+        wire = self._wire = self._wire or Wire()
+        found: list[AttributedAttempt | None] = []
+        challenges = list(challenges)
+        for challenge in challenges:
+            wire.nonces.record(challenge, now)
+        for challenge in challenges if self._awaited else ():
+            answered = self._awaited.pop(challenge.nonce, None)
+            if answered is not None and wire.nonces.proves(challenge.nonce, answered[1], now):
+                self._prove(*answered, now)
+        for challenge in challenges:
+            # Over TCP the answer uses the connection of the request.
+            sender = challenge.sender if challenge.transport is _UDP else challenge.address
+            if sender is None:
+                continue
+            if sender != challenge.address:
+                remember(self._diverted, sender, now, _MOST_PROVEN)
+            source = SourceId(wire.hidden.asterisk_at(challenge) or asterisk, WIRE)
+            if challenge.service is _PJSIP and challenge.status not in (_FORBIDDEN, _NOT_FOUND):
+                found += self._on_pjsip_challenge(wire, challenge, sender, source, now, wall)
+            elif wire.answers.record(challenge, sender, now) and wire.listening(source.asterisk) is not None:
+                found.append(self._hidden_attempt(challenge, sender, source, now, wall))
+        return [one for one in found if one is not None]
+
+    def _on_pjsip_challenge(
+        self, wire: Wire, challenge: Challenge, sender: Address, source: SourceId, now: float, wall: float
+    ) -> Iterable[AttributedAttempt | None]:
+        """Handle a challenge of PJSIP; yield the attempts that it confirms, and the one that it reveals."""
+        wire.unanswered.record(challenge, sender, source.asterisk, now)
+        wire.hidden.record(challenge, sender, now)
+        for report in self._waiting.settle(sender, challenge.call_id) if challenge.transport is _UDP else ():
+            self._backing.forgive(report.event.remote, now)
+            seen = evolve(report.attempt, trusted=True, transport=_UDP, proof=_CLAIMED)
+            yield self._if_first(seen, report.event, report.at)
+        if challenge.evasive:
+            yield self._hidden_attempt(challenge, sender, source, now, wall)
+
+    def observe_requests(self, requests: Iterable[ObservedRequest], now: float, asterisk: str) -> None:
+        """Handle requests copied from suspects: a nonce that was sent only to their address proves it.
+
+        The proof holds for the sessions that the request names, because only the receiver of the nonce wrote
+        it.
+        """
+        wire = self._wire = self._wire or Wire()
+        for request in requests:
+            if any(wire.nonces.proves(nonce, request.address, now) for nonce in request.nonces):
+                for call_id in request.call_ids:
+                    wire.answers.record_request(request.address, call_id, now)
+                    self._prove(asterisk, request.address, session_number(call_id), now)
+
+    def observe_loss(self, now: float) -> None:
+        """Record that the wire source lost packets at ``now``."""
+        wire = self._wire = self._wire or Wire()
+        wire.blind_until = now + BLIND
+        wire.nonces.record_loss(now)
+
+    def tick(
+        self, now: float, wall: float, *, wire: bool, listening: Callable[[str], float | None]
+    ) -> list[AttributedAttempt]:
+        """Do periodic work: finish unconfirmed reports, and count challenges that no event reports.
+
+        ``wire`` is whether the wire sees every challenge now. ``listening`` returns since when AMI of an
+        Asterisk has been connected without interruption (monotonic seconds), or None.
+        """
+        self._wire_sees_all, self._listening, self._ticked = wire, listening, True
+        if self._wire is not None:
+            self._wire.listening = listening if wire else not_connected
+            self._wire.ahead = wall - now
+        found = [self._conclude(report, now) for report in self._waiting.due(now)]
+        if self._wire is not None:
+            missed = [(*unreported, 1) for unreported in self._wire.hidden.unreported(now, listening)]
+            for challenge, asterisk, number in missed + self._wire.unanswered.too_many(now, listening):
+                sender = challenge.sender if challenge.transport is _UDP else challenge.address
+                if sender is not None:
+                    source = SourceId(asterisk, WIRE)
+                    found += (
+                        self._hidden_attempt(challenge, sender, source, now, wall)
+                        for _ in range(min(number, _MOST_AT_ONCE))
+                    )
+        return [one for one in found if one is not None]
+
+    def _hidden_attempt(
+        self, challenge: Challenge, sender: Address, source: SourceId, now: float, wall: float
+    ) -> AttributedAttempt | None:
+        """Handle a challenge that Asterisk does not report as an attempt of its sender."""
+        remote = Endpoint(sender, challenge.port, challenge.transport)
+        event = SecurityEvent(
+            source, _HIDDEN, challenge.service, remote, wall, challenge.account, challenge.call_id
+        )
+        found = self.observe(event, now)
+        return evolve(found, suspect=True) if found is not None and _is_claim(found) else found
+
+    def _with_proof(self, attempt: Attempt, event: SecurityEvent, now: float) -> Attempt:
+        """Return an attempt, whose address is reliable, with the best proof of it.
+
+        A claim bans by UDP only, so an attempt by a stream counts only with its connection.
+        """
+        if self._wire is not None:
+            attempt = self._wire.nonces.settled(attempt, event.challenge, now)
+        if attempt.proof is _CLAIMED and attempt.transport not in _DATAGRAMS and self._assumed is _CLAIMED:
+            backed = self._backing.confirms(event.remote, now)
+            return evolve(attempt, proof=_HANDSHAKE) if backed else evolve(attempt, trusted=False)
+        return self._in_session(attempt, now)
+
+    # -- what confirms an address -----------------------------------------------------------------------
+
+    def _confirmed(self, attempt: Attempt, event: SecurityEvent, now: float) -> Attempt | None:
+        """Return the attempt with the confirmation of a better source than text, or None."""
+        seen = self._confirmed_by_wire(attempt, event, now) if self._wire is not None else None
+        if seen is not None:
+            return seen
+        if self._backing.confirms(event.remote, now):
+            transport = Transport.TCP if attempt.transport is Transport.UNKNOWN else attempt.transport
+            return evolve(attempt, trusted=True, transport=transport, proof=_HANDSHAKE)
+        return None
+
+    def _confirm_others(self, remote: Endpoint, now: float) -> Iterator[AttributedAttempt]:
+        """Yield attempts of earlier lines that wait: the kernel lists their connection only now."""
+        while (report := self._waiting.oldest_of(remote)) is not None:
+            confirmed = self._confirmed(report.attempt, report.event, now)
+            if confirmed is None:
+                return
+            report.settled = True
+            self._backing.forgive(remote, now)
+            found = self._if_first(confirmed, report.event, report.at)
+            if found is not None:
+                yield found
+
+    def confirms(self, event: SecurityEvent, now: float) -> bool:
+        """Whether something confirms the address of a line of a login, or text is the only source."""
+        if not self._is_corroborated(event.source.asterisk):
+            return True
+        seen = self._wire is not None and bool(event.session) and self._wire.hidden.confirms(event, now)
+        return seen or self._backing.confirms(event.remote, now)
+
+    def _confirmed_by_wire(self, attempt: Attempt, event: SecurityEvent, now: float) -> Attempt | None:
+        wire, service = self._wire, event.service
+        if wire is None:
+            return None
+        if service is _SIP and event.challenge:
+            came_back = event.kind is EventKind.INVALID_PASSWORD and bool(event.response)
+            settled = wire.nonces.settled(attempt, event.challenge, now, came_back=came_back)
+            return settled if settled is not attempt else None
+        if service is _PJSIP and event.session:
+            seen = wire.hidden.confirms(event, now) or wire.unanswered.could_have_guessed(
+                attempt.address, now, wire.listening
+            )
+        else:
+            seen = service in (_SIP, _PJSIP) and wire.answers.confirms(event, now)
+        if not seen:
+            return None
+        claim = evolve(attempt, trusted=True, transport=_UDP, proof=_CLAIMED)
+        return wire.nonces.settled(claim, event.challenge, now)
+
+    # -- deduplication and proofs -----------------------------------------------------------------------
+
+    def _if_first(self, attempt: Attempt, event: SecurityEvent, now: float) -> AttributedAttempt | None:
+        """Return a confirmed attempt if this is the first report of it."""
+        if event.service is _SIP and event.kind is not _HIDDEN:
+            # chan_sip's lines name no session: a later proof finds the attempt by this number.
+            attempt = evolve(attempt, session=next(self._tags) & 0xFFFFFFFF)
+        return (
+            AttributedAttempt(self._in_session(attempt, now), now)
+            if self._is_first_report(attempt, event, now)
+            else None
+        )
+
+    def _is_first_report(self, attempt: Attempt, event: SecurityEvent, now: float) -> bool:
+        bucket = bucket_of(event, attempt.address)
+        tag = self._reported.record_report(bucket, event.source, now, attempt.session)
+        if tag is None:
+            return True
+        self._add_report(attempt, event, tag)
+        return False
+
+    def _matches_known(self, attempt: Attempt, event: SecurityEvent, now: float) -> bool:
+        """Record a report if another source has reported the attempt; return whether one has."""
+        tag = self._reported.match_report(bucket_of(event, attempt.address), event.source, now)
+        if tag is None:
+            return False
+        self._add_report(attempt, event, tag)
+        return True
+
+    def _add_report(self, attempt: Attempt, event: SecurityEvent, tag: int) -> None:
+        """Record another report of an attempt, and its better proof. PJSIP's has a session number."""
+        self.further_reports.append((attempt.address, tag, event.service, event.source.name))
+        if attempt.forged_address is not None:
+            self.forged_by.append((attempt.address, attempt.forged_address))
+        if attempt.proof is not _CLAIMED and event.service is not _PJSIP and tag:
+            self.new_proofs.append((attempt.asterisk, attempt.address, tag, attempt.proof))
+
+    def _in_session(self, attempt: Attempt, now: float) -> Attempt:
+        """Return an attempt with the proof of its session: an answered challenge proves the whole session.
+
+        Only the sender knows the Call-ID of a session, and a sender with a forged address cannot learn it.
+        """
+        if self._assumed is not _CLAIMED and attempt.trusted and attempt.proof is _CLAIMED:
+            return evolve(attempt, proof=self._assumed)
+        if attempt.transport is not _UDP or (attempt.service is not _PJSIP and attempt.event is not _HIDDEN):
+            return attempt
+        if attempt.proof is _NONCE:
+            self._prove(attempt.asterisk, attempt.address, attempt.session, now)
+        elif (
+            self._sessions and now - self._sessions.get((attempt.address, attempt.session), -PROVEN) < PROVEN
+        ):
+            return evolve(attempt, proof=Proof.NONCE)
+        return attempt
+
+    def _record_response(self, event: SecurityEvent, now: float) -> None:
+        """Record the response to a challenge, of an attempt that was reported before."""
+        if self._wire is None or event.service is not _PJSIP or event.tampered or event.forgeable:
+            return
+        if not event.challenge or event.remote.transport is not _UDP:
+            return
+        nonces, address = self._wire.nonces, event.remote.address
+        sent_to = nonces.receivers(event.challenge, now)
+        answered = event.source.asterisk, address, session_number(event.session)
+        if nonces.proves(event.challenge, address, now):
+            self._prove(*answered, now)
+        elif not sent_to:  # the event of AMI arrived before the challenge
+            remember(self._awaited, event.challenge[:_MOST_OF_NONCE], answered, _MOST_AWAITED)
+        elif address not in sent_to and len(sent_to) == 1:
+            self._blame_receiver(event, sent_to[0], now)
+        elif len(sent_to) > 1 and nonces.only_sender(event.challenge, now) == address:
+            self.unprovable.append(address)
+
+    def _blame_receiver(self, event: SecurityEvent, receiver: Address, now: float) -> None:
+        """Count a guess whose nonce was sent only to another address as a claimed attempt of that receiver.
+
+        Only one other address can know that nonce: one that got the same nonce by TLS, where the wire sees
+        nothing, because a nonce depends on the address and the second alone. So the receiver is blamed only
+        if the kernel knows that the named address had no connection; otherwise a header could name any
+        address.
+        """
+        named = event.remote.address
+        if event.source.text:
+            return
+        if self._connections.had_any(named) is not False:
+            return
+        if self._reported.record_report(bucket_of(event, receiver), event.source, now) is None:
+            attempt = attempt_from(event, AttemptKind.GUESS)
+            blamed = evolve(attempt, address=receiver, trusted=True, forged_address=named)
+            self.extra_attempts.append(AttributedAttempt(blamed, now))
+
+    def is_diverted(self, address: Address, now: float) -> bool:
+        """Whether challenges that ``address`` seemed to request went elsewhere: its logins prove nothing."""
+        return now - self._diverted.get(address, -PROVEN) < PROVEN
+
+    def _prove(self, asterisk: str, address: Address, session: int, now: float) -> None:
+        """Record that ``address`` is proven for all its attempts in a session."""
+        key = address, session
+        if not session or now - self._sessions.get(key, -PROVEN) < PROVEN:
+            return
+        remember(self._sessions, key, now, _MOST_PROVEN)
+        self.new_proofs.append((asterisk, address, session, _NONCE))
+
+    def _conclude(self, report: UnconfirmedReport, now: float) -> AttributedAttempt | None:
+        """Return the verdict on an attempt that nothing has confirmed in time."""
+        attempt, event, at = report.attempt, report.event, report.at
+        bucket = bucket_of(event, attempt.address)
+        tag = self._reported.match_report(bucket, event.source, at)
+        if tag is not None:
+            self._backing.forgive(event.remote, now)
+            self._add_report(attempt, event, tag)
+            return None
+        confirmed = self._confirmed(attempt, event, now)
+        if confirmed is None and not (event.forgeable or self._is_hint(event, attempt)) and event.source.text:
+            confirmed = evolve(attempt, trusted=True)  # AMI and the wire have failed by now
+        if confirmed is not None:
+            self._backing.forgive(event.remote, now)
+            return self._if_first(confirmed, event, at)
+        if event.source.text:
+            if event.service is _PJSIP and event.session and self._would_have_been_seen(event, now):
+                return AttributedAttempt(attempt, at, Verdict.FORGED_LINE)
+        elif event.service is _SIP and not self._wire_sees_all:
+            row = self._lines.get(_shared_key(event))
+            if row is not None and abs(at - row[0]) < HORIZON:
+                if row[1] == attempt.address:
+                    return self._if_first(evolve(attempt, trusted=True), event, at)
+                return AttributedAttempt(
+                    evolve(attempt, address=row[1], forged_address=attempt.address), at, Verdict.FORGED_HEADER
+                )
+        listed = (
+            self._waiting.has_unforgeable(report)
+            or self._listed.record_report(bucket, event.source, at) is not None
+        )
+        return None if listed else AttributedAttempt(attempt, at)
+
+    def _would_have_been_seen(self, event: SecurityEvent, now: float) -> bool:
+        """Whether a line without a challenge or a connection must be a forgery."""
+        if self._wire is None or not self._wire_sees_all or now < self._wire.blind_until:
+            return False
+        datagram = event.remote.transport is _UDP
+        return datagram or self._connections.had_any(event.remote.address) is False
+
+
+def _is_claim(found: AttributedAttempt) -> bool:
+    return found.attempt.proof is _CLAIMED
+
+
+def _shared_key(event: SecurityEvent) -> tuple[str, EventKind, str, str]:
+    """Return what both reports of one attempt at chan_sip share, independent of the named address."""
+    return event.source.asterisk, event.kind, event.acl_name, event.account

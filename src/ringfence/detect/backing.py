@@ -1,0 +1,109 @@
+"""Log lines that a TCP connection confirms: one from the address and port that they name.
+
+A sender can have Asterisk write a line that names any address and port, but only a host at that address can
+complete a handshake from there. A sender who forges lines can guess ports, though, and a victim may have many
+connections. So each address has a count of lines with and without a connection. A line with a connection is
+confirmed only if at most ``UNBACKED`` times as many lines had none. A forger needs some 28 000 ports for each
+hit. A sender that forges lines about itself must forge ten for each guess that it hides, and an alarm names
+it.
+
+A line counts against its address as soon as it arrives, and is subtracted once another source confirms it.
+Otherwise a forger could try a thousand ports before the first line expires.
+
+Bound: ``MOST`` addresses, those that were named longest ago are discarded first. Times are monotonic seconds.
+"""
+
+from collections import OrderedDict
+from typing import Protocol
+
+from attrs import define
+
+from ringfence.detect.recent import remember
+from ringfence.model import Address, Endpoint, Transport
+
+WITHIN = 3_600.0
+"""The period of these counts (seconds)."""
+
+UNBACKED = 10
+"""The number of lines without a connection that are allowed for each line with one."""
+
+MOST = 16_384
+
+
+class Connections(Protocol):
+    """The TCP connections to this host, as the kernel reports them."""
+
+    def backs(self, remote: Endpoint) -> bool:
+        """Whether that address and port has or had a connection, and sent enough by it for one more line."""
+
+    def had_any(self, address: Address) -> bool | None:
+        """Whether that address has or had any connection within a minute; None if that is unknown."""
+
+
+class NoConnections:
+    """A stand-in for the kernel, for replays: it confirms no line and excludes nothing."""
+
+    def backs(self, remote: Endpoint) -> bool:  # noqa: ARG002 - the protocol's
+        """Return False."""
+        return False
+
+    def had_any(self, address: Address) -> bool | None:  # noqa: ARG002 - the protocol's
+        """Return None."""
+        return None
+
+
+@define
+class _Count:
+    """The number of lines that named an address and port with a connection, and without one."""
+
+    since: float
+    backed: int = 0
+    unbacked: int = 0
+
+    @property
+    def believed(self) -> bool:
+        """Whether a connection confirms the line that was counted last."""
+        return self.unbacked <= UNBACKED * self.backed
+
+
+class Backing:
+    """Checks with the kernel whether a connection confirms a line."""
+
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
+        self._counts: OrderedDict[Address, _Count] = OrderedDict()
+
+    def __len__(self) -> int:
+        """Return the number of addresses."""
+        return len(self._counts)
+
+    def confirms(self, remote: Endpoint, now: float) -> bool:
+        """Whether the kernel has, or had lately, the connection that a line names.
+
+        Call this last, because it is slow and other sources report nearly all lines too.
+        """
+        if not remote.port or remote.transport is Transport.UDP:
+            return False
+        count = self._of(remote.address, now)
+        if not self._connections.backs(remote):
+            return False
+        count.backed += 1
+        remember(self._counts, remote.address, count, MOST)
+        return count.believed
+
+    def record_unbacked(self, remote: Endpoint, now: float) -> None:
+        """Record that nothing has confirmed a line with a port yet."""
+        if remote.port and remote.transport is not Transport.UDP:
+            count = self._of(remote.address, now)
+            count.unbacked += 1
+            remember(self._counts, remote.address, count, MOST)
+
+    def forgive(self, remote: Endpoint, now: float) -> None:
+        """Undo :meth:`record_unbacked`: another source confirms the line."""
+        if remote.port and remote.transport is not Transport.UDP:
+            count = self._of(remote.address, now)
+            count.unbacked = max(0, count.unbacked - 1)
+
+    def _of(self, address: Address, now: float) -> _Count:
+        count = self._counts.get(address)
+        return count if count is not None and now - count.since < WITHIN else _Count(now)

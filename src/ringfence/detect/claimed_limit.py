@@ -1,0 +1,73 @@
+"""Limits for bans on unproven evidence: their duration, and the number of new ones a minute.
+
+Anyone who can forge UDP source addresses can choose whom to get banned. So these bans are short, and their
+number a minute is limited. Beyond the limit, only two kinds of subjects are banned: those with an earlier
+claimed ban, and those that continue. A subject continues if it was refused a ban ``PERSISTS`` seconds ago and
+has made ``INSISTS`` times as many attempts as the rule needs. Otherwise a forger who uses up the bans of each
+minute would let a real guesser continue for ever. With this exception, each forged ban costs the forger that
+many packets, and only a tenth as many of them are possible a minute.
+
+Bounds: ``MOST`` subjects with a ban or a refusal, the oldest are discarded first and start again. Times are
+monotonic seconds.
+"""
+
+from collections import OrderedDict, deque
+
+from ringfence.detect.history import Key
+from ringfence.detect.recent import remember
+from ringfence.detect.rules import Claimed
+
+MOST = 65_536
+PERSISTS = 10.0
+INSISTS = 4
+SHARE = 10
+MINUTE = 60.0
+
+
+class ClaimedLimit:
+    """The limiter of claimed bans, with the duration of each."""
+
+    def __init__(self, terms: Claimed, most: int = MOST) -> None:
+        self.terms = terms
+        self.refused = 0
+        """The number of bans that the limit of the minute refused."""
+        self._most = most
+        self._new: deque[float] = deque()
+        self._insisting: deque[float] = deque()
+        self._before: OrderedDict[Key, tuple[int, float]] = OrderedDict()
+        self._refused_since: OrderedDict[Key, float] = OrderedDict()
+
+    def allows(self, key: Key, now: float, times: float = 1.0) -> bool:
+        """Whether this subject could be banned now; its attempts are ``times`` the number of the rule."""
+        if key in self._before or self._has_room(self._new, now, self.terms.per_minute):
+            return True
+        most = max(1, self.terms.per_minute // SHARE)
+        return self._insists(key, now, times) and self._has_room(self._insisting, now, most)
+
+    def record_refusal(self, key: Key, now: float) -> None:
+        """Record that the limit of the minute refused a ban of this subject."""
+        self.refused += 1
+        self._refused_since.setdefault(key, now)
+        if len(self._refused_since) > self._most:
+            self._refused_since.popitem(last=False)
+
+    def begin_ban(self, key: Key, now: float) -> float:
+        """Return the duration of a new ban of this subject (seconds), and count the ban."""
+        number, last = self._before.get(key, (0, now))
+        if now - last >= self.terms.returns_within:
+            number = 0
+        insisted = self._refused_since.pop(key, None) is not None
+        if not number:
+            has_room = self._has_room(self._new, now, self.terms.per_minute)
+            (self._insisting if insisted and not has_room else self._new).append(now)
+        remember(self._before, key, (number + 1, now), self._most)
+        return self.terms.ban[min(number, len(self.terms.ban) - 1)]
+
+    def _insists(self, key: Key, now: float, times: float) -> bool:
+        since = self._refused_since.get(key)
+        return since is not None and now - since >= PERSISTS and times >= INSISTS
+
+    def _has_room(self, given: deque[float], now: float, most: int) -> bool:
+        while given and now - given[0] >= MINUTE:
+            given.popleft()
+        return len(given) < most

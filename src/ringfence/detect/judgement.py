@@ -1,0 +1,106 @@
+"""Results of the detector: immutable values about attempts and addresses."""
+
+import enum
+
+from attrs import define, frozen
+
+from ringfence import quick
+from ringfence.detect.judge import Count, Decision
+from ringfence.model import Address, Attempt, Friend, Network
+
+
+class Disposition(enum.StrEnum):
+    """How the detector treated an attempt."""
+
+    COUNTED = "counted"
+    EXEMPT = "exempt"
+    FRIEND = "friend"  # counted by the limits for friends
+    UNCONFIRMED = "unconfirmed"  # its address may be forged: listed, bans nothing
+    FORGED = "forged"  # its address sent nothing: not even listed
+    LATE = "late"
+    NO_RULE = "no rule"
+    PROVEN = "proven"  # not a new attempt: the address of an earlier one is proven now
+
+
+class Verdict(enum.Enum):
+    """The verdict of all sources together on an attempt."""
+
+    ATTEMPT = enum.auto()  # an attempt, confirmed or not
+    FORGED_LINE = enum.auto()  # a log line without the challenge that the wire would have seen
+    FORGED_HEADER = enum.auto()  # chan_sip's event of an attempt for which the log names another address
+
+
+@quick.frozen
+class AttributedAttempt:
+    """An attempt, the time at which it counts (monotonic seconds), and the verdict on it.
+
+    ``suspect``: only the wire reported it, and its address is unproven: requests from it should be copied.
+    """
+
+    attempt: Attempt
+    at: float
+    verdict: Verdict = Verdict.ATTEMPT
+    suspect: bool = False
+
+
+@quick.frozen
+class Judgement:
+    """An attempt, how it was treated, and the ban that follows, if any."""
+
+    attempt: Attempt
+    subject: Network
+    disposition: Disposition
+    decision: Decision | None = None
+    suspect: bool = False
+    """Whether only the wire reported it, with an unproven address: requests from it should be copied."""
+
+
+@frozen
+class Watched:
+    """A subject with attempts that have not led to a ban. ``rule`` is the rule nearest to one.
+
+    ``have`` of the ``of`` attempts that the rule needs are within its window.
+    """
+
+    subject: Network
+    rule: str
+    have: int
+    of: int
+    disposition: Disposition
+    attempts: tuple[Attempt, ...]
+
+
+@frozen
+class AddressSummary:
+    """All that is known about an address: its subject, its attempts, and how near each rule is to a ban.
+
+    ``attempts`` are those in memory, oldest first. ``friends`` is why it is a friend, ``former`` why it was
+    one.
+    """
+
+    address: Address
+    subject: Network
+    exempt: bool
+    friends: tuple[Friend, ...]
+    former: tuple[Friend, ...]
+    attempts: tuple[Attempt, ...]
+    counts: tuple[Count, ...]
+    outage_mode: bool
+
+
+@define
+class Counts:
+    """The number of attempts, and of those with each outcome. ``unconfirmed``: those that a rule would count.
+
+    ``hidden``: attempts that only the wire reported. ``forged`` are no attempts. ``uncounted``: attempts of
+    friends that lead to nothing, because they are only claimed, or because outage mode is on.
+    """
+
+    attempts: int = 0
+    exempt: int = 0
+    unconfirmed: int = 0
+    late: int = 0
+    hidden: int = 0
+    forged: int = 0
+    friends: int = 0
+    uncounted: int = 0

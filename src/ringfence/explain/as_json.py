@@ -1,0 +1,151 @@
+"""The facts of an address as JSON: the keys are an interface for scripts."""
+
+from math import isfinite
+from typing import Any
+
+from ringfence.bans.exemptions import ITSELF
+from ringfence.detect.judge import Count
+from ringfence.explain.facts import ActiveBan, AttemptOutcome, NetworkFacts, sources_of
+from ringfence.explain.forecast import forecast
+from ringfence.explain.remarks import remarks
+from ringfence.friends.exchange import as_json
+from ringfence.lists.lookup import Holder
+from ringfence.model import Ban, Friend, ListKind, Proof, format_network, printable, rfc3339
+from ringfence.store.history import Past
+
+Document = dict[str, Any]
+
+
+def document(known: NetworkFacts) -> Document:
+    """Return all facts, with times as in every listing, and hostile text made printable."""
+    story = known.story
+    return {
+        "address": format_network(known.network),
+        "subject": format_network(known.subject),
+        "verdict": str(known.verdict),
+        "forecast": forecast(known),
+        "evidence": remarks(known),
+        "bans": [_running(known, one) for one in known.running],
+        "past": [_past(one) for one in known.past],
+        "lists": [_entry(holder) for holder in known.holders],
+        "kernel_lists": _kernel_lists(known),
+        "protected": [{"network": format_network(kept), "why": why} for kept, why in known.reasons.items()],
+        "friend": bool(known.friends),
+        "friends": [_friend(friend) for friend in known.friends],
+        "former": [_friend(friend) for friend in known.former],
+        "outage_mode": story is not None and story.outage_mode,
+        "attempts": [_attempt(outcome) for outcome in known.attempts()],
+        "alarms": [alarm.as_json() for alarm in known.alarms],
+        "contains_exempt": known.contains_exempt,
+        "rules": [_count(known, count) for count in story.counts] if story is not None else [],
+        "enforcing": known.enforcing,
+        "daemon": known.live,
+        "problems": list(known.problems),
+    }
+
+
+def _kernel_lists(known: NetworkFacts) -> dict[str, bool]:
+    """Return which of the network lists in the kernel contain it, as far as the daemon has written them."""
+    if not known.enforcing:
+        return {"allow": False, "deny": False, "friends": False}
+    # Loopback is exempted by the daemon itself, not by a list.
+    guarded = any(kept.prefixlen <= known.network.prefixlen for kept in known.reasons.keys() - ITSELF.keys())
+    return {
+        "allow": bool(known.on(ListKind.ALLOW)) or guarded,
+        "deny": bool(known.on(ListKind.DENY)),
+        "friends": known.live and bool(known.friends),
+    }
+
+
+def _running(known: NetworkFacts, one: ActiveBan) -> Document:
+    element = one.element
+    ban = one.ban
+    expires = ban.expires if ban is not None else known.now + (element.timeout if element else 0.0)
+    left = element.timeout if element is not None else 0.0
+    return {
+        "network": format_network(one.network),
+        "scope": str(one.scope),
+        **_record(ban),
+        "expires": rfc3339(expires) if isfinite(expires) else None,
+        "in_kernel": element is not None,
+        "timeout": round(left) if isfinite(left) else None,
+        "packets": element.packets if element is not None else None,
+        "bytes": element.bytes if element is not None else None,
+    }
+
+
+def _past(one: Past) -> Document:
+    return {
+        "network": format_network(one.ban.network),
+        "scope": str(one.ban.scope),
+        **_record(one.ban),
+        "expires": rfc3339(one.ban.expires),
+        "ended": None if one.ended is None else rfc3339(one.ended),
+    }
+
+
+def _record(ban: Ban | None) -> Document:
+    """Return the recorded facts of a ban; null if there is no record."""
+    if ban is None:
+        return dict.fromkeys(("since", "rule", "reason", "origin", "offence", "attempts", "proven"))
+    return {
+        "since": rfc3339(ban.since),
+        "rule": printable(ban.rule),
+        "reason": printable(ban.reason),
+        "origin": str(ban.origin),
+        "offence": ban.offence,
+        "attempts": len(ban.attempts),
+        "proven": sum(attempt.proof is not Proof.CLAIMED for attempt in ban.attempts),
+    }
+
+
+def _entry(holder: Holder) -> Document:
+    entry = holder.entry
+    return {
+        "list": str(entry.kind),
+        "entry": printable(entry.value),
+        "network": format_network(holder.network),
+        "note": printable(entry.note),
+        "source": printable(entry.origin),
+        "ends": None if entry.until is None else rfc3339(entry.until),
+        "forced": entry.forced,
+    }
+
+
+def _friend(friend: Friend) -> Document:
+    encoded = as_json(friend)
+    texts = {key: printable(encoded[key]) for key in ("account", "asterisk")}
+    return {**encoded, **texts, "proven": friend.proven}
+
+
+def _attempt(outcome: AttemptOutcome) -> Document:
+    attempt = outcome.attempt
+    return {
+        "time": rfc3339(attempt.time),
+        "asterisk": printable(attempt.asterisk),
+        "address": str(attempt.address),
+        "kind": str(attempt.kind),
+        "account": printable(attempt.account),
+        "event": str(attempt.event),
+        "service": str(attempt.service),
+        "transport": str(attempt.transport),
+        "proof": attempt.proof.name.lower(),
+        "sources": [printable(source) for source in sources_of(attempt)],
+        "trusted": attempt.trusted,
+        "tampered": attempt.tampered,
+        "forged_address": None if attempt.forged_address is None else str(attempt.forged_address),
+        "ban": None if outcome.ban is None else rfc3339(outcome.ban),
+    }
+
+
+def _count(known: NetworkFacts, count: Count) -> Document:
+    return {
+        "rule": count.rule.name,
+        "meaning": count.rule.meaning,
+        "by": count.rule.by.name.lower(),
+        "of": count.number,
+        "have": count.have,
+        "proven": count.proven,
+        "window": count.within,
+        "ends": None if count.ends is None else rfc3339(count.ends + known.ahead),
+    }

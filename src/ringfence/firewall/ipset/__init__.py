@@ -1,0 +1,1 @@
+"""The backend ipset: sets of ipset, rules of iptables."""

@@ -1,0 +1,291 @@
+"""The programs of iptables: reading the installed rules, and writing ours, one transaction per table.
+
+``iptables_rules.py`` defines the wanted rules. The installed rules are read with iptables-save and compared,
+and nothing is written if nothing is missing. Each write is one ``*TABLE ... COMMIT`` that contains only our
+chains. It works the same with iptables-nft and iptables-legacy. Rules of an earlier release are replaced in
+the same transaction.
+
+Our jumps stand first in their chains, because a foreign rule that accepts packets before them would defeat
+the bans.
+
+A plan that moves a drop from one table to another takes two or three transactions. Their order keeps the drop
+in one of the two tables at every moment: see :func:`changes`.
+
+The tools print some rules differently from their input (kilobytes are rounded, defaults are left out). The
+text printed right after a write is stored as the printed form of the rules that were written
+(:class:`Printed`). Otherwise they would be written again at every check.
+
+iptables-nft makes a table with its first rule and has no command to delete it. If it makes a table for us, an
+empty chain ``ringfence-made`` without a jump marks that, and :func:`table_made_by_us` returns whether the
+table may be deleted (``nftables/messages.py`` deletes it, if it contains nothing else).
+"""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Collection, Mapping, Sequence
+from functools import lru_cache
+from itertools import chain as chain_iterables
+
+from attrs import Factory, frozen
+
+from ringfence.errors import FirewallError, FirewallUnsupportedError
+from ringfence.firewall.ipset.iptables_rules import CHAINS, HOOKS, MADE, Rules
+
+_PREFIXES = {4: "iptables", 6: "ip6tables"}
+_FOLDERS = ("/usr/sbin", "/sbin")
+_FIX = "apt-get install iptables"
+_REMOVAL_ATTEMPTS = 3  # up to so many other processes may remove our rules at the same time
+_LOCK_WAIT = 5  # seconds that the tool waits for its lock
+_TIMEOUT = 10.0  # seconds
+
+# By table, by chain, the rules in order as iptables-save prints them.
+SavedRules = Mapping[str, Mapping[str, Sequence[str]]]
+
+
+@frozen
+class Tools:
+    """The absolute paths of one family's ``iptables-save`` and ``iptables-restore``."""
+
+    save: str
+    restore: str
+
+    def is_legacy(self) -> bool:
+        """Whether the tools are iptables-legacy; determined once for each target of the file name."""
+        return _is_legacy(self.save, os.path.realpath(self.save))
+
+
+@frozen
+class Printed:
+    """The printed form of the rules that were written, by chain."""
+
+    known: dict[tuple[str, ...], tuple[str, ...]] = Factory(dict)
+
+    def matches(self, found: Sequence[str] | None, wanted: Sequence[str]) -> bool:
+        """Whether a chain has the wanted rules."""
+        return found is not None and tuple(found) in {tuple(wanted), self.known.get(tuple(wanted))}
+
+    def learn(self, state: SavedRules, rules: Rules) -> None:
+        """Store the chains of ``state`` as the printed form of ``rules``, which have just been written."""
+        for table, chains in lines_of(rules).items():
+            for name, wanted in chains.items():
+                found = state.get(table, {}).get(name)
+                if found is not None and len(found) == len(wanted):
+                    self.known[tuple(wanted)] = tuple(found)
+
+
+def find_tools(version: int) -> Tools:
+    """Return the tools of IP ``version`` from PATH, /usr/sbin or /sbin; else FirewallUnsupportedError."""
+    path = os.pathsep.join([os.environ.get("PATH", os.defpath), *_FOLDERS])
+    found = {}
+    for verb in ("save", "restore"):
+        name = f"{_PREFIXES[version]}-{verb}"
+        program = shutil.which(name, path=path)
+        if program is None:
+            raise FirewallUnsupportedError(f"{name} is not installed; fix: {_FIX}")
+        found[verb] = os.path.abspath(program)  # noqa: PTH100 - links stay as they are: the name decides
+    return Tools(**found)
+
+
+@lru_cache(maxsize=16)
+def _is_legacy(save: str, _target: str) -> bool:
+    # "iptables-save v1.8.9 (nf_tables)"; before 1.8 there was only the legacy flavour, which prints no name.
+    return "nf_tables" not in _run([save, "--version"], "")
+
+
+def lines_of(rules: Rules) -> dict[str, dict[str, list[str]]]:
+    """Return each chain with its rules as text."""
+    return {
+        table: {name: [f"-A {name} {rule.text}" for rule in ordered] for name, ordered in chains.items()}
+        for table, chains in rules.items()
+    }
+
+
+def changes(
+    state: SavedRules, rules: Rules, *, printed: Printed | None = None, new_tables: Collection[str] = ()
+) -> list[str]:
+    """Build the transactions that change ``state`` to ``rules`` and nothing else of ours; none if it matches.
+
+    ``new_tables``: the tables that do not exist yet, which are marked as made by us.
+    """
+    printed = printed if printed is not None else Printed()
+    wanted = lines_of(rules)
+    raw = _table(state, "raw", wanted["raw"], printed, new_tables)
+    inner = wanted.get("filter", {})
+    rest = _table(state, "filter", inner, printed, new_tables)
+    if not (raw and rest):
+        return [text for text in (raw, rest) if text]
+    old = {name: [*state["filter"][name]] for name in CHAINS["filter"] if state.get("filter", {}).get(name)}
+    if not inner:
+        return [raw, rest]
+    if not old:
+        return [rest, raw]
+    # Both plans drop, in tables that change one after the other: in between filter has the old and the new
+    # rules.
+    both = {name: [*inner.get(name, ()), *old.get(name, ())] for name in {**inner, **old}}
+    return [
+        _table(state, "filter", both, printed, new_tables),
+        raw,
+        _table({"filter": _state_with("filter", both)}, "filter", inner, printed, ()),
+    ]
+
+
+def _state_with(table: str, chains: Mapping[str, Sequence[str]]) -> dict[str, Sequence[str]]:
+    """Return a table's state after these chains are installed."""
+    jumps = {hook: [f"-A {hook} -j {name}"] for hook, name in HOOKS[table].items() if name in chains}
+    return {**chains, **jumps}
+
+
+def _table(
+    state: SavedRules,
+    table: str,
+    wanted: Mapping[str, Sequence[str]],
+    printed: Printed,
+    new_tables: Collection[str],
+) -> str:
+    found = state.get(table, {})
+    stale = [name for name in CHAINS[table] if name in found and name not in wanted and name != MADE]
+    hooks = {hook: name for hook, name in HOOKS[table].items() if name in wanted}
+    if (
+        not stale
+        and all(printed.matches(found.get(name), rules) for name, rules in wanted.items())
+        and all(_jumps(found, table, hook) == ([0] if hook in hooks else []) for hook in HOOKS[table])
+    ):
+        return ""
+    marked = [MADE] if table in new_tables and wanted else []
+    lines = [f":{name} - [0:0]" for name in [*wanted, *marked]]  # creates or empties the chain
+    for hook in HOOKS[table]:
+        lines += [f"-D {hook} -j {HOOKS[table][hook]}"] * len(_jumps(found, table, hook))
+    lines += chain_iterables.from_iterable(wanted.values())
+    lines += [f"-I {hook} 1 -j {name}" for hook, name in hooks.items()]
+    # Emptied first, because one may jump to another.
+    lines += [f"-F {name}" for name in stale] + [f"-X {name}" for name in stale]
+    return _transaction(table, lines)
+
+
+def removals(state: SavedRules) -> list[str]:
+    """Build the transactions that remove our jumps and chains from ``state``, table by table."""
+    texts = []
+    for table, hooks in HOOKS.items():
+        found = state.get(table, {})
+        lines = []
+        for hook, name in hooks.items():
+            lines += [f"-D {hook} -j {name}"] * len(_jumps(found, table, hook))
+        ours = [name for name in CHAINS[table] if name in found]
+        lines += [f"-F {name}" for name in ours] + [f"-X {name}" for name in ours]
+        if lines:
+            texts.append(_transaction(table, lines))
+    return texts
+
+
+def _transaction(table: str, lines: list[str]) -> str:
+    return "\n".join([f"*{table}", *lines, "COMMIT", ""])
+
+
+def parse(saved: str) -> dict[str, dict[str, list[str]]]:
+    """Parse the output of iptables-save: the rules of each chain of each table, with counters if saved."""
+    state: dict[str, dict[str, list[str]]] = {}
+    found: dict[str, list[str]] = {}
+    for line in saved.splitlines():
+        if line.startswith("*"):
+            found = state.setdefault(line[1:], {})
+        elif line.startswith(":"):
+            found[line[1:].split(" ", 1)[0]] = []
+        elif line.startswith("-A "):
+            found.setdefault(line.split(" ", 2)[1], []).append(line)
+        elif line.startswith("["):
+            found.setdefault(line.split(" ", 3)[2], []).append(line)
+    return state
+
+
+def parse_counters(line: str) -> tuple[int, int]:
+    """Parse packets and bytes at the beginning of a line of ``iptables-save -c``."""
+    packets, _, octets = line[1:].partition("]")[0].partition(":")
+    return int(packets), int(octets)
+
+
+def own_rules(state: SavedRules) -> dict[str, dict[str, Sequence[str]]]:
+    """Return our part of ``state``: our chains, and the jumps to them."""
+    ours: dict[str, dict[str, Sequence[str]]] = {}
+    for table, chains in CHAINS.items():
+        found = state.get(table, {})
+        mine: dict[str, Sequence[str]] = {name: found[name] for name in chains if name in found}
+        for hook in HOOKS[table]:
+            if positions := _jumps(found, table, hook):
+                mine[hook] = [str(position) for position in positions]
+        if mine:
+            ours[table] = mine
+    return ours
+
+
+def _jumps(found: Mapping[str, Sequence[str]], table: str, hook: str) -> list[int]:
+    """Return the positions of our jumps in a builtin chain."""
+    jump = f"-A {hook} -j {HOOKS[table][hook]}"
+    return [position for position, rule in enumerate(found.get(hook, [])) if rule == jump]
+
+
+def table_made_by_us(saved: str, table: str = "raw") -> bool:
+    """Whether a table was made by our installation, and accepts everything if it is empty."""
+    part = saved.partition(f"*{table}\n")[2].partition("\nCOMMIT")[0].splitlines()
+    builtin = [line for line in part if line.startswith(":") and line.split(" ")[1] != "-"]
+    return f":{MADE} " in "".join(part) and all(line.split(" ")[1] == "ACCEPT" for line in builtin)
+
+
+def save(tools: Tools, *, table: str | None = None, counters: bool = False) -> str:
+    """Return the output of iptables-save for one table, or for all existing tables."""
+    options = [*(["-t", table] if table is not None else []), *(["-c"] if counters else [])]
+    return _run([tools.save, *options], "")
+
+
+def save_all(tools: Tools, wanted: Collection[str]) -> str:
+    """Return the output of iptables-save for all existing tables, including those ``wanted``.
+
+    iptables-legacy-save reads the list of tables from a file below /proc/net that only root can read, and
+    that the unit hides. Then it prints nothing, and each table is saved by name.
+    """
+    saved = save(tools)
+    if not tools.is_legacy():
+        return saved
+    unseen = [table for table in sorted(wanted) if f"*{table}\n" not in saved]
+    return saved + "".join(save(tools, table=table) for table in unseen)
+
+
+def restore(tools: Tools, text: str) -> None:
+    """Carry out one transaction; a refusal is a FirewallError with the tool's output, and changes nothing."""
+    _run([tools.restore, "--noflush", "-w", str(_LOCK_WAIT)], text)
+
+
+def remove(tools: Tools) -> list[str]:
+    """Remove the rules of one family; return the tables made for them, which may be deleted. Idempotent."""
+    saved = save_all(tools, HOOKS)
+    for left in range(_REMOVAL_ATTEMPTS, -1, -1):
+        try:
+            for text in removals(parse(saved if left == _REMOVAL_ATTEMPTS else save_all(tools, HOOKS))):
+                restore(tools, text)
+            break
+        except FirewallError:  # another process removed some rules first: retry with the rest
+            if not left:
+                raise
+    return [table for table in HOOKS if table_made_by_us(saved, table)]
+
+
+def _run(command: list[str], text: str) -> str:
+    try:
+        done = subprocess.run(  # noqa: S603 - an absolute path, no shell, no text from outside
+            command,
+            input=text,
+            capture_output=True,
+            text=True,
+            errors="backslashreplace",
+            timeout=_TIMEOUT,
+            check=False,
+            env={**os.environ, "LC_ALL": "C"},
+        )
+    except subprocess.TimeoutExpired as error:
+        raise FirewallError(f"{command[0]} did not end within {_TIMEOUT:g} s") from error
+    except OSError as error:
+        raise FirewallUnsupportedError(f"{command[0]} cannot be run: {error}; fix: {_FIX}") from error
+    if done.returncode != 0:
+        reason = " ".join(done.stderr.split()) or "no reason given"
+        raise FirewallError(f"{command[0]} failed ({done.returncode}): {reason}")
+    return done.stdout

@@ -1,0 +1,203 @@
+"""The installed rules of one IP version: written, checked, and counted.
+
+The rules are written until the rules that are read back are the wanted ones. The state of the kernel is
+recorded before each reading. So the next check finds a foreign change between the two.
+"""
+
+import errno
+from collections.abc import Mapping
+
+from attrs import frozen
+
+from ringfence.errors import FirewallError
+from ringfence.firewall.contract import FirewallPlan, LimitMode
+from ringfence.firewall.ipset import iptables
+from ringfence.firewall.ipset.iptables import Printed, SavedRules, Tools
+from ringfence.firewall.ipset.iptables_rules import (
+    AT_LIMITER,
+    OVER_LIMIT,
+    WITHIN_LIMIT,
+    Rules,
+    counted_rules,
+    named_sets,
+    wanted_rules,
+)
+from ringfence.firewall.ipset.iptables_watch import FAMILIES, LegacyWatch, NftWatch, Watch
+from ringfence.firewall.ipset.xtables import has_extension
+from ringfence.firewall.nftables import messages as nft_messages
+from ringfence.netlink.connection import NetlinkConnection, NetlinkError
+
+_WIRE_FIX = "fix: `modprobe xt_u32 xt_multiport xt_NFLOG xt_limit xt_addrtype ipt_rpfilter ip6t_rpfilter`"
+_LIMITER_FIX = "fix: `modprobe xt_hashlimit xt_multiport xt_length xt_set`"
+# Kernel extensions that the rules use beside a drop; targets in capitals, as everywhere.
+_WIRE_EXTENSIONS = ("u32", "multiport", "rpfilter", "addrtype", "limit", "NFLOG")
+_LIMITER_EXTENSIONS = ("hashlimit", "multiport", "length", "SET")
+# One write is enough, unless another program writes as well.
+_ATTEMPTS = 4
+
+
+@frozen
+class InstalledRules:
+    """Why the log rules and the limiter are missing (None: they are installed, or not configured).
+
+    ``damaged``: whether any of our rules differed from our last installation.
+    """
+
+    wire: str | None = None
+    limiter: str | None = None
+    damaged: bool = False
+
+
+@frozen
+class FamilyCounters:
+    """The counters of the rules by kind (packets, bytes), and the packets without room in the limiter."""
+
+    kinds: Mapping[str, tuple[int, int]]
+    full: int = 0
+
+
+class Family:
+    """The rules of IP ``version``, written by its ``tools``."""
+
+    def __init__(self, version: int, tools: Tools, kernel: NetlinkConnection) -> None:
+        self.version = version
+        self.tools = tools
+        self._kernel = kernel
+        self._legacy = tools.is_legacy()
+        self._watch: Watch = LegacyWatch(version) if self._legacy else NftWatch(version, kernel)
+        self._printed = Printed()
+        self._rules: Rules = {}
+        # The minimum number of references to each set while our rules are installed.
+        self.references: Mapping[str, int] = {}
+        self._installed: SavedRules | None = None
+
+    def check(self) -> tuple[str | None, bool]:
+        """Return the damage to our rules, and whether anything changed since the last check."""
+        return self._watch.check()
+
+    def install(self, plan: FirewallPlan) -> InstalledRules:
+        """Install the plan's rules, and no others of ours.
+
+        If the kernel does not support the log rules or the limiter, it refuses the whole transaction. Then
+        the rest is installed without them.
+        """
+        asked = plan.log_group is not None, plan.limit.mode is not LimitMode.OFF
+        refused: dict[tuple[bool, bool], FirewallError] = {}
+        for way in dict.fromkeys([asked, (False, asked[1]), (asked[0], False), (False, False)]):
+            wire, limiter = way
+            try:
+                damaged = self._write(wanted_rules(plan, self.version, wire=wire, limiter=limiter))
+            except FirewallError as error:
+                if not (wire or limiter):
+                    raise
+                refused[way] = error
+            else:
+                return InstalledRules(
+                    _reason(refused, (True, False), _WIRE_FIX) if asked[0] and not wire else None,
+                    _reason(refused, (False, True), _LIMITER_FIX) if asked[1] and not limiter else None,
+                    damaged,
+                )
+        raise AssertionError  # the last way returns or raises
+
+    def _write(self, rules: Rules) -> bool:
+        """Write until nothing is missing; return whether any of our rules had been changed."""
+        damaged = False
+        for attempt in range(_ATTEMPTS):
+            self._watch.record(tuple(rules))
+            state = iptables.parse(self._read(rules))
+            if attempt == 0:
+                damaged = self._installed is not None and iptables.own_rules(state) != self._installed
+            else:
+                self._printed.learn(state, rules)
+            texts = iptables.changes(
+                state, rules, printed=self._printed, new_tables=self._absent_tables(rules)
+            )
+            if not texts:
+                self._rules, self._installed = rules, iptables.own_rules(state)
+                self.references = named_sets(rules)
+                return damaged
+            for text in texts:
+                iptables.restore(self.tools, text)
+        raise FirewallError(
+            f"the rules of IPv{self.version} do not stay as written: another program writes them too"
+        )
+
+    def _read(self, rules: Rules) -> str:
+        """Return the saved rules: of all tables at first, because an earlier release may have left some."""
+        if self._installed is None:
+            return iptables.save_all(self.tools, rules.keys())
+        return "".join(iptables.save(self.tools, table=table) for table in sorted({*rules, *self._installed}))
+
+    def _absent_tables(self, rules: Rules) -> list[str]:
+        """Return the tables that iptables-nft would make."""
+        return [] if self._legacy else [table for table in rules if self._is_absent(table)]
+
+    def _is_absent(self, table: str) -> bool:
+        try:
+            self._kernel.request(nft_messages.table_query(self.version, table))
+        except NetlinkError as error:
+            return error.code == errno.ENOENT
+        return False
+
+    def counters(self) -> FamilyCounters:
+        """Return the counters of the rules since they were installed.
+
+        Packets continue to arrive while the tool reads one counter after the other. A packet that had entered
+        the limiter at the first reading has left it at the second. So the difference was dropped for lack of
+        room.
+        """
+        first = self._counters()
+        second = self._counters() if AT_LIMITER in first else first
+        left = sum(second.get(kind, (0, 0))[0] for kind in (OVER_LIMIT, WITHIN_LIMIT))
+        return FamilyCounters(second, full=max(first.get(AT_LIMITER, (0, 0))[0] - left, 0))
+
+    def _counters(self) -> dict[str, tuple[int, int]]:
+        rules = self._rules  # another thread may replace them meanwhile
+        state: dict[str, dict[str, list[str]]] = {}
+        for table in rules:
+            state |= iptables.parse(iptables.save(self.tools, table=table, counters=True))
+        sums: dict[str, tuple[int, int]] = {}
+        for table, chain, position, kind in counted_rules(rules):
+            lines = state.get(table, {}).get(chain, [])
+            packets, octets = iptables.parse_counters(lines[position]) if position < len(lines) else (0, 0)
+            before = sums.get(kind, (0, 0))
+            sums[kind] = before[0] + packets, before[1] + octets
+        return sums
+
+    def remove(self) -> None:
+        """Remove our rules, and the tables that were made for them if they contain nothing else."""
+        made = iptables.remove(self.tools)
+        for table in made if not self._legacy else ():
+            self._drop(table)
+        self._rules, self._installed = {}, None
+
+    def _drop(self, table: str) -> None:
+        family = FAMILIES[self.version]
+        try:
+            found = nft_messages.chains_of(self._kernel.request(nft_messages.get_chains(family=family)))
+            builtin = [chain.name for chain in found if chain.table == table and chain.hook is not None]
+            self._kernel.request(*nft_messages.delete_empty_table(self.version, table, builtin))
+        except NetlinkError as error:
+            if error.code not in (errno.EBUSY, errno.ENOENT):  # in use meanwhile, or gone
+                raise
+
+
+def _reason(refused: Mapping[tuple[bool, bool], FirewallError], alone: tuple[bool, bool], fix: str) -> str:
+    """Return why one of the two is missing: its refusal when tried alone, else that of both."""
+    return f"{refused.get(alone) or refused[True, True]}; {fix}"
+
+
+def rule_requirements(
+    kernel: NetlinkConnection, version: int, plan: FirewallPlan
+) -> list[tuple[str, str | None]]:
+    """Return the name of each optional feature of the plan, and its problem with the fix, or None."""
+    found = []
+    for feature, configured, names, fix in (
+        ("the log rule for the wire", plan.log_group is not None, _WIRE_EXTENSIONS, _WIRE_FIX),
+        ("the limiter", plan.limit.mode is not LimitMode.OFF, _LIMITER_EXTENSIONS, _LIMITER_FIX),
+    ):
+        if configured:
+            missing = [n for n in names if not has_extension(kernel, version, n, target=n.isupper())]
+            problem = f"this kernel has no {', '.join(missing)} for IPv{version}; {fix}" if missing else None
+            found.append((f"{feature}, IPv{version}", problem))
+    return found

@@ -1,0 +1,436 @@
+"""The wanted iptables rules: a pure function of the plan, in the notation of iptables-save.
+
+    raw PREROUTING     -> ringfence-pre:    drop packets from banned addresses, and packets routed to them;
+                                            then the limiter, then the copies of observed requests, then
+                                            the log rules for the wire
+    raw OUTPUT         -> ringfence-out:    drop packets of this host to banned addresses; then the log rules
+                          ringfence-limit:  send packets over the limit to ringfence-over
+                          ringfence-over:   add the source to the flood set, drop the packet in mode enforce
+                          ringfence-seen:   copy requests of observed addresses, so many a second
+                          ringfence-drop:   log a few a second, drop; only with a configured log
+    filter INPUT       -> ringfence-in      } only for an action that raw cannot have (reject), and, if
+    filter FORWARD     -> ringfence-fwd     } interfaces are named, for packets routed out through them
+
+raw is before connection tracking, so an established flow is cut too, and a container behind DNAT is covered.
+The way out matters as much as the way in. Asterisk still checks guesses that wait in its socket already, but
+its answers never leave. Of 2 000 guesses sent ahead of the ban, 180 to 1 126 were answered with the way in
+closed alone, and 3 to 849 with both closed.
+
+A drop is "not allowed, and banned", in that order. So an element's counter counts only dropped packets. No
+rule accepts packets of allowed networks, or returns for them, because later rules still apply to them. Before
+a ban that exempts friends (``sets.py``) stands "not a friend" in the same way.
+
+A reject cannot stand in raw. Then filter closes the way in, and raw still closes the way out, except for the
+ICMP error or RST with which the kernel rejects. (A banned sender on the same IPv6 link soon sees silence: the
+neighbour solicitation for its hardware address is dropped too.) PREROUTING does not know the output interface
+of a packet. So if interfaces are named, packets routed to a banned address are dropped in FORWARD. (The log
+rules have then seen them already. A banned address's challenge proves nothing in any case.)
+
+The limiter is hashlimit, per source. It limits UDP by packets, and TCP by packets and by bytes, because one
+segment carries many guesses (a SIP guess never has less than 300 bytes). In bytes, hashlimit's burst is a
+number of refills of one second's budget, and no packet costs more than that. Larger packets, which the
+network card combined, are always over the limit; TCP sends them again in smaller ones. A hashlimit table
+lives as long as a rule names it, with its original numbers. Therefore the numbers are in its name.
+
+A full hashlimit table drops packets of every source that is not in it, without any rule's counter: the match
+itself drops them. Only forged senders can fill a table: it takes a million within ten seconds, in 120 MB for
+each table. In mode enforce, such packets are those that entered the limiter and were neither over nor within
+the limit: ``Counters.limiter_full``. Mode observe must drop no packet. So it inspects at most as many packets
+a second, of all sources, as could fill the table. The others pass, and are counted as those without room.
+
+The log rules send a SIP 401, 403 or 407, and over UDP a 404 too, to an NFLOG group. ``sources/wire.py`` reads
+the group; the kernel sends nothing to a group without a reader. Over TCP the kernel knows the sender of a
+request that is answered with 404. u32 reads the first bytes of a datagram, such as "SIP/2.0 401". In a TCP
+segment from a SIP port it follows the header's length to the payload. There the status line stands first, or
+first in a WebSocket text frame (RFC 6455: 0x81, then a length below 126, or 126 and a length of 16 bits; a
+server does not mask). Several answers in one segment are one packet, and only the first is inspected.
+PREROUTING contains the answers of bridged containers, and any packets from outside. There a packet counts
+only if it is to be forwarded (not a provider's 401 to this host) and arrived by the interface that leads back
+to its sender (not a stranger's packet under a container's address).
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
+
+from attrs import frozen
+
+from ringfence.firewall.contract import (
+    OBSERVE_PREFIX,
+    OBSERVE_RATE,
+    PROBE_PORT,
+    BanAction,
+    FirewallPlan,
+    Limit,
+    LimitMode,
+    NetworkList,
+)
+from ringfence.firewall.ipset.sets import (
+    FLOOD,
+    FLOOD_SECONDS,
+    OBSERVE,
+    ban_set_name,
+    friends_exempt_values,
+    list_set_name,
+)
+from ringfence.model import Scope
+
+HOOKS: Mapping[str, Mapping[str, str]] = {
+    "raw": {"PREROUTING": "ringfence-pre", "OUTPUT": "ringfence-out"},
+    "filter": {"INPUT": "ringfence-in", "FORWARD": "ringfence-fwd"},
+}
+MADE = "ringfence-made"
+_LIMIT, _OVER, _DROP, _REJECT = "ringfence-limit", "ringfence-over", "ringfence-drop", "ringfence-reject"
+_SEEN = "ringfence-seen"
+# Every chain of ours that may be in a table, of this release or another.
+CHAINS: Mapping[str, Sequence[str]] = {
+    "raw": ("ringfence-pre", "ringfence-out", _LIMIT, _OVER, _SEEN, _DROP, MADE),
+    "filter": ("ringfence-in", "ringfence-fwd", _REJECT, _DROP, MADE),
+}
+
+FROM_BANNED = "from banned addresses"
+TO_BANNED = "to banned addresses"
+FROM_DENIED = "from denied networks"
+TO_DENIED = "to denied networks"
+REPORTED = (FROM_BANNED, TO_BANNED, FROM_DENIED, TO_DENIED)
+# Not reported: the packets without room in the limiter are computed from these three.
+AT_LIMITER = "seen by the limiter"
+OVER_LIMIT = "over the limit"
+WITHIN_LIMIT = "within the limit"
+
+_IPV4 = 4
+# The maximum number of ports in one multiport match.
+_PORTS_A_RULE = 15
+_GUESS = 300  # bytes
+# Each IP version has its own tables, and therefore half of the rate.
+_SHARE = f"-m limit --limit {OBSERVE_RATE // 2}/sec --limit-burst {OBSERVE_RATE // 2}"
+_KIBI = 1024
+_FRAME = 2  # kilobytes
+_BUCKETS = 65_536
+_SOURCES = 1_000_000
+_EXPIRY = 10  # seconds
+# Rates in packets a second that the tools print unchanged.
+_PRINTABLE = (50_000, 25_000, 20_000, 10_000, 5_000, 2_000, 1_000, 500, 200, 100, 50, 20, 10, 5, 2, 1)
+_LOG = '-m limit --limit 5/sec --limit-burst 10 -j LOG --log-prefix "ringfence: "'
+_RST = "-p tcp -m tcp ! --tcp-flags RST RST "
+# The kernel's name for each reject action, and the match that distinguishes its own error from other output.
+_REJECTIONS: Mapping[tuple[int, BanAction], tuple[str, tuple[str, str]]] = {
+    (4, BanAction.PORT_UNREACHABLE): (
+        "icmp-port-unreachable",
+        ("! -p icmp ", "-p icmp -m icmp ! --icmp-type 3/3 "),
+    ),
+    (4, BanAction.ADMIN_PROHIBITED): (
+        "icmp-admin-prohibited",
+        ("! -p icmp ", "-p icmp -m icmp ! --icmp-type 3/13 "),
+    ),
+    (6, BanAction.PORT_UNREACHABLE): (
+        "icmp6-port-unreachable",
+        ("! -p ipv6-icmp ", "-p ipv6-icmp -m icmp6 ! --icmpv6-type 1/4 "),
+    ),
+    (6, BanAction.ADMIN_PROHIBITED): (
+        "icmp6-adm-prohibited",
+        ("! -p ipv6-icmp ", "-p ipv6-icmp -m icmp6 ! --icmpv6-type 1/1 "),
+    ),
+    (4, BanAction.TCP_RESET): ("tcp-reset", ("! -p tcp ", _RST)),
+    (6, BanAction.TCP_RESET): ("tcp-reset", ("! -p tcp ", _RST)),
+}
+# In iptables-save's notation of u32 tests: the offset of the transport header (an IPv4 header has options),
+# and that of the TCP payload.
+_HEADER = "0x0>>0x16&0x3c@"
+_STREAM = {4: f"{_HEADER}0xc>>0x1a&0x3c@", 6: "0x34>>0x1a&0x3c@"}
+_CODES, _NOT_FOUND = "0x20343031,0x20343033,0x20343037", "0x20343034"  # " 401", " 403", " 407"; " 404"
+_DATAGRAM, _IPV6_HEADER = 8, 40  # bytes: a header of UDP, and one of IPv6
+# In IPv6 an address of this host is UNICAST too (net/netfilter/xt_addrtype.c).
+_FORWARDED = {
+    4: "-m rpfilter -m addrtype --dst-type UNICAST ",
+    6: "-m rpfilter -m addrtype --dst-type UNICAST -m addrtype ! --dst-type LOCAL ",
+}
+
+
+@frozen
+class IptablesRule:
+    """One rule: its text after ``-A CHAIN``, and what its counter counts ("" if the counter is not used)."""
+
+    text: str
+    kind: str = ""
+
+
+# By table, by chain, in order.
+Rules = Mapping[str, Mapping[str, Sequence[IptablesRule]]]
+
+
+def wanted_rules(plan: FirewallPlan, version: int, *, wire: bool = True, limiter: bool = True) -> Rules:
+    """Return the wanted rules of each chain of ours for IP ``version``.
+
+    ``wire`` and ``limiter`` false omit these rules although the plan contains them.
+    """
+    family = _Plan(plan, version)
+    pre = [*family.raw_in(), *(family.to_limiter() if limiter else ())]
+    out = [*family.raw_out()]
+    if wire and plan.log_group is not None:
+        pre += _observed_rules(plan, version)
+        pre += _answer_rules(plan, version, _FORWARDED[version])
+        out += _answer_rules(plan, version)
+    raw: dict[str, Sequence[IptablesRule]] = {"ringfence-pre": pre, "ringfence-out": out}
+    if limiter and plan.limit.mode is not LimitMode.OFF:
+        raw[_LIMIT] = _limit(plan.limit, version)
+        raw[_OVER] = _over(plan, version)
+    if wire and plan.log_group is not None and plan.sip_ports.udp:
+        raw[_SEEN] = [
+            IptablesRule(f"{_SHARE} -j NFLOG --nflog-prefix {OBSERVE_PREFIX} --nflog-group {plan.log_group}")
+        ]
+    into = {
+        "ringfence-in": family.filter_in(),
+        "ringfence-fwd": [*family.filter_in(), *family.filter_forward()],
+    }
+    inner: dict[str, Sequence[IptablesRule]] = {chain: rules for chain, rules in into.items() if rules}
+    if family.rejects:
+        inner[_REJECT] = _reject(plan, version)
+    for chains in (raw, inner):
+        if plan.log and any(rule.text.endswith(f"-j {_DROP}") for rules in chains.values() for rule in rules):
+            chains[_DROP] = [IptablesRule(_LOG), IptablesRule("-j DROP")]
+    return {"raw": raw, "filter": inner} if inner else {"raw": raw}
+
+
+def named_sets(rules: Rules) -> dict[str, int]:
+    """Return how often the rules name each set: the kernel's minimum count of references."""
+    counts: dict[str, int] = {}
+    for chains in rules.values():
+        for rule in (rule for chain in chains.values() for rule in chain):
+            words = rule.text.split()
+            for word, name in pairwise(words):
+                if word in ("--match-set", "--add-set"):
+                    counts[name] = counts.get(name, 0) + 1
+    return counts
+
+
+@frozen
+class _Plan:
+    """A plan for one IP version."""
+
+    plan: FirewallPlan
+    version: int
+
+    @property
+    def rejects(self) -> bool:
+        return self.plan.action is not BanAction.DROP
+
+    def raw_in(self) -> list[IptablesRule]:
+        incoming = [] if self.rejects else self._drop_rules("src", "-i", self._target)
+        # The output interface is not known yet here.
+        return incoming if self.plan.interfaces else incoming + self._drop_rules("dst", "", self._target)
+
+    def raw_out(self) -> list[IptablesRule]:
+        return self._drop_rules("dst", "-o", self._target, allow_rejections=self.rejects)
+
+    def filter_in(self) -> list[IptablesRule]:
+        return self._drop_rules("src", "-i", _REJECT) if self.rejects else []
+
+    def filter_forward(self) -> list[IptablesRule]:
+        return self._drop_rules("dst", "-o", self._target) if self.plan.interfaces else []
+
+    @property
+    def _target(self) -> str:
+        return _DROP if self.plan.log else "DROP"
+
+    def _drop_rules(
+        self, side: str, option: str, target: str, *, allow_rejections: bool = False
+    ) -> list[IptablesRule]:
+        """Return the rules for one side; ``allow_rejections`` lets the kernel's own rejections out."""
+        version = self.version
+        full = self._full(side, allow_rejections=allow_rejections)
+        banned, denied = (FROM_BANNED, FROM_DENIED) if side == "src" else (TO_BANNED, TO_DENIED)
+        matches = {
+            Scope.FULL: full,
+            Scope.SIP_UDP: _port_matches("udp", self.plan.sip_ports.udp, side),
+            Scope.SIP_TCP: self._tcp(side, allow_rejections=allow_rejections),
+        }
+        rows = [
+            *(
+                (
+                    ban_set_name(version, scope, friends_exempt=friends_exempt),
+                    friends_exempt,
+                    matches[scope],
+                    banned,
+                )
+                for scope in Scope
+                for friends_exempt in friends_exempt_values(version)
+            ),
+            (list_set_name(NetworkList.DENY, version), False, full, denied),
+        ]
+        return [
+            IptablesRule(
+                f"{way}{what}{self._not_on(side, NetworkList.ALLOW, *[NetworkList.FRIENDS] * friends_exempt)}"
+                f"-m set --match-set {name} {side} -j {target}",
+                kind,
+            )
+            for name, friends_exempt, whats, kind in rows
+            for what in whats
+            for way in self._interface_matches(option)
+        ]
+
+    def _not_on(self, side: str, *lists: NetworkList) -> str:
+        return "".join(f"-m set ! --match-set {list_set_name(one, self.version)} {side} " for one in lists)
+
+    def _full(self, side: str, *, allow_rejections: bool) -> list[str]:
+        """Return the matches of a full ban, one per rule."""
+        plan = self.plan
+        if plan.every_port:
+            return list(_REJECTIONS[self.version, plan.action][1]) if allow_rejections else [""]
+        udp = _port_matches("udp", (*plan.sip_ports.udp, PROBE_PORT), side)
+        return [*udp, *self._tcp(side, allow_rejections=allow_rejections)]
+
+    def _tcp(self, side: str, *, allow_rejections: bool) -> list[str]:
+        """Return the matches for TCP of the SIP ports, one per rule."""
+        tcp = _port_matches("tcp", self.plan.sip_ports.tcp, side)
+        if allow_rejections and self.plan.action is BanAction.TCP_RESET:
+            return [match.replace("-p tcp ", _RST, 1) for match in tcp]
+        return tcp
+
+    def _interface_matches(self, option: str) -> list[str]:
+        if not option or not self.plan.interfaces:
+            return [""]
+        return [f"{option} {name} " for name in self.plan.interfaces]
+
+    def to_limiter(self) -> list[IptablesRule]:
+        plan = self.plan
+        if plan.limit.mode is LimitMode.OFF:
+            return []
+        strangers = self._not_on("src", NetworkList.FRIENDS, NetworkList.ALLOW)
+        return [
+            IptablesRule(f"{way}{what}{strangers}-j {_LIMIT}", AT_LIMITER)
+            for protocol, ports in (("udp", plan.sip_ports.udp), ("tcp", plan.sip_ports.tcp))
+            for what in _port_matches(protocol, ports, "src")
+            for way in (self._interface_matches("-i") if plan.interfaces else ["! -i lo "])
+        ]
+
+
+def _port_matches(protocol: str, ports: Sequence[int], side: str) -> list[str]:
+    """Return matches for ports of this host: destinations of incoming, sources of outgoing packets."""
+    option = "--dports" if side == "src" else "--sports"
+    parts = [ports[at : at + _PORTS_A_RULE] for at in range(0, len(ports), _PORTS_A_RULE)]
+    return [f"-p {protocol} -m multiport {option} {','.join(map(str, part))} " for part in parts]
+
+
+def _observed_rules(plan: FirewallPlan, version: int) -> list[IptablesRule]:
+    """Return the rules that send the datagrams of observed addresses to their chain."""
+    observed = f"-m set --match-set {OBSERVE[version]} src -j {_SEEN}"
+    return [IptablesRule(f"{ports}{observed}") for ports in _port_matches("udp", plan.sip_ports.udp, "src")]
+
+
+def _answer_rules(plan: FirewallPlan, version: int, passing: str = "") -> list[IptablesRule]:
+    """Return the log rules of a chain; ``passing`` matches packets that are to be forwarded."""
+    beginnings = _status_line_tests(version)
+    matches = [("-p udp ", beginnings[:1])]
+    matches += [(ports, beginnings[1:]) for ports in _port_matches("tcp", plan.sip_ports.tcp, "dst")]
+    return [
+        IptablesRule(f'{ports}-m u32 --u32 "{test}" {passing}-j NFLOG --nflog-group {plan.log_group}')
+        for ports, tests in matches
+        for test in tests
+    ]
+
+
+def _status_line_tests(version: int) -> list[str]:
+    """Return u32's tests for a status line that begins a datagram, a TCP segment, or a frame in a segment.
+
+    They assume IPv6 packets without extension headers, as Asterisk sends them.
+    """
+    ipv4 = version == _IPV4
+    begin = 0 if ipv4 else _IPV6_HEADER
+    stream = _STREAM[version]
+    return [
+        _status_line(_HEADER if ipv4 else "", begin + _DATAGRAM, f"{_CODES},{_NOT_FOUND}"),
+        _status_line(stream, begin),
+        f"{stream}{begin:#x}>>0x10=0x817e&&{_status_line(stream, begin + 4)}",
+        f"{stream}{begin:#x}>>0x10=0x8100:0x817d&&{_status_line(stream, begin + 2)}",
+    ]
+
+
+def _status_line(way: str, position: int, codes: str = _CODES) -> str:
+    """Return u32's test for "SIP/2.0" and one of ``codes`` at ``position`` behind ``way``."""
+    return f"{way}{position:#x}=0x5349502f&&{way}{position + 4:#x}=0x322e3020&&{way}{position + 7:#x}={codes}"
+
+
+def _limit(limit: Limit, version: int) -> list[IptablesRule]:
+    packets = f"{limit.rate}/sec", f"{limit.burst}"
+    second, refills = byte_budget(limit)
+    octets = f"{second}kb/s", f"{second * refills}kb"
+    return [
+        *([IptablesRule(_total_limit(limit))] if limit.mode is LimitMode.OBSERVE else []),
+        IptablesRule(f"-p udp {_hashlimit('udp', limit, version, *packets)}-g {_OVER}", OVER_LIMIT),
+        IptablesRule(f"-p tcp {_hashlimit('tcp', limit, version, *packets)}-g {_OVER}", OVER_LIMIT),
+        IptablesRule(
+            f"-p tcp -m length --length {min(second * _KIBI + 1, 65_535)}:65535 -g {_OVER}", OVER_LIMIT
+        ),
+        IptablesRule(f"-p tcp {_hashlimit('bytes', limit, version, *octets)}-g {_OVER}", OVER_LIMIT),
+        IptablesRule("-j RETURN", WITHIN_LIMIT),
+    ]
+
+
+def byte_budget(limit: Limit) -> tuple[int, int]:
+    """Return a second's budget in kilobytes, and the number of refills available at once (at least one).
+
+    The initial budget and the refills together do not exceed the burst: the kernel supports only whole
+    seconds. A second's budget is never less than an Ethernet frame, which TCP would otherwise send again and
+    again.
+    """
+    whole = limit.burst * _GUESS // _KIBI
+    second = max(limit.rate * _GUESS // _KIBI, _FRAME)
+    refills = max(min(limit.burst // max(limit.rate, 1), whole // second) - 1, 1)
+    return max(min(second, whole // (refills + 1)), _FRAME), refills
+
+
+def _total_limit(limit: Limit) -> str:
+    """Return from the limiter for packets beyond what could fill the tables to some 0.6 of their size."""
+    most = _SOURCES * 6 // 10 // (_expiry(limit) + 1)
+    rate = next((rate for rate in _PRINTABLE if rate <= most), 1)
+    name = f"ringfence-all-{limit.rate}-{limit.burst}"
+    above = f"--hashlimit-above {rate}/sec --hashlimit-burst {rate}"
+    return f"-m hashlimit {above} --hashlimit-name {name} -j RETURN"
+
+
+def _expiry(limit: Limit) -> int:
+    """Return the seconds until a source is forgotten: not before its burst is available again."""
+    return max(_EXPIRY, -(-limit.burst // max(limit.rate, 1)))
+
+
+def _hashlimit(name: str, limit: Limit, version: int, above: str, burst: str) -> str:
+    mask = "" if version == _IPV4 else "--hashlimit-srcmask 64 "
+    return (
+        f"-m hashlimit --hashlimit-above {above} --hashlimit-burst {burst} --hashlimit-mode srcip "
+        f"--hashlimit-name ringfence-{name}-{limit.rate}-{limit.burst} --hashlimit-htable-size {_BUCKETS} "
+        f"--hashlimit-htable-max {_SOURCES} --hashlimit-htable-expire {_expiry(limit) * 1000} {mask}"
+    )
+
+
+def _over(plan: FirewallPlan, version: int) -> list[IptablesRule]:
+    # Adding it again would reset its counter to one each time.
+    rules = [
+        IptablesRule(f"-p {protocol} {rule}")
+        for protocol, flood in (("udp", FLOOD[version, False]), ("tcp", FLOOD[version, True]))
+        for rule in (
+            f"-m set --match-set {flood} src",
+            f"-j SET --add-set {flood} src --timeout {FLOOD_SECONDS}",
+        )
+    ]
+    if plan.limit.mode is LimitMode.ENFORCE:
+        rules += [*([IptablesRule(_LOG)] if plan.log else []), IptablesRule("-j DROP")]
+    return rules
+
+
+def _reject(plan: FirewallPlan, version: int) -> list[IptablesRule]:
+    rules = [IptablesRule(_LOG)] if plan.log else []
+    how = _REJECTIONS[version, plan.action][0]
+    if plan.action is BanAction.TCP_RESET:
+        return [*rules, IptablesRule(f"-p tcp -j REJECT --reject-with {how}"), IptablesRule("-j DROP")]
+    return [*rules, IptablesRule(f"-j REJECT --reject-with {how}")]
+
+
+def counted_rules(rules: Rules) -> Iterable[tuple[str, str, int, str]]:
+    """Yield each rule's table, chain, position and kind, for rules with a kind."""
+    return (
+        (table, chain, position, rule.kind)
+        for table, chains in rules.items()
+        for chain, ordered in chains.items()
+        for position, rule in enumerate(ordered)
+        if rule.kind
+    )

@@ -1,0 +1,117 @@
+"""The network lists, the observed addresses and the flood set: sets of the kernel beside the bans.
+
+A list is replaced in one step: a temporary set is filled, the two sets exchange their contents, and the
+temporary set is destroyed. Rules reference a set, and the set keeps its name. So the list is never empty
+meanwhile, and after a failure it is unchanged.
+"""
+
+import itertools
+import time
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from ipaddress import ip_network
+
+from ringfence.errors import FirewallError
+from ringfence.firewall.contract import OBSERVE_SECONDS, Flooder, NetworkList
+from ringfence.firewall.ipset import messages
+from ringfence.firewall.ipset.kernel import destroy, list_elements
+from ringfence.firewall.ipset.messages import Code
+from ringfence.firewall.ipset.sets import FLOOD, OBSERVE, create_list_set, list_set_name, temporary_name
+from ringfence.firewall.ipset.watch import WrittenList
+from ringfence.model import Address, Network
+from ringfence.netlink.connection import NetlinkConnection, NetlinkError
+
+_IPV4 = 4
+_FLOOD_PREFIX = 64
+# Seconds for which a source's count is kept without an element: elements end every few seconds.
+_MEMORY = 60.0
+# Observed addresses in a message. After so many refusals each is sent separately; otherwise a full set would
+# be quadratic.
+_OBSERVED, _PATIENCE = 256, 3
+
+
+def replace_list_in_steps(
+    kernel: NetlinkConnection, which: NetworkList, version: int, networks: Sequence[Network]
+) -> Generator[None, None, WrittenList]:
+    """Replace the networks of one IP version on a list, step by step; return what was written.
+
+    ``networks`` is a result of :func:`by_version`.
+    """
+    name = list_set_name(which, version)
+    fresh = temporary_name(name)
+    destroy(kernel, fresh)  # left by a process that was killed, or by an abandoned replacement
+    try:
+        kernel.request(create_list_set(fresh, version, len(networks)))
+        for at in range(0, len(networks), messages.MAX_ELEMENTS):
+            kernel.request(messages.add_permanent(fresh, networks[at : at + messages.MAX_ELEMENTS]))
+            yield
+        kernel.request(messages.swap(name, fresh))
+    except NetlinkError as error:
+        raise FirewallError(f"set {name} could not be filled and is unchanged: {error}") from error
+    finally:
+        destroy(kernel, fresh)
+    head = messages.parse_header(kernel.request(messages.list_header(name))[0])
+    return WrittenList(head.elements, networks[-1] if networks else None)
+
+
+def _without_zero_prefix(networks: Iterable[Network]) -> list[Network]:
+    """Return networks as the kernel accepts them: a /0 becomes two halves."""
+    return [part for network in networks for part in ((network,) if network.prefixlen else network.subnets())]
+
+
+def observe(kernel: NetlinkConnection, version: int, addresses: Sequence[Address]) -> None:
+    """Add addresses of one IP version to the set of observed addresses, for the contract's time.
+
+    A full set refuses new addresses. The kernel stops at a refused one, and the rest is sent again without
+    it.
+    """
+    timed = [(ip_network(address), OBSERVE_SECONDS) for address in addresses]
+    refused = 0
+    with suppress(FirewallError):  # best effort: health() reports a missing set
+        while timed:
+            size = _OBSERVED if refused <= _PATIENCE else 1
+            done, timed = timed[:size], timed[size:]
+            try:
+                kernel.request(messages.add(OBSERVE[version], done))
+            except NetlinkError as error:
+                index = messages.refused_index(error.request)
+                if error.code != Code.HASH_FULL or index is None:
+                    raise
+                refused += 1
+                timed = done[index + 1 :] + timed
+
+
+class FloodCounts:
+    """The sources over the limit and their packets, added up over successive elements of the kernel."""
+
+    def __init__(self) -> None:
+        # By source: the sum of earlier elements, the count of the present one, and the last time it was
+        # listed.
+        self._seen: dict[tuple[Network, bool], tuple[int, int, float]] = {}
+
+    def read(self, kernel: NetlinkConnection, versions: Iterable[int]) -> Sequence[Flooder]:
+        """Return the sources that the kernel lists now."""
+        now = time.monotonic()
+        found = [*self._counted(kernel, versions, now)]
+        self._seen = {source: seen for source, seen in self._seen.items() if now - seen[2] < _MEMORY}
+        return found
+
+    def _counted(self, kernel: NetlinkConnection, versions: Iterable[int], now: float) -> Iterator[Flooder]:
+        for version, tcp in itertools.product(versions, (False, True)):
+            for element in list_elements(kernel, FLOOD[version, tcp]):
+                network = element.network
+                if version != _IPV4 and not tcp:  # masked by the kernel, but listed as an address
+                    network = network.supernet(new_prefix=_FLOOD_PREFIX)
+                before, last, _ = self._seen.get((network, tcp), (0, 0, now))
+                if element.packets < last:
+                    before += last
+                self._seen[network, tcp] = before, element.packets, now
+                yield Flooder(network, before + element.packets, tcp)
+
+
+def by_version(networks: Iterable[Network]) -> Mapping[int, list[Network]]:
+    """Group networks by IP version, as the kernel accepts them."""
+    sorted_: dict[int, list[Network]] = {4: [], 6: []}
+    for network in _without_zero_prefix(networks):
+        sorted_[network.version].append(network)
+    return sorted_

@@ -1,0 +1,1 @@
+"""The backend nftables: a table of our own, bans by netlink."""

@@ -1,0 +1,333 @@
+"""Bans by netlink: batches of changes as transactions, and an outcome for each change.
+
+A transaction of nftables is carried out completely or not at all. A refused element is removed from it, and
+the rest is sent again. The kernel reports the position at which it stopped (EXT_ACK). After a few refusals
+the rest is sent in halves, so that many bad elements cost only a few transactions each.
+
+A full set is handled differently: the kernel names the first element without room. Of the elements after it
+only those already in the set are sent again (queried one by one, some 10 µs each). The others would have no
+room either. So a full set costs one additional transaction, not one for each element.
+
+Since kernel 6.12 adding an element again renews its timeout. On older kernels it changes nothing. There
+an element is added with NLM_F_EXCL. If it exists already, its message is sent again as add, delete and add;
+the element then counts packets from 0. Since kernel 6.3 the removal of an absent element is not an error. On
+older kernels it is added, if absent, and deleted in the same transaction.
+"""
+
+import errno
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from ipaddress import ip_network
+
+from attrs import define
+
+from ringfence.errors import FirewallError, SetFullError
+from ringfence.firewall.contract import OBSERVE_MOST, OBSERVE_SECONDS, Add, Change, Outcome
+from ringfence.firewall.ipset.messages import whole_seconds
+from ringfence.firewall.nftables import elements
+from ringfence.firewall.nftables.listing import find
+from ringfence.firewall.nftables.messages import batch
+from ringfence.firewall.nftables.ruleset import TABLE, VERSIONS, BanSet
+from ringfence.model import Address, Network
+from ringfence.netlink.connection import (
+    NetlinkConnection,
+    NetlinkError,
+    NetlinkLostError,
+    NetlinkTooLongError,
+    Refusal,
+)
+
+# After so many transactions with refusals the rest is sent in halves.
+_PATIENCE = 3
+# The first kernel on which adding an element again renews its timeout.
+_RENEWING = (6, 12)
+_OBSERVED = 256  # addresses in a transaction
+_TOLERANCE = 5.0  # seconds by which the remaining time of a ban may differ from its timeout
+# Messages in a transaction: any receive buffer has room for an answer to each refusal.
+_MESSAGES = 64
+_MOMENT = 1  # seconds: the timeout of what is added in order to be deleted
+
+
+@define
+class ChangeGroup:
+    """The changes of one message: changes of one kind to one set, by their numbers in the batch.
+
+    ``replace``: an Add first removes an existing element (add, delete, add).
+    """
+
+    ban: BanSet
+    numbers: Sequence[int]
+    adds: bool
+    replace: bool = False
+
+    def only(self, numbers: Sequence[int]) -> "list[ChangeGroup]":
+        """Return the group with these numbers only, or an empty list without numbers."""
+        return [ChangeGroup(self.ban, numbers, self.adds, self.replace)] if numbers else []
+
+
+class Changes:
+    """Carries out the changes of one batch over ``kernel``, and stores their outcomes in ``outcomes``.
+
+    ``modern``: adding again renews (kernel 6.12).
+    """
+
+    def __init__(
+        self, kernel: NetlinkConnection, batch: Sequence[Change], outcomes: list[Outcome], *, modern: bool
+    ) -> None:
+        self._kernel = kernel
+        self._batch = batch
+        self._outcomes = outcomes
+        self._modern = modern
+        self._seconds = [whole_seconds(change.timeout) if isinstance(change, Add) else 0 for change in batch]
+        self.commits = 0
+        """How many transactions the kernel has carried out."""
+
+    def apply(self, by_set: Mapping[BanSet, Sequence[int]]) -> None:
+        """Carry out the changes with these numbers, whose sets exist; those of each set in order."""
+        lost: FirewallError | None = None
+        for groups in self._transactions(by_set):
+            if lost is not None:  # another request would only time out again
+                self._refuse(_all(groups), lost)
+            else:
+                lost = self._send(groups)
+
+    def _transactions(self, by_set: Mapping[BanSet, Sequence[int]]) -> Iterator[list[ChangeGroup]]:
+        """Divide changes into transactions of at most CHUNK elements and _MESSAGES groups."""
+        groups: list[ChangeGroup] = []
+        size = 0
+        for ban, numbers in by_set.items():
+            for adds, run in self._runs(numbers):
+                for at in range(0, len(run), elements.MAX_ELEMENTS):
+                    group = ChangeGroup(ban, run[at : at + elements.MAX_ELEMENTS], adds)
+                    if size + len(group.numbers) > elements.CHUNK or len(groups) >= _MESSAGES:
+                        yield groups
+                        groups, size = [], 0
+                    groups.append(group)
+                    size += len(group.numbers)
+        if groups:
+            yield groups
+
+    def _runs(self, numbers: Sequence[int]) -> Iterator[tuple[bool, Sequence[int]]]:
+        """Divide numbers into runs of one kind: True for Adds, which have a timeout."""
+        seconds = self._seconds
+        if all(map(seconds.__getitem__, numbers)):  # as with most long batches
+            yield True, numbers
+            return
+        for adds, group in itertools.groupby(numbers, key=lambda number: seconds[number] > 0):
+            yield adds, list(group)
+
+    def _send(self, groups: list[ChangeGroup]) -> FirewallError | None:
+        """Send a transaction until everything left of it is done; return the connection's error, if any."""
+        refusals: list[Refusal] = []
+        for _ in range(_PATIENCE):
+            sent = [(group, message) for group in groups for message in self._messages(group)]
+            try:
+                refusals = self._kernel.transact(batch(*(message for _, message in sent)))
+            except NetlinkTooLongError as error:
+                return self._send_halves(groups, error)
+            except NetlinkLostError as error:
+                return self._check_results(groups, error)
+            except FirewallError as error:
+                self._refuse(_all(groups), error)
+                return None if isinstance(error, NetlinkError) else error
+            if not refusals:
+                self.commits += 1
+                self._confirm(groups)
+                return None
+            groups = self._remaining(groups, sent, refusals)
+            if not groups:
+                return None
+        return self._send_halves(groups, _explain(groups[0].ban, refusals[0]))
+
+    def _send_halves(self, groups: list[ChangeGroup], why: FirewallError) -> FirewallError | None:
+        """Send each half separately; refuse a single change with the error ``why``."""
+        if len(groups) == 1 and len(groups[0].numbers) == 1:
+            self._refuse(groups[0].numbers, why)
+            return None
+        lost: FirewallError | None = None
+        for half in _halves(groups):
+            if lost is not None:
+                self._refuse(_all(half), lost)
+            else:
+                lost = self._send(half)
+        return lost
+
+    def _check_results(self, groups: list[ChangeGroup], lost: NetlinkLostError) -> FirewallError | None:
+        """Look up each element of a transaction whose answer was lost.
+
+        Changes with the wanted result are confirmed. The rest is refused, and not sent again here: the caller
+        repeats it after a pause. Return the connection's error if nothing was carried out.
+        """
+        final = {
+            (group.ban, self._batch[n].network): (group.adds, n) for group in groups for n in group.numbers
+        }
+        carried_out = False
+        for group in groups:
+            for number in group.numbers:
+                network = self._batch[number].network
+                adds, last = final[group.ban, network]
+                try:
+                    there = find(self._kernel, network, group.ban.scope)
+                except FirewallError as error:
+                    self._refuse(_all(groups), error)
+                    return error
+                wanted = self._seconds[last]
+                if (
+                    (there is not None and abs(there.timeout - wanted) <= _TOLERANCE)
+                    if adds
+                    else there is None
+                ):
+                    self._outcomes[number] = Outcome(self._batch[number], float(self._seconds[number]))
+                    carried_out = True
+                else:
+                    self._refuse([number], lost)
+        self.commits += carried_out
+        return None if carried_out else lost
+
+    def _messages(self, group: ChangeGroup) -> Iterator[bytes]:
+        name = group.ban.name
+        if not group.adds:
+            networks = [self._batch[number].network for number in group.numbers]
+            if self._modern:
+                yield elements.delete(TABLE, name, networks, lenient=True)
+                return
+            yield elements.add(TABLE, name, [(network, _MOMENT) for network in networks])
+            yield elements.delete(TABLE, name, list(dict.fromkeys(networks)))
+            return
+        timed = [(self._batch[number].network, self._seconds[number]) for number in group.numbers]
+        if group.replace:
+            once = list(dict(timed).items())  # the last change of a network counts
+            yield elements.add(TABLE, name, timed)
+            yield elements.delete(TABLE, name, [network for network, _ in once])
+            yield elements.add(TABLE, name, once)
+        else:
+            yield elements.add(TABLE, name, timed, exclusive=not self._modern, renewing=self._modern)
+
+    def _remaining(
+        self,
+        groups: list[ChangeGroup],
+        sent: Sequence[tuple[ChangeGroup, bytes]],
+        refusals: Sequence[Refusal],
+    ) -> list[ChangeGroup]:
+        """Remove the refused changes, and return the groups to send again."""
+        first: dict[int, Refusal] = {}
+        for refusal in refusals:
+            group, _ = sent[refusal.index - 1]  # the first message begins the batch
+            first.setdefault(id(group), refusal)
+        rest: list[ChangeGroup] = []
+        for group in groups:
+            refused = first.get(id(group))
+            if refused is None:
+                rest.append(group)
+            else:
+                rest += self._after_refusal(group, sent[refused.index - 1][1], refused)
+        return rest
+
+    def _after_refusal(self, group: ChangeGroup, request: bytes, refusal: Refusal) -> list[ChangeGroup]:
+        """Return the changes of ``group`` to send again, and store the outcomes of the others."""
+        index = elements.refused_index(request, refusal.offset)
+        if index is None or index >= len(group.numbers):
+            self._refuse(group.numbers, _explain(group.ban, refusal))
+            return []
+        if refusal.code == errno.EEXIST and group.adds and not group.replace:
+            return [ChangeGroup(group.ban, group.numbers, group.adds, replace=True)]
+        if refusal.code == errno.ENFILE:
+            return group.only(self._fitting(group, index, refusal))
+        self._refuse(group.numbers[index : index + 1], _explain(group.ban, refusal))
+        return group.only([*group.numbers[:index], *group.numbers[index + 1 :]])
+
+    def _fitting(self, group: ChangeGroup, index: int, refusal: Refusal) -> list[int]:
+        """Return the changes that need no additional room."""
+        kept = list(group.numbers[:index])
+        known = {self._batch[number].network for number in kept}
+        for number in group.numbers[index:]:
+            network = self._batch[number].network
+            if network in known or self._contains(group.ban, network):
+                kept.append(number)
+            elif group.adds:
+                self._refuse([number], _explain(group.ban, refusal))
+            else:
+                self._outcomes[number] = Outcome(self._batch[number])  # Remove of an absent network
+        return kept
+
+    def _contains(self, ban: BanSet, network: Network) -> bool:
+        try:
+            self._kernel.request(elements.query(TABLE, ban.name, network))
+        except FirewallError:
+            return False
+        return True
+
+    def _confirm(self, groups: Iterable[ChangeGroup]) -> None:
+        outcomes, batch, seconds = self._outcomes, self._batch, self._seconds
+        for group in groups:
+            for number in group.numbers:
+                outcomes[number] = Outcome(batch[number], float(seconds[number]))
+
+    def _refuse(self, numbers: Iterable[int], error: FirewallError) -> None:
+        for number in numbers:
+            self._outcomes[number] = Outcome(self._batch[number], error=error)
+
+
+def _halves(groups: list[ChangeGroup]) -> Iterator[list[ChangeGroup]]:
+    if len(groups) > 1:
+        middle = len(groups) // 2
+        yield from (groups[:middle], groups[middle:])
+        return
+    [group] = groups
+    middle = len(group.numbers) // 2
+    yield from (group.only(group.numbers[:middle]), group.only(group.numbers[middle:]))
+
+
+def _all(groups: Iterable[ChangeGroup]) -> Iterator[int]:
+    return (number for group in groups for number in group.numbers)
+
+
+def _explain(ban: BanSet, refusal: Refusal) -> FirewallError:
+    if refusal.code == errno.ENFILE:
+        return SetFullError(
+            f"set {ban.name} is full; fix: raise max_bans in [firewall], then `ringfence off` and "
+            "`ringfence on`"
+        )
+    if refusal.code == errno.ENOENT:
+        return FirewallError(
+            f"set {ban.name} of table inet {TABLE} is gone: another program removed it; opening the "
+            "firewall again creates it"
+        )
+    return NetlinkError(refusal.code, b"")
+
+
+def observe(kernel: NetlinkConnection, addresses: Iterable[Address], *, modern: bool) -> None:
+    """Add addresses to the sets of observed addresses, for the time that the contract specifies.
+
+    If a transaction is refused, each of its addresses is sent separately: a full set refuses new ones.
+    """
+    unique = list(dict.fromkeys(itertools.islice(addresses, OBSERVE_MOST)))
+    with suppress(FirewallError):  # best effort: health() reports a missing set
+        for version in VERSIONS:
+            timed = [(ip_network(one), OBSERVE_SECONDS) for one in unique if one.version == version]
+            for at in range(0, len(timed), _OBSERVED):
+                part = timed[at : at + _OBSERVED]
+                if _observe(kernel, version, part, modern=modern):
+                    for one in part:
+                        _observe(kernel, version, [one], modern=modern)
+
+
+def _observe(
+    kernel: NetlinkConnection, version: int, timed: Sequence[tuple[Network, int]], *, modern: bool
+) -> Sequence[Refusal]:
+    name = f"observe{version}"
+    messages = [elements.add(TABLE, name, timed, renewing=modern)]
+    if not modern:
+        messages += [elements.delete(TABLE, name, [network for network, _ in timed]), *messages]
+    return kernel.transact(batch(*messages))
+
+
+def renews(release: str) -> bool:
+    """Whether a kernel of that release renews the timeout of an element that is added again."""
+    numbers = []
+    for part in release.split("-", 1)[0].split(".")[:2]:
+        if not part.isdecimal():
+            return False
+        numbers.append(int(part))
+    return tuple(numbers) >= _RENEWING

@@ -1,0 +1,386 @@
+"""Elements of nftables sets as bytes: builders and the parser of a dump, no socket, no clock.
+
+One message holds at most MAX_ELEMENTS. The length of an attribute has 16 bits, and 1 200 of the largest
+elements are 62 400 bytes. A transaction holds no more than that either: for 100 000 elements the kernel takes
+0.26 s of CPU in transactions of 1 200, 0.38 s in transactions of 4 800, and 0.48 s in a single one. If there
+is a listener, the kernel also writes a notification of 8 kB for each element, and keeps them all until the
+end of the transaction.
+
+Timeouts are milliseconds. Without ``exclusive`` the kernel accepts an element that exists already. Before
+6.12 this has no effect; since then the element gets the new timeout, and keeps its counter. With ``renewing``
+the message contains the remaining time too (``NFTA_SET_ELEM_EXPIRATION``), because a timeout of the same
+length alone would change nothing.
+
+A refused element is found by the position in the message at which the kernel stopped. That position is within
+its bytes or at their beginning, and all elements of a message have the same size.
+"""
+
+import operator
+import struct
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import lru_cache
+from ipaddress import IPv4Network, IPv6Network
+from itertools import repeat
+from typing import Any
+
+from attrs import frozen
+
+from ringfence.firewall.contract import Element, Flooder
+from ringfence.firewall.nftables.messages import INET, Message, NftMessageError, attributes
+from ringfence.model import Network, Scope
+from ringfence.netlink.messages import (
+    ATTRIBUTE,
+    HEADER,
+    NESTED,
+    NLM_F_ACK,
+    NLM_F_CREATE,
+    NLM_F_DUMP,
+    NLM_F_EXCL,
+    attribute,
+    message,
+    text,
+)
+
+MAX_ELEMENTS = 1200
+CHUNK = MAX_ELEMENTS
+_TABLE, _SET, _ELEMENTS = 1, 2, 3
+_ELEMENT = 1  # NFTA_LIST_ELEM
+_KEY, _FLAGS, _TIMEOUT, _EXPIRATION, _EXPRESSION, _EXPRESSIONS = 1, 3, 4, 5, 7, 11
+_VALUE = 1  # NFTA_DATA_VALUE
+_INTERVAL_END = 1
+_SIZES = {4: 4, 6: 16}
+_NO_TIMEOUT = float("inf")
+
+
+@frozen
+class Layout:
+    """The layout of the elements of one message: all of them have the same size."""
+
+    version: int
+    timeout: bool = False
+    renewing: bool = False
+    end: bool = False
+
+    @property
+    def size(self) -> int:
+        """The size of one element in bytes."""
+        size = _SIZES[self.version]
+        return 4 + 12 * (self.timeout + self.renewing) + 8 * self.end + 8 + size
+
+    def write(self, key: bytes, milliseconds: int = 0) -> bytes:
+        """Encode one element in the order of the tools: flags, times, key."""
+        parts = []
+        if self.end:
+            parts.append(attribute(_FLAGS, _INTERVAL_END.to_bytes(4, "big")))
+        if self.timeout:
+            parts.append(attribute(_TIMEOUT, milliseconds.to_bytes(8, "big")))
+        if self.renewing:
+            parts.append(attribute(_EXPIRATION, milliseconds.to_bytes(8, "big")))
+        parts.append(attribute(_KEY | NESTED, attribute(_VALUE, key)))
+        return attribute(_ELEMENT | NESTED, b"".join(parts))
+
+
+class _Writer:
+    """An encoder for the elements of one layout, with one ``struct.pack`` each: only key and time differ."""
+
+    def __init__(self, layout: Layout) -> None:
+        size = _SIZES[layout.version]
+        fixed = layout.write(bytes(size))[:-size]
+        self._times = int(layout.timeout) + int(layout.renewing)
+        self._number = layout.version == 4  # noqa: PLR2004 - IPv4, whose key is faster as a number
+        pieces: list[bytes] = []
+        form, start = ">", 0
+        for _ in range(self._times):  # split at each time: 8 bytes after its header
+            at = start + ATTRIBUTE.size * (1 if pieces else 2)
+            pieces.append(fixed[start:at])
+            form += f"{at - start}sQ"
+            start = at + 8
+        pieces.append(fixed[start:])
+        form += f"{len(fixed) - start}s" + ("I" if self._number else f"{size}s")
+        self._pack = struct.Struct(form).pack
+        self._pieces = pieces
+
+    def write(self, timed: Iterable[tuple[Network, int]]) -> list[bytes]:
+        """Encode networks with their times in seconds, if the layout has a time."""
+        pack, pieces = self._pack, self._pieces
+        networks, seconds = zip(*timed, strict=True)
+        addresses = map(operator.attrgetter("network_address"), networks)
+        keys = map(int, addresses) if self._number else map(operator.attrgetter("packed"), addresses)
+        times = [1000 * one for one in seconds]
+        if self._times == 1:
+            first, last = pieces
+            return list(map(pack, repeat(first), times, repeat(last), keys))
+        if self._times:
+            first, second, last = pieces
+            return list(map(pack, repeat(first), times, repeat(second), times, repeat(last), keys))
+        return list(map(pack, repeat(pieces[0]), keys))
+
+
+_WRITERS = {
+    layout: _Writer(layout)
+    for version in _SIZES
+    for layout in (
+        Layout(version),
+        Layout(version, timeout=True),
+        Layout(version, timeout=True, renewing=True),
+    )
+}
+
+
+def add(
+    table: str,
+    name: str,
+    elements: Sequence[tuple[Network, int]],
+    *,
+    exclusive: bool = False,
+    renewing: bool = False,
+) -> bytes:
+    """Build one NEWSETELEM of at most MAX_ELEMENTS networks with their timeouts in seconds.
+
+    All networks have the IP version and the prefix length of the set. ``exclusive``: an existing element is
+    refused (EEXIST). ``renewing``: it gets the new timeout (kernel 6.12).
+    """
+    version = elements[0][0].version
+    write = _WRITERS[Layout(version, timeout=True, renewing=renewing)].write
+    flags = NLM_F_CREATE | (NLM_F_EXCL if exclusive else 0)
+    return _elements(
+        Message.NEWSETELEM,
+        flags,
+        table,
+        name,
+        write(elements),
+    )
+
+
+def delete(table: str, name: str, networks: Sequence[Network], *, lenient: bool = False) -> bytes:
+    """Build one removal of at most MAX_ELEMENTS networks; an absent one is ENOENT.
+
+    ``lenient``: absent networks are not an error (DESTROYSETELEM, kernel 6.3).
+    """
+    write = _WRITERS[Layout(networks[0].version)].write
+    kind = Message.DESTROYSETELEM if lenient else Message.DELSETELEM
+    return _elements(kind, 0, table, name, write((one, 0) for one in networks))
+
+
+def query(table: str, name: str, network: Network) -> bytes:
+    """Build the query whether a network is in a set; ENOENT if not."""
+    element = _WRITERS[Layout(network.version)].write([(network, 0)])
+    return _elements(Message.GETSETELEM, 0, table, name, element)
+
+
+def dump(table: str, name: str) -> bytes:
+    """Build the dump of a set's elements; parsed by :func:`bans_of` or :func:`flooders_of`."""
+    return message(Message.GETSETELEM.kind, NLM_F_DUMP, INET, text(_TABLE, table), text(_SET, name))
+
+
+def clear(table: str, name: str) -> bytes:
+    """Build the removal of all elements of a set."""
+    return message(Message.DELSETELEM.kind, NLM_F_ACK, INET, text(_TABLE, table), text(_SET, name))
+
+
+def intervals(
+    table: str, name: str, version: int, ranges: Sequence[tuple[int, int]], *, remove: bool = False
+) -> list[bytes]:
+    """Build the messages that add ranges (first and last address) to an interval set, in order.
+
+    The ranges are neither overlapping nor adjacent: see :func:`merged`. ``remove``: remove them, as they were
+    added.
+    """
+    size = _SIZES[version]
+    beginning, end = Layout(version), Layout(version, end=True)
+    head_of_beginning, head_of_end = (one.write(bytes(size))[:-size] for one in (beginning, end))
+    last_of_all = (1 << 8 * size) - 1
+    elements = []
+    for first, last in ranges:
+        elements.append(head_of_beginning + first.to_bytes(size, "big"))
+        if last != last_of_all:
+            elements.append(head_of_end + (last + 1).to_bytes(size, "big"))
+    kind, flags = (Message.DELSETELEM, 0) if remove else (Message.NEWSETELEM, NLM_F_CREATE)
+    return [
+        _elements(kind, flags, table, name, elements[at : at + MAX_ELEMENTS])
+        for at in range(0, len(elements), MAX_ELEMENTS)
+    ]
+
+
+def merged(networks: Sequence[Network]) -> list[tuple[int, int]]:
+    """Return the ranges that networks of one IP version cover, in order, neither overlapping nor adjacent."""
+    if not networks:
+        return []
+    bits = networks[0].max_prefixlen
+    more = [(1 << bits - length) - 1 for length in range(bits + 1)]
+    # First and last address in one number: sorting these takes half the time of pairs.
+    spans = sorted(
+        [(first := int(one.network_address)) << bits | first + more[one.prefixlen] for one in networks]
+    )
+    mask = (1 << bits) - 1
+    ranges: list[tuple[int, int]] = []
+    begin, end = spans[0] >> bits, spans[0] & mask
+    for span in spans:
+        first, last = span >> bits, span & mask
+        if first > end + 1:
+            ranges.append((begin, end))
+            begin, end = first, last
+        elif last > end:
+            end = last
+    ranges.append((begin, end))
+    return ranges
+
+
+def refused_index(request: bytes, offset: int | None) -> int | None:
+    """Return the index of the element of ``request`` that an error concerns; None: no element."""
+    if offset is None or len(request) < HEADER.size:
+        return None
+    position = HEADER.size
+    for kind, payload in attributes(memoryview(request)[HEADER.size :]):
+        begin = position + ATTRIBUTE.size
+        if kind == _ELEMENTS:
+            size = int.from_bytes(payload[:2], sys.byteorder)
+            if size and begin <= offset < begin + len(payload):
+                return (offset - begin) // size
+        position = begin + len(payload) + (-len(payload) % 4)
+    return None
+
+
+def _elements(kind: Message, flags: int, table: str, name: str, elements: Sequence[bytes]) -> bytes:
+    return message(
+        kind.kind,
+        flags | NLM_F_ACK,
+        INET,
+        text(_TABLE, table),
+        text(_SET, name),
+        attribute(_ELEMENTS | NESTED, b"".join(elements)),
+    )
+
+
+def bans_of(answer: bytes, version: int, length: int, scope: Scope) -> Iterator[Element]:
+    """Parse one answer to :func:`dump` of a set for prefixes of ``length``: timeouts in seconds.
+
+    An element without a timeout has ``inf``. Elements without time left are skipped.
+    """
+    payload = _payload(answer)
+    found = _READERS[version].read(payload, length, scope)
+    return found if found is not None else _irregular(payload, length, scope)
+
+
+@lru_cache(maxsize=256)
+def _networks(version: int, length: int) -> Callable[[bytes], Network]:
+    """Return a function that makes networks of one length from their addresses.
+
+    :mod:`ipaddress` takes 4 µs for one, most of it to validate the length; this takes 1.5 µs.
+    """
+    kind = IPv4Network if version == 4 else IPv6Network  # noqa: PLR2004 - IPv4
+    shape: Network = kind((0, length))
+    common, address_of = dict(vars(shape)), type(shape.network_address)
+    new: Callable[[type[Network]], Network] = object.__new__
+    host_bits = int(shape.hostmask)
+
+    def network_of(key: bytes) -> Network:
+        if host_bits and int.from_bytes(key, "big") & host_bits:
+            raise NftMessageError(f"an element is not a network of length {length}: {key.hex()}")
+        network = new(kind)
+        inner = vars(network)
+        inner.update(common)
+        inner["network_address"] = address_of(key)
+        return network
+
+    return network_of
+
+
+class _Reader:
+    """A parser of elements with a counter and times: key, counter, timeout, time left.
+
+    The kernel does not mark nested attributes here. 100 000 elements are parsed in a third of the time that
+    parsing attribute by attribute takes.
+    """
+
+    def __init__(self, version: int) -> None:
+        size = _SIZES[version]
+        self._version = version
+        counter = attribute(1, b"counter\0")
+        self._heads = (
+            ATTRIBUTE.pack(4 + 8 + size + _COUNTER_SIZE + 24, _ELEMENT)
+            + ATTRIBUTE.pack(8 + size, _KEY)
+            + ATTRIBUTE.pack(4 + size, _VALUE),
+            ATTRIBUTE.pack(_COUNTER_SIZE, _EXPRESSION)
+            + counter
+            + ATTRIBUTE.pack(28, 2)
+            + ATTRIBUTE.pack(12, 1),
+            ATTRIBUTE.pack(12, 2),
+            ATTRIBUTE.pack(12, _TIMEOUT),
+            ATTRIBUTE.pack(12, _EXPIRATION),
+        )
+        self._struct = struct.Struct(f">12s{size}s{len(self._heads[1])}sQ4sQ4sQ4sQ")
+
+    def read(self, payload: memoryview, length: int, scope: Scope) -> Iterator[Element] | None:
+        """Parse the elements if all of them have this layout, else return None."""
+        if len(payload) % self._struct.size:
+            return None
+        rows = list(self._struct.iter_unpack(payload))
+        if any(row[0::2] != self._heads for row in rows):
+            return None
+        return self._elements(rows, length, scope)
+
+    def _elements(self, rows: Sequence[tuple[Any, ...]], length: int, scope: Scope) -> Iterator[Element]:
+        network = _networks(self._version, length)
+        for _, key, _, octets, _, packets, _, _, _, left in rows:
+            if left:
+                yield Element(network(key), left / 1000, packets, octets, scope)
+
+
+_COUNTER_SIZE = 4 + 12 + 28
+_READERS = {version: _Reader(version) for version in _SIZES}
+
+
+def _irregular(payload: memoryview, length: int, scope: Scope) -> Iterator[Element]:
+    """Parse the elements attribute by attribute, with any other attributes (comments)."""
+    for key, packets, octets, left in _read(payload):
+        yield Element(_network(key, length), left, packets, octets, scope)
+
+
+def flooders_of(answer: bytes, *, tcp: bool = False) -> Iterator[Flooder]:
+    """Parse one answer to :func:`dump` of a flood set: addresses, or by UDP /64s."""
+    for key, packets, _, _ in _read(_payload(answer)):
+        length = 8 * len(key) if tcp or len(key) == _SIZES[4] else 64
+        yield Flooder(_network(key, length), packets, tcp)
+
+
+def _payload(answer: bytes) -> memoryview:
+    if len(answer) < HEADER.size:
+        raise NftMessageError(f"an nftables message of only {len(answer)} bytes")
+    length, kind = HEADER.unpack_from(answer)[:2]
+    if not HEADER.size <= length <= len(answer) or kind != Message.NEWSETELEM.kind:
+        raise NftMessageError(f"not an nftables NEWSETELEM message: type {kind:#x}, length {length}")
+    for attribute_kind, payload in attributes(memoryview(answer)[HEADER.size : length]):
+        if attribute_kind == _ELEMENTS:
+            return payload
+    return memoryview(b"")
+
+
+def _read(payload: memoryview) -> Iterator[tuple[bytes, int, int, float]]:
+    """Parse elements: key, packets, bytes, seconds left."""
+    for _, element in attributes(payload):
+        parts = dict(attributes(element))
+        key = bytes(dict(attributes(parts.get(_KEY, memoryview(b"")))).get(_VALUE, b""))
+        left = _NO_TIMEOUT
+        if _EXPIRATION in parts:
+            left = int.from_bytes(parts[_EXPIRATION], "big") / 1000
+        packets = octets = 0
+        expressions = [parts[_EXPRESSION]] if _EXPRESSION in parts else []
+        if _EXPRESSIONS in parts:
+            expressions += [one for _, one in attributes(parts[_EXPRESSIONS])]
+        for expression in expressions:
+            named = dict(attributes(expression))
+            if bytes(named.get(1, b"")) == b"counter\0":
+                data = dict(attributes(named.get(2, memoryview(b""))))
+                octets = int.from_bytes(data.get(1, b""), "big")
+                packets = int.from_bytes(data.get(2, b""), "big")
+        if left:
+            yield key, packets, octets, left
+
+
+def _network(key: bytes, length: int) -> Network:
+    version = next((version for version, size in _SIZES.items() if size == len(key)), None)
+    if version is None:
+        raise NftMessageError(f"an element is not an address: {key.hex()}")
+    return _networks(version, length)(key)

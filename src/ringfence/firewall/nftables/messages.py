@@ -1,0 +1,375 @@
+"""The nftables messages that query and clean up, as bytes: builders and parsers, no socket, no clock.
+
+The objects here are small: tables, chains, rules, headers of sets, named counters. ``elements.py`` has the
+messages for elements, of which there may be many.
+
+The deletion of an empty table raw is for cleaning up after iptables-nft. That tool makes the table with the
+first rule, and has no command to delete it. The deletion is one batch, which the kernel carries out
+completely or not at all. It deletes each chain only if it has no rules, and the table only if it is empty
+(NLM_F_NONREC, kernel 4.20). The policy of a chain is not checked here.
+
+Everything parsed here came from the kernel, and is nevertheless checked: a length that exceeds its buffer
+raises :class:`NftMessageError`. The numbers are the kernel's (``linux/netfilter/nf_tables.h``). Integers in
+attributes are big-endian. Builders leave the sequence number 0; the connection replaces it.
+"""
+
+import enum
+import struct
+from collections.abc import Iterable, Iterator
+from socket import AF_INET, AF_INET6
+from typing import TypeAlias
+
+from attrs import frozen
+
+from ringfence.errors import FirewallError
+from ringfence.netlink.messages import (
+    ATTRIBUTE,
+    HEADER,
+    NLM_F_ACK,
+    NLM_F_DUMP,
+    NLM_F_NONREC,
+    TYPE_MASK,
+    message,
+    text,
+)
+
+Bytes: TypeAlias = bytes  # within a class that has a field of that name
+INET = 1  # NFPROTO_INET: a table for both IP versions
+SUBSYSTEM = 10
+_FAMILIES = {4: AF_INET, 6: AF_INET6}
+_BATCH_BEGIN, _BATCH_END = 0x10, 0x11
+_FLAGS, _FLAGS_AT = struct.Struct("=H"), 6  # nlmsg_flags
+_COMMENT = 0  # the type of a comment in a rule's user data
+
+
+class Message(enum.IntEnum):
+    """The message types of the nftables subsystem that are used here."""
+
+    NEWTABLE = 0
+    GETTABLE = 1
+    DELTABLE = 2
+    NEWCHAIN = 3
+    GETCHAIN = 4
+    DELCHAIN = 5
+    NEWRULE = 6
+    GETRULE = 7
+    NEWSET = 9
+    GETSET = 10
+    NEWSETELEM = 12
+    GETSETELEM = 13
+    DELSETELEM = 14
+    NEWGEN = 15
+    GETGEN = 16
+    NEWOBJ = 18
+    GETOBJ = 19
+    DESTROYSETELEM = 30
+
+    @property
+    def kind(self) -> int:
+        """The type in a message's header, with the number of the subsystem."""
+        return SUBSYSTEM << 8 | self
+
+
+class NftMessageError(FirewallError):
+    """Bytes from the kernel that are not a valid nftables message."""
+
+
+@frozen
+class Table:
+    """A table; ``dormant``: its chains receive no packets."""
+
+    name: str
+    handle: int
+    dormant: bool
+
+
+@frozen
+class NftChain:
+    """A chain; ``hook`` and ``priority`` are None if packets reach it from other chains only."""
+
+    table: str
+    name: str
+    handle: int
+    hook: int | None = None
+    priority: int | None = None
+    policy: int | None = None
+
+
+@frozen
+class NftRule:
+    """A rule, its position, and its counters if it has any.
+
+    ``position`` is the handle of the rule before it (None for the first). ``body`` is what the rule does, as
+    the kernel writes it but without the counts. A replaced rule may keep its handle, so the body is compared
+    too.
+    """
+
+    table: str
+    chain: str
+    handle: int
+    position: int | None = None
+    comment: str = ""
+    packets: int | None = None
+    bytes: int | None = None
+    body: Bytes = b""
+
+
+@frozen
+class NftSetHeader:
+    """A set without its elements. ``elements`` is None if the kernel has no count (before 6.16)."""
+
+    name: str
+    handle: int
+    flags: int
+    key_length: int
+    size: int
+    timeout: int
+    elements: int | None = None
+
+
+@frozen
+class NftCounter:
+    """A named counter."""
+
+    name: str
+    packets: int
+    bytes: int
+
+
+@frozen
+class Generation:
+    """A state of all tables: its number, and the netlink port of its author (0: unknown)."""
+
+    number: int
+    port: int = 0
+
+
+def table_query(version: int, table: str = "raw") -> bytes:
+    """Build the query whether nftables has this iptables table for IP ``version``; ENOENT if not."""
+    return get_table(table, family=_FAMILIES[version])
+
+
+def delete_empty_table(
+    version: int, table: str = "raw", chains: Iterable[str] = ("PREROUTING", "OUTPUT")
+) -> tuple[bytes, ...]:
+    """Build the batch that deletes a table with these chains; EBUSY if it contains anything else."""
+    family, named = _FAMILIES[version], text(1, table)
+    return batch(
+        *(message(Message.DELCHAIN.kind, NLM_F_NONREC, family, named, text(3, name)) for name in chains),
+        message(Message.DELTABLE.kind, NLM_F_NONREC | NLM_F_ACK, family, named),
+    )
+
+
+def batch(*messages: bytes) -> tuple[bytes, ...]:
+    """Combine messages into one transaction, which the kernel carries out completely or not at all.
+
+    Only the last message asks for an acknowledgement. The kernel reports refusals in any case. It reserves
+    768 bytes for each answer in a receive buffer that often has room for only 277 of them (ENOBUFS).
+    """
+    *others, last = messages
+    return (
+        message(_BATCH_BEGIN, 0, 0, resource=SUBSYSTEM),
+        *(_flagged(one, ack=False) for one in others),
+        _flagged(last, ack=True),
+        message(_BATCH_END, 0, 0, resource=SUBSYSTEM),
+    )
+
+
+def _flagged(request: bytes, *, ack: bool) -> bytes:
+    """Return a message with or without the request for an acknowledgement."""
+    [flags] = _FLAGS.unpack_from(request, _FLAGS_AT)
+    wanted = flags | NLM_F_ACK if ack else flags & ~NLM_F_ACK
+    if wanted == flags:
+        return request
+    return b"".join((request[:_FLAGS_AT], _FLAGS.pack(wanted), request[_FLAGS_AT + _FLAGS.size :]))
+
+
+def get_generation() -> bytes:
+    """Build the query for the generation; one answer, parsed by :func:`generation_of`."""
+    return message(Message.GETGEN.kind, NLM_F_ACK, 0)
+
+
+def get_table(name: str, *, family: int = INET) -> bytes:
+    """Build the query for one table, parsed by :func:`tables_of`; ENOENT if there is none."""
+    return message(Message.GETTABLE.kind, NLM_F_ACK, family, text(1, name))
+
+
+def get_chains(*, family: int = INET) -> bytes:
+    """Build the dump of all chains of a family, of every table; parsed by :func:`chains_of`."""
+    return message(Message.GETCHAIN.kind, NLM_F_DUMP, family)
+
+
+def get_rules(table: str, *, family: int = INET) -> bytes:
+    """Build the dump of a table's rules; parsed by :func:`rules_of`. Empty without such a table.
+
+    ``family`` is INET, or AF_INET or AF_INET6 for the tables of iptables-nft.
+    """
+    return message(Message.GETRULE.kind, NLM_F_DUMP, family, text(1, table))
+
+
+def get_sets(table: str, *, family: int = INET) -> bytes:
+    """Build the dump of a table's sets without elements; parsed by :func:`sets_of`.
+
+    ENOENT without the table.
+    """
+    return message(Message.GETSET.kind, NLM_F_DUMP, family, text(1, table))
+
+
+def get_counters(table: str, *, family: int = INET) -> bytes:
+    """Build the dump of a table's named counters; parsed by :func:`counters_of`."""
+    return message(Message.GETOBJ.kind, NLM_F_DUMP, family, text(1, table))
+
+
+def delete_table(name: str, *, family: int = INET) -> tuple[bytes, ...]:
+    """Build the batch that deletes a table with all its contents; ENOENT if there is none."""
+    return batch(message(Message.DELTABLE.kind, NLM_F_ACK, family, text(1, name)))
+
+
+def generation_of(answer: bytes) -> Generation | None:
+    """Parse one answer, or one notification, of NEWGEN; None for any other."""
+    if len(answer) < HEADER.size:
+        return None
+    _length, kind, _flags, _sequence, port = HEADER.unpack_from(answer)[:5]
+    if kind != Message.NEWGEN.kind:
+        return None
+    return Generation(_integer(_top(answer, Message.NEWGEN), 1), port)
+
+
+def tables_of(answers: Iterable[bytes]) -> list[Table]:
+    """Parse the answers to :func:`get_table`."""
+    return [
+        Table(_name(top, 1), _integer(top, 4), dormant=bool(_integer(top, 2) & 1))
+        for top in _tops(answers, Message.NEWTABLE)
+    ]
+
+
+def chains_of(answers: Iterable[bytes]) -> list[NftChain]:
+    """Parse the answers to :func:`get_chains`."""
+    chains = []
+    for top in _tops(answers, Message.NEWCHAIN):
+        found = NftChain(_name(top, 1), _name(top, 3), _integer(top, 2))
+        if 4 in top:  # noqa: PLR2004 - NFTA_CHAIN_HOOK
+            hook = dict(attributes(top[4]))
+            priority = int.from_bytes(hook.get(2, b""), "big", signed=True)
+            found = NftChain(
+                found.table, found.name, found.handle, _integer(hook, 1), priority, _integer(top, 5)
+            )
+        chains.append(found)
+    return chains
+
+
+def rules_of(answers: Iterable[bytes]) -> list[NftRule]:
+    """Parse the answers to :func:`get_rules`, in the order of the rules in each chain."""
+    rules = []
+    for top in _tops(answers, Message.NEWRULE):
+        body, packets, octets = _expressions(top.get(4, memoryview(b"")))
+        rules.append(
+            NftRule(
+                _name(top, 1),
+                _name(top, 2),
+                _integer(top, 3),
+                _integer(top, 6) if 6 in top else None,  # noqa: PLR2004 - NFTA_RULE_POSITION
+                _comment(top.get(7, memoryview(b""))),
+                packets,
+                octets,
+                body,
+            )
+        )
+    return rules
+
+
+def sets_of(answers: Iterable[bytes]) -> list[NftSetHeader]:
+    """Parse the answers to :func:`get_sets`, including anonymous sets (``__set0``)."""
+    sets = []
+    for top in _tops(answers, Message.NEWSET):
+        described = dict(attributes(top.get(9, memoryview(b""))))
+        sets.append(
+            NftSetHeader(
+                _name(top, 2),
+                _integer(top, 16),
+                _integer(top, 3),
+                _integer(top, 5),
+                _integer(described, 1),
+                _integer(top, 11),
+                _integer(top, _SET_COUNT) if _SET_COUNT in top else None,
+            )
+        )
+    return sets
+
+
+_SET_COUNT = 20
+
+
+def counters_of(answers: Iterable[bytes]) -> list[NftCounter]:
+    """Parse the answers to :func:`get_counters`; other named objects are skipped."""
+    counters = []
+    for top in _tops(answers, Message.NEWOBJ):
+        if _integer(top, 3) == 1:  # NFT_OBJECT_COUNTER
+            data = dict(attributes(top.get(4, memoryview(b""))))
+            counters.append(NftCounter(_name(top, 2), _integer(data, 2), _integer(data, 1)))
+    return counters
+
+
+def attributes(buffer: memoryview) -> Iterator[tuple[int, memoryview]]:
+    """Parse attributes one after the other; NftMessageError if a length exceeds ``buffer``."""
+    position = 0
+    while position < len(buffer):
+        if len(buffer) - position < ATTRIBUTE.size:
+            raise NftMessageError("an nftables message ends within the header of an attribute")
+        length, kind = ATTRIBUTE.unpack_from(buffer, position)
+        if length < ATTRIBUTE.size or position + length > len(buffer):
+            raise NftMessageError(f"an nftables attribute has the length {length}, which exceeds its message")
+        yield kind & TYPE_MASK, buffer[position + ATTRIBUTE.size : position + length]
+        position += length + (-length % 4)
+
+
+def _tops(answers: Iterable[bytes], kind: Message) -> Iterator[dict[int, memoryview]]:
+    return (_top(answer, kind) for answer in answers)
+
+
+def _top(answer: bytes, kind: Message) -> dict[int, memoryview]:
+    if len(answer) < HEADER.size:
+        raise NftMessageError(f"an nftables message of only {len(answer)} bytes")
+    length, number = HEADER.unpack_from(answer)[:2]
+    if not HEADER.size <= length <= len(answer) or number != kind.kind:
+        raise NftMessageError(f"not an nftables {kind.name} message: type {number:#x}, length {length}")
+    return dict(attributes(memoryview(answer)[HEADER.size : length]))
+
+
+def _name(top: dict[int, memoryview], kind: int) -> str:
+    if kind not in top:
+        raise NftMessageError(f"an nftables message lacks attribute {kind}")
+    return bytes(top[kind]).rstrip(b"\0").decode("ascii", "backslashreplace")
+
+
+def _integer(top: dict[int, memoryview], kind: int) -> int:
+    return int.from_bytes(top.get(kind, b""), "big")
+
+
+def _expressions(expressions: memoryview) -> tuple[bytes, int | None, int | None]:
+    """Parse the body of a rule, and the packets and bytes of its own counter."""
+    body, packets, octets = [], None, None
+    for _, expression in attributes(expressions):
+        parts = dict(attributes(expression))
+        if bytes(parts.get(1, b"")) == b"counter\0":
+            data = dict(attributes(parts.get(2, memoryview(b""))))
+            packets, octets = _integer(data, 2), _integer(data, 1)
+            body.append(b"counter")
+        else:
+            body.append(bytes(expression))
+    return b"".join(body), packets, octets
+
+
+def _comment(user_data: memoryview) -> str:
+    """Parse a rule's comment from its user data: type (one byte), length (one byte), value."""
+    position = 0
+    while position + 2 <= len(user_data):
+        kind, length = user_data[position], user_data[position + 1]
+        if kind == _COMMENT:
+            return (
+                bytes(user_data[position + 2 : position + 2 + length])
+                .rstrip(b"\0")
+                .decode("utf-8", "replace")
+            )
+        position += 2 + length
+    return ""

@@ -1,0 +1,84 @@
+"""Kernel and ``nft`` features that the rules of nftables need, checked before anything is changed.
+
+Version numbers would mislead, because distributions add features to older kernels. So the rules themselves
+are tried: ``nft --check`` makes the kernel examine a whole transaction, and then drops it. The transaction
+makes a table of another name, so the contents of our table make no difference. docs/firewall.md names the
+versions.
+"""
+
+from collections.abc import Iterator
+from functools import partial
+
+from attrs import evolve
+
+from ringfence.errors import FirewallError
+from ringfence.firewall.contract import FirewallPlan, Limit, LimitMode, Requirement
+from ringfence.firewall.nftables.ruleset import default_ban_sets, ruleset, ruleset_text
+from ringfence.firewall.nftables.tool import run_nft
+from ringfence.firewall.requirements import check_requirement
+
+LIMITER_FIX = "fix: `modprobe nft_limit nft_fib_inet`"
+LOG_FIX = "fix: `modprobe nft_log nfnetlink_log nft_fib_inet`"
+_TABLE = "ringfence_check"
+_BANS = "sets and rules of nftables"
+_BANS_FIX = 'fix: Linux 5.7 and nft 0.9.5 or later, or `backend = "ipset"` in [firewall]'
+_LOG = "the log rules for the wire"
+_NO_INNER = (
+    "over TCP only behind headers of 20 and 32 bytes, since this kernel or nft has no `@ih` (Linux 5.16, nft "
+    "1.0.1)"
+)
+
+
+def variants(plan: FirewallPlan) -> Iterator[tuple[FirewallPlan, bool, bool, bool]]:
+    """Yield variants of the plan to try: first the whole plan, then plans with fewer features.
+
+    The features are left out in this order: ``@ih`` in the log rules, the log rules, the limiter, both. The
+    other values are whether ``@ih`` is used, the log rules are left out, and the limiter is left out.
+    """
+    logging, limiting = plan.log_group is not None, plan.limit.mode is not LimitMode.OFF
+    yield plan, True, False, False
+    if logging:
+        yield plan, False, False, False
+        yield evolve(plan, log_group=None), True, True, False
+    if limiting:
+        for inner in (True, False) if logging else (True,):
+            yield evolve(plan, limit=Limit()), inner, False, True
+    if logging and limiting:
+        yield evolve(plan, log_group=None, limit=Limit()), True, True, True
+
+
+def rule_requirements(tool: str, plan: FirewallPlan) -> list[Requirement]:
+    """Return each thing that the rules of ``plan`` need; takes some 20 ms and changes nothing."""
+    bans = check_requirement(_BANS, partial(_try, tool, evolve(plan, log_group=None, limit=Limit())))
+    if bans.problem is not None:
+        return [evolve(bans, problem=f"{bans.problem}; {_BANS_FIX}")]
+    requirements = [bans]
+    if plan.log_group is not None:
+        requirements.append(_log_rules(tool, evolve(plan, limit=Limit())))
+    if plan.limit.mode is not LimitMode.OFF:
+        limiter = check_requirement("the limiter", partial(_try, tool, evolve(plan, log_group=None)))
+        requirements.append(_optional(limiter, LIMITER_FIX))
+    return requirements
+
+
+def _log_rules(tool: str, plan: FirewallPlan) -> Requirement:
+    if check_requirement(_LOG, partial(_try, tool, plan)).problem is None:
+        return Requirement(_LOG)
+    without = check_requirement(_LOG, partial(_try, tool, plan, inner=False))
+    return _optional(without, LOG_FIX) if without.problem is not None else evolve(without, note=_NO_INNER)
+
+
+def _optional(requirement: Requirement, fix: str) -> Requirement:
+    return (
+        requirement
+        if requirement.problem is None
+        else evolve(requirement, problem=f"{requirement.problem}; {fix}", optional=True)
+    )
+
+
+def _try(tool: str, plan: FirewallPlan, *, inner: bool = True) -> None:
+    """Raise FirewallError if the kernel or the tool refuses the rules of ``plan``."""
+    try:
+        run_nft(tool, ruleset_text(ruleset(plan, default_ban_sets(), inner=inner), table=_TABLE), check=True)
+    except FirewallError as error:
+        raise FirewallError(f"refused: {error}") from error

@@ -1,0 +1,433 @@
+"""The static ruleset of table ``inet ringfence``, as text for ``nft -f -``: a pure function of the plan.
+
+One transaction writes it, repairs it, and replaces it by that of another plan. ``flush table`` removes the
+rules and leaves the sets with all their elements. Packets pass the old rules until the new ones are in place.
+
+    prerouting (raw)  from4, from6: packets from banned addresses; to4, to6: packets routed to them;
+                      the limiter; the copies of observed requests; the log rules for the wire
+    output (raw)      to4, to6, the log rules
+
+raw is before connection tracking, so an established flow is cut too, and a container behind DNAT is covered.
+The order is the contract's. Packets of networks in ``allow4`` and ``allow6`` never reach the drops. They are
+not accepted either: answers to them still reach the log rules and the administrator's own rules.
+
+* **Prefixes.** A ban is an element of a hash set for its length (``ip saddr & 255.255.255.0 @ban4_24``).
+  Interval sets refuse overlaps, and listing 100 000 intervals takes the kernel 4 s instead of 0.4 s. Each
+  length costs every packet a lookup. So only the common lengths have sets from the start. Any other set is
+  added, with its rules, at its first ban. ``size`` counts for each length separately.
+* **Friends.** A ban of a /64, or of a part of it, exempts the friends in it (``contract.exempts_friends``):
+  ``ip6 saddr != @friends6`` stands before the lookup of such a ban. It costs an IPv6 packet one lookup.
+* **Network lists** are interval sets. To replace a list whose contents are unknown, an alternate set is
+  filled (``deny4_2``). One transaction then rewrites the rules with its name and deletes the first set.
+* **Scopes.** ``sip4_32`` and similar sets hold the bans for requests that a forged datagram can make. They
+  apply to UDP from and to the SIP ports only. Those of ``tcp4_32`` and similar sets apply to TCP. With
+  ``every_port`` false, a full ban and the deny list apply to the SIP ports only, and to ``PROBE_PORT``, on
+  which the probe tests bans.
+* **Interfaces** limit where packets are dropped. They always include the loopback interface: no banned
+  address lives there, and the probe tests bans there. Prerouting does not know the output interface of a
+  packet. Therefore, if interfaces are named, packets routed to banned addresses are dropped in forward.
+* **Reject actions.** A reject cannot stand in raw on every kernel. So it stands before the administrator's
+  filter (input and forward), and raw accepts packets from banned addresses in that case. The ICMP error or
+  RST of the reject passes our own drop on the way out. So does any RST or ICMP error of this host itself:
+  neither answers a guess. Behind DNAT the ports are then those of the container.
+* **The limiter** inspects packets to this host (a container's own calls do not concern it) from sources that
+  are not friends. It counts packets, and for TCP also bytes, with a rate and a burst of 300 bytes per packet.
+  One TCP segment may carry many guesses, and with GRO one packet of 64 kB more than a hundred, while no guess
+  is shorter than 300 bytes. Its tables hold a million sources for ten seconds. If a table is full, new
+  sources pass unlimited, and are counted (``no_room``). Forged sources can cause that.
+* **The log rules** copy the packets whose payload begins with "SIP/2.0 401", 403 or 407: datagrams, and TCP
+  segments from the SIP ports. Of datagrams they also copy 404, which answers a call to an unknown extension;
+  over TCP the kernel knows the sender without it. In a TCP segment the status line may also begin a WebSocket
+  text frame (RFC 6455: 0x81, then a length below 126, or 126 and a length of 16 bits; a server does not
+  mask). Several answers in one segment are one packet, and only the first is inspected. ``@ih`` is the data
+  after the TCP header, with any options (kernel 5.16, nft 1.0.1). If it is refused, headers of 20 and of 32
+  bytes (with timestamps) are inspected. Prerouting contains the answers of bridged containers, and any
+  packets from outside. There a packet counts only if it is to be forwarded (not a provider's 401 to this
+  host) and arrived by the interface that leads back to its sender (not a stranger's packet under a
+  container's address). The log rules are never limited to interfaces.
+* **Observed addresses** (``observe4``, ``observe6``): their datagrams to the SIP ports are copied to the same
+  group with a prefix. One chain does this, so that both IP versions share its limit.
+
+Counters are named, so that they outlive the rules. The only external text is the names of interfaces. A name
+with a quote is refused.
+"""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
+from ipaddress import IPv4Network, IPv6Network
+from types import MappingProxyType
+
+from attrs import frozen
+
+from ringfence.errors import FirewallError
+from ringfence.firewall.contract import (
+    OBSERVE_MOST,
+    OBSERVE_PREFIX,
+    OBSERVE_RATE,
+    OBSERVE_SECONDS,
+    PROBE_PORT,
+    BanAction,
+    FirewallPlan,
+    LimitMode,
+    NetworkList,
+    Ports,
+    exempts_friends,
+)
+from ringfence.model import Network, Scope
+
+TABLE = "ringfence"
+MARK = "ringfence "
+VERSIONS = (4, 6)
+BITS: Mapping[int, int] = {4: 32, 6: 128}
+# Common prefix lengths of bans: addresses and /64s, and those that registries assign and whois prints.
+DEFAULT_LENGTHS: Mapping[int, tuple[int, ...]] = {4: (32, 24, 16, 8), 6: (128, 64, 56, 48, 32)}
+COUNTERS: Mapping[str, str] = {
+    "from_banned": "from banned addresses",
+    "to_banned": "to banned addresses",
+    "from_denied": "from denied networks",
+    "to_denied": "to denied networks",
+    "over_limit": "over the limit",
+    "no_room": "without room in the limiter",
+}
+RATE_SIZE = 1_000_000
+# The flood set is read every second, between two bans: 4 096 elements take some 30 ms of CPU, 65 536 took 600
+# ms. A source without room is limited all the same, and is reported once others have stopped.
+FLOOD_SIZE = 4_096
+LIMIT_SECONDS = 10
+GUESS = 300  # bytes: no guess is shorter, with its headers
+_SCOPES = {Scope.FULL: "ban", Scope.SIP_UDP: "sip", Scope.SIP_TCP: "tcp"}
+_TYPES = {4: "ipv4_addr", 6: "ipv6_addr"}
+_SECOND = "_2"
+_LIST_SETS = frozenset(f"{which}{version}" for version in VERSIONS for which in NetworkList)
+_KEYWORDS = {4: "ip", 6: "ip6"}
+_REJECTS = {
+    BanAction.PORT_UNREACHABLE: ("reject with icmpx port-unreachable",),
+    BanAction.ADMIN_PROHIBITED: ("reject with icmpx admin-prohibited",),
+    BanAction.TCP_RESET: ("meta l4proto tcp reject with tcp reset", "drop"),
+}
+_REJECT_REPLIES = {
+    BanAction.PORT_UNREACHABLE: ("icmp type destination-unreachable", "icmpv6 type destination-unreachable"),
+    BanAction.ADMIN_PROHIBITED: ("icmp type destination-unreachable", "icmpv6 type destination-unreachable"),
+    BanAction.TCP_RESET: ("tcp flags & rst == rst",),
+}
+# "SIP/2.0 401", 403 and 407; and with 404.
+_ANSWERS = "{ 0x5349502f322e3020343031, 0x5349502f322e3020343033, 0x5349502f322e3020343037 }"
+_DATAGRAMS = _ANSWERS.replace(" }", ", 0x5349502f322e3020343034 }")
+_HEADERS = (5, 8)  # TCP data offsets, in words of 32 bits
+_TO_BE_ROUTED = "fib saddr . iif oif != 0 fib daddr type unicast"
+_RAW, _BEFORE_FILTER = -300, -10
+_LOG = 'limit rate 5/second burst 5 packets log prefix "ringfence: "'
+
+
+@frozen
+class BanSet:
+    """A set of bans: its scope, IP version and prefix length."""
+
+    scope: Scope
+    version: int
+    length: int
+
+    @property
+    def name(self) -> str:
+        """The set's name in the table, such as ``ban4_24``."""
+        return f"{_SCOPES[self.scope]}{self.version}_{self.length}"
+
+    @property
+    def exempts_friends(self) -> bool:
+        """Whether the rules of this set exempt friends."""
+        return exempts_friends(_network_of(self.version, self.length))
+
+    @classmethod
+    def parse(cls, name: str) -> "BanSet | None":
+        """Parse a set's name; None if it is not that of a set of bans."""
+        return _by_name().get(name)
+
+
+@cache
+def _by_name() -> Mapping[str, BanSet]:
+    """Return every possible set of bans by its name: names are parsed every second."""
+    every = (
+        BanSet(scope, version, length)
+        for scope in Scope
+        for version, bits in BITS.items()
+        for length in range(1, bits + 1)
+    )
+    return {one.name: one for one in every}
+
+
+@frozen
+class RulesetChain:
+    """The rules of a chain; ``hook`` and ``priority`` are None if packets reach it from other chains only."""
+
+    name: str
+    rules: tuple[str, ...]
+    hook: str | None = None
+    priority: int | None = None
+
+
+@frozen
+class Ruleset:
+    """The ruleset of one plan: its sets, its chains, and the mark in its first rule."""
+
+    sets: Mapping[str, str]
+    chains: tuple[RulesetChain, ...]
+    mark: str
+
+
+def alternate_name(name: str) -> str:
+    """Return the second name of a list set, or the base name of a second: the two take turns."""
+    return name.removesuffix(_SECOND) if name.endswith(_SECOND) else f"{name}{_SECOND}"
+
+
+def base_name(name: str) -> str | None:
+    """Return the base name of a list set; None if ``name`` is not that of a list set."""
+    first = name.removesuffix(_SECOND)
+    return first if first in _LIST_SETS else None
+
+
+def default_ban_sets() -> frozenset[BanSet]:
+    """Return the sets of bans that exist from the start."""
+    return frozenset(
+        BanSet(scope, version, length)
+        for scope in Scope
+        for version in VERSIONS
+        for length in DEFAULT_LENGTHS[version]
+    )
+
+
+def ruleset(
+    plan: FirewallPlan,
+    bans: Iterable[BanSet],
+    *,
+    inner: bool = True,
+    names: Mapping[str, str] = MappingProxyType({}),
+) -> Ruleset:
+    """Build the ruleset of ``plan`` with these sets of bans.
+
+    ``inner``: the log rules may use ``@ih``. ``names`` maps the base name of a list set to its present name,
+    if that is another.
+    """
+    ordered = sorted(bans, key=lambda one: (one.scope.value, one.version, -one.length))
+    lists = {first: names.get(first, first) for first in _LIST_SETS}
+    sets = {one.name: _ban_set(one, plan.maxelem) for one in ordered} | _fixed_sets(plan, lists)
+    chains = tuple(_chains(plan, ordered, lists, inner=inner))
+    mark = hashlib.sha256(repr((sorted(sets.items()), chains)).encode()).hexdigest()[:16]
+    return Ruleset(sets, chains, f"{MARK}{mark}")
+
+
+def ruleset_text(
+    rules: Ruleset, *, stale: Iterable[str] = (), unused: Iterable[str] = (), table: str = TABLE
+) -> str:
+    """Return ``rules`` for ``nft -f -``; it first deletes the chains ``stale`` and the sets ``unused``."""
+    lines = [f"add table inet {table}", f"flush table inet {table}"]
+    lines += [f"delete chain inet {table} {name}" for name in stale]
+    lines += [f"delete set inet {table} {name}" for name in unused if name not in rules.sets]
+    lines.append(f"table inet {table} {{")
+    lines += [f"  counter {name} {{ }}" for name in COUNTERS]
+    lines += [f"  set {name} {{ {body} }}" for name, body in rules.sets.items()]
+    for index, chain in enumerate(rules.chains):
+        lines.append(f"  chain {chain.name} {{")
+        if chain.hook is not None:
+            lines.append(f"    type filter hook {chain.hook} priority {chain.priority}; policy accept;")
+        marks = [
+            f' comment "{rules.mark}"' if not (index or number) else "" for number in range(len(chain.rules))
+        ]
+        lines += [f"    {rule}{mark}" for rule, mark in zip(chain.rules, marks, strict=True)]
+        lines.append("  }")
+    return "\n".join([*lines, "}", ""])
+
+
+def empty_set(name: str, version: int) -> str:
+    """Return the text for ``nft -f -`` that makes a list set, or empties it."""
+    there = f"add set inet {TABLE} {name} {{ {_list_set(version)} }}\n"
+    return f"{there}delete set inet {TABLE} {name}\n{there}"
+
+
+def _list_set(version: int) -> str:
+    return f"type {_TYPES[version]}; flags interval;"
+
+
+def _ban_set(one: BanSet, size: int) -> str:
+    return f"type {_TYPES[one.version]}; flags timeout; counter; size {size};"
+
+
+def _fixed_sets(plan: FirewallPlan, lists: Mapping[str, str]) -> dict[str, str]:
+    """Return the declarations of the sets other than those of bans."""
+    sets = {}
+    for version in VERSIONS:
+        for which in NetworkList:
+            sets[lists[f"{which}{version}"]] = _list_set(version)
+        sets[f"observe{version}"] = (
+            f"type {_TYPES[version]}; flags timeout; timeout {OBSERVE_SECONDS}s; size {OBSERVE_MOST};"
+        )
+        if plan.limit.mode is not LimitMode.OFF:
+            body = f"type {_TYPES[version]}; flags dynamic,timeout; timeout {LIMIT_SECONDS}s; size"
+            sets[f"rate{version}"] = sets[f"bytes{version}"] = f"{body} {RATE_SIZE};"
+            sets[f"flood{version}"] = sets[f"flood_tcp{version}"] = f"{body} {FLOOD_SIZE};"
+    return sets
+
+
+def _chains(
+    plan: FirewallPlan, bans: list[BanSet], lists: Mapping[str, str], *, inner: bool
+) -> Iterator[RulesetChain]:
+    """Yield the chains, each after those that it names."""
+    log = (_LOG,) if plan.log else ()
+    verdict = _REJECTS.get(plan.action, ("drop",))
+    for side, last in (("from", verdict), ("to", ("drop",))):
+        for why in ("banned", "denied"):
+            yield RulesetChain(f"{side}_{why}", (f'counter name "{side}_{why}"', *log, *last))
+        for version in VERSIONS:
+            yield from _lookup_chains(
+                plan, side, version, [one for one in bans if one.version == version], lists
+            )
+    if plan.limit.mode is not LimitMode.OFF:
+        for version in VERSIONS:
+            yield from _limiter_chains(plan, version, log)
+    yield from _base_chains(plan, lists, inner=inner)
+
+
+def _lookup_chains(
+    plan: FirewallPlan, side: str, version: int, bans: list[BanSet], lists: Mapping[str, str]
+) -> Iterator[RulesetChain]:
+    """Yield the chains that look up the address of a packet."""
+    keyword = _KEYWORDS[version]
+    address = f"{keyword} {'saddr' if side == 'from' else 'daddr'}"
+    found: dict[Scope, list[str]] = {scope: [] for scope in Scope}
+    for one in bans:
+        # Before the lookup of the ban, whose element would count the packet.
+        friends = f"{address} != @{lists[f'friends{version}']} " if one.exempts_friends else ""
+        found[one.scope].append(f"{friends}{_masked(address, one)} @{one.name} goto {side}_banned")
+    found[Scope.FULL].append(f"{address} @{lists[f'deny{version}']} goto {side}_denied")
+    for scope, rules in found.items():
+        yield RulesetChain(f"{side}{version}_{_SCOPES[scope]}", tuple(rules))
+    ports, port = plan.sip_ports, "dport" if side == "from" else "sport"
+    if plan.every_port:
+        full: list[str] = [""]
+    else:
+        trying = Ports(tuple(sorted({*ports.udp, PROBE_PORT})), ports.tcp)
+        full = [f"{test} " for test in _port_tests(trying, port)]
+    yield RulesetChain(
+        f"{side}{version}",
+        (
+            *(f"{test}jump {side}{version}_ban" for test in full),
+            *(f"{test} jump {side}{version}_sip" for test in _port_tests(Ports(ports.udp, ()), port)),
+            *(f"{test} jump {side}{version}_tcp" for test in _port_tests(Ports((), ports.tcp), port)),
+        ),
+    )
+
+
+def _masked(address: str, one: BanSet) -> str:
+    if one.length == BITS[one.version]:
+        return address
+    return f"{address} & {_network_of(one.version, one.length).netmask}"
+
+
+def _network_of(version: int, length: int) -> Network:
+    return (IPv4Network if version == 4 else IPv6Network)((0, length))  # noqa: PLR2004 - IPv4
+
+
+def _port_tests(ports: Ports, port: str) -> list[str]:
+    """Give the tests for a packet from or to one of ``ports``: a packet passes one of them at most."""
+    return [
+        f"{protocol} {port} {{ {', '.join(map(str, numbers))} }}"
+        for protocol, numbers in (("udp", ports.udp), ("tcp", ports.tcp))
+        if numbers
+    ]
+
+
+def _limiter_chains(plan: FirewallPlan, version: int, log: tuple[str, ...]) -> Iterator[RulesetChain]:
+    limit, source = plan.limit, f"{_KEYWORDS[version]} saddr"
+    if version == 6:  # noqa: PLR2004 - IPv6, where a source is a /64
+        source += " & ffff:ffff:ffff:ffff::"
+    dropping = (*log, "drop") if limit.mode is LimitMode.ENFORCE else ()
+    yield RulesetChain(
+        f"over{version}",
+        (
+            'counter name "over_limit"',
+            f"meta l4proto udp update @flood{version} {{ {source} counter }}",
+            f"meta l4proto tcp update @flood_tcp{version} {{ {_KEYWORDS[version]} saddr counter }}",
+            *dropping,
+        ),
+    )
+    # The kernel's byte bucket holds rate and burst together, its packet bucket the burst alone.
+    packets = f"limit rate over {limit.rate}/second burst {limit.burst} packets"
+    more = max(limit.burst - limit.rate, 0) * GUESS
+    octets = f"limit rate over {limit.rate * GUESS} bytes/second burst {more} bytes"
+    over = f"goto over{version}"
+    yield RulesetChain(
+        f"limit{version}",
+        (
+            f"update @rate{version} {{ {source} {packets} }} {over}",
+            f"meta l4proto tcp update @bytes{version} {{ {source} {octets} }} {over}",
+            f'{source} != @rate{version} counter name "no_room"',
+        ),
+    )
+
+
+def _base_chains(plan: FirewallPlan, lists: Mapping[str, str], *, inner: bool) -> Iterator[RulesetChain]:
+    """Yield the chains with a hook."""
+    rejecting = plan.action in _REJECTS
+    come = _interface_match(plan, "iifname")
+    go, allow = _interface_match(plan, "oifname"), {v: lists[f"allow{v}"] for v in VERSIONS}
+    entering = tuple(f"{come}{_KEYWORDS[v]} saddr != @{allow[v]} jump from{v}" for v in VERSIONS)
+    leaving = tuple(f"{go}{_KEYWORDS[v]} daddr != @{allow[v]} jump to{v}" for v in VERSIONS)
+    prerouting = () if rejecting else entering
+    if not plan.interfaces:
+        prerouting += leaving
+    prerouting += tuple(_limiter_rules(plan, come, lists))
+    output = (*(f"{test} accept" for test in _REJECT_REPLIES.get(plan.action, ())), *leaving)
+    if plan.log_group is not None:
+        answers, log = (*_answer_matches(plan, inner=inner),), f"log group {plan.log_group}"
+        limit = f"limit rate {OBSERVE_RATE}/second burst {OBSERVE_RATE} packets"
+        yield RulesetChain("observed", (f'{limit} log prefix "{OBSERVE_PREFIX}" group {plan.log_group}',))
+        prerouting += tuple(
+            f"{test} {_KEYWORDS[version]} saddr @observe{version} jump observed"
+            for version in VERSIONS
+            for test in _port_tests(Ports(plan.sip_ports.udp, ()), "dport")
+        )
+        prerouting += tuple(f"{answer} {_TO_BE_ROUTED} {log}" for answer in answers)
+        output += tuple(f"{answer} {log}" for answer in answers)
+    yield RulesetChain("prerouting", prerouting, "prerouting", _RAW)
+    yield RulesetChain("output", output, "output", _RAW)
+    if rejecting:
+        yield RulesetChain("input", entering, "input", _BEFORE_FILTER)
+    forward = (*(entering if rejecting else ()), *(leaving if plan.interfaces else ()))
+    if forward:
+        yield RulesetChain("forward", forward, "forward", _BEFORE_FILTER)
+
+
+def _answer_matches(plan: FirewallPlan, *, inner: bool) -> Iterator[str]:
+    """Yield the matches of the packets that the log rules copy."""
+    yield f"meta l4proto udp @th,64,88 {_DATAGRAMS}"
+    stream = _port_tests(Ports((), plan.sip_ports.tcp), "sport")
+    starts = [("", "ih", 0)] if inner else [(f"tcp doff {words} ", "th", 32 * words) for words in _HEADERS]
+    for test in stream:
+        for header, base, begin in starts:
+            first, second = f"@{base},{begin},8", f"@{base},{begin + 8},8"
+            yield f"{test} {header}@{base},{begin},88 {_ANSWERS}"
+            yield f"{test} {header}{first} 0x81 {second} 126 @{base},{begin + 32},88 {_ANSWERS}"
+            yield f"{test} {header}{first} 0x81 {second} < 126 @{base},{begin + 16},88 {_ANSWERS}"
+
+
+def _limiter_rules(plan: FirewallPlan, come: str, lists: Mapping[str, str]) -> Iterator[str]:
+    """Yield the rules that send strangers' packets to the SIP ports of this host to the limiter."""
+    if plan.limit.mode is LimitMode.OFF:
+        return
+    for version in VERSIONS:
+        keyword = _KEYWORDS[version]
+        passing = (lists[f"{which}{version}"] for which in (NetworkList.ALLOW, NetworkList.FRIENDS))
+        strangers = " ".join(f"{keyword} saddr != @{name}" for name in passing)
+        for test in _port_tests(plan.sip_ports, "dport"):
+            yield f'{come}iifname != "lo" {test} fib daddr type local {strangers} jump limit{version}'
+
+
+def _interface_match(plan: FirewallPlan, key: str) -> str:
+    """Return the match for the interfaces of ``plan``."""
+    if not plan.interfaces:
+        return ""
+    for name in plan.interfaces:
+        if not name or any(c in '"{}\\' or not c.isprintable() or c.isspace() for c in name):
+            raise FirewallError(f"{name!r} is not a valid interface name")
+    names = ", ".join(f'"{name}"' for name in dict.fromkeys((*plan.interfaces, "lo")))
+    return f"{key} {{ {names} }} "

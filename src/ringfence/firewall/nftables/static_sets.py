@@ -1,0 +1,367 @@
+"""Contents of the list sets of nftables, and their replacement in steps.
+
+A transaction delays bans, and the event loop, for as long as the kernel works on it: 0.8 s for 100 000 ranges
+at once. With a listener, the notifications for as many elements take a second more. So a list is changed by
+transactions of some thousand ranges, some ten milliseconds each. Other work can run between two of them
+(:meth:`NetworkListSets.apply_in_steps`).
+
+The last contents of a list are stored as ranges, and only the differences are sent, in order. Each
+transaction first removes ranges and then adds others. Overlapping ranges go together, so an address on both
+the old and the new list is found at every moment.
+
+The stored contents are trusted while the kernel's count of elements matches them. If the kernel has no count
+(before 6.16), they are trusted until another program changes anything of ours. Otherwise, and if the kernel
+refuses the differences, a short list is cleared and filled in one transaction. For a long list an alternate
+set is filled, which replaces the first when it is complete. The count does not reveal another program that
+adds as many elements as it removes.
+"""
+
+import errno
+import struct
+import time
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+
+from attrs import define, field, frozen
+
+from ringfence.errors import FirewallError
+from ringfence.firewall.contract import NetworkList
+from ringfence.firewall.nftables import elements, messages
+from ringfence.firewall.nftables.messages import NftSetHeader
+from ringfence.firewall.nftables.ruleset import BITS, TABLE, VERSIONS, alternate_name, base_name
+from ringfence.firewall.nftables.state import read_generation, read_sets
+from ringfence.model import Network
+from ringfence.netlink.connection import (
+    NetlinkConnection,
+    NetlinkError,
+    NetlinkLostError,
+    NetlinkTooLongError,
+    Refusal,
+)
+
+Range = tuple[int, int]
+
+_LEAST, _MOST = 1_250, 5_000
+"""Ranges in a transaction. Each takes the kernel some 50 ns for every other element of the set."""
+_FAST, _SLOW = 0.04, 0.08
+"""Seconds of CPU: after a faster transaction the next one is larger, after a slower one smaller."""
+_SHORT = 2_500
+"""The maximum number of ranges of a list that is cleared and filled in one transaction."""
+
+
+@frozen
+class Ranges:
+    """Ranges of addresses in order, packed: 8 bytes for each of IPv4, 32 for each of IPv6."""
+
+    version: int
+    packed: bytes
+
+    @classmethod
+    def of(cls, version: int, networks: Sequence[Network]) -> "Ranges":
+        """Return the ranges that ``networks``, of one IP version, cover."""
+        ranges, size = elements.merged(networks), BITS[version] // 8
+        if version == 4:  # noqa: PLR2004 - IPv4, in one step
+            packed = struct.pack(f">{2 * len(ranges)}I", *(end for one in ranges for end in one))
+        else:
+            packed = b"".join([end.to_bytes(size, "big") for one in ranges for end in one])
+        return cls(version, packed)
+
+    def __len__(self) -> int:
+        return len(self.packed) // (BITS[self.version] // 4)
+
+    def __iter__(self) -> Iterator[Range]:
+        return map(_range, self.rows())
+
+    @property
+    def counted(self) -> int:
+        """The kernel's count: half of its elements; a range up to the last address has only one."""
+        return len(self) - self.packed.endswith(b"\xff" * (BITS[self.version] // 8))
+
+    def rows(self) -> list[bytes]:
+        """Return each range still packed: ranges as numbers are slow to make and to compare."""
+        packed, width = self.packed, BITS[self.version] // 4
+        return [packed[at : at + width] for at in range(0, len(packed), width)]
+
+    def up_to(self, last: bytes) -> bytes:
+        """Return the ranges that begin at ``last`` or before, packed."""
+        return self.packed[: self._offset_behind(last)]
+
+    def after(self, last: bytes) -> bytes:
+        """Return the ranges that begin after ``last``, packed."""
+        return self.packed[self._offset_behind(last) :]
+
+    def _offset_behind(self, last: bytes) -> int:
+        packed, half = self.packed, BITS[self.version] // 8
+        starts = range(0, len(packed), 2 * half)
+        return 2 * half * bisect_right(starts, last, key=lambda at: packed[at : at + half])
+
+
+def _range(row: bytes) -> Range:
+    half = len(row) // 2
+    return int.from_bytes(row[:half], "big"), int.from_bytes(row[half:], "big")
+
+
+class Difference:
+    """The changes from the ranges ``held`` to the ranges ``wanted``, retrieved in order."""
+
+    def __init__(self, held: Ranges, wanted: Ranges) -> None:
+        self.held = held
+        self.wanted = wanted
+        self._removed: list[bytes] = []
+        self._added: list[bytes] = []
+        self._half = BITS[wanted.version] // 8
+        self._removed_at = self._added_at = 0
+        if held != wanted:
+            before, after = held.rows(), wanted.rows()
+            had, has = set(before), set(after)
+            self._removed = [row for row in before if row not in has] if has else before
+            self._added = [row for row in after if row not in had] if had else after
+
+    def __len__(self) -> int:
+        return len(self._removed) + len(self._added) - self._removed_at - self._added_at
+
+    def next_change(self, most: int) -> "RangeChange | None":
+        """Return the next change of about ``most`` ranges; None if too many ranges overlap."""
+        gone, new, half = self._removed, self._added, self._half
+        before, after, end, taken = self._removed_at, self._added_at, b"", 0
+        while before < len(gone) or after < len(new):
+            is_gone = after == len(new) or (before < len(gone) and gone[before] <= new[after])
+            row = gone[before] if is_gone else new[after]
+            if taken >= most and row[:half] > end:
+                break
+            if taken > most + _MOST:
+                return None
+            before, after, taken = before + is_gone, after + (not is_gone), taken + 1
+            end = max(end, row[half:])
+        change = RangeChange(
+            [*map(_range, gone[self._removed_at : before])], [*map(_range, new[self._added_at : after])], end
+        )
+        self._removed_at, self._added_at = before, after
+        return change
+
+    def contents_after(self, last: bytes) -> Ranges:
+        """Return the contents of the set after all changes up to the address ``last``."""
+        if not len(self):
+            return self.wanted
+        return Ranges(self.wanted.version, self.wanted.up_to(last) + self.held.after(last))
+
+    def put_back(self, change: "RangeChange") -> None:
+        """Put back the change that was returned last."""
+        self._removed_at -= len(change.removed)
+        self._added_at -= len(change.added)
+
+
+@frozen
+class RangeChange:
+    """Ranges to remove and to add in one transaction; ``last`` is their last address."""
+
+    removed: Sequence[Range]
+    added: Sequence[Range]
+    last: bytes
+
+    def messages(self, name: str, version: int) -> list[bytes]:
+        """Build the messages of the transaction."""
+        return [
+            *elements.intervals(TABLE, name, version, self.removed, remove=True),
+            *elements.intervals(TABLE, name, version, self.added),
+        ]
+
+    def __len__(self) -> int:
+        return len(self.removed) + len(self.added)
+
+
+class _Refused(Exception):  # noqa: N818 - for this file alone
+    """A refused transaction: the set does not have the stored contents."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__()
+        self.refusal = refusal
+
+
+@define
+class NetworkListSets:
+    """The stored contents of the list sets, and their present names.
+
+    ``kernel`` carries out the transactions, each within ``unmonitored``. ``make_empty`` makes an empty set
+    (its name and IP version). ``switch`` writes the rules again with the sets in :attr:`names`.
+    """
+
+    kernel: NetlinkConnection
+    unmonitored: Callable[[int], AbstractContextManager[None]]
+    make_empty: Callable[[str, int], None]
+    switch: Callable[[], None]
+    names: dict[str, str] = field(factory=dict, init=False)
+    """The present names of the sets by base name, if they differ."""
+    _held: dict[str, Ranges] = field(factory=dict, init=False)
+    _distrusted: set[str] = field(factory=set, init=False)
+    _size: int = field(default=_LEAST, init=False)
+
+    def distrust(self) -> None:
+        """Record that another program changed something: from now on only a matching count is trusted."""
+        self._distrusted.update(self._held)
+
+    def forget(self) -> None:
+        """Forget the stored contents."""
+        self._held.clear()
+
+    def record_empty(self) -> None:
+        """Record that all sets are new and empty."""
+        self._held = {
+            f"{which}{version}": Ranges(version, b"") for which in NetworkList for version in VERSIONS
+        }
+        self._distrusted.clear()
+
+    def damage(self, heads: Iterable[NftSetHeader]) -> str | None:
+        """Name a set whose count differs from its stored contents, if the kernel has counts."""
+        for head in heads:
+            base = base_name(head.name)
+            held = self._held.get(base) if base is not None and self._name(base) == head.name else None
+            if held is not None and head.elements not in (None, held.counted):
+                return f"set {head.name} has {head.elements} elements instead of {held.counted}"
+        return None
+
+    def compare(self, base: str, wanted: Ranges) -> Difference:
+        """Compare a list with its stored contents. May be called in another thread."""
+        return Difference(self._held.get(base, Ranges(wanted.version, b"")), wanted)
+
+    def apply_in_steps(self, base: str, difference: Difference) -> Iterator[None]:
+        """Change a set as ``difference`` requires, one transaction a step.
+
+        Raises FirewallError; the set then holds part of the new ranges and the rest of the old.
+        """
+        wanted = difference.wanted
+        counts = {head.name: head.elements for head in read_sets(self.kernel)}
+        if self._name(base) not in counts:
+            self._held.pop(base, None)
+            raise _missing_set(base)
+        held = self._known_ranges(base, counts)
+        if held is not None and (len(wanted) > _SHORT or len(difference) <= len(wanted)):
+            if held is not difference.held:
+                difference = Difference(held, wanted)
+            try:
+                yield from self._change(base, self._name(base), difference)
+            except _Refused as refused:
+                self._held.pop(base, None)
+                if refused.refusal.code == errno.ENOENT and not difference.held:
+                    raise _missing_set(base) from None
+            else:
+                if not len(difference):
+                    return
+        if len(wanted) <= _SHORT and (counts[self._name(base)] or 0) <= _SHORT:
+            yield from self._refill(base, wanted)
+        else:
+            yield from self._fill_alternate(base, wanted)
+
+    def _name(self, base: str) -> str:
+        return self.names.get(base, base)
+
+    def _known_ranges(self, base: str, counts: Mapping[str, int | None]) -> Ranges | None:
+        """Return the contents of a set, None if they are unknown."""
+        count, held = counts.get(self._name(base), -1), self._held.get(base)
+        if held is None:
+            return Ranges(int(base[-1]), b"") if count == 0 else None
+        trusted = count is None and base not in self._distrusted
+        return held if count == held.counted or trusted else None
+
+    def _change(self, base: str, name: str, difference: Difference) -> Iterator[None]:
+        """Apply a difference to a set, until it is complete or the rest cannot be divided."""
+        while len(difference):
+            change = difference.next_change(self._size)
+            if change is None:
+                return
+            began, generation = time.thread_time(), read_generation(self.kernel)
+            try:
+                self._send(change.messages(name, difference.wanted.version), 2 * len(change))
+            except NetlinkLostError:
+                if read_generation(self.kernel) != generation:  # it may have been carried out
+                    self._held.pop(base, None)
+                raise
+            except NetlinkTooLongError:
+                if len(change) <= 1 or self._size <= 1:
+                    raise
+                difference.put_back(change)
+                self._size = max(1, min(self._size, len(change)) // 2)
+                continue
+            if name == self._name(base):
+                self._record(base, difference.contents_after(change.last))
+            self._adapt(time.thread_time() - began)
+            yield
+
+    def _adapt(self, took: float) -> None:
+        if took < _FAST:
+            self._size = min(2 * self._size, _MOST)
+        elif took > _SLOW:
+            self._size = max(self._size // 2, min(self._size, _LEAST))
+
+    def _refill(self, base: str, wanted: Ranges) -> Iterator[None]:
+        """Clear a short list and fill it in one transaction."""
+        name = self._name(base)
+        requests = [
+            elements.clear(TABLE, name),
+            *elements.intervals(TABLE, name, wanted.version, list(wanted)),
+        ]
+        self._held.pop(base, None)
+        try:
+            self._send(requests, 4 * _SHORT)
+        except NetlinkTooLongError:
+            yield from self._fill_alternate(base, wanted)
+            return
+        except _Refused as refused:
+            if refused.refusal.code == errno.ENOENT:
+                raise _missing_set(base) from None
+            raise NetlinkError(refused.refusal.code, b"") from None
+        self._record(base, wanted)
+        yield
+
+    def _fill_alternate(self, base: str, wanted: Ranges) -> Iterator[None]:
+        """Fill the alternate set of a list, and replace the first with it."""
+        other = alternate_name(self._name(base))
+        self._held.pop(base, None)
+        self.make_empty(other, wanted.version)
+        yield
+        difference = Difference(Ranges(wanted.version, b""), wanted)
+        try:
+            yield from self._change(base, other, difference)
+        except _Refused:
+            raise FirewallError(
+                f"set {other} could not be filled: another program changes it meanwhile"
+            ) from None
+        counts = {head.name: head.elements for head in read_sets(self.kernel)}
+        if counts.get(other, -1) not in (None, wanted.counted):
+            raise FirewallError(f"set {other} is not as it was filled: another program changes it meanwhile")
+        before = dict(self.names)
+        self.names[base] = other
+        try:
+            self.switch()
+        except FirewallError:
+            self.names = before
+            raise
+        self._record(base, wanted)
+        yield
+
+    def _record(self, base: str, held: Ranges) -> None:
+        self._held[base] = held
+        self._distrusted.discard(base)
+
+    def _send(self, requests: Sequence[bytes], size: int) -> None:
+        """Carry out one transaction of ``size`` elements."""
+        with self.unmonitored(size):
+            refusals = self.kernel.transact(messages.batch(*requests))
+        if refusals:
+            raise _Refused(refusals[0])
+
+
+def by_version(networks: Iterable[Network]) -> dict[int, Ranges]:
+    """Return the ranges that networks cover, by IP version."""
+    sorted_: dict[int, list[Network]] = {version: [] for version in VERSIONS}
+    for network in networks:
+        sorted_[network.version].append(network)
+    return {version: Ranges.of(version, sorted_[version]) for version in VERSIONS}
+
+
+def _missing_set(base: str) -> FirewallError:
+    return FirewallError(
+        f"a set of the list {base[:-1]} is gone: another program removed it; opening the "
+        "firewall again creates it"
+    )

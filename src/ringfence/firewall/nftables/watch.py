@@ -1,0 +1,131 @@
+"""Kernel notifications about changes that other programs make to nftables.
+
+The kernel notifies the members of a group of each change in a transaction, and then of the transaction itself
+(NEWGEN). It packs as many changes as possible into a datagram; NEWGEN has its own. A filter on the socket
+accepts every NEWGEN, and the datagrams whose first notification concerns table ``inet ringfence``. So a
+transaction of another table costs one small datagram, whatever its size. The filter rejects everything from
+the netlink port of :meth:`ChangeMonitor.ignore`, which would be our own elements by the thousand. Reading,
+expired elements and elements that packets add to sets cause no notification.
+"""
+
+import ctypes
+import errno
+import socket
+import struct
+
+from attrs import frozen
+
+from ringfence.firewall.nftables.messages import INET, Message
+from ringfence.firewall.nftables.ruleset import TABLE
+
+_NETLINK_NETFILTER = 12
+_SOL_NETLINK, _ADD_MEMBERSHIP, _DROP_MEMBERSHIP = (
+    270,
+    1,
+    2,
+)  # <linux/netlink.h>; Python has no names for these
+_SO_ATTACH_FILTER = 26
+_GROUP = 7  # NFNLGRP_NFTABLES
+_RECEIVE = 1 << 14
+_INSTRUCTION = struct.Struct("=HBBI")
+_LOAD_WORD, _LOAD_HALF, _LOAD_BYTE, _JUMP_EQUAL, _RETURN = 0x20, 0x28, 0x30, 0x15, 0x06
+_WHOLE = 0xFFFFFFFF
+_HEADER = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port
+_KIND_AT, _PORT_AT, _FAMILY_AT, _ATTRIBUTES_AT = 4, 12, 16, 20
+
+
+@frozen
+class Notifications:
+    """The notifications since the last reading: the netlink ports of changes to any table.
+
+    ``touched`` are the ports of changes to our table. Of a transaction that changes several tables only the
+    first change may show. ``lost``: the socket had no room for all notifications.
+    """
+
+    ports: frozenset[int]
+    lost: bool = False
+    touched: frozenset[int] = frozenset()
+
+
+class ChangeMonitor:
+    """A socket that receives notifications, from its construction until it is closed."""
+
+    def __init__(self) -> None:
+        self._socket = socket.socket(
+            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, _NETLINK_NETFILTER
+        )
+        self._ignored: int | None = None
+        try:
+            _attach(self._socket, None)
+            self._socket.bind((0, 0))
+            self.resume()
+        except OSError:
+            self._socket.close()
+            raise
+
+    def fileno(self) -> int:
+        """Return the descriptor, which is readable when there is a notification."""
+        return self._socket.fileno()
+
+    def ignore(self, port: int | None) -> None:
+        """Ignore changes from the netlink port ``port``."""
+        if port != self._ignored:
+            _attach(self._socket, port)
+            self._ignored = port
+
+    def pause(self) -> None:
+        """Leave the group for a while: large changes cost the kernel far less without a listener."""
+        self._socket.setsockopt(_SOL_NETLINK, _DROP_MEMBERSHIP, _GROUP)
+
+    def resume(self) -> None:
+        """Join the group again."""
+        self._socket.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, _GROUP)
+
+    def close(self) -> None:
+        """Close the socket. Idempotent."""
+        self._socket.close()
+
+    def drain(self) -> Notifications:
+        """Read the notifications without waiting."""
+        ports, touched, lost = set[int](), set[int](), False
+        while True:
+            try:
+                datagram = self._socket.recv(_RECEIVE)
+            except BlockingIOError:
+                return Notifications(frozenset(ports), lost, frozenset(touched))
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise
+                lost = True
+                continue
+            if len(datagram) >= _HEADER.size:
+                _length, kind, _flags, _sequence, port = _HEADER.unpack_from(datagram)
+                (ports if kind == Message.NEWGEN.kind else touched).add(port)
+
+
+def _attach(connection: socket.socket, ignored: int | None) -> None:
+    """Attach the packet filter that the module's docstring describes.
+
+    The filter program reads values as big-endian, although the kernel writes them in the host's byte order.
+    """
+    newgen = int.from_bytes(struct.pack("=H", Message.NEWGEN.kind), "big")
+    name = f"{TABLE}\0".encode()
+    # The first attribute of every such notification is the name of its table, of kind 1.
+    first = struct.pack("=HH", 4 + len(name), 1) + name
+    tests = [(_LOAD_BYTE, _FAMILY_AT, INET)]
+    for at in range(0, len(first), 4):
+        part = first[at : at + 4]
+        load = {4: _LOAD_WORD, 2: _LOAD_HALF, 1: _LOAD_BYTE}[len(part)]
+        tests.append((load, _ATTRIBUTES_AT + at, int.from_bytes(part, "big")))
+    lines: list[tuple[int, int, int, int]] = []
+    if ignored is not None:
+        port = int.from_bytes(struct.pack("=I", ignored), "big")
+        lines += [(_LOAD_WORD, 0, 0, _PORT_AT), (_JUMP_EQUAL, 0, 1, port), (_RETURN, 0, 0, 0)]
+    lines += [(_LOAD_HALF, 0, 0, _KIND_AT), (_JUMP_EQUAL, 0, 1, newgen), (_RETURN, 0, 0, _WHOLE)]
+    for load, at, wanted in tests:
+        lines += [(load, 0, 0, at), (_JUMP_EQUAL, 1, 0, wanted), (_RETURN, 0, 0, 0)]
+    lines.append((_RETURN, 0, 0, _WHOLE))
+    program = b"".join(_INSTRUCTION.pack(*line) for line in lines)
+    held = ctypes.create_string_buffer(program, len(program))
+    head = struct.pack("@HP", len(program) // _INSTRUCTION.size, ctypes.addressof(held))
+    connection.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, head)

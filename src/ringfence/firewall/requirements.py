@@ -1,0 +1,37 @@
+"""Checks of what a kernel backend needs, made before anything is changed."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from ringfence.errors import FirewallError, FirewallPermissionError, FirewallUnsupportedError
+from ringfence.firewall.contract import Requirement
+from ringfence.netlink.connection import grant_fix
+
+_BITS = {"CAP_NET_ADMIN": 12, "CAP_NET_RAW": 13}  # <linux/capability.h>
+
+
+def require_capabilities(proc: Path, *names: str) -> None:
+    """Raise FirewallPermissionError naming the capabilities that this process lacks.
+
+    ``proc`` is the mount point of procfs. Raises FirewallUnsupportedError if procfs is not mounted there.
+    """
+    try:
+        status = (proc / "self/status").read_text(encoding="ascii", errors="replace")
+    except OSError as error:
+        raise FirewallUnsupportedError(f"procfs is needed at {proc}: {error}") from error
+    fields = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
+    held = int(fields.get("CapEff", "0"), 16)
+    missing = [name for name in names if not held >> _BITS[name] & 1]
+    if missing:
+        raise FirewallPermissionError(
+            f"the firewall needs {' and '.join(missing)}, which this process lacks; {grant_fix(*missing)}"
+        )
+
+
+def check_requirement(name: str, require: Callable[[], object]) -> Requirement:
+    """Return a requirement; its problem is the text of the FirewallError that ``require`` raises, or None."""
+    try:
+        require()
+    except FirewallError as error:
+        return Requirement(name, str(error))
+    return Requirement(name)

@@ -1,0 +1,163 @@
+"""The document by which two servers of a pair exchange friends.
+
+It is JSON lines. The first line is the head, ``{"format": "ringfence friends", "version": 1}``. Each other
+line is a friend: ``{"address": "203.0.113.7", "account": "204", "asterisk": "pbx", "tie": "authenticated",
+"since": "2026-11-20T10:14:03Z", "seen": …, "until": …}``. Parsing is strict: any deviation is a fault with
+its line number, and a document with a fault is rejected.
+
+Imported friends are not exported again, otherwise two servers that import from each other would keep them
+forever. An imported reason ends when it would have ended on the other server, and after a month at the
+latest. A reason that is only a phone's claim stays a claim.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from typing import Any
+
+from attrs import Factory, define, evolve
+
+from ringfence.detect.friends import MOST
+from ringfence.model import Friend, FriendReason, rfc3339
+
+FORMAT = "ringfence friends"
+VERSION = 1
+LONGEST = 30 * 86_400.0
+"""The longest time in seconds that an imported friend lasts from now."""
+
+MAX_LINE = 4_096  # bytes
+MAX_TEXT = 256  # characters
+_KEYS = {"address", "account", "asterisk", "reason", "since", "seen", "until"}
+
+
+@define
+class ParsedDocument:
+    """The result of parsing a document: friends, faults with lines, and the number of expired friends."""
+
+    friends: list[Friend] = Factory(list)
+    faults: list[str] = Factory(list)
+    expired: int = 0
+
+
+Row = Mapping[str, Any]
+
+
+def lines_of(rows: Iterable[Row]) -> Iterator[str]:
+    """Return the lines of a document, without line ends; ``rows`` are as :func:`as_json` returns them."""
+    yield json.dumps({"format": FORMAT, "version": VERSION})
+    yield from (json.dumps(row) for row in rows if row["reason"] != FriendReason.IMPORTED)
+
+
+def as_json(friend: Friend) -> dict[str, str]:
+    """Return a reason as a row of the document and of the ``friends`` command."""
+    return {
+        "address": str(friend.address),
+        "account": friend.account,
+        "asterisk": friend.asterisk,
+        "reason": str(friend.reason),
+        "since": rfc3339(friend.since),
+        "seen": rfc3339(friend.seen),
+        "until": rfc3339(friend.until),
+    }
+
+
+def parse_document(lines: Iterable[bytes], now: float) -> ParsedDocument:
+    """Parse a document that is imported at ``now``."""
+    found = ParsedDocument()
+    number = 0
+    for number, line in enumerate(lines, start=1):
+        if number == 1:
+            fault = _head_fault(line)
+            if fault:
+                found.faults.append(f"line 1: {fault}")
+                return found
+            continue
+        if number > MOST + 1:
+            found.faults.append(f"line {number}: more than {MOST} friends are not kept")
+            break
+        if not line.strip():
+            continue
+        try:
+            friend = friend_from(_object(line), now)
+        except ValueError as error:
+            found.faults.append(f"line {number}: {error}")
+            continue
+        if friend.until <= now:
+            found.expired += 1
+        else:
+            found.friends.append(friend)
+    if not number:
+        found.faults.append("line 1: the file is empty: is this what `ringfence friends export` wrote?")
+    return found
+
+
+def _head_fault(line: bytes) -> str:
+    try:
+        head = _object(line)
+    except ValueError as error:
+        return f"{error}: is this what `ringfence friends export` wrote?"
+    if head.get("format") != FORMAT:
+        return f'not a list of friends, which begins with {{"format": "{FORMAT}", "version": {VERSION}}}'
+    version = head.get("version")
+    if version != VERSION or isinstance(version, bool):
+        return f"version {json.dumps(version)[:20]} is not supported ({VERSION} is): upgrade this ringfence"
+    return ""
+
+
+def _object(line: bytes) -> Row:
+    if len(line) > MAX_LINE:
+        raise ValueError(f"longer than {MAX_LINE} bytes")
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        raise ValueError("not JSON") from None
+    if not isinstance(value, dict):
+        raise ValueError("not a JSON object")  # noqa: TRY004 - a fault of the text
+    return value
+
+
+def friend_from(row: Row, now: float) -> Friend:
+    """Parse one friend that is imported at ``now``; raise ValueError with the fault."""
+    if row.keys() != _KEYS:
+        strange = sorted(row.keys() - _KEYS) or sorted(_KEYS - row.keys())
+        verb = "is unknown" if row.keys() - _KEYS else "is missing"
+        raise ValueError(f"{json.dumps(strange[0])[:40]} {verb}")
+    texts = {key: _text(key, value) for key, value in row.items()}
+    address = ip_address(texts["address"])
+    if address.is_loopback or address.is_unspecified or address.is_multicast or "%" in texts["address"]:
+        raise ValueError(f"{address} cannot be a phone")
+    try:
+        reason = FriendReason(texts["reason"])
+    except ValueError:
+        raise ValueError(f"reason: one of {', '.join(FriendReason)}") from None
+    since, seen, until = (_moment(key, texts[key]) for key in ("since", "seen", "until"))
+    if not since <= seen <= until:
+        raise ValueError("since, seen and until are not in order")
+    friend = Friend(texts["asterisk"], address, texts["account"], reason, since, seen, until)
+    return evolve(
+        friend,
+        reason=FriendReason.IMPORTED if friend.proven else reason,
+        since=min(since, now),
+        seen=min(seen, now),
+        until=min(until, now + LONGEST),
+    )
+
+
+def _text(key: str, value: object) -> str:
+    if not isinstance(value, str) or len(value) > MAX_TEXT:
+        raise ValueError(f"{key}: must be a text of at most {MAX_TEXT} characters")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{key}: half a character") from None
+    return value
+
+
+def _moment(key: str, text: str) -> float:
+    """Parse a time of RFC 3339, in UTC, to the second."""
+    try:
+        moment = datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+    except ValueError:
+        raise ValueError(f"{key}: must be a time such as 2026-11-20T10:14:03Z") from None
+    return (moment - datetime(1970, 1, 1, tzinfo=UTC)) / timedelta(seconds=1)

@@ -1,0 +1,42 @@
+"""The friends that pass the limiter in the kernel, and bans of their /64."""
+
+from collections.abc import Collection, Iterable
+from ipaddress import ip_network
+from itertools import islice
+
+from ringfence.detect.friends import Friends
+from ringfence.model import Address, Network
+
+
+class Passing:
+    """The contents of the kernel's list of friends.
+
+    Creating a network object takes longer than the rest of the update, so an address that stays keeps its
+    object.
+    """
+
+    def __init__(self, friends: Friends) -> None:
+        self._friends = friends
+        self._networks: dict[Address, Network] = {}
+        self._unshielded: Collection[Address] = frozenset()
+
+    @property
+    def networks(self) -> Iterable[Network]:
+        """The networks, one for each address."""
+        return self._networks.values()
+
+    @property
+    def addresses(self) -> Collection[Address]:
+        """The addresses as of the latest update."""
+        return self._networks.keys()
+
+    def is_stale(self, unshielded: Collection[Address]) -> bool:
+        """Whether other friends are left out now than at the latest update."""
+        return unshielded != self._unshielded
+
+    def look(self, most: int, unshielded: Collection[Address]) -> bool:
+        """Select at most ``most`` friends that are not ``unshielded``; return whether it changed."""
+        before, self._unshielded = self._networks, unshielded
+        friends = (one for one in self._friends.addresses() if one not in unshielded)
+        self._networks = {one: before.get(one) or ip_network(one) for one in islice(friends, most)}
+        return self._networks.keys() != before.keys()

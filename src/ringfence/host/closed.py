@@ -1,0 +1,173 @@
+"""Closed TCP connections, as the kernel reports them (NETLINK_SOCK_DIAG, the destroy groups of TCP).
+
+The kernel sends one message when it frees a TCP socket. Tried on kernel 6.18, at the accepting end:
+
+===============================================  =======================================================
+what happens                                     what the kernel reports, and when
+===============================================  =======================================================
+this host closes first                           one message, when the socket becomes a TIME_WAIT entry
+the remote end closes first                      one message, at the last ACK
+the remote end resets the connection             one message, but only when the program here closes its
+                                                 descriptor; until then the list of sockets lacks it too
+this host resets (SO_LINGER of 0 s)              one message without remote address and port
+a TIME_WAIT entry ends                           nothing
+a SYN that nobody completes, also with SYN       nothing: the kernel has a request and no socket
+cookies, then expired, reset, or met by ACKs
+with a wrong number
+a SYN with data or cookie request, while TCP     one message: the kernel makes a socket at the SYN
+Fast Open demands no cookie
+===============================================  =======================================================
+
+The last row is why the handshake is checked: ``tcpi_delivered`` (Linux 4.18) counts what the remote end has
+acknowledged, and the SYN-ACK is the first. It is 0 where only a SYN came, whose source anybody can forge. It
+is 1 or more for every completed handshake, with SYN cookies too.
+
+The kernel sends from a work queue, so a message may arrive some microseconds after the socket is gone from
+the list of sockets. Sockets of other network namespaces are not reported: neither are those of containers.
+This kernel lets any user join the groups, so CAP_NET_ADMIN is only needed for the large receive buffer.
+"""
+
+import errno
+import os
+import socket
+import struct
+from typing import NamedTuple
+
+from ringfence.errors import HostError
+from ringfence.netlink.sock_diag import ATTRIBUTES as _ATTRIBUTES
+from ringfence.netlink.sock_diag import received_bytes, unmapped
+
+MOST_AT_ONCE = 256
+"""Messages in one reading, so that a flood of closed connections does not block the event loop."""
+
+_SOCK_DIAG = 4  # NETLINK_SOCK_DIAG
+_GROUPS = (1, 3)  # SKNLGRP_INET_TCP_DESTROY, SKNLGRP_INET6_TCP_DESTROY (linux/sock_diag.h)
+_SOL_NETLINK, _ADD_MEMBERSHIP = 270, 1
+_SO_RCVBUFFORCE = 33  # <asm/socket.h>; Python has no name for it
+_BUFFER = 8 << 20  # the kernel doubles it
+_DATAGRAM = 4096  # bytes; the kernel's are of 380 (Linux 6.18)
+# nlmsghdr: length, type. inet_diag_msg: family; ports and addresses, as on the wire.
+_MESSAGE = struct.Struct("=IH10xB3x2s2s16s16s")
+_BY_FAMILY = 20  # SOCK_DIAG_BY_FAMILY
+_ATTRIBUTE = struct.Struct("=HH")  # nlattr: length, type
+_INFO = 2  # INET_DIAG_INFO: a struct tcp_info
+_DELIVERED = 4 + 192  # tcpi_delivered, after the head of its attribute
+_COUNT = struct.Struct("=I")
+_NO_PORT = b"\0\0"
+_IPV4 = 4
+
+
+class Closed(NamedTuple):
+    """A connection that was closed: the port here, and the remote address and port, packed one by one.
+
+    ``received`` is how many bytes came from the remote end, None if the kernel does not report it.
+    """
+
+    local_port: bytes
+    remote: bytes
+    received: int | None = None
+
+
+class ClosedSockets:
+    """The kernel's reports of closed TCP connections in this network namespace.
+
+    :meth:`open` raises HostError with the fix. The socket never blocks; ``fileno`` is for an event loop.
+    """
+
+    def __init__(self, buffer: int = _BUFFER) -> None:
+        self._buffer = buffer
+        self._space = bytearray(_DATAGRAM)
+        self._kernel: socket.socket | None = None
+
+    def open(self) -> None:
+        """Join the groups."""
+        try:
+            kernel = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, _SOCK_DIAG)
+        except OSError as error:
+            raise _refused(error) from error
+        try:
+            try:
+                kernel.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, self._buffer)
+            except PermissionError:  # without CAP_NET_ADMIN: as much as the host allows
+                kernel.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._buffer)
+            kernel.bind((0, 0))
+            for group in _GROUPS:
+                kernel.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, group)
+        except OSError as error:
+            kernel.close()
+            raise _refused(error) from error
+        self._kernel = kernel
+
+    def close(self) -> None:
+        """Leave the groups."""
+        if self._kernel is not None:
+            self._kernel.close()
+            self._kernel = None
+
+    def fileno(self) -> int:
+        """Return the descriptor of the open socket."""
+        return self._kernel.fileno() if self._kernel is not None else -1
+
+    def read(self) -> tuple[list[Closed], bool, bool]:
+        """Return what came, whether some was lost, and whether there may be more."""
+        came: list[Closed] = []
+        lost = False
+        if self._kernel is None:
+            return came, lost, False
+        for _ in range(MOST_AT_ONCE):
+            try:
+                size = self._kernel.recv_into(self._space)
+            except BlockingIOError:
+                return came, lost, False
+            except OSError as error:
+                # ENOBUFS is the only one that a multicast receiver gets; another one is a loss as well.
+                lost = True
+                if error.errno != errno.ENOBUFS:
+                    return came, lost, False
+                continue
+            closed = self._parse(size)
+            if closed is None:
+                lost = True
+            elif closed.remote:
+                came.append(closed)
+        return came, lost, True
+
+    def _parse(self, size: int) -> Closed | None:
+        """Return the connection of a message; one without ``remote`` if it was none, None if unreadable."""
+        if size < _ATTRIBUTES:
+            return None
+        length, kind, family, local, port, _, address = _MESSAGE.unpack_from(self._space)
+        if kind != _BY_FAMILY or not _ATTRIBUTES <= length <= size:
+            return None
+        if port == _NO_PORT:  # a listening socket, one that never connected, or one that this host has reset
+            return _NONE
+        delivered = self._delivered(length)
+        if not delivered:
+            return None if delivered is None else _NONE
+        packed = address[:_IPV4] if family == socket.AF_INET else unmapped(address)
+        return Closed(local, packed + port, received_bytes(self._space, _ATTRIBUTES, length))
+
+    def _delivered(self, length: int) -> int | None:
+        """Return how many packets the remote end has acknowledged; None if the kernel does not report it."""
+        at = _ATTRIBUTES
+        while at + _ATTRIBUTE.size <= length:
+            size, kind = _ATTRIBUTE.unpack_from(self._space, at)
+            if kind == _INFO and size >= _DELIVERED + _COUNT.size and at + size <= length:
+                [delivered] = _COUNT.unpack_from(self._space, at + _DELIVERED)
+                return int(delivered)
+            at += max(_ATTRIBUTE.size, (size + 3) & ~3)
+        return None
+
+
+_NONE = Closed(b"", b"")
+
+
+def _refused(error: OSError) -> HostError:
+    if error.errno == errno.EAFNOSUPPORT:
+        fix = "the unit's RestrictAddressFamilies= needs AF_NETLINK, as in the unit that is shipped"
+    elif error.errno in (errno.EPERM, errno.EACCES):
+        fix = "grant CAP_NET_ADMIN, as the unit does"
+    else:
+        fix = "`modprobe inet_diag tcp_diag` (in a container: on its host), then restart ringfence"
+    why = os.strerror(error.errno) if error.errno else str(error)
+    return HostError(f"cannot follow closed TCP connections (NETLINK_SOCK_DIAG): {why}; fix: {fix}")

@@ -1,0 +1,52 @@
+"""The addresses that ``/etc/hosts`` gives names, read once for each change of the file.
+
+Some hosts block advertisers with a file of a megabyte. So it is parsed in a thread, and not for each name.
+"""
+
+import asyncio
+import os
+from pathlib import Path
+
+HOSTS_FILE = Path("/etc/hosts")
+MAX_SIZE = 1024 * 1024  # bytes: what follows is not read
+
+_State = tuple[int, int, int, int]
+
+
+class HostsFile:
+    """The content of the file. ``reads`` counts how often it was parsed."""
+
+    def __init__(self, path: Path = HOSTS_FILE) -> None:
+        self.reads = 0
+        self._path = path
+        self._state: _State | None = None
+        self._addresses: dict[str, list[str]] = {}
+        self._turn = asyncio.Lock()
+
+    async def addresses(self, name: str) -> list[str]:
+        """Return the addresses of ``name`` as they are written; none if the file cannot be read."""
+        async with self._turn:
+            try:
+                state = _state(self._path.stat())
+                if state != self._state:
+                    self._addresses = await asyncio.to_thread(_parsed, self._path)
+                    self._state = state
+                    self.reads += 1
+            except OSError:
+                self._state, self._addresses = None, {}
+            return self._addresses.get(name, [])
+
+
+def _state(found: os.stat_result) -> _State:
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _parsed(path: Path) -> dict[str, list[str]]:
+    with path.open("rb") as file:
+        text = file.read(MAX_SIZE).decode("utf-8", "replace")
+    addresses: dict[str, list[str]] = {}
+    for line in text.split("\n"):
+        address, *names = line.partition("#")[0].split() or [""]
+        for name in dict.fromkeys(map(str.lower, names)):
+            addresses.setdefault(name, []).append(address)
+    return addresses

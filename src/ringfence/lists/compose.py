@@ -1,0 +1,137 @@
+"""From entries to networks for the kernel: those that are never dropped, and those that are denied.
+
+Allow wins: the kernel checks the allow list first, so nothing has to be subtracted from the deny list.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from attrs import Factory, define, frozen
+
+from ringfence.lists.entries import COMMAND, CONFIGURATION, EntryKind, parse_entry, protection_refusal
+from ringfence.lists.prefixes import Gatherer, Prefixes, coded
+from ringfence.model import ListEntry, ListKind, Network
+
+Answers = Mapping[str, frozenset[Network]]
+"""The addresses of each name."""
+
+PlaceLookup = Callable[[frozenset[str]], Mapping[str, Prefixes]]
+"""A function that returns the networks of countries and autonomous systems."""
+
+
+@frozen
+class ListNetworks:
+    """The networks that are never dropped (``allow``) and those that are denied (``deny``), stored compactly.
+
+    ``guarded`` is what the host itself needs (its gateway, its resolvers, the administrator's login), without
+    networks denied by force. The deny list may contain it by chance, so the kernel's allow list must contain
+    it too.
+    """
+
+    allow: Prefixes = Factory(Prefixes)
+    deny: Prefixes = Factory(Prefixes)
+    guarded: frozenset[Network] = frozenset()
+
+
+@frozen
+class ComposedLists:
+    """The networks of some entries, and facts about them.
+
+    ``hosts`` are the names to resolve. ``places`` are the countries and autonomous systems, each with its
+    number of networks. ``forced`` are networks that are denied even if protected. ``ends`` is the earliest
+    end of an entry, None if no entry ends.
+    """
+
+    networks: ListNetworks
+    hosts: frozenset[str] = frozenset()
+    places: Mapping[str, int] = Factory(dict)
+    forced: tuple[Network, ...] = ()
+    ends: float | None = None
+    problems: tuple[str, ...] = ()
+
+
+@define
+class _Found:
+    """The networks, names and places of one list so far."""
+
+    networks: Gatherer = Factory(Gatherer)
+    hosts: set[str] = Factory(set)
+    places: set[str] = Factory(set)
+
+
+def compose(
+    entries: Iterable[ListEntry],
+    answers: Answers,
+    places: PlaceLookup,
+    protected: Mapping[Network, str],
+) -> ComposedLists:
+    """Compose the networks of ``entries``; an unusable entry is a problem, and the rest is used."""
+    found = {kind: _Found() for kind in ListKind}
+    forced: list[Network] = []
+    ends: float | None = None
+    problems: list[str] = []
+    for entry in entries:
+        if entry.until is not None:
+            ends = entry.until if ends is None else min(ends, entry.until)
+        try:
+            network = _take(entry, found[entry.kind])
+        except ValueError as error:
+            problems.append(f"{entry.kind} list: {error}")
+            continue
+        if entry.kind is ListKind.ALLOW or network is None:
+            continue
+        if entry.forced:
+            forced.append(network)
+        elif reason := protection_refusal(network, protected):
+            problems.append(f"deny list: {reason}, so it is not denied; remove it, or add it with --force")
+    counts = _add_resolved(found, answers, places, problems)
+    rolls = ListNetworks(
+        found[ListKind.ALLOW].networks.prefixes(),
+        found[ListKind.DENY].networks.prefixes(),
+        guarded(protected, forced),
+    )
+    hosts = frozenset(found[ListKind.ALLOW].hosts)
+    return ComposedLists(rolls, hosts, counts, tuple(forced), ends, tuple(problems))
+
+
+def guarded(protected: Iterable[Network], forced: Sequence[Network]) -> frozenset[Network]:
+    """Return the protected networks without those denied by force."""
+    return frozenset(own for own in protected if not any(own.overlaps(network) for network in forced))
+
+
+def _take(entry: ListEntry, found: _Found) -> Network | None:
+    """Add an entry; return its network, unless it is from an imported list."""
+    if entry.origin not in {
+        COMMAND,
+        CONFIGURATION,
+    }:  # up to hundreds of thousands of networks
+        found.networks.add_code(*coded(entry.value))
+        return None
+    value = parse_entry(entry.value)
+    if value.kind is EntryKind.HOST:
+        found.hosts.add(value.text)
+    elif value.kind is EntryKind.PLACE:
+        found.places.add(value.text)
+    elif value.network is not None:
+        found.networks.add(value.network)
+    return value.network
+
+
+def _add_resolved(
+    found: Mapping[ListKind, _Found], answers: Answers, places: PlaceLookup, problems: list[str]
+) -> Mapping[str, int]:
+    """Add the networks of names and places; return the number of networks of each place.
+
+    Only the allow list may contain names.
+    """
+    for host in found[ListKind.ALLOW].hosts:
+        for network in answers.get(host, ()):
+            found[ListKind.ALLOW].networks.add(network)
+    wanted = frozenset(place for mine in found.values() for place in mine.places)
+    known = places(wanted) if wanted else {}
+    for kind, mine in found.items():
+        for place in sorted(mine.places):
+            if known.get(place):
+                mine.networks.extend(known[place])
+            else:
+                problems.append(f"{kind} list: {place}: no database has a network of it")
+    return {place: len(networks) for place, networks in known.items()}

@@ -1,0 +1,65 @@
+"""The entries of the lists that contain an address, however long the lists are.
+
+An imported list may have 100,000 lines, so it is not read. An address has at most 32 networks around it (128
+for IPv6), and the database is searched for their texts.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+
+from attrs import frozen
+
+from ringfence.lists.compose import Answers
+from ringfence.lists.entries import COMMAND, CONFIGURATION, EntryKind, parse_entry
+from ringfence.lists.prefixes import code_of, text_of
+from ringfence.model import ListEntry, Network, parse_network
+
+Around = Callable[[str, Network], Network | None]
+"""A function that returns the network of a country or an autonomous system that contains another one."""
+
+
+@frozen
+class Holder:
+    """An entry that contains the address, and the matching network: its own, its name's, or its country's."""
+
+    entry: ListEntry
+    network: Network
+
+
+def texts_around(network: Network) -> list[str]:
+    """Return every network that contains ``network``, and itself, as entries write them; the widest first."""
+    version, code = code_of(network)
+    number, bits = code >> 8, network.max_prefixlen
+    return [
+        text_of(version, (number >> bits - length << bits - length) << 8 | length)
+        for length in range(1, network.prefixlen + 1)
+    ]
+
+
+def holders(
+    network: Network, entries: Iterable[ListEntry], answers: Answers, around: Around
+) -> Iterator[Holder]:
+    """Yield those of ``entries`` that contain the whole of ``network``."""
+    for entry in entries:
+        try:
+            found = _held_by(entry, network, answers, around)
+        except ValueError:  # an invalid entry; the lists' problems report it
+            continue
+        if found is not None:
+            yield Holder(entry, found)
+
+
+def _held_by(entry: ListEntry, network: Network, answers: Answers, around: Around) -> Network | None:
+    if entry.origin not in {COMMAND, CONFIGURATION}:
+        return _holds(parse_network(entry.value), network)
+    value = parse_entry(entry.value)
+    if value.kind is EntryKind.PLACE:
+        return around(value.text, network)
+    if value.kind is EntryKind.HOST:
+        led = (_holds(one, network) for one in answers.get(value.text, ()))
+        return next((one for one in led if one is not None), None)
+    return None if value.network is None else _holds(value.network, network)
+
+
+def _holds(one: Network, network: Network) -> Network | None:
+    """Return ``one`` if it contains the whole of ``network``."""
+    return one if one.version == network.version and network.subnet_of(one) else None  # type: ignore[arg-type] # of one version

@@ -1,0 +1,1 @@
+"""Netlink messages: framing, acknowledgements, NFLOG, and the list of sockets."""

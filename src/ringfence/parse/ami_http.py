@@ -1,0 +1,136 @@
+"""Separates Asterisk's own packets from packets that a client of AMI over HTTP can forge.
+
+AMI over HTTP (``webenabled`` in manager.conf, off by default) percent-decodes the user name of a login. A
+failed login writes that name into a security event of service AMI, CR LF included. So one HTTP request can
+write whole packets of any kind, correct to the last byte (tried on 16.28 and 22.10, with names of 40 kB). On
+the AMI port itself a value ends at its CR LF, so no packet can be forged.
+
+Two facts separate the two cases:
+
+- The event begins with Asterisk's own head, which names service AMI, before any text of the client.
+- An answer with an ActionID that only we know is Asterisk's own. Asterisk writes the events and answers of a
+  connection one after the other, so the client's text ends before the answer.
+
+Therefore each event of service AMI makes us ask ``CoreSettings``. Its ``CoreHTTPenabled`` reports whether AMI
+over HTTP is on (``main/manager.c:action_coresettings``). An earlier answer alone does not suffice, because no
+event reports the command ``manager reload``.
+
+- If the last ``ENOUGH`` answers were No, the event and what follows it are held until the answer. It takes
+  0.1 ms on an idle machine. If it is No too, everything held is passed on unchanged.
+- Otherwise everything from the event to the answer may be forged: security events are marked with
+  ``forgeable``, and changes of phones are dropped.
+
+Limits: at most ``MOST_HELD`` bytes are held, for at most ``HOLD_WITHIN`` seconds. Beyond these limits the
+held items are treated as forgeable.
+"""
+
+from collections.abc import Iterable, Iterator
+
+from attrs import evolve
+
+from ringfence.model import SecurityEvent
+from ringfence.parse.ami_items import EOL_TEXT, AmiItem, ManagerEvent, Reply
+from ringfence.parse.roster import RosterEvent
+
+ENOUGH = 2
+"""An event that was queued before an answer may be written after it, but not after the next answer too."""
+HOLD_WITHIN = 5.0
+MOST_HELD = 4 * 2**20
+
+_FIELD = f"{EOL_TEXT}CoreHTTPenabled: "
+_VALUES = {"Yes": True, "No": False}
+
+
+class HttpCheck:
+    """The state of one connection. ``token`` begins the ActionID of its questions, and is secret.
+
+    ``enabled`` is the last answer, None if unknown. ``wanted``: a question is to be sent now, with the
+    ActionID that :meth:`ask` returns. ``active``: items must go through :meth:`pass_on`. ``deadline`` is when
+    :meth:`expire` has something to return, or None. Without a token nothing can be asked.
+    """
+
+    def __init__(self, token: str) -> None:
+        self.enabled: bool | None = None
+        self.wanted = False
+        self.active = False
+        self.deadline: float | None = None
+        self._token = token
+        self._id = f"{token}-http-"
+        self._mark = f"{EOL_TEXT}ActionID: {self._id}" if token else ""
+        self._asked = 0
+        self._waiting = False
+        self._off = 0
+        self._suspect = False
+        self._held: list[AmiItem] = []
+        self._size = 0
+
+    def ask(self) -> str:
+        """Return the ActionID of a question that is now sent."""
+        self.wanted, self._waiting = False, True
+        self._asked += 1
+        return f"{self._id}{self._asked}"
+
+    def is_answer(self, reply: Reply) -> bool:
+        """Whether ``reply`` answers one of the questions."""
+        return bool(self._mark) and self._mark in reply.text
+
+    def pass_on(self, items: Iterable[AmiItem | ManagerEvent], size: int, now: float) -> list[AmiItem]:
+        """Return what may be passed on of ``items``, which came in ``size`` bytes."""
+        passed: list[AmiItem] = []
+        for item in items:
+            if isinstance(item, ManagerEvent):
+                self._begin(now)
+            elif isinstance(item, Reply) and self.is_answer(item):
+                passed += self._end(item)
+                passed.append(item)
+            elif not self._suspect or self._is_trusted(item):
+                passed.append(item)
+            elif self.deadline is not None:
+                self._held.append(item)
+            else:
+                passed += _as_forgeable([item])
+        if self.deadline is not None:
+            self._size += size
+            if self._size > MOST_HELD:
+                passed += self._give_up()
+        self.active = self._suspect
+        return passed
+
+    def expire(self, now: float) -> list[AmiItem]:
+        """Return items that were held for too long, marked as forgeable."""
+        return self._give_up() if self.deadline is not None and now >= self.deadline else []
+
+    def _begin(self, now: float) -> None:
+        if not self._suspect and self._off >= ENOUGH:
+            self.deadline = now + HOLD_WITHIN
+            self._size = 0
+        self._suspect = True
+        # The answer to a question that is already sent ends this event's text as well.
+        self.wanted = not self._waiting
+
+    def _end(self, answer: Reply) -> list[AmiItem]:
+        _, found, value = answer.text.partition(_FIELD)
+        self.enabled = _VALUES.get(value.partition(EOL_TEXT)[0]) if found else None
+        self._off = min(self._off + 1, ENOUGH) if self.enabled is False else 0
+        self._waiting = self.wanted = self._suspect = False
+        if self.enabled is not False:
+            return self._give_up()
+        held, self._held, self.deadline = self._held, [], None
+        return held
+
+    def _give_up(self) -> list[AmiItem]:
+        held, self._held, self.deadline = self._held, [], None
+        return list(_as_forgeable(held))
+
+    def _is_trusted(self, item: AmiItem) -> bool:
+        """Whether ``item`` is a reply that carries an ActionID that only we know."""
+        if isinstance(item, RosterEvent):
+            return bool(self._token) and item.action.startswith(self._token)
+        return isinstance(item, Reply)
+
+
+def _as_forgeable(items: Iterable[AmiItem]) -> Iterator[AmiItem]:
+    """Mark security events as forgeable; drop changes of phones, which the next list repeats."""
+    for item in items:
+        if isinstance(item, SecurityEvent):
+            yield evolve(item, forgeable=True)

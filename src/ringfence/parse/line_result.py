@@ -1,0 +1,147 @@
+"""The result of parsing one line of a log: an event, an alarm, or the reason why it has neither.
+
+The texts of :class:`Reason` are for administrators who ask what became of a line.
+"""
+
+import enum
+import re
+
+from attrs import define, frozen
+
+from ringfence.model import EventKind, SecurityEvent, Service, SourceId, Transport
+from ringfence.parse.address import parse_source
+
+
+class Level(enum.StrEnum):
+    """The levels that may carry evidence (``main/logger.c``)."""
+
+    SECURITY = "SECURITY"
+    NOTICE = "NOTICE"
+    WARNING = "WARNING"
+    ERROR = "ERROR"
+
+
+class Reason(enum.StrEnum):
+    """Reason a line yields no event."""
+
+    NOT_EVIDENCE = "not evidence"
+    NO_ATTEMPT = "shows no attempt"
+    NO_PREFIX = "no log prefix"
+    CONTINUATION = "part of the message above"
+    NO_SOURCE = "names no source"
+    NOT_AN_ADDRESS = "no address where one should be"
+    SENDERS_TEXT = "the address is the sender's own text"
+    AMBIGUOUS = "ambiguous"
+    RAW_DUMP = "raw packet dump"
+    INSIDE_ANOTHER = "inside another message"
+    DUPLICATE = "already reported"
+    STANDBY = "skipped, because AMI delivers it"
+    UNKNOWN_WORDING = "unknown wording"
+    CUT = "cut short"
+    TOO_LONG = "too long"
+
+
+NOT_UNDERSTOOD = frozenset(
+    {
+        Reason.NOT_AN_ADDRESS,
+        Reason.AMBIGUOUS,
+        Reason.INSIDE_ANOTHER,
+        Reason.UNKNOWN_WORDING,
+        Reason.CUT,
+        Reason.TOO_LONG,
+    }
+)
+"""The reasons of lines that look like evidence and were not understood."""
+
+
+class LogAlarm(enum.StrEnum):
+    """A fault of the log itself that a line shows."""
+
+    QUEUE_FULL = "the log's queue is full, lines are lost"
+    QUEUE_RESUMED = "lines of the log were lost"
+    SILENCED = "a security event was silenced"
+    TAMPERED = "text in the log imitates log lines"
+
+
+@frozen
+class LineResult:
+    """The result of the line with this number; ``line`` counts from 1.
+
+    ``reason`` is None if there is an event, or if the line is only an alarm.
+    """
+
+    line: int
+    event: SecurityEvent | None = None
+    level: str = ""
+    reason: Reason | None = None
+    alarm: LogAlarm | None = None
+
+
+@define
+class LogCounts:
+    """Counters of one log's reader, like :class:`ringfence.parse.ami.AmiCounts` for a connection.
+
+    ``tampered``: events of messages outside Asterisk's grammar, and lines that were a sender's text.
+    ``garbled``: lines that look like evidence and were not understood. ``dropped_bytes``: of lines too long.
+    ``standby``: SECURITY messages that were skipped, because AMI delivers the same events.
+    """
+
+    lines: int = 0
+    events: int = 0
+    tampered: int = 0
+    garbled: int = 0
+    dropped_bytes: int = 0
+    standby: int = 0
+
+
+@frozen
+class OpenMessage:
+    """A message whose end has not come: ``end`` finds it in the last of the lines that follow.
+
+    ``result`` is what the first line alone yields, for the case that no end comes. ``may_span``: lines that
+    look like other messages may stand before the end, and it is still this message. Otherwise such an end may
+    belong to another message, and the result is ambiguous.
+    """
+
+    result: SecurityEvent | Reason
+    end: re.Pattern[bytes]
+    may_span: bool = True
+
+
+Parsed = SecurityEvent | Reason | LogAlarm | OpenMessage
+
+
+def text_of(raw: bytes) -> str:
+    r"""Return the sender's bytes as text for people: bytes that are not UTF-8 become ``\xNN``."""
+    return raw.decode("utf-8", "backslashreplace")
+
+
+_USER = re.compile(rb"sips?:([^@<>;\s]*+)@")
+_MAX_HEADER = 512
+
+
+def sip_user(header: bytes) -> str:
+    """Return the user of a From or To header as text for people, or the header if it has none."""
+    users = _USER.findall(header[-_MAX_HEADER:])
+    return text_of(users[-1] if users else header[:_MAX_HEADER])
+
+
+def make_event(
+    source: SourceId,
+    service: Service,
+    kind: EventKind,
+    address: bytes,
+    time: float,
+    account: str = "",
+    *,
+    acl_name: str = "",
+    session: bytes = b"",
+    transport: Transport = Transport.UNKNOWN,
+    has_port: bool = False,
+    forgeable: bool = False,
+) -> SecurityEvent | Reason:
+    """Return the event of a line, or NOT_AN_ADDRESS if ``address`` is none."""
+    remote = parse_source(address, transport, has_port=has_port)
+    if remote is None:
+        return Reason.NOT_AN_ADDRESS
+    return SecurityEvent(source, kind, service, remote, time, account, session, acl_name, forgeable=forgeable)

@@ -1,0 +1,91 @@
+r"""SIP requests by UDP that the kernel copied from suspects: nonces and Call-IDs, and nothing else.
+
+The sender wrote all of it. If a nonce occurs anywhere in a request, its sender knows that nonce. So the whole
+request is searched for nonces. It is read twice, as PJSIP and as chan_sip read it. Tested with a right
+password on Asterisk 16.28 (chan_sip) and 22.10.1 (PJSIP):
+
+- Both find the parameter ``nonce`` in any case, end a quoted value at the next quote, and undo no escapes:
+  neither backslashes nor ``%XX`` give a valid nonce. Of several nonces in a header the last one counts.
+- PJSIP allows white space and folds around ``=``. Its nonces hold a slash, which an unquoted value cannot.
+- chan_sip first removes every CR, joins folded lines and shortens white space
+  (``channels/chan_sip.c:lws2sws``). It accepts an unquoted nonce, one without a closing quote, and one that a
+  NUL ends, and it ignores case. Asterisk's own nonces are in lower case, and so are those returned here.
+- Both answer with the first Call-ID or i header, and keep white space after its value. PJSIP ends a line at
+  CR LF, LF, CR, and at ``&`` after a number; chan_sip at LF. chan_sip leaves out all bytes up to 0x20 before
+  the value, and ends it at a NUL.
+
+Limits: a sender that writes more nonces or Call-IDs than are kept here hides the true one among them. Of a
+request in fragments, the kernel copies only the first one, unless connection tracking reassembles them.
+"""
+
+import re
+from collections.abc import Iterator
+from itertools import islice
+
+from ringfence.model import ObservedRequest
+from ringfence.parse import packet as ip
+
+MOST_NONCES = 64
+MOST_CALL_IDS = 4
+
+# At most this many occurrences are examined, which bounds the time. A value may begin with the name of the
+# next one (``x="nonce=", nonce="…"``), so each occurrence is examined, also those within the value before.
+_MOST_LOOKED_AT = 512
+_NONCE = re.compile(rb"(?<![-.!%*_+`'~0-9a-z])nonce[ \t\r\n]*+=[ \t\r\n]*+", re.IGNORECASE)
+_VALUE = re.compile(rb'"([^"\0\r\n]{1,256}+)(?=["\0\r\n]|\Z)|([^\s",;\0]{1,256}+)(?![^\s",;\0])')
+_CALL_ID = re.compile(
+    rb"[\r\n&](?:call-id|i)(?:[ \t]|[\r\n]++[ \t])*+:(?:[ \t]|\r?+\n[ \t])*+([^\r\n\0]*+)", re.IGNORECASE
+)
+_CALL_ID_OF_CHAN_SIP = re.compile(
+    rb"\n(?:call-id|i)(?:[\x01-\t\x0b-\x20]|\n[ \t])*+:((?:[^\n\0]|\n(?=[ \t]))*+)", re.IGNORECASE
+)
+_BLANK = bytes(range(1, 0x21))
+_WHITE = re.compile(rb"([ \t])[ \t]++")
+_MOST_SHORTENED = 1024  # bytes
+
+
+def parse_observed(packet: bytes) -> ObservedRequest | None:
+    """Parse a packet from its IP header on; None if it is not UDP."""
+    whole = ip.ip_payload(packet)
+    if whole is None or whole[0] != ip.UDP:
+        return None
+    _, source, _, payload, may_be_cut = whole
+    datagram = ip.udp_datagram(payload, may_be_cut=may_be_cut)
+    if datagram is None:
+        return None
+    port, _, request = datagram
+    by_chan_sip = request.replace(b"\r", b"")
+    return ObservedRequest(
+        ip.packed_address(source),
+        port,
+        _first(_nonces(request, by_chan_sip), MOST_NONCES),
+        _first(_call_ids(request, by_chan_sip), MOST_CALL_IDS),
+    )
+
+
+def _first(values: Iterator[bytes], most: int) -> tuple[bytes, ...]:
+    """Return the first distinct values."""
+    found: dict[bytes, None] = {}
+    for value in values:
+        found[value] = None
+        if len(found) == most:
+            break
+    return tuple(found)
+
+
+def _nonces(*readings: bytes) -> Iterator[bytes]:
+    for text in readings:
+        for name in islice(_NONCE.finditer(text), _MOST_LOOKED_AT):
+            value = _VALUE.match(text, name.end())
+            if value is not None:
+                yield (value[1] or value[2]).lower()
+
+
+def _call_ids(request: bytes, by_chan_sip: bytes) -> Iterator[bytes]:
+    """Yield first the Call-ID that chan_sip uses, which is certain, then those that PJSIP may use."""
+    match = _CALL_ID_OF_CHAN_SIP.search(by_chan_sip)
+    if match is not None:
+        value = match[1].replace(b"\n", b"")
+        yield (_WHITE.sub(rb"\1", value) if len(value) <= _MOST_SHORTENED else value).lstrip(_BLANK)
+    for match in islice(_CALL_ID.finditer(request), _MOST_LOOKED_AT):
+        yield match[1]

@@ -1,0 +1,73 @@
+"""IP packets with UDP or TCP as bytes: addresses, ports and payload.
+
+Later fragments are not parsed, and of IPv6's extension headers only that of a first fragment. A packet may be
+cut off. A segment that the kernel logs before the network card splits it (GSO) has up to 64 kB.
+"""
+
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv6Address
+
+from ringfence.model import Address
+
+UDP = 17
+TCP = 6
+SEQUENCES = 1 << 32
+_UDP_HEADER = 8
+_TCP_HEADER = 20
+_IPV4_HEADER = 20
+_IPV6_HEADER = 40
+_IPV6_FRAGMENT = 44
+_FRAGMENT_HEADER = 8
+_MORE_FRAGMENTS = 0x2000
+_FRAGMENT_OFFSET = 0x1FFF
+
+
+def ip_payload(packet: bytes) -> tuple[int, bytes, bytes, bytes, bool] | None:
+    """Return protocol, source, target, payload, and whether the payload may be incomplete."""
+    if len(packet) < _IPV4_HEADER:
+        return None
+    version = packet[0] >> 4
+    if version == 4:  # noqa: PLR2004 - IPv4
+        header = (packet[0] & 0x0F) * 4
+        total = int.from_bytes(packet[2:4], "big")
+        fragment = int.from_bytes(packet[6:8], "big")
+        if not _IPV4_HEADER <= header <= total or fragment & _FRAGMENT_OFFSET:
+            return None
+        may_be_cut = bool(fragment & _MORE_FRAGMENTS) or total > len(packet)
+        return packet[9], packet[12:16], packet[16:20], packet[header:total], may_be_cut
+    if version == 6 and len(packet) >= _IPV6_HEADER:  # noqa: PLR2004 - IPv6
+        total = _IPV6_HEADER + int.from_bytes(packet[4:6], "big")
+        source, target, payload = packet[8:24], packet[24:40], packet[_IPV6_HEADER:total]
+        if packet[6] != _IPV6_FRAGMENT:
+            return packet[6], source, target, payload, total > len(packet)
+        if len(payload) >= _FRAGMENT_HEADER and not int.from_bytes(payload[2:4], "big") >> 3:
+            return payload[0], source, target, payload[_FRAGMENT_HEADER:], True
+    return None
+
+
+def udp_datagram(payload: bytes, *, may_be_cut: bool) -> tuple[int, int, bytes] | None:
+    """Return source port, target port and payload."""
+    length = int.from_bytes(payload[4:6], "big")
+    if len(payload) < _UDP_HEADER or length < _UDP_HEADER:
+        return None
+    if length > len(payload) and not may_be_cut:
+        return None
+    ports = int.from_bytes(payload[:2], "big"), int.from_bytes(payload[2:4], "big")
+    return *ports, payload[_UDP_HEADER:length]
+
+
+def tcp_segment(payload: bytes) -> tuple[int, int, int, bytes] | None:
+    """Return source port, target port, sequence number and the data of a segment."""
+    if len(payload) < _TCP_HEADER:
+        return None
+    header = (payload[12] >> 4) * 4
+    if not _TCP_HEADER <= header <= len(payload):
+        return None
+    ports = int.from_bytes(payload[:2], "big"), int.from_bytes(payload[2:4], "big")
+    return *ports, int.from_bytes(payload[4:8], "big"), payload[header:]
+
+
+@lru_cache(maxsize=4096)
+def packed_address(packed: bytes) -> Address:
+    """Return the address of 4 or 16 bytes."""
+    return IPv4Address(packed) if len(packed) == 4 else IPv6Address(packed)  # noqa: PLR2004 - bytes of IPv4

@@ -1,0 +1,26 @@
+"""Attempts that an Asterisk's sources cannot show: one line for each gap, for ``check`` and ``status``."""
+
+WITHOUT_LOG = (
+    "without a log, guesses by TLS and secure WebSocket whose bytes suppress Asterisk's events are not seen"
+)
+WITHOUT_WIRE = (
+    "without the wire, guesses by UDP whose bytes suppress Asterisk's events cause no ban, and chan_sip's "
+    "senders are known only if its log names them too"
+)
+WITHOUT_AMI = "without AMI, failed manager logins are listed and cause no ban, and no phone becomes a friend"
+
+CHAN_SIP_TLS = (
+    "no source reports guesses at chan_sip by MESSAGE, SUBSCRIBE and PUBLISH over TLS; fix: tlsenable = no "
+    "in sip.conf [general], or serve TLS by PJSIP; accept_outofcall_message = no ends only those by MESSAGE"
+)
+
+
+def coverage_gaps(*, ami: bool, log: bool, wire: bool, chan_sip_tls: bool) -> list[str]:
+    """Return the gaps with these sources; ``chan_sip_tls``: whether chan_sip serves TLS."""
+    gaps = (
+        (ami, WITHOUT_AMI),
+        (log, WITHOUT_LOG),
+        (wire, WITHOUT_WIRE),
+        (not chan_sip_tls, CHAN_SIP_TLS),
+    )
+    return [gap for there, gap in gaps if not there]

@@ -1,0 +1,50 @@
+"""The events that the sources of one Asterisk delivered lately: each event counts at its first delivery.
+
+AMI and the SECURITY lines of a log carry the same events with the same time (``EventTV``, in milliseconds).
+An event is recognised by its kind, service, remote endpoint and time. The session is not compared: a log
+shows less of it than AMI, because Asterisk leaves out the text between an ESC and the next ``m``. Events that
+agree in all of these are counted: an event is new if its source delivered it more often than any other source
+did.
+"""
+
+from collections import deque
+
+from ringfence.model import SecurityEvent
+
+REMEMBERED = 35.0
+"""A delivery is remembered for this time (seconds): longer than AMI takes to be found dead."""
+MOST = 16_384
+"""At most this many events are remembered: five seconds of the fastest attack that was measured."""
+
+_Identity = tuple[float, int, int, str, str]
+
+
+class Deliveries:
+    """The events of the last seconds, by the sources that delivered them."""
+
+    def __init__(self, remembered: float = REMEMBERED, most: int = MOST) -> None:
+        self._remembered = remembered
+        self._most = most
+        self._known: dict[_Identity, dict[str, int]] = {}  # how often each source delivered it
+        self._first: deque[tuple[float, _Identity]] = deque()
+
+    def __len__(self) -> int:
+        """How many different events are remembered."""
+        return len(self._known)
+
+    def is_new(self, event: SecurityEvent, now: float) -> bool:
+        """Record the delivery of ``event`` at ``now`` (monotonic seconds); return whether it counts."""
+        first = self._first
+        while first and (now - first[0][0] >= self._remembered or len(first) >= self._most):
+            del self._known[first.popleft()[1]]
+        remote, source = event.remote, event.source.name
+        # The values of the enumerations, because hashing the members runs in Python.
+        identity = (event.time, int(remote.address), remote.port, event.kind.value, event.service.value)
+        by_source = self._known.get(identity)
+        if by_source is None:
+            self._known[identity] = {source: 1}
+            first.append((now, identity))
+            return True
+        counted = max(by_source.values())
+        by_source[source] = by_source.get(source, 0) + 1
+        return by_source[source] > counted

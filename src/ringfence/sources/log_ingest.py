@@ -1,0 +1,156 @@
+"""The step from a log's bytes to events with the time at which they count, and to alarms.
+
+A *live* event counts at its arrival, whatever time the line has. So a wrong time zone cannot make today's
+guesses count as yesterday's. (It raises an alarm.) An event that was written while ringfence was down counts
+at its own age: a guess of an hour ago counts as received an hour ago. So the windows hold it at its true
+time, and it causes no ban if it is too old. Old evidence with a date in the future has no plausible age, and
+counts as older than any window.
+
+Asterisk may report in a line that its log or its events are incomplete. That is an alarm too, with the
+parser's text.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Sequence
+from itertools import groupby
+from typing import Protocol
+
+from attrs import frozen
+
+from ringfence.model import SecurityEvent
+from ringfence.parse.line_result import LineResult, LogCounts
+from ringfence.sources.standby import LogPart, StandbyLog
+
+CLOCK_OFF = 120.0
+"""If a line that was just written is dated further off than this (seconds), a clock or a zone is wrong."""
+CLOCK_ALARM = "the log's times are wrong: see the clock and the time zone"
+
+ANCIENT = 400 * 86_400.0
+"""The age of events without a plausible age: older than any window."""
+
+SHORTEST_WAIT = 0.005
+"""The shortest wait (seconds) for a reader that asks for its next turn at once."""
+
+Sink = Callable[[Sequence[SecurityEvent], float], None]
+
+
+class LogParser(Protocol):
+    """A parser of a log's bytes: :class:`ringfence.parse.log.LogReader`. ``now`` is the wall clock."""
+
+    counts: LogCounts
+    deadline: float | None
+
+    def feed(self, data: bytes, now: float) -> list[LineResult]:
+        """Parse the bytes that follow."""
+
+    def end(self, now: float) -> list[LineResult]:
+        """Return the results of lines that wait: no more lines follow."""
+
+
+@frozen
+class AlarmCount:
+    """How often an alarm was raised, and when last (wall clock)."""
+
+    count: int
+    last: float
+
+
+def effective_time(written: float, wall: float, mono: float, *, live: bool) -> float:
+    """Return the monotonic time at which an event with the time ``written`` counts, if it is read now."""
+    if live:
+        return mono
+    age = wall - written
+    return mono - (age if age >= 0 else ANCIENT)
+
+
+class LogIngest:
+    """Passes a log's bytes to ``reader``, and its events to ``sink`` with the time at which they count.
+
+    ``alarms`` counts each alarm by its text. ``standby`` decides which SECURITY lines count; None: all do.
+    """
+
+    def __init__(self, reader: LogParser, sink: Sink, standby: StandbyLog | None = None) -> None:
+        self.alarms: dict[str, AlarmCount] = {}
+        self._reader = reader
+        self._sink = sink
+        self._standby = standby
+        self._live = False
+        self._due: float | None = None
+
+    @property
+    def standing_by(self) -> bool:
+        """Whether SECURITY lines are skipped now, because AMI delivers their events."""
+        return self._standby is not None and self._standby.standing_by
+
+    def lines(self, data: bytes, *, live: bool) -> None:
+        """Parse new lines."""
+        self._live = live
+        wall = time.time()
+        self._pass_on(self._feed(data, wall), wall)
+
+    def cut(self) -> None:
+        """Finish the current message: the lines that follow do not continue it."""
+        wall = time.time()
+        mono = asyncio.get_running_loop().time()
+        if self._standby is not None:
+            self._pass_on(self._standby.end(wall, mono, live=self._live), wall)
+        else:
+            self._pass_on([LogPart(mono, self._live, self._reader.end(wall))], wall)
+
+    def close(self) -> None:
+        """Finish for good: what AMI has not confirmed counts now, because this log is read no further."""
+        if self._standby is not None:
+            wall = time.time()
+            self._pass_on(self._standby.release(wall, asyncio.get_running_loop().time()), wall)
+        self.cut()
+
+    @property
+    def due_in(self) -> float | None:
+        """The seconds until :meth:`tick` has something to do, or None."""
+        due = None if self._due is None else max(0.0, self._due - asyncio.get_running_loop().time())
+        look = self._standby.due_in if self._standby is not None else None
+        return min((wait for wait in (due, look) if wait is not None), default=None)
+
+    def tick(self) -> None:
+        """Pass on what has waited long enough for the lines that follow, or for AMI."""
+        deadline, mono = self._reader.deadline, asyncio.get_running_loop().time()
+        if deadline is not None and self._due is not None and mono >= self._due:
+            wall = max(time.time(), deadline)  # the wall clock may have been set back
+            self._pass_on(self._feed(b"", wall), wall)
+        elif self._standby is not None:
+            wall = time.time()
+            if parts := self._standby.look(wall, mono):
+                self._pass_on(parts, wall)
+            self._standby.resume(mono)
+
+    def _feed(self, data: bytes, wall: float) -> list[LogPart]:
+        mono = asyncio.get_running_loop().time()
+        if self._standby is not None:
+            return self._standby.feed(data, wall, mono, live=self._live)
+        return [LogPart(mono, self._live, self._reader.feed(data, wall))]
+
+    def _pass_on(self, parts: Iterable[LogPart], wall: float) -> None:
+        mono = asyncio.get_running_loop().time()
+        deadline = self._reader.deadline
+        self._due = None if deadline is None else mono + max(SHORTEST_WAIT, deadline - wall)
+        for part in parts:
+            self._pass_on_part(part, wall)
+
+    def _pass_on_part(self, part: LogPart, wall: float) -> None:
+        events: list[SecurityEvent] = []
+        for result in part.results:
+            if result.alarm is not None:
+                self.alarm(str(result.alarm), wall)
+            if result.event is not None:
+                events.append(result.event)
+                if part.live and abs(wall - result.event.time) > CLOCK_OFF:
+                    self.alarm(CLOCK_ALARM, wall)
+        mono, live = part.at, part.live
+        for when, group in groupby(events, lambda event: effective_time(event.time, wall, mono, live=live)):
+            self._sink(list(group), when)
+
+    def alarm(self, name: str, wall: float) -> None:
+        """Count an alarm."""
+        known = self.alarms.get(name)
+        self.alarms[name] = AlarmCount(known.count + 1 if known else 1, wall)

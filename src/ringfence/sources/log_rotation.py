@@ -1,0 +1,220 @@
+"""One log across rotation and truncation: which file is read now, which one is next, and what was read.
+
+Nothing here waits: :meth:`RotatingLog.step` passes on one piece, or returns False. These rules
+hold for every way and time of rotation:
+
+- The old file is read to its end before the new one is begun. This is exact without any waiting: a program
+  that writes a log closes the old file before it writes to the new one. So once the new file has content, the
+  end of the old file is final. As long as the new file is empty, the old one is still followed.
+- A file that came and went between two checks is found among the rotated files: they are those written to
+  after the old one that were not read before, oldest first.
+- A truncated file is read again from its start, after the rest of it in the copy that ``copytruncate`` made.
+  Lines written between that copy and the truncation are lost for every reader, as logrotate's manual states.
+- At a start with a stored position, its file is found again, also under another name, and read on. If the
+  position fits no file, the present file is read from its start. Without a position, at the very first start,
+  it is read from its end. Lines from before the start are not *live*: they are old evidence, which must count
+  with its own time. A file that appears while it is waited for is live.
+
+A file that was compressed before it was read is not read: it has other bytes, and is a day old or more.
+"""
+
+from collections import deque
+from pathlib import Path
+from typing import Protocol
+
+from attrs import evolve
+
+from ringfence.sources.log_tail import (
+    NOWHERE,
+    Key,
+    Position,
+    RewrittenError,
+    Stream,
+    Tail,
+    open_log,
+    open_tails,
+    rotated_files,
+)
+
+MOST_PAST = 256 * 1024 * 1024
+"""At most this much of a file written while ringfence was down is read: a day of guesses at 3 a second."""
+
+
+class LineConsumer(Protocol):
+    """The consumer of the lines that are read."""
+
+    def lines(self, data: bytes, *, live: bool) -> None:
+        """Handle whole lines, or a piece of one that is too long to wait for."""
+
+    def cut(self) -> None:
+        """Handle a break: the next lines do not continue the last ones, after a loss or in another file."""
+
+
+class RotatingLog:
+    """The log at one path. ``position`` is that of an earlier process, or None at the first start.
+
+    ``live`` is whether the lines from before the start have been read. Every method may raise OSError, and
+    may be called again after it.
+    """
+
+    def __init__(self, path: Path, reader: LineConsumer, position: Position | None = None) -> None:
+        self.path = path
+        self.live = False
+        self.skipped = 0
+        self.present: Tail | Stream | None = None
+        self.newest: Key | None = None
+        self._reader = reader
+        self._from = position
+        self._next: Tail | Stream | None = None
+        self._finished = deque(position.done if position is not None else (), maxlen=8)
+        self._done: set[str] = set(self._finished)
+
+    @property
+    def position(self) -> Position | None:
+        """The position to continue at after a restart; None if there is nothing to store."""
+        if self.present is None:
+            return self._from
+        position = self.present.position
+        return None if position is None else evolve(position, done=tuple(self._finished))
+
+    def step(self) -> bool:
+        """Pass on the next piece. Return False if the caller should wait for more."""
+        present = self.present if self.present is not None else self._begin()
+        if present is None:
+            return False
+        following = self._next  # known before the read, so that the read is the last one
+        try:
+            data = present.read()
+        except RewrittenError as rewritten:
+            self._restart(rewritten.tail)
+            return True
+        if data:
+            self._reader.lines(data, live=self.live)
+        elif following is not None:
+            self._switch(present, following)
+        elif not self._find_next(present):
+            self.live = True
+            return False
+        return True
+
+    def close(self) -> None:
+        """Close the files; the next step continues at the last position."""
+        self._from = self.position
+        for file in (self.present, self._next):
+            if file is not None:
+                file.close()
+        self.present = self._next = None
+
+    # -- where to begin ---------------------------------------------------------------------------------
+
+    def _begin(self) -> Tail | Stream | None:
+        """Find the file to begin with, or return None before one exists."""
+        first = self._from is None
+        tail = self._find_position(self._from) if self._from is not None and self._from != NOWHERE else None
+        if tail is not None:
+            self.present = tail
+            self._skip_old(tail)
+            siblings = rotated_files(self.path)
+            newer = set() if tail.key == self._key() else set(rotated_files(self.path, tail.changed))
+            self._are_done([path for path in siblings if path not in newer])
+            return tail
+        try:
+            self.present = open_log(self.path)
+        except FileNotFoundError:
+            self.live, self._from = True, NOWHERE  # a file that appears now is new
+            return None
+        self._are_done(rotated_files(self.path))
+        if isinstance(self.present, Stream):
+            self.live = True
+        elif first:
+            self.present.go_to_last_line()
+        elif not self.live:
+            self._skip_old(self.present)
+        return self.present
+
+    def _find_position(self, position: Position) -> Tail | None:
+        """Find the file that ``position`` is in: the same one, by any name, else a copy of it."""
+        candidates = [self.path, *reversed(rotated_files(self.path))]
+        for same in (True, False):
+            for tail in open_tails(candidates):
+                if (tail.key == position.key) is same and tail.fits(position):
+                    tail.go_to(position.offset)
+                    return tail
+                tail.close()
+        return None
+
+    def _skip_old(self, tail: Tail) -> None:
+        """Skip old lines beyond ``MOST_PAST``."""
+        before = tail.offset
+        if tail.size - before > MOST_PAST:
+            tail.go_to_line_after(tail.size - MOST_PAST)
+            self.skipped += tail.offset - before
+
+    def _are_done(self, paths: list[Path]) -> None:
+        for tail in open_tails(paths):
+            self._done.add(tail.whole_name())
+            tail.close()
+
+    # -- what is next -----------------------------------------------------------------------------------
+
+    def _find_next(self, present: Tail | Stream) -> bool:
+        """Return whether a file with content follows the present one; if so, open it."""
+        self.newest = self._key()
+        if self.newest is None or self.newest == present.key:
+            return False
+        # The name was looked up before the rotated files, and must still lead to the same file afterwards: a
+        # file that is renamed in between is seen as one or as the other.
+        missed = self._missed(present, self.newest) if isinstance(present, Tail) else None
+        if missed is not None:
+            self._next = missed
+            return True
+        try:
+            file = open_log(self.path)
+        except FileNotFoundError:
+            return True  # a rotation is under way
+        if file.key == self.newest and file.size:
+            self._next = file
+            return True
+        file.close()
+        return file.key != self.newest
+
+    def _missed(self, present: Tail, newest: Key) -> Tail | None:
+        """Return the oldest file that came and went after the present one and was never read."""
+        for tail in open_tails(rotated_files(self.path, present.changed)):
+            if tail.key not in {present.key, newest} and tail.size and tail.whole_name() not in self._done:
+                return tail
+            tail.close()
+        return None
+
+    def _switch(self, present: Tail | Stream, following: Tail | Stream) -> None:
+        """Close the present file, which is read to its end, and continue with the following one."""
+        rest = present.rest()
+        if isinstance(present, Tail):
+            self._finish(present)
+        self.present, self._next = following, None
+        present.close()
+        if rest:
+            self._reader.lines(rest, live=self.live)
+        self._reader.cut()
+
+    def _restart(self, present: Tail) -> None:
+        """Return to the start of a truncated file, after the unread rest in its copy."""
+        copy = self._find_position(present.position)
+        self._finish(present)
+        if copy is None:
+            present.go_to(0)
+        else:
+            self.present = copy
+            present.close()
+        self._reader.cut()
+
+    def _finish(self, tail: Tail) -> None:
+        self._finished.append(tail.name)
+        self._done.add(tail.name)
+
+    def _key(self) -> Key | None:
+        try:
+            status = self.path.stat()
+        except FileNotFoundError:
+            return None
+        return status.st_dev, status.st_ino

@@ -1,0 +1,273 @@
+"""The database's file: created, locked, checked, set aside if it is damaged, and salvaged as far as possible.
+
+Damage has many causes: a disk, a power failure, a copy made while the daemon wrote. None of them may keep the
+daemon from starting. A damaged file is renamed, never changed and never overwritten, because an administrator
+may still want it. Its rows go into a new database one by one, as far as SQLite can read them.
+"""
+
+import fcntl
+import os
+import sqlite3
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+
+from ringfence.errors import StoreBusyError, StoreDamagedError, StoreError, StoreNewerError
+from ringfence.store.schema import SCHEMA
+
+MOST_ASIDE = 5
+"""The number of damaged files that are kept; otherwise a failing disk would fill up."""
+
+CHECK_SECONDS = 8.0
+"""Seconds after which a check or a salvage is cut short: systemd waits 30 s for the start."""
+
+_ASIDE = ".damaged-"
+_TABLES = ("switches", "entries", "facts", "positions", "friends", "bans", "attempts")
+"""In the order in which they are salvaged: small and important first, and each ban before its attempts."""
+
+_MUCH_NEWER = 100
+"""A version this far ahead means damage, and not a newer ringfence."""
+
+_STEPS = 10_000  # steps of SQLite's machine between two checks of the time
+_DAMAGE = frozenset(
+    {
+        sqlite3.SQLITE_ERROR,  # no such table, a table that exists already: not the schema of its version
+        sqlite3.SQLITE_CORRUPT,
+        sqlite3.SQLITE_SCHEMA,
+        sqlite3.SQLITE_TOOBIG,
+        sqlite3.SQLITE_CONSTRAINT,
+        sqlite3.SQLITE_MISMATCH,
+        sqlite3.SQLITE_FORMAT,
+        sqlite3.SQLITE_NOTADB,
+    }
+)
+_PRIMARY = 0xFF  # an extended code has its primary code in the low byte
+
+
+@contextmanager
+def errors(path: Path) -> Iterator[None]:
+    """Raise StoreError for any error of SQLite in the block, and StoreDamagedError for damage."""
+    try:
+        yield
+    except (
+        sqlite3.Error,
+        ValueError,
+        KeyError,
+    ) as error:  # or an invalid address, kind or service
+        if is_damage(error):
+            raise StoreDamagedError(
+                f"{path}: {error}; fix: restart ringfence, which keeps the damaged file aside and goes on "
+                "with what can be read of it"
+            ) from error
+        raise StoreError(f"{path}: {error}") from error
+
+
+def is_damage(error: Exception) -> bool:
+    """Whether ``error`` means that the file's content is wrong, and not the disk, a lock or a permission."""
+    code = getattr(error, "sqlite_errorcode", None)
+    return code is not None and code & _PRIMARY in _DAMAGE
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """Open a connection that threads may share; raise StoreError if ``path`` is no file, such as a pipe."""
+    if not path.is_file():
+        raise StoreError(f"{path} is not a regular file; see [store] path")
+    return sqlite3.connect(path, timeout=5.0, isolation_level=None, check_same_thread=False)
+
+
+def make(path: Path, mode: int = 0o640) -> None:
+    """Create a file if there is none, owned by its folder's owner: root must not lock the daemon out."""
+    try:
+        # By descriptors: the folder's owner could put a link there before root changes the owner.
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
+            made = os.open(path.name, flags, mode, dir_fd=folder)
+            try:
+                if os.geteuid() == 0:
+                    owner = os.fstat(folder)
+                    os.fchown(made, owner.st_uid, owner.st_gid)
+            finally:
+                os.close(made)
+        finally:
+            os.close(folder)
+    except FileExistsError:
+        return
+    except FileNotFoundError as error:
+        fix = "systemctl start ringfence makes the folder; see [store] path"
+        raise StoreError(f"{path} cannot be made: {error.strerror}; {fix}") from None
+    except OSError as error:
+        raise StoreError(f"{path} cannot be made: {error.strerror}; see [store] path") from None
+
+
+def lock(path: Path) -> int:
+    """Take the lock file of the database for this process; raise StoreBusyError if another one has it."""
+    beside = path.with_name(path.name + ".lock")
+    make(beside, 0o600)
+    try:
+        descriptor = os.open(beside, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError as error:
+        raise StoreError(f"{beside} cannot be opened: {error.strerror}; see [store] path") from None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise StoreBusyError(
+            f"another ringfence is using {path}; stop it first: systemctl stop ringfence"
+        ) from None
+    return descriptor
+
+
+def prepare(connection: sqlite3.Connection) -> None:
+    """Migrate the schema to the present version; raise StoreNewerError if it is of a later one."""
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if len(SCHEMA) < version <= len(SCHEMA) + _MUCH_NEWER:
+        raise StoreNewerError(
+            f"the database is of version {version}, newer than this ringfence knows ({len(SCHEMA)}); "
+            "upgrade ringfence, or name another [store] path"
+        )
+    if not 0 <= version <= len(SCHEMA):
+        raise StoreDamagedError(f"the database has the impossible version {version}")
+    connection.execute("PRAGMA journal_mode = WAL")
+    # A power failure may lose the last transactions, never the database: the kernel has the bans.
+    connection.execute("PRAGMA synchronous = NORMAL")
+    connection.execute("PRAGMA foreign_keys = ON")
+    for number, script in enumerate(SCHEMA[version:], start=version + 1):
+        connection.executescript(f"BEGIN; {script} PRAGMA user_version = {number}; COMMIT;")
+
+
+def check(connection: sqlite3.Connection) -> None:
+    """Read the whole database, 0.3 s for 60 MB (100,000 bans); raise StoreDamagedError if it is damaged."""
+    if _shape(connection) != _wanted_shape():
+        raise StoreDamagedError("its tables are not those of its version")
+    with _bounded(connection):
+        try:
+            found = connection.execute("PRAGMA integrity_check(1)").fetchone()
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_INTERRUPT:
+                raise
+            return
+    if found is None or found[0] != "ok":
+        raise StoreDamagedError(str(found and found[0]).replace("\n", "; "))
+
+
+def _shape(connection: sqlite3.Connection) -> list[tuple[object, ...]]:
+    return connection.execute(
+        "SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY type, name"
+    ).fetchall()
+
+
+def _wanted_shape() -> list[tuple[object, ...]]:
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as memory:
+        prepare(memory)
+        return _shape(memory)
+
+
+@contextmanager
+def _bounded(connection: sqlite3.Connection) -> Iterator[None]:
+    """Interrupt statements that take longer than CHECK_SECONDS."""
+    end = time.monotonic() + CHECK_SECONDS
+    connection.set_progress_handler(lambda: int(time.monotonic() > end), _STEPS)
+    try:
+        yield
+    finally:
+        connection.set_progress_handler(None, 0)
+
+
+def set_aside(path: Path) -> Path:
+    """Rename a damaged database with its log; return its new path. Raise StoreError if that fails."""
+    real = _real(path)
+    try:
+        taken = {file.name for file in real.parent.iterdir()}
+        names = (f"{real.name}{_ASIDE}{number}" for number in range(1, MOST_ASIDE + 1))
+        name = next((name for name in names if name not in taken), None)
+        if name is None:
+            raise StoreError(
+                f"{real} is damaged, and {MOST_ASIDE} damaged files are kept already; fix: find the cause "
+                f"(the disk?), then remove {real}{_ASIDE}*"
+            )
+        aside = real.with_name(name)
+        # The log first: it must never be found next to a new database.
+        for suffix in ("-wal", "-shm", ""):
+            with suppress(FileNotFoundError):
+                os.rename(f"{real}{suffix}", f"{aside}{suffix}")  # noqa: PTH104 - a suffix is no path
+    except OSError as error:
+        raise StoreError(f"{real} is damaged and cannot be renamed: {error.strerror}") from None
+    return aside
+
+
+def set_aside_before(path: Path) -> list[Path]:
+    """Return the damaged databases that are kept next to ``path``."""
+    real = _real(path)
+    try:
+        files = [file for file in real.parent.iterdir() if file.name.startswith(f"{real.name}{_ASIDE}")]
+    except OSError:
+        return []
+    return sorted(file for file in files if file.name.rpartition("-")[2].isdecimal())
+
+
+def _real(path: Path) -> Path:
+    """Return the target of a link, so that a link to another disk stays. Loops are no error."""
+    return Path(os.path.realpath(path))
+
+
+def salvage(path: Path, target: sqlite3.Connection) -> dict[str, int]:
+    """Copy the readable rows of the database at ``path`` into ``target``; count them by table.
+
+    Rows that SQLite cannot read, or with wrong types, are left out.
+    """
+    if not _real(path).is_file():
+        return {}
+    for how in ("mode=ro", "immutable=1"):  # with its log if that works, otherwise without; neither writes
+        with suppress(sqlite3.Error), closing(_opened(path, how)) as source:
+            source.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+            with _bounded(source):
+                return {table: _copy(source, target, table) for table in _TABLES}
+    return {}
+
+
+def _opened(path: Path, how: str) -> sqlite3.Connection:
+    source = sqlite3.connect(f"{_real(path).as_uri()}?{how}", uri=True, isolation_level=None)
+    source.text_factory = lambda text: text.decode(
+        "utf-8", "replace"
+    )  # one bad byte must not end the reading
+    return source
+
+
+def _copy(source: sqlite3.Connection, target: sqlite3.Connection, table: str) -> int:
+    """Copy a table forwards up to the first unreadable row, and the rest backwards."""
+    key, columns = _columns(target, table)
+    with suppress(sqlite3.Error):
+        _, there = _columns(source, table)
+        columns = [column for column in columns if column in there] if there else columns
+    names = ", ".join(columns)
+    insert = f"INSERT OR IGNORE INTO {table} ({names}) VALUES ({', '.join('?' * len(columns))})"  # noqa: S608 - ours
+    copied = 0
+    target.execute("BEGIN")
+    for direction in ("ASC", "DESC"):
+        order = ", ".join(f"{column} {direction}" for column in key)
+        wanted = f"SELECT {names} FROM {table} ORDER BY {order}"  # noqa: S608 - ours
+        try:
+            for row in source.execute(wanted):
+                with suppress(sqlite3.Error):
+                    copied += target.execute(insert, row).rowcount
+        except sqlite3.Error:
+            continue
+        break
+    target.execute("COMMIT")
+    return copied
+
+
+def _columns(connection: sqlite3.Connection, table: str) -> tuple[list[str], list[str]]:
+    """Return the columns of the primary key, and all columns to copy."""
+    rows = connection.execute(f"PRAGMA table_info({table})").fetchall()
+    columns = [str(row[1]) for row in rows]
+    key = [str(row[1]) for row in sorted(rows, key=lambda row: row[5]) if row[5]]
+    return (key, columns) if key else (["rowid"], ["rowid", *columns])
+
+
+def described(rows: Mapping[str, int]) -> str:
+    """Return a text about the salvaged rows."""
+    named = {"bans": "bans", "entries": "list entries", "friends": "friends"}
+    return ", ".join(f"{rows.get(table, 0)} {name}" for table, name in named.items())

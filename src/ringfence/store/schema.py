@@ -1,0 +1,73 @@
+"""The database's schema: one migration script per version, each based on the one before."""
+
+SCHEMA = (
+    """
+    CREATE TABLE bans (
+        id INTEGER PRIMARY KEY,
+        network TEXT NOT NULL,
+        since REAL NOT NULL,
+        expires REAL NOT NULL,
+        rule TEXT NOT NULL,
+        reason TEXT NOT NULL,
+        origin TEXT NOT NULL,
+        ended REAL
+    ) STRICT;
+    CREATE INDEX bans_network ON bans (network, since);
+    CREATE INDEX bans_running ON bans (expires) WHERE ended IS NULL;
+    CREATE TABLE attempts (
+        ban INTEGER NOT NULL REFERENCES bans (id) ON DELETE CASCADE,
+        time REAL NOT NULL,
+        asterisk TEXT NOT NULL,
+        address TEXT NOT NULL,
+        kind TEXT NOT NULL,
+        proof INTEGER NOT NULL,
+        service TEXT NOT NULL,
+        transport TEXT NOT NULL,
+        account TEXT NOT NULL,
+        event TEXT NOT NULL,
+        trusted INTEGER NOT NULL,
+        tampered INTEGER NOT NULL
+    ) STRICT;
+    CREATE INDEX attempts_ban ON attempts (ban);
+    CREATE TABLE switches (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT;
+    """,
+    """
+    CREATE TABLE positions (source TEXT PRIMARY KEY, position TEXT NOT NULL) STRICT;
+    """,
+    """
+    CREATE TABLE entries (
+        side TEXT NOT NULL,
+        what TEXT NOT NULL,
+        note TEXT NOT NULL,
+        added REAL NOT NULL,
+        until REAL,
+        origin TEXT NOT NULL,
+        forced INTEGER NOT NULL,
+        PRIMARY KEY (side, what)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
+    ALTER TABLE bans ADD COLUMN scope TEXT NOT NULL DEFAULT 'full';
+    ALTER TABLE bans ADD COLUMN made INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE bans ADD COLUMN offence INTEGER NOT NULL DEFAULT 1;
+    ALTER TABLE bans ADD COLUMN forced INTEGER NOT NULL DEFAULT 0;
+    UPDATE bans SET made = (SELECT count(*) FROM attempts WHERE ban = bans.id);
+    """,
+    """
+    CREATE TABLE friends (
+        address TEXT NOT NULL,
+        asterisk TEXT NOT NULL,
+        account TEXT NOT NULL,
+        tie TEXT NOT NULL,
+        since REAL NOT NULL,
+        seen REAL NOT NULL,
+        until REAL NOT NULL,
+        PRIMARY KEY (address, asterisk, account, tie)
+    ) STRICT, WITHOUT ROWID;
+    ALTER TABLE attempts ADD COLUMN sources TEXT NOT NULL DEFAULT '';
+    """,
+    """
+    ALTER TABLE bans ADD COLUMN proven INTEGER NOT NULL DEFAULT 0;
+    UPDATE bans SET proven = (SELECT count(*) FROM attempts WHERE ban = bans.id AND proof > 0);
+    """,
+)
+"""Script N leads from version N to N + 1."""

@@ -1,0 +1,55 @@
+"""A thread for database writes, so that the disk never delays a ban.
+
+A commit takes 0.1 ms, but about one in some hundred waits for the disk: 21 ms were measured next to a program
+that writes much. An attacker makes 60 guesses in that time. So writes run here, in order, while the event
+loop goes on. The queue is limited: beyond ``MOST`` waiting writes, a new one is refused and counted.
+"""
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+from typing import Self
+
+import structlog
+
+MOST = 10_000
+"""Each is a ban with its attempts, some 3 KiB."""
+
+
+class Writer:
+    """A single-threaded, bounded FIFO executor for database writes."""
+
+    def __init__(self, most: int = MOST) -> None:
+        self.refused = 0
+        self._most = most
+        self._waiting = 0
+        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="later")
+        self._log = structlog.get_logger()
+
+    def __call__(self, action: Callable[[], object]) -> Future[object] | None:
+        """Queue ``action``; an exception of it is a defect and is logged in full.
+
+        Return a future of its end, None if it was refused.
+        """
+        if self._waiting >= self._most:
+            self.refused += 1
+            return None
+        self._waiting += 1
+        future = self._pool.submit(action)
+        future.add_done_callback(self._done)
+        return future
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Wait until all actions are done."""
+        self._pool.shutdown()
+
+    def _done(self, future: Future[object]) -> None:
+        self._waiting -= 1
+        error = future.exception()
+        if error is not None:
+            self._log.error("writer.defect", exc_info=error)

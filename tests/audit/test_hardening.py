@@ -1,0 +1,384 @@
+"""Findings of ``check --hardening``: weaknesses of an Asterisk, with the fix, and without any password."""
+
+import json
+import shlex
+import socket
+from pathlib import Path
+
+import pytest
+from tests.support.asterisk import SECRET, Asterisk
+from tests.support.console import console_of, path_with
+from tests.support.daemon import Completed, Guard, until
+from tests.support.debian import DebianAsterisk
+from tests.support.lab import Lab
+from tests.support.network import Network, socket_in
+
+from ringfence.audit.console import AsteriskConsole
+from ringfence.audit.hardening import FEW, hardening_findings
+
+NEVER_SHOWN = {
+    "4711-sip": "pjsip.conf, the user's name of an auth and hardly more",
+    "x9Ya": "pjsip.conf, short",
+    "changeme": "sip.conf, well known",
+    "iax-77": "iax.conf, short",
+    "f3Q9zLw27vTk": "sip.conf, a good one",
+    "dial-secret": "extensions.conf, in a Dial",
+    "switch-secret": "extensions.conf, in a switch",
+    "global-secret": "extensions.conf, a global variable",
+    "ari-secret": "ari.conf",
+    "hunter2": "manager.conf",
+    "0cc175b9c0f1b6a831c399e269772661": "sip.conf, a hash",
+    SECRET: "manager.conf, ringfence's own",
+}
+BAD = {
+    "modules.conf": "[modules]\nautoload = yes\n",
+    "manager.conf": f"""
+[general]
+enabled = yes
+bindaddr = 0.0.0.0
+webenabled = yes
+[ringfence]
+secret = {SECRET}
+read = security
+write = command
+deny = 0.0.0.0/0.0.0.0
+permit = 127.0.0.1/255.255.255.255
+[admin]
+secret = hunter2
+read = all
+write = all
+""",
+    "http.conf": "[general]\nenabled = yes\nbindaddr = 0.0.0.0\n",
+    "ari.conf": "[general]\nenabled = yes\n[app]\ntype = user\npassword = ari-secret\n",
+    "extensions.conf": """
+[globals]
+TRUNK = IAX2/user:global-secret@192.0.2.9
+[world]
+include => outbound
+switch => IAX2/user:switch-secret@192.0.2.9/world
+[outbound]
+exten => _00X.,1,Dial(${TRUNK}/${EXTEN})
+exten => _9X.,1,Gosub(call,s,1(IAX2/user:dial-secret@192.0.2.9/${EXTEN:1},60))
+[call]
+exten => s,1,Dial(${ARG1},${ARG2})
+[inside]
+exten => _1XX,1,Dial(PJSIP/${EXTEN})
+exten => 100,1,Answer()
+ same => n,Wait(1)
+""",
+    "pjsip.conf": """
+[udp]
+type = transport
+protocol = udp
+bind = 198.18.0.1:5080
+[phone](!)
+type = endpoint
+context = inside
+disallow = all
+allow = ulaw
+#include phones.conf
+[anonymous](phone)
+context = world
+[carrier](phone)
+aors = carrier
+[carrier]
+type = aor
+contact = sip:203.0.113.5
+[carrier]
+type = identify
+endpoint = carrier
+match = 203.0.113.0/28
+[wide](phone)
+identify_by = ip
+[wide]
+type = identify
+endpoint = wide
+match = 0.0.0.0/0
+""",
+    "phones.conf": "".join(
+        f"[{name}](phone)\nauth = {name}\naors = {name}\n"
+        f"[{name}]\ntype = auth\nusername = {user}\npassword = {password}\n"
+        f"[{name}]\ntype = aor\nmax_contacts = 5\n"
+        for name, user, password in (("desk", "4711", "4711-sip"), ("hall", "hall", "x9Ya"))
+    ),
+    "sip.conf": """
+[general]
+context = world
+udpbindaddr = 198.18.0.1
+alwaysauthreject = no
+autocreatepeer = yes
+tlsclientmethod = sslv3
+[door]
+type = friend
+host = dynamic
+secret = changeme
+context = inside
+[good]
+type = friend
+host = dynamic
+secret = f3Q9zLw27vTk
+context = inside
+call-limit = 2
+deny = 0.0.0.0/0.0.0.0
+permit = 10.0.0.0/255.0.0.0
+[hashed]
+type = friend
+host = dynamic
+md5secret = 0cc175b9c0f1b6a831c399e269772661
+context = inside
+""",
+    "iax.conf": "[general]\n[far]\ntype = friend\nhost = dynamic\nsecret = iax-77\ncontext = inside\n",
+    "users.conf": "[general]\n",
+}
+GUESSED = "can be guessed at once (short, well known, or little more than the account's name)"
+RANDOM = "fix: 16 random characters each, for example from: openssl rand -hex 8"
+KEPT = "a secret, or deny and permit, or remove it"
+REMOVE = "remove it, or give it a context that cannot dial"
+MAKING = "creates an account without a password for anyone who registers"
+HTTP = "HTTP listens on 0.0.0.0 port 8088"
+STRANGERS = "anyone calls without a password, into context in; where this leads is unknown"
+UNSEEN = "wrong passwords are reported nowhere, so guessers are never banned"
+HTTP_HERE = "bindaddr = 127.0.0.1 in http.conf [general]"
+WRONG = {
+    "chan_sip": "reveals to guessers which accounts exist; fix: alwaysauthreject = yes in sip.conf [general]",
+    "passwords in sip.conf": f"1 {GUESSED}: door; {RANDOM}",
+    "passwords in iax.conf": f"1 {GUESSED}: far; {RANDOM}",
+    "passwords in pjsip.conf": f"2 {GUESSED}: desk, hall; {RANDOM}",
+    "passwords in manager.conf": f"1 {GUESSED}: admin; {RANDOM}",
+    "manager interface": "listens on 0.0.0.0 port 5038, and these users may log in from anywhere: admin; "
+    "fix: bindaddr = 127.0.0.1 in manager.conf [general], "
+    "or deny = 0.0.0.0/0.0.0.0 and permit = the one address it is used from",
+    "manager user ringfence": "ringfence needs no command; fix: write = reporting in its section",
+    "ARI": f"{HTTP}, ARI with it: {UNSEEN}; fix: enabled = no in ari.conf [general], or {HTTP_HERE}",
+    "manager interface over HTTP": f"{HTTP}, the manager interface with it, and in its digest logins "
+    f"{UNSEEN}; fix: webenabled = no in manager.conf [general], or {HTTP_HERE}",
+}
+
+
+def checked(asterisk: Asterisk, folder: Path, *options: str) -> Completed:
+    """Run the check on the host of an Asterisk."""
+    environ = path_with(console_of(asterisk, folder))
+    prefix = ["ip", "netns", "exec", asterisk.namespace]
+    guard = Guard(folder, ami={"port": 5038, "secret": SECRET}, prefix=prefix, environ=environ)
+    guard.config.chmod(0o600)
+    done = guard.command("check", "--asterisk-files", str(asterisk.folder / "etc"), *options)
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def hardening(done: Completed) -> list[str]:
+    """Return the lines about hardening, with their marks and without the prefix."""
+    lines = [line for line in done.stdout.split("\n") if line[4:].startswith("hardening")]
+    return [line[:4] + line[4:].removeprefix("hardening: ") for line in lines]
+
+
+@pytest.mark.asterisk
+@pytest.mark.parametrize("release", ["16", "22"])
+def test_a_default_installation_of_debian(tmp_path: Path, release: str) -> None:
+    """Its findings are right: guests reach the demo context, and nothing is wide open."""
+    with Network() as network, DebianAsterisk(release, network.pbx) as asterisk:
+        told = hardening(checked(asterisk, tmp_path, "--hardening"))
+
+    demo = "into context public; no way out is found, but not everything can be checked (the switch Lua)"
+    advice = "fix, unless intended"
+    guests = "allowguest = no in sip.conf [general]"
+    chan_sip, iax2, well = (
+        f"--  chan_sip: anyone calls without an account, {demo}; {advice}: {guests}",
+        f"--  iax.conf [guest]: anyone who knows the name calls without a password, {demo}; {advice}: {KEPT}",
+        "ok  nothing is wide open",
+    )
+    assert told == ([chan_sip] if release == "16" else []) + [iax2, well]
+
+
+@pytest.mark.asterisk
+def test_a_badly_configured_asterisk(tmp_path: Path) -> None:
+    """Each weakness is a NO with its fix; no password is in any output."""
+    with Network() as network, DebianAsterisk("16", network.pbx, BAD) as asterisk:
+        done = checked(asterisk, tmp_path, "--hardening")
+        as_json = checked(asterisk, tmp_path, "--hardening", "--json")
+
+    told = [tuple(line.split(": ", 1)) for line in hardening(done)]
+    wrong = [(what[4:], detail) for what, detail in told if what.startswith("NO")]
+    hints = [what[4:] for what, _ in told if what.startswith("--")]
+    making = ("chan_sip", f"{MAKING}; fix: remove autocreatepeer from sip.conf")
+    wrong.remove(making)
+    assert {what: detail for what, detail in wrong if "context world" not in detail} == WRONG
+    out = "into context world, which dials out (_00X. in outbound, _9X. in outbound): toll fraud at your cost"
+    assert [(what, detail) for what, detail in wrong if "context world" in detail] == [
+        ("chan_sip", f"anyone calls without an account, {out}; fix: allowguest = no in sip.conf [general]"),
+        ("pjsip.conf [anonymous]", f"anyone calls without a password, {out}; fix: {REMOVE}"),
+    ]
+    assert hints == ["pjsip.conf [carrier]", "passwords", "manager users", "phones", "calls at once", "TLS"]
+    _others(done)
+    assert done.returncode == as_json.returncode == 1
+    marks = {True: "ok", False: "NO", None: "--"}
+    entries = json.loads(as_json.stdout)
+    assert [f"{marks[e['right']]:3} {e['what']}: {e['detail']}".removesuffix(": ") for e in entries] == (
+        done.stdout.split("\n")[:-1]
+    )
+    for secret, where in NEVER_SHOWN.items():
+        assert secret not in done.stdout + done.stderr + as_json.stdout + as_json.stderr, where
+
+
+def _others(done: Completed) -> None:
+    """Check the other findings about the same Asterisk: trunks, and the rights of our manager user."""
+    lines = done.stdout.split("\n")
+
+    wide = "NO  trunk wide: every address is accepted as this trunk; fix: "
+    assert any(line.startswith(wide) for line in lines)
+    [trunk] = [line for line in lines if line.startswith("--  trunk carrier: ")]
+    offered = shlex.split(trunk.partition("if it is yours: ")[2])
+    assert offered == ["ringfence", "allow", "add", "203.0.113.0/28", "--note", "carrier"]
+    [rights] = [line for line in lines if "manager user ringfence: lacks" in line]
+    assert "lacks read = system, write = reporting: " in rights
+
+
+@pytest.mark.asterisk
+def test_passwordless_calls_are_possible(tmp_path: Path) -> None:
+    """On a real Asterisk a trunk's endpoint is reached by name alone, a phone with an auth is not."""
+    extra = {"pjsip.conf": "[carrier]\ntype=endpoint\ncontext=public\ndisallow=all\nallow=ulaw\n"}
+    with Lab.made("22", extra) as lab:
+        told = hardening(checked(lab.asterisk, tmp_path, "--hardening"))
+        as_carrier = lab.attack("probe", "--method", "INVITE", "--account", "carrier").statuses
+        as_alice = lab.attack("probe", "--method", "INVITE", "--account", "alice").statuses
+
+    assert [line for line in told if "without a password" in line and "[carrier]" in line]
+    assert [line for line in told if "without a password" in line and "alice" in line] == []
+    assert "401" not in as_carrier
+    assert "401" in as_alice
+
+
+def test_without_the_console(tmp_path: Path) -> None:
+    """The files are still checked, and the reach of a context is unknown."""
+    (tmp_path / "asterisk.conf").touch()
+    (tmp_path / "modules.conf").write_text("[modules]\nautoload = yes\n", "utf-8")
+    (tmp_path / "pjsip.conf").write_text("[anonymous]\ntype=endpoint\ncontext=in\n#include gone\n", "utf-8")
+    (tmp_path / "extconfig.conf").write_text("[settings]\nps_auths => odbc,x\n", "utf-8")
+    console = AsteriskConsole(str(tmp_path / "absent"))
+    found = [finding.line for finding in hardening_findings(tmp_path, console, "ringfence")]
+
+    gone = f"{tmp_path}/absent cannot be run: No such file or directory"
+    assert found == [
+        "--  hardening: not all files can be read: pjsip.conf; fix: run this as root",
+        f"--  hardening: console: {gone}: settings in force, and where contexts lead, are not checked",
+        "--  hardening: database: accounts in a database are not checked (extconfig.conf: ps_auths)",
+        f"--  hardening: pjsip.conf [anonymous]: {STRANGERS}; fix, unless intended: {REMOVE}",
+        "--  hardening: nothing is wide open, as far as could be checked",
+    ]
+
+
+def test_settings_in_force_override_the_file(tmp_path: Path) -> None:
+    """If chan_sip has not read its file again, its settings in force are reported."""
+    (tmp_path / "asterisk.conf").touch()
+    (tmp_path / "sip.conf").write_text("[general]\nallowguest=no\n", "utf-8")
+    settings = (
+        "  Allow unknown access:   Yes\n  Always auth rejects:    No\n  AutoCreate Peer:        Off\n"
+        "  Context:                wild\n"
+    )
+    (tmp_path / "shown").write_text(settings, "utf-8")
+    program = tmp_path / "asterisk"
+    program.write_text(f'#!/bin/sh\ncase "$2" in sip*) cat {tmp_path}/shown;; esac\n', "utf-8")
+    program.chmod(0o755)
+    found = [f.line for f in hardening_findings(tmp_path, AsteriskConsole(str(program)), "ringfence")]
+
+    assert any(line.startswith("NO  hardening: chan_sip: reveals to guessers") for line in found)
+    assert any(
+        line.startswith("--  hardening: chan_sip: anyone") and "context wild;" in line for line in found
+    )
+    assert len(found) == 2
+
+
+def test_without_files(tmp_path: Path) -> None:
+    """Without Asterisk's files the only finding is that they are missing."""
+    [finding] = hardening_findings(tmp_path, AsteriskConsole(str(tmp_path / "absent")), "ringfence")
+
+    assert finding.right is None
+    assert f"{tmp_path} has no readable files of Asterisk" in finding.detail
+
+
+def test_many_phones_are_summarized(tmp_path: Path) -> None:
+    """Common settings are summarized: the number, some names, and the fix."""
+    (tmp_path / "asterisk.conf").touch()
+    (tmp_path / "modules.conf").write_text("[modules]\nautoload = yes\n", "utf-8")
+    phones = "".join(
+        f"[{number}]\ntype=friend\nhost=dynamic\nsecret=f3Q9zLw27vTk\n" for number in range(200, 300)
+    )
+    (tmp_path / "sip.conf").write_text("[general]\nallowguest=no\n" + phones, "utf-8")
+    console = AsteriskConsole(str(tmp_path / "absent"))
+    found = [finding.line for finding in hardening_findings(tmp_path, console, "ringfence")]
+
+    some = ", ".join(str(number) for number in range(200, 200 + FEW)) + f" and {100 - FEW} more"
+    assert [line for line in found if f"100 of 100 may register from anywhere: {some}; fix, " in line]
+    assert [line for line in found if f"100 of 100 have no limit: {some}; a stolen" in line]
+    assert len(found) == 4
+
+
+def test_restricted_interfaces_are_no_fault(tmp_path: Path) -> None:
+    """A manager interface with restricted users, and HTTP for phones, are reported and not wrong."""
+    (tmp_path / "asterisk.conf").touch()
+    (tmp_path / "manager.conf").write_text(
+        "[general]\nenabled=yes\nbindaddr=192.0.2.1\nport=5999\n[a]\nsecret=f3Q9zLw27vTk\nacl=office\n",
+        "utf-8",
+    )
+    (tmp_path / "http.conf").write_text(
+        "[general]\nenabled=yes\nbindaddr=192.0.2.1\nbindport=5998\n", "utf-8"
+    )
+    console = AsteriskConsole(str(tmp_path / "absent"))
+    found = {f.what: f for f in hardening_findings(tmp_path, console, "ringfence")}
+
+    assert found["hardening: manager interface"].right is None
+    assert found["hardening: HTTP"].right is None
+    assert {f.right for f in found.values()} == {None}
+
+
+def test_readable_files_with_passwords(tmp_path: Path) -> None:
+    """Files with passwords in a readable folder are reported; the fix can be pasted."""
+    for name, mode in (
+        ("asterisk.conf", 0o644),
+        ("pjsip.conf", 0o644),
+        ("iax.conf", 0o640),
+        ("sip.conf", 0o604),
+    ):
+        (tmp_path / name).touch()
+        (tmp_path / name).chmod(mode)
+    console = AsteriskConsole(str(tmp_path / "absent"))
+
+    def told() -> list[str]:
+        return [f.detail for f in hardening_findings(tmp_path, console, "ringfence") if "files" in f.what]
+
+    tmp_path.chmod(0o755)
+    [line] = told()
+    assert line.endswith(f"; fix: chmod o= {tmp_path}/sip.conf {tmp_path}/pjsip.conf")
+    tmp_path.chmod(0o750)
+    assert told() == []
+
+
+@pytest.mark.asterisk
+@pytest.mark.parametrize("release", ["16", "22"])
+def test_wrong_passwords_of_ari_are_not_logged(release: str) -> None:
+    """No log shows a wrong password of ARI or of a manager over HTTP, so they must not be public."""
+    extra = {
+        "http.conf": "[general]\nenabled = yes\nbindaddr = 198.18.0.1\nbindport = 8088\n",
+        "ari.conf": "[general]\nenabled = yes\n[app]\ntype = user\npassword = f3Q9zLw27vTk\n",
+        "manager.conf": "[general](+)\nwebenabled = yes\n",
+    }
+    with Lab.made(release, extra) as lab:
+        where = socket_in(lab.network.attacker)
+        attacker = b"198.18.1.1"
+        assert answer(where, b"GET /ari/asterisk/info?api_key=app:wrong") == b"HTTP/1.1 401 Unauthorized"
+        where = socket_in(lab.network.attacker)
+        assert answer(where, b"GET /rawman?action=login&username=nobody&secret=x") == b"HTTP/1.1 200 OK"
+        log = lab.asterisk.logs / "ringfence"
+        until(lambda: attacker in log.read_bytes(), "the manager's refusal is logged")
+        told = [line for line in log.read_bytes().split(b"\n") if attacker in line]
+
+    assert all(b"nobody" in line for line in told)
+
+
+def answer(connection: socket.socket, request: bytes) -> bytes:
+    """Send a request to the HTTP server of the PBX; return the first line of the answer."""
+    with connection:
+        connection.settimeout(10)
+        connection.connect(("198.18.0.1", 8088))
+        connection.sendall(request + b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        return connection.makefile("rb").readline().rstrip()

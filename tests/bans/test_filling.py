@@ -1,0 +1,230 @@
+"""The background writer of kernel lists: long lists in steps, the newest content, retries after errors."""
+
+import asyncio
+import itertools
+import time
+from collections.abc import Callable, Generator, Iterable
+from ipaddress import ip_network
+
+import pytest
+
+from ringfence.bans import filling
+from ringfence.bans.filling import SHORT, Filler, Steps
+from ringfence.errors import FirewallError
+from ringfence.firewall.contract import NetworkList
+from ringfence.model import Network
+
+FEW = [ip_network("192.0.2.1")]
+MANY = [ip_network((0x0A000000 + n, 32)) for n in range(SHORT + 1)]
+
+
+class Written:
+    """A backend that writes a list in 20 steps."""
+
+    def __init__(self) -> None:
+        self.wanted: dict[NetworkList, list[Network]] = {}
+        self.rolls: dict[NetworkList, list[Network]] = {}
+        self.steps: list[NetworkList] = []
+        self.closed = 0
+        self.began: list[float] = []
+        self.error: FirewallError | None = None
+        self.errors: list[str] = []
+        self.filler = Filler(
+            lambda target: (self.wanted[target], lambda networks: self.fill(target, networks)),
+            self.errors.append,
+        )
+
+    def fill(self, target: NetworkList, networks: Iterable[Network]) -> Steps:
+        """Fill a list."""
+        return self._steps(target, networks)
+
+    def _steps(self, target: NetworkList, networks: Iterable[Network]) -> Generator[None, None, None]:
+        wanted = list(networks)
+        self.began.append(time.monotonic())
+        try:
+            yield
+            for _ in range(20):
+                self.steps.append(target)
+                if self.error is not None:
+                    raise self.error
+                yield
+            self.rolls[target] = wanted
+        except GeneratorExit:
+            self.closed += 1
+            raise
+
+    async def until_done(self) -> None:
+        """Wait until no list is being written."""
+        async with asyncio.timeout(20):
+            while self.filler.filling:  # noqa: ASYNC110 - any number of turns
+                await asyncio.sleep(0)
+
+
+@pytest.fixture(name="written")
+def _written() -> Written:
+    return Written()
+
+
+def test_before_the_daemon_runs_all_is_written_at_once(written: Written) -> None:
+    """Before the daemon runs, a list of any length is completely written when the call returns."""
+    written.wanted = {NetworkList.DENY: MANY, NetworkList.ALLOW: FEW}
+    written.filler.fill(NetworkList.DENY, NetworkList.ALLOW)
+    assert written.rolls == written.wanted
+
+
+def test_a_long_roll_lets_others_go_on(written: Written) -> None:
+    """Other tasks run between two steps of a long list, and a short list is written at once meanwhile."""
+    written.wanted = {NetworkList.DENY: MANY, NetworkList.FRIENDS: FEW}
+
+    async def run() -> int:
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(written.filler.run())
+            await asyncio.sleep(0)
+            written.filler.fill(NetworkList.DENY)
+            turns = 0
+            while len(written.steps) < 5:
+                turns += 1
+                await asyncio.sleep(0)
+            written.filler.fill(NetworkList.FRIENDS)
+            assert written.rolls == {NetworkList.FRIENDS: FEW}
+            assert written.filler.filling == {NetworkList.DENY}
+            await written.until_done()
+            task.cancel()
+        return turns
+
+    assert asyncio.run(run()) >= 4
+    assert written.rolls == written.wanted
+
+
+def test_the_newest_wish_wins(written: Written) -> None:
+    """A newer content of the same list, or a stop, cancels a write that is not complete."""
+
+    async def run() -> None:
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(written.filler.run())
+            await asyncio.sleep(0)
+            for wanted, steps in ((MANY, 3), (MANY[1:], 0), (MANY[:-1], 0)):
+                written.wanted[NetworkList.DENY] = wanted
+                written.filler.fill(NetworkList.DENY)
+                while len(written.steps) < steps:  # noqa: ASYNC110 - any number of turns
+                    await asyncio.sleep(0)
+            await written.until_done()
+            assert written.rolls == {NetworkList.DENY: MANY[:-1]}
+            written.wanted[NetworkList.DENY] = MANY
+            written.filler.fill(NetworkList.DENY)
+            written.filler.stop()
+            task.cancel()
+
+    asyncio.run(run())
+    assert written.rolls == {NetworkList.DENY: MANY[:-1]}
+    assert written.filler.filling == frozenset()
+    assert written.closed >= 1
+
+
+@pytest.mark.parametrize("running", [True, False])
+def test_what_failed_is_tried_again(
+    written: Written,
+    running: bool,  # noqa: FBT001 - a parameter of the test
+) -> None:
+    """A list that cannot be written is reported with its error and stays unfilled until a retry succeeds."""
+    written.wanted = {NetworkList.DENY: MANY}
+
+    async def run() -> None:
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(written.filler.run()) if running else None
+            await asyncio.sleep(0)
+            written.error = FirewallError("no memory")
+            written.filler.fill(NetworkList.DENY)
+            await written.until_done()
+            assert (written.filler.unfilled, written.errors) == ({NetworkList.DENY}, ["no memory"])
+            written.error = None
+            written.filler.fill(NetworkList.DENY)
+            await written.until_done()
+            if task is not None:
+                task.cancel()
+
+    asyncio.run(run())
+    assert written.filler.unfilled == set()
+    assert written.rolls == written.wanted
+
+
+@pytest.mark.parametrize("networks", [FEW, MANY], ids=["short", "long"])
+def test_retries_have_growing_pauses(
+    written: Written, networks: list[Network], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each pause is twice the one before, up to the longest; the error clears when all lists are written."""
+    monkeypatch.setattr(filling, "FIRST_PAUSE", 0.02)
+    monkeypatch.setattr(filling, "LONGEST_PAUSE", 0.08)
+    written.wanted = {NetworkList.DENY: networks}
+    written.error = FirewallError("no memory")
+
+    async def run() -> None:
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(written.filler.run())
+            await asyncio.sleep(0)
+            written.filler.fill(NetworkList.DENY)
+            await until(lambda: len(written.began) == 6)
+            written.error = None
+            await until(lambda: written.rolls == written.wanted)
+            task.cancel()
+
+    asyncio.run(run())
+    gaps = [after - before for before, after in itertools.pairwise(written.began)]
+    assert len(gaps) == 6
+    assert all(gap >= least for gap, least in zip(gaps, (0.02, 0.04, 0.08, 0.08, 0.08, 0.08), strict=True))
+    assert written.errors == ["no memory"] * 6 + [""]
+    assert written.filler.unfilled == set()
+
+
+def test_a_change_is_written_at_once_after_failures(
+    written: Written, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A new list is written without a pause, and if it fails, its pauses begin with the shortest."""
+    monkeypatch.setattr(filling, "LONGEST_PAUSE", 600.0)
+    monkeypatch.setattr(filling, "FIRST_PAUSE", 300.0)
+    written.wanted = {NetworkList.DENY: FEW}
+    written.error = FirewallError("no memory")
+
+    async def run() -> None:
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(written.filler.run())
+            await asyncio.sleep(0)
+            written.filler.fill(NetworkList.DENY)
+            monkeypatch.setattr(filling, "FIRST_PAUSE", 0.02)
+            written.filler.fill(NetworkList.DENY)
+            await until(lambda: len(written.began) == 3)
+            written.error = None
+            written.filler.fill(NetworkList.DENY)
+            assert written.rolls == written.wanted
+            await asyncio.sleep(0.1)
+            task.cancel()
+
+    asyncio.run(run())
+    assert len(written.began) == 4
+
+
+def test_what_is_given_up_is_not_tried_again(written: Written, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a stop nothing is written any more."""
+    monkeypatch.setattr(filling, "FIRST_PAUSE", 0.02)
+    written.wanted = {NetworkList.DENY: FEW}
+    written.error = FirewallError("no memory")
+
+    async def run() -> None:
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(written.filler.run())
+            await asyncio.sleep(0)
+            written.filler.fill(NetworkList.DENY)
+            written.filler.stop()
+            await asyncio.sleep(0.1)
+            task.cancel()
+
+    asyncio.run(run())
+    assert len(written.began) == 1
+    assert written.filler.unfilled == set()
+
+
+async def until(true: Callable[[], bool]) -> None:
+    """Wait until the condition is true."""
+    async with asyncio.timeout(20):
+        while not true():  # noqa: ASYNC110 - what is waited for is a condition, not an event
+            await asyncio.sleep(0.001)

@@ -1,0 +1,41 @@
+"""Bans that give way to a new ban: the shortest first, like for like."""
+
+from ipaddress import ip_network
+from math import inf
+
+from ringfence.bans.giving_way import GivingWay
+from ringfence.bans.ledger import Ledger, Record, key_of
+from ringfence.model import AttemptCounts, Ban, Scope
+
+
+def ban(address: str, expires: float) -> Ban:
+    """Return a ban that ends at ``expires``."""
+    return Ban(ip_network(address), 0.0, expires, "guess")
+
+
+def ledger(*bans: Ban) -> Ledger:
+    """Return a ledger of these bans."""
+    made = Ledger()
+    for one in bans:
+        made.put(key_of(one.network, Scope.FULL), Record.of(one, AttemptCounts(), inf, 0))
+    return made
+
+
+def test_the_shortest_gives_way_first() -> None:
+    """Each ban is returned once, the shortest first, and no ban that lasts longer than the new one."""
+    kept = ledger(ban("192.0.2.1", 30.0), ban("192.0.2.2", 10.0), ban("192.0.2.3", 90.0))
+    giving_way, new = GivingWay(), ban("192.0.2.9", 60.0)
+
+    found = [giving_way.next(kept, new) for _ in range(2)]
+    assert found == [key_of(ip_network(address), Scope.FULL) for address in ("192.0.2.2", "192.0.2.1")]
+    assert giving_way.next(kept, new) is None
+
+
+def test_what_has_ended_meanwhile_is_passed_over() -> None:
+    """A ban that ended after the search is skipped."""
+    kept = ledger(ban("192.0.2.1", 30.0), ban("192.0.2.2", 10.0), ban("192.0.2.3", 20.0))
+    giving_way, new = GivingWay(), ban("192.0.2.9", 60.0)
+    giving_way.next(kept, new)
+    kept.pop(key_of(ip_network("192.0.2.3"), Scope.FULL))
+
+    assert giving_way.next(kept, new) == key_of(ip_network("192.0.2.1"), Scope.FULL)

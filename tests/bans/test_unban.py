@@ -1,0 +1,347 @@
+"""Unbans: which bans end, which stay, and what is reported if the kernel refuses."""
+
+import asyncio
+import threading
+from collections.abc import Iterable, Iterator
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+
+import pytest
+from attrs import evolve
+from tests.support.world import OTHER, START, SUBJECT, World, a_world, said
+
+from ringfence.bans.enforcer import CHUNK
+from ringfence.bans.ledger import key_of
+from ringfence.bans.unban import UnbanResult, unban, unban_all, unban_friends
+from ringfence.detect.rules import HOUR
+from ringfence.errors import ControlError, FirewallError, SetFullError
+from ringfence.model import Network, Origin, Scope
+from ringfence.store.best_effort import Records
+from ringfence.store.writer import Writer
+
+PARTS_OF_24 = {
+    "192.0.2.0/32",
+    "192.0.2.2/31",
+    "192.0.2.4/30",
+    "192.0.2.8/29",
+    "192.0.2.16/28",
+    "192.0.2.32/27",
+    "192.0.2.64/26",
+    "192.0.2.128/25",
+}
+
+
+@pytest.fixture(name="world")
+def _world(tmp_path: Path) -> Iterator[World]:
+    """Return a world at its start."""
+    with a_world(tmp_path / "ringfence.db") as world:
+        yield world
+
+
+def ban(world: World, text: str, seconds: float = 3_600.0) -> None:
+    """Place a ban by hand."""
+    assert world.enforcer.ban([ip_network(text)], seconds, "a reason") == []
+
+
+def let_in(world: World, *texts: str) -> UnbanResult:
+    """Unban addresses and networks."""
+    return asyncio.run(unban(world.enforcer, [ip_network(text) for text in texts]))
+
+
+def test_unban_lifts_exactly_whom_it_is_told(world: World) -> None:
+    """An unban ends the ban of exactly that address or network, and reports those without a ban."""
+    for text in ("2001:db8::/64", "192.0.2.1", "192.0.2.2", "2001:db8:0:1::/64"):
+        ban(world, text)
+    with said() as names:
+        lifted = let_in(world, "2001:db8::5", "192.0.2.1", "203.0.113.1")
+    assert names == ["ban.removed", "ban.removed"]
+
+    whole = "2001:db8::/64: unbanned as a whole, since one sender has all of it"
+    assert lifted == UnbanResult(("203.0.113.1/32: is not banned",), (whole,))
+    assert set(world.in_kernel()) == set(world.in_store()) == {"192.0.2.2/32", "2001:db8:0:1::/64"}
+    assert world.enforcer.counts.unbanned == 2
+
+
+def test_an_address_within_a_banned_network_is_let_in_alone(world: World) -> None:
+    """The rest of the /24 stays banned in eight parts, with the same end, reason and origin."""
+    ban(world, "192.0.2.0/24")
+    world.now += 600
+    lifted = let_in(world, "192.0.2.1")
+
+    assert lifted == UnbanResult(notes=("192.0.2.0/24: the rest of it stays banned, in 8 parts",))
+    assert world.in_kernel() == world.in_store() == dict.fromkeys(PARTS_OF_24, 3_000)
+    [whole] = {evolve(found, network=SUBJECT) for found in world.store.running(world.now)}
+    assert (whole.since, whole.reason, whole.origin) == (START, "a reason", Origin.ADMIN)
+    assert (world.held(), world.held(OTHER)) == (False, True)
+
+
+def test_an_ipv6_address_is_let_in_with_its_64(world: World) -> None:
+    """An unban of an IPv6 address covers its /64; a wider ban stays in parts."""
+    ban(world, "2001:db8::/62")
+    lifted = let_in(world, "2001:db8:0:1::5")
+
+    assert lifted == UnbanResult(notes=("2001:db8::/62: the rest of it stays banned, in 2 parts",))
+    assert set(world.in_kernel()) == set(world.in_store()) == {"2001:db8::/64", "2001:db8:0:2::/63"}
+
+
+def test_a_network_is_let_in_with_all_that_is_in_it(world: World) -> None:
+    """An unban of a network ends the bans in it, in both scopes, and keeps the rest of a wider ban."""
+    for text in ("192.0.2.7", "192.0.2.128/25", "192.0.2.0/23", "198.51.100.1"):
+        ban(world, text)
+    world.decide(ip_network("192.0.2.9"), scope=Scope.SIP_UDP)
+    lifted = let_in(world, "192.0.2.0/24")
+
+    assert lifted == UnbanResult(notes=("192.0.2.0/23: the rest of it stays banned, in one part",))
+    assert set(world.in_kernel()) == set(world.in_store()) == {"192.0.3.0/24", "198.51.100.1/32"}
+
+
+def test_of_bans_one_in_the_other_each_keeps_its_rest(world: World) -> None:
+    """A part that two nested bans leave stays banned until the later end of the two."""
+    for around, within in ((60.0, 7_200.0), (7_200.0, 60.0)):
+        ban(world, "192.0.2.0/24", around)
+        ban(world, "192.0.2.0/30", within)
+        assert let_in(world, "192.0.2.1").problems == ()
+
+        left = world.in_kernel()
+        assert left == world.in_store()
+        assert left.keys() == PARTS_OF_24
+        assert (left["192.0.2.128/25"], left["192.0.2.0/32"]) == (around, 7_200)
+        assert left["192.0.2.2/31"] == 7_200
+        asyncio.run(unban_all(world.enforcer))
+
+
+def test_a_part_that_is_banned_for_longer_stays_so(world: World) -> None:
+    """A separate ban inside a ban that is split keeps its own end and reason."""
+    ban(world, "192.0.2.128/25", 7_200.0)
+    ban(world, "192.0.2.0/24", 60.0)
+    let_in(world, "192.0.2.1")
+
+    assert world.in_kernel() == dict.fromkeys(PARTS_OF_24, 60) | {"192.0.2.128/25": 7_200}
+    assert world.in_kernel() == world.in_store()
+
+
+def test_who_is_let_in_is_counted_from_nothing(world: World) -> None:
+    """After an unban the attempts are counted from zero, and the next ban has the next length."""
+    world.decide()
+    let_in(world, "192.0.2.1")
+    assert not world.held()
+    world.decide()
+
+    assert world.in_kernel() == {"192.0.2.1/32": 6 * HOUR}
+
+
+def test_unban_reaches_what_is_pending(world: World) -> None:
+    """An unban also ends a pending ban."""
+    world.backend.refuses[SUBJECT] = SetFullError("the set is full")
+    world.decide()
+    world.backend.refuses.clear()
+
+    assert let_in(world, "192.0.2.1") == UnbanResult()
+    assert (world.enforcer.pending, world.enforcer.firewall_error) == (0, "")
+    world.wait(5)
+    assert world.in_kernel() == {}
+
+
+def test_of_a_pending_network_the_rest_is_banned(world: World) -> None:
+    """The rest of a pending network is banned, although the kernel refused the whole network."""
+    whole = ip_network("192.0.2.0/24")
+    world.backend.refuses[whole] = SetFullError("the set is full")
+    world.enforcer.ban([whole], 3_600.0, "")
+    world.backend.refuses.clear()
+
+    assert let_in(world, "192.0.2.1").notes == ("192.0.2.0/24: the rest of it stays banned, in 8 parts",)
+    world.wait(5)
+    assert set(world.in_kernel()) == set(world.in_store()) == PARTS_OF_24
+
+
+@pytest.mark.parametrize(
+    ("foreign", "freed", "left"),
+    [
+        ("192.0.2.1", "192.0.2.1", set()),
+        ("192.0.2.1", "192.0.2.0/24", set()),
+        ("192.0.2.0/24", "192.0.2.1", PARTS_OF_24),
+        ("2001:db8::/64", "2001:db8::7", set()),
+    ],
+)
+def test_what_only_the_kernel_knows_is_let_in(world: World, foreign: str, freed: str, left: set[str]) -> None:
+    """A foreign element is unbanned too, and of a wider one the rest stays banned."""
+    world.backend.put(ip_network(foreign), START + 60)
+
+    assert let_in(world, freed).problems == ()
+    assert set(world.in_kernel()) == set(world.in_store()) == left
+
+
+def test_who_is_not_banned_leaves_the_foreign_alone(world: World) -> None:
+    """An unban of an address without a ban changes nothing, not even foreign elements."""
+    world.backend.put(OTHER, START + 60)
+
+    assert let_in(world, "192.0.2.1").problems == ("192.0.2.1/32: is not banned",)
+    assert (world.in_kernel(), world.in_store()) == ({"192.0.2.2/32": 60}, {})
+
+
+def test_a_ban_that_the_kernel_does_not_let_go_is_told(world: World) -> None:
+    """A ban that the kernel does not remove is reported, and stays in the kernel and in the store."""
+    world.decide()
+    world.decide(OTHER)
+    world.backend.refuses[SUBJECT] = FirewallError("no answer")
+
+    assert let_in(world, "192.0.2.1", "192.0.2.2").problems == ("192.0.2.1/32: no answer",)
+    assert set(world.in_kernel()) == set(world.in_store()) == {"192.0.2.1/32"}
+    with pytest.raises(ControlError, match=r"192\.0\.2\.1/32: no answer"):
+        asyncio.run(unban_all(world.enforcer))
+
+
+def test_a_part_that_the_kernel_refuses_is_told_and_tried_again(world: World) -> None:
+    """If the kernel refuses a part, the address is unbanned, and the part is pending."""
+    ban(world, "192.0.2.0/24")
+    half = ip_network("192.0.2.128/25")
+    world.backend.refuses[half] = FirewallError("no memory")
+    lifted = let_in(world, "192.0.2.1")
+
+    assert lifted == UnbanResult(("192.0.2.128/25: no memory",))
+    assert set(world.in_kernel()) == PARTS_OF_24 - {"192.0.2.128/25"}
+    world.backend.refuses.clear()
+    world.wait(5)
+    assert set(world.in_kernel()) == PARTS_OF_24
+
+
+def test_of_an_address_of_nat64_only_that_address_is_unbanned(world: World) -> None:
+    """An unban of a NAT64 address leaves the rest of its /64 banned, because it belongs to many hosts."""
+    world.decide(ip_network("64:ff9b::c000:200/127"))
+    asyncio.run(unban(world.enforcer, [ip_network("64:ff9b::c000:200")]))
+
+    assert set(world.in_kernel()) == {"64:ff9b::c000:201/128"}
+
+
+def test_everybody_is_let_in(world: World) -> None:
+    """unban_all ends every ban, foreign and pending ones included, and returns their number."""
+    world.decide()
+    world.decide(ip_network("2001:db8::/64"))
+    world.decide(SUBJECT, scope=Scope.SIP_UDP)
+    world.backend.put(OTHER, START + 60)
+    world.backend.refuses[ip_network("192.0.2.3")] = SetFullError("the set is full")
+    world.decide(ip_network("192.0.2.3"))
+    world.backend.refuses.clear()
+
+    assert asyncio.run(unban_all(world.enforcer)) == 4
+    assert (world.in_kernel(), world.in_store(), world.enforcer.pending) == ({}, {}, 0)
+    assert asyncio.run(unban_all(world.enforcer)) == 0
+    assert key_of(OTHER) not in world.enforcer.ledger
+
+
+def test_while_everybody_is_let_in_new_bans_are_placed(world: World) -> None:
+    """unban_all works in parts, and a ban that is placed between two parts stays."""
+    many = [ip_network((0xC6120000 + number, 32)) for number in range(2 * CHUNK)]
+    world.enforcer.ban(many, 3_600.0, "")
+
+    async def main() -> None:
+        async with asyncio.TaskGroup() as group:
+            lifting = group.create_task(unban_all(world.enforcer))
+            while not world.enforcer.counts.unbanned:  # noqa: ASYNC110 - between two parts, wherever that is
+                await asyncio.sleep(0)
+            assert world.enforcer.counts.unbanned < len(many)
+            world.decide()
+        assert lifting.result() == len(many)
+
+    asyncio.run(main())
+    assert set(world.in_kernel()) == set(world.in_store()) == {"192.0.2.1/32"}
+
+
+def test_who_turns_out_to_be_a_friend_is_let_in(world: World) -> None:
+    """A new friend loses claimed bans and a rule's network ban; its other bans and those of others stay."""
+    friend, other = ip_address("192.0.2.1"), ip_network("192.0.2.2")
+    world.decide(ip_network(friend), scope=Scope.SIP_UDP, seconds=600.0)
+    world.decide(other, scope=Scope.SIP_UDP, seconds=600.0)
+    world.decide(ip_network("192.0.2.0/24"))
+    world.decide(ip_network("198.51.100.1"))
+    world.enforcer.ban([ip_network("203.0.113.0/24")], HOUR, "by hand")
+    unban_friends(world.enforcer, [friend, ip_address("198.51.100.1"), ip_address("203.0.113.1")])
+
+    assert set(world.in_kernel()) == {str(other), "198.51.100.1/32", "203.0.113.0/24"}
+
+
+def test_the_64_of_a_friend_stays_banned(world: World) -> None:
+    """A ban of a friend's /64 stays, as the kernel passes the friend; one of its exact address ends."""
+    friend = ip_network("2001:db8::7")
+    for network in (ip_network("2001:db8::/64"), friend):
+        world.decide(network, scope=Scope.SIP_UDP, seconds=600.0)
+    unban_friends(world.enforcer, [friend.network_address])
+
+    assert set(world.in_kernel()) == {"2001:db8::/64"}
+
+
+def test_everybody_is_let_in_while_the_disk_is_slow(world: World) -> None:
+    """The event loop runs while the database records the unbans; the kernel's bans end afterwards."""
+    ban(world, "192.0.2.1")
+    ban(world, "192.0.2.2")
+    turned = threading.Event()
+    seen: list[tuple[bool, int]] = []
+    end = world.store.end
+
+    def slow(bans: Iterable[tuple[Network, Scope]], when: float) -> None:
+        seen.append((turned.wait(0.9), len(world.in_kernel())))
+        end(bans, when)
+
+    async def let_everybody_in() -> int:
+        asyncio.get_running_loop().call_later(0.05, turned.set)
+        return await unban_all(world.enforcer)
+
+    with Writer() as later, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(world.store, "end", slow)
+        world.enforcer.records = Records(world.store, later)
+        assert asyncio.run(let_everybody_in()) == 2
+
+    assert seen == [(True, 2)]
+    assert (world.in_kernel(), world.in_store()) == ({}, {})
+
+
+def test_one_is_let_in_while_the_disk_is_slow(world: World) -> None:
+    """During a slow unban new bans are placed, and a new ban of the same address stays."""
+    ban(world, "192.0.2.1")
+    ban(world, "192.0.2.2")
+    turned = threading.Event()
+    seen: list[tuple[bool, set[str]]] = []
+    end = world.store.end
+
+    def slow(bans: Iterable[tuple[Network, Scope]], when: float) -> None:
+        seen.append((turned.wait(0.9), set(world.in_kernel())))
+        end(bans, when)
+
+    def go_on() -> None:
+        world.now += 1.0
+        ban(world, "192.0.2.2")
+        ban(world, "192.0.2.3")
+        turned.set()
+
+    async def let_two_in() -> UnbanResult:
+        asyncio.get_running_loop().call_later(0.05, go_on)
+        return await unban(world.enforcer, [ip_network("192.0.2.0/30")])
+
+    with Writer() as later, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(world.store, "end", slow)
+        world.enforcer.records = Records(world.store, later)
+        assert asyncio.run(let_two_in()) == UnbanResult()
+
+    left = {"192.0.2.2/32", "192.0.2.3/32"}
+    assert seen == [(True, {"192.0.2.1/32", *left})]
+    assert (set(world.in_kernel()), set(world.in_store())) == (left, left)
+
+
+def test_no_disk_is_waited_for_where_bans_are_lifted_by_themselves(world: World) -> None:
+    """An address that becomes exempt is unbanned at once, and the store records it later."""
+    ban(world, "192.0.2.1")
+    recorded = threading.Event()
+    end = world.store.end
+
+    def slow(bans: Iterable[tuple[Network, Scope]], when: float) -> None:
+        assert recorded.wait(20)
+        end(bans, when)
+
+    with Writer() as later, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(world.store, "end", slow)
+        world.enforcer.records = Records(world.store, later)
+        world.allow(SUBJECT)
+        assert world.in_kernel() == {}
+        recorded.set()
+
+    assert world.in_store() == {}

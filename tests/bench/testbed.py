@@ -1,0 +1,134 @@
+"""The test bed of a row: a new Asterisk, a new network and a new guard, each on its own cores.
+
+The attackers run on the last core and the guard on the first one, so that an attack takes no processor time
+from its guard. Asterisk may use every core.
+"""
+
+import os
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from attrs import frozen
+from tests.bench.fail2ban import Fail2ban
+from tests.support.daemon import Guard, until
+from tests.support.guarded import guarded, preferred
+from tests.support.lab import Lab
+
+from ringfence.detect.rules import RULES
+
+CORES = sorted(os.sched_getaffinity(0))
+GUARD, ATTACKER = CORES[0], CORES[-1]
+PLACED = f"guard {GUARD}, attacker {ATTACKER}, Asterisk {', '.join(map(str, CORES))}"
+"""The cores of a row, as the table shows them."""
+
+_PLANNED = 3.0
+"""Seconds until the daemon has found Asterisk's ports and added the rules for them."""
+_PREFIX = "fd00:20:0"
+_ROUTER = "fd00:18::fffe"
+
+
+@frozen
+class Bed:
+    """A laboratory with ringfence as its guard."""
+
+    lab: Lab
+    guard: Guard
+
+
+def only(**rules: Mapping[str, object]) -> dict[str, dict[str, object]]:
+    """Return the tables of rules in which only these rules are enabled."""
+    unknown = rules.keys() - {rule.name for rule in RULES}
+    if unknown:
+        raise ValueError(f"there is no rule {', '.join(sorted(unknown))}")
+    return {rule.name: dict(rules.get(rule.name, {"enabled": False})) for rule in RULES}
+
+
+OBSERVE = {"mode": "observe"}
+"""The limiter only counts the packets that it would drop."""
+GUESS = only(guess={})
+"""The rule ``guess`` alone, with its defaults."""
+
+
+@contextmanager
+def bed(
+    rules: Mapping[str, object] | None = None,
+    *,
+    release: str = "22",
+    extra: Mapping[str, str] | None = None,
+    priority: bool = True,
+    **settings: Any,  # noqa: ANN401 - whatever TOML holds
+) -> Iterator[Bed]:
+    """Start an Asterisk and ringfence for one row; ``rules`` and ``settings`` are ringfence's tables.
+
+    By default the backend is ipset, and the limiter drops nothing; ``firewall`` changes that. ``priority``
+    gives the daemon the priority of the systemd unit.
+    """
+    tables = {**settings, **({"rules": rules} if rules is not None else {})}
+    tables["firewall"] = {"backend": "ipset", "limit": OBSERVE, **settings.get("firewall", {})}
+    with (
+        Lab.made(release, extra) as lab,
+        tempfile.TemporaryDirectory() as folder,
+        guarded(lab, Path(folder), **tables) as guard,
+    ):
+        if priority:
+            preferred(guard)
+        time.sleep(_PLANNED)
+        with on_cores(guard.pid, lab.asterisk.pid):
+            yield Bed(lab, guard)
+
+
+@contextmanager
+def peer_bed(root: Path, maxretry: int = 5, log: str = "messages") -> Iterator[tuple[Lab, Fail2ban]]:
+    """Start an Asterisk and fail2ban for one row."""
+    with (
+        Lab.made("22") as lab,
+        tempfile.TemporaryDirectory() as folder,
+        Fail2ban(lab, root, Path(folder), maxretry=maxretry, log=log) as guard,
+        on_cores(guard.pid, lab.asterisk.pid),
+    ):
+        yield lab, guard
+
+
+@contextmanager
+def on_cores(guard: int, asterisk: int) -> Iterator[None]:
+    """Pin these two processes to their cores, and this process with its new children to the attacker's."""
+    before = os.sched_getaffinity(0)
+    _pin(asterisk, {*CORES})
+    _pin(guard, {GUARD})
+    _pin(os.getpid(), {ATTACKER})
+    try:
+        yield
+    finally:
+        _pin(os.getpid(), before)
+
+
+def _pin(pid: int, cores: set[int]) -> None:
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        with suppress(ProcessLookupError):
+            os.sched_setaffinity(int(thread.name), cores)
+
+
+def route_prefixes(lab: Lab) -> None:
+    """Route the networks of ``in_prefix`` to the attacker's side, and wait until IPv6 works."""
+    whole = f"{_PREFIX}::/48"
+    lab.run("ip", "route", "add", whole, "via", _ROUTER)
+    command = lab.network.in_attacker("ip", "route", "add", "local", whole, "dev", "lo")
+    subprocess.run(command, check=True, timeout=10)
+    until(lambda: not _tentative(lab), "no other host has our link-local addresses (RFC 4862)", pause=0.1)
+
+
+def _tentative(lab: Lab) -> bool:
+    """Whether an end of the cable still checks its address for duplicates, and so resolves no neighbours."""
+    command = ("ip", "-6", "address", "show", "dev", "lan", "tentative")
+    ends = (lab.network.in_pbx(*command), lab.network.in_attacker(*command))
+    return any(subprocess.run(end, check=True, capture_output=True, timeout=10).stdout for end in ends)
+
+
+def in_prefix(number: int, host: str) -> str:
+    """Return an address of the attacker's side in the /64 with this number."""
+    return f"{_PREFIX}:{number:x}::{host}"

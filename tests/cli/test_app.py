@@ -1,0 +1,106 @@
+"""The commands of the command line, and their help."""
+
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+from tests.support.daemon import Guard
+from typer.testing import CliRunner
+
+from ringfence.cli.app import app
+from ringfence.firewall import BACKENDS
+
+COMMANDS = [
+    command.callback.__name__.replace("_", "-") for command in app.registered_commands if command.callback
+]
+
+
+def test_the_commands() -> None:
+    """The command line has exactly these commands."""
+    assert sorted(COMMANDS) == [
+        "ban",
+        "bans",
+        "check",
+        "confirm",
+        "import-fail2ban",
+        "off",
+        "on",
+        "parse",
+        "reload",
+        "replay",
+        "restore",
+        "run",
+        "status",
+        "unban",
+        "why",
+    ]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help_and_config(name: str) -> None:
+    """``--help`` describes each command and names --config."""
+    result = CliRunner().invoke(app, [name, "--help"], env={"COLUMNS": "80"})
+
+    assert result.exit_code == 0
+    assert f"ringfence {name}" in result.stdout
+    assert "--config" in result.stdout
+    assert max(map(len, result.stdout.splitlines())) <= 80
+
+
+def test_help_names_every_command() -> None:
+    """Without arguments, and with --help, the commands are listed."""
+    result = CliRunner().invoke(app, ["--help"])
+
+    assert result.exit_code == 0
+    assert all(f"  {name} " in result.stdout for name in COMMANDS)
+
+
+def test_version_prints_the_version() -> None:
+    """``--version`` prints the version and nothing else."""
+    result = CliRunner().invoke(app, ["--version"])
+
+    assert (result.exit_code, result.stdout) == (0, f"ringfence {version('ringfence')}\n")
+
+
+def test_help_cuts_no_sentence() -> None:
+    """Within 80 columns the help of every command and group is a whole sentence."""
+    for arguments in (["--help"], ["allow", "--help"], ["friends", "--help"]):
+        shown = CliRunner().invoke(app, arguments, env={"COLUMNS": "80"}).stdout
+        assert "..." not in shown.replace("COMMAND [ARGS]...", "")
+        assert max(map(len, shown.splitlines())) <= 80
+
+
+def test_help_loads_little() -> None:
+    """Printing the help imports neither rich's tables nor the libraries of the daemon."""
+    code = (
+        "import sys\nfrom ringfence.cli.app import app\n"
+        "app(['--help'], standalone_mode=False)\n"
+        "heavy = {'rich.table', 'ringfence.daemon.daemon', 'ringfence.config.loader', 'asyncio', 'sqlite3',"
+        " 'pyroute2', 'panoramisk', 'structlog', 'cattrs', 'importlib.metadata'}\n"
+        "print(sorted(heavy & sys.modules.keys()), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stderr == "[]\n"
+
+
+WITH_AN_ARGUMENT = {"parse": ["-"], "replay": ["log"], "why": ["192.0.2.1"]}
+NEEDS_NONE = ("off", "ban", "unban", "import-fail2ban")
+"""The first three must work for a locked-out administrator with a broken file; the last creates one."""
+
+
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name not in NEEDS_NONE])
+def test_a_bad_configuration_is_exit_code_2(tmp_path: Path, name: str) -> None:
+    """Each configuration error is a line on standard error that begins with its key."""
+    guard = Guard(tmp_path, firewall={"backend": "pf"}, colour=1)
+    done = guard.command(name, *WITH_AN_ARGUMENT.get(name, []), text="")
+
+    assert (done.returncode, done.stdout) == (2, "")
+    where, *lines = done.stderr.splitlines()
+    assert where == f"{guard.config}:"
+    assert sorted(lines) == [
+        "  colour: unknown key",
+        "  firewall.backend: must be one of " + ", ".join(f'"{name}"' for name in BACKENDS),
+    ]

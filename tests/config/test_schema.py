@@ -1,0 +1,95 @@
+"""The settings and what is derived from them. test_loader shows how they are read."""
+
+from ipaddress import ip_network
+from pathlib import Path
+
+from attrs import evolve
+
+from ringfence.config.converters import (
+    Burst,
+    HostName,
+    Interface,
+    Paths,
+    Place,
+    Rate,
+    ScopeName,
+    SetSize,
+    SipPort,
+)
+from ringfence.config.schema import (
+    AllowSettings,
+    DenySettings,
+    FirewallSettings,
+    GeoSettings,
+    LimitSettings,
+    Settings,
+)
+from ringfence.firewall.contract import BanAction, FirewallPlan, Limit, LimitMode, Ports
+from ringfence.lists.entries import CONFIGURATION
+from ringfence.model import ListKind
+
+FOUND = Ports(udp=(5060, 5160), tcp=(5060,))
+
+
+def test_the_plan_of_the_defaults() -> None:
+    """By default everything is dropped on every port and interface, and the limiter enforces."""
+    assert Settings().plan(FOUND, 7) == FirewallPlan(
+        maxelem=262_144,
+        log_group=7,
+        every_port=True,
+        sip_ports=FOUND,
+        interfaces=(),
+        action=BanAction.DROP,
+        log=False,
+        limit=Limit(LimitMode.ENFORCE, 50, 200),
+    )
+
+
+def test_ports_that_are_not_found_are_the_usual_ones() -> None:
+    """If no ports are found, the usual ones apply, as a PBX that starts later probably uses them."""
+    assert Settings().plan(None, None).sip_ports == Ports()
+
+
+def test_the_plan_of_a_configuration() -> None:
+    """Every key reaches the plan, and configured ports replace the ports that were found."""
+    firewall = FirewallSettings(
+        scope=ScopeName("sip"),
+        sip_ports=(SipPort(5080), SipPort(5061, udp=False), SipPort(5060, tcp=False), SipPort(5080)),
+        interfaces=(Interface("eth0"),),
+        action=BanAction.TCP_RESET,
+        log=True,
+        max_bans=SetSize(4_096),
+        limit=LimitSettings(LimitMode.ENFORCE, Rate(60), Burst(300)),
+    )
+
+    assert Settings(firewall=firewall).plan(FOUND, None) == FirewallPlan(
+        maxelem=4_096,
+        log_group=None,
+        every_port=False,
+        sip_ports=Ports(udp=(5060, 5080), tcp=(5061, 5080)),
+        interfaces=("eth0",),
+        action=BanAction.TCP_RESET,
+        log=True,
+        limit=Limit(LimitMode.ENFORCE, 60, 300),
+    )
+
+
+def test_the_lists_of_a_configuration() -> None:
+    """Every entry of the lists has its side, its normalized form, and its origin."""
+    settings = Settings(
+        allow=AllowSettings((ip_network("192.0.2.1"),), (HostName("sip.carrier.example"),), (Place("DE"),)),
+        deny=DenySettings((ip_network("2001:db8::/32"),), (Place("AS64496"),)),
+        geo=GeoSettings(Paths((Path("/srv/geo.mmdb"),))),
+    )
+    lists = evolve(settings, firewall=FirewallSettings(max_bans=SetSize(4_096))).lists()
+
+    assert [(entry.kind, entry.value) for entry in lists.entries] == [
+        (ListKind.ALLOW, "192.0.2.1"),
+        (ListKind.ALLOW, "sip.carrier.example"),
+        (ListKind.ALLOW, "country DE"),
+        (ListKind.DENY, "2001:db8::/32"),
+        (ListKind.DENY, "AS64496"),
+    ]
+    assert {(entry.origin, entry.until) for entry in lists.entries} == {(CONFIGURATION, None)}
+    assert (lists.databases, lists.most) == ((Path("/srv/geo.mmdb"),), 4_096)
+    assert Settings().lists().entries == ()

@@ -1,0 +1,36 @@
+"""The garbage collector of the daemon: it runs rarely, and it skips objects that stay."""
+
+import gc
+from collections.abc import Iterator
+
+import pytest
+
+from ringfence.daemon.collector import THRESHOLDS, tune_collector
+
+
+@pytest.fixture
+def _as_before() -> Iterator[None]:
+    """Restore the collector's state after the test."""
+    enabled, thresholds = gc.isenabled(), gc.get_threshold()
+    yield
+    gc.unfreeze()
+    gc.set_threshold(*thresholds)
+    if enabled:
+        gc.enable()
+
+
+@pytest.mark.usefixtures("_as_before")
+def test_what_is_there_is_not_looked_at_again() -> None:
+    """Tuning enables the collector, freezes all existing objects, and makes collections of new ones rare."""
+    kept = [[number] for number in range(1_000)]
+    gc.disable()
+    tune_collector()
+
+    assert gc.isenabled()
+    assert gc.get_threshold() == THRESHOLDS
+    assert gc.get_freeze_count() > len(kept)
+    assert not any(one is kept for one in gc.get_objects())
+    later = [kept[0]]
+    assert any(one is later for one in gc.get_objects())
+    tune_collector()
+    assert not any(one is later for one in gc.get_objects())

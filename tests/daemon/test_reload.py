@@ -1,0 +1,223 @@
+"""Every key of the configuration on reload: it takes effect, or the answer names it as one for a restart.
+
+The keys are found by introspection of the settings. A new key fails here until it has a value below and
+reload applies it.
+"""
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, get_args, get_origin, get_type_hints
+
+import attrs
+import pytest
+from tests.support.asterisk import SECRET
+from tests.support.daemon import toml
+
+from ringfence.alarms import Alarms
+from ringfence.clock import Clock
+from ringfence.config import loader, schema
+from ringfence.config.schema import RuleSettings, Settings
+from ringfence.daemon.daemon import Daemon
+from ringfence.daemon.keeper import Keeper
+from ringfence.daemon.pipeline import Pipeline
+from ringfence.store.best_effort import Records
+from ringfence.store.database import Store
+
+CUSTOM = {"name": "menu", "pattern": "refused {address}"}
+RULES = {"friends": "guess", "addresses": "prefix", "accounts": "decoy", "strangers": "distributed"}
+"""The rule to use for a key that only some rules have."""
+
+VALUES: dict[str, object] = {
+    "asterisk.name": "other",
+    "asterisk.ami.enabled": False,
+    "asterisk.ami.host": "127.0.0.2",
+    "asterisk.ami.port": 2,
+    "asterisk.ami.username": "someone",
+    "asterisk.ami.secret": "another",
+    "asterisk.ami.secret_file": "{folder}/secret",
+    "asterisk.ami.tls": True,
+    "asterisk.ami.tls_ca": "{folder}/secret",
+    "asterisk.ami.tls_verify": False,
+    "asterisk.logs.paths": ["/var/log/other"],
+    "asterisk.logs.timezone": "UTC",
+    "asterisk.logs.journal": True,
+    "asterisk.logs.custom.name": "voicemail",
+    "asterisk.logs.custom.level": "WARNING",
+    "asterisk.logs.custom.file": "app_verbose.c",
+    "asterisk.logs.custom.pattern": "{{address}} refused",
+    "asterisk.wire.enabled": True,
+    "firewall.backend": "nftables",
+    "firewall.scope": "sip",
+    "firewall.sip_ports": ["5070/udp"],
+    "firewall.interfaces": ["lo"],
+    "firewall.action": "port-unreachable",
+    "firewall.log": True,
+    "firewall.max_bans": 5_000,
+    "firewall.limit.mode": "off",
+    "firewall.limit.rate": 77,
+    "firewall.limit.burst": 777,
+    "allow.networks": ["203.0.113.0/24"],
+    "allow.hosts": ["phone.example.org"],
+    "allow.countries": ["AS64496"],
+    "deny.networks": ["203.0.113.0/24"],
+    "deny.countries": ["AS64496"],
+    "geo.database": "{folder}/other.mmdb",
+    "rules.enabled": False,
+    "rules.attempts": 11,
+    "rules.window": "11m",
+    "rules.ban": "11h",
+    "rules.friends": 1_111,
+    "rules.addresses": 7,
+    "rules.accounts": ["trap"],
+    "rules.strangers": 5,
+    "claimed.ban": "11m",
+    "claimed.per_minute": 11,
+    "store.path": "{folder}/other.db",
+    "control.socket": "{folder}/other.sock",
+}
+RESTART = {
+    "asterisk.wire.enabled": "[asterisk.wire]",
+    "firewall.backend": "[firewall] backend",
+    "store.path": "[store]",
+    "control.socket": "[control]",
+}
+"""The names in the answer for keys that only a restart changes."""
+
+
+def keys(kind: type, path: str = "") -> Iterator[str]:
+    """Yield the path of every key below a class of settings."""
+    for name, hint in get_type_hints(kind, vars(schema)).items():
+        below = next(
+            (one for one in (hint, *inner(hint)) if getattr(one, "__name__", "").endswith("Settings")), None
+        )
+        if below is None:
+            yield f"{path}{name}"
+        else:
+            yield from keys(below, f"{path}{name}.")
+
+
+def inner(hint: Any) -> Iterator[Any]:  # noqa: ANN401 - whatever typing has
+    """Yield the parts of a type: the values of a mapping, the entries of a tuple, the members of a union."""
+    for one in get_args(hint):
+        yield one
+        if get_origin(one) is not None:
+            yield from inner(one)
+
+
+KEYS = sorted(keys(Settings))
+
+
+class Reloading:
+    """A daemon with its real parts, none of them running, so that a test can compare their settings."""
+
+    def __init__(self, folder: Path) -> None:
+        self.file = folder / "ringfence.toml"
+        (folder / "secret").write_text("from a file", "utf-8")
+        self.tree: dict[str, Any] = {
+            "asterisk": [
+                {
+                    "name": "pbx",
+                    "ami": {"port": 1, "secret": SECRET},
+                    "logs": {"paths": ["/var/log/one"], "custom": [CUSTOM]},
+                    "wire": {"enabled": False},
+                }
+            ],
+            "firewall": {"backend": "memory", "limit": {"mode": "observe"}},
+            "geo": {"database": str(folder / "one.mmdb")},
+            "store": {"path": str(folder / "one.db")},
+            "control": {"socket": str(folder / "one.sock")},
+        }
+        self.write()
+        found = loader.load(self.file)
+        clock = Clock()
+        self.daemon = Daemon(self.file, found, clock)
+        self.daemon._keeper = Keeper(
+            found, Records(Store.open(found.store.path, owner=True)), self.daemon._detector, clock
+        )
+        self.daemon._enforcer = self.daemon._keeper.enforcer
+        self.daemon._pipeline = Pipeline(self.daemon._detector, lambda _: None, clock, Alarms(clock.wall))
+
+    def write(self) -> None:
+        """Write the configuration."""
+        self.file.write_text(toml(self.tree), "utf-8")
+
+    def set(self, key: str, value: object) -> None:
+        """Set one key of the file; a key of the rules is set for a rule that has it."""
+        *path, last = key.split(".")
+        if path == ["rules"]:
+            path.append(RULES.get(last, "guess"))
+        at: Any = self.tree
+        for name in path:
+            at = at.setdefault(name, {})
+            at = at[0] if isinstance(at, list) else at
+        at[last] = value
+        if key == "asterisk.ami.secret_file":
+            del at["secret"]
+
+    def state(self) -> Mapping[str, object]:
+        """Return the settings that each part works with."""
+        daemon = self.daemon
+        return {
+            "rules": daemon._detector.rules,
+            "claims": daemon._detector._judge.claims.terms,
+            "several": daemon._detector._attribution.several,
+            "plan": daemon._enforcer.backend.plan,
+            "lists": daemon._keeper.lists._configured,
+            "sources": [listener.settings for listener in daemon._listeners.values()],
+            "wire": daemon._pipeline.wire_asterisk,
+        }
+
+
+Came = tuple[Mapping[str, object], Mapping[str, object], str]
+
+
+def reloaded(folder: Path, key: str, value: object) -> Came:
+    """Return the parts' settings before and after a key is changed, and the notes of the answer."""
+    return asyncio.run(_reloaded(folder, key, value))
+
+
+async def _reloaded(folder: Path, key: str, value: object) -> Came:
+    reloading = Reloading(folder)
+    async with asyncio.TaskGroup() as group:
+        reloading.daemon._group = group
+        reloading.daemon.reload()
+        before = reloading.state()
+        reloading.set(key, value)
+        reloading.write()
+        answer = reloading.daemon.reload()
+        after = reloading.state()
+        for listener in reloading.daemon._listeners.values():
+            listener.stop()
+    assert answer.refused == ()
+    return before, after, " ".join(answer.notes)
+
+
+def test_every_key_is_tried_here() -> None:
+    """Every key of the settings has a value here, and every key of a rule belongs to some rule."""
+    assert set(KEYS) == set(VALUES)
+    assert {field.name for field in attrs.fields(RuleSettings)} == {
+        key.removeprefix("rules.") for key in KEYS if key.startswith("rules.")
+    }
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_a_changed_key_takes_effect_or_needs_a_restart(tmp_path: Path, key: str) -> None:
+    """A changed key takes effect at once, or the answer names it as one for a restart."""
+    value = VALUES[key]
+    value = value.format(folder=tmp_path) if isinstance(value, str) else value
+    before, after, notes = reloaded(tmp_path, key, value)
+
+    if key in RESTART:
+        assert f"{RESTART[key]} changed: restart ringfence" in notes
+    else:
+        assert {part for part in before if before[part] != after[part]}
+        assert "restart" not in notes
+
+
+def test_the_wire_follows_the_name_of_its_asterisk(tmp_path: Path) -> None:
+    """After a change of its Asterisk's name, the wire's events belong to the new name, as AMI's events do."""
+    before, after, _ = reloaded(tmp_path, "asterisk.name", "other")
+
+    assert (before["wire"], after["wire"]) == ("pbx", "other")
+    assert after["several"] == {"other"}

@@ -1,0 +1,181 @@
+"""The answers to commands, from a real keeper, with requests as the socket delivers them."""
+
+import asyncio
+import inspect
+import json
+from collections.abc import Iterator
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.support.kept import Kept, kept, settings
+
+from ringfence.config.converters import MAX_DURATION
+from ringfence.daemon.requests import RequestHandlers
+from ringfence.daemon.status import StatusData
+from ringfence.errors import ControlError, StoreError
+from ringfence.firewall.contract import Counters
+from ringfence.model import parse_network
+
+
+class Office:
+    """The request handlers, and a client that asks them."""
+
+    def __init__(self, made: Kept) -> None:
+        self.kept = made
+        made.keeper.mount()
+        self.handlers = RequestHandlers(made.keeper, self._seen).handlers()
+
+    def _seen(self, usage: Counters) -> StatusData:
+        keeper = self.kept.keeper
+        return StatusData(
+            now=0.0,
+            sources=(),
+            wire=None,
+            detector=self.kept.detector,
+            reconciler=keeper.reconciler,
+            usage=usage,
+            why="",
+            alarms=keeper.alarms.active,
+        )
+
+    def ask(self, do: str, **request: object) -> Any:  # noqa: ANN401 - whatever JSON holds
+        """Return the answer that a command would read."""
+        answer = self.handlers[do](json.loads(json.dumps(request)))
+        if inspect.isawaitable(answer):
+            answer = asyncio.run(self._wait(answer))
+        if isinstance(answer, bytes):
+            return json.loads(answer)
+        if hasattr(answer, "parts"):
+            return json.loads(b"".join(answer.parts))
+        return json.loads(json.dumps(answer))
+
+    async def _wait(self, answer: Any) -> Any:  # noqa: ANN401 - whatever it is
+        return await answer
+
+    def listed(self, *networks: str) -> set[str]:
+        """Return the listed addresses, or only those that overlap ``networks``."""
+        asked = {"networks": list(networks)} if networks else {}
+        return {row["address"] for row in self.ask("bans", **asked)}
+
+
+@pytest.fixture(name="office")
+def _office(tmp_path: Path) -> Iterator[Office]:
+    """Return request handlers over a mounted guard."""
+    with kept(tmp_path, settings("198.51.100.0/24")) as made:
+        yield Office(made)
+
+
+def test_bans_are_placed_listed_and_lifted(office: Office) -> None:
+    """Addresses and networks of both versions are banned, listed and unbanned; each failure is one line."""
+    networks = ["192.0.2.1", "203.0.113.0/24", "2001:db8::/64", "::ffff:192.0.2.2", "198.51.100.7"]
+    problems = office.ask("ban", networks=networks, seconds=60, reason="a reason")
+
+    assert problems == ["198.51.100.7/32: is allowed (see: ringfence allow list)"]
+    assert office.listed() == {"192.0.2.1", "203.0.113.0/24", "2001:db8::/64", "192.0.2.2"}
+    assert office.ask("unban", networks=["203.0.113.1", "192.0.2.9"]) == {
+        "problems": ["192.0.2.9/32: is not banned"],
+        "notes": ["203.0.113.0/24: the rest of it stays banned, in 8 parts"],
+    }
+    assert office.ask("unban", all=True) == 11
+    assert office.listed() == set()
+
+
+def test_a_list_may_be_of_some(office: Office) -> None:
+    """A filtered list has the bans that lie in the given networks or cover them."""
+    office.ask("ban", networks=["192.0.2.1", "203.0.113.0/24", "2001:db8::/64"], seconds=60)
+
+    assert office.listed("192.0.2.0/24", "203.0.113.77") == {"192.0.2.1", "203.0.113.0/24"}
+    assert office.listed("2001:db8::5") == {"2001:db8::/64"}
+    assert office.listed("192.0.2.2") == set()
+
+
+@pytest.mark.parametrize("seconds", [None, "60", 0, -1, MAX_DURATION * 1.01, float("inf"), float("nan"), []])
+def test_a_ban_needs_a_length(office: Office, seconds: object) -> None:
+    """A ban needs a valid number of seconds, and is refused otherwise."""
+    with pytest.raises(ControlError, match="a ban needs a duration"):
+        office.ask("ban", networks=["192.0.2.1"], seconds=seconds)
+    assert office.listed() == set()
+
+
+@pytest.mark.parametrize(
+    "networks", [None, 7, "192.0.2.1", ["nobody"], [7.5], [None], ["192.0.2.1/24"], [{}]]
+)
+@pytest.mark.parametrize("do", ["ban", "unban", "bans"])
+def test_what_is_no_network_is_refused(office: Office, do: str, networks: object) -> None:
+    """Anything that is not a network is refused, whatever JSON value it is."""
+    with pytest.raises(ControlError, match="not an address or network"):
+        office.ask(do, networks=networks, seconds=60)
+
+
+def test_a_reason_is_a_text(office: Office) -> None:
+    """A reason that is not a text is refused."""
+    with pytest.raises(ControlError, match="the reason must be a text"):
+        office.ask("ban", networks=["192.0.2.1"], seconds=60, reason=7)
+
+
+def test_by_force_who_is_protected_is_banned_and_not_passed_over(office: Office) -> None:
+    """A protected address is refused with the reason; with force it is banned and no longer passes."""
+    gateway = ip_network("203.0.113.1")
+    office.kept.keeper._protected_changed({gateway: "a gateway"})
+    assert "a gateway" in office.ask("ban", networks=["203.0.113.1"], seconds=60)[0]
+
+    assert office.ask("ban", networks=["203.0.113.1"], seconds=60, force=True) == []
+    assert office.listed() == {"203.0.113.1"}
+
+
+def test_off_and_on(office: Office) -> None:
+    """After `off` no ban is active and `status` shows it; `on` restores bans that have time left."""
+    office.ask("ban", networks=["192.0.2.1"], seconds=60)
+    assert office.ask("off") is True
+    assert (office.listed(), office.ask("status")["enforced"]) == (set(), 0)
+    with pytest.raises(ControlError, match="switched off"):
+        office.ask("ban", networks=["192.0.2.1"], seconds=60)
+    assert office.ask("on") is True
+    assert office.listed() == {"192.0.2.1"}
+
+
+def test_off_that_will_not_last_is_told(office: Office) -> None:
+    """If the store cannot keep `off`, enforcement is off, and the error warns that it will not last."""
+    office.ask("ban", networks=["192.0.2.1"], seconds=60)
+    office.kept.enforcer.records.fleeting = "the disk is full"
+    with pytest.raises(StoreError, match=r"everything is removed, but .* not recorded: the disk is full"):
+        office.ask("off")
+
+    assert (office.listed(), office.kept.enforcer.enforcing) == (set(), False)
+
+
+def test_the_status_is_of_now(office: Office) -> None:
+    """The status checks the kernel before it answers, so a ban that was just removed is not counted."""
+    office.ask("ban", networks=["192.0.2.1", "192.0.2.2"], seconds=3_600)
+    office.kept.backend.lose(parse_network("192.0.2.1"))
+    status = office.ask("status")
+
+    assert (status["enforced"], status["expected"]) == (1, 2)
+
+
+def test_a_trial_is_confirmed_once(office: Office) -> None:
+    """`confirm` returns whether a trial was running."""
+    assert office.ask("confirm") is False
+
+
+def test_friends_are_listed_counted_taken_and_forgotten(office: Office) -> None:
+    """Imported friends count at once, can be listed and forgotten, and the status counts their addresses."""
+    assert (office.ask("friends"), office.ask("status")["friends"]) == ([], 0)
+    row = {
+        "address": "192.0.2.7",
+        "account": "alice",
+        "asterisk": "twin",
+        "reason": "authenticated",
+        "since": "2023-11-14T22:00:00Z",
+        "seen": "2023-11-14T22:10:00Z",
+        "until": "2023-11-15T00:00:00Z",
+    }
+    assert office.ask("friends_import", friends=[row], transfer="one") == 1
+    assert office.ask("friends") == [row | {"reason": "imported"}]
+    assert office.ask("status")["friends"] == 1
+    assert len(office.ask("friends", networks=["198.51.100.0/24", "192.0.2.0/24"])) == 1
+    assert office.ask("friends", networks=["198.51.100.0/24", "2001:db8::/32"]) == []
+    assert office.ask("friends_forget", address="192.0.2.7") == 1
+    assert office.ask("friends") == []

@@ -1,0 +1,62 @@
+"""The watchdog of sources: silent sources, and logs with lost lines, raise alarms."""
+
+from ringfence.alarms import Alarms
+from ringfence.daemon.source_watchdog import PATIENCE, SourceWatchdog
+from ringfence.sources.state import Condition, State
+
+HEARD, LOST = Condition(State.LISTENING), Condition(State.LOST, "the connection was closed")
+
+
+def names(alarms: Alarms) -> list[tuple[str, str]]:
+    """Return the names and subjects of active alarms."""
+    return [(alarm.name, alarm.subject) for alarm in alarms.active]
+
+
+def test_a_source_that_is_gone_for_long_is_an_alarm_until_it_is_back() -> None:
+    """A source that is gone for long raises an alarm; a reconnection within seconds does not."""
+    alarms = Alarms(lambda: 0.0)
+    silence = SourceWatchdog(alarms)
+    silence.check({"pbx/ami": HEARD}, 0.0)
+    silence.check({"pbx/ami": LOST}, 1.0)
+    silence.check({"pbx/ami": LOST}, 1.0 + PATIENCE - 0.1)
+    assert names(alarms) == []
+    silence.check({"pbx/ami": LOST}, 1.0 + PATIENCE)
+    assert names(alarms) == [("source.silent", "pbx/ami")]
+    assert "the connection was closed" in alarms.active[0].text
+    silence.check({"pbx/ami": HEARD}, 60.0)
+    assert names(alarms) == []
+
+
+def test_a_source_that_is_configured_no_more_is_not_missed() -> None:
+    """When a source is removed from the configuration, its alarm clears."""
+    alarms = Alarms(lambda: 0.0)
+    silence = SourceWatchdog(alarms)
+    for now in (0.0, PATIENCE):
+        silence.check({"pbx/ami": LOST}, now)
+    silence.check({}, PATIENCE + 1)
+    assert names(alarms) == []
+
+
+def test_a_log_that_was_never_there_is_waited_for() -> None:
+    """A log that never existed raises no alarm; a log that existed and is gone raises one."""
+    alarms = Alarms(lambda: 0.0)
+    silence = SourceWatchdog(alarms)
+    waiting = Condition(State.WAITING)
+    for now in (0.0, PATIENCE):
+        silence.check({"pbx/log": waiting}, now)
+    assert names(alarms) == []
+    silence.check({"pbx/log": HEARD}, 10.0)
+    for now in (11.0, 11.0 + PATIENCE):
+        silence.check({"pbx/log": waiting}, now)
+    assert names(alarms) == [("source.silent", "pbx/log")]
+
+
+def test_what_asterisk_says_of_its_log_is_an_alarm_each_time() -> None:
+    """Each increase of lost lines raises the alarm again; the same number does not."""
+    alarms = Alarms(lambda: 0.0)
+    silence = SourceWatchdog(alarms)
+    for count in (0, 1, 1, 3):
+        silence.on_lost_lines("pbx/log", [("lines were dropped", count)])
+    assert [(alarm.name, alarm.subject, alarm.times) for alarm in alarms.active] == [
+        ("log.lost", "pbx/log: lines were dropped", 2)
+    ]

@@ -1,0 +1,145 @@
+"""A trial: what ends it, how it is confirmed, and that its end needs no daemon."""
+
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.support.daemon import Guard, until
+from tests.support.netns import run
+
+from ringfence.daemon import trial
+from ringfence.store.database import Store
+
+SHORT = "4s"
+ADDRESS = "198.51.100.7"
+
+
+def in_kernel() -> str:
+    """Return everything of ringfence in the kernel's firewall."""
+    return run("ipset", "list", "-n") + run("iptables-save") + run("nft", "list", "tables")
+
+
+def is_gone() -> bool:
+    """Whether the kernel has nothing of ringfence."""
+    return "ringfence" not in in_kernel()
+
+
+@pytest.fixture(params=["ipset", "nftables"])
+def guard(request: pytest.FixtureRequest, netns: None, tmp_path: Path) -> Iterator[Guard]:
+    """A daemon with each firewall, in its own namespace; it was started once, and has ended."""
+    with Guard(tmp_path, firewall={"backend": request.param}) as guard:
+        guard.stop()
+        yield guard
+
+
+def begin(guard: Guard, length: str = SHORT) -> None:
+    """Start the daemon with a trial, and ban an address."""
+    guard.start("--trial", length)
+    done = guard.command("ban", ADDRESS)
+    assert done.returncode == 0, done.stderr
+    assert not is_gone()
+
+
+@pytest.mark.kernel
+def test_a_trial_ends_by_itself_and_stays_off(guard: Guard) -> None:
+    """An unconfirmed trial removes every rule and set in time; status shows it, and a new start stays off."""
+    begin(guard)
+    [problem] = [line for line in guard.status()["problems"] if line.startswith("a trial")]
+    until(is_gone, "the end of the trial")
+    until(lambda: "trial.ended" in guard.log, "word of it")
+
+    assert "unless: ringfence confirm" in problem
+    guard.stop()
+    guard.start()
+    assert guard.status()["firewall"]["enforcing"] is False
+    assert is_gone()
+    guard.command("on")
+    assert guard.banned() == {ADDRESS}
+    guard.command("off")
+
+
+@pytest.mark.kernel
+def test_a_trial_ends_although_the_daemon_was_killed(guard: Guard) -> None:
+    """A trial ends in time and removes every rule and set, even after kill -9 and without a restart."""
+    begin(guard)
+    guard.kill()
+    assert not is_gone()
+    until(is_gone, "the end of the trial")
+
+    with Store.open(guard.folder / "ringfence.db", owner=False) as store:
+        until(lambda: trial.until(store) is None, "the end of its memory")
+        assert store.switched_off is True
+
+
+@pytest.mark.kernel
+def test_who_confirms_keeps_everything(guard: Guard) -> None:
+    """After a confirmation, neither the daemon nor the standby process removes anything."""
+    begin(guard)
+    said = [guard.command("confirm").stdout for _ in range(2)]
+    time.sleep(4 + trial.GRACE + 1)
+
+    assert said == [
+        "confirmed: rules and bans stay in place\n",
+        "no trial is running: nothing to confirm\n",
+    ]
+    assert guard.banned() == {ADDRESS}
+    guard.command("off")
+
+
+@pytest.mark.kernel
+def test_who_stops_a_trial_has_ended_it(guard: Guard) -> None:
+    """A stop during a trial removes everything; a daemon without a trial leaves the bans."""
+    begin(guard, "1h")
+    guard.stop()
+
+    assert is_gone()
+
+
+def test_a_trial_is_confirmed_without_a_daemon(tmp_path: Path) -> None:
+    """While the daemon is down, `confirm` writes to the database."""
+    guard = Guard(tmp_path)
+    with Store.open(tmp_path / "ringfence.db", owner=False) as store:
+        trial.begin(store, 4e9)
+        done = guard.command("confirm")
+
+        assert (done.returncode, done.stdout) == (0, "confirmed: rules and bans stay in place\n")
+        assert trial.until(store) is None
+
+
+def test_a_length_that_is_none_is_refused(tmp_path: Path) -> None:
+    """`run --trial soon` is a usage error, and nothing is started."""
+    done = Guard(tmp_path).command("run", "--trial", "soon")
+
+    assert done.returncode == 2
+    assert "--trial must be a duration" in done.stderr
+
+
+def test_who_stands_by_minds_its_own_trial_only(tmp_path: Path) -> None:
+    """The standby process leaves a trial alone that was confirmed or replaced by another one."""
+    guard = Guard(tmp_path)
+    end = time.time() - trial.GRACE
+    with Store.open(tmp_path / "ringfence.db", owner=False) as store:
+        trial.begin(store, end + 3_600)
+        assert trial.main(str(guard.config), repr(end)) == 0
+        assert trial.until(store) == end + 3_600
+        assert store.switched_off is False
+
+
+def test_who_stands_by_is_no_child_of_the_daemon(tmp_path: Path) -> None:
+    """The standby process has its own session: the terminal's Ctrl-C and the daemon's end do not reach it."""
+    guard = Guard(tmp_path)
+    before = subprocess.run(["pgrep", "-f", str(guard.config)], capture_output=True, text=True, check=False)
+    with Store.open(tmp_path / "ringfence.db", owner=False):
+        trial.start_standby(guard.config, time.time() + 1 - trial.GRACE)
+    after = subprocess.run(["pgrep", "-f", str(guard.config)], capture_output=True, text=True, check=True)
+    [pid] = set(after.stdout.split()) - set(before.stdout.split())
+    session = run("ps", "-o", "sid=", "-p", pid).strip()
+
+    assert session == pid
+    until(lambda: not Path(f"/proc/{pid}/cmdline").exists() or _is_dead(pid), "its end")
+
+
+def _is_dead(pid: str) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text("ascii").rpartition(")")[2].split()[0] == "Z"

@@ -1,0 +1,115 @@
+"""chan_sip's answers: each confirms one line, and a 403 alone shows some guesses."""
+
+from ipaddress import ip_address
+
+import pytest
+from attrs import evolve
+from tests.detect.events import NOTICES, SENDER, event
+
+from ringfence.detect.answers import LIFE, LOGGED_IN, SESSION_LIFE, Answers
+from ringfence.model import Address, Challenge, EventKind, SecurityEvent, Service, Transport
+
+BY: Address = ip_address(SENDER)
+ASKED = Challenge(BY, 5062, ip_address("198.18.0.1"), 5060, b"call-1", b"n", BY, service=Service.SIP)
+REFUSED = evolve(ASKED, nonce=b"", status=403, digest=b"d")
+NOT_FOUND = evolve(REFUSED, status=404)
+
+
+def line(acl_name: str = "", service: Service = Service.SIP) -> SecurityEvent:
+    """Return a line that names the sender."""
+    kind = EventKind.FAILED_ACL if acl_name else EventKind.INVALID_PASSWORD
+    return event(kind, service=service, source=NOTICES, session=b"", acl_name=acl_name)
+
+
+def test_each_answer_confirms_one_line() -> None:
+    """An answer confirms one line for as long as a line may be late; an answer by TCP confirms no line."""
+    answers = Answers()
+    answers.record(ASKED, BY, 0.0)
+    answers.record(evolve(ASKED, transport=Transport.TCP), BY, 1.0)
+
+    assert [answers.confirms(line(), 2.0) for _ in range(2)] == [True, False]
+    answers.record(evolve(ASKED, nonce=b"o"), BY, 3.0)
+    assert not answers.confirms(line(), 3.0 + LIFE)
+
+
+@pytest.mark.parametrize(
+    ("answer", "other", "acl_name"),
+    [
+        (ASKED, evolve(ASKED, nonce=b"o"), ""),
+        (REFUSED, evolve(REFUSED, digest=b"e"), ""),
+        (NOT_FOUND, evolve(NOT_FOUND, digest=b"e"), "no_extension_match"),
+    ],
+)
+def test_a_repeated_answer_confirms_one_line(answer: Challenge, other: Challenge, acl_name: str) -> None:
+    """A repeated answer confirms one line: Asterisk repeats an answer to INVITE until the ACK.
+
+    The next answer of the session confirms another line.
+    """
+    answers = Answers()
+    for now in (0.0, 0.5, 1.5, 3.5, 7.5):
+        answers.record(answer, BY, now)
+    assert [answers.confirms(line(acl_name), 8.0) for _ in range(2)] == [True, False]
+
+    answers.record(answer, BY, SESSION_LIFE - 1.0)
+    answers.record(other, BY, SESSION_LIFE - 1.0)
+    assert [answers.confirms(line(acl_name), SESSION_LIFE) for _ in range(2)] == [True, False]
+
+
+def test_a_repeated_challenge_begins_no_session_again() -> None:
+    """A 401 that Asterisk repeats after its 403 does not turn the repeated 403 into another guess."""
+    answers = Answers()
+    found = [answers.record(one, BY, now) for now in (0.0, 0.5) for one in (ASKED, REFUSED)]
+    assert found == [False, True, False, False]
+
+
+@pytest.mark.parametrize("service", [Service.SIP, Service.PJSIP])
+def test_a_call_to_nowhere_is_confirmed_by_a_404_alone(service: Service) -> None:
+    """A challenge confirms no such call, a 404 confirms no wrong password, and the service must match."""
+    answers = Answers()
+    other = Service.SIP if service is Service.PJSIP else Service.PJSIP
+    answers.record(evolve(NOT_FOUND, service=service), BY, 0.0)
+    answers.record(evolve(ASKED, service=other), BY, 0.0)
+
+    assert not answers.confirms(line(service=service), 0.0)
+    assert not answers.confirms(line("no_extension_match", other), 0.0)
+    assert answers.confirms(line("no_extension_match", service), 0.0)
+
+
+def test_a_403_is_a_guess_where_a_challenge_was() -> None:
+    """A 403 is a guess only after a recent challenge of the same session; a 403 alone is a refusal."""
+    answers = Answers()
+    assert not answers.record(REFUSED, BY, 0.0)
+    assert not answers.record(ASKED, BY, 0.0)
+    assert not answers.record(evolve(REFUSED, call_id=b"call-2"), BY, 1.0)
+    assert answers.record(REFUSED, BY, SESSION_LIFE - 0.1)
+    answers.record(evolve(ASKED, nonce=b"o"), BY, SESSION_LIFE)
+    assert not answers.record(REFUSED, BY, 2 * SESSION_LIFE)
+
+
+def test_a_403_that_is_repeated_counts_once() -> None:
+    """chan_sip repeats a 403 until the ACK; after another request of the session it is another guess."""
+    answers = Answers()
+    answers.record(ASKED, BY, 0.0)
+    assert [answers.record(REFUSED, BY, 1.0) for _ in range(3)] == [True, False, False]
+    answers.record_request(BY, b"call-1", 2.0)
+    assert [answers.record(REFUSED, BY, 2.0) for _ in range(2)] == [True, False]
+
+
+def test_after_a_login_a_403_is_the_dialplans() -> None:
+    """A phone that logged in and calls a forbidden number is no guesser."""
+    answers = Answers()
+    answers.record(ASKED, BY, 0.0)
+    answers.succeeded(BY, 0.0)
+    assert not answers.record(REFUSED, BY, 1.0)
+    answers.record(evolve(ASKED, nonce=b"o"), BY, LOGGED_IN)
+    assert answers.record(REFUSED, BY, LOGGED_IN)
+
+
+def test_what_is_kept_is_bounded() -> None:
+    """The oldest addresses, sessions and answers are discarded first."""
+    answers = Answers(most=3)
+    for number in range(9):
+        address = ip_address(number + 1)
+        answers.record(evolve(ASKED, call_id=b"%d" % number), address, 0.0)
+        answers.succeeded(address, 0.0)
+    assert len(answers) == 12

@@ -1,0 +1,669 @@
+"""Attribution: how the detector judges events and challenges together.
+
+tests/detect/transcripts/test_recordings.py tests that every interleaving of recordings counts the same.
+"""
+
+from ipaddress import ip_address, ip_network
+
+import pytest
+from attrs import evolve
+from tests.detect.events import NOTICES, SECURITY, SENDER, Connected, event
+
+from ringfence.detect.backing import UNBACKED, WITHIN
+from ringfence.detect.detector import Detector
+from ringfence.detect.hidden import WAIT
+from ringfence.detect.judgement import Disposition
+from ringfence.detect.rules import RULES, Rule
+from ringfence.detect.unanswered import ANSWERED, MANY, SETTLED, SURE_AFTER
+from ringfence.detect.unconfirmed_reports import PATIENCE
+from ringfence.detect.unprovable import UNPROVEN, UNSHIELDED_FOR
+from ringfence.model import (
+    AttemptKind,
+    Challenge,
+    Contact,
+    Endpoint,
+    EventKind,
+    Friend,
+    FriendReason,
+    ObservedRequest,
+    Proof,
+    Scope,
+    SecurityEvent,
+    Service,
+    SourceId,
+    Transport,
+)
+
+GUESS = RULES[0]
+HERE = ip_address("198.18.0.1")
+STRANGER = "203.0.113.9"
+AT_ONCE = (evolve(GUESS, attempts=1),)
+
+
+def challenge(address: str = SENDER, *, call_id: bytes = b"call-1", evasive: bool = False) -> Challenge:
+    """Return a challenge that PJSIP sent to ``address`` at its own request."""
+    there = ip_address(address)
+    return Challenge(there, 5062, HERE, 5060, call_id, b"1/x", there, evasive, "alice")
+
+
+def line(address: str = SENDER, session: bytes = b"call-1") -> SecurityEvent:
+    """Return a forgeable line of PJSIP that names ``address``."""
+    told = event(EventKind.CHALLENGE_RESPONSE_FAILED, source=NOTICES, address=address, session=session)
+    return evolve(told, forgeable=True)
+
+
+def always(_: str) -> float:
+    """Return a start time so early that AMI has been connected for long."""
+    return -SURE_AFTER
+
+
+def joining(rules: tuple[Rule, ...] = RULES, *connected: tuple[str, int]) -> Detector:
+    """Return a detector of a PBX that several sources report, with these TCP connections."""
+    return Detector(rules, several=frozenset({"pbx"}), connections=Connected(*connected))
+
+
+def test_a_line_counts_at_once_where_its_challenge_was_seen() -> None:
+    """A line counts at once with its challenge, whichever of the two comes first."""
+    for first in ("wire", "line"):
+        detector = joining(AT_ONCE)
+        judged = detector.observe_challenges([challenge()], 0.0, 0.0, "pbx") if first == "wire" else []
+        judgement = detector.observe(line(), 0.0)
+        judged += [judgement] if judgement else []
+        judged += detector.observe_challenges([challenge()], 0.1, 0.1, "pbx") if first == "line" else []
+
+        assert [(j.subject, j.disposition) for j in judged] == [(ip_network(SENDER), Disposition.COUNTED)]
+        assert detector.tick(PATIENCE, wire=True) == []
+
+
+def test_a_line_without_a_challenge_names_nobody() -> None:
+    """A line without a challenge is forged if the wire sees all; otherwise it is listed and bans nothing."""
+    for blind, wire, standing in (
+        (None, True, Disposition.FORGED),
+        (0.0, True, Disposition.UNCONFIRMED),
+        (None, False, Disposition.UNCONFIRMED),
+    ):
+        detector = joining(AT_ONCE)
+        detector.observe_challenges([challenge(call_id=b"another")], 0.0, 0.0, "pbx")
+        if blind is not None:
+            detector.observe_loss(blind)
+        assert detector.observe(line(), 0.0) is None
+        (judgement,) = detector.tick(PATIENCE, wire=wire)
+        assert (judgement.disposition, judgement.decision) == (standing, None)
+        assert bool(detector.watched(PATIENCE)) is (standing is Disposition.UNCONFIRMED)
+
+
+def test_two_lines_of_one_guess_at_the_start_count_once() -> None:
+    """Both lines wait until AMI and the wire are known to be away; then the security line counts for both."""
+    told = event(EventKind.CHALLENGE_RESPONSE_FAILED, source=SECURITY)
+    for lines in (line(), told), (told, line()):
+        detector = joining()
+        for one in lines:
+            assert detector.observe(one, 0.0) is None
+        judged = detector.tick(PATIENCE)
+        assert [j.disposition for j in judged] == [Disposition.COUNTED]
+
+
+def test_a_line_without_a_challenge_may_name_who_asked_before() -> None:
+    """A line without a challenge counts if its address asked for one lately and has no phone here.
+
+    An attacker whose answers cannot be delivered guesses all the same.
+    """
+    for succeeds, standing in ((False, Disposition.COUNTED), (True, Disposition.FORGED)):
+        detector = joining(AT_ONCE)
+        detector.observe_challenges([challenge(call_id=b"another")], 1.0, 1.0, "pbx")
+        detector.observe(event(EventKind.CHALLENGE_SENT, session=b"another"), 1.0)
+        by = SENDER if succeeds else STRANGER
+        detector.observe(event(EventKind.SUCCESSFUL_AUTH, address=by, session=b"another"), 1.0)
+        assert detector.tick(1.5, wire=True, listening=always) == []
+        judged = [detector.observe(line(), 1.0 + ANSWERED)]
+        judged += detector.tick(1.0 + ANSWERED + PATIENCE, wire=True, listening=always)
+        assert [j.disposition for j in judged if j] == [standing]
+
+
+def test_who_asks_without_end_is_counted() -> None:
+    """A sender that keeps requesting challenges without a success is counted, although nothing reports it."""
+    detector = joining()
+    detector.observe_challenges([challenge(STRANGER)], 0.0, 0.0, "pbx")
+    detector.observe(event(EventKind.SUCCESSFUL_AUTH, address=STRANGER), 0.5)
+    for number in range(MANY + GUESS.attempts + 1):
+        detector.observe_challenges([challenge(call_id=b"%d" % number)], 1.0, 1.0, "pbx")
+        detector.observe(event(EventKind.CHALLENGE_SENT, session=b"%d" % number), 1.0)
+    judged = detector.tick(1.0 + SETTLED, listening=always)
+
+    assert [j.decision.subject for j in judged if j.decision] == [ip_network(SENDER)]
+    assert detector.counts.hidden >= GUESS.attempts
+
+
+def test_a_phone_of_chan_sips_may_have_a_hundred_lamps() -> None:
+    """A phone that subscribes a hundred times is no guesser: chan_sip reports no success of a SUBSCRIBE."""
+    detector = joining()
+    detector.observe(event(EventKind.CHALLENGE_SENT, service=Service.SIP), 0.5)
+    for number in range(2 * MANY):
+        detector.observe_challenges(
+            [evolve(challenge(call_id=b"%d" % number), service=Service.SIP)], 1.0, 1.0, "pbx"
+        )
+
+    assert detector.tick(1.0 + SETTLED, listening=lambda _: 0.0) == []
+
+
+def test_who_is_banned_already_gets_no_challenge() -> None:
+    """A late line of a banned address is late and no forgery, since a banned address gets no challenge."""
+    detector = joining()
+    detector.observe_challenges([challenge(call_id=b"another")], 0.0, 0.0, "pbx")
+    detector.record_ban(ip_network(SENDER), 100.0)
+    assert detector.observe(line(), 1.0) is None
+
+    assert [j.disposition for j in detector.tick(1.0 + PATIENCE, wire=True)] == [Disposition.LATE]
+
+
+def test_what_is_evasive_counts_by_itself() -> None:
+    """Each evasive request counts at once, since no other source can report it.
+
+    The exception is a request that may answer an earlier challenge of its session.
+    """
+    detector = joining()
+    judged = detector.observe_challenges(
+        [challenge(call_id=b"%d\xff" % n, evasive=True) for n in range(5)], 0.0, 7.0, "pbx"
+    )
+
+    assert [j.disposition for j in judged] == [Disposition.COUNTED] * 5
+    assert (judged[4].decision is not None, judged[0].attempt.time) == (True, 7.0)
+    assert (judged[0].attempt.account, judged[0].attempt.event) == ("alice", EventKind.HIDDEN)
+    assert detector.counts.hidden == 5
+
+
+def test_a_evasive_guess_that_others_tell_of_counts_once() -> None:
+    """An ESC in a display name suppresses nothing: AMI reports the same call, and it counts once."""
+    detector = joining()
+    detector.observe_challenges([challenge(evasive=True)], 0.0, 0.0, "pbx")
+    assert detector.observe(event(EventKind.INVALID_ACCOUNT_ID), 0.0) is None
+    assert detector.counts.attempts == 1
+
+
+def test_a_challenge_whose_sender_is_not_known_blames_nobody() -> None:
+    """A challenge of unknown sender, from chan_sip or another server, is not sufficient evidence."""
+    detector = joining(AT_ONCE)
+    assert detector.observe_challenges([evolve(challenge(evasive=True), sender=None)], 0.0, 0.0, "pbx") == []
+    assert detector.counts.attempts == 0
+
+
+def test_what_ami_does_not_tell_of_counts_when_its_time_is_over() -> None:
+    """A challenge that AMI should have reported and did not is an attempt of the address that asked."""
+    detector = joining(AT_ONCE)
+    detector.observe_challenges([challenge(call_id=b"before")], 0.0, 0.0, "pbx")
+    detector.observe(event(EventKind.CHALLENGE_SENT, session=b"before"), 0.0)
+    detector.observe_challenges([challenge()], 1.0, 1.0, "pbx")
+
+    assert detector.tick(1.0 + WAIT - 0.1, listening=lambda _: 0.0) == []
+    (judgement,) = detector.tick(1.0 + WAIT, 6.0, listening=lambda _: 0.0)
+    assert (judgement.subject, judgement.disposition) == (ip_network(SENDER), Disposition.COUNTED)
+
+
+def chan_sip_line(address: str = SENDER, account: str = "alice") -> SecurityEvent:
+    """Return a line of chan_sip that names ``address``."""
+    return event(
+        EventKind.INVALID_PASSWORD,
+        service=Service.SIP,
+        source=NOTICES,
+        session=b"",
+        address=address,
+        account=account,
+        transport=Transport.UNKNOWN,
+    )
+
+
+def test_chan_sips_event_and_line_must_agree_without_the_wire() -> None:
+    """An event and a line that name one address are one claim; two that differ count against no address."""
+    for named, standing in ((SENDER, Disposition.COUNTED), (STRANGER, Disposition.FORGED)):
+        detector = joining()
+        reported = event(EventKind.INVALID_PASSWORD, service=Service.SIP, address=named)
+        assert detector.observe(reported, 0.0) is None
+        assert detector.observe(chan_sip_line(), 0.0) is None
+
+        first, *others = detector.tick(PATIENCE, listening=always)
+        assert (first.disposition, str(first.attempt.address)) == (standing, SENDER)
+        assert first.attempt.proof is Proof.CLAIMED
+        assert [j.disposition for j in others] == [Disposition.UNCONFIRMED] * (named is STRANGER)
+
+
+def test_a_line_of_chan_sips_counts_once_for_each_answer() -> None:
+    """A forger of lines gains nothing beyond the answers that really went to that address."""
+    detector = joining()
+    detector.observe_challenges(
+        [evolve(challenge(), service=Service.SIP, nonce=b"%d" % n) for n in range(2)], 0.0, 0.0, "pbx"
+    )
+    judged = [detector.observe(chan_sip_line(), 0.0) for _ in range(4)]
+
+    assert [j.disposition for j in judged if j] == [Disposition.COUNTED] * 2
+    assert {j.disposition for j in detector.tick(PATIENCE, wire=True)} == {Disposition.UNCONFIRMED}
+
+
+def test_a_line_first_and_a_nonce_later_is_one_proven_attempt() -> None:
+    """Whichever source reports last, an attempt has the best proof that any of them gives."""
+    detector = joining()
+    detector.observe_challenges(
+        [evolve(challenge(), service=Service.SIP, nonce=b"%d" % n) for n in range(5)], 0.0, 0.0, "pbx"
+    )
+    judged = []
+    for number in range(5):
+        judged.append(detector.observe(chan_sip_line(), float(number)))
+        nonce = b"%d" % number
+        reported = event(
+            EventKind.INVALID_PASSWORD, service=Service.SIP, challenge=nonce, response=b"r", session=nonce
+        )
+        judged += [detector.observe(reported, float(number)), *detector.take_further_judgements()]
+
+    assert detector.counts.attempts == 5
+    assert [j.decision.scope for j in judged if j and j.decision] == [Scope.FULL]
+
+
+@pytest.mark.parametrize("source", [NOTICES, SECURITY])
+def test_text_of_tcp_counts_only_with_its_connection(source: SourceId) -> None:
+    """A line that claims TLS counts only with its connection, because its sender chose the address in it."""
+    for connected, standing in (((SENDER, 5062),), Disposition.COUNTED), ((), Disposition.UNCONFIRMED):
+        detector = joining(AT_ONCE, *connected)
+        told = event(EventKind.CHALLENGE_RESPONSE_FAILED, source=source, transport=Transport.TLS)
+        judged = [detector.observe(told, 0.0), *detector.tick(PATIENCE)]
+        assert [j.disposition for j in judged if j] == [standing]
+
+
+@pytest.mark.parametrize("service", [Service.AMI, Service.IAX2, Service.DIALPLAN])
+def test_lines_that_nothing_can_confirm_ban_nobody(service: Service) -> None:
+    """Lines of IAX2 and the dialplan ban nothing; a failed manager login counts by its AMI event."""
+    detector = joining((evolve(GUESS, attempts=1, counts=frozenset(AttemptKind)),))
+    kind = EventKind.FAILED_ACL if service is Service.DIALPLAN else EventKind.INVALID_PASSWORD
+    told = event(kind, source=NOTICES, service=service, port=0, transport=Transport.UNKNOWN)
+    assert detector.observe(told, 0.0) is None
+
+    assert [(j.disposition, j.decision) for j in detector.tick(PATIENCE, wire=True)] == [
+        (Disposition.UNCONFIRMED, None)
+    ]
+
+
+def test_without_ami_and_the_wire_a_line_is_a_claim() -> None:
+    """Without AMI and the wire a line of UDP counts, and one of TLS needs its connection."""
+    for transport, standing in (
+        (Transport.UDP, Disposition.COUNTED),
+        (Transport.TLS, Disposition.UNCONFIRMED),
+    ):
+        detector = Detector(AT_ONCE, several=frozenset(), corroborated=frozenset(), connections=Connected())
+        told = event(EventKind.CHALLENGE_RESPONSE_FAILED, source=SECURITY, transport=transport)
+        judgement = detector.observe(told, 0.0)
+        assert judgement is not None
+        assert (judgement.disposition, judgement.attempt.proof) == (standing, Proof.CLAIMED)
+
+
+def test_earlier_lines_count_with_the_connection_that_is_listed_later() -> None:
+    """The first lines of a connection count as soon as the kernel lists it, which may be later."""
+    connected = Connected()
+    detector = Detector(RULES, several=frozenset({"pbx"}), connections=connected)
+    failed = EventKind.CHALLENGE_RESPONSE_FAILED
+    told = event(failed, source=NOTICES, transport=Transport.UNKNOWN)
+    lines = [evolve(told, session=b"%d" % number, forgeable=True) for number in range(GUESS.attempts)]
+    for number, one in enumerate(lines[:-1]):
+        assert detector.observe(one, 0.002 * number) is None
+    connected.remotes.add((ip_address(SENDER), lines[0].remote.port))
+    last = detector.observe(lines[-1], 0.01)
+    judged = [*detector.take_further_judgements(), *([last] if last else [])]
+
+    assert len(judged) == GUESS.attempts
+    assert [j.decision.subject for j in judged if j.decision] == [ip_network(SENDER)]
+    assert detector.tick(PATIENCE + 0.01) == []
+
+
+def test_a_tampered_event_of_tcp_needs_its_connection() -> None:
+    """A tampered event, outside Asterisk's grammar, proves nothing unless the kernel knows its connection."""
+    for connected, proof in (((SENDER, 5062),), Proof.HANDSHAKE), ((), Proof.CLAIMED):
+        detector = joining(AT_ONCE, *connected)
+        told = event(EventKind.CHALLENGE_RESPONSE_FAILED, transport=Transport.TCP, tampered=True)
+        judgement = detector.observe(told, 0.0)
+        assert judgement is not None
+        assert judgement.attempt.proof is proof
+        assert (judgement.disposition is Disposition.COUNTED) is bool(connected)
+
+
+@pytest.mark.parametrize("kind", [EventKind.CHALLENGE_RESPONSE_FAILED, EventKind.INVALID_PASSWORD])
+def test_chan_sips_challenge_that_went_to_a_stranger_blames_who_asked(kind: EventKind) -> None:
+    """A challenge that went to a stranger counts against its requester, and its nonce proves nothing.
+
+    A Via can name a stranger in the event and have the challenge sent there.
+    """
+    detector = joining(AT_ONCE)
+    sent = evolve(challenge(STRANGER), nonce=b"n", sender=ip_address(SENDER), service=Service.SIP)
+    detector.observe_challenges([sent], 0.0, 0.0, "pbx")
+    judgement = detector.observe(event(kind, service=Service.SIP, address=STRANGER, challenge=b"n"), 0.0)
+
+    assert judgement is not None
+    assert (judgement.subject, judgement.disposition) == (ip_network(SENDER), Disposition.COUNTED)
+    assert judgement.attempt.proof is Proof.CLAIMED
+
+
+def test_chan_sips_challenges_back_no_line_of_pjsips() -> None:
+    """chan_sip's challenges confirm no line of PJSIP, whichever address asked for them."""
+    detector = joining(AT_ONCE)
+    detector.observe_challenges([evolve(challenge(), service=Service.SIP)], 0.0, 0.0, "pbx")
+    assert detector.observe(line(), 0.0) is None
+    assert [j.disposition for j in detector.tick(PATIENCE, wire=True)] == [Disposition.FORGED]
+
+
+def test_chan_sips_event_without_a_line_is_listed() -> None:
+    """An event of chan_sip that no line confirms is listed as unconfirmed."""
+    detector = joining(AT_ONCE)
+    assert detector.observe(event(EventKind.INVALID_PASSWORD, service=Service.SIP), 0.0) is None
+    assert [j.disposition for j in detector.tick(PATIENCE)] == [Disposition.UNCONFIRMED]
+
+
+def test_lines_of_chan_sip_are_remembered_up_to_a_bound() -> None:
+    """A sender that fails with ever new accounts fills no memory, and can only have a stranger listed."""
+    detector = joining()
+    for number in range(17_000):
+        detector.observe(chan_sip_line(account=str(number)), 0.0)
+    assert len(detector._attribution._lines) == 16_384
+
+
+def test_a_line_of_who_is_connected_counts_at_once() -> None:
+    """A line counts at once with its TCP or TLS connection, which shows a handshake from that very port."""
+    detector = joining(AT_ONCE, (SENDER, 5062))
+    judgement = detector.observe(port_line(), 0.0)
+    assert judgement is not None
+    assert judgement.decision is not None
+    assert (judgement.attempt.proof, judgement.attempt.transport) == (Proof.HANDSHAKE, Transport.TCP)
+
+
+def port_line(address: str = SENDER, port: int = 5062, session: bytes = b"call-1") -> SecurityEvent:
+    """Return a line of PJSIP that names an address and port and, as Asterisk writes it, no transport."""
+    named = line(address, session)
+    return evolve(named, remote=evolve(named.remote, port=port, transport=Transport.UNKNOWN))
+
+
+def test_the_kernel_is_asked_of_nobody_whom_others_report() -> None:
+    """The kernel is not asked about lines that AMI reports too: a query takes the time of several guesses."""
+    asked: list[Endpoint] = []
+
+    class Asked(Connected):
+        def backs(self, remote: Endpoint) -> bool:
+            asked.append(remote)
+            return True
+
+    detector = Detector(RULES, several=frozenset({"pbx"}), connections=Asked())
+    detector.observe(event(EventKind.CHALLENGE_RESPONSE_FAILED), 0.0)
+    detector.observe(port_line(), 0.0)
+    assert (detector.tick(PATIENCE, wire=True), asked) == ([], [])
+
+
+def test_who_tries_ports_is_not_believed() -> None:
+    """Connections confirm no line of an address that many lines name with ports that are not connected."""
+    detector = joining(AT_ONCE, (STRANGER, 5062))
+    for number in range(2 * UNBACKED):
+        assert detector.observe(port_line(STRANGER, 20_000 + number), 0.0) is None
+    detector.tick(PATIENCE)
+    assert detector.observe(port_line(STRANGER), WITHIN - 0.1) is None
+
+    judgement = detector.observe(port_line(STRANGER), WITHIN + PATIENCE)
+    assert judgement is not None
+    assert judgement.decision is not None
+
+
+def test_a_burst_over_many_ports_bans_nobody() -> None:
+    """Each line that nothing confirms counts against its address as soon as it is read."""
+    detector = joining((GUESS,), (STRANGER, 20_000))
+    judged = [
+        detector.observe(port_line(STRANGER, port), 0.0)
+        for port in range(19_900, 20_100)
+        for _ in range(2 * GUESS.attempts)
+    ]
+    assert [judgement for judgement in judged if judgement] == []
+
+
+def test_chan_sips_event_of_a_stream_counts_with_its_connection() -> None:
+    """An event of chan_sip counts with its connection: no log line names the sender of an INVITE.
+
+    The wire cannot read TLS.
+    """
+    for port, counts in ((5062, True), (5063, False)):
+        detector = joining(AT_ONCE, (SENDER, port))
+        reported = event(
+            EventKind.INVALID_PASSWORD,
+            service=Service.SIP,
+            transport=Transport.TLS,
+            challenge=b"n",
+            response=b"r",
+        )
+        judgement = detector.observe(reported, 0.0)
+        assert (judgement is not None) is counts
+        if judgement is not None:
+            assert judgement.decision is not None
+            assert judgement.attempt.proof is Proof.HANDSHAKE
+
+
+def test_a_nonce_that_chan_sip_repeats_for_a_stranger_proves_nobody() -> None:
+    """A nonce that chan_sip sent by TLS before proves no address when it comes back by UDP.
+
+    A sender gets it by TLS, has it sent to a stranger by UDP, and answers it as the stranger.
+    """
+    for asked_by in (SENDER, STRANGER):  # in the second case the sender forges the source too
+        detector = joining(AT_ONCE)
+        detector.observe_challenges([], 0.0, 0.0, "pbx")
+        by_tls = event(EventKind.CHALLENGE_SENT, service=Service.SIP, transport=Transport.TLS, challenge=b"n")
+        detector.observe(by_tls, 0.0)
+        repeated = evolve(challenge(STRANGER), nonce=b"n", sender=ip_address(asked_by), service=Service.SIP)
+        detector.observe_challenges([repeated], 0.1, 0.1, "pbx")
+        guess = event(
+            EventKind.INVALID_PASSWORD, service=Service.SIP, address=STRANGER, challenge=b"n", response=b"r"
+        )
+        judgement = detector.observe(guess, 0.2)
+
+        assert judgement is not None
+        assert (str(judgement.attempt.address), judgement.attempt.proof) == (asked_by, Proof.CLAIMED)
+
+
+def test_a_nonce_near_a_loss_of_the_wire_proves_nobody() -> None:
+    """A nonce near a loss of the wire proves no address.
+
+    The lost packet may have carried the same nonce to a sender that forges its source.
+    """
+    detector = joining()
+    detector.observe_challenges([challenge()], 0.0, 0.0, "pbx")
+    detector.observe_loss(0.1)
+    judgement = detector.observe(event(EventKind.CHALLENGE_RESPONSE_FAILED, challenge=b"1/x"), 0.2)
+
+    assert judgement is not None
+    assert judgement.attempt.proof is Proof.CLAIMED
+
+
+def test_a_hang_up_frees_nobody() -> None:
+    """After a hang-up, lines without a connection do not stop the sender's connections from confirming."""
+    detector = joining(AT_ONCE, (SENDER, 5062))
+    for _ in range(UNBACKED):
+        detector.observe(port_line(port=1), 0.0)
+    detector.tick(PATIENCE)
+    judgement = detector.observe(port_line(), PATIENCE)
+    assert judgement is not None
+    assert judgement.decision is not None
+
+
+def test_an_observed_nonce_proves_the_sessions_of_its_request() -> None:
+    """A suspect that sends back a nonce which only it received is proven, for this and later attempts."""
+    detector = joining()
+    judged = []
+    for number in range(5):
+        call_id = b"%d\xff" % number
+        nonce = b"%d/x" % number
+        sent = evolve(challenge(call_id=call_id, evasive=True), nonce=nonce)
+        judged += detector.observe_challenges([sent], 0.0, 0.0, "pbx")
+        request = ObservedRequest(ip_address(SENDER), 5062, (b"forged", nonce), (call_id,))
+        judged += detector.observe_requests([request], 0.0, "pbx")
+
+    assert [(j.disposition, j.decision.scope) for j in judged if j.decision] == [
+        (Disposition.COUNTED, Scope.FULL)
+    ]
+
+
+@pytest.mark.parametrize("relayed", [False, True])
+def test_an_observed_nonce_that_others_know_proves_nobody(*, relayed: bool) -> None:
+    """A nonce that was also sent elsewhere, or that its receiver forwards, proves no address."""
+    detector = joining()
+    for number in range(5):
+        call_id = b"%d\xff" % number
+        sent = evolve(challenge(call_id=call_id, evasive=True), nonce=b"n%d" % number, relayed=relayed)
+        also = evolve(sent, address=ip_address(STRANGER), evasive=False)
+        detector.observe_challenges([sent] if relayed else [sent, also], 0.0, 0.0, "pbx")
+        request = ObservedRequest(ip_address(SENDER), 5062, (sent.nonce,), (call_id,))
+        assert detector.observe_requests([request], 0.0, "pbx") == []
+
+
+def test_only_what_the_wire_alone_saw_makes_a_suspect() -> None:
+    """Only an attempt that the wire alone saw makes a suspect: AMI's events carry the nonce themselves."""
+    detector = joining()
+    (hidden,) = detector.observe_challenges([challenge(evasive=True)], 0.0, 0.0, "pbx")
+    reported = detector.observe(event(EventKind.INVALID_ACCOUNT_ID, session=b"other"), 0.0)
+    assert hidden.suspect
+    assert reported is not None
+    assert not reported.suspect
+
+
+def test_a_hidden_guess_by_tcp_is_proven() -> None:
+    """A hidden guess by TCP is proven, because the answer left by the sender's own connection."""
+    detector = joining(AT_ONCE)
+    seen = evolve(challenge(evasive=True), transport=Transport.TCP, sender=None)
+    (judgement,) = detector.observe_challenges([seen], 0.0, 0.0, "pbx")
+    assert judgement.attempt.proof is Proof.HANDSHAKE
+    assert judgement.decision is not None
+    assert judgement.decision.scope is Scope.FULL
+
+
+def test_what_asterisk_sends_a_phone_by_tcp_is_no_guess_of_it() -> None:
+    """A segment to a friend that looks like an answer is no guess, as another sender may have written it."""
+    detector = joining(AT_ONCE)
+    detector.observe(evolve(event(EventKind.SUCCESSFUL_AUTH, account="204"), password=True), 0.0)
+    seen = evolve(challenge(call_id=b"forged\xff", evasive=True), transport=Transport.TCP)
+    assert [j.disposition for j in detector.observe_challenges([seen], 1.0, 1.0, "pbx")] == [
+        Disposition.UNCONFIRMED
+    ]
+
+
+def test_a_nonce_that_went_by_tcp_alone_proves_no_datagram() -> None:
+    """A forged answer within a TCP stream must not make a forged datagram proven."""
+    detector = joining()
+    detector.observe_challenges([evolve(challenge(), nonce=b"n", transport=Transport.TCP)], 0.0, 0.0, "pbx")
+    judgement = detector.observe(event(EventKind.CHALLENGE_RESPONSE_FAILED, challenge=b"n"), 0.0)
+    assert judgement is not None
+    assert judgement.attempt.proof is Proof.CLAIMED
+
+
+def test_while_nothing_but_the_log_is_heard_its_lines_are_claims() -> None:
+    """While AMI is away and the wire is off, a line is a claim; once AMI is back, it is unconfirmed."""
+    detector = joining(AT_ONCE)
+    told = event(EventKind.CHALLENGE_RESPONSE_FAILED, source=SECURITY)
+    detector.tick(0.0, wire=False, listening=lambda _: None)
+    judgement = detector.observe(told, 0.0)
+    assert judgement is not None
+    assert (judgement.disposition, judgement.attempt.proof) == (Disposition.COUNTED, Proof.CLAIMED)
+
+    detector.tick(1.0, wire=False, listening=always)
+    assert detector.observe(evolve(told, session=b"another"), 1.0) is None
+
+
+def test_chan_sips_refusal_is_a_guess_that_no_event_reports() -> None:
+    """A 403 after a challenge is a guess, and after a login it is the dialplan's.
+
+    MESSAGE and SUBSCRIBE raise no event.
+    """
+    for logged_in in (False, True):
+        detector = joining()
+        detector.observe_challenges([], 0.0, 0.0, "pbx")
+        detector.tick(0.0, wire=True, listening=always)
+        if logged_in:
+            detector.observe(event(EventKind.SUCCESSFUL_AUTH, service=Service.SIP), 0.0)
+        asked = evolve(challenge(), service=Service.SIP, nonce=b"n")
+        refused = evolve(asked, nonce=b"", status=403)
+        judged = detector.observe_challenges([asked, refused], 0.0, 0.0, "pbx")
+        assert [j.disposition for j in judged] == [Disposition.COUNTED] * (not logged_in)
+
+
+def test_guesses_that_nobody_can_prove_are_an_alarm() -> None:
+    """Guesses with a nonce that was sent elsewhere too raise an alarm.
+
+    They also end a friend's exemption from the limiter for a while.
+    """
+    detector = joining()
+    friend = evolve(event(EventKind.SUCCESSFUL_AUTH, account="204"), password=True)
+    detector.observe(friend, 0.0)
+    asked = evolve(challenge(), nonce=b"n")
+    detector.observe_challenges([asked, evolve(asked, address=ip_address(STRANGER))], 1.0, 1.0, "pbx")
+    detector.observe(event(EventKind.CHALLENGE_RESPONSE_FAILED, challenge=b"n"), 1.0)
+
+    assert "evidence.unprovable" in {notice.name for notice in detector.take_alarms()}
+    assert detector.unshielded(1.0) == {ip_address(SENDER)}
+    assert detector.unshielded(1.0 + UNSHIELDED_FOR) == frozenset()
+
+
+def test_a_line_of_a_login_makes_no_friend_by_itself() -> None:
+    """A line of a login makes a friend only if a challenge or a connection confirms its address."""
+    login = evolve(event(EventKind.SUCCESSFUL_AUTH, source=SECURITY), password=True)
+    detector = joining()
+    detector.observe(login, 0.0)
+    assert not detector.friends.has(ip_address(SENDER))
+
+    detector.observe_challenges([challenge()], 0.0, 0.0, "pbx")
+    detector.observe(login, 0.0)
+    assert detector.friends.has(ip_address(SENDER))
+
+
+@pytest.mark.parametrize(("failures", "account", "alarms"), [(3, "204", 1), (2, "204", 0), (3, "alice", 0)])
+def test_a_phone_that_appears_where_guesses_failed_is_an_alarm(
+    failures: int, account: str, alarms: int
+) -> None:
+    """A contact where guesses failed raises an alarm: its login may be hidden from Asterisk's events."""
+    detector = joining((GUESS,), (SENDER, 5062))
+    known = Friend("pbx", ip_address(SENDER), "alice", FriendReason.REACHABLE, 0.0, 0.0, 0.5)
+    detector.friends.remember(known)
+    for number in range(failures):
+        detector.observe(port_line(session=b"%d" % number), 1.0)
+    detector.take_alarms()
+    detector.registered(Contact("pbx", Service.PJSIP, account, ip_address(SENDER)), 2.0)
+
+    assert [n.name for n in detector.take_alarms()] == ["password.guessed"] * alarms
+
+
+def test_a_friends_guesses_with_nonces_of_its_own_are_an_alarm() -> None:
+    """Guesses of a friend with invented nonces raise an alarm; one old nonce may be a phone's.
+
+    Asterisk checks a password for a nonce that it never sent.
+    """
+    detector = joining()
+    detector.observe(evolve(event(EventKind.SUCCESSFUL_AUTH, account="204"), password=True), 0.0)
+    detector.observe_challenges([challenge(STRANGER)], 0.0, 0.0, "pbx")
+    for number in range(1, UNPROVEN + 1):
+        assert detector.unshielded(0.0) == frozenset()
+        own = b"own-%d" % number
+        guess = event(EventKind.CHALLENGE_RESPONSE_FAILED, session=own, challenge=own)
+        detector.observe(guess, float(number))
+        detector.tick(number + 2.0)
+
+    assert [notice.name for notice in detector.take_alarms()].count("evidence.unprovable") == 1
+    assert detector.unshielded(UNPROVEN + 2.0) == {ip_address(SENDER)}
+
+
+def test_a_friend_within_a_banned_64_keeps_its_exemption() -> None:
+    """A friend within a banned /64 stays on the kernel's list, which also exempts it from that ban."""
+    friend, banned = "fd00:19::4:1", {ip_network("fd00:19::/64")}
+    detector = joining()
+    detector.observe(
+        evolve(event(EventKind.SUCCESSFUL_AUTH, account="204", address=friend), password=True), 0.0
+    )
+    asked = evolve(challenge(friend), nonce=b"n")
+    detector.observe_challenges([asked, evolve(asked, address=ip_address(STRANGER))], 1.0, 1.0, "pbx")
+    detector.observe(event(EventKind.CHALLENGE_RESPONSE_FAILED, challenge=b"n", address=friend), 1.0)
+    assert detector.unshielded(1.0) == {ip_address(friend)}
+
+    detector.banned = lambda network, scope: network in banned and scope is Scope.SIP_UDP
+    assert detector.unshielded(1.0) == frozenset()
+
+
+def test_a_line_that_waited_until_nothing_else_was_heard_is_a_claim() -> None:
+    """A line that waited at the start is a claim once it is known that AMI and the wire are away."""
+    detector = joining(AT_ONCE)
+    assert detector.observe(event(EventKind.CHALLENGE_RESPONSE_FAILED, source=SECURITY), 0.0) is None
+    (judgement,) = detector.tick(PATIENCE, wire=False, listening=lambda _: None)
+    assert (judgement.disposition, judgement.attempt.proof) == (Disposition.COUNTED, Proof.CLAIMED)

@@ -1,0 +1,67 @@
+"""Lines that a connection confirms, and addresses whose connections confirm nothing any more."""
+
+from ipaddress import ip_address
+
+from tests.detect.events import SENDER, Connected
+
+from ringfence.detect.backing import MOST, UNBACKED, WITHIN, Backing, NoConnections
+from ringfence.model import Endpoint, Transport
+
+HERE = Endpoint(ip_address(SENDER), 5062, Transport.UNKNOWN)
+
+
+def test_a_line_needs_the_very_address_and_port() -> None:
+    """A line needs a connection of its exact address and port; one of UDP, or without a port, has none."""
+    backing = Backing(Connected((SENDER, 5062)))
+
+    assert backing.confirms(HERE, 0.0)
+    assert not backing.confirms(Endpoint(HERE.address, 5063, Transport.TLS), 0.0)
+    assert not backing.confirms(Endpoint(HERE.address, 0, Transport.UNKNOWN), 0.0)
+    assert not backing.confirms(Endpoint(HERE.address, 5062, Transport.UDP), 0.0)
+
+
+def test_misses_beyond_the_hits_end_the_belief() -> None:
+    """Ten misses are forgiven for each line with a connection; after an hour the count begins again."""
+    backing = Backing(Connected((SENDER, 5062)))
+    for _ in range(UNBACKED + 1):
+        backing.record_unbacked(HERE, 0.0)
+
+    assert not backing.confirms(HERE, 0.0)
+    assert backing.confirms(HERE, 1.0)
+    for _ in range(2 * UNBACKED):
+        backing.record_unbacked(HERE, 1.0)
+    assert not backing.confirms(HERE, WITHIN - 0.1)
+    assert backing.confirms(HERE, WITHIN)
+
+
+def test_a_sender_hides_one_guess_with_ten_forged_lines() -> None:
+    """Eleven forged lines about itself hide one guess of a sender: its true lines count for it too."""
+    backing = Backing(Connected((SENDER, 5062)))
+    for _ in range(UNBACKED + 1):
+        backing.record_unbacked(HERE, 0.0)
+
+    assert [backing.confirms(HERE, 0.0) for _ in range(6)] == [False] + [True] * 5
+
+
+def test_a_line_that_another_source_confirms_is_no_miss() -> None:
+    """A line that another source confirms is taken back from the count."""
+    backing = Backing(Connected((SENDER, 5062)))
+    for _ in range(3 * UNBACKED):
+        backing.record_unbacked(HERE, 0.0)
+        backing.forgive(HERE, 0.0)
+
+    assert backing.confirms(HERE, 0.0)
+
+
+def test_the_counts_are_bounded() -> None:
+    """A sender that names ever new addresses pushes out the oldest counts."""
+    backing = Backing(Connected())
+    for number in range(MOST + 10):
+        backing.record_unbacked(Endpoint(ip_address(number), 1, Transport.UNKNOWN), 0.0)
+    assert len(backing) == MOST
+
+
+def test_without_a_kernel_nothing_is_confirmed_or_excluded() -> None:
+    """Without a kernel, as in a replay, no connection is confirmed and none is excluded."""
+    assert not NoConnections().backs(HERE)
+    assert NoConnections().had_any(HERE.address) is None

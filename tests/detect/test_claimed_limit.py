@@ -1,0 +1,58 @@
+"""ClaimedLimit: bans on a mere claim are short, and only so many new ones begin each minute."""
+
+from ringfence.detect.claimed_limit import INSISTS, PERSISTS, ClaimedLimit
+from ringfence.detect.rules import DAY, Claimed
+
+TERMS = Claimed(ban=(600.0, 1_800.0), per_minute=2)
+
+
+def test_each_return_within_a_day_is_longer() -> None:
+    """Each ban within a day is longer, the last length stays, and after a quiet day the first one returns."""
+    claims = ClaimedLimit(TERMS)
+    assert [claims.begin_ban(b"a", now) for now in (0.0, 700.0, 3_000.0)] == [600.0, 1_800.0, 1_800.0]
+    assert claims.begin_ban(b"a", 3_000.0 + DAY) == 600.0
+
+
+def test_there_are_so_many_new_ones_a_minute() -> None:
+    """A ban beyond the limit is refused and counted, and is allowed when the minute is over."""
+    claims = ClaimedLimit(TERMS)
+    assert [claims.begin_ban(key, 0.0) for key in (b"a", b"b")] == [600.0, 600.0]
+    assert (claims.allows(b"c", 0.0), claims.allows(b"a", 0.0)) == (False, True)
+    claims.record_refusal(b"c", 0.0)
+    assert (claims.refused, claims.allows(b"c", 59.9), claims.allows(b"c", 60.0)) == (1, False, True)
+
+
+def test_who_goes_on_is_banned_beyond_them() -> None:
+    """An address that was refused is banned beyond the limit if it persists with many more attempts.
+
+    Otherwise a forger could keep a guesser unbanned forever.
+    """
+    claims = ClaimedLimit(TERMS)
+    for key in (b"a", b"b"):
+        claims.begin_ban(key, 0.0)
+    claims.record_refusal(b"c", 1.0)
+    assert not claims.allows(b"c", 1.0 + PERSISTS - 0.1, INSISTS)
+    assert not claims.allows(b"c", 1.0 + PERSISTS, INSISTS - 0.1)
+    assert not claims.allows(b"d", 1.0 + PERSISTS, INSISTS)
+    assert claims.allows(b"c", 1.0 + PERSISTS, INSISTS)
+    assert claims.begin_ban(b"c", 12.0) == 600.0
+    claims.record_refusal(b"d", 1.0)
+    assert not claims.allows(b"d", 59.0, INSISTS)
+    assert claims.allows(b"d", 60.0)
+
+
+def test_who_comes_back_is_banned_whatever_the_minute_says() -> None:
+    """An address that was banned before needs no room in the minute: a forger did not just invent it."""
+    claims = ClaimedLimit(TERMS)
+    for key in (b"a", b"b", b"c"):
+        claims.begin_ban(key, 0.0 if key == b"a" else 100.0)
+    assert (claims.allows(b"d", 100.0), claims.allows(b"a", 100.0)) == (False, True)
+    assert claims.begin_ban(b"a", 100.0) == 1_800.0
+
+
+def test_whom_there_is_no_room_for_begins_anew() -> None:
+    """When there is no room, the address with the oldest ban is forgotten and begins again."""
+    claims = ClaimedLimit(Claimed(ban=(1.0, 2.0), per_minute=10), most=2)
+    for key in (b"a", b"b", b"c"):
+        claims.begin_ban(key, 0.0)
+    assert [claims.begin_ban(key, 1.0) for key in (b"c", b"a")] == [2.0, 1.0]

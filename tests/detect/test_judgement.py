@@ -1,0 +1,39 @@
+"""The detector's results: judgements with their decisions, and the watched subjects."""
+
+from ipaddress import ip_address, ip_network
+
+from attrs import evolve
+from tests.detect.events import attempt
+
+from ringfence.detect.detector import Detector
+from ringfence.detect.friends import Friends
+from ringfence.detect.judge import Decision
+from ringfence.detect.judgement import Disposition, Judgement
+from ringfence.detect.rules import RULES
+from ringfence.model import Friend, FriendReason, Proof
+
+GUESS = RULES[0]
+
+
+def test_a_decision_carries_its_subject_rule_and_attempts() -> None:
+    """A decision carries its subject, its rule and the attempts as evidence, oldest first."""
+    detector = Detector((evolve(GUESS, attempts=2),))
+    first, second = (attempt(time=time, proof=Proof.NONCE) for time in (1.0, 2.0))
+    subject = ip_network("192.0.2.7/32")
+    assert detector.judge(first, 1.0) == Judgement(first, subject, Disposition.COUNTED)
+    assert detector.judge(second, 2.0) == Judgement(
+        second, subject, Disposition.COUNTED, Decision(subject, detector.rules[0], (first, second), 2.0)
+    )
+
+
+def test_what_a_network_did_is_not_said_of_one_address() -> None:
+    """A failing friend is watched by its own numbers, whatever strangers in its network do."""
+    friends = Friends()
+    friends.add(Friend("pbx", ip_address("192.0.2.1"), "204", FriendReason.AUTHENTICATED, 0.0, 0.0, 1e9))
+    detector = Detector(RULES, friends=friends)
+    for number in range(30):
+        detector.judge(attempt("192.0.2.1", account="x", proof=Proof.NONCE), 4.0 * number)
+    for number in range(3):
+        detector.judge(attempt("192.0.2.2", account="x", proof=Proof.NONCE), 120.0 + number)
+    found = {str(one.subject): (one.rule, one.have, one.of) for one in detector.watched(123.0)}
+    assert found == {"192.0.2.1/32": ("guess", 30, 180), "192.0.2.2/32": ("guess", 3, 5)}

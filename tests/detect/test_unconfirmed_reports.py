@@ -1,0 +1,69 @@
+"""UnconfirmedReports: they wait, are found by their session, and are bounded."""
+
+from ipaddress import ip_address
+
+from attrs import evolve
+from tests.detect.events import NOTICES, SENDER, attempt, event
+
+from ringfence.detect.unconfirmed_reports import PATIENCE, UnconfirmedReport, UnconfirmedReports
+from ringfence.model import EventKind
+
+
+def report(at: float, session: bytes = b"call-1") -> UnconfirmedReport:
+    """Return a report that arrived at ``at``."""
+    told = event(EventKind.CHALLENGE_RESPONSE_FAILED, source=NOTICES, session=session)
+    return UnconfirmedReport(at, attempt(trusted=False), told)
+
+
+def test_each_ends_when_its_time_is_over() -> None:
+    """Each report is due once, in the order of arrival."""
+    reports = UnconfirmedReports()
+    first, second = report(0.0), report(0.5)
+    reports.add(first)
+    reports.add(second)
+
+    assert list(reports.due(PATIENCE - 0.1)) == []
+    assert list(reports.due(PATIENCE)) == [first]
+    assert list(reports.due(10.0)) == [second]
+    assert (list(reports.due(20.0)), len(reports)) == ([], 0)
+
+
+def test_who_is_settled_waits_no_longer() -> None:
+    """``settle`` returns all reports of one address under one Call-ID, and no others."""
+    reports = UnconfirmedReports()
+    mine, too, other = report(0.0), report(0.1), report(0.2, b"call-2")
+    for one in (mine, too, other):
+        reports.add(one)
+
+    assert reports.settle(ip_address(SENDER), b"call-1") == [mine, too]
+    assert reports.settle(ip_address(SENDER), b"call-1") == []
+    assert reports.settle(ip_address("203.0.113.9"), b"call-2") == []
+    assert list(reports.due(10.0)) == [other]
+
+
+def test_the_oldest_go_when_there_are_too_many() -> None:
+    """The oldest reports are discarded when there are too many; discarded and ended ones are not found."""
+    reports = UnconfirmedReports(most=2)
+    kept = [report(float(number)) for number in range(4)]
+    for one in kept:
+        reports.add(one)
+    assert len(reports) == 2
+    assert list(reports.due(2.0 + PATIENCE)) == [kept[2]]
+    assert reports.settle(ip_address(SENDER), b"call-1") == [kept[3]]
+
+
+def test_the_lines_of_one_connection_are_found_in_order() -> None:
+    """The oldest that waits is first; one that is settled or due is not found."""
+    reports = UnconfirmedReports()
+    first, second, third = report(0.0), report(0.1), report(0.2, b"call-2")
+    for one in (first, second, third):
+        reports.add(one)
+    remote = first.event.remote
+
+    assert reports.oldest_of(evolve(remote, port=remote.port + 1)) is None
+    assert reports.oldest_of(remote) is first
+    second.settled = True
+    assert list(reports.due(PATIENCE)) == [first]
+    assert reports.oldest_of(remote) is third
+    assert list(reports.due(10.0)) == [third]
+    assert reports.oldest_of(remote) is None

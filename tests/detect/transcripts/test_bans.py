@@ -1,0 +1,403 @@
+"""Transcripts: which attempts lead to which ban."""
+
+from collections.abc import Iterable
+
+import pytest
+from tests.detect.transcripts.reports import (
+    ATTACKER,
+    BYSTANDER,
+    PHONE,
+    copied,
+    failed,
+    friend,
+    probed,
+    report,
+    sent,
+)
+from tests.support.transcript import Banned, Exempt, Guard, Step, Unbanned, at, ticks
+
+from ringfence.model import EventKind, Scope, SecurityEvent, Service, Transport
+
+MINUTE, HOUR, DAY = 60.0, 3_600.0, 86_400.0
+_CALLS = iter(range(1_000_000))
+
+
+def guess(address: str = ATTACKER, account: str = "204", *, proven: bool = True) -> SecurityEvent:
+    """Return a guess under a Call-ID of its own: by TLS, or by UDP if its address is only claimed."""
+    transport = Transport.TLS if proven else Transport.UDP
+    return failed(address, b"%d" % next(_CALLS), account=account, transport=transport)
+
+
+def unknown(address: str = ATTACKER, account: str = "100", *, proven: bool = True) -> SecurityEvent:
+    """Return a guess at an account that does not exist."""
+    transport = Transport.TLS if proven else Transport.UDP
+    return probed(address, b"%d" % next(_CALLS), account=account, transport=transport)
+
+
+def claimed(times: Iterable[float], address: str = ATTACKER) -> list[Step]:
+    """Return claimed guesses at these times."""
+    return [at(time, guess(address, proven=False)) for time in times]
+
+
+def when(guard: Guard, *steps: Step) -> dict[float, list[str]]:
+    """Return the bans of each step that leads to one."""
+    return {step.time: bans for step in steps if (bans := guard.play(step).bans)}
+
+
+# -- full bans and claimed ones --------------------------------------------------------------------------
+
+
+def test_a_full_ban_needs_all_but_one_of_its_attempts_proven() -> None:
+    """The last request may not have been answered yet; with two unproven attempts the ban is narrow."""
+    for number, bans in (
+        (4, ["guess bans 192.0.2.7/32 in full after 5"]),
+        (3, ["guess bans 192.0.2.7/32 by sip-udp for 600 s after 5"]),
+    ):
+        steps = [at(n, guess(proven=n < number)) for n in range(5)]
+        assert Guard().play(*steps).bans == bans
+
+
+def test_proof_of_a_narrowly_banned_address_is_a_full_ban() -> None:
+    """Claims from a narrowly banned address change nothing any more; its proven attempts count."""
+    guard = Guard()
+    assert len(guard.play(*claimed(range(5))).bans) == 1
+    guard.play(at(5, Banned("192.0.2.7/32", 600.0, Scope.SIP_UDP)))
+    assert guard.play(*claimed(range(6, 26))).of("late") == [ATTACKER] * 20
+    steps = [at(30 + n, guess()) for n in range(4)]
+    assert when(guard, *steps) == {33.0: ["guess bans 192.0.2.7/32 in full after 5"]}
+
+
+def test_attempts_that_led_to_a_full_ban_count_no_more() -> None:
+    """The next full ban needs five new attempts."""
+    assert when(Guard(), *(at(n, guess()) for n in range(14))) == {
+        4.0: ["guess bans 192.0.2.7/32 in full after 5"],
+        9.0: ["guess bans 192.0.2.7/32 in full after 5"],
+    }
+
+
+def test_claims_that_led_to_a_ban_count_no_more() -> None:
+    """The next narrow ban needs five new claims."""
+    assert [*when(Guard(), *claimed(range(14)))] == [4.0, 9.0]
+
+
+def test_claims_that_led_to_a_narrow_ban_count_for_a_full_one() -> None:
+    """Claims of a narrow ban that are proven later count for a full ban.
+
+    The address is banned in full without new guesses.
+    """
+    guard = Guard()
+    guard.play(*(at(n, failed(call=b"one", nonce=b"n")) for n in range(5)))
+    assert guard.play(at(6, sent(call=b"one", nonce=b"n"), copied(call=b"one", nonce=b"n"))).bans == [
+        "guess bans 192.0.2.7/32 in full after 5"
+    ]
+
+
+def test_claimed_bans_grow_on_return_within_a_day() -> None:
+    """The lengths are 10 min, 30 min, 2 h and again 2 h; after a day without a ban they begin again."""
+    guard = Guard(rules=("guess",))
+    lengths = []
+    for start in (0.0, HOUR, 2 * HOUR, 3 * HOUR, 5 * DAY):
+        (ban,) = guard.play(*claimed(start + n for n in range(5))).bans
+        lengths.append(ban.partition(" for ")[2])
+    assert lengths == [
+        "600 s after 5",
+        "1800 s after 5",
+        "7200 s after 5",
+        "7200 s after 5",
+        "600 s after 5",
+    ]
+
+
+@pytest.mark.parametrize(("later", "length"), [(DAY - 0.1, "1800"), (DAY, "600")])
+def test_the_ladder_of_claimed_bans_is_reset_after_a_day(later: float, length: str) -> None:
+    """The lengths of claimed bans begin again a day after the last claimed ban."""
+    guard = Guard(rules=("guess",))
+    guard.play(*claimed([0.0] * 5))
+    (ban,) = guard.play(*claimed([later] * 5)).bans
+    assert ban == f"guess bans 192.0.2.7/32 by sip-udp for {length} s after 5"
+
+
+def test_so_many_new_claimed_bans_a_minute() -> None:
+    """Beyond the limit an alarm reports forged addresses; proven addresses are still banned."""
+    guard = Guard(claimed_per_minute=3)
+    steps = [step for n in range(5) for step in claimed([float(n)] * 5, f"203.0.113.{n}")]
+    happened = guard.play(*steps)
+    assert [ban.split(" ")[2] for ban in happened.bans] == [f"203.0.113.{n}/32" for n in range(3)]
+    assert happened.alarms == ["spoofing"]
+    assert len(guard.play(*(at(5, guess()) for _ in range(5))).bans) == 1
+    assert len(guard.play(*claimed([60.0] * 5, "203.0.113.100")).bans) == 1
+    assert guard.play(*claimed([60.5] * 5, "203.0.113.101")).bans == []
+
+
+def test_an_address_that_was_banned_before_needs_no_room_in_the_minute() -> None:
+    """A forger that fills every minute does not prevent the ban of an earlier guesser that returns."""
+    guard = Guard(claimed_per_minute=1)
+    guard.play(*claimed(range(5)))
+    guard.play(*claimed([100.0] * 5, BYSTANDER))
+    assert len(guard.play(*claimed([101.0] * 5)).bans) == 1
+
+
+def test_an_address_that_insists_is_banned_in_a_full_minute() -> None:
+    """An address is banned ten seconds after a refusal, with four times the attempts that the rule needs."""
+    guard = Guard(claimed_per_minute=1)
+    guard.play(*claimed([0.0] * 5, BYSTANDER))
+    assert [*when(guard, *claimed(n * 0.25 for n in range(100)))][:1] == [11.0]
+    slower = Guard(claimed_per_minute=1)
+    slower.play(*claimed([0.0] * 5, BYSTANDER))
+    assert [*when(slower, *claimed(n * 2.0 for n in range(19)))] == []
+
+
+def test_a_tenth_as_many_that_insist_are_banned_in_a_minute() -> None:
+    """Only a tenth of the limit is banned for persisting each minute, because a forger could persist too."""
+    guard = Guard(claimed_per_minute=20)
+    guard.play(*(at(0, *[guess(f"203.0.113.{n}", proven=False)] * 5) for n in range(20)))
+    insisting = [f"198.51.100.{n}" for n in range(4)]
+    steps = [at(n * 0.5, *(guess(one, proven=False) for one in insisting)) for n in range(100)]
+    banned = {ban.split(" ")[2] for ban in guard.play(*steps).bans}
+    assert banned == {"198.51.100.0/32", "198.51.100.1/32"}
+
+
+# -- rules -----------------------------------------------------------------------------------------------
+
+
+def test_three_unknown_accounts_are_an_enumeration() -> None:
+    """Three different unknown accounts within ten minutes are an enumeration.
+
+    A repeated account, or one that exists, does not count.
+    """
+    accounts = ["100", "100", "101", "102"]
+    assert Guard().play(*(at(n, unknown(account=one)) for n, one in enumerate(accounts))).bans == [
+        "enumeration bans 192.0.2.7/32 in full after 3"
+    ]
+    assert Guard().play(*(at(n, guess(account=str(100 + n))) for n in range(4))).bans == []
+    assert Guard().play(*(at(n, unknown(account="<unknown>")) for n in range(4))).bans == []
+
+
+def test_a_decoy_is_a_ban_at_once() -> None:
+    """One proven attempt at a decoy is a ban; of claims, two are needed for a narrow ban."""
+    guard = Guard(changed={"decoy": {"accounts": frozenset({"100"})}})
+    assert guard.play(at(0, unknown(account="101"))).bans == []
+    assert guard.play(at(1, unknown())).bans == ["decoy bans 192.0.2.7/32 in full after 1"]
+    assert guard.play(at(2, unknown(BYSTANDER, proven=False))).bans == []
+    assert guard.play(at(3, unknown(BYSTANDER, proven=False))).bans == [
+        "decoy bans 203.0.113.9/32 by sip-udp for 600 s after 1"
+    ]
+
+
+def test_only_attempts_at_a_decoy_count_by_its_rule() -> None:
+    """A claimed guess at another account does not count towards the rule ``decoy``."""
+    guard = Guard(changed={"decoy": {"accounts": frozenset({"100"})}})
+    assert guard.play(*claimed([0.0])).bans == []
+    assert guard.play(at(1, unknown(proven=False))).bans == []
+
+
+def test_twenty_claims_in_a_day_are_slow() -> None:
+    """Claims that led to claimed bans count for ``slow``, whose ban has the rule's own length."""
+    steps = [at(n * HOUR + m, guess(proven=False)) for n in range(4) for m in range(5)]
+    bans = when(Guard(), *steps, at(4 * HOUR, guess(proven=False)))
+    assert [*bans] == [4.0, HOUR + 4, 2 * HOUR + 4, 3 * HOUR + 4, 4 * HOUR]
+    assert bans[4 * HOUR] == ["slow bans 192.0.2.7/32 by sip-udp for 86400 s after 20"]
+
+
+def test_claims_that_led_to_a_slow_ban_count_no_more() -> None:
+    """The next ban by ``slow`` needs twenty new claims."""
+    assert [*when(Guard(rules=("slow",)), *claimed(range(45)))] == [19.0, 39.0]
+
+
+def manager(address: str = ATTACKER) -> SecurityEvent:
+    """Return a failed manager login."""
+    return report(EventKind.INVALID_PASSWORD, address, b"0x1", service=Service.AMI, transport=Transport.TCP)
+
+
+def test_each_rule_counts_its_own_kinds() -> None:
+    """Manager logins are no guesses, and guesses are no manager logins."""
+    steps = [
+        at(0, guess()),
+        at(1, guess()),
+        at(2, guess()),
+        at(3, guess()),
+        at(4, manager()),
+        at(5, manager()),
+    ]
+    assert Guard(rules=("guess", "manager")).play(*steps).bans == []
+
+
+def test_a_rule_that_is_off_does_nothing() -> None:
+    """A disabled rule does nothing, and makes no other rule stricter."""
+    steps = [at(n, guess()) for n in range(19)]
+    assert Guard(rules=("slow", "enumeration", "manager")).play(*steps).bans == []
+
+
+# -- subjects --------------------------------------------------------------------------------------------
+
+
+def test_a_64_is_one_subject() -> None:
+    """The addresses of a /64 are one subject, since a host owns its /64, and two /64s share nothing."""
+    steps = [at(n, guess(f"2001:db8:0:{n % 2}::{n}")) for n in range(9)]
+    assert Guard().play(*steps).bans == ["guess bans 2001:db8::/64 in full after 5"]
+
+
+def test_beside_an_exempt_address_each_address_of_a_64_is_a_subject() -> None:
+    """Near an exempt address each address is a subject, as a ban of the /64 would ban the exempt one too."""
+    guard = Guard(rules=("guess",))
+    guard.play(at(0, Exempt(("2001:db8::1/128",))))
+    assert guard.play(*(at(n, guess(f"2001:db8::{n + 2}")) for n in range(9))).bans == []
+    assert guard.play(*(at(10 + n, guess("2001:db8::2")) for n in range(4))).bans == [
+        "guess bans 2001:db8::2/128 in full after 5"
+    ]
+    assert guard.play(at(20, guess("2001:db8::1"))).attempts == ["2001:db8::1 exempt, proven by handshake"]
+
+
+def test_an_exempt_address_is_not_counted() -> None:
+    """An attempt of an exempt address does not count later either, when the address is no longer exempt."""
+    guard = Guard()
+    guard.play(at(0, Exempt(("192.0.2.0/24",))), *(at(n, guess()) for n in range(4)))
+    guard.play(at(5, Exempt(())))
+    assert guard.play(at(6, guess())).bans == []
+
+
+def test_a_banned_address_is_late_and_counts_again_afterwards() -> None:
+    """An attempt from before the ban that is read during it is late; afterwards attempts count again."""
+    guard = Guard()
+    guard.play(at(0, guess()), at(0.5, Banned("192.0.2.7/32", 9.5)))
+    assert guard.play(at(9.9, guess())).of("late") == [ATTACKER]
+    assert guard.play(at(10, guess())).of("counted") == [ATTACKER]
+
+
+def test_an_unban_begins_the_count_again() -> None:
+    """After an unban, attempts that led to the ban, or nearly led to the next one, count no more."""
+    guard = Guard()
+    guard.play(*(at(n, guess()) for n in range(4)), at(4, Banned("192.0.2.7/32", 600.0)))
+    guard.play(at(5, Unbanned("192.0.2.7/32")))
+    assert [*when(guard, *(at(6 + n, guess()) for n in range(5)))] == [10.0]
+
+
+@pytest.mark.parametrize(
+    ("prefix", "inside", "outside"),
+    [
+        ("192.0.2.0/24", "192.0.2.200", "192.0.3.1"),
+        ("2001:db8:1::/48", "2001:db8:1:9::1", "2001:db8:2::1"),
+    ],
+)
+def test_a_banned_prefix_holds_every_address_of_it(prefix: str, inside: str, outside: str) -> None:
+    """Attempts from a banned prefix are late until the ban of the prefix ends."""
+    guard = Guard()
+    guard.play(at(0, Banned(prefix, 100.0)))
+    assert guard.play(at(1, guess(inside), guess(outside))).of("late") == [inside]
+    assert guard.play(at(99.9, guess(inside))).of("late") == [inside]
+    assert guard.play(at(100, guess(inside))).of("counted") == [inside]
+
+
+# -- prefixes --------------------------------------------------------------------------------------------
+
+
+def rotated(addresses: list[str], number: int, *, proven: bool = True, every: float = 10.0) -> list[Step]:
+    """Return guesses that rotate over the addresses, four for each account."""
+    return [
+        at(n * every, guess(addresses[n % len(addresses)], str(n // 4), proven=proven)) for n in range(number)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("addresses", "prefix"),
+    [
+        ([f"192.0.2.{n}" for n in range(1, 6)], "192.0.2.0/24"),
+        ([f"2001:db8:1:{n}::1" for n in range(1, 6)], "2001:db8:1::/48"),
+    ],
+)
+def test_twenty_proven_attempts_of_a_prefix_ban_it(addresses: list[str], prefix: str) -> None:
+    """Five addresses with four attempts each, none of which is banned alone, have their prefix banned."""
+    assert when(Guard(), *rotated(addresses, 20)) == {190.0: [f"prefix bans {prefix} in full after 20"]}
+
+
+def test_attempts_that_led_to_the_ban_of_a_prefix_count_no_more() -> None:
+    """After the ban of a prefix, an address that had made four guesses begins with its first again."""
+    guard = Guard()
+    assert len(guard.play(*rotated([f"192.0.2.{n}" for n in range(1, 6)], 20)).bans) == 1
+    assert guard.play(*(at(200 + n, guess("192.0.2.1", "9")) for n in range(4))).bans == []
+
+
+def test_two_addresses_are_no_rotation() -> None:
+    """Two addresses are no rotation: three subjects of a prefix must take part."""
+    steps = rotated(["192.0.2.1", "192.0.2.2"], 30)
+    assert Guard(rules=("prefix",)).play(*steps).bans == []
+    assert len(Guard(rules=("prefix",)).play(*steps[:29], at(300, guess("192.0.2.3"))).bans) == 1
+
+
+def test_claims_ban_no_prefix() -> None:
+    """Claims ban no prefix, because a forger of sources could choose the prefix."""
+    assert Guard().play(*rotated([f"192.0.2.{n}" for n in range(50)], 100, proven=False)).bans == []
+
+
+@pytest.mark.parametrize("spared", ["friend", "exempt"])
+def test_a_prefix_with_a_friend_or_an_exempt_address_is_not_banned(spared: str) -> None:
+    """In such a prefix each other address is banned with its second attempt, once there are enough in all."""
+    guard = Guard(rules=("prefix",))
+    guard.play(at(0, friend("192.0.2.200") if spared == "friend" else Exempt(("192.0.2.200/32",))))
+    addresses = [f"192.0.2.{n}" for n in range(1, 21)]
+    assert guard.play(*rotated(addresses, 20)).bans == []
+    assert guard.play(at(200, guess("192.0.2.1"))).bans == ["prefix bans 192.0.2.1/32 in full after 2"]
+    assert guard.play(at(201, guess("192.0.2.100"))).bans == []
+
+
+# -- many addresses at one account -----------------------------------------------------------------------
+
+
+def distributed_attack(account: str = "204") -> list[Step]:
+    """Return failures of eight addresses on one account."""
+    return [at(n, guess(f"198.51.{n}.1", account)) for n in range(8)]
+
+
+def test_eight_addresses_at_one_account_raise_an_alarm() -> None:
+    """The eighth address raises the alarm, and it clears an hour after the first attempts."""
+    guard = Guard()
+    assert guard.play(*distributed_attack()[:7]).alarms == []
+    assert guard.play(distributed_attack()[7]).alarms == ["distributed of 204 of pbx"]
+    assert guard.play(*ticks(3_599, 3_599)).alarms == []
+    assert guard.play(*ticks(3_601, 3_601)).alarms == ["distributed of 204 of pbx is over"]
+
+
+def test_the_second_failure_of_a_stranger_during_a_distributed_attack_is_a_ban() -> None:
+    """The ban follows failures at this account alone, and claims lead to a narrow ban."""
+    guard = Guard()
+    guard.play(*distributed_attack())
+    steps = [
+        at(10, guess("192.0.2.1")),
+        at(11, guess("192.0.2.1")),
+        at(12, guess("192.0.2.2", "205")),
+        at(13, guess("192.0.2.2", "205")),
+        at(14, guess("192.0.2.3", proven=False)),
+        at(15, guess("192.0.2.3", proven=False)),
+    ]
+    assert when(guard, *steps) == {
+        11.0: ["distributed bans 192.0.2.1/32 in full after 2"],
+        15.0: ["distributed bans 192.0.2.3/32 by sip-udp for 600 s after 2"],
+    }
+
+
+@pytest.mark.parametrize("account", ["<unknown>", ""])
+def test_an_account_that_does_not_exist_is_not_under_distributed_attack(account: str) -> None:
+    """A missing account is not under attack: every scanner tries 100, and PJSIP writes ``<unknown>``."""
+    assert Guard().play(*distributed_attack(account)).alarms == []
+    steps = [at(n, unknown(f"198.51.{n}.1")) for n in range(20)]
+    assert Guard().play(*steps).alarms == []
+
+
+def test_claims_raise_no_alarm_of_a_distributed_attack() -> None:
+    """Claims raise no alarm, because a forger could raise it for any account."""
+    steps = [at(n, guess(f"198.51.{n}.1", proven=False)) for n in range(30)]
+    assert Guard().play(*steps).alarms == []
+
+
+def test_addresses_that_failed_over_an_hour_ago_attack_no_account() -> None:
+    """One of seven fails again; when the eighth comes, the other six have left the window."""
+    steps = [at(n, guess(f"198.51.{n}.1")) for n in range(7)]
+    later = [at(3_500, guess("198.51.0.1")), at(3_700, guess("198.51.7.1"))]
+    assert Guard().play(*steps, *later).alarms == []
+
+
+def test_the_phone_of_an_account_under_distributed_attack_is_no_stranger() -> None:
+    """A friend that fails on its own account is a broken phone, even if others try the account."""
+    guard = Guard()
+    guard.play(at(0, friend()), *distributed_attack())
+    assert guard.play(*(at(10 + n, guess(PHONE)) for n in range(10))).bans == []

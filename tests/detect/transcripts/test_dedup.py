@@ -1,0 +1,154 @@
+"""Transcripts: one attempt that several sources report counts once."""
+
+import pytest
+from attrs import evolve
+from tests.detect.transcripts.reports import (
+    AMI,
+    ATTACKER,
+    NOTICE,
+    SECURITY,
+    challenged,
+    failed,
+    probed,
+    report,
+    sent,
+    wrong,
+    wrong_by_notice,
+)
+from tests.support.transcript import Guard, Sources, at, ticks
+
+from ringfence.model import EventKind, Service, SourceId, Transport
+
+
+def test_every_source_of_one_attempt_is_known() -> None:
+    """AMI, both kinds of log line and the wire report one guess: one attempt, with all its sources."""
+    guard = Guard()
+    happened = guard.play(
+        at(0, sent(nonce=b"n"), failed(nonce=b"n")),
+        at(1, failed(by=SECURITY, nonce=b"n"), failed(by=NOTICE)),
+        *ticks(2, 4),
+    )
+    assert happened.attempts == ["192.0.2.7 counted, proven by nonce"]
+    assert guard.sources_of(ATTACKER) == [{AMI, SECURITY, NOTICE}]
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_the_order_of_the_sources_changes_nothing(first: int) -> None:
+    """The order does not matter: a line that comes before AMI's event is of the same attempt."""
+    both = [failed(by=NOTICE), failed()]
+    happened = Guard().play(at(0, sent(), both[first], both[1 - first]), *ticks(1, 3))
+    assert happened.counted == 1
+
+
+def test_the_same_address_under_two_call_ids_makes_two_attempts() -> None:
+    """AMI reports one session and the log another, so neither reports the other's attempt."""
+    for call, attempts in ((b"call-1", 1), (b"call-2", 2)):
+        guard = Guard()
+        happened = guard.play(
+            at(0, sent(), sent(call=b"call-2"), failed()),
+            at(1, failed(call=call, by=SECURITY)),
+            *ticks(2, 4),
+        )
+        assert happened.counted == attempts
+
+
+def test_the_most_that_one_source_reports_is_the_number() -> None:
+    """AMI reports three guesses of a session and the log two, and three count in any order."""
+    for order in ("AALLA", "LLAAA", "ALALA"):
+        entries = [failed() if one == "A" else failed(by=SECURITY) for one in order]
+        assert Guard().play(at(0, sent(), *entries), *ticks(1, 3)).counted == 3
+
+
+@pytest.mark.parametrize(("later", "attempts"), [(9.9, 1), (10.0, 2)])
+def test_reports_are_joined_within_ten_seconds(later: float, attempts: int) -> None:
+    """A line that comes later than any line was ever seen to come is of another attempt."""
+    happened = Guard().play(
+        at(0, sent(), failed()),
+        at(5, sent()),
+        at(later, failed(by=SECURITY)),
+        *ticks(later + 1, later + 3),
+    )
+    assert happened.counted == attempts
+
+
+def test_the_horizon_runs_from_the_first_report_of_each_attempt() -> None:
+    """A later guess matches its own line, even after the time of the first guess is over."""
+    guard = Guard()
+    guard.play(at(0, sent(), failed()), at(6, sent(), failed()))
+    assert guard.play(at(12, failed(by=SECURITY)), *ticks(13, 15)).counted == 0
+    assert guard.play(at(15.5, sent(), failed(by=SECURITY)), *ticks(16, 18)).counted == 1
+
+
+def test_one_call_id_at_two_asterisks_is_two_attempts() -> None:
+    """One Call-ID at two PBXs counts twice, because each PBX reports its own attempts."""
+    branch = evolve(failed(), source=SourceId("branch", AMI))
+    for others in ((), ("branch",)):
+        assert Guard(others=others).play(at(0, failed(), branch)).counted == 2
+        by_log = evolve(branch, source=SourceId("branch", SECURITY))
+        happened = Guard(others=others).play(at(0, sent(), failed(), by_log), *ticks(1, 3))
+        assert happened.counted == 2
+
+
+def test_ipv4_and_ipv6_senders_of_one_call_id_are_two() -> None:
+    """One Call-ID of two senders counts twice, because a Call-ID belongs to its sender."""
+    assert Guard().play(at(0, failed(), failed("2001:db8::7"))).counted == 2
+
+
+def test_a_guess_at_chan_sip_is_joined_by_its_address() -> None:
+    """A line of chan_sip matches any guess of its address within ten seconds, as it names no session."""
+    challenges = [sent(nonce=b"%d" % n, service=Service.SIP) for n in range(3)]
+    guesses = [wrong(call=b"%d" % n, nonce=b"%d" % n, response=b"r") for n in range(3)]
+    happened = Guard().play(at(0, *challenges, *guesses), at(1, *[wrong_by_notice()] * 3), *ticks(2, 4))
+    assert happened.counted == 3
+
+
+def test_a_refusal_by_an_acl_is_not_joined_with_a_guess() -> None:
+    """chan_sip's lines of a refusal and of a guess are of different attempts."""
+    refused = report(
+        EventKind.FAILED_ACL, call=b"", service=Service.SIP, by=NOTICE, acl="device_must_match_acl"
+    )
+    challenges = [sent(nonce=b"%d" % n, service=Service.SIP) for n in range(2)]
+    guess = wrong(call=b"0", nonce=b"0", response=b"r")
+    assert Guard().play(at(0, *challenges, guess, refused), *ticks(1, 3)).counted == 2
+
+
+def test_a_hidden_attempt_that_ami_reports_counts_once() -> None:
+    """An ESC in a display name suppresses nothing: AMI reports the same call."""
+    happened = Guard().play(at(0, sent(evasive=True), probed(), challenged()), *ticks(1, 8))
+    assert happened.counted == 1
+
+
+def test_a_source_that_reports_more_than_another_adds_the_rest() -> None:
+    """An attempt that a sender suppressed in one source counts by the report of another."""
+    calls = [b"%d" % n for n in range(4)]
+    happened = Guard().play(
+        at(0, *(sent(call=call) for call in calls)),
+        at(0.1, *(failed(call=call) for call in calls[:2])),
+        at(0.2, *(failed(call=call, by=SECURITY) for call in calls[1:])),
+        *ticks(1, 3),
+    )
+    assert happened.counted == 4
+
+
+def test_an_unconfirmed_attempt_is_listed_once() -> None:
+    """Both lines of one request that no source confirms are one entry."""
+    lines = [failed(by=by, port=0, transport=Transport.UNKNOWN) for by in (NOTICE, SECURITY)]
+    happened = Guard(sources=("AMI", "log")).play(at(0, *lines), *ticks(1, 3))
+    assert happened.attempts == ["192.0.2.7 unconfirmed, claimed"]
+
+
+def test_a_late_line_of_an_unconfirmed_source_is_joined_with_what_was_confirmed() -> None:
+    """A line adds nothing if AMI reports the same attempt while the line waits."""
+    guard = Guard()
+    happened = guard.play(at(0, failed(by=NOTICE)), at(0.5, failed()), *ticks(1, 4))
+    assert happened.attempts == ["192.0.2.7 counted, claimed"]
+    assert guard.sources_of(ATTACKER) == [{AMI, NOTICE}]
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_of_two_lines_that_wait_the_one_that_cannot_be_forged_counts(first: int) -> None:
+    """When AMI and the wire are away at the time of judgement, one line is a claim for both."""
+    lines = [failed(by=NOTICE, forgeable=True), failed(by=SECURITY)]
+    away = at(0.5, Sources(ami=False, wire=False))
+    happened = Guard().play(at(0, lines[first], lines[1 - first]), away, *ticks(1, 3))
+    assert happened.attempts == ["192.0.2.7 counted, claimed"]

@@ -1,0 +1,547 @@
+"""Transcripts: friends, their broken phones, attackers at their addresses, and outage mode."""
+
+from collections.abc import Iterable
+from ipaddress import ip_address
+
+import pytest
+from tests.detect.transcripts.reports import (
+    ATTACKER,
+    BYSTANDER,
+    PHONE,
+    SECURITY,
+    challenged,
+    failed,
+    friend,
+    login,
+    probed,
+    report,
+    sent,
+)
+from tests.support.transcript import PBX, Banned, Guard, Sources, Step, Tick, at, ticks
+
+from ringfence.model import (
+    Contact,
+    EventKind,
+    FriendReason,
+    Scope,
+    SecurityEvent,
+    Service,
+    Transport,
+)
+
+HOUR, DAY = 3_600.0, 86_400.0
+_CALLS = iter(range(1_000_000))
+
+
+def fails(account: str = "204", address: str = PHONE, *, proven: bool = True) -> SecurityEvent:
+    """Return a wrong password under a Call-ID of its own: by TLS, or by UDP if it is only claimed."""
+    transport = Transport.TLS if proven else Transport.UDP
+    return failed(address, b"f%d" % next(_CALLS), account=account, transport=transport)
+
+
+def unknown(account: str, address: str = PHONE, *, proven: bool = True) -> SecurityEvent:
+    """Return a guess at an account that Asterisk does not have."""
+    transport = Transport.TLS if proven else Transport.UDP
+    return probed(address, b"u%d" % next(_CALLS), account=account, transport=transport)
+
+
+def with_friend(*accounts: str, tie: FriendReason = FriendReason.REACHABLE, **more: object) -> Guard:
+    """Return a guard that knows these accounts at PHONE as friends."""
+    guard = Guard(**more)  # type: ignore[arg-type]
+    guard.play(at(0, *(friend(PHONE, account, tie) for account in accounts or ("204",))))
+    return guard
+
+
+def banned_after(guard: Guard, steps: Iterable[Step]) -> tuple[int, list[str]] | None:
+    """Return the number of the step that leads to a ban, and its bans, or None."""
+    for number, step in enumerate(steps, 1):
+        bans = guard.play(step).bans
+        if bans:
+            return number, bans
+    return None
+
+
+# -- who is a friend -------------------------------------------------------------------------------------
+
+
+def test_a_right_password_makes_a_friend_for_two_hours() -> None:
+    """A friend stays one for two hours, because phones register at least once an hour."""
+    guard = Guard()
+    guard.play(at(0, login()))
+    guard.play(*ticks(7_199, 7_199))
+    assert guard.is_friend(PHONE)
+    guard.play(*ticks(7_200, 7_200))
+    assert not guard.is_friend(PHONE)
+
+
+def test_a_later_right_password_prolongs_friendship() -> None:
+    """The two hours of friendship run from the last right password."""
+    guard = Guard()
+    guard.play(at(0, login()), at(HOUR, login()), *ticks(3 * HOUR - 1, 3 * HOUR - 1))
+    assert guard.is_friend(PHONE)
+
+
+@pytest.mark.parametrize(
+    "event",
+    [login(tampered=True), login(forgeable=True), login(service=Service.SIP), login(service=Service.AMI)],
+    ids=["tampered", "forgeable", "chan_sip", "manager"],
+)
+def test_no_other_success_makes_a_friend(event: SecurityEvent) -> None:
+    """A success whose address may be forged, or that is no phone's, makes no friend."""
+    guard = Guard()
+    guard.play(at(0, event))
+    assert not guard.is_friend(PHONE)
+
+
+def test_a_success_without_a_password_makes_no_friend() -> None:
+    """A success without ``UsingPassword`` makes no friend: Asterisk reports guests so too."""
+    guard = Guard()
+    guard.play(at(0, report(EventKind.SUCCESSFUL_AUTH, PHONE)))
+    assert not guard.is_friend(PHONE)
+
+
+def test_a_line_of_a_login_makes_no_friend_unless_something_confirms_it() -> None:
+    """A challenge to that address and Call-ID, or a connection of that address and port, confirms the line.
+
+    Without AMI and the wire the line makes a friend too.
+    """
+    line = login(by=SECURITY)
+    alone = Guard()
+    alone.play(at(0, line))
+    assert not alone.is_friend(PHONE)
+    alone.play(at(1, sent(PHONE), line))
+    assert alone.is_friend(PHONE)
+    connected = Guard(connected=[(PHONE, 5062)])
+    connected.play(at(0, login(by=SECURITY, transport=Transport.TLS)))
+    assert connected.is_friend(PHONE)
+    nothing_better = Guard()
+    nothing_better.play(at(0, Sources(ami=False, wire=False)), *ticks(0, 0), at(1, line))
+    assert nothing_better.is_friend(PHONE)
+
+
+@pytest.mark.parametrize(("later", "is_friend"), [(63.9, False), (64.0, True)])
+def test_a_success_in_another_name_makes_no_friend(later: float, *, is_friend: bool) -> None:
+    """A success makes no friend if a challenge for its address went elsewhere less than 64 s ago."""
+    guard = Guard()
+    guard.play(at(0, sent(ATTACKER, sender=PHONE)), at(later, login()))
+    assert guard.is_friend(PHONE) is is_friend
+
+
+# -- broken phones ---------------------------------------------------------------------------------------
+
+
+def test_a_phone_that_fails_on_its_own_account_is_one_alarm_and_no_ban() -> None:
+    """A failing phone raises one alarm at any speed, and the alarm clears when the password is right."""
+    guard = with_friend()
+    happened = guard.play(*(at(n * 0.01, fails()) for n in range(1_000)))
+    assert (happened.bans, set(happened.alarms)) == ([], {f"phone.broken of 204 at {PHONE}"})
+    assert happened.of("counted as a friend's") == [PHONE] * 1_000
+    assert guard.play(at(20, login())).alarms == [f"phone.broken of 204 at {PHONE} is over"]
+
+
+@pytest.mark.parametrize(("later", "alarms"), [(29, 1), (31, 0)])
+def test_an_account_that_worked_within_a_month_is_a_broken_phones(later: int, alarms: int) -> None:
+    """A phone is a broken one for a month, because a wrong password cannot renew its friendship."""
+    guard = Guard()
+    guard.play(at(0, login()), *ticks(2 * HOUR, 2 * HOUR), *ticks(later * DAY, later * DAY))
+    start = 2 * HOUR + later * DAY - 10
+    happened = guard.play(*(at(start + n, fails()) for n in range(5)))
+    assert len(set(happened.alarms)) == alarms
+    assert len(happened.bans) == 1 - alarms
+
+
+def test_a_new_phone_with_a_wrong_password_is_an_alarm_after_ten_failures() -> None:
+    """A new phone that fails every few seconds for hours raises an alarm and is not banned.
+
+    Its account never worked at this address.
+    """
+    guard = with_friend()
+    steps = [at(n * 5.0, fails("777")) for n in range(1_000)]
+    assert guard.play(*steps[:9]).alarms == []
+    happened = guard.play(*steps[9:])
+    assert (happened.bans, set(happened.alarms)) == ([], {f"phone.failing of 777 at {PHONE}"})
+
+
+def test_a_friend_is_not_suspected_where_a_stranger_would_be_banned() -> None:
+    """Wrong passwords on twenty accounts that work at the address are no attack."""
+    accounts = [str(200 + n) for n in range(20)]
+    steps = [at(1 + n, fails(account)) for n, account in enumerate(accounts)]
+    assert with_friend(*accounts).play(*steps).bans == []
+
+
+# -- attackers beside a friend ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("number", "every", "at_most"),
+    [(30, 0.5, True), (30, 0.518, False), (180, 3.35, True), (180, 3.353, False)],
+)
+def test_a_friend_that_guesses_elsewhere_at_full_speed_is_banned(
+    number: int, every: float, *, at_most: bool
+) -> None:
+    """Thirty guesses in 15 s, or 180 in ten minutes, at an account that never worked there, are a ban."""
+    steps = (at(n * every, fails("205")) for n in range(number))
+    expected = (number, [f"guess bans {PHONE}/32 in full after {min(number, 64)}"]) if at_most else None
+    assert banned_after(with_friend(), steps) == expected
+
+
+def test_a_friend_that_tries_twenty_other_accounts_is_banned() -> None:
+    """Twenty other accounts within ten minutes are a ban.
+
+    Accounts that work there do not count, and a repeated account counts once.
+    """
+    accounts = [*[f"x{n}" for n in range(19)], "204", "x3", "x19"]
+    steps = (at(n * 10.0, fails(account)) for n, account in enumerate(accounts))
+    assert banned_after(with_friend(), steps) == (22, [f"enumeration bans {PHONE}/32 in full after 22"])
+    slowly = (at(n * 31.6, fails(f"x{n}")) for n in range(40))
+    assert banned_after(with_friend(), slowly) is None
+
+
+def test_a_friend_may_fail_on_one_unknown_account_for_ever() -> None:
+    """A phone that was deleted may fail on, because an unknown account has no password to find."""
+    steps = [at(n * 0.01, unknown("x")) for n in range(1_000)]
+    assert with_friend().play(*steps).bans == []
+
+
+def test_after_a_friends_ban_its_attempts_count_from_nothing() -> None:
+    """After a friend's ban, the next ban needs thirty guesses again."""
+    guard = with_friend()
+    assert banned_after(guard, (at(n * 0.1, fails("205")) for n in range(50))) is not None
+    assert banned_after(guard, (at(6 + n * 0.1, fails("205")) for n in range(29))) is None
+
+
+def test_a_claimed_attempt_in_a_friends_name_leads_to_nothing() -> None:
+    """A claim in a friend's name leads to nothing, because any sender can forge a friend's datagram."""
+    steps = [at(n * 0.01, unknown(f"x{n}", proven=False)) for n in range(1_000)]
+    happened = with_friend().play(*steps)
+    assert (happened.bans, happened.of("counted as a friend's")) == ([], [PHONE] * 1_000)
+
+
+def test_claims_do_not_add_to_what_a_friend_is_banned_for() -> None:
+    """Nineteen proven attempts and many claims are no ban, and the twentieth proven attempt is one."""
+    guard = with_friend()
+    guard.play(*(at(n, fails(f"x{n}")) for n in range(19)))
+    assert guard.play(*(at(20 + n, fails(f"y{n}", proven=False)) for n in range(50))).bans == []
+    assert len(guard.play(at(100, fails("x19"))).bans) == 1
+
+
+def test_without_the_wire_claims_count_and_a_proven_attempt_decides() -> None:
+    """Without the wire claims of a friend count, as they cannot be proven, and a proven attempt decides."""
+    guard = with_friend(sources=("AMI", "log"))
+    assert guard.play(*(at(n, fails(f"x{n}", proven=False)) for n in range(25))).bans == []
+    assert len(guard.play(at(30, fails("x25"))).bans) == 1
+
+
+def test_a_trunk_is_never_banned() -> None:
+    """A trunk is never banned, whatever fails there, and however fast."""
+    steps = [at(n * 0.01, fails(f"x{n}")) for n in range(1_000)]
+    assert with_friend(tie=FriendReason.TRUNK).play(*steps).bans == []
+
+
+def test_what_a_phone_says_of_itself_spares_it_from_claims_alone() -> None:
+    """A contact whose address nothing proves is exempt from claims; its proven attempts are a stranger's."""
+    guard = with_friend(tie=FriendReason.REGISTERED)
+    assert guard.play(*(at(n, fails("x", proven=False)) for n in range(20))).bans == []
+    assert banned_after(guard, (at(20 + n, fails("x")) for n in range(5))) == (
+        5,
+        [f"guess bans {PHONE}/32 in full after 5"],
+    )
+    assert banned_after(guard, (at(30 + n, fails("204")) for n in range(9))) is None
+
+
+def test_the_rest_of_a_friends_64_is_one_subject() -> None:
+    """The rest of a friend's /64 is banned as one, and the friend in it is not.
+
+    A sender has all of its /64.
+    """
+    guard = Guard()
+    guard.play(at(0, friend("2001:db8::7")))
+    steps = [at(n, fails("205", f"2001:db8::{100 + n}")) for n in range(5)]
+    assert banned_after(guard, steps) == (5, ["guess bans 2001:db8::/64 in full after 5"])
+    guard.play(at(6, Banned("2001:db8::/64", 600.0)))
+    spared = guard.play(at(7, fails("204", "2001:db8::7"), fails("204", "2001:db8::8")))
+    assert (spared.of("counted as a friend's"), spared.of("late")) == (["2001:db8::7"], ["2001:db8::8"])
+
+
+@pytest.mark.parametrize(
+    ("rule", "entry"),
+    [
+        ("manager", report(EventKind.INVALID_PASSWORD, PHONE, service=Service.AMI, transport=Transport.TLS)),
+        (
+            "probe",
+            report(
+                EventKind.FAILED_ACL, PHONE, acl="no_extension_match", transport=Transport.TLS, account=""
+            ),
+        ),
+    ],
+)
+def test_a_friend_may_misdial_or_fail_at_the_manager_300_times(rule: str, entry: SecurityEvent) -> None:
+    """A friend may misdial or fail at the manager 299 times, and the 300th time is a ban.
+
+    Such friends are phones with a wrong number in memory, and programs with an old password.
+    """
+    guard = with_friend(rules=(rule,))
+    number, _ = banned_after(guard, (at(n, entry) for n in range(400))) or (0, [])
+    assert number == 300
+
+
+# -- guesses that nothing proves -------------------------------------------------------------------------
+
+
+def test_a_friends_nonce_sent_elsewhere_ends_its_exemption_from_the_limiter() -> None:
+    """A friend whose nonce was sent elsewhere loses its exemption for ten minutes, with an alarm."""
+    guard = with_friend()
+    asked = [sent(PHONE, b"c", nonce=b"n"), sent(BYSTANDER, b"c", nonce=b"n", sender=PHONE)]
+    happened = guard.play(at(1, *asked, failed(PHONE, b"c", nonce=b"n")))
+    assert happened.alarms == [f"evidence.unprovable of {PHONE}"]
+    assert guard.not_passed() == {PHONE}
+    guard.play(*ticks(600, 600))
+    assert guard.not_passed() == {PHONE}
+    guard.play(*ticks(601, 601))
+    assert guard.not_passed() == set()
+
+
+@pytest.mark.parametrize(("number", "alarms"), [(3, 0), (4, 1)])
+def test_four_unproven_guesses_of_a_friend_in_an_hour_are_an_alarm(number: int, alarms: int) -> None:
+    """Four unproven guesses in an hour raise an alarm; a phone with an old nonce makes one such failure."""
+    guard = with_friend()
+    for start in range(1, 10 * number, 10):
+        assert guard.not_passed() == set()
+        guess = at(start, fails("x", proven=False))
+        happened = guard.play(guess, *ticks(start + 1, start + 8))
+        assert happened.alarms == [f"evidence.unprovable of {PHONE}"] * (start == 31)
+    assert len(guard.not_passed()) == alarms
+
+
+def test_unproven_requests_without_an_answer_are_no_alarm() -> None:
+    """Unproven requests without an answer raise no alarm, because Asterisk checked no password in them."""
+    guard = with_friend()
+    happened = guard.play(*(at(1 + n, unknown(f"x{n}", proven=False)) for n in range(9)), *ticks(10, 15))
+    assert happened.alarms == []
+
+
+def test_a_friend_that_goes_on_guessing_is_an_alarm_all_the_same() -> None:
+    """Each guess has two seconds for its proof, even if other guesses follow."""
+    guard = with_friend()
+    steps = [at(1 + n, Tick(), fails("x", proven=False)) for n in range(9)]
+    assert f"evidence.unprovable of {PHONE}" in guard.play(*steps).alarms
+
+
+def test_a_friends_guess_has_two_seconds_for_its_proof() -> None:
+    """A proof within two seconds prevents the alarm, as the wire may be slower than AMI."""
+    for proven in (False, True):
+        guard = with_friend()
+        calls = [b"%d" % n for n in range(4)]
+        guard.play(at(1, *(failed(PHONE, call, nonce=call) for call in calls)), *ticks(2, 2))
+        late = [sent(PHONE, call, nonce=call) for call in calls] if proven else []
+        happened = guard.play(at(2.5, *late), *ticks(3, 5))
+        assert happened.alarms.count(f"evidence.unprovable of {PHONE}") == (not proven)
+
+
+def test_a_friend_in_a_banned_64_keeps_its_exemption() -> None:
+    """A friend in a banned /64 stays on the kernel's list of friends, which exempts it from that ban."""
+    phone = "2001:db8::7"
+    guard = Guard(firewall=True)
+    guard.play(at(0, friend(phone)))
+    asked = [sent(phone, b"c", nonce=b"n"), sent(BYSTANDER, b"c", nonce=b"n", sender=phone)]
+    guard.play(at(1, *asked, failed(phone, b"c", nonce=b"n")))
+    assert guard.not_passed() == {phone}
+    guard.play(at(2, Banned("2001:db8::/64", 10.0, Scope.SIP_UDP)))
+    assert guard.not_passed() == set()
+    guard.play(*ticks(12, 12))
+    assert guard.not_passed() == {phone}
+
+
+def test_what_the_firewall_bans_is_late() -> None:
+    """Attempts are late while the firewall enforces a ban, in full or of UDP alone."""
+    guard = Guard(firewall=True)
+    guard.play(at(0, Banned("192.0.2.7/32", 10.0), Banned("192.0.2.8/32", 10.0, Scope.SIP_UDP)))
+    senders = [(ATTACKER, True), ("192.0.2.8", True), (ATTACKER, False), ("192.0.2.8", False)]
+    during = guard.play(at(9, *(fails(address=one, proven=proven) for one, proven in senders)))
+    assert during.of("late") == [ATTACKER, ATTACKER, "192.0.2.8"]
+    after = guard.play(at(10, *(fails(address=one, proven=proven) for one, proven in senders)))
+    assert after.of("late") == []
+
+
+# -- passwords that somebody may know --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("failures", "alarms"), [(2, []), (3, [f"password.guessed of 300 at {ATTACKER}"])])
+def test_a_login_after_three_failures_of_its_address_is_an_alarm(failures: int, alarms: list[str]) -> None:
+    """One or two failures before a login are typing errors, and three raise an alarm."""
+    steps = [at(n, fails("300", ATTACKER)) for n in range(failures)]
+    assert Guard().play(*steps, at(10, login(ATTACKER, account="300"))).alarms == alarms
+
+
+@pytest.mark.parametrize(("later", "alarms"), [(HOUR - 1, 1), (HOUR + 3, 0)])
+def test_failures_count_against_a_login_for_an_hour(later: float, alarms: int) -> None:
+    """Failures count against a login for an hour, as a guesser may wait."""
+    steps = [at(n, fails("300", ATTACKER)) for n in range(3)]
+    happened = Guard().play(*steps, at(later, login(ATTACKER, account="300")))
+    assert len(happened.alarms) == alarms
+
+
+@pytest.mark.parametrize(
+    "guesses",
+    [
+        [fails("300", "192.0.2.8") for _ in range(4)],
+        [fails("300", ATTACKER, proven=False) for _ in range(4)],
+    ],
+    ids=["a neighbour's", "claimed"],
+)
+def test_other_failures_make_no_login_suspicious(guesses: list[SecurityEvent]) -> None:
+    """Neither a neighbour's guesses nor claims that the wire could prove make a login suspicious."""
+    assert Guard().play(at(0, *guesses), at(1, login(ATTACKER, account="300"))).alarms == []
+
+
+def test_failures_elsewhere_in_its_64_make_no_login_suspicious() -> None:
+    """Only guesses of the login's own address count against it, although its /64 is one subject."""
+    for guesser, alarms in (("2001:db8::8", 0), ("2001:db8::7", 1)):
+        guesses = [fails("300", guesser) for _ in range(4)]
+        happened = Guard().play(at(0, *guesses), at(1, login("2001:db8::7", account="300")))
+        assert len(happened.alarms) == alarms
+
+
+def test_unconfirmed_failures_make_no_login_suspicious() -> None:
+    """Lines that an attacker writes with an address do not make a later login there suspicious."""
+    lines = [failed(ATTACKER, b"%d" % n, by=SECURITY) for n in range(4)]
+    guard = Guard(sources=("AMI", "log"))
+    assert guard.play(at(0, *lines), *ticks(1, 3)).of("unconfirmed") == [ATTACKER] * 4
+    assert guard.play(at(4, login(ATTACKER, account="300"))).alarms == []
+
+
+def test_a_login_of_a_known_account_elsewhere_is_an_alarm() -> None:
+    """An account that logs in at another address raises an alarm: it moved, or its password is known."""
+    guard = with_friend()
+    assert guard.play(at(1, login(ATTACKER))).alarms == [f"password.elsewhere of 204 at {ATTACKER}"]
+    assert guard.play(at(2, login(ATTACKER)), at(3, login())).alarms == []
+
+
+@pytest.mark.parametrize(("failures", "alarms"), [(2, 0), (3, 1)])
+def test_a_contact_where_three_guesses_failed_is_an_alarm(failures: int, alarms: int) -> None:
+    """A contact raises an alarm too, because Asterisk's events may not show the login that made it."""
+    guard = Guard()
+    guard.play(*(at(n, fails("300", ATTACKER)) for n in range(failures)))
+    contact = Contact(PBX, Service.PJSIP, "300", ip_address(ATTACKER))
+    gone = Contact(PBX, Service.PJSIP, "300", ip_address(ATTACKER), gone=True)
+    assert guard.play(at(10, gone)).alarms == []
+    assert len(guard.play(at(11, contact)).alarms) == alarms
+
+
+# -- outage mode -----------------------------------------------------------------------------------------
+
+ALL_FAIL = f"phones.all_failing of {PBX}"
+
+
+def outage(number: int, known: int, start: float = 100.0) -> tuple[Guard, list[str]]:
+    """Return a guard that knows ``known`` accounts, and the alarms when ``number`` of them fail."""
+    accounts = [str(200 + n) for n in range(known)]
+    guard = with_friend(*accounts)
+    happened = guard.play(*(at(start + n, fails(account)) for n, account in enumerate(accounts[:number])))
+    return guard, happened.alarms
+
+
+@pytest.mark.parametrize(
+    ("number", "known", "mode"), [(4, 4, False), (5, 5, True), (5, 10, True), (5, 11, False), (6, 12, True)]
+)
+def test_five_accounts_and_half_of_all_that_fail_are_an_outage(
+    number: int, known: int, *, mode: bool
+) -> None:
+    """At least five failing accounts, and half of all, are an outage: then Asterisk itself is broken."""
+    assert (ALL_FAIL in outage(number, known)[1]) is mode
+
+
+def test_a_success_within_half_a_minute_is_no_outage() -> None:
+    """A success within half a minute shows that Asterisk checks passwords, so there is no outage."""
+    for success, mode in ((75.0, False), (73.0, True)):
+        accounts = [str(200 + n) for n in range(5)]
+        guard = with_friend(*accounts)
+        guard.play(at(success, login(PHONE)))
+        happened = guard.play(*(at(100 + n, fails(account)) for n, account in enumerate(accounts)))
+        assert (ALL_FAIL in happened.alarms) is mode
+
+
+def test_failures_more_than_five_minutes_apart_are_no_outage() -> None:
+    """Five phones that break one after the other are no outage."""
+    accounts = [str(200 + n) for n in range(5)]
+    guard = with_friend(*accounts)
+    steps = [at(n * 75.0, fails(account)) for n, account in enumerate(accounts)]
+    assert ALL_FAIL not in guard.play(*steps[:4], at(300, fails(accounts[4]))).alarms
+
+
+def test_an_outage_spares_what_worked_and_nothing_else() -> None:
+    """An outage exempts only accounts that worked, so an attacker at a friend's address gains nothing."""
+    guard, _ = outage(6, 6)
+    assert guard.play(*(at(110 + n * 0.01, fails("200")) for n in range(1_000))).bans == []
+    assert banned_after(guard, (at(130, fails(f"x{n}")) for n in range(20))) == (
+        20,
+        [f"enumeration bans {PHONE}/32 in full after 64"],
+    )
+
+
+def test_an_outage_spares_accounts_that_asterisk_does_not_know() -> None:
+    """An outage exempts unknown accounts, because with a lost database all accounts are unknown."""
+    guard, _ = outage(6, 6)
+    assert banned_after(guard, (at(130 + n * 0.01, unknown(f"x{n}")) for n in range(200))) is None
+
+
+def test_an_outage_bans_strangers_as_ever() -> None:
+    """An outage exempts no stranger, as strangers fail for their own reasons."""
+    guard, _ = outage(6, 6)
+    steps = (at(130 + n, fails("300", ATTACKER)) for n in range(5))
+    assert banned_after(guard, steps) == (5, ["guess bans 192.0.2.7/32 in full after 5"])
+
+
+def test_an_outage_is_over_when_few_fail() -> None:
+    """An outage ends five minutes after the last failures, or when three of four phones work again."""
+    guard, _ = outage(8, 8)
+    assert guard.play(*ticks(400, 402)).alarms == []
+    assert guard.play(*ticks(404, 406)).alarms == [f"{ALL_FAIL} is over"]
+    guard, _ = outage(20, 20)
+    assert (
+        ALL_FAIL
+        not in guard.play(
+            *(at(130 + n, login(PHONE, account=str(200 + n))) for n in range(14)), *ticks(150, 150)
+        ).alarms
+    )
+    assert f"{ALL_FAIL} is over" in guard.play(at(151, login(PHONE, account="214")), *ticks(152, 152)).alarms
+
+
+def test_an_outage_makes_former_friends_friends() -> None:
+    """A former friend is a friend in an outage, because its phone could not renew its friendship."""
+    guard = Guard()
+    guard.play(at(0, login(PHONE)), at(0, login(BYSTANDER, account="300")), *ticks(2 * HOUR, 2 * HOUR))
+    assert not guard.is_friend(BYSTANDER)
+    accounts = [str(200 + n) for n in range(5)]
+    guard.play(at(8_000, *(friend(PHONE, account) for account in accounts)))
+    guard.play(*(at(8_100 + n, fails(account)) for n, account in enumerate(accounts)))
+    assert guard.is_friend(BYSTANDER)
+
+
+def test_phones_under_other_names_are_an_outage_too() -> None:
+    """Unknown accounts at three friends' addresses, and at half of all friends', are an outage.
+
+    Phones there use other names than Asterisk's endpoints.
+    """
+    offices = ["198.51.100.1", "198.51.100.2", "198.51.100.3"]
+    for others, mode in ((3, True), (4, False)):
+        guard = Guard()
+        guard.play(
+            at(0, *(friend(office, "endpoint") for office in offices)),
+            at(0, *(friend(f"203.0.113.{n}", "endpoint") for n in range(others))),
+        )
+        happened = guard.play(*(at(100 + n, unknown("phone", office)) for n, office in enumerate(offices)))
+        assert (ALL_FAIL in happened.alarms) is mode
+
+
+def test_a_narrow_ban_of_a_friend_is_no_reason_to_be_late() -> None:
+    """Proven attempts of a friend with a narrow ban are judged as a friend's."""
+    guard = with_friend()
+    guard.play(at(1, Banned(f"{PHONE}/32", 600.0, Scope.SIP_UDP)))
+    assert guard.play(at(2, fails())).of("counted as a friend's") == [PHONE]
+
+
+def test_a_challenge_of_a_friend_is_no_attempt() -> None:
+    """A challenge of a friend is no attempt, since each of its registrations begins with one."""
+    guard = with_friend()
+    assert guard.play(at(1, sent(PHONE), challenged(PHONE)), *ticks(2, 8)).attempts == []

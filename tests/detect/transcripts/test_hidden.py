@@ -1,0 +1,508 @@
+"""Transcripts: attempts that the wire alone shows, and log lines that the wire confirms or refutes."""
+
+import pytest
+from tests.detect.transcripts.reports import (
+    ATTACKER,
+    BYSTANDER,
+    NOTICE,
+    PHONE,
+    SECURITY,
+    challenged,
+    failed,
+    friend,
+    login,
+    probed,
+    sent,
+)
+from tests.support.transcript import Banned, Guard, Loss, Sources, Step, at, ticks
+
+from ringfence.model import Challenge, SecurityEvent, Service, Transport
+
+TWO_HOURS = 7_200.0
+
+
+def reported(time: float = 0.0, call: bytes = b"before") -> Step:
+    """Return a challenge that AMI reports, so that AMI is expected to report all challenges from then on."""
+    return at(time, sent(PHONE, call), challenged(PHONE, call))
+
+
+def line(address: str = ATTACKER, call: bytes = b"call-1") -> SecurityEvent:
+    """Return a NOTICE line of a wrong password, which a sender can forge."""
+    return failed(address, call, by=NOTICE, forgeable=True)
+
+
+# -- challenges that AMI does not report -----------------------------------------------------------------
+
+
+def test_a_challenge_that_ami_does_not_report_within_five_seconds_is_an_attempt() -> None:
+    """AMI reports every challenge, so a sender suppressed an event that is missing."""
+    guard = Guard()
+    guard.play(reported(), at(1, sent()))
+    assert guard.play(*ticks(2, 5.9, every=0.3)).attempts == []
+    hidden = guard.play(*ticks(6, 8))
+    assert (hidden.attempts, hidden.suspects) == (["192.0.2.7 counted, claimed"], [ATTACKER])
+
+
+@pytest.mark.parametrize("event", [challenged(), probed(), failed()], ids=["challenge", "opener", "failure"])
+@pytest.mark.parametrize("order", ["AMI first", "wire first"])
+def test_any_event_of_ami_reports_a_challenge(event: SecurityEvent, order: str) -> None:
+    """One event for each challenge is enough, before the challenge or within five seconds after it."""
+    guard = Guard()
+    steps = [at(1, event), at(1.1, sent())] if order == "AMI first" else [at(1, sent()), at(5.9, event)]
+    happened = guard.play(reported(), *steps, *ticks(6, 8))
+    assert happened.suspects == []
+
+
+def test_each_challenge_needs_an_event_of_its_own() -> None:
+    """Of four challenges under one Call-ID AMI reports one, and the others are two guesses.
+
+    The first of the others may be the challenge that the second one answers.
+    """
+    asked = [sent() for _ in range(4)]
+    happened = Guard().play(reported(), at(1, *asked, challenged()), *ticks(2, 8))
+    assert happened.attempts == ["192.0.2.7 counted, claimed"] * 2
+
+
+def test_a_hidden_challenge_makes_no_later_one_hidden() -> None:
+    """After a hidden challenge, AMI's events report the later ones, one event for each."""
+    guard = Guard()
+    assert guard.play(reported(), at(1, sent()), *ticks(2, 7)).suspects == [ATTACKER]
+    for start in (8, 16, 24):
+        later = guard.play(at(start, sent(), challenged()), *ticks(start + 1, start + 7))
+        assert later.suspects == []
+
+
+@pytest.mark.parametrize("other", [{"transport": Transport.TCP}, {"service": Service.SIP}], ids=str)
+def test_an_event_of_another_transport_or_service_reports_no_challenge(other: dict[str, object]) -> None:
+    """A sender that asks for challenges by TCP under the same Call-ID hides no datagram."""
+    event = challenged(**other)  # type: ignore[arg-type]
+    assert Guard().play(reported(), at(1, sent(), event), *ticks(2, 8)).suspects == [ATTACKER]
+
+
+def test_a_log_line_reports_no_challenge() -> None:
+    """A log line does not report a challenge: only AMI reports all of them, and senders can write lines."""
+    happened = Guard().play(reported(), at(1, sent(), challenged(by=SECURITY)), *ticks(2, 8))
+    assert happened.suspects == [ATTACKER]
+
+
+def test_nothing_is_concluded_while_ami_is_late() -> None:
+    """Nothing is concluded after an event that is over a second old, as Asterisk itself is late."""
+    for late, suspects in ((0.9, [ATTACKER]), (1.5, [])):
+        happened = Guard().play(
+            reported(),
+            *ticks(1, 1),
+            at(2, sent()),
+            at(3, challenged(PHONE, b"flood", late=late)),
+            *ticks(4, 10),
+        )
+        assert happened.suspects == suspects
+
+
+def test_after_a_delay_of_ami_later_challenges_are_expected_again() -> None:
+    """Only challenges from before a late event may still be reported."""
+    happened = Guard().play(
+        reported(),
+        *ticks(1, 1),
+        at(3, challenged(PHONE, b"flood", late=3.0)),
+        at(4, sent()),
+        *ticks(5, 10),
+    )
+    assert happened.suspects == [ATTACKER]
+
+
+def test_nothing_is_concluded_of_what_left_before_ami_delivered() -> None:
+    """A challenge from before AMI reconnected is not hidden: its event was lost with the connection."""
+    for reconnected, suspects in ((0.5, [ATTACKER]), (1.5, [])):
+        guard = Guard()
+        guard.play(reported(), at(0.2, Sources(ami=False)))
+        steps = [at(1, sent()), at(reconnected, Sources())]
+        happened = guard.play(sorted(steps, key=lambda step: step.time), *ticks(2, 8))
+        assert happened.suspects == suspects
+
+
+def test_nothing_is_concluded_without_ami() -> None:
+    """Without AMI, a challenge that no source reports is not hidden."""
+    guard = Guard()
+    happened = guard.play(reported(), at(0.5, Sources(ami=False)), at(1, sent()), *ticks(2, 8))
+    assert happened.suspects == []
+
+
+@pytest.mark.parametrize(("later", "suspects"), [(599.0, [ATTACKER]), (600.0, [])])
+def test_a_reported_challenge_shows_for_ten_minutes_that_ami_reports_all(
+    later: float, suspects: list[str]
+) -> None:
+    """AMI must have reported a challenge lately, as an administrator may switch ChallengeSent off.
+
+    A reported challenge is valid for ten minutes.
+    """
+    happened = Guard().play(reported(), at(later, sent()), *ticks(later + 1, later + 8))
+    assert happened.suspects == suspects
+
+
+def test_nothing_is_concluded_of_a_port_that_ami_never_reported() -> None:
+    """A port that PJSIP's events never came from may be another server's on this host."""
+    assert Guard().play(at(1, sent()), *ticks(2, 8)).suspects == []
+
+
+def test_a_phone_that_registers_again_and_again_hides_nothing() -> None:
+    """A phone uses one Call-ID for all its registrations, and AMI reports each of them."""
+    steps = []
+    for minute in range(10):
+        time = 60.0 * minute
+        steps += [at(time, sent(PHONE), challenged(PHONE)), at(time + 0.1, login(PHONE))]
+        steps += [*ticks(time + 1, time + 8)]
+    assert Guard().play(*steps).attempts == []
+
+
+# -- evasive requests -------------------------------------------------------------------------------------
+
+
+def test_an_evasive_request_counts_at_once() -> None:
+    """An evasive request counts at once: it has bytes that suppress events and that no phone sends."""
+    guard = Guard()
+    steps = [at(n, sent(call=b"%d\xff" % n, evasive=True)) for n in range(5)]
+    happened = guard.play(*steps)
+    assert happened.attempts == ["192.0.2.7 counted, claimed"] * 5
+    assert happened.suspects == [ATTACKER] * 5
+    assert happened.bans == ["guess bans 192.0.2.7/32 by sip-udp for 600 s after 5"]
+    assert guard.play(*ticks(6, 12)).attempts == []
+
+
+def test_an_evasive_request_counts_once() -> None:
+    """An evasive request does not also count for a missing report of AMI.
+
+    Of three in one session, the first may be the request for a challenge.
+    """
+    happened = Guard().play(reported(), at(1, *[sent(evasive=True)] * 3), *ticks(2, 9))
+    assert happened.attempts == ["192.0.2.7 counted, claimed"] * 2
+
+
+def test_an_evasive_request_of_an_unknown_sender_counts_against_nobody() -> None:
+    """An evasive request whose topmost Via was cut counts for no address, since its sender is unknown."""
+    assert Guard().play(at(0, sent(evasive=True, sender=None)), *ticks(1, 8)).attempts == []
+
+
+def test_an_evasive_request_by_tcp_is_proven() -> None:
+    """An evasive request by TCP is proven, because the answer left by the sender's own connection."""
+    happened = Guard().play(at(0, sent(evasive=True, sender=None, transport=Transport.TCP)))
+    assert (happened.attempts, happened.suspects) == (["192.0.2.7 counted, proven by handshake"], [])
+
+
+def test_what_a_friend_is_sent_by_tcp_is_no_guess_of_it() -> None:
+    """An answer to a friend by TCP is no guess, as it may begin within a body that another sender wrote."""
+    guard = Guard()
+    guard.play(at(0, friend()))
+    by_tcp = guard.play(at(1, sent(PHONE, evasive=True, transport=Transport.TCP)))
+    assert by_tcp.attempts == [f"{PHONE} unconfirmed, proven by handshake"]
+    assert guard.play(at(2, sent(PHONE, b"other", evasive=True))).of("counted as a friend's") == [PHONE]
+
+
+# -- log lines -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("order", ["wire first", "line first"])
+def test_a_line_counts_with_its_challenge(order: str) -> None:
+    """A challenge of the same address and Call-ID confirms a line, before it or within a second after it."""
+    steps = [at(0, sent()), at(0.1, line())] if order == "wire first" else [at(0, line()), at(0.9, sent())]
+    happened = Guard().play(*steps, *ticks(1, 3))
+    assert happened.attempts == ["192.0.2.7 counted, claimed"]
+
+
+@pytest.mark.parametrize(("age", "standing"), [(9.9, "counted"), (10.0, "forged")])
+def test_a_challenge_confirms_a_line_for_ten_seconds(age: float, standing: str) -> None:
+    """A line without a recent challenge is forged, because the wire would have seen the challenge."""
+    happened = Guard().play(at(0, sent()), at(age, line()), *ticks(age + 1, age + 3))
+    assert happened.attempts == [f"192.0.2.7 {standing}, claimed"]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [sent(call=b"call-2"), sent(BYSTANDER), sent(service=Service.SIP), sent(transport=Transport.TCP)],
+    ids=["another Call-ID", "another address", "chan_sip", "TCP"],
+)
+def test_a_line_is_confirmed_by_nothing_but_its_own_challenge(other: Challenge) -> None:
+    """Only a challenge of the same address, Call-ID, service and transport confirms a line."""
+    for entries in ((other, line()), (line(), other)):
+        happened = Guard().play(at(0, *entries), *ticks(1, 3))
+        assert happened.attempts == ["192.0.2.7 forged, claimed"]
+
+
+@pytest.mark.parametrize(("lost", "standing"), [(-10.1, "forged"), (-8.5, "unconfirmed")])
+def test_nothing_is_concluded_for_ten_seconds_after_a_loss(lost: float, standing: str) -> None:
+    """A line after a loss is not forged: the lost packet may have been its challenge.
+
+    The line is judged a second after it comes.
+    """
+    steps = sorted([at(20 + lost, Loss()), at(20, line())], key=lambda step: step.time)
+    happened = Guard().play(*steps, *ticks(21, 22))
+    assert happened.attempts == [f"192.0.2.7 {standing}, claimed"]
+
+
+def test_a_line_without_a_wire_is_unconfirmed() -> None:
+    """Without the wire a line is unconfirmed, as no source would have seen its challenge."""
+    guard = Guard()
+    happened = guard.play(at(0, Sources(wire=False)), *ticks(0, 0), at(1, line()), *ticks(2, 3))
+    assert happened.attempts == ["192.0.2.7 unconfirmed, claimed"]
+
+
+def test_a_line_of_a_banned_address_is_late_and_no_forgery() -> None:
+    """A line of a banned address is late and not forged, since the address gets no challenge any more."""
+    happened = Guard().play(at(0, Banned("192.0.2.7/32", 100.0)), at(1, line()), *ticks(2, 3))
+    assert happened.attempts == ["192.0.2.7 late, claimed"]
+
+
+def test_without_ami_and_the_wire_a_line_is_a_claim() -> None:
+    """Without AMI and the wire a line is a claim; once AMI is back, a line is unconfirmed again."""
+    guard = Guard()
+    guard.play(at(0, Sources(ami=False, wire=False)), *ticks(0, 0))
+    assert guard.play(at(1, failed(by=SECURITY))).attempts == ["192.0.2.7 counted, claimed"]
+    guard.play(at(2, Sources(wire=False)), *ticks(2, 2))
+    again = guard.play(at(3, failed(call=b"call-2", by=SECURITY)), *ticks(4, 5))
+    assert again.attempts == ["192.0.2.7 unconfirmed, claimed"]
+
+
+def test_with_the_log_alone_a_forgeable_line_is_unconfirmed() -> None:
+    """A line that may name any address is less than a claim; an ordinary line is a claim."""
+    for entry, standing in ((line(), "unconfirmed"), (failed(by=SECURITY), "counted")):
+        happened = Guard(sources=("log",)).play(at(0, entry), *ticks(1, 2))
+        assert happened.attempts == [f"192.0.2.7 {standing}, claimed"]
+
+
+# -- TCP connections that the kernel knows ---------------------------------------------------------------
+
+
+def by_port(port: int = 5062, call: bytes = b"call-1") -> SecurityEvent:
+    """Return a line that names a port and, as Asterisk writes it, no transport."""
+    return failed(call=call, by=NOTICE, forgeable=True, port=port, transport=Transport.UNKNOWN)
+
+
+def test_a_line_counts_with_the_connection_of_its_address_and_port() -> None:
+    """A connection of a line's address and port proves it, because that host completed a handshake."""
+    for port, attempts in ((5062, ["192.0.2.7 counted, proven by handshake"]), (5063, [])):
+        guard = Guard(sources=("AMI", "log"), connected=[(ATTACKER, 5062)])
+        assert guard.play(at(0, by_port(port))).attempts == attempts
+
+
+def test_a_connection_confirms_no_line_of_a_datagram() -> None:
+    """A connection confirms no datagram: its source may be forged, also if it has a TCP connection."""
+    guard = Guard(sources=("AMI", "log"), connected=[(ATTACKER, 5062)])
+    assert guard.play(at(0, line()), *ticks(1, 2)).attempts == ["192.0.2.7 unconfirmed, claimed"]
+
+
+@pytest.mark.parametrize(("misses", "counted"), [(10, 1), (11, 0)])
+def test_ten_lines_without_a_connection_are_forgiven(misses: int, counted: int) -> None:
+    """Ten lines without a connection are forgiven; a forger guesses ports, so it makes many more."""
+    guard = Guard(sources=("AMI", "log"), connected=[(ATTACKER, 5062)])
+    guard.play(at(0, *(by_port(20_000 + n, b"%d" % n) for n in range(misses))), *ticks(1, 3))
+    assert guard.play(at(4, by_port())).counted == counted
+
+
+def test_lines_of_tls_count_against_their_address_with_the_log_alone() -> None:
+    """With the log alone, lines of TLS without a connection count against their address too."""
+    guard = Guard(sources=("log",), connected=[(ATTACKER, 5062)])
+    by_tls = [
+        failed(call=b"%d" % n, by=SECURITY, port=20_000 + n, transport=Transport.TLS) for n in range(30)
+    ]
+    assert guard.play(at(0, *by_tls), *ticks(1, 3)).counted == 0
+    assert guard.play(at(4, failed(by=SECURITY, transport=Transport.TLS)), *ticks(5, 7)).counted == 0
+
+
+@pytest.mark.parametrize(("later", "counted"), [(3_599.0, 0), (3_600.0, 1)])
+def test_lines_count_against_an_address_for_an_hour(later: float, counted: int) -> None:
+    """After an hour an address's connections confirm its lines again."""
+    guard = Guard(sources=("AMI", "log"), connected=[(ATTACKER, 5062)])
+    guard.play(at(0, *(by_port(20_000 + n, b"%d" % n) for n in range(20))), *ticks(1, 3))
+    assert guard.play(at(later, by_port())).counted == counted
+
+
+def test_a_line_that_ami_confirms_counts_against_no_connection() -> None:
+    """A waiting line that AMI confirms is taken back from the count against its address."""
+    guard = Guard(sources=("AMI", "log"), connected=[(ATTACKER, 5062)])
+    calls = [b"%d" % n for n in range(20)]
+    guard.play(at(0, *(by_port(20_000, call) for call in calls)))
+    guard.play(at(0.5, *(failed(call=call, port=20_000) for call in calls)), *ticks(1, 3))
+    assert guard.play(at(4, by_port())).counted == 1
+
+
+# -- challenges that are never answered ------------------------------------------------------------------
+
+
+def abandoned(number: int, time: float = 10.0) -> Step:
+    """Return challenges that the attacker requests, that AMI reports, and that no success follows."""
+    calls = [b"%d" % n for n in range(number)]
+    asked = [sent(call=call) for call in calls]
+    return at(time, *asked, *(challenged(call=call) for call in calls))
+
+
+def phone_logs_in(time: float = 0.0) -> Step:
+    """Return a phone's registration, which shows that AMI reports successes."""
+    return at(time, sent(PHONE), challenged(PHONE), login(PHONE))
+
+
+@pytest.mark.parametrize(("number", "attempts"), [(100, 0), (101, 1), (106, 5)])
+def test_more_than_a_hundred_abandoned_challenges_are_attempts(number: int, attempts: int) -> None:
+    """Each challenge beyond a hundred in ten minutes is an attempt, except the first one.
+
+    No phone requests so many. The first one may be the challenge that the next request answers.
+    """
+    happened = Guard().play(phone_logs_in(), abandoned(number), *ticks(11, 13))
+    assert happened.counted == attempts
+
+
+@pytest.mark.parametrize(("ami_for", "attempts"), [(TWO_HOURS - 10.25, 0), (TWO_HOURS - 10.0, 5)])
+def test_abandoned_challenges_need_two_hours_of_ami(ami_for: float, attempts: int) -> None:
+    """AMI must be connected for two hours, within which each phone registers and AMI reports it."""
+    happened = Guard(ami_for=ami_for).play(phone_logs_in(), abandoned(106), *ticks(11, 13))
+    assert happened.counted == attempts
+
+
+def test_abandoned_challenges_need_a_success_that_ami_reports() -> None:
+    """AMI must have reported a success, because an administrator may have switched SuccessfulAuth off."""
+    assert Guard().play(abandoned(106), *ticks(11, 13)).counted == 0
+
+
+def test_abandoned_challenges_wait_a_second_for_a_success() -> None:
+    """A success within a second prevents attempts, as AMI reports a burst of registrations in that time."""
+    guard = Guard()
+    assert guard.play(phone_logs_in(), abandoned(106), *ticks(10.5, 10.9, every=0.2)).counted == 0
+    assert guard.play(at(10.95, login(ATTACKER)), *ticks(11, 13)).counted == 0
+
+
+@pytest.mark.parametrize(("rest", "attempts"), [(609.9, 5), (610.0, 0)])
+def test_abandoned_challenges_are_counted_for_ten_minutes(rest: float, attempts: int) -> None:
+    """Fifty challenges and 56 more within ten minutes make attempts; 56 after that time make none."""
+    happened = Guard().play(phone_logs_in(), abandoned(50), abandoned(56, rest), *ticks(rest + 1, rest + 3))
+    assert happened.counted == attempts
+
+
+@pytest.mark.parametrize(("later", "attempts"), [(86_400.9, 0), (86_401.0, 5)])
+def test_an_address_that_succeeded_is_trusted_for_a_day(later: float, attempts: int) -> None:
+    """An address that succeeded is trusted for a day: its phone may answer no challenge of OPTIONS."""
+    happened = Guard().play(
+        phone_logs_in(),
+        at(1, login(ATTACKER)),
+        abandoned(106, later),
+        *ticks(later + 1, later + 3),
+    )
+    assert happened.counted == attempts
+
+
+def test_a_tampered_success_makes_no_address_trusted() -> None:
+    """Neither a tampered success nor one from the log makes an address trusted."""
+    for success in (login(ATTACKER, tampered=True), login(ATTACKER, by=SECURITY)):
+        steps = [phone_logs_in(), at(1, success), abandoned(106), *ticks(11, 13)]
+        assert Guard().play(*steps).counted == 5
+
+
+def test_an_attempt_that_is_reported_begins_the_count_again() -> None:
+    """A guess that AMI reports resets the count of abandoned challenges."""
+    happened = Guard().play(
+        phone_logs_in(),
+        abandoned(100),
+        at(10.5, sent(call=b"open"), challenged(call=b"open"), failed(call=b"open")),
+        abandoned(100, 11.0),
+        *ticks(12, 14),
+    )
+    assert happened.counted == 1
+
+
+def test_of_chan_sip_nothing_is_concluded() -> None:
+    """chan_sip reports no success of a SUBSCRIBE, and a phone may have a hundred lamps."""
+    steps = [at(10 + n / 100, sent(call=b"%d" % n, service=Service.SIP)) for n in range(200)]
+    assert Guard().play(phone_logs_in(), *steps, *ticks(13, 16)).counted == 0
+
+
+# -- lines of an address that has asked for a challenge before -------------------------------------------
+
+
+def asked_before(time: float = 10.0) -> list[Step]:
+    """Return a challenge of the attacker under another Call-ID, and a phone's login before it."""
+    return [phone_logs_in(), at(time, sent(call=b"asked"), challenged(call=b"asked"))]
+
+
+def test_a_line_of_an_address_that_asked_lately_counts() -> None:
+    """A line counts if its address asked lately: PJSIP checks the password even if it cannot answer.
+
+    PJSIP sends no answer if a Via is unreachable.
+    """
+    happened = Guard().play(*asked_before(), *ticks(11, 11), at(15, line()), *ticks(16, 18))
+    assert happened.attempts == ["192.0.2.7 counted, claimed"]
+
+
+@pytest.mark.parametrize(
+    ("line_at", "standing"),
+    [(10.9, "forged"), (11.1, "counted"), (11.9, "counted"), (69.0, "counted"), (70.0, "forged")],
+)
+def test_an_address_asked_lately_between_two_and_sixty_seconds_ago(line_at: float, standing: str) -> None:
+    """A line counts between 2 s and 60 s after a challenge of its address.
+
+    A registering phone answers within 2 s, and Asterisk accepts a nonce for 32 s. A line is judged when it
+    comes, and again a second later.
+    """
+    happened = Guard().play(
+        *asked_before(), *ticks(10, 10), at(line_at, line()), *ticks(line_at + 1.05, line_at + 1.05)
+    )
+    assert happened.attempts == [f"192.0.2.7 {standing}, claimed"]
+
+
+def test_a_phone_that_is_registering_is_named_by_no_line() -> None:
+    """A line that an attacker writes between a phone's challenge and its success is forged."""
+    happened = Guard().play(
+        phone_logs_in(),
+        *ticks(1, 1),
+        at(10, sent("198.51.100.5", b"new"), challenged("198.51.100.5", b"new")),
+        at(10.2, line("198.51.100.5")),
+        at(10.5, login("198.51.100.5", b"new")),
+        *ticks(11, 13),
+        at(14, line("198.51.100.5", b"call-2")),
+        *ticks(15, 17),
+    )
+    assert happened.of("forged") == ["198.51.100.5"] * 2
+    assert happened.counted == 0
+
+
+# -- chan_sip's refusals ---------------------------------------------------------------------------------
+
+
+def refused() -> Step:
+    """Return chan_sip's 403 to the attacker's session."""
+    return at(1, sent(service=Service.SIP, status=403))
+
+
+def test_a_refusal_of_chan_sip_after_its_challenge_is_a_guess() -> None:
+    """A 403 after a challenge is a guess: chan_sip checks the password of a MESSAGE and reports nothing."""
+    asked = at(0.5, sent(service=Service.SIP, nonce=b"n"))
+    ready = [*ticks(0, 0)]
+    assert Guard().play(*ready, asked, refused()).attempts == ["192.0.2.7 counted, claimed"]
+    assert Guard().play(*ready, refused()).attempts == []
+    assert Guard().play(*ready, asked, refused(), refused()).counted == 1
+
+
+@pytest.mark.parametrize(("later", "counted"), [(63.9, 1), (64.0, 0)])
+def test_a_challenge_waits_64_seconds_for_its_refusal(later: float, counted: int) -> None:
+    """A 403 more than 64 s after a challenge belongs to another request."""
+    asked = at(0, sent(service=Service.SIP, nonce=b"n"))
+    refusal = at(later, sent(service=Service.SIP, status=403))
+    assert Guard().play(*ticks(0, 0), asked, refusal).counted == counted
+
+
+@pytest.mark.parametrize(("later", "counted"), [(59.9, 0), (60.0, 1)])
+def test_a_refusal_within_a_minute_of_a_login_is_the_dialplans(later: float, counted: int) -> None:
+    """A phone that logged in may call a number that the dialplan forbids, so its 403 is no guess."""
+    happened = Guard().play(
+        *ticks(0, 0),
+        at(0, login(ATTACKER, service=Service.SIP)),
+        at(later, sent(service=Service.SIP, nonce=b"n"), sent(service=Service.SIP, status=403)),
+    )
+    assert happened.counted == counted
+
+
+def test_a_refusal_needs_ami_to_know_logins() -> None:
+    """Without AMI a 403 is no guess, because it may be the dialplan's."""
+    happened = Guard().play(
+        at(0, Sources(ami=False)),
+        *ticks(0, 0),
+        at(0.5, sent(service=Service.SIP, nonce=b"n")),
+        refused(),
+    )
+    assert happened.counted == 0

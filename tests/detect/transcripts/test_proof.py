@@ -1,0 +1,427 @@
+"""Transcripts: which evidence proves the address of an attempt, and which does not."""
+
+import pytest
+from tests.detect.transcripts.reports import (
+    AMI,
+    ATTACKER,
+    BYSTANDER,
+    NOTICE,
+    SECURITY,
+    challenged,
+    copied,
+    failed,
+    probed,
+    report,
+    sent,
+    wrong,
+    wrong_by_notice,
+)
+from tests.support.transcript import Exempt, Guard, Happened, Loss, Step, at, ticks
+
+from ringfence.model import EventKind, SecurityEvent, Service, Transport
+
+FULL = ["guess bans 192.0.2.7/32 in full after 5"]
+NARROW = ["guess bans 192.0.2.7/32 by sip-udp for 600 s after 5"]
+
+
+def guesses(*receivers: str) -> list[Step]:
+    """Return five guesses of the attacker, each with a nonce that was sent to ``receivers``."""
+    steps = []
+    for index in range(5):
+        call, nonce = b"call-%d" % index, b"nonce-%d" % index
+        asked = [sent(receiver, call, nonce=nonce, sender=ATTACKER) for receiver in receivers]
+        steps += [at(index, *asked), at(index + 0.1, failed(ATTACKER, call, nonce=nonce))]
+    return steps
+
+
+def test_a_nonce_that_went_to_one_address_proves_it() -> None:
+    """Five guesses that carry nonces sent to their address alone are a full ban."""
+    happened = Guard().play(*guesses(ATTACKER))
+    assert happened.attempts == ["192.0.2.7 counted, proven by nonce"] * 5
+    assert happened.bans == FULL
+
+
+def test_a_nonce_sent_to_two_receivers_proves_nobody() -> None:
+    """The guesses are claims of the address that asked, and an alarm reports that they are unprovable."""
+    happened = Guard().play(*guesses(ATTACKER, BYSTANDER))
+    assert happened.attempts == ["192.0.2.7 counted, claimed"] * 5
+    assert happened.bans == NARROW
+    assert set(happened.alarms) == {"evidence.unprovable of 192.0.2.7"}
+
+
+def test_a_nonce_that_two_addresses_asked_for_proves_nobody() -> None:
+    """A second sender had the same nonce sent to the attacker, so either of them may have answered."""
+    steps = []
+    for index in range(5):
+        call, nonce = b"call-%d" % index, b"nonce-%d" % index
+        both = [sent(ATTACKER, call, nonce=nonce, sender=sender) for sender in (ATTACKER, BYSTANDER)]
+        steps.append(at(index, *both, failed(ATTACKER, call, nonce=nonce)))
+    happened = Guard().play(*steps)
+    assert happened.attempts == ["192.0.2.7 counted, claimed"] * 5
+    assert happened.bans == NARROW
+
+
+def test_a_nonce_asked_for_by_another_address_proves_nobody() -> None:
+    """The challenge went to the attacker alone, but a forged source asked for it, so it proves nothing."""
+    happened = Guard().play(
+        at(0, sent(nonce=b"n", sender=BYSTANDER)),
+        at(0.1, failed(nonce=b"n")),
+    )
+    assert happened.attempts == ["192.0.2.7 counted, claimed"]
+
+
+def test_a_relayed_challenge_proves_nobody() -> None:
+    """A relayed challenge proves nothing, as its receiver may forward it, like a stateless proxy."""
+    happened = Guard().play(at(0, sent(nonce=b"n", relayed=True)), at(0.1, failed(nonce=b"n")))
+    assert happened.attempts == ["192.0.2.7 counted, claimed"]
+
+
+def test_a_nonce_that_went_by_tcp_proves_no_datagram() -> None:
+    """A nonce sent by TCP proves no datagram, as its segment may begin within a body of another sender."""
+    happened = Guard().play(
+        at(0, sent(nonce=b"n", transport=Transport.TCP)),
+        at(0.1, failed(nonce=b"n")),
+    )
+    assert happened.attempts == ["192.0.2.7 counted, claimed"]
+
+
+@pytest.mark.parametrize(("age", "proof"), [(47.9, "proven by nonce"), (48.0, "claimed")])
+def test_a_nonce_of_pjsip_proves_for_48_seconds(age: float, proof: str) -> None:
+    """A nonce proves for 48 s: Asterisk accepts it for 32 s, and closed connections are kept longer."""
+    happened = Guard().play(at(0, sent(nonce=b"n")), at(age, failed(nonce=b"n")))
+    assert happened.attempts == [f"192.0.2.7 counted, {proof}"]
+
+
+@pytest.mark.parametrize(
+    ("lost", "proof"),
+    [(-2.1, "proven by nonce"), (-1.9, "claimed"), (1.9, "claimed"), (2.1, "proven by nonce")],
+)
+def test_a_nonce_within_two_seconds_of_a_loss_proves_nobody(lost: float, proof: str) -> None:
+    """The lost packet may have carried the same nonce to another address."""
+    steps = [at(8.0, sent(BYSTANDER, b"other", nonce=b"before")), at(10.0, sent(nonce=b"n"))]
+    steps = sorted([*steps, at(10.0 + lost, Loss())], key=lambda step: step.time)
+    happened = Guard().play(steps, at(13.0, failed(nonce=b"n")))
+    assert happened.attempts == [f"192.0.2.7 counted, {proof}"]
+
+
+def test_a_loss_before_the_first_nonce_doubts_no_later_one() -> None:
+    """A loss does not affect later nonces before the first one, as every start of the wire has a loss."""
+    happened = Guard().play(at(0, Loss()), at(0.5, sent(nonce=b"n")), at(1, failed(nonce=b"n")))
+    assert happened.attempts == ["192.0.2.7 counted, proven by nonce"]
+
+
+def test_a_nonce_that_went_by_udp_and_by_tcp_proves_its_receiver() -> None:
+    """A nonce that went to the same address by UDP and by TCP proves it."""
+    both = [sent(nonce=b"n"), sent(nonce=b"n", transport=Transport.TCP)]
+    for first, second in (both, both[::-1]):
+        happened = Guard().play(at(0, first, second), at(1, failed(nonce=b"n")))
+        assert happened.attempts == ["192.0.2.7 counted, proven by nonce"]
+
+
+def test_the_answer_of_a_session_proves_its_earlier_attempts() -> None:
+    """Four probes under one Call-ID are claims until the nonce comes back; the next guess is a full ban."""
+    guard = Guard()
+    claims = guard.play(*(at(n, probed(), challenged()) for n in range(4)))
+    assert (claims.counted, claims.bans) == (4, [])
+    proven = guard.play(at(4, sent(nonce=b"n"), failed(nonce=b"n")), at(5, probed(), challenged()))
+    assert proven.bans == FULL
+
+
+def test_a_proof_that_the_wire_shows_late_raises_the_attempt() -> None:
+    """A proof counts for guesses that AMI reported before the wire showed where their nonces went."""
+    guard = Guard()
+    claims = guard.play(*(at(n, failed(call=b"%d" % n, nonce=b"n%d" % n)) for n in range(4)))
+    assert claims.attempts == ["192.0.2.7 counted, claimed"] * 4
+    guard.play(at(4, *(sent(call=b"%d" % n, nonce=b"n%d" % n) for n in range(4))))
+    assert guard.play(at(5, failed(call=b"4"))).bans == FULL
+
+
+def test_the_proof_of_one_session_proves_no_other() -> None:
+    """A proof counts for its session alone: a forger of other sessions does not know this Call-ID."""
+    guard = Guard()
+    guard.play(*(at(n, failed(call=b"%d" % n, nonce=b"n%d" % n)) for n in range(4)))
+    assert guard.play(at(4, sent(nonce=b"n"), failed(nonce=b"n"))).bans == NARROW
+
+
+def test_a_session_stays_proven_for_64_seconds() -> None:
+    """A session that answered one challenge stays proven for 64 s, and needs a new proof then."""
+    guard = Guard()
+    guard.play(at(0, sent(nonce=b"n"), failed(nonce=b"n")))
+    assert guard.play(at(63.9, failed())).attempts == ["192.0.2.7 counted, proven by nonce"]
+    assert guard.play(at(128, failed())).attempts == ["192.0.2.7 counted, claimed"]
+
+
+def test_an_empty_session_is_never_proven() -> None:
+    """The proof of an attempt without a Call-ID raises no other, as they share no session."""
+    guard = Guard()
+    guard.play(*(at(n, failed(call=b"", nonce=b"old-%d" % n)) for n in range(3)))
+    happened = guard.play(
+        at(3, sent(call=b"", nonce=b"n"), failed(call=b"", nonce=b"n")),
+        at(4, failed(call=b"", nonce=b"old-4")),
+    )
+    assert happened.attempts == ["192.0.2.7 counted, proven by nonce", "192.0.2.7 counted, claimed"]
+    assert happened.bans == NARROW
+
+
+def test_a_copied_request_proves_the_sessions_that_it_names() -> None:
+    """A nonce that a suspect alone received and sends back proves its hidden attempts, also later ones."""
+    guard = Guard()
+    for index in range(4):
+        call = b"%d\xff" % index
+        hidden = guard.play(at(index, sent(call=call, nonce=b"n%d" % index, evasive=True)))
+        assert (hidden.attempts, hidden.suspects) == (["192.0.2.7 counted, claimed"], [ATTACKER])
+        assert guard.play(at(index + 0.1, copied(call=call, nonce=b"n%d" % index))).bans == []
+    assert guard.play(at(5, sent(call=b"5\xff", nonce=b"n5", evasive=True))).bans == FULL
+
+
+@pytest.mark.parametrize("again", [{"receiver": BYSTANDER}, {"relayed": True}, {"sender": BYSTANDER}])
+def test_a_copied_nonce_that_others_may_know_proves_nobody(again: dict[str, object]) -> None:
+    """A nonce that was also sent elsewhere, forwarded, or requested by another address proves nothing."""
+    guard = Guard()
+    receiver = str(again.pop("receiver", ATTACKER))
+    for index in range(5):
+        call, nonce = b"%d\xff" % index, b"n%d" % index
+        other = sent(receiver, b"other", nonce=nonce, **again)  # type: ignore[arg-type]
+        guard.play(at(index, sent(call=call, nonce=nonce, evasive=True), other))
+        assert guard.play(at(index + 0.1, copied(call=call, nonce=nonce))).bans == []
+
+
+def test_a_late_proof_bans_no_address_that_has_become_exempt() -> None:
+    """A proof bans no address that became exempt after its claims."""
+    for exempt, bans in (((), FULL), (("192.0.2.0/24",), [])):
+        guard = Guard()
+        guard.play(*(at(n, failed(call=b"%d" % n, nonce=b"n%d" % n)) for n in range(4)), at(4, probed()))
+        guard.play(at(4.5, Exempt(exempt)))
+        late = guard.play(at(5, *(sent(call=b"%d" % n, nonce=b"n%d" % n) for n in range(4))))
+        assert late.bans[:1] == bans
+
+
+def by_tls(*, by: str = AMI, tampered: bool = False) -> SecurityEvent:
+    """Return a guess by TLS."""
+    return failed(transport=Transport.TLS, by=by, tampered=tampered)
+
+
+@pytest.mark.parametrize("tampered", [False, True])
+def test_a_tampered_event_of_tls_proves_nothing_by_itself(*, tampered: bool) -> None:
+    """An event outside Asterisk's grammar proves its address only if the kernel knows the connection."""
+    proven = "192.0.2.7 counted, proven by handshake"
+    alone = Guard().play(at(0, by_tls(tampered=tampered)))
+    assert alone.attempts == (["192.0.2.7 unconfirmed, claimed"] if tampered else [proven])
+    connected = Guard(connected=[(ATTACKER, 5062)]).play(at(0, by_tls(tampered=tampered)))
+    assert connected.attempts == [proven]
+
+
+def test_a_tampered_answer_proves_no_earlier_attempt() -> None:
+    """A nonce in a tampered answer leaves the four probes of its session claims."""
+    for tampered, bans in ((False, FULL), (True, NARROW)):
+        guard = Guard()
+        guard.play(*(at(n, probed(), challenged()) for n in range(4)))
+        answered = at(4, sent(nonce=b"n"), failed(nonce=b"n", tampered=tampered))
+        assert guard.play(answered, at(5, probed(), challenged())).bans == bans
+
+
+@pytest.mark.parametrize("source", [NOTICE, SECURITY])
+def test_a_line_proves_nothing_by_itself(source: str) -> None:
+    """A line over TLS is proven only by its connection, because its sender chose the address in it."""
+    waits = [at(0, by_tls(by=source)), *ticks(0, 2)]
+    assert Guard().play(*waits).attempts == ["192.0.2.7 forged, claimed"]
+    assert Guard(sources=("AMI", "log")).play(*waits).attempts == ["192.0.2.7 unconfirmed, claimed"]
+    connected = Guard(connected=[(ATTACKER, 5062)]).play(*waits)
+    assert connected.attempts == ["192.0.2.7 counted, proven by handshake"]
+
+
+# -- chan_sip, whose events name whatever address a Via header says --------------------------------------
+
+
+def of_chan_sip(nonce: bytes, receiver: str = ATTACKER, sender: str | None = ATTACKER) -> Step:
+    """Return chan_sip's challenge with ``nonce``, which ``sender`` asked for."""
+    return at(0, sent(receiver, nonce=nonce, sender=sender, service=Service.SIP))
+
+
+def returned() -> Step:
+    """Return the guess that sends the nonce back, as chan_sip reports it for the attacker."""
+    return at(0.1, wrong(nonce=b"n", response=b"r"))
+
+
+def settled(*steps: Step) -> Happened:
+    """Return what follows if a guard plays the steps and waits for all confirmations."""
+    return Guard().play(*steps, *ticks(1, 3))
+
+
+def test_a_nonce_of_chan_sip_that_came_back_proves_who_asked() -> None:
+    """A random nonce that came back from the address that asked for it proves that address."""
+    assert settled(of_chan_sip(b"n"), returned()).attempts == ["192.0.2.7 counted, proven by nonce"]
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        [of_chan_sip(b"n", receiver=BYSTANDER, sender=BYSTANDER)],
+        [of_chan_sip(b"n", receiver=BYSTANDER), of_chan_sip(b"n", receiver=BYSTANDER, sender=BYSTANDER)],
+    ],
+    ids=["each asked for its own", "one asked for both"],
+)
+def test_a_nonce_of_chan_sip_with_several_names_names_nobody(others: list[Step]) -> None:
+    """A guess whose nonce two addresses received or requested is listed and bans nothing."""
+    happened = settled(of_chan_sip(b"n"), *others, returned())
+    assert happened.attempts == ["192.0.2.7 unconfirmed, claimed"]
+
+
+def test_a_challenge_of_chan_sip_sent_to_a_bystander_counts_against_who_asked() -> None:
+    """An event that names a bystander is a claim of the address that asked, which the wire knows."""
+    happened = settled(
+        of_chan_sip(b"n", receiver=BYSTANDER),
+        at(0.1, wrong(BYSTANDER, nonce=b"n", response=b"r")),
+    )
+    assert happened.attempts == ["192.0.2.7 counted, claimed"]
+
+
+def test_an_unknown_sender_of_a_nonce_is_its_receiver() -> None:
+    """A nonce that came back proves its receiver if the wire does not know the sender.
+
+    chan_sip cuts a long Via, and then the sender is unknown.
+    """
+    happened = settled(of_chan_sip(b"n", sender=None), returned())
+    assert happened.attempts == ["192.0.2.7 counted, proven by nonce"]
+
+
+def test_the_nonce_that_chan_sip_has_just_sent_is_a_claim() -> None:
+    """An event with the next challenge shows the address that asked, and does not prove that it answered."""
+    happened = settled(
+        of_chan_sip(b"n"),
+        at(0.1, failed(service=Service.SIP, nonce=b"n")),
+    )
+    assert happened.attempts == ["192.0.2.7 counted, claimed"]
+
+
+def test_a_nonce_of_chan_sip_that_also_went_by_tls_is_a_claim() -> None:
+    """A nonce that also went by TLS, which the wire cannot read, may be answered from another address."""
+    by_tls = challenged(service=Service.SIP, transport=Transport.TLS, nonce=b"n")
+    happened = settled(at(0, by_tls), of_chan_sip(b"n"), returned())
+    assert happened.attempts == ["192.0.2.7 counted, claimed"]
+
+
+@pytest.mark.parametrize(
+    ("age", "standing"), [(599.9, "counted, proven by nonce"), (600.0, "unconfirmed, claimed")]
+)
+def test_a_nonce_of_chan_sip_is_known_for_ten_minutes(age: float, standing: str) -> None:
+    """A nonce of chan_sip is kept for ten minutes, as it lives as long as the guesser's dialogue."""
+    guess = at(age, wrong(nonce=b"n", response=b"r"))
+    happened = Guard().play(of_chan_sip(b"n"), guess, *ticks(age + 1, age + 2))
+    assert happened.attempts == [f"192.0.2.7 {standing}"]
+
+
+def test_each_answer_of_chan_sip_confirms_one_line() -> None:
+    """A forger of lines gains nothing beyond the answers that really went to that address."""
+    answers = [sent(nonce=b"%d" % n, service=Service.SIP) for n in range(2)]
+    happened = settled(at(0, *answers), at(0.1, *[wrong_by_notice()] * 4))
+    assert happened.attempts == ["192.0.2.7 counted, claimed"] * 2 + ["192.0.2.7 unconfirmed, claimed"] * 2
+
+
+@pytest.mark.parametrize(("age", "standing"), [(9.9, "counted"), (10.0, "unconfirmed")])
+def test_an_answer_of_chan_sip_confirms_a_line_for_ten_seconds(age: float, standing: str) -> None:
+    """An answer confirms a line for ten seconds; the latest line that was seen came 3 s late."""
+    answer = at(0, sent(nonce=b"n", service=Service.SIP))
+    happened = Guard().play(answer, at(age, wrong_by_notice()), *ticks(age + 1, age + 2))
+    assert happened.attempts == [f"192.0.2.7 {standing}, claimed"]
+
+
+def test_an_event_and_a_line_of_chan_sip_must_agree_without_the_wire() -> None:
+    """An event and a line that name one address are one claim; two that differ do not count."""
+    for named, standing in ((ATTACKER, "counted"), (BYSTANDER, "forged")):
+        guard = Guard(sources=("AMI", "log"))
+        happened = guard.play(at(0, wrong(named), wrong_by_notice()), *ticks(1, 3))
+        assert happened.attempts[0] == f"192.0.2.7 {standing}, claimed"
+        assert happened.counted == (named == ATTACKER)
+
+
+@pytest.mark.parametrize(("later", "counted"), [(9.9, 1), (10.1, 0)])
+def test_an_event_and_a_line_of_chan_sip_agree_within_ten_seconds(later: float, counted: int) -> None:
+    """A line that is more than ten seconds away from the event is of another request."""
+    guard = Guard(sources=("AMI", "log"))
+    guard.play(at(0, wrong_by_notice()), *ticks(1, 3))
+    assert guard.play(at(later, wrong()), *ticks(later + 1, later + 2)).counted == counted
+
+
+def misdialled() -> SecurityEvent:
+    """Return chan_sip's line of a call to an extension that does not exist."""
+    return report(
+        EventKind.FAILED_ACL,
+        call=b"",
+        by=NOTICE,
+        service=Service.SIP,
+        acl="no_extension_match",
+        account="",
+        transport=Transport.UNKNOWN,
+    )
+
+
+@pytest.mark.parametrize("status", [401, 404])
+def test_a_line_of_chan_sip_needs_an_answer_of_its_own_kind(status: int) -> None:
+    """A 404 confirms a call to an unknown extension, and a challenge or a 403 confirms a guess."""
+    answer = at(0, sent(nonce=b"n", service=Service.SIP, status=status))
+    guess = Guard().play(answer, at(0.1, wrong_by_notice()), *ticks(1, 3))
+    call = Guard().play(answer, at(0.1, misdialled()), *ticks(1, 3))
+    assert (guess.counted, call.counted) == ((1, 0) if status == 401 else (0, 1))
+
+
+def test_an_answer_by_tcp_confirms_no_line() -> None:
+    """An answer by TCP confirms no line, as it may begin within another sender's body.
+
+    The kernel knows the connection.
+    """
+    answer = sent(nonce=b"n", service=Service.SIP, transport=Transport.TCP)
+    happened = Guard().play(at(0, answer), at(0.1, wrong_by_notice()), *ticks(1, 3))
+    assert happened.attempts == ["192.0.2.7 unconfirmed, claimed"]
+
+
+def test_with_ami_alone_an_event_of_chan_sip_is_unconfirmed_at_once() -> None:
+    """With AMI alone an event of chan_sip is unconfirmed at once, as no other source is read."""
+    happened = Guard(sources=("AMI",)).play(at(0, wrong()))
+    assert happened.attempts == ["192.0.2.7 unconfirmed, claimed"]
+
+
+def test_a_guess_in_another_name_counts_against_the_receiver_of_its_nonce() -> None:
+    """A guess counts for the only receiver of its nonce, unless the named address has a connection.
+
+    By that connection the named sender may have the nonce too.
+    """
+    for connected, blamed in (((), [ATTACKER, BYSTANDER]), ([(ATTACKER, 5061)], [ATTACKER])):
+        happened = Guard(connected=connected).play(
+            at(0, probed(), sent(BYSTANDER, nonce=b"n", sender=ATTACKER)),
+            at(0.1, failed(nonce=b"n")),
+        )
+        assert sorted(happened.counted_addresses) == blamed
+
+
+def test_a_line_with_a_nonce_of_another_address_counts_against_nobody_else() -> None:
+    """A line with another address's nonce does not count for that address, as its sender chose the text."""
+    happened = Guard().play(
+        at(0, probed(), sent(BYSTANDER, nonce=b"n", sender=ATTACKER)),
+        at(0.1, failed(by=SECURITY, nonce=b"n")),
+        *ticks(1, 3),
+    )
+    assert happened.counted_addresses == [ATTACKER]
+
+
+def test_a_line_of_chan_sip_first_and_its_nonce_later_is_one_proven_attempt() -> None:
+    """An attempt has the best proof that any source gives, whichever source reports last."""
+    steps = []
+    for index in range(5):
+        nonce = b"n%d" % index
+        steps.append(at(index, sent(nonce=nonce, service=Service.SIP), wrong_by_notice()))
+        steps.append(at(index + 0.1, wrong(call=nonce, nonce=nonce, response=b"r")))
+    happened = Guard().play(*steps)
+    assert (happened.counted, happened.bans[-1:]) == (5, FULL)
+
+
+def test_the_kind_that_no_table_knows_is_no_attempt() -> None:
+    """Events of limits and of bad formats are no part of an attempt."""
+    for kind in (EventKind.SESSION_LIMIT, EventKind.REQUEST_BAD_FORMAT, EventKind.UNEXPECTED_ADDRESS):
+        assert Guard().play(at(0, failed()), at(1, evolved(kind))).counted == 1
+
+
+def evolved(kind: EventKind) -> SecurityEvent:
+    """Return an event of ``kind`` in the attacker's session."""
+    event = failed()
+    return SecurityEvent(event.source, kind, event.service, event.remote, 0.0, "204", event.session)

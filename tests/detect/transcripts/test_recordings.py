@@ -1,0 +1,309 @@
+"""Recordings of real servers: the number of attempts is right for any source and any order."""
+
+import random
+from collections.abc import Callable, Sequence
+from functools import cache
+from ipaddress import ip_address
+from itertools import accumulate
+
+import pytest
+from attrs import evolve
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.support.captures import FORGED, Capture, captures
+from tests.support.transcript import Guard, Happened, Sources, Step, Tick, at
+
+from ringfence.model import Challenge, EventKind, SecurityEvent, Service, SourceId, Transport
+from ringfence.parse.ami import AmiDecoder
+from ringfence.parse.log import LogReader
+
+AMI, SECURITY, NOTICES = range(3)
+BANNER = b"Asterisk Call Manager/11.0.0\r\n"
+
+SILENCED = {"call-id-not-utf8", "nonce-not-utf8"}
+"""AMI and the security log report these incompletely or not at all, and the notices report them."""
+
+UNSPEAKABLE = {"esc-and-not-utf8"}
+"""Only the wire shows it, and the notices name a stranger."""
+
+MUTE_NOTICES = {
+    "display-name-forges-address",
+    "esc-forges-notice",
+    "esc-forges-security",
+    "nul-and-call-id",
+}
+"""The notices of these name several addresses, or another Call-ID, so they name no address."""
+
+UNCHALLENGED = {"parallel-probes-one-call-id"}
+"""The notices do not show where a probe was challenged, and show one attempt less."""
+
+ANOTHER_CALL_ID = {"esc-forges-security"}
+"""An ESC in the Call-ID makes the log show another one than AMI, so they are two calls to any reader."""
+
+REPEATED = {"retransmitted-answer"}
+"""A notice does not show which digest failed, so it forgives no repetition."""
+
+CROSSED = {"interleaved-one-call-id"}
+"""Two guesses cross under one Call-ID, so a source that loses a line between them may report one more."""
+
+UNSETTLED = {"chan-sip-acl", "chan-sip-wrong-password-invite", "cs-acl-no-answer", "cs-invite-maddr"}
+"""chan_sip has no notice of it, or one that an ESC can forge, so only the nonce on the wire settles it."""
+
+
+@cache
+def heard(capture: Capture) -> tuple[tuple[SecurityEvent, ...], ...]:
+    """Return the reports of each source about a recording: AMI, the security log, and the notices."""
+    ami = AmiDecoder(SourceId("pbx", "ami"))
+    events = [*ami.feed(BANNER + capture.ami.read_bytes(), 0.0), *ami.tick(1.0)]
+    told = [tuple(event for event in events if isinstance(event, SecurityEvent))]
+    for path in (capture.security_log, capture.messages_log):
+        reader = LogReader(SourceId("pbx", f"log:{path.name}"))
+        readings = [*reader.feed(path.read_bytes(), 0.0), *reader.end(0.0)]
+        told.append(tuple(reading.event for reading in readings if reading.event is not None))
+    return tuple(told)
+
+
+def wire_of(capture: Capture) -> list[Challenge]:
+    """Return the answers that the true sender got: a challenge for each call of PJSIP, all of chan_sip's."""
+    reported = [event for story in heard(capture) for event in story]
+    calls = {
+        (
+            e.session,
+            Transport.UDP if e.remote.transport in (Transport.UDP, Transport.UNKNOWN) else Transport.TCP,
+        )
+        for e in reported
+        if e.service is Service.PJSIP and e.session and e.remote.address == capture.source
+    }
+    plain = Challenge(capture.source, 5062, ip_address("198.18.0.1"), 5060, b"", b"n", capture.source)
+    pjsip = [evolve(plain, call_id=call, transport=transport) for call, transport in sorted(calls)]
+    chan_sip = [
+        evolve(
+            plain, call_id=event.session, nonce=event.challenge, service=Service.SIP, status=_status(event)
+        )
+        for event in heard(capture)[AMI]
+        if event.service is Service.SIP and event.kind is not EventKind.SUCCESSFUL_AUTH
+    ]
+    return pjsip + chan_sip
+
+
+def _status(event: SecurityEvent) -> int:
+    """Return the status that chan_sip answers to the request that raised ``event``."""
+    if event.acl_name == "no_extension_match":
+        return 404
+    return 401 if event.kind is EventKind.CHALLENGE_SENT else 403
+
+
+def judged(events: list[SecurityEvent], wire: list[Challenge] | None = None) -> Happened:
+    """Return the result if all events are reported at once."""
+    guard = Guard(sources=("AMI", "log") if wire is None else ("AMI", "log", "wire"))
+    seen = [Step(0.0, tuple(wire))] if wire else []
+    return guard.play(*seen, Step(0.0, tuple(events)), at(1.0, Tick()))
+
+
+def mixed(capture: Capture, lost: frozenset[int], seed: int) -> list[SecurityEvent]:
+    """Return the reports of the sources that are not lost, mixed at random, each source in its own order."""
+    stories = [list(story) for number, story in enumerate(heard(capture)) if number not in lost]
+    order = [number for number, story in enumerate(stories) for _ in story]
+    random.Random(seed).shuffle(order)  # noqa: S311 - no secret
+    return [stories[number].pop(0) for number in order]
+
+
+NUMBERED = [c for c in captures() if c.attempts and c.name not in UNSPEAKABLE]
+PJSIP = [c for c in NUMBERED if any(e.service is Service.PJSIP for story in heard(c) for e in story)]
+CHAN_SIP = [c for c in NUMBERED if c not in PJSIP]
+
+
+@pytest.mark.parametrize("capture", PJSIP, ids=lambda capture: capture.name)
+@given(
+    seed=st.integers(0, 2**32),
+    lost=st.frozensets(st.sampled_from([AMI, SECURITY, NOTICES]), max_size=2),
+    wire=st.booleans(),
+)
+def test_any_interleaving_counts_the_same(
+    capture: Capture, seed: int, lost: frozenset[int], *, wire: bool
+) -> None:
+    """In any interleaving the number is right, if at least one source is read that can show it."""
+    name = capture.name
+    able = {
+        AMI: name not in SILENCED,
+        SECURITY: wire and name not in SILENCED,
+        NOTICES: wire and name not in MUTE_NOTICES,
+    }
+    tellers = {source for source in able if able[source] and source not in lost}
+
+    happened = judged(mixed(capture, lost, seed), wire_of(capture) if wire else None)
+
+    assert {*happened.counted_addresses} <= {str(capture.source)}
+    twice = name in ANOTHER_CALL_ID and {AMI, SECURITY} <= tellers
+    again = name in REPEATED and NOTICES in tellers
+    one_less = name in UNCHALLENGED and tellers == {NOTICES}
+    truth = (capture.attempts or 0) * (1 + twice) + again - one_less
+    if tellers:
+        assert happened.counted == truth
+    else:
+        assert happened.counted == 0
+
+
+WHOLE = [c for c in PJSIP if c.name not in SILENCED | MUTE_NOTICES | REPEATED]
+
+
+@pytest.mark.parametrize("capture", WHOLE, ids=lambda capture: capture.name)
+@given(late=st.tuples(*[st.floats(0.0, 3.0)] * 3), data=st.data())
+def test_neither_delay_nor_a_loss_changes_the_number(
+    capture: Capture, late: tuple[float, float, float], data: st.DataObject
+) -> None:
+    """The number is right with each source up to 3 s late, and a block of one source lost.
+
+    AMI loses events with its connection, so nothing is concluded from events that are missing then.
+    """
+    stories = [list(story) for story in heard(capture)]
+    loser = data.draw(st.sampled_from([AMI, SECURITY, NOTICES]))
+    start, end = sorted(data.draw(st.integers(0, len(stories[loser]))) for _ in range(2))
+    del stories[loser][start:end]
+    arrivals = sorted(
+        (
+            (position * 0.001 + delay, number, event)
+            for number, (story, delay) in enumerate(zip(stories, late, strict=True))
+            for position, event in enumerate(story)
+        ),
+        key=lambda arrival: arrival[:2],
+    )
+    steps = [at(0.0, Sources(ami=loser != AMI)), Step(0.0, tuple(wire_of(capture)))]
+    steps += [Step(now, (Tick(), event)) for now, _, event in arrivals]
+    happened = Guard().play(*steps, at(5.0, Tick()))
+
+    more = happened.counted - (capture.attempts or 0)
+    assert more == 0 or (more == 1 and capture.name in CROSSED)
+    assert {*happened.counted_addresses} == {str(capture.source)}
+
+
+@pytest.mark.parametrize("capture", CHAN_SIP, ids=lambda capture: capture.name)
+@given(
+    seed=st.integers(0, 2**32),
+    lost=st.frozensets(st.sampled_from([AMI, SECURITY, NOTICES]), max_size=2),
+    wire=st.booleans(),
+)
+def test_the_wire_settles_chan_sip(capture: Capture, seed: int, lost: frozenset[int], *, wire: bool) -> None:
+    """The wire names the true sender, and each attempt counts once; without it AMI and a line must agree."""
+    happened = judged(mixed(capture, lost, seed), wire_of(capture) if wire else None)
+
+    assert {*happened.counted_addresses} <= {str(capture.source)}
+    if wire and not lost:
+        assert happened.counted == capture.attempts
+
+
+@pytest.mark.parametrize("capture", captures(), ids=lambda capture: f"{capture.group}/{capture.name}")
+@given(seed=st.integers(0, 2**32), wire=st.booleans())
+def test_nobody_else_is_blamed(capture: Capture, seed: int, *, wire: bool) -> None:
+    """In any recording, with the wire and without it, only attempts of the true sender count."""
+    happened = judged(mixed(capture, frozenset(), seed), wire_of(capture) if wire else None)
+
+    assert {*happened.counted_addresses} <= {str(capture.source)}
+    if wire:
+        assert {*happened.of("unconfirmed")} <= {str(capture.source), str(FORGED)}
+
+
+@pytest.mark.parametrize("capture", captures(), ids=lambda capture: f"{capture.group}/{capture.name}")
+def test_a_line_that_can_be_forged_blames_nobody_alone(capture: Capture) -> None:
+    """PJSIP's notices alone never count, and chan_sip's events alone never do."""
+    pjsip = [event for event in heard(capture)[NOTICES] if event.forgeable]
+    chan_sip = [event for told in heard(capture)[:NOTICES] for event in told if event.service is Service.SIP]
+
+    assert judged(pjsip).counted == judged(chan_sip).counted == 0
+
+
+def test_what_the_wire_knows_to_be_forged_is_not_even_listed() -> None:
+    """A notice without its challenge is forged; chan_sip's forged event is its sender's own attempt."""
+    forged = next(c for c in captures() if c.name == "esc-forges-notice")
+    happened = judged(list(heard(forged)[NOTICES]), wire_of(forged))
+    assert {line.partition(",")[0] for line in happened.attempts} == {f"{FORGED} forged"}
+
+    aimed = next(c for c in captures() if c.name == "chan-sip-via-maddr-forges-address")
+    assert set(judged(mixed(aimed, frozenset(), 1)).of("forged")) == {str(aimed.source)}
+
+
+# -- AMI alone -------------------------------------------------------------------------------------------
+
+SUPPRESSED = {"call-id-not-utf8", "nonce-not-utf8", "esc-and-not-utf8"}
+"""AMI reports nothing of these."""
+
+NAMED_BY_VIA = {"chan-sip-via-maddr-forges-address", "cs-invite-maddr", "cs-guest-invite-maddr"}
+"""In these AMI names a stranger that a Via names. Nothing confirms the stranger, so nothing is banned."""
+
+SHAPES = {
+    "cs-unanswered": 0,
+    "cs-known-misdial": 0,
+    "cs-register-nonexist-peer-mismatch": 2,
+    "cs-options": 0,
+    "cs-esc-forges-notice": 3,
+    "cs-esc-m": 4,
+    "cs-nul": 0,
+    "cs-not-utf8": 2,
+    "unanswered-one-call-id": 4,
+    "from-forms": 25,
+    "callid-forms": 7,
+    "other-methods": 9,
+    "known-probe": 0,
+    "stale-or-wrong-realm": 2,
+    "esc-no-m": 2,
+    "esc-callid-tail": 1,
+    "retransmitted-probe": 2,
+    "mixed-probe-then-known-guess": 2,
+}
+"""Recordings without a known number of attempts, and the number that their AMI events make."""
+
+
+def whole(stream: bytes) -> list[bytes]:
+    """Return a stream as one piece."""
+    return [stream]
+
+
+def bytewise(stream: bytes) -> list[bytes]:
+    """Return a stream byte by byte."""
+    return [bytes([byte]) for byte in stream]
+
+
+def split(stream: bytes) -> list[bytes]:
+    """Return a stream in pieces of random lengths, the same ones each time."""
+    chance = random.Random(len(stream))  # noqa: S311 - no secret
+    pieces = []
+    while stream:
+        size = chance.randint(1, 700)
+        pieces.append(stream[:size])
+        stream = stream[size:]
+    return pieces
+
+
+@pytest.mark.parametrize("cut", [whole, bytewise, split])
+@pytest.mark.parametrize("capture", captures(), ids=str)
+def test_ami_alone_gives_the_attempts_made_and_blames_their_source(
+    capture: Capture, cut: Callable[[bytes], Sequence[bytes]]
+) -> None:
+    """The number is right however the bytes are cut; chan_sip's attempts are unconfirmed."""
+    decoder = AmiDecoder(SourceId("pbx", "ami"))
+    decoded = decoder.feed(BANNER, 0.0)
+    for piece in cut(capture.ami.read_bytes()):
+        decoded += decoder.feed(piece, 0.0)
+    decoded += decoder.tick(1.0)
+    events = tuple(event for event in decoded if isinstance(event, SecurityEvent))
+
+    arrivals = accumulate((event.time - events[0].time for event in events), max)
+    steps = (Step(time, (event,)) for time, event in zip(arrivals, events, strict=True))
+    happened = Guard(sources=("AMI",)).play(steps)
+
+    expected = SHAPES[capture.name] if capture.attempts is None else capture.attempts
+    source = FORGED if capture.name in NAMED_BY_VIA else capture.source
+    chan_sip = {event.service for event in events} == {Service.SIP}
+    standing = "unconfirmed" if chan_sip else "counted"
+    number = 0 if capture.name in SUPPRESSED else expected
+    assert len(happened.attempts) == number
+    assert {line.partition(",")[0] for line in happened.attempts} <= {
+        f"{source} {standing}",
+        f"{source} counted as a friend's",
+    }
+
+
+def test_the_lists_of_recordings_are_complete() -> None:
+    """Every recording without a known number of attempts is listed, and each listed recording exists."""
+    assert set(SHAPES) == {capture.name for capture in captures() if capture.attempts is None}
+    assert {*SUPPRESSED, *NAMED_BY_VIA} <= {capture.name for capture in captures()}

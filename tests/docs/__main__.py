@@ -1,0 +1,13 @@
+"""``make docs``: write the pages of docs/ that are made from the program."""
+
+from tests.docs import commands, configuration
+
+
+def main() -> None:
+    """Write docs/configuration.md and docs/cli.md."""
+    configuration.PAGE.write_text(configuration.page(), "utf-8")
+    commands.PAGE.write_text(commands.page(), "utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,166 @@
+"""docs/configuration.md, made from the settings and from the comments of examples/full.toml.
+
+The settings have the keys, their defaults and what each accepts; the example explains them.
+"""
+
+import re
+import textwrap
+from collections.abc import Callable, Iterator
+from typing import Any, get_args, get_origin
+
+import attrs
+from tests.docs.pages import FOLDER, ROOT
+
+from ringfence.config.converters import HOOKS
+from ringfence.config.schema import RuleSettings, Settings, default_rules
+
+PAGE = FOLDER / "configuration.md"
+EXAMPLE = ROOT / "examples" / "full.toml"
+
+_HEAD = """\
+<!-- Written by `make docs` from the settings and from examples/full.toml. Change those, not this page. -->
+
+# Configuration
+
+ringfence reads one file: `/etc/ringfence/ringfence.toml`. The format is [TOML](https://toml.io). Only the
+secret of the manager user has no default, so [examples/minimal.toml](../examples/minimal.toml) is complete.
+[examples/full.toml](../examples/full.toml) has every key with its default.
+
+- `ringfence check` reads the file and names every mistake at once, each with its key.
+- `ringfence reload` (or `systemctl reload ringfence`) makes the daemon read the file again. If the file has a
+  mistake, the command prints all mistakes and fails, and the daemon keeps the old configuration.
+- A key that needs more than a reload says so below.
+- A duration is `"90s"`, `"10m"`, `"1h30m"`, `"7d"` or `"2w"`.
+- Commands never write this file. `ringfence allow add` and `ringfence deny add` write to the database.
+
+Other pages explain the terms: [rules](rules.md), [sources and proof](evidence.md),
+[lists and friends](lists-and-friends.md), [firewall](firewall.md). Back to the [README](../README.md).
+"""
+_TABLE = re.compile(r"#?(\[{1,2})([a-z_.]+)\]{1,2}")
+_KEY = re.compile(r"#?([a-z_]+) = (.*)")
+_ANY_TEXT = "a text"
+
+
+@attrs.frozen
+class Explained:
+    """The comments of the example about each table and each key."""
+
+    tables: dict[str, str]
+    keys: dict[tuple[str, str], str]
+
+
+def explained() -> Explained:
+    """Return the comments of the example."""
+    tables: dict[str, str] = {}
+    keys: dict[tuple[str, str], str] = {}
+    table = ""
+    comment: list[str] = []
+    for line in EXAMPLE.read_text("utf-8").splitlines():
+        if head := _TABLE.fullmatch(line):
+            table = head[2]
+            tables[table] = " ".join(comment)
+        elif key := _KEY.fullmatch(line):
+            keys[table, key[1]] = " ".join(comment).removesuffix(" No default.")
+        elif line.startswith("#"):
+            comment.append(line.removeprefix("#").strip())
+            continue
+        comment = []
+    return Explained(tables, keys)
+
+
+def tables() -> Iterator[tuple[str, type, bool]]:
+    """Yield each table of the settings: its name, its class, and whether it may be repeated."""
+    for field in attrs.fields(Settings):
+        if field.name == "rules":
+            yield from ((f"rules.{name}", RuleSettings, False) for name in default_rules())
+        else:
+            yield from _tables(field.name, field.type)
+
+
+def _tables(name: str, kind: Any) -> Iterator[tuple[str, type, bool]]:  # noqa: ANN401 - a type
+    repeated = get_origin(kind) is tuple
+    inner = get_args(kind)[0] if repeated else kind
+    yield name, inner, repeated
+    for field in attrs.fields(inner):
+        if _is_table(field.type):
+            yield from _tables(f"{name}.{field.name}", field.type)
+
+
+def _is_table(kind: Any) -> bool:  # noqa: ANN401 - a type
+    inner = get_args(kind)[0] if get_origin(kind) is tuple else kind
+    return attrs.has(inner) and inner not in HOOKS
+
+
+def keys_of(table: str, kind: type) -> "list[attrs.Attribute[Any]]":
+    """Return the keys of a table, without its sub-tables and the keys that its rule does not have."""
+    _, _, rule = table.partition("rules.")
+    return [
+        field
+        for field in attrs.fields(kind)
+        if not _is_table(field.type)
+        and not (rule and field.name != "enabled" and getattr(default_rules()[rule], field.name) is None)
+    ]
+
+
+def accepted(kind: Any) -> str:  # noqa: ANN401 - a type
+    """Return the values that a key accepts, in the words of the configuration's error messages."""
+    hook = HOOKS.get(kind)
+    if hook is None and get_origin(kind) is tuple:
+        return f"a list; each entry: {accepted(get_args(kind)[0])}"
+    if hook is None:
+        return accepted(next(one for one in get_args(kind) if one is not type(None)))
+    refusals = [refusal for wrong in ([], "?", object()) if (refusal := _refusal(hook, wrong, kind))]
+    return next((refusal for refusal in refusals if not refusal.startswith(_ANY_TEXT)), _ANY_TEXT)
+
+
+def _refusal(hook: Callable[[Any, Any], Any], value: object, kind: Any) -> str:  # noqa: ANN401 - a type
+    try:
+        hook(value, kind)
+    except ValueError as error:
+        return re.sub(r'(?<="): .*', "", str(error).removeprefix("must be "))
+    return ""
+
+
+def default_of(table: str, field: "attrs.Attribute[Any]") -> str:
+    """Return the default of a key as written in the file."""
+    value = _written(table, field)
+    return f"`{value}`" if value else "none"
+
+
+def _written(table: str, field: "attrs.Attribute[Any]") -> str:
+    if field.default is None and "rules." not in table:
+        return ""
+    lines = EXAMPLE.read_text("utf-8").splitlines()
+    here = ""
+    for line in lines:
+        if head := _TABLE.fullmatch(line):
+            here = head[2]
+        elif (key := _KEY.fullmatch(line)) and (here, key[1]) == (table, field.name):
+            return "" if field.default is attrs.NOTHING and "rules." not in table else key[2]
+    raise AssertionError((table, field.name))
+
+
+def page() -> str:
+    """Return the whole page."""
+    found = explained()
+    parts = [_HEAD]
+    for name, kind, repeated in tables():
+        head = f"[[{name}]]" if repeated else f"[{name}]"
+        parts.append(f"## {head}\n")
+        if found.tables[name]:
+            parts.append(textwrap.fill(found.tables[name], 120, break_on_hyphens=False) + "\n")
+        rows = [
+            f"| `{field.name}` | {default_of(name, field)} | {_cell(accepted(field.type))} "
+            f"| {_cell(_meaning(found, name, field.name))} |"
+            for field in keys_of(name, kind)
+        ]
+        parts.append("\n".join(["| key | default | accepts | meaning |", "|---|---|---|---|", *rows, ""]))
+    return "\n".join(parts)
+
+
+def _meaning(found: Explained, table: str, key: str) -> str:
+    return found.keys[table, key] or found.keys["rules.guess", key]
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("<", "&lt;")

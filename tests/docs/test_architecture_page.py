@@ -1,0 +1,56 @@
+"""The architecture page against the source: packages, classes and functions that it names exist."""
+
+import ast
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from tests.docs import pages
+
+PAGE = pages.text_of("docs/architecture.md")
+PACKAGE = pages.ROOT / "src" / "ringfence"
+_DEFINITIONS = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+def _names(files: Iterable[Path]) -> set[str]:
+    """Return the classes, functions and tables of files, and each method with its class."""
+    found: set[str] = set()
+    for path in files:
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, _DEFINITIONS):
+                found.add(node.name)
+            if isinstance(node, ast.ClassDef):
+                found.update(f"{node.name}.{one.name}" for one in node.body if isinstance(one, _DEFINITIONS))
+            if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+                found.add(node.target.id)
+    return found
+
+
+def _named(text: str) -> set[str]:
+    """Return the classes, methods, functions and tables that inline code names."""
+    code = set(re.findall(r"`((?:_?[A-Z]\w*\.)?[A-Za-z_]+)(?:\([^`]*\))?`", text))
+    return {name for name in code if re.search(r"[A-Z]\w*\.|^[A-Z]\w*[a-z]|_|^[A-Z]{4,}$", name)}
+
+
+def test_the_code_that_the_page_names_exists() -> None:
+    """Each class, method, function and table in inline code is in the source."""
+    assert len(_named(PAGE)) >= 25
+    assert _named(PAGE) - _names(PACKAGE.rglob("*.py")) == set()
+
+
+def test_the_page_names_every_package() -> None:
+    """Each package of the source is in the table of packages."""
+    modules = {f"{path.parent.name}/" for path in PACKAGE.glob("*/__init__.py")}
+    modules |= {path.name for path in PACKAGE.glob("[a-z]*.py")}
+
+    assert {name for name in modules if f"[{name}]" not in PAGE} <= {"quick.py"}
+
+
+def test_each_step_names_the_file_of_its_code() -> None:
+    """The code that a step of one wrong password names is in the files of this step or of an earlier one."""
+    files: set[Path] = set()
+    for number, file, text in pages.rows_of(pages.section_of(PAGE, "## One wrong password")):
+        links = re.findall(r"\]\(\.\./(src/[^)]*)\)", file + text)
+        files |= {pages.ROOT / link for link in links}
+        assert links, number
+        assert _named(text) - _names(files) == set(), number

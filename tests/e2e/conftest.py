@@ -1,0 +1,21 @@
+"""Laboratories for the hostile tests: every transport, guest calls, a trunk, and an open manager port."""
+
+from collections.abc import Iterator
+
+import pytest
+from tests.support import open_pbx
+from tests.support.lab import Lab
+
+
+@pytest.fixture(scope="session")
+def open22() -> Iterator[Lab]:
+    """Yield an Asterisk 22 that answers by every transport."""
+    with Lab.made("22", open_pbx.configured("22")) as lab:
+        yield lab
+
+
+@pytest.fixture(scope="session")
+def open16() -> Iterator[Lab]:
+    """Yield an Asterisk 16 whose chan_sip answers by every transport, with PJSIP on port 5080."""
+    with Lab.made("16", open_pbx.configured("16")) as lab:
+        yield lab

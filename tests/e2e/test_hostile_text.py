@@ -1,0 +1,44 @@
+"""A sample of hostile text against real Asterisks, with the default thresholds: only its sender is banned.
+
+``make bench`` runs every case. ``tests/support/hostile_run.py`` runs one by its name.
+"""
+
+from pathlib import Path
+
+import pytest
+from tests.support.hostile_run import Terms, cases_for, run
+from tests.support.hostile_text import cases_of
+
+pytestmark = pytest.mark.asterisk
+
+SEED = 1
+"""Change it to try another sample; the name of each case that fails is printed."""
+NUMBER = 40
+REMEMBERED = {
+    "16": (
+        "16 UDP extension %lf manager",
+        "16 UDP extension %lf call-open",
+        "16 UDP to_user %lf manager",
+        "16 WS to_user %lf manager",
+    ),
+    "22": (
+        "22 UDP call_id+nonce+response splice1 security-tail",
+        "22 UDP extension %lf call-open",
+        "22 TCP extension %lf manager",
+        "22 UDP call_id not-utf8 security",
+    ),
+}
+"""Cases that once framed a victim or were not counted."""
+
+
+@pytest.mark.parametrize("release", ["16", "22"])
+def test_hostile_text_bans_only_its_sender(
+    request: pytest.FixtureRequest, tmp_path: Path, release: str
+) -> None:
+    """Each sender is banned at the threshold, and no address in its text is banned."""
+    print(f"seed {SEED}")
+    cases = [*cases_of(REMEMBERED[release]), *cases_for(release, NUMBER, SEED)]
+    found = run(request.getfixturevalue(f"open{release}"), cases, Terms(), tmp_path)
+
+    assert found.framed == {}
+    assert found.uncounted == {}

@@ -1,0 +1,179 @@
+"""Failed manager logins on a real Asterisk: proven at the AMI port, hints if AMI is served over HTTP."""
+
+import contextlib
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from tests.support.asterisk_files import MANAGER_PORT, MANAGER_USER, Kind
+from tests.support.daemon import Guard, until
+from tests.support.guarded import NO_LOGS, NO_WIRE, guarded
+from tests.support.lab import RELEASES, Lab
+from tests.support.network import PBX_IPV4, socket_in
+
+pytestmark = pytest.mark.asterisk
+
+VICTIM = "203.0.113.9"
+SENDER = "198.18.1.1"
+"""The sender of the forged logins; a ban of it is right."""
+HTTP_PORT = 8088
+HTTP = "[general]\nenabled = yes\nbindaddr = 0.0.0.0\nbindport = 8088\n"
+FRAGMENT = (Path(__file__).parents[2] / "contrib/asterisk/ringfence.manager.conf").read_text("utf-8")
+EVENT_FILTER = next(
+    line.removeprefix(";") for line in FRAGMENT.split("\n") if line.startswith(";eventfilter")
+)
+ALONE: Mapping[str, Any] = {"logs": NO_LOGS, "wire": NO_WIRE}
+"""AMI is the only source."""
+
+
+def tail(transport: str) -> str:
+    """Return the tail of an event of the victim, without a closing empty line."""
+    return (
+        f"\r\nSessionID: 0x7fa409b90620\r\nLocalAddress: IPV4/{transport}/{PBX_IPV4}/5038"
+        f"\r\nRemoteAddress: IPV4/{transport}/{VICTIM}/5061"
+    )
+
+
+def head(kind: str, service: str) -> str:
+    """Return the head of an event up to its account, as Asterisk writes it now."""
+    now = time.strftime("%Y-%m-%dT%H:%M:%S.000+0000", time.gmtime())
+    return (
+        f"Event: {kind}\r\nPrivilege: security,all\r\nEventTV: {now}\r\nSeverity: Error\r\n"
+        f"Service: {service}\r\nEventVersion: 1\r\nAccountID: y"
+    )
+
+
+def manager_failure() -> str:
+    """Return a forged failure at the manager."""
+    when = time.strftime("%Y-%m-%dT%H:%M:%S.000+0000", time.gmtime())
+    return head("InvalidAccountID", "AMI") + tail("TCP") + f"\r\nSessionTV: {when}\r\n\r\n"
+
+
+def phone_failure() -> str:
+    """Return a forged failure of a phone over TLS."""
+    rest = "\r\nChallenge: a\r\nResponse: b\r\nExpectedResponse: \r\n\r\n"
+    return head("ChallengeResponseFailed", "PJSIP") + tail("TLS") + rest
+
+
+def forgeries() -> Iterator[str]:
+    """Yield user names that forge a tail, whole packets, and a head that the true tail completes."""
+    for failure, service in ((manager_failure, "AMI"), (phone_failure, "PJSIP")):
+        yield "x" + tail("TLS")
+        yield "x" + tail("TCP") + "\r\n\r\n"
+        yield "x" + tail("TCP") + "\r\n\r\n" + failure() * 6
+        yield "x" + tail("TCP") + "\r\n\r\n" + failure() * 6 + head("InvalidAccountID", service)
+
+
+def send(lab: Lab, port: int, text: str, wait: float, source: str = "") -> None:
+    """Send ``text`` from the attacker to a port of the PBX, and read for at most ``wait`` seconds."""
+    with socket_in(lab.network.attacker) as connection, contextlib.suppress(TimeoutError):
+        connection.settimeout(wait)
+        if source:
+            connection.bind((source, 0))
+        connection.connect((PBX_IPV4, port))
+        connection.sendall(text.encode())
+        while connection.recv(4096):
+            pass
+
+
+def log_in_over_http(lab: Lab, user: str) -> None:
+    """Try to log in to AMI over HTTP with a wrong password."""
+    body = f"action=login&username={quote(user, safe='')}&secret=x"
+    kind = "application/x-www-form-urlencoded"
+    fields = f"Content-Type: {kind}\r\nContent-Length: {len(body)}\r\n"
+    send(lab, HTTP_PORT, f"POST /rawman HTTP/1.0\r\n{fields}\r\n{body}", 0.3)
+
+
+def log_in(lab: Lab, source: str, user: str) -> None:
+    """Try to log in at the AMI port from ``source`` with a wrong password."""
+    login = f"Action: Login\r\nUsername: {user}\r\nSecret: wrong\r\n\r\n"
+    send(lab, MANAGER_PORT, login, 3.0, source)
+
+
+def manager_conf(*, web: bool, filtered: bool = False, everywhere: bool = False) -> str:
+    """Return text to add to manager.conf."""
+    general = f"\n[general](+)\nwebenabled = {'yes' if web else 'no'}\n"
+    general += "bindaddr = 0.0.0.0\n" if everywhere else ""
+    general += "\n[open]\nsecret = something-else\nread = call\n"
+    return general + (f"\n[{MANAGER_USER}](+)\n{EVENT_FILTER}\n" if filtered else "")
+
+
+def alarms(guard: Guard) -> set[str]:
+    """Return the names of the active alarms."""
+    return {alarm["name"] for alarm in guard.status()["alarms"]}
+
+
+def counted(guard: Guard) -> set[str]:
+    """Return the listed addresses that have attempts which count."""
+    return {row["address"] for row in guard.status()["watched"] if row["standing"] != "unconfirmed"}
+
+
+@pytest.mark.parametrize("release", sorted(RELEASES))
+@pytest.mark.parametrize("filtered", [True, False], ids=["filtered", "unfiltered"])
+def test_logins_over_http_frame_no_address(tmp_path: Path, release: str, *, filtered: bool) -> None:
+    """Forged failures of a manager or phone cause no ban and do not count, with and without the filter."""
+    extra = {"manager.conf": manager_conf(web=True, filtered=filtered), "http.conf": HTTP}
+    with Lab.made(release, extra) as lab, guarded(lab, tmp_path, **ALONE) as guard:
+        for user in forgeries():
+            log_in_over_http(lab, user)
+        if not filtered:
+            until(lambda: "evidence.forgeable" in alarms(guard), "the alarm")
+        assert guard.banned() <= {SENDER}
+        assert VICTIM not in counted(guard)
+        # A true event afterwards counts in full again.
+        target = f"{PBX_IPV4}:{5060 if RELEASES[release] is Kind.PJSIP else 5080}"  # PJSIP
+        by_tcp = ("--transport", "TCP", "--target", target)
+        lab.attack("guess", "--number", "20", "--sources", "198.19.23.1", *by_tcp)
+        until(lambda: "198.19.23.1" in guard.banned(), "the guesser's ban")
+
+        assert guard.banned() <= {SENDER, "198.19.23.1"}
+        assert VICTIM not in counted(guard)
+        assert ("evidence.forgeable" in alarms(guard)) is not filtered
+        detail = guard.status()["sources"][0]["detail"]
+        assert "AMI is also served over HTTP (webenabled = yes)" in detail
+        check = guard.command("check").stdout
+        assert "webenabled = no in manager.conf [general]" in " ".join(check.split())
+
+
+@pytest.mark.parametrize("release", sorted(RELEASES))
+def test_http_that_is_enabled_later_frames_no_address(tmp_path: Path, release: str) -> None:
+    """``manager reload`` raises no event, and the first forged login after it is already a hint."""
+    extra = {"manager.conf": manager_conf(web=False), "http.conf": HTTP}
+    with Lab.made(release, extra) as lab, guarded(lab, tmp_path, **ALONE) as guard:
+        config = lab.asterisk.folder / "etc/manager.conf"
+        text = config.read_text("utf-8")
+        time.sleep(1.1)  # Asterisk compares the time of the file in seconds
+        config.write_text(text.replace("webenabled = no", "webenabled = yes"), "utf-8")
+        lab.asterisk.cli("manager reload")
+        for user in forgeries():
+            log_in_over_http(lab, user)
+        until(lambda: "evidence.forgeable" in alarms(guard), "the alarm")
+
+        assert guard.banned() <= {SENDER}
+        assert VICTIM not in counted(guard)
+
+
+@pytest.mark.parametrize("release", sorted(RELEASES))
+@pytest.mark.parametrize(
+    "user", ["nobody", MANAGER_USER, "open"], ids=["unknown-user", "refused-by-acl", "wrong-password"]
+)
+def test_three_wrong_logins_are_a_proven_ban(tmp_path: Path, release: str, user: str) -> None:
+    """Three wrong logins at the AMI port cause a full ban by rule ``manager``; their text causes no ban."""
+    extra = {"manager.conf": manager_conf(web=False, everywhere=True)}
+    with Lab.made(release, extra) as lab, guarded(lab, tmp_path, **ALONE) as guard:
+        hostile = f"x\r\nSessionID: 0x1\rRemoteAddress: IPV4/TCP/{VICTIM}/1"
+        for _ in range(3):
+            log_in(lab, "198.19.24.2", hostile)
+        for _ in range(3):
+            log_in(lab, "198.19.24.1", user)
+        until(lambda: "198.19.24.1" in guard.banned(), "the ban")
+        rows = {row["address"]: row for row in guard.bans()}
+
+        assert set(rows) <= {"198.19.24.1", "198.19.24.2"}
+        row = rows["198.19.24.1"]
+        assert (row["rule"], row["scope"], row["attempts"], row["proven"]) == ("manager", "full", 3, 3)
+        assert "evidence.forgeable" not in alarms(guard)
+        assert guard.ami_is("listening")

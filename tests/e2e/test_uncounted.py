@@ -1,0 +1,278 @@
+"""Every guess counts: by any method and transport, hidden or not, from a friend's network or a stranger's.
+
+A threshold of five means that an attacker has five answers; one more can be under way during the ban.
+The attackers pause for some milliseconds between guesses, because the machine of a test may be busy.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from tests.support.daemon import Guard, until
+from tests.support.guarded import guarded
+from tests.support.lab import Lab
+from tests.support.phones import Phone, phones_at
+from tests.support.sip_raw import (
+    OWN_CHALLENGE,
+    PORTS,
+    Caller,
+    Raw,
+    calling,
+    guesses,
+    request_of,
+    rotation,
+)
+from tests.support.sip_wire import Challenge
+
+pytestmark = pytest.mark.asterisk
+
+
+THRESHOLD = 5
+PROBES = 3
+PAUSE = 0.05
+MANY = 60
+SOON = 20
+ROTATION = 80
+"""A limit of answers that also holds on a busy machine; `make bench` measures the figures."""
+HIDDEN = b"\xff{}"
+"""A Call-ID that is not UTF-8: Asterisk writes no security event about its request."""
+
+
+def friends(guard: Guard) -> set[str]:
+    """Return the addresses of the daemon's friends."""
+    return {row["address"] for row in guard.ask("friends")}
+
+
+@contextmanager
+def friend_at(lab: Lab, guard: Guard, address: str, account: str) -> Iterator[Phone]:
+    """Register a phone, and wait until it is a friend of the daemon."""
+    with phones_at(lab, address, [account]) as [phone]:
+        assert phone.register(expires=600) == 200
+        until(lambda: address in friends(guard), "the friend")
+        yield phone
+
+
+def scopes(guard: Guard) -> dict[str, str]:
+    """Return the scope of each ban."""
+    return {row["address"]: row["scope"] for row in guard.bans()}
+
+
+# -- B.4
+
+
+def test_the_neighbours_of_a_friend_in_a_64_are_counted_as_one(open22: Lab, tmp_path: Path) -> None:
+    """Guesses from many addresses of a friend's /64 end at the threshold; the friend is not banned."""
+    answered = silent = 0
+    phone = ("register", "--sources", "fd00:19::4:1", "--target", "[fd00:18::1]:5060")
+    with guarded(open22, tmp_path) as guard:
+        assert open22.attack(*phone).statuses == {"200": 1}
+        until(lambda: "fd00:19::4:1" in friends(guard), "the friend")
+        for number in range(1, 300):
+            with calling(open22, f"fd00:19::5:{number:x}", host="fd00:18::1") as caller:
+                came = caller.guess(Raw(), "wrong", 0.2) != 0
+            answered, silent = answered + came, 0 if came else silent + 1
+            if silent == 5:
+                break
+
+        assert answered <= SOON
+        assert open22.attack(*phone).statuses == {"200": 1}
+
+
+# -- B.5
+
+
+def shared_nonce(source: str, other: str, caller: Caller, tries: int = 20) -> Challenge | None:
+    """Return a challenge whose nonce was sent to ``source`` and, in the same second, to ``other``."""
+    for _ in range(tries):
+        until(lambda: time.time() % 1 < 0.5, "the beginning of a second")
+        second = int(time.time())
+        caller.send(Raw(via=f";rport;maddr={other}".encode()))
+        challenge = caller.challenged(Raw())
+        if challenge is not None and int(time.time()) == second:
+            return challenge
+    return None
+
+
+def test_a_friend_whose_nonce_is_no_proof_is_stopped_or_reported(open22: Lab, tmp_path: Path) -> None:
+    """One nonce for two receivers: guesses on many accounts are stopped, or limited and reported."""
+    source, answered, number = "198.19.70.1", 0, 1_000
+    with guarded(open22, tmp_path) as guard, friend_at(open22, guard, source, "phone4"):
+        with calling(open22, source) as caller:
+            challenge = OWN_CHALLENGE
+            began = time.monotonic()
+            for guess in range(number):
+                if guess % 250 == 0:
+                    challenge = shared_nonce(source, "198.19.70.2", caller) or challenge
+                account = f"phone{10 + guess % 40}".encode()
+                caller.send(Raw(from_user=account).answering(challenge, f"wrong-{guess}"))
+                while caller.answer(0.001, own=False):
+                    answered += 1
+            while caller.answer(0.3, own=False):
+                answered += 1
+        assert time.monotonic() - began < 60
+
+        alarms = {alarm["subject"] for alarm in guard.status()["alarms"]}
+        assert answered < number / 2, "the friend's packets are neither stopped nor limited"
+        assert source in alarms or source in guard.banned()
+
+
+def test_a_friend_that_makes_up_its_nonces_is_reported(open22: Lab, tmp_path: Path) -> None:
+    """Asterisk checks the password for a nonce that it never sent; such a guess has no proof."""
+    source = "198.19.70.9"
+    with guarded(open22, tmp_path) as guard, friend_at(open22, guard, source, "phone8"):
+        with calling(open22, source) as caller:
+            for guess in range(10):
+                made_up = replace(OWN_CHALLENGE, nonce=f"{int(time.time())}/{guess:032x}")
+                request = Raw(from_user=b"phone9").named(f"made-up-{guess}")
+                assert caller.ask(request.answering(made_up, "wrong")) is not None
+
+        def unprovable() -> set[str]:
+            alarms = guard.status()["alarms"]
+            return {alarm["subject"] for alarm in alarms if alarm["name"] == "evidence.unprovable"}
+
+        until(lambda: unprovable() == {source}, "the alarm")
+        assert guard.banned() == set()
+
+
+def test_a_stranger_whose_nonce_is_no_proof_gets_a_long_ban_in_the_end(open22: Lab, tmp_path: Path) -> None:
+    """Short bans follow each other only until there are too many attempts in a day."""
+    source, answered = "198.19.70.5", 0
+    claimed = {"ban": ["1s", "1s", "1s"]}
+    with guarded(open22, tmp_path, claimed=claimed) as guard:
+        for _ in range(12):
+            with calling(open22, source) as caller:
+                challenge = shared_nonce(source, "198.19.70.6", caller, tries=2)
+                for guess in range(8 if challenge else 0):
+                    assert challenge is not None
+                    if (
+                        caller.ask(Raw(from_user=b"phone9").answering(challenge, f"wrong-{guess}"), 0.2)
+                        is None
+                    ):
+                        break
+                    answered += 1
+                    time.sleep(PAUSE)
+            time.sleep(1.2)
+
+        assert answered <= ROTATION
+        assert source in guard.banned()
+
+
+# -- B.6
+
+
+@pytest.mark.parametrize(
+    ("method", "transport"),
+    [
+        (b"REGISTER", "UDP"),
+        (b"REGISTER", "TCP"),
+        (b"REGISTER", "WS"),
+        (b"INVITE", "UDP"),
+        (b"INVITE", "TCP"),
+        (b"INVITE", "TLS"),
+        (b"INVITE", "WS"),
+        (b"MESSAGE", "UDP"),
+        (b"SUBSCRIBE", "UDP"),
+    ],
+)
+def test_guesses_at_chan_sip_end_with_a_full_ban(
+    open16: Lab, tmp_path: Path, method: bytes, transport: str
+) -> None:
+    """By each method and transport the sender gets five answers; then no port answers it."""
+    source = f"198.19.71.{len(method)}{list(PORTS).index(transport)}"
+    request = request_of(method, b"carol")
+    with guarded(open16, tmp_path) as guard:
+        with calling(open16, source, transport) as caller:
+            statuses = guesses(caller, request, MANY, pause=PAUSE)
+
+        assert len(statuses) <= SOON, statuses
+        assert scopes(guard) == {source: "full"}
+
+
+def test_calls_to_unknown_extensions_by_tcp_end(open16: Lab, tmp_path: Path) -> None:
+    """A guest of chan_sip that calls one extension after another by TCP is banned in full."""
+    source = "198.19.72.1"
+    request = Raw(method=b"INVITE", from_user=b"guest", extension=b"9{}")
+    with guarded(open16, tmp_path) as guard:
+        with calling(open16, source, "TCP") as caller:
+            statuses = guesses(caller, request, MANY, pause=PAUSE)
+
+        assert len(statuses) <= SOON, statuses
+        assert scopes(guard) == {source: "full"}
+
+
+@pytest.mark.parametrize("method", [b"REGISTER", b"SUBSCRIBE"], ids=["register", "subscribe"])
+def test_a_rotation_over_a_network_at_chan_sip_ends(open16: Lab, tmp_path: Path, method: bytes) -> None:
+    """Four guesses from each of forty addresses of a /24: the network is banned at the twentieth."""
+    request = request_of(method, b"bob")
+    network = 73 if method == b"REGISTER" else 74
+    with guarded(open16, tmp_path):
+        assert rotation(open16, f"198.19.{network}.", request) <= ROTATION
+
+
+# -- B.7
+
+
+@pytest.mark.parametrize(
+    ("release", "transport", "port"),
+    [
+        ("22", "UDP", 5060),
+        ("22", "TCP", 5060),
+        ("22", "TLS", 5061),
+        ("22", "WS", 8088),
+        ("16", "UDP", 5080),
+        ("16", "TCP", 5080),
+        ("16", "TLS", 5081),
+    ],
+)
+def test_hidden_guesses_end_after_a_hang_up_too(
+    request: pytest.FixtureRequest, tmp_path: Path, release: str, transport: str, port: int
+) -> None:
+    """One guess and a closed connection, then guesses on another, all hidden: at most six are answered."""
+    lab: Lab = request.getfixturevalue(f"open{release}")
+    source = f"198.19.75.{1 + port % 250}" if transport != "UDP" else f"198.19.75.{251 + port % 3}"
+    hidden = Raw(call_id=HIDDEN)
+    with guarded(lab, tmp_path) as guard:
+        statuses = []
+        for most in (1, MANY):
+            with calling(lab, source, transport, port) as caller:
+                statuses += guesses(caller, hidden, most, pause=PAUSE)
+
+        assert len(statuses) <= SOON, statuses
+        assert scopes(guard) == {source: "full"}
+
+
+def test_a_rotation_of_hidden_guesses_over_a_network_ends(open22: Lab, tmp_path: Path) -> None:
+    """Four hidden guesses from each of forty addresses of a /24 end after about 20."""
+    with guarded(open22, tmp_path):
+        assert rotation(open22, "198.19.76.", Raw(call_id=HIDDEN)) <= ROTATION
+
+
+# -- B.8
+
+
+def test_a_friend_has_thirty_guesses_on_an_account_that_never_worked_there(
+    open22: Lab, tmp_path: Path
+) -> None:
+    """At full speed, on an account of another phone, it gets thirty answers in fifteen seconds."""
+    source = "198.19.77.1"
+    with guarded(open22, tmp_path) as guard, friend_at(open22, guard, source, "phone5"):
+        with calling(open22, source) as caller:
+            statuses = guesses(caller, Raw(from_user=b"phone6"), 200)
+
+        assert len(statuses) <= 60  # some were under way during the ban; `make bench` measures it
+        assert source in guard.banned()
+
+
+def test_a_friend_is_never_banned_for_its_own_account(open22: Lab, tmp_path: Path) -> None:
+    """A phone with a wrong password that retries as fast as it can is reported, and stays reachable."""
+    source = "198.19.77.3"
+    with guarded(open22, tmp_path) as guard, friend_at(open22, guard, source, "phone7") as phone:
+        with calling(open22, source) as caller:
+            statuses = guesses(caller, Raw(from_user=b"phone7"), 200)
+
+        assert len(statuses) == 200
+        assert guard.banned() == set()
+        assert phone.register(expires=600) == 200

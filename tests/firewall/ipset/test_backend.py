@@ -1,0 +1,525 @@
+"""The ipset backend against the real kernel: packets through a cable, damage, and foreign rules."""
+
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from ipaddress import ip_network
+from pathlib import Path
+
+import pytest
+from tests.support.cable import CABLES, WAIT, Cable, arrives, far_end
+from tests.support.netns import inside, neighbour, run
+
+from ringfence.errors import FirewallError, FirewallPermissionError, FirewallUnsupportedError
+from ringfence.firewall.contract import (
+    Add,
+    Element,
+    FirewallPlan,
+    Health,
+    Limit,
+    LimitMode,
+    NetworkList,
+    Opened,
+    Outcome,
+    Remove,
+)
+from ringfence.firewall.ipset import iptables, iptables_family
+from ringfence.firewall.ipset import kernel as ipset_kernel
+from ringfence.firewall.ipset.backend import IpsetBackend
+from ringfence.firewall.probe import verify
+from ringfence.model import Scope
+from ringfence.netlink.connection import NetlinkConnection, NetlinkLostError
+
+pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("netns")]
+
+MARK = "ringfence-made"
+FOREIGN = """\
+*raw
+-A PREROUTING -p udp -m udp --dport 53 -j NOTRACK
+COMMIT
+*filter
+:mine - [0:0]
+-A INPUT -j mine
+-A mine -m set --match-set theirs-{family} src -j DROP
+COMMIT
+"""
+THEIRS = """\
+create theirs-{family} hash:ip family {family} hashsize 1024 maxelem 65536
+add theirs-{family} {address}
+"""
+
+
+@pytest.fixture
+def backend(netns: None) -> Iterator[IpsetBackend]:
+    """Yield the backend, opened."""
+    made = IpsetBackend()
+    made.open()
+    yield made
+    made.close()
+
+
+def saved() -> tuple[list[str], ...]:
+    """Return all rules of both families and all sets, without comments, counters and our mark."""
+    return tuple(
+        [
+            line.split(" [")[0]
+            for line in run(tool, *options).splitlines()
+            if line[:1] != "#" and MARK not in line
+        ]
+        for tool, *options in (("iptables-save",), ("ip6tables-save",), ("ipset", "save"))
+    )
+
+
+@pytest.fixture
+def far(backend: IpsetBackend) -> Iterator[str]:
+    """Yield a namespace at the other end of a cable, with all addresses of CABLES."""
+    with far_end() as name:
+        yield name
+
+
+@pytest.mark.parametrize("cable", CABLES.values(), ids=CABLES)
+def test_a_banned_sender_is_cut_off_both_ways(backend: IpsetBackend, far: str, cable: Cable) -> None:
+    """During the ban no packet passes from or to the address (EPERM); other addresses are not affected."""
+    network = ip_network(cable.network)
+    with ExitStack() as stack:
+        here, there = map(stack.enter_context, cable.pair(far, cable.banned))
+        here2, there2 = map(stack.enter_context, cable.pair(far, cable.other))
+
+        def passing() -> list[bool | str]:
+            return [
+                arrives(there, here),
+                arrives(here, there),
+                arrives(there2, here2),
+                arrives(here2, there2),
+            ]
+
+        assert passing() == [True, True, True, True]
+        backend.apply([Add(network, 60.0)])
+        assert passing() == [False, "EPERM", True, True]
+        [element] = backend.list()
+        assert (element.network, element.packets) == (network, 2)
+        backend.apply([Remove(network)])
+        assert passing() == [True, True, True, True]
+
+
+@pytest.mark.parametrize("cable", CABLES.values(), ids=CABLES)
+def test_an_established_connection_is_cut(backend: IpsetBackend, far: str, cable: Cable) -> None:
+    """An established TCP connection is cut by the ban, in both directions."""
+    with ExitStack() as stack:
+        server, client = map(stack.enter_context, cable.pair(far, cable.banned, socket.SOCK_STREAM))
+        server.listen()
+        client.connect(server.getsockname())
+        accepted = stack.enter_context(server.accept()[0])
+        accepted.settimeout(WAIT)
+        client.sendall(b"before")
+        accepted.sendall(b"before")
+        assert [accepted.recv(100), client.recv(100)] == [b"before", b"before"]
+
+        backend.apply([Add(ip_network(cable.network), 60.0)])
+        client.sendall(b"after")
+        accepted.sendall(b"after")
+        for end in (accepted, client):
+            with pytest.raises(TimeoutError):
+                end.recv(100)
+
+
+def test_a_ban_expires(backend: IpsetBackend, far: str) -> None:
+    """After the timeout the kernel accepts the sender's packets again."""
+    cable = CABLES["IPv4"]
+    with ExitStack() as stack:
+        here, there = map(stack.enter_context, cable.pair(far, cable.banned))
+        backend.apply([Add(ip_network(cable.network), 1.0)])
+        assert not arrives(there, here)
+        time.sleep(1.2)
+        assert arrives(there, here)
+
+
+def test_packets_routed_to_a_banned_address_are_dropped(backend: IpsetBackend, far: str) -> None:
+    """A forwarded packet of a container or another host does not reach a banned address."""
+    run("sysctl", "-q", "net.ipv4.ip_forward=1")
+    with neighbour() as container, ExitStack() as stack:
+        run("ip", "link", "add", "near1", "type", "veth", "peer", "name", "far1", "netns", container)
+        run("ip", "link", "set", "near1", "up")
+        run("ip", "-n", container, "link", "set", "far1", "up")
+        run("ip", "address", "add", "10.9.9.1/24", "dev", "near1")
+        run("ip", "-n", container, "address", "add", "10.9.9.2/24", "dev", "far1")
+        run("ip", "-n", container, "route", "add", "default", "via", "10.9.9.1")
+        run("ip", "-n", far, "route", "add", "10.9.9.0/24", "via", "198.18.0.1")
+        with inside(container):
+            inner = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+            inner.bind(("10.9.9.2", 0))
+        _, there = map(stack.enter_context, CABLES["IPv4"].pair(far, "198.18.0.2"))
+        for end in (inner, there):
+            end.settimeout(WAIT)
+
+        assert [arrives(inner, there), arrives(there, inner)] == [True, True]
+        backend.apply([Add(ip_network("198.18.0.2"), 60.0)])
+        assert [arrives(inner, there), arrives(there, inner)] == [False, False]
+
+
+def test_flush_removes_only_our_own() -> None:
+    """After open, bans and flush all rules and sets of the host are the same as before."""
+    for tool, family, address in (
+        ("iptables-restore", "inet", "203.0.113.9"),
+        ("ip6tables-restore", "inet6", "2001:db8::9"),
+    ):
+        run("ipset", "restore", text=THEIRS.format(family=family, address=address))
+        run(tool, "--noflush", text=FOREIGN.format(family=family))
+    before = saved()
+    backend = IpsetBackend()
+    backend.open()
+    backend.apply([Add(ip_network("192.0.2.1"), 60.0), Add(ip_network("2001:db8::/64"), 60.0)])
+    assert saved() != before
+
+    backend.flush()
+    backend.close()
+
+    assert saved() == before
+
+
+@pytest.mark.parametrize(
+    ("meanwhile", "left"),
+    [
+        ("true", []),
+        ("iptables -t raw -A OUTPUT -j ACCEPT", ["table ip raw {"]),
+        ("iptables -t raw -P OUTPUT DROP; ip6tables -t raw -N mine", ["table ip raw {", "table ip6 raw {"]),
+    ],
+)
+def test_a_table_made_for_us_is_removed(backend: IpsetBackend, meanwhile: str, left: list[str]) -> None:
+    """A table raw that was made for our rules is removed with them, unless it has other contents."""
+    run("sh", "-c", meanwhile)
+    backend.flush()
+
+    assert [line for line in run("nft", "list", "ruleset").splitlines() if line.startswith("table")] == left
+
+
+def test_a_foreign_table_stays() -> None:
+    """An empty table raw that existed before stays."""
+    rules = "-A PREROUTING -j ACCEPT\n-A OUTPUT -j ACCEPT\n"
+    run("iptables-restore", "--noflush", text=f"*raw\n{rules}-F\nCOMMIT\n")
+    before = run("nft", "list", "ruleset")
+    backend = IpsetBackend()
+    backend.open()
+    backend.flush()
+    backend.close()
+
+    assert run("nft", "list", "ruleset") == before
+
+
+def test_iptables_legacy_is_supported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With iptables-legacy bans work both ways, and flush leaves nothing in either flavour."""
+    for name in ("iptables", "ip6tables"):
+        for verb in ("save", "restore"):
+            (tmp_path / f"{name}-{verb}").symlink_to(f"/usr/sbin/{name}-legacy-{verb}")
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    backend = IpsetBackend()
+    families = backend.open().families
+
+    verification = verify(backend, families)
+
+    assert [check.verified for check in verification.checks] == [True, True, True, False]
+    assert run("nft", "list", "ruleset") == ""
+    assert "ringfence-pre" in run("iptables-legacy-save")
+    backend.flush()
+    backend.close()
+    assert "ringfence" not in run("iptables-legacy-save") + run("ip6tables-legacy-save") + run(
+        "ipset", "save"
+    )
+
+
+def test_flush_of_an_untouched_host_changes_nothing() -> None:
+    """On a host without our sets, flush and list succeed and make nothing."""
+    backend = IpsetBackend()
+    assert list(backend.list()) == []
+    backend.flush()
+    backend.close()
+
+    assert run("nft", "list", "ruleset") == ""
+    assert run("ipset", "save") == ""
+
+
+DAMAGE = [
+    "iptables -t raw -F",
+    "ip6tables -t raw -D PREROUTING -j ringfence-pre",
+    "iptables -t raw -D ringfence-out 1",
+    "iptables -t raw -I OUTPUT 1 -j ACCEPT",
+    "iptables -t raw -F; iptables -t raw -X",
+    "ipset flush ringfence4",
+    "ipset flush ringfence-allow6",
+    "ipset flush ringfence-deny4",
+    "ipset del ringfence-friends4 192.0.2.0/24",
+    "ipset create other hash:net; ipset swap other ringfence-udp4",
+    "ip6tables -t raw -F; ip6tables -t raw -X; sleep 0.1; ipset destroy ringfence6",
+    "iptables -t raw -F; iptables -t raw -X; sleep 0.1; ipset rename ringfence4 theirs4",
+    "nft flush ruleset",
+    "nft flush ruleset; sleep 0.1; ipset destroy",
+]
+LISTED = [ip_network(text) for text in ("192.0.2.0/24", "198.51.100.1", "2001:db8::/32")]
+LONG = [ip_network((0x0A000000 + n, 32)) for n in range(5000)]
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_damage_is_reported_repaired_and_removed(backend: IpsetBackend, damage: str) -> None:
+    """A health check finds the damage, open() repairs and reports it, and flush() removes the rest."""
+
+    def fill() -> None:
+        """Add bans of every scope and network lists, one of them long: what the daemon restores."""
+        for scope in Scope:
+            backend.apply([Add(network, 600.0, scope) for network in LISTED])
+        for which in NetworkList:
+            backend.replace_list(which, [*LISTED, *LONG] if which is NetworkList.DENY else LISTED)
+
+    fill()
+    whole = [sorted(part) for part in saved()]
+    assert backend.health() == Health(elements=len(Scope) * len(LISTED))
+    for _ in range(2):
+        run("sh", "-c", damage)
+        found = backend.health()
+        assert found.damage is not None
+        assert found.changed
+        opened = backend.open()
+        assert (opened.families, opened.repaired) == ({4: None, 6: None}, damage != "ipset flush ringfence4")
+        run(
+            "sh",
+            "-c",
+            "iptables -t raw -D OUTPUT -j ACCEPT; ipset destroy other; ipset destroy theirs4; true",
+        )
+        fill()
+        assert backend.health().damage is None
+        assert [sorted(part) for part in saved()] == whole
+
+    run("sh", "-c", damage)
+    backend.flush()
+    assert [line for part in saved() for line in part if "ringfence" in line] == []
+
+
+def test_a_missing_set_is_an_error(backend: IpsetBackend) -> None:
+    """Bans for a missing set are errors that name it, one by one, and open repairs it."""
+    run("nft", "flush", "ruleset")
+    run("ipset", "destroy", "ringfence4")
+    changes = [Add(ip_network("192.0.2.1"), 60.0), Add(ip_network("192.0.2.2"), 60.0)]
+    other = Add(ip_network("2001:db8::/64"), 60.0)
+
+    outcomes = backend.apply([*changes, other])
+
+    assert [str(outcome.error) for outcome in outcomes] == [
+        "set ringfence4 is gone: another program destroyed it; opening the firewall again creates it"
+    ] * 2 + ["None"]
+    backend.open()
+    assert backend.apply(changes) == [Outcome(change, 60.0) for change in changes]
+
+
+def test_elements_are_adopted() -> None:
+    """A new backend adopts the sets of a killed one, and reads foreign elements."""
+    first = IpsetBackend()
+    first.open()
+    first.apply([Add(ip_network("192.0.2.1"), 600.0), Add(ip_network("2001:db8::/64"), 600.0)])
+    first.close()
+    run("ipset", "add", "ringfence4", "198.51.100.0/24")
+
+    second = IpsetBackend()
+    assert second.open() == Opened(families={4: None, 6: None}, adopted=3)
+    listed = {str(element.network): element for element in second.list()}
+    second.close()
+
+    assert set(listed) == {"192.0.2.1/32", "198.51.100.0/24", "2001:db8::/64"}
+    assert listed["198.51.100.0/24"] == Element(ip_network("198.51.100.0/24"), float("inf"), 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            "ringfence4 hash:ip timeout 0 counters",
+            "ringfence4 exists and is a hash:ip for IPv4 and not a hash:net",
+        ),
+        (
+            "ringfence4 hash:net family inet6 timeout 0 counters",
+            "is a hash:net for IPv6 and not a hash:net for IPv4",
+        ),
+        ("ringfence6 hash:net family inet6", "ringfence6 exists and has no timeouts, has no counters"),
+        ("ringfence4 list:set", "is a list:set"),
+    ],
+)
+def test_a_wrong_set_is_refused_before_any_change(options: str, message: str) -> None:
+    """A set of our name and another type is an error with the fix; nothing was made; flush removes it."""
+    run("ipset", "create", *options.split())
+    before = saved()
+    backend = IpsetBackend()
+
+    with pytest.raises(FirewallError, match=f"{message}.*`ringfence off`"):
+        backend.open()
+    assert saved() == before
+    backend.flush()
+    backend.close()
+    assert run("ipset", "save") == ""
+
+
+def test_a_64_in_another_set_is_found_and_removed() -> None:
+    """A /64 added by `ipset add ringfence6` is listed, found and removed like one in its proper set."""
+    backend, network = IpsetBackend(), ip_network("2001:db8:7::/64")
+    backend.open()
+    run("ipset", "add", "ringfence6", str(network), "timeout", "60")
+
+    assert [element.network for element in backend.list()] == [network]
+    assert backend.find(network) is not None
+    assert backend.apply([Remove(network)]) == [Outcome(Remove(network))]
+    assert list(backend.list()) == []
+    backend.close()
+
+
+@pytest.mark.parametrize("missing", ["CAP_NET_RAW", "CAP_NET_ADMIN"])
+def test_a_missing_capability_is_named_before_any_change(missing: str) -> None:
+    """Without one of the two capabilities open() names it and has changed nothing."""
+    name = missing.removeprefix("CAP_").lower()
+    script = "from ringfence.firewall.ipset.backend import IpsetBackend\nIpsetBackend().open()\n"
+    command = ["setpriv", f"--bounding-set=-{name}", f"--inh-caps=-{name}", sys.executable, "-c", script]
+
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+
+    assert f"{FirewallPermissionError.__name__}: the firewall needs {missing}, which" in done.stderr
+    assert "systemctl start ringfence" in done.stderr
+    assert run("ipset", "save") == ""
+    assert run("nft", "list", "ruleset") == ""
+
+
+def test_missing_iptables_is_named_before_any_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without iptables the error names the package, and no set was made."""
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setattr(iptables, "_FOLDERS", ())
+    backend = IpsetBackend()
+
+    with pytest.raises(
+        FirewallUnsupportedError, match=r"iptables-save is not installed; .*apt-get install iptables"
+    ):
+        backend.open()
+    backend.close()
+    monkeypatch.undo()
+    assert run("ipset", "save") == ""
+
+
+def test_the_requirements_of_the_plan_are_checked(
+    backend: IpsetBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The requirements name what log rules and limiter lack, for each IP version, with the fix."""
+    assert [part.problem for part in backend.requirements()] == [None] * 4
+    backend.plan = FirewallPlan(log_group=7, limit=Limit(LimitMode.OBSERVE))
+    assert [part.problem for part in backend.requirements()] == [None] * 8
+
+    monkeypatch.setattr(iptables_family, "_WIRE_EXTENSIONS", ("u32", "no-such-match"))
+    missing = [part for part in backend.requirements() if part.problem is not None]
+    assert [part.name for part in missing] == [
+        "the log rule for the wire, IPv4",
+        "the log rule for the wire, IPv6",
+    ]
+    assert {part.optional for part in missing} == {True}
+    assert "this kernel has no no-such-match for IPv4; fix: `modprobe xt_u32 " in str(missing[0].problem)
+
+
+def without_ipv6(tmp_path: Path) -> Path:
+    """Make a procfs of a host without IPv6."""
+    (tmp_path / "self/net").mkdir(parents=True)
+    shutil.copy("/proc/self/status", tmp_path / "self/status")
+    return tmp_path
+
+
+def test_a_host_without_ipv6_is_guarded_for_ipv4(tmp_path: Path) -> None:
+    """A host without IPv6 is guarded for IPv4, and an IPv6 ban fails with the reason."""
+    backend = IpsetBackend(proc=without_ipv6(tmp_path))
+
+    assert backend.open() == Opened(families={4: None, 6: "this host has no IPv6"}, adopted=0)
+    first, second = backend.apply(
+        [Add(ip_network("2001:db8::/64"), 60.0), Add(ip_network("192.0.2.1"), 60.0)]
+    )
+    assert isinstance(first.error, FirewallUnsupportedError)
+    assert str(first.error) == "this host has no IPv6"
+    assert second == Outcome(Add(ip_network("192.0.2.1"), 60.0), 60.0)
+    backend.close()
+    assert run("ip6tables-save") == ""
+
+
+def test_a_set_in_foreign_use_stays(backend: IpsetBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If a foreign rule uses our set, flush names the set and a command that finds the rule."""
+    monkeypatch.setattr(ipset_kernel, "_RELEASE", 0.1)
+    run("iptables", "-A", "INPUT", "-m", "set", "--match-set", "ringfence4", "src", "-j", "DROP")
+
+    with pytest.raises(FirewallError, match="set ringfence4 is used by a rule that is not ringfence's"):
+        backend.flush()
+    run("iptables", "-F", "INPUT")
+    monkeypatch.undo()
+    backend.flush()
+    assert run("ipset", "save") == ""
+
+
+def test_nothing_is_banned_before_open() -> None:
+    """apply() without open() is an error."""
+    with pytest.raises(FirewallError, match="not open"):
+        IpsetBackend().apply([Add(ip_network("192.0.2.1"), 60.0)])
+
+
+def test_a_dead_socket_is_replaced(backend: IpsetBackend) -> None:
+    """A ban succeeds although the backend's socket was closed."""
+    change = Add(ip_network("192.0.2.1"), 60.0)
+    assert backend._kernel._socket is not None
+    backend._kernel._socket.close()
+
+    assert backend.apply([change]) == [Outcome(change, 60.0)]
+
+
+def test_an_unacknowledged_change_is_an_error(backend: IpsetBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the kernel stops answering, all unacknowledged changes are errors, after one timeout."""
+    real, requests = NetlinkConnection.request, 0
+
+    def dying(self: NetlinkConnection, message: bytes) -> list[bytes]:
+        nonlocal requests
+        requests += 1
+        if requests > 1:
+            raise NetlinkLostError("the kernel did not answer")
+        return real(self, message)
+
+    monkeypatch.setattr(NetlinkConnection, "request", dying)
+    changes = [Add(ip_network((0x0A000000 + n, 32)), 60.0) for n in range(3000)]
+    other = Add(ip_network("2001:db8::/64"), 60.0)
+
+    outcomes = backend.apply([*changes, other])
+
+    assert [outcome.change for outcome in outcomes] == [*changes, other]
+    assert [outcome.error is None for outcome in outcomes] == [True] * 1200 + [False] * 1801
+    assert requests == 2
+    monkeypatch.undo()
+    assert len(list(backend.list())) == 1200
+
+
+def test_a_full_set_costs_one_request_for_each_refusal(netns: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """10 000 bans for a full set cost at most one request each, and the first are added."""
+    real, requests = NetlinkConnection.request, 0
+
+    def counted(self: NetlinkConnection, message: bytes) -> list[bytes]:
+        nonlocal requests
+        requests += 1
+        return real(self, message)
+
+    backend = IpsetBackend(FirewallPlan(maxelem=100))
+    backend.open()
+    monkeypatch.setattr(NetlinkConnection, "request", counted)
+    outcomes = backend.apply([Add(ip_network((0x0A000000 + n, 32)), 60.0) for n in range(10_000)])
+
+    assert requests <= 10_000
+    assert sum(outcome.error is None for outcome in outcomes) == len(list(backend.list()))
+    assert [outcome.error is None for outcome in outcomes[:100]] == [True] * 100
+    backend.close()
+
+
+def test_a_hundred_thousand_bans(backend: IpsetBackend) -> None:
+    """100 000 bans of both families are added, listed and removed, all confirmed."""
+    bans = [Add(ip_network((0x0A000000 + n, 32)), 600.0) for n in range(50_000)]
+    bans += [Add(ip_network(((0xFD000000 << 96) + (n << 64), 64)), 600.0) for n in range(50_000)]
+
+    assert {outcome.error for outcome in backend.apply(bans)} == {None}
+    assert {element.network for element in backend.list()} == {ban.network for ban in bans}
+    assert {outcome.error for outcome in backend.apply([Remove(ban.network) for ban in bans])} == {None}
+    assert list(backend.list()) == []

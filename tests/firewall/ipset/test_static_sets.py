@@ -1,0 +1,173 @@
+"""Network lists are replaced in one step, and packets over the limit are added up."""
+
+import itertools
+import threading
+import time
+from collections.abc import Iterator
+from ipaddress import ip_network
+
+import pytest
+from tests.support.netns import run
+
+from ringfence.errors import FirewallError
+from ringfence.firewall.contract import Flooder, NetworkList
+from ringfence.firewall.ipset import messages
+from ringfence.firewall.ipset.kernel import list_elements
+from ringfence.firewall.ipset.sets import create_set, set_specs
+from ringfence.firewall.ipset.static_sets import FloodCounts, by_version, replace_list_in_steps
+from ringfence.firewall.ipset.watch import WrittenList
+from ringfence.model import Network
+from ringfence.netlink.connection import NetlinkConnection, NetlinkError
+
+pytestmark = [pytest.mark.kernel]
+MANY = 100_000
+
+
+@pytest.fixture
+def kernel(netns: None) -> Iterator[NetlinkConnection]:
+    """Yield a connection in a namespace that has all sets."""
+    with NetlinkConnection() as made:
+        for spec in [*set_specs(4), *set_specs(6)]:
+            made.request(create_set(spec, 1024))
+        yield made
+
+
+def fill(kernel: NetlinkConnection, which: NetworkList, version: int, networks: list[Network]) -> WrittenList:
+    """Replace a list in all steps, and return what was written."""
+    steps = replace_list_in_steps(kernel, which, version, by_version(networks)[version])
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            left: WrittenList = end.value
+            return left
+
+
+def networks(kernel: NetlinkConnection, name: str) -> set[Network]:
+    """Return the elements of a set."""
+    return {element.network for element in list_elements(kernel, name)}
+
+
+def names() -> list[str]:
+    """Return the names of the existing sets."""
+    return run("ipset", "list", "-name").split()
+
+
+def test_a_list_has_exactly_its_last_contents(kernel: NetlinkConnection) -> None:
+    """Overlaps stay, duplicates are one, old elements are gone, and no other set is left."""
+    before = names()
+    first = [ip_network(text) for text in ("192.0.2.0/24", "192.0.2.7", "192.0.2.7", "10.0.0.0/8")]
+    assert fill(kernel, NetworkList.ALLOW, 4, first) == WrittenList(3, first[-1])
+    assert networks(kernel, "ringfence-allow4") == set(first)
+
+    assert fill(kernel, NetworkList.ALLOW, 4, [ip_network("198.51.100.1")]).elements == 1
+    assert networks(kernel, "ringfence-allow4") == {ip_network("198.51.100.1")}
+    assert fill(kernel, NetworkList.ALLOW, 4, []) == WrittenList(0)
+    assert names() == before
+
+
+@pytest.mark.parametrize(("version", "zero_prefix"), [(4, "0.0.0.0/0"), (6, "::/0")])
+def test_a_zero_prefix_is_two_halves(kernel: NetlinkConnection, version: int, zero_prefix: str) -> None:
+    """A /0, which the kernel does not accept, is on the list as two halves."""
+    network = ip_network(zero_prefix)
+    assert fill(kernel, NetworkList.DENY, version, [network]) == WrittenList(2, [*network.subnets()][-1])
+    assert networks(kernel, f"ringfence-deny{version}") == set(network.subnets())
+
+
+def test_a_failure_leaves_the_list_unchanged(
+    kernel: NetlinkConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If the kernel refuses a network, the old list stays, no other set is left, and it is an error."""
+    before = names()
+    fill(kernel, NetworkList.DENY, 4, [ip_network("192.0.2.0/24")])
+    many = [ip_network((0x0A000000 + n, 32)) for n in range(3000)]
+    with monkeypatch.context() as small:
+        real = messages.swap
+        small.setattr(messages, "swap", lambda name, _other: real(name, "absent"))
+        with pytest.raises(FirewallError, match="ringfence-deny4 could not be filled and is unchanged"):
+            fill(kernel, NetworkList.DENY, 4, many)
+
+    assert networks(kernel, "ringfence-deny4") == {ip_network("192.0.2.0/24")}
+    assert names() == before
+
+
+def test_a_temporary_set_of_a_killed_process_is_replaced(kernel: NetlinkConnection) -> None:
+    """A half-filled set of an earlier process is replaced."""
+    before = names()
+    run("ipset", "create", "ringfence-friends6-new", "hash:net", "family", "inet6")
+    assert fill(kernel, NetworkList.FRIENDS, 6, [ip_network("2001:db8::/32")]).elements == 1
+    assert names() == before
+
+
+def test_a_long_list_is_never_empty_meanwhile(kernel: NetlinkConnection) -> None:
+    """While 100 000 networks replace 100 000 others, each query finds an address on both lists."""
+    on_both = ip_network("192.0.2.1")
+    old = [ip_network((0x0A000000 + n, 32)) for n in range(MANY)]
+    new = [ip_network((0x14000000 + (n << 8), 24)) for n in range(MANY)]
+    fill(kernel, NetworkList.ALLOW, 4, [*old, on_both])
+    done = threading.Event()
+    looks = itertools.count()
+    missed = []
+
+    def watch() -> None:
+        with NetlinkConnection() as other:
+            while not done.is_set():
+                try:
+                    other.request(messages.contains("ringfence-allow4", on_both))
+                except NetlinkError as error:
+                    missed.append(error)
+                next(looks)
+                time.sleep(0.0005)
+
+    watcher = threading.Thread(target=watch)
+    # Each thread has its namespace: the new thread inherits it from this one.
+    watcher.start()
+    try:
+        assert fill(kernel, NetworkList.ALLOW, 4, [*new, on_both]).elements == MANY + 1
+    finally:
+        done.set()
+        watcher.join()
+    assert missed == []
+    assert next(looks) > 10
+
+
+def flood(*elements: tuple[str, int]) -> None:
+    """Make the kernel list these sources with these counts."""
+    for version in (4, 6):
+        run("ipset", "flush", f"ringfence-flood{version}")
+    for address, packets in elements:
+        name = f"ringfence-flood{6 if ':' in address else 4}"
+        run("ipset", "add", name, address, "timeout", "60", "packets", str(packets), "bytes", "0")
+
+
+def test_sources_over_the_limit_are_added_up(kernel: NetlinkConnection) -> None:
+    """Counts continue over a new element, IPv6 by /64; an unlisted source is kept but not reported."""
+    counted = FloodCounts()
+    four, six = ip_network("192.0.2.1"), ip_network("2001:db8:0:7::/64")
+
+    assert counted.read(kernel, (4, 6)) == []
+    flood(("192.0.2.1", 100), ("2001:db8:0:7::99", 5))
+    assert counted.read(kernel, (4, 6)) == [Flooder(four, 100), Flooder(six, 5)]
+    flood(("192.0.2.1", 150))
+    assert counted.read(kernel, (4, 6)) == [Flooder(four, 150)]
+    flood(("192.0.2.1", 20), ("2001:db8:0:7::1", 3))
+    assert counted.read(kernel, (4, 6)) == [Flooder(four, 170), Flooder(six, 8)]
+    assert counted.read(kernel, (4,)) == [Flooder(four, 170)]
+
+
+def test_old_sources_are_forgotten(kernel: NetlinkConnection, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A source is forgotten a while after the kernel has forgotten it."""
+    counted = FloodCounts()
+    flood(("192.0.2.1", 100))
+    counted.read(kernel, (4,))
+    flood()
+    monkeypatch.setattr("ringfence.firewall.ipset.static_sets._MEMORY", 0.0)
+    counted.read(kernel, (4,))
+    assert counted._seen == {}
+
+
+def test_networks_are_sorted_by_version() -> None:
+    """Each network goes to the sets of its IP version, in order."""
+    mixed = [ip_network("192.0.2.0/24"), ip_network("2001:db8::/32"), ip_network("10.0.0.0/8")]
+    assert by_version(mixed) == {4: [mixed[0], mixed[2]], 6: [mixed[1]]}
+    assert by_version([]) == {4: [], 6: []}

@@ -1,0 +1,379 @@
+"""Network lists of nftables: only differences are sent, and steady addresses are always found."""
+
+import itertools
+import threading
+from collections.abc import Iterator
+from ipaddress import IPv4Network, ip_network
+
+import hypothesis.strategies as st
+import pytest
+from attrs import evolve
+from hypothesis import given
+from tests.support.netns import run
+
+from ringfence.errors import FirewallError
+from ringfence.firewall.contract import Health, NetworkList
+from ringfence.firewall.nftables import backend as nft_backend
+from ringfence.firewall.nftables import elements as nft_elements
+from ringfence.firewall.nftables import static_sets
+from ringfence.firewall.nftables.backend import NftablesBackend
+from ringfence.firewall.nftables.state import read_sets, read_state
+from ringfence.firewall.nftables.static_sets import Difference, Ranges
+from ringfence.model import Network
+from ringfence.netlink.connection import (
+    NetlinkConnection,
+    NetlinkError,
+    NetlinkLostError,
+    NetlinkTooLongError,
+    Refusal,
+)
+
+BASE = 0x0A000000
+
+
+@pytest.fixture
+def backend(netns: None) -> Iterator[NftablesBackend]:
+    """Yield the backend, opened."""
+    made = NftablesBackend()
+    made.open()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return a list that collects the lengths of all transactions."""
+    lengths: list[int] = []
+    real = NetlinkConnection.transact
+
+    def transact(self: NetlinkConnection, messages: list[bytes]) -> object:
+        lengths.append(sum(map(len, messages)))
+        return real(self, messages)
+
+    monkeypatch.setattr(NetlinkConnection, "transact", transact)
+    return lengths
+
+
+def nets(*texts: str) -> list[Network]:
+    """Parse networks."""
+    return [ip_network(text) for text in texts]
+
+
+def denied(version: int = 4) -> str:
+    """Return the elements of the deny list as nft lists them."""
+    listed = run("nft", "list", "set", "inet", "ringfence", f"deny{version}")
+    return " ".join(listed.partition("elements = {")[2].partition("}")[0].split())
+
+
+networks = st.builds(
+    lambda address, length: IPv4Network((BASE + address, length), strict=False),
+    st.integers(0, 255),
+    st.integers(24, 32),
+)
+
+
+@given(st.lists(networks, max_size=12), st.lists(networks, max_size=12), st.integers(1, 8))
+def test_differences_lead_from_the_one_to_the_other(
+    before: list[Network], after: list[Network], most: int
+) -> None:
+    """The changes lead from one list to the other; common addresses always stay, without overlaps."""
+    held, wanted = Ranges.of(4, before), Ranges.of(4, after)
+    difference, now = Difference(held, wanted), {*held}
+    steady = {one for a, z in held for one in range(a, z + 1)} & {
+        one for a, z in wanted for one in range(a, z + 1)
+    }
+    while len(difference):
+        change = difference.next_change(most)
+        assert change is not None
+        assert now.issuperset(change.removed)
+        now = now - {*change.removed} | {*change.added}
+        covered = [one for a, z in sorted(now) for one in range(a, z + 1)]
+        assert len(covered) == len(set(covered))
+        assert steady <= set(covered)
+        assert sorted(now) == [*difference.contents_after(change.last)]
+    assert sorted(now) == [*wanted] == nft_elements.merged(after)
+
+
+def test_a_change_that_is_put_back_is_returned_again() -> None:
+    """A change that was put back is returned again, also in smaller changes."""
+    wanted = Ranges.of(4, nets("10.0.0.0/24", "10.0.2.0/24", "10.0.4.0/24"))
+    difference = Difference(Ranges(4, b""), wanted)
+    change = difference.next_change(2)
+    assert change is not None
+    assert len(change) == 2
+    difference.put_back(change)
+    taken = [one for _ in range(3) if (again := difference.next_change(1)) is not None for one in again.added]
+    assert taken == [*wanted]
+
+
+def test_too_many_overlaps_are_not_divided() -> None:
+    """A range that replaces very many others cannot be divided."""
+    many = Ranges.of(4, [ip_network((BASE + 2 * n, 32)) for n in range(12_000)])
+    assert Difference(many, Ranges.of(4, nets("10.0.0.0/8"))).next_change(100) is None
+
+
+def test_ranges_are_packed() -> None:
+    """Ranges of both IP versions are packed in 8 and in 32 bytes each, unpacked, and counted."""
+    four = Ranges.of(4, nets("192.0.2.0/24", "10.0.0.0/8"))
+    six = Ranges.of(6, nets("2001:db8::/32", "ff00::/8"))
+
+    assert [*four] == [(BASE, BASE + 0xFFFFFF), (0xC0000200, 0xC00002FF)]
+    assert [*six][1] == (0xFF << 120, (1 << 128) - 1)
+    assert (len(four.packed), len(six.packed)) == (16, 64)
+    assert (len(four), four.counted, len(six), six.counted) == (2, 2, 2, 1)
+
+
+@pytest.mark.kernel
+def test_only_differences_are_sent(backend: NftablesBackend, sent: list[int]) -> None:
+    """Small differences of a long list take few bytes, no difference takes none; the contents are right."""
+    many = [ip_network((BASE + n * 512, 24)) for n in range(2_000)]
+    backend.replace_list(NetworkList.DENY, many)
+    whole, transactions = sum(sent), len(sent)
+    backend.replace_list(NetworkList.DENY, reversed(many))
+    assert len(sent) == transactions
+
+    for contents in (
+        [*many, *nets("192.0.2.0/24", "2001:db8::/32")],
+        many[1:],
+        [*many, *nets("10.0.1.0/24")],
+    ):
+        backend.replace_list(NetworkList.DENY, contents)
+        assert sent[-1] < whole / 50
+    assert denied().startswith("10.0.0.0-10.0.2.255, 10.0.4.0/24")
+    assert denied(6) == ""
+    assert backend.health() == Health(elements=0)
+
+
+@pytest.mark.kernel
+def test_any_list_follows_any_other(backend: NftablesBackend) -> None:
+    """Lists whose ranges grow, shrink, split, join and reach both ends are listed by nft as written."""
+    steps = [
+        ("10.0.0.0/24",),
+        ("10.0.0.0/23",),
+        ("10.0.1.0/24", "10.0.4.0/24", "0.0.0.0/8"),
+        ("10.0.0.0/24", "10.0.2.0/24", "10.0.4.0/24", "255.0.0.0/8"),
+        ("10.0.0.0/22", "10.0.4.0/24", "255.0.0.0/8"),
+        ("0.0.0.0/0",),
+        ("10.0.0.0/24", "255.255.255.255"),
+        (),
+        ("10.0.0.0/24", "10.0.2.0/24", "10.0.4.0/24", "10.0.6.0/24"),
+        ("10.0.0.0/24", "10.0.2.0/24", "10.0.4.0/24"),
+    ]
+    for texts in steps:
+        backend.replace_list(NetworkList.DENY, nets(*texts))
+        fresh = denied()
+        backend._lists.forget()
+        backend.replace_list(NetworkList.DENY, nets(*texts))
+        assert fresh == denied()
+        assert backend.health() == Health(elements=0)
+
+
+@pytest.mark.kernel
+def test_an_emptied_list_is_damage_and_filled_again(backend: NftablesBackend) -> None:
+    """A list that another program emptied is reported by the next health check, and filled again."""
+    contents = nets("10.0.0.0/24", "192.0.2.0/24")
+    backend.replace_list(NetworkList.DENY, contents)
+    run("nft", "flush set inet ringfence deny4")
+    health = backend.health()
+    assert health.changed
+    assert health.damage in (None, "set deny4 has 0 elements instead of 2")  # None: a kernel without counts
+    backend.open()
+    backend.replace_list(NetworkList.DENY, contents)
+    assert denied() == "10.0.0.0/24, 192.0.2.0/24"
+    assert backend.health() == Health(elements=0)
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize("by_others", [False, True])
+def test_without_counts_a_foreign_change_causes_a_refill(
+    backend: NftablesBackend,
+    sent: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+    by_others: bool,  # noqa: FBT001 - a parameter of the test
+) -> None:
+    """On a kernel without counts a list is refilled only after a foreign change."""
+    for module in (nft_backend, static_sets):
+        monkeypatch.setattr(
+            module, "read_sets", lambda kernel: [evolve(head, elements=None) for head in read_sets(kernel)]
+        )
+    contents = nets("10.0.0.0/24", "192.0.2.0/24")
+    backend.replace_list(NetworkList.DENY, contents)
+    if by_others:
+        run("nft", "flush set inet ringfence deny4")
+    backend.replace_list(NetworkList.DENY, contents)
+    assert len(sent) == (3 if by_others else 1)  # a refill of both IP versions
+    assert denied() == "10.0.0.0/24, 192.0.2.0/24"
+
+
+@pytest.mark.kernel
+def test_refused_differences_cause_a_refill(backend: NftablesBackend, sent: list[int]) -> None:
+    """If another program exchanged elements, refused differences lead to a refill."""
+    backend.replace_list(NetworkList.DENY, nets("10.0.0.0/24", "192.0.2.0/24", "198.51.100.0/24"))
+    run("nft", "delete element inet ringfence deny4 { 10.0.0.0/24 }")
+    run("nft", "add element inet ringfence deny4 { 172.16.0.0/12 }")
+    backend.replace_list(NetworkList.DENY, nets("192.0.2.0/24", "198.51.100.0/24"))
+    assert len(sent) == (3 if read_sets(backend._kernel)[0].elements is not None else 2)
+    assert denied() == "192.0.2.0/24, 198.51.100.0/24"
+
+
+@pytest.mark.kernel
+def test_differences_for_a_missing_set_are_an_error(backend: NftablesBackend) -> None:
+    """If the set is gone, its contents are forgotten; opening repairs it, and it is refilled."""
+    backend.replace_list(NetworkList.DENY, nets("10.0.0.0/24"))
+    run("nft", "flush table inet ringfence; delete set inet ringfence deny4")
+    with pytest.raises(FirewallError, match="list deny is gone"):
+        backend.replace_list(NetworkList.DENY, nets("10.0.0.0/24"))
+    backend.open()
+    backend.replace_list(NetworkList.DENY, nets("10.0.0.0/24"))
+    assert denied() == "10.0.0.0/24"
+
+
+@pytest.mark.kernel
+def test_an_address_on_both_lists_is_never_missing(backend: NftablesBackend) -> None:
+    """While ranges around an address grow, shrink and move, each query finds it."""
+    steady = ip_network("10.0.0.7")
+    shapes = [nets("10.0.0.0/24"), nets("10.0.0.4/30", "10.0.1.0/24"), nets("10.0.0.0/22"), nets("10.0.0.7")]
+    filler = [ip_network((0x14000000 + n * 512, 24)) for n in range(500)]
+    backend.replace_list(NetworkList.DENY, [*filler, *shapes[0]])
+    done, looks, missed = threading.Event(), itertools.count(), list[NetlinkError]()
+
+    def watch() -> None:
+        with NetlinkConnection(extended=True) as other:
+            while not done.is_set():
+                try:
+                    other.request(nft_elements.query("ringfence", "deny4", steady))
+                except NetlinkError as error:
+                    missed.append(error)
+                next(looks)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        for turn in range(400):
+            backend.replace_list(NetworkList.DENY, [*filler[turn % 7 :], *shapes[turn % len(shapes)]])
+    finally:
+        done.set()
+        watcher.join()
+    assert missed == []
+    assert next(looks) > 10
+
+
+def in_use(backend: NftablesBackend, network: Network) -> bool:
+    """Whether a network is in the deny set that the rules name."""
+    state = read_state(backend._kernel)
+    assert state is not None
+    try:
+        backend._kernel.request(nft_elements.query("ringfence", state.names["deny4"], network))
+    except NetlinkError:
+        return False
+    return True
+
+
+MANY = [ip_network((0x0B000000 + n * 512, 24)) for n in range(6_000)]
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize("again", [MANY[1_000:], [*MANY[:5_000], *nets("172.16.0.0/12")]])
+def test_a_long_list_of_unknown_contents_fills_the_alternate_set(
+    backend: NftablesBackend, again: list[Network]
+) -> None:
+    """At every step an address on both lists is found in the set in use, and health reports nothing."""
+    steady = MANY[2_000]
+    backend.replace_list(NetworkList.DENY, MANY)
+    for _ in range(2):  # there, and back to the first set
+        backend._lists.forget()
+        for _ in backend.replace_list_in_steps(NetworkList.DENY, again):
+            assert in_use(backend, steady)
+            assert backend.health() == Health(elements=0)
+        assert in_use(backend, again[-1])
+        assert not in_use(backend, ip_network("192.0.2.0/24"))
+    names = {head.name for head in read_sets(backend._kernel)}
+    assert "deny4" in names
+    assert "deny4_2" not in names
+
+
+@pytest.mark.kernel
+def test_a_restart_adopts_the_set_in_use(backend: NftablesBackend) -> None:
+    """After a restart the rules name the same set, nothing is missing, and a half filled set is removed."""
+    backend.replace_list(NetworkList.DENY, MANY)
+    backend._lists.forget()
+    backend.replace_list(NetworkList.DENY, MANY)
+    backend._lists.forget()
+    unfinished = backend.replace_list_in_steps(NetworkList.DENY, MANY[:4_000])
+    for _ in range(3):
+        next(unfinished)
+    assert {"deny4", "deny4_2"} <= {head.name for head in read_sets(backend._kernel)}
+
+    following = NftablesBackend()
+    assert not following.open().repaired
+    assert in_use(following, MANY[-1])
+    following.replace_list(NetworkList.DENY, MANY[:3_000])
+    assert not in_use(following, MANY[-1])
+    assert in_use(following, MANY[0])
+    assert {head.name for head in read_sets(backend._kernel)} & {"deny4", "deny4_2"} == {"deny4"}
+    following.close()
+
+
+@pytest.mark.kernel
+def test_an_abandoned_replacement_is_known(backend: NftablesBackend, sent: list[int]) -> None:
+    """After an abandoned replacement the next one adds the rest, and health reports nothing meanwhile."""
+    unfinished = backend.replace_list_in_steps(NetworkList.DENY, MANY)
+    for _ in range(3):
+        next(unfinished)
+    unfinished.close()
+    [deny4] = [head for head in read_sets(backend._kernel) if head.name == "deny4"]
+    assert deny4.elements in (None, 3_750)
+    assert backend.health() == Health(elements=0)
+    sent.clear()
+    backend.replace_list(NetworkList.DENY, MANY)
+    assert 80_000 < sum(sent) < 100_000
+    assert in_use(backend, MANY[-1])
+    assert in_use(backend, MANY[0])
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize("done", [True, False])
+def test_a_lost_answer_is_not_sent_again(
+    backend: NftablesBackend,
+    monkeypatch: pytest.MonkeyPatch,
+    done: bool,  # noqa: FBT001 - a parameter of the test
+) -> None:
+    """After a lost answer the error names it, nothing is repeated, and the next replacement corrects it."""
+    real = NetlinkConnection.transact
+    calls = 0
+
+    def losing(self: NetlinkConnection, messages: list[bytes]) -> list[Refusal]:
+        nonlocal calls
+        calls += 1
+        if done:
+            real(self, messages)
+        raise NetlinkLostError("the kernel's answer to a batch was lost")
+
+    backend.replace_list(NetworkList.DENY, MANY[:3_000])
+    with monkeypatch.context() as lost:
+        lost.setattr(NetlinkConnection, "transact", losing)
+        with pytest.raises(FirewallError, match="was lost"):
+            backend.replace_list(NetworkList.DENY, MANY)
+    assert calls == 1
+    assert in_use(backend, MANY[0])
+    backend.replace_list(NetworkList.DENY, MANY)
+    assert [in_use(backend, one) for one in (MANY[0], MANY[3_500], MANY[-1])] == [True] * 3
+    assert backend.health().damage is None
+
+
+@pytest.mark.kernel
+def test_short_batches_are_enough(backend: NftablesBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the kernel accepts only 20 000 bytes at once, every list is written."""
+    real = NetlinkConnection.transact
+
+    def small(self: NetlinkConnection, messages: list[bytes]) -> list[Refusal]:
+        if sum(map(len, messages)) > 20_000:
+            raise NetlinkTooLongError("the kernel accepts batches of 20000 bytes")
+        return real(self, messages)
+
+    monkeypatch.setattr(NetlinkConnection, "transact", small)
+    backend.replace_list(NetworkList.DENY, MANY)
+    backend._lists.forget()
+    backend.replace_list(NetworkList.DENY, MANY[:2_000])
+    assert in_use(backend, MANY[0])
+    assert not in_use(backend, MANY[-1])

@@ -1,0 +1,299 @@
+"""Packets that the kernel copies to the wire, by each backend and for both IP versions."""
+
+import socket
+import struct
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from ipaddress import ip_address, ip_network
+
+import pytest
+from attrs import evolve
+from tests.support.cable import CABLES, WAIT, Cable
+from tests.support.flavours import FLAVOURS
+from tests.support.netns import inside, run
+from tests.support.nflog import Copied, copies
+from tests.support.packets import OTHER, SIP, ban, behind, drained_after, ends, opened, plan
+
+from ringfence.firewall.contract import (
+    OBSERVE_PREFIX,
+    OBSERVE_RATE,
+    Backend,
+    FirewallPlan,
+    Limit,
+    LimitMode,
+    Ports,
+    Remove,
+)
+from ringfence.firewall.ipset import static_sets as ipset_static_sets
+from ringfence.firewall.nftables import backend as nft_backend
+from ringfence.firewall.nftables import changes as nft_changes
+from ringfence.firewall.nftables import requirements as nft_requirements
+from ringfence.firewall.nftables.backend import NftablesBackend
+from ringfence.model import Scope
+
+pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("netns")]
+GROUP = 7
+LAST = b"SIP/2.0 401 the last"
+PLAN = FirewallPlan(log_group=GROUP, sip_ports=Ports(udp=(SIP,), tcp=(5038, SIP, *range(6001, 6031))))
+
+
+@pytest.fixture(params=[*FLAVOURS, "nftables", "nftables without @ih"])
+def backend(
+    request: pytest.FixtureRequest, netns: None, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Backend]:
+    """Yield each backend, opened; ipset with each flavour of iptables, nftables as on an old kernel too."""
+    if request.param.endswith("@ih"):
+        first, *others = nft_requirements.variants(PLAN)
+        assert first[1]
+        monkeypatch.setattr(nft_backend, "variants", lambda plan: [(plan, *others[0][1:])])
+    with opened(request.param.split()[0]) as made:
+        yield made
+
+
+def answer(status: int) -> bytes:
+    """Return an answer of that status, longer than a short WebSocket frame."""
+    return b"SIP/2.0 %d Whatever\r\nCall-ID: " % status + b"c" * 200 + b"\r\n\r\n"
+
+
+def frame(payload: bytes, first: int = 0x81, mask: int = 0) -> bytes:
+    """Return a WebSocket frame of up to 65 535 bytes; by default a text frame of a server."""
+    if len(payload) < 126:
+        return bytes([first, len(payload) | mask]) + payload
+    return bytes([first, 126 | mask]) + struct.pack(">H", len(payload)) + payload
+
+
+COPIED = [answer(status) for status in (401, 403, 407)]
+DATAGRAMS = [*COPIED, answer(404)]  # copied over UDP alone
+IGNORED = [
+    *(answer(status) for status in (100, 200, 202, 400, 402, 405, 408, 503)),
+    b"x" + answer(401),
+    b"SIP/2.1" + answer(401)[7:],
+    b"SIP/2.0 40",
+    b"REGISTER sip:a SIP/2.0 401",
+    b"\x81",
+]
+SHORT = b"SIP/2.0 403 Forbidden\r\n\r\n"
+FRAMED = [*map(frame, [*COPIED, SHORT, b"SIP/2.0 401" + b"x" * 114])]
+UNFRAMED = [
+    *map(frame, (answer(200), answer(404), b"x" + SHORT, b"SIP/2.0 200 OK")),
+    *(frame(payload, first) for payload in (COPIED[0], SHORT) for first in (0x01, 0x82, 0x80, 0xC1)),
+    *(frame(payload, mask=0x80) for payload in (COPIED[0], SHORT)),
+    b"\x81\x7f" + struct.pack(">Q", len(COPIED[0])) + COPIED[0],
+    b"\x81\x7f" + COPIED[0],
+]
+
+
+@contextmanager
+def stream(cable: Cable, far: str, port: int) -> Iterator[tuple[socket.socket, socket.socket]]:
+    """Yield both ends of a TCP connection from the far end to ``port`` here, the local end first."""
+    with ends(cable, far, port, socket.SOCK_STREAM) as (here, there):
+        here.listen()
+        there.connect(here.getsockname())
+        accepted, _ = here.accept()
+        with accepted:
+            for end in (accepted, there):
+                end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            yield accepted, there
+
+
+def segments(sender: socket.socket, receiver: socket.socket, payloads: list[bytes]) -> None:
+    """Send each payload in its own segment."""
+    for payload in payloads:
+        sender.sendall(payload)
+        left = len(payload)
+        while left:
+            left -= len(receiver.recv(left))
+
+
+def end_of(cable: Cable, far: str, until: Callable[[bytes], list[Copied]]) -> list[bytes]:
+    """Send a challenge that ends the reading, and return the payloads that were copied before it."""
+    with ends(cable, far, OTHER) as (here, there):
+        here.sendto(LAST, there.getsockname())
+        found = until(LAST)
+    assert {prefix for prefix, _ in found} <= {""}
+    return [payload for _, payload in found]
+
+
+def request(number: int) -> bytes:
+    """Return a request with that number."""
+    return b"REGISTER sip:a SIP/2.0\r\nCall-ID: %d\r\n\r\n" % number
+
+
+def test_datagrams_that_begin_with_a_refusal_are_copied(backend: Backend, far: str, cable: Cable) -> None:
+    """Of outgoing UDP datagrams only those with a 401, 403, 404 or 407 are copied, from any port."""
+    plan(backend, PLAN)
+    with copies(GROUP) as until, ends(cable, far, SIP) as (here, there):
+        for payload in [*DATAGRAMS, *IGNORED, *FRAMED, *UNFRAMED]:
+            here.sendto(payload, there.getsockname())
+        for payload in DATAGRAMS:
+            there.sendto(payload, here.getsockname())  # a provider's answer is not this host's
+        assert end_of(cable, far, until) == DATAGRAMS
+
+
+@pytest.mark.parametrize("options", ["none", "timestamps"])
+@pytest.mark.parametrize("port", [SIP, 6030])
+def test_segments_that_begin_with_a_refusal_are_copied(
+    backend: Backend, far: str, cable: Cable, port: int, options: str
+) -> None:
+    """From the SIP ports a 401, 403 or 407 by TCP is copied, bare or in a WebSocket text frame."""
+    plan(backend, PLAN)
+    run("sysctl", "-q", f"net.ipv4.tcp_timestamps={int(options == 'timestamps')}")
+    with copies(GROUP) as until, stream(cable, far, port) as (here, there):
+        segments(here, there, [*DATAGRAMS, *IGNORED, *FRAMED, *UNFRAMED])
+        segments(there, here, COPIED)
+        assert end_of(cable, far, until) == [*COPIED, *FRAMED]
+
+
+def test_segments_of_other_ports_are_not_copied(backend: Backend, far: str, cable: Cable) -> None:
+    """A refusal by TCP from another port than the SIP ports is not copied."""
+    plan(backend, PLAN)
+    with copies(GROUP) as until, stream(cable, far, OTHER) as (here, there):
+        segments(here, there, [*COPIED, *FRAMED])
+        assert end_of(cable, far, until) == []
+
+
+def test_without_a_group_nothing_is_copied(backend: Backend, far: str, cable: Cable) -> None:
+    """Without a log group in the plan no packet is copied."""
+    plan(backend, PLAN)
+    plan(backend, FirewallPlan())
+    with copies(GROUP) as until, ends(cable, far, SIP) as (here, there):
+        here.sendto(COPIED[0], there.getsockname())
+        plan(backend, PLAN)
+        assert end_of(cable, far, until) == []
+
+
+def test_a_header_of_any_length_is_followed(
+    backend: Backend, far: str, request: pytest.FixtureRequest
+) -> None:
+    """The payload is found behind TCP options of any length; without @ih for two header lengths only."""
+    plan(backend, PLAN)
+    cable = CABLES["IPv4"]
+    lengths = [5, 8] if "@ih" in request.node.name else [*range(5, 16)]
+    with copies(GROUP) as until, socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP) as raw:
+        for words in range(5, 16):
+            header = struct.pack(">HHIIBBHHH", SIP, 40_000, 1, 1, words << 4, 0x18, 1000, 0, 0)
+            options = b"\1" * (4 * words - len(header))
+            raw.sendto(header + options + b"%s %d" % (COPIED[0], words), (cable.banned, 0))
+        assert end_of(cable, far, until) == [b"%s %d" % (COPIED[0], words) for words in lengths]
+
+
+def test_answers_to_this_host_are_not_copied(backend: Backend, far: str, cable: Cable) -> None:
+    """A provider's refusal to this host, from its SIP port by UDP or TCP, is not copied."""
+    plan(backend, PLAN)
+    with copies(GROUP) as until, ExitStack() as stack:
+        with inside(far):
+            there, listening = (
+                stack.enter_context(socket.socket(cable.family, kind))
+                for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM)
+            )
+        here = stack.enter_context(socket.socket(cable.family, socket.SOCK_DGRAM))
+        here.bind((cable.here, SIP))
+        here.settimeout(WAIT)
+        there.bind((cable.banned, SIP))
+        for payload in COPIED:
+            assert there.sendto(payload, here.getsockname()) == len(here.recv(1000))
+        listening.bind((cable.banned, SIP))
+        listening.listen()
+        calling = stack.enter_context(socket.create_connection(listening.getsockname()[:2]))
+        accepted = stack.enter_context(listening.accept()[0])
+        segments(accepted, calling, COPIED)
+        assert end_of(cable, far, until) == []
+
+
+def test_answers_of_a_container_are_copied(backend: Backend, far: str) -> None:
+    """The refusals of a container behind this host are copied, by UDP and by TCP."""
+    plan(backend, PLAN)
+    cable = CABLES["IPv4"]
+    with copies(GROUP) as until, behind(far) as container, ExitStack() as stack:
+        with inside(container):
+            inner = stack.enter_context(socket.socket(cable.family, socket.SOCK_DGRAM))
+            listening = stack.enter_context(socket.create_server(("10.9.9.2", SIP)))
+        inner.bind(("10.9.9.2", SIP))
+        with inside(far):
+            there = stack.enter_context(socket.socket(cable.family, socket.SOCK_DGRAM))
+            calling = stack.enter_context(socket.create_connection(listening.getsockname()))
+        there.bind((cable.banned, 0))
+        there.settimeout(WAIT)
+        accepted = stack.enter_context(listening.accept()[0])
+        for payload in [*COPIED, *IGNORED]:
+            assert inner.sendto(payload, there.getsockname()) == len(there.recv(1000))
+        segments(accepted, calling, [*FRAMED, *UNFRAMED, *COPIED])
+        assert end_of(cable, far, until) == [*COPIED, *FRAMED, *COPIED]
+
+
+def test_requests_of_observed_addresses_are_copied(backend: Backend, far: str, cable: Cable) -> None:
+    """The datagrams of an observed address to the SIP ports are copied; those to other ports are not."""
+    plan(backend, PLAN)
+    with copies(GROUP) as until, ExitStack() as stack:
+        sip, there = stack.enter_context(ends(cable, far, SIP))
+        other, elsewhere = stack.enter_context(ends(cable, far, 6001, there=cable.other))
+        there.sendto(request(1), sip.getsockname())
+        backend.observe([ip_address(cable.banned)])
+        there.sendto(request(2), sip.getsockname())
+        there.sendto(request(3), other.getsockname())
+        elsewhere.sendto(request(4), sip.getsockname())
+        sip.sendto(request(5), there.getsockname())
+        there.sendto(b"anything", sip.getsockname())
+        assert [sip.recv(100) for _ in range(4)] == [request(1), request(2), request(4), b"anything"]
+        sip.sendto(LAST, there.getsockname())
+        assert until(LAST) == [(OBSERVE_PREFIX, request(2)), (OBSERVE_PREFIX, b"anything")]
+
+
+def test_copied_requests_are_limited_by_rate(backend: Backend, far: str, cable: Cable) -> None:
+    """Of a thousand requests at once the rate of one second is copied, and all of them arrive."""
+    plan(backend, PLAN)
+    backend.observe([ip_address(cable.banned)])
+    with copies(GROUP) as until, ends(cable, far, SIP) as (here, there):
+        began = time.monotonic()
+        for number in range(1000):
+            there.sendto(request(number), here.getsockname())
+            assert here.recv(100) == request(number)
+        took = time.monotonic() - began
+        here.sendto(LAST, there.getsockname())
+        copied = [payload for _, payload in until(LAST)]
+    assert copied[:40] == [request(number) for number in range(40)]
+    assert len(copied) <= OBSERVE_RATE * (1 + took) + 1
+
+
+@pytest.mark.parametrize("by", ["ban", "limiter"])
+def test_requests_that_are_dropped_are_not_copied(backend: Backend, far: str, cable: Cable, by: str) -> None:
+    """A request that a ban or the limiter drops is not copied, although its sender is observed."""
+    plan(backend, evolve(PLAN, limit=Limit(LimitMode.ENFORCE, rate=1, burst=3)))
+    backend.observe([ip_address(cable.banned)])
+    with copies(GROUP) as until, ends(cable, far, SIP) as (here, there):
+        if by == "ban":
+            ban(backend, cable, Scope.SIP_UDP)
+        for number in range(20):
+            there.sendto(request(number), here.getsockname())
+        arrived = drained_after(here)
+        backend.apply([Remove(ip_network(cable.network), Scope.SIP_UDP)])
+        here.sendto(LAST, there.getsockname())
+        assert len(until(LAST)) == arrived
+    assert arrived == 0 if by == "ban" else 3 <= arrived < 20
+
+
+@pytest.mark.parametrize("modern", [True, False])
+def test_observing_ends_unless_it_is_renewed(
+    backend: Backend, far: str, cable: Cable, monkeypatch: pytest.MonkeyPatch, *, modern: bool
+) -> None:
+    """After its time an address is not observed any more; observing it again starts the time again."""
+    plan(backend, PLAN)
+    if isinstance(backend, NftablesBackend):
+        backend._modern = modern
+    with monkeypatch.context() as short:
+        for module in (nft_changes, ipset_static_sets):
+            short.setattr(module, "OBSERVE_SECONDS", 1)
+        backend.observe([ip_address(cable.banned), ip_address(cable.other)])
+    backend.observe([ip_address(cable.other)])
+    time.sleep(2.1)
+    with copies(GROUP) as until, ExitStack() as stack:
+        here, ended = stack.enter_context(ends(cable, far, SIP))
+        with inside(far):
+            renewed = stack.enter_context(socket.socket(cable.family, socket.SOCK_DGRAM))
+        renewed.bind((cable.other, 0))
+        ended.sendto(request(1), here.getsockname())
+        renewed.sendto(request(2), here.getsockname())
+        assert [here.recv(100) for _ in range(2)] == [request(1), request(2)]
+        here.sendto(LAST, ended.getsockname())
+        assert until(LAST) == [(OBSERVE_PREFIX, request(2))]

@@ -1,0 +1,41 @@
+"""Host names in the hosts file."""
+
+import asyncio
+import os
+from pathlib import Path
+
+from ringfence.host.hosts_file import MAX_SIZE, HostsFile
+
+
+def test_it_is_parsed_once_for_each_change(tmp_path: Path) -> None:
+    """A hundred lookups cost one reading, and a change or removal of the file is noticed."""
+    path = tmp_path / "hosts"
+    path.write_text("192.0.2.1 A.example b.example # a.example is a comment\n\n2001:db8::1 a.example\n")
+
+    async def ask() -> None:
+        hosts = HostsFile(path)
+        asked = await asyncio.gather(*(hosts.addresses("a.example") for _ in range(100)))
+        assert asked == [["192.0.2.1", "2001:db8::1"]] * 100
+        assert await hosts.addresses("c.example") == []
+        assert hosts.reads == 1
+        path.write_text("192.0.2.7 a.example\n")
+        os.utime(path, ns=(1, 1))
+        assert await hosts.addresses("a.example") == ["192.0.2.7"]
+        assert hosts.reads == 2
+        path.unlink()
+        assert await hosts.addresses("a.example") == []
+
+    asyncio.run(ask())
+
+
+def test_a_long_file_is_read_up_to_its_limit(tmp_path: Path) -> None:
+    """Entries after the first megabyte are ignored."""
+    path = tmp_path / "hosts"
+    line = "0.0.0.0 advertiser.example\n"
+    path.write_text("192.0.2.1 first.example\n" + line * (MAX_SIZE // len(line)) + "192.0.2.2 last.example\n")
+
+    async def ask() -> list[list[str]]:
+        hosts = HostsFile(path)
+        return [await hosts.addresses(name) for name in ("first.example", "last.example")]
+
+    assert asyncio.run(ask()) == [["192.0.2.1"], []]

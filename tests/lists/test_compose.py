@@ -1,0 +1,131 @@
+"""From list entries to the networks that the kernel gets."""
+
+from collections.abc import Mapping
+from ipaddress import ip_network
+
+from ringfence.lists.compose import ComposedLists, ListNetworks, compose
+from ringfence.lists.entries import COMMAND, CONFIGURATION
+from ringfence.lists.prefixes import Prefixes
+from ringfence.model import ListEntry, ListKind
+
+GATEWAY = ip_network("192.0.2.1")
+PROTECTED = {GATEWAY: "the default gateway"}
+
+
+def entry(
+    kind: ListKind, value: str, origin: str = COMMAND, until: float | None = None, *, forced: bool = False
+) -> ListEntry:
+    """Return an entry."""
+    return ListEntry(kind, value, "", 1.0, until, origin, forced)
+
+
+def allow(value: str, origin: str = COMMAND) -> ListEntry:
+    """Return an entry of the allow list."""
+    return entry(ListKind.ALLOW, value, origin)
+
+
+def deny(value: str, origin: str = COMMAND) -> ListEntry:
+    """Return an entry of the deny list."""
+    return entry(ListKind.DENY, value, origin)
+
+
+def composed(*entries: ListEntry, known: Mapping[str, list[str]] | None = None) -> ComposedLists:
+    """Compose entries; ``known`` maps names and places to their networks."""
+    known = known or {}
+    answers = {name: frozenset(map(ip_network, texts)) for name, texts in known.items() if "." in name}
+    return compose(
+        entries,
+        answers,
+        lambda places: {p: Prefixes.of(map(ip_network, known[p])) for p in places if p in known},
+        PROTECTED,
+    )
+
+
+def texts(networks: Prefixes) -> list[str]:
+    """Return networks as texts."""
+    return [str(network) for network in networks]
+
+
+def test_nothing_gives_nobody_and_what_is_protected() -> None:
+    """Without entries, both lists are empty and only the protected addresses are guarded."""
+    assert composed() == ComposedLists(ListNetworks(guarded=frozenset({GATEWAY})))
+
+
+def test_entries_of_every_origin_and_kind_come_together() -> None:
+    """Networks, names and places of the configuration, commands and files are merged for each list."""
+    found = composed(
+        allow("198.51.100.0/25", CONFIGURATION),
+        allow("198.51.100.128/25"),
+        allow("sip.carrier.example"),
+        allow("country DE", CONFIGURATION),
+        deny("203.0.113.9", "/srv/list"),
+        deny("2001:db8::/32"),
+        deny("AS64511"),
+        known={
+            "sip.carrier.example": ["192.0.2.9", "2001:db8:1::1"],
+            "country DE": ["11.0.0.0/8"],
+            "AS64511": ["203.0.113.0/28"],
+        },
+    )
+
+    assert texts(found.networks.allow) == [
+        "11.0.0.0/8",
+        "192.0.2.9/32",
+        "198.51.100.0/24",
+        "2001:db8:1::1/128",
+    ]
+    assert texts(found.networks.deny) == ["203.0.113.0/28", "2001:db8::/32"]
+    assert found.hosts == {"sip.carrier.example"}
+    assert found.places == {"country DE": 1, "AS64511": 1}
+    assert found.problems == ()
+
+
+def test_allow_needs_no_subtraction() -> None:
+    """An address on both lists stays on both, because the kernel checks the allow list first."""
+    found = composed(allow("192.0.2.7"), deny("192.0.2.0/28", "/srv/list"))
+
+    assert texts(found.networks.allow) == ["192.0.2.7/32"]
+    assert texts(found.networks.deny) == ["192.0.2.0/28"]
+
+
+def test_what_cannot_be_had_is_a_problem() -> None:
+    """An unknown place and an invalid entry are reported as problems, and the other entries apply."""
+    found = composed(
+        allow("country XX"), deny("rubbish!"), deny("no address", "/srv/list"), deny("203.0.113.9")
+    )
+
+    assert texts(found.networks.deny) == ["203.0.113.9/32"]
+    assert [problem.split(":")[:2] for problem in found.problems] == [
+        ["deny list", " rubbish!"],
+        ["deny list", " 'no address' does not appear to be an IPv4 or IPv6 network"],
+        ["allow list", " country XX"],
+    ]
+
+
+def test_what_is_protected_is_guarded_but_by_force() -> None:
+    """A protected gateway is guarded from lists; an entry by hand is reported, and a forced one is obeyed."""
+    by_chance = composed(deny("192.0.2.0/24", "/srv/list"))
+    by_hand = composed(deny("192.0.2.0/24", CONFIGURATION))
+    by_force = composed(entry(ListKind.DENY, "192.0.2.0/24", forced=True))
+
+    assert by_chance.networks.guarded == {GATEWAY}
+    assert by_chance.problems == ()
+    assert by_hand.networks.guarded == {GATEWAY}
+    [problem] = by_hand.problems
+    assert problem.startswith(
+        "deny list: 192.0.2.0/24 contains 192.0.2.1, the default gateway, so it is not denied"
+    )
+    assert by_force.networks.guarded == frozenset()
+    assert by_force.problems == ()
+    assert by_force.forced == (ip_network("192.0.2.0/24"),)
+
+
+def test_the_first_end_is_known() -> None:
+    """The earliest end of all entries is returned."""
+    assert composed(allow("192.0.2.7")).ends is None
+    assert composed(*(entry(ListKind.DENY, f"203.0.113.{n}", until=n) for n in (9, 5, 7))).ends == 5.0
+
+
+def test_an_imported_name_is_none() -> None:
+    """A file may contain only networks, even if the database has other text for it."""
+    assert composed(allow("a.example", "/srv/list")).hosts == frozenset()

@@ -1,0 +1,66 @@
+"""The entries that contain an address: directly, through names and places, and among very many."""
+
+from ipaddress import ip_network
+
+import pytest
+
+from ringfence.lists.entries import CONFIGURATION
+from ringfence.lists.lookup import holders, texts_around
+from ringfence.model import ListEntry, ListKind, Network
+
+ANSWERS = {"sip.carrier.example": frozenset({ip_network("192.0.2.9"), ip_network("2001:db8::9")})}
+
+
+def around(place: str, network: Network) -> Network | None:
+    """Return the network of DE that contains ``network``."""
+    germany = ip_network("198.51.100.0/25")
+    inside = network.version == 4 and network.subnet_of(germany)  # type: ignore[arg-type] # of one version
+    return germany if place == "country DE" and inside else None
+
+
+def held(value: str, asked: str, origin: str = "command") -> str:
+    """Return the network by which an entry contains ``asked``, or "" if it does not."""
+    entry = ListEntry(ListKind.ALLOW, value, "", 0.0, origin=origin)
+    found = [str(one.network) for one in holders(ip_network(asked), [entry], ANSWERS, around)]
+    return "".join(found)
+
+
+@pytest.mark.parametrize(
+    ("value", "asked", "by"),
+    [
+        ("192.0.2.0/24", "192.0.2.7", "192.0.2.0/24"),
+        ("192.0.2.0/24", "192.0.2.0/25", "192.0.2.0/24"),
+        ("192.0.2.0/24", "192.0.0.0/16", ""),
+        ("192.0.2.7", "192.0.2.7", "192.0.2.7/32"),
+        ("192.0.2.7", "2001:db8::7", ""),
+        ("2001:db8::/32", "2001:db8::7", "2001:db8::/32"),
+        ("sip.carrier.example", "192.0.2.9", "192.0.2.9/32"),
+        ("sip.carrier.example", "2001:db8::9", "2001:db8::9/128"),
+        ("sip.carrier.example", "192.0.2.8", ""),
+        ("other.example", "192.0.2.9", ""),
+        ("country DE", "198.51.100.7", "198.51.100.0/25"),
+        ("country DE", "198.51.100.200", ""),
+        ("what is this", "192.0.2.9", ""),
+    ],
+)
+def test_an_entry_holds_what_lies_in_it(value: str, asked: str, by: str) -> None:
+    """A network contains it directly, a name through its addresses, a country through the databases."""
+    assert held(value, asked) == by
+    assert held(value, asked, CONFIGURATION) == by
+
+
+def test_an_imported_entry_is_a_network_alone() -> None:
+    """The text of an imported entry is never read as a name or a country."""
+    assert held("192.0.2.0/24", "192.0.2.7", "/list") == "192.0.2.0/24"
+    assert held("country DE", "198.51.100.7", "/list") == ""
+
+
+def test_the_texts_by_which_an_address_may_be_on_a_list() -> None:
+    """The texts are exactly the networks around an address, as entries write them."""
+    texts = texts_around(ip_network("192.0.2.7"))
+
+    assert len(texts) == 32
+    assert texts[-1] == "192.0.2.7"
+    assert {"128.0.0.0/1", "192.0.0.0/16", "192.0.2.0/24"} < set(texts)
+    assert len(texts_around(ip_network("2001:db8::/64"))) == 64
+    assert texts_around(ip_network("2001:db8::7"))[-1] == "2001:db8::7"

@@ -1,0 +1,64 @@
+"""The kernel's list of sockets, for real sockets of both protocols and both IP versions."""
+
+import errno
+import os
+import socket
+from ipaddress import ip_address
+
+import pytest
+
+from ringfence.netlink.sock_diag import CLOSED, LISTENING, address_of, port_of, sockets
+
+
+@pytest.mark.parametrize(
+    ("family", "host"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")], ids=["IPv4", "IPv6"]
+)
+@pytest.mark.parametrize(
+    ("kind", "protocol", "state"),
+    [
+        (socket.SOCK_STREAM, socket.IPPROTO_TCP, LISTENING),
+        (socket.SOCK_DGRAM, socket.IPPROTO_UDP, CLOSED),
+    ],
+    ids=["TCP", "UDP"],
+)
+def test_a_socket_is_listed_with_its_owner_and_inode(
+    family: socket.AddressFamily, host: str, kind: socket.SocketKind, protocol: int, state: int
+) -> None:
+    """The list has the same owner, inode, address and port as /proc and the socket itself."""
+    with socket.socket(family, kind) as own:
+        own.bind((host, 0))
+        if kind is socket.SOCK_STREAM:
+            own.listen()
+        [row] = [
+            row
+            for row in sockets(family, protocol, 1 << state)
+            if port_of(row.local_port) == own.getsockname()[1] and row.inode == os.fstat(own.fileno()).st_ino
+        ]
+    width = 4 if family == socket.AF_INET else 16
+    assert (row.state, row.uid) == (state, os.geteuid())
+    assert address_of(row.local[:width]) == ip_address(host)
+    assert port_of(row.remote_port) == 0
+
+
+def test_only_the_requested_states_are_listed() -> None:
+    """A connected UDP socket accepts datagrams of one peer only, and is not listed as unconnected."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as own:
+        own.bind(("127.0.0.1", 0))
+        own.connect(("127.0.0.1", 9))
+        inode = os.fstat(own.fileno()).st_ino
+        listed = [row.inode for row in sockets(socket.AF_INET, socket.IPPROTO_UDP, 1 << CLOSED)]
+    assert inode not in listed
+
+
+def test_a_protocol_without_a_list_is_an_oserror() -> None:
+    """A protocol without a list is an OSError, as on a kernel without the module for it."""
+    with pytest.raises(OSError, match="sock_diag") as raised:
+        list(sockets(socket.AF_INET, 253, 0xFFF))
+    assert raised.value.errno == errno.ENOENT
+
+
+def test_an_ipv4_mapped_address_is_ipv4() -> None:
+    """An IPv4-mapped address is returned as IPv4: so a dual-stack listener's IPv4 peers are listed."""
+    assert address_of(b"\0" * 10 + b"\xff\xff" + bytes([192, 0, 2, 7])) == ip_address("192.0.2.7")
+    assert address_of(bytes([192, 0, 2, 7])) == ip_address("192.0.2.7")
+    assert address_of(ip_address("2001:db8::7").packed) == ip_address("2001:db8::7")

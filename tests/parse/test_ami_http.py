@@ -1,0 +1,235 @@
+"""Manager events are trusted only as far as Asterisk's replies rule out AMI over HTTP."""
+
+import pytest
+from attrs import evolve
+from tests.parse.packets import BANNER, BY_TCP, SOURCE, head, packet, tail
+
+from ringfence.model import EventKind, SecurityEvent, Service
+from ringfence.parse import ami_http
+from ringfence.parse.ami import END, HOLD, MAX_FRAGMENTS, MAX_PACKET, AmiDecoder
+from ringfence.parse.ami_http import HOLD_WITHIN, MOST_HELD
+from ringfence.parse.ami_items import AmiItem, Reply
+from ringfence.parse.roster import RosterEvent
+
+TOKEN = "5f1d"
+VICTIM = b"IPV4/TLS/203.0.113.9/5061"
+FAILED = packet(service=b"AMI")
+"""A failed login at the AMI port."""
+FORGED_TLS = packet(EventKind.CHALLENGE_RESPONSE_FAILED, remote=VICTIM)
+FORGED_TAIL = b"\r\n".join([b"x", *tail(b"0x1", VICTIM, VICTIM)]) + END
+FORGED_HEAD = b"\r\n".join([*head(EventKind.INVALID_ACCOUNT_ID, b"AMI"), b"AccountID: y"])
+FORGED_MANAGER = packet(service=b"AMI", remote=VICTIM)
+FORGED_PHONE = b"Event: ContactStatus\r\nPrivilege: system,all\r\nURI: sip:a@203.0.113.9" + END
+FORGED_ANSWER = b"Response: Success\r\nActionID: 5f1e-http-3\r\nCoreHTTPenabled: No" + END
+SHAPES = {
+    "head-then-tail": FORGED_TAIL.removesuffix(END),
+    "packet": FORGED_TAIL + FORGED_TLS * 5 + FORGED_MANAGER * 3,
+    "head-of-the-true-tail": FORGED_TAIL + FORGED_TLS * 5 + FORGED_HEAD,
+    "phone": FORGED_TAIL + FORGED_PHONE + FORGED_HEAD,
+    "fragments": b"x" + END * (MAX_FRAGMENTS + 1) + FORGED_TLS * 5,
+    "too-long": b"x" * (MAX_PACKET + 1) + END + FORGED_TLS * 5,
+    "too-long-in-two": b"x" * MAX_PACKET + FORGED_TAIL + FORGED_TLS * 5 + FORGED_HEAD,
+    "answer": FORGED_TAIL
+    + b"Response: Success\r\nActionID: 5f1e-http-3\r\nCoreHTTPenabled: No"
+    + END
+    + FORGED_TLS,
+}
+
+
+class Peer:
+    """A decoder, and a peer whose replies the test chooses."""
+
+    def __init__(self, *answers: str) -> None:
+        self.decoder = AmiDecoder(SOURCE, TOKEN)
+        self.decoder.feed(BANNER, 0.0)
+        for answer in answers:
+            assert [type(one) for one in self.answer(answer)] == [Reply]
+
+    def answer(self, value: str, now: float = 0.0) -> list[AmiItem]:
+        """Ask, and feed the answer; an empty value is a refusal."""
+        reply = f"Response: Success\r\nActionID: {self.decoder.http.ask()}\r\nAMIversion: 11.0.0\r\n"
+        refused = reply.replace("Success", "Error") + "Message: Permission denied\r\n"
+        text = f"{reply}CoreHTTPenabled: {value}\r\nSoundsSearchCustomDir: No\r\n" if value else refused
+        return self.decoder.feed(f"{text}\r\n".encode(), now)
+
+    def feed(self, data: bytes, now: float = 0.0) -> list[AmiItem]:
+        """Feed what Asterisk wrote."""
+        return self.decoder.feed(data, now)
+
+
+def events(items: list[AmiItem]) -> list[SecurityEvent]:
+    """Return the security events among the items."""
+    return [one for one in items if isinstance(one, SecurityEvent)]
+
+
+def wanted(peer: Peer) -> bool:
+    """Whether the decoder wants a question sent now."""
+    return peer.decoder.http.wanted
+
+
+def deadline(peer: Peer) -> float | None:
+    """Return the decoder's deadline, read again."""
+    return peer.decoder.deadline
+
+
+def test_a_failed_login_waits_for_the_reply_and_is_trusted() -> None:
+    """With AMI over HTTP off before and after, the event comes with the reply, and unmarked."""
+    peer = Peer("No", "No")
+    assert peer.feed(FAILED) == []
+    assert wanted(peer)
+    items = peer.answer("No")
+
+    assert [type(one) for one in items] == [SecurityEvent, Reply]
+    [event] = events(items)
+    assert (event.service, event.forgeable, event.tampered) == (Service.AMI, False, False)
+    assert not wanted(peer)
+    assert peer.decoder.deadline is None
+
+
+def test_events_after_a_failed_login_wait_with_it() -> None:
+    """Events of phones and of other services keep their order and stay unmarked."""
+    peer = Peer("No", "No")
+    assert peer.feed(FAILED + FORGED_TLS + FORGED_PHONE + FAILED) == []
+    items = peer.answer("No")
+
+    assert [type(one) for one in items] == [SecurityEvent, SecurityEvent, RosterEvent, SecurityEvent, Reply]
+    assert {event.forgeable for event in events(items)} == {False}
+    assert events(peer.feed(FORGED_TLS))[0].forgeable is False
+
+
+@pytest.mark.parametrize("answers", [(), ("No",), ("Yes",), ("",), ("No", "Yes", "No"), ("No", "No", "Yes")])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_text_of_an_http_client_is_forgeable(shape: str, answers: tuple[str, ...]) -> None:
+    """Unless two replies in a row were No, everything up to the next reply is marked, whatever it is."""
+    for last in ("No", "Yes", ""):
+        peer = Peer(*answers)
+        items = peer.feed(packet(service=b"AMI", account=SHAPES[shape]) + FORGED_TLS, 0.0)
+        items += peer.answer(last)
+
+        assert {event.forgeable for event in events(items)} == {True}
+        assert not [one for one in items if isinstance(one, RosterEvent)]
+        assert events(peer.feed(FORGED_TLS))[0].forgeable is False
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("size", [1, 1000, 10**9])
+def test_text_is_forgeable_while_http_is_switched_on(shape: str, size: int) -> None:
+    """``manager reload`` raises no event, so a Yes after the event decides, at any split."""
+    if size == 1 and len(SHAPES[shape]) > 10_000:
+        size = 4096
+    peer = Peer("No", "No")
+    stream = packet(service=b"AMI", account=SHAPES[shape])
+    items = [one for start in range(0, len(stream), size) for one in peer.feed(stream[start : start + size])]
+    assert events(items) == []
+    items = peer.answer("Yes")
+
+    assert {event.forgeable for event in events(items)} <= {True}
+    assert not [one for one in items if isinstance(one, RosterEvent)]
+    assert not wanted(peer)
+
+
+def test_a_digest_of_a_manager_login_forges_no_more() -> None:
+    """Hostile text after the tail, in the digest of a login over HTTP, is marked in the same way."""
+    peer = Peer("Yes", "Yes")
+    rest = (b"Challenge: 1", b"Response: " + END + FORGED_TLS + b"x", b"ExpectedResponse: e")
+    items = peer.feed(packet(EventKind.CHALLENGE_RESPONSE_FAILED, service=b"AMI", account=b"", rest=rest))
+
+    assert {event.forgeable for event in events(items + peer.answer("Yes"))} == {True}
+
+
+def test_one_question_at_a_time() -> None:
+    """A flood of failed logins asks once for each reply, and a question that is already sent suffices."""
+    peer = Peer("No", "No")
+    peer.feed(FAILED)
+    peer.decoder.http.ask()
+    peer.feed(FAILED * 100)
+
+    assert not wanted(peer)
+
+
+def test_a_success_at_the_manager_asks_nothing() -> None:
+    """A successful login names a user of manager.conf, so nothing in it can be forged."""
+    peer = Peer()
+    [event] = events(peer.feed(packet(EventKind.SUCCESSFUL_AUTH, service=b"AMI")))
+
+    assert not event.forgeable
+    assert not wanted(peer)
+
+
+@pytest.mark.parametrize("size", [1, 1000])
+def test_held_events_are_forgeable_after_their_time(size: int) -> None:
+    """Without a reply within its time, or for more bytes than are kept, held events are forgeable."""
+    peer = Peer("No", "No")
+    assert peer.feed(FAILED, 1.0) == []
+    assert peer.decoder.tick(1.0 + HOLD) == []
+    assert deadline(peer) == 1.0 + HOLD_WITHIN
+    [event] = events(peer.decoder.tick(1.0 + HOLD_WITHIN))
+
+    assert event.forgeable
+    assert deadline(peer) is None
+    assert events(peer.feed(FORGED_TLS * size, 7.0))[0].forgeable
+    assert not events(peer.answer("No", 7.0) + peer.feed(FORGED_TLS))[0].forgeable
+
+
+def test_held_items_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A peer that does not reply makes the decoder keep no more than its bound."""
+    monkeypatch.setattr(ami_http, "MOST_HELD", 10_000)
+    peer = Peer("No", "No")
+    peer.feed(FAILED)
+    items = [one for _ in range(100) for one in peer.feed(FORGED_TLS)]
+
+    assert len(items) >= 100 - 10_000 // len(FORGED_TLS)
+    assert {event.forgeable for event in events(items)} == {True}
+    assert MOST_HELD == 4 * 2**20
+
+
+def test_a_reply_with_another_id_ends_nothing() -> None:
+    """Only a reply that carries the secret token ends the text of a client."""
+    peer = Peer("Yes")
+    peer.feed(FAILED)
+    peer.feed(b"Response: Success\r\nActionID: action/1-http-2\r\nCoreHTTPenabled: No" + END)
+
+    assert events(peer.feed(FORGED_TLS))[0].forgeable
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        packet(service=b"AMI", session=b"call-1"),
+        packet(service=b"AMI", session=b"(nil)"),
+        packet(service=b"AMI", remote=BY_TCP.replace(b"TCP", b"UDP")),
+        packet(service=b"AMI", remote=BY_TCP.replace(b"/TCP", b"")),
+        packet(service=b"AMI", rest=(b"SessionTV: now",)),
+        packet(service=b"AMI", rest=(b"X: y",)),
+        packet(service=b"AMI", account=b"a\rb"),
+        packet(service=b"AMI").replace(b"LocalAddress: IPV4/TCP", b"LocalAddress: IPV4/UDP"),
+        FAILED.removesuffix(END) + END + b"\r\n".join(tail(b"0x1", VICTIM)) + END,
+    ],
+)
+def test_a_manager_event_outside_the_grammar_is_tampered(broken: bytes) -> None:
+    """A tail other than pointer, TCP or TLS addresses and the known headers in order is tampered."""
+    peer = Peer("No", "No")
+    peer.feed(broken)
+    [event] = events(peer.answer("No"))
+
+    assert event.tampered
+
+
+def test_a_state_is_per_connection() -> None:
+    """``enabled`` is the last reply, and unknown if it is refused."""
+    peer = Peer()
+    states = [peer.decoder.http.enabled]
+    for answer in ("No", "Yes", "", "No"):
+        peer.answer(answer)
+        states.append(peer.decoder.http.enabled)
+
+    assert states == [None, False, True, None, False]
+
+
+def test_a_marked_event_is_the_same_otherwise() -> None:
+    """The mark changes nothing else of an event."""
+    sure, unsure = Peer("No", "No"), Peer()
+    sure.feed(FAILED)
+    [marked] = events(unsure.feed(FAILED) + unsure.answer("No"))
+
+    assert events(sure.answer("No")) == [evolve(marked, forgeable=False)]

@@ -1,0 +1,65 @@
+"""IP, UDP and TCP headers byte by byte; the readers' tests have the odd ones."""
+
+from ipaddress import ip_address
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ringfence.parse.packet import ip_payload, packed_address, tcp_segment, udp_datagram
+
+IPV4 = bytes.fromhex("4500001f60d8400040114ccfc6120001c6120101") + bytes.fromhex("13c413c6000b8d43534950")
+TCP = bytes.fromhex("13c4ec1000001000000020006018020000000000") + b"\1\1\1\0"
+
+
+def test_an_ipv4_packet_with_udp() -> None:
+    """Protocol, addresses and payload, then ports and data."""
+    source, target = bytes([198, 18, 0, 1]), bytes([198, 18, 1, 1])
+    assert ip_payload(IPV4) == (17, source, target, IPV4[20:], False)
+    assert ip_payload(IPV4[:-1]) == (17, source, target, IPV4[20:-1], True)
+    assert udp_datagram(IPV4[20:], may_be_cut=False) == (5060, 5062, b"SIP")
+    assert udp_datagram(IPV4[20:-1], may_be_cut=True) == (5060, 5062, b"SI")
+    assert udp_datagram(IPV4[20:-1], may_be_cut=False) is None
+    assert packed_address(source) == ip_address("198.18.0.1")
+
+
+def test_an_ipv6_packet() -> None:
+    """The same for IPv6, whose length excludes its header."""
+    source, target = ip_address("fd00:18::1").packed, ip_address("fd00:18::a").packed
+    packet = bytes.fromhex("60000000000b1140") + source + target + IPV4[20:]
+    assert ip_payload(packet) == (17, source, target, IPV4[20:], False)
+    assert ip_payload(packet[:39]) is None
+    assert packed_address(target) == ip_address("fd00:18::a")
+
+
+def test_a_first_fragment_of_ipv6() -> None:
+    """It may be incomplete; a later one is not parsed, nor one without its header."""
+    source, target = ip_address("fd00:18::1").packed, ip_address("fd00:18::a").packed
+    header = bytes.fromhex("6000000000132c40") + source + target
+    first, later = bytes.fromhex("1100000100000001"), bytes.fromhex("1100000900000001")
+    assert ip_payload(header + first + IPV4[20:]) == (17, source, target, IPV4[20:], True)
+    assert ip_payload(header + later + IPV4[20:]) is None
+    assert ip_payload(header + first[:7]) is None
+
+
+def test_a_tcp_segment() -> None:
+    """Ports, sequence number, and the data after the options."""
+    assert tcp_segment(TCP + b"SIP") == (5060, 60432, 4096, b"SIP")
+    assert tcp_segment(TCP[:23]) is None
+
+
+@pytest.mark.parametrize("packet", [b"", b"\x45", b"\x55" + IPV4[1:], b"\x44" + IPV4[1:], IPV4[:19]])
+def test_other_bytes_are_no_ip_packet(packet: bytes) -> None:
+    """Other versions, and headers that are too short."""
+    assert ip_payload(packet) is None
+
+
+@given(st.binary(max_size=80))
+def test_no_bytes_raise(noise: bytes) -> None:
+    """Any bytes give parts of them, or None."""
+    for packet in (noise, b"\x45" + noise, b"\x60" + noise):
+        whole = ip_payload(packet)
+        if whole is not None:
+            udp_datagram(whole[3], may_be_cut=whole[4])
+            tcp_segment(whole[3])
+            assert whole[3] in packet

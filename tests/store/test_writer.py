@@ -1,0 +1,56 @@
+"""A writer thread for delayed work: in order, bounded, and without loss at the end."""
+
+import threading
+
+from structlog.testing import capture_logs
+
+from ringfence.store.writer import Writer
+
+
+def test_everything_is_done_in_order_before_it_ends() -> None:
+    """All actions are done one after the other before the block ends."""
+    done: list[int] = []
+    with Writer() as later:
+        for number in range(1_000):
+            later(lambda number=number: done.append(number))  # type: ignore[misc]
+
+    assert done == list(range(1_000))
+
+
+def test_who_gives_something_does_not_wait() -> None:
+    """A slow action delays neither the caller nor the caller's next steps."""
+    slow = threading.Event()
+    done: list[str] = []
+    with Writer() as later:
+        later(slow.wait)
+        later(lambda: done.append("after"))
+        waited = list(done)
+        slow.set()
+
+    assert (waited, done) == ([], ["after"])
+
+
+def test_more_than_may_wait_is_refused_and_counted() -> None:
+    """Actions beyond the limit are not done, and their number is counted."""
+    slow = threading.Event()
+    done: list[int] = []
+    with Writer(most=3) as later:
+        later(slow.wait)
+        for number in range(5):
+            later(lambda number=number: done.append(number))  # type: ignore[misc]
+        slow.set()
+
+    assert (done, later.refused) == ([0, 1], 3)
+
+
+def test_a_defect_is_logged_and_stops_nothing() -> None:
+    """An exception is logged in full, and the next action is done."""
+    done: list[str] = []
+    with capture_logs() as logs, Writer() as later:
+        later(lambda: 1 / 0)
+        later(lambda: done.append("next"))
+
+    assert done == ["next"]
+    assert [(entry["event"], type(entry["exc_info"]).__name__) for entry in logs] == [
+        ("writer.defect", "ZeroDivisionError")
+    ]

@@ -1,0 +1,252 @@
+r"""SIP requests whose fields contain any bytes, and a caller that sends them.
+
+    with calling(lab, "198.19.60.1", "TLS") as caller:
+        statuses = guesses(caller, Raw(call_id=b"\xff{}"), 8)
+
+``{}`` in a field becomes a text that no other request has.
+"""
+
+import itertools
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from attrs import evolve, frozen
+from tests.support import netns
+from tests.support.lab import Lab
+from tests.support.network import PBX_IPV4
+from tests.support.sip_streams import open_wire
+from tests.support.sip_wire import Challenge, Wire, challenge_of, md5, status_of
+
+_HOST = PBX_IPV4.encode()
+_PROCESS = os.urandom(3).hex()
+_numbers = itertools.count(1)
+
+
+@frozen
+class Digest:
+    """The fields of an Authorization header; None means the value from the challenge and the password."""
+
+    username: bytes | None = None
+    realm: bytes | None = None
+    nonce: bytes | None = None
+    uri: bytes | None = None
+    response: bytes | None = None
+    before: bytes = b""
+    """Whole header lines before this one, each with its CR LF."""
+
+
+@frozen
+class Raw:
+    """One SIP request; by default a REGISTER by ``from_user``."""
+
+    method: bytes = b"REGISTER"
+    from_user: bytes = b"alice"
+    from_display: bytes = b""
+    from_host: bytes = _HOST
+    to_user: bytes | None = None
+    to_display: bytes = b""
+    to_tail: bytes = b""
+    call_id: bytes = b"{}"
+    contact: bytes = b"alice"
+    extension: bytes = b""
+    """The user of the request URI, for all methods but REGISTER."""
+    user_agent: bytes = b""
+    via: bytes = b";rport"
+    vias: bytes = b""
+    """Whole Via lines below the first one, each with its CR LF."""
+    cseq: int = 1
+    extra: bytes = b""
+    body: bytes = b""
+    digest: Digest = Digest()
+
+    @property
+    def uri(self) -> bytes:
+        """The request URI."""
+        user = self.extension + b"@" if self.extension else b""
+        return b"sip:" + user + _HOST
+
+    def encode(self, contact: str, transport: str, text: str = "") -> bytes:
+        """Return the request's bytes; ``text`` replaces each ``{}`` and is the Via branch."""
+        text = text or f"{_PROCESS}{next(_numbers)}"
+        target = self.to_user if self.to_user is not None else self.extension or self.from_user
+        lines = [
+            self.method + b" " + self.uri + b" SIP/2.0",
+            f"Via: SIP/2.0/{transport} {contact}".encode() + self.via + b";branch=z9hG4bK" + text.encode(),
+            *([self.vias.removesuffix(b"\r\n")] if self.vias else []),
+            # A field behind the digest cannot end the headers before it.
+            self.extra + b"Max-Forwards: 70",
+            b"From: " + self.from_display + b"<sip:" + self.from_user + b"@" + self.from_host + b">;tag={}",
+            b"To: " + self.to_display + b"<sip:" + target + b"@" + _HOST + b">" + self.to_tail,
+            b"CSeq: %d " % self.cseq + self.method,
+            b"Contact: <sip:" + self.contact + b"@" + contact.encode() + b">",
+            b"Call-ID: " + self.call_id,
+            *([b"User-Agent: " + self.user_agent] if self.user_agent else []),
+            *([b"Expires: 3600"] if self.method == b"REGISTER" else []),
+            *([b"Event: presence", b"Expires: 60"] if self.method == b"SUBSCRIBE" else []),
+            *([b"Content-Type: text/plain"] if self.body else []),
+            b"Content-Length: %d" % len(self.body),
+        ]
+        return (b"\r\n".join(lines) + b"\r\n\r\n" + self.body).replace(b"{}", text.encode())
+
+    def named(self, text: str) -> "Raw":
+        """Return the same request with its Call-ID fixed: chan_sip binds a challenge to the Call-ID."""
+        return evolve(self, call_id=self.call_id.replace(b"{}", text.encode()))
+
+    def answering(self, challenge: Challenge, password: str) -> "Raw":
+        """Return the same request with a digest of ``password``; the fields of ``digest`` replace its own."""
+        digest, realm, nonce = (
+            self.digest,
+            challenge.realm.encode("latin-1"),
+            challenge.nonce.encode("latin-1"),
+        )
+        uri = digest.uri if digest.uri is not None else self.uri
+        username = digest.username if digest.username is not None else self.from_user
+        ha1 = md5(f"{self.from_user.decode('latin-1')}:{challenge.realm}:{password}")
+        ha2 = md5((self.method + b":" + uri).decode("latin-1"))
+        response = md5(f"{ha1}:{challenge.nonce}:{ha2}").encode()
+        header = b"Authorization" if challenge.status == 401 else b"Proxy-Authorization"
+        line = b'%s: Digest username="%s", realm="%s", nonce="%s", uri="%s", response="%s", algorithm=MD5\r\n'
+        fields = (
+            username,
+            digest.realm if digest.realm is not None else realm,
+            digest.nonce if digest.nonce is not None else nonce,
+            uri,
+            digest.response if digest.response is not None else response,
+        )
+        return evolve(self, cseq=self.cseq + 1, extra=digest.before + line % (header, *fields) + self.extra)
+
+
+OWN_CHALLENGE = Challenge(401, "asterisk", "12345678")
+"""An invented challenge, which no server has sent."""
+
+
+def request_of(method: bytes, account: bytes) -> Raw:
+    """Return a request by which an account's password can be guessed."""
+    return Raw(
+        method=method,
+        from_user=account,
+        extension=b"" if method == b"REGISTER" else b"100",
+        body=b"hello" if method == b"MESSAGE" else b"",
+    )
+
+
+class Caller:
+    """One connection or socket of an attacker."""
+
+    def __init__(self, wire: Wire, transport: str) -> None:
+        self._wire = wire
+        self._transport = transport
+        self._text = ""
+
+    def send(self, request: Raw) -> None:
+        """Send a request."""
+        self._text = f"{_PROCESS}{next(_numbers)}"
+        self._wire.send(request.encode(self._wire.contact, self._transport, self._text))
+
+    def send_bytes(self, message: bytes) -> None:
+        """Send bytes unchanged."""
+        self._wire.send(message)
+
+    def answer(self, seconds: float = 0.5, *, own: bool = True) -> bytes | None:
+        """Return the final answer to the last request; to any request, unless ``own``."""
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0:
+            message = self._wire.receive(left)
+            if message is None:
+                return None
+            if status_of(message) >= 200 and (not own or self._text.encode() in message):
+                return message
+        return None
+
+    def ask(self, request: Raw, seconds: float = 0.5) -> bytes | None:
+        """Send a request and return its final answer."""
+        self.send(request)
+        return self.answer(seconds)
+
+    def challenged(self, request: Raw, seconds: float = 0.5) -> Challenge | None:
+        """Ask for a challenge."""
+        return challenge_of(self.ask(request, seconds) or b"")
+
+    def guess(self, request: Raw, password: str, seconds: float = 0.5) -> int:
+        """Guess once with one Call-ID; return the status of the final answer, 0 if none came.
+
+        An answer to the first request that is no challenge is final.
+        """
+        request = request.named(f"{_PROCESS}{next(_numbers)}")
+        first = self.ask(request, seconds)
+        challenge = challenge_of(first or b"")
+        if challenge is None:
+            return status_of(first or b"")
+        if request.method == b"INVITE":
+            self._acknowledge(request, first or b"")
+        last = self.ask(request.answering(challenge, password), seconds)
+        if request.method == b"INVITE":
+            self._acknowledge(request, last or b"")
+        return status_of(last or b"")
+
+    def _acknowledge(self, request: Raw, answer: bytes) -> None:
+        ack = evolve(request, method=b"ACK", extra=b"")
+        self._wire.send(ack.encode(self._wire.contact, self._transport, self._text))
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._wire.close()
+
+
+@contextmanager
+def calling(
+    lab: Lab, source: str, transport: str = "UDP", port: int | None = None, host: str = PBX_IPV4
+) -> Iterator[Caller]:
+    """Yield a caller at ``source`` on the attacker's side; ``port`` defaults to the transport's port."""
+    caller = caller_at(lab, source, transport, port, host)
+    try:
+        yield caller
+    finally:
+        caller.close()
+
+
+PORTS = {"UDP": 5060, "TCP": 5060, "TLS": 5061, "WS": 8088}
+
+
+def caller_at(
+    lab: Lab, source: str, transport: str = "UDP", port: int | None = None, host: str = PBX_IPV4
+) -> Caller:
+    """Return a caller, which the test must close."""
+    with netns.inside(lab.network.attacker):
+        return Caller(open_wire(transport, (host, port or PORTS[transport]), source), transport)
+
+
+def guesses(caller: Caller, request: Raw, most: int, seconds: float = 0.5, pause: float = 0.0) -> list[int]:
+    """Guess until one is not answered or ``most`` are; return the statuses of the answers."""
+    statuses: list[int] = []
+    for number in range(most):
+        status = caller.guess(request, f"wrong-{number}", seconds)
+        if not status:
+            break
+        statuses.append(status)
+        if pause:
+            time.sleep(pause)
+    return statuses
+
+
+def rotation(lab: Lab, network: str, request: Raw, pause: float = 0.05) -> int:
+    """Make four guesses from each of forty addresses by UDP, and return the number of answered guesses."""
+    answered = silent = 0
+    for host in range(1, 41):
+        with calling(lab, f"{network}{host}") as caller:
+            came = guesses(caller, request, 4, 0.2, pause)
+        answered, silent = answered + len(came), 0 if came else silent + 1
+        if silent == 3:
+            break
+    return answered
+
+
+def udp_socket(lab: Lab, source: str, port: int = 0) -> socket.socket:
+    """Return a UDP socket of the attacker's side, which the test must close."""
+    with netns.inside(lab.network.attacker):
+        made = socket.socket(socket.AF_INET6 if ":" in source else socket.AF_INET, socket.SOCK_DGRAM)
+    made.bind((source, port))
+    return made

@@ -1,0 +1,347 @@
+"""Transcripts: what the sources report, and when, played through the detector's public interface.
+
+Of all tests of detection, only this module knows how the detector is built and driven. A transcript is a list
+of steps in order of time (:func:`at`, :func:`ticks`), and :meth:`Guard.play` returns what follows from it as
+text. Nothing enforces a ban, unless the transcript says so (:class:`Banned`).
+
+Times in a transcript are seconds since it began. The guard's clocks run ahead of them by different amounts,
+so that a mistaken clock shows.
+"""
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from ipaddress import ip_address, ip_network
+
+from attrs import Factory, define, evolve, frozen
+
+from ringfence.detect.detector import Detector
+from ringfence.detect.judgement import Disposition, Judgement
+from ringfence.detect.rules import RULES, Claimed
+from ringfence.model import (
+    Address,
+    Challenge,
+    Contact,
+    Endpoint,
+    Friend,
+    Network,
+    ObservedRequest,
+    Proof,
+    Scope,
+    SecurityEvent,
+)
+from ringfence.networks import NetworkSet
+
+PBX = "pbx"
+EPOCH = 1_700_006_400.0
+"""The wall clock when a transcript begins (seconds since the epoch)."""
+
+UPTIME = 1_000_000.0
+"""The monotonic clock when a transcript begins (seconds)."""
+
+_DISPOSITIONS = {
+    Disposition.COUNTED: "counted",
+    Disposition.FRIEND: "counted as a friend's",
+    Disposition.EXEMPT: "exempt",
+    Disposition.UNCONFIRMED: "unconfirmed",
+    Disposition.FORGED: "forged",
+    Disposition.LATE: "late",
+    Disposition.NO_RULE: "of no rule",
+}
+_PROOFS = {Proof.CLAIMED: "claimed", Proof.NONCE: "proven by nonce", Proof.HANDSHAKE: "proven by handshake"}
+_COUNTED = ("counted", "counted as a friend's")
+
+
+@frozen
+class Tick:
+    """A call of the daemon's periodic work."""
+
+
+@frozen
+class Loss:
+    """The wire lost packets."""
+
+
+@frozen
+class Sources:
+    """Which sources deliver from now on: AMI, and a wire that sees every challenge."""
+
+    ami: bool = True
+    wire: bool = True
+
+
+@frozen
+class Banned:
+    """The firewall enforces a ban from now on, for so many seconds."""
+
+    network: str
+    seconds: float
+    scope: Scope = Scope.FULL
+
+
+@frozen
+class Unbanned:
+    """The administrator ends the bans of a network."""
+
+    network: str
+
+
+@frozen
+class Exempt:
+    """These networks, and no others, are exempt from now on."""
+
+    networks: tuple[str, ...]
+
+
+Entry = (
+    SecurityEvent
+    | Challenge
+    | ObservedRequest
+    | Contact
+    | Friend
+    | Tick
+    | Loss
+    | Sources
+    | Banned
+    | Unbanned
+    | Exempt
+)
+"""One line of a transcript. A friend's times are seconds since the transcript began."""
+
+
+@frozen
+class Step:
+    """The entries of one moment. Those of the wire arrive as one batch."""
+
+    time: float
+    entries: tuple[Entry, ...]
+
+
+def at(time: float, *entries: Entry) -> Step:
+    """Return a step whose events happened at ``time`` plus their own time, which is 0 by default."""
+    return Step(
+        time,
+        tuple(
+            evolve(entry, time=EPOCH + time + entry.time) if isinstance(entry, SecurityEvent) else entry
+            for entry in entries
+        ),
+    )
+
+
+def ticks(first: float, last: float, every: float = 1.0) -> Iterator[Step]:
+    """Yield the ticks of the daemon from ``first`` to ``last``."""
+    number = int((last - first) / every) + 1
+    yield from (at(first + index * every, Tick()) for index in range(number))
+
+
+@define
+class Happened:
+    """What follows from a transcript, in order.
+
+    ``attempts`` holds lines such as ``192.0.2.7 counted, claimed``, ``bans`` such as ``guess bans
+    192.0.2.7/32 in full after 5``, ``alarms`` such as ``distributed of 204 of pbx``, with ``is over`` at
+    its end.
+    """
+
+    attempts: list[str] = Factory(list)
+    bans: list[str] = Factory(list)
+    alarms: list[str] = Factory(list)
+    suspects: list[str] = Factory(list)
+
+    @property
+    def counted(self) -> int:
+        """The number of counted attempts."""
+        return len(self.counted_addresses)
+
+    @property
+    def counted_addresses(self) -> list[str]:
+        """The address of each attempt that was counted."""
+        return [address for address, disposition in self._dispositions() if disposition in _COUNTED]
+
+    def of(self, disposition: str) -> list[str]:
+        """Return the address of each attempt with this disposition."""
+        return [address for address, each in self._dispositions() if each == disposition]
+
+    def _dispositions(self) -> Iterator[tuple[str, str]]:
+        for line in self.attempts:
+            address, _, rest = line.partition(" ")
+            yield address, rest.split(", ")[0]
+
+
+class Guard:
+    """A detector that plays transcripts.
+
+    ``sources`` are those of its Asterisks, PBX and ``others``. ``connected`` are the remote ends of the TCP
+    connections that the kernel knows. ``ami_for`` is how long AMI has delivered when the transcript begins
+    (seconds). ``rules`` are the only rules that are on (None: all); ``changed`` gives a rule other values.
+    ``firewall``: the detector asks a firewall which bans it enforces, instead of keeping them itself.
+    """
+
+    def __init__(
+        self,
+        *,
+        sources: Collection[str] = ("AMI", "log", "wire"),
+        connected: Iterable[tuple[str, int]] = (),
+        ami_for: float = 86_400.0,
+        rules: Collection[str] | None = None,
+        changed: Mapping[str, Mapping[str, object]] | None = None,
+        claimed_per_minute: int = 600,
+        firewall: bool = False,
+        others: Collection[str] = (),
+    ) -> None:
+        pbxs = frozenset({PBX, *others})
+        self._detector = Detector(
+            tuple(
+                evolve(
+                    rule,
+                    enabled=rules is None or rule.name in rules,
+                    **(changed or {}).get(rule.name, {}),  # type: ignore[arg-type]  # a rule's own fields
+                )
+                for rule in RULES
+            ),
+            several=pbxs if {"log", "wire"} & {*sources} else frozenset(),
+            corroborated=pbxs if {"AMI", "wire"} & {*sources} else frozenset(),
+            connections=_Connections(connected),
+            claimed=Claimed(per_minute=claimed_per_minute),
+        )
+        self._wire = "wire" in sources
+        self._ami_since = UPTIME - ami_for if "AMI" in sources else None
+        self._now = UPTIME
+        self._happened = Happened()
+        self._enforced: dict[tuple[Network, Scope], float] | None = {} if firewall else None
+        if self._enforced is not None:
+            ends = self._enforced
+            self._detector.banned = lambda *ban: ends.get(ban, self._now) > self._now
+        if "wire" in sources:
+            self._detector.observe_challenges((), self._now, EPOCH, PBX)
+        self._tick()
+
+    def play(self, *steps: Step | Iterable[Step]) -> Happened:
+        """Play steps, and return what follows from them."""
+        self._happened = Happened()
+        for group in steps:
+            for step in (group,) if isinstance(group, Step) else group:
+                assert UPTIME + step.time >= self._now, "a transcript goes forward in time"
+                self._now = UPTIME + step.time
+                self._play(step.entries)
+        return self._happened
+
+    # -- what the detector knows afterwards -------------------------------------------------------------
+
+    def is_friend(self, address: str) -> bool:
+        """Whether an address is a friend."""
+        return self._detector.friends.has(ip_address(address))
+
+    def not_passed(self) -> set[str]:
+        """Return the friends that the limiter must not pass now."""
+        return {str(address) for address in self._detector.unshielded(self._now)}
+
+    def sources_of(self, address: str) -> list[set[str]]:
+        """Return the sources that reported each attempt of an address."""
+        story = self._detector.summary_of(ip_address(address), self._now)
+        return [set(attempt.sources) for attempt in story.attempts]
+
+    def remembered(self, address: str) -> int:
+        """Return the number of attempts of an address that the detector remembers."""
+        return len(self._detector.summary_of(ip_address(address), self._now).attempts)
+
+    # -- playing ----------------------------------------------------------------------------------------
+
+    @property
+    def _wall(self) -> float:
+        return self._now - UPTIME + EPOCH
+
+    def _play(self, entries: tuple[Entry, ...]) -> None:
+        challenges: list[Challenge] = []
+        for entry in entries:
+            if isinstance(entry, Challenge):
+                challenges.append(entry)
+                continue
+            self._see(challenges)
+            self._enter(entry)
+        self._see(challenges)
+
+    def _see(self, challenges: list[Challenge]) -> None:
+        if challenges:
+            self._judged(self._detector.observe_challenges(challenges, self._now, self._wall, PBX))
+            challenges.clear()
+
+    def _enter(self, entry: Entry) -> None:
+        detector = self._detector
+        if isinstance(entry, SecurityEvent):
+            judgement = detector.observe(entry, self._now)
+            self._judged(detector.take_further_judgements())
+            self._judged([judgement] if judgement is not None else [])
+        elif isinstance(entry, ObservedRequest):
+            self._judged(detector.observe_requests([entry], self._now, PBX))
+        elif isinstance(entry, Contact):
+            detector.registered(entry, self._now)
+            self._judged(())
+        elif isinstance(entry, Tick):
+            self._tick()
+        else:
+            self._set(entry)
+
+    def _set(self, entry: object) -> None:
+        detector = self._detector
+        if isinstance(entry, Friend):
+            times = {name: EPOCH + getattr(entry, name) for name in ("since", "seen", "until")}
+            detector.friends.add(evolve(entry, **times))
+        elif isinstance(entry, Loss):
+            detector.observe_loss(self._now)
+        elif isinstance(entry, Sources):
+            self._wire = entry.wire
+            since = self._now if self._ami_since is None else self._ami_since
+            self._ami_since = since if entry.ami else None
+        elif isinstance(entry, Banned):
+            self._ban(ip_network(entry.network), entry.seconds, entry.scope)
+        elif isinstance(entry, Unbanned):
+            detector.record_unban(ip_network(entry.network))
+        else:
+            assert isinstance(entry, Exempt)
+            detector.exempt = NetworkSet(ip_network(network) for network in entry.networks)
+
+    def _ban(self, network: Network, seconds: float, scope: Scope) -> None:
+        if self._enforced is not None:
+            self._enforced[network, scope] = self._now + seconds
+        else:
+            self._detector.record_ban(network, self._now + seconds, scope)
+
+    def _tick(self) -> None:
+        judged = self._detector.tick(
+            self._now, self._wall, wire=self._wire, listening=lambda _: self._ami_since
+        )
+        self._judged(judged)
+
+    def _judged(self, judgements: Iterable[Judgement]) -> None:
+        happened = self._happened
+        for judgement in judgements:
+            attempt, decision = judgement.attempt, judgement.decision
+            if judgement.disposition is not Disposition.PROVEN:
+                disposition, proof = _DISPOSITIONS[judgement.disposition], _PROOFS[attempt.proof]
+                happened.attempts.append(f"{attempt.address} {disposition}, {proof}")
+            if judgement.suspect:
+                happened.suspects.append(str(attempt.address))
+            if decision is not None:
+                scope = "in full" if decision.scope is Scope.FULL else f"by {decision.scope}"
+                length = "" if decision.seconds is None else f" for {decision.seconds:.0f} s"
+                happened.bans.append(
+                    f"{decision.rule.name} bans {decision.subject} {scope}{length} after "
+                    f"{len(decision.attempts)}"
+                )
+        for notice in self._detector.take_alarms():
+            subject = f" of {notice.subject}" if notice.subject else ""
+            happened.alarms.append(f"{notice.name}{subject}{' is over' if notice.cleared else ''}")
+
+
+class _Connections:
+    """The TCP connections that the kernel knows."""
+
+    def __init__(self, remotes: Iterable[tuple[str, int]]) -> None:
+        self._remotes = {(ip_address(address), port) for address, port in remotes}
+
+    def backs(self, remote: Endpoint) -> bool:
+        """Whether that address and port has a connection."""
+        return (remote.address, remote.port) in self._remotes
+
+    def had_any(self, address: Address) -> bool:
+        """Whether that address has any connection."""
+        return any(address == known for known, _ in self._remotes)
