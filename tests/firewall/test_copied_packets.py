@@ -256,18 +256,37 @@ def test_copied_requests_are_limited_by_rate(backend: Backend, far: str, cable: 
     assert len(copied) <= OBSERVE_RATE * (1 + took) + 1
 
 
+def test_requests_that_a_narrow_ban_drops_are_copied(backend: Backend, far: str, cable: Cable) -> None:
+    """A ban from the SIP ports by UDP copies what it drops of an observed address, within a limit."""
+    plan(backend, PLAN)
+    ban(backend, cable, Scope.SIP_UDP)
+    with copies(GROUP) as until, ends(cable, far, SIP) as (here, there):
+        there.sendto(request(1), here.getsockname())
+        backend.observe([ip_address(cable.banned)])
+        began = time.monotonic()
+        for number in range(1000):
+            there.sendto(request(number), here.getsockname())
+        took = time.monotonic() - began
+        assert drained_after(here) == 0
+        backend.apply([Remove(ip_network(cable.network), Scope.SIP_UDP)])
+        here.sendto(LAST, there.getsockname())
+        copied = until(LAST)
+    assert copied[:40] == [(OBSERVE_PREFIX, request(number)) for number in range(40)]
+    assert len(copied) <= OBSERVE_RATE * (1 + took) + 1
+
+
 @pytest.mark.parametrize("by", ["ban", "limiter"])
 def test_requests_that_are_dropped_are_not_copied(backend: Backend, far: str, cable: Cable, by: str) -> None:
-    """A request that a ban or the limiter drops is not copied, although its sender is observed."""
+    """A request that a full ban or the limiter drops is not copied, although its sender is observed."""
     plan(backend, evolve(PLAN, limit=Limit(LimitMode.ENFORCE, rate=1, burst=3)))
     backend.observe([ip_address(cable.banned)])
     with copies(GROUP) as until, ends(cable, far, SIP) as (here, there):
         if by == "ban":
-            ban(backend, cable, Scope.SIP_UDP)
+            ban(backend, cable, Scope.FULL)
         for number in range(20):
             there.sendto(request(number), here.getsockname())
         arrived = drained_after(here)
-        backend.apply([Remove(ip_network(cable.network), Scope.SIP_UDP)])
+        backend.apply([Remove(ip_network(cable.network), Scope.FULL)])
         here.sendto(LAST, there.getsockname())
         assert len(until(LAST)) == arrived
     assert arrived == 0 if by == "ban" else 3 <= arrived < 20

@@ -1,5 +1,7 @@
 """The log rules for outgoing challenges: behind the drops, only if configured, and never instead of them."""
 
+import re
+
 import pytest
 from tests.support.flavours import FLAVOURS, command, finder, tools_of
 from tests.support.netns import run
@@ -52,7 +54,11 @@ def rules_of(version: int, *, logged: bool) -> list[str]:
         pre.append(f"-A ringfence-pre -p udp -m multiport --dports 4569,5060 {observed}")
         pre += [f"-A ringfence-pre {match} {ROUTED[version]} {target}" for match in matches]
         share = "-m limit --limit 50/sec --limit-burst 50 -j NFLOG --nflog-prefix observed"
-        pre.append(f"-A ringfence-seen {share} --nflog-group {GROUP}")
+        seen = f"{share} --nflog-group {GROUP}"
+        pre = [re.sub(r"(-udp\S* src) -j DROP$", r"\1 -j ringfence-narrow", rule) for rule in pre]
+        pre.append(f"-A ringfence-seen {seen}")
+        narrow = f"-A ringfence-narrow -m set --match-set ringfence-observe{version} src {seen}"
+        out = [narrow, "-A ringfence-narrow -j DROP", *out]
     return out + pre
 
 

@@ -302,7 +302,8 @@ class Backend(Protocol):
         """Copy the SIP requests of ``addresses`` by UDP for the next ``OBSERVE_SECONDS``.
 
         They go to ``FirewallPlan.log_group`` with the NFLOG prefix ``OBSERVE_PREFIX``, at most
-        ``OBSERVE_RATE`` a second, unless a ban or the limiter drops them. Without a group nothing is copied.
+        ``OBSERVE_RATE`` a second, unless a full ban or the limiter drops them. What a ban with the scope
+        ``SIP_UDP`` drops is copied as well, within a limit of its own. Without a group nothing is copied.
         Needs ``open``; starts no process. May be repeated: the time of an address begins again.
 
         Observing is optional and never raises. If the set is full (``OBSERVE_MOST``), new addresses are left

@@ -80,7 +80,7 @@ def test_no_plan_has_a_rule_that_accepts(version: int) -> None:
                 assert target.split()[0] in {
                     *("DROP", "REJECT", "LOG", "NFLOG", "SET"),
                     *("ringfence-drop", "ringfence-reject", "ringfence-limit", "ringfence-over", "RETURN"),
-                    "ringfence-seen",
+                    *("ringfence-seen", "ringfence-narrow"),
                 }
                 if "RETURN" in rule:
                     assert chain == "raw ringfence-limit"

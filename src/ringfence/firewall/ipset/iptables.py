@@ -24,6 +24,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from itertools import chain as chain_iterables
 
@@ -35,6 +36,7 @@ from ringfence.firewall.ipset.iptables_rules import CHAINS, HOOKS, MADE, Rules
 _PREFIXES = {4: "iptables", 6: "ip6tables"}
 _FOLDERS = ("/usr/sbin", "/sbin")
 _FIX = "apt-get install iptables"
+_READING_ATTEMPTS = 5
 _REMOVAL_ATTEMPTS = 3  # up to so many other processes may remove our rules at the same time
 _LOCK_WAIT = 5  # seconds that the tool waits for its lock
 _TIMEOUT = 10.0  # seconds
@@ -232,8 +234,15 @@ def table_made_by_us(saved: str, table: str = "raw") -> bool:
 
 
 def save(tools: Tools, *, table: str | None = None, counters: bool = False) -> str:
-    """Return the output of iptables-save for one table, or for all existing tables."""
+    """Return the output of iptables-save for one table, or for all existing tables.
+
+    The tool reads the rules first and the names of their sets afterwards. It fails if another process removes
+    a set in between, so a failed reading is repeated.
+    """
     options = [*(["-t", table] if table is not None else []), *(["-c"] if counters else [])]
+    for _ in range(_READING_ATTEMPTS - 1):
+        with suppress(_ToolFailedError):
+            return _run([tools.save, *options], "")
     return _run([tools.save, *options], "")
 
 
@@ -269,6 +278,10 @@ def remove(tools: Tools) -> list[str]:
     return [table for table in HOOKS if table_made_by_us(saved, table)]
 
 
+class _ToolFailedError(FirewallError):
+    """A tool ended with an exit status other than 0."""
+
+
 def _run(command: list[str], text: str) -> str:
     try:
         done = subprocess.run(  # noqa: S603 - an absolute path, no shell, no text from outside
@@ -287,5 +300,5 @@ def _run(command: list[str], text: str) -> str:
         raise FirewallUnsupportedError(f"{command[0]} cannot be run: {error}; fix: {_FIX}") from error
     if done.returncode != 0:
         reason = " ".join(done.stderr.split()) or "no reason given"
-        raise FirewallError(f"{command[0]} failed ({done.returncode}): {reason}")
+        raise _ToolFailedError(f"{command[0]} failed ({done.returncode}): {reason}")
     return done.stdout

@@ -7,6 +7,8 @@
                           ringfence-limit:  send packets over the limit to ringfence-over
                           ringfence-over:   add the source to the flood set, drop the packet in mode enforce
                           ringfence-seen:   copy requests of observed addresses, so many a second
+                          ringfence-narrow: drop what a ban from the SIP ports by UDP stops, and first copy
+                                            those of observed addresses
                           ringfence-drop:   log a few a second, drop; only with a configured log
     filter INPUT       -> ringfence-in      } only for an action that raw cannot have (reject), and, if
     filter FORWARD     -> ringfence-fwd     } interfaces are named, for packets routed out through them
@@ -25,6 +27,10 @@ ICMP error or RST with which the kernel rejects. (A banned sender on the same IP
 neighbour solicitation for its hardware address is dropped too.) PREROUTING does not know the output interface
 of a packet. So if interfaces are named, packets routed to a banned address are dropped in FORWARD. (The log
 rules have then seen them already. A banned address's challenge proves nothing in any case.)
+
+A sender has often answered its last challenge when the ban takes effect. So a narrow ban copies what it
+drops of an observed address: the nonce in it proves the address, and the ban becomes a full one. These copies
+have a limit of their own, so that a banned flood takes no copies from others.
 
 The limiter is hashlimit, per source. It limits UDP by packets, and TCP by packets and by bytes, because one
 segment carries many guesses (a SIP guess never has less than 300 bytes). In bytes, hashlimit's burst is a
@@ -80,10 +86,10 @@ HOOKS: Mapping[str, Mapping[str, str]] = {
 }
 MADE = "ringfence-made"
 _LIMIT, _OVER, _DROP, _REJECT = "ringfence-limit", "ringfence-over", "ringfence-drop", "ringfence-reject"
-_SEEN = "ringfence-seen"
+_SEEN, _NARROW = "ringfence-seen", "ringfence-narrow"
 # Every chain of ours that may be in a table, of this release or another.
 CHAINS: Mapping[str, Sequence[str]] = {
-    "raw": ("ringfence-pre", "ringfence-out", _LIMIT, _OVER, _SEEN, _DROP, MADE),
+    "raw": ("ringfence-pre", "ringfence-out", _LIMIT, _OVER, _SEEN, _NARROW, _DROP, MADE),
     "filter": ("ringfence-in", "ringfence-fwd", _REJECT, _DROP, MADE),
 }
 
@@ -163,10 +169,11 @@ def wanted_rules(plan: FirewallPlan, version: int, *, wire: bool = True, limiter
 
     ``wire`` and ``limiter`` false omit these rules although the plan contains them.
     """
-    family = _Plan(plan, version)
+    copies = wire and plan.log_group is not None
+    family = _Plan(plan, version, copies=copies)
     pre = [*family.raw_in(), *(family.to_limiter() if limiter else ())]
     out = [*family.raw_out()]
-    if wire and plan.log_group is not None:
+    if copies:
         pre += _observed_rules(plan, version)
         pre += _answer_rules(plan, version, _FORWARDED[version])
         out += _answer_rules(plan, version)
@@ -174,10 +181,12 @@ def wanted_rules(plan: FirewallPlan, version: int, *, wire: bool = True, limiter
     if limiter and plan.limit.mode is not LimitMode.OFF:
         raw[_LIMIT] = _limit(plan.limit, version)
         raw[_OVER] = _over(plan, version)
-    if wire and plan.log_group is not None and plan.sip_ports.udp:
-        raw[_SEEN] = [
-            IptablesRule(f"{_SHARE} -j NFLOG --nflog-prefix {OBSERVE_PREFIX} --nflog-group {plan.log_group}")
-        ]
+    if copies and plan.sip_ports.udp:
+        copy = f"{_SHARE} -j NFLOG --nflog-prefix {OBSERVE_PREFIX} --nflog-group {plan.log_group}"
+        raw[_SEEN] = [IptablesRule(copy)]
+        if not family.rejects:
+            observed = f"-m set --match-set {OBSERVE[version]} src "
+            raw[_NARROW] = [IptablesRule(observed + copy), IptablesRule(f"-j {family.target}")]
     into = {
         "ringfence-in": family.filter_in(),
         "ringfence-fwd": [*family.filter_in(), *family.filter_forward()],
@@ -209,27 +218,29 @@ class _Plan:
 
     plan: FirewallPlan
     version: int
+    copies: bool
+    """Whether requests are copied to the wire source."""
 
     @property
     def rejects(self) -> bool:
         return self.plan.action is not BanAction.DROP
 
     def raw_in(self) -> list[IptablesRule]:
-        incoming = [] if self.rejects else self._drop_rules("src", "-i", self._target)
+        incoming = [] if self.rejects else self._drop_rules("src", "-i", self.target)
         # The output interface is not known yet here.
-        return incoming if self.plan.interfaces else incoming + self._drop_rules("dst", "", self._target)
+        return incoming if self.plan.interfaces else incoming + self._drop_rules("dst", "", self.target)
 
     def raw_out(self) -> list[IptablesRule]:
-        return self._drop_rules("dst", "-o", self._target, allow_rejections=self.rejects)
+        return self._drop_rules("dst", "-o", self.target, allow_rejections=self.rejects)
 
     def filter_in(self) -> list[IptablesRule]:
         return self._drop_rules("src", "-i", _REJECT) if self.rejects else []
 
     def filter_forward(self) -> list[IptablesRule]:
-        return self._drop_rules("dst", "-o", self._target) if self.plan.interfaces else []
+        return self._drop_rules("dst", "-o", self.target) if self.plan.interfaces else []
 
     @property
-    def _target(self) -> str:
+    def target(self) -> str:
         return _DROP if self.plan.log else "DROP"
 
     def _drop_rules(
@@ -244,6 +255,7 @@ class _Plan:
             Scope.SIP_UDP: _port_matches("udp", self.plan.sip_ports.udp, side),
             Scope.SIP_TCP: self._tcp(side, allow_rejections=allow_rejections),
         }
+        narrow = side == "src" and self.copies and not self.rejects
         rows = [
             *(
                 (
@@ -251,19 +263,20 @@ class _Plan:
                     friends_exempt,
                     matches[scope],
                     banned,
+                    _NARROW if narrow and scope is Scope.SIP_UDP else target,
                 )
                 for scope in Scope
                 for friends_exempt in friends_exempt_values(version)
             ),
-            (list_set_name(NetworkList.DENY, version), False, full, denied),
+            (list_set_name(NetworkList.DENY, version), False, full, denied, target),
         ]
         return [
             IptablesRule(
                 f"{way}{what}{self._not_on(side, NetworkList.ALLOW, *[NetworkList.FRIENDS] * friends_exempt)}"
-                f"-m set --match-set {name} {side} -j {target}",
+                f"-m set --match-set {name} {side} -j {end}",
                 kind,
             )
-            for name, friends_exempt, whats, kind in rows
+            for name, friends_exempt, whats, kind, end in rows
             for what in whats
             for way in self._interface_matches(option)
         ]

@@ -46,7 +46,10 @@ not accepted either: answers to them still reach the log rules and the administr
   host) and arrived by the interface that leads back to its sender (not a stranger's packet under a
   container's address). The log rules are never limited to interfaces.
 * **Observed addresses** (``observe4``, ``observe6``): their datagrams to the SIP ports are copied to the same
-  group with a prefix. One chain does this, so that both IP versions share its limit.
+  group with a prefix. One chain does this, so that both IP versions share its limit. A sender has often
+  answered its last challenge when a ban takes effect. So a narrow ban of UDP copies what it drops of an
+  observed address (``from_narrow``): the nonce in it proves the address, and the ban becomes a full one.
+  These copies have a limit of their own, so that a banned flood takes no copies from others.
 
 Counters are named, so that they outlive the rules. The only external text is the names of interfaces. A name
 with a quote is refused.
@@ -277,6 +280,9 @@ def _chains(
     for side, last in (("from", verdict), ("to", ("drop",))):
         for why in ("banned", "denied"):
             yield RulesetChain(f"{side}_{why}", (f'counter name "{side}_{why}"', *log, *last))
+        if side == "from" and _copies_dropped(plan):
+            observed = (f"{_KEYWORDS[v]} saddr @observe{v} {_copy(plan)}" for v in VERSIONS)
+            yield RulesetChain("from_narrow", (*observed, "goto from_banned"))
         for version in VERSIONS:
             yield from _lookup_chains(
                 plan, side, version, [one for one in bans if one.version == version], lists
@@ -297,7 +303,9 @@ def _lookup_chains(
     for one in bans:
         # Before the lookup of the ban, whose element would count the packet.
         friends = f"{address} != @{lists[f'friends{version}']} " if one.exempts_friends else ""
-        found[one.scope].append(f"{friends}{_masked(address, one)} @{one.name} goto {side}_banned")
+        narrow = side == "from" and one.scope is Scope.SIP_UDP and _copies_dropped(plan)
+        end = "from_narrow" if narrow else f"{side}_banned"
+        found[one.scope].append(f"{friends}{_masked(address, one)} @{one.name} goto {end}")
     found[Scope.FULL].append(f"{address} @{lists[f'deny{version}']} goto {side}_denied")
     for scope, rules in found.items():
         yield RulesetChain(f"{side}{version}_{_SCOPES[scope]}", tuple(rules))
@@ -315,6 +323,17 @@ def _lookup_chains(
             *(f"{test} jump {side}{version}_tcp" for test in _port_tests(Ports((), ports.tcp), port)),
         ),
     )
+
+
+def _copies_dropped(plan: FirewallPlan) -> bool:
+    """Whether narrow bans copy what they drop. Where they reject, the copies stand before them."""
+    return plan.log_group is not None and plan.action not in _REJECTS
+
+
+def _copy(plan: FirewallPlan) -> str:
+    """Return the statements that copy a request to the wire source."""
+    limit = f"limit rate {OBSERVE_RATE}/second burst {OBSERVE_RATE} packets"
+    return f'{limit} log prefix "{OBSERVE_PREFIX}" group {plan.log_group}'
 
 
 def _masked(address: str, one: BanSet) -> str:
@@ -379,8 +398,7 @@ def _base_chains(plan: FirewallPlan, lists: Mapping[str, str], *, inner: bool) -
     output = (*(f"{test} accept" for test in _REJECT_REPLIES.get(plan.action, ())), *leaving)
     if plan.log_group is not None:
         answers, log = (*_answer_matches(plan, inner=inner),), f"log group {plan.log_group}"
-        limit = f"limit rate {OBSERVE_RATE}/second burst {OBSERVE_RATE} packets"
-        yield RulesetChain("observed", (f'{limit} log prefix "{OBSERVE_PREFIX}" group {plan.log_group}',))
+        yield RulesetChain("observed", (_copy(plan),))
         prerouting += tuple(
             f"{test} {_KEYWORDS[version]} saddr @observe{version} jump observed"
             for version in VERSIONS
