@@ -1,6 +1,5 @@
 """``ringfence replay``: show which addresses past logs would have banned, and which of them wrongly."""
 
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -30,11 +29,6 @@ if TYPE_CHECKING:
 
 MAX_SHOWN = 50
 """Addresses shown to people; JSON contains all."""
-
-MIN_FOR_PROCESSES = 1024 * 1024
-"""Bytes: a shorter log is read faster than a process starts."""
-
-MAX_PROCESSES = 4
 
 LOOPBACK = ("127.0.0.0/8", "::1/128")
 ASTERISK = "asterisk"
@@ -142,11 +136,8 @@ def _replayed(inputs: "Sequence[ReplayInput]", settings: "Settings | None") -> "
     rules = RULES if settings is None else settings.rule_table()
     allowed = () if settings is None else settings.allow.networks
     exempt = NetworkSet((*map(parse_network, LOOPBACK), *allowed))
-    size = sum(replay_input.size for replay_input in inputs)
-    processors = len(os.sched_getaffinity(0))
-    processes = min(processors, MAX_PROCESSES) if processors > 1 and size >= MIN_FOR_PROCESSES else 0
-    with _bar(size) as progress:
-        return run(inputs, rules, exempt, processes=processes, progress=progress)
+    with _bar(sum(replay_input.size for replay_input in inputs)) as progress:
+        return run(inputs, rules, exempt, progress)
 
 
 @contextmanager

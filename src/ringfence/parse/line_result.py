@@ -63,7 +63,7 @@ class LogAlarm(enum.StrEnum):
     TAMPERED = "text in the log imitates log lines"
 
 
-@frozen
+@define
 class LineResult:
     """The result of the line with this number; ``line`` counts from 1.
 

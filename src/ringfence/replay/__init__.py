@@ -1,6 +1,6 @@
 """Replay of past logs and AMI recordings through the same parsers and rules, by the times in them.
 
 ``files`` opens the files, determines their formats, and orders the rotated files of a log. ``source_reader``
-reads one source from its first file to its last, and ``beside`` does so in a process of its own. ``outcomes``
-keeps the results of each address, and ``run`` combines everything.
+reads one source from its first file to its last. ``outcomes`` keeps the results of each address, and ``run``
+combines everything.
 """
