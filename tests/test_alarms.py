@@ -6,7 +6,12 @@ import pytest
 from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
+from ringfence.alarm_codes import AlarmCode
 from ringfence.alarms import LASTS, MINUTE, MOST, MOST_LOGGED, SHOWN, Alarm, Alarms
+
+RULES = AlarmCode.FIREWALL_DAMAGED, "rules"
+FULL = AlarmCode.LIMITER_FULL, ""
+NOT_EFFECTIVE = AlarmCode.BAN_NOT_EFFECTIVE
 
 
 class Bench:
@@ -32,13 +37,13 @@ def _bench() -> Iterator[Bench]:
 def test_an_alarm_is_logged_once_and_counted(bench: Bench) -> None:
     """A repeated alarm is one line of the log and one alarm with a count."""
     for _ in range(3):
-        bench.alarms.activate("firewall", "rules", "they are gone")
+        bench.alarms.activate(*RULES, "they are gone")
         bench.now += 1
 
-    assert bench.alarms.active == [Alarm("firewall", "rules", "they are gone", 1_000.0, 1_002.0, 3)]
+    assert bench.alarms.active == [Alarm(*RULES, "they are gone", 1_000.0, 1_002.0, 3)]
     assert bench.logged == [
         {
-            "event": "alarm.firewall",
+            "event": "alarm.firewall.damaged",
             "log_level": "error",
             "subject": "rules",
             "text": "they are gone",
@@ -48,66 +53,66 @@ def test_an_alarm_is_logged_once_and_counted(bench: Bench) -> None:
 
 def test_a_new_text_is_logged(bench: Bench) -> None:
     """If the text of an alarm changes, it is logged again and stays the same alarm."""
-    bench.alarms.activate("firewall", "rules", "one")
-    bench.alarms.activate("firewall", "rules", "another")
+    bench.alarms.activate(*RULES, "one")
+    bench.alarms.activate(*RULES, "another")
 
     assert [entry["text"] for entry in bench.logged] == ["one", "another"]
     assert [(alarm.text, alarm.times) for alarm in bench.alarms.active] == [("another", 2)]
 
 
-def test_subjects_and_names_are_separate(bench: Bench) -> None:
-    """Each pair of name and subject is its own alarm; the newest comes first."""
-    for name, subject in (("a", "x"), ("a", "y"), ("b", "x")):
+def test_subjects_and_codes_are_separate(bench: Bench) -> None:
+    """Each pair of code and subject is its own alarm; the newest comes first."""
+    for code, subject in ((NOT_EFFECTIVE, "x"), (NOT_EFFECTIVE, "y"), (AlarmCode.PHONE_BROKEN, "x")):
         bench.now += 1
-        bench.alarms.activate(name, subject, "text")
+        bench.alarms.activate(code, subject, "text")
 
-    assert [(alarm.name, alarm.subject) for alarm in bench.alarms.active] == [
-        ("b", "x"),
-        ("a", "y"),
-        ("a", "x"),
+    assert [(alarm.code, alarm.subject) for alarm in bench.alarms.active] == [
+        ("phone.broken", "x"),
+        ("ban.not_effective", "y"),
+        ("ban.not_effective", "x"),
     ]
 
 
 def test_an_alarm_is_cleared_by_its_origin(bench: Bench) -> None:
     """Clearing is logged once; clearing an alarm that is not active does nothing."""
-    bench.alarms.activate("firewall", "rules", "text")
+    bench.alarms.activate(*RULES, "text")
     for _ in range(2):
-        bench.alarms.clear("firewall", "rules")
-    bench.alarms.clear("never", "raised")
+        bench.alarms.clear(*RULES)
+    bench.alarms.clear(*FULL)
 
     assert bench.alarms.active == []
-    assert bench.names() == ["alarm.firewall", "alarm.firewall.cleared"]
+    assert bench.names() == ["alarm.firewall.damaged", "alarm.firewall.damaged.cleared"]
 
 
 def test_an_alarm_that_is_not_repeated_clears(bench: Bench) -> None:
     """An alarm clears after its time, counted from the latest repeat; then it is new and is logged again."""
-    bench.alarms.activate("limiter", "full", "text")
+    bench.alarms.activate(*FULL, "text")
     bench.now += LASTS - 1
-    bench.alarms.activate("limiter", "full", "text")
+    bench.alarms.activate(*FULL, "text")
     bench.now += LASTS - 1
     assert len(bench.alarms.active) == 1
     bench.now += 1
     assert bench.alarms.active == []
-    bench.alarms.activate("limiter", "full", "text")
+    bench.alarms.activate(*FULL, "text")
 
-    assert bench.names() == ["alarm.limiter", "alarm.limiter"]
+    assert bench.names() == ["alarm.limiter.full"] * 2
     assert [(alarm.since, alarm.times) for alarm in bench.alarms.active] == [(bench.now, 1)]
 
 
 def test_a_thousand_subjects_are_bounded(bench: Bench) -> None:
-    """Each name has a limit of kept, shown and logged alarms; other names are not affected."""
+    """Each code has a limit of kept, shown and logged alarms; other codes are not affected."""
     for number in range(2 * MOST):
         bench.now += 0.001
-        bench.alarms.activate("ban.not_effective", str(number), "text")
-    bench.alarms.activate("firewall", "rules", "text")
+        bench.alarms.activate(NOT_EFFECTIVE, str(number), "text")
+    bench.alarms.activate(*RULES, "text")
 
-    kept = [alarm for alarm in bench.alarms.active if alarm.name == "ban.not_effective"]
+    kept = [alarm for alarm in bench.alarms.active if alarm.code is NOT_EFFECTIVE]
     assert [alarm.subject for alarm in kept] == [str(MOST - 1 - number) for number in range(SHOWN)]
     assert kept[0].times == MOST + 1
     assert len(bench.logged) == MOST_LOGGED + 1
     bench.now += MINUTE
-    bench.alarms.activate("ban.not_effective", "3", "another text")
+    bench.alarms.activate(NOT_EFFECTIVE, "3", "another text")
     assert len(bench.logged) == MOST_LOGGED + 2
     bench.now += LASTS
-    bench.alarms.activate("ban.not_effective", "new", "text")
+    bench.alarms.activate(NOT_EFFECTIVE, "new", "text")
     assert [alarm.subject for alarm in bench.alarms.active] == ["new"]

@@ -16,6 +16,7 @@ from typing import NamedTuple, TypeAlias
 from attrs import field, frozen
 
 from ringfence import quick
+from ringfence.alarm_codes import AlarmCode
 
 Address: TypeAlias = IPv4Address | IPv6Address
 Network: TypeAlias = IPv4Network | IPv6Network
@@ -397,12 +398,12 @@ class Roster:
 
 @frozen
 class AlarmChange:
-    """A change of an alarm that detection requests: the alarm's name, its subject and its text.
+    """A change of an alarm that detection requests: the alarm's code, its subject and its text.
 
     ``cleared`` clears the alarm. Otherwise it stays active for ``lasts`` seconds after the latest change.
     """
 
-    name: str
+    code: AlarmCode
     subject: str
     text: str
     cleared: bool = False

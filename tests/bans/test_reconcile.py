@@ -275,7 +275,7 @@ def test_while_the_rules_cannot_be_healed_no_ban_counts_as_enforced(world: World
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(world.backend, "open", failing)
         assert counts(world) == (0, 1)
-        assert [alarm.subject for alarm in world.alarms.active] == ["rules"]
+        assert [alarm.code for alarm in world.alarms.active] == ["firewall.damaged"]
 
     assert counts(world) == (1, 1)
 
@@ -289,7 +289,7 @@ def test_a_firewall_that_cannot_be_looked_at_is_an_alarm(world: World) -> None:
     """If the firewall cannot be checked, an alarm has the reason and clears with the next good check."""
     world.backend.gone = FirewallError("no answer")
     world.reconciler.check()
-    assert [(alarm.name, alarm.subject) for alarm in world.alarms.active] == [("firewall", "rules")]
+    assert [alarm.code for alarm in world.alarms.active] == ["firewall.damaged"]
     assert "no answer" in world.alarms.active[0].text
     world.backend.gone = None
     world.reconciler.check()
@@ -372,7 +372,7 @@ def test_a_comparison_that_fails_is_an_alarm(world: World) -> None:
     def failed() -> bool:
         if not world.alarms.active:
             return False
-        assert [(alarm.name, alarm.subject) for alarm in world.alarms.active] == [("firewall", "bans")]
+        assert [alarm.code for alarm in world.alarms.active] == ["firewall.not_compared"]
         assert "no answer" in world.alarms.active[0].text
         errors.clear()
         return True

@@ -94,10 +94,10 @@ def test_rules_that_are_off_are_named(tmp_path: Path) -> None:
 def test_many_alarms_of_a_kind_hide_no_other() -> None:
     """Of sixty broken phones some are shown and the rest is counted, after the alarm that all fail."""
     broken = [
-        {"name": "phone.broken", "subject": str(200 + n), "text": "has a wrong password", "times": 1}
+        {"code": "phone.broken", "subject": str(200 + n), "text": "has a wrong password", "times": 1}
         for n in range(60)
     ]
-    failing = {"name": "phones.all_failing", "subject": "phones", "text": "half of them fail", "times": 2}
+    failing = {"code": "phones.all_failing", "subject": "phones", "text": "half of them fail", "times": 2}
     lines = _alarms([*broken[:9], failing, *broken[9:]])
 
     assert lines[0] == "! phones.all_failing phones: half of them fail (2 times)"

@@ -12,6 +12,7 @@ from tests.explain.world import RULE
 from tests.support.attempts import attempts
 from tests.support.kept import Kept, kept, settings
 
+from ringfence.alarm_codes import AlarmCode
 from ringfence.config.converters import Ladder
 from ringfence.config.schema import ClaimedSettings
 from ringfence.daemon.address_facts import AddressFacts
@@ -169,7 +170,7 @@ def test_a_former_friend(desk: Desk) -> None:
 def test_what_is_strange_about_it(desk: Desk) -> None:
     """The answer has only the active alarms that name the address."""
     for subject in ("192.0.2.1", "204 at 192.0.2.1", "192.0.2.2"):
-        desk.kept.keeper.alarms.activate("phone.broken", subject, "a wrong password \x1b")
+        desk.kept.keeper.alarms.activate(AlarmCode.PHONE_BROKEN, subject, "a wrong password \x1b")
     told = desk.ask("192.0.2.1")
 
     assert {alarm["subject"] for alarm in told["alarms"]} == {"192.0.2.1", "204 at 192.0.2.1"}

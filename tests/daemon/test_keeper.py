@@ -119,7 +119,7 @@ def test_rules_that_cannot_be_put_in_place_are_an_alarm(kept: Kept) -> None:
     kept.keeper.mount()
     kept.backend.gone = FirewallError("no answer")
     kept.keeper.configure(settings(OFFICE, limit=LimitSettings(mode=LimitMode.OFF)))
-    assert ("firewall", "plan") in {(alarm.name, alarm.subject) for alarm in kept.keeper.alarms.active}
+    assert "firewall.not_changed" in {alarm.code for alarm in kept.keeper.alarms.active}
 
     kept.backend.gone = None
     kept.keeper.configure(settings(OFFICE, limit=LimitSettings(mode=LimitMode.OBSERVE)))
@@ -202,7 +202,7 @@ def test_a_flooder_is_told_of_for_each_second_that_he_goes_on(kept: Kept) -> Non
 
     limiter.error = FirewallError("no answer")
     kept.keeper._check_limiter()
-    assert [alarm.subject for alarm in kept.keeper.alarms.active] == ["flooding"]
+    assert [alarm.code for alarm in kept.keeper.alarms.active] == ["limiter.unreadable"]
     kept.enforcer.switch_off()
     kept.keeper._check_limiter()
     assert len(kept.flooded) == 4
@@ -218,9 +218,7 @@ def test_a_limiter_without_room_is_an_alarm(kept: Kept) -> None:
         limiter.full = full
         asyncio.run(kept.keeper.counters())
 
-    assert [(alarm.name, alarm.subject, alarm.times) for alarm in kept.keeper.alarms.active] == [
-        ("limiter", "full", 2)
-    ]
+    assert [(alarm.code, alarm.times) for alarm in kept.keeper.alarms.active] == [("limiter.full", 2)]
 
 
 def test_counters_that_cannot_be_read_are_an_alarm(kept: Kept) -> None:
@@ -229,7 +227,7 @@ def test_counters_that_cannot_be_read_are_an_alarm(kept: Kept) -> None:
     kept.keeper.mount()
     limiter.error = FirewallError("no answer")
     assert asyncio.run(kept.keeper.counters()) == Counters()
-    assert [alarm.subject for alarm in kept.keeper.alarms.active] == ["usage"]
+    assert [alarm.code for alarm in kept.keeper.alarms.active] == ["firewall.counters"]
     limiter.error = None
     asyncio.run(kept.keeper.counters())
 

@@ -66,7 +66,7 @@ class Bench:
         self.evidence.tick(wire=wire, listening=lambda _: None)
 
     def alarms(self) -> list[str]:
-        """Return the names of the alarms that were logged."""
+        """Return the codes of the alarms that were logged."""
         return [entry["event"].removeprefix("alarm.") for entry in self.logged]
 
 
@@ -124,7 +124,7 @@ def test_a_tampered_event_is_an_alarm(bench: Bench) -> None:
     """A tampered event raises an alarm, even if it reports no attempt."""
     bench.evidence.on_events([event(EventKind.CHALLENGE_SENT, tampered=True)], 0.0)
     [alarm] = bench.sounding.active
-    assert (alarm.name, alarm.subject) == ("evidence.tampered", "pbx/ami")
+    assert (alarm.code, alarm.subject) == ("evidence.tampered", "pbx/ami")
 
 
 def test_asterisks_whose_chan_sip_serves_tls_are_known(bench: Bench) -> None:
@@ -162,7 +162,7 @@ def test_an_aimed_event_is_an_alarm(bench: Bench) -> None:
     bench.evidence.on_events([aimed, true], bench.now)
     bench.tend()
 
-    [alarm] = [alarm for alarm in bench.sounding.active if alarm.name == "evidence.forged_by"]
+    [alarm] = [alarm for alarm in bench.sounding.active if alarm.code == "evidence.forged_by"]
     assert (alarm.subject, STRANGER in alarm.text) == (SENDER, True)
 
 
@@ -188,7 +188,7 @@ def test_hearsay_of_ami_raises_the_alarm_with_its_fix(bench: Bench) -> None:
     bench.banned.clear()
     bench.evidence.on_events([evolve(told, forgeable=True)] * 3, 0.0)
 
-    [alarm] = [alarm for alarm in bench.sounding.active if alarm.name == "evidence.forgeable"]
+    [alarm] = [alarm for alarm in bench.sounding.active if alarm.code == "evidence.forgeable"]
     assert alarm.subject == "pbx/ami"
     assert "fix: webenabled = no" in alarm.text
     assert bench.banned == []

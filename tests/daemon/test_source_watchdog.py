@@ -8,8 +8,8 @@ HEARD, LOST = Condition(State.LISTENING), Condition(State.LOST, "the connection 
 
 
 def names(alarms: Alarms) -> list[tuple[str, str]]:
-    """Return the names and subjects of active alarms."""
-    return [(alarm.name, alarm.subject) for alarm in alarms.active]
+    """Return the codes and subjects of active alarms."""
+    return [(alarm.code, alarm.subject) for alarm in alarms.active]
 
 
 def test_a_source_that_is_gone_for_long_is_an_alarm_until_it_is_back() -> None:
@@ -57,6 +57,6 @@ def test_what_asterisk_says_of_its_log_is_an_alarm_each_time() -> None:
     silence = SourceWatchdog(alarms)
     for count in (0, 1, 1, 3):
         silence.on_lost_lines("pbx/log", [("lines were dropped", count)])
-    assert [(alarm.name, alarm.subject, alarm.times) for alarm in alarms.active] == [
+    assert [(alarm.code, alarm.subject, alarm.times) for alarm in alarms.active] == [
         ("log.lost", "pbx/log: lines were dropped", 2)
     ]

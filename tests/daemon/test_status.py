@@ -12,6 +12,7 @@ from attrs import evolve
 from structlog.testing import capture_logs
 from tests.support.attempts import attempts, ban_of
 
+from ringfence.alarm_codes import AlarmCode
 from ringfence.alarms import Alarm, Alarms
 from ringfence.bans.enforcer import Enforcer
 from ringfence.bans.ledger import Ledger, Record, key_of
@@ -417,12 +418,12 @@ def test_the_status_counts_what_the_rules_met(enforcer: Enforcer) -> None:
 
 def test_the_status_has_the_alarms(enforcer: Enforcer) -> None:
     """The status lists each alarm with its times and its printable text."""
-    alarm = Alarm("firewall", "rules", "gone \x1b[2J", NOW, NOW + 60, 3)
+    alarm = Alarm(AlarmCode.FIREWALL_DAMAGED, "", "gone \x1b[2J", NOW, NOW + 60, 3)
 
     assert status(enforcer, alarms=[alarm])["alarms"] == [
         {
-            "name": "firewall",
-            "subject": "rules",
+            "code": "firewall.damaged",
+            "subject": "",
             "text": "gone \\x1b[2J",
             "since": "2023-11-14T22:13:20Z",
             "last": "2023-11-14T22:14:20Z",

@@ -9,6 +9,7 @@ import pytest
 from attrs import evolve
 from tests.detect.events import NOTICES, SECURITY, SENDER, Connected, event
 
+from ringfence.alarm_codes import AlarmCode
 from ringfence.detect.backing import UNBACKED, WITHIN
 from ringfence.detect.detector import Detector
 from ringfence.detect.hidden import WAIT
@@ -593,7 +594,7 @@ def test_guesses_that_nobody_can_prove_are_an_alarm() -> None:
     detector.observe_challenges([asked, evolve(asked, address=ip_address(STRANGER))], 1.0, 1.0, "pbx")
     detector.observe(event(EventKind.CHALLENGE_RESPONSE_FAILED, challenge=b"n"), 1.0)
 
-    assert "evidence.unprovable" in {notice.name for notice in detector.take_alarms()}
+    assert "evidence.unprovable" in {notice.code for notice in detector.take_alarms()}
     assert detector.unshielded(1.0) == {ip_address(SENDER)}
     assert detector.unshielded(1.0 + UNSHIELDED_FOR) == frozenset()
 
@@ -623,7 +624,7 @@ def test_a_phone_that_appears_where_guesses_failed_is_an_alarm(
     detector.take_alarms()
     detector.registered(Contact("pbx", Service.PJSIP, account, ip_address(SENDER)), 2.0)
 
-    assert [n.name for n in detector.take_alarms()] == ["password.guessed"] * alarms
+    assert [n.code for n in detector.take_alarms()] == ["password.guessed"] * alarms
 
 
 def test_a_friends_guesses_with_nonces_of_its_own_are_an_alarm() -> None:
@@ -641,7 +642,7 @@ def test_a_friends_guesses_with_nonces_of_its_own_are_an_alarm() -> None:
         detector.observe(guess, float(number))
         detector.tick(number + 2.0)
 
-    assert [notice.name for notice in detector.take_alarms()].count("evidence.unprovable") == 1
+    assert [notice.code for notice in detector.take_alarms()].count(AlarmCode.EVIDENCE_UNPROVABLE) == 1
     assert detector.unshielded(UNPROVEN + 2.0) == {ip_address(SENDER)}
 
 

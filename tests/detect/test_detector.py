@@ -337,7 +337,8 @@ def test_a_distributed_attack_is_over_where_other_rules_come() -> None:
         detector.judge(attempt(f"198.51.{number}.1", proof=Proof.NONCE), 0.0)
     detector.take_alarms()
     detector.configure((GUESS,))
-    assert [(notice.name, notice.cleared) for notice in detector.take_alarms()] == [("distributed", True)]
+    [notice] = detector.take_alarms()
+    assert (notice.code, notice.cleared) == ("attack.distributed", True)
 
 
 GUESSER, NAMED, HERE = ip_address("198.51.100.9"), ip_address(SENDER), ip_address("198.18.0.1")
@@ -424,7 +425,7 @@ def test_a_login_is_suspicious_only_after_failures_of_the_same_address(guesser: 
     detector.observe(right, 10.0)
     assert detector.take_alarms() == []
     detector.observe(evolve(right, remote=evolve(right.remote, address=ip_address(guesser))), 20.0)
-    assert [(notice.name, notice.subject) for notice in detector.take_alarms()] == [
+    assert [(notice.code, notice.subject) for notice in detector.take_alarms()] == [
         ("password.guessed", f"204 at {guesser}")
     ]
 

@@ -218,7 +218,7 @@ def test_an_account_under_distributed_attack_takes_two_failures_of_a_stranger() 
     detector = Detector(RULES)
     for number in range(8):
         assert detector.judge(made(f"198.51.{number}.1", "guess", "204"), 0.0).decision is None
-    assert [(n.name, n.subject) for n in detector.take_alarms()] == [("distributed", "204 of pbx")]
+    assert [(n.code, n.subject) for n in detector.take_alarms()] == [("attack.distributed", "204 of pbx")]
     play(
         detector,
         """
@@ -232,7 +232,7 @@ def test_an_account_under_distributed_attack_takes_two_failures_of_a_stranger() 
     )
     assert detector.take_alarms() == []
     detector.tick(3_700.0)
-    assert [(n.name, n.cleared) for n in detector.take_alarms()] == [("distributed", True)]
+    assert [(n.code, n.cleared) for n in detector.take_alarms()] == [("attack.distributed", True)]
 
 
 def test_an_account_that_does_not_exist_is_not_under_distributed_attack() -> None:
@@ -250,7 +250,7 @@ def test_a_friends_broken_phone_bans_nobody() -> None:
         for account in ("204", "777"):
             judged = detector.judge(made("192.0.2.7", "guess", account, number * 5.0), number * 5.0)
             assert (judged.decision, judged.disposition) == (None, Disposition.FRIEND)
-    assert {(n.name, n.subject) for n in detector.take_alarms()} == {
+    assert {(n.code, n.subject) for n in detector.take_alarms()} == {
         ("phone.broken", "204 at 192.0.2.7"),
         ("phone.failing", "777 at 192.0.2.7"),
     }
@@ -365,7 +365,7 @@ def test_so_many_claimed_bans_a_minute() -> None:
                 detector.record_ban(judged.decision.subject, 600.0, judged.decision.scope)
                 banned += 1
     assert banned == 3
-    assert {notice.name for notice in detector.take_alarms()} == {"spoofing"}
+    assert {notice.code for notice in detector.take_alarms()} == {"attack.spoofing"}
     nothing = "9 203.0.113.1 guess a -> -\n"
     play(detector, 4 * nothing + "9 203.0.113.1 guess a -> guess 203.0.113.1/32 full")
 
@@ -460,4 +460,4 @@ def test_offices_whose_phones_call_themselves_otherwise_outlive_an_outage() -> N
     for number in range(8_000):
         told = made(f"198.51.{number % 4}.7", "unknown", str(number // 4 % 50), number * 0.1)
         assert detector.judge(told, number * 0.1).decision is None
-    assert "phones.all_failing" in {notice.name for notice in detector.take_alarms()}
+    assert "phones.all_failing" in {notice.code for notice in detector.take_alarms()}

@@ -6,19 +6,11 @@ from attrs import evolve
 from tests.detect.events import PBX, attempt, event
 
 from ringfence.detect.friends import Friends
-from ringfence.detect.phones import (
-    ALL_FAILING,
-    AT_LEAST,
-    BROKEN,
-    ELSEWHERE,
-    FAILING,
-    FAILURES,
-    GUESSED,
-    QUIET,
-    WITHIN,
-    Phones,
-)
+from ringfence.detect.phones import AT_LEAST, FAILURES, QUIET, WITHIN, Phones
 from ringfence.model import AlarmChange, EventKind, Friend, FriendReason, SecurityEvent
+
+BROKEN, FAILING, ALL_FAILING = "phone.broken", "phone.failing", "phones.all_failing"
+GUESSED, ELSEWHERE = "password.guessed", "password.elsewhere"
 
 
 def friend(account: str, address: str = "192.0.2.7") -> Friend:
@@ -40,8 +32,8 @@ def success(account: str = "204", address: str = "192.0.2.7") -> SecurityEvent:
 
 
 def names(notices: list[AlarmChange]) -> list[str]:
-    """Return the names of the alarms, with a word behind those that clear."""
-    return [f"{notice.name}{' over' if notice.cleared else ''}" for notice in notices]
+    """Return the codes of the alarms, with a word behind those that clear."""
+    return [f"{notice.code}{' over' if notice.cleared else ''}" for notice in notices]
 
 
 def test_a_broken_phone_is_told_of_until_it_logs_in() -> None:
@@ -50,7 +42,7 @@ def test_a_broken_phone_is_told_of_until_it_logs_in() -> None:
     first, again = (list(phones.on_failure(attempt(account="204"), now)) for now in (0.0, 5.0))
     assert first == again
     [notice] = first
-    assert (notice.name, notice.subject) == (BROKEN, "204 at 192.0.2.7")
+    assert (notice.code, notice.subject) == (BROKEN, "204 at 192.0.2.7")
     assert "wrong password" in notice.text
     assert names(list(phones.on_success(success(), 9, 6.0))) == [f"{BROKEN} over"]
     assert list(phones.on_success(success(), 0, 7.0)) == []

@@ -102,8 +102,8 @@ def manager_conf(*, web: bool, filtered: bool = False, everywhere: bool = False)
 
 
 def alarms(guard: Guard) -> set[str]:
-    """Return the names of the active alarms."""
-    return {alarm["name"] for alarm in guard.status()["alarms"]}
+    """Return the codes of the active alarms."""
+    return {alarm["code"] for alarm in guard.status()["alarms"]}
 
 
 def counted(guard: Guard) -> set[str]:

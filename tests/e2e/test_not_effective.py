@@ -70,6 +70,6 @@ def test_an_asterisk_in_another_namespace_is_noticed(asterisk22: Lab, tmp_path: 
                 attack.stop()
             status = guard.ask("status")
     [alarm] = status["alarms"]
-    assert (alarm["name"], alarm["subject"]) == ("ban.not_effective", GUESSER)
+    assert (alarm["code"], alarm["subject"]) == ("ban.not_effective", GUESSER)
     assert "another network namespace" in alarm["text"]
     assert guard.log.count("event=alarm.ban.not_effective") == 1

@@ -138,7 +138,7 @@ def nftables(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
 
 def of_the_firewall(status: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the alarms without that of the source: there is no Asterisk here."""
-    return [alarm for alarm in status["alarms"] if alarm["name"] != "source.silent"]
+    return [alarm for alarm in status["alarms"] if alarm["code"] != "source.silent"]
 
 
 def check_repaired(house: House, script: str) -> None:
@@ -215,7 +215,7 @@ def check_alarm(house: House, script: str, fix: str) -> None:
     status = house.guard.ask("status")
     assert (status["enforced"], status["expected"]) == (0, len(BANS))
     [alarm] = of_the_firewall(status)
-    assert (alarm["name"], alarm["subject"]) == ("firewall", "rules")
+    assert alarm["code"] == "firewall.damaged"
     assert "fix: " in alarm["text"]
     house.shell(fix)
     until(house.is_enforced, "enforcement of all bans and lists", PROMPT)

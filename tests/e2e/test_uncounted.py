@@ -131,7 +131,7 @@ def test_a_friend_that_makes_up_its_nonces_is_reported(open22: Lab, tmp_path: Pa
 
         def unprovable() -> set[str]:
             alarms = guard.status()["alarms"]
-            return {alarm["subject"] for alarm in alarms if alarm["name"] == "evidence.unprovable"}
+            return {alarm["subject"] for alarm in alarms if alarm["code"] == "evidence.unprovable"}
 
         until(lambda: unprovable() == {source}, "the alarm")
         assert guard.banned() == set()

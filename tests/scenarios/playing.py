@@ -118,7 +118,7 @@ class _Player:
         for outcome in step.outcomes:
             if outcome.what is What.ACTIVE:
                 active = sum(
-                    alarm.name == outcome.name and outcome.subject in ("", alarm.subject)
+                    alarm.code == outcome.name and outcome.subject in ("", alarm.subject)
                     for alarm in self._stage.alarms.active
                 )
                 if active != outcome.number:

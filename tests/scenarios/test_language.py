@@ -211,7 +211,7 @@ def test_without_its_witnesses_nobody_tells() -> None:
     [
         ("10:00:30  => attacker is a friend", "is not"),
         ("10:00:30  => 198.51.100.7 is no friend", "is a friend"),
-        ("10:00:30  => alarm distributed is active", "0 are active"),
+        ("10:00:30  => alarm attack.distributed is active", "0 are active"),
         ("11:30:00  => attacker is banned", "is not"),
     ],
 )

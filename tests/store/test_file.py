@@ -290,7 +290,7 @@ def test_the_daemon_goes_on_when_damage_comes_later(tmp_path: Path) -> None:
 
 def alarms(guard: Guard) -> list[str]:
     """Return the texts of the alarms about the database."""
-    return [alarm["text"] for alarm in guard.ask("status")["alarms"] if alarm["name"] == "store"]
+    return [alarm["text"] for alarm in guard.ask("status")["alarms"] if alarm["code"].startswith("store.")]
 
 
 def test_the_boot_puts_rules_in_place_over_damage(tmp_path: Path) -> None:

@@ -180,8 +180,8 @@ def storm(here: GuardedPbx, senders: int, each: int, rate: float, *, allowed: fl
     found.bans = here.guard.bans()
     status = here.guard.status()
     found.drops = status["limiter_drops"]
-    found.alarms = [alarm for alarm in status["alarms"] if alarm["name"] == "spoofing"]
-    found.alarm_lines = here.guard.log.count("event=alarm.spoofing ")
+    found.alarms = [alarm for alarm in status["alarms"] if alarm["code"] == "attack.spoofing"]
+    found.alarm_lines = here.guard.log.count("event=alarm.attack.spoofing ")
     if found.claimed:
         found.passes = through(here.lab, _one_of(found.claimed[-1]["address"]))
     return found

@@ -137,8 +137,8 @@ class Happened:
     """What follows from a transcript, in order.
 
     ``attempts`` holds lines such as ``192.0.2.7 counted, claimed``, ``bans`` such as ``guess bans
-    192.0.2.7/32 in full after 5``, ``alarms`` such as ``distributed of 204 of pbx``, with ``is over`` at
-    its end.
+    192.0.2.7/32 in full after 5``, ``alarms`` such as ``attack.distributed of 204 of pbx``, with
+    ``is over`` at its end.
     """
 
     attempts: list[str] = Factory(list)
@@ -329,7 +329,7 @@ class Guard:
                 )
         for notice in self._detector.take_alarms():
             subject = f" of {notice.subject}" if notice.subject else ""
-            happened.alarms.append(f"{notice.name}{subject}{' is over' if notice.cleared else ''}")
+            happened.alarms.append(f"{notice.code}{subject}{' is over' if notice.cleared else ''}")
 
 
 class _Connections:

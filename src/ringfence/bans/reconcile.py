@@ -19,6 +19,7 @@ from math import inf, isfinite
 import structlog
 from attrs import define, frozen
 
+from ringfence.alarm_codes import AlarmCode
 from ringfence.alarms import Alarms
 from ringfence.bans.enforcer import CHUNK, Enforcer
 from ringfence.bans.ledger import key_of, network_of
@@ -98,9 +99,9 @@ class Reconciler:
                 self._repair(health.damage)
                 self._broken = False
         except (FirewallError, StoreError) as error:
-            self._alarms.activate("firewall", "rules", f"the firewall cannot be checked: {error}")
+            self._alarms.activate(AlarmCode.FIREWALL_DAMAGED, "", f"the firewall cannot be checked: {error}")
             return
-        self._alarms.clear("firewall", "rules")
+        self._alarms.clear(AlarmCode.FIREWALL_DAMAGED, "")
         self._elements = health.elements
         if health.elements is not None:
             alive = enforcer.ledger.alive(enforcer.clock.wall())
@@ -143,11 +144,10 @@ class Reconciler:
             try:
                 await self.compare()
             except FirewallError as error:
-                self._alarms.activate(
-                    "firewall", "bans", f"the bans cannot be compared with the kernel: {error}"
-                )
+                text = f"the bans cannot be compared with the kernel: {error}"
+                self._alarms.activate(AlarmCode.FIREWALL_NOT_COMPARED, "", text)
             else:
-                self._alarms.clear("firewall", "bans")
+                self._alarms.clear(AlarmCode.FIREWALL_NOT_COMPARED, "")
             last = mono()
             took = last - began
 

@@ -84,6 +84,13 @@ def counted(number: int, one: str, many: str = "") -> str:
     return f"{number} {one if number == 1 else many or one + 's'}"
 
 
+def alarm_line(alarm: "Mapping[str, Any]") -> str:
+    """Return the line that shows an alarm of the daemon."""
+    about = " ".join(filter(None, [alarm["code"], alarm["subject"]]))
+    again = f" ({alarm['times']} times)" if alarm["times"] > 1 else ""
+    return f"! {about}: {alarm['text']}{again}"
+
+
 def settings_from(path: Path, *, secrets: bool = False) -> "Settings":
     """Load the configuration; ``secrets`` is false for commands that only use the daemon or the kernel."""
     from ringfence.config import loader as config  # noqa: PLC0415 - loaded when a command runs

@@ -5,10 +5,12 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from ringfence.alarm_codes import AlarmCode
 from ringfence.cli.common import (
     DEFAULT_CONFIG,
     ConfigOption,
     JsonOption,
+    alarm_line,
     ask_daemon,
     counted,
     errors_reported,
@@ -23,9 +25,8 @@ if TYPE_CHECKING:
 
 REFUSED = "the new configuration is refused"
 """Prefix of the daemon's problem about an invalid new configuration."""
-_ALL_FAILING = "phones.all_failing"
-_MAX_OF_ONE_NAME = 5
-"""Alarms of one name that are shown."""
+_MAX_OF_ONE_CODE = 5
+"""Alarms of one code that are shown."""
 _LABEL = 10
 """Width of the label before a line's text (columns)."""
 _MIN_ACCOUNTS = 20
@@ -94,19 +95,16 @@ def _print(report: dict[str, Any]) -> None:
 
 
 def _alarms(alarms: list[dict[str, Any]]) -> list[str]:
-    """Return the lines for alarms; the alarm for all phones comes first, and repeated names are limited."""
-    by_name: dict[str, list[dict[str, Any]]] = {}
-    for alarm in sorted(alarms, key=lambda alarm: bool(alarm["name"] != _ALL_FAILING)):
-        by_name.setdefault(alarm["name"], []).append(alarm)
-    lines = []
-    for name, same_name in by_name.items():
-        for alarm in same_name[:_MAX_OF_ONE_NAME]:
-            again = f" ({alarm['times']} times)" if alarm["times"] > 1 else ""
-            lines.append(f"! {name} {alarm['subject']}: {alarm['text']}{again}")
-        if len(same_name) > _MAX_OF_ONE_NAME:
-            lines.append(
-                f"! {name}: and {len(same_name) - _MAX_OF_ONE_NAME} more; see: ringfence status --json"
-            )
+    """Return the lines for alarms; the alarm for all phones comes first, and repeated codes are limited."""
+    by_code: dict[str, list[dict[str, Any]]] = {}
+    for alarm in sorted(alarms, key=lambda alarm: bool(alarm["code"] != AlarmCode.PHONES_ALL_FAILING)):
+        by_code.setdefault(alarm["code"], []).append(alarm)
+    lines: list[str] = []
+    for code, same_code in by_code.items():
+        lines += map(alarm_line, same_code[:_MAX_OF_ONE_CODE])
+        if len(same_code) > _MAX_OF_ONE_CODE:
+            more = len(same_code) - _MAX_OF_ONE_CODE
+            lines.append(f"! {code}: and {more} more; see: ringfence status --json")
     return lines
 
 

@@ -12,6 +12,7 @@ from ringfence.cli.common import (
     DEFAULT_CONFIG,
     ConfigOption,
     JsonOption,
+    alarm_line,
     ask_daemon,
     errors_reported,
     networks_from,
@@ -89,9 +90,7 @@ def _print(found: Document, screen: "Screen") -> None:
     out = found["verdict"] in {"banned", "denied"}
     screen.show(_headline(found), style="bold red" if out else "bold")
     for alarm in found["alarms"]:
-        again = f" ({alarm['times']} times)" if alarm["times"] > 1 else ""
-        text = f"! {alarm['name']} {alarm['subject']}: {alarm['text']}{again}"
-        screen.show(text, style="bold red", indent=2)
+        screen.show(alarm_line(alarm), style="bold red", indent=2)
     screen.show()
     for label, text in _lines(found):
         first, *rest = wrap(

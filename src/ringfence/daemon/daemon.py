@@ -20,6 +20,7 @@ import structlog
 from attrs import asdict, evolve, frozen
 
 from ringfence import control
+from ringfence.alarm_codes import AlarmCode
 from ringfence.bans.suspects import Suspects
 from ringfence.clock import Clock
 from ringfence.config import loader
@@ -375,11 +376,14 @@ class Daemon:
         """Update the alarms of the database, which stay until an administrator has fixed it."""
         records, alarms = self._enforcer.records, self._keeper.alarms
         while True:
-            for about, text in (("damaged", records.damage), ("in memory", records.fleeting)):
+            for code, text in (
+                (AlarmCode.STORE_DAMAGED, records.damage),
+                (AlarmCode.STORE_IN_MEMORY, records.fleeting),
+            ):
                 if text:
-                    alarms.activate("store", about, text)
+                    alarms.activate(code, "", text)
                 else:
-                    alarms.clear("store", about)
+                    alarms.clear(code, "")
             await asyncio.sleep(STORE_EVERY)
 
     async def _watchdog(self) -> None:

@@ -12,6 +12,7 @@ from itertools import chain, islice, repeat
 import structlog
 from attrs import evolve
 
+from ringfence.alarm_codes import AlarmCode
 from ringfence.alarms import Alarms
 from ringfence.bans.enforcer import Enforcer
 from ringfence.bans.exemptions import ITSELF, Exempt, without_reserved
@@ -155,11 +156,10 @@ class Keeper:
         except FirewallBusyError:
             return
         except FirewallError as error:
-            fix = "as root: ringfence off, ringfence on"
-            text = f"the rules of another backend cannot be removed: {error}; fix, {fix}"
-            self.alarms.activate("firewall", "leftovers", text)
+            text = f"another backend's rules stay: {error}; fix, as root: ringfence off, ringfence on"
+            self.alarms.activate(AlarmCode.FIREWALL_LEFTOVERS, "", text)
         else:
-            self.alarms.clear("firewall", "leftovers")
+            self.alarms.clear(AlarmCode.FIREWALL_LEFTOVERS, "")
             if others:
                 self._log.warning("firewall.taken_over", before=others, now=enforcer.backend.name)
 
@@ -183,7 +183,7 @@ class Keeper:
             trial.confirm(self.enforcer.records.store)
         except (FirewallError, StoreError) as error:
             text = f"the trial has ended, but not everything is removed: {error}; fix: ringfence off"
-            self.alarms.activate("firewall", "trial", text)
+            self.alarms.activate(AlarmCode.TRIAL_NOT_ENDED, "", text)
 
     def close(self) -> None:
         """Close the connection to the kernel; the rules and bans stay."""
@@ -231,10 +231,10 @@ class Keeper:
             self.enforcer.opened = backend.open()
         except FirewallError as error:
             self._plan_failed = True  # tried again with the next reading of the counters
-            self.alarms.activate("firewall", "plan", f"the new rules could not be put in place: {error}")
+            self.alarms.activate(AlarmCode.FIREWALL_NOT_CHANGED, "", f"the new rules are missing: {error}")
         else:
             self._plan_failed = False
-            self.alarms.clear("firewall", "plan")
+            self.alarms.clear(AlarmCode.FIREWALL_NOT_CHANGED, "")
             self._log.info("firewall.changed", what=plan.changed_keys(before))
 
     def _plan(self) -> FirewallPlan:
@@ -376,7 +376,7 @@ class Keeper:
             seen = Observations(arrived, others, tuple(self._manager_ports))
             causes += await self._diagnosis.likely_causes(address, seen)
             text = "its packets arrive although it is, or should be, banned: " + "; ".join(causes)
-            self.alarms.activate("ban.not_effective", str(address), text)
+            self.alarms.activate(AlarmCode.BAN_NOT_EFFECTIVE, str(address), text)
 
     @property
     def _manager_ports(self) -> list[int]:
@@ -432,9 +432,9 @@ class Keeper:
         try:
             self.switch_on()
         except (FirewallError, StoreError) as error:
-            self.alarms.activate("firewall", "on", f"nothing is enforced, although it should be: {error}")
+            self.alarms.activate(AlarmCode.FIREWALL_NOT_ENFORCED, "", f"nothing is enforced: {error}")
         else:
-            self.alarms.clear("firewall", "on")
+            self.alarms.clear(AlarmCode.FIREWALL_NOT_ENFORCED, "")
 
     def _watch(self) -> None:
         """Watch for changes by other programs, once until the next tick. The descriptor may change."""
@@ -468,7 +468,7 @@ class Keeper:
         try:
             found = enforcer.backend.flooders()
         except FirewallError as error:
-            self.alarms.activate("limiter", "flooding", f"the sources over the limit cannot be read: {error}")
+            self.alarms.activate(AlarmCode.LIMITER_UNREADABLE, "", f"floods cannot be read: {error}")
             return
         self._on_floods([flooder for flooder in found if self._is_new(flooder)])
         self._packets = {(flooder.network, flooder.tcp): flooder.packets for flooder in found}
@@ -483,13 +483,13 @@ class Keeper:
         try:
             usage = await asyncio.to_thread(self.enforcer.backend.counters)
         except FirewallError as error:
-            self.alarms.activate("firewall", "usage", f"the rules' counters cannot be read: {error}")
+            self.alarms.activate(AlarmCode.FIREWALL_COUNTERS, "", f"the counters cannot be read: {error}")
             return Counters()
-        self.alarms.clear("firewall", "usage")
+        self.alarms.clear(AlarmCode.FIREWALL_COUNTERS, "")
         more = usage.limiter_full - self._limiter_full
         self._limiter_full = usage.limiter_full
         if more > 0:
-            self.alarms.activate("limiter", "full", _FULL)
+            self.alarms.activate(AlarmCode.LIMITER_FULL, "", _FULL)
         return usage
 
 

@@ -11,9 +11,10 @@ from itertools import groupby
 
 from attrs import evolve
 
+from ringfence.alarm_codes import AlarmCode
 from ringfence.alarms import Alarms
 from ringfence.clock import Clock
-from ringfence.detect.alarms import FORGED_BY, FORGED_BY_TEXT, UNPROVABLE
+from ringfence.detect.alarms import FORGED_BY_TEXT
 from ringfence.detect.detector import Detector
 from ringfence.detect.judge import Decision
 from ringfence.detect.judgement import Disposition, Judgement
@@ -102,9 +103,9 @@ class Pipeline:
             if judgement is not None:
                 self._apply(judgement)
             if event.tampered:
-                self._alarms.activate("evidence.tampered", str(event.source), _TAMPERED)
+                self._alarms.activate(AlarmCode.EVIDENCE_TAMPERED, str(event.source), _TAMPERED)
             if event.forgeable and event.source.name == AMI:
-                self._alarms.activate("evidence.forgeable", str(event.source), _FORGEABLE)
+                self._alarms.activate(AlarmCode.EVIDENCE_FORGEABLE, str(event.source), _FORGEABLE)
         self._apply_alarm_changes()
 
     def on_challenges(self, seen: Sequence[Challenge | ObservedRequest], now: float) -> None:
@@ -181,10 +182,10 @@ class Pipeline:
             return
         for notice in self._detector.take_alarms():
             if notice.cleared:
-                self._alarms.clear(notice.name, notice.subject)
+                self._alarms.clear(notice.code, notice.subject)
             else:
-                self._alarms.activate(notice.name, notice.subject, notice.text, notice.lasts)
-            if notice.name == UNPROVABLE:
+                self._alarms.activate(notice.code, notice.subject, notice.text, notice.lasts)
+            if notice.code is AlarmCode.EVIDENCE_UNPROVABLE:
                 self._unshield()
 
     def _decide(self, decision: Decision) -> None:
@@ -213,13 +214,13 @@ class Pipeline:
         if attempt.forged_address is not None:
             own = judgement.disposition is not Disposition.FORGED
             text = FORGED_BY_TEXT if own else _TWO_NAMES
-            activate(FORGED_BY, address, text.format(at=attempt.forged_address))
+            activate(AlarmCode.EVIDENCE_FORGED_BY, address, text.format(at=attempt.forged_address))
         elif judgement.disposition is Disposition.FORGED:
-            activate("evidence.forged", address, _FORGED)
+            activate(AlarmCode.EVIDENCE_FORGED, address, _FORGED)
         if attempt.event is EventKind.HIDDEN:
-            activate("evidence.hidden", address, _HIDDEN)
+            activate(AlarmCode.EVIDENCE_HIDDEN, address, _HIDDEN)
         if judgement.disposition is Disposition.UNCONFIRMED:
-            activate("evidence.unconfirmed", address, _LISTED.format(why=why_unconfirmed(attempt)))
+            activate(AlarmCode.EVIDENCE_UNCONFIRMED, address, _LISTED.format(why=why_unconfirmed(attempt)))
 
 
 _OVER_THE_LIMIT = Attempt(

@@ -7,14 +7,13 @@ never existed causes no alarm.
 
 from collections.abc import Iterable, Mapping
 
+from ringfence.alarm_codes import AlarmCode
 from ringfence.alarms import Alarms
 from ringfence.model import printable
 from ringfence.sources.state import Condition, State
 
 PATIENCE = 5.0
 """Seconds that a source may take to start or to come back."""
-
-SILENT, LOST = "source.silent", "log.lost"
 
 
 class SourceWatchdog:
@@ -39,7 +38,7 @@ class SourceWatchdog:
                 self._alarmed.add(name)
                 detail = printable(condition.detail)
                 text = f"reports nothing for {PATIENCE:.0f} s and more: {condition.state}, {detail}"
-                self._alarms.activate(SILENT, name, text)
+                self._alarms.activate(AlarmCode.SOURCE_SILENT, name, text)
         for name in self._quiet_since.keys() - conditions.keys():
             del self._quiet_since[name]
             self._clear(name)
@@ -50,14 +49,14 @@ class SourceWatchdog:
     def _clear(self, name: str) -> None:
         if name in self._alarmed:
             self._alarmed.discard(name)
-            self._alarms.clear(SILENT, name)
+            self._alarms.clear(AlarmCode.SOURCE_SILENT, name)
 
     def on_lost_lines(self, name: str, said: Iterable[tuple[str, int]]) -> None:
         """Activate an alarm for each message of Asterisk about lost log lines whose count has grown."""
         for what, count in said:
             if count > self._lost.get((name, what), 0):
                 self._lost[name, what] = count
-                self._alarms.activate(LOST, f"{name}: {what}", _DROPPED)
+                self._alarms.activate(AlarmCode.LOG_LOST, f"{name}: {what}", _DROPPED)
 
 
 _DROPPED = "Asterisk reports that log lines are missing: attempts that only this log reports are missed"

@@ -2,10 +2,9 @@
 
 from math import inf
 
+from ringfence.alarm_codes import AlarmCode
 from ringfence.model import Address, AlarmChange, printable
 
-DISTRIBUTED, SPOOFING = "distributed", "spoofing"
-UNPROVABLE, FORGED_BY = "evidence.unprovable", "evidence.forged_by"
 FORGED_BY_TEXT = (
     "its requests name {at} as their sender, by a Via header or a forged source address; they count as "
     "attempts of its own"
@@ -18,22 +17,22 @@ def distributed(asterisk: str, account: str) -> AlarmChange:
         f"many addresses try the password of {printable(account)}; until they stop, the second failure of a "
         "stranger on this account is a ban"
     )
-    return AlarmChange(DISTRIBUTED, _name(asterisk, account), text, lasts=inf)
+    return AlarmChange(AlarmCode.ATTACK_DISTRIBUTED, _name(asterisk, account), text, lasts=inf)
 
 
 def distributed_cleared(asterisk: str, account: str) -> AlarmChange:
     """Return the alarm change that clears it."""
-    return AlarmChange(DISTRIBUTED, _name(asterisk, account), "", cleared=True)
+    return AlarmChange(AlarmCode.ATTACK_DISTRIBUTED, _name(asterisk, account), "", cleared=True)
 
 
 def spoofing(most: int) -> AlarmChange:
     """Return the alarm that more than ``most`` new unproven addresses a minute reached a rule's threshold."""
-    return AlarmChange(SPOOFING, "", _SPOOFING.format(most=most))
+    return AlarmChange(AlarmCode.ATTACK_SPOOFING, "", _SPOOFING.format(most=most))
 
 
 def forged_by(address: Address, at: Address) -> AlarmChange:
     """Return the alarm that the requests of ``address`` name ``at`` as their sender."""
-    return AlarmChange(FORGED_BY, str(address), FORGED_BY_TEXT.format(at=at))
+    return AlarmChange(AlarmCode.EVIDENCE_FORGED_BY, str(address), FORGED_BY_TEXT.format(at=at))
 
 
 def unprovable(address: Address, *, friend: bool) -> AlarmChange:
@@ -44,7 +43,7 @@ def unprovable(address: Address, *, friend: bool) -> AlarmChange:
     )
     if friend:
         text += "; it is a friend and not banned for them, but the limiter no longer exempts it"
-    return AlarmChange(UNPROVABLE, str(address), text)
+    return AlarmChange(AlarmCode.EVIDENCE_UNPROVABLE, str(address), text)
 
 
 def _name(asterisk: str, account: str) -> str:

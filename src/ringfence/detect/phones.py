@@ -24,6 +24,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Iterator
 from math import inf
 
+from ringfence.alarm_codes import AlarmCode
 from ringfence.detect.friends import Friends
 from ringfence.detect.recent import remember
 from ringfence.model import Address, AlarmChange, Attempt, Contact, EventKind, SecurityEvent, printable
@@ -38,8 +39,6 @@ MOST = 16_384
 MOST_ELSEWHERE = 4_096
 GOES_ON = 10
 LOST_AT_LEAST = 3
-BROKEN, FAILING, ALL_FAILING = "phone.broken", "phone.failing", "phones.all_failing"
-GUESSED, ELSEWHERE = "password.guessed", "password.elsewhere"
 
 _Phone = tuple[str, Address, str]
 
@@ -74,7 +73,7 @@ class Phones:
         known = attempt.event is not EventKind.INVALID_ACCOUNT_ID
         why = "has a wrong password" if known else "is unknown to Asterisk, which it was not before"
         yield AlarmChange(
-            BROKEN,
+            AlarmCode.PHONE_BROKEN,
             f"{printable(attempt.account)} at {attempt.address}",
             f"extension {printable(attempt.account)} {why}; no address is banned for it",
             lasts=BROKEN_FOR,
@@ -89,7 +88,7 @@ class Phones:
             f"{who} fail at once, where they worked: is Asterisk's database down, or did a reload drop its "
             "endpoints? Until they work again, no current or former friend is banned"
         )
-        return AlarmChange(ALL_FAILING, attempt.asterisk, text, lasts=inf)
+        return AlarmChange(AlarmCode.PHONES_ALL_FAILING, attempt.asterisk, text, lasts=inf)
 
     @property
     def _failing(self) -> int:
@@ -112,7 +111,8 @@ class Phones:
                 f"{account} fails again and again at an address of yours where it never worked: a new phone "
                 "with a wrong password, or an attacker there guesses"
             )
-            yield AlarmChange(FAILING, f"{account} at {attempt.address}", text, lasts=BROKEN_FOR)
+            subject = f"{account} at {attempt.address}"
+            yield AlarmChange(AlarmCode.PHONE_FAILING, subject, text, lasts=BROKEN_FOR)
 
     def _is_quiet(self, asterisk: str, now: float) -> bool:
         return now - self._succeeded_at.get(asterisk, -inf) >= QUIET
@@ -145,14 +145,14 @@ class Phones:
         self._succeeded_at[event.source.asterisk] = now
         self._clear_failure(phone)
         if self._alarmed.pop(phone, None) is not None:
-            yield AlarmChange(BROKEN, subject, "", cleared=True)
+            yield AlarmChange(AlarmCode.PHONE_BROKEN, subject, "", cleared=True)
         if self._friends.worked_at(account, address):
             return
         if failures >= FAILURES:
             yield _guessed(account, address, failures)
         elif self._friends.knows_account(account):
             yield AlarmChange(
-                ELSEWHERE,
+                AlarmCode.PASSWORD_ELSEWHERE,
                 subject,
                 f"{printable(account)} logs in from an address where it never was: if no phone was moved, "
                 "change the password",
@@ -169,7 +169,7 @@ class Phones:
         few = len(self._accounts) < AT_LEAST and len(self._unknown_at) < LOST_AT_LEAST
         if self._friends.outage_mode and (few or 4 * self._failing <= self._most_failed):
             self._friends.outage_mode = False
-            yield AlarmChange(ALL_FAILING, self._outage_of, "", cleared=True)
+            yield AlarmChange(AlarmCode.PHONES_ALL_FAILING, self._outage_of, "", cleared=True)
 
     def _forget(self, now: float) -> None:
         while self._failed and now - next(iter(self._failed.values())) >= WITHIN:
@@ -185,4 +185,4 @@ def _guessed(account: str, address: Address, failures: int) -> AlarmChange:
         f"a right password for {printable(account)} follows {failures} wrong ones from there: if this is "
         "not a new phone, change the password"
     )
-    return AlarmChange(GUESSED, f"{printable(account)} at {address}", text)
+    return AlarmChange(AlarmCode.PASSWORD_GUESSED, f"{printable(account)} at {address}", text)

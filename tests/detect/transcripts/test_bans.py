@@ -123,7 +123,7 @@ def test_so_many_new_claimed_bans_a_minute() -> None:
     steps = [step for n in range(5) for step in claimed([float(n)] * 5, f"203.0.113.{n}")]
     happened = guard.play(*steps)
     assert [ban.split(" ")[2] for ban in happened.bans] == [f"203.0.113.{n}/32" for n in range(3)]
-    assert happened.alarms == ["spoofing"]
+    assert happened.alarms == ["attack.spoofing"]
     assert len(guard.play(*(at(5, guess()) for _ in range(5))).bans) == 1
     assert len(guard.play(*claimed([60.0] * 5, "203.0.113.100")).bans) == 1
     assert guard.play(*claimed([60.5] * 5, "203.0.113.101")).bans == []
@@ -352,9 +352,9 @@ def test_eight_addresses_at_one_account_raise_an_alarm() -> None:
     """The eighth address raises the alarm, and it clears an hour after the first attempts."""
     guard = Guard()
     assert guard.play(*distributed_attack()[:7]).alarms == []
-    assert guard.play(distributed_attack()[7]).alarms == ["distributed of 204 of pbx"]
+    assert guard.play(distributed_attack()[7]).alarms == ["attack.distributed of 204 of pbx"]
     assert guard.play(*ticks(3_599, 3_599)).alarms == []
-    assert guard.play(*ticks(3_601, 3_601)).alarms == ["distributed of 204 of pbx is over"]
+    assert guard.play(*ticks(3_601, 3_601)).alarms == ["attack.distributed of 204 of pbx is over"]
 
 
 def test_the_second_failure_of_a_stranger_during_a_distributed_attack_is_a_ban() -> None:

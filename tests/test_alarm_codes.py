@@ -1,0 +1,38 @@
+"""The codes of alarms: dotted names, each with sentences, and each in use."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+import ringfence
+from ringfence.alarm_codes import AlarmCode
+
+SOURCES = Path(ringfence.__file__).parent
+
+
+@pytest.mark.parametrize("code", AlarmCode)
+def test_a_code_is_a_dotted_name_with_two_sentences(code: AlarmCode) -> None:
+    """A code names its area and the alarm, and is the name of its member; both texts are sentences."""
+    assert re.fullmatch(r"[a-z]+\.[a-z_]+", code)
+    assert code.name == code.upper().replace(".", "_")
+    assert code.meaning.endswith(".")
+    assert code.action.endswith(".")
+
+
+def test_every_code_is_raised() -> None:
+    """Each code is used by some source file besides the table."""
+    used = {
+        name
+        for path in SOURCES.rglob("*.py")
+        for name in re.findall(r"AlarmCode\.([A-Z_]+)", path.read_text("utf-8"))
+    }
+    assert used == {code.name for code in AlarmCode}
+
+
+def test_alarms_about_the_setup_are_known_by_their_codes() -> None:
+    """``check`` reports alarms about the host's setup, and none about phones, passwords and attackers."""
+    assert AlarmCode.FIREWALL_DAMAGED.is_setup
+    assert AlarmCode.LIMITER_FULL.is_setup
+    assert not AlarmCode.PHONE_BROKEN.is_setup
+    assert not AlarmCode.EVIDENCE_HIDDEN.is_setup
