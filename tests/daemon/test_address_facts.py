@@ -1,4 +1,4 @@
-"""Facts about an address, from a keeper with a real detector, a real store and the memory firewall."""
+"""Facts about an address, with a real detector, a real store and the memory firewall."""
 
 import asyncio
 from collections.abc import Iterator
@@ -27,8 +27,8 @@ class Desk:
 
     def __init__(self, made: Kept) -> None:
         self.kept = made
-        made.keeper.mount()
-        self._asking = AddressFacts(made.keeper)
+        made.side.start()
+        self._asking = AddressFacts(made.side)
 
     def ask(self, network: str) -> dict[str, Any]:
         """Return the answer that a command receives."""
@@ -170,7 +170,7 @@ def test_a_former_friend(desk: Desk) -> None:
 def test_what_is_strange_about_it(desk: Desk) -> None:
     """The answer has only the active alarms that name the address."""
     for subject in ("192.0.2.1", "204 at 192.0.2.1", "192.0.2.2"):
-        desk.kept.keeper.alarms.activate(AlarmCode.PHONE_BROKEN, subject, "a wrong password \x1b")
+        desk.kept.alarms.activate(AlarmCode.PHONE_BROKEN, subject, "a wrong password \x1b")
     told = desk.ask("192.0.2.1")
 
     assert {alarm["subject"] for alarm in told["alarms"]} == {"192.0.2.1", "204 at 192.0.2.1"}
@@ -192,7 +192,7 @@ def test_who_is_on_a_list(desk: Desk) -> None:
     replace_imported(
         desk.kept.store, ListKind.DENY, "/list", many, note="bad", now=desk.kept.now, most=262_144
     )
-    desk.kept.keeper.lists.load()
+    desk.kept.side.lists.load()
 
     assert desk.ask("198.51.100.9")["verdict"] == "allowed"
     assert desk.ask("203.0.113.9")["verdict"] == "denied"
@@ -242,4 +242,4 @@ def test_what_cannot_be_read_is_told(desk: Desk) -> None:
 def test_what_is_no_address_is_refused(desk: Desk, request_: dict[str, Any]) -> None:
     """A request without an address or a network is refused with an error that explains it."""
     with pytest.raises(ControlError, match="not an address or network"):
-        asyncio.run(AddressFacts(desk.kept.keeper).answer(request_))
+        asyncio.run(AddressFacts(desk.kept.side).answer(request_))

@@ -19,8 +19,9 @@ from ringfence.clock import Clock
 from ringfence.config import loader, schema
 from ringfence.config.schema import RuleSettings, Settings
 from ringfence.daemon.daemon import Daemon
-from ringfence.daemon.keeper import Keeper
+from ringfence.daemon.firewall_side import build_firewall_side
 from ringfence.daemon.pipeline import Pipeline
+from ringfence.firewall.memory import MemoryBackend
 from ringfence.store.best_effort import Records
 from ringfence.store.database import Store
 
@@ -132,10 +133,9 @@ class Reloading:
         found = loader.load(self.file)
         clock = Clock()
         self.daemon = Daemon(self.file, found, clock)
-        self.daemon._keeper = Keeper(
-            found, Records(Store.open(found.store.path, owner=True)), self.daemon._detector, clock
-        )
-        self.daemon._enforcer = self.daemon._keeper.enforcer
+        records = Records(Store.open(found.store.path, owner=True))
+        side = build_firewall_side(found, records, self.daemon._detector, MemoryBackend(), clock)
+        self.daemon._side, self.daemon._enforcer = side, side.enforcer
         self.daemon._pipeline = Pipeline(self.daemon._detector, lambda _: None, clock, Alarms(clock.wall))
 
     def write(self) -> None:
@@ -163,7 +163,7 @@ class Reloading:
             "claims": daemon._detector._judge.claims.terms,
             "several": daemon._detector._attribution.several,
             "plan": daemon._enforcer.backend.plan,
-            "lists": daemon._keeper.lists._configured,
+            "lists": daemon._side.lists._configured,
             "sources": [listener.settings for listener in daemon._listeners.values()],
             "wire": daemon._pipeline.wire_asterisk,
         }

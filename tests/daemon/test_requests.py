@@ -1,4 +1,4 @@
-"""The answers to commands, from a real keeper, with requests as the socket delivers them."""
+"""The answers to commands, from the parts of a real daemon, with requests as the socket delivers them."""
 
 import asyncio
 import inspect
@@ -24,20 +24,19 @@ class Office:
 
     def __init__(self, made: Kept) -> None:
         self.kept = made
-        made.keeper.mount()
-        self.handlers = RequestHandlers(made.keeper, self._seen).handlers()
+        made.side.start()
+        self.handlers = RequestHandlers(made.side, self._seen).handlers()
 
     def _seen(self, usage: Counters) -> StatusData:
-        keeper = self.kept.keeper
         return StatusData(
             now=0.0,
             sources=(),
             wire=None,
             detector=self.kept.detector,
-            reconciler=keeper.reconciler,
+            reconciler=self.kept.side.reconciler,
             usage=usage,
             why="",
-            alarms=keeper.alarms.active,
+            alarms=self.kept.alarms.active,
         )
 
     def ask(self, do: str, **request: object) -> Any:  # noqa: ANN401 - whatever JSON holds
@@ -118,7 +117,8 @@ def test_a_reason_is_a_text(office: Office) -> None:
 def test_by_force_who_is_protected_is_banned_and_not_passed_over(office: Office) -> None:
     """A protected address is refused with the reason; with force it is banned and no longer passes."""
     gateway = ip_network("203.0.113.1")
-    office.kept.keeper._protected_changed({gateway: "a gateway"})
+    office.kept.side.protected.set_others({gateway: "a gateway"})
+    office.kept.side.networks.on_protected()
     assert "a gateway" in office.ask("ban", networks=["203.0.113.1"], seconds=60)[0]
 
     assert office.ask("ban", networks=["203.0.113.1"], seconds=60, force=True) == []

@@ -29,7 +29,6 @@ class Followed:
         self.server = server
         self.seen: list[Answers] = []
         self.names = Names(
-            self.seen.append,
             known,
             nameservers=["127.0.0.1"],
             port=server.port,
@@ -68,7 +67,7 @@ def follow(
             prepare(server)
             followed = Followed(server, known, patience)
             followed.names.want([CARRIER])
-            task = group.create_task(_running(followed.names.run()))
+            task = group.create_task(_running(followed.names.run(followed.seen.append)))
             try:
                 await script(followed)
             finally:

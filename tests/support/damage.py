@@ -90,16 +90,16 @@ def start(path: Path) -> tuple[str, str]:
     """Start like the daemon and check that it bans; return the damage, and why the store is temporary."""
     store, fleeting = Store.open_or_memory(path)
     with store, capture_logs(), pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ringfence.daemon.keeper.read_addresses", frozenset)
-        patch.setattr("ringfence.daemon.keeper.read_protected", lambda _: {})
+        patch.setattr("ringfence.daemon.protected_networks.read_addresses", frozenset)
+        patch.setattr("ringfence.daemon.protected_networks.read_protected", lambda _: {})
         guard = Kept(store, kept_settings())
         guard.backend.put(IN_KERNEL, START + 600)
-        guard.keeper.mount()
+        guard.side.start()
         assert str(IN_KERNEL) in guard.banned()
         assert ip_network(IN_KERNEL) in {ban.network for ban in store.running(START)}
         guard.enforcer.ban([ip_network("198.18.0.98")], 600.0, "by hand")
         guard.enforcer.tick()
-        assert guard.keeper.problems is not None
+        assert guard.side.problems is not None
         records = Records(store)
         records.purge(START)
         records.log_position("pbx/log /a", "18 1")

@@ -1,10 +1,9 @@
-"""A keeper with the memory firewall, as the daemon has one, but without a daemon."""
+"""The parts that guard, with the memory firewall, as the daemon has them, but without a daemon."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 from structlog.testing import capture_logs
@@ -13,14 +12,16 @@ from tests.support.world import START, Faulty
 from ringfence.clock import Clock
 from ringfence.config.converters import BackendName
 from ringfence.config.schema import AllowSettings, DenySettings, FirewallSettings, LimitSettings, Settings
-from ringfence.daemon.keeper import Keeper
+from ringfence.daemon.firewall_side import build_firewall_side
 from ringfence.detect.detector import Detector
 from ringfence.detect.rules import RULES
+from ringfence.firewall.contract import LimitMode
+from ringfence.model import Friend, FriendReason
 from ringfence.store.best_effort import Records
 from ringfence.store.database import Store
 
-if TYPE_CHECKING:
-    from ringfence.firewall.contract import Flooder
+OFFICE, OTHER = "198.51.100.0/24", "192.0.2.1"
+PHONE = Friend("pbx", ip_address(OTHER), "alice", FriendReason.AUTHENTICATED, START, START, START + 7_200)
 
 
 def settings(*allowed: str, denied: tuple[str, ...] = (), limit: LimitSettings | None = None) -> Settings:
@@ -34,21 +35,30 @@ def settings(*allowed: str, denied: tuple[str, ...] = (), limit: LimitSettings |
     )
 
 
+ENFORCED = settings(limit=LimitSettings(mode=LimitMode.ENFORCE))
+
+
 class Kept:
-    """A keeper and the time; ``flooded`` are the addresses that exceeded the limit."""
+    """The parts, and the time that a test sets."""
 
     def __init__(self, store: Store, wanted: Settings) -> None:
         self.now = START
         self.clock = Clock(wall=lambda: self.now, mono=lambda: self.now - START)
         self.detector = Detector(RULES)
-        self.flooded: list[Flooder] = []
         self.store = store
-        records = Records(store)
-        self.keeper = Keeper(wanted, records, self.detector, self.clock, flooded=self.flooded.extend)
         self.backend = Faulty(lambda: self.now)
-        self.backend.plan = self.keeper.enforcer.backend.plan
-        self.enforcer = self.keeper.enforcer
-        self.enforcer.backend = self.backend
+        self.side = build_firewall_side(wanted, Records(store), self.detector, self.backend, self.clock)
+        self.enforcer = self.side.enforcer
+        self.alarms = self.side.alarms
+
+    def own_addresses_are(self, *texts: str) -> None:
+        """Change this host's addresses, as the kernel reports a change."""
+        self.side.protected.set_own(frozenset(map(ip_network, texts)))
+        self.side.networks.on_protected()
+
+    def ban(self, *texts: str, force: bool = False) -> list[str]:
+        """Place a ban by hand for an hour; return the problems."""
+        return self.enforcer.ban([ip_network(text) for text in texts], 3_600.0, "", force=force)
 
     def banned(self) -> set[str]:
         """Return the addresses and networks in the firewall."""
@@ -57,13 +67,21 @@ class Kept:
 
 @contextmanager
 def kept(folder: Path, wanted: Settings | None = None, own: str = "198.18.0.1") -> Iterator[Kept]:
-    """Yield a keeper that has not set up the firewall yet, on a host with one address."""
+    """Yield the parts before the firewall is set up, on a host with one address."""
     with (
         pytest.MonkeyPatch.context() as patch,
         capture_logs(),
         Store.open(folder / "ringfence.db", owner=True) as store,
     ):
         # The machine's real addresses could be among those that a test bans.
-        patch.setattr("ringfence.daemon.keeper.read_addresses", lambda: frozenset({ip_network(own)}))
-        patch.setattr("ringfence.daemon.keeper.read_protected", lambda _: {})
+        patch.setattr(
+            "ringfence.daemon.protected_networks.read_addresses", lambda: frozenset({ip_network(own)})
+        )
+        patch.setattr("ringfence.daemon.protected_networks.read_protected", lambda _: {})
         yield Kept(store, wanted if wanted is not None else settings())
+
+
+def waits(made: Kept) -> tuple[LimitMode, bool, bool]:
+    """Return the limiter's mode, whether the limiter waits, and whether the rules wait."""
+    known = made.side.friends.startup.for_bans(made.clock.mono())
+    return made.backend.plan.limit.mode, made.side.wanted_rules.limiter_waits, not known

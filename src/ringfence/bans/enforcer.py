@@ -63,13 +63,13 @@ class Enforcer:
     detector: Detector
     clock: Clock = field(factory=Clock)
     list_contents: Callable[[NetworkList], Iterable[Network]] = field(default=lambda _: ())
+    ledger: Ledger = field(factory=Ledger)
     enforcing: bool = field(default=False, init=False)
     opened: Opened | None = field(default=None, init=False)
     verification: Verification | None = field(default=None, init=False)
     exempt: Exempt = field(factory=Exempt, init=False)
     firewall_error: str = field(default="", init=False)
     counts: EnforcerCounts = field(factory=EnforcerCounts, init=False)
-    ledger: Ledger = field(factory=Ledger, init=False)
     comparison: int = field(default=0, init=False)
     """The number of the latest comparison with the kernel."""
     recently_unbanned: set[int] = field(factory=set, init=False)

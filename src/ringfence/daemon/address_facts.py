@@ -10,7 +10,7 @@ from ipaddress import IPv6Network
 from typing import Any
 
 from ringfence.bans.ledger import network_of
-from ringfence.daemon.keeper import Keeper
+from ringfence.daemon.firewall_side import FirewallSide
 from ringfence.detect.rules import RETURN_WITHIN
 from ringfence.errors import ControlError, RingfenceError
 from ringfence.explain.as_json import Document, document
@@ -22,11 +22,11 @@ from ringfence.networks import IPV6_SENDER, is_one_host, prefix_of
 
 
 class AddressFacts:
-    """Handles ``{"do": "why", "network": "198.51.100.7"}`` with the data of the keeper."""
+    """Handles ``{"do": "why", "network": "198.51.100.7"}`` with the data of the firewall's side."""
 
-    def __init__(self, keeper: Keeper) -> None:
-        self._keeper = keeper
-        self._enforcer = keeper.enforcer
+    def __init__(self, side: FirewallSide) -> None:
+        self._side = side
+        self._enforcer = side.enforcer
 
     async def answer(self, request: Mapping[str, Any]) -> Document:
         """Handle a request."""
@@ -62,15 +62,15 @@ class AddressFacts:
             story=story,
             ahead=wall - mono,
             contains_exempt=detector.friends.any_in(around) or detector.exempt.overlaps(around),
-            claimed=self._keeper.claims,
-            alarms=tuple(alarm for alarm in self._keeper.alarms.active if is_about(alarm.subject, network)),
+            claimed=self._side.wanted_rules.settings.claims(),
+            alarms=tuple(alarm for alarm in self._side.alarms.active if is_about(alarm.subject, network)),
             enforcing=enforcer.enforcing,
             problems=(*found.problems, *problems),
         )
 
     async def _holding(self, network: Network, problems: list[str]) -> list[Holder]:
         try:
-            return await self._keeper.lists.holding(network)
+            return await self._side.lists.holding(network)
         except RingfenceError as error:
             problems.append(f"which list holds it is not known: {error}")
             return []

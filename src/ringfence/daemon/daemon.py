@@ -26,9 +26,10 @@ from ringfence.clock import Clock
 from ringfence.config import loader
 from ringfence.daemon import systemd, trial
 from ringfence.daemon.collector import tune_collector
-from ringfence.daemon.keeper import Keeper
+from ringfence.daemon.firewall_side import FirewallSide, build_firewall_side, choose
 from ringfence.daemon.lock import claim_sets
 from ringfence.daemon.moderation import ModeratedSelector
+from ringfence.daemon.periodic import every
 from ringfence.daemon.pipeline import Pipeline
 from ringfence.daemon.requests import RequestHandlers
 from ringfence.daemon.source_watchdog import SourceWatchdog
@@ -37,7 +38,7 @@ from ringfence.daemon.targets import logs_of, target_of
 from ringfence.detect.detector import Detector
 from ringfence.detect.friends import Friends
 from ringfence.errors import ConfigError, HostError
-from ringfence.firewall.contract import Counters, Flooder
+from ringfence.firewall.contract import Counters
 from ringfence.friends.readiness import SourceReadiness
 from ringfence.host.bridges import follow_containers
 from ringfence.host.connections import ConnectionTable
@@ -55,7 +56,11 @@ if TYPE_CHECKING:
     from ringfence.bans.enforcer import Enforcer
     from ringfence.sources.wire import WireSource
 
+SECOND = 1.0
 JUDGE_EVERY = 0.5
+RETRY_EVERY = 30.0
+COUNTERS_EVERY = 30.0
+PURGE_EVERY = 3_600.0
 FRIENDS_EVERY = 0.05
 STORE_EVERY = 2.0
 
@@ -106,7 +111,8 @@ class Daemon:
         )
         self._stopped = asyncio.Event()
         self._writer: Writer
-        self._keeper: Keeper
+        self._side: FirewallSide
+        self._why: str
         self._enforcer: Enforcer
         self._pipeline: Pipeline
         self._source_watchdog: SourceWatchdog
@@ -120,42 +126,39 @@ class Daemon:
             store, fleeting = Store.open_or_memory(self._settings.store.path)
             stack.enter_context(store)
             self._writer = stack.enter_context(Writer())
-            self._keeper = Keeper(
-                self._settings,
-                Records(store, self._writer, fleeting),
-                self._detector,
-                self._clock,
-                friends=self._friends,
-                log_group=self._log_group(),
-                flooded=self._on_floods,
+            records = Records(store, self._writer, fleeting)
+            log_group = self._log_group()
+            backend, self._why = choose(self._settings, log_group)
+            stack.callback(backend.close)
+            side = build_firewall_side(
+                self._settings, records, self._detector, backend, self._clock, log_group
             )
-            stack.callback(self._keeper.close)
-            self._enforcer = self._keeper.enforcer
-            self._source_watchdog = SourceWatchdog(self._keeper.alarms)
-            if self._enforcer.backend.enforces:
+            self._side, self._enforcer = side, side.enforcer
+            self._source_watchdog = SourceWatchdog(side.alarms)
+            if backend.enforces:
                 stack.enter_context(claim_sets(self._settings.control.socket.parent))
             self._pipeline = Pipeline(
                 self._detector,
-                self._enforcer.carry_out,
+                side.enforcer.carry_out,
                 self._clock,
-                self._keeper.alarms,
-                self._keeper.on_late,
-                self._keeper.on_exempted,
-                observe=Suspects(self._enforcer.backend, self._clock).observe,
-                unshield=self._keeper.friends.changed.set,
+                side.alarms,
+                side.effectiveness.on_late,
+                side.effectiveness.on_exempt,
+                observe=Suspects(backend, self._clock).observe,
+                unshield=side.friends.changed.set,
                 had_connection=self._connections.had_any,
             )
-            self._detector.succeeded = self._keeper.friends.on_success
+            self._detector.succeeded = side.friends.on_success
             self._detector.expires_friends = False
             self._pipeline.wire_asterisk = self._settings.asterisk[0].name
             if trial_for:
                 trial.begin(store, self._clock.wall() + trial_for)
-            end = self._keeper.trial
+            end = side.trial.until
             if end is not None:
                 trial.start_standby(self._path, end)
-                stack.callback(self._keeper.end_trial)  # a stop also ends the trial
+                stack.callback(side.trial.end)  # a stop also ends the trial
             gc.disable()  # 100,000 bans leave no reference cycles to collect
-            self._keeper.mount()
+            side.start()
             tune_collector()
             # A database thread that holds the interpreter yields to an event after 0.5 ms, not 5 ms.
             sys.setswitchinterval(0.0005)
@@ -175,7 +178,7 @@ class Daemon:
         ):
             self._group = group
             tasks = [
-                group.create_task(self._keeper.run(), name="keeper"),
+                *self._run_side(group),
                 group.create_task(self._tick()),
                 group.create_task(self._watchdog()),
                 group.create_task(self._watch_store()),
@@ -191,7 +194,7 @@ class Daemon:
                 failed = partial(self._host_failed, "containers")
                 tasks.append(group.create_task(follow_containers(self._containers_changed, failed)))
             self._update_listeners(self._settings.heard())
-            self._keeper.friends.startup.begin(self._readiness, self._clock.mono())
+            self._side.friends.startup.begin(self._readiness, self._clock.mono())
             self._pipeline.pause()
             tasks.append(group.create_task(self._wait_for_friends()))
             systemd.notify("READY=1")
@@ -204,8 +207,36 @@ class Daemon:
                 task.cancel()
         self._log.info("daemon.stopped", bans="left in place")
 
+    def _run_side(self, group: asyncio.TaskGroup) -> list[asyncio.Task[None]]:
+        """Start the tasks that maintain the firewall, the bans, the lists and the friends."""
+        side = self._side
+        work = (
+            side.networks.run(),
+            side.lists.run(),
+            side.friends.run(),
+            side.kernel_friends.run(),
+            side.reconciler.run(),
+            side.enforcer.filler.run(),
+            side.changes.run(),
+            side.rules.run(),
+            side.effectiveness.run(),
+            self._read_counters(),
+            every(SECOND, side.enforcer.tick),
+            every(SECOND, self._judge_floods),
+            every(SECOND, side.trial.look),
+            every(RETRY_EVERY, side.manager.retry_switch_on),
+            every(PURGE_EVERY, lambda: side.records.purge(self._clock.wall())),
+        )
+        return [group.create_task(one) for one in work]
+
+    async def _read_counters(self) -> None:
+        """Read the rules' counters now and then, for the alarms that follow from them."""
+        while True:
+            await asyncio.sleep(COUNTERS_EVERY)
+            await self._side.limiter.counters()
+
     def _handlers(self) -> Mapping[str, control.Handler]:
-        answers = RequestHandlers(self._keeper, self._status_data).handlers()
+        answers = RequestHandlers(self._side, self._status_data).handlers()
         return {**answers, "reload": lambda _: asdict(self.reload())}
 
     # -- the configuration ------------------------------------------------------------------------------
@@ -228,7 +259,7 @@ class Daemon:
         self._settings = evolve(new, **{key: getattr(self._settings, key) for key in kept})
         self._detector.configure(new.rule_table(), new.several_sources(), new.claims(), new.corroborated())
         self._pipeline.wire_asterisk = new.asterisk[0].name
-        self._keeper.configure(self._settings)
+        self._side.configure(self._settings)
         self._update_listeners(new.heard())
         self._log.info("configuration.loaded", restart_for=later)
         return Reloaded(str(self._path), notes=(*self._config_problems, *self._warn_of_decoys()))
@@ -258,7 +289,7 @@ class Daemon:
                 self._listeners[pbx.name] = _Listener(pbx, ami, logs, tuple(tasks))
 
     def _ami(self, pbx: loader.AsteriskSettings, standby: Standby) -> AmiSource:
-        friends = self._keeper.friends
+        friends = self._side.friends
         return AmiSource(
             target_of(pbx),
             standby.on_ami_events,
@@ -270,7 +301,7 @@ class Daemon:
     def _on_contact(self, contact: Contact) -> None:
         """Handle a contact change: first count the phone's failures, then update its friend status."""
         self._pipeline.on_contact(contact, self._clock.mono())
-        self._keeper.friends.on_contact(contact)
+        self._side.friends.on_contact(contact)
 
     def _readiness(self) -> list[SourceReadiness]:
         """Return for each manager interface when it connected, and whether its roster is known."""
@@ -289,9 +320,9 @@ class Daemon:
             self._wire.drain()
         self._pipeline.on_events(events, now)
 
-    def _on_floods(self, flooders: Sequence[Flooder]) -> None:
+    def _judge_floods(self) -> None:
         """Judge the sources that exceeded the limiter's rate in the last second, by UDP and by TCP."""
-        now = self._clock.mono()
+        flooders, now = self._side.limiter.new_flooders(), self._clock.mono()
         self._pipeline.on_udp_floods([one.network for one in flooders if not one.tcp], now)
         self._pipeline.on_tcp_floods([one.network for one in flooders if one.tcp], now)
 
@@ -331,7 +362,7 @@ class Daemon:
 
     async def _wait_for_friends(self) -> None:
         """Wait until the registered phones are known, then let rules ban."""
-        while not self._keeper.friends_known:  # noqa: ASYNC110 - time alone may decide
+        while not self._side.friends.startup.for_bans(self._clock.mono()):  # noqa: ASYNC110 - time alone may decide
             await asyncio.sleep(FRIENDS_EVERY)
         self._log.info("friends.known", friends=len(self._friends))
         self._warn_of_decoys()
@@ -374,7 +405,7 @@ class Daemon:
 
     async def _watch_store(self) -> None:
         """Update the alarms of the database, which stay until an administrator has fixed it."""
-        records, alarms = self._enforcer.records, self._keeper.alarms
+        records, alarms = self._enforcer.records, self._side.alarms
         while True:
             for code, text in (
                 (AlarmCode.STORE_DAMAGED, records.damage),
@@ -400,7 +431,7 @@ class Daemon:
         rules = self._settings.rule_table()
         problems = [*self._config_problems, *decoy_problems(rules, self._friends.knows_account)]
         problems += self._host_problems.values()
-        problems += self._keeper.problems
+        problems += self._side.problems
         problems += [self._connections.error] if self._connections.error else []
         if self._writer.refused:
             problems.append(
@@ -411,10 +442,10 @@ class Daemon:
             sources=[source for listener in self._listeners.values() for source in listener.sources],
             wire=self._wire,
             detector=self._detector,
-            reconciler=self._keeper.reconciler,
+            reconciler=self._side.reconciler,
             usage=usage,
-            why=self._keeper.why,
-            alarms=self._keeper.alarms.active,
+            why=self._why,
+            alarms=self._side.alarms.active,
             problems=problems,
             unseen=self._unseen(),
             rules=rules,

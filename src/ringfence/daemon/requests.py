@@ -14,7 +14,7 @@ from ringfence.bans.unban import unban, unban_all
 from ringfence.config.converters import MAX_DURATION
 from ringfence.control import Encoded
 from ringfence.daemon import trial
-from ringfence.daemon.keeper import Keeper
+from ringfence.daemon.firewall_side import FirewallSide
 from ringfence.daemon.status import StatusData, bans_report, status_report
 from ringfence.errors import ControlError, StoreError
 from ringfence.firewall.contract import Counters, NetworkList
@@ -25,11 +25,11 @@ from ringfence.model import Network, parse_network
 class RequestHandlers:
     """Handles requests to the firewall's side of the daemon; ``seen`` returns the data for the status."""
 
-    def __init__(self, keeper: Keeper, seen: Callable[[Counters], StatusData]) -> None:
-        self._keeper = keeper
-        self._enforcer = keeper.enforcer
+    def __init__(self, side: FirewallSide, seen: Callable[[Counters], StatusData]) -> None:
+        self._side = side
+        self._enforcer = side.enforcer
         self._seen = seen
-        self._requests = FriendRequests(keeper.friends, keeper.enforcer.clock.wall)
+        self._requests = FriendRequests(side.friends, side.enforcer.clock.wall)
 
     def handlers(self) -> Mapping[str, control.Handler]:
         """Return the handler of each request."""
@@ -41,7 +41,7 @@ class RequestHandlers:
             "off": self._off,
             "on": self._on,
             "confirm": self._confirm,
-            **self._keeper.lists.handlers(),
+            **self._side.lists.handlers(),
             "friends": self._friends,
             **self._requests.handlers(),
             "why": self._why,
@@ -51,7 +51,7 @@ class RequestHandlers:
         """Return all that is known of one address."""
         from ringfence.daemon.address_facts import AddressFacts  # noqa: PLC0415 - loaded when a command asks
 
-        return await AddressFacts(self._keeper).answer(request)
+        return await AddressFacts(self._side).answer(request)
 
     async def _bans(self, request: Mapping[str, Any]) -> Encoded:
         """List the kernel's bans in a thread, so that listing delays no ban."""
@@ -69,11 +69,11 @@ class RequestHandlers:
         return Encoded(bans_report(found, self._enforcer.ledger, self._enforcer.clock.wall()))
 
     async def _status(self, _: Mapping[str, Any]) -> object:
-        usage = await self._keeper.counters()
-        self._keeper.reconciler.check()
+        usage = await self._side.limiter.counters()
+        self._side.reconciler.check()
         report = status_report(self._enforcer, self._seen(usage))
-        friends = len(self._keeper.friends.friends)
-        return report | {"friends": friends, "limiter_waits": self._keeper.limiter_waits}
+        friends = len(self._side.friends.friends)
+        return report | {"friends": friends, "limiter_waits": self._side.wanted_rules.limiter_waits}
 
     async def _friends(self, request: Mapping[str, Any]) -> Encoded:
         """Encode the list in a thread: there may be tens of thousands of friends."""
@@ -108,7 +108,7 @@ class RequestHandlers:
         return True
 
     def _on(self, _: Mapping[str, Any]) -> object:
-        self._keeper.switch_on()
+        self._side.manager.switch_on()
         return True
 
     def _confirm(self, _: Mapping[str, Any]) -> object:

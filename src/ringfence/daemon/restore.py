@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from ringfence.clock import Clock
 from ringfence.config.schema import Settings
 from ringfence.daemon import trial
-from ringfence.daemon.keeper import Keeper
+from ringfence.daemon.firewall_side import build_firewall_side, choose
 from ringfence.daemon.lock import claim_sets
 from ringfence.detect.detector import Detector
 from ringfence.store.best_effort import Records
@@ -29,10 +29,11 @@ def restore_bans(settings: Settings) -> str:
             return "ringfence is switched off: nothing was put in place"
         if records.read(lambda: trial.until(store), None) is not None:
             return "a trial was not confirmed: nothing was put in place"
-        keeper = Keeper(settings, records, Detector(()), Clock())
-        stack.callback(keeper.close)
-        if keeper.enforcer.backend.enforces:
+        backend, _ = choose(settings)
+        stack.callback(backend.close)
+        side = build_firewall_side(settings, records, Detector(()), backend, Clock())
+        if backend.enforces:
             stack.enter_context(claim_sets(settings.control.socket.parent))
-        keeper.mount(verified=False)
-        done = f"{len(keeper.enforcer.ledger)} bans are in place ({keeper.enforcer.backend.name})"
+        side.start(verified=False)
+        done = f"{len(side.enforcer.ledger)} bans are in place ({backend.name})"
         return "; ".join([done, *filter(None, (records.damage, fleeting, records.error))])

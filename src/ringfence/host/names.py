@@ -61,7 +61,7 @@ class _Name:
 
 
 class Names:
-    """Follows names. ``changed`` is called with all answers when one changes.
+    """Follows the names that parts of the daemon want.
 
     ``known`` are the answers of an earlier run: they are valid until there are new ones. ``nameservers``
     (addresses) and ``port`` replace those that the host has configured.
@@ -69,7 +69,6 @@ class Names:
 
     def __init__(
         self,
-        changed: Callable[[Answers], None],
         known: Answers | None = None,
         *,
         nameservers: Sequence[str] = (),
@@ -77,12 +76,12 @@ class Names:
         patience: float = PATIENCE,
         shortest: float = SHORTEST,
     ) -> None:
-        self._changed = changed
         self._answers: dict[str, frozenset[Network]] = dict(known or {})
         self._nameservers = tuple(nameservers)
         self._port = port
         self._patience = patience
         self._shortest = shortest
+        self._wanted: dict[str, frozenset[str]] = {}
         self._names: dict[str, _Name] = {}
         self._left_out = 0
         self._told = asyncio.Event()
@@ -101,45 +100,48 @@ class Names:
         problems += [f"{self._left_out} names are not followed: {MOST_NAMES} are"] if self._left_out else []
         return problems
 
-    def want(self, names: Iterable[str]) -> None:
-        """Follow exactly these names, and forget the answers of others."""
-        wanted = sorted(set(names))
+    def want(self, names: Iterable[str], by: str = "") -> None:
+        """Follow these names for ``by`` instead of its earlier ones; forget unwanted answers."""
+        self._wanted[by] = frozenset(names)
+        wanted = sorted(frozenset().union(*self._wanted.values()))
         self._left_out = max(0, len(wanted) - MOST_NAMES)
         self._names = {name: self._names.get(name, _Name()) for name in wanted[:MOST_NAMES]}
         self._answers = {name: found for name, found in self._answers.items() if name in self._names}
         self._told.set()
 
-    async def run(self) -> None:
-        """Resolve names until cancelled."""
+    async def run(self, changed: Callable[[Answers], object]) -> None:
+        """Resolve names until cancelled; call ``changed`` with all answers when one changes."""
         loop = asyncio.get_running_loop()
         while True:
             self._told.clear()
             due = [name for name, mine in self._names.items() if mine.due <= loop.time()]
             if due:
-                await self._ask_all(due)
+                await self._ask_all(due, changed)
                 continue
             first = min((mine.due for mine in self._names.values()), default=None)
             with suppress(TimeoutError):
                 async with asyncio.timeout_at(first):
                     await self._told.wait()
 
-    async def _ask_all(self, names: Sequence[str]) -> None:
+    async def _ask_all(self, names: Sequence[str], changed: Callable[[Answers], object]) -> None:
         turn = asyncio.Semaphore(AT_ONCE)
         # The host's configuration may have changed.
         resolver = None if not self._names else _resolver(self._nameservers, self._port)
 
         async def ask(name: str) -> None:
             async with turn:
-                self._take(name, await find(name, resolver, self._patience, self._hosts))
+                if self._take(name, await find(name, resolver, self._patience, self._hosts)):
+                    changed(self.answers)
 
         async with asyncio.TaskGroup() as group:
             for name in names:
                 group.create_task(ask(name))
 
-    def _take(self, name: str, found: ResolvedNames) -> None:
+    def _take(self, name: str, found: ResolvedNames) -> bool:
+        """Record a result; return whether the answers changed."""
         mine = self._names.get(name)
         if mine is None:
-            return  # no longer followed
+            return False  # no longer followed
         before = self._answers.get(name)
         networks = _bounded(found.networks | (before or frozenset()) if found.trouble else found.networks)
         now = asyncio.get_running_loop().time()
@@ -153,9 +155,10 @@ class Names:
             mine.due = now + min(max(found.seconds, self._shortest), LONGEST)
         if len(found.networks) > MOST_ADDRESSES:
             mine.trouble = f"has {len(found.networks)} addresses; {MOST_ADDRESSES} of them count"
-        if networks != before and (networks or before is not None):
+        changed = networks != before and (bool(networks) or before is not None)
+        if changed:
             self._answers[name] = networks
-            self._changed(self.answers)
+        return changed
 
 
 def _bounded(networks: frozenset[Network]) -> frozenset[Network]:

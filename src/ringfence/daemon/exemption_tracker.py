@@ -1,0 +1,95 @@
+"""Exemptions from bans, and the lists and friends that follow this host's addresses and the DNS."""
+
+import asyncio
+from collections.abc import Mapping
+
+from ringfence.bans.enforcer import Enforcer
+from ringfence.bans.exemptions import ITSELF, Exempt
+from ringfence.daemon.kernel_lists import KernelLists
+from ringfence.daemon.protected_networks import ProtectedNetworks
+from ringfence.firewall.contract import NetworkList
+from ringfence.friends.registry import FriendRegistry
+from ringfence.host.names import Names
+from ringfence.lists.compose import ListNetworks
+from ringfence.lists.manager import Lists
+from ringfence.model import Network
+from ringfence.networks import NetworkSet
+from ringfence.store.best_effort import Records
+
+
+class ExemptionTracker:
+    """Exempts the networks of the allow list and the protected ones, as both change."""
+
+    def __init__(self, protected: ProtectedNetworks, kernel_lists: KernelLists, enforcer: Enforcer) -> None:
+        self._protected = protected
+        self._kernel_lists = kernel_lists
+        self._enforcer = enforcer
+
+    def apply(self) -> None:
+        """Exempt the present networks, and remove the bans of new ones."""
+        allowed = NetworkSet(self._kernel_lists.networks.allow)
+        self._enforcer.allow(Exempt(allowed, {**ITSELF, **self._protected.reasons}))
+
+    def renew(self) -> None:
+        """Exempt the present networks, and remove their bans, which may have been restored."""
+        self._enforcer.exempt = Exempt()
+        self.apply()
+
+    def set_most(self, most: int) -> None:
+        """Set how many networks of each list the kernel is to have."""
+        before, self._kernel_lists.most = self._kernel_lists.most, most
+        if most != before and self._enforcer.enforcing:
+            self._enforcer.fill(NetworkList.ALLOW, NetworkList.DENY)
+
+    def on_lists_changed(self, networks: ListNetworks) -> None:
+        """Apply changed lists."""
+        self._kernel_lists.networks = networks
+        self.apply()
+        if self._enforcer.enforcing and networks.deny != self._kernel_lists.written_deny:
+            self._enforcer.fill(NetworkList.DENY)
+
+
+class NetworkFollower:
+    """Passes the addresses of this host and of names on to the lists and the friends."""
+
+    def __init__(
+        self,
+        protected: ProtectedNetworks,
+        names: Names,
+        lists: Lists,
+        friends: FriendRegistry,
+        exemptions: ExemptionTracker,
+        records: Records,
+    ) -> None:
+        self._protected = protected
+        self._names = names
+        self._lists = lists
+        self._friends = friends
+        self._exemptions = exemptions
+        self._records = records
+
+    def read(self) -> None:
+        """Read everything for the start. Do not call it in a running event loop."""
+        self._protected.read()
+        self._lists.protect(self._protected.reasons)
+        self._lists.on_resolved(self._names.answers)
+        self._friends.on_resolved(self._names.answers)
+        self._exemptions.on_lists_changed(self._lists.load())
+        self._records.read(self._friends.load, None)
+
+    async def run(self) -> None:
+        """Follow changes until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._protected.run(self.on_protected))
+            group.create_task(self._names.run(self.on_resolved))
+
+    def on_protected(self) -> None:
+        """Apply changed protected networks."""
+        self._lists.protect(self._protected.reasons)
+        self._exemptions.apply()
+
+    def on_resolved(self, answers: Mapping[str, frozenset[Network]]) -> None:
+        """Apply and record new addresses of names."""
+        self._lists.on_resolved(answers)
+        self._friends.on_resolved(answers)
+        self._records.name_answers(answers)

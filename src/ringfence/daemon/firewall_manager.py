@@ -1,0 +1,117 @@
+"""The firewall as a whole: put in place, switched on again, and watched for changes by other programs."""
+
+import asyncio
+from contextlib import nullcontext
+from pathlib import Path
+
+import structlog
+
+from ringfence.alarm_codes import AlarmCode
+from ringfence.alarms import Alarms
+from ringfence.bans.enforcer import Enforcer
+from ringfence.bans.reconcile import Reconciler
+from ringfence.daemon.exemption_tracker import ExemptionTracker
+from ringfence.daemon.kernel_lists import KernelFriends
+from ringfence.daemon.lock import claim_sets
+from ringfence.errors import FirewallBusyError, FirewallError, StoreError
+from ringfence.firewall.cleanup import flush_other_backends
+from ringfence.firewall.contract import Backend
+
+LOOK_EVERY = 1.0
+
+
+class FirewallManager:
+    """Puts the firewall in place and switches it on. ``folder`` is the folder of the control socket."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        enforcer: Enforcer,
+        exemptions: ExemptionTracker,
+        friends: KernelFriends,
+        alarms: Alarms,
+        folder: Path,
+    ) -> None:
+        self._backend = backend
+        self._enforcer = enforcer
+        self._exemptions = exemptions
+        self._friends = friends
+        self._alarms = alarms
+        self._folder = folder
+        self._log = structlog.get_logger()
+
+    def start(self, *, verified: bool = True) -> None:
+        """Put the rules and every ban that has time left in place; raise as :meth:`Enforcer.start`."""
+        self._enforcer.start(verified=verified)
+        self._exemptions.renew()
+        self._flush_other_backends()
+
+    def switch_on(self) -> None:
+        """Start to enforce again."""
+        self._enforcer.switch_on()
+        self._friends.renew()
+        self._exemptions.renew()
+        self._flush_other_backends()
+
+    def retry_switch_on(self) -> None:
+        """Try again to enforce, if an earlier attempt failed."""
+        if self._enforcer.enforcing or self._enforcer.records.switched_off:
+            return
+        try:
+            self.switch_on()
+        except (FirewallError, StoreError) as error:
+            self._alarms.activate(AlarmCode.FIREWALL_NOT_ENFORCED, "", f"nothing is enforced: {error}")
+        else:
+            self._alarms.clear(AlarmCode.FIREWALL_NOT_ENFORCED, "")
+
+    def _flush_other_backends(self) -> None:
+        """Remove what another backend left in the kernel, now that this one is complete."""
+        if not self._enforcer.enforcing:
+            return
+        # A dry run drops nothing. While another daemon guards, it must not remove anything either.
+        claim = nullcontext() if self._backend.enforces else claim_sets(self._folder)
+        try:
+            with claim:
+                others = flush_other_backends(self._backend.name)
+        except FirewallBusyError:
+            return
+        except FirewallError as error:
+            text = f"another backend's rules stay: {error}; fix, as root: ringfence off, ringfence on"
+            self._alarms.activate(AlarmCode.FIREWALL_LEFTOVERS, "", text)
+        else:
+            self._alarms.clear(AlarmCode.FIREWALL_LEFTOVERS, "")
+            if others:
+                self._log.warning("firewall.taken_over", before=others, now=self._backend.name)
+
+
+class ChangeWatch:
+    """Has the firewall checked every second, and at once after a change by another program."""
+
+    def __init__(self, backend: Backend, enforcer: Enforcer, reconciler: Reconciler) -> None:
+        self._backend = backend
+        self._enforcer = enforcer
+        self._reconciler = reconciler
+        self._watched: int | None = None
+
+    async def run(self) -> None:
+        """Watch until cancelled."""
+        while True:
+            await asyncio.sleep(LOOK_EVERY)
+            self._watch()
+            self._reconciler.check()
+
+    def _watch(self) -> None:
+        """Watch for changes by other programs, once until the next look. The descriptor may change."""
+        loop = asyncio.get_running_loop()
+        if self._watched is not None:
+            loop.remove_reader(self._watched)
+        self._watched = self._backend.watch_fd() if self._enforcer.enforcing else None
+        if self._watched is not None:
+            loop.add_reader(self._watched, self._notified)
+
+    def _notified(self) -> None:
+        """Check at once after a change by others. The next one waits for the next look: some make many."""
+        if self._watched is not None:
+            asyncio.get_running_loop().remove_reader(self._watched)
+            self._watched = None
+        self._reconciler.check()

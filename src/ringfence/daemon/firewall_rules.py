@@ -1,0 +1,110 @@
+"""The firewall's rules: which ones are wanted now, and their changes while the daemon runs."""
+
+import asyncio
+from itertools import chain, repeat
+
+import structlog
+from attrs import evolve
+
+from ringfence.alarm_codes import AlarmCode
+from ringfence.alarms import Alarms
+from ringfence.bans.enforcer import Enforcer
+from ringfence.clock import Clock
+from ringfence.config.schema import Settings
+from ringfence.daemon.periodic import every
+from ringfence.errors import FirewallError
+from ringfence.firewall.contract import Backend, FirewallPlan, LimitMode, Ports
+from ringfence.friends.readiness import StartupGate
+from ringfence.host.listening import find_ports
+
+LOOK_EVERY = 1.0
+RETRY_EVERY = 30.0
+PORTS_EVERY = 60.0
+
+
+class WantedRules:
+    """The wanted rules by the configuration, Asterisk's ports, and whether the friends are known.
+
+    ``log_group`` is the NFLOG group of the wire, None without the wire.
+    """
+
+    def __init__(self, settings: Settings, startup: StartupGate, clock: Clock, log_group: int | None) -> None:
+        self.settings = settings
+        self.ports: Ports | None = None
+        """The ports on which Asterisk listens, None if unknown."""
+        self._startup = startup
+        self._clock = clock
+        self._log_group = log_group
+
+    @property
+    def plan(self) -> FirewallPlan:
+        """The rules that are wanted now: the limiter drops nothing before the friends are known."""
+        plan = self.settings.plan(self.ports, self._log_group)
+        return evolve(plan, limit=evolve(plan.limit, mode=LimitMode.OBSERVE)) if self.limiter_waits else plan
+
+    @property
+    def limiter_waits(self) -> bool:
+        """Whether the limiter only observes because the friends are not known yet."""
+        mode = self.settings.firewall.limit.mode
+        return mode is LimitMode.ENFORCE and not self._startup.for_limiter(self._clock.mono())
+
+    @property
+    def manager_ports(self) -> list[int]:
+        """The ports of the manager interfaces on this host."""
+        return self.settings.manager_ports()
+
+
+class RuleUpdates:
+    """Puts the wanted rules in place whenever they change; the backend itself does not change."""
+
+    def __init__(self, wanted: WantedRules, backend: Backend, enforcer: Enforcer, alarms: Alarms) -> None:
+        self._wanted = wanted
+        self._backend = backend
+        self._enforcer = enforcer
+        self._alarms = alarms
+        self._failed = False
+        self._log = structlog.get_logger()
+
+    def update(self) -> None:
+        """Put the wanted rules in place; if that fails, it is tried again later."""
+        before, plan = self._backend.plan, self._wanted.plan
+        if plan == before and not self._failed:
+            return
+        self._backend.plan = plan
+        if not self._enforcer.enforcing:
+            return
+        try:
+            self._enforcer.opened = self._backend.open()
+        except FirewallError as error:
+            self._failed = True
+            self._alarms.activate(AlarmCode.FIREWALL_NOT_CHANGED, "", f"the new rules are missing: {error}")
+        else:
+            self._failed = False
+            self._alarms.clear(AlarmCode.FIREWALL_NOT_CHANGED, "")
+            self._log.info("firewall.changed", what=plan.changed_keys(before))
+
+    async def run(self) -> None:
+        """Follow changes until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(every(LOOK_EVERY, self._look))
+            group.create_task(every(RETRY_EVERY, self.update))
+            group.create_task(self._follow_ports())
+
+    def _look(self) -> None:
+        """Let the limiter enforce as soon as the friends are known."""
+        if self._backend.plan.limit.mode is not self._wanted.plan.limit.mode:
+            self.update()
+
+    async def _follow_ports(self) -> None:
+        """Look up the ports on which Asterisk listens, more often after the start."""
+        for pause in chain((1.0, 4.0, 10.0), repeat(PORTS_EVERY)):
+            found = await asyncio.to_thread(find_ports, next(iter(self._wanted.manager_ports), None))
+            if found is not None:
+                self._set_ports(Ports(found.udp or Ports().udp, found.tcp or Ports().tcp))
+            await asyncio.sleep(pause)
+
+    def _set_ports(self, ports: Ports) -> None:
+        if ports != self._wanted.ports:
+            self._wanted.ports = ports
+            self._log.info("asterisk.ports", udp=ports.udp, tcp=ports.tcp)
+            self.update()

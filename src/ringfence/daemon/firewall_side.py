@@ -1,0 +1,144 @@
+"""Construction of the parts that guard: the firewall, its bans, and what they depend on."""
+
+from functools import partial
+
+import structlog
+from attrs import frozen
+
+from ringfence.alarms import Alarms
+from ringfence.bans.enforcer import Enforcer
+from ringfence.bans.ledger import Ledger
+from ringfence.bans.reconcile import Reconciler
+from ringfence.clock import Clock
+from ringfence.config.schema import Settings
+from ringfence.daemon.ban_effectiveness import BanEffectiveness
+from ringfence.daemon.exemption_tracker import ExemptionTracker, NetworkFollower
+from ringfence.daemon.firewall_manager import ChangeWatch, FirewallManager
+from ringfence.daemon.firewall_rules import RuleUpdates, WantedRules
+from ringfence.daemon.kernel_lists import KernelFriends, KernelLists
+from ringfence.daemon.limiter_watch import LimiterWatch
+from ringfence.daemon.protected_networks import ProtectedNetworks
+from ringfence.daemon.trial_watch import TrialWatch
+from ringfence.detect.detector import Detector
+from ringfence.firewall import choose_backend, make_backend
+from ringfence.firewall.contract import Backend
+from ringfence.friends.passing import Passing
+from ringfence.friends.registry import FriendRegistry
+from ringfence.host.interfaces import missing_interfaces
+from ringfence.host.names import Names
+from ringfence.lists.manager import Lists
+from ringfence.store.best_effort import Records
+
+
+@frozen
+class FirewallSide:
+    """The parts that guard, each complete. Nothing is in the kernel before :meth:`start`."""
+
+    alarms: Alarms
+    records: Records
+    protected: ProtectedNetworks
+    names: Names
+    friends: FriendRegistry
+    backend: Backend
+    enforcer: Enforcer
+    reconciler: Reconciler
+    wanted_rules: WantedRules
+    rules: RuleUpdates
+    exemptions: ExemptionTracker
+    lists: Lists
+    networks: NetworkFollower
+    kernel_friends: KernelFriends
+    manager: FirewallManager
+    changes: ChangeWatch
+    limiter: LimiterWatch
+    effectiveness: BanEffectiveness
+    trial: TrialWatch
+
+    def start(self, *, verified: bool = True) -> None:
+        """Put the firewall and every ban that has time left in place; raise as :meth:`Enforcer.start`."""
+        self.networks.read()
+        self.kernel_friends.select()
+        self.rules.update()
+        self.manager.start(verified=verified)
+
+    @property
+    def problems(self) -> list[str]:
+        """The problems of these parts, a line each."""
+        return [
+            *self.trial.problems,
+            *missing_interfaces(self.wanted_rules.settings.firewall.interfaces),
+            *self.protected.problems,
+            *self.names.problems,
+            *self.lists.problems,
+        ]
+
+    def configure(self, settings: Settings) -> None:
+        """Apply a new configuration: lists and rules are in force at once, the backend does not change."""
+        self.lists.configure(settings.lists())
+        self.wanted_rules.settings = settings
+        self.rules.update()
+        self.exemptions.set_most(settings.firewall.max_bans)
+
+
+def choose(settings: Settings, log_group: int | None = None) -> tuple[Backend, str]:
+    """Return the backend that the configuration asks for, and the reason for the choice."""
+    plan = settings.plan(None, log_group)
+    if settings.firewall.backend == "auto":
+        backend, why = choose_backend(plan)
+    else:
+        backend, why = make_backend(settings.firewall.backend, plan), "the configuration says so"
+    structlog.get_logger().info("firewall.chosen", backend=backend.name, why=why)
+    return backend, why
+
+
+def build_firewall_side(
+    settings: Settings,
+    records: Records,
+    detector: Detector,
+    backend: Backend,
+    clock: Clock,
+    log_group: int | None = None,
+) -> FirewallSide:
+    """Build the parts for ``settings``, on ``backend``."""
+    alarms = Alarms(clock.wall)
+    protected = ProtectedNetworks()
+    names = Names(records.names())
+    friends = FriendRegistry(
+        records.store,
+        clock.wall,
+        friends=detector.friends,
+        remember=records.remember,
+        follow=partial(names.want, by="friends"),
+        own=protected.is_own,
+    )
+    passing, ledger = Passing(friends.friends), Ledger()
+    kernel_lists = KernelLists(passing, ledger, clock, settings.firewall.max_bans)
+    wanted = WantedRules(settings, friends.startup, clock, log_group)
+    enforcer = Enforcer(backend, records, detector, clock, kernel_lists.contents, ledger)
+    reconciler = Reconciler(enforcer, alarms)
+    exemptions = ExemptionTracker(protected, kernel_lists, enforcer)
+    follow = partial(names.want, by="lists")
+    lists = Lists(records.store, settings.lists(), exemptions.on_lists_changed, now=clock.wall, follow=follow)
+    kernel_friends = KernelFriends(friends, passing, kernel_lists, enforcer, detector, clock)
+    folder = settings.control.socket.parent
+    return FirewallSide(
+        alarms=alarms,
+        records=records,
+        protected=protected,
+        names=names,
+        friends=friends,
+        backend=backend,
+        enforcer=enforcer,
+        reconciler=reconciler,
+        wanted_rules=wanted,
+        rules=RuleUpdates(wanted, backend, enforcer, alarms),
+        exemptions=exemptions,
+        lists=lists,
+        networks=NetworkFollower(protected, names, lists, friends, exemptions, records),
+        kernel_friends=kernel_friends,
+        manager=FirewallManager(backend, enforcer, exemptions, kernel_friends, alarms, folder),
+        changes=ChangeWatch(backend, enforcer, reconciler),
+        limiter=LimiterWatch(backend, enforcer, alarms),
+        effectiveness=BanEffectiveness(detector, ledger, reconciler, protected, wanted, alarms, clock),
+        trial=TrialWatch(records, enforcer, alarms, clock),
+    )

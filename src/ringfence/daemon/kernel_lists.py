@@ -1,0 +1,112 @@
+"""The kernel's lists: what they are to contain, and the list of friends as friends come and go."""
+
+import asyncio
+from collections.abc import Collection, Iterable
+from contextlib import suppress
+from itertools import chain, islice
+
+from ringfence.bans.enforcer import Enforcer
+from ringfence.bans.exemptions import without_reserved
+from ringfence.bans.ledger import Ledger
+from ringfence.bans.unban import unban_friends
+from ringfence.clock import Clock
+from ringfence.detect.detector import Detector
+from ringfence.firewall.contract import NetworkList
+from ringfence.friends.passing import Passing
+from ringfence.friends.registry import FriendRegistry
+from ringfence.lists.compose import ListNetworks
+from ringfence.model import Address, Network, Scope
+
+WRITE_EVERY = 0.1
+"""Minimum seconds between two updates of the kernel's friends."""
+
+LOOK_EVERY = 1.0
+"""Seconds between two checks for friends that lose or regain the limiter's exemption."""
+
+
+class KernelLists:
+    """The wanted contents of the kernel's lists, at most ``most`` networks each.
+
+    ``networks`` are those of the allow list and the deny list.
+    """
+
+    def __init__(self, passing: Passing, ledger: Ledger, clock: Clock, most: int) -> None:
+        self.networks = ListNetworks()
+        self.most = most
+        self.written_deny: object = None
+        """The deny list that was last written into the kernel."""
+        self._passing = passing
+        self._ledger = ledger
+        self._clock = clock
+
+    def contents(self, target: NetworkList) -> Iterable[Network]:
+        """Return the networks of a list; they may be read in another thread."""
+        if target is NetworkList.DENY:
+            self.written_deny = self.networks.deny
+            return islice(self.networks.deny, self.most)
+        return self._allowed() if target is NetworkList.ALLOW else self._passing.networks
+
+    def _allowed(self) -> Iterable[Network]:
+        now = self._clock.wall()
+        # Read now: the rest may be read in another thread.
+        guarded = [one for one in self.networks.guarded if not self._is_banned_by_force(one, now)]
+        allowed = islice(self.networks.allow, self.most)
+        return chain(guarded, chain.from_iterable(map(without_reserved, allowed)))
+
+    def _is_banned_by_force(self, network: Network, now: float) -> bool:
+        records = map(self._ledger.get, self._ledger.covering(network, Scope.FULL, now))
+        return any(record is not None and record.forced for record in records)
+
+
+class KernelFriends:
+    """Writes the friends into the kernel after each change, and removes bans of new friends.
+
+    Friends are many and change often: :meth:`run` uses at most a twentieth of the time.
+    """
+
+    def __init__(
+        self,
+        registry: FriendRegistry,
+        passing: Passing,
+        lists: KernelLists,
+        enforcer: Enforcer,
+        detector: Detector,
+        clock: Clock,
+    ) -> None:
+        self._registry = registry
+        self._passing = passing
+        self._lists = lists
+        self._enforcer = enforcer
+        self._detector = detector
+        self._clock = clock
+        self._freed: Collection[Address] = ()  # friends whose earlier bans were removed
+
+    def select(self) -> bool:
+        """Select the friends that the kernel is to pass; return whether they changed."""
+        return self._passing.look(self._lists.most, self._unshielded())
+
+    def renew(self) -> None:
+        """Regard all friends as new at the next change: bans were restored."""
+        self._freed = ()
+
+    async def run(self) -> None:
+        """Follow the friends until cancelled."""
+        while True:
+            await self._changed()
+            began = self._clock.mono()
+            if self.select() and self._enforcer.enforcing:
+                self._enforcer.fill(NetworkList.FRIENDS)
+                unban_friends(self._enforcer, set(self._passing.addresses) - set(self._freed))
+                self._freed = self._passing.addresses
+            await asyncio.sleep(max(WRITE_EVERY, 20 * (self._clock.mono() - began)))
+
+    async def _changed(self) -> None:
+        """Wait until a friend was added or removed, or other friends have the limiter's exemption."""
+        while not self._registry.changed.is_set() and not self._passing.is_stale(self._unshielded()):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_EVERY):
+                    await self._registry.changed.wait()
+        self._registry.changed.clear()
+
+    def _unshielded(self) -> Collection[Address]:
+        return self._detector.unshielded(self._clock.mono())

@@ -1,0 +1,62 @@
+"""The limiter's reports: which sources exceed the rate, and the counters of all rules."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ringfence.alarm_codes import AlarmCode
+from ringfence.alarms import Alarms
+from ringfence.bans.enforcer import Enforcer
+from ringfence.errors import FirewallError
+from ringfence.firewall.contract import Backend, Counters, Flooder, LimitMode
+
+if TYPE_CHECKING:
+    from ringfence.model import Network
+
+
+class LimiterWatch:
+    """Reads the limiter's reports. What cannot be read, and a limiter without room, are alarms."""
+
+    def __init__(self, backend: Backend, enforcer: Enforcer, alarms: Alarms) -> None:
+        self._backend = backend
+        self._enforcer = enforcer
+        self._alarms = alarms
+        self._packets: dict[tuple[Network, bool], int] = {}
+        self._full = 0
+
+    def new_flooders(self) -> Sequence[Flooder]:
+        """Return the sources that exceeded the limit since the last call.
+
+        A limiter that only observes reports none.
+        """
+        if not self._enforcer.enforcing or self._backend.plan.limit.mode is not LimitMode.ENFORCE:
+            return []
+        try:
+            found = self._backend.flooders()
+        except FirewallError as error:
+            self._alarms.activate(AlarmCode.LIMITER_UNREADABLE, "", f"floods cannot be read: {error}")
+            return []
+        before = self._packets
+        self._packets = {(flooder.network, flooder.tcp): flooder.packets for flooder in found}
+        return [one for one in found if one.packets != before.get((one.network, one.tcp), 0)]
+
+    async def counters(self) -> Counters:
+        """Read the counters of the rules in a thread."""
+        if not self._enforcer.enforcing:
+            return Counters()
+        try:
+            counters = await asyncio.to_thread(self._backend.counters)
+        except FirewallError as error:
+            self._alarms.activate(AlarmCode.FIREWALL_COUNTERS, "", f"the counters cannot be read: {error}")
+            return Counters()
+        self._alarms.clear(AlarmCode.FIREWALL_COUNTERS, "")
+        before, self._full = self._full, counters.limiter_full
+        if counters.limiter_full > before:
+            self._alarms.activate(AlarmCode.LIMITER_FULL, "", _FULL)
+        return counters
+
+
+_FULL = (
+    "the limiter has no room for more sources: packets come from a million addresses, most of them forged. "
+    "With nftables new sources pass unlimited, with ipset they are dropped until there is room"
+)

@@ -1,0 +1,82 @@
+"""The networks that this host needs: its own addresses, its gateways and resolvers, and remote logins."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from functools import partial
+
+import structlog
+
+from ringfence.errors import HostError
+from ringfence.host.addresses import follow_addresses, read_addresses
+from ringfence.host.protected import follow_protected, read_protected
+from ringfence.model import Address, Network
+
+_OWN = "an address of this host"
+
+
+class ProtectedNetworks:
+    """The protected networks. :meth:`read` is for the start; :meth:`run` follows changes."""
+
+    def __init__(self) -> None:
+        self._own: frozenset[Network] = frozenset()
+        self._own_addresses: frozenset[Address] = frozenset()
+        self._others: Mapping[Network, str] = {}
+        self._errors: dict[str, str] = {}
+        self._log = structlog.get_logger()
+
+    @property
+    def reasons(self) -> dict[Network, str]:
+        """The protected networks, each with its role."""
+        return {**dict.fromkeys(self._own, _OWN), **self._others}
+
+    @property
+    def problems(self) -> list[str]:
+        """The errors of the latest readings."""
+        return [*self._errors.values()]
+
+    def is_own(self, address: Address) -> bool:
+        """Whether ``address`` is this host's own, and no loopback address."""
+        return address in self._own_addresses
+
+    def read(self) -> None:
+        """Read the networks now; an error is a problem. Do not call it in a running event loop."""
+        try:
+            self.set_own(read_addresses())
+        except HostError as error:  # run() tries again
+            self._failed("addresses", error)
+        self.set_others(read_protected(partial(self._failed, "protected")))
+
+    async def run(self, changed: Callable[[], object]) -> None:
+        """Follow the networks, and call ``changed`` after each change, until cancelled."""
+
+        def on_addresses(own: frozenset[Network]) -> None:
+            if self.set_own(own):
+                self._log.info("host.addresses", own=sorted(str(network) for network in own))
+                changed()
+
+        def on_others(others: Mapping[Network, str]) -> None:
+            self._errors.pop("protected", None)
+            if self.set_others(others):
+                changed()
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(follow_addresses(on_addresses, partial(self._failed, "addresses")))
+            group.create_task(follow_protected(on_others, partial(self._failed, "protected")))
+
+    def set_own(self, own: frozenset[Network]) -> bool:
+        """Set this host's own addresses; return whether they changed."""
+        self._errors.pop("addresses", None)
+        before, self._own = self._own, own
+        self._own_addresses = frozenset(
+            network.network_address for network in own if not network.network_address.is_loopback
+        )
+        return own != before
+
+    def set_others(self, others: Mapping[Network, str]) -> bool:
+        """Set the other protected networks, each with its role; return whether they changed."""
+        before, self._others = self._others, others
+        return others != before
+
+    def _failed(self, what: str, error: HostError) -> None:
+        self._errors[what] = str(error)
+        self._log.error("host.failed", error=str(error))

@@ -1,0 +1,54 @@
+"""The running daemon's trial: it ends in time, and when the daemon stops."""
+
+import structlog
+
+from ringfence.alarm_codes import AlarmCode
+from ringfence.alarms import Alarms
+from ringfence.bans.enforcer import Enforcer
+from ringfence.clock import Clock
+from ringfence.daemon import trial
+from ringfence.errors import FirewallError, StoreError
+from ringfence.model import rfc3339
+from ringfence.store.best_effort import Records
+
+
+class TrialWatch:
+    """Ends the recorded trial unless it is confirmed."""
+
+    def __init__(self, records: Records, enforcer: Enforcer, alarms: Alarms, clock: Clock) -> None:
+        self._records = records
+        self._enforcer = enforcer
+        self._alarms = alarms
+        self._clock = clock
+        self._log = structlog.get_logger()
+
+    @property
+    def until(self) -> float | None:
+        """The end of the trial (wall clock), None without a trial."""
+        return self._records.read(lambda: trial.until(self._records.store), None)
+
+    @property
+    def problems(self) -> list[str]:
+        """A line about the trial, if there is one."""
+        end = self.until
+        if end is None:
+            return []
+        return [f"a trial: everything is removed at {rfc3339(end)}, unless: ringfence confirm"]
+
+    def look(self) -> None:
+        """End the trial if its time is over."""
+        end = self.until
+        if end is not None and end <= self._clock.wall():
+            self.end()
+
+    def end(self) -> None:
+        """Remove everything if there is an unconfirmed trial."""
+        if self.until is None:
+            return
+        self._log.warning("trial.ended", fix="ringfence on")
+        try:
+            self._enforcer.switch_off()
+            trial.confirm(self._records.store)
+        except (FirewallError, StoreError) as error:
+            text = f"the trial has ended, but not everything is removed: {error}; fix: ringfence off"
+            self._alarms.activate(AlarmCode.TRIAL_NOT_ENDED, "", text)

@@ -1,0 +1,80 @@
+"""Exemptions that follow this host, and the names that lists and friends need."""
+
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+
+from attrs import evolve
+from tests.support.kept import OTHER, PHONE, Kept, kept, settings
+
+from ringfence.model import FriendReason, Roster, Service, Transport, TrunkHost
+
+
+def test_own_addresses_are_followed(kept: Kept) -> None:
+    """A new own address is unbanned and never banned; after the host loses it, it can be banned."""
+    kept.side.start()
+    kept.ban(OTHER)
+    kept.own_addresses_are(OTHER)
+
+    assert kept.banned() == set()
+    assert kept.ban(OTHER) == [
+        "192.0.2.1/32: is never banned: an address of this host; --force bans it anyway"
+    ]
+    kept.own_addresses_are()
+    assert kept.ban(OTHER) == []
+
+
+def test_who_is_protected_is_followed(kept: Kept) -> None:
+    """A new protected address, such as a gateway, ends bans that touch it and is the reason of a refusal."""
+    kept.side.start()
+    kept.ban("192.0.2.0/24")
+    kept.side.protected.set_others({ip_network(OTHER): "a gateway"})
+    kept.side.networks.on_protected()
+
+    assert kept.banned() == set()
+    assert "a gateway" in kept.ban(OTHER)[0]
+
+
+def test_who_was_exempt_while_it_was_off_is_let_go(kept: Kept) -> None:
+    """An address that became exempt while enforcement was off is not banned when it is switched on."""
+    kept.side.start()
+    kept.ban(OTHER, "192.0.2.2")
+    kept.enforcer.switch_off()
+    kept.own_addresses_are(OTHER)
+    kept.side.manager.switch_on()
+
+    assert kept.banned() == {"192.0.2.2/32"}
+
+
+def test_the_names_of_trunks_are_followed_beside_those_of_the_lists(kept: Kept) -> None:
+    """The names of trunks and of lists are followed side by side, and each side receives its addresses."""
+    kept.side.start()
+    trunk = TrunkHost("pbx", Service.PJSIP, "carrier", "sip.example", None, Transport.UDP)
+    kept.side.names.want(["office.example"], "lists")
+    kept.side.friends.on_roster(Roster("pbx", (), (trunk,)))
+    assert set(kept.side.names._names) == {"office.example", "sip.example"}
+
+    kept.side.networks.on_resolved({"sip.example": frozenset({ip_network(OTHER)})})
+    [friend] = kept.side.friends.friends.reasons(PHONE.address)
+    assert (friend.reason, friend.account) == (FriendReason.TRUNK, "carrier")
+    kept.side.names.want([], "lists")
+    assert set(kept.side.names._names) == {"sip.example"}
+
+
+def test_where_trunks_names_led_is_known_while_no_dns_answers(tmp_path: Path) -> None:
+    """While no DNS answers, a trunk's name has the addresses that the last daemon recorded for it."""
+    with kept(tmp_path) as made:
+        made.enforcer.records.name_answers({"sip.example": frozenset({ip_network(OTHER)})})
+        again = Kept(made.store, settings())
+        again.side.start()
+        trunk = TrunkHost("pbx", Service.PJSIP, "carrier", "sip.example", None, Transport.UDP)
+        again.side.friends.on_roster(Roster("pbx", (), (trunk,)))
+
+        assert again.side.friends.friends.is_proven(PHONE.address)
+
+
+def test_this_hosts_own_address_is_no_friend(kept: Kept) -> None:
+    """A contact that names the PBX's own address makes no friend."""
+    kept.side.start()
+    kept.side.friends.add([evolve(PHONE, address=ip_address("198.18.0.1"))])
+
+    assert len(kept.side.friends.friends) == 0

@@ -1,0 +1,83 @@
+"""The parts that guard, together: what a start puts in place, and what a new configuration changes."""
+
+import asyncio
+from ipaddress import ip_network
+from pathlib import Path
+
+import pytest
+from attrs import evolve
+from tests.support.attempts import ban_of
+from tests.support.kept import ENFORCED, OFFICE, OTHER, PHONE, Kept, kept, settings, waits
+from tests.support.world import START
+
+from ringfence.config.converters import Interface
+from ringfence.config.schema import LimitSettings
+from ringfence.errors import StoreError
+from ringfence.firewall.contract import LimitMode, NetworkList
+from ringfence.model import Ban, Friend, Origin
+
+
+def test_the_guard_is_mounted_with_its_lists(kept: Kept) -> None:
+    """Mounting puts the lists into the kernel and restores no ban of an allowed address or of this host."""
+    own = ip_network("198.18.0.1")
+    for text in (OTHER, "198.51.100.7"):
+        kept.store.record([ban_of(text, START)])
+    kept.store.record([Ban(own, START, START + 60, "admin", "", Origin.ADMIN)])
+    kept.side.start()
+
+    assert kept.banned() == {f"{OTHER}/32"}
+    assert kept.backend.lists[NetworkList.ALLOW] >= {ip_network(OFFICE)}
+    assert kept.backend.lists[NetworkList.DENY] == {ip_network("203.0.113.0/24")}
+    assert kept.detector.exempt.covers(own.network_address)
+    assert kept.side.problems == []
+
+
+def test_friends_of_before_are_in_the_kernel_when_the_guard_is_mounted(tmp_path: Path) -> None:
+    """Stored friends are in the kernel at mount and pass the limiter, so it enforces at once."""
+    with kept(tmp_path, ENFORCED) as made:
+        made.store.remember_friends([PHONE])
+        made.side.start()
+
+        assert made.backend.lists[NetworkList.FRIENDS] == {ip_network(OTHER)}
+        assert waits(made) == (LimitMode.ENFORCE, False, True)
+        assert made.side.friends.friends.is_proven(PHONE.address)
+
+
+def test_friends_that_cannot_be_read_keep_nobody_from_his_post(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If the friends cannot be read, the guard is mounted without them, and the limiter observes."""
+
+    def fail(*_: object) -> list[Friend]:
+        raise StoreError("broken")
+
+    with kept(tmp_path, ENFORCED) as made:
+        monkeypatch.setattr(made.store, "friends", fail)
+        made.side.start()
+
+        assert waits(made) == (LimitMode.OBSERVE, True, True)
+        assert made.enforcer.enforcing
+
+
+def test_an_interface_that_is_not_there_is_told(kept: Kept) -> None:
+    """A configured interface that does not exist is a problem: nothing would be dropped on it."""
+    wanted = settings()
+    named = evolve(wanted.firewall, interfaces=(Interface("lo"), Interface("nosuch0")))
+    kept.side.configure(evolve(wanted, firewall=named))
+
+    assert kept.side.problems == [
+        "[firewall] interfaces: there is no nosuch0 here; what comes by others is not dropped"
+    ]
+
+
+def test_a_new_configuration_is_in_force_at_once(kept: Kept) -> None:
+    """A new configuration changes rules at once, and lists with the next refresh, which also unbans."""
+    kept.side.start()
+    kept.ban(OTHER)
+    kept.side.configure(settings("192.0.2.0/24", limit=LimitSettings(mode=LimitMode.OFF)))
+    asyncio.run(kept.side.lists.refresh())
+
+    assert kept.banned() == set()
+    assert ip_network("192.0.2.0/24") in kept.backend.lists[NetworkList.ALLOW]
+    assert kept.backend.lists[NetworkList.DENY] == frozenset()
+    assert kept.backend.plan.limit.mode is LimitMode.OFF

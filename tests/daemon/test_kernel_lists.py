@@ -1,0 +1,116 @@
+"""The kernel's lists: what fits into them, and friends that come and go."""
+
+import asyncio
+from collections.abc import Generator, Iterable
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+
+import pytest
+from attrs import evolve
+from tests.support.kept import OTHER, PHONE, Kept, kept, settings
+from tests.support.world import START
+
+from ringfence.config.converters import SetSize
+from ringfence.firewall.contract import NetworkList
+from ringfence.model import Network
+
+
+def test_a_new_friend_is_in_the_kernel_soon(kept: Kept) -> None:
+    """The kernel's friends follow changes; unchanged friends are not written, and `off` stops writes."""
+    friends = kept.side.friends
+    fills: list[frozenset[str]] = []
+    filling = kept.backend.replace_list_in_steps
+
+    def count(which: NetworkList, networks: Iterable[Network]) -> Generator[None, None, None]:
+        yield from filling(which, networks)
+        if which is NetworkList.FRIENDS:
+            fills.append(frozenset(map(str, kept.backend.lists[NetworkList.FRIENDS])))
+
+    async def run() -> None:
+        async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+            task = group.create_task(kept.side.kernel_friends.run())
+            friends.add([PHONE])
+            await asyncio.sleep(0.01)
+            friends.add([evolve(PHONE, seen=START + 1)])
+            await asyncio.sleep(0.2)
+            friends.forget(PHONE.address)
+            await asyncio.sleep(0.2)
+            kept.enforcer.switch_off()
+            friends.add([PHONE])
+            await asyncio.sleep(0.2)
+            kept.side.manager.switch_on()
+            task.cancel()
+
+    kept.side.start()
+    kept.backend.replace_list_in_steps = count  # type: ignore[method-assign]
+    asyncio.run(run())
+    assert list(dict.fromkeys(fills)) == [frozenset({f"{OTHER}/32"}), frozenset()]
+    assert fills[:2] == [frozenset({f"{OTHER}/32"}), frozenset()]
+    assert fills[-1] == frozenset({f"{OTHER}/32"})
+
+
+def test_bans_are_looked_up_for_new_friends_alone(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bans are looked up for new friends only, as each look-up is slow; after `on` all friends are new."""
+    friends = kept.side.friends
+    asked: list[set[str]] = []
+    monkeypatch.setattr(
+        "ringfence.daemon.kernel_lists.unban_friends", lambda _, new: asked.append(set(map(str, new)))
+    )
+    others = [evolve(PHONE, address=ip_address(f"198.18.7.{last}")) for last in (1, 2)]
+
+    async def run() -> None:
+        async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+            task = group.create_task(kept.side.kernel_friends.run())
+            for number, friend in enumerate([PHONE, *others], 1):
+                friends.add([friend])
+                while len(asked) < number:  # noqa: ASYNC110 - it takes turns with what is tested
+                    await asyncio.sleep(0.01)
+                if friend is others[0]:
+                    kept.enforcer.switch_off()
+                    kept.side.manager.switch_on()
+            task.cancel()
+
+    kept.side.start()
+    asyncio.run(run())
+    assert asked == [{OTHER}, {"198.18.7.1"}, {OTHER, "198.18.7.1", "198.18.7.2"}]
+
+
+def test_no_more_of_a_list_goes_to_the_kernel_than_a_set_holds(tmp_path: Path) -> None:
+    """A list that exceeds the set size is cut, and a problem names the limit; a larger set takes all."""
+    networks = [ip_network((0x0B000000 + 2 * n, 32)) for n in range(1_100)]
+    texts = tuple(map(str, networks))
+    small = settings(*texts, denied=texts)
+    few = evolve(small, firewall=evolve(small.firewall, max_bans=SetSize(1_024)))
+    with kept(tmp_path, few) as made:
+        made.side.start()
+        for roll in (NetworkList.DENY, NetworkList.ALLOW):
+            assert made.backend.lists[roll] >= set(networks[:1_024])
+            assert not made.backend.lists[roll] & set(networks[1_024:])
+        assert [problem for problem in made.side.problems if "max_bans" in problem] == [
+            f"{side} list: 1100 networks, of which the first 1024 are in force: raise [firewall] max_bans"
+            for side in ("allow", "deny")
+        ]
+        assert "is allowed" in made.ban(str(networks[-1]))[0]
+
+        made.side.configure(small)
+        for roll in (NetworkList.DENY, NetworkList.ALLOW):
+            assert made.backend.lists[roll] >= set(networks)
+        assert made.side.problems == []
+
+
+def test_no_more_friends_go_to_the_kernel_than_a_set_holds(tmp_path: Path) -> None:
+    """If there are more friends than a set holds, as many as fit pass the limiter."""
+    small = settings()
+    few = evolve(small, firewall=evolve(small.firewall, max_bans=SetSize(1_024)))
+    with kept(tmp_path, few) as made:
+        made.side.friends.add(
+            evolve(PHONE, address=ip_address(f"10.0.{n // 250}.{n % 250 + 1}")) for n in range(250)
+        )
+        for account in range(8):
+            made.side.friends.add(
+                evolve(PHONE, address=ip_address(f"10.{account + 1}.0.{n}"), account=str(account))
+                for n in range(1, 251)
+            )
+        made.side.start()
+
+        assert len(made.backend.lists[NetworkList.FRIENDS]) == 1_024

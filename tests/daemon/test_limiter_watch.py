@@ -1,0 +1,84 @@
+"""The limiter's reports: sources over the limit, counters, and the alarms about both."""
+
+import asyncio
+from collections.abc import Sequence
+from ipaddress import ip_network
+
+from attrs import evolve
+from tests.support.kept import Kept
+
+from ringfence.errors import FirewallError
+from ringfence.firewall.contract import Counters, Flooder, Limit, LimitMode
+
+
+class Flooded:
+    """A firewall with a limiter whose reports a test sets."""
+
+    def __init__(self, made: Kept) -> None:
+        self.flooders: Sequence[Flooder] = ()
+        self.full = 0
+        self.error: FirewallError | None = None
+        made.backend.flooders = self.flooding  # type: ignore[method-assign]  # no kernel limits here
+        made.backend.counters = self.usage  # type: ignore[method-assign]
+
+    def flooding(self) -> Sequence[Flooder]:
+        """Return the senders over the limit, or raise the error."""
+        if self.error is not None:
+            raise self.error
+        return self.flooders
+
+    def usage(self) -> Counters:
+        """Return the counters, or raise the error."""
+        if self.error is not None:
+            raise self.error
+        return Counters(limiter_full=self.full)
+
+
+def test_a_flooder_is_told_of_for_each_second_that_he_goes_on(kept: Kept) -> None:
+    """A sender is reported for each second in which its drops grow, and only if the limiter enforces."""
+    limiter, watch = Flooded(kept), kept.side.limiter
+    kept.side.start()
+    one, other = ip_network("192.0.2.1"), ip_network("2001:db8::/64")
+    limiter.flooders = [Flooder(one, 10)]
+    assert watch.new_flooders() == []
+
+    kept.backend.plan = evolve(kept.backend.plan, limit=Limit(LimitMode.ENFORCE))
+    found = []
+    for flooders in ([Flooder(one, 10)], [Flooder(one, 10), Flooder(other, 1)], [Flooder(one, 11)]):
+        limiter.flooders = flooders
+        found += [flooder.network for flooder in watch.new_flooders()]
+    assert found == [one, other, one]
+    limiter.flooders = [Flooder(one, 11), Flooder(one, 11, tcp=True)]
+    assert watch.new_flooders() == [Flooder(one, 11, tcp=True)]
+
+    limiter.error = FirewallError("no answer")
+    assert watch.new_flooders() == []
+    assert [alarm.code for alarm in kept.alarms.active] == ["limiter.unreadable"]
+    kept.enforcer.switch_off()
+    assert watch.new_flooders() == []
+
+
+def test_a_limiter_without_room_is_an_alarm(kept: Kept) -> None:
+    """A full limiter raises the alarm each time that more packets found no room."""
+    limiter = Flooded(kept)
+    kept.side.start()
+    asyncio.run(kept.side.limiter.counters())
+    assert kept.alarms.active == []
+    for full in (5, 5, 6):
+        limiter.full = full
+        asyncio.run(kept.side.limiter.counters())
+
+    assert [(alarm.code, alarm.times) for alarm in kept.alarms.active] == [("limiter.full", 2)]
+
+
+def test_counters_that_cannot_be_read_are_an_alarm(kept: Kept) -> None:
+    """Unreadable counters are zero and an alarm, which clears with the next answer."""
+    limiter = Flooded(kept)
+    kept.side.start()
+    limiter.error = FirewallError("no answer")
+    assert asyncio.run(kept.side.limiter.counters()) == Counters()
+    assert [alarm.code for alarm in kept.alarms.active] == ["firewall.counters"]
+    limiter.error = None
+    asyncio.run(kept.side.limiter.counters())
+
+    assert kept.alarms.active == []

@@ -1,0 +1,46 @@
+"""The trial of a running daemon: its end, and an end that fails."""
+
+from tests.support.kept import OTHER, Kept
+
+from ringfence.daemon import trial
+from ringfence.errors import FirewallError
+
+
+def test_a_trial_ends_in_time_unless_it_is_confirmed(kept: Kept) -> None:
+    """When its time is over everything is removed; a confirmed trial does not end."""
+    kept.side.start()
+    kept.ban(OTHER)
+    trial.begin(kept.store, kept.now + 10.0)
+    kept.side.trial.look()
+    [problem] = kept.side.problems
+    assert problem.startswith("a trial: everything is removed at 2023-")
+    assert kept.enforcer.enforcing
+
+    kept.now += 10.0
+    kept.side.trial.look()
+    assert not kept.enforcer.enforcing
+    assert kept.side.trial.until is None
+
+    kept.side.manager.switch_on()
+    trial.begin(kept.store, kept.now + 10.0)
+    assert trial.confirm(kept.store)
+    kept.now += 10.0
+    kept.side.trial.look()
+    kept.side.trial.end()
+    assert kept.enforcer.enforcing
+
+
+def test_an_end_that_fails_is_an_alarm(kept: Kept) -> None:
+    """If not everything can be removed, an alarm names the fix."""
+
+    def fail() -> None:
+        raise FirewallError("no answer")
+
+    kept.side.start()
+    kept.backend.flush = fail  # type: ignore[method-assign]
+    trial.begin(kept.store, kept.now)
+    kept.side.trial.look()
+
+    [alarm] = kept.alarms.active
+    assert alarm.code == "trial.not_ended"
+    assert alarm.text.endswith("no answer; fix: ringfence off")
