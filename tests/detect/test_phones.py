@@ -38,19 +38,19 @@ def names(notices: list[AlarmChange]) -> list[str]:
 
 def test_a_broken_phone_is_told_of_until_it_logs_in() -> None:
     """A broken phone raises the same alarm, with account and address, each time it fails until it logs in."""
-    _, phones = with_friends(50)
-    first, again = (list(phones.on_failure(attempt(account="204"), now)) for now in (0.0, 5.0))
+    _, phones = with_friends(AT_LEAST - 1)
+    first, again = (list(phones.on_failure(attempt(account="203"), now)) for now in (0.0, 5.0))
     assert first == again
     [notice] = first
-    assert (notice.code, notice.subject) == (BROKEN, "204 at 192.0.2.7")
+    assert (notice.code, notice.subject) == (BROKEN, "203 at 192.0.2.7")
     assert "wrong password" in notice.text
-    assert names(list(phones.on_success(success(), 9, 6.0))) == [f"{BROKEN} over"]
-    assert list(phones.on_success(success(), 0, 7.0)) == []
+    assert names(list(phones.on_success(success("203"), 9, 6.0))) == [f"{BROKEN} over"]
+    assert list(phones.on_success(success("203"), 0, 7.0)) == []
 
 
 def test_an_account_that_is_gone_is_told_apart() -> None:
     """An account unknown to PJSIP has its own text, so that no one looks for a mistyped password."""
-    _, phones = with_friends(50)
+    _, phones = with_friends(1)
     gone = evolve(attempt(account="204"), event=EventKind.INVALID_ACCOUNT_ID)
     [notice] = phones.on_failure(gone, 0.0)
     assert "unknown to Asterisk" in notice.text
@@ -62,13 +62,51 @@ def test_when_half_of_the_phones_fail_outage_mode_is_on() -> None:
     for last in range(9):
         list(phones.on_failure(attempt(account=str(200 + last)), float(last)))
     assert not friends.outage_mode
-    assert names(list(phones.on_failure(attempt(account="209"), 10.0))) == [BROKEN, ALL_FAILING]
+    assert names(list(phones.on_failure(attempt(account="209"), 10.0))) == [ALL_FAILING]
     assert friends.has(ip_address("192.0.2.7"))
     assert list(phones.tick(11.0)) == []
     for last in range(8):
         list(phones.on_success(success(str(200 + last)), 0, 12.0))
     assert names(list(phones.tick(12.0))) == [f"{ALL_FAILING} over"]
     assert not friends.outage_mode
+
+
+def test_an_outage_raises_one_alarm_only() -> None:
+    """The phones that failed before outage mode was decided raise no alarm, neither then nor when it ends."""
+    _, phones = with_friends(20)
+    changes = [
+        change
+        for last in range(15)
+        for change in phones.on_failure(attempt(account=str(200 + last)), float(last))
+    ]
+    for last in range(15):
+        changes += phones.on_success(success(str(200 + last)), 0, 60.0)
+    changes += phones.tick(60.0)
+    changes += phones.tick(60.0 + WITHIN)
+    assert names(changes) == [ALL_FAILING, f"{ALL_FAILING} over"]
+
+
+def test_a_broken_phone_is_an_alarm_when_another_phone_succeeds() -> None:
+    """A success of another phone shows that there is no outage; the phone's own success ends the wait."""
+    _, phones = with_friends(20)
+    for account in ("200", "200", "201"):
+        assert list(phones.on_failure(attempt(account=account), 0.0)) == []
+    assert next(iter(phones.on_success(success("201"), 0, 1.0))).subject == "200 at 192.0.2.7"
+    assert names(list(phones.on_failure(attempt(account="200"), 2.0))) == [BROKEN]
+    assert names(list(phones.on_success(success("200"), 0, 3.0))) == [f"{BROKEN} over"]
+    elsewhere = evolve(success("202"), source=evolve(PBX, asterisk="other"))
+    assert list(phones.on_failure(attempt(account="203"), 4.0)) == []
+    assert BROKEN not in names(list(phones.on_success(elsewhere, 0, 5.0)))
+
+
+def test_a_broken_phone_is_an_alarm_after_five_minutes() -> None:
+    """If no phone succeeds, and too few fail for an outage, the alarm is raised after ``WITHIN``."""
+    _, phones = with_friends(20)
+    list(phones.on_failure(attempt(account="200"), 0.0))
+    list(phones.on_failure(attempt(account="200"), WITHIN - 1))
+    assert list(phones.tick(WITHIN - 1)) == []
+    assert names(list(phones.tick(WITHIN))) == [BROKEN]
+    assert list(phones.tick(WITHIN + 1)) == []
 
 
 def test_while_others_log_in_asterisk_is_well() -> None:

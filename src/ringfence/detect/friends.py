@@ -174,6 +174,11 @@ class Friends:
         return tuple(self._at.get(address, {}).values())
 
     @property
+    def known_accounts(self) -> int:
+        """The number of accounts that work at any address, and of those that worked, added."""
+        return len(self._accounts) + len(self._former_accounts)
+
+    @property
     def accounts(self) -> int:
         """The number of accounts that work at any address."""
         return len(self._accounts)

@@ -1,8 +1,9 @@
 """Phone health: detects broken phones, an outage of all phones, and passwords that may be known to others.
 
 A friend that fails on an account that works at its address is a *broken phone*: it has a wrong password. It
-raises one alarm and leads to no ban. An account that never worked there raises an alarm after ``GOES_ON``
-failures within a day.
+raises one alarm and leads to no ban. If an outage is possible (``AT_LEAST`` accounts are known), the alarm
+waits until it is decided that there is none: until Asterisk accepts a password, or for ``WITHIN``. An account
+that never worked there raises an alarm after ``GOES_ON`` failures within a day.
 
 When all phones fail at once, Asterisk is broken: PJSIP reports endpoints as unknown if its database does not
 answer, or if a reload dropped them. *Outage mode* begins if ``AT_LEAST`` accounts, and half of all known
@@ -50,6 +51,7 @@ class Phones:
         self._friends = friends
         self._failed: OrderedDict[_Phone, float] = OrderedDict()
         self._alarmed: OrderedDict[_Phone, float] = OrderedDict()
+        self._waiting: OrderedDict[_Phone, tuple[float, AlarmChange]] = OrderedDict()
         self._accounts: Counter[str] = Counter()  # of those that failed
         self._elsewhere: OrderedDict[_Phone, tuple[int, float]] = OrderedDict()
         self._unknown_at: OrderedDict[Address, float] = OrderedDict()
@@ -66,23 +68,27 @@ class Phones:
         self._failed.move_to_end(phone)
         if len(self._failed) > MOST:
             self._clear_failure(next(iter(self._failed)))
-        remember(self._alarmed, phone, now, MOST)
         self._most_failed = max(self._most_failed, self._failing)
         if self._friends.outage_mode:
             return  # the alarm for all phones is active already
-        known = attempt.event is not EventKind.INVALID_ACCOUNT_ID
-        why = "has a wrong password" if known else "is unknown to Asterisk, which it was not before"
-        yield AlarmChange(
-            AlarmCode.PHONE_BROKEN,
-            f"{printable(attempt.account)} at {attempt.address}",
-            f"extension {printable(attempt.account)} {why}; no address is banned for it",
-            lasts=BROKEN_FOR,
-        )
+        if phone in self._alarmed or self._friends.known_accounts < AT_LEAST:
+            yield self._raised(phone, _broken(attempt), now)
+        else:
+            since, _ = self._waiting.get(phone, (now, None))
+            self._waiting[phone] = since, _broken(attempt)
+            if len(self._waiting) > MOST:
+                self._waiting.popitem(last=False)
         if self._many_fail(attempt.asterisk, now):
             yield self._enter_outage_mode(attempt, f"{len(self._accounts)} phones")
 
+    def _raised(self, phone: _Phone, alarm: AlarmChange, now: float) -> AlarmChange:
+        """Record and return the alarm about a broken phone."""
+        remember(self._alarmed, phone, now, MOST)
+        return alarm
+
     def _enter_outage_mode(self, attempt: Attempt, who: str) -> AlarmChange:
         self._friends.outage_mode = True
+        self._waiting.clear()
         self._outage_of, self._most_failed = attempt.asterisk, self._failing
         text = (
             f"{who} fail at once, where they worked: is Asterisk's database down, or did a reload drop its "
@@ -144,6 +150,9 @@ class Phones:
         subject = f"{printable(account)} at {address}"
         self._succeeded_at[event.source.asterisk] = now
         self._clear_failure(phone)
+        self._waiting.pop(phone, None)
+        for other in [other for other in self._waiting if other[0] == event.source.asterisk]:
+            yield self._raised(other, self._waiting.pop(other)[1], now)
         if self._alarmed.pop(phone, None) is not None:
             yield AlarmChange(AlarmCode.PHONE_BROKEN, subject, "", cleared=True)
         if self._friends.worked_at(account, address):
@@ -164,8 +173,11 @@ class Phones:
             yield _guessed(contact.account, contact.address, failures)
 
     def tick(self, now: float) -> Iterator[AlarmChange]:
-        """Discard expired failures; leave outage mode when phones work again."""
+        """Discard expired failures, raise alarms that have waited, and end outage mode if phones work."""
         self._forget(now)
+        while self._waiting and now - next(iter(self._waiting.values()))[0] >= WITHIN:
+            phone, (_, alarm) = self._waiting.popitem(last=False)
+            yield self._raised(phone, alarm, now)
         few = len(self._accounts) < AT_LEAST and len(self._unknown_at) < LOST_AT_LEAST
         if self._friends.outage_mode and (few or 4 * self._failing <= self._most_failed):
             self._friends.outage_mode = False
@@ -178,6 +190,17 @@ class Phones:
             self._unknown_at.popitem(last=False)
         while self._alarmed and now - next(iter(self._alarmed.values())) >= BROKEN_FOR:
             self._alarmed.popitem(last=False)
+
+
+def _broken(attempt: Attempt) -> AlarmChange:
+    known = attempt.event is not EventKind.INVALID_ACCOUNT_ID
+    why = "has a wrong password" if known else "is unknown to Asterisk, which it was not before"
+    return AlarmChange(
+        AlarmCode.PHONE_BROKEN,
+        f"{printable(attempt.account)} at {attempt.address}",
+        f"extension {printable(attempt.account)} {why}; no address is banned for it",
+        lasts=BROKEN_FOR,
+    )
 
 
 def _guessed(account: str, address: Address, failures: int) -> AlarmChange:
