@@ -19,6 +19,7 @@ from ringfence.model import Secret, SecurityEvent, Service, SourceId
 from ringfence.parse.log import LogReader
 from ringfence.sources.ami import AmiSource, AmiTarget
 from ringfence.sources.backoff import Backoff
+from ringfence.sources.log_ingest import LogIngest
 from ringfence.sources.logfile import LogFileSource
 from ringfence.sources.standby import Standby, StandbyLog
 from ringfence.sources.state import State
@@ -77,9 +78,8 @@ async def collect(lab: Lab, course: Course, *attack: str) -> tuple[Collected, Lo
     with Relay(lab.network.pbx) as relay:
         target = AmiTarget("pbx", "127.0.0.1", relay.port, MANAGER_USER, Secret(SECRET))
         ami = AmiSource(target, standby.on_ami_events, Backoff(0.05, 0.2), coverage=standby.coverage)
-        source = LogFileSource(
-            reader.fresh()._source, log, reader, collected.take, standby=StandbyLog(standby, reader)
-        )
+        ingest = LogIngest(reader, collected.take, StandbyLog(standby, reader))
+        source = LogFileSource(name, log, ingest)
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(one.run()) for one in (ami, source)]
             while not (ami.condition.state is source.condition.state is State.LISTENING):  # noqa: ASYNC110

@@ -874,7 +874,7 @@ def test_each_try_waits_its_pause() -> None:
 
 def test_a_good_connection_makes_the_next_pause_short(monkeypatch: pytest.MonkeyPatch) -> None:
     """After a connection that lasted, the backoff starts again."""
-    monkeypatch.setattr(ami, "WELL_AFTER", 0.0)
+    monkeypatch.setattr(AmiSource, "good_after", 0.0)
     pauses = Counted()
 
     async def then(recorder: Recorder) -> None:

@@ -21,6 +21,7 @@ from ringfence.parse.log import LogReader
 from ringfence.sources import journal
 from ringfence.sources.backoff import Backoff
 from ringfence.sources.journal import DROPPED_ALARM, JournalSource, position_key
+from ringfence.sources.log_ingest import LogIngest
 from ringfence.sources.state import State
 
 ID = SourceId("pbx", "journal")
@@ -116,8 +117,7 @@ def listen(
     async def session() -> None:
         recorder.source = JournalSource(
             ID,
-            LogReader(ID),
-            sink or recorder.sink,
+            LogIngest(LogReader(ID), sink or recorder.sink),
             position,
             recorder.remember,
             Backoff(0.01, 0.02),

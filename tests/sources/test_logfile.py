@@ -16,6 +16,7 @@ from tests.support.lab import Lab
 from ringfence.model import SecurityEvent, SourceId
 from ringfence.parse.log import LogReader
 from ringfence.sources.backoff import Backoff
+from ringfence.sources.log_ingest import LogIngest
 from ringfence.sources.logfile import LogFileSource
 from ringfence.sources.state import State
 
@@ -62,8 +63,7 @@ def listen(
         recorder.source = LogFileSource(
             ID,
             path,
-            LogReader(ID),
-            sink or recorder.sink,
+            LogIngest(LogReader(ID), sink or recorder.sink),
             position,
             recorder.positions.__setitem__,
             Backoff(0.01, 0.02),

@@ -43,7 +43,8 @@ from ringfence.sources import roster as rosters
 from ringfence.sources.backoff import Backoff
 from ringfence.sources.roster import ContactSink, RosterQueries, RosterSink, ignore
 from ringfence.sources.standby import Coverage
-from ringfence.sources.state import Condition, EndError, State, log_condition
+from ringfence.sources.state import Condition, EndError, State
+from ringfence.sources.supervised import SupervisedSource
 
 CONNECT_WITHIN = 10.0
 GREET_WITHIN = 5.0
@@ -51,7 +52,6 @@ LOGIN_WITHIN = 10.0  # Asterisk itself waits 1 s before it refuses
 PROVE_WITHIN = 5.0
 PING_EVERY = 5.0
 PING_WITHIN = 5.0
-WELL_AFTER = 30.0  # a connection of this length (seconds) was good, so the next try comes soon
 
 _ROOM = 64 * 1024
 _WANTED = "security,system"
@@ -166,10 +166,9 @@ class _Connection(Manager):  # type: ignore[misc]  # panoramisk has no types
         """Do nothing: the task that awaits the protocol's end handles it."""
 
 
-class AmiSource:
-    """A source that listens to one Asterisk. :meth:`run` runs until it is cancelled.
+class AmiSource(SupervisedSource):
+    """A source that listens to one Asterisk, in one connection after the other.
 
-    ``condition`` and ``counts`` may be read at any time. ``settled`` is set once the first state is known.
     ``sink`` is called with the security events of each read and their monotonic arrival time, in the
     connection's own callback: it is on the path to a ban.
 
@@ -190,21 +189,18 @@ class AmiSource:
         contact: ContactSink = ignore,
         coverage: Coverage | None = None,
     ) -> None:
-        self.coverage = coverage if coverage is not None else Coverage()
         self.id = SourceId(target.asterisk, AMI)
+        super().__init__(structlog.get_logger().bind(source=str(self.id)), backoff)
+        self.coverage = coverage if coverage is not None else Coverage()
         self.listening_since: float | None = None  # monotonic seconds
-        self.condition = Condition(State.CONNECTING)
-        self.settled = asyncio.Event()
         self.roster_ready = asyncio.Event()
         self.http_checked = asyncio.Event()
         self.version = ""
         self._target = target
         self._sink = sink
         self._queries = RosterQueries(target.asterisk, target.username, roster, contact)
-        self._backoff = backoff if backoff is not None else Backoff()
         self._decoder = AmiDecoder(self.id)
         self._past, self._garbled = AmiCounts(), 0
-        self._log = structlog.get_logger().bind(source=str(self.id))
         self._greeted = asyncio.Event()
         self._logged_in = asyncio.Event()
         self._proven = asyncio.Event()
@@ -235,29 +231,7 @@ class AmiSource:
         """Connect and listen, and reconnect after each end, until cancelled."""
         for weakness in self.weaknesses:
             self._log.warning("source.weak", why=weakness)
-        loop = asyncio.get_running_loop()
-        task = asyncio.current_task()
-        while True:
-            began = loop.time()
-            try:
-                await self._session()
-            except EndError as end:
-                self._set_condition(end.condition)
-                self.roster_ready.set()
-                self.http_checked.set()
-            except Exception as error:  # noqa: BLE001 - whatever it is, the source goes on
-                # An error of ringfence's own: `status` shows it, and the source goes on.
-                defect = Condition(State.DEFECT, f"{type(error).__name__}; see the log")
-                if defect != self.condition:
-                    self._log.exception("source.defect")
-                self._set_condition(defect)
-                self.roster_ready.set()
-            if task is not None and task.cancelling():
-                # It was cancelled at the moment when the connection ended, and TaskGroup raised the latter.
-                raise asyncio.CancelledError
-            if loop.time() - began >= WELL_AFTER:
-                self._backoff.reset()
-            await asyncio.sleep(self._backoff.next())
+        await super().run()
 
     async def _session(self) -> None:
         """Hold one connection until it ends; raise its end."""
@@ -282,6 +256,8 @@ class AmiSource:
         finally:
             self.coverage.end()
             protocol.close()
+            self.roster_ready.set()
+            self.http_checked.set()
 
     @property
     def _where(self) -> str:
@@ -451,15 +427,10 @@ class AmiSource:
         return event.service is Service.AMI and (remote.address, remote.port) == self._own_endpoint
 
     def _set_condition(self, condition: Condition) -> None:
-        if condition == self.condition:
-            return
-        changed, self.condition = condition.state is not self.condition.state, condition
-        if changed:
+        if condition.state is not self.condition.state:
             listens = condition.state is State.LISTENING
             self.listening_since = asyncio.get_running_loop().time() if listens else None
-        self.settled.set()
-        if changed:
-            log_condition(self._log, condition)
+        super()._set_condition(condition)
 
 
 _CHALLENGE = re.compile(r"[0-9]{1,10}")  # main/manager.c:action_challenge, at most 9 digits

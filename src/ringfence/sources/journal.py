@@ -20,7 +20,7 @@ an alarm. The journal is the source for a PBX that has no log files.
 import asyncio
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from itertools import groupby
 
@@ -29,9 +29,9 @@ import structlog
 from ringfence.model import SourceId, printable
 from ringfence.parse.line_result import LogCounts
 from ringfence.sources.backoff import Backoff
-from ringfence.sources.log_ingest import AlarmCount, LogIngest, LogParser, Sink
-from ringfence.sources.standby import StandbyLog
-from ringfence.sources.state import Condition, State, log_condition
+from ringfence.sources.log_ingest import AlarmCount, LogIngest
+from ringfence.sources.state import Condition, EndError, State
+from ringfence.sources.supervised import Remember, SupervisedSource
 
 PROGRAM = ("journalctl",)
 UNITS = ("asterisk.service", "freepbx.service")
@@ -57,43 +57,37 @@ _IS_CURSOR = re.compile(rf"s={_HEX}{{32}};i={_HEX}+;b={_HEX}{{32}};m={_HEX}+;t={
 """The form of a cursor; journalctl would end with any other text."""
 
 
-class JournalSource:
-    """A source that follows the journal. :meth:`run` runs until it is cancelled.
+class JournalSource(SupervisedSource):
+    """A source that follows the journal, by one journalctl after the other.
 
-    ``condition``, ``counts`` and ``alarms`` may be read at any time. ``position`` is the cursor that an
-    earlier process passed to ``remember`` under position_key(). ``program`` is the command of journalctl.
-    ``settled`` is set once the first state is known. ``standby`` decides which SECURITY lines count; None:
-    all do.
+    ``ingest`` gets the lines. ``position`` is the cursor that an earlier process passed to ``remember`` under
+    position_key(). ``program`` is the command of journalctl.
     """
+
+    good_after = WELL_AFTER
 
     def __init__(
         self,
         source: SourceId,
-        reader: LogParser,
-        sink: Sink,
+        ingest: LogIngest,
         position: str | None = None,
-        remember: Callable[[str, str], None] = lambda _key, _position: None,
+        remember: Remember = lambda _key, _position: None,
         backoff: Backoff | None = None,
         program: Sequence[str] = PROGRAM,
-        standby: StandbyLog | None = None,
     ) -> None:
+        super().__init__(structlog.get_logger().bind(source=str(source)), backoff)
         self.id = source
-        self.condition = Condition(State.CONNECTING)
-        self.settled = asyncio.Event()
-        self._reader = reader
-        self._ingest = LogIngest(reader, sink, standby)
+        self._ingest = ingest
         self._cursor = position if position is not None and _IS_CURSOR.fullmatch(position) else None
         self._remember = remember
         self._remembered = (0.0, self._cursor)
-        self._backoff = backoff if backoff is not None else Backoff()
         self._program = tuple(program)
         self._began = time.time()
-        self._log = structlog.get_logger().bind(source=str(source))
 
     @property
     def counts(self) -> LogCounts:
         """Counters since the start."""
-        return self._reader.counts
+        return self._ingest.counts
 
     @property
     def standing_by(self) -> bool:
@@ -121,17 +115,12 @@ class JournalSource:
     async def run(self) -> None:
         """Follow the journal until cancelled."""
         try:
-            while True:
-                began = time.monotonic()
-                await self._follow()
-                if time.monotonic() - began > WELL_AFTER:
-                    self._backoff.reset()
-                await asyncio.sleep(self._backoff.next())
+            await super().run()
         finally:
             self._ingest.close()
             self._save_cursor(now=True)
 
-    async def _follow(self) -> None:
+    async def _session(self) -> None:
         """Run one journalctl until it ends."""
         try:
             process = await asyncio.create_subprocess_exec(
@@ -141,34 +130,29 @@ class JournalSource:
                 stderr=asyncio.subprocess.PIPE,
             )
         except OSError as error:
-            self._set_condition(
-                Condition(State.UNREADABLE, f"{self._program[0]} cannot be run: {error.strerror}")
-            )
-            return
+            detail = f"{self._program[0]} cannot be run: {error.strerror}"
+            raise EndError(State.UNREADABLE, detail) from None
         error_output = bytearray()
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(_collect_errors(process.stderr, error_output))
                 await self._read(process.stdout)
-            self._set_condition(self._end(await process.wait(), error_output))
-        except* Exception as errors:  # noqa: BLE001 - whatever it is, the source goes on after that piece
-            defect = Condition(State.DEFECT, f"{type(errors.exceptions[0]).__name__}; see the log")
-            if defect != self.condition:
-                self._log.exception("source.defect")
-            self._set_condition(defect)
+            raise self._end(await process.wait(), error_output)
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from None
         finally:
             with suppress(ProcessLookupError):
                 process.kill()
             await process.wait()
 
-    def _end(self, code: int, error_output: bytearray) -> Condition:
-        """Return the condition after journalctl's end: without a signal, it may not read or does not work."""
+    def _end(self, code: int, error_output: bytearray) -> EndError:
+        """Return the end of journalctl: without a signal, it may not read or does not work."""
         reason = printable(error_output.decode("utf-8", "replace").strip()) or "no reason given"
         detail = f"{self._program[0]} ended with {code}: {reason}"
         if code < 0:
-            return Condition(State.LOST, detail)
+            return EndError(State.LOST, detail)
         fix = "add ringfence's user to the group systemd-journal (see the unit)"
-        return Condition(State.UNREADABLE, f"{detail}; fix: {fix}")
+        return EndError(State.UNREADABLE, f"{detail}; fix: {fix}")
 
     async def _read(self, stream: asyncio.StreamReader | None) -> None:
         """Pass on the lines of journalctl, until it ends."""
@@ -220,12 +204,6 @@ class JournalSource:
         if self._cursor is not None and self._cursor != known and (now or mono - last >= REMEMBER_EVERY):
             self._remembered = (mono, self._cursor)
             self._remember(position_key(self.id), self._cursor)
-
-    def _set_condition(self, condition: Condition) -> None:
-        changed, self.condition = condition.state is not self.condition.state, condition
-        self.settled.set()
-        if changed:
-            log_condition(self._log, condition)
 
 
 def position_key(source: SourceId) -> str:

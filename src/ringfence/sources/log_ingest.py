@@ -79,6 +79,11 @@ class LogIngest:
         self._due: float | None = None
 
     @property
+    def counts(self) -> LogCounts:
+        """Counters of the log since the start."""
+        return self._reader.counts
+
+    @property
     def standing_by(self) -> bool:
         """Whether SECURITY lines are skipped now, because AMI delivers their events."""
         return self._standby is not None and self._standby.standing_by

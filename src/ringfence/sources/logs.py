@@ -30,11 +30,10 @@ from ringfence.sources.state import Condition, State
 
 if TYPE_CHECKING:
     from ringfence.parse.custom import Custom
-    from ringfence.parse.log import LogReader
     from ringfence.sources.journal import JournalSource
-    from ringfence.sources.log_ingest import AlarmCount
+    from ringfence.sources.log_ingest import AlarmCount, LogIngest
     from ringfence.sources.logfile import LogFileSource
-    from ringfence.sources.standby import Standby, StandbyLog
+    from ringfence.sources.standby import Standby
 
 LOOK_EVERY = 5.0
 
@@ -127,7 +126,7 @@ class Logs:
 
     With any log to read, :meth:`run` runs until it is cancelled. ``positions`` returns what was passed to
     ``remember`` before, by this process or an earlier one. ``sink`` is that of
-    :class:`ringfence.sources.logfile.LogFileSource`. ``after`` are tasks that still read the same logs. They
+    :class:`ringfence.sources.log_ingest.LogIngest`. ``after`` are tasks that still read the same logs. They
     are awaited first, because two readers would report every event twice. ``standby`` decides which SECURITY
     lines count; None: all do.
 
@@ -198,33 +197,31 @@ class Logs:
         self.condition = _missing(check)
 
     def _begin(self, group: asyncio.TaskGroup, path: Path, *, new: bool) -> None:
-        from ringfence.parse.log import LogReader  # noqa: PLC0415 - loaded when there is something to read
-        from ringfence.sources.log_tail import NOWHERE  # noqa: PLC0415 - the same
+        from ringfence.sources.log_tail import NOWHERE  # noqa: PLC0415 - loaded when there is something to read
         from ringfence.sources.logfile import LogFileSource, position_key  # noqa: PLC0415 - the same
 
         source = SourceId(self._plan.asterisk, f"log:{path}")
-        reader = LogReader(source, timezone=self._plan.timezone, customs=self._plan.customs)
         position = self._positions().get(position_key(source, path), NOWHERE.to_text() if new else None)
-        standby = self._standby_of(reader)
-        file = LogFileSource(source, path, reader, self._sink, position, self._remember, standby=standby)
+        file = LogFileSource(source, path, self._ingest_of(source), position, self._remember)
         self._files[path] = file
         self._tasks[path] = group.create_task(file.run(), name=str(source))
 
     def _begin_journal(self, group: asyncio.TaskGroup) -> None:
-        from ringfence.parse.log import LogReader  # noqa: PLC0415 - loaded when there is something to read
         from ringfence.sources.journal import JournalSource, position_key  # noqa: PLC0415 - the same
 
         source = SourceId(self._plan.asterisk, "journal")
-        reader = LogReader(source, timezone=self._plan.timezone, customs=self._plan.customs)
         position = self._positions().get(position_key(source))
-        standby = self._standby_of(reader)
-        self._journal = JournalSource(source, reader, self._sink, position, self._remember, standby=standby)
+        self._journal = JournalSource(source, self._ingest_of(source), position, self._remember)
         group.create_task(self._journal.run(), name=str(source))
 
-    def _standby_of(self, reader: "LogReader") -> "StandbyLog | None":
-        from ringfence.sources.standby import StandbyLog  # noqa: PLC0415 - loaded when there is something to read
+    def _ingest_of(self, source: SourceId) -> "LogIngest":
+        from ringfence.parse.log import LogReader  # noqa: PLC0415 - loaded when there is something to read
+        from ringfence.sources.log_ingest import LogIngest  # noqa: PLC0415 - the same
+        from ringfence.sources.standby import StandbyLog  # noqa: PLC0415 - the same
 
-        return StandbyLog(self._standby, reader) if self._standby is not None else None
+        reader = LogReader(source, timezone=self._plan.timezone, customs=self._plan.customs)
+        standby = StandbyLog(self._standby, reader) if self._standby is not None else None
+        return LogIngest(reader, self._sink, standby)
 
 
 def _missing(check: PathCheck) -> Condition:

@@ -2,7 +2,6 @@
 
 import enum
 
-import structlog
 from attrs import frozen
 
 from ringfence.errors import SourceError
@@ -43,9 +42,3 @@ class EndError(SourceError):
     def __init__(self, state: State, detail: str) -> None:
         super().__init__(detail)
         self.condition = Condition(state, detail)
-
-
-def log_condition(log: structlog.stdlib.BoundLogger, condition: Condition) -> None:
-    """Log the condition of a source: as a warning, unless it listens."""
-    good = condition.state is State.LISTENING
-    (log.info if good else log.warning)("source.state", state=str(condition.state), detail=condition.detail)

@@ -48,7 +48,8 @@ from ringfence.netlink.nflog import Acknowledged, Logged, bind_request, missing,
 from ringfence.parse.challenge import parse_answers
 from ringfence.parse.observed import parse_observed
 from ringfence.sources.backoff import Backoff
-from ringfence.sources.state import Condition, EndError, State, log_condition
+from ringfence.sources.state import Condition, EndError, State
+from ringfence.sources.supervised import SupervisedSource
 
 GROUP = 21_063
 """The NFLOG group that rule and reader agree on: "RG" as a number, which no other program is likely to
@@ -59,9 +60,6 @@ OBSERVED = b"observed"
 
 MOST_POSITIONS = 8_192
 """At most this many positions of answers in TCP streams are kept, the latest."""
-
-WELL_AFTER = 30.0
-"""A binding that lasted this long (seconds) was good: the next try comes soon."""
 
 MOST_TURNS = 16
 """At most this many turns are read at once before another source is judged; later packets come in a later
@@ -100,10 +98,9 @@ class WireCounts:
     repeated: int = 0
 
 
-class WireSource:
-    """The source that reads this network namespace's wire. :meth:`run` runs until it is cancelled.
+class WireSource(SupervisedSource):
+    """The source that reads this network namespace's wire, in one binding after the other.
 
-    ``condition`` may be read at any time. ``settled`` is set once the first binding succeeded or failed.
     ``sink`` is called with the challenges and observed requests of each read, in the kernel's order, and
     their monotonic arrival time. ``gap`` is called with the time of a loss, before any later packet is passed
     on. ``containers`` are the networks whose answers count although they pass through; :meth:`set_containers`
@@ -120,8 +117,7 @@ class WireSource:
         group: int = GROUP,
         buffer: int = _BUFFER,
     ) -> None:
-        self.condition = Condition(State.CONNECTING)
-        self.settled = asyncio.Event()
+        super().__init__(structlog.get_logger().bind(source="wire"), backoff)
         self.counts = WireCounts()
         self._sink = sink
         self._gap = gap
@@ -129,31 +125,10 @@ class WireSource:
         self._is_container = _lookup(self.containers)
         self._group = group
         self._buffer = buffer
-        self._backoff = backoff if backoff is not None else Backoff()
         self._space = memoryview(bytearray(_DATAGRAM))
         self._last: int | None = None
         self._positions: OrderedDict[bytes, None] = OrderedDict()
         self._drained: Callable[[], object] = _nothing
-        self._log = structlog.get_logger().bind(source="wire")
-
-    async def run(self) -> None:
-        """Bind and read, and bind again after each end, until cancelled."""
-        loop = asyncio.get_running_loop()
-        while True:
-            began = loop.time()
-            try:
-                await self._session()
-            except EndError as end:
-                self._set_condition(end.condition)
-            except Exception as error:  # noqa: BLE001 - whatever it is, the source goes on
-                # An error of ringfence's own: `status` shows it, and the source goes on.
-                defect = Condition(State.DEFECT, f"{type(error).__name__}; see the log")
-                if defect != self.condition:
-                    self._log.exception("source.defect")
-                self._set_condition(defect)
-            if loop.time() - began >= WELL_AFTER:
-                self._backoff.reset()
-            await asyncio.sleep(self._backoff.next())
 
     def drain(self) -> None:
         """Read the packets that have come already, before later events of another source are judged."""
@@ -276,14 +251,6 @@ class WireSource:
         self.counts.gaps += 1
         self.counts.lost += number
         self._gap(now)
-
-    def _set_condition(self, condition: Condition) -> None:
-        if condition == self.condition:
-            return
-        changed, self.condition = condition.state is not self.condition.state, condition
-        self.settled.set()
-        if changed:
-            log_condition(self._log, condition)
 
 
 def _nothing() -> None:
