@@ -46,7 +46,8 @@ from ringfence.detect.detector import Detector
 from ringfence.detect.judgement import Judgement  # noqa: TC001 - of no matter here
 from ringfence.detect.rules import Rule
 from ringfence.model import Challenge, Network, SecurityEvent, Service, SourceId
-from ringfence.parse.ami import END, AmiDecoder
+from ringfence.parse.ami import AmiDecoder
+from ringfence.parse.ami_packets import END
 from ringfence.parse.log import LogReader
 
 MEBIBYTE = 2**20

@@ -26,16 +26,9 @@ from tests.parse.packets import (
 from tests.support.captures import FORGED, capture
 
 from ringfence.model import Endpoint, EventKind, SecurityEvent, Service, Transport
-from ringfence.parse.ami import (
-    END,
-    HOLD,
-    MAX_BANNER,
-    MAX_FRAGMENTS,
-    MAX_PACKET,
-    AmiCounts,
-    AmiDecoder,
-)
+from ringfence.parse.ami import HOLD, MAX_FRAGMENTS, AmiCounts, AmiDecoder
 from ringfence.parse.ami_items import AmiItem, Banner, Reply
+from ringfence.parse.ami_packets import END, MAX_PACKET
 from ringfence.parse.roster import RosterEvent
 from ringfence.parse.security import KINDS
 
@@ -332,35 +325,9 @@ def test_an_event_without_a_tail_is_dropped() -> None:
     assert decoder.counts.dropped_bytes == len(stream) - len(END) + MAX_FRAGMENTS - 1
 
 
-@pytest.mark.parametrize(
-    ("line", "banner", "rest"),
-    [
-        (b"Asterisk Call Manager/5.0.5\r\n", "5.0.5", True),
-        (b"SSH-2.0-OpenSSH_9.2\r\n", "", True),
-        (b"\r\n", "", True),
-        (b"a" * MAX_BANNER + b"\r\n", "", True),
-        (b"a" * (MAX_BANNER + 1) + b"\r\n", "", False),
-        (b"a" * 10_000 + END, "", True),
-    ],
-)
-def test_the_first_line_shows_whether_the_peer_is_an_ami(line: bytes, banner: str, rest: bool) -> None:  # noqa: FBT001
-    """A banner gives its version; garbage and a line that is too long give an empty one, at any split."""
-    expected: list[AmiItem] = [Banner(banner), *([GOOD_EVENT] if rest else [])]
-    stream = line + GOOD
-    assert run([stream])[0] == expected
-    assert run([bytes([byte]) for byte in stream])[0] == expected
-    for cut in range(MAX_BANNER - 2, MAX_BANNER + 4):
-        assert run([stream[:cut], stream[cut:]])[0] == expected
-
-
-def test_nothing_is_returned_before_the_banner() -> None:
-    """Until the first line is complete there is no banner."""
-    assert run([BANNER[:-1]])[0] == []
-
-
 def held_bytes(decoder: AmiDecoder) -> int:
     """Return how many of the fed bytes a decoder keeps."""
-    return len(decoder._buffer) + sum(map(len, decoder._fragments)) + sum(map(len, decoder._held))
+    return len(decoder._packets._buffer) + sum(map(len, decoder._fragments)) + sum(map(len, decoder._held))
 
 
 @pytest.mark.parametrize(
@@ -525,7 +492,8 @@ def test_a_trunks_password_is_never_kept(before: bytes) -> None:
     decoder = AmiDecoder(SOURCE, TOKEN)
     returned = decoder.feed(BANNER + before + detail % TOKEN.encode(), 0.0)
 
-    assert b"trunk-secret" not in b"".join([*decoder._buffer.split(), *decoder._fragments, *decoder._held])
+    kept = [bytes(decoder._packets._buffer), *decoder._fragments, *decoder._held]
+    assert b"trunk-secret" not in b"".join(kept)
     returned += decoder.feed(GOOD, 0.0) + decoder.tick(1.0)
     assert "trunk-secret" not in repr(returned)
     assert items(returned) == []
@@ -717,12 +685,3 @@ def test_a_tail_does_not_fit_into_an_actions_name() -> None:
         packet(EventKind.REQUEST_NOT_ALLOWED, service=b"AMI", rest=(b"RequestType: Action: " + action,))
     )
     assert returned[0].remote.address == ip_address("9.9.9.9")
-
-
-def test_each_byte_is_searched_once_at_any_split() -> None:
-    """After each byte of a long packet, only the possible beginning of its end is left to search."""
-    decoder = AmiDecoder(SOURCE)
-    decoder.feed(BANNER, 0.0)
-    for size in range(1, 100_000):
-        decoder.feed(b"x", 0.0)
-        assert decoder._searched >= size - len(END) + 1

@@ -6,9 +6,10 @@ from tests.parse.packets import BANNER, BY_TCP, SOURCE, head, packet, tail
 
 from ringfence.model import EventKind, SecurityEvent, Service
 from ringfence.parse import ami_http
-from ringfence.parse.ami import END, HOLD, MAX_FRAGMENTS, MAX_PACKET, AmiDecoder
+from ringfence.parse.ami import HOLD, MAX_FRAGMENTS, AmiDecoder
 from ringfence.parse.ami_http import HOLD_WITHIN, MOST_HELD
 from ringfence.parse.ami_items import AmiItem, Reply
+from ringfence.parse.ami_packets import END, MAX_PACKET
 from ringfence.parse.roster import RosterEvent
 
 TOKEN = "5f1d"

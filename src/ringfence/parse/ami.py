@@ -1,8 +1,8 @@
 """Decoder of one AMI connection: bytes → security events and replies.
 
-Strategy: a packet ends with an empty line, and only with one: CR LF CR LF (``main/manager.c:astman_append``).
-The sender's text may hold CR LF and even an empty line. It can do so inside the account of a security event
-and nowhere else. So a packet may come in fragments:
+An empty line ends a packet (:mod:`ringfence.parse.ami_packets`). The sender's text may hold CR LF and even an
+empty line. It can do so inside the account of a security event and nowhere else. So an event may come in
+fragments:
 
 - A packet may have the head of a security event but not its tail. It then takes the packets that follow,
   until the tail that Asterisk always writes has come. Those fragments are the sender's text, whatever they
@@ -21,10 +21,9 @@ A few events about phones are returned although no action asked for them. They a
 event of that class within a security event is one of its fragments, as above. ``AuthDetail`` holds passwords,
 so it is dropped as soon as its first line is known.
 
-Limits and their reasons: a SIP datagram has at most 64 KiB and appears about once in a packet, so 256 KiB
-holds any real packet. A longer one is skipped to the next empty line and counted. 256 bytes of account hold
-at most 21 empty lines (12 bytes each, percent-encoded), so 64 fragments are more than can occur. Nothing here
-raises for bytes, and each byte is searched once.
+Limits and their reasons: 256 bytes of account hold at most 21 empty lines (12 bytes each, percent-encoded),
+so 64 fragments are more than can occur. A packet that is too long is skipped and counted. Nothing here raises
+for bytes.
 """
 
 from typing import TypeAlias
@@ -33,7 +32,8 @@ from attrs import astuple, define
 
 from ringfence.model import EventKind, SecurityEvent, Service, SourceId
 from ringfence.parse.ami_http import HttpCheck
-from ringfence.parse.ami_items import EOL, AmiItem, Banner, ManagerEvent, Reply
+from ringfence.parse.ami_items import EOL, AmiItem, ManagerEvent, Reply
+from ringfence.parse.ami_packets import END, MAX_PACKET, PacketSplitter, SkippedBytes
 from ringfence.parse.roster import parse_roster_event
 from ringfence.parse.security import (
     begins_manager_event,
@@ -43,7 +43,6 @@ from ringfence.parse.security import (
     starts_security_event,
 )
 
-END = b"\r\n\r\n"
 PRIVILEGE = b"\r\nPrivilege: security,"
 SYSTEM = b"\r\nPrivilege: system,all\r\n"
 UNREQUESTED = tuple(
@@ -51,12 +50,8 @@ UNREQUESTED = tuple(
 )
 """The first lines of the events that are returned although no action asked for them."""
 AUTH_DETAIL = b"Event: AuthDetail\r\n"
-MAX_PACKET = 256 * 1024
-MAX_BANNER = 128
 MAX_FRAGMENTS = 64
 HOLD = 0.05  # seconds
-MOST_HEAD = 1024
-"""More bytes than Asterisk writes before the account of an event."""
 
 
 @define
@@ -96,10 +91,7 @@ class AmiDecoder:
         self._until: float | None = None
         self._source = source
         self._ours = b"\r\nActionID: " + token.encode() if token else b""
-        self._buffer = bytearray()
-        self._searched = 0
-        self._skipping = False
-        self._greeted = False
+        self._packets = PacketSplitter()
         self._fragments: list[bytes] = []
         self._fragments_size = 0
         # An event of Service SIP, and the packets that came after it.
@@ -108,14 +100,14 @@ class AmiDecoder:
 
     def feed(self, data: bytes, now: float) -> list[AmiItem]:
         """Return the items that ``data`` completes, in order."""
-        self._buffer += data
         items: _Items = []
-        start = 0 if self._greeted else self._greet(items)
-        if self._greeted:
-            start = self._split(start, now, items)
-        del self._buffer[:start]
-        self._searched = max(0, self._searched - start)
-        self._bound(items)
+        for piece in self._packets.feed(data):
+            if isinstance(piece, bytes):
+                self._packet(piece, now, items)
+            elif isinstance(piece, SkippedBytes):
+                self._skip(piece, items)
+            else:
+                items.append(piece)
         return self._pass_on(items, len(data), now)
 
     def tick(self, now: float) -> list[AmiItem]:
@@ -137,61 +129,22 @@ class AmiDecoder:
             return self.http.pass_on(items, size, now)
         return items  # type: ignore[return-value]  # a ManagerEvent makes the check active
 
-    def _greet(self, items: _Items) -> int:
-        end = self._buffer.find(EOL, 0, MAX_BANNER + len(EOL))
-        if end < 0 and len(self._buffer) < MAX_BANNER + len(EOL):
-            return 0
-        line = bytes(self._buffer[: max(end, 0)])
-        prefix = b"Asterisk Call Manager/"
-        known = line.startswith(prefix)
-        self._greeted = True
-        items.append(Banner(line.removeprefix(prefix).decode("ascii", "replace").strip() if known else ""))
-        return end + len(EOL) if end >= 0 else 0
-
-    def _split(self, start: int, now: float, items: _Items) -> int:
-        """Handle every complete packet from ``start`` on; return where the incomplete one begins."""
-        self._searched = max(self._searched, start)
-        while (end := self._buffer.find(END, self._searched)) >= 0:
-            if self._skipping:
-                self.counts.dropped_bytes += end - start
-                self._skipping = False
-            elif end - start > MAX_PACKET:
-                self._check_long(start, items)
-                self._drop_long(end - start)
-            else:
-                self._packet(bytes(self._buffer[start:end]), now, items)
-            start = self._searched = end + len(END)
-        # The end of a packet may be split between two reads: its last byte alone can be missing.
-        self._searched = max(start, len(self._buffer) - len(END) + 1)
-        return start
-
-    def _bound(self, items: _Items) -> None:
-        """Keep no more of an incomplete packet than a real packet can have."""
-        # A packet of the greatest length may still lack the last byte of its end.
-        if len(self._buffer) < len(END) + (0 if self._skipping else MAX_PACKET):
-            return
-        excess = len(self._buffer) - len(END) + 1
-        if self._skipping:
-            self.counts.dropped_bytes += excess
-        else:
-            self._check_long(0, items)
-            self._drop_long(excess)
-            self._skipping = True
-        del self._buffer[:excess]
-        self._searched = 0
-
-    def _check_long(self, start: int, items: _Items) -> None:
-        """Mark a packet that is too long to keep, if it is an event that an HTTP client can write."""
-        if begins_manager_event(bytes(self._buffer[start : start + MOST_HEAD])):
-            self._mark_manager_event(items)
+    def _skip(self, skipped: SkippedBytes, items: _Items) -> None:
+        """Count bytes of a packet that is too long, and mark it if an HTTP client can write it."""
+        self.counts.dropped_bytes += skipped.size
+        if skipped.head:
+            if begins_manager_event(skipped.head):
+                self._mark_manager_event(items)
+            self._drop_fragments()
 
     def _mark_manager_event(self, items: _Items) -> None:
         """Mark where an event of service AMI begins."""
         items.append(ManagerEvent())
         self.http.active = True
 
-    def _drop_long(self, size: int) -> None:
-        self.counts.dropped_bytes += size + self._fragments_size
+    def _drop_fragments(self) -> None:
+        """Drop a security event whose end does not come."""
+        self.counts.dropped_bytes += self._fragments_size
         self.counts.garbled += 1
         self._fragments.clear()
         self._fragments_size = 0
@@ -242,7 +195,7 @@ class AmiDecoder:
             else:
                 self._tampered(event, items)
         elif len(self._fragments) >= MAX_FRAGMENTS or self._fragments_size > MAX_PACKET:
-            self._drop_long(0)
+            self._drop_fragments()
 
     def _hold(self, packets: list[bytes], now: float) -> None:
         self._held = packets
@@ -296,7 +249,7 @@ class AmiDecoder:
         """Finish what came before an answer about AMI over HTTP: no text of a client continues after it."""
         self._release(items)
         if self._fragments:
-            self._drop_long(0)
+            self._drop_fragments()
         self.http.active = True
 
     def _add_event(self, packet: bytes, items: _Items) -> None:

@@ -1,0 +1,93 @@
+"""The packets of one AMI connection. A packet ends with an empty line, and only with one.
+
+The end is CR LF CR LF (``main/manager.c:astman_append``). The first line is a banner, with one line end. A
+SIP datagram has at most 64 KiB and appears about once in a packet, so 256 KiB holds any real packet. A longer
+one is skipped to the next empty line. Each byte is searched once.
+"""
+
+from typing import TypeAlias
+
+from attrs import frozen
+
+from ringfence.parse.ami_items import EOL, Banner
+
+END = b"\r\n\r\n"
+MAX_PACKET = 256 * 1024
+MAX_BANNER = 128
+MOST_HEAD = 1024
+"""More bytes than Asterisk writes before the account of an event."""
+
+
+@frozen
+class SkippedBytes:
+    """A part of a packet that is too long to keep. The first part has the packet's ``head``."""
+
+    size: int
+    head: bytes = b""
+
+
+Piece: TypeAlias = Banner | bytes | SkippedBytes
+
+
+class PacketSplitter:
+    """Splits the bytes of one connection: feed it bytes as they come."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+        self._searched = 0
+        self._skipping = False
+        self._greeted = False
+
+    def feed(self, data: bytes) -> list[Piece]:
+        """Return the packets that ``data`` completes, without the empty lines after them, in order."""
+        self._buffer += data
+        pieces: list[Piece] = []
+        start = 0 if self._greeted else self._greet(pieces)
+        if self._greeted:
+            start = self._split(start, pieces)
+        del self._buffer[:start]
+        self._searched = max(0, self._searched - start)
+        self._bound(pieces)
+        return pieces
+
+    def _greet(self, pieces: list[Piece]) -> int:
+        """Handle the first line; return where the first packet begins."""
+        end = self._buffer.find(EOL, 0, MAX_BANNER + len(EOL))
+        if end < 0 and len(self._buffer) < MAX_BANNER + len(EOL):
+            return 0
+        line = bytes(self._buffer[: max(end, 0)])
+        prefix = b"Asterisk Call Manager/"
+        known = line.startswith(prefix)
+        self._greeted = True
+        pieces.append(Banner(line.removeprefix(prefix).decode("ascii", "replace").strip() if known else ""))
+        return end + len(EOL) if end >= 0 else 0
+
+    def _split(self, start: int, pieces: list[Piece]) -> int:
+        """Handle every complete packet from ``start`` on; return where the incomplete one begins."""
+        self._searched = max(self._searched, start)
+        while (end := self._buffer.find(END, self._searched)) >= 0:
+            if self._skipping:
+                pieces.append(SkippedBytes(end - start))
+                self._skipping = False
+            elif end - start > MAX_PACKET:
+                pieces.append(SkippedBytes(end - start, self._head(start)))
+            else:
+                pieces.append(bytes(self._buffer[start:end]))
+            start = self._searched = end + len(END)
+        # The end of a packet may be split between two reads: its last byte alone can be missing.
+        self._searched = max(start, len(self._buffer) - len(END) + 1)
+        return start
+
+    def _bound(self, pieces: list[Piece]) -> None:
+        """Keep no more of an incomplete packet than a real packet can have."""
+        # A packet of the greatest length may still lack the last byte of its end.
+        if len(self._buffer) < len(END) + (0 if self._skipping else MAX_PACKET):
+            return
+        excess = len(self._buffer) - len(END) + 1
+        pieces.append(SkippedBytes(excess, b"" if self._skipping else self._head(0)))
+        self._skipping = True
+        del self._buffer[:excess]
+        self._searched = 0
+
+    def _head(self, start: int) -> bytes:
+        return bytes(self._buffer[start : start + MOST_HEAD])
