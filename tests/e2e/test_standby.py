@@ -78,7 +78,7 @@ async def collect(lab: Lab, course: Course, *attack: str) -> tuple[Collected, Lo
     with Relay(lab.network.pbx) as relay:
         target = AmiTarget("pbx", "127.0.0.1", relay.port, MANAGER_USER, Secret(SECRET))
         ami = AmiSource(target, standby.on_ami_events, Backoff(0.05, 0.2), coverage=standby.coverage)
-        ingest = LogIngest(reader, collected.take, StandbyLog(standby, reader))
+        ingest = LogIngest(StandbyLog(standby, reader), collected.take)
         source = LogFileSource(name, log, ingest)
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(one.run()) for one in (ami, source)]

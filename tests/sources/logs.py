@@ -6,6 +6,9 @@ from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 
+from ringfence.sources.log_ingest import LogIngest
+from ringfence.sources.standby import Sink, SkippingReader, Standby, StandbyLog
+
 LINE = 90
 """Bytes of a line."""
 
@@ -90,6 +93,11 @@ class Log:
     def _line(self) -> bytes:
         self.written += 1
         return f"{self.written:08} ".encode().ljust(LINE - 1, b".") + b"\n"
+
+
+def ingest_of(reader: SkippingReader, sink: Sink) -> LogIngest:
+    """Return the ingest of a log at an Asterisk without AMI."""
+    return LogIngest(StandbyLog(Standby(sink, ami=False), reader), sink)
 
 
 ROTATIONS = ("rotate_sequential", "rotate_rotate", "rotate_timestamp", "rotate_late")

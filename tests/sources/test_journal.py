@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from attrs import define, field
 from structlog.testing import capture_logs
+from tests.sources.logs import ingest_of
 from tests.support.captures import FOLDER
 from tests.support.journal import Journald, why_no_journald
 
@@ -21,7 +22,6 @@ from ringfence.parse.log import LogReader
 from ringfence.sources import journal
 from ringfence.sources.backoff import Backoff
 from ringfence.sources.journal import DROPPED_ALARM, JournalSource, position_key
-from ringfence.sources.log_ingest import LogIngest
 from ringfence.sources.state import State
 
 ID = SourceId("pbx", "journal")
@@ -117,7 +117,7 @@ def listen(
     async def session() -> None:
         recorder.source = JournalSource(
             ID,
-            LogIngest(LogReader(ID), sink or recorder.sink),
+            ingest_of(LogReader(ID), sink or recorder.sink),
             position,
             recorder.remember,
             Backoff(0.01, 0.02),

@@ -3,10 +3,12 @@
 import asyncio
 import time
 from collections.abc import Sequence
+from typing import Self
 
 import pytest
 from attrs import define, evolve, field
 from tests.detect.events import event
+from tests.sources.logs import ingest_of
 from tests.sources.test_standby import START, line
 
 from ringfence.model import EventKind, SecurityEvent, SourceId
@@ -42,6 +44,13 @@ class Scripted:
     held: list[LineResult] = field(factory=list)
     deadline: float | None = None
     counts: LogCounts = field(factory=LogCounts)
+    skips_security: bool = False
+    sample: bytes | None = None
+    waiting: int = 0
+
+    def fresh(self) -> Self:
+        """Return a reader that has read nothing."""
+        return type(self)()
 
     def feed(self, data: bytes, now: float) -> list[LineResult]:
         """Return the results; without data and after the deadline, the held ones."""
@@ -63,7 +72,7 @@ def pass_on(reader: Scripted, *, live: bool, after: float | None = None) -> tupl
 
     async def session() -> tuple[Calls, LogIngest, float]:
         calls: Calls = []
-        ingest = LogIngest(reader, lambda events, when: calls.append((events, when)))
+        ingest = ingest_of(reader, lambda events, when: calls.append((events, when)))
         now = asyncio.get_running_loop().time()
         ingest.lines(b"x\n", live=live)
         ingest.tick()
@@ -131,7 +140,7 @@ def test_a_cut_completes_held_lines() -> None:
 
     async def session() -> Calls:
         calls: Calls = []
-        ingest = LogIngest(
+        ingest = ingest_of(
             Scripted(held=[LineResult(1, event(EventKind.INVALID_PASSWORD))]),
             lambda events, when: calls.append((events, when)),
         )
@@ -149,7 +158,7 @@ def test_events_missed_by_ami_count_within_a_second() -> None:
         standby = Standby(lambda _events, _now: None)
         reader = LogReader(SourceId("pbx", "log:full"))
         of_log = StandbyLog(standby, reader)
-        ingest = LogIngest(reader, lambda events, _: ports.extend(one.remote.port for one in events), of_log)
+        ingest = LogIngest(of_log, lambda events, _: ports.extend(one.remote.port for one in events))
         now, wall = asyncio.get_running_loop().time(), time.time()
         standby.coverage.deliver(wall - 100.0, wall - 100.0, now - 100.0)
         ingest.tick()

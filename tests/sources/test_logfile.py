@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from attrs import define, field
 from structlog.testing import capture_logs
+from tests.sources.logs import ingest_of
 from tests.support.captures import FOLDER
 from tests.support.lab import Lab
 
 from ringfence.model import SecurityEvent, SourceId
 from ringfence.parse.log import LogReader
 from ringfence.sources.backoff import Backoff
-from ringfence.sources.log_ingest import LogIngest
 from ringfence.sources.logfile import LogFileSource
 from ringfence.sources.state import State
 
@@ -63,7 +63,7 @@ def listen(
         recorder.source = LogFileSource(
             ID,
             path,
-            LogIngest(LogReader(ID), sink or recorder.sink),
+            ingest_of(LogReader(ID), sink or recorder.sink),
             position,
             recorder.positions.__setitem__,
             Backoff(0.01, 0.02),

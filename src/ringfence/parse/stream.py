@@ -18,7 +18,6 @@ MOST_MESSAGES = 64
 
 _EOL = b"\r\n"
 _START = b"SIP/2.0 "
-_TEXT_FRAME = 0x81
 _LONG = 0x7E
 # chan_sip writes the full name, PJSIP either name.
 _LENGTH = re.compile(rb"\r\n(?:content-length|l)[ \t]*+:[ \t]*+([0-9]{1,9}+)[ \t]*+(?=\r\n)", re.IGNORECASE)

@@ -14,12 +14,11 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
-from typing import Protocol
 
 from attrs import frozen
 
 from ringfence.model import SecurityEvent
-from ringfence.parse.line_result import LineResult, LogCounts
+from ringfence.parse.line_result import LogCounts
 from ringfence.sources.standby import LogPart, StandbyLog
 
 CLOCK_OFF = 120.0
@@ -33,19 +32,6 @@ SHORTEST_WAIT = 0.005
 """The shortest wait (seconds) for a reader that asks for its next turn at once."""
 
 Sink = Callable[[Sequence[SecurityEvent], float], None]
-
-
-class LogParser(Protocol):
-    """A parser of a log's bytes: :class:`ringfence.parse.log.LogReader`. ``now`` is the wall clock."""
-
-    counts: LogCounts
-    deadline: float | None
-
-    def feed(self, data: bytes, now: float) -> list[LineResult]:
-        """Parse the bytes that follow."""
-
-    def end(self, now: float) -> list[LineResult]:
-        """Return the results of lines that wait: no more lines follow."""
 
 
 @frozen
@@ -65,80 +51,65 @@ def effective_time(written: float, wall: float, mono: float, *, live: bool) -> f
 
 
 class LogIngest:
-    """Passes a log's bytes to ``reader``, and its events to ``sink`` with the time at which they count.
+    """Passes a log's bytes to ``log``, and its events to ``sink`` with the time at which they count.
 
-    ``alarms`` counts each alarm by its text. ``standby`` decides which SECURITY lines count; None: all do.
+    ``alarms`` counts each alarm by its text.
     """
 
-    def __init__(self, reader: LogParser, sink: Sink, standby: StandbyLog | None = None) -> None:
+    def __init__(self, log: StandbyLog, sink: Sink) -> None:
         self.alarms: dict[str, AlarmCount] = {}
-        self._reader = reader
+        self._log = log
         self._sink = sink
-        self._standby = standby
         self._live = False
         self._due: float | None = None
 
     @property
     def counts(self) -> LogCounts:
         """Counters of the log since the start."""
-        return self._reader.counts
+        return self._log.counts
 
     @property
     def standing_by(self) -> bool:
         """Whether SECURITY lines are skipped now, because AMI delivers their events."""
-        return self._standby is not None and self._standby.standing_by
+        return self._log.standing_by
 
     def lines(self, data: bytes, *, live: bool) -> None:
         """Parse new lines."""
         self._live = live
-        wall = time.time()
-        self._pass_on(self._feed(data, wall), wall)
+        wall, mono = time.time(), _monotonic()
+        self._pass_on(self._log.feed(data, wall, mono, live=live), wall)
 
     def cut(self) -> None:
         """Finish the current message: the lines that follow do not continue it."""
-        wall = time.time()
-        mono = asyncio.get_running_loop().time()
-        if self._standby is not None:
-            self._pass_on(self._standby.end(wall, mono, live=self._live), wall)
-        else:
-            self._pass_on([LogPart(mono, self._live, self._reader.end(wall))], wall)
+        wall, mono = time.time(), _monotonic()
+        self._pass_on(self._log.end(wall, mono, live=self._live), wall)
 
     def close(self) -> None:
         """Finish for good: what AMI has not confirmed counts now, because this log is read no further."""
-        if self._standby is not None:
-            wall = time.time()
-            self._pass_on(self._standby.release(wall, asyncio.get_running_loop().time()), wall)
+        wall, mono = time.time(), _monotonic()
+        self._pass_on(self._log.release(wall, mono), wall)
         self.cut()
 
     @property
     def due_in(self) -> float | None:
         """The seconds until :meth:`tick` has something to do, or None."""
-        due = None if self._due is None else max(0.0, self._due - asyncio.get_running_loop().time())
-        look = self._standby.due_in if self._standby is not None else None
-        return min((wait for wait in (due, look) if wait is not None), default=None)
+        due = None if self._due is None else max(0.0, self._due - _monotonic())
+        return min((wait for wait in (due, self._log.due_in) if wait is not None), default=None)
 
     def tick(self) -> None:
         """Pass on what has waited long enough for the lines that follow, or for AMI."""
-        deadline, mono = self._reader.deadline, asyncio.get_running_loop().time()
+        deadline, wall, mono = self._log.deadline, time.time(), _monotonic()
         if deadline is not None and self._due is not None and mono >= self._due:
-            wall = max(time.time(), deadline)  # the wall clock may have been set back
-            self._pass_on(self._feed(b"", wall), wall)
-        elif self._standby is not None:
-            wall = time.time()
-            if parts := self._standby.look(wall, mono):
+            wall = max(wall, deadline)  # the wall clock may have been set back
+            self._pass_on(self._log.feed(b"", wall, mono, live=self._live), wall)
+        else:
+            if parts := self._log.look(wall, mono):
                 self._pass_on(parts, wall)
-            self._standby.resume(mono)
-
-    def _feed(self, data: bytes, wall: float) -> list[LogPart]:
-        mono = asyncio.get_running_loop().time()
-        if self._standby is not None:
-            return self._standby.feed(data, wall, mono, live=self._live)
-        return [LogPart(mono, self._live, self._reader.feed(data, wall))]
+            self._log.resume(mono)
 
     def _pass_on(self, parts: Iterable[LogPart], wall: float) -> None:
-        mono = asyncio.get_running_loop().time()
-        deadline = self._reader.deadline
-        self._due = None if deadline is None else mono + max(SHORTEST_WAIT, deadline - wall)
+        deadline = self._log.deadline
+        self._due = None if deadline is None else _monotonic() + max(SHORTEST_WAIT, deadline - wall)
         for part in parts:
             self._pass_on_part(part, wall)
 
@@ -159,3 +130,7 @@ class LogIngest:
         """Count an alarm."""
         known = self.alarms.get(name)
         self.alarms[name] = AlarmCount(known.count + 1 if known else 1, wall)
+
+
+def _monotonic() -> float:
+    return asyncio.get_running_loop().time()

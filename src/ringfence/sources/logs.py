@@ -26,6 +26,7 @@ from attrs import field, frozen
 
 from ringfence.model import SecurityEvent, SourceId
 from ringfence.parse.line_result import LogCounts
+from ringfence.sources.standby import Standby, StandbyLog
 from ringfence.sources.state import Condition, State
 
 if TYPE_CHECKING:
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from ringfence.sources.journal import JournalSource
     from ringfence.sources.log_ingest import AlarmCount, LogIngest
     from ringfence.sources.logfile import LogFileSource
-    from ringfence.sources.standby import Standby
 
 LOOK_EVERY = 5.0
 
@@ -128,7 +128,7 @@ class Logs:
     ``remember`` before, by this process or an earlier one. ``sink`` is that of
     :class:`ringfence.sources.log_ingest.LogIngest`. ``after`` are tasks that still read the same logs. They
     are awaited first, because two readers would report every event twice. ``standby`` decides which SECURITY
-    lines count; None: all do.
+    lines count; by default there is no AMI, and all do.
 
     It is a source itself as long as no log is found, so that ``status`` can show this.
     """
@@ -140,7 +140,7 @@ class Logs:
         positions: Callable[[], Mapping[str, str]] = dict,
         remember: Callable[[str, str], None] = lambda _key, _position: None,
         after: Collection[asyncio.Task[None]] = (),
-        standby: "Standby | None" = None,
+        standby: Standby | None = None,
     ) -> None:
         self.id = SourceId(plan.asterisk, "log")
         self.condition = Condition(State.CONNECTING)
@@ -152,7 +152,7 @@ class Logs:
         self._positions = positions
         self._remember = remember
         self._after = after
-        self._standby = standby
+        self._standby = standby if standby is not None else Standby(sink, ami=False)
         self._files: dict[Path, LogFileSource] = {}
         self._tasks: dict[Path, asyncio.Task[None]] = {}
         self._keys: dict[Path, Key] = {}
@@ -217,11 +217,9 @@ class Logs:
     def _ingest_of(self, source: SourceId) -> "LogIngest":
         from ringfence.parse.log import LogReader  # noqa: PLC0415 - loaded when there is something to read
         from ringfence.sources.log_ingest import LogIngest  # noqa: PLC0415 - the same
-        from ringfence.sources.standby import StandbyLog  # noqa: PLC0415 - the same
 
         reader = LogReader(source, timezone=self._plan.timezone, customs=self._plan.customs)
-        standby = StandbyLog(self._standby, reader) if self._standby is not None else None
-        return LogIngest(reader, self._sink, standby)
+        return LogIngest(StandbyLog(self._standby, reader), self._sink)
 
 
 def _missing(check: PathCheck) -> Condition:

@@ -40,11 +40,15 @@ Sink = Callable[[Sequence[SecurityEvent], float], None]
 
 
 class SkippingReader(Protocol):
-    """A reader that can skip SECURITY messages: :class:`ringfence.parse.log.LogReader`."""
+    """A reader that can skip SECURITY messages: :class:`ringfence.parse.log.LogReader`.
+
+    ``now`` is in seconds since the epoch, and so is ``deadline``: when the lines that wait are due.
+    """
 
     skips_security: bool
     sample: bytes | None
     counts: LogCounts
+    deadline: float | None
 
     @property
     def waiting(self) -> int:
@@ -173,7 +177,7 @@ class LogPart:
 
 
 class StandbyLog:
-    """One log whose SECURITY lines are in standby."""
+    """One log and its ``reader``. Its SECURITY lines are in standby while AMI delivers."""
 
     def __init__(self, standby: Standby, reader: SkippingReader) -> None:
         standby.logs += 1
@@ -183,6 +187,16 @@ class StandbyLog:
         self._held: deque[_Held] = deque()
         self._size = 0
         self._continues = False
+
+    @property
+    def counts(self) -> LogCounts:
+        """Counters of the log since the start."""
+        return self._reader.counts
+
+    @property
+    def deadline(self) -> float | None:
+        """When the lines that wait for those that follow are due (seconds since the epoch), or None."""
+        return self._reader.deadline
 
     @property
     def standing_by(self) -> bool:
