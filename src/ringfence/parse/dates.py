@@ -56,17 +56,9 @@ class DateReader:
         self._zone = zone
         self._known: dict[bytes, float] = {}
         self._as_of = 0.0
-        self._last: tuple[bytes, float | None, float] = b"", None, 0.0
 
     def seconds(self, text: bytes, now: float) -> float | None:
         """Parse one date; None if ``text`` is not a date."""
-        if text == self._last[0] and now == self._last[2]:
-            return self._last[1]
-        seconds = self._find(text, now)
-        self._last = text, seconds, now
-        return seconds
-
-    def _find(self, text: bytes, now: float) -> float | None:
         if abs(now - self._as_of) > _STALE or len(self._known) > _REMEMBERED:
             self._known.clear()
             self._as_of = now
