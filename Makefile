@@ -40,11 +40,12 @@ system: ## Install the Debian packages that are missing (as root)
 lab: system ## Make the laboratory: Asterisk 16 and 22 under LAB (as root, on Debian)
 	@tests/support/lab.sh trees "$(RINGFENCE_LAB)"
 
-lint: venv ## Check style, types and the directions between the rooms
+lint: venv ## Check style, language, types and the directions between the packages
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
+	$(PYTHON) -m pytest --quiet tests/test_language.py
 	@for script in $(SCRIPTS); do bash -n "$$script"; done
 
 test: venv lab ## Run every test that this machine can run
