@@ -56,7 +56,7 @@ def listed(elements: Iterable[Element], *known: tuple[Ban, int]) -> list[dict[st
 
 def status(
     enforcer: Enforcer,
-    sources: Sequence[AmiSource | LogSource] = (),
+    sources: "Sequence[AmiSource | LogSource]" = (),
     wire: WireSource | None = None,
     *,
     usage: Counters | None = None,

@@ -20,18 +20,14 @@ an alarm. The journal is the source for a PBX that has no log files.
 import asyncio
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from itertools import groupby
 
-import structlog
-
 from ringfence.model import SourceId, printable
-from ringfence.parse.line_result import LogCounts
 from ringfence.sources.backoff import Backoff
-from ringfence.sources.log_ingest import AlarmCount, LogIngest
+from ringfence.sources.log_ingest import FollowedLog, LogIngest, Remember
 from ringfence.sources.state import Condition, EndError, State
-from ringfence.sources.supervised import Remember, SupervisedSource
 
 PROGRAM = ("journalctl",)
 UNITS = ("asterisk.service", "freepbx.service")
@@ -57,7 +53,7 @@ _IS_CURSOR = re.compile(rf"s={_HEX}{{32}};i={_HEX}+;b={_HEX}{{32}};m={_HEX}+;t={
 """The form of a cursor; journalctl would end with any other text."""
 
 
-class JournalSource(SupervisedSource):
+class JournalSource(FollowedLog):
     """A source that follows the journal, by one journalctl after the other.
 
     ``ingest`` gets the lines. ``position`` is the cursor that an earlier process passed to ``remember`` under
@@ -75,29 +71,12 @@ class JournalSource(SupervisedSource):
         backoff: Backoff | None = None,
         program: Sequence[str] = PROGRAM,
     ) -> None:
-        super().__init__(structlog.get_logger().bind(source=str(source)), backoff)
-        self.id = source
-        self._ingest = ingest
+        super().__init__(source, ingest, backoff)
         self._cursor = position if position is not None and _IS_CURSOR.fullmatch(position) else None
         self._remember = remember
         self._remembered = (0.0, self._cursor)
         self._program = tuple(program)
         self._began = time.time()
-
-    @property
-    def counts(self) -> LogCounts:
-        """Counters since the start."""
-        return self._ingest.counts
-
-    @property
-    def standing_by(self) -> bool:
-        """Whether SECURITY lines are skipped now, because AMI delivers their events."""
-        return self._ingest.standing_by
-
-    @property
-    def alarms(self) -> Mapping[str, AlarmCount]:
-        """The alarms about the journal as a source: how often each was raised, and when last."""
-        return self._ingest.alarms
 
     def command(self) -> list[str]:
         """Return the command line that continues at the current cursor."""

@@ -12,14 +12,17 @@ parser's text.
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import groupby
 
+import structlog
 from attrs import frozen
 
-from ringfence.model import SecurityEvent
+from ringfence.model import SecurityEvent, SourceId
 from ringfence.parse.line_result import LogCounts
+from ringfence.sources.backoff import Backoff
 from ringfence.sources.standby import LogPart, StandbyLog
+from ringfence.sources.supervised import SupervisedSource
 
 CLOCK_OFF = 120.0
 """If a line that was just written is dated further off than this (seconds), a clock or a zone is wrong."""
@@ -30,6 +33,9 @@ ANCIENT = 400 * 86_400.0
 
 SHORTEST_WAIT = 0.005
 """The shortest wait (seconds) for a reader that asks for its next turn at once."""
+
+Remember = Callable[[str, str], None]
+"""Stores a position in a log under a key."""
 
 Sink = Callable[[Sequence[SecurityEvent], float], None]
 
@@ -134,3 +140,27 @@ class LogIngest:
 
 def _monotonic() -> float:
     return asyncio.get_running_loop().time()
+
+
+class FollowedLog(SupervisedSource):
+    """A log that is followed as a source: a file or the journal. Its lines go to ``ingest``."""
+
+    def __init__(self, source: SourceId, ingest: LogIngest, backoff: Backoff | None) -> None:
+        super().__init__(structlog.get_logger().bind(source=str(source)), backoff)
+        self.id = source
+        self._ingest = ingest
+
+    @property
+    def counts(self) -> LogCounts:
+        """Counters since the start."""
+        return self._ingest.counts
+
+    @property
+    def standing_by(self) -> bool:
+        """Whether SECURITY lines are skipped now, because AMI delivers their events."""
+        return self._ingest.standing_by
+
+    @property
+    def alarms(self) -> Mapping[str, AlarmCount]:
+        """The alarms about the log as a source: how often each was raised, and when last."""
+        return self._ingest.alarms

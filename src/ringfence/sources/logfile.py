@@ -4,21 +4,16 @@
 when its events count. A defect of ringfence costs only the piece of the log in which it happened.
 """
 
-from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 
-import structlog
-
 from ringfence.model import SourceId
-from ringfence.parse.line_result import LogCounts
 from ringfence.sources.backoff import Backoff
 from ringfence.sources.log_follower import LogFollower
-from ringfence.sources.log_ingest import AlarmCount, LogIngest
-from ringfence.sources.supervised import Remember, SupervisedSource
+from ringfence.sources.log_ingest import FollowedLog, LogIngest, Remember
 
 
-class LogFileSource(SupervisedSource):
+class LogFileSource(FollowedLog):
     """A source that follows one log.
 
     ``ingest`` gets the lines, live ones in the wake-up itself: it is on the path to a ban. ``position`` is
@@ -35,34 +30,17 @@ class LogFileSource(SupervisedSource):
         remember: Remember = lambda _key, _position: None,
         backoff: Backoff | None = None,
     ) -> None:
-        super().__init__(structlog.get_logger().bind(source=str(source), path=str(path)), backoff)
-        self.id = source
-        self.path = path
+        super().__init__(source, ingest, backoff)
+        self._log = self._log.bind(path=str(path))
         key = position_key(source, path)
-        self._ingest = ingest
         self._follower = LogFollower(
             path, ingest, position, lambda text: remember(key, text), self._set_condition
         )
 
     @property
-    def counts(self) -> LogCounts:
-        """Counters since the start."""
-        return self._ingest.counts
-
-    @property
-    def standing_by(self) -> bool:
-        """Whether SECURITY lines are skipped now, because AMI delivers their events."""
-        return self._ingest.standing_by
-
-    @property
     def skipped(self) -> int:
         """How many bytes of old lines were skipped because they were too many."""
         return self._follower.log.skipped
-
-    @property
-    def alarms(self) -> Mapping[str, AlarmCount]:
-        """The alarms about the log as a source: how often each was raised, and when last."""
-        return self._ingest.alarms
 
     async def run(self) -> None:
         """Follow the log until cancelled; lines that wait by then are passed on first."""

@@ -20,7 +20,7 @@ import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import tzinfo
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, TypeAlias
 
 from attrs import field, frozen
 
@@ -32,7 +32,7 @@ from ringfence.sources.state import Condition, State
 if TYPE_CHECKING:
     from ringfence.parse.custom import Custom
     from ringfence.sources.journal import JournalSource
-    from ringfence.sources.log_ingest import AlarmCount, LogIngest
+    from ringfence.sources.log_ingest import AlarmCount, FollowedLog, LogIngest
     from ringfence.sources.logfile import LogFileSource
 
 LOOK_EVERY = 5.0
@@ -47,28 +47,8 @@ Key = tuple[int, int]
 """Device and inode: one file, by any of its names."""
 
 
-class LogSource(Protocol):
-    """A log as a source: a file, the journal, or the message that no log was found."""
-
-    @property
-    def id(self) -> SourceId:
-        """The Asterisk and the kind of source."""
-
-    @property
-    def condition(self) -> Condition:
-        """The current state."""
-
-    @property
-    def counts(self) -> LogCounts:
-        """Counters since the start."""
-
-    @property
-    def standing_by(self) -> bool:
-        """Whether SECURITY lines are skipped now, because AMI delivers their events."""
-
-    @property
-    def alarms(self) -> "Mapping[str, AlarmCount]":
-        """The alarms about the log as a source: how often each was raised, and when last."""
+LogSource: TypeAlias = "FollowedLog | Logs"
+"""A log as a source: a file, the journal, or the message that no log was found."""
 
 
 @frozen
@@ -162,7 +142,7 @@ class Logs:
     @property
     def sources(self) -> tuple[LogSource, ...]:
         """The logs that are read now, or this object if a file is missing."""
-        found: list[LogSource] = list(self._files.values())
+        found: list[FollowedLog] = list(self._files.values())
         if self._journal is not None:
             found.append(self._journal)
         return tuple(found) if found or self._plan.paths is not None else (self,)

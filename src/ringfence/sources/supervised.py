@@ -1,15 +1,11 @@
 """The part that all sources share: a condition, and sessions that are begun again after each end."""
 
 import asyncio
-from collections.abc import Callable
 
 import structlog
 
 from ringfence.sources.backoff import Backoff
 from ringfence.sources.state import Condition, EndError, State
-
-Remember = Callable[[str, str], None]
-"""Stores a position in a log under a key."""
 
 GOOD_AFTER = 30.0
 """A session of this length (seconds) was good, so the next one begins soon."""
