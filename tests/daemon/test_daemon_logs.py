@@ -4,17 +4,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from tests.support.asterisk import SECRET
 from tests.support.captures import capture
 from tests.support.daemon import Guard, ServedAmi, ami_server, until
 from tests.support.journal import Journald, why_no_journald
-
-from ringfence.config.schema import AsteriskSettings, Settings
-from ringfence.daemon.daemon import Daemon
-from ringfence.sources.standby import Standby
 
 GUESSES = capture("asterisk-22", "wrong-password-register").security_log.read_bytes()  # 3 by 198.18.1.101
 THREE = {"guess": {"attempts": 3, "ban": ["1h", "6h"]}}
@@ -151,20 +146,3 @@ def test_the_journal_bans_and_is_read_once(tmp_path: Path) -> None:
             assert guard.status()["attempts"] == 0
             journald.write(*lines)
             until(lambda: guard.banned() == {"198.18.1.101"}, "the ban")
-
-
-def test_the_wire_is_read_before_what_a_log_tells_is_judged(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The wire is read before a SECURITY line, because the line's nonce may have other receivers."""
-    settings = Settings(asterisk=(AsteriskSettings(),))
-    daemon = Daemon(tmp_path / "ringfence.toml", settings)
-    order: list[str] = []
-    wire = SimpleNamespace(drain=lambda: order.append("wire"))
-    evidence = SimpleNamespace(on_events=lambda _events, _now: order.append("log"))
-    monkeypatch.setattr(daemon, "_wire", wire, raising=False)
-    monkeypatch.setattr(daemon, "_pipeline", evidence, raising=False)
-    monkeypatch.setattr("ringfence.daemon.daemon.Logs", lambda _plan, sink, *_: sink([], 0.0))
-    daemon._logs(settings.asterisk[0], (), Standby(daemon._on_events))
-
-    assert order == ["wire", "log"]

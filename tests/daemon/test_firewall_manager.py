@@ -1,7 +1,7 @@
 """The firewall as a whole: what another backend left, and enforcement that is tried again."""
 
 import pytest
-from tests.support.kept import Kept
+from tests.support.kept import OTHER, Kept
 
 from ringfence.errors import FirewallError
 from ringfence.firewall.probe import Verification
@@ -32,9 +32,10 @@ def test_what_another_firewall_left_is_tried_again_when_it_is_switched_on(
 def test_enforcement_that_failed_is_tried_again(kept: Kept) -> None:
     """Enforcement that should be on is tried again, with an alarm until it is; `off` is respected."""
     kept.side.start()
+    kept.ban(OTHER)
     kept.enforcer.switch_off()
     kept.side.manager.retry_switch_on()
-    assert not kept.enforcer.enforcing
+    assert kept.banned() == set()
 
     kept.store.switched_off = False
     kept.backend.gone = FirewallError("no answer")
@@ -43,5 +44,5 @@ def test_enforcement_that_failed_is_tried_again(kept: Kept) -> None:
 
     kept.backend.gone = None
     kept.side.manager.retry_switch_on()
-    assert kept.enforcer.enforcing
+    assert kept.banned() == {f"{OTHER}/32"}
     assert kept.alarms.active == []

@@ -14,16 +14,17 @@ import pytest
 from tests.support.asterisk import SECRET
 from tests.support.daemon import toml
 
-from ringfence.alarms import Alarms
 from ringfence.clock import Clock
 from ringfence.config import loader, schema
 from ringfence.config.schema import RuleSettings, Settings
-from ringfence.daemon.daemon import Daemon
-from ringfence.daemon.firewall_side import build_firewall_side
-from ringfence.daemon.pipeline import Pipeline
+from ringfence.daemon.daemon import build_daemon
+from ringfence.daemon.firewall_side import ChosenBackend, build_firewall_side
+from ringfence.detect.detector import Detector
 from ringfence.firewall.memory import MemoryBackend
+from ringfence.host.connections import ConnectionTable
 from ringfence.store.best_effort import Records
 from ringfence.store.database import Store
+from ringfence.store.writer import Writer
 
 CUSTOM = {"name": "menu", "pattern": "refused {address}"}
 RULES = {"friends": "guess", "addresses": "prefix", "accounts": "decoy", "strangers": "distributed"}
@@ -131,12 +132,12 @@ class Reloading:
         }
         self.write()
         found = loader.load(self.file)
-        clock = Clock()
-        self.daemon = Daemon(self.file, found, clock)
+        clock, writer = Clock(), Writer()
         records = Records(Store.open(found.store.path, owner=True))
-        side = build_firewall_side(found, records, self.daemon._detector, MemoryBackend(), clock)
-        self.daemon._side, self.daemon._enforcer = side, side.enforcer
-        self.daemon._pipeline = Pipeline(self.daemon._detector, lambda _: None, clock, Alarms(clock.wall))
+        chosen = ChosenBackend(MemoryBackend(), "")
+        detector = Detector(found.rule_table())
+        self.side = build_firewall_side(found, records, detector, chosen, clock)
+        self.daemon = build_daemon(self.file, found, self.side, ConnectionTable(), writer, clock)
 
     def write(self) -> None:
         """Write the configuration."""
@@ -157,14 +158,14 @@ class Reloading:
 
     def state(self) -> Mapping[str, object]:
         """Return the settings that each part works with."""
-        daemon = self.daemon
+        daemon, side = self.daemon, self.side
         return {
-            "rules": daemon._detector.rules,
-            "claims": daemon._detector._judge.claims.terms,
-            "several": daemon._detector._attribution.several,
-            "plan": daemon._enforcer.backend.plan,
-            "lists": daemon._side.lists._configured,
-            "sources": [listener.settings for listener in daemon._listeners.values()],
+            "rules": side.detector.rules,
+            "claims": side.detector._judge.claims.terms,
+            "several": side.detector._attribution.several,
+            "plan": side.backend.plan,
+            "lists": side.lists._configured,
+            "sources": [pbx.settings for pbx in daemon._sources._pbxs.values()],
             "wire": daemon._pipeline.wire_asterisk,
         }
 
@@ -179,16 +180,12 @@ def reloaded(folder: Path, key: str, value: object) -> Came:
 
 async def _reloaded(folder: Path, key: str, value: object) -> Came:
     reloading = Reloading(folder)
-    async with asyncio.TaskGroup() as group:
-        reloading.daemon._group = group
-        reloading.daemon.reload()
-        before = reloading.state()
-        reloading.set(key, value)
-        reloading.write()
-        answer = reloading.daemon.reload()
-        after = reloading.state()
-        for listener in reloading.daemon._listeners.values():
-            listener.stop()
+    reloading.daemon._reloader.reload()
+    before = reloading.state()
+    reloading.set(key, value)
+    reloading.write()
+    answer = reloading.daemon._reloader.reload()
+    after = reloading.state()
     assert answer.refused == ()
     return before, after, " ".join(answer.notes)
 

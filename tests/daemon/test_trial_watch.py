@@ -14,12 +14,11 @@ def test_a_trial_ends_in_time_unless_it_is_confirmed(kept: Kept) -> None:
     kept.side.trial.look()
     [problem] = kept.side.problems
     assert problem.startswith("a trial: everything is removed at 2023-")
-    assert kept.enforcer.enforcing
+    assert kept.banned() == {f"{OTHER}/32"}
 
     kept.now += 10.0
     kept.side.trial.look()
-    assert not kept.enforcer.enforcing
-    assert kept.side.trial.until is None
+    assert (kept.banned(), kept.side.trial.until) == (set(), None)
 
     kept.side.manager.switch_on()
     trial.begin(kept.store, kept.now + 10.0)
@@ -27,7 +26,7 @@ def test_a_trial_ends_in_time_unless_it_is_confirmed(kept: Kept) -> None:
     kept.now += 10.0
     kept.side.trial.look()
     kept.side.trial.end()
-    assert kept.enforcer.enforcing
+    assert kept.banned() == {f"{OTHER}/32"}
 
 
 def test_an_end_that_fails_is_an_alarm(kept: Kept) -> None:

@@ -12,7 +12,7 @@ from tests.support.world import START, Faulty
 from ringfence.clock import Clock
 from ringfence.config.converters import BackendName
 from ringfence.config.schema import AllowSettings, DenySettings, FirewallSettings, LimitSettings, Settings
-from ringfence.daemon.firewall_side import build_firewall_side
+from ringfence.daemon.firewall_side import ChosenBackend, build_firewall_side
 from ringfence.detect.detector import Detector
 from ringfence.detect.rules import RULES
 from ringfence.firewall.contract import LimitMode
@@ -47,7 +47,8 @@ class Kept:
         self.detector = Detector(RULES)
         self.store = store
         self.backend = Faulty(lambda: self.now)
-        self.side = build_firewall_side(wanted, Records(store), self.detector, self.backend, self.clock)
+        chosen = ChosenBackend(self.backend, "")
+        self.side = build_firewall_side(wanted, Records(store), self.detector, chosen, self.clock)
         self.enforcer = self.side.enforcer
         self.alarms = self.side.alarms
 

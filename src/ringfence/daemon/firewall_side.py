@@ -39,7 +39,9 @@ class FirewallSide:
     protected: ProtectedNetworks
     names: Names
     friends: FriendRegistry
+    detector: Detector
     backend: Backend
+    why: str
     enforcer: Enforcer
     reconciler: Reconciler
     wanted_rules: WantedRules
@@ -80,27 +82,35 @@ class FirewallSide:
         self.exemptions.set_most(settings.firewall.max_bans)
 
 
-def choose(settings: Settings, log_group: int | None = None) -> tuple[Backend, str]:
-    """Return the backend that the configuration asks for, and the reason for the choice."""
+@frozen
+class ChosenBackend:
+    """A backend and the reason for its choice."""
+
+    backend: Backend
+    why: str
+
+
+def choose(settings: Settings, log_group: int | None = None) -> ChosenBackend:
+    """Return the backend that the configuration asks for."""
     plan = settings.plan(None, log_group)
     if settings.firewall.backend == "auto":
-        backend, why = choose_backend(plan)
+        chosen = ChosenBackend(*choose_backend(plan))
     else:
-        backend, why = make_backend(settings.firewall.backend, plan), "the configuration says so"
-    structlog.get_logger().info("firewall.chosen", backend=backend.name, why=why)
-    return backend, why
+        chosen = ChosenBackend(make_backend(settings.firewall.backend, plan), "the configuration says so")
+    structlog.get_logger().info("firewall.chosen", backend=chosen.backend.name, why=chosen.why)
+    return chosen
 
 
 def build_firewall_side(
     settings: Settings,
     records: Records,
     detector: Detector,
-    backend: Backend,
+    chosen: ChosenBackend,
     clock: Clock,
     log_group: int | None = None,
 ) -> FirewallSide:
-    """Build the parts for ``settings``, on ``backend``."""
-    alarms = Alarms(clock.wall)
+    """Build the parts for ``settings``, on the chosen backend."""
+    backend, alarms = chosen.backend, Alarms(clock.wall)
     protected = ProtectedNetworks()
     names = Names(records.names())
     friends = FriendRegistry(
@@ -127,7 +137,9 @@ def build_firewall_side(
         protected=protected,
         names=names,
         friends=friends,
+        detector=detector,
         backend=backend,
+        why=chosen.why,
         enforcer=enforcer,
         reconciler=reconciler,
         wanted_rules=wanted,

@@ -29,11 +29,11 @@ def restore_bans(settings: Settings) -> str:
             return "ringfence is switched off: nothing was put in place"
         if records.read(lambda: trial.until(store), None) is not None:
             return "a trial was not confirmed: nothing was put in place"
-        backend, _ = choose(settings)
-        stack.callback(backend.close)
-        side = build_firewall_side(settings, records, Detector(()), backend, Clock())
-        if backend.enforces:
+        chosen = choose(settings)
+        stack.callback(chosen.backend.close)
+        if chosen.backend.enforces:
             stack.enter_context(claim_sets(settings.control.socket.parent))
+        side = build_firewall_side(settings, records, Detector(()), chosen, Clock())
         side.start(verified=False)
-        done = f"{len(side.enforcer.ledger)} bans are in place ({backend.name})"
+        done = f"{len(side.enforcer.ledger)} bans are in place ({chosen.backend.name})"
         return "; ".join([done, *filter(None, (records.damage, fleeting, records.error))])

@@ -17,7 +17,7 @@ sys.modules["rich"] = None  # type: ignore[assignment]
 
 from ringfence.config.loader import load  # noqa: E402 - as above
 from ringfence.daemon import logging as log  # noqa: E402 - as above
-from ringfence.daemon.daemon import Daemon  # noqa: E402 - as above
+from ringfence.daemon.daemon import run  # noqa: E402 - as above
 from ringfence.daemon.paths import make_folder  # noqa: E402 - as above
 from ringfence.errors import (  # noqa: E402 - as above
     RingfenceError,
@@ -37,7 +37,7 @@ def main(config: str, level: str, trial: str = "0") -> int:
         settings = load(path)
         for file in (settings.store.path, settings.control.socket):
             make_folder(file.parent)
-        Daemon(path, settings).run(float(trial))
+        run(path, settings, float(trial))
     except RingfenceError as error:
         lines, code = error_lines(error)
         print(*map(printable, lines), sep="\n", file=sys.stderr)  # noqa: T201 - the final error, for the terminal

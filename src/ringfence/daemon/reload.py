@@ -1,0 +1,84 @@
+"""The configuration of a running daemon, loaded again on request."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import structlog
+from attrs import evolve
+
+from ringfence.config import loader
+from ringfence.config.schema import Settings
+from ringfence.daemon.firewall_side import FirewallSide
+from ringfence.daemon.pipeline import Pipeline
+from ringfence.daemon.source_manager import SourceManager
+from ringfence.daemon.status import Reloaded, decoy_problems
+from ringfence.detect.detector import Detector
+from ringfence.errors import ConfigError
+
+
+class Reloader:
+    """Loads the file at ``path`` again and applies it; ``settings`` are those in force."""
+
+    def __init__(
+        self,
+        path: Path,
+        settings: Settings,
+        detector: Detector,
+        pipeline: Pipeline,
+        side: FirewallSide,
+        sources: SourceManager,
+    ) -> None:
+        self.settings = settings
+        self._path = path
+        self._detector = detector
+        self._pipeline = pipeline
+        self._side = side
+        self._sources = sources
+        self._reads_wire = settings.wire
+        self._latest: list[str] = []
+        self._log = structlog.get_logger()
+
+    @property
+    def problems(self) -> list[str]:
+        """The problems of the latest load, and decoys that are real accounts."""
+        return [*self._latest, *self._decoy_problems()]
+
+    def reload(self) -> Reloaded:
+        """Load the configuration again; if it is invalid, the old one stays. Return the result."""
+        try:
+            new = loader.load(self._path)
+        except ConfigError as error:
+            return self._refuse(error)
+        kept = [key for key in ("store", "control") if getattr(new, key) != getattr(self.settings, key)]
+        later = [f"[{key}]" for key in kept]
+        later += ["[asterisk.wire]"] if new.wire is not self._reads_wire else []
+        later += ["[firewall] backend"] if new.firewall.backend != self.settings.firewall.backend else []
+        self._latest = [f"{', '.join(later)} changed: restart ringfence"] if later else []
+        self.settings = evolve(new, **{key: getattr(self.settings, key) for key in kept})
+        self._apply()
+        self._log.info("configuration.loaded", restart_for=later)
+        return Reloaded(str(self._path), notes=(*self._latest, *self.warn_of_decoys()))
+
+    def _refuse(self, error: ConfigError) -> Reloaded:
+        head = f"the new configuration is refused, the old one stays; {error.where}: "
+        self._latest = [head + problem for problem in error.problems]
+        for problem in error.problems:
+            self._log.error("configuration.refused", problem=problem)
+        return Reloaded(where=error.where, refused=tuple(error.problems))
+
+    def _apply(self) -> None:
+        new = self.settings
+        self._detector.configure(new.rule_table(), new.several_sources(), new.claims(), new.corroborated())
+        self._pipeline.wire_asterisk = new.asterisk[0].name
+        self._side.configure(new)
+        self._sources.configure(new.heard())
+
+    def warn_of_decoys(self) -> Sequence[str]:
+        """Log and return the decoys that are real accounts."""
+        found = self._decoy_problems()
+        for problem in found:
+            self._log.warning("configuration.decoy", problem=problem)
+        return found
+
+    def _decoy_problems(self) -> list[str]:
+        return decoy_problems(self.settings.rule_table(), self._side.friends.friends.knows_account)

@@ -1,0 +1,169 @@
+"""The sources of all PBXs: run, replaced after a reload, and observed."""
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from attrs import define
+
+from ringfence.clock import Clock
+from ringfence.config.schema import AsteriskSettings
+from ringfence.daemon.log_positions import LogPositions
+from ringfence.daemon.pipeline import Pipeline
+from ringfence.daemon.source_watchdog import SourceWatchdog
+from ringfence.daemon.targets import logs_of, target_of
+from ringfence.friends.readiness import SourceReadiness
+from ringfence.friends.registry import FriendRegistry
+from ringfence.model import Contact, SecurityEvent
+from ringfence.sources.ami import AmiSource
+from ringfence.sources.coverage_gaps import coverage_gaps
+from ringfence.sources.logs import Logs, LogSource
+from ringfence.sources.standby import Standby
+from ringfence.sources.state import State
+
+if TYPE_CHECKING:
+    from ringfence.daemon.wire import Wire
+
+
+@define(eq=False)
+class PbxSources:
+    """The sources of one PBX, and the settings that they were built from."""
+
+    settings: AsteriskSettings
+    ami: AmiSource | None
+    logs: Logs | None
+
+    @property
+    def active(self) -> "Iterator[AmiSource | LogSource]":
+        """The sources that are active now."""
+        if self.ami is not None:
+            yield self.ami
+        if self.logs is not None:
+            yield from self.logs.sources
+
+    async def run(self) -> None:
+        """Run the sources until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for source in (self.ami, self.logs):
+                if source is not None:
+                    group.create_task(source.run(), name=str(source.id))
+
+
+class SourceManager:
+    """Runs the sources that :meth:`configure` asks for. ``wire`` is None if the wire is not read."""
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        friends: FriendRegistry,
+        positions: LogPositions,
+        watchdog: SourceWatchdog,
+        wire: "Wire | None",
+        clock: Clock,
+    ) -> None:
+        self._pipeline = pipeline
+        self._friends = friends
+        self._positions = positions
+        self._watchdog = watchdog
+        self._wire = wire
+        self._clock = clock
+        self._pbxs: dict[str, PbxSources] = {}
+        self._changed = asyncio.Event()
+
+    def configure(self, wanted: Sequence[AsteriskSettings]) -> None:
+        """Replace the sources of the PBXs whose settings changed; :meth:`run` stops and starts them."""
+        kept = {name: pbx for name, pbx in self._pbxs.items() if pbx.settings in wanted}
+        self._pbxs = {pbx.name: kept.get(pbx.name) or self._sources_of(pbx) for pbx in wanted}
+        self._changed.set()
+
+    async def run(self) -> None:
+        """Run the sources until cancelled."""
+        tasks: dict[PbxSources, asyncio.Task[None]] = {}
+        async with asyncio.TaskGroup() as group:
+            if self._wire is not None:
+                group.create_task(self._wire.run())
+            while True:
+                self._changed.clear()
+                ended = [tasks.pop(pbx) for pbx in [*tasks] if pbx not in self._pbxs.values()]
+                for task in ended:
+                    task.cancel()
+                if ended:  # two readers of one log would report every event twice
+                    await asyncio.wait(ended)
+                for pbx in self._pbxs.values():
+                    if pbx not in tasks:
+                        tasks[pbx] = group.create_task(pbx.run(), name=pbx.settings.name)
+                await self._changed.wait()
+
+    @property
+    def active(self) -> "list[AmiSource | LogSource]":
+        """The sources that are active now, without the wire."""
+        return [source for pbx in self._pbxs.values() for source in pbx.active]
+
+    def readiness(self) -> list[SourceReadiness]:
+        """Return for each manager interface when it connected, and whether its roster is known."""
+        amis = [pbx.ami for pbx in self._pbxs.values() if pbx.ami is not None]
+        return [
+            SourceReadiness(since=ami.listening_since, roster_ready=ami.roster_ready.is_set()) for ami in amis
+        ]
+
+    def look(self) -> None:
+        """Judge the attempts that waited for another source, and check the sources."""
+        sees_all = self._wire is not None and self._wire.sees_all
+        self._pipeline.tick(wire=sees_all, listening=self._listening_since)
+        sources = self.active
+        conditions = {str(source.id): source.condition for source in sources}
+        if self._wire is not None:
+            conditions["wire"] = self._wire.condition
+        self._watchdog.check(conditions, self._clock.mono())
+        for source in sources:
+            if not isinstance(source, AmiSource):
+                lost = ((name, alarm.count) for name, alarm in source.alarms.items())
+                self._watchdog.on_lost_lines(str(source.id), lost)
+
+    def coverage_gaps(self) -> list[str]:
+        """Return what the active sources of each PBX cannot show."""
+        wire = self._wire is not None and self._wire.is_listening
+        found = []
+        for name, pbx in self._pbxs.items():
+            logs = pbx.logs.sources if pbx.logs is not None else ()
+            log = any(source.condition.state is State.LISTENING for source in logs)
+            tls = name in self._pipeline.chan_sip_tls
+            gaps = coverage_gaps(ami=pbx.ami is not None, log=log, wire=wire, chan_sip_tls=tls)
+            found += [f"{name}: {gap}" for gap in gaps]
+        return found
+
+    def _listening_since(self, asterisk: str) -> float | None:
+        pbx = self._pbxs.get(asterisk)
+        return pbx.ami.listening_since if pbx is not None and pbx.ami is not None else None
+
+    def _sources_of(self, pbx: AsteriskSettings) -> PbxSources:
+        standby = Standby(self._on_events, self._on_events, ami=pbx.ami.enabled)
+        ami = None
+        if pbx.ami.enabled:
+            ami = AmiSource(
+                target_of(pbx),
+                standby.on_ami_events,
+                roster=self._friends.on_roster,
+                contact=self._on_contact,
+                coverage=standby.coverage,
+            )
+        logs = None
+        if pbx.logs.wanted:
+            positions = self._positions
+            logs = Logs(logs_of(pbx), self._on_events, positions.read, positions.record, standby=standby)
+        return PbxSources(pbx, ami, logs)
+
+    def _on_contact(self, contact: Contact) -> None:
+        """Handle a contact change: first count the phone's failures, then update its friend status."""
+        self._pipeline.on_contact(contact, self._clock.mono())
+        self._friends.on_contact(contact)
+
+    def _on_events(self, events: Sequence[SecurityEvent], now: float) -> None:
+        """Judge events of AMI or a log, after all challenges that left on the wire before.
+
+        A nonce proves an address as long as no other address is known to have received it. A sender cannot
+        use a nonce that has not reached it.
+        """
+        if self._wire is not None:
+            self._wire.drain()
+        self._pipeline.on_events(events, now)

@@ -1,0 +1,77 @@
+"""The wire in a running daemon: its source, and the containers whose challenges count."""
+
+import asyncio
+
+import structlog
+
+from ringfence.bans.enforcer import Enforcer
+from ringfence.clock import Clock
+from ringfence.daemon.pipeline import Pipeline
+from ringfence.detect.detector import Detector
+from ringfence.errors import HostError
+from ringfence.host.bridges import follow_containers
+from ringfence.model import Network
+from ringfence.sources.state import Condition, State
+from ringfence.sources.wire import WireSource
+
+
+class Wire:
+    """Runs the source of the wire; the networks of containers follow those of this host."""
+
+    def __init__(self, pipeline: Pipeline, detector: Detector, enforcer: Enforcer, clock: Clock) -> None:
+        self.source = WireSource(pipeline.on_challenges, detector.observe_loss)
+        self._pipeline = pipeline
+        self._enforcer = enforcer
+        self._clock = clock
+        self._error = ""
+        self._log = structlog.get_logger()
+
+    async def run(self) -> None:
+        """Read until cancelled."""
+        # The first events of AMI may come before the first challenge.
+        self._pipeline.on_challenges((), self._clock.mono())
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.source.run(), name="wire")
+            group.create_task(follow_containers(self.set_containers, self._failed))
+
+    def drain(self) -> None:
+        """Read the packets that have come already, before later events of another source are judged."""
+        self.source.drain()
+
+    @property
+    def condition(self) -> Condition:
+        """The condition of the source."""
+        return self.source.condition
+
+    @property
+    def is_listening(self) -> bool:
+        """Whether challenges are read now."""
+        return self.condition.state is State.LISTENING
+
+    @property
+    def sees_all(self) -> bool:
+        """Whether the wire sees and counts every challenge over UDP."""
+        opened = self._enforcer.opened
+        return (
+            self.is_listening
+            and opened is not None
+            and not opened.wire
+            and all(trouble is None for trouble in opened.families.values())
+            and not self._error
+        )
+
+    @property
+    def problems(self) -> list[str]:
+        """The error of the latest look for containers, if any."""
+        return [self._error] if self._error else []
+
+    def set_containers(self, networks: frozenset[Network]) -> None:
+        """Set the networks of containers."""
+        self._error = ""
+        if networks != frozenset(self.source.containers):
+            self.source.set_containers(networks)
+            self._log.info("host.containers", networks=[str(network) for network in self.source.containers])
+
+    def _failed(self, error: HostError) -> None:
+        self._error = str(error)
+        self._log.error("host.failed", error=str(error))

@@ -1,0 +1,120 @@
+"""The sources of all PBXs: what a reload replaces, their order, and what they cannot show."""
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from attrs import evolve
+from structlog.testing import capture_logs
+
+from ringfence.alarms import Alarms
+from ringfence.clock import Clock
+from ringfence.config.converters import Name
+from ringfence.config.schema import AmiSettings, AsteriskSettings, LogSettings
+from ringfence.daemon.source_manager import SourceManager
+from ringfence.daemon.source_watchdog import SourceWatchdog
+
+ONE = AsteriskSettings(
+    name=Name("one"), ami=AmiSettings(enabled=False), logs=LogSettings(paths=(Path("/one"),))
+)
+TWO = evolve(ONE, name=Name("two"))
+
+
+class Reader:
+    """A log in place of a real one: it records when it is read, and by whom it was built."""
+
+    def __init__(self, order: list[str], plan: Any, sink: Callable[[Sequence[object], float], None]) -> None:  # noqa: ANN401
+        self.id = plan.asterisk
+        self.sources = ()
+        self.sink = sink
+        self._order = order
+
+    async def run(self) -> None:
+        """Run until cancelled, and end a moment later."""
+        self._order.append(f"{self.id} begins")
+        try:
+            await asyncio.sleep(60)
+        finally:
+            self._order.append(f"{self.id} is cancelled")
+
+
+class Managed:
+    """A manager with readers that record what happens, and a wire that does."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, *, wire: bool = False) -> None:
+        self.order: list[str] = []
+        self.readers: list[Reader] = []
+        patch.setattr("ringfence.daemon.source_manager.Logs", self._logs)
+        self.pipeline = SimpleNamespace(
+            on_events=lambda _events, _now: self.order.append("judged"), chan_sip_tls={"two"}
+        )
+        pretended = SimpleNamespace(drain=lambda: self.order.append("drained"), is_listening=True)
+        anything: Any = SimpleNamespace(read=dict, record=None, on_roster=None, on_contact=None)
+        watchdog = SourceWatchdog(Alarms(lambda: 0.0))
+        given: Any = pretended if wire else None
+        pipeline: Any = self.pipeline
+        self.manager = SourceManager(pipeline, anything, anything, watchdog, given, Clock())
+
+    def _logs(self, plan: Any, sink: Any, *_: object, **__: object) -> Reader:  # noqa: ANN401
+        self.readers.append(Reader(self.order, plan, sink))
+        return self.readers[-1]
+
+
+@pytest.fixture(name="managed")
+def _managed(monkeypatch: pytest.MonkeyPatch) -> Iterator[Managed]:
+    """Return a manager without sources and without the wire."""
+    with capture_logs():
+        yield Managed(monkeypatch)
+
+
+def test_only_what_changed_is_replaced_and_after_it_has_ended(managed: Managed) -> None:
+    """A reload ends the sources of changed and removed PBXs before it starts new ones; others go on."""
+
+    async def session() -> None:
+        async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+            managed.manager.configure([ONE, TWO])
+            task = group.create_task(managed.manager.run())
+            await asyncio.sleep(0.01)
+            managed.manager.configure([ONE, evolve(TWO, logs=LogSettings(paths=(Path("/other"),)))])
+            await asyncio.sleep(0.01)
+            managed.order.append("removed")
+            managed.manager.configure([ONE])
+            await asyncio.sleep(0.01)
+            task.cancel()
+
+    asyncio.run(session())
+    assert managed.order == [
+        "one begins",
+        "two begins",
+        "two is cancelled",
+        "two begins",
+        "removed",
+        "two is cancelled",
+        "one is cancelled",
+    ]
+
+
+def test_the_wire_is_read_before_what_a_log_tells_is_judged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The wire is read before a SECURITY line, because the line's nonce may have other receivers."""
+    managed = Managed(monkeypatch, wire=True)
+    managed.manager.configure([ONE])
+    managed.readers[0].sink([], 0.0)
+
+    assert managed.order == ["drained", "judged"]
+
+
+def test_each_pbx_has_its_gaps(managed: Managed) -> None:
+    """What no source of a PBX shows is named with the PBX, also a chan_sip that serves TLS."""
+    managed.manager.configure([ONE, TWO])
+    found = managed.manager.coverage_gaps()
+
+    assert {gap.partition(":")[0] for gap in found} == {"one", "two"}
+    assert [gap.partition(":")[0] for gap in found if "tlsenable" in gap] == ["two"]
+    assert all(
+        any(gap.startswith(f"{name}: without {part}") for gap in found)
+        for name in ("one", "two")
+        for part in ("AMI", "a log", "the wire")
+    )

@@ -1,0 +1,50 @@
+"""The wire in a running daemon: when it sees everything, and which containers count."""
+
+from ipaddress import ip_network
+from typing import Any
+
+import pytest
+from attrs import evolve
+from tests.support.kept import Kept
+
+from ringfence.daemon.wire import Wire
+from ringfence.errors import HostError
+from ringfence.sources.state import Condition, State
+
+
+@pytest.fixture(name="wire")
+def _wire(kept: Kept) -> Wire:
+    """Return the wire of a guard that is in place, listening."""
+
+    class Judge:
+        def on_challenges(self, *_: object) -> None:
+            """Judge nothing."""
+
+    pipeline: Any = Judge()
+    kept.side.start()
+    wire = Wire(pipeline, kept.detector, kept.enforcer, kept.clock)
+    wire.source.condition = Condition(State.LISTENING)
+    return wire
+
+
+def test_the_wire_sees_all_if_it_listens_and_every_rule_is_in_place(kept: Kept, wire: Wire) -> None:
+    """Without a binding, a rule, a guarded IP version or the list of containers, something is not seen."""
+    assert wire.sees_all
+    whole = kept.enforcer.opened
+    assert whole is not None
+    for lacking in (evolve(whole, wire="no NFLOG"), evolve(whole, families={4: None, 6: "off"}), None):
+        kept.enforcer.opened = lacking
+        assert not wire.sees_all
+    kept.enforcer.opened = whole
+    wire.source.condition = Condition(State.CONNECTING)
+    assert not wire.sees_all
+
+
+def test_containers_that_cannot_be_found_are_a_problem_until_they_are(wire: Wire) -> None:
+    """An error of the look for containers is a problem, until the next look succeeds."""
+    wire._failed(HostError("no rtnetlink"))
+    assert (wire.problems, wire.sees_all) == (["no rtnetlink"], False)
+    wire.set_containers(frozenset({ip_network("172.17.0.0/16")}))
+
+    assert (wire.problems, wire.sees_all) == ([], True)
+    assert wire.source.containers == (ip_network("172.17.0.0/16"),)
