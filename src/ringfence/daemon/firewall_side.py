@@ -62,6 +62,7 @@ class FirewallSide:
         self.kernel_friends.select()
         self.rules.update()
         self.manager.start(verified=verified)
+        structlog.get_logger().info("firewall.chosen", backend=self.backend.name, why=self.why)
 
     @property
     def problems(self) -> list[str]:
@@ -94,11 +95,8 @@ def choose(settings: Settings, log_group: int | None = None) -> ChosenBackend:
     """Return the backend that the configuration asks for."""
     plan = settings.plan(None, log_group)
     if settings.firewall.backend == "auto":
-        chosen = ChosenBackend(*choose_backend(plan))
-    else:
-        chosen = ChosenBackend(make_backend(settings.firewall.backend, plan), "the configuration says so")
-    structlog.get_logger().info("firewall.chosen", backend=chosen.backend.name, why=chosen.why)
-    return chosen
+        return ChosenBackend(*choose_backend(plan))
+    return ChosenBackend(make_backend(settings.firewall.backend, plan), "the configuration says so")
 
 
 def build_firewall_side(
