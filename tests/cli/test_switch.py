@@ -97,7 +97,7 @@ def test_on_without_the_daemon(tmp_path: Path) -> None:
         assert (done.returncode, done.stdout) == (3, "")
         assert done.stderr.startswith("ringfence is switched on, but no daemon listens at")
         with closing(Store.open(tmp_path / "ringfence.db", owner=False)) as store:
-            assert store.switched_off is False
+            assert store.state.switched_off() is False
 
 
 def test_off_without_a_database(tmp_path: Path) -> None:

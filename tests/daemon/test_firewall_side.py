@@ -21,8 +21,8 @@ def test_the_guard_is_mounted_with_its_lists(kept: Kept) -> None:
     """Mounting puts the lists into the kernel and restores no ban of an allowed address or of this host."""
     own = ip_network("198.18.0.1")
     for text in (OTHER, "198.51.100.7"):
-        kept.store.record([ban_of(text, START)])
-    kept.store.record([Ban(own, START, START + 60, "admin", "", Origin.ADMIN)])
+        kept.store.bans.record([ban_of(text, START)])
+    kept.store.bans.record([Ban(own, START, START + 60, "admin", "", Origin.ADMIN)])
     kept.side.start()
 
     assert kept.banned() == {f"{OTHER}/32"}
@@ -35,7 +35,7 @@ def test_the_guard_is_mounted_with_its_lists(kept: Kept) -> None:
 def test_friends_of_before_are_in_the_kernel_when_the_guard_is_mounted(tmp_path: Path) -> None:
     """Stored friends are in the kernel at mount and pass the limiter, so it enforces at once."""
     with kept(tmp_path, ENFORCED) as made:
-        made.store.remember_friends([PHONE])
+        made.store.friends.add([PHONE])
         made.side.start()
 
         assert made.backend.lists[NetworkList.FRIENDS] == {ip_network(OTHER)}

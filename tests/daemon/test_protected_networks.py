@@ -18,7 +18,7 @@ def test_a_failure_to_read_own_addresses_does_not_end_the_start(
         raise HostError("this host's own addresses cannot be read by rtnetlink: no buffer space")
 
     monkeypatch.setattr("ringfence.daemon.protected_networks.read_addresses", fail)
-    kept.store.record([ban_of(OTHER, START)])
+    kept.store.bans.record([ban_of(OTHER, START)])
     kept.side.start()
 
     assert kept.banned() == {f"{OTHER}/32"}

@@ -21,7 +21,6 @@ from ringfence.clock import Clock
 from ringfence.daemon.status import WITHOUT_WIRE, StatusData, bans_report, decoy_problems, status_report
 from ringfence.detect.detector import Detector
 from ringfence.detect.rules import HOUR, RULES
-from ringfence.errors import StoreError
 from ringfence.firewall.contract import Counters, Element, Opened, RuleCounter
 from ringfence.firewall.memory import MemoryBackend
 from ringfence.model import AttemptCounts, Ban, Origin, Scope, Secret, format_network, printable, rfc3339
@@ -29,7 +28,6 @@ from ringfence.sources.ami import AmiSource, AmiTarget
 from ringfence.sources.logs import LogPlan, Logs, LogSource
 from ringfence.sources.state import Condition, State
 from ringfence.sources.wire import WireCounts, WireSource
-from ringfence.store.best_effort import Records
 from ringfence.store.database import Store
 
 NOW = 1_700_000_000.0
@@ -40,7 +38,7 @@ def _enforcer(tmp_path: Path) -> Iterator[Enforcer]:
     """Return an enforcer over the memory backend, with a clock that stands still."""
     clock = Clock(wall=lambda: NOW, mono=lambda: 0.0)
     with capture_logs(), Store.open(tmp_path / "ringfence.db", owner=True) as store:
-        enforcer = Enforcer(MemoryBackend(clock=lambda: 0.0), Records(store), Detector(RULES), clock)
+        enforcer = Enforcer(MemoryBackend(clock=lambda: 0.0), store.records, Detector(RULES), clock)
         enforcer.start()
         yield enforcer
 
@@ -62,6 +60,7 @@ def status(
     usage: Counters | None = None,
     alarms: Sequence[Alarm] = (),
     problems: Sequence[str] = (),
+    store_problems: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Return the full status, as a command would read it."""
     seen = StatusData(
@@ -74,6 +73,7 @@ def status(
         why="it was asked for",
         alarms=alarms,
         problems=problems,
+        store_problems=store_problems,
     )
     report: dict[str, Any] = json.loads(json.dumps(status_report(enforcer, seen), allow_nan=False))
     return report
@@ -362,26 +362,16 @@ def test_a_wire_that_is_not_seen_is_a_problem(enforcer: Enforcer) -> None:
         assert (problem in str(problems)) is (condition.state is State.ABSENT)
 
 
-def _fail(records: Records) -> None:
-    def fail() -> None:
-        raise StoreError("disk full")
-
-    records.remember(fail)
-
-
 def test_the_status_says_what_is_wrong(enforcer: Enforcer) -> None:
     """Each problem is one line with its number or fix: a refusing firewall, a full disk, no limiter."""
     enforcer.firewall_error = "the set is full"
-    _fail(enforcer.records)
-    enforcer.records.fleeting = "nothing is remembered for long"
     enforcer.opened = Opened({4: None, 6: "no IPv6"}, wire="no NFLOG", limiter="no hashlimit")
     enforcer._pending[key_of(ip_network("192.0.2.1"))] = ban_of("192.0.2.1")
-    wrong = status(enforcer)
+    wrong = status(enforcer, store_problems=["bans are not recorded: disk full"])
     assert wrong["problems"] == [
         "a dry run: the memory firewall drops nothing",
         f"the wire sees nothing: no NFLOG; {WITHOUT_WIRE}",
         "the firewall refuses bans (1 pending): the set is full",
-        "nothing is remembered for long",
         "bans are not recorded: disk full",
     ]
     enforcer.backend.enforces = True  # a dry run needs no limiter

@@ -33,7 +33,7 @@ class At:
         self.followed: list[frozenset[str]] = []
         self.store = Store.open(folder / "db", owner=False)
         self.lists = Lists(
-            self.store,
+            self.store.entries,
             configured if configured is not None else Configured(),
             self.told.append,
             now=lambda: self.now,
@@ -177,7 +177,9 @@ def test_an_import_counts_when_the_lists_are_read_again(tmp_path: Path) -> None:
     """An imported file is one row, with its name."""
     at = At(tmp_path)
     networks = prefixes("203.0.113.0/24", "2001:db8::1")
-    replace_imported(at.store, ListKind.DENY, "/srv/list", networks, note="VoIPBL", now=at.now, most=1_000)
+    replace_imported(
+        at.store.entries, ListKind.DENY, "/srv/list", networks, note="VoIPBL", now=at.now, most=1_000
+    )
 
     assert at.ask("lists_reload") == {"allow": 0, "deny": 2, "problems": []}
     assert at.lists.networks.deny == networks
@@ -210,7 +212,7 @@ def test_a_full_list_takes_no_more_by_command(tmp_path: Path, kind: ListKind) ->
     assert answer["problems"] == [
         f"192.0.2.9: the {kind} list is full (3 networks); raise [firewall] max_bans and reload"
     ]
-    assert [entry.value for entry in at.store.entries(kind, at.now)] == ["192.0.2.7", "203.0.113.200"]
+    assert [entry.value for entry in at.store.entries.current(kind, at.now)] == ["192.0.2.7", "203.0.113.200"]
     assert at.lists.problems == []
 
 
@@ -324,17 +326,17 @@ def test_an_updated_database_is_noticed(tmp_path: Path, monkeypatch: pytest.Monk
 def test_a_store_that_cannot_be_read_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The lists stay unchanged, and the problem is reported until the store works again."""
     at = At(tmp_path, configured((ListKind.DENY, "203.0.113.9")))
-    entries = at.store.entries
+    entries = at.store.entries.current.current.current
 
     def failing(kind: ListKind, now: float) -> list[ListEntry]:
         raise StoreError("disk gone")
 
-    monkeypatch.setattr(at.store, "entries", failing)
+    monkeypatch.setattr(at.store.entries, "current", failing)
     answer = at.ask("lists_reload")
     assert answer["deny"] == 1
     assert answer["problems"] == ["the lists stay as they are: disk gone"]
 
-    monkeypatch.setattr(at.store, "entries", entries)
+    monkeypatch.setattr(at.store.entries, "current", entries)
     assert at.ask("lists_reload")["problems"] == []
     assert at.told == []
 
@@ -343,18 +345,18 @@ def test_a_store_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     """The lists retry the store, and its entries apply soon after it works again, without a request."""
     monkeypatch.setattr(manager, "RETRY_EVERY", 0.02)
     at = At(tmp_path)
-    entries = at.store.entries
-    at.store.add_entries([ListEntry(ListKind.DENY, "203.0.113.9", "", at.now)])
+    entries = at.store.entries.current.current.current
+    at.store.entries.add([ListEntry(ListKind.DENY, "203.0.113.9", "", at.now)])
 
     def failing(kind: ListKind, now: float) -> list[ListEntry]:
         raise StoreError("disk gone")
 
-    monkeypatch.setattr(at.store, "entries", failing)
+    monkeypatch.setattr(at.store.entries, "current", failing)
 
     async def script() -> None:
         at.lists.on_resolved({})
         await at.until(lambda: at.lists.problems)
-        monkeypatch.setattr(at.store, "entries", entries)
+        monkeypatch.setattr(at.store.entries, "current", entries)
         await at.until(lambda: at.told)
 
     at.run(script)
@@ -381,7 +383,7 @@ def test_what_holds_an_address_is_found_among_very_many(tmp_path: Path) -> None:
     at.ask("deny_add", what=["198.51.100.0/24"], note="bad people")
     at.ask("deny_add", what=["198.51.100.9"], seconds=60)
     many = Prefixes.of(ip_network((0x0B000000 + (n << 9), 24)) for n in range(20_000))
-    replace_imported(at.store, ListKind.DENY, "/list", many, note="", now=at.now, most=262_144)
+    replace_imported(at.store.entries, ListKind.DENY, "/list", many, note="", now=at.now, most=262_144)
     at.lists.on_resolved({"sip.carrier.example": frozenset({ip_network("192.0.2.7")})})
 
     def held(text: str) -> list[tuple[str, str, str]]:

@@ -253,7 +253,7 @@ def _recorded(database: Path, now: float) -> "Ledger":
         return ledger
     try:
         with Store.open(database, owner=False) as store:
-            for ban, counts in store.each_running(now):
+            for ban, counts in filter(None, store.bans.running(now)):
                 ledger.put(key_of(ban.network, ban.scope), Record.of(ban, counts))
     except StoreError as error:
         echo_stderr(str(error))

@@ -82,7 +82,7 @@ def confirm(config: ConfigOption = DEFAULT_CONFIG) -> None:
             pending = ask(settings, "confirm")
         except DaemonUnreachableError:
             with Store.open(settings.store.path, owner=False) as store:
-                pending = trial.confirm(store)
+                pending = trial.confirm(store.state)
     echo("confirmed: rules and bans stay in place" if pending else "no trial is running: nothing to confirm")
 
 

@@ -148,7 +148,7 @@ def _rows_from_database(path: Path) -> Rows:
     if not database.exists():
         return []
     with Store.open(database, owner=False) as store:
-        return [as_json(friend) for friend in store.friends(time.time(), MOST)]
+        return [as_json(friend) for friend in store.friends.current(time.time(), MOST)]
 
 
 def _send(path: Path, rows: "Sequence[dict[str, str]]") -> int:

@@ -178,7 +178,7 @@ def _recorded_friends(database: Path) -> "Sequence[Friend]":
         return ()
     try:
         with Store.open(database, owner=False) as store:
-            return store.friends(time.time(), MOST)
+            return store.friends.current(time.time(), MOST)
     except StoreError as error:
         echo_stderr(f"friends are unknown, and not left out: {error}")
         return ()

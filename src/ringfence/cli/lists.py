@@ -188,7 +188,13 @@ def deny_import(
             raise ListError(f"{file} contains no network that can be denied: the list is unchanged")
         with Store.open(settings.store.path, owner=False) as store:
             new, gone = replace_imported(
-                store, ListKind.DENY, _origin(file), found.networks, note=note, now=time.time(), most=most
+                store.entries,
+                ListKind.DENY,
+                _origin(file),
+                found.networks,
+                note=note,
+                now=time.time(),
+                most=most,
             )
         echo(f"{len(found.networks)} networks of {found.lines} lines: {new} new, {gone} gone")
         problems, absent = _reload(config)
@@ -298,14 +304,14 @@ def _request_offline(path: Path, do: str, arguments: "Mapping[str, object]") -> 
     settings = settings_from(path)
     make_folder(settings.store.path.parent)  # the daemon may never have run
     with Store.open(settings.store.path, owner=False) as store:
-        lists: Lists = _lists(settings, store)
+        lists: Lists = _lists(settings, store.entries)
         return asyncio.run(lists.handlers()[do](arguments))
 
 
-def _lists(settings: Any, store: Any) -> "Lists":  # noqa: ANN401 - types are imported when a command runs
+def _lists(settings: Any, entries: Any) -> "Lists":  # noqa: ANN401 - types are imported when a command runs
     from ringfence.lists.manager import Lists  # noqa: PLC0415 - loaded when the command runs
 
-    lists = Lists(store, settings.lists(), lambda _rolls: None, now=time.time)
+    lists = Lists(entries, settings.lists(), lambda _rolls: None, now=time.time)
     lists.load()
     return lists
 

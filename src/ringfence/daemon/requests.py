@@ -20,13 +20,15 @@ from ringfence.errors import ControlError, StoreError
 from ringfence.firewall.contract import Counters, NetworkList
 from ringfence.friends.handlers import FriendRequests
 from ringfence.model import Network, parse_network
+from ringfence.store.database import Store
 
 
 class RequestHandlers:
     """Handles requests to the firewall's side of the daemon; ``seen`` returns the data for the status."""
 
-    def __init__(self, side: FirewallSide, seen: Callable[[Counters], StatusData]) -> None:
+    def __init__(self, side: FirewallSide, store: Store, seen: Callable[[Counters], StatusData]) -> None:
         self._side = side
+        self._store = store
         self._enforcer = side.enforcer
         self._seen = seen
         self._requests = FriendRequests(side.friends, side.enforcer.clock.wall)
@@ -51,7 +53,7 @@ class RequestHandlers:
         """Return all that is known of one address."""
         from ringfence.daemon.address_facts import AddressFacts  # noqa: PLC0415 - loaded when a command asks
 
-        return await AddressFacts(self._side).answer(request)
+        return await AddressFacts(self._side, self._store.bans).answer(request)
 
     async def _bans(self, request: Mapping[str, Any]) -> Encoded:
         """List the kernel's bans in a thread, so that listing delays no ban."""
@@ -99,11 +101,10 @@ class RequestHandlers:
 
     def _off(self, _: Mapping[str, Any]) -> object:
         self._enforcer.switch_off()
-        fleeting = self._enforcer.records.fleeting
-        if fleeting:
+        if self._store.memory_reason:
             raise StoreError(
                 "everything is removed, but the next start enforces again, since this is not recorded: "
-                f"{fleeting}"
+                f"{self._store.memory_reason}"
             )
         return True
 
@@ -112,7 +113,7 @@ class RequestHandlers:
         return True
 
     def _confirm(self, _: Mapping[str, Any]) -> object:
-        return trial.confirm(self._enforcer.records.store)
+        return trial.confirm(self._store.state)
 
 
 def _networks(request: Mapping[str, Any]) -> list[Network]:

@@ -117,6 +117,7 @@ class StatusData:
     why: str
     alarms: Sequence[Alarm]
     problems: Sequence[str] = ()
+    store_problems: Sequence[str] = ()
     unseen: Sequence[str] = ()
     rules: Sequence[Rule] = ()
 
@@ -189,6 +190,7 @@ def status_report(enforcer: Enforcer, seen: StatusData) -> dict[str, object]:
         "problems": [
             *seen.problems,
             *_problems(enforcer),
+            *seen.store_problems,
             *_wire_problems(seen.wire),
             *_log_alarms(seen.sources),
         ],
@@ -263,12 +265,6 @@ def _problems(enforcer: Enforcer) -> list[str]:
         problems.append(f"the firewall refuses bans ({enforcer.pending} pending): {enforcer.firewall_error}")
     if enforcer.opened and enforcer.opened.limiter and enforcer.backend.enforces:
         problems.append(f"the limiter is not in place: {enforcer.opened.limiter}")
-    if enforcer.records.fleeting:
-        problems.append(enforcer.records.fleeting)
-    if enforcer.records.unreadable:
-        problems.append(enforcer.records.unreadable)
-    if enforcer.records.error:
-        problems.append(f"bans are not recorded: {enforcer.records.error}")
     return problems
 
 

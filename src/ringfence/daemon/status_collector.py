@@ -49,6 +49,7 @@ class StatusCollector:
             why=side.why,
             alarms=side.alarms.active,
             problems=self._problems(),
+            store_problems=side.store.problems(),
             unseen=self._sources.coverage_gaps(),
             rules=self._reloader.settings.rule_table(),
         )

@@ -8,7 +8,7 @@ from ringfence.errors import FirewallError, FirewallIncompleteError, StoreError
 from ringfence.explain.facts import ActiveBan, covers
 from ringfence.firewall.contract import Backend, Element
 from ringfence.model import Ban, Network, Scope
-from ringfence.store.database import KEEP, Store
+from ringfence.store.bans import KEEP, BanTable
 from ringfence.store.history import Past
 
 MAX_PAST = 50
@@ -24,7 +24,7 @@ class BanRecords:
     problems: tuple[str, ...]
 
 
-def read_bans(backend: Backend, store: Store | None, network: Network, now: float) -> BanRecords:
+def read_bans(backend: Backend, recorded: BanTable | None, network: Network, now: float) -> BanRecords:
     """Read both. Run it in a thread: reading the whole kernel set may take long."""
     problems: list[str] = []
     elements: list[Element] = []
@@ -36,7 +36,7 @@ def read_bans(backend: Backend, store: Store | None, network: Network, now: floa
     except FirewallError as error:
         problems.append(f"the kernel's bans are unknown: {error}")
     try:
-        past = store.past(network, now - KEEP, MAX_PAST) if store is not None else []
+        past = recorded.past(network, now - KEEP, MAX_PAST) if recorded is not None else []
     except StoreError as error:
         problems.append(f"recorded bans are unknown: {error}")
     return BanRecords(tuple(elements), tuple(past), tuple(problems))

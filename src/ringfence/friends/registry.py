@@ -16,7 +16,6 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from ipaddress import ip_address
-from typing import Protocol
 
 import structlog
 from attrs import evolve
@@ -24,6 +23,8 @@ from attrs import evolve
 from ringfence.detect.friends import MOST, Friends, Key, friend_from, key_of
 from ringfence.friends.readiness import StartupGate
 from ringfence.model import Address, Contact, Friend, FriendReason, Network, Roster, SecurityEvent, TrunkHost
+from ringfence.store.best_effort import at_once
+from ringfence.store.friends import FriendTable
 
 KEEP = 3_600.0
 """Seconds that an address stays a friend after its last report or the end of its registration."""
@@ -51,26 +52,6 @@ Answers = Mapping[str, frozenset[Network]]
 _CONTACTS = (FriendReason.REACHABLE, FriendReason.REGISTERED)
 
 
-class FriendStore(Protocol):
-    """The part of the store that the friends use."""
-
-    def friends(self, now: float, most: int) -> list[Friend]:
-        """Return the current reasons."""
-
-    def former_friends(self, now: float, most: int) -> list[Friend]:
-        """Return the expired reasons."""
-
-    def remember_friends(self, friends: Iterable[Friend]) -> None:
-        """Store reasons."""
-
-    def forget_friend(self, address: Address) -> None:
-        """Forget all reasons of an address, current and expired."""
-
-
-def _at_once(action: Callable[[], object]) -> object:
-    return action()
-
-
 class FriendRegistry:
     """Owns the friends. ``wall`` returns wall-clock seconds.
 
@@ -81,11 +62,11 @@ class FriendRegistry:
 
     def __init__(
         self,
-        store: FriendStore,
+        table: FriendTable,
         wall: Callable[[], float],
         *,
         friends: Friends | None = None,
-        remember: Callable[[Callable[[], object]], object] = _at_once,
+        remember: Callable[[Callable[[], object]], object] = at_once,
         follow: Callable[[frozenset[str]], None] = lambda _names: None,
         own: Callable[[Address], bool] = lambda _: False,
         keep: float = KEEP,
@@ -95,7 +76,7 @@ class FriendRegistry:
         self.startup = StartupGate()
         self.changed = asyncio.Event()
         """Set when an address has become a friend or is no longer one."""
-        self._store = store
+        self._table = table
         self._wall = wall
         self._remember = remember
         self._follow = follow
@@ -119,9 +100,9 @@ class FriendRegistry:
     def load(self) -> None:
         """Load the friends of the store, before there is an event loop; raise StoreError on failure."""
         now = self._wall()
-        for friend in self._store.former_friends(now, MOST):
+        for friend in self._table.former(now, MOST):
             self.friends.remember(friend)
-        for friend in self._store.friends(now, MOST):
+        for friend in self._table.current(now, MOST):
             self._put(friend)
             if friend.reason in _CONTACTS:
                 self._contacts.setdefault(friend.asterisk, {})[key_of(friend)] = 0
@@ -171,7 +152,7 @@ class FriendRegistry:
         reasons = self.friends.reasons(address)
         for friend in reasons:
             self._remove(key_of(friend))
-        self._remember(partial(self._store.forget_friend, address))
+        self._remember(partial(self._table.forget, address))
         self._signal_changes()
         return len(reasons)
 
@@ -233,7 +214,7 @@ class FriendRegistry:
         keys, self._unwritten = self._unwritten, set()
         changed = [self._recorded[key] for key in keys if key in self._recorded]
         if changed:
-            self._remember(partial(self._store.remember_friends, changed))
+            self._remember(partial(self._table.add, changed))
 
     # -- details ---------------------------------------------------------------------------------------
 

@@ -26,10 +26,11 @@ from ringfence.lists.entries import (
     parse_entry,
 )
 from ringfence.lists.geo import GeoDatabases
-from ringfence.lists.importing import ListStore, remove
+from ringfence.lists.importing import remove
 from ringfence.lists.lookup import Holder, holders, texts_around
 from ringfence.lists.messages import Addition, Answer, ListRow, addresses, network_text, texts_of
 from ringfence.model import ListEntry, ListKind, Network, printable
+from ringfence.store.entries import EntryTable
 
 if TYPE_CHECKING:
     from ringfence.lists.prefixes import Prefixes
@@ -54,14 +55,14 @@ class Lists:
 
     def __init__(
         self,
-        store: ListStore,
+        table: EntryTable,
         configured: Configured,
         changed: Callable[[ListNetworks], None],
         *,
         now: Callable[[], float],
         follow: Callable[[frozenset[str]], None] = lambda _names: None,
     ) -> None:
-        self._store = store
+        self._table = table
         self._configured = configured
         self._databases = GeoDatabases(configured.databases)
         self._changed = changed
@@ -191,7 +192,7 @@ class Lists:
         return compose(self._entries(now), self._answers, self._databases.networks, self._protected)
 
     def _entries(self, now: float) -> Iterator[ListEntry]:
-        return chain(self._configured.entries, *(self._store.entries(kind, now) for kind in ListKind))
+        return chain(self._configured.entries, *(self._table.current(kind, now) for kind in ListKind))
 
     # -- requests --------------------------------------------------------------------------------------
 
@@ -232,7 +233,7 @@ class Lists:
             )
             answer.done.append(value.text)
         if entries:
-            await self._in_thread(self._store.add_entries, entries)
+            await self._in_thread(self._table.add, entries)
             await self.refresh()
         answer.notes += self._notes(kind, (value for value in addition.values if value.text in answer.done))
         return answer.as_json()
@@ -264,7 +265,7 @@ class Lists:
 
     def _holding(self, network: Network) -> list[Holder]:
         texts, now = texts_around(network), self._now()
-        stored = (self._store.entries_about(kind, texts, now, COMMAND) for kind in ListKind)
+        stored = (self._table.about(kind, texts, now, COMMAND) for kind in ListKind)
         entries = chain(self._configured.entries, *stored)
         return list(holders(network, entries, self._answers, self._databases.around))
 
@@ -294,8 +295,8 @@ class Lists:
         answer, now = Answer(), self._now()
         origin = request.get("origin")
         if isinstance(origin, str):
-            gone = [entry.value for entry in self._store.entries(kind, now) if entry.origin == origin]
-            number = remove(self._store, kind, gone)
+            gone = [entry.value for entry in self._table.current(kind, now) if entry.origin == origin]
+            number = remove(self._table, kind, gone)
             if number:
                 answer.done.append(f"{number} networks of {printable(origin)}")
             else:
@@ -308,7 +309,7 @@ class Lists:
                 answer.problems.append(str(error))
                 continue
             configured = any(e.value == value.text and e.kind is kind for e in self._configured.entries)
-            if self._store.remove_entries(kind, [value.text]):
+            if self._table.remove(kind, [value.text]):
                 answer.done.append(value.text)
                 if configured:
                     answer.notes.append(f"{value.text} is still in the configuration, [{kind}]")
