@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from ringfence.lists.files import ListFile
-    from ringfence.lists.manager import Lists
 
 _SHOWN_ADDRESSES = 4
 _OPTIONAL_COLUMNS = ("ADDED (UTC)", "FROM", "ENDS (UTC)")
@@ -299,21 +298,16 @@ def _request_offline(path: Path, do: str, arguments: "Mapping[str, object]") -> 
     import asyncio  # noqa: PLC0415 - loaded when the command runs
 
     from ringfence.daemon.paths import make_folder  # noqa: PLC0415 - loaded when the command runs
+    from ringfence.lists.handlers import ListRequests  # noqa: PLC0415 - loaded when the command runs
+    from ringfence.lists.manager import Lists  # noqa: PLC0415 - loaded when the command runs
     from ringfence.store.database import Store  # noqa: PLC0415 - loaded when the command runs
 
     settings = settings_from(path)
     make_folder(settings.store.path.parent)  # the daemon may never have run
     with Store.open(settings.store.path, owner=False) as store:
-        lists: Lists = _lists(settings, store.entries)
-        return asyncio.run(lists.handlers()[do](arguments))
-
-
-def _lists(settings: Any, entries: Any) -> "Lists":  # noqa: ANN401 - types are imported when a command runs
-    from ringfence.lists.manager import Lists  # noqa: PLC0415 - loaded when the command runs
-
-    lists = Lists(entries, settings.lists(), lambda _rolls: None, now=time.time)
-    lists.load()
-    return lists
+        lists = Lists(store.entries, settings.lists(), lambda _networks: None, now=time.time)
+        lists.load()
+        return asyncio.run(ListRequests(lists, store.entries, time.time).handlers()[do](arguments))
 
 
 def _print_outcome(done: str, answer: "Mapping[str, list[str]]", absent: str) -> None:

@@ -19,6 +19,7 @@ from ringfence.daemon.status import StatusData, bans_report, status_report
 from ringfence.errors import ControlError, StoreError
 from ringfence.firewall.contract import Counters, NetworkList
 from ringfence.friends.handlers import FriendRequests
+from ringfence.lists.handlers import ListRequests
 from ringfence.model import Network, parse_network
 from ringfence.store.database import Store
 
@@ -31,7 +32,9 @@ class RequestHandlers:
         self._store = store
         self._enforcer = side.enforcer
         self._seen = seen
-        self._requests = FriendRequests(side.friends, side.enforcer.clock.wall)
+        wall = side.enforcer.clock.wall
+        self._friend_requests = FriendRequests(side.friends, wall)
+        self._list_requests = ListRequests(side.lists, store.entries, wall)
 
     def handlers(self) -> Mapping[str, control.Handler]:
         """Return the handler of each request."""
@@ -43,9 +46,9 @@ class RequestHandlers:
             "off": self._off,
             "on": self._on,
             "confirm": self._confirm,
-            **self._side.lists.handlers(),
+            **self._list_requests.handlers(),
             "friends": self._friends,
-            **self._requests.handlers(),
+            **self._friend_requests.handlers(),
             "why": self._why,
         }
 
@@ -80,7 +83,7 @@ class RequestHandlers:
     async def _friends(self, request: Mapping[str, Any]) -> Encoded:
         """Encode the list in a thread: there may be tens of thousands of friends."""
         wanted = _networks(request) if "networks" in request else None
-        return Encoded(await asyncio.to_thread(list, self._requests.listed(wanted)))
+        return Encoded(await asyncio.to_thread(list, self._friend_requests.listed(wanted)))
 
     def _ban(self, request: Mapping[str, Any]) -> object:
         seconds, reason = request.get("seconds"), request.get("reason", "")
