@@ -15,11 +15,13 @@ from ringfence.cli.common import (
     ConfigOption,
     JsonOption,
     ask_daemon,
+    duration_from,
     errors_reported,
     networks_from,
     open_input,
     print_friend_warnings,
     settings_from,
+    short_time,
     warn_about_friends,
 )
 from ringfence.cli.hints import HintingGroup
@@ -221,7 +223,7 @@ def _reload(path: Path) -> tuple[list[str], bool]:
 
 
 def _add(path: Path, side: str, entries: list[str], note: str, length: str, *, force: bool = False) -> None:
-    seconds = _seconds(length)
+    seconds = duration_from("--for", length) if length else None
     with errors_reported():
         do = f"{side}_add"
         answer, absent = _request(path, do, what=entries, note=note, seconds=seconds, force=force)
@@ -250,15 +252,6 @@ def _warn_about_entries(path: Path, side: str, done: "Sequence[str]") -> None:
         echo_stderr(
             f"{name} does not resolve yet: the DNS returns no address, so it allows none; is it misspelt?"
         )
-
-
-def _seconds(length: str) -> float | None:
-    from ringfence.config.converters import parse_duration  # noqa: PLC0415 - loaded when the command runs
-
-    try:
-        return parse_duration(length) if length else None
-    except ValueError as error:
-        raise typer.BadParameter(f"--for {error}") from None
 
 
 def _country(text: str) -> str:
@@ -346,8 +339,8 @@ def _print(rows: Rows, side: str, *, absent: bool) -> None:
         "ENTRY": [printable(row["entry"]) for row in rows],
         "NETWORKS": [_networks(row, absent=absent) for row in rows],
         "FROM": ["file" if row["file"] else printable(row["source"]) for row in rows],
-        "ADDED (UTC)": [_short(row["added"]) for row in rows],
-        "ENDS (UTC)": [_short(row["ends"]) for row in rows],
+        "ADDED (UTC)": [short_time(row["added"], "") for row in rows],
+        "ENDS (UTC)": [short_time(row["ends"], "") for row in rows],
         "NOTE": [printable(row["note"]) + (" (forced)" if row["forced"] else "") for row in rows],
     }
     # A column that is empty in every row is left out.
@@ -389,7 +382,3 @@ def _networks(row: "Mapping[str, Any]", *, absent: bool) -> str:
     if not addresses or len(addresses) > _SHOWN_ADDRESSES:
         return str(row["networks"])
     return "\n".join(addresses)
-
-
-def _short(moment: str | None) -> str:
-    return (moment or "").replace("T", " ").removesuffix("Z")[:16]

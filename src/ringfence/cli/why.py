@@ -17,6 +17,7 @@ from ringfence.cli.common import (
     errors_reported,
     networks_from,
     settings_from,
+    short_time,
 )
 from ringfence.cli.output import echo_json, echo_stderr
 from ringfence.clock import format_duration
@@ -155,12 +156,12 @@ def _lines(found: Document) -> "Iterator[tuple[str, str]]":
 def _friends(found: Document) -> "Iterator[tuple[str, str]]":
     for friend in found["friends"]:
         how = friend["reason"] if friend["proven"] else f"{friend['reason']}, unproven"
-        lasts = f"since {_short(friend['since'])}, seen {_short(friend['seen'])}"
-        yield "friend", f"{friend['account']} ({how}) {lasts}, until {_short(friend['until'])}"
+        lasts = f"since {short_time(friend['since'])}, seen {short_time(friend['seen'])}"
+        yield "friend", f"{friend['account']} ({how}) {lasts}, until {short_time(friend['until'])}"
     if not found["friends"]:
         yield "friend", "no"
     for friend in found["former"]:
-        yield "was", f"{friend['account']} ({friend['reason']}) until {_short(friend['until'])}"
+        yield "was", f"{friend['account']} ({friend['reason']}) until {short_time(friend['until'])}"
 
 
 def _ban(ban: Document, found: Document) -> str:
@@ -168,7 +169,7 @@ def _ban(ban: Document, found: Document) -> str:
     if ban["attempts"]:
         parts.append(f"{ban['proven']} of {ban['attempts']} attempts proven")
     if ban["since"]:
-        parts.append(f"since {_short(ban['since'])}")
+        parts.append(f"since {short_time(ban['since'])}")
     if ban["in_kernel"]:
         left = "no end" if ban["timeout"] is None else f"{format_duration(ban['timeout'])} left in the kernel"
         dropped = "1 packet" if ban["packets"] == 1 else f"{ban['packets']} packets"
@@ -187,14 +188,14 @@ def _by(ban: Document, found: Document) -> str:
 
 
 def _past(ban: Document, found: Document) -> str:
-    end = f"ended {_short(ban['ended'])}" if ban["ended"] else f"until {_short(ban['expires'])}"
-    return f"{_by(ban, found)}; since {_short(ban['since'])}, {end}"
+    end = f"ended {short_time(ban['ended'])}" if ban["ended"] else f"until {short_time(ban['expires'])}"
+    return f"{_by(ban, found)}; since {short_time(ban['since'])}, {end}"
 
 
 def _entry(entry: Document) -> str:
     leads = "" if entry["network"] == entry["entry"] else f" ({entry['network']})"
     forced = ", forced" if entry["forced"] else ""
-    ends = f", until {_short(entry['ends'])}" if entry["ends"] else ""
+    ends = f", until {short_time(entry['ends'])}" if entry["ends"] else ""
     note = f", {entry['note']}" if entry["note"] else ""
     return f"{entry['list']}: {entry['entry']}{leads}{note}, from {entry['source']}{forced}{ends}"
 
@@ -204,7 +205,7 @@ def _attempts(attempts: list[Document], left_out: frozenset[str]) -> "Table":
 
     columns = {
         "TIME (UTC)": [
-            _short(one["time"], seconds=True)[11 if "date" in left_out else 0 :] for one in attempts
+            short_time(one["time"], seconds=True)[11 if "date" in left_out else 0 :] for one in attempts
         ],
         "ADDRESS": [one["address"] for one in attempts],
         "KIND": [one["kind"] for one in attempts],
@@ -261,7 +262,3 @@ def _rules(rules: list[Document]) -> "Table":
         whose = " (of its network)" if rule["by"] == "prefix" else ""
         add_row(table, (rule["rule"] + whose, of, str(rule["proven"]), format_duration(rule["window"]), left))
     return table
-
-
-def _short(moment: str | None, *, seconds: bool = False) -> str:
-    return (moment or "?").replace("T", " ").removesuffix("Z")[: 19 if seconds else 16]
