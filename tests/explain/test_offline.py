@@ -10,8 +10,9 @@ from tests.support.kept import settings
 
 from ringfence.config.schema import Settings, StoreSettings
 from ringfence.errors import HostError
+from ringfence.explain.as_json import document
 from ringfence.explain.facts import AddressVerdict
-from ringfence.explain.offline import facts_offline, without_daemon
+from ringfence.explain.offline import facts_offline
 from ringfence.model import FriendReason, ListEntry, ListKind
 from ringfence.store.database import Store
 
@@ -80,7 +81,7 @@ def test_a_read_error_is_a_problem(wanted: Settings, monkeypatch: pytest.MonkeyP
 
     wanted.store.path.write_bytes(b"no database at all" * 100)
     monkeypatch.setattr("ringfence.explain.offline.read_addresses", broken)
-    told = without_daemon(wanted, HERE, NOW)
+    told = document(facts_offline(wanted, HERE, NOW))
 
     assert any("no addresses" in problem for problem in told["problems"])
     assert any("ringfence.db" in problem for problem in told["problems"])

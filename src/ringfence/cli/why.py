@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from ringfence.cli.screen import Screen
+    from ringfence.model import Network
 
 _MAX_SHOWN = 20
 """Attempts that are shown; the latest ones."""
@@ -63,7 +64,7 @@ def why(
         try:
             found = ask_daemon(config, "why", network=str(network))
         except DaemonUnreachableError:
-            found = _without_daemon(config, address)
+            found = _offline(config, network)
     if as_json:
         echo_json(found)
     else:
@@ -77,11 +78,11 @@ def why(
         raise typer.Exit(Exit.PROBLEM)
 
 
-def _without_daemon(path: Path, address: str) -> Document:
-    from ringfence.explain.offline import without_daemon  # noqa: PLC0415 - loaded when the command runs
+def _offline(path: Path, network: "Network") -> Document:
+    from ringfence.explain.as_json import document  # noqa: PLC0415 - loaded when the command runs
+    from ringfence.explain.offline import facts_offline  # noqa: PLC0415 - loaded when the command runs
 
-    [network] = networks_from([address])
-    return without_daemon(settings_from(path), network, time.time())
+    return document(facts_offline(settings_from(path), network, time.time()))
 
 
 def _print(found: Document, screen: "Screen") -> None:

@@ -77,7 +77,7 @@ def main(config: str, end: str, *, sleep: Callable[[float], None] = time.sleep) 
     return 0
 
 
-def remove_everything(socket: Path, state: SavedState | None) -> None:
+def remove_everything(socket: Path, state: SavedState) -> None:
     """Do what ``ringfence off`` does: through the daemon, or without it if none answers."""
     from ringfence import control  # noqa: PLC0415 - loaded when the time has come
     from ringfence.firewall.cleanup import flush_everything  # noqa: PLC0415 - loaded when the time has come
@@ -85,8 +85,8 @@ def remove_everything(socket: Path, state: SavedState | None) -> None:
     try:
         control.ask(socket, "off")
     except (DaemonUnreachableError, ControlError):
-        if state is not None:  # first, so that a daemon that does not answer does not repair what is removed
-            state.set_switched_off(True)
+        # First, so that a daemon that does not answer does not repair what is removed.
+        state.set_switched_off(True)
         flush_everything()
 
 

@@ -1,6 +1,6 @@
 """Facts of the kernel and the database about a network."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 from attrs import frozen
 
@@ -48,12 +48,6 @@ def running_of(
     """Merge the kernel's bans, recorded bans, and other ``known`` ones; the widest network first."""
     recorded = {(one.ban.network, one.ban.scope): one.ban for one in found.past if one.runs(now)}
     elements = {(one.network, one.scope): one for one in found.elements}
-    return tuple(_each(elements, {**known, **recorded}))
-
-
-def _each(
-    elements: Mapping[tuple[Network, Scope], Element], bans: Mapping[tuple[Network, Scope], Ban | None]
-) -> Iterator[ActiveBan]:
+    bans = {**known, **recorded}
     every = sorted({*elements, *bans}, key=lambda key: (key[0].prefixlen, str(key[1])))
-    for network, scope in every:
-        yield ActiveBan(network, scope, bans.get((network, scope)), elements.get((network, scope)))
+    return tuple(ActiveBan(*key, bans.get(key), elements.get(key)) for key in every)

@@ -7,7 +7,6 @@ from ringfence.bans.exemptions import ITSELF
 from ringfence.config.schema import Settings
 from ringfence.detect.friends import MOST
 from ringfence.errors import HostError, RingfenceError, StoreError
-from ringfence.explain.as_json import Document, document
 from ringfence.explain.facts import NetworkFacts
 from ringfence.explain.lookup import read_bans, running_of
 from ringfence.firewall import make_backend
@@ -20,11 +19,6 @@ from ringfence.store.database import Store
 from ringfence.store.friends import FriendTable
 
 _OWN = "an address of this host"
-
-
-def without_daemon(settings: Settings, network: Network, now: float) -> Document:
-    """Answer as the daemon would, as far as possible; read errors are among the problems."""
-    return document(facts_offline(settings, network, now))
 
 
 def facts_offline(settings: Settings, network: Network, now: float) -> NetworkFacts:
