@@ -1,5 +1,6 @@
 """``ringfence replay``: show which addresses past logs would have banned, and which of them wrongly."""
 
+import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ringfence.cli.common import JsonOption, errors_reported, settings_from, zone_from
-from ringfence.cli.output import echo, echo_json, echo_stderr
+from ringfence.cli.output import echo, echo_stderr
 from ringfence.errors import Exit, SourceError
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def replay(
     number = sum(len(replay_input.files) for replay_input in inputs)
     rows = sorted(past.outcomes, key=_order)
     if as_json:
-        echo_json(_as_object(past, rows, number, time.perf_counter() - began), indent=None)
+        _print_json(past, rows, number, time.perf_counter() - began)
     else:
         _print(past, rows, number)
 
@@ -176,10 +177,9 @@ def _order(row: "AddressOutcome") -> tuple[bool, bool, float, int]:
     return not row.later_succeeded, not row.bans, row.bans[0] if row.bans else 0.0, -row.attempts
 
 
-def _as_object(
-    past: "Replay", rows: "Sequence[AddressOutcome]", files: int, seconds: float
-) -> dict[str, object]:
-    return {
+def _print_json(past: "Replay", rows: "Sequence[AddressOutcome]", files: int, seconds: float) -> None:
+    """Print the results as one object. Its addresses are encoded one by one, which takes less memory."""
+    totals = {
         "files": files,
         "lines": past.lines,
         "events": past.events,
@@ -190,21 +190,23 @@ def _as_object(
         "last": _rfc3339(past.last),
         "evicted": past.outcomes.evicted,
         "forgotten": past.forgotten,
-        "addresses": [
-            {
-                "address": row.name,
-                "attempts": row.attempts,
-                "events": row.events,
-                "banned_at_attempt": row.banned_at_attempt,
-                "rule": row.rule,
-                "later_succeeded": row.later_succeeded,
-                "banned_at": _rfc3339(row.bans[0]) if row.bans else None,
-                "bans": len(row.bans),
-                "unconfirmed": row.unconfirmed,
-                "exempt": row.exempt,
-            }
-            for row in rows
-        ],
+    }
+    addresses = ", ".join(json.dumps(_as_object(row)) for row in rows)
+    echo(f'{json.dumps(totals)[:-1]}, "addresses": [{addresses}]}}')
+
+
+def _as_object(row: "AddressOutcome") -> dict[str, object]:
+    return {
+        "address": row.name,
+        "attempts": row.attempts,
+        "events": row.events,
+        "banned_at_attempt": row.banned_at_attempt,
+        "rule": row.rule,
+        "later_succeeded": row.later_succeeded,
+        "banned_at": _rfc3339(row.bans[0]) if row.bans else None,
+        "bans": len(row.bans),
+        "unconfirmed": row.unconfirmed,
+        "exempt": row.exempt,
     }
 
 

@@ -15,6 +15,7 @@ from math import inf
 from operator import attrgetter
 
 from ringfence.detect.detector import Detector
+from ringfence.detect.friends import Friends
 from ringfence.detect.judgement import Disposition, Judgement
 from ringfence.detect.rules import Rule
 from ringfence.detect.unconfirmed_reports import PATIENCE
@@ -24,7 +25,7 @@ from ringfence.replay.outcomes import Outcomes
 from ringfence.replay.source_reader import Batch, ReplayInput, read_batches
 
 MAX_REMEMBERED = 8_192
-"""Limit of subjects and sessions: fewer than in the daemon, since a log may contain a million."""
+"""Limit of subjects, sessions and friends: fewer than in the daemon, since a log may contain a million."""
 
 TICK_INTERVAL = 1.0
 """Seconds of log time between the detector's ticks, as in the daemon."""
@@ -84,6 +85,7 @@ class Replay:
             self._asterisks if len(inputs) > 1 else frozenset(),
             max_attempts=4 * MAX_REMEMBERED,
             max_sessions=MAX_REMEMBERED,
+            friends=Friends(MAX_REMEMBERED),
             assumed=Proof.NONCE,
             corroborated=frozenset(),
         )
