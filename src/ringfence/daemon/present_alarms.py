@@ -1,0 +1,32 @@
+"""Alarms that last as long as a state of the firewall or of the database."""
+
+from collections.abc import Iterator
+
+from ringfence.alarm_codes import Alarm, AlarmCode
+from ringfence.bans.enforcer import Enforcer
+from ringfence.store.best_effort import Records
+
+
+def firewall_alarms(enforcer: Enforcer) -> Iterator[Alarm]:
+    """Yield the present alarms about the firewall, except those of its rules for the wire."""
+    backend, opened = enforcer.backend, enforcer.opened
+    if not enforcer.enforcing:
+        yield Alarm(AlarmCode.FIREWALL_OFF, "", "no address is banned; switch it on with: ringfence on")
+    elif not backend.enforces:
+        yield Alarm(AlarmCode.FIREWALL_DRY_RUN, "", f"the {backend.name} firewall drops nothing")
+    if enforcer.firewall_error:
+        text = f"the firewall refuses bans ({enforcer.pending} pending): {enforcer.firewall_error}"
+        yield Alarm(AlarmCode.FIREWALL_REFUSED, "", text)
+    if opened is not None and opened.limiter and backend.enforces:
+        yield Alarm(AlarmCode.LIMITER_ABSENT, "", f"the limiter is not in place: {opened.limiter}")
+
+
+def store_alarms(records: Records) -> Iterator[Alarm]:
+    """Yield the present alarms about the database."""
+    texts = {
+        AlarmCode.STORE_DAMAGED: records.damage,
+        AlarmCode.STORE_IN_MEMORY: records.fleeting,
+        AlarmCode.STORE_INVALID_BANS: records.unreadable,
+        AlarmCode.STORE_NOT_RECORDED: records.error and f"bans are not recorded: {records.error}",
+    }
+    yield from (Alarm(code, "", text) for code, text in texts.items() if text)
