@@ -12,13 +12,13 @@ LABORATORY := $(if $(filter replay,$(DEMO)),,lab)
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
-SCRIPTS := .ci/run tests/support/lab.sh
+SCRIPTS := .ci/run tests/support/lab.sh debian/postinst debian/prerm debian/postrm debian/ringfence.rtupdate
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help venv system lab lint test bench demo docs clean
+.PHONY: help venv system lab lint test bench demo docs lock deb clean
 
 export RINGFENCE_LAB := $(abspath $(LAB))
 
@@ -60,6 +60,14 @@ demo: venv $(LABORATORY) ## Show an attack and its end (DEMO=replay: from a reco
 docs: venv ## Write docs/configuration.md and docs/cli.md
 	$(PYTHON) -m tests.docs
 
+lock: venv ## Pin the Python dependencies of the Debian package (with Python 3.11)
+	$(PYTHON) -m debian.lock
+
+# A venv of its own, which needs no more than pip: a PBX that builds the package gets no tools of ours.
+deb: ## Build dist/ringfence_VERSION_all.deb
+	python3 -m venv $(VENV)-deb
+	$(VENV)-deb/bin/python -m debian.build dist
+
 clean: ## Remove what was made here (not the laboratory)
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
-	find src tests -name __pycache__ -prune -exec rm -rf {} +
+	rm -rf $(VENV) $(VENV)-deb dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find src debian tests -name __pycache__ -prune -exec rm -rf {} +

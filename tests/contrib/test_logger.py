@@ -5,7 +5,6 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ from tests.support.asterisk_files import PASSWORD
 from tests.support.daemon import until
 from tests.support.lab import RELEASES, Lab
 from tests.support.network import Network
+from tests.support.overlay import overlaid
 
 ROOT = Path(__file__).parents[2]
 CONTRIB = ROOT / "contrib/asterisk"
@@ -27,26 +27,10 @@ UNIT_ID = 61_900
 
 TYPED = next(block for block in re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL) if "logger.conf" in block)
 """The commands that make the channel."""
+ROTATED = re.findall(r"^(install .* /etc/logrotate\.d/ringfence)$", PAGE, re.MULTILINE)[0]
+"""The command that installs the rotation in a venv; the package contains it."""
 FREEPBX = re.findall(r"^(cat contrib/asterisk/ringfence\.logger\.conf .*)$", PAGE, re.MULTILINE)[0]
 """The commands on FreePBX, which replace the lines about logger.conf."""
-
-
-@contextmanager
-def overlaid(tree: Path, folder: Path) -> Iterator[Path]:
-    """Yield a writable overlay of a read-only tree; its changes are gone at the end."""
-    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(folder)], check=True)
-    try:
-        upper, work, merged = (folder / name for name in ("upper", "work", "merged"))
-        for part in (upper, work, merged):
-            part.mkdir()
-        options = f"lowerdir={tree},upperdir={upper},workdir={work}"
-        subprocess.run(["mount", "-t", "overlay", "overlay", "-o", options, str(merged)], check=True)
-        try:
-            yield merged
-        finally:
-            subprocess.run(["umount", "--lazy", str(merged)], check=True)
-    finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 @pytest.fixture(params=sorted(RELEASES))
@@ -134,7 +118,7 @@ def test_the_unit_reads_this_log_and_no_password(lab: Lab) -> None:
 @pytest.mark.asterisk
 def test_the_commands_may_be_run_again(lab: Lab) -> None:
     """Run twice, they include the channel once; the other channels stay, also after its removal."""
-    type_in(lab, TYPED + TYPED)
+    type_in(lab, TYPED + TYPED + ROTATED)
     shown = lab.asterisk.cli("logger show channels")
     assert shown.count(f"/{LOG}") == 1
     assert "messages" in shown
@@ -159,7 +143,7 @@ def test_freepbx_accepts_the_channel_in_a_separate_file(lab: Lab) -> None:
         "#include logger_logfiles_additional.conf\n#include logger_logfiles_custom.conf\n"
     )
     (etc / "logger_general_additional.conf").write_text("dateformat = %F %T\n")
-    folder, _, _, reload, _ = TYPED.strip().split("\n")
+    folder, _, _, reload = TYPED.strip().split("\n")
     type_in(lab, f"{folder}\n{FREEPBX}\n{reload}")
 
     shown = lab.asterisk.cli("logger show channels")

@@ -5,7 +5,8 @@
 #
 #   lab.sh system        install the packages that are missing
 #   lab.sh trees FOLDER  make FOLDER/16 (bullseye: chan_sip and PJSIP), FOLDER/22 (forky or later: PJSIP),
-#                        FOLDER/fail2ban, and FOLDER/debian-12 and FOLDER/debian-13 (systemd, which reads the units)
+#                        FOLDER/fail2ban, and FOLDER/debian-12 and FOLDER/debian-13 (systemd, which reads the units,
+#                        and what our package needs)
 #
 # Both end at once if there is nothing to do. Without root, or not on Debian, both do nothing and print one line;
 # otherwise a failure is an error. A tree is made as NAME.partial and gets its name when it is complete.
@@ -14,6 +15,8 @@ set -euo pipefail
 
 # systemd: for systemd-analyze, which reads the unit, and for the journals of tests.
 packages=(python3-venv debootstrap ipset iptables nftables iproute2 procps openssl systemd)
+# In the trees of Debian's releases.
+released=systemd,python3,nftables
 
 able() {
     [[ $(id -u) == 0 && -e /etc/debian_version ]]
@@ -35,23 +38,23 @@ install_missing() {
 # debootstrap of Debian 12 does not know the newer release by name: it uses a copy of its own scripts
 # that does. Its mounts are in a mount namespace, so that an interrupted run leaves none behind.
 bootstrap() {
-    local release=$1 tree=$2 scripts=$3 package=$4
+    local release=$1 tree=$2 scripts=$3 packages=$4
     [[ -e $scripts/scripts/$release ]] || ln -s sid "$scripts/scripts/$release"
     rm -rf --one-file-system "$tree.partial"
     DEBOOTSTRAP_DIR=$scripts unshare --mount \
-        debootstrap --variant=minbase --include="$package" "$release" "$tree.partial" >"$tree.log" 2>&1 || return
+        debootstrap --variant=minbase --include="$packages" "$release" "$tree.partial" >"$tree.log" 2>&1 || return
     rm -rf "$tree.partial"/var/cache/apt/archives/*.deb "$tree.partial"/var/lib/apt/lists/*
     mv "$tree.partial" "$tree"
 }
 
 make_tree() {
-    local tree=$1 scripts=$2 package=$3
+    local tree=$1 scripts=$2 packages=$3
     local release
     shift 3
     [[ ! -e $tree ]] || return 0
     for release in "$@"; do
         echo "lab: making $tree from $release"
-        bootstrap "$release" "$tree" "$scripts" "$package" && return
+        bootstrap "$release" "$tree" "$scripts" "$packages" && return
         echo "lab: $release failed:"
         tail -n 5 "$tree.log"
     done
@@ -79,7 +82,7 @@ unpack_fail2ban() {
 make_trees() {
     local folder=$1
     local tree missing=
-    for tree in 16 22 debian-12 debian-13 fail2ban; do
+    for tree in 16 22 debian-12/usr/sbin/nft debian-13/usr/sbin/nft fail2ban; do
         [[ -e $folder/$tree ]] || missing=yes
     done
     [[ $missing ]] || return 0
@@ -89,13 +92,16 @@ make_trees() {
     scripts=$(mktemp -d)
     trap 'rm -rf "$scripts"' EXIT
     cp -a /usr/share/debootstrap/. "$scripts"
+    for tree in "$folder"/debian-1[23]; do # made before our package needed nftables
+        [[ -e $tree/usr/sbin/nft ]] || rm -rf --one-file-system "$tree"
+    done
     (
         make_tree "$folder/16" "$scripts" asterisk bullseye
-        make_tree "$folder/debian-12" "$scripts" systemd bookworm
+        make_tree "$folder/debian-12" "$scripts" "$released" bookworm
     ) &
     local older=$! status=0
     make_tree "$folder/22" "$scripts" asterisk forky sid || status=1
-    make_tree "$folder/debian-13" "$scripts" systemd trixie || status=1
+    make_tree "$folder/debian-13" "$scripts" "$released" trixie || status=1
     unpack_fail2ban "$folder/fail2ban" || status=1
     wait "$older" || status=1
     return "$status"

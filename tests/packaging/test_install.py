@@ -1,0 +1,192 @@
+"""The package on clean Debians with systemd: installation, upgrade under traffic, removal and purge."""
+
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from debian import build
+from tests.packaging.conftest import EARLIER
+from tests.packaging.traffic import Traffic
+from tests.support.amiserver import Script
+from tests.support.asterisk import tree_of
+from tests.support.asterisk_files import MANAGER_PORT
+from tests.support.daemon import GRANTED, ServedAmi, ami_server, until
+from tests.support.machine import Machine
+from tests.support.netns import inside
+from tests.support.network import Network
+from tests.support.overlay import overlaid
+
+pytestmark = pytest.mark.kernel
+
+BANNED, OTHER = "198.18.1.7", "198.18.1.8"
+MANY = [f"100.64.{high}.{low}" for high in range(40) for low in range(250)]
+"""10 000 addresses of other senders that are banned as well."""
+MOST_SILENCE = 2.0
+"""Seconds that the sources may be without a reader during an upgrade."""
+
+START = "systemctl enable --now ringfence-early ringfence"
+
+# What dpkg, systemd and the tools for users write about everything that they do.
+_NOT_OURS = re.compile(
+    r"/(?:dev|proc|run|sys|tmp|root)/|/var/log/(?!ringfence).|/var/(?:tmp|cache)/.|/var/lib/(?:dpkg|apt)/.|/var/lib/systemd/(?!deb)"
+    r"|/etc/(?:passwd|group|shadow|gshadow|subuid|subgid)-$|.*/__pycache__/"
+)
+
+
+@pytest.fixture(params=["debian-12", "debian-13"])
+def tree(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
+    """Yield a writable copy of each Debian."""
+    clean = tree_of(request.param)
+    if not (clean / "usr/sbin/nft").exists():
+        pytest.skip(f"`make lab` makes {clean}")
+    folder = tmp_path / "tree"
+    folder.mkdir()
+    with overlaid(clean, folder) as copy:
+        yield copy
+
+
+@pytest.fixture
+def network() -> Iterator[Network]:
+    """Yield the PBX's network and the attacker's."""
+    with Network() as network:
+        yield network
+
+
+@pytest.fixture
+def machine(tree: Path, network: Network) -> Iterator[Machine]:
+    """Yield a clean Debian that has booted."""
+    with Machine(tree, network.pbx) as machine:
+        yield machine
+
+
+def install(machine: Machine, package: Path) -> str:
+    """Install a package as docs/install.md does, and return what was printed."""
+    shutil.copy(package, machine.root / "root")
+    return machine.must("apt-get", "install", "--yes", "--no-install-recommends", f"/root/{package.name}")
+
+
+def is_active(machine: Machine) -> bool:
+    """Whether the daemon runs."""
+    return machine.run("systemctl", "is-active", "ringfence").stdout == "active\n"
+
+
+@contextmanager
+def asterisk(machine: Machine, network: Network) -> Iterator[ServedAmi]:
+    """Run an AMI server that has the secret that the package made."""
+    secret = machine.must("cat", "/etc/ringfence/asterisk.secret")
+    with inside(network.pbx), ami_server(Script(play=[GRANTED], secret=secret), port=MANAGER_PORT) as ami:
+        yield ami
+
+
+def bans(machine: Machine) -> set[str]:
+    """Return the banned addresses."""
+    return {row["address"] for row in json.loads(machine.must("ringfence", "bans", "--json"))}
+
+
+def paths_of(machine: Machine) -> set[str]:
+    """Return the path of every file and folder, without those that belong to no package."""
+    listed = machine.must("find", "/", "-xdev", "-type", "d", "-printf", "%p/\\n")
+    listed += machine.must("find", "/", "-xdev", "-not", "-type", "d")
+    return {path for path in listed.splitlines() if not _NOT_OURS.match(path)}
+
+
+def test_installation_starts_nothing_and_prints_the_command_that_does(
+    machine: Machine, network: Network, package: Path
+) -> None:
+    """After the installation nothing runs; the printed command starts both units, which find Asterisk."""
+    printed = install(machine, package)
+    units = ("ringfence", "ringfence-early")
+
+    assert [machine.run("systemctl", "is-active", unit).stdout for unit in units] == ["inactive\n"] * 2
+    assert [machine.run("systemctl", "is-enabled", unit).stdout for unit in units] == ["disabled\n"] * 2
+    assert machine.must("nft", "list", "tables") == ""
+    assert f"    {START}\n" in printed
+    assert machine.must("ringfence", "--version") == f"ringfence {build.version_of_project()}\n"
+    stat = ["stat", "--format=%a %U:%G %n", "/etc/ringfence", *(f"/etc/ringfence/{name}" for name in FILES)]
+    assert machine.must(*stat).splitlines() == [
+        "750 root:ringfence /etc/ringfence",
+        *(f"640 root:ringfence /etc/ringfence/{name}" for name in FILES),
+    ]
+    verified = machine.run("systemd-analyze", "verify", "--man=no", *(f"{unit}.service" for unit in units))
+    assert [line for line in verified.stderr.splitlines() if "ringfence" in line] == []
+
+    with asterisk(machine, network):
+        machine.must("sh", "-c", START)
+        until(lambda: _listens(machine), "the daemon to log in to AMI")
+        assert [machine.run("systemctl", "is-enabled", unit).stdout for unit in units] == ["enabled\n"] * 2
+
+
+FILES = ("asterisk.secret", "ringfence.toml")
+"""The files in /etc/ringfence after the installation."""
+
+
+def _listens(machine: Machine) -> bool:
+    sources = json.loads(machine.must("ringfence", "status", "--json"))["sources"]
+    return "listening" in {source["state"] for source in sources if source["name"] == "asterisk/ami"}
+
+
+def test_upgrade_keeps_bans_in_force_under_traffic(
+    machine: Machine, network: Network, earlier: Path, package: Path
+) -> None:
+    """During an upgrade with 10 000 bans no packet of a banned sender arrives, and AMI is soon read again."""
+    install(machine, earlier)
+    machine.must("sh", "-c", START)
+    with asterisk(machine, network) as ami:
+        until(lambda: ami.server.logins, "the daemon to log in to AMI")
+        machine.must("ringfence", "ban", BANNED, *MANY)
+        machine.must("sh", "-c", "echo '# a change' >>/etc/ringfence/ringfence.toml")
+        secret = machine.must("cat", "/etc/ringfence/asterisk.secret")
+        assert machine.must("ringfence", "--version") == f"ringfence {EARLIER}\n"
+        before = machine.must("systemctl", "show", "--property=MainPID", "ringfence")
+        with Traffic(network, ami, BANNED, OTHER) as traffic:
+            printed = install(machine, package)
+            until(lambda: is_active(machine) and ami.server._listeners, "the new version to read AMI")
+
+        after = machine.must("systemctl", "show", "--property=MainPID", "ringfence")
+        assert traffic.received[OTHER] > 100
+        assert traffic.received[BANNED] == 0
+        assert traffic.longest_silence <= MOST_SILENCE
+        assert after != before
+        assert START not in printed
+        assert machine.must("ringfence", "--version") == f"ringfence {build.version_of_project()}\n"
+        assert bans(machine) == {BANNED, *MANY}
+        assert machine.must("tail", "-n1", "/etc/ringfence/ringfence.toml") == "# a change\n"
+        assert machine.must("cat", "/etc/ringfence/asterisk.secret") == secret
+        assert not (machine.root / build.LIBRARY / "ringfence/gone.py").exists()
+
+
+def test_removal_takes_the_rules_out_and_purge_leaves_nothing(
+    machine: Machine, network: Network, package: Path
+) -> None:
+    """Removal keeps configuration and bans for a new installation; purge leaves no file and no user."""
+    users = machine.must("cat", "/etc/passwd", "/etc/group")
+    clean = paths_of(machine)
+    install(machine, package)
+    machine.must("sh", "-c", START)
+    machine.must("ringfence", "ban", BANNED)
+    assert "ringfence" in machine.must("nft", "list", "tables")
+
+    machine.must("apt-get", "remove", "--yes", "ringfence")
+    assert machine.must("nft", "list", "tables") == ""
+    assert machine.must("systemctl", "list-units", "--no-legend", "ringfence*") == ""
+    kept = [
+        "/etc/ringfence/ringfence.toml",
+        "/etc/ringfence/asterisk.secret",
+        "/var/lib/ringfence/ringfence.db",
+    ]
+    machine.must("ls", *kept)
+    assert not (machine.root / "usr/lib/ringfence").exists()
+
+    install(machine, package)
+    assert not is_active(machine)
+    machine.must("sh", "-c", START)
+    assert bans(machine) == {BANNED}
+
+    machine.must("apt-get", "purge", "--yes", "ringfence")
+    assert machine.must("nft", "list", "tables") == ""
+    assert paths_of(machine) == clean
+    assert machine.must("cat", "/etc/passwd", "/etc/group") == users

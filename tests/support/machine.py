@@ -1,0 +1,140 @@
+"""A Debian that boots: systemd is process 1 of a tree of files, in namespaces of its own.
+
+    with Network() as network, Machine(tree, network.pbx) as machine:
+        machine.must("systemctl", "is-active", "ringfence")
+
+The tree is changed, so a test uses an overlay of it. The machine has the network of ``namespace``, its own
+processes, mounts and cgroups, and ends with the context, whatever runs in it.
+"""
+
+import itertools
+import os
+import signal
+import subprocess
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from tests.support.daemon import until
+
+_BOOT_SECONDS = 60.0
+_SECONDS = 120.0
+_CGROUPS = ("/sys/fs/cgroup/unified", "/sys/fs/cgroup")
+_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
+
+# The shell is in the new cgroup before unshare makes this cgroup the machine's root.
+_LAUNCH = """\
+echo $$ >"$1/cgroup.procs"
+exec unshare --mount --pid --fork --kill-child --uts --ipc --cgroup sh -euc "$3" sh "$2"
+"""
+# Only the network's settings belong to the machine: the others of /proc/sys are the host's.
+_BOOT = """\
+cd "$1"
+mount -t proc proc proc
+mount --bind proc/sys proc/sys
+mount --bind proc/sys/net proc/sys/net
+mount -o remount,bind,ro proc/sys
+mount -t sysfs -o ro sysfs sys
+mount -t cgroup2 cgroup2 sys/fs/cgroup
+mount -t tmpfs -o mode=755 tmpfs run
+mount -t tmpfs -o mode=755 tmpfs dev
+mkdir dev/pts dev/shm
+mount -t devpts -o newinstance,ptmxmode=0666 devpts dev/pts
+ln -s pts/ptmx dev/ptmx
+ln -s /proc/self/fd dev/fd
+for node in null zero full random urandom tty; do
+    touch "dev/$node"
+    mount --bind "/dev/$node" "dev/$node"
+done
+pivot_root . .
+umount -l .
+exec env -i container=ringfence-test /lib/systemd/systemd
+"""
+
+_counter = itertools.count(1)
+
+
+class Machine:
+    """One running Debian, as an administrator sees it after the boot."""
+
+    def __init__(self, root: Path, namespace: str) -> None:
+        self.root = root
+        self._namespace = namespace
+        hierarchy = next(Path(path) for path in _CGROUPS if Path(path, "cgroup.procs").exists())
+        self._cgroup = hierarchy / f"rf-{os.getpid()}-{next(_counter)}"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        self._cgroup.mkdir()
+        # `ip netns exec` would hide the host's cgroups.
+        launch = ["nsenter", f"--net=/run/netns/{self._namespace}", "sh", "-euc", _LAUNCH, "sh"]
+        launch += [str(self._cgroup), str(self.root), _BOOT]
+        self._process = subprocess.Popen(launch, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        try:
+            until(self._has_booted, "the boot", _BOOT_SECONDS, pause=0.1)
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """End every process of the machine, and remove its cgroups."""
+        assert self._process is not None
+        with suppress(OSError, IndexError):  # it has ended
+            os.kill(self._init(), signal.SIGKILL)
+        self._process.kill()
+        self._process.wait()
+        until(self._has_no_cgroup, "the end of the machine's processes")
+
+    def run(self, *command: str) -> "subprocess.CompletedProcess[str]":
+        """Run a command as root in the machine."""
+        enter = ("--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--root", "--wd")
+        return subprocess.run(
+            [
+                "nsenter",
+                f"--target={self._init()}",
+                *enter,
+                "env",
+                "-i",
+                f"PATH={_PATH}",
+                "LC_ALL=C.UTF-8",
+                *command,
+            ],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=_SECONDS,
+        )
+
+    def must(self, *command: str) -> str:
+        """Run a command that must succeed, and return its output."""
+        done = self.run(*command)
+        assert done.returncode == 0, f"{' '.join(command)[:200]}: {done.stdout}{done.stderr}"
+        return done.stdout
+
+    def _init(self) -> int:
+        """Return the process id of systemd, as seen from the test."""
+        assert self._process is not None
+        pid = self._process.pid
+        return int(Path(f"/proc/{pid}/task/{pid}/children").read_text("ascii").split()[0])
+
+    def _has_booted(self) -> bool:
+        assert self._process is not None
+        assert self._process.poll() is None, f"{self.root} does not boot"
+        try:
+            state = self.run("systemctl", "is-system-running").stdout.strip()
+        except (IndexError, OSError):
+            return False  # unshare has not made process 1 yet
+        return state in {"running", "degraded"}
+
+    def _has_no_cgroup(self) -> bool:
+        for folder in (*sorted(self._cgroup.rglob("*/"), reverse=True), self._cgroup):
+            with suppress(OSError):
+                folder.rmdir()
+        return not self._cgroup.exists()
