@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 from tests.support.attempts import attempts
+from tests.support.recorded import recorded_bans
 from tests.support.world import OTHER, RULE, START, SUBJECT, World, a_world, said
 
 from ringfence.bans import enforcer
@@ -21,7 +22,6 @@ from ringfence.detect.rules import DAY, HOUR, RETURN_WITHIN, RULES
 from ringfence.errors import ControlError, FirewallError, ProbeError, SetFullError, StoreError
 from ringfence.firewall.contract import Add, FirewallPlan, NetworkList
 from ringfence.model import Ban, Friend, FriendReason, Origin, Scope
-from ringfence.store.database import Store
 
 FLOOD = next(rule for rule in RULES if rule.name == "flood")
 
@@ -42,7 +42,7 @@ def test_a_decision_becomes_a_ban(world: World) -> None:
         world.decide()
 
     assert world.in_kernel() == {"192.0.2.1/32": 3_600}
-    assert world.store.running(START) == [
+    assert recorded_bans(world.store, START) == [
         Ban(SUBJECT, START, START + HOUR, "guess", RULE.meaning, Origin.RULE, attempts(5))
     ]
     assert world.held()
@@ -174,7 +174,7 @@ def test_a_refused_ban_that_was_restored_is_no_second_offence(world: World) -> N
     world.wait(5)
 
     assert set(world.in_kernel()) == {"192.0.2.1/32"}
-    assert world.store.bans_before(SUBJECT, 0.0) == 1
+    assert world.store.bans.bans_before(SUBJECT, 0.0) == 1
 
 
 def test_a_full_ban_takes_the_place_of_a_narrow_one(world: World) -> None:
@@ -222,7 +222,7 @@ def broken(world: World, monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
         raise StoreError("disk full")
 
     for name in names or ("record", "end", "bans_before", "purge"):
-        monkeypatch.setattr(world.store, name, fail)
+        monkeypatch.setattr(world.store.bans, name, fail)
 
 
 def test_a_broken_store_stops_no_ban(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -234,24 +234,24 @@ def test_a_broken_store_stops_no_ban(world: World, monkeypatch: pytest.MonkeyPat
 
     assert set(world.in_kernel()) == {"192.0.2.1/32", "192.0.2.2/32"}
     assert names == ["store.failed", "ban.placed", "ban.placed"]
-    assert world.records.error == "disk full"
+    assert world.store.best_effort.error == "disk full"
 
     monkeypatch.undo()
     world.decide(ip_network("192.0.2.3"))
-    assert world.records.error == ""
+    assert world.store.best_effort.error == ""
 
 
 def test_a_broken_store_does_not_keep_the_firewall_on(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """If `off` cannot be recorded, the bans are removed, and then the error is raised."""
     world.decide()
-    monkeypatch.setattr(Store, "switched_off", property(lambda _: False, _raise_store_error))
+    monkeypatch.setattr(world.store.state, "set_switched_off", _raise_store_error)
     with pytest.raises(StoreError, match="disk full"):
         world.enforcer.switch_off()
 
     assert (world.in_kernel(), world.enforcer.enforcing) == ({}, False)
 
 
-def _raise_store_error(_store: Store, _value: object) -> None:
+def _raise_store_error(_value: object) -> None:
     raise StoreError("disk full")
 
 
@@ -265,7 +265,7 @@ def test_what_the_store_lost_is_adopted(world: World, monkeypatch: pytest.Monkey
 
     left = round(HOUR) - 600
     assert world.in_kernel() == world.in_store() == {"192.0.2.1/32": left}
-    [ban] = world.store.running(world.now)
+    [ban] = recorded_bans(world.store, world.now)
     assert (ban.origin, ban.rule, ban.attempts) == (Origin.ADOPTED, "adopted", ())
     assert world.held()
 
@@ -274,7 +274,9 @@ def test_what_the_store_cannot_tell_does_not_keep_the_guard_away(world: World) -
     """An unreadable row is logged; the ban that the kernel still has is kept, and new bans are placed."""
     world.decide()
     world.decide(OTHER)
-    world.store._writer.execute("UPDATE bans SET network = 'broken' WHERE network = '192.0.2.1/32'")
+    world.store._connection._writer.execute(
+        "UPDATE bans SET network = 'broken' WHERE network = '192.0.2.1/32'"
+    )
     with said() as names:
         world.restart()
 
@@ -316,7 +318,7 @@ def test_a_reboot_puts_everything_back_in_one_batch(world: World) -> None:
     left = round(HOUR) - 600
     assert len(world.backend.batches) == 1
     assert world.in_kernel() == {"192.0.2.1/32": left, "2001:db8::/64": left}
-    assert world.store.bans_before(SUBJECT, 0.0) == 1
+    assert world.store.bans.bans_before(SUBJECT, 0.0) == 1
 
 
 def test_a_firewall_that_does_not_open_raises(world: World) -> None:
@@ -335,7 +337,7 @@ def test_an_element_without_an_end_is_given_one(world: World) -> None:
     world.restart()
 
     assert world.in_kernel() == world.in_store() == {"192.0.2.1/32": round(DAY)}
-    assert world.store.running(world.now)[0].origin is Origin.ADOPTED
+    assert recorded_bans(world.store, world.now)[0].origin is Origin.ADOPTED
     world.wait(DAY)
     assert (world.in_kernel(), world.held()) == ({}, False)
 
@@ -391,7 +393,7 @@ def test_a_ban_longer_than_the_kernel_counts_is_renewed(world: World) -> None:
     assert min(seen[:-5]) >= 40
     assert max(seen) <= 100
     assert world.now == START + HOUR
-    assert world.store.bans_before(SUBJECT, 0.0) == 1
+    assert world.store.bans.bans_before(SUBJECT, 0.0) == 1
     assert world.enforcer.counts.placed == 1
 
 
@@ -447,7 +449,7 @@ def test_on_brings_back_what_has_time_left(world: World) -> None:
     assert world.held()
     assert not world.held(OTHER)
     world.enforcer.switch_on()  # may be repeated
-    assert world.store.switched_off is False
+    assert world.store.state.switched_off() is False
 
 
 def test_off_is_remembered_even_if_the_kernel_will_not_let_go(world: World) -> None:
@@ -457,7 +459,7 @@ def test_off_is_remembered_even_if_the_kernel_will_not_let_go(world: World) -> N
     with pytest.raises(FirewallError, match="a set is in use"):
         world.enforcer.switch_off()
 
-    assert (world.store.switched_off, world.enforcer.enforcing) == (True, False)
+    assert (world.store.state.switched_off(), world.enforcer.enforcing) == (True, False)
 
 
 # -- by hand ----------------------------------------------------------------------------------------------
@@ -468,10 +470,10 @@ def test_a_ban_by_hand(world: World) -> None:
     assert world.enforcer.ban([SUBJECT, ip_network("2001:db8::/32")], 90.0, "a reason") == []
 
     assert world.in_kernel() == {"192.0.2.1/32": 90, "2001:db8::/32": 90}
-    assert world.store.running(START)[0] == Ban(
+    assert recorded_bans(world.store, START)[0] == Ban(
         SUBJECT, START, START + 90.0, "admin", "a reason", Origin.ADMIN
     )
-    assert world.store.bans_before(SUBJECT, 0.0) == 0
+    assert world.store.bans.bans_before(SUBJECT, 0.0) == 0
 
 
 def test_a_ban_by_hand_that_fails_is_told_and_kept(world: World) -> None:
@@ -802,7 +804,7 @@ def test_a_clock_that_is_set_and_a_restart_keep_rule_and_attempts(
     assert record is not None
     assert (record.rule, record.attempts, record.expires) == ("guess", 5, START + HOUR + ahead)
     assert world.in_kernel() == {"192.0.2.1/32": HOUR - 1}
-    [ban] = world.store.running(world.clock.wall())
+    [ban] = recorded_bans(world.store, world.clock.wall())
     assert (ban.rule, len(ban.attempts)) == ("guess", 5)
 
 
@@ -820,9 +822,9 @@ def test_an_unban_is_known_after_the_clock_was_set(world: World) -> None:
 def test_a_reboot_moves_no_ban(world: World) -> None:
     """After a reboot with an empty kernel, the new monotonic clock changes no ban."""
     world.decide()
-    world.store.clock_is(-1e6, 0.0, world.now)
+    world.store.bans.clock_is(-1e6, 0.0, world.now)
     world.now += 60
     world.restart(reboot=True)
 
     assert world.in_kernel() == {"192.0.2.1/32": HOUR - 60}
-    assert world.store.clock() == START
+    assert world.store.bans.clock() == START

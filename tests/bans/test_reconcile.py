@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from attrs import evolve
 from tests.support.netns import run
+from tests.support.recorded import recorded_bans
 from tests.support.world import OTHER, RULE, START, SUBJECT, World, a_world, said
 
 from ringfence.alarms import Alarms
@@ -23,7 +24,6 @@ from ringfence.errors import FirewallError, SetFullError
 from ringfence.firewall import make_backend
 from ringfence.firewall.contract import Backend, FirewallPlan, NetworkList
 from ringfence.model import Network, Origin, Scope
-from ringfence.store.best_effort import Records
 from ringfence.store.database import Store
 
 THIRD = ip_network("192.0.2.3")
@@ -80,7 +80,7 @@ def test_what_somebody_has_flushed_is_put_back(world: World) -> None:
     assert names == ["bans.reconciled"]
     assert world.reconciler.counts.restored == 2
     assert counts(world) == (2, 2)
-    assert world.store.bans_before(SUBJECT, 0.0) == 1
+    assert world.store.bans.bans_before(SUBJECT, 0.0) == 1
 
 
 def test_what_appears_without_us_is_adopted(world: World) -> None:
@@ -88,7 +88,7 @@ def test_what_appears_without_us_is_adopted(world: World) -> None:
     world.backend.put(OTHER, START + 90)
     compare(world)
 
-    [ban] = world.store.running(START)
+    [ban] = recorded_bans(world.store, START)
     assert (ban.network, ban.expires, ban.origin) == (OTHER, START + 90, Origin.ADOPTED)
     assert (counts(world), world.reconciler.counts.adopted, world.held(OTHER)) == ((1, 1), 1, True)
     asyncio.run(unban(world.enforcer, [OTHER]))
@@ -301,7 +301,7 @@ def test_off_by_another_hand_is_not_healed(world: World) -> None:
     """If another process switched enforcement off in the store, nothing is restored."""
     world.decide()
     with Store.open(world.path, owner=False) as command:
-        command.switched_off = True
+        command.state.set_switched_off(True)
     world.backend.lose()
     world.backend.trouble = "the rules are gone"
     world.reconciler.check()
@@ -389,7 +389,7 @@ class Host:
 
     def __init__(self, store: Store, backend: Backend) -> None:
         self.backend = backend
-        self.enforcer = Enforcer(backend, Records(store), Detector(RULES), Clock())
+        self.enforcer = Enforcer(backend, store.records, Detector(RULES), Clock())
         self.reconciler = Reconciler(self.enforcer, Alarms(Clock().wall))
         self.enforcer.start()
 

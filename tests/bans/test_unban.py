@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from attrs import evolve
+from tests.support.recorded import recorded_bans
 from tests.support.world import OTHER, START, SUBJECT, World, a_world, said
 
 from ringfence.bans.enforcer import CHUNK
@@ -16,7 +17,8 @@ from ringfence.bans.unban import UnbanResult, unban, unban_all, unban_friends
 from ringfence.detect.rules import HOUR
 from ringfence.errors import ControlError, FirewallError, SetFullError
 from ringfence.model import Network, Origin, Scope
-from ringfence.store.best_effort import Records
+from ringfence.store.best_effort import BestEffort
+from ringfence.store.records import Records
 from ringfence.store.writer import Writer
 
 PARTS_OF_24 = {
@@ -70,7 +72,7 @@ def test_an_address_within_a_banned_network_is_let_in_alone(world: World) -> Non
 
     assert lifted == UnbanResult(notes=("192.0.2.0/24: the rest of it stays banned, in 8 parts",))
     assert world.in_kernel() == world.in_store() == dict.fromkeys(PARTS_OF_24, 3_000)
-    [whole] = {evolve(found, network=SUBJECT) for found in world.store.running(world.now)}
+    [whole] = {evolve(found, network=SUBJECT) for found in recorded_bans(world.store, world.now)}
     assert (whole.since, whole.reason, whole.origin) == (START, "a reason", Origin.ADMIN)
     assert (world.held(), world.held(OTHER)) == (False, True)
 
@@ -276,7 +278,7 @@ def test_everybody_is_let_in_while_the_disk_is_slow(world: World) -> None:
     ban(world, "192.0.2.2")
     turned = threading.Event()
     seen: list[tuple[bool, int]] = []
-    end = world.store.end
+    end = world.store.bans.end
 
     def slow(bans: Iterable[tuple[Network, Scope]], when: float) -> None:
         seen.append((turned.wait(0.9), len(world.in_kernel())))
@@ -287,8 +289,8 @@ def test_everybody_is_let_in_while_the_disk_is_slow(world: World) -> None:
         return await unban_all(world.enforcer)
 
     with Writer() as later, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(world.store, "end", slow)
-        world.enforcer.records = Records(world.store, later)
+        patch.setattr(world.store.bans, "end", slow)
+        world.enforcer.records = Records(world.store.bans, world.store.state, BestEffort(world.path, later))
         assert asyncio.run(let_everybody_in()) == 2
 
     assert seen == [(True, 2)]
@@ -301,7 +303,7 @@ def test_one_is_let_in_while_the_disk_is_slow(world: World) -> None:
     ban(world, "192.0.2.2")
     turned = threading.Event()
     seen: list[tuple[bool, set[str]]] = []
-    end = world.store.end
+    end = world.store.bans.end
 
     def slow(bans: Iterable[tuple[Network, Scope]], when: float) -> None:
         seen.append((turned.wait(0.9), set(world.in_kernel())))
@@ -318,8 +320,8 @@ def test_one_is_let_in_while_the_disk_is_slow(world: World) -> None:
         return await unban(world.enforcer, [ip_network("192.0.2.0/30")])
 
     with Writer() as later, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(world.store, "end", slow)
-        world.enforcer.records = Records(world.store, later)
+        patch.setattr(world.store.bans, "end", slow)
+        world.enforcer.records = Records(world.store.bans, world.store.state, BestEffort(world.path, later))
         assert asyncio.run(let_two_in()) == UnbanResult()
 
     left = {"192.0.2.2/32", "192.0.2.3/32"}
@@ -331,15 +333,15 @@ def test_no_disk_is_waited_for_where_bans_are_lifted_by_themselves(world: World)
     """An address that becomes exempt is unbanned at once, and the store records it later."""
     ban(world, "192.0.2.1")
     recorded = threading.Event()
-    end = world.store.end
+    end = world.store.bans.end
 
     def slow(bans: Iterable[tuple[Network, Scope]], when: float) -> None:
         assert recorded.wait(20)
         end(bans, when)
 
     with Writer() as later, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(world.store, "end", slow)
-        world.enforcer.records = Records(world.store, later)
+        patch.setattr(world.store.bans, "end", slow)
+        world.enforcer.records = Records(world.store.bans, world.store.state, BestEffort(world.path, later))
         world.allow(SUBJECT)
         assert world.in_kernel() == {}
         recorded.set()

@@ -40,7 +40,7 @@ def listed(guard: Guard) -> list[dict[str, Any]]:
 def record(guard: Guard, *friends: Friend) -> None:
     """Write friends to the database of a daemon that does not run."""
     with Store.open(guard.folder / "ringfence.db", owner=False) as store:
-        store.remember_friends(friends)
+        store.friends.add(friends)
 
 
 @pytest.fixture(name="guard")

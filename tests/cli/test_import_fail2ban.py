@@ -247,7 +247,7 @@ def test_friends_are_left_out(moving: Migration) -> None:
         for address, account in (("198.18.0.1", "204"), ("198.18.0.1", "205"), ("2001:db8::9", "206"))
     ]
     with closing(Store.open(moving.guard.folder / "ringfence.db", owner=False)) as store:
-        store.remember_friends(friends)
+        store.friends.add(friends)
 
     end = "; to take it over too: --force"
     said = [

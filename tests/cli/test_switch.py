@@ -26,7 +26,9 @@ def test_off_and_on_with_the_daemon(tmp_path: Path) -> None:
             done = guard.command("off")
             assert (done.returncode, done.stdout, done.stderr) == (0, OFF, "")
             assert guard.banned() == set()
-            assert "firewall.off" in {alarm["code"] for alarm in guard.status()["alarms"]}
+            assert guard.status()["problems"] == [
+                "enforcement is switched off: no address is banned; switch it on with: ringfence on"
+            ]
         for _ in range(2):
             done = guard.command("on")
             assert (done.returncode, done.stdout, done.stderr) == (0, "ringfence is on.\n", "")
@@ -95,7 +97,7 @@ def test_on_without_the_daemon(tmp_path: Path) -> None:
         assert (done.returncode, done.stdout) == (3, "")
         assert done.stderr.startswith("ringfence is switched on, but no daemon listens at")
         with closing(Store.open(tmp_path / "ringfence.db", owner=False)) as store:
-            assert store.switched_off is False
+            assert store.state.switched_off() is False
 
 
 def test_off_without_a_database(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ class Desk:
     def __init__(self, made: Kept) -> None:
         self.kept = made
         made.side.start()
-        self._asking = AddressFacts(made.side)
+        self._asking = AddressFacts(made.side, made.store.bans)
 
     def ask(self, network: str) -> dict[str, Any]:
         """Return the answer that a command receives."""
@@ -190,7 +190,7 @@ def test_who_is_on_a_list(desk: Desk) -> None:
     """The answer names the list entry, whether it is from the configuration, a command or a long list."""
     many = Prefixes.of(ip_network((0x0B000000 + (n << 9), 24)) for n in range(20_000))
     replace_imported(
-        desk.kept.store, ListKind.DENY, "/list", many, note="bad", now=desk.kept.now, most=262_144
+        desk.kept.store.entries, ListKind.DENY, "/list", many, note="bad", now=desk.kept.now, most=262_144
     )
     desk.kept.side.lists.load()
 
@@ -227,7 +227,7 @@ def test_what_cannot_be_read_is_told(desk: Desk) -> None:
 
     desk.guess(2)
     desk.kept.backend.list = broken  # type: ignore[method-assign,assignment] # a fault
-    desk.kept.store._reader.close()
+    desk.kept.store._connection._reader.close()
     told = desk.ask("192.0.2.1")
 
     assert told["problems"][0] == "the kernel's bans are unknown: gone"
@@ -242,4 +242,4 @@ def test_what_cannot_be_read_is_told(desk: Desk) -> None:
 def test_what_is_no_address_is_refused(desk: Desk, request_: dict[str, Any]) -> None:
     """A request without an address or a network is refused with an error that explains it."""
     with pytest.raises(ControlError, match="not an address or network"):
-        asyncio.run(AddressFacts(desk.kept.side).answer(request_))
+        asyncio.run(AddressFacts(desk.kept.side, desk.kept.store.bans).answer(request_))

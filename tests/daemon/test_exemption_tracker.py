@@ -63,7 +63,7 @@ def test_the_names_of_trunks_are_followed_beside_those_of_the_lists(kept: Kept) 
 def test_where_trunks_names_led_is_known_while_no_dns_answers(tmp_path: Path) -> None:
     """While no DNS answers, a trunk's name has the addresses that the last daemon recorded for it."""
     with kept(tmp_path) as made:
-        made.enforcer.records.name_answers({"sip.example": frozenset({ip_network(OTHER)})})
+        made.store.names.save({"sip.example": frozenset({ip_network(OTHER)})})
         again = Kept(made.store, settings())
         again.side.start()
         trunk = TrunkHost("pbx", Service.PJSIP, "carrier", "sip.example", None, Transport.UDP)

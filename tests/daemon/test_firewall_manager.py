@@ -37,7 +37,7 @@ def test_enforcement_that_failed_is_tried_again(kept: Kept) -> None:
     kept.side.manager.retry_switch_on()
     assert kept.banned() == set()
 
-    kept.store.switched_off = False
+    kept.store.state.set_switched_off(False)
     kept.backend.gone = FirewallError("no answer")
     kept.side.manager.retry_switch_on()
     assert [alarm.code for alarm in kept.alarms.active] == ["firewall.not_enforced"]

@@ -21,21 +21,21 @@ def test_the_guard_is_mounted_with_its_lists(kept: Kept) -> None:
     """Mounting puts the lists into the kernel and restores no ban of an allowed address or of this host."""
     own = ip_network("198.18.0.1")
     for text in (OTHER, "198.51.100.7"):
-        kept.store.record([ban_of(text, START)])
-    kept.store.record([Ban(own, START, START + 60, "admin", "", Origin.ADMIN)])
+        kept.store.bans.record([ban_of(text, START)])
+    kept.store.bans.record([Ban(own, START, START + 60, "admin", "", Origin.ADMIN)])
     kept.side.start()
 
     assert kept.banned() == {f"{OTHER}/32"}
     assert kept.backend.lists[NetworkList.ALLOW] >= {ip_network(OFFICE)}
     assert kept.backend.lists[NetworkList.DENY] == {ip_network("203.0.113.0/24")}
     assert kept.detector.exempt.covers(own.network_address)
-    assert [alarm.code for alarm in kept.side.present_alarms] == ["firewall.dry_run"]
+    assert kept.side.problems == []
 
 
 def test_friends_of_before_are_in_the_kernel_when_the_guard_is_mounted(tmp_path: Path) -> None:
     """Stored friends are in the kernel at mount and pass the limiter, so it enforces at once."""
     with kept(tmp_path, ENFORCED) as made:
-        made.store.remember_friends([PHONE])
+        made.store.friends.add([PHONE])
         made.side.start()
 
         assert made.backend.lists[NetworkList.FRIENDS] == {ip_network(OTHER)}
@@ -60,14 +60,14 @@ def test_friends_that_cannot_be_read_keep_nobody_from_his_post(
 
 
 def test_an_interface_that_is_not_there_is_told(kept: Kept) -> None:
-    """A configured interface that does not exist is an alarm: nothing would be dropped on it."""
+    """A configured interface that does not exist is a problem: nothing would be dropped on it."""
     wanted = settings()
     named = evolve(wanted.firewall, interfaces=(Interface("lo"), Interface("nosuch0")))
     kept.side.configure(evolve(wanted, firewall=named))
 
-    assert ("firewall.interfaces", "nosuch0") in {
-        (alarm.code, alarm.subject) for alarm in kept.side.present_alarms
-    }
+    assert kept.side.problems == [
+        "[firewall] interfaces: there is no nosuch0 here; what comes by others is not dropped"
+    ]
 
 
 def test_a_new_configuration_is_in_force_at_once(kept: Kept) -> None:

@@ -22,7 +22,6 @@ from ringfence.daemon.firewall_side import ChosenBackend, build_firewall_side
 from ringfence.detect.detector import Detector
 from ringfence.firewall.memory import MemoryBackend
 from ringfence.host.connections import ConnectionTable
-from ringfence.store.best_effort import Records
 from ringfence.store.database import Store
 from ringfence.store.writer import Writer
 
@@ -133,10 +132,10 @@ class Reloading:
         self.write()
         found = loader.load(self.file)
         clock, writer = Clock(), Writer()
-        records = Records(Store.open(found.store.path, owner=True))
+        store = Store.open(found.store.path, owner=True)
         chosen = ChosenBackend(MemoryBackend(), "")
         detector = Detector(found.rule_table())
-        self.side = build_firewall_side(found, records, detector, chosen, clock)
+        self.side = build_firewall_side(found, store, detector, chosen, clock)
         self.daemon = build_daemon(self.file, found, self.side, ConnectionTable(), writer, clock)
 
     def write(self) -> None:

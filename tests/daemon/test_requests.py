@@ -25,7 +25,7 @@ class Office:
     def __init__(self, made: Kept) -> None:
         self.kept = made
         made.side.start()
-        self.handlers = RequestHandlers(made.side, self._seen).handlers()
+        self.handlers = RequestHandlers(made.side, made.store, self._seen).handlers()
 
     def _seen(self, usage: Counters) -> StatusData:
         return StatusData(
@@ -139,7 +139,7 @@ def test_off_and_on(office: Office) -> None:
 def test_off_that_will_not_last_is_told(office: Office) -> None:
     """If the store cannot keep `off`, enforcement is off, and the error warns that it will not last."""
     office.ask("ban", networks=["192.0.2.1"], seconds=60)
-    office.kept.enforcer.records.fleeting = "the disk is full"
+    office.kept.store.memory_reason = "the disk is full"
     with pytest.raises(StoreError, match=r"everything is removed, but .* not recorded: the disk is full"):
         office.ask("off")
 

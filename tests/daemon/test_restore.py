@@ -25,7 +25,7 @@ def record(path: Path, *networks: str) -> None:
     now = time.time()
     bans = [Ban(network_of(text), now, now + 600, "guess", "before", Origin.RULE) for text in networks]
     with Store.open(path, owner=False) as store:
-        store.record(bans)
+        store.bans.record(bans)
 
 
 def network_of(text: str) -> Network:
@@ -67,9 +67,7 @@ def test_friends_pass_the_limiter_from_boot_on(tmp_path: Path, firewall: str) ->
     """`restore` also restores the list of friends, so the limiter can enforce from the first packet on."""
     now, phone = time.time(), ip_address(FREE)
     with Store.open(tmp_path / "ringfence.db", owner=False) as store:
-        store.remember_friends(
-            [Friend("pbx", phone, "alice", FriendReason.AUTHENTICATED, now, now, now + 600)]
-        )
+        store.friends.add([Friend("pbx", phone, "alice", FriendReason.AUTHENTICATED, now, now, now + 600)])
     guard = Guard(tmp_path, firewall={"backend": firewall, "limit": {"mode": "enforce"}})
     guard.must("restore")
     listed = {
@@ -116,9 +114,9 @@ def test_nothing_is_put_in_place_where_nothing_is_wanted(tmp_path: Path, why: st
     record(tmp_path / "ringfence.db", BANNED)
     with Store.open(tmp_path / "ringfence.db", owner=False) as store:
         if why == "switched off":
-            store.switched_off = True
+            store.state.set_switched_off(True)
         else:
-            trial.begin(store, time.time() + 60)
+            trial.begin(store.state, time.time() + 60)
     done = Guard(tmp_path).command("restore")
 
     assert done.returncode == 0
@@ -129,8 +127,8 @@ def test_nothing_is_put_in_place_where_nothing_is_wanted(tmp_path: Path, why: st
 def test_facts_that_make_no_sense_keep_nobody_from_its_post(tmp_path: Path) -> None:
     """Invalid records of a name's addresses or of a trial's end are skipped, and the daemon starts."""
     with Store.open(tmp_path / "ringfence.db", owner=True) as store:
-        store.remember_fact("names", '{"sip.carrier.example": ["nowhere"]}')
-        store.remember_fact("trial", "soon")
+        store.state.set_fact("names", '{"sip.carrier.example": ["nowhere"]}')
+        store.state.set_fact("trial", "soon")
     with Guard(tmp_path) as guard:
         assert guard.status()["firewall"]["backend"] == "memory"
         assert "the recorded addresses of names are invalid" in guard.log

@@ -104,6 +104,6 @@ def test_who_runs_it_by_hand_needs_no_folders_of_systemds(tmp_path: Path) -> Non
     with guard:
         report = guard.status()
 
-    assert not [alarm for alarm in report["alarms"] if "ringfence.db" in alarm["text"]]
+    assert not [problem for problem in report["problems"] if "ringfence.db" in problem]
     assert {folder.stat().st_mode & 0o007 for folder in folders.values()} == {0}
     assert (folders["store"] / "ringfence.db").is_file()

@@ -46,11 +46,11 @@ def begin(guard: Guard, length: str = SHORT) -> None:
 def test_a_trial_ends_by_itself_and_stays_off(guard: Guard) -> None:
     """An unconfirmed trial removes every rule and set in time; status shows it, and a new start stays off."""
     begin(guard)
-    [text] = [alarm["text"] for alarm in guard.status()["alarms"] if alarm["code"] == "trial.running"]
+    [problem] = [line for line in guard.status()["problems"] if line.startswith("a trial")]
     until(is_gone, "the end of the trial")
     until(lambda: "trial.ended" in guard.log, "word of it")
 
-    assert "unless: ringfence confirm" in text
+    assert "unless: ringfence confirm" in problem
     guard.stop()
     guard.start()
     assert guard.status()["firewall"]["enforcing"] is False
@@ -69,8 +69,8 @@ def test_a_trial_ends_although_the_daemon_was_killed(guard: Guard) -> None:
     until(is_gone, "the end of the trial")
 
     with Store.open(guard.folder / "ringfence.db", owner=False) as store:
-        until(lambda: trial.until(store) is None, "the end of its memory")
-        assert store.switched_off is True
+        until(lambda: trial.until(store.state) is None, "the end of its memory")
+        assert store.state.switched_off() is True
 
 
 @pytest.mark.kernel
@@ -101,11 +101,11 @@ def test_a_trial_is_confirmed_without_a_daemon(tmp_path: Path) -> None:
     """While the daemon is down, `confirm` writes to the database."""
     guard = Guard(tmp_path)
     with Store.open(tmp_path / "ringfence.db", owner=False) as store:
-        trial.begin(store, 4e9)
+        trial.begin(store.state, 4e9)
         done = guard.command("confirm")
 
         assert (done.returncode, done.stdout) == (0, "confirmed: rules and bans stay in place\n")
-        assert trial.until(store) is None
+        assert trial.until(store.state) is None
 
 
 def test_a_length_that_is_none_is_refused(tmp_path: Path) -> None:
@@ -121,10 +121,10 @@ def test_who_stands_by_minds_its_own_trial_only(tmp_path: Path) -> None:
     guard = Guard(tmp_path)
     end = time.time() - trial.GRACE
     with Store.open(tmp_path / "ringfence.db", owner=False) as store:
-        trial.begin(store, end + 3_600)
+        trial.begin(store.state, end + 3_600)
         assert trial.main(str(guard.config), repr(end)) == 0
-        assert trial.until(store) == end + 3_600
-        assert store.switched_off is False
+        assert trial.until(store.state) == end + 3_600
+        assert store.state.switched_off() is False
 
 
 def test_who_stands_by_is_no_child_of_the_daemon(tmp_path: Path) -> None:

@@ -10,11 +10,10 @@ def test_a_trial_ends_in_time_unless_it_is_confirmed(kept: Kept) -> None:
     """When its time is over everything is removed; a confirmed trial does not end."""
     kept.side.start()
     kept.ban(OTHER)
-    trial.begin(kept.store, kept.now + 10.0)
+    trial.begin(kept.store.state, kept.now + 10.0)
     kept.side.trial.look()
-    [alarm] = kept.side.trial.running
-    assert alarm.code == "trial.running"
-    assert alarm.text.startswith("everything is removed at 2023-")
+    [problem] = kept.side.problems
+    assert problem.startswith("a trial: everything is removed at 2023-")
     assert kept.banned() == {f"{OTHER}/32"}
 
     kept.now += 10.0
@@ -22,8 +21,8 @@ def test_a_trial_ends_in_time_unless_it_is_confirmed(kept: Kept) -> None:
     assert (kept.banned(), kept.side.trial.until) == (set(), None)
 
     kept.side.manager.switch_on()
-    trial.begin(kept.store, kept.now + 10.0)
-    assert trial.confirm(kept.store)
+    trial.begin(kept.store.state, kept.now + 10.0)
+    assert trial.confirm(kept.store.state)
     kept.now += 10.0
     kept.side.trial.look()
     kept.side.trial.end()
@@ -38,7 +37,7 @@ def test_an_end_that_fails_is_an_alarm(kept: Kept) -> None:
 
     kept.side.start()
     kept.backend.flush = fail  # type: ignore[method-assign]
-    trial.begin(kept.store, kept.now)
+    trial.begin(kept.store.state, kept.now)
     kept.side.trial.look()
 
     [alarm] = kept.alarms.active

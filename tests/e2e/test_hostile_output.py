@@ -168,14 +168,14 @@ def fill(store: Store, now: float) -> None:
     """Write hostile bans, list entries, friends and facts into a database."""
     made = tuple(attempt(account, now) for account in (HOSTILE, LONG, IN_A_LINE))
     ban = Ban(ip_network(GUESSER), now - 60, now + 3_600, HOSTILE, LONG, Origin.RULE, made)
-    store.record([ban, evolve(ban, network=ip_network("192.0.2.0/24"), reason=HOSTILE)])
-    store.record([evolve(ban, network=ip_network(FRIEND), since=now - 9_000, expires=now - 8_000)])
-    store.add_entries(
+    store.bans.record([ban, evolve(ban, network=ip_network("192.0.2.0/24"), reason=HOSTILE)])
+    store.bans.record([evolve(ban, network=ip_network(FRIEND), since=now - 9_000, expires=now - 8_000)])
+    store.entries.add(
         ListEntry(side, what, text, now, now + 3_600, HOSTILE)
         for side in ListKind
         for what, text in (("203.0.113.200", HOSTILE), ("2001:db8::/48", LONG), (NAME, IN_A_LINE))
     )
-    store.remember_friends(
+    store.friends.add(
         Friend(HOSTILE, ip_address(address), account, tie, now - 60, now, until)
         for address in (FRIEND, "2001:db8:9::9")
         for account, tie, until in (

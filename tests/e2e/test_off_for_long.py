@@ -18,7 +18,6 @@ from ringfence.detect.rules import RULES
 from ringfence.detect.subjects import _MOST as MOST_SUBJECTS
 from ringfence.firewall.memory import MemoryBackend
 from ringfence.model import EventKind, Transport
-from ringfence.store.best_effort import Records
 from ringfence.store.database import Store
 
 WALL = 1_800_000_000.0
@@ -62,9 +61,9 @@ class Off:
         self.now = 0.0
         clock = Clock(wall=lambda: WALL + self.now, mono=lambda: self.now)
         store = Store.open(folder / "ringfence.db", owner=True)
-        store.switched_off = True
+        store.state.set_switched_off(True)
         self.detector = Detector(RULES, several=frozenset({"pbx"}))
-        self.enforcer = Enforcer(MemoryBackend(clock=clock.mono), Records(store), self.detector, clock)
+        self.enforcer = Enforcer(MemoryBackend(clock=clock.mono), store.records, self.detector, clock)
         self.enforcer.start()
         self.alarms = Alarms(clock.wall)
         self.evidence = Pipeline(self.detector, self.enforcer.carry_out, clock, self.alarms)

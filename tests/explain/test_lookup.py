@@ -20,9 +20,9 @@ def test_the_bans_that_cover_an_address(tmp_path: Path) -> None:
     networks = [ip_network(text) for text in ("192.0.2.1", "192.0.2.0/24", "192.0.2.2", "2001:db8::/64")]
     backend.apply([Add(network, 60.0) for network in networks])
     with Store.open(tmp_path / "db", owner=True) as store:
-        store.record([ban("192.0.2.1"), ban("192.0.2.2")])
-        found = read_bans(backend, store, HERE, START)
-        wide = read_bans(backend, store, ip_network("192.0.2.0/24"), START)
+        store.bans.record([ban("192.0.2.1"), ban("192.0.2.2")])
+        found = read_bans(backend, store.bans, HERE, START)
+        wide = read_bans(backend, store.bans, ip_network("192.0.2.0/24"), START)
 
     assert {str(one.network) for one in found.elements} == {"192.0.2.1/32", "192.0.2.0/24"}
     assert [str(one.ban.network) for one in found.past] == ["192.0.2.1/32"]
@@ -46,8 +46,8 @@ def test_each_ban_is_returned_once(tmp_path: Path) -> None:
     recorded, wide = ban("192.0.2.1", reason="on record"), ban("192.0.2.0/24")
     known = {(HERE, Scope.FULL): ban("192.0.2.1", reason="known"), (wide.network, wide.scope): wide}
     with Store.open(tmp_path / "db", owner=True) as store:
-        store.record([recorded])
-        found = running_of(read_bans(backend, store, HERE, START), known, START)
+        store.bans.record([recorded])
+        found = running_of(read_bans(backend, store.bans, HERE, START), known, START)
 
     assert [(str(one.network), str(one.scope)) for one in found] == [
         ("192.0.2.0/24", "full"),

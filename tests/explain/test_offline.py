@@ -10,8 +10,9 @@ from tests.support.kept import settings
 
 from ringfence.config.schema import Settings, StoreSettings
 from ringfence.errors import HostError
+from ringfence.explain.as_json import document
 from ringfence.explain.facts import AddressVerdict
-from ringfence.explain.offline import facts_offline, without_daemon
+from ringfence.explain.offline import facts_offline
 from ringfence.model import FriendReason, ListEntry, ListKind
 from ringfence.store.database import Store
 
@@ -32,8 +33,8 @@ def _settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
 def test_recorded_facts(wanted: Settings) -> None:
     """The active ban with its attempts, and current and former friends."""
     with Store.open(wanted.store.path, owner=True) as store:
-        store.record([ban(made=proven(5))])
-        store.remember_friends([friend(), friend(FriendReason.REGISTERED, "205", NOW - 5)])
+        store.bans.record([ban(made=proven(5))])
+        store.friends.add([friend(), friend(FriendReason.REGISTERED, "205", NOW - 5)])
     known = facts_offline(wanted, HERE, NOW)
 
     assert [(one.ban.rule, one.element) for one in known.running if one.ban] == [("guess", None)]
@@ -46,8 +47,8 @@ def test_recorded_facts(wanted: Settings) -> None:
 def test_lists(wanted: Settings) -> None:
     """Entries of the configuration, of commands, and names by their last addresses."""
     with Store.open(wanted.store.path, owner=True) as store:
-        store.add_entries([ListEntry(ListKind.ALLOW, "sip.carrier.example", "", 0.0)])
-        store.remember_fact("names", '{"sip.carrier.example": ["192.0.2.1/32"]}')
+        store.entries.add([ListEntry(ListKind.ALLOW, "sip.carrier.example", "", 0.0)])
+        store.state.set_fact("names", '{"sip.carrier.example": ["192.0.2.1/32"]}')
 
     assert facts_offline(wanted, HERE, NOW).verdict is AddressVerdict.ALLOWED
     assert facts_offline(wanted, ip_network("203.0.113.9"), NOW).verdict is AddressVerdict.DENIED
@@ -58,7 +59,7 @@ def test_lists(wanted: Settings) -> None:
 def test_switched_off_enforcement(wanted: Settings) -> None:
     """With enforcement off nothing is dropped."""
     with Store.open(wanted.store.path, owner=True) as store:
-        store.switched_off = True
+        store.state.set_switched_off(True)
 
     assert facts_offline(wanted, HERE, NOW).verdict is AddressVerdict.OFF
 
@@ -80,7 +81,7 @@ def test_a_read_error_is_a_problem(wanted: Settings, monkeypatch: pytest.MonkeyP
 
     wanted.store.path.write_bytes(b"no database at all" * 100)
     monkeypatch.setattr("ringfence.explain.offline.read_addresses", broken)
-    told = without_daemon(wanted, HERE, NOW)
+    told = document(facts_offline(wanted, HERE, NOW))
 
     assert any("no addresses" in problem for problem in told["problems"])
     assert any("ringfence.db" in problem for problem in told["problems"])

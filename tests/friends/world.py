@@ -21,35 +21,36 @@ from ringfence.model import (
     Transport,
     TrunkHost,
 )
+from ringfence.store.friends import FriendTable
 
 NOW = 1_700_000_000.0
 HERE = ip_address("198.51.100.1")
 
 
-class Shelf:
-    """A store in memory."""
+class Shelf(FriendTable):
+    """A table in memory."""
 
     def __init__(self) -> None:
         self.rows: dict[Key, Friend] = {}
         self.written: list[int] = []
         self.told = asyncio.Event()
 
-    def friends(self, now: float, most: int) -> list[Friend]:
+    def current(self, now: float, most: int) -> list[Friend]:
         """Return the current friends."""
         return [friend for friend in self.rows.values() if friend.until > now][-most:]
 
-    def former_friends(self, now: float, most: int) -> list[Friend]:
+    def former(self, now: float, most: int) -> list[Friend]:
         """Return the expired friends."""
         return [friend for friend in self.rows.values() if friend.until <= now][-most:]
 
-    def remember_friends(self, friends: Iterable[Friend]) -> None:
+    def add(self, friends: Iterable[Friend]) -> None:
         """Store friends and record their number."""
         told = {key_of(one): one for one in friends}
         self.written.append(len(told))
         self.rows.update(told)
         self.told.set()
 
-    def forget_friend(self, address: Address) -> None:
+    def forget(self, address: Address) -> None:
         """Remove an address."""
         self.rows = {key: friend for key, friend in self.rows.items() if friend.address != address}
 

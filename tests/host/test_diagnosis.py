@@ -230,7 +230,7 @@ def test_what_cannot_be_seen_is_left_out(monkeypatch: pytest.MonkeyPatch) -> Non
         raise OSError(24, "Too many open files")
 
     monkeypatch.setattr(diagnosis, "IPRoute", failing)
-    monkeypatch.setattr(diagnosis, "sockets", failing)
+    monkeypatch.setattr(diagnosis, "listening_sockets", failing)
     monkeypatch.setattr(diagnosis, "processes", lambda _name: iter(()))
     assert gather() == Facts()
     assert "tcpdump" in likely_causes(STRANGER, Observations(), gather())[0]

@@ -30,12 +30,14 @@ def prefixes(*texts: str) -> Prefixes:
 
 def imported(store: Store, origin: str, *texts: str, most: int = MOST) -> tuple[int, int]:
     """Import networks into the deny list."""
-    return replace_imported(store, ListKind.DENY, origin, prefixes(*texts), note=origin, now=NOW, most=most)
+    return replace_imported(
+        store.entries, ListKind.DENY, origin, prefixes(*texts), note=origin, now=NOW, most=most
+    )
 
 
 def listed(store: Store) -> dict[str, str]:
     """Return the values on the deny list with their origins."""
-    return {entry.value: entry.origin for entry in store.entries(ListKind.DENY, NOW)}
+    return {entry.value: entry.origin for entry in store.entries.current(ListKind.DENY, NOW)}
 
 
 def test_an_import_replaces_what_came_from_the_same_file(store: Store) -> None:
@@ -45,12 +47,12 @@ def test_an_import_replaces_what_came_from_the_same_file(store: Store) -> None:
     assert imported(store, "/a", "192.0.2.1", "2001:db8::/32") == (1, 1)
 
     assert listed(store) == {"192.0.2.1": "/a", "2001:db8::/32": "/a", "203.0.113.1": "/b"}
-    assert {entry.until for entry in store.entries(ListKind.DENY, NOW)} == {None}
+    assert {entry.until for entry in store.entries.current(ListKind.DENY, NOW)} == {None}
 
 
 def test_an_import_that_does_not_fit_changes_nothing(store: Store) -> None:
     """Entries of other files and commands count towards the limit; adjacent networks count as one."""
-    store.add_entries([ListEntry(ListKind.DENY, "192.0.2.1", "", NOW)])
+    store.entries.add([ListEntry(ListKind.DENY, "192.0.2.1", "", NOW)])
     imported(store, "/a", "198.51.100.1", "198.51.100.3", most=3)
     before = listed(store)
 
@@ -66,25 +68,28 @@ def test_what_was_there_stays_as_it_was(store: Store) -> None:
     """An entry keeps its time of addition; a new note applies to all entries."""
     imported(store, "/a", "192.0.2.1", "198.51.100.0/24")
     networks = prefixes("192.0.2.1", "192.0.2.9")
-    replace_imported(store, ListKind.DENY, "/a", networks, note="/a", now=NOW + 5, most=MOST)
-    assert {e.value: e.added for e in store.entries(ListKind.DENY, NOW)} == {
+    replace_imported(store.entries, ListKind.DENY, "/a", networks, note="/a", now=NOW + 5, most=MOST)
+    assert {e.value: e.added for e in store.entries.current(ListKind.DENY, NOW)} == {
         "192.0.2.1": NOW,
         "192.0.2.9": NOW + 5,
     }
 
-    assert replace_imported(store, ListKind.DENY, "/a", networks, note="new", now=NOW, most=MOST) == (0, 0)
-    assert {entry.note for entry in store.entries(ListKind.DENY, NOW)} == {"new"}
+    assert replace_imported(store.entries, ListKind.DENY, "/a", networks, note="new", now=NOW, most=MOST) == (
+        0,
+        0,
+    )
+    assert {entry.note for entry in store.entries.current(ListKind.DENY, NOW)} == {"new"}
 
 
 def test_an_import_takes_nothing_of_others(store: Store) -> None:
     """Entries that a person or another file denied before keep their note and origin."""
     by_hand = ListEntry(ListKind.DENY, "192.0.2.1", "by hand", NOW)
-    store.add_entries([by_hand, ListEntry(ListKind.DENY, "country DE", "", NOW)])
+    store.entries.add([by_hand, ListEntry(ListKind.DENY, "country DE", "", NOW)])
 
     assert imported(store, "/a", "192.0.2.1", "192.0.2.9") == (1, 0)
     assert imported(store, "/a", "192.0.2.9") == (0, 0)
 
-    assert by_hand in list(store.entries(ListKind.DENY, NOW))
+    assert by_hand in list(store.entries.current(ListKind.DENY, NOW))
     assert listed(store) == {"192.0.2.1": "command", "192.0.2.9": "/a", "country DE": "command"}
 
 
@@ -95,5 +100,5 @@ def test_an_import_goes_in_by_parts(store: Store, monkeypatch: pytest.MonkeyPatc
 
     assert imported(store, "/a", *texts) == (10, 0)
     assert listed(store) == dict.fromkeys(texts, "/a")
-    assert remove(store, ListKind.DENY, texts) == 10
+    assert remove(store.entries, ListKind.DENY, texts) == 10
     assert listed(store) == {}

@@ -45,7 +45,6 @@ from ringfence.model import (
     TrunkHost,
 )
 from ringfence.networks import NetworkSet
-from ringfence.store.best_effort import Records
 from ringfence.store.database import Store
 
 MIDNIGHT = 1_700_006_400.0
@@ -130,12 +129,12 @@ class Stage:
             connections=self._streams,
             corroborated=frozenset({PBX}) if {"AMI", "wire"} & {*scenario.sources} else frozenset(),
         )
-        self._friends = FriendRegistry(self._store, clock.wall, friends=self._detector.friends)
+        self._friends = FriendRegistry(self._store.friends, clock.wall, friends=self._detector.friends)
         self._detector.succeeded = self._friends.on_success
         self._backend = MemoryBackend(clock=clock.mono)
         allowed = NetworkSet(settings.allow.networks)
         self._enforcer = Enforcer(
-            self._backend, Records(self._store), self._detector, clock, lambda roll: _on(roll, allowed)
+            self._backend, self._store.records, self._detector, clock, lambda roll: _on(roll, allowed)
         )
         self._enforcer.allow(Exempt(allowed, {**ITSELF, **scenario.protected}))
         self._enforcer.start(verified=False)

@@ -27,18 +27,13 @@ from tests.support.damage import (
     start_over_damage,
     zeros,
 )
+from tests.support.recorded import recorded_bans
 from tests.support.world import START
 
 from ringfence.errors import StoreDamagedError, StoreError
 from ringfence.model import ListKind
 from ringfence.store import file
 from ringfence.store.database import Store
-
-
-@pytest.fixture(name="path")
-def _path(tmp_path: Path) -> Path:
-    """Return the path of the database."""
-    return tmp_path / "ringfence.db"
 
 
 def test_any_damage_to_any_page_stops_no_start(path: Path) -> None:
@@ -60,18 +55,18 @@ def test_what_can_be_read_goes_on(path: Path) -> None:
     content = bytearray(path.read_bytes())
     noise(content, (root - 1) * PAGE, chance_of(1))
     path.write_bytes(bytes(content))
-    store, fleeting = Store.open_or_memory(path)
+    store = Store.open_or_memory(path)
     with store:
-        damage = store.look_for_damage()
-        assert fleeting == ""
-        assert len(store.running(START)) == BANS
-        assert [len(ban.attempts) for ban in store.running(START)] == [5] * BANS
-        assert [entry.value for side in ListKind for entry in store.entries(side, 0.0)] == [
+        damage = store.damage()
+        assert store.memory_reason == ""
+        assert len(recorded_bans(store, START)) == BANS
+        assert [len(ban.attempts) for ban in recorded_bans(store, START)] == [5] * BANS
+        assert [entry.value for side in ListKind for entry in store.entries.current(side, 0.0)] == [
             "203.0.113.0/24",
             "198.51.100.0/24",
         ]
-        assert store.positions() == {"pbx/log /a": "17 4711"}
-        assert len(store.friends(START, 10)) == 1
+        assert store.state.positions() == {"pbx/log /a": "17 4711"}
+        assert len(store.friends.current(START, 10)) == 1
 
     aside = path.with_name("ringfence.db.damaged-1")
     assert damage.startswith("the database was damaged (")
@@ -86,11 +81,11 @@ def test_a_damaged_file_is_named_until_it_is_removed(path: Path) -> None:
     """The next start succeeds and still reports the file, until the file is removed."""
     path.write_text("no database\n" * 1_000)
     start(path)
-    store, _ = Store.open_or_memory(path)
+    store = Store.open_or_memory(path)
     with store:
-        assert "damaged-1" in store.look_for_damage()
+        assert "damaged-1" in store.damage()
         path.with_name("ringfence.db.damaged-1").unlink()
-        assert store.look_for_damage() == ""
+        assert store.damage() == ""
 
 
 def test_no_damaged_file_is_overwritten(path: Path) -> None:
@@ -111,19 +106,19 @@ def test_no_damaged_file_is_overwritten(path: Path) -> None:
 def test_its_log_goes_with_a_damaged_file(path: Path) -> None:
     """The log of the old database never stays beside the new one, and its bans are read too."""
     with Store.open(path, owner=True) as store:
-        store.record([ban_of("192.0.2.1", START)])
+        store.bans.record([ban_of("192.0.2.1", START)])
         with closing(sqlite3.connect(path)) as connection:
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        store.record([ban_of("192.0.2.2", START)])
+        store.bans.record([ban_of("192.0.2.2", START)])
         copies = {file.name: file.read_bytes() for file in path.parent.glob("ringfence.db*")}
     clear(path)
     for name, content in copies.items():
         (path.parent / name).write_bytes(content)
     path.write_bytes(path.read_bytes()[:-PAGE])
-    store, _ = Store.open_or_memory(path)
+    store = Store.open_or_memory(path)
     with store:
         assert path.with_name("ringfence.db.damaged-1-wal").exists()
-        assert {str(ban.network) for ban in store.running(START)} >= {"192.0.2.2/32"}
+        assert {str(ban.network) for ban in recorded_bans(store, START)} >= {"192.0.2.2/32"}
 
 
 def a_folder(path: Path) -> None:
@@ -197,10 +192,10 @@ def test_a_newer_database_stays_where_it_is(path: Path) -> None:
     """The guard uses a readable copy in memory until ringfence is upgraded."""
     version(6, path)
     before = path.read_bytes()
-    store, fleeting = Store.open_or_memory(path)
+    store = Store.open_or_memory(path)
     with store:
-        assert len(store.running(START)) == BANS
-        assert "of version 6, newer than this ringfence knows (5); upgrade ringfence" in fleeting
+        assert len(recorded_bans(store, START)) == BANS
+        assert "of version 6, newer than this ringfence knows (5); upgrade ringfence" in store.memory_reason
     assert path.read_bytes() == before
 
 
@@ -221,12 +216,12 @@ def test_damage_while_it_runs_is_an_error_that_is_named(path: Path) -> None:
         with Store.open(path, owner=True) as store:
             overwrite(path, chance_of(seed))
             actions: tuple[Callable[[], object], ...] = (
-                lambda store=store: store.running(START),  # type: ignore[misc]
-                lambda store=store: list(store.entries(ListKind.ALLOW, START)),  # type: ignore[misc]
-                lambda store=store: store.friends(START, 100),  # type: ignore[misc]
-                lambda store=store: store.positions(),  # type: ignore[misc]
-                lambda store=store: store.past(ip_network("192.0.2.1"), 0.0, 10),  # type: ignore[misc]
-                lambda store=store: store.record([ban_of("192.0.2.77", START)]),  # type: ignore[misc]
+                lambda store=store: list(store.bans.running(START)),  # type: ignore[misc]
+                lambda store=store: list(store.entries.current(ListKind.ALLOW, START)),  # type: ignore[misc]
+                lambda store=store: store.friends.current(START, 100),  # type: ignore[misc]
+                lambda store=store: store.state.positions(),  # type: ignore[misc]
+                lambda store=store: store.bans.past(ip_network("192.0.2.1"), 0.0, 10),  # type: ignore[misc]
+                lambda store=store: store.bans.record([ban_of("192.0.2.77", START)]),  # type: ignore[misc]
                 lambda store=store: store.purge(START),  # type: ignore[misc]
             )
             for action in actions:

@@ -1,10 +1,7 @@
 """The bans of one address as the database stores them."""
 
-from collections.abc import Iterator
 from ipaddress import ip_network
-from pathlib import Path
 
-import pytest
 from attrs import evolve
 from tests.support.attempts import attempts, ban_of
 
@@ -14,30 +11,23 @@ from ringfence.store.database import Store
 MOST = 10
 
 
-@pytest.fixture(name="store")
-def _store(tmp_path: Path) -> Iterator[Store]:
-    """Return an open store."""
-    with Store.open(tmp_path / "ringfence.db", owner=True) as store:
-        yield store
-
-
 def test_bans_with_their_attempts_the_latest_first(store: Store) -> None:
     """Bans of the address and of networks around it are returned, also running ones, but no others."""
     proven = tuple(evolve(one, proof=Proof.NONCE, sources=("ami", "wire")) for one in attempts(5))
     old = ban_of("192.0.2.1/32", since=1_000.0, made=attempts(3))
     wide = ban_of("192.0.2.0/24", since=5_000.0)
     new = ban_of("192.0.2.1/32", since=9_000.0, made=proven)
-    store.record([old, ban_of("192.0.2.2/32", since=2_000.0), ban_of("2001:db8::/64")])
-    store.record([wide])
-    store.record([new])
+    store.bans.record([old, ban_of("192.0.2.2/32", since=2_000.0), ban_of("2001:db8::/64")])
+    store.bans.record([wide])
+    store.bans.record([new])
 
-    found = store.past(ip_network("192.0.2.1"), 0.0, MOST)
+    found = store.bans.past(ip_network("192.0.2.1"), 0.0, MOST)
 
     assert [one.ban for one in found] == [new, wide, old]
     assert [attempt.sources for attempt in found[0].ban.attempts] == [("ami", "wire")] * 5
     assert [one.runs(9_001.0) for one in found] == [True, False, False]
-    assert [one.ban for one in store.past(ip_network("192.0.2.0/24"), 0.0, MOST)] == [wide]
-    assert [str(one.ban.network) for one in store.past(ip_network("2001:db8::5"), 0.0, MOST)] == [
+    assert [one.ban for one in store.bans.past(ip_network("192.0.2.0/24"), 0.0, MOST)] == [wide]
+    assert [str(one.ban.network) for one in store.bans.past(ip_network("2001:db8::5"), 0.0, MOST)] == [
         "2001:db8::/64"
     ]
 
@@ -45,10 +35,10 @@ def test_bans_with_their_attempts_the_latest_first(store: Store) -> None:
 def test_a_ban_that_was_lifted_says_when(store: Store) -> None:
     """An ended ban no longer runs, even before its expiry; a ban of another scope is separate."""
     full, narrow = ban_of("192.0.2.1/32"), evolve(ban_of("192.0.2.1/32"), scope=Scope.SIP_UDP)
-    store.record([full, narrow])
-    store.end([(full.network, Scope.FULL)], 1_500.0)
+    store.bans.record([full, narrow])
+    store.bans.end([(full.network, Scope.FULL)], 1_500.0)
 
-    found = {one.ban.scope: one for one in store.past(full.network, 0.0, MOST)}
+    found = {one.ban.scope: one for one in store.bans.past(full.network, 0.0, MOST)}
 
     assert (found[Scope.FULL].ended, found[Scope.FULL].runs(1_600.0)) == (1_500.0, False)
     assert (found[Scope.SIP_UDP].ended, found[Scope.SIP_UDP].runs(1_600.0)) == (None, True)
@@ -57,15 +47,20 @@ def test_a_ban_that_was_lifted_says_when(store: Store) -> None:
 def test_no_more_than_asked_for_and_no_older(store: Store) -> None:
     """The latest bans are returned, and only those that ended since the given time."""
     for since in range(1_000, 9_000, 1_000):
-        store.record([ban_of("192.0.2.1/32", since=float(since), seconds=60.0)])
+        store.bans.record([ban_of("192.0.2.1/32", since=float(since), seconds=60.0)])
 
-    assert [one.ban.since for one in store.past(ip_network("192.0.2.1"), 0.0, 2)] == [8_000.0, 7_000.0]
-    assert [one.ban.since for one in store.past(ip_network("192.0.2.1"), 7_000.0, MOST)] == [8_000.0, 7_000.0]
+    assert [one.ban.since for one in store.bans.past(ip_network("192.0.2.1"), 0.0, 2)] == [8_000.0, 7_000.0]
+    assert [one.ban.since for one in store.bans.past(ip_network("192.0.2.1"), 7_000.0, MOST)] == [
+        8_000.0,
+        7_000.0,
+    ]
 
 
 def test_a_row_that_makes_no_sense_is_left_out(store: Store) -> None:
     """The other rows are returned."""
-    store.record([ban_of("192.0.2.1/32", since=1.0, made=attempts(2)), ban_of("192.0.2.0/24", since=2.0)])
-    store._writer.execute("UPDATE bans SET scope = 'everything' WHERE network = '192.0.2.0/24'")
+    store.bans.record(
+        [ban_of("192.0.2.1/32", since=1.0, made=attempts(2)), ban_of("192.0.2.0/24", since=2.0)]
+    )
+    store._connection._writer.execute("UPDATE bans SET scope = 'everything' WHERE network = '192.0.2.0/24'")
 
-    assert [one.ban.since for one in store.past(ip_network("192.0.2.1"), 0.0, MOST)] == [1.0]
+    assert [one.ban.since for one in store.bans.past(ip_network("192.0.2.1"), 0.0, MOST)] == [1.0]

@@ -13,10 +13,10 @@ from structlog.testing import capture_logs
 from tests.support.attempts import attempts, ban_of
 from tests.support.kept import Kept
 from tests.support.kept import settings as kept_settings
+from tests.support.recorded import active
 from tests.support.world import START
 
 from ringfence.model import Friend, FriendReason, ListEntry, ListKind
-from ringfence.store.best_effort import Records
 from ringfence.store.database import Store
 
 PAGE = 4_096
@@ -76,19 +76,19 @@ def fill(path: Path) -> None:
     """Create a small database with something in each table, and nothing in its log."""
     office = ListEntry(ListKind.ALLOW, "203.0.113.0/24", "office", 1_000.0)
     with Store.open(path, owner=True) as store:
-        store.record(ban_of(f"192.0.2.{n}", START, made=attempts(5)) for n in range(BANS))
-        store.add_entries([office, ListEntry(ListKind.DENY, "198.51.100.0/24", "", 1_001.0)])
-        store.remember_positions({"pbx/log /a": "17 4711"})
-        store.remember_fact("names", "{}")
+        store.bans.record(ban_of(f"192.0.2.{n}", START, made=attempts(5)) for n in range(BANS))
+        store.entries.add([office, ListEntry(ListKind.DENY, "198.51.100.0/24", "", 1_001.0)])
+        store.state.set_positions({"pbx/log /a": "17 4711"})
+        store.state.set_fact("names", "{}")
         phone = ip_address("192.0.2.200")
-        store.remember_friends(
+        store.friends.add(
             [Friend("pbx", phone, "alice", FriendReason.AUTHENTICATED, START, START, START + 600)]
         )
 
 
 def start(path: Path) -> tuple[str, str]:
     """Start like the daemon and check that it bans; return the damage, and why the store is temporary."""
-    store, fleeting = Store.open_or_memory(path)
+    store = Store.open_or_memory(path)
     with store, capture_logs(), pytest.MonkeyPatch.context() as patch:
         patch.setattr("ringfence.daemon.protected_networks.read_addresses", frozenset)
         patch.setattr("ringfence.daemon.protected_networks.read_protected", lambda _: {})
@@ -96,16 +96,15 @@ def start(path: Path) -> tuple[str, str]:
         guard.backend.put(IN_KERNEL, START + 600)
         guard.side.start()
         assert str(IN_KERNEL) in guard.banned()
-        assert ip_network(IN_KERNEL) in {ban.network for ban in store.running(START)}
+        assert ip_network(IN_KERNEL) in {ban.network for ban in active(store, START)}
         guard.enforcer.ban([ip_network("198.18.0.98")], 600.0, "by hand")
         guard.enforcer.tick()
-        assert guard.side.present_alarms
-        records = Records(store)
-        records.purge(START)
-        records.log_position("pbx/log /a", "18 1")
-        assert records.log_positions()["pbx/log /a"] == "18 1"
-        assert records.error == ""
-    return store.look_for_damage(), fleeting
+        assert guard.side.problems is not None
+        store.purge(START)
+        store.state.set_positions({"pbx/log /a": "18 1"})
+        assert store.state.positions()["pbx/log /a"] == "18 1"
+        assert store.best_effort.error == ""
+    return store.damage(), store.memory_reason
 
 
 def damaged(path: Path) -> Iterator[tuple[str, bytes]]:

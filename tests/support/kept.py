@@ -17,7 +17,6 @@ from ringfence.detect.detector import Detector
 from ringfence.detect.rules import RULES
 from ringfence.firewall.contract import LimitMode
 from ringfence.model import Friend, FriendReason
-from ringfence.store.best_effort import Records
 from ringfence.store.database import Store
 
 OFFICE, OTHER = "198.51.100.0/24", "192.0.2.1"
@@ -48,7 +47,7 @@ class Kept:
         self.store = store
         self.backend = Faulty(lambda: self.now)
         chosen = ChosenBackend(self.backend, "")
-        self.side = build_firewall_side(wanted, Records(store), self.detector, chosen, self.clock)
+        self.side = build_firewall_side(wanted, store, self.detector, chosen, self.clock)
         self.enforcer = self.side.enforcer
         self.alarms = self.side.alarms
 

@@ -26,6 +26,7 @@ from pathlib import Path
 
 from attrs import define, field
 from tests.support.daemon import Guard, ServedAmi, until
+from tests.support.recorded import active
 
 from ringfence import control
 from ringfence.errors import RingfenceError
@@ -116,7 +117,7 @@ def _look(guard: Guard, backend: str, account: Account, banned: set[IPv4Network]
         return
     now = time.time()
     with Store.open(path, owner=True) as store:
-        recorded = {ban.network: ban.expires for ban in store.running(now + LEFT)}
+        recorded = {ban.network: ban.expires for ban in active(store, now + LEFT)}
     with closing(make_backend(backend)) as kernel:
         elements = {element.network: element.timeout for element in kernel.list()}
     for network in recorded.keys() - elements.keys():

@@ -62,7 +62,7 @@ def fill(path: Path, networks: Sequence[Network]) -> None:
     with Store.open(path, owner=True) as store:
         bans = _bans(networks, now)
         while part := list(islice(bans, _PART)):
-            store.record(part)
+            store.bans.record(part)
 
 
 def _bans(networks: Sequence[Network], now: float) -> Iterator[Ban]:

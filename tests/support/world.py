@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from attrs import evolve
 from structlog.testing import capture_logs
 from tests.support.attempts import attempts
+from tests.support.recorded import active
 
 from ringfence.alarms import Alarms
 from ringfence.bans.enforcer import Enforcer
@@ -23,7 +24,6 @@ from ringfence.firewall.contract import Add, Change, Element, Health, NetworkLis
 from ringfence.firewall.memory import MemoryBackend
 from ringfence.model import Network, Scope
 from ringfence.networks import NetworkSet
-from ringfence.store.best_effort import Records
 from ringfence.store.database import Store
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ class World:
         self.store = Store.open(self.path, owner=True)
         self.detector = Detector(RULES)
         self.clock = Clock(wall=lambda: self.now + self.ahead, mono=lambda: self.now - START)
-        self.records = Records(self.store)
+        self.records = self.store.records
         self.enforcer = Enforcer(self.backend, self.records, self.detector, self.clock)
         self.alarms = Alarms(self.clock.wall)
         self.reconciler = Reconciler(self.enforcer, self.alarms)
@@ -172,7 +172,7 @@ class World:
 
     def in_store(self) -> dict[str, int]:
         """Return the active bans in the store, with the seconds left."""
-        return {str(ban.network): round(ban.expires - self.now) for ban in self.store.running(self.now)}
+        return {str(ban.network): round(ban.expires - self.now) for ban in active(self.store, self.now)}
 
     def held(self, subject: Network = SUBJECT) -> bool:
         """Whether the detector treats a new attempt of ``subject`` as late, because it is banned."""

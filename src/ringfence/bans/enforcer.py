@@ -42,7 +42,7 @@ from ringfence.firewall.contract import Add, Backend, Change, NetworkList, Opene
 from ringfence.firewall.probe import Verification, verify
 from ringfence.model import AttemptCounts, Ban, Network, Origin, Scope
 from ringfence.networks import NetworkSet
-from ringfence.store.best_effort import Records
+from ringfence.store.records import Records
 
 MOST_PENDING = 1_000
 """At most this many refused bans are tried again."""
@@ -245,13 +245,13 @@ class Enforcer:
             self.backend.flush()
         finally:
             self._forget_all()
-            self.records.store.switched_off = True
+            self.records.set_switched_off(True)
         self._log.warning("enforcement.off", fix="ringfence on")
 
     def switch_on(self) -> None:
         """Enforce again; bans that have time left are restored."""
         self.detector.record_all_unbanned()
-        self.records.store.switched_off = False
+        self.records.set_switched_off(False)
         if not self.enforcing:
             self.start()
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 
 from ringfence.bans.ledger import key_of, network_of
 from ringfence.model import Ban, Origin
-from ringfence.store.best_effort import Records
+from ringfence.store.records import Records
 from ringfence.store.rows import Ended
 
 EARLY = 1.0

@@ -18,10 +18,12 @@ from ringfence.cli.common import (
     ask_daemon,
     ask_daemon_encoded,
     counted,
+    duration_from,
     errors_reported,
     networks_from,
     settings_from,
     settings_or_defaults,
+    short_time,
     warn_about_friends,
 )
 from ringfence.cli.output import echo, echo_encoded, echo_json, echo_stderr
@@ -121,10 +123,7 @@ def ban(
             parse_duration(text)
             raise typer.BadParameter(f"{text!r} is a time; write it as: --for {text}")
     networks = [str(network) for network in networks_from(addresses)]
-    try:
-        seconds = parse_duration(length)
-    except ValueError as error:
-        raise typer.BadParameter(f"--for {error}") from None
+    seconds = duration_from("--for", length)
     with errors_reported():
         problems = ask_daemon(config, "ban", networks=networks, seconds=seconds, reason=reason, force=force)
         if len(problems) < len(networks):
@@ -253,7 +252,7 @@ def _recorded(database: Path, now: float) -> "Ledger":
         return ledger
     try:
         with Store.open(database, owner=False) as store:
-            for ban, counts in store.each_running(now):
+            for ban, counts in filter(None, store.bans.running(now)):
                 ledger.put(key_of(ban.network, ban.scope), Record.of(ban, counts))
     except StoreError as error:
         echo_stderr(str(error))
@@ -278,7 +277,7 @@ def _table(rows: Rows, *, without: int = 0) -> "Table":
             fold = name == "ADDRESS"
             table.add_column(name, justify=justify, no_wrap=not fold, overflow="fold" if fold else "ellipsis")
     for row in rows:
-        began = (row["since"] or "?").replace("T", " ").removesuffix("Z")[:16]
+        began = short_time(row["since"])
         cells = (row["address"], _rule(row), *_numbers(row), began, _left(row), str(row["packets"]))
         add_row(table, (cell for name, cell in zip(_COLUMNS, cells, strict=True) if name not in left_out))
     return table

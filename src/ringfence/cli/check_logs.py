@@ -82,7 +82,7 @@ def _files(
     """Yield each log that should be read, and what is wrong with it; None if no log is found."""
     from ringfence.sources.logs import LOG_PATHS  # noqa: PLC0415 - loaded when the command runs
 
-    if report is not None:  # faults of a log are among the daemon's alarms
+    if report is not None:  # faults of a log are among the daemon's problems
         prefix = f"{pbx.name}/log:"
         sources = [source for source in report["sources"] if source["name"].startswith(prefix)]
         yield from ((Path(s["name"].removeprefix(prefix)), "") for s in sources if s["state"] == "listening")

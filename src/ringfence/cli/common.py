@@ -1,5 +1,6 @@
 """Parts shared by all commands: configuration, requests to the daemon, and error output."""
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from datetime import tzinfo
 
     from ringfence.config.loader import Settings
-    from ringfence.model import Network
+    from ringfence.model import Friend, Network
 
 _T = TypeVar("_T")
 
@@ -84,16 +85,37 @@ def counted(number: int, one: str, many: str = "") -> str:
     return f"{number} {one if number == 1 else many or one + 's'}"
 
 
-def alarm_text(alarm: "Mapping[str, Any]") -> str:
-    """Return an alarm of the daemon as text: its code, its subject and its own text."""
-    about = " ".join(filter(None, [alarm["code"], alarm["subject"]]))
-    return f"{about}: {alarm['text']}"
-
-
 def alarm_line(alarm: "Mapping[str, Any]") -> str:
-    """Return the line that shows an active alarm."""
+    """Return the line that shows an alarm of the daemon."""
+    about = " ".join(filter(None, [alarm["code"], alarm["subject"]]))
     again = f" ({alarm['times']} times)" if alarm["times"] > 1 else ""
-    return f"! {alarm_text(alarm)}{again}"
+    return f"! {about}: {alarm['text']}{again}"
+
+
+def short_time(moment: str | None, unknown: str = "?", *, seconds: bool = False) -> str:
+    """Return a time in the daemon's JSON as tables show it, to the minute or second."""
+    return moment.replace("T", " ").removesuffix("Z")[: 19 if seconds else 16] if moment else unknown
+
+
+def duration_from(option: str, text: str) -> float:
+    """Parse the duration of ``option``."""
+    from ringfence.config.converters import parse_duration  # noqa: PLC0415 - loaded when a command runs
+
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"{option} {error}") from None
+
+
+def recorded_friends(database: Path) -> "list[Friend]":
+    """Return the friends that the database records; raise StoreError if it cannot be read."""
+    from ringfence.detect.friends import MOST  # noqa: PLC0415 - loaded when a command runs
+    from ringfence.store.database import Store  # noqa: PLC0415 - loaded when a command runs
+
+    if not database.exists():
+        return []
+    with Store.open(database, owner=False) as store:
+        return store.friends.current(time.time(), MOST)
 
 
 def settings_from(path: Path, *, secrets: bool = False) -> "Settings":

@@ -14,6 +14,7 @@ from ringfence.cli.common import (
     ConfigOption,
     ask,
     ask_daemon,
+    duration_from,
     errors_reported,
     settings_from,
 )
@@ -41,7 +42,7 @@ def run(
     ] = "",
 ) -> None:
     """Guard the PBX until stopped. Bans stay in place when it ends."""
-    seconds = _seconds(trial) if trial else 0.0
+    seconds = duration_from("--trial", trial) if trial else 0.0
     level = logging.DEBUG if verbose else logging.INFO
     # The daemon replaces this process, which frees the memory of the command line's libraries (service.py).
     arguments = [*SERVICE, str(config), str(level), *([str(seconds)] if seconds else [])]
@@ -82,14 +83,5 @@ def confirm(config: ConfigOption = DEFAULT_CONFIG) -> None:
             pending = ask(settings, "confirm")
         except DaemonUnreachableError:
             with Store.open(settings.store.path, owner=False) as store:
-                pending = trial.confirm(store)
+                pending = trial.confirm(store.state)
     echo("confirmed: rules and bans stay in place" if pending else "no trial is running: nothing to confirm")
-
-
-def _seconds(trial: str) -> float:
-    from ringfence.config.converters import parse_duration  # noqa: PLC0415 - loaded when the command runs
-
-    try:
-        return parse_duration(trial)
-    except ValueError as error:
-        raise typer.BadParameter(f"--trial {error}") from None

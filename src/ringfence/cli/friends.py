@@ -19,7 +19,9 @@ from ringfence.cli.common import (
     counted,
     errors_reported,
     open_input,
+    recorded_friends,
     settings_from,
+    short_time,
 )
 from ringfence.cli.hints import HintingGroup
 from ringfence.cli.output import echo, echo_json, echo_stderr
@@ -30,13 +32,13 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-    from ringfence.cli.screen import Screen
 
 _BATCH = 2_000  # friends for each request: half a megabyte
 _MAX_FAULTS = 20
 _SHOWN_ACCOUNTS = 3
 _PLAIN_FROM = 2_000  # rows: rich needs a second for a table of this length
-_ANY_WIDTH = 10_000
+_TIMES = ((0, 1, 2), (1, 2), (2,))
+"""The time columns to show: the first choice that fits the screen."""
 
 Rows = list[dict[str, Any]]
 FileArgument = Annotated[str, typer.Argument(metavar="FILE", help="File to write; - is standard output.")]
@@ -136,19 +138,10 @@ def _rows(path: Path) -> tuple[Rows, str]:
     try:
         return cast("Rows", ask_daemon(path, "friends")), ""
     except DaemonUnreachableError:
-        return _rows_from_database(path), "The daemon is not running: this list comes from its database."
+        from ringfence.friends.exchange import as_json  # noqa: PLC0415 - loaded when the command runs
 
-
-def _rows_from_database(path: Path) -> Rows:
-    from ringfence.detect.friends import MOST  # noqa: PLC0415 - loaded when the command runs
-    from ringfence.friends.exchange import as_json  # noqa: PLC0415 - loaded when the command runs
-    from ringfence.store.database import Store  # noqa: PLC0415 - loaded when the command runs
-
-    database = settings_from(path).store.path
-    if not database.exists():
-        return []
-    with Store.open(database, owner=False) as store:
-        return [as_json(friend) for friend in store.friends(time.time(), MOST)]
+        rows = [as_json(friend) for friend in recorded_friends(settings_from(path).store.path)]
+        return rows, "The daemon is not running: this list comes from its database."
 
 
 def _send(path: Path, rows: "Sequence[dict[str, str]]") -> int:
@@ -205,10 +198,10 @@ def _cells(row: dict[str, Any]) -> list[str]:
 
 
 def _times(row: dict[str, Any]) -> list[str]:
-    return [row[key].replace("T", " ").removesuffix("Z")[:16] for key in ("since", "seen", "until")]
+    return [short_time(row[key]) for key in ("since", "seen", "until")]
 
 
-def _table(rows: Rows, times: tuple[int, ...] = (0, 1, 2)) -> "Table":
+def _table(rows: Rows, times: tuple[int, ...]) -> "Table":
     from ringfence.cli.screen import add_row, plain_table  # noqa: PLC0415 - loaded when the command runs
 
     table = plain_table()
@@ -223,18 +216,8 @@ def _table(rows: Rows, times: tuple[int, ...] = (0, 1, 2)) -> "Table":
     return table
 
 
-def _fitting(rows: Rows, console: "Screen") -> "Table":
-    """Return the table with as many time columns as fit the screen."""
-    for times in ((0, 1, 2), (1, 2)):
-        table = _table(rows, times)
-        wanted = console.measure(table, options=console.options.update(width=_ANY_WIDTH)).maximum
-        if wanted <= console.width:
-            return table
-    return _table(rows, (2,))
-
-
 def _print(rows: Rows) -> None:
-    from ringfence.cli.screen import Screen  # noqa: PLC0415 - loaded when the command runs
+    from ringfence.cli.screen import Screen, fitting  # noqa: PLC0415 - loaded when the command runs
 
     if len(rows) >= _PLAIN_FROM:
         echo("ADDRESS  ACCOUNTS  BECAUSE  SINCE  SEEN  UNTIL")
@@ -242,4 +225,4 @@ def _print(rows: Rows) -> None:
             echo("  ".join((*_cells(row), *_times(row))))
         return
     screen = Screen()
-    screen.print(_fitting(rows, screen))
+    screen.print(fitting((_table(rows, times) for times in _TIMES), screen))

@@ -16,6 +16,7 @@ from ringfence.cli.common import (
     ConfigOption,
     ask,
     errors_reported,
+    recorded_friends,
     settings_or_defaults,
 )
 from ringfence.cli.output import echo, echo_document, echo_stderr
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from ringfence.config.loader import Settings
     from ringfence.fail2ban.database import Fail2banBan
     from ringfence.fail2ban.jails import Configuration, Jail
-    from ringfence.model import Address, Friend, Network
+    from ringfence.model import Address, Network
 
 FAIL2BAN = Path("/etc/fail2ban")
 BATCH = 5_000
@@ -165,23 +166,12 @@ def _friends(settings: "Settings") -> "dict[Address, set[str]]":
         for row in ask(settings, "friends"):
             friends.setdefault(ip_address(row["address"]), set()).add(row["account"])
     except DaemonUnreachableError:
-        for friend in _recorded_friends(settings.store.path):
-            friends.setdefault(friend.address, set()).add(friend.account)
+        try:
+            for friend in recorded_friends(settings.store.path):
+                friends.setdefault(friend.address, set()).add(friend.account)
+        except StoreError as error:
+            echo_stderr(f"friends are unknown, and not left out: {error}")
     return friends
-
-
-def _recorded_friends(database: Path) -> "Sequence[Friend]":
-    from ringfence.detect.friends import MOST  # noqa: PLC0415 - loaded when the command runs
-    from ringfence.store.database import Store  # noqa: PLC0415 - loaded when the command runs
-
-    if not database.exists():
-        return ()
-    try:
-        with Store.open(database, owner=False) as store:
-            return store.friends(time.time(), MOST)
-    except StoreError as error:
-        echo_stderr(f"friends are unknown, and not left out: {error}")
-        return ()
 
 
 def _database(found: "Configuration", named: Path | None) -> Path:

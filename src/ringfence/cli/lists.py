@@ -14,13 +14,14 @@ from ringfence.cli.common import (
     DEFAULT_CONFIG,
     ConfigOption,
     JsonOption,
-    alarm_text,
     ask_daemon,
+    duration_from,
     errors_reported,
     networks_from,
     open_input,
     print_friend_warnings,
     settings_from,
+    short_time,
     warn_about_friends,
 )
 from ringfence.cli.hints import HintingGroup
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from ringfence.lists.files import ListFile
-    from ringfence.lists.manager import Lists
 
 _SHOWN_ADDRESSES = 4
 _OPTIONAL_COLUMNS = ("ADDED (UTC)", "FROM", "ENDS (UTC)")
@@ -189,34 +189,41 @@ def deny_import(
             raise ListError(f"{file} contains no network that can be denied: the list is unchanged")
         with Store.open(settings.store.path, owner=False) as store:
             new, gone = replace_imported(
-                store, ListKind.DENY, _origin(file), found.networks, note=note, now=time.time(), most=most
+                store.entries,
+                ListKind.DENY,
+                _origin(file),
+                found.networks,
+                note=note,
+                now=time.time(),
+                most=most,
             )
         echo(f"{len(found.networks)} networks of {found.lines} lines: {new} new, {gone} gone")
-        alarms, absent = _reload(config)
+        problems, absent = _reload(config)
         if not absent:
             rows = cast("Rows", ask_daemon(config, "friends", quietly=True))
             print_friend_warnings(
                 (row for row in rows if found.networks.containing(*networks_from([row["address"]]))), "denied"
             )
-        echo_stderr(*map(alarm_text, alarms))
-        if found.bad_lines or alarms:
+        echo_stderr(*problems)
+        if found.bad_lines or problems:
             raise typer.Exit(Exit.PROBLEM)
         if absent:
             raise typer.Exit(Exit.UNREACHABLE)
 
 
-def _reload(path: Path) -> tuple[list[dict[str, str]], bool]:
-    """Make the daemon load its database; return the deny list's alarms, and whether the daemon is absent."""
+def _reload(path: Path) -> tuple[list[str], bool]:
+    """Make the daemon load its database; return the problems, and whether the daemon is absent."""
     try:
-        alarms: list[dict[str, str]] = ask_daemon(path, "lists_reload")["alarms"]
+        problems: list[str] = ask_daemon(path, "lists_reload")["problems"]
     except DaemonUnreachableError as error:
         echo_stderr(f"this takes effect when the daemon starts: {error}")
         return [], True
-    return alarms, False
+    # Problems of the other list are shown by `status`; they do not make this import a failure.
+    return [problem for problem in problems if not problem.startswith(f"{ALLOW} list:")], False
 
 
 def _add(path: Path, side: str, entries: list[str], note: str, length: str, *, force: bool = False) -> None:
-    seconds = _seconds(length)
+    seconds = duration_from("--for", length) if length else None
     with errors_reported():
         do = f"{side}_add"
         answer, absent = _request(path, do, what=entries, note=note, seconds=seconds, force=force)
@@ -245,15 +252,6 @@ def _warn_about_entries(path: Path, side: str, done: "Sequence[str]") -> None:
         echo_stderr(
             f"{name} does not resolve yet: the DNS returns no address, so it allows none; is it misspelt?"
         )
-
-
-def _seconds(length: str) -> float | None:
-    from ringfence.config.converters import parse_duration  # noqa: PLC0415 - loaded when the command runs
-
-    try:
-        return parse_duration(length) if length else None
-    except ValueError as error:
-        raise typer.BadParameter(f"--for {error}") from None
 
 
 def _country(text: str) -> str:
@@ -293,21 +291,16 @@ def _request_offline(path: Path, do: str, arguments: "Mapping[str, object]") -> 
     import asyncio  # noqa: PLC0415 - loaded when the command runs
 
     from ringfence.daemon.paths import make_folder  # noqa: PLC0415 - loaded when the command runs
+    from ringfence.lists.handlers import ListRequests  # noqa: PLC0415 - loaded when the command runs
+    from ringfence.lists.manager import Lists  # noqa: PLC0415 - loaded when the command runs
     from ringfence.store.database import Store  # noqa: PLC0415 - loaded when the command runs
 
     settings = settings_from(path)
     make_folder(settings.store.path.parent)  # the daemon may never have run
     with Store.open(settings.store.path, owner=False) as store:
-        lists: Lists = _lists(settings, store)
-        return asyncio.run(lists.handlers()[do](arguments))
-
-
-def _lists(settings: Any, store: Any) -> "Lists":  # noqa: ANN401 - types are imported when a command runs
-    from ringfence.lists.manager import Lists  # noqa: PLC0415 - loaded when the command runs
-
-    lists = Lists(store, settings.lists(), lambda _rolls: None, now=time.time)
-    lists.load()
-    return lists
+        lists = Lists(store.entries, settings.lists(), lambda _networks: None, now=time.time)
+        lists.load()
+        return asyncio.run(ListRequests(lists, store.entries, time.time).handlers()[do](arguments))
 
 
 def _print_outcome(done: str, answer: "Mapping[str, list[str]]", absent: str) -> None:
@@ -346,8 +339,8 @@ def _print(rows: Rows, side: str, *, absent: bool) -> None:
         "ENTRY": [printable(row["entry"]) for row in rows],
         "NETWORKS": [_networks(row, absent=absent) for row in rows],
         "FROM": ["file" if row["file"] else printable(row["source"]) for row in rows],
-        "ADDED (UTC)": [_short(row["added"]) for row in rows],
-        "ENDS (UTC)": [_short(row["ends"]) for row in rows],
+        "ADDED (UTC)": [short_time(row["added"], "") for row in rows],
+        "ENDS (UTC)": [short_time(row["ends"], "") for row in rows],
         "NOTE": [printable(row["note"]) + (" (forced)" if row["forced"] else "") for row in rows],
     }
     # A column that is empty in every row is left out.
@@ -389,7 +382,3 @@ def _networks(row: "Mapping[str, Any]", *, absent: bool) -> str:
     if not addresses or len(addresses) > _SHOWN_ADDRESSES:
         return str(row["networks"])
     return "\n".join(addresses)
-
-
-def _short(moment: str | None) -> str:
-    return (moment or "").replace("T", " ").removesuffix("Z")[:16]

@@ -89,4 +89,4 @@ def _record(settings: "Settings", *, switched_off: bool) -> None:
     from ringfence.store.database import Store  # noqa: PLC0415 - loaded when the command runs
 
     with Store.open(settings.store.path, owner=False) as store:
-        store.switched_off = switched_off
+        store.state.set_switched_off(switched_off)

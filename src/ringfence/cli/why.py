@@ -17,6 +17,7 @@ from ringfence.cli.common import (
     errors_reported,
     networks_from,
     settings_from,
+    short_time,
 )
 from ringfence.cli.output import echo_json, echo_stderr
 from ringfence.clock import format_duration
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from ringfence.cli.screen import Screen
+    from ringfence.model import Network
 
 _MAX_SHOWN = 20
 """Attempts that are shown; the latest ones."""
@@ -62,7 +64,7 @@ def why(
         try:
             found = ask_daemon(config, "why", network=str(network))
         except DaemonUnreachableError:
-            found = _without_daemon(config, address)
+            found = _offline(config, network)
     if as_json:
         echo_json(found)
     else:
@@ -76,11 +78,11 @@ def why(
         raise typer.Exit(Exit.PROBLEM)
 
 
-def _without_daemon(path: Path, address: str) -> Document:
-    from ringfence.explain.offline import without_daemon  # noqa: PLC0415 - loaded when the command runs
+def _offline(path: Path, network: "Network") -> Document:
+    from ringfence.explain.as_json import document  # noqa: PLC0415 - loaded when the command runs
+    from ringfence.explain.offline import facts_offline  # noqa: PLC0415 - loaded when the command runs
 
-    [network] = networks_from([address])
-    return without_daemon(settings_from(path), network, time.time())
+    return document(facts_offline(settings_from(path), network, time.time()))
 
 
 def _print(found: Document, screen: "Screen") -> None:
@@ -155,12 +157,12 @@ def _lines(found: Document) -> "Iterator[tuple[str, str]]":
 def _friends(found: Document) -> "Iterator[tuple[str, str]]":
     for friend in found["friends"]:
         how = friend["reason"] if friend["proven"] else f"{friend['reason']}, unproven"
-        lasts = f"since {_short(friend['since'])}, seen {_short(friend['seen'])}"
-        yield "friend", f"{friend['account']} ({how}) {lasts}, until {_short(friend['until'])}"
+        lasts = f"since {short_time(friend['since'])}, seen {short_time(friend['seen'])}"
+        yield "friend", f"{friend['account']} ({how}) {lasts}, until {short_time(friend['until'])}"
     if not found["friends"]:
         yield "friend", "no"
     for friend in found["former"]:
-        yield "was", f"{friend['account']} ({friend['reason']}) until {_short(friend['until'])}"
+        yield "was", f"{friend['account']} ({friend['reason']}) until {short_time(friend['until'])}"
 
 
 def _ban(ban: Document, found: Document) -> str:
@@ -168,7 +170,7 @@ def _ban(ban: Document, found: Document) -> str:
     if ban["attempts"]:
         parts.append(f"{ban['proven']} of {ban['attempts']} attempts proven")
     if ban["since"]:
-        parts.append(f"since {_short(ban['since'])}")
+        parts.append(f"since {short_time(ban['since'])}")
     if ban["in_kernel"]:
         left = "no end" if ban["timeout"] is None else f"{format_duration(ban['timeout'])} left in the kernel"
         dropped = "1 packet" if ban["packets"] == 1 else f"{ban['packets']} packets"
@@ -187,14 +189,14 @@ def _by(ban: Document, found: Document) -> str:
 
 
 def _past(ban: Document, found: Document) -> str:
-    end = f"ended {_short(ban['ended'])}" if ban["ended"] else f"until {_short(ban['expires'])}"
-    return f"{_by(ban, found)}; since {_short(ban['since'])}, {end}"
+    end = f"ended {short_time(ban['ended'])}" if ban["ended"] else f"until {short_time(ban['expires'])}"
+    return f"{_by(ban, found)}; since {short_time(ban['since'])}, {end}"
 
 
 def _entry(entry: Document) -> str:
     leads = "" if entry["network"] == entry["entry"] else f" ({entry['network']})"
     forced = ", forced" if entry["forced"] else ""
-    ends = f", until {_short(entry['ends'])}" if entry["ends"] else ""
+    ends = f", until {short_time(entry['ends'])}" if entry["ends"] else ""
     note = f", {entry['note']}" if entry["note"] else ""
     return f"{entry['list']}: {entry['entry']}{leads}{note}, from {entry['source']}{forced}{ends}"
 
@@ -204,7 +206,7 @@ def _attempts(attempts: list[Document], left_out: frozenset[str]) -> "Table":
 
     columns = {
         "TIME (UTC)": [
-            _short(one["time"], seconds=True)[11 if "date" in left_out else 0 :] for one in attempts
+            short_time(one["time"], seconds=True)[11 if "date" in left_out else 0 :] for one in attempts
         ],
         "ADDRESS": [one["address"] for one in attempts],
         "KIND": [one["kind"] for one in attempts],
@@ -261,7 +263,3 @@ def _rules(rules: list[Document]) -> "Table":
         whose = " (of its network)" if rule["by"] == "prefix" else ""
         add_row(table, (rule["rule"] + whose, of, str(rule["proven"]), format_duration(rule["window"]), left))
     return table
-
-
-def _short(moment: str | None, *, seconds: bool = False) -> str:
-    return (moment or "?").replace("T", " ").removesuffix("Z")[: 19 if seconds else 16]

@@ -19,13 +19,15 @@ from ringfence.explain.lookup import BanRecords, read_bans, running_of
 from ringfence.lists.lookup import Holder
 from ringfence.model import Network, Scope, parse_network
 from ringfence.networks import IPV6_SENDER, is_one_host, prefix_of
+from ringfence.store.bans import BanTable
 
 
 class AddressFacts:
-    """Handles ``{"do": "why", "network": "198.51.100.7"}`` with the data of the firewall's side."""
+    """Handles ``{"do": "why", "network": "198.51.100.7"}`` from the firewall's side and the recorded bans."""
 
-    def __init__(self, side: FirewallSide) -> None:
+    def __init__(self, side: FirewallSide, bans: BanTable) -> None:
         self._side = side
+        self._bans = bans
         self._enforcer = side.enforcer
 
     async def answer(self, request: Mapping[str, Any]) -> Document:
@@ -41,7 +43,7 @@ class AddressFacts:
         enforcer, detector, wall = self._enforcer, self._enforcer.detector, self._enforcer.clock.wall()
         problems: list[str] = []
         subject = detector.subject_of(network.network_address) if _is_sender(network) else network
-        found = await asyncio.to_thread(read_bans, enforcer.backend, enforcer.records.store, network, wall)
+        found = await asyncio.to_thread(read_bans, enforcer.backend, self._bans, network, wall)
         holders = await self._holding(network, problems)
         mono = enforcer.clock.mono()
         story = None

@@ -19,6 +19,7 @@ import structlog
 from attrs import asdict
 
 from ringfence import control
+from ringfence.alarm_codes import AlarmCode
 from ringfence.bans.suspects import Suspects
 from ringfence.clock import Clock
 from ringfence.config.schema import Settings
@@ -37,7 +38,6 @@ from ringfence.daemon.source_watchdog import SourceWatchdog
 from ringfence.daemon.status_collector import StatusCollector
 from ringfence.detect.detector import Detector
 from ringfence.host.connections import ConnectionTable
-from ringfence.store.best_effort import Records
 from ringfence.store.database import Store
 from ringfence.store.writer import Writer
 
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 SECOND = 1.0
 JUDGE_EVERY = 0.5
 FRIENDS_EVERY = 0.05
-ALARMS_EVERY = 2.0
+STORE_EVERY = 2.0
 RETRY_EVERY = 30.0
 COUNTERS_EVERY = 30.0
 PURGE_EVERY = 3_600.0
@@ -102,7 +102,7 @@ class Daemon:
 
     def _work(self) -> list[Coroutine[None, None, None]]:
         """Return what runs until the daemon stops."""
-        side, clock = self._side, self._clock
+        side, store, clock = self._side, self._side.store, self._clock
         return [
             self._sources.run(),
             self._wait_for_friends(),
@@ -119,15 +119,15 @@ class Daemon:
             every(SECOND, side.enforcer.tick),
             every(SECOND, self._judge_floods),
             every(SECOND, side.trial.look),
-            every(ALARMS_EVERY, self._status.update_alarms),
+            every(STORE_EVERY, self._check_store),
             every(RETRY_EVERY, side.manager.retry_switch_on),
-            every(PURGE_EVERY, lambda: side.records.purge(clock.wall())),
+            every(PURGE_EVERY, lambda: store.best_effort.write(lambda: store.purge(clock.wall()))),
             self._read_counters(),
             _feed_watchdog(),
         ]
 
     def _handlers(self) -> Mapping[str, control.Handler]:
-        answers = RequestHandlers(self._side, self._status.collect).handlers()
+        answers = RequestHandlers(self._side, self._side.store, self._status.collect).handlers()
         return {**answers, "reload": lambda _: asdict(self._reloader.reload())}
 
     async def _wait_for_friends(self) -> None:
@@ -150,6 +150,18 @@ class Daemon:
         while True:
             await asyncio.sleep(COUNTERS_EVERY)
             await self._side.limiter.counters()
+
+    def _check_store(self) -> None:
+        """Update the alarms of the database, which stay until an administrator has fixed it."""
+        store, alarms = self._side.store, self._side.alarms
+        for code, text in (
+            (AlarmCode.STORE_DAMAGED, store.damage()),
+            (AlarmCode.STORE_IN_MEMORY, store.memory_reason),
+        ):
+            if text:
+                alarms.activate(code, "", text)
+            else:
+                alarms.clear(code, "")
 
 
 async def _feed_watchdog() -> None:
@@ -184,7 +196,7 @@ def build_daemon(
     )
     pipeline.wire_asterisk = settings.asterisk[0].name
     wire = _wire(pipeline, side, clock) if settings.wire else None
-    positions, watchdog = LogPositions(side.records), SourceWatchdog(side.alarms)
+    positions, watchdog = LogPositions(side.store.state, side.store.best_effort), SourceWatchdog(side.alarms)
     sources = SourceManager(pipeline, side.friends, positions, watchdog, wire, clock)
     reloader = Reloader(path, settings, side.detector, pipeline, side, sources)
     status = StatusCollector(side, sources, wire, reloader, connections, writer, clock)
@@ -198,9 +210,9 @@ def run(path: Path, settings: Settings, trial_for: float = 0.0) -> None:
     """
     clock, connections = Clock(), ConnectionTable()
     with ExitStack() as stack:
-        store, fleeting = Store.open_or_memory(settings.store.path)
-        stack.enter_context(store)
-        writer = stack.enter_context(Writer())
+        writer = Writer()
+        store = stack.enter_context(Store.open_or_memory(settings.store.path, writer))
+        stack.enter_context(writer)  # it ends before the store is closed
         log_group = _log_group(settings)
         chosen = choose(settings, log_group)
         stack.callback(chosen.backend.close)
@@ -213,11 +225,10 @@ def run(path: Path, settings: Settings, trial_for: float = 0.0) -> None:
             claimed=settings.claims(),
             corroborated=settings.corroborated(),
         )
-        records = Records(store, writer, fleeting)
-        side = build_firewall_side(settings, records, detector, chosen, clock, log_group)
+        side = build_firewall_side(settings, store, detector, chosen, clock, log_group)
         daemon = build_daemon(path, settings, side, connections, writer, clock)
         if trial_for:
-            trial.begin(store, clock.wall() + trial_for)
+            trial.begin(store.state, clock.wall() + trial_for)
         end = side.trial.until
         if end is not None:
             trial.start_standby(path, end)

@@ -14,7 +14,7 @@ from ringfence.lists.compose import ListNetworks
 from ringfence.lists.manager import Lists
 from ringfence.model import Network
 from ringfence.networks import NetworkSet
-from ringfence.store.best_effort import Records
+from ringfence.store.database import Store
 
 
 class ExemptionTracker:
@@ -59,14 +59,14 @@ class NetworkFollower:
         lists: Lists,
         friends: FriendRegistry,
         exemptions: ExemptionTracker,
-        records: Records,
+        store: Store,
     ) -> None:
         self._protected = protected
         self._names = names
         self._lists = lists
         self._friends = friends
         self._exemptions = exemptions
-        self._records = records
+        self._store = store
 
     def read(self) -> None:
         """Read everything for the start. Do not call it in a running event loop."""
@@ -75,7 +75,7 @@ class NetworkFollower:
         self._lists.on_resolved(self._names.answers)
         self._friends.on_resolved(self._names.answers)
         self._exemptions.on_lists_changed(self._lists.load())
-        self._records.read(self._friends.load, None)
+        self._store.best_effort.read(self._friends.load, None)
 
     async def run(self) -> None:
         """Follow changes until cancelled."""
@@ -92,4 +92,4 @@ class NetworkFollower:
         """Apply and record new addresses of names."""
         self._lists.on_resolved(answers)
         self._friends.on_resolved(answers)
-        self._records.name_answers(answers)
+        self._store.names.save(answers)

@@ -5,7 +5,6 @@ from functools import partial
 import structlog
 from attrs import frozen
 
-from ringfence.alarm_codes import Alarm
 from ringfence.alarms import Alarms
 from ringfence.bans.enforcer import Enforcer
 from ringfence.bans.ledger import Ledger
@@ -18,7 +17,6 @@ from ringfence.daemon.firewall_manager import ChangeWatch, FirewallManager
 from ringfence.daemon.firewall_rules import RuleUpdates, WantedRules
 from ringfence.daemon.kernel_lists import KernelFriends, KernelLists
 from ringfence.daemon.limiter_watch import LimiterWatch
-from ringfence.daemon.present_alarms import firewall_alarms, store_alarms
 from ringfence.daemon.protected_networks import ProtectedNetworks
 from ringfence.daemon.trial_watch import TrialWatch
 from ringfence.detect.detector import Detector
@@ -29,15 +27,15 @@ from ringfence.friends.registry import FriendRegistry
 from ringfence.host.interfaces import missing_interfaces
 from ringfence.host.names import Names
 from ringfence.lists.manager import Lists
-from ringfence.store.best_effort import Records
+from ringfence.store.database import Store
 
 
 @frozen
 class FirewallSide:
     """The parts that guard, each complete. Nothing is in the kernel before :meth:`start`."""
 
+    store: Store
     alarms: Alarms
-    records: Records
     protected: ProtectedNetworks
     names: Names
     friends: FriendRegistry
@@ -67,16 +65,14 @@ class FirewallSide:
         structlog.get_logger().info("firewall.chosen", backend=self.backend.name, why=self.why)
 
     @property
-    def present_alarms(self) -> list[Alarm]:
-        """The alarms that last as long as a state of these parts."""
+    def problems(self) -> list[str]:
+        """The problems of these parts, a line each."""
         return [
-            *firewall_alarms(self.enforcer),
+            *self.trial.problems,
             *missing_interfaces(self.wanted_rules.settings.firewall.interfaces),
-            *store_alarms(self.records),
-            *self.trial.running,
-            *self.protected.alarms,
-            *self.names.alarms,
-            *self.lists.alarms,
+            *self.protected.problems,
+            *self.names.problems,
+            *self.lists.problems,
         ]
 
     def configure(self, settings: Settings) -> None:
@@ -105,7 +101,7 @@ def choose(settings: Settings, log_group: int | None = None) -> ChosenBackend:
 
 def build_firewall_side(
     settings: Settings,
-    records: Records,
+    store: Store,
     detector: Detector,
     chosen: ChosenBackend,
     clock: Clock,
@@ -114,28 +110,28 @@ def build_firewall_side(
     """Build the parts for ``settings``, on the chosen backend."""
     backend, alarms = chosen.backend, Alarms(clock.wall)
     protected = ProtectedNetworks()
-    names = Names(records.names())
+    names = Names(store.names.load())
     friends = FriendRegistry(
-        records.store,
+        store.friends,
         clock.wall,
         friends=detector.friends,
-        remember=records.remember,
+        remember=store.best_effort.write,
         follow=partial(names.want, by="friends"),
         own=protected.is_own,
     )
     passing, ledger = Passing(friends.friends), Ledger()
     kernel_lists = KernelLists(passing, ledger, clock, settings.firewall.max_bans)
     wanted = WantedRules(settings, friends.startup, clock, log_group)
-    enforcer = Enforcer(backend, records, detector, clock, kernel_lists.contents, ledger)
+    enforcer = Enforcer(backend, store.records, detector, clock, kernel_lists.contents, ledger)
     reconciler = Reconciler(enforcer, alarms)
     exemptions = ExemptionTracker(protected, kernel_lists, enforcer)
     follow = partial(names.want, by="lists")
-    lists = Lists(records.store, settings.lists(), exemptions.on_lists_changed, now=clock.wall, follow=follow)
+    lists = Lists(store.entries, settings.lists(), exemptions.on_lists_changed, now=clock.wall, follow=follow)
     kernel_friends = KernelFriends(friends, passing, kernel_lists, enforcer, detector, clock)
     folder = settings.control.socket.parent
     return FirewallSide(
+        store=store,
         alarms=alarms,
-        records=records,
         protected=protected,
         names=names,
         friends=friends,
@@ -148,11 +144,11 @@ def build_firewall_side(
         rules=RuleUpdates(wanted, backend, enforcer, alarms),
         exemptions=exemptions,
         lists=lists,
-        networks=NetworkFollower(protected, names, lists, friends, exemptions, records),
+        networks=NetworkFollower(protected, names, lists, friends, exemptions, store),
         kernel_friends=kernel_friends,
         manager=FirewallManager(backend, enforcer, exemptions, kernel_friends, alarms, folder),
         changes=ChangeWatch(backend, enforcer, reconciler),
         limiter=LimiterWatch(backend, enforcer, alarms),
         effectiveness=BanEffectiveness(detector, ledger, reconciler, protected, wanted, alarms, clock),
-        trial=TrialWatch(records, enforcer, alarms, clock),
+        trial=TrialWatch(store, enforcer, alarms, clock),
     )

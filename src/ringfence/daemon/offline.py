@@ -28,7 +28,6 @@ from ringfence.firewall.requirements import require_capabilities
 from ringfence.host.listening import find_ports
 from ringfence.model import Network
 from ringfence.sources.wire import GROUP
-from ringfence.store.best_effort import Records
 from ringfence.store.database import Store
 
 _PROC = Path("/proc")
@@ -55,13 +54,13 @@ def _enforcer(settings: Settings) -> Iterator[Enforcer]:
     log.configure(logging.CRITICAL)  # the command prints the result
     _require_root()
     make_folder(settings.store.path.parent)  # the unit may never have been started
-    store, fleeting = Store.open_or_memory(settings.store.path)
+    store = Store.open_or_memory(settings.store.path)
     claim = claim_sets(settings.control.socket.parent)
     with store, claim, closing(_backend(settings)) as backend:
-        enforcer = Enforcer(backend, Records(store, fleeting=fleeting), Detector(()), Clock())
+        enforcer = Enforcer(backend, store.records, Detector(()), Clock())
         _load(enforcer)
         yield enforcer
-        failed = fleeting or enforcer.records.error
+        failed = store.memory_reason or store.best_effort.error
         if enforcer.counts.unbanned and failed:
             raise StoreError(
                 f"removed from the kernel, but the next start bans again: this is not recorded: {failed}"

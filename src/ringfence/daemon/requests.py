@@ -19,17 +19,22 @@ from ringfence.daemon.status import StatusData, bans_report, status_report
 from ringfence.errors import ControlError, StoreError
 from ringfence.firewall.contract import Counters, NetworkList
 from ringfence.friends.handlers import FriendRequests
+from ringfence.lists.handlers import ListRequests
 from ringfence.model import Network, parse_network
+from ringfence.store.database import Store
 
 
 class RequestHandlers:
     """Handles requests to the firewall's side of the daemon; ``seen`` returns the data for the status."""
 
-    def __init__(self, side: FirewallSide, seen: Callable[[Counters], StatusData]) -> None:
+    def __init__(self, side: FirewallSide, store: Store, seen: Callable[[Counters], StatusData]) -> None:
         self._side = side
+        self._store = store
         self._enforcer = side.enforcer
         self._seen = seen
-        self._requests = FriendRequests(side.friends, side.enforcer.clock.wall)
+        wall = side.enforcer.clock.wall
+        self._friend_requests = FriendRequests(side.friends, wall)
+        self._list_requests = ListRequests(side.lists, store.entries, wall)
 
     def handlers(self) -> Mapping[str, control.Handler]:
         """Return the handler of each request."""
@@ -41,9 +46,9 @@ class RequestHandlers:
             "off": self._off,
             "on": self._on,
             "confirm": self._confirm,
-            **self._side.lists.handlers(),
+            **self._list_requests.handlers(),
             "friends": self._friends,
-            **self._requests.handlers(),
+            **self._friend_requests.handlers(),
             "why": self._why,
         }
 
@@ -51,7 +56,7 @@ class RequestHandlers:
         """Return all that is known of one address."""
         from ringfence.daemon.address_facts import AddressFacts  # noqa: PLC0415 - loaded when a command asks
 
-        return await AddressFacts(self._side).answer(request)
+        return await AddressFacts(self._side, self._store.bans).answer(request)
 
     async def _bans(self, request: Mapping[str, Any]) -> Encoded:
         """List the kernel's bans in a thread, so that listing delays no ban."""
@@ -78,7 +83,7 @@ class RequestHandlers:
     async def _friends(self, request: Mapping[str, Any]) -> Encoded:
         """Encode the list in a thread: there may be tens of thousands of friends."""
         wanted = _networks(request) if "networks" in request else None
-        return Encoded(await asyncio.to_thread(list, self._requests.listed(wanted)))
+        return Encoded(await asyncio.to_thread(list, self._friend_requests.listed(wanted)))
 
     def _ban(self, request: Mapping[str, Any]) -> object:
         seconds, reason = request.get("seconds"), request.get("reason", "")
@@ -99,11 +104,10 @@ class RequestHandlers:
 
     def _off(self, _: Mapping[str, Any]) -> object:
         self._enforcer.switch_off()
-        fleeting = self._enforcer.records.fleeting
-        if fleeting:
+        if self._store.memory_reason:
             raise StoreError(
                 "everything is removed, but the next start enforces again, since this is not recorded: "
-                f"{fleeting}"
+                f"{self._store.memory_reason}"
             )
         return True
 
@@ -112,7 +116,7 @@ class RequestHandlers:
         return True
 
     def _confirm(self, _: Mapping[str, Any]) -> object:
-        return trial.confirm(self._enforcer.records.store)
+        return trial.confirm(self._store.state)
 
 
 def _networks(request: Mapping[str, Any]) -> list[Network]:

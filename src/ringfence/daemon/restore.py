@@ -12,7 +12,6 @@ from ringfence.daemon import trial
 from ringfence.daemon.firewall_side import build_firewall_side, choose
 from ringfence.daemon.lock import claim_sets
 from ringfence.detect.detector import Detector
-from ringfence.store.best_effort import Records
 from ringfence.store.database import Store
 
 
@@ -22,18 +21,17 @@ def restore_bans(settings: Settings) -> str:
     No test packet is sent, because the loopback interface may not be up yet.
     """
     with ExitStack() as stack:
-        store, fleeting = Store.open_or_memory(settings.store.path)
-        stack.enter_context(store)
-        records = Records(store, fleeting=fleeting)
-        if records.switched_off:
+        store = stack.enter_context(Store.open_or_memory(settings.store.path))
+        if store.records.switched_off:
             return "ringfence is switched off: nothing was put in place"
-        if records.read(lambda: trial.until(store), None) is not None:
+        if store.best_effort.read(lambda: trial.until(store.state), None) is not None:
             return "a trial was not confirmed: nothing was put in place"
         chosen = choose(settings)
         stack.callback(chosen.backend.close)
         if chosen.backend.enforces:
             stack.enter_context(claim_sets(settings.control.socket.parent))
-        side = build_firewall_side(settings, records, Detector(()), chosen, Clock())
+        side = build_firewall_side(settings, store, Detector(()), chosen, Clock())
         side.start(verified=False)
         done = f"{len(side.enforcer.ledger)} bans are in place ({chosen.backend.name})"
-        return "; ".join([done, *filter(None, (records.damage, fleeting, records.error))])
+        problems = (store.damage(), store.memory_reason, store.best_effort.error)
+        return "; ".join([done, *filter(None, problems)])

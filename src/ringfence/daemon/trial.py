@@ -19,20 +19,21 @@ from pathlib import Path
 from ringfence.errors import ControlError, DaemonUnreachableError, RingfenceError
 from ringfence.store.database import Store
 from ringfence.store.rows import LAST
+from ringfence.store.state import SavedState
 
 GRACE = 3.0
 """Seconds that the standby process waits after the end, so that the daemon acts first."""
 _FACT = "trial"
 
 
-def begin(store: Store, until: float) -> None:
+def begin(state: SavedState, until: float) -> None:
     """Record that the trial ends at ``until`` (wall clock) unless it is confirmed."""
-    store.remember_fact(_FACT, repr(until))
+    state.set_fact(_FACT, repr(until))
 
 
-def until(store: Store) -> float | None:
+def until(state: SavedState) -> float | None:
     """Return the end of the trial; None if there is no trial or the record is unreadable."""
-    value = store.fact(_FACT)
+    value = state.fact(_FACT)
     try:
         end = float(value) if value is not None else None
     except ValueError:
@@ -40,11 +41,11 @@ def until(store: Store) -> float | None:
     return end if end is not None and 0.0 <= end <= LAST else None
 
 
-def confirm(store: Store) -> bool:
+def confirm(state: SavedState) -> bool:
     """Keep what is in place; return whether there was a trial."""
-    if until(store) is None:
+    if until(state) is None:
         return False
-    store.remember_fact(_FACT, None)
+    state.set_fact(_FACT, None)
     return True
 
 
@@ -66,17 +67,17 @@ def main(config: str, end: str, *, sleep: Callable[[float], None] = time.sleep) 
     settings = load_what_is_right(Path(config))
     try:
         with Store.open(settings.store.path, owner=False) as store:
-            if until(store) != finish:
+            if until(store.state) != finish:
                 return 0
-            remove_everything(settings.control.socket, store)
-            store.remember_fact(_FACT, None)
+            remove_everything(settings.control.socket, store.state)
+            store.state.set_fact(_FACT, None)
     except RingfenceError as error:
         print(f"the trial's end: {error}", file=sys.stderr)  # noqa: T201 - this process has no logger
         return 1
     return 0
 
 
-def remove_everything(socket: Path, store: Store | None) -> None:
+def remove_everything(socket: Path, state: SavedState) -> None:
     """Do what ``ringfence off`` does: through the daemon, or without it if none answers."""
     from ringfence import control  # noqa: PLC0415 - loaded when the time has come
     from ringfence.firewall.cleanup import flush_everything  # noqa: PLC0415 - loaded when the time has come
@@ -84,8 +85,8 @@ def remove_everything(socket: Path, store: Store | None) -> None:
     try:
         control.ask(socket, "off")
     except (DaemonUnreachableError, ControlError):
-        if store is not None:  # first, so that a daemon that does not answer does not repair what is removed
-            store.switched_off = True
+        # First, so that a daemon that does not answer does not repair what is removed.
+        state.set_switched_off(True)
         flush_everything()
 
 

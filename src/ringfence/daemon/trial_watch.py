@@ -2,21 +2,21 @@
 
 import structlog
 
-from ringfence.alarm_codes import Alarm, AlarmCode
+from ringfence.alarm_codes import AlarmCode
 from ringfence.alarms import Alarms
 from ringfence.bans.enforcer import Enforcer
 from ringfence.clock import Clock
 from ringfence.daemon import trial
 from ringfence.errors import FirewallError, StoreError
 from ringfence.model import rfc3339
-from ringfence.store.best_effort import Records
+from ringfence.store.database import Store
 
 
 class TrialWatch:
     """Ends the recorded trial unless it is confirmed."""
 
-    def __init__(self, records: Records, enforcer: Enforcer, alarms: Alarms, clock: Clock) -> None:
-        self._records = records
+    def __init__(self, store: Store, enforcer: Enforcer, alarms: Alarms, clock: Clock) -> None:
+        self._store = store
         self._enforcer = enforcer
         self._alarms = alarms
         self._clock = clock
@@ -25,16 +25,15 @@ class TrialWatch:
     @property
     def until(self) -> float | None:
         """The end of the trial (wall clock), None without a trial."""
-        return self._records.read(lambda: trial.until(self._records.store), None)
+        return self._store.best_effort.read(lambda: trial.until(self._store.state), None)
 
     @property
-    def running(self) -> list[Alarm]:
-        """The alarm about the trial, if there is one."""
+    def problems(self) -> list[str]:
+        """A line about the trial, if there is one."""
         end = self.until
         if end is None:
             return []
-        text = f"everything is removed at {rfc3339(end)}, unless: ringfence confirm"
-        return [Alarm(AlarmCode.TRIAL_RUNNING, "", text)]
+        return [f"a trial: everything is removed at {rfc3339(end)}, unless: ringfence confirm"]
 
     def look(self) -> None:
         """End the trial if its time is over."""
@@ -49,7 +48,7 @@ class TrialWatch:
         self._log.warning("trial.ended", fix="ringfence on")
         try:
             self._enforcer.switch_off()
-            trial.confirm(self._records.store)
+            trial.confirm(self._store.state)
         except (FirewallError, StoreError) as error:
             text = f"the trial has ended, but not everything is removed: {error}; fix: ringfence off"
             self._alarms.activate(AlarmCode.TRIAL_NOT_ENDED, "", text)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from attrs import Factory, evolve, frozen
 
-from ringfence.alarms import ActiveAlarm
+from ringfence.alarms import Alarm
 from ringfence.bans.exemptions import overlap
 from ringfence.detect.judgement import AddressSummary
 from ringfence.detect.rules import Claimed
@@ -76,7 +76,7 @@ class NetworkFacts:
     ahead: float = 0.0
     contains_exempt: bool = False
     claimed: Claimed = Factory(Claimed)
-    alarms: tuple[ActiveAlarm, ...] = ()
+    alarms: tuple[Alarm, ...] = ()
     enforcing: bool = True
     live: bool = True
     problems: tuple[str, ...] = ()

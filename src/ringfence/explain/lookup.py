@@ -1,6 +1,6 @@
 """Facts of the kernel and the database about a network."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 from attrs import frozen
 
@@ -8,7 +8,7 @@ from ringfence.errors import FirewallError, FirewallIncompleteError, StoreError
 from ringfence.explain.facts import ActiveBan, covers
 from ringfence.firewall.contract import Backend, Element
 from ringfence.model import Ban, Network, Scope
-from ringfence.store.database import KEEP, Store
+from ringfence.store.bans import KEEP, BanTable
 from ringfence.store.history import Past
 
 MAX_PAST = 50
@@ -24,7 +24,7 @@ class BanRecords:
     problems: tuple[str, ...]
 
 
-def read_bans(backend: Backend, store: Store | None, network: Network, now: float) -> BanRecords:
+def read_bans(backend: Backend, recorded: BanTable | None, network: Network, now: float) -> BanRecords:
     """Read both. Run it in a thread: reading the whole kernel set may take long."""
     problems: list[str] = []
     elements: list[Element] = []
@@ -36,7 +36,7 @@ def read_bans(backend: Backend, store: Store | None, network: Network, now: floa
     except FirewallError as error:
         problems.append(f"the kernel's bans are unknown: {error}")
     try:
-        past = store.past(network, now - KEEP, MAX_PAST) if store is not None else []
+        past = recorded.past(network, now - KEEP, MAX_PAST) if recorded is not None else []
     except StoreError as error:
         problems.append(f"recorded bans are unknown: {error}")
     return BanRecords(tuple(elements), tuple(past), tuple(problems))
@@ -48,12 +48,6 @@ def running_of(
     """Merge the kernel's bans, recorded bans, and other ``known`` ones; the widest network first."""
     recorded = {(one.ban.network, one.ban.scope): one.ban for one in found.past if one.runs(now)}
     elements = {(one.network, one.scope): one for one in found.elements}
-    return tuple(_each(elements, {**known, **recorded}))
-
-
-def _each(
-    elements: Mapping[tuple[Network, Scope], Element], bans: Mapping[tuple[Network, Scope], Ban | None]
-) -> Iterator[ActiveBan]:
+    bans = {**known, **recorded}
     every = sorted({*elements, *bans}, key=lambda key: (key[0].prefixlen, str(key[1])))
-    for network, scope in every:
-        yield ActiveBan(network, scope, bans.get((network, scope)), elements.get((network, scope)))
+    return tuple(ActiveBan(*key, bans.get(key), elements.get(key)) for key in every)

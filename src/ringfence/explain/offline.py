@@ -7,7 +7,6 @@ from ringfence.bans.exemptions import ITSELF
 from ringfence.config.schema import Settings
 from ringfence.detect.friends import MOST
 from ringfence.errors import HostError, RingfenceError, StoreError
-from ringfence.explain.as_json import Document, document
 from ringfence.explain.facts import NetworkFacts
 from ringfence.explain.lookup import read_bans, running_of
 from ringfence.firewall import make_backend
@@ -16,15 +15,10 @@ from ringfence.host.protected import read_protected
 from ringfence.lists.lookup import Holder, holders
 from ringfence.lists.manager import Lists
 from ringfence.model import Friend, Network
-from ringfence.store.best_effort import Records
 from ringfence.store.database import Store
+from ringfence.store.friends import FriendTable
 
 _OWN = "an address of this host"
-
-
-def without_daemon(settings: Settings, network: Network, now: float) -> Document:
-    """Answer as the daemon would, as far as possible; read errors are among the problems."""
-    return document(facts_offline(settings, network, now))
 
 
 def facts_offline(settings: Settings, network: Network, now: float) -> NetworkFacts:
@@ -46,10 +40,10 @@ def _known(
 ) -> NetworkFacts:
     backend = make_backend(settings.firewall.backend)
     try:
-        found = read_bans(backend, store, network, now)
+        found = read_bans(backend, store.bans if store is not None else None, network, now)
     finally:
         backend.close()
-    friends = _friends(store, network, now) if store is not None else []
+    friends = _friends(store.friends, network, now) if store is not None else []
     return NetworkFacts(
         network=network,
         now=now,
@@ -60,14 +54,14 @@ def _known(
         protected=_protected(problems),
         friends=tuple(friend for friend in friends if friend.until > now),
         former=tuple(friend for friend in friends if friend.until <= now),
-        enforcing=store is None or not store.switched_off,
+        enforcing=store is None or not store.state.switched_off(),
         live=False,
         problems=(*found.problems, *problems),
     )
 
 
-def _friends(store: Store, network: Network, now: float) -> list[Friend]:
-    both = (*store.friends(now, MOST), *store.former_friends(now, MOST))
+def _friends(friends: FriendTable, network: Network, now: float) -> list[Friend]:
+    both = (*friends.current(now, MOST), *friends.former(now, MOST))
     return [friend for friend in both if friend.address in network]
 
 
@@ -76,8 +70,8 @@ def _holders(settings: Settings, store: Store | None, network: Network, now: flo
     configured = settings.lists()
     if store is None:
         return list(holders(network, configured.entries, {}, lambda _place, _network: None))
-    lists = Lists(store, configured, lambda _rolls: None, now=lambda: now)
-    lists.on_resolved(Records(store).names())
+    lists = Lists(store.entries, configured, lambda _rolls: None, now=lambda: now)
+    lists.on_resolved(store.names.load())
     lists.load()
     return asyncio.run(lists.holding(network))
 

@@ -23,9 +23,10 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from ringfence.errors import HostError
 from ringfence.host.gateways import read_gateways
+from ringfence.host.listening import listening_sockets
 from ringfence.host.processes import network_of, processes
 from ringfence.model import Address, Network
-from ringfence.netlink.sock_diag import CLOSED, LISTENING, port_of, sockets
+from ringfence.netlink.sock_diag import port_of
 
 EVERY = 60.0
 """Seconds for which the facts about the host are reused."""
@@ -266,13 +267,10 @@ def _cards(messages: Any, links: Mapping[int, _Link]) -> tuple[str, ...]:  # noq
 
 
 def _listening() -> frozenset[int]:
-    asked = ((socket.IPPROTO_TCP, 1 << LISTENING), (socket.IPPROTO_UDP, 1 << CLOSED))
+    protocols = (socket.IPPROTO_TCP, socket.IPPROTO_UDP)
     try:
         return frozenset(
-            port_of(row.local_port)
-            for family in (socket.AF_INET, socket.AF_INET6)
-            for protocol, states in asked
-            for row in sockets(family, protocol, states)
+            port_of(row.local_port) for protocol in protocols for row in listening_sockets(protocol)
         )
     except OSError:
         return frozenset()

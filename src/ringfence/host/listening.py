@@ -49,8 +49,7 @@ def find_ports(ami_port: int | None, folder: Path = FOLDER, proc: Path = PROC) -
     of the manager interface on this host, None if it is elsewhere.
     """
     try:
-        tcp = [row for family in _FAMILIES for row in sockets(family, socket.IPPROTO_TCP, 1 << LISTENING)]
-        udp = [row for family in _FAMILIES for row in sockets(family, socket.IPPROTO_UDP, 1 << CLOSED)]
+        tcp, udp = listening_sockets(socket.IPPROTO_TCP), listening_sockets(socket.IPPROTO_UDP)
     except OSError:  # a kernel without the modules for it
         return None
     own = frozenset(inode for process in processes(_NAME, proc) for inode in sockets_of(process, proc))
@@ -71,7 +70,14 @@ def find_ports(ami_port: int | None, folder: Path = FOLDER, proc: Path = PROC) -
     return found if found.udp or set(found.tcp) - {ami_port} else None
 
 
-_FAMILIES = (socket.AF_INET, socket.AF_INET6)
+def listening_sockets(protocol: int) -> list[Socket]:
+    """Return the sockets of both IP versions that listen (TCP), or are not connected (UDP).
+
+    Raise OSError if the kernel has no list of this protocol.
+    """
+    state = LISTENING if protocol == socket.IPPROTO_TCP else CLOSED
+    families = (socket.AF_INET, socket.AF_INET6)
+    return [row for family in families for row in sockets(family, protocol, 1 << state)]
 
 
 def _ports(rows: Iterable[Socket]) -> tuple[int, ...]:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from attrs import Factory, define, frozen
 
-from ringfence.alarm_codes import Alarm, AlarmCode
 from ringfence.lists.entries import COMMAND, CONFIGURATION, EntryKind, parse_entry, protection_refusal
 from ringfence.lists.prefixes import Gatherer, Prefixes, coded
 from ringfence.model import ListEntry, ListKind, Network
@@ -17,10 +16,6 @@ Answers = Mapping[str, frozenset[Network]]
 
 PlaceLookup = Callable[[frozenset[str]], Mapping[str, Prefixes]]
 """A function that returns the networks of countries and autonomous systems."""
-
-
-ListAlarm = tuple[ListKind, Alarm]
-"""An alarm, and the list that it is about."""
 
 
 @frozen
@@ -51,7 +46,7 @@ class ComposedLists:
     places: Mapping[str, int] = Factory(dict)
     forced: tuple[Network, ...] = ()
     ends: float | None = None
-    alarms: tuple[ListAlarm, ...] = ()
+    problems: tuple[str, ...] = ()
 
 
 @define
@@ -69,35 +64,33 @@ def compose(
     places: PlaceLookup,
     protected: Mapping[Network, str],
 ) -> ComposedLists:
-    """Compose the networks of ``entries``; an unusable entry is an alarm, and the rest is used."""
+    """Compose the networks of ``entries``; an unusable entry is a problem, and the rest is used."""
     found = {kind: _Found() for kind in ListKind}
     forced: list[Network] = []
     ends: float | None = None
-    alarms: list[ListAlarm] = []
+    problems: list[str] = []
     for entry in entries:
         if entry.until is not None:
             ends = entry.until if ends is None else min(ends, entry.until)
         try:
             network = _take(entry, found[entry.kind])
         except ValueError as error:
-            text = f"{entry.kind} list: {error}"
-            alarms.append((entry.kind, Alarm(AlarmCode.LIST_INVALID_ENTRY, entry.value, text)))
+            problems.append(f"{entry.kind} list: {error}")
             continue
         if entry.kind is ListKind.ALLOW or network is None:
             continue
         if entry.forced:
             forced.append(network)
         elif reason := protection_refusal(network, protected):
-            text = f"deny list: {reason}, so it is not denied; remove it, or add it with --force"
-            alarms.append((entry.kind, Alarm(AlarmCode.LIST_NOT_DENIED, entry.value, text)))
-    counts = _add_resolved(found, answers, places, alarms)
+            problems.append(f"deny list: {reason}, so it is not denied; remove it, or add it with --force")
+    counts = _add_resolved(found, answers, places, problems)
     rolls = ListNetworks(
         found[ListKind.ALLOW].networks.prefixes(),
         found[ListKind.DENY].networks.prefixes(),
         guarded(protected, forced),
     )
     hosts = frozenset(found[ListKind.ALLOW].hosts)
-    return ComposedLists(rolls, hosts, counts, tuple(forced), ends, tuple(alarms))
+    return ComposedLists(rolls, hosts, counts, tuple(forced), ends, tuple(problems))
 
 
 def guarded(protected: Iterable[Network], forced: Sequence[Network]) -> frozenset[Network]:
@@ -124,7 +117,7 @@ def _take(entry: ListEntry, found: _Found) -> Network | None:
 
 
 def _add_resolved(
-    found: Mapping[ListKind, _Found], answers: Answers, places: PlaceLookup, alarms: list[ListAlarm]
+    found: Mapping[ListKind, _Found], answers: Answers, places: PlaceLookup, problems: list[str]
 ) -> Mapping[str, int]:
     """Add the networks of names and places; return the number of networks of each place.
 
@@ -140,6 +133,5 @@ def _add_resolved(
             if known.get(place):
                 mine.networks.extend(known[place])
             else:
-                text = f"{kind} list: no database has a network of it"
-                alarms.append((kind, Alarm(AlarmCode.LIST_UNKNOWN_PLACE, place, text)))
+                problems.append(f"{kind} list: {place}: no database has a network of it")
     return {place: len(networks) for place, networks in known.items()}

@@ -17,7 +17,6 @@ from ipaddress import IPv4Address, IPv6Address, IPv6Network
 from pathlib import Path
 from typing import Any
 
-from ringfence.alarm_codes import Alarm, AlarmCode
 from ringfence.errors import ListError
 from ringfence.lists.prefixes import V4_BITS, V6_BITS, Gatherer, Prefixes
 from ringfence.model import Network
@@ -33,7 +32,7 @@ class GeoDatabases:
     """The networks of the requested places; a file that has changed is read again."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
-        self.alarms: list[Alarm] = []
+        self.problems: list[str] = []
         self._paths = tuple(paths)
         self._read: dict[Path, tuple[frozenset[str], Mapping[str, Prefixes]]] = {}
         self._identities: dict[Path, object] = {}
@@ -42,9 +41,9 @@ class GeoDatabases:
     def networks(self, places: frozenset[str]) -> Mapping[str, Prefixes]:
         """Return the networks of each known place (``country DE``, ``AS64496``).
 
-        A file that cannot be read is an alarm; its earlier content stays.
+        A file that cannot be read is a problem; its earlier content stays.
         """
-        self.alarms = []
+        self.problems = []
         found: dict[str, Gatherer] = {place: Gatherer() for place in places}
         for path in self._paths:
             for place, networks in self._of(path, places).items():
@@ -75,8 +74,7 @@ class GeoDatabases:
                 self._read[path] = (places, networks)
             except ListError as error:
                 self._failed[path] = str(error)
-        if path in self._failed:
-            self.alarms.append(Alarm(AlarmCode.GEO_UNREADABLE, str(path), self._failed[path]))
+        self.problems += [self._failed[path]] if path in self._failed else []
         return networks
 
 

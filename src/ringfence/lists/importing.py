@@ -6,14 +6,15 @@ is never missing.
 """
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from itertools import islice
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from ringfence.errors import ListError
 from ringfence.lists.prefixes import Gatherer, Prefixes, coded, text_of
 from ringfence.model import ListEntry, ListKind
+from ringfence.store.entries import EntryTable
 
 T = TypeVar("T")
 
@@ -23,26 +24,8 @@ AT_ONCE = 10_000
 PAUSE = 0.01  # seconds; SQLite does not alternate fairly between two writers
 
 
-class ListStore(Protocol):
-    """The part of the store that the lists use."""
-
-    def entries(self, kind: ListKind, now: float) -> Iterable[ListEntry]:
-        """Return the entries of a list that have not ended."""
-
-    def entries_about(
-        self, kind: ListKind, values: Sequence[str], now: float, origin: str
-    ) -> Iterable[ListEntry]:
-        """Return the entries with one of ``values``, and all whose origin is ``origin``."""
-
-    def add_entries(self, entries: Iterable[ListEntry]) -> None:
-        """Add entries to their lists, all or none; an existing entry is replaced."""
-
-    def remove_entries(self, kind: ListKind, values: Iterable[str]) -> int:
-        """Remove entries from a list by value; return how many were on it."""
-
-
 def replace_imported(
-    store: ListStore, kind: ListKind, origin: str, networks: Prefixes, *, note: str, now: float, most: int
+    entries: EntryTable, kind: ListKind, origin: str, networks: Prefixes, *, note: str, now: float, most: int
 ) -> tuple[int, int]:
     """Replace what was imported from ``origin`` by ``networks``; return how many are new and removed.
 
@@ -52,7 +35,7 @@ def replace_imported(
     there from the same file stay too, unless the note differs.
     """
     before, same_note, others = Gatherer(), Gatherer(), Gatherer()
-    for entry in store.entries(kind, now):
+    for entry in entries.current(kind, now):
         with suppress(ValueError):  # names and places, which no file has
             version, code = coded(entry.value)
             (before if entry.origin == origin else others).add_code(version, code)
@@ -64,10 +47,10 @@ def replace_imported(
     for part in _parts(
         one for one in networks.coded() if not settled.has_code(*one) and not taken.has_code(*one)
     ):
-        store.add_entries([ListEntry(kind, text_of(*one), note, now, None, origin) for one in part])
+        entries.add([ListEntry(kind, text_of(*one), note, now, None, origin) for one in part])
         new += sum(not known.has_code(*one) for one in part)
         time.sleep(PAUSE)
-    gone = remove(store, kind, (text_of(*one) for one in known.coded() if not networks.has_code(*one)))
+    gone = remove(entries, kind, (text_of(*one) for one in known.coded() if not networks.has_code(*one)))
     return new, gone
 
 
@@ -83,11 +66,11 @@ def _check_room(kind: ListKind, networks: Prefixes, others: Prefixes, most: int)
         )
 
 
-def remove(store: ListStore, kind: ListKind, values: Iterable[str]) -> int:
+def remove(entries: EntryTable, kind: ListKind, values: Iterable[str]) -> int:
     """Remove entries from a list, in parts; return how many were on it."""
     number = 0
     for part in _parts(values):
-        number += store.remove_entries(kind, part)
+        number += entries.remove(kind, part)
         time.sleep(PAUSE)
     return number
 

@@ -1,6 +1,5 @@
-"""Conversions between values and database rows: attempts, entries and friends."""
+"""Conversions between values and database rows, for all tables: attempts, addresses and times."""
 
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address
@@ -13,10 +12,6 @@ from ringfence.model import (
     Attempt,
     AttemptKind,
     EventKind,
-    Friend,
-    FriendReason,
-    ListEntry,
-    ListKind,
     Network,
     Proof,
     Scope,
@@ -34,9 +29,6 @@ ATTEMPT = (
 )
 """The columns of an attempt, in the order of :func:`attempt_row`."""
 
-MOST_FRIENDS = 131_072
-"""Reasons of friends that are kept, ended ones included: twice the maximum of valid ones."""
-
 INVALID_ROW = (ValueError, KeyError, TypeError, AttributeError, OverflowError, OSError)
 """Exceptions of an invalid row: edited by hand, or damaged in a way that SQLite does not detect."""
 
@@ -44,8 +36,6 @@ LAST = 253_402_300_799.0
 """The last second of the year 9999: later times cannot be shown."""
 
 _BETWEEN = "\n"  # a log's path may have blanks
-
-_FRIEND = "asterisk, address, account, tie, since, seen, until"
 
 
 def add_attempt(execute: Execute, ban: int, attempt: Attempt) -> None:
@@ -112,78 +102,6 @@ def times(*seconds: float) -> None:
     """Raise ValueError or TypeError unless each of ``seconds`` is a time that can be shown."""
     if not all(0.0 <= float(one) <= LAST for one in seconds):
         raise ValueError(f"{seconds} are not times")
-
-
-def entry_of(kind: ListKind, row: Sequence[Any]) -> ListEntry | None:
-    """Return the list entry of a row; None if the row is invalid."""
-    value, note, added, until, origin, forced = row
-    try:
-        times(added, *(() if until is None else (until,)))
-    except INVALID_ROW:
-        return None
-    if not all(isinstance(text, str) for text in (value, note, origin)):
-        return None
-    return ListEntry(kind, value, note, added, until, origin, bool(forced))
-
-
-def add_friends(execute: Execute, friends: Iterable[Friend]) -> None:
-    """Write reasons of friends; an existing reason is replaced."""
-    for friend in friends:
-        execute(
-            f"INSERT OR REPLACE INTO friends ({_FRIEND}) VALUES (?, ?, ?, ?, ?, ?, ?)",  # noqa: S608 - ours
-            (
-                friend.asterisk,
-                str(friend.address),
-                friend.account,
-                str(friend.reason),
-                friend.since,
-                friend.seen,
-                friend.until,
-            ),
-        )
-
-
-def friends_in(execute: Execute, now: float, most: int) -> Iterator[Friend]:
-    """Yield the reasons valid at ``now``, sorted by the last sighting; the latest ``most``."""
-    yield from _friends(execute, "until > ?", "seen", now, most)
-
-
-def former_in(execute: Execute, now: float, most: int) -> Iterator[Friend]:
-    """Yield the reasons that ended before ``now``, sorted by their end; the latest ``most``."""
-    yield from _friends(execute, "until <= ?", "until", now, most)
-
-
-def _friends(execute: Execute, which: str, order: str, now: float, most: int) -> Iterator[Friend]:
-    """Yield reasons. Invalid rows are left out; the others are valid."""
-    latest = f"SELECT {_FRIEND} FROM friends WHERE {which} ORDER BY {order} DESC LIMIT ?"  # noqa: S608 - ours
-    rows = execute(f"SELECT * FROM ({latest}) ORDER BY {order}", (now, most))  # noqa: S608 - ours
-    for asterisk, address, account, tie, since, seen, until in rows:
-        try:
-            times(since, seen, until)
-            # many rows share a few texts
-            yield Friend(
-                sys.intern(asterisk),
-                address_of(address),
-                sys.intern(account),
-                FriendReason(tie),
-                since,
-                seen,
-                until,
-            )
-        except INVALID_ROW:
-            continue
-
-
-def purge_friends(execute: Execute, before: float) -> None:
-    """Remove reasons that ended before then, and those seen longest ago beyond MOST_FRIENDS."""
-    execute("DELETE FROM friends WHERE until < ?", (before,))
-    (number,) = execute("SELECT count(*) FROM friends").fetchone()
-    if number > MOST_FRIENDS:
-        oldest = "SELECT address, asterisk, account, tie FROM friends ORDER BY seen LIMIT ?"
-        execute(
-            f"DELETE FROM friends WHERE (address, asterisk, account, tie) IN ({oldest})",  # noqa: S608 - ours
-            (number - MOST_FRIENDS,),
-        )
 
 
 _ADD_ATTEMPT = f"INSERT INTO attempts (ban, {ATTEMPT}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - ours

@@ -1,0 +1,83 @@
+"""Contacts at an Asterisk: who is registered or answers now, and who has disappeared.
+
+A contact that disappears stays a friend for ``KEEP`` more seconds. A phone that restarts unregisters first,
+and a phone whose password was changed unregisters for good.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+
+from ringfence.detect.friends import Key, key_of
+from ringfence.friends.recorded import RecordedFriends
+from ringfence.model import Contact, Friend, FriendReason
+
+KEEP = 3_600.0
+"""Seconds that an address stays a friend after its last report or the end of its registration."""
+
+_AT_ONCE = 200  # contacts of a roster, some 2 ms
+_REASONS = (FriendReason.REACHABLE, FriendReason.REGISTERED)
+
+
+class KnownContacts:
+    """Compares the contacts of each roster with the ones before. ``wall`` returns wall-clock seconds."""
+
+    def __init__(self, recorded: RecordedFriends, wall: Callable[[], float]) -> None:
+        self._recorded = recorded
+        self._wall = wall
+        self._round = 0
+        self._rounds: dict[str, dict[Key, int]] = {}
+        """The contacts of each Asterisk, with the number of the latest roster that had them."""
+
+    def restore(self, friends: Iterable[Friend]) -> None:
+        """Restore the contacts among the friends of the last daemon, as they were before the first roster."""
+        for friend in friends:
+            if friend.reason in _REASONS:
+                self._rounds.setdefault(friend.asterisk, {})[key_of(friend)] = 0
+
+    def on_contact(self, contact: Contact) -> None:
+        """Handle a contact change: a phone registers, answers, or is gone."""
+        if not contact.gone:
+            self._record(contact)
+            return
+        keys = [(contact.asterisk, contact.address, contact.account, reason) for reason in _REASONS]
+        self._end(contact.asterisk, keys)
+
+    def steps(self, asterisk: str, contacts: tuple[Contact, ...]) -> Iterator[Callable[[], None]]:
+        """Yield the steps by which the contacts of a roster are handled, each short."""
+        self._round += 1
+        for start in range(0, len(contacts), _AT_ONCE):
+            yield partial(self._record_all, contacts[start : start + _AT_ONCE])
+        number, known = self._round, list(self._rounds.get(asterisk, {}).items())
+        for start in range(0, len(known), _AT_ONCE):
+            missing = [key for key, seen in known[start : start + _AT_ONCE] if seen < number]
+            if missing:
+                yield partial(self._end, asterisk, missing)
+
+    def discard(self, keys: Iterable[Key]) -> None:
+        """Discard contacts whose reasons were removed."""
+        for key in keys:
+            self._rounds.get(key[0], {}).pop(key, None)
+
+    def _record_all(self, contacts: Iterable[Contact]) -> None:
+        for contact in contacts:
+            if not contact.gone:
+                self._record(contact)
+
+    def _record(self, contact: Contact) -> None:
+        now = self._wall()
+        reason = FriendReason.REACHABLE if contact.reachable else FriendReason.REGISTERED
+        until = (contact.until if contact.until is not None else now) + KEEP
+        if until <= now:
+            return
+        key = contact.asterisk, contact.address, contact.account, reason
+        self._rounds.setdefault(contact.asterisk, {})[key] = self._round
+        if self._recorded.renews(key, now, until):
+            friend = Friend(contact.asterisk, contact.address, contact.account, reason, now, now, until)
+            self.discard(self._recorded.record(friend))
+
+    def _end(self, asterisk: str, keys: Iterable[Key]) -> None:
+        """Let contacts end soon that this Asterisk no longer has."""
+        until = self._wall() + KEEP
+        for key in keys:
+            self._rounds.get(asterisk, {}).pop(key, None)
+            self._recorded.shorten(key, until)

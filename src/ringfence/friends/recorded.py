@@ -1,0 +1,155 @@
+"""The reasons of friends as last passed on to the detector and written into the store.
+
+A PBX with ten thousand phones reports all of them every minute. A report that changes little is neither
+passed on nor written.
+
+Limits: those of ``Friends``, and ``MOST_ADDRESSES`` addresses per account. Otherwise a party with one
+password and an IPv6 network could displace the other phones.
+"""
+
+from collections.abc import Callable, Collection
+from functools import partial
+
+from attrs import evolve
+
+from ringfence.detect.friends import MOST, Friends, Key, key_of
+from ringfence.model import Address, Friend, FriendReason
+from ringfence.store.friends import FriendTable
+
+MOST_ADDRESSES = 256
+"""Addresses of one account; a mobile phone has a few per day."""
+
+LONGEST = 366 * 86_400.0
+"""The longest time in seconds that a reason lasts, whatever end the registration has."""
+
+RENEW_EVERY = 300.0
+"""A reason is passed on and written again if it is renewed by this many seconds, or was last seen so long
+ago.
+"""
+
+_BROADCAST = 0xFFFFFFFF
+
+
+class RecordedFriends:
+    """Passes reasons on to ``friends`` and writes them into ``table``. ``wall`` returns wall-clock seconds.
+
+    ``write`` runs a write to the table. ``own`` returns whether an address is this host's.
+    """
+
+    def __init__(
+        self,
+        friends: Friends,
+        table: FriendTable,
+        wall: Callable[[], float],
+        write: Callable[[Callable[[], object]], object],
+        own: Callable[[Address], bool],
+    ) -> None:
+        self._friends = friends
+        self._table = table
+        self._wall = wall
+        self._write = write
+        self._own = own
+        self._recorded: dict[Key, Friend] = {}
+        self._addresses: dict[tuple[str, str], dict[Address, None]] = {}
+        self._unwritten: set[Key] = set()
+
+    def load(self) -> list[Friend]:
+        """Load the friends of the store and return the current ones; raise StoreError on failure."""
+        now = self._wall()
+        for friend in self._table.former(now, MOST):
+            self._friends.remember(friend)
+        current = self._table.current(now, MOST)
+        for friend in current:
+            self._put(friend)
+        self._unwritten.clear()
+        return current
+
+    def renews(self, key: Key, seen: float, until: float) -> bool:
+        """Whether a report that lasts ``until`` is new, or changes much."""
+        recorded = self._recorded.get(key)
+        return (
+            recorded is None or until - recorded.until >= RENEW_EVERY or seen - recorded.seen >= RENEW_EVERY
+        )
+
+    def record(self, friend: Friend) -> Collection[Key]:
+        """Record a reason; return the reasons that were removed because an account has too many addresses."""
+        address = friend.address
+        if address.is_loopback or address.is_unspecified or address.is_multicast or self._own(address):
+            return ()
+        if address.version == 4 and int(address) == _BROADCAST:  # noqa: PLR2004 - IPv4
+            return ()
+        friend = evolve(friend, until=min(friend.until, self._wall() + LONGEST))
+        key = key_of(friend)
+        if not self.renews(key, friend.seen, friend.until):
+            self._friends.add(friend)
+            return ()
+        removed = self._put(friend)
+        self._unwritten.add(key)
+        return removed
+
+    def shorten(self, key: Key, until: float) -> None:
+        """Let a reason end at ``until`` at the latest."""
+        friend = self._recorded.get(key)
+        if friend is not None and friend.until > until:
+            self._friends.remove(key, self._wall())  # otherwise the friend would keep the longer time
+            del self._recorded[key]
+            self._put(evolve(friend, until=until))
+            self._unwritten.add(key)
+
+    def forget(self, address: Address) -> list[Key]:
+        """Remove every reason of an address, also from the store; return them."""
+        keys = [key_of(friend) for friend in self._friends.reasons(address)]
+        for key in keys:
+            self._remove(key)
+        self._write(partial(self._table.forget, address))
+        return keys
+
+    def expire(self) -> list[Key]:
+        """Remove reasons whose time is over; return them."""
+        gone = [key_of(friend) for friend in self._friends.expire(self._wall())]
+        if len(self._recorded) > 2 * MOST:  # ``Friends`` had no room for some of them
+            left = {key_of(friend) for friend in self._friends.all()}
+            gone += self._recorded.keys() - left
+        for key in gone:
+            self._drop(key)
+        return gone
+
+    def save(self) -> None:
+        """Write the reasons that changed by much."""
+        keys, self._unwritten = self._unwritten, set()
+        changed = [self._recorded[key] for key in keys if key in self._recorded]
+        if changed:
+            self._write(partial(self._table.add, changed))
+
+    def _put(self, friend: Friend) -> Collection[Key]:
+        """Pass a reason on; return the reasons that were removed for it."""
+        key = key_of(friend)
+        recorded = self._recorded.get(key)
+        if recorded is not None:
+            friend = evolve(friend, since=recorded.since, until=max(recorded.until, friend.until))
+        self._friends.add(friend)
+        self._recorded[key] = friend
+        addresses = self._addresses.setdefault((friend.asterisk, friend.account), {})
+        addresses.pop(friend.address, None)
+        addresses[friend.address] = None
+        if len(addresses) <= MOST_ADDRESSES:
+            return ()
+        oldest = next(iter(addresses))
+        removed = [(friend.asterisk, oldest, friend.account, reason) for reason in FriendReason]
+        for one in removed:
+            self._remove(one)
+        return removed
+
+    def _remove(self, key: Key) -> None:
+        self._friends.remove(key, self._wall())
+        self._drop(key)
+
+    def _drop(self, key: Key) -> None:
+        self._recorded.pop(key, None)
+        self._unwritten.discard(key)
+        asterisk, address, account, _ = key
+        if not any((asterisk, address, account, reason) in self._recorded for reason in FriendReason):
+            addresses = self._addresses.get((asterisk, account), {})
+            addresses.pop(address, None)
+            if not addresses:
+                self._addresses.pop((asterisk, account), None)

@@ -1,0 +1,201 @@
+"""The handlers of the control socket's requests about lists."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from ringfence.errors import ControlError
+from ringfence.lists.entries import (
+    COMMAND,
+    CONFIGURATION,
+    EntryKind,
+    EntryValue,
+    entry_refusal,
+    parse_entry,
+)
+from ringfence.lists.importing import remove
+from ringfence.lists.manager import Lists, PresentLists
+from ringfence.lists.messages import Addition, Answer, ListRow, addresses, network_text, texts_of
+from ringfence.model import ListEntry, ListKind, Network, printable
+from ringfence.store.entries import EntryTable
+
+
+class ListRequests:
+    """Handles requests about ``lists``. Added entries are in ``table``.
+
+    ``now`` returns wall-clock seconds.
+    """
+
+    def __init__(self, lists: Lists, table: EntryTable, now: Callable[[], float]) -> None:
+        self._lists = lists
+        self._table = table
+        self._now = now
+
+    def handlers(self) -> dict[str, Callable[[Mapping[str, Any]], Any]]:
+        """Return the handlers of the requests on the control socket."""
+        return {
+            "allow_add": lambda request: self.add(ListKind.ALLOW, request),
+            "allow_remove": lambda request: self.remove(ListKind.ALLOW, request),
+            "deny_add": lambda request: self.add(ListKind.DENY, request),
+            "deny_remove": lambda request: self.remove(ListKind.DENY, request),
+            "lists": self.report,
+            "lists_reload": self.reload,
+        }
+
+    async def add(self, kind: ListKind, request: Mapping[str, Any]) -> dict[str, list[str]]:
+        """Add entries to a list; return the added ones, and problems about the others."""
+        addition, now = Addition.of(request), self._now()
+        answer = Answer(problems=list(addition.wrong))
+        entries = []
+        lists = self._lists.present
+        networks, most = lists.networks_of(kind), lists.configured.most
+        room = most - len(networks)
+        for value in addition.values:
+            reason = _refusal(lists, kind, value)
+            if reason is not None and not (addition.force and value.kind is EntryKind.NETWORK):
+                answer.problems.append(reason)
+                continue
+            new = value.network is not None and value.network not in networks
+            if new and room <= 0:
+                answer.problems.append(
+                    f"{value.text}: the {kind} list is full ({most} networks); "
+                    "raise [firewall] max_bans and reload"
+                )
+                continue
+            room -= new
+            until = None if addition.seconds is None else now + addition.seconds
+            entries.append(
+                ListEntry(kind, value.text, addition.note, now, until, COMMAND, forced=reason is not None)
+            )
+            answer.done.append(value.text)
+        if entries:
+            await self._lists.in_thread(self._table.add, entries)
+            await self._lists.refresh()
+        added = (value for value in addition.values if value.text in answer.done)
+        answer.notes += _notes(self._lists.present, kind, added)
+        return answer.as_json()
+
+    async def remove(self, kind: ListKind, request: Mapping[str, Any]) -> dict[str, list[str]]:
+        """Remove entries from a list, by value or by imported file."""
+        answer = await self._lists.in_thread(self._remove, kind, request)
+        if answer.done:
+            await self._lists.refresh()
+        return answer.as_json()
+
+    async def report(self, request: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """List the entries of a list; an imported file is one row."""
+        try:
+            kind = ListKind(request.get("side", ""))
+        except ValueError:
+            raise ControlError('the list must be "allow" or "deny"') from None
+        rows = await self._lists.in_thread(self._rows, kind)
+        return [row.as_json() for row in rows]
+
+    def _rows(self, kind: ListKind) -> list[ListRow]:
+        return _rows(self._lists.present, self._lists.entries(self._now()), kind)
+
+    async def reload(self, _: Mapping[str, Any]) -> dict[str, Any]:
+        """Read the store again, after an import; return what is in force, and problems."""
+        await self._lists.refresh()
+        networks = self._lists.networks
+        return {
+            "allow": len(networks.allow),
+            "deny": len(networks.deny),
+            "problems": self._lists.problems,
+        }
+
+    def _remove(self, kind: ListKind, request: Mapping[str, Any]) -> Answer:
+        answer, now, lists = Answer(), self._now(), self._lists.present
+        origin = request.get("origin")
+        if isinstance(origin, str):
+            gone = [entry.value for entry in self._table.current(kind, now) if entry.origin == origin]
+            number = remove(self._table, kind, gone)
+            if number:
+                answer.done.append(f"{number} networks of {printable(origin)}")
+            else:
+                answer.problems.append(f"nothing on the {kind} list was imported from {printable(origin)}")
+            return answer
+        for text in texts_of(request, "what"):
+            try:
+                value = parse_entry(text)
+            except ValueError as error:
+                answer.problems.append(str(error))
+                continue
+            configured = any(e.value == value.text and e.kind is kind for e in lists.configured.entries)
+            if self._table.remove(kind, [value.text]):
+                answer.done.append(value.text)
+                if configured:
+                    answer.notes.append(f"{value.text} is still in the configuration, [{kind}]")
+            elif configured:
+                answer.problems.append(
+                    f"{value.text} is in the configuration, [{kind}]: remove it there, and reload"
+                )
+            else:
+                answer.problems.append(_not_there(lists, kind, value.text, value.network))
+        return answer
+
+
+def _refusal(lists: PresentLists, kind: ListKind, value: EntryValue) -> str | None:
+    """Return the reason why a list cannot have a value without force; None if it can."""
+    if value.kind is EntryKind.PLACE and not lists.configured.databases:
+        return f"{value.text}: its networks come from a database; name it in [geo] database, and reload"
+    return entry_refusal(kind, value, lists.protected)
+
+
+def _notes(lists: PresentLists, kind: ListKind, values: Iterable[EntryValue]) -> Iterator[str]:
+    """Yield notes on the effects of new entries that an administrator may not expect."""
+    for value in values:
+        around = (
+            lists.composed.networks.allow.containing(value.network) if value.network is not None else None
+        )
+        if kind is ListKind.DENY and around is not None:
+            yield f"{value.text} stays allowed: the allow list has {network_text(around)}, and it wins"
+        if value.kind is EntryKind.PLACE and not lists.composed.places.get(value.text):
+            yield "; ".join(
+                [
+                    f"{value.text}: no database has a network of it, so nothing changes",
+                    *lists.geo_problems,
+                ]
+            )
+
+
+def _not_there(lists: PresentLists, kind: ListKind, text: str, network: Network | None) -> str:
+    around = lists.networks_of(kind).containing(network) if network is not None else None
+    if around is None:
+        return f"{text} is not on the {kind} list"
+    return f"{text} is not on the {kind} list itself, but within {network_text(around)}, which is"
+
+
+def _rows(lists: PresentLists, entries: Iterable[ListEntry], kind: ListKind) -> list[ListRow]:
+    rows: list[ListRow] = []
+    files: dict[str, ListRow] = {}
+    for entry in entries:
+        if entry.kind is not kind:
+            continue
+        if entry.origin in {COMMAND, CONFIGURATION}:
+            rows.append(_row(lists, entry))
+            continue
+        row = files.setdefault(entry.origin, ListRow(entry=entry.origin, source=entry.origin, file=True))
+        row.note, row.added = entry.note, entry.added
+        row.networks = (row.networks or 0) + 1
+    return [*rows, *files.values()]
+
+
+def _row(lists: PresentLists, entry: ListEntry) -> ListRow:
+    value = parse_entry(entry.value)
+    networks: int | None = 1
+    leads_to: list[str] = []
+    if value.kind is EntryKind.HOST:
+        answer = lists.answers.get(value.text)
+        networks, leads_to = (None, []) if answer is None else (len(answer), addresses(answer))
+    elif value.kind is EntryKind.PLACE:
+        networks = lists.composed.places.get(value.text)
+    return ListRow(
+        entry=entry.value,
+        note=entry.note,
+        source=entry.origin,
+        added=None if entry.origin == CONFIGURATION else entry.added,
+        ends=entry.until,
+        forced=entry.forced,
+        networks=networks,
+        leads_to=leads_to,
+    )

@@ -1,0 +1,63 @@
+"""The table of list entries that commands and imports added."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from ringfence.model import ListEntry, ListKind
+from ringfence.store.connection import Connection
+from ringfence.store.rows import INVALID_ROW, times
+
+_SELECT = "SELECT what, note, added, until, origin, forced FROM entries WHERE side = ?"
+
+
+class EntryTable:
+    """The list entries of a database. Every method raises StoreError if that cannot be read or written."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def current(self, kind: ListKind, now: float) -> Iterator[ListEntry]:
+        """Yield the unexpired entries of a list, sorted."""
+        with self._connection.reading() as execute:
+            current = f"{_SELECT} AND (until IS NULL OR until > ?) ORDER BY added, what"
+            for row in execute(current, (str(kind), now)):
+                if (entry := _entry_of(kind, row)) is not None:
+                    yield entry
+
+    def about(self, kind: ListKind, values: Sequence[str], now: float, origin: str) -> list[ListEntry]:
+        """Return the entries with one of ``values``, and all whose origin is ``origin``."""
+        named = f"what IN ({', '.join('?' * len(values))})"
+        with self._connection.reading() as execute:
+            rows = execute(f"{_SELECT} AND ({named} OR origin = ?)", (str(kind), *values, origin)).fetchall()
+        entries = (_entry_of(kind, row) for row in rows)
+        return [e for e in entries if e is not None and (e.until is None or e.until > now)]
+
+    def add(self, entries: Iterable[ListEntry]) -> None:
+        """Add entries to their lists, all or none; an existing entry is replaced."""
+        with self._connection.transaction() as execute:
+            for e in entries:
+                row = (str(e.kind), e.value, e.note, e.added, e.until, e.origin, int(e.forced))
+                execute("INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+
+    def remove(self, kind: ListKind, values: Iterable[str]) -> int:
+        """Remove entries from a list by value; return how many were on it."""
+        with self._connection.transaction() as execute:
+            delete = "DELETE FROM entries WHERE side = ? AND what = ?"
+            return sum(execute(delete, (str(kind), value)).rowcount for value in values)
+
+    def purge(self, now: float) -> None:
+        """Remove entries that ended before ``now``."""
+        with self._connection.transaction() as execute:
+            execute("DELETE FROM entries WHERE until < ?", (now,))
+
+
+def _entry_of(kind: ListKind, row: Sequence[Any]) -> ListEntry | None:
+    """Return the list entry of a row; None if the row is invalid."""
+    value, note, added, until, origin, forced = row
+    try:
+        times(added, *(() if until is None else (until,)))
+    except INVALID_ROW:
+        return None
+    if not all(isinstance(text, str) for text in (value, note, origin)):
+        return None
+    return ListEntry(kind, value, note, added, until, origin, bool(forced))

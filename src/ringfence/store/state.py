@@ -1,0 +1,49 @@
+"""The tables of small state that outlives the daemon: the switch, facts by name, and log positions."""
+
+from collections.abc import Mapping
+
+from ringfence.store.connection import Connection
+
+
+class SavedState:
+    """The saved state of a database. Every method raises StoreError if that cannot be read or written."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def switched_off(self) -> bool:
+        """Whether an administrator has switched enforcement off."""
+        with self._connection.reading() as execute:
+            row = execute("SELECT value FROM switches WHERE name = 'off'").fetchone()
+        return bool(row and row[0])
+
+    def set_switched_off(self, value: bool) -> None:  # noqa: FBT001 - the value itself
+        """Record whether enforcement is switched off."""
+        with self._connection.transaction() as execute:
+            execute("INSERT OR REPLACE INTO switches VALUES ('off', ?)", (int(value),))
+
+    def fact(self, name: str) -> str | None:
+        """Return the value last recorded under ``name``."""
+        with self._connection.reading() as execute:
+            row = execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
+        return str(row[0]) if row else None
+
+    def set_fact(self, name: str, value: str | None) -> None:
+        """Record a small value under ``name``; None removes it."""
+        with self._connection.transaction() as execute:
+            if value is None:
+                execute("DELETE FROM facts WHERE name = ?", (name,))
+            else:
+                execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
+
+    def positions(self) -> dict[str, str]:
+        """Return the position up to which each log was read, by the key of :meth:`set_positions`."""
+        with self._connection.reading() as execute:
+            rows = execute("SELECT source, position FROM positions").fetchall()
+        return {source: place for source, place in rows if isinstance(source, str) and isinstance(place, str)}
+
+    def set_positions(self, positions: Mapping[str, str]) -> None:
+        """Record the positions of some logs; those of others stay."""
+        with self._connection.transaction() as execute:
+            for row in positions.items():
+                execute("INSERT OR REPLACE INTO positions VALUES (?, ?)", row)

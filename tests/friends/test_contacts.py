@@ -1,0 +1,80 @@
+"""Contacts at an Asterisk: registrations, changes, and contacts that disappear."""
+
+from ipaddress import ip_address
+
+from tests.friends.world import (
+    AUTHENTICATED,
+    REACHABLE,
+    REGISTERED,
+    World,
+    contact,
+    roster,
+    success,
+)
+
+from ringfence.detect.friends import AUTHENTICATED_FOR
+from ringfence.friends.contacts import KEEP
+from ringfence.model import Roster
+
+PHONE, OTHER = "192.0.2.7", "192.0.2.8"
+
+
+def test_contacts_are_friends_for_their_registration_and_a_bit(world: World) -> None:
+    """A contact is a friend until its registration ends plus a margin, or for the margin from now on."""
+    world.keeping.on_roster(
+        roster(
+            contact(PHONE),
+            contact(OTHER, reachable=True, left=None),
+            contact("192.0.2.9", left=-KEEP),
+            contact("192.0.2.10", gone=True),
+        )
+    )
+
+    assert world.ties(PHONE) == {REGISTERED: 600 + KEEP}
+    assert world.ties(OTHER) == {REACHABLE: KEEP}
+    assert len(world.keeping.friends) == 2
+
+
+def test_changes_between_rosters_are_taken(world: World) -> None:
+    """A registering phone is a friend at once, and an unregistering one stays a friend for a while."""
+    world.keeping.on_roster(roster())
+    world.keeping.on_contact(contact(PHONE, left=7_200.0))
+    assert world.ties(PHONE) == {REGISTERED: 7_200 + KEEP}
+    world.keeping.on_contact(contact(PHONE, reachable=True, left=7_200.0))
+    assert world.ties(PHONE) == {REGISTERED: 7_200 + KEEP, REACHABLE: 7_200 + KEEP}
+
+    world.keeping.on_contact(contact(PHONE, gone=True))
+    assert world.ties(PHONE) == {REGISTERED: KEEP, REACHABLE: KEEP}
+    world.wait(KEEP)
+    assert world.ties(PHONE) == {}
+    assert world.keeping.friends.worked_at("alice", ip_address(PHONE))
+
+
+def test_who_is_not_in_the_roster_is_not_there(world: World) -> None:
+    """A missing contact stays a friend for a while; passwords and other Asterisks keep theirs."""
+    world.keeping.on_roster(roster(contact(PHONE, left=7_200.0), contact(OTHER, left=7_200.0)))
+    world.keeping.on_success(success(PHONE))
+    world.later(roster(contact(OTHER, left=7_200.0)))
+
+    assert world.ties(PHONE) == {REGISTERED: KEEP, AUTHENTICATED: AUTHENTICATED_FOR}
+    assert world.ties(OTHER) == {REGISTERED: 7_200 + KEEP}
+    world.later(roster(asterisk="other"))
+    assert world.ties(OTHER) == {REGISTERED: 7_200 + KEEP}
+
+
+def test_an_asterisk_that_refuses_to_tell_takes_nothing_back(world: World) -> None:
+    """If Asterisk refuses to list its contacts, the last known ones stay."""
+    world.keeping.on_roster(roster(contact(PHONE)))
+    world.later(Roster("pbx", None, None, ("refused",)))
+
+    assert world.ties(PHONE) == {REGISTERED: 600 + KEEP}
+
+
+def test_contacts_that_went_while_no_daemon_ran_are_missed(world: World) -> None:
+    """The first roster after a restart is compared with the contacts that the last daemon knew."""
+    world.keeping.on_roster(roster(contact(PHONE, left=80_000.0)))
+    after = world.again()
+    after.keeping.on_roster(roster())
+
+    assert after.ties(PHONE) == {REGISTERED: KEEP}
+    assert after.again().ties(PHONE) == {REGISTERED: KEEP}

@@ -1,0 +1,85 @@
+"""Recorded reasons of friends: limits, renewals, and what is written."""
+
+from ipaddress import ip_address
+
+import pytest
+from tests.friends.world import (
+    AUTHENTICATED,
+    HERE,
+    NOW,
+    Shelf,
+    World,
+    contact,
+    roster,
+    success,
+)
+
+from ringfence.detect.friends import AUTHENTICATED_FOR
+from ringfence.friends.recorded import MOST_ADDRESSES, RENEW_EVERY
+
+PHONE, OTHER = "192.0.2.7", "192.0.2.8"
+
+
+@pytest.mark.parametrize("where", [str(HERE), "127.0.0.1", "::1", "0.0.0.0", "224.0.0.1", "255.255.255.255"])
+def test_where_no_phone_can_be_nobody_is_a_friend(world: World, where: str) -> None:
+    """A contact may contain any address, also this host itself, multicast, broadcast or unspecified ones."""
+    world.keeping.on_roster(roster(contact(where), contact("10.0.0.7")))
+
+    assert world.keeping.friends.addresses() == [ip_address("10.0.0.7")]
+
+
+def test_one_account_does_not_crowd_out_the_others(world: World) -> None:
+    """One account with many addresses has only its latest ones as friends, up to a limit."""
+    world.keeping.on_success(success(PHONE, "bob"))
+    for number in range(MOST_ADDRESSES + 10):
+        world.keeping.on_success(success(f"2001:db8::{number:x}", "alice"))
+
+    assert len(world.keeping.friends) == MOST_ADDRESSES + 1
+    assert world.ties("2001:db8::9") == {}
+    assert world.ties("2001:db8::a") == {AUTHENTICATED: AUTHENTICATED_FOR}
+    assert world.ties(PHONE) == {AUTHENTICATED: AUTHENTICATED_FOR}
+
+
+def test_many_phones_every_minute_are_written_once() -> None:
+    """An unchanged roster writes nothing, and renewals are written every few minutes."""
+    world = World()
+    addresses = [f"10.1.{number // 250}.{number % 250 + 1}" for number in range(1_000)]
+
+    def minute(left: float) -> list[int]:
+        world.shelf.written.clear()
+        world.later(roster(*(contact(one, one, left=left, now=world.now) for one in addresses)))
+        world.wait(60)
+        return world.shelf.written
+
+    assert minute(3_600.0) == [1_000]
+    end = NOW + 3_600.0
+    for _ in range(int(RENEW_EVERY // 60) - 1):
+        assert minute(end - world.now) == []
+    assert minute(end - world.now + RENEW_EVERY) == [1_000]
+    assert sum(len(minute(60.0 * 60)) for _ in range(int(RENEW_EVERY // 60))) == 1
+
+
+def test_a_reason_that_is_renewed_keeps_its_beginning(world: World) -> None:
+    """The start time of a friend is that of its first report, also after a restart."""
+    world.keeping.on_success(success(PHONE))
+    world.now += 1_000
+    world.keeping.on_success(success(PHONE, time=world.now))
+    after = world.again()
+    after.keeping.on_success(success(PHONE, time=world.now + 1_000))
+
+    [friend] = after.keeping.friends.reasons(ip_address(PHONE))
+    assert (friend.since, friend.seen) == (NOW, NOW + 2_000)
+    assert [one.since for one in after.again().keeping.friends.all()] == [NOW]
+
+
+def test_what_the_friends_had_no_room_for_is_not_kept_in_mind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Data about friends is reduced to the kept friends when it exceeds twice the limit."""
+    monkeypatch.setattr("ringfence.friends.recorded.MOST", 5)
+    world = World(Shelf())
+    world.keeping.friends._most = 5
+    for last in range(1, 20):
+        world.keeping.on_success(success(f"192.0.2.{last}", str(last)))
+    world.wait(1)
+
+    recorded = world.keeping._recorded
+    assert len(recorded._recorded) == len(recorded._addresses) == len(world.keeping.friends) == 5

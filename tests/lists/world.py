@@ -1,0 +1,76 @@
+"""Lists over a database in a folder, with a clock that the test sets."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from ipaddress import ip_network
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ringfence.lists.entries import CONFIGURATION, Configured
+from ringfence.lists.handlers import ListRequests
+from ringfence.lists.manager import Lists
+from ringfence.lists.prefixes import Prefixes
+from ringfence.model import ListEntry, ListKind
+from ringfence.store.database import Store
+
+if TYPE_CHECKING:
+    from ringfence.lists.compose import ListNetworks
+
+PATIENCE = 20.0
+
+
+class At:
+    """Lists with a database in a folder, a clock that the test sets, and the networks that they reported."""
+
+    def __init__(self, folder: Path, configured: Configured | None = None) -> None:
+        self.now = 1_000.0
+        self.told: list[ListNetworks] = []
+        self.followed: list[frozenset[str]] = []
+        self.store = Store.open(folder / "db", owner=False)
+        self.lists = Lists(
+            self.store.entries,
+            configured if configured is not None else Configured(),
+            self.told.append,
+            now=lambda: self.now,
+            follow=self.followed.append,
+        )
+        self.lists.load()
+        self.requests = ListRequests(self.lists, self.store.entries, lambda: self.now)
+
+    def ask(self, do: str, **arguments: object) -> Any:  # noqa: ANN401 - as JSON has it
+        """Send a request as a command does."""
+        return asyncio.run(self._answer(do, arguments))
+
+    async def _answer(self, do: str, arguments: Mapping[str, object]) -> object:
+        answer: object = await self.requests.handlers()[do](arguments)
+        return answer
+
+    def run(self, script: Callable[[], Awaitable[None]]) -> None:
+        """Run the lists in the background while the script runs."""
+
+        async def both() -> None:
+            async with asyncio.TaskGroup() as group:
+                task = group.create_task(self.lists.run())
+                await script()
+                task.cancel()
+
+        asyncio.run(both())
+
+    async def until(self, true: Callable[[], object]) -> None:
+        """Wait until a condition is true."""
+        async with asyncio.timeout(PATIENCE):
+            while not true():  # noqa: ASYNC110 - what is waited for is a condition, not an event
+                await asyncio.sleep(0.01)
+
+
+def configured(
+    *entries: tuple[ListKind, str], databases: tuple[Path, ...] = (), most: int = 1_000
+) -> Configured:
+    """Return a configuration."""
+    said = (ListEntry(kind, value, "", 0.0, None, CONFIGURATION) for kind, value in entries)
+    return Configured(tuple(said), databases, most)
+
+
+def prefixes(*texts: str) -> Prefixes:
+    """Return the networks of these texts."""
+    return Prefixes.of(ip_network(text) for text in texts)

@@ -1,0 +1,49 @@
+"""The connection to a database: transactions, a full disk, and locks."""
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from tests.support.attempts import attempts, ban_of
+from tests.support.recorded import recorded_bans
+
+from ringfence.errors import StoreError
+from ringfence.store.database import Store
+
+
+def test_a_reader_does_not_hold_up_the_daemon(store: Store, path: Path) -> None:
+    """Bans are written while another process is reading."""
+    store.bans.record([ban_of("192.0.2.1")])
+    with closing(sqlite3.connect(path)) as reader:
+        cursor = reader.execute("SELECT * FROM bans")
+        cursor.fetchone()
+        store.bans.record([ban_of("192.0.2.2")])
+        cursor.close()
+
+    assert len(recorded_bans(store, 1_000.0)) == 2
+
+
+def test_a_full_disk_is_told_and_survived(store: Store) -> None:
+    """A write without room raises StoreError; the content stays, and writes succeed again with room."""
+    store.bans.record([ban_of("192.0.2.1")])
+    (pages,) = store._connection._writer.execute("PRAGMA page_count").fetchone()
+    store._connection._writer.execute(f"PRAGMA max_page_count = {pages}")
+    with pytest.raises(StoreError, match="full"):
+        store.bans.record([ban_of("192.0.2.2", made=attempts(50, account="x" * 4_096))])
+    assert recorded_bans(store, 1_000.0) == [ban_of("192.0.2.1")]
+
+    store._connection._writer.execute("PRAGMA max_page_count = 100000")
+    store.bans.record([ban_of("192.0.2.2")])
+    assert len(recorded_bans(store, 1_000.0)) == 2
+
+
+def test_a_locked_database_is_told(store: Store, path: Path) -> None:
+    """A write raises StoreError if another process holds the lock for longer than the timeout."""
+    store._connection._writer.execute("PRAGMA busy_timeout = 50")
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StoreError, match="locked"):
+            store.bans.record([ban_of("192.0.2.1")])
+        other.rollback()
+    store.bans.record([ban_of("192.0.2.1")])

@@ -1,0 +1,29 @@
+"""The table of list entries."""
+
+from pathlib import Path
+
+from attrs import evolve
+
+from ringfence.model import (
+    ListEntry,
+    ListKind,
+)
+from ringfence.store.database import Store
+
+
+def test_lists_are_kept_apart_and_end(store: Store, path: Path) -> None:
+    """Entries keep their list and order, also after a restart; the same entry replaces; expired ones end."""
+    office = ListEntry(ListKind.ALLOW, "203.0.113.0/24", "office", 1_000.0)
+    guest = ListEntry(ListKind.ALLOW, "sip.carrier.example", "for a day", 1_001.0, until=87_401.0)
+    denied = ListEntry(ListKind.DENY, "203.0.113.0/24", "", 1_002.0, origin="block.txt", forced=True)
+    store.entries.add([office, guest, denied, evolve(office, note="the old one")])
+    store.entries.add([office])
+
+    assert list(store.entries.current(ListKind.ALLOW, 2_000.0)) == [office, guest]
+    assert store.entries.remove(ListKind.ALLOW, [guest.value, "192.0.2.1"]) == 1
+    store.entries.add([guest])
+    assert list(store.entries.current(ListKind.ALLOW, 87_401.0)) == [office]
+    store.purge(90_000.0)
+    assert list(store.entries.current(ListKind.ALLOW, 2_000.0)) == [office]
+    with Store.open(path, owner=False) as other:
+        assert list(other.entries.current(ListKind.DENY, 2_000.0)) == [denied]

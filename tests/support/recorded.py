@@ -1,0 +1,19 @@
+"""The bans that a database records, for comparison with those that a test placed."""
+
+from ringfence.model import Ban
+from ringfence.store.database import Store
+
+
+def active(store: Store, now: float) -> list[Ban]:
+    """Return every readable active ban without its attempts, oldest first."""
+    return [ban for ban, _ in filter(None, store.bans.running(now))]
+
+
+def recorded_bans(store: Store, now: float) -> list[Ban]:
+    """Return every readable active ban with its attempts, oldest first."""
+    found = []
+    for ban in active(store, now):
+        past = store.bans.past(ban.network, 0.0, 1_000)
+        same = (one.ban for one in past if one.runs(now) and one.ban.network == ban.network)
+        found += [one for one in same if one.scope is ban.scope]
+    return found
