@@ -1,4 +1,4 @@
-"""The two clocks as values, so that a test can set the time, and the text form of durations."""
+"""Time as values: both clocks, so that a test can set them, pauses after failures, and durations as text."""
 
 import time
 from collections.abc import Callable
@@ -12,6 +12,41 @@ class Clock:
 
     wall: Callable[[], float] = time.time
     mono: Callable[[], float] = time.monotonic
+
+
+class Backoff:
+    """Pauses between attempts that fail in a row, in seconds: growing, and bounded.
+
+    The first pause is ``shortest``, and each next one twice the one before, ``longest`` at most. With
+    ``choose``, which returns a number between two bounds (``random.uniform``), each pause lies between
+    ``shortest`` and three times the one before. So several daemons do not connect at the same time after a
+    restart of their server.
+    """
+
+    def __init__(
+        self,
+        shortest: float = 0.5,
+        longest: float = 30.0,
+        choose: Callable[[float, float], float] | None = None,
+    ) -> None:
+        self._shortest = shortest
+        self._longest = longest
+        self._choose = choose
+        self._last: float | None = None
+
+    def next(self) -> float:
+        """Return the next pause."""
+        if self._choose is not None:
+            before = self._shortest if self._last is None else self._last
+            pause = self._choose(self._shortest, 3 * before)
+        else:
+            pause = self._shortest if self._last is None else 2 * self._last
+        self._last = min(self._longest, pause)
+        return self._last
+
+    def reset(self) -> None:
+        """Start again with the shortest pause: the last attempt succeeded."""
+        self._last = None
 
 
 def format_duration(seconds: float) -> str:

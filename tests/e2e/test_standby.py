@@ -15,10 +15,10 @@ from tests.support.guarded import NO_WIRE, guarded
 from tests.support.lab import Lab
 from tests.support.relay import Relay
 
+from ringfence.clock import Backoff
 from ringfence.model import Secret, SecurityEvent, Service, SourceId
 from ringfence.parse.log import LogReader
 from ringfence.sources.ami import AmiSource, AmiTarget
-from ringfence.sources.backoff import Backoff
 from ringfence.sources.log_ingest import LogIngest
 from ringfence.sources.logfile import LogFileSource
 from ringfence.sources.standby import Standby, StandbyLog

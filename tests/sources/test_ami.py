@@ -22,12 +22,12 @@ from tests.support.captures import Capture, capture
 from tests.support.certificate import certificate_in
 from tests.support.daemon import GRANTED
 
+from ringfence.clock import Backoff
 from ringfence.detect.fold import Fold
 from ringfence.model import EventKind, Secret, SecurityEvent, Service
 from ringfence.parse import ami_http
 from ringfence.sources import ami
 from ringfence.sources.ami import AmiSource, AmiTarget
-from ringfence.sources.backoff import Backoff
 from ringfence.sources.state import Condition, EndError, State
 
 if TYPE_CHECKING:

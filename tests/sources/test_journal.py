@@ -17,10 +17,10 @@ from tests.sources.logs import ingest_of
 from tests.support.captures import FOLDER
 from tests.support.journal import Journald, why_no_journald
 
+from ringfence.clock import Backoff
 from ringfence.model import SecurityEvent, SourceId
 from ringfence.parse.log import LogReader
 from ringfence.sources import journal
-from ringfence.sources.backoff import Backoff
 from ringfence.sources.journal import DROPPED_ALARM, JournalSource, position_key
 from ringfence.sources.state import State
 

@@ -14,9 +14,9 @@ from tests.sources.logs import ingest_of
 from tests.support.captures import FOLDER
 from tests.support.lab import Lab
 
+from ringfence.clock import Backoff
 from ringfence.model import SecurityEvent, SourceId
 from ringfence.parse.log import LogReader
-from ringfence.sources.backoff import Backoff
 from ringfence.sources.logfile import LogFileSource
 from ringfence.sources.state import State
 

@@ -23,11 +23,11 @@ from tests.support.lab import RELEASES, Lab
 from tests.support.netns import inside
 from tests.support.network import socket_in
 
+from ringfence.clock import Backoff
 from ringfence.model import Contact, Roster, Secret, SecurityEvent, Service, Transport, TrunkHost
 from ringfence.sources import ami
 from ringfence.sources import roster as rosters_of
 from ringfence.sources.ami import AmiSource, AmiTarget
-from ringfence.sources.backoff import Backoff
 from ringfence.sources.state import State
 
 ALICE = Contact("pbx", Service.PJSIP, "alice", ip_address("198.18.1.10"), until=1795193107.0)

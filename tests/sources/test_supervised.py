@@ -8,7 +8,7 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
-from ringfence.sources.backoff import Backoff
+from ringfence.clock import Backoff
 from ringfence.sources.state import Condition, EndError, State
 from ringfence.sources.supervised import SupervisedSource
 

@@ -19,11 +19,11 @@ from tests.support.lab import RELEASES, Lab
 from tests.support.netns import inside, neighbour, run
 from tests.support.network import PBX_IPV4, PBX_IPV6, Network, socket_in
 
+from ringfence.clock import Backoff
 from ringfence.firewall.contract import OBSERVE_PREFIX, Add, FirewallPlan, Ports
 from ringfence.firewall.ipset.backend import IpsetBackend
 from ringfence.model import Challenge, ObservedRequest, Service, Transport
 from ringfence.sources import wire
-from ringfence.sources.backoff import Backoff
 from ringfence.sources.state import EndError, State
 from ringfence.sources.wire import GROUP, WireItem, WireSource
 

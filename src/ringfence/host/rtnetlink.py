@@ -11,20 +11,20 @@ dump is read again.
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 from pyroute2 import AsyncIPRoute, IPRoute
 from pyroute2.netlink import NLM_F_DUMP_INTR
 from pyroute2.netlink.exceptions import NetlinkError
 
+from ringfence.clock import Backoff
 from ringfence.errors import HostError
 
 # Seconds: an interface that comes up brings several notifications at once.
 _SETTLE = 0.05
 _RECEIVE_BUFFER = 1 << 20  # some thousand notifications
-_FIRST_PAUSE = 0.1
-_LONGEST_PAUSE = 30.0
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 30.0
 
 READINGS = 6
 """Readings of a dump that changes while it is read; the pauses between them add up to 0.3 s."""
@@ -49,7 +49,7 @@ async def follow(
     of ``READINGS`` readings is such an error. ``changed`` is not called with an unchanged result, except
     after an error, which has then cleared. Readings are at least ``apart`` seconds from each other.
     """
-    pause = _FIRST_PAUSE
+    backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
     while True:
         known: Read | None = None
         try:
@@ -58,7 +58,7 @@ async def follow(
                 mark = _Mark(route)
                 while True:
                     now = await _whole(what, route, mark, read)
-                    pause = _FIRST_PAUSE
+                    backoff.reset()
                     if now != known:
                         known = now
                         changed(now)
@@ -68,8 +68,7 @@ async def follow(
             failed(HostError(f"{what} cannot be followed by rtnetlink: {error}"))
         except HostError as error:
             failed(error)
-        await asyncio.sleep(pause)
-        pause = min(pause * 2, _LONGEST_PAUSE)
+        await asyncio.sleep(backoff.next())
 
 
 def read_now(what: str, read: Callable[[IPRoute], Read]) -> Read:
@@ -80,12 +79,13 @@ def read_now(what: str, read: Callable[[IPRoute], Read]) -> Read:
     try:
         with IPRoute() as route:
             mark = _Mark(route)
-            for pause in _pauses():
+            backoff = Backoff(_AGAIN)
+            for _ in range(READINGS):
                 mark.is_set = False
                 found = read(route)
                 if not mark.is_set:
                     return found
-                time.sleep(pause)
+                time.sleep(backoff.next())
     except (NetlinkError, OSError) as error:
         raise HostError(f"{what} cannot be read by rtnetlink: {error}") from error
     raise _changing(what)
@@ -94,17 +94,14 @@ def read_now(what: str, read: Callable[[IPRoute], Read]) -> Read:
 async def _whole(
     what: str, route: AsyncIPRoute, mark: "_Mark", read: Callable[[AsyncIPRoute], Awaitable[Read]]
 ) -> Read:
-    for pause in _pauses():
+    backoff = Backoff(_AGAIN)
+    for _ in range(READINGS):
         mark.is_set = False
         found = await read(route)
         if not mark.is_set:
             return found
-        await asyncio.sleep(pause)
+        await asyncio.sleep(backoff.next())
     raise _changing(what)
-
-
-def _pauses() -> Iterator[float]:
-    return (_AGAIN * 2**number for number in range(READINGS))
 
 
 def _changing(what: str) -> HostError:

@@ -34,13 +34,13 @@ from panoramisk.actions import Action
 from panoramisk.ami_protocol import AMIProtocol
 from panoramisk.message import Message
 
+from ringfence.clock import Backoff
 from ringfence.model import AMI, Address, Secret, SecurityEvent, Service, SourceId, printable
 from ringfence.parse.address import unmapped
 from ringfence.parse.ami import AmiCounts, AmiDecoder
 from ringfence.parse.ami_items import AmiItem, Banner, Reply
 from ringfence.parse.roster import RosterEvent
 from ringfence.sources import roster as rosters
-from ringfence.sources.backoff import Backoff
 from ringfence.sources.roster import ContactSink, RosterQueries, RosterSink, ignore
 from ringfence.sources.standby import Coverage
 from ringfence.sources.state import Condition, EndError, State

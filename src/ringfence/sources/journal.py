@@ -24,8 +24,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from itertools import groupby
 
+from ringfence.clock import Backoff
 from ringfence.model import SourceId, printable
-from ringfence.sources.backoff import Backoff
 from ringfence.sources.log_ingest import FollowedLog, LogIngest, Remember
 from ringfence.sources.state import Condition, EndError, State
 

@@ -18,9 +18,9 @@ from itertools import groupby
 import structlog
 from attrs import frozen
 
+from ringfence.clock import Backoff
 from ringfence.model import SecurityEvent, SourceId
 from ringfence.parse.line_result import LogCounts
-from ringfence.sources.backoff import Backoff
 from ringfence.sources.standby import LogPart, StandbyLog
 from ringfence.sources.supervised import SupervisedSource
 

@@ -7,8 +7,8 @@ when its events count. A defect of ringfence costs only the piece of the log in 
 from contextlib import closing
 from pathlib import Path
 
+from ringfence.clock import Backoff
 from ringfence.model import SourceId
-from ringfence.sources.backoff import Backoff
 from ringfence.sources.log_follower import LogFollower
 from ringfence.sources.log_ingest import FollowedLog, LogIngest, Remember
 

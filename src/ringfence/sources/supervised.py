@@ -1,10 +1,11 @@
 """The part that all sources share: a condition, and sessions that are begun again after each end."""
 
 import asyncio
+import random
 
 import structlog
 
-from ringfence.sources.backoff import Backoff
+from ringfence.clock import Backoff
 from ringfence.sources.state import Condition, EndError, State
 
 GOOD_AFTER = 30.0
@@ -24,7 +25,7 @@ class SupervisedSource:
         self.condition = Condition(State.CONNECTING)
         self.settled = asyncio.Event()
         self._log = log
-        self._backoff = backoff if backoff is not None else Backoff()
+        self._backoff = backoff if backoff is not None else Backoff(choose=random.uniform)
 
     async def run(self) -> None:
         """Run one session after the other until cancelled."""

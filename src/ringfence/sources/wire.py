@@ -43,11 +43,11 @@ from functools import lru_cache, partial
 import structlog
 from attrs import define
 
+from ringfence.clock import Backoff
 from ringfence.model import Address, Challenge, Network, ObservedRequest
 from ringfence.netlink.nflog import Acknowledged, Logged, bind_request, missing, read_datagram
 from ringfence.parse.challenge import parse_answers
 from ringfence.parse.observed import parse_observed
-from ringfence.sources.backoff import Backoff
 from ringfence.sources.state import Condition, EndError, State
 from ringfence.sources.supervised import SupervisedSource
 
