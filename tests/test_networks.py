@@ -8,7 +8,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ringfence.model import Address, Network
-from ringfence.networks import PREFIX_LENGTHS, NetworkSet, is_one_host, prefix_of, sender_key, sender_of
+from ringfence.networks import (
+    PREFIX_LENGTHS,
+    NetworkSet,
+    is_one_host,
+    overlap,
+    prefix_of,
+    sender_key,
+    sender_of,
+    whole_sender,
+    without,
+)
 
 
 @pytest.mark.parametrize(
@@ -60,7 +70,7 @@ ADDRESSES: st.SearchStrategy[Address] = st.one_of(
 NETWORKS = st.builds(cut, ADDRESSES, st.integers(0, 128) | st.sampled_from([24, 29, 32, 61, 64, 125, 128]))
 
 
-def overlap(one: Network, other: Network) -> bool:
+def overlapping(one: Network, other: Network) -> bool:
     """Whether two networks overlap by ipaddress, which compares networks of one version only."""
     if isinstance(one, IPv4Network):
         return isinstance(other, IPv4Network) and one.overlaps(other)
@@ -69,7 +79,41 @@ def overlap(one: Network, other: Network) -> bool:
 
 def inside(one: Network, other: Network) -> bool:
     """Whether ``one`` lies in ``other``, by ipaddress."""
-    return overlap(one, other) and one.prefixlen >= other.prefixlen
+    return overlapping(one, other) and one.prefixlen >= other.prefixlen
+
+
+@given(NETWORKS, NETWORKS | st.integers(0, 128))
+def test_networks_overlap_as_ipaddress_says(one: Network, drawn: Network | int) -> None:
+    """For any two networks of both versions, nested ones included, the result equals that of ipaddress."""
+    other = one.supernet(new_prefix=min(drawn, one.prefixlen)) if isinstance(drawn, int) else drawn
+    assert overlap(one, other) == overlap(other, one) == overlapping(one, other)
+
+
+@given(NETWORKS, NETWORKS)
+def test_the_rest_of_a_network_has_all_but_the_part(network: Network, part: Network) -> None:
+    """The rest and the removed part are the network; without a narrower part there is no rest."""
+    rest = without(network, part)
+    if not inside(part, network) or part == network:
+        assert rest == ()
+    else:
+        assert sum(one.num_addresses for one in (*rest, part)) == network.num_addresses
+        assert all(inside(one, network) and not overlap(one, part) for one in rest)
+
+
+@pytest.mark.parametrize(
+    ("network", "whole"),
+    [
+        ("192.0.2.7", "192.0.2.7/32"),
+        ("2001:db8::7", "2001:db8::/64"),
+        ("2001:db8::/127", "2001:db8::/64"),
+        ("2001:db8::/64", "2001:db8::/64"),
+        ("2001:db8::/48", "2001:db8::/48"),
+        ("64:ff9b::c000:207", "64:ff9b::c000:207/128"),
+    ],
+)
+def test_a_part_of_a_hosts_network_stands_for_all_of_it(network: str, whole: str) -> None:
+    """A part of a /64 becomes the /64, except for IPv4 addresses that NAT64 translates."""
+    assert str(whole_sender(ip_network(network))) == whole
 
 
 @given(st.lists(NETWORKS, max_size=8), ADDRESSES, st.lists(NETWORKS, max_size=8))
@@ -82,7 +126,7 @@ def test_the_results_are_those_of_ipaddress(
     assert kept.networks == frozenset(networks)
     assert kept.covers(address) == any(address in network for network in networks)
     for other in [*others, *networks]:
-        assert kept.overlaps(other) == any(overlap(network, other) for network in networks)
+        assert kept.overlaps(other) == any(overlapping(network, other) for network in networks)
         assert kept.contains_part_of(other) == any(inside(network, other) for network in networks)
         whole = any(inside(other, network) for network in networks)
         assert kept.contains(other) == whole

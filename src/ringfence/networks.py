@@ -60,6 +60,32 @@ def prefix_of(address: Address) -> Network:
     return ip_network((address, length), strict=False)
 
 
+def overlap(one: Network, other: Network) -> bool:
+    """Whether two networks have an address in common."""
+    if one.version != other.version:
+        return False
+    bits = one.max_prefixlen - min(one.prefixlen, other.prefixlen)
+    return int(one.network_address) >> bits == int(other.network_address) >> bits
+
+
+def without(network: Network, part: Network) -> tuple[Network, ...]:
+    """Return the rest of ``network`` without ``part``, in parts; nothing if ``part`` is as wide or wider."""
+    if part.prefixlen <= network.prefixlen or not overlap(network, part):
+        return ()
+    return tuple(network.address_exclude(part))  # type: ignore[arg-type]  # of one version
+
+
+def whole_sender(network: Network) -> Network:
+    """Return ``network``, or all of its host's network if it is a part of that."""
+    if (
+        isinstance(network, IPv6Network)
+        and network.prefixlen > IPV6_SENDER
+        and not is_one_host(network.network_address)
+    ):
+        return network.supernet(new_prefix=IPV6_SENDER)
+    return network
+
+
 class NetworkSet:
     """An immutable set of networks of both IP versions, with look-ups in constant time.
 

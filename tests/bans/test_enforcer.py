@@ -1,36 +1,24 @@
 """From decisions to bans: placed, pending and restored bans, and their records in the store."""
 
 import asyncio
-from collections.abc import Iterator
-from functools import partial
 from ipaddress import ip_address, ip_network
-from pathlib import Path
 from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 from tests.support.attempts import attempts
 from tests.support.recorded import recorded_bans
-from tests.support.world import OTHER, RULE, START, SUBJECT, World, a_world, said
+from tests.support.world import OTHER, RULE, START, SUBJECT, World, said
 
-from ringfence.bans import enforcer
 from ringfence.bans.ledger import key_of
 from ringfence.bans.unban import unban, unban_all
-from ringfence.clock import Clock
 from ringfence.detect.judge import Decision
 from ringfence.detect.rules import DAY, HOUR, RETURN_WITHIN, RULES
 from ringfence.errors import ControlError, FirewallError, ProbeError, SetFullError, StoreError
-from ringfence.firewall.contract import Add, FirewallPlan, NetworkList
+from ringfence.firewall.contract import Add, NetworkList
 from ringfence.model import Ban, Friend, FriendReason, Origin, Scope
 
 FLOOD = next(rule for rule in RULES if rule.name == "flood")
-
-
-@pytest.fixture(name="world")
-def _world(tmp_path: Path) -> Iterator[World]:
-    """Return a world at its start."""
-    with a_world(tmp_path / "ringfence.db") as world:
-        yield world
 
 
 # -- a ban ------------------------------------------------------------------------------------------------
@@ -57,7 +45,7 @@ def test_a_decision_becomes_a_ban(world: World) -> None:
             "accounts": ["alice"],
         }
     ]
-    assert (world.enforcer.counts.placed, world.enforcer.counts.failed) == (1, 0)
+    assert (world.enforcer.bans.counts.placed, world.enforcer.bans.counts.failed) == (1, 0)
 
 
 def test_a_hostile_account_is_made_printable_in_the_log(world: World) -> None:
@@ -97,101 +85,6 @@ def test_the_kernel_is_asked_before_the_database(world: World) -> None:
 # -- a ban that fails -------------------------------------------------------------------------------------
 
 
-def test_a_refused_ban_is_pending_and_tried_until_it_is_done(world: World) -> None:
-    """A refused ban is logged once and retried; it is recorded only after the kernel has accepted it."""
-    world.backend.refuses[SUBJECT] = SetFullError("the set is full")
-    with said() as names:
-        world.decide()
-        world.wait(5)
-        world.wait(5)
-
-    assert names == ["ban.failed"]
-    assert (world.in_kernel(), world.in_store(), world.enforcer.pending) == ({}, {}, 1)
-    assert world.enforcer.firewall_error == "the set is full"
-    assert (world.enforcer.counts.placed, world.enforcer.counts.failed) == (0, 1)
-    assert world.held()
-
-    world.backend.refuses.clear()
-    with said() as names:
-        world.wait(5)
-
-    assert names == ["ban.placed"]
-    left = {"192.0.2.1/32": round(HOUR) - 15}
-    assert (world.in_kernel(), world.in_store(), world.enforcer.pending) == (left, left, 0)
-    assert world.enforcer.firewall_error == ""
-    assert world.enforcer.counts.placed == 1
-
-
-def test_a_firewall_that_cannot_speak_is_a_refusal_of_all(world: World) -> None:
-    """If the firewall fails as a whole, nothing is raised, and every ban is pending."""
-    world.backend.gone = FirewallError("the socket is gone")
-    world.decide()
-    world.decide(OTHER)
-
-    assert (world.enforcer.pending, world.in_store()) == (2, {})
-    world.backend.gone = None
-    world.wait(5)
-    assert set(world.in_kernel()) == set(world.in_store()) == {"192.0.2.1/32", "192.0.2.2/32"}
-
-
-def test_what_is_pending_is_bounded(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Beyond the limit a refused ban is discarded, and its sender's attempts are counted again."""
-    monkeypatch.setattr(enforcer, "MOST_PENDING", 1)
-    world.backend.gone = FirewallError("the socket is gone")
-    world.decide()
-    world.decide(OTHER)
-
-    assert (world.enforcer.pending, world.enforcer.counts.failed) == (1, 2)
-    assert (world.held(), world.held(OTHER)) == (True, False)
-
-
-def test_a_pending_ban_ends_with_its_time(world: World) -> None:
-    """A pending ban that was never placed is dropped at its own end, and the firewall error clears."""
-    world.backend.refuses[SUBJECT] = SetFullError("the set is full")
-    world.decide()
-    world.wait(HOUR)
-
-    assert (world.enforcer.pending, world.enforcer.firewall_error) == (0, "")
-    assert not world.held()
-
-
-def test_one_success_does_not_hide_what_is_refused(world: World) -> None:
-    """While a ban is pending, the firewall's error stays, even if other bans succeed."""
-    world.backend.refuses[SUBJECT] = SetFullError("the set is full")
-    world.decide()
-    world.decide(OTHER)
-
-    assert world.enforcer.firewall_error == "the set is full"
-
-
-def test_a_refused_ban_that_was_restored_is_no_second_offence(world: World) -> None:
-    """A stored ban that returns late to the kernel counts once for the length of the next ban."""
-    world.decide()
-    world.backend.refuses[SUBJECT] = SetFullError("the set is full")
-    world.restart(reboot=True)
-    assert world.enforcer.pending == 1
-    world.backend.refuses.clear()
-    world.wait(5)
-
-    assert set(world.in_kernel()) == {"192.0.2.1/32"}
-    assert world.store.bans.bans_before(SUBJECT, 0.0) == 1
-
-
-def test_a_full_ban_takes_the_place_of_a_narrow_one(world: World) -> None:
-    """A sender with a ban from the SIP ports that then proves its address gets one full ban instead."""
-    world.decide(scope=Scope.SIP_UDP, seconds=600.0)
-    world.decide(scope=Scope.SIP_TCP, seconds=600.0)
-    world.decide()
-
-    assert [(str(element.network), element.scope) for element in world.backend.list()] == [
-        ("192.0.2.1/32", Scope.FULL)
-    ]
-    assert world.in_store() == {"192.0.2.1/32": HOUR}
-    assert list(world.enforcer.keys()) == [key_of(SUBJECT)]
-    world.restart()
-    assert world.in_kernel() == {"192.0.2.1/32": HOUR}
-
-
 def test_floods_make_nobody_an_offender(world: World) -> None:
     """A flood's address can be forged, so wrong passwords after floods lead to a first ban."""
     for _ in range(4):
@@ -200,16 +93,6 @@ def test_floods_make_nobody_an_offender(world: World) -> None:
     world.decide()
 
     assert world.in_kernel() == {"192.0.2.1/32": HOUR}
-
-
-def test_a_boot_years_ago_makes_no_ban_longer(world: World) -> None:
-    """If a host without a clock battery boots with a wrong time, no ban lasts longer than its length."""
-    world.decide()
-    world.enforcer.ban([OTHER], 2 * HOUR, "")
-    world.now -= 50 * 365 * DAY
-    world.restart(reboot=True)
-
-    assert world.in_kernel() == {"192.0.2.1/32": HOUR, "192.0.2.2/32": 2 * HOUR}
 
 
 # -- a store that fails -----------------------------------------------------------------------------------
@@ -290,37 +173,6 @@ def test_what_the_store_cannot_tell_does_not_keep_the_guard_away(world: World) -
 # -- start ------------------------------------------------------------------------------------------------
 
 
-def test_a_restart_keeps_what_is_there(world: World) -> None:
-    """If kernel and store agree, nothing is sent or recorded, and the ban keeps its attempts."""
-    world.decide()
-    world.now += 10
-    world.backend.batches.clear()
-    with capture_logs() as logs:
-        world.restart()
-
-    assert world.backend.batches == []
-    assert logs == [{"event": "bans.restored", "log_level": "info", "kept": 1, "put_back": 0, "adopted": 0}]
-    record = world.enforcer.ledger.get(key_of(SUBJECT))
-    assert record is not None
-    assert (record.attempts, record.since, record.reason) == (5, START, RULE.meaning)
-    assert world.held()
-
-
-def test_a_reboot_puts_everything_back_in_one_batch(world: World) -> None:
-    """Bans with time left are restored in one batch for their remaining time; expired bans are not."""
-    world.decide()
-    world.decide(ip_network("2001:db8::/64"))
-    world.enforcer.ban([OTHER], 60.0, "")
-    world.now += 600
-    world.backend.batches.clear()
-    world.restart(reboot=True)
-
-    left = round(HOUR) - 600
-    assert len(world.backend.batches) == 1
-    assert world.in_kernel() == {"192.0.2.1/32": left, "2001:db8::/64": left}
-    assert world.store.bans.bans_before(SUBJECT, 0.0) == 1
-
-
 def test_a_firewall_that_does_not_open_raises(world: World) -> None:
     """If the firewall does not open, the start raises its error, and enforcement is off."""
     world.store.close()
@@ -331,43 +183,6 @@ def test_a_firewall_that_does_not_open_raises(world: World) -> None:
     assert world.enforcer.enforcing is False
 
 
-def test_an_element_without_an_end_is_given_one(world: World) -> None:
-    """An element without a timeout is adopted for a day, because every ban ends."""
-    world.backend.put(SUBJECT, float("inf"))
-    world.restart()
-
-    assert world.in_kernel() == world.in_store() == {"192.0.2.1/32": round(DAY)}
-    assert recorded_bans(world.store, world.now)[0].origin is Origin.ADOPTED
-    world.wait(DAY)
-    assert (world.in_kernel(), world.held()) == ({}, False)
-
-
-def test_who_must_not_be_banned_is_let_go_at_the_start(world: World) -> None:
-    """At the start, kernel elements that must not be banned are removed, and the others are adopted."""
-    world.allow(OTHER, _203_0_113_1="the gateway")
-    exempt = world.enforcer.exempt
-    for text in ("192.0.2.2", "203.0.113.0/24", "192.0.2.1"):
-        world.backend.put(ip_network(text), START + 60)
-    world.enforcer.exempt = exempt
-    world.enforcer.start()
-
-    assert set(world.in_kernel()) == set(world.in_store()) == {"192.0.2.1/32"}
-
-
-def test_the_start_says_what_it_found(world: World) -> None:
-    """The start logs the numbers of kept, restored and adopted bans."""
-    world.decide()
-    world.decide(OTHER)
-    world.backend.lose(OTHER)
-    world.backend.put(ip_network("192.0.2.3"), START + 60)
-    with capture_logs() as logs:
-        world.restart()
-
-    assert [entry for entry in logs if entry["event"] == "bans.restored"] == [
-        {"event": "bans.restored", "log_level": "info", "kept": 1, "put_back": 1, "adopted": 1}
-    ]
-
-
 def test_a_start_without_a_test_packet_sends_none(world: World) -> None:
     """Without verification the start sends no test packet, and the bans are in place."""
     world.decide()
@@ -376,38 +191,6 @@ def test_a_start_without_a_test_packet_sends_none(world: World) -> None:
 
     assert world.enforcer.verification is None
     assert set(world.in_kernel()) == {"192.0.2.1/32"}
-
-
-# -- long bans --------------------------------------------------------------------------------------------
-
-
-def test_a_ban_longer_than_the_kernel_counts_is_renewed(world: World) -> None:
-    """A ban longer than the kernel's limit is renewed below half of its timeout, until its own end."""
-    world.backend.cap = 100.0
-    world.decide()
-    seen: list[int] = []
-    while world.in_kernel() and len(seen) < 200:
-        seen.append(world.in_kernel()["192.0.2.1/32"])
-        world.wait(20.0)
-
-    assert min(seen[:-5]) >= 40
-    assert max(seen) <= 100
-    assert world.now == START + HOUR
-    assert world.store.bans.bans_before(SUBJECT, 0.0) == 1
-    assert world.enforcer.counts.placed == 1
-
-
-def test_a_renewal_that_fails_is_tried_again(world: World) -> None:
-    """A refused renewal is shown and repeated while the kernel still has the ban."""
-    world.backend.cap = 100.0
-    world.decide()
-    world.backend.refuses[SUBJECT] = FirewallError("no memory")
-    world.wait(60.0)
-    assert world.enforcer.firewall_error == "no memory"
-    world.backend.refuses.clear()
-    world.wait(20.0)
-
-    assert (world.in_kernel(), world.enforcer.firewall_error) == ({"192.0.2.1/32": 100}, "")
 
 
 # -- off and on -------------------------------------------------------------------------------------------
@@ -516,7 +299,7 @@ def test_an_administrator_may_insist(world: World) -> None:
     world.restart(reboot=True)
     world.allow(_203_0_113_1="the gateway")
     assert set(world.in_kernel()) == {"203.0.113.1/32"}
-    assert world.enforcer.is_forced(key_of(gateway))
+    assert world.enforcer.known.is_forced(key_of(gateway))
 
 
 def test_a_network_around_who_is_allowed_may_be_banned(world: World) -> None:
@@ -538,7 +321,7 @@ def test_to_be_allowed_is_to_be_let_in_at_once(world: World) -> None:
 
     left = {"203.0.113.0/24", "2001:db8::/64"}
     assert set(world.in_kernel()) == set(world.in_store()) == left
-    assert world.enforcer.pending == 0
+    assert len(world.enforcer.known.pending) == 0
     world.wait(5)
     assert set(world.in_kernel()) == left
 
@@ -595,7 +378,7 @@ def test_a_friend_is_not_put_back(world: World) -> None:
 def test_the_rolls_are_written_as_they_are_then(world: World) -> None:
     """The lists' contents are read at the time of writing: at the start, and on every change."""
     wanted = {NetworkList.ALLOW: [OTHER], NetworkList.DENY: [SUBJECT], NetworkList.FRIENDS: []}
-    world.enforcer.list_contents = wanted.__getitem__
+    world.wanted = wanted
     world.enforcer.start()
     assert world.backend.lists == {target: frozenset(found) for target, found in wanted.items()}
 
@@ -627,101 +410,6 @@ def test_a_roll_that_cannot_be_written_stops_no_ban(world: World) -> None:
 # -- a full set -------------------------------------------------------------------------------------------
 
 
-def test_in_a_full_set_who_has_the_least_time_left_gives_way(world: World) -> None:
-    """In a full set the first ban to end is removed, logged and counted; each version and scope has a set."""
-    world.backend.plan = FirewallPlan(maxelem=2)
-    for text, seconds in (("192.0.2.1", 60.0), ("192.0.2.2", 7_200.0), ("2001:db8::/64", 30.0)):
-        world.enforcer.ban([ip_network(text)], seconds, "")
-    with said() as names:
-        world.decide(ip_network("192.0.2.3"))
-
-    assert names == ["ban.removed", "ban.placed"]
-    assert set(world.in_kernel()) == {"192.0.2.2/32", "192.0.2.3/32", "2001:db8::/64"}
-    assert world.in_kernel() == world.in_store()
-    assert (world.enforcer.counts.displaced, world.enforcer.pending) == (1, 0)
-    assert not world.held()
-
-
-def test_the_like_give_way_to_the_like(world: World) -> None:
-    """In a backend with a set for each width, networks replace networks, or addresses if necessary."""
-    world.backend.plan = FirewallPlan(maxelem=2)
-    world.enforcer.ban([ip_network("198.51.100.0/24")], 60.0, "")
-    world.enforcer.ban([ip_network("192.0.2.1")], 120.0, "")
-    world.enforcer.ban([ip_network("192.0.2.2")], 7_200.0, "")
-    assert set(world.in_kernel()) == {"198.51.100.0/24", "192.0.2.2/32"}
-    world.enforcer.ban([ip_network("203.0.113.0/24")], 7_200.0, "")
-    assert set(world.in_kernel()) == {"203.0.113.0/24", "192.0.2.2/32"}
-    world.enforcer.ban([ip_network("10.0.0.0/8")], 9_000.0, "")
-    assert len(world.in_kernel()) == 2
-    assert "10.0.0.0/8" in world.in_kernel()
-
-
-def test_nobody_gives_way_to_a_shorter_ban(world: World) -> None:
-    """A new ban that would end before all others waits until the set has room."""
-    world.backend.plan = FirewallPlan(maxelem=1)
-    world.enforcer.ban([OTHER], 2 * HOUR, "")
-    world.decide()
-    for _ in range(3):
-        world.wait(5)
-
-    assert (set(world.in_kernel()), world.enforcer.pending) == ({"192.0.2.2/32"}, 1)
-    assert world.enforcer.counts.displaced == 0
-    asyncio.run(unban(world.enforcer, [OTHER]))
-    world.wait(5)
-    assert set(world.in_kernel()) == {"192.0.2.1/32"}
-
-
-def test_who_was_passed_over_gives_way_to_the_next(world: World) -> None:
-    """A ban that did not give way to a short ban can still give way to a longer one."""
-    world.backend.plan = FirewallPlan(maxelem=2)
-    world.enforcer.ban([ip_network("198.51.100.1")], 2 * HOUR, "")
-    world.enforcer.ban([ip_network("198.51.100.2")], 3 * HOUR, "")
-    world.decide()
-    world.enforcer.ban([OTHER], DAY, "")
-
-    assert set(world.in_kernel()) == {"198.51.100.2/32", "192.0.2.2/32"}
-
-
-def test_as_many_give_way_as_there_is_need(world: World) -> None:
-    """As many bans give way as needed, the shortest first, also beyond one batch of candidates."""
-    world.backend.plan = FirewallPlan(maxelem=300)
-    old = [ip_network((0xC6336400 + n, 32)) for n in range(300)]
-    for number, network in enumerate(old):
-        world.enforcer.ban([network], 60.0 + number, "")
-    world.enforcer.ban([ip_network((0xCB007100 + n, 32)) for n in range(290)], HOUR, "")
-
-    assert {network for network in old if world.backend._ends.get((network, Scope.FULL))} == set(old[290:])
-    assert world.enforcer.counts.displaced == 290
-
-
-def test_who_was_to_be_let_in_is_not_adopted(world: World) -> None:
-    """If a daemon ends after it recorded an unban, the next daemon completes it in the kernel."""
-    world.decide()
-    world.enforcer.records.end([(SUBJECT, Scope.FULL)], world.now)
-    assert "192.0.2.1/32" in world.in_kernel()
-    world.now += 1
-    world.restart()
-
-    assert (world.in_kernel(), world.in_store()) == ({}, {})
-
-
-def test_the_record_ends_before_the_kernel_lets_go(world: World) -> None:
-    """The record of a ban ends before the kernel's ban; if the kernel refuses, the record is restored."""
-    world.decide()
-    seen: list[dict[str, int]] = []
-    world.backend.before_batch = lambda: seen.append(world.in_store())
-    world.backend.refuses[SUBJECT] = FirewallError("no answer")
-    assert len(world.enforcer.unban([key_of(SUBJECT)])) == 1
-
-    assert seen == [{}]
-    assert set(world.in_store()) == {"192.0.2.1/32"}
-
-
-def ahead_of(world: World, seconds: float) -> float:
-    """Return the time of a clock that is this many seconds ahead."""
-    return world.now + seconds
-
-
 def test_a_clock_that_is_set_makes_no_ban_shorter_or_longer(world: World) -> None:
     """If the clock is set, a ban keeps its rule and the kernel's time, and a pending ban keeps its length."""
     world.decide()
@@ -729,13 +417,13 @@ def test_a_clock_that_is_set_makes_no_ban_shorter_or_longer(world: World) -> Non
     world.decide(OTHER)
     key = key_of(SUBJECT)
     for ahead in (7_200.0, 0.0):
-        world.enforcer.clock = Clock(partial(ahead_of, world, ahead), lambda: world.now - START)
+        world.ahead = ahead
         world.wait(1.0)
-        record = world.enforcer.ledger.get(key)
+        record = world.enforcer.known.ledger.get(key)
 
         assert record is not None
         assert (record.rule, record.expires) == ("guess", START + HOUR + ahead)
-        assert world.enforcer.ledger.alive(world.now + ahead) == 1
+        assert world.enforcer.known.ledger.alive(world.now + ahead) == 1
     world.backend.refuses.clear()
     world.wait(1.0)
 
@@ -769,62 +457,3 @@ def test_a_friend_in_a_banned_64_is_not_held(world: World) -> None:
     assert world.enforcer.is_banned(ip_network(stranger), Scope.FULL)
     world.enforcer.ban([ip_network(friend)], HOUR, "")
     assert world.enforcer.is_banned(ip_network(friend), Scope.FULL)
-
-
-def test_a_ban_after_an_unban_outlasts_a_restart_without_its_record(world: World) -> None:
-    """A ban after an unban survives a restart without its record, because its end differs."""
-    for again in (HOUR, HOUR / 2, 2 * HOUR):
-        world.decide()
-        world.now += 10
-        world.enforcer.unban([key_of(SUBJECT)])
-        world.backend.put(SUBJECT, world.now + again)
-        world.restart()
-
-        assert world.in_kernel() == {"192.0.2.1/32": again}
-        world.enforcer.unban([key_of(SUBJECT)])
-
-
-@pytest.mark.parametrize("running", [False, True])
-@pytest.mark.parametrize("ahead", [86_400.0, -86_400.0])
-def test_a_clock_that_is_set_and_a_restart_keep_rule_and_attempts(
-    world: World,
-    ahead: float,
-    running: bool,  # noqa: FBT001 - two cases
-) -> None:
-    """If the clock is set while the daemon is up or down, the ban keeps its rule, attempts and time."""
-    world.decide()
-    world.ahead = ahead
-    if running:
-        world.wait(1.0)
-    else:
-        world.now += 1.0
-    world.restart()
-    record = world.enforcer.ledger.get(key_of(SUBJECT))
-
-    assert record is not None
-    assert (record.rule, record.attempts, record.expires) == ("guess", 5, START + HOUR + ahead)
-    assert world.in_kernel() == {"192.0.2.1/32": HOUR - 1}
-    [ban] = recorded_bans(world.store, world.clock.wall())
-    assert (ban.rule, len(ban.attempts)) == ("guess", 5)
-
-
-def test_an_unban_is_known_after_the_clock_was_set(world: World) -> None:
-    """An unban that was only recorded is completed after a kill, even if the clock was set before."""
-    world.decide()
-    world.ahead = 7_200.0
-    world.wait(1.0)
-    world.records.end([(SUBJECT, Scope.FULL)], world.clock.wall())
-    world.restart()
-
-    assert world.in_kernel() == {}
-
-
-def test_a_reboot_moves_no_ban(world: World) -> None:
-    """After a reboot with an empty kernel, the new monotonic clock changes no ban."""
-    world.decide()
-    world.store.bans.clock_is(-1e6, 0.0, world.now)
-    world.now += 60
-    world.restart(reboot=True)
-
-    assert world.in_kernel() == {"192.0.2.1/32": HOUR - 60}
-    assert world.store.bans.clock() == START

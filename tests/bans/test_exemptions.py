@@ -3,12 +3,8 @@
 from ipaddress import ip_address, ip_network
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from tests.bans.test_ledger import NETWORKS
 
-from ringfence.bans.exemptions import ITSELF, Exempt, overlap, too_wide, without_reserved
-from ringfence.model import Network
+from ringfence.bans.exemptions import ITSELF, Exempt, too_wide, without_reserved
 from ringfence.networks import NetworkSet
 
 EXEMPT = Exempt(
@@ -50,14 +46,6 @@ def test_without_a_word_only_this_host_itself_is_exempt() -> None:
 def test_whom_no_rule_bans_is_both() -> None:
     """The detector receives all exempt networks, allowed and protected."""
     assert EXEMPT.never.networks == EXEMPT.allowed.networks | EXEMPT.protected.keys()
-
-
-@given(NETWORKS, NETWORKS | st.integers(0, 128))
-def test_networks_overlap_as_ipaddress_says(one: Network, drawn: Network | int) -> None:
-    """For any two networks of both versions, nested ones included, the result equals that of ipaddress."""
-    other = one.supernet(new_prefix=min(drawn, one.prefixlen)) if isinstance(drawn, int) else drawn
-    same = one.version == other.version
-    assert overlap(one, other) == overlap(other, one) == (same and one.overlaps(other))
 
 
 @pytest.mark.parametrize(

@@ -9,46 +9,43 @@ from ipaddress import ip_network
 import pytest
 
 from ringfence.bans import filling
-from ringfence.bans.filling import SHORT, Filler, Steps
+from ringfence.bans.filling import SHORT, Filler
 from ringfence.errors import FirewallError
 from ringfence.firewall.contract import NetworkList
+from ringfence.firewall.memory import MemoryBackend
 from ringfence.model import Network
 
 FEW = [ip_network("192.0.2.1")]
 MANY = [ip_network((0x0A000000 + n, 32)) for n in range(SHORT + 1)]
 
 
-class Written:
+class Written(MemoryBackend):
     """A backend that writes a list in 20 steps."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.wanted: dict[NetworkList, list[Network]] = {}
         self.rolls: dict[NetworkList, list[Network]] = {}
         self.steps: list[NetworkList] = []
         self.closed = 0
         self.began: list[float] = []
         self.error: FirewallError | None = None
-        self.errors: list[str] = []
-        self.filler = Filler(
-            lambda target: (self.wanted[target], lambda networks: self.fill(target, networks)),
-            self.errors.append,
-        )
+        self.filler = Filler(self, self.wanted.__getitem__)
 
-    def fill(self, target: NetworkList, networks: Iterable[Network]) -> Steps:
-        """Fill a list."""
-        return self._steps(target, networks)
-
-    def _steps(self, target: NetworkList, networks: Iterable[Network]) -> Generator[None, None, None]:
+    def replace_list_in_steps(
+        self, which: NetworkList, networks: Iterable[Network]
+    ) -> Generator[None, None, None]:
+        """Replace a list."""
         wanted = list(networks)
         self.began.append(time.monotonic())
         try:
             yield
             for _ in range(20):
-                self.steps.append(target)
+                self.steps.append(which)
                 if self.error is not None:
                     raise self.error
                 yield
-            self.rolls[target] = wanted
+            self.rolls[which] = wanted
         except GeneratorExit:
             self.closed += 1
             raise
@@ -67,14 +64,14 @@ def _written() -> Written:
 
 def test_before_the_daemon_runs_all_is_written_at_once(written: Written) -> None:
     """Before the daemon runs, a list of any length is completely written when the call returns."""
-    written.wanted = {NetworkList.DENY: MANY, NetworkList.ALLOW: FEW}
+    written.wanted |= {NetworkList.DENY: MANY, NetworkList.ALLOW: FEW}
     written.filler.fill(NetworkList.DENY, NetworkList.ALLOW)
     assert written.rolls == written.wanted
 
 
 def test_a_long_roll_lets_others_go_on(written: Written) -> None:
     """Other tasks run between two steps of a long list, and a short list is written at once meanwhile."""
-    written.wanted = {NetworkList.DENY: MANY, NetworkList.FRIENDS: FEW}
+    written.wanted |= {NetworkList.DENY: MANY, NetworkList.FRIENDS: FEW}
 
     async def run() -> int:
         async with asyncio.TaskGroup() as group:
@@ -127,7 +124,7 @@ def test_what_failed_is_tried_again(
     running: bool,  # noqa: FBT001 - a parameter of the test
 ) -> None:
     """A list that cannot be written is reported with its error and stays unfilled until a retry succeeds."""
-    written.wanted = {NetworkList.DENY: MANY}
+    written.wanted |= {NetworkList.DENY: MANY}
 
     async def run() -> None:
         async with asyncio.TaskGroup() as group:
@@ -136,7 +133,7 @@ def test_what_failed_is_tried_again(
             written.error = FirewallError("no memory")
             written.filler.fill(NetworkList.DENY)
             await written.until_done()
-            assert (written.filler.unfilled, written.errors) == ({NetworkList.DENY}, ["no memory"])
+            assert (written.filler.unfilled, written.filler.error) == ({NetworkList.DENY}, "no memory")
             written.error = None
             written.filler.fill(NetworkList.DENY)
             await written.until_done()
@@ -155,7 +152,7 @@ def test_retries_have_growing_pauses(
     """Each pause is twice the one before, up to the longest; the error clears when all lists are written."""
     monkeypatch.setattr(filling, "FIRST_PAUSE", 0.02)
     monkeypatch.setattr(filling, "LONGEST_PAUSE", 0.08)
-    written.wanted = {NetworkList.DENY: networks}
+    written.wanted |= {NetworkList.DENY: networks}
     written.error = FirewallError("no memory")
 
     async def run() -> None:
@@ -172,8 +169,7 @@ def test_retries_have_growing_pauses(
     gaps = [after - before for before, after in itertools.pairwise(written.began)]
     assert len(gaps) == 6
     assert all(gap >= least for gap, least in zip(gaps, (0.02, 0.04, 0.08, 0.08, 0.08, 0.08), strict=True))
-    assert written.errors == ["no memory"] * 6 + [""]
-    assert written.filler.unfilled == set()
+    assert (written.filler.unfilled, written.filler.error) == (set(), "")
 
 
 def test_a_change_is_written_at_once_after_failures(
@@ -182,7 +178,7 @@ def test_a_change_is_written_at_once_after_failures(
     """A new list is written without a pause, and if it fails, its pauses begin with the shortest."""
     monkeypatch.setattr(filling, "LONGEST_PAUSE", 600.0)
     monkeypatch.setattr(filling, "FIRST_PAUSE", 300.0)
-    written.wanted = {NetworkList.DENY: FEW}
+    written.wanted |= {NetworkList.DENY: FEW}
     written.error = FirewallError("no memory")
 
     async def run() -> None:
@@ -206,7 +202,7 @@ def test_a_change_is_written_at_once_after_failures(
 def test_what_is_given_up_is_not_tried_again(written: Written, monkeypatch: pytest.MonkeyPatch) -> None:
     """After a stop nothing is written any more."""
     monkeypatch.setattr(filling, "FIRST_PAUSE", 0.02)
-    written.wanted = {NetworkList.DENY: FEW}
+    written.wanted |= {NetworkList.DENY: FEW}
     written.error = FirewallError("no memory")
 
     async def run() -> None:

@@ -10,10 +10,11 @@ import pytest
 from attrs import evolve
 from tests.support.netns import run
 from tests.support.recorded import recorded_bans
-from tests.support.world import OTHER, RULE, START, SUBJECT, World, a_world, said
+from tests.support.world import OTHER, RULE, START, SUBJECT, World, said
 
 from ringfence.alarms import Alarms
-from ringfence.bans.enforcer import CHUNK, Enforcer
+from ringfence.bans.enforcer import Enforcer
+from ringfence.bans.kernel_bans import CHUNK
 from ringfence.bans.ledger import key_of
 from ringfence.bans.reconcile import SLACK, ReconcileCounts, Reconciler
 from ringfence.bans.unban import unban, unban_all
@@ -28,13 +29,6 @@ from ringfence.store.database import Store
 
 THIRD = ip_network("192.0.2.3")
 MANY = [ip_network((0xC6120000 + number, 32)) for number in range(CHUNK + 10)]
-
-
-@pytest.fixture(name="world")
-def _world(tmp_path: Path) -> Iterator[World]:
-    """Return a world at its start."""
-    with a_world(tmp_path / "ringfence.db") as world:
-        yield world
 
 
 def compare(world: World) -> None:
@@ -158,7 +152,7 @@ def test_what_is_about_to_end_is_let_end(world: World) -> None:
     compare(world)
 
     assert set(world.in_kernel()) == {"192.0.2.2/32"}
-    assert key_of(OTHER) not in world.enforcer.ledger
+    assert key_of(OTHER) not in world.enforcer.known.ledger
 
 
 def test_a_ban_that_is_placed_during_the_reading_is_not_missing(world: World) -> None:
@@ -207,7 +201,7 @@ def test_who_is_let_in_while_others_are_put_back_stays_in(world: World) -> None:
 
     asyncio.run(main())
     compare(world)
-    assert (world.in_kernel(), world.in_store(), len(world.enforcer.ledger)) == ({}, {}, 0)
+    assert (world.in_kernel(), world.in_store(), len(world.enforcer.known.ledger)) == ({}, {}, 0)
 
 
 def test_switched_off_during_the_reading_nothing_is_put_back(world: World) -> None:
@@ -220,7 +214,7 @@ def test_switched_off_during_the_reading_nothing_is_put_back(world: World) -> No
     world.backend.meanwhile = lambda: None
     compare(world)
 
-    assert (world.in_kernel(), len(world.enforcer.ledger), counts(world)) == ({}, 0, (0, 0))
+    assert (world.in_kernel(), len(world.enforcer.known.ledger), counts(world)) == ({}, 0, (0, 0))
 
 
 def test_what_cannot_be_put_back_is_pending(world: World) -> None:
@@ -233,7 +227,7 @@ def test_what_cannot_be_put_back_is_pending(world: World) -> None:
         compare(world)
 
     assert names == ["ban.failed", "bans.reconciled"]
-    assert (counts(world), world.enforcer.pending) == ((1, 2), 1)
+    assert (counts(world), len(world.enforcer.known.pending)) == ((1, 2), 1)
     world.backend.refuses.clear()
     world.wait(1)
     assert (set(world.in_kernel()), counts(world)) == ({"192.0.2.1/32", "192.0.2.2/32"}, (2, 2))
@@ -257,7 +251,7 @@ def test_without_a_count_the_last_comparison_tells(world: World) -> None:
 
 def test_rules_that_somebody_changed_are_healed(world: World) -> None:
     """Changed rules are repaired with the lists at the next check, logged with the damage, and counted."""
-    world.enforcer.list_contents = lambda target: [OTHER] if target is NetworkList.ALLOW else []
+    world.wanted = {NetworkList.ALLOW: [OTHER]}
     world.backend.trouble = "a rule is gone"
     with said() as names:
         world.reconciler.check()
@@ -565,7 +559,7 @@ def test_a_width_that_is_full_gives_way_to_its_like(nft_host: Host) -> None:
 
     assert nft_host.enforcer.ban([newcomer], 7_200.0, "") == []
     assert nft_host.banned() == {*many, newcomer, *NETWORKS[1:]}
-    assert nft_host.enforcer.counts.displaced == 1
+    assert nft_host.enforcer.bans.counts.displaced == 1
 
 
 def test_comparisons_after_damage_take_a_fifth_of_the_time(

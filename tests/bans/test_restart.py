@@ -1,15 +1,19 @@
-"""Bans in the kernel at a restart: which ones were unbanned before."""
+"""The start: what is restored, adopted and removed, and which bans were unbanned before."""
 
 from ipaddress import ip_network
 
 import pytest
+from structlog.testing import capture_logs
+from tests.support.recorded import recorded_bans
+from tests.support.world import OTHER, RULE, START, SUBJECT, World
 
 from ringfence.bans.ledger import key_of
 from ringfence.bans.restart import unbanned_keys
-from ringfence.model import Scope
+from ringfence.detect.rules import DAY, HOUR
+from ringfence.errors import SetFullError
+from ringfence.model import Origin, Scope
 
 NETWORK = ip_network("192.0.2.1")
-DAY = 86_400.0
 
 
 @pytest.mark.parametrize(
@@ -36,3 +40,164 @@ def test_the_time_that_a_listing_takes_counts() -> None:
     """Elements at the end of a long listing have less time left than at its beginning."""
     ended = [(NETWORK, Scope.FULL, 1_600.0)]
     assert unbanned_keys({key_of(NETWORK): 595.0}, ended, 1_000.0, 1_005.0) == {key_of(NETWORK)}
+
+
+def test_a_refused_ban_that_was_restored_is_no_second_offence(world: World) -> None:
+    """A stored ban that returns late to the kernel counts once for the length of the next ban."""
+    world.decide()
+    world.backend.refuses[SUBJECT] = SetFullError("the set is full")
+    world.restart(reboot=True)
+    assert len(world.enforcer.known.pending) == 1
+    world.backend.refuses.clear()
+    world.wait(5)
+
+    assert set(world.in_kernel()) == {"192.0.2.1/32"}
+    assert world.store.bans.bans_before(SUBJECT, 0.0) == 1
+
+
+def test_a_boot_years_ago_makes_no_ban_longer(world: World) -> None:
+    """If a host without a clock battery boots with a wrong time, no ban lasts longer than its length."""
+    world.decide()
+    world.enforcer.ban([OTHER], 2 * HOUR, "")
+    world.now -= 50 * 365 * DAY
+    world.restart(reboot=True)
+
+    assert world.in_kernel() == {"192.0.2.1/32": HOUR, "192.0.2.2/32": 2 * HOUR}
+
+
+def test_a_restart_keeps_what_is_there(world: World) -> None:
+    """If kernel and store agree, nothing is sent or recorded, and the ban keeps its attempts."""
+    world.decide()
+    world.now += 10
+    world.backend.batches.clear()
+    with capture_logs() as logs:
+        world.restart()
+
+    assert world.backend.batches == []
+    assert logs == [{"event": "bans.restored", "log_level": "info", "kept": 1, "put_back": 0, "adopted": 0}]
+    record = world.enforcer.known.ledger.get(key_of(SUBJECT))
+    assert record is not None
+    assert (record.attempts, record.since, record.reason) == (5, START, RULE.meaning)
+    assert world.held()
+
+
+def test_a_reboot_puts_everything_back_in_one_batch(world: World) -> None:
+    """Bans with time left are restored in one batch for their remaining time; expired bans are not."""
+    world.decide()
+    world.decide(ip_network("2001:db8::/64"))
+    world.enforcer.ban([OTHER], 60.0, "")
+    world.now += 600
+    world.backend.batches.clear()
+    world.restart(reboot=True)
+
+    left = round(HOUR) - 600
+    assert len(world.backend.batches) == 1
+    assert world.in_kernel() == {"192.0.2.1/32": left, "2001:db8::/64": left}
+    assert world.store.bans.bans_before(SUBJECT, 0.0) == 1
+
+
+def test_an_element_without_an_end_is_given_one(world: World) -> None:
+    """An element without a timeout is adopted for a day, because every ban ends."""
+    world.backend.put(SUBJECT, float("inf"))
+    world.restart()
+
+    assert world.in_kernel() == world.in_store() == {"192.0.2.1/32": round(DAY)}
+    assert recorded_bans(world.store, world.now)[0].origin is Origin.ADOPTED
+    world.wait(DAY)
+    assert (world.in_kernel(), world.held()) == ({}, False)
+
+
+def test_who_must_not_be_banned_is_let_go_at_the_start(world: World) -> None:
+    """At the start, kernel elements that must not be banned are removed, and the others are adopted."""
+    world.allow(OTHER, _203_0_113_1="the gateway")
+    exempt = world.enforcer.exempt
+    for text in ("192.0.2.2", "203.0.113.0/24", "192.0.2.1"):
+        world.backend.put(ip_network(text), START + 60)
+    world.enforcer.exempt = exempt
+    world.enforcer.start()
+
+    assert set(world.in_kernel()) == set(world.in_store()) == {"192.0.2.1/32"}
+
+
+def test_the_start_says_what_it_found(world: World) -> None:
+    """The start logs the numbers of kept, restored and adopted bans."""
+    world.decide()
+    world.decide(OTHER)
+    world.backend.lose(OTHER)
+    world.backend.put(ip_network("192.0.2.3"), START + 60)
+    with capture_logs() as logs:
+        world.restart()
+
+    assert [entry for entry in logs if entry["event"] == "bans.restored"] == [
+        {"event": "bans.restored", "log_level": "info", "kept": 1, "put_back": 1, "adopted": 1}
+    ]
+
+
+def test_who_was_to_be_let_in_is_not_adopted(world: World) -> None:
+    """If a daemon ends after it recorded an unban, the next daemon completes it in the kernel."""
+    world.decide()
+    world.enforcer.records.end([(SUBJECT, Scope.FULL)], world.now)
+    assert "192.0.2.1/32" in world.in_kernel()
+    world.now += 1
+    world.restart()
+
+    assert (world.in_kernel(), world.in_store()) == ({}, {})
+
+
+def test_a_ban_after_an_unban_outlasts_a_restart_without_its_record(world: World) -> None:
+    """A ban after an unban survives a restart without its record, because its end differs."""
+    for again in (HOUR, HOUR / 2, 2 * HOUR):
+        world.decide()
+        world.now += 10
+        world.enforcer.bans.unban([key_of(SUBJECT)])
+        world.backend.put(SUBJECT, world.now + again)
+        world.restart()
+
+        assert world.in_kernel() == {"192.0.2.1/32": again}
+        world.enforcer.bans.unban([key_of(SUBJECT)])
+
+
+@pytest.mark.parametrize("running", [False, True])
+@pytest.mark.parametrize("ahead", [86_400.0, -86_400.0])
+def test_a_clock_that_is_set_and_a_restart_keep_rule_and_attempts(
+    world: World,
+    ahead: float,
+    running: bool,  # noqa: FBT001 - two cases
+) -> None:
+    """If the clock is set while the daemon is up or down, the ban keeps its rule, attempts and time."""
+    world.decide()
+    world.ahead = ahead
+    if running:
+        world.wait(1.0)
+    else:
+        world.now += 1.0
+    world.restart()
+    record = world.enforcer.known.ledger.get(key_of(SUBJECT))
+
+    assert record is not None
+    assert (record.rule, record.attempts, record.expires) == ("guess", 5, START + HOUR + ahead)
+    assert world.in_kernel() == {"192.0.2.1/32": HOUR - 1}
+    [ban] = recorded_bans(world.store, world.clock.wall())
+    assert (ban.rule, len(ban.attempts)) == ("guess", 5)
+
+
+def test_an_unban_is_known_after_the_clock_was_set(world: World) -> None:
+    """An unban that was only recorded is completed after a kill, even if the clock was set before."""
+    world.decide()
+    world.ahead = 7_200.0
+    world.wait(1.0)
+    world.records.end([(SUBJECT, Scope.FULL)], world.clock.wall())
+    world.restart()
+
+    assert world.in_kernel() == {}
+
+
+def test_a_reboot_moves_no_ban(world: World) -> None:
+    """After a reboot with an empty kernel, the new monotonic clock changes no ban."""
+    world.decide()
+    world.store.bans.clock_is(-1e6, 0.0, world.now)
+    world.now += 60
+    world.restart(reboot=True)
+
+    assert world.in_kernel() == {"192.0.2.1/32": HOUR - 60}
+    assert world.store.bans.clock() == START

@@ -2,23 +2,20 @@
 
 import asyncio
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from ipaddress import ip_address, ip_network
-from pathlib import Path
 
 import pytest
 from attrs import evolve
 from tests.support.recorded import recorded_bans
-from tests.support.world import OTHER, START, SUBJECT, World, a_world, said
+from tests.support.world import OTHER, START, SUBJECT, World, said
 
-from ringfence.bans.enforcer import CHUNK
+from ringfence.bans.kernel_bans import CHUNK
 from ringfence.bans.ledger import key_of
 from ringfence.bans.unban import UnbanResult, unban, unban_all, unban_friends
 from ringfence.detect.rules import HOUR
 from ringfence.errors import ControlError, FirewallError, SetFullError
 from ringfence.model import Network, Origin, Scope
-from ringfence.store.best_effort import BestEffort
-from ringfence.store.records import Records
 from ringfence.store.writer import Writer
 
 PARTS_OF_24 = {
@@ -31,13 +28,6 @@ PARTS_OF_24 = {
     "192.0.2.64/26",
     "192.0.2.128/25",
 }
-
-
-@pytest.fixture(name="world")
-def _world(tmp_path: Path) -> Iterator[World]:
-    """Return a world at its start."""
-    with a_world(tmp_path / "ringfence.db") as world:
-        yield world
 
 
 def ban(world: World, text: str, seconds: float = 3_600.0) -> None:
@@ -61,7 +51,7 @@ def test_unban_lifts_exactly_whom_it_is_told(world: World) -> None:
     whole = "2001:db8::/64: unbanned as a whole, since one sender has all of it"
     assert lifted == UnbanResult(("203.0.113.1/32: is not banned",), (whole,))
     assert set(world.in_kernel()) == set(world.in_store()) == {"192.0.2.2/32", "2001:db8:0:1::/64"}
-    assert world.enforcer.counts.unbanned == 2
+    assert world.enforcer.bans.counts.unbanned == 2
 
 
 def test_an_address_within_a_banned_network_is_let_in_alone(world: World) -> None:
@@ -139,7 +129,7 @@ def test_unban_reaches_what_is_pending(world: World) -> None:
     world.backend.refuses.clear()
 
     assert let_in(world, "192.0.2.1") == UnbanResult()
-    assert (world.enforcer.pending, world.enforcer.firewall_error) == (0, "")
+    assert (len(world.enforcer.known.pending), world.enforcer.firewall_error) == (0, "")
     world.wait(5)
     assert world.in_kernel() == {}
 
@@ -226,9 +216,9 @@ def test_everybody_is_let_in(world: World) -> None:
     world.backend.refuses.clear()
 
     assert asyncio.run(unban_all(world.enforcer)) == 4
-    assert (world.in_kernel(), world.in_store(), world.enforcer.pending) == ({}, {}, 0)
+    assert (world.in_kernel(), world.in_store(), len(world.enforcer.known.pending)) == ({}, {}, 0)
     assert asyncio.run(unban_all(world.enforcer)) == 0
-    assert key_of(OTHER) not in world.enforcer.ledger
+    assert key_of(OTHER) not in world.enforcer.known.ledger
 
 
 def test_while_everybody_is_let_in_new_bans_are_placed(world: World) -> None:
@@ -239,9 +229,9 @@ def test_while_everybody_is_let_in_new_bans_are_placed(world: World) -> None:
     async def main() -> None:
         async with asyncio.TaskGroup() as group:
             lifting = group.create_task(unban_all(world.enforcer))
-            while not world.enforcer.counts.unbanned:  # noqa: ASYNC110 - between two parts, wherever that is
+            while not world.enforcer.bans.counts.unbanned:  # noqa: ASYNC110 - between two parts, wherever that is
                 await asyncio.sleep(0)
-            assert world.enforcer.counts.unbanned < len(many)
+            assert world.enforcer.bans.counts.unbanned < len(many)
             world.decide()
         assert lifting.result() == len(many)
 
@@ -290,7 +280,7 @@ def test_everybody_is_let_in_while_the_disk_is_slow(world: World) -> None:
 
     with Writer() as later, pytest.MonkeyPatch.context() as patch:
         patch.setattr(world.store.bans, "end", slow)
-        world.enforcer.records = Records(world.store.bans, world.store.state, BestEffort(world.path, later))
+        patch.setattr(world.store.best_effort, "_later", later)
         assert asyncio.run(let_everybody_in()) == 2
 
     assert seen == [(True, 2)]
@@ -321,7 +311,7 @@ def test_one_is_let_in_while_the_disk_is_slow(world: World) -> None:
 
     with Writer() as later, pytest.MonkeyPatch.context() as patch:
         patch.setattr(world.store.bans, "end", slow)
-        world.enforcer.records = Records(world.store.bans, world.store.state, BestEffort(world.path, later))
+        patch.setattr(world.store.best_effort, "_later", later)
         assert asyncio.run(let_two_in()) == UnbanResult()
 
     left = {"192.0.2.2/32", "192.0.2.3/32"}
@@ -341,7 +331,7 @@ def test_no_disk_is_waited_for_where_bans_are_lifted_by_themselves(world: World)
 
     with Writer() as later, pytest.MonkeyPatch.context() as patch:
         patch.setattr(world.store.bans, "end", slow)
-        world.enforcer.records = Records(world.store.bans, world.store.state, BestEffort(world.path, later))
+        patch.setattr(world.store.best_effort, "_later", later)
         world.allow(SUBJECT)
         assert world.in_kernel() == {}
         recorded.set()

@@ -364,9 +364,9 @@ def test_a_wire_that_is_not_seen_is_a_problem(enforcer: Enforcer) -> None:
 
 def test_the_status_says_what_is_wrong(enforcer: Enforcer) -> None:
     """Each problem is one line with its number or fix: a refusing firewall, a full disk, no limiter."""
-    enforcer.firewall_error = "the set is full"
+    enforcer.bans.error = "the set is full"
     enforcer.opened = Opened({4: None, 6: "no IPv6"}, wire="no NFLOG", limiter="no hashlimit")
-    enforcer._pending[key_of(ip_network("192.0.2.1"))] = ban_of("192.0.2.1")
+    enforcer.known.refuse(ban_of("192.0.2.1"))
     wrong = status(enforcer, store_problems=["bans are not recorded: disk full"])
     assert wrong["problems"] == [
         "a dry run: the memory firewall drops nothing",
@@ -431,5 +431,5 @@ def test_a_banned_address_is_not_watched(enforcer: Enforcer) -> None:
     report = status(enforcer)
 
     assert (report["watched"], report["bans"]) == ([], 1)
-    rows = json.loads(b"".join(bans_report(enforcer.backend.list(), enforcer.ledger, NOW)))
+    rows = json.loads(b"".join(bans_report(enforcer.backend.list(), enforcer.known.ledger, NOW)))
     assert [(row["address"], row["attempts"]) for row in rows] == [("192.0.2.1", 5)]

@@ -226,7 +226,7 @@ class Stage:
         elif deed.verb in (Verb.HAS_CONTACT, Verb.LOSES_CONTACT):
             self._contact(deed)
         elif deed.verb is Verb.UNBANS:
-            self._enforcer.unban_with_retry(
+            self._enforcer.bans.unban_with_retry(
                 key_of(ip_network(address), scope) for address in deed.addresses for scope in Scope
             )
         self._look()
@@ -303,7 +303,7 @@ class Stage:
         return Happened(self.now, rule, network, "", seconds, only_sip, after, is_ban=True)
 
     def _ban(self, network: Network, scope: Scope) -> Ban | None:
-        return self._enforcer.ban_at(key_of(network, scope))
+        return self._enforcer.known.get(key_of(network, scope))
 
 
 _PORT = 5_060

@@ -123,6 +123,8 @@ class World:
         self.ahead = 0.0
         """Seconds by which the wall clock has been set ahead."""
         self.backend = Faulty(lambda: self.now)
+        self.wanted: Mapping[NetworkList, Sequence[Network]] = {}
+        """The contents of the kernel's lists."""
         self.path = path
         self.start()
 
@@ -132,11 +134,14 @@ class World:
         self.detector = Detector(RULES)
         self.clock = Clock(wall=lambda: self.now + self.ahead, mono=lambda: self.now - START)
         self.records = self.store.records
-        self.enforcer = Enforcer(self.backend, self.records, self.detector, self.clock)
+        self.enforcer = Enforcer(self.backend, self.records, self.detector, self.clock, self._contents)
         self.alarms = Alarms(self.clock.wall)
         self.reconciler = Reconciler(self.enforcer, self.alarms)
         self.allow()
         self.enforcer.start()
+
+    def _contents(self, target: NetworkList) -> Sequence[Network]:
+        return self.wanted.get(target, ())
 
     def restart(self, *, reboot: bool = False) -> None:
         """Stop and start again; a reboot empties the kernel."""

@@ -1,6 +1,6 @@
 """Networks that are not banned, and why: allowed by an administrator, or needed by this host."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from ipaddress import ip_network
 
 from attrs import field, frozen
@@ -8,7 +8,7 @@ from attrs import field, frozen
 from ringfence.firewall.contract import exempts_friends
 from ringfence.lists.entries import SHORTEST
 from ringfence.model import Network, format_network
-from ringfence.networks import NetworkSet
+from ringfence.networks import NetworkSet, overlap, without
 
 ITSELF: Mapping[Network, str] = {
     ip_network("127.0.0.0/8"): "this host itself",
@@ -60,18 +60,9 @@ def without_reserved(network: Network) -> Iterator[Network]:
     own = next((kept for kept in _OF_THIS_HOST if overlap(kept, network)), None)
     if own is None:
         yield network
-    elif own.prefixlen > network.prefixlen:
-        parts: Iterable[Network] = network.address_exclude(own)  # type: ignore[arg-type]  # of one version
-        for part in parts:
+    else:
+        for part in without(network, own):
             yield from without_reserved(part)
-
-
-def overlap(one: Network, other: Network) -> bool:
-    """Whether two networks have an address in common."""
-    if one.version != other.version:
-        return False
-    bits = one.max_prefixlen - min(one.prefixlen, other.prefixlen)
-    return int(one.network_address) >> bits == int(other.network_address) >> bits
 
 
 def meets_friend(ban: Network, friend: Network) -> bool:

@@ -15,8 +15,9 @@ from itertools import chain, islice
 
 import structlog
 
+from ringfence.clock import Backoff
 from ringfence.errors import FirewallError
-from ringfence.firewall.contract import NetworkList
+from ringfence.firewall.contract import Backend, NetworkList
 from ringfence.model import Network
 
 SHORT = 2_000
@@ -34,22 +35,18 @@ Steps = Generator[None, None, None]
 class Filler:
     """Writes lists into the kernel.
 
-    ``filling`` returns the contents of a list, which may be read in another thread, and the function that
-    writes that list (:meth:`Backend.replace_list_in_steps`). ``report`` is called with the text of each
-    error, and with "" when every list is written again. Without :meth:`run` every list is written at once,
-    whatever its length; this is so at the start.
+    ``contents`` returns the networks of a list, which may be read in another thread. Without :meth:`run`
+    every list is written at once, whatever its length; this is so at the start.
     """
 
-    def __init__(
-        self,
-        filling: Callable[[NetworkList], tuple[Iterable[Network], Callable[[Iterable[Network]], Steps]]],
-        report: Callable[[str], None] = lambda _: None,
-    ) -> None:
+    def __init__(self, backend: Backend, contents: Callable[[NetworkList], Iterable[Network]]) -> None:
         self.unfilled: set[NetworkList] = set()
         """Lists that could not be written and are to be tried again."""
-        self._report = report
-        self._filling = filling
-        self._pauses: dict[NetworkList, float] = {}
+        self.error = ""
+        """The latest error, until every list is written."""
+        self._backend = backend
+        self._contents = contents
+        self._backoffs: dict[NetworkList, Backoff] = {}
         self._due: dict[NetworkList, float] = {}
         self._running: dict[NetworkList, Steps] = {}
         self._has_task = False
@@ -64,7 +61,7 @@ class Filler:
     def fill(self, *targets: NetworkList) -> None:
         """Write lists into the kernel, because they changed; a failure is logged, and tried again."""
         for target in targets:
-            self._pauses.pop(target, None)
+            self._backoffs.pop(target, None)
             self._write(target)
 
     def stop(self) -> None:
@@ -72,8 +69,9 @@ class Filler:
         for target in [*self._running]:
             self._abandon(target)
         self._due.clear()
-        self._pauses.clear()
+        self._backoffs.clear()
         self.unfilled.clear()
+        self.error = ""
 
     async def run(self) -> None:
         """Continue long lists and retry failed ones, until cancelled."""
@@ -110,10 +108,9 @@ class Filler:
 
     def _begin(self, target: NetworkList) -> bool:
         """Start to write a list; return whether it is finished."""
-        wanted, fill = self._filling(target)
-        networks = iter(wanted)
+        networks = iter(self._contents(target))
         first = list(islice(networks, SHORT + 1))
-        steps = fill(chain(first, networks))
+        steps = self._backend.replace_list_in_steps(target, chain(first, networks))
         until = time.monotonic() + AT_ONCE
         if not self._has_task or len(first) <= SHORT:
             for _ in steps:
@@ -147,22 +144,21 @@ class Filler:
             steps.close()
 
     def _failed(self, target: NetworkList, error: FirewallError) -> None:
-        self._report(str(error))
+        self.error = str(error)
         if target not in self.unfilled:
             self._log.error("lists.failed", list=str(target), error=str(error))
         self.unfilled.add(target)
-        pause = min(2 * self._pauses[target], LONGEST_PAUSE) if target in self._pauses else FIRST_PAUSE
-        self._pauses[target] = pause
-        self._due[target] = time.monotonic() + pause
+        backoff = self._backoffs.setdefault(target, Backoff(FIRST_PAUSE, LONGEST_PAUSE))
+        self._due[target] = time.monotonic() + backoff.next()
         self._wake.set()
 
     def _written(self, target: NetworkList) -> None:
-        self._pauses.pop(target, None)
+        self._backoffs.pop(target, None)
         if target in self.unfilled:
             self.unfilled.discard(target)
             self._log.info("lists.written", list=str(target))
             if not self.unfilled:
-                self._report("")
+                self.error = ""
 
 
 _END = object()

@@ -31,8 +31,8 @@ _SHAPE = (1 << _KIND_BITS + _LENGTH_BITS) - 1
 
 
 @define
-class EnforcerCounts:
-    """Counters since the start. ``gave_way`` counts the bans that ended early because a set was full."""
+class BanCounts:
+    """Counters since the start. ``displaced`` counts the bans that ended early because a set was full."""
 
     placed: int = 0
     failed: int = 0

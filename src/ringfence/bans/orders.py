@@ -4,13 +4,23 @@ from collections.abc import Iterable
 
 from ringfence.bans.ledger import key_of, network_of
 from ringfence.firewall.contract import Add, Change, Outcome
-from ringfence.model import Ban, printable
+from ringfence.model import Ban, Origin, printable
+
+ADOPTED_FOR = 86_400.0
+"""Seconds for which elements without an end are adopted, because every ban ends."""
 
 
 def add_order(key: int, seconds: float) -> Add:
     """Return the change that adds the ban of a key for ``seconds`` from now."""
     network, scope = network_of(key)
     return Add(network, seconds, scope)
+
+
+def adopted_ban(key: int, now: float, left: float) -> Ban:
+    """Return the ban of an element in the kernel that has no record."""
+    network, scope = network_of(key)
+    rule, reason = str(Origin.ADOPTED), "found in the kernel"
+    return Ban(network, now, now + left, rule, reason, Origin.ADOPTED, scope=scope)
 
 
 def keys_of(changes: Iterable[Change]) -> set[int]:

@@ -21,7 +21,8 @@ from attrs import define, frozen
 
 from ringfence.alarm_codes import AlarmCode
 from ringfence.alarms import Alarms
-from ringfence.bans.enforcer import CHUNK, Enforcer
+from ringfence.bans.enforcer import Enforcer
+from ringfence.bans.kernel_bans import CHUNK
 from ringfence.bans.ledger import key_of, network_of
 from ringfence.errors import FirewallError, FirewallIncompleteError, StoreError
 from ringfence.firewall.contract import Element, NetworkList
@@ -65,6 +66,9 @@ class Reconciler:
         self._missing = 0
         self._broken = False
         self._enforcer = enforcer
+        self._bans = enforcer.bans
+        self._known = enforcer.known
+        self._ledger = enforcer.known.ledger
         self._alarms = alarms
         self._wanted = asyncio.Event()
         self._damaged = asyncio.Event()
@@ -74,7 +78,7 @@ class Reconciler:
     def expected(self) -> int:
         """The number of bans that should be in the kernel now."""
         now = self._enforcer.clock.wall()
-        return self._enforcer.ledger.alive(now) + self._enforcer.pending
+        return self._ledger.alive(now) + len(self._known.pending_keys())
 
     @property
     def enforced(self) -> int:
@@ -84,7 +88,7 @@ class Reconciler:
         """
         if not self._enforcer.enforcing or self._broken:
             return 0
-        alive = self._enforcer.ledger.alive(self._enforcer.clock.wall())
+        alive = self._ledger.alive(self._enforcer.clock.wall())
         return min(alive, self._elements) if self._elements is not None else alive - self._missing
 
     def check(self) -> None:
@@ -104,8 +108,8 @@ class Reconciler:
         self._alarms.clear(AlarmCode.FIREWALL_DAMAGED, "")
         self._elements = health.elements
         if health.elements is not None:
-            alive = enforcer.ledger.alive(enforcer.clock.wall())
-            lost = alive - enforcer.ledger.uncertainty - health.elements
+            alive = self._ledger.alive(enforcer.clock.wall())
+            lost = alive - self._ledger.uncertainty - health.elements
             if lost > 0:
                 self._log.error("bans.missing", number=lost)
                 self._damaged.set()
@@ -119,7 +123,7 @@ class Reconciler:
         if enforcer.records.switched_off:
             enforcer.switch_off()  # by a program that could not reach the daemon
             return
-        enforcer.opened = enforcer.backend.open()
+        enforcer.reopen()
         enforcer.fill(*NetworkList)
         self.counts.repaired += 1
         self.last_damage = trouble
@@ -156,22 +160,21 @@ class Reconciler:
         enforcer = self._enforcer
         if not enforcer.enforcing:
             return
-        enforcer.comparison += 1
-        enforcer.recently_unbanned.clear()
+        look = self._bans.begin_comparison()
         began = enforcer.clock.wall()
-        known = [*enforcer.ledger.keys()]
-        found = await asyncio.to_thread(self._read, known, enforcer.comparison, began)
-        await self._apply_differences(found, began)
+        known = [*self._ledger.keys()]
+        found = await asyncio.to_thread(self._read, known, look, began)
+        await self._apply_differences(found, look, began)
 
-    async def _apply_differences(self, found: _Found, began: float) -> None:
+    async def _apply_differences(self, found: _Found, look: int, began: float) -> None:
         enforcer = self._enforcer
         if not enforcer.enforcing:  # switched off meanwhile
             return
         unknown = {key: left for key, left in found.unknown.items() if left > SLACK}
         missing = [
             key
-            for key, record in enforcer.ledger.items()
-            if record.seen != enforcer.comparison and record.expires > began + SLACK
+            for key, record in self._ledger.items()
+            if record.seen != look and record.expires > began + SLACK
         ]
         self._missing = len(missing)
         for start in range(0, len(unknown), CHUNK):
@@ -179,11 +182,11 @@ class Reconciler:
             self._adopt(part)
             await asyncio.sleep(0)
         for start in range(0, len(missing), CHUNK):
-            self.counts.restored += enforcer.restore(missing[start : start + CHUNK])
+            self.counts.restored += self._bans.restore(missing[start : start + CHUNK])
             self._missing = max(0, self._missing - CHUNK)  # refused bans are pending now
             await asyncio.sleep(0)
         for start in range(0, len(found.mistimed), CHUNK):
-            enforcer.renew(found.mistimed[start : start + CHUNK])
+            self._bans.renew(found.mistimed[start : start + CHUNK])
             await asyncio.sleep(0)
         if missing or unknown:
             self._log.warning("bans.reconciled", put_back=len(missing), adopted=len(unknown))
@@ -194,7 +197,7 @@ class Reconciler:
         left = {
             key: seconds
             for key, seconds in found.items()
-            if enforcer.enforcing and key not in enforcer.recently_unbanned and key not in enforcer.ledger
+            if enforcer.enforcing and not self._bans.was_unbanned(key) and key not in self._ledger
         }
         if left:
             enforcer.adopt(left)
@@ -204,7 +207,7 @@ class Reconciler:
         """List the kernel's bans; look up known ones that the listing lacks, unless it lacks very many."""
 
         def unseen() -> Iterator[tuple[Network, Scope]]:
-            get = self._enforcer.ledger.get
+            get = self._ledger.get
             keys = [key for key in known if (record := get(key)) is not None and record.seen != look]
             if len(keys) <= LOOKED_UP:
                 yield from map(network_of, keys)
@@ -214,11 +217,10 @@ class Reconciler:
 
     def _read(self, known: Sequence[int], look: int, now: float) -> _Found:
         """Mark the bans found in the kernel. It runs in a thread: it only sets marks, and resizes nothing."""
-        enforcer = self._enforcer
         unknown, mistimed = {}, []
         for element in self._listed(known, look):
             key = key_of(element.network, element.scope)
-            record = enforcer.ledger.get(key)
+            record = self._ledger.get(key)
             if record is None:
                 unknown[key] = element.timeout
                 continue

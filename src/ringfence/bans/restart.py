@@ -1,13 +1,19 @@
-"""The bans in the kernel after a restart: which were unbanned, and whether the clock was set.
+"""The start: reconciles the kernel with the store, after a restart or a reboot.
 
 The kernel counts down on its own. So the end of an element, by the wall clock, is the end of its ban in the
 database, unless it belongs to another ban or the clock was set in between.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
+from attrs import frozen
+
+from ringfence.bans.kernel_bans import CHUNK, KernelBans
 from ringfence.bans.ledger import key_of, network_of
-from ringfence.model import Ban, Origin
+from ringfence.bans.listing import listed
+from ringfence.clock import Clock
+from ringfence.firewall.contract import Backend, Remove
+from ringfence.model import AttemptCounts, Ban
 from ringfence.store.records import Records
 from ringfence.store.rows import Ended
 
@@ -18,20 +24,55 @@ LATE = 2.0
 CLOCK_STEP = 5.0
 """A step of this many seconds against the monotonic clock means that the clock was set or the host slept."""
 
-
-ADOPTED_FOR = 86_400.0
-"""Seconds for which elements without an end are adopted, because every ban ends."""
-
 _LONGEST = 2_147_483.0
 """The longest timeout of ipset in seconds. A longer ban is renewed at half of it: its element ends earlier.
 """
 
 
-def adopted_ban(key: int, now: float, left: float) -> Ban:
-    """Return the ban of an element in the kernel that has no record."""
-    network, scope = network_of(key)
-    rule, reason = str(Origin.ADOPTED), "found in the kernel"
-    return Ban(network, now, now + left, rule, reason, Origin.ADOPTED, scope=scope)
+@frozen
+class Restored:
+    """What the start found: ``kept`` bans were in the kernel, and ``put_back`` ones in the store alone.
+
+    ``unknown`` are the bans that only the kernel has: key to seconds left.
+    """
+
+    kept: int
+    put_back: int
+    unknown: Mapping[int, float]
+
+
+def restore_bans(
+    backend: Backend, records: Records, bans: KernelBans, clock: Clock, offset: float
+) -> Restored:
+    """Record the bans that the store and the kernel have, and restore those that only the store has.
+
+    ``offset`` is the wall clock's lead over the monotonic clock. A ban whose unban was recorded, but not
+    carried out when the last daemon ended, is removed.
+    """
+    began = clock.wall()
+    known = (key_of(ban.network, ban.scope) for ban, _ in records.running(began))
+    found = {key_of(one.network, one.scope): one.timeout for one in listed(backend, known)}
+    follow_clock(records, found, offset, began)
+    inside, missing, put_back = len(found), list[tuple[Ban, AttemptCounts]](), 0
+    for ban, made in records.running(began):
+        left = found.pop(key_of(ban.network, ban.scope), None)
+        if left is not None:
+            bans.record_active(ban, made, began, left)
+            continue
+        missing.append((ban, made))
+        if len(missing) >= CHUNK:
+            put_back += _put_back(bans, missing)
+            missing.clear()
+    put_back += _put_back(bans, missing)
+    ended = unbanned_keys(found, records.lately_lifted(began) if found else (), began, clock.wall())
+    bans.apply([Remove(*network_of(key)) for key in ended])
+    unknown = {key: left for key, left in found.items() if key not in ended}
+    return Restored(inside - len(unknown), put_back, unknown)
+
+
+def _put_back(bans: KernelBans, missing: Sequence[tuple[Ban, AttemptCounts]]) -> int:
+    bans.place([ban for ban, _ in missing], [made for _, made in missing], record=False)
+    return len(missing)
 
 
 def unbanned_keys(found: Mapping[int, float], ended: Iterable[Ended], began: float, now: float) -> set[int]:

@@ -7,22 +7,20 @@ unbanned with its /64, because the /64 is counted and banned.
 
 import asyncio
 from collections.abc import Iterable, Sequence
-from ipaddress import IPv6Network, ip_network
+from ipaddress import ip_network
 from itertools import chain
 
 from attrs import evolve, frozen
 
-from ringfence.bans.enforcer import CHUNK, Enforcer
-from ringfence.bans.exemptions import overlap
+from ringfence.bans.enforcer import Enforcer
+from ringfence.bans.kernel_bans import CHUNK
 from ringfence.bans.ledger import key_of, network_of, parts_of
 from ringfence.bans.listing import listed
 from ringfence.bans.orders import failure_lines
 from ringfence.errors import ControlError
 from ringfence.firewall.contract import Outcome, exempts_friends
 from ringfence.model import Address, Network, Origin, Scope
-from ringfence.networks import IPV6_SENDER, is_one_host
-
-_PREFIXES = {4: (24,), 6: (48,)}
+from ringfence.networks import PREFIX_LENGTHS, overlap, whole_sender, without
 
 
 @frozen
@@ -39,19 +37,19 @@ def unban_friends(enforcer: Enforcer, friends: Iterable[Address]) -> None:
     Their addresses may have been forged before they appeared. Bans for their own attempts stay, and so do
     bans of their /64, which the kernel does not apply to friends.
     """
-    now, freed = enforcer.clock.wall(), set[int]()
-    for address in friends if len(enforcer.ledger) else ():
+    now, freed, ledger = enforcer.clock.wall(), set[int](), enforcer.known.ledger
+    for address in friends if len(ledger) else ():
         network = ip_network(address)
-        around = enforcer.ledger.covering(network, Scope.SIP_UDP, now)
-        wide = enforcer.ledger.covering(network, Scope.FULL, now)
-        around += [key for key in wide if parts_of(key)[2] in _PREFIXES[network.version]]
+        around = ledger.covering(network, Scope.SIP_UDP, now)
+        wide = ledger.covering(network, Scope.FULL, now)
+        around += [key for key in wide if parts_of(key)[2] in PREFIX_LENGTHS]
         for key in around:
-            record = enforcer.ledger.get(key)
+            record = ledger.get(key)
             spared = exempts_friends(network_of(key)[0])
             if record is not None and record.origin is Origin.RULE and not spared:
                 freed.add(key)
     if freed:
-        enforcer.unban_with_retry(freed)
+        enforcer.bans.unban_with_retry(freed)
 
 
 async def unban(enforcer: Enforcer, networks: Sequence[Network]) -> UnbanResult:
@@ -63,7 +61,7 @@ async def unban(enforcer: Enforcer, networks: Sequence[Network]) -> UnbanResult:
     notes: list[str] = []
     for network in networks:
         enforcer.require_enforcing()  # it may be switched off meanwhile
-        found = dict.fromkeys(enforcer.overlapping(network))
+        found = dict.fromkeys(enforcer.known.overlapping(network, enforcer.clock.wall()))
         if not found:
             foreign = _known_to_the_kernel(enforcer, network)
             enforcer.adopt(foreign)
@@ -71,7 +69,7 @@ async def unban(enforcer: Enforcer, networks: Sequence[Network]) -> UnbanResult:
         if not found:
             problems.append(f"{network}: is not banned")
         for key in found:
-            parts = _rest(network_of(key)[0], network)
+            parts = without(network_of(key)[0], whole_sender(network))
             failed = _split(enforcer, key, parts)
             if parts and not failed:
                 pieces = "one part" if len(parts) == 1 else f"{len(parts)} parts"
@@ -90,9 +88,9 @@ async def unban_all(enforcer: Enforcer) -> int:
     ``CHUNK`` are removed at a time, so that a new ban waits for some of them and not for all.
     """
     enforcer.require_enforcing()
-    bans = listed(enforcer.backend, enforcer.keys())
+    bans = listed(enforcer.backend, enforcer.known.all_keys())
     inside = await asyncio.to_thread(lambda: [key_of(one.network, one.scope) for one in bans])
-    keys, problems = [*dict.fromkeys(chain(inside, enforcer.keys()))], list[str]()
+    keys, problems = [*dict.fromkeys(chain(inside, enforcer.known.all_keys()))], list[str]()
     for start in range(0, len(keys), CHUNK):
         if not enforcer.enforcing:  # switched off meanwhile
             break
@@ -109,14 +107,16 @@ async def _unban_recorded(enforcer: Enforcer, keys: Sequence[int]) -> list[Outco
     await enforcer.records.end_aside([network_of(key) for key in keys], when)
     if not enforcer.enforcing:  # switched off meanwhile
         return []
-    records = ((key, enforcer.ledger.get(key)) for key in keys)
-    return enforcer.unban([key for key, one in records if one is None or one.since <= when], recorded=when)
+    records = ((key, enforcer.known.ledger.get(key)) for key in keys)
+    return enforcer.bans.unban(
+        [key for key, one in records if one is None or one.since <= when], recorded=when
+    )
 
 
 def _known_to_the_kernel(enforcer: Enforcer, network: Network) -> dict[int, float]:
     return {
         key_of(element.network, element.scope): element.timeout
-        for element in listed(enforcer.backend, enforcer.keys())
+        for element in listed(enforcer.backend, enforcer.known.all_keys())
         if overlap(element.network, network)
     }
 
@@ -126,24 +126,11 @@ def _split(enforcer: Enforcer, key: int, parts: Sequence[Network]) -> list[Outco
 
     The whole stays banned. A part that is banned for longer stays so.
     """
-    whole = enforcer.ban_at(key)
+    whole = enforcer.known.get(key)
     bans = [evolve(whole, network=part) for part in parts] if whole is not None else []
     shorter = []
     for ban in bans:
-        there = enforcer.ledger.get(key_of(ban.network, ban.scope))
+        there = enforcer.known.ledger.get(key_of(ban.network, ban.scope))
         if there is None or there.expires < ban.expires:
             shorter.append(ban)
-    return [outcome for outcome in enforcer.place(shorter) if outcome.error is not None]
-
-
-def _rest(banned: Network, freed: Network) -> tuple[Network, ...]:
-    """Return the rest of ``banned`` without ``freed``: nothing if that is as wide or wider."""
-    if isinstance(banned, IPv6Network) and isinstance(freed, IPv6Network):
-        if freed.prefixlen > IPV6_SENDER and not is_one_host(freed.network_address):
-            freed = freed.supernet(new_prefix=IPV6_SENDER)
-        strictly = banned.prefixlen < freed.prefixlen and freed.subnet_of(banned)
-        return tuple(banned.address_exclude(freed)) if strictly else ()
-    if isinstance(banned, IPv6Network) or isinstance(freed, IPv6Network):
-        return ()
-    strictly = banned.prefixlen < freed.prefixlen and freed.subnet_of(banned)
-    return tuple(banned.address_exclude(freed)) if strictly else ()
+    return [outcome for outcome in enforcer.bans.place(shorter) if outcome.error is not None]

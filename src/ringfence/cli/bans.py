@@ -214,10 +214,10 @@ def _rows(path: Path, wanted: list[str] | None) -> tuple[Rows, str]:
 
 
 def _encoded_offline(path: Path, wanted: list[str] | None) -> tuple[bytes, str]:
-    from ringfence.bans.exemptions import overlap  # noqa: PLC0415 - loaded when the command runs
     from ringfence.bans.ledger import key_of, network_of  # noqa: PLC0415 - loaded when the command runs
     from ringfence.daemon.status import bans_report  # noqa: PLC0415 - loaded when the command runs
     from ringfence.firewall import make_backend  # noqa: PLC0415 - loaded when the command runs
+    from ringfence.networks import overlap  # noqa: PLC0415 - loaded when the command runs
 
     settings = settings_from(path)
     backend = make_backend(settings.firewall.backend)

@@ -79,10 +79,9 @@ class AddressFacts:
 
     def _running(self, network: Network, found: BanRecords, now: float) -> tuple[ActiveBan, ...]:
         """Return the bans that cover ``network``: those in the kernel, and those that should be there."""
-        enforcer = self._enforcer
-        keys = [key for scope in Scope for key in enforcer.ledger.covering(network, scope, now)]
-        known = {network_of(key): enforcer.ban_at(key) for key in keys}
-        return running_of(found, known, now)
+        bans = self._enforcer.known
+        keys = [key for scope in Scope for key in bans.ledger.covering(network, scope, now)]
+        return running_of(found, {network_of(key): bans.get(key) for key in keys}, now)
 
 
 def _is_single(network: Network) -> bool:

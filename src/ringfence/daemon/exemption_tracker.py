@@ -25,15 +25,10 @@ class ExemptionTracker:
         self._kernel_lists = kernel_lists
         self._enforcer = enforcer
 
-    def apply(self) -> None:
-        """Exempt the present networks, and remove the bans of new ones."""
+    def apply(self, *, restored: bool = False) -> None:
+        """Exempt the present networks, and remove the bans of new ones, or of all if they were restored."""
         allowed = NetworkSet(self._kernel_lists.networks.allow)
-        self._enforcer.allow(Exempt(allowed, {**ITSELF, **self._protected.reasons}))
-
-    def renew(self) -> None:
-        """Exempt the present networks, and remove their bans, which may have been restored."""
-        self._enforcer.exempt = Exempt()
-        self.apply()
+        self._enforcer.allow(Exempt(allowed, {**ITSELF, **self._protected.reasons}), restored=restored)
 
     def set_most(self, most: int) -> None:
         """Set how many networks of each list the kernel is to have."""

@@ -43,14 +43,14 @@ class FirewallManager:
     def start(self, *, verified: bool = True) -> None:
         """Put the rules and every ban that has time left in place; raise as :meth:`Enforcer.start`."""
         self._enforcer.start(verified=verified)
-        self._exemptions.renew()
+        self._exemptions.apply(restored=True)
         self._flush_other_backends()
 
     def switch_on(self) -> None:
         """Start to enforce again."""
         self._enforcer.switch_on()
         self._friends.renew()
-        self._exemptions.renew()
+        self._exemptions.apply(restored=True)
         self._flush_other_backends()
 
     def retry_switch_on(self) -> None:

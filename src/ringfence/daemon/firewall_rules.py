@@ -74,7 +74,7 @@ class RuleUpdates:
         if not self._enforcer.enforcing:
             return
         try:
-            self._enforcer.opened = self._backend.open()
+            self._enforcer.reopen()
         except FirewallError as error:
             self._failed = True
             self._alarms.activate(AlarmCode.FIREWALL_NOT_CHANGED, "", f"the new rules are missing: {error}")

@@ -7,7 +7,7 @@ from attrs import frozen
 
 from ringfence.alarms import Alarms
 from ringfence.bans.enforcer import Enforcer
-from ringfence.bans.ledger import Ledger
+from ringfence.bans.known import KnownBans
 from ringfence.bans.reconcile import Reconciler
 from ringfence.clock import Clock
 from ringfence.config.schema import Settings
@@ -119,10 +119,10 @@ def build_firewall_side(
         follow=partial(names.want, by="friends"),
         own=protected.is_own,
     )
-    passing, ledger = Passing(friends.friends), Ledger()
-    kernel_lists = KernelLists(passing, ledger, clock, settings.firewall.max_bans)
+    passing, known = Passing(friends.friends), KnownBans()
+    kernel_lists = KernelLists(passing, known.ledger, clock, settings.firewall.max_bans)
     wanted = WantedRules(settings, friends.startup, clock, log_group)
-    enforcer = Enforcer(backend, store.records, detector, clock, kernel_lists.contents, ledger)
+    enforcer = Enforcer(backend, store.records, detector, clock, kernel_lists.contents, known)
     reconciler = Reconciler(enforcer, alarms)
     exemptions = ExemptionTracker(protected, kernel_lists, enforcer)
     follow = partial(names.want, by="lists")
@@ -149,6 +149,6 @@ def build_firewall_side(
         manager=FirewallManager(backend, enforcer, exemptions, kernel_friends, alarms, folder),
         changes=ChangeWatch(backend, enforcer, reconciler),
         limiter=LimiterWatch(backend, enforcer, alarms),
-        effectiveness=BanEffectiveness(detector, ledger, reconciler, protected, wanted, alarms, clock),
+        effectiveness=BanEffectiveness(detector, known.ledger, reconciler, protected, wanted, alarms, clock),
         trial=TrialWatch(store, enforcer, alarms, clock),
     )

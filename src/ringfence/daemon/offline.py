@@ -12,7 +12,6 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from ringfence.bans.enforcer import Enforcer
-from ringfence.bans.ledger import Record, key_of
 from ringfence.bans.unban import UnbanResult, unban, unban_all
 from ringfence.clock import Clock
 from ringfence.config.schema import Settings
@@ -61,7 +60,7 @@ def _enforcer(settings: Settings) -> Iterator[Enforcer]:
         _load(enforcer)
         yield enforcer
         failed = store.memory_reason or store.best_effort.error
-        if enforcer.counts.unbanned and failed:
+        if enforcer.bans.counts.unbanned and failed:
             raise StoreError(
                 f"removed from the kernel, but the next start bans again: this is not recorded: {failed}"
             )
@@ -102,7 +101,4 @@ def _load(enforcer: Enforcer) -> None:
         return
     if enforcer.records.switched_off:
         return  # then the enforcer refuses requests, as in the daemon
-    enforcer.opened = enforcer.backend.open()
-    enforcer.enforcing = True
-    for ban, made in enforcer.records.running(enforcer.clock.wall()):
-        enforcer.ledger.put(key_of(ban.network, ban.scope), Record.of(ban, made))
+    enforcer.attach()

@@ -8,7 +8,6 @@ from typing import Any
 from attrs import asdict
 
 from ringfence import control
-from ringfence.bans.exemptions import overlap
 from ringfence.bans.listing import listed
 from ringfence.bans.unban import unban, unban_all
 from ringfence.config.converters import MAX_DURATION
@@ -21,6 +20,7 @@ from ringfence.firewall.contract import Counters, NetworkList
 from ringfence.friends.handlers import FriendRequests
 from ringfence.lists.handlers import ListRequests
 from ringfence.model import Network, parse_network
+from ringfence.networks import overlap
 from ringfence.store.database import Store
 
 
@@ -61,7 +61,7 @@ class RequestHandlers:
     async def _bans(self, request: Mapping[str, Any]) -> Encoded:
         """List the kernel's bans in a thread, so that listing delays no ban."""
         wanted = _networks(request) if "networks" in request else None
-        known = self._enforcer.keys()
+        known = self._enforcer.known.all_keys()
         return await asyncio.to_thread(partial(self._listing, wanted, known))
 
     def _listing(self, wanted: list[Network] | None, known: list[int]) -> Encoded:
@@ -71,7 +71,7 @@ class RequestHandlers:
             for element in elements
             if wanted is None or any(overlap(element.network, network) for network in wanted)
         )
-        return Encoded(bans_report(found, self._enforcer.ledger, self._enforcer.clock.wall()))
+        return Encoded(bans_report(found, self._enforcer.known.ledger, self._enforcer.clock.wall()))
 
     async def _status(self, _: Mapping[str, Any]) -> object:
         usage = await self._side.limiter.counters()

@@ -32,6 +32,6 @@ def restore_bans(settings: Settings) -> str:
             stack.enter_context(claim_sets(settings.control.socket.parent))
         side = build_firewall_side(settings, store, Detector(()), chosen, Clock())
         side.start(verified=False)
-        done = f"{len(side.enforcer.ledger)} bans are in place ({chosen.backend.name})"
+        done = f"{len(side.enforcer.known.ledger)} bans are in place ({chosen.backend.name})"
         problems = (store.damage(), store.memory_reason, store.best_effort.error)
         return "; ".join([done, *filter(None, problems)])

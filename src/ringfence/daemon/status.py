@@ -180,10 +180,10 @@ def status_report(enforcer: Enforcer, seen: StatusData) -> dict[str, object]:
             ),
         },
         "limiter_drops": seen.usage.limiter_drops,
-        "placed": enforcer.counts.placed,
-        "failed": enforcer.counts.failed,
-        "pending": enforcer.pending,
-        "displaced": enforcer.counts.displaced,
+        "placed": enforcer.bans.counts.placed,
+        "failed": enforcer.bans.counts.failed,
+        "pending": len(enforcer.known.pending_keys()),
+        "displaced": enforcer.bans.counts.displaced,
         "watched": [_watched(entry) for entry in detector.watched(seen.now)],
         "alarms": [alarm.as_json() for alarm in seen.alarms],
         "unseen": [*seen.unseen],
@@ -262,7 +262,8 @@ def _problems(enforcer: Enforcer) -> list[str]:
     if enforcer.opened and enforcer.opened.wire:
         problems.append(f"the wire sees nothing: {enforcer.opened.wire}; {WITHOUT_WIRE}")
     if enforcer.firewall_error:
-        problems.append(f"the firewall refuses bans ({enforcer.pending} pending): {enforcer.firewall_error}")
+        pending = len(enforcer.known.pending_keys())
+        problems.append(f"the firewall refuses bans ({pending} pending): {enforcer.firewall_error}")
     if enforcer.opened and enforcer.opened.limiter and enforcer.backend.enforces:
         problems.append(f"the limiter is not in place: {enforcer.opened.limiter}")
     return problems

@@ -7,12 +7,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from attrs import Factory, evolve, frozen
 
 from ringfence.alarms import Alarm
-from ringfence.bans.exemptions import overlap
 from ringfence.detect.judgement import AddressSummary
 from ringfence.detect.rules import Claimed
 from ringfence.firewall.contract import Element
 from ringfence.lists.lookup import Holder
 from ringfence.model import Attempt, Ban, Friend, ListKind, Network, Proof, Scope, format_network
+from ringfence.networks import overlap
 from ringfence.store.history import Past
 
 WIRE = "wire"

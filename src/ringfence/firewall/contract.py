@@ -21,6 +21,7 @@ from attrs import fields, frozen
 from ringfence import quick
 from ringfence.errors import FirewallError
 from ringfence.model import Address, Network, Scope
+from ringfence.networks import IPV6_SENDER
 
 PROBE_PORT = 21_063
 """The UDP port on which ``probe.py`` tests bans if a full ban covers the SIP ports only.
@@ -121,9 +122,6 @@ class NetworkList(enum.StrEnum):
     FRIENDS = "friends"
 
 
-_SUBJECT, _SINGLE = 64, 128
-
-
 def exempts_friends(network: Network) -> bool:
     """Whether a ban of ``network`` does not apply to the friends in it, in any scope.
 
@@ -132,7 +130,7 @@ def exempts_friends(network: Network) -> bool:
     ``FRIENDS``. A ban of exactly that address does, and so do a ban of a wider network and every ban of an
     IPv4 network.
     """
-    return network.version == 6 and _SUBJECT <= network.prefixlen < _SINGLE  # noqa: PLR2004 - IPv6
+    return network.version == 6 and IPV6_SENDER <= network.prefixlen < network.max_prefixlen  # noqa: PLR2004 - IPv6
 
 
 @frozen

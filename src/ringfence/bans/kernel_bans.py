@@ -1,0 +1,251 @@
+"""The bans in the kernel: placed, renewed and removed, with the ledger and the store kept in agreement.
+
+A ban is recorded only after the kernel has acknowledged it. A ban that the kernel refuses is logged, kept as
+*pending*, and tried again until it succeeds or its time is over. If a set is full, the bans with the least
+time left end early. A ban longer than the backend's longest timeout is renewed while it lasts.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from math import isfinite
+
+import structlog
+
+from ringfence.bans.giving_way import GivingWay
+from ringfence.bans.known import KnownBans
+from ringfence.bans.ledger import BanCounts, Record, ban_of, key_of, network_of, renew_at
+from ringfence.bans.orders import ADOPTED_FOR, add_order, adopted_ban, ban_fields, keys_of
+from ringfence.clock import Clock
+from ringfence.detect.detector import Detector
+from ringfence.errors import FirewallError, SetFullError
+from ringfence.firewall.contract import Add, Backend, Change, Outcome, Remove
+from ringfence.model import AttemptCounts, Ban, Network, Scope
+from ringfence.store.records import Records
+
+CHUNK = 2_000
+"""Bans per call to the kernel, some ten milliseconds."""
+
+
+class KernelBans:
+    """Places and removes bans. ``known`` holds what the kernel has confirmed, and what it has refused."""
+
+    def __init__(
+        self, backend: Backend, records: Records, detector: Detector, clock: Clock, known: KnownBans
+    ) -> None:
+        self.counts = BanCounts()
+        self.error = ""
+        """The latest error of the kernel, until it has accepted every ban."""
+        self._backend = backend
+        self._records = records
+        self._detector = detector
+        self._clock = clock
+        self._known = known
+        self._comparison = 0
+        self._recently_unbanned: set[int] = set()
+        self._failed_unbans: set[int] = set()
+        self._giving_way = GivingWay()
+        self._log = structlog.get_logger()
+
+    # -- placing
+
+    def apply(self, changes: Sequence[Change]) -> list[Outcome]:
+        """Carry out changes in the kernel alone, and return its answers; never raises."""
+        if not changes:
+            return []
+        try:
+            outcomes = self._backend.apply(changes)
+        except FirewallError as error:
+            outcomes = [Outcome(change, error=error) for change in changes]
+        errors = [str(outcome.error) for outcome in outcomes if outcome.error is not None]
+        if errors:
+            self.error = errors[0]
+        elif self.error and self._known.pending_keys() <= keys_of(changes):
+            self.error = ""
+        return outcomes
+
+    def place(
+        self, bans: Sequence[Ban], made: Sequence[AttemptCounts] | None = None, *, record: bool = True
+    ) -> list[Outcome]:
+        """Add ``bans`` to the kernel, and record its answers.
+
+        ``made`` are the numbers of attempts that led to them, by default those of the bans. ``record``:
+        whether the bans are new, and recorded in the store.
+        """
+        now = self._clock.wall()
+        outcomes = self.apply([Add(ban.network, ban.expires - now, ban.scope) for ban in bans])
+        return self.record_outcomes(bans, outcomes, made, record=record)
+
+    def record_outcomes(
+        self,
+        bans: Sequence[Ban],
+        outcomes: Sequence[Outcome],
+        made: Sequence[AttemptCounts] | None = None,
+        *,
+        record: bool = True,
+    ) -> list[Outcome]:
+        """Record the kernel's answers to new bans; return them, or later ones if a set was full."""
+        now = self._clock.wall()
+        taken, final = [], []
+        for ban, number, first in zip(
+            bans, made or [AttemptCounts.of(ban.attempts) for ban in bans], outcomes, strict=True
+        ):
+            outcome = self._make_room(ban, first, now) if isinstance(first.error, SetFullError) else first
+            final.append(outcome)
+            if outcome.error is not None:
+                self._record_refusal(ban, outcome.error)
+                continue
+            self.record_active(ban, number, now, outcome.timeout)
+            taken.append(ban)
+            if record:
+                self.counts.placed += 1
+                self._log.warning("ban.placed", **ban_fields(ban))
+        if record and taken:
+            self._records.ban(taken)
+        return final
+
+    def record_active(self, ban: Ban, made: AttemptCounts, now: float, granted: float) -> None:
+        """Record in the ledger that the kernel has a ban, for ``granted`` seconds."""
+        again = renew_at(ban.expires, now, granted)
+        self._known.confirm(key_of(ban.network, ban.scope), Record.of(ban, made, again, self._comparison))
+
+    def _make_room(self, ban: Ban, refused: Outcome, now: float) -> Outcome:
+        """Remove the ban with the least time left, if the new one lasts longer, and try again."""
+        key = self._giving_way.next(self._known.ledger, ban)
+        if key is None or self.unban([key]):
+            return refused
+        self.counts.displaced += 1
+        return self.apply([Add(ban.network, ban.expires - now, ban.scope)])[0]
+
+    def _record_refusal(self, ban: Ban, error: FirewallError) -> None:
+        if key_of(ban.network, ban.scope) not in self._known.pending_keys():
+            self.counts.failed += 1
+            self._log.error("ban.failed", error=str(error), **ban_fields(ban))
+        if not self._known.refuse(ban):
+            # The subject is counted from zero again, and banned again if it continues.
+            self._detector.record_unban(ban.network)
+
+    def adopt(self, found: Mapping[int, float]) -> None:
+        """Adopt bans of the kernel that have no record: key to seconds left.
+
+        A ban keeps the time it has. A ban without an end gets one.
+        """
+        now = self._clock.wall()
+        endless = [key for key, left in found.items() if not isfinite(left)]
+        for start in range(0, len(endless), CHUNK):
+            self.apply([add_order(key, ADOPTED_FOR) for key in endless[start : start + CHUNK]])
+        bans = []
+        for key, timeout in found.items():
+            left = timeout if isfinite(timeout) else ADOPTED_FOR
+            bans.append(adopted_ban(key, now, left))
+            self.record_active(bans[-1], AttemptCounts(), now, left)
+        if bans:
+            self._records.ban(bans)
+
+    # -- keeping
+
+    def renew(self, keys: Sequence[int]) -> None:
+        """Restart the kernel's timeouts of these bans."""
+        now = self._clock.wall()
+        records = [(key, record) for key in keys if (record := self._known.ledger.get(key)) is not None]
+        changes = [add_order(key, record.expires - now) for key, record in records]
+        for (_, record), outcome in zip(records, self.apply(changes), strict=True):
+            if outcome.error is None:
+                record.renew_at = renew_at(record.expires, now, outcome.timeout)
+
+    def restore(self, keys: Sequence[int]) -> int:
+        """Restore bans that the kernel has lost; return the number that it accepted."""
+        now, ledger = self._clock.wall(), self._known.ledger
+        bans = []
+        for key in keys:
+            record = ledger.get(key)
+            if record is not None and record.expires > now:
+                bans.append((key, record))
+        changes = [add_order(key, record.expires - now) for key, record in bans]
+        taken = 0
+        for (key, record), outcome in zip(bans, self.apply(changes), strict=True):
+            if outcome.error is not None:
+                ledger.pop(key)
+                self._record_refusal(ban_of(key, record), outcome.error)
+                continue
+            record.renew_at = renew_at(record.expires, now, outcome.timeout)
+            taken += 1
+        return taken
+
+    def retry(self) -> None:
+        """Try again what the kernel has refused: removals first, then bans that have time left."""
+        if self._failed_unbans:
+            self.unban_with_retry(self._failed_unbans)
+        if self._known.expire_pending(self._clock.wall()):
+            self.error = ""  # a ban that is still refused sets it again
+        self.place(self._known.pending)
+
+    def begin_comparison(self) -> int:
+        """Begin a comparison of the kernel with the ledger; return its number, for :attr:`Record.seen`."""
+        self._comparison += 1
+        self._recently_unbanned.clear()
+        return self._comparison
+
+    def was_unbanned(self, key: int) -> bool:
+        """Whether a ban was removed from the kernel since the latest comparison began."""
+        return key in self._recently_unbanned
+
+    # -- removing
+
+    def unban(self, keys: Iterable[int], *, recorded: float = 0.0) -> list[Outcome]:
+        """Remove bans from the store, the kernel and the ledger; return what the kernel refused.
+
+        ``recorded`` is the time of the removal if the store has recorded it already.
+        """
+        bans, when = [network_of(key) for key in dict.fromkeys(keys)], recorded or self._clock.wall()
+        if bans and not recorded:
+            self._records.end(bans, when)
+        lifted, failed = [], []
+        for outcome in self.apply([Remove(*ban) for ban in bans]):
+            network, scope = outcome.change.network, outcome.change.scope
+            if outcome.error is not None:
+                failed.append(outcome)
+                continue
+            self._discard(key_of(network, scope))
+            self._detector.record_unban(network)
+            lifted.append((network, scope))
+        if failed:
+            self._records.resume([(out.change.network, out.change.scope) for out in failed], when)
+        if lifted:
+            self.counts.unbanned += len(lifted)
+            addresses = [str(network) for network, _ in lifted[:20]]
+            self._log.info("ban.removed", addresses=addresses, number=len(lifted))
+        return failed
+
+    def _discard(self, key: int) -> None:
+        self._known.discard(key)
+        self._recently_unbanned.add(key)
+
+    def unban_with_retry(self, keys: Iterable[int]) -> None:
+        """Remove bans; a failure is logged once, and tried again."""
+        asked = set(keys)
+        failed = self.unban(asked)
+        left = {key_of(outcome.change.network, outcome.change.scope) for outcome in failed}
+        for key in left:  # the kernel must not be asked for these bans again
+            self._known.discard_pending(key)
+        if left - self._failed_unbans:
+            addresses = sorted(str(network_of(key)[0]) for key in left)
+            self._log.error("unban.failed", addresses=addresses[:20], error=str(failed[0].error))
+        self._failed_unbans = self._failed_unbans - asked | left
+
+    def supersede(self, subject: Network) -> None:
+        """Remove the narrow bans of a subject that now has a full ban, so that it is listed once."""
+        if key_of(subject) not in self._known.ledger:
+            return
+        for scope in (Scope.SIP_UDP, Scope.SIP_TCP):
+            narrow = key_of(subject, scope)
+            if narrow in self._known.ledger and self.apply([Remove(subject, scope)])[0].error is None:
+                self._discard(narrow)
+                self._records.end([(subject, scope)], self._clock.wall())
+
+    def clear(self) -> None:
+        """Forget all bans, because the kernel has none any more."""
+        for ban in self._known.pending:
+            self._detector.record_unban(ban.network)
+        self._known.clear()
+        self._failed_unbans.clear()
+        self._giving_way.clear()
+        self.error = ""

@@ -1,0 +1,106 @@
+"""All bans that the daemon knows: those in the kernel, and the pending ones.
+
+A *pending* ban is one that the kernel has refused. It is tried again until it succeeds or its time is over.
+Its subject counts as banned meanwhile, so that a broken firewall does not fill the log.
+"""
+
+from collections.abc import KeysView, Sequence
+
+from attrs import evolve
+
+from ringfence.bans.exemptions import meets_friend
+from ringfence.bans.ledger import Ledger, Record, ban_of, key_of, network_of
+from ringfence.model import Ban, Network, Scope
+from ringfence.networks import overlap
+
+MOST_PENDING = 1_000
+"""At most this many refused bans are tried again."""
+
+
+class KnownBans:
+    """The ledger of the kernel's bans, and the pending bans. ``now`` is always wall-clock seconds."""
+
+    def __init__(self) -> None:
+        self.ledger = Ledger()
+        self._pending: dict[int, Ban] = {}
+
+    @property
+    def pending(self) -> Sequence[Ban]:
+        """The bans that the kernel has refused and that are tried again."""
+        return list(self._pending.values())
+
+    def pending_keys(self) -> KeysView[int]:
+        """Return the keys of the pending bans."""
+        return self._pending.keys()
+
+    def get(self, key: int) -> Ban | None:
+        """Return the ban with that key, active or pending, without its attempts."""
+        record = self.ledger.get(key)
+        return ban_of(key, record) if record is not None else self._pending.get(key)
+
+    def all_keys(self) -> list[int]:
+        """Return the key of every ban, including the pending ones."""
+        return [*self.ledger.keys(), *self._pending]
+
+    def overlapping(self, network: Network, now: float) -> list[int]:
+        """Return the bans that have an address in common with ``network``."""
+        found = [key for key in self._pending if overlap(network_of(key)[0], network)]
+        for scope in Scope:
+            found += self.ledger.covering(network, scope, now)
+            found += self.ledger.within(network, scope)
+        return found
+
+    def is_forced(self, key: int) -> bool:
+        """Whether an administrator forced a ban."""
+        record = self.ledger.get(key) or self._pending.get(key)
+        return record is not None and record.forced
+
+    def drops(self, network: Network, scope: Scope, now: float, *, friend: bool) -> bool:
+        """Whether packets of ``network`` are dropped, or are to be, by a ban that covers ``scope``.
+
+        ``friend``: whether its address is a friend's, which some bans exempt.
+        """
+        if key_of(network, scope) in self._pending:
+            return True
+        covering = self.ledger.covering(network, scope, now)
+        return any(not friend or meets_friend(network_of(key)[0], network) for key in covering)
+
+    def confirm(self, key: int, record: Record) -> None:
+        """Record that the kernel has a ban."""
+        self._pending.pop(key, None)
+        self.ledger.put(key, record)
+
+    def refuse(self, ban: Ban) -> bool:
+        """Record that the kernel has refused a ban; return False if it is not pending, for lack of room."""
+        key = key_of(ban.network, ban.scope)
+        if key not in self._pending and len(self._pending) >= MOST_PENDING:
+            return False
+        self._pending[key] = ban
+        return True
+
+    def discard(self, key: int) -> None:
+        """Forget a ban."""
+        self.ledger.pop(key)
+        self._pending.pop(key, None)
+
+    def discard_pending(self, key: int) -> None:
+        """Forget a pending ban; the same ban in the kernel stays."""
+        self._pending.pop(key, None)
+
+    def expire_pending(self, now: float) -> bool:
+        """Forget the pending bans whose time is over; return whether there were any."""
+        over = [key for key, ban in self._pending.items() if ban.expires <= now]
+        for key in over:
+            del self._pending[key]
+        return bool(over)
+
+    def shift(self, seconds: float) -> None:
+        """Move all times by ``seconds``, because the clock was set."""
+        self.ledger.shift(seconds)
+        for key, ban in self._pending.items():
+            self._pending[key] = evolve(ban, since=ban.since + seconds, expires=ban.expires + seconds)
+
+    def clear(self) -> None:
+        """Forget all bans."""
+        self.ledger.clear()
+        self._pending.clear()

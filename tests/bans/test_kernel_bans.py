@@ -1,0 +1,207 @@
+"""The bans in the kernel: refused, pending, renewed, displaced and removed bans."""
+
+import asyncio
+from ipaddress import ip_network
+
+import pytest
+from tests.support.world import OTHER, START, SUBJECT, World, said
+
+from ringfence.bans import known
+from ringfence.bans.ledger import key_of
+from ringfence.bans.unban import unban
+from ringfence.detect.rules import DAY, HOUR, RULES
+from ringfence.errors import FirewallError, SetFullError
+from ringfence.firewall.contract import FirewallPlan
+from ringfence.model import Scope
+
+FLOOD = next(rule for rule in RULES if rule.name == "flood")
+
+
+def test_a_refused_ban_is_pending_and_tried_until_it_is_done(world: World) -> None:
+    """A refused ban is logged once and retried; it is recorded only after the kernel has accepted it."""
+    world.backend.refuses[SUBJECT] = SetFullError("the set is full")
+    with said() as names:
+        world.decide()
+        world.wait(5)
+        world.wait(5)
+
+    assert names == ["ban.failed"]
+    assert (world.in_kernel(), world.in_store(), len(world.enforcer.known.pending)) == ({}, {}, 1)
+    assert world.enforcer.firewall_error == "the set is full"
+    assert (world.enforcer.bans.counts.placed, world.enforcer.bans.counts.failed) == (0, 1)
+    assert world.held()
+
+    world.backend.refuses.clear()
+    with said() as names:
+        world.wait(5)
+
+    assert names == ["ban.placed"]
+    left = {"192.0.2.1/32": round(HOUR) - 15}
+    assert (world.in_kernel(), world.in_store(), len(world.enforcer.known.pending)) == (left, left, 0)
+    assert world.enforcer.firewall_error == ""
+    assert world.enforcer.bans.counts.placed == 1
+
+
+def test_a_firewall_that_cannot_speak_is_a_refusal_of_all(world: World) -> None:
+    """If the firewall fails as a whole, nothing is raised, and every ban is pending."""
+    world.backend.gone = FirewallError("the socket is gone")
+    world.decide()
+    world.decide(OTHER)
+
+    assert (len(world.enforcer.known.pending), world.in_store()) == (2, {})
+    world.backend.gone = None
+    world.wait(5)
+    assert set(world.in_kernel()) == set(world.in_store()) == {"192.0.2.1/32", "192.0.2.2/32"}
+
+
+def test_what_is_pending_is_bounded(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond the limit a refused ban is discarded, and its sender's attempts are counted again."""
+    monkeypatch.setattr(known, "MOST_PENDING", 1)
+    world.backend.gone = FirewallError("the socket is gone")
+    world.decide()
+    world.decide(OTHER)
+
+    assert (len(world.enforcer.known.pending), world.enforcer.bans.counts.failed) == (1, 2)
+    assert (world.held(), world.held(OTHER)) == (True, False)
+
+
+def test_a_pending_ban_ends_with_its_time(world: World) -> None:
+    """A pending ban that was never placed is dropped at its own end, and the firewall error clears."""
+    world.backend.refuses[SUBJECT] = SetFullError("the set is full")
+    world.decide()
+    world.wait(HOUR)
+
+    assert (len(world.enforcer.known.pending), world.enforcer.firewall_error) == (0, "")
+    assert not world.held()
+
+
+def test_one_success_does_not_hide_what_is_refused(world: World) -> None:
+    """While a ban is pending, the firewall's error stays, even if other bans succeed."""
+    world.backend.refuses[SUBJECT] = SetFullError("the set is full")
+    world.decide()
+    world.decide(OTHER)
+
+    assert world.enforcer.firewall_error == "the set is full"
+
+
+def test_a_full_ban_takes_the_place_of_a_narrow_one(world: World) -> None:
+    """A sender with a ban from the SIP ports that then proves its address gets one full ban instead."""
+    world.decide(scope=Scope.SIP_UDP, seconds=600.0)
+    world.decide(scope=Scope.SIP_TCP, seconds=600.0)
+    world.decide()
+
+    assert [(str(element.network), element.scope) for element in world.backend.list()] == [
+        ("192.0.2.1/32", Scope.FULL)
+    ]
+    assert world.in_store() == {"192.0.2.1/32": HOUR}
+    assert list(world.enforcer.known.all_keys()) == [key_of(SUBJECT)]
+    world.restart()
+    assert world.in_kernel() == {"192.0.2.1/32": HOUR}
+
+
+def test_a_ban_longer_than_the_kernel_counts_is_renewed(world: World) -> None:
+    """A ban longer than the kernel's limit is renewed below half of its timeout, until its own end."""
+    world.backend.cap = 100.0
+    world.decide()
+    seen: list[int] = []
+    while world.in_kernel() and len(seen) < 200:
+        seen.append(world.in_kernel()["192.0.2.1/32"])
+        world.wait(20.0)
+
+    assert min(seen[:-5]) >= 40
+    assert max(seen) <= 100
+    assert world.now == START + HOUR
+    assert world.store.bans.bans_before(SUBJECT, 0.0) == 1
+    assert world.enforcer.bans.counts.placed == 1
+
+
+def test_a_renewal_that_fails_is_tried_again(world: World) -> None:
+    """A refused renewal is shown and repeated while the kernel still has the ban."""
+    world.backend.cap = 100.0
+    world.decide()
+    world.backend.refuses[SUBJECT] = FirewallError("no memory")
+    world.wait(60.0)
+    assert world.enforcer.firewall_error == "no memory"
+    world.backend.refuses.clear()
+    world.wait(20.0)
+
+    assert (world.in_kernel(), world.enforcer.firewall_error) == ({"192.0.2.1/32": 100}, "")
+
+
+def test_in_a_full_set_who_has_the_least_time_left_gives_way(world: World) -> None:
+    """In a full set the first ban to end is removed, logged and counted; each version and scope has a set."""
+    world.backend.plan = FirewallPlan(maxelem=2)
+    for text, seconds in (("192.0.2.1", 60.0), ("192.0.2.2", 7_200.0), ("2001:db8::/64", 30.0)):
+        world.enforcer.ban([ip_network(text)], seconds, "")
+    with said() as names:
+        world.decide(ip_network("192.0.2.3"))
+
+    assert names == ["ban.removed", "ban.placed"]
+    assert set(world.in_kernel()) == {"192.0.2.2/32", "192.0.2.3/32", "2001:db8::/64"}
+    assert world.in_kernel() == world.in_store()
+    assert (world.enforcer.bans.counts.displaced, len(world.enforcer.known.pending)) == (1, 0)
+    assert not world.held()
+
+
+def test_the_like_give_way_to_the_like(world: World) -> None:
+    """In a backend with a set for each width, networks replace networks, or addresses if necessary."""
+    world.backend.plan = FirewallPlan(maxelem=2)
+    world.enforcer.ban([ip_network("198.51.100.0/24")], 60.0, "")
+    world.enforcer.ban([ip_network("192.0.2.1")], 120.0, "")
+    world.enforcer.ban([ip_network("192.0.2.2")], 7_200.0, "")
+    assert set(world.in_kernel()) == {"198.51.100.0/24", "192.0.2.2/32"}
+    world.enforcer.ban([ip_network("203.0.113.0/24")], 7_200.0, "")
+    assert set(world.in_kernel()) == {"203.0.113.0/24", "192.0.2.2/32"}
+    world.enforcer.ban([ip_network("10.0.0.0/8")], 9_000.0, "")
+    assert len(world.in_kernel()) == 2
+    assert "10.0.0.0/8" in world.in_kernel()
+
+
+def test_nobody_gives_way_to_a_shorter_ban(world: World) -> None:
+    """A new ban that would end before all others waits until the set has room."""
+    world.backend.plan = FirewallPlan(maxelem=1)
+    world.enforcer.ban([OTHER], 2 * HOUR, "")
+    world.decide()
+    for _ in range(3):
+        world.wait(5)
+
+    assert (set(world.in_kernel()), len(world.enforcer.known.pending)) == ({"192.0.2.2/32"}, 1)
+    assert world.enforcer.bans.counts.displaced == 0
+    asyncio.run(unban(world.enforcer, [OTHER]))
+    world.wait(5)
+    assert set(world.in_kernel()) == {"192.0.2.1/32"}
+
+
+def test_who_was_passed_over_gives_way_to_the_next(world: World) -> None:
+    """A ban that did not give way to a short ban can still give way to a longer one."""
+    world.backend.plan = FirewallPlan(maxelem=2)
+    world.enforcer.ban([ip_network("198.51.100.1")], 2 * HOUR, "")
+    world.enforcer.ban([ip_network("198.51.100.2")], 3 * HOUR, "")
+    world.decide()
+    world.enforcer.ban([OTHER], DAY, "")
+
+    assert set(world.in_kernel()) == {"198.51.100.2/32", "192.0.2.2/32"}
+
+
+def test_as_many_give_way_as_there_is_need(world: World) -> None:
+    """As many bans give way as needed, the shortest first, also beyond one batch of candidates."""
+    world.backend.plan = FirewallPlan(maxelem=300)
+    old = [ip_network((0xC6336400 + n, 32)) for n in range(300)]
+    for number, network in enumerate(old):
+        world.enforcer.ban([network], 60.0 + number, "")
+    world.enforcer.ban([ip_network((0xCB007100 + n, 32)) for n in range(290)], HOUR, "")
+
+    assert {network for network in old if world.backend._ends.get((network, Scope.FULL))} == set(old[290:])
+    assert world.enforcer.bans.counts.displaced == 290
+
+
+def test_the_record_ends_before_the_kernel_lets_go(world: World) -> None:
+    """The record of a ban ends before the kernel's ban; if the kernel refuses, the record is restored."""
+    world.decide()
+    seen: list[dict[str, int]] = []
+    world.backend.before_batch = lambda: seen.append(world.in_store())
+    world.backend.refuses[SUBJECT] = FirewallError("no answer")
+    assert len(world.enforcer.bans.unban([key_of(SUBJECT)])) == 1
+
+    assert seen == [{}]
+    assert set(world.in_store()) == {"192.0.2.1/32"}
