@@ -34,25 +34,26 @@ import struct
 from typing import NamedTuple
 
 from ringfence.errors import HostError
-from ringfence.netlink.sock_diag import ATTRIBUTES as _ATTRIBUTES
-from ringfence.netlink.sock_diag import received_bytes, unmapped
+from ringfence.netlink.messages import NetlinkMessageError, frames
+from ringfence.netlink.sock_diag import (
+    ATTRIBUTES,
+    BY_FAMILY,
+    NETLINK_SOCK_DIAG,
+    delivered_packets,
+    received_bytes,
+    tcp_info,
+    unmapped,
+)
 
 MOST_AT_ONCE = 256
 """Messages in one reading, so that a flood of closed connections does not block the event loop."""
 
-_SOCK_DIAG = 4  # NETLINK_SOCK_DIAG
 _GROUPS = (1, 3)  # SKNLGRP_INET_TCP_DESTROY, SKNLGRP_INET6_TCP_DESTROY (linux/sock_diag.h)
 _SOL_NETLINK, _ADD_MEMBERSHIP = 270, 1
 _SO_RCVBUFFORCE = 33  # <asm/socket.h>; Python has no name for it
 _BUFFER = 8 << 20  # the kernel doubles it
 _DATAGRAM = 4096  # bytes; the kernel's are of 380 (Linux 6.18)
-# nlmsghdr: length, type. inet_diag_msg: family; ports and addresses, as on the wire.
-_MESSAGE = struct.Struct("=IH10xB3x2s2s16s16s")
-_BY_FAMILY = 20  # SOCK_DIAG_BY_FAMILY
-_ATTRIBUTE = struct.Struct("=HH")  # nlattr: length, type
-_INFO = 2  # INET_DIAG_INFO: a struct tcp_info
-_DELIVERED = 4 + 192  # tcpi_delivered, after the head of its attribute
-_COUNT = struct.Struct("=I")
+_MESSAGE = struct.Struct("=16xB3x2s2s16s16s")  # inet_diag_msg: family; ports and addresses, as on the wire
 _NO_PORT = b"\0\0"
 _IPV4 = 4
 
@@ -76,13 +77,14 @@ class ClosedSockets:
 
     def __init__(self, buffer: int = _BUFFER) -> None:
         self._buffer = buffer
-        self._space = bytearray(_DATAGRAM)
         self._kernel: socket.socket | None = None
 
     def open(self) -> None:
         """Join the groups."""
         try:
-            kernel = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, _SOCK_DIAG)
+            kernel = socket.socket(
+                socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, NETLINK_SOCK_DIAG
+            )
         except OSError as error:
             raise _refused(error) from error
         try:
@@ -116,7 +118,7 @@ class ClosedSockets:
             return came, lost, False
         for _ in range(MOST_AT_ONCE):
             try:
-                size = self._kernel.recv_into(self._space)
+                datagram = self._kernel.recv(_DATAGRAM)
             except BlockingIOError:
                 return came, lost, False
             except OSError as error:
@@ -125,38 +127,31 @@ class ClosedSockets:
                 if error.errno != errno.ENOBUFS:
                     return came, lost, False
                 continue
-            closed = self._parse(size)
+            closed = _parse(datagram)
             if closed is None:
                 lost = True
             elif closed.remote:
                 came.append(closed)
         return came, lost, True
 
-    def _parse(self, size: int) -> Closed | None:
-        """Return the connection of a message; one without ``remote`` if it was none, None if unreadable."""
-        if size < _ATTRIBUTES:
+
+def _parse(datagram: bytes) -> Closed | None:
+    """Return the connection of a message; one without ``remote`` if it was none, None if unreadable."""
+    try:
+        frame = next(frames(datagram), None)
+        if frame is None or frame.kind != BY_FAMILY or frame.end < ATTRIBUTES:
             return None
-        length, kind, family, local, port, _, address = _MESSAGE.unpack_from(self._space)
-        if kind != _BY_FAMILY or not _ATTRIBUTES <= length <= size:
-            return None
+        family, local, port, _, address = _MESSAGE.unpack_from(datagram)
         if port == _NO_PORT:  # a listening socket, one that never connected, or one that this host has reset
             return _NONE
-        delivered = self._delivered(length)
-        if not delivered:
-            return None if delivered is None else _NONE
-        packed = address[:_IPV4] if family == socket.AF_INET else unmapped(address)
-        return Closed(local, packed + port, received_bytes(self._space, _ATTRIBUTES, length))
-
-    def _delivered(self, length: int) -> int | None:
-        """Return how many packets the remote end has acknowledged; None if the kernel does not report it."""
-        at = _ATTRIBUTES
-        while at + _ATTRIBUTE.size <= length:
-            size, kind = _ATTRIBUTE.unpack_from(self._space, at)
-            if kind == _INFO and size >= _DELIVERED + _COUNT.size and at + size <= length:
-                [delivered] = _COUNT.unpack_from(self._space, at + _DELIVERED)
-                return int(delivered)
-            at += max(_ATTRIBUTE.size, (size + 3) & ~3)
+        info = tcp_info(datagram, frame)
+    except NetlinkMessageError:
         return None
+    delivered = delivered_packets(info)
+    if not delivered:
+        return None if delivered is None else _NONE
+    packed = address[:_IPV4] if family == socket.AF_INET else unmapped(address)
+    return Closed(local, packed + port, received_bytes(info))
 
 
 _NONE = Closed(b"", b"")

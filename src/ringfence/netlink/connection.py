@@ -29,20 +29,31 @@ import socket
 import struct
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 from attrs import frozen
 
 from ringfence.errors import FirewallError, FirewallPermissionError, FirewallUnsupportedError
+from ringfence.netlink.messages import (
+    FRAME,
+    NETLINK_NETFILTER,
+    NLM_F_ACK,
+    NLM_F_ACK_TLVS,
+    NLM_F_DUMP_INTR,
+    NLMSG_DONE,
+    NLMSG_ERROR,
+    RESULT,
+    Frame,
+    NetlinkMessageError,
+    attributes,
+    frames,
+    result_of,
+)
 
-_NETLINK_NETFILTER = 12
-_HEADER = struct.Struct("=IHHII")
-_ERROR = struct.Struct("=i")
 _MAX_ERRNO = 4096
-_NLMSG_ERROR = 2
-_NLMSG_DONE = 3
 # An error repeats the whole request, and one attribute alone may have 64 kB.
 _RECEIVE = 1 << 18
 _SEQUENCE = struct.Struct("=I")
@@ -52,11 +63,9 @@ _CAP_ACK, _EXT_ACK = 10, 11
 _SO_SNDBUFFORCE = 32
 _DUMPS = 10  # attempts at a dump that changes interrupt
 _RESERVED = 32  # bytes of the send buffer that no message may use
-_NLM_F_ACK = 0x004
-_NLM_F_DUMP_INTR = 0x010
-_NLM_F_ACK_TLVS = 0x200
-_ATTRIBUTE = struct.Struct("=HH")
 _MESSAGE, _OFFSET = 1, 2  # NLMSGERR_ATTR_MSG, NLMSGERR_ATTR_OFFS
+
+_T = TypeVar("_T")
 
 
 class NetlinkError(FirewallError):
@@ -151,7 +160,7 @@ class NetlinkConnection:
         """
         answers: list[bytes] = []
         for _ in range(_DUMPS):
-            answers, interrupted = self._exchange_with_retry(messages)
+            answers, interrupted = self._with_retry(partial(self._exchange, messages))
             if not interrupted:
                 return answers
         raise NetlinkInterruptedError(answers)
@@ -164,13 +173,15 @@ class NetlinkConnection:
         out; after NetlinkTooLongError it was not.
         """
         indexes: dict[int, int] = {}
+        awaited: set[int] = set()
         parts: list[bytes] = []
         for index, message in enumerate(messages):
             number = self._next()
             indexes[number] = index
+            if FRAME.unpack_from(message)[2] & NLM_F_ACK:
+                awaited.add(number)
             parts += (message[:8], _SEQUENCE.pack(number), message[12:])
-        awaited = {number for number, index in indexes.items() if _flags(messages[index]) & _NLM_F_ACK}
-        connection = self._send_with_retry(b"".join(parts))
+        connection = self._with_retry(partial(self._send_batch, b"".join(parts)))
         try:
             return self._refusals(connection, indexes, awaited)
         except TimeoutError as error:
@@ -180,22 +191,8 @@ class NetlinkConnection:
             self.close()
             raise NetlinkLostError(f"the kernel's answer to a batch was lost: {error}") from error
 
-    def _send_with_retry(self, batch: bytes) -> socket.socket:
-        """Send a batch, on a new socket if the first fails: in that case the kernel has done nothing."""
-        try:
-            return self._send(batch)
-        except TimeoutError as error:
-            self.close()
-            raise NetlinkLostError(f"the kernel did not accept a batch within {self._timeout:g} s") from error
-        except OSError:
-            self.close()
-        try:
-            return self._send(batch)
-        except OSError as error:
-            self.close()
-            raise NetlinkLostError(f"netlink failed twice: {error}") from error
-
-    def _send(self, batch: bytes) -> socket.socket:
+    def _send_batch(self, batch: bytes) -> socket.socket:
+        """Send a batch; if that fails, the kernel has done nothing."""
         connection = self._connected()
         _make_room(connection, len(batch))
         try:
@@ -228,16 +225,17 @@ class NetlinkConnection:
         if interrupted:
             raise NetlinkInterruptedError(received)
 
-    def _exchange_with_retry(self, messages: Sequence[bytes]) -> tuple[list[bytes], bool]:
+    def _with_retry(self, action: Callable[[], _T]) -> _T:
+        """Return what ``action`` returns, on a new socket if the first fails; a timeout is not repeated."""
         try:
-            return self._exchange(messages)
+            return action()
         except TimeoutError as error:
             self.close()
             raise NetlinkLostError(f"the kernel did not answer within {self._timeout:g} s") from error
         except OSError:
             self.close()
         try:
-            return self._exchange(messages)
+            return action()
         except OSError as error:
             self.close()
             raise NetlinkLostError(f"netlink failed twice: {error}") from error
@@ -266,7 +264,7 @@ class NetlinkConnection:
                     if refusal is not None:
                         refusals.append(refusal)
                     if indexes[number] == 0 or (refusal is not None and refusal.code == errno.EPERM):
-                        _raise_for(_ERROR.pack(-refusal.code if refusal else 0))
+                        _raise_for(refusal.code if refusal is not None else 0)
                 if time.monotonic() > deadline:
                     raise TimeoutError
         except BlockingIOError as error:
@@ -295,7 +293,7 @@ class NetlinkConnection:
 
 def _connect(timeout: float) -> socket.socket:
     try:
-        connection = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER)
+        connection = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER)
     except OSError as error:
         if error.errno not in (errno.EPROTONOSUPPORT, errno.EAFNOSUPPORT):
             raise
@@ -313,11 +311,6 @@ def _connect(timeout: float) -> socket.socket:
         connection.close()
         raise
     return connection
-
-
-def _flags(message: bytes) -> int:
-    flags: int = _HEADER.unpack_from(message)[2]
-    return flags
 
 
 def _make_room(connection: socket.socket, size: int) -> None:
@@ -341,44 +334,39 @@ def _make_room(connection: socket.socket, size: int) -> None:
         )
 
 
-def _messages(received: bytes) -> Iterator[tuple[int, int, bytes]]:
-    """Split a datagram into messages; yield the type, the sequence number and the bytes of each."""
-    position = 0
-    while position + _HEADER.size <= len(received):
-        length, kind, _flags, number, _port = _HEADER.unpack_from(received, position)
-        if not _HEADER.size <= length <= len(received) - position:
-            raise NetlinkLostError(f"a netlink message has the length {length}, which exceeds its datagram")
-        yield kind, number, received[position : position + length]
-        position += (length + 3) & ~3
+def _frames(datagram: bytes) -> Iterator[Frame]:
+    """Split a datagram into messages. After one that is not valid, the result of the request is unknown."""
+    try:
+        yield from frames(datagram)
+    except NetlinkMessageError as error:
+        raise NetlinkLostError(str(error)) from error
 
 
-def _answers(received: bytes, indexes: Mapping[int, int]) -> Iterator[tuple[int, Refusal | None]]:
+def _answers(datagram: bytes, indexes: Mapping[int, int]) -> Iterator[tuple[int, Refusal | None]]:
     """Parse the answers to a batch; ``indexes`` maps sequence numbers to positions in the batch."""
-    for kind, number, message in _messages(received):
-        if kind == _NLMSG_ERROR and number in indexes and len(message) >= _HEADER.size + _ERROR.size:
-            code = -_ERROR.unpack_from(message, _HEADER.size)[0]
-            yield number, _refusal(indexes[number], code, message) if code else None
+    for frame in _frames(datagram):
+        if frame.kind == NLMSG_ERROR and frame.sequence in indexes:
+            code = result_of(datagram, frame)
+            if code is not None:
+                refusal = _refusal(indexes[frame.sequence], code, datagram, frame) if code else None
+                yield frame.sequence, refusal
 
 
-def _refusal(index: int, code: int, message: bytes) -> Refusal:
+def _refusal(index: int, code: int, datagram: bytes, frame: Frame) -> Refusal:
     """Parse the attributes after the repeated request head of an error: position and text."""
-    offset, text = None, ""
-    position = 2 * _HEADER.size + _ERROR.size
-    if _flags(message) & _NLM_F_ACK_TLVS:
-        while position + _ATTRIBUTE.size <= len(message):
-            length, kind = _ATTRIBUTE.unpack_from(message, position)
-            if not _ATTRIBUTE.size <= length <= len(message) - position:
-                break
-            value = message[position + _ATTRIBUTE.size : position + length]
-            if kind == _OFFSET:
-                offset = int.from_bytes(value, sys.byteorder)
-            elif kind == _MESSAGE:
-                text = value.rstrip(b"\0").decode("ascii", "backslashreplace")
-            position += (length + 3) & ~3
+    if not frame.flags & NLM_F_ACK_TLVS:
+        return Refusal(index, code)
+    begin = frame.start + 2 * FRAME.size + RESULT.size
+    try:
+        found = dict(attributes(memoryview(datagram)[begin : frame.end]))
+    except NetlinkMessageError:
+        return Refusal(index, code)  # the refusal itself is valid
+    offset = int.from_bytes(found[_OFFSET], sys.byteorder) if _OFFSET in found else None
+    text = bytes(found.get(_MESSAGE, b"")).rstrip(b"\0").decode("ascii", "backslashreplace")
     return Refusal(index, code, offset, text)
 
 
-def _collect_answers(received: bytes, sequence: int, answers: list[bytes]) -> tuple[bool, bool]:
+def _collect_answers(datagram: bytes, sequence: int, answers: list[bytes]) -> tuple[bool, bool]:
     """Append the answers in one datagram to ``answers``.
 
     Return whether the request is finished, and whether a message is marked NLM_F_DUMP_INTR. The mark may be
@@ -386,29 +374,26 @@ def _collect_answers(received: bytes, sequence: int, answers: list[bytes]) -> tu
     are skipped.
     """
     interrupted = False
-    for kind, number, message in _messages(received):
-        if number != sequence:
+    for frame in _frames(datagram):
+        if frame.sequence != sequence:
             continue
-        if kind == _NLMSG_ERROR:
-            _raise_for(message[_HEADER.size :])
-            return True, interrupted
-        if _flags(message) & _NLM_F_DUMP_INTR:
+        if frame.kind != NLMSG_ERROR and frame.flags & NLM_F_DUMP_INTR:
             interrupted = True
-        if kind == _NLMSG_DONE:
-            _raise_for(message[_HEADER.size :])
+        if frame.kind in (NLMSG_ERROR, NLMSG_DONE):
+            repeated = datagram[frame.start + FRAME.size + RESULT.size : frame.end]
+            _raise_for(result_of(datagram, frame) or 0, repeated)
             return True, interrupted
-        answers.append(message)
+        answers.append(datagram[frame.start : frame.end])
     return False, interrupted
 
 
-def _raise_for(payload: bytes) -> None:
-    code = -_ERROR.unpack_from(payload)[0] if len(payload) >= _ERROR.size else 0
+def _raise_for(code: int, request: bytes = b"") -> None:
     if code == errno.EPERM:
         raise FirewallPermissionError(
             f"access to the kernel's firewall needs CAP_NET_ADMIN; {grant_fix('CAP_NET_ADMIN')}"
         )
     if code:
-        raise NetlinkError(code, payload[_ERROR.size :])
+        raise NetlinkError(code, request)
 
 
 def grant_fix(*names: str) -> str:

@@ -1,11 +1,25 @@
-"""Builders of nfnetlink messages and their attributes."""
+"""Netlink messages as bytes: framing, attributes, and nfnetlink requests; no socket, no clock.
+
+Everything parsed here came from the kernel, and is nevertheless checked: a length that exceeds its buffer
+raises :class:`NetlinkMessageError`. Integers in attributes are big-endian, in headers native.
+"""
 
 import socket
 import struct
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+from ringfence.errors import FirewallError
+
+NETLINK_NETFILTER = 12
+NLMSG_ERROR = 2
+NLMSG_DONE = 3
 
 NLM_F_REQUEST = 0x001
 NLM_F_ACK = 0x004
+NLM_F_DUMP_INTR = 0x010
 NLM_F_EXCL = 0x200
+NLM_F_ACK_TLVS = 0x200  # in an answer
 NLM_F_CREATE = 0x400
 NLM_F_DUMP = 0x300
 NLM_F_NONREC = 0x100  # in a deletion: only if nothing is in it
@@ -14,8 +28,98 @@ NESTED = 0x8000
 BIG_ENDIAN = 0x4000
 TYPE_MASK = 0x3FFF
 
+FRAME = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port
 HEADER = struct.Struct("=IHHIIBBH")  # nlmsghdr and nfgenmsg
 ATTRIBUTE = struct.Struct("=HH")
+RESULT = struct.Struct("=i")
+
+
+class NetlinkMessageError(FirewallError):
+    """Bytes from the kernel that are not a valid netlink message."""
+
+
+class Frame(NamedTuple):
+    """The header of one message, and where the message begins and ends in its datagram."""
+
+    kind: int
+    flags: int
+    sequence: int
+    port: int
+    start: int
+    end: int
+
+
+def frames(datagram: bytes) -> Iterator[Frame]:
+    """Split a datagram into messages; raise NetlinkMessageError at the first that exceeds it."""
+    position, size = 0, len(datagram)
+    while position < size:
+        if size - position < FRAME.size:
+            raise NetlinkMessageError("a netlink datagram ends within the header of a message")
+        length, kind, flags, sequence, port = FRAME.unpack_from(datagram, position)
+        if not FRAME.size <= length <= size - position:
+            raise NetlinkMessageError(
+                f"a netlink message has the length {length}, which exceeds its datagram"
+            )
+        yield Frame(kind, flags, sequence, port, position, position + length)
+        position += (length + 3) & ~3
+
+
+def result_of(datagram: bytes, frame: Frame) -> int | None:
+    """Return the error number of NLMSG_ERROR or NLMSG_DONE, 0 for success; None if it has none."""
+    if frame.end - frame.start < FRAME.size + RESULT.size:
+        return None
+    [code] = RESULT.unpack_from(datagram, frame.start + FRAME.size)
+    return -int(code)
+
+
+def attributes(buffer: memoryview) -> Iterator[tuple[int, memoryview]]:
+    """Parse attributes one after the other: the type of each, without flags, and its value."""
+    position, size = 0, len(buffer)
+    while position < size:
+        if size - position < ATTRIBUTE.size:
+            raise NetlinkMessageError("a netlink message ends within the header of an attribute")
+        length, kind = ATTRIBUTE.unpack_from(buffer, position)
+        if not ATTRIBUTE.size <= length <= size - position:
+            raise NetlinkMessageError(
+                f"a netlink attribute has the length {length}, which exceeds its message"
+            )
+        yield kind & TYPE_MASK, buffer[position + ATTRIBUTE.size : position + length]
+        position += (length + 3) & ~3
+
+
+def parse(answer: bytes, kind: int) -> dict[int, memoryview]:
+    """Parse one nfnetlink message of type ``kind`` into its attributes."""
+    if len(answer) < HEADER.size:
+        raise NetlinkMessageError(f"a netlink message of only {len(answer)} bytes")
+    length, found = HEADER.unpack_from(answer)[:2]
+    if not HEADER.size <= length <= len(answer) or found != kind:
+        raise NetlinkMessageError(
+            f"a netlink message of type {found:#x} and length {length} instead of type {kind:#x}"
+        )
+    return dict(attributes(memoryview(answer)[HEADER.size : length]))
+
+
+def integer(found: Mapping[int, memoryview], kind: int) -> int:
+    """Return the value of an integer attribute, 0 if it is missing."""
+    return int.from_bytes(found.get(kind, b""), "big")
+
+
+def string(found: Mapping[int, memoryview], kind: int) -> str:
+    """Return the value of a text attribute; raise NetlinkMessageError if it is missing."""
+    return bytes(required(found, kind)).rstrip(b"\0").decode("ascii", "backslashreplace")
+
+
+def nested(found: Mapping[int, memoryview], kind: int) -> dict[int, memoryview]:
+    """Return the attributes within an attribute; none if it is missing."""
+    return dict(attributes(found[kind])) if kind in found else {}
+
+
+def required(found: Mapping[int, memoryview], kind: int) -> memoryview:
+    """Return the value of an attribute; raise NetlinkMessageError if it is missing."""
+    try:
+        return found[kind]
+    except KeyError:
+        raise NetlinkMessageError(f"a netlink message lacks attribute {kind}") from None
 
 
 def attribute(kind: int, payload: bytes) -> bytes:
@@ -34,9 +138,9 @@ def text(kind: int, value: str) -> bytes:
     return attribute(kind, value.encode() + b"\0")
 
 
-def message(kind: int, flags: int, family: int, *attributes: bytes, resource: int = 0) -> bytes:
+def message(kind: int, flags: int, family: int, *parts: bytes, resource: int = 0) -> bytes:
     """Build a request with the sequence number 0, which the connection replaces."""
-    body = b"".join(attributes)
+    body = b"".join(parts)
     flags |= NLM_F_REQUEST
     head = HEADER.pack(HEADER.size + len(body), kind, flags, 0, 0, family, 0, socket.htons(resource))
     return head + body

@@ -9,20 +9,27 @@ the destination of the administrator's own LOG rules, for the whole host.
 
 import struct
 from collections.abc import Iterator
+from socket import AF_UNSPEC
 
 from attrs import frozen
 
+from ringfence.netlink.messages import (
+    HEADER,
+    NLM_F_ACK,
+    NLMSG_ERROR,
+    Frame,
+    NetlinkMessageError,
+    attribute,
+    attributes,
+    frames,
+    message,
+    result_of,
+)
+
 WHOLE = 65_531  # the kernel's largest copy range: an attribute of 64 kB
-_HEADER = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port
-_ATTRIBUTE = struct.Struct("=HH")
-_BODY = _HEADER.size + 4  # nfgenmsg: family, version, and 16 bits of group, big-endian
-_ERROR = struct.Struct("=i")
 _NUMBER = struct.Struct(">I")
 
-_REQUEST, _ACK = 0x001, 0x004
-_NLMSG_ERROR = 2
 _PACKET, _CONFIG = 0x400, 0x401  # subsystem 4, NFULNL_MSG_PACKET and NFULNL_MSG_CONFIG
-_TYPE_MASK = 0x3FFF
 _PACKET_HEADER, _PAYLOAD, _PREFIX, _SEQUENCE = 1, 9, 10, 12  # NFULA_PACKET_HDR and so on
 _LOCAL_OUT = 3  # NF_INET_LOCAL_OUT
 _SEQUENCES = 1 << 32
@@ -51,56 +58,46 @@ class Logged:
 
 def bind_request(group: int) -> bytes:
     """Build the request that binds a group: whole packets, delivered one by one, numbered."""
-    attributes = (
-        (1, struct.pack("=B", 1)),  # NFULA_CFG_CMD: NFULNL_CFG_CMD_BIND
-        (2, struct.pack(">IBB", WHOLE, 2, 0)),  # NFULA_CFG_MODE: range, NFULNL_COPY_PACKET
-        (4, _NUMBER.pack(1)),  # NFULA_CFG_TIMEOUT: hundredths of a second
-        (5, _NUMBER.pack(1)),  # NFULA_CFG_QTHRESH: a message for each packet
-        (6, struct.pack(">H", 1)),  # NFULA_CFG_FLAGS: NFULNL_CFG_F_SEQ
+    return message(
+        _CONFIG,
+        NLM_F_ACK,
+        AF_UNSPEC,
+        attribute(1, struct.pack("=B", 1)),  # NFULA_CFG_CMD: NFULNL_CFG_CMD_BIND
+        attribute(2, struct.pack(">IBB", WHOLE, 2, 0)),  # NFULA_CFG_MODE: range, NFULNL_COPY_PACKET
+        attribute(4, _NUMBER.pack(1)),  # NFULA_CFG_TIMEOUT: hundredths of a second
+        attribute(5, _NUMBER.pack(1)),  # NFULA_CFG_QTHRESH: a message for each packet
+        attribute(6, struct.pack(">H", 1)),  # NFULA_CFG_FLAGS: NFULNL_CFG_F_SEQ
+        resource=group,
     )
-    body = b"".join(
-        _ATTRIBUTE.pack(_ATTRIBUTE.size + len(value), kind) + value + b"\0" * (-len(value) % 4)
-        for kind, value in attributes
-    )
-    header = _HEADER.pack(_BODY + len(body), _CONFIG, _REQUEST | _ACK, 0, 0)
-    return header + b"\0\0" + group.to_bytes(2, "big") + body
 
 
 def read_datagram(received: bytes) -> Iterator[Acknowledged | Logged | None]:
     """Parse one datagram of the kernel, message by message; yield None for an invalid message."""
-    position = 0
-    while position < len(received):
-        if len(received) - position < _HEADER.size:
-            yield None
-            return
-        length, kind, _flags, _number, _port = _HEADER.unpack_from(received, position)
-        if not _HEADER.size <= length <= len(received) - position:
-            yield None
-            return
-        if kind == _PACKET:
-            yield _logged(received, position + _BODY, position + length)
-        elif kind == _NLMSG_ERROR and length >= _HEADER.size + _ERROR.size:
-            yield Acknowledged(-_ERROR.unpack_from(received, position + _HEADER.size)[0])
-        position += (length + 3) & ~3
+    try:
+        for frame in frames(received):
+            if frame.kind == _PACKET:
+                yield _logged(received, frame)
+            elif frame.kind == NLMSG_ERROR and (code := result_of(received, frame)) is not None:
+                yield Acknowledged(code)
+    except NetlinkMessageError:
+        yield None
 
 
-def _logged(received: bytes, position: int, end: int) -> Logged | None:
+def _logged(received: bytes, frame: Frame) -> Logged | None:
     sequence = payload = None
     own, prefix = False, b""
-    while position + _ATTRIBUTE.size <= end:
-        length, kind = _ATTRIBUTE.unpack_from(received, position)
-        if not _ATTRIBUTE.size <= length <= end - position:
-            return None
-        value = position + _ATTRIBUTE.size
-        if kind & _TYPE_MASK == _PAYLOAD:
-            payload = received[value : position + length]
-        elif kind & _TYPE_MASK == _SEQUENCE and length == _ATTRIBUTE.size + _NUMBER.size:
-            (sequence,) = _NUMBER.unpack_from(received, value)
-        elif kind & _TYPE_MASK == _PACKET_HEADER and length == _ATTRIBUTE.size + 4:
-            own = received[value + 2] == _LOCAL_OUT  # protocol (16 bits), hook, padding
-        elif kind & _TYPE_MASK == _PREFIX:
-            prefix = received[value : position + length].partition(b"\0")[0]
-        position += (length + 3) & ~3
+    try:
+        for kind, value in attributes(memoryview(received)[frame.start + HEADER.size : frame.end]):
+            if kind == _PAYLOAD:
+                payload = bytes(value)
+            elif kind == _SEQUENCE and len(value) == _NUMBER.size:
+                [sequence] = _NUMBER.unpack(value)
+            elif kind == _PACKET_HEADER and len(value) == _NUMBER.size:
+                own = value[2] == _LOCAL_OUT  # protocol (16 bits), hook, padding
+            elif kind == _PREFIX:
+                prefix = bytes(value).partition(b"\0")[0]
+    except NetlinkMessageError:
+        return None
     return None if payload is None else Logged(sequence, payload, own, prefix)
 
 

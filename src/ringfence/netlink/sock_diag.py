@@ -12,27 +12,35 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import NamedTuple
 
 from ringfence.model import Address
+from ringfence.netlink.messages import (
+    FRAME,
+    NLM_F_DUMP,
+    NLM_F_DUMP_INTR,
+    NLM_F_REQUEST,
+    NLMSG_DONE,
+    NLMSG_ERROR,
+    Frame,
+    attributes,
+    frames,
+    result_of,
+)
 
 CLOSED, LISTENING = 7, 10
 """States of a socket (``include/net/tcp_states.h``). A UDP socket that is not connected is ``CLOSED``."""
 
-_SOCK_DIAG = 4  # NETLINK_SOCK_DIAG
-_HEADER = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port
+NETLINK_SOCK_DIAG = 4
+BY_FAMILY = 20  # SOCK_DIAG_BY_FAMILY
 _REQUEST = struct.Struct("=BBBxI48x")  # inet_diag_req_v2: family, protocol, extensions, states, any ends
-_DUMP = 0x301  # NLM_F_REQUEST | NLM_F_DUMP
-_BY_FAMILY, _ERROR, _DONE = 20, 2, 3
 # nlmsghdr, then inet_diag_msg: state; ports and addresses, as on the wire; owner and inode.
 _SOCKET = struct.Struct("=17xB2x2s2s16s16s24xII")
-_RESULT = struct.Struct("=i")
-_INTERRUPTED = 0x10  # NLM_F_DUMP_INTR
 _TRIES = 3
 _DATAGRAM = 1 << 16
 ATTRIBUTES = 88
 """The offset of a message's attributes: nlmsghdr and inet_diag_msg have 16 and 72 bytes."""
-_ATTRIBUTE = struct.Struct("=HH")  # nlattr: length, type
 _INFO = 2  # INET_DIAG_INFO: a struct tcp_info
-_RECEIVED = 4 + 128  # tcpi_bytes_received, after the head of its attribute
-_BYTES = struct.Struct("=Q")
+_RECEIVED = 128  # tcpi_bytes_received
+_DELIVERED = 192  # tcpi_delivered
+_BYTES, _PACKETS = struct.Struct("=Q"), struct.Struct("=I")
 _IPV4 = 4
 _MAPPED = b"\0" * 10 + b"\xff\xff"
 
@@ -59,50 +67,54 @@ def sockets(
     number of received bytes is known only with ``info``. Raises OSError, also if the kernel has no list for
     this protocol.
     """
-    rows: list[tuple[bytes, int, int]] = []
+    rows: list[tuple[bytes, Frame]] = []
     extensions = 1 << (_INFO - 1) if info else 0
     for _ in range(_TRIES):
         rows.clear()
         if not _listed(_REQUEST.pack(family, protocol, extensions, states), rows):
             break
-    for received, position, end in rows:
-        count = partial(received_bytes, received, position + ATTRIBUTES, end)
-        yield Socket(*(*_SOCKET.unpack_from(received, position), count))
+    for datagram, frame in rows:
+        count = partial(_received, datagram, frame)
+        yield Socket(*(*_SOCKET.unpack_from(datagram, frame.start), count))
 
 
-def _listed(request: bytes, rows: list[tuple[bytes, int, int]]) -> bool:
-    """Request the list once and append each row's position to ``rows``; return whether it is marked."""
+def _listed(request: bytes, rows: list[tuple[bytes, Frame]]) -> bool:
+    """Request the list once and append each row's message to ``rows``; return whether it is marked."""
     marked = False
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _SOCK_DIAG) as kernel:
-        kernel.send(_HEADER.pack(_HEADER.size + len(request), _BY_FAMILY, _DUMP, 0, 0) + request)
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_SOCK_DIAG) as kernel:
+        kernel.send(
+            FRAME.pack(FRAME.size + len(request), BY_FAMILY, NLM_F_REQUEST | NLM_F_DUMP, 0, 0) + request
+        )
         while True:
-            received = kernel.recv(_DATAGRAM)
-            position = 0
-            while position < len(received):
-                length, kind, flags, *_ = _HEADER.unpack_from(received, position)
-                marked |= kind != _ERROR and bool(flags & _INTERRUPTED)
-                if kind in (_ERROR, _DONE):
+            datagram = kernel.recv(_DATAGRAM)
+            for frame in frames(datagram):
+                marked |= frame.kind != NLMSG_ERROR and bool(frame.flags & NLM_F_DUMP_INTR)
+                if frame.kind in (NLMSG_ERROR, NLMSG_DONE):
                     # The end of a dump may carry an error: the module of the protocol is not loaded.
-                    [error] = _RESULT.unpack_from(received, position + _HEADER.size)
-                    if error:
-                        raise OSError(-error, "sock_diag")
+                    if error := result_of(datagram, frame):
+                        raise OSError(error, "sock_diag")
                     return marked
-                rows.append((received, position, position + length))
-                position += (length + 3) & ~3
+                rows.append((datagram, frame))
 
 
-def received_bytes(message: bytes | bytearray, at: int, end: int) -> int | None:
-    """Return the number of bytes that a TCP socket received, from the attributes between ``at`` and ``end``.
+def tcp_info(datagram: bytes, frame: Frame) -> memoryview:
+    """Return the ``struct tcp_info`` of a TCP socket's message, empty if it has none."""
+    found = memoryview(datagram)[frame.start + ATTRIBUTES : frame.end]
+    return next((value for kind, value in attributes(found) if kind == _INFO), found[:0])
 
-    None if the kernel does not report it (before Linux 4.1).
-    """
-    while at + _ATTRIBUTE.size <= end:
-        size, kind = _ATTRIBUTE.unpack_from(message, at)
-        if kind == _INFO and size >= _RECEIVED + _BYTES.size and at + size <= end:
-            [received] = _BYTES.unpack_from(message, at + _RECEIVED)
-            return int(received)
-        at += max(_ATTRIBUTE.size, (size + 3) & ~3)
-    return None
+
+def received_bytes(info: memoryview) -> int | None:
+    """Return the number of bytes that a TCP socket received; None if unknown (before Linux 4.1)."""
+    return int(_BYTES.unpack_from(info, _RECEIVED)[0]) if len(info) >= _RECEIVED + _BYTES.size else None
+
+
+def delivered_packets(info: memoryview) -> int | None:
+    """Return how many packets the remote end has acknowledged; None if unknown (before Linux 4.18)."""
+    return int(_PACKETS.unpack_from(info, _DELIVERED)[0]) if len(info) >= _DELIVERED + _PACKETS.size else None
+
+
+def _received(datagram: bytes, frame: Frame) -> int | None:
+    return received_bytes(tcp_info(datagram, frame))
 
 
 def port_of(packed: bytes) -> int:

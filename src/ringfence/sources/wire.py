@@ -45,6 +45,7 @@ from attrs import define
 
 from ringfence.clock import Backoff
 from ringfence.model import Address, Challenge, Network, ObservedRequest
+from ringfence.netlink.messages import NETLINK_NETFILTER
 from ringfence.netlink.nflog import Acknowledged, Logged, bind_request, missing, read_datagram
 from ringfence.parse.challenge import parse_answers
 from ringfence.parse.observed import parse_observed
@@ -68,7 +69,6 @@ turn."""
 TURN = 256
 TURN_BYTES = 1 << 20
 
-_NETLINK_NETFILTER = 12
 _SO_RCVBUFFORCE = 33  # <asm/socket.h>; Python has no name for it
 _BUFFER = 16 << 20  # the kernel doubles it
 _MOST_KNOWN = 4096  # addresses
@@ -277,7 +277,7 @@ def _open(buffer: int) -> socket.socket:
     """Open the socket, with room for packets that come before they are read."""
     try:
         connection = socket.socket(
-            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, _NETLINK_NETFILTER
+            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, NETLINK_NETFILTER
         )
     except OSError as error:
         if error.errno == errno.EAFNOSUPPORT:

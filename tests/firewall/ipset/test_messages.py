@@ -20,6 +20,7 @@ from ringfence.firewall.contract import Element
 from ringfence.firewall.ipset import messages
 from ringfence.model import Scope
 from ringfence.netlink.connection import NetlinkConnection
+from ringfence.netlink.messages import NetlinkMessageError, parse
 
 HEAD = "02000000 05000100 07000000 "
 SET4 = "0f000200 72696e67 66656e63 65340000 "
@@ -210,7 +211,7 @@ def test_a_dump_is_read_with_its_elements(message: bytes, expected: messages.Lis
 @pytest.mark.parametrize("message", [LISTED4, LISTED6], ids=["IPv4", "IPv6"])
 def test_both_ways_of_reading_a_dump_agree(message: bytes) -> None:
     """The fast parser of the usual layout returns the same as the attribute-by-attribute one."""
-    adt = messages._top(message, messages.Command.LIST)[messages._Attr.ADT]
+    adt = parse(message, messages._kind(messages.Command.LIST))[messages._Attr.ADT]
 
     quick = [
         found
@@ -239,19 +240,19 @@ def test_a_header_is_parsed() -> None:
 
 @pytest.mark.parametrize("message", [LISTED4, LISTED6, LISTED_WITH_COMMENTS])
 def test_a_truncated_dump_is_an_error(message: bytes) -> None:
-    """A truncated dump is an IpsetMessageError, at every length."""
+    """A truncated dump is a NetlinkMessageError, at every length."""
     for length in range(len(message)):
-        with pytest.raises(messages.IpsetMessageError):
+        with pytest.raises(NetlinkMessageError):
             messages.parse_list(message[:length])
 
 
 @pytest.mark.parametrize("message", [LISTED4, LISTED6, LISTED_WITH_COMMENTS])
 def test_a_truncated_dump_has_no_partial_elements(message: bytes) -> None:
-    """A truncated dump with an adjusted length has no partial elements, or is an IpsetMessageError."""
+    """A truncated dump with an adjusted length has no partial elements, or is a NetlinkMessageError."""
     for length in range(len(message)):
         try:
             listed = messages.parse_list(length.to_bytes(4, sys.byteorder) + message[4:length])
-        except messages.IpsetMessageError:
+        except NetlinkMessageError:
             continue
 
         assert listed.elements == ()
@@ -259,13 +260,13 @@ def test_a_truncated_dump_has_no_partial_elements(message: bytes) -> None:
 
 @given(st.binary(max_size=200), st.integers(0, len(LISTED4)), st.integers(0, 255))
 def test_changed_dumps_are_parsed_or_refused(tail: bytes, position: int, value: int) -> None:
-    """A dump with a changed byte or appended bytes is parsed, or is an IpsetMessageError."""
+    """A dump with a changed byte or appended bytes is parsed, or is a NetlinkMessageError."""
     spoilt = bytearray(LISTED4[:position] + bytes([value]) + LISTED4[position + 1 :] + tail)
     spoilt[:4] = len(spoilt).to_bytes(4, sys.byteorder)
-    for parse in (messages.parse_list, messages.parse_header):
+    for read in (messages.parse_list, messages.parse_header):
         try:
-            parse(bytes(spoilt))
-        except messages.IpsetMessageError:
+            read(bytes(spoilt))
+        except NetlinkMessageError:
             continue
 
 

@@ -12,9 +12,9 @@ from tests.support.netns import run
 from ringfence.firewall.contract import Element, Flooder
 from ringfence.firewall.nftables import elements as nft_elements
 from ringfence.firewall.nftables import messages as nft_messages
-from ringfence.firewall.nftables.messages import NftMessageError
 from ringfence.model import Network, Scope
 from ringfence.netlink.connection import NetlinkConnection
+from ringfence.netlink.messages import NetlinkMessageError
 
 TABLE = """\
 table inet ringfence {
@@ -109,7 +109,7 @@ def test_elements_are_parsed_as_written() -> None:
         assert found.keys() == {ip_network("10.0.0.0/24"), ip_network("10.0.1.0/24")}
         assert found[ip_network("10.0.0.0/24")] == float("inf")
         run("nft", "add element inet ringfence ban4_24 { 10.0.2.1 timeout 60s }")
-        with pytest.raises(NftMessageError, match="not a network of length 24"):
+        with pytest.raises(NetlinkMessageError, match="not a network of length 24"):
             read("ban4_24", 4, 24)
 
 
@@ -193,7 +193,7 @@ def test_an_error_outside_the_elements_has_no_index() -> None:
 
 @given(st.binary(max_size=200))
 def test_invalid_elements_are_an_error(tail: bytes) -> None:
-    """Arbitrary bytes in an element message are parsed, or a NftMessageError, and nothing else."""
+    """Arbitrary bytes in an element message are parsed, or a NetlinkMessageError, and nothing else."""
     elements = (4 + len(tail)).to_bytes(2, sys.byteorder) + (3).to_bytes(2, sys.byteorder) + tail
     head = (20 + len(elements)).to_bytes(4, sys.byteorder) + (0x0A0C).to_bytes(2, sys.byteorder)
     answer = head + bytes(14) + elements
@@ -204,12 +204,12 @@ def test_invalid_elements_are_an_error(tail: bytes) -> None:
     ):
         try:
             read()
-        except NftMessageError:
+        except NetlinkMessageError:
             continue
 
 
 @pytest.mark.parametrize("answer", [b"", bytes(19), bytes(20), bytes.fromhex("ff000000 0c0a") + bytes(14)])
 def test_other_messages_are_an_error(answer: bytes) -> None:
-    """Other messages raise NftMessageError."""
-    with pytest.raises(NftMessageError):
+    """Other messages raise NetlinkMessageError."""
+    with pytest.raises(NetlinkMessageError):
         list(nft_elements.bans_of(answer, 4, 32, Scope.FULL))

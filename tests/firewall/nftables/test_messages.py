@@ -7,8 +7,9 @@ import pytest
 from tests.support.netns import run
 
 from ringfence.firewall.nftables import messages as nft_messages
-from ringfence.firewall.nftables.messages import NftChain, NftCounter, NftMessageError
+from ringfence.firewall.nftables.messages import NftChain, NftCounter
 from ringfence.netlink.connection import NetlinkConnection, NetlinkError
+from ringfence.netlink.messages import NetlinkMessageError
 
 # nft 'add table inet t; add chain inet t c { ... }' and so on: one of each object.
 TABLE = """\
@@ -142,6 +143,6 @@ def test_missing_objects_are_reported() -> None:
     ],
 )
 def test_invalid_bytes_are_an_error(answer: bytes) -> None:
-    """Wrong lengths, other messages and missing names raise NftMessageError, and nothing else."""
-    with pytest.raises(NftMessageError):
+    """Wrong lengths, other messages and missing names raise NetlinkMessageError, and nothing else."""
+    with pytest.raises(NetlinkMessageError):
         nft_messages.rules_of([answer])

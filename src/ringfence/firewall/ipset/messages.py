@@ -10,8 +10,7 @@ The length of an attribute has 16 bits, so a message ends at 65 535 bytes of ele
 Integers in attributes are big-endian, in headers native. Builders leave the sequence number 0; the connection
 replaces it.
 
-Everything parsed here came from the kernel, and is nevertheless checked: a length that exceeds its buffer
-raises :class:`IpsetMessageError`.
+A set or element that is not valid raises :class:`NetlinkMessageError`, as a wrong length does.
 """
 
 import enum
@@ -24,7 +23,6 @@ from socket import AF_INET, AF_INET6
 
 from attrs import frozen
 
-from ringfence.errors import FirewallError
 from ringfence.firewall.contract import Element
 from ringfence.model import Network, Scope
 from ringfence.netlink.messages import (
@@ -36,10 +34,15 @@ from ringfence.netlink.messages import (
     NLM_F_CREATE,
     NLM_F_DUMP,
     NLM_F_EXCL,
-    TYPE_MASK,
+    NetlinkMessageError,
     attribute,
+    attributes,
+    integer,
     message,
     number,
+    parse,
+    required,
+    string,
     text,
 )
 
@@ -143,10 +146,6 @@ class _Data(enum.IntEnum):
     HEAD_REFERENCES = 25
 
 
-class IpsetMessageError(FirewallError):
-    """Bytes from the kernel that are not a valid ipset message."""
-
-
 @frozen
 class IpsetHeader:
     """A set without its elements.
@@ -173,9 +172,13 @@ class ListedSet:
     elements: tuple[Element, ...]
 
 
+def _kind(command: Command) -> int:
+    return _SUBSYSTEM | command
+
+
 def _message(command: Command, flags: int, *attributes: bytes) -> bytes:
     version = attribute(_Attr.PROTOCOL, bytes([PROTOCOL_VERSION]))
-    return message(_SUBSYSTEM | command, flags | NLM_F_ACK, AF_INET, version, *attributes)
+    return message(_kind(command), flags | NLM_F_ACK, AF_INET, version, *attributes)
 
 
 def whole_seconds(timeout: float) -> int:
@@ -198,7 +201,10 @@ def type_query(version: int, name: str = SET_TYPE) -> bytes:
 
 def version_of(answer: bytes, asked: Command) -> int:
     """Return the newest protocol (``PROTOCOL``) or revision (``TYPE``) of the kernel, from its answer."""
-    return _integer(_top(answer, asked), _Attr.PROTOCOL if asked is Command.PROTOCOL else _Attr.REVISION)
+    return integer(parse(answer, _kind(asked)), _NEWEST[asked])
+
+
+_NEWEST = {Command.PROTOCOL: _Attr.PROTOCOL, Command.TYPE: _Attr.REVISION}
 
 
 def create(
@@ -342,55 +348,19 @@ _PLAIN = {4: _Plain(1, 4), 6: _Plain(2, 16)}
 _TIMED = number(_Data.TIMEOUT, 0) + number(_Data.CADT_FLAGS, _WITH_COUNTERS)
 
 
-def _attributes(buffer: memoryview) -> Iterator[tuple[int, memoryview]]:
-    position = 0
-    while position < len(buffer):
-        if len(buffer) - position < ATTRIBUTE.size:
-            raise IpsetMessageError("an ipset message ends within the header of an attribute")
-        length, kind = ATTRIBUTE.unpack_from(buffer, position)
-        if length < ATTRIBUTE.size or position + length > len(buffer):
-            raise IpsetMessageError(f"an ipset attribute has the length {length}, which exceeds its message")
-        yield kind & TYPE_MASK, buffer[position + ATTRIBUTE.size : position + length]
-        position += length + (-length % 4)
-
-
-def _top(answer: bytes, command: Command) -> dict[int, memoryview]:
-    if len(answer) < HEADER.size:
-        raise IpsetMessageError(f"an ipset message of only {len(answer)} bytes")
-    length, kind = HEADER.unpack_from(answer)[:2]
-    if not HEADER.size <= length <= len(answer) or kind != _SUBSYSTEM | command:
-        raise IpsetMessageError(f"not an ipset {command.name} message: type {kind:#x}, length {length}")
-    return dict(_attributes(memoryview(answer)[HEADER.size : length]))
-
-
-def _need(attributes: dict[int, memoryview], kind: int) -> memoryview:
-    try:
-        return attributes[kind]
-    except KeyError:
-        raise IpsetMessageError(f"an ipset message lacks attribute {kind}") from None
-
-
-def _name(attributes: dict[int, memoryview], kind: int) -> str:
-    return bytes(_need(attributes, kind)).rstrip(b"\0").decode("ascii", "backslashreplace")
-
-
-def _integer(attributes: dict[int, memoryview], kind: int) -> int:
-    return int.from_bytes(attributes.get(kind, b""), "big")
-
-
 def parse_header(answer: bytes) -> IpsetHeader:
     """Parse the header of one LIST answer."""
-    top = _top(answer, Command.LIST)
-    data = dict(_attributes(_need(top, _Attr.DATA)))
+    top = parse(answer, _kind(Command.LIST))
+    data = dict(attributes(required(top, _Attr.DATA)))
     return IpsetHeader(
-        name=_name(top, _Attr.SETNAME),
-        type_name=_name(top, _Attr.TYPENAME),
-        version=_VERSIONS.get(_integer(top, _Attr.FAMILY), 0),
+        name=string(top, _Attr.SETNAME),
+        type_name=string(top, _Attr.TYPENAME),
+        version=_VERSIONS.get(integer(top, _Attr.FAMILY), 0),
         timeout=_Data.TIMEOUT in data,
-        counters=bool(_integer(data, _Data.CADT_FLAGS) & _WITH_COUNTERS),
-        maxelem=_integer(data, _Data.MAXELEM),
-        elements=_integer(data, _Data.HEAD_ELEMENTS),
-        references=_integer(data, _Data.HEAD_REFERENCES),
+        counters=bool(integer(data, _Data.CADT_FLAGS) & _WITH_COUNTERS),
+        maxelem=integer(data, _Data.MAXELEM),
+        elements=integer(data, _Data.HEAD_ELEMENTS),
+        references=integer(data, _Data.HEAD_REFERENCES),
     )
 
 
@@ -400,13 +370,13 @@ def parse_list(answer: bytes, scope: Scope = Scope.FULL) -> ListedSet:
     All elements of a set have one ``scope``, which only the set's name contains. An exception (``nomatch``)
     that another program added bans nothing, and is skipped.
     """
-    top = _top(answer, Command.LIST)
+    top = parse(answer, _kind(Command.LIST))
     adt = top.get(_Attr.ADT, memoryview(b""))
     for layout in _LAYOUTS:
         elements = _regular(adt, scope, *layout)
         if elements is not None:
-            return ListedSet(_name(top, _Attr.SETNAME), elements)
-    return ListedSet(_name(top, _Attr.SETNAME), tuple(_irregular(adt, scope)))
+            return ListedSet(string(top, _Attr.SETNAME), elements)
+    return ListedSet(string(top, _Attr.SETNAME), tuple(_irregular(adt, scope)))
 
 
 def _layout(
@@ -456,18 +426,18 @@ def _regular(
 
 def _irregular(adt: memoryview, scope: Scope) -> Iterator[Element]:
     """Parse the elements attribute by attribute, with any other attributes (comments, marks)."""
-    for kind, entry in _attributes(adt):
+    for kind, entry in attributes(adt):
         if kind != _Attr.DATA:
-            raise IpsetMessageError(f"an ipset element list holds attribute {kind}")
-        data = dict(_attributes(entry))
-        if _integer(data, _Data.CADT_FLAGS) & _NOMATCH:
+            raise NetlinkMessageError(f"an ipset element list holds attribute {kind}")
+        data = dict(attributes(entry))
+        if integer(data, _Data.CADT_FLAGS) & _NOMATCH:
             continue
-        ip = dict(_attributes(_need(data, _Data.IP)))
+        ip = dict(attributes(required(data, _Data.IP)))
         network = IPv4Network if 1 in ip else IPv6Network
-        address = bytes(_need(ip, 1 if 1 in ip else 2))
-        prefix = _integer(data, _Data.CIDR) if _Data.CIDR in data else len(address) * 8
-        timeout = _integer(data, _Data.TIMEOUT)
-        counters = _integer(data, _Data.PACKETS), _integer(data, _Data.BYTES)
+        address = bytes(required(ip, 1 if 1 in ip else 2))
+        prefix = integer(data, _Data.CIDR) if _Data.CIDR in data else len(address) * 8
+        timeout = integer(data, _Data.TIMEOUT)
+        counters = integer(data, _Data.PACKETS), integer(data, _Data.BYTES)
         yield _element(network, address, prefix, timeout, *counters, scope)
 
 
@@ -483,14 +453,14 @@ def _element(
     try:
         return Element(network((address, prefix)), timeout or math.inf, packets, octets, scope)
     except ValueError as error:
-        raise IpsetMessageError(f"an ipset element is not a network: {error}") from error
+        raise NetlinkMessageError(f"an ipset element is not a network: {error}") from error
 
 
 def refused_index(request: bytes) -> int | None:
     """Parse the index of the refused element, from 0, from the request in an error; None: no element."""
     if len(request) < HEADER.size:
         return None
-    for kind, payload in _attributes(memoryview(request)[HEADER.size :]):
+    for kind, payload in attributes(memoryview(request)[HEADER.size :]):
         if kind == _Attr.LINENO:
             line = int.from_bytes(payload, "big")
             return None if line == _NO_LINE else line - 1

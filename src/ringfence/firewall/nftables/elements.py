@@ -27,7 +27,7 @@ from typing import Any
 from attrs import frozen
 
 from ringfence.firewall.contract import Element, Flooder
-from ringfence.firewall.nftables.messages import INET, Message, NftMessageError, attributes
+from ringfence.firewall.nftables.messages import INET, Message
 from ringfence.model import Network, Scope
 from ringfence.netlink.messages import (
     ATTRIBUTE,
@@ -37,8 +37,13 @@ from ringfence.netlink.messages import (
     NLM_F_CREATE,
     NLM_F_DUMP,
     NLM_F_EXCL,
+    NetlinkMessageError,
     attribute,
+    attributes,
+    integer,
     message,
+    nested,
+    parse,
     text,
 )
 
@@ -277,7 +282,7 @@ def _networks(version: int, length: int) -> Callable[[bytes], Network]:
 
     def network_of(key: bytes) -> Network:
         if host_bits and int.from_bytes(key, "big") & host_bits:
-            raise NftMessageError(f"an element is not a network of length {length}: {key.hex()}")
+            raise NetlinkMessageError(f"an element is not a network of length {length}: {key.hex()}")
         network = new(kind)
         inner = vars(network)
         inner.update(common)
@@ -346,35 +351,23 @@ def flooders_of(answer: bytes, *, tcp: bool = False) -> Iterator[Flooder]:
 
 
 def _payload(answer: bytes) -> memoryview:
-    if len(answer) < HEADER.size:
-        raise NftMessageError(f"an nftables message of only {len(answer)} bytes")
-    length, kind = HEADER.unpack_from(answer)[:2]
-    if not HEADER.size <= length <= len(answer) or kind != Message.NEWSETELEM.kind:
-        raise NftMessageError(f"not an nftables NEWSETELEM message: type {kind:#x}, length {length}")
-    for attribute_kind, payload in attributes(memoryview(answer)[HEADER.size : length]):
-        if attribute_kind == _ELEMENTS:
-            return payload
-    return memoryview(b"")
+    return parse(answer, Message.NEWSETELEM.kind).get(_ELEMENTS, memoryview(b""))
 
 
 def _read(payload: memoryview) -> Iterator[tuple[bytes, int, int, float]]:
     """Parse elements: key, packets, bytes, seconds left."""
     for _, element in attributes(payload):
         parts = dict(attributes(element))
-        key = bytes(dict(attributes(parts.get(_KEY, memoryview(b"")))).get(_VALUE, b""))
-        left = _NO_TIMEOUT
-        if _EXPIRATION in parts:
-            left = int.from_bytes(parts[_EXPIRATION], "big") / 1000
+        key = bytes(nested(parts, _KEY).get(_VALUE, b""))
+        left = integer(parts, _EXPIRATION) / 1000 if _EXPIRATION in parts else _NO_TIMEOUT
         packets = octets = 0
         expressions = [parts[_EXPRESSION]] if _EXPRESSION in parts else []
-        if _EXPRESSIONS in parts:
-            expressions += [one for _, one in attributes(parts[_EXPRESSIONS])]
+        expressions += [one for _, one in attributes(parts.get(_EXPRESSIONS, memoryview(b"")))]
         for expression in expressions:
             named = dict(attributes(expression))
             if bytes(named.get(1, b"")) == b"counter\0":
-                data = dict(attributes(named.get(2, memoryview(b""))))
-                octets = int.from_bytes(data.get(1, b""), "big")
-                packets = int.from_bytes(data.get(2, b""), "big")
+                data = nested(named, 2)
+                octets, packets = integer(data, 1), integer(data, 2)
         if left:
             yield key, packets, octets, left
 
@@ -382,5 +375,5 @@ def _read(payload: memoryview) -> Iterator[tuple[bytes, int, int, float]]:
 def _network(key: bytes, length: int) -> Network:
     version = next((version for version, size in _SIZES.items() if size == len(key)), None)
     if version is None:
-        raise NftMessageError(f"an element is not an address: {key.hex()}")
+        raise NetlinkMessageError(f"an element is not an address: {key.hex()}")
     return _networks(version, length)(key)

@@ -8,9 +8,8 @@ first rule, and has no command to delete it. The deletion is one batch, which th
 completely or not at all. It deletes each chain only if it has no rules, and the table only if it is empty
 (NLM_F_NONREC, kernel 4.20). The policy of a chain is not checked here.
 
-Everything parsed here came from the kernel, and is nevertheless checked: a length that exceeds its buffer
-raises :class:`NftMessageError`. The numbers are the kernel's (``linux/netfilter/nf_tables.h``). Integers in
-attributes are big-endian. Builders leave the sequence number 0; the connection replaces it.
+The numbers are the kernel's (``linux/netfilter/nf_tables.h``). Builders leave the sequence number 0; the
+connection replaces it.
 """
 
 import enum
@@ -21,15 +20,17 @@ from typing import TypeAlias
 
 from attrs import frozen
 
-from ringfence.errors import FirewallError
 from ringfence.netlink.messages import (
-    ATTRIBUTE,
     HEADER,
     NLM_F_ACK,
     NLM_F_DUMP,
     NLM_F_NONREC,
-    TYPE_MASK,
+    attributes,
+    integer,
     message,
+    nested,
+    parse,
+    string,
     text,
 )
 
@@ -68,10 +69,6 @@ class Message(enum.IntEnum):
     def kind(self) -> int:
         """The type in a message's header, with the number of the subsystem."""
         return SUBSYSTEM << 8 | self
-
-
-class NftMessageError(FirewallError):
-    """Bytes from the kernel that are not a valid nftables message."""
 
 
 @frozen
@@ -232,13 +229,13 @@ def generation_of(answer: bytes) -> Generation | None:
     _length, kind, _flags, _sequence, port = HEADER.unpack_from(answer)[:5]
     if kind != Message.NEWGEN.kind:
         return None
-    return Generation(_integer(_top(answer, Message.NEWGEN), 1), port)
+    return Generation(integer(parse(answer, Message.NEWGEN.kind), 1), port)
 
 
 def tables_of(answers: Iterable[bytes]) -> list[Table]:
     """Parse the answers to :func:`get_table`."""
     return [
-        Table(_name(top, 1), _integer(top, 4), dormant=bool(_integer(top, 2) & 1))
+        Table(string(top, 1), integer(top, 4), dormant=bool(integer(top, 2) & 1))
         for top in _tops(answers, Message.NEWTABLE)
     ]
 
@@ -247,12 +244,12 @@ def chains_of(answers: Iterable[bytes]) -> list[NftChain]:
     """Parse the answers to :func:`get_chains`."""
     chains = []
     for top in _tops(answers, Message.NEWCHAIN):
-        found = NftChain(_name(top, 1), _name(top, 3), _integer(top, 2))
+        found = NftChain(string(top, 1), string(top, 3), integer(top, 2))
         if 4 in top:  # noqa: PLR2004 - NFTA_CHAIN_HOOK
-            hook = dict(attributes(top[4]))
+            hook = nested(top, 4)
             priority = int.from_bytes(hook.get(2, b""), "big", signed=True)
             found = NftChain(
-                found.table, found.name, found.handle, _integer(hook, 1), priority, _integer(top, 5)
+                found.table, found.name, found.handle, integer(hook, 1), priority, integer(top, 5)
             )
         chains.append(found)
     return chains
@@ -265,10 +262,10 @@ def rules_of(answers: Iterable[bytes]) -> list[NftRule]:
         body, packets, octets = _expressions(top.get(4, memoryview(b"")))
         rules.append(
             NftRule(
-                _name(top, 1),
-                _name(top, 2),
-                _integer(top, 3),
-                _integer(top, 6) if 6 in top else None,  # noqa: PLR2004 - NFTA_RULE_POSITION
+                string(top, 1),
+                string(top, 2),
+                integer(top, 3),
+                integer(top, 6) if 6 in top else None,  # noqa: PLR2004 - NFTA_RULE_POSITION
                 _comment(top.get(7, memoryview(b""))),
                 packets,
                 octets,
@@ -282,16 +279,16 @@ def sets_of(answers: Iterable[bytes]) -> list[NftSetHeader]:
     """Parse the answers to :func:`get_sets`, including anonymous sets (``__set0``)."""
     sets = []
     for top in _tops(answers, Message.NEWSET):
-        described = dict(attributes(top.get(9, memoryview(b""))))
+        described = nested(top, 9)
         sets.append(
             NftSetHeader(
-                _name(top, 2),
-                _integer(top, 16),
-                _integer(top, 3),
-                _integer(top, 5),
-                _integer(described, 1),
-                _integer(top, 11),
-                _integer(top, _SET_COUNT) if _SET_COUNT in top else None,
+                string(top, 2),
+                integer(top, 16),
+                integer(top, 3),
+                integer(top, 5),
+                integer(described, 1),
+                integer(top, 11),
+                integer(top, _SET_COUNT) if _SET_COUNT in top else None,
             )
         )
     return sets
@@ -304,46 +301,14 @@ def counters_of(answers: Iterable[bytes]) -> list[NftCounter]:
     """Parse the answers to :func:`get_counters`; other named objects are skipped."""
     counters = []
     for top in _tops(answers, Message.NEWOBJ):
-        if _integer(top, 3) == 1:  # NFT_OBJECT_COUNTER
-            data = dict(attributes(top.get(4, memoryview(b""))))
-            counters.append(NftCounter(_name(top, 2), _integer(data, 2), _integer(data, 1)))
+        if integer(top, 3) == 1:  # NFT_OBJECT_COUNTER
+            data = nested(top, 4)
+            counters.append(NftCounter(string(top, 2), integer(data, 2), integer(data, 1)))
     return counters
 
 
-def attributes(buffer: memoryview) -> Iterator[tuple[int, memoryview]]:
-    """Parse attributes one after the other; NftMessageError if a length exceeds ``buffer``."""
-    position = 0
-    while position < len(buffer):
-        if len(buffer) - position < ATTRIBUTE.size:
-            raise NftMessageError("an nftables message ends within the header of an attribute")
-        length, kind = ATTRIBUTE.unpack_from(buffer, position)
-        if length < ATTRIBUTE.size or position + length > len(buffer):
-            raise NftMessageError(f"an nftables attribute has the length {length}, which exceeds its message")
-        yield kind & TYPE_MASK, buffer[position + ATTRIBUTE.size : position + length]
-        position += length + (-length % 4)
-
-
 def _tops(answers: Iterable[bytes], kind: Message) -> Iterator[dict[int, memoryview]]:
-    return (_top(answer, kind) for answer in answers)
-
-
-def _top(answer: bytes, kind: Message) -> dict[int, memoryview]:
-    if len(answer) < HEADER.size:
-        raise NftMessageError(f"an nftables message of only {len(answer)} bytes")
-    length, number = HEADER.unpack_from(answer)[:2]
-    if not HEADER.size <= length <= len(answer) or number != kind.kind:
-        raise NftMessageError(f"not an nftables {kind.name} message: type {number:#x}, length {length}")
-    return dict(attributes(memoryview(answer)[HEADER.size : length]))
-
-
-def _name(top: dict[int, memoryview], kind: int) -> str:
-    if kind not in top:
-        raise NftMessageError(f"an nftables message lacks attribute {kind}")
-    return bytes(top[kind]).rstrip(b"\0").decode("ascii", "backslashreplace")
-
-
-def _integer(top: dict[int, memoryview], kind: int) -> int:
-    return int.from_bytes(top.get(kind, b""), "big")
+    return (parse(answer, kind.kind) for answer in answers)
 
 
 def _expressions(expressions: memoryview) -> tuple[bytes, int | None, int | None]:
@@ -352,8 +317,8 @@ def _expressions(expressions: memoryview) -> tuple[bytes, int | None, int | None
     for _, expression in attributes(expressions):
         parts = dict(attributes(expression))
         if bytes(parts.get(1, b"")) == b"counter\0":
-            data = dict(attributes(parts.get(2, memoryview(b""))))
-            packets, octets = _integer(data, 2), _integer(data, 1)
+            data = nested(parts, 2)
+            packets, octets = integer(data, 2), integer(data, 1)
             body.append(b"counter")
         else:
             body.append(bytes(expression))

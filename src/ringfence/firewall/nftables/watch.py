@@ -17,20 +17,16 @@ from attrs import frozen
 
 from ringfence.firewall.nftables.messages import INET, Message
 from ringfence.firewall.nftables.ruleset import TABLE
+from ringfence.netlink.messages import NETLINK_NETFILTER, frames
 
-_NETLINK_NETFILTER = 12
-_SOL_NETLINK, _ADD_MEMBERSHIP, _DROP_MEMBERSHIP = (
-    270,
-    1,
-    2,
-)  # <linux/netlink.h>; Python has no names for these
+# <linux/netlink.h>; Python has no names for these
+_SOL_NETLINK, _ADD_MEMBERSHIP, _DROP_MEMBERSHIP = 270, 1, 2
 _SO_ATTACH_FILTER = 26
 _GROUP = 7  # NFNLGRP_NFTABLES
 _RECEIVE = 1 << 14
 _INSTRUCTION = struct.Struct("=HBBI")
 _LOAD_WORD, _LOAD_HALF, _LOAD_BYTE, _JUMP_EQUAL, _RETURN = 0x20, 0x28, 0x30, 0x15, 0x06
 _WHOLE = 0xFFFFFFFF
-_HEADER = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port
 _KIND_AT, _PORT_AT, _FAMILY_AT, _ATTRIBUTES_AT = 4, 12, 16, 20
 
 
@@ -52,7 +48,7 @@ class ChangeMonitor:
 
     def __init__(self) -> None:
         self._socket = socket.socket(
-            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, _NETLINK_NETFILTER
+            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, NETLINK_NETFILTER
         )
         self._ignored: int | None = None
         try:
@@ -98,9 +94,9 @@ class ChangeMonitor:
                     raise
                 lost = True
                 continue
-            if len(datagram) >= _HEADER.size:
-                _length, kind, _flags, _sequence, port = _HEADER.unpack_from(datagram)
-                (ports if kind == Message.NEWGEN.kind else touched).add(port)
+            frame = next(frames(datagram), None)
+            if frame is not None:
+                (ports if frame.kind == Message.NEWGEN.kind else touched).add(frame.port)
 
 
 def _attach(connection: socket.socket, ignored: int | None) -> None:
