@@ -7,6 +7,7 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 from tests.support.flavours import finder
+from tests.support.lists import write_list
 from tests.support.netns import netns
 
 from ringfence.errors import FirewallError, SetFullError
@@ -277,7 +278,7 @@ def test_a_list_may_be_replaced_again_and_again(backend: Backend, which: Network
         [ip_network("0.0.0.0/0"), ip_network("::/0")],
         many[:1],
     ):
-        backend.replace_list(which, contents)
+        write_list(backend, which, contents)
         assert backend.health() == Health(elements=1)
     assert networks(backend) == nets("192.0.2.1")
 
@@ -287,7 +288,7 @@ def test_our_own_changes_are_not_damage(backend: Backend) -> None:
     network = ip_network("192.0.2.1")
     for step in (
         lambda: backend.apply([Add(network, 600.0), Add(ip_network("2001:db8::/64"), 1.0)]),
-        lambda: backend.replace_list(NetworkList.ALLOW, [network]),
+        lambda: write_list(backend, NetworkList.ALLOW, [network]),
         backend.open,
         lambda: backend.apply([Remove(network)]),
         lambda: time.sleep(2.1),

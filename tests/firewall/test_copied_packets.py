@@ -26,8 +26,8 @@ from ringfence.firewall.contract import (
     Remove,
 )
 from ringfence.firewall.ipset import static_sets as ipset_static_sets
-from ringfence.firewall.nftables import backend as nft_backend
 from ringfence.firewall.nftables import changes as nft_changes
+from ringfence.firewall.nftables import installation as nft_installation
 from ringfence.firewall.nftables import requirements as nft_requirements
 from ringfence.firewall.nftables.backend import NftablesBackend
 from ringfence.model import Scope
@@ -46,7 +46,7 @@ def backend(
     if request.param.endswith("@ih"):
         first, *others = nft_requirements.variants(PLAN)
         assert first[1]
-        monkeypatch.setattr(nft_backend, "variants", lambda plan: [(plan, *others[0][1:])])
+        monkeypatch.setattr(nft_installation, "variants", lambda plan: [(plan, *others[0][1:])])
     with opened(request.param.split()[0]) as made:
         yield made
 

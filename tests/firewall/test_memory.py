@@ -2,6 +2,8 @@
 
 from ipaddress import ip_network
 
+from tests.support.lists import write_list
+
 from ringfence.firewall.contract import (
     Add,
     Counters,
@@ -49,9 +51,9 @@ def test_lists_are_kept_until_they_are_flushed() -> None:
     """Each list holds the networks that it received last, and a flush empties it."""
     backend = MemoryBackend()
     first, second = ip_network("192.0.2.0/24"), ip_network("2001:db8::/32")
-    backend.replace_list(NetworkList.ALLOW, [first, second])
-    backend.replace_list(NetworkList.ALLOW, [second, second])
-    backend.replace_list(NetworkList.DENY, [first])
+    write_list(backend, NetworkList.ALLOW, [first, second])
+    write_list(backend, NetworkList.ALLOW, [second, second])
+    write_list(backend, NetworkList.DENY, [first])
 
     assert backend.lists == {
         NetworkList.ALLOW: {second},

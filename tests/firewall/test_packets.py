@@ -11,6 +11,7 @@ import pytest
 from attrs import evolve
 from tests.support.cable import CABLES, WAIT, Cable
 from tests.support.flavours import FLAVOURS
+from tests.support.lists import write_list
 from tests.support.netns import inside, run
 from tests.support.packets import (
     CHANGES,
@@ -68,16 +69,16 @@ def test_allowed_addresses_are_never_dropped(backend: Backend, far: str, of: str
     elif wider == "prefix":
         backend.apply([Add(prefix, 60.0), Add(prefix, 60.0, Scope.SIP_UDP)])
     else:
-        backend.replace_list(NetworkList.DENY, [prefix])
+        write_list(backend, NetworkList.DENY, [prefix])
     assert datagram(cable, far, SIP) == (False, "EPERM")
     counted = sum(element.packets for element in backend.list())
 
-    backend.replace_list(NetworkList.ALLOW, [address])
+    write_list(backend, NetworkList.ALLOW, [address])
     assert datagram(cable, far, SIP) == (True, True)
     assert connection(cable, far, SIP) is True
     assert sum(element.packets for element in backend.list()) == counted
 
-    backend.replace_list(NetworkList.ALLOW, [])
+    write_list(backend, NetworkList.ALLOW, [])
     assert datagram(cable, far, SIP) == (False, "EPERM")
 
 
@@ -103,7 +104,7 @@ def test_a_ban_of_a_64_exempts_the_friends_in_it(
     while not reaches(neighbour, far, scope):  # until neighbour discovery is done
         time.sleep(0.05)
     plan(backend, wanted)
-    backend.replace_list(NetworkList.FRIENDS, [ip_network(friend.banned)])
+    write_list(backend, NetworkList.FRIENDS, [ip_network(friend.banned)])
     for banned, passes in (
         ("fd00:19::/64", True),
         ("fd00:19::7:0/112", True),
@@ -119,16 +120,16 @@ def test_a_ban_of_a_64_exempts_the_friends_in_it(
             assert not reaches(neighbour, far, scope)
             assert backend.open().adopted == 1
             assert reaches(friend, far, scope)
-            backend.replace_list(NetworkList.FRIENDS, [])
+            write_list(backend, NetworkList.FRIENDS, [])
             assert not reaches(friend, far, scope)
-            backend.replace_list(NetworkList.FRIENDS, [ip_network(friend.banned)])
+            write_list(backend, NetworkList.FRIENDS, [ip_network(friend.banned)])
         backend.apply([Remove(ip_network(banned), scope)])
 
 
 def test_a_friend_does_not_pass_a_ban_of_an_ipv4_network(backend: Backend, far: str) -> None:
     """For IPv4 a ban of a /24 covers the friends in it."""
     cable = CABLES["IPv4 prefix"]
-    backend.replace_list(NetworkList.FRIENDS, [ip_network(cable.banned)])
+    write_list(backend, NetworkList.FRIENDS, [ip_network(cable.banned)])
     ban(backend, cable)
 
     assert datagram(cable, far, SIP) == (False, "EPERM")
@@ -136,7 +137,7 @@ def test_a_friend_does_not_pass_a_ban_of_an_ipv4_network(backend: Backend, far: 
 
 def test_denied_networks_are_dropped(backend: Backend, far: str, cable: Cable) -> None:
     """A denied network is dropped like a banned one, without a timeout, and has its own counters."""
-    backend.replace_list(NetworkList.DENY, [ip_network(cable.network), ip_network("203.0.113.0/24")])
+    write_list(backend, NetworkList.DENY, [ip_network(cable.network), ip_network("203.0.113.0/24")])
 
     assert datagram(cable, far, OTHER) == (False, "EPERM")
     assert connection(cable, far, SIP) is False
@@ -285,9 +286,9 @@ def test_a_burst_of_a_stranger_ends(backend: Backend, far: str, cable: Cable) ->
         assert backend.flooders() == [Flooder(source_of(cable), MANY - arrived)]
 
         for which in (NetworkList.FRIENDS, NetworkList.ALLOW):
-            backend.replace_list(which, [ip_network(cable.network)])
+            write_list(backend, which, [ip_network(cable.network)])
             assert flood(here, there, MANY)[0] == MANY
-            backend.replace_list(which, [])
+            write_list(backend, which, [])
     with ends(cable, far, OTHER) as (here, there):
         assert flood(here, there, MANY)[0] == MANY
 

@@ -1,8 +1,8 @@
 """The interface between ringfence and a firewall: the methods of a backend and their values.
 
 All methods are synchronous. One netlink exchange takes some ten microseconds, less than a handover to another
-thread, and an attacker sends a guess every 300 µs. Only ``open``, ``replace_list``, ``counters`` and
-``flush`` may start a process (the platform's own tool). These four calls are rare.
+thread, and an attacker sends a guess every 300 µs. Only ``open``, ``replace_list_in_steps``, ``counters``
+and ``flush`` may start a process (the platform's own tool). These four calls are rare.
 
 The results are what the kernel confirmed, element by element. A missing answer is never taken as success.
 
@@ -308,24 +308,19 @@ class Backend(Protocol):
         out. If the set is gone or the kernel does not answer, :meth:`health` and :meth:`apply` report it.
         """
 
-    def replace_list(self, which: NetworkList, networks: Iterable[Network]) -> None:
-        """Replace the contents of the list ``which`` with ``networks``.
-
-        An address that is on the list before and after is found at every moment. An address that is on it
-        neither before nor after is never found. Idempotent. Needs ``open``. Networks may overlap. The
-        elements have no timeout. Raises FirewallError. After an error the list holds an unknown part of the
-        old and the new networks, but the first sentence still holds. Takes a second for 100 000 networks: see
-        :meth:`replace_list_in_steps`.
-        """
-
     def replace_list_in_steps(
         self, which: NetworkList, networks: Iterable[Network]
     ) -> Generator[None, None, None]:
-        """Replace a list as ``replace_list`` does, in steps of some ten milliseconds each.
+        """Replace the contents of the list ``which`` with ``networks``, in steps of some ten milliseconds.
+
+        An address that is on the list before and after is found at every moment. An address that is on it
+        neither before nor after is never found. Idempotent. Needs ``open``. Networks may overlap. The
+        elements have no timeout. Raises FirewallError. After an error, and if the caller abandons the
+        replacement, the list holds an unknown part of the old and the new networks, but the first sentence
+        still holds. All steps for 100 000 networks take a second.
 
         The first step sorts and compares. It does not access the kernel, and may run in another thread. Other
-        methods may be called between two steps, except another replacement of the same list. A replacement
-        that is abandoned leaves the list as an error does.
+        methods may be called between two steps, except another replacement of the same list.
         """
 
     def list(self, known: Iterable[tuple[Network, Scope]] = ()) -> Iterator[Element]:

@@ -109,11 +109,6 @@ class MemoryBackend:
         now = self._clock()
         return frozenset(address for address, end in self._observed.items() if end > now)
 
-    def replace_list(self, which: NetworkList, networks: Iterable[Network]) -> None:
-        """Store the networks of a list. Idempotent."""
-        for _ in self.replace_list_in_steps(which, networks):
-            pass
-
     def replace_list_in_steps(
         self, which: NetworkList, networks: Iterable[Network]
     ) -> Generator[None, None, None]:

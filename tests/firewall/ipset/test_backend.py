@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 from tests.support.cable import CABLES, WAIT, Cable, arrives, far_end
+from tests.support.lists import write_list
 from tests.support.netns import inside, neighbour, run
 
 from ringfence.errors import FirewallError, FirewallPermissionError, FirewallUnsupportedError
 from ringfence.firewall.contract import (
     Add,
-    Element,
     FirewallPlan,
     Health,
     Limit,
@@ -32,7 +32,6 @@ from ringfence.firewall.ipset import kernel as ipset_kernel
 from ringfence.firewall.ipset.backend import IpsetBackend
 from ringfence.firewall.probe import verify
 from ringfence.model import Scope
-from ringfence.netlink.connection import NetlinkConnection, NetlinkLostError
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("netns")]
 
@@ -51,15 +50,6 @@ THEIRS = """\
 create theirs-{family} hash:ip family {family} hashsize 1024 maxelem 65536
 add theirs-{family} {address}
 """
-
-
-@pytest.fixture
-def backend(netns: None) -> Iterator[IpsetBackend]:
-    """Yield the backend, opened."""
-    made = IpsetBackend()
-    made.open()
-    yield made
-    made.close()
 
 
 def saved() -> tuple[list[str], ...]:
@@ -258,7 +248,11 @@ DAMAGE = [
     "nft flush ruleset",
     "nft flush ruleset; sleep 0.1; ipset destroy",
 ]
+
+
 LISTED = [ip_network(text) for text in ("192.0.2.0/24", "198.51.100.1", "2001:db8::/32")]
+
+
 LONG = [ip_network((0x0A000000 + n, 32)) for n in range(5000)]
 
 
@@ -271,7 +265,7 @@ def test_damage_is_reported_repaired_and_removed(backend: IpsetBackend, damage: 
         for scope in Scope:
             backend.apply([Add(network, 600.0, scope) for network in LISTED])
         for which in NetworkList:
-            backend.replace_list(which, [*LISTED, *LONG] if which is NetworkList.DENY else LISTED)
+            write_list(backend, which, [*LISTED, *LONG] if which is NetworkList.DENY else LISTED)
 
     fill()
     whole = [sorted(part) for part in saved()]
@@ -295,39 +289,6 @@ def test_damage_is_reported_repaired_and_removed(backend: IpsetBackend, damage: 
     run("sh", "-c", damage)
     backend.flush()
     assert [line for part in saved() for line in part if "ringfence" in line] == []
-
-
-def test_a_missing_set_is_an_error(backend: IpsetBackend) -> None:
-    """Bans for a missing set are errors that name it, one by one, and open repairs it."""
-    run("nft", "flush", "ruleset")
-    run("ipset", "destroy", "ringfence4")
-    changes = [Add(ip_network("192.0.2.1"), 60.0), Add(ip_network("192.0.2.2"), 60.0)]
-    other = Add(ip_network("2001:db8::/64"), 60.0)
-
-    outcomes = backend.apply([*changes, other])
-
-    assert [str(outcome.error) for outcome in outcomes] == [
-        "set ringfence4 is gone: another program destroyed it; opening the firewall again creates it"
-    ] * 2 + ["None"]
-    backend.open()
-    assert backend.apply(changes) == [Outcome(change, 60.0) for change in changes]
-
-
-def test_elements_are_adopted() -> None:
-    """A new backend adopts the sets of a killed one, and reads foreign elements."""
-    first = IpsetBackend()
-    first.open()
-    first.apply([Add(ip_network("192.0.2.1"), 600.0), Add(ip_network("2001:db8::/64"), 600.0)])
-    first.close()
-    run("ipset", "add", "ringfence4", "198.51.100.0/24")
-
-    second = IpsetBackend()
-    assert second.open() == Opened(families={4: None, 6: None}, adopted=3)
-    listed = {str(element.network): element for element in second.list()}
-    second.close()
-
-    assert set(listed) == {"192.0.2.1/32", "198.51.100.0/24", "2001:db8::/64"}
-    assert listed["198.51.100.0/24"] == Element(ip_network("198.51.100.0/24"), float("inf"), 0, 0)
 
 
 @pytest.mark.parametrize(
@@ -357,19 +318,6 @@ def test_a_wrong_set_is_refused_before_any_change(options: str, message: str) ->
     backend.flush()
     backend.close()
     assert run("ipset", "save") == ""
-
-
-def test_a_64_in_another_set_is_found_and_removed() -> None:
-    """A /64 added by `ipset add ringfence6` is listed, found and removed like one in its proper set."""
-    backend, network = IpsetBackend(), ip_network("2001:db8:7::/64")
-    backend.open()
-    run("ipset", "add", "ringfence6", str(network), "timeout", "60")
-
-    assert [element.network for element in backend.list()] == [network]
-    assert backend.find(network) is not None
-    assert backend.apply([Remove(network)]) == [Outcome(Remove(network))]
-    assert list(backend.list()) == []
-    backend.close()
 
 
 @pytest.mark.parametrize("missing", ["CAP_NET_RAW", "CAP_NET_ADMIN"])
@@ -468,58 +416,3 @@ def test_a_dead_socket_is_replaced(backend: IpsetBackend) -> None:
     backend._kernel._socket.close()
 
     assert backend.apply([change]) == [Outcome(change, 60.0)]
-
-
-def test_an_unacknowledged_change_is_an_error(backend: IpsetBackend, monkeypatch: pytest.MonkeyPatch) -> None:
-    """If the kernel stops answering, all unacknowledged changes are errors, after one timeout."""
-    real, requests = NetlinkConnection.request, 0
-
-    def dying(self: NetlinkConnection, message: bytes) -> list[bytes]:
-        nonlocal requests
-        requests += 1
-        if requests > 1:
-            raise NetlinkLostError("the kernel did not answer")
-        return real(self, message)
-
-    monkeypatch.setattr(NetlinkConnection, "request", dying)
-    changes = [Add(ip_network((0x0A000000 + n, 32)), 60.0) for n in range(3000)]
-    other = Add(ip_network("2001:db8::/64"), 60.0)
-
-    outcomes = backend.apply([*changes, other])
-
-    assert [outcome.change for outcome in outcomes] == [*changes, other]
-    assert [outcome.error is None for outcome in outcomes] == [True] * 1200 + [False] * 1801
-    assert requests == 2
-    monkeypatch.undo()
-    assert len(list(backend.list())) == 1200
-
-
-def test_a_full_set_costs_one_request_for_each_refusal(netns: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """10 000 bans for a full set cost at most one request each, and the first are added."""
-    real, requests = NetlinkConnection.request, 0
-
-    def counted(self: NetlinkConnection, message: bytes) -> list[bytes]:
-        nonlocal requests
-        requests += 1
-        return real(self, message)
-
-    backend = IpsetBackend(FirewallPlan(maxelem=100))
-    backend.open()
-    monkeypatch.setattr(NetlinkConnection, "request", counted)
-    outcomes = backend.apply([Add(ip_network((0x0A000000 + n, 32)), 60.0) for n in range(10_000)])
-
-    assert requests <= 10_000
-    assert sum(outcome.error is None for outcome in outcomes) == len(list(backend.list()))
-    assert [outcome.error is None for outcome in outcomes[:100]] == [True] * 100
-    backend.close()
-
-
-def test_a_hundred_thousand_bans(backend: IpsetBackend) -> None:
-    """100 000 bans of both families are added, listed and removed, all confirmed."""
-    bans = [Add(ip_network((0x0A000000 + n, 32)), 600.0) for n in range(50_000)]
-    bans += [Add(ip_network(((0xFD000000 << 96) + (n << 64), 64)), 600.0) for n in range(50_000)]
-
-    assert {outcome.error for outcome in backend.apply(bans)} == {None}
-    assert {element.network for element in backend.list()} == {ban.network for ban in bans}
-    assert {outcome.error for outcome in backend.apply([Remove(ban.network) for ban in bans])} == {None}
-    assert list(backend.list()) == []

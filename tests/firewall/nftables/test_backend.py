@@ -2,7 +2,6 @@
 
 import errno
 import shutil
-import socket
 import subprocess
 import sys
 import threading
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from attrs import evolve
+from tests.support.lists import write_list
 from tests.support.netns import run
 
 from ringfence.errors import (
@@ -35,14 +35,11 @@ from ringfence.firewall.contract import (
     Outcome,
     Remove,
 )
-from ringfence.firewall.nftables import backend as nft_backend
 from ringfence.firewall.nftables import changes as nft_changes
 from ringfence.firewall.nftables import elements as nft_elements
 from ringfence.firewall.nftables import messages as nft_messages
-from ringfence.firewall.nftables import ruleset as nft_ruleset
 from ringfence.firewall.nftables import tool as nft_tool
 from ringfence.firewall.nftables.backend import NftablesBackend
-from ringfence.firewall.nftables.ruleset import Ruleset
 from ringfence.firewall.nftables.state import read_generation
 from ringfence.firewall.probe import verify
 from ringfence.model import Network, Scope
@@ -68,15 +65,6 @@ BANS = [
 ]
 
 
-@pytest.fixture
-def backend(netns: None) -> Iterator[NftablesBackend]:
-    """Yield the backend, opened."""
-    made = NftablesBackend()
-    made.open()
-    yield made
-    made.close()
-
-
 def banned(backend: NftablesBackend) -> set[tuple[str, Scope]]:
     """Return the bans."""
     return {(str(element.network), element.scope) for element in backend.list()}
@@ -93,6 +81,8 @@ ALL = {
     ("198.51.96.0/20", Scope.FULL),
     ("192.0.2.7/32", Scope.SIP_UDP),
 }
+
+
 FULL = {one for one in ALL if one[1] is Scope.FULL}
 
 
@@ -202,119 +192,18 @@ def test_damage_is_reported_and_repaired(
     assert ruleset_text() == whole or "ban4_20" not in {name for name, _ in left}
 
 
-def test_changes_of_foreign_tables_are_ignored(backend: NftablesBackend) -> None:
-    """Neither foreign tables nor our own changes are reported as damage or change."""
-    backend.apply(BANS)
-    backend.replace_list(NetworkList.ALLOW, [ip_network("10.0.0.0/8")])
-    backend.replace_list(NetworkList.DENY, [ip_network((0x0A000000 + n * 2, 32)) for n in range(5000)])
-    assert backend.health() == Health(elements=4)
-    run("nft", "-f", "-", text=FOREIGN)
-    assert backend.health() == Health(elements=4)
-
-
-def test_changed_elements_are_reported(backend: NftablesBackend) -> None:
-    """Elements that another program adds or exchanges are a change of our table, not damage of the rules."""
-    backend.apply(BANS)
-    backend.health()
-    run("nft", "add element inet ringfence ban4_32 { 203.0.113.77 timeout 1h }")
-    assert backend.health() == Health(elements=5, changed=True)
-    run(
-        "nft",
-        "delete element inet ringfence ban4_32 { 203.0.113.77 }; "
-        "add element inet ringfence ban4_32 { 203.0.113.78 timeout 1h }",
-    )
-    assert backend.health() == Health(elements=5, changed=True)
-    assert backend.health() == Health(elements=5)
-
-
-def test_a_change_makes_the_descriptor_readable(backend: NftablesBackend) -> None:
-    """A foreign change makes the descriptor readable at once."""
-    backend.health()
-    run("nft", "add", "table", "inet", "theirs")
-    descriptor = backend.watch_fd()
-    assert descriptor is not None
-    with socket.fromfd(descriptor, socket.AF_NETLINK, socket.SOCK_RAW) as monitor:
-        assert monitor.recv(1 << 14, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-
-
-def test_an_emptied_set_is_a_change_with_fewer_elements(backend: NftablesBackend) -> None:
-    """A set that another program empties is reported as a change, with the new number of bans."""
-    backend.apply(BANS)
-    run("nft", "flush", "set", "inet", "ringfence", "ban4_32")
-    assert backend.health() in (Health(elements=3, changed=True), Health(elements=None, changed=True))
-
-
-def test_a_change_while_a_long_list_is_filled_is_noticed(
-    backend: NftablesBackend, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """While the monitor is paused for a long list, the generation's number reveals a foreign change."""
-    real = NetlinkConnection.transact
-
-    def transact(self: NetlinkConnection, messages: object) -> object:
-        run("nft", "flush", "chain", "inet", "ringfence", "output")
-        return real(self, messages)  # type: ignore[arg-type]
-
-    backend.health()
-    monkeypatch.setattr(NetlinkConnection, "transact", transact)
-    backend.replace_list(NetworkList.DENY, [ip_network((0x0A000000 + n * 2, 32)) for n in range(5000)])
-    monkeypatch.undo()
-    health = backend.health()
-    assert "chain output" in (health.damage or "")
-
-
-def test_without_notifications_every_health_check_compares(monkeypatch: pytest.MonkeyPatch) -> None:
-    """If the notification group cannot be joined, health checks find damage too."""
-
-    class Unavailable:
-        def __init__(self) -> None:
-            raise OSError(errno.EPERM, "no")
-
-    monkeypatch.setattr(nft_backend, "ChangeMonitor", Unavailable)
-    backend = NftablesBackend()
-    backend.open()
-    assert backend.watch_fd() is None
-    assert backend.health() == Health(elements=0)
-    run("nft", "flush", "chain", "inet", "ringfence", "output")
-    assert "chain output" in (backend.health().damage or "")
-    backend.close()
-
-
-def test_rules_that_change_at_once_are_written_again(
-    backend: NftablesBackend, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Rules that another program removes at once are written again; repeated removal is an error."""
-    real, times = nft_tool.run_nft, 0
-
-    def undone(program: str, text: str) -> int:
-        nonlocal times
-        port = real(program, text)
-        times += 1
-        if times != 2:
-            run("nft", "flush", "chain", "inet", "ringfence", "output")
-        return port
-
-    monkeypatch.setattr(nft_backend, "run_nft", undone)
-    backend.plan = FirewallPlan(log=True)
-    backend.open()
-    assert times == 2
-    times = 2
-    backend.plan = FirewallPlan()
-    with pytest.raises(
-        FirewallError, match="another program changes the rules of table inet ringfence as soon as"
-    ):
-        backend.open()
-
-
 def test_lists_are_filled_and_emptied(backend: NftablesBackend) -> None:
     """Each list has exactly its last contents: overlapping networks, or none."""
-    backend.replace_list(
-        NetworkList.ALLOW, [ip_network(text) for text in ("10.0.0.0/8", "10.1.0.0/16", "2001:db8::/32")]
+    write_list(
+        backend,
+        NetworkList.ALLOW,
+        [ip_network(text) for text in ("10.0.0.0/8", "10.1.0.0/16", "2001:db8::/32")],
     )
-    backend.replace_list(NetworkList.ALLOW, [ip_network(text) for text in ("10.1.0.0/16", "10.1.2.0/24")])
+    write_list(backend, NetworkList.ALLOW, [ip_network(text) for text in ("10.1.0.0/16", "10.1.2.0/24")])
     listed = run("nft", "list", "set", "inet", "ringfence", "allow4")
     assert "elements = { 10.1.0.0/16 }" in listed
     assert "elements" not in run("nft", "list", "set", "inet", "ringfence", "allow6")
-    backend.replace_list(NetworkList.ALLOW, [])
+    write_list(backend, NetworkList.ALLOW, [])
     assert "elements" not in run("nft", "list", "set", "inet", "ringfence", "allow4")
 
 
@@ -324,7 +213,7 @@ def test_a_hundred_thousand_are_denied(backend: NftablesBackend) -> None:
     many += [ip_network(((0xFD000000 << 96) + (n << 80), 48)) for n in range(0, 100_000, 2)]
     for contents in (many, [ip_network("192.0.2.0/24")], many):
         before = read_generation(backend._kernel)
-        backend.replace_list(NetworkList.DENY, contents)
+        write_list(backend, NetworkList.DENY, contents)
         assert 1 <= read_generation(backend._kernel) - before <= 80
     assert backend.counters().sets["deny"] in (100_000, None)
     assert backend.health() == Health(elements=0)
@@ -334,9 +223,9 @@ def test_a_missing_list_set_is_an_error(backend: NftablesBackend) -> None:
     """If the set of a list is gone, replacing it raises, and open repairs it."""
     run("nft", "flush table inet ringfence; delete set inet ringfence deny6")
     with pytest.raises(FirewallError, match="list deny is gone"):
-        backend.replace_list(NetworkList.DENY, [ip_network("192.0.2.0/24")])
+        write_list(backend, NetworkList.DENY, [ip_network("192.0.2.0/24")])
     backend.open()
-    backend.replace_list(NetworkList.DENY, [ip_network("192.0.2.0/24")])
+    write_list(backend, NetworkList.DENY, [ip_network("192.0.2.0/24")])
     assert "192.0.2.0/24" in run("nft", "list", "set", "inet", "ringfence", "deny4")
 
 
@@ -419,7 +308,7 @@ def test_flush_removes_only_our_own() -> None:
     backend = NftablesBackend()
     backend.open()
     backend.apply(BANS)
-    backend.replace_list(NetworkList.ALLOW, [ip_network("10.0.0.0/8")])
+    write_list(backend, NetworkList.ALLOW, [ip_network("10.0.0.0/8")])
     assert ruleset_text() != before
 
     backend.flush()
@@ -496,7 +385,7 @@ backend = NftablesBackend(FirewallPlan(log_group=7, limit=Limit(LimitMode.ENFORC
 print([part.problem for part in backend.requirements()])
 print(backend.open())
 print([outcome.error for outcome in backend.apply([Add(ip_network("10.0.0.0/9"), 60.0)])])
-backend.replace_list(NetworkList.DENY, [ip_network((n * 2, 32)) for n in range(5000)])
+list(backend.replace_list_in_steps(NetworkList.DENY, [ip_network((n * 2, 32)) for n in range(5000)]))
 counted = backend.counters()
 print(backend.health(), backend.watch_fd() is None, len(list(backend.list())), counted.limiter_drops)
 backend.flush()
@@ -578,61 +467,6 @@ def test_a_host_without_ipv6_is_guarded_for_ipv4(tmp_path: Path) -> None:
     assert isinstance(first.error, FirewallUnsupportedError)
     assert second == Outcome(BANS[0], 600.0)
     backend.close()
-
-
-@pytest.mark.parametrize(
-    ("refused", "reported"),
-    [("log group", ("wire",)), ("limit rate over", ("limiter",)), ("fib", ("wire", "limiter"))],
-)
-def test_refused_optional_rules_are_reported(
-    monkeypatch: pytest.MonkeyPatch, refused: str, reported: tuple[str, ...]
-) -> None:
-    """If log rules or limiter are refused, the drops remain, also after damage, and it is reported."""
-    real = nft_ruleset.ruleset_text
-
-    def ruleset_text(rules: Ruleset, **options: object) -> str:
-        return real(rules, **options).replace(refused, "unknown-to-all")  # type: ignore[arg-type]
-
-    monkeypatch.setattr(nft_backend, "ruleset_text", ruleset_text)
-    backend = NftablesBackend(FirewallPlan(log_group=7, limit=Limit(LimitMode.ENFORCE)))
-    for _ in range(2):
-        opened = backend.open()
-        assert opened.families == BOTH
-        assert (opened.wire is not None, opened.limiter is not None) == (
-            "wire" in reported,
-            "limiter" in reported,
-        )
-        assert all("nft failed" in why for why in (opened.wire, opened.limiter) if why)
-        assert {outcome.error for outcome in backend.apply(BANS)} == {None}
-        assert list(backend.flooders()) == []
-        run("nft", "flush", "chain", "inet", "ringfence", "output")
-    backend.close()
-
-
-def test_refused_drops_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    """If the drops are refused too, open() fails with the output of the tool."""
-    monkeypatch.setattr(nft_backend, "ruleset_text", lambda _rules, **_options: "unknown to all\n")
-    backend = NftablesBackend(FirewallPlan(log_group=7))
-    with pytest.raises(FirewallError, match="nft failed"):
-        backend.open()
-    with pytest.raises(FirewallError, match="not open"):
-        backend.apply(BANS)
-    backend.close()
-
-
-def test_a_refused_set_is_reported_for_its_bans(
-    backend: NftablesBackend, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """If the set for a length cannot be made, its bans are refused with the reason; others are not."""
-    monkeypatch.setattr(nft_backend, "ruleset_text", lambda _rules, **_options: "unknown to all\n")
-    outcomes = backend.apply(BANS)
-    assert [outcome.error is None for outcome in outcomes] == [True, True, False, True]
-    assert "nft failed" in str(outcomes[2].error)
-    monkeypatch.undo()
-    run("nft", "flush", "chain", "inet", "ringfence", "output")
-    assert "opening the firewall again repairs it" in str(backend.apply(BANS)[2].error)
-    backend.open()
-    assert {outcome.error for outcome in backend.apply(BANS)} == {None}
 
 
 def test_a_dead_socket_is_replaced(backend: NftablesBackend) -> None:

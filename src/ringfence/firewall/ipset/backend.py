@@ -5,21 +5,16 @@ prefixes are in the same set (a /32 within a banned /24 is an element of its own
 elements, and it counts packets. An existing set of ours is adopted with all its elements, so a restart has no
 moment without protection. An adopted set keeps its size. ``ringfence off`` and ``on`` make it again.
 
-Bans use netlink only, and start no process. Refusals are reported by element, and the rest is sent again. A
-change without an acknowledgement is an error, although it may have been carried out. The caller repeats it,
-because every change may be repeated.
+Bans use netlink only, and start no process (``changes.py``).
 
 The health check finds a missing set, a set that too few rules name, and a network list with another number of
 elements than were written. For each set of bans it also looks up one sample ban: the one with the latest end
 among those added recently. The caller compares the number of bans.
 """
 
-import errno
 import itertools
-from collections import defaultdict
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from functools import partial
-from ipaddress import ip_network
 from pathlib import Path
 
 from attrs import evolve
@@ -27,11 +22,9 @@ from attrs import evolve
 from ringfence.errors import (
     FirewallError,
     FirewallUnsupportedError,
-    SetFullError,
 )
 from ringfence.firewall.contract import (
     OBSERVE_MOST,
-    Add,
     Change,
     Counters,
     Element,
@@ -41,41 +34,32 @@ from ringfence.firewall.contract import (
     NetworkList,
     Opened,
     Outcome,
-    Remove,
     Requirement,
     RuleCounter,
-    exempts_friends,
 )
-from ringfence.firewall.ipset import iptables, messages
+from ringfence.firewall.ipset import iptables
+from ringfence.firewall.ipset.changes import SetChanges
+from ringfence.firewall.ipset.installation import make_sets
 from ringfence.firewall.ipset.iptables_family import Family, rule_requirements
 from ringfence.firewall.ipset.iptables_rules import OVER_LIMIT, REPORTED
-from ringfence.firewall.ipset.kernel import destroy, find, list_elements, read_header, replace, require_ipset
-from ringfence.firewall.ipset.messages import Code, IpsetHeader
+from ringfence.firewall.ipset.kernel import destroy, find, list_elements, read_header, require_ipset
 from ringfence.firewall.ipset.sets import (
     VERSIONS,
-    SetSpec,
     all_set_names,
     ban_set_name,
     ban_set_names,
-    create_set,
     friends_exempt_values,
     list_set_name,
-    mismatch,
     set_specs,
-    temporary_name,
 )
 from ringfence.firewall.ipset.static_sets import FloodCounts, by_version, observe, replace_list_in_steps
-from ringfence.firewall.ipset.watch import SampleBans, WrittenList, check_set
+from ringfence.firewall.ipset.watch import WrittenList, check_set
 from ringfence.firewall.requirements import check_requirement, require_capabilities
 from ringfence.model import Address, Network, Scope
-from ringfence.netlink.connection import NetlinkConnection, NetlinkError
+from ringfence.netlink.connection import NetlinkConnection
 
 # iptables' set match opens a raw socket to query the set's number, hence the second one.
 _CAPABILITIES = ("CAP_NET_ADMIN", "CAP_NET_RAW")
-# After so many refusals in one message the rest is sent one by one: a full set refuses every new element, and
-# sending the rest again after each refusal would be quadratic.
-_PATIENCE = 3
-_UNKNOWN = Outcome(Remove(ip_network("0.0.0.0/0")), error=FirewallError("no result is known"))
 
 
 class IpsetBackend:
@@ -101,7 +85,7 @@ class IpsetBackend:
         self._families: dict[int, str | None] = {}
         self._rules: dict[int, Family] = {}
         self._lists: dict[str, WrittenList] = {}
-        self._samples = SampleBans()
+        self._changes = SetChanges(self._kernel)
         self._flood = FloodCounts()
 
     def requirements(self) -> list[Requirement]:
@@ -132,7 +116,9 @@ class IpsetBackend:
         """Put sets and rules in place. Idempotent; repairs. See ``contract.Backend.open`` for the errors."""
         families, tools = self._preflight()
         first = not self._families
-        adopted, damaged = self._make_sets(tools)
+        sets = make_sets(self._kernel, tools, self.plan.maxelem, self._lists, first=first)
+        self._lists |= sets.lists
+        damaged = sets.damaged
         placed = {}
         for version, found in tools.items():
             family = self._rules.get(version)
@@ -141,57 +127,16 @@ class IpsetBackend:
             placed[version] = family.install(self.plan)
             damaged |= placed[version].damaged
         self._families = families
-        self._samples.discard_missing(self._kernel)
+        self._changes.samples.discard_missing(self._kernel)
         for family in self._rules.values():
             family.check()  # installing one IP version changed the generation for the other
         return Opened(
             families,
-            adopted=adopted,
+            adopted=sets.adopted,
             wire="; ".join(f"IPv{v}: {p.wire}" for v, p in placed.items() if p.wire) or None,
             limiter="; ".join(f"IPv{v}: {p.limiter}" for v, p in placed.items() if p.limiter) or None,
             repaired=damaged and not first,
         )
-
-    def _make_sets(self, versions: Iterable[int]) -> tuple[int, bool]:
-        """Make the missing sets; return the number of existing bans, and whether a set was damaged."""
-        wanted = [spec for version in versions for spec in set_specs(version)]
-        heads = {spec: read_header(self._kernel, spec.name) for spec in wanted}
-        damaged = self._replace_foreign(heads)
-        adopted = 0
-        for spec, head in heads.items():
-            if head is None:
-                damaged = True
-                try:
-                    self._kernel.request(create_set(spec, self.plan.maxelem))
-                except NetlinkError as error:
-                    raise FirewallError(f"set {spec.name} could not be made: {error}") from error
-            elif spec.bans:
-                adopted += head.elements
-            if spec.network_list:
-                elements = head.elements if head is not None else 0
-                known = self._lists.get(spec.name)
-                if known is None or elements != known.elements:
-                    damaged |= known is not None
-                    self._lists[spec.name] = WrittenList(elements)
-        return adopted, damaged
-
-    def _replace_foreign(self, heads: dict[SetSpec, IpsetHeader | None]) -> bool:
-        """Replace foreign sets with our names; return whether there were any.
-
-        While the firewall is open, such a set results from a swap by another program. At the first opening it
-        belongs to another program, and is an error.
-        """
-        foreign = []
-        for spec, head in heads.items():
-            if head is not None and (why := mismatch(head, spec)):
-                if not self._families or (head.type_name, head.version) != (spec.type_name, spec.version):
-                    raise FirewallError(why)
-                foreign.append(spec)
-        for spec in foreign:
-            fresh = evolve(spec, name=temporary_name(spec.name))
-            replace(self._kernel, spec.name, fresh.name, create_set(fresh, self.plan.maxelem))
-            heads[spec] = read_header(self._kernel, spec.name)
-        return bool(foreign)
 
     def _preflight(self) -> tuple[dict[int, str | None], dict[int, iptables.Tools]]:
         """Return why each IP version cannot be guarded (None: it can), and its tools; changes nothing."""
@@ -228,63 +173,13 @@ class IpsetBackend:
     def apply(self, batch: Sequence[Change]) -> list[Outcome]:
         """Carry out every change, in order within each set. Idempotent; needs ``open``."""
         self._require_open()
-        outcomes = [_UNKNOWN] * len(batch)
-        lost: FirewallError | None = None
-        for (version, scope, friends_exempt), indexes in _by_set(batch).items():
-            reason = self._families[version]
-            name = ban_set_name(version, scope, friends_exempt=friends_exempt)
-            for part in _runs(batch, indexes):
-                changes = [batch[index] for index in part]
-                if reason is not None:
-                    done = _failed(changes, FirewallUnsupportedError(reason))
-                elif lost is not None:  # another request would only time out again
-                    done = _failed(changes, lost)
-                else:
-                    if friends_exempt and isinstance(changes[0], Remove):  # others may have added it there
-                        self._send(ban_set_name(version, scope), changes)
-                    done, lost = self._send(name, changes)
-                for index, outcome in zip(part, done, strict=True):
-                    outcomes[index] = outcome
-        return outcomes
-
-    def _send(self, name: str, changes: Sequence[Change]) -> tuple[list[Outcome], FirewallError | None]:
-        """Send changes of one kind, and send the changes after a refused one again.
-
-        Return the outcomes, and the error of a broken connection, if any.
-        """
-        seconds = [messages.whole_seconds(one.timeout) if isinstance(one, Add) else 0 for one in changes]
-        outcomes: list[Outcome] = []
-        refused = 0
-        while rest := changes[len(outcomes) :]:
-            times = seconds[len(outcomes) :]
-            size = 1 if refused > _PATIENCE else len(rest)
-            try:
-                self._kernel.request(_message(name, rest[:size], times))
-            except NetlinkError as error:
-                index = messages.refused_index(error.request)
-                if index is None or index >= size:
-                    return outcomes + _failed(rest, _explain(name, error)), None
-                self._samples.record(name, rest[:index])
-                outcomes += _done(rest[:index], times)
-                outcomes += _failed(rest[index : index + 1], _explain(name, error))
-                refused += 1
-            except FirewallError as error:
-                return outcomes + _failed(rest, error), error
-            else:
-                self._samples.record(name, rest[:size])
-                outcomes += _done(rest[:size], times)
-        return outcomes, None
+        return self._changes.apply(batch, self._families)
 
     def observe(self, addresses: Iterable[Address]) -> None:
         """Copy the SIP requests of ``addresses`` for a while. Needs ``open``; never raises."""
         unique = list(dict.fromkeys(itertools.islice(addresses, OBSERVE_MOST)))
         for version in self._guarded:
             observe(self._kernel, version, [address for address in unique if address.version == version])
-
-    def replace_list(self, which: NetworkList, networks: Iterable[Network]) -> None:
-        """Replace a list with ``networks``, each IP version in one step. Idempotent; needs ``open``."""
-        for _ in self.replace_list_in_steps(which, networks):
-            pass
 
     def replace_list_in_steps(
         self, which: NetworkList, networks: Iterable[Network]
@@ -329,7 +224,7 @@ class IpsetBackend:
                 damage, bans = check_set(self._kernel, spec, references, filled)
                 damages.append(damage)
                 elements += bans
-        damages.append(self._samples.first_missing(self._kernel))
+        damages.append(self._changes.samples.first_missing(self._kernel))
         combined = "; ".join(filter(None, damages)) or None
         return Health(combined, elements, combined is not None)
 
@@ -383,56 +278,8 @@ class IpsetBackend:
         for name in all_set_names():
             destroy(self._kernel, name)
         self._families, self._lists = {}, {}
-        self._samples, self._flood = SampleBans(), FloodCounts()
+        self._changes, self._flood = SetChanges(self._kernel), FloodCounts()
 
     def close(self) -> None:
         """Close the socket. Idempotent."""
         self._kernel.close()
-
-
-def _by_set(batch: Sequence[Change]) -> Mapping[tuple[int, Scope, bool], list[int]]:
-    """Group the indexes of a batch by set: IP version, scope, whether friends are exempt."""
-    indexes: defaultdict[tuple[int, Scope, bool], list[int]] = defaultdict(list)
-    for index, change in enumerate(batch):
-        network = change.network
-        indexes[network.version, change.scope, exempts_friends(network)].append(index)
-    return indexes
-
-
-def _runs(batch: Sequence[Change], indexes: Sequence[int]) -> list[Sequence[int]]:
-    """Divide indexes into runs of one kind, none longer than a message may be."""
-    parts: list[Sequence[int]] = []
-    for _verb, group in itertools.groupby(indexes, key=lambda index: type(batch[index])):
-        run = tuple(group)
-        parts += [run[at : at + messages.MAX_ELEMENTS] for at in range(0, len(run), messages.MAX_ELEMENTS)]
-    return parts
-
-
-def _message(name: str, changes: Sequence[Change], seconds: Sequence[int]) -> bytes:
-    """Build the request for changes of one kind; ``seconds`` begins with theirs."""
-    networks = [change.network for change in changes]
-    if isinstance(changes[0], Add):
-        return messages.add(name, list(zip(networks, seconds, strict=False)))
-    return messages.delete(name, networks)
-
-
-def _done(changes: Sequence[Change], seconds: Sequence[int]) -> list[Outcome]:
-    return [Outcome(change, float(time)) for change, time in zip(changes, seconds, strict=False)]
-
-
-def _failed(changes: Sequence[Change], error: FirewallError) -> list[Outcome]:
-    return [Outcome(change, error=error) for change in changes]
-
-
-def _explain(name: str, error: NetlinkError) -> FirewallError:
-    if error.code == Code.HASH_FULL:
-        return SetFullError(
-            f"set {name} is full; fix: raise max_bans in [firewall], then `ringfence off` and `ringfence on`"
-        )
-    if error.code == Code.INVALID_CIDR:
-        return FirewallError("a /0 is every address: the kernel bans none")
-    if error.code == errno.ENOENT:
-        return FirewallError(
-            f"set {name} is gone: another program destroyed it; opening the firewall again creates it"
-        )
-    return error

@@ -20,14 +20,15 @@ import errno
 import struct
 import time
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from attrs import define, field, frozen
+from attrs import frozen
 
 from ringfence.errors import FirewallError
 from ringfence.firewall.contract import NetworkList
 from ringfence.firewall.nftables import elements, messages
+from ringfence.firewall.nftables.foreign import ForeignChanges
+from ringfence.firewall.nftables.installation import Installation
 from ringfence.firewall.nftables.messages import NftSetHeader
 from ringfence.firewall.nftables.ruleset import BITS, TABLE, VERSIONS, alternate_name, base_name
 from ringfence.firewall.nftables.state import read_generation, read_sets
@@ -179,27 +180,18 @@ class _Refused(Exception):  # noqa: N818 - for this file alone
         self.refusal = refusal
 
 
-@define
 class NetworkListSets:
-    """The stored contents of the list sets, and their present names.
+    """The stored contents of the list sets of ``installation``."""
 
-    ``kernel`` carries out the transactions, each within ``unmonitored``. ``make_empty`` makes an empty set
-    (its name and IP version). ``switch`` writes the rules again with the sets in :attr:`names`.
-    """
-
-    kernel: NetlinkConnection
-    unmonitored: Callable[[int], AbstractContextManager[None]]
-    make_empty: Callable[[str, int], None]
-    switch: Callable[[], None]
-    names: dict[str, str] = field(factory=dict, init=False)
-    """The present names of the sets by base name, if they differ."""
-    _held: dict[str, Ranges] = field(factory=dict, init=False)
-    _distrusted: set[str] = field(factory=set, init=False)
-    _size: int = field(default=_LEAST, init=False)
-
-    def distrust(self) -> None:
-        """Record that another program changed something: from now on only a matching count is trusted."""
-        self._distrusted.update(self._held)
+    def __init__(
+        self, kernel: NetlinkConnection, foreign: ForeignChanges, installation: Installation
+    ) -> None:
+        self._kernel = kernel
+        self._foreign = foreign
+        self._installation = installation
+        self._held: dict[str, Ranges] = {}
+        self._epochs: dict[str, int] = {}  # the epoch of foreign changes when the contents were stored
+        self._size = _LEAST
 
     def forget(self) -> None:
         """Forget the stored contents."""
@@ -207,10 +199,9 @@ class NetworkListSets:
 
     def record_empty(self) -> None:
         """Record that all sets are new and empty."""
-        self._held = {
-            f"{which}{version}": Ranges(version, b"") for which in NetworkList for version in VERSIONS
-        }
-        self._distrusted.clear()
+        for which in NetworkList:
+            for version in VERSIONS:
+                self._record(f"{which}{version}", Ranges(version, b""))
 
     def damage(self, heads: Iterable[NftSetHeader]) -> str | None:
         """Name a set whose count differs from its stored contents, if the kernel has counts."""
@@ -231,7 +222,7 @@ class NetworkListSets:
         Raises FirewallError; the set then holds part of the new ranges and the rest of the old.
         """
         wanted = difference.wanted
-        counts = {head.name: head.elements for head in read_sets(self.kernel)}
+        counts = {head.name: head.elements for head in read_sets(self._kernel)}
         if self._name(base) not in counts:
             self._held.pop(base, None)
             raise _missing_set(base)
@@ -254,14 +245,14 @@ class NetworkListSets:
             yield from self._fill_alternate(base, wanted)
 
     def _name(self, base: str) -> str:
-        return self.names.get(base, base)
+        return self._installation.list_names.get(base, base)
 
     def _known_ranges(self, base: str, counts: Mapping[str, int | None]) -> Ranges | None:
         """Return the contents of a set, None if they are unknown."""
         count, held = counts.get(self._name(base), -1), self._held.get(base)
         if held is None:
             return Ranges(int(base[-1]), b"") if count == 0 else None
-        trusted = count is None and base not in self._distrusted
+        trusted = count is None and self._epochs[base] == self._foreign.epoch
         return held if count == held.counted or trusted else None
 
     def _change(self, base: str, name: str, difference: Difference) -> Iterator[None]:
@@ -270,11 +261,11 @@ class NetworkListSets:
             change = difference.next_change(self._size)
             if change is None:
                 return
-            began, generation = time.thread_time(), read_generation(self.kernel)
+            began, generation = time.thread_time(), read_generation(self._kernel)
             try:
                 self._send(change.messages(name, difference.wanted.version), 2 * len(change))
             except NetlinkLostError:
-                if read_generation(self.kernel) != generation:  # it may have been carried out
+                if read_generation(self._kernel) != generation:  # it may have been carried out
                     self._held.pop(base, None)
                 raise
             except NetlinkTooLongError:
@@ -318,7 +309,7 @@ class NetworkListSets:
         """Fill the alternate set of a list, and replace the first with it."""
         other = alternate_name(self._name(base))
         self._held.pop(base, None)
-        self.make_empty(other, wanted.version)
+        self._installation.make_empty(other, wanted.version)
         yield
         difference = Difference(Ranges(wanted.version, b""), wanted)
         try:
@@ -327,27 +318,21 @@ class NetworkListSets:
             raise FirewallError(
                 f"set {other} could not be filled: another program changes it meanwhile"
             ) from None
-        counts = {head.name: head.elements for head in read_sets(self.kernel)}
+        counts = {head.name: head.elements for head in read_sets(self._kernel)}
         if counts.get(other, -1) not in (None, wanted.counted):
             raise FirewallError(f"set {other} is not as it was filled: another program changes it meanwhile")
-        before = dict(self.names)
-        self.names[base] = other
-        try:
-            self.switch()
-        except FirewallError:
-            self.names = before
-            raise
+        self._installation.switch_list(base, other)
         self._record(base, wanted)
         yield
 
     def _record(self, base: str, held: Ranges) -> None:
         self._held[base] = held
-        self._distrusted.discard(base)
+        self._epochs[base] = self._foreign.epoch
 
     def _send(self, requests: Sequence[bytes], size: int) -> None:
         """Carry out one transaction of ``size`` elements."""
-        with self.unmonitored(size):
-            refusals = self.kernel.transact(messages.batch(*requests))
+        with self._foreign.unmonitored(size):
+            refusals = self._kernel.transact(messages.batch(*requests))
         if refusals:
             raise _Refused(refusals[0])
 

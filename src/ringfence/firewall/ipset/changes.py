@@ -1,0 +1,133 @@
+"""Changes of bans: which set each belongs to, and what the kernel made of it.
+
+Refusals are reported by element, and the rest is sent again. A change without an acknowledgement is an error,
+although it may have been carried out. The caller repeats it, because every change may be repeated.
+"""
+
+import errno
+import itertools
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from ipaddress import ip_network
+
+from ringfence.errors import FirewallError, FirewallUnsupportedError, SetFullError
+from ringfence.firewall.contract import Add, Change, Outcome, Remove, exempts_friends
+from ringfence.firewall.ipset import messages
+from ringfence.firewall.ipset.messages import Code
+from ringfence.firewall.ipset.sets import ban_set_name
+from ringfence.firewall.ipset.watch import SampleBans
+from ringfence.model import Scope
+from ringfence.netlink.connection import NetlinkConnection, NetlinkError
+
+# After so many refusals in one message the rest is sent one by one: a full set refuses every new element, and
+# sending the rest again after each refusal would be quadratic.
+_PATIENCE = 3
+_UNKNOWN = Outcome(Remove(ip_network("0.0.0.0/0")), error=FirewallError("no result is known"))
+
+
+class SetChanges:
+    """Carries out changes over ``kernel``; ``samples`` has one of the acknowledged bans of each set."""
+
+    def __init__(self, kernel: NetlinkConnection) -> None:
+        self.samples = SampleBans()
+        self._kernel = kernel
+
+    def apply(self, batch: Sequence[Change], families: Mapping[int, str | None]) -> list[Outcome]:
+        """Carry out every change, in order within each set.
+
+        ``families``: why an IP version has no sets; None if it has.
+        """
+        outcomes = [_UNKNOWN] * len(batch)
+        lost: FirewallError | None = None
+        for (version, scope, friends_exempt), indexes in _by_set(batch).items():
+            reason = families[version]
+            name = ban_set_name(version, scope, friends_exempt=friends_exempt)
+            for part in _runs(batch, indexes):
+                changes = [batch[index] for index in part]
+                if reason is not None:
+                    done = _failed(changes, FirewallUnsupportedError(reason))
+                elif lost is not None:  # another request would only time out again
+                    done = _failed(changes, lost)
+                else:
+                    if friends_exempt and isinstance(changes[0], Remove):  # others may have added it there
+                        self._send(ban_set_name(version, scope), changes)
+                    done, lost = self._send(name, changes)
+                for index, outcome in zip(part, done, strict=True):
+                    outcomes[index] = outcome
+        return outcomes
+
+    def _send(self, name: str, changes: Sequence[Change]) -> tuple[list[Outcome], FirewallError | None]:
+        """Send changes of one kind, and send the changes after a refused one again.
+
+        Return the outcomes, and the error of a broken connection, if any.
+        """
+        seconds = [messages.whole_seconds(one.timeout) if isinstance(one, Add) else 0 for one in changes]
+        outcomes: list[Outcome] = []
+        refused = 0
+        while rest := changes[len(outcomes) :]:
+            times = seconds[len(outcomes) :]
+            size = 1 if refused > _PATIENCE else len(rest)
+            try:
+                self._kernel.request(_message(name, rest[:size], times))
+            except NetlinkError as error:
+                index = messages.refused_index(error.request)
+                if index is None or index >= size:
+                    return outcomes + _failed(rest, _explain(name, error)), None
+                self.samples.record(name, rest[:index])
+                outcomes += _done(rest[:index], times)
+                outcomes += _failed(rest[index : index + 1], _explain(name, error))
+                refused += 1
+            except FirewallError as error:
+                return outcomes + _failed(rest, error), error
+            else:
+                self.samples.record(name, rest[:size])
+                outcomes += _done(rest[:size], times)
+        return outcomes, None
+
+
+def _by_set(batch: Sequence[Change]) -> Mapping[tuple[int, Scope, bool], list[int]]:
+    """Group the indexes of a batch by set: IP version, scope, whether friends are exempt."""
+    indexes: defaultdict[tuple[int, Scope, bool], list[int]] = defaultdict(list)
+    for index, change in enumerate(batch):
+        network = change.network
+        indexes[network.version, change.scope, exempts_friends(network)].append(index)
+    return indexes
+
+
+def _runs(batch: Sequence[Change], indexes: Sequence[int]) -> list[Sequence[int]]:
+    """Divide indexes into runs of one kind, none longer than a message may be."""
+    parts: list[Sequence[int]] = []
+    for _verb, group in itertools.groupby(indexes, key=lambda index: type(batch[index])):
+        run = tuple(group)
+        parts += [run[at : at + messages.MAX_ELEMENTS] for at in range(0, len(run), messages.MAX_ELEMENTS)]
+    return parts
+
+
+def _message(name: str, changes: Sequence[Change], seconds: Sequence[int]) -> bytes:
+    """Build the request for changes of one kind; ``seconds`` begins with theirs."""
+    networks = [change.network for change in changes]
+    if isinstance(changes[0], Add):
+        return messages.add(name, list(zip(networks, seconds, strict=False)))
+    return messages.delete(name, networks)
+
+
+def _done(changes: Sequence[Change], seconds: Sequence[int]) -> list[Outcome]:
+    return [Outcome(change, float(time)) for change, time in zip(changes, seconds, strict=False)]
+
+
+def _failed(changes: Sequence[Change], error: FirewallError) -> list[Outcome]:
+    return [Outcome(change, error=error) for change in changes]
+
+
+def _explain(name: str, error: NetlinkError) -> FirewallError:
+    if error.code == Code.HASH_FULL:
+        return SetFullError(
+            f"set {name} is full; fix: raise max_bans in [firewall], then `ringfence off` and `ringfence on`"
+        )
+    if error.code == Code.INVALID_CIDR:
+        return FirewallError("a /0 is every address: the kernel bans none")
+    if error.code == errno.ENOENT:
+        return FirewallError(
+            f"set {name} is gone: another program destroyed it; opening the firewall again creates it"
+        )
+    return error

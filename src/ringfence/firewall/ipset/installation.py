@@ -1,0 +1,76 @@
+"""Makes the sets of ringfence, adopts existing ones, and replaces damaged ones."""
+
+from collections.abc import Iterable, Mapping
+
+from attrs import evolve, frozen
+
+from ringfence.errors import FirewallError
+from ringfence.firewall.ipset.kernel import read_header, replace
+from ringfence.firewall.ipset.messages import IpsetHeader
+from ringfence.firewall.ipset.sets import SetSpec, create_set, mismatch, set_specs, temporary_name
+from ringfence.firewall.ipset.watch import WrittenList
+from ringfence.netlink.connection import NetlinkConnection, NetlinkError
+
+
+@frozen
+class InstalledSets:
+    """The number of adopted bans, whether a set was damaged, and the lists whose contents are not known."""
+
+    adopted: int
+    damaged: bool
+    lists: Mapping[str, WrittenList]
+
+
+def make_sets(
+    kernel: NetlinkConnection,
+    versions: Iterable[int],
+    maxelem: int,
+    known: Mapping[str, WrittenList],
+    *,
+    first: bool,
+) -> InstalledSets:
+    """Make the missing sets of these IP versions; ``known`` are the lists as they were written.
+
+    ``first``: the firewall was not open before, so a set of another kind belongs to another program.
+    """
+    wanted = [spec for version in versions for spec in set_specs(version)]
+    heads = {spec: read_header(kernel, spec.name) for spec in wanted}
+    damaged = _replace_foreign(kernel, heads, maxelem, first=first)
+    adopted, lists = 0, {}
+    for spec, head in heads.items():
+        if head is None:
+            damaged = True
+            try:
+                kernel.request(create_set(spec, maxelem))
+            except NetlinkError as error:
+                raise FirewallError(f"set {spec.name} could not be made: {error}") from error
+        elif spec.bans:
+            adopted += head.elements
+        if spec.network_list:
+            elements = head.elements if head is not None else 0
+            written = known.get(spec.name)
+            if written is None or elements != written.elements:
+                damaged |= written is not None
+                lists[spec.name] = WrittenList(elements)
+    return InstalledSets(adopted, damaged, lists)
+
+
+def _replace_foreign(
+    kernel: NetlinkConnection, heads: dict[SetSpec, IpsetHeader | None], maxelem: int, *, first: bool
+) -> bool:
+    """Replace foreign sets with our names; return whether there were any.
+
+    While the firewall is open, such a set results from a swap by another program. At the first opening it
+    belongs to another program, and is an error.
+    """
+    foreign = []
+    for spec, head in heads.items():
+        if head is not None and (why := mismatch(head, spec)):
+            if first or (head.type_name, head.version) != (spec.type_name, spec.version):
+                raise FirewallError(why)
+            foreign.append(spec)
+    for spec in foreign:
+        fresh = evolve(spec, name=temporary_name(spec.name))
+        replace(kernel, spec.name, fresh.name, create_set(fresh, maxelem))
+        heads[spec] = read_header(kernel, spec.name)
+    return bool(foreign)

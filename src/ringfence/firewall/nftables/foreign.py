@@ -1,0 +1,99 @@
+"""Changes that other programs make to nftables, noticed at once.
+
+The kernel reports every transaction with its author, and whether it changed our table (``watch.py``). After
+any foreign transaction the rules are suspect. Elements are reported as changed only if our table was changed.
+Transactions of more than one chunk are sent without a listener, because the kernel would write 8 kB for each
+element. The number of the generation then reveals foreign changes.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+from ringfence.firewall.nftables.elements import CHUNK
+from ringfence.firewall.nftables.state import read_generation
+from ringfence.firewall.nftables.watch import ChangeMonitor
+from ringfence.netlink.connection import NetlinkConnection
+
+
+class ForeignChanges:
+    """Changes by programs other than the owner of ``kernel``."""
+
+    def __init__(self, kernel: NetlinkConnection) -> None:
+        self.epoch = 0
+        """A number that increases when another program changed, or may have changed, our table."""
+        self._kernel = kernel
+        self._monitor: ChangeMonitor | None = None
+        self._suspect = False
+        self._changed = False
+        self._assumed = False
+
+    @property
+    def suspect(self) -> bool:
+        """Whether the rules may differ from those that were written last."""
+        return self._suspect
+
+    def mark_suspect(self) -> None:
+        """Record that the rules may differ from those that were written last."""
+        self._suspect = True
+
+    def confirm_rules(self) -> None:
+        """Record that the rules are those that were written last."""
+        self._suspect = False
+
+    def listen(self) -> None:
+        """Start to listen for changes; if that is impossible, the rules are suspect at each reading."""
+        if self._monitor is None:
+            with suppress(OSError):
+                self._monitor = ChangeMonitor()
+
+    def fileno(self) -> int | None:
+        """Return a descriptor that is readable when something changed; None without a listener."""
+        return self._monitor.fileno() if self._monitor is not None else None
+
+    def read(self, *own: int) -> None:
+        """Read the notifications; those from the netlink ports ``own`` are ours."""
+        if self._monitor is None:
+            self._suspect = True
+            self.epoch += 1
+            return
+        notified, ours = self._monitor.drain(), {self._kernel.port, *own}
+        self._monitor.ignore(self._kernel.port)
+        if notified.lost or notified.touched - ours:
+            self._suspect = self._changed = True
+            self.epoch += 1
+        elif notified.ports - ours:  # probably of another table
+            self._suspect = True
+
+    def take_changed(self, *, counted: bool) -> bool:
+        """Return whether our table was changed since the last call.
+
+        Assumed changes count only without a count of the elements (``counted``), which would show them.
+        """
+        changed = self._changed or (self._assumed and not counted)
+        self._changed = self._assumed = False
+        return changed
+
+    @contextmanager
+    def unmonitored(self, size: int, commits: Callable[[], int] = lambda: 1) -> Iterator[None]:
+        """Pause listening during a change of ``size`` elements, if it is large.
+
+        ``commits`` returns how many transactions it took.
+        """
+        if self._monitor is None or size <= CHUNK:
+            yield
+            return
+        before = read_generation(self._kernel)
+        self._monitor.pause()
+        try:
+            yield
+        finally:
+            self._monitor.resume()
+            if read_generation(self._kernel) != before + commits():
+                self._suspect = self._assumed = True
+                self.epoch += 1
+
+    def close(self) -> None:
+        """Stop to listen. Idempotent."""
+        if self._monitor is not None:
+            self._monitor.close()
+            self._monitor = None

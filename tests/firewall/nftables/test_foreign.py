@@ -1,0 +1,97 @@
+"""Changes by other programs: of our table and of others, with and without a listener."""
+
+import errno
+import socket
+from ipaddress import ip_network
+
+import pytest
+from tests.firewall.nftables.test_backend import BANS, FOREIGN
+from tests.support.lists import write_list
+from tests.support.netns import run
+
+from ringfence.firewall.contract import (
+    Health,
+    NetworkList,
+)
+from ringfence.firewall.nftables import foreign as nft_foreign
+from ringfence.firewall.nftables.backend import NftablesBackend
+from ringfence.netlink.connection import NetlinkConnection
+
+pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("netns")]
+
+
+def test_changes_of_foreign_tables_are_ignored(backend: NftablesBackend) -> None:
+    """Neither foreign tables nor our own changes are reported as damage or change."""
+    backend.apply(BANS)
+    write_list(backend, NetworkList.ALLOW, [ip_network("10.0.0.0/8")])
+    write_list(backend, NetworkList.DENY, [ip_network((0x0A000000 + n * 2, 32)) for n in range(5000)])
+    assert backend.health() == Health(elements=4)
+    run("nft", "-f", "-", text=FOREIGN)
+    assert backend.health() == Health(elements=4)
+
+
+def test_changed_elements_are_reported(backend: NftablesBackend) -> None:
+    """Elements that another program adds or exchanges are a change of our table, not damage of the rules."""
+    backend.apply(BANS)
+    backend.health()
+    run("nft", "add element inet ringfence ban4_32 { 203.0.113.77 timeout 1h }")
+    assert backend.health() == Health(elements=5, changed=True)
+    run(
+        "nft",
+        "delete element inet ringfence ban4_32 { 203.0.113.77 }; "
+        "add element inet ringfence ban4_32 { 203.0.113.78 timeout 1h }",
+    )
+    assert backend.health() == Health(elements=5, changed=True)
+    assert backend.health() == Health(elements=5)
+
+
+def test_a_change_makes_the_descriptor_readable(backend: NftablesBackend) -> None:
+    """A foreign change makes the descriptor readable at once."""
+    backend.health()
+    run("nft", "add", "table", "inet", "theirs")
+    descriptor = backend.watch_fd()
+    assert descriptor is not None
+    with socket.fromfd(descriptor, socket.AF_NETLINK, socket.SOCK_RAW) as monitor:
+        assert monitor.recv(1 << 14, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+
+
+def test_an_emptied_set_is_a_change_with_fewer_elements(backend: NftablesBackend) -> None:
+    """A set that another program empties is reported as a change, with the new number of bans."""
+    backend.apply(BANS)
+    run("nft", "flush", "set", "inet", "ringfence", "ban4_32")
+    assert backend.health() in (Health(elements=3, changed=True), Health(elements=None, changed=True))
+
+
+def test_a_change_while_a_long_list_is_filled_is_noticed(
+    backend: NftablesBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the monitor is paused for a long list, the generation's number reveals a foreign change."""
+    real = NetlinkConnection.transact
+
+    def transact(self: NetlinkConnection, messages: object) -> object:
+        run("nft", "flush", "chain", "inet", "ringfence", "output")
+        return real(self, messages)  # type: ignore[arg-type]
+
+    backend.health()
+    monkeypatch.setattr(NetlinkConnection, "transact", transact)
+    write_list(backend, NetworkList.DENY, [ip_network((0x0A000000 + n * 2, 32)) for n in range(5000)])
+    monkeypatch.undo()
+    health = backend.health()
+    assert "chain output" in (health.damage or "")
+
+
+def test_without_notifications_every_health_check_compares(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the notification group cannot be joined, health checks find damage too."""
+
+    class Unavailable:
+        def __init__(self) -> None:
+            raise OSError(errno.EPERM, "no")
+
+    monkeypatch.setattr(nft_foreign, "ChangeMonitor", Unavailable)
+    backend = NftablesBackend()
+    backend.open()
+    assert backend.watch_fd() is None
+    assert backend.health() == Health(elements=0)
+    run("nft", "flush", "chain", "inet", "ringfence", "output")
+    assert "chain output" in (backend.health().damage or "")
+    backend.close()
