@@ -58,7 +58,6 @@ EXEMPT_NAMES = {
     **dict.fromkeys(("Singles", "singles", "Tally", "Tallies", "tallies", "_tallies"), "about to be deleted"),
     **dict.fromkeys(("place", "heard", "table_made_by_us", "_who", "_tell"), "about to be renamed"),
     **dict.fromkeys(("_Place", "_place", "_places", "parse_place"), "about to be renamed"),
-    **dict.fromkeys(("_record_further_reports", "take_further_judgements"), "about to be deleted"),
 }
 
 WORD = re.compile(r"[A-Za-z][A-Za-z'-]+")

@@ -21,7 +21,7 @@ from tests.support.process import resident
 from ringfence.daemon.collector import tune_collector
 from ringfence.detect.detector import Detector
 from ringfence.detect.friends import Friends
-from ringfence.detect.judgement import Judgement
+from ringfence.detect.judgement import Effect, Judgement
 from ringfence.detect.rules import RULES, Rule
 from ringfence.model import Address, Friend, FriendReason, SecurityEvent, SourceId
 from ringfence.parse.ami import AmiDecoder
@@ -119,9 +119,10 @@ def hour() -> Crowd:
     def feed(packets: Iterator[bytes], now: float) -> None:
         for item in decoder.feed(b"".join(packets), now):
             if isinstance(item, SecurityEvent):
-                hold(detector, judgement := detector.observe(item, now), now)
-                if judgement is not None and judgement.decision is not None:
-                    banned[str(judgement.attempt.address)] = len(judgement.decision.attempts)
+                for effect in detector.observe(item, now):
+                    hold(detector, effect, now)
+                    if isinstance(effect, Judgement) and effect.decision is not None:
+                        banned[str(effect.attempt.address)] = len(effect.decision.attempts)
 
     crowd = strangers()
     for start in range(0, MILLION, _PART):
@@ -139,10 +140,10 @@ def hour() -> Crowd:
     return found
 
 
-def hold(detector: Detector, judgement: Judgement | None, now: float) -> None:
+def hold(detector: Detector, effect: Effect, now: float) -> None:
     """Update the detector as the daemon does when it bans."""
-    if judgement is not None and judgement.decision is not None:
-        decision = judgement.decision
+    if isinstance(effect, Judgement) and effect.decision is not None:
+        decision = effect.decision
         detector.record_ban(decision.subject, now + decision.rule.ban_for(0), decision.scope)
 
 

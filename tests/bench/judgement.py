@@ -43,7 +43,7 @@ from tests.support.process import resident
 
 from ringfence.daemon.collector import tune_collector
 from ringfence.detect.detector import Detector
-from ringfence.detect.judgement import Judgement  # noqa: TC001 - of no matter here
+from ringfence.detect.judgement import Effect, Judgement
 from ringfence.detect.rules import Rule
 from ringfence.model import Challenge, Network, SecurityEvent, Service, SourceId
 from ringfence.parse.ami import AmiDecoder
@@ -99,10 +99,11 @@ def _decide(decoder: AmiDecoder, detector: Detector, received: bytes) -> None:
         now = number * 0.01
         for item in decoder.feed(received[start : start + CHUNK], now):
             if isinstance(item, SecurityEvent):
-                hold(detector, detector.observe(item, now), now)
+                for effect in detector.observe(item, now):
+                    hold(detector, effect, now)
         if number % 100 == 0:  # each second
-            for judgement in detector.tick(now):
-                hold(detector, judgement, now)
+            for effect in detector.tick(now):
+                hold(detector, effect, now)
 
 
 def _from_lines(texts: Sequence[str]) -> None:
@@ -220,7 +221,7 @@ def _banned(
     """Play the sources' events repeatedly, each time in a new mixture; return the banned networks."""
     detector = Detector(rules, several=frozenset({"pbx"}))
     dice = random.Random(seed)  # noqa: S311 - not for secrets
-    found: list[Judgement | None] = []
+    found: list[Effect] = []
     for turn in range(TIMES):
         now = 20.0 * turn
         if wire is not None:
@@ -230,9 +231,9 @@ def _banned(
         dice.shuffle(order)
         for number in order:
             event = next(rest[number])
-            found.append(detector.observe(evolve(event, time=event.time + now), now))
+            found += detector.observe(evolve(event, time=event.time + now), now)
         found += detector.tick(now + 10.0, now + 10.0, wire=wire is not None)
-    return {j.decision.subject for j in found if j is not None and j.decision is not None}
+    return {j.decision.subject for j in found if isinstance(j, Judgement) and j.decision is not None}
 
 
 # -- the rows ------------------------------------------------------------------------------------------

@@ -39,7 +39,7 @@ class Desk:
         for attempt in attempts(number, address):
             self.kept.now += 1.0
             made = evolve(attempt, proof=proof, time=self.kept.now, sources=("ami",))
-            judgement = self.kept.detector.judge(made, self.kept.clock.mono())
+            judgement, *_ = self.kept.detector.judge(made, self.kept.clock.mono())
             if judgement.decision is not None:
                 self.kept.enforcer.carry_out(judgement.decision)
 
@@ -160,7 +160,7 @@ def test_a_former_friend(desk: Desk) -> None:
     """The answer reports a former friend and the end of its friendship."""
     desk.befriend("192.0.2.1")
     desk.kept.now += 7_200
-    desk.kept.detector.tick(desk.kept.clock.mono(), desk.kept.now)
+    desk.kept.detector.friends.expire(desk.kept.now)
     told = desk.ask("192.0.2.1")
 
     assert (told["verdict"], told["friends"]) == ("stranger", [])

@@ -425,7 +425,7 @@ def test_the_status_has_the_alarms(enforcer: Enforcer) -> None:
 def test_a_banned_address_is_not_watched(enforcer: Enforcer) -> None:
     """A banned address is in the list of bans and not among the watched ones."""
     for attempt in attempts(5):
-        judgement = enforcer.detector.judge(attempt, 0.0)
+        judgement, *_ = enforcer.detector.judge(attempt, 0.0)
         if judgement.decision is not None:
             enforcer.carry_out(judgement.decision)
     report = status(enforcer)

@@ -7,13 +7,13 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 from attrs import evolve
+from tests.detect.driven import Driven
 from tests.detect.events import NOTICES, SECURITY, SENDER, Connected, event
 
 from ringfence.alarm_codes import AlarmCode
 from ringfence.detect.backing import UNBACKED, WITHIN
-from ringfence.detect.detector import Detector
 from ringfence.detect.hidden import WAIT
-from ringfence.detect.judgement import Disposition
+from ringfence.detect.judgement import Disposition, Judgement
 from ringfence.detect.rules import RULES, Rule
 from ringfence.detect.unanswered import ANSWERED, MANY, SETTLED, SURE_AFTER
 from ringfence.detect.unconfirmed_reports import PATIENCE
@@ -58,9 +58,9 @@ def always(_: str) -> float:
     return -SURE_AFTER
 
 
-def joining(rules: tuple[Rule, ...] = RULES, *connected: tuple[str, int]) -> Detector:
+def joining(rules: tuple[Rule, ...] = RULES, *connected: tuple[str, int]) -> Driven:
     """Return a detector of a PBX that several sources report, with these TCP connections."""
-    return Detector(rules, several=frozenset({"pbx"}), connections=Connected(*connected))
+    return Driven(rules, several=frozenset({"pbx"}), connections=Connected(*connected))
 
 
 def test_a_line_counts_at_once_where_its_challenge_was_seen() -> None:
@@ -68,8 +68,7 @@ def test_a_line_counts_at_once_where_its_challenge_was_seen() -> None:
     for first in ("wire", "line"):
         detector = joining(AT_ONCE)
         judged = detector.observe_challenges([challenge()], 0.0, 0.0, "pbx") if first == "wire" else []
-        judgement = detector.observe(line(), 0.0)
-        judged += [judgement] if judgement else []
+        judged += detector.observe(line(), 0.0)
         judged += detector.observe_challenges([challenge()], 0.1, 0.1, "pbx") if first == "line" else []
 
         assert [(j.subject, j.disposition) for j in judged] == [(ip_network(SENDER), Disposition.COUNTED)]
@@ -87,7 +86,7 @@ def test_a_line_without_a_challenge_names_nobody() -> None:
         detector.observe_challenges([challenge(call_id=b"another")], 0.0, 0.0, "pbx")
         if blind is not None:
             detector.observe_loss(blind)
-        assert detector.observe(line(), 0.0) is None
+        assert detector.observe(line(), 0.0) == []
         (judgement,) = detector.tick(PATIENCE, wire=wire)
         assert (judgement.disposition, judgement.decision) == (standing, None)
         assert bool(detector.watched(PATIENCE)) is (standing is Disposition.UNCONFIRMED)
@@ -99,7 +98,7 @@ def test_two_lines_of_one_guess_at_the_start_count_once() -> None:
     for lines in (line(), told), (told, line()):
         detector = joining()
         for one in lines:
-            assert detector.observe(one, 0.0) is None
+            assert detector.observe(one, 0.0) == []
         judged = detector.tick(PATIENCE)
         assert [j.disposition for j in judged] == [Disposition.COUNTED]
 
@@ -116,9 +115,9 @@ def test_a_line_without_a_challenge_may_name_who_asked_before() -> None:
         by = SENDER if succeeds else STRANGER
         detector.observe(event(EventKind.SUCCESSFUL_AUTH, address=by, session=b"another"), 1.0)
         assert detector.tick(1.5, wire=True, listening=always) == []
-        judged = [detector.observe(line(), 1.0 + ANSWERED)]
+        judged = detector.observe(line(), 1.0 + ANSWERED)
         judged += detector.tick(1.0 + ANSWERED + PATIENCE, wire=True, listening=always)
-        assert [j.disposition for j in judged if j] == [standing]
+        assert [j.disposition for j in judged] == [standing]
 
 
 def test_who_asks_without_end_is_counted() -> None:
@@ -152,7 +151,7 @@ def test_who_is_banned_already_gets_no_challenge() -> None:
     detector = joining()
     detector.observe_challenges([challenge(call_id=b"another")], 0.0, 0.0, "pbx")
     detector.record_ban(ip_network(SENDER), 100.0)
-    assert detector.observe(line(), 1.0) is None
+    assert detector.observe(line(), 1.0) == []
 
     assert [j.disposition for j in detector.tick(1.0 + PATIENCE, wire=True)] == [Disposition.LATE]
 
@@ -177,7 +176,7 @@ def test_a_evasive_guess_that_others_tell_of_counts_once() -> None:
     """An ESC in a display name suppresses nothing: AMI reports the same call, and it counts once."""
     detector = joining()
     detector.observe_challenges([challenge(evasive=True)], 0.0, 0.0, "pbx")
-    assert detector.observe(event(EventKind.INVALID_ACCOUNT_ID), 0.0) is None
+    assert detector.observe(event(EventKind.INVALID_ACCOUNT_ID), 0.0) == []
     assert detector.counts.attempts == 1
 
 
@@ -218,8 +217,8 @@ def test_chan_sips_event_and_line_must_agree_without_the_wire() -> None:
     for named, standing in ((SENDER, Disposition.COUNTED), (STRANGER, Disposition.FORGED)):
         detector = joining()
         reported = event(EventKind.INVALID_PASSWORD, service=Service.SIP, address=named)
-        assert detector.observe(reported, 0.0) is None
-        assert detector.observe(chan_sip_line(), 0.0) is None
+        assert detector.observe(reported, 0.0) == []
+        assert detector.observe(chan_sip_line(), 0.0) == []
 
         first, *others = detector.tick(PATIENCE, listening=always)
         assert (first.disposition, str(first.attempt.address)) == (standing, SENDER)
@@ -233,9 +232,9 @@ def test_a_line_of_chan_sips_counts_once_for_each_answer() -> None:
     detector.observe_challenges(
         [evolve(challenge(), service=Service.SIP, nonce=b"%d" % n) for n in range(2)], 0.0, 0.0, "pbx"
     )
-    judged = [detector.observe(chan_sip_line(), 0.0) for _ in range(4)]
+    judged = [one for _ in range(4) for one in detector.observe(chan_sip_line(), 0.0)]
 
-    assert [j.disposition for j in judged if j] == [Disposition.COUNTED] * 2
+    assert [j.disposition for j in judged] == [Disposition.COUNTED] * 2
     assert {j.disposition for j in detector.tick(PATIENCE, wire=True)} == {Disposition.UNCONFIRMED}
 
 
@@ -245,17 +244,17 @@ def test_a_line_first_and_a_nonce_later_is_one_proven_attempt() -> None:
     detector.observe_challenges(
         [evolve(challenge(), service=Service.SIP, nonce=b"%d" % n) for n in range(5)], 0.0, 0.0, "pbx"
     )
-    judged = []
+    judged: list[Judgement] = []
     for number in range(5):
-        judged.append(detector.observe(chan_sip_line(), float(number)))
+        judged += detector.observe(chan_sip_line(), float(number))
         nonce = b"%d" % number
         reported = event(
             EventKind.INVALID_PASSWORD, service=Service.SIP, challenge=nonce, response=b"r", session=nonce
         )
-        judged += [detector.observe(reported, float(number)), *detector.take_further_judgements()]
+        judged += detector.observe(reported, float(number))
 
     assert detector.counts.attempts == 5
-    assert [j.decision.scope for j in judged if j and j.decision] == [Scope.FULL]
+    assert [j.decision.scope for j in judged if j.decision] == [Scope.FULL]
 
 
 @pytest.mark.parametrize("source", [NOTICES, SECURITY])
@@ -264,8 +263,8 @@ def test_text_of_tcp_counts_only_with_its_connection(source: SourceId) -> None:
     for connected, standing in (((SENDER, 5062),), Disposition.COUNTED), ((), Disposition.UNCONFIRMED):
         detector = joining(AT_ONCE, *connected)
         told = event(EventKind.CHALLENGE_RESPONSE_FAILED, source=source, transport=Transport.TLS)
-        judged = [detector.observe(told, 0.0), *detector.tick(PATIENCE)]
-        assert [j.disposition for j in judged if j] == [standing]
+        judged = [*detector.observe(told, 0.0), *detector.tick(PATIENCE)]
+        assert [j.disposition for j in judged] == [standing]
 
 
 @pytest.mark.parametrize("service", [Service.AMI, Service.IAX2, Service.DIALPLAN])
@@ -274,7 +273,7 @@ def test_lines_that_nothing_can_confirm_ban_nobody(service: Service) -> None:
     detector = joining((evolve(GUESS, attempts=1, counts=frozenset(AttemptKind)),))
     kind = EventKind.FAILED_ACL if service is Service.DIALPLAN else EventKind.INVALID_PASSWORD
     told = event(kind, source=NOTICES, service=service, port=0, transport=Transport.UNKNOWN)
-    assert detector.observe(told, 0.0) is None
+    assert detector.observe(told, 0.0) == []
 
     assert [(j.disposition, j.decision) for j in detector.tick(PATIENCE, wire=True)] == [
         (Disposition.UNCONFIRMED, None)
@@ -287,25 +286,23 @@ def test_without_ami_and_the_wire_a_line_is_a_claim() -> None:
         (Transport.UDP, Disposition.COUNTED),
         (Transport.TLS, Disposition.UNCONFIRMED),
     ):
-        detector = Detector(AT_ONCE, several=frozenset(), corroborated=frozenset(), connections=Connected())
+        detector = Driven(AT_ONCE, several=frozenset(), corroborated=frozenset(), connections=Connected())
         told = event(EventKind.CHALLENGE_RESPONSE_FAILED, source=SECURITY, transport=transport)
-        judgement = detector.observe(told, 0.0)
-        assert judgement is not None
+        [judgement] = detector.observe(told, 0.0)
         assert (judgement.disposition, judgement.attempt.proof) == (standing, Proof.CLAIMED)
 
 
 def test_earlier_lines_count_with_the_connection_that_is_listed_later() -> None:
     """The first lines of a connection count as soon as the kernel lists it, which may be later."""
     connected = Connected()
-    detector = Detector(RULES, several=frozenset({"pbx"}), connections=connected)
+    detector = Driven(RULES, several=frozenset({"pbx"}), connections=connected)
     failed = EventKind.CHALLENGE_RESPONSE_FAILED
     told = event(failed, source=NOTICES, transport=Transport.UNKNOWN)
     lines = [evolve(told, session=b"%d" % number, forgeable=True) for number in range(GUESS.attempts)]
     for number, one in enumerate(lines[:-1]):
-        assert detector.observe(one, 0.002 * number) is None
+        assert detector.observe(one, 0.002 * number) == []
     connected.remotes.add((ip_address(SENDER), lines[0].remote.port))
-    last = detector.observe(lines[-1], 0.01)
-    judged = [*detector.take_further_judgements(), *([last] if last else [])]
+    judged = detector.observe(lines[-1], 0.01)
 
     assert len(judged) == GUESS.attempts
     assert [j.decision.subject for j in judged if j.decision] == [ip_network(SENDER)]
@@ -317,8 +314,7 @@ def test_a_tampered_event_of_tcp_needs_its_connection() -> None:
     for connected, proof in (((SENDER, 5062),), Proof.HANDSHAKE), ((), Proof.CLAIMED):
         detector = joining(AT_ONCE, *connected)
         told = event(EventKind.CHALLENGE_RESPONSE_FAILED, transport=Transport.TCP, tampered=True)
-        judgement = detector.observe(told, 0.0)
-        assert judgement is not None
+        [judgement] = detector.observe(told, 0.0)
         assert judgement.attempt.proof is proof
         assert (judgement.disposition is Disposition.COUNTED) is bool(connected)
 
@@ -332,9 +328,8 @@ def test_chan_sips_challenge_that_went_to_a_stranger_blames_who_asked(kind: Even
     detector = joining(AT_ONCE)
     sent = evolve(challenge(STRANGER), nonce=b"n", sender=ip_address(SENDER), service=Service.SIP)
     detector.observe_challenges([sent], 0.0, 0.0, "pbx")
-    judgement = detector.observe(event(kind, service=Service.SIP, address=STRANGER, challenge=b"n"), 0.0)
+    [judgement] = detector.observe(event(kind, service=Service.SIP, address=STRANGER, challenge=b"n"), 0.0)
 
-    assert judgement is not None
     assert (judgement.subject, judgement.disposition) == (ip_network(SENDER), Disposition.COUNTED)
     assert judgement.attempt.proof is Proof.CLAIMED
 
@@ -343,14 +338,14 @@ def test_chan_sips_challenges_back_no_line_of_pjsips() -> None:
     """chan_sip's challenges confirm no line of PJSIP, whichever address asked for them."""
     detector = joining(AT_ONCE)
     detector.observe_challenges([evolve(challenge(), service=Service.SIP)], 0.0, 0.0, "pbx")
-    assert detector.observe(line(), 0.0) is None
+    assert detector.observe(line(), 0.0) == []
     assert [j.disposition for j in detector.tick(PATIENCE, wire=True)] == [Disposition.FORGED]
 
 
 def test_chan_sips_event_without_a_line_is_listed() -> None:
     """An event of chan_sip that no line confirms is listed as unconfirmed."""
     detector = joining(AT_ONCE)
-    assert detector.observe(event(EventKind.INVALID_PASSWORD, service=Service.SIP), 0.0) is None
+    assert detector.observe(event(EventKind.INVALID_PASSWORD, service=Service.SIP), 0.0) == []
     assert [j.disposition for j in detector.tick(PATIENCE)] == [Disposition.UNCONFIRMED]
 
 
@@ -365,8 +360,7 @@ def test_lines_of_chan_sip_are_remembered_up_to_a_bound() -> None:
 def test_a_line_of_who_is_connected_counts_at_once() -> None:
     """A line counts at once with its TCP or TLS connection, which shows a handshake from that very port."""
     detector = joining(AT_ONCE, (SENDER, 5062))
-    judgement = detector.observe(port_line(), 0.0)
-    assert judgement is not None
+    [judgement] = detector.observe(port_line(), 0.0)
     assert judgement.decision is not None
     assert (judgement.attempt.proof, judgement.attempt.transport) == (Proof.HANDSHAKE, Transport.TCP)
 
@@ -386,7 +380,7 @@ def test_the_kernel_is_asked_of_nobody_whom_others_report() -> None:
             asked.append(remote)
             return True
 
-    detector = Detector(RULES, several=frozenset({"pbx"}), connections=Asked())
+    detector = Driven(RULES, several=frozenset({"pbx"}), connections=Asked())
     detector.observe(event(EventKind.CHALLENGE_RESPONSE_FAILED), 0.0)
     detector.observe(port_line(), 0.0)
     assert (detector.tick(PATIENCE, wire=True), asked) == ([], [])
@@ -396,12 +390,11 @@ def test_who_tries_ports_is_not_believed() -> None:
     """Connections confirm no line of an address that many lines name with ports that are not connected."""
     detector = joining(AT_ONCE, (STRANGER, 5062))
     for number in range(2 * UNBACKED):
-        assert detector.observe(port_line(STRANGER, 20_000 + number), 0.0) is None
+        assert detector.observe(port_line(STRANGER, 20_000 + number), 0.0) == []
     detector.tick(PATIENCE)
-    assert detector.observe(port_line(STRANGER), WITHIN - 0.1) is None
+    assert detector.observe(port_line(STRANGER), WITHIN - 0.1) == []
 
-    judgement = detector.observe(port_line(STRANGER), WITHIN + PATIENCE)
-    assert judgement is not None
+    *_, judgement = detector.observe(port_line(STRANGER), WITHIN + PATIENCE)
     assert judgement.decision is not None
 
 
@@ -409,11 +402,12 @@ def test_a_burst_over_many_ports_bans_nobody() -> None:
     """Each line that nothing confirms counts against its address as soon as it is read."""
     detector = joining((GUESS,), (STRANGER, 20_000))
     judged = [
-        detector.observe(port_line(STRANGER, port), 0.0)
+        one
         for port in range(19_900, 20_100)
         for _ in range(2 * GUESS.attempts)
+        for one in detector.observe(port_line(STRANGER, port), 0.0)
     ]
-    assert [judgement for judgement in judged if judgement] == []
+    assert judged == []
 
 
 def test_chan_sips_event_of_a_stream_counts_with_its_connection() -> None:
@@ -430,11 +424,10 @@ def test_chan_sips_event_of_a_stream_counts_with_its_connection() -> None:
             challenge=b"n",
             response=b"r",
         )
-        judgement = detector.observe(reported, 0.0)
-        assert (judgement is not None) is counts
-        if judgement is not None:
-            assert judgement.decision is not None
-            assert judgement.attempt.proof is Proof.HANDSHAKE
+        judged = detector.observe(reported, 0.0)
+        assert [(j.decision is not None, j.attempt.proof) for j in judged] == [
+            (True, Proof.HANDSHAKE)
+        ] * counts
 
 
 def test_a_nonce_that_chan_sip_repeats_for_a_stranger_proves_nobody() -> None:
@@ -452,9 +445,8 @@ def test_a_nonce_that_chan_sip_repeats_for_a_stranger_proves_nobody() -> None:
         guess = event(
             EventKind.INVALID_PASSWORD, service=Service.SIP, address=STRANGER, challenge=b"n", response=b"r"
         )
-        judgement = detector.observe(guess, 0.2)
+        [judgement] = detector.observe(guess, 0.2)
 
-        assert judgement is not None
         assert (str(judgement.attempt.address), judgement.attempt.proof) == (asked_by, Proof.CLAIMED)
 
 
@@ -466,9 +458,8 @@ def test_a_nonce_near_a_loss_of_the_wire_proves_nobody() -> None:
     detector = joining()
     detector.observe_challenges([challenge()], 0.0, 0.0, "pbx")
     detector.observe_loss(0.1)
-    judgement = detector.observe(event(EventKind.CHALLENGE_RESPONSE_FAILED, challenge=b"1/x"), 0.2)
+    [judgement] = detector.observe(event(EventKind.CHALLENGE_RESPONSE_FAILED, challenge=b"1/x"), 0.2)
 
-    assert judgement is not None
     assert judgement.attempt.proof is Proof.CLAIMED
 
 
@@ -478,8 +469,7 @@ def test_a_hang_up_frees_nobody() -> None:
     for _ in range(UNBACKED):
         detector.observe(port_line(port=1), 0.0)
     detector.tick(PATIENCE)
-    judgement = detector.observe(port_line(), PATIENCE)
-    assert judgement is not None
+    [judgement] = detector.observe(port_line(), PATIENCE)
     assert judgement.decision is not None
 
 
@@ -517,9 +507,8 @@ def test_only_what_the_wire_alone_saw_makes_a_suspect() -> None:
     """Only an attempt that the wire alone saw makes a suspect: AMI's events carry the nonce themselves."""
     detector = joining()
     (hidden,) = detector.observe_challenges([challenge(evasive=True)], 0.0, 0.0, "pbx")
-    reported = detector.observe(event(EventKind.INVALID_ACCOUNT_ID, session=b"other"), 0.0)
+    [reported] = detector.observe(event(EventKind.INVALID_ACCOUNT_ID, session=b"other"), 0.0)
     assert hidden.suspect
-    assert reported is not None
     assert not reported.suspect
 
 
@@ -547,8 +536,7 @@ def test_a_nonce_that_went_by_tcp_alone_proves_no_datagram() -> None:
     """A forged answer within a TCP stream must not make a forged datagram proven."""
     detector = joining()
     detector.observe_challenges([evolve(challenge(), nonce=b"n", transport=Transport.TCP)], 0.0, 0.0, "pbx")
-    judgement = detector.observe(event(EventKind.CHALLENGE_RESPONSE_FAILED, challenge=b"n"), 0.0)
-    assert judgement is not None
+    [judgement] = detector.observe(event(EventKind.CHALLENGE_RESPONSE_FAILED, challenge=b"n"), 0.0)
     assert judgement.attempt.proof is Proof.CLAIMED
 
 
@@ -557,12 +545,11 @@ def test_while_nothing_but_the_log_is_heard_its_lines_are_claims() -> None:
     detector = joining(AT_ONCE)
     told = event(EventKind.CHALLENGE_RESPONSE_FAILED, source=SECURITY)
     detector.tick(0.0, wire=False, listening=lambda _: None)
-    judgement = detector.observe(told, 0.0)
-    assert judgement is not None
+    [judgement] = detector.observe(told, 0.0)
     assert (judgement.disposition, judgement.attempt.proof) == (Disposition.COUNTED, Proof.CLAIMED)
 
     detector.tick(1.0, wire=False, listening=always)
-    assert detector.observe(evolve(told, session=b"another"), 1.0) is None
+    assert detector.observe(evolve(told, session=b"another"), 1.0) == []
 
 
 def test_chan_sips_refusal_is_a_guess_that_no_event_reports() -> None:
@@ -622,7 +609,7 @@ def test_a_phone_that_appears_where_guesses_failed_is_an_alarm(
     for number in range(failures):
         detector.observe(port_line(session=b"%d" % number), 1.0)
     detector.take_alarms()
-    detector.registered(Contact("pbx", Service.PJSIP, account, ip_address(SENDER)), 2.0)
+    detector.observe_contact(Contact("pbx", Service.PJSIP, account, ip_address(SENDER)), 2.0)
 
     assert [n.code for n in detector.take_alarms()] == ["password.guessed"] * alarms
 
@@ -665,6 +652,6 @@ def test_a_friend_within_a_banned_64_keeps_its_exemption() -> None:
 def test_a_line_that_waited_until_nothing_else_was_heard_is_a_claim() -> None:
     """A line that waited at the start is a claim once it is known that AMI and the wire are away."""
     detector = joining(AT_ONCE)
-    assert detector.observe(event(EventKind.CHALLENGE_RESPONSE_FAILED, source=SECURITY), 0.0) is None
+    assert detector.observe(event(EventKind.CHALLENGE_RESPONSE_FAILED, source=SECURITY), 0.0) == []
     (judgement,) = detector.tick(PATIENCE, wire=False, listening=lambda _: None)
     assert (judgement.disposition, judgement.attempt.proof) == (Disposition.COUNTED, Proof.CLAIMED)

@@ -8,13 +8,14 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 from attrs import evolve
+from tests.detect.driven import Driven
 from tests.detect.events import SENDER, Connected, attempt, event
 
-from ringfence.detect.detector import Detector
 from ringfence.detect.judgement import Counts, Disposition, Judgement, Watched
 from ringfence.detect.rules import RULES, Rule
 from ringfence.model import (
     Address,
+    AlarmChange,
     Attempt,
     AttemptKind,
     Challenge,
@@ -51,20 +52,20 @@ def attempt_of(words: str) -> tuple[float, Attempt]:
     return float(time), attempt(address, float(time), kind=kind, proof=proof, trusted=trusted)
 
 
-def play(detector: Detector, transcript: str) -> None:
+def play(detector: Driven, transcript: str) -> None:
     """Judge the attempts of a transcript and compare each judgement with its line."""
     lines = [" ".join(line.split()) for line in transcript.strip().splitlines()]
     played = []
     for line in lines:
         left, _, _ = line.partition(" -> ")
         time, one = attempt_of(left)
-        played.append(f"{left} -> {line_of(detector.judge(one, time))}")
+        played.append(f"{left} -> {line_of(detector.judged(one, time))}")
     assert played == lines
 
 
 def test_the_fifth_guess_within_ten_minutes_is_a_ban() -> None:
     """Five guesses are a ban of the address, with all five as evidence; the sixth begins again."""
-    detector = Detector(RULES)
+    detector = Driven(RULES)
     play(
         detector,
         """
@@ -83,7 +84,7 @@ def test_the_fifth_guess_within_ten_minutes_is_a_ban() -> None:
 def test_the_window_slides() -> None:
     """An attempt counts for less than 600 s, so four in any 600 s never lead to a ban."""
     play(
-        Detector(RULES),
+        Driven(RULES),
         """
             0 192.0.2.7 -> counted
           150 192.0.2.7 -> counted
@@ -98,7 +99,7 @@ def test_the_window_slides() -> None:
 
 def test_who_is_held_is_late_and_counts_anew_afterwards() -> None:
     """An attempt of a banned subject is late; after the ban or an unban the count begins again."""
-    detector = Detector((evolve(GUESS, attempts=2),))
+    detector = Driven((evolve(GUESS, attempts=2),))
     play(detector, "0 192.0.2.7 -> counted")
     detector.record_ban(ip_network("192.0.2.7/32"), 10.0)
     play(
@@ -121,7 +122,7 @@ def test_who_is_held_is_late_and_counts_anew_afterwards() -> None:
 
 def test_those_never_banned_are_not_counted() -> None:
     """Exempt networks are judged first, whether banned or not."""
-    detector = Detector((evolve(GUESS, attempts=1),), OWN)
+    detector = Driven((evolve(GUESS, attempts=1),), exempt=OWN)
     detector.record_ban(ip_network("192.0.2.128/32"), 10.0)
     play(
         detector,
@@ -137,7 +138,7 @@ def test_those_never_banned_are_not_counted() -> None:
 
 def test_a_change_of_those_never_banned_holds_from_then_on() -> None:
     """The exempt set may be replaced while the detector runs."""
-    detector = Detector((evolve(GUESS, attempts=1),))
+    detector = Driven((evolve(GUESS, attempts=1),))
     detector.exempt = OWN
     play(detector, "0 192.0.2.200 -> exempt")
     detector.exempt = NetworkSet()
@@ -147,7 +148,7 @@ def test_a_change_of_those_never_banned_holds_from_then_on() -> None:
 def test_the_subject_of_ipv6_is_its_64_except_beside_an_own_address() -> None:
     """A /64 is one subject, unless an exempt address is in it: then each address is a subject of its own."""
     play(
-        Detector((evolve(GUESS, attempts=3),), OWN),
+        Driven((evolve(GUESS, attempts=3),), exempt=OWN),
         """
           0 2001:db8::1      -> counted
           0 2001:db8::2      -> counted
@@ -162,7 +163,7 @@ def test_the_subject_of_ipv6_is_its_64_except_beside_an_own_address() -> None:
 
 def test_what_may_be_a_strangers_is_unconfirmed() -> None:
     """Untrusted attempts are listed separately, ban nothing, and add nothing to trusted ones."""
-    detector = Detector((evolve(GUESS, attempts=2),))
+    detector = Driven((evolve(GUESS, attempts=2),))
     play(
         detector,
         """
@@ -190,7 +191,7 @@ def test_what_may_be_a_strangers_is_unconfirmed() -> None:
 
 def test_guess_counts_neither_probes_nor_the_manager() -> None:
     """Each rule counts its own kinds, and an attempt that no rule counts is judged so, trusted or not."""
-    detector = Detector((evolve(GUESS, attempts=1),))
+    detector = Driven((evolve(GUESS, attempts=1),))
     play(
         detector,
         """
@@ -206,7 +207,7 @@ def test_guess_counts_neither_probes_nor_the_manager() -> None:
 def test_the_first_rule_that_is_full_decides_and_all_begin_anew() -> None:
     """An attempt counts under every rule of its kind, and one ban ends the counting of all."""
     play(
-        Detector((PROBE, BOTH)),
+        Driven((PROBE, BOTH)),
         """
           0 192.0.2.7       -> counted
           1 192.0.2.7 probe -> counted
@@ -220,7 +221,7 @@ def test_the_first_rule_that_is_full_decides_and_all_begin_anew() -> None:
 
 def test_new_rules_look_at_what_was_done_already() -> None:
     """New lengths, numbers or windows keep earlier attempts; attempts that led to a ban stay consumed."""
-    detector = Detector((evolve(GUESS, attempts=2), PROBE))
+    detector = Driven((evolve(GUESS, attempts=2), PROBE))
     play(detector, "0 192.0.2.7 -> counted")
     play(detector, "0 192.0.2.7 probe -> counted")
     detector.configure((evolve(GUESS, attempts=2, ban=(1.0,)), evolve(PROBE, attempts=3)))
@@ -236,25 +237,23 @@ def test_new_rules_look_at_what_was_done_already() -> None:
 
 def test_events_become_judgements_where_they_tell_of_an_attempt() -> None:
     """The fold comes before the rules: a challenge alone is nothing, and a failure is one attempt."""
-    detector = Detector(RULES)
-    assert detector.observe(event(EventKind.CHALLENGE_SENT), 0.0) is None
-    judgement = detector.observe(event(EventKind.CHALLENGE_RESPONSE_FAILED), 0.0)
-    assert judgement is not None
+    detector = Driven(RULES)
+    assert detector.observe(event(EventKind.CHALLENGE_SENT), 0.0) == []
+    [judgement] = detector.observe(event(EventKind.CHALLENGE_RESPONSE_FAILED), 0.0)
     assert (judgement.attempt.address, judgement.disposition) == (attempt().address, Disposition.COUNTED)
 
 
 def test_with_ami_alone_chan_sip_is_unconfirmed_at_once() -> None:
     """With AMI alone, an event of chan_sip is unconfirmed at once, since no other source can confirm it."""
-    judgement = Detector(RULES).observe(event(EventKind.INVALID_PASSWORD, service=Service.SIP), 0.0)
-    assert judgement is not None
+    [judgement] = Driven(RULES).observe(event(EventKind.INVALID_PASSWORD, service=Service.SIP), 0.0)
     assert judgement.disposition is Disposition.UNCONFIRMED
 
 
 def test_what_is_forgotten_for_want_of_room_is_counted() -> None:
     """Evicted subjects of the windows and keys of the fold are counted in one number."""
-    detector = Detector(RULES, max_attempts=2)
+    detector = Driven(RULES, max_attempts=2)
     for number in range(5):
-        detector.judge(attempt(f"192.0.2.{number}"), 0.0)
+        detector.judged(attempt(f"192.0.2.{number}"), 0.0)
     assert (detector.evicted, detector.remembered) == (3, 2)
     for number in range(1025):
         detector.observe(event(EventKind.CHALLENGE_SENT, service=Service.SIP, session=b"%d" % number), 0.0)
@@ -263,10 +262,10 @@ def test_what_is_forgotten_for_want_of_room_is_counted() -> None:
 
 def test_the_watched_are_those_nearest_to_a_ban() -> None:
     """``watched`` returns at most the requested number, nearest first, without those whose window is over."""
-    detector = Detector((GUESS,))
+    detector = Driven((GUESS,))
     for number in range(30):
         for _ in range(1 + (number < 2)):
-            detector.judge(attempt(f"192.0.2.{number}", float(number)), float(number))
+            detector.judged(attempt(f"192.0.2.{number}", float(number)), float(number))
     watched = detector.watched(30.0, most=3)
     assert [(str(one.subject), len(one.attempts)) for one in watched] == [
         ("192.0.2.1/32", 2),
@@ -279,7 +278,7 @@ def test_the_watched_are_those_nearest_to_a_ban() -> None:
 
 def test_a_subject_can_be_forgotten() -> None:
     """``forget`` clears all windows of a subject and does not end its ban."""
-    detector = Detector((evolve(GUESS, attempts=2),))
+    detector = Driven((evolve(GUESS, attempts=2),))
     play(detector, f"0 {SENDER} -> counted")
     detector.forget(ip_network(SENDER))
     play(detector, f"0 {SENDER} -> counted")
@@ -290,7 +289,7 @@ def test_a_subject_can_be_forgotten() -> None:
 
 def test_who_keeps_the_bans_says_who_is_late() -> None:
     """Attempts of a banned subject count nothing for as long as ``banned`` reports the ban."""
-    detector = Detector((evolve(GUESS, attempts=2),))
+    detector = Driven((evolve(GUESS, attempts=2),))
     banned = {ip_network("192.0.2.7/32"), ip_network("2001:db8::/64")}
     detector.banned = lambda network, scope: network in banned and scope is Scope.FULL
     play(
@@ -313,39 +312,37 @@ def test_who_keeps_the_bans_says_who_is_late() -> None:
 
 def test_what_proves_a_session_and_is_an_attempt_itself_loses_no_ban() -> None:
     """An answer that proves earlier claims and is an attempt itself completes the ban."""
-    detector = Detector(RULES)
+    detector = Driven(RULES)
     here = ip_address("198.18.0.1")
     address = ip_address(SENDER)
     probes = [event(EventKind.INVALID_ACCOUNT_ID, session=b"s", account="a") for _ in range(5)]
-    told = [detector.observe(probe, float(number)) for number, probe in enumerate(probes)]
-    assert [judged.decision for judged in told if judged is not None] == [None] * 4
+    told = [one for number, probe in enumerate(probes) for one in detector.observe(probe, float(number))]
+    assert [judged.decision for judged in told] == [None] * 4
     detector.observe_challenges([Challenge(address, 5062, here, 5060, b"s", b"n", address)], 4.0, 4.0, "pbx")
-    answers = [
-        detector.observe(
-            event(EventKind.CHALLENGE_RESPONSE_FAILED, session=b"s", challenge=b"n"), 5.0 + number
-        )
-        for number in range(5)
-    ]
-    banned = [judged.decision for judged in answers if judged is not None and judged.decision is not None]
+    answer = event(EventKind.CHALLENGE_RESPONSE_FAILED, session=b"s", challenge=b"n")
+    answers = [one for number in range(5) for one in detector.observe(answer, 5.0 + number)]
+    banned = [judged.decision for judged in answers if judged.decision is not None]
     assert [(decision.rule.name, decision.scope) for decision in banned][:1] == [("guess", Scope.FULL)]
 
 
 def test_a_distributed_attack_is_over_where_other_rules_come() -> None:
     """New rules clear the alarm of a distributed attack, and its count begins again."""
-    detector = Detector(RULES)
+    detector = Driven(RULES)
     for number in range(8):
-        detector.judge(attempt(f"198.51.{number}.1", proof=Proof.NONCE), 0.0)
-    detector.take_alarms()
-    detector.configure((GUESS,))
-    [notice] = detector.take_alarms()
-    assert (notice.code, notice.cleared) == ("attack.distributed", True)
+        detector.judged(attempt(f"198.51.{number}.1", proof=Proof.NONCE), 0.0)
+    [cleared] = detector.configure((GUESS,))
+    assert isinstance(cleared, AlarmChange)
+    assert (cleared.code, cleared.cleared) == ("attack.distributed", True)
 
 
 GUESSER, NAMED, HERE = ip_address("198.51.100.9"), ip_address(SENDER), ip_address("198.18.0.1")
 
 
-def in_anothers_name(detector: Detector, number: int, *receivers: Address) -> None:
-    """Guess with the source of NAMED forged, and a Via that has the challenge sent elsewhere."""
+def in_anothers_name(detector: Driven, number: int, *receivers: Address) -> list[Judgement]:
+    """Guess with the source of NAMED forged, and a Via that has the challenge sent elsewhere.
+
+    Return the judgements on the answer to the challenge.
+    """
     session, nonce = b"s%d" % number, b"n%d" % number
     detector.observe(event(EventKind.INVALID_ACCOUNT_ID, session=session), float(number))
     detector.observe_challenges(
@@ -355,15 +352,14 @@ def in_anothers_name(detector: Detector, number: int, *receivers: Address) -> No
         "pbx",
     )
     answer = event(EventKind.CHALLENGE_RESPONSE_FAILED, number + 0.2, session=session, challenge=nonce)
-    detector.observe(answer, number + 0.2)
+    return detector.observe(answer, number + 0.2)
 
 
 def test_who_guesses_in_anothers_name_is_kept_from_the_answers() -> None:
     """The fifth guess is a narrow ban of the only receiver of the nonces, which alone knows them."""
-    detector = Detector(RULES, several=frozenset({"pbx"}), connections=Connected())
-    for number in range(5):
-        in_anothers_name(detector, number, GUESSER)
-    banned = [judged.decision for judged in detector.take_further_judgements() if judged.decision is not None]
+    detector = Driven(RULES, several=frozenset({"pbx"}), connections=Connected())
+    judged = [one for number in range(5) for one in in_anothers_name(detector, number, GUESSER)]
+    banned = [one.decision for one in judged if one.decision is not None]
     assert [(str(one.subject), one.scope) for one in banned] == [("198.51.100.9/32", Scope.SIP_UDP)]
     assert {attempt.forged_address for attempt in banned[0].attempts} == {NAMED}
 
@@ -374,15 +370,14 @@ def test_a_header_blames_nobody_whom_it_has_a_challenge_sent_to(receivers: tuple
 
     The guesser may have the same nonce by TLS, which no event may report, or by UDP too.
     """
-    detector = Detector(RULES, several=frozenset({"pbx"}), connections=Connected((str(NAMED), 5061)))
-    for number in range(20):
-        in_anothers_name(detector, number, *receivers)
-    assert str(GUESSER) not in {str(judged.attempt.address) for judged in detector.take_further_judgements()}
+    detector = Driven(RULES, several=frozenset({"pbx"}), connections=Connected((str(NAMED), 5061)))
+    judged = [one for number in range(20) for one in in_anothers_name(detector, number, *receivers)]
+    assert str(GUESSER) not in {str(one.attempt.address) for one in judged}
 
 
 def test_a_success_in_anothers_name_makes_no_friend() -> None:
     """A right password makes no friend while challenges that its address asked for went elsewhere."""
-    detector = Detector(RULES, several=frozenset({"pbx"}))
+    detector = Driven(RULES, several=frozenset({"pbx"}))
     right = evolve(event(EventKind.SUCCESSFUL_AUTH, 1.0), password=True)
     in_anothers_name(detector, 0, GUESSER)
     detector.observe(right, 1.0)
@@ -393,7 +388,7 @@ def test_a_success_in_anothers_name_makes_no_friend() -> None:
 
 def test_proofs_of_several_lose_no_ban() -> None:
     """Proofs that the wire shows at once can complete a ban for more than one address."""
-    detector = Detector(RULES, several=frozenset({"pbx"}))
+    detector = Driven(RULES, several=frozenset({"pbx"}))
     detector.observe_challenges([], 0.0, 0.0, "pbx")
     addresses = [ip_address(f"192.0.2.{last}") for last in (1, 2)]
     challenges = []
@@ -417,10 +412,10 @@ def test_proofs_of_several_lose_no_ban() -> None:
 )
 def test_a_login_is_suspicious_only_after_failures_of_the_same_address(guesser: str, phone: str) -> None:
     """Only guesses of the same address make a login suspicious, not those of its /24 or /64."""
-    detector = Detector(RULES)
+    detector = Driven(RULES)
     detector.observe_challenges([], 0.0, 0.0, "pbx")
     for number in range(4):
-        detector.judge(attempt(guesser, proof=Proof.NONCE), float(number))
+        detector.judged(attempt(guesser, proof=Proof.NONCE), float(number))
     right = evolve(event(EventKind.SUCCESSFUL_AUTH, address=phone, account="204"), password=True)
     detector.observe(right, 10.0)
     assert detector.take_alarms() == []
@@ -444,10 +439,10 @@ def test_a_login_is_not_suspicious_after(
     age: float, kind: AttemptKind, proof: Proof, *, trusted: bool
 ) -> None:
     """Only proven, confirmed guesses of the last hour count against a login."""
-    detector = Detector(RULES)
+    detector = Driven(RULES)
     detector.observe_challenges([], 0.0, 0.0, "pbx")
     for _ in range(4):
-        detector.judge(attempt(proof=proof, kind=kind, trusted=trusted), 0.0)
+        detector.judged(attempt(proof=proof, kind=kind, trusted=trusted), 0.0)
     detector.take_alarms()
     detector.observe(evolve(event(EventKind.SUCCESSFUL_AUTH, account="204"), password=True), age)
     assert detector.take_alarms() == []

@@ -9,9 +9,9 @@ from ipaddress import ip_address
 
 import pytest
 from attrs import evolve
+from tests.detect.driven import Driven
 from tests.detect.events import attempt
 
-from ringfence.detect.detector import Detector
 from ringfence.detect.friends import Friends
 from ringfence.detect.judgement import Disposition
 from ringfence.detect.rules import RULES, Claimed
@@ -30,14 +30,14 @@ def made(address: str, what: str, account: str, time: float = 0.0) -> Attempt:
     return evolve(told, event=EventKind.INVALID_ACCOUNT_ID if unknown else told.event)
 
 
-def play(detector: Detector, transcript: str) -> None:
+def play(detector: Driven, transcript: str) -> None:
     """Judge the attempts of a transcript and compare the decisions."""
     lines = [" ".join(line.split()) for line in transcript.strip().splitlines()]
     played = []
     for line in lines:
         left = line.partition(" -> ")[0]
         time, address, what, account = left.split()
-        decision = detector.judge(made(address, what, account, float(time)), float(time)).decision
+        decision = detector.judged(made(address, what, account, float(time)), float(time)).decision
         follows = f"{decision.rule.name} {decision.subject} {decision.scope}" if decision else "-"
         if decision is not None and decision.seconds is not None:
             detector.record_ban(decision.subject, float(time) + decision.seconds, decision.scope)
@@ -47,12 +47,12 @@ def play(detector: Detector, transcript: str) -> None:
 
 def friendly(
     *accounts: str, tie: FriendReason = FriendReason.AUTHENTICATED, claimed: Claimed | None = None
-) -> Detector:
+) -> Driven:
     """Return a detector that knows phones at 192.0.2.7."""
     friends = Friends()
     for account in accounts:
         friends.add(Friend("pbx", ip_address("192.0.2.7"), account, tie, 0.0, 0.0, 1e9))
-    return Detector(RULES, friends=friends, claimed=claimed)
+    return Driven(RULES, friends=friends, claimed=claimed)
 
 
 def test_claimed_guesses_are_a_narrow_ban_and_proven_ones_a_full_one() -> None:
@@ -61,7 +61,7 @@ def test_claimed_guesses_are_a_narrow_ban_and_proven_ones_a_full_one() -> None:
     An address that is proven during its narrow ban is banned in full.
     """
     play(
-        Detector(RULES),
+        Driven(RULES),
         """
         0 192.0.2.7 guess? a -> -
         1 192.0.2.7 guess? a -> -
@@ -80,7 +80,7 @@ def test_claimed_guesses_are_a_narrow_ban_and_proven_ones_a_full_one() -> None:
 def test_the_last_of_a_full_bans_attempts_may_be_claimed() -> None:
     """One claimed attempt of a full ban is allowed, as the last request has no answer yet; two are not."""
     play(
-        Detector(RULES),
+        Driven(RULES),
         """
         0 192.0.2.7 guess  a -> -
         1 192.0.2.7 guess  a -> -
@@ -95,7 +95,7 @@ def test_the_last_of_a_full_bans_attempts_may_be_claimed() -> None:
 def test_three_unknown_accounts_are_an_enumeration() -> None:
     """Three different accounts that do not exist are an enumeration; a repeated one is a guess at most."""
     play(
-        Detector(RULES),
+        Driven(RULES),
         """
         0 192.0.2.7 unknown a -> -
         1 192.0.2.7 unknown a -> -
@@ -111,13 +111,13 @@ def test_three_unknown_accounts_are_an_enumeration() -> None:
 def test_twenty_in_a_day_are_slow() -> None:
     """Twenty attempts in a day are slow, although they are too rare for any other rule."""
     lines = [f"{n * 4000} 192.0.2.7 guess a -> -" for n in range(19)]
-    play(Detector(RULES), "\n".join([*lines, "76000 192.0.2.7 guess a -> slow 192.0.2.7/32 full"]))
+    play(Driven(RULES), "\n".join([*lines, "76000 192.0.2.7 guess a -> slow 192.0.2.7/32 full"]))
 
 
 def test_three_probes_in_an_hour_and_three_manager_logins() -> None:
     """Three probes in an hour, or three manager logins, are a ban, each of their own kind alone."""
     play(
-        Detector(RULES),
+        Driven(RULES),
         """
         0    192.0.2.7 probe   900 -> -
         0    192.0.2.8 manager adm -> -
@@ -132,7 +132,7 @@ def test_three_probes_in_an_hour_and_three_manager_logins() -> None:
 def test_a_decoy_is_a_ban_at_once_where_it_is_proven() -> None:
     """One proven attempt at a decoy is a ban; a single claimed datagram bans nothing here either."""
     play(
-        Detector(DECOYS),
+        Driven(DECOYS),
         """
         0 192.0.2.7 guess    100 -> decoy 192.0.2.7/32 full
         0 192.0.2.8 unknown? 100 -> -
@@ -151,9 +151,9 @@ def test_a_decoy_is_a_ban_at_once_where_it_is_proven() -> None:
 )
 def test_who_rotates_over_a_network_has_it_banned(addresses: list[str], network: str) -> None:
     """The twentieth attempt bans the network, after four by each address; the attempts are the evidence."""
-    detector = Detector(RULES)
+    detector = Driven(RULES)
     decisions = [
-        detector.judge(made(address, "guess", "a"), float(number)).decision
+        detector.judged(made(address, "guess", "a"), float(number)).decision
         for number in range(4)
         for address in addresses
     ]
@@ -166,9 +166,9 @@ def test_who_rotates_over_a_network_has_it_banned(addresses: list[str], network:
 
 def test_claimed_attempts_ban_no_network() -> None:
     """Claimed attempts ban no network, so a forger of its addresses does not have it banned."""
-    detector = Detector(RULES)
+    detector = Driven(RULES)
     for number in range(100):
-        judged = detector.judge(made(f"192.0.2.{number}", "guess?", "a"), 0.0)
+        judged = detector.judged(made(f"192.0.2.{number}", "guess?", "a"), 0.0)
         assert judged.decision is None
 
 
@@ -180,12 +180,12 @@ def test_where_a_friend_lives_each_neighbour_is_banned_for_himself() -> None:
     detector = friendly("204")
     for number in range(20):
         guess = made(f"192.0.2.{100 + number}", "guess", f"a{number}")
-        assert detector.judge(guess, 0.0).decision is None
-    again = detector.judge(made("192.0.2.100", "guess", "b"), 1.0).decision
+        assert detector.judged(guess, 0.0).decision is None
+    again = detector.judged(made("192.0.2.100", "guess", "b"), 1.0).decision
     assert again is not None
     assert (again.rule.name, str(again.subject)) == ("prefix", "192.0.2.100/32")
-    assert detector.judge(made("192.0.2.200", "guess", "b"), 1.0).decision is None
-    assert detector.judge(made("192.0.2.7", "guess", "204"), 1.0).decision is None
+    assert detector.judged(made("192.0.2.200", "guess", "b"), 1.0).decision is None
+    assert detector.judged(made("192.0.2.7", "guess", "204"), 1.0).decision is None
 
 
 def test_the_neighbours_in_a_friends_64_are_one() -> None:
@@ -197,17 +197,17 @@ def test_the_neighbours_in_a_friends_64_are_one() -> None:
     detector.friends.add(
         Friend("pbx", ip_address("2001:db8::7"), "204", FriendReason.REACHABLE, 0.0, 0.0, 1e9)
     )
-    judged = [detector.judge(made(f"2001:db8::{number}", "guess", "a"), 0.0) for number in range(100, 105)]
+    judged = [detector.judged(made(f"2001:db8::{number}", "guess", "a"), 0.0) for number in range(100, 105)]
     assert [str(j.decision.subject) for j in judged if j.decision] == ["2001:db8::/64"]
     detector.record_ban(judged[-1].subject, 100.0)
-    assert detector.judge(made("2001:db8::7", "guess", "204"), 0.0).disposition is Disposition.FRIEND
+    assert detector.judged(made("2001:db8::7", "guess", "204"), 0.0).disposition is Disposition.FRIEND
 
 
 def test_two_addresses_are_no_rotation() -> None:
     """Two addresses are no rotation, as three of a network must take part."""
-    detector = Detector(RULES)
+    detector = Driven(RULES)
     for number in range(8):
-        assert detector.judge(made(f"198.51.100.{number % 2}", "guess", "a"), 0.0).decision is None
+        assert detector.judged(made(f"198.51.100.{number % 2}", "guess", "a"), 0.0).decision is None
 
 
 def test_an_account_under_distributed_attack_takes_two_failures_of_a_stranger() -> None:
@@ -215,9 +215,9 @@ def test_an_account_under_distributed_attack_takes_two_failures_of_a_stranger() 
 
     The attack raises one alarm, which clears when the attack is over.
     """
-    detector = Detector(RULES)
+    detector = Driven(RULES)
     for number in range(8):
-        assert detector.judge(made(f"198.51.{number}.1", "guess", "204"), 0.0).decision is None
+        assert detector.judged(made(f"198.51.{number}.1", "guess", "204"), 0.0).decision is None
     assert [(n.code, n.subject) for n in detector.take_alarms()] == [("attack.distributed", "204 of pbx")]
     play(
         detector,
@@ -237,9 +237,9 @@ def test_an_account_under_distributed_attack_takes_two_failures_of_a_stranger() 
 
 def test_an_account_that_does_not_exist_is_not_under_distributed_attack() -> None:
     """An account that does not exist is not under distributed attack, because every scanner tries 100."""
-    detector = Detector(RULES)
+    detector = Driven(RULES)
     for number in range(20):
-        detector.judge(made(f"198.51.{number}.1", "unknown", "100"), 0.0)
+        detector.judged(made(f"198.51.{number}.1", "unknown", "100"), 0.0)
     assert detector.take_alarms() == []
 
 
@@ -248,7 +248,7 @@ def test_a_friends_broken_phone_bans_nobody() -> None:
     detector = friendly("204")
     for number in range(2_000):
         for account in ("204", "777"):
-            judged = detector.judge(made("192.0.2.7", "guess", account, number * 5.0), number * 5.0)
+            judged = detector.judged(made("192.0.2.7", "guess", account, number * 5.0), number * 5.0)
             assert (judged.decision, judged.disposition) == (None, Disposition.FRIEND)
     assert {(n.code, n.subject) for n in detector.take_alarms()} == {
         ("phone.broken", "204 at 192.0.2.7"),
@@ -263,7 +263,7 @@ def test_how_near_a_friend_is_names_the_window_of_the_nearer_number() -> None:
     """
     detector = friendly("204")
     for _ in range(10):
-        detector.judge(made("192.0.2.7", "guess", "777"), 0.0)
+        detector.judged(made("192.0.2.7", "guess", "777"), 0.0)
 
     for now, number, window in ((1.0, 30, 15.0), (60.0, 180, 600.0)):
         counts = detector.summary_of(ip_address("192.0.2.7"), now).counts
@@ -275,10 +275,10 @@ def test_a_friend_that_tries_many_accounts_is_banned() -> None:
     """A friend is banned for the twentieth account that never worked there; its own accounts do not count."""
     detector = friendly("204", "205")
     for number in range(19):
-        assert detector.judge(made("192.0.2.7", "guess", f"x{number}"), float(number)).decision is None
-    assert detector.judge(made("192.0.2.7", "guess", "205"), 20.0).decision is None
-    assert detector.judge(made("192.0.2.7", "guess", "x3"), 20.0).decision is None
-    decision = detector.judge(made("192.0.2.7", "unknown", "x19"), 21.0).decision
+        assert detector.judged(made("192.0.2.7", "guess", f"x{number}"), float(number)).decision is None
+    assert detector.judged(made("192.0.2.7", "guess", "205"), 20.0).decision is None
+    assert detector.judged(made("192.0.2.7", "guess", "x3"), 20.0).decision is None
+    decision = detector.judged(made("192.0.2.7", "unknown", "x19"), 21.0).decision
     assert decision is not None
     assert decision.rule.name == "enumeration"
 
@@ -291,8 +291,8 @@ def test_a_friend_that_guesses_elsewhere_at_full_speed_is_banned(number: int, ev
     """
     detector = friendly("204")
     for index in range(number - 1):
-        assert detector.judge(made("192.0.2.7", "guess", "205"), index * every).decision is None
-    decision = detector.judge(made("192.0.2.7", "guess", "205"), (number - 1) * every).decision
+        assert detector.judged(made("192.0.2.7", "guess", "205"), index * every).decision is None
+    decision = detector.judged(made("192.0.2.7", "guess", "205"), (number - 1) * every).decision
     assert decision is not None
     assert decision.rule.name == "guess"
 
@@ -302,24 +302,24 @@ def test_a_broken_phone_is_never_banned(account: str, every: float) -> None:
     """A phone is not banned on its own account at any speed, nor a new one every five seconds for hours."""
     detector = friendly("204")
     for number in range(3_000):
-        assert detector.judge(made("192.0.2.7", "guess", account), number * every).decision is None
+        assert detector.judged(made("192.0.2.7", "guess", account), number * every).decision is None
 
 
 def test_a_trunk_is_never_banned() -> None:
     """A trunk is never banned, whatever fails there, and however fast."""
     detector = friendly("204", tie=FriendReason.TRUNK)
     for number in range(1_000):
-        assert detector.judge(made("192.0.2.7", "guess", f"x{number}"), number * 0.01).decision is None
+        assert detector.judged(made("192.0.2.7", "guess", f"x{number}"), number * 0.01).decision is None
 
 
 def test_an_account_that_pjsip_does_not_have_is_no_account() -> None:
     """PJSIP's ``<unknown>`` is no account, so addresses that fail on it do not attack one together."""
-    detector = Detector(RULES)
+    detector = Driven(RULES)
     for number in range(20):
-        detector.judge(made(f"198.51.{number}.1", "guess", "<unknown>"), 0.0)
+        detector.judged(made(f"198.51.{number}.1", "guess", "<unknown>"), 0.0)
     assert detector.take_alarms() == []
     for number in range(3):
-        assert detector.judge(made("203.0.113.7", "unknown", "<unknown>"), float(number)).decision is None
+        assert detector.judged(made("203.0.113.7", "unknown", "<unknown>"), float(number)).decision is None
 
 
 def test_who_comes_back_claiming_is_banned_for_a_day() -> None:
@@ -331,26 +331,26 @@ def test_who_comes_back_claiming_is_banned_for_a_day() -> None:
     found = []
     for number in range(20):
         now = number * 600.0
-        judged = detector.judge(made("198.51.100.7", "guess?", "a"), now)
+        judged = detector.judged(made("198.51.100.7", "guess?", "a"), now)
         if judged.decision is not None:
             found.append(judged.decision)
     assert [(one.rule.name, one.scope, one.seconds) for one in found] == [("slow", Scope.SIP_UDP, 86_400.0)]
-    assert detector.judge(made("198.51.100.7", "guess?", "a"), 12_600.0).decision is None
+    assert detector.judged(made("198.51.100.7", "guess?", "a"), 12_600.0).decision is None
 
 
 def test_what_claims_to_be_a_friends_bans_nobody() -> None:
     """Claimed attempts in a friend's name ban nothing, whatever their kind and number."""
     detector = friendly("204")
     for number in range(1_000):
-        assert detector.judge(made("192.0.2.7", "unknown?", f"x{number}"), number * 0.01).decision is None
+        assert detector.judged(made("192.0.2.7", "unknown?", f"x{number}"), number * 0.01).decision is None
 
 
 def test_a_phones_word_is_no_proof() -> None:
     """A contact that only claims its address is exempt from claims, not from proven attempts."""
     detector = friendly("204", tie=FriendReason.REGISTERED)
     for number in range(20):
-        assert detector.judge(made("192.0.2.7", "guess?", "a"), float(number)).decision is None
-    decisions = [detector.judge(made("192.0.2.7", "guess", "a"), 20.0 + n).decision for n in range(5)]
+        assert detector.judged(made("192.0.2.7", "guess?", "a"), float(number)).decision is None
+    decisions = [detector.judged(made("192.0.2.7", "guess", "a"), 20.0 + n).decision for n in range(5)]
     assert [decision is not None for decision in decisions] == [False] * 4 + [True]
 
 
@@ -360,7 +360,7 @@ def test_so_many_claimed_bans_a_minute() -> None:
     banned = 0
     for number in range(50):
         for _ in range(6):
-            judged = detector.judge(made(f"198.51.100.{number}", "guess?", "a"), number * 0.1)
+            judged = detector.judged(made(f"198.51.100.{number}", "guess?", "a"), number * 0.1)
             if judged.decision is not None:
                 detector.record_ban(judged.decision.subject, 600.0, judged.decision.scope)
                 banned += 1
@@ -373,16 +373,16 @@ def test_so_many_claimed_bans_a_minute() -> None:
 def test_a_rule_that_is_off_does_nothing() -> None:
     """A disabled rule does nothing, and makes no other rule stricter."""
     rules = tuple(evolve(rule, enabled=rule.name != "guess") for rule in RULES)
-    detector = Detector(rules)
+    detector = Driven(rules)
     for number in range(19):
-        assert detector.judge(made("192.0.2.7", "guess", "a"), float(number)).decision is None
+        assert detector.judged(made("192.0.2.7", "guess", "a"), float(number)).decision is None
 
 
 def test_how_near_each_rule_is_can_be_asked() -> None:
     """The summary shows each rule's count, its proven part, and when the first attempt leaves the window."""
-    detector = Detector(RULES)
+    detector = Driven(RULES)
     for number, what in enumerate(("guess", "guess?", "probe")):
-        detector.judge(made("192.0.2.7", what, "a", float(number)), float(number))
+        detector.judged(made("192.0.2.7", what, "a", float(number)), float(number))
     story = detector.summary_of(ip_address("192.0.2.7"), 3.0)
     counts = {c.rule.name: (c.have, c.number, c.proven, c.ends) for c in story.counts}
     assert counts["guess"] == (2, 5, 1, 600.0)
@@ -398,7 +398,7 @@ def test_a_friends_counts_are_those_for_friends() -> None:
     """A friend's summary shows the counts and numbers that apply to friends."""
     detector = friendly("204")
     for account in ("204", "x1", "x2"):
-        detector.judge(made("192.0.2.7", "guess", account), 0.0)
+        detector.judged(made("192.0.2.7", "guess", account), 0.0)
     counts = {
         c.rule.name: (c.have, c.number) for c in detector.summary_of(ip_address("192.0.2.7"), 1.0).counts
     }
@@ -408,12 +408,12 @@ def test_a_friends_counts_are_those_for_friends() -> None:
 def test_who_is_passed_over_and_goes_on_is_banned_all_the_same() -> None:
     """A guesser that was refused a claimed ban is banned if it persists, whatever a forger does."""
     detector = friendly("204", claimed=Claimed(per_minute=1))
-    first = [detector.judge(made("198.51.100.1", "guess?", "a"), 0.0).decision for _ in range(5)]
+    first = [detector.judged(made("198.51.100.1", "guess?", "a"), 0.0).decision for _ in range(5)]
     assert first[-1] is not None
     banned_after = next(
         number
         for number in range(1, 100)
-        if detector.judge(made("203.0.113.1", "guess?", "a"), number * 0.5).decision is not None
+        if detector.judged(made("203.0.113.1", "guess?", "a"), number * 0.5).decision is not None
     )
     assert banned_after == 25  # ten seconds after the fifth, with more than twenty made
 
@@ -426,7 +426,7 @@ def test_a_claimed_attempt_of_a_friend_decides_and_forgets_nothing() -> None:
     detector = friendly("204")
     for number in range(25):
         what = "guess?" if number == 19 else "guess"
-        judged = detector.judge(made("192.0.2.7", what, f"x{number}"), float(number))
+        judged = detector.judged(made("192.0.2.7", what, f"x{number}"), float(number))
         assert (judged.decision is None) == (number != 20)
         if judged.decision is not None:
             break
@@ -436,11 +436,11 @@ def test_outage_mode_exempts_what_worked_and_nothing_else() -> None:
     """Outage mode exempts accounts that worked at the address, so an attacker there gains nothing."""
     detector = friendly(*[str(200 + n) for n in range(6)])
     for number in range(6):
-        detector.judge(made("192.0.2.7", "guess", str(200 + number)), 0.0)
+        detector.judged(made("192.0.2.7", "guess", str(200 + number)), 0.0)
     assert detector.friends.outage_mode
     for number in range(2_000):
-        assert detector.judge(made("192.0.2.7", "guess", "200"), number * 0.01).decision is None
-    decisions = [detector.judge(made("192.0.2.7", "guess", f"x{n}"), 20.0).decision for n in range(20)]
+        assert detector.judged(made("192.0.2.7", "guess", "200"), number * 0.01).decision is None
+    decisions = [detector.judged(made("192.0.2.7", "guess", f"x{n}"), 20.0).decision for n in range(20)]
     assert [decision is not None for decision in decisions] == [False] * 19 + [True]
 
 
@@ -456,8 +456,8 @@ def test_offices_whose_phones_call_themselves_otherwise_outlive_an_outage() -> N
                 "pbx", ip_address(f"198.51.{office}.7"), f"t{office}-{number}", FriendReason.TRUNK, 0, 0, 1e9
             )
             friends.add(reason)
-    detector = Detector(RULES, friends=friends)
+    detector = Driven(RULES, friends=friends)
     for number in range(8_000):
         told = made(f"198.51.{number % 4}.7", "unknown", str(number // 4 % 50), number * 0.1)
-        assert detector.judge(told, number * 0.1).decision is None
+        assert detector.judged(told, number * 0.1).decision is None
     assert "phones.all_failing" in {notice.code for notice in detector.take_alarms()}

@@ -20,10 +20,9 @@ def test_a_decision_carries_its_subject_rule_and_attempts() -> None:
     detector = Detector((evolve(GUESS, attempts=2),))
     first, second = (attempt(time=time, proof=Proof.NONCE) for time in (1.0, 2.0))
     subject = ip_network("192.0.2.7/32")
-    assert detector.judge(first, 1.0) == Judgement(first, subject, Disposition.COUNTED)
-    assert detector.judge(second, 2.0) == Judgement(
-        second, subject, Disposition.COUNTED, Decision(subject, detector.rules[0], (first, second), 2.0)
-    )
+    assert detector.judge(first, 1.0) == (Judgement(first, subject, Disposition.COUNTED),)
+    decision = Decision(subject, detector.rules[0], (first, second), 2.0)
+    assert detector.judge(second, 2.0) == (Judgement(second, subject, Disposition.COUNTED, decision),)
 
 
 def test_what_a_network_did_is_not_said_of_one_address() -> None:

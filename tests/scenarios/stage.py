@@ -130,7 +130,6 @@ class Stage:
             corroborated=frozenset({PBX}) if {"AMI", "wire"} & {*scenario.sources} else frozenset(),
         )
         self._friends = FriendRegistry(self._store.friends, clock.wall, friends=self._detector.friends)
-        self._detector.succeeded = self._friends.on_success
         self._backend = MemoryBackend(clock=clock.mono)
         allowed = NetworkSet(settings.allow.networks)
         self._enforcer = Enforcer(
@@ -145,6 +144,7 @@ class Stage:
             clock,
             self.alarms,
             observe=Suspects(self._backend, clock).observe,
+            learn=self._friends.on_success,
         )
         self._pipeline.wire_asterisk = PBX
         trunks = tuple(

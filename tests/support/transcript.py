@@ -14,10 +14,12 @@ from ipaddress import ip_address, ip_network
 from attrs import Factory, define, evolve, frozen
 
 from ringfence.detect.detector import Detector
-from ringfence.detect.judgement import Disposition, Judgement
+from ringfence.detect.friends import friend_from
+from ringfence.detect.judgement import Disposition, Effect, Judgement, Login
 from ringfence.detect.rules import RULES, Claimed
 from ringfence.model import (
     Address,
+    AlarmChange,
     Challenge,
     Contact,
     Endpoint,
@@ -261,20 +263,17 @@ class Guard:
 
     def _see(self, challenges: list[Challenge]) -> None:
         if challenges:
-            self._judged(self._detector.observe_challenges(challenges, self._now, self._wall, PBX))
+            self._follows(self._detector.observe_challenges(challenges, self._now, self._wall, PBX))
             challenges.clear()
 
     def _enter(self, entry: Entry) -> None:
         detector = self._detector
         if isinstance(entry, SecurityEvent):
-            judgement = detector.observe(entry, self._now)
-            self._judged(detector.take_further_judgements())
-            self._judged([judgement] if judgement is not None else [])
+            self._follows(detector.observe(entry, self._now))
         elif isinstance(entry, ObservedRequest):
-            self._judged(detector.observe_requests([entry], self._now, PBX))
+            self._follows(detector.observe_requests([entry], self._now, PBX))
         elif isinstance(entry, Contact):
-            detector.registered(entry, self._now)
-            self._judged(())
+            self._follows(detector.observe_contact(entry, self._now))
         elif isinstance(entry, Tick):
             self._tick()
         else:
@@ -306,30 +305,40 @@ class Guard:
             self._detector.record_ban(network, self._now + seconds, scope)
 
     def _tick(self) -> None:
-        judged = self._detector.tick(
-            self._now, self._wall, wire=self._wire, listening=lambda _: self._ami_since
+        self._detector.friends.expire(self._wall)
+        self._follows(
+            self._detector.tick(self._now, self._wall, wire=self._wire, listening=lambda _: self._ami_since)
         )
-        self._judged(judged)
 
-    def _judged(self, judgements: Iterable[Judgement]) -> None:
+    def _follows(self, effects: Iterable[Effect]) -> None:
+        for effect in effects:
+            if isinstance(effect, Judgement):
+                self._judged(effect)
+            elif isinstance(effect, Login):
+                friend = friend_from(effect.event)
+                assert friend is not None
+                self._detector.friends.add(friend)
+            else:
+                self._alarmed(effect)
+
+    def _judged(self, judgement: Judgement) -> None:
         happened = self._happened
-        for judgement in judgements:
-            attempt, decision = judgement.attempt, judgement.decision
-            if judgement.disposition is not Disposition.PROVEN:
-                disposition, proof = _DISPOSITIONS[judgement.disposition], _PROOFS[attempt.proof]
-                happened.attempts.append(f"{attempt.address} {disposition}, {proof}")
-            if judgement.suspect:
-                happened.suspects.append(str(attempt.address))
-            if decision is not None:
-                scope = "in full" if decision.scope is Scope.FULL else f"by {decision.scope}"
-                length = "" if decision.seconds is None else f" for {decision.seconds:.0f} s"
-                happened.bans.append(
-                    f"{decision.rule.name} bans {decision.subject} {scope}{length} after "
-                    f"{len(decision.attempts)}"
-                )
-        for notice in self._detector.take_alarms():
-            subject = f" of {notice.subject}" if notice.subject else ""
-            happened.alarms.append(f"{notice.code}{subject}{' is over' if notice.cleared else ''}")
+        attempt, decision = judgement.attempt, judgement.decision
+        if judgement.disposition is not Disposition.PROVEN:
+            disposition, proof = _DISPOSITIONS[judgement.disposition], _PROOFS[attempt.proof]
+            happened.attempts.append(f"{attempt.address} {disposition}, {proof}")
+        if judgement.suspect:
+            happened.suspects.append(str(attempt.address))
+        if decision is not None:
+            scope = "in full" if decision.scope is Scope.FULL else f"by {decision.scope}"
+            length = "" if decision.seconds is None else f" for {decision.seconds:.0f} s"
+            happened.bans.append(
+                f"{decision.rule.name} bans {decision.subject} {scope}{length} after {len(decision.attempts)}"
+            )
+
+    def _alarmed(self, change: AlarmChange) -> None:
+        subject = f" of {change.subject}" if change.subject else ""
+        self._happened.alarms.append(f"{change.code}{subject}{' is over' if change.cleared else ''}")
 
 
 class _Connections:

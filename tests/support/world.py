@@ -182,9 +182,9 @@ class World:
     def held(self, subject: Network = SUBJECT) -> bool:
         """Whether the detector treats a new attempt of ``subject`` as late, because it is banned."""
         [attempt] = attempts(1, str(subject.network_address))
-        disposition = self.detector.judge(attempt, self.now - START).disposition
+        judgement, *_ = self.detector.judge(attempt, self.now - START)
         self.detector.forget(subject)
-        return disposition is Disposition.LATE
+        return judgement.disposition is Disposition.LATE
 
 
 def exempt(*allowed: Network, **protected: str) -> Exempt:

@@ -181,8 +181,6 @@ def build_daemon(
     clock: Clock,
 ) -> Daemon:
     """Build the daemon around ``side``; its configuration is at ``path``."""
-    side.detector.succeeded = side.friends.on_success
-    side.detector.expires_friends = False
     pipeline = Pipeline(
         side.detector,
         side.enforcer.carry_out,
@@ -193,6 +191,7 @@ def build_daemon(
         observe=Suspects(side.backend, clock).observe,
         unshield=side.friends.changed.set,
         had_connection=connections.had_any,
+        learn=side.friends.on_success,
     )
     pipeline.wire_asterisk = settings.asterisk[0].name
     wire = _wire(pipeline, side, clock) if settings.wire else None

@@ -17,12 +17,13 @@ from ringfence.clock import Clock
 from ringfence.detect.alarms import FORGED_BY_TEXT
 from ringfence.detect.detector import Detector
 from ringfence.detect.judge import Decision
-from ringfence.detect.judgement import Disposition, Judgement
+from ringfence.detect.judgement import Disposition, Effect, Judgement, Login
 from ringfence.detect.tcp_floods import TcpFloods
 from ringfence.detect.unconfirmed import why_unconfirmed
 from ringfence.model import (
     AMI,
     Address,
+    AlarmChange,
     Attempt,
     AttemptKind,
     Challenge,
@@ -47,6 +48,8 @@ MOST_WAITING = 1_000
 class Pipeline:
     """Judges the reports of the sources. ``ban`` carries out a decision; ``alarms`` are updated.
 
+    ``learn`` is called with each login that makes a friend.
+
     ``late`` is called for attempts of banned addresses, ``exempted`` for attempts of exempt ones. ``observe``
     is called with addresses whose requests the kernel is to copy. ``unshield`` is called when a friend may
     have lost the limiter's exemption. ``wire_asterisk`` is the Asterisk that the wire belongs to.
@@ -65,6 +68,7 @@ class Pipeline:
         observe: Callable[[Iterable[Address]], object] = lambda _: None,
         unshield: Callable[[], object] = lambda: None,
         had_connection: Callable[[Address], bool | None] = lambda _: None,
+        learn: Callable[[SecurityEvent], object] = lambda _: None,
     ) -> None:
         self.wire_asterisk = ""
         self.chan_sip_tls: set[str] = set()
@@ -73,6 +77,7 @@ class Pipeline:
         self._exempted = exempted
         self._observe = observe
         self._unshield = unshield
+        self._learn = learn
         self._detector = detector
         self._ban = ban
         self._clock = clock
@@ -97,35 +102,29 @@ class Pipeline:
         for event in events:
             if event.service is _SIP and event.remote.transport is _TLS:
                 self.chan_sip_tls.add(event.source.asterisk)
-            judgement = self._detector.observe(event, now)
-            if self._detector.further_judgements:
-                self._apply_all(self._detector.take_further_judgements())
-            if judgement is not None:
-                self._apply(judgement)
+            self.carry_out(self._detector.observe(event, now))
             if event.tampered:
                 self._alarms.activate(AlarmCode.EVIDENCE_TAMPERED, str(event.source), _TAMPERED)
             if event.forgeable and event.source.name == AMI:
                 self._alarms.activate(AlarmCode.EVIDENCE_FORGEABLE, str(event.source), _FORGEABLE)
-        self._apply_alarm_changes()
 
     def on_challenges(self, seen: Sequence[Challenge | ObservedRequest], now: float) -> None:
         """Judge what the wire saw at ``now`` (monotonic seconds), in its order."""
         for requests, group in groupby(seen, lambda one: isinstance(one, ObservedRequest)):
             if requests:
                 copied = [one for one in group if isinstance(one, ObservedRequest)]
-                self._apply_all(self._detector.observe_requests(copied, now, self.wire_asterisk))
+                self.carry_out(self._detector.observe_requests(copied, now, self.wire_asterisk))
             else:
                 answers = [one for one in group if isinstance(one, Challenge)]
-                self._apply_all(
+                self.carry_out(
                     self._detector.observe_challenges(answers, now, self._clock.wall(), self.wire_asterisk)
                 )
         if not seen:
-            self._detector.observe_challenges((), now, self._clock.wall(), self.wire_asterisk)
+            self.carry_out(self._detector.observe_challenges((), now, self._clock.wall(), self.wire_asterisk))
 
     def on_contact(self, contact: Contact, now: float) -> None:
         """Judge a contact change (monotonic seconds)."""
-        self._detector.registered(contact, now)
-        self._apply_alarm_changes()
+        self.carry_out(self._detector.observe_contact(contact, now))
 
     def on_udp_floods(self, networks: Iterable[Network], now: float) -> None:
         """Judge that these networks exceeded the kernel's packet limit in the last second."""
@@ -134,7 +133,7 @@ class Pipeline:
             if self._detector.subject_of(address) != network:  # a /64 that contains an exempt address
                 continue
             attempt = evolve(_OVER_THE_LIMIT, address=address, time=self._clock.wall())
-            self._apply(self._detector.judge(attempt, now))
+            self.carry_out(self._detector.judge(attempt, now))
 
     def on_tcp_floods(self, networks: Iterable[Network], now: float) -> None:
         """Count a second in which these networks exceeded the limit of TCP packets to the SIP ports.
@@ -168,25 +167,25 @@ class Pipeline:
     def tick(self, *, wire: bool, listening: Callable[[str], float | None]) -> None:
         """Judge what has waited long enough; the arguments are those of :meth:`Detector.tick`."""
         now = self._clock.mono()
-        late = self._detector.tick(now, self._clock.wall(), wire=wire, listening=listening)
-        self._apply_all(late)
+        self.carry_out(self._detector.tick(now, self._clock.wall(), wire=wire, listening=listening))
 
-    def _apply_all(self, judgements: Iterable[Judgement]) -> None:
-        for judgement in judgements:
-            self._apply(judgement)
-        self._apply_alarm_changes()
-
-    def _apply_alarm_changes(self) -> None:
-        """Apply the alarm changes of the detector."""
-        if not self._detector.alarms:
-            return
-        for notice in self._detector.take_alarms():
-            if notice.cleared:
-                self._alarms.clear(notice.code, notice.subject)
+    def carry_out(self, effects: Iterable[Effect]) -> None:
+        """Carry out the effects of a report, in their order."""
+        for effect in effects:
+            if isinstance(effect, Judgement):
+                self._apply(effect)
+            elif isinstance(effect, Login):
+                self._learn(effect.event)
             else:
-                self._alarms.activate(notice.code, notice.subject, notice.text, notice.lasts)
-            if notice.code is AlarmCode.EVIDENCE_UNPROVABLE:
-                self._unshield()
+                self._change_alarm(effect)
+
+    def _change_alarm(self, change: AlarmChange) -> None:
+        if change.cleared:
+            self._alarms.clear(change.code, change.subject)
+        else:
+            self._alarms.activate(change.code, change.subject, change.text, change.lasts)
+        if change.code is AlarmCode.EVIDENCE_UNPROVABLE:
+            self._unshield()
 
     def _decide(self, decision: Decision) -> None:
         if self._held is None:

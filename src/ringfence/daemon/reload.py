@@ -68,7 +68,11 @@ class Reloader:
 
     def _apply(self) -> None:
         new = self.settings
-        self._detector.configure(new.rule_table(), new.several_sources(), new.claims(), new.corroborated())
+        self._pipeline.carry_out(
+            self._detector.configure(
+                new.rule_table(), new.several_sources(), new.claims(), new.corroborated()
+            )
+        )
         self._pipeline.wire_asterisk = new.asterisk[0].name
         self._side.configure(new)
         self._sources.configure(new.heard())

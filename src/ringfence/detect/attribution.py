@@ -19,15 +19,22 @@ contain only one address.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import count
 
 from attrs import evolve
 
 from ringfence.detect.backing import Backing, Connections, NoConnections
 from ringfence.detect.dedup import HORIZON, Deduplicator, bucket_of
+from ringfence.detect.findings import (
+    AttributedAttempt,
+    Finding,
+    NewProof,
+    UnprovableGuess,
+    Verdict,
+    duplicate_report,
+)
 from ringfence.detect.fold import Fold, attempt_from, session_number
-from ringfence.detect.judgement import AttributedAttempt, Verdict
 from ringfence.detect.recent import remember
 from ringfence.detect.unconfirmed_reports import UnconfirmedReport, UnconfirmedReports
 from ringfence.detect.wire import Wire, not_connected
@@ -106,17 +113,7 @@ class Attribution:
         self._sessions: OrderedDict[tuple[Address, int], float] = OrderedDict()
         self._awaited: OrderedDict[bytes, tuple[str, Address, int]] = OrderedDict()
         self._tags = count(1)
-        self.new_proofs: list[tuple[str, Address, int, Proof]] = []
-        """New proofs: the Asterisk, the address, the session and the proof."""
         self._diverted: OrderedDict[Address, float] = OrderedDict()
-        self.extra_attempts: list[AttributedAttempt] = []
-        """Attempts of the last event in addition to the one that was returned."""
-        self.further_reports: list[tuple[Address, int, Service, str]] = []
-        """Further reports of known attempts: the address, the session, the service and the source."""
-        self.forged_by: list[tuple[Address, Address]] = []
-        """Senders that another source reports already, each with the address that its header names."""
-        self.unprovable: list[Address] = []
-        """Addresses whose guesses carry a nonce that was also sent to another address at their request."""
 
     @property
     def evicted(self) -> int:
@@ -128,37 +125,43 @@ class Attribution:
         """Whether the wire source ever delivered something, so that addresses can be proven."""
         return self._wire is not None
 
-    def observe(self, event: SecurityEvent, now: float) -> AttributedAttempt | None:
-        """Handle an event that arrived at ``now`` (monotonic seconds); None if no attempt is certain yet."""
+    def observe(self, event: SecurityEvent, now: float) -> Sequence[Finding]:
+        """Handle an event that arrived at ``now`` (monotonic seconds).
+
+        A new attempt is last, because it is judged with all that the same event shows of earlier ones.
+        """
         if self._wire is not None:
             self._wire.record_event(event, now)
             if event.kind is _CHALLENGE and event.service is _SIP and event.remote.transport is not _UDP:
                 self._wire.nonces.record_elsewhere(event.challenge, now)
         attempt = self._fold.feed(event, now)
-        found = self._on_report(attempt, event, now) if attempt is not None else None
-        if event.kind is _FAILED and self._wire is not None and (found is None or _is_claim(found)):
-            self._record_response(event, now)
-        return found
+        found = self._on_report(attempt, event, now) if attempt is not None else ()
+        if event.kind is not _FAILED or self._wire is None:
+            return found
+        latest = found[-1] if found else None
+        if not isinstance(latest, AttributedAttempt):
+            return (*found, *self._on_response(event, now))
+        return (*self._on_response(event, now), *found) if _is_claim(latest) else found
 
-    def _on_report(self, attempt: Attempt, event: SecurityEvent, now: float) -> AttributedAttempt | None:
-        """Handle a report of an attempt; None if the attempt is known, or waits for confirmation."""
+    def _on_report(self, attempt: Attempt, event: SecurityEvent, now: float) -> Sequence[Finding]:
+        """Handle a report of an attempt; nothing follows at once if it waits for confirmation."""
         source = event.source
         if attempt.trusted and not self._is_hint(event, attempt):
             return self._accept(attempt, event, now)
-        if (source.text or not event.challenge) and self._matches_known(attempt, event, now):
-            return None
+        known = self._report_of_known(attempt, event, now) if source.text or not event.challenge else ()
+        if known:
+            return known
         confirmed = self._confirmed(attempt, event, now)
         if confirmed is not None:
-            self.extra_attempts += self._confirm_others(event.remote, now)
-            return self._if_first(confirmed, event, now)
+            return (*self._confirm_others(event.remote, now), *self._if_first(confirmed, event, now))
         unconfirmed = evolve(attempt, trusted=False)
         if source.asterisk not in self.several:
-            return AttributedAttempt(unconfirmed, now)
+            return (AttributedAttempt(unconfirmed, now),)
         self._waiting.add(UnconfirmedReport(now, unconfirmed, event))
         self._backing.record_unbacked(event.remote, now)
         if source.notices and event.service is _SIP and not event.forgeable:
             remember(self._lines, _shared_key(event), (now, attempt.address), _MOST_LINES)
-        return None
+        return ()
 
     def _is_corroborated(self, asterisk: str) -> bool:
         """Whether AMI or the wire reports an Asterisk now, so that a log line needs confirmation."""
@@ -171,38 +174,37 @@ class Attribution:
         stream = attempt.transport not in _DATAGRAMS and self._assumed is _CLAIMED
         return event.source.text and (stream or self._is_corroborated(event.source.asterisk))
 
-    def _accept(self, attempt: Attempt, event: SecurityEvent, now: float) -> AttributedAttempt | None:
+    def _accept(self, attempt: Attempt, event: SecurityEvent, now: float) -> Sequence[Finding]:
         """Handle a report whose address is reliable."""
         if self._wire is not None and event.kind is not _HIDDEN:
             self._wire.unanswered.reported_elsewhere(attempt.address)
         if event.source.asterisk not in self.several:
-            return AttributedAttempt(self._with_proof(attempt, event, now), now)
+            return self._attributed(self._with_proof(attempt, event, now), now)
         if event.service is not _PJSIP:
             return self._if_first(self._with_proof(attempt, event, now), event, now)
         # The wire is queried for the first report alone, because nearly all reports are others.
-        return (
-            AttributedAttempt(self._with_proof(attempt, event, now), now)
-            if self._is_first_report(attempt, event, now)
-            else None
-        )
+        tag = self._record_report(attempt, event, now)
+        if tag is not None:
+            return duplicate_report(attempt, event, tag)
+        return self._attributed(self._with_proof(attempt, event, now), now)
 
     def observe_challenges(
         self, challenges: Iterable[Challenge], now: float, wall: float, asterisk: str
-    ) -> list[AttributedAttempt]:
+    ) -> Sequence[Finding]:
         """Handle challenges that the wire saw at ``now``, which is ``wall`` seconds since the epoch.
 
         They prove the addresses of responses, confirm reports that wait, and reveal hidden attempts.
         ``asterisk`` is the name of the Asterisk, for challenges that no event has attributed to one yet.
         """
         wire = self._wire = self._wire or Wire()
-        found: list[AttributedAttempt | None] = []
+        found: list[Finding] = []
         challenges = list(challenges)
         for challenge in challenges:
             wire.nonces.record(challenge, now)
         for challenge in challenges if self._awaited else ():
             answered = self._awaited.pop(challenge.nonce, None)
             if answered is not None and wire.nonces.proves(challenge.nonce, answered[1], now):
-                self._prove(*answered, now)
+                found += self._prove(*answered, now)
         for challenge in challenges:
             # Over TCP the answer uses the connection of the request.
             sender = challenge.sender if challenge.transport is _UDP else challenge.address
@@ -214,34 +216,38 @@ class Attribution:
             if challenge.service is _PJSIP and challenge.status not in (_FORBIDDEN, _NOT_FOUND):
                 found += self._on_pjsip_challenge(wire, challenge, sender, source, now, wall)
             elif wire.answers.record(challenge, sender, now) and wire.listening(source.asterisk) is not None:
-                found.append(self._hidden_attempt(challenge, sender, source, now, wall))
-        return [one for one in found if one is not None]
+                found += self._hidden_attempt(challenge, sender, source, now, wall)
+        return found
 
     def _on_pjsip_challenge(
         self, wire: Wire, challenge: Challenge, sender: Address, source: SourceId, now: float, wall: float
-    ) -> Iterable[AttributedAttempt | None]:
+    ) -> Iterator[Finding]:
         """Handle a challenge of PJSIP; yield the attempts that it confirms, and the one that it reveals."""
         wire.unanswered.record(challenge, sender, source.asterisk, now)
         wire.hidden.record(challenge, sender, now)
         for report in self._waiting.settle(sender, challenge.call_id) if challenge.transport is _UDP else ():
             self._backing.forgive(report.event.remote, now)
             seen = evolve(report.attempt, trusted=True, transport=_UDP, proof=_CLAIMED)
-            yield self._if_first(seen, report.event, report.at)
+            yield from self._if_first(seen, report.event, report.at)
         if challenge.evasive:
-            yield self._hidden_attempt(challenge, sender, source, now, wall)
+            yield from self._hidden_attempt(challenge, sender, source, now, wall)
 
-    def observe_requests(self, requests: Iterable[ObservedRequest], now: float, asterisk: str) -> None:
+    def observe_requests(
+        self, requests: Iterable[ObservedRequest], now: float, asterisk: str
+    ) -> Sequence[Finding]:
         """Handle requests copied from suspects: a nonce that was sent only to their address proves it.
 
         The proof holds for the sessions that the request names, because only the receiver of the nonce wrote
         it.
         """
         wire = self._wire = self._wire or Wire()
+        found: list[Finding] = []
         for request in requests:
             if any(wire.nonces.proves(nonce, request.address, now) for nonce in request.nonces):
                 for call_id in request.call_ids:
                     wire.answers.record_request(request.address, call_id, now)
-                    self._prove(asterisk, request.address, session_number(call_id), now)
+                    found += self._prove(asterisk, request.address, session_number(call_id), now)
+        return found
 
     def observe_loss(self, now: float) -> None:
         """Record that the wire source lost packets at ``now``."""
@@ -251,7 +257,7 @@ class Attribution:
 
     def tick(
         self, now: float, wall: float, *, wire: bool, listening: Callable[[str], float | None]
-    ) -> list[AttributedAttempt]:
+    ) -> Sequence[Finding]:
         """Do periodic work: finish unconfirmed reports, and count challenges that no event reports.
 
         ``wire`` is whether the wire sees every challenge now. ``listening`` returns since when AMI of an
@@ -261,29 +267,29 @@ class Attribution:
         if self._wire is not None:
             self._wire.listening = listening if wire else not_connected
             self._wire.ahead = wall - now
-        found = [self._conclude(report, now) for report in self._waiting.due(now)]
+        found = [one for report in self._waiting.due(now) for one in self._conclude(report, now)]
         if self._wire is not None:
             missed = [(*unreported, 1) for unreported in self._wire.hidden.unreported(now, listening)]
             for challenge, asterisk, number in missed + self._wire.unanswered.too_many(now, listening):
                 sender = challenge.sender if challenge.transport is _UDP else challenge.address
                 if sender is not None:
                     source = SourceId(asterisk, WIRE)
-                    found += (
-                        self._hidden_attempt(challenge, sender, source, now, wall)
-                        for _ in range(min(number, _MOST_AT_ONCE))
-                    )
-        return [one for one in found if one is not None]
+                    for _ in range(min(number, _MOST_AT_ONCE)):
+                        found += self._hidden_attempt(challenge, sender, source, now, wall)
+        return found
 
     def _hidden_attempt(
         self, challenge: Challenge, sender: Address, source: SourceId, now: float, wall: float
-    ) -> AttributedAttempt | None:
+    ) -> Sequence[Finding]:
         """Handle a challenge that Asterisk does not report as an attempt of its sender."""
         remote = Endpoint(sender, challenge.port, challenge.transport)
         event = SecurityEvent(
             source, _HIDDEN, challenge.service, remote, wall, challenge.account, challenge.call_id
         )
-        found = self.observe(event, now)
-        return evolve(found, suspect=True) if found is not None and _is_claim(found) else found
+        return [
+            evolve(one, suspect=True) if isinstance(one, AttributedAttempt) and _is_claim(one) else one
+            for one in self.observe(event, now)
+        ]
 
     def _with_proof(self, attempt: Attempt, event: SecurityEvent, now: float) -> Attempt:
         """Return an attempt, whose address is reliable, with the best proof of it.
@@ -309,17 +315,15 @@ class Attribution:
             return evolve(attempt, trusted=True, transport=transport, proof=_HANDSHAKE)
         return None
 
-    def _confirm_others(self, remote: Endpoint, now: float) -> Iterator[AttributedAttempt]:
-        """Yield attempts of earlier lines that wait: the kernel lists their connection only now."""
+    def _confirm_others(self, remote: Endpoint, now: float) -> Iterator[Finding]:
+        """Yield what earlier lines report that wait: the kernel lists their connection only now."""
         while (report := self._waiting.oldest_of(remote)) is not None:
             confirmed = self._confirmed(report.attempt, report.event, now)
             if confirmed is None:
                 return
             report.settled = True
             self._backing.forgive(remote, now)
-            found = self._if_first(confirmed, report.event, report.at)
-            if found is not None:
-                yield found
+            yield from self._if_first(confirmed, report.event, report.at)
 
     def confirms(self, event: SecurityEvent, now: float) -> bool:
         """Whether something confirms the address of a line of a login, or text is the only source."""
@@ -349,40 +353,32 @@ class Attribution:
 
     # -- deduplication and proofs -----------------------------------------------------------------------
 
-    def _if_first(self, attempt: Attempt, event: SecurityEvent, now: float) -> AttributedAttempt | None:
-        """Return a confirmed attempt if this is the first report of it."""
+    def _if_first(self, attempt: Attempt, event: SecurityEvent, now: float) -> Sequence[Finding]:
+        """Return a confirmed attempt if this is the first report of it, otherwise the duplicate report."""
         if event.service is _SIP and event.kind is not _HIDDEN:
             # chan_sip's lines name no session: a later proof finds the attempt by this number.
             attempt = evolve(attempt, session=next(self._tags) & 0xFFFFFFFF)
-        return (
-            AttributedAttempt(self._in_session(attempt, now), now)
-            if self._is_first_report(attempt, event, now)
-            else None
-        )
+        tag = self._record_report(attempt, event, now)
+        if tag is not None:
+            return duplicate_report(attempt, event, tag)
+        return self._attributed(self._in_session(attempt, now), now)
 
-    def _is_first_report(self, attempt: Attempt, event: SecurityEvent, now: float) -> bool:
+    def _attributed(self, attempt: Attempt, now: float) -> Sequence[Finding]:
+        """Return a new attempt, which may also prove its session."""
+        new = AttributedAttempt(attempt, now)
+        if self._wire is None or attempt.proof is not _NONCE or not _has_session(attempt):
+            return (new,)
+        return (*self._prove(attempt.asterisk, attempt.address, attempt.session, now), new)
+
+    def _record_report(self, attempt: Attempt, event: SecurityEvent, now: float) -> int | None:
+        """Record a report; return None if it is the first of its attempt, otherwise the attempt's tag."""
         bucket = bucket_of(event, attempt.address)
-        tag = self._reported.record_report(bucket, event.source, now, attempt.session)
-        if tag is None:
-            return True
-        self._add_report(attempt, event, tag)
-        return False
+        return self._reported.record_report(bucket, event.source, now, attempt.session)
 
-    def _matches_known(self, attempt: Attempt, event: SecurityEvent, now: float) -> bool:
-        """Record a report if another source has reported the attempt; return whether one has."""
+    def _report_of_known(self, attempt: Attempt, event: SecurityEvent, now: float) -> Sequence[Finding]:
+        """Return the duplicate report if another source has reported the attempt, otherwise nothing."""
         tag = self._reported.match_report(bucket_of(event, attempt.address), event.source, now)
-        if tag is None:
-            return False
-        self._add_report(attempt, event, tag)
-        return True
-
-    def _add_report(self, attempt: Attempt, event: SecurityEvent, tag: int) -> None:
-        """Record another report of an attempt, and its better proof. PJSIP's has a session number."""
-        self.further_reports.append((attempt.address, tag, event.service, event.source.name))
-        if attempt.forged_address is not None:
-            self.forged_by.append((attempt.address, attempt.forged_address))
-        if attempt.proof is not _CLAIMED and event.service is not _PJSIP and tag:
-            self.new_proofs.append((attempt.asterisk, attempt.address, tag, attempt.proof))
+        return () if tag is None else duplicate_report(attempt, event, tag)
 
     def _in_session(self, attempt: Attempt, now: float) -> Attempt:
         """Return an attempt with the proof of its session: an answered challenge proves the whole session.
@@ -391,35 +387,31 @@ class Attribution:
         """
         if self._assumed is not _CLAIMED and attempt.trusted and attempt.proof is _CLAIMED:
             return evolve(attempt, proof=self._assumed)
-        if attempt.transport is not _UDP or (attempt.service is not _PJSIP and attempt.event is not _HIDDEN):
+        if not self._sessions or attempt.proof is _NONCE or not _has_session(attempt):
             return attempt
-        if attempt.proof is _NONCE:
-            self._prove(attempt.asterisk, attempt.address, attempt.session, now)
-        elif (
-            self._sessions and now - self._sessions.get((attempt.address, attempt.session), -PROVEN) < PROVEN
-        ):
-            return evolve(attempt, proof=Proof.NONCE)
-        return attempt
+        proven = now - self._sessions.get((attempt.address, attempt.session), -PROVEN) < PROVEN
+        return evolve(attempt, proof=_NONCE) if proven else attempt
 
-    def _record_response(self, event: SecurityEvent, now: float) -> None:
-        """Record the response to a challenge, of an attempt that was reported before."""
+    def _on_response(self, event: SecurityEvent, now: float) -> Sequence[Finding]:
+        """Handle the response to a challenge, of an attempt that was reported before."""
         if self._wire is None or event.service is not _PJSIP or event.tampered or event.forgeable:
-            return
+            return ()
         if not event.challenge or event.remote.transport is not _UDP:
-            return
+            return ()
         nonces, address = self._wire.nonces, event.remote.address
         sent_to = nonces.receivers(event.challenge, now)
         answered = event.source.asterisk, address, session_number(event.session)
         if nonces.proves(event.challenge, address, now):
-            self._prove(*answered, now)
-        elif not sent_to:  # the event of AMI arrived before the challenge
+            return self._prove(*answered, now)
+        if not sent_to:  # the event of AMI arrived before the challenge
             remember(self._awaited, event.challenge[:_MOST_OF_NONCE], answered, _MOST_AWAITED)
         elif address not in sent_to and len(sent_to) == 1:
-            self._blame_receiver(event, sent_to[0], now)
+            return self._blame_receiver(event, sent_to[0], now)
         elif len(sent_to) > 1 and nonces.only_sender(event.challenge, now) == address:
-            self.unprovable.append(address)
+            return (UnprovableGuess(address),)
+        return ()
 
-    def _blame_receiver(self, event: SecurityEvent, receiver: Address, now: float) -> None:
+    def _blame_receiver(self, event: SecurityEvent, receiver: Address, now: float) -> Sequence[Finding]:
         """Count a guess whose nonce was sent only to another address as a claimed attempt of that receiver.
 
         Only one other address can know that nonce: one that got the same nonce by TLS, where the wire sees
@@ -428,36 +420,34 @@ class Attribution:
         address.
         """
         named = event.remote.address
-        if event.source.text:
-            return
-        if self._connections.had_any(named) is not False:
-            return
-        if self._reported.record_report(bucket_of(event, receiver), event.source, now) is None:
-            attempt = attempt_from(event, AttemptKind.GUESS)
-            blamed = evolve(attempt, address=receiver, trusted=True, forged_address=named)
-            self.extra_attempts.append(AttributedAttempt(blamed, now))
+        if event.source.text or self._connections.had_any(named) is not False:
+            return ()
+        if self._reported.record_report(bucket_of(event, receiver), event.source, now) is not None:
+            return ()
+        attempt = attempt_from(event, AttemptKind.GUESS)
+        blamed = evolve(attempt, address=receiver, trusted=True, forged_address=named)
+        return (AttributedAttempt(blamed, now),)
 
     def is_diverted(self, address: Address, now: float) -> bool:
         """Whether challenges that ``address`` seemed to request went elsewhere: its logins prove nothing."""
         return now - self._diverted.get(address, -PROVEN) < PROVEN
 
-    def _prove(self, asterisk: str, address: Address, session: int, now: float) -> None:
-        """Record that ``address`` is proven for all its attempts in a session."""
+    def _prove(self, asterisk: str, address: Address, session: int, now: float) -> Sequence[Finding]:
+        """Record that ``address`` is proven for all its attempts in a session; return the proof if new."""
         key = address, session
         if not session or now - self._sessions.get(key, -PROVEN) < PROVEN:
-            return
+            return ()
         remember(self._sessions, key, now, _MOST_PROVEN)
-        self.new_proofs.append((asterisk, address, session, _NONCE))
+        return (NewProof(asterisk, address, session, _NONCE),)
 
-    def _conclude(self, report: UnconfirmedReport, now: float) -> AttributedAttempt | None:
+    def _conclude(self, report: UnconfirmedReport, now: float) -> Sequence[Finding]:
         """Return the verdict on an attempt that nothing has confirmed in time."""
         attempt, event, at = report.attempt, report.event, report.at
         bucket = bucket_of(event, attempt.address)
         tag = self._reported.match_report(bucket, event.source, at)
         if tag is not None:
             self._backing.forgive(event.remote, now)
-            self._add_report(attempt, event, tag)
-            return None
+            return duplicate_report(attempt, event, tag)
         confirmed = self._confirmed(attempt, event, now)
         if confirmed is None and not (event.forgeable or self._is_hint(event, attempt)) and event.source.text:
             confirmed = evolve(attempt, trusted=True)  # AMI and the wire have failed by now
@@ -466,20 +456,19 @@ class Attribution:
             return self._if_first(confirmed, event, at)
         if event.source.text:
             if event.service is _PJSIP and event.session and self._would_have_been_seen(event, now):
-                return AttributedAttempt(attempt, at, Verdict.FORGED_LINE)
+                return (AttributedAttempt(attempt, at, Verdict.FORGED_LINE),)
         elif event.service is _SIP and not self._wire_sees_all:
             row = self._lines.get(_shared_key(event))
             if row is not None and abs(at - row[0]) < HORIZON:
                 if row[1] == attempt.address:
                     return self._if_first(evolve(attempt, trusted=True), event, at)
-                return AttributedAttempt(
-                    evolve(attempt, address=row[1], forged_address=attempt.address), at, Verdict.FORGED_HEADER
-                )
+                named = evolve(attempt, address=row[1], forged_address=attempt.address)
+                return (AttributedAttempt(named, at, Verdict.FORGED_HEADER),)
         listed = (
             self._waiting.has_unforgeable(report)
             or self._listed.record_report(bucket, event.source, at) is not None
         )
-        return None if listed else AttributedAttempt(attempt, at)
+        return () if listed else (AttributedAttempt(attempt, at),)
 
     def _would_have_been_seen(self, event: SecurityEvent, now: float) -> bool:
         """Whether a line without a challenge or a connection must be a forgery."""
@@ -491,6 +480,11 @@ class Attribution:
 
 def _is_claim(found: AttributedAttempt) -> bool:
     return found.attempt.proof is _CLAIMED
+
+
+def _has_session(attempt: Attempt) -> bool:
+    """Whether a proof of the attempt's session applies to it: by UDP, of PJSIP or seen on the wire."""
+    return attempt.transport is _UDP and (attempt.service is _PJSIP or attempt.event is _HIDDEN)
 
 
 def _shared_key(event: SecurityEvent) -> tuple[str, EventKind, str, str]:

@@ -7,28 +7,30 @@ as *late*: they were sent before the ban took effect. A ban of the SIP ports by 
 late, and attempts that prove the address still count.
 
 ``attribution`` decides which events are attempts and of which address, ``judge`` which ban follows, and
-``phones`` which phones fail. Alarms for the administrator leave through :meth:`Detector.take_alarms`.
+``phones`` which phones fail. Each method that handles something returns the effects, in their order: attempts
+with the bans that follow, alarms for the administrator, and logins that make a friend.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from math import inf
 
 from attrs import evolve
 
 from ringfence.detect.active_bans import ActiveBans
-from ringfence.detect.alarms import distributed, distributed_cleared, forged_by, spoofing, unprovable
+from ringfence.detect.alarms import distributed_cleared, forged_by, spoofing, unprovable
 from ringfence.detect.attribution import MAX_SESSIONS, Attribution
 from ringfence.detect.backing import Connections
+from ringfence.detect.findings import AttributedAttempt, DuplicateReport, Finding, NewProof, Verdict
 from ringfence.detect.friends import Friends, friend_from
 from ringfence.detect.history import MAX_ATTEMPTS, History, fact_from, fact_of, key_of, network_of
 from ringfence.detect.judge import Count, Decision, Judge
 from ringfence.detect.judgement import (
     AddressSummary,
-    AttributedAttempt,
     Counts,
     Disposition,
+    Effect,
     Judgement,
-    Verdict,
+    Login,
     Watched,
 )
 from ringfence.detect.phones import Phones
@@ -64,6 +66,9 @@ _SUCCESS, _HIDDEN, _ATTEMPT = EventKind.SUCCESSFUL_AUTH, EventKind.HIDDEN, Verdi
 _FULL, _NARROW, _CLAIMED, _COUNTED = Scope.FULL, Scope.SIP_UDP, Proof.CLAIMED, Disposition.COUNTED
 _DATAGRAMS = (Transport.UDP, Transport.UNKNOWN)
 
+Judged = tuple[Judgement, *tuple[AlarmChange, ...]]
+"""A judgement, and the alarms that follow from it."""
+
 
 class Detector:
     """The attribution of events, the history of each subject, and the judge."""
@@ -91,14 +96,6 @@ class Detector:
         self.banned: Callable[[Network, Scope], bool] = lambda _, __: False
         """Whether a network is banned now, according to the component that manages the bans."""
         self.friends = friends if friends is not None else Friends()
-        self.succeeded: Callable[[SecurityEvent], object] = self._learn_friend
-        """Called for each successful login, after it was judged."""
-        self.expires_friends = True
-        """Whether the detector itself removes expired friends."""
-        self.alarms: list[AlarmChange] = []
-        """Alarms since the last :meth:`take_alarms`."""
-        self.further_judgements: list[Judgement] = []
-        """Judgements that were not returned yet: :meth:`take_further_judgements`."""
         self.rules: tuple[Rule, ...] = ()
         self._subjects = Subjects(self.friends, exempt if exempt is not None else NetworkSet())
         self._max_attempts = max_attempts
@@ -117,7 +114,7 @@ class Detector:
         several: frozenset[str] = frozenset(),
         claimed: Claimed | None = None,
         corroborated: frozenset[str] | None = None,
-    ) -> None:
+    ) -> Sequence[Effect]:
         """Use new rules for the attempts that are known already. Counts of prefixes and accounts start again.
 
         ``several`` names the Asterisks that have more than one source; elsewhere each report is an attempt.
@@ -128,12 +125,12 @@ class Detector:
         self._attribution.corroborated = several if corroborated is None else corroborated
         terms = claimed if claimed is not None else Claimed()
         if rules and rules == self.rules and terms == self._judge.claims.terms:
-            return
-        if self.rules:
-            self.alarms += (distributed_cleared(*account) for account in self._judge.attacked)
+            return ()
+        cleared = [distributed_cleared(*account) for account in self._judge.attacked] if self.rules else []
         self.rules = rules
         self._history.seconds = max([rule.window for rule in rules if rule.enabled], default=HOUR)
         self._judge = Judge(rules, terms, self._history, self._subjects)
+        return cleared
 
     @property
     def exempt(self) -> NetworkSet:
@@ -156,115 +153,113 @@ class Detector:
 
     # -- input of the sources ---------------------------------------------------------------------------
 
-    def observe(self, event: SecurityEvent, now: float) -> Judgement | None:
-        """Handle an event that arrived at ``now`` (monotonic seconds); None if nothing follows."""
-        attribution = self._attribution
-        if event.kind is _SUCCESS:
-            self._on_success(event, now)
-        found = attribution.observe(event, now)
-        if attribution.unprovable:
-            self._alarm_unprovable(now)
-        if attribution.further_reports:
-            self._record_further_reports(now)
-        if attribution.new_proofs:
-            self.further_judgements += self._apply_proofs(now)
-        if attribution.extra_attempts:
-            self.further_judgements += [self._judge_attributed(one) for one in attribution.extra_attempts]
-            attribution.extra_attempts.clear()
-        return self._judge_attributed(found) if found is not None else None
+    def observe(self, event: SecurityEvent, now: float) -> Sequence[Effect]:
+        """Handle an event that arrived at ``now`` (monotonic seconds)."""
+        effects = self._on_success(event, now) if event.kind is _SUCCESS else []
+        found = self._attribution.observe(event, now)
+        return [*effects, *self._on_findings(found, now)] if found else effects
 
     def observe_challenges(
         self, challenges: Iterable[Challenge], now: float, wall: float, asterisk: str
-    ) -> list[Judgement]:
+    ) -> Sequence[Effect]:
         """Handle challenges that the wire saw leave (:meth:`Attribution.observe_challenges`)."""
-        found = self._attribution.observe_challenges(challenges, now, wall, asterisk)
-        raised = self._apply_proofs(now) if self._attribution.new_proofs else []
-        return [*raised, *(self._judge_attributed(one) for one in found)]
+        return self._on_findings(self._attribution.observe_challenges(challenges, now, wall, asterisk), now)
 
     def observe_requests(
         self, requests: Iterable[ObservedRequest], now: float, asterisk: str
-    ) -> list[Judgement]:
-        """Handle requests copied from suspects; return the bans that a proven address leads to."""
-        self._attribution.observe_requests(requests, now, asterisk)
-        return self._apply_proofs(now) if self._attribution.new_proofs else []
+    ) -> Sequence[Effect]:
+        """Handle requests copied from suspects, which may prove an address."""
+        return self._on_findings(self._attribution.observe_requests(requests, now, asterisk), now)
 
     def observe_loss(self, now: float) -> None:
         """Record that the wire source lost packets at ``now``."""
         self._attribution.observe_loss(now)
 
-    def _record_further_reports(self, now: float) -> None:
-        """Record which other sources report attempts that are known."""
-        self.alarms += (forged_by(*addresses) for addresses in self._attribution.forged_by)
-        self._attribution.forged_by.clear()
-        for address, session, service, source in self._attribution.further_reports:
-            self._history.add_source(self._subjects.of(address).key, session, service, source, now)
-        self._attribution.further_reports.clear()
+    def _on_findings(self, found: Iterable[Finding], now: float) -> list[Effect]:
+        effects: list[Effect] = []
+        for finding in found:
+            if isinstance(finding, AttributedAttempt):
+                effects += self._on_attempt(finding)
+            elif isinstance(finding, DuplicateReport):
+                effects += self._on_duplicate_report(finding, now)
+            elif isinstance(finding, NewProof):
+                effects += self._on_proof(finding, now)
+            else:
+                effects.append(self._on_unprovable(finding.address, now))
+        return effects
 
-    def _apply_proofs(self, now: float) -> list[Judgement]:
-        """Record that addresses are proven for a session; return the bans that follow."""
-        judgements = []
-        for asterisk, address, session, proof in self._attribution.new_proofs:
-            subject = self._subjects.of(address)
-            raised = self._history.prove(subject.key, session, proof)
-            if not raised or subject.exempt or self._is_banned(subject, Scope.FULL, now):
-                continue
-            kept = self._history.of(subject.key)
-            attempt = self._history.attempt_of(kept[-1], subject.network)
-            decision: Decision | None = None
-            for fact in raised:
-                account = fact.account.decode("utf-8", "replace")
-                if subject.proven or self.friends.worked_at(account, address):
-                    one = evolve(attempt, address=address, account=account, kind=fact.kind, event=fact.event)
-                    one = evolve(one, proof=proof)
-                    decision = self._judge_certain_friend(subject, one, now) or decision
-                else:
-                    decision = self._judge.count_proven(subject, asterisk, fact) or decision
-            if not subject.proven:
-                decision = self._judge.decide(subject, kept, attempt, now) or decision
-                self._report_distributed()
-            if decision is not None:
-                judgements.append(Judgement(attempt, subject.network, Disposition.PROVEN, decision))
-        self._attribution.new_proofs.clear()
-        return judgements
+    def _on_duplicate_report(self, report: DuplicateReport, now: float) -> Sequence[Effect]:
+        """Record that another source reports an attempt that is known."""
+        address = report.address
+        key = self._subjects.of(address).key
+        self._history.add_source(key, report.session, report.service, report.source, now)
+        return () if report.forged_address is None else (forged_by(address, report.forged_address),)
 
-    def _on_success(self, event: SecurityEvent, now: float) -> None:
-        """Raise an alarm if a successful login is suspicious, and learn a friend from it."""
+    def _on_proof(self, proof: NewProof, now: float) -> list[Effect]:
+        """Record that an address is proven for a session; return the ban that follows."""
+        address = proof.address
+        subject = self._subjects.of(address)
+        raised = self._history.prove(subject.key, proof.session, proof.proof)
+        if not raised or subject.exempt or self._is_banned(subject, Scope.FULL, now):
+            return []
+        kept = self._history.of(subject.key)
+        attempt = self._history.attempt_of(kept[-1], subject.network)
+        decision: Decision | None = None
+        alarms: list[AlarmChange] = []
+        for fact in raised:
+            account = fact.account.decode("utf-8", "replace")
+            if subject.proven or self.friends.worked_at(account, address):
+                one = evolve(attempt, address=address, account=account, kind=fact.kind, event=fact.event)
+                one = evolve(one, proof=proof.proof)
+                ban, phones = self._judge_certain_friend(subject, one, now)
+            else:
+                ban, phones = self._judge.count_proven(subject, proof.asterisk, fact)
+            decision = ban or decision
+            alarms += phones
+        if not subject.proven:
+            decision = self._judge.decide(subject, kept, attempt, now) or decision
+        if decision is None:
+            return [*alarms]
+        return [Judgement(attempt, subject.network, Disposition.PROVEN, decision), *alarms]
+
+    def _on_success(self, event: SecurityEvent, now: float) -> list[Effect]:
+        """Return an alarm if a successful login is suspicious, and the login if it makes a friend."""
         if event.service not in _PHONES or event.tampered:
-            return
+            return []
         if event.source.text and not self._attribution.confirms(event, now):
-            return  # a forged line of a login must not create a friend
-        if friend_from(event) is not None:
-            address = event.remote.address
-            self.alarms += self._phones.on_success(event, self._failures(address, now), now)
-            if self._attribution.is_diverted(address, now):
-                return  # another address may have logged in under this one
-        self.succeeded(event)
+            return []  # a forged line of a login must not create a friend
+        if friend_from(event) is None:
+            return []
+        address = event.remote.address
+        alarms = self._phones.on_success(event, self._failures(address, now), now)
+        if self._attribution.is_diverted(address, now):
+            return [*alarms]  # another address may have logged in under this one
+        return [*alarms, Login(event)]
 
-    def registered(self, contact: Contact, now: float) -> None:
-        """Raise the alarm for a contact where guesses failed: its login may be hidden from the events."""
-        if not contact.gone:
-            self.alarms += self._phones.on_contact(contact, self._failures(contact.address, now))
+    def observe_contact(self, contact: Contact, now: float) -> Sequence[Effect]:
+        """Handle a contact: if guesses failed there, its login may be hidden from the events."""
+        if contact.gone:
+            return ()
+        return [*self._phones.on_contact(contact, self._failures(contact.address, now))]
 
     def _failures(self, address: Address, now: float) -> int:
         """Return how many guesses of this very address failed within the last hour."""
         facts = self._history.facts_of(address, self.subject_of(address), now - HOUR)
         return sum(one.kind is AttemptKind.GUESS and self._is_sure(one.proven) for one in facts)
 
-    def _alarm_unprovable(self, now: float) -> None:
-        """Raise an alarm for guesses that nothing can prove; the limiter stops exempting such friends."""
-        for address in self._attribution.unprovable:
-            friend = self._subjects.of(address).friend
-            if friend:
-                self._unprovable.unshield(address, now)
-            self.alarms.append(unprovable(address, friend=friend))
-        self._attribution.unprovable.clear()
+    def _on_unprovable(self, address: Address, now: float) -> AlarmChange:
+        """Return the alarm for guesses that nothing can prove; the limiter stops exempting such a friend."""
+        friend = self._subjects.of(address).friend
+        if friend:
+            self._unprovable.unshield(address, now)
+        return unprovable(address, friend=friend)
 
-    def _find_unprovable(self, now: float) -> None:
-        """Find friends with guesses that stay unproven (``unprovable``)."""
+    def _with_unproven_guesses(self, now: float) -> Iterator[Address]:
+        """Yield friends with guesses that stay unproven (``unprovable``)."""
         for address in self._unprovable.due(now):
             facts = self._history.facts_of(address, self.subject_of(address), now - HOUR)
             if sum(not one.proven and one.event in CHECKED for one in facts) >= UNPROVEN:
-                self._attribution.unprovable.append(address)
+                yield address
 
     def unshielded(self, now: float) -> frozenset[Address]:
         """Return the friends that the limiter must not pass now."""
@@ -275,116 +270,110 @@ class Detector:
         wide = sender_of(address)
         return wide.prefixlen < wide.max_prefixlen and any(self.banned(wide, scope) for scope in Scope)
 
-    def _learn_friend(self, event: SecurityEvent) -> None:
-        friend = friend_from(event)
-        if friend is not None:
-            self.friends.add(friend)
-
     # -- judging attempts -------------------------------------------------------------------------------
 
-    def _judge_attributed(self, found: AttributedAttempt) -> Judgement:
+    def _on_attempt(self, found: AttributedAttempt) -> Sequence[Effect]:
         """Judge an attributed attempt, unless it is forged."""
-        judgement = self._judge_found(found)
-        return evolve(judgement, suspect=True) if found.suspect else judgement
-
-    def _judge_found(self, found: AttributedAttempt) -> Judgement:
         attempt = found.attempt
         if found.verdict is not _ATTEMPT:
-            subject = self.subject_of(attempt.address)
+            subject = self._subjects.of(attempt.address)
             # A banned address gets no challenge, so its line without one is not a forgery.
-            if found.verdict is Verdict.FORGED_HEADER or not self._is_banned(
-                self._subjects.of(attempt.address), Scope.FULL, found.at
-            ):
+            if found.verdict is Verdict.FORGED_HEADER or not self._is_banned(subject, Scope.FULL, found.at):
                 self.counts.forged += 1
-                return Judgement(attempt, subject, Disposition.FORGED)
+                return (Judgement(attempt, subject.network, Disposition.FORGED),)
         if attempt.event is _HIDDEN:
             self.counts.hidden += 1
             if attempt.transport is not Transport.UDP and self._subjects.of(attempt.address).friend:
                 # A message that Asterisk sends a phone by TCP may hold a body of another sender.
                 attempt = evolve(attempt, trusted=False)
-        return self.judge(attempt, found.at)
+        judged = self.judge(attempt, found.at)
+        return [evolve(judged[0], suspect=True), *judged[1:]] if found.suspect else judged
 
-    def judge(self, attempt: Attempt, now: float) -> Judgement:
-        """Count one attempt under each rule that counts its kind. The first rule that is full decides."""
+    def judge(self, attempt: Attempt, now: float) -> Judged:
+        """Count one attempt under each rule that counts its kind. The first rule that is full decides.
+
+        The judgement comes first, and the alarms that follow from it after it.
+        """
         self.counts.attempts += 1
         subject = self._subjects.of(attempt.address)
         network = subject.network
         if subject.exempt:
             self.counts.exempt += 1
-            return Judgement(attempt, network, Disposition.EXEMPT)
+            return (Judgement(attempt, network, Disposition.EXEMPT),)
         if self._is_banned(subject, _FULL, now):
             self.counts.late += 1
-            return Judgement(attempt, network, Disposition.LATE)
+            return (Judgement(attempt, network, Disposition.LATE),)
         if not self._judge.counts_kind(attempt.kind):
-            return Judgement(attempt, network, Disposition.NO_RULE)
+            return (Judgement(attempt, network, Disposition.NO_RULE),)
         kept = self._history.add(subject.key, attempt, now)
         if not attempt.trusted:
             self.counts.unconfirmed += 1
-            return Judgement(attempt, network, Disposition.UNCONFIRMED)
+            return (Judgement(attempt, network, Disposition.UNCONFIRMED),)
         if subject.friend or self.friends.worked_at(attempt.account, attempt.address):
-            judgement = self._judge_friend(subject, attempt, now)
-            if judgement is not None:
-                return judgement
+            judged = self._judge_friend(subject, attempt, now)
+            if judged is not None:
+                return judged
         return self._judge_stranger(subject, kept, attempt, now)
 
-    def _judge_friend(self, subject: Subject, attempt: Attempt, now: float) -> Judgement | None:
+    def _judge_friend(self, subject: Subject, attempt: Attempt, now: float) -> Judged | None:
         """Judge an attempt of a current or former friend; None if it counts as a stranger's."""
         proven = is_proven(attempt.proof)
         if proven and not subject.proven and not self.friends.worked_at(attempt.account, subject.address):
             return None
         self.counts.friends += 1
-        decision = None
+        decision: Decision | None = None
+        alarms: Sequence[AlarmChange] = ()
         if self._is_sure(proven):
-            decision = self._judge_certain_friend(subject, attempt, now)
+            decision, alarms = self._judge_certain_friend(subject, attempt, now)
         else:
             self._unprovable.record(attempt, now)
         self.counts.uncounted += not proven
-        return Judgement(attempt, subject.network, Disposition.FRIEND, decision)
+        return (Judgement(attempt, subject.network, Disposition.FRIEND, decision), *alarms)
 
-    def _judge_certain_friend(self, subject: Subject, attempt: Attempt, now: float) -> Decision | None:
+    def _judge_certain_friend(
+        self, subject: Subject, attempt: Attempt, now: float
+    ) -> tuple[Decision | None, Sequence[AlarmChange]]:
         """Judge an attempt that is certainly a friend's: a broken phone, or an attacker at that address."""
         worked = self.friends.worked_at(attempt.account, subject.address)
-        if worked and attempt.kind is AttemptKind.GUESS:
-            self.alarms += self._phones.on_failure(attempt, now)
-        elif attempt.kind is AttemptKind.GUESS:
-            self.alarms += self._phones.on_failure_elsewhere(attempt, now)
+        alarms: list[AlarmChange] = []
+        if attempt.kind is AttemptKind.GUESS:
+            failed = self._phones.on_failure if worked else self._phones.on_failure_elsewhere
+            alarms += failed(attempt, now)
         forgotten = worked or attempt.event is EventKind.INVALID_ACCOUNT_ID
         if self.friends.outage_mode and forgotten:  # guesses at other passwords still count
             self.counts.uncounted += 1
-            return None
-        return self._judge.decide_friend(subject, attempt, now, works=worked)
+            return None, alarms
+        return self._judge.decide_friend(subject, attempt, now, works=worked), alarms
 
     def _is_sure(self, proven: bool) -> bool:  # noqa: FBT001 - its only argument
         """Whether an attempt counts as proven: without the wire, a claim is the best there is."""
         return proven or not self._attribution.sees_wire
 
-    def _judge_stranger(self, subject: Subject, kept: list[bytes], attempt: Attempt, now: float) -> Judgement:
+    def _judge_stranger(self, subject: Subject, kept: list[bytes], attempt: Attempt, now: float) -> Judged:
         narrowed = self._is_banned(subject, _NARROW, now)
         refused = self._judge.claims.refused
         decision = None
+        alarms: Sequence[AlarmChange] = ()
         if not narrowed or attempt.proof is not _CLAIMED:  # claims lengthen no claimed ban
-            # ClaimedLimit lead to no ban of a friend.
+            # Claims lead to no ban of a friend.
             decision = self._judge.decide(subject, kept, attempt, now, narrowed=narrowed or subject.friend)
         if attempt.proof is not _CLAIMED:
-            decision = (
-                self._judge.count_proven(subject, attempt.asterisk, fact_from(attempt, now)) or decision
-            )
-            self._report_distributed()
+            fact = fact_from(attempt, now)
+            ban, alarms = self._judge.count_proven(subject, attempt.asterisk, fact)
+            decision = ban or decision
         if self._judge.claims.refused != refused:
-            self._alarm_spoofing(now)
+            alarms = (*alarms, *self._spoofing(now))
         if narrowed and decision is None and attempt.transport in _DATAGRAMS:
             self.counts.late += 1
-            return Judgement(attempt, subject.network, Disposition.LATE)
-        return Judgement(attempt, subject.network, _COUNTED, decision)
+            return (Judgement(attempt, subject.network, Disposition.LATE), *alarms)
+        return (Judgement(attempt, subject.network, _COUNTED, decision), *alarms)
 
-    def _report_distributed(self) -> None:
-        self.alarms += (distributed(*account) for account in self._judge.begun)
-        self._judge.begun.clear()
-
-    def _alarm_spoofing(self, now: float) -> None:
-        if now - self._spoofing_alarm_at >= _SPOOFING_EVERY:
-            self._spoofing_alarm_at = now
-            self.alarms.append(spoofing(self._judge.claims.terms.per_minute))
+    def _spoofing(self, now: float) -> Sequence[AlarmChange]:
+        """Return the alarm that the limit of claimed bans refused one, unless it was raised just before."""
+        if now - self._spoofing_alarm_at < _SPOOFING_EVERY:
+            return ()
+        self._spoofing_alarm_at = now
+        return (spoofing(self._judge.claims.terms.per_minute),)
 
     # -- bans -------------------------------------------------------------------------------------------
 
@@ -416,30 +405,15 @@ class Detector:
         *,
         wire: bool = False,
         listening: Callable[[str], float | None] = lambda _: None,
-    ) -> list[Judgement]:
-        """Do periodic work, about every second: expire bans and friends; return due judgements."""
+    ) -> Sequence[Effect]:
+        """Do periodic work, about every second: expire bans and counts, and judge what has waited."""
         self._bans.expire(now)
         self._history.expire(now)
-        if self.expires_friends:
-            self.friends.expire(wall)
-        self.alarms += (distributed_cleared(*account) for account in self._judge.tick(now))
-        self.alarms += self._phones.tick(now)
+        alarms = [distributed_cleared(*account) for account in self._judge.tick(now)]
+        alarms += self._phones.tick(now)
         found = self._attribution.tick(now, wall, wire=wire, listening=listening)
-        self._find_unprovable(now)
-        self._alarm_unprovable(now)
-        judged = [self._judge_attributed(one) for one in found]
-        self._record_further_reports(now)
-        return [*judged, *self._apply_proofs(now)]
-
-    def take_further_judgements(self) -> list[Judgement]:
-        """Return and clear further judgements, of the real sender of a forged guess, or by a late proof."""
-        taken, self.further_judgements = self.further_judgements, []
-        return taken
-
-    def take_alarms(self) -> list[AlarmChange]:
-        """Return and clear the alarms since the last call."""
-        taken, self.alarms = self.alarms, []
-        return taken
+        alarms += [self._on_unprovable(address, now) for address in self._with_unproven_guesses(now)]
+        return [*alarms, *self._on_findings(found, now)]
 
     # -- queries ----------------------------------------------------------------------------------------
 

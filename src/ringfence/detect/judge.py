@@ -11,12 +11,13 @@ from typing import TypeVar
 
 from attrs import frozen
 
+from ringfence.detect.alarms import distributed
 from ringfence.detect.claimed_limit import ClaimedLimit
 from ringfence.detect.history import MAX_ACCOUNT, Fact, History, Key, fact_of, summary, time_of
 from ringfence.detect.rules import By, Claimed, Of, Rule, is_proven
 from ringfence.detect.subjects import Subject, Subjects
 from ringfence.detect.tallies import Tallies, Tally
-from ringfence.model import Attempt, AttemptKind, EventKind, FriendReason, Network, Scope
+from ringfence.model import AlarmChange, Attempt, AttemptKind, EventKind, FriendReason, Network, Scope
 from ringfence.networks import is_one_host, prefix_of
 
 _K = TypeVar("_K")
@@ -87,8 +88,6 @@ class Judge:
         self._accounts: Tallies[AccountKey] = _tallies(self._distributed)
         self.attacked: dict[AccountKey, int] = {}
         """The accounts under a distributed attack, and the number of subjects that try each."""
-        self.begun: list[AccountKey] = []
-        """The accounts whose distributed attack began since the caller last cleared this list."""
         self._friends: OrderedDict[tuple[Key, str, int], deque[float]] = OrderedDict()
         self._foreign_accounts: OrderedDict[Key, OrderedDict[str, float]] = OrderedDict()
 
@@ -113,15 +112,15 @@ class Judge:
         """
         kind = attempt.kind
         decoy = attempt.account in self._decoys
-        distributed = self._distributed
-        is_attacked = distributed is not None and (attempt.asterisk, attempt.account) in self.attacked
+        shared = self._distributed
+        is_attacked = shared is not None and (attempt.asterisk, attempt.account) in self.attacked
         if len(kept) < self._least[kind] and not decoy and not is_attacked:
             return None
         rules = self._candidates(subject, kept, kind, now, decoy=decoy, narrowed=narrowed)
-        if is_attacked and distributed is not None:
+        if is_attacked and shared is not None:
             number, proven, fresh, _ = summary(kept, _bytes_of(attempt))
-            claims = fresh >= distributed.strangers and not narrowed and self.claims.allows(subject.key, now)
-            is_attacked = number >= distributed.strangers and (claims or proven > 0)
+            claims = fresh >= shared.strangers and not narrowed and self.claims.allows(subject.key, now)
+            is_attacked = number >= shared.strangers and (claims or proven > 0)
         if not rules and not is_attacked:
             return None
         facts = [fact for fact in map(fact_of, kept) if fact.proven or not subject.friend]
@@ -134,13 +133,11 @@ class Judge:
                 return self._full(subject, rule, kept, now)
             if narrow is None and _is_claim(rule, rule.attempts, found):
                 narrow = rule
-        if is_attacked and distributed is not None:
-            found = [
-                fact for fact in self._matching(distributed, facts) if fact.account == _bytes_of(attempt)
-            ]
-            if _is_full(distributed, distributed.strangers, found):
-                return self._full(subject, distributed, kept, now)
-            narrow = narrow or (distributed if _is_claim(distributed, distributed.strangers, found) else None)
+        if is_attacked and shared is not None:
+            found = [fact for fact in self._matching(shared, facts) if fact.account == _bytes_of(attempt)]
+            if _is_full(shared, shared.strangers, found):
+                return self._full(subject, shared, kept, now)
+            narrow = narrow or (shared if _is_claim(shared, shared.strangers, found) else None)
         return self._narrow(subject, narrow, kept, now) if narrow is not None and not narrowed else None
 
     def _candidates(
@@ -240,17 +237,31 @@ class Judge:
 
     # -- groups of subjects -----------------------------------------------------------------------------
 
-    def count_proven(self, subject: Subject, asterisk: str, fact: Fact) -> Decision | None:
-        """Count a stranger's proven attempt for its prefix and its account; return the prefix's ban."""
-        distributed, prefix = self._distributed, self._prefix
+    def count_proven(
+        self, subject: Subject, asterisk: str, fact: Fact
+    ) -> tuple[Decision | None, Sequence[AlarmChange]]:
+        """Count a stranger's proven attempt for its prefix and its account.
+
+        Return the ban of the prefix, and the alarm that a distributed attack has begun.
+        """
+        alarms = self._count_for_account(subject, asterisk, fact)
+        return self._count_for_prefix(subject, fact), alarms
+
+    def _count_for_account(self, subject: Subject, asterisk: str, fact: Fact) -> Sequence[AlarmChange]:
+        rule = self._distributed
         real = bool(fact.account) and fact.account != _UNKNOWN_ACCOUNT and not fact.unknown
-        if distributed is not None and fact.kind in distributed.counts and real:
-            account = (asterisk, fact.account.decode("utf-8", "replace"))
-            tally = self._accounts.add(account, subject.key, fact.at)
-            if len(tally.subjects) >= distributed.attempts:
-                if account not in self.attacked:
-                    self.begun.append(account)
-                self.attacked[account] = len(tally.subjects)
+        if rule is None or fact.kind not in rule.counts or not real:
+            return ()
+        account = (asterisk, fact.account.decode("utf-8", "replace"))
+        tally = self._accounts.add(account, subject.key, fact.at)
+        if len(tally.subjects) < rule.attempts:
+            return ()
+        began = account not in self.attacked
+        self.attacked[account] = len(tally.subjects)
+        return (distributed(*account),) if began else ()
+
+    def _count_for_prefix(self, subject: Subject, fact: Fact) -> Decision | None:
+        prefix = self._prefix
         if prefix is None or fact.kind not in prefix.counts:
             return None
         network = prefix_of(subject.address)

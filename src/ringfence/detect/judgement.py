@@ -6,7 +6,7 @@ from attrs import define, frozen
 
 from ringfence import quick
 from ringfence.detect.judge import Count, Decision
-from ringfence.model import Address, Attempt, Friend, Network
+from ringfence.model import Address, AlarmChange, Attempt, Friend, Network, SecurityEvent
 
 
 class Disposition(enum.StrEnum):
@@ -22,27 +22,6 @@ class Disposition(enum.StrEnum):
     PROVEN = "proven"  # not a new attempt: the address of an earlier one is proven now
 
 
-class Verdict(enum.Enum):
-    """The verdict of all sources together on an attempt."""
-
-    ATTEMPT = enum.auto()  # an attempt, confirmed or not
-    FORGED_LINE = enum.auto()  # a log line without the challenge that the wire would have seen
-    FORGED_HEADER = enum.auto()  # chan_sip's event of an attempt for which the log names another address
-
-
-@quick.frozen
-class AttributedAttempt:
-    """An attempt, the time at which it counts (monotonic seconds), and the verdict on it.
-
-    ``suspect``: only the wire reported it, and its address is unproven: requests from it should be copied.
-    """
-
-    attempt: Attempt
-    at: float
-    verdict: Verdict = Verdict.ATTEMPT
-    suspect: bool = False
-
-
 @quick.frozen
 class Judgement:
     """An attempt, how it was treated, and the ban that follows, if any."""
@@ -53,6 +32,17 @@ class Judgement:
     decision: Decision | None = None
     suspect: bool = False
     """Whether only the wire reported it, with an unproven address: requests from it should be copied."""
+
+
+@frozen
+class Login:
+    """A successful login that makes its sender a friend."""
+
+    event: SecurityEvent
+
+
+Effect = Judgement | AlarmChange | Login
+"""One result of the detector: its caller carries it out."""
 
 
 @frozen

@@ -15,8 +15,8 @@ from math import inf
 from operator import attrgetter
 
 from ringfence.detect.detector import Detector
-from ringfence.detect.friends import Friends
-from ringfence.detect.judgement import Disposition, Judgement
+from ringfence.detect.friends import Friends, friend_from
+from ringfence.detect.judgement import Disposition, Effect, Judgement, Login
 from ringfence.detect.rules import Rule
 from ringfence.detect.unconfirmed_reports import PATIENCE
 from ringfence.model import EventKind, Proof, SecurityEvent
@@ -79,13 +79,14 @@ class Replay:
         self._progress = progress
         self._asterisks = frozenset(replay_input.source.asterisk for replay_input in inputs)
         self._sources: set[str] = set()
+        self._friends = Friends(MAX_REMEMBERED)
         self._detector = Detector(
             rules,
             exempt,
             self._asterisks if len(inputs) > 1 else frozenset(),
             max_attempts=4 * MAX_REMEMBERED,
             max_sessions=MAX_REMEMBERED,
-            friends=Friends(MAX_REMEMBERED),
+            friends=self._friends,
             assumed=Proof.NONCE,
             corroborated=frozenset(),
         )
@@ -147,13 +148,8 @@ class Replay:
             address = event.remote.address
             if event.kind is success and not event.tampered:  # before the login makes the sender a friend
                 self.outcomes.of(self._detector.subject_of(address), address).succeed(event.time)
-            judgement = observe(event, now)
-            for further in (
-                self._detector.take_further_judgements() if self._detector.further_judgements else ()
-            ):
-                self._record(further)
-            if judgement is not None:
-                self._record(judgement)
+            for effect in observe(event, now):
+                self._carry_out(effect)
 
     def _advance(self, now: float) -> float:
         """Run the detector's periodic work; if a clock was set back, time continues without a step."""
@@ -165,9 +161,18 @@ class Replay:
         return now
 
     def _tick(self, now: float) -> None:
-        for judgement in self._detector.tick(now, now - self._shift):
-            self._record(judgement)
-        self._detector.take_alarms()
+        self._friends.expire(now - self._shift)
+        for effect in self._detector.tick(now, now - self._shift):
+            self._carry_out(effect)
+
+    def _carry_out(self, effect: Effect) -> None:
+        """Carry out an effect of the detector: its alarms are of no interest for the past."""
+        if isinstance(effect, Judgement):
+            self._record(effect)
+        elif isinstance(effect, Login):
+            friend = friend_from(effect.event)
+            if friend is not None:
+                self._friends.add(friend)
 
     def _record(self, judgement: Judgement) -> None:
         if judgement.disposition is Disposition.FORGED:

@@ -1,0 +1,70 @@
+"""Findings of the attribution: new attempts, and what is learned of attempts that are known."""
+
+import enum
+from collections.abc import Sequence
+
+from ringfence import quick
+from ringfence.model import Address, Attempt, Proof, SecurityEvent, Service
+
+
+class Verdict(enum.Enum):
+    """The verdict of all sources together on an attempt."""
+
+    ATTEMPT = enum.auto()  # an attempt, confirmed or not
+    FORGED_LINE = enum.auto()  # a log line without the challenge that the wire would have seen
+    FORGED_HEADER = enum.auto()  # chan_sip's event of an attempt for which the log names another address
+
+
+@quick.frozen
+class AttributedAttempt:
+    """An attempt, the time at which it counts (monotonic seconds), and the verdict on it.
+
+    ``suspect``: only the wire reported it, and its address is unproven: requests from it should be copied.
+    """
+
+    attempt: Attempt
+    at: float
+    verdict: Verdict = Verdict.ATTEMPT
+    suspect: bool = False
+
+
+@quick.frozen
+class DuplicateReport:
+    """A report by ``source`` of an attempt that another source reported: of ``address`` in ``session``.
+
+    ``forged_address`` is the address that the request itself names, if it is another one.
+    """
+
+    address: Address
+    session: int
+    service: Service
+    source: str
+    forged_address: Address | None
+
+
+@quick.frozen
+class NewProof:
+    """A proof of the address of all attempts of ``address`` in ``session`` at an Asterisk."""
+
+    asterisk: str
+    address: Address
+    session: int
+    proof: Proof
+
+
+@quick.frozen
+class UnprovableGuess:
+    """A guess of ``address`` with a nonce that was also sent to another address at its request."""
+
+    address: Address
+
+
+Finding = AttributedAttempt | DuplicateReport | NewProof | UnprovableGuess
+
+
+def duplicate_report(attempt: Attempt, event: SecurityEvent, tag: int) -> Sequence[Finding]:
+    """Return another report of attempt ``tag``, and its better proof. PJSIP's has a session number."""
+    report = DuplicateReport(attempt.address, tag, event.service, event.source.name, attempt.forged_address)
+    if attempt.proof is Proof.CLAIMED or event.service is Service.PJSIP or not tag:
+        return (report,)
+    return (report, NewProof(attempt.asterisk, attempt.address, tag, attempt.proof))

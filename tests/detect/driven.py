@@ -1,0 +1,78 @@
+"""A detector whose effects a test can look at one kind at a time."""
+
+from collections.abc import Callable, Iterable
+
+from ringfence.detect.detector import Detector
+from ringfence.detect.friends import friend_from
+from ringfence.detect.judgement import Effect, Judgement, Login
+from ringfence.detect.rules import Rule
+from ringfence.model import (
+    AlarmChange,
+    Attempt,
+    Challenge,
+    Contact,
+    ObservedRequest,
+    SecurityEvent,
+)
+
+
+class Driven(Detector):
+    """A detector that returns judgements alone, learns friends from logins, and collects the alarms."""
+
+    def __init__(self, rules: tuple[Rule, ...], **parts: object) -> None:
+        self.alarms: list[AlarmChange] = []
+        super().__init__(rules, **parts)  # type: ignore[arg-type]  # the detector's own parameters
+
+    def observe(self, event: SecurityEvent, now: float) -> list[Judgement]:
+        """Handle an event."""
+        return self._judgements(super().observe(event, now))
+
+    def observe_challenges(
+        self, challenges: Iterable[Challenge], now: float, wall: float, asterisk: str
+    ) -> list[Judgement]:
+        """Handle challenges."""
+        return self._judgements(super().observe_challenges(challenges, now, wall, asterisk))
+
+    def observe_requests(
+        self, requests: Iterable[ObservedRequest], now: float, asterisk: str
+    ) -> list[Judgement]:
+        """Handle copied requests."""
+        return self._judgements(super().observe_requests(requests, now, asterisk))
+
+    def observe_contact(self, contact: Contact, now: float) -> list[Judgement]:
+        """Handle a contact."""
+        return self._judgements(super().observe_contact(contact, now))
+
+    def tick(
+        self,
+        now: float,
+        wall: float = 0.0,
+        *,
+        wire: bool = False,
+        listening: Callable[[str], float | None] = lambda _: None,
+    ) -> list[Judgement]:
+        """Do periodic work."""
+        return self._judgements(super().tick(now, wall, wire=wire, listening=listening))
+
+    def judged(self, attempt: Attempt, now: float) -> Judgement:
+        """Return the judgement on one attempt."""
+        [judgement] = self._judgements(self.judge(attempt, now))
+        return judgement
+
+    def take_alarms(self) -> list[AlarmChange]:
+        """Return the alarms since the last call."""
+        taken, self.alarms = self.alarms, []
+        return taken
+
+    def _judgements(self, effects: Iterable[Effect]) -> list[Judgement]:
+        judgements = []
+        for effect in effects:
+            if isinstance(effect, Judgement):
+                judgements.append(effect)
+            elif isinstance(effect, Login):
+                friend = friend_from(effect.event)
+                assert friend is not None
+                self.friends.add(friend)
+            else:
+                self.alarms.append(effect)
+        return judgements
