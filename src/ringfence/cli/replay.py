@@ -5,7 +5,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -186,8 +185,8 @@ def _print_json(past: "Replay", rows: "Sequence[AddressOutcome]", files: int, se
         "attempts": past.attempts,
         "tampered": past.tampered,
         "seconds": round(seconds, 3),
-        "first": _rfc3339(past.first),
-        "last": _rfc3339(past.last),
+        "first": _moment(past.first),
+        "last": _moment(past.last),
         "evicted": past.outcomes.evicted,
         "forgotten": past.forgotten,
     }
@@ -203,15 +202,17 @@ def _as_object(row: "AddressOutcome") -> dict[str, object]:
         "banned_at_attempt": row.banned_at_attempt,
         "rule": row.rule,
         "later_succeeded": row.later_succeeded,
-        "banned_at": _rfc3339(row.bans[0]) if row.bans else None,
+        "banned_at": _moment(row.bans[0]) if row.bans else None,
         "bans": len(row.bans),
         "unconfirmed": row.unconfirmed,
         "exempt": row.exempt,
     }
 
 
-def _rfc3339(seconds: float) -> str | None:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if isfinite(seconds) else None
+def _moment(seconds: float) -> str | None:
+    from ringfence.model import rfc3339  # noqa: PLC0415 - loaded when the command runs
+
+    return rfc3339(seconds) if isfinite(seconds) else None
 
 
 def _print(past: "Replay", rows: "Sequence[AddressOutcome]", files: int) -> None:
@@ -248,7 +249,7 @@ def _table(rows: "Sequence[AddressOutcome]") -> "Table":
     table.add_column("RULE", no_wrap=True)
     table.add_column("NOTE")
     for row in rows:
-        banned = (_rfc3339(row.bans[0]) or "").replace("T", " ")[:16] if row.bans else "-"
+        banned = (_moment(row.bans[0]) or "").replace("T", " ")[:16] if row.bans else "-"
         after = "" if row.banned_at_attempt is None else str(row.banned_at_attempt)
         add_row(table, (row.name, str(row.attempts), banned, after, row.rule or "", _note(row)))
     return table

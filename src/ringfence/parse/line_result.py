@@ -21,6 +21,10 @@ class Level(enum.StrEnum):
     ERROR = "ERROR"
 
 
+LEVELS = {str(level).encode(): str(level) for level in Level}
+"""The text of each level, by its bytes in a line."""
+
+
 class Reason(enum.StrEnum):
     """Reason a line yields no event."""
 
@@ -109,6 +113,21 @@ class OpenMessage:
 
 
 Parsed = SecurityEvent | Reason | LogAlarm | OpenMessage
+
+
+def result_of(
+    number: int, parsed: SecurityEvent | Reason | LogAlarm, level: bytes, *, standby: bool
+) -> LineResult:
+    """Return the result of the line ``number``. In standby, SECURITY messages are skipped."""
+    name = LEVELS.get(level) or level.decode("ascii", "replace")
+    if isinstance(parsed, SecurityEvent):
+        alarm = LogAlarm.TAMPERED if parsed.tampered else None
+        if standby and name == Level.SECURITY:
+            return LineResult(number, None, name, Reason.STANDBY, alarm)
+        return LineResult(number, parsed, name, None, alarm)
+    if isinstance(parsed, LogAlarm):
+        return LineResult(number, None, name, None, parsed)
+    return LineResult(number, None, name, parsed)
 
 
 def text_of(raw: bytes) -> str:

@@ -36,14 +36,15 @@ from ringfence.parse.dates import DateReader
 from ringfence.parse.formats import FORMATS, SUSPICIOUS, Format
 from ringfence.parse.jsonline import JsonMessage, unwrap
 from ringfence.parse.line_result import (
+    LEVELS,
     NOT_UNDERSTOOD,
-    Level,
     LineResult,
     LogAlarm,
     LogCounts,
     OpenMessage,
     Parsed,
     Reason,
+    result_of,
 )
 from ringfence.parse.manager import LoginDeduplicator
 from ringfence.parse.prefix import PLAIN, Prefix, parse_prefix
@@ -54,7 +55,6 @@ LOG_CUT = 8191  # where ``main/logger.c`` cuts a line (``BUFSIZ - 1``)
 MAX_MESSAGE = LOG_CUT + 512
 HOLD = 0.05  # seconds
 
-_LEVELS = {str(level).encode(): str(level) for level in Level}
 _SECURITY = b"SECURITY"
 
 _ADDRESS_LIKE = re.compile(rb"\d{1,3}\.\d{1,3}\.\d{1,3}\.\d{1,3}|[0-9a-f]{1,4}:[0-9a-f]{0,4}:")
@@ -206,7 +206,7 @@ class LogReader:
 
     def _check_unknown(self, parsed: Reason, level: bytes, text: bytes, *, known: bool) -> Reason:
         """Return UNKNOWN_WORDING if a message of no known wording looks like evidence."""
-        if level not in _LEVELS:
+        if level not in LEVELS:
             return parsed
         text = text[:_EXAMINED]
         named = known or _ADDRESS_LIKE.search(text)
@@ -307,7 +307,7 @@ class _Batch:
         if is_security:
             self._security_at.add(at)
         self._begin(form.tail)
-        self.results.append(LineResult(self._number + at - self._split_lines, parsed, _LEVELS[level]))
+        self.results.append(LineResult(self._number + at - self._split_lines, parsed, LEVELS[level]))
         self._lines_of.append(at)
         self.plain += 1
         return True
@@ -316,7 +316,7 @@ class _Batch:
         """Return how many of the last lines may be part of an incomplete message."""
         size = 0
         for number, line in enumerate(reversed(self._lines)):
-            size += 1 + len(line if isinstance(line, bytes) else line.message)
+            size += _size(line)
             if size > MAX_MESSAGE:
                 return number
         return len(self._lines)
@@ -379,7 +379,7 @@ class _Batch:
         size = 0
         for index in range(at, len(self._lines)):
             line = self._lines[index]
-            size += 1 + len(line if isinstance(line, bytes) else line.message)
+            size += _size(line)
             if size > MAX_MESSAGE:
                 return at + 1
             if index > at and isinstance(line, bytes) and end.search(line) and parse_prefix(line) is None:
@@ -433,7 +433,7 @@ class _Batch:
             if index in self._security_at:
                 first = index, size
             above = self._lines[index]
-            size += 1 + len(above if isinstance(above, bytes) else above.message)
+            size += _size(above)
             if size > security_log.MAX_ACCOUNT:
                 return first
         size += self._since_security
@@ -451,14 +451,15 @@ class _Batch:
         parsed = self._parse(self._joined(start, at + 1), prefix) if reaches else Reason.CUT
         if not isinstance(parsed, SecurityEvent):
             return False
-        self.results[self._entry] = self._result(self.results[self._entry].line, parsed, prefix.level)
+        number = self.results[self._entry].line
+        self.results[self._entry] = result_of(number, parsed, prefix.level, standby=self._skips)
         return True
 
     def _reaches(self, index: int, at: int) -> bool:
         """Whether the message of the result at ``index`` can reach to the line at ``at``."""
         size = 0
         for line in reversed(self._lines[max(self._lines_of[index], at - MAX_MESSAGE) : at]):
-            size += 1 + len(line if isinstance(line, bytes) else line.message)
+            size += _size(line)
             if size > MAX_MESSAGE:
                 return False
         return True
@@ -470,7 +471,7 @@ class _Batch:
             )
 
     def _add(self, at: int, parsed: SecurityEvent | Reason | LogAlarm, level: bytes = b"") -> None:
-        self.results.append(self._result(self.number_of(at), parsed, level))
+        self.results.append(result_of(self.number_of(at), parsed, level, standby=self._skips))
         self._lines_of.append(at)
 
     def _begin(self, tail: re.Pattern[bytes] | None) -> None:
@@ -479,16 +480,10 @@ class _Batch:
         if tail is not None:
             self._tailed[tail] = self._entry
 
-    def _result(self, number: int, parsed: SecurityEvent | Reason | LogAlarm, level: bytes) -> LineResult:
-        name = _LEVELS.get(level) or level.decode("ascii", "replace")
-        if isinstance(parsed, SecurityEvent):
-            alarm = LogAlarm.TAMPERED if parsed.tampered else None
-            if self._skips and level == _SECURITY:
-                return LineResult(number, None, name, Reason.STANDBY, alarm)
-            return LineResult(number, parsed, name, None, alarm)
-        if isinstance(parsed, LogAlarm):
-            return LineResult(number, None, name, None, parsed)
-        return LineResult(number, None, name, parsed)
+
+def _size(line: _Line) -> int:
+    """Return the number of bytes of a line, with its end."""
+    return 1 + len(line if isinstance(line, bytes) else line.message)
 
 
 def _has_no_prefix(line: _Line) -> bool:
