@@ -19,7 +19,7 @@ from ringfence.model import Roster
 PHONE, OTHER = "192.0.2.7", "192.0.2.8"
 
 
-def test_contacts_are_friends_for_their_registration_and_a_bit(world: World) -> None:
+def test_a_contact_is_a_friend_until_after_its_registration(world: World) -> None:
     """A contact is a friend until its registration ends plus a margin, or for the margin from now on."""
     world.keeping.on_roster(
         roster(
@@ -35,7 +35,7 @@ def test_contacts_are_friends_for_their_registration_and_a_bit(world: World) -> 
     assert len(world.keeping.friends) == 2
 
 
-def test_changes_between_rosters_are_taken(world: World) -> None:
+def test_contact_changes_apply_at_once(world: World) -> None:
     """A registering phone is a friend at once, and an unregistering one stays a friend for a while."""
     world.keeping.on_roster(roster())
     world.keeping.on_contact(contact(PHONE, left=7_200.0))
@@ -50,7 +50,7 @@ def test_changes_between_rosters_are_taken(world: World) -> None:
     assert world.keeping.friends.worked_at("alice", ip_address(PHONE))
 
 
-def test_who_is_not_in_the_roster_is_not_there(world: World) -> None:
+def test_a_contact_missing_in_the_roster_ends_soon(world: World) -> None:
     """A missing contact stays a friend for a while; passwords and other Asterisks keep theirs."""
     world.keeping.on_roster(roster(contact(PHONE, left=7_200.0), contact(OTHER, left=7_200.0)))
     world.keeping.on_success(success(PHONE))
@@ -62,7 +62,7 @@ def test_who_is_not_in_the_roster_is_not_there(world: World) -> None:
     assert world.ties(OTHER) == {REGISTERED: 7_200 + KEEP}
 
 
-def test_an_asterisk_that_refuses_to_tell_takes_nothing_back(world: World) -> None:
+def test_a_refused_roster_changes_no_contact(world: World) -> None:
     """If Asterisk refuses to list its contacts, the last known ones stay."""
     world.keeping.on_roster(roster(contact(PHONE)))
     world.later(Roster("pbx", None, None, ("refused",)))
@@ -70,7 +70,7 @@ def test_an_asterisk_that_refuses_to_tell_takes_nothing_back(world: World) -> No
     assert world.ties(PHONE) == {REGISTERED: 600 + KEEP}
 
 
-def test_contacts_that_went_while_no_daemon_ran_are_missed(world: World) -> None:
+def test_contacts_that_disappeared_without_a_daemon_end_soon(world: World) -> None:
     """The first roster after a restart is compared with the contacts that the last daemon knew."""
     world.keeping.on_roster(roster(contact(PHONE, left=80_000.0)))
     after = world.again()

@@ -38,7 +38,7 @@ def changed(**values: object) -> bytes:
     return json.dumps({key: value for key, value in {**ROW, **values}.items() if value is not None}).encode()
 
 
-def test_what_is_exported_is_imported() -> None:
+def test_an_exported_document_can_be_imported() -> None:
     """Account and times are kept; a proven friend becomes imported, a claimed one stays registered."""
     claimed = evolve(
         ALICE, address=ip_address("2001:db8::7"), account="電話 \\x1b", reason=FriendReason.REGISTERED
@@ -49,13 +49,13 @@ def test_what_is_exported_is_imported() -> None:
     assert found.friends == [evolve(ALICE, reason=FriendReason.IMPORTED), claimed]
 
 
-def test_what_was_imported_is_not_exported() -> None:
+def test_imported_friends_are_not_exported() -> None:
     """Imported friends are not exported, so two servers cannot keep a friend alive forever."""
     assert document(evolve(ALICE, reason=FriendReason.IMPORTED)) == [HEAD]
     assert parse_document([HEAD], NOW).faults == []
 
 
-def test_nobody_is_a_friend_for_longer_than_there() -> None:
+def test_an_imported_friend_ends_as_on_the_other_server() -> None:
     """A friend lasts until its end there, a month at most; expired ones are counted, future times cut."""
     far = evolve(ALICE, since=NOW + 10, seen=NOW + 20, until=NOW + 2 * LONGEST)
     found = parse_document(document(evolve(ALICE, until=NOW), far), NOW)
@@ -88,7 +88,7 @@ def test_nobody_is_a_friend_for_longer_than_there() -> None:
     ],
     ids=lambda value: str(value)[:30],
 )
-def test_every_fault_is_told_with_its_line(line: bytes, fault: str) -> None:
+def test_every_fault_has_its_line_number(line: bytes, fault: str) -> None:
     """Each invalid line is reported with its reason, and reading continues to find all faults at once."""
     found = parse_document([HEAD, changed(), line, b"\n", b"{}"], NOW)
 
@@ -116,12 +116,12 @@ def test_every_fault_is_told_with_its_line(line: bytes, fault: str) -> None:
     ],
     ids=["empty", "a list", "no head", "newer", "no number"],
 )
-def test_what_is_no_such_document_is_one_fault(head: list[bytes], fault: str) -> None:
+def test_another_kind_of_document_is_one_fault(head: list[bytes], fault: str) -> None:
     """A file of another format is reported once, not line by line."""
     assert parse_document([*head, *head], NOW).faults == [f"line 1: {fault}"]
 
 
-def test_more_than_are_kept_are_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_friends_are_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     """Reading ends at the limit, whatever follows."""
     monkeypatch.setattr("ringfence.friends.exchange.MOST", 2)
 
@@ -130,7 +130,7 @@ def test_more_than_are_kept_are_a_fault(monkeypatch: pytest.MonkeyPatch) -> None
     ]
 
 
-def test_a_friend_is_read_from_nothing_but_its_keys() -> None:
+def test_a_value_of_the_wrong_type_is_an_error() -> None:
     """A row with a value of the wrong type is a ValueError."""
     row: dict[str, Any] = {**ROW, "until": None}
     with pytest.raises(ValueError, match="until: must be a text"):

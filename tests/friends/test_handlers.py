@@ -57,7 +57,7 @@ def test_every_reason_is_listed(desk: Desk, number: int) -> None:
     assert [row["address"] for row in json.loads(b"".join(parts))] == addresses
 
 
-def test_an_import_is_taken_when_it_is_whole(desk: Desk) -> None:
+def test_an_import_applies_when_it_is_complete(desk: Desk) -> None:
     """The parts of one transfer are one import; an unfinished transfer has no effect."""
     assert desk.ask("import", friends=rows(PHONE), transfer="a", more=True) == 1
     assert desk.listed() == []
@@ -68,7 +68,7 @@ def test_an_import_is_taken_when_it_is_whole(desk: Desk) -> None:
     assert desk.ask("import", friends=[], transfer="b") == 0
 
 
-def test_a_part_that_is_wrong_takes_all_of_it_away(desk: Desk) -> None:
+def test_an_invalid_part_cancels_the_import(desk: Desk) -> None:
     """An invalid part discards the whole import, and the next import starts again from the beginning."""
     desk.ask("import", friends=rows(PHONE), transfer="a", more=True)
     faults: list[object] = [[{}], {"a": 1}, 7, None, ["x"], [{**rows(PHONE)[0], "address": "here"}]]
@@ -82,7 +82,7 @@ def test_a_part_that_is_wrong_takes_all_of_it_away(desk: Desk) -> None:
     assert desk.ask("import", friends=rows(OTHER), transfer="a") == 1
 
 
-def test_more_than_are_kept_are_not_taken(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_import_of_too_many_friends_is_refused(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """An endless transfer cannot fill the memory."""
     monkeypatch.setattr("ringfence.friends.handlers.MOST", 1)
     desk.ask("import", friends=rows(PHONE), transfer="a", more=True)
@@ -90,7 +90,7 @@ def test_more_than_are_kept_are_not_taken(desk: Desk, monkeypatch: pytest.Monkey
         desk.ask("import", friends=rows(OTHER), transfer="a", more=True)
 
 
-def test_what_is_over_is_not_taken(desk: Desk) -> None:
+def test_an_expired_friend_is_not_imported(desk: Desk) -> None:
     """An expired document adds no friends."""
     old = rows(PHONE)
     desk.world.now = NOW + 1e6

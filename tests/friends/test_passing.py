@@ -17,7 +17,7 @@ def friends() -> Friends:
     return made
 
 
-def test_every_friend_passes_but_who_lost_the_shield() -> None:
+def test_every_friend_passes_except_unshielded_ones() -> None:
     """A friend whose nonces also go to other addresses is limited like a stranger for a while."""
     passing = Passing(friends())
     assert passing.look(10, frozenset())

@@ -33,7 +33,7 @@ def test_nothing_is_known_before_the_sources_are() -> None:
     assert known.for_limiter(BEGAN)
 
 
-def test_every_roster_is_enough() -> None:
+def test_bans_begin_when_every_roster_is_known() -> None:
     """Bans and the limiter start with the last roster, or at once without an Asterisk, and never stop."""
     ears = [SourceReadiness(since=BEGAN, roster_ready=True), SourceReadiness(since=BEGAN, roster_ready=False)]
     known = StartupGate()
@@ -52,7 +52,7 @@ def test_every_roster_is_enough() -> None:
     ("remembered", "after", "in_all"),
     [(False, AFTER_LISTENING, IN_ALL), (True, REMEMBERED_AFTER_LISTENING, REMEMBERED_IN_ALL)],
 )
-def test_bans_do_not_wait_for_ever(*, remembered: bool, after: float, in_all: float) -> None:
+def test_the_wait_for_rosters_has_an_end(*, remembered: bool, after: float, in_all: float) -> None:
     """Bans start some seconds after all sources are connected, or later if one source stays unavailable."""
     heard = begun(
         SourceReadiness(since=BEGAN + 0.5, roster_ready=False),

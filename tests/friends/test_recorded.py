@@ -21,14 +21,14 @@ PHONE, OTHER = "192.0.2.7", "192.0.2.8"
 
 
 @pytest.mark.parametrize("where", [str(HERE), "127.0.0.1", "::1", "0.0.0.0", "224.0.0.1", "255.255.255.255"])
-def test_where_no_phone_can_be_nobody_is_a_friend(world: World, where: str) -> None:
+def test_an_address_that_cannot_be_a_phone_is_not_recorded(world: World, where: str) -> None:
     """A contact may contain any address, also this host itself, multicast, broadcast or unspecified ones."""
     world.keeping.on_roster(roster(contact(where), contact("10.0.0.7")))
 
     assert world.keeping.friends.addresses() == [ip_address("10.0.0.7")]
 
 
-def test_one_account_does_not_crowd_out_the_others(world: World) -> None:
+def test_one_account_does_not_displace_the_others(world: World) -> None:
     """One account with many addresses has only its latest ones as friends, up to a limit."""
     world.keeping.on_success(success(PHONE, "bob"))
     for number in range(MOST_ADDRESSES + 10):
@@ -72,7 +72,7 @@ def test_a_reason_that_is_renewed_keeps_its_beginning(world: World) -> None:
     assert [one.since for one in after.again().keeping.friends.all()] == [NOW]
 
 
-def test_what_the_friends_had_no_room_for_is_not_kept_in_mind(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reasons_beyond_the_limit_are_discarded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Data about friends is reduced to the kept friends when it exceeds twice the limit."""
     monkeypatch.setattr("ringfence.friends.recorded.MOST", 5)
     world = World(Shelf())

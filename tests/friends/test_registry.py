@@ -19,7 +19,7 @@ from ringfence.model import Address, EventKind, Friend, FriendReason, Service
 PHONE, OTHER = "192.0.2.7", "192.0.2.8"
 
 
-def test_a_right_password_makes_a_friend(world: World) -> None:
+def test_a_valid_password_makes_a_friend(world: World) -> None:
     """The friend counts at once if PJSIP reports the success, and the kernel's update is triggered."""
     world.keeping.on_success(success(PHONE))
 
@@ -41,7 +41,7 @@ def test_a_right_password_makes_a_friend(world: World) -> None:
     ],
     ids=str,
 )
-def test_nothing_else_does(world: World, strange: dict[str, Any]) -> None:
+def test_other_reports_make_no_friend(world: World, strange: dict[str, Any]) -> None:
     """A manager's login, a report of chan_sip, and forged, old or passwordless reports make no friend."""
     world.keeping.on_success(success(PHONE, **strange))
 
@@ -65,7 +65,7 @@ def test_friends_outlast_the_daemon(world: World) -> None:
     assert after.keeping.friends.worked_at("bob", ip_address(OTHER))
 
 
-def test_who_is_forgotten_comes_back_with_his_next_sign(world: World) -> None:
+def test_a_forgotten_friend_returns_with_its_next_report(world: World) -> None:
     """All reasons of the address are removed, also in the store, and a new report adds one again."""
     world.keeping.on_success(success(PHONE))
     world.keeping.on_contact(contact(PHONE))
@@ -80,7 +80,7 @@ def test_who_is_forgotten_comes_back_with_his_next_sign(world: World) -> None:
     assert world.ties(PHONE) == {AUTHENTICATED: AUTHENTICATED_FOR}
 
 
-def test_another_servers_friends_are_taken(world: World) -> None:
+def test_friends_of_another_server_are_added(world: World) -> None:
     """Imported friends are kept beside the daemon's own, for as long as the import states."""
     address: Address = ip_address(PHONE)
     told = Friend("twin", address, "alice", FriendReason.IMPORTED, NOW - 60, NOW - 30, NOW + 500)
@@ -90,7 +90,7 @@ def test_another_servers_friends_are_taken(world: World) -> None:
     assert world.again().keeping.friends.reasons(address) == (told,)
 
 
-def test_it_writes_and_lets_go_by_itself(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_registry_writes_and_expires_periodically(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Changes are written while the registry runs and when it stops."""
     monkeypatch.setattr("ringfence.friends.registry.WRITE_EVERY", 0.01)
 

@@ -13,7 +13,7 @@ from ringfence.friends.trunks import TRUNK_FOR
 PHONE, OTHER = "192.0.2.7", "192.0.2.8"
 
 
-def test_trunks_are_friends_where_their_names_lead(world: World) -> None:
+def test_the_addresses_of_trunks_are_friends(world: World) -> None:
     """Trunks' names are resolved, addresses used directly; a new answer adds, and old ones last a day."""
     world.keeping.on_roster(
         roster(trunks=[trunk("SIP.Example."), trunk("203.0.113.5", "other"), trunk("[::1]")])

@@ -46,12 +46,12 @@ def texts(networks: Prefixes) -> list[str]:
     return [str(network) for network in networks]
 
 
-def test_nothing_gives_nobody_and_what_is_protected() -> None:
+def test_empty_lists_contain_only_protected_networks() -> None:
     """Without entries, both lists are empty and only the protected addresses are guarded."""
     assert composed() == ComposedLists(ListNetworks(guarded=frozenset({GATEWAY})))
 
 
-def test_entries_of_every_origin_and_kind_come_together() -> None:
+def test_entries_of_every_origin_and_kind_are_merged() -> None:
     """Networks, names and places of the configuration, commands and files are merged for each list."""
     found = composed(
         allow("198.51.100.0/25", CONFIGURATION),
@@ -88,7 +88,7 @@ def test_allow_needs_no_subtraction() -> None:
     assert texts(found.networks.deny) == ["192.0.2.0/28"]
 
 
-def test_what_cannot_be_had_is_a_problem() -> None:
+def test_an_unusable_entry_is_a_problem() -> None:
     """An unknown place and an invalid entry are reported as problems, and the other entries apply."""
     found = composed(
         allow("country XX"), deny("rubbish!"), deny("no address", "/srv/list"), deny("203.0.113.9")
@@ -102,7 +102,7 @@ def test_what_cannot_be_had_is_a_problem() -> None:
     ]
 
 
-def test_what_is_protected_is_guarded_but_by_force() -> None:
+def test_protected_networks_are_guarded_unless_denied_by_force() -> None:
     """A protected gateway is guarded from lists; an entry by hand is reported, and a forced one is obeyed."""
     by_chance = composed(deny("192.0.2.0/24", "/srv/list"))
     by_hand = composed(deny("192.0.2.0/24", CONFIGURATION))
@@ -126,6 +126,6 @@ def test_the_first_end_is_known() -> None:
     assert composed(*(entry(ListKind.DENY, f"203.0.113.{n}", until=n) for n in (9, 5, 7))).ends == 5.0
 
 
-def test_an_imported_name_is_none() -> None:
+def test_an_imported_name_is_not_resolved() -> None:
     """A file may contain only networks, even if the database has other text for it."""
     assert composed(allow("a.example", "/srv/list")).hosts == frozenset()

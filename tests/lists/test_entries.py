@@ -31,7 +31,7 @@ from ringfence.model import ListKind
         ("as64496", EntryKind.PLACE, "AS64496"),
     ],
 )
-def test_what_an_entry_may_be(text: str, kind: EntryKind, kept: str) -> None:
+def test_valid_entries(text: str, kind: EntryKind, kept: str) -> None:
     """The text alone determines the kind, and parsing the normalized form returns the same value."""
     value = parse_entry(text)
 
@@ -62,7 +62,7 @@ def test_what_an_entry_may_be(text: str, kind: EntryKind, kept: str) -> None:
         ("country Germany", "must be a country"),
     ],
 )
-def test_what_an_entry_may_not_be(text: str, reason: str) -> None:
+def test_invalid_entries(text: str, reason: str) -> None:
     """Any other text is refused with an explanation, and is escaped for terminals."""
     with pytest.raises(ValueError, match=reason):
         parse_entry(text)
@@ -90,7 +90,7 @@ PROTECTED = {ip_network("192.0.2.1"): "the default gateway", ip_network("2001:db
         ("::/64", None),
     ],
 )
-def test_what_is_protected_is_refused(network: str, reason: str | None) -> None:
+def test_a_protected_network_is_refused(network: str, reason: str | None) -> None:
     """A network that contains an address the host needs is refused with the reason."""
     assert protection_refusal(ip_network(network), PROTECTED) == reason
 
@@ -104,7 +104,7 @@ def test_what_is_protected_is_refused(network: str, reason: str | None) -> None:
         ("a.example", "a.example: only addresses can be denied"),
     ],
 )
-def test_what_is_not_denied(text: str, reason: str) -> None:
+def test_values_that_the_deny_list_refuses(text: str, reason: str) -> None:
     """An entry that the deny list refuses may still be allowed."""
     value = parse_entry(text)
 
@@ -113,6 +113,6 @@ def test_what_is_not_denied(text: str, reason: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["203.0.113.9", "11.0.0.0/8", "2a00::/16", "DE", "AS64496"])
-def test_what_is_denied(text: str) -> None:
+def test_values_that_can_be_denied(text: str) -> None:
     """Addresses, networks and places can be denied."""
     assert entry_refusal(ListKind.DENY, parse_entry(text), PROTECTED) is None

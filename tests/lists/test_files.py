@@ -49,7 +49,7 @@ def networks(found: ListFile) -> list[str]:
     ],
 )
 @pytest.mark.parametrize("end", [b"\n", b"\r\n", b""])
-def test_how_a_line_may_look(line: bytes, expected: list[str], end: bytes) -> None:
+def test_valid_lines(line: bytes, expected: list[str], end: bytes) -> None:
     """Comments, further fields, blanks and line ends around a network change nothing."""
     found = read(line + end)
 
@@ -57,7 +57,7 @@ def test_how_a_line_may_look(line: bytes, expected: list[str], end: bytes) -> No
     assert found.bad == []
 
 
-def test_a_mark_of_the_encoding_is_no_part_of_the_first_line() -> None:
+def test_a_byte_order_mark_is_skipped() -> None:
     """A BOM is ignored at the start of the file only."""
     found = read(b"\xef\xbb\xbf192.0.2.1\n\xef\xbb\xbf192.0.2.2\n")
 
@@ -83,7 +83,7 @@ def test_a_mark_of_the_encoding_is_no_part_of_the_first_line() -> None:
         (b"1" * (MAX_LINE + 1), f"is longer than {MAX_LINE} bytes"),
     ],
 )
-def test_bad_lines_are_named_and_the_good_ones_are_read(line: bytes, reason: str) -> None:
+def test_bad_lines_are_reported_and_the_others_are_read(line: bytes, reason: str) -> None:
     """A bad line is reported with its number and the reason; the other lines count."""
     found = read(b"192.0.2.77\n" + line + b"\n192.0.2.99\n")
 
@@ -92,14 +92,14 @@ def test_bad_lines_are_named_and_the_good_ones_are_read(line: bytes, reason: str
     assert (found.lines, found.bad_lines) == (3, 1)
 
 
-def test_so_many_bad_lines_are_named_and_the_rest_counted() -> None:
+def test_bad_lines_beyond_the_limit_are_only_counted() -> None:
     """The number of named lines is limited, so that a wrong file does not fill the screen."""
     found = read(b"no\n" * 1_000)
 
     assert (len(found.bad), found.bad_lines) == (NAMED, 1_000)
 
 
-def test_what_is_shown_of_a_line_is_short_and_printable() -> None:
+def test_a_shown_line_is_short_and_printable() -> None:
     """Control characters of a hostile file never reach the terminal unescaped."""
     [bad] = read(b"\x1b]0;gotcha\x07" + b"x" * 500).bad
 
@@ -108,13 +108,13 @@ def test_what_is_shown_of_a_line_is_short_and_printable() -> None:
     assert str(bad).isprintable()
 
 
-def test_a_compressed_list_is_told_as_such() -> None:
+def test_a_compressed_list_is_refused_with_its_fix() -> None:
     """Output of gzip is recognized and not parsed as lines."""
     with pytest.raises(ListError, match="is compressed"):
         read(b"\x1f\x8b\x08\x00rest\n")
 
 
-def test_a_list_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_list_has_a_size_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     """A list with more networks than the limit is refused before it fills the memory."""
     monkeypatch.setattr(files, "MAX_NETWORKS", 3)
 
@@ -178,7 +178,7 @@ def test_two_million_lines_are_read_where_they_fit() -> None:
     assert (len(found.networks), found.bad_lines) == (2_000_000, 0)
 
 
-def test_the_house_is_left_out() -> None:
+def test_local_networks_are_left_out() -> None:
     """A list of bogons does not deny the office's phones, unless the caller insists."""
     text = b"10.0.0.0/8\n192.168.1.1\n224.0.0.0/4\nfe80::/10\n64.0.0.0/2\n203.0.113.9\n"
     found = read(text)
@@ -206,7 +206,7 @@ def test_a_hundred_thousand_lines() -> None:
 
 
 @given(st.binary(max_size=300))
-def test_no_bytes_raise_anything_else(text: bytes) -> None:
+def test_no_input_raises_another_error(text: bytes) -> None:
     """Any file is either a list with a number of bad lines, or a ListError."""
     try:
         found = read(text)

@@ -82,7 +82,7 @@ def test_a_database_of_ipv4_alone(tmp_path: Path) -> None:
     assert networks_of(path, PLACES)["country DE"] == prefixes("192.0.2.0/24", "198.51.100.1")
 
 
-def test_ipv4_in_other_clothes_is_left_out(tmp_path: Path) -> None:
+def test_ipv4_addresses_written_as_ipv6_are_left_out(tmp_path: Path) -> None:
     """IPv4-mapped, 6to4 and Teredo networks are skipped, also in files without alias records."""
     path = write(
         tmp_path / "test.mmdb",
@@ -96,14 +96,14 @@ def test_ipv4_in_other_clothes_is_left_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "record", [{}, {"country": {}}, {"country": 5}, {"country": {"iso_code": 7}}, {"asn": ""}]
 )
-def test_a_record_may_say_nothing(tmp_path: Path, record: Record) -> None:
+def test_a_record_may_be_empty(tmp_path: Path, record: Record) -> None:
     """Records of other shapes belong to no place."""
     path = write(tmp_path / "test.mmdb", [("192.0.2.0/24", record)])
 
     assert set(networks_of(path, PLACES).values()) == {Prefixes()}
 
 
-def test_a_file_that_is_none(tmp_path: Path) -> None:
+def test_an_unreadable_file_is_an_error(tmp_path: Path) -> None:
     """A missing file and an invalid one are reported with a fix."""
     text = tmp_path / "test.mmdb"
     text.write_text("no database", "utf-8")
@@ -119,7 +119,7 @@ def test_a_file_that_is_none(tmp_path: Path) -> None:
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(changes=st.lists(st.tuples(st.integers(0, 2_000), st.integers(0, 255)), min_size=1, max_size=8))
-def test_a_broken_file_is_told_and_no_more(tmp_path: Path, changes: list[tuple[int, int]]) -> None:
+def test_a_broken_file_is_only_a_problem(tmp_path: Path, changes: list[tuple[int, int]]) -> None:
     """A file with any changed bytes returns networks or raises ListError."""
     path = write(tmp_path / "test.mmdb", [("192.0.2.0/24", DE), ("2001:db8::/32", FR)])
     broken = bytearray(path.read_bytes())
@@ -130,7 +130,7 @@ def test_a_broken_file_is_told_and_no_more(tmp_path: Path, changes: list[tuple[i
         assert set(networks_of(path, PLACES)) == PLACES
 
 
-def test_a_tree_that_goes_in_circles_is_told(tmp_path: Path) -> None:
+def test_a_cyclic_tree_is_an_error(tmp_path: Path) -> None:
     """Reading ends although a node points back to the first one."""
     path = write(tmp_path / "test.mmdb", [("192.0.2.0/24", DE)], version=4)
     whole = bytearray(path.read_bytes())
@@ -141,7 +141,7 @@ def test_a_tree_that_goes_in_circles_is_told(tmp_path: Path) -> None:
         networks_of(path, PLACES)
 
 
-def test_several_databases_are_one(tmp_path: Path) -> None:
+def test_several_databases_are_merged(tmp_path: Path) -> None:
     """Country and AS databases are combined; a broken one is a problem, and the others count."""
     first = write(tmp_path / "country.mmdb", [("192.0.2.0/24", DE)])
     second = write(tmp_path / "number.mmdb", [("203.0.113.0/24", NUMBER)])

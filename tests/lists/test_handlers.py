@@ -16,7 +16,7 @@ GATEWAY = ip_network("192.0.2.1")
 PROTECTED = {GATEWAY: "the default gateway"}
 
 
-def test_entries_come_and_go_by_command(tmp_path: Path) -> None:
+def test_commands_add_and_remove_entries(tmp_path: Path) -> None:
     """Each change is reported once with the whole lists; adding an entry again replaces its note."""
     at = At(tmp_path)
 
@@ -31,7 +31,7 @@ def test_entries_come_and_go_by_command(tmp_path: Path) -> None:
     assert at.told == [ListNetworks(allow=prefixes("192.0.2.7")), ListNetworks()]
 
 
-def test_the_good_of_a_request_is_done_and_the_bad_is_told(tmp_path: Path) -> None:
+def test_valid_entries_are_added_and_invalid_ones_reported(tmp_path: Path) -> None:
     """An invalid entry does not affect the others of the request."""
     at = At(tmp_path)
     answer = at.ask("deny_add", what=["rubbish", "203.0.113.9", "a.example", "country DE"])
@@ -41,7 +41,7 @@ def test_the_good_of_a_request_is_done_and_the_bad_is_told(tmp_path: Path) -> No
     assert at.lists.networks.deny == prefixes("203.0.113.9")
 
 
-def test_what_is_protected_is_denied_by_force_only(tmp_path: Path) -> None:
+def test_a_protected_network_is_denied_only_by_force(tmp_path: Path) -> None:
     """The refusal has the reason; a forced entry removes the protection until the entry is removed."""
     at = At(tmp_path)
     at.lists.protect(PROTECTED)
@@ -64,14 +64,14 @@ def test_what_is_protected_is_denied_by_force_only(tmp_path: Path) -> None:
     assert at.lists.networks == ListNetworks(guarded=frozenset({GATEWAY}))
 
 
-def test_a_name_is_denied_by_no_force(tmp_path: Path) -> None:
+def test_a_name_cannot_be_denied_even_by_force(tmp_path: Path) -> None:
     """Force relies on the administrator's knowledge, and the future addresses of a name are unknown."""
     answer = At(tmp_path).ask("deny_add", what=["a.example"], force=True)
 
     assert answer["done"] == []
 
 
-def test_who_denies_what_is_allowed_is_told(tmp_path: Path) -> None:
+def test_denying_an_allowed_network_adds_a_note(tmp_path: Path) -> None:
     """The entry is kept, and a note explains that it changes nothing."""
     at = At(tmp_path, configured((ListKind.ALLOW, "192.0.2.0/24")))
 
@@ -80,7 +80,7 @@ def test_who_denies_what_is_allowed_is_told(tmp_path: Path) -> None:
     ]
 
 
-def test_what_cannot_be_removed_is_told_with_where_it_stands(tmp_path: Path) -> None:
+def test_an_entry_that_cannot_be_removed_is_reported_with_its_origin(tmp_path: Path) -> None:
     """The answer explains configured entries, parts of an entry, and missing entries."""
     at = At(tmp_path, configured((ListKind.ALLOW, "192.0.2.0/24"), (ListKind.DENY, "192.0.2.0/24")))
     answer = at.ask("allow_remove", what=["192.0.2.0/24", "192.0.2.7", "203.0.113.9", "rubbish"])
@@ -133,7 +133,7 @@ def test_a_full_list_takes_no_more_by_command(tmp_path: Path, kind: ListKind) ->
     assert at.lists.problems == []
 
 
-def test_the_list_says_where_each_entry_comes_from(tmp_path: Path) -> None:
+def test_the_list_has_the_origin_of_each_entry(tmp_path: Path) -> None:
     """Configured entries come first, and names are shown with their addresses."""
     at = At(tmp_path, configured((ListKind.ALLOW, "sip.carrier.example"), (ListKind.ALLOW, "other.example")))
     at.lists.on_resolved({"sip.carrier.example": frozenset({ip_network("192.0.2.7")})})

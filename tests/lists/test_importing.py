@@ -64,7 +64,7 @@ def test_an_import_that_does_not_fit_changes_nothing(store: Store) -> None:
     assert imported(store, "/b", "192.0.2.0", "198.51.100.4", "198.51.100.6", most=3) == (3, 0)
 
 
-def test_what_was_there_stays_as_it_was(store: Store) -> None:
+def test_present_entries_stay_unchanged(store: Store) -> None:
     """An entry keeps its time of addition; a new note applies to all entries."""
     imported(store, "/a", "192.0.2.1", "198.51.100.0/24")
     networks = prefixes("192.0.2.1", "192.0.2.9")
@@ -81,7 +81,7 @@ def test_what_was_there_stays_as_it_was(store: Store) -> None:
     assert {entry.note for entry in store.entries.current(ListKind.DENY, NOW)} == {"new"}
 
 
-def test_an_import_takes_nothing_of_others(store: Store) -> None:
+def test_an_import_removes_no_other_entry(store: Store) -> None:
     """Entries that a person or another file denied before keep their note and origin."""
     by_hand = ListEntry(ListKind.DENY, "192.0.2.1", "by hand", NOW)
     store.entries.add([by_hand, ListEntry(ListKind.DENY, "country DE", "", NOW)])
@@ -93,7 +93,7 @@ def test_an_import_takes_nothing_of_others(store: Store) -> None:
     assert listed(store) == {"192.0.2.1": "command", "192.0.2.9": "/a", "country DE": "command"}
 
 
-def test_an_import_goes_in_by_parts(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_import_is_written_in_parts(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """A list longer than one batch is imported completely and removed completely."""
     monkeypatch.setattr(importing, "AT_ONCE", 3)
     texts = [f"192.0.2.{number}" for number in range(0, 20, 2)]

@@ -43,19 +43,19 @@ def held(value: str, asked: str, origin: str = "command") -> str:
         ("what is this", "192.0.2.9", ""),
     ],
 )
-def test_an_entry_holds_what_lies_in_it(value: str, asked: str, by: str) -> None:
+def test_an_entry_contains_the_networks_within_it(value: str, asked: str, by: str) -> None:
     """A network contains it directly, a name through its addresses, a country through the databases."""
     assert held(value, asked) == by
     assert held(value, asked, CONFIGURATION) == by
 
 
-def test_an_imported_entry_is_a_network_alone() -> None:
+def test_an_imported_entry_is_always_a_network() -> None:
     """The text of an imported entry is never read as a name or a country."""
     assert held("192.0.2.0/24", "192.0.2.7", "/list") == "192.0.2.0/24"
     assert held("country DE", "198.51.100.7", "/list") == ""
 
 
-def test_the_texts_by_which_an_address_may_be_on_a_list() -> None:
+def test_the_texts_of_the_networks_around_an_address() -> None:
     """The texts are exactly the networks around an address, as entries write them."""
     texts = texts_around(ip_network("192.0.2.7"))
 

@@ -19,7 +19,7 @@ GATEWAY = ip_network("192.0.2.1")
 PROTECTED = {GATEWAY: "the default gateway"}
 
 
-def test_what_is_configured_and_what_is_kept_is_in_force_from_the_start(tmp_path: Path) -> None:
+def test_configured_and_stored_entries_are_in_force_from_the_start(tmp_path: Path) -> None:
     """Entries of both origins apply from the start, and names are followed."""
     At(tmp_path).ask("deny_add", what=["203.0.113.9"])
     at = At(tmp_path, configured((ListKind.ALLOW, "192.0.2.0/24"), (ListKind.ALLOW, "sip.carrier.example")))
@@ -49,7 +49,7 @@ def test_an_alarm_of_a_list_that_does_not_fit_ends_with_it(tmp_path: Path) -> No
     assert at.lists.problems == []
 
 
-def test_a_new_configuration_is_taken(tmp_path: Path) -> None:
+def test_a_new_configuration_applies(tmp_path: Path) -> None:
     """A new configuration replaces entries, names and databases."""
     database = write(tmp_path / "geo.mmdb", [("203.0.113.0/24", {"country": {"iso_code": "DE"}})])
     at = At(tmp_path, configured((ListKind.ALLOW, "192.0.2.7"), (ListKind.ALLOW, "sip.carrier.example")))
@@ -64,7 +64,7 @@ def test_a_new_configuration_is_taken(tmp_path: Path) -> None:
     assert at.followed[-1] == frozenset()
 
 
-def test_where_names_lead_is_taken(tmp_path: Path) -> None:
+def test_the_addresses_of_names_apply(tmp_path: Path) -> None:
     """A DNS answer changes the list without a request."""
     at = At(tmp_path, configured((ListKind.ALLOW, "sip.carrier.example")))
 
@@ -78,7 +78,7 @@ def test_where_names_lead_is_taken(tmp_path: Path) -> None:
     assert at.lists.problems == []
 
 
-def test_an_entry_ends_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_entry_expires(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An expired entry is removed without a request."""
     monkeypatch.setattr(manager, "LOOK_EVERY", 0.02)
     at = At(tmp_path)
@@ -131,7 +131,7 @@ def test_a_store_that_cannot_be_read_changes_nothing(tmp_path: Path, monkeypatch
     assert at.told == []
 
 
-def test_a_store_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreadable_store_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The lists retry the store, and its entries apply soon after it works again, without a request."""
     monkeypatch.setattr(manager, "RETRY_EVERY", 0.02)
     at = At(tmp_path)
@@ -155,7 +155,7 @@ def test_a_store_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert at.lists.problems == []
 
 
-def test_what_is_protected_is_guarded_at_once(tmp_path: Path) -> None:
+def test_protected_networks_are_guarded_at_once(tmp_path: Path) -> None:
     """A floating address is guarded when ``protect`` returns; the same addresses again report nothing."""
     at = At(tmp_path, configured((ListKind.DENY, "192.0.2.0/24")))
     own: dict[Network, str] = {ip_network("192.0.2.5"): "this host's own address"}
@@ -165,7 +165,7 @@ def test_what_is_protected_is_guarded_at_once(tmp_path: Path) -> None:
     assert at.told == [ListNetworks(deny=prefixes("192.0.2.0/24"), guarded=frozenset(own))]
 
 
-def test_what_holds_an_address_is_found_among_very_many(tmp_path: Path) -> None:
+def test_the_entries_around_an_address_are_found_among_many(tmp_path: Path) -> None:
     """Configured, added and imported entries are found; names and countries are found by their networks."""
     database = write(tmp_path / "geo.mmdb", [("203.0.113.0/24", {"country": {"iso_code": "DE"}})])
     at = At(tmp_path, configured((ListKind.ALLOW, "country DE"), databases=(database,)))

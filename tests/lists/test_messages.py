@@ -38,7 +38,7 @@ def test_an_addition_is_read() -> None:
         {"what": ["192.0.2.1"], "seconds": float("nan")},
     ],
 )
-def test_what_no_command_writes_is_refused(request_: dict[str, object]) -> None:
+def test_an_invalid_request_is_refused(request_: dict[str, object]) -> None:
     """A request of another shape is an error of the client, and the answer states it."""
     with pytest.raises(ControlError, match=r"a text|seconds|texts"):
         Addition.of(request_)

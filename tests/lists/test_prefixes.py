@@ -76,7 +76,7 @@ def test_a_text_is_read_as_everywhere(text: str) -> None:
     assert outcome(lambda: network_of(*coded(text))) == outcome(lambda: parse_network(text))
 
 
-def test_texts_are_those_of_people() -> None:
+def test_a_single_address_has_no_prefix_length() -> None:
     """An address has no length, a network has one, and an IPv4-mapped address becomes IPv4."""
     texts = ["192.0.2.1", "192.0.2.0/24", "2001:db8::1", "2001:db8::/32"]
 
@@ -113,7 +113,7 @@ def test_a_range_is_the_fewest_networks(ends: list[int]) -> None:
 
 
 @given(st.lists(V4 | V6, max_size=20), V4 | V6)
-def test_a_collection_knows_what_lies_in_it(networks: list[Network], wanted: Network) -> None:
+def test_a_collection_finds_the_network_around_another(networks: list[Network], wanted: Network) -> None:
     """A collection contains the merged networks in order, and finds the one around a given network."""
     prefixes = Prefixes.of(networks)
 

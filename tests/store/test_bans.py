@@ -25,7 +25,7 @@ from ringfence.store.bans import KEEP
 from ringfence.store.database import Store
 
 
-def test_a_ban_comes_back_as_it_was(store: Store, path: Path) -> None:
+def test_a_ban_is_read_as_it_was_recorded(store: Store, path: Path) -> None:
     """Every field of a ban and its attempts is kept in order, also after a restart."""
     bans = [
         ban_of("192.0.2.1", 1_000.5, made=attempts(5)),
@@ -67,7 +67,7 @@ def test_hostile_accounts_are_only_text(store: Store, account: str) -> None:
     assert recorded_bans(store, 1_000.0) == [ban]
 
 
-def test_a_text_that_no_database_takes_is_an_error_of_the_store(store: Store) -> None:
+def test_half_a_character_is_a_store_error(store: Store) -> None:
     """Half a character raises StoreError and skips the whole ban, and later writes succeed."""
     with pytest.raises(StoreError):
         store.bans.record([ban_of("192.0.2.1", made=(*attempts(1), *attempts(1, account="\ud800")))])
@@ -76,7 +76,7 @@ def test_a_text_that_no_database_takes_is_an_error_of_the_store(store: Store) ->
     assert [ban.network for ban in recorded_bans(store, 1_000.0)] == [ip_network("192.0.2.2")]
 
 
-def test_running_is_what_has_time_left(store: Store) -> None:
+def test_a_ban_runs_until_its_end(store: Store) -> None:
     """A ban runs exactly until its end; the oldest comes first."""
     store.bans.record([ban_of("192.0.2.2", 1_001.0, 10.0)])
     store.bans.record([ban_of("192.0.2.1", 1_000.0, 20.0)])
@@ -86,7 +86,7 @@ def test_running_is_what_has_time_left(store: Store) -> None:
     assert recorded_bans(store, 1_020.0) == []
 
 
-def test_a_ban_ends_when_it_is_lifted_or_followed(store: Store) -> None:
+def test_a_ban_ends_when_it_is_removed_or_replaced(store: Store) -> None:
     """end() ends the bans of these networks; a new ban of a network replaces the old one."""
     for last in (1, 2, 3):
         store.bans.record([ban_of(f"192.0.2.{last}")])
@@ -121,7 +121,7 @@ def test_offences_are_counted(store: Store) -> None:
     assert [store.bans.bans_before(network, since) for since in times] == [3, 3, 2, 1, 0]
 
 
-def test_the_old_is_forgotten_with_its_attempts(store: Store, path: Path) -> None:
+def test_purging_deletes_old_bans_with_their_attempts(store: Store, path: Path) -> None:
     """Purging deletes bans that ended long ago, with their attempts; the others stay."""
     store.bans.record([ban_of("192.0.2.1", 1_000.0, 100.0, made=attempts(3))])
     store.bans.record([ban_of("192.0.2.2", 1_000.0, 10 * KEEP, made=attempts(3))])
@@ -148,7 +148,7 @@ def test_the_old_is_forgotten_with_its_attempts(store: Store, path: Path) -> Non
         assert connection.execute("SELECT count(*) FROM attempts").fetchone() == (3,)
 
 
-def test_scopes_are_bans_of_their_own(store: Store) -> None:
+def test_bans_of_different_scopes_are_independent(store: Store) -> None:
     """Bans of one address with different scopes end independently; a forgeable ban is no offence."""
     full = ban_of("192.0.2.1")
     narrow = evolve(full, rule="flood", scope=Scope.SIP_UDP, offence=2, expires=9_000.0)
@@ -160,7 +160,7 @@ def test_scopes_are_bans_of_their_own(store: Store) -> None:
     assert recorded_bans(store, 1_700.0) == [narrow]
 
 
-def test_bans_are_given_one_by_one_with_the_numbers_of_their_attempts(store: Store) -> None:
+def test_running_bans_have_counts_instead_of_attempts(store: Store) -> None:
     """The result has counts instead of attempts, because those of 100,000 bans would need much memory."""
     last, *others = attempts(5)
     made = (*(evolve(attempt, proof=Proof.NONCE) for attempt in others), last)
@@ -184,7 +184,7 @@ def test_many_bans_are_recorded_all_or_none(store: Store) -> None:
     assert recorded_bans(store, 1_000.0) == []
 
 
-def test_many_bans_of_one_end_cost_no_more_than_of_many(store: Store) -> None:
+def test_bans_with_the_same_end_cost_no_more_than_others(store: Store) -> None:
     """Bans with the same end are not compared with each other: manual and adopted bans share one end."""
     networks = [ip_network((0xC6120000 + number, 32)) for number in range(500)]
     steps = 0
@@ -208,7 +208,7 @@ def test_many_bans_of_one_end_cost_no_more_than_of_many(store: Store) -> None:
     assert one < 2 * many
 
 
-def test_of_what_has_ended_the_latest_are_kept(
+def test_purging_keeps_the_latest_ended_bans(
     store: Store, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The oldest ended bans beyond the limit are deleted with their attempts; all running bans stay."""
@@ -230,7 +230,7 @@ def test_of_what_has_ended_the_latest_are_kept(
     assert kept() == (still, 3)
 
 
-def test_a_row_that_makes_no_sense_is_left_out(store: Store, path: Path) -> None:
+def test_an_invalid_row_is_left_out(store: Store, path: Path) -> None:
     """An invalid network in the table is counted, and the other rows are returned."""
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute(

@@ -30,7 +30,7 @@ def test_writes_wait_until_they_are_run() -> None:
     assert written == [2, 1]
 
 
-def test_a_store_that_fails_is_said_once_and_shown() -> None:
+def test_an_error_is_logged_once_and_shown() -> None:
     """Each read still returns a value; the error disappears when both a read and a write succeed."""
     best_effort = BestEffort(PATH)
     with capture_logs() as logs:
@@ -44,7 +44,7 @@ def test_a_store_that_fails_is_said_once_and_shown() -> None:
     assert logs == [{"event": "store.failed", "log_level": "error", "error": "disk full"}]
 
 
-def test_a_full_disk_that_can_be_read_is_still_full() -> None:
+def test_reading_does_not_clear_a_write_error() -> None:
     """A failed write is shown until a write succeeds, whatever is read in between."""
     best_effort = BestEffort(PATH)
     with capture_logs() as logs:
@@ -58,7 +58,7 @@ def test_a_full_disk_that_can_be_read_is_still_full() -> None:
     assert [entry["event"] for entry in logs] == ["store.failed"]
 
 
-def test_damage_is_shown_until_the_end() -> None:
+def test_damage_stays_known_after_later_reads() -> None:
     """Damage that a read met stays known when later reads succeed, because only a restart fixes it."""
 
     def damaged() -> str:

@@ -12,7 +12,7 @@ from ringfence.errors import StoreError
 from ringfence.store.database import Store
 
 
-def test_a_reader_does_not_hold_up_the_daemon(store: Store, path: Path) -> None:
+def test_a_reader_does_not_block_the_daemon(store: Store, path: Path) -> None:
     """Bans are written while another process is reading."""
     store.bans.record([ban_of("192.0.2.1")])
     with closing(sqlite3.connect(path)) as reader:
@@ -24,7 +24,7 @@ def test_a_reader_does_not_hold_up_the_daemon(store: Store, path: Path) -> None:
     assert len(recorded_bans(store, 1_000.0)) == 2
 
 
-def test_a_full_disk_is_told_and_survived(store: Store) -> None:
+def test_a_full_disk_is_an_error_until_there_is_room(store: Store) -> None:
     """A write without room raises StoreError; the content stays, and writes succeed again with room."""
     store.bans.record([ban_of("192.0.2.1")])
     (pages,) = store._connection._writer.execute("PRAGMA page_count").fetchone()
@@ -38,7 +38,7 @@ def test_a_full_disk_is_told_and_survived(store: Store) -> None:
     assert len(recorded_bans(store, 1_000.0)) == 2
 
 
-def test_a_locked_database_is_told(store: Store, path: Path) -> None:
+def test_a_locked_database_is_an_error(store: Store, path: Path) -> None:
     """A write raises StoreError if another process holds the lock for longer than the timeout."""
     store._connection._writer.execute("PRAGMA busy_timeout = 50")
     with closing(sqlite3.connect(path)) as other:

@@ -52,7 +52,7 @@ def test_one_owner_at_a_time(store: Store, path: Path) -> None:
     Store.open(path, owner=True).close()
 
 
-def test_a_dead_owner_owns_nothing(path: Path) -> None:
+def test_a_killed_owner_leaves_no_lock(path: Path) -> None:
     """A daemon that was killed leaves no lock behind."""
     code = (
         "import sys, pathlib\nfrom ringfence.store.database import Store\n"
@@ -74,7 +74,7 @@ def test_a_dead_owner_owns_nothing(path: Path) -> None:
     Store.open(path, owner=True).close()
 
 
-def test_a_command_reads_beside_the_daemon(store: Store, path: Path) -> None:
+def test_a_command_and_the_daemon_see_each_others_writes(store: Store, path: Path) -> None:
     """The owner and other processes see each other's writes at once."""
     with Store.open(path, owner=False) as reader:
         store.bans.record([ban_of("192.0.2.1")])
@@ -125,7 +125,7 @@ def of_the_old(store: Store) -> None:
     assert store.state.switched_off() is True
 
 
-def test_a_database_of_the_release_before_is_migrated(old: Path) -> None:
+def test_a_database_of_the_previous_release_is_migrated(old: Path) -> None:
     """Bans with attempts and counts, offences, log positions and the switch are kept permanently."""
     with Store.open(old, owner=True) as store:
         of_the_old(store)
@@ -146,7 +146,7 @@ def test_a_database_of_the_first_version_is_migrated(old: Path) -> None:
         assert store.state.positions() == {}
 
 
-def test_a_migration_is_whole_or_not_at_all(old: Path) -> None:
+def test_a_failed_migration_changes_nothing(old: Path) -> None:
     """A migration that fails in the middle, for example on a full disk, leaves the old database unchanged."""
     with closing(sqlite3.connect(old)) as connection:
         connection.execute("CREATE TABLE facts (in_the TEXT, way TEXT)")
@@ -159,7 +159,7 @@ def test_a_migration_is_whole_or_not_at_all(old: Path) -> None:
         assert connection.execute("PRAGMA user_version").fetchone() == (2,)
 
 
-def test_others_may_not_read_it(store: Store, path: Path) -> None:
+def test_other_users_cannot_read_the_database(store: Store, path: Path) -> None:
     """Other users cannot read accounts and addresses, and the folder's owner owns the files."""
     for file in (path, path.with_name("ringfence.db.lock")):
         assert stat.S_IMODE(file.stat().st_mode) & 0o027 == 0
@@ -167,7 +167,7 @@ def test_others_may_not_read_it(store: Store, path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make files for others")
-def test_what_root_makes_is_the_daemons(tmp_path: Path) -> None:
+def test_files_that_root_creates_belong_to_the_service(tmp_path: Path) -> None:
     """Files that root makes by a command or a manual start can be opened by the service's own user."""
     folder = tmp_path / "state"
     folder.mkdir()
@@ -190,7 +190,7 @@ def test_a_lock_that_is_a_link_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "elsewhere").exists()
 
 
-def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     """The message names the file and the configuration key."""
     path = tmp_path / "absent" / "ringfence.db"
     for owner in (True, False):
@@ -200,14 +200,14 @@ def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
             Store.open(path, owner=owner)
 
 
-def test_a_folder_that_may_not_be_written(path: Path) -> None:
+def test_a_read_only_folder_is_an_error(path: Path) -> None:
     """A StoreError reports that the file cannot be made there."""
     path.parent.chmod(0o500)
     with as_nobody(), pytest.raises(StoreError, match="cannot be made: Permission denied"):
         Store.open(path, owner=True)
 
 
-def test_a_folder_in_the_files_place(path: Path) -> None:
+def test_a_folder_with_the_databases_name_is_an_error(path: Path) -> None:
     """A folder with the database's name raises StoreError, and the lock is released."""
     path.mkdir()
     for _ in range(2):
@@ -224,7 +224,7 @@ def test_a_file_that_is_no_database(path: Path) -> None:
     assert path.read_bytes() == b"not a database, certainly" * 100
 
 
-def test_every_method_of_a_closed_store_tells(store: Store) -> None:
+def test_every_method_of_a_closed_store_raises(store: Store) -> None:
     """Every method of a closed store raises StoreError."""
     store.close()
     actions: list[Callable[[], object]] = [
@@ -252,7 +252,7 @@ def works_for_now(store: Store, *networks: str) -> None:
     assert (store.state.positions()["a"], len(list(store.entries.current(ListKind.ALLOW, 0.0)))) == ("1", 1)
 
 
-def test_a_good_database_is_opened_as_it_is(path: Path) -> None:
+def test_an_intact_database_is_opened_unchanged(path: Path) -> None:
     """There is no problem, and the content lasts."""
     store = Store.open_or_memory(path)
     with store:
@@ -264,7 +264,7 @@ def test_a_good_database_is_opened_as_it_is(path: Path) -> None:
 
 
 @pytest.mark.parametrize("unclean", [False, True])
-def test_a_folder_that_may_only_be_read_gives_a_copy(unclean: bool) -> None:  # noqa: FBT001 - two cases
+def test_a_read_only_folder_gives_a_copy_in_memory(unclean: bool) -> None:  # noqa: FBT001 - two cases
     """The stored bans are known, new ones are accepted, and the reason states that nothing is kept."""
     with unprivileged() as folder:
         path = folder / "ringfence.db"
@@ -290,7 +290,7 @@ def test_a_folder_that_may_only_be_read_gives_a_copy(unclean: bool) -> None:  # 
 @pytest.mark.parametrize(
     "content", [b"", b"not a database, certainly" * 100, b"SQLite format 3\0" + bytes(4_096)]
 )
-def test_what_is_no_database_gives_an_empty_one(path: Path, content: bytes) -> None:
+def test_an_invalid_file_gives_an_empty_database(path: Path, content: bytes) -> None:
     """The guard starts with a new database, and the file is kept under another name."""
     path.write_bytes(content)
     store = Store.open_or_memory(path)
@@ -303,7 +303,7 @@ def test_what_is_no_database_gives_an_empty_one(path: Path, content: bytes) -> N
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a disk to fill")
-def test_a_full_disk_gives_a_copy(tmp_path: Path) -> None:
+def test_a_full_disk_gives_a_copy_in_memory(tmp_path: Path) -> None:
     """On a disk without free space the stored bans are known, and new ones are accepted."""
     code = """
         import sys
@@ -357,7 +357,7 @@ def test_a_full_disk_gives_a_copy(tmp_path: Path) -> None:
     assert reason.endswith("nothing is remembered for long")
 
 
-def test_anothers_database_is_not_copied(store: Store, path: Path) -> None:
+def test_the_database_of_another_daemon_is_not_copied(store: Store, path: Path) -> None:
     """If another daemon uses the database, opening fails, because that daemon guards already."""
     with pytest.raises(StoreBusyError):
         Store.open_or_memory(path)

@@ -11,7 +11,7 @@ from ringfence.model import (
 from ringfence.store.database import Store
 
 
-def test_lists_are_kept_apart_and_end(store: Store, path: Path) -> None:
+def test_entries_keep_their_list_and_expire(store: Store, path: Path) -> None:
     """Entries keep their list and order, also after a restart; the same entry replaces; expired ones end."""
     office = ListEntry(ListKind.ALLOW, "203.0.113.0/24", "office", 1_000.0)
     guest = ListEntry(ListKind.ALLOW, "sip.carrier.example", "for a day", 1_001.0, until=87_401.0)

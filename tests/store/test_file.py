@@ -36,7 +36,7 @@ from ringfence.store import file
 from ringfence.store.database import Store
 
 
-def test_any_damage_to_any_page_stops_no_start(path: Path) -> None:
+def test_the_daemon_starts_with_any_damage_to_any_page(path: Path) -> None:
     """Every start succeeds after zeros, noise, swapped pages or a cut; the content is used or kept aside."""
     starts = start_over_damage(path)
 
@@ -45,7 +45,7 @@ def test_any_damage_to_any_page_stops_no_start(path: Path) -> None:
     assert starts.noticed > starts.tried / 2
 
 
-def test_what_can_be_read_goes_on(path: Path) -> None:
+def test_the_readable_rows_are_restored(path: Path) -> None:
     """With one page of bans overwritten, the lists, friends, log positions and other bans are restored."""
     fill(path)
     with closing(sqlite3.connect(path)) as connection:
@@ -103,7 +103,7 @@ def test_no_damaged_file_is_overwritten(path: Path) -> None:
         assert path.with_name(f"ringfence.db.damaged-{number + 1}").read_text() == f"{number}\n" * 1_000
 
 
-def test_its_log_goes_with_a_damaged_file(path: Path) -> None:
+def test_the_log_of_a_damaged_file_is_kept_with_it(path: Path) -> None:
     """The log of the old database never stays beside the new one, and its bans are read too."""
     with Store.open(path, owner=True) as store:
         store.bans.record([ban_of("192.0.2.1", START)])
@@ -179,7 +179,9 @@ STRANGE: tuple[Callable[[Path], None], ...] = (
 
 
 @pytest.mark.parametrize("put", STRANGE, ids=lambda put: getattr(put, "__name__", "version"))
-def test_anything_in_its_place_stops_no_start(path: Path, put: Callable[[Path], None]) -> None:
+def test_the_daemon_starts_with_any_file_in_the_databases_place(
+    path: Path, put: Callable[[Path], None]
+) -> None:
     """The guard starts despite a folder, a device or another version; it adopts and makes bans."""
     put(path)
     mode = stat.S_IFMT(path.lstat().st_mode)
@@ -207,7 +209,7 @@ def test_a_command_names_the_fix(path: Path) -> None:
     assert path.read_text() == "no database\n" * 1_000
 
 
-def test_damage_while_it_runs_is_an_error_that_is_named(path: Path) -> None:
+def test_damage_to_an_open_database_is_a_store_error(path: Path) -> None:
     """If pages of an open store are overwritten, every method raises StoreError and no other error."""
     fill(path)
     seen = set()
@@ -262,7 +264,7 @@ def test_the_daemon_guards_over_damage_and_raises_an_alarm(tmp_path: Path) -> No
         assert guard.banned() == {"198.18.0.1"}
 
 
-def test_the_daemon_goes_on_when_damage_comes_later(tmp_path: Path) -> None:
+def test_the_daemon_continues_when_the_file_is_damaged(tmp_path: Path) -> None:
     """If the file is overwritten, the daemon bans and raises an alarm, and a restart solves the problem."""
     path = tmp_path / "ringfence.db"
     guard = Guard(tmp_path)

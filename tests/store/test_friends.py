@@ -27,7 +27,7 @@ def friend(
     return Friend("pbx", ip_address(f"192.0.2.{last}"), account, tie, 500.0, 1_000.0 + last, until)
 
 
-def test_friends_come_back_as_they_were(store: Store, path: Path) -> None:
+def test_friends_are_read_as_they_were_recorded(store: Store, path: Path) -> None:
     """Every reason is kept with its times, in the order seen, and the same reason replaces the old one."""
     friends = [
         friend(1),
@@ -49,7 +49,7 @@ def test_friends_come_back_as_they_were(store: Store, path: Path) -> None:
         ]
 
 
-def test_former_friends_are_the_reasons_that_are_over(store: Store) -> None:
+def test_expired_reasons_are_former(store: Store) -> None:
     """A reason expires at its own end, whatever others its address has; the last to expire comes last."""
     bob, alice = friend(1, account="bob", until=1_700.0), friend(1, until=1_600.0)
     store.friends.add([bob, alice, friend(2)])
@@ -62,7 +62,7 @@ def test_former_friends_are_the_reasons_that_are_over(store: Store) -> None:
     assert store.friends.former(1_700.0, 9) == []
 
 
-def test_friends_of_long_ago_are_forgotten(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_purging_deletes_old_friends(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """Purging deletes friends that expired a month ago and, beyond the limit, those seen longest ago."""
     store.friends.add([friend(1, until=1_500.0), friend(2), friend(3)])
     store.purge(1_501.0 + KEEP_FRIENDS)
@@ -73,7 +73,7 @@ def test_friends_of_long_ago_are_forgotten(store: Store, monkeypatch: pytest.Mon
     assert store.friends.current(2_000.0, 9) == [friend(3)]
 
 
-def test_a_row_of_somebody_elses_is_left_out(store: Store, path: Path) -> None:
+def test_an_invalid_friend_is_left_out(store: Store, path: Path) -> None:
     """An invalid row does not affect other friends."""
     store.friends.add([friend(1), friend(2), friend(3, until=1_000.0)])
     with closing(sqlite3.connect(path)) as connection, connection:

@@ -11,7 +11,7 @@ from ringfence.store.database import Store
 MOST = 10
 
 
-def test_bans_with_their_attempts_the_latest_first(store: Store) -> None:
+def test_past_bans_are_returned_with_attempts_the_latest_first(store: Store) -> None:
     """Bans of the address and of networks around it are returned, also running ones, but no others."""
     proven = tuple(evolve(one, proof=Proof.NONCE, sources=("ami", "wire")) for one in attempts(5))
     old = ban_of("192.0.2.1/32", since=1_000.0, made=attempts(3))
@@ -32,7 +32,7 @@ def test_bans_with_their_attempts_the_latest_first(store: Store) -> None:
     ]
 
 
-def test_a_ban_that_was_lifted_says_when(store: Store) -> None:
+def test_an_unbanned_ban_has_the_time_of_its_end(store: Store) -> None:
     """An ended ban no longer runs, even before its expiry; a ban of another scope is separate."""
     full, narrow = ban_of("192.0.2.1/32"), evolve(ban_of("192.0.2.1/32"), scope=Scope.SIP_UDP)
     store.bans.record([full, narrow])
@@ -44,7 +44,7 @@ def test_a_ban_that_was_lifted_says_when(store: Store) -> None:
     assert (found[Scope.SIP_UDP].ended, found[Scope.SIP_UDP].runs(1_600.0)) == (None, True)
 
 
-def test_no_more_than_asked_for_and_no_older(store: Store) -> None:
+def test_past_bans_are_limited_by_number_and_age(store: Store) -> None:
     """The latest bans are returned, and only those that ended since the given time."""
     for since in range(1_000, 9_000, 1_000):
         store.bans.record([ban_of("192.0.2.1/32", since=float(since), seconds=60.0)])
@@ -56,7 +56,7 @@ def test_no_more_than_asked_for_and_no_older(store: Store) -> None:
     ]
 
 
-def test_a_row_that_makes_no_sense_is_left_out(store: Store) -> None:
+def test_an_invalid_row_is_left_out(store: Store) -> None:
     """The other rows are returned."""
     store.bans.record(
         [ban_of("192.0.2.1/32", since=1.0, made=attempts(2)), ban_of("192.0.2.0/24", since=2.0)]

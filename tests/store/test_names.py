@@ -10,7 +10,7 @@ from ringfence.store.database import Store
 NAMES = {"sip.carrier.example": frozenset({ip_network("192.0.2.1"), ip_network("2001:db8::1")})}
 
 
-def test_names_come_back_as_they_were(store: Store) -> None:
+def test_names_are_read_as_they_were_recorded(store: Store) -> None:
     """The latest networks of all names are returned; at first there are none."""
     assert store.names.load() == {}
     for names in ({"office.example": frozenset({ip_network("192.0.2.9")})}, NAMES):

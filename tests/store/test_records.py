@@ -18,7 +18,7 @@ Action = Callable[[], object]
 SUBJECT = ip_network("192.0.2.1")
 
 
-def test_what_is_to_be_remembered_waits_its_turn(store: Store, path: Path) -> None:
+def test_queued_writes_keep_their_order(store: Store, path: Path) -> None:
     """Writes wait until they are run, and keep their order."""
     waiting: list[Action] = []
     records = Records(store.bans, store.state, BestEffort(path, waiting.append))
@@ -31,7 +31,7 @@ def test_what_is_to_be_remembered_waits_its_turn(store: Store, path: Path) -> No
     assert active(store, 1_050.0) == [ban_of("192.0.2.2")]
 
 
-def test_offences_and_age_are_the_stores(store: Store) -> None:
+def test_offences_are_counted_until_they_are_purged(store: Store) -> None:
     """Bans by rules are counted since the given time; bans that ended long ago are deleted on request."""
     records = store.records
     records.ban([ban_of("192.0.2.1", 1_000.0, 60.0)])
@@ -41,7 +41,7 @@ def test_offences_and_age_are_the_stores(store: Store) -> None:
     assert records.offences(SUBJECT, 0.0) == 0
 
 
-def test_what_cannot_be_read_is_left_out(store: Store) -> None:
+def test_an_unreadable_ban_is_left_out_and_reported(store: Store) -> None:
     """Bans are read one by one; an invalid one is skipped and reported, and the others are returned."""
     records = store.records
     bans = [ban_of(f"192.0.2.{last}", 1_000.0 + last) for last in (1, 2, 3)]
@@ -56,7 +56,7 @@ def test_what_cannot_be_read_is_left_out(store: Store) -> None:
     assert store.problems() == [store.best_effort.unreadable]
 
 
-def test_nothing_is_taken_for_switched_off(store: Store) -> None:
+def test_enforcement_is_on_without_a_recorded_switch(store: Store) -> None:
     """Enforcement is off only if the store has that value; without a value it is on."""
     said = [store.records.switched_off]
     store.records.set_switched_off(True)
@@ -68,7 +68,7 @@ def test_nothing_is_taken_for_switched_off(store: Store) -> None:
     assert said == [False, True, False]
 
 
-def test_a_closed_store_stops_nobody(store: Store) -> None:
+def test_a_closed_store_reads_like_an_empty_one(store: Store) -> None:
     """The records of a closed store return the values of an empty one."""
     store.close()
     with capture_logs():

@@ -11,7 +11,7 @@ from ringfence.store.rows import address_of, attempt_of, attempt_row
 
 
 @pytest.mark.parametrize("sources", [(), ("ami",), ("ami", "log:/var/log/a b#notice", "wire")], ids=len)
-def test_the_witnesses_of_an_attempt_are_kept(sources: tuple[str, ...]) -> None:
+def test_the_sources_of_an_attempt_are_kept(sources: tuple[str, ...]) -> None:
     """No, one or several sources are kept, also if a log's path has blanks; each column has one value."""
     attempt = evolve(ATTEMPT, sources=sources)
     row = attempt_row(attempt)
@@ -28,7 +28,7 @@ def test_addresses_are_read_as_they_were_written(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "here", "192.0.2.1/32", "192.0.2.256", "fe80::1%eth0"])
-def test_what_is_no_address_is_an_error(text: str) -> None:
+def test_an_invalid_address_is_an_error(text: str) -> None:
     """An invalid text from another program raises ValueError, which the store reports."""
     with pytest.raises(ValueError, match="is not an address"):
         address_of(text)

@@ -6,7 +6,7 @@ from contextlib import closing
 from ringfence.store.schema import SCHEMA
 
 
-def test_each_script_follows_the_one_before() -> None:
+def test_each_migration_follows_the_previous_one() -> None:
     """An empty file reaches every version, and bans of the first version get the columns of later ones."""
     with closing(sqlite3.connect(":memory:")) as connection:
         connection.executescript(SCHEMA[0])

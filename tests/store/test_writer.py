@@ -7,7 +7,7 @@ from structlog.testing import capture_logs
 from ringfence.store.writer import Writer
 
 
-def test_everything_is_done_in_order_before_it_ends() -> None:
+def test_writes_are_done_in_order_before_the_end() -> None:
     """All actions are done one after the other before the block ends."""
     done: list[int] = []
     with Writer() as later:
@@ -17,7 +17,7 @@ def test_everything_is_done_in_order_before_it_ends() -> None:
     assert done == list(range(1_000))
 
 
-def test_who_gives_something_does_not_wait() -> None:
+def test_a_caller_does_not_wait() -> None:
     """A slow action delays neither the caller nor the caller's next steps."""
     slow = threading.Event()
     done: list[str] = []
@@ -30,7 +30,7 @@ def test_who_gives_something_does_not_wait() -> None:
     assert (waited, done) == ([], ["after"])
 
 
-def test_more_than_may_wait_is_refused_and_counted() -> None:
+def test_writes_beyond_the_limit_are_refused_and_counted() -> None:
     """Actions beyond the limit are not done, and their number is counted."""
     slow = threading.Event()
     done: list[int] = []
