@@ -412,7 +412,7 @@ def test_a_daemon_that_refuses_is_a_problem(guard: Guard) -> None:
     assert done.stderr == "enforcement is switched off; switch it on with: ringfence on\n"
 
 
-def test_a_long_list_goes_in_and_out_at_once(tmp_path: Path) -> None:
+def test_thousands_of_addresses_are_banned_by_one_command(tmp_path: Path) -> None:
     """One command bans thousands of addresses and one unbans them; the list has one header."""
     addresses = [f"203.0.{n // 250}.{n % 250}" for n in range(5_000)]
     with Guard(tmp_path) as guard:

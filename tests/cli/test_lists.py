@@ -67,7 +67,7 @@ def test_every_command_has_help_and_config(command: tuple[str, str]) -> None:
     assert max(map(len, result.stdout.splitlines())) <= 80
 
 
-def test_entries_come_and_go(tmp_path: Path) -> None:
+def test_an_allowed_address_is_unbanned_at_once(tmp_path: Path) -> None:
     """With the daemon an allowed address is unbanned at once and not banned until its entry is removed."""
     with Guard(tmp_path) as guard:
         guard.command("ban", "203.0.113.9")

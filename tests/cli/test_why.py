@@ -123,7 +123,7 @@ def shown(monkeypatch: pytest.MonkeyPatch, width: int = 80, **what: Any) -> list
     return file.getvalue().splitlines()
 
 
-def test_all_there_is_to_know(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_fact_is_printed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Current and past bans, lists, current and former friends: one or two lines each."""
     lines = shown(
         monkeypatch,

@@ -49,7 +49,7 @@ def test_sections_have_options(folder: Path) -> None:
     assert conf.section("absent").options == ()
 
 
-def test_what_stands_before_any_section_is_nobodys() -> None:
+def test_options_before_any_section_are_ignored() -> None:
     """An option before the first section is ignored."""
     with tempfile.TemporaryDirectory() as name:
         assert read(Path(name), "a = 1\n[b]\nc = 2").sections == (Section("b", (("c", "2"),)),)
@@ -93,7 +93,7 @@ def test_sections_and_values_are_added_to(folder: Path) -> None:
     assert conf.section("x").options == (("a", "1,3"), ("c", "4"))
 
 
-def test_sections_of_one_name_are_taken_together(folder: Path) -> None:
+def test_sections_of_one_name_keep_their_own_options(folder: Path) -> None:
     """Several sections may share a name, as in pjsip.conf; each keeps its own options."""
     conf = read(folder, "[a]\ntype = endpoint\n[a]\ntype = auth\n")
 
@@ -101,7 +101,7 @@ def test_sections_of_one_name_are_taken_together(folder: Path) -> None:
     assert conf.section("a").values("type") == ["endpoint", "auth"]
 
 
-def test_includes_are_read_where_they_stand(folder: Path) -> None:
+def test_includes_are_read_in_order(folder: Path) -> None:
     """Includes are read in all spellings and with wildcards; later lines belong to the outer section."""
     (folder / "d").mkdir()
     (folder / "d" / "2.conf").write_text("[two]\nb = 2\n", "utf-8")
@@ -118,7 +118,7 @@ def test_includes_are_read_where_they_stand(folder: Path) -> None:
     assert conf.unread == ()
 
 
-def test_what_is_included_and_missing_is_told(folder: Path) -> None:
+def test_a_missing_include_is_reported(folder: Path) -> None:
     """An included file that cannot be read is reported, because its content is unknown; the rest is read."""
     conf = read(folder, "[x]\n#include gone.conf\n#include gone.d/*.conf\na = 1\n")
 
@@ -138,7 +138,7 @@ def test_files_that_include_each_other_have_an_end(folder: Path, monkeypatch: py
     assert conf.section("x").last("a") == "1"
 
 
-def test_only_what_is_wanted_is_kept(folder: Path) -> None:
+def test_only_wanted_options_are_kept(folder: Path) -> None:
     """A password is not in the result unless the caller wants it; the callback gets names in lower case."""
     (folder / "x.conf").write_text("[Alice]\nPassword = hunter2\nType = auth\n", "utf-8")
     asked: list[tuple[str, str]] = []
@@ -152,7 +152,7 @@ def test_only_what_is_wanted_is_kept(folder: Path) -> None:
     assert asked == [("alice", "password"), ("alice", "type")]
 
 
-def test_a_file_that_is_not_there(folder: Path) -> None:
+def test_a_missing_file(folder: Path) -> None:
     """A missing file is no configuration; a folder or a dangling link is an unreadable one."""
     (folder / "d").mkdir()
     (folder / "link").symlink_to("nowhere")
@@ -196,7 +196,7 @@ def test_truth(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "no", "2", "enabled"])
-def test_what_is_not_true(text: str) -> None:
+def test_texts_that_are_false(text: str) -> None:
     """Every other text is false."""
     assert not is_true(text)
 

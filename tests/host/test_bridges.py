@@ -118,7 +118,7 @@ def test_a_bridge_of_containers(container: str) -> None:
     ],
     ids=["no port", "virtual machine", "tunnel", "cable of the host's own"],
 )
-def test_where_others_can_send_is_no_bridge_of_containers(container: str, lines: list[str]) -> None:
+def test_a_bridge_with_other_ports_does_not_count(container: str, lines: list[str]) -> None:
     """A bridge does not count without ports, or if one of its ports does not lead into a container."""
     add_bridge()
     if lines:
@@ -139,7 +139,9 @@ def test_where_others_can_send_is_no_bridge_of_containers(container: str, lines:
     ],
     ids=["a part", "the same", "the far end of a tunnel", "a second own address", "a wider one", "IPv6"],
 )
-def test_a_network_that_others_are_in_is_not_told(container: str, address: str, *, counts: bool) -> None:
+def test_a_network_that_another_link_reaches_does_not_count(
+    container: str, address: str, *, counts: bool
+) -> None:
     """A network that another link reaches too does not count, unless the route of that link is wider."""
     add_bridge()
     plug(container, "near9")
@@ -147,7 +149,7 @@ def test_a_network_that_others_are_in_is_not_told(container: str, address: str, 
     assert read() == (nets("10.9.9.0/24") if counts else NONE)
 
 
-def test_containers_come_and_go(container: str) -> None:
+def test_changes_of_containers_are_followed(container: str) -> None:
     """A bridge counts from its first container until the last one leaves or another kind of port joins."""
 
     async def script(followed: Followed) -> None:
@@ -174,7 +176,7 @@ def test_containers_come_and_go(container: str) -> None:
     assert followed.failed == []
 
 
-def test_trouble_names_what_cannot_be_followed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_names_what_cannot_be_followed(monkeypatch: pytest.MonkeyPatch) -> None:
     """The error names what cannot be followed, for the administrator."""
     troubles = [OSError(24, "Too many open files")]
     read_links = bridges._read
@@ -193,7 +195,7 @@ def test_trouble_names_what_cannot_be_followed(monkeypatch: pytest.MonkeyPatch) 
     )
 
 
-def test_a_card_leads_nowhere_into_a_container() -> None:
+def test_a_link_without_a_kind_does_not_lead_into_a_container() -> None:
     """Real hardware has no link kind, and attributes that the kernel omits are not guessed."""
     card = {"index": 2, "master": 5, "linkinfo": {"slave_kind": "bridge"}}
     assert bridges._link(card) == bridges._Link(2, "", master=5, leads_away=False)

@@ -147,7 +147,7 @@ def test_a_refused_connection_and_a_listener_are_not_reported() -> None:
 
 
 @pytest.mark.parametrize("cookies", [1, 2], ids=["SYN cookies when the queue is full", "SYN cookies always"])
-def test_a_handshake_that_nobody_completes_is_not_reported(cookies: int) -> None:
+def test_an_incomplete_handshake_is_not_reported(cookies: int) -> None:
     """A forged SYN leads to no report: neither while it waits, nor after a reset, nor after blind ACKs."""
     with remote() as far, reports() as closed, socket.create_server(("0.0.0.0", 5060), backlog=5):
         Path("/proc/sys/net/ipv4/tcp_syncookies").write_text(str(cookies))
@@ -168,7 +168,7 @@ def test_a_handshake_that_nobody_completes_is_not_reported(cookies: int) -> None
 
 
 @pytest.mark.parametrize("more", [{"data": b"guess"}, {"options": COOKIE_REQUEST}], ids=["data", "cookie"])
-def test_a_socket_that_fast_open_made_from_a_forged_syn_is_not_reported(more: dict[str, bytes]) -> None:
+def test_a_fast_open_socket_of_a_forged_syn_is_not_reported(more: dict[str, bytes]) -> None:
     """If Fast Open needs no cookie, the program accepts a connection and reads data before any handshake."""
     with remote() as far, reports() as closed:
         Path("/proc/sys/net/ipv4/tcp_fastopen").write_text(str(0x1 | 0x2 | 0x200 | 0x400))
@@ -188,7 +188,7 @@ def test_a_socket_that_fast_open_made_from_a_forged_syn_is_not_reported(more: di
             assert len(came(closed, 5060)) == 1
 
 
-def test_more_than_the_buffer_holds_is_a_loss_and_reading_goes_on() -> None:
+def test_a_full_buffer_is_a_loss_after_which_reading_continues() -> None:
     """Reading continues after ENOBUFS."""
     closed = ClosedSockets(buffer=4096)
     closed.open()

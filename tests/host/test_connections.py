@@ -38,7 +38,7 @@ def endpoint(host: str, port: int) -> Endpoint:
     ],
     ids=["IPv4", "IPv6", "IPv4 in IPv6 clothes"],
 )
-def test_who_is_connected_is_known_by_address_and_port(
+def test_an_open_connection_counts_by_address_and_port(
     family: socket.AddressFamily, listen: str, connect: str
 ) -> None:
     """An open connection counts, and another port of the same address does not."""
@@ -89,7 +89,7 @@ def test_without_counts_a_connection_is_enough(tmp_path: Path) -> None:
     assert [connections.backs(endpoint("10.0.0.9", 5000)) for _ in range(3)] == [True] * 3
 
 
-def test_whom_this_host_has_called_is_not_connected_with_it() -> None:
+def test_an_outgoing_connection_does_not_count() -> None:
     """A trunk's or web server's port is publicly known, so an outgoing connection does not count."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
@@ -100,7 +100,7 @@ def test_whom_this_host_has_called_is_not_connected_with_it() -> None:
             assert connections.has(endpoint("127.0.0.1", client.getsockname()[1]))
 
 
-def test_who_only_listens_is_not_connected() -> None:
+def test_a_listener_is_no_connection() -> None:
     """A listener is not a connection, although the list shows it with the remote end 0.0.0.0:0."""
     with socket.create_server(("127.0.0.1", 0)):
         assert not ConnectionTable().has(endpoint("0.0.0.0", 0))
@@ -167,7 +167,7 @@ def test_a_handshake_that_is_not_finished_proves_nothing(tmp_path: Path) -> None
         assert not ConnectionTable((table,)).has(REMOTE)
 
 
-def test_a_list_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+def test_an_unreadable_list_is_reported(tmp_path: Path) -> None:
     """An unreadable list is reported and counts as empty; a missing list is no error."""
     connections = ConnectionTable((tmp_path, tmp_path / "none"))
     assert not connections.has(endpoint("198.18.170.7", 5062))
@@ -261,7 +261,7 @@ def test_whether_an_address_had_a_connection_is_unknown_at_first_and_after_a_los
 
 @pytest.mark.kernel
 @pytest.mark.usefixtures("netns")
-def test_reports_are_read_while_nobody_asks() -> None:
+def test_reports_are_read_without_a_lookup() -> None:
     """The event loop reads the reports, so the kernel's buffer does not fill."""
     with followed() as (connections, loop), socket.create_server(("127.0.0.1", 0)) as server:
         assert not connections.has(REMOTE)
@@ -271,7 +271,7 @@ def test_reports_are_read_while_nobody_asks() -> None:
         assert connections.has(there)
 
 
-def test_what_is_remembered_is_bounded() -> None:
+def test_the_number_of_remembered_connections_is_limited() -> None:
     """The oldest entry goes first, and :meth:`add` reports that an address was dropped too early."""
     past = _Past()
     ends = [number.to_bytes(4, "big") + b"\0\1" for number in range(MOST_REMEMBERED + 1)]

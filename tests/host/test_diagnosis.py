@@ -88,7 +88,7 @@ in_netns = pytest.mark.usefixtures("netns")
     ],
     ids=["docker", "own", "gateway", "proxy", "container", "not here", "macvlan", "xdp", "nothing"],
 )
-def test_each_cause_has_a_sentence_and_a_mend(
+def test_each_cause_has_a_sentence_and_a_fix(
     address: Address, seen: Observations, facts: Facts, beginning: str, fix: str
 ) -> None:
     """Each set of facts leads to exactly one cause, and its text contains the fix."""
@@ -97,7 +97,7 @@ def test_each_cause_has_a_sentence_and_a_mend(
     assert fix in cause
 
 
-def test_a_proxy_process_is_named_where_it_is_seen() -> None:
+def test_a_visible_proxy_process_is_named() -> None:
     """The text names docker-proxy if the process is visible; root can see it and the daemon cannot."""
     facts = Facts(own={DOCKER: "docker0"}, bridges=frozenset({"docker0"}), docker_proxy=True)
     assert (
@@ -115,12 +115,12 @@ def test_a_proxy_process_is_named_where_it_is_seen() -> None:
     ],
     ids=["a public address", "not the only one", "nothing seen"],
 )
-def test_who_is_no_proxy_is_not_taken_for_one(address: Address, seen: Observations) -> None:
+def test_an_ordinary_sender_is_not_taken_for_a_proxy(address: Address, seen: Observations) -> None:
     """A proxy has a private address, and all attempts come from it."""
     assert "proxy" not in likely_causes(address, seen, Facts())[0]
 
 
-def test_several_causes_are_told_together() -> None:
+def test_several_causes_are_named_in_order() -> None:
     """The cause that concerns the address itself comes first."""
     facts = Facts(own={DOCKER: "br-1"}, bridges=frozenset({"br-1"}), asterisk_elsewhere=True, cards=("eth0",))
     causes = likely_causes(DOCKER, Observations(attempts=9), facts)
@@ -223,7 +223,7 @@ def test_a_program_on_a_link_is_known() -> None:
     assert [diagnosis._link(message).xdp for message in (none, some)] == [False, True]
 
 
-def test_what_cannot_be_seen_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hidden_facts_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """A diagnosis without facts still names a command to run."""
 
     def failing(*_: object) -> None:
@@ -236,7 +236,7 @@ def test_what_cannot_be_seen_is_left_out(monkeypatch: pytest.MonkeyPatch) -> Non
     assert "tcpdump" in likely_causes(STRANGER, Observations(), gather())[0]
 
 
-def test_the_host_is_looked_at_at_most_once_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_host_is_inspected_at_most_once_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
     """An attacker with many banned addresses causes at most one reading of the host per minute."""
     now = [0.0]
     looks: list[float] = []

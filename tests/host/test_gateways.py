@@ -118,7 +118,7 @@ def test_gateways_that_cannot_be_read_are_a_host_error(monkeypatch: pytest.Monke
         read_gateways()
 
 
-def test_a_link_that_has_just_gone_has_no_name() -> None:
+def test_a_gateway_on_an_unknown_link_counts() -> None:
     """A gateway counts even if the name of its link is unknown."""
     assert gateways._name(4_000_000) == ""
     message = {"attrs": [("RTA_GATEWAY", "192.0.2.1"), ("RTA_OIF", 4_000_000)], "oif": 4_000_000}

@@ -3,7 +3,7 @@
 from ringfence.host.interfaces import missing_interfaces
 
 
-def test_interfaces_that_are_not_there_are_named() -> None:
+def test_missing_interfaces_are_named() -> None:
     """A missing interface is reported, because a typing error would leave the PBX unguarded."""
     assert missing_interfaces(["lo"]) == []
     assert missing_interfaces(["lo", "nosuch0", "nosuch1"]) == [

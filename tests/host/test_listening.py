@@ -48,7 +48,7 @@ def _nowhere(tmp_path: Path) -> Path:
 
 @kernel
 @in_netns
-def test_the_ports_are_those_of_the_user_who_listens_for_managers(nowhere: Path) -> None:
+def test_the_ports_are_those_of_the_user_of_the_ami_port(nowhere: Path) -> None:
     """Ports of both IP versions and protocols count, but no other user's, and no connected UDP socket."""
     with (
         bound(ASTERISK, AMI, (UDP, 5060), (TCP, 5060), (TCP, 8089), (UDP, 4569)),
@@ -66,7 +66,7 @@ def test_the_ports_are_those_of_the_user_who_listens_for_managers(nowhere: Path)
     [(ASTERISK, 5039), (ASTERISK, None), (0, 5038)],
     ids=["no manager there", "no manager on this host", "root"],
 )
-def test_where_nothing_tells_them_apart_they_are_not_known(
+def test_ports_are_unknown_if_asterisk_cannot_be_identified(
     user: int, ami_port: int | None, nowhere: Path
 ) -> None:
     """An Asterisk in a container, on another host, or with the user root cannot be identified."""
@@ -84,7 +84,7 @@ def test_the_manager_alone_is_not_all(nowhere: Path) -> None:
 
 @kernel
 @in_netns
-def test_two_users_on_the_port_of_managers_are_nobody(nowhere: Path) -> None:
+def test_two_users_of_the_ami_port_identify_no_asterisk(nowhere: Path) -> None:
     """Two programs may listen on one port of two addresses, so neither user is taken as Asterisk."""
     with bound(ASTERISK, AMI, (UDP, 5060)), bound(OTHER, AMI, host="127.0.0.2"):
         assert find_ports(5038, nowhere, nowhere) is None
@@ -120,7 +120,7 @@ def test_ports_of_calls_are_not_among_them(
 
 @kernel
 @in_netns
-def test_a_process_that_is_seen_says_it_exactly(nowhere: Path, tmp_path: Path) -> None:
+def test_a_visible_process_identifies_asterisk(nowhere: Path, tmp_path: Path) -> None:
     """A visible process identifies Asterisk, even as root beside other programs; here it is the test."""
     process = tmp_path / "4242"
     process.mkdir()
@@ -140,7 +140,7 @@ def test_they_are_known_under_the_hardening_of_the_unit(tmp_path: Path) -> None:
     assert found == [[5060], [5038, 5061]]
 
 
-def test_a_kernel_that_lists_no_sockets_tells_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ports_are_unknown_without_the_kernels_list(monkeypatch: pytest.MonkeyPatch) -> None:
     """The ports are unknown if the kernel lacks the module udp_diag."""
 
     def failing(*_: object) -> None:
@@ -152,7 +152,7 @@ def test_a_kernel_that_lists_no_sockets_tells_nothing(monkeypatch: pytest.Monkey
 
 @pytest.mark.asterisk
 @pytest.mark.parametrize("hidden", [True, False], ids=["/proc is hidden", "/proc is seen"])
-def test_it_is_what_a_real_asterisk_listens_on(each_asterisk: Lab, nowhere: Path, *, hidden: bool) -> None:
+def test_the_ports_of_a_real_asterisk_are_found(each_asterisk: Lab, nowhere: Path, *, hidden: bool) -> None:
     """The daemon finds the ports by the user alone, and root finds them by the process."""
     sip = (5060, 5080) if each_asterisk.asterisk.kind is Kind.CHAN_SIP else (5060,)
     with inside(each_asterisk.network.pbx):

@@ -25,7 +25,7 @@ def read_from(folder: Path, sessions: Mapping[str, str]) -> object:
 
 
 @pytest.mark.kernel
-def test_who_is_logged_in_from_elsewhere(tmp_path: Path) -> None:
+def test_remote_logins_are_returned_with_their_users(tmp_path: Path) -> None:
     """Each remote address of a session has its users as the reason, in both IP versions."""
     sessions = {
         "1": session(),
@@ -45,7 +45,7 @@ def test_who_is_logged_in_from_elsewhere(tmp_path: Path) -> None:
 
 
 @pytest.mark.kernel
-def test_who_is_not_logged_in_from_elsewhere_protects_nobody(tmp_path: Path) -> None:
+def test_other_sessions_do_not_count(tmp_path: Path) -> None:
     """Closing sessions, login screens, console sessions and unusable remote hosts do not count."""
     sessions = {
         "1": session(STATE="closing"),
@@ -62,7 +62,7 @@ def test_who_is_not_logged_in_from_elsewhere_protects_nobody(tmp_path: Path) -> 
 
 
 @pytest.mark.kernel
-def test_without_logind_there_is_a_word_and_no_error(tmp_path: Path) -> None:
+def test_without_logind_the_reason_is_returned(tmp_path: Path) -> None:
     """Without logind, in containers and elsewhere, no logins are known, and `check` can print the reason."""
     code = "print(json.dumps([list(read_logins()), why_no_logins()]))"
     assert confined(IMPORTS, code, tmp_path) == [
@@ -71,7 +71,7 @@ def test_without_logind_there_is_a_word_and_no_error(tmp_path: Path) -> None:
     ]
 
 
-def test_without_the_library_there_is_a_word_and_no_error() -> None:
+def test_without_the_library_the_reason_is_returned() -> None:
     """The library is optional."""
     assert read_logins("libsystemd-that-is-not.so.0") == {}
     assert why_no_logins("libsystemd-that-is-not.so.0") == (
@@ -82,7 +82,7 @@ def test_without_the_library_there_is_a_word_and_no_error() -> None:
 
 @pytest.mark.kernel
 @pytest.mark.usefixtures("netns")
-def test_a_mere_connection_protects_nobody(tmp_path: Path) -> None:
+def test_a_connection_without_a_login_does_not_count(tmp_path: Path) -> None:
     """Anybody can open a connection to port 22 and keep it, so only a completed login counts."""
     run("ip", "address", "add", "198.51.100.9/32", "dev", "lo")
     with (
@@ -99,7 +99,7 @@ def test_a_mere_connection_protects_nobody(tmp_path: Path) -> None:
 
 
 @pytest.mark.kernel
-def test_so_many_sessions_are_looked_at(tmp_path: Path) -> None:
+def test_the_number_of_sessions_is_limited(tmp_path: Path) -> None:
     """The number of sessions that are read is limited, because a user may open any number of them."""
     (tmp_path / "sessions").mkdir()
     for number in range(1, 8):

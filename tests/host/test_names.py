@@ -158,7 +158,7 @@ def test_the_last_answer_stays_while_the_dns_is_down() -> None:
     assert followed.seen[-1] == {CARRIER: nets("192.0.2.2")}
 
 
-def test_what_a_former_run_knew_holds_while_the_dns_is_down() -> None:
+def test_stored_answers_apply_while_the_dns_is_down() -> None:
     """After a restart with a silent DNS server, the stored answers apply, and nothing is reported."""
 
     async def script(followed: Followed) -> None:
@@ -188,7 +188,7 @@ def test_half_an_answer_takes_nothing_away() -> None:
     assert problem.startswith(f"{CARRIER}: the DNS gives no answer to AAAA")
 
 
-def test_a_name_that_is_gone_is_told_and_keeps_its_addresses() -> None:
+def test_a_name_without_addresses_keeps_its_last_ones() -> None:
     """A name without addresses keeps its last ones, because an outage of a zone must not ban a carrier."""
     zone: Zone = {(CARRIER, "A"): ["192.0.2.1"]}
 
@@ -219,7 +219,7 @@ def test_junk_is_no_answer(junk: bytes) -> None:
     assert followed.seen == []
 
 
-def test_what_nobody_can_send_from_says_nothing() -> None:
+def test_addresses_that_cannot_send_are_left_out() -> None:
     """Unspecified, loopback and multicast addresses are left out."""
     zone: Zone = {
         (CARRIER, "A"): ["0.0.0.0", "127.0.0.1", "224.0.0.1", "192.0.2.1"],
@@ -248,7 +248,7 @@ def test_a_name_has_so_many_addresses_and_no_more() -> None:
     assert followed.names.problems == [f"{CARRIER}: has 65 addresses; 64 of them count"]
 
 
-def test_the_hosts_file_goes_before_the_dns(tmp_path: Path) -> None:
+def test_the_hosts_file_precedes_the_dns(tmp_path: Path) -> None:
     """A name in /etc/hosts resolves to the addresses of that file."""
     (tmp_path / "hosts").write_text(f"# a\n192.0.2.7 pbx {CARRIER.upper()} # ours\nnothing\n", "utf-8")
 

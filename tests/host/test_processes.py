@@ -64,7 +64,7 @@ def test_a_network_namespace_has_a_name_that_is_the_same_for_all_in_it(
         assert network_of("thread-self") != network_of(sleeper.pid)
 
 
-def test_what_is_not_shown_is_not_there(tmp_path: Path) -> None:
+def test_hidden_processes_are_left_out(tmp_path: Path) -> None:
     """An ended process has no namespace and no sockets, and a hidden /proc has no processes."""
     assert network_of(4242, tmp_path) == ""
     assert sockets_of(4242, tmp_path) == frozenset()

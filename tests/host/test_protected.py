@@ -81,7 +81,7 @@ def run_script(followed: Followed, script: Callable[[], Coroutine[None, None, No
     asyncio.run(main())
 
 
-def test_each_kind_is_followed_and_who_is_several_has_every_reason(followed: Followed) -> None:
+def test_each_kind_is_followed_with_all_its_reasons(followed: Followed) -> None:
     """All kinds are reported together, then each change; one router can be both gateway and resolver."""
 
     async def script() -> None:
@@ -105,7 +105,7 @@ def test_each_kind_is_followed_and_who_is_several_has_every_reason(followed: Fol
     assert followed.failed == []
 
 
-def test_what_fails_takes_nothing_else_with_it(followed: Followed, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_keeps_the_last_known_addresses(followed: Followed, monkeypatch: pytest.MonkeyPatch) -> None:
     """The last known addresses stay after an error; each error is reported once, and again after a change."""
     followed.resolv_conf.write_text("nameserver 192.0.2.53\n")
 
@@ -129,7 +129,7 @@ def test_what_fails_takes_nothing_else_with_it(followed: Followed, monkeypatch: 
     ]
 
 
-def test_what_has_failed_from_the_beginning_holds_up_nothing(
+def test_an_error_from_the_start_does_not_delay_the_others(
     followed: Followed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The other kinds are still reported, both by the reader and by the follower."""

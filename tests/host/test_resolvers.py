@@ -44,7 +44,7 @@ def test_lines_that_name_a_server(tmp_path: Path, text: str, found: list[str]) -
     assert read_resolvers(path, ()) == resolvers(*found)
 
 
-def test_behind_a_server_of_this_host_are_those_that_it_asks(tmp_path: Path) -> None:
+def test_upstream_servers_of_a_local_server_count(tmp_path: Path) -> None:
     """If resolv.conf names a loopback address (systemd-resolved, dnsmasq), its upstream servers count."""
     path, upstream = tmp_path / "resolv.conf", tmp_path / "upstream"
     path.write_text(RESOLVED)
@@ -52,7 +52,7 @@ def test_behind_a_server_of_this_host_are_those_that_it_asks(tmp_path: Path) -> 
     assert read_resolvers(path, (upstream, tmp_path / "none")) == resolvers("192.0.2.53", "2001:db8::53")
 
 
-def test_what_nobody_on_this_host_asks_is_no_resolver(tmp_path: Path) -> None:
+def test_an_unused_upstream_file_is_ignored(tmp_path: Path) -> None:
     """If resolv.conf names no local server, an upstream file that a server left behind is ignored."""
     path, upstream = tmp_path / "resolv.conf", tmp_path / "upstream"
     path.write_text("nameserver 198.51.100.53\n")

@@ -95,7 +95,7 @@ def test_lost_notifications_lose_no_change(monkeypatch: pytest.MonkeyPatch) -> N
     assert told.failed != []
 
 
-def test_trouble_is_told_and_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_is_reported_and_clears(monkeypatch: pytest.MonkeyPatch) -> None:
     """An error of the socket is reported as HostError, and the socket is opened again after a pause."""
     troubles = [OSError(24, "Too many open files"), NetlinkError(1, "no")]
 
@@ -113,7 +113,7 @@ def test_trouble_is_told_and_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert time.monotonic() - begun >= 0.3
 
 
-def test_the_end_of_a_trouble_is_told() -> None:
+def test_the_end_of_an_error_is_reported() -> None:
     """After an error the next reading is reported, even if it equals the last reported set."""
 
     async def script(told: Followed) -> None:
@@ -175,7 +175,7 @@ def test_a_dump_that_changed_while_it_was_read_is_read_again() -> None:
     assert told.failed == []
 
 
-def test_a_dump_that_always_changes_is_a_trouble() -> None:
+def test_a_dump_that_always_changes_is_an_error() -> None:
     """An error is reported after a limited number of readings; a later complete reading is reported too."""
     add(*MANY)
     told = Followed()
@@ -190,7 +190,7 @@ def test_a_dump_that_always_changes_is_a_trouble() -> None:
     assert told.seen == [{*LOOPBACK, *MANY, *many}]
 
 
-def test_what_is_read_once_is_read_whole() -> None:
+def test_a_single_reading_repeats_a_changed_dump() -> None:
     """The first reading repeats a changed dump too, and fails if the dump always changes."""
     add(*MANY)
     late = [f"10.200.{n}.9" for n in range(2 + READINGS)]
