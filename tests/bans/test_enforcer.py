@@ -104,7 +104,7 @@ def broken(world: World, monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
     def fail(*_: Any) -> None:  # noqa: ANN401 - whatever it is called with
         raise StoreError("disk full")
 
-    for name in names or ("record", "end", "bans_before", "purge"):
+    for name in names or ("record", "end", "count_offences", "purge"):
         monkeypatch.setattr(world.store.bans, name, fail)
 
 
@@ -256,7 +256,7 @@ def test_a_ban_by_hand(world: World) -> None:
     assert recorded_bans(world.store, START)[0] == Ban(
         SUBJECT, START, START + 90.0, "admin", "a reason", Origin.ADMIN
     )
-    assert world.store.bans.bans_before(SUBJECT, 0.0) == 0
+    assert world.store.bans.count_offences(SUBJECT, 0.0) == 0
 
 
 def test_a_ban_by_hand_that_fails_is_told_and_kept(world: World) -> None:

@@ -111,7 +111,7 @@ def test_a_ban_longer_than_the_kernel_counts_is_renewed(world: World) -> None:
     assert min(seen[:-5]) >= 40
     assert max(seen) <= 100
     assert world.now == START + HOUR
-    assert world.store.bans.bans_before(SUBJECT, 0.0) == 1
+    assert world.store.bans.count_offences(SUBJECT, 0.0) == 1
     assert world.enforcer.bans.counts.placed == 1
 
 

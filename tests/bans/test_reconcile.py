@@ -74,7 +74,7 @@ def test_what_somebody_has_flushed_is_put_back(world: World) -> None:
     assert names == ["bans.reconciled"]
     assert world.reconciler.counts.restored == 2
     assert counts(world) == (2, 2)
-    assert world.store.bans.bans_before(SUBJECT, 0.0) == 1
+    assert world.store.bans.count_offences(SUBJECT, 0.0) == 1
 
 
 def test_what_appears_without_us_is_adopted(world: World) -> None:

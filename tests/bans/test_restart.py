@@ -52,7 +52,7 @@ def test_a_refused_ban_that_was_restored_is_no_second_offence(world: World) -> N
     world.wait(5)
 
     assert set(world.in_kernel()) == {"192.0.2.1/32"}
-    assert world.store.bans.bans_before(SUBJECT, 0.0) == 1
+    assert world.store.bans.count_offences(SUBJECT, 0.0) == 1
 
 
 def test_a_boot_years_ago_makes_no_ban_longer(world: World) -> None:
@@ -93,7 +93,7 @@ def test_a_reboot_puts_everything_back_in_one_batch(world: World) -> None:
     left = round(HOUR) - 600
     assert len(world.backend.batches) == 1
     assert world.in_kernel() == {"192.0.2.1/32": left, "2001:db8::/64": left}
-    assert world.store.bans.bans_before(SUBJECT, 0.0) == 1
+    assert world.store.bans.count_offences(SUBJECT, 0.0) == 1
 
 
 def test_an_element_without_an_end_is_given_one(world: World) -> None:
@@ -195,7 +195,7 @@ def test_an_unban_is_known_after_the_clock_was_set(world: World) -> None:
 def test_a_reboot_moves_no_ban(world: World) -> None:
     """After a reboot with an empty kernel, the new monotonic clock changes no ban."""
     world.decide()
-    world.store.bans.clock_is(-1e6, 0.0, world.now)
+    world.store.bans.record_clock(-1e6, 0.0, world.now)
     world.now += 60
     world.restart(reboot=True)
 

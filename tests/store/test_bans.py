@@ -103,7 +103,7 @@ def test_the_same_ban_is_recorded_once(store: Store) -> None:
     store.bans.record([ban])
     store.bans.record([ban])
 
-    assert store.bans.bans_before(ban.network, 0.0) == 1
+    assert store.bans.count_offences(ban.network, 0.0) == 1
     assert recorded_bans(store, 1_000.0) == [ban]
 
 
@@ -118,7 +118,7 @@ def test_offences_are_counted(store: Store) -> None:
     store.bans.record([Ban(network, 32_000.0, 33_000.0, "adopted", origin=Origin.ADOPTED)])
 
     times = (0.0, 1_000.0, 1_000.1, 20_000.0, 20_000.1)
-    assert [store.bans.bans_before(network, since) for since in times] == [3, 3, 2, 1, 0]
+    assert [store.bans.count_offences(network, since) for since in times] == [3, 3, 2, 1, 0]
 
 
 def test_purging_deletes_old_bans_with_their_attempts(store: Store, path: Path) -> None:
@@ -154,7 +154,7 @@ def test_bans_of_different_scopes_are_independent(store: Store) -> None:
     narrow = evolve(full, rule="flood", scope=Scope.SIP_UDP, offence=2, expires=9_000.0)
     store.bans.record([full, narrow])
     assert recorded_bans(store, 1_500.0) == [full, narrow]
-    assert store.bans.bans_before(full.network, 0.0) == 1
+    assert store.bans.count_offences(full.network, 0.0) == 1
     store.bans.end([(full.network, Scope.FULL)], 1_600.0)
 
     assert recorded_bans(store, 1_700.0) == [narrow]

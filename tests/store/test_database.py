@@ -121,7 +121,7 @@ def of_the_old(store: Store) -> None:
         Ban(ip_network("203.0.113.0/24"), 1_003.0, 9e9, "adopted", "found in the kernel", Origin.ADOPTED),
     ]
     assert [made.attempts for _, made in store.records.running(2_000.0)] == [5, 0, 0]
-    assert [store.bans.bans_before(ip_network(f"192.0.2.{last}"), 0.0) for last in (1, 2, 3)] == [1, 1, 0]
+    assert [store.bans.count_offences(ip_network(f"192.0.2.{last}"), 0.0) for last in (1, 2, 3)] == [1, 1, 0]
     assert store.state.switched_off() is True
 
 
@@ -231,7 +231,7 @@ def test_every_method_of_a_closed_store_raises(store: Store) -> None:
         lambda: store.bans.record([ban_of("192.0.2.1")]),
         lambda: store.bans.end([(ip_network("192.0.2.1"), Scope.FULL)], 1.0),
         lambda: recorded_bans(store, 1.0),
-        lambda: store.bans.bans_before(ip_network("192.0.2.1"), 0.0),
+        lambda: store.bans.count_offences(ip_network("192.0.2.1"), 0.0),
         lambda: store.purge(1.0),
         store.state.switched_off,
     ]
@@ -247,7 +247,7 @@ def works_for_now(store: Store, *networks: str) -> None:
     store.state.set_positions({"a": "1"})
     store.entries.add([ListEntry(ListKind.ALLOW, "203.0.113.0/24", "", 1.0)])
     store.purge(2_000.0)
-    assert store.bans.bans_before(ip_network("198.51.100.1"), 0.0) == 1
+    assert store.bans.count_offences(ip_network("198.51.100.1"), 0.0) == 1
     assert [str(ban.network) for ban, _ in store.records.running(2_000.0)] == [*networks, "198.51.100.1/32"]
     assert (store.state.positions()["a"], len(list(store.entries.current(ListKind.ALLOW, 0.0)))) == ("1", 1)
 

@@ -64,7 +64,7 @@ def restore_bans(
             put_back += _put_back(bans, missing)
             missing.clear()
     put_back += _put_back(bans, missing)
-    ended = unbanned_keys(found, records.lately_lifted(began) if found else (), began, clock.wall())
+    ended = unbanned_keys(found, records.removed_early(began) if found else (), began, clock.wall())
     bans.apply([Remove(*network_of(key)) for key in ended])
     unknown = {key: left for key, left in found.items() if key not in ended}
     return Restored(inside - len(unknown), put_back, unknown)
@@ -105,7 +105,7 @@ def follow_clock(records: Records, found: Mapping[int, float], offset: float, no
     step = offset - known if known is not None else 0.0
     confirmed = abs(step) > CLOCK_STEP and any(
         abs(now + left - step - expires) <= CLOCK_STEP
-        for network, scope, expires in (records.ends() if found else ())
+        for network, scope, expires in (records.not_removed() if found else ())
         if (left := found.get(key_of(network, scope))) is not None
     )
-    records.clock_is(offset, step if confirmed else 0.0, now)
+    records.record_clock(offset, step if confirmed else 0.0, now)

@@ -104,7 +104,7 @@ async def unban_all(enforcer: Enforcer) -> int:
 async def _unban_recorded(enforcer: Enforcer, keys: Sequence[int]) -> list[Outcome]:
     """Remove bans without blocking the event loop on the disk; a ban that began meanwhile stays."""
     when = enforcer.clock.wall()
-    await enforcer.records.end_aside([network_of(key) for key in keys], when)
+    await enforcer.records.end_and_wait([network_of(key) for key in keys], when)
     if not enforcer.enforcing:  # switched off meanwhile
         return []
     records = ((key, enforcer.known.ledger.get(key)) for key in keys)

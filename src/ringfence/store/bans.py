@@ -53,11 +53,11 @@ class BanTable:
                     (str(network), str(scope), when),
                 )
 
-    def lately_lifted(self, now: float) -> list[Ended]:
+    def removed_early(self, now: float) -> list[Ended]:
         """Return the bans that were removed, or replaced by another, before their time was over."""
         return self._ends("ended IS NOT NULL AND expires > ?", (now,))
 
-    def ends(self) -> list[Ended]:
+    def not_removed(self) -> list[Ended]:
         """Return the bans that were not removed, including expired ones."""
         return self._ends("ended IS NULL", ())
 
@@ -73,7 +73,7 @@ class BanTable:
                     found.append((_network(network), _SCOPES[scope], expires))
             return found
 
-    def clock_is(self, offset: float, step: float, now: float) -> None:
+    def record_clock(self, offset: float, step: float, now: float) -> None:
         """Record the lead of the wall clock over the monotonic one.
 
         If the clock was set by ``step`` seconds, move the bans that had time left, all or none.
@@ -88,7 +88,7 @@ class BanTable:
             execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (_CLOCK, repr(offset)))
 
     def clock(self) -> float | None:
-        """Return what :meth:`clock_is` recorded last."""
+        """Return what :meth:`record_clock` recorded last."""
         with self._connection.reading() as execute:
             row = execute("SELECT value FROM facts WHERE name = ?", (_CLOCK,)).fetchone()
         try:
@@ -127,7 +127,7 @@ class BanTable:
                 else:
                     yield ban, counts
 
-    def bans_before(self, network: Network, since: float) -> int:
+    def count_offences(self, network: Network, since: float) -> int:
         """Count the bans of ``network`` by rules since then, except for floods, which may be forged."""
         with self._connection.reading() as execute:
             sql = "SELECT count(*) FROM bans WHERE network = ? AND since >= ? AND origin = ? AND scope = ?"

@@ -33,7 +33,7 @@ class Records:
         """Record that bans were removed; return what the queue returned. Does not wait for the disk."""
         return self._best_effort.write(lambda: self._bans.end(bans, when))
 
-    async def end_aside(self, bans: Sequence[tuple[Network, Scope]], when: float) -> None:
+    async def end_and_wait(self, bans: Sequence[tuple[Network, Scope]], when: float) -> None:
         """Record that bans were removed, and wait for it for a second at most, while the event loop goes on.
 
         The kernel removes them afterwards. If the daemon is killed in between, the next start finds an
@@ -47,25 +47,25 @@ class Records:
         """Record that bans continue which were to be removed at ``when``, because the kernel refused."""
         self._best_effort.write(lambda: self._bans.resume(bans, when))
 
-    def lately_lifted(self, now: float) -> Iterable[Ended]:
+    def removed_early(self, now: float) -> Iterable[Ended]:
         """Return the bans that were removed before their time was over."""
-        return self._best_effort.read(lambda: self._bans.lately_lifted(now), [])
+        return self._best_effort.read(lambda: self._bans.removed_early(now), [])
 
-    def ends(self) -> Iterable[Ended]:
+    def not_removed(self) -> Iterable[Ended]:
         """Return the bans that were not removed, including expired ones."""
-        return self._best_effort.read(self._bans.ends, [])
+        return self._best_effort.read(self._bans.not_removed, [])
 
     def clock(self) -> float | None:
         """Return the lead of the wall clock over the monotonic one as last recorded."""
         return self._best_effort.read(self._bans.clock, None)
 
-    def clock_is(self, offset: float, step: float, now: float) -> None:
+    def record_clock(self, offset: float, step: float, now: float) -> None:
         """Record that lead, and move the bans by ``step`` seconds; done when this returns."""
-        self._best_effort.write_now(lambda: self._bans.clock_is(offset, step, now))
+        self._best_effort.write_now(lambda: self._bans.record_clock(offset, step, now))
 
-    def clock_moved(self, offset: float, step: float, now: float) -> None:
+    def record_clock_later(self, offset: float, step: float, now: float) -> None:
         """Record that lead and move the bans later, in order with the other writes."""
-        self._best_effort.write(lambda: self._bans.clock_is(offset, step, now))
+        self._best_effort.write(lambda: self._bans.record_clock(offset, step, now))
 
     def running(self, now: float) -> Iterator[tuple[Ban, AttemptCounts]]:
         """Yield the recorded bans with time left, and the counts of attempts that led to each.
@@ -90,7 +90,7 @@ class Records:
 
     def offences(self, network: Network, since: float) -> int:
         """Count the bans of ``network`` by rules since then; 0 if that cannot be read."""
-        return self._best_effort.read(lambda: self._bans.bans_before(network, since), 0)
+        return self._best_effort.read(lambda: self._bans.count_offences(network, since), 0)
 
     @property
     def switched_off(self) -> bool:
