@@ -10,7 +10,7 @@ host, and no prefix is ever banned, which is better than a ban of strangers.
 The kernel's limiter has no such exception: it counts and limits such a /64 as one source.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_network
 
 from ringfence.model import Address, Network
@@ -18,13 +18,18 @@ from ringfence.model import Address, Network
 PREFIX_LENGTHS = frozenset({24, 48, 120})
 """Lengths of the networks that :func:`prefix_of` returns."""
 
+VERSIONS = (4, 6)
+BITS: Mapping[int, int] = {4: 32, 6: 128}
+"""The length of an address by IP version."""
+
 IPV6_SENDER = 64
 """The prefix length of the network that an IPv6 host has."""
 
+SENDER_LENGTHS: Mapping[int, int] = {4: 32, 6: IPV6_SENDER}
+"""The prefix length of the network that a host has by IP version, apart from NAT64."""
+
 _IPV4_PREFIX, _IPV6_PREFIX, _TRANSLATED_PREFIX = 24, 48, 120
-_IPV6_BITS = 128
-_BITS = {4: 32, 6: _IPV6_BITS}
-_HOST_BITS = _IPV6_BITS - IPV6_SENDER
+_HOST_BITS = BITS[6] - IPV6_SENDER
 _WELL_KNOWN, _WELL_KNOWN_SHIFT = 0x64FF9B << 64, 32  # 64:ff9b::/96
 _LOCAL, _LOCAL_SHIFT = 0x64FF9B0001, 80  # 64:ff9b:1::/48
 
@@ -103,7 +108,7 @@ class NetworkSet:
             self._by_length.setdefault(key, set()).add(int(network.network_address) >> host_bits)
         self._by_version = {
             version: [(bits, found) for (of, bits), found in self._by_length.items() if of == version]
-            for version in (4, 6)
+            for version in VERSIONS
         }
         self._parts: dict[tuple[int, int], frozenset[int]] = {}
 
@@ -125,7 +130,7 @@ class NetworkSet:
 
     def contains_prefix(self, version: int, address: int, length: int) -> bool:
         """Whether the whole of a network, given as numbers, lies in one of the networks."""
-        own = _BITS[version] - length
+        own = BITS[version] - length
         return any(bits >= own and address >> bits in found for bits, found in self._by_version[version])
 
     def overlaps(self, network: Network) -> bool:

@@ -49,16 +49,6 @@ def test_a_ban_that_is_placed_again_begins_anew() -> None:
     assert bans.confirmed == {}
 
 
-def test_who_is_forgotten_is_shown_no_more() -> None:
-    """A ban that is over is no longer ineffective; to forget an unknown address has no effect."""
-    bans = Ineffective()
-    for _ in range(ENOUGH):
-        bans.observe(ATTACKER, SINCE, LATE)
-    bans.forget(ATTACKER)
-    bans.forget(ATTACKER)
-    assert bans.confirmed == {}
-
-
 def test_memory_is_bounded() -> None:
     """Beyond the limit, the address whose last report is oldest is forgotten, not an active one."""
     bans = Ineffective()

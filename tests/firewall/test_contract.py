@@ -1,5 +1,6 @@
 """The contract of all backends, tested over each; kernel backends run in their own network namespace."""
 
+import math
 import threading
 import time
 from collections.abc import Iterator
@@ -29,6 +30,7 @@ from ringfence.firewall.contract import (
     Ports,
     Remove,
     exempts_friends,
+    whole_seconds,
 )
 from ringfence.firewall.ipset.backend import IpsetBackend
 from ringfence.model import Network, Scope
@@ -458,3 +460,24 @@ def test_changed_keys_are_named_as_in_the_configuration() -> None:
 
     assert plan.changed_keys(FirewallPlan()) == ["sip_ports", "action", "limiter"]
     assert plan.changed_keys(plan) == []
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected_seconds"),
+    [
+        (0.0, 1),
+        (-5.0, 1),
+        (math.nan, 1),
+        (0.2, 1),
+        (1.0, 1),
+        (1.1, 2),
+        (3600.0, 3600),
+        (2_147_483.0, 2_147_483),
+        (2_147_482.5, 2_147_483),
+        (1e12, 2_147_483),
+        (math.inf, 2_147_483),
+    ],
+)
+def test_timeouts_are_limited_to_the_kernels_range(asked: float, expected_seconds: int) -> None:
+    """A timeout is rounded up, never 0 (no timeout), and never above the kernel's maximum."""
+    assert whole_seconds(asked) == expected_seconds

@@ -62,7 +62,3 @@ class Ineffective:
     def confirmed(self) -> Mapping[Address, int]:
         """The addresses with an ineffective ban, each with its number of attempts after the ban."""
         return {address: late.attempts for address, late in self._late.items() if late.attempts >= ENOUGH}
-
-    def forget(self, address: Address) -> None:
-        """Forget an address whose ban has ended."""
-        self._late.pop(address, None)

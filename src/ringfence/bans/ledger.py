@@ -10,6 +10,7 @@ seconds, so the number is uncertain by the bans that end in the present slot (:a
 
 from collections import Counter
 from collections.abc import Iterable
+from heapq import nsmallest
 from ipaddress import IPv4Network, IPv6Network
 from math import inf, isfinite
 
@@ -272,8 +273,6 @@ class Ledger:
 
         All have its IP version and ``scope``: a backend may have a set for each of them, and for each width.
         """
-        from heapq import nsmallest  # noqa: PLC0415 - for a set that is full, once in a life
-
         shape = key_of(network, scope) & _SHAPE
         mask = _SHAPE if self._shapes[shape] else _KIND
         like = ((record.expires, key) for key, record in self._records.items() if (key ^ shape) & mask == 0)

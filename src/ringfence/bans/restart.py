@@ -12,7 +12,7 @@ from ringfence.bans.kernel_bans import CHUNK, KernelBans
 from ringfence.bans.ledger import key_of, network_of
 from ringfence.bans.listing import listed
 from ringfence.clock import Clock
-from ringfence.firewall.contract import Backend, Remove
+from ringfence.firewall.contract import MAX_TIMEOUT, Backend, Remove
 from ringfence.model import AttemptCounts, Ban
 from ringfence.store.records import Records
 from ringfence.store.rows import Ended
@@ -23,10 +23,6 @@ LATE = 2.0
 
 CLOCK_STEP = 5.0
 """A step of this many seconds against the monotonic clock means that the clock was set or the host slept."""
-
-_LONGEST = 2_147_483.0
-"""The longest timeout of ipset in seconds. A longer ban is renewed at half of it: its element ends earlier.
-"""
 
 
 @frozen
@@ -88,7 +84,8 @@ def unbanned_keys(found: Mapping[int, float], ended: Iterable[Ended], began: flo
         if left is None:
             continue
         same_end = began + left - LATE <= expires <= now + left + EARLY
-        renewed = expires - now > _LONGEST / 2 and began + left - LATE <= expires
+        # A ban longer than the longest timeout is renewed at half of it: its element ends earlier.
+        renewed = expires - now > MAX_TIMEOUT / 2 and began + left - LATE <= expires
         if same_end or renewed:
             keys.add(key)
     return keys

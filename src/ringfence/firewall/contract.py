@@ -13,6 +13,7 @@ wire is the NFLOG capture of outgoing challenges.)
 """
 
 import enum
+import math
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
@@ -37,6 +38,18 @@ OBSERVE_RATE = 100
 """The maximum number of requests of all observed addresses copied in a second, and in one burst."""
 OBSERVE_PREFIX = "observed"
 """The NFLOG prefix of a copied request; copied answers have none."""
+
+
+MIN_TIMEOUT, MAX_TIMEOUT = 1, 2_147_483
+"""The shortest and the longest timeout of a ban in seconds.
+
+They are those of ipset, where 0 means no timeout, and which clamps silently at (UINT_MAX >> 1) milliseconds.
+"""
+
+EVERY_ADDRESS = FirewallError("a /0 is every address: the kernel bans none")
+"""The error of a ban of a /0."""
+SET_FULL = "is full; fix: raise max_bans in [firewall], then `ringfence off` and `ringfence on`"
+"""The end of the error for a set without room."""
 
 
 class BanAction(enum.StrEnum):
@@ -263,6 +276,18 @@ class Requirement:
     problem: str | None = None
     note: str = ""
     optional: bool = False
+
+
+def not_open_error() -> FirewallError:
+    """Return the error of a call that needs ``open``."""
+    return FirewallError("the firewall is not open: no ban is possible")
+
+
+def whole_seconds(timeout: float) -> int:
+    """Return a timeout that every backend accepts: rounded up, from MIN_TIMEOUT to MAX_TIMEOUT."""
+    if not timeout > MIN_TIMEOUT:
+        return MIN_TIMEOUT
+    return MAX_TIMEOUT if timeout >= MAX_TIMEOUT else math.ceil(timeout)
 
 
 class Backend(Protocol):

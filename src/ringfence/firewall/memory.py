@@ -9,8 +9,9 @@ import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 
-from ringfence.errors import FirewallError, SetFullError
+from ringfence.errors import SetFullError
 from ringfence.firewall.contract import (
+    EVERY_ADDRESS,
     OBSERVE_MOST,
     OBSERVE_SECONDS,
     Add,
@@ -26,8 +27,8 @@ from ringfence.firewall.contract import (
     Outcome,
     Remove,
     Requirement,
+    whole_seconds,
 )
-from ringfence.firewall.ipset.messages import whole_seconds
 from ringfence.model import Address, Network, Scope
 
 _DRY_RUN = "a dry run puts no rule into the kernel"
@@ -71,10 +72,7 @@ class MemoryBackend:
     def _add(self, change: Add) -> Outcome:
         network, key = change.network, (change.network, change.scope)
         if network.prefixlen == 0:
-            return Outcome(
-                change,
-                error=FirewallError("a /0 is every address: the kernel bans none"),
-            )
+            return Outcome(change, error=EVERY_ADDRESS)
         maxelem = self.plan.maxelem
         if key not in self._ends and len(self._ends) >= maxelem and self._count(*key) >= maxelem:
             return Outcome(change, error=SetFullError(f"the set is full: {maxelem} elements"))

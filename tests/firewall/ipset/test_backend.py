@@ -16,6 +16,7 @@ from tests.support.lists import write_list
 from tests.support.netns import inside, neighbour, run
 
 from ringfence.errors import FirewallError, FirewallPermissionError, FirewallUnsupportedError
+from ringfence.firewall import programs
 from ringfence.firewall.contract import (
     Add,
     FirewallPlan,
@@ -27,7 +28,7 @@ from ringfence.firewall.contract import (
     Outcome,
     Remove,
 )
-from ringfence.firewall.ipset import iptables, iptables_family
+from ringfence.firewall.ipset import iptables_family
 from ringfence.firewall.ipset import kernel as ipset_kernel
 from ringfence.firewall.ipset.backend import IpsetBackend
 from ringfence.firewall.probe import verify
@@ -338,7 +339,7 @@ def test_a_missing_capability_is_named_before_any_change(missing: str) -> None:
 def test_missing_iptables_is_named_before_any_change(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without iptables the error names the package, and no set was made."""
     monkeypatch.setenv("PATH", "/nowhere")
-    monkeypatch.setattr(iptables, "_FOLDERS", ())
+    monkeypatch.setattr(programs, "_FOLDERS", ())
     backend = IpsetBackend()
 
     with pytest.raises(

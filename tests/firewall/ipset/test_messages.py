@@ -270,27 +270,6 @@ def test_changed_dumps_are_parsed_or_refused(tail: bytes, position: int, value: 
             continue
 
 
-@pytest.mark.parametrize(
-    ("asked", "expected_seconds"),
-    [
-        (0.0, 1),
-        (-5.0, 1),
-        (math.nan, 1),
-        (0.2, 1),
-        (1.0, 1),
-        (1.1, 2),
-        (3600.0, 3600),
-        (2_147_483.0, 2_147_483),
-        (2_147_482.5, 2_147_483),
-        (1e12, 2_147_483),
-        (math.inf, 2_147_483),
-    ],
-)
-def test_timeouts_are_limited_to_the_kernels_range(asked: float, expected_seconds: int) -> None:
-    """A timeout is rounded up, never 0 (no timeout), and never above the kernel's maximum."""
-    assert messages.whole_seconds(asked) == expected_seconds
-
-
 @pytest.mark.parametrize("version", [4, 6])
 def test_the_largest_message_fits(version: int) -> None:
     """MAX_ELEMENTS elements fit into the 16 bits of an attribute's length."""

@@ -22,6 +22,7 @@ from ringfence.errors import (
     FirewallPermissionError,
     FirewallUnsupportedError,
 )
+from ringfence.firewall import programs
 from ringfence.firewall.contract import (
     Add,
     BanAction,
@@ -38,7 +39,6 @@ from ringfence.firewall.contract import (
 from ringfence.firewall.nftables import changes as nft_changes
 from ringfence.firewall.nftables import elements as nft_elements
 from ringfence.firewall.nftables import messages as nft_messages
-from ringfence.firewall.nftables import tool as nft_tool
 from ringfence.firewall.nftables.backend import NftablesBackend
 from ringfence.firewall.nftables.state import read_generation
 from ringfence.firewall.probe import verify
@@ -427,7 +427,7 @@ print(NftablesBackend().requirements()[0].problem)
 def test_a_missing_nft_is_named_before_any_change(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without nft the error names the package, and nothing was made."""
     monkeypatch.setenv("PATH", "/nowhere")
-    monkeypatch.setattr(nft_tool, "_FOLDERS", ())
+    monkeypatch.setattr(programs, "_FOLDERS", ())
     backend = NftablesBackend()
     with pytest.raises(FirewallUnsupportedError, match=r"nft is not installed; .*apt-get install nftables"):
         backend.open()

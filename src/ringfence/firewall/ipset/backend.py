@@ -20,7 +20,6 @@ from pathlib import Path
 from attrs import evolve
 
 from ringfence.errors import (
-    FirewallError,
     FirewallUnsupportedError,
 )
 from ringfence.firewall.contract import (
@@ -36,6 +35,7 @@ from ringfence.firewall.contract import (
     Outcome,
     Requirement,
     RuleCounter,
+    not_open_error,
 )
 from ringfence.firewall.ipset import iptables
 from ringfence.firewall.ipset.changes import SetChanges
@@ -44,7 +44,6 @@ from ringfence.firewall.ipset.iptables_family import Family, rule_requirements
 from ringfence.firewall.ipset.iptables_rules import OVER_LIMIT, REPORTED
 from ringfence.firewall.ipset.kernel import destroy, find, list_elements, read_header, require_ipset
 from ringfence.firewall.ipset.sets import (
-    VERSIONS,
     all_set_names,
     ban_set_name,
     ban_set_names,
@@ -57,6 +56,7 @@ from ringfence.firewall.ipset.watch import WrittenList, check_set
 from ringfence.firewall.requirements import check_requirement, require_capabilities
 from ringfence.model import Address, Network, Scope
 from ringfence.netlink.connection import NetlinkConnection
+from ringfence.networks import VERSIONS
 
 # iptables' set match opens a raw socket to query the set's number, hence the second one.
 _CAPABILITIES = ("CAP_NET_ADMIN", "CAP_NET_RAW")
@@ -164,7 +164,7 @@ class IpsetBackend:
 
     def _require_open(self) -> None:
         if not self._families:
-            raise FirewallError("the firewall is not open: no ban is possible")
+            raise not_open_error()
 
     @property
     def _guarded(self) -> list[int]:

@@ -11,7 +11,16 @@ from collections.abc import Mapping, Sequence
 from ipaddress import ip_network
 
 from ringfence.errors import FirewallError, FirewallUnsupportedError, SetFullError
-from ringfence.firewall.contract import Add, Change, Outcome, Remove, exempts_friends
+from ringfence.firewall.contract import (
+    EVERY_ADDRESS,
+    SET_FULL,
+    Add,
+    Change,
+    Outcome,
+    Remove,
+    exempts_friends,
+    whole_seconds,
+)
 from ringfence.firewall.ipset import messages
 from ringfence.firewall.ipset.messages import Code
 from ringfence.firewall.ipset.sets import ban_set_name
@@ -61,7 +70,7 @@ class SetChanges:
 
         Return the outcomes, and the error of a broken connection, if any.
         """
-        seconds = [messages.whole_seconds(one.timeout) if isinstance(one, Add) else 0 for one in changes]
+        seconds = [whole_seconds(one.timeout) if isinstance(one, Add) else 0 for one in changes]
         outcomes: list[Outcome] = []
         refused = 0
         while rest := changes[len(outcomes) :]:
@@ -121,11 +130,9 @@ def _failed(changes: Sequence[Change], error: FirewallError) -> list[Outcome]:
 
 def _explain(name: str, error: NetlinkError) -> FirewallError:
     if error.code == Code.HASH_FULL:
-        return SetFullError(
-            f"set {name} is full; fix: raise max_bans in [firewall], then `ringfence off` and `ringfence on`"
-        )
+        return SetFullError(f"set {name} {SET_FULL}")
     if error.code == Code.INVALID_CIDR:
-        return FirewallError("a /0 is every address: the kernel bans none")
+        return EVERY_ADDRESS
     if error.code == errno.ENOENT:
         return FirewallError(
             f"set {name} is gone: another program destroyed it; opening the firewall again creates it"

@@ -16,13 +16,11 @@ text printed right after a write is stored as the printed form of the rules that
 (:class:`Printed`). Otherwise they would be written again at every check.
 
 iptables-nft makes a table with its first rule and has no command to delete it. If it makes a table for us, an
-empty chain ``ringfence-made`` without a jump marks that, and :func:`table_made_by_us` returns whether the
+empty chain ``ringfence-made`` without a jump marks that, and :func:`is_own_table` returns whether the
 table may be deleted (``nftables/messages.py`` deletes it, if it contains nothing else).
 """
 
 import os
-import shutil
-import subprocess
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
@@ -30,16 +28,15 @@ from itertools import chain as chain_iterables
 
 from attrs import Factory, frozen
 
-from ringfence.errors import FirewallError, FirewallUnsupportedError
+from ringfence.errors import FirewallError
 from ringfence.firewall.ipset.iptables_rules import CHAINS, HOOKS, MADE, Rules
+from ringfence.firewall.programs import find_program, run_program
 
 _PREFIXES = {4: "iptables", 6: "ip6tables"}
-_FOLDERS = ("/usr/sbin", "/sbin")
-_FIX = "apt-get install iptables"
+_PACKAGE = "iptables"
 _READING_ATTEMPTS = 5
 _REMOVAL_ATTEMPTS = 3  # up to so many other processes may remove our rules at the same time
 _LOCK_WAIT = 5  # seconds that the tool waits for its lock
-_TIMEOUT = 10.0  # seconds
 
 # By table, by chain, the rules in order as iptables-save prints them.
 SavedRules = Mapping[str, Mapping[str, Sequence[str]]]
@@ -78,15 +75,8 @@ class Printed:
 
 def find_tools(version: int) -> Tools:
     """Return the tools of IP ``version`` from PATH, /usr/sbin or /sbin; else FirewallUnsupportedError."""
-    path = os.pathsep.join([os.environ.get("PATH", os.defpath), *_FOLDERS])
-    found = {}
-    for verb in ("save", "restore"):
-        name = f"{_PREFIXES[version]}-{verb}"
-        program = shutil.which(name, path=path)
-        if program is None:
-            raise FirewallUnsupportedError(f"{name} is not installed; fix: {_FIX}")
-        found[verb] = os.path.abspath(program)  # noqa: PTH100 - links stay as they are: the name decides
-    return Tools(**found)
+    prefix = _PREFIXES[version]
+    return Tools(*(find_program(f"{prefix}-{verb}", _PACKAGE) for verb in ("save", "restore")))
 
 
 @lru_cache(maxsize=16)
@@ -226,7 +216,7 @@ def _jumps(found: Mapping[str, Sequence[str]], table: str, hook: str) -> list[in
     return [position for position, rule in enumerate(found.get(hook, [])) if rule == jump]
 
 
-def table_made_by_us(saved: str, table: str = "raw") -> bool:
+def is_own_table(saved: str, table: str = "raw") -> bool:
     """Whether a table was made by our installation, and accepts everything if it is empty."""
     part = saved.partition(f"*{table}\n")[2].partition("\nCOMMIT")[0].splitlines()
     builtin = [line for line in part if line.startswith(":") and line.split(" ")[1] != "-"]
@@ -275,7 +265,7 @@ def remove(tools: Tools) -> list[str]:
         except FirewallError:  # another process removed some rules first: retry with the rest
             if not left:
                 raise
-    return [table for table in HOOKS if table_made_by_us(saved, table)]
+    return [table for table in HOOKS if is_own_table(saved, table)]
 
 
 class _ToolFailedError(FirewallError):
@@ -283,22 +273,8 @@ class _ToolFailedError(FirewallError):
 
 
 def _run(command: list[str], text: str) -> str:
-    try:
-        done = subprocess.run(  # noqa: S603 - an absolute path, no shell, no text from outside
-            command,
-            input=text,
-            capture_output=True,
-            text=True,
-            errors="backslashreplace",
-            timeout=_TIMEOUT,
-            check=False,
-            env={**os.environ, "LC_ALL": "C"},
-        )
-    except subprocess.TimeoutExpired as error:
-        raise FirewallError(f"{command[0]} did not end within {_TIMEOUT:g} s") from error
-    except OSError as error:
-        raise FirewallUnsupportedError(f"{command[0]} cannot be run: {error}; fix: {_FIX}") from error
-    if done.returncode != 0:
-        reason = " ".join(done.stderr.split()) or "no reason given"
-        raise _ToolFailedError(f"{command[0]} failed ({done.returncode}): {reason}")
-    return done.stdout
+    done = run_program(command, text, _PACKAGE)
+    if done.status != 0:
+        reason = " ".join(done.errors.split()) or "no reason given"
+        raise _ToolFailedError(f"{command[0]} failed ({done.status}): {reason}")
+    return done.output

@@ -79,6 +79,7 @@ from ringfence.firewall.ipset.sets import (
     list_set_name,
 )
 from ringfence.model import Scope
+from ringfence.networks import IPV6_SENDER
 
 HOOKS: Mapping[str, Mapping[str, str]] = {
     "raw": {"PREROUTING": "ringfence-pre", "OUTPUT": "ringfence-out"},
@@ -407,7 +408,7 @@ def _expiry(limit: Limit) -> int:
 
 
 def _hashlimit(name: str, limit: Limit, version: int, above: str, burst: str) -> str:
-    mask = "" if version == _IPV4 else "--hashlimit-srcmask 64 "
+    mask = "" if version == _IPV4 else f"--hashlimit-srcmask {IPV6_SENDER} "
     return (
         f"-m hashlimit --hashlimit-above {above} --hashlimit-burst {burst} --hashlimit-mode srcip "
         f"--hashlimit-name ringfence-{name}-{limit.rate}-{limit.burst} --hashlimit-htable-size {_BUCKETS} "

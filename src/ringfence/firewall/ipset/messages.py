@@ -54,9 +54,6 @@ SET_REVISION = 3
 ADDRESS_TYPE = "hash:ip"
 ADDRESS_REVISION = 1
 MAX_ELEMENTS = 1200
-# The kernel clamps silently at (UINT_MAX >> 1) milliseconds; 0 would mean "no timeout".
-MAX_TIMEOUT = 2_147_483
-MIN_TIMEOUT = 1
 
 _SUBSYSTEM = 6 << 8
 _LIST_HEADER = 1 << 2
@@ -181,13 +178,6 @@ def _message(command: Command, flags: int, *attributes: bytes) -> bytes:
     return message(_kind(command), flags | NLM_F_ACK, AF_INET, version, *attributes)
 
 
-def whole_seconds(timeout: float) -> int:
-    """Return a timeout that the kernel accepts: rounded up, from MIN_TIMEOUT to MAX_TIMEOUT."""
-    if not timeout > MIN_TIMEOUT:
-        return MIN_TIMEOUT
-    return MAX_TIMEOUT if timeout >= MAX_TIMEOUT else math.ceil(timeout)
-
-
 def protocol() -> bytes:
     """Build the query for the protocol of the kernel's ipset, which shows whether ipset exists."""
     return _message(Command.PROTOCOL, 0)
@@ -269,7 +259,7 @@ def list_header(name: str) -> bytes:
 
 
 def add(name: str, elements: Sequence[tuple[Network, int]]) -> bytes:
-    """Build one ADD of at most MAX_ELEMENTS networks with their timeouts in seconds (1 to MAX_TIMEOUT).
+    """Build one ADD of at most MAX_ELEMENTS networks with their timeouts in seconds (at least 1).
 
     All networks have one IP version. An existing element gets the new timeout and keeps its counters.
     """

@@ -27,8 +27,8 @@ from ringfence.firewall.contract import OBSERVE_MOST, NetworkList, exempts_frien
 from ringfence.firewall.ipset import messages
 from ringfence.firewall.ipset.messages import IpsetHeader
 from ringfence.model import Network, Scope
+from ringfence.networks import BITS, SENDER_LENGTHS, VERSIONS
 
-VERSIONS = (4, 6)
 # By IP version, and whether the packets over the limit were TCP.
 FLOOD: Mapping[tuple[int, bool], str] = {
     (version, tcp): f"ringfence-flood{'-tcp-' * tcp}{version}"
@@ -42,8 +42,6 @@ FLOOD_SECONDS = 10
 # source without room is limited all the same, and is reported once others have stopped.
 _FLOOD_SIZE = 4_096
 _WORDS = {Scope.FULL: "", Scope.SIP_UDP: "-udp", Scope.SIP_TCP: "-tcp"}
-_FLOOD_PREFIXES = {4: 32, 6: 64}
-_BITS = {4: 32, 6: 128}
 # 128 kB of buckets: 100 000 elements are added with at most two rebuilds of the set.
 _HASHSIZE = 16_384
 _SMALL = 1024
@@ -107,9 +105,9 @@ def set_specs(version: int) -> list[SetSpec]:
             for friends_exempt in friends_exempt_values(version)
         ),
         *(SetSpec(list_set_name(which, version), version, network_list=True) for which in NetworkList),
-        SetSpec(FLOOD[version, False], version, size=_FLOOD_SIZE, prefix=_FLOOD_PREFIXES[version]),
-        SetSpec(FLOOD[version, True], version, size=_FLOOD_SIZE, prefix=_BITS[version]),
-        SetSpec(OBSERVE[version], version, size=OBSERVE_MOST, prefix=_BITS[version]),
+        SetSpec(FLOOD[version, False], version, size=_FLOOD_SIZE, prefix=SENDER_LENGTHS[version]),
+        SetSpec(FLOOD[version, True], version, size=_FLOOD_SIZE, prefix=BITS[version]),
+        SetSpec(OBSERVE[version], version, size=OBSERVE_MOST, prefix=BITS[version]),
     ]
 
 

@@ -20,9 +20,8 @@ from ringfence.firewall.ipset.sets import FLOOD, OBSERVE, create_list_set, list_
 from ringfence.firewall.ipset.watch import WrittenList
 from ringfence.model import Address, Network
 from ringfence.netlink.connection import NetlinkConnection, NetlinkError
+from ringfence.networks import SENDER_LENGTHS, VERSIONS
 
-_IPV4 = 4
-_FLOOD_PREFIX = 64
 # Seconds for which a source's count is kept without an element: elements end every few seconds.
 _MEMORY = 60.0
 # Observed addresses in a message. After so many refusals each is sent separately; otherwise a full set would
@@ -100,8 +99,8 @@ class FloodCounts:
         for version, tcp in itertools.product(versions, (False, True)):
             for element in list_elements(kernel, FLOOD[version, tcp]):
                 network = element.network
-                if version != _IPV4 and not tcp:  # masked by the kernel, but listed as an address
-                    network = network.supernet(new_prefix=_FLOOD_PREFIX)
+                if not tcp:  # masked by the kernel, but listed as an address
+                    network = network.supernet(new_prefix=SENDER_LENGTHS[version])
                 before, last, _ = self._seen.get((network, tcp), (0, 0, now))
                 if element.packets < last:
                     before += last
@@ -111,7 +110,7 @@ class FloodCounts:
 
 def by_version(networks: Iterable[Network]) -> Mapping[int, list[Network]]:
     """Group networks by IP version, as the kernel accepts them."""
-    sorted_: dict[int, list[Network]] = {4: [], 6: []}
+    sorted_: dict[int, list[Network]] = {version: [] for version in VERSIONS}
     for network in _without_zero_prefix(networks):
         sorted_[network.version].append(network)
     return sorted_

@@ -11,8 +11,7 @@ from collections.abc import Sequence
 
 from attrs import frozen
 
-from ringfence.firewall.contract import Add, Change
-from ringfence.firewall.ipset import messages
+from ringfence.firewall.contract import Add, Change, whole_seconds
 from ringfence.firewall.ipset.kernel import contains, read_header
 from ringfence.firewall.ipset.sets import SetSpec
 from ringfence.model import Network
@@ -50,7 +49,7 @@ class SampleBans:
         elif len(changes) > _FEW:
             known = None
         if isinstance(last, Add):
-            end = time.monotonic() + messages.whole_seconds(last.timeout)
+            end = time.monotonic() + whole_seconds(last.timeout)
             if known is None or end > known.end:
                 known = _Sample(last.network, end)
         if known is None:

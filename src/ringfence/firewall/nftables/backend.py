@@ -17,6 +17,7 @@ from pathlib import Path
 
 from ringfence.errors import FirewallError, FirewallIncompleteError, FirewallUnsupportedError
 from ringfence.firewall.contract import (
+    EVERY_ADDRESS,
     Add,
     Change,
     Counters,
@@ -46,7 +47,6 @@ from ringfence.model import Address, Network, Scope
 from ringfence.netlink.connection import NetlinkConnection, NetlinkError
 
 _UNKNOWN = Outcome(Remove(ip_network("0.0.0.0/0")), error=FirewallError("no result is known"))
-_EVERYTHING = FirewallError("a /0 is every address: the kernel bans none")
 
 
 class NftablesBackend:
@@ -124,7 +124,7 @@ class NftablesBackend:
                 for number in numbers:
                     outcomes[number] = Outcome(batch[number], error=FirewallUnsupportedError(reason))
             elif not ban.length:
-                _set_outcomes(batch, outcomes, numbers, _EVERYTHING)
+                _set_outcomes(batch, outcomes, numbers, EVERY_ADDRESS)
             else:
                 possible[ban] = numbers
         adding = {ban for ban, numbers in possible.items() if any(isinstance(batch[n], Add) for n in numbers)}

@@ -23,12 +23,19 @@ from ipaddress import ip_network
 from attrs import define
 
 from ringfence.errors import FirewallError, SetFullError
-from ringfence.firewall.contract import OBSERVE_MOST, OBSERVE_SECONDS, Add, Change, Outcome
-from ringfence.firewall.ipset.messages import whole_seconds
+from ringfence.firewall.contract import (
+    OBSERVE_MOST,
+    OBSERVE_SECONDS,
+    SET_FULL,
+    Add,
+    Change,
+    Outcome,
+    whole_seconds,
+)
 from ringfence.firewall.nftables import elements
 from ringfence.firewall.nftables.listing import find
 from ringfence.firewall.nftables.messages import batch
-from ringfence.firewall.nftables.ruleset import TABLE, VERSIONS, BanSet
+from ringfence.firewall.nftables.ruleset import TABLE, BanSet
 from ringfence.model import Address, Network
 from ringfence.netlink.connection import (
     NetlinkConnection,
@@ -37,6 +44,7 @@ from ringfence.netlink.connection import (
     NetlinkTooLongError,
     Refusal,
 )
+from ringfence.networks import VERSIONS
 
 # After so many transactions with refusals the rest is sent in halves.
 _PATIENCE = 3
@@ -285,10 +293,7 @@ def _all(groups: Iterable[ChangeGroup]) -> Iterator[int]:
 
 def _explain(ban: BanSet, refusal: Refusal) -> FirewallError:
     if refusal.code == errno.ENFILE:
-        return SetFullError(
-            f"set {ban.name} is full; fix: raise max_bans in [firewall], then `ringfence off` and "
-            "`ringfence on`"
-        )
+        return SetFullError(f"set {ban.name} {SET_FULL}")
     if refusal.code == errno.ENOENT:
         return FirewallError(
             f"set {ban.name} of table inet {TABLE} is gone: another program removed it; opening the "

@@ -6,9 +6,10 @@ from ringfence.firewall.contract import Counters, Flooder, RuleCounter
 from ringfence.firewall.nftables import elements, messages
 from ringfence.firewall.nftables.listing import read_part
 from ringfence.firewall.nftables.messages import NftSetHeader
-from ringfence.firewall.nftables.ruleset import COUNTERS, TABLE, VERSIONS, BanSet, base_name
+from ringfence.firewall.nftables.ruleset import COUNTERS, TABLE, BanSet, base_name
 from ringfence.firewall.nftables.state import read_sets
 from ringfence.netlink.connection import NetlinkConnection
+from ringfence.networks import VERSIONS
 
 _OVER_LIMIT, _NO_ROOM = "over_limit", "no_room"
 _KINDS = {"rate": "limiter", "flood": "flooding", "flood_tcp": "flooding", "observe": "observed"}

@@ -10,7 +10,7 @@ existing table is adopted.
 from attrs import evolve, frozen
 
 from ringfence.errors import FirewallError, FirewallUnsupportedError
-from ringfence.firewall.contract import FirewallPlan
+from ringfence.firewall.contract import FirewallPlan, not_open_error
 from ringfence.firewall.nftables.foreign import ForeignChanges
 from ringfence.firewall.nftables.requirements import LIMITER_FIX, LOG_FIX, variants
 from ringfence.firewall.nftables.ruleset import (
@@ -84,7 +84,7 @@ class Installation:
     def require(self) -> InstalledTable:
         """Return the installed table; raise FirewallError if there is none."""
         if self.table is None:
-            raise FirewallError("the firewall is not open: no ban is possible")
+            raise not_open_error()
         return self.table
 
     def forget(self) -> None:

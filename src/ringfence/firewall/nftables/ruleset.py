@@ -78,11 +78,10 @@ from ringfence.firewall.contract import (
     exempts_friends,
 )
 from ringfence.model import Network, Scope
+from ringfence.networks import BITS, VERSIONS
 
 TABLE = "ringfence"
 MARK = "ringfence "
-VERSIONS = (4, 6)
-BITS: Mapping[int, int] = {4: 32, 6: 128}
 # Common prefix lengths of bans: addresses and /64s, and those that registries assign and whois prints.
 DEFAULT_LENGTHS: Mapping[int, tuple[int, ...]] = {4: (32, 24, 16, 8), 6: (128, 64, 56, 48, 32)}
 COUNTERS: Mapping[str, str] = {

@@ -11,8 +11,9 @@ from attrs import evolve, field, frozen
 from ringfence.errors import FirewallError
 from ringfence.firewall.nftables import messages
 from ringfence.firewall.nftables.messages import NftChain, NftRule, NftSetHeader, Table
-from ringfence.firewall.nftables.ruleset import BITS, MARK, TABLE, BanSet, Ruleset, alternate_name, base_name
+from ringfence.firewall.nftables.ruleset import MARK, TABLE, BanSet, Ruleset, alternate_name, base_name
 from ringfence.netlink.connection import NetlinkConnection, NetlinkError
+from ringfence.networks import BITS
 
 _OURS = f"{TABLE}\0".encode()
 _HOOKS = ("prerouting", "input", "forward", "output")

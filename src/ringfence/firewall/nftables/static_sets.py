@@ -30,7 +30,7 @@ from ringfence.firewall.nftables import elements, messages
 from ringfence.firewall.nftables.foreign import ForeignChanges
 from ringfence.firewall.nftables.installation import Installation
 from ringfence.firewall.nftables.messages import NftSetHeader
-from ringfence.firewall.nftables.ruleset import BITS, TABLE, VERSIONS, alternate_name, base_name
+from ringfence.firewall.nftables.ruleset import TABLE, alternate_name, base_name
 from ringfence.firewall.nftables.state import read_generation, read_sets
 from ringfence.model import Network
 from ringfence.netlink.connection import (
@@ -40,6 +40,7 @@ from ringfence.netlink.connection import (
     NetlinkTooLongError,
     Refusal,
 )
+from ringfence.networks import BITS, VERSIONS
 
 Range = tuple[int, int]
 

@@ -1,27 +1,18 @@
 """The program ``nft``, which writes the static ruleset, one transaction per run. Bans never start it."""
 
-import os
-import shutil
-import subprocess
+from ringfence.errors import FirewallError
+from ringfence.firewall.programs import find_program, run_program
 
-from ringfence.errors import FirewallError, FirewallUnsupportedError
-
-_FOLDERS = ("/usr/sbin", "/sbin")
-_FIX = "apt-get install nftables"
+_PACKAGE = "nftables"
 # A set of our name with another declaration: no transaction changes a declaration.
 _FOREIGN_SET = (
     "; another program declared it differently; fix: `ringfence off`, or `nft delete table inet ringfence`"
 )
-_TIMEOUT = 10.0  # seconds; a run usually takes five milliseconds
 
 
 def find_nft() -> str:
     """Return the path of ``nft`` from PATH, /usr/sbin or /sbin; else raise FirewallUnsupportedError."""
-    path = os.pathsep.join([os.environ.get("PATH", os.defpath), *_FOLDERS])
-    program = shutil.which("nft", path=path)
-    if program is None:
-        raise FirewallUnsupportedError(f"nft is not installed; fix: {_FIX}")
-    return os.path.abspath(program)  # noqa: PTH100 - links stay as they are
+    return find_program("nft", _PACKAGE)
 
 
 def run_nft(program: str, text: str, *, check: bool = False) -> int:
@@ -31,29 +22,12 @@ def run_nft(program: str, text: str, *, check: bool = False) -> int:
 
     Raises FirewallError with the output of the tool. In that case nothing has changed.
     """
-    command = [program, *(["--check"] if check else []), "-f", "-"]
-    try:
-        with subprocess.Popen(  # noqa: S603 - an absolute path, no shell, no text from outside
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="backslashreplace",
-            env={**os.environ, "LC_ALL": "C"},
-        ) as process:
-            try:
-                output, _ = process.communicate(text, timeout=_TIMEOUT)
-            except subprocess.TimeoutExpired as error:
-                process.kill()
-                raise FirewallError(f"{program} did not end within {_TIMEOUT:g} s") from error
-    except OSError as error:
-        raise FirewallUnsupportedError(f"{program} cannot be run: {error}; fix: {_FIX}") from error
-    if process.returncode != 0:
-        reason = _reason(output)
+    done = run_program([program, *(["--check"] if check else []), "-f", "-"], text, _PACKAGE)
+    if done.status != 0:
+        reason = _reason(done.errors or done.output)
         fix = _FOREIGN_SET if "File exists" in reason else ""
-        raise FirewallError(f"{program} failed ({process.returncode}): {reason}{fix}")
-    return process.pid
+        raise FirewallError(f"{program} failed ({done.status}): {reason}{fix}")
+    return done.pid
 
 
 def _reason(output: str) -> str:

@@ -1,0 +1,62 @@
+"""The platform's own firewall programs: found, and run without a shell."""
+
+import os
+import shutil
+import subprocess
+
+from attrs import frozen
+
+from ringfence.errors import FirewallError, FirewallUnsupportedError
+
+_FOLDERS = ("/usr/sbin", "/sbin")
+_TIMEOUT = 10.0  # seconds; a run usually takes some milliseconds
+
+
+@frozen
+class FinishedProgram:
+    """A program that has ended: its process ID, which is also its netlink port, its status and its output."""
+
+    pid: int
+    status: int
+    output: str
+    errors: str
+
+
+def find_program(name: str, package: str) -> str:
+    """Return the path of a program from PATH, /usr/sbin or /sbin.
+
+    Raise FirewallUnsupportedError, which names ``package``, if it is not installed.
+    """
+    path = os.pathsep.join([os.environ.get("PATH", os.defpath), *_FOLDERS])
+    program = shutil.which(name, path=path)
+    if program is None:
+        raise FirewallUnsupportedError(f"{name} is not installed; fix: {_fix(package)}")
+    return os.path.abspath(program)  # noqa: PTH100 - links stay as they are: the name may decide
+
+
+def run_program(command: list[str], text: str, package: str) -> FinishedProgram:
+    """Run a program with ``text`` as its input. Raise FirewallError if it does not end in time."""
+    try:
+        with subprocess.Popen(  # noqa: S603 - an absolute path, no shell, no text from outside
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="backslashreplace",
+            env={**os.environ, "LC_ALL": "C"},
+        ) as process:
+            try:
+                output, errors = process.communicate(text, timeout=_TIMEOUT)
+            except subprocess.TimeoutExpired as error:
+                process.kill()
+                raise FirewallError(f"{command[0]} did not end within {_TIMEOUT:g} s") from error
+    except OSError as error:
+        raise FirewallUnsupportedError(
+            f"{command[0]} cannot be run: {error}; fix: {_fix(package)}"
+        ) from error
+    return FinishedProgram(process.pid, process.returncode, output, errors)
+
+
+def _fix(package: str) -> str:
+    return f"apt-get install {package}"
