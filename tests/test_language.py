@@ -56,7 +56,7 @@ EXEMPT_NAMES = {
     **dict.fromkeys(("Keeper", "keeper"), "its parts are about to become classes of their own"),
     **dict.fromkeys(("LoneChallenges", "lone", "beside", "quick"), "about to be deleted"),
     **dict.fromkeys(("Singles", "singles", "Tally", "Tallies", "tallies", "_tallies"), "about to be deleted"),
-    **dict.fromkeys(("place", "heard", "table_made_by_us", "_who", "_tell"), "about to be renamed"),
+    **dict.fromkeys(("heard", "_who", "_tell"), "about to be renamed"),
     **dict.fromkeys(("_Place", "_place", "_places", "parse_place"), "about to be renamed"),
 }
 

@@ -6,7 +6,7 @@ import pytest
 
 from ringfence.errors import FirewallError, FirewallPermissionError, FirewallUnsupportedError
 from ringfence.firewall.contract import Requirement
-from ringfence.firewall.requirements import check_requirement, require_capabilities
+from ringfence.firewall.requirements import check_requirement, require_capabilities, why_no_ipv6
 
 NAMES = ("CAP_NET_ADMIN", "CAP_NET_RAW")
 
@@ -51,3 +51,11 @@ def test_a_requirement_is_checked() -> None:
 
     assert check_requirement("a thing", lambda: None) == Requirement("a thing")
     assert check_requirement("a thing", refuse) == Requirement("a thing", "no, since not")
+
+
+def test_a_host_without_ipv6_has_no_table_of_its_addresses(tmp_path: Path) -> None:
+    """The kernel lists IPv6 addresses in procfs unless IPv6 is switched off."""
+    assert why_no_ipv6(tmp_path) == "this host has no IPv6"
+    (tmp_path / "self/net").mkdir(parents=True)
+    (tmp_path / "self/net/if_inet6").touch()
+    assert why_no_ipv6(tmp_path) is None

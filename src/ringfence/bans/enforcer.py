@@ -188,7 +188,7 @@ class Enforcer:
                 continue
             rule = str(Origin.ADMIN)
             bans.append(Ban(network, now, now + seconds, rule, reason, Origin.ADMIN, forced=force))
-        outcomes = self.bans.place(bans)
+        outcomes = self.bans.add(bans)
         return refused + failure_lines(outcome for outcome in outcomes if outcome.error is not None)
 
     def adopt(self, found: Mapping[int, float]) -> None:

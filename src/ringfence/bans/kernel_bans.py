@@ -62,7 +62,7 @@ class KernelBans:
             self.error = ""
         return outcomes
 
-    def place(
+    def add(
         self, bans: Sequence[Ban], made: Sequence[AttemptCounts] | None = None, *, record: bool = True
     ) -> list[Outcome]:
         """Add ``bans`` to the kernel, and record its answers.
@@ -176,7 +176,7 @@ class KernelBans:
             self.unban_with_retry(self._failed_unbans)
         if self._known.expire_pending(self._clock.wall()):
             self.error = ""  # a ban that is still refused sets it again
-        self.place(self._known.pending)
+        self.add(self._known.pending)
 
     def begin_comparison(self) -> int:
         """Begin a comparison of the kernel with the ledger; return its number, for :attr:`Record.seen`."""

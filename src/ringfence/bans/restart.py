@@ -67,7 +67,7 @@ def restore_bans(
 
 
 def _put_back(bans: KernelBans, missing: Sequence[tuple[Ban, AttemptCounts]]) -> int:
-    bans.place([ban for ban, _ in missing], [made for _, made in missing], record=False)
+    bans.add([ban for ban, _ in missing], [made for _, made in missing], record=False)
     return len(missing)
 
 

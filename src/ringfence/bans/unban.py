@@ -133,4 +133,4 @@ def _split(enforcer: Enforcer, key: int, parts: Sequence[Network]) -> list[Outco
         there = enforcer.known.ledger.get(key_of(ban.network, ban.scope))
         if there is None or there.expires < ban.expires:
             shorter.append(ban)
-    return [outcome for outcome in enforcer.bans.place(shorter) if outcome.error is not None]
+    return [outcome for outcome in enforcer.bans.add(shorter) if outcome.error is not None]

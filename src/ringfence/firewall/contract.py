@@ -15,6 +15,7 @@ wire is the NFLOG capture of outgoing challenges.)
 import enum
 import math
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from ipaddress import ip_network
 from typing import Protocol
 
 from attrs import fields, frozen
@@ -178,6 +179,10 @@ class Outcome:
     change: Change
     timeout: float = 0.0
     error: FirewallError | None = None
+
+
+UNKNOWN_OUTCOME = Outcome(Remove(ip_network("0.0.0.0/0")), error=FirewallError("no result is known"))
+"""The outcome of a change before a backend has set it."""
 
 
 @quick.frozen

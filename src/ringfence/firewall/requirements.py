@@ -28,6 +28,11 @@ def require_capabilities(proc: Path, *names: str) -> None:
         )
 
 
+def why_no_ipv6(proc: Path) -> str | None:
+    """Return why this host needs no guard for IPv6; None if it needs one."""
+    return None if (proc / "self/net/if_inet6").exists() else "this host has no IPv6"
+
+
 def check_requirement(name: str, require: Callable[[], object]) -> Requirement:
     """Return a requirement; its problem is the text of the FirewallError that ``require`` raises, or None."""
     try:

@@ -49,6 +49,7 @@ from ringfence.netlink.messages import (
     Frame,
     NetlinkMessageError,
     attributes,
+    decoded,
     frames,
     result_of,
 )
@@ -362,8 +363,7 @@ def _refusal(index: int, code: int, datagram: bytes, frame: Frame) -> Refusal:
     except NetlinkMessageError:
         return Refusal(index, code)  # the refusal itself is valid
     offset = int.from_bytes(found[_OFFSET], sys.byteorder) if _OFFSET in found else None
-    text = bytes(found.get(_MESSAGE, b"")).rstrip(b"\0").decode("ascii", "backslashreplace")
-    return Refusal(index, code, offset, text)
+    return Refusal(index, code, offset, decoded(found.get(_MESSAGE, b"")))
 
 
 def _collect_answers(datagram: bytes, sequence: int, answers: list[bytes]) -> tuple[bool, bool]:

@@ -12,6 +12,9 @@ from typing import NamedTuple
 from ringfence.errors import FirewallError
 
 NETLINK_NETFILTER = 12
+FAMILIES: Mapping[int, int] = {4: socket.AF_INET, 6: socket.AF_INET6}
+"""The address family of each IP version."""
+
 NLMSG_ERROR = 2
 NLMSG_DONE = 3
 
@@ -106,7 +109,12 @@ def integer(found: Mapping[int, memoryview], kind: int) -> int:
 
 def string(found: Mapping[int, memoryview], kind: int) -> str:
     """Return the value of a text attribute; raise NetlinkMessageError if it is missing."""
-    return bytes(required(found, kind)).rstrip(b"\0").decode("ascii", "backslashreplace")
+    return decoded(required(found, kind))
+
+
+def decoded(value: bytes | memoryview) -> str:
+    """Return the text of an attribute's value."""
+    return bytes(value).rstrip(b"\0").decode("ascii", "backslashreplace")
 
 
 def nested(found: Mapping[int, memoryview], kind: int) -> dict[int, memoryview]:

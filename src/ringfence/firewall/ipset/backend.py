@@ -53,7 +53,7 @@ from ringfence.firewall.ipset.sets import (
 )
 from ringfence.firewall.ipset.static_sets import FloodCounts, by_version, observe, replace_list_in_steps
 from ringfence.firewall.ipset.watch import WrittenList, check_set
-from ringfence.firewall.requirements import check_requirement, require_capabilities
+from ringfence.firewall.requirements import check_requirement, require_capabilities, why_no_ipv6
 from ringfence.model import Address, Network, Scope
 from ringfence.netlink.connection import NetlinkConnection
 from ringfence.networks import VERSIONS
@@ -155,8 +155,8 @@ class IpsetBackend:
         return families, tools
 
     def _guard(self, version: int) -> iptables.Tools:
-        if version == 6 and not (self._proc / "self/net/if_inet6").exists():  # noqa: PLR2004 - IPv6
-            raise FirewallUnsupportedError("this host has no IPv6")
+        if version == 6 and (reason := why_no_ipv6(self._proc)) is not None:  # noqa: PLR2004 - IPv6
+            raise FirewallUnsupportedError(reason)
         return self._find_tools(version)
 
     def _require_capabilities(self) -> None:

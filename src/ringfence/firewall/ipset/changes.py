@@ -8,12 +8,12 @@ import errno
 import itertools
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from ipaddress import ip_network
 
 from ringfence.errors import FirewallError, FirewallUnsupportedError, SetFullError
 from ringfence.firewall.contract import (
     EVERY_ADDRESS,
     SET_FULL,
+    UNKNOWN_OUTCOME,
     Add,
     Change,
     Outcome,
@@ -31,7 +31,6 @@ from ringfence.netlink.connection import NetlinkConnection, NetlinkError
 # After so many refusals in one message the rest is sent one by one: a full set refuses every new element, and
 # sending the rest again after each refusal would be quadratic.
 _PATIENCE = 3
-_UNKNOWN = Outcome(Remove(ip_network("0.0.0.0/0")), error=FirewallError("no result is known"))
 
 
 class SetChanges:
@@ -46,7 +45,7 @@ class SetChanges:
 
         ``families``: why an IP version has no sets; None if it has.
         """
-        outcomes = [_UNKNOWN] * len(batch)
+        outcomes = [UNKNOWN_OUTCOME] * len(batch)
         lost: FirewallError | None = None
         for (version, scope, friends_exempt), indexes in _by_set(batch).items():
             reason = families[version]

@@ -22,10 +22,11 @@ from ringfence.firewall.ipset.iptables_rules import (
     named_sets,
     wanted_rules,
 )
-from ringfence.firewall.ipset.iptables_watch import FAMILIES, LegacyWatch, NftWatch, Watch
+from ringfence.firewall.ipset.iptables_watch import LegacyWatch, NftWatch, Watch
 from ringfence.firewall.ipset.xtables import has_extension
 from ringfence.firewall.nftables import messages as nft_messages
 from ringfence.netlink.connection import NetlinkConnection, NetlinkError
+from ringfence.netlink.messages import FAMILIES
 
 _WIRE_FIX = "fix: `modprobe xt_u32 xt_multiport xt_NFLOG xt_limit xt_addrtype ipt_rpfilter ip6t_rpfilter`"
 _LIMITER_FIX = "fix: `modprobe xt_hashlimit xt_multiport xt_length xt_set`"

@@ -7,15 +7,14 @@ place.
 """
 
 from collections.abc import Collection, Mapping
-from socket import AF_INET, AF_INET6
 from typing import Protocol
 
 from ringfence.firewall.ipset import xtables
 from ringfence.firewall.ipset.iptables_rules import CHAINS, HOOKS
 from ringfence.firewall.nftables import messages as nft_messages
 from ringfence.netlink.connection import NetlinkConnection
+from ringfence.netlink.messages import FAMILIES
 
-FAMILIES = {4: AF_INET, 6: AF_INET6}
 # By table and chain, in order: the rule's handle and body. A replaced rule may keep its handle, and a rule
 # that is written again has another one.
 _Recorded = Mapping[tuple[str, str], tuple[tuple[int, bytes], ...]]

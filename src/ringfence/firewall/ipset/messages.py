@@ -17,9 +17,9 @@ import enum
 import math
 import operator
 import struct
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from ipaddress import IPv4Network, IPv6Network
-from socket import AF_INET, AF_INET6
+from socket import AF_INET
 
 from attrs import frozen
 
@@ -28,6 +28,7 @@ from ringfence.model import Network, Scope
 from ringfence.netlink.messages import (
     ATTRIBUTE,
     BIG_ENDIAN,
+    FAMILIES,
     HEADER,
     NESTED,
     NLM_F_ACK,
@@ -62,8 +63,7 @@ _NOMATCH = 1 << 2
 _NO_LINE = 0  # the kernel counts from 1; 0: the error concerns no element (the set is gone)
 
 _IPV4 = 4
-_FAMILIES = {4: AF_INET, 6: AF_INET6}
-_VERSIONS: Mapping[int, int] = {AF_INET: 4, AF_INET6: 6}
+_VERSIONS = {family: version for version, family in FAMILIES.items()}
 
 
 class Command(enum.IntEnum):
@@ -185,7 +185,7 @@ def protocol() -> bytes:
 
 def type_query(version: int, name: str = SET_TYPE) -> bytes:
     """Build the query whether the kernel has a set type for IP ``version``; else ``Code.FIND_TYPE``."""
-    family = attribute(_Attr.FAMILY, bytes([_FAMILIES[version]]))
+    family = attribute(_Attr.FAMILY, bytes([FAMILIES[version]]))
     return _message(Command.TYPE, 0, text(_Attr.TYPENAME, name), family)
 
 
@@ -222,7 +222,7 @@ def _create(name: str, kind: str, revision: int, version: int, options: bytes) -
         text(_Attr.SETNAME, name),
         text(_Attr.TYPENAME, kind),
         attribute(_Attr.REVISION, bytes([revision])),
-        attribute(_Attr.FAMILY, bytes([_FAMILIES[version]])),
+        attribute(_Attr.FAMILY, bytes([FAMILIES[version]])),
         attribute(_Attr.DATA | NESTED, options),
     )
 

@@ -18,13 +18,12 @@ from attrs import frozen
 
 from ringfence.errors import FirewallError
 from ringfence.netlink.connection import NetlinkConnection, NetlinkError
-from ringfence.netlink.messages import NLM_F_ACK, message, number, text
+from ringfence.netlink.messages import FAMILIES, NLM_F_ACK, message, number, text
 
 # IPT_SO_GET_INFO and IP6T_SO_GET_INFO. For revisions each IP version has its own numbers.
 _GET_INFO = 64
 _REVISION = {4: (66, 67), 6: (68, 69)}
 _LEVELS = {4: socket.SOL_IP, 6: socket.IPPROTO_IPV6}
-_FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 _INFO = struct.Struct("=32sI20s20sII")
 _EXTENSION = struct.Struct("=29sB")
 _COMPAT_GET = 11 << 8
@@ -56,7 +55,7 @@ def has_extension(kernel: NetlinkConnection, version: int, name: str, *, target:
     request = message(
         _COMPAT_GET,
         NLM_F_ACK,
-        _FAMILIES[version],
+        FAMILIES[version],
         text(1, name),
         number(2, 0),
         number(3, int(target)),
@@ -78,7 +77,7 @@ def has_extension(kernel: NetlinkConnection, version: int, name: str, *, target:
 def _query(version: int, option: int, query: bytes) -> bytes:
     buffer = ctypes.create_string_buffer(query, len(query))
     length = ctypes.c_uint32(len(query))
-    with socket.socket(_FAMILIES[version], socket.SOCK_DGRAM) as any_socket:
+    with socket.socket(FAMILIES[version], socket.SOCK_DGRAM) as any_socket:
         code = _libc.getsockopt(any_socket.fileno(), _LEVELS[version], option, buffer, ctypes.byref(length))
     if code != 0:
         number_ = ctypes.get_errno()

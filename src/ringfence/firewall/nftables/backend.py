@@ -12,12 +12,12 @@ from collections import defaultdict
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from ipaddress import ip_network
 from pathlib import Path
 
 from ringfence.errors import FirewallError, FirewallIncompleteError, FirewallUnsupportedError
 from ringfence.firewall.contract import (
     EVERY_ADDRESS,
+    UNKNOWN_OUTCOME,
     Add,
     Change,
     Counters,
@@ -29,7 +29,6 @@ from ringfence.firewall.contract import (
     NetworkList,
     Opened,
     Outcome,
-    Remove,
     Requirement,
 )
 from ringfence.firewall.nftables import listing, messages
@@ -42,11 +41,9 @@ from ringfence.firewall.nftables.ruleset import TABLE, BanSet
 from ringfence.firewall.nftables.state import read_sets
 from ringfence.firewall.nftables.static_sets import NetworkListSets, by_version
 from ringfence.firewall.nftables.tool import find_nft
-from ringfence.firewall.requirements import check_requirement, require_capabilities
+from ringfence.firewall.requirements import check_requirement, require_capabilities, why_no_ipv6
 from ringfence.model import Address, Network, Scope
 from ringfence.netlink.connection import NetlinkConnection, NetlinkError
-
-_UNKNOWN = Outcome(Remove(ip_network("0.0.0.0/0")), error=FirewallError("no result is known"))
 
 
 class NftablesBackend:
@@ -98,8 +95,7 @@ class NftablesBackend:
         self._require_capability()
         _require_kernel(self._kernel)
         find_nft()
-        no_ipv6 = None if (self._proc / "self/net/if_inet6").exists() else "this host has no IPv6"
-        self._families = {4: None, 6: no_ipv6}
+        self._families = {4: None, 6: why_no_ipv6(self._proc)}
 
     def _require_capability(self) -> None:
         require_capabilities(self._proc, "CAP_NET_ADMIN")
@@ -116,7 +112,7 @@ class NftablesBackend:
     def apply(self, batch: Sequence[Change]) -> list[Outcome]:
         """Carry out every change, in order within each set. Idempotent; needs ``open``."""
         self._installation.require()
-        outcomes = [_UNKNOWN] * len(batch)
+        outcomes = [UNKNOWN_OUTCOME] * len(batch)
         possible: dict[BanSet, list[int]] = {}
         for ban, numbers in _by_set(batch).items():
             reason = self._families[ban.version]

@@ -15,12 +15,12 @@ connection replaces it.
 import enum
 import struct
 from collections.abc import Iterable, Iterator
-from socket import AF_INET, AF_INET6
 from typing import TypeAlias
 
 from attrs import frozen
 
 from ringfence.netlink.messages import (
+    FAMILIES,
     HEADER,
     NLM_F_ACK,
     NLM_F_DUMP,
@@ -37,7 +37,6 @@ from ringfence.netlink.messages import (
 Bytes: TypeAlias = bytes  # within a class that has a field of that name
 INET = 1  # NFPROTO_INET: a table for both IP versions
 SUBSYSTEM = 10
-_FAMILIES = {4: AF_INET, 6: AF_INET6}
 _BATCH_BEGIN, _BATCH_END = 0x10, 0x11
 _FLAGS, _FLAGS_AT = struct.Struct("=H"), 6  # nlmsg_flags
 _COMMENT = 0  # the type of a comment in a rule's user data
@@ -143,14 +142,14 @@ class Generation:
 
 def table_query(version: int, table: str = "raw") -> bytes:
     """Build the query whether nftables has this iptables table for IP ``version``; ENOENT if not."""
-    return get_table(table, family=_FAMILIES[version])
+    return get_table(table, family=FAMILIES[version])
 
 
 def delete_empty_table(
     version: int, table: str = "raw", chains: Iterable[str] = ("PREROUTING", "OUTPUT")
 ) -> tuple[bytes, ...]:
     """Build the batch that deletes a table with these chains; EBUSY if it contains anything else."""
-    family, named = _FAMILIES[version], text(1, table)
+    family, named = FAMILIES[version], text(1, table)
     return batch(
         *(message(Message.DELCHAIN.kind, NLM_F_NONREC, family, named, text(3, name)) for name in chains),
         message(Message.DELTABLE.kind, NLM_F_NONREC | NLM_F_ACK, family, named),
