@@ -3,6 +3,10 @@
 import gzip
 import json
 import lzma
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -168,6 +172,37 @@ def test_a_broken_archive(tmp_path: Path) -> None:
         code, _, err = parse(str(tmp_path / name))
         assert code == 1
         assert err.startswith(str(tmp_path / name))
+
+
+def test_a_truncated_archive(tmp_path: Path) -> None:
+    """The existing part is shown, and the error names the file."""
+    packed = gzip.compress((GUESS * 5).encode())
+    (tmp_path / "log").write_bytes(packed[:-6])
+    code, out, err = parse("--summary", str(tmp_path / "log"))
+    assert code == 1
+    assert "InvalidPassword" in out
+    assert err == f"{tmp_path / 'log'}: is truncated; the existing part was read\n"
+
+
+def test_a_pipe(tmp_path: Path) -> None:
+    """A named pipe is read like standard input."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor() as writer:
+        writer.submit(pipe.write_text, GUESS)
+        assert [one["kind"] for one in objects(str(pipe))] == ["InvalidPassword"]
+
+
+def test_output_that_is_closed_early(tmp_path: Path) -> None:
+    """A pager or `head` that stops reading is no error of the log."""
+    file = tmp_path / "log"
+    file.write_text(GUESS * 20_000)
+    command = [sys.executable, "-m", "ringfence", "parse", str(file)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
 
 
 def test_binary_lines() -> None:

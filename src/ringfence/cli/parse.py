@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,7 +19,7 @@ from ringfence.cli.common import (
     zone_from,
 )
 from ringfence.cli.output import echo, echo_stderr
-from ringfence.errors import Exit
+from ringfence.errors import Exit, SourceError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -69,9 +69,6 @@ def parse(
     config: ConfigOption = DEFAULT_CONFIG,
 ) -> None:
     """Show line by line how ringfence parses a log. Changes nothing."""
-    import lzma  # noqa: PLC0415 - loaded when the command runs
-    import zlib  # noqa: PLC0415 - loaded when the command runs
-
     from ringfence.model import SourceId  # noqa: PLC0415 - loaded when the command runs
     from ringfence.parse.log import LogReader  # noqa: PLC0415 - loaded when the command runs
 
@@ -79,18 +76,14 @@ def parse(
     zone = zone_from(timezone) or _configured_zone(config, Path(file))
     reader = LogReader(SourceId("-", "log:-"), timezone=zone, customs=customs)
     summary_counts = _Summary()
-    try:
-        with _open_log(file) as (stream, now):
-            lines = _Lines() if unparsed and not (summary or as_json) else None
-            for readings in _only_asterisk(_read(stream, reader, now, lines), file):
-                summary_counts.add(readings)
-                if not summary:
-                    _show(readings, lines, as_json=as_json, unparsed=unparsed)
-    except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
-        echo_stderr(f"{file}: {getattr(error, 'strerror', None) or error}")
-        raise typer.Exit(Exit.PROBLEM) from None
-    if summary or not (as_json or unparsed):
-        echo(*summary_counts.lines(reader))
+    with errors_reported(), _open_log(file) as (read, now):
+        lines = _Lines() if unparsed and not (summary or as_json) else None
+        for readings in _only_asterisk(_read(read, reader, now, lines), file):
+            summary_counts.add(readings)
+            if not summary:
+                _show(readings, lines, as_json=as_json, unparsed=unparsed)
+        if summary or not (as_json or unparsed):
+            echo(*summary_counts.lines(reader))
     if pattern and not summary_counts.by_pattern:
         echo_stderr("the pattern fits no line")
         raise typer.Exit(Exit.PROBLEM)
@@ -185,27 +178,23 @@ def _configured_zone(config: Path, log: Path) -> "tzinfo | None":
 
 
 @contextmanager
-def _open_log(name: str) -> "Iterator[tuple[BinaryIO, float]]":
-    """Open a log; yield it and its modification time, the latest possible date of a line without a year."""
+def _open_log(name: str) -> "Iterator[tuple[Callable[[int], bytes], float]]":
+    """Open a log; yield a function that reads it, and the latest possible date of a line without a year."""
     if name == "-":
-        yield sys.stdin.buffer, time.time()
+        yield sys.stdin.buffer.read1, time.time()  # type: ignore[union-attr]
         return
-    import gzip  # noqa: PLC0415 - loaded when the command runs
-    import lzma  # noqa: PLC0415 - loaded when the command runs
+    from ringfence.replay.files import TRUNCATED, open_file  # noqa: PLC0415 - loaded when the command runs
 
-    openers: dict[str, Callable[[str], Any]] = {".gz": gzip.open, ".xz": lzma.open}
-    with openers.get(Path(name).suffix, _open_plain)(name) as stream:
-        yield stream, Path(name).stat().st_mtime
-
-
-def _open_plain(name: str) -> BinaryIO:
-    return Path(name).open("rb")
+    with open_file(Path(name)) as opened:
+        yield opened.read, opened.status.st_mtime
+        if opened.cut:
+            raise SourceError(f"{name}: {TRUNCATED}")
 
 
 def _read(
-    stream: BinaryIO, reader: "LogReader", now: float, lines: _Lines | None
+    read: "Callable[[int], bytes]", reader: "LogReader", now: float, lines: _Lines | None
 ) -> "Iterator[list[LineResult]]":
-    while data := stream.read1(CHUNK):  # type: ignore[attr-defined]
+    while data := read(CHUNK):
         if lines is not None:
             lines.add(data)
         yield reader.feed(data, now)

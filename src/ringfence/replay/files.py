@@ -7,11 +7,12 @@ the same Asterisk.
 
 import gzip
 import lzma
+import os
 import re
 import stat
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import tzinfo
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -27,6 +28,8 @@ from ringfence.parse.prefix import parse_prefix
 
 BLOCK = 256 * 1024
 """Bytes in one read."""
+
+TRUNCATED = "is truncated; the existing part was read"
 
 BANNER = b"Asterisk Call Manager/"
 
@@ -77,6 +80,11 @@ class OpenFile:
         """The number of bytes read, of its size on disk."""
         return self._raw.tell()
 
+    @property
+    def status(self) -> os.stat_result:
+        """The status of the file on disk."""
+        return os.fstat(self._raw.fileno())
+
     def read(self, size: int = BLOCK) -> bytes:
         """Return the next bytes, at most ``size``; empty at the end."""
         try:
@@ -91,28 +99,26 @@ class OpenFile:
 @contextmanager
 def open_file(path: Path) -> Iterator[OpenFile]:
     """Open a file, and decompress it if necessary. Raise SourceError on errors, also while reading."""
-    try:
-        with path.open("rb") as raw:
-            if not stat.S_ISREG(path.stat().st_mode):
-                raise SourceError(f"{path}: is not a file; give the logs themselves")
-            start = raw.read(len(_XZ))
-            raw.seek(0)
-            if path.suffix == ".gz" or start.startswith(_GZIP):
-                with gzip.GzipFile(fileobj=raw) as unpacked:
-                    yield OpenFile(path, raw, unpacked)
-            elif path.suffix == ".xz" or start == _XZ:
-                with lzma.LZMAFile(raw) as unpacked:
-                    yield OpenFile(path, raw, unpacked)
-            else:
-                yield OpenFile(path, raw, raw)
-    except OSError as error:
-        raise _unreadable(path, error) from None
+    with ExitStack() as stack:
+        try:
+            raw = stack.enter_context(path.open("rb"))
+            start = raw.peek(len(_XZ))[: len(_XZ)]  # a pipe cannot be read again
+        except OSError as error:
+            raise _unreadable(path, error) from None
+        unpacked: _Unpacked = raw
+        if path.suffix == ".gz" or start.startswith(_GZIP):
+            unpacked = stack.enter_context(gzip.GzipFile(fileobj=raw))
+        elif path.suffix == ".xz" or start == _XZ:
+            unpacked = stack.enter_context(lzma.LZMAFile(raw))
+        yield OpenFile(path, raw, unpacked)
 
 
 def inspect(path: Path, timezone: tzinfo | None) -> File:
     """Return the format and first time of a file; raise SourceError if it is unreadable or not Asterisk's."""
     with open_file(path) as opened:
-        state = path.stat()
+        state = opened.status
+        if not stat.S_ISREG(state.st_mode):
+            raise SourceError(f"{path}: is not a file; give the logs themselves")
         head = b""
         while len(head) < _HEAD and (more := opened.read(_HEAD - len(head))):
             head += more

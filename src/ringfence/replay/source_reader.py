@@ -10,13 +10,12 @@ from ringfence.model import SecurityEvent, SourceId
 from ringfence.parse.ami import AmiDecoder
 from ringfence.parse.custom import Custom
 from ringfence.parse.log import LogReader
-from ringfence.replay.files import BANNER, File, open_file
+from ringfence.replay.files import BANNER, TRUNCATED, File, open_file
 
 FAR = 600.0
 """Seconds: if the times of adjacent lines are always further apart, the time zone is wrong."""
 
 _ENOUGH = 10  # pairs of adjacent lines
-_CUT = "is truncated; the existing part was read"
 _APART = "the times of lines and of events in them differ by hours; fix: give the time zone with --timezone"
 _LONG_AGO, _LATER = 0.0, 1.0
 
@@ -66,7 +65,7 @@ def read_batches(replay_input: ReplayInput) -> Iterator[Batch]:
                 events = reader.feed(data, file.written) if more else reader.end(file.written)
                 lines = data.count(b"\n") if more else int(begun)
                 begun = more and not data.endswith(b"\n")
-                warnings = [_CUT] if opened.cut else []
+                warnings = [TRUNCATED] if opened.cut else []
                 if apart is None:
                     apart = _are_apart(events)
                     warnings += [_APART] if apart else []
