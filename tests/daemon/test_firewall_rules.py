@@ -27,13 +27,11 @@ def test_the_limiter_drops_nothing_before_friends_are_known(tmp_path: Path) -> N
     with kept(tmp_path, ENFORCED) as made:
         made.side.start()
         assert waits(made) == (LimitMode.OBSERVE, True, True)
-        roster_ready: list[str] = []
-        made.side.friends.startup.begin(
-            lambda: [SourceReadiness(since=0.0, roster_ready=bool(roster_ready))], 0.0
-        )
+        startup = made.side.friends.startup
+        startup.update([SourceReadiness(since=0.0, roster_ready=False)], 0.0)
         made.side.rules.update()
         assert waits(made) == (LimitMode.OBSERVE, True, True)
-        roster_ready.append("pbx")
+        startup.update([SourceReadiness(since=0.0, roster_ready=True)], 0.0)
         made.side.rules.update()
 
         assert waits(made) == (LimitMode.ENFORCE, False, False)

@@ -15,37 +15,37 @@ from ringfence.friends.readiness import (
 BEGAN = 100.0
 
 
-def begun(*ears: SourceReadiness, remembered: bool = False) -> StartupGate:
-    """Return a gate that waits for these sources since BEGAN."""
-    known = StartupGate()
-    known.remembered = remembered
-    known.begin(lambda: ears, BEGAN)
-    return known
+def waits(*sources: SourceReadiness, at: float = BEGAN, remembered: bool = False) -> tuple[bool, bool]:
+    """Return whether bans and the limiter still wait ``at`` this time for sources that began at BEGAN."""
+    gate = StartupGate()
+    gate.remembered = remembered
+    gate.update([SourceReadiness(since=None, roster_ready=False)], BEGAN)
+    gate.update(sources, at)
+    return not gate.for_bans, not gate.for_limiter
 
 
 def test_nothing_is_known_before_the_sources_are() -> None:
     """Before the sources are known, nothing starts, unless the store's friends suffice for the limiter."""
-    known = StartupGate()
-    assert not known.for_bans(BEGAN)
-    assert not known.for_limiter(BEGAN)
-    known.remembered = True
-    assert not known.for_bans(BEGAN)
-    assert known.for_limiter(BEGAN)
+    gate = StartupGate()
+    assert (gate.for_bans, gate.for_limiter) == (False, False)
+    gate.remembered = True
+    assert (gate.for_bans, gate.for_limiter) == (False, True)
 
 
 def test_bans_begin_when_every_roster_is_known() -> None:
     """Bans and the limiter start with the last roster, or at once without an Asterisk, and never stop."""
-    ears = [SourceReadiness(since=BEGAN, roster_ready=True), SourceReadiness(since=BEGAN, roster_ready=False)]
-    known = StartupGate()
-    known.begin(lambda: ears, BEGAN)
-    assert (known.for_bans(BEGAN), known.for_limiter(BEGAN)) == (False, False)
-    ears[1] = SourceReadiness(since=None, roster_ready=True)
-    assert (known.for_bans(BEGAN), known.for_limiter(BEGAN)) == (True, True)
-    ears[1] = SourceReadiness(since=None, roster_ready=False)
-    assert (known.for_bans(BEGAN), known.for_limiter(BEGAN)) == (True, True)
-
-    nobody = begun()
-    assert (nobody.for_bans(BEGAN), nobody.for_limiter(BEGAN)) == (True, True)
+    ready, late = (
+        SourceReadiness(since=BEGAN, roster_ready=True),
+        SourceReadiness(since=BEGAN, roster_ready=False),
+    )
+    gate = StartupGate()
+    gate.update([ready, late], BEGAN)
+    assert (gate.for_bans, gate.for_limiter) == (False, False)
+    gate.update([ready, SourceReadiness(since=None, roster_ready=True)], BEGAN)
+    assert (gate.for_bans, gate.for_limiter) == (True, True)
+    gate.update([ready, late], BEGAN)
+    assert (gate.for_bans, gate.for_limiter) == (True, True)
+    assert waits() == (False, False)
 
 
 @pytest.mark.parametrize(
@@ -54,25 +54,18 @@ def test_bans_begin_when_every_roster_is_known() -> None:
 )
 def test_the_wait_for_rosters_has_an_end(*, remembered: bool, after: float, in_all: float) -> None:
     """Bans start some seconds after all sources are connected, or later if one source stays unavailable."""
-    heard = begun(
-        SourceReadiness(since=BEGAN + 0.5, roster_ready=False),
-        SourceReadiness(since=BEGAN, roster_ready=True),
-        remembered=remembered,
-    )
-    assert not heard.for_bans(BEGAN + 0.4 + after)
-    assert heard.for_bans(BEGAN + 0.5 + after)
-    silent = begun(
-        SourceReadiness(since=BEGAN, roster_ready=False),
-        SourceReadiness(since=None, roster_ready=False),
-        remembered=remembered,
-    )
-    assert not silent.for_bans(BEGAN + in_all - 0.1)
-    assert silent.for_bans(BEGAN + in_all)
+    late = SourceReadiness(since=BEGAN + 0.5, roster_ready=False)
+    ready = SourceReadiness(since=BEGAN, roster_ready=True)
+    assert waits(late, ready, at=BEGAN + 0.4 + after, remembered=remembered)[0]
+    assert not waits(late, ready, at=BEGAN + 0.5 + after, remembered=remembered)[0]
+    silent = SourceReadiness(since=None, roster_ready=False)
+    assert waits(late, silent, at=BEGAN + in_all - 0.1, remembered=remembered)[0]
+    assert not waits(late, silent, at=BEGAN + in_all, remembered=remembered)[0]
 
 
 def test_the_limiter_waits_longer() -> None:
     """The limiter waits half a minute without rosters, and starts at once with friends from the store."""
-    known = begun(SourceReadiness(since=BEGAN, roster_ready=False))
-    assert not known.for_limiter(BEGAN + LIMITER_IN_ALL - 0.1)
-    assert known.for_limiter(BEGAN + LIMITER_IN_ALL)
-    assert begun(SourceReadiness(since=None, roster_ready=False), remembered=True).for_limiter(BEGAN)
+    late = SourceReadiness(since=BEGAN, roster_ready=False)
+    assert waits(late, at=BEGAN + LIMITER_IN_ALL - 0.1)[1]
+    assert not waits(late, at=BEGAN + LIMITER_IN_ALL)[1]
+    assert not waits(late, remembered=True)[1]

@@ -90,7 +90,6 @@ class Daemon:
         ):
             self._pipeline.pause()
             self._sources.configure(settings.heard())
-            self._side.friends.startup.begin(self._sources.readiness, self._clock.mono())
             tasks = [group.create_task(work) for work in self._work()]
             systemd.notify("READY=1")
             self._log.info("daemon.ready", firewall=self._side.backend.name)
@@ -131,13 +130,17 @@ class Daemon:
         return {**answers, "reload": lambda _: asdict(self._reloader.reload())}
 
     async def _wait_for_friends(self) -> None:
-        """Wait until the registered phones are known, then let rules ban."""
-        friends = self._side.friends
-        while not friends.startup.for_bans(self._clock.mono()):  # noqa: ASYNC110 - time alone may decide
+        """Wait until the registered phones are known, then let rules ban, and the limiter drop packets."""
+        friends, startup = self._side.friends.friends, self._side.friends.startup
+        waits = True
+        while waits or not startup.for_limiter:
+            startup.update(self._sources.readiness(), self._clock.mono())
+            if waits and startup.for_bans:
+                waits = False
+                self._log.info("friends.known", friends=len(friends))
+                self._reloader.warn_of_decoys()
+                self._pipeline.resume()
             await asyncio.sleep(FRIENDS_EVERY)
-        self._log.info("friends.known", friends=len(friends.friends))
-        self._reloader.warn_of_decoys()
-        self._pipeline.resume()
 
     def _judge_floods(self) -> None:
         """Judge the sources that exceeded the limiter's rate in the last second, by UDP and by TCP."""

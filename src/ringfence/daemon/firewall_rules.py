@@ -9,7 +9,6 @@ from attrs import evolve
 from ringfence.alarm_codes import AlarmCode
 from ringfence.alarms import Alarms
 from ringfence.bans.enforcer import Enforcer
-from ringfence.clock import Clock
 from ringfence.config.schema import Settings
 from ringfence.daemon.periodic import every
 from ringfence.errors import FirewallError
@@ -28,12 +27,11 @@ class WantedRules:
     ``log_group`` is the NFLOG group of the wire, None without the wire.
     """
 
-    def __init__(self, settings: Settings, startup: StartupGate, clock: Clock, log_group: int | None) -> None:
+    def __init__(self, settings: Settings, startup: StartupGate, log_group: int | None) -> None:
         self.settings = settings
         self.ports: Ports | None = None
         """The ports on which Asterisk listens, None if unknown."""
         self._startup = startup
-        self._clock = clock
         self._log_group = log_group
 
     @property
@@ -46,7 +44,7 @@ class WantedRules:
     def limiter_waits(self) -> bool:
         """Whether the limiter only observes because the friends are not known yet."""
         mode = self.settings.firewall.limit.mode
-        return mode is LimitMode.ENFORCE and not self._startup.for_limiter(self._clock.mono())
+        return mode is LimitMode.ENFORCE and not self._startup.for_limiter
 
     @property
     def manager_ports(self) -> list[int]:

@@ -121,7 +121,7 @@ def build_firewall_side(
     )
     passing, known = Passing(friends.friends), KnownBans()
     kernel_lists = KernelLists(passing, known.ledger, clock, settings.firewall.max_bans)
-    wanted = WantedRules(settings, friends.startup, clock, log_group)
+    wanted = WantedRules(settings, friends.startup, log_group)
     enforcer = Enforcer(backend, store.records, detector, clock, kernel_lists.contents, known)
     reconciler = Reconciler(enforcer, alarms)
     exemptions = ExemptionTracker(protected, kernel_lists, enforcer)

@@ -6,7 +6,7 @@ protects no host. The wait is shorter if the store already has friends: then it 
 that appeared while no daemon ran.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Sequence
 
 from attrs import frozen
 
@@ -34,36 +34,36 @@ class SourceReadiness:
 
 
 class StartupGate:
-    """Decides whether enough friends are known; a positive answer is final. Times are monotonic seconds."""
+    """Decides whether enough friends are known; a positive answer is final.
+
+    Without :meth:`update` nothing is known.
+    """
 
     def __init__(self) -> None:
         self.remembered = False
         """Whether the store had friends at the start."""
-        self._began: float | None = None
-        self._sources: Callable[[], Iterable[SourceReadiness]] = tuple
-        self._bans = self._limiter = False
-
-    def begin(self, sources: Callable[[], Iterable[SourceReadiness]], now: float) -> None:
-        """Begin to wait for rosters; ``sources`` returns the state of every Asterisk."""
-        self._sources, self._began = sources, now
-
-    def for_bans(self, now: float) -> bool:
+        self.for_bans = False
         """Whether rules may ban."""
-        if not self._bans and self._began is not None:
-            after = REMEMBERED_AFTER_LISTENING if self.remembered else AFTER_LISTENING
-            in_all = REMEMBERED_IN_ALL if self.remembered else IN_ALL
-            self._bans = now - self._began >= in_all or all(
-                _is_due(source, now, after) for source in self._sources()
-            )
-        return self._bans
+        self._began: float | None = None
+        self._limiter = False
 
-    def for_limiter(self, now: float) -> bool:
+    @property
+    def for_limiter(self) -> bool:
         """Whether the limiter may drop packets."""
-        if not self._limiter and self._began is not None:
-            self._limiter = now - self._began >= LIMITER_IN_ALL or all(
-                source.roster_ready for source in self._sources()
-            )
         return self._limiter or self.remembered
+
+    def update(self, sources: Sequence[SourceReadiness], now: float) -> None:
+        """Update the answers by the state of every Asterisk at ``now`` (monotonic seconds).
+
+        The wait for rosters begins with the first call.
+        """
+        began = self._began = now if self._began is None else self._began
+        after = REMEMBERED_AFTER_LISTENING if self.remembered else AFTER_LISTENING
+        in_all = REMEMBERED_IN_ALL if self.remembered else IN_ALL
+        if now - began >= in_all or all(_is_due(source, now, after) for source in sources):
+            self.for_bans = True
+        if now - began >= LIMITER_IN_ALL or all(source.roster_ready for source in sources):
+            self._limiter = True
 
 
 def _is_due(source: SourceReadiness, now: float, after: float) -> bool:
