@@ -38,7 +38,8 @@ class Reader:
         try:
             await asyncio.sleep(60)
         finally:
-            self._order.append(f"{self.id} is cancelled")
+            await asyncio.sleep(0.01)
+            self._order.append(f"{self.id} has ended")
 
 
 class Managed:
@@ -77,23 +78,23 @@ def test_only_what_changed_is_replaced_and_after_it_has_ended(managed: Managed) 
         async with asyncio.timeout(20), asyncio.TaskGroup() as group:
             managed.manager.configure([ONE, TWO])
             task = group.create_task(managed.manager.run())
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.05)
             managed.manager.configure([ONE, evolve(TWO, logs=LogSettings(paths=(Path("/other"),)))])
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.05)
             managed.order.append("removed")
             managed.manager.configure([ONE])
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.05)
             task.cancel()
 
     asyncio.run(session())
     assert managed.order == [
         "one begins",
         "two begins",
-        "two is cancelled",
+        "two has ended",
         "two begins",
         "removed",
-        "two is cancelled",
-        "one is cancelled",
+        "two has ended",
+        "one has ended",
     ]
 
 

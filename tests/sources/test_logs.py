@@ -3,7 +3,7 @@
 import asyncio
 import os
 import tempfile
-from collections.abc import Callable, Collection, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -68,15 +68,13 @@ def listen(
     plan: LogPlan,
     then: Callable[[Recorder], Coroutine[Any, Any, None]],
     positions: dict[str, str] | None = None,
-    after: Collection[asyncio.Task[None]] = (),
 ) -> Recorder:
     """Read the logs of ``plan`` while ``then`` runs."""
     recorder = Recorder(positions=positions if positions is not None else {})
 
     async def session() -> None:
-        recorder.logs = Logs(
-            plan, recorder.sink, lambda: recorder.positions, recorder.positions.__setitem__, after
-        )
+        positions = recorder.positions
+        recorder.logs = Logs(plan, recorder.sink, lambda: positions, positions.__setitem__)
         async with asyncio.TaskGroup() as group:
             task = group.create_task(recorder.logs.run())
             await then(recorder)
@@ -306,31 +304,3 @@ def test_own_patterns_are_read(paths: tuple[Path, ...]) -> None:
 
     [event] = listen(evolve(LogPlan("pbx", candidates=paths), customs=(custom,)), then).events
     assert (str(event.remote.address), event.acl_name) == ("198.18.1.9", "guests")
-
-
-def test_an_old_reader_of_the_same_logs_is_awaited(paths: tuple[Path, ...]) -> None:
-    """After a reload the new reader begins at the end of the old one, and not before that has ended."""
-    append(paths[0])
-    begun: list[bool] = []
-
-    async def session() -> None:
-        gate = asyncio.Event()
-
-        async def old() -> None:
-            await gate.wait()
-
-        async with asyncio.TaskGroup() as group:
-            before = group.create_task(old())
-            new = Logs(LogPlan("pbx", candidates=paths), lambda *_: None, after=[before])
-            task = group.create_task(new.run())
-            await asyncio.sleep(0.1)
-            begun.append(str(new.sources[0].id) != "pbx/log")
-            gate.set()
-            async with asyncio.timeout(20):
-                while str(new.sources[0].id) == "pbx/log":  # noqa: ASYNC110 - it knows of no event
-                    await asyncio.sleep(0.002)
-            task.cancel()
-
-    with capture_logs():
-        asyncio.run(session())
-    assert begun == [False]

@@ -106,9 +106,8 @@ class Logs:
 
     With any log to read, :meth:`run` runs until it is cancelled. ``positions`` returns what was passed to
     ``remember`` before, by this process or an earlier one. ``sink`` is that of
-    :class:`ringfence.sources.log_ingest.LogIngest`. ``after`` are tasks that still read the same logs. They
-    are awaited first, because two readers would report every event twice. ``standby`` decides which SECURITY
-    lines count; by default there is no AMI, and all do.
+    :class:`ringfence.sources.log_ingest.LogIngest`. ``standby`` decides which SECURITY lines count; by
+    default there is no AMI, and all do.
 
     It is a source itself as long as no log is found, so that ``status`` can show this.
     """
@@ -119,7 +118,6 @@ class Logs:
         sink: Callable[[Sequence[SecurityEvent], float], None],
         positions: Callable[[], Mapping[str, str]] = dict,
         remember: Callable[[str, str], None] = lambda _key, _position: None,
-        after: Collection[asyncio.Task[None]] = (),
         standby: Standby | None = None,
     ) -> None:
         self.id = SourceId(plan.asterisk, "log")
@@ -131,7 +129,6 @@ class Logs:
         self._sink = sink
         self._positions = positions
         self._remember = remember
-        self._after = after
         self._standby = standby if standby is not None else Standby(sink, ami=False)
         self._files: dict[Path, LogFileSource] = {}
         self._tasks: dict[Path, asyncio.Task[None]] = {}
@@ -149,8 +146,6 @@ class Logs:
 
     async def run(self) -> None:
         """Read until cancelled."""
-        if self._after:
-            await asyncio.wait(self._after)
         async with asyncio.TaskGroup() as group:
             if self._plan.journal:
                 self._begin_journal(group)
