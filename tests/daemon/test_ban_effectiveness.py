@@ -1,6 +1,7 @@
 """The alarm for bans that have no effect."""
 
 import asyncio
+from ipaddress import ip_network
 
 import pytest
 from attrs import evolve
@@ -8,8 +9,9 @@ from tests.support.attempts import attempts
 from tests.support.kept import OTHER, Kept
 
 from ringfence.bans.ineffective import ENOUGH, GRACE
+from ringfence.detect.judgement import Disposition, Judgement
 from ringfence.host.diagnosis import Observations
-from ringfence.model import Address
+from ringfence.model import Address, Attempt
 
 
 async def diagnosed(made: Kept) -> None:
@@ -18,6 +20,11 @@ async def diagnosed(made: Kept) -> None:
         task = group.create_task(made.side.effectiveness.run())
         await asyncio.sleep(0.05)
         task.cancel()
+
+
+def late(attempt: Attempt) -> Judgement:
+    """Return the judgement on an attempt of a banned address."""
+    return Judgement(attempt, ip_network(attempt.address), Disposition.LATE)
 
 
 @pytest.fixture(autouse=True)
@@ -35,9 +42,9 @@ def test_attempts_well_after_a_ban_are_an_alarm(kept: Kept) -> None:
     kept.side.start()
     kept.ban(OTHER)
     for number, attempt in enumerate(attempts(ENOUGH, OTHER)):
-        kept.side.effectiveness.on_late(evolve(attempt, time=kept.now + GRACE + 1.0 + number))
+        kept.side.effectiveness.on_judgement(late(evolve(attempt, time=kept.now + GRACE + 1.0 + number)))
     for attempt in attempts(ENOUGH, "192.0.2.2"):  # not banned
-        kept.side.effectiveness.on_late(evolve(attempt, time=kept.now + 60.0))
+        kept.side.effectiveness.on_judgement(late(evolve(attempt, time=kept.now + 60.0)))
     asyncio.run(diagnosed(kept))
 
     [alarm] = kept.alarms.active
@@ -50,7 +57,7 @@ def test_of_exempt_addresses_only_this_hosts_own_are_an_alarm(kept: Kept) -> Non
     kept.side.start()
     for address in ("198.51.100.7", "198.18.0.1"):
         for attempt in attempts(ENOUGH, address):
-            kept.side.effectiveness.on_exempt(attempt)
+            kept.side.effectiveness.on_judgement(evolve(late(attempt), disposition=Disposition.EXEMPT))
     asyncio.run(diagnosed(kept))
 
     assert [alarm.subject for alarm in kept.alarms.active] == ["198.18.0.1"]

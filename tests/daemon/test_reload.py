@@ -165,7 +165,7 @@ class Reloading:
             "plan": side.backend.plan,
             "lists": side.lists._configured,
             "sources": [pbx.settings for pbx in daemon._sources._pbxs.values()],
-            "wire": daemon._pipeline.wire_asterisk,
+            "wire": daemon._reloader._pipeline.wire_asterisk,
         }
 
 

@@ -19,7 +19,7 @@ def test_the_problems_of_all_parts_are_collected(kept: Kept, tmp_path: Path) -> 
     wire: Any = SimpleNamespace(source=None, problems=["no containers"])
     connections: Any = SimpleNamespace(error="no connections")
     writer: Any = SimpleNamespace(refused=3)
-    reloader = Reloader(tmp_path / "none.toml", settings(), kept.detector, anything, kept.side, anything)
+    reloader = Reloader(tmp_path / "none.toml", settings(), anything, kept.side, anything)
     reloader.reload()
     collector = StatusCollector(kept.side, sources, wire, reloader, connections, writer, kept.clock)
     data = collector.collect(Counters())

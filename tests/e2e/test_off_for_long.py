@@ -11,6 +11,7 @@ from tests.detect.events import event
 from ringfence.alarms import Alarms
 from ringfence.bans.enforcer import Enforcer
 from ringfence.clock import Clock
+from ringfence.daemon.effects import EffectHandler
 from ringfence.daemon.pipeline import Pipeline
 from ringfence.detect.claimed_limit import MOST as MOST_CLAIMS
 from ringfence.detect.detector import Detector
@@ -66,7 +67,8 @@ class Off:
         self.enforcer = Enforcer(MemoryBackend(clock=clock.mono), store.records, self.detector, clock)
         self.enforcer.start()
         self.alarms = Alarms(clock.wall)
-        self.evidence = Pipeline(self.detector, self.enforcer.carry_out, clock, self.alarms)
+        effects = EffectHandler(self.enforcer.carry_out, self.alarms, self.detector.friends)
+        self.evidence = Pipeline(self.detector, effects, clock, "pbx")
 
     def day(self, number: int) -> None:
         """Make senders guess for a day, by UDP and by TCP, each as long as rules count."""

@@ -10,6 +10,7 @@ from ipaddress import ip_address, ip_network
 from itertools import groupby
 from math import inf
 from pathlib import Path
+from typing import Any
 
 from attrs import define, evolve, frozen
 from structlog.typing import EventDict
@@ -24,9 +25,11 @@ from ringfence.bans.ledger import key_of
 from ringfence.bans.suspects import Suspects
 from ringfence.clock import Clock
 from ringfence.config.loader import parse
+from ringfence.daemon.effects import EffectHandler
+from ringfence.daemon.flood_judge import FloodJudge
 from ringfence.daemon.pipeline import Pipeline
 from ringfence.detect.detector import Detector
-from ringfence.firewall.contract import NetworkList, exempts_friends
+from ringfence.firewall.contract import Flooder, NetworkList, exempts_friends
 from ringfence.firewall.memory import MemoryBackend
 from ringfence.friends.registry import FriendRegistry
 from ringfence.model import (
@@ -138,15 +141,16 @@ class Stage:
         self._enforcer.allow(Exempt(allowed, {**ITSELF, **scenario.protected}))
         self._enforcer.start(verified=False)
         self.alarms = Alarms(clock.wall)
-        self._pipeline = Pipeline(
-            self._detector,
+        self._effects = EffectHandler(
             self._enforcer.carry_out,
-            clock,
             self.alarms,
+            self._detector.friends,
             observe=Suspects(self._backend, clock).observe,
             learn=self._friends.on_success,
         )
-        self._pipeline.wire_asterisk = PBX
+        self._pipeline = Pipeline(self._detector, self._effects, clock, PBX)
+        limiter: Any = None  # the scenarios pass on what it would report
+        self._floods = FloodJudge(limiter, self._detector, lambda _: None, self._effects, clock)
         trunks = tuple(
             TrunkHost(PBX, Service.PJSIP, "carrier", str(address), _PORT, Transport.UDP)
             for address in scenario.trunks
@@ -222,7 +226,8 @@ class Stage:
         elif deed.verb is Verb.FINDS_ACCOUNTS:
             self._exists.update(self._scenario.accounts)
         elif deed.verb is Verb.FLOODS:
-            self._pipeline.on_udp_floods(map(_limited, deed.addresses), UP_FOR + self.now)
+            flooders = [Flooder(_limited(address), 1) for address in deed.addresses]
+            self._effects.carry_out(self._floods.judge(flooders, UP_FOR + self.now))
         elif deed.verb in (Verb.HAS_CONTACT, Verb.LOSES_CONTACT):
             self._contact(deed)
         elif deed.verb is Verb.UNBANS:

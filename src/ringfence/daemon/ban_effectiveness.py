@@ -12,6 +12,7 @@ from ringfence.clock import Clock
 from ringfence.daemon.firewall_rules import WantedRules
 from ringfence.daemon.protected_networks import ProtectedNetworks
 from ringfence.detect.detector import Detector
+from ringfence.detect.judgement import Disposition, Judgement
 from ringfence.host.diagnosis import Diagnosis, Observations
 from ringfence.model import Address, Attempt, Scope
 
@@ -43,7 +44,14 @@ class BanEffectiveness:
         self._diagnosis = Diagnosis()
         self._arrivals: asyncio.Queue[Address] = asyncio.Queue(maxsize=MOST_WAITING)
 
-    def on_late(self, attempt: Attempt) -> None:
+    def on_judgement(self, judgement: Judgement) -> None:
+        """Record an attempt of a banned or exempt address."""
+        if judgement.disposition is Disposition.LATE:
+            self._on_late(judgement.attempt)
+        elif judgement.disposition is Disposition.EXEMPT:
+            self._on_exempt(judgement.attempt)
+
+    def _on_late(self, attempt: Attempt) -> None:
         """Record an attempt of a banned address; several of them activate the alarm."""
         subject = self._detector.subject_of(attempt.address)
         now = self._clock.wall()
@@ -52,7 +60,7 @@ class BanEffectiveness:
         if placed:
             self._record(attempt, max(placed))
 
-    def on_exempt(self, attempt: Attempt) -> None:
+    def _on_exempt(self, attempt: Attempt) -> None:
         """Record an attempt of an exempt address: other senders may use this host's own address."""
         if self._protected.is_own(attempt.address):
             self._record(attempt, 0.0)

@@ -19,13 +19,14 @@ import structlog
 from attrs import asdict
 
 from ringfence import control
-from ringfence.alarm_codes import AlarmCode
 from ringfence.bans.suspects import Suspects
 from ringfence.clock import Clock
 from ringfence.config.schema import Settings
 from ringfence.daemon import systemd, trial
 from ringfence.daemon.collector import tune_collector
+from ringfence.daemon.effects import EffectHandler
 from ringfence.daemon.firewall_side import FirewallSide, build_firewall_side, choose
+from ringfence.daemon.flood_judge import FloodJudge
 from ringfence.daemon.lock import claim_sets
 from ringfence.daemon.log_positions import LogPositions
 from ringfence.daemon.moderation import ModeratedSelector
@@ -35,6 +36,7 @@ from ringfence.daemon.reload import Reloader
 from ringfence.daemon.requests import RequestHandlers
 from ringfence.daemon.source_manager import SourceManager
 from ringfence.daemon.source_watchdog import SourceWatchdog
+from ringfence.daemon.startup_wait import StartupWait
 from ringfence.daemon.status_collector import StatusCollector
 from ringfence.detect.detector import Detector
 from ringfence.host.connections import ConnectionTable
@@ -59,20 +61,20 @@ class Daemon:
     def __init__(
         self,
         side: FirewallSide,
-        pipeline: Pipeline,
+        startup: StartupWait,
+        floods: FloodJudge,
         sources: SourceManager,
         reloader: Reloader,
         connections: ConnectionTable,
         status: StatusCollector,
-        clock: Clock,
     ) -> None:
         self._side = side
-        self._pipeline = pipeline
+        self._startup = startup
+        self._floods = floods
         self._sources = sources
         self._reloader = reloader
         self._connections = connections
         self._status = status
-        self._clock = clock
         self._stopped = asyncio.Event()
         self._log = structlog.get_logger()
 
@@ -88,7 +90,7 @@ class Daemon:
             self._connections.followed(),
             asyncio.TaskGroup() as group,
         ):
-            self._pipeline.pause()
+            self._startup.begin()
             self._sources.configure(settings.heard())
             tasks = [group.create_task(work) for work in self._work()]
             systemd.notify("READY=1")
@@ -101,10 +103,10 @@ class Daemon:
 
     def _work(self) -> list[Coroutine[None, None, None]]:
         """Return what runs until the daemon stops."""
-        side, store, clock = self._side, self._side.store, self._clock
+        side = self._side
         return [
             self._sources.run(),
-            self._wait_for_friends(),
+            self._startup.run(),
             every(JUDGE_EVERY, self._sources.look),
             side.networks.run(),
             side.lists.run(),
@@ -116,11 +118,11 @@ class Daemon:
             side.rules.run(),
             side.effectiveness.run(),
             every(SECOND, side.enforcer.tick),
-            every(SECOND, self._judge_floods),
+            every(SECOND, self._floods.look),
             every(SECOND, side.trial.look),
-            every(STORE_EVERY, self._check_store),
+            every(STORE_EVERY, side.store_watch.look),
             every(RETRY_EVERY, side.manager.retry_switch_on),
-            every(PURGE_EVERY, lambda: store.best_effort.write(lambda: store.purge(clock.wall()))),
+            every(PURGE_EVERY, side.store_watch.purge),
             self._read_counters(),
             _feed_watchdog(),
         ]
@@ -129,42 +131,11 @@ class Daemon:
         answers = RequestHandlers(self._side, self._side.store, self._status.collect).handlers()
         return {**answers, "reload": lambda _: asdict(self._reloader.reload())}
 
-    async def _wait_for_friends(self) -> None:
-        """Wait until the registered phones are known, then let rules ban, and the limiter drop packets."""
-        friends, startup = self._side.friends.friends, self._side.friends.startup
-        waits = True
-        while waits or not startup.for_limiter:
-            startup.update(self._sources.readiness(), self._clock.mono())
-            if waits and startup.for_bans:
-                waits = False
-                self._log.info("friends.known", friends=len(friends))
-                self._reloader.warn_of_decoys()
-                self._pipeline.resume()
-            await asyncio.sleep(FRIENDS_EVERY)
-
-    def _judge_floods(self) -> None:
-        """Judge the sources that exceeded the limiter's rate in the last second, by UDP and by TCP."""
-        flooders, now = self._side.limiter.new_flooders(), self._clock.mono()
-        self._pipeline.on_udp_floods([one.network for one in flooders if not one.tcp], now)
-        self._pipeline.on_tcp_floods([one.network for one in flooders if one.tcp], now)
-
     async def _read_counters(self) -> None:
         """Read the rules' counters now and then, for the alarms that follow from them."""
         while True:
             await asyncio.sleep(COUNTERS_EVERY)
             await self._side.limiter.counters()
-
-    def _check_store(self) -> None:
-        """Update the alarms of the database, which stay until an administrator has fixed it."""
-        store, alarms = self._side.store, self._side.alarms
-        for code, text in (
-            (AlarmCode.STORE_DAMAGED, store.damage()),
-            (AlarmCode.STORE_IN_MEMORY, store.memory_reason),
-        ):
-            if text:
-                alarms.activate(code, "", text)
-            else:
-                alarms.clear(code, "")
 
 
 async def _feed_watchdog() -> None:
@@ -184,25 +155,24 @@ def build_daemon(
     clock: Clock,
 ) -> Daemon:
     """Build the daemon around ``side``; its configuration is at ``path``."""
-    pipeline = Pipeline(
-        side.detector,
+    effects = EffectHandler(
         side.enforcer.carry_out,
-        clock,
         side.alarms,
-        side.effectiveness.on_late,
-        side.effectiveness.on_exempt,
+        side.friends.friends,
+        unaffected=side.effectiveness.on_judgement,
         observe=Suspects(side.backend, clock).observe,
-        unshield=side.friends.changed.set,
-        had_connection=connections.had_any,
         learn=side.friends.on_success,
+        unshield=side.friends.changed.set,
     )
-    pipeline.wire_asterisk = settings.asterisk[0].name
+    pipeline = Pipeline(side.detector, effects, clock, settings.asterisk[0].name)
+    floods = FloodJudge(side.limiter, side.detector, connections.had_any, effects, clock)
     wire = _wire(pipeline, side, clock) if settings.wire else None
     positions, watchdog = LogPositions(side.store.state, side.store.best_effort), SourceWatchdog(side.alarms)
     sources = SourceManager(pipeline, side.friends, positions, watchdog, wire, clock)
-    reloader = Reloader(path, settings, side.detector, pipeline, side, sources)
+    reloader = Reloader(path, settings, pipeline, side, sources)
     status = StatusCollector(side, sources, wire, reloader, connections, writer, clock)
-    return Daemon(side, pipeline, sources, reloader, connections, status, clock)
+    startup = StartupWait(side.friends, sources, effects, reloader, clock)
+    return Daemon(side, startup, floods, sources, reloader, connections, status)
 
 
 def run(path: Path, settings: Settings, trial_for: float = 0.0) -> None:

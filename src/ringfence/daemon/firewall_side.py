@@ -18,6 +18,7 @@ from ringfence.daemon.firewall_rules import RuleUpdates, WantedRules
 from ringfence.daemon.kernel_lists import KernelFriends, KernelLists
 from ringfence.daemon.limiter_watch import LimiterWatch
 from ringfence.daemon.protected_networks import ProtectedNetworks
+from ringfence.daemon.store_watch import StoreWatch
 from ringfence.daemon.trial_watch import TrialWatch
 from ringfence.detect.detector import Detector
 from ringfence.firewall import choose_backend, make_backend
@@ -55,6 +56,7 @@ class FirewallSide:
     limiter: LimiterWatch
     effectiveness: BanEffectiveness
     trial: TrialWatch
+    store_watch: StoreWatch
 
     def start(self, *, verified: bool = True) -> None:
         """Put the firewall and every ban that has time left in place; raise as :meth:`Enforcer.start`."""
@@ -151,4 +153,5 @@ def build_firewall_side(
         limiter=LimiterWatch(backend, enforcer, alarms),
         effectiveness=BanEffectiveness(detector, known.ledger, reconciler, protected, wanted, alarms, clock),
         trial=TrialWatch(store, enforcer, alarms, clock),
+        store_watch=StoreWatch(store, alarms, clock),
     )

@@ -12,7 +12,6 @@ from ringfence.daemon.firewall_side import FirewallSide
 from ringfence.daemon.pipeline import Pipeline
 from ringfence.daemon.source_manager import SourceManager
 from ringfence.daemon.status import Reloaded, decoy_problems
-from ringfence.detect.detector import Detector
 from ringfence.errors import ConfigError
 
 
@@ -23,14 +22,12 @@ class Reloader:
         self,
         path: Path,
         settings: Settings,
-        detector: Detector,
         pipeline: Pipeline,
         side: FirewallSide,
         sources: SourceManager,
     ) -> None:
         self.settings = settings
         self._path = path
-        self._detector = detector
         self._pipeline = pipeline
         self._side = side
         self._sources = sources
@@ -55,7 +52,9 @@ class Reloader:
         later += ["[firewall] backend"] if new.firewall.backend != self.settings.firewall.backend else []
         self._latest = [f"{', '.join(later)} changed: restart ringfence"] if later else []
         self.settings = evolve(new, **{key: getattr(self.settings, key) for key in kept})
-        self._apply()
+        self._pipeline.configure(self.settings)
+        self._side.configure(self.settings)
+        self._sources.configure(new.heard())
         self._log.info("configuration.loaded", restart_for=later)
         return Reloaded(str(self._path), notes=(*self._latest, *self.warn_of_decoys()))
 
@@ -65,17 +64,6 @@ class Reloader:
         for problem in error.problems:
             self._log.error("configuration.refused", problem=problem)
         return Reloaded(where=error.where, refused=tuple(error.problems))
-
-    def _apply(self) -> None:
-        new = self.settings
-        self._pipeline.carry_out(
-            self._detector.configure(
-                new.rule_table(), new.several_sources(), new.claims(), new.corroborated()
-            )
-        )
-        self._pipeline.wire_asterisk = new.asterisk[0].name
-        self._side.configure(new)
-        self._sources.configure(new.heard())
 
     def warn_of_decoys(self) -> Sequence[str]:
         """Log and return the decoys that are real accounts."""

@@ -1,0 +1,134 @@
+"""The effects of evidence: bans, alarms, new friends, and addresses that are observed.
+
+At the start, decisions of rules are kept until the friends of this PBX are known
+(:meth:`EffectHandler.hold`), because a phone that fails now may have registered before the daemon started.
+"""
+
+from collections.abc import Callable, Iterable
+
+from ringfence.alarm_codes import AlarmCode
+from ringfence.alarms import Alarms
+from ringfence.detect.alarms import FORGED_BY_TEXT
+from ringfence.detect.friends import Friends
+from ringfence.detect.judge import Decision
+from ringfence.detect.judgement import Disposition, Effect, Judgement, Login
+from ringfence.detect.unconfirmed import why_unconfirmed
+from ringfence.model import AMI, Address, AlarmChange, AttemptKind, EventKind, Network, Scope, SecurityEvent
+
+MOST_WAITING = 1_000
+"""At the start, decisions on at most this many subjects are kept."""
+
+
+class EffectHandler:
+    """Carries out what the detector returns. ``ban`` carries out a decision; ``alarms`` are updated.
+
+    ``unaffected`` is called with each judgement on a banned or exempt address. ``observe`` is called with
+    addresses whose requests the kernel is to copy. ``learn`` is called with each login that makes a friend,
+    ``unshield`` when a friend may have lost the limiter's exemption.
+    """
+
+    def __init__(
+        self,
+        ban: Callable[[Decision], object],
+        alarms: Alarms,
+        friends: Friends,
+        *,
+        unaffected: Callable[[Judgement], object] = lambda _: None,
+        observe: Callable[[Iterable[Address]], object] = lambda _: None,
+        learn: Callable[[SecurityEvent], object] = lambda _: None,
+        unshield: Callable[[], object] = lambda: None,
+    ) -> None:
+        self._ban = ban
+        self._alarms = alarms
+        self._friends = friends
+        self._unaffected = unaffected
+        self._observe = observe
+        self._learn = learn
+        self._unshield = unshield
+        self._held: dict[tuple[Network, Scope], Decision] | None = None
+
+    def hold(self) -> None:
+        """Keep decisions instead of carrying them out, until :meth:`release`."""
+        self._held = {}
+
+    def release(self) -> None:
+        """Carry out the decisions that were kept, except those on friends."""
+        held, self._held = self._held or {}, None
+        for decision in held.values():
+            if not self._friends.any_in(decision.subject):
+                self._ban(decision)
+
+    def carry_out(self, effects: Iterable[Effect]) -> None:
+        """Carry out the effects of a report, in their order."""
+        for effect in effects:
+            if isinstance(effect, Judgement):
+                self._apply(effect)
+            elif isinstance(effect, Login):
+                self._learn(effect.event)
+            else:
+                self._change_alarm(effect)
+
+    def warn_of(self, event: SecurityEvent) -> None:
+        """Activate the alarms about an event itself, whether or not it is an attempt."""
+        if event.tampered:
+            self._alarms.activate(AlarmCode.EVIDENCE_TAMPERED, str(event.source), _TAMPERED)
+        if event.forgeable and event.source.name == AMI:
+            self._alarms.activate(AlarmCode.EVIDENCE_FORGEABLE, str(event.source), _FORGEABLE)
+
+    def _apply(self, judgement: Judgement) -> None:
+        """Carry out the judgement's decision, then activate the alarms that belong to the attempt."""
+        if judgement.decision is not None:
+            self._decide(judgement.decision)
+        attempt = judgement.attempt
+        if judgement.disposition in (Disposition.LATE, Disposition.EXEMPT):
+            if attempt.kind is not AttemptKind.FLOOD:  # the limiter runs before a reject
+                self._unaffected(judgement)
+        elif judgement.suspect:
+            self._observe((attempt.address,))
+        self._warn_of_attempt(judgement)
+
+    def _decide(self, decision: Decision) -> None:
+        if self._held is None:
+            self._ban(decision)
+        elif len(self._held) < MOST_WAITING:  # the rest is decided again if it continues
+            self._held[decision.subject, decision.scope] = decision
+
+    def _change_alarm(self, change: AlarmChange) -> None:
+        if change.cleared:
+            self._alarms.clear(change.code, change.subject)
+        else:
+            self._alarms.activate(change.code, change.subject, change.text, change.lasts)
+        if change.code is AlarmCode.EVIDENCE_UNPROVABLE:
+            self._unshield()
+
+    def _warn_of_attempt(self, judgement: Judgement) -> None:
+        attempt, address = judgement.attempt, str(judgement.attempt.address)
+        activate = self._alarms.activate
+        if attempt.forged_address is not None:
+            own = judgement.disposition is not Disposition.FORGED
+            text = FORGED_BY_TEXT if own else _TWO_NAMES
+            activate(AlarmCode.EVIDENCE_FORGED_BY, address, text.format(at=attempt.forged_address))
+        elif judgement.disposition is Disposition.FORGED:
+            activate(AlarmCode.EVIDENCE_FORGED, address, _FORGED)
+        if attempt.event is EventKind.HIDDEN:
+            activate(AlarmCode.EVIDENCE_HIDDEN, address, _HIDDEN)
+        if judgement.disposition is Disposition.UNCONFIRMED:
+            activate(AlarmCode.EVIDENCE_UNCONFIRMED, address, _LISTED.format(why=why_unconfirmed(attempt)))
+
+
+_FORGEABLE = (
+    "an HTTP client can forge events inside the user name of a manager login, so events that came with one "
+    "cause no ban by themselves; fix: webenabled = no in manager.conf [general] and manager reload; or, if "
+    "it is needed, the eventfilter line of ringfence.manager.conf and systemctl restart ringfence"
+)
+_TAMPERED = "a request contained text that imitates AMI events; it counts as an attempt of its true sender"
+_TWO_NAMES = (
+    "AMI names {at} and the log names this address for one attempt of chan_sip: without the wire neither is "
+    "proof, so neither is banned"
+)
+_FORGED = (
+    "a log line names this address, but Asterisk sent it nothing: a sender made Asterisk write that line, so "
+    "it does not count"
+)
+_LISTED = "{why}, so it is listed and not banned"
+_HIDDEN = "Asterisk answered its request and reported no event: the sender hides from Asterisk's events"

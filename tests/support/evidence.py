@@ -1,0 +1,82 @@
+"""A pipeline with all its parts, without sources and without a firewall."""
+
+from collections.abc import Sequence
+from ipaddress import ip_address
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from attrs import evolve
+from structlog.typing import EventDict
+from tests.detect.events import SENDER, Connected
+
+from ringfence.alarms import Alarms
+from ringfence.clock import Clock
+from ringfence.daemon.effects import EffectHandler
+from ringfence.daemon.flood_judge import FloodJudge
+from ringfence.daemon.pipeline import Pipeline
+from ringfence.detect.detector import Detector
+from ringfence.detect.rules import RULES
+from ringfence.detect.unconfirmed_reports import PATIENCE
+from ringfence.firewall.contract import Flooder
+from ringfence.model import Address, Challenge, Network
+
+if TYPE_CHECKING:
+    from ringfence.detect.judge import Decision
+    from ringfence.detect.judgement import Judgement
+
+STRANGER = "203.0.113.9"
+BY_NAME = {rule.name: rule for rule in RULES}
+RULE = evolve(BY_NAME["guess"], attempts=2)
+
+
+class Bench:
+    """A pipeline with its parts. ``banned``, ``unaffected`` and ``observed`` hold what it passes on.
+
+    ``connected`` are the addresses with a TCP connection, ``logged`` the log.
+    """
+
+    def __init__(self, logged: list[EventDict]) -> None:
+        self.banned: list[Decision] = []
+        self.unaffected: list[Judgement] = []
+        self.observed: list[Address] = []
+        self.connected: dict[Address, bool | None] = {}
+        self.logged = logged
+        self.now = 1_000.0
+        clock = Clock(wall=lambda: self.now, mono=lambda: self.now)
+        self.detector = Detector(
+            (RULE, BY_NAME["flood"]), several=frozenset({"pbx"}), connections=Connected()
+        )
+        self.alarms = Alarms(lambda: self.now)
+        self.effects = EffectHandler(
+            self.banned.append,
+            self.alarms,
+            self.detector.friends,
+            unaffected=self.unaffected.append,
+            observe=self.observed.extend,
+        )
+        self.pipeline = Pipeline(self.detector, self.effects, clock, "pbx")
+        self.flooders: Sequence[Flooder] = ()
+        limiter: Any = SimpleNamespace(new_flooders=lambda: self.flooders)
+        self.floods = FloodJudge(limiter, self.detector, self.connected.get, self.effects, clock)
+
+    def flood(self, networks: Sequence[Network], *, at: float, tcp: bool = False) -> None:
+        """Judge a second in which these networks exceeded the limit."""
+        self.flooders = [Flooder(network, 1, tcp=tcp) for network in networks]
+        before, self.now = self.now, at
+        self.floods.look()
+        self.now = before
+
+    def tend(self, *, wire: bool = False) -> None:
+        """Advance the clock past the wait for confirmation, and run a tick."""
+        self.now += PATIENCE
+        self.pipeline.tick(wire=wire, listening=lambda _: None)
+
+    def alarm_codes(self) -> list[str]:
+        """Return the codes of the alarms that were logged."""
+        return [entry["event"].removeprefix("alarm.") for entry in self.logged]
+
+
+def challenge(call_id: bytes = b"call-1", *, evasive: bool = False) -> Challenge:
+    """Return a challenge that PJSIP sent to SENDER."""
+    by = ip_address(SENDER)
+    return Challenge(by, 5062, ip_address("198.18.0.1"), 5060, call_id, b"n", by, evasive)
