@@ -11,6 +11,7 @@ from ringfence.model import Address, Network
 from ringfence.networks import (
     PREFIX_LENGTHS,
     NetworkSet,
+    contains,
     is_one_host,
     overlap,
     prefix_of,
@@ -83,10 +84,11 @@ def inside(one: Network, other: Network) -> bool:
 
 
 @given(NETWORKS, NETWORKS | st.integers(0, 128))
-def test_networks_overlap_as_ipaddress_says(one: Network, drawn: Network | int) -> None:
+def test_networks_overlap_and_contain_others_as_with_ipaddress(one: Network, drawn: Network | int) -> None:
     """For any two networks of both versions, nested ones included, the result equals that of ipaddress."""
     other = one.supernet(new_prefix=min(drawn, one.prefixlen)) if isinstance(drawn, int) else drawn
     assert overlap(one, other) == overlap(other, one) == overlapping(one, other)
+    assert contains(other, one) == inside(one, other)
 
 
 @given(NETWORKS, NETWORKS)

@@ -73,6 +73,11 @@ def overlap(one: Network, other: Network) -> bool:
     return int(one.network_address) >> bits == int(other.network_address) >> bits
 
 
+def contains(wide: Network, narrow: Network) -> bool:
+    """Whether ``wide`` contains the whole of ``narrow``."""
+    return wide.prefixlen <= narrow.prefixlen and overlap(wide, narrow)
+
+
 def without(network: Network, part: Network) -> tuple[Network, ...]:
     """Return the rest of ``network`` without ``part``, in parts; nothing if ``part`` is as wide or wider."""
     if part.prefixlen <= network.prefixlen or not overlap(network, part):

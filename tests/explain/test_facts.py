@@ -8,7 +8,7 @@ from attrs import evolve
 from tests.explain.world import ban, friend, holder, known, proven, running, story
 from tests.support.attempts import attempts
 
-from ringfence.explain.facts import AddressVerdict, covers, is_about, sources_of
+from ringfence.explain.facts import AddressVerdict, is_about, sources_of
 from ringfence.model import ListKind, Proof
 from ringfence.store.history import Past
 
@@ -90,12 +90,3 @@ def test_an_alarm_is_about_its_subject() -> None:
     assert is_about("204 at 192.0.2.1", here)
     assert not is_about("204 at 192.0.2.11", here)
     assert not is_about("204 of pbx", here)
-
-
-def test_one_network_covers_another() -> None:
-    """A network covers another of the same IP version that lies wholly in it."""
-    wide = ip_network("192.0.2.0/24")
-    assert covers(wide, ip_network("192.0.2.7"))
-    assert covers(wide, wide)
-    assert not covers(wide, ip_network("192.0.0.0/16"))
-    assert not covers(wide, ip_network("::/0"))

@@ -119,11 +119,6 @@ class NetworkFacts:
         return found
 
 
-def covers(one: Network, other: Network) -> bool:
-    """Whether ``one`` contains the whole of ``other``."""
-    return one.version == other.version and other.subnet_of(one)  # type: ignore[arg-type] # of one version
-
-
 def is_about(subject: str, network: Network) -> bool:
     """Whether an alarm's subject is ``network``, or an account at it (``204 at 192.0.2.1``)."""
     return subject.rpartition(" at ")[2] == format_network(network)

@@ -5,9 +5,10 @@ from collections.abc import Mapping
 from attrs import frozen
 
 from ringfence.errors import FirewallError, FirewallIncompleteError, StoreError
-from ringfence.explain.facts import ActiveBan, covers
+from ringfence.explain.facts import ActiveBan
 from ringfence.firewall.contract import Backend, Element
 from ringfence.model import Ban, Network, Scope
+from ringfence.networks import contains
 from ringfence.store.bans import KEEP, BanTable
 from ringfence.store.history import Past
 
@@ -30,7 +31,7 @@ def read_bans(backend: Backend, recorded: BanTable | None, network: Network, now
     elements: list[Element] = []
     past: list[Past] = []
     try:
-        elements.extend(one for one in backend.list() if covers(one.network, network))
+        elements.extend(one for one in backend.list() if contains(one.network, network))
     except FirewallIncompleteError as error:
         problems.append(f"the kernel may have more: {error}")
     except FirewallError as error:

@@ -26,6 +26,7 @@ from pyroute2.netlink.rtnl import RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR, RTMGRP
 from ringfence.errors import HostError
 from ringfence.host.rtnetlink import follow
 from ringfence.model import Network
+from ringfence.networks import contains
 
 APART = 1.0
 """Minimum seconds between two readings."""
@@ -78,7 +79,7 @@ async def _read(route: AsyncIPRoute) -> frozenset[Network]:
         for place in places
         if place.link in bridges
         and not place.network.is_link_local
-        and not any(_holds(place.network, network) for network in elsewhere)
+        and not any(contains(place.network, network) for network in elsewhere)
     )
 
 
@@ -88,11 +89,6 @@ def _container_bridges(links: Sequence[_Link]) -> frozenset[int]:
     elsewhere = {link.master for link in links if not link.leads_away}
     bridges = {link.index for link in links if link.kind == "bridge"}
     return frozenset(bridges & into_containers - elsewhere)
-
-
-def _holds(wide: Network, network: Network) -> bool:
-    same = wide.version == network.version
-    return same and wide.supernet_of(network)  # type: ignore[arg-type]  # of one version
 
 
 def _link(message: Any) -> _Link:  # noqa: ANN401 - pyroute2 has no types

@@ -7,7 +7,7 @@ from a server on the network.
 """
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
 from ringfence.errors import HostError
@@ -107,10 +107,7 @@ class _Follower:
 def _together(parts: list[Reasons]) -> Reasons:
     """Return all roles of each network: a router is often gateway and resolver."""
     reasons: dict[Network, list[str]] = {}
-    for network, reason in _each(parts):
-        reasons.setdefault(network, []).append(reason)
+    for part in parts:
+        for network, reason in part.items():
+            reasons.setdefault(network, []).append(reason)
     return {network: " and ".join(each) for network, each in reasons.items()}
-
-
-def _each(parts: list[Reasons]) -> Iterator[tuple[Network, str]]:
-    return (item for part in parts for item in part.items())

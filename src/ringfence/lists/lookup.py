@@ -12,6 +12,7 @@ from ringfence.lists.compose import Answers
 from ringfence.lists.entries import COMMAND, CONFIGURATION, EntryKind, parse_entry
 from ringfence.lists.prefixes import code_of, text_of
 from ringfence.model import ListEntry, Network, parse_network
+from ringfence.networks import contains
 
 Around = Callable[[str, Network], Network | None]
 """A function that returns the network of a country or an autonomous system that contains another one."""
@@ -50,16 +51,11 @@ def holders(
 
 def _held_by(entry: ListEntry, network: Network, answers: Answers, around: Around) -> Network | None:
     if entry.origin not in {COMMAND, CONFIGURATION}:
-        return _holds(parse_network(entry.value), network)
+        own = parse_network(entry.value)
+        return own if contains(own, network) else None
     value = parse_entry(entry.value)
     if value.kind is EntryKind.PLACE:
         return around(value.text, network)
     if value.kind is EntryKind.HOST:
-        led = (_holds(one, network) for one in answers.get(value.text, ()))
-        return next((one for one in led if one is not None), None)
-    return None if value.network is None else _holds(value.network, network)
-
-
-def _holds(one: Network, network: Network) -> Network | None:
-    """Return ``one`` if it contains the whole of ``network``."""
-    return one if one.version == network.version and network.subnet_of(one) else None  # type: ignore[arg-type] # of one version
+        return next((one for one in answers.get(value.text, ()) if contains(one, network)), None)
+    return value.network if value.network is not None and contains(value.network, network) else None

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from ringfence.model import Network, parse_network
+from ringfence.networks import contains
 
 V4_BITS = 32
 V6_BITS = 128
@@ -187,7 +188,7 @@ class Prefixes:
         if before is None:
             return None
         found = network_of(version, before)
-        return found if network.subnet_of(found) else None  # type: ignore[arg-type] # of one version
+        return found if contains(found, network) else None
 
     def _last_at_or_before(self, version: int, code: int) -> int | None:
         if version == 4:  # noqa: PLR2004 - the IP version
