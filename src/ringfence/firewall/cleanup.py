@@ -5,15 +5,13 @@ from ringfence.firewall import KERNEL_BACKENDS, make_backend
 from ringfence.netlink.connection import NetlinkConnection
 
 
-def flush_everything(*, except_for: str = "") -> None:
-    """Flush every kernel backend except the one named ``except_for``; at last raise the first FirewallError.
+def flush_everything() -> None:
+    """Flush every kernel backend; at last raise the first FirewallError.
 
     A backend that this host does not support has nothing to flush.
     """
     failed: FirewallError | None = None
     for name in KERNEL_BACKENDS:
-        if name == except_for:
-            continue
         backend = make_backend(name)
         try:
             backend.flush()

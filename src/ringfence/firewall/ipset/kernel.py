@@ -81,7 +81,7 @@ def list_elements(kernel: NetlinkConnection, name: str, scope: Scope = Scope.FUL
         require_ipset(kernel)  # raises a better error if ipset is missing
         raise
     for answer in answers:
-        yield from messages.parse_list(answer, scope).elements
+        yield from messages.parse_elements(answer, scope)
 
 
 def find(kernel: NetlinkConnection, name: str, network: Network, scope: Scope = Scope.FULL) -> Element | None:
@@ -93,7 +93,7 @@ def find(kernel: NetlinkConnection, name: str, network: Network, scope: Scope = 
         return None
     pattern = messages.element_bytes(network)
     parts = [answer for answer in kernel.stream(messages.list_elements(name)) if pattern in answer]
-    found = (one for part in parts for one in messages.parse_list(part, scope).elements)
+    found = (one for part in parts for one in messages.parse_elements(part, scope))
     return next((one for one in found if one.network == network), None)
 
 

@@ -72,43 +72,22 @@ class Command(enum.IntEnum):
     PROTOCOL = 1
     CREATE = 2
     DESTROY = 3
-    FLUSH = 4
     SWAP = 6
     LIST = 7
     ADD = 9
     DEL = 10
     TEST = 11
-    HEADER = 12
     TYPE = 13
 
 
 class Code(enum.IntEnum):
-    """The errors of ipset in addition to errno's (``IPSET_ERR_*``)."""
+    """The errors of ipset in addition to errno's (``IPSET_ERR_*``) that are handled here."""
 
-    PROTOCOL = 4097
     FIND_TYPE = 4098
-    MAX_SETS = 4099
     BUSY = 4100
-    EXIST_SETNAME2 = 4101
-    TYPE_MISMATCH = 4102
     EXIST = 4103
     INVALID_CIDR = 4104
-    INVALID_NETMASK = 4105
-    INVALID_FAMILY = 4106
-    TIMEOUT = 4107
-    REFERENCED = 4108
-    IPADDR_IPV4 = 4109
-    IPADDR_IPV6 = 4110
-    COUNTER = 4111
-    COMMENT = 4112
-    INVALID_MARKMASK = 4113
-    SKBINFO = 4114
     HASH_FULL = 4352
-    HASH_ELEM = 4353
-    INVALID_PROTO = 4354
-    MISSING_PROTO = 4355
-    HASH_RANGE_UNSUPPORTED = 4356
-    HASH_RANGE = 4357
 
 
 class _Attr(enum.IntEnum):
@@ -159,14 +138,6 @@ class IpsetHeader:
     maxelem: int
     elements: int
     references: int
-
-
-@frozen
-class ListedSet:
-    """A set and its elements; a large set arrives in several parts with the same name."""
-
-    name: str
-    elements: tuple[Element, ...]
 
 
 def _kind(command: Command) -> int:
@@ -232,11 +203,6 @@ def destroy(name: str) -> bytes:
     return _message(Command.DESTROY, 0, text(_Attr.SETNAME, name))
 
 
-def flush(name: str) -> bytes:
-    """Build the flush of a set."""
-    return _message(Command.FLUSH, 0, text(_Attr.SETNAME, name))
-
-
 def swap(name: str, other: str) -> bytes:
     """Build the exchange of the contents of two sets, in one step: rules keep naming the same name."""
     return _message(Command.SWAP, 0, text(_Attr.SETNAME, name), text(_Attr.TYPENAME, other))
@@ -249,7 +215,7 @@ def contains(name: str, network: Network) -> bytes:
 
 
 def list_elements(name: str) -> bytes:
-    """Build the dump of a set with its elements; parsed by :func:`parse_list`."""
+    """Build the dump of a set with its elements; parsed by :func:`parse_elements`."""
     return _message(Command.LIST, NLM_F_DUMP, text(_Attr.SETNAME, name))
 
 
@@ -354,19 +320,18 @@ def parse_header(answer: bytes) -> IpsetHeader:
     )
 
 
-def parse_list(answer: bytes, scope: Scope = Scope.FULL) -> ListedSet:
-    """Parse one LIST answer with its elements: timeouts in seconds, ``inf`` without a timeout.
+def parse_elements(answer: bytes, scope: Scope = Scope.FULL) -> tuple[Element, ...]:
+    """Parse the elements of one LIST answer: timeouts in seconds, ``inf`` without a timeout.
 
-    All elements of a set have one ``scope``, which only the set's name contains. An exception (``nomatch``)
-    that another program added bans nothing, and is skipped.
+    A large set arrives in several answers. All elements of a set have one ``scope``, which only the set's
+    name contains. An exception (``nomatch``) that another program added bans nothing, and is skipped.
     """
-    top = parse(answer, _kind(Command.LIST))
-    adt = top.get(_Attr.ADT, memoryview(b""))
+    adt = parse(answer, _kind(Command.LIST)).get(_Attr.ADT, memoryview(b""))
     for layout in _LAYOUTS:
         elements = _regular(adt, scope, *layout)
         if elements is not None:
-            return ListedSet(string(top, _Attr.SETNAME), elements)
-    return ListedSet(string(top, _Attr.SETNAME), tuple(_irregular(adt, scope)))
+            return elements
+    return tuple(_irregular(adt, scope))
 
 
 def _layout(

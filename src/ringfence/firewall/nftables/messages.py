@@ -15,7 +15,6 @@ connection replaces it.
 import enum
 import struct
 from collections.abc import Iterable, Iterator
-from typing import TypeAlias
 
 from attrs import frozen
 
@@ -34,7 +33,6 @@ from ringfence.netlink.messages import (
     text,
 )
 
-Bytes: TypeAlias = bytes  # within a class that has a field of that name
 INET = 1  # NFPROTO_INET: a table for both IP versions
 SUBSYSTEM = 10
 _BATCH_BEGIN, _BATCH_END = 0x10, 0x11
@@ -93,21 +91,16 @@ class NftChain:
 
 @frozen
 class NftRule:
-    """A rule, its position, and its counters if it has any.
+    """A rule; ``body`` is what it does, as the kernel writes it but without the counts.
 
-    ``position`` is the handle of the rule before it (None for the first). ``body`` is what the rule does, as
-    the kernel writes it but without the counts. A replaced rule may keep its handle, so the body is compared
-    too.
+    A replaced rule may keep its handle, so the body is compared too.
     """
 
     table: str
     chain: str
     handle: int
-    position: int | None = None
     comment: str = ""
-    packets: int | None = None
-    bytes: int | None = None
-    body: Bytes = b""
+    body: bytes = b""
 
 
 @frozen
@@ -256,22 +249,17 @@ def chains_of(answers: Iterable[bytes]) -> list[NftChain]:
 
 def rules_of(answers: Iterable[bytes]) -> list[NftRule]:
     """Parse the answers to :func:`get_rules`, in the order of the rules in each chain."""
-    rules = []
-    for top in _tops(answers, Message.NEWRULE):
-        body, packets, octets = _expressions(top.get(4, memoryview(b"")))
-        rules.append(
-            NftRule(
-                string(top, 1),
-                string(top, 2),
-                integer(top, 3),
-                integer(top, 6) if 6 in top else None,  # noqa: PLR2004 - NFTA_RULE_POSITION
-                _comment(top.get(7, memoryview(b""))),
-                packets,
-                octets,
-                body,
-            )
+    empty = memoryview(b"")
+    return [
+        NftRule(
+            string(top, 1),
+            string(top, 2),
+            integer(top, 3),
+            _comment(top.get(7, empty)),
+            _body(top.get(4, empty)),
         )
-    return rules
+        for top in _tops(answers, Message.NEWRULE)
+    ]
 
 
 def sets_of(answers: Iterable[bytes]) -> list[NftSetHeader]:
@@ -310,18 +298,13 @@ def _tops(answers: Iterable[bytes], kind: Message) -> Iterator[dict[int, memoryv
     return (parse(answer, kind.kind) for answer in answers)
 
 
-def _expressions(expressions: memoryview) -> tuple[bytes, int | None, int | None]:
-    """Parse the body of a rule, and the packets and bytes of its own counter."""
-    body, packets, octets = [], None, None
-    for _, expression in attributes(expressions):
-        parts = dict(attributes(expression))
-        if bytes(parts.get(1, b"")) == b"counter\0":
-            data = nested(parts, 2)
-            packets, octets = integer(data, 2), integer(data, 1)
-            body.append(b"counter")
-        else:
-            body.append(bytes(expression))
-    return b"".join(body), packets, octets
+def _body(expressions: memoryview) -> bytes:
+    """Return what a rule does, without the counts of its own counter."""
+    found = [expression for _, expression in attributes(expressions)]
+    counting = b"counter\0"
+    return b"".join(
+        b"counter" if bytes(dict(attributes(one)).get(1, b"")) == counting else bytes(one) for one in found
+    )
 
 
 def _comment(user_data: memoryview) -> str:
