@@ -27,7 +27,7 @@ class Connected:
     def __init__(self, *remotes: tuple[str, int]) -> None:
         self.remotes = {(ip_address(address), port) for address, port in remotes}
 
-    def backs(self, remote: Endpoint) -> bool:
+    def backs(self, remote: Endpoint, length: int) -> bool:
         """Whether this address and port has a connection."""
         return (remote.address, remote.port) in self.remotes
 

@@ -376,7 +376,7 @@ def test_the_kernel_is_asked_of_nobody_whom_others_report() -> None:
     asked: list[Endpoint] = []
 
     class Asked(Connected):
-        def backs(self, remote: Endpoint) -> bool:
+        def backs(self, remote: Endpoint, length: int) -> bool:
             asked.append(remote)
             return True
 

@@ -4,8 +4,8 @@ from ipaddress import ip_address
 
 from tests.detect.events import SENDER, Connected
 
-from ringfence.detect.backing import MOST, UNBACKED, WITHIN, Backing, NoConnections
-from ringfence.model import Endpoint, Transport
+from ringfence.detect.backing import GUESS, LOGIN, MOST, UNBACKED, WITHIN, Backing, NoConnections
+from ringfence.model import Endpoint, Service, Transport
 
 HERE = Endpoint(ip_address(SENDER), 5062, Transport.UNKNOWN)
 
@@ -14,10 +14,28 @@ def test_a_line_needs_the_very_address_and_port() -> None:
     """A line needs a connection of its exact address and port; one of UDP, or without a port, has none."""
     backing = Backing(Connected((SENDER, 5062)))
 
-    assert backing.confirms(HERE, 0.0)
-    assert not backing.confirms(Endpoint(HERE.address, 5063, Transport.TLS), 0.0)
-    assert not backing.confirms(Endpoint(HERE.address, 0, Transport.UNKNOWN), 0.0)
-    assert not backing.confirms(Endpoint(HERE.address, 5062, Transport.UDP), 0.0)
+    assert backing.confirms(HERE, Service.SIP, 0.0)
+    assert not backing.confirms(Endpoint(HERE.address, 5063, Transport.TLS), Service.SIP, 0.0)
+    assert not backing.confirms(Endpoint(HERE.address, 0, Transport.UNKNOWN), Service.SIP, 0.0)
+    assert not backing.confirms(Endpoint(HERE.address, 5062, Transport.UDP), Service.SIP, 0.0)
+
+
+def test_a_line_needs_the_bytes_of_its_request() -> None:
+    """A connection confirms as many lines as it has sent requests; a login to the manager is shorter."""
+
+    class Counted(Connected):
+        def __init__(self, received: int) -> None:
+            super().__init__((SENDER, 5062))
+            self.received = received
+
+        def backs(self, remote: Endpoint, length: int) -> bool:
+            self.received -= length
+            return super().backs(remote, length) and self.received >= 0
+
+    guesses, logins = Backing(Counted(2 * GUESS + LOGIN)), Backing(Counted(2 * LOGIN))
+
+    assert [guesses.confirms(HERE, Service.SIP, 0.0) for _ in range(3)] == [True, True, False]
+    assert [logins.confirms(HERE, Service.AMI, 0.0) for _ in range(3)] == [True, True, False]
 
 
 def test_misses_beyond_the_hits_end_the_belief() -> None:
@@ -26,12 +44,12 @@ def test_misses_beyond_the_hits_end_the_belief() -> None:
     for _ in range(UNBACKED + 1):
         backing.record_unbacked(HERE, 0.0)
 
-    assert not backing.confirms(HERE, 0.0)
-    assert backing.confirms(HERE, 1.0)
+    assert not backing.confirms(HERE, Service.SIP, 0.0)
+    assert backing.confirms(HERE, Service.SIP, 1.0)
     for _ in range(2 * UNBACKED):
         backing.record_unbacked(HERE, 1.0)
-    assert not backing.confirms(HERE, WITHIN - 0.1)
-    assert backing.confirms(HERE, WITHIN)
+    assert not backing.confirms(HERE, Service.SIP, WITHIN - 0.1)
+    assert backing.confirms(HERE, Service.SIP, WITHIN)
 
 
 def test_a_sender_hides_one_guess_with_ten_forged_lines() -> None:
@@ -40,7 +58,7 @@ def test_a_sender_hides_one_guess_with_ten_forged_lines() -> None:
     for _ in range(UNBACKED + 1):
         backing.record_unbacked(HERE, 0.0)
 
-    assert [backing.confirms(HERE, 0.0) for _ in range(6)] == [False] + [True] * 5
+    assert [backing.confirms(HERE, Service.SIP, 0.0) for _ in range(6)] == [False] + [True] * 5
 
 
 def test_a_line_that_another_source_confirms_is_no_miss() -> None:
@@ -50,7 +68,7 @@ def test_a_line_that_another_source_confirms_is_no_miss() -> None:
         backing.record_unbacked(HERE, 0.0)
         backing.forgive(HERE, 0.0)
 
-    assert backing.confirms(HERE, 0.0)
+    assert backing.confirms(HERE, Service.SIP, 0.0)
 
 
 def test_the_counts_are_bounded() -> None:
@@ -63,5 +81,5 @@ def test_the_counts_are_bounded() -> None:
 
 def test_without_a_kernel_nothing_is_confirmed_or_excluded() -> None:
     """Without a kernel, as in a replay, no connection is confirmed and none is excluded."""
-    assert not NoConnections().backs(HERE)
+    assert not NoConnections().backs(HERE, GUESS)
     assert NoConnections().had_any(HERE.address) is None

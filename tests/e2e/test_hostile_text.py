@@ -26,6 +26,7 @@ REMEMBERED = {
         "22 UDP extension %lf call-open",
         "22 TCP extension %lf manager",
         "22 UDP call_id not-utf8 security",
+        "22 AMI user cr manager-dated",
     ),
 }
 """Cases that once framed a victim or were not counted."""

@@ -13,7 +13,6 @@ from tests.support.netns import inside, neighbour, run
 from ringfence.errors import HostError
 from ringfence.host.closed import Closed, ClosedSockets
 from ringfence.host.connections import (
-    BYTES_A_LINE,
     FRESH,
     MOST_REMEMBERED,
     REMEMBERED,
@@ -22,6 +21,8 @@ from ringfence.host.connections import (
     _Past,
 )
 from ringfence.model import Endpoint, Transport, parse_network
+
+LENGTH = 250
 
 
 def endpoint(host: str, port: int) -> Endpoint:
@@ -69,16 +70,16 @@ def test_each_line_is_paid_for_by_bytes_that_came(*, closes: bool) -> None:
             here = endpoint("127.0.0.1", client.getsockname()[1])
             with accepted:
                 assert connections.has(here)
-                assert not connections.backs(here)
-                client.sendall(b"x" * 2 * BYTES_A_LINE)
-                assert len(accepted.recv(4 * BYTES_A_LINE)) == 2 * BYTES_A_LINE
+                assert not connections.backs(here, LENGTH)
+                client.sendall(b"x" * 2 * LENGTH)
+                assert len(accepted.recv(4 * LENGTH)) == 2 * LENGTH
                 now[0] += FRESH
                 assert connections.has(here)
                 if not closes:
-                    assert [connections.backs(here) for _ in range(3)] == [True, True, False]
+                    assert [connections.backs(here, LENGTH) for _ in range(3)] == [True, True, False]
         now[0] += FRESH
         if closes:
-            assert [connections.backs(here) for _ in range(3)] == [True, True, False]
+            assert [connections.backs(here, LENGTH) for _ in range(3)] == [True, True, False]
 
 
 def test_without_counts_a_connection_is_enough(tmp_path: Path) -> None:
@@ -86,7 +87,7 @@ def test_without_counts_a_connection_is_enough(tmp_path: Path) -> None:
     lines = "sl local rem st\n0: 0100007F:13C4 00000000:0000 0A\n1: 0100007F:13C4 0900000A:1388 01\n"
     (tmp_path / "tcp").write_text(lines)
     connections = ConnectionTable((tmp_path / "tcp",))
-    assert [connections.backs(endpoint("10.0.0.9", 5000)) for _ in range(3)] == [True] * 3
+    assert [connections.backs(endpoint("10.0.0.9", 5000), LENGTH) for _ in range(3)] == [True] * 3
 
 
 def test_an_outgoing_connection_does_not_count() -> None:

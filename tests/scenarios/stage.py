@@ -98,7 +98,7 @@ class _Streams:
     def __init__(self) -> None:
         self.remotes: dict[tuple[Address, int], None] = {}
 
-    def backs(self, remote: Endpoint) -> bool:
+    def backs(self, remote: Endpoint, length: int) -> bool:
         """Whether this address and port used TCP."""
         return (remote.address, remote.port) in self.remotes
 

@@ -347,7 +347,7 @@ class _Connections:
     def __init__(self, remotes: Iterable[tuple[str, int]]) -> None:
         self._remotes = {(ip_address(address), port) for address, port in remotes}
 
-    def backs(self, remote: Endpoint) -> bool:
+    def backs(self, remote: Endpoint, length: int) -> bool:
         """Whether that address and port has a connection."""
         return (remote.address, remote.port) in self._remotes
 

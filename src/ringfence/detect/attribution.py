@@ -299,7 +299,7 @@ class Attribution:
         if self._wire is not None:
             attempt = self._wire.nonces.settled(attempt, event.challenge, now)
         if attempt.proof is _CLAIMED and attempt.transport not in _DATAGRAMS and self._assumed is _CLAIMED:
-            backed = self._backing.confirms(event.remote, now)
+            backed = self._backing.confirms(event.remote, event.service, now)
             return evolve(attempt, proof=_HANDSHAKE) if backed else evolve(attempt, trusted=False)
         return self._in_session(attempt, now)
 
@@ -310,7 +310,7 @@ class Attribution:
         seen = self._confirmed_by_wire(attempt, event, now) if self._wire is not None else None
         if seen is not None:
             return seen
-        if self._backing.confirms(event.remote, now):
+        if self._backing.confirms(event.remote, event.service, now):
             transport = Transport.TCP if attempt.transport is Transport.UNKNOWN else attempt.transport
             return evolve(attempt, trusted=True, transport=transport, proof=_HANDSHAKE)
         return None
@@ -330,7 +330,7 @@ class Attribution:
         if not self._is_corroborated(event.source.asterisk):
             return True
         seen = self._wire is not None and bool(event.session) and self._wire.hidden.confirms(event, now)
-        return seen or self._backing.confirms(event.remote, now)
+        return seen or self._backing.confirms(event.remote, event.service, now)
 
     def _confirmed_by_wire(self, attempt: Attempt, event: SecurityEvent, now: float) -> Attempt | None:
         wire, service = self._wire, event.service

@@ -19,7 +19,7 @@ from typing import Protocol
 from attrs import define
 
 from ringfence.detect.recent import remember
-from ringfence.model import Address, Endpoint, Transport
+from ringfence.model import Address, Endpoint, Service, Transport
 
 WITHIN = 3_600.0
 """The period of these counts (seconds)."""
@@ -29,12 +29,18 @@ UNBACKED = 10
 
 MOST = 16_384
 
+GUESS = 250
+"""The least length of a guess by SIP (bytes): none is shorter than 300, with its headers."""
+
+LOGIN = 14
+"""The least length of a login to the manager interface (bytes): ``Action:Login`` and two line feeds."""
+
 
 class Connections(Protocol):
     """The TCP connections to this host, as the kernel reports them."""
 
-    def backs(self, remote: Endpoint) -> bool:
-        """Whether that address and port has or had a connection, and sent enough by it for one more line."""
+    def backs(self, remote: Endpoint, length: int) -> bool:
+        """Whether that address and port has or had a connection, and sent ``length`` bytes for this line."""
 
     def had_any(self, address: Address) -> bool | None:
         """Whether that address has or had any connection within a minute; None if that is unknown."""
@@ -43,7 +49,7 @@ class Connections(Protocol):
 class NoConnections:
     """A stand-in for the kernel, for replays: it confirms no line and excludes nothing."""
 
-    def backs(self, remote: Endpoint) -> bool:  # noqa: ARG002 - the protocol's
+    def backs(self, remote: Endpoint, length: int) -> bool:  # noqa: ARG002 - the protocol's
         """Return False."""
         return False
 
@@ -77,15 +83,15 @@ class Backing:
         """Return the number of addresses."""
         return len(self._counts)
 
-    def confirms(self, remote: Endpoint, now: float) -> bool:
-        """Whether the kernel has, or had lately, the connection that a line names.
+    def confirms(self, remote: Endpoint, service: Service, now: float) -> bool:
+        """Whether the kernel has, or had lately, the connection that a line of ``service`` names.
 
         Call this last, because it is slow and other sources report nearly all lines too.
         """
         if not remote.port or remote.transport is Transport.UDP:
             return False
         count = self._of(remote.address, now)
-        if not self._connections.backs(remote):
+        if not self._connections.backs(remote, LOGIN if service is Service.AMI else GUESS):
             return False
         count.backed += 1
         remember(self._counts, remote.address, count, MOST)

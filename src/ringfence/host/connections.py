@@ -12,7 +12,7 @@ takes 0.8 ms by sock_diag, and 7 ms by ``/proc/net/tcp`` and ``tcp6``. A thousan
 1 MB more.
 
 A sender that knows the remote port of a victim's connection can have a line name it. So each line that a
-connection backs must be paid for by ``BYTES_A_LINE`` bytes that came by it: an idle connection backs nothing.
+connection backs must be paid for by the bytes of a request that came by it: an idle connection backs nothing.
 
 Closed connections come from the kernel's reports (``closed.py`` says which event is reported when), and from
 the difference between two readings of the list. They are remembered for ``REMEMBERED`` seconds.
@@ -50,9 +50,6 @@ REMEMBERED = 60.0
 
 MOST_REMEMBERED = 65_536
 """Closed connections, and addresses that had one, that are remembered; the oldest goes first."""
-
-BYTES_A_LINE = 250
-"""Bytes that a connection must have received for each line that it backs: no guess is shorter than 300."""
 
 _MOST_READINGS = 16
 """Readings of the reports before a question is answered; what is beyond comes in the loop's own turn."""
@@ -155,37 +152,37 @@ class ConnectionTable:
             self._renew(now, self._soonest)  # the connection may be newer than the list
         return key in self._open or self._past.has(key, now)
 
-    def backs(self, remote: Endpoint) -> bool:
-        """Whether ``remote`` has or had such a connection, and sent enough by it for one more log line.
+    def backs(self, remote: Endpoint, length: int) -> bool:
+        """Whether ``remote`` has or had such a connection, and sent ``length`` bytes by it for this line.
 
-        Where the kernel does not report the bytes, the connection is enough.
+        No two lines share these bytes. Where the kernel does not report the bytes, the connection is enough.
         """
         if not self.has(remote):
             return False
-        if self._pays(remote):
+        if self._pays(remote, length):
             return True
         self._renew(self._clock(), self._soonest)  # the bytes of this line may be newer than the list
-        return self._pays(remote)
+        return self._pays(remote, length)
 
     @property
     def _soonest(self) -> float:
         """How old the list must be to be read again for one line: reading takes 10 % of the time at most."""
         return max(SOON, 10 * self._reading_took)
 
-    def _pays(self, remote: Endpoint) -> bool:
-        """Take the bytes of one line from a connection; return whether it has enough."""
+    def _pays(self, remote: Endpoint, length: int) -> bool:
+        """Take ``length`` bytes from a connection; return whether it has so many left."""
         key = remote.address.packed + remote.port.to_bytes(_PORT, "big")
         opened, closed = self._open.get(key), self._past.received(key)
         counts = [n for n in (opened and opened(), closed) if n is not None]
         if not counts:
             return key not in self._open or self._lists is not None
         received = max(counts)
-        before, lines = self._used.get(key, (0, 0))
+        before, used = self._used.get(key, (0, 0))
         if received < before:  # another connection from the same port
-            lines = 0
-        if (lines + 1) * BYTES_A_LINE > received:
+            used = 0
+        if used + length > received:
             return False
-        self._used[key] = received, lines + 1
+        self._used[key] = received, used + length
         self._used.move_to_end(key)
         if len(self._used) > MOST_REMEMBERED:
             self._used.popitem(last=False)
