@@ -29,9 +29,9 @@ from ringfence.config.converters import (
     Paths,
     Pattern,
     PerMinute,
-    Place,
     Port,
     Rate,
+    Region,
     ScopeName,
     SetSize,
     SipPort,
@@ -279,9 +279,9 @@ def test_every_key_can_be_set() -> None:
         allow=AllowSettings(
             networks=(ip_network("198.51.100.7"), ip_network("2001:db8::/32"), ip_network("192.0.2.0/24")),
             hosts=(HostName("sip.carrier.example"), HostName("xn--bcher-kva.example")),
-            countries=(Place("DE"), Place("AS64496")),
+            countries=(Region("DE"), Region("AS64496")),
         ),
-        deny=DenySettings(networks=(ip_network("203.0.113.0/24"),), countries=(Place("XX"),)),
+        deny=DenySettings(networks=(ip_network("203.0.113.0/24"),), countries=(Region("XX"),)),
         geo=GeoSettings(database=Paths((Path("/srv/geo.mmdb"),))),
         claimed=ClaimedSettings(Ladder((60.0, 120.0)), PerMinute(10)),
         rules={
@@ -323,8 +323,8 @@ def test_logs_are_found_for_one_asterisk_alone(
     one = read(f"[[asterisk]]\n{alone}\n{logs}")
     two = read(f"[[asterisk]]\n{alone}\n{logs}\n[[asterisk]]\nname = 'branch'\n{alone}")
 
-    assert [pbx.logs.paths for pbx in one.heard()] == [heard]
-    assert [pbx.logs.paths for pbx in two.heard()] == [heard or (), ()]
+    assert [pbx.logs.paths for pbx in one.asterisk_with_logs()] == [heard]
+    assert [pbx.logs.paths for pbx in two.asterisk_with_logs()] == [heard or (), ()]
     assert one.several_sources() == ({"asterisk"} if wanted else set())
     assert "branch" not in two.several_sources()
 

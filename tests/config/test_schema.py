@@ -10,8 +10,8 @@ from ringfence.config.converters import (
     HostName,
     Interface,
     Paths,
-    Place,
     Rate,
+    Region,
     ScopeName,
     SetSize,
     SipPort,
@@ -77,8 +77,8 @@ def test_the_plan_of_a_configuration() -> None:
 def test_the_lists_of_a_configuration() -> None:
     """Every entry of the lists has its side, its normalized form, and its origin."""
     settings = Settings(
-        allow=AllowSettings((ip_network("192.0.2.1"),), (HostName("sip.carrier.example"),), (Place("DE"),)),
-        deny=DenySettings((ip_network("2001:db8::/32"),), (Place("AS64496"),)),
+        allow=AllowSettings((ip_network("192.0.2.1"),), (HostName("sip.carrier.example"),), (Region("DE"),)),
+        deny=DenySettings((ip_network("2001:db8::/32"),), (Region("AS64496"),)),
         geo=GeoSettings(Paths((Path("/srv/geo.mmdb"),))),
     )
     lists = evolve(settings, firewall=FirewallSettings(max_bans=SetSize(4_096))).lists()

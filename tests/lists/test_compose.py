@@ -30,13 +30,13 @@ def deny(value: str, origin: str = COMMAND) -> ListEntry:
 
 
 def composed(*entries: ListEntry, known: Mapping[str, list[str]] | None = None) -> ComposedLists:
-    """Compose entries; ``known`` maps names and places to their networks."""
+    """Compose entries; ``known`` maps names and regions to their networks."""
     known = known or {}
     answers = {name: frozenset(map(ip_network, texts)) for name, texts in known.items() if "." in name}
     return compose(
         entries,
         answers,
-        lambda places: {p: Prefixes.of(map(ip_network, known[p])) for p in places if p in known},
+        lambda regions: {p: Prefixes.of(map(ip_network, known[p])) for p in regions if p in known},
         PROTECTED,
     )
 
@@ -52,7 +52,7 @@ def test_empty_lists_contain_only_protected_networks() -> None:
 
 
 def test_entries_of_every_origin_and_kind_are_merged() -> None:
-    """Networks, names and places of the configuration, commands and files are merged for each list."""
+    """Networks, names and regions of the configuration, commands and files are merged for each list."""
     found = composed(
         allow("198.51.100.0/25", CONFIGURATION),
         allow("198.51.100.128/25"),
@@ -76,7 +76,7 @@ def test_entries_of_every_origin_and_kind_are_merged() -> None:
     ]
     assert texts(found.networks.deny) == ["203.0.113.0/28", "2001:db8::/32"]
     assert found.hosts == {"sip.carrier.example"}
-    assert found.places == {"country DE": 1, "AS64511": 1}
+    assert found.regions == {"country DE": 1, "AS64511": 1}
     assert found.problems == ()
 
 
@@ -89,7 +89,7 @@ def test_allow_needs_no_subtraction() -> None:
 
 
 def test_an_unusable_entry_is_a_problem() -> None:
-    """An unknown place and an invalid entry are reported as problems, and the other entries apply."""
+    """An unknown region and an invalid entry are reported as problems, and the other entries apply."""
     found = composed(
         allow("country XX"), deny("rubbish!"), deny("no address", "/srv/list"), deny("203.0.113.9")
     )

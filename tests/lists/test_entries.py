@@ -10,7 +10,7 @@ from ringfence.lists.entries import (
     entry_refusal,
     parse_entry,
     parse_host,
-    parse_place,
+    parse_region,
     protection_refusal,
 )
 from ringfence.model import ListKind
@@ -26,9 +26,9 @@ from ringfence.model import ListKind
         ("SIP.Carrier.example.", EntryKind.HOST, "sip.carrier.example"),
         ("xn--bcher-kva.example", EntryKind.HOST, "xn--bcher-kva.example"),
         ("4.3.2.1.e164.arpa", EntryKind.HOST, "4.3.2.1.e164.arpa"),
-        ("de", EntryKind.PLACE, "country DE"),
-        ("country DE", EntryKind.PLACE, "country DE"),
-        ("as64496", EntryKind.PLACE, "AS64496"),
+        ("de", EntryKind.REGION, "country DE"),
+        ("country DE", EntryKind.REGION, "country DE"),
+        ("as64496", EntryKind.REGION, "AS64496"),
     ],
 )
 def test_valid_entries(text: str, kind: EntryKind, kept: str) -> None:
@@ -69,12 +69,12 @@ def test_invalid_entries(text: str, reason: str) -> None:
 
 
 def test_the_configuration_has_keys_of_its_own() -> None:
-    """A place is refused as a host name, and a host name is refused as a place."""
+    """A region is refused as a host name, and a host name is refused as a region."""
     assert parse_host("a.example") == EntryValue(EntryKind.HOST, "a.example")
     with pytest.raises(ValueError, match="must be a host's name in full"):
         parse_host("DE")
     with pytest.raises(ValueError, match="must be a country"):
-        parse_place("a.example")
+        parse_region("a.example")
 
 
 PROTECTED = {ip_network("192.0.2.1"): "the default gateway", ip_network("2001:db8::53"): "a resolver"}
@@ -114,5 +114,5 @@ def test_values_that_the_deny_list_refuses(text: str, reason: str) -> None:
 
 @pytest.mark.parametrize("text", ["203.0.113.9", "11.0.0.0/8", "2a00::/16", "DE", "AS64496"])
 def test_values_that_can_be_denied(text: str) -> None:
-    """Addresses, networks and places can be denied."""
+    """Addresses, networks and regions can be denied."""
     assert entry_refusal(ListKind.DENY, parse_entry(text), PROTECTED) is None

@@ -35,7 +35,7 @@ def prefixes(*texts: str) -> Prefixes:
 
 @pytest.mark.parametrize("size", [24, 28, 32])
 @pytest.mark.parametrize("aliases", [True, False])
-def test_the_networks_of_a_place(tmp_path: Path, size: int, aliases: bool) -> None:  # noqa: FBT001 - a row of the table
+def test_the_networks_of_a_region(tmp_path: Path, size: int, aliases: bool) -> None:  # noqa: FBT001 - a row of the table
     """Both IP versions are merged, for every record size; aliases of IPv4 are not counted twice."""
     path = write(
         tmp_path / "test.mmdb",
@@ -97,7 +97,7 @@ def test_ipv4_addresses_written_as_ipv6_are_left_out(tmp_path: Path) -> None:
     "record", [{}, {"country": {}}, {"country": 5}, {"country": {"iso_code": 7}}, {"asn": ""}]
 )
 def test_a_record_may_be_empty(tmp_path: Path, record: Record) -> None:
-    """Records of other shapes belong to no place."""
+    """Records of other shapes belong to no region."""
     path = write(tmp_path / "test.mmdb", [("192.0.2.0/24", record)])
 
     assert set(networks_of(path, PLACES).values()) == {Prefixes()}
@@ -123,8 +123,8 @@ def test_a_broken_file_is_only_a_problem(tmp_path: Path, changes: list[tuple[int
     """A file with any changed bytes returns networks or raises ListError."""
     path = write(tmp_path / "test.mmdb", [("192.0.2.0/24", DE), ("2001:db8::/32", FR)])
     broken = bytearray(path.read_bytes())
-    for place, byte in changes:
-        broken[place % len(broken)] = byte
+    for region, byte in changes:
+        broken[region % len(broken)] = byte
     path.write_bytes(broken)
     with suppress(ListError):
         assert set(networks_of(path, PLACES)) == PLACES
@@ -162,20 +162,20 @@ def test_a_file_is_read_again_when_it_changes(tmp_path: Path) -> None:
     """An update is noticed; a broken one is reported while it exists, and the known networks stay."""
     path = write(tmp_path / "test.mmdb", [("192.0.2.0/24", DE)])
     databases = GeoDatabases([path])
-    places = frozenset({"country DE"})
-    assert databases.networks(places) == {"country DE": prefixes("192.0.2.0/24")}
+    regions = frozenset({"country DE"})
+    assert databases.networks(regions) == {"country DE": prefixes("192.0.2.0/24")}
     assert not databases.changed()
 
     _replace(path, b"broken")
     assert databases.changed()
     for _ in range(2):
-        assert databases.networks(places) == {"country DE": prefixes("192.0.2.0/24")}
+        assert databases.networks(regions) == {"country DE": prefixes("192.0.2.0/24")}
         assert len(databases.problems) == 1
         assert not databases.changed()
 
     update = write(tmp_path / "update.mmdb", [("198.51.100.0/24", DE), ("203.0.113.0/24", FR)])
     _replace(path, update.read_bytes())
-    assert databases.networks(places) == {"country DE": prefixes("198.51.100.0/24")}
+    assert databases.networks(regions) == {"country DE": prefixes("198.51.100.0/24")}
     assert databases.problems == []
     assert databases.networks(PLACES)["country FR"] == prefixes("203.0.113.0/24")
 
@@ -188,15 +188,15 @@ def _replace(path: Path, content: bytes) -> None:
 
 
 def test_which_network_of_a_place_holds_another(tmp_path: Path) -> None:
-    """Only places of an earlier request have networks here, and a wider network is in none of them."""
+    """Only regions of an earlier request have networks here, and a wider network is in none of them."""
     path = write(
         tmp_path / "test.mmdb", [("192.0.2.0/24", DE), ("2001:db8::/32", DE), ("198.51.100.0/24", FR)]
     )
     databases = GeoDatabases([path])
     databases.networks(frozenset({"country DE"}))
 
-    def around(text: str, place: str = "country DE") -> str:
-        return str(databases.around(place, ip_network(text)))
+    def around(text: str, region: str = "country DE") -> str:
+        return str(databases.around(region, ip_network(text)))
 
     assert around("192.0.2.7") == around("192.0.2.0/24") == "192.0.2.0/24"
     assert around("2001:db8:1::7") == "2001:db8::/32"

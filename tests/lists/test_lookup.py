@@ -1,4 +1,4 @@
-"""The entries that contain an address: directly, through names and places, and among very many."""
+"""The entries that contain an address: directly, through names and regions, and among very many."""
 
 from ipaddress import ip_network
 
@@ -11,11 +11,11 @@ from ringfence.model import ListEntry, ListKind, Network
 ANSWERS = {"sip.carrier.example": frozenset({ip_network("192.0.2.9"), ip_network("2001:db8::9")})}
 
 
-def around(place: str, network: Network) -> Network | None:
+def around(region: str, network: Network) -> Network | None:
     """Return the network of DE that contains ``network``."""
     germany = ip_network("198.51.100.0/25")
     inside = network.version == 4 and network.subnet_of(germany)  # type: ignore[arg-type] # of one version
-    return germany if place == "country DE" and inside else None
+    return germany if region == "country DE" and inside else None
 
 
 def held(value: str, asked: str, origin: str = "command") -> str:

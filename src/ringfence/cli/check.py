@@ -64,9 +64,9 @@ def _findings(path: Path, settings: "Settings", files: Path, *, hardening: bool)
     import asyncio  # noqa: PLC0415 - loaded when the command runs
     import logging  # noqa: PLC0415 - loaded when the command runs
 
-    from ringfence.daemon import logging as log  # noqa: PLC0415 - loaded when the command runs
+    from ringfence.daemon.logging import configure as configure_logging  # noqa: PLC0415 - loaded when the command runs
 
-    log.configure(logging.CRITICAL)  # the findings contain what a connection would log
+    configure_logging(logging.CRITICAL)  # the findings contain what a connection would log
     yield Finding(True, "configuration", str(path))
     yield from _secret_findings(path)
     report, daemon = _daemon_findings(settings)

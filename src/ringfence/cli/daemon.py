@@ -65,10 +65,10 @@ def restore(config: ConfigOption = DEFAULT_CONFIG) -> None:
     """Restore rules and bans in the kernel, and exit. For boot, before the network is up."""
     with errors_reported():
         settings = settings_from(config)
-        from ringfence.daemon import logging as log  # noqa: PLC0415 - loaded when the command runs
+        from ringfence.daemon.logging import configure as configure_logging  # noqa: PLC0415 - loaded when the command runs
         from ringfence.daemon.restore import restore_bans  # noqa: PLC0415 - loaded when the command runs
 
-        log.configure(logging.WARNING)
+        configure_logging(logging.WARNING)
         echo(restore_bans(settings))
 
 

@@ -255,10 +255,10 @@ def _warn_about_entries(path: Path, side: str, done: "Sequence[str]") -> None:
 
 
 def _country(text: str) -> str:
-    from ringfence.lists.entries import parse_place  # noqa: PLC0415 - loaded when the command runs
+    from ringfence.lists.entries import parse_region  # noqa: PLC0415 - loaded when the command runs
 
     try:
-        return parse_place(text).text
+        return parse_region(text).text
     except ValueError as error:
         raise typer.BadParameter(f"{text!r} {error}") from None
 

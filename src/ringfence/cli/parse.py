@@ -171,7 +171,7 @@ def _configured_zone(config: Path, log: Path) -> "tzinfo | None":
     if not config.exists():
         return None
     with errors_reported():
-        configured = [pbx.logs for pbx in settings_from(config).heard()]
+        configured = [pbx.logs for pbx in settings_from(config).asterisk_with_logs()]
     return next(
         (logs.timezone for logs in configured if logs.paths is None or log.absolute() in logs.paths), None
     )

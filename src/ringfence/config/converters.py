@@ -14,7 +14,7 @@ from attrs import frozen
 
 from ringfence.firewall import BACKENDS
 from ringfence.firewall.contract import BanAction, LimitMode
-from ringfence.lists.entries import parse_entry, parse_host, parse_place
+from ringfence.lists.entries import parse_entry, parse_host, parse_region
 from ringfence.model import Network, Secret, parse_network
 
 MAX_ATTEMPTS = 1_000
@@ -39,7 +39,7 @@ BackendName = NewType("BackendName", str)
 LevelName = NewType("LevelName", str)
 Pattern = NewType("Pattern", str)
 HostName = NewType("HostName", str)
-Place = NewType("Place", str)
+Region = NewType("Region", str)
 Interface = NewType("Interface", str)
 ScopeName = NewType("ScopeName", str)
 Rate = NewType("Rate", int)
@@ -226,7 +226,7 @@ HOOKS: dict[Any, Callable[[Any, Any], Any]] = {
     SipPort: _sip_port,
     Interface: _interface,
     HostName: lambda value, _: HostName(parse_host(text_from(value)).text),
-    Place: lambda value, _: Place(parse_place(text_from(value)).text.removeprefix("country ")),
+    Region: lambda value, _: Region(parse_region(text_from(value)).text.removeprefix("country ")),
     Paths: _paths,
     LevelName: _level,
     Pattern: _pattern,

@@ -29,7 +29,7 @@ from ringfence.config.converters import (
     HostName,
     Interface,
     Paths,
-    Place,
+    Region,
     SipPort,
     Text,
     list_only,
@@ -212,7 +212,7 @@ def _converter() -> Converter:
         tuple[CustomSettings, ...],
         tuple[Network, ...],
         tuple[HostName, ...],
-        tuple[Place, ...],
+        tuple[Region, ...],
         tuple[Interface, ...],
         tuple[Path, ...],
         tuple[SipPort, ...],
@@ -387,7 +387,7 @@ def _unheard(settings: Settings) -> list[str]:
     """Return a problem for each PBX without a source."""
     return [
         f"asterisk[{index}]: it has no source; fix: ami.enabled = true, or logs.paths"
-        for index, pbx in enumerate(settings.heard())
+        for index, pbx in enumerate(settings.asterisk_with_logs())
         if not pbx.ami.enabled and not pbx.logs.wanted
     ]
 

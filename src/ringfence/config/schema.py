@@ -23,9 +23,9 @@ from ringfence.config.converters import (
     Paths,
     Pattern,
     PerMinute,
-    Place,
     Port,
     Rate,
+    Region,
     ScopeName,
     SetSize,
     SipPort,
@@ -33,7 +33,7 @@ from ringfence.config.converters import (
 )
 from ringfence.detect.rules import RULES, Claimed, Rule
 from ringfence.firewall.contract import BanAction, FirewallPlan, Limit, LimitMode, Ports
-from ringfence.lists.entries import CONFIGURATION, Configured, parse_place
+from ringfence.lists.entries import CONFIGURATION, Configured, parse_region
 from ringfence.lists.prefixes import code_of, text_of
 from ringfence.model import ListEntry, ListKind, Network, Secret
 
@@ -145,7 +145,7 @@ class AllowSettings:
 
     networks: tuple[Network, ...] = ()
     hosts: tuple[HostName, ...] = ()
-    countries: tuple[Place, ...] = ()
+    countries: tuple[Region, ...] = ()
 
 
 @frozen
@@ -153,7 +153,7 @@ class DenySettings:
     """``[deny]``: networks that are always denied, unless they are allowed."""
 
     networks: tuple[Network, ...] = ()
-    countries: tuple[Place, ...] = ()
+    countries: tuple[Region, ...] = ()
 
 
 @frozen
@@ -288,9 +288,9 @@ class Settings:
         said = [
             *((ListKind.ALLOW, text_of(*code_of(network))) for network in self.allow.networks),
             *((ListKind.ALLOW, host) for host in self.allow.hosts),
-            *((ListKind.ALLOW, parse_place(place).text) for place in self.allow.countries),
+            *((ListKind.ALLOW, parse_region(region).text) for region in self.allow.countries),
             *((ListKind.DENY, text_of(*code_of(network))) for network in self.deny.networks),
-            *((ListKind.DENY, parse_place(place).text) for place in self.deny.countries),
+            *((ListKind.DENY, parse_region(region).text) for region in self.deny.countries),
         ]
         return Configured(
             entries=tuple(ListEntry(side, what, "", 0.0, None, CONFIGURATION) for side, what in said),
@@ -308,7 +308,7 @@ class Settings:
         amis = [pbx.ami for pbx in self.asterisk if pbx.ami.enabled]
         return [ami.port for ami in amis if ami.host in {"127.0.0.1", "::1", "localhost"}]
 
-    def heard(self) -> tuple[AsteriskSettings, ...]:
+    def asterisk_with_logs(self) -> tuple[AsteriskSettings, ...]:
         """Return each PBX with the logs to read.
 
         If there are several PBXs, none finds its logs automatically, because each would find the same files.
@@ -322,8 +322,8 @@ class Settings:
 
     def several_sources(self) -> frozenset[str]:
         """Return the names of the Asterisks that more than AMI reports."""
-        return frozenset(pbx.name for pbx in self.heard() if pbx.logs.wanted or self.wire)
+        return frozenset(pbx.name for pbx in self.asterisk_with_logs() if pbx.logs.wanted or self.wire)
 
     def corroborated(self) -> frozenset[str]:
         """Return the names of the Asterisks that AMI or the wire reports, so that log lines are hints."""
-        return frozenset(pbx.name for pbx in self.heard() if pbx.ami.enabled or self.wire)
+        return frozenset(pbx.name for pbx in self.asterisk_with_logs() if pbx.ami.enabled or self.wire)

@@ -91,7 +91,7 @@ class Daemon:
             asyncio.TaskGroup() as group,
         ):
             self._startup.begin()
-            self._sources.configure(settings.heard())
+            self._sources.configure(settings.asterisk_with_logs())
             tasks = [group.create_task(work) for work in self._work()]
             systemd.notify("READY=1")
             self._log.info("daemon.ready", firewall=self._side.backend.name)

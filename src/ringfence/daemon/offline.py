@@ -15,8 +15,8 @@ from ringfence.bans.enforcer import Enforcer
 from ringfence.bans.unban import UnbanResult, unban, unban_all
 from ringfence.clock import Clock
 from ringfence.config.schema import Settings
-from ringfence.daemon import logging as log
 from ringfence.daemon.lock import claim_sets
+from ringfence.daemon.logging import configure as configure_logging
 from ringfence.daemon.paths import make_folder
 from ringfence.detect.detector import Detector
 from ringfence.errors import DaemonUnreachableError, StoreError
@@ -50,7 +50,7 @@ def _enforcer(settings: Settings) -> Iterator[Enforcer]:
 
     Raise StoreError at the end if the database could not record the changes.
     """
-    log.configure(logging.CRITICAL)  # the command prints the result
+    configure_logging(logging.CRITICAL)  # the command prints the result
     _require_root()
     make_folder(settings.store.path.parent)  # the unit may never have been started
     store = Store.open_or_memory(settings.store.path)

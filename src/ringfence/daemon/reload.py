@@ -54,7 +54,7 @@ class Reloader:
         self.settings = evolve(new, **{key: getattr(self.settings, key) for key in kept})
         self._pipeline.configure(self.settings)
         self._side.configure(self.settings)
-        self._sources.configure(new.heard())
+        self._sources.configure(new.asterisk_with_logs())
         self._log.info("configuration.loaded", restart_for=later)
         return Reloaded(str(self._path), notes=(*self._latest, *self.warn_of_decoys()))
 

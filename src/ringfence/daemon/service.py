@@ -16,8 +16,8 @@ from pathlib import Path
 sys.modules["rich"] = None  # type: ignore[assignment]
 
 from ringfence.config.loader import load  # noqa: E402 - as above
-from ringfence.daemon import logging as log  # noqa: E402 - as above
 from ringfence.daemon.daemon import run  # noqa: E402 - as above
+from ringfence.daemon.logging import configure as configure_logging  # noqa: E402 - as above
 from ringfence.daemon.paths import make_folder  # noqa: E402 - as above
 from ringfence.errors import (  # noqa: E402 - as above
     RingfenceError,
@@ -31,7 +31,7 @@ def main(config: str, level: str, trial: str = "0") -> int:
     """Guard until stopped. Return the exit code."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the daemon handles SIGHUP, it would end the process
     sys.excepthook = report_defect
-    log.configure(int(level))
+    configure_logging(int(level))
     path = Path(config)
     try:
         settings = load(path)

@@ -61,7 +61,7 @@ class _Link:
 
 
 @frozen
-class _Place:
+class _HostNetwork:
     """A network in which this host has an address, and its link; ``own``: it is that address alone."""
 
     link: int
@@ -71,15 +71,15 @@ class _Place:
 
 async def _read(route: AsyncIPRoute) -> frozenset[Network]:
     links = [_link(message) async for message in await route.get_links()]
-    places = [_place(message) async for message in await route.get_addr()]
+    found = [_host_network(message) async for message in await route.get_addr()]
     bridges = _container_bridges(links)
-    elsewhere = [place.network for place in places if place.link not in bridges and not place.own]
+    elsewhere = [item.network for item in found if item.link not in bridges and not item.own]
     return frozenset(
-        place.network
-        for place in places
-        if place.link in bridges
-        and not place.network.is_link_local
-        and not any(contains(place.network, network) for network in elsewhere)
+        item.network
+        for item in found
+        if item.link in bridges
+        and not item.network.is_link_local
+        and not any(contains(item.network, network) for network in elsewhere)
     )
 
 
@@ -103,9 +103,9 @@ def _link(message: Any) -> _Link:  # noqa: ANN401 - pyroute2 has no types
     )
 
 
-def _place(message: Any) -> _Place:  # noqa: ANN401 - pyroute2 has no types
+def _host_network(message: Any) -> _HostNetwork:  # noqa: ANN401 - pyroute2 has no types
     """Parse an address: IFA_ADDRESS is the far end of a point-to-point link, elsewhere the own address."""
     address, local = message.get("address"), message.get("local")
     network = ip_network((address, message["prefixlen"]), strict=False)
     single = network.prefixlen == network.max_prefixlen
-    return _Place(message["index"], network, own=single and local in (None, address))
+    return _HostNetwork(message["index"], network, own=single and local in (None, address))

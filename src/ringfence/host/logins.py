@@ -49,7 +49,7 @@ def read_logins(library: str = _LIBRARY) -> dict[Network, str]:
     for session in _sessions(systemd):
         network = _remote(systemd, session)
         if network is not None:
-            found.setdefault(network, set()).add(_who(systemd, session))
+            found.setdefault(network, set()).add(_user_and_terminal(systemd, session))
     return {
         network: f"the remote host of a login ({', '.join(sorted(who))})" for network, who in found.items()
     }
@@ -87,7 +87,7 @@ def _remote(systemd: ctypes.CDLL, session: bytes) -> Network | None:
     return None if address.is_loopback else ip_network(getattr(address, "ipv4_mapped", None) or address)
 
 
-def _who(systemd: ctypes.CDLL, session: bytes) -> str:
+def _user_and_terminal(systemd: ctypes.CDLL, session: bytes) -> str:
     uid = ctypes.c_uint32()
     known = systemd.sd_session_get_uid(session, ctypes.byref(uid)) >= 0
     tty = _text(systemd, "tty", session).decode("utf-8", "replace")

@@ -61,7 +61,7 @@ class _Follower:
         self._failed = failed
         self._parts: dict[str, Reasons | None] = {"gateways": None, "resolvers": None, "logins": None}
         self._troubles: dict[str, str] = {}
-        self._told: Reasons | None = None
+        self._published: Reasons | None = None
 
     def gateways_are(self, gateways: Reasons) -> None:
         self._is("gateways", gateways)
@@ -83,20 +83,20 @@ class _Follower:
     def _is(self, part: str, now: Reasons) -> None:
         self._parts[part] = now
         if self._troubles.pop(part, None) is not None:
-            self._told = None
-        self._tell()
+            self._published = None
+        self._publish()
 
     def _has_failed(self, part: str, error: HostError) -> None:
         self._troubles[part] = str(error)
         if self._parts[part] is None:
             self._parts[part] = {}
-        if not self._tell():
+        if not self._publish():
             self._failed(error)
 
-    def _tell(self) -> bool:
+    def _publish(self) -> bool:
         parts = [part for part in self._parts.values() if part is not None]
-        if len(parts) == len(self._parts) and (now := _together(parts)) != self._told:
-            self._told = now
+        if len(parts) == len(self._parts) and (now := _together(parts)) != self._published:
+            self._published = now
             self._changed(now)
             for trouble in self._troubles.values():  # so that they do not count as cleared
                 self._failed(HostError(trouble))

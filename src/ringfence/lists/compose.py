@@ -14,7 +14,7 @@ from ringfence.model import ListEntry, ListKind, Network
 Answers = Mapping[str, frozenset[Network]]
 """The addresses of each name."""
 
-PlaceLookup = Callable[[frozenset[str]], Mapping[str, Prefixes]]
+RegionLookup = Callable[[frozenset[str]], Mapping[str, Prefixes]]
 """A function that returns the networks of countries and autonomous systems."""
 
 
@@ -36,14 +36,14 @@ class ListNetworks:
 class ComposedLists:
     """The networks of some entries, and facts about them.
 
-    ``hosts`` are the names to resolve. ``places`` are the countries and autonomous systems, each with its
+    ``hosts`` are the names to resolve. ``regions`` are the countries and autonomous systems, each with its
     number of networks. ``forced`` are networks that are denied even if protected. ``ends`` is the earliest
     end of an entry, None if no entry ends.
     """
 
     networks: ListNetworks
     hosts: frozenset[str] = frozenset()
-    places: Mapping[str, int] = Factory(dict)
+    regions: Mapping[str, int] = Factory(dict)
     forced: tuple[Network, ...] = ()
     ends: float | None = None
     problems: tuple[str, ...] = ()
@@ -51,17 +51,17 @@ class ComposedLists:
 
 @define
 class _Found:
-    """The networks, names and places of one list so far."""
+    """The networks, names and regions of one list so far."""
 
     networks: Gatherer = Factory(Gatherer)
     hosts: set[str] = Factory(set)
-    places: set[str] = Factory(set)
+    regions: set[str] = Factory(set)
 
 
 def compose(
     entries: Iterable[ListEntry],
     answers: Answers,
-    places: PlaceLookup,
+    regions: RegionLookup,
     protected: Mapping[Network, str],
 ) -> ComposedLists:
     """Compose the networks of ``entries``; an unusable entry is a problem, and the rest is used."""
@@ -83,7 +83,7 @@ def compose(
             forced.append(network)
         elif reason := protection_refusal(network, protected):
             problems.append(f"deny list: {reason}, so it is not denied; remove it, or add it with --force")
-    counts = _add_resolved(found, answers, places, problems)
+    counts = _add_resolved(found, answers, regions, problems)
     rolls = ListNetworks(
         found[ListKind.ALLOW].networks.prefixes(),
         found[ListKind.DENY].networks.prefixes(),
@@ -109,29 +109,29 @@ def _take(entry: ListEntry, found: _Found) -> Network | None:
     value = parse_entry(entry.value)
     if value.kind is EntryKind.HOST:
         found.hosts.add(value.text)
-    elif value.kind is EntryKind.PLACE:
-        found.places.add(value.text)
+    elif value.kind is EntryKind.REGION:
+        found.regions.add(value.text)
     elif value.network is not None:
         found.networks.add(value.network)
     return value.network
 
 
 def _add_resolved(
-    found: Mapping[ListKind, _Found], answers: Answers, places: PlaceLookup, problems: list[str]
+    found: Mapping[ListKind, _Found], answers: Answers, regions: RegionLookup, problems: list[str]
 ) -> Mapping[str, int]:
-    """Add the networks of names and places; return the number of networks of each place.
+    """Add the networks of names and regions; return the number of networks of each region.
 
     Only the allow list may contain names.
     """
     for host in found[ListKind.ALLOW].hosts:
         for network in answers.get(host, ()):
             found[ListKind.ALLOW].networks.add(network)
-    wanted = frozenset(place for mine in found.values() for place in mine.places)
-    known = places(wanted) if wanted else {}
+    wanted = frozenset(region for mine in found.values() for region in mine.regions)
+    known = regions(wanted) if wanted else {}
     for kind, mine in found.items():
-        for place in sorted(mine.places):
-            if known.get(place):
-                mine.networks.extend(known[place])
+        for region in sorted(mine.regions):
+            if known.get(region):
+                mine.networks.extend(known[region])
             else:
-                problems.append(f"{kind} list: {place}: no database has a network of it")
-    return {place: len(networks) for place, networks in known.items()}
+                problems.append(f"{kind} list: {region}: no database has a network of it")
+    return {region: len(networks) for region, networks in known.items()}

@@ -29,7 +29,7 @@ class EntryKind(enum.StrEnum):
 
     NETWORK = "network"
     HOST = "host"
-    PLACE = "place"  # a country or an autonomous system, resolved by a database of addresses
+    REGION = "region"  # a country or an autonomous system, resolved by a database of addresses
 
 
 @frozen
@@ -64,7 +64,7 @@ def parse_entry(text: str) -> EntryValue:
     """Parse an entry as a person or the configuration wrote it; raise ValueError if it is invalid."""
     with_country = text.removeprefix("country ")
     if with_country != text:
-        return parse_place(with_country)
+        return parse_region(with_country)
     try:
         network = parse_network(text)
     except ValueError as error:
@@ -82,21 +82,21 @@ def parse_host(text: str) -> EntryValue:
     return EntryValue(EntryKind.HOST, name)
 
 
-def parse_place(text: str) -> EntryValue:
+def parse_region(text: str) -> EntryValue:
     """Parse a country (``DE``) or an autonomous system (``AS64496``); raise ValueError if it is neither."""
     code = text.upper()
     if _COUNTRY.fullmatch(code):
-        return EntryValue(EntryKind.PLACE, f"country {code}")
+        return EntryValue(EntryKind.REGION, f"country {code}")
     number = _NUMBER.fullmatch(code)
     if number and int(number[1]) <= _MAX_NUMBER:
-        return EntryValue(EntryKind.PLACE, code)
+        return EntryValue(EntryKind.REGION, code)
     raise ValueError('must be a country such as "DE" or a network number such as "AS64496"')
 
 
 def _other(text: str, why_no_network: ValueError) -> EntryValue:
     if "/" in text or ":" in text or "%" in text:
         raise ValueError(printable(str(why_no_network))) from None
-    for reader in (parse_place, parse_host):
+    for reader in (parse_region, parse_host):
         try:
             return reader(text)
         except ValueError:

@@ -29,7 +29,7 @@ _V4_DEPTH = V6_BITS - V4_BITS
 
 
 class GeoDatabases:
-    """The networks of the requested places; a file that has changed is read again."""
+    """The networks of the requested regions; a file that has changed is read again."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self.problems: list[str] = []
@@ -38,22 +38,22 @@ class GeoDatabases:
         self._identities: dict[Path, object] = {}
         self._failed: dict[Path, str] = {}
 
-    def networks(self, places: frozenset[str]) -> Mapping[str, Prefixes]:
-        """Return the networks of each known place (``country DE``, ``AS64496``).
+    def networks(self, regions: frozenset[str]) -> Mapping[str, Prefixes]:
+        """Return the networks of each known region (``country DE``, ``AS64496``).
 
         A file that cannot be read is a problem; its earlier content stays.
         """
         self.problems = []
-        found: dict[str, Gatherer] = {place: Gatherer() for place in places}
+        found: dict[str, Gatherer] = {region: Gatherer() for region in regions}
         for path in self._paths:
-            for place, networks in self._of(path, places).items():
-                if place in found:
-                    found[place].extend(networks)
-        return {place: gatherer.prefixes() for place, gatherer in found.items()}
+            for region, networks in self._of(path, regions).items():
+                if region in found:
+                    found[region].extend(networks)
+        return {region: gatherer.prefixes() for region, gatherer in found.items()}
 
-    def around(self, place: str, network: Network) -> Network | None:
-        """Return the network of ``place``, as last requested, that contains ``network``."""
-        read = (networks.get(place) for _, networks in self._read.values())
+    def around(self, region: str, network: Network) -> Network | None:
+        """Return the network of ``region``, as last requested, that contains ``network``."""
+        read = (networks.get(region) for _, networks in self._read.values())
         found = (prefixes.containing(network) for prefixes in read if prefixes is not None)
         return next((one for one in found if one is not None), None)
 
@@ -61,26 +61,26 @@ class GeoDatabases:
         """Whether a file has changed since it was last read or tried."""
         return any(_identity(path) != identity for path, identity in list(self._identities.items()))
 
-    def _of(self, path: Path, places: frozenset[str]) -> Mapping[str, Prefixes]:
+    def _of(self, path: Path, regions: frozenset[str]) -> Mapping[str, Prefixes]:
         asked, networks = self._read.get(path, (None, {}))
         identity = _identity(path)
         if self._identities.get(path) != identity or not (
-            path in self._failed or (asked is not None and places <= asked)
+            path in self._failed or (asked is not None and regions <= asked)
         ):
             self._identities[path] = identity
             self._failed.pop(path, None)
             try:
-                networks = networks_of(path, places)
-                self._read[path] = (places, networks)
+                networks = networks_of(path, regions)
+                self._read[path] = (regions, networks)
             except ListError as error:
                 self._failed[path] = str(error)
         self.problems += [self._failed[path]] if path in self._failed else []
         return networks
 
 
-def networks_of(path: Path, places: frozenset[str]) -> Mapping[str, Prefixes]:
-    """Read the networks of each of ``places``; raise ListError if the file cannot be read."""
-    import maxminddb  # noqa: PLC0415 - loaded if a place is used
+def networks_of(path: Path, regions: frozenset[str]) -> Mapping[str, Prefixes]:
+    """Read the networks of each of ``regions``; raise ListError if the file cannot be read."""
+    import maxminddb  # noqa: PLC0415 - loaded if a region is used
 
     before = _identity(path)
     try:
@@ -89,14 +89,14 @@ def networks_of(path: Path, places: frozenset[str]) -> Mapping[str, Prefixes]:
             path.open("rb") as file,
             mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as tree,
         ):
-            found = _walk(reader, tree, places)
+            found = _walk(reader, tree, regions)
     except OSError as error:
         raise ListError(f"{path} cannot be read: {error.strerror or error}; {_FIX}") from None
     except Exception as error:  # noqa: BLE001 - a broken file can raise anything
         raise ListError(f"{path} is broken ({type(error).__name__}: {error}); {_FIX}") from None
     if _identity(path) != before:
         raise ListError(f"{path} was replaced while it was read; it will be read again")
-    return {place: gatherer.prefixes() for place, gatherer in found.items()}
+    return {region: gatherer.prefixes() for region, gatherer in found.items()}
 
 
 def _identity(path: Path) -> object:
@@ -107,21 +107,21 @@ def _identity(path: Path) -> object:
     return status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def _walk(reader: Any, tree: mmap.mmap, places: frozenset[str]) -> dict[str, Gatherer]:  # noqa: ANN401 - either kind of reader
-    found = {place: Gatherer() for place in places}
+def _walk(reader: Any, tree: mmap.mmap, regions: frozenset[str]) -> dict[str, Gatherer]:  # noqa: ANN401 - either kind of reader
+    found = {region: Gatherer() for region in regions}
     version = reader.metadata().ip_version
     known: dict[int, frozenset[str]] = {}
     for pointer, number, depth in _leaves(reader.metadata(), tree):
         v4 = version == 4 or (depth >= _V4_DEPTH and not number >> V4_BITS)  # noqa: PLR2004 - the IP version
         if pointer not in known:
             address = IPv4Address(number) if v4 else IPv6Address(number)
-            known[pointer] = places & _places(reader.get(address))
-        for place in known[pointer]:
+            known[pointer] = regions & _regions(reader.get(address))
+        for region in known[pointer]:
             if version == 4 or v4:  # noqa: PLR2004 - the IP version
                 length = depth if version == 4 else depth - _V4_DEPTH  # noqa: PLR2004 - the IP version
-                found[place].add_code(4, number << 8 | length)
+                found[region].add_code(4, number << 8 | length)
             elif not any(IPv6Address(number) in other for other in _NOT_ITS_OWN):
-                found[place].add_code(6, number << 8 | depth)
+                found[region].add_code(6, number << 8 | depth)
     return found
 
 
@@ -169,21 +169,21 @@ _NODES: Mapping[int, Callable[[mmap.mmap, int], tuple[int, int]]] = {
 }
 
 
-def _places(record: object) -> frozenset[str]:
-    """Return the places of a record: nested as MaxMind and DB-IP write them, or flat as IPinfo does."""
+def _regions(record: object) -> frozenset[str]:
+    """Return the regions of a record: nested as MaxMind and DB-IP write them, or flat as IPinfo does."""
     if not isinstance(record, Mapping):
         return frozenset()
-    places = set()
+    regions = set()
     country = _country(record.get("country")) or _country(record.get("registered_country"))
     country = country or _country(record.get("country_code"))
     if country:
-        places.add(f"country {country}")
+        regions.add(f"country {country}")
     number = record.get("autonomous_system_number", record.get("asn"))
     if isinstance(number, int):
-        places.add(f"AS{number}")
+        regions.add(f"AS{number}")
     elif isinstance(number, str) and number:
-        places.add("AS" + number.upper().removeprefix("AS"))
-    return frozenset(places)
+        regions.add("AS" + number.upper().removeprefix("AS"))
+    return frozenset(regions)
 
 
 def _country(value: object) -> str:

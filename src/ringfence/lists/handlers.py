@@ -136,7 +136,7 @@ class ListRequests:
 
 def _refusal(lists: PresentLists, kind: ListKind, value: EntryValue) -> str | None:
     """Return the reason why a list cannot have a value without force; None if it can."""
-    if value.kind is EntryKind.PLACE and not lists.configured.databases:
+    if value.kind is EntryKind.REGION and not lists.configured.databases:
         return f"{value.text}: its networks come from a database; name it in [geo] database, and reload"
     return entry_refusal(kind, value, lists.protected)
 
@@ -149,7 +149,7 @@ def _notes(lists: PresentLists, kind: ListKind, values: Iterable[EntryValue]) ->
         )
         if kind is ListKind.DENY and around is not None:
             yield f"{value.text} stays allowed: the allow list has {network_text(around)}, and it wins"
-        if value.kind is EntryKind.PLACE and not lists.composed.places.get(value.text):
+        if value.kind is EntryKind.REGION and not lists.composed.regions.get(value.text):
             yield "; ".join(
                 [
                     f"{value.text}: no database has a network of it, so nothing changes",
@@ -187,8 +187,8 @@ def _row(lists: PresentLists, entry: ListEntry) -> ListRow:
     if value.kind is EntryKind.HOST:
         answer = lists.answers.get(value.text)
         networks, leads_to = (None, []) if answer is None else (len(answer), addresses(answer))
-    elif value.kind is EntryKind.PLACE:
-        networks = lists.composed.places.get(value.text)
+    elif value.kind is EntryKind.REGION:
+        networks = lists.composed.regions.get(value.text)
     return ListRow(
         entry=entry.value,
         note=entry.note,

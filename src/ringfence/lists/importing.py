@@ -36,7 +36,7 @@ def replace_imported(
     """
     before, same_note, others = Gatherer(), Gatherer(), Gatherer()
     for entry in entries.current(kind, now):
-        with suppress(ValueError):  # names and places, which no file has
+        with suppress(ValueError):  # names and regions, which no file has
             version, code = coded(entry.value)
             (before if entry.origin == origin else others).add_code(version, code)
             if entry.origin == origin and entry.note == note:

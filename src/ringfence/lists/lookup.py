@@ -54,7 +54,7 @@ def _held_by(entry: ListEntry, network: Network, answers: Answers, around: Aroun
         own = parse_network(entry.value)
         return own if contains(own, network) else None
     value = parse_entry(entry.value)
-    if value.kind is EntryKind.PLACE:
+    if value.kind is EntryKind.REGION:
         return around(value.text, network)
     if value.kind is EntryKind.HOST:
         return next((one for one in answers.get(value.text, ()) if contains(one, network)), None)

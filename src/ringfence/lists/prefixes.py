@@ -174,8 +174,8 @@ class Prefixes:
         """Yield every network as IP version and code, sorted."""
         for code in self._v4:
             yield 4, code
-        for place in range(0, len(self._v6), _V6_BYTES):
-            yield 6, int.from_bytes(self._v6[place : place + _V6_BYTES], "big")
+        for index in range(0, len(self._v6), _V6_BYTES):
+            yield 6, int.from_bytes(self._v6[index : index + _V6_BYTES], "big")
 
     def has_code(self, version: int, code: int) -> bool:
         """Whether exactly this network is one of them."""
@@ -192,11 +192,11 @@ class Prefixes:
 
     def _last_at_or_before(self, version: int, code: int) -> int | None:
         if version == 4:  # noqa: PLR2004 - the IP version
-            place = bisect_right(self._v4, code)
-            return self._v4[place - 1] if place else None
+            index = bisect_right(self._v4, code)
+            return self._v4[index - 1] if index else None
         wanted = code.to_bytes(_V6_BYTES, "big")
-        place = bisect_right(range(len(self._v6) // _V6_BYTES), wanted, key=self._v6_at)
-        return int.from_bytes(self._v6_at(place - 1), "big") if place else None
+        index = bisect_right(range(len(self._v6) // _V6_BYTES), wanted, key=self._v6_at)
+        return int.from_bytes(self._v6_at(index - 1), "big") if index else None
 
-    def _v6_at(self, place: int) -> bytes:
-        return self._v6[place * _V6_BYTES : (place + 1) * _V6_BYTES]
+    def _v6_at(self, index: int) -> bytes:
+        return self._v6[index * _V6_BYTES : (index + 1) * _V6_BYTES]

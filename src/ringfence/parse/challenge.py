@@ -33,8 +33,8 @@ from collections.abc import Callable, Iterator
 from hashlib import blake2b
 
 from ringfence.model import Address, Challenge, Service, Transport
-from ringfence.parse import packet as ip
 from ringfence.parse.line_result import sip_user
+from ringfence.parse.packet import SEQUENCES, TCP, UDP, ip_payload, packed_address, tcp_segment, udp_datagram
 from ringfence.parse.stream import messages
 from ringfence.parse.via import is_relayed, received_address, received_by_chan_sip, received_by_pjsip
 
@@ -94,19 +94,19 @@ def parse_answers(packet: bytes, is_repeated: Callable[[bytes], bool] = _never) 
     stream (addresses, ports, sequence number). If it returns True, the answer was retransmitted and is left
     out.
     """
-    whole = ip.ip_payload(packet)
+    whole = ip_payload(packet)
     if whole is None:
         return []
     protocol, source, target, payload, may_be_cut = whole
-    if protocol == ip.UDP:
-        datagram = ip.udp_datagram(payload, may_be_cut=may_be_cut)
+    if protocol == UDP:
+        datagram = udp_datagram(payload, may_be_cut=may_be_cut)
         if datagram is None:
             return []
         source_port, target_port, message = datagram
-        remote, local = ip.packed_address(target), ip.packed_address(source)
+        remote, local = packed_address(target), packed_address(source)
         challenge = _parse_message(message, remote, target_port, local, source_port, Transport.UDP)
         return [] if challenge is None else [challenge]
-    if protocol == ip.TCP:
+    if protocol == TCP:
         return list(_parse_segment(source, target, payload, is_repeated))
     return []
 
@@ -114,15 +114,15 @@ def parse_answers(packet: bytes, is_repeated: Callable[[bytes], bool] = _never) 
 def _parse_segment(
     source: bytes, target: bytes, payload: bytes, is_repeated: Callable[[bytes], bool]
 ) -> Iterator[Challenge]:
-    segment = ip.tcp_segment(payload)
+    segment = tcp_segment(payload)
     if segment is None:
         return
     source_port, target_port, sequence, data = segment
-    remote, local = ip.packed_address(target), ip.packed_address(source)
+    remote, local = packed_address(target), packed_address(source)
     for offset, message in messages(data):
         challenge = _parse_message(message, remote, target_port, local, source_port, Transport.TCP)
         if challenge is not None:
-            number = (sequence + offset) % ip.SEQUENCES
+            number = (sequence + offset) % SEQUENCES
             if not is_repeated(b"".join((source, target, payload[:4], number.to_bytes(4, "big")))):
                 yield challenge
 

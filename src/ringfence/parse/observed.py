@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from itertools import islice
 
 from ringfence.model import ObservedRequest
-from ringfence.parse import packet as ip
+from ringfence.parse.packet import UDP, ip_payload, packed_address, udp_datagram
 
 MOST_NONCES = 64
 MOST_CALL_IDS = 4
@@ -46,17 +46,17 @@ _MOST_SHORTENED = 1024  # bytes
 
 def parse_observed(packet: bytes) -> ObservedRequest | None:
     """Parse a packet from its IP header on; None if it is not UDP."""
-    whole = ip.ip_payload(packet)
-    if whole is None or whole[0] != ip.UDP:
+    whole = ip_payload(packet)
+    if whole is None or whole[0] != UDP:
         return None
     _, source, _, payload, may_be_cut = whole
-    datagram = ip.udp_datagram(payload, may_be_cut=may_be_cut)
+    datagram = udp_datagram(payload, may_be_cut=may_be_cut)
     if datagram is None:
         return None
     port, _, request = datagram
     by_chan_sip = request.replace(b"\r", b"")
     return ObservedRequest(
-        ip.packed_address(source),
+        packed_address(source),
         port,
         _first(_nonces(request, by_chan_sip), MOST_NONCES),
         _first(_call_ids(request, by_chan_sip), MOST_CALL_IDS),

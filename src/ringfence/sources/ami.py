@@ -40,7 +40,7 @@ from ringfence.parse.address import unmapped
 from ringfence.parse.ami import AmiCounts, AmiDecoder
 from ringfence.parse.ami_items import AmiItem, Banner, Reply
 from ringfence.parse.roster import RosterEvent
-from ringfence.sources import roster as rosters
+from ringfence.sources import roster
 from ringfence.sources.roster import ContactSink, RosterQueries, RosterSink, ignore
 from ringfence.sources.standby import Coverage
 from ringfence.sources.state import Condition, EndError, State
@@ -319,10 +319,10 @@ class AmiSource(SupervisedSource):
             await queries.run_round(lambda action: protocol.send(Action(action)))
             self.roster_ready.set()
             try:
-                async with asyncio.timeout(rosters.EVERY):
+                async with asyncio.timeout(roster.EVERY):
                     await queries.due.wait()
             except TimeoutError:
-                await rosters.wait_for_quiet(lambda: self._decoder.counts.events)
+                await roster.wait_for_quiet(lambda: self._decoder.counts.events)
 
     async def _watch_http(self, protocol: _Protocol) -> None:
         """Ask now and every few seconds whether AMI is served over HTTP.
