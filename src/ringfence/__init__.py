@@ -28,7 +28,7 @@ SERVICE = ("-P", "-X", "no_debug_ranges", "-m", "ringfence.daemon.service")
 
 
 def __getattr__(name: str) -> str:
-    """Read the version only on access: the metadata look-up takes as long as a small command."""
+    """Read the version only when it is used, because that takes as long as a small command."""
     if name == "__version__":
         from importlib.metadata import version  # noqa: PLC0415 - its import is slow
 

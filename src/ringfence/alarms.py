@@ -1,10 +1,10 @@
-"""Active problems that an administrator must know of: logged once, and shown until they clear.
+"""Active problems that an administrator must know. An alarm is logged once, and shown until it clears.
 
-An alarm has a code, a subject (the address, account or part that it is about; "" if the code says it all), a
+An alarm has a code, a subject (an address, an account, or a part of ringfence; "" if the code is enough), a
 text and a time. The same code and subject are one alarm: repeats are counted, and a new text is logged again.
-An alarm clears when its origin clears it, or when it was not activated again within its ``lasts`` seconds. At
-most ``MOST`` alarms of a code are kept; further ones are counted in the latest. The newest ``SHOWN`` of each
-code are shown. At most ``MOST_LOGGED`` new ones of a code are logged per minute.
+An alarm clears when the code that raised it clears it, or when it was not activated again within its
+``lasts`` seconds. At most ``MOST`` alarms of one code are kept; further ones are counted in the latest. The
+newest ``SHOWN`` of each code are shown. At most ``MOST_LOGGED`` new alarms of one code are logged per minute.
 """
 
 from collections.abc import Callable
@@ -61,7 +61,7 @@ class Alarms:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._up: dict[AlarmCode, dict[str, _ActiveAlarm]] = {}
-        self._logged: dict[AlarmCode, tuple[int, int]] = {}  # the minute, and its number of lines
+        self._logged: dict[AlarmCode, tuple[int, int]] = {}  # a minute, and the number of lines logged in it
         self._log = structlog.get_logger()
 
     def activate(self, code: AlarmCode, subject: str, text: str, lasts: float = LASTS) -> None:

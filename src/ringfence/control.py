@@ -43,7 +43,7 @@ Handler = Callable[[Mapping[str, Any]], object]
 
 @asynccontextmanager
 async def serve(path: Path, handlers: Mapping[str, Handler]) -> AsyncIterator[None]:
-    """Serve requests on ``path`` while the block runs. The socket of a dead daemon is replaced.
+    """Serve requests on ``path`` while the block runs. A socket that a dead daemon left is replaced.
 
     A handler returns a value that JSON can represent; a RingfenceError that it raises is sent to the client.
     Raise ControlError if the socket cannot be created, or if another daemon answers there.
@@ -64,7 +64,7 @@ async def serve(path: Path, handlers: Mapping[str, Handler]) -> AsyncIterator[No
             finally:
                 connections.abort()
     finally:
-        with suppress(OSError):  # another program has removed it
+        with suppress(OSError):  # another program may have removed it
             os.unlink(path)  # noqa: PTH108 - one system call needs no thread
 
 
@@ -173,7 +173,7 @@ class _Connections:
                     writer.write(part)
                     async with asyncio.timeout(IDLE_TIMEOUT):
                         await writer.drain()
-                    await asyncio.sleep(0)  # drain() alone never yields while the client reads fast
+                    await asyncio.sleep(0)  # lets others run: drain() does not while the client reads fast
         except (ConnectionError, TimeoutError):
             writer.transport.abort()  # the client has disconnected, is idle, or does not read
         finally:

@@ -37,11 +37,11 @@ class FirewallError(RingfenceError):
 
 
 class FirewallUnsupportedError(FirewallError):
-    """This host lacks something that the backend needs; the message names it and the fix."""
+    """This host lacks a requirement of the backend. The message names it, with the fix."""
 
 
 class FirewallPermissionError(FirewallError):
-    """The process lacks a capability; the message names it and the fix."""
+    """The process lacks a capability. The message names it, with the fix."""
 
 
 class FirewallBusyError(FirewallError):
@@ -49,7 +49,7 @@ class FirewallBusyError(FirewallError):
 
 
 class FirewallIncompleteError(FirewallError):
-    """The bans changed while they were listed: bans after the last one found may be missing."""
+    """The bans changed while they were listed, so the list may lack some bans."""
 
 
 class SetFullError(FirewallError):

@@ -25,8 +25,8 @@ Network: TypeAlias = IPv4Network | IPv6Network
 def parse_network(text: str) -> Network:
     """Parse an address or a network; raise ValueError if ``text`` is neither.
 
-    IPv4-mapped IPv6 addresses are converted to IPv4, because packets carry the IPv4 address. Zone IDs are
-    rejected because firewall sets do not support them.
+    IPv4-mapped IPv6 addresses are converted to IPv4, because packets carry the IPv4 address. Zone IDs
+    (``%eth0``) are rejected because firewall sets do not support them.
     """
     if "%" in text:
         raise ValueError(f"{text!r} has a zone; leave it out")
@@ -94,10 +94,10 @@ class EventKind(enum.StrEnum):
 
 
 AMI = "ami"
-"""The name of the source that is an Asterisk's manager interface."""
+"""The name of the source "manager interface of an Asterisk"."""
 
 WIRE = "wire"
-"""The name of the source that is the challenges which leave this host, as the kernel logs them."""
+"""The name of the source "wire": the challenges that leave this host, as the kernel logs them."""
 
 _NOT_TEXT = frozenset({AMI, WIRE})
 
@@ -173,8 +173,8 @@ class Challenge:
     ``digest`` of its bytes, which identifies Asterisk's retransmissions.
 
     The destination does not prove the source of the request, because a Via ``maddr`` can choose it.
-    ``sender`` is the source address of the request, which Asterisk writes into the topmost Via, where no
-    sender can write. It is None if that address is uncertain.
+    ``sender`` is the source address of the request. Asterisk writes it into the topmost Via, at a position
+    that the sender cannot change. It is None if it is uncertain.
 
     ``transport`` is ``UDP``, or ``TCP`` for TCP and WebSocket; for these the kernel completed the handshake
     with the destination. ``relayed`` means that the answer has more than one Via, so its destination may
@@ -205,7 +205,7 @@ class Challenge:
 class ObservedRequest:
     """A SIP request over UDP that the kernel copied because its source address is a suspect.
 
-    ``nonces`` and ``call_ids`` are the first few that occur in it, as raw bytes. The sender wrote the whole
+    ``nonces`` and ``call_ids`` are the first few of the request, as raw bytes. The sender wrote the whole
     request: a nonce proves the address only if Asterisk sent that nonce there and nowhere else.
     """
 
@@ -241,7 +241,7 @@ class AttemptKind(enum.StrEnum):
 class Attempt:
     """One thing the remote party did. ``time`` is the wall-clock time of the event that reported it.
 
-    ``trusted`` is false if the address may be forged by a header (chan_sip without a second source). Such an
+    ``trusted`` is false if a header may have forged the address (chan_sip without a second source). Such an
     attempt is listed and bans no address. ``forged_address`` is the address that the event named, if the wire
     proved it wrong. ``session`` is a number that stands for the session, 0 if unknown. ``sources`` are the
     names of the sources that reported the attempt.
@@ -278,7 +278,7 @@ class Scope(enum.StrEnum):
     __hash__ = str.__hash__
 
     FULL = "full"
-    SIP_UDP = "sip-udp"  # UDP to and from the SIP ports: all that a forged datagram can cause
+    SIP_UDP = "sip-udp"  # UDP to and from the SIP ports, the only scope for evidence that may be forged
     SIP_TCP = "sip-tcp"  # TCP to and from the SIP ports, including TLS and WebSocket
 
 
@@ -384,7 +384,7 @@ class TrunkHost:
 
 @frozen
 class Roster:
-    """All contacts and trunks of one Asterisk: whatever is not in it does not exist there.
+    """All contacts and trunks of one Asterisk. A contact that is missing here is gone.
 
     ``contacts`` and ``trunks`` are None if Asterisk could not be queried for them. ``refused`` has a line for
     each query that Asterisk refused.
@@ -422,9 +422,9 @@ class ListEntry:
     """One entry of the administrator's lists, as it was written.
 
     ``value`` is a network, a host name, a country (``country DE``) or an autonomous system (``AS64496``).
-    ``origin`` is where the entry comes from: ``command``, ``configuration``, or the name of the imported
-    file. ``until`` is its end (seconds since the epoch), None for never. ``forced`` means that the entry may
-    deny an address that is otherwise protected.
+    ``origin`` is ``command``, ``configuration``, or the name of the imported file. ``until`` is its end
+    (seconds since the epoch), None for never. ``forced`` means that the entry may deny an address that is
+    otherwise protected.
     """
 
     kind: ListKind
@@ -448,7 +448,7 @@ class Secret:
         self._clear = clear
 
     def reveal(self) -> str:
-        """Return the clear text, for the one place that sends it."""
+        """Return the clear text. Only the code that sends the password needs it."""
         return self._clear
 
     def __eq__(self, other: object) -> bool:
@@ -464,7 +464,7 @@ class Secret:
         raise TypeError("a Secret is not pickled")
 
 
-# Default-ignorable or blank characters that str.isprintable() passes (DerivedCoreProperties.txt of Unicode).
+# Invisible or blank characters for which str.isprintable() is true (DerivedCoreProperties.txt of Unicode).
 _INVISIBLE = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
 )
@@ -491,5 +491,5 @@ def _visible(character: str) -> str:
 
 def rfc3339(seconds: float) -> str:
     """Format a wall-clock time by RFC 3339, in UTC, to the second."""
-    # strftime takes twice as long, and a list of bans can have 200,000 times.
+    # strftime takes twice as long, and a list of bans can contain 200,000 times.
     return datetime.fromtimestamp(int(seconds), UTC).isoformat().replace("+00:00", "Z")

@@ -5,7 +5,7 @@ translates (RFC 6052, RFC 8215): ``64:ff9b::/96`` and, for local use, ``64:ff9b:
 is one IPv4 host, and a single /64 may contain the whole IPv4 Internet. So the sender is the single address.
 The prefix is the /120, which is the IPv4 /24 if the last 32 bits are the IPv4 address. In the /48 an
 administrator may choose another layout, with the IPv4 address further to the left. Then a /120 contains one
-host, and no prefix is ever banned, which is better than a ban of strangers.
+host, so no prefix is ever banned. The opposite error would ban strangers.
 
 The kernel's limiter has no such exception: it counts and limits such a /64 as one source.
 """
@@ -57,7 +57,7 @@ def sender_key(address: Address) -> Address | int:
 
 
 def prefix_of(address: Address) -> Network:
-    """Return the network around ``address`` that one party may own entirely."""
+    """Return the network around ``address`` that rules count as a prefix: /24, /48 or /120."""
     if isinstance(address, IPv4Address):
         length = _IPV4_PREFIX
     else:
@@ -120,7 +120,7 @@ class NetworkSet:
     def covers(self, address: Address) -> bool:
         """Whether ``address`` lies in one of the networks."""
         number = int(address)
-        for host_bits, prefixes in self._by_version[address.version]:  # a generator takes three times as long
+        for host_bits, prefixes in self._by_version[address.version]:  # any() would take three times as long
             if number >> host_bits in prefixes:
                 return True
         return False

@@ -1,7 +1,7 @@
 """Accounts in Asterisk's files, and what each permits: chan_sip, IAX2, PJSIP and its wizard.
 
-A password is checked where it is read, and only the result is kept. The accounts of a database are not in
-these files, so they are not checked.
+A password is checked while the file is read, and only the result is kept. Accounts in a database are not
+checked, because these files do not contain them.
 """
 
 from collections.abc import Iterable, Iterator
@@ -22,9 +22,9 @@ class Account:
     """An account.
 
     ``passwordless``: anyone who knows its name can call without a password. ``weak``: its password can be
-    guessed at once. ``hashed``: the password is stored as a hash, and cannot be checked. ``registers``: it is
-    a phone with any address. ``restricted``: an ACL limits its addresses. ``limited``: its simultaneous calls
-    are limited.
+    guessed with a few tries. ``hashed``: the password is stored as a hash, and cannot be checked.
+    ``registers``: it is a phone with any address. ``restricted``: an ACL limits its addresses. ``limited``:
+    its simultaneous calls are limited.
     """
 
     file: str
@@ -79,7 +79,7 @@ _WANTED = frozenset(
 )
 """Options that are read. Others are skipped: some contain passwords (``register => user:secret@host``)."""
 _STORED = frozenset({"ps_endpoints", "ps_auths", "sippeers", "iaxusers", "iaxpeers"})
-_ACLS = ("deny", "acl")  # a permit without a deny restricts nothing
+_ACLS = ("deny", "acl")  # a permit alone, without a deny, restricts nothing
 _BROKEN_TLS = frozenset({"sslv2", "sslv3", "tlsv1", "tlsv1_1"})
 _OWN = frozenset({"general", "authentication", "callnumberlimits"})
 
@@ -143,7 +143,8 @@ def _sip(conf: Conf) -> Iterator[Account]:
 def _chan_sip(file: str, section: Section, context: str, kind: str) -> Account:
     dynamic = kind != "user" and section.last("host", "" if file == "sip.conf" else "dynamic") == "dynamic"
     secret, hashed = section.secret("secret"), section.secret("md5secret")
-    # A peer with a fixed address is identified by it; a user or friend by the name in the request.
+    # Asterisk identifies a peer with a fixed address by that address, and a user or friend by the name in the
+    # request.
     by_name = dynamic or kind != "peer"
     insecure = {"invite", "very", "yes"} & {part.strip() for part in section.last("insecure").split(",")}
     names = (section.name, *section.values("username"), *section.values("defaultuser"))

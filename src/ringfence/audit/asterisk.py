@@ -1,7 +1,7 @@
-"""Asterisk's logging by its own files: its log channels, and what it does not log.
+"""Asterisk's logging according to its own files: its log channels, and the attempts that it does not log.
 
-ringfence works without this; it informs an administrator about gaps. The files may have changed since
-Asterisk read them.
+The result only informs the administrator about gaps; ringfence works without it. The files may have changed
+since Asterisk read them.
 """
 
 import platform
@@ -27,9 +27,9 @@ _NO_FILES = ("console", "syslog")
 class Gate:
     """PJSIP's limit on reports about unknown callers, in force if endpoints are identified by auth_username.
 
-    Asterisk reports a caller from its ``count``-th request within ``period`` seconds of the first on. After
-    that time it reports nothing until it forgets the caller: every ``prune`` seconds, if the caller is four
-    periods old.
+    Asterisk reports an unknown caller after ``count`` requests within ``period`` seconds. After that time it
+    reports nothing until it forgets the caller. Every ``prune`` seconds it forgets callers that are older
+    than four periods.
     """
 
     count: int = 5
@@ -104,7 +104,7 @@ _GATE = {
 
 
 def _options(*names: str) -> Wanted:
-    """Select the options with these names, in any section."""
+    """Return a filter for options with these names, in any section."""
     return lambda _, name: name in names
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 ELSEWHERE = (
     'asterisk -rx "logger show channels", asterisk -rx "pjsip show settings", and authdebug in iax.conf'
 )
-"""Commands that show an administrator what is unknown here."""
+"""Commands by which an administrator can find out what ``check`` could not read."""
 
 
 def asterisk_findings(asterisk: "Asterisk | None", console: "AsteriskConsole") -> Iterator[Finding]:
@@ -52,7 +52,7 @@ def asterisk_findings(asterisk: "Asterisk | None", console: "AsteriskConsole") -
 def _chan_sip_tls(asterisk: "Asterisk", console: "AsteriskConsole") -> bool:
     """Whether chan_sip serves TLS, by the console; without an answer, by sip.conf.
 
-    A new Asterisk has no chan_sip, and often still a sip.conf: its console does not know the command.
+    A new Asterisk has no chan_sip, but often still a sip.conf. Then the console does not know the command.
     """
     from ringfence.audit.shown import settings_from  # noqa: PLC0415 - loaded when the command runs
 

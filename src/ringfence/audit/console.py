@@ -24,7 +24,7 @@ _FAILED = "Command '"
 
 
 class Console(Protocol):
-    """Anything that answers a command of Asterisk's console."""
+    """An object that answers commands of Asterisk's console."""
 
     def show(self, what: str) -> str | None:
         """Return the output of command ``what``; None for an unknown command, or without an answer."""

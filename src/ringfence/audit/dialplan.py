@@ -1,12 +1,12 @@
 """Reachability in the dialplan: whether a call into a context can dial out, or only reach this PBX.
 
-Toll fraud begins with a number that the caller chooses and a trunk that dials it. So a context dials out if a
-pattern for long numbers dials the caller's number through something with a name:
-``Dial(PJSIP/${EXTEN}@carrier)``, ``Dial(DAHDI/g0/${EXTEN:1})``. ``Dial(PJSIP/${EXTEN})`` rings a phone.
+Toll fraud needs a trunk that dials a number of the caller's choice. So a context dials out if a pattern for
+long numbers dials the caller's number through a named trunk: ``Dial(PJSIP/${EXTEN}@carrier)``,
+``Dial(DAHDI/g0/${EXTEN:1})``. ``Dial(PJSIP/${EXTEN})`` rings a phone.
 
 Included contexts count, and so do contexts that get the number by a jump or as an argument. Values known only
 during a call are reported as unclear: variables, scripts (AGI, ARI, Lua), switches, and menus that let the
-caller dial. So "dials out" is reliable, apart from these values, and its opposite is not.
+caller dial. So the result "dials out" is reliable apart from these values. The opposite result is not.
 
 A ``Dial`` may contain a password (``IAX2/user:secret@host``), so only names of contexts and extensions are
 returned.
@@ -22,9 +22,9 @@ from ringfence.audit.console import Console
 from ringfence.audit.shown import Context, context_from, globals_from
 
 MAX_CONTEXTS = 100
-"""Contexts that are examined, starting from one."""
+"""The maximum number of contexts that are examined for one start."""
 LONG = 7
-"""A pattern of more digits than this, or of any length, may be an outside number."""
+"""Digits. A longer pattern, or one of any length, may be an outside number."""
 
 _CALLED = "\x01"
 """Placeholder for the number that the caller dialled."""
@@ -59,7 +59,7 @@ class Reach:
 class _Visit:
     """A context and how it is reached: by any number, or at one extension with arguments.
 
-    ``origin`` is the pattern that the caller dialled, for people.
+    ``origin`` is the pattern that the caller dialled, as shown to people.
     """
 
     context: str

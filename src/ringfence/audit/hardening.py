@@ -1,9 +1,9 @@
 """Findings of ``check --hardening``: weaknesses of this Asterisk, why they matter, and the fix.
 
-Wrong (``NO``) is what gives a stranger access: a password that can be guessed at once, outside calls without
-a password, an interface without bans of guessers. What may be intended is marked ``--``. No line
-contains a password, nor the kind of weakness of an account's password, because such lines are shown to
-others.
+A finding is wrong (``NO``) if it gives a stranger access: a password that can be guessed at once, outside
+calls without a password, an interface where guessers are not banned. A setting that may be intended is marked
+``--``. No line contains a password, nor the kind of weakness of an account's password, because such lines are
+shown to others.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ringfence.audit.services import Services
 
 FEW, MANY = 5, 60
-"""Names in one line: of a summary, and of things to fix one by one."""
+"""The maximum number of names in one line: in a summary, and in a list of things to fix one by one."""
 
 _PASSWORD_FIXES = {
     "pjsip.conf": "an auth for it; or identify_by = ip, where an identify names its addresses",
@@ -75,7 +75,7 @@ def hardening_findings(folder: Path, console: "AsteriskConsole", user: str) -> I
 
 
 def _in_force(accounts: "AsteriskAccounts", console: "AsteriskConsole") -> "AsteriskAccounts":
-    """Replace chan_sip's file settings by those in force, since it may not have read its file again."""
+    """Replace chan_sip's settings by those in force, because Asterisk may not have reloaded the file."""
     from ringfence.audit.shown import settings_from  # noqa: PLC0415 - loaded when the command runs
 
     shown = settings_from(console.show("sip show settings") or "")
@@ -247,7 +247,10 @@ def _managers(services: "Services", user: str) -> Iterator[Finding]:
 
 
 def _web(services: "Services") -> Iterator[Finding]:
-    """Report what the HTTP server exposes; its wrong passwords are not logged, so guessers are not banned."""
+    """Report what the HTTP server exposes.
+
+    Asterisk does not log wrong passwords there, so guessers are not banned.
+    """
     from ringfence.audit.services import HTTP  # noqa: PLC0415 - loaded when the command runs
 
     unseen = "wrong passwords are reported nowhere, so guessers are never banned"

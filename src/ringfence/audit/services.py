@@ -1,4 +1,4 @@
-"""Asterisk's services besides telephony, by its files: the manager interface, its HTTP server, and ARI.
+"""Asterisk's services besides telephony, from its files: the manager interface, its HTTP server, and ARI.
 
 Listening addresses come from the kernel, if Asterisk runs in this network namespace; else from the files.
 """

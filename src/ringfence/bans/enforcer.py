@@ -2,8 +2,8 @@
 
 With enforcement switched off, everything is observed and nothing is banned.
 
-All of it is synchronous and called from one event loop: a ban is one netlink exchange away from the event
-that caused it.
+All functions are synchronous and called from one event loop. So only one netlink exchange lies between an
+event and its ban.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -32,8 +32,8 @@ from ringfence.store.records import Records
 class Enforcer:
     """Decides about the bans; :attr:`bans` carries them out, and :attr:`known` has them.
 
-    :meth:`start` must be called first. ``list_contents`` returns the networks of a list of the kernel
-    whenever it has to be written.
+    :meth:`start` must be called first. ``list_contents`` returns the networks that one of the kernel's lists
+    should contain.
     """
 
     def __init__(
@@ -136,12 +136,12 @@ class Enforcer:
     def carry_out(self, decision: Decision) -> None:
         """Carry out a decision of a rule. Never raises: a failure is logged, and tried again.
 
-        The kernel comes first, in 0.3 ms. The database may take longer to count the earlier bans of this
-        subject, which lengthen the ban.
+        The ban is added to the kernel first, within 0.3 ms. The database may take longer to count the earlier
+        bans of this subject, which lengthen the ban.
         """
         now = self.clock.wall()
         subject, rule, scope = decision.subject, decision.rule, decision.scope
-        # A log may be read after a restart: the ban starts at the last attempt, and may be over already.
+        # The ban starts at the last attempt. If a log was read after a restart, the ban may already be over.
         age = max(0.0, self.clock.mono() - decision.at)
         seconds, before = decision.seconds or rule.ban_for(0), 0
         outcomes = self._add_for(decision, seconds - age)
@@ -199,7 +199,7 @@ class Enforcer:
         )
 
     def is_banned(self, network: Network, scope: Scope) -> bool:
-        """Whether packets of ``network`` are dropped, or are to be, by a ban that covers ``scope``."""
+        """Whether an active or pending ban that covers ``scope`` drops the packets of ``network``."""
         friend = self.detector.friends.has(network.network_address)
         return self.known.drops(network, scope, self.clock.wall(), friend=friend)
 
@@ -238,7 +238,7 @@ class Enforcer:
     # -- periodic work
 
     def tick(self) -> None:
-        """Do the periodic work, about every second: retry, renew, and drop expired bans."""
+        """Do the periodic work, about every second: retry refused bans, renew timeouts, drop expired bans."""
         self._follow_clock()
         over, renew = self.known.ledger.due(self.clock.wall())
         for key in over:

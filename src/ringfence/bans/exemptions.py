@@ -15,7 +15,7 @@ ITSELF: Mapping[Network, str] = {
     ip_network("::1/128"): "this host itself",
 }
 
-# The second is a documentation range, used to test IPv6 bans (``firewall/probe.py``).
+# The second network is a documentation range with which the probe tests IPv6 bans (``firewall/probe.py``).
 _OF_THIS_HOST = (ip_network("127.0.0.0/8"), ip_network("2001:db8:5246::/48"))
 
 
@@ -56,7 +56,7 @@ def too_wide(network: Network) -> str | None:
 
 
 def without_reserved(network: Network) -> Iterator[Network]:
-    """Yield ``network`` without the ranges that this host reserves: they serve to test bans."""
+    """Yield the parts of ``network`` outside of the ranges that this host reserves for tests of bans."""
     own = next((kept for kept in _OF_THIS_HOST if overlap(kept, network)), None)
     if own is None:
         yield network

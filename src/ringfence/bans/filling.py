@@ -27,7 +27,7 @@ AT_ONCE = 0.03
 """Seconds for which steps run without a pause."""
 
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
-"""Seconds until a failed list is tried again: a kernel without memory needs time."""
+"""Seconds until a failed list is tried again. A kernel without free memory needs time."""
 
 Steps = Generator[None, None, None]
 
@@ -35,8 +35,8 @@ Steps = Generator[None, None, None]
 class Filler:
     """Writes lists into the kernel.
 
-    ``contents`` returns the networks of a list, which may be read in another thread. Without :meth:`run`
-    every list is written at once, whatever its length; this is so at the start.
+    ``contents`` returns the networks of a list, which may be read in another thread. While :meth:`run` does
+    not run, as at the start, every list is written at once, whatever its length.
     """
 
     def __init__(self, backend: Backend, contents: Callable[[NetworkList], Iterable[Network]]) -> None:
@@ -139,7 +139,8 @@ class Filler:
 
     def _abandon(self, target: NetworkList) -> None:
         steps = self._running.pop(target, None)
-        # A list that is still being sorted in its thread has changed nothing; the waiting task drops it.
+        # A list that is still being sorted in its thread has changed nothing. The task that waits for it
+        # abandons it.
         if steps is not None and inspect.getgeneratorstate(steps) != inspect.GEN_RUNNING:
             steps.close()
 
@@ -165,6 +166,6 @@ _END = object()
 
 
 def _sort(steps: Steps) -> None:
-    """Run the first step unless it has run; it does not touch the kernel."""
+    """Run the first step unless it has run. It sorts and compares, and does not access the kernel."""
     if inspect.getgeneratorstate(steps) == inspect.GEN_CREATED:
         next(steps)

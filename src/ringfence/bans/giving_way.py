@@ -6,24 +6,24 @@ from ringfence.bans.ledger import Ledger
 from ringfence.model import Ban, Scope
 
 AT_ONCE = 256
-"""The search looks at all bans, so it finds this many at once."""
+"""The number of bans that one search returns, because a search looks at all bans."""
 
 
 @define
 class GivingWay:
-    """Finds the ban that a longer one replaces, among those in the same set."""
+    """Finds the bans in a set that end first, to make room for a longer ban."""
 
     _waiting: dict[tuple[int, int, Scope], list[int]] = Factory(dict)
 
     def next(self, ledger: Ledger, ban: Ban) -> int | None:
-        """Return the key of the next ban that gives way to ``ban``; None if all last as long."""
+        """Return the key of the next ban to end for ``ban``; None if no ban ends earlier than ``ban``."""
         like = (ban.network.version, ban.network.prefixlen, ban.scope)
         waiting = self._waiting.get(like)
         if not waiting:
             waiting = self._waiting[like] = ledger.soonest(ban.network, ban.scope, AT_ONCE)[::-1]
         while waiting:
             record = ledger.get(waiting[-1])
-            if record is not None and record.expires >= ban.expires:  # it stays first in the queue
+            if record is not None and record.expires >= ban.expires:  # the record stays first in the queue
                 return None
             key = waiting.pop()
             if record is not None:

@@ -1,8 +1,8 @@
 """Detects ineffective bans: attempts that keep arriving from a banned address.
 
-An attempt that is reported after a ban is not proof by itself, because Asterisk still handles what it
-received before. A UDP socket's buffer (``net.core.rmem_default``, 212,992 bytes) holds 166 requests of 300 to
-500 bytes, measured: 0.05 s at the 3,300 guesses per second that Asterisk answers. The buffer of a TCP
+An attempt that is reported after a ban does not yet show a fault, because Asterisk still handles packets that
+it received before. A UDP socket's buffer (``net.core.rmem_default``, 212,992 bytes) holds 166 requests of 300
+to 500 bytes, which Asterisk handles in 0.05 s at 3,300 guesses per second (measured). The buffer of a TCP
 connection (``net.ipv4.tcp_rmem``, 6 MiB) holds at most 12,600 requests of 500 bytes: 3.8 s. PJSIP's own
 queues refuse requests if 500 are waiting (``AST_TASKPROCESSOR_HIGH_WATER_LEVEL``): 0.2 s. ``GRACE`` has room
 for four such connections at once. A sender that fills more, on a host with larger buffers, may cause a false
@@ -10,7 +10,7 @@ alarm, which bans nothing.
 
 So an attempt counts if its event's time is more than GRACE after the ban was placed. One alone may be an
 accident (a clock that was set, a line that was written late), so ``ENOUGH`` are needed. Forged senders cause
-no false alarm: packets with a banned source address are dropped, whoever sent them.
+no false alarm: all packets with a banned source address are dropped, also forged ones.
 """
 
 from collections import OrderedDict
@@ -24,7 +24,7 @@ GRACE = 15.0
 """Seconds after a ban in which attempts may have arrived before it (by the events' own times)."""
 ENOUGH = 3
 MOST = 1_024
-"""Addresses that are remembered; beyond it the one reported longest ago is forgotten."""
+"""Addresses that are remembered. If there are more, the one reported longest ago is forgotten."""
 
 
 @define
@@ -42,10 +42,10 @@ class Ineffective:
         self._late: OrderedDict[Address, _Late] = OrderedDict()
 
     def observe(self, address: Address, since: float, time: float) -> bool:
-        """Record an attempt of a banned address; return whether exactly this one confirms an ineffective ban.
+        """Record an attempt of a banned address; return whether it is the one that shows an ineffective ban.
 
-        ``since`` is the time of the ban, ``time`` that of the attempt, both on the wall clock. If a ban was
-        placed again, counting starts again.
+        ``since`` is the time of the ban, ``time`` that of the attempt, both on the wall clock. If the address
+        was banned again, counting starts again.
         """
         if time <= since + GRACE:
             return False

@@ -120,7 +120,7 @@ class KernelBans:
             self.counts.failed += 1
             self._log.error("ban.failed", error=str(error), **ban_fields(ban))
         if not self._known.refuse(ban):
-            # The subject is counted from zero again, and banned again if it continues.
+            # The detector counts this subject from zero again, and bans it again if it continues.
             self._detector.record_unban(ban.network)
 
     def adopt(self, found: Mapping[int, float]) -> None:
@@ -175,7 +175,7 @@ class KernelBans:
         if self._failed_unbans:
             self.unban_with_retry(self._failed_unbans)
         if self._known.expire_pending(self._clock.wall()):
-            self.error = ""  # a ban that is still refused sets it again
+            self.error = ""  # set again if a ban is still refused
         self.add(self._known.pending)
 
     def begin_comparison(self) -> int:
@@ -191,9 +191,9 @@ class KernelBans:
     # -- removing
 
     def unban(self, keys: Iterable[int], *, recorded: float = 0.0) -> list[Outcome]:
-        """Remove bans from the store, the kernel and the ledger; return what the kernel refused.
+        """Remove bans from the store, the kernel and the ledger; return the changes that the kernel refused.
 
-        ``recorded`` is the time of the removal if the store has recorded it already.
+        ``recorded`` is the time of the removal if the store already has its record.
         """
         bans, when = [network_of(key) for key in dict.fromkeys(keys)], recorded or self._clock.wall()
         if bans and not recorded:
@@ -224,7 +224,7 @@ class KernelBans:
         asked = set(keys)
         failed = self.unban(asked)
         left = {key_of(outcome.change.network, outcome.change.scope) for outcome in failed}
-        for key in left:  # the kernel must not be asked for these bans again
+        for key in left:  # these bans must not be restored in the kernel
             self._known.discard_pending(key)
         if left - self._failed_unbans:
             addresses = sorted(str(network_of(key)[0]) for key in left)

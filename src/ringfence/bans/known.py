@@ -56,7 +56,7 @@ class KnownBans:
         return record is not None and record.forced
 
     def drops(self, network: Network, scope: Scope, now: float, *, friend: bool) -> bool:
-        """Whether packets of ``network`` are dropped, or are to be, by a ban that covers ``scope``.
+        """Whether an active or pending ban that covers ``scope`` drops the packets of ``network``.
 
         ``friend``: whether its address is a friend's, which some bans exempt.
         """

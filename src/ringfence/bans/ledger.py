@@ -1,11 +1,12 @@
 """The ledger: all bans that the kernel has confirmed, for listings and comparisons.
 
-It is designed for 100,000 bans in some 25 MB. A ban is a record of a few references under a number; neither
-its network nor its attempts are kept as objects, and attempts stay in the database. The check whether an
-address is banned, also by a prefix around it, costs one look-up for each prefix length in use.
+It is designed for 100,000 bans in some 25 MB. A ban is a small record under a number (its key). The network
+is not kept as an object, and the attempts stay in the database. To check whether an address is banned, one
+look-up for each prefix length in use is enough.
 
-The number of bans with time left is known without counting them: their ends are counted in slots of ``SLOT``
-seconds, so the number is uncertain by the bans that end in the present slot (:attr:`Ledger.uncertainty`).
+The number of bans with time left is known without looking at each: the ends of bans are counted in slots of
+``SLOT`` seconds. So the number is uncertain by the bans that end in the present slot
+(:attr:`Ledger.uncertainty`).
 """
 
 from collections import Counter
@@ -20,7 +21,7 @@ from ringfence.model import AttemptCounts, Ban, Network, Origin, Scope
 
 SLOT = 16.0
 RENEW_BELOW = 0.5
-"""A ban that outlasts its kernel timeout is renewed when less than this fraction of the timeout is left."""
+"""The fraction of the kernel's timeout below which a ban that lasts longer is renewed."""
 _SLICE = 5_000
 _SCOPES = tuple(Scope)
 _NUMBERS = {scope: number for number, scope in enumerate(_SCOPES)}
@@ -45,9 +46,10 @@ class BanCounts:
 class Record:
     """One ban, with wall-clock times; ``attempts`` led to it, ``proven`` of them with a proven address.
 
-    ``offence`` is the ordinal of this ban within the time that rules remember. ``renew_at`` is when the
-    kernel's timeout must be renewed, because it ends before the ban. ``seen`` is the latest comparison with
-    the kernel that found the ban. ``forced`` means that an administrator overrode a protection.
+    ``offence`` is the ordinal of this ban among those that rules remember (2: the second ban). ``renew_at``
+    is when the kernel's timeout must be renewed, because it ends before the ban. ``seen`` is the number of
+    the latest comparison with the kernel that found the ban. ``forced`` means that an administrator overrode
+    a protection.
     """
 
     since: float
@@ -126,7 +128,7 @@ class Ledger:
         self._shapes: Counter[int] = Counter()
         self._lengths: dict[int, list[int]] = {}  # for each scope and IP version, computed when needed
         self._ends: Counter[int] = Counter()
-        self._expired = 0  # records whose slot has passed and that are still here
+        self._expired = 0  # records that are expired and not yet removed
         self._slot = 0
         self._unchecked: list[int] = []
 
@@ -206,7 +208,7 @@ class Ledger:
 
     @property
     def uncertainty(self) -> int:
-        """How many bans end in the slot of the latest :meth:`alive`, or in the next."""
+        """The number of bans that end in the slot of the latest :meth:`alive`, or in the next slot."""
         return self._ends[self._slot] + self._ends[self._slot + 1]
 
     def covering(self, network: Network, scope: Scope, now: float) -> list[int]:
@@ -230,7 +232,7 @@ class Ledger:
         return found
 
     def within(self, network: Network, scope: Scope) -> list[int]:
-        """Return the keys of the bans within ``network``, including itself.
+        """Return the keys of the bans of ``network`` itself and of networks within it.
 
         This looks at every record, except for a single address.
         """
@@ -255,7 +257,7 @@ class Ledger:
         return self._records.items()
 
     def due(self, now: float) -> tuple[list[int], list[int]]:
-        """Check some records, others each time: return the expired ones and those to renew."""
+        """Check the next part of the records; return the expired ones and those to renew."""
         over, renew = [], []
         if not self._unchecked:
             self._unchecked = list(self._records)
@@ -269,9 +271,10 @@ class Ledger:
         return over, renew
 
     def soonest(self, network: Network, scope: Scope, most: int) -> list[int]:
-        """Return the ``most`` bans that end first, as wide as ``network``; of any width if there are none.
+        """Return the ``most`` bans that end first, as wide as ``network``; of any width if none is as wide.
 
-        All have its IP version and ``scope``: a backend may have a set for each of them, and for each width.
+        All have the IP version of ``network`` and ``scope``, because a backend may have a set for each of
+        these, and for each length.
         """
         shape = key_of(network, scope) & _SHAPE
         mask = _SHAPE if self._shapes[shape] else _KIND

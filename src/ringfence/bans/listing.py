@@ -11,8 +11,8 @@ from ringfence.firewall.contract import Backend, Element
 def listed(backend: Backend, known: Iterable[int]) -> Iterator[Element]:
     """Yield every ban of the kernel, including all known ones. May be called in another thread.
 
-    If the sets change meanwhile, a ban without a record may be missing, if another program added it and no
-    comparison has found it so far. The next comparison, within a minute, adopts it.
+    If the sets change meanwhile, one kind of ban may be missing: a ban that another program added, and that
+    no comparison has found so far. The next comparison, within a minute, adopts it.
     """
     found: set[int] = set()
     with suppress(FirewallIncompleteError):

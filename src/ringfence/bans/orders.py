@@ -24,7 +24,7 @@ def adopted_ban(key: int, now: float, left: float) -> Ban:
 
 
 def keys_of(changes: Iterable[Change]) -> set[int]:
-    """Return the keys of the bans that ``changes`` are about."""
+    """Return the keys of the bans that ``changes`` concern."""
     return {key_of(change.network, change.scope) for change in changes}
 
 

@@ -1,8 +1,8 @@
 """Watches the firewall, compares it with the ledger, and repairs differences.
 
-Every second there is a quick check (``Backend.health``, no process, a millisecond): whether the rules are as
-ringfence placed them, and whether the sets have as many bans as they should. If the kernel reports changes by
-other programs, the check comes at once. Every minute, and after damage, all bans of the kernel are read and
+Every second there is a quick check (``Backend.health``, no process, a millisecond): whether the rules are
+unchanged, and whether the sets have the right number of bans. If the kernel reports changes by other
+programs, the check comes at once. Every minute, and after damage, all bans of the kernel are read and
 compared with the ledger in both directions:
 
 * Missing bans are restored, ``CHUNK`` at a time, so that a new ban waits only some milliseconds.
@@ -48,7 +48,7 @@ class _Found:
 
 @define
 class ReconcileCounts:
-    """How often the firewall was repaired, and how many bans were put back and adopted."""
+    """How often the firewall was repaired, and how many bans were restored and adopted."""
 
     repaired: int = 0
     restored: int = 0
@@ -121,7 +121,7 @@ class Reconciler:
     def _repair(self, trouble: str) -> None:
         enforcer = self._enforcer
         if enforcer.records.switched_off:
-            enforcer.switch_off()  # by a program that could not reach the daemon
+            enforcer.switch_off()  # a command that could not reach the daemon recorded this
             return
         enforcer.reopen()
         enforcer.fill(*NetworkList)
@@ -133,7 +133,7 @@ class Reconciler:
         """Compare every minute and after damage, until cancelled.
 
         After damage to the rules or bans the comparison comes at once, but takes at most a fifth of the time.
-        For other changes of the table it comes after ``APART`` seconds, because it takes as long as all bans.
+        For other changes of the table it comes after ``APART`` seconds, because it reads all bans.
         """
         mono = self._enforcer.clock.mono
         last, took = -inf, 0.0
@@ -204,7 +204,7 @@ class Reconciler:
             self.counts.adopted += len(left)
 
     def _listed(self, known: Sequence[int], look: int) -> Iterator[Element]:
-        """List the kernel's bans; look up known ones that the listing lacks, unless it lacks very many."""
+        """List the kernel's bans. Look up known bans that the listing lacks, unless it lacks very many."""
 
         def unseen() -> Iterator[tuple[Network, Scope]]:
             get = self._ledger.get
@@ -216,7 +216,10 @@ class Reconciler:
             yield from self._enforcer.backend.list(unseen())
 
     def _read(self, known: Sequence[int], look: int, now: float) -> _Found:
-        """Mark the bans found in the kernel. It runs in a thread: it only sets marks, and resizes nothing."""
+        """Mark the bans found in the kernel.
+
+        This may run in a thread, because it only sets marks in records.
+        """
         unknown, mistimed = {}, []
         for element in self._listed(known, look):
             key = key_of(element.network, element.scope)
@@ -225,7 +228,7 @@ class Reconciler:
                 unknown[key] = element.timeout
                 continue
             record.seen = look
-            early = record.expires - now - element.timeout  # negative if the element has no end
+            early = record.expires - now - element.timeout  # minus infinity if the element has no end
             if early < -SLACK or (early > SLACK and not isfinite(record.renew_at)):
                 mistimed.append(key)
         return _Found(unknown, mistimed)

@@ -22,7 +22,7 @@ LATE = 2.0
 """Seconds by which an element may end before and after its ban: ipset rounds up to whole seconds."""
 
 CLOCK_STEP = 5.0
-"""A step of this many seconds against the monotonic clock means that the clock was set or the host slept."""
+"""Seconds. If the wall clock moves this far against the monotonic clock, it was set, or the host slept."""
 
 
 @frozen
@@ -74,8 +74,8 @@ def _put_back(bans: KernelBans, missing: Sequence[tuple[Ban, AttemptCounts]]) ->
 def unbanned_keys(found: Mapping[int, float], ended: Iterable[Ended], began: float, now: float) -> set[int]:
     """Return the keys in ``found`` (seconds left) whose bans were unbanned, but not yet in the kernel.
 
-    An element with another end is a later ban, whose record was lost. The listing was read between ``began``
-    and ``now``.
+    An element with another end belongs to a later ban, whose record was lost. The listing was read between
+    ``began`` and ``now``.
     """
     keys = set()
     for network, scope, expires in ended:
@@ -94,9 +94,9 @@ def unbanned_keys(found: Mapping[int, float], ended: Iterable[Ended], began: flo
 def follow_clock(records: Records, found: Mapping[int, float], offset: float, now: float) -> None:
     """Move the bans in the database if the clock was set since they were recorded.
 
-    ``offset`` is the wall clock's lead over the monotonic clock. A difference to the recorded one means
-    nothing after a reboot, so the elements in ``found`` must confirm it: at least one ends when its ban does,
-    by the clock as it was.
+    ``offset`` is the wall clock minus the monotonic clock. After a reboot the recorded offset is meaningless.
+    So a difference counts only if the elements in ``found`` confirm it: at least one must end when its ban
+    ends by the earlier clock.
     """
     known = records.clock()
     step = offset - known if known is not None else 0.0

@@ -1,8 +1,8 @@
 """Suspects: addresses whose requests the kernel copies, so that a returned nonce proves them.
 
 The kernel forgets an address after ``OBSERVE_SECONDS``. Each address is requested again after half that time
-at the earliest. At most ``MOST_A_SECOND`` are requested per second, because an exchange with the kernel takes
-some 20 µs and forged senders are many.
+at the earliest. At most ``MOST_A_SECOND`` are requested per second, because a request takes some 20 µs, and
+there may be many forged senders.
 """
 
 from collections import OrderedDict
@@ -16,7 +16,7 @@ MOST_A_SECOND = 100
 
 
 class Suspects:
-    """Requests that ``backend`` observes addresses, within limits."""
+    """Requests to ``backend`` to observe addresses, within limits."""
 
     def __init__(self, backend: Backend, clock: Clock) -> None:
         self._backend = backend
@@ -30,7 +30,7 @@ class Suspects:
         return len(self._asked)
 
     def observe(self, addresses: Iterable[Address]) -> None:
-        """Have the requests of ``addresses`` copied, as far as the limits allow."""
+        """Make the kernel copy the requests of ``addresses``, within the limits."""
         now = self._clock.mono()
         if now - self._second >= 1.0:
             self._second, self._number = now, 0

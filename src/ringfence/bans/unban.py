@@ -32,10 +32,10 @@ class UnbanResult:
 
 
 def unban_friends(enforcer: Enforcer, friends: Iterable[Address]) -> None:
-    """Remove the rules' bans on mere claims of addresses that became friends, and of networks around them.
+    """Remove bans by rules from claimed evidence that cover new friends (their address or a network).
 
-    Their addresses may have been forged before they appeared. Bans for their own attempts stay, and so do
-    bans of their /64, which the kernel does not apply to friends.
+    Senders may have forged these addresses before. Bans with proven attempts stay. Bans of a /64 stay too,
+    because the kernel does not apply them to friends.
     """
     now, freed, ledger = enforcer.clock.wall(), set[int](), enforcer.known.ledger
     for address in friends if len(ledger) else ():
@@ -55,7 +55,7 @@ def unban_friends(enforcer: Enforcer, friends: Iterable[Address]) -> None:
 async def unban(enforcer: Enforcer, networks: Sequence[Network]) -> UnbanResult:
     """Remove the bans that contain ``networks``, and those within them.
 
-    New bans are placed meanwhile: only the command waits for the disk, at most a second for each network.
+    New bans continue meanwhile. Only the command waits for the disk, at most a second for each network.
     """
     problems: list[str] = []
     notes: list[str] = []
@@ -85,7 +85,7 @@ async def unban(enforcer: Enforcer, networks: Sequence[Network]) -> UnbanResult:
 async def unban_all(enforcer: Enforcer) -> int:
     """Remove every ban, including those that only the kernel has, and return their number.
 
-    ``CHUNK`` are removed at a time, so that a new ban waits for some of them and not for all.
+    ``CHUNK`` bans are removed at a time, so that a new ban does not wait for all of them.
     """
     enforcer.require_enforcing()
     bans = listed(enforcer.backend, enforcer.known.all_keys())
@@ -124,7 +124,7 @@ def _known_to_the_kernel(enforcer: Enforcer, network: Network) -> dict[int, floa
 def _split(enforcer: Enforcer, key: int, parts: Sequence[Network]) -> list[Outcome]:
     """Ban ``parts`` of a banned network for the time it has left, and return the refused ones.
 
-    The whole stays banned. A part that is banned for longer stays so.
+    The ban of the whole network stays for now. A part that is banned for longer keeps that ban.
     """
     whole = enforcer.known.get(key)
     bans = [evolve(whole, network=part) for part in parts] if whole is not None else []

@@ -1,6 +1,6 @@
 """The command line application: its commands and exit codes.
 
-Only typer is imported here. Each command imports its libraries when it runs, so that ``--help`` is fast.
+This module imports only typer. Each command imports its libraries when it runs, so that ``--help`` is fast.
 
 Exit codes: 0 success, 1 a problem was found, 2 wrong usage or configuration, 3 the daemon is needed but not
 reachable.
@@ -79,8 +79,8 @@ _show_whole_help(app)
 def main() -> None:
     """Run the command line.
 
-    An argument with invisible characters was probably pasted. It is refused here, because error messages of
-    the command line quote arguments unescaped.
+    An argument with invisible characters was probably pasted. It is refused before typer sees it, because
+    typer's error messages quote arguments unescaped.
     """
     sys.excepthook = report_defect
     for stream in (sys.stdout, sys.stderr):

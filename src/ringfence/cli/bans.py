@@ -54,7 +54,7 @@ _OPTIONAL_COLUMNS = ("SINCE (UTC)", "BAN", "PACKETS")
 _OTHER_LINES = 4
 """Lines of a live screen that are not bans: two headers, the count of further bans, and the cursor's line."""
 _MAX_INDENTED = 1_000_000
-"""Bytes: longer JSON is for scripts only, and is passed on unchanged in one line."""
+"""Bytes. Longer JSON is printed unchanged in one line, because only scripts read it."""
 _PLAIN_FROM = 1_000
 """Rows: longer lists are printed without a table; rich needs a minute for a table of 100,000 rows."""
 _RENEWED_FROM = 2_000_000
@@ -184,7 +184,7 @@ def _print_outcome(
 ) -> None:
     """Print the addresses that succeeded, as they were typed, and the problems of the others."""
     failed = [any(problem.startswith(f"{network}: ") for problem in problems) for network in networks]
-    if sum(failed) == len(problems) < len(networks):  # otherwise a problem concerns several of them
+    if sum(failed) == len(problems) < len(networks):  # otherwise one problem concerns several networks
         echo(f"{done}: " + ", ".join(text for text, bad in zip(addresses, failed, strict=True) if not bad))
     echo_stderr(*problems)
     if problems:
@@ -192,7 +192,7 @@ def _print_outcome(
 
 
 def _explain_no_bans(path: Path, wanted: list[str] | None) -> None:
-    """Print where else to look if the list is empty."""
+    """Print where an administrator can look if the list is empty."""
     if not ask_daemon(path, "status")["firewall"]["enforcing"]:
         echo_stderr("Nothing is dropped at present; see: ringfence status")
     elif wanted:

@@ -66,7 +66,7 @@ def _findings(path: Path, settings: "Settings", files: Path, *, hardening: bool)
 
     from ringfence.daemon.logging import configure as configure_logging  # noqa: PLC0415 - loaded when the command runs
 
-    configure_logging(logging.CRITICAL)  # the findings contain what a connection would log
+    configure_logging(logging.CRITICAL)  # the findings already contain the messages that a connection logs
     yield Finding(True, "configuration", str(path))
     yield from _secret_findings(path)
     report, daemon = _daemon_findings(settings)
@@ -122,7 +122,7 @@ def _closed_connections() -> Finding:
 
 
 def _logins() -> Finding:
-    """Check whether the addresses that are logged in to this host are known, and so never banned."""
+    """Check whether ringfence can read the addresses of logins on this host, which are then never banned."""
     from ringfence.host.logins import why_no_logins  # noqa: PLC0415 - loaded when the command runs
 
     why = why_no_logins()
@@ -140,7 +140,7 @@ def _secret_findings(path: Path) -> Iterator[Finding]:
 
     written = [
         pbx.ami for pbx in settings_from(path).asterisk
-    ]  # as written, without secrets read from other files
+    ]  # secrets in the configuration itself, not those of other files
     files = [path] if any(ami.secret is not None for ami in written) else []
     files += [ami.secret_file for ami in written if ami.secret_file is not None]
     for file in dict.fromkeys([path, *files]):

@@ -1,8 +1,8 @@
 """Findings of ``check`` about friends that ringfence cannot recognize without help.
 
 A trunk that is known only by its address never registers and never logs in, so no event identifies it.
-``check`` suggests to put such trunks on the allow list. Registered phones and trunks are known from the start
-only if our manager user may query them.
+``check`` suggests the allow list for such trunks. Registered phones and trunks are known from the start only
+if our manager user may query them.
 """
 
 import shlex
@@ -19,12 +19,15 @@ if TYPE_CHECKING:
     from ringfence.config.loader import Settings
 
 WIDEST = {4: 16, 6: 32}
-"""Wider networks are not suggested: no carrier needs so many addresses, and allowed addresses may guess."""
+"""Prefix lengths.
+
+Wider networks are not suggested: no carrier needs so many addresses, and allowed addresses may guess.
+"""
 _RIGHTS = (("read", "security"), ("read", "system"), ("write", "reporting"))
 
 
 def trunk_findings(console: "AsteriskConsole", allowed: Sequence[Network]) -> Iterator[Finding]:
-    """Suggest to allow the addresses that Asterisk accepts as a trunk without a password."""
+    """Suggest the allow list for addresses that Asterisk accepts as a trunk without a password."""
     from ringfence.audit.shown import identifies_from, peers_from  # noqa: PLC0415 - loaded when it runs
 
     trunks: dict[Trunk, None] = {}
@@ -77,7 +80,7 @@ def _is_in(network: Network, allowed: Iterable[Network]) -> bool:
 
 
 def _short(network: Network) -> str:
-    """Return a network of one address as the address."""
+    """Return the text of a network; a single address has no prefix length."""
     single = network.prefixlen == network.max_prefixlen
     return str(network.network_address) if single else str(network)
 
@@ -104,8 +107,8 @@ def allowed_of(
 ) -> list[Network]:
     """Return the networks that need no suggestion: allowed ones, and trunks of this PBX.
 
-    The allow list is the daemon's, or else the configuration's. A trunk to which this PBX registers is a
-    friend because of that.
+    The allow list comes from the daemon, or else from the configuration. A trunk at which this PBX registers
+    is a friend already.
     """
     from ringfence.lists.entries import parse_entry  # noqa: PLC0415 - loaded when the command runs
     from ringfence.model import FriendReason, ListKind, parse_network  # noqa: PLC0415 - loaded when the command runs

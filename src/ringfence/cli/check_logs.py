@@ -1,8 +1,8 @@
 """Findings of ``check`` about the logs: which are read, what they contain, and what none of them contains.
 
-The daemon reports which files it reads. Without a daemon they are searched for as it would, with the rights
-of the user that the unit runs as, if this is root. The levels of a log come from Asterisk's logger.conf if it
-can be read, else from the lines in the log.
+The daemon reports which files it reads. Without a daemon the command searches for them in the same way. If
+root runs it, it uses the rights of the unit's user. The levels of a log come from Asterisk's logger.conf if
+it can be read, else from the lines in the log.
 """
 
 import os
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 USER = "ringfence"
 """The user that the unit runs as."""
 TAIL = 256 * 1024
-"""Bytes at a log's end that are searched for levels."""
+"""The number of bytes at the end of a log in which levels are searched."""
 
 _CHANNEL = "contrib/asterisk/ringfence.logger.conf"
 
@@ -79,10 +79,10 @@ def log_findings(
 def _files(
     pbx: "AsteriskSettings", report: Mapping[str, Any] | None, *, alone: bool, places: Sequence[Path] | None
 ) -> Iterator[tuple[Path | None, str]]:
-    """Yield each log that should be read, and what is wrong with it; None if no log is found."""
+    """Yield each log that should be read, with its problem, if any; None as the log if none is found."""
     from ringfence.sources.logs import LOG_PATHS  # noqa: PLC0415 - loaded when the command runs
 
-    if report is not None:  # faults of a log are among the daemon's problems
+    if report is not None:  # the daemon's problems already contain faults of a log
         prefix = f"{pbx.name}/log:"
         sources = [source for source in report["sources"] if source["name"].startswith(prefix)]
         yield from ((Path(s["name"].removeprefix(prefix)), "") for s in sources if s["state"] == "listening")
@@ -109,7 +109,8 @@ def _found(places: Sequence[Path], *, needed: bool) -> Iterator[tuple[Path | Non
         look = check_paths(places)
     denied = f"may not be read by {user}"
     if look.readable:
-        # Only ringfence's own channel is made readable for its user; the other logs never are.
+        # Only ringfence's own log channel is made readable for its user. The other logs keep their
+        # permissions.
         shut = [path for path in places[: len(OWN)] if path in look.forbidden]
         yield from ((path, denied) for path in shut if os.path.exists(path))  # noqa: PTH110 - raises nothing
         yield from ((path, "") for path in choose(look.readable, places))
@@ -150,7 +151,7 @@ def _journal(name: str) -> Finding:
 
 
 def _channels(asterisk: "Asterisk | None") -> Mapping[Path, frozenset[str]] | None:
-    """Return Asterisk's log files, links resolved, with their levels; None if unknown."""
+    """Return Asterisk's log files (with links resolved) and their levels; None if unknown."""
     if asterisk is None or not asterisk.channels or {"logger.conf", "asterisk.conf"} & {*asterisk.unread}:
         return None
     return {path.resolve(): levels for path, levels in asterisk.channels.items()}
@@ -171,7 +172,7 @@ def _levels_in(path: Path) -> frozenset[str]:
         return frozenset()
     try:
         data = os.pread(descriptor, TAIL, max(0, os.fstat(descriptor).st_size - TAIL))
-    except OSError:  # a FIFO has no end
+    except OSError:  # the end of a FIFO cannot be read
         return frozenset()
     finally:
         os.close(descriptor)
@@ -198,7 +199,10 @@ def _one(name: str, log: _Log) -> Finding:
 
 
 def _orphan(name: str, log: _Log) -> Finding:
-    """Report a log that no channel writes to; at ringfence's own path it hides the other logs."""
+    """Report a log that no channel writes to.
+
+    If it is ringfence's own channel, the other logs are not read.
+    """
     from ringfence.sources.logs import OWN  # noqa: PLC0415 - loaded when the command runs
 
     lack = (
@@ -210,7 +214,7 @@ def _orphan(name: str, log: _Log) -> Finding:
 def _in_none(
     name: str, seen: frozenset[str], customs: "Sequence[CustomSettings]", *, security: bool
 ) -> Iterator[Finding]:
-    """Report what no log contains, as far as Asterisk's files are conclusive."""
+    """Report the levels that no log contains, if Asterisk's files show this."""
     if "security" not in seen or not security:
         why = (
             "no log that is read contains them"

@@ -1,4 +1,4 @@
-"""Parts shared by all commands: configuration, requests to the daemon, and error output."""
+"""Functions shared by all commands: configuration, requests to the daemon, and error output."""
 
 import time
 from collections.abc import Iterator
@@ -81,7 +81,7 @@ def print_friend_warnings(rows: "Iterable[Mapping[str, Any]]", done: str) -> Non
 
 
 def counted(number: int, one: str, many: str = "") -> str:
-    """Return a number with its unit: ``1 packet``, ``2 packets``."""
+    """Return a number with its noun: ``1 packet``, ``2 packets``."""
     return f"{number} {one if number == 1 else many or one + 's'}"
 
 
@@ -212,7 +212,7 @@ def networks_from(texts: list[str]) -> "list[Network]":
         try:
             networks.append(parse_network(text))
         except ValueError as error:
-            # For text that is no address at all, Python's message adds nothing to the text itself.
+            # For text that is no address at all, Python's message only repeats the text.
             wrong.append(repr(text) if "does not appear" in str(error) else str(error))
     if wrong:
         raise typer.BadParameter(f"not an address or network: {', '.join(wrong)}")

@@ -46,7 +46,7 @@ def run(
     level = logging.DEBUG if verbose else logging.INFO
     # The daemon replaces this process, which frees the memory of the command line's libraries (service.py).
     arguments = [*SERVICE, str(config), str(level), *([str(seconds)] if seconds else [])]
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # kept by exec: a reload must not end the start
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # kept by exec, so that a reload does not end the start
     os.execv(sys.executable, [sys.executable, *arguments])  # noqa: S606 - no shell is wanted
 
 

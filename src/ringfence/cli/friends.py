@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 _BATCH = 2_000  # friends for each request: half a megabyte
 _MAX_FAULTS = 20
 _SHOWN_ACCOUNTS = 3
-_PLAIN_FROM = 2_000  # rows: rich needs a second for a table of this length
+_PLAIN_FROM = 2_000  # rows; longer lists are printed without a table, because rich needs a second for it
 _TIMES = ((0, 1, 2), (1, 2), (2,))
 """The time columns to show: the first choice that fits the screen."""
 
@@ -134,7 +134,7 @@ def friends_forget(
 
 
 def _rows(path: Path) -> tuple[Rows, str]:
-    """Return every reason for every friend, and a note if they come from the database."""
+    """Return every reason of every friend, and a note if they come from the database."""
     try:
         return cast("Rows", ask_daemon(path, "friends")), ""
     except DaemonUnreachableError:
@@ -159,10 +159,10 @@ def _send(path: Path, rows: "Sequence[dict[str, str]]") -> int:
 
 
 def _write(file: Path, text: str) -> None:
-    """Replace a file atomically: a reader meanwhile gets the previous contents."""
+    """Replace a file atomically. A process that reads it meanwhile gets the previous contents."""
     fresh = file.with_name(f".{file.name}.{os.getpid()}")
     try:
-        with fresh.open("x", encoding="utf-8") as output:  # "x" follows no link that is already there
+        with fresh.open("x", encoding="utf-8") as output:  # with "x" an existing link is not followed
             output.write(text)
         fresh.replace(file)
     except OSError as error:

@@ -195,11 +195,12 @@ def _list(bans: "Sequence[Fail2banBan]") -> None:
 
 
 def _hand_over(bans: "Sequence[Fail2banBan]", settings: "Settings") -> int:
-    """Ban each network in the daemon for its remaining time, unless it is banned for longer already."""
+    """Ban each network in the daemon for its remaining time, unless it is already banned for longer."""
     from ringfence.config.converters import MAX_DURATION  # noqa: PLC0415 - loaded when the command runs
 
     banned_until = _banned_until(ask(settings, "bans"))
-    # A ban taken over earlier for ten years has slightly less left now; it is not taken over again.
+    # A permanent ban becomes a ban of ten years. If it was taken over earlier, it has slightly less time
+    # left, and is not taken over again.
     far = time.time() + MAX_DURATION / 2
     wanted = [ban for ban in bans if banned_until.get(ban.network, 0.0) + 1 < min(ban.expires, far)]
     taken = refused = 0
@@ -222,7 +223,7 @@ def _hand_over(bans: "Sequence[Fail2banBan]", settings: "Settings") -> int:
 
 
 def _banned_until(rows: "Sequence[dict[str, Any]]") -> "dict[Network, float]":
-    """Return when the current ban of each network ends, as Unix time."""
+    """Return the end of the current ban of each network, as Unix time."""
     from datetime import datetime  # noqa: PLC0415 - loaded when the command runs
 
     from ringfence.model import parse_network  # noqa: PLC0415 - loaded when the command runs

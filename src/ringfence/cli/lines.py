@@ -9,7 +9,7 @@ from typing import IO
 
 _FIX = re.compile("; (?=(?:fix|mend): )")
 _PIPE = 1_000_000
-"""Columns: more than any line has."""
+"""Columns. No line is longer."""
 
 
 def width_of(stream: IO[str]) -> int:

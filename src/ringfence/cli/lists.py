@@ -41,7 +41,7 @@ _OPTIONAL_COLUMNS = ("ADDED (UTC)", "FROM", "ENDS (UTC)")
 """Columns that are left out, in this order, if lines are too narrow."""
 _NARROWEST_NOTE = 12
 _MAX_UNBROKEN = 48
-"""Columns: longer than any IPv6 network; a longer host name may wrap."""
+"""Columns. No IPv6 network is longer; a longer host name may wrap."""
 _RESOLVE_TIMEOUT = 3.0  # seconds
 _POLL_INTERVAL = 0.2
 ALLOW, DENY = "allow", "deny"
@@ -279,7 +279,7 @@ def _print_bad_lines(found: "ListFile") -> None:
 
 
 def _request(path: Path, do: str, **arguments: object) -> "tuple[Mapping[str, list[str]], str]":
-    """Send the request to the daemon, or execute it on its database; return the answer, and why offline."""
+    """Send a request to the daemon, or execute it on the database; return the answer, and why offline."""
     try:
         return ask_daemon(path, do, quietly=False, **arguments), ""
     except DaemonUnreachableError as error:
@@ -287,7 +287,7 @@ def _request(path: Path, do: str, **arguments: object) -> "tuple[Mapping[str, li
 
 
 def _request_offline(path: Path, do: str, arguments: "Mapping[str, object]") -> Any:  # noqa: ANN401 - the daemon's JSON
-    """Execute a request of the daemon's on its database."""
+    """Execute a request on the daemon's database, without the daemon."""
     import asyncio  # noqa: PLC0415 - loaded when the command runs
 
     from ringfence.daemon.paths import make_folder  # noqa: PLC0415 - loaded when the command runs
@@ -358,7 +358,7 @@ def _print(rows: Rows, side: str, *, absent: bool) -> None:
 
 
 def _table(columns: "Mapping[str, list[str]]") -> "Table":
-    """Return the table; cells that may be copied are not broken if lines are long enough."""
+    """Return the table. Cells that people may copy are not broken if lines are long enough."""
     from ringfence.cli.screen import plain_table, words  # noqa: PLC0415 - loaded when the command runs
 
     table = plain_table()

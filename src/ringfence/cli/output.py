@@ -1,8 +1,8 @@
-"""Plain output of all commands: the only way to standard output and standard error.
+"""Plain output of all commands. Only this module writes plain text to standard output and standard error.
 
-Text from outside (an account, a peer's message, a DNS name, a log line) may contain any character.
-Each argument here is one line; :func:`ringfence.model.printable` escapes every character that would break it.
-Tables and colours are in ``screen``.
+Text from outside (an account, a peer's message, a DNS name, a log line) may contain any character. Each
+argument is printed as one line; :func:`ringfence.model.printable` escapes every character that would break
+it. Tables and colours are in ``screen``.
 """
 
 import json
@@ -16,7 +16,7 @@ _INDENT = 2  # columns, of continuation lines on standard error
 
 
 def echo(*lines: str, indent: int | None = None) -> None:
-    """Print each text on a line of its own; with ``indent``, lines are :func:`wrapped` on a terminal."""
+    """Print each text on its own line. On a terminal, lines are :func:`wrapped` if ``indent`` is set."""
     _write(lines, err=False, indent=indent)
 
 

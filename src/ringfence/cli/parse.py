@@ -34,9 +34,9 @@ CHUNK = 256 * 1024
 PATTERN = "pattern"
 MAX_ADDRESSES = 100_000
 MAX_FOREIGN = 10_000
-"""Lines that are read before a file is refused as not being a log of Asterisk."""
+"""Lines that are read before a file without lines of Asterisk is refused."""
 MAX_SHOWN = 300
-"""Characters that are shown of a line that was not understood."""
+"""Characters that are shown of a line that could not be parsed."""
 
 
 def register(app: typer.Typer) -> None:

@@ -155,7 +155,7 @@ def _bar(size: int) -> "Iterator[Callable[[int], None]]":
 
     from ringfence.cli.screen import Screen  # noqa: PLC0415 - loaded when the command runs
 
-    # Without auto-refresh: its thread would slow down the replay.
+    # Auto-refresh is off, because its thread would slow down the replay.
     columns = (BarColumn(), DownloadColumn(binary_units=True), TimeRemainingColumn())
     with Progress(*columns, console=Screen(stderr=True), transient=True, auto_refresh=False) as bar:
         task = bar.add_task("", total=size)

@@ -36,7 +36,7 @@ class Screen(Console):
         super().__init__(width=width, stderr=stderr, file=file, highlight=False, markup=False, emoji=False)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """Yield the segments of a renderable, escaped; a safety net behind :func:`words`."""
+        """Yield the segments of a renderable, escaped again in case a text did not pass :func:`words`."""
         for segment in super().render(renderable, options):
             text = segment.text
             if segment.control or text.isprintable() or text == "\n":

@@ -30,7 +30,7 @@ _MAX_OF_ONE_CODE = 5
 _LABEL = 10
 """Width of the label before a line's text (columns)."""
 _MIN_ACCOUNTS = 20
-"""Columns that the accounts get at least."""
+"""The minimum width of the accounts (columns)."""
 _OPTIONAL_COLUMNS = ("PROOF", "STATUS")
 """Columns that are left out, in this order, if lines are too narrow."""
 
@@ -64,7 +64,7 @@ def _print(report: dict[str, Any]) -> None:
     guarded = ", ".join(f"IPv{version} {how}" for version, how in firewall["families"].items())
     verified = "verified" if firewall["verified"] else "not verified"
     state = f"enforcing, {verified}" + (f" ({guarded})" if guarded else "")
-    if not firewall["enforcing"]:  # earlier results for removed rules are meaningless
+    if not firewall["enforcing"]:  # the rules are removed, so earlier results mean nothing
         state = "nothing is dropped"
     screen.show(f"firewall  {firewall['backend']}: {state}", indent=_LABEL)
     for line in _untested(firewall["untried"] if firewall["enforcing"] else ()):

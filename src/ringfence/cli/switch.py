@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 
 PATIENCE = 5.0
-"""Seconds: an administrator who types ``off`` is in a hurry, so a hanging daemon is bypassed."""
+"""Seconds.
+
+An administrator who types ``off`` is in a hurry, so the command does not wait long for a daemon that hangs.
+"""
 
 
 def register(app: typer.Typer) -> None:
@@ -58,7 +61,7 @@ def on(config: ConfigOption = DEFAULT_CONFIG) -> None:
 
 
 def _remove_leftovers(settings: "Settings") -> None:
-    """Remove what the daemon has no right to remove: rules that root made with the other backend's tool."""
+    """Remove rules that the daemon has no right to remove: root made them with the other backend's tool."""
     from ringfence.firewall.cleanup import flush_other_backends  # noqa: PLC0415 - loaded when the command runs
 
     backend: str = ask(settings, "status")["firewall"]["backend"]

@@ -43,7 +43,7 @@ _LEFT_OUT: "tuple[frozenset[str], ...]" = (
     frozenset({"date", "BY"}),
     frozenset({"date", "BY", "SOURCES"}),
 )
-"""Columns to leave out if lines are too narrow: the first set that makes the table fit."""
+"""Sets of columns to leave out if lines are too narrow. The first set that makes the table fit is used."""
 
 Document = dict[str, Any]
 
@@ -144,7 +144,7 @@ def _lines(found: Document) -> "Iterator[tuple[str, str]]":
     yield from (("list", _entry(entry)) for entry in found["lists"])
     yield from (("host", f"{own['network']} is {own['why']}") for own in found["protected"])
     yield from _friends(found)
-    out = found["verdict"] in {"banned", "denied"}  # then the limiter does not matter
+    out = found["verdict"] in {"banned", "denied"}  # in this case the limiter does not matter
     lists = [name for name, contains in found["kernel_lists"].items() if contains]
     effects = [_KERNEL_LISTS[name] for name in lists if not (out and name == "friends")]
     if effects:
@@ -219,7 +219,7 @@ def _attempts(attempts: list[Document], left_out: frozenset[str]) -> "Table":
     table = plain_table()
     shown = []
     for head, cells in columns.items():
-        # Leave out columns whose cells are all alike.
+        # Leave out columns whose cells are all equal.
         one_address = head == "ADDRESS" and len(set(cells)) == 1
         if one_address or head in left_out or (head in {"KIND", "NOTE"} and not _informative(cells)):
             continue

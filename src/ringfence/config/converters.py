@@ -22,7 +22,7 @@ MAX_FRIENDS_ATTEMPTS = 100_000
 MAX_PER_MINUTE = 100_000
 MAX_PORT = 65_535
 MAX_RATE = 10_000
-"""Packets per second; the units of the kernel's limiters are exact up to here."""
+"""Packets per second. Above this rate the kernel's limiters are inexact."""
 
 MAX_SET = 4_194_304
 MAX_DURATION = 10 * 365 * 86_400.0
@@ -161,7 +161,7 @@ _INTERFACE = re.compile(r"[!-.0-9;-~]{1,15}")
 
 
 def _interface(value: object, _: object) -> Interface:
-    """Parse an interface name that the kernel accepts, without characters that rules read as a pattern."""
+    """Parse an interface name that the kernel accepts. Characters of patterns (``*``, ``+``) are refused."""
     if not isinstance(value, str) or not _INTERFACE.fullmatch(value) or set(value) & set('*+"\\'):
         raise ValueError('must be the name of a network interface, such as "eth0"')
     return Interface(value)
@@ -197,7 +197,7 @@ def _pattern(value: object, _: object) -> Pattern:
 
 
 def list_only(structure: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-    """Wrap a hook that would otherwise read a text as a list of its letters."""
+    """Wrap a hook for lists, so that it refuses a text instead of reading it as a list of letters."""
 
     def hook(value: object, kind: object) -> object:
         if not isinstance(value, list):

@@ -93,7 +93,8 @@ def load(path: Path, environ: Mapping[str, str] = os.environ, *, secrets: bool =
 def load_what_is_right(path: Path) -> Settings:
     """Load ``path`` without its secrets, with defaults for every invalid value.
 
-    It is for commands that must work anyway: ending a ban needs the control socket, but not a mistyped rule.
+    It is for commands that must work in any case: to unban an address the control socket is needed, but not a
+    valid rule.
     """
     try:
         return _partly(_tree(path), Settings)
@@ -114,7 +115,7 @@ def _tree(path: Path) -> dict[str, object]:
         raise ConfigError(str(path), [f"cannot be read: {error.strerror}; {fix}"]) from None
     except OSError as error:
         raise ConfigError(str(path), [f"cannot be read: {error.strerror}"]) from None
-    except (ValueError, RecursionError) as error:  # also a number of 5,000 digits, and endless tables
+    except (ValueError, RecursionError) as error:  # also too many digits, or tables too deep
         raise ConfigError(str(path), [f"is not TOML: {_in_words(str(error))}"]) from None
 
 
@@ -122,7 +123,7 @@ _TWICE = re.compile(r"Cannot declare \((.{1,200}),?\) twice(.{0,80})")
 
 
 def _in_words(error: str) -> str:
-    """Rewrite a TOML error in the file's terms: for a duplicate table Python prints a tuple."""
+    """Rewrite a TOML error for the administrator: for a duplicate table Python prints a tuple."""
     twice = _TWICE.fullmatch(error)
     if twice is None:
         return error
@@ -137,7 +138,7 @@ def parse(
     problems: list[str] = []
     if isinstance(single := tree.get("asterisk"), Mapping):
         problems.append("asterisk: must be written [[asterisk]], with two brackets; there may be several")
-        tree = {**tree, "asterisk": [single]}  # what is in it is checked in the same run
+        tree = {**tree, "asterisk": [single]}  # so that its contents are checked too
     try:
         settings = _CONVERTER.structure(tree, Settings)
     except Exception as error:  # noqa: BLE001 - cattrs gathers what the hooks raise into groups of its own
@@ -185,13 +186,13 @@ def _rules(converter: Converter) -> Callable[[object, object], Mapping[str, Rule
 
 
 def _noted(fault: Exception, name: str) -> Exception:
-    """Return ``fault`` with a note of its rule, as cattrs writes it."""
+    """Add the name of the rule to ``fault``, as a note in the form of cattrs."""
     fault.add_note(AttributeValidationNote("", name, RuleSettings))
     return fault
 
 
 def _written(mine: RuleSettings) -> dict[str, object]:
-    """Return the settings of a rule as a file would have them, without those that it lacks."""
+    """Return the settings of a rule in the form of the file, without settings that the rule does not have."""
     times = {"window": f"{mine.window:.0f}s", "ban": [f"{step:.0f}s" for step in mine.ban]}
     given = {field.name: getattr(mine, field.name) for field in fields(RuleSettings)}
     return {name: value for name, value in (given | times).items() if value is not None} | (
@@ -203,7 +204,7 @@ def _converter() -> Converter:
     converter = Converter(forbid_extra_keys=True, detailed_validation=True)
     hooks = {**HOOKS, Mapping[str, RuleSettings]: _rules(converter)}
     for kind, hook in hooks.items():
-        if isinstance(kind, type):  # cattrs has its own hooks for bool and Path, which precede predicates
+        if isinstance(kind, type):  # the hooks of cattrs for bool and Path would precede a predicate
             converter.register_structure_hook(kind, hook)
         else:
             converter.register_structure_hook_func(partial(eq, kind), hook)
@@ -258,7 +259,7 @@ def _problems(error: Exception, path: str = "") -> list[str]:
 def _perhaps(key: str, known: Sequence[str]) -> str:
     from difflib import get_close_matches  # noqa: PLC0415 - loaded where something is wrong
 
-    near = get_close_matches(key, known, n=1) if key not in known else []  # else: this rule lacks it
+    near = get_close_matches(key, known, n=1) if key not in known else []  # else this rule lacks it
     return f"; is {near[0]} meant?" if near else ""
 
 
@@ -266,8 +267,8 @@ def _perhaps(key: str, known: Sequence[str]) -> str:
 class _Entry:
     """The valid values of an ``[[asterisk]]``; invalid ones have defaults and were reported elsewhere.
 
-    ``name`` is None if the name is invalid. ``judged`` is false if too much is invalid to decide whether a
-    secret is missing.
+    ``name`` is None if the name is invalid. ``judged`` is false if too many values are invalid to decide
+    whether a secret is missing.
     """
 
     key: str
@@ -277,7 +278,7 @@ class _Entry:
 
 
 def _entries(tree: Mapping[str, object]) -> list[_Entry]:
-    """Return the ``[[asterisk]]`` tables for the checks across keys, also of an invalid file."""
+    """Return the ``[[asterisk]]`` tables for checks of several keys, also if the file is invalid."""
     tables = tree.get("asterisk", [{}])
     entries = []
     for index, table in enumerate(tables if isinstance(tables, list) else []):
@@ -295,7 +296,7 @@ def _entries(tree: Mapping[str, object]) -> list[_Entry]:
 
 
 def _right(table: Mapping[str, object], kind: type[AttrsInstance]) -> dict[str, Any]:
-    """Return the valid values of a table, each checked alone."""
+    """Return the valid values of a table. Each value is checked separately."""
     found = {}
     for attribute in fields(kind):
         if attribute.name in table:
@@ -329,7 +330,7 @@ def _right_part(value: object, kind: Any) -> object:  # noqa: ANN401 - a type
 
 
 def _clashes(entries: Sequence[_Entry], *, none: bool) -> list[str]:
-    """Return problems across several keys."""
+    """Return the problems that involve several keys."""
     problems = ["asterisk: must have at least one entry"] if none else []
     names: set[str] = set()
     for entry in entries:

@@ -63,7 +63,7 @@ class CustomSettings:
     """``[[asterisk.logs.custom]]``: a log line of the administrator's own dialplan that reports an attempt.
 
     ``level`` and ``file`` are what Asterisk writes before the message, and ``pattern`` matches the message.
-    They must meet the conditions of :mod:`ringfence.parse.custom`.
+    The forms that they may have are in :mod:`ringfence.parse.custom`.
     """
 
     name: Name
@@ -95,8 +95,8 @@ class LogSettings:
 class WireSettings:
     """``[asterisk.wire]``: whether outgoing challenges are observed.
 
-    They show the true sender of an attempt, also if another address is blamed, and attempts that hide. A host
-    has one wire: it is observed if any of its PBXs requests it.
+    They show the true sender of an attempt, also if a log line or an event names another address, and they
+    show hidden attempts. A host has one wire: it is observed if any of its PBXs requests it.
     """
 
     enabled: bool = True
@@ -264,7 +264,7 @@ class Settings:
         return Claimed(tuple(self.claimed.ban), self.claimed.per_minute)
 
     def plan(self, found_ports: Ports | None, log_group: int | None) -> FirewallPlan:
-        """Return the wanted rules of the firewall; ``found_ports`` are Asterisk's, None if unknown."""
+        """Return the plan of the firewall's rules. ``found_ports`` are Asterisk's ports, None if unknown."""
         mine = self.firewall
         ports = found_ports if found_ports is not None else Ports()
         if mine.sip_ports is not None:
@@ -284,7 +284,7 @@ class Settings:
         )
 
     def lists(self) -> Configured:
-        """Return the lists' part of this configuration."""
+        """Return the entries and databases that this configuration has for the lists."""
         said = [
             *((ListKind.ALLOW, text_of(*code_of(network))) for network in self.allow.networks),
             *((ListKind.ALLOW, host) for host in self.allow.hosts),
@@ -321,9 +321,9 @@ class Settings:
         )
 
     def several_sources(self) -> frozenset[str]:
-        """Return the names of the Asterisks that more than AMI reports."""
+        """Return the names of the Asterisks with another source besides AMI."""
         return frozenset(pbx.name for pbx in self.asterisk_with_logs() if pbx.logs.wanted or self.wire)
 
     def corroborated(self) -> frozenset[str]:
-        """Return the names of the Asterisks that AMI or the wire reports, so that log lines are hints."""
+        """Return the names of the Asterisks with AMI or the wire, whose log lines need confirmation."""
         return frozenset(pbx.name for pbx in self.asterisk_with_logs() if pbx.ami.enabled or self.wire)

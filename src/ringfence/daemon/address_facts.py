@@ -89,7 +89,7 @@ def _is_single(network: Network) -> bool:
 
 
 def _is_sender(network: Network) -> bool:
-    """Whether all of ``network`` is counted and banned as one subject, or may be."""
+    """Whether ``network`` is, or lies in, the network of one sender."""
     if _is_single(network):
         return True
     part_of_sender = isinstance(network, IPv6Network) and network.prefixlen >= IPV6_SENDER

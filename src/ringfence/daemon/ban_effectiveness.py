@@ -61,7 +61,7 @@ class BanEffectiveness:
             self._record(attempt, max(placed))
 
     def _on_exempt(self, attempt: Attempt) -> None:
-        """Record an attempt of an exempt address: other senders may use this host's own address."""
+        """Record an attempt of an exempt address: a packet may arrive under this host's own address."""
         if self._protected.is_own(attempt.address):
             self._record(attempt, 0.0)
 

@@ -1,16 +1,15 @@
-"""Settings of the garbage collector for a process that guards.
+"""Settings of the garbage collector for the daemon.
 
 Python searches for reference cycles whenever 700 more objects have been created than freed. With 100,000 bans
-in memory, one search takes longer than all bans of an attack, and finds nothing, because bans and attempts
-form no cycles. So objects that exist after the start are excluded from the search, and new ones are searched
+in memory, one search takes longer than to ban all attackers. It finds nothing, because bans and attempts form
+no cycles. So objects that exist after the start are excluded from the search, and new ones are searched
 rarely.
 """
 
 import gc
 
 THRESHOLDS = 20_000, 20, 20
-"""Net allocations before a search of the youngest generation; number of such searches before one of older
-ones.
+"""The arguments of ``gc.set_threshold``: the first is a number of new objects, the others of searches.
 """
 
 

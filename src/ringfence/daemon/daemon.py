@@ -208,7 +208,7 @@ def run(path: Path, settings: Settings, trial_for: float = 0.0) -> None:
         gc.disable()  # 100,000 bans leave no reference cycles to collect
         side.start()
         tune_collector()
-        # A database thread that holds the interpreter yields to an event after 0.5 ms, not 5 ms.
+        # A database thread that holds Python's lock (GIL) yields to the event loop after 0.5 ms, not 5 ms.
         sys.setswitchinterval(0.0005)
         with asyncio.Runner(loop_factory=_moderated_loop) as runner:
             runner.run(daemon.serve())

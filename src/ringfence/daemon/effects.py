@@ -16,7 +16,7 @@ from ringfence.detect.unconfirmed import why_unconfirmed
 from ringfence.model import AMI, Address, AlarmChange, AttemptKind, EventKind, Network, Scope, SecurityEvent
 
 MOST_WAITING = 1_000
-"""At the start, decisions on at most this many subjects are kept."""
+"""The maximum number of subjects whose decisions are kept at the start."""
 
 
 class EffectHandler:
@@ -81,7 +81,7 @@ class EffectHandler:
             self._decide(judgement.decision)
         attempt = judgement.attempt
         if judgement.disposition in (Disposition.LATE, Disposition.EXEMPT):
-            if attempt.kind is not AttemptKind.FLOOD:  # the limiter runs before a reject
+            if attempt.kind is not AttemptKind.FLOOD:  # the limiter still counts a rejected flood
                 self._unaffected(judgement)
         elif judgement.suspect:
             self._observe((attempt.address,))
@@ -90,7 +90,7 @@ class EffectHandler:
     def _decide(self, decision: Decision) -> None:
         if self._held is None:
             self._ban(decision)
-        elif len(self._held) < MOST_WAITING:  # the rest is decided again if it continues
+        elif len(self._held) < MOST_WAITING:  # others are decided again if they continue
             self._held[decision.subject, decision.scope] = decision
 
     def _change_alarm(self, change: AlarmChange) -> None:

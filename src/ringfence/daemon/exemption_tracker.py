@@ -18,7 +18,7 @@ from ringfence.store.database import Store
 
 
 class ExemptionTracker:
-    """Exempts the networks of the allow list and the protected ones, as both change."""
+    """Exempts the networks of the allow list and the protected networks, and follows their changes."""
 
     def __init__(self, protected: ProtectedNetworks, kernel_lists: KernelLists, enforcer: Enforcer) -> None:
         self._protected = protected

@@ -65,10 +65,11 @@ class FirewallManager:
             self._alarms.clear(AlarmCode.FIREWALL_NOT_ENFORCED, "")
 
     def _flush_other_backends(self) -> None:
-        """Remove what another backend left in the kernel, now that this one is complete."""
+        """Remove the sets and rules of another backend from the kernel, after this one is in place."""
         if not self._enforcer.enforcing:
             return
-        # A dry run drops nothing. While another daemon guards, it must not remove anything either.
+        # A dry run needs no lock. But it must not remove the rules of another daemon, so it takes the lock
+        # for the removal.
         claim = nullcontext() if self._backend.enforces else claim_sets(self._folder)
         try:
             with claim:
@@ -85,7 +86,7 @@ class FirewallManager:
 
 
 class ChangeWatch:
-    """Has the firewall checked every second, and at once after a change by another program."""
+    """Checks the firewall every second, and at once after a change by another program."""
 
     def __init__(self, backend: Backend, enforcer: Enforcer, reconciler: Reconciler) -> None:
         self._backend = backend
@@ -101,7 +102,10 @@ class ChangeWatch:
             self._reconciler.check()
 
     def _watch(self) -> None:
-        """Watch for changes by other programs, once until the next look. The descriptor may change."""
+        """Watch for one change by another program until the next look.
+
+        The descriptor may be another one each time.
+        """
         loop = asyncio.get_running_loop()
         if self._watched is not None:
             loop.remove_reader(self._watched)
@@ -110,7 +114,10 @@ class ChangeWatch:
             loop.add_reader(self._watched, self._notified)
 
     def _notified(self) -> None:
-        """Check at once after a change by others. The next one waits for the next look: some make many."""
+        """Check at once after a change by another program.
+
+        Further changes wait for the next look, because there may be many.
+        """
         if self._watched is not None:
             asyncio.get_running_loop().remove_reader(self._watched)
             self._watched = None

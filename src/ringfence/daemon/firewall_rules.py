@@ -22,7 +22,9 @@ PORTS_EVERY = 60.0
 
 
 class WantedRules:
-    """The wanted rules by the configuration, Asterisk's ports, and whether the friends are known.
+    """The wanted rules.
+
+    They depend on the configuration, on Asterisk's ports, and on whether the friends are known.
 
     ``log_group`` is the NFLOG group of the wire, None without the wire.
     """

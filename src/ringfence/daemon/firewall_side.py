@@ -33,7 +33,10 @@ from ringfence.store.database import Store
 
 @frozen
 class FirewallSide:
-    """The parts that guard, each complete. Nothing is in the kernel before :meth:`start`."""
+    """The parts that guard, completely constructed.
+
+    They change nothing in the kernel before :meth:`start`.
+    """
 
     store: Store
     alarms: Alarms
@@ -78,7 +81,7 @@ class FirewallSide:
         ]
 
     def configure(self, settings: Settings) -> None:
-        """Apply a new configuration: lists and rules are in force at once, the backend does not change."""
+        """Apply a new configuration. Lists and rules take effect at once; the backend does not change."""
         self.lists.configure(settings.lists())
         self.wanted_rules.settings = settings
         self.rules.update()

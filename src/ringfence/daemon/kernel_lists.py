@@ -1,4 +1,4 @@
-"""The kernel's lists: what they are to contain, and the list of friends as friends come and go."""
+"""The kernel's lists: their wanted contents, and updates of the list of friends."""
 
 import asyncio
 from collections.abc import Collection, Iterable
@@ -34,7 +34,7 @@ class KernelLists:
         self.networks = ListNetworks()
         self.most = most
         self.written_deny: object = None
-        """The deny list that was last written into the kernel."""
+        """The deny list that was last written into the kernel, for comparison."""
         self._passing = passing
         self._ledger = ledger
         self._clock = clock
@@ -48,7 +48,7 @@ class KernelLists:
 
     def _allowed(self) -> Iterable[Network]:
         now = self._clock.wall()
-        # Read now: the rest may be read in another thread.
+        # This part is read now, because another thread may read the rest.
         guarded = [one for one in self.networks.guarded if not self._is_banned_by_force(one, now)]
         allowed = islice(self.networks.allow, self.most)
         return chain(guarded, chain.from_iterable(map(without_reserved, allowed)))
@@ -61,7 +61,7 @@ class KernelLists:
 class KernelFriends:
     """Writes the friends into the kernel after each change, and removes bans of new friends.
 
-    Friends are many and change often: :meth:`run` uses at most a twentieth of the time.
+    There may be many friends, which change often. So :meth:`run` uses at most a twentieth of the time.
     """
 
     def __init__(
@@ -82,11 +82,11 @@ class KernelFriends:
         self._freed: Collection[Address] = ()  # friends whose earlier bans were removed
 
     def select(self) -> bool:
-        """Select the friends that the kernel is to pass; return whether they changed."""
+        """Select the friends that the kernel's limiter is to pass; return whether the selection changed."""
         return self._passing.look(self._lists.most, self._unshielded())
 
     def renew(self) -> None:
-        """Regard all friends as new at the next change: bans were restored."""
+        """Treat all friends as new at the next change, because bans were restored."""
         self._freed = ()
 
     async def run(self) -> None:
@@ -101,7 +101,7 @@ class KernelFriends:
             await asyncio.sleep(max(WRITE_EVERY, 20 * (self._clock.mono() - began)))
 
     async def _changed(self) -> None:
-        """Wait until a friend was added or removed, or other friends have the limiter's exemption."""
+        """Wait until a friend was added or removed, or until other friends have the limiter's exemption."""
         while not self._registry.changed.is_set() and not self._passing.is_stale(self._unshielded()):
             with suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_EVERY):

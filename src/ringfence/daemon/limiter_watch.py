@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class LimiterWatch:
-    """Reads the limiter's reports. What cannot be read, and a limiter without room, are alarms."""
+    """Reads the limiter's reports. Raises alarms if it cannot read them, or if the limiter has no room."""
 
     def __init__(self, backend: Backend, enforcer: Enforcer, alarms: Alarms) -> None:
         self._backend = backend
@@ -27,7 +27,7 @@ class LimiterWatch:
     def new_flooders(self) -> Sequence[Flooder]:
         """Return the sources that exceeded the limit since the last call.
 
-        A limiter that only observes reports none.
+        Return none while the limiter only observes.
         """
         if not self._enforcer.enforcing or self._backend.plan.limit.mode is not LimitMode.ENFORCE:
             return []

@@ -1,10 +1,10 @@
 """The lock that allows one ringfence per network namespace.
 
-The sets have fixed names, so two daemons would undo each other's work. The lock (``flock``) is on a file that
-only root and the service user can open, with the inode of the network namespace in its name. The kernel
-releases it when the process ends for any reason. The file is in the runtime folder, and also in the folder of
-the control socket if that is another one. So daemons with different configurations exclude each other, and a
-process that cannot write to /run uses the other folder.
+The kernel's sets have fixed names, so two daemons would undo each other's work. The lock (``flock``) is on a
+file that only root and the service user can open, with the inode of the network namespace in its name. The
+kernel releases it when the process ends for any reason. The file is in the runtime folder, and also in the
+folder of the control socket if that is another one. So two daemons with different configurations cannot run
+at once. A process that cannot write to /run uses the other folder.
 """
 
 import fcntl
@@ -24,7 +24,7 @@ _TRIES = 20
 
 @contextmanager
 def claim_sets(folder: Path) -> Iterator[None]:
-    """Own the sets of this network namespace until the block ends.
+    """Hold the lock for the sets of this network namespace until the block ends.
 
     ``folder`` is the folder of the control socket. Raise FirewallBusyError if another process owns the sets,
     FirewallError if no folder can hold the lock.
@@ -58,7 +58,8 @@ def _locked(folder: Path) -> Iterator[None]:
         try:
             yield
         finally:
-            # Unlink while the lock is held: a process that opened this file finds it gone, and tries again.
+            # The file is removed while the lock is held. A process that has opened it notices the removal,
+            # and tries again.
             with suppress(OSError):
                 if _is_at(descriptor, directory, name):
                     os.unlink(name, dir_fd=directory)
@@ -99,7 +100,7 @@ def _open(directory: int, name: str) -> int | None:
     except FileNotFoundError:
         pass
     except PermissionError:
-        # Root was killed before it changed the owner. No process holds the lock of such a file.
+        # A process of root was killed before it changed the owner. No process holds the lock of such a file.
         os.unlink(name, dir_fd=directory)
         return None
     try:
@@ -113,7 +114,7 @@ def _open(directory: int, name: str) -> int | None:
 
 
 def _is_at(descriptor: int, directory: int, name: str) -> bool:
-    """Whether the open file is still the one of that name."""
+    """Whether the open file still has that name."""
     try:
         return os.path.samestat(os.fstat(descriptor), os.stat(name, dir_fd=directory, follow_symlinks=False))
     except FileNotFoundError:

@@ -1,7 +1,7 @@
 """The daemon's own log: one line per event on standard error, which systemd adds to the journal.
 
-An event has a stable dotted name and its data as fields. Every text is escaped here, so that text of a remote
-party stays within its line, and cut after ``LONGEST`` characters. A secret is never logged.
+An event has a stable dotted name and its data as fields. This module escapes every text, so that text of a
+remote party stays within its line, and cuts it after ``LONGEST`` characters. A secret is never logged.
 """
 
 import logging
@@ -14,12 +14,12 @@ import structlog
 from ringfence.model import printable
 
 LONGEST = 4_096
-"""Characters of a field. A sender must not decide how much is logged."""
+"""Characters of a field: a sender's text must not fill the log."""
 _TRACEBACK = "exception"
 
 
 def _escape_fields(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Escape every text, and write lists without brackets, ``100,101``, which is easier to grep."""
+    """Escape every text, and write lists without brackets (``100,101``), which is easier to grep."""
     for key, value in event.items():
         text = ",".join(map(str, value)) if isinstance(value, list | tuple | set | frozenset) else value
         if text is None or isinstance(text, bool | int | float):
@@ -38,7 +38,7 @@ def _escaped_lines(text: str) -> str:
 
 
 class _Escaped(logging.Formatter):
-    """A formatter that escapes the records of libraries in the same way."""
+    """A formatter that escapes the log records of libraries, as this module does for ringfence's own."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return a record as text."""

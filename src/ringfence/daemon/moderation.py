@@ -1,11 +1,11 @@
 """A selector that moderates wake-ups, as network drivers moderate interrupts.
 
-One guess is some six packets and lines, and each would wake the event loop by itself: that costs more than
-decoding and judging it. So the loop handles the first events after a pause at once, and under sustained load
-handles everything that has arrived at most once in ``PERIOD``.
+One guess causes some six packets and lines. Each would wake the event loop, and the wake-ups cost more than
+to decode and judge the guess. So the loop handles the first events after a pause at once. Under sustained
+load it wakes up at most once in ``PERIOD`` seconds, and handles everything that has arrived.
 
-An attacker gains at most one period: a ban may come ``PERIOD`` later than without moderation, and only while
-load has been sustained for ``ONSET`` already.
+A ban may come ``PERIOD`` later than without moderation, but only if the load has lasted for ``ONSET``
+already.
 """
 
 import math
@@ -14,13 +14,13 @@ import time
 from collections.abc import Callable
 
 PERIOD = 0.001
-"""The least time between two wake-ups under sustained load (seconds)."""
+"""The minimum time between two wake-ups under sustained load (seconds)."""
 
 QUIET = 0.005
-"""Load ends when nothing has arrived for so long (seconds)."""
+"""The load ends when nothing has arrived for this time (seconds)."""
 
 ONSET = 0.05
-"""Load is sustained when it has lasted so long (seconds).
+"""The load counts as sustained after this time (seconds).
 
 Five guesses at full speed take some 5 ms: with an onset of 5 ms the log alone let 6 pass (median of 20)."""
 
@@ -28,7 +28,7 @@ Five guesses at full speed take some 5 ms: with an onset of 5 ms the log alone l
 class ModeratedSelector(selectors.EpollSelector):
     """An epoll selector that asks the kernel at most once in ``PERIOD`` under sustained load.
 
-    ``clock`` returns monotonic seconds; ``sleep`` waits for so many seconds.
+    ``clock`` returns monotonic seconds; ``sleep`` waits for a number of seconds.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class ModeratedSelector(selectors.EpollSelector):
         self._began = self._latest = -math.inf
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        """Return what is ready; wait at most ``timeout`` seconds, or without end if it is None.
+        """Return the ready descriptors; wait for at most ``timeout`` seconds, or without limit if it is None.
 
         A call with a ``timeout`` of 0 never waits: the loop has other work to do.
         """
@@ -60,7 +60,7 @@ class ModeratedSelector(selectors.EpollSelector):
         return ready
 
     def _rest(self, now: float) -> float:
-        """Return how long (seconds) to wait before the kernel is asked."""
+        """Return the time (seconds) to wait before the next call of epoll."""
         if now - self._latest >= QUIET or self._latest - self._began < ONSET:
             return 0.0
         return self._latest + PERIOD - now

@@ -46,7 +46,7 @@ def unban_everything(settings: Settings) -> int:
 
 @contextmanager
 def _enforcer(settings: Settings) -> Iterator[Enforcer]:
-    """Yield an enforcer that knows every ban of the kernel and of the database.
+    """Yield an enforcer with every ban of the kernel and of the database.
 
     Raise StoreError at the end if the database could not record the changes.
     """
@@ -100,5 +100,5 @@ def _load(enforcer: Enforcer) -> None:
         enforcer.start(verified=False)
         return
     if enforcer.records.switched_off:
-        return  # then the enforcer refuses requests, as in the daemon
+        return  # the enforcer then refuses requests, as in the daemon
     enforcer.attach()

@@ -1,4 +1,4 @@
-"""The file system as the unit's user sees it: its folders, and files that it may read."""
+"""The folders of the unit's user, and the files that this user may read."""
 
 import os
 import pwd
@@ -13,7 +13,7 @@ USER = "ringfence"
 def make_folder(folder: Path) -> None:
     """Create a folder that systemd normally creates for the unit, owned by the unit's user if there is one.
 
-    A failure is not reported here: the code that writes there reports it.
+    A failure is not reported here, because the code that writes into the folder reports it.
     """
     with suppress(OSError):
         folder.mkdir(mode=0o750)

@@ -14,7 +14,10 @@ _SIP, _TLS = Service.SIP, Transport.TLS
 
 
 class Pipeline:
-    """Judges the reports of the sources. ``wire_asterisk`` is the Asterisk that the wire belongs to."""
+    """Judges the reports of the sources.
+
+    ``wire_asterisk`` is the name of the Asterisk whose challenges the wire reads.
+    """
 
     def __init__(self, detector: Detector, effects: EffectHandler, clock: Clock, wire_asterisk: str) -> None:
         self.wire_asterisk = wire_asterisk
@@ -43,7 +46,7 @@ class Pipeline:
                 self._effects.warn_of(event)
 
     def on_challenges(self, seen: Sequence[Challenge | ObservedRequest], now: float) -> None:
-        """Judge what the wire saw at ``now`` (monotonic seconds), in its order."""
+        """Judge challenges and observed requests of the wire, in order, at ``now`` (monotonic seconds)."""
         for requests, group in groupby(seen, lambda one: isinstance(one, ObservedRequest)):
             if requests:
                 copied = [one for one in group if isinstance(one, ObservedRequest)]
@@ -63,7 +66,7 @@ class Pipeline:
         self._effects.carry_out(self._detector.observe_contact(contact, now))
 
     def tick(self, *, wire: bool, listening: Callable[[str], float | None]) -> None:
-        """Judge what has waited long enough; the arguments are those of :meth:`Detector.tick`."""
+        """Judge attempts that have waited long enough; the arguments are those of :meth:`Detector.tick`."""
         now = self._clock.mono()
         effects = self._detector.tick(now, self._clock.wall(), wire=wire, listening=listening)
         self._effects.carry_out(effects)

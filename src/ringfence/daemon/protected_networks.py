@@ -1,4 +1,4 @@
-"""The networks that this host needs: its own addresses, its gateways and resolvers, and remote logins."""
+"""The networks that this host needs: its own addresses, gateways, resolvers, and remote logins."""
 
 import asyncio
 from collections.abc import Callable, Mapping

@@ -93,7 +93,7 @@ class RequestHandlers:
             raise ControlError("the reason must be a text")
         force = request.get("force") is True
         problems = self._enforcer.ban(_networks(request), seconds, reason, force=force)
-        if force:  # the ban may be of a network that the allow list of the kernel protected
+        if force:  # the kernel's allow list may have protected the banned network
             self._enforcer.fill(NetworkList.ALLOW)
         return problems
 

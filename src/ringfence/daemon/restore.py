@@ -1,4 +1,4 @@
-"""Restore at boot, before the network is up: every ban that has time left goes back into the kernel.
+"""Restore at boot, before the network is up: every ban that has time left is added to the kernel again.
 
 The daemon starts later and takes these bans over. So a banned sender never gets an answer, however long the
 daemon takes to start.
@@ -16,7 +16,7 @@ from ringfence.store.database import Store
 
 
 def restore_bans(settings: Settings) -> str:
-    """Put rules, lists and bans in place, and return a summary. Raise RingfenceError if that fails.
+    """Restore rules, lists and bans in the kernel, and return a summary. Raise RingfenceError if that fails.
 
     No test packet is sent, because the loopback interface may not be up yet.
     """

@@ -29,7 +29,7 @@ from ringfence.model import printable  # noqa: E402 - as above
 
 def main(config: str, level: str, trial: str = "0") -> int:
     """Guard until stopped. Return the exit code."""
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the daemon handles SIGHUP, it would end the process
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # SIGHUP would end the process before the daemon handles it
     sys.excepthook = report_defect
     configure_logging(int(level))
     path = Path(config)

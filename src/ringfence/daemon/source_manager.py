@@ -121,7 +121,7 @@ class SourceManager:
                 self._watchdog.on_lost_lines(str(source.id), lost)
 
     def coverage_gaps(self) -> list[str]:
-        """Return what the active sources of each PBX cannot show."""
+        """Return the attempts that the active sources of each PBX cannot report, as lines."""
         wire = self._wire is not None and self._wire.is_listening
         found = []
         for name, pbx in self._pbxs.items():
@@ -159,10 +159,10 @@ class SourceManager:
         self._friends.on_contact(contact)
 
     def _on_events(self, events: Sequence[SecurityEvent], now: float) -> None:
-        """Judge events of AMI or a log, after all challenges that left on the wire before.
+        """Judge events of AMI or a log. Challenges that left before are read from the wire and judged first.
 
-        A nonce proves an address as long as no other address is known to have received it. A sender cannot
-        use a nonce that has not reached it.
+        The order matters: a nonce proves an address only if no other address has received it, and the wire
+        shows its receivers.
         """
         if self._wire is not None:
             self._wire.drain()

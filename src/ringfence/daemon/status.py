@@ -32,22 +32,22 @@ _ROWS = 500  # rows of a part, some 120 kB
 WITHOUT_WIRE = (
     "a sender that hides from Asterisk's own events is only listed, and so is a guesser at chan_sip"
 )
-"""What is not covered while outgoing challenges are not seen."""
+"""The attempts that are missed while outgoing challenges cannot be read."""
 
 
 def bans_report(elements: Iterable[Element], ledger: Ledger, now: float) -> Iterator[bytes]:
     """Return the kernel's bans as a JSON list in parts, one object for each ban, the newest first.
 
     ``timeout`` is the time left in the kernel, in seconds from ``now``. Keys that the kernel does not report
-    are null if the ledger has no record, and so is the end of an element that another program added without
-    one. The list comes in parts of bytes, because 100,000 objects would take 150 MB. All elements are read
+    are null if the ledger has no record. The end is null too if another program added the element without an
+    end. The list comes in parts of bytes, because 100,000 objects would take 150 MB. All elements are read
     before the first part is returned.
     """
     found = []
     for element in elements:
         record = ledger.get(key_of(element.network, element.scope))
         since = -record.since if record else 0.0
-        # The text is a tenth of the size of the network object.
+        # The text is stored, because it has a tenth of the size of the network object.
         found.append(
             (
                 since,
@@ -95,17 +95,17 @@ def _ban_row(row: _Row, now: float) -> str:
 
 @lru_cache(maxsize=64)
 def _quoted(text: str) -> str:
-    """Encode a text as JSON. Mostly the same few texts recur."""
+    """Encode a text as JSON (cached, because the same few texts recur)."""
     return json.dumps(printable(text))
 
 
 @frozen
 class StatusData:
-    """The data of a status report besides the enforcer's, all as of ``now`` (monotonic seconds).
+    """The data of a status report that the enforcer does not have, at ``now`` (monotonic seconds).
 
     ``why`` is the reason for the choice of this firewall. ``problems`` are further problems, a line each.
-    ``unseen`` is what the present sources cannot show. ``rules`` are those of the configuration, including
-    those that are off.
+    ``unseen`` are the attempts that the present sources cannot report. ``rules`` are the rules of the
+    configuration, including those that are off.
     """
 
     now: float
@@ -124,10 +124,10 @@ class StatusData:
 
 @frozen
 class Reloaded:
-    """The result of reading the configuration file ``where`` again.
+    """The result of reloading the configuration file ``where``.
 
-    ``refused`` are the errors because of which the old configuration stays. ``notes`` are remarks on a new
-    one.
+    ``refused`` are the errors because of which the old configuration stays. ``notes`` are remarks on the new
+    configuration.
     """
 
     where: str
@@ -270,7 +270,10 @@ def _problems(enforcer: Enforcer) -> list[str]:
 
 
 def _wire_problems(wire: "WireSource | None") -> list[str]:
-    """Return what is not covered while the wire is blind; the source's own line has the reason."""
+    """Return the attempts that are missed while the wire cannot be read.
+
+    (The source's own line has the reason.)
+    """
     blind = wire is not None and wire.condition.state not in (State.LISTENING, State.CONNECTING)
     return [f"the wire is not seen: {WITHOUT_WIRE}"] if blind else []
 

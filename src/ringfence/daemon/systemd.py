@@ -32,7 +32,10 @@ def stopping(environ: Mapping[str, str] = os.environ) -> None:
 
 
 def feed_watchdog(environ: Mapping[str, str] = os.environ) -> None:
-    """Report that the daemon is alive, without waiting: a full socket buffer has reports enough."""
+    """Report that the daemon is alive, without waiting.
+
+    If the socket's buffer is full, it has enough reports.
+    """
     with suppress(OSError):
         _send("WATCHDOG=1", environ, socket.MSG_DONTWAIT)
 

@@ -2,8 +2,8 @@
 
 It is for administrators who try a firewall remotely and could lock themselves out. The trial is stored in the
 database, so a daemon that restarts continues it. :func:`start_standby` starts a separate process that
-outlives the daemon and ends the trial if the daemon was killed. Normally the daemon ends the trial in time;
-the other process waits ``GRACE`` longer and finds nothing to do.
+outlives the daemon and ends the trial if the daemon was killed. Normally the daemon ends the trial in time.
+The other process waits ``GRACE`` seconds longer and has nothing to do.
 
 The end of a trial does the same as ``ringfence off``: enforcement stays off until ``ringfence on``.
 
@@ -42,7 +42,7 @@ def until(state: SavedState) -> float | None:
 
 
 def confirm(state: SavedState) -> bool:
-    """Keep what is in place; return whether there was a trial."""
+    """End the trial and keep rules and bans; return whether there was a trial."""
     if until(state) is None:
         return False
     state.set_fact(_FACT, None)

@@ -1,4 +1,4 @@
-"""The running daemon's trial: it ends in time, and when the daemon stops."""
+"""The trial in the running daemon. It ends at its time, and when the daemon stops."""
 
 import structlog
 
@@ -42,7 +42,7 @@ class TrialWatch:
             self.end()
 
     def end(self) -> None:
-        """Remove everything if there is an unconfirmed trial."""
+        """Remove all rules and bans if there is an unconfirmed trial."""
         if self.until is None:
             return
         self._log.warning("trial.ended", fix="ringfence on")

@@ -35,7 +35,7 @@ class Wire:
             group.create_task(follow_containers(self.set_containers, self._failed))
 
     def drain(self) -> None:
-        """Read the packets that have come already, before later events of another source are judged."""
+        """Read the packets that have arrived, so that they count before later events of another source."""
         self.source.drain()
 
     @property
@@ -50,7 +50,7 @@ class Wire:
 
     @property
     def sees_all(self) -> bool:
-        """Whether the wire sees and counts every challenge over UDP."""
+        """Whether the wire reads every challenge over UDP now."""
         opened = self._enforcer.opened
         return (
             self.is_listening

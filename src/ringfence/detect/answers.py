@@ -3,19 +3,19 @@
 chan_sip raises no security event for MESSAGE, SUBSCRIBE and PUBLISH, although it checks their passwords: it
 answers a wrong one with 403 (``channels/chan_sip.c``, tried on 16.28). It also answers 403 to a call that the
 dialplan forbids. So a 403 is a guess only if a challenge or a copied request of the same session came before
-it, once for each, and if the address has not just logged in. Asterisk's own answer names the sender of the
-request (``parse/challenge.py``).
+it, and if the address has not just logged in. Each challenge or request stands for one 403. Asterisk's own
+answer names the sender of the request (``parse/challenge.py``).
 
 A line of chan_sip's log names an address and no session. It is confirmed by an answer to a request of that
-address within ``LIFE``, and each answer confirms one line. So a sender of forged lines cannot exceed the
-number of requests that really came from there. PJSIP's lines of calls to unknown extensions have no session
-either, and their answer is a 404. Only answers by UDP confirm: a TCP segment may begin within a body that
-another sender wrote, and for TCP the kernel knows the connection.
+address within ``LIFE``, and each answer confirms one line. So forged lines count at most as often as real
+requests came from that address. PJSIP's lines of calls to unknown extensions have no session either, and
+their answer is a 404. Only answers by UDP confirm: a TCP segment may begin within a body that another sender
+wrote, and for TCP the kernel knows the connection.
 
 Asterisk repeats an answer to INVITE until the ACK, for 32 s at most (RFC 3261 §17.2.1), byte for byte. A
 repeat confirms no further line. Its nonce or digest identifies it; its Call-ID does not, because many guesses
-may share one. A 403 is not ignored for its digest: guesses that differ in their password alone get the same
-one, but each of them gets a 401 with a nonce of its own before.
+may share one. As a sign of a guess, a 403 with a known digest still counts: guesses that differ only in their
+password get the same 403, but each gets its own 401 before.
 
 Bounds: ``MOST`` addresses, and as many sessions and answers; the oldest are discarded first. Times are
 monotonic seconds.
@@ -28,10 +28,10 @@ from ringfence.detect.recent import remember
 from ringfence.model import Address, Challenge, EventKind, SecurityEvent, Service, Transport
 
 LIFE = 10.0
-"""How long an answer confirms a line (seconds); a log line has been seen to be 3 s late."""
+"""How long an answer confirms a line (seconds). Log lines up to 3 s late were observed."""
 
 SESSION_LIFE = 64.0
-"""How long a challenge or a request waits for its 403, and how long a repeat is known (seconds)."""
+"""How long a challenge or a request waits for its 403, and a repeated answer is recognised (seconds)."""
 
 LOGGED_IN = 60.0
 """How long after a success (seconds) a 403 is attributed to the dialplan."""
@@ -88,7 +88,7 @@ class Answers:
         return True
 
     def record_request(self, sender: Address, call_id: bytes, now: float) -> None:
-        """Record that a session was challenged, or that a request of it was seen: a 403 may be its answer."""
+        """Record a challenge or a copied request of a session, which a 403 may answer."""
         remember(self._begun, (sender, session_key(call_id)), now, self._most)
 
     def confirms(self, event: SecurityEvent, now: float) -> bool:

@@ -1,21 +1,20 @@
 """Attribution: turns the events of all sources into attempts, each once, with the best proof of its address.
 
-Text is never proof. A log line names an address, and a sender can have Asterisk write whole lines: by a line
-feed in a user name, or by an ESC, which shows in no line (``main/term.c:term_strip``). chan_sip's events name
-the address in the Via header. So one question decides about such a report: *what confirms its address?*
+Text is never proof. A sender can make Asterisk write whole log lines with any address: by a line feed in a
+user name, or by an ESC, which does not appear in the line (``main/term.c:term_strip``). chan_sip's events
+name the address in the Via header. Such a report counts only if its address is confirmed:
 
 - Another source, whose address is reliable, reports the same attempt.
-- The wire saw an answer to a request of exactly that address: for PJSIP under the same Call-ID, for chan_sip
-  with the same nonce, or, for a line without either, one answer for each line (``answers``). Or it saw
-  challenges to that address that no success followed (``unanswered``).
-- The kernel has, or had within a minute, a TCP connection from exactly that address and port. A sender who
-  forges lines can guess ports, so the connections of an address stop counting when most lines that name it
-  have none (``backing``).
+- The wire saw an answer to a request of exactly that address: for PJSIP with the same Call-ID, for chan_sip
+  with the same nonce, otherwise one answer for each line (``answers``). Or it saw challenges without a
+  success (``unanswered``).
+- The kernel has, or had within a minute, a TCP connection from exactly that address and port. A sender that
+  forges lines can guess ports. So the connections of an address no longer count if most lines with this
+  address have none (``backing``).
 
-A report that nothing confirms waits (``PATIENCE``) and is then *unconfirmed*: it may be listed, and bans no
-address. If the wire would have seen the challenge, a line without one is a forgery and not listed.
-While neither AMI nor the wire reports of an Asterisk, a line counts as a claim if it was sent by UDP and can
-contain only one address.
+A report without confirmation waits (``PATIENCE``) and is then *unconfirmed*: listed, without a ban. If the
+wire would have seen the challenge, a line without one is a forgery and is not listed. While neither AMI nor
+the wire reports an Asterisk, a line by UDP counts as a claim if it can contain only one address.
 """
 
 from collections import OrderedDict
@@ -61,14 +60,14 @@ _MOST_LINES = 16_384
 _MOST_PROVEN = 16_384
 _MOST_AWAITED = 1_024
 _MOST_OF_NONCE = 256
-_MOST_AT_ONCE = 100  # excess challenges of one sender
+_MOST_AT_ONCE = 100  # challenges beyond the limit that count as attempts at once, of one sender
 _FORBIDDEN, _NOT_FOUND = 403, 404
 
 PROVEN = 64.0
 """How long a session's proof holds (seconds): twice as long as Asterisk accepts a nonce."""
 
 BLIND = 10.0
-"""How long after a loss of packets (seconds) missing challenges mean nothing."""
+"""Seconds after a loss of packets in which a missing challenge is no sign of a forgery."""
 
 
 # Module-level aliases: enum member lookups are slow in the per-event hot path.
@@ -80,9 +79,9 @@ _DATAGRAMS = (Transport.UDP, Transport.UNKNOWN)
 
 
 class Attribution:
-    """Turns events and challenges into attempts, each once.
+    """Turns events and challenges into attempts; each attempt is returned once.
 
-    ``several`` names the Asterisks that more than one source reports; elsewhere each report is an attempt at
+    ``several`` names the Asterisks with more than one source. At other Asterisks each report is an attempt at
     once. ``corroborated`` names those that AMI or the wire reports (None: the same); there a log line counts
     only if something confirms it. ``assumed`` is the proof of attempts that only the wire could prove: a
     replay of logs has no wire.
@@ -102,7 +101,7 @@ class Attribution:
         self._connections = connections if connections is not None else NoConnections()
         self._backing = Backing(self._connections)
         self._fold = Fold(max_keys=max_sessions)
-        self._wire: Wire | None = None  # until the wire source delivers something
+        self._wire: Wire | None = None  # created when the wire source delivers a packet
         self._wire_sees_all = False
         self._ticked = False
         self._listening: Callable[[str], float | None] = not_connected
@@ -122,7 +121,7 @@ class Attribution:
 
     @property
     def sees_wire(self) -> bool:
-        """Whether the wire source ever delivered something, so that addresses can be proven."""
+        """Whether the wire source ever delivered a packet, so that addresses can be proven."""
         return self._wire is not None
 
     def observe(self, event: SecurityEvent, now: float) -> Sequence[Finding]:
@@ -170,7 +169,7 @@ class Attribution:
         return self._wire_sees_all or not self._ticked or self._listening(asterisk) is not None
 
     def _is_hint(self, event: SecurityEvent, attempt: Attempt) -> bool:
-        """Whether a report counts only if something confirms it. A replay has no kernel to ask."""
+        """Whether a report needs confirmation. In a replay no kernel can confirm it."""
         stream = attempt.transport not in _DATAGRAMS and self._assumed is _CLAIMED
         return event.source.text and (stream or self._is_corroborated(event.source.asterisk))
 
@@ -182,7 +181,7 @@ class Attribution:
             return self._attributed(self._with_proof(attempt, event, now), now)
         if event.service is not _PJSIP:
             return self._if_first(self._with_proof(attempt, event, now), event, now)
-        # The wire is queried for the first report alone, because nearly all reports are others.
+        # The wire is queried only for the first report, because most reports are repeated ones.
         tag = self._record_report(attempt, event, now)
         if tag is not None:
             return duplicate_report(attempt, event, tag)
@@ -193,7 +192,7 @@ class Attribution:
     ) -> Sequence[Finding]:
         """Handle challenges that the wire saw at ``now``, which is ``wall`` seconds since the epoch.
 
-        They prove the addresses of responses, confirm reports that wait, and reveal hidden attempts.
+        Challenges prove the addresses of responses, confirm reports that wait, and reveal hidden attempts.
         ``asterisk`` is the name of the Asterisk, for challenges that no event has attributed to one yet.
         """
         wire = self._wire = self._wire or Wire()
@@ -206,7 +205,7 @@ class Attribution:
             if answered is not None and wire.nonces.proves(challenge.nonce, answered[1], now):
                 found += self._prove(*answered, now)
         for challenge in challenges:
-            # Over TCP the answer uses the connection of the request.
+            # Over TCP the answer goes back through the connection of the request.
             sender = challenge.sender if challenge.transport is _UDP else challenge.address
             if sender is None:
                 continue
@@ -237,8 +236,8 @@ class Attribution:
     ) -> Sequence[Finding]:
         """Handle requests copied from suspects: a nonce that was sent only to their address proves it.
 
-        The proof holds for the sessions that the request names, because only the receiver of the nonce wrote
-        it.
+        The proof holds for the sessions that the request names, because only the receiver of the nonce can
+        have written it.
         """
         wire = self._wire = self._wire or Wire()
         found: list[Finding] = []
@@ -294,7 +293,7 @@ class Attribution:
     def _with_proof(self, attempt: Attempt, event: SecurityEvent, now: float) -> Attempt:
         """Return an attempt, whose address is reliable, with the best proof of it.
 
-        A claim bans by UDP only, so an attempt by a stream counts only with its connection.
+        A claimed ban affects only UDP, so an attempt by a stream counts only if its connection is known.
         """
         if self._wire is not None:
             attempt = self._wire.nonces.settled(attempt, event.challenge, now)
@@ -306,7 +305,7 @@ class Attribution:
     # -- what confirms an address -----------------------------------------------------------------------
 
     def _confirmed(self, attempt: Attempt, event: SecurityEvent, now: float) -> Attempt | None:
-        """Return the attempt with the confirmation of a better source than text, or None."""
+        """Return the attempt as a source other than text confirms it; None if no such source does."""
         seen = self._confirmed_by_wire(attempt, event, now) if self._wire is not None else None
         if seen is not None:
             return seen
@@ -326,7 +325,7 @@ class Attribution:
             yield from self._if_first(confirmed, report.event, report.at)
 
     def confirms(self, event: SecurityEvent, now: float) -> bool:
-        """Whether something confirms the address of a line of a login, or text is the only source."""
+        """Whether the address in the line of a login is confirmed, or log lines are the only source."""
         if not self._is_corroborated(event.source.asterisk):
             return True
         seen = self._wire is not None and bool(event.session) and self._wire.hidden.confirms(event, now)
@@ -383,7 +382,7 @@ class Attribution:
     def _in_session(self, attempt: Attempt, now: float) -> Attempt:
         """Return an attempt with the proof of its session: an answered challenge proves the whole session.
 
-        Only the sender knows the Call-ID of a session, and a sender with a forged address cannot learn it.
+        Only the sender knows the Call-ID of a session, so no other sender can add to the session.
         """
         if self._assumed is not _CLAIMED and attempt.trusted and attempt.proof is _CLAIMED:
             return evolve(attempt, proof=self._assumed)
@@ -414,10 +413,9 @@ class Attribution:
     def _blame_receiver(self, event: SecurityEvent, receiver: Address, now: float) -> Sequence[Finding]:
         """Count a guess whose nonce was sent only to another address as a claimed attempt of that receiver.
 
-        Only one other address can know that nonce: one that got the same nonce by TLS, where the wire sees
-        nothing, because a nonce depends on the address and the second alone. So the receiver is blamed only
-        if the kernel knows that the named address had no connection; otherwise a header could name any
-        address.
+        A nonce depends only on the address and the second, so another address may have received the same
+        nonce by TLS, which the wire cannot read. So the receiver is blamed only if the kernel knows that the
+        named address had no connection. Otherwise a header could name any address.
         """
         named = event.remote.address
         if event.source.text or self._connections.had_any(named) is not False:
@@ -429,7 +427,7 @@ class Attribution:
         return (AttributedAttempt(blamed, now),)
 
     def is_diverted(self, address: Address, now: float) -> bool:
-        """Whether challenges that ``address`` seemed to request went elsewhere: its logins prove nothing."""
+        """Whether challenges for ``address`` went to other addresses, so that its logins prove nothing."""
         return now - self._diverted.get(address, -PROVEN) < PROVEN
 
     def _prove(self, asterisk: str, address: Address, session: int, now: float) -> Sequence[Finding]:
@@ -450,7 +448,7 @@ class Attribution:
             return duplicate_report(attempt, event, tag)
         confirmed = self._confirmed(attempt, event, now)
         if confirmed is None and not (event.forgeable or self._is_hint(event, attempt)) and event.source.text:
-            confirmed = evolve(attempt, trusted=True)  # AMI and the wire have failed by now
+            confirmed = evolve(attempt, trusted=True)  # AMI and the wire have stopped since the report
         if confirmed is not None:
             self._backing.forgive(event.remote, now)
             return self._if_first(confirmed, event, at)
@@ -471,7 +469,7 @@ class Attribution:
         return () if listed else (AttributedAttempt(attempt, at),)
 
     def _would_have_been_seen(self, event: SecurityEvent, now: float) -> bool:
-        """Whether a line without a challenge or a connection must be a forgery."""
+        """Whether the wire or the kernel would have seen a true attempt, so that this line is a forgery."""
         if self._wire is None or not self._wire_sees_all or now < self._wire.blind_until:
             return False
         datagram = event.remote.transport is _UDP
@@ -488,5 +486,5 @@ def _has_session(attempt: Attempt) -> bool:
 
 
 def _shared_key(event: SecurityEvent) -> tuple[str, EventKind, str, str]:
-    """Return what both reports of one attempt at chan_sip share, independent of the named address."""
+    """Return a key that both reports of one attempt at chan_sip share, whatever address they name."""
     return event.source.asterisk, event.kind, event.acl_name, event.account

@@ -1,14 +1,14 @@
-"""Log lines that a TCP connection confirms: one from the address and port that they name.
+"""Confirmation of log lines by a TCP connection from the address and port that they name.
 
-A sender can have Asterisk write a line that names any address and port, but only a host at that address can
-complete a handshake from there. A sender who forges lines can guess ports, though, and a victim may have many
+A sender can make Asterisk write a line with any address and port, but only a host at that address can
+complete a handshake. However, a sender that forges lines can guess ports, and a victim may have many
 connections. So each address has a count of lines with and without a connection. A line with a connection is
-confirmed only if at most ``UNBACKED`` times as many lines had none. A forger needs some 28 000 ports for each
-hit. A sender that forges lines about itself must forge ten for each guess that it hides, and an alarm names
-it.
+confirmed only if at most ``UNBACKED`` times as many lines had none. A forger must try some 28 000 ports for
+one match. A sender could also forge lines about itself to spoil its own count, but it needs ten for each
+hidden guess, and an alarm names it.
 
-A line counts against its address as soon as it arrives, and is subtracted once another source confirms it.
-Otherwise a forger could try a thousand ports before the first line expires.
+A line is counted as soon as it arrives, and is subtracted if another source confirms it. If it were counted
+later, a forger could try a thousand ports before its first line counts.
 
 Bound: ``MOST`` addresses, those that were named longest ago are discarded first. Times are monotonic seconds.
 """
@@ -47,7 +47,7 @@ class Connections(Protocol):
 
 
 class NoConnections:
-    """A stand-in for the kernel, for replays: it confirms no line and excludes nothing."""
+    """A substitute for the kernel, for replays: it confirms no line and excludes none."""
 
     def backs(self, remote: Endpoint, length: int) -> bool:  # noqa: ARG002 - the protocol's
         """Return False."""
@@ -86,7 +86,7 @@ class Backing:
     def confirms(self, remote: Endpoint, service: Service, now: float) -> bool:
         """Whether the kernel has, or had lately, the connection that a line of ``service`` names.
 
-        Call this last, because it is slow and other sources report nearly all lines too.
+        Call this last: it is slow, and other sources confirm nearly all lines.
         """
         if not remote.port or remote.transport is Transport.UDP:
             return False

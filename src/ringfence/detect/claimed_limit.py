@@ -3,9 +3,9 @@
 Anyone who can forge UDP source addresses can choose whom to get banned. So these bans are short, and their
 number a minute is limited. Beyond the limit, only two kinds of subjects are banned: those with an earlier
 claimed ban, and those that continue. A subject continues if it was refused a ban ``PERSISTS`` seconds ago and
-has made ``INSISTS`` times as many attempts as the rule needs. Otherwise a forger who uses up the bans of each
-minute would let a real guesser continue for ever. With this exception, each forged ban costs the forger that
-many packets, and only a tenth as many of them are possible a minute.
+has made ``INSISTS`` times as many attempts as the rule needs. Otherwise a forger could use up the bans of
+each minute, and real guessers could continue for ever. With this exception, each forged ban beyond the limit
+costs the forger that many packets, and a minute has room for only a tenth as many of them.
 
 Bounds: ``MOST`` subjects with a ban or a refusal, the oldest are discarded first and start again. Times are
 monotonic seconds.
@@ -38,7 +38,10 @@ class ClaimedLimit:
         self._refused_since: OrderedDict[Key, float] = OrderedDict()
 
     def allows(self, key: Key, now: float, times: float = 1.0) -> bool:
-        """Whether this subject could be banned now; its attempts are ``times`` the number of the rule."""
+        """Whether this subject may be banned now.
+
+        It has made ``times`` as many attempts as the rule needs.
+        """
         if key in self._before or self._has_room(self._new, now, self.terms.per_minute):
             return True
         most = max(1, self.terms.per_minute // SHARE)

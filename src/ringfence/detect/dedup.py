@@ -1,4 +1,4 @@
-"""Deduplication: one attempt is counted once, however many sources report it, and however often.
+"""Deduplication: an attempt counts once, even if several sources report it, or one source several times.
 
 A source's reports (fold.py) are sorted into buckets: for PJSIP one for each Call-ID of an address; for
 chan_sip, whose log names no session, one for all guesses of an address, one for its refusals by an ACL and
@@ -7,9 +7,9 @@ attempt of its bucket that is younger than the horizon and that this source has 
 none, the attempt is new and counts at once. So the number of attempts is the highest number that any one
 source reports within the horizon: no attempt counts twice, and one source can report what another misses.
 
-The horizon is short. Otherwise the surplus of one source would cancel later reports of another for ever. 10 s
-is more than three times the highest delay of a log line that was seen. Two Asterisks never share a bucket:
-the same Call-ID at both is two attempts.
+The horizon is short. Otherwise the additional reports of one source would cancel later reports of another for
+ever. 10 s is more than three times the longest observed delay of a log line. Two Asterisks never share a
+bucket, because the same Call-ID at both means two attempts.
 
 Each source reports the oldest attempt first, so its reports always cover the beginning of a bucket. A bucket
 therefore holds the times of its attempts and one position for each source, and a report has a constant cost.
@@ -36,7 +36,9 @@ Bucket = tuple[str, AddressKey, Service, bytes]
 
 @define
 class _Open:
-    """The attempts of one bucket that are younger than the horizon: the first is number ``first``.
+    """The attempts of one bucket that are younger than the horizon.
+
+    The oldest of them has the number ``first``.
 
     ``attempts`` holds the time of each first report, and its tag. ``reported`` holds the number of attempts
     that each source has reported.
@@ -47,7 +49,7 @@ class _Open:
     first: int = 0
 
     def match(self, source: SourceId) -> int | None:
-        """Record a report of ``source``; return the tag of the attempt that it had not reported yet."""
+        """Record a report of ``source``; return the tag of the known attempt that it reports, else None."""
         number = max(self.reported.get(source.name, 0), self.first)
         if number >= self.first + len(self.attempts):
             return None
@@ -75,7 +77,7 @@ class Deduplicator:
         self._max_buckets = max_buckets
         self._max_attempts = max_attempts
         self._buckets: OrderedDict[Bucket, _Open] = OrderedDict()
-        self._expire_at = -inf  # no bucket expires before
+        self._expire_at = -inf  # no bucket expires before this time
 
     def __len__(self) -> int:
         """Return the number of buckets."""
@@ -84,8 +86,8 @@ class Deduplicator:
     def record_report(self, bucket: Bucket, source: SourceId, now: float, tag: int = 0) -> int | None:
         """Record a report of ``source`` at ``now`` (monotonic seconds).
 
-        Return None if it is the first report of an attempt, which is ``tag`` from then on; otherwise the tag
-        of the attempt that another source has reported.
+        Return None if it is the first report of an attempt, which gets the tag ``tag``. Otherwise return the
+        tag of the attempt that another source has reported.
         """
         known = self._find(bucket, now)
         if known is None:
@@ -140,7 +142,7 @@ def bucket_of(event: SecurityEvent, address: Address) -> Bucket:
     if event.service is Service.PJSIP:
         what = session_key(event.session)
     elif event.service is Service.AMI:
-        what = b""  # its log has two texts for one failure, its events have three kinds
+        what = b""  # one failure has two texts in its log, and three kinds of events
     elif event.service is Service.SIP and event.acl_name not in _APART:
         what = b"guess"  # the wire shows no kind of failure
     else:

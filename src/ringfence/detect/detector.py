@@ -2,13 +2,13 @@
 
 It uses no clock, no socket and no firewall. Its caller passes the time of each event, carries out the
 decisions and reports the bans back: by :attr:`Detector.banned` if there is a firewall, otherwise by
-:meth:`Detector.record_ban` and :meth:`Detector.record_unban`. While a subject is banned, its attempts count
-as *late*: they were sent before the ban took effect. A ban of the SIP ports by UDP makes only attempts by UDP
+:meth:`Detector.record_ban` and :meth:`Detector.record_unban`. While a subject is banned, its attempts are
+*late*: they were sent before the ban took effect. A ban of the SIP ports by UDP makes only attempts by UDP
 late, and attempts that prove the address still count.
 
-``attribution`` decides which events are attempts and of which address, ``judge`` which ban follows, and
-``phones`` which phones fail. Each method that handles something returns the effects, in their order: attempts
-with the bans that follow, alarms for the administrator, and logins that make a friend.
+``attribution`` decides which events are attempts, and of which address. ``judge`` decides which ban follows,
+and ``phones`` which phones fail. Each method that handles something returns the effects, in their order:
+attempts with the bans that follow, alarms for the administrator, and logins that make a friend.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -94,7 +94,7 @@ class Detector:
         """
         self.counts = Counts()
         self.banned: Callable[[Network, Scope], bool] = lambda _, __: False
-        """Whether a network is banned now, according to the component that manages the bans."""
+        """A function that returns whether a network is banned now with a scope."""
         self.friends = friends if friends is not None else Friends()
         self.rules: tuple[Rule, ...] = ()
         self._subjects = Subjects(self.friends, exempt if exempt is not None else NetworkSet())
@@ -115,10 +115,10 @@ class Detector:
         claimed: Claimed | None = None,
         corroborated: frozenset[str] | None = None,
     ) -> Sequence[Effect]:
-        """Use new rules for the attempts that are known already. Counts of prefixes and accounts start again.
+        """Use new rules, also for the attempts in memory. Counts of prefixes and accounts start again.
 
-        ``several`` names the Asterisks that have more than one source; elsewhere each report is an attempt.
-        ``corroborated`` names those that AMI or the wire reports (None: the same); there, text needs
+        ``several`` names the Asterisks with more than one source. At other Asterisks each report is an
+        attempt. ``corroborated`` names those that AMI or the wire reports (None: the same); there, text needs
         confirmation.
         """
         self._attribution.several = several
@@ -243,7 +243,7 @@ class Detector:
         return [*self._phones.on_contact(contact, self._failures(contact.address, now))]
 
     def _failures(self, address: Address, now: float) -> int:
-        """Return how many guesses of this very address failed within the last hour."""
+        """Return how many guesses of exactly this address failed within the last hour."""
         facts = self._history.facts_of(address, self.subject_of(address), now - HOUR)
         return sum(one.kind is AttemptKind.GUESS and self._is_sure(one.proven) for one in facts)
 
@@ -284,7 +284,7 @@ class Detector:
         if attempt.event is _HIDDEN:
             self.counts.hidden += 1
             if attempt.transport is not Transport.UDP and self._subjects.of(attempt.address).friend:
-                # A message that Asterisk sends a phone by TCP may hold a body of another sender.
+                # A message that Asterisk sends to a phone by TCP may contain a text of another sender.
                 attempt = evolve(attempt, trusted=False)
         judged = self.judge(attempt, found.at)
         return [evolve(judged[0], suspect=True), *judged[1:]] if found.suspect else judged
@@ -340,13 +340,16 @@ class Detector:
             failed = self._phones.on_failure if worked else self._phones.on_failure_elsewhere
             alarms += failed(attempt, now)
         forgotten = worked or attempt.event is EventKind.INVALID_ACCOUNT_ID
-        if self.friends.outage_mode and forgotten:  # guesses at other passwords still count
+        if self.friends.outage_mode and forgotten:  # guesses at other accounts still count
             self.counts.uncounted += 1
             return None, alarms
         return self._judge.decide_friend(subject, attempt, now, works=worked), alarms
 
     def _is_sure(self, proven: bool) -> bool:  # noqa: FBT001 - its only argument
-        """Whether an attempt counts as proven: without the wire, a claim is the best there is."""
+        """Whether an attempt counts as proven.
+
+        Without the wire no better proof than a claim exists, so a claim counts.
+        """
         return proven or not self._attribution.sees_wire
 
     def _judge_stranger(self, subject: Subject, kept: list[bytes], attempt: Attempt, now: float) -> Judged:
@@ -354,7 +357,7 @@ class Detector:
         refused = self._judge.claims.refused
         decision = None
         alarms: Sequence[AlarmChange] = ()
-        if not narrowed or attempt.proof is not _CLAIMED:  # claims lengthen no claimed ban
+        if not narrowed or attempt.proof is not _CLAIMED:  # more claims do not lengthen a claimed ban
             # Claims lead to no ban of a friend.
             decision = self._judge.decide(subject, kept, attempt, now, narrowed=narrowed or subject.friend)
         if attempt.proof is not _CLAIMED:
@@ -395,7 +398,7 @@ class Detector:
             self.record_unban(subject)
 
     def forget(self, subject: Network) -> None:
-        """Start counting ``subject`` from zero: its attempts are kept but no longer lead to a ban."""
+        """Count ``subject`` from zero: its attempts are kept, but no longer lead to a ban."""
         self._history.consume(key_of(subject))
 
     def tick(

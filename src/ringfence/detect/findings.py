@@ -19,7 +19,8 @@ class Verdict(enum.Enum):
 class AttributedAttempt:
     """An attempt, the time at which it counts (monotonic seconds), and the verdict on it.
 
-    ``suspect``: only the wire reported it, and its address is unproven: requests from it should be copied.
+    ``suspect``: only the wire reported the attempt, and its address is unproven. So requests from it should
+    be copied.
     """
 
     attempt: Attempt

@@ -14,17 +14,17 @@ and a *failed* is the answer to the challenge, which is *owed* until it arrives.
 this source reports one more attempt. If an Asterisk has several sources, ``dedup`` finds the reports of the
 same attempt.
 
-A challenge alone is never an attempt: each successful registration begins with one. But chan_sip reports a
-guess by another challenge and nothing else if the guess carries an unknown nonce: it still checks the
-password, and answers a right one with ``stale=true`` (``channels/chan_sip.c:check_auth``, tried on 16.28). So
-a challenge with another nonce, in a session whose last one was not answered, is a *failed*. To a
-retransmitted request chan_sip repeats the nonce.
+A challenge alone is never an attempt, because each successful registration begins with one. But if a guess
+carries an unknown nonce, chan_sip reports only another challenge. It still checks the password, and answers a
+right one with ``stale=true`` (``channels/chan_sip.c:check_auth``, tried on 16.28). So a challenge with
+another nonce, in a session whose last one was not answered, is a *failed*. To a retransmitted request
+chan_sip repeats the nonce.
 
 Bounds and their reasons: a key expires after 32 s without an event (PJSIP's nonces live that long), at most
-65 536 keys are kept and at most 1 024 of one address. A key that is discarded early can only count too much:
-a late answer then counts as a separate attempt. (Between two simultaneous openers and their answers, which
-follow within microseconds, it could count one too few.) To forgive a retransmission counts too little, so
-nothing is forgiven while the table of forgiven retransmissions is full.
+65 536 keys are kept and at most 1 024 of one address. If a key is discarded early, too many attempts may be
+counted, because a late answer then counts as a separate attempt. (Only between two simultaneous openers and
+their answers, within microseconds, one attempt could be missed.) A forgiven retransmission reduces the count,
+so none is forgiven while the table of forgiven retransmissions is full.
 """
 
 import enum
@@ -72,14 +72,14 @@ class Role(enum.Enum):
     OPENER = enum.auto()
     CHALLENGE = enum.auto()
     FAILED = enum.auto()
-    HALF = enum.auto()  # chan_sip checks a peer's ACL twice a request, IAX2 reports an unknown peer twice
+    HALF = enum.auto()  # reported twice for a request: chan_sip's ACL of a peer, IAX2's unknown peer
     PROBE = enum.auto()
     SUCCESS = enum.auto()
     NONE = enum.auto()
 
 
-# By service and kind, FailedACL by its ACL's name too. Other events belong to no attempt: limits, bad
-# formats, and the registrar's events about a phone that is already authenticated (`registrar_*`).
+# The key is the service, the kind of event and, for FailedACL, the name of the ACL. Other events belong to no
+# attempt: limits, bad formats, and the registrar's events about an authenticated phone (`registrar_*`).
 _ROLES: dict[tuple[Service, EventKind, str], Role] = {
     (Service.PJSIP, EventKind.INVALID_ACCOUNT_ID, ""): Role.OPENER,
     (Service.PJSIP, EventKind.FAILED_ACL, "not_match_endpoint_acl"): Role.OPENER,
@@ -125,8 +125,8 @@ _STRANGER = "anonymous"
 def role_of(event: SecurityEvent) -> Role:
     """Return the role of ``event`` in the fold. A tampered packet is never a success.
 
-    An unknown line of the dialplan is one that the administrator configured (``parse/custom.py``). A caller
-    with an account that dials an unknown number has misdialled.
+    A dialplan line with an unknown name comes from a pattern of the administrator (``parse/custom.py``). If a
+    caller with an account dials an unknown number, it has only misdialled.
     """
     if event.kind is not _FAILED_ACL:  # nearly all events
         role = _ROLES.get((event.service, event.kind, ""), _NONE)
@@ -149,15 +149,15 @@ def _is_stranger(account: str) -> bool:
 def proof_of(event: SecurityEvent) -> Proof:
     """Return how well one event alone verifies its address.
 
-    Text verifies nothing: a log line names whatever address its sender had Asterisk write, and so does an AMI
-    packet that breaks Asterisk's grammar. Otherwise a handshake verifies the address, except under chan_sip,
-    which believes a Via ``maddr`` on TCP too (``channels/chan_sip.c:check_via``).
+    Text verifies no address: the sender may have chosen the address in a log line, or in an AMI packet that
+    breaks Asterisk's grammar. Otherwise a handshake verifies the address, except under chan_sip, which
+    believes a Via ``maddr`` on TCP too (``channels/chan_sip.c:check_via``).
     """
     source = event.source
     if event.tampered or event.forgeable or source.text:
         return Proof.CLAIMED
     if source.name == WIRE and event.remote.transport is not Transport.UDP:
-        return Proof.HANDSHAKE  # the answer left by the sender's own connection
+        return Proof.HANDSHAKE  # the answer was sent through the sender's own connection
     return _proof(event.service, event.remote.transport)
 
 
@@ -170,7 +170,7 @@ def _proof(service: Service, transport: Transport) -> Proof:
 
 
 def is_trusted(event: SecurityEvent) -> bool:
-    """Whether the sender's own text does not decide which address this event names, as far as it shows.
+    """Whether the address in this event is independent of the sender's text, as far as the event shows.
 
     chan_sip's security events name the address in a Via ``maddr``. For reports of the wire, Asterisk's own
     answer names the true source.
@@ -227,8 +227,8 @@ class Fold:
         self._latest: _OfAddress | None = None  # the entry that was used last
         self._purge_at = -inf  # no entry expires before
         self._size = 0
-        # By source, because each reports the same repetition; IPv4 addresses, and /64s as numbers, because
-        # a host has all addresses of its /64.
+        # The key has the source, because each source reports the same repetition. An IPv6 sender is its /64
+        # as a number, because a host has all addresses of its /64.
         self._forgiven: OrderedDict[tuple[SourceId, Address | int], float] = OrderedDict()
 
     def __len__(self) -> int:
@@ -236,7 +236,7 @@ class Fold:
         return self._size
 
     def feed(self, event: SecurityEvent, now: float) -> Attempt | None:
-        """Handle one event that arrived at ``now`` (monotonic seconds); return the attempt it reports."""
+        """Handle one event that arrived at ``now`` (monotonic seconds); return its attempt, if any."""
         role = role_of(event)
         if role is not _FAILED and role is not _OPENER:  # nearly all events in an attack
             if role is _NONE or (role is _CHALLENGE and self._finishes_nothing(event)):
@@ -249,7 +249,7 @@ class Fold:
             if self._is_retransmission(key, event, now):
                 return None
         elif role is Role.PROBE and key.challenged:
-            return None  # an authenticated caller misdialled
+            return None  # a caller with an account dialled a wrong number
         if event.service is _SIP and _fails_by_challenge(key, role, event.challenge):
             role = Role.FAILED
         _advance(key, role)
@@ -264,9 +264,9 @@ class Fold:
         return attempt_from(event, AttemptKind.MANAGER if event.service is Service.AMI else kind)
 
     def _finishes_nothing(self, event: SecurityEvent) -> bool:
-        """Whether a challenge belongs to no known request, as in each successful registration.
+        """Whether a challenge belongs to no known failed request, as in each successful registration.
 
-        Under chan_sip it still shows that the caller has an account.
+        With chan_sip such a challenge still shows that the caller has an account.
         """
         of_address = self._addresses.get(address_key(event.remote.address))
         known = of_address is not None and _name(event) in of_address.keys
@@ -354,7 +354,7 @@ class Fold:
 
 
 def _fails_by_challenge(key: _Key, role: Role, nonce: bytes) -> bool:
-    """Whether chan_sip repeats a challenge because the last one was not answered; record this one."""
+    """Whether this challenge of chan_sip means that a guess failed; record the challenge."""
     if role is not Role.CHALLENGE:
         key.waiting_for = 0
         return False
@@ -400,7 +400,7 @@ def _name(event: SecurityEvent) -> _Name:
 def attempt_from(event: SecurityEvent, kind: AttemptKind) -> Attempt:
     """Return the attempt that an event reports, with what that event alone shows."""
     remote, service, source = event.remote, event.service, event.source
-    return Attempt(  # positional: keywords would take a tenth of the time of an event
+    return Attempt(  # positional, because keywords take a tenth of the time of an event
         source.asterisk,
         remote.address,
         kind,
@@ -424,7 +424,9 @@ def session_number(session: bytes) -> int:
 
 
 def address_key(address: Address) -> AddressKey:
-    """Return an address as a fast dictionary key: its own hash takes 0.3 µs, forty times for each guess.
+    """Return an address as a fast dictionary key.
+
+    (An address object is hashed in 0.3 µs, forty times for each guess.)
 
     Attackers cannot choose 32-bit numbers that collide, but they can with 128 bits, so IPv6 uses bytes.
     """
@@ -432,7 +434,7 @@ def address_key(address: Address) -> AddressKey:
 
 
 def session_key(session: bytes) -> bytes:
-    """Return a session as a bounded dictionary key: a Call-ID may be as long as a datagram."""
+    """Return a session as a dictionary key of limited size: a Call-ID may be as long as a datagram."""
     return (
         session
         if len(session) <= _MAX_SESSION

@@ -26,7 +26,7 @@ FORMER_FOR = 30 * 86_400.0
 """How long a former reason is remembered (seconds)."""
 
 AUTHENTICATED_FOR = 7_200.0
-"""How long a login makes an address a friend (seconds); phones register at least once an hour."""
+"""How long an address is a friend after a login (seconds). Phones register at least once an hour."""
 
 _PREFIX_LENGTHS = {4: (24,), 6: (64, 48)}  # the prefix lengths that :meth:`Friends.any_in` looks up
 
@@ -42,7 +42,7 @@ def key_of(friend: Friend) -> Key:
 
 
 def friend_from(event: SecurityEvent) -> Friend | None:
-    """Return the friend that a login creates: a right password, from an address that it proves.
+    """Return the friend that a login creates; None if the login verified no password or proves no address.
 
     PJSIP's nonce is bound to the address that answers it. chan_sip believes a Via ``maddr``, so its success
     proves no address (``channels/chan_sip.c:check_via``). A login at the manager interface is not a phone.
@@ -75,7 +75,7 @@ class Friends:
         self._reasons: OrderedDict[Key, Friend] = OrderedDict()
         self._at: dict[Address, dict[Key, Friend]] = {}
         self._former: OrderedDict[tuple[Address, str], Friend] = OrderedDict()
-        self._former_addresses: Counter[Address] = Counter()  # how often each address is among the former
+        self._former_addresses: Counter[Address] = Counter()  # the number of former reasons of each address
         self._former_accounts: Counter[str] = Counter()
         self._accounts: dict[str, dict[Address, int]] = {}
         self._neighbours: Counter[Network] = Counter()
@@ -88,7 +88,7 @@ class Friends:
 
     @property
     def outage_mode(self) -> bool:
-        """Whether former friends count as friends, since no phone can log in now."""
+        """Whether former friends count as friends, because no phone can log in now."""
         return self._outage_mode
 
     @outage_mode.setter
@@ -149,7 +149,7 @@ class Friends:
         return address in self._at or (self.outage_mode and address in self._former_addresses)
 
     def is_proven(self, address: Address) -> bool:
-        """Whether ``address`` is a friend by more than a claim. Former friends were proven."""
+        """Whether ``address`` is a friend by a proven reason. Former reasons count as proven."""
         at = self._at.get(address)
         if at is None:
             return self.outage_mode and address in self._former_addresses
@@ -175,7 +175,7 @@ class Friends:
 
     @property
     def known_accounts(self) -> int:
-        """The number of accounts that work at any address, and of those that worked, added."""
+        """The number of accounts that work, or worked within a month, at any address."""
         return len(self._accounts) + len(self._former_accounts)
 
     @property
@@ -203,7 +203,7 @@ class Friends:
         return tuple(self._reasons.values())
 
     def former(self) -> tuple[Friend, ...]:
-        """Return the former reasons, each with its end; the last one of each address and account."""
+        """Return the latest former reason of each address and account, with its end."""
         return tuple(self._former.values())
 
     def _change(self, address: Address | None) -> None:

@@ -8,8 +8,8 @@ unless a segment holds only part of it. So challenges and reports are compared, 
 - A challenge whose request held bytes that suppress Asterisk's events (``Challenge.evasive``) is evidence at
   once: its sender is known, and no phone sends such bytes.
 - Any other challenge that AMI has not reported by one event within ``WAIT`` is evidence too. AMI reports each
-  by ChallengeSent, InvalidAccountID or ChallengeResponseFailed. An example that suppresses it without a trace
-  in the challenge: two Authorization headers, the first with a nonce that is not UTF-8.
+  challenge by ChallengeSent, InvalidAccountID or ChallengeResponseFailed. For example, two Authorization
+  headers, the first with a nonce that is not UTF-8, suppress the event and leave no trace in the challenge.
 
 Datagrams and streams are counted separately; otherwise events of one could stand for challenges of the other.
 Challenges by TLS are invisible and not counted. An event of AMI may be read before its challenge.
@@ -17,10 +17,10 @@ Challenges by TLS are invisible and not counted. An event of AMI may be read bef
 The third conclusion rests on missing events, and a wrong one would affect each phone. So it has conditions.
 AMI must have reported a ChallengeSent for the same local address and port within ``VOUCHED``. (It does not
 work if ChallengeSent is switched off, or for another PJSIP on this host.) AMI must have been connected all
-the time, and without delay: under a flood Asterisk itself may be late. PJSIP answers a retransmitted request
-again, and AMI reports it again.
+the time, and its events must not be late, as they may be during a flood. (PJSIP answers a retransmitted
+request again, and AMI reports it again, so both counts stay equal.)
 
-Bounds: 65 536 pairs of address and Call-ID and as many challenges that wait, the oldest are discarded first,
+Bounds: 65 536 pairs of address and Call-ID, and as many waiting challenges. The oldest are discarded first,
 which only loses evidence. Times are monotonic seconds.
 """
 
@@ -33,16 +33,16 @@ from ringfence.detect.fold import AddressKey, address_key, session_key
 from ringfence.model import Address, Challenge, EventKind, SecurityEvent, Service, Transport
 
 LIFE = 10.0
-"""How long a challenge confirms reports (seconds); a log line has been seen to be 3 s late."""
+"""How long a challenge confirms reports (seconds). Log lines up to 3 s late were observed."""
 
 WAIT = 5.0
 """How long AMI may take to report a challenge (seconds)."""
 
 LATE = 1.0
-"""If AMI reports an event older than this (seconds), further events are delayed too."""
+"""If AMI reports an event that is older than this (seconds), other events may be delayed too."""
 
 VOUCHED = 600.0
-"""How long one ChallengeSent shows that AMI reports challenges from a local port (seconds)."""
+"""Seconds after a ChallengeSent during which AMI counts as reporting the challenges of that local port."""
 
 _MAX_PAIRS = 65_536
 _MAX_WAITING = 65_536
@@ -61,7 +61,8 @@ _SEEN = {Transport.UDP: True, Transport.TCP: False, Transport.WS: False}
 class _Pair:
     """The challenges to one address under one Call-ID: AMI should have reported ``due`` of them by now.
 
-    ``local_port`` is None until one is seen. ``sent_by`` is the Asterisk that has reported one already.
+    ``local_port`` is None until a challenge is seen. ``sent_by`` is the Asterisk that has reported a
+    challenge.
     """
 
     last: float
@@ -128,7 +129,9 @@ class Hidden:
         return known[1] if known is not None else None
 
     def unreported(self, now: float, listening: Callable[[str], float | None]) -> list[tuple[Challenge, str]]:
-        """Return challenges that AMI should have reported by ``now``, each once, with their Asterisk.
+        """Return challenges that AMI should have reported by ``now``, with their Asterisk.
+
+        Each is returned once.
 
         ``listening`` returns since when AMI of an Asterisk has been connected without interruption, or None.
         """
@@ -167,7 +170,7 @@ class Hidden:
             del self._vouched[next(iter(self._vouched))]
 
     def _purge(self, now: float) -> None:
-        """Discard pairs that confirm nothing and wait for nothing, and the oldest beyond the bound."""
+        """Discard pairs that are too old to confirm a report, and the oldest beyond the bound."""
         while self._pairs:
             key, oldest = next(iter(self._pairs.items()))
             if len(self._pairs) <= self._max_pairs and now - oldest.last < LIFE + WAIT:

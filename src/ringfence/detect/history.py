@@ -1,4 +1,4 @@
-"""The history of attempts by subject, packed: a million subjects with one attempt each take some 80 MB.
+"""The attempts of each subject in packed form. A million subjects with one attempt each take some 80 MB.
 
 All rules use the same attempts, so each attempt is stored once, for the longest window of all rules. It is
 stored as bytes, because an object would take five times as much memory. A *key* stands for a subject
@@ -7,10 +7,10 @@ stored as bytes, because an object would take five times as much memory. A *key*
 Subjects are grouped in generations by their last attempt. A generation covers a sixth of the longest window
 and expires as a whole. Bounds: ``max_attempts`` attempts of all subjects. Beyond it, subjects with a single
 claimed attempt are discarded first, the oldest first, because a forged datagram creates one at no cost. If
-few exist, the subject with the oldest last attempt is discarded. Both are counted in ``evicted``. Of one
-subject ``MOST`` attempts are kept. Discarded first: attempts already consumed by a ban, then unconfirmed ones
-and floods (all but the newest ``ASIDE``), then, among those before the newest ``LATEST``, one whose account
-occurs again later. So different accounts stay countable while one of them repeats.
+few exist, the subject with the oldest last attempt is discarded. Both are counted in ``evicted``. ``MOST``
+attempts of one subject are kept. Attempts already consumed by a ban are discarded first, then unconfirmed
+ones and floods (except the newest ``ASIDE``). Then follows, among those before the newest ``LATEST``, an
+attempt whose account occurs again later. So different accounts can still be counted if one account repeats.
 
 An account is cut to ``MAX_ACCOUNT`` bytes, so that senders cannot choose how much memory an attempt takes.
 """
@@ -34,7 +34,7 @@ LATEST = 24
 ASIDE = 16
 MAX_ACCOUNT = 48
 _GENERATIONS = 6
-_SHARE = 8  # an eighth of the room is for subjects with a single claimed attempt: each begins as one
+_SHARE = 8  # an eighth of the room is kept for subjects with a single claimed attempt, as each begins
 _JOIN_WITHIN = 12.0  # seconds; a little more than the delay between two sources
 _MOST_NAMES = 16
 _SUBJECT_LENGTH = {4: 32, 6: 64}
@@ -42,7 +42,7 @@ _SUBJECT_LENGTH = {4: 32, 6: 64}
 _Kept = TypeVar("_Kept")
 
 Key = bytes
-"""A subject as bytes: its address, and its prefix length unless it is a single IPv4 address."""
+"""A subject as bytes: the address, followed by the prefix length unless it is a single IPv4 address."""
 
 _KINDS, _SERVICES, _TRANSPORTS, _EVENTS = (
     tuple(AttemptKind),
@@ -60,9 +60,9 @@ _CLAIMED = Proof.CLAIMED
 _SERVICE_BITS, _EVENT_BITS, _HAS_ADDRESS = 0x70, 0x7F, 0x80
 _INVALID_ACCOUNT = _EVENT[EventKind.INVALID_ACCOUNT_ID]
 
-# The time (monotonic), the offset of the source's own time in milliseconds, the session, flags, service and
-# transport, the event, the sources, the Asterisk; then the account, the address if the subject is wider,
-# and the forged address.
+# The packed fields: the time (monotonic), the offset of the source's own time in milliseconds, the session,
+# flags, service and transport, the event, the sources, the Asterisk. Then follow the account, the address if
+# the subject is a network, and the forged address.
 _PACK, _AT = Struct("<diIBBBHB"), Struct("<d")
 _PACK_SIZE = _PACK.size
 _FLAGS, _EVENT_AT, _SOURCES_AT = 16, 18, 19  # their offsets
@@ -76,7 +76,10 @@ _INT32 = (1 << 31) - 1
 
 
 def key_of(subject: Network) -> Key:
-    """Return the key of a subject. Bytes, because attackers cannot choose bytes that collide in a dict."""
+    """Return the key of a subject.
+
+    It is bytes, because attackers cannot choose bytes whose hashes collide.
+    """
     if isinstance(subject, IPv4Network) and subject.prefixlen == subject.max_prefixlen:
         return subject.network_address.packed
     return subject.network_address.packed + bytes((subject.prefixlen,))
@@ -95,7 +98,8 @@ class Fact:
     """An attempt as the rules see it.
 
     ``event`` is the kind of the event that reported it; ``unknown``: the account does not exist.
-    ``consumed``: a ban has followed already; ``claim_consumed``: a ban on unproven evidence has.
+    ``consumed``: the attempt has led to a ban. ``claim_consumed``: it has led to a ban from unproven
+    evidence.
     """
 
     at: float
@@ -112,7 +116,7 @@ class Fact:
 
 @frozen
 class _Generation:
-    """The subjects with their last attempt in one period: those with a single claimed one, and others."""
+    """The subjects with their last attempt in one period: those with a single claimed attempt, and others."""
 
     began: float
     claimed: dict[int, Singles] = Factory(
@@ -123,7 +127,7 @@ class _Generation:
 
 @define
 class _Names:
-    """Short numbers for the few names that repeat; the last number stands for all further names."""
+    """Small numbers for names. The last number stands for all names that found no room."""
 
     names: list[str] = Factory(list)
 
@@ -147,14 +151,14 @@ class History:
         self._generations: deque[_Generation] = deque()
         self._pbxs = _Names()
         self._sources = _Names()
-        self._ahead: float | None = None  # the offset of an attempt's own time from the monotonic one
+        self._ahead: float | None = None  # the offset of the wall clock from the monotonic clock
 
     def __len__(self) -> int:
         """Return the number of attempts."""
         return self._size
 
     def add(self, key: Key, attempt: Attempt, now: float) -> list[bytes]:
-        """Record one attempt; return all that are kept of the subject, oldest first."""
+        """Record one attempt; return all stored attempts of the subject, oldest first."""
         if self._ahead is None:
             self._ahead = attempt.time - now
         packed = self._pack(attempt, now)
@@ -171,7 +175,7 @@ class History:
             return [packed]
         if now >= _PACK.unpack_from(kept[-1])[0]:
             kept.append(packed)
-        else:  # reported late
+        else:  # inserted in the order of time
             index = next(i for i, other in enumerate(kept) if _PACK.unpack_from(other)[0] > now)
             kept.insert(index, packed)
         if len(kept) > MOST:
@@ -184,7 +188,7 @@ class History:
         """Record that the address is proven for ``session``; return the attempts whose proof improved."""
         raised: list[Fact] = []
         kept = self.of(key)
-        # Most are proven already; only the others are unpacked.
+        # Most attempts are already proven; only the others are unpacked.
         for index in [number for number, packed in enumerate(kept) if not packed[_FLAGS] & _PROVEN]:
             packed = kept[index]
             at, delta, own, flags, *rest = _PACK.unpack_from(packed)
@@ -197,13 +201,13 @@ class History:
         return raised
 
     def add_source(self, key: Key, session: int, service: Service, source: str, now: float) -> None:
-        """Record that ``source`` also reports an attempt: the first that it has not reported lately."""
+        """Record that ``source`` also reports an attempt: the oldest recent one without this source."""
         bit = 1 << self._sources.number(source)
         code = _SERVICE[service]
         kept = self.of(key)
         for index, packed in enumerate(kept):
             if (packed[_SOURCES_AT] | packed[_SOURCES_AT + 1] << 8) & bit:
-                continue  # nearly all: unpacking them would be slow
+                continue  # nearly all attempts end here; unpacking them would be slow
             at, delta, own, flags, how, event, sources, pbx = _PACK.unpack_from(packed)
             same = how & _SERVICE_BITS == code and (own == session or not own or not session)
             if same and now - at < _JOIN_WITHIN:
@@ -228,17 +232,17 @@ class History:
             kept = generation.others.get(key)
             if kept is not None:
                 return [kept] if isinstance(kept, bytes) else list(kept)
-            singles = generation.claimed.get(len(key))  # no table for keys of IPv4 prefixes
+            singles = generation.claimed.get(len(key))  # IPv4 prefixes have no table
             single = singles.get(key) if singles is not None else None
             if single is not None:
                 return [single]
         return []
 
     def facts_of(self, address: Address, subject: Network, since: float) -> list[Fact]:
-        """Return the confirmed attempts of this very address, now part of ``subject``, after ``since``.
+        """Return the confirmed attempts of exactly this address, of the subject ``subject``, after ``since``.
 
-        The history of a /64 holds the attempts of all its addresses. It stays when a friend appears in the
-        /64 and each address there becomes a subject of its own, so both are searched.
+        The history of a /64 has the attempts of all its addresses. It stays when an address of the /64
+        becomes a subject of its own, so both are searched.
         """
         subjects = {subject, ip_network((address, _SUBJECT_LENGTH[address.version]), strict=False)}
         facts = (
@@ -278,7 +282,7 @@ class History:
         )
 
     def latest(self, most: int) -> Iterator[tuple[Key, list[bytes]]]:
-        """Yield ``most`` subjects with several attempts, the latest first, then as many with one."""
+        """Yield ``most`` subjects with several attempts, the latest first, and then ``most`` with one."""
         several = (
             item for generation in reversed(self._generations) for item in _backwards(generation.others)
         )
@@ -327,7 +331,7 @@ class History:
                 return
 
     def _make_room(self) -> None:
-        """Discard several subjects at once: finding the first entry of a dict passes all deleted ones."""
+        """Discard several subjects at once: the search for a dict's first entry passes all deleted ones."""
         wanted = max(1, self._max // 256)
         tables = [singles for g in self._generations for singles in g.claimed.values() if len(singles)]
         if sum(map(len, tables)) * _SHARE >= self._max:
@@ -383,10 +387,10 @@ def time_of(packed: bytes) -> float:
 
 
 def summary(kept: Sequence[bytes], account: bytes = b"") -> tuple[int, int, int, int]:
-    """Return the numbers of attempts that count, and of those proven, not yet claimed for, and unknown.
+    """Return the number of attempts that count, and how many are proven, unused by claimed bans, unknown.
 
-    This nearly always suffices to see that no rule is full, in a tenth of the time that facts take. With an
-    ``account``, only attempts count whose account begins with it.
+    These numbers nearly always show that no rule is full, in a tenth of the time that facts take. With
+    ``account``, only attempts at accounts that begin with it count.
     """
     number = proven = fresh = unknown = 0
     for packed in kept:
@@ -436,7 +440,7 @@ def fact_of(packed: bytes) -> Fact:
 
 
 def _ends(packed: bytes, how: int, event: int) -> tuple[int, int]:
-    """Return where the account ends, and the length of the forged address at the end."""
+    """Return the position where the account ends, and the length of the forged address at the end."""
     forged = _FORGED_BYTES[how >> 3 & 1 | (how >> 7 & 1) << 1]
     return len(packed) - forged - (_IPV6_BYTES if event & _HAS_ADDRESS else 0), forged
 

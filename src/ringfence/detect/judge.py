@@ -1,8 +1,8 @@
 """The judge: applies the rules to the history of a subject, and decides which ban follows.
 
-Full bans take precedence over claimed ones, then rules in the order of their table. The attempts behind a
-decision are consumed: they lead to no second ban. Friends have limits of their own, and only proven attempts
-count against them; an attempt that only claims a friend's address bans no friend.
+A full ban takes precedence over a claimed one. Among equal bans, the first rule in the table decides. The
+attempts behind a decision are consumed: they lead to no second ban. Friends have their own limits. Only
+proven attempts count against them, so claimed evidence never bans a friend.
 """
 
 from collections import OrderedDict, deque
@@ -36,8 +36,9 @@ AccountKey = tuple[str, str]
 class Decision:
     """The decision to ban ``subject`` by ``rule``, because of ``attempts`` (oldest first).
 
-    The ban begins at ``at``, the time of the last attempt (monotonic seconds), even if that was read late.
-    ``seconds`` is the duration for unproven evidence; None: the rule decides, longer for repeated bans.
+    The ban begins at ``at``, the time of the last attempt (monotonic seconds), even if the attempt was read
+    late. ``seconds`` is the duration of a claimed ban. None means the duration of the rule, which is longer
+    for repeated bans.
     """
 
     subject: Network
@@ -52,8 +53,8 @@ class Decision:
 class Count:
     """How near a rule is to a ban: ``have`` of ``number`` attempts, of which ``proven`` are proven.
 
-    ``ends`` is when the first of them leaves the window (monotonic seconds), or None. ``within`` is
-    the window in seconds: one of two, if the rule has two limits for friends.
+    ``ends`` is the time when the oldest of them leaves the window (monotonic seconds), or None. ``within`` is
+    the window in seconds. (A rule may have two limits for friends, each with its window.)
     """
 
     rule: Rule
@@ -65,7 +66,7 @@ class Count:
 
 
 class Judge:
-    """The rules, and the counts that extend over several subjects."""
+    """Applies the rules, and owns the counts over several subjects (prefixes and accounts)."""
 
     def __init__(
         self, rules: tuple[Rule, ...], claimed: Claimed, history: History, subjects: Subjects
@@ -106,7 +107,7 @@ class Judge:
         *,
         narrowed: bool = False,
     ) -> Decision | None:
-        """Return the ban that follows from ``kept``, all attempts of a stranger; ``attempt`` is the latest.
+        """Return the ban that follows from the attempts ``kept`` of a stranger; ``attempt`` is the latest.
 
         ``narrowed``: the stranger has a claimed ban already.
         """
@@ -150,11 +151,11 @@ class Judge:
         decoy: bool,
         narrowed: bool,
     ) -> list[Rule]:
-        """Return the rules that may be full, by a quick check: nearly always an empty list."""
+        """Return the rules that may be full, by a quick check. The list is nearly always empty."""
         number, proven, fresh, unknown = summary(kept)
         if number < self._least[kind] and not decoy:
             return []
-        if subject.friend:  # claims lead to no ban of a friend
+        if subject.friend:  # claimed evidence never bans a friend
             number, fresh = proven, 0
         latest, most = time_of(kept[-1]), len(kept)
         found = [
@@ -176,7 +177,7 @@ class Judge:
         return found
 
     def _matching(self, rule: Rule, facts: Sequence[Fact]) -> list[Fact]:
-        """Return the attempts of a subject that a rule counts: usable, of its kinds, within its window."""
+        """Return the attempts of a subject that a rule counts: unused, of its kinds, within its window."""
         latest = facts[-1].at
         found = [
             fact
@@ -190,7 +191,7 @@ class Judge:
             wanted = {account.encode() for account in rule.accounts}
             found = [fact for fact in found if fact.account in wanted]
         if rule.of is Of.UNKNOWN_ACCOUNTS:
-            # For each account the attempt with the best proof.
+            # For each account, the attempt with the best proof counts.
             each: dict[bytes, Fact] = {}
             for fact in found:
                 if (
@@ -274,10 +275,10 @@ class Judge:
         return Decision(network, prefix, self._evidence_of_prefix(tally, prefix), fact.at)
 
     def _ban_of_member(self, subject: Subject, rule: Rule, at: float) -> Decision | None:
-        """Return a ban of one subject, if its prefix contains exempt addresses: at its second attempt.
+        """Return a ban of one subject at its second attempt, if its full prefix contains exempt addresses.
 
-        In the /64 of a friend the first attempt suffices, because the attacker may use a new address for
-        each.
+        In the /64 of a friend the first attempt is enough, because the attacker may use a new address for
+        each attempt.
         """
         kept = self._history.of(subject.key)
         found = [fact for fact in self._matching(rule, [fact_of(packed) for packed in kept]) if fact.proven]
@@ -319,7 +320,7 @@ class Judge:
             if rule.of is Of.UNKNOWN_ACCOUNTS:
                 full = not works and self._many_accounts(subject, rule, attempt, now)
             elif attempt.event is EventKind.INVALID_ACCOUNT_ID:
-                continue  # reveals no password, and all phones do it if a database is down
+                continue  # guesses no password, and all phones do it if a database is down
             elif works and attempt.kind is AttemptKind.GUESS:
                 continue  # a broken phone
             else:

@@ -31,7 +31,7 @@ class Judgement:
     disposition: Disposition
     decision: Decision | None = None
     suspect: bool = False
-    """Whether only the wire reported it, with an unproven address: requests from it should be copied."""
+    """Whether only the wire reported it, with an unproven address, so that its requests should be copied."""
 
 
 @frozen
@@ -49,7 +49,7 @@ Effect = Judgement | AlarmChange | Login
 class Watched:
     """A subject with attempts that have not led to a ban. ``rule`` is the rule nearest to one.
 
-    ``have`` of the ``of`` attempts that the rule needs are within its window.
+    The rule needs ``of`` attempts, and ``have`` are within its window.
     """
 
     subject: Network
@@ -64,8 +64,8 @@ class Watched:
 class AddressSummary:
     """All that is known about an address: its subject, its attempts, and how near each rule is to a ban.
 
-    ``attempts`` are those in memory, oldest first. ``friends`` is why it is a friend, ``former`` why it was
-    one.
+    ``attempts`` are those in memory, oldest first. ``friends`` are the reasons why it is a friend, ``former``
+    those why it was one.
     """
 
     address: Address

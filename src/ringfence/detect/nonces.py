@@ -1,8 +1,8 @@
 """Nonces: matches the challenges that the wire saw with the nonces of failed responses.
 
-A 401 or 407 carries a nonce, and a digest answers it: the sender of the digest received the nonce, or knows
-a receiver. The wire sees the destination of each nonce. So a failed response whose nonce went to its address
-is *proven*.
+A 401 or 407 carries a nonce, and the response contains a digest of it. So the sender of the response received
+the nonce, or knows a receiver. The wire sees the destination of each nonce. So the address of a failed
+response is *proven* if its nonce went there.
 
 chan_sip believes a Via ``maddr``: its events name the address that the sender writes there. Without an
 ``rport`` the 401 goes there too (tried on 16.28 with its default settings). But its nonce, 31 random bits for
@@ -10,23 +10,23 @@ each challenge, shows the true sender in two ways:
 
 - ``InvalidPassword`` carries the nonce that *came back* in the guess. Its sender is proven if it asked for
   the nonce itself and the wire saw each destination of the nonce.
-- Its other events carry the nonce that Asterisk has just sent, whatever arrived: the destination does not
-  show who caused it. The sender in the challenge does (``parse/challenge.py``).
+- Its other events carry the nonce that Asterisk has just sent. The destination of that nonce does not show
+  the sender, but the challenge itself names it (``parse/challenge.py``).
 
 PJSIP's events name the source address of the packet, but its 401 goes to the ``maddr``. Its nonce depends on
 the source's address and the second alone, not on port or transport
 (``res_pjsip_authenticator_digest.c:build_nonce``; tried on 22.10.1). So a sender with a forged source can
-have the nonce of that source sent to itself. A sender that also asks by TCP, where the wire is blind, can
-have its own nonce sent to a stranger. A nonce that went to the named address and nowhere else confirms the
-address, because a TCP client cannot forge its address. Any other nonce makes the attempt a claim, for the
-named address and for the receiver.
+direct the nonce of that source to itself. A sender that also asks by TCP, which the wire cannot read, can
+direct its own nonce to a stranger. A nonce that went only to the named address confirms that address, because
+a TCP client cannot forge its address. Any other nonce makes the attempt a claim, for the named address and
+for the receiver.
 
-Under chan_sip, a nonce with several receivers or senders attributes the attempt to none of them: a sender
-with a forged source may have caused it. A challenge with more than one Via is forwarded by its receiver (RFC
-3261 §16.7), so its nonce proves no address either.
+Under chan_sip, an attempt whose nonce has several receivers or senders is attributed to none of them, because
+a sender with a forged source may have caused it. A challenge with more than one Via is forwarded by its
+receiver (RFC 3261 §16.7), so its nonce proves no address either.
 
-If the wire loses packets, a nonce that seems to have gone to one address may have gone to its guesser too.
-So PJSIP's nonces of ``AROUND`` seconds before and after the loss prove no address.
+If the wire loses packets, a nonce with one known receiver may have had another one, the guesser. So PJSIP's
+nonces of ``AROUND`` seconds before and after the loss prove no address.
 
 Over TCP the challenge uses the connection of its request, so the receiver is the sender of the request, and
 the kernel has completed a handshake with it. Bounds: 65 536 nonces, the oldest are discarded first, which
@@ -45,12 +45,15 @@ LIFE = 600.0
 PJSIP_LIFE = 48.0
 """Seconds. PJSIP's nonces live 32 s; a short life keeps the table small under a million senders an hour.
 
-It is shorter than the time for which a closed connection is remembered. So a nonce that was sent by TLS does
-not count as stolen.
+This is shorter than the time for which a closed connection is remembered. So a nonce that was sent by TLS is
+not attributed to a wrong address.
 """
 
 AROUND = 2.0
-"""Seconds. PJSIP's nonce stays the same for one second; one sent this close to a loss proves no address."""
+"""Seconds.
+
+A nonce that was sent this close to a loss proves no address. (PJSIP's nonce is the same for one second.)
+"""
 
 _MAX_NONCES = 65_536
 _MAX_LENGTH = 256  # bytes of a nonce; Asterisk's have 8 (chan_sip) and 43 (PJSIP)
@@ -59,18 +62,18 @@ _SEVERAL = 2
 
 @frozen
 class _Sent:
-    """When a nonce was last sent, its receivers, and the senders that asked for it (two at most of each)."""
+    """The time when a nonce was last sent, its receivers, and the senders that asked for it (two at most)."""
 
     at: float = -LIFE
     receivers: tuple[Address, ...] = ()
     senders: tuple[Address | None, ...] = ()
-    relayed: bool = False  # forwarded, or another receiver may be unknown
+    relayed: bool = False  # it may have been forwarded, so that a receiver is unknown
     stream: bool = True  # by TCP alone
     elsewhere: bool = False  # by a stream that the wire cannot read
 
     @property
     def is_whole(self) -> bool:
-        """Whether the wire saw each destination of the nonce, by UDP."""
+        """Whether all receivers of the nonce are known: the wire saw each one, by UDP."""
         return not (self.relayed or self.stream or self.elsewhere)
 
 
@@ -108,7 +111,7 @@ class Nonces:
         self._expire(now)
 
     def record_elsewhere(self, nonce: bytes, now: float) -> None:
-        """Record that chan_sip reports to have sent ``nonce`` by a stream, where the wire may miss it.
+        """Record that chan_sip reported to have sent ``nonce`` by TCP or TLS, which the wire may miss.
 
         On another request with the same Call-ID, chan_sip sends the same nonce by UDP to the address in the
         Via (tried on 16.28: it came by TLS first).
@@ -144,19 +147,19 @@ class Nonces:
     def proves(self, nonce: bytes, address: Address, now: float) -> bool:
         """Whether ``nonce`` was sent to ``address`` only, so that its use proves that address.
 
-        Only ``address`` may have asked for it: another sender may also have it by TLS, unseen. It must have
-        been sent by UDP: a TCP segment may begin within a body that another sender wrote.
+        No other sender may have asked for it, because that sender may also have received it by TLS. It must
+        have been sent by UDP, because a TCP segment may begin within a text of another sender.
         """
         sent = self._known(nonce, now)
         return sent.receivers == sent.senders == (address,) and sent.is_whole
 
     def only_sender(self, nonce: bytes, now: float) -> Address | None:
-        """Return the only address that asked for ``nonce``; None if several did, or if that is uncertain."""
+        """Return the only address that asked for ``nonce``; None if there are several, or it is uncertain."""
         senders = self._known(nonce, now).senders
         return senders[0] if len(senders) == 1 else None
 
     def settled(self, attempt: Attempt, nonce: bytes, now: float, *, came_back: bool = True) -> Attempt:
-        """Return ``attempt``, reported by an event with ``nonce``, with the facts that the wire adds.
+        """Return ``attempt`` with the facts that the wire adds; an event with ``nonce`` reported it.
 
         ``came_back``: under chan_sip the nonce is the one in the guess, not the one that Asterisk sent next.
         """

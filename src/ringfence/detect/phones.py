@@ -2,8 +2,8 @@
 
 A friend that fails on an account that works at its address is a *broken phone*: it has a wrong password. It
 raises one alarm and leads to no ban. If an outage is possible (``AT_LEAST`` accounts are known), the alarm
-waits until it is decided that there is none: until Asterisk accepts a password, or for ``WITHIN``. An account
-that never worked there raises an alarm after ``GOES_ON`` failures within a day.
+waits until Asterisk accepts a password, or for ``WITHIN``: then there is no outage. An account that never
+worked there raises an alarm after ``GOES_ON`` failures within a day.
 
 When all phones fail at once, Asterisk is broken: PJSIP reports endpoints as unknown if its database does not
 answer, or if a reload dropped them. *Outage mode* begins if ``AT_LEAST`` accounts, and half of all known
@@ -11,12 +11,12 @@ ones, fail within ``WITHIN`` where they work, and none has succeeded for ``QUIET
 as friends, and no address is banned for an account that worked there. (Accounts are counted and not
 addresses, because the owner of one account may have a whole IPv6 network. Failures on other accounts still
 count against a friend.) It also begins if ``LOST_AT_LEAST`` addresses, and half of all friends, fail on
-accounts that Asterisk does not know: the names of accounts in phones and in Asterisk may differ. It ends when
+accounts that Asterisk does not know, because account names in phones and in Asterisk may differ. It ends when
 fewer fail, or at most a quarter of the highest number.
 
 A success after ``FAILURES`` failures of the same address within an hour may be a guess that was right. One or
-two failures before it are typing errors. A success at an address where the account never worked, while it
-works elsewhere, may be a guess too.
+two failures are typing errors. A success at an address where the account never worked may be a guess too, if
+the account works at another address.
 
 Bounds: ``MOST`` phones, those that failed longest ago are discarded first. Times are monotonic seconds.
 """
@@ -144,7 +144,7 @@ class Phones:
                 del self._accounts[account]
 
     def on_success(self, event: SecurityEvent, failures: int, now: float) -> Iterator[AlarmChange]:
-        """Record a right password; ``failures`` counts wrong ones of this very address in the last hour."""
+        """Record a right password; ``failures`` counts the wrong ones of this address in the last hour."""
         address, account = event.remote.address, event.account
         phone = event.source.asterisk, address, account
         subject = f"{printable(account)} at {address}"
@@ -168,7 +168,7 @@ class Phones:
             )
 
     def on_contact(self, contact: Contact, failures: int) -> Iterator[AlarmChange]:
-        """Record a new contact; ``failures`` counts wrong passwords of this very address lately."""
+        """Record a new contact; ``failures`` is the number of recent wrong passwords of this address."""
         if failures >= FAILURES and not self._friends.worked_at(contact.account, contact.address):
             yield _guessed(contact.account, contact.address, failures)
 

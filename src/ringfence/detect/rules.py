@@ -1,12 +1,12 @@
-"""The rules: what is counted, how many attempts within which window, and which ban follows. A rule is a row.
+"""The rules as a table: which attempts a rule counts, their number and window, and the ban that follows.
 
 A new rule is one more row in ``RULES``, a scenario and an example; the configuration offers its numbers under
 its name automatically. ``judge`` applies the rows.
 
 Rules do not depend on the proof of an attempt's address. A ban is full if all but one of the attempts that a
-rule needs are proven. (The last one may be a request that has not been answered yet; a sender that forges it
-can only ban the sender of all others.) Otherwise the ban is *claimed*, and ``Claimed`` limits it. One
-datagram alone leads to no ban.
+rule needs are proven. (The last attempt may be a request that was not answered yet. If it is forged, it can
+only ban the sender of all other attempts.) Otherwise the ban is *claimed*, and ``Claimed`` limits it. A
+single datagram never leads to a ban.
 """
 
 import enum
@@ -45,12 +45,12 @@ class Rule:
     ``ban`` holds the durations in seconds: of the first ban, of the next one, and so on; the last one
     repeats. ``scope`` is the widest scope of the ban. ``meaning`` is one sentence for an administrator.
 
-    ``friends`` is the limit for friends of this PBX instead, 0 for none, and ``burst`` another one with a
-    window of its own (seconds): a phone without a human must not reach them. ``addresses`` is the number of
-    subjects of a prefix that must take part. ``accounts``, if any are named, are the only ones that count.
-    ``strangers`` is the number of failures of a stranger on an account under a distributed attack that lead
-    to a ban. ``insists``: attempts count that were consumed by a claimed ban, and the rule's own duration
-    also applies to a claimed ban.
+    ``friends`` replaces ``attempts`` for friends of this PBX (0: the rule does not apply). ``burst`` is a
+    second limit for friends, with its own window (seconds). A phone that retries by itself stays below both.
+    ``addresses`` is the number of subjects of a prefix that must take part. ``accounts``, if any are named,
+    are the only ones that count. ``strangers`` is the number of failures of a stranger on an account under a
+    distributed attack that lead to a ban. ``insists``: attempts that a claimed ban has consumed count again,
+    and a claimed ban has the rule's own duration.
     """
 
     name: str
@@ -95,7 +95,7 @@ class Claimed:
     """The limits of bans on unproven evidence: the source of a datagram is easily forged.
 
     ``ban`` holds the durations in seconds, of the first ban and of the next ones within a day; ``per_minute``
-    is the highest number of new bans a minute.
+    is the maximum number of new bans a minute.
     """
 
     ban: tuple[float, ...] = (10 * MINUTE, 30 * MINUTE, 2 * HOUR)
@@ -107,10 +107,10 @@ GUESSES = frozenset({AttemptKind.GUESS})
 _LADDER = (HOUR, 6 * HOUR, DAY, 7 * DAY)
 
 RULES: tuple[Rule, ...] = (
-    # A friend is counted on accounts that never worked at its address. A new phone with a wrong password
-    # retries every few seconds; two guesses a second, or one every three seconds for ten minutes, is more. A
-    # phone may dial a wrong number every twelve seconds, and a program with a wrong password for the manager
-    # interface, in an office, retries every few seconds too.
+    # For a friend, accounts count that never worked at its address. The limits are two guesses a second, or
+    # one every three seconds for ten minutes. A new phone with a wrong password retries more slowly, every
+    # few seconds. A phone may dial a wrong number every twelve seconds. A program in an office with a wrong
+    # password for the manager interface also retries every few seconds.
     Rule(
         name="guess",
         meaning="somebody tries passwords or accounts",
@@ -188,7 +188,7 @@ RULES: tuple[Rule, ...] = (
         by=By.ACCOUNT,
         strangers=2,
     ),
-    # Ten seconds over the limit. The ban covers the SIP ports alone, for ten minutes: the address of a
+    # Ten seconds over the limit. The ban covers only the SIP ports, for ten minutes, because the address of a
     # datagram may be forged.
     Rule(
         name="flood",

@@ -1,4 +1,6 @@
-"""A compact table for subjects with a single attempt: some 40 bytes for each record beyond its content.
+"""A compact table for subjects with a single attempt.
+
+A record needs some 40 bytes in addition to its content.
 
 An entry of a Python dict takes a hundred bytes beyond its content. Here the records are stored one after the
 other in buckets. Python's hash of the key selects the bucket, so attackers cannot choose colliding addresses.

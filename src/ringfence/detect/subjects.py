@@ -24,7 +24,7 @@ _MOST = 4_096
 
 @frozen
 class Subject:
-    """The subject of an address. ``exempt``: it is exempt. ``friend``, ``proven``: its status as a friend."""
+    """The subject of an address, whether it is exempt, and its status as a friend."""
 
     address: Address
     network: Network
@@ -45,7 +45,7 @@ class Subjects:
 
     @property
     def exempt(self) -> NetworkSet:
-        """The networks that are exempt banned."""
+        """The exempt networks."""
         return self._exempt
 
     @exempt.setter
@@ -66,7 +66,7 @@ class Subjects:
         return subject
 
     def _forget(self) -> None:
-        """Discard the results that a change of the friends affects: for one IPv4 address, only its own."""
+        """Discard the cached results that a change of the friends affects (of IPv4, only the address)."""
         changed = self.friends.changed
         if self._changes + 1 == self.friends.changes and isinstance(changed, IPv4Address):
             self._known.pop(address_key(changed), None)

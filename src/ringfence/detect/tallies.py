@@ -1,4 +1,4 @@
-"""Counts of attempts by several subjects: the proven attempts in one prefix, or on one account.
+"""Counts over several subjects: the proven attempts of one prefix, or on one account.
 
 A tally for each prefix or account counts the attempts and the subjects that made them. Only proven attempts
 count, so forged addresses cannot fill the tables. Bounds: ``MOST`` tallies, those with the oldest last

@@ -1,7 +1,7 @@
 """TCP floods of the SIP ports: seconds in which a subject exceeded the kernel's limit of packets.
 
-They are counted separately from UDP floods. Datagrams are easily forged, and forged seconds must not be added
-to the few of a sender that has a connection.
+They are counted separately from UDP floods. Datagrams are easily forged, and forged seconds must not count
+against a sender with a connection.
 """
 
 from collections import OrderedDict, deque
@@ -13,7 +13,10 @@ _MOST = 4_096
 
 
 class TcpFloods:
-    """The latest seconds over the limit of at most 4 096 subjects; the one seen longest ago goes first."""
+    """The latest seconds over the limit of at most 4 096 subjects.
+
+    The subject seen longest ago is discarded first.
+    """
 
     def __init__(self) -> None:
         self._seconds: OrderedDict[Network, deque[tuple[float, Attempt]]] = OrderedDict()
@@ -21,7 +24,7 @@ class TcpFloods:
     def add(self, subject: Network, attempt: Attempt, rule: Rule, now: float) -> tuple[Attempt, ...]:
         """Record a second of ``subject`` at ``now`` (monotonic seconds).
 
-        Return the attempts that fill ``rule``, and forget them; nothing if it is not full.
+        Return the attempts that fill ``rule``, and forget them; return none if the rule is not full.
         """
         seconds = self._seconds.setdefault(subject, deque())
         self._seconds.move_to_end(subject)

@@ -1,26 +1,27 @@
 """Abandoned challenges: detects senders that keep requesting challenges and never authenticate.
 
-A phone answers its challenge, and Asterisk reports the success. An attacker never succeeds. So a guess that
-some unknown method hides from all other sources still shows here: challenges add up under the sender's
-address (``Challenge.sender``, which no text of the sender affects), and no success follows. ``MANY`` of them
-within ``WITHIN`` are far more than a failing phone causes.
+A phone answers its challenge, and Asterisk reports the success. An attacker never succeeds. So even guesses
+that an unknown method hides from all other sources are found: challenges add up for the sender's address
+(``Challenge.sender``, which no text of the sender affects), and no success follows. ``MANY`` of them within
+``WITHIN`` are far more than a failing phone causes.
 
 The same data confirms a log line without a challenge. PJSIP sends nothing if a Via names an unroutable
 address, or if the answer would be longer than a datagram. It still checks the password, and a right one
-registers the attacker (tried on 22.10.1). Such a guess needs a nonce that is at most 32 s old and was sent
-to the same address (``res_pjsip_authenticator_digest.c:build_nonce``). So the line is confirmed only for an
-address that was challenged lately and has not succeeded. A registering phone was challenged too, and an
-attacker may forge lines with its address all day. So the phone has two seconds to answer, and after a success
-it is trusted for a day.
+registers the attacker (tried on 22.10.1). Such a guess needs a nonce that is at most 32 s old and was sent to
+the same address (``res_pjsip_authenticator_digest.c:build_nonce``). So the line is confirmed only for an
+address that was challenged lately and has not succeeded. A phone that registers was challenged too, and an
+attacker may forge lines with its address. So a phone has two seconds to answer, and after a success it is
+trusted for a day.
 
-chan_sip is not covered: it reports no success of a SUBSCRIBE, and a phone may have a hundred lamps.
+chan_sip is not covered, because it does not report a successful SUBSCRIBE, and a phone may send a hundred of
+them (for its lamps).
 
-This conclusion also rests on missing events, and phones request challenges without answering: PJSIP
-challenges their OPTIONS, sent every few seconds to keep a NAT mapping open. So AMI must have been connected
-for two hours without interruption, within which each phone registers, and must have reported a success.
-(It does not work if SuccessfulAuth is switched off.) An address, or a /64, that succeeded within ``TRUSTED``
-is never affected. Bounds: 16 384 senders and as many successes, the oldest are discarded first. Times are
-monotonic seconds.
+This conclusion is also drawn from missing events, and phones too cause challenges that they do not answer:
+PJSIP challenges the OPTIONS that they send every few seconds to keep a NAT mapping open. So AMI must have
+been connected for two hours without interruption, within which each phone registers, and must have reported a
+success. (It does not work if SuccessfulAuth is switched off.) An address, or a /64, that succeeded within
+``TRUSTED`` is never affected. Bounds: 16 384 senders and as many successes, the oldest are discarded first.
+Times are monotonic seconds.
 """
 
 from collections import OrderedDict
@@ -32,19 +33,19 @@ from ringfence.model import Address, Challenge
 from ringfence.networks import sender_key
 
 MANY = 100
-"""This many challenges without a success exclude a phone."""
+"""The number of challenges without a success from which the sender cannot be a phone."""
 
 WITHIN = 600.0
-"""The period in which they are counted (seconds)."""
+"""The period in which challenges are counted (seconds)."""
 
 SETTLED = 1.0
-"""How long the report of a success may take (seconds)."""
+"""The longest delay of the report of a success (seconds)."""
 
 ANSWERED = 2.0
-"""How long a phone may take to answer, from its first challenge to the success (seconds)."""
+"""The longest time of a phone from its first challenge to the success (seconds)."""
 
 ASKED = 60.0
-"""How old a challenge may be whose nonce Asterisk still accepts (seconds); its default is 32."""
+"""The greatest age of a nonce that Asterisk accepts (seconds); its default is 32."""
 
 TRUSTED = 86_400.0
 """How long after a success (seconds) an address is not suspected."""
@@ -117,7 +118,7 @@ class Unanswered:
     def could_have_guessed(
         self, address: Address, at: float, listening: Callable[[str], float | None]
     ) -> bool:
-        """Whether ``address`` could guess at ``at``: it was challenged lately, and has not succeeded.
+        """Whether ``address`` could guess at ``at``: it was challenged shortly before, without success.
 
         ``listening`` returns since when AMI of an Asterisk has been connected without interruption, or None.
         """
@@ -129,7 +130,7 @@ class Unanswered:
     def too_many(
         self, now: float, listening: Callable[[str], float | None]
     ) -> list[tuple[Challenge, str, int]]:
-        """Return the latest challenge of each excessive sender, its Asterisk, and the number of new ones."""
+        """Return the latest challenge of each sender with too many, its Asterisk, and how many are new."""
         found = []
         for wide in list(self._over):
             streak = self._streaks.get(wide)
@@ -140,7 +141,7 @@ class Unanswered:
                     found.append((streak.latest, streak.asterisk, streak.count - streak.returned))
                     streak.returned = streak.count
                 else:
-                    del self._streaks[wide]  # counting restarts when AMI is connected
+                    del self._streaks[wide]  # counting starts again when AMI is connected
             del self._over[wide]
         return found
 

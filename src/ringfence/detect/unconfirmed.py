@@ -1,4 +1,4 @@
-"""Explanations of unconfirmed attempts: what names the address, and what could confirm it.
+"""Explanations of unconfirmed attempts: the source of the address, and what could confirm it.
 
 :mod:`ringfence.detect.attribution` decides what is unconfirmed. These sentences are for the administrator.
 """

@@ -1,6 +1,6 @@
 """Reports that wait for confirmation, because their sender may have written the address.
 
-Bound: 10 000, the oldest are discarded first without a judgement: they would be listed, but lead to no ban.
+Bound: 10 000 reports. The oldest are discarded first, without a judgement, and are then missing in lists.
 """
 
 from collections import deque
@@ -45,7 +45,7 @@ class UnconfirmedReports:
         return len(self._queue)
 
     def add(self, report: UnconfirmedReport) -> None:
-        """Add a report that waits."""
+        """Add a report."""
         if len(self._queue) >= self._most:
             self._remove(self._queue.popleft())
         self._queue.append(report)
@@ -63,14 +63,14 @@ class UnconfirmedReports:
         return found
 
     def oldest_of(self, remote: Endpoint) -> UnconfirmedReport | None:
-        """Return the oldest report that names the address and port of ``remote``; it is not settled."""
+        """Return, without settling it, the oldest report that names the address and port of ``remote``."""
         waiting = self._by_connection.get(_connection(remote))
         while waiting and waiting[0].settled:
             waiting.popleft()
         return waiting[0] if waiting else None
 
     def has_unforgeable(self, report: UnconfirmedReport) -> bool:
-        """Whether another report of the same session waits whose text cannot be forged."""
+        """Whether another report of the same session waits that cannot be forged."""
         others = self._by_session.get(_session(report), ()) if report.event.session else ()
         return report.event.forgeable and any(not one.settled and not one.event.forgeable for one in others)
 

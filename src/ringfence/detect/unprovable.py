@@ -1,4 +1,4 @@
-"""Friends with guesses that nothing proves, which the limiter stops exempting for a while.
+"""Friends with guesses that cannot be proven. The limiter does not exempt them for a while.
 
 Asterisk checks the password of a request whose nonce it never sent, and answers ``stale`` to the right one.
 Such a guess stays unproven for ever, and unproven attempts ban no friend. A phone that answers with an old
@@ -15,7 +15,7 @@ from ringfence.detect.recent import remember
 from ringfence.model import Address, Attempt, EventKind, Transport
 
 UNSHIELDED_FOR = 600.0
-"""How long after an unprovable guess (seconds) the limiter does not exempt a friend."""
+"""Seconds after an unprovable guess for which the limiter does not exempt a friend."""
 
 UNPROVEN = 4
 """The number of unproven guesses of a friend in an hour that raises an alarm."""
@@ -26,7 +26,7 @@ PROVEN_WITHIN = 2.0
 MOST = 1_024
 
 CHECKED = frozenset({EventKind.CHALLENGE_RESPONSE_FAILED, EventKind.INVALID_PASSWORD, EventKind.HIDDEN})
-"""Kinds of events that report a checked password, or a possible check."""
+"""Kinds of events after which Asterisk has, or may have, checked a password."""
 
 
 class Unprovable:
@@ -46,7 +46,7 @@ class Unprovable:
             remember(self._waiting, attempt.address, self._waiting.get(attempt.address, now), MOST)
 
     def due(self, now: float) -> Iterator[Address]:
-        """Yield each address whose attempts should be proven by now."""
+        """Yield each address with attempts that should be proven by now."""
         for address, since in list(self._waiting.items()):
             if now - since >= PROVEN_WITHIN:
                 del self._waiting[address]

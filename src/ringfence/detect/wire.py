@@ -1,4 +1,4 @@
-"""The facts known from the wire: nonces, hidden and abandoned challenges, and answers."""
+"""The state of the wire: nonces, hidden and abandoned challenges, and answers."""
 
 from collections.abc import Callable
 
@@ -24,8 +24,8 @@ class Wire:
     unanswered: Unanswered = Factory(Unanswered)
     answers: Answers = Factory(Answers)
     blind_until: float = 0.0
-    ahead: float = 0.0  # the offset of the wall clock from the monotonic one
-    listening: Callable[[str], float | None] = not_connected  # of the last tick, if the wire sees all
+    ahead: float = 0.0  # wall clock minus monotonic clock
+    listening: Callable[[str], float | None] = not_connected  # from the last tick, if the wire is complete
 
     def record_event(self, event: SecurityEvent, now: float) -> None:
         """Record an event of Asterisk."""

@@ -48,7 +48,7 @@ def _kernel_lists(known: NetworkFacts) -> dict[str, bool]:
     """Return which of the network lists in the kernel contain it, as far as the daemon has written them."""
     if not known.enforcing:
         return {"allow": False, "deny": False, "friends": False}
-    # Loopback is exempted by the daemon itself, not by a list.
+    # Loopback addresses are exempted by the daemon itself, not by a list.
     guarded = any(kept.prefixlen <= known.network.prefixlen for kept in known.reasons.keys() - ITSELF.keys())
     return {
         "allow": bool(known.on(ListKind.ALLOW)) or guarded,

@@ -19,7 +19,7 @@ WIRE = "wire"
 
 
 class AddressVerdict(enum.StrEnum):
-    """The fate of a packet from the address: the first of these that applies."""
+    """What happens to a packet from the address: the first of these that applies."""
 
     OFF = "off"  # nothing is dropped at all
     ALLOWED = "allowed"
@@ -32,7 +32,7 @@ class AddressVerdict(enum.StrEnum):
 
 @frozen
 class ActiveBan:
-    """A ban that covers the whole network in question.
+    """A ban that covers the whole queried network.
 
     ``ban`` is its record, ``element`` its entry in the kernel; either may be None.
     """
@@ -55,11 +55,11 @@ class AttemptOutcome:
 class NetworkFacts:
     """All facts, as of ``now`` (wall-clock seconds).
 
-    ``subject`` is counted and banned in place of ``network``. ``past`` are bans that have ended. ``offences``
-    is the number of bans that determine the length of the next. ``story`` is the detector's knowledge; it is
-    None without a daemon, and for a whole network. ``ahead`` is the wall clock's lead over the detector's
-    clock. ``contains_exempt``: a friend or an exempt address is in the network, or in the prefix around one
-    address. ``problems`` has a line for each fact that could not be read.
+    ``subject`` is the network that is counted and banned for ``network``, such as its /64. ``past`` are bans
+    that have ended. ``offences`` is the number of bans that determine the length of the next. ``story`` is
+    the detector's knowledge; it is None without a daemon, and for a whole network. ``ahead`` is the wall
+    clock minus the detector's clock. ``contains_exempt``: a friend or an exempt address is in the network, or
+    in the prefix around one address. ``problems`` has a line for each fact that could not be read.
     """
 
     network: Network
@@ -83,7 +83,7 @@ class NetworkFacts:
 
     @property
     def verdict(self) -> AddressVerdict:
-        """The fate of its packets now."""
+        """What happens to its packets now."""
         if not self.enforcing:
             return AddressVerdict.OFF
         if self.on(ListKind.ALLOW):
@@ -102,12 +102,12 @@ class NetworkFacts:
 
     @property
     def reasons(self) -> dict[Network, str]:
-        """The reasons for which the host needs it, or an address in it."""
+        """The reasons why the host needs it, or an address in it."""
         return {kept: why for kept, why in self.protected.items() if overlap(kept, self.network)}
 
     @property
     def single(self) -> bool:
-        """Whether the query was for one sender, and not for a network of many."""
+        """Whether the query was for a single sender, not for a network with many."""
         return self.network.prefixlen == self.network.max_prefixlen or self.network == self.subject
 
     def attempts(self) -> list[AttemptOutcome]:
@@ -125,13 +125,16 @@ def is_about(subject: str, network: Network) -> bool:
 
 
 def sources_of(attempt: Attempt) -> tuple[str, ...]:
-    """Return the sources that reported an attempt, and the wire if only it can have proven the attempt."""
+    """Return the sources that reported an attempt, plus the wire if no other source can have proven it."""
     known = attempt.sources
     return (*known, WIRE) if attempt.proof is Proof.NONCE and WIRE not in known else known
 
 
 def _merged(bans: Iterable[Ban], remembered: Iterable[Attempt]) -> Iterator[AttemptOutcome]:
-    """Yield each attempt once; the remembered copy of a ban's attempt has later proof and sources."""
+    """Yield each attempt once.
+
+    The detector's copy is preferred to the ban's, because it has later proof and sources.
+    """
     kept: dict[object, list[Attempt]] = {}
     for attempt in remembered:
         kept.setdefault(_identity(attempt), []).append(attempt)
@@ -141,7 +144,7 @@ def _merged(bans: Iterable[Ban], remembered: Iterable[Attempt]) -> Iterator[Atte
         for attempt in ban.attempts:
             key = _identity(attempt)
             here[key] += 1
-            if here[key] <= seen[key]:  # it led to another ban too, usually of its network
+            if here[key] <= seen[key]:  # it also led to another ban, usually of its network
                 continue
             same = kept.get(key)
             better = same.pop(0) if same else None

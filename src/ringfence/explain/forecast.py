@@ -10,7 +10,7 @@ from ringfence.lists.entries import COMMAND, CONFIGURATION
 from ringfence.lists.lookup import Holder
 from ringfence.model import AttemptKind, FriendReason, ListKind, Scope, format_network, printable, rfc3339
 
-_MAX_RULES = 3  # rules of which at least half is reached
+_MAX_RULES = 3  # rules that are shown; at least half of their threshold is reached
 _NARROWED = {Scope.SIP_UDP: " from the SIP ports by UDP", Scope.SIP_TCP: " from the SIP ports by TCP"}
 _NARROW = _NARROWED[Scope.SIP_UDP]
 
@@ -29,7 +29,7 @@ _PLURALS = {
 
 
 def forecast(known: NetworkFacts) -> list[str]:
-    """Return sentences on what bans or exempts the address, what ends that, and what comes next."""
+    """Return sentences: what bans or exempts the address, what would end that, and what would follow."""
     return list(_sentences(known))
 
 
@@ -45,7 +45,7 @@ def _sentences(known: NetworkFacts) -> Iterator[str]:
         return
     full = any(one.scope is Scope.FULL for one in known.running)
     for one in known.running:
-        if one.scope is Scope.FULL or not full:  # an unban ends all scopes at once
+        if one.scope is Scope.FULL or not full:  # an unban removes the bans of all scopes
             yield _ends(known, one)
     denied = known.on(ListKind.DENY)
     yield from (_denied(known, holder) for holder in denied)
@@ -177,7 +177,7 @@ def _friend(counts: list[Count]) -> str:
 
 
 def _other(count: Count) -> str:
-    """Return the second number of a rule for friends, if it has one."""
+    """Return the second threshold that a rule has for friends, if any."""
     others = [one for one in count.rule.for_friends if one[1] != count.within]
     return "".join(f" or {number} within {format_duration(window)}" for number, window in others)
 
@@ -199,7 +199,7 @@ def _stranger(known: NetworkFacts, counts: list[Count]) -> Iterator[str]:
 
 
 def _next(known: NetworkFacts, counts: list[Count]) -> Iterator[str]:
-    """Yield what follows a full ban: nothing is counted while it lasts."""
+    """Yield what follows after a full ban. Nothing is counted while it lasts."""
     by = {one.ban.rule for one in known.running if one.ban is not None}
     mine = [count for count in counts if count.rule.by is By.SUBJECT and count.rule.scope is Scope.FULL]
     count = next((count for count in mine if count.rule.name in by), mine[0] if mine else None)

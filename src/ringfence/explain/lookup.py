@@ -18,7 +18,7 @@ MAX_PAST = 50
 
 @frozen
 class BanRecords:
-    """Bans in the kernel that cover a network, and recorded ones; ``problems`` has the read errors."""
+    """The bans that cover a network, from the kernel and from the store; ``problems`` has the read errors."""
 
     elements: tuple[Element, ...]
     past: tuple[Past, ...]
@@ -26,7 +26,7 @@ class BanRecords:
 
 
 def read_bans(backend: Backend, recorded: BanTable | None, network: Network, now: float) -> BanRecords:
-    """Read both. Run it in a thread: reading the whole kernel set may take long."""
+    """Read the bans from kernel and store. Run it in a thread, because reading a large set takes long."""
     problems: list[str] = []
     elements: list[Element] = []
     past: list[Past] = []
@@ -46,7 +46,7 @@ def read_bans(backend: Backend, recorded: BanTable | None, network: Network, now
 def running_of(
     found: BanRecords, known: Mapping[tuple[Network, Scope], Ban | None], now: float
 ) -> tuple[ActiveBan, ...]:
-    """Merge the kernel's bans, recorded bans, and other ``known`` ones; the widest network first."""
+    """Merge the bans of the kernel, the store, and other ``known`` ones; the widest network first."""
     recorded = {(one.ban.network, one.ban.scope): one.ban for one in found.past if one.runs(now)}
     elements = {(one.network, one.scope): one for one in found.elements}
     bans = {**known, **recorded}

@@ -9,7 +9,7 @@ from ringfence.model import Attempt, EventKind, Proof
 
 
 def remarks(known: NetworkFacts) -> list[str]:
-    """Return why attempts do not count, or count as claims, each reason once with the number of attempts."""
+    """Return why attempts do not count, or count as claims: each reason with the number of attempts."""
     attempts = [outcome.attempt for outcome in known.attempts()]
     reasons = Counter(why_unconfirmed(attempt) for attempt in attempts if not attempt.trusted)
     found = [_line(number, len(attempts), why) for why, number in reasons.items()]

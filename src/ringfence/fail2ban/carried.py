@@ -126,7 +126,7 @@ def convert(jails: Sequence[Jail], files: Files, own_log: str = "") -> Converted
 
 def _keep_own_log(own_log: str, read_by_fail2ban: Sequence[str], notes: Notes) -> None:
     """Add the note that ringfence's own channel is read in place of fail2ban's logs."""
-    notes.by_table.pop(LOGS, None)  # nothing of fail2ban's logs is carried over
+    notes.by_table.pop(LOGS, None)  # none of these logs is carried over
     shown = ", ".join(map(_shown, read_by_fail2ban)) or "nothing"
     notes.add(
         LOGS,
@@ -146,7 +146,7 @@ def bantime_of(jail: Jail) -> float | None:
 def _networks(jail: Jail, notes: Notes) -> Iterator[Network]:
     for word in _WORD.findall(jail.options.get("ignoreip", "")):
         try:
-            # fail2ban also takes a netmask, and an address within the network.
+            # fail2ban also accepts a netmask, and an address within the network.
             network = parse_network(str(ip_network(word, strict=False)))
         except ValueError:
             why = "neither an address nor a network; list its addresses, or put the name into hosts"
@@ -198,7 +198,7 @@ def _timezone(jail: Jail, notes: Notes) -> str | None:
         return "UTC"
     if match := _OFFSET.fullmatch(zone):
         hours = int(match[2])
-        return f"Etc/GMT{'-' if match[1] == '+' else '+'}{hours}" if hours else "UTC"  # POSIX counts westward
+        return f"Etc/GMT{'-' if match[1] == '+' else '+'}{hours}" if hours else "UTC"  # Etc/GMT inverts signs
     notes.add(LOGS, f'logtimezone {_shown(zone)}: name the zone, such as timezone = "Europe/Berlin"')
     return None
 
@@ -242,7 +242,7 @@ def _window(jail: Jail, notes: Notes) -> float | None:
 
 
 def _differences(first: Jail, other: Jail, notes: Notes) -> None:
-    """Record which numbers of another jail are overridden by the first one's."""
+    """Add notes on the numbers of another jail that the first jail's numbers replace."""
     lost = [
         f"{option} = {_shown(other.options[option])}"
         for option in ("maxretry", "findtime", "bantime")

@@ -1,8 +1,8 @@
 """Active bans in fail2ban's SQLite database, which is only read.
 
 Since 0.11 table ``bips`` has the last ban of each address in each jail, and fail2ban itself restores from it;
-``bans`` is the history. Before, there was only ``bans``, without the length of a ban: that is the jail's
-``bantime``, as also for rows where an upgrade wrote -2. A ``bantime`` of -1 is permanent.
+``bans`` is the history. Older releases have only ``bans``, without the length of a ban. Then the length is
+the jail's ``bantime``, as it is for rows with -2, which an upgrade writes. A ``bantime`` of -1 is permanent.
 
 The readable part of a damaged database is used: rows are read in file order, without indexes. If ``bips`` is
 damaged, the history is read as well.
@@ -42,7 +42,7 @@ class Fail2banBan:
 
 @frozen
 class Fail2banBans:
-    """The longest ban of each network, the first to end first, and the problems."""
+    """The longest ban of each network, sorted by the end, and the problems."""
 
     bans: tuple[Fail2banBan, ...]
     problems: tuple[str, ...]
@@ -115,7 +115,7 @@ def _end(began: object, length: object) -> float:
 
 
 def _tables(connection: sqlite3.Connection) -> list[tuple[str, str]]:
-    """Return the tables with bans, the best first, and each one's column or value for the length."""
+    """Return the tables with bans, the best first, each with its column or value for the length."""
     found = []
     for table in ("bips", "bans"):
         columns = {row[1] for row in connection.execute(f"PRAGMA table_info({table})")}

@@ -1,6 +1,6 @@
 """Configuration of ringfence as TOML, from converted settings of fail2ban, with notes for the administrator.
 
-Any text from fail2ban's files ends up in a string or in a one-line comment, and nowhere else.
+Text from fail2ban's files is written only into strings and one-line comments.
 """
 
 import textwrap

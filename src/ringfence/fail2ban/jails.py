@@ -1,13 +1,13 @@
 """fail2ban's jails, read from its files.
 
-Files are read in fail2ban's order: ``jail.conf``, ``jail.d/*.conf``, ``jail.local``, ``jail.d/*.local``, each
-with the files in its ``[INCLUDES]`` before and after it, and with an included file's ``.local`` after that.
-Later options override earlier ones, and a jail's own option overrides ``[DEFAULT]``. References are
-``%(option)s``, ``%(section/option)s``, ``%(known/option)s`` (the value before it was overridden) and
-``%(__name__)s``.
+Files are read in fail2ban's order: ``jail.conf``, ``jail.d/*.conf``, ``jail.local``, ``jail.d/*.local``. The
+files in the ``[INCLUDES]`` of a file are read before and after it. The ``.local`` of an included file is read
+after that file. Later options override earlier ones, and a jail's own option overrides ``[DEFAULT]``.
+References are ``%(option)s``, ``%(section/option)s``, ``%(known/option)s`` (the value before it was
+overridden) and ``%(__name__)s``.
 
-If an option occurs twice in a file the last one counts, as with Python 2; with Python 3 fail2ban refuses such
-a file. An unreadable or partly readable file is reported and does not stop the import.
+If an option occurs twice in a file, the last one counts, as in fail2ban with Python 2. With Python 3 fail2ban
+refuses such a file. An unreadable or partly readable file is reported and does not stop the import.
 """
 
 import os
@@ -53,7 +53,10 @@ class Jail:
 
     @property
     def guards_asterisk(self) -> bool:
-        """Whether it reads Asterisk's log, by its name or its filter's (such as ``asterisk-security``)."""
+        """Whether it reads Asterisk's log.
+
+        The name of the jail or of its filter shows that (such as ``asterisk-security``).
+        """
         kind = self.options.get("filter", "").partition("[")[0].strip()
         return self.name.lower() == "asterisk" or kind.lower().startswith("asterisk")
 
@@ -70,7 +73,7 @@ class Configuration:
     def chosen(self, names: Sequence[str]) -> tuple[Jail, ...]:
         """Return the jails of these names, or the enabled ones that guard Asterisk.
 
-        Raise ConfigError without such a jail; it lists the existing ones.
+        Raise ConfigError, with a list of the existing jails, if there is no such jail.
         """
         by_name = {jail.name: jail for jail in self.jails}
         if unknown := [name for name in names if name not in by_name]:
@@ -219,7 +222,7 @@ class _Reader:
 
     def _with_includes(self, path: Path, above: tuple[Path, ...]) -> list[RawConfigParser]:
         if path in above:
-            return []  # as fail2ban does with a loop
+            return []  # fail2ban too ignores a loop of includes
         if len(above) > MAX_DEPTH:
             self.problems.append(f"{path}: is included too deeply; left out")
             return []
@@ -245,7 +248,8 @@ class _Reader:
         return [each for each in dict.fromkeys([path, local]) if _exists(each)]
 
     def _parsed(self, path: Path) -> RawConfigParser | None:
-        # Treat [DEFAULT] as an ordinary section: it is merged over all files before it applies to the others.
+        # Treat [DEFAULT] as an ordinary section, because it is merged over all files before it applies to the
+        # other sections.
         parser = RawConfigParser(strict=False, inline_comment_prefixes=(";",), default_section="")
         try:
             parser.read_string(_text(path), path.name)
@@ -259,7 +263,7 @@ class _Reader:
 
 
 def _exists(path: Path) -> bool:
-    """Whether a path exists; for one without access, reading it will report the error."""
+    """Whether a path exists. True without access, so that reading the file reports the error."""
     try:
         path.stat()
     except (FileNotFoundError, NotADirectoryError, ValueError):
@@ -270,7 +274,7 @@ def _exists(path: Path) -> bool:
 
 
 def _text(path: Path) -> str:
-    """Read a file that may contain bytes other than UTF-8, usually in a comment."""
+    """Read a file that may contain invalid UTF-8, usually in a comment."""
     if not path.is_file():
         raise OSError("it is not a file")
     with path.open("rb") as file:

@@ -1,8 +1,9 @@
 """Ban lengths of a jail, first and repeated, converted from fail2ban's formulas to a list.
 
-fail2ban: the first ban is ``bantime``. With ``bantime.increment`` the ban after N others is ``bantime`` times
-a multiplier or a formula of N, at most ``bantime.maxtime`` (``Jail.setBanTimeExtra``). ringfence has a list,
-and remembers earlier bans for a limited time; lengths that cannot be reached within it are left out.
+In fail2ban, the first ban is ``bantime``. With ``bantime.increment`` the ban after N others is ``bantime``
+times a multiplier or a formula of N, at most ``bantime.maxtime`` (``Jail.setBanTimeExtra``). ringfence has a
+list of lengths, and remembers earlier bans for a limited time. Lengths that cannot be reached within that
+time are left out.
 """
 
 from collections.abc import Callable
@@ -16,12 +17,12 @@ from ringfence.model import printable
 
 Note = Callable[[str], None]
 Growth = Callable[[int], float]
-"""Returns the factor of the next ban for a number of earlier bans."""
+"""A function that returns the factor of the next ban for a number of earlier bans."""
 
 OWN = next(rule for rule in RULES if rule.name == "guess").ban
 MAX_STEPS = 40
 MAX_DOUBLINGS = 20
-"""After this number of earlier bans fail2ban's bans stop growing."""
+"""The number of earlier bans after which fail2ban's bans no longer grow."""
 
 _DOUBLING = "ban.Time*(1<<(ban.Countifban.Count<20else20))*banFactor"
 _EXPONENTIAL = "ban.Time*math.exp(float(ban.Count+1)*banFactor)/math.exp(1*banFactor)"

@@ -57,7 +57,7 @@ def length_of(seconds: float) -> str:
 
 @define
 class _Sum:
-    """A partly parsed sum of products; the last product is not in the total yet."""
+    """A sum of products that is being parsed; the last product is not in the total yet."""
 
     total: float = 0.0
     sign: float = 1.0

@@ -74,7 +74,7 @@ def choose_backend(plan: FirewallPlan | None = None) -> tuple[Backend, str]:
         else:
             usable.append(backend)
     if not usable:
-        require_capabilities(_PROC, "CAP_NET_ADMIN")  # all lack the same then: one error is enough
+        require_capabilities(_PROC, "CAP_NET_ADMIN")  # every backend needs it: one error is enough
         raise FirewallUnsupportedError(" and ".join(unusable))
     with_bans = [backend for backend in usable if _has_bans(backend)]
     chosen = (with_bans or usable)[0]

@@ -1,8 +1,8 @@
 """The interface between ringfence and a firewall: the methods of a backend and their values.
 
-All methods are synchronous. One netlink exchange takes some ten microseconds, less than a handover to another
-thread, and an attacker sends a guess every 300 µs. Only ``open``, ``replace_list_in_steps``, ``counters``
-and ``flush`` may start a process (the platform's own tool). These four calls are rare.
+All methods are synchronous. One netlink exchange takes some ten microseconds. A handover to another thread
+takes longer, and an attacker sends a guess every 300 µs. Only ``open``, ``replace_list_in_steps``,
+``counters`` and ``flush`` may start a process (the platform's own tool). These four calls are rare.
 
 The results are what the kernel confirmed, element by element. A missing answer is never taken as success.
 
@@ -36,7 +36,7 @@ OBSERVE_SECONDS = 60
 OBSERVE_MOST = 4_096
 """The maximum number of addresses of each IP version that are observed at the same time."""
 OBSERVE_RATE = 100
-"""The maximum number of requests of all observed addresses copied in a second, and in one burst."""
+"""The maximum number of copied requests a second, and in one burst, over all observed addresses."""
 OBSERVE_PREFIX = "observed"
 """The NFLOG prefix of a copied request; copied answers have none."""
 
@@ -94,7 +94,7 @@ class FirewallPlan:
     ``maxelem`` is the size of each set when it is made. ``log_group`` is the NFLOG group for outgoing SIP
     answers: 401, 403 and 407 by UDP, TCP and WebSocket, and 404 by UDP. None means no such rules.
     ``sip_ports`` are the ports of the limiter and of bans of the scopes ``SIP_UDP`` and ``SIP_TCP``. With
-    ``every_port`` false they are the ports of a full ban too. Answers by TCP are sent from them.
+    ``every_port`` false they are the ports of a full ban too. TCP answers from these ports are copied.
     ``interfaces`` are those on which packets are dropped; an empty tuple means all. ``log``: whether the
     kernel logs dropped packets with the prefix ``ringfence: ``, a few lines a second.
     """
@@ -126,8 +126,8 @@ class FirewallPlan:
 class NetworkList(enum.StrEnum):
     """A list of networks that the kernel holds beside the bans.
 
-    Networks on ``ALLOW`` are never dropped, whatever other rules exist. Networks on ``DENY`` are always
-    dropped. The limiter ignores ``FRIENDS`` and ``ALLOW``. Some bans do not apply to ``FRIENDS``
+    Networks on ``ALLOW`` are never dropped by any rule of ringfence. Networks on ``DENY`` are always dropped.
+    The limiter ignores ``FRIENDS`` and ``ALLOW``. Some bans do not apply to ``FRIENDS``
     (:func:`exempts_friends`).
     """
 
@@ -139,7 +139,7 @@ class NetworkList(enum.StrEnum):
 def exempts_friends(network: Network) -> bool:
     """Whether a ban of ``network`` does not apply to the friends in it, in any scope.
 
-    An IPv6 sender has a whole /64, and is counted and banned by it. A phone may share that /64 with an
+    An IPv6 sender has a whole /64, so the /64 is counted and banned. A phone may share that /64 with an
     attacker. Therefore a ban of a /64, or of a part of it, drops no packet from or to an address on
     ``FRIENDS``. A ban of exactly that address does, and so do a ban of a wider network and every ban of an
     IPv4 network.
@@ -244,7 +244,7 @@ class RuleCounter:
 
 @frozen
 class Counters:
-    """The counters of the rules since they were put in place, and the sizes of the sets.
+    """The counters of the rules since they were installed, and the sizes of the sets.
 
     ``sets`` maps the name of a set to its number of elements (None if it cannot be read quickly).
     ``limiter_drops`` counts the packets over the limit, dropped or only observed. ``limiter_full`` counts the
@@ -312,11 +312,10 @@ class Backend(Protocol):
     def open(self) -> Opened:
         """Put sets and rules in place. Existing sets are adopted with all their elements.
 
-        Idempotent: a second call repairs what is missing, replaces an old plan by a new one in one
-        transaction, and loses no element. If this host or process lacks something, it raises
-        FirewallUnsupportedError or FirewallPermissionError before it changes anything. A host without one of
-        the two IP versions is a state (``Opened.families``), not an error. A host with neither is
-        unsupported.
+        Idempotent: a second call repairs missing sets and rules. It replaces an old plan by a new one in one
+        transaction, and loses no element. Raises FirewallUnsupportedError or FirewallPermissionError, before
+        anything is changed, if the host or the process lacks a requirement. A host without one of the two IP
+        versions is a state (``Opened.families``), not an error. A host with neither is unsupported.
         """
 
     def apply(self, batch: Sequence[Change]) -> list[Outcome]:
@@ -354,14 +353,14 @@ class Backend(Protocol):
         """
 
     def list(self, known: Iterable[tuple[Network, Scope]] = ()) -> Iterator[Element]:
-        """Read every ban from the kernel, in no order, one after the other. Changes nothing.
+        """Yield every ban in the kernel, in no particular order. Changes nothing.
 
         The kernel may omit some bans while others change its sets. ``known`` names bans that should be found.
-        It is read after everything is listed, in the same thread, and the bans in it are then looked up one
-        by one. FirewallIncompleteError after the last ban means that others may be missing.
+        The backend reads ``known`` after the list, in the same thread, and looks up each ban of it that the
+        list lacks. Raises FirewallIncompleteError after the last ban if others may be missing.
 
         Works without ``open``. May be called, and iterated, in a thread of its own while other methods run.
-        This also holds for ``counters``, and for no other method. 100 000 bans take half a second.
+        Of the other methods only ``counters`` may run in a thread. 100 000 bans take half a second.
 
         Yields nothing if no set of ringfence exists.
         """

@@ -1,7 +1,7 @@
 """The backend for dry runs and demonstrations, which only stores bans.
 
-It has the semantics of the ipset backend (expiry, clamped timeouts, full sets, no ban of a /0). So a dry run
-shows what the kernel would have done. Nothing is dropped, and nothing outlives the object.
+It behaves like the ipset backend (expiry, maximum timeout, full sets, no ban of a /0). So a dry run shows
+what the kernel would have done. Nothing is dropped, and nothing outlives the object.
 """
 
 import math

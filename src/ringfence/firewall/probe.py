@@ -1,15 +1,17 @@
 """The start-up probe: whether a ban drops real packets. READY waits for its result.
 
 For IPv4 a spare loopback address (127.82.70.x) is banned. A datagram is sent from it and to it, before the
-ban and during it. On the way in, the ban works if the datagram does not arrive and the element's packet
-counter has grown. On the way out the sender gets EPERM as well. IPv6 has one loopback address only. There a
-socket with IPV6_TRANSPARENT sends from a documentation address to ::1. The way out is tested only if a route
-leads to that address, and only during the ban, so no packet leaves the host if the ban works.
+ban and during it. For incoming packets, the ban works if the datagram does not arrive and the element's
+packet counter has grown. For outgoing packets, the sender gets EPERM as well. IPv6 has one loopback address
+only. There a socket with IPV6_TRANSPARENT sends from a documentation address to ::1. Outgoing packets are
+tested only if a route leads to that address, and only during the ban. So no packet leaves the host if the ban
+works.
 
 The counter decides, because only our rule can increase it. Other rules that drop the datagram after ours do
 not matter. Other rules that drop it before ours (bogon filters drop 2001:db8::/32) prevent the test: the
 result is "not tried", with the reason. A datagram that passes although its source or target is banned is the
-only fatal result. Each datagram has random contents, so a late or forged one is not mistaken for it.
+only fatal result. Each datagram has random contents, so a late or forged datagram is not mistaken for the
+sent one.
 
 If a full ban covers the SIP ports only, the probe uses PROBE_PORT, which such a ban covers too. If bans apply
 to named interfaces without the loopback interface, nothing can be tested.
@@ -39,7 +41,7 @@ _TIMEOUT = 10.0  # seconds until the kernel removes the test element
 _TRIES = 3  # a loaded host may deliver a datagram late
 _CONTENTS = 16  # bytes
 _DROPPED_FIRST = "not tried: another rule drops it first"
-_DISCARD = 9  # the port for the way out of IPv6 if the ban does not work
+_DISCARD = 9  # the target port of outgoing IPv6 packets, in case the ban does not stop them
 
 
 class Direction(enum.StrEnum):
@@ -53,7 +55,7 @@ class Direction(enum.StrEnum):
 class Check:
     """One direction of one IP version: whether it is verified, and a note, which states the reason if not.
 
-    ``possible`` is False if there is nothing to try: the backend drops nothing, or no such packet can exist.
+    ``possible`` is False if there is nothing to test: the backend drops nothing, or no such packet can exist.
     """
 
     version: int
@@ -81,13 +83,13 @@ class Verification:
 
     @property
     def untried(self) -> list[Check]:
-        """The directions that could not be tried although packets may use them."""
+        """The directions that could not be tested although packets may use them."""
         return [check for check in self.checks if check.possible and not check.verified]
 
 
 @frozen
 class _Plan:
-    """The addresses of one IP version's probe; ``local``: the spare address is local like any other."""
+    """The addresses of one IP version's probe. ``local``: the spare address belongs to this host."""
 
     family: socket.AddressFamily
     here: str
@@ -105,7 +107,7 @@ def verify(backend: Backend, families: Mapping[int, str | None]) -> Verification
     """Test a ban in every guarded family of ``families`` (``Opened.families``). Needs ``backend.open``.
 
     Raises ProbeError if a packet passes although it is banned; the error names the direction and the IP
-    version. After any other failure a direction remains untried, with a note.
+    version. After any other failure a direction counts as not tested, and its note is the reason.
     """
     checks: list[Check] = []
     for version, reason in families.items():
@@ -155,7 +157,7 @@ def _untried(version: int, note: str, *, possible: bool = True) -> list[Check]:
 
 @contextmanager
 def _sockets(plan: _Plan, spare: str, port: int) -> Iterator[tuple[socket.socket, socket.socket]]:
-    """Yield a socket at an address of this host (and ``port``), and one at the spare address."""
+    """Yield a pair of sockets: one at an address of this host with ``port``, one at the spare address."""
     with (
         socket.socket(plan.family, socket.SOCK_DGRAM) as here,
         socket.socket(plan.family, socket.SOCK_DGRAM) as there,
@@ -213,7 +215,7 @@ class _Probe:
         return self._dropped_first(Direction.FROM)
 
     def _try_to(self, *, passed: bool) -> Check:
-        """Test the way out to a local address: the drop must come before the datagram leaves (EPERM)."""
+        """Test outgoing packets to a local address: the kernel must refuse to send the datagram (EPERM)."""
         for _ in range(_TRIES if passed else 1):
             seen = self._packets()
             sent = _send(self.here, self.there)
@@ -225,10 +227,10 @@ class _Probe:
         return self._dropped_first(Direction.TO)
 
     def _try_out(self) -> Check:
-        """Test the way out of IPv6, which is never tested without the ban."""
+        """Test outgoing IPv6 packets, which are sent only while the ban exists."""
         seen = self._packets()
         port = self.here.getsockname()[1]
-        self.here.close()  # another socket sends from its port, with the source address of the route
+        self.here.close()  # another socket needs its port, and gets its source address from the route
         try:
             with socket.socket(self.here.family, socket.SOCK_DGRAM) as unbound:
                 unbound.bind(("::", port))

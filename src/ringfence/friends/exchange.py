@@ -1,13 +1,13 @@
 """The document by which two servers of a pair exchange friends.
 
 It is JSON lines. The first line is the head, ``{"format": "ringfence friends", "version": 1}``. Each other
-line is a friend: ``{"address": "203.0.113.7", "account": "204", "asterisk": "pbx", "tie": "authenticated",
+line is a friend: ``{"address": "203.0.113.7", "account": "204", "asterisk": "pbx", "reason": "authenticated",
 "since": "2026-11-20T10:14:03Z", "seen": …, "until": …}``. Parsing is strict: any deviation is a fault with
 its line number, and a document with a fault is rejected.
 
 Imported friends are not exported again, otherwise two servers that import from each other would keep them
 forever. An imported reason ends when it would have ended on the other server, and after a month at the
-latest. A reason that is only a phone's claim stays a claim.
+latest. A reason that a phone only claims remains a claim.
 """
 
 import json
@@ -118,7 +118,7 @@ def _object(line: bytes) -> Row:
 
 
 def friend_from(row: Row, now: float) -> Friend:
-    """Parse one friend that is imported at ``now``; raise ValueError with the fault."""
+    """Parse one friend that is imported at ``now``; raise ValueError if it is invalid."""
     if row.keys() != _KEYS:
         strange = sorted(row.keys() - _KEYS) or sorted(_KEYS - row.keys())
         verb = "is unknown" if row.keys() - _KEYS else "is missing"

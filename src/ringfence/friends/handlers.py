@@ -2,8 +2,8 @@
 
 The answer to ``{"do": "friends"}`` is every reason; with ``networks`` only those of addresses in one of them.
 ``friends_forget`` has an ``address``, and returns the number of its reasons. ``friends_import`` has
-``friends`` as in a document. They come in parts, because requests have a size limit: all parts but the last
-have ``more``, and all have the same ``transfer``. Nothing is imported before all parts have arrived and are
+``friends`` as in a document. They come in parts, because requests have a size limit. All parts have the same
+``transfer``, and all but the last have ``more``. Nothing is imported before all parts have arrived and are
 valid.
 """
 

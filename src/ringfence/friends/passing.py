@@ -11,8 +11,8 @@ from ringfence.model import Address, Network
 class Passing:
     """The contents of the kernel's list of friends.
 
-    Creating a network object takes longer than the rest of the update, so an address that stays keeps its
-    object.
+    Creating a network object takes longer than the rest of the update, so the objects of unchanged addresses
+    are reused.
     """
 
     def __init__(self, friends: Friends) -> None:
@@ -27,11 +27,11 @@ class Passing:
 
     @property
     def addresses(self) -> Collection[Address]:
-        """The addresses as of the latest update."""
+        """The addresses of these friends at the latest update."""
         return self._networks.keys()
 
     def is_stale(self, unshielded: Collection[Address]) -> bool:
-        """Whether other friends are left out now than at the latest update."""
+        """Whether ``unshielded`` has changed since the latest update."""
         return unshielded != self._unshielded
 
     def look(self, most: int, unshielded: Collection[Address]) -> bool:

@@ -1,9 +1,9 @@
 """The start-up gate: until the friends are known, no rule bans and the limiter only observes.
 
 Phones that are already registered are friends as soon as every Asterisk has sent its roster, some tenths of a
-second after the login. The wait has an end, because a guard that waits for an Asterisk that does not answer
-protects no host. The wait is shorter if the store already has friends: then it protects only the few phones
-that appeared while no daemon ran.
+second after the login. The wait is limited: while ringfence waits for an Asterisk that does not answer, it
+bans nothing. The wait is shorter if the store already has friends, because then only phones that are new
+since the last run can be missing.
 """
 
 from collections.abc import Sequence
@@ -12,19 +12,22 @@ from attrs import frozen
 
 AFTER_LISTENING = 3.0
 IN_ALL = 5.0
-"""Seconds that bans wait for rosters: after every Asterisk is connected, and after the start."""
+"""The longest wait of bans for rosters (seconds), after the start and after each Asterisk is connected."""
 
 REMEMBERED_AFTER_LISTENING = 1.0
 REMEMBERED_IN_ALL = 2.0
-"""The same if the store has friends."""
+"""The same limits if the store has friends."""
 
 LIMITER_IN_ALL = 30.0
-"""Seconds that the limiter only observes. It can wait, because it limits load and not guesses."""
+"""The longest time (seconds) that the limiter only observes.
+
+It may wait longer, because it limits load, not guesses.
+"""
 
 
 @frozen(kw_only=True)
 class SourceReadiness:
-    """An Asterisk as a source of friends: when it connected (monotonic), and whether its roster is known.
+    """An Asterisk as a source of friends: the time when it connected, and whether its roster is known.
 
     ``roster_ready`` is also true if it is known that no roster will come.
     """

@@ -20,11 +20,10 @@ MOST_ADDRESSES = 256
 """Addresses of one account; a mobile phone has a few per day."""
 
 LONGEST = 366 * 86_400.0
-"""The longest time in seconds that a reason lasts, whatever end the registration has."""
+"""The longest time in seconds that a reason lasts, even if the registration lasts longer."""
 
 RENEW_EVERY = 300.0
-"""A reason is passed on and written again if it is renewed by this many seconds, or was last seen so long
-ago.
+"""Seconds. A reason is passed on and written again if its end or its last sighting changes by this much.
 """
 
 _BROADCAST = 0xFFFFFFFF
@@ -91,7 +90,7 @@ class RecordedFriends:
         """Let a reason end at ``until`` at the latest."""
         friend = self._recorded.get(key)
         if friend is not None and friend.until > until:
-            self._friends.remove(key, self._wall())  # otherwise the friend would keep the longer time
+            self._friends.remove(key, self._wall())  # removed first, because ``Friends`` keeps the later end
             del self._recorded[key]
             self._put(evolve(friend, until=until))
             self._unwritten.add(key)
@@ -107,7 +106,7 @@ class RecordedFriends:
     def expire(self) -> list[Key]:
         """Remove reasons whose time is over; return them."""
         gone = [key_of(friend) for friend in self._friends.expire(self._wall())]
-        if len(self._recorded) > 2 * MOST:  # ``Friends`` had no room for some of them
+        if len(self._recorded) > 2 * MOST:  # ``Friends`` may have had no room for some
             left = {key_of(friend) for friend in self._friends.all()}
             gone += self._recorded.keys() - left
         for key in gone:
@@ -115,7 +114,7 @@ class RecordedFriends:
         return gone
 
     def save(self) -> None:
-        """Write the reasons that changed by much."""
+        """Write the reasons that changed by more than ``RENEW_EVERY``."""
         keys, self._unwritten = self._unwritten, set()
         changed = [self._recorded[key] for key in keys if key in self._recorded]
         if changed:

@@ -28,8 +28,8 @@ EXPIRE_EVERY = 10.0
 class FriendRegistry:
     """Owns the friends. ``wall`` returns wall-clock seconds.
 
-    ``remember`` runs a write to the store. ``follow`` is called with the names of trunks whose addresses are
-    needed. ``own`` returns whether an address is this host's. Call :meth:`load` at the start; then
+    ``remember`` queues a write to the store. ``follow`` is called with the names of trunks whose addresses
+    are needed. ``own`` returns whether an address is this host's. Call :meth:`load` at the start; then
     :meth:`run` is a task of the daemon.
     """
 
@@ -72,7 +72,10 @@ class FriendRegistry:
             self.add([friend])
 
     def on_roster(self, roster: Roster) -> None:
-        """Handle a roster: the first one at once, since the start waits for it, later ones in parts."""
+        """Handle a roster.
+
+        The first one is handled at once, because the start waits for it, later ones in parts.
+        """
         if roster.asterisk in self._known:
             self._waiting[roster.asterisk] = roster
             self._roster_arrived.set()
@@ -108,7 +111,7 @@ class FriendRegistry:
     # -- periodic work ---------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Expire and write periodically, and handle rosters in parts, until cancelled."""
+        """Expire reasons, write changes and handle waiting rosters, until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._follow_rosters())
             group.create_task(self._tick())
@@ -147,7 +150,7 @@ class FriendRegistry:
         self._signal_changes()
 
     def write(self) -> None:
-        """Write the reasons that changed by much."""
+        """Write the reasons that changed by more than ``RENEW_EVERY``."""
         self._recorded.save()
 
     def _steps(self, roster: Roster) -> Iterator[Callable[[], None]]:

@@ -1,8 +1,8 @@
 """Asterisk's own configuration files, read as Asterisk reads them (``main/config.c``), and never changed.
 
-Supported are sections with their options; templates, ``[name](!)`` and ``[name](template)``; additions to
+The parser knows sections with their options; templates, ``[name](!)`` and ``[name](template)``; additions to
 sections, ``[name](+)``; ``#include`` and ``#tryinclude``, also with wildcards; comments to the end of a line,
-and between ``;--`` and ``--;``. ``#exec`` runs a program and is not followed.
+and between ``;--`` and ``--;``. It ignores ``#exec``, because that runs a program.
 
 The files contain the passwords of every phone. Only requested options are kept: others are dropped while
 reading, so no message can contain them. A caller that needs passwords requests them separately, and gets them
@@ -46,15 +46,15 @@ class Section:
     secrets: tuple[tuple[str, Secret], ...] = ()
 
     def values(self, option: str) -> list[str]:
-        """Return every value of an option, whose name is in lower case here."""
+        """Return every value of an option. The name of the option must be in lower case."""
         return [value for name, value in self.options if name.lower() == option]
 
     def last(self, option: str, default: str = "") -> str:
-        """Return an option's value; of several the last, as Asterisk does for most options."""
+        """Return the last value of an option, as Asterisk does for most options."""
         return (self.values(option) or [default])[-1]
 
     def secret(self, option: str) -> Secret | None:
-        """Return a secret option's value, of several the last; None if it has none, or an empty one."""
+        """Return the last value of a secret option; None if there is no value, or an empty one."""
         found = [value for name, value in self.secrets if name.lower() == option]
         return found[-1] if found and found[-1].reveal() else None
 
@@ -67,7 +67,7 @@ class Conf:
     unread: tuple[Path, ...] = ()
 
     def section(self, name: str) -> Section:
-        """Return the options of all sections of a name, which is in lower case here."""
+        """Return the options of all sections with this name, which must be in lower case."""
         found = [section for section in self.sections if section.name.lower() == name]
         return Section(
             name,
@@ -79,8 +79,8 @@ class Conf:
 def read_conf(path: Path, wanted: Wanted, secret: Wanted = lambda _section, _name: False) -> Conf | None:
     """Read a file and its includes; return None if it does not exist.
 
-    Included files without a folder are next to the one at ``path``. ``secret`` selects options that are
-    passwords.
+    Included files without a folder are looked up in the folder of ``path``. ``secret`` selects options that
+    are passwords.
     """
     try:
         path.lstat()
@@ -99,7 +99,7 @@ def read_conf(path: Path, wanted: Wanted, secret: Wanted = lambda _section, _nam
 
 
 def is_true(value: str) -> bool:
-    """Whether Asterisk takes a value for true (``ast_true``)."""
+    """Whether Asterisk treats a value as true (``ast_true``)."""
     return value.strip().lower() in {"yes", "true", "y", "t", "1", "on"}
 
 
@@ -115,14 +115,17 @@ class _Section:
     secrets: list[tuple[str, str]] = field(factory=list, repr=False)
 
     def fits(self, condition: str) -> bool:
-        """Whether the options match a condition like ``type=endpoint&...``; secret ones are not compared."""
+        """Whether the options match a condition like ``type=endpoint&...``.
+
+        Secret options are not compared.
+        """
         wanted = [part.partition("=") for part in condition.split("&") if part]
         own = {name.lower(): value.lower() for name, value in self.options}
         return all(own.get(name.strip().lower()) == value.strip().lower() for name, _, value in wanted)
 
 
 class _Reader:
-    """One reading: the sections so far, and the present one."""
+    """The state of one reading: the sections so far, and the section that is being read."""
 
     def __init__(self, folder: Path, wanted: Wanted, secret: Wanted) -> None:
         self.sections: list[_Section] = []
@@ -134,7 +137,7 @@ class _Reader:
         self._here: _Section | None = None
 
     def read(self, path: Path, depth: int) -> None:
-        """Read one file in the place of its include."""
+        """Read one file; its lines replace the ``#include`` that names it."""
         self._files += 1
         if self._files > MOST_FILES or depth > DEEPEST:
             self.unread.append(path)
@@ -192,7 +195,7 @@ class _Reader:
         here = self._here
         for path in found:
             self.read(Path(path), depth + 1)
-            self._here = here  # the next lines belong to the section of the include
+            self._here = here  # the lines after the include belong to the section of the include
         if not found and (command.lower() == "include" or not _is_open(Path(pattern).parent)):
             self.unread.append(Path(pattern))
 

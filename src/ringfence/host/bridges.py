@@ -1,18 +1,19 @@
 """The networks of this host's container bridges, followed as containers come and go.
 
-What comes from them and passes through this host counts for the wire (``sources/wire.py``) as if it came from
-this host. So a bridge is one of containers only where nobody else can send into it: each of its ports, at
-least one, is a veth whose other end is in another network namespace. That is docker0, br-…, cni0, podman0,
-lxcbr0 while a container runs. It is not a bridge with a network card, a virtual machine's tap or a tunnel,
-nor one that a veth joins with another bridge of this host.
+Packets from these networks that pass through this host count for the wire (``sources/wire.py``) as if this
+host had sent them. So a bridge is a container bridge only if no other machine can send into it: it has ports,
+and each of them is a veth whose other end is in another network namespace. Examples are docker0, br-…, cni0,
+podman0 and lxcbr0 while a container runs. A bridge with a network card, with a virtual machine's tap, with a
+tunnel, or with a veth to another bridge of this host is no container bridge.
 
-The network is that of the address which this host has on the bridge. None is a link-local one, which is not
-routed; nor one that another link of this host has a part of, since by that way a stranger could come under an
-address in it, past the log rule's rpfilter.
+The network is that of the address which this host has on the bridge. Link-local networks are left out,
+because they are not routed. A network is also left out if another link of this host has a part of it.
+Otherwise a stranger behind that link could use an address of the network, and would pass the rpfilter match
+of the log rule.
 
-All links and addresses are read each time, 0.3 ms of CPU a link; the longest turn of the loop was 15 ms with
-200 links and 30 ms with 900 (two busy cores). So it is done at most once a second: some hosts start
-containers without end.
+Each reading reads all links and addresses, which takes 0.3 ms of CPU for each link. It delayed the event loop
+by up to 15 ms with 200 links and 30 ms with 900 (two busy cores). So there is at most one reading a second,
+because some hosts start containers all the time.
 """
 
 from collections.abc import Callable, Sequence
@@ -50,8 +51,8 @@ async def follow_containers(
 class _Link:
     """A network interface.
 
-    ``master`` is the bridge (or bond, or VRF) of which it is a port, if any. ``leads_away`` means that it is
-    a veth whose other end is in another network namespace.
+    ``master`` is the bridge (or bond, or VRF) that has this link as a port, if any. ``leads_away`` means that
+    the link is a veth whose other end is in another network namespace.
     """
 
     index: int
@@ -62,7 +63,10 @@ class _Link:
 
 @frozen
 class _HostNetwork:
-    """A network in which this host has an address, and its link; ``own``: it is that address alone."""
+    """A network in which this host has an address, and its link.
+
+    ``own``: the network is only that address.
+    """
 
     link: int
     network: Network
@@ -98,13 +102,13 @@ def _link(message: Any) -> _Link:  # noqa: ANN401 - pyroute2 has no types
         index=message["index"],
         kind=kind or "",
         master=message.get("master"),
-        # The kernel names the other end's namespace only where it is not this one.
+        # The kernel reports the namespace of the other end only if it is not this one.
         leads_away=kind == "veth" and message.get("link_netnsid") is not None,
     )
 
 
 def _host_network(message: Any) -> _HostNetwork:  # noqa: ANN401 - pyroute2 has no types
-    """Parse an address: IFA_ADDRESS is the far end of a point-to-point link, elsewhere the own address."""
+    """Parse an address. IFA_ADDRESS is the remote end of a point-to-point link, elsewhere our own address."""
     address, local = message.get("address"), message.get("local")
     network = ip_network((address, message["prefixlen"]), strict=False)
     single = network.prefixlen == network.max_prefixlen

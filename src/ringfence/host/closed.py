@@ -1,6 +1,6 @@
 """Closed TCP connections, as the kernel reports them (NETLINK_SOCK_DIAG, the destroy groups of TCP).
 
-The kernel sends one message when it frees a TCP socket. Tried on kernel 6.18, at the accepting end:
+The kernel sends one message when it frees a TCP socket. Observed on kernel 6.18, at the accepting end:
 
 ===============================================  =======================================================
 what happens                                     what the kernel reports, and when
@@ -18,13 +18,13 @@ a SYN with data or cookie request, while TCP     one message: the kernel makes a
 Fast Open demands no cookie
 ===============================================  =======================================================
 
-The last row is why the handshake is checked: ``tcpi_delivered`` (Linux 4.18) counts what the remote end has
-acknowledged, and the SYN-ACK is the first. It is 0 where only a SYN came, whose source anybody can forge. It
-is 1 or more for every completed handshake, with SYN cookies too.
+Because of the last row, the handshake is checked. ``tcpi_delivered`` (Linux 4.18) counts the packets that the
+remote end has acknowledged; the SYN-ACK is the first of them. It is 0 if only a SYN came, whose source anyone
+can forge. It is 1 or more after every completed handshake, also with SYN cookies.
 
 The kernel sends from a work queue, so a message may arrive some microseconds after the socket is gone from
-the list of sockets. Sockets of other network namespaces are not reported: neither are those of containers.
-This kernel lets any user join the groups, so CAP_NET_ADMIN is only needed for the large receive buffer.
+the list of sockets. Sockets of other network namespaces, such as those of containers, are not reported.
+Kernel 6.18 lets any user join the groups, so CAP_NET_ADMIN is only needed for the large receive buffer.
 """
 
 import errno
@@ -59,9 +59,9 @@ _IPV4 = 4
 
 
 class Closed(NamedTuple):
-    """A connection that was closed: the port here, and the remote address and port, packed one by one.
+    """A closed connection: the local port, and the remote address and port, as bytes.
 
-    ``received`` is how many bytes came from the remote end, None if the kernel does not report it.
+    ``received`` is the number of bytes from the remote end, None if the kernel does not report it.
     """
 
     local_port: bytes
@@ -90,7 +90,7 @@ class ClosedSockets:
         try:
             try:
                 kernel.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, self._buffer)
-            except PermissionError:  # without CAP_NET_ADMIN: as much as the host allows
+            except PermissionError:  # without CAP_NET_ADMIN the host limits the buffer
                 kernel.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._buffer)
             kernel.bind((0, 0))
             for group in _GROUPS:
@@ -111,7 +111,7 @@ class ClosedSockets:
         return self._kernel.fileno() if self._kernel is not None else -1
 
     def read(self) -> tuple[list[Closed], bool, bool]:
-        """Return what came, whether some was lost, and whether there may be more."""
+        """Return the closed connections, whether reports were lost, and whether more may be waiting."""
         came: list[Closed] = []
         lost = False
         if self._kernel is None:
@@ -122,7 +122,8 @@ class ClosedSockets:
             except BlockingIOError:
                 return came, lost, False
             except OSError as error:
-                # ENOBUFS is the only one that a multicast receiver gets; another one is a loss as well.
+                # A multicast receiver only gets ENOBUFS (reports were lost). Any other error counts as a loss
+                # too.
                 lost = True
                 if error.errno != errno.ENOBUFS:
                     return came, lost, False
@@ -136,13 +137,13 @@ class ClosedSockets:
 
 
 def _parse(datagram: bytes) -> Closed | None:
-    """Return the connection of a message; one without ``remote`` if it was none, None if unreadable."""
+    """Return the connection of a message (``remote`` empty if it has none); None if it is invalid."""
     try:
         frame = next(frames(datagram), None)
         if frame is None or frame.kind != BY_FAMILY or frame.end < ATTRIBUTES:
             return None
         family, local, port, _, address = _MESSAGE.unpack_from(datagram)
-        if port == _NO_PORT:  # a listening socket, one that never connected, or one that this host has reset
+        if port == _NO_PORT:  # it was listening, never connected, or reset by this host
             return _NONE
         info = tcp_info(datagram, frame)
     except NetlinkMessageError:

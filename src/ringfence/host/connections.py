@@ -1,27 +1,29 @@
 """The TCP connections to this host, open and recently closed, as the kernel reports them.
 
-A log line may name an address that its sender made up, but not one that completed a handshake with this host
-from just that port while the line was written. Everybody knows the remote ports of the connections that this
-host makes to others (a trunk, a web server), so only connections *to* this host count: those at a port that
-it listens on. Only the daemon's own network namespace is seen. For a PBX in a container the answer is no.
+The sender of a log line may write any address into it. But it cannot write the address and port of a
+connection that it does not have, except by chance. So a line counts if its address and port have a TCP
+connection to this host. Connections *from* this host (to a trunk, a web server) do not count, because their
+remote ports are well known: only those at a port that this host listens on count. Only the daemon's own
+network namespace is visible. For a PBX in a container no connection is found.
 
-Open connections come from the kernel's list (sock_diag, else ``/proc/net/tcp``), read at most every ``FRESH``
-seconds because it is read while guesses come in, and sooner for a connection that it lacks (``_soonest``).
-For it the kernel walks its table of all connections, as large as the host's memory allows: with 23 GB that
-takes 0.8 ms by sock_diag, and 7 ms by ``/proc/net/tcp`` and ``tcp6``. A thousand connections take 3 ms and
-1 MB more.
+Open connections come from the kernel's list (sock_diag, else ``/proc/net/tcp``). The list is read while
+guesses arrive, so it is read at most every ``FRESH`` seconds. If it lacks a connection, it is read again
+sooner (``_soonest``). For each reading the kernel walks through its table of connections, whose size depends
+on the host's memory: with 23 GB that takes 0.8 ms by sock_diag, and 7 ms by ``/proc/net/tcp`` and ``tcp6``. A
+thousand connections add 3 ms and 1 MB.
 
 A sender that knows the remote port of a victim's connection can have a line name it. So each line that a
 connection backs must be paid for by the bytes of a request that came by it: an idle connection backs nothing.
 
-Closed connections come from the kernel's reports (``closed.py`` says which event is reported when), and from
-the difference between two readings of the list. They are remembered for ``REMEMBERED`` seconds.
+Closed connections come from the kernel's reports (``closed.py`` lists which events are reported, and when),
+and from the difference between two readings of the list. They are remembered for ``REMEMBERED`` seconds.
 
-A connection that the remote end has reset is in neither, from the reset until Asterisk closes its descriptor
-(4 to 16 ms with Asterisk 22, 0 to 3 ms with 16): ask again later before a line is called unconfirmed.
+If the remote end resets a connection, neither the list nor the reports have it until Asterisk closes its
+descriptor (4 to 16 ms with Asterisk 22, 0 to 3 ms with 16). So the caller must ask again later before it
+treats a line as unconfirmed.
 
-Measured on two busy cores: 4.5 µs of CPU for each closed connection at 12 000 a second. The kernel holds more
-than 25 000 reports while nobody reads. A full memory of IPv6 addresses takes 18 MB.
+Measured on two busy cores: 4.5 µs of CPU for each closed connection at 12 000 a second. The kernel's buffer
+has room for more than 25 000 reports. ``MOST_REMEMBERED`` IPv6 addresses take 18 MB.
 """
 
 import asyncio
@@ -43,7 +45,7 @@ FRESH = 0.05
 """The maximum age of the list of open connections, in seconds."""
 
 SOON = 0.005
-"""The maximum age if a connection is not in the list, or seems to have sent too little."""
+"""The maximum age of the list, in seconds, if it lacks a connection or shows too few received bytes of it."""
 
 REMEMBERED = 60.0
 """Seconds for which a closed connection counts."""
@@ -52,23 +54,26 @@ MOST_REMEMBERED = 65_536
 """Closed connections, and addresses that had one, that are remembered; the oldest goes first."""
 
 _MOST_READINGS = 16
-"""Readings of the reports before a question is answered; what is beyond comes in the loop's own turn."""
+"""Batches of reports that are read before a question is answered. The event loop reads the rest later."""
 
 _MOST_UNSURE = 1024
-"""Closed connections of other ports, most of them outgoing, that wait for the next reading of the list."""
+"""Closed connections at ports not known as listening, most of them outgoing.
+
+The next list decides about them.
+"""
 
 _MOST_STALE = 1024
 
 _Received = Callable[[], int | None]
 _Row = tuple[int, bytes, Callable[[], bytes], _Received]
-"""A connection's state and local port, and functions that return its packed remote end and received bytes."""
+"""A connection: state, local port, and functions that return its remote end and received bytes."""
 
 _LISTS = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
-# SYN_SENT, SYN_RECV, FIN_WAIT1, NEW_SYN_RECV (include/net/tcp_states.h): the handshake need not be completed.
+# SYN_SENT, SYN_RECV, FIN_WAIT1, NEW_SYN_RECV (include/net/tcp_states.h): the handshake may be incomplete.
 # With TCP Fast Open a socket in SYN_RECV gets to FIN_WAIT1 when the program closes it.
 _UNMADE = (2, 3, 4, 12)
 _TIME_WAIT = 6
-_COUNTLESS = (5, _TIME_WAIT)  # in FIN_WAIT2 too the kernel may keep no counts (struct inet_timewait_sock)
+_COUNTLESS = (5, _TIME_WAIT)  # in FIN_WAIT2 too the kernel may have no counts (struct inet_timewait_sock)
 _LOCAL, _REMOTE, _STATE = 1, 2, 3  # columns
 _WORD = 8  # hexadecimal digits of 32 bits, which stand in this machine's byte order
 _PORT = 2  # bytes
@@ -97,10 +102,10 @@ class ConnectionTable:
         self._open: dict[bytes, _Received] = {}
         self._used: OrderedDict[bytes, tuple[int, int]] = OrderedDict()
         self._open_from: frozenset[bytes] | None = None
-        self._ports: dict[bytes, float] = {}  # each that is listened on, and until when it counts
+        self._ports: dict[bytes, float] = {}  # listening ports, and until when each counts
         self._past = _Past()
         self._closed = closed if closed is not None else ClosedSockets()
-        self._unsure: list[tuple[Closed, float]] = []  # of ports that nothing was known to listen on
+        self._unsure: list[tuple[Closed, float]] = []  # at ports not known as listening
         self._known_from = math.inf
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -119,7 +124,7 @@ class ConnectionTable:
             self.close()
 
     def follow(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Begin to read the kernel's reports of closed connections in ``loop``; a failure is an ``error``."""
+        """Start to read the kernel's reports of closed connections in ``loop``. A failure sets ``error``."""
         try:
             self._closed.open()
         except HostError as error:
@@ -127,7 +132,7 @@ class ConnectionTable:
             return
         self._unfollowed = ""
         now = self._clock()
-        self._renew(now)  # the request loads the kernel's tcp_diag, without which it reports nothing
+        self._renew(now)  # this request makes the kernel load tcp_diag, which sends the reports
         self._known_from = now + REMEMBERED
         self._loop = loop
         loop.add_reader(self._closed.fileno(), self._readable)
@@ -155,7 +160,7 @@ class ConnectionTable:
     def backs(self, remote: Endpoint, length: int) -> bool:
         """Whether ``remote`` has or had such a connection, and sent ``length`` bytes by it for this line.
 
-        No two lines share these bytes. Where the kernel does not report the bytes, the connection is enough.
+        No two lines share these bytes. If the kernel does not report the bytes, the connection is enough.
         """
         if not self.has(remote):
             return False
@@ -166,7 +171,7 @@ class ConnectionTable:
 
     @property
     def _soonest(self) -> float:
-        """How old the list must be to be read again for one line: reading takes 10 % of the time at most."""
+        """The age at which the list is read again for one line: reading takes at most 10 % of the time."""
         return max(SOON, 10 * self._reading_took)
 
     def _pays(self, remote: Endpoint, length: int) -> bool:
@@ -178,7 +183,7 @@ class ConnectionTable:
             return key not in self._open or self._lists is not None
         received = max(counts)
         before, used = self._used.get(key, (0, 0))
-        if received < before:  # another connection from the same port
+        if received < before:  # it is a new connection from the same port
             used = 0
         if used + length > received:
             return False
@@ -200,11 +205,11 @@ class ConnectionTable:
         return False if whole and self.knows(now) else None
 
     def knows(self, now: float) -> bool:
-        """Whether every connection of the 60 s before ``now`` (monotonic seconds) was reported."""
+        """Whether this table has every connection of the 60 s before ``now`` (monotonic seconds)."""
         return not self._unread and now >= self._known_from
 
     def _drain(self, now: float) -> bool:
-        """Read the reports that have arrived; return whether those are all."""
+        """Read the reports that have arrived; return whether none is left."""
         return any(not self._turn(now) for _ in range(_MOST_READINGS))
 
     def _readable(self) -> None:
@@ -227,7 +232,7 @@ class ConnectionTable:
             self._known_from = at + REMEMBERED
 
     def _renew(self, now: float, fresh: float = FRESH) -> None:
-        """Read the list of open connections if it is old, and with it the ports that are listened on."""
+        """Read the open connections and listening ports again if the list is older than ``fresh`` seconds."""
         if now - self._read_at < fresh:
             return
         before, self._read_at = self._read_at, now
@@ -249,7 +254,7 @@ class ConnectionTable:
         self._reading_took = self._clock() - now
 
     def _renew_ports(self, listening: set[bytes], now: float) -> None:
-        """Record the listening ports; a port that was closed counts as long as its connections."""
+        """Record the listening ports. A port that is no longer open counts as long as its connections."""
         for port, until in list(self._ports.items()):
             if port in listening:
                 continue
@@ -260,11 +265,11 @@ class ConnectionTable:
         self._ports.update(dict.fromkeys(listening, math.inf))
 
     def _read(self) -> Iterator[_Row]:
-        """Read the kernel's list of sockets, with the listening ones."""
+        """Read the kernel's list of sockets, including the listening sockets."""
         self._unread = ""
         if self._lists is None:
             try:
-                states = _STATES if self._loop is None else _STATES & ~(1 << _TIME_WAIT)  # those are reported
+                states = _STATES if self._loop is None else _STATES & ~(1 << _TIME_WAIT)  # reported as closed
                 yield from [*_asked(socket.AF_INET, states), *_asked(socket.AF_INET6, states)]
             except OSError:  # a kernel without sock_diag
                 self._lists = _LISTS
@@ -276,7 +281,7 @@ class ConnectionTable:
         for path in lists:
             try:
                 lines = path.read_bytes().split(b"\n")
-            except FileNotFoundError:  # without IPv6 there is no tcp6
+            except FileNotFoundError:  # a host without IPv6 has no tcp6
                 continue
             except OSError as error:
                 self._unread = f"{path}: {error.strerror}"
@@ -297,19 +302,19 @@ class _Past:
         self._addresses: OrderedDict[bytes, float] = OrderedDict()
 
     def has(self, end: bytes, now: float) -> bool:
-        """Whether that address and port had a connection that counts."""
+        """Whether this address and port had a connection within the last 60 s."""
         return now - self._ends.get(end, -math.inf) < REMEMBERED
 
     def received(self, end: bytes) -> int | None:
-        """Return how many bytes came by that connection, None if that is unknown."""
+        """Return the number of bytes that this connection received, None if that is unknown."""
         return self._received.get(end)
 
     def had_any(self, address: bytes, now: float) -> bool:
-        """Whether that address had one."""
+        """Whether this address had a connection within the last 60 s, from any port."""
         return now - self._addresses.get(address, -math.inf) < REMEMBERED
 
     def add(self, ended: Iterable[Closed], at: float) -> bool:
-        """Remember connections that closed; return False if an address was forgotten before its time."""
+        """Remember closed connections; return False if an address was displaced before its 60 s were over."""
         whole = True
         for closed in ended:
             end = closed.remote
@@ -323,7 +328,10 @@ class _Past:
 
 
 def _remember(table: OrderedDict[bytes, float], key: bytes, at: float) -> bool:
-    """Add what is the newest, forget what is too old; return False if something else had to go."""
+    """Add an entry as the newest, and forget expired ones.
+
+    Return False if an unexpired entry was forgotten too.
+    """
     table[key] = max(at, table.get(key, at))
     table.move_to_end(key)
     while at - next(iter(table.values())) >= REMEMBERED:
@@ -335,7 +343,7 @@ def _remember(table: OrderedDict[bytes, float], key: bytes, at: float) -> bool:
 
 
 def _asked(family: socket.AddressFamily, states: int) -> Iterator[_Row]:
-    """Ask the kernel for the sockets of an IP version, in these states (a bit each). Raises OSError."""
+    """Request the sockets of an IP version in these states (one bit each) from the kernel. Raises OSError."""
     width = 4 if family == socket.AF_INET else 16
     for row in sockets(family, socket.IPPROTO_TCP, states, info=True):
         yield row.state, row.local_port, partial(_end, row.remote[:width], row.remote_port), row.received
@@ -349,5 +357,5 @@ def _endpoint(text: bytes) -> bytes:
 
 
 def _end(packed: bytes, port: bytes) -> bytes:
-    """Return a remote end as it is compared: an IPv4-mapped address is the IPv4 address."""
+    """Return a remote end in the form that is compared: an IPv4-mapped address becomes the IPv4 address."""
     return unmapped(packed) + port

@@ -1,4 +1,4 @@
-"""Why a ban may not work, as far as this host shows it: likely causes, each with its fix.
+"""Likely causes why a ban has no effect, from facts about this host, each with its fix.
 
 The rules drop packets that pass through ringfence's network namespace with the sender's address. So a ban has
 no effect if packets take another way, or if a device on the way replaces their source address. ``gather``
@@ -34,7 +34,7 @@ EVERY = 60.0
 
 @frozen
 class Observations:
-    """The recent observations of ringfence: the attempts of the address, and those of all others.
+    """Recent observations of ringfence: the attempts of the address, and those of all other addresses.
 
     ``ports`` are some of Asterisk's ports on this host, such as that of its manager interface; empty if
     Asterisk is known to be elsewhere.
@@ -80,7 +80,7 @@ def likely_causes(address: Address, seen: Observations, facts: Facts) -> list[st
 
 
 def _own_name(address: Address, facts: Facts) -> str:
-    """Yield causes by which the packets carry the address of a device on the way."""
+    """Yield causes why packets arrive with the address of a device on their way."""
     link = facts.own.get(address)
     if link in facts.bridges:
         runs = " (docker-proxy runs here)" if facts.docker_proxy else ""
@@ -105,7 +105,7 @@ def _own_name(address: Address, facts: Facts) -> str:
     )
 
 
-# Not what Python calls private: that has the networks for examples and for benchmarks in it.
+# Python's ``is_private`` is not used: it includes the networks for documentation and for benchmarks.
 _PRIVATE = tuple(
     ip_network(text)
     for text in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7", "fe80::/10")
@@ -122,7 +122,7 @@ def _proxy(address: Address, seen: Observations) -> str:
 
 
 def _elsewhere(seen: Observations, facts: Facts) -> str:
-    """Yield causes by which Asterisk is outside of the rules."""
+    """Yield causes why packets reach Asterisk without passing the rules."""
     fix = (
         "what reaches it past this host's routing (macvlan, ipvlan, a card of its own) does not pass the "
         "rules here; fix: run ringfence in Asterisk's network namespace"
@@ -200,7 +200,7 @@ def gather() -> Facts:
             cards = _cards(route.fdb("dump"), links)
         gateways = read_gateways()
     except (HostError, NetlinkError, OSError):
-        pass  # other parts report this error; here the fact only helps
+        pass  # another package reports this error; the diagnosis continues without the fact
     here = network_of()
     asterisks = {network_of(process) for process in processes("asterisk")} - {""}
     return Facts(
@@ -226,7 +226,7 @@ class _Link:
     xdp: bool
 
 
-# In a bridge's and a tunnel's table stand the neighbours beyond it, not cards on it.
+# The tables of bridges and tunnels list the neighbours behind them, not network cards on them.
 _TABLES_OF_OTHERS = frozenset({"bridge", "vxlan", "geneve"})
 _PERMANENT, _SELF = 0x80, 0x02  # NUD_PERMANENT, NTF_SELF
 _NOBODY = "00:00:00:00:00:00"
@@ -253,14 +253,14 @@ def _own_addresses(messages: Any, links: Mapping[int, _Link]) -> dict[Address, s
 
 
 def _cards(messages: Any, links: Mapping[int, _Link]) -> tuple[str, ...]:  # noqa: ANN401 - as above
-    """Return the links that receive packets for a card that is not among the links here."""
+    """Return the links that receive packets for a network card in another network namespace."""
     known = {link.hardware for link in links.values()} | {_NOBODY}
     found = set()
     for message in messages:
         hardware, link = message.get("lladdr"), links.get(message["ifindex"])
         if link is None or not hardware or hardware in known or link.kind in _TABLES_OF_OTHERS:
             continue
-        one = int(hardware[:2], 16) & 1 == 0  # and not a group address
+        one = int(hardware[:2], 16) & 1 == 0  # no multicast address
         if one and message["state"] & _PERMANENT and message["flags"] & _SELF:
             found.add(link.name)
     return tuple(sorted(found))

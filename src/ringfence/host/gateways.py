@@ -1,11 +1,11 @@
 """The gateways of this host: the next hops of the routes in its main table, read once or followed.
 
-The tables are ``main`` and ``default``; other tables are for the routing of others (containers, VPNs).
+Only the tables ``main`` and ``default`` are read. Containers and VPNs have tables of their own.
 
-A route takes 0.1 ms to read, and a host that speaks a routing protocol has thousands, which change all the
-time. So readings are at least five seconds apart, and in a thread, which yields to events. With 1,000 routes
-the longest turn of the event loop was 14 ms, and 35 ms without the thread. With 10,000 routes it was 0.2 s,
-spent on garbage collection.
+A route takes 0.1 ms to read, and a host with a routing protocol has thousands, which change all the time. So
+readings are at least five seconds apart, and run in a thread. With 1,000 routes a reading delayed the event
+loop by up to 14 ms, and by 35 ms without the thread. With 10,000 routes garbage collection delayed it by 0.2
+s.
 """
 
 import asyncio
@@ -57,12 +57,12 @@ def _read(route: IPRoute) -> dict[Network, str]:
 
 
 def _gateways(messages: Iterable[Any]) -> dict[Network, str]:
-    """Describe each gateway by its interfaces: it may serve several routes and be on several links."""
+    """Describe each gateway by its interfaces. A gateway may serve several routes, on several links."""
     links: dict[Network, set[str]] = {}
     for message in messages:
         for hop in (message, *(message.get("multipath") or ())):
             for address in _next_hops(hop):
-                # For one of several hops the interface is a field and not an attribute.
+                # If a route has several hops, the interface of each is a field and not an attribute.
                 link = hop.get("oif") or message.get("oif")
                 links.setdefault(ip_network(address), set()).add(_name(link))
     return {

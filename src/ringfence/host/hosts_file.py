@@ -1,6 +1,7 @@
-"""The addresses that ``/etc/hosts`` gives names, read once for each change of the file.
+"""The names and addresses of ``/etc/hosts``, read once for each change of the file.
 
-Some hosts block advertisers with a file of a megabyte. So it is parsed in a thread, and not for each name.
+On some hosts the file has a megabyte, because it blocks advertisers. So it is parsed in a thread, and once
+for all names.
 """
 
 import asyncio
@@ -8,7 +9,7 @@ import os
 from pathlib import Path
 
 HOSTS_FILE = Path("/etc/hosts")
-MAX_SIZE = 1024 * 1024  # bytes: what follows is not read
+MAX_SIZE = 1024 * 1024  # bytes that are read
 
 _State = tuple[int, int, int, int]
 
@@ -24,7 +25,7 @@ class HostsFile:
         self._turn = asyncio.Lock()
 
     async def addresses(self, name: str) -> list[str]:
-        """Return the addresses of ``name`` as they are written; none if the file cannot be read."""
+        """Return the addresses of ``name`` as written in the file; none if the file cannot be read."""
         async with self._turn:
             try:
                 state = _state(self._path.stat())

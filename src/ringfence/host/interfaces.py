@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 
 def missing_interfaces(names: Iterable[str]) -> list[str]:
-    """Return a problem for people if this host lacks some of the interfaces that the configuration names."""
+    """Return a message if this host lacks some of the interfaces that the configuration names."""
     there = {name for _, name in socket.if_nameindex()}
     missing = ", ".join(name for name in names if name not in there)
     if not missing:

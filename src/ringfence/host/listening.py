@@ -1,18 +1,19 @@
 """The ports that Asterisk listens on, over UDP and TCP: SIP, TLS, WebSockets, IAX2, the manager interface.
 
-Whoever asks the kernel for the sockets of this network namespace learns the user of each, and no program. So
-Asterisk's are those of the user whose socket listens on the manager interface's port. If that is root, it may
-be anybody, and only ``/proc`` tells (``processes.py``), which the unit hides from the daemon. Where ``/proc``
-tells, its word counts: beside Asterisk its user may run other programs (FreePBX's do).
+The kernel's list of sockets names the user of each socket, but not the program. So Asterisk's sockets are
+those of the user whose socket listens on the manager interface's port. If that user is root, the socket may
+belong to any program. Then only ``/proc`` shows Asterisk's sockets (``processes.py``), and the unit hides it
+from the daemon. If ``/proc`` is visible, it decides, because Asterisk's user may run other programs too (as
+on FreePBX).
 
-The ports of calls must not be among them. A call over 20 ms frames is 50 packets a second, just what a source
-may send to a SIP port before the limiter takes it for a flood. Nothing tells a socket of a call from one of
-SIP but its port: so over UDP a port counts outside of the range of ``rtp.conf``, or where that cannot be read
-(most often it is Asterisk's own) below 10000, where the range begins in the file that Asterisk comes with.
-Without ``rtp.conf`` the range is 5000 to 31000, in which only SIP's own ports are sure. Nor do ports count
-that the kernel gives to who asks for any (32768 and above): they are of requests to others.
+Ports of calls (RTP) must not be among them. A call with frames of 20 ms sends 50 packets a second, and the
+limiter treats more than that as a flood. A socket of a call differs from a SIP socket only by its port. So a
+UDP port counts if it is outside of the range in ``rtp.conf``. If that file cannot be read (usually only
+Asterisk may read it), a port counts below 10000, where the range in Asterisk's sample file begins. Without
+the file, Asterisk uses the range 5000 to 31000, in which only SIP's standard ports count. Ports of 32768 and
+above do not count: the kernel assigns them to sockets for outgoing requests.
 
-A SIP port that is missed for all this can be named in the configuration.
+A SIP port that is not found this way can be named in the configuration.
 """
 
 import re
@@ -35,14 +36,17 @@ _NUMBER = re.compile(r"[0-9]{1,5}")
 
 
 class ListeningPorts(NamedTuple):
-    """Sorted ports. Either may be empty: a PBX without UDP, or one that has not loaded all modules yet."""
+    """Sorted ports by protocol.
+
+    Either may be empty, for example if Asterisk has not loaded all modules yet.
+    """
 
     udp: tuple[int, ...]
     tcp: tuple[int, ...]
 
 
 def find_ports(ami_port: int | None, folder: Path = FOLDER, proc: Path = PROC) -> ListeningPorts | None:
-    """Return the ports that Asterisk listens on, in this network namespace and now.
+    """Return the ports that Asterisk listens on now, in this network namespace.
 
     Return None if that cannot be determined: Asterisk does not run here (in a container, on another host), it
     runs as root and ``/proc`` is hidden, or only the manager interface listens yet. ``ami_port`` is the port
@@ -50,7 +54,7 @@ def find_ports(ami_port: int | None, folder: Path = FOLDER, proc: Path = PROC) -
     """
     try:
         tcp, udp = listening_sockets(socket.IPPROTO_TCP), listening_sockets(socket.IPPROTO_UDP)
-    except OSError:  # a kernel without the modules for it
+    except OSError:  # a kernel without the modules for this list
         return None
     own = frozenset(inode for process in processes(_NAME, proc) for inode in sockets_of(process, proc))
     if any(row.inode in own for row in tcp + udp):
@@ -85,7 +89,7 @@ def _ports(rows: Iterable[Socket]) -> tuple[int, ...]:
 
 
 def _calls(folder: Path) -> tuple[int, int]:
-    """Return the first and the last port that calls may have."""
+    """Return the first and the last port of calls."""
     conf = read_conf(folder / "rtp.conf", lambda section, name: section == "general" and name in _RANGE)
     known = folder.is_dir() if conf is None else not conf.unread
     if not known:

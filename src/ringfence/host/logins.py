@@ -1,7 +1,7 @@
 """Remote logins on this host, from logind: their addresses must not be locked out.
 
-A login has been accepted: sshd and similar programs open a session after a valid password or key, on any
-port. A mere connection to port 22 proves nothing, because anyone can open one.
+Only accepted logins count: sshd and similar programs open a session after a valid password or key. A mere
+connection to port 22 proves nothing, because anyone can open one.
 
 libsystemd, a C library of every Debian, reads the sessions: it reads files below ``/run/systemd/sessions``,
 whose format is private. It needs neither a bus nor a permission. Only functions without callbacks are called,
@@ -28,7 +28,7 @@ _NOBODYS = frozenset({b"greeter", b"lock-screen", b"manager", b"manager-early"})
 
 
 def why_no_logins(library: str = _LIBRARY) -> str:
-    """Return why logins are unknown here, as text; "" if they are known."""
+    """Return the reason why logins cannot be read on this host; "" if they can."""
     if _systemd(library) is None:
         return f"logins from elsewhere are not known: {library} is not there; fix: install systemd's library"
     if not SESSIONS.is_dir():
@@ -81,7 +81,7 @@ def _remote(systemd: ctypes.CDLL, session: bytes) -> Network | None:
     # A zone (fe80::1%eth0) names the link; firewall sets do not support zones.
     host = _text(systemd, "remote_host", session).partition(b"%")[0].decode("ascii", "replace")
     try:
-        address = ip_address(host)  # never a network: otherwise a login could protect a whole network
+        address = ip_address(host)  # an address only, so that a login never protects a whole network
     except ValueError:
         return None
     return None if address.is_loopback else ip_network(getattr(address, "ipv4_mapped", None) or address)
@@ -104,7 +104,7 @@ def _user(uid: int) -> str:
 
 
 def _text(systemd: ctypes.CDLL, what: str, session: bytes) -> bytes:
-    """Return a property of a session; "" if it has none, or has ended meanwhile."""
+    """Return a property of a session; "" if the session lacks it or has ended."""
     answer = ctypes.c_void_p()
     if systemd[f"sd_session_get_{what}"](session, ctypes.byref(answer)) < 0:
         return b""

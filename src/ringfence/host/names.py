@@ -1,7 +1,7 @@
 """Host names and their addresses, resolved again as often as the DNS requires.
 
-A carrier is configured by name, and its addresses change. Resolved are the addresses of the name itself, and
-of the hosts of its SIP services (SRV), because some names have nothing else. ``/etc/hosts`` takes precedence
+A carrier is configured by name, and its addresses change. A name stands for its own addresses and for those
+of its SIP servers (SRV records), because some names have only SRV records. ``/etc/hosts`` takes precedence
 over the DNS, as usual. The system's resolver is not used: with a server that does not answer, its threads
 would hang for a minute, and other parts of the daemon need the same threads.
 
@@ -53,7 +53,7 @@ class ResolvedNames:
 
 @define
 class _Name:
-    """A followed name: when it is due, the wait after the latest failure, and its problem."""
+    """A followed name: the time of its next query, the pause after the latest failure, and its problem."""
 
     due: float = 0.0
     waited: float = FIRST_RETRY
@@ -125,7 +125,7 @@ class Names:
 
     async def _ask_all(self, names: Sequence[str], changed: Callable[[Answers], object]) -> None:
         turn = asyncio.Semaphore(AT_ONCE)
-        # The host's configuration may have changed.
+        # The host's list of DNS servers may have changed.
         resolver = None if not self._names else _resolver(self._nameservers, self._port)
 
         async def ask(name: str) -> None:
@@ -196,7 +196,7 @@ async def _asked(
 
 @frozen
 class _Reply:
-    """The DNS's reply to one query: addresses, or names of servers; it may be empty."""
+    """The reply to one DNS query: addresses, or names of servers; it may be empty."""
 
     networks: frozenset[Network] = frozenset()
     servers: frozenset[str] = frozenset()
@@ -219,7 +219,7 @@ def _resolver(nameservers: Sequence[str], port: int) -> "Resolver | None":
 
 
 async def _reply(resolver: "Resolver", name: str, kind: str, patience: float) -> _Reply:
-    """Send one query; any response or failure is a reply."""
+    """Send one query; return the response, or the failure as a reply without addresses."""
     import dns.exception  # noqa: PLC0415 - loaded where a name is followed
     import dns.name  # noqa: PLC0415
     import dns.resolver  # noqa: PLC0415
@@ -249,7 +249,7 @@ def _servers(answer: "Answer") -> frozenset[str]:
 
 
 def _networks(texts: Iterable[str]) -> frozenset[Network]:
-    """Parse addresses; those from which no phone can send are ignored."""
+    """Parse addresses. Addresses that no phone can have are left out."""
     networks: set[Network] = set()
     for text in texts:
         with suppress(ValueError):

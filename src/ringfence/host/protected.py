@@ -1,9 +1,8 @@
 """Addresses whose ban would hurt this host: gateways, DNS resolvers, and those of remote logins.
 
 The host's own addresses are followed separately (``addresses.py``). The kernel reports gateways. Resolvers
-and logins are read every two seconds: the files are few and short (0.06 ms a login, 0.02 ms for the
-resolvers), and nothing can be missed. They are read in a thread, because a file or a user's name may come
-from a server on the network.
+and logins are read every two seconds: the files are few and short (0.06 ms for each login, 0.02 ms for the
+resolvers). They are read in a thread, because a file or a user's name may come from a server on the network.
 """
 
 import asyncio
@@ -43,8 +42,8 @@ async def follow_protected(
 ) -> None:
     """Call ``changed`` with all protected networks now and after each change, until cancelled.
 
-    ``failed`` is called with each error, after which the last known networks count. A call of
-    ``changed`` means that an error has cleared, unless ``failed`` is called with it again at once.
+    ``failed`` is called with each error. The last known networks of that part then stay valid. A call of
+    ``changed`` means that the errors have cleared, except those that ``failed`` reports again right after it.
     """
     follower = _Follower(changed, failed)
     async with asyncio.TaskGroup() as group:
@@ -54,7 +53,10 @@ async def follow_protected(
 
 
 class _Follower:
-    """The state of each part. Nothing is reported before each part has been read or has failed."""
+    """The state of gateways, resolvers and logins.
+
+    The first report waits until each was read or has failed.
+    """
 
     def __init__(self, changed: Callable[[Reasons], None], failed: Callable[[HostError], None]) -> None:
         self._changed = changed

@@ -1,9 +1,9 @@
 """The DNS resolvers of this host.
 
 ``/etc/resolv.conf`` names them, or names a server on this host itself (systemd-resolved at 127.0.0.53,
-dnsmasq), which queries others. Those are in a file of that server. The file is read as the C library reads it
-(``resolv.conf(5)``): a line ``nameserver ADDRESS``; the rest is irrelevant here. The library uses only the
-first three, but other programs may use any: all count.
+dnsmasq). Such a server queries other servers, which one of its own files names. Only lines ``nameserver
+ADDRESS`` are read, as in the C library (``resolv.conf(5)``). The library uses only the first three, but other
+programs may use more, so all count.
 """
 
 from collections.abc import Iterator, Sequence
@@ -28,7 +28,7 @@ _MOST_BYTES = 64 * 1024
 def read_resolvers(path: Path = RESOLV_CONF, upstream: Sequence[Path] = UPSTREAM) -> dict[Network, str]:
     """Return the resolvers, each with its role; raise HostError if they cannot be read.
 
-    None of them is on this host itself. Without a file there are no resolvers.
+    Servers on this host itself are left out. Without the file there are no resolvers.
     """
     found = set(_servers(path))
     if any(address.is_loopback for address in found):

@@ -1,11 +1,11 @@
 """Follows links, addresses and routes of the kernel: rtnetlink by pyroute2.
 
-Everything is read again after each burst of notifications. A notification is never assumed to be complete. So
-a lost one (ENOBUFS), a repeated change, or a new socket needs no special treatment.
+Everything is read again after each burst of notifications. The notification itself is not used. So a lost
+notification (ENOBUFS), a repeated change, or a new socket needs no special treatment.
 
 A dump comes in several parts. If something changes between two of them, entries may be missing or appear
-twice, and the kernel marks the rest of the dump (NLM_F_DUMP_INTR). pyroute2 ignores the mark. Here such a
-dump is read again.
+twice, and the kernel marks the rest of the dump (NLM_F_DUMP_INTR). pyroute2 ignores the mark. This module
+checks it, and reads such a dump again.
 """
 
 import asyncio
@@ -44,10 +44,10 @@ async def follow(
 ) -> None:
     """Call ``changed`` with the result of ``read`` now and when a notification of ``groups`` has changed it.
 
-    It runs until cancelled. ``failed`` is called with each error of the kernel's socket, in which ``what``
-    names the subject; the socket is then opened again, with growing pauses. A dump that changes during each
-    of ``READINGS`` readings is such an error. ``changed`` is not called with an unchanged result, except
-    after an error, which has then cleared. Readings are at least ``apart`` seconds from each other.
+    It runs until cancelled. ``failed`` is called with each error of the socket; ``what`` names the subject in
+    its message. The socket is then opened again, after pauses that grow. It is an error too if a dump changes
+    during each of ``READINGS`` readings. ``changed`` is not called with an unchanged result, except after an
+    error, which has then cleared. Readings are at least ``apart`` seconds from each other.
     """
     backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
     while True:
@@ -74,7 +74,7 @@ async def follow(
 def read_now(what: str, read: Callable[[IPRoute], Read]) -> Read:
     """Return what ``read`` returns; raise HostError if it cannot be read, or changes during each reading.
 
-    Not within a running event loop (pyroute2 runs one of its own): there, :func:`follow`.
+    Do not call it in a running event loop (pyroute2 runs one of its own); use :func:`follow` there.
     """
     try:
         with IPRoute() as route:
@@ -111,8 +111,8 @@ def _changing(what: str) -> HostError:
 class _Mark:
     """Whether the kernel marked a message as part of a dump that changed while it was read.
 
-    The message that ends a dump may be the only one with the mark, and pyroute2 does not hand that one out.
-    So the mark is read where pyroute2 chooses how to parse each message.
+    Only the message that ends a dump may have the mark, and pyroute2 does not return that message. So this
+    class replaces pyroute2's choice of a parser, which sees every message.
     """
 
     def __init__(self, route: AsyncIPRoute | IPRoute) -> None:
@@ -127,7 +127,7 @@ class _Mark:
 
 
 async def _notified(route: AsyncIPRoute) -> None:
-    """Wait for a change, and until a burst of them is over (but not longer than ten settling times)."""
+    """Wait for a change, and then until no more changes follow, at most ten times ``_SETTLE``."""
     await _next_message(route)
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(_SETTLE * 10):

@@ -1,4 +1,4 @@
-"""From entries to networks for the kernel: those that are never dropped, and those that are denied.
+"""Conversion of entries to networks for the kernel: those that are never dropped, and those that are denied.
 
 Allow wins: the kernel checks the allow list first, so nothing has to be subtracted from the deny list.
 """
@@ -22,9 +22,9 @@ RegionLookup = Callable[[frozenset[str]], Mapping[str, Prefixes]]
 class ListNetworks:
     """The networks that are never dropped (``allow``) and those that are denied (``deny``), stored compactly.
 
-    ``guarded`` is what the host itself needs (its gateway, its resolvers, the administrator's login), without
-    networks denied by force. The deny list may contain it by chance, so the kernel's allow list must contain
-    it too.
+    ``guarded`` are networks that the host itself needs (gateway, resolvers, the administrator's login),
+    except those denied by force. A denied network may contain them by accident, so the kernel's allow list
+    must contain them too.
     """
 
     allow: Prefixes = Factory(Prefixes)
@@ -64,7 +64,7 @@ def compose(
     regions: RegionLookup,
     protected: Mapping[Network, str],
 ) -> ComposedLists:
-    """Compose the networks of ``entries``; an unusable entry is a problem, and the rest is used."""
+    """Compose the networks of ``entries``. An unusable entry is reported as a problem, and left out."""
     found = {kind: _Found() for kind in ListKind}
     forced: list[Network] = []
     ends: float | None = None
@@ -99,11 +99,11 @@ def guarded(protected: Iterable[Network], forced: Sequence[Network]) -> frozense
 
 
 def _take(entry: ListEntry, found: _Found) -> Network | None:
-    """Add an entry; return its network, unless it is from an imported list."""
+    """Add an entry to ``found``; return its network, unless it is from an imported list."""
     if entry.origin not in {
         COMMAND,
         CONFIGURATION,
-    }:  # up to hundreds of thousands of networks
+    }:  # an imported list may have hundreds of thousands of networks
         found.networks.add_code(*coded(entry.value))
         return None
     value = parse_entry(entry.value)

@@ -1,8 +1,8 @@
 """The entries of the lists, and which of them are refused.
 
 An entry is a network, a host name, a country or an autonomous system. A name must have a dot, so that ``DE``
-is unambiguous. Only the allow list accepts names: the owner of a name decides its addresses, and could have
-any address denied.
+is unambiguous. Only the allow list accepts names. The owner of a name decides its addresses, and could
+otherwise deny any address.
 """
 
 import enum
@@ -21,7 +21,7 @@ CONFIGURATION = "configuration"
 
 MAX_NAME = 253
 SHORTEST = {4: 8, 6: 16}
-"""The widest networks that are denied without --force; no registry assigns a wider one."""
+"""The shortest prefix lengths that are denied without --force. No registry assigns a wider network."""
 
 
 class EntryKind(enum.StrEnum):
@@ -43,9 +43,9 @@ class EntryValue:
 
 @frozen
 class Configured:
-    """The lists' part of the configuration.
+    """The part of the configuration that concerns the lists.
 
-    ``most`` is how many networks a set of the kernel holds.
+    ``most`` is the maximum number of networks in a set of the kernel.
     """
 
     entries: tuple[ListEntry, ...] = ()
@@ -61,7 +61,7 @@ _MAX_NUMBER = 2**32 - 1
 
 
 def parse_entry(text: str) -> EntryValue:
-    """Parse an entry as a person or the configuration wrote it; raise ValueError if it is invalid."""
+    """Parse an entry of a command or of the configuration; raise ValueError if it is invalid."""
     with_country = text.removeprefix("country ")
     if with_country != text:
         return parse_region(with_country)
@@ -120,7 +120,7 @@ def protection_refusal(network: Network, protected: Mapping[Network, str]) -> st
 
 
 def entry_refusal(kind: ListKind, value: EntryValue, protected: Mapping[Network, str]) -> str | None:
-    """Return why an entry needs force, None if it does not."""
+    """Return why an entry needs ``--force``; None if it does not."""
     if kind is ListKind.ALLOW:
         return None
     if value.kind is EntryKind.HOST:

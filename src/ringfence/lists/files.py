@@ -1,9 +1,9 @@
 """Block lists in their usual format: an address or a network per line, with comments.
 
 Comments begin with ``#`` or ``;``, also after an address. The text after the first blank or comma is ignored
-(Spamhaus DROP's ``; SBL123``, CSV). ``a-b`` is every address from a to b. Two addresses side by side are
-rejected, because some lists mean a range by it and some a mask. The content is untrusted: a line has a limit,
-and the part that counts must be ASCII.
+(Spamhaus DROP's ``; SBL123``, CSV). ``a-b`` is every address from a to b. Two addresses on one line are
+rejected: in some lists they are a range, in others an address and a mask. The content is untrusted: the
+length of a line is limited, and an entry must be ASCII.
 
 Lists of "bogons" contain the networks that offices use, multicast and broadcast. Denying those would cut off
 the phones in the building. They are left out, unless the administrator includes them explicitly.
@@ -31,10 +31,10 @@ from ringfence.model import printable
 
 MAX_LINE = 1_024  # bytes
 MAX_NETWORKS = 2_000_000
-"""Networks of one file, whatever fits into the kernel: each takes some 100 bytes while the file is read."""
+"""The maximum number of networks in one file. Each takes some 100 bytes while the file is read."""
 
 NAMED = 20
-"""Bad lines that are shown; the others are only counted."""
+"""The number of bad lines that are shown; others are only counted."""
 
 SHOWN = 60
 _BOM = b"\xef\xbb\xbf"
@@ -89,10 +89,10 @@ class ListFile:
 
 
 def read_list(file: BinaryIO, *, most: int, everything: bool = False) -> ListFile:
-    """Read a list; with ``everything`` including local networks.
+    """Read a list; with ``everything``, local networks are included.
 
     Raise ListError if the file is not text, or if it contains more than ``most`` networks. Adjoining networks
-    count as one. Reading stops at twice as many networks if these do not merge into ``most``.
+    count as one. Reading stops at 2 * ``most`` networks if merging does not reduce them to ``most``.
     """
     result, room = ListFile(), min(most, MAX_NETWORKS)
     gatherer = Gatherer()
@@ -134,7 +134,10 @@ def _check_room(number: int, room: int) -> None:
 
 
 def _lines(file: BinaryIO) -> Iterator[bytes]:
-    """Yield the lines; a line beyond the limit is cut to a length that is still too long."""
+    """Yield the lines.
+
+    A line beyond the limit is cut, but stays longer than the limit, so that it is refused.
+    """
     while line := file.readline(MAX_LINE + 1):
         yield line
         while len(line) > MAX_LINE and not line.endswith(b"\n"):
@@ -202,7 +205,7 @@ _LOCAL = {
 """The first and the last address of each local network."""
 
 _LOCAL_OCTETS = frozenset(octet for begin, end in _LOCAL[4] for octet in range(begin >> 24, (end >> 24) + 1))
-"""A quick test: nearly every line of a list begins with another octet."""
+"""First octets of local networks, for a quick test: most lines begin with another octet."""
 
 
 def _overlaps_local(version: int, code: int) -> bool:

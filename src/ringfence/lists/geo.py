@@ -1,12 +1,12 @@
-"""Databases of addresses in MaxMind's format (GeoLite2, DB-IP, IPinfo): networks of countries and systems.
+"""Databases in MaxMind's format (GeoLite2, DB-IP, IPinfo): the networks of countries and autonomous systems.
 
 maxminddb looks up records by address. To get every network of a country, the tree of networks must be walked.
 maxminddb's own walk decodes each record again: 300,000 networks take 17 s without its C extension. So the
 tree is walked here (its format: https://maxmind.github.io/MaxMind-DB/), and maxminddb decodes each different
 record once: 1.3 s.
 
-The country is that of use (``country``), or the country of registration if that is unknown. IPv4 addresses
-that are written as IPv6 are not counted twice.
+A network belongs to the country where it is used (``country``), or where it is registered if that is unknown.
+IPv4 addresses in IPv6 form are left out, because the IPv4 part has them.
 """
 
 import mmap
@@ -29,7 +29,7 @@ _V4_DEPTH = V6_BITS - V4_BITS
 
 
 class GeoDatabases:
-    """The networks of the requested regions; a file that has changed is read again."""
+    """The networks of the requested regions. A changed file is read again."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self.problems: list[str] = []
@@ -126,7 +126,7 @@ def _walk(reader: Any, tree: mmap.mmap, regions: frozenset[str]) -> dict[str, Ga
 
 
 def _leaves(metadata: Any, tree: mmap.mmap) -> Iterator[tuple[int, int, int]]:  # noqa: ANN401 - it has no public type
-    """Yield the position of each record, and the first address and the prefix length of its network."""
+    """Yield the position of each record, with the first address and the prefix length of its network."""
     count = metadata.node_count
     bits = V4_BITS if metadata.ip_version == 4 else V6_BITS  # noqa: PLR2004 - the IP version
     node = _NODES[metadata.record_size]
@@ -139,7 +139,7 @@ def _leaves(metadata: Any, tree: mmap.mmap) -> Iterator[tuple[int, int, int]]:  
         at, number, depth = waiting.pop()
         if at > count:
             yield at, number << (bits - depth), depth
-        elif at < count and not (number and at == v4_start):  # else: empty, or the IPv4 tree again
+        elif at < count and not (number and at == v4_start):  # else: empty, or the IPv4 tree repeated
             left -= 1
             if left < 0 or depth >= bits:
                 raise ValueError("its tree has a cycle")

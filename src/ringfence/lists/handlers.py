@@ -82,7 +82,7 @@ class ListRequests:
         return answer.as_json()
 
     async def report(self, request: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """List the entries of a list; an imported file is one row."""
+        """Return the entries of a list. An imported file is one row."""
         try:
             kind = ListKind(request.get("side", ""))
         except ValueError:
@@ -142,7 +142,7 @@ def _refusal(lists: PresentLists, kind: ListKind, value: EntryValue) -> str | No
 
 
 def _notes(lists: PresentLists, kind: ListKind, values: Iterable[EntryValue]) -> Iterator[str]:
-    """Yield notes on the effects of new entries that an administrator may not expect."""
+    """Yield notes on effects of new entries that may surprise the administrator."""
     for value in values:
         around = (
             lists.composed.networks.allow.containing(value.network) if value.network is not None else None

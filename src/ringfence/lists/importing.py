@@ -19,7 +19,7 @@ from ringfence.store.entries import EntryTable
 T = TypeVar("T")
 
 AT_ONCE = 10_000
-"""Takes some 50 ms, for which the daemon's own writes wait."""
+"""Entries that are written at once. It takes some 50 ms, and the daemon's own writes wait."""
 
 PAUSE = 0.01  # seconds; SQLite does not alternate fairly between two writers
 
@@ -27,12 +27,12 @@ PAUSE = 0.01  # seconds; SQLite does not alternate fairly between two writers
 def replace_imported(
     entries: EntryTable, kind: ListKind, origin: str, networks: Prefixes, *, note: str, now: float, most: int
 ) -> tuple[int, int]:
-    """Replace what was imported from ``origin`` by ``networks``; return how many are new and removed.
+    """Replace the networks imported from ``origin``; return how many are new, and how many were removed.
 
     Raise ListError before anything is written if the list would then have more than ``most`` networks.
 
-    Entries of other origins stay: an import removes no entry that a person added. Networks that are already
-    there from the same file stay too, unless the note differs.
+    Entries of other origins stay: an import removes no entry that a person added. Networks that were already
+    imported from the same file also stay, unless the note differs.
     """
     before, same_note, others = Gatherer(), Gatherer(), Gatherer()
     for entry in entries.current(kind, now):

@@ -1,7 +1,7 @@
-"""The entries of the lists that contain an address, however long the lists are.
+"""The entries of the lists that contain an address, found quickly also in long lists.
 
-An imported list may have 100,000 lines, so it is not read. An address has at most 32 networks around it (128
-for IPv6), and the database is searched for their texts.
+An imported list may have 100,000 lines, so the list is not read. At most 33 networks contain an IPv4 address
+(129 for IPv6), and the database is searched for the texts of these.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -15,7 +15,7 @@ from ringfence.model import ListEntry, Network, parse_network
 from ringfence.networks import contains
 
 Around = Callable[[str, Network], Network | None]
-"""A function that returns the network of a country or an autonomous system that contains another one."""
+"""A function that returns the network of a region (by its name) that contains the given network."""
 
 
 @frozen

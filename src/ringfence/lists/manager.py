@@ -1,8 +1,8 @@
 """The lists of a running daemon, updated by the configuration, by commands and by the host.
 
-Everything is composed again after each change, in a thread: with 100,000 imported networks that takes a
-second, in which bans go on. Only the resulting networks are kept in memory, eight bytes each; the entries are
-in the store.
+All networks are composed again after each change. With 100,000 imported networks that takes a second, so it
+runs in a thread, and bans continue. Only the resulting networks are kept in memory, eight bytes each; the
+entries are in the store.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 LOOK_EVERY = 60.0
-"""Seconds between two checks of the databases' files; the end of an entry is waited for exactly."""
+"""Seconds between two checks of the databases' files. (The end of an entry has its own timer.)"""
 RETRY_EVERY = 5.0
 """Seconds until an unreadable store is tried again."""
 
@@ -144,11 +144,11 @@ class Lists:
         self._stale.set()
 
     def protect(self, protected: Mapping[Network, str]) -> None:
-        """Set the networks that must stay reachable, each with its role; in force when this returns."""
+        """Set the networks that must stay reachable, each with its role; effective when this returns."""
         if protected == self._protected:
             return
         self._protected = dict(protected)
-        self._stale.set()  # the problems about them must be computed again
+        self._stale.set()  # problems may mention these networks, so they are computed again
         if self._known:
             rolls = evolve(self.networks, guarded=guarded(self._protected, self._composed.forced))
             self._apply(evolve(self._composed, networks=rolls))
@@ -176,7 +176,7 @@ class Lists:
             except RingfenceError as error:
                 self._error = f"the lists stay as they are: {error}"
                 return
-            # The protected networks may have changed meanwhile.
+            # The protected networks may have changed during the composition.
             rolls = evolve(composed.networks, guarded=guarded(self._protected, composed.forced))
             self._apply(evolve(composed, networks=rolls))
 
@@ -195,7 +195,7 @@ class Lists:
     def _apply(self, composed: ComposedLists) -> None:
         before, self._composed, self._known = self._composed, composed, True
         if composed.ends != before.ends:
-            self._stale.set()  # the next end is another one now
+            self._stale.set()  # the earliest end of an entry may have changed
         if composed.hosts != before.hosts:
             self._follow(composed.hosts)
         if composed.networks != before.networks:

@@ -79,11 +79,11 @@ def texts_of(request: Mapping[str, Any], key: str) -> list[str]:
 
 @define
 class ListRow:
-    """A row of a listing: an entry, or with ``file`` a whole imported file.
+    """A row of a listing: an entry, or a whole imported file if ``file`` is set.
 
     ``source`` is the origin. ``added`` and ``ends`` are seconds since the epoch, None for unknown and never.
-    ``networks`` is how many the kernel gets for it (None: unknown), and ``leads_to`` are the addresses of a
-    name.
+    ``networks`` is the number of networks that the kernel gets for it (None: unknown). ``leads_to`` are the
+    addresses of a name.
     """
 
     entry: str

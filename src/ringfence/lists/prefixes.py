@@ -1,8 +1,8 @@
 """Large numbers of networks: parsed fast, merged, and stored in eight bytes each.
 
-An ``IPv4Network`` takes 3 µs to create and 250 bytes to store; block lists have 100,000 of them and more,
-which are rarely looked at. Here a network is a *code*, one integer that sorts like networks (wider ones
-before those within them): the address, and its prefix length in the lowest byte.
+An ``IPv4Network`` takes 3 µs to create and 250 bytes to store; block lists have 100,000 of them and more. So
+a network is stored as a *code*: one integer with the address, and the prefix length in the lowest byte. Codes
+sort like networks, a wider network before those within it.
 """
 
 from array import array
@@ -40,7 +40,7 @@ def coded(text: str) -> Coded:
     except (ValueError, KeyError):
         return code_of(parse_network(text))
     if text[-1] == "/" or number & _HOST_BITS[bits]:
-        return code_of(parse_network(text))  # it raises the error
+        return code_of(parse_network(text))  # raises ValueError
     return 4, number << 8 | bits
 
 
@@ -82,7 +82,7 @@ def merged(codes: Iterable[int], bits: int) -> list[int]:
         if number <= end:
             continue
         end = number | ((1 << (bits - length)) - 1)
-        while length > 1 and found:  # two halves of the whole range stay two, because no set accepts a /0
+        while length > 1 and found:  # the whole range stays two halves, because no set accepts a /0
             half = 1 << (bits - length)
             if not number & half or found[-1] != (number ^ half) << 8 | length:
                 break
@@ -93,10 +93,10 @@ def merged(codes: Iterable[int], bits: int) -> list[int]:
 
 
 class Gatherer:
-    """Collects networks of any kind, also duplicates, and returns them merged as :class:`Prefixes`."""
+    """A collection of networks, unordered and with duplicates, that returns them as :class:`Prefixes`."""
 
     def __init__(self) -> None:
-        self._v4 = array("Q")  # a set of integers would take ten times as much
+        self._v4 = array("Q")  # a set of integers would take ten times the memory
         self._v6: list[int] = []
 
     def __len__(self) -> int:
@@ -128,7 +128,10 @@ class Gatherer:
         return Prefixes(merged(self._v4, V4_BITS), merged(self._v6, V6_BITS))
 
     def unmerged(self) -> "Prefixes":
-        """Return all collected networks unmerged, for :meth:`Prefixes.has_code` only."""
+        """Return all collected networks without merging.
+
+        Only :meth:`Prefixes.has_code` is valid for the result.
+        """
         return Prefixes(sorted(self._v4), sorted(self._v6))
 
 
@@ -146,7 +149,7 @@ class Prefixes:
 
     @classmethod
     def of(cls, networks: Iterable[Network]) -> "Prefixes":
-        """Return ``networks``, merged."""
+        """Return the merged ``networks``."""
         gatherer = Gatherer()
         for network in networks:
             gatherer.add(network)

@@ -25,7 +25,7 @@ NLM_F_EXCL = 0x200
 NLM_F_ACK_TLVS = 0x200  # in an answer
 NLM_F_CREATE = 0x400
 NLM_F_DUMP = 0x300
-NLM_F_NONREC = 0x100  # in a deletion: only if nothing is in it
+NLM_F_NONREC = 0x100  # in a deletion: only if the object is empty
 
 NESTED = 0x8000
 BIG_ENDIAN = 0x4000

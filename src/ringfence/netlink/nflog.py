@@ -1,7 +1,8 @@
 """Messages of the kernel's packet log (nfnetlink_log, NFLOG): the bind request and the logged packets.
 
 A group is a number of 16 bits. Rules send packets to it, and one socket reads from it. When the socket
-closes, the kernel frees the group. Sequence numbers belong to the group and begin with its binding.
+closes, the kernel frees the group. Sequence numbers belong to the group, and start at 0 when a socket binds
+it.
 
 PF_BIND is not used here. Since kernel 3.17 a rule names its logger itself. PF_BIND would make the packet log
 the destination of the administrator's own LOG rules, for the whole host.
@@ -102,7 +103,7 @@ def _logged(received: bytes, frame: Frame) -> Logged | None:
 
 
 def missing(last: int | None, number: int) -> int:
-    """Return how many packets were lost between two numbers of a group, which wrap at 32 bits.
+    """Return how many packets were lost between two sequence numbers of a group. Numbers wrap at 32 bits.
 
     The first number of a binding is 0. If the first packet has another number, packets were lost before it.
     """

@@ -1,7 +1,7 @@
 """The TCP and UDP sockets of this network namespace, as the kernel lists them (NETLINK_SOCK_DIAG).
 
-No capability is needed. The kernel's answer is parsed row by row. Values are computed only for the rows that
-the caller reads, because the list is read while guesses arrive.
+No capability is needed. The kernel's answer is parsed row by row, and a value only when the caller needs it,
+because the list is read while guesses arrive.
 """
 
 import socket
@@ -63,7 +63,7 @@ def sockets(
 ) -> Iterator[Socket]:
     """Yield the kernel's sockets of an IP version and a protocol, in these states (one bit each).
 
-    A list that the kernel marks as changed meanwhile (NLM_F_DUMP_INTR) is requested again, a few times. The
+    If sockets changed during the answer (NLM_F_DUMP_INTR), the list is requested again, a few times. The
     number of received bytes is known only with ``info``. Raises OSError, also if the kernel has no list for
     this protocol.
     """
@@ -90,7 +90,8 @@ def _listed(request: bytes, rows: list[tuple[bytes, Frame]]) -> bool:
             for frame in frames(datagram):
                 marked |= frame.kind != NLMSG_ERROR and bool(frame.flags & NLM_F_DUMP_INTR)
                 if frame.kind in (NLMSG_ERROR, NLMSG_DONE):
-                    # The end of a dump may carry an error: the module of the protocol is not loaded.
+                    # The message that ends a dump may contain an error: the module of the protocol is not
+                    # loaded.
                     if error := result_of(datagram, frame):
                         raise OSError(error, "sock_diag")
                     return marked
@@ -130,6 +131,6 @@ def unmapped(packed: bytes) -> bytes:
 
 
 def address_of(packed: bytes) -> Address:
-    """Return the address; an IPv4-mapped address is returned as IPv4."""
+    """Return a packed address; an IPv4-mapped address is returned as IPv4."""
     packed = unmapped(packed)
     return IPv4Address(packed) if len(packed) == _IPV4 else IPv6Address(packed)

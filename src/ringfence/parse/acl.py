@@ -1,9 +1,9 @@
 """NOTICE lines of ``main/acl.c``: ``%sRejecting '%s' due to a failure to pass ACL '%s'``.
 
-The words before it name the requesting side. Except for HTTP, another line of the same log reports the same
-attempt. So no ACL name here is one that the detector counts: it is the list's own name after ``acl:``.
-chan_iax2 tries the list of every user, so its line need not mean a refusal. ``SIP Contact ACL`` prints the
-address of the Contact header, which is the sender's text.
+The words before ``Rejecting`` name the part of Asterisk that asked. Except for HTTP, another line of the same
+log reports the same attempt. So the event gets an ACL name that the detector does not count: ``acl:`` and the
+name of the list. chan_iax2 tries the list of every user, so its line does not always mean a refusal. ``SIP
+Contact ACL`` prints the address of the Contact header, which is the sender's text.
 """
 
 import re

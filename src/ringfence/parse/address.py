@@ -1,10 +1,10 @@
-"""The forms in which Asterisk writes the address of a local or remote endpoint.
+"""The notations in which Asterisk writes the address of a local or remote endpoint.
 
 Security events have ``IPV4/UDP/192.0.2.1/5060`` (:func:`parse_endpoint`), other log lines have
 ``192.0.2.1:5060`` (:func:`parse_source`).
 
-``main/json.c:ast_json_ipaddr``: the transport and its slash are left out if Asterisk does not know it. An
-unset address prints as ``(null)``. IPv6 has no brackets, and link-local addresses have a ``%zone``.
+``main/json.c:ast_json_ipaddr``: Asterisk leaves out an unknown transport and its slash. An unset address
+prints as ``(null)``. IPv6 has no brackets, and link-local addresses have a ``%zone``.
 """
 
 from functools import lru_cache
@@ -46,12 +46,12 @@ def parse_source(
 
     Some releases of res_pjsip_session write brackets around IPv4 too: ``[192.0.2.1]:5060``. ``has_port`` is
     for messages that print ``%s:%d``: the text after the last colon is the port, also after an IPv6 address
-    without brackets. Without a port, the port is 0. A host name is no address, because nothing is resolved.
+    without brackets. A missing port becomes 0. A host name gives None, because nothing is resolved.
     """
     return _parse_source(text, transport, has_port) if len(text) <= _LONGEST else None
 
 
-# Attackers send many packets from one port, and from one host by many ports. The remembered texts are short.
+# Attackers send many packets from one port, and from one host by many ports. The cached texts are short.
 @lru_cache(maxsize=4096)
 def _parse_endpoint(text: bytes) -> Endpoint | None:
     head, slash, digits = text.rpartition(b"/")
@@ -78,7 +78,7 @@ def _parse_host(text: bytes) -> tuple[Address, Transport] | None:
         return None
     try:
         address = ip_address(host.decode("ascii"))
-    except ValueError:  # UnicodeDecodeError is one too
+    except ValueError:  # includes UnicodeDecodeError
         return None
     return (unmapped(address), transport) if address.version == version else None
 

@@ -4,17 +4,16 @@ An empty line ends a packet (:mod:`ringfence.parse.ami_packets`). The sender's t
 empty line. It can do so inside the account of a security event and nowhere else. So an event may come in
 fragments:
 
-- A packet may have the head of a security event but not its tail. It then takes the packets that follow,
-  until the tail that Asterisk always writes has come. Those fragments are the sender's text, whatever they
-  look like.
+- A packet may have the head of a security event but not its tail. Then the packets that follow belong to it,
+  up to the tail that Asterisk always writes. These fragments are the sender's text, whatever they look like.
 - Under Service SIP the account has room for a whole forged tail (97 bytes of 256). Then the packet looks
   complete, and the true tail comes as a packet without a head. Such an event is held until the next security
   event begins or 50 ms have passed. Later packets are held with it, because a reply that comes before the
-  remainder is the sender's invention. If a packet with a tail comes in that time, it is joined to the event.
+  true tail is forged by the sender. If a packet with a tail comes in that time, it is joined to the event.
 
 AMI over HTTP (``webenabled``, off by default) accepts a user name of any length from anyone, and whole
-packets fit into it. :mod:`ringfence.parse.ami_http` separates those. Over the AMI port, a value cannot hold
-CR LF.
+packets fit into it. :mod:`ringfence.parse.ami_http` handles such packets. Over the AMI port, a value cannot
+hold CR LF.
 
 Replies to our own actions carry a ``token`` that no SIP sender can know, so they are trusted at any position.
 A few events about phones are returned although no action asked for them. They are of the class ``system``. An
@@ -58,10 +57,9 @@ HOLD = 0.05  # seconds
 class AmiCounts:
     """Counters of one decoder.
 
-    ``tampered``: security events outside Asterisk's grammar that were parsed all the same. ``garbled``:
-    packets that were dropped because they could not be parsed (also security events of a form that Asterisk
-    does not have). ``dropped_bytes``: bytes of packets that were too long to keep. ``other``: events of other
-    classes.
+    ``tampered``: security events that break Asterisk's grammar and could be parsed nevertheless. ``garbled``:
+    packets that were dropped because they could not be parsed (including unknown security events).
+    ``dropped_bytes``: bytes of packets that were too long to keep. ``other``: events of other classes.
     """
 
     events: int = 0
@@ -81,8 +79,9 @@ _Items: TypeAlias = list[AmiItem | ManagerEvent]
 class AmiDecoder:
     """The decoder of one connection: feed it bytes as they come, with the monotonic time in seconds.
 
-    ``deadline`` is when :meth:`tick` has something to return, or None. ``token`` begins the ActionID of our
-    actions. ``http`` decides when to ask Asterisk about AMI over HTTP, and holds the answer.
+    ``deadline`` is the time when :meth:`tick` has something to return, or None. The ActionID of each of our
+    actions begins with ``token``. ``http`` decides when to ask Asterisk about AMI over HTTP, and stores the
+    answer.
     """
 
     def __init__(self, source: SourceId, token: str = "") -> None:
@@ -154,11 +153,11 @@ class AmiDecoder:
             if not self._is_reply(packet, items):
                 self._fragment(packet, now, items)
             return
-        packet = packet.removeprefix(EOL)  # the rest of an empty line, if text ended in CR LF
+        packet = packet.removeprefix(EOL)  # the rest of an empty line, if the sender's text ended in CR LF
         event = parse_strict(packet, self._source)
         if event is not None:
             self._release(items)
-            # A success names a user of manager.conf, so it holds no text of a sender.
+            # A success names a user of manager.conf, so it contains no text of a sender.
             manager = event.service is Service.AMI and event.kind is not EventKind.SUCCESSFUL_AUTH
             if manager:
                 self._mark_manager_event(items)
@@ -180,7 +179,7 @@ class AmiDecoder:
             self._other(packet, items)
 
     def _fragment(self, packet: bytes, now: float, items: _Items) -> None:
-        """Add to a security event whose tail has not come; finish the event once it has."""
+        """Add a packet to a security event without a tail; finish the event if the packet has the tail."""
         self._fragments.append(packet)
         self._fragments_size += len(packet)
         # A fragment may begin with the tail itself, right after the empty line that split the packet.
@@ -189,7 +188,7 @@ class AmiDecoder:
             self._fragments.clear()
             self._fragments_size = 0
             event = parse_tampered(whole, self._source)
-            # A tail without an address may be the sender's too: then the true tail has not come yet.
+            # A tail without a valid address is the sender's text; then the true tail has not come yet.
             if event is None or event.service is not Service.PJSIP:
                 self._hold([whole], now)
             else:
@@ -203,7 +202,7 @@ class AmiDecoder:
         self._until = now + HOLD
 
     def _follow(self, packet: bytes, now: float, items: _Items) -> None:
-        """Keep what came after a held event, and join both once a tail shows that they are one event."""
+        """Hold a packet that follows a held event; join them if the packet has a tail."""
         self._held.append(packet)
         self._held_size += len(packet)
         if len(self._held) > MAX_FRAGMENTS or self._held_size > MAX_PACKET:
@@ -246,7 +245,7 @@ class AmiDecoder:
         return True
 
     def _end_text(self, items: _Items) -> None:
-        """Finish what came before an answer about AMI over HTTP: no text of a client continues after it."""
+        """Finish the held events before an answer about AMI over HTTP: a client's text ends before it."""
         self._release(items)
         if self._fragments:
             self._drop_fragments()

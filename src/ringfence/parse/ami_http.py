@@ -5,7 +5,7 @@ failed login writes that name into a security event of service AMI, CR LF includ
 write whole packets of any kind, correct to the last byte (tried on 16.28 and 22.10, with names of 40 kB). On
 the AMI port itself a value ends at its CR LF, so no packet can be forged.
 
-Two facts separate the two cases:
+Two facts distinguish forged packets from Asterisk's own:
 
 - The event begins with Asterisk's own head, which names service AMI, before any text of the client.
 - An answer with an ActionID that only we know is Asterisk's own. Asterisk writes the events and answers of a
@@ -33,7 +33,7 @@ from ringfence.parse.ami_items import EOL_TEXT, AmiItem, ManagerEvent, Reply
 from ringfence.parse.roster import RosterEvent
 
 ENOUGH = 2
-"""An event that was queued before an answer may be written after it, but not after the next answer too."""
+"""Answers that must agree: an event queued before an answer may come after it, but not after the next."""
 HOLD_WITHIN = 5.0
 MOST_HELD = 4 * 2**20
 
@@ -44,9 +44,9 @@ _VALUES = {"Yes": True, "No": False}
 class HttpCheck:
     """The state of one connection. ``token`` begins the ActionID of its questions, and is secret.
 
-    ``enabled`` is the last answer, None if unknown. ``wanted``: a question is to be sent now, with the
-    ActionID that :meth:`ask` returns. ``active``: items must go through :meth:`pass_on`. ``deadline`` is when
-    :meth:`expire` has something to return, or None. Without a token nothing can be asked.
+    ``enabled`` is the last answer, None if unknown. ``wanted``: the caller is to send a question now, with
+    the ActionID that :meth:`ask` returns. ``active``: items must go through :meth:`pass_on`. ``deadline`` is
+    when :meth:`expire` has something to return, or None. Without a token nothing can be asked.
     """
 
     def __init__(self, token: str) -> None:
@@ -65,7 +65,7 @@ class HttpCheck:
         self._size = 0
 
     def ask(self) -> str:
-        """Return the ActionID of a question that is now sent."""
+        """Return the ActionID for a question, which the caller sends now."""
         self.wanted, self._waiting = False, True
         self._asked += 1
         return f"{self._id}{self._asked}"
@@ -75,7 +75,7 @@ class HttpCheck:
         return bool(self._mark) and self._mark in reply.text
 
     def pass_on(self, items: Iterable[AmiItem | ManagerEvent], size: int, now: float) -> list[AmiItem]:
-        """Return what may be passed on of ``items``, which came in ``size`` bytes."""
+        """Return the items that may be passed on now; hold the rest. ``items`` came in ``size`` bytes."""
         passed: list[AmiItem] = []
         for item in items:
             if isinstance(item, ManagerEvent):
@@ -105,7 +105,7 @@ class HttpCheck:
             self.deadline = now + HOLD_WITHIN
             self._size = 0
         self._suspect = True
-        # The answer to a question that is already sent ends this event's text as well.
+        # If a question was sent already, its answer ends the text of this event too.
         self.wanted = not self._waiting
 
     def _end(self, answer: Reply) -> list[AmiItem]:

@@ -1,4 +1,4 @@
-"""Values that one AMI connection yields, besides security events and entries of lists."""
+"""Values that the decoder of an AMI connection returns, apart from security events and entries of lists."""
 
 from typing import TypeAlias
 
@@ -10,7 +10,10 @@ from ringfence.parse.roster import RosterEvent
 
 @frozen
 class Banner:
-    """The first line: ``version`` is the AMI's, such as ``11.0.0`` on Asterisk 22. Empty: not an AMI."""
+    """The first line of a connection.
+
+    ``version`` is AMI's, such as ``11.0.0`` on Asterisk 22; "" if it is no AMI.
+    """
 
     version: str
 
@@ -24,7 +27,10 @@ class Reply:
 
 @frozen
 class ManagerEvent:
-    """A mark where an event of a manager action begins; clients of AMI over HTTP write what follows it."""
+    """A mark before an event of a manager action.
+
+    A client of AMI over HTTP may have written what follows it.
+    """
 
 
 AmiItem: TypeAlias = Banner | Reply | RosterEvent | SecurityEvent

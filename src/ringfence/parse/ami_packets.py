@@ -15,7 +15,7 @@ END = b"\r\n\r\n"
 MAX_PACKET = 256 * 1024
 MAX_BANNER = 128
 MOST_HEAD = 1024
-"""More bytes than Asterisk writes before the account of an event."""
+"""Bytes. Asterisk always writes fewer before the account of an event."""
 
 
 @frozen
@@ -74,12 +74,12 @@ class PacketSplitter:
             else:
                 pieces.append(bytes(self._buffer[start:end]))
             start = self._searched = end + len(END)
-        # The end of a packet may be split between two reads: its last byte alone can be missing.
+        # The end of a packet may be split between two reads, so the next search starts a few bytes earlier.
         self._searched = max(start, len(self._buffer) - len(END) + 1)
         return start
 
     def _bound(self, pieces: list[Piece]) -> None:
-        """Keep no more of an incomplete packet than a real packet can have."""
+        """Limit an incomplete packet to the size that a real packet can have."""
         # A packet of the greatest length may still lack the last byte of its end.
         if len(self._buffer) < len(END) + (0 if self._skipping else MAX_PACKET):
             return

@@ -1,7 +1,7 @@
 """Log lines in which Asterisk reports faults of its own log or events: alarms, never evidence.
 
 ``main/logger.c``: the log loses lines if more than ``logger_queue_limit`` (1000) messages wait.
-``main/security_events.c``: an event with a byte that is not UTF-8 is not raised, neither on the manager
+``main/security_events.c``: Asterisk reports no event with a byte that is not UTF-8, neither on the manager
 interface nor in the log. So a sender that puts such a byte into a Call-ID stays hidden in both.
 """
 
@@ -16,7 +16,7 @@ OPENED = re.compile(
 )
 """The line that Asterisk writes when it opens a log, after the older contents (``main/logger.c``).
 
-No message ends like this, so a sender cannot hide the end of a message in it.
+No message ends like this line, so a sender cannot pass the line off as the end of a message.
 """
 
 

@@ -40,9 +40,9 @@ from ringfence.parse.via import is_relayed, received_address, received_by_chan_s
 
 _EOL = b"\r\n"
 _WHITE = (b" ", b"\t")
-# Possessive everywhere, so there is no backtracking, whatever the bytes are.
+# All repetitions are possessive, so no input causes backtracking.
 _CALL_ID = re.compile(rb"\r\n(?:call-id|i)[ \t]*+:", re.IGNORECASE)
-# By the first bytes of an answer: its status, and the header that holds its nonce.
+# By the first bytes of an answer: its status, and the header with its nonce.
 _STATUSES: dict[bytes, tuple[int, re.Pattern[bytes] | None]] = {
     b"SIP/2.0 401 ": (401, re.compile(rb"\r\nwww-authenticate[ \t]*+:", re.IGNORECASE)),
     b"SIP/2.0 403 ": (403, None),
@@ -82,7 +82,7 @@ _PRINTABLE = bytes(byte for byte in range(256) if byte >= 0x20 and byte != 0x7F)
 
 
 def _never(_position: bytes) -> bool:
-    """Whether a position in a TCP stream was read before: no position is remembered."""
+    """Return False: by default no position in a TCP stream counts as repeated."""
     return False
 
 
@@ -166,7 +166,7 @@ def _parse_message(
 
 
 def _is_pjsips(head: bytes, status: int, nonce: bytes) -> bool:
-    """Whether PJSIP wrote an answer: by its nonce, and for a refusal by the order of its lines."""
+    """Whether PJSIP wrote an answer. The nonce shows it, or the order of the lines of a refusal."""
     if status not in _REFUSALS:
         return _PJSIP_NONCE.fullmatch(nonce) is not None
     call_id = _CALL_ID.search(head)
@@ -183,9 +183,9 @@ def _request_of_pjsip(head: bytes, call_id: bytes) -> tuple[Address | None, str,
 
 
 def _sender_by_chan_sip(head: bytes, status: int) -> Address | None:
-    """Return the sender of the request that chan_sip, or another server, answers.
+    """Return the sender of the request, from an answer of chan_sip or of another server.
 
-    A refusal that is cut off before its From may be PJSIP's, whose Via follows another rule.
+    If a refusal is cut off before its From, PJSIP may have written it, and then the Via has another form.
     """
     via = _VIA.search(head)
     if via is None or (status in _REFUSALS and _FROM.search(head) is None):
@@ -194,7 +194,7 @@ def _sender_by_chan_sip(head: bytes, status: int) -> Address | None:
 
 
 def _is_evasive(head: bytes, call_id: bytes) -> bool:
-    """Whether the request held text that suppresses Asterisk's events or forges its log lines."""
+    """Whether the request contained text that suppresses Asterisk's events or forges its log lines."""
     if head.translate(None, _PRINTABLE) or head.count(b"\r") != head.count(_EOL):
         return True
     if _FORGED_NOTICE in head or len(call_id) > _LONGEST_CALL_ID:

@@ -1,9 +1,10 @@
-"""Patterns of the administrator: a level, a file, and a text with one ``{address}`` and any ``{any}``.
+"""Patterns of the administrator: a level, a file, and a text with one ``{address}`` and several ``{any}``.
 
-A pattern is the whole message. ``{address}`` is an address, perhaps with a port. ``{any}`` is any text, also
-none. Everything else is literal; it is no regular expression. The parts before the address are found from the
-left and the parts after it from the right, so each message is scanned once, whatever it holds. If more than
-one address fits, a sender may have written one of them, and no address is returned.
+A pattern describes the whole message. ``{address}`` is an address, perhaps with a port. ``{any}`` is any
+text, also an empty one. Everything else is literal: patterns are no regular expressions. The parts before the
+address are found from the left and the parts after it from the right, so each message is scanned once,
+whatever it holds. If more than one address fits, a sender may have written one of them, and no address is
+returned.
 
 The file is the one that Asterisk prints: ``app_verbose.c``, or ``Ext. s`` for ``Log()`` in a dialplan.
 ``Ext.`` means any extension. Callers choose the extension, so every position where the message may begin is
@@ -30,7 +31,7 @@ _MOST_STARTS = 16
 class Custom:
     """One pattern, made by :meth:`compile`. ``name`` becomes the event's ACL name.
 
-    An empty level or file matches any. Use that to try a pattern, not to ban by it.
+    An empty level or file matches any. Use an empty value only to try a pattern, not for bans.
     """
 
     name: str
@@ -81,16 +82,16 @@ class Custom:
     def forgeable(self) -> bool:
         """Whether a sender could hide the true address and write another one before it.
 
-        This is possible if the sender's ESC may stand before the address (in an ``{any}`` or an extension),
-        and the first certain ``m`` after it, which ends the text that the log leaves out, stands after the
-        address.
+        A sender's ESC makes the log leave out everything up to the next ``m``. So this is possible if the
+        sender's text (an ``{any}`` or an extension) stands before the address, and the pattern has no ``m``
+        between that text and the address.
         """
         escaped = len(self.before) > 1 or self.file.startswith(DIALPLAN) or not self.file
         ended_before = b"m" in self.before[-1]
         return escaped and not ended_before and (len(self.after) > 1 or b"m" in self.after[0])
 
     def _messages(self, file: bytes, text: bytes) -> Iterator[bytes]:
-        """Yield the possible messages: all of ``text``, or what follows a dialplan's extension."""
+        """Yield the possible messages: the whole ``text``, or for a dialplan the text after its extension."""
         if file != DIALPLAN:
             if not self.file or file == self.file:
                 yield _unquoted(text)
@@ -113,7 +114,7 @@ class Custom:
             yield _unquoted(text[at:])
 
     def _ends(self, message: bytes) -> Iterator[Endpoint]:
-        """Yield every address that fits."""
+        """Yield every address with which the message matches."""
         first, last = _from_left(message, self.before), _from_right(message, self.after)
         if first is None or last is None:
             return
@@ -123,7 +124,7 @@ class Custom:
             start = at + len(words)
             found = _ADDRESS.match(message, start)
             if found is not None:
-                # A colon or a full stop may belong to the words after the address.
+                # A colon or a full stop after the address may belong to the next words of the pattern.
                 for end in range(found.end(), max(start, found.end() - 2), -1):
                     fits = end + len(tail) == last if len(self.after) == 1 else end + len(tail) <= last
                     remote = (

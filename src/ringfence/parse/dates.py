@@ -1,25 +1,25 @@
 """The date of a log line → seconds since the epoch (``main/logger.c``, ``dateformat`` in logger.conf).
 
 Asterisk writes any strftime format. These are known: the default (``%b %e %T``, without year and zone), ISO
-in all its forms, US and European orders, the form of ctime, seconds since the epoch, and a time alone; with
-or without fractions, AM and PM, and a zone as an offset. Any other text is no date, and the line gets the
-current time.
+in all its forms, US and European orders, the form of ctime, seconds since the epoch, and a time without a
+date. Fractions, AM or PM, and a zone as an offset may be added. Any other text is no date, and the line gets
+the current time.
 
 A date without a year is the latest one that is at most a day ahead of now. ``11/12/2026`` is month/day or
 day/month, whichever is nearer to now. An hour that a clock change repeats is the one nearer to now. Names of
-zones other than UTC are ignored: they are ambiguous, and the time zone of the log is known.
+time zones other than UTC are ambiguous and are ignored; the log's own time zone is used.
 
-Bounds: a date has at most 48 bytes, and at most 512 are remembered, only those that are dates.
+Bounds: a date has at most 48 bytes, and at most 512 parsed dates are cached.
 """
 
 import re
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
 
-_AHEAD = 86_400.0  # seconds: clocks and zones differ by no more
+_AHEAD = 86_400.0  # seconds: clocks and time zones differ by less
 _YEARS_BACK = 8  # finds the latest 29th of February
 _REMEMBERED = 512
 _LONGEST = 48
-_STALE = 3_600.0  # a date without a year changes its meaning with time
+_STALE = 3_600.0  # seconds for which a parsed date without a year stays valid
 _NOON = 12
 
 _MONTHS = {
@@ -45,7 +45,7 @@ _FORMS = (
     re.compile(rb"[A-Z][a-z]{2} (?P<B>[A-Z][a-z]{2}) {1,2}(?P<D>\d{1,2}) " + _TIME + rb" (?P<Y>\d{4})"),
     re.compile(_TIME),
 )
-_SLASHED = 1  # the index of the form whose order is ambiguous
+_SLASHED = 1  # the index of the notation with an ambiguous order
 _EPOCH = re.compile(rb"\d{9,11}(?:\.\d{1,9})?")
 
 
@@ -62,7 +62,7 @@ class DateReader:
         if abs(now - self._as_of) > _STALE or len(self._known) > _REMEMBERED:
             self._known.clear()
             self._as_of = now
-        # ISO and the default change in their seconds from line to line, so the minute is remembered.
+        # In ISO and in the default only the seconds change from line to line, so the minute is cached.
         cut = 17 if text[4:5] == b"-" else 13
         whole, _, fraction = text[cut:].partition(b".")
         simple = len(whole) == 2 and whole.isdigit() and text[cut - 1 : cut] == b":"  # noqa: PLR2004
@@ -127,7 +127,7 @@ class DateReader:
             both = {moment.replace(fold=fold).timestamp() for fold in (0, 1)}
         except (ValueError, OverflowError):
             return []
-        # A leap second is the first second of the next minute.
+        # A leap second (60) becomes the first second of the next minute.
         return [seconds + int(fields["s"] or 0) + int(fraction) / 1e6 for seconds in sorted(both)]
 
     def _zone_of(self, written: bytes | None) -> tzinfo | None:

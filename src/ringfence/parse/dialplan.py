@@ -12,7 +12,7 @@ from ringfence.model import EventKind, Service, SourceId
 from ringfence.parse.line_result import OpenMessage, Parsed, Reason, make_event
 
 _ADDRESS = rb"([^ '\"\n]{2,80}+)"
-# The words before the address, the end of the message, the name of the event.
+# The words before the address, the end of the message, and the ACL name of the event.
 _WORDS: tuple[tuple[bytes, re.Pattern[bytes], str], ...] = (
     (b"Rejecting unknown SIP connection from ", re.compile(_ADDRESS + rb"\"?\Z"), "unknown_sip_connection"),
     (

@@ -16,7 +16,10 @@ END = re.compile(rb"-- end of packet\.\r?|<-{5,40}>\r?")
 
 
 def begins_dump(line: bytes, first: Prefix) -> bool:
-    """Whether another packet of the same thread begins here: no caller knows the number of a thread."""
+    """Whether another packet of the same thread begins here.
+
+    Callers cannot forge that: they do not know the thread.
+    """
     prefix = parse_prefix(line)
     same = prefix is not None and (prefix.thread, prefix.file) == (first.thread, first.file)
     return same and prefix is not None and START.match(line, prefix.end) is not None
@@ -27,7 +30,7 @@ def end_of_dump(
 ) -> int | None:
     """Return the line after the packet at ``at``, or None if the lines so far do not show it.
 
-    ``stated`` is the packet's size if Asterisk states it, else 0. ``most`` is the length of the longest
+    ``stated`` is the packet's size if Asterisk states it, else 0. ``most`` is the maximum length of a
     message. ``final``: no more lines follow.
     """
     size, end = 0, None

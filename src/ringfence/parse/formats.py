@@ -25,10 +25,11 @@ Parse = Callable[[bytes, SourceId, float], Parsed]
 
 @frozen
 class Format:
-    """How the messages of one file are parsed, and at which levels they are evidence.
+    """The parser of the messages of one Asterisk file, and the levels at which they are evidence.
 
-    ``stateful``: two of its messages may report one attempt. ``tail`` matches the end of a message whose
-    address stands after the sender's text; None if no address does, or if the text holds no LF.
+    ``stateful``: two messages may report one attempt. ``tail`` matches the end of a message whose address
+    stands after the sender's text. It is None if the address stands before that text, or if the text cannot
+    contain LF.
     """
 
     levels: frozenset[bytes]
@@ -63,4 +64,4 @@ SUSPICIOUS = re.compile(
     rb"fail|reject|den(?:y|ied)|authenticat|unauthori|forbid|refus|attack|invalid|mismatch|not match",
     re.IGNORECASE,
 )
-"""Words that make a line of unknown wording look like evidence."""
+"""Words by which an unknown message looks like evidence."""

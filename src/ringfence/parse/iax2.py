@@ -1,8 +1,8 @@
 """Lines of chan_iax2 (``channels/chan_iax2.c``), which raises no security events.
 
-Names are the sender's text and may hold anything. If the address stands before the name, it is the text after
-the first words; if it stands after the name, it is the text at the end. The digests that Asterisk prints,
-with the expected one among them, are never kept. In the lines about RSA the "host" is a peer's name.
+Names are the sender's text and may hold anything. If the address stands before the name, it is read right
+after the first words; otherwise at the end of the message. The digests that Asterisk prints (even the
+expected one) are never kept. In lines about RSA the "host" is the name of a peer.
 """
 
 import re

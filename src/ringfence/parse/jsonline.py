@@ -3,8 +3,8 @@ r"""Lines that are JSON: Asterisk's ``[json]`` formatter, and the wrappers of co
 - Asterisk (``main/logger.c:format_log_json``): one message a line, with its line feeds escaped. Its text
   cannot imitate another message. A message of more than 8 KiB is cut, and is no valid JSON then.
 - docker's ``json-file``: ``{"log": "<line>\n", "stream": …, "time": …}``: the line is parsed as any other.
-- ``journalctl -o json``: ``MESSAGE`` is the line, as text or as a list of bytes; the journal's own time
-  counts if the line has none.
+- ``journalctl -o json``: ``MESSAGE`` is the line, as text or as a list of bytes. A line without a date has
+  the journal's time.
 """
 
 import json

@@ -1,6 +1,6 @@
-"""The result of parsing one line of a log: an event, an alarm, or the reason why it has neither.
+"""The result of parsing one line of a log: an event, an alarm, or a reason why there is neither.
 
-The texts of :class:`Reason` are for administrators who ask what became of a line.
+The texts of :class:`Reason` explain the result to administrators (``ringfence parse``).
 """
 
 import enum
@@ -26,7 +26,7 @@ LEVELS = {str(level).encode(): str(level) for level in Level}
 
 
 class Reason(enum.StrEnum):
-    """Reason a line yields no event."""
+    """The reason why a line gives no event."""
 
     NOT_EVIDENCE = "not evidence"
     NO_ATTEMPT = "shows no attempt"
@@ -55,7 +55,7 @@ NOT_UNDERSTOOD = frozenset(
         Reason.TOO_LONG,
     }
 )
-"""The reasons of lines that look like evidence and were not understood."""
+"""The reasons for lines that look like evidence and could not be parsed."""
 
 
 class LogAlarm(enum.StrEnum):
@@ -85,9 +85,9 @@ class LineResult:
 class LogCounts:
     """Counters of one log's reader, like :class:`ringfence.parse.ami.AmiCounts` for a connection.
 
-    ``tampered``: events of messages outside Asterisk's grammar, and lines that were a sender's text.
-    ``garbled``: lines that look like evidence and were not understood. ``dropped_bytes``: of lines too long.
-    ``standby``: SECURITY messages that were skipped, because AMI delivers the same events.
+    ``tampered``: events from messages that break Asterisk's grammar, and lines that were a sender's text.
+    ``garbled``: lines that look like evidence and could not be parsed. ``dropped_bytes``: bytes of lines that
+    were too long. ``standby``: SECURITY messages that were skipped, because AMI delivers the same events.
     """
 
     lines: int = 0
@@ -100,10 +100,10 @@ class LogCounts:
 
 @frozen
 class OpenMessage:
-    """A message whose end has not come: ``end`` finds it in the last of the lines that follow.
+    """A message whose end has not come yet. The pattern ``end`` finds the end in a later line.
 
-    ``result`` is what the first line alone yields, for the case that no end comes. ``may_span``: lines that
-    look like other messages may stand before the end, and it is still this message. Otherwise such an end may
+    ``result`` is the result of the first line alone, in case no end comes. ``may_span``: the message
+    continues even if lines before its end look like other messages. Otherwise an end after such lines may
     belong to another message, and the result is ambiguous.
     """
 

@@ -1,26 +1,26 @@
 r"""Reader of one log file: bytes → one result for each line.
 
-Strategy: a message begins with a prefix at the start of a line, and its lines end with LF and nothing else.
-Callers' text can hold LF in a few fields, and can imitate messages:
+A message begins with a prefix at the start of a line, and LF ends each of its lines. Callers' text can
+contain LF in a few fields, and can imitate messages:
 
-- A message whose end is missing (an account, an extension, a name with LF) takes the lines that follow, up to
-  a line without a prefix that has the end. Everything between is the sender's text.
+- A message whose end is missing (an account, an extension, a name with LF) includes the lines that follow, up
+  to a line without a prefix that has the end. Everything in between is the sender's text.
 - A line without a prefix after a complete message shows that this message was inside another one. Its event
   is revoked. If the line may be its end (the address stands after the sender's text), it is parsed again. If
   the line may be the end of an earlier message, that message's event is revoked too.
 - A raw packet, which pjproject logs at ERROR and ``sip set debug`` at VERBOSE, may hold whole forged lines
-  and its own end mark. It ends at the last end mark within the greatest length of a message, unless another
-  packet of the same thread begins before.
-- A message is cut at 8191 bytes and loses its LF: the next one is searched there, and nowhere else.
+  and its own end mark. The last end mark within the maximum length is the true end, unless another packet of
+  the thread begins before.
+- A message is cut at 8191 bytes and loses its LF. So the next message may begin there, within a line.
 - A message of ``res_security_log.c`` whose account imitates its end is recognised by the true end, in a line
   without a prefix or after an imitated message. The events between them are revoked.
 
 These decisions need the lines that follow. Asterisk writes a message at once, so the lines of one feed are
-handled together. If more lines are needed, the last ones wait until ``deadline``; feed nothing then.
+handled together. If more lines are needed, the last ones wait: call ``feed`` again at ``deadline``.
 
 While AMI delivers the same events, SECURITY messages are *skipped* (:attr:`LogReader.skips_security`). If one
-looks complete, only its head and its last bytes are read. Any other is framed as usual, so that nothing in it
-becomes a message. Nothing here raises for bytes; each line is read a bounded number of times.
+looks complete, only its head and its last bytes are read. In any other, the end is searched as usual, so that
+no text in it becomes a message. Nothing here raises for bytes; each line is read a bounded number of times.
 """
 
 import re
@@ -50,7 +50,7 @@ from ringfence.parse.manager import LoginDeduplicator
 from ringfence.parse.prefix import PLAIN, Prefix, parse_prefix
 
 MAX_LINE = 256 * 1024
-"""A container's log quotes a message of 8 KiB with up to six bytes for a byte; longer lines are skipped."""
+"""Bytes. A container's log may write one byte of an 8 KiB message as six bytes. Longer lines are skipped."""
 LOG_CUT = 8191  # where ``main/logger.c`` cuts a line (``BUFSIZ - 1``)
 MAX_MESSAGE = LOG_CUT + 512
 HOLD = 0.05  # seconds
@@ -68,9 +68,9 @@ _LONG = JsonMessage(b"", b"", b"", b"")  # stands for a line that was skipped
 class LogReader:
     """The reader of one log file: feed it bytes as they come, with the wall-clock time.
 
-    ``timezone`` is that of the log, None for this host's. ``deadline`` is when to feed again, also without
-    data, for the lines that wait; or None. ``skips_security``: SECURITY messages are skipped, because AMI
-    delivers the same events. Set it between two feeds. ``sample`` is a skipped message.
+    ``timezone`` is the log's, None for this host's. ``deadline`` is the time to call ``feed`` again, even
+    without data, because lines wait; None if none wait. ``skips_security``: SECURITY messages are skipped,
+    because AMI delivers the same events. Set it between two feeds. ``sample`` is a skipped message.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class LogReader:
         self._buffer = bytearray()
         self._skipping = False
         self._waiting: list[_Line] = []
-        self.number = 1  # of the first line that waits, or comes next
+        self.number = 1  # the number of the first waiting line, or of the next line
         self.since_security = security_log.MAX_ACCOUNT + 1  # bytes between that line and a SECURITY line
 
     def feed(self, data: bytes, now: float) -> list[LineResult]:
@@ -99,7 +99,7 @@ class LogReader:
         return self._handle(self._waiting + lines, now, final=overdue) if lines or overdue else []
 
     def end(self, now: float) -> list[LineResult]:
-        """Return the results of the remaining lines; nothing more will come."""
+        """Return the results of the remaining lines; no more data will follow."""
         rest: list[_Line] = [self._unwrapped(bytes(self._buffer))] if self._buffer else []
         rest += [_LONG] if self._skipping else []
         self._skipping = False
@@ -112,7 +112,7 @@ class LogReader:
 
     @property
     def waiting(self) -> int:
-        """How many lines wait for those that follow; the last one may have no end yet."""
+        """The number of lines that wait for later lines; the last of them may be incomplete."""
         return len(self._waiting) + bool(self._buffer or self._skipping)
 
     def _split(self, data: bytes) -> list[_Line]:
@@ -145,14 +145,14 @@ class LogReader:
             self.counts.dropped_bytes += len(line)
             return _LONG
         if line[:1] == b"\x00":
-            line = line.lstrip(b"\x00")  # a file that was truncated while it was written to
+            line = line.lstrip(b"\x00")  # NULs come from a file that was truncated during a write
         if line[:1] != b"{":
             return line
         inner = unwrap(line)
         return line if inner is None else inner
 
     def _handle(self, lines: list[_Line], now: float, *, final: bool) -> list[LineResult]:
-        """Parse what can be decided; lines that need those that follow stay until the deadline."""
+        """Parse the lines that can be decided. Lines that depend on later lines wait until the deadline."""
         batch = _Batch(self, lines, now, final=final)
         stop = batch.run(held_back=bool(self._buffer) and not final)
         self.sample = batch.sample
@@ -197,7 +197,7 @@ class LogReader:
     def parse_as(self, form: Format, level: bytes, text: bytes, date: bytes | None, now: float) -> Parsed:
         """Parse one message in its format."""
         if level == _SECURITY:
-            return form.parse(text, self._security, now)  # its own time is in it
+            return form.parse(text, self._security, now)  # the message contains its own time
         return form.parse(text, self._notice, self._time(date, now))
 
     def _time(self, date: bytes | None, now: float) -> float:
@@ -227,7 +227,7 @@ class _Batch:
         self._number, self._since_security = reader.number, reader.since_security
         self._now = now
         self._final = final
-        self._split_lines = 0  # the number of lines that were cut out of others
+        self._split_lines = 0  # the number of lines that were split off from cut lines
         self._lines_of: list[int] = []  # the line of each result
         # The indices of results: of the last message, and of the last one that each of the tails may end.
         self._entry = -1
@@ -241,7 +241,7 @@ class _Batch:
     def run(self, *, held_back: bool) -> int:
         """Parse the lines; return the index of the first one that has to wait.
 
-        ``held_back``: part of another line has come. Lines that it may belong to wait for its end.
+        ``held_back``: part of another line has come. Lines to which it may belong wait until it is complete.
         """
         lines, at = self._lines, 0
         wait = self._within_reach() if held_back else 0
@@ -364,9 +364,9 @@ class _Batch:
         return b"\n".join(line for line in self._lines[at:end] if isinstance(line, bytes))
 
     def _split_cut_line(self, at: int, line: bytes, prefix: Prefix) -> int:
-        """Split a line that was cut without its LF in two; return where, or 0 if that is uncertain.
+        """Split a line that was cut and lost its LF. Return the position of the cut, or 0 if it is uncertain.
 
-        Asterisk cuts the line, and older releases cut the message. The next message begins at the cut.
+        New releases cut the line, older ones the message. The next message begins at the cut.
         """
         cuts = [cut for cut in (LOG_CUT, prefix.end + LOG_CUT) if parse_prefix(line[cut : cut + 512])]
         if len(cuts) != 1:
@@ -375,7 +375,7 @@ class _Batch:
         return cuts[0]
 
     def _end_of_message(self, at: int, end: re.Pattern[bytes]) -> int | None:
-        """Find the line without a prefix that ends the message at ``at``, else the next line."""
+        """Return the line without prefix that ends the message at ``at``; the next line if there is none."""
         size = 0
         for index in range(at, len(self._lines)):
             line = self._lines[index]
@@ -387,7 +387,7 @@ class _Batch:
         return at + 1 if self._final else None
 
     def _without_prefix(self, at: int, line: bytes) -> None:
-        """Handle a line without a prefix: the message before it was incomplete, or was none."""
+        """Handle a line without a prefix: the message before it was incomplete, or was a sender's text."""
         skip = not line.strip() or asterisk_log_warnings.OPENED.fullmatch(line) is not None
         self._add(at, Reason.NO_PREFIX if skip or not (self.results or self.skipped) else Reason.CONTINUATION)
         if skip:
@@ -399,7 +399,7 @@ class _Batch:
                     again = self._lines_of[self._entry]
                 else:
                     self._revoke(self._entry)
-            # The line may be the true end of an earlier message, whose address then was the sender's text.
+            # This may be the true end of an earlier message, whose address then was the sender's text.
             for tail, index in self._tailed.items():
                 if index != self._entry and tail.search(line) and self._reaches(index, at):
                     self._revoke(index)
@@ -408,8 +408,8 @@ class _Batch:
     def _ends_security(self, at: int, line: bytes, again: int = -1) -> bool:
         """Revoke the events inside the SECURITY message that ends at ``at``; return whether one ends there.
 
-        It begins at the first SECURITY line within ``MAX_ACCOUNT`` bytes: later ones may be the sender's. The
-        message of the line ``again``, which was parsed with its true end, stays.
+        The message begins at the first SECURITY line within ``MAX_ACCOUNT`` bytes, because the sender may
+        have written later ones. The event of the line ``again`` is kept: it has its true end.
         """
         if not security_log.ends_message(line):
             return False
@@ -424,9 +424,9 @@ class _Batch:
         return True
 
     def first_security(self, at: int) -> tuple[int, int]:
-        """Return the first SECURITY line in whose account the line at ``at`` may stand, and its distance.
+        """Return the first SECURITY line whose account may contain the line at ``at``; and the distance.
 
-        -1 is a line of an earlier feed. Without such a line, the distance is more than ``MAX_ACCOUNT``.
+        Index -1: a line of an earlier feed. Without such a line, the distance is more than ``MAX_ACCOUNT``.
         """
         first, size = (-1, security_log.MAX_ACCOUNT + 1), 0
         for index in range(at - 1, -1, -1):
@@ -475,7 +475,7 @@ class _Batch:
         self._lines_of.append(at)
 
     def _begin(self, tail: re.Pattern[bytes] | None) -> None:
-        """Remember that the next result belongs to a message, and which tail may end it."""
+        """Remember that the next result is a message's, and the ``tail`` that may end it."""
         self._entry = len(self.results)
         if tail is not None:
             self._tailed[tail] = self._entry

@@ -1,8 +1,8 @@
 """NOTICE lines of failed logins to the manager interface (``main/manager.c:authenticate``).
 
 The address comes first, without a port. The user is the sender's text, and over HTTP it may hold line feeds.
-``… failed to authenticate as '…'`` follows each of the other two messages, so it counts only without one of
-them before it (:class:`LoginDeduplicator`).
+``… failed to authenticate as '…'`` also follows each of the other two messages. It counts only if neither was
+the line before it (:class:`LoginDeduplicator`).
 """
 
 import re
@@ -37,7 +37,7 @@ def parse(text: bytes, source: SourceId, time: float) -> Parsed:
 
 
 class LoginDeduplicator:
-    """Recognises a ``failed to authenticate`` that repeats a failed login; at worst it counts too much."""
+    """Recognises a ``failed to authenticate`` that repeats a failed login. If unsure, it counts both."""
 
     _MOST = 256
     _WITHIN = 5.0  # seconds, by the log's own time

@@ -4,18 +4,20 @@ The sender wrote all of it. If a nonce occurs anywhere in a request, its sender 
 request is searched for nonces. It is read twice, as PJSIP and as chan_sip read it. Tested with a right
 password on Asterisk 16.28 (chan_sip) and 22.10.1 (PJSIP):
 
-- Both find the parameter ``nonce`` in any case, end a quoted value at the next quote, and undo no escapes:
-  neither backslashes nor ``%XX`` give a valid nonce. Of several nonces in a header the last one counts.
-- PJSIP allows white space and folds around ``=``. Its nonces hold a slash, which an unquoted value cannot.
+- Both find the parameter ``nonce`` in upper or lower case, and end a quoted value at the next quote. They
+  undo no escapes, so a nonce with backslashes or ``%XX`` is invalid. Of several nonces in a header the last
+  one counts.
+- PJSIP allows white space and folds around ``=``. Its nonces contain a slash, so they are always quoted.
 - chan_sip first removes every CR, joins folded lines and shortens white space
   (``channels/chan_sip.c:lws2sws``). It accepts an unquoted nonce, one without a closing quote, and one that a
-  NUL ends, and it ignores case. Asterisk's own nonces are in lower case, and so are those returned here.
+  NUL ends, and it ignores case. Asterisk's own nonces are in lower case, so nonces are returned in lower
+  case.
 - Both answer with the first Call-ID or i header, and keep white space after its value. PJSIP ends a line at
   CR LF, LF, CR, and at ``&`` after a number; chan_sip at LF. chan_sip leaves out all bytes up to 0x20 before
   the value, and ends it at a NUL.
 
-Limits: a sender that writes more nonces or Call-IDs than are kept here hides the true one among them. Of a
-request in fragments, the kernel copies only the first one, unless connection tracking reassembles them.
+Limits: a sender can hide the true nonce or Call-ID by writing more of them than are kept. If a request is
+fragmented, the kernel copies only the first fragment, unless connection tracking reassembles the request.
 """
 
 import re
@@ -28,8 +30,8 @@ from ringfence.parse.packet import UDP, ip_payload, packed_address, udp_datagram
 MOST_NONCES = 64
 MOST_CALL_IDS = 4
 
-# At most this many occurrences are examined, which bounds the time. A value may begin with the name of the
-# next one (``x="nonce=", nonce="…"``), so each occurrence is examined, also those within the value before.
+# The maximum number of occurrences of "nonce" that are examined, which bounds the time. Occurrences within a
+# quoted value are examined too, because the value may be cut differently (``x="nonce=", nonce="…"``).
 _MOST_LOOKED_AT = 512
 _NONCE = re.compile(rb"(?<![-.!%*_+`'~0-9a-z])nonce[ \t\r\n]*+=[ \t\r\n]*+", re.IGNORECASE)
 _VALUE = re.compile(rb'"([^"\0\r\n]{1,256}+)(?=["\0\r\n]|\Z)|([^\s",;\0]{1,256}+)(?![^\s",;\0])')
@@ -64,7 +66,7 @@ def parse_observed(packet: bytes) -> ObservedRequest | None:
 
 
 def _first(values: Iterator[bytes], most: int) -> tuple[bytes, ...]:
-    """Return the first distinct values."""
+    """Return the first ``most`` distinct values."""
     found: dict[bytes, None] = {}
     for value in values:
         found[value] = None
@@ -82,7 +84,7 @@ def _nonces(*readings: bytes) -> Iterator[bytes]:
 
 
 def _call_ids(request: bytes, by_chan_sip: bytes) -> Iterator[bytes]:
-    """Yield first the Call-ID that chan_sip uses, which is certain, then those that PJSIP may use."""
+    """Yield the Call-ID that chan_sip uses, and then each that PJSIP may use."""
     match = _CALL_ID_OF_CHAN_SIP.search(by_chan_sip)
     if match is not None:
         value = match[1].replace(b"\n", b"")

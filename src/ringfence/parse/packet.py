@@ -1,7 +1,8 @@
 """IP packets with UDP or TCP as bytes: addresses, ports and payload.
 
-Later fragments are not parsed, and of IPv6's extension headers only that of a first fragment. A packet may be
-cut off. A segment that the kernel logs before the network card splits it (GSO) has up to 64 kB.
+Later fragments are not parsed. The only IPv6 extension header that is parsed is that of a first fragment. A
+packet may be cut off. The kernel logs a TCP segment before the network card splits it (GSO), so it may have
+64 kB.
 """
 
 from functools import lru_cache
@@ -69,5 +70,5 @@ def tcp_segment(payload: bytes) -> tuple[int, int, int, bytes] | None:
 
 @lru_cache(maxsize=4096)
 def packed_address(packed: bytes) -> Address:
-    """Return the address of 4 or 16 bytes."""
+    """Return the address that 4 or 16 bytes represent."""
     return IPv4Address(packed) if len(packed) == 4 else IPv6Address(packed)  # noqa: PLR2004 - bytes of IPv4

@@ -6,15 +6,15 @@
 - 13.10-16.0: ``Request '%s' from '%s' failed for '%s:%d' (callid: %s) - %s``; IPv6 without brackets
 - later: ``Request '%s' from '%s' failed for '%s' (callid: %s) - %s``, perhaps `` after %u tries in %.3f ms``
 
-The sender writes the method and the From before the address, and the Call-ID after it. So the address counts
-if exactly one stands between ``' failed for '`` and ``' (callid: ``, and the message holds no ESC. The reason
-is the text after the last ``) - ``. A message with one address and no ESC can be forged too: an ESC in the
-display name removes everything up to an ``m`` in the Call-ID from the log. So these events are marked
+The sender writes the method and the From before the address, and the Call-ID after it. So an address counts
+only if exactly one stands between ``' failed for '`` and ``' (callid: ``, and the message holds no ESC. The
+reason is the text after the last ``) - ``. A message with one address and no ESC can be forged too: an ESC in
+the display name removes everything up to an ``m`` in the Call-ID from the log. So these events are marked
 ``forgeable``.
 
 ``res/res_pjsip_session.c``: the address stands before the extension, which is the sender's text and may hold
-line feeds. ``res/res_pjsip_registrar.c`` reports phones that have sent their right password:
-misconfiguration. ``res/res_pjsip_acl.c`` prints, for a contact ACL, the address in the Contact header: the
+line feeds. ``res/res_pjsip_registrar.c`` reports faults in the configuration of phones that have sent the
+right password. ``res/res_pjsip_acl.c`` prints, for a contact ACL, the address in the Contact header: the
 sender's text.
 """
 
@@ -26,7 +26,7 @@ from ringfence.parse.line_result import OpenMessage, Parsed, Reason, make_event,
 
 _CLAIM = re.compile(rb"' failed for '([^'\n]{1,80}+)' \(callid: ")
 _START = re.compile(rb"Request (?:'[^ \n]{0,8192}+ )?from '")
-# The form of nearly all messages: one address, and nothing that could hide another.
+# The form of nearly all messages: one address, and no character that could hide another.
 _SIMPLE = re.compile(
     rb"Request (?:'[^' \n\x1b]{1,64}+' )?from '([^'\n\x1b]*+)' failed for '([^'\n\x1b]{1,80}+)' "
     rb"\(callid: ([^')\n\x1b]*+)\) - ([A-Za-z ]{1,64}+)"

@@ -6,7 +6,7 @@ A file has ``[<date>] LEVEL[<thread>][C-<call>] <file>: <message>``; the console
 the caller dialled. A syslog daemon, the journal or a container's log may add text before all that. Colour
 codes may stand between the parts.
 
-Everything is anchored and possessive, and every part has a greatest length, so only the first few hundred
+All patterns are anchored and possessive, and every part has a maximum length. So only the first few hundred
 bytes of a line are examined.
 """
 
@@ -27,7 +27,7 @@ _PARTS: tuple[bytes, ...] = (
     rb")?:[ \t]*+)",
 )
 PLAIN = re.compile(b"".join(_PARTS))
-"""A prefix without anything around it: date, level, thread, ``Ext.`` or the file."""
+"""A prefix without added text or colours: date, level, thread, ``Ext.`` or the file."""
 _COLOURED = re.compile(_COLOUR + _COLOUR.join(_PARTS))
 
 _STAMP = (
@@ -35,7 +35,7 @@ _STAMP = (
     rb"\d\d:\d\d:\d\d(?:[.,]\d{1,9}+)? ?+(?:Z|[+-]\d\d:?\d\d|UTC)?|\d{9,11}\.\d{3,6}"
 )
 _ISO = rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9}+)?(?:Z|[+-]\d\d:\d\d)"
-# Programs of other names write any text of their callers.
+# Only names of Asterisk and of container engines are accepted: other programs may write any text of a sender.
 _IDENT = rb"(?:safe_)?asterisk(?:-[\w.-]{1,40}+)?|docker|podman|conmon|[0-9a-f]{12}"
 _OUTER = re.compile(
     # docker compose logs
@@ -49,7 +49,10 @@ _OUTER = re.compile(
 
 @frozen
 class Prefix:
-    """The text of a line before its message, which begins at ``end``. A dialplan has ``Ext.`` as ``file``."""
+    """The text of a line before its message.
+
+    ``end`` is the position of the message. A dialplan has ``Ext.`` as ``file``.
+    """
 
     date: bytes | None
     level: bytes
@@ -62,7 +65,7 @@ DIALPLAN = b"Ext."
 
 
 def parse_prefix(line: bytes) -> Prefix | None:
-    """Parse a line's prefix; None if it has none, so that it is no message's first line."""
+    """Parse a line's prefix; None if it has none, and so is not the first line of a message."""
     found, stamp = PLAIN.match(line), None
     if found is None:
         start = 0

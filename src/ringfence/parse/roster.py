@@ -1,11 +1,11 @@
 """Asterisk's answers about its phones and trunks: events of lists → contacts and trunks.
 
 Measured on Asterisk 16 and 22; the names of headers are those of ``main/db.c``, ``res_pjsip_registrar``,
-``chan_sip.c`` and ``chan_iax2.c``. Their order is not fixed, so they are looked up by name.
+``chan_sip.c`` and ``chan_iax2.c``. The order of the headers is not fixed, so they are looked up by name.
 
 An address comes from one field only: the contact's URI (PJSIP), or ``IPaddress`` (chan_sip, IAX2), which is
-where Asterisk sends. ``ViaAddr`` and ``Perceived`` are claims of others. A host name gives no contact,
-because the owner of the name decides where it leads.
+where Asterisk sends. ``ViaAddr`` and ``Perceived`` are claims of the phone or of a proxy. A host name gives
+no contact, because its owner can change the address.
 """
 
 import json
@@ -18,14 +18,17 @@ from ringfence.parse.roster_uri import address_of, host_address, target_of
 
 EOL = "\r\n"
 MOST_EVENT = 8 * 1024
-"""Bytes of an event of a phone or trunk: a contact has a few hundred, and memory for many must be bounded."""
+"""The maximum size of a phone's or trunk's event in bytes. A contact has a few hundred."""
 MOST_DIGITS = 12
 _DEFAULT_PORTS = (5060, 5061)
 
 
 @frozen
 class RosterEvent:
-    """An event about phones or trunks. ``action`` is the ActionID that it answers; empty: it answers none."""
+    """An event about phones or trunks.
+
+    ``action`` is the ActionID of the query; "" if Asterisk sent it unasked.
+    """
 
     name: str
     action: str
@@ -34,7 +37,7 @@ class RosterEvent:
 
 @frozen
 class ListedContact:
-    """A contact of a list, and the URI that distinguishes it from others of its account.
+    """A contact of a list, with the URI that distinguishes it from other contacts of its account.
 
     ``has_status``: whether the list shows if the contact can be reached.
     """
@@ -86,7 +89,8 @@ def _of_tree(headers: Mapping[str, str], asterisk: str) -> tuple[Entry, ...]:
     if not isinstance(found, dict):
         return ()
     values = {name: value for name, value in found.items() if isinstance(value, str)}
-    # Without an endpoint: the key begins with the AOR's name, and most phones have one name for both.
+    # If the endpoint is missing, the AOR's name is used, which begins the key: most phones use one name for
+    # both.
     aor = headers.get("Key", "").removeprefix("/registrar/contact/").rpartition(";@")[0]
     account = values.get("endpoint") or aor
     return _pjsip(
@@ -106,7 +110,8 @@ def _pjsip(
     asterisk: str, account: str, uri: str, until: str, path: str, status: str | None = None
 ) -> tuple[Entry, ...]:
     address = address_of(uri)
-    # With a proxy (RFC 3327) nothing comes from the contact's own address, and its answers do not prove it.
+    # Behind a proxy (RFC 3327) a phone sends nothing from its own address, so its answers do not prove that
+    # address.
     if address is None or path or not account:
         return ()
     contact = Contact(
@@ -121,7 +126,7 @@ def _pjsip(
 
 
 def _seconds(text: str) -> float | None:
-    """Parse a time; None if there is none: contacts named in the configuration have 0."""
+    """Parse a time; None for 0, which contacts from the configuration have."""
     known = text.isascii() and text.isdigit() and len(text) <= MOST_DIGITS
     return (float(text) or None) if known else None
 
@@ -129,8 +134,9 @@ def _seconds(text: str) -> float | None:
 def _of_peer(service: Service) -> EntryParser:
     """Return the parser of a peer of chan_sip or IAX2.
 
-    Its address is where Asterisk sends. With chan_sip the phone claims that address, unless it answers there.
-    A phone that registers by IAX2 has answered a challenge there, which no security event reports.
+    Asterisk sends to the address of the peer. With chan_sip this address is only the phone's claim until the
+    phone answers there. With IAX2 a registered phone has answered a challenge there, which no security event
+    reports.
     """
 
     def parse(headers: Mapping[str, str], asterisk: str) -> tuple[Entry, ...]:
@@ -176,7 +182,8 @@ def _of_registry(service: Service) -> EntryParser:
 
 
 _PJSIP_CONTACTS = (
-    # Lists the reachability, and contacts in a database of their own; requires the write class `system`.
+    # This action also lists whether contacts can be reached, and finds contacts in an external database. It
+    # requires the write class `system`.
     Question("PJSIPShowContacts", "ContactList", Service.PJSIP, _of_contact_list, empty="No Contacts found"),
     Question(
         "DBGetTree",
@@ -188,7 +195,7 @@ _PJSIP_CONTACTS = (
 )
 _CONTACTS = (
     Question("SIPpeers", "PeerEntry", Service.SIP, _of_peer(Service.SIP)),
-    # Not IAXpeers, whose entries carry no ActionID.
+    # Not IAXpeers, because its entries have no ActionID.
     Question("IAXpeerlist", "PeerEntry", Service.IAX2, _of_peer(Service.IAX2)),
 )
 _TRUNKS = (
@@ -202,9 +209,9 @@ _ALWAYS = "corestatus"
 
 @frozen
 class RosterPlan:
-    """The questions that can be asked. ``refused``: none, because the user lacks the right.
+    """The questions that can be asked. ``refused``: there are none, because the manager user lacks the right.
 
-    ``unlisted``: PJSIP is loaded, and this Asterisk has no action that lists its contacts.
+    ``unlisted``: PJSIP is loaded, but this Asterisk has no action that lists PJSIP's contacts.
     """
 
     contacts: tuple[Question, ...]

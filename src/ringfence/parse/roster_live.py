@@ -1,11 +1,11 @@
 """Phone events that Asterisk sends unasked, combined with known contacts so that each names an address.
 
 ``ContactStatus`` (PJSIP) names the contact's URI. ``PeerStatus`` (chan_sip, IAX2) names an address only when
-a phone registers. PJSIP's ``PeerStatus`` names none and is ignored. Asterisk reports that a contact is
-reachable when that changes, and a list from its own database does not show it. So the last reported state
+a phone registers. PJSIP's ``PeerStatus`` names none and is ignored. Asterisk reports the reachability of a
+contact only when it changes, and a list from its own database does not show it. So the last reported state
 stays valid.
 
-Bounds: ``MOST`` contacts; the contacts without news for the longest time are dropped first.
+Bounds: ``MOST`` contacts; the contact that was reported longest ago is dropped first.
 """
 
 from collections import OrderedDict
@@ -46,7 +46,7 @@ class ContactTracker:
         self._at: OrderedDict[_Account, dict[str, _KnownContact]] = OrderedDict()
 
     def on_event(self, event: RosterEvent) -> Contact | None:
-        """Handle an event that Asterisk sent unasked; return what changes for an address."""
+        """Handle an event that Asterisk sent unasked; return the contact that changed, if any."""
         if event.name == "ContactStatus":
             return self._contact(event)
         return self._peer(event) if event.name == "PeerStatus" else None
@@ -102,7 +102,7 @@ class ContactTracker:
                 return None
             if contact is None or contact.address != address:
                 contact = Contact(self._asterisk, service, name, address)
-            if service is Service.IAX2:  # it has answered a challenge there
+            if service is Service.IAX2:  # an IAX2 phone has answered a challenge at this address
                 contact = evolve(contact, reachable=True)
         if contact is None:
             return None
@@ -111,7 +111,10 @@ class ContactTracker:
     def _change(
         self, account: _Account, uri: str, contact: Contact, status: str, *, gone: bool
     ) -> Contact | None:
-        """Record one status of a contact. Another contact of the account at its address keeps the address."""
+        """Record one status of a contact, and return the change.
+
+        An address is gone only with its account's last contact there.
+        """
         known = self._at.get(account, {})
         old = known.get(uri)
         if gone:

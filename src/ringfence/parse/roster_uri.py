@@ -1,8 +1,8 @@
-"""The host to which Asterisk sends for a SIP URI (``pjsip/src/pjsip/sip_parser.c``).
+"""The host to which Asterisk sends requests for a SIP URI (``pjsip/src/pjsip/sip_parser.c``).
 
-A phone chooses the URI of its contact. It may try to make Asterisk send to one host while a parser reads
-another one from the text: by ``maddr``, by headers (``?Route=``), by an ``@`` within a parameter, or by an
-escaped parameter name. A URI that can be read in two ways has no target here.
+A phone chooses the URI of its contact. A malicious URI may make Asterisk send to one host, while a parser
+finds another one in the text: by ``maddr``, by headers (``?Route=``), by an ``@`` within a parameter, or by
+an escaped parameter name. A URI that can be read in two ways has no target.
 """
 
 import re
@@ -51,7 +51,7 @@ def target_of(uri: str) -> SipTarget | None:
 
 
 def address_of(uri: str) -> Address | None:
-    """Return the address that ``uri`` leads to; None if it is a name, or not the address of one host."""
+    """Return the address of the target of ``uri``; None if it is a name, or no address of a single host."""
     target = target_of(uri)
     return None if target is None else host_address(target.host)
 

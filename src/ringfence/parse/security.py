@@ -3,12 +3,12 @@
 From ``main/security_events.c`` and ``main/manager.c:__manager_event_sessions_va``, the same from Asterisk 12
 to 23: a head that Asterisk writes, the account that the sender writes, a tail of three headers, then headers
 that depend on the kind. Values are not escaped and have no length limit. The account may hold anything, CR LF
-included (pjproject percent-decodes the user of a SIP URI). No value after it can hold CR LF, except the
-action's name that came over HTTP, which has no room for a tail. So the first head before the account and the
-last tail after it are Asterisk's own.
+included (pjproject percent-decodes the user of a SIP URI). No value after it can contain CR LF, except the
+name of an action that came over HTTP, and that has no room for a tail. So the first head before the account
+and the last tail after it are Asterisk's own.
 
-Strict and loose parsing are two functions: :func:`parse_strict` accepts only packets that keep the grammar to
-the letter, and :func:`parse_tampered` parses the others. Every pattern is anchored, matched whole, and
+Strict and loose parsing are two functions: :func:`parse_strict` accepts only packets that follow the grammar
+exactly, and :func:`parse_tampered` parses the others. Every pattern is anchored, matched whole, and
 possessive, so each byte is examined a bounded number of times.
 """
 
@@ -28,7 +28,7 @@ _TIME = rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{1,6}[+-]\d{4}"
 _HEAD = re.compile(
     rb"Event: (?P<kind>[A-Za-z]{1,32}+)\r\n"
     rb"Privilege: security,all\r\n"
-    # Written only if timestampevents, debug or systemname is set.
+    # Asterisk writes these only if timestampevents, debug or systemname is set.
     rb"(?:(?:Timestamp|SequenceNumber|File|Line|Func|SystemName): [^\r]*+\r\n){0,6}"
     rb"EventTV: (?P<time>" + _TIME + rb")\r\n"
     rb"Severity: (?:Informational|Error)\r\n"
@@ -84,7 +84,7 @@ _RESTS: dict[EventKind, re.Pattern[bytes]] = {
     EventKind.CHALLENGE_SENT: _rest("Challenge", _PLAIN),
     EventKind.INVALID_TRANSPORT: _rest("AttemptedTransport", _PLAIN),
 }
-# The kinds of which more fields are kept than the tail.
+# The kinds with details: fields after the tail that are kept.
 WITH_DETAILS = frozenset(
     {
         EventKind.FAILED_ACL,
@@ -135,7 +135,7 @@ def parse_strict(packet: bytes, source: SourceId) -> SecurityEvent | None:
     acl_name = challenge = response = b""
     if kind is EventKind.CHALLENGE_SENT:
         challenge = found["Challenge"]
-    elif kind is EventKind.CHALLENGE_RESPONSE_FAILED:  # with the kind before, nearly all events
+    elif kind is EventKind.CHALLENGE_RESPONSE_FAILED:  # this kind and the one above are nearly all events
         challenge, response = found.group("Challenge", "Response")
     elif kind is EventKind.SUCCESSFUL_AUTH:
         event = build_event(source, kind, service, time, account, session, remote)
@@ -146,12 +146,15 @@ def parse_strict(packet: bytes, source: SourceId) -> SecurityEvent | None:
 
 
 def with_password(used: bytes | None, event: SecurityEvent | None) -> SecurityEvent | None:
-    """Set on a success whether a password was verified; a separate step, because few logins succeed."""
+    """Add to a success whether a password was verified.
+
+    This is a separate step because few logins succeed.
+    """
     return evolve(event, password=True) if event is not None and used == USED else event
 
 
 def _parse_without_account(packet: bytes, source: SourceId) -> SecurityEvent | None:
-    """Parse RequestBadFormat, the one kind whose account comes late or not at all."""
+    """Parse RequestBadFormat, the only kind whose account is missing or not at its usual position."""
     match = _PACKET_WITHOUT_ACCOUNT.fullmatch(packet)
     if match is None:
         return None
@@ -166,7 +169,7 @@ def _parse_without_account(packet: bytes, source: SourceId) -> SecurityEvent | N
 
 
 def _is_of_manager(session: bytes, local: bytes, remote: bytes) -> bool:
-    """Whether ``main/manager.c`` writes such a tail: a pointer, and two addresses by TCP or TLS."""
+    """Whether ``main/manager.c`` wrote a tail: its session is a pointer, both addresses have TCP or TLS."""
     return all(
         form.fullmatch(value) for form, value in ((_POINTER, session), (_BY_TCP, local), (_BY_TCP, remote))
     )
@@ -181,11 +184,12 @@ def parse_tampered(packet: bytes, source: SourceId) -> SecurityEvent | None:
     """Parse a packet whose account broke the grammar; return None if it yields no address.
 
     ``packet`` holds a head and, perhaps after several empty lines, a tail. Before the account, the first
-    value of each header counts. Of several tails, the last one counts.
+    value of each header counts. If there are several tails, the last one counts.
     """
     head = _HEAD.match(packet)
     tail = _last_tail(packet)
-    # AMI over HTTP lets 55 bytes with CR LF into RequestType, after the tail: one with an address needs 60.
+    # AMI over HTTP allows 55 bytes with CR LF in RequestType, after the tail. A forged tail with an address
+    # needs 60.
     while tail is not None and parse_endpoint(tail["remote"]) is None:
         tail = _last_tail(packet, tail.start())
     if head is None or tail is None:
@@ -248,7 +252,7 @@ def build_event(
     challenge: bytes = b"",
     response: bytes = b"",
 ) -> SecurityEvent | None:
-    """Return an event of Asterisk's own values; None if the address or the time is invalid."""
+    """Return the event with these values; None if the address or the time is invalid."""
     endpoint = parse_endpoint(remote)
     seconds = event_seconds(time)
     if endpoint is None or seconds is None:
@@ -279,5 +283,5 @@ def event_seconds(text: bytes) -> float | None:
         return int(whole) + int(micro) / 1e6
     try:
         return datetime.fromisoformat(text.decode("ascii")).timestamp()
-    except ValueError:  # a date that does not exist
+    except ValueError:  # the date does not exist
         return None

@@ -4,12 +4,12 @@ The names and their order are those of ``main/security_events.c``, as in :mod:`r
 Values are not escaped. The account and the session (a Call-ID) are the sender's text and stand before the
 true address. They may hold quotes, whole forged fields and, in the account, line feeds. After the address
 every quote is escaped. So the true address follows the last ``oteAddress="``. Only this part of the name is
-always left, because the log leaves out everything from an ESC (at the end of a Call-ID) up to the next ``m``
-(``main/term.c:term_strip``).
+always present, because the log leaves out everything from an ESC (at the end of a Call-ID) up to the next
+``m`` (``main/term.c:term_strip``).
 
-A line whose values hold no quote is split at its quotes, and has one of the known rows of names. Any other
-line is parsed from both its ends. It is marked as tampered if it shows a second address, or a session without
-an end.
+A line whose values contain no quote is split at its quotes, and then has one of the known rows of names. Any
+other line is parsed from both ends. It is marked as tampered if it shows a second address, or a session
+without an end.
 
 A message is cut at 8191 bytes, without a line feed: the address is missing if it stands after the cut, and
 another message may follow on the same line. If a message holds a second head, the last address belongs to the
@@ -44,7 +44,10 @@ END = re.compile(rb'oteAddress="[^"\n]*+"[^\n]*+\Z')
 _INNER = b'res_security_log.c: SecurityEvent="'
 FILE = b"res_security_log.c"
 MAX_ACCOUNT = 256
-"""The longest account with line feeds: chan_sip copies a header into 256 bytes, PJSIP a user into 37."""
+"""The maximum length of an account with line feeds.
+
+chan_sip copies a header into 256 bytes, PJSIP a user into 37.
+"""
 _LEVEL = b"SECURITY"
 _PREFIX = 512
 """A prefix is shorter than this (bytes)."""
@@ -57,7 +60,8 @@ _WHOLE_HEAD = re.compile(
     rb'SecurityEvent="[A-Za-z]{1,32}+",EventTV="[^"\n]{1,40}+",'
     rb'Severity="(?:Informational|Error)",Service="(?:PJSIP|SIP|AMI)",'
 )
-# With the prefix that Asterisk writes to a file: tried first, because half of a log are such lines.
+# A whole line with the prefix that Asterisk writes to a file. It is tried first, because half of the lines
+# match.
 _WHOLE = re.compile(
     rb"\[[^\[\]\n]{5,48}+\] SECURITY\[\d{1,10}+\](?:\[C-[0-9a-fA-F]{1,16}+\])? res_security_log\.c: "
     + _WHOLE_HEAD.pattern
@@ -66,7 +70,10 @@ _WHOLE = re.compile(
 
 @frozen
 class _Shape:
-    """The positions of the kept fields among a message's values; an empty value stands after the last one."""
+    """The positions of the kept fields among a message's values.
+
+    A missing field has the position of an added empty value.
+    """
 
     account: int
     session: int
@@ -103,7 +110,7 @@ def _shape(names: list[str]) -> _Shape:
         account=at("AccountID"),
         session=at("SessionID"),
         address=at("RemoteAddress"),
-        # With a hash of the client, ``Challenge`` is Asterisk's value, not the client's.
+        # If the message has ``ReceivedHash``, ``Challenge`` is Asterisk's value, not the client's.
         challenge=at("ReceivedChallenge", *([] if "ReceivedHash" in names else ["Challenge"])),
         response=at("ReceivedHash", "Response"),
         acl_name=at("ACLName"),
@@ -138,7 +145,7 @@ def is_whole(line: bytes) -> bool:
         return False
     if _WHOLE.match(line) is not None:
         return True
-    # After the text that syslog, the journal or a container's log adds.
+    # Parse after the text that syslog, the journal or a container's log adds before the message.
     prefix = parse_prefix(line) if _LEVEL in line[:_PREFIX] else None
     known = prefix is not None and (prefix.level, prefix.file) == (_LEVEL, FILE)
     return prefix is not None and known and _WHOLE_HEAD.match(line, prefix.end) is not None
@@ -147,7 +154,7 @@ def is_whole(line: bytes) -> bool:
 def time_of(line: bytes) -> float | None:
     """Return the time of the SIP event in a line or message that :func:`is_whole`; None for other events.
 
-    AMI may leave out failed manager logins (``eventfilter``), so those show nothing about AMI.
+    AMI may leave out failed manager logins (``eventfilter``), so their times show nothing about AMI.
     """
     head = _TIMED_HEAD.match(line, max(0, line.find(_START_OF_HEAD)))
     return event_seconds(head[1]) if head is not None else None
@@ -202,7 +209,8 @@ def _parse_loose(text: bytes, source: SourceId) -> Parsed:
         return Reason.UNKNOWN_WORDING
     remote, quote, rest = text[last + len(_ADDRESS) :].partition(b'"')
     if last < head.end() or not quote or b"\n" in rest:
-        # Under PJSIP no complete message fits into the account, so a message inside shows two messages.
+        # Under PJSIP an account has no room for a complete message, so a message inside means that these are
+        # two messages.
         return OpenMessage(Reason.CUT, END, may_span=head["service"] == b"SIP")
     return _event_of(text[head.end() : last], head, kind, remote, rest, source)
 
@@ -210,7 +218,7 @@ def _parse_loose(text: bytes, source: SourceId) -> Parsed:
 def _event_of(
     between: bytes, head: re.Match[bytes], kind: EventKind, remote: bytes, rest: bytes, source: SourceId
 ) -> SecurityEvent | Reason:
-    """Return the event of Asterisk's text at both ends and the sender's text ``between`` them."""
+    """Build the event from Asterisk's text at both ends, and the sender's text ``between`` them."""
     account, known, session = between.partition(b'",SessionID="')
     if not known:
         account, session = b"", between.removeprefix(b'SessionID="')

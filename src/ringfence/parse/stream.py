@@ -5,9 +5,9 @@ several, and its last one may continue in the next segment (tested with 20 reque
 A server's frame is not masked: 0x81, then a length of 7 bits or 0x7e and a length of 16 bits (RFC 6455 §5.2).
 A frame holds one message (RFC 7118 §5).
 
-A segment of a stream may also begin in the middle of a message, above all a retransmitted one. If Asterisk
-forwards a user's text (MESSAGE), that text may begin such a segment. So an answer parsed here is certain in
-its destination only, not in its contents.
+A segment may also begin in the middle of a message, above all if it is retransmitted. If Asterisk forwards a
+user's text (MESSAGE), that text may begin such a segment. So only the destination of a parsed answer is
+certain, not its contents.
 """
 
 import re
@@ -27,7 +27,7 @@ _ANY_LENGTH = re.compile(rb"\r\n(?:content-length|l)[ \t]*+:", re.IGNORECASE)
 def messages(data: bytes) -> Iterator[tuple[int, bytes]]:
     """Yield the offset and the bytes of each message; the last one may be incomplete.
 
-    Nothing follows a message whose end is uncertain. A segment must begin with an answer.
+    The generator stops after a message whose end is uncertain. The segment must begin with an answer.
     """
     offset = 0
     for _ in range(MOST_MESSAGES):
@@ -46,7 +46,10 @@ def messages(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def _frame(data: bytes, offset: int) -> tuple[int, int]:
-    """Return the start and end of a text frame's content; beyond the data if that is no such frame."""
+    """Return the start and end of a text frame's content.
+
+    The start is beyond the data if there is no such frame.
+    """
     length = data[offset + 1] if offset + 1 < len(data) else _LONG + 1
     if length < _LONG:
         return offset + 2, offset + 2 + length

@@ -5,10 +5,10 @@ both write the source address of the request into the topmost Via, as its parame
 
 PJSIP writes ``…;received=ADDRESS;branch=…``, followed by the sender's other parameters
 (``pjsip/src/pjsip/sip_msg.c:pjsip_via_hdr_print``). The sender may have placed another ``received`` before
-it: a host in brackets may hold anything, and PJSIP prints it without the brackets. After it the sender can
-place one inside a quoted string only, because PJSIP escapes everything else. So the Via is parsed from its
-end, parameter by parameter, and the first ``received`` is PJSIP's own. Tested on 16.28 and 22.10.1 with
-60 000 Vias.
+it: a host in brackets may contain anything, and PJSIP prints it without the brackets. After it, the sender
+can place a ``received`` only inside a quoted string, because PJSIP escapes everything else. So the Via is
+parsed from its end, parameter by parameter, and the first ``received`` is PJSIP's own. Tested on 16.28 and
+22.10.1 with 60 000 Vias.
 
 chan_sip writes ``…;received=ADDRESS``, sometimes with ``;rport=PORT``, at the end of the text before the
 first comma, quoted or not, and cuts the whole at 511 bytes (``channels/chan_sip.c:copy_via_headers``). Tested
@@ -28,9 +28,9 @@ from ipaddress import ip_address
 from ringfence.model import Address
 from ringfence.parse.address import unmapped
 
-# A whole head with one Via, as its first header; Asterisk writes no other header that begins with "v". The
-# Via holds sent-protocol and sent-by, then parameters. A quote stands only around the whole value of a
-# parameter, and holds neither a quote nor a backslash, whose meaning differs between parsers.
+# A whole head with one Via, as its first header. Asterisk writes no other header that begins with "v". The
+# Via has sent-protocol and sent-by, then parameters. Quotes may only enclose the whole value of a parameter.
+# Such a value has no quote or backslash inside, because parsers treat these differently.
 _ONE_VIA = re.compile(
     rb"[^\r\n]*+\r\n[vV](?:[iI][aA])?[ \t]*+:"
     rb'[^",;\\\r\n]*+(?:;[^",;\\=\r\n]*+(?:=(?:"[^"\\\r\n]*+"|[^",;\\\r\n]*+))?+)*+\r\n'
@@ -43,7 +43,7 @@ _QUOTE = b'"'
 
 
 def received_by_pjsip(via: bytes) -> Address | None:
-    """Return PJSIP's ``received`` address: the last parameter of that name, from the end of the Via."""
+    """Return PJSIP's ``received`` address: the last parameter of that name in the Via."""
     end = len(via)
     while end > 0:
         start = end

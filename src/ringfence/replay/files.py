@@ -48,8 +48,8 @@ _NO_SOURCE = SourceId("", "")
 class File:
     """One file. ``first`` is the first time in it, if there is one near its beginning.
 
-    ``written`` is its modification time; ``size`` is the size on disk, compressed or not. ``known``: a line
-    or packet of Asterisk is near its beginning, or it is empty.
+    ``written`` is its modification time; ``size`` is the size on disk, compressed or not. ``known``: the file
+    is empty, or has a line or packet of Asterisk near its beginning.
     """
 
     path: Path
@@ -77,7 +77,7 @@ class OpenFile:
 
     @property
     def position(self) -> int:
-        """The number of bytes read, of its size on disk."""
+        """The number of bytes read, measured in the file on disk (compressed or not)."""
         return self._raw.tell()
 
     @property
@@ -138,7 +138,7 @@ def inspect(path: Path, timezone: tzinfo | None) -> File:
 
 
 def original(path: Path) -> tuple[Path, int]:
-    """Return the file's name before rotation and compression, and its number in the rotation."""
+    """Return the file's path before rotation and compression, and its number in the rotation."""
     name = path.name.removesuffix(".gz").removesuffix(".xz")
     rotated = _ROTATED.fullmatch(name)
     if rotated is None:
@@ -153,7 +153,7 @@ def in_order(files: Iterable[File]) -> list[tuple[File, ...]]:
     """
     groups: dict[Path, dict[Path, File]] = {}
     for file in files:
-        path = file.path.resolve()  # a file given twice is read once
+        path = file.path.resolve()  # a file that was named twice is read once
         groups.setdefault(original(path)[0], {})[path] = file
     return [tuple(sorted(group.values(), key=_age(group.values()))) for group in groups.values()]
 

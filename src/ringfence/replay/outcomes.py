@@ -22,7 +22,7 @@ MAX_OUTCOMES = 12_288
 
 @define
 class AddressOutcome:
-    """The outcome of one subject. ``address`` is one of its addresses; ``single_address``: the only one seen.
+    """The outcome of one subject. ``address`` is one of its addresses; ``single_address``: no other was seen.
 
     ``bans`` has the start of each ban, ``banned_at_attempt`` the number of attempts at the first one.
     ``later_succeeded``: a login succeeded after it. ``unconfirmed`` of the ``attempts`` ban nothing, because
@@ -42,13 +42,13 @@ class AddressOutcome:
 
     @property
     def name(self) -> str:
-        """The subject for people: the address, or the /64 if several of its addresses were seen."""
+        """The subject as shown to people: the address, or the /64 if several of its addresses were seen."""
         return str(self.address if self.single_address else sender_of(self.address))
 
     def ban(self, decision: Decision, now: float) -> float:
         """Record a ban that begins ``now``; return its length, which grows with each repeat ban.
 
-        A ban that rests on a claim only does not lengthen later ones.
+        A ban from claimed evidence does not lengthen later bans.
         """
         if decision.seconds is not None and self.banned_at_attempt is not None:
             return decision.seconds
@@ -78,7 +78,7 @@ class Outcomes:
         # Keys are integers: looking up a network takes several times as long.
         self._rows: OrderedDict[int, AddressOutcome] = OrderedDict()
         self._banned: OrderedDict[int, AddressOutcome] = OrderedDict()
-        self._subjects: dict[int, Network] = {}  # of those that were banned
+        self._subjects: dict[int, Network] = {}  # the subjects that were banned
 
     def __iter__(self) -> Iterator[AddressOutcome]:
         """Yield the outcomes: banned subjects first, in the order of their bans."""

@@ -1,10 +1,10 @@
 """Replay: all sources judged in the order of their times.
 
-The daemon's own detector judges. A ban lasts as long as the enforcer's, longer on each repeat. In reality the
-kernel drops packets of banned senders, so most events after a ban would be missing. Here they count as
-attempts of the sender, and cause no further ban while the ban lasts. Files contain no wire capture, so no
-address can be proven as in the daemon: each is assumed to be proven, so bans are full. A sender that logged
-in is a friend from then on, as in the daemon.
+The daemon's own detector judges the events. A ban lasts as long as in the daemon, longer on each repeat. In
+reality the kernel drops packets of banned senders, so most events after a ban would be missing. Here they
+count as attempts of the sender, and cause no further ban while the ban lasts. Files contain no wire capture,
+so no address can be proven as in the daemon. Every address is assumed to be proven, so all bans are full. A
+sender that logged in is a friend from then on, as in the daemon.
 """
 
 import gc
@@ -130,7 +130,7 @@ class Replay:
             self.outcomes.of(self._detector.subject_of(address), address).events += number
 
     def _record_sources(self, events: Sequence[SecurityEvent]) -> None:
-        """Deduplicate from the second source on: one log may contain two, security events and notices.
+        """Deduplicate once a second source appears. One log may contain two: security events and notices.
 
         Without this distinction, the replay of a log with one source takes a quarter longer.
         """
@@ -146,13 +146,16 @@ class Replay:
             if not self._now - MAX_STEP_BACK <= now < self._due:
                 now = self._advance(now)
             address = event.remote.address
-            if event.kind is success and not event.tampered:  # before the login makes the sender a friend
+            if event.kind is success and not event.tampered:  # before it makes the sender a friend
                 self.outcomes.of(self._detector.subject_of(address), address).succeed(event.time)
             for effect in observe(event, now):
                 self._carry_out(effect)
 
     def _advance(self, now: float) -> float:
-        """Run the detector's periodic work; if a clock was set back, time continues without a step."""
+        """Run the detector's periodic work.
+
+        If a clock was set back, the detector's time continues without a step.
+        """
         if now < self._now:
             self._shift += self._now - now
             now = self._now
@@ -176,7 +179,7 @@ class Replay:
 
     def _record(self, judgement: Judgement) -> None:
         if judgement.disposition is Disposition.FORGED:
-            return  # its sender is unknown here
+            return  # the sender of this event is unknown
         time = judgement.attempt.time
         length = self.outcomes.record(judgement, time)
         if length is not None and judgement.decision is not None:

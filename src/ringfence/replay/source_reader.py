@@ -13,7 +13,7 @@ from ringfence.parse.log import LogReader
 from ringfence.replay.files import BANNER, TRUNCATED, File, open_file
 
 FAR = 600.0
-"""Seconds: if the times of adjacent lines are always further apart, the time zone is wrong."""
+"""Seconds. If the times of adjacent lines always differ by more, the time zone is wrong."""
 
 _ENOUGH = 10  # pairs of adjacent lines
 _APART = "the times of lines and of events in them differ by hours; fix: give the time zone with --timezone"
@@ -55,7 +55,7 @@ def read_batches(replay_input: ReplayInput) -> Iterator[Batch]:
     for file in replay_input.files:
         reader = _Recording(replay_input.source) if file.is_ami else log
         tampered, position = reader.tampered, 0
-        begun = False  # whether a line has begun and not ended
+        begun = False  # whether a line was cut at the end of a block
         apart: bool | None = None
         with open_file(file.path) as opened:
             more = True
@@ -80,9 +80,9 @@ def read_batches(replay_input: ReplayInput) -> Iterator[Batch]:
 
 
 def _are_apart(events: Sequence[SecurityEvent]) -> bool | None:
-    """Whether the times of a log's two kinds of lines never match; None if undecided.
+    """Whether the times of two kinds of lines in a log never agree; None if that is uncertain.
 
-    One kind has times with a zone, the other the log's local times.
+    One kind has times with a time zone, the other has the log's local times.
     """
     steps = [abs(one.time - other.time) for one, other in pairwise(events) if one.source is not other.source]
     return min(steps) > FAR if len(steps) >= _ENOUGH else None
@@ -110,7 +110,7 @@ class _Log:
 class _Recording:
     """A recorded AMI connection with the interface of :class:`_Log`.
 
-    The recording has no arrival times, so events that wait for a following one wait until it comes.
+    The recording has no arrival times, so an event that waits for the next packet waits until that comes.
     """
 
     def __init__(self, source: SourceId) -> None:

@@ -1,18 +1,19 @@
-"""The manager interface of one Asterisk as a source: connect, log in, listen, and reconnect without end.
+"""The manager interface of one Asterisk as a source: connect, log in, listen, and reconnect after each end.
 
-panoramisk, imported here only, provides the connection, the actions and the matching of their replies. Three
-parts of it are replaced, each for a reason seen in version 1.4:
+The library panoramisk, which only this module imports, provides the connection, the actions and the matching
+of replies. Three parts of it are replaced, because of faults in version 1.4:
 
-- Decoding: its protocol decodes every TCP chunk separately (a character cut in two vanishes), keeps an
-  unbounded queue and believes any header. Ours passes the bytes to :class:`ringfence.parse.ami.AmiDecoder`.
-- Liveness: its ping ignores the reply. Ours closes the connection if no reply comes in 5 s.
+- Decoding: its protocol decodes every TCP chunk separately (a character at the border of two chunks is lost),
+  keeps an unbounded queue and trusts any header. Ours passes the bytes to
+  :class:`ringfence.parse.ami.AmiDecoder`.
+- Ping: its ping ignores the reply. Ours closes the connection if no reply comes in 5 s.
 - Reconnection: its own is fixed at 2 s, cannot be cancelled, and logs whole actions with the login's secret.
   Ours is in :meth:`AmiSource.run`, and the protocol logs nothing.
 
 The login answers an MD5 challenge, also under TLS, so the secret itself is never sent to an unknown program
 on the port. Every Asterisk offers the challenge (``main/manager.c``). Asterisk does not report whether it
-granted the security class. But the login itself raises a SuccessfulAuth that only a listener with the class
-receives. Without it, the state is *no events*.
+granted the class ``security``. But the login causes an event SuccessfulAuth, which only a listener with that
+class receives. If the event does not come, the state is *no events*.
 """
 
 import asyncio
@@ -48,7 +49,7 @@ from ringfence.sources.supervised import SupervisedSource
 
 CONNECT_WITHIN = 10.0
 GREET_WITHIN = 5.0
-LOGIN_WITHIN = 10.0  # Asterisk itself waits 1 s before it refuses
+LOGIN_WITHIN = 10.0  # seconds; Asterisk itself waits 1 s before it refuses
 PROVE_WITHIN = 5.0
 PING_EVERY = 5.0
 PING_WITHIN = 5.0
@@ -74,7 +75,8 @@ class AmiTarget:
 class _Protocol(AMIProtocol, asyncio.BufferedProtocol):  # type: ignore[misc]  # panoramisk has no types
     """panoramisk's protocol with another decoder and another buffer.
 
-    Buffered: asyncio would allocate 256 KiB a read (25 µs; all else takes 11 µs). A guess causes two reads.
+    It has its own buffer, because asyncio would allocate 256 KiB for each read. That takes 25 µs, and all
+    other work 11 µs. A guess causes two reads.
     """
 
     def __init__(
@@ -96,13 +98,14 @@ class _Protocol(AMIProtocol, asyncio.BufferedProtocol):  # type: ignore[misc]  #
         return future
 
     def answer(self, text: str) -> None:
-        """Pass a reply to the action that waits for it; a reply that no action asked for is dropped."""
+        """Pass a reply to the action that waits for it. If none waits, the reply is dropped."""
         try:
             message = Message.from_line(text)
             action = self.responses.pop(message.id, None) if message is not None else None
         except TypeError:  # a repeated header is a list in panoramisk
             raise EndError(State.NOT_AMI, "an answer is garbled") from None
-        # One reply for each action: panoramisk would collect without end if the peer promises more.
+        # Only one reply for each action: panoramisk would collect replies without limit if the peer announces
+        # a list.
         if action is not None and not action.future.done():
             action.future.set_result(message)
 
@@ -113,7 +116,10 @@ class _Protocol(AMIProtocol, asyncio.BufferedProtocol):  # type: ignore[misc]  #
         self._guarded(partial(self._decoder.feed, bytes(self._read_buffer[:nbytes])))
 
     def _guarded(self, read: Callable[[float], list[AmiItem]]) -> None:
-        """Pass on what ``read`` returns; an exception on the way ends this connection, visibly."""
+        """Pass on the items that ``read`` returns.
+
+        An exception ends this connection, and is its reported end.
+        """
         now = self._loop.time()
         try:
             self._sink(read(now), self, now)
@@ -135,7 +141,7 @@ class _Protocol(AMIProtocol, asyncio.BufferedProtocol):  # type: ignore[misc]  #
         self._guarded(self._decoder.tick)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        # No more bytes will come for the items that are held.
+        # No more bytes will come, so the held items are passed on.
         self._guarded(lambda _: self._decoder.tick(math.inf))
         reason = f": {exc}" if exc is not None else ""
         self._finish(EndError(State.LOST, f"the connection was closed{reason}"))
@@ -169,14 +175,14 @@ class _Connection(Manager):  # type: ignore[misc]  # panoramisk has no types
 class AmiSource(SupervisedSource):
     """A source that listens to one Asterisk, in one connection after the other.
 
-    ``sink`` is called with the security events of each read and their monotonic arrival time, in the
-    connection's own callback: it is on the path to a ban.
+    ``sink`` is called with the security events of each read and their monotonic arrival time. It is called
+    directly in the callback of the connection, so that a ban is not delayed.
 
     ``roster`` is called with all phones and trunks of this Asterisk, at the login and every minute, and
     ``contact`` with each change of a phone in between. ``roster_ready`` is set once this connection's first
-    roster was passed on, or if there will be none. ``refused`` lists what a roster lacks and why.
-    ``http_checked`` is set once ``weaknesses`` knows whether AMI is served over HTTP. ``coverage`` records
-    the events that AMI delivers.
+    roster was passed on, or if there will be none. ``refused`` lists the missing parts of the roster with the
+    reasons. ``http_checked`` is set once ``weaknesses`` knows whether AMI is served over HTTP. ``coverage``
+    records the events that AMI delivers.
     """
 
     def __init__(
@@ -214,12 +220,12 @@ class AmiSource(SupervisedSource):
 
     @property
     def refused(self) -> tuple[str, ...]:
-        """Missing knowledge about phones and trunks with its fix, a line each."""
+        """The parts of the roster that Asterisk refused, each with the fix."""
         return self._queries.refused
 
     @property
     def weaknesses(self) -> tuple[str, ...]:
-        """Limits of the trust in this source with their fixes, a line each."""
+        """Reasons why this source cannot be trusted in full, each with the fix."""
         tls, http = self._target.tls, self._decoder.http.enabled
         unverified = tls is not None and tls.verify_mode is ssl.CERT_NONE
         found = [_UNVERIFIED] if unverified else []
@@ -234,7 +240,7 @@ class AmiSource(SupervisedSource):
         await super().run()
 
     async def _session(self) -> None:
-        """Hold one connection until it ends; raise its end."""
+        """Run one connection until it ends; raise EndError with the reason."""
         self._past, self._garbled = self.counts, 0
         self._decoder = AmiDecoder(self.id, self._queries.token)
         self._queries.reset()
@@ -248,10 +254,12 @@ class AmiSource(SupervisedSource):
                 group.create_task(self._log_in_and_ping(protocol))
                 group.create_task(self._keep_roster(protocol))
                 group.create_task(self._watch_http(protocol))
-                # Inside the group: waiting at its end would leave the task counted as cancelled.
+                # This waits inside the group. Waiting at the end of the group would leave the task marked as
+                # cancelled.
                 await protocol.ended
         except ExceptionGroup as ends:
-            # A refusal and the hang-up that follows it may come together: the refusal is more specific.
+            # A refusal and the following end of the connection may come together. The refusal is the better
+            # reason.
             raise min(ends.exceptions, key=_is_loss) from None
         finally:
             self.coverage.end()
@@ -282,7 +290,7 @@ class AmiSource(SupervisedSource):
             raise EndError(State.TLS_FAILED, f"{self._where}: {error.reason or error}") from None
         except OSError as error:
             raise EndError(State.UNREACHABLE, f"{self._where}: {_reason_of(error)}") from None
-        except ValueError as error:  # UnicodeError is one: a name that no DNS can have
+        except ValueError as error:  # includes UnicodeError, for a name that is invalid in the DNS
             raise EndError(State.UNREACHABLE, f"{self._where}: {error}") from None
         host, port = protocol.transport.get_extra_info("sockname")[:2]
         self._own_endpoint = (unmapped(ip_address(host)), port)
@@ -327,8 +335,8 @@ class AmiSource(SupervisedSource):
     async def _watch_http(self, protocol: _Protocol) -> None:
         """Ask now and every few seconds whether AMI is served over HTTP.
 
-        ListCommands needs no right, and lists whether this user may ask. If not, Ping marks the end of a
-        client's text, because each refused action would be a security event.
+        ListCommands needs no right, and shows whether this user may ask. If not, a Ping marks the end of a
+        client's text instead: each refused action would be a security event.
         """
         await self._logged_in.wait()
         with contextlib.suppress(TimeoutError):
@@ -348,9 +356,9 @@ class AmiSource(SupervisedSource):
     async def _ping(self, protocol: _Protocol) -> None:
         """Check that the peer replies, or continues to send events.
 
-        The reply comes after the events that were written before it. During a flood these may be more than
-        can be read in that time. Hanging up then would lose them all. Bytes that complete no event are no
-        sign of life.
+        The reply comes after all events that Asterisk wrote before it. During a flood these may be too many
+        to read within the time limit, and closing the connection would lose them all. So events count as a
+        reply. Bytes that complete no event do not.
         """
         answer = protocol.send(Action({"Action": "Ping"}))
         before = -1
@@ -374,7 +382,7 @@ class AmiSource(SupervisedSource):
         challenge = str(answer.get("Challenge", "")) if answer.success else ""
         if not _CHALLENGE.fullmatch(challenge):
             raise EndError(State.NO_CHALLENGE, _NO_CHALLENGE.format(where=self._where, port=target.port))
-        # The protocol's own digest (main/manager.c:authenticate).
+        # MD5 is required by the protocol (main/manager.c:authenticate).
         key = md5(f"{challenge}{target.secret.reveal()}".encode(), usedforsecurity=False).hexdigest()
         login = {
             "Action": "Login",
@@ -399,13 +407,13 @@ class AmiSource(SupervisedSource):
             raise EndError(State.UNRESPONSIVE, detail) from None
 
     def _on_items(self, items: list[AmiItem], protocol: _Protocol, now: float) -> None:
-        if self._decoder.counts.garbled != self._garbled:  # it may have been an event that the log has
+        if self._decoder.counts.garbled != self._garbled:  # perhaps an event that the log has
             self._garbled = self._decoder.counts.garbled
             self.coverage.end()
         events = [item for item in items if isinstance(item, SecurityEvent)]
         if events:
             self._proven.set()
-            # Text that AMI over HTTP lets through may imitate events, with any time.
+            # Forgeable events are left out: a client of AMI over HTTP can write any time.
             if times := [event.time for event in events if not event.forgeable]:
                 self.coverage.deliver(times[0], times[-1], now)
         if others := [event for event in events if not self._is_own(event)]:
@@ -464,7 +472,7 @@ def _is_loss(end: Exception) -> bool:
 
 
 def _reason_of(error: OSError) -> str:
-    """Return why there is no connection: asyncio's text repeats the address and omits the reason."""
+    """Return why there is no connection, because asyncio's text has the address instead of the reason."""
     if error.errno and str(error.strerror).startswith("Connect call failed"):
         return os.strerror(error.errno)
     return error.strerror or str(error)

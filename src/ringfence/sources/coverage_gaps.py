@@ -1,4 +1,4 @@
-"""Attempts that an Asterisk's sources cannot show: one line for each gap, for ``check`` and ``status``."""
+"""Attempts that the sources of an Asterisk cannot report, as lines for ``check`` and ``status``."""
 
 WITHOUT_LOG = (
     "without a log, guesses by TLS and secure WebSocket whose bytes suppress Asterisk's events are not seen"
@@ -16,7 +16,7 @@ CHAN_SIP_TLS = (
 
 
 def coverage_gaps(*, ami: bool, log: bool, wire: bool, chan_sip_tls: bool) -> list[str]:
-    """Return the gaps with these sources; ``chan_sip_tls``: whether chan_sip serves TLS."""
+    """Return the gaps if these sources are configured; ``chan_sip_tls``: whether chan_sip serves TLS."""
     gaps = (
         (ami, WITHOUT_AMI),
         (log, WITHOUT_LOG),

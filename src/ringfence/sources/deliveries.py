@@ -1,10 +1,10 @@
-"""The events that the sources of one Asterisk delivered lately: each event counts at its first delivery.
+"""The latest events of all sources of one Asterisk. Each event counts once, at its first delivery.
 
 AMI and the SECURITY lines of a log carry the same events with the same time (``EventTV``, in milliseconds).
 An event is recognised by its kind, service, remote endpoint and time. The session is not compared: a log
-shows less of it than AMI, because Asterisk leaves out the text between an ESC and the next ``m``. Events that
-agree in all of these are counted: an event is new if its source delivered it more often than any other source
-did.
+shows less of it than AMI, because Asterisk leaves out the text between an ESC and the next ``m``. Several
+events may agree in all of these. So deliveries are counted: an event is new if its source has delivered it
+more often than any other source.
 """
 
 from collections import deque
@@ -12,9 +12,9 @@ from collections import deque
 from ringfence.model import SecurityEvent
 
 REMEMBERED = 35.0
-"""A delivery is remembered for this time (seconds): longer than AMI takes to be found dead."""
+"""Seconds for which a delivery is remembered: longer than ringfence takes to notice a dead AMI connection."""
 MOST = 16_384
-"""At most this many events are remembered: five seconds of the fastest attack that was measured."""
+"""The maximum number of remembered events: five seconds of the fastest measured attack."""
 
 _Identity = tuple[float, int, int, str, str]
 
@@ -29,7 +29,7 @@ class Deliveries:
         self._first: deque[tuple[float, _Identity]] = deque()
 
     def __len__(self) -> int:
-        """How many different events are remembered."""
+        """Return the number of different events that are remembered."""
         return len(self._known)
 
     def is_new(self, event: SecurityEvent, now: float) -> bool:
@@ -38,7 +38,7 @@ class Deliveries:
         while first and (now - first[0][0] >= self._remembered or len(first) >= self._most):
             del self._known[first.popleft()[1]]
         remote, source = event.remote, event.source.name
-        # The values of the enumerations, because hashing the members runs in Python.
+        # The values of the enumerations, because hashing a member is slow.
         identity = (event.time, int(remote.address), remote.port, event.kind.value, event.service.value)
         by_source = self._known.get(identity)
         if by_source is None:

@@ -1,20 +1,21 @@
 """The journal as a source: Asterisk's lines in it, followed through `journalctl`.
 
-journalctl knows the journal's files, their rotation and its cursors; without it, reading them needs a C
-library. It runs as a child of this task and ends with it. If it ends earlier, it is started again after the
-last cursor that was handled. (If ringfence is killed, systemd ends it with the unit; anywhere else it ends at
-the next line that it writes.) One entry is one line of JSON, which :mod:`ringfence.parse.jsonline` parses:
-line ends in a message are escaped there.
+journalctl handles the journal's files, their rotation and its cursors. Without it, a C library would be
+needed. It runs as a child of this task and ends with it. If it ends earlier, it is started again after the
+last cursor that was handled. (If ringfence is killed, systemd ends journalctl with the unit. Without systemd,
+journalctl ends at the next line that it writes.) One entry is one line of JSON, in which line ends of a
+message are escaped. :mod:`ringfence.parse.jsonline` parses it.
 
-Only lines of Asterisk's *units* are read, and the journal itself records the unit of each line. Any user of
-this host can use the name asterisk and write any text, and so can a web server's script.
+Only lines of Asterisk's *units* are read, because the journal itself records the unit of each line. The name
+of the program proves nothing: any user of this host, or a script of a web server, can write any text under
+the name asterisk.
 
-Lines from before ringfence's start are old evidence and count at their own time, by the journal's clock,
-which is this host's. At the very first start nothing old is read.
+Lines from before ringfence's start are old evidence, and count at the time that the journal recorded. At the
+very first start no old lines are read.
 
-A journal keeps no more than its rate limit allows (RateLimitBurst=, 10 000 messages in 30 s by default). A
-flood exceeds the limit, so the journal loses lines that a log file keeps. It reports the loss, which raises
-an alarm. The journal is the source for a PBX that has no log files.
+The journal has a rate limit (RateLimitBurst=, 10 000 messages in 30 s by default). During a flood it loses
+lines that a log file keeps. It reports the loss, which raises an alarm. Use the journal only for a PBX
+without log files.
 """
 
 import asyncio
@@ -33,24 +34,24 @@ PROGRAM = ("journalctl",)
 UNITS = ("asterisk.service", "freepbx.service")
 IDENTIFIERS = ("asterisk", "safe_asterisk")
 DROPPED = "a596d6fe7bfa4994828e72309e95d61e"
-"""The MESSAGE_ID of journald when it drops lines for its rate limit (SD_MESSAGE_JOURNAL_DROPPED)."""
+"""The MESSAGE_ID with which journald reports lines dropped by its rate limit (SD_MESSAGE_JOURNAL_DROPPED)."""
 DROPPED_ALARM = "the journal drops lines: raise its RateLimitBurst="
 
 REMEMBER_EVERY = 1.0
 WELL_AFTER = 1.0
-"""A journalctl that has run this long (seconds) has found its journal, even if it has written nothing."""
+"""Seconds after which journalctl counts as working, even if it has written nothing."""
 MAX_LINE = 256 * 1024
-"""A message of 8 KiB as a list of bytes has some 50 KiB; a longer entry is skipped."""
+"""Bytes; longer entries are skipped. A message of 8 KiB as a list of bytes has some 50 KiB."""
 
 _CHUNK = 64 * 1024
 _MAX_ERROR_OUTPUT = 200
-# Quotes inside a JSON string are escaped, so the text of a message can imitate none of these.
+# Quotes inside a JSON string are escaped, so the text of a message cannot imitate these fields.
 _CURSOR = re.compile(rb'"__CURSOR" ?: ?"([^"\\]{1,512})"')
 _TIME = re.compile(rb'"__REALTIME_TIMESTAMP" ?: ?"(\d{1,18})"')
 _DROPPED = f'"MESSAGE_ID":"{DROPPED}"'.encode()
 _HEX = "[0-9a-f]"
 _IS_CURSOR = re.compile(rf"s={_HEX}{{32}};i={_HEX}+;b={_HEX}{{32}};m={_HEX}+;t={_HEX}+;x={_HEX}+")
-"""The form of a cursor; journalctl would end with any other text."""
+"""The form of a cursor. With any other text journalctl would fail."""
 
 
 class JournalSource(FollowedLog):
@@ -157,7 +158,10 @@ class JournalSource(FollowedLog):
             wait = REMEMBER_EVERY if due_in is None else min(REMEMBER_EVERY, due_in)
 
     def _pass_on(self, entries: list[bytes]) -> None:
-        """Pass on entries, old ones apart from live ones; the cursor moves past all of them in any case."""
+        """Pass on entries, old and live ones separately.
+
+        The cursor moves past all of them, also if that fails.
+        """
         for entry in reversed(entries):
             if found := _CURSOR.search(entry):
                 self._cursor = found[1].decode("utf-8", "replace")

@@ -1,12 +1,12 @@
-"""The follower of one growing log: when to look, what to report, and what to store.
+"""The follower of one growing log: it waits for changes, reports the condition, and stores the position.
 
 :mod:`ringfence.sources.log_rotation` reads; this module waits. inotify (asyncinotify, 70 µs from a write to
-the wake-up) reports writes to the file, and new names in its folder. Every ``LOOK_EVERY`` seconds the file is
-checked all the same, because inotify misses some changes (network file systems, an overflow, a folder that
+the wake-up) reports writes to the file, and new names in its folder. The file is also checked every
+``LOOK_EVERY`` seconds, because inotify misses some changes (network file systems, an overflow, a folder that
 does not exist yet). So a lost wake-up only delays the lines. If the user has no inotify instance left, the
 file is checked every ``LOOK_BLIND`` seconds, and the condition reports it.
 
-After each piece all other tasks run: a log of gigabytes does not delay the manager interface.
+Other tasks run after each piece, so a log of gigabytes does not delay the manager interface.
 """
 
 import asyncio
@@ -39,15 +39,15 @@ class TimedReader(LineConsumer, Protocol):
         """The seconds until :meth:`tick` has something to do, or None."""
 
     def tick(self) -> None:
-        """Pass on what has waited long enough."""
+        """Pass on the lines that have waited long enough."""
 
 
 class LogFollower:
     """The follower of one path. :meth:`run` may run again after it ended; :meth:`close` ends it for good.
 
     ``position`` is the text that an earlier process passed to ``remember``, None at the very first start.
-    Text that is no position counts as a position that fits no file. ``on_condition`` is called when the
-    condition changes.
+    Invalid text counts as a position that fits no file. ``on_condition`` is called when the condition
+    changes.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class LogFollower:
         self._idle = False
 
     async def run(self) -> None:
-        """Read what is there and what comes, until cancelled."""
+        """Read present and future lines until cancelled."""
         self.condition = Condition(State.CONNECTING)
         with self._watching():
             while True:
@@ -92,19 +92,20 @@ class LogFollower:
     # -- reading ----------------------------------------------------------------------------------------
 
     async def _catch_up(self) -> None:
-        """Read everything that is there; after each piece all other tasks run."""
+        """Read all present lines. Other tasks run after each piece."""
         while True:
             while self.log.step():
                 self._save_position()
                 await asyncio.sleep(0)
-            # Writes before a watch existed are not reported: check once more after adding one.
+            # inotify does not report writes from before the watch, so the file is read again after a watch
+            # was added.
             if not self._watch_files():
                 break
         self._save_position()
         self._set_condition(self._current_condition())
 
     def _save_position(self, *, now: bool = False) -> None:
-        """Store the position, if it has changed and the last time is long enough ago."""
+        """Store the position if it has changed, but not too often."""
         last, known = self._remembered
         time = asyncio.get_running_loop().time()
         if not now and time - last < REMEMBER_EVERY:
@@ -146,14 +147,14 @@ class LogFollower:
             self._watch_folders()
 
     def _watch_folders(self) -> None:
-        """Watch the folder of the name, and that of the file if the name is a link."""
+        """Watch the folder of the path and, if the path is a link, the folder of the linked file."""
         self._watch("names", self._path.parent, _NAMES)
         target = Path(os.path.realpath(self._path)).parent
         if target != self._path.parent:
             self._watch("target", target, _NAMES)
 
     def _watch_files(self) -> bool:
-        """Watch the file that is read, by any name, and the next one; return whether anything changed."""
+        """Watch the present file (even if renamed) and the next one; return whether a watch was added."""
         present, newest = self.log.present, self.log.newest
         seen = (present and present.key, newest)
         if seen == self._seen:
@@ -171,12 +172,12 @@ class LogFollower:
             return
         try:
             watch = self._inotify.add_watch(path, mask)
-        except OSError as error:  # gone or unreadable: the regular check finds it
+        except OSError as error:  # the file is gone or unreadable: the regular check handles it
             self._blind = self._blind or error.errno == errno.ENOSPC  # the user has no watch left
             return
         old, self._watches[what] = self._watches.get(what), watch
         if old is not None and all(old.wd != kept.wd for kept in self._watches.values()):
-            with suppress(OSError):  # the kernel has dropped it with its file
+            with suppress(OSError):  # the kernel has removed the watch with its file
                 self._inotify.rm_watch(old)
 
     # -- what is reported -------------------------------------------------------------------------------

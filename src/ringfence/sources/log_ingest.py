@@ -1,9 +1,9 @@
-"""The step from a log's bytes to events with the time at which they count, and to alarms.
+"""Conversion of a log's bytes to events, with the time at which they count, and to alarms.
 
 A *live* event counts at its arrival, whatever time the line has. So a wrong time zone cannot make today's
 guesses count as yesterday's. (It raises an alarm.) An event that was written while ringfence was down counts
-at its own age: a guess of an hour ago counts as received an hour ago. So the windows hold it at its true
-time, and it causes no ban if it is too old. Old evidence with a date in the future has no plausible age, and
+at its own age: a guess of an hour ago counts as received an hour ago. So the windows count it at its true
+time, and it causes no ban if it is too old. Old evidence with a date in the future has no plausible age. It
 counts as older than any window.
 
 Asterisk may report in a line that its log or its events are incomplete. That is an alarm too, with the
@@ -25,14 +25,14 @@ from ringfence.sources.standby import LogPart, StandbyLog
 from ringfence.sources.supervised import SupervisedSource
 
 CLOCK_OFF = 120.0
-"""If a line that was just written is dated further off than this (seconds), a clock or a zone is wrong."""
+"""Seconds. If the date of a new line differs more from the present time, a clock or a time zone is wrong."""
 CLOCK_ALARM = "the log's times are wrong: see the clock and the time zone"
 
 ANCIENT = 400 * 86_400.0
 """The age of events without a plausible age: older than any window."""
 
 SHORTEST_WAIT = 0.005
-"""The shortest wait (seconds) for a reader that asks for its next turn at once."""
+"""The shortest wait (seconds), for a reader whose next turn is due at once."""
 
 Remember = Callable[[str, str], None]
 """Stores a position in a log under a key."""
@@ -49,7 +49,7 @@ class AlarmCount:
 
 
 def effective_time(written: float, wall: float, mono: float, *, live: bool) -> float:
-    """Return the monotonic time at which an event with the time ``written`` counts, if it is read now."""
+    """Return the monotonic time at which an event counts that was ``written`` then and is read now."""
     if live:
         return mono
     age = wall - written
@@ -91,7 +91,10 @@ class LogIngest:
         self._pass_on(self._log.end(wall, mono, live=self._live), wall)
 
     def close(self) -> None:
-        """Finish for good: what AMI has not confirmed counts now, because this log is read no further."""
+        """Finish for good.
+
+        Events that AMI has not confirmed count now, because no more of this log is read.
+        """
         wall, mono = time.time(), _monotonic()
         self._pass_on(self._log.release(wall, mono), wall)
         self.cut()
@@ -103,10 +106,10 @@ class LogIngest:
         return min((wait for wait in (due, self._log.due_in) if wait is not None), default=None)
 
     def tick(self) -> None:
-        """Pass on what has waited long enough for the lines that follow, or for AMI."""
+        """Pass on lines that have waited long enough for later lines, or for AMI."""
         deadline, wall, mono = self._log.deadline, time.time(), _monotonic()
         if deadline is not None and self._due is not None and mono >= self._due:
-            wall = max(wall, deadline)  # the wall clock may have been set back
+            wall = max(wall, deadline)  # somebody may have set the wall clock back
             self._pass_on(self._log.feed(b"", wall, mono, live=self._live), wall)
         else:
             if parts := self._log.look(wall, mono):

@@ -1,21 +1,22 @@
-"""One log across rotation and truncation: which file is read now, which one is next, and what was read.
+"""One log across rotation and truncation: the present file, the next file, and the position.
 
-Nothing here waits: :meth:`RotatingLog.step` passes on one piece, or returns False. These rules
-hold for every way and time of rotation:
+No function here waits: :meth:`RotatingLog.step` passes on one piece, or returns False. These rules hold for
+every kind of rotation, at any time:
 
-- The old file is read to its end before the new one is begun. This is exact without any waiting: a program
-  that writes a log closes the old file before it writes to the new one. So once the new file has content, the
-  end of the old file is final. As long as the new file is empty, the old one is still followed.
-- A file that came and went between two checks is found among the rotated files: they are those written to
-  after the old one that were not read before, oldest first.
-- A truncated file is read again from its start, after the rest of it in the copy that ``copytruncate`` made.
-  Lines written between that copy and the truncation are lost for every reader, as logrotate's manual states.
-- At a start with a stored position, its file is found again, also under another name, and read on. If the
-  position fits no file, the present file is read from its start. Without a position, at the very first start,
-  it is read from its end. Lines from before the start are not *live*: they are old evidence, which must count
-  with its own time. A file that appears while it is waited for is live.
+- The old file is read to its end before the new one is begun. No waiting time is needed, because a program
+  closes the old file before it writes to the new one. So once the new file has content, the end of the old
+  file is final. As long as the new file is empty, the old one is still followed.
+- A file that was created and rotated between two checks is found among the rotated files: it was written to
+  after the old file, and was not read before. Several such files are read oldest first.
+- A truncated file is read again from its start. Before that, its unread rest is read from the copy that
+  ``copytruncate`` made. Lines written between that copy and the truncation are lost for every reader, as
+  logrotate's manual states.
+- At a start with a stored position, reading continues in the file of that position, even if it was renamed.
+  If the position fits no file, the present file is read from its start. Without a position, at the very first
+  start, it is read from its end. Lines from before the start are not *live*: they are old evidence, which
+  must count with its own time. All lines of a file that appears later are live.
 
-A file that was compressed before it was read is not read: it has other bytes, and is a day old or more.
+Compressed files are not read: their bytes differ, and they are usually a day old or more.
 """
 
 from collections import deque
@@ -37,24 +38,24 @@ from ringfence.sources.log_tail import (
 )
 
 MOST_PAST = 256 * 1024 * 1024
-"""At most this much of a file written while ringfence was down is read: a day of guesses at 3 a second."""
+"""Bytes that are read of a file written while ringfence was down: a day of guesses at 3 a second."""
 
 
 class LineConsumer(Protocol):
     """The consumer of the lines that are read."""
 
     def lines(self, data: bytes, *, live: bool) -> None:
-        """Handle whole lines, or a piece of one that is too long to wait for."""
+        """Handle whole lines, or a piece of a very long line."""
 
     def cut(self) -> None:
-        """Handle a break: the next lines do not continue the last ones, after a loss or in another file."""
+        """Handle a break (a loss, or another file): the next lines do not continue the last ones."""
 
 
 class RotatingLog:
     """The log at one path. ``position`` is that of an earlier process, or None at the first start.
 
-    ``live`` is whether the lines from before the start have been read. Every method may raise OSError, and
-    may be called again after it.
+    ``live``: all lines from before the start have been read. Every method may raise OSError, and may be
+    called again afterwards.
     """
 
     def __init__(self, path: Path, reader: LineConsumer, position: Position | None = None) -> None:
@@ -82,7 +83,7 @@ class RotatingLog:
         present = self.present if self.present is not None else self._begin()
         if present is None:
             return False
-        following = self._next  # known before the read, so that the read is the last one
+        following = self._next  # looked up before the read: if there is one, the read reaches the final end
         try:
             data = present.read()
         except RewrittenError as rewritten:
@@ -133,7 +134,7 @@ class RotatingLog:
         return self.present
 
     def _find_position(self, position: Position) -> Tail | None:
-        """Find the file that ``position`` is in: the same one, by any name, else a copy of it."""
+        """Find the file of ``position``: the same file under any name, else a copy of it."""
         candidates = [self.path, *reversed(rotated_files(self.path))]
         for same in (True, False):
             for tail in open_tails(candidates):
@@ -162,8 +163,8 @@ class RotatingLog:
         self.newest = self._key()
         if self.newest is None or self.newest == present.key:
             return False
-        # The name was looked up before the rotated files, and must still lead to the same file afterwards: a
-        # file that is renamed in between is seen as one or as the other.
+        # The path was looked up before the rotated files. It must still lead to the same file afterwards.
+        # Otherwise a file that was renamed in between would be missed or found twice.
         missed = self._missed(present, self.newest) if isinstance(present, Tail) else None
         if missed is not None:
             self._next = missed
@@ -179,7 +180,7 @@ class RotatingLog:
         return file.key != self.newest
 
     def _missed(self, present: Tail, newest: Key) -> Tail | None:
-        """Return the oldest file that came and went after the present one and was never read."""
+        """Return the oldest unread file that was created and rotated after the present one."""
         for tail in open_tails(rotated_files(self.path, present.changed)):
             if tail.key not in {present.key, newest} and tail.size and tail.whole_name() not in self._done:
                 return tail
@@ -187,7 +188,7 @@ class RotatingLog:
         return None
 
     def _switch(self, present: Tail | Stream, following: Tail | Stream) -> None:
-        """Close the present file, which is read to its end, and continue with the following one."""
+        """Close the present file, which was read to its end, and continue with the following one."""
         rest = present.rest()
         if isinstance(present, Tail):
             self._finish(present)
@@ -198,7 +199,7 @@ class RotatingLog:
         self._reader.cut()
 
     def _restart(self, present: Tail) -> None:
-        """Return to the start of a truncated file, after the unread rest in its copy."""
+        """Read the unread rest from the copy of a truncated file, and then the file from its start."""
         copy = self._find_position(present.position)
         self._finish(present)
         if copy is None:

@@ -1,13 +1,14 @@
-"""One open file of a log: reading whole lines from an offset on, and the position in it.
+"""One open file of a log: whole lines are read from an offset on, and the position is known.
 
-A :class:`Tail` reads a regular file with pread and begins each read with the last bytes of the one before. If
+A :class:`Tail` reads a regular file with pread. Each read begins with the last bytes of the read before. If
 these have changed, the file was truncated or rewritten. This check needs no system call of its own. It also
 detects a file that has grown beyond the old position before the next check (``copytruncate`` under load).
-Only whole lines are returned; an unfinished line stays in the file and is read again. So a position is always
-after a line, and one number describes what a reader got.
+Only whole lines are returned; an unfinished line is read again later. So a position is always after a line,
+and one number describes everything that was read.
 
-A :class:`Position` stores that position for a later process: device and inode. Inodes are reused and copies
-have others, so it also holds a digest of the bytes before it. It contains no log text.
+A :class:`Position` identifies that position for a later process: device, inode and offset. Inodes are reused,
+and a copy has another one. So it also contains a digest of the bytes before the offset. It contains no log
+text.
 
 A :class:`Stream` is the same for a FIFO, which has no positions.
 
@@ -30,14 +31,20 @@ from attrs import asdict, frozen
 
 CHUNK = 16 * 1024
 MARK = 512
-"""The number of bytes before a position that identify it: a line of a security event with its time in front,
-because the ends of two lines about one attacker are often alike."""
+"""The number of bytes before a position that identify it.
+
+That is more than a line of a security event, because its end alone is often equal in two lines about one
+attacker.
+"""
 HEAD = 512
-"""The number of first bytes that identify a log, also as a copy: more than the line that Asterisk begins each
-log with, which is the same in two logs that were begun within a second."""
+"""The number of first bytes that identify a log and its copies.
+
+That is more than the line with which Asterisk begins each log, because two logs begun within a second have
+the same first line.
+"""
 
 Key: TypeAlias = tuple[int, int]
-"""Device and inode: one file, as long as it exists."""
+"""Device and inode, which identify a file as long as it exists."""
 
 _FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 
@@ -54,8 +61,8 @@ class RewrittenError(Exception):
 class Position:
     """A position in a file, after a line: ``mark`` is the digest of the bytes before ``offset``.
 
-    ``done`` names the files that were finished last, because times alone do not always distinguish them from
-    the next ones.
+    ``done`` are the names of the files that were finished last, because their times alone may not distinguish
+    them from the next files.
     """
 
     device: int
@@ -70,7 +77,7 @@ class Position:
         return self.device, self.inode
 
     def to_text(self) -> str:
-        """Return it as text, for the store."""
+        """Return the position as text for the store."""
         return json.dumps(asdict(self))
 
     @classmethod
@@ -111,7 +118,7 @@ class Tail:
         return self._consume(data[:end])
 
     def rest(self) -> bytes:
-        """Return the rest without a line end: the file is finished, and so is its last line."""
+        """Return the last line without a line end, because the file is finished."""
         with suppress(RewrittenError):
             return self._consume(self._following())
         return b""
@@ -128,7 +135,7 @@ class Tail:
 
     @property
     def name(self) -> str:
-        """A digest of the first bytes that were read, which never change: a copy has the same name."""
+        """A digest of the file's first bytes, which never change. A copy has the same digest."""
         return _digest(self._head)
 
     @property
@@ -151,7 +158,7 @@ class Tail:
         self._head = os.pread(self.fd, min(HEAD, offset), 0)
 
     def go_to_last_line(self) -> None:
-        """Continue at the end; a line that is being written there is read when it is finished."""
+        """Continue at the end. A line that is not yet finished there is read later."""
         size = self.size
         start = max(0, size - CHUNK)
         end = os.pread(self.fd, CHUNK, start).rfind(b"\n") + 1
@@ -162,7 +169,7 @@ class Tail:
         self.go_to(offset + os.pread(self.fd, CHUNK, offset).find(b"\n") + 1)
 
     def whole_name(self) -> str:
-        """Return a digest of the first bytes, read or not."""
+        """Return a digest of the first bytes, including bytes that were not read."""
         return _digest(os.pread(self.fd, HEAD, 0))
 
     def close(self) -> None:
@@ -185,7 +192,10 @@ class Tail:
 
 
 class Stream:
-    """An open FIFO. Its writer waits for a reader, or loses its text: there is no past and no position."""
+    """An open FIFO.
+
+    It has no old lines and no position: without a reader its writer waits, or loses lines.
+    """
 
     position = None
     size = 1  # always worth reading
@@ -200,7 +210,7 @@ class Stream:
         """Return the next whole lines; empty until there is a whole line."""
         try:
             data = os.read(self.fd, CHUNK)
-        except BlockingIOError:  # a writer exists and writes nothing; without a writer, read returns nothing
+        except BlockingIOError:  # the writer writes nothing now; without a writer, read returns no bytes
             return b""
         data = self._begun + data
         end = data.rfind(b"\n") + 1
@@ -238,9 +248,9 @@ def open_log(path: Path) -> Tail | Stream:
 def rotated_files(path: Path, since: int = 0) -> list[Path]:
     """Return the files that ``path`` was rotated to, the last written file last.
 
-    ``since`` leaves out those last written to before (nanoseconds). Asterisk's strategies append ``.NUMBER``,
-    a count or a time; logrotate appends ``.NUMBER`` or ``-DATE``. Compressed files have other bytes and do
-    not count. A folder that may not be listed has none.
+    ``since`` (nanoseconds) leaves out files that were last written to before. Asterisk's strategies append
+    ``.NUMBER``, a count or a time; logrotate appends ``.NUMBER`` or ``-DATE``. Compressed files have other
+    bytes and do not count. A folder without read permission gives none.
     """
     name = re.compile(re.escape(path.name) + r"[.-][0-9][0-9.-]*")
     found: list[tuple[int, str]] = []

@@ -43,7 +43,7 @@ class LogFileSource(FollowedLog):
         return self._follower.log.skipped
 
     async def run(self) -> None:
-        """Follow the log until cancelled; lines that wait by then are passed on first."""
+        """Follow the log until cancelled. Lines that still wait are passed on at the end."""
         with closing(self._follower):
             try:
                 await super().run()

@@ -1,4 +1,4 @@
-"""The logs of one Asterisk: the configured ones, the journal, or files that are found.
+"""The logs of one Asterisk: the configured files, the journal, or files that ringfence finds.
 
 If no log is configured, these files are searched:
 
@@ -44,11 +44,11 @@ FULL = Path("/var/log/asterisk/full")
 LOG_PATHS = (*OWN, SECURITY, *MESSAGES, FULL)
 
 Key = tuple[int, int]
-"""Device and inode: one file, by any of its names."""
+"""Device and inode, which identify a file under any name."""
 
 
 LogSource: TypeAlias = "FollowedLog | Logs"
-"""A log as a source: a file, the journal, or the message that no log was found."""
+"""A log as a source: a file, the journal, or a placeholder with the message that no log was found."""
 
 
 @frozen
@@ -104,12 +104,12 @@ def choose(there: Collection[Path], candidates: Sequence[Path] = LOG_PATHS) -> t
 class Logs:
     """The logs of one Asterisk, each a source of its own.
 
-    With any log to read, :meth:`run` runs until it is cancelled. ``positions`` returns what was passed to
-    ``remember`` before, by this process or an earlier one. ``sink`` is that of
+    If there is a log to read, :meth:`run` runs until it is cancelled. ``positions`` returns the positions
+    that were passed to ``remember``, by this process or an earlier one. ``sink`` is that of
     :class:`ringfence.sources.log_ingest.LogIngest`. ``standby`` decides which SECURITY lines count; by
     default there is no AMI, and all do.
 
-    It is a source itself as long as no log is found, so that ``status`` can show this.
+    As long as no log is found, this object is itself a source, so that ``status`` can show it.
     """
 
     def __init__(
@@ -158,7 +158,7 @@ class Logs:
     def _find(self, group: asyncio.TaskGroup) -> None:
         """Check which files exist now, start those that are to be read, and stop the others."""
         check = check_paths(self._plan.candidates)
-        there = {**self._keys, **check.readable}  # a file that is read stays one, also during its rotation
+        there = {**self._keys, **check.readable}  # a file that is read is kept, also during its rotation
         names = {key: path for path, key in reversed(there.items())}
         wanted = choose([path for path, key in there.items() if names[key] == path], self._plan.candidates)
         for path in [path for path in self._files if path not in wanted]:
@@ -198,7 +198,7 @@ class Logs:
 
 
 def _missing(check: PathCheck) -> Condition:
-    """Return the condition that no log is found; it is shown as long as that is true."""
+    """Return the condition to show while no log is found."""
     fix = "give Asterisk the channel of contrib/asterisk/ringfence.logger.conf, or set [asterisk.logs] paths"
     if check.forbidden:
         return Condition(State.WAITING, f"the logs in {check.forbidden[0].parent} cannot be read; fix: {fix}")

@@ -2,12 +2,12 @@
 
 A round begins with ListCommands, which needs no right and names the actions that this user may use here. No
 other action is sent, because a refusal is a security event. Then each list is requested, one after the other,
-and the resulting roster is passed on. A list that is refused, too long or missing is named in the roster's
-``refused``; its contents are then unknown, which differs from an empty list.
+and the resulting roster is passed on. If a list is refused, too long or missing, the roster's ``refused``
+names it. Its contents are then unknown, not empty.
 
-Between the rounds Asterisk reports changes itself, if the user reads the class ``system``. In this class it
-also reports that it has booted. Before that, a module that is not loaded yet has no phones, and no phone
-counts as away.
+Between the rounds Asterisk itself reports changes, if the manager user reads the class ``system``. In this
+class it also reports that its start is complete. Before that, a list may lack phones because a module is not
+loaded yet, so no phone counts as gone.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ from ringfence.parse.roster_live import BOOTED, ContactTracker
 
 MOST_ENTRIES = 20_000
 MOST_CHARACTERS = 32 * 2**20
-"""The most characters in the values of a list's entries: a contact has some 600."""
+"""The maximum number of characters in all entries of a list. A contact has some 600."""
 ANSWER_WITHIN = 10.0
 EVERY = 60.0
 """The time (seconds) from one round to the next."""
@@ -33,13 +33,16 @@ EVERY = 60.0
 STORM = 50
 LOOK_AGAIN = 1.0
 PATIENCE = 120
-"""A round of many phones takes some 25 µs for each phone, and delays the events that come meanwhile. If this
-many events come in ``LOOK_AGAIN`` seconds, the round waits, and checks again at most ``PATIENCE`` times."""
+"""A round takes some 25 µs for each phone, and delays events that come meanwhile.
+
+If this many events come in ``LOOK_AGAIN`` seconds, the round waits. It checks again at most ``PATIENCE``
+times.
+"""
 
 RosterSink = Callable[[Roster], None]
 ContactSink = Callable[[Contact], None]
 Send = Callable[[dict[str, str]], "asyncio.Future[Any]"]
-"""Sends an action, and returns the future reply: its headers, by any case of the name."""
+"""A function that sends an action and returns a future of the reply's headers (in any letter case)."""
 
 
 def ignore(_: Roster | Contact) -> None:
@@ -47,7 +50,10 @@ def ignore(_: Roster | Contact) -> None:
 
 
 async def wait_for_quiet(events: Callable[[], int]) -> None:
-    """Wait until few events come, or long enough. ``events`` returns how many came so far."""
+    """Wait until few events arrive, but only for a limited time.
+
+    ``events`` returns the number of events so far.
+    """
     for _ in range(PATIENCE):
         before = events()
         await asyncio.sleep(LOOK_AGAIN)
@@ -61,7 +67,7 @@ class QueryError(SourceError):
 
 @define
 class _PendingList:
-    """A list that is arriving: its entries so far, and the sign that it is complete."""
+    """A list that is arriving: its entries so far, and a future that is done when the list is complete."""
 
     question: Question
     done: asyncio.Future[None]
@@ -72,8 +78,8 @@ class _PendingList:
 class RosterQueries:
     """The queries about phones and trunks of one Asterisk, connection by connection.
 
-    ``token`` begins the ActionID of every query, and is secret. ``refused`` is what the last round could not
-    find out and why, a line each.
+    ``token`` begins the ActionID of every query, and is secret. ``refused`` has a line for each list that the
+    last round could not get, with the reason.
     """
 
     def __init__(
@@ -82,7 +88,7 @@ class RosterQueries:
         self.token = secrets.token_hex(8)
         self.refused: tuple[str, ...] = ()
         self.due = asyncio.Event()
-        """Set when a round is due before its time: Asterisk has completed its start-up only now."""
+        """Set when the next round is due early, because Asterisk has just finished its start."""
         self._asterisk = asterisk
         self._username = username
         self._roster = roster
@@ -95,7 +101,7 @@ class RosterQueries:
         self._log = structlog.get_logger().bind(asterisk=asterisk)
 
     def reset(self) -> None:
-        """Forget the reports of the last connection: they may have changed meanwhile."""
+        """Forget the reports of the last connection, because phones may have changed since."""
         self._tracker = ContactTracker(self._asterisk)
         self._booted, self._rounds = False, 0
         self._pending.clear()
@@ -117,7 +123,7 @@ class RosterQueries:
         """Request all lists, and pass the roster on."""
         refused: list[str] = []
         plan = await self._plan(send, refused)
-        # Modules that were loaded before these commands were listed are included.
+        # Read before the commands are listed: modules that load later are not in the list.
         booted = self._booted
         self.due.clear()
         self._rounds += 1
@@ -129,7 +135,8 @@ class RosterQueries:
             listed = await self._lists(send, plan.contacts, refused)
             contacts = self._contacts_of(listed)
             if not booted or plan.unlisted or None in listed.values():
-                # A roster also shows which phones are away, and that is unknown.
+                # A roster would also mean that all other phones are gone, which is unknown. So contacts are
+                # passed on one by one.
                 for contact in contacts:
                     self._contact(contact)
                 contacts = None
@@ -207,7 +214,7 @@ class RosterQueries:
         return f"{self.token}-{self._sent}"
 
     def _on_list_event(self, event: RosterEvent) -> None:
-        """Handle an event of a list. An event that comes too late belongs to none."""
+        """Handle an event of a list. An event that comes too late is ignored."""
         pending = self._pending.get(event.action)
         if pending is None or pending.done.done():
             return
@@ -231,7 +238,7 @@ class RosterQueries:
         return self._tracker.replace_lists(entries, frozenset(complete))
 
     def _report(self, refused: tuple[str, ...]) -> None:
-        """Store what is unknown, and log the new entries."""
+        """Store the refused lists, and log those that are new."""
         for text in refused:
             if text not in self.refused:
                 self._log.warning("source.roster", lacks=text)

@@ -1,19 +1,20 @@
-"""SECURITY lines in standby: they count only for the time in which AMI did not deliver the same events.
+"""SECURITY lines as a standby source: they count only while AMI does not deliver the same events.
 
 AMI is the better source: it is structured, and text cannot forge it. A log repeats its events. So while AMI
-delivers, a log's SECURITY lines are skipped, and the bytes whose events AMI has not confirmed yet are held.
-Both sources report in the same order, so a later event from AMI confirms all earlier ones.
+delivers, a log's SECURITY lines are skipped. Their bytes are kept until AMI has confirmed the events. Both
+sources report in the same order, so a later event from AMI confirms all earlier ones.
 
-- AMI is lost (its connection ends), or *stalled* (for ``STALLED`` seconds it has not delivered an event of a
-  held line): the held bytes are parsed, the events that AMI did not deliver count, and the log is parsed as
-  it comes.
-- AMI is back: the log is parsed until it is ``OVERLAP`` after the first event that AMI delivered. Lines from
-  before that event count, because no other source reports them.
+- If AMI is lost (its connection ends) or *stalled* (for ``STALLED`` seconds it has not delivered an event of
+  a held line), the held bytes are parsed. The events that AMI did not deliver count. From then on the log is
+  parsed normally.
+- If AMI is back, the log is still parsed up to ``OVERLAP`` seconds after the first event that AMI delivered.
+  Lines from before that event count, because no other source reports them.
 
-Around these two edges both sources are read, and :mod:`ringfence.sources.deliveries` counts each event once.
-While AMI delivers steadily, its events are only kept for the next edge, which costs 0.4 µs an event.
+During these two transitions both sources are read, and :mod:`ringfence.sources.deliveries` counts each event
+once. While AMI delivers steadily, its events are only stored for the next transition, which costs 0.4 µs for
+each event.
 
-If AMI has not confirmed more than ``MOST_HELD`` bytes, they are parsed at once: nothing is lost.
+If more than ``MOST_HELD`` bytes are unconfirmed, they are parsed at once, so nothing is lost.
 """
 
 from collections import deque
@@ -28,10 +29,10 @@ from ringfence.parse.security_log import time_of
 from ringfence.sources.deliveries import MOST, REMEMBERED, Deliveries
 
 OVERLAP = 1.0
-"""Events may change their order within this time (seconds of their own time): threads of Asterisk race."""
+"""Seconds within which the order of events may differ between log and AMI, because Asterisk has threads."""
 STALLED = 3.0
 CAUGHT_UP = 10.0
-"""A log that is read to its end this long (seconds) after AMI came back has no lines from before."""
+"""A log that was read to its end this long (seconds) after AMI came back has no more lines from before."""
 MOST_HELD = 8 * 1024 * 1024
 LOOK_EVERY = 0.25
 """How often (seconds) a log checks whether AMI still delivers, while it holds unconfirmed lines."""
@@ -61,7 +62,7 @@ class SkippingReader(Protocol):
         """Parse the bytes that follow."""
 
     def end(self, now: float) -> list[LineResult]:
-        """Parse the lines that wait: no more lines follow."""
+        """Parse the waiting lines, because no more lines follow."""
 
 
 @define(eq=False)
@@ -87,15 +88,15 @@ class Coverage:
             self.period.last = last
 
     def end(self) -> None:
-        """Record that AMI delivers no more."""
+        """Record that AMI has stopped to deliver events."""
         self.period = None
 
 
 class Standby:
     """Merges the security events of one Asterisk from AMI and its logs, and passes each on to ``sink`` once.
 
-    ``confirm`` is called with events of AMI that a log delivered before: they are not new, but better
-    evidence. ``ami``: whether AMI is a source at all. ``logs`` is the number of logs.
+    ``confirm`` is called with events of AMI that a log delivered before. They are not new, but better
+    evidence than the line. ``ami``: whether AMI is configured. ``logs`` is the number of logs.
     """
 
     def __init__(self, sink: Sink, confirm: Sink = lambda _events, _now: None, *, ami: bool = True) -> None:
@@ -107,7 +108,7 @@ class Standby:
         self._deliveries = Deliveries()
         self._recent: deque[tuple[float, Sequence[SecurityEvent]]] = (
             deque()
-        )  # events of AMI that are not in the deliveries yet
+        )  # events of AMI that were not yet added to the deliveries
         self._recent_size = 0
         self._merges_until = 0.0
 
@@ -150,8 +151,8 @@ class Standby:
 class _Held:
     """Bytes of a log with SECURITY messages that AMI may not have delivered yet.
 
-    ``at`` is when they were read (monotonic), ``live`` whether they had just been written. ``last`` is the
-    time of one of the last events, None if there is none to compare.
+    ``at`` is the monotonic time when they were read. ``live``: they had just been written. ``last`` is the
+    time of one of the last events, None if no event can be compared.
     """
 
     at: float
@@ -160,7 +161,7 @@ class _Held:
     last: float | None
 
     def is_confirmed(self, latest: float, now: float) -> bool:
-        """Whether AMI, whose last event is of the time ``latest``, has delivered all of it."""
+        """Whether AMI has delivered all events of these bytes; ``latest`` is the time of AMI's last event."""
         old = now - self.at > REMEMBERED
         if self.last is None:
             return old
@@ -225,7 +226,7 @@ class StandbyLog:
         return parts
 
     def end(self, wall: float, now: float, *, live: bool) -> list[LogPart]:
-        """Parse the lines that wait: no more lines follow."""
+        """Parse the waiting lines, because no more lines follow."""
         results = self._reader.end(wall)
         return [self._without_duplicates(LogPart(now, live, results), wall, now)]
 
@@ -244,18 +245,18 @@ class StandbyLog:
         return self.release(wall, now)
 
     def resume(self, now: float) -> None:
-        """Stand by if the log, read to its end, has no lines from before AMI came back."""
+        """Stand by again if the log was read to its end and has no more lines from before AMI came back."""
         period = self._standby.coverage.period
         if self._period is None and period is not None and now - period.since >= CAUGHT_UP:
             self._stand_by(period)
 
     def release(self, wall: float, now: float) -> list[LogPart]:
-        """Parse what is held, and the log from now on; return the events that AMI did not deliver."""
+        """End the standby: parse the held bytes, and return the events that AMI did not deliver."""
         period, held = self._period, [*self._held]
         if period is None:
             return []
         if held:
-            _cut_lines(held[-1].data, self._reader.waiting)  # the log's own reader parses these
+            _cut_lines(held[-1].data, self._reader.waiting)  # the log's own reader still has these lines
         self._period = None
         self._reader.skips_security = False
         self._held.clear()
@@ -277,7 +278,7 @@ class StandbyLog:
         return parts
 
     def _compare(self, results: list[LineResult]) -> None:
-        """Stand by if AMI has certainly delivered the last event of these lines."""
+        """Stand by again if AMI has certainly delivered the last event of these lines."""
         period = self._standby.coverage.period
         if period is None:
             return
@@ -288,7 +289,7 @@ class StandbyLog:
                 return
 
     def _stand_by(self, period: Period) -> None:
-        if not self._reader.waiting:  # lines that wait were read before, and count
+        if not self._reader.waiting:  # waiting lines were read before the standby, and count
             self._period = period
             self._reader.skips_security = True
 
@@ -338,7 +339,7 @@ class StandbyLog:
             if event is None or not _is_security(result):
                 continue
             if not part.live and wall - event.time > REMEMBERED:
-                continue  # written before any source could deliver it
+                continue  # AMI delivered nothing of that time
             if (period is not None and _is_covered(event, period)) or not self._standby.is_new(event, now):
                 results[number] = evolve(result, event=None, reason=Reason.DUPLICATE)
         return part
@@ -354,7 +355,7 @@ def _is_covered(event: SecurityEvent, period: Period) -> bool:
 
 
 def _cut_lines(data: bytearray, number: int) -> None:
-    """Remove the last lines, of which the very last may have no end yet."""
+    """Remove the last ``number`` lines; the very last may be incomplete."""
     if number:
         end = len(data) - data.endswith(b"\n")
         for _ in range(number):

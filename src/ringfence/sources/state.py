@@ -1,4 +1,4 @@
-"""The condition of a source, in words that ``status`` shows and scripts may compare."""
+"""The condition of a source. ``status`` shows these words, and scripts may compare them."""
 
 import enum
 
@@ -16,11 +16,11 @@ class State(enum.StrEnum):
     UNREACHABLE = "unreachable"
     TLS_FAILED = "tls failed"
     NOT_AMI = "not ami"
-    NO_CHALLENGE = "no md5 challenge"  # it does not offer the only login that does not send the secret
+    NO_CHALLENGE = "no md5 challenge"  # the server does not offer the login that keeps the secret secret
     LOGIN_REFUSED = "login refused"
     UNRESPONSIVE = "unresponsive"
     LOST = "lost"
-    ABSENT = "absent"  # this kernel lacks what the source reads
+    ABSENT = "absent"  # this kernel lacks the feature that the source reads
     DENIED = "denied"  # this process may not read it
     WAITING = "waiting"  # a log that is not there yet
     UNREADABLE = "unreadable"  # a log that cannot be read
@@ -30,7 +30,7 @@ class State(enum.StrEnum):
 
 @frozen
 class Condition:
-    """A source's state, and the detail that an administrator should know (never a secret)."""
+    """A source's state, with details for the administrator (never a secret)."""
 
     state: State
     detail: str = ""

@@ -1,35 +1,35 @@
 """The wire as a source: the answers 401, 403, 404 and 407 that leave this host, from the kernel's packet log.
 
-The firewall's log rules (``firewall/ipset/iptables.py``) copy them to NFLOG group ``GROUP``, after the drops:
-a dropped challenge is not seen. No text can silence this source; it reports packets as the kernel saw them.
-One host has one wire, however many Asterisks.
+The firewall's log rules (``firewall/ipset/iptables_rules.py``) copy these packets to NFLOG group ``GROUP``.
+The log rules come after the drops, so a dropped challenge is not copied. No text can suppress this source: it
+reports packets as the kernel saw them. A host has one wire for all its Asterisks.
 
-The same group carries UDP packets from suspects, copied on their way in, with the prefix ``observed``. A
-packet with this prefix is parsed as a request only, and a packet without it as answers only: the suspect
-wrote the former, and this host wrote the latter.
+The same group carries incoming UDP packets from suspects, with the prefix ``observed``. A packet with this
+prefix is parsed as a request only, and a packet without it as answers only: the suspect wrote the former, and
+this host wrote the latter.
 
 The socket is read in the event loop, at most ``TURN`` datagrams or ``TURN_BYTES`` at a time, so that a flood
-of challenges never delays the manager interface. Only the positions of TCP answers are kept here (see below).
-Unread packets wait in the kernel, in at most 32 MB of its memory. A loss shows as ENOBUFS or as a missing
-sequence number. It is a *gap*: soon after a gap, a missing challenge proves nothing. A binding begins with a
-gap too, because nothing was read before it.
+of challenges never delays the manager interface. This module stores only the positions of TCP answers (see
+below). Unread packets wait in the kernel, in at most 32 MB of its memory. A loss shows as ENOBUFS or as a
+missing sequence number. A loss is a *gap*: soon after a gap, a missing challenge proves nothing. A binding
+also begins with a gap, because earlier packets were not read.
 
-Answers of this host itself count. Answers that pass through it, as those of bridged containers do, may be
-written by any host within reach, under an address of its own at least (the rule lets no other pass). They
-count only if they come from a network of ``containers``. Containers and these networks change; answers of a
-new one were not counted before, so a new network is a gap too.
+Answers of this host itself count. Answers that are forwarded, as those of bridged containers, may be written
+by other hosts, but only under addresses of their own (the rule checks that). They count only if they come
+from a network of ``containers``. These networks change. A new network is a gap too, because its earlier
+answers were not counted.
 
-An observed request counts with any destination. Only its nonces prove anything, because this host sent each
-nonce to one address alone. The rule stands before destination NAT, so the address of a target container is
-unknown there anyway.
+An observed request counts with any destination. Only its nonces are proof, because this host sent each nonce
+to one address only. The rule comes before destination NAT, so the address of a target container is still
+unknown there.
 
-TCP transmits a segment again if its acknowledgement is late, and the kernel logs it again (seen on loopback
-cables without any loss). The positions of the last ``MOST_POSITIONS`` TCP answers are kept to count each
-once.
+TCP transmits a segment again if its acknowledgement is late, and the kernel logs it again (this happens even
+without packet loss). So the positions of the last ``MOST_POSITIONS`` TCP answers are kept, to count each
+answer once.
 
 Measured on two busy cores (kernel 6.18) with replies of Asterisk 22, of 450 bytes: 13 to 17 µs of CPU each, 8
-of them for parsing the text. At 6 600 a second (a brute force at full speed), 20 000 and 40 000 none was
-lost. Of 150 000 at once, at 86 000 a second, two thirds were read and the rest was a gap.
+of them for parsing the text. At 6 600 a second (a brute force at full speed), 20 000 and 40 000 a second none
+was lost. Of 150 000 packets at 86 000 a second, two thirds were read and the rest was a gap.
 """
 
 import asyncio
@@ -53,18 +53,19 @@ from ringfence.sources.state import Condition, EndError, State
 from ringfence.sources.supervised import SupervisedSource
 
 GROUP = 21_063
-"""The NFLOG group that rule and reader agree on: "RG" as a number, which no other program is likely to
-use."""
+"""The NFLOG group that the rules write and this source reads.
+
+It is "RG" as a number, because other programs hardly use that.
+"""
 
 OBSERVED = b"observed"
 """The NFLOG prefix of the rule that copies packets from suspects."""
 
 MOST_POSITIONS = 8_192
-"""At most this many positions of answers in TCP streams are kept, the latest."""
+"""The number of positions of answers in TCP streams that are kept."""
 
 MOST_TURNS = 16
-"""At most this many turns are read at once before another source is judged; later packets come in a later
-turn."""
+"""The maximum number of reads (of ``TURN`` datagrams each) before events of another source are judged."""
 
 TURN = 256
 TURN_BYTES = 1 << 20
@@ -85,7 +86,7 @@ class WireCounts:
 
     ``challenges`` are answers 401, 403, 404 and 407, ``observed`` requests of suspects. ``gaps``: the number
     of losses. ``lost``: the number of lost packets, as far as sequence numbers show it. ``unreadable``:
-    packets of the log that held neither. ``passing``: answers of neither this host nor a container.
+    packets of the log that contained neither. ``passing``: answers of neither this host nor a container.
     ``repeated``: answers that TCP transmitted again.
     """
 
@@ -102,7 +103,7 @@ class WireSource(SupervisedSource):
     """The source that reads this network namespace's wire, in one binding after the other.
 
     ``sink`` is called with the challenges and observed requests of each read, in the kernel's order, and
-    their monotonic arrival time. ``gap`` is called with the time of a loss, before any later packet is passed
+    their monotonic arrival time. ``gap`` is called with the time of a loss, before later packets are passed
     on. ``containers`` are the networks whose answers count although they pass through; :meth:`set_containers`
     changes them.
     """
@@ -131,7 +132,7 @@ class WireSource(SupervisedSource):
         self._drained: Callable[[], object] = _nothing
 
     def drain(self) -> None:
-        """Read the packets that have come already, before later events of another source are judged."""
+        """Read the packets that have arrived, so that they count before later events of another source."""
         self._drained()
 
     def set_containers(self, networks: Iterable[Network]) -> None:
@@ -145,7 +146,7 @@ class WireSource(SupervisedSource):
             self._gap(time.monotonic())
 
     async def _session(self) -> None:
-        """Hold one binding until it fails; raise the failure."""
+        """Run one binding until it fails; raise EndError with the reason."""
         loop = asyncio.get_running_loop()
         ended: asyncio.Future[None] = loop.create_future()
         with _open(self._buffer) as connection:
@@ -168,7 +169,10 @@ class WireSource(SupervisedSource):
                 return
 
     def _readable(self, connection: socket.socket, ended: asyncio.Future[None]) -> bool:
-        """Read one turn, and return whether there may be more; an error ends the binding, visibly."""
+        """Read one turn; return whether more packets may wait.
+
+        An error ends the binding, and is its reported end.
+        """
         try:
             return self._read_turn(connection)
         except Exception as error:  # noqa: BLE001 - raised again where the binding is awaited
@@ -247,18 +251,21 @@ class WireSource(SupervisedSource):
                 self._record_loss(lacking, now)
 
     def _record_loss(self, number: int, now: float) -> None:
-        """Record a loss: of ``number`` packets, or of an unknown number if 0."""
+        """Record a loss of ``number`` packets; 0 if the number is unknown."""
         self.counts.gaps += 1
         self.counts.lost += number
         self._gap(now)
 
 
 def _nothing() -> None:
-    """Read nothing: there is no binding."""
+    """Do nothing, because there is no binding."""
 
 
 def _lookup(networks: Sequence[Network]) -> Callable[[Address], bool]:
-    """Return a cached test whether an address is in one of the networks: there may be many networks."""
+    """Return a test whether an address is in one of the networks.
+
+    It is cached, because there may be many networks.
+    """
 
     @lru_cache(maxsize=_MOST_KNOWN)
     def is_in(address: Address) -> bool:
@@ -274,7 +281,7 @@ _NO_NFLOG = (
 
 
 def _open(buffer: int) -> socket.socket:
-    """Open the socket, with room for packets that come before they are read."""
+    """Open the socket, with a large receive buffer for unread packets."""
     try:
         connection = socket.socket(
             socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, NETLINK_NETFILTER
@@ -289,7 +296,7 @@ def _open(buffer: int) -> socket.socket:
     try:
         try:
             connection.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, buffer)
-        except PermissionError:  # a user namespace: as much as the host allows
+        except PermissionError:  # in a user namespace the host limits the buffer
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
         connection.bind((0, 0))
     except OSError as error:

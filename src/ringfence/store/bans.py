@@ -15,10 +15,10 @@ from ringfence.store.history import Past, past_of
 from ringfence.store.rows import INVALID_ROW, Ended, Execute, add_attempt, times
 
 KEEP = 90 * 86_400.0
-"""Seconds for which ended bans are kept: three times the period that lengthens repeat bans."""
+"""Seconds for which ended bans are kept: three times the 30 days within which a repeat ban is longer."""
 
 MOST = 300_000
-"""Bans that are kept, the active ones and the latest of the ended ones: some 300 MB of file."""
+"""The maximum number of bans in the file, some 300 MB. The bans that ended first are removed."""
 
 _CLOCK = "clock"
 
@@ -32,7 +32,7 @@ class BanTable:
     def record(self, bans: Iterable[Ban]) -> None:
         """Record bans that the kernel has, all or none; a ban ends the earlier ban of the same network.
 
-        Recording the same ban again (because it was restored, for example) changes nothing.
+        Recording the same ban again (for example, because it was restored) changes nothing.
         """
         with self._connection.transaction() as execute:
             for ban in bans:
@@ -74,7 +74,7 @@ class BanTable:
             return found
 
     def record_clock(self, offset: float, step: float, now: float) -> None:
-        """Record the lead of the wall clock over the monotonic one.
+        """Record the difference of the clocks: wall clock minus monotonic clock.
 
         If the clock was set by ``step`` seconds, move the bans that had time left, all or none.
         """
@@ -135,7 +135,7 @@ class BanTable:
         return int(number)
 
     def past(self, network: Network, since: float, most: int) -> list[Past]:
-        """Return the latest bans of ``network`` and around it that ended after ``since`` or are active."""
+        """Return the latest bans of ``network`` or a network around it: active, or ended after ``since``."""
         with self._connection.reading() as execute:
             return past_of(execute, network, since, most)
 
@@ -165,7 +165,7 @@ def _network(text: str) -> Network:
 
 def _record(execute: Execute, ban: Ban) -> None:
     same = (str(ban.network), ban.since, ban.expires, str(ban.scope))
-    # Search by network: bans that were placed at once share one end, and each search would read all of them.
+    # Searched by network: bans of one batch end at the same time, so a search by end would read all of them.
     known = (
         "SELECT 1 FROM bans INDEXED BY bans_network"
         " WHERE network = ? AND since = ? AND expires = ? AND scope = ? AND ended IS NULL"
@@ -192,7 +192,7 @@ def _record(execute: Execute, ban: Ban) -> None:
 
 
 def _end(execute: Execute, network: Network, scope: Scope, when: float) -> None:
-    """End the active ban of ``network``; a ban whose time was over by then had expired."""
+    """End the active ban of ``network`` at ``when``. A ban that had expired by then stays as it is."""
     execute(
         "UPDATE bans INDEXED BY bans_network SET ended = ?"
         " WHERE network = ? AND scope = ? AND ended IS NULL AND expires > ?",

@@ -1,8 +1,8 @@
 """The connection to the SQLite database, which the tables share.
 
 It is SQLite in WAL mode, written by the daemon only. While the daemon is down, a command may read it and flip
-the switch. Every statement is one short transaction. A ban with its attempts takes some 100 µs, after its
-packets are already dropped.
+the switch. Every statement is one short transaction. Recording a ban with its attempts takes some 100 µs. By
+then the kernel already drops the packets.
 """
 
 import os
@@ -19,7 +19,7 @@ from ringfence.store.rows import Execute
 class Connection:
     """A writing and a reading connection to one database; ``held`` is the descriptor of the owner's lock.
 
-    Threads may share it. One writes at a time, and reading waits neither for writing nor for its disk.
+    Threads may share it. One thread writes at a time. Reading does not wait for writing or for the disk.
     """
 
     def __init__(

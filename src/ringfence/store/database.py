@@ -1,7 +1,7 @@
 """The database of bans with their attempts, list entries, friends, and the daemon's saved state.
 
-A ban is written after the kernel has acknowledged it. So a crash between the two loses the record and not the
-ban: the next start finds it in the kernel and adopts it.
+A ban is written after the kernel has acknowledged it. So a crash in between loses only the record: the next
+start finds the ban in the kernel and adopts it.
 
 ``user_version`` is the version of the schema. A command rejects a damaged database, and one of a newer
 ringfence. The daemon starts with any database (:meth:`Store.open_or_memory`).

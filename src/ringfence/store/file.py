@@ -1,7 +1,7 @@
 """The database's file: created, locked, checked, set aside if it is damaged, and salvaged as far as possible.
 
-Damage has many causes: a disk, a power failure, a copy made while the daemon wrote. None of them may keep the
-daemon from starting. A damaged file is renamed, never changed and never overwritten, because an administrator
+Damage has many causes: a disk, a power failure, a copy made while the daemon wrote. The daemon must start in
+spite of any damage. A damaged file is renamed, never changed and never overwritten, because an administrator
 may still want it. Its rows go into a new database one by one, as far as SQLite can read them.
 """
 
@@ -24,15 +24,15 @@ CHECK_SECONDS = 8.0
 
 _ASIDE = ".damaged-"
 _TABLES = ("switches", "entries", "facts", "positions", "friends", "bans", "attempts")
-"""In the order in which they are salvaged: small and important first, and each ban before its attempts."""
+"""Tables in the order of salvage: small and important ones first, and bans before their attempts."""
 
 _MUCH_NEWER = 100
 """A version this far ahead means damage, and not a newer ringfence."""
 
-_STEPS = 10_000  # steps of SQLite's machine between two checks of the time
+_STEPS = 10_000  # steps of SQLite's virtual machine between two checks of the time
 _DAMAGE = frozenset(
     {
-        sqlite3.SQLITE_ERROR,  # no such table, a table that exists already: not the schema of its version
+        sqlite3.SQLITE_ERROR,  # a table is missing or exists twice: the schema is not that of its version
         sqlite3.SQLITE_CORRUPT,
         sqlite3.SQLITE_SCHEMA,
         sqlite3.SQLITE_TOOBIG,
@@ -54,7 +54,7 @@ def errors(path: Path) -> Iterator[None]:
         sqlite3.Error,
         ValueError,
         KeyError,
-    ) as error:  # or an invalid address, kind or service
+    ) as error:  # ValueError, KeyError: an invalid address, kind or service in a row
         if is_damage(error):
             raise StoreDamagedError(
                 f"{path}: {error}; fix: restart ringfence, which keeps the damaged file aside and goes on "
@@ -77,9 +77,9 @@ def connect(path: Path) -> sqlite3.Connection:
 
 
 def make(path: Path, mode: int = 0o640) -> None:
-    """Create a file if there is none, owned by its folder's owner: root must not lock the daemon out."""
+    """Create a missing file, owned by its folder's owner: the daemon could not open a file of root."""
     try:
-        # By descriptors: the folder's owner could put a link there before root changes the owner.
+        # The owner is changed by descriptor, because the folder's owner could replace the name by a link.
         folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
@@ -102,7 +102,7 @@ def make(path: Path, mode: int = 0o640) -> None:
 
 
 def lock(path: Path) -> int:
-    """Take the lock file of the database for this process; raise StoreBusyError if another one has it."""
+    """Lock the database by a lock file; raise StoreBusyError if another process has the lock."""
     beside = path.with_name(path.name + ".lock")
     make(beside, 0o600)
     try:
@@ -130,7 +130,7 @@ def prepare(connection: sqlite3.Connection) -> None:
     if not 0 <= version <= len(SCHEMA):
         raise StoreDamagedError(f"the database has the impossible version {version}")
     connection.execute("PRAGMA journal_mode = WAL")
-    # A power failure may lose the last transactions, never the database: the kernel has the bans.
+    # A power failure may lose the last transactions, but never damages the database.
     connection.execute("PRAGMA synchronous = NORMAL")
     connection.execute("PRAGMA foreign_keys = ON")
     for number, script in enumerate(SCHEMA[version:], start=version + 1):
@@ -188,7 +188,7 @@ def set_aside(path: Path) -> Path:
                 f"(the disk?), then remove {real}{_ASIDE}*"
             )
         aside = real.with_name(name)
-        # The log first: it must never be found next to a new database.
+        # SQLite's log is renamed first, because it must never stay next to a new database.
         for suffix in ("-wal", "-shm", ""):
             with suppress(FileNotFoundError):
                 os.rename(f"{real}{suffix}", f"{aside}{suffix}")  # noqa: PTH104 - a suffix is no path
@@ -208,7 +208,7 @@ def set_aside_before(path: Path) -> list[Path]:
 
 
 def _real(path: Path) -> Path:
-    """Return the target of a link, so that a link to another disk stays. Loops are no error."""
+    """Return the target of a link, so that a link to another disk is kept. A loop of links is no error."""
     return Path(os.path.realpath(path))
 
 
@@ -219,7 +219,7 @@ def salvage(path: Path, target: sqlite3.Connection) -> dict[str, int]:
     """
     if not _real(path).is_file():
         return {}
-    for how in ("mode=ro", "immutable=1"):  # with its log if that works, otherwise without; neither writes
+    for how in ("mode=ro", "immutable=1"):  # with its log, else without; neither mode writes
         with suppress(sqlite3.Error), closing(_opened(path, how)) as source:
             source.execute("SELECT count(*) FROM sqlite_schema").fetchone()
             with _bounded(source):
@@ -231,12 +231,12 @@ def _opened(path: Path, how: str) -> sqlite3.Connection:
     source = sqlite3.connect(f"{_real(path).as_uri()}?{how}", uri=True, isolation_level=None)
     source.text_factory = lambda text: text.decode(
         "utf-8", "replace"
-    )  # one bad byte must not end the reading
+    )  # one invalid byte must not end the reading
     return source
 
 
 def _copy(source: sqlite3.Connection, target: sqlite3.Connection, table: str) -> int:
-    """Copy a table forwards up to the first unreadable row, and the rest backwards."""
+    """Copy a table from its start to the first unreadable row, and then from its end backwards."""
     key, columns = _columns(target, table)
     with suppress(sqlite3.Error):
         _, there = _columns(source, table)

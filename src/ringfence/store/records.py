@@ -34,17 +34,20 @@ class Records:
         return self._best_effort.write(lambda: self._bans.end(bans, when))
 
     async def end_and_wait(self, bans: Sequence[tuple[Network, Scope]], when: float) -> None:
-        """Record that bans were removed, and wait for it for a second at most, while the event loop goes on.
+        """Record that bans were removed, and wait for the disk for at most a second.
 
-        The kernel removes them afterwards. If the daemon is killed in between, the next start finds an
-        element whose ban was removed, and not a recorded ban that the kernel does not have.
+        The event loop continues.
+
+        The caller removes them from the kernel afterwards. If the daemon is killed in between, the next start
+        finds a ban in the kernel whose record has ended, and removes it. In the other order it would find a
+        recorded ban that is missing in the kernel, and restore it.
         """
         done = self.end(bans, when)
         if isinstance(done, Future):
             await asyncio.wait([asyncio.wrap_future(done)], timeout=_WAIT)
 
     def resume(self, bans: Sequence[tuple[Network, Scope]], when: float) -> None:
-        """Record that bans continue which were to be removed at ``when``, because the kernel refused."""
+        """Undo the record that bans ended at ``when``, because the kernel refused to remove them."""
         self._best_effort.write(lambda: self._bans.resume(bans, when))
 
     def removed_early(self, now: float) -> Iterable[Ended]:
@@ -56,23 +59,24 @@ class Records:
         return self._best_effort.read(self._bans.not_removed, [])
 
     def clock(self) -> float | None:
-        """Return the lead of the wall clock over the monotonic one as last recorded."""
+        """Return the last recorded difference of the clocks: wall clock minus monotonic clock."""
         return self._best_effort.read(self._bans.clock, None)
 
     def record_clock(self, offset: float, step: float, now: float) -> None:
-        """Record that lead, and move the bans by ``step`` seconds; done when this returns."""
+        """Record that difference, and move the bans by ``step`` seconds, before this returns."""
         self._best_effort.write_now(lambda: self._bans.record_clock(offset, step, now))
 
     def record_clock_later(self, offset: float, step: float, now: float) -> None:
-        """Record that lead and move the bans later, in order with the other writes."""
+        """Queue a write that does the same as :meth:`clock_is`."""
         self._best_effort.write(lambda: self._bans.record_clock(offset, step, now))
 
     def running(self, now: float) -> Iterator[tuple[Ban, AttemptCounts]]:
         """Yield the recorded bans with time left, and the counts of attempts that led to each.
 
-        Unreadable bans are left out; if the kernel still has one, it is found there. A ban that began after
-        ``now`` means that the clock is slow (a host without a battery boots with a date in the past). It is
-        unknown whether such a ban is over, so it begins now and cannot last longer than intended.
+        Unreadable bans are left out. If the kernel still has such a ban, it is adopted from there. A ban that
+        began after ``now`` means that the clock is slow (a host without a battery boots with a date in the
+        past). It is unknown whether such a ban is over, so it begins now and cannot last longer than
+        intended.
         """
         unreadable = 0
         try:

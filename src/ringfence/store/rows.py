@@ -22,7 +22,7 @@ from ringfence.model import (
 Execute = Callable[..., Cursor]
 
 Ended = tuple[Network, Scope, float]
-"""A network, a scope, and the time when their ban expires or would have expired."""
+"""A ban that was removed or may be removed: network, scope, and the time of its regular end."""
 
 ATTEMPT = (
     "time, asterisk, address, kind, proof, service, transport, account, event, trusted, tampered, sources"
@@ -30,10 +30,13 @@ ATTEMPT = (
 """The columns of an attempt, in the order of :func:`attempt_row`."""
 
 INVALID_ROW = (ValueError, KeyError, TypeError, AttributeError, OverflowError, OSError)
-"""Exceptions of an invalid row: edited by hand, or damaged in a way that SQLite does not detect."""
+"""Exceptions that an invalid row causes.
+
+Such a row was edited by hand, or damaged without SQLite's notice.
+"""
 
 LAST = 253_402_300_799.0
-"""The last second of the year 9999: later times cannot be shown."""
+"""The last second of the year 9999, because later times cannot be formatted."""
 
 _BETWEEN = "\n"  # a log's path may have blanks
 

@@ -29,7 +29,7 @@ class SavedState:
         return str(row[0]) if row else None
 
     def set_fact(self, name: str, value: str | None) -> None:
-        """Record a small value under ``name``; None removes it."""
+        """Record a short text under ``name``; None removes it."""
         with self._connection.transaction() as execute:
             if value is None:
                 execute("DELETE FROM facts WHERE name = ?", (name,))
@@ -43,7 +43,7 @@ class SavedState:
         return {source: place for source, place in rows if isinstance(source, str) and isinstance(place, str)}
 
     def set_positions(self, positions: Mapping[str, str]) -> None:
-        """Record the positions of some logs; those of others stay."""
+        """Record the positions of some logs; the positions of other logs stay."""
         with self._connection.transaction() as execute:
             for row in positions.items():
                 execute("INSERT OR REPLACE INTO positions VALUES (?, ?)", row)

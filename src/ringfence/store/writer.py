@@ -1,8 +1,9 @@
 """A thread for database writes, so that the disk never delays a ban.
 
-A commit takes 0.1 ms, but about one in some hundred waits for the disk: 21 ms were measured next to a program
-that writes much. An attacker makes 60 guesses in that time. So writes run here, in order, while the event
-loop goes on. The queue is limited: beyond ``MOST`` waiting writes, a new one is refused and counted.
+A commit takes 0.1 ms, but one in some hundred waits for the disk: up to 21 ms were measured while another
+program wrote much. An attacker sends 60 guesses in that time. So writes run in this thread, in order, while
+the event loop continues. The queue is limited: if ``MOST`` writes are waiting, a new one is refused and
+counted.
 """
 
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from typing import Self
 import structlog
 
 MOST = 10_000
-"""Each is a ban with its attempts, some 3 KiB."""
+"""The maximum number of waiting writes. Each is a ban with its attempts, some 3 KiB."""
 
 
 class Writer:
@@ -27,9 +28,9 @@ class Writer:
         self._log = structlog.get_logger()
 
     def __call__(self, action: Callable[[], object]) -> Future[object] | None:
-        """Queue ``action``; an exception of it is a defect and is logged in full.
+        """Queue ``action``. If it raises an exception, that is a defect, and is logged with its traceback.
 
-        Return a future of its end, None if it was refused.
+        Return a future that completes with it, None if the queue is full.
         """
         if self._waiting >= self._most:
             self.refused += 1

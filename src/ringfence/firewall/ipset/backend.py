@@ -58,7 +58,7 @@ from ringfence.model import Address, Network, Scope
 from ringfence.netlink.connection import NetlinkConnection
 from ringfence.networks import VERSIONS
 
-# iptables' set match opens a raw socket to query the set's number, hence the second one.
+# CAP_NET_RAW: iptables' set match opens a raw socket to query the set's number.
 _CAPABILITIES = ("CAP_NET_ADMIN", "CAP_NET_RAW")
 
 
@@ -129,7 +129,7 @@ class IpsetBackend:
         self._families = families
         self._changes.samples.discard_missing(self._kernel)
         for family in self._rules.values():
-            family.check()  # installing one IP version changed the generation for the other
+            family.check()  # installing one IP version changed the generation that the other compares
         return Opened(
             families,
             adopted=sets.adopted,

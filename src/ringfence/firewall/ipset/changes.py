@@ -57,7 +57,7 @@ class SetChanges:
                 elif lost is not None:  # another request would only time out again
                     done = _failed(changes, lost)
                 else:
-                    if friends_exempt and isinstance(changes[0], Remove):  # others may have added it there
+                    if friends_exempt and isinstance(changes[0], Remove):  # another program may have added it
                         self._send(ban_set_name(version, scope), changes)
                     done, lost = self._send(name, changes)
                 for index, outcome in zip(part, done, strict=True):
@@ -65,7 +65,7 @@ class SetChanges:
         return outcomes
 
     def _send(self, name: str, changes: Sequence[Change]) -> tuple[list[Outcome], FirewallError | None]:
-        """Send changes of one kind, and send the changes after a refused one again.
+        """Send changes of one kind. After a refusal, send the changes that follow it again.
 
         Return the outcomes, and the error of a broken connection, if any.
         """
@@ -103,7 +103,7 @@ def _by_set(batch: Sequence[Change]) -> Mapping[tuple[int, Scope, bool], list[in
 
 
 def _runs(batch: Sequence[Change], indexes: Sequence[int]) -> list[Sequence[int]]:
-    """Divide indexes into runs of one kind, none longer than a message may be."""
+    """Divide indexes into runs of one kind (Add or Remove) that fit into a message."""
     parts: list[Sequence[int]] = []
     for _verb, group in itertools.groupby(indexes, key=lambda index: type(batch[index])):
         run = tuple(group)
@@ -112,7 +112,7 @@ def _runs(batch: Sequence[Change], indexes: Sequence[int]) -> list[Sequence[int]
 
 
 def _message(name: str, changes: Sequence[Change], seconds: Sequence[int]) -> bytes:
-    """Build the request for changes of one kind; ``seconds`` begins with theirs."""
+    """Build the request for changes of one kind; ``seconds`` begins with the timeouts of these changes."""
     networks = [change.network for change in changes]
     if isinstance(changes[0], Add):
         return messages.add(name, list(zip(networks, seconds, strict=False)))

@@ -58,10 +58,10 @@ def make_sets(
 def _replace_foreign(
     kernel: NetlinkConnection, heads: dict[SetSpec, IpsetHeader | None], maxelem: int, *, first: bool
 ) -> bool:
-    """Replace foreign sets with our names; return whether there were any.
+    """Replace sets that have our names but were made by another program; return whether there were any.
 
-    While the firewall is open, such a set results from a swap by another program. At the first opening it
-    belongs to another program, and is an error.
+    While the firewall is open, such a set means that another program swapped a set of ours. At the first
+    opening it means that another program uses the name, which is an error.
     """
     foreign = []
     for spec, head in heads.items():

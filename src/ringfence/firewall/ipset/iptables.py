@@ -35,7 +35,7 @@ from ringfence.firewall.programs import find_program, run_program
 _PREFIXES = {4: "iptables", 6: "ip6tables"}
 _PACKAGE = "iptables"
 _READING_ATTEMPTS = 5
-_REMOVAL_ATTEMPTS = 3  # up to so many other processes may remove our rules at the same time
+_REMOVAL_ATTEMPTS = 3  # tries: another process may remove the same rules at the same time
 _LOCK_WAIT = 5  # seconds that the tool waits for its lock
 
 # By table, by chain, the rules in order as iptables-save prints them.
@@ -44,13 +44,13 @@ SavedRules = Mapping[str, Mapping[str, Sequence[str]]]
 
 @frozen
 class Tools:
-    """The absolute paths of one family's ``iptables-save`` and ``iptables-restore``."""
+    """The absolute paths of ``iptables-save`` and ``iptables-restore`` of one IP version."""
 
     save: str
     restore: str
 
     def is_legacy(self) -> bool:
-        """Whether the tools are iptables-legacy; determined once for each target of the file name."""
+        """Whether the tools are iptables-legacy (cached for each file that the name leads to)."""
         return _is_legacy(self.save, os.path.realpath(self.save))
 
 
@@ -96,7 +96,7 @@ def lines_of(rules: Rules) -> dict[str, dict[str, list[str]]]:
 def changes(
     state: SavedRules, rules: Rules, *, printed: Printed | None = None, new_tables: Collection[str] = ()
 ) -> list[str]:
-    """Build the transactions that change ``state`` to ``rules`` and nothing else of ours; none if it matches.
+    """Build the transactions that replace all our rules in ``state`` by ``rules``; none if they match.
 
     ``new_tables``: the tables that do not exist yet, which are marked as made by us.
     """
@@ -112,8 +112,8 @@ def changes(
         return [raw, rest]
     if not old:
         return [rest, raw]
-    # Both plans drop, in tables that change one after the other: in between filter has the old and the new
-    # rules.
+    # Both plans drop packets, and the tables change one after the other. In between, filter has the old and
+    # the new rules, so that drops never stop.
     both = {name: [*inner.get(name, ()), *old.get(name, ())] for name in {**inner, **old}}
     return [
         _table(state, "filter", both, printed, new_tables),
@@ -150,7 +150,7 @@ def _table(
         lines += [f"-D {hook} -j {HOOKS[table][hook]}"] * len(_jumps(found, table, hook))
     lines += chain_iterables.from_iterable(wanted.values())
     lines += [f"-I {hook} 1 -j {name}" for hook, name in hooks.items()]
-    # Emptied first, because one may jump to another.
+    # All are emptied before one is deleted, because one may jump to another.
     lines += [f"-F {name}" for name in stale] + [f"-X {name}" for name in stale]
     return _transaction(table, lines)
 
@@ -197,7 +197,7 @@ def parse_counters(line: str) -> tuple[int, int]:
 
 
 def own_rules(state: SavedRules) -> dict[str, dict[str, Sequence[str]]]:
-    """Return our part of ``state``: our chains, and the jumps to them."""
+    """Return our chains in ``state``, and the jumps to them."""
     ours: dict[str, dict[str, Sequence[str]]] = {}
     for table, chains in CHAINS.items():
         found = state.get(table, {})
@@ -250,12 +250,18 @@ def save_all(tools: Tools, wanted: Collection[str]) -> str:
 
 
 def restore(tools: Tools, text: str) -> None:
-    """Carry out one transaction; a refusal is a FirewallError with the tool's output, and changes nothing."""
+    """Carry out one transaction.
+
+    If it is refused, nothing changes; raise FirewallError with the tool's output.
+    """
     _run([tools.restore, "--noflush", "-w", str(_LOCK_WAIT)], text)
 
 
 def remove(tools: Tools) -> list[str]:
-    """Remove the rules of one family; return the tables made for them, which may be deleted. Idempotent."""
+    """Remove the rules of one IP version; return the tables made for them.
+
+    Idempotent. Such a table may be deleted.
+    """
     saved = save_all(tools, HOOKS)
     for left in range(_REMOVAL_ATTEMPTS, -1, -1):
         try:

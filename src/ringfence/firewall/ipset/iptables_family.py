@@ -1,7 +1,8 @@
 """The installed rules of one IP version: written, checked, and counted.
 
-The rules are written until the rules that are read back are the wanted ones. The state of the kernel is
-recorded before each reading. So the next check finds a foreign change between the two.
+After each write the rules are read back; the write is repeated until they are the wanted ones. The state of
+the kernel is recorded before each reading, so the next check finds a change that another program made in
+between.
 """
 
 import errno
@@ -30,16 +31,16 @@ from ringfence.netlink.messages import FAMILIES
 
 _WIRE_FIX = "fix: `modprobe xt_u32 xt_multiport xt_NFLOG xt_limit xt_addrtype ipt_rpfilter ip6t_rpfilter`"
 _LIMITER_FIX = "fix: `modprobe xt_hashlimit xt_multiport xt_length xt_set`"
-# Kernel extensions that the rules use beside a drop; targets in capitals, as everywhere.
+# Kernel extensions that the rules need in addition to DROP. Names in capitals are targets, as in iptables.
 _WIRE_EXTENSIONS = ("u32", "multiport", "rpfilter", "addrtype", "limit", "NFLOG")
 _LIMITER_EXTENSIONS = ("hashlimit", "multiport", "length", "SET")
-# One write is enough, unless another program writes as well.
+# Tries: one write is enough, unless another program writes at the same time.
 _ATTEMPTS = 4
 
 
 @frozen
 class InstalledRules:
-    """Why the log rules and the limiter are missing (None: they are installed, or not configured).
+    """The result of an installation: why log rules and limiter are missing (None: they are not).
 
     ``damaged``: whether any of our rules differed from our last installation.
     """
@@ -80,7 +81,7 @@ class Family:
         """Install the plan's rules, and no others of ours.
 
         If the kernel does not support the log rules or the limiter, it refuses the whole transaction. Then
-        the rest is installed without them.
+        the other rules are installed without them.
         """
         asked = plan.log_group is not None, plan.limit.mode is not LimitMode.OFF
         refused: dict[tuple[bool, bool], FirewallError] = {}
@@ -98,10 +99,10 @@ class Family:
                     _reason(refused, (False, True), _LIMITER_FIX) if asked[1] and not limiter else None,
                     damaged,
                 )
-        raise AssertionError  # the last way returns or raises
+        raise AssertionError  # the last attempt returns or raises
 
     def _write(self, rules: Rules) -> bool:
-        """Write until nothing is missing; return whether any of our rules had been changed."""
+        """Write the rules until none is missing; return whether another program had changed any of them."""
         damaged = False
         for attempt in range(_ATTEMPTS):
             self._watch.record(tuple(rules))
@@ -124,13 +125,16 @@ class Family:
         )
 
     def _read(self, rules: Rules) -> str:
-        """Return the saved rules: of all tables at first, because an earlier release may have left some."""
+        """Return the output of iptables-save.
+
+        At first it has all tables, because an earlier release may have left rules.
+        """
         if self._installed is None:
             return iptables.save_all(self.tools, rules.keys())
         return "".join(iptables.save(self.tools, table=table) for table in sorted({*rules, *self._installed}))
 
     def _absent_tables(self, rules: Rules) -> list[str]:
-        """Return the tables that iptables-nft would make."""
+        """Return the tables that do not exist yet, and that iptables-nft would make."""
         return [] if self._legacy else [table for table in rules if self._is_absent(table)]
 
     def _is_absent(self, table: str) -> bool:
@@ -179,12 +183,12 @@ class Family:
             builtin = [chain.name for chain in found if chain.table == table and chain.hook is not None]
             self._kernel.request(*nft_messages.delete_empty_table(self.version, table, builtin))
         except NetlinkError as error:
-            if error.code not in (errno.EBUSY, errno.ENOENT):  # in use meanwhile, or gone
+            if error.code not in (errno.EBUSY, errno.ENOENT):  # another program uses it now, or removed it
                 raise
 
 
 def _reason(refused: Mapping[tuple[bool, bool], FirewallError], alone: tuple[bool, bool], fix: str) -> str:
-    """Return why one of the two is missing: its refusal when tried alone, else that of both."""
+    """Return why one feature is missing: the refusal of that feature alone, else of both together."""
     return f"{refused.get(alone) or refused[True, True]}; {fix}"
 
 

@@ -14,19 +14,20 @@
     filter FORWARD     -> ringfence-fwd     } interfaces are named, for packets routed out through them
 
 raw is before connection tracking, so an established flow is cut too, and a container behind DNAT is covered.
-The way out matters as much as the way in. Asterisk still checks guesses that wait in its socket already, but
-its answers never leave. Of 2 000 guesses sent ahead of the ban, 180 to 1 126 were answered with the way in
-closed alone, and 3 to 849 with both closed.
+Packets to the banned address are dropped too. Asterisk still checks the guesses that already wait in its
+socket, but its answers never leave. Of 2 000 guesses sent before the ban, 180 to 1 126 were answered if only
+incoming packets were dropped, and 3 to 849 if both directions were.
 
-A drop is "not allowed, and banned", in that order. So an element's counter counts only dropped packets. No
-rule accepts packets of allowed networks, or returns for them, because later rules still apply to them. Before
-a ban that exempts friends (``sets.py``) stands "not a friend" in the same way.
+A drop rule matches "not on the allow list" first and "banned" second. So the counter of a ban counts only
+dropped packets. No rule accepts packets of allowed networks, or returns for them, because later rules still
+apply to them. Before a ban that exempts friends (``sets.py``) stands "not a friend" in the same way.
 
-A reject cannot stand in raw. Then filter closes the way in, and raw still closes the way out, except for the
-ICMP error or RST with which the kernel rejects. (A banned sender on the same IPv6 link soon sees silence: the
-neighbour solicitation for its hardware address is dropped too.) PREROUTING does not know the output interface
-of a packet. So if interfaces are named, packets routed to a banned address are dropped in FORWARD. (The log
-rules have then seen them already. A banned address's challenge proves nothing in any case.)
+A reject cannot stand in raw. Then table filter rejects incoming packets, and raw still drops outgoing ones,
+except for the ICMP error or RST with which the kernel rejects. (A banned sender on the same IPv6 link soon
+sees silence: the neighbour solicitation for its hardware address is dropped too.) PREROUTING does not know
+the output interface of a packet. So if interfaces are named, packets routed to a banned address are dropped
+in FORWARD. (The log rules have copied them before. That does no harm: a challenge to a banned address proves
+nothing.)
 
 A sender has often answered its last challenge when the ban takes effect. So a narrow ban copies what it
 drops of an observed address: the nonce in it proves the address, and the ban becomes a full one. These copies
@@ -99,7 +100,7 @@ TO_BANNED = "to banned addresses"
 FROM_DENIED = "from denied networks"
 TO_DENIED = "to denied networks"
 REPORTED = (FROM_BANNED, TO_BANNED, FROM_DENIED, TO_DENIED)
-# Not reported: the packets without room in the limiter are computed from these three.
+# Counters that are not reported. The packets without room in the limiter are computed from these three.
 AT_LIMITER = "seen by the limiter"
 OVER_LIMIT = "over the limit"
 WITHIN_LIMIT = "within the limit"
@@ -168,7 +169,7 @@ Rules = Mapping[str, Mapping[str, Sequence[IptablesRule]]]
 def wanted_rules(plan: FirewallPlan, version: int, *, wire: bool = True, limiter: bool = True) -> Rules:
     """Return the wanted rules of each chain of ours for IP ``version``.
 
-    ``wire`` and ``limiter`` false omit these rules although the plan contains them.
+    If ``wire`` or ``limiter`` is false, these rules are left out although the plan contains them.
     """
     copies = wire and plan.log_group is not None
     family = _Plan(plan, version, copies=copies)
@@ -202,7 +203,7 @@ def wanted_rules(plan: FirewallPlan, version: int, *, wire: bool = True, limiter
 
 
 def named_sets(rules: Rules) -> dict[str, int]:
-    """Return how often the rules name each set: the kernel's minimum count of references."""
+    """Return how often the rules name each set. The kernel's count of references is never lower."""
     counts: dict[str, int] = {}
     for chains in rules.values():
         for rule in (rule for chain in chains.values() for rule in chain):
@@ -228,7 +229,7 @@ class _Plan:
 
     def raw_in(self) -> list[IptablesRule]:
         incoming = [] if self.rejects else self._drop_rules("src", "-i", self.target)
-        # The output interface is not known yet here.
+        # PREROUTING does not know the output interface.
         return incoming if self.plan.interfaces else incoming + self._drop_rules("dst", "", self.target)
 
     def raw_out(self) -> list[IptablesRule]:
@@ -332,7 +333,7 @@ def _observed_rules(plan: FirewallPlan, version: int) -> list[IptablesRule]:
 
 
 def _answer_rules(plan: FirewallPlan, version: int, passing: str = "") -> list[IptablesRule]:
-    """Return the log rules of a chain; ``passing`` matches packets that are to be forwarded."""
+    """Return the log rules of a chain; ``passing`` is the match for packets that are to be forwarded."""
     beginnings = _status_line_tests(version)
     matches = [("-p udp ", beginnings[:1])]
     matches += [(ports, beginnings[1:]) for ports in _port_matches("tcp", plan.sip_ports.tcp, "dst")]
@@ -384,8 +385,8 @@ def byte_budget(limit: Limit) -> tuple[int, int]:
     """Return a second's budget in kilobytes, and the number of refills available at once (at least one).
 
     The initial budget and the refills together do not exceed the burst: the kernel supports only whole
-    seconds. A second's budget is never less than an Ethernet frame, which TCP would otherwise send again and
-    again.
+    seconds. A second's budget is never less than an Ethernet frame. Otherwise no full frame would ever pass,
+    and TCP would repeat it without end.
     """
     whole = limit.burst * _GUESS // _KIBI
     second = max(limit.rate * _GUESS // _KIBI, _FRAME)
@@ -394,7 +395,7 @@ def byte_budget(limit: Limit) -> tuple[int, int]:
 
 
 def _total_limit(limit: Limit) -> str:
-    """Return from the limiter for packets beyond what could fill the tables to some 0.6 of their size."""
+    """Build the rule that lets packets pass beyond the rate at which sources would fill 0.6 of the tables."""
     most = _SOURCES * 6 // 10 // (_expiry(limit) + 1)
     rate = next((rate for rate in _PRINTABLE if rate <= most), 1)
     name = f"ringfence-all-{limit.rate}-{limit.burst}"
@@ -403,7 +404,7 @@ def _total_limit(limit: Limit) -> str:
 
 
 def _expiry(limit: Limit) -> int:
-    """Return the seconds until a source is forgotten: not before its burst is available again."""
+    """Return the seconds until the limiter forgets a source: not before its burst is available again."""
     return max(_EXPIRY, -(-limit.burst // max(limit.rate, 1)))
 
 
@@ -417,7 +418,7 @@ def _hashlimit(name: str, limit: Limit, version: int, above: str, burst: str) ->
 
 
 def _over(plan: FirewallPlan, version: int) -> list[IptablesRule]:
-    # Adding it again would reset its counter to one each time.
+    # A source is added once: each further add would set its counter to one.
     rules = [
         IptablesRule(f"-p {protocol} {rule}")
         for protocol, flood in (("udp", FLOOD[version, False]), ("tcp", FLOOD[version, True]))

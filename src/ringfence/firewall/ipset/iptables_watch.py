@@ -2,8 +2,8 @@
 
 Rules of iptables-nft are rules of nftables. While its generation is the same, nothing has changed. After a
 change the rules are read by netlink and compared. For tables of iptables-legacy the kernel reports the number
-of rules and their bytes. There a change of foreign rules counts as damage too, until ``open`` finds ours in
-place.
+of rules and their bytes. There a change of another program's rules counts as damage too, until ``open`` finds
+our rules in place.
 """
 
 from collections.abc import Collection, Mapping

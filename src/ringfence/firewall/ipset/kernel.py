@@ -1,4 +1,4 @@
-"""Operations on single ipset sets in the kernel: read, look up, replace, destroy."""
+"""Operations on one ipset set in the kernel: read, look up, replace, destroy."""
 
 import errno
 import time
@@ -11,7 +11,7 @@ from ringfence.firewall.ipset.messages import Code, Command, IpsetHeader
 from ringfence.model import Network, Scope
 from ringfence.netlink.connection import NetlinkConnection, NetlinkError
 
-# Seconds: the kernel frees the rules that used a set some milliseconds after iptables-nft removed them.
+# Seconds to wait until a set is free: the kernel frees removed rules of iptables-nft some milliseconds later.
 _RELEASE = 2.0
 _TYPES = (
     (messages.SET_TYPE, "ip_set_hash_net", messages.SET_REVISION),
@@ -61,7 +61,7 @@ def read_header(kernel: NetlinkConnection, name: str) -> IpsetHeader | None:
 
 
 def contains(kernel: NetlinkConnection, name: str, network: Network) -> bool:
-    """Whether a set exists and has exactly this network, or for an address one that covers it."""
+    """Whether a set exists and has this network; for an address also if it has a network that contains it."""
     try:
         kernel.request(messages.contains(name, network))
     except NetlinkError as error:
@@ -78,7 +78,7 @@ def list_elements(kernel: NetlinkConnection, name: str, scope: Scope = Scope.FUL
     except NetlinkError as error:
         if error.code == errno.ENOENT:
             return
-        require_ipset(kernel)  # raises a better error if ipset is missing
+        require_ipset(kernel)  # if ipset is missing, its error explains more
         raise
     for answer in answers:
         yield from messages.parse_elements(answer, scope)

@@ -2,8 +2,8 @@
 
 One ADD or DEL carries many elements (``IPSET_ATTR_ADT``): 100 000 of them take 0.25 s, while ``ipset
 restore`` takes 0.7 s. Each element has its position in the message as its line number, from 1. The kernel
-stops at the first element that it refuses. The elements before it are done, those after it are not. The error
-repeats the request with that line number in its header. :func:`refused_index` reads it.
+stops at the first element that it refuses. The elements before it are changed, those after it are not. The
+error repeats the request with that line number in its header. :func:`refused_index` reads it.
 
 The length of an attribute has 16 bits, so a message ends at 65 535 bytes of elements: 1 200 of the largest
 (IPv6, 52 bytes) are 62 400. The other numbers are the kernel's (``include/uapi/linux/netfilter/ipset``).
@@ -51,7 +51,7 @@ PROTOCOL_VERSION = 7  # Linux 5.0 (2019) and later
 SET_TYPE = "hash:net"
 # The first revision of hash:net with counters (kernel 3.10): nothing newer is used.
 SET_REVISION = 3
-# Addresses. Its first revision with counters (kernel 3.10).
+# The set type for addresses, and its first revision with counters (kernel 3.10).
 ADDRESS_TYPE = "hash:ip"
 ADDRESS_REVISION = 1
 MAX_ELEMENTS = 1200
@@ -60,7 +60,7 @@ _SUBSYSTEM = 6 << 8
 _LIST_HEADER = 1 << 2
 _WITH_COUNTERS = 1 << 3
 _NOMATCH = 1 << 2
-_NO_LINE = 0  # the kernel counts from 1; 0: the error concerns no element (the set is gone)
+_NO_LINE = 0  # lines count from 1; 0: the error concerns no element (for example, the set is gone)
 
 _IPV4 = 4
 _VERSIONS = {family: version for version, family in FAMILIES.items()}
@@ -105,7 +105,7 @@ class _Attr(enum.IntEnum):
 
 
 class _Data(enum.IntEnum):
-    """Attributes within DATA: of a set in CREATE and in a header, otherwise of an element."""
+    """Attributes within DATA. In CREATE and in a header they describe a set, otherwise an element."""
 
     IP = 1
     CIDR = 3
@@ -155,7 +155,7 @@ def protocol() -> bytes:
 
 
 def type_query(version: int, name: str = SET_TYPE) -> bytes:
-    """Build the query whether the kernel has a set type for IP ``version``; else ``Code.FIND_TYPE``."""
+    """Build the query whether the kernel has a set type; the error is ``Code.FIND_TYPE`` if not."""
     family = attribute(_Attr.FAMILY, bytes([FAMILIES[version]]))
     return _message(Command.TYPE, 0, text(_Attr.TYPENAME, name), family)
 
@@ -171,17 +171,17 @@ _NEWEST = {Command.PROTOCOL: _Attr.PROTOCOL, Command.TYPE: _Attr.REVISION}
 def create(
     name: str, version: int, *, hashsize: int, maxelem: int, revision: int = SET_REVISION, timed: bool = True
 ) -> bytes:
-    """Build the creation of a hash:net for IP ``version``; ``timed``: with timeouts and counters.
+    """Build the request that makes a hash:net for IP ``version``; ``timed``: with timeouts and counters.
 
-    The kernel rounds ``hashsize`` up to a power of two, and enlarges it. An existing set of that name is
-    EEXIST.
+    The kernel rounds ``hashsize`` up to a power of two, and enlarges it as needed. The error is EEXIST if the
+    set exists.
     """
     size = number(_Data.HASHSIZE, hashsize) + number(_Data.MAXELEM, maxelem)
     return _create(name, SET_TYPE, revision, version, _TIMED + size if timed else size)
 
 
 def create_addresses(name: str, version: int, *, maxelem: int, prefix: int) -> bytes:
-    """Build the creation of a set of addresses, each reduced to its ``prefix``."""
+    """Build the request that makes a set of addresses, each reduced to its ``prefix``."""
     options = _TIMED + number(_Data.MAXELEM, maxelem) + attribute(_Data.NETMASK, bytes([prefix]))
     return _create(name, ADDRESS_TYPE, ADDRESS_REVISION, version, options)
 
@@ -199,17 +199,17 @@ def _create(name: str, kind: str, revision: int, version: int, options: bytes) -
 
 
 def destroy(name: str) -> bytes:
-    """Build the destruction of a set; ``Code.BUSY`` while a rule uses it, ENOENT if there is none."""
+    """Build the request that destroys a set. ``Code.BUSY`` while a rule uses it, ENOENT without the set."""
     return _message(Command.DESTROY, 0, text(_Attr.SETNAME, name))
 
 
 def swap(name: str, other: str) -> bytes:
-    """Build the exchange of the contents of two sets, in one step: rules keep naming the same name."""
+    """Build the request that swaps the contents of two sets in one step; the rules then use the new ones."""
     return _message(Command.SWAP, 0, text(_Attr.SETNAME, name), text(_Attr.TYPENAME, other))
 
 
 def contains(name: str, network: Network) -> bytes:
-    """Build the query whether a set has ``network``; ``Code.EXIST`` if not."""
+    """Build the query whether a set has ``network``. If not, the error is ``Code.EXIST``."""
     entry = _PLAIN[network.version].pack(network.network_address.packed, network.prefixlen, _NO_LINE)
     return _message(Command.TEST, 0, text(_Attr.SETNAME, name), entry)
 
@@ -220,7 +220,7 @@ def list_elements(name: str) -> bytes:
 
 
 def list_header(name: str) -> bytes:
-    """Build the dump of a set's header only, a millisecond for any size; parsed by :func:`parse_header`."""
+    """Build the request for a set's header, a millisecond for any size; :func:`parse_header` parses it."""
     return _message(Command.LIST, NLM_F_DUMP, text(_Attr.SETNAME, name), number(_Attr.FLAGS, _LIST_HEADER))
 
 
@@ -255,7 +255,7 @@ def _many(command: Command, name: str, entries: Sequence[bytes]) -> bytes:
 
 
 class _Entry:
-    """An encoder of elements: everything but four values is the same for all of an IP version.
+    """An encoder of elements. Only four values differ between two elements of one IP version.
 
     One ``struct.pack`` per element instead of six. The kernel ignores a timeout in a DEL.
     """
@@ -323,8 +323,8 @@ def parse_header(answer: bytes) -> IpsetHeader:
 def parse_elements(answer: bytes, scope: Scope = Scope.FULL) -> tuple[Element, ...]:
     """Parse the elements of one LIST answer: timeouts in seconds, ``inf`` without a timeout.
 
-    A large set arrives in several answers. All elements of a set have one ``scope``, which only the set's
-    name contains. An exception (``nomatch``) that another program added bans nothing, and is skipped.
+    A large set arrives in several answers. All elements of a set have the same ``scope``, which only the name
+    of the set shows. An exception (``nomatch``) that another program added bans nothing, and is skipped.
     """
     adt = parse(answer, _kind(Command.LIST)).get(_Attr.ADT, memoryview(b""))
     for layout in _LAYOUTS:
@@ -412,7 +412,7 @@ def _element(
 
 
 def refused_index(request: bytes) -> int | None:
-    """Parse the index of the refused element, from 0, from the request in an error; None: no element."""
+    """Return the index of the refused element, from the ``request`` in an error; None: it concerns none."""
     if len(request) < HEADER.size:
         return None
     for kind, payload in attributes(memoryview(request)[HEADER.size :]):

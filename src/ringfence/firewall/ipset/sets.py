@@ -14,9 +14,9 @@
 elements.
 
 The bans that exempt friends (``contract.exempts_friends``) have their own sets, because a rule sees whether a
-set matches, but not by which prefix length. So their rule can first check whether the address is a friend's,
-and their elements count dropped packets only. A packet costs as many hash lookups as without these sets, one
-for each length in use, and one more for the friends.
+set matches, but not by which prefix length. So the rule for these sets first checks whether the address is a
+friend's, and their counters count dropped packets only. A packet costs one hash lookup for each prefix length
+in use, as without these sets, and one for the friends.
 """
 
 from collections.abc import Mapping
@@ -38,8 +38,8 @@ FLOOD: Mapping[tuple[int, bool], str] = {
 OBSERVE: Mapping[int, str] = {4: "ringfence-observe4", 6: "ringfence-observe6"}
 # Seconds that a source stays in the flood set after its first packet over the limit.
 FLOOD_SECONDS = 10
-# The set is read every second, between two bans: 4 096 elements take some 30 ms of CPU, 16 384 took 150 ms. A
-# source without room is limited all the same, and is reported once others have stopped.
+# The set is read every second by the thread that bans: 4 096 elements take some 30 ms of CPU, 16 384 took 150
+# ms. A source that finds no room is still limited. It is reported after others have stopped.
 _FLOOD_SIZE = 4_096
 _WORDS = {Scope.FULL: "", Scope.SIP_UDP: "-udp", Scope.SIP_TCP: "-tcp"}
 # 128 kB of buckets: 100 000 elements are added with at most two rebuilds of the set.
@@ -138,7 +138,7 @@ def create_list_set(name: str, version: int, size: int) -> bytes:
 
 
 def mismatch(head: IpsetHeader, spec: SetSpec) -> str | None:
-    """Return why a set with our name is not usable, with the fix; None if it is."""
+    """Return why a set with our name cannot be used, with the fix; None if it can be used."""
     lacks = []
     if head.type_name != spec.type_name or head.version != spec.version:
         lacks.append(

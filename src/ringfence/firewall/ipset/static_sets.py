@@ -1,8 +1,8 @@
-"""The network lists, the observed addresses and the flood set: sets of the kernel beside the bans.
+"""The kernel's sets that hold no bans: the network lists, the observed addresses and the flood set.
 
 A list is replaced in one step: a temporary set is filled, the two sets exchange their contents, and the
-temporary set is destroyed. Rules reference a set, and the set keeps its name. So the list is never empty
-meanwhile, and after a failure it is unchanged.
+temporary set is destroyed. The set keeps its name, so the rules need no change. The list is never empty in
+between, and a failure leaves it unchanged.
 """
 
 import itertools
@@ -22,10 +22,11 @@ from ringfence.model import Address, Network
 from ringfence.netlink.connection import NetlinkConnection, NetlinkError
 from ringfence.networks import SENDER_LENGTHS, VERSIONS
 
-# Seconds for which a source's count is kept without an element: elements end every few seconds.
+# Seconds for which a source's count is kept while it is not in the set. The kernel removes it from the set
+# after a few seconds without excess packets.
 _MEMORY = 60.0
-# Observed addresses in a message. After so many refusals each is sent separately; otherwise a full set would
-# be quadratic.
+# Observed addresses in a message. After so many refusals each address is sent separately, because repeated
+# sending to a full set would take quadratic time.
 _OBSERVED, _PATIENCE = 256, 3
 
 
@@ -38,7 +39,7 @@ def replace_list_in_steps(
     """
     name = list_set_name(which, version)
     fresh = temporary_name(name)
-    destroy(kernel, fresh)  # left by a process that was killed, or by an abandoned replacement
+    destroy(kernel, fresh)  # a killed process or an abandoned replacement may have left one
     try:
         kernel.request(create_list_set(fresh, version, len(networks)))
         for at in range(0, len(networks), messages.MAX_ELEMENTS):
@@ -61,8 +62,8 @@ def _without_zero_prefix(networks: Iterable[Network]) -> list[Network]:
 def observe(kernel: NetlinkConnection, version: int, addresses: Sequence[Address]) -> None:
     """Add addresses of one IP version to the set of observed addresses, for the contract's time.
 
-    A full set refuses new addresses. The kernel stops at a refused one, and the rest is sent again without
-    it.
+    A full set refuses new addresses. The kernel stops at the first refused address, so the addresses after it
+    are sent again.
     """
     timed = [(ip_network(address), OBSERVE_SECONDS) for address in addresses]
     refused = 0
@@ -81,11 +82,11 @@ def observe(kernel: NetlinkConnection, version: int, addresses: Sequence[Address
 
 
 class FloodCounts:
-    """The sources over the limit and their packets, added up over successive elements of the kernel."""
+    """The sources over the limit, and their packets over all elements that the kernel had for them."""
 
     def __init__(self) -> None:
-        # By source: the sum of earlier elements, the count of the present one, and the last time it was
-        # listed.
+        # By source: the packets of its earlier elements, those of its present element, and when it was listed
+        # last.
         self._seen: dict[tuple[Network, bool], tuple[int, int, float]] = {}
 
     def read(self, kernel: NetlinkConnection, versions: Iterable[int]) -> Sequence[Flooder]:
@@ -99,7 +100,7 @@ class FloodCounts:
         for version, tcp in itertools.product(versions, (False, True)):
             for element in list_elements(kernel, FLOOD[version, tcp]):
                 network = element.network
-                if not tcp:  # masked by the kernel, but listed as an address
+                if not tcp:  # the kernel stores the /64, but lists an address
                     network = network.supernet(new_prefix=SENDER_LENGTHS[version])
                 before, last, _ = self._seen.get((network, tcp), (0, 0, now))
                 if element.packets < last:

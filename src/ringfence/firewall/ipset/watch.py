@@ -2,8 +2,8 @@
 
 A header contains the number of elements with time left, and the number of rules that name the set. A ban may
 end at any moment, so the number alone proves little. Therefore each set of bans has a sample: the ban with
-the latest end among those acknowledged recently. It is looked up in one short exchange. So `ipset flush`, a
-swap and a new set are noticed, even if another program has added other elements since.
+the latest end among those acknowledged recently. It is looked up in one short exchange. So a flush, a swap
+and a new set are noticed, even if another program has added other elements since.
 """
 
 import time
@@ -19,7 +19,7 @@ from ringfence.netlink.connection import NetlinkConnection
 
 # Seconds by which the kernel's end of a ban and ours may differ.
 _MARGIN = 2.0
-# In a larger batch no sample is searched for: its last ban becomes the sample.
+# For a larger batch its last ban becomes the sample, without a search for the latest end.
 _FEW = 64
 # Network lists with more elements are not counted each second.
 _LONG = 4096
@@ -89,8 +89,8 @@ def check_set(
     """Return the damage to a set, and its number of elements if these are bans.
 
     ``references`` is the number of references by our rules. The header of a long list takes the kernel long
-    (40 ms for a million elements): only its sample is looked up. The check of the rules shows that they name
-    it.
+    (40 ms for a million elements): only its sample is looked up. The check of the rules already shows that
+    the rules name it.
     """
     if filled is not None and filled.elements > _LONG:
         lost = filled.sample is not None and not contains(kernel, spec.name, filled.sample)

@@ -49,7 +49,8 @@ from ringfence.netlink.connection import NetlinkConnection, NetlinkError
 class NftablesBackend:
     """Bans in the kernel by nftables; see ``contract.Backend`` for the methods.
 
-    ``proc`` is the mount point of procfs, ``release`` the kernel's (it decides what elements can do).
+    ``proc`` is the mount point of procfs. ``release`` is the kernel's version: newer kernels renew timeouts
+    of elements.
     """
 
     name = "nftables"

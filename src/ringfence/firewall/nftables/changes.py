@@ -1,8 +1,8 @@
 """Bans by netlink: batches of changes as transactions, and an outcome for each change.
 
-A transaction of nftables is carried out completely or not at all. A refused element is removed from it, and
-the rest is sent again. The kernel reports the position at which it stopped (EXT_ACK). After a few refusals
-the rest is sent in halves, so that many bad elements cost only a few transactions each.
+A transaction of nftables is carried out completely or not at all. If the kernel refuses an element, the
+transaction is sent again without that element. The kernel reports the position at which it stopped (EXT_ACK).
+After a few refusals the rest is sent in halves, so that many bad elements cost only a few transactions each.
 
 A full set is handled differently: the kernel names the first element without room. Of the elements after it
 only those already in the set are sent again (queried one by one, some 10 µs each). The others would have no
@@ -54,12 +54,12 @@ _OBSERVED = 256  # addresses in a transaction
 _TOLERANCE = 5.0  # seconds by which the remaining time of a ban may differ from its timeout
 # Messages in a transaction: any receive buffer has room for an answer to each refusal.
 _MESSAGES = 64
-_MOMENT = 1  # seconds: the timeout of what is added in order to be deleted
+_MOMENT = 1  # seconds: the timeout of an element that is added only to be deleted
 
 
 @define
 class ChangeGroup:
-    """The changes of one message: changes of one kind to one set, by their numbers in the batch.
+    """The changes of one message, by their numbers in the batch: Adds only or Removes only, to one set.
 
     ``replace``: an Add first removes an existing element (add, delete, add).
     """
@@ -70,7 +70,7 @@ class ChangeGroup:
     replace: bool = False
 
     def only(self, numbers: Sequence[int]) -> "list[ChangeGroup]":
-        """Return the group with these numbers only, or an empty list without numbers."""
+        """Return the group reduced to these numbers, as a list; an empty list if there are no numbers."""
         return [ChangeGroup(self.ban, numbers, self.adds, self.replace)] if numbers else []
 
 
@@ -92,7 +92,7 @@ class Changes:
         """How many transactions the kernel has carried out."""
 
     def apply(self, by_set: Mapping[BanSet, Sequence[int]]) -> None:
-        """Carry out the changes with these numbers, whose sets exist; those of each set in order."""
+        """Carry out the changes with these numbers, in order within each set. The sets must exist."""
         lost: FirewallError | None = None
         for groups in self._transactions(by_set):
             if lost is not None:  # another request would only time out again
@@ -119,14 +119,14 @@ class Changes:
     def _runs(self, numbers: Sequence[int]) -> Iterator[tuple[bool, Sequence[int]]]:
         """Divide numbers into runs of one kind: True for Adds, which have a timeout."""
         seconds = self._seconds
-        if all(map(seconds.__getitem__, numbers)):  # as with most long batches
+        if all(map(seconds.__getitem__, numbers)):  # most long batches have Adds only
             yield True, numbers
             return
         for adds, group in itertools.groupby(numbers, key=lambda number: seconds[number] > 0):
             yield adds, list(group)
 
     def _send(self, groups: list[ChangeGroup]) -> FirewallError | None:
-        """Send a transaction until everything left of it is done; return the connection's error, if any."""
+        """Send a transaction; repeat it without refused changes. Return the connection's error, if any."""
         refusals: list[Refusal] = []
         for _ in range(_PATIENCE):
             sent = [(group, message) for group in groups for message in self._messages(group)]
@@ -221,7 +221,7 @@ class Changes:
         """Remove the refused changes, and return the groups to send again."""
         first: dict[int, Refusal] = {}
         for refusal in refusals:
-            group, _ = sent[refusal.index - 1]  # the first message begins the batch
+            group, _ = sent[refusal.index - 1]  # the first message only opens the batch
             first.setdefault(id(group), refusal)
         rest: list[ChangeGroup] = []
         for group in groups:

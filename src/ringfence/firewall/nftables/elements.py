@@ -1,4 +1,4 @@
-"""Elements of nftables sets as bytes: builders and the parser of a dump, no socket, no clock.
+"""Elements of nftables sets as bytes: builders and parsers, no socket, no clock.
 
 One message holds at most MAX_ELEMENTS. The length of an attribute has 16 bits, and 1 200 of the largest
 elements are 62 400 bytes. A transaction holds no more than that either: for 100 000 elements the kernel takes
@@ -11,8 +11,8 @@ Timeouts are milliseconds. Without ``exclusive`` the kernel accepts an element t
 the message contains the remaining time too (``NFTA_SET_ELEM_EXPIRATION``), because a timeout of the same
 length alone would change nothing.
 
-A refused element is found by the position in the message at which the kernel stopped. That position is within
-its bytes or at their beginning, and all elements of a message have the same size.
+The kernel reports the position in the message at which it stopped. It lies in the bytes of the refused
+element. All elements of a message have the same size, so the position gives the index.
 """
 
 import operator
@@ -60,7 +60,7 @@ _NO_TIMEOUT = float("inf")
 
 @frozen
 class Layout:
-    """The layout of the elements of one message: all of them have the same size."""
+    """The layout of the elements of one message, which all have the same size."""
 
     version: int
     timeout: bool = False
@@ -87,7 +87,7 @@ class Layout:
 
 
 class _Writer:
-    """An encoder for the elements of one layout, with one ``struct.pack`` each: only key and time differ."""
+    """An encoder for elements of one layout: one ``struct.pack`` each, because only key and time differ."""
 
     def __init__(self, layout: Layout) -> None:
         size = _SIZES[layout.version]
@@ -96,7 +96,7 @@ class _Writer:
         self._number = layout.version == 4  # noqa: PLR2004 - IPv4, whose key is faster as a number
         pieces: list[bytes] = []
         form, start = ">", 0
-        for _ in range(self._times):  # split at each time: 8 bytes after its header
+        for _ in range(self._times):  # split the bytes at each time, which has 8 bytes after its header
             at = start + ATTRIBUTE.size * (1 if pieces else 2)
             pieces.append(fixed[start:at])
             form += f"{at - start}sQ"
@@ -159,7 +159,7 @@ def add(
 
 
 def delete(table: str, name: str, networks: Sequence[Network], *, lenient: bool = False) -> bytes:
-    """Build one removal of at most MAX_ELEMENTS networks; an absent one is ENOENT.
+    """Build the message that removes at most MAX_ELEMENTS networks; ENOENT if one is absent.
 
     ``lenient``: absent networks are not an error (DESTROYSETELEM, kernel 6.3).
     """
@@ -169,18 +169,18 @@ def delete(table: str, name: str, networks: Sequence[Network], *, lenient: bool 
 
 
 def query(table: str, name: str, network: Network) -> bytes:
-    """Build the query whether a network is in a set; ENOENT if not."""
+    """Build the query whether a network is in a set; the error is ENOENT if not."""
     element = _WRITERS[Layout(network.version)].write([(network, 0)])
     return _elements(Message.GETSETELEM, 0, table, name, element)
 
 
 def dump(table: str, name: str) -> bytes:
-    """Build the dump of a set's elements; parsed by :func:`bans_of` or :func:`flooders_of`."""
+    """Build the request for a set's elements; :func:`bans_of` or :func:`flooders_of` parses the answers."""
     return message(Message.GETSETELEM.kind, NLM_F_DUMP, INET, text(_TABLE, table), text(_SET, name))
 
 
 def clear(table: str, name: str) -> bytes:
-    """Build the removal of all elements of a set."""
+    """Build the message that removes all elements of a set."""
     return message(Message.DELSETELEM.kind, NLM_F_ACK, INET, text(_TABLE, table), text(_SET, name))
 
 
@@ -189,8 +189,8 @@ def intervals(
 ) -> list[bytes]:
     """Build the messages that add ranges (first and last address) to an interval set, in order.
 
-    The ranges are neither overlapping nor adjacent: see :func:`merged`. ``remove``: remove them, as they were
-    added.
+    The ranges are neither overlapping nor adjacent: see :func:`merged`. With ``remove`` they remove the same
+    ranges.
     """
     size = _SIZES[version]
     beginning, end = Layout(version), Layout(version, end=True)
@@ -214,7 +214,7 @@ def merged(networks: Sequence[Network]) -> list[tuple[int, int]]:
         return []
     bits = networks[0].max_prefixlen
     more = [(1 << bits - length) - 1 for length in range(bits + 1)]
-    # First and last address in one number: sorting these takes half the time of pairs.
+    # First and last address in one number: sorting numbers takes half the time of sorting pairs.
     spans = sorted(
         [(first := int(one.network_address)) << bits | first + more[one.prefixlen] for one in networks]
     )

@@ -2,8 +2,9 @@
 
 The kernel reports every transaction with its author, and whether it changed our table (``watch.py``). After
 any foreign transaction the rules are suspect. Elements are reported as changed only if our table was changed.
-Transactions of more than one chunk are sent without a listener, because the kernel would write 8 kB for each
-element. The number of the generation then reveals foreign changes.
+During a large transaction ringfence does not listen, because the kernel would write 8 kB for each element to
+a listener. The kernel numbers every transaction (the generation), so the number shows afterwards whether
+another program made changes.
 """
 
 from collections.abc import Callable, Iterator

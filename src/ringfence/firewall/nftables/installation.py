@@ -33,8 +33,8 @@ _TRIES = 3
 class InstalledTable:
     """The last installation, and the resulting state of the kernel.
 
-    ``plan`` is the ``asked`` plan without the features that the kernel refused. ``wire`` and ``limiter`` are
-    the reasons. ``inner``: the log rules use ``@ih``.
+    ``asked`` is the requested plan, and ``plan`` the same without the features that the kernel refused.
+    ``wire`` and ``limiter`` are the reasons for these refusals. ``inner``: the log rules use ``@ih``.
     """
 
     asked: FirewallPlan
@@ -148,7 +148,7 @@ class Installation:
         raise refused or FirewallError("no rules could be put in place")
 
     def _rewrite(self, bans: frozenset[BanSet]) -> None:
-        """Write the rules again, with these sets of bans."""
+        """Write the rules again with the given sets of bans."""
         table = self.require()
         damage = difference(table.state, read_state(self._kernel))
         if damage is not None:  # install() must see and report it
@@ -179,9 +179,9 @@ class Installation:
 
 
 def _was_damaged(installed: TableState | None, before: TableState | None, now: TableState) -> bool:
-    """Whether the previous state differed from our installation, as far as that is known.
+    """Whether another program had changed our previous installation.
 
-    After a restart it is known only if the plan is the same.
+    After a restart this can be determined only if the plan is the same.
     """
     if installed is not None:
         return before is None or before.shape != installed.shape

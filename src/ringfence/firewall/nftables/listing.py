@@ -1,11 +1,11 @@
-"""Complete lists of the bans in nftables sets, although others change the sets meanwhile.
+"""Complete lists of the bans in nftables sets, also while other programs change the sets.
 
 The kernel walks through a hash set buffer by buffer, 150 of them for 50 000 elements. It finds its position
 again by the number of elements before it. If a set changes in between, the walk may miss elements that never
 changed: 20 to 43 of 50 000 at 100 transactions a second. The kernel marks such a list (NLM_F_DUMP_INTR). It
 does not mark a list that changed during the last buffer, so the generation is compared too. Nor does it mark
 a list from which it removed expired elements. Therefore a list during which anything changed is repeated. The
-results of all repetitions are combined. Known bans that no repetition found are looked up in any case.
+results of all repetitions are combined. Known bans that no repetition found are looked up one by one.
 """
 
 import errno
@@ -58,7 +58,7 @@ def find(kernel: NetlinkConnection, network: Network, scope: Scope) -> Element |
 
 
 def read_part(kernel: NetlinkConnection, name: str) -> list[bytes]:
-    """Read a set of which a part is sufficient: missing elements are read the next time."""
+    """Read a set, possibly without some elements: the caller reads it again soon."""
     try:
         return list(kernel.stream(elements.dump(TABLE, name)))
     except NetlinkInterruptedError as error:

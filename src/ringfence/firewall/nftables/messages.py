@@ -1,4 +1,4 @@
-"""The nftables messages that query and clean up, as bytes: builders and parsers, no socket, no clock.
+"""The nftables messages for queries and deletions, as bytes: builders and parsers, no socket, no clock.
 
 The objects here are small: tables, chains, rules, headers of sets, named counters. ``elements.py`` has the
 messages for elements, of which there may be many.
@@ -134,7 +134,7 @@ class Generation:
 
 
 def table_query(version: int, table: str = "raw") -> bytes:
-    """Build the query whether nftables has this iptables table for IP ``version``; ENOENT if not."""
+    """Build the query whether nftables has this iptables table; the error is ENOENT if not."""
     return get_table(table, family=FAMILIES[version])
 
 
@@ -165,7 +165,7 @@ def batch(*messages: bytes) -> tuple[bytes, ...]:
 
 
 def _flagged(request: bytes, *, ack: bool) -> bytes:
-    """Return a message with or without the request for an acknowledgement."""
+    """Return a message whose flags ask for an acknowledgement, or do not."""
     [flags] = _FLAGS.unpack_from(request, _FLAGS_AT)
     wanted = flags | NLM_F_ACK if ack else flags & ~NLM_F_ACK
     if wanted == flags:
@@ -174,22 +174,22 @@ def _flagged(request: bytes, *, ack: bool) -> bytes:
 
 
 def get_generation() -> bytes:
-    """Build the query for the generation; one answer, parsed by :func:`generation_of`."""
+    """Build the query for the generation; :func:`generation_of` parses its one answer."""
     return message(Message.GETGEN.kind, NLM_F_ACK, 0)
 
 
 def get_table(name: str, *, family: int = INET) -> bytes:
-    """Build the query for one table, parsed by :func:`tables_of`; ENOENT if there is none."""
+    """Build the query for one table; ENOENT without it. :func:`tables_of` parses the answer."""
     return message(Message.GETTABLE.kind, NLM_F_ACK, family, text(1, name))
 
 
 def get_chains(*, family: int = INET) -> bytes:
-    """Build the dump of all chains of a family, of every table; parsed by :func:`chains_of`."""
+    """Build the request for all chains of a family, of every table; :func:`chains_of` parses the answers."""
     return message(Message.GETCHAIN.kind, NLM_F_DUMP, family)
 
 
 def get_rules(table: str, *, family: int = INET) -> bytes:
-    """Build the dump of a table's rules; parsed by :func:`rules_of`. Empty without such a table.
+    """Build the request for a table's rules; :func:`rules_of` parses the answers (none without the table).
 
     ``family`` is INET, or AF_INET or AF_INET6 for the tables of iptables-nft.
     """
@@ -197,7 +197,7 @@ def get_rules(table: str, *, family: int = INET) -> bytes:
 
 
 def get_sets(table: str, *, family: int = INET) -> bytes:
-    """Build the dump of a table's sets without elements; parsed by :func:`sets_of`.
+    """Build the request for a table's sets without elements; :func:`sets_of` parses the answers.
 
     ENOENT without the table.
     """
@@ -205,12 +205,12 @@ def get_sets(table: str, *, family: int = INET) -> bytes:
 
 
 def get_counters(table: str, *, family: int = INET) -> bytes:
-    """Build the dump of a table's named counters; parsed by :func:`counters_of`."""
+    """Build the request for a table's named counters; :func:`counters_of` parses the answers."""
     return message(Message.GETOBJ.kind, NLM_F_DUMP, family, text(1, table))
 
 
 def delete_table(name: str, *, family: int = INET) -> tuple[bytes, ...]:
-    """Build the batch that deletes a table with all its contents; ENOENT if there is none."""
+    """Build the batch that deletes a table with all its contents; ENOENT without the table."""
     return batch(message(Message.DELTABLE.kind, NLM_F_ACK, family, text(1, name)))
 
 

@@ -1,8 +1,8 @@
 """Kernel and ``nft`` features that the rules of nftables need, checked before anything is changed.
 
-Version numbers would mislead, because distributions add features to older kernels. So the rules themselves
-are tried: ``nft --check`` makes the kernel examine a whole transaction, and then drops it. The transaction
-makes a table of another name, so the contents of our table make no difference. docs/firewall.md names the
+Version numbers would mislead, because distributions add features to older kernels. So ringfence tries the
+rules: ``nft --check`` makes the kernel examine a whole transaction, and then discards it. The transaction
+makes a table of another name, so the contents of our table do not matter. docs/firewall.md names the
 versions.
 """
 
@@ -48,7 +48,7 @@ def variants(plan: FirewallPlan) -> Iterator[tuple[FirewallPlan, bool, bool, boo
 
 
 def rule_requirements(tool: str, plan: FirewallPlan) -> list[Requirement]:
-    """Return each thing that the rules of ``plan`` need; takes some 20 ms and changes nothing."""
+    """Return the requirements of the rules of ``plan``. Takes some 20 ms and changes nothing."""
     bans = check_requirement(_BANS, partial(_try, tool, evolve(plan, log_group=None, limit=Limit())))
     if bans.problem is not None:
         return [evolve(bans, problem=f"{bans.problem}; {_BANS_FIX}")]

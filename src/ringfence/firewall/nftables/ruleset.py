@@ -8,19 +8,20 @@ rules and leaves the sets with all their elements. Packets pass the old rules un
     output (raw)      to4, to6, the log rules
 
 raw is before connection tracking, so an established flow is cut too, and a container behind DNAT is covered.
-The order is the contract's. Packets of networks in ``allow4`` and ``allow6`` never reach the drops. They are
-not accepted either: answers to them still reach the log rules and the administrator's own rules.
+The order of the rules is explained in ``contract.py``. Packets of networks in ``allow4`` and ``allow6`` never
+reach the drops. They are not accepted either: answers to them still reach the log rules and the
+administrator's own rules.
 
 * **Prefixes.** A ban is an element of a hash set for its length (``ip saddr & 255.255.255.0 @ban4_24``).
   Interval sets refuse overlaps, and listing 100 000 intervals takes the kernel 4 s instead of 0.4 s. Each
-  length costs every packet a lookup. So only the common lengths have sets from the start. Any other set is
-  added, with its rules, at its first ban. ``size`` counts for each length separately.
+  length costs one lookup for every packet. So only the common lengths have sets from the start. Any other set
+  is added, with its rules, at its first ban. ``size`` counts for each length separately.
 * **Friends.** A ban of a /64, or of a part of it, exempts the friends in it (``contract.exempts_friends``):
   ``ip6 saddr != @friends6`` stands before the lookup of such a ban. It costs an IPv6 packet one lookup.
 * **Network lists** are interval sets. To replace a list whose contents are unknown, an alternate set is
   filled (``deny4_2``). One transaction then rewrites the rules with its name and deletes the first set.
-* **Scopes.** ``sip4_32`` and similar sets hold the bans for requests that a forged datagram can make. They
-  apply to UDP from and to the SIP ports only. Those of ``tcp4_32`` and similar sets apply to TCP. With
+* **Scopes.** ``sip4_32`` and similar sets hold the bans whose evidence a forged datagram could have caused.
+  They apply to UDP from and to the SIP ports only. Those of ``tcp4_32`` and similar sets apply to TCP. With
   ``every_port`` false, a full ban and the deny list apply to the SIP ports only, and to ``PROBE_PORT``, on
   which the probe tests bans.
 * **Interfaces** limit where packets are dropped. They always include the loopback interface: no banned
@@ -93,8 +94,8 @@ COUNTERS: Mapping[str, str] = {
     "no_room": "without room in the limiter",
 }
 RATE_SIZE = 1_000_000
-# The flood set is read every second, between two bans: 4 096 elements take some 30 ms of CPU, 65 536 took 600
-# ms. A source without room is limited all the same, and is reported once others have stopped.
+# The flood set is read every second by the thread that bans: 4 096 elements take some 30 ms of CPU, 65 536
+# took 600 ms. A source that finds no room is still limited. It is reported after others have stopped.
 FLOOD_SIZE = 4_096
 LIMIT_SECONDS = 10
 GUESS = 300  # bytes: no guess is shorter, with its headers
@@ -113,7 +114,7 @@ _REJECT_REPLIES = {
     BanAction.ADMIN_PROHIBITED: ("icmp type destination-unreachable", "icmpv6 type destination-unreachable"),
     BanAction.TCP_RESET: ("tcp flags & rst == rst",),
 }
-# "SIP/2.0 401", 403 and 407; and with 404.
+# "SIP/2.0 401", 403 and 407; the second set has 404 too.
 _ANSWERS = "{ 0x5349502f322e3020343031, 0x5349502f322e3020343033, 0x5349502f322e3020343037 }"
 _DATAGRAMS = _ANSWERS.replace(" }", ", 0x5349502f322e3020343034 }")
 _HEADERS = (5, 8)  # TCP data offsets, in words of 32 bits
@@ -148,7 +149,7 @@ class BanSet:
 
 @cache
 def _by_name() -> Mapping[str, BanSet]:
-    """Return every possible set of bans by its name: names are parsed every second."""
+    """Return every possible set of bans by its name (cached, because names are parsed every second)."""
     every = (
         BanSet(scope, version, length)
         for scope in Scope
@@ -178,7 +179,7 @@ class Ruleset:
 
 
 def alternate_name(name: str) -> str:
-    """Return the second name of a list set, or the base name of a second: the two take turns."""
+    """Return the other of the two names that a list set uses in turn: the base name or the second name."""
     return name.removesuffix(_SECOND) if name.endswith(_SECOND) else f"{name}{_SECOND}"
 
 
@@ -300,7 +301,7 @@ def _lookup_chains(
     address = f"{keyword} {'saddr' if side == 'from' else 'daddr'}"
     found: dict[Scope, list[str]] = {scope: [] for scope in Scope}
     for one in bans:
-        # Before the lookup of the ban, whose element would count the packet.
+        # This match comes before the lookup of the ban, because that lookup counts the packet.
         friends = f"{address} != @{lists[f'friends{version}']} " if one.exempts_friends else ""
         narrow = side == "from" and one.scope is Scope.SIP_UDP and _copies_dropped(plan)
         end = "from_narrow" if narrow else f"{side}_banned"
@@ -325,7 +326,7 @@ def _lookup_chains(
 
 
 def _copies_dropped(plan: FirewallPlan) -> bool:
-    """Whether narrow bans copy what they drop. Where they reject, the copies stand before them."""
+    """Whether narrow bans copy the packets that they drop. If they reject, other rules copy them before."""
     return plan.log_group is not None and plan.action not in _REJECTS
 
 
@@ -346,7 +347,7 @@ def _network_of(version: int, length: int) -> Network:
 
 
 def _port_tests(ports: Ports, port: str) -> list[str]:
-    """Give the tests for a packet from or to one of ``ports``: a packet passes one of them at most."""
+    """Yield the matches for a packet from or to one of ``ports``; a packet matches at most one of them."""
     return [
         f"{protocol} {port} {{ {', '.join(map(str, numbers))} }}"
         for protocol, numbers in (("udp", ports.udp), ("tcp", ports.tcp))
@@ -368,7 +369,7 @@ def _limiter_chains(plan: FirewallPlan, version: int, log: tuple[str, ...]) -> I
             *dropping,
         ),
     )
-    # The kernel's byte bucket holds rate and burst together, its packet bucket the burst alone.
+    # The kernel adds the rate to the burst of a byte limit, but not to that of a packet limit.
     packets = f"limit rate over {limit.rate}/second burst {limit.burst} packets"
     more = max(limit.burst - limit.rate, 0) * GUESS
     octets = f"limit rate over {limit.rate * GUESS} bytes/second burst {more} bytes"

@@ -17,7 +17,7 @@ from ringfence.networks import BITS
 
 _OURS = f"{TABLE}\0".encode()
 _HOOKS = ("prerouting", "input", "forward", "output")
-# The set of constants of a rule, which changes only with the rule.
+# The prefix of anonymous sets: constants of a rule, which change only with the rule.
 _ANONYMOUS = "__set"
 _CONSTANTS = re.compile(rb"__set[0-9]++")
 _TIMEOUT_FLAG, _INTERVAL_FLAG, _EVAL_FLAG = 0x10, 0x04, 0x20
@@ -25,7 +25,10 @@ _TIMEOUT_FLAG, _INTERVAL_FLAG, _EVAL_FLAG = 0x10, 0x04, 0x20
 
 @frozen
 class TableState:
-    """The table with its chains, rules and named sets. Equal exactly if nothing was changed."""
+    """The table with its chains, rules and named sets.
+
+    Two states are equal exactly if nothing was changed.
+    """
 
     table: Table
     chains: tuple[NftChain, ...]
@@ -47,11 +50,11 @@ class TableState:
 
     @property
     def shape(self) -> tuple[object, ...]:
-        """The properties that two installations of one ruleset have in common."""
+        """The state without handles and generated names: equal for two installations of one ruleset."""
         return (
             self.table.dormant,
             tuple(sorted((chain.name, chain.hook, chain.priority, chain.policy) for chain in self.chains)),
-            # The order within a chain matters; the name of a set of constants does not.
+            # The order of rules within a chain matters. The names of anonymous sets do not.
             sorted(
                 ((rule.chain, rule.comment, _CONSTANTS.sub(b"", rule.body)) for rule in self.rules),
                 key=operator.itemgetter(0),
@@ -113,7 +116,7 @@ def read_state(kernel: NetlinkConnection) -> TableState | None:
 
 
 def _unused(list_sets: Sequence[str], rules: Sequence[NftRule]) -> frozenset[str]:
-    """Return the unused list sets: of two sets of a list the one without a rule, else the second."""
+    """Return the unused list sets: of a list with two sets, the one that no rule uses, else the second."""
     named = {name for name in list_sets if any(name.encode() + b"\0" in rule.body for rule in rules)}
     return frozenset(
         name
@@ -123,7 +126,7 @@ def _unused(list_sets: Sequence[str], rules: Sequence[NftRule]) -> frozenset[str
 
 
 def read_sets(kernel: NetlinkConnection) -> list[NftSetHeader]:
-    """Read the headers of our sets, with element counts if the kernel has them. Empty without a table."""
+    """Read the headers of our sets, with element counts if the kernel has them; none without our table."""
     try:
         return messages.sets_of(kernel.request(messages.get_sets(TABLE)))
     except NetlinkError as error:

@@ -9,11 +9,11 @@ The last contents of a list are stored as ranges, and only the differences are s
 transaction first removes ranges and then adds others. Overlapping ranges go together, so an address on both
 the old and the new list is found at every moment.
 
-The stored contents are trusted while the kernel's count of elements matches them. If the kernel has no count
-(before 6.16), they are trusted until another program changes anything of ours. Otherwise, and if the kernel
-refuses the differences, a short list is cleared and filled in one transaction. For a long list an alternate
-set is filled, which replaces the first when it is complete. The count does not reveal another program that
-adds as many elements as it removes.
+The stored contents count as correct while the kernel's number of elements matches them. If the kernel has no
+such number (before 6.16), they count as correct until another program changes our table. Otherwise, and if
+the kernel refuses the differences, a short list is cleared and filled in one transaction. For a long list an
+alternate set is filled, which replaces the first when it is complete. If another program adds as many
+elements as it removes, the number does not show it.
 """
 
 import errno
@@ -45,7 +45,7 @@ from ringfence.networks import BITS, VERSIONS
 Range = tuple[int, int]
 
 _LEAST, _MOST = 1_250, 5_000
-"""Ranges in a transaction. Each takes the kernel some 50 ns for every other element of the set."""
+"""Least and most ranges in a transaction. The kernel takes 50 ns for each range and element of the set."""
 _FAST, _SLOW = 0.04, 0.08
 """Seconds of CPU: after a faster transaction the next one is larger, after a slower one smaller."""
 _SHORT = 2_500
@@ -77,11 +77,11 @@ class Ranges:
 
     @property
     def counted(self) -> int:
-        """The kernel's count: half of its elements; a range up to the last address has only one."""
+        """The kernel's number of ranges. It leaves out a range that ends at the last address."""
         return len(self) - self.packed.endswith(b"\xff" * (BITS[self.version] // 8))
 
     def rows(self) -> list[bytes]:
-        """Return each range still packed: ranges as numbers are slow to make and to compare."""
+        """Return each range as packed bytes, because numbers are slower to make and to compare."""
         packed, width = self.packed, BITS[self.version] // 4
         return [packed[at : at + width] for at in range(0, len(packed), width)]
 
@@ -105,7 +105,7 @@ def _range(row: bytes) -> Range:
 
 
 class Difference:
-    """The changes from the ranges ``held`` to the ranges ``wanted``, retrieved in order."""
+    """The changes that turn the ranges ``held`` into the ranges ``wanted``, one after the other."""
 
     def __init__(self, held: Ranges, wanted: Ranges) -> None:
         self.held = held
@@ -124,7 +124,7 @@ class Difference:
         return len(self._removed) + len(self._added) - self._removed_at - self._added_at
 
     def next_change(self, most: int) -> "RangeChange | None":
-        """Return the next change of about ``most`` ranges; None if too many ranges overlap."""
+        """Return the next change of about ``most`` ranges; None if too many overlap to be divided."""
         gone, new, half = self._removed, self._added, self._half
         before, after, end, taken = self._removed_at, self._added_at, b"", 0
         while before < len(gone) or after < len(new):
@@ -174,7 +174,7 @@ class RangeChange:
 
 
 class _Refused(Exception):  # noqa: N818 - for this file alone
-    """A refused transaction: the set does not have the stored contents."""
+    """The kernel refused a transaction, because the set does not have the stored contents."""
 
     def __init__(self, refusal: Refusal) -> None:
         super().__init__()

@@ -4,7 +4,7 @@ from ringfence.errors import FirewallError
 from ringfence.firewall.programs import find_program, run_program
 
 _PACKAGE = "nftables"
-# A set of our name with another declaration: no transaction changes a declaration.
+# Shown if a set of our name has another declaration, because no transaction can change it.
 _FOREIGN_SET = (
     "; another program declared it differently; fix: `ringfence off`, or `nft delete table inet ringfence`"
 )
@@ -16,7 +16,7 @@ def find_nft() -> str:
 
 
 def run_nft(program: str, text: str, *, check: bool = False) -> int:
-    """Carry out ``text`` in one transaction; return the process ID, which is also its netlink port.
+    """Carry out ``text`` in one transaction; return the process ID of ``nft``, which is its netlink port.
 
     With ``check`` the kernel examines the transaction, and changes nothing.
 

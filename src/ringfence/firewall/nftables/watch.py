@@ -4,8 +4,8 @@ The kernel notifies the members of a group of each change in a transaction, and 
 (NEWGEN). It packs as many changes as possible into a datagram; NEWGEN has its own. A filter on the socket
 accepts every NEWGEN, and the datagrams whose first notification concerns table ``inet ringfence``. So a
 transaction of another table costs one small datagram, whatever its size. The filter rejects everything from
-the netlink port of :meth:`ChangeMonitor.ignore`, which would be our own elements by the thousand. Reading,
-expired elements and elements that packets add to sets cause no notification.
+the netlink port that :meth:`ChangeMonitor.ignore` names: ringfence's own port, which changes thousands of
+elements. Reading, expired elements and elements that packets add to sets cause no notification.
 """
 
 import ctypes
@@ -34,8 +34,8 @@ _KIND_AT, _PORT_AT, _FAMILY_AT, _ATTRIBUTES_AT = 4, 12, 16, 20
 class Notifications:
     """The notifications since the last reading: the netlink ports of changes to any table.
 
-    ``touched`` are the ports of changes to our table. Of a transaction that changes several tables only the
-    first change may show. ``lost``: the socket had no room for all notifications.
+    ``touched`` are the ports of changes to our table. If a transaction changes several tables, only its first
+    change is seen. ``lost``: the socket had no room for all notifications.
     """
 
     ports: frozenset[int]
@@ -70,11 +70,11 @@ class ChangeMonitor:
             self._ignored = port
 
     def pause(self) -> None:
-        """Leave the group for a while: large changes cost the kernel far less without a listener."""
+        """Leave the notification group: large changes cost the kernel far less without a listener."""
         self._socket.setsockopt(_SOL_NETLINK, _DROP_MEMBERSHIP, _GROUP)
 
     def resume(self) -> None:
-        """Join the group again."""
+        """Join the notification group again."""
         self._socket.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, _GROUP)
 
     def close(self) -> None:
@@ -106,7 +106,7 @@ def _attach(connection: socket.socket, ignored: int | None) -> None:
     """
     newgen = int.from_bytes(struct.pack("=H", Message.NEWGEN.kind), "big")
     name = f"{TABLE}\0".encode()
-    # The first attribute of every such notification is the name of its table, of kind 1.
+    # The first attribute of every such notification has type 1: the name of its table.
     first = struct.pack("=HH", 4 + len(name), 1) + name
     tests = [(_LOAD_BYTE, _FAMILY_AT, INET)]
     for at in range(0, len(first), 4):
