@@ -57,7 +57,7 @@ def test_a_hostile_account_is_made_printable_in_the_log(world: World) -> None:
     assert logs[0]["accounts"] == ["a\\n\\x1b[31m"]
 
 
-def test_who_comes_back_stays_out_longer(world: World) -> None:
+def test_a_repeat_ban_is_longer(world: World) -> None:
     """Each repeat within thirty days gets the next length, up to the last; later the count restarts."""
     lengths = []
     for _ in range(5):
@@ -85,7 +85,7 @@ def test_the_kernel_is_asked_before_the_database(world: World) -> None:
 # -- a ban that fails -------------------------------------------------------------------------------------
 
 
-def test_floods_make_nobody_an_offender(world: World) -> None:
+def test_floods_do_not_lengthen_later_bans(world: World) -> None:
     """A flood's address can be forged, so wrong passwords after floods lead to a first ban."""
     for _ in range(4):
         world.decide(rule=FLOOD, scope=Scope.SIP_UDP, seconds=600.0)
@@ -153,7 +153,7 @@ def test_what_the_store_lost_is_adopted(world: World, monkeypatch: pytest.Monkey
     assert world.held()
 
 
-def test_what_the_store_cannot_tell_does_not_keep_the_guard_away(world: World) -> None:
+def test_an_unreadable_row_does_not_stop_the_start(world: World) -> None:
     """An unreadable row is logged; the ban that the kernel still has is kept, and new bans are placed."""
     world.decide()
     world.decide(OTHER)
@@ -259,7 +259,7 @@ def test_a_ban_by_hand(world: World) -> None:
     assert world.store.bans.count_offences(SUBJECT, 0.0) == 0
 
 
-def test_a_ban_by_hand_that_fails_is_told_and_kept(world: World) -> None:
+def test_a_failed_manual_ban_is_reported_and_retried(world: World) -> None:
     """If the kernel refuses a manual ban, the command returns the error, and the ban is retried."""
     world.backend.refuses[SUBJECT] = SetFullError("the set is full")
 
@@ -272,7 +272,7 @@ def test_a_ban_by_hand_that_fails_is_told_and_kept(world: World) -> None:
 # -- never banned -----------------------------------------------------------------------------------------
 
 
-def test_who_is_never_banned_is_not_banned_by_hand(world: World) -> None:
+def test_a_manual_ban_of_an_exempt_address_is_refused(world: World) -> None:
     """A manual ban of an allowed address, or of or around a protected one, is refused with its reason."""
     world.allow(ip_network("198.51.100.0/24"), _203_0_113_1="the gateway")
     texts = ["127.0.0.1", "198.51.100.7", "203.0.113.1", "203.0.113.0/24", "192.0.2.1"]
@@ -302,7 +302,7 @@ def test_an_administrator_may_insist(world: World) -> None:
     assert world.enforcer.known.is_forced(key_of(gateway))
 
 
-def test_a_network_around_who_is_allowed_may_be_banned(world: World) -> None:
+def test_a_network_around_an_allowed_address_may_be_banned(world: World) -> None:
     """A network around an allowed address can be banned: the kernel checks the allow list before the bans."""
     world.allow(ip_network("198.51.100.7"))
 
@@ -326,7 +326,7 @@ def test_to_be_allowed_is_to_be_let_in_at_once(world: World) -> None:
     assert set(world.in_kernel()) == left
 
 
-def test_who_comes_to_be_protected_is_let_in_with_all_around(world: World) -> None:
+def test_a_new_protected_address_ends_every_ban_that_touches_it(world: World) -> None:
     """A new protected address, such as a gateway, ends every ban that touches it, in both scopes."""
     world.decide(ip_network("203.0.113.1"), scope=Scope.SIP_UDP)
     world.enforcer.ban([ip_network("203.0.113.0/24"), SUBJECT], 60.0, "")
@@ -335,7 +335,7 @@ def test_who_comes_to_be_protected_is_let_in_with_all_around(world: World) -> No
     assert set(world.in_kernel()) == set(world.in_store()) == {"192.0.2.1/32"}
 
 
-def test_a_friend_whom_the_kernel_does_not_let_go_is_tried_again(world: World) -> None:
+def test_a_failed_unban_of_an_allowed_address_is_retried(world: World) -> None:
     """An unban of an allowed address that fails is logged once and repeated until it succeeds."""
     world.decide()
     world.backend.gone = FirewallError("no answer")
@@ -351,7 +351,7 @@ def test_a_friend_whom_the_kernel_does_not_let_go_is_tried_again(world: World) -
     assert (world.in_kernel(), world.in_store(), world.enforcer.firewall_error) == ({}, {}, "")
 
 
-def test_a_friend_who_waits_is_not_forgotten_for_the_next(world: World) -> None:
+def test_a_failed_unban_is_retried_after_another_change(world: World) -> None:
     """A failed unban is retried even if another list change and another adoption follow."""
     world.decide()
     world.decide(OTHER)
@@ -439,7 +439,7 @@ def test_a_ban_runs_from_the_last_attempt(world: World) -> None:
         assert world.held() is (left is not None)
 
 
-def test_old_evidence_of_who_comes_back_is_a_longer_ban(world: World) -> None:
+def test_old_evidence_of_a_repeat_offender_leads_to_a_ban(world: World) -> None:
     """Old evidence of a repeat offender leads to a ban if the next length has time left."""
     world.decide()
     world.wait(HOUR)
@@ -447,7 +447,7 @@ def test_old_evidence_of_who_comes_back_is_a_longer_ban(world: World) -> None:
     assert world.in_kernel() == {"192.0.2.1/32": 5 * 3_600}
 
 
-def test_a_friend_in_a_banned_64_is_not_held(world: World) -> None:
+def test_a_friend_in_a_banned_64_is_not_late(world: World) -> None:
     """The kernel passes a friend in a banned /64, so its packets do not count as late."""
     friend, stranger = ip_address("2001:db8::7"), ip_address("2001:db8::8")
     world.enforcer.ban([ip_network("2001:db8::/64")], HOUR, "")

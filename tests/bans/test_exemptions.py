@@ -43,7 +43,7 @@ def test_without_a_word_only_this_host_itself_is_exempt() -> None:
     assert Exempt().never.networks == frozenset(ITSELF)
 
 
-def test_whom_no_rule_bans_is_both() -> None:
+def test_the_detector_gets_allowed_and_protected_networks() -> None:
     """The detector receives all exempt networks, allowed and protected."""
     assert EXEMPT.never.networks == EXEMPT.allowed.networks | EXEMPT.protected.keys()
 

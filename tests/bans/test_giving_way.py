@@ -31,7 +31,7 @@ def test_the_shortest_gives_way_first() -> None:
     assert giving_way.next(kept, new) is None
 
 
-def test_what_has_ended_meanwhile_is_passed_over() -> None:
+def test_a_ban_that_ended_after_the_search_is_skipped() -> None:
     """A ban that ended after the search is skipped."""
     kept = ledger(ban("192.0.2.1", 30.0), ban("192.0.2.2", 10.0), ban("192.0.2.3", 20.0))
     giving_way, new = GivingWay(), ban("192.0.2.9", 60.0)

@@ -40,7 +40,7 @@ def test_each_address_is_counted_by_itself() -> None:
     assert bans.confirmed == {}
 
 
-def test_a_ban_that_is_placed_again_begins_anew() -> None:
+def test_late_attempts_of_an_earlier_ban_do_not_count() -> None:
     """Late attempts of an earlier ban do not count against a new ban."""
     bans = Ineffective()
     for _ in range(ENOUGH):

@@ -128,7 +128,7 @@ def test_a_renewal_that_fails_is_tried_again(world: World) -> None:
     assert (world.in_kernel(), world.enforcer.firewall_error) == ({"192.0.2.1/32": 100}, "")
 
 
-def test_in_a_full_set_who_has_the_least_time_left_gives_way(world: World) -> None:
+def test_in_a_full_set_the_first_ban_to_end_is_removed(world: World) -> None:
     """In a full set the first ban to end is removed, logged and counted; each version and scope has a set."""
     world.backend.plan = FirewallPlan(maxelem=2)
     for text, seconds in (("192.0.2.1", 60.0), ("192.0.2.2", 7_200.0), ("2001:db8::/64", 30.0)):
@@ -157,7 +157,7 @@ def test_the_like_give_way_to_the_like(world: World) -> None:
     assert "10.0.0.0/8" in world.in_kernel()
 
 
-def test_nobody_gives_way_to_a_shorter_ban(world: World) -> None:
+def test_a_shorter_ban_waits_until_the_set_has_room(world: World) -> None:
     """A new ban that would end before all others waits until the set has room."""
     world.backend.plan = FirewallPlan(maxelem=1)
     world.enforcer.ban([OTHER], 2 * HOUR, "")
@@ -172,7 +172,7 @@ def test_nobody_gives_way_to_a_shorter_ban(world: World) -> None:
     assert set(world.in_kernel()) == {"192.0.2.1/32"}
 
 
-def test_who_was_passed_over_gives_way_to_the_next(world: World) -> None:
+def test_a_ban_that_stayed_can_give_way_to_a_longer_one(world: World) -> None:
     """A ban that did not give way to a short ban can still give way to a longer one."""
     world.backend.plan = FirewallPlan(maxelem=2)
     world.enforcer.ban([ip_network("198.51.100.1")], 2 * HOUR, "")

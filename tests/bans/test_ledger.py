@@ -116,7 +116,7 @@ def test_a_key_stands_for_one_network_and_scope(network: Network, scope: Scope) 
     assert key_of(network, other) != key
 
 
-def test_the_versions_are_kept_apart() -> None:
+def test_the_ip_versions_are_distinct() -> None:
     """``::192.0.2.1`` is not 192.0.2.1, although their numbers are the same."""
     ledger = Ledger()
     ledger.put(key_of(ip_network("192.0.2.1")), record(NOW + 60))
@@ -185,7 +185,7 @@ def test_in_the_end_every_record_is_looked_at() -> None:
     assert (over, renew) == (set(keys[::3]), set(keys[1::3]))
 
 
-def test_who_was_popped_meanwhile_is_not_due() -> None:
+def test_a_removed_record_is_not_due() -> None:
     """A record that is removed before its turn is not due."""
     ledger = Ledger()
     for number in range(6_000):

@@ -20,7 +20,7 @@ def test_a_key_becomes_an_order_and_an_order_a_key() -> None:
     assert keys_of([add_order(key, 5.0), Remove(ONE)]) == {key, key_of(ONE)}
 
 
-def test_what_failed_is_said_with_its_reason() -> None:
+def test_each_failed_order_is_one_line_with_its_reason() -> None:
     """Each failed order is one line with its reason."""
     assert failure_lines([Outcome(Remove(ONE), error=FirewallError("no memory"))]) == [
         "192.0.2.1/32: no memory"

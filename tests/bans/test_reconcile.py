@@ -59,7 +59,7 @@ def test_where_all_is_well_nothing_happens(world: World) -> None:
     assert counts(world) == (2, 2)
 
 
-def test_what_somebody_has_flushed_is_put_back(world: World) -> None:
+def test_flushed_bans_are_restored(world: World) -> None:
     """Flushed bans are restored for their remaining time, logged once and counted."""
     world.decide()
     world.decide(ip_network("2001:db8::/64"), evolve(RULE, scope=Scope.SIP_UDP))
@@ -110,7 +110,7 @@ def test_what_must_not_be_banned_is_let_go(world: World) -> None:
     assert set(world.in_kernel()) == set(world.in_store()) == {"198.51.100.1/32"}
 
 
-def test_whose_time_was_cut_short_gets_it_back(world: World) -> None:
+def test_a_shortened_timeout_is_renewed(world: World) -> None:
     """A timeout that another program made shorter is renewed; a difference of seconds is ignored."""
     world.decide()
     world.decide(OTHER)
@@ -123,7 +123,7 @@ def test_whose_time_was_cut_short_gets_it_back(world: World) -> None:
     assert len(world.backend.batches) == 1
 
 
-def test_whose_time_was_drawn_out_loses_it_again(world: World) -> None:
+def test_a_timeout_that_is_too_long_is_cut(world: World) -> None:
     """A timeout that is too long, for example after the clock was set back, is cut to the ban's own end."""
     world.decide()
     world.decide(OTHER)
@@ -167,7 +167,7 @@ def test_a_ban_that_is_placed_during_the_reading_is_not_missing(world: World) ->
 
 
 @pytest.mark.parametrize("known", ["192.0.2.1", "192.0.2.3"])
-def test_who_is_let_in_during_the_reading_stays_in(world: World, known: str) -> None:
+def test_an_unban_during_the_reading_is_kept(world: World, known: str) -> None:
     """An address that is unbanned while the kernel is read is neither adopted nor restored."""
     world.decide()
     world.backend.put(THIRD, START + 60)
@@ -185,7 +185,7 @@ def test_who_is_let_in_during_the_reading_stays_in(world: World, known: str) -> 
     )
 
 
-def test_who_is_let_in_while_others_are_put_back_stays_in(world: World) -> None:
+def test_an_unban_during_the_restoration_is_kept(world: World) -> None:
     """Bans are restored in parts, and an address that is unbanned between two parts stays unbanned."""
     world.enforcer.ban(MANY, 3_600.0, "")
     world.backend.lose()
@@ -233,7 +233,7 @@ def test_what_cannot_be_put_back_is_pending(world: World) -> None:
     assert (set(world.in_kernel()), counts(world)) == ({"192.0.2.1/32", "192.0.2.2/32"}, (2, 2))
 
 
-def test_without_a_count_the_last_comparison_tells(world: World) -> None:
+def test_without_a_count_the_last_comparison_decides(world: World) -> None:
     """If the kernel cannot count quickly, the last comparison decides which bans are enforced."""
     world.backend.counts = False
     world.decide()
@@ -249,7 +249,7 @@ def test_without_a_count_the_last_comparison_tells(world: World) -> None:
 # -- looking ----------------------------------------------------------------------------------------------
 
 
-def test_rules_that_somebody_changed_are_healed(world: World) -> None:
+def test_changed_rules_are_repaired(world: World) -> None:
     """Changed rules are repaired with the lists at the next check, logged with the damage, and counted."""
     world.wanted = {NetworkList.ALLOW: [OTHER]}
     world.backend.trouble = "a rule is gone"

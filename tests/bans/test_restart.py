@@ -107,7 +107,7 @@ def test_an_element_without_an_end_is_given_one(world: World) -> None:
     assert (world.in_kernel(), world.held()) == ({}, False)
 
 
-def test_who_must_not_be_banned_is_let_go_at_the_start(world: World) -> None:
+def test_exempt_elements_are_removed_at_the_start(world: World) -> None:
     """At the start, kernel elements that must not be banned are removed, and the others are adopted."""
     world.allow(OTHER, _203_0_113_1="the gateway")
     exempt = world.enforcer.exempt
@@ -119,7 +119,7 @@ def test_who_must_not_be_banned_is_let_go_at_the_start(world: World) -> None:
     assert set(world.in_kernel()) == set(world.in_store()) == {"192.0.2.1/32"}
 
 
-def test_the_start_says_what_it_found(world: World) -> None:
+def test_the_start_logs_the_numbers_of_bans(world: World) -> None:
     """The start logs the numbers of kept, restored and adopted bans."""
     world.decide()
     world.decide(OTHER)
@@ -133,7 +133,7 @@ def test_the_start_says_what_it_found(world: World) -> None:
     ]
 
 
-def test_who_was_to_be_let_in_is_not_adopted(world: World) -> None:
+def test_a_recorded_unban_is_completed_by_the_next_daemon(world: World) -> None:
     """If a daemon ends after it recorded an unban, the next daemon completes it in the kernel."""
     world.decide()
     world.enforcer.records.end([(SUBJECT, Scope.FULL)], world.now)

@@ -40,7 +40,7 @@ def let_in(world: World, *texts: str) -> UnbanResult:
     return asyncio.run(unban(world.enforcer, [ip_network(text) for text in texts]))
 
 
-def test_unban_lifts_exactly_whom_it_is_told(world: World) -> None:
+def test_unban_ends_exactly_the_named_bans(world: World) -> None:
     """An unban ends the ban of exactly that address or network, and reports those without a ban."""
     for text in ("2001:db8::/64", "192.0.2.1", "192.0.2.2", "2001:db8:0:1::/64"):
         ban(world, text)
@@ -112,7 +112,7 @@ def test_a_part_that_is_banned_for_longer_stays_so(world: World) -> None:
     assert world.in_kernel() == world.in_store()
 
 
-def test_who_is_let_in_is_counted_from_nothing(world: World) -> None:
+def test_after_an_unban_attempts_count_from_zero(world: World) -> None:
     """After an unban the attempts are counted from zero, and the next ban has the next length."""
     world.decide()
     let_in(world, "192.0.2.1")
@@ -163,7 +163,7 @@ def test_what_only_the_kernel_knows_is_let_in(world: World, foreign: str, freed:
     assert set(world.in_kernel()) == set(world.in_store()) == left
 
 
-def test_who_is_not_banned_leaves_the_foreign_alone(world: World) -> None:
+def test_an_unban_without_a_ban_changes_nothing(world: World) -> None:
     """An unban of an address without a ban changes nothing, not even foreign elements."""
     world.backend.put(OTHER, START + 60)
 
@@ -171,7 +171,7 @@ def test_who_is_not_banned_leaves_the_foreign_alone(world: World) -> None:
     assert (world.in_kernel(), world.in_store()) == ({"192.0.2.2/32": 60}, {})
 
 
-def test_a_ban_that_the_kernel_does_not_let_go_is_told(world: World) -> None:
+def test_a_ban_that_the_kernel_does_not_remove_is_reported(world: World) -> None:
     """A ban that the kernel does not remove is reported, and stays in the kernel and in the store."""
     world.decide()
     world.decide(OTHER)
@@ -183,7 +183,7 @@ def test_a_ban_that_the_kernel_does_not_let_go_is_told(world: World) -> None:
         asyncio.run(unban_all(world.enforcer))
 
 
-def test_a_part_that_the_kernel_refuses_is_told_and_tried_again(world: World) -> None:
+def test_a_refused_part_is_reported_and_retried(world: World) -> None:
     """If the kernel refuses a part, the address is unbanned, and the part is pending."""
     ban(world, "192.0.2.0/24")
     half = ip_network("192.0.2.128/25")
@@ -239,7 +239,7 @@ def test_while_everybody_is_let_in_new_bans_are_placed(world: World) -> None:
     assert set(world.in_kernel()) == set(world.in_store()) == {"192.0.2.1/32"}
 
 
-def test_who_turns_out_to_be_a_friend_is_let_in(world: World) -> None:
+def test_a_new_friend_loses_claimed_bans(world: World) -> None:
     """A new friend loses claimed bans and a rule's network ban; its other bans and those of others stay."""
     friend, other = ip_address("192.0.2.1"), ip_network("192.0.2.2")
     world.decide(ip_network(friend), scope=Scope.SIP_UDP, seconds=600.0)
@@ -319,7 +319,7 @@ def test_one_is_let_in_while_the_disk_is_slow(world: World) -> None:
     assert (set(world.in_kernel()), set(world.in_store())) == (left, left)
 
 
-def test_no_disk_is_waited_for_where_bans_are_lifted_by_themselves(world: World) -> None:
+def test_an_exempt_address_is_unbanned_without_the_disk(world: World) -> None:
     """An address that becomes exempt is unbanned at once, and the store records it later."""
     ban(world, "192.0.2.1")
     recorded = threading.Event()

@@ -86,7 +86,7 @@ def test_the_configuration_is_printed(moving: Migration) -> None:
     assert "ignoreip pbx.example.org: neither an address nor a network" in " ".join(done.stdout.split())
 
 
-def test_the_own_log_channel_is_kept(
+def test_the_own_log_channel_stays_in_use(
     moving: Migration, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """If ringfence's own log channel exists, the configuration sets no paths, and explains why."""

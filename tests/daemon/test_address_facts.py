@@ -56,7 +56,7 @@ def _desk(tmp_path: Path) -> Iterator[Desk]:
         yield Desk(made)
 
 
-def test_who_is_on_his_way_to_a_ban(desk: Desk) -> None:
+def test_an_address_near_a_ban(desk: Desk) -> None:
     """The answer lists the attempts, the progress of each rule, and what is still missing for a ban."""
     desk.guess(3)
     told = desk.ask("192.0.2.1")
@@ -74,7 +74,7 @@ def test_who_is_on_his_way_to_a_ban(desk: Desk) -> None:
     assert ends == "2023-11-14T22:23:21Z"  # ten minutes after the first
 
 
-def test_who_is_banned(desk: Desk) -> None:
+def test_a_banned_address(desk: Desk) -> None:
     """The answer has the kernel's ban, each attempt that led to it once, and the next ban's length."""
     desk.guess(6)
     told = desk.ask("192.0.2.1")
@@ -86,7 +86,7 @@ def test_who_is_banned(desk: Desk) -> None:
     assert told["forecast"][-1] == "after that, 5 guesses within 10m are a ban of 6h"
 
 
-def test_bans_of_before_are_told_with_their_attempts(desk: Desk) -> None:
+def test_past_bans_have_their_attempts(desk: Desk) -> None:
     """The answer keeps past bans and all attempts of a returning address, and its next ban is longer."""
     desk.guess(5)
     desk.kept.enforcer.bans.unban(desk.kept.enforcer.known.all_keys())
@@ -118,7 +118,7 @@ def test_what_only_the_kernel_or_only_the_account_has(desk: Desk) -> None:
     assert [(ban["rule"], ban["timeout"]) for ban in desk.ask("192.0.2.9")["bans"]] == [(None, 60)]
 
 
-def test_the_64_of_an_address_is_who_did_it(desk: Desk) -> None:
+def test_an_ipv6_address_and_its_64_have_the_same_facts(desk: Desk) -> None:
     """An IPv6 address and its /64 report the same facts; no rule counts a wider network as one subject."""
     desk.guess(5, "2001:db8::7")
 
@@ -186,7 +186,7 @@ def test_claims_have_the_configurations_terms(tmp_path: Path) -> None:
     assert "claim the address are one of 2m from the SIP ports" in told["forecast"][0]
 
 
-def test_who_is_on_a_list(desk: Desk) -> None:
+def test_an_address_on_a_list(desk: Desk) -> None:
     """The answer names the list entry, whether it is from the configuration, a command or a long list."""
     many = Prefixes.of(ip_network((0x0B000000 + (n << 9), 24)) for n in range(20_000))
     replace_imported(
@@ -219,7 +219,7 @@ def test_while_enforcement_is_off(desk: Desk) -> None:
     assert (desk.ask("192.0.2.1")["verdict"], desk.ask("192.0.2.1")["enforcing"]) == ("off", False)
 
 
-def test_what_cannot_be_read_is_told(desk: Desk) -> None:
+def test_unreadable_facts_are_problems(desk: Desk) -> None:
     """If the kernel and the store cannot be read, the answer names both problems and has all other facts."""
 
     def broken(_known: object = ()) -> Iterator[Any]:

@@ -56,7 +56,7 @@ def tmp_socket(guard: Guard) -> Path:
 # -- life -------------------------------------------------------------------------------------------------
 
 
-def test_systemd_is_told(tmp_path: Path, pbx: ServedAmi) -> None:
+def test_systemd_is_notified(tmp_path: Path, pbx: ServedAmi) -> None:
     """The daemon sends READY, WATCHDOG repeatedly and STOPPING, exits with 0, and logs no secret."""
     with Guard(tmp_path, ami={"port": pbx.port}, environ={"WATCHDOG_USEC": "100000"}) as guard:
         until(lambda: guard.notified.count("WATCHDOG=1") >= 5, "the watchdog is fed")
@@ -78,7 +78,7 @@ def test_a_signal_ends_it_in_order(tmp_path: Path, number: signal.Signals) -> No
         assert guard.wait() == 0
 
 
-def test_a_pbx_that_is_away_keeps_nobody_waiting(tmp_path: Path) -> None:
+def test_the_start_does_not_wait_for_asterisk(tmp_path: Path) -> None:
     """READY does not wait for Asterisk: bans work without it, and the status reports the missing source."""
     with Guard(tmp_path) as guard:
         until(lambda: guard.source_is("unreachable"), "the source is unreachable")
@@ -115,7 +115,7 @@ def test_what_only_claims_to_be_somewhere_is_banned_for_less(tmp_path: Path, pbx
     assert 590 <= row["timeout"] <= 600
 
 
-def test_the_same_alarm_is_said_once_a_minute(tmp_path: Path, pbx: ServedAmi) -> None:
+def test_the_same_alarm_is_logged_once_a_minute(tmp_path: Path, pbx: ServedAmi) -> None:
     """An alarm about forged headers is logged once and counted every time, and the forger is banned."""
     with Guard(tmp_path, ami={"port": pbx.port}) as guard:
         listening(guard, pbx)
@@ -203,7 +203,7 @@ def test_sighup_refuses_a_bad_configuration(tmp_path: Path, pbx: ServedAmi) -> N
         assert (guard.running, pbx.server.connections) == (True, 1)
 
 
-def test_sighup_with_another_secret_logs_in_anew(tmp_path: Path, pbx: ServedAmi) -> None:
+def test_sighup_with_another_secret_logs_in_again(tmp_path: Path, pbx: ServedAmi) -> None:
     """A reload with a changed secret closes the old connection and logs in with the new secret."""
     with Guard(tmp_path, ami={"port": pbx.port}) as guard:
         listening(guard, pbx)
@@ -354,7 +354,7 @@ def test_what_is_missing_is_named_before_anything_is_changed(tmp_path: Path, lac
 
 @pytest.mark.kernel
 @pytest.mark.usefixtures("netns")
-def test_without_reports_of_closed_connections_the_daemon_runs_and_says_so(tmp_path: Path) -> None:
+def test_missing_reports_of_closed_connections_are_a_problem(tmp_path: Path) -> None:
     """Without reports of closed connections, `status` has a problem that names the fix; with them, none."""
     with Guard(tmp_path, firewall={"backend": "ipset"}, prefix=WITHOUT_SOCK_DIAG) as guard:
         problems = json.loads(guard.command("status", "--json").stdout)["problems"]

@@ -47,11 +47,11 @@ def test_a_phone_that_is_registered_is_a_friend_before_it_could_be_banned(tmp_pa
     assert guarded(tmp_path, phones) == ({PHONE}, set())
 
 
-def test_who_is_none_is_banned_as_soon_as_that_is_known(tmp_path: Path) -> None:
+def test_a_stranger_is_banned_when_the_registrations_are_known(tmp_path: Path) -> None:
     """An unregistered address is banned as soon as the registrations are known."""
     assert guarded(tmp_path) == (set(), {PHONE})
 
 
-def test_an_asterisk_that_does_not_tell_shields_nobody(tmp_path: Path) -> None:
+def test_without_a_roster_bans_wait_only_some_seconds(tmp_path: Path) -> None:
     """If an Asterisk sends no roster, bans wait for some seconds and are then placed."""
     assert guarded(tmp_path, answers={"DBGetTree": b"", "ListCommands": b""}) == (set(), {PHONE})

@@ -117,7 +117,7 @@ def test_a_log_is_found_by_itself(tmp_path: Path) -> None:
         until(lambda: guard.banned() == {"198.18.1.101"}, "the ban")
 
 
-def test_lines_of_ones_own_are_heard(tmp_path: Path, pbx: ServedAmi, log: Path) -> None:
+def test_a_line_of_a_configured_pattern_becomes_an_event(tmp_path: Path, pbx: ServedAmi, log: Path) -> None:
     """A pattern of the configuration turns a matching line into an event."""
     custom = [{"name": "guests", "pattern": "guest {any} from {address} refused"}]
     with Guard(tmp_path, asterisk=entry(pbx.port, paths=[str(log)], custom=custom)) as guard:

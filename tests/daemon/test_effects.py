@@ -60,7 +60,7 @@ def test_an_aimed_event_is_an_alarm(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("service", [Service.SIP, Service.PJSIP])
-def test_what_is_unconfirmed_says_why(bench: Bench, service: Service) -> None:
+def test_an_unconfirmed_attempt_has_its_reason(bench: Bench, service: Service) -> None:
     """The alarm states that only the log names the address, and which sources could confirm it."""
     told = event(EventKind.CHALLENGE_RESPONSE_FAILED, service=service, source=NOTICES)
     bench.pipeline.on_events([evolve(told, forgeable=True)], bench.now)
@@ -87,7 +87,7 @@ def test_hearsay_of_ami_raises_the_alarm_with_its_fix(bench: Bench) -> None:
     assert bench.banned == []
 
 
-def test_what_comes_from_who_is_banned_is_told(bench: Bench) -> None:
+def test_attempts_of_banned_addresses_are_reported(bench: Bench) -> None:
     """Attempts of banned and of exempt addresses reach their observers; other attempts do not."""
     guess = event(EventKind.CHALLENGE_RESPONSE_FAILED, session=b"a")
     bench.pipeline.on_events([guess], 0.0)

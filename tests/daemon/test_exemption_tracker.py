@@ -23,7 +23,7 @@ def test_own_addresses_are_followed(kept: Kept) -> None:
     assert kept.ban(OTHER) == []
 
 
-def test_who_is_protected_is_followed(kept: Kept) -> None:
+def test_a_new_protected_address_is_exempt(kept: Kept) -> None:
     """A new protected address, such as a gateway, ends bans that touch it and is the reason of a refusal."""
     kept.side.start()
     kept.ban("192.0.2.0/24")
@@ -34,7 +34,7 @@ def test_who_is_protected_is_followed(kept: Kept) -> None:
     assert "a gateway" in kept.ban(OTHER)[0]
 
 
-def test_who_was_exempt_while_it_was_off_is_let_go(kept: Kept) -> None:
+def test_an_address_exempted_while_off_is_not_banned(kept: Kept) -> None:
     """An address that became exempt while enforcement was off is not banned when it is switched on."""
     kept.side.start()
     kept.ban(OTHER, "192.0.2.2")
@@ -45,7 +45,7 @@ def test_who_was_exempt_while_it_was_off_is_let_go(kept: Kept) -> None:
     assert kept.banned() == {"192.0.2.2/32"}
 
 
-def test_the_names_of_trunks_are_followed_beside_those_of_the_lists(kept: Kept) -> None:
+def test_names_of_trunks_and_lists_are_both_followed(kept: Kept) -> None:
     """The names of trunks and of lists are followed side by side, and each side receives its addresses."""
     kept.side.start()
     trunk = TrunkHost("pbx", Service.PJSIP, "carrier", "sip.example", None, Transport.UDP)

@@ -43,9 +43,7 @@ def test_friends_of_before_are_in_the_kernel_when_the_guard_is_mounted(tmp_path:
         assert made.side.friends.friends.is_proven(PHONE.address)
 
 
-def test_friends_that_cannot_be_read_keep_nobody_from_his_post(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unreadable_friends_do_not_stop_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """If the friends cannot be read, the guard is mounted without them, and the limiter observes."""
 
     def fail(*_: object) -> list[Friend]:
@@ -59,7 +57,7 @@ def test_friends_that_cannot_be_read_keep_nobody_from_his_post(
         assert made.enforcer.enforcing
 
 
-def test_an_interface_that_is_not_there_is_told(kept: Kept) -> None:
+def test_a_missing_interface_is_a_problem(kept: Kept) -> None:
     """A configured interface that does not exist is a problem: nothing would be dropped on it."""
     wanted = settings()
     named = evolve(wanted.firewall, interfaces=(Interface("lo"), Interface("nosuch0")))

@@ -48,7 +48,7 @@ def test_a_flood_by_tcp_is_ten_seconds_of_a_sender_with_a_connection(bench: Benc
 
 
 @pytest.mark.parametrize("why", ["never", "banned", "rule"])
-def test_a_flood_by_tcp_that_bans_nobody(bench: Bench, why: str) -> None:
+def test_a_flood_by_tcp_bans_no_exempt_address(bench: Bench, why: str) -> None:
     """A TCP flood bans no address that is exempt or already banned, and none if the rule is off."""
     bench.connected[ip_address("192.0.2.7")] = True
     if why == "never":
@@ -71,7 +71,7 @@ def test_a_burst_now_and_then_is_no_flood(bench: Bench) -> None:
     assert bench.banned == []
 
 
-def test_who_is_exempt_may_flood(bench: Bench) -> None:
+def test_an_exempt_address_may_flood(bench: Bench) -> None:
     """The limiter drops packets of an exempt address, but no ban follows."""
     bench.detector.exempt = NetworkSet([ip_network("192.0.2.0/24")])
     for second in range(20):
@@ -80,7 +80,7 @@ def test_who_is_exempt_may_flood(bench: Bench) -> None:
     assert bench.banned == []
 
 
-def test_who_is_banned_and_floods_shows_nothing(bench: Bench) -> None:
+def test_a_flood_of_a_banned_address_is_not_late(bench: Bench) -> None:
     """A flood from a banned address is not late: the limiter can see packets that a later rule rejects."""
     bench.detector.banned = lambda _, __: True
     for second in range(20):

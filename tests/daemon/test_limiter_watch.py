@@ -34,7 +34,7 @@ class Flooded:
         return Counters(limiter_full=self.full)
 
 
-def test_a_flooder_is_told_of_for_each_second_that_he_goes_on(kept: Kept) -> None:
+def test_a_flooder_is_reported_for_each_second(kept: Kept) -> None:
     """A sender is reported for each second in which its drops grow, and only if the limiter enforces."""
     limiter, watch = Flooded(kept), kept.side.limiter
     kept.side.start()

@@ -74,7 +74,7 @@ def test_debug_is_for_the_asking() -> None:
     assert logged("logger.error('loud')", logging.CRITICAL) == []
 
 
-def test_the_libraries_say_little() -> None:
+def test_the_libraries_log_little() -> None:
     """Panoramisk's log is dropped, because it contains whole actions; asyncio's errors are written."""
     lines = logged(
         "logging.getLogger('panoramisk.manager').error('Secret: hunter2')\n"

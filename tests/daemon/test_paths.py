@@ -39,7 +39,7 @@ def test_what_is_there_or_cannot_be_stays_as_it_is(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
-def test_who_may_read_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_permission_to_read_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
     """Owner, group and modes of file and folders decide; if the unit's user is missing, it may read."""
     monkeypatch.setattr(paths, "USER", "daemon")
     group = pwd.getpwnam("daemon").pw_gid

@@ -38,7 +38,7 @@ def test_what_the_wire_saw_is_judged_in_its_order(bench: Bench, monkeypatch: pyt
     assert given == [[first], [request, request], [last], []]
 
 
-def test_asterisks_whose_chan_sip_serves_tls_are_known(bench: Bench) -> None:
+def test_an_event_by_tls_marks_chan_sip_of_its_asterisk(bench: Bench) -> None:
     """An event of chan_sip by TLS marks its Asterisk; events of PJSIP or by UDP do not."""
     one = event(EventKind.CHALLENGE_SENT, transport=Transport.TLS)
     bench.pipeline.on_events([one, event(EventKind.CHALLENGE_SENT, service=Service.SIP)], 0.0)

@@ -66,7 +66,7 @@ def _office(tmp_path: Path) -> Iterator[Office]:
         yield Office(made)
 
 
-def test_bans_are_placed_listed_and_lifted(office: Office) -> None:
+def test_bans_are_placed_listed_and_ended(office: Office) -> None:
     """Addresses and networks of both versions are banned, listed and unbanned; each failure is one line."""
     networks = ["192.0.2.1", "203.0.113.0/24", "2001:db8::/64", "::ffff:192.0.2.2", "198.51.100.7"]
     problems = office.ask("ban", networks=networks, seconds=60, reason="a reason")
@@ -114,7 +114,7 @@ def test_a_reason_is_a_text(office: Office) -> None:
         office.ask("ban", networks=["192.0.2.1"], seconds=60, reason=7)
 
 
-def test_by_force_who_is_protected_is_banned_and_not_passed_over(office: Office) -> None:
+def test_with_force_a_protected_address_is_banned(office: Office) -> None:
     """A protected address is refused with the reason; with force it is banned and no longer passes."""
     gateway = ip_network("203.0.113.1")
     office.kept.side.protected.set_others({gateway: "a gateway"})
@@ -136,7 +136,7 @@ def test_off_and_on(office: Office) -> None:
     assert office.listed() == {"192.0.2.1"}
 
 
-def test_off_that_will_not_last_is_told(office: Office) -> None:
+def test_off_without_a_record_is_an_error(office: Office) -> None:
     """If the store cannot keep `off`, enforcement is off, and the error warns that it will not last."""
     office.ask("ban", networks=["192.0.2.1"], seconds=60)
     office.kept.store.memory_reason = "the disk is full"

@@ -36,7 +36,7 @@ def network_of(text: str) -> Network:
 
 @pytest.mark.kernel
 @pytest.mark.parametrize("firewall", FIREWALLS)
-def test_nobody_who_is_banned_gets_through_from_boot_on(tmp_path: Path, firewall: str) -> None:
+def test_banned_addresses_are_blocked_from_boot_on(tmp_path: Path, firewall: str) -> None:
     """After `restore`, with an empty kernel and no interface up, no packet of a banned address arrives."""
     record(tmp_path / "ringfence.db", BANNED, "2001:db8::/64")
     guard = Guard(tmp_path, firewall={"backend": firewall})
@@ -124,7 +124,7 @@ def test_nothing_is_put_in_place_where_nothing_is_wanted(tmp_path: Path, why: st
     assert "nothing was put in place" in done.stdout
 
 
-def test_facts_that_make_no_sense_keep_nobody_from_its_post(tmp_path: Path) -> None:
+def test_invalid_records_do_not_stop_the_start(tmp_path: Path) -> None:
     """Invalid records of a name's addresses or of a trial's end are skipped, and the daemon starts."""
     with Store.open(tmp_path / "ringfence.db", owner=True) as store:
         store.state.set_fact("names", '{"sip.carrier.example": ["nowhere"]}')

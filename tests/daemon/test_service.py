@@ -17,7 +17,7 @@ import ringfence
 ENVIRON = os.environ | {"PYTHONPATH": str(Path(str(ringfence.__file__)).parent.parent)}
 
 
-def test_a_wrong_configuration_is_told_on_standard_error(tmp_path: Path) -> None:
+def test_a_wrong_configuration_is_printed_on_standard_error(tmp_path: Path) -> None:
     """A wrong configuration exits with 2 and prints each problem as a line, on standard error only."""
     done = subprocess.run(
         [sys.executable, "-m", "ringfence.daemon.service", str(tmp_path / "absent.toml"), str(logging.INFO)],
@@ -93,7 +93,7 @@ def test_the_level_is_what_is_logged(tmp_path: Path) -> None:
     assert (process.returncode, said) == (0, "")
 
 
-def test_who_runs_it_by_hand_needs_no_folders_of_systemds(tmp_path: Path) -> None:
+def test_missing_folders_are_created(tmp_path: Path) -> None:
     """The folders of the database and of the socket are created for their owner and group only."""
     folders = {"store": tmp_path / "lib", "control": tmp_path / "run"}
     guard = Guard(

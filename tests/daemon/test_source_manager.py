@@ -98,7 +98,7 @@ def test_only_what_changed_is_replaced_and_after_it_has_ended(managed: Managed) 
     ]
 
 
-def test_the_wire_is_read_before_what_a_log_tells_is_judged(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_wire_is_read_before_a_log_line_is_judged(monkeypatch: pytest.MonkeyPatch) -> None:
     """The wire is read before a SECURITY line, because the line's nonce may have other receivers."""
     managed = Managed(monkeypatch, wire=True)
     managed.manager.configure([ONE])

@@ -51,7 +51,7 @@ def test_a_log_that_was_never_there_is_waited_for() -> None:
     assert names(alarms) == [("source.silent", "pbx/log")]
 
 
-def test_what_asterisk_says_of_its_log_is_an_alarm_each_time() -> None:
+def test_each_increase_of_lost_lines_is_an_alarm() -> None:
     """Each increase of lost lines raises the alarm again; the same number does not."""
     alarms = Alarms(lambda: 0.0)
     silence = SourceWatchdog(alarms)

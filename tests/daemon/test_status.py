@@ -362,7 +362,7 @@ def test_a_wire_that_is_not_seen_is_a_problem(enforcer: Enforcer) -> None:
         assert (problem in str(problems)) is (condition.state is State.ABSENT)
 
 
-def test_the_status_says_what_is_wrong(enforcer: Enforcer) -> None:
+def test_the_status_has_each_problem(enforcer: Enforcer) -> None:
     """Each problem is one line with its number or fix: a refusing firewall, a full disk, no limiter."""
     enforcer.bans.error = "the set is full"
     enforcer.opened = Opened({4: None, 6: "no IPv6"}, wire="no NFLOG", limiter="no hashlimit")
@@ -380,7 +380,7 @@ def test_the_status_says_what_is_wrong(enforcer: Enforcer) -> None:
     assert (wrong["enforced"], wrong["expected"], wrong["pending"]) == (0, 1, 1)
 
 
-def test_the_status_of_who_is_switched_off(enforcer: Enforcer) -> None:
+def test_the_status_while_enforcement_is_off(enforcer: Enforcer) -> None:
     """While enforcement is off, no ban counts as enforced, and the problem names the fix."""
     enforcer.ban([ip_network("192.0.2.1")], 60.0, "")
     enforcer.switch_off()

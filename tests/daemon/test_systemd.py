@@ -42,7 +42,7 @@ def test_without_systemd_nothing_is_sent(environ: dict[str, str]) -> None:
     notify("READY=1", environ)
 
 
-def test_a_systemd_that_cannot_be_told_is_an_error(tmp_path: Path) -> None:
+def test_a_missing_socket_of_systemd_is_an_error(tmp_path: Path) -> None:
     """If the socket that systemd named is missing, the caller gets an error."""
     with pytest.raises(FileNotFoundError):
         notify("READY=1", {"NOTIFY_SOCKET": str(tmp_path / "nobody")})
@@ -67,7 +67,7 @@ def test_the_watchdog_is_fed_twice_as_often_as_asked(environ: dict[str, str], in
     assert watchdog_interval(environ) == interval
 
 
-def test_who_does_not_read_holds_nobody_up(tmp_path: Path) -> None:
+def test_a_slow_reader_does_not_block_the_watchdog(tmp_path: Path) -> None:
     """Watchdog messages do not block when the reader is slower than the sender."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         listener.bind(str(tmp_path / "notify"))

@@ -33,7 +33,7 @@ def test_a_plain_target() -> None:
     assert target_of(settings(ami)) == AmiTarget("office", "pbx.example", 5039, "guard", SECRET, None)
 
 
-def test_tls_verifies_unless_told_not_to() -> None:
+def test_tls_verifies_unless_it_is_switched_off() -> None:
     """With TLS the certificate and the host name are verified; tls_verify = false verifies neither."""
     strict = target_of(settings(AmiSettings(secret=SECRET, tls=True))).tls
     careless = target_of(settings(AmiSettings(secret=SECRET, tls=True, tls_verify=False))).tls
@@ -65,7 +65,7 @@ def test_settings_without_their_secret_are_no_target() -> None:
         target_of(settings(AmiSettings()))
 
 
-def test_logs_are_what_the_configuration_says() -> None:
+def test_logs_are_those_of_the_configuration() -> None:
     """Paths, time zone and journal are passed on unchanged, and custom lines become compiled patterns."""
     custom = CustomSettings(
         name=Name("agi"),

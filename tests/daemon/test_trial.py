@@ -74,7 +74,7 @@ def test_a_trial_ends_although_the_daemon_was_killed(guard: Guard) -> None:
 
 
 @pytest.mark.kernel
-def test_who_confirms_keeps_everything(guard: Guard) -> None:
+def test_a_confirmed_trial_removes_nothing(guard: Guard) -> None:
     """After a confirmation, neither the daemon nor the standby process removes anything."""
     begin(guard)
     said = [guard.command("confirm").stdout for _ in range(2)]
@@ -89,7 +89,7 @@ def test_who_confirms_keeps_everything(guard: Guard) -> None:
 
 
 @pytest.mark.kernel
-def test_who_stops_a_trial_has_ended_it(guard: Guard) -> None:
+def test_stopping_a_trial_ends_it(guard: Guard) -> None:
     """A stop during a trial removes everything; a daemon without a trial leaves the bans."""
     begin(guard, "1h")
     guard.stop()
@@ -116,7 +116,7 @@ def test_a_length_that_is_none_is_refused(tmp_path: Path) -> None:
     assert "--trial must be a duration" in done.stderr
 
 
-def test_who_stands_by_minds_its_own_trial_only(tmp_path: Path) -> None:
+def test_the_standby_process_ends_only_its_own_trial(tmp_path: Path) -> None:
     """The standby process leaves a trial alone that was confirmed or replaced by another one."""
     guard = Guard(tmp_path)
     end = time.time() - trial.GRACE
@@ -127,7 +127,7 @@ def test_who_stands_by_minds_its_own_trial_only(tmp_path: Path) -> None:
         assert store.state.switched_off() is False
 
 
-def test_who_stands_by_is_no_child_of_the_daemon(tmp_path: Path) -> None:
+def test_the_standby_process_has_its_own_session(tmp_path: Path) -> None:
     """The standby process has its own session: the terminal's Ctrl-C and the daemon's end do not reach it."""
     guard = Guard(tmp_path)
     before = subprocess.run(["pgrep", "-f", str(guard.config)], capture_output=True, text=True, check=False)

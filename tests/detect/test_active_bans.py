@@ -22,7 +22,7 @@ def held(kept: ActiveBans, now: float, scope: Scope = Scope.FULL) -> list[str]:
     return [address for address in addresses if kept.has(subject(address), scope, now)]
 
 
-def test_who_is_held_is_so_until_his_time_is_over() -> None:
+def test_a_ban_lasts_until_its_end() -> None:
     """A ban ends when its time is over, and then ``expire`` drops it."""
     kept = ActiveBans()
     kept.add(ONE, 10.0, Scope.FULL)
@@ -70,7 +70,7 @@ def test_a_prefix_holds_all_in_it() -> None:
     assert held(kept, 0.0) == []
 
 
-def test_who_comes_and_goes_leaves_nothing_behind() -> None:
+def test_repeated_bans_and_unbans_take_no_room() -> None:
     """A subject that is banned and unbanned thousands of times takes no more room than one ban."""
     kept = ActiveBans()
     for number in range(5_000):

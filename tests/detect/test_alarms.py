@@ -11,6 +11,6 @@ def test_a_distributed_attack_and_its_end_are_of_one_subject() -> None:
     assert "\x1b" not in began.subject + began.text
 
 
-def test_spoofing_says_how_many_are_too_many() -> None:
+def test_spoofing_names_the_configured_number() -> None:
     """The alarm names the number of the configuration."""
     assert " 600 " in spoofing(600).text

@@ -75,7 +75,7 @@ def test_a_line_counts_at_once_where_its_challenge_was_seen() -> None:
         assert detector.tick(PATIENCE, wire=True) == []
 
 
-def test_a_line_without_a_challenge_names_nobody() -> None:
+def test_a_line_without_a_challenge_is_forged_or_unconfirmed() -> None:
     """A line without a challenge is forged if the wire sees all; otherwise it is listed and bans nothing."""
     for blind, wire, standing in (
         (None, True, Disposition.FORGED),
@@ -103,7 +103,7 @@ def test_two_lines_of_one_guess_at_the_start_count_once() -> None:
         assert [j.disposition for j in judged] == [Disposition.COUNTED]
 
 
-def test_a_line_without_a_challenge_may_name_who_asked_before() -> None:
+def test_a_line_without_a_challenge_counts_after_an_earlier_challenge() -> None:
     """A line without a challenge counts if its address asked for one lately and has no phone here.
 
     An attacker whose answers cannot be delivered guesses all the same.
@@ -120,7 +120,7 @@ def test_a_line_without_a_challenge_may_name_who_asked_before() -> None:
         assert [j.disposition for j in judged] == [standing]
 
 
-def test_who_asks_without_end_is_counted() -> None:
+def test_a_sender_of_endless_requests_is_counted() -> None:
     """A sender that keeps requesting challenges without a success is counted, although nothing reports it."""
     detector = joining()
     detector.observe_challenges([challenge(STRANGER)], 0.0, 0.0, "pbx")
@@ -146,7 +146,7 @@ def test_a_phone_of_chan_sips_may_have_a_hundred_lamps() -> None:
     assert detector.tick(1.0 + SETTLED, listening=lambda _: 0.0) == []
 
 
-def test_who_is_banned_already_gets_no_challenge() -> None:
+def test_a_late_line_of_a_banned_address_is_no_forgery() -> None:
     """A late line of a banned address is late and no forgery, since a banned address gets no challenge."""
     detector = joining()
     detector.observe_challenges([challenge(call_id=b"another")], 0.0, 0.0, "pbx")
@@ -172,7 +172,7 @@ def test_what_is_evasive_counts_by_itself() -> None:
     assert detector.counts.hidden == 5
 
 
-def test_a_evasive_guess_that_others_tell_of_counts_once() -> None:
+def test_an_evasive_guess_that_ami_reports_counts_once() -> None:
     """An ESC in a display name suppresses nothing: AMI reports the same call, and it counts once."""
     detector = joining()
     detector.observe_challenges([challenge(evasive=True)], 0.0, 0.0, "pbx")
@@ -180,14 +180,14 @@ def test_a_evasive_guess_that_others_tell_of_counts_once() -> None:
     assert detector.counts.attempts == 1
 
 
-def test_a_challenge_whose_sender_is_not_known_blames_nobody() -> None:
+def test_a_challenge_of_an_unknown_sender_is_no_evidence() -> None:
     """A challenge of unknown sender, from chan_sip or another server, is not sufficient evidence."""
     detector = joining(AT_ONCE)
     assert detector.observe_challenges([evolve(challenge(evasive=True), sender=None)], 0.0, 0.0, "pbx") == []
     assert detector.counts.attempts == 0
 
 
-def test_what_ami_does_not_tell_of_counts_when_its_time_is_over() -> None:
+def test_an_unreported_challenge_is_an_attempt() -> None:
     """A challenge that AMI should have reported and did not is an attempt of the address that asked."""
     detector = joining(AT_ONCE)
     detector.observe_challenges([challenge(call_id=b"before")], 0.0, 0.0, "pbx")
@@ -268,7 +268,7 @@ def test_text_of_tcp_counts_only_with_its_connection(source: SourceId) -> None:
 
 
 @pytest.mark.parametrize("service", [Service.AMI, Service.IAX2, Service.DIALPLAN])
-def test_lines_that_nothing_can_confirm_ban_nobody(service: Service) -> None:
+def test_lines_without_confirmation_ban_nothing(service: Service) -> None:
     """Lines of IAX2 and the dialplan ban nothing; a failed manager login counts by its AMI event."""
     detector = joining((evolve(GUESS, attempts=1, counts=frozenset(AttemptKind)),))
     kind = EventKind.FAILED_ACL if service is Service.DIALPLAN else EventKind.INVALID_PASSWORD
@@ -320,7 +320,7 @@ def test_a_tampered_event_of_tcp_needs_its_connection() -> None:
 
 
 @pytest.mark.parametrize("kind", [EventKind.CHALLENGE_RESPONSE_FAILED, EventKind.INVALID_PASSWORD])
-def test_chan_sips_challenge_that_went_to_a_stranger_blames_who_asked(kind: EventKind) -> None:
+def test_a_diverted_challenge_counts_against_its_requester(kind: EventKind) -> None:
     """A challenge that went to a stranger counts against its requester, and its nonce proves nothing.
 
     A Via can name a stranger in the event and have the challenge sent there.
@@ -357,7 +357,7 @@ def test_lines_of_chan_sip_are_remembered_up_to_a_bound() -> None:
     assert len(detector._attribution._lines) == 16_384
 
 
-def test_a_line_of_who_is_connected_counts_at_once() -> None:
+def test_a_line_with_a_connection_counts_at_once() -> None:
     """A line counts at once with its TCP or TLS connection, which shows a handshake from that very port."""
     detector = joining(AT_ONCE, (SENDER, 5062))
     [judgement] = detector.observe(port_line(), 0.0)
@@ -371,7 +371,7 @@ def port_line(address: str = SENDER, port: int = 5062, session: bytes = b"call-1
     return evolve(named, remote=evolve(named.remote, port=port, transport=Transport.UNKNOWN))
 
 
-def test_the_kernel_is_asked_of_nobody_whom_others_report() -> None:
+def test_the_kernel_is_not_queried_for_reported_lines() -> None:
     """The kernel is not asked about lines that AMI reports too: a query takes the time of several guesses."""
     asked: list[Endpoint] = []
 
@@ -386,7 +386,7 @@ def test_the_kernel_is_asked_of_nobody_whom_others_report() -> None:
     assert (detector.tick(PATIENCE, wire=True), asked) == ([], [])
 
 
-def test_who_tries_ports_is_not_believed() -> None:
+def test_many_lines_without_connections_end_the_confirmation() -> None:
     """Connections confirm no line of an address that many lines name with ports that are not connected."""
     detector = joining(AT_ONCE, (STRANGER, 5062))
     for number in range(2 * UNBACKED):
@@ -398,7 +398,7 @@ def test_who_tries_ports_is_not_believed() -> None:
     assert judgement.decision is not None
 
 
-def test_a_burst_over_many_ports_bans_nobody() -> None:
+def test_a_burst_over_many_ports_bans_nothing() -> None:
     """Each line that nothing confirms counts against its address as soon as it is read."""
     detector = joining((GUESS,), (STRANGER, 20_000))
     judged = [
@@ -430,7 +430,7 @@ def test_chan_sips_event_of_a_stream_counts_with_its_connection() -> None:
         ] * counts
 
 
-def test_a_nonce_that_chan_sip_repeats_for_a_stranger_proves_nobody() -> None:
+def test_a_nonce_that_chan_sip_repeats_for_a_stranger_proves_no_address() -> None:
     """A nonce that chan_sip sent by TLS before proves no address when it comes back by UDP.
 
     A sender gets it by TLS, has it sent to a stranger by UDP, and answers it as the stranger.
@@ -450,7 +450,7 @@ def test_a_nonce_that_chan_sip_repeats_for_a_stranger_proves_nobody() -> None:
         assert (str(judgement.attempt.address), judgement.attempt.proof) == (asked_by, Proof.CLAIMED)
 
 
-def test_a_nonce_near_a_loss_of_the_wire_proves_nobody() -> None:
+def test_a_nonce_near_a_loss_of_the_wire_proves_no_address() -> None:
     """A nonce near a loss of the wire proves no address.
 
     The lost packet may have carried the same nonce to a sender that forges its source.
@@ -463,7 +463,7 @@ def test_a_nonce_near_a_loss_of_the_wire_proves_nobody() -> None:
     assert judgement.attempt.proof is Proof.CLAIMED
 
 
-def test_a_hang_up_frees_nobody() -> None:
+def test_a_hang_up_does_not_stop_the_confirmation() -> None:
     """After a hang-up, lines without a connection do not stop the sender's connections from confirming."""
     detector = joining(AT_ONCE, (SENDER, 5062))
     for _ in range(UNBACKED):
@@ -491,7 +491,7 @@ def test_an_observed_nonce_proves_the_sessions_of_its_request() -> None:
 
 
 @pytest.mark.parametrize("relayed", [False, True])
-def test_an_observed_nonce_that_others_know_proves_nobody(*, relayed: bool) -> None:
+def test_an_observed_nonce_with_other_receivers_proves_no_address(*, relayed: bool) -> None:
     """A nonce that was also sent elsewhere, or that its receiver forwards, proves no address."""
     detector = joining()
     for number in range(5):
@@ -540,7 +540,7 @@ def test_a_nonce_that_went_by_tcp_alone_proves_no_datagram() -> None:
     assert judgement.attempt.proof is Proof.CLAIMED
 
 
-def test_while_nothing_but_the_log_is_heard_its_lines_are_claims() -> None:
+def test_with_the_log_as_only_source_lines_are_claims() -> None:
     """While AMI is away and the wire is off, a line is a claim; once AMI is back, it is unconfirmed."""
     detector = joining(AT_ONCE)
     told = event(EventKind.CHALLENGE_RESPONSE_FAILED, source=SECURITY)
@@ -569,7 +569,7 @@ def test_chan_sips_refusal_is_a_guess_that_no_event_reports() -> None:
         assert [j.disposition for j in judged] == [Disposition.COUNTED] * (not logged_in)
 
 
-def test_guesses_that_nobody_can_prove_are_an_alarm() -> None:
+def test_unprovable_guesses_are_an_alarm() -> None:
     """Guesses with a nonce that was sent elsewhere too raise an alarm.
 
     They also end a friend's exemption from the limiter for a while.
@@ -649,7 +649,7 @@ def test_a_friend_within_a_banned_64_keeps_its_exemption() -> None:
     assert detector.unshielded(1.0) == frozenset()
 
 
-def test_a_line_that_waited_until_nothing_else_was_heard_is_a_claim() -> None:
+def test_a_line_that_waited_for_absent_sources_is_a_claim() -> None:
     """A line that waited at the start is a claim once it is known that AMI and the wire are away."""
     detector = joining(AT_ONCE)
     assert detector.observe(event(EventKind.CHALLENGE_RESPONSE_FAILED, source=SECURITY), 0.0) == []

@@ -22,7 +22,7 @@ def test_there_are_so_many_new_ones_a_minute() -> None:
     assert (claims.refused, claims.allows(b"c", 59.9), claims.allows(b"c", 60.0)) == (1, False, True)
 
 
-def test_who_goes_on_is_banned_beyond_them() -> None:
+def test_a_persistent_address_is_banned_beyond_the_limit() -> None:
     """An address that was refused is banned beyond the limit if it persists with many more attempts.
 
     Otherwise a forger could keep a guesser unbanned forever.
@@ -41,7 +41,7 @@ def test_who_goes_on_is_banned_beyond_them() -> None:
     assert claims.allows(b"d", 60.0)
 
 
-def test_who_comes_back_is_banned_whatever_the_minute_says() -> None:
+def test_a_returning_address_is_banned_beyond_the_limit() -> None:
     """An address that was banned before needs no room in the minute: a forger did not just invent it."""
     claims = ClaimedLimit(TERMS)
     for key in (b"a", b"b", b"c"):
@@ -50,7 +50,7 @@ def test_who_comes_back_is_banned_whatever_the_minute_says() -> None:
     assert claims.begin_ban(b"a", 100.0) == 1_800.0
 
 
-def test_whom_there_is_no_room_for_begins_anew() -> None:
+def test_without_room_the_oldest_address_is_forgotten() -> None:
     """When there is no room, the address with the oldest ban is forgotten and begins again."""
     claims = ClaimedLimit(Claimed(ban=(1.0, 2.0), per_minute=10), most=2)
     for key in (b"a", b"b", b"c"):

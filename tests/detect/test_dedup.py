@@ -49,7 +49,7 @@ class Naive:
         max_size=60,
     )
 )
-def test_it_joins_as_the_rule_says(tellings: list[tuple[str, SourceId, float]]) -> None:
+def test_reports_match_as_the_rule_requires(tellings: list[tuple[str, SourceId, float]]) -> None:
     """The same reports are new as by the rule itself, whatever the sources report, and when."""
     join, naive, now = Deduplicator(), Naive(), 0.0
     for call, source, pause in tellings:
@@ -60,7 +60,7 @@ def test_it_joins_as_the_rule_says(tellings: list[tuple[str, SourceId, float]]) 
 
 
 @given(st.lists(st.sampled_from(SOURCES), max_size=60))
-def test_within_the_horizon_the_source_that_tells_most_counts(sources: list[SourceId]) -> None:
+def test_the_source_with_most_reports_counts(sources: list[SourceId]) -> None:
     """In any interleaving, the number of attempts is the highest number that one source reports."""
     join = Deduplicator()
 
@@ -89,7 +89,7 @@ def test_to_forget_counts_again() -> None:
     assert (len(join), join.evicted) == (1, 5)
 
 
-def test_a_telling_that_only_joins_makes_no_attempt() -> None:
+def test_a_report_that_only_matches_makes_no_attempt() -> None:
     """``match_report`` makes no attempt, and matches each report of another source once."""
     join = Deduplicator()
 

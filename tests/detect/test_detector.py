@@ -97,7 +97,7 @@ def test_the_window_slides() -> None:
     )
 
 
-def test_who_is_held_is_late_and_counts_anew_afterwards() -> None:
+def test_attempts_of_a_banned_subject_are_late() -> None:
     """An attempt of a banned subject is late; after the ban or an unban the count begins again."""
     detector = Driven((evolve(GUESS, attempts=2),))
     play(detector, "0 192.0.2.7 -> counted")
@@ -145,7 +145,7 @@ def test_a_change_of_those_never_banned_holds_from_then_on() -> None:
     play(detector, "1 192.0.2.200 -> counted; guess bans 192.0.2.200/32 for 1")
 
 
-def test_the_subject_of_ipv6_is_its_64_except_beside_an_own_address() -> None:
+def test_the_subject_of_ipv6_is_its_64_unless_it_has_an_exempt_address() -> None:
     """A /64 is one subject, unless an exempt address is in it: then each address is a subject of its own."""
     play(
         Driven((evolve(GUESS, attempts=3),), exempt=OWN),
@@ -204,7 +204,7 @@ def test_guess_counts_neither_probes_nor_the_manager() -> None:
     assert detector.counts == Counts(attempts=4)
 
 
-def test_the_first_rule_that_is_full_decides_and_all_begin_anew() -> None:
+def test_the_first_full_rule_decides_and_all_start_again() -> None:
     """An attempt counts under every rule of its kind, and one ban ends the counting of all."""
     play(
         Driven((PROBE, BOTH)),
@@ -235,7 +235,7 @@ def test_new_rules_look_at_what_was_done_already() -> None:
     play(detector, "6 192.0.2.7 -> no rule")
 
 
-def test_events_become_judgements_where_they_tell_of_an_attempt() -> None:
+def test_events_become_judgements_if_they_report_an_attempt() -> None:
     """The fold comes before the rules: a challenge alone is nothing, and a failure is one attempt."""
     detector = Driven(RULES)
     assert detector.observe(event(EventKind.CHALLENGE_SENT), 0.0) == []
@@ -287,7 +287,7 @@ def test_a_subject_can_be_forgotten() -> None:
     play(detector, f"0 {SENDER} -> late")
 
 
-def test_who_keeps_the_bans_says_who_is_late() -> None:
+def test_attempts_are_late_while_banned_returns_true() -> None:
     """Attempts of a banned subject count nothing for as long as ``banned`` reports the ban."""
     detector = Driven((evolve(GUESS, attempts=2),))
     banned = {ip_network("192.0.2.7/32"), ip_network("2001:db8::/64")}
@@ -355,7 +355,7 @@ def in_anothers_name(detector: Driven, number: int, *receivers: Address) -> list
     return detector.observe(answer, number + 0.2)
 
 
-def test_who_guesses_in_anothers_name_is_kept_from_the_answers() -> None:
+def test_a_guesser_under_another_address_gets_a_narrow_ban() -> None:
     """The fifth guess is a narrow ban of the only receiver of the nonces, which alone knows them."""
     detector = Driven(RULES, several=frozenset({"pbx"}), connections=Connected())
     judged = [one for number in range(5) for one in in_anothers_name(detector, number, GUESSER)]
@@ -365,7 +365,7 @@ def test_who_guesses_in_anothers_name_is_kept_from_the_answers() -> None:
 
 
 @pytest.mark.parametrize("receivers", [(GUESSER,), (GUESSER, NAMED)])
-def test_a_header_blames_nobody_whom_it_has_a_challenge_sent_to(receivers: tuple[Address, ...]) -> None:
+def test_a_header_cannot_make_a_receiver_guilty(receivers: tuple[Address, ...]) -> None:
     """An address that a Via has a challenge sent to is not counted if the guesser may know the nonce itself.
 
     The guesser may have the same nonce by TLS, which no event may report, or by UDP too.
@@ -375,7 +375,7 @@ def test_a_header_blames_nobody_whom_it_has_a_challenge_sent_to(receivers: tuple
     assert str(GUESSER) not in {str(one.attempt.address) for one in judged}
 
 
-def test_a_success_in_anothers_name_makes_no_friend() -> None:
+def test_a_success_with_diverted_challenges_makes_no_friend() -> None:
     """A right password makes no friend while challenges that its address asked for went elsewhere."""
     detector = Driven(RULES, several=frozenset({"pbx"}))
     right = evolve(event(EventKind.SUCCESSFUL_AUTH, 1.0), password=True)

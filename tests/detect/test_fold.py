@@ -75,7 +75,7 @@ def test_the_fifth_attempt_is_known_early() -> None:
             assert [fold.feed(one, 0.0) is not None for one in events] == counted
 
 
-def test_an_attempt_says_what_the_event_said() -> None:
+def test_an_attempt_has_the_values_of_the_event() -> None:
     """An attempt carries the event's own values and a shortened account; a tampered event proves nothing."""
     told = event(
         EventKind.CHALLENGE_RESPONSE_FAILED, 7.5, transport=Transport.TLS, account="x" * 1000, tampered=True
@@ -207,7 +207,7 @@ def test_every_event_has_the_part_that_the_table_gives_it(service: Service, kind
     [("", PROBE), ("anonymous", PROBE), ("anonymous@a.example", PROBE), ("alice", Role.NONE)],
     ids=str,
 )
-def test_who_has_an_account_has_misdialled(service: Service, account: str, role: Role) -> None:
+def test_a_caller_with_an_account_has_misdialled(service: Service, account: str, role: Role) -> None:
     """A line is no probe if it names an account which called an extension that does not exist."""
     told = event(
         EventKind.FAILED_ACL,
@@ -473,7 +473,7 @@ def test_a_repetition_is_forgiven_only_as_far_as_a_retransmission_goes(
         {"remote": event(EventKind.CHALLENGE_SENT, transport=Transport.TCP).remote},
     ],
 )
-def test_nothing_is_forgiven_over_tcp_or_where_nothing_tells_apart(changes: dict[str, object]) -> None:
+def test_no_repetition_is_forgiven_over_tcp_or_without_values(changes: dict[str, object]) -> None:
     """Over TCP, or with an empty challenge or response, each repetition counts."""
     assert len(fed(Fold(), [failure(0.0, **changes), failure(1.0, **changes)])) == 2
 
@@ -545,7 +545,7 @@ def of_chan_sip(kind: EventKind, nonce: bytes = b"") -> SecurityEvent:
     return event(kind, service=Service.SIP, challenge=nonce)
 
 
-def test_chan_sips_next_challenge_tells_of_a_guess() -> None:
+def test_a_further_challenge_of_chan_sip_is_a_guess() -> None:
     """A further challenge of chan_sip is a guess unless it repeats the nonce, as for a retransmission.
 
     chan_sip reports a guess that repeats none of its nonces by a challenge alone.

@@ -58,7 +58,7 @@ def test_a_former_friend_counts_in_outage_mode() -> None:
     assert not friends.worked_at("204", PHONE.address)
 
 
-def test_who_was_a_friend_before_this_process_is_remembered() -> None:
+def test_a_reason_that_ended_before_the_start_is_remembered() -> None:
     """A reason that was over at the start counts as one that has ended since."""
     friends = Friends()
     friends.remember(PHONE)
@@ -134,7 +134,7 @@ def test_no_more_reasons_are_kept_than_there_is_room_for() -> None:
     assert list(map(str, friends.addresses())) == ["192.0.2.2", "192.0.2.3"]
 
 
-def test_one_account_pushes_nobody_out_of_memory() -> None:
+def test_one_account_displaces_no_other_account() -> None:
     """An account that logs in from a whole network pushes no other account out of memory."""
     friends = Friends()
     friends.remember(PHONE)

@@ -33,7 +33,7 @@ def hidden() -> Hidden:
     return made
 
 
-def test_a_challenge_backs_what_is_told_of_its_call(hidden: Hidden) -> None:
+def test_a_challenge_confirms_a_line_of_its_call(hidden: Hidden) -> None:
     """A challenge confirms a line of its address and Call-ID for as long as a line may be late."""
     line = event(EventKind.CHALLENGE_RESPONSE_FAILED, source=NOTICES, session=CALL)
     hidden.record(asked(), BY, 0.0)
@@ -48,7 +48,7 @@ def test_a_challenge_backs_what_is_told_of_its_call(hidden: Hidden) -> None:
     "kind",
     [EventKind.CHALLENGE_SENT, EventKind.INVALID_ACCOUNT_ID, EventKind.CHALLENGE_RESPONSE_FAILED],
 )
-def test_what_ami_tells_of_is_not_hidden(hidden: Hidden, kind: EventKind) -> None:
+def test_a_reported_challenge_is_not_hidden(hidden: Hidden, kind: EventKind) -> None:
     """One event of AMI for each challenge, before it or within the wait after it, is enough."""
     hidden.record(asked(), BY, 0.0)
     hidden.record_event(event(kind, session=CALL), 4.0, 0.0)
@@ -56,7 +56,7 @@ def test_what_ami_tells_of_is_not_hidden(hidden: Hidden, kind: EventKind) -> Non
     assert hidden.unreported(WAIT, always) == []
 
 
-def test_what_ami_does_not_tell_of_is_given_once(hidden: Hidden) -> None:
+def test_an_unreported_challenge_is_returned_once(hidden: Hidden) -> None:
     """Three challenges of which AMI reports one are two hidden ones, returned once after their wait."""
     for _ in range(3):
         hidden.record(asked(), BY, 1.0)
@@ -75,7 +75,7 @@ def test_what_is_evasive_does_not_wait(hidden: Hidden) -> None:
 
 
 @pytest.mark.parametrize("since", [None, 1.0, 2.0])
-def test_nothing_is_concluded_while_ami_was_not_heard(hidden: Hidden, since: float | None) -> None:
+def test_no_challenge_is_hidden_while_ami_was_not_connected(hidden: Hidden, since: float | None) -> None:
     """A challenge is not hidden if AMI was not connected before the challenge left."""
     hidden.record(asked(), BY, 1.0)
 
@@ -93,7 +93,7 @@ def test_nothing_is_concluded_while_ami_comes_late(hidden: Hidden) -> None:
     assert hidden.unreported(10.0 + WAIT, always) == [(asked(b"later"), "pbx")]
 
 
-def test_nothing_is_concluded_of_whom_ami_never_told(hidden: Hidden) -> None:
+def test_no_challenge_is_hidden_if_ami_never_reported_its_port(hidden: Hidden) -> None:
     """A challenge is not hidden if AMI never reported one of its port, or none for long.
 
     Another port may be another PBX's, and long silence may mean that ChallengeSent is switched off.
@@ -118,7 +118,7 @@ def test_a_call_that_comes_again_after_long_is_known_again() -> None:
     assert len(hidden) == 1
 
 
-def test_what_was_told_before_it_was_seen_is_told(hidden: Hidden) -> None:
+def test_an_event_before_its_challenge_counts(hidden: Hidden) -> None:
     """AMI may be read before the wire: then the challenge is not hidden and the port is known.
 
     The event alone confirms no line.
@@ -132,7 +132,7 @@ def test_what_was_told_before_it_was_seen_is_told(hidden: Hidden) -> None:
     assert early.asterisk_at(asked()) == "pbx"
 
 
-def test_what_is_told_of_tcp_hides_no_datagram(hidden: Hidden) -> None:
+def test_events_of_tcp_hide_no_datagram(hidden: Hidden) -> None:
     """A sender that asks for challenges by TCP under the same Call-ID gains nothing."""
     hidden.record(asked(), BY, 0.0)
     hidden.record_event(event(EventKind.CHALLENGE_SENT, session=CALL, transport=Transport.TCP), 0.0, 0.0)
@@ -140,7 +140,7 @@ def test_what_is_told_of_tcp_hides_no_datagram(hidden: Hidden) -> None:
     assert hidden.unreported(WAIT, always) == [(asked(), "pbx")]
 
 
-def test_other_services_tell_nothing_of_it(hidden: Hidden) -> None:
+def test_events_of_other_services_do_not_count(hidden: Hidden) -> None:
     """An event of chan_sip under the same Call-ID does not report a challenge of PJSIP."""
     hidden.record(asked(), BY, 0.0)
     hidden.record_event(event(EventKind.CHALLENGE_SENT, service=Service.SIP, session=CALL), 0.0, 0.0)

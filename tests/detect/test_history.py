@@ -64,7 +64,7 @@ def test_an_address_within_a_subject_is_remembered() -> None:
     assert [str(one.address) for one in history.attempts(key)] == ["2001:db8::abcd"]
 
 
-def test_what_is_told_late_takes_its_place() -> None:
+def test_a_late_attempt_is_inserted_in_order() -> None:
     """Attempts are kept in the order in which they happened."""
     history = History(HOUR)
     for now in (10.0, 30.0, 20.0):
@@ -89,7 +89,7 @@ def test_of_one_subject_the_latest_are_kept_and_each_account_once() -> None:
 
 
 @pytest.mark.parametrize("aside", [{"trusted": False}, {"kind": AttemptKind.FLOOD}])
-def test_what_bans_nobody_pushes_nothing_out(aside: dict[str, Any]) -> None:
+def test_attempts_without_effect_displace_no_others(aside: dict[str, Any]) -> None:
     """Attempts that lead to no ban do not push out those that do."""
     history = History(HOUR)
     for number in range(8):
@@ -141,7 +141,7 @@ def test_proof_raises_a_single_attempt() -> None:
     assert (len(history), history.evicted) == (16, 23)
 
 
-def test_who_else_tells_is_noted_on_the_first_he_has_not_told_of() -> None:
+def test_a_further_source_is_recorded_on_the_first_attempt_without_it() -> None:
     """A further source is recorded on the first attempt of the session that it has not reported yet.
 
     Each source reports the attempts of one session in their order.
@@ -182,7 +182,7 @@ def test_what_is_older_than_asked_for_goes() -> None:
     assert (len(history), history.of(ONE)) == (0, [])
 
 
-def test_who_comes_again_is_kept_for_longer() -> None:
+def test_the_retention_starts_at_the_last_attempt() -> None:
     """The retention time runs from the last attempt of a subject."""
     history = History(HOUR)
     history.add(ONE, attempt(), 0.0)
@@ -205,7 +205,7 @@ def test_single_claimed_ones_go_first_the_oldest_of_the_oldest() -> None:
     assert (len(history), history.evicted) == (4, 36)
 
 
-def test_where_single_ones_are_few_who_was_silent_longest_goes() -> None:
+def test_without_single_attempts_the_oldest_subject_is_discarded() -> None:
     """Where single attempts are few, the subject that was silent longest goes with all its attempts.
 
     A new subject always has a place.

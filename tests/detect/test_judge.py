@@ -149,7 +149,7 @@ def test_a_decoy_is_a_ban_at_once_where_it_is_proven() -> None:
         ([f"2001:db8:1:{n:x}::1" for n in range(1, 6)], "2001:db8:1::/48"),
     ],
 )
-def test_who_rotates_over_a_network_has_it_banned(addresses: list[str], network: str) -> None:
+def test_attempts_from_many_addresses_of_a_network_ban_it(addresses: list[str], network: str) -> None:
     """The twentieth attempt bans the network, after four by each address; the attempts are the evidence."""
     detector = Driven(RULES)
     decisions = [
@@ -243,7 +243,7 @@ def test_an_account_that_does_not_exist_is_not_under_distributed_attack() -> Non
     assert detector.take_alarms() == []
 
 
-def test_a_friends_broken_phone_bans_nobody() -> None:
+def test_a_broken_phone_of_a_friend_leads_to_no_ban() -> None:
     """A friend that fails every five seconds for a day, on its own or a new account, is not banned."""
     detector = friendly("204")
     for number in range(2_000):
@@ -322,7 +322,7 @@ def test_an_account_that_pjsip_does_not_have_is_no_account() -> None:
         assert detector.judged(made("203.0.113.7", "unknown", "<unknown>"), float(number)).decision is None
 
 
-def test_who_comes_back_claiming_is_banned_for_a_day() -> None:
+def test_twenty_claimed_attempts_are_a_ban_of_a_day() -> None:
     """Twenty claimed attempts within a day are a ban by ``slow``, with the full length of that rule.
 
     The bans of other rules are short if they are only claimed.
@@ -338,7 +338,7 @@ def test_who_comes_back_claiming_is_banned_for_a_day() -> None:
     assert detector.judged(made("198.51.100.7", "guess?", "a"), 12_600.0).decision is None
 
 
-def test_what_claims_to_be_a_friends_bans_nobody() -> None:
+def test_claims_under_a_friends_address_ban_nothing() -> None:
     """Claimed attempts in a friend's name ban nothing, whatever their kind and number."""
     detector = friendly("204")
     for number in range(1_000):
@@ -405,7 +405,7 @@ def test_a_friends_counts_are_those_for_friends() -> None:
     assert (counts["guess"], counts["enumeration"]) == ((2, 30), (2, 20))
 
 
-def test_who_is_passed_over_and_goes_on_is_banned_all_the_same() -> None:
+def test_a_refused_guesser_that_persists_is_banned() -> None:
     """A guesser that was refused a claimed ban is banned if it persists, whatever a forger does."""
     detector = friendly("204", claimed=Claimed(per_minute=1))
     first = [detector.judged(made("198.51.100.1", "guess?", "a"), 0.0).decision for _ in range(5)]
@@ -444,7 +444,7 @@ def test_outage_mode_exempts_what_worked_and_nothing_else() -> None:
     assert [decision is not None for decision in decisions] == [False] * 19 + [True]
 
 
-def test_offices_whose_phones_call_themselves_otherwise_outlive_an_outage() -> None:
+def test_offices_with_other_account_names_are_not_banned_in_an_outage() -> None:
     """Offices whose phones use other names than Asterisk's endpoints are not banned in an outage.
 
     Asterisk names its endpoints and phones their users, so no phone is known by name.

@@ -25,7 +25,7 @@ def test_a_decision_carries_its_subject_rule_and_attempts() -> None:
     assert detector.judge(second, 2.0) == (Judgement(second, subject, Disposition.COUNTED, decision),)
 
 
-def test_what_a_network_did_is_not_said_of_one_address() -> None:
+def test_a_friend_is_watched_by_its_own_numbers() -> None:
     """A failing friend is watched by its own numbers, whatever strangers in its network do."""
     friends = Friends()
     friends.add(Friend("pbx", ip_address("192.0.2.1"), "204", FriendReason.AUTHENTICATED, 0.0, 0.0, 1e9))

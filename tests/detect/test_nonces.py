@@ -30,7 +30,7 @@ def nonces() -> Nonces:
     return Nonces()
 
 
-def test_chan_sip_is_told_who_it_was(nonces: Nonces) -> None:
+def test_an_attempt_at_chan_sip_is_of_its_nonces_receiver(nonces: Nonces) -> None:
     """An attempt at chan_sip is of its nonce's receiver, proven and trusted, whatever the event names."""
     nonces.record(sent(SENDER), 0.0)
     forged = blamed(STRANGER, Service.SIP)
@@ -46,7 +46,7 @@ def test_chan_sip_is_told_who_it_was(nonces: Nonces) -> None:
     assert nonces.settled(honest, NONCE, 0.0) == evolve(honest, proof=Proof.NONCE, trusted=True)
 
 
-def test_a_nonce_that_did_not_come_back_names_who_asked_for_it(nonces: Nonces) -> None:
+def test_an_unreturned_nonce_names_its_requester(nonces: Nonces) -> None:
     """A nonce that did not come back names the address that asked for it, unproven, and not its receiver.
 
     The challenge went where a Via directs it, and the requester wrote the Via.
@@ -63,7 +63,7 @@ def test_a_nonce_that_did_not_come_back_names_who_asked_for_it(nonces: Nonces) -
     assert nonces.settled(aimed, b"another", 0.0, came_back=False) == aimed
 
 
-def test_a_nonce_that_another_asked_for_proves_nobody(nonces: Nonces) -> None:
+def test_a_nonce_that_another_address_asked_for_proves_no_address(nonces: Nonces) -> None:
     """An attempt with a nonce that another address asked for is that other's, unproven.
 
     The other may have the same nonce by TLS, which the wire does not see.
@@ -77,7 +77,7 @@ def test_a_nonce_that_another_asked_for_proves_nobody(nonces: Nonces) -> None:
     assert not nonces.proves(NONCE, ip_address(SENDER), 0.0)
 
 
-def test_a_nonce_whose_sender_is_unknown_proves_its_receiver_under_chan_sip(nonces: Nonces) -> None:
+def test_a_nonce_of_an_unknown_sender_proves_its_receiver_under_chan_sip(nonces: Nonces) -> None:
     """A nonce of unknown sender proves its receiver at chan_sip, so a long Via hides no guess.
 
     chan_sip cuts a long Via.
@@ -88,7 +88,7 @@ def test_a_nonce_whose_sender_is_unknown_proves_its_receiver_under_chan_sip(nonc
     assert nonces.settled(guess, NONCE, 0.0) == evolve(guess, proof=Proof.NONCE, trusted=True)
 
 
-def test_a_nonce_that_chan_sip_also_sent_by_a_stream_proves_nobody(nonces: Nonces) -> None:
+def test_a_nonce_that_chan_sip_also_sent_by_a_stream_proves_no_address(nonces: Nonces) -> None:
     """A nonce that chan_sip also sent by TLS proves no address: it repeats one by UDP under one Call-ID."""
     nonces.record_elsewhere(NONCE, 0.0)
     nonces.record(evolve(sent(SENDER), service=Service.SIP), 0.0)
@@ -99,7 +99,7 @@ def test_a_nonce_that_chan_sip_also_sent_by_a_stream_proves_nobody(nonces: Nonce
 
 
 @pytest.mark.parametrize("seconds", [-AROUND / 2, 0.0, AROUND / 2])
-def test_pjsips_nonces_near_a_loss_prove_nobody(nonces: Nonces, seconds: float) -> None:
+def test_pjsips_nonces_near_a_loss_prove_no_address(nonces: Nonces, seconds: float) -> None:
     """A nonce of PJSIP near a loss proves no address.
 
     The guesser may have received the same nonce in a packet that the wire lost.
@@ -129,7 +129,7 @@ def test_pjsip_is_only_confirmed(nonces: Nonces) -> None:
     assert nonces.settled(guess, NONCE, 0.0) == guess
 
 
-def test_a_nonce_that_went_to_two_names_nobody_under_chan_sip(nonces: Nonces) -> None:
+def test_a_nonce_with_two_receivers_names_no_address_under_chan_sip(nonces: Nonces) -> None:
     """A nonce that went to two addresses names neither, as a forger may have had it sent to a stranger."""
     nonces.record(sent(SENDER), 0.0)
     nonces.record(sent(STRANGER), 0.0)
@@ -165,7 +165,7 @@ def test_what_was_sent_by_tcp_alone_proves_a_handshake(nonces: Nonces) -> None:
 
 
 @pytest.mark.parametrize("service", [Service.PJSIP, Service.SIP])
-def test_a_relayed_challenge_proves_nobody(nonces: Nonces, service: Service) -> None:
+def test_a_relayed_challenge_proves_no_address(nonces: Nonces, service: Service) -> None:
     """A relayed challenge proves no address: its receiver forwards it by the next Via."""
     nonces.record(evolve(sent(SENDER), relayed=True, service=service), 0.0)
     guess = blamed(SENDER, service)

@@ -36,7 +36,7 @@ def names(notices: list[AlarmChange]) -> list[str]:
     return [f"{notice.code}{' over' if notice.cleared else ''}" for notice in notices]
 
 
-def test_a_broken_phone_is_told_of_until_it_logs_in() -> None:
+def test_a_broken_phone_raises_an_alarm_until_it_logs_in() -> None:
     """A broken phone raises the same alarm, with account and address, each time it fails until it logs in."""
     _, phones = with_friends(AT_LEAST - 1)
     first, again = (list(phones.on_failure(attempt(account="203"), now)) for now in (0.0, 5.0))
@@ -48,7 +48,7 @@ def test_a_broken_phone_is_told_of_until_it_logs_in() -> None:
     assert list(phones.on_success(success("203"), 0, 7.0)) == []
 
 
-def test_an_account_that_is_gone_is_told_apart() -> None:
+def test_an_unknown_account_has_its_own_text() -> None:
     """An account unknown to PJSIP has its own text, so that no one looks for a mistyped password."""
     _, phones = with_friends(1)
     gone = evolve(attempt(account="204"), event=EventKind.INVALID_ACCOUNT_ID)
@@ -169,14 +169,14 @@ def test_a_success_after_failures_may_be_a_guess() -> None:
     assert names(list(phones.on_success(success("200"), FAILURES, 0.0))) == []
 
 
-def test_a_success_from_elsewhere_is_told() -> None:
+def test_a_success_from_elsewhere_is_an_alarm() -> None:
     """A success raises an alarm where the account is known to work at other addresses only."""
     _, phones = with_friends(1)
     assert names(list(phones.on_success(success("200", "198.51.100.1"), 0, 0.0))) == [ELSEWHERE]
     assert names(list(phones.on_success(success("999", "198.51.100.1"), 0, 0.0))) == []
 
 
-def test_a_new_phone_that_goes_on_failing_is_told_of() -> None:
+def test_a_new_phone_that_fails_often_is_an_alarm() -> None:
     """A new phone raises an alarm once it has failed ten times within a day, as it may be a guesser."""
     _, phones = with_friends(1)
     told = [

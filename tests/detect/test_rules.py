@@ -69,7 +69,7 @@ def test_flood_is_ten_seconds_over_the_limit_and_closes_the_sip_ports() -> None:
     assert expected == FLOOD
 
 
-def test_a_rule_bans_from_everything_unless_it_says_else() -> None:
+def test_the_scope_of_a_rule_is_full_by_default() -> None:
     """The scope of a ban is full by default."""
     assert GUESS.scope is Scope.FULL
 

@@ -26,7 +26,7 @@ def test_the_subject_of_ipv6_is_narrow_where_a_friend_lives() -> None:
     assert str(subjects.of(stranger).network) == "2001:db8::/64"
 
 
-def test_a_friend_that_only_claims_its_address_from_now_on_is_told() -> None:
+def test_the_end_of_a_proven_reason_is_noticed() -> None:
     """A friend is no longer proven when its proven reason ends and another stays."""
     friends = Friends()
     subjects = Subjects(friends, NetworkSet())
@@ -54,7 +54,7 @@ def test_an_address_of_nat64_is_a_subject_of_its_own() -> None:
     assert str(subjects.of(ip_address("64:ff9c::c000:207")).network) == "64:ff9c::/64"
 
 
-def test_a_prefix_is_not_banned_where_somebody_is_spared() -> None:
+def test_a_prefix_with_an_exempt_address_is_not_banned() -> None:
     """A prefix must not be banned if a friend or an exempt address is in it."""
     friends = Friends()
     subjects = Subjects(friends, NetworkSet([ip_network("192.0.2.128/25")]))

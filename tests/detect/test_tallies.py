@@ -9,7 +9,7 @@ STEPS = st.lists(st.tuples(st.floats(0.0, 30.0), st.sampled_from([b"a", b"b", b"
 
 
 @given(steps=STEPS)
-def test_a_tally_is_what_a_list_would_say(steps: list[tuple[float, bytes]]) -> None:
+def test_a_tally_equals_a_list(steps: list[tuple[float, bytes]]) -> None:
     """A tally has the attempts within the window, at most the deciding number, and their subjects."""
     tallies, said, now = Tallies[str](5, 60.0), list[tuple[float, bytes]](), 0.0
     for pause, subject in steps:

@@ -46,7 +46,7 @@ def unanswered() -> Unanswered:
     return made
 
 
-def test_who_asks_without_end_is_given_with_what_is_new(unanswered: Unanswered) -> None:
+def test_excess_challenges_are_returned_once(unanswered: Unanswered) -> None:
     """Each challenge beyond the number that no phone reaches is returned once, after time for a success."""
     often(unanswered, MANY)
     assert unanswered.too_many(1.0 + SETTLED, always) == []
@@ -59,7 +59,7 @@ def test_who_asks_without_end_is_given_with_what_is_new(unanswered: Unanswered) 
     assert unanswered.too_many(2.0 + SETTLED, always) == [(asked(), "pbx", 1)]
 
 
-def test_who_asks_seldom_is_a_phone_that_is_not_let_in(unanswered: Unanswered) -> None:
+def test_rare_challenges_do_not_add_up(unanswered: Unanswered) -> None:
     """The number applies to a window, so earlier challenges of a phone that cannot log in do not add up."""
     often(unanswered, MANY)
     often(unanswered, MANY, 1.0 + WITHIN)
@@ -67,7 +67,7 @@ def test_who_asks_seldom_is_a_phone_that_is_not_let_in(unanswered: Unanswered) -
     assert unanswered.too_many(2.0 + WITHIN, always) == []
 
 
-def test_nothing_is_concluded_of_who_succeeds(unanswered: Unanswered) -> None:
+def test_a_sender_with_a_success_is_not_suspected(unanswered: Unanswered) -> None:
     """An office of phones may ask as often as it likes, before its first success and for a time after it."""
     often(unanswered, MANY + 1)
     unanswered.succeeded(BY, "pbx", 1.1)
@@ -79,7 +79,7 @@ def test_nothing_is_concluded_of_who_succeeds(unanswered: Unanswered) -> None:
     assert len(unanswered.too_many(3.0 + TRUSTED, always)) == 1
 
 
-def test_who_is_told_of_by_others_does_not_hide(unanswered: Unanswered) -> None:
+def test_a_reported_sender_is_counted_again_from_zero(unanswered: Unanswered) -> None:
     """The count begins again for a sender whose attempts another source reports."""
     often(unanswered, MANY + 1)
     unanswered.reported_elsewhere(BY)
@@ -89,9 +89,7 @@ def test_who_is_told_of_by_others_does_not_hide(unanswered: Unanswered) -> None:
 
 
 @pytest.mark.parametrize("since", [None, 1.0, 2.0, 0.0, 1.5 - SURE_AFTER])
-def test_nothing_is_concluded_while_no_success_could_be_heard(
-    unanswered: Unanswered, since: float | None
-) -> None:
+def test_challenges_count_only_while_ami_is_connected(unanswered: Unanswered, since: float | None) -> None:
     """Challenges count only while AMI is connected all the time, since it may miss a phone's success."""
     often(unanswered, MANY + 1)
     assert not unanswered.could_have_guessed(BY, 1.0 + ANSWERED, lambda _: since)
@@ -99,7 +97,7 @@ def test_nothing_is_concluded_while_no_success_could_be_heard(
     assert unanswered.too_many(10.0, always) == []
 
 
-def test_nothing_is_concluded_where_ami_tells_of_no_success() -> None:
+def test_challenges_count_only_if_ami_reports_successes() -> None:
     """Nothing is concluded if the manager user receives no successes."""
     deaf = Unanswered()
     often(deaf, MANY + 1)
@@ -108,7 +106,7 @@ def test_nothing_is_concluded_where_ami_tells_of_no_success() -> None:
     assert deaf.too_many(10.0, always) == []
 
 
-def test_who_was_challenged_lately_could_guess(unanswered: Unanswered) -> None:
+def test_a_recently_challenged_sender_could_guess(unanswered: Unanswered) -> None:
     """A sender could guess for as long as its nonce lives, after the time that a phone has to answer.
 
     This applies to that sender alone, however often it asks.

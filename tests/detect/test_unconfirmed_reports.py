@@ -28,7 +28,7 @@ def test_each_ends_when_its_time_is_over() -> None:
     assert (list(reports.due(20.0)), len(reports)) == ([], 0)
 
 
-def test_who_is_settled_waits_no_longer() -> None:
+def test_settle_returns_the_reports_of_a_session() -> None:
     """``settle`` returns all reports of one address under one Call-ID, and no others."""
     reports = UnconfirmedReports()
     mine, too, other = report(0.0), report(0.1), report(0.2, b"call-2")

@@ -96,7 +96,7 @@ def shared_nonce(source: str, other: str, caller: Caller, tries: int = 20) -> Ch
     return None
 
 
-def test_a_friend_whose_nonce_is_no_proof_is_stopped_or_reported(open22: Lab, tmp_path: Path) -> None:
+def test_a_friend_with_unprovable_guesses_is_stopped_or_reported(open22: Lab, tmp_path: Path) -> None:
     """One nonce for two receivers: guesses on many accounts are stopped, or limited and reported."""
     source, answered, number = "198.19.70.1", 0, 1_000
     with guarded(open22, tmp_path) as guard, friend_at(open22, guard, source, "phone4"):
@@ -137,7 +137,7 @@ def test_a_friend_that_makes_up_its_nonces_is_reported(open22: Lab, tmp_path: Pa
         assert guard.banned() == set()
 
 
-def test_a_stranger_whose_nonce_is_no_proof_gets_a_long_ban_in_the_end(open22: Lab, tmp_path: Path) -> None:
+def test_a_stranger_with_unprovable_guesses_gets_a_long_ban(open22: Lab, tmp_path: Path) -> None:
     """Short bans follow each other only until there are too many attempts in a day."""
     source, answered = "198.19.70.5", 0
     claimed = {"ban": ["1s", "1s", "1s"]}

@@ -53,7 +53,7 @@ def test_a_stranger_from_its_first_guesses_to_its_ban(asterisk22: Lab, tmp_path:
         assert any(f"ringfence unban {source}" in sentence for sentence in answer["forecast"])
 
 
-def test_a_phone_is_a_friend_and_says_why(asterisk22: Lab, tmp_path: Path) -> None:
+def test_a_phone_is_a_friend_and_why_explains_it(asterisk22: Lab, tmp_path: Path) -> None:
     """A phone that has logged in is a friend, passes the limiter, and has the thresholds of friends."""
     source = "198.19.27.2"
     with guarded(asterisk22, tmp_path) as guard:
@@ -68,9 +68,7 @@ def test_a_phone_is_a_friend_and_says_why(asterisk22: Lab, tmp_path: Path) -> No
         assert answer["forecast"][0].startswith(f"a friend: {_GUESS.friends} guesses within ")
 
 
-def test_an_attempt_that_only_the_log_names_says_why_it_does_not_count(
-    asterisk22: Lab, tmp_path: Path
-) -> None:
+def test_why_explains_an_unconfirmed_attempt(asterisk22: Lab, tmp_path: Path) -> None:
     """Without the wire nothing confirms the notice of a hidden guess: no rule counts it, as why explains."""
     source = "198.19.27.3"
     with guarded(asterisk22, tmp_path, wire=NO_WIRE) as guard:

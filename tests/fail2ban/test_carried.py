@@ -139,7 +139,7 @@ def test_logs() -> None:
         ({}, "nothing"),
     ],
 )
-def test_the_own_log_channel_is_kept(options: Mapping[str, str], read: str) -> None:
+def test_the_own_log_channel_stays_in_use(options: Mapping[str, str], read: str) -> None:
     """If ringfence's own channel exists, fail2ban's logs do not replace it, with a note."""
     files = {"/log/a": ["/log/a"], "/log/*": ["/log/full"]}
     found = convert([jail(options)], lambda path: files.get(path, []), "/var/log/ringfence/ringfence")

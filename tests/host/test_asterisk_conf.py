@@ -215,7 +215,7 @@ def test_no_text_raises(pieces: list[str]) -> None:
         shutil.rmtree(folder)
 
 
-def test_passwords_are_kept_apart_and_masked(folder: Path) -> None:
+def test_passwords_are_separate_and_masked(folder: Path) -> None:
     """Wanted passwords are returned masked, with templates and additions, and no repr shows them."""
     (folder / "x.conf").write_text(
         "[t](!)\nsecret = hunter2\n[a](t)\nsecret += 22\n[b]\nsecret = other\nsecret = \nuser = b\n", "utf-8"

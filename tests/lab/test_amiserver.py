@@ -93,7 +93,7 @@ def test_more_can_be_sent_and_connections_cut() -> None:
 
 
 @pytest.mark.parametrize("fault", list(Fault))
-def test_each_fault_is_what_it_says(fault: Fault) -> None:
+def test_each_fault_has_its_effect(fault: Fault) -> None:
     """Every fault has its described effect at the other end of the connection."""
 
     async def conversation(_: AmiServer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

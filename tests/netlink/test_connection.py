@@ -186,7 +186,7 @@ def test_a_batch_that_is_refused_as_a_whole_is_an_error(kernels: list[Kernel]) -
                 kernel.transact(batch)
 
 
-def test_a_batch_whose_answers_are_lost_is_not_sent_again(kernels: list[Kernel]) -> None:
+def test_a_batch_with_lost_answers_is_not_sent_again(kernels: list[Kernel]) -> None:
     """After ENOBUFS and after a timeout a batch may have been carried out: an error, and it is sent once."""
     batch = [request(16, 1), request(2575, 5), request(17, 1)]
     kernels += [Kernel(OSError(errno.ENOBUFS, "")), Kernel(BlockingIOError()), Kernel(ack(8))]

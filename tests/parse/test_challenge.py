@@ -144,7 +144,7 @@ def test_replies_of_real_asterisks() -> None:
     assert only(ipv4(udp(CHAN_SIP))) == expected
 
 
-def test_the_order_of_lines_shows_who_wrote_a_403() -> None:
+def test_the_order_of_lines_shows_the_author_of_a_403() -> None:
     """PJSIP writes Call-ID before From, chan_sip after it, and each writes the sender in its own way."""
     far, near = map(ip_address, ("198.18.1.1", "198.18.0.1"))
     plain = Challenge(far, 5062, near, 5060, b"cid", b"", far, account="noaor", status=403)
@@ -153,7 +153,7 @@ def test_the_order_of_lines_shows_who_wrote_a_403() -> None:
     assert only(ipv4(udp(CHAN_SIP_403))) == other
 
 
-def test_the_order_of_lines_shows_who_wrote_a_404() -> None:
+def test_the_order_of_lines_shows_the_author_of_a_404() -> None:
     """Sender, Call-ID and service are those of the request that it answers, as with a 403."""
     far, near = map(ip_address, ("198.18.1.1", "198.18.0.1"))
     plain = Challenge(far, 5062, near, 5060, b"cid", b"", far, account="stranger", status=404)

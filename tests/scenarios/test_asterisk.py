@@ -89,7 +89,7 @@ FAILS = Deed(Verb.FAILS, accounts=("204",))
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_it_says_what_a_real_one_said(group: str, name: str, deed: Deed, exists: bool) -> None:  # noqa: FBT001
+def test_it_reports_as_a_real_asterisk(group: str, name: str, deed: Deed, exists: bool) -> None:  # noqa: FBT001
     """The events are the same, in the same order, of the same accounts, with a digest where there was one."""
     events, lines = recorded(group, name)
     said, notices = played(deed, exists=exists)
@@ -98,7 +98,7 @@ def test_it_says_what_a_real_one_said(group: str, name: str, deed: Deed, exists:
     assert bool(notices) is bool(lines)
 
 
-def test_who_names_another_in_a_via_is_told_of_as_a_real_one_tells() -> None:
+def test_a_via_with_another_address_is_reported_as_by_a_real_asterisk() -> None:
     """The events name the address that a Via names, and the log and the wire name the true sender."""
     [step] = read("x", "10:00  203.0.113.5 fails as 204, by SIP, naming 192.0.2.9 in a Via").steps
     assert step.deed is not None

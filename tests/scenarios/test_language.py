@@ -66,7 +66,7 @@ def test_nonsense_is_refused_with_its_line(text: str, line: int | None, words: s
     assert words in str(refused.value)
 
 
-def test_a_line_says_who_does_what_how_often() -> None:
+def test_a_line_has_actor_action_and_number() -> None:
     """A line is read in the order of its words; by default it is done once, by PJSIP over UDP."""
     [step] = scenario("day 2 10:00  3 addresses of 198.18.0.0/16 fail as 204 and 7 to 9, 2 times each").steps
     assert step.deed is not None
@@ -86,7 +86,7 @@ def test_a_line_says_who_does_what_how_often() -> None:
         ("forged attacker", ["203.0.113.5"]),
     ],
 )
-def test_many_are_said_in_one_word(who: str, addresses: list[str]) -> None:
+def test_many_addresses_have_one_word(who: str, addresses: list[str]) -> None:
     """Many addresses are the first of a network, or spread over it, or a host in each /64."""
     [step] = scenario(f"10:00  {who} scans 204").steps
     assert step.deed is not None
@@ -132,7 +132,7 @@ def shown(text: str) -> str:
     return str(different.value)
 
 
-def test_what_does_not_follow_is_marked_in_its_place() -> None:
+def test_a_missing_outcome_is_marked_at_its_line() -> None:
     """The wrong line is marked, below the lines so far and above what happened instead."""
     said = shown(A_GUESS + ITS_BAN.replace("5 attempts", "4 attempts"))
     assert said.split("\n") == [
@@ -199,7 +199,7 @@ def test_a_later_line_does_not_hide_an_earlier_fault() -> None:
     assert re.search(r"\+\+     \| 10:00:3\d  => ban of attacker by guess for 1 h, after 5 attempts", said)
 
 
-def test_without_its_witnesses_nobody_tells() -> None:
+def test_without_a_source_nothing_is_reported() -> None:
     """A guest's call to an unknown extension appears in the log alone, so without it nothing follows."""
     calls = "10:00:00  attacker calls a number that does not exist, over TCP, 3 times\n"
     play(scenario("sources: AMI, wire\n" + calls))
@@ -222,7 +222,7 @@ def test_a_time_without_a_deed_asks_how_it_stands_then(standing: str, told: str)
     assert f"       ^ {told}" in said
 
 
-def test_alarms_are_told_by_whom_they_are_about() -> None:
+def test_alarms_are_compared_by_subject() -> None:
     """An alarm is compared with its subject, in which names stand for addresses, and differs if it clears."""
     wrong = "198.51.100.7 registers as 204\n10:00:00  198.51.100.7 fails as 204\n"
     alarm = "          => alarm phone.broken for 204 at {}\n"

@@ -20,7 +20,7 @@ def test_it_goes_as_it_is_written(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_it_says_what_it_is_about(path: Path) -> None:
+def test_it_begins_with_an_explanation(path: Path) -> None:
     """Each transcript begins with a sentence that explains it, for readers when it fails."""
     first = path.read_text("utf-8").partition("\n")[0]
     assert re.fullmatch(r"# [A-Z\"].{20,}", first)

@@ -237,7 +237,7 @@ def test_a_64_is_one_subject() -> None:
     assert Guard().play(*steps).bans == ["guess bans 2001:db8::/64 in full after 5"]
 
 
-def test_beside_an_exempt_address_each_address_of_a_64_is_a_subject() -> None:
+def test_with_an_exempt_address_each_address_of_a_64_is_a_subject() -> None:
     """Near an exempt address each address is a subject, as a ban of the /64 would ban the exempt one too."""
     guard = Guard(rules=("guess",))
     guard.play(at(0, Exempt(("2001:db8::1/128",))))

@@ -238,7 +238,7 @@ def test_a_trunk_is_never_banned() -> None:
     assert with_friend(tie=FriendReason.TRUNK).play(*steps).bans == []
 
 
-def test_what_a_phone_says_of_itself_spares_it_from_claims_alone() -> None:
+def test_a_claimed_contact_is_exempt_only_from_claims() -> None:
     """A contact whose address nothing proves is exempt from claims; its proven attempts are a stranger's."""
     guard = with_friend(tie=FriendReason.REGISTERED)
     assert guard.play(*(at(n, fails("x", proven=False)) for n in range(20))).bans == []
@@ -469,7 +469,7 @@ def test_failures_more_than_five_minutes_apart_are_no_outage() -> None:
     assert ALL_FAIL not in guard.play(*steps[:4], at(300, fails(accounts[4]))).alarms
 
 
-def test_an_outage_spares_what_worked_and_nothing_else() -> None:
+def test_an_outage_exempts_only_accounts_that_worked() -> None:
     """An outage exempts only accounts that worked, so an attacker at a friend's address gains nothing."""
     guard, _ = outage(6, 6)
     assert guard.play(*(at(110 + n * 0.01, fails("200")) for n in range(1_000))).bans == []
@@ -479,7 +479,7 @@ def test_an_outage_spares_what_worked_and_nothing_else() -> None:
     )
 
 
-def test_an_outage_spares_accounts_that_asterisk_does_not_know() -> None:
+def test_an_outage_exempts_accounts_that_asterisk_does_not_know() -> None:
     """An outage exempts unknown accounts, because with a lost database all accounts are unknown."""
     guard, _ = outage(6, 6)
     assert banned_after(guard, (at(130 + n * 0.01, unknown(f"x{n}")) for n in range(200))) is None

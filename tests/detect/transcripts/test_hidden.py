@@ -177,7 +177,7 @@ def test_an_evasive_request_counts_once() -> None:
     assert happened.attempts == ["192.0.2.7 counted, claimed"] * 2
 
 
-def test_an_evasive_request_of_an_unknown_sender_counts_against_nobody() -> None:
+def test_an_evasive_request_of_an_unknown_sender_counts_for_no_address() -> None:
     """An evasive request whose topmost Via was cut counts for no address, since its sender is unknown."""
     assert Guard().play(at(0, sent(evasive=True, sender=None)), *ticks(1, 8)).attempts == []
 

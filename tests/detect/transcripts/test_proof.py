@@ -41,7 +41,7 @@ def test_a_nonce_that_went_to_one_address_proves_it() -> None:
     assert happened.bans == FULL
 
 
-def test_a_nonce_sent_to_two_receivers_proves_nobody() -> None:
+def test_a_nonce_sent_to_two_receivers_proves_no_address() -> None:
     """The guesses are claims of the address that asked, and an alarm reports that they are unprovable."""
     happened = Guard().play(*guesses(ATTACKER, BYSTANDER))
     assert happened.attempts == ["192.0.2.7 counted, claimed"] * 5
@@ -49,7 +49,7 @@ def test_a_nonce_sent_to_two_receivers_proves_nobody() -> None:
     assert set(happened.alarms) == {"evidence.unprovable of 192.0.2.7"}
 
 
-def test_a_nonce_that_two_addresses_asked_for_proves_nobody() -> None:
+def test_a_nonce_that_two_addresses_asked_for_proves_no_address() -> None:
     """A second sender had the same nonce sent to the attacker, so either of them may have answered."""
     steps = []
     for index in range(5):
@@ -61,7 +61,7 @@ def test_a_nonce_that_two_addresses_asked_for_proves_nobody() -> None:
     assert happened.bans == NARROW
 
 
-def test_a_nonce_asked_for_by_another_address_proves_nobody() -> None:
+def test_a_nonce_asked_for_by_another_address_proves_no_address() -> None:
     """The challenge went to the attacker alone, but a forged source asked for it, so it proves nothing."""
     happened = Guard().play(
         at(0, sent(nonce=b"n", sender=BYSTANDER)),
@@ -70,7 +70,7 @@ def test_a_nonce_asked_for_by_another_address_proves_nobody() -> None:
     assert happened.attempts == ["192.0.2.7 counted, claimed"]
 
 
-def test_a_relayed_challenge_proves_nobody() -> None:
+def test_a_relayed_challenge_proves_no_address() -> None:
     """A relayed challenge proves nothing, as its receiver may forward it, like a stateless proxy."""
     happened = Guard().play(at(0, sent(nonce=b"n", relayed=True)), at(0.1, failed(nonce=b"n")))
     assert happened.attempts == ["192.0.2.7 counted, claimed"]
@@ -96,7 +96,7 @@ def test_a_nonce_of_pjsip_proves_for_48_seconds(age: float, proof: str) -> None:
     ("lost", "proof"),
     [(-2.1, "proven by nonce"), (-1.9, "claimed"), (1.9, "claimed"), (2.1, "proven by nonce")],
 )
-def test_a_nonce_within_two_seconds_of_a_loss_proves_nobody(lost: float, proof: str) -> None:
+def test_a_nonce_within_two_seconds_of_a_loss_proves_no_address(lost: float, proof: str) -> None:
     """The lost packet may have carried the same nonce to another address."""
     steps = [at(8.0, sent(BYSTANDER, b"other", nonce=b"before")), at(10.0, sent(nonce=b"n"))]
     steps = sorted([*steps, at(10.0 + lost, Loss())], key=lambda step: step.time)
@@ -104,7 +104,7 @@ def test_a_nonce_within_two_seconds_of_a_loss_proves_nobody(lost: float, proof: 
     assert happened.attempts == [f"192.0.2.7 counted, {proof}"]
 
 
-def test_a_loss_before_the_first_nonce_doubts_no_later_one() -> None:
+def test_a_loss_before_the_first_nonce_affects_no_later_one() -> None:
     """A loss does not affect later nonces before the first one, as every start of the wire has a loss."""
     happened = Guard().play(at(0, Loss()), at(0.5, sent(nonce=b"n")), at(1, failed(nonce=b"n")))
     assert happened.attempts == ["192.0.2.7 counted, proven by nonce"]
@@ -175,7 +175,7 @@ def test_a_copied_request_proves_the_sessions_that_it_names() -> None:
 
 
 @pytest.mark.parametrize("again", [{"receiver": BYSTANDER}, {"relayed": True}, {"sender": BYSTANDER}])
-def test_a_copied_nonce_that_others_may_know_proves_nobody(again: dict[str, object]) -> None:
+def test_a_copied_nonce_with_other_receivers_proves_no_address(again: dict[str, object]) -> None:
     """A nonce that was also sent elsewhere, forwarded, or requested by another address proves nothing."""
     guard = Guard()
     receiver = str(again.pop("receiver", ATTACKER))
@@ -248,7 +248,7 @@ def settled(*steps: Step) -> Happened:
     return Guard().play(*steps, *ticks(1, 3))
 
 
-def test_a_nonce_of_chan_sip_that_came_back_proves_who_asked() -> None:
+def test_a_returned_nonce_of_chan_sip_proves_its_requester() -> None:
     """A random nonce that came back from the address that asked for it proves that address."""
     assert settled(of_chan_sip(b"n"), returned()).attempts == ["192.0.2.7 counted, proven by nonce"]
 
@@ -261,13 +261,13 @@ def test_a_nonce_of_chan_sip_that_came_back_proves_who_asked() -> None:
     ],
     ids=["each asked for its own", "one asked for both"],
 )
-def test_a_nonce_of_chan_sip_with_several_names_names_nobody(others: list[Step]) -> None:
+def test_a_nonce_of_chan_sip_with_several_receivers_names_no_address(others: list[Step]) -> None:
     """A guess whose nonce two addresses received or requested is listed and bans nothing."""
     happened = settled(of_chan_sip(b"n"), *others, returned())
     assert happened.attempts == ["192.0.2.7 unconfirmed, claimed"]
 
 
-def test_a_challenge_of_chan_sip_sent_to_a_bystander_counts_against_who_asked() -> None:
+def test_a_challenge_of_chan_sip_sent_to_a_bystander_counts_for_its_requester() -> None:
     """An event that names a bystander is a claim of the address that asked, which the wire knows."""
     happened = settled(
         of_chan_sip(b"n", receiver=BYSTANDER),
@@ -394,7 +394,7 @@ def test_a_guess_in_another_name_counts_against_the_receiver_of_its_nonce() -> N
         assert sorted(happened.counted_addresses) == blamed
 
 
-def test_a_line_with_a_nonce_of_another_address_counts_against_nobody_else() -> None:
+def test_a_line_with_a_nonce_of_another_address_does_not_count_for_it() -> None:
     """A line with another address's nonce does not count for that address, as its sender chose the text."""
     happened = Guard().play(
         at(0, probed(), sent(BYSTANDER, nonce=b"n", sender=ATTACKER)),

@@ -194,7 +194,7 @@ def test_the_wire_settles_chan_sip(capture: Capture, seed: int, lost: frozenset[
 
 @pytest.mark.parametrize("capture", captures(), ids=lambda capture: f"{capture.group}/{capture.name}")
 @given(seed=st.integers(0, 2**32), wire=st.booleans())
-def test_nobody_else_is_blamed(capture: Capture, seed: int, *, wire: bool) -> None:
+def test_only_the_true_sender_is_counted(capture: Capture, seed: int, *, wire: bool) -> None:
     """In any recording, with the wire and without it, only attempts of the true sender count."""
     happened = judged(mixed(capture, frozenset(), seed), wire_of(capture) if wire else None)
 
@@ -204,7 +204,7 @@ def test_nobody_else_is_blamed(capture: Capture, seed: int, *, wire: bool) -> No
 
 
 @pytest.mark.parametrize("capture", captures(), ids=lambda capture: f"{capture.group}/{capture.name}")
-def test_a_line_that_can_be_forged_blames_nobody_alone(capture: Capture) -> None:
+def test_a_forgeable_line_alone_never_counts(capture: Capture) -> None:
     """PJSIP's notices alone never count, and chan_sip's events alone never do."""
     pjsip = [event for event in heard(capture)[NOTICES] if event.forgeable]
     chan_sip = [event for told in heard(capture)[:NOTICES] for event in told if event.service is Service.SIP]
@@ -276,7 +276,7 @@ def split(stream: bytes) -> list[bytes]:
 
 @pytest.mark.parametrize("cut", [whole, bytewise, split])
 @pytest.mark.parametrize("capture", captures(), ids=str)
-def test_ami_alone_gives_the_attempts_made_and_blames_their_source(
+def test_ami_alone_gives_number_and_source_of_attempts(
     capture: Capture, cut: Callable[[bytes], Sequence[bytes]]
 ) -> None:
     """The number is right however the bytes are cut; chan_sip's attempts are unconfirmed."""
