@@ -28,7 +28,7 @@ class Desk:
     def __init__(self, made: Kept) -> None:
         self.kept = made
         made.side.start()
-        self._asking = AddressFacts(made.side, made.store.bans)
+        self._asking = AddressFacts(made.side)
 
     def ask(self, network: str) -> dict[str, Any]:
         """Return the answer that a command receives."""
@@ -242,4 +242,4 @@ def test_unreadable_facts_are_problems(desk: Desk) -> None:
 def test_what_is_no_address_is_refused(desk: Desk, request_: dict[str, Any]) -> None:
     """A request without an address or a network is refused with an error that explains it."""
     with pytest.raises(ControlError, match="not an address or network"):
-        asyncio.run(AddressFacts(desk.kept.side, desk.kept.store.bans).answer(request_))
+        asyncio.run(AddressFacts(desk.kept.side).answer(request_))

@@ -25,7 +25,7 @@ class Office:
     def __init__(self, made: Kept) -> None:
         self.kept = made
         made.side.start()
-        self.handlers = RequestHandlers(made.side, made.store, self._seen).handlers()
+        self.handlers = RequestHandlers(made.side, self._seen).handlers()
 
     def _seen(self, usage: Counters) -> StatusData:
         return StatusData(

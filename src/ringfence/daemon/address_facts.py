@@ -19,16 +19,13 @@ from ringfence.explain.lookup import BanRecords, read_bans, running_of
 from ringfence.lists.lookup import Holder
 from ringfence.model import Network, Scope, parse_network
 from ringfence.networks import IPV6_SENDER, is_one_host, prefix_of
-from ringfence.store.bans import BanTable
 
 
 class AddressFacts:
-    """Handles ``{"do": "why", "network": "198.51.100.7"}`` from the firewall's side and the recorded bans."""
+    """Handles ``{"do": "why", "network": "198.51.100.7"}`` from the firewall's side."""
 
-    def __init__(self, side: FirewallSide, bans: BanTable) -> None:
+    def __init__(self, side: FirewallSide) -> None:
         self._side = side
-        self._bans = bans
-        self._enforcer = side.enforcer
 
     async def answer(self, request: Mapping[str, Any]) -> Document:
         """Handle a request."""
@@ -40,12 +37,12 @@ class AddressFacts:
 
     async def known(self, network: Network) -> NetworkFacts:
         """Collect what is known of ``network``."""
-        enforcer, detector, wall = self._enforcer, self._enforcer.detector, self._enforcer.clock.wall()
+        side, detector, wall = self._side, self._side.detector, self._side.clock.wall()
         problems: list[str] = []
         subject = detector.subject_of(network.network_address) if _is_sender(network) else network
-        found = await asyncio.to_thread(read_bans, enforcer.backend, self._bans, network, wall)
+        found = await asyncio.to_thread(read_bans, side.backend, side.store.bans, network, wall)
         holders = await self._holding(network, problems)
-        mono = enforcer.clock.mono()
+        mono = side.clock.mono()
         story = None
         if _is_sender(network) and (_is_single(network) or subject == network):
             story = detector.summary_of(network.network_address, mono)
@@ -56,17 +53,17 @@ class AddressFacts:
             subject=subject,
             running=self._running(network, found, wall),
             past=tuple(past for past in found.past if not past.runs(wall)),
-            offences=enforcer.records.offences(subject, wall - RETURN_WITHIN),
+            offences=side.store.records.offences(subject, wall - RETURN_WITHIN),
             holders=tuple(holders),
-            protected=enforcer.exempt.protected,
+            protected=side.enforcer.exempt.protected,
             friends=story.friends if story is not None else (),
             former=story.former if story is not None else (),
             story=story,
             ahead=wall - mono,
             contains_exempt=detector.friends.any_in(around) or detector.exempt.overlaps(around),
-            claimed=self._side.wanted_rules.settings.claims(),
-            alarms=tuple(alarm for alarm in self._side.alarms.active if is_about(alarm.subject, network)),
-            enforcing=enforcer.enforcing,
+            claimed=side.wanted_rules.settings.claims(),
+            alarms=tuple(alarm for alarm in side.alarms.active if is_about(alarm.subject, network)),
+            enforcing=side.enforcer.enforcing,
             problems=(*found.problems, *problems),
         )
 
@@ -79,7 +76,7 @@ class AddressFacts:
 
     def _running(self, network: Network, found: BanRecords, now: float) -> tuple[ActiveBan, ...]:
         """Return the bans that cover ``network``: those in the kernel, and those that should be there."""
-        bans = self._enforcer.known
+        bans = self._side.known_bans
         keys = [key for scope in Scope for key in bans.ledger.covering(network, scope, now)]
         return running_of(found, {network_of(key): bans.get(key) for key in keys}, now)
 

@@ -128,7 +128,7 @@ class Daemon:
         ]
 
     def _handlers(self) -> Mapping[str, control.Handler]:
-        answers = RequestHandlers(self._side, self._side.store, self._status.collect).handlers()
+        answers = RequestHandlers(self._side, self._status.collect).handlers()
         return {**answers, "reload": lambda _: asdict(self._reloader.reload())}
 
     async def _read_counters(self) -> None:

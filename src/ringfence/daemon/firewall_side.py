@@ -38,6 +38,7 @@ class FirewallSide:
     They change nothing in the kernel before :meth:`start`.
     """
 
+    clock: Clock
     store: Store
     alarms: Alarms
     protected: ProtectedNetworks
@@ -46,6 +47,7 @@ class FirewallSide:
     detector: Detector
     backend: Backend
     why: str
+    known_bans: KnownBans
     enforcer: Enforcer
     reconciler: Reconciler
     wanted_rules: WantedRules
@@ -135,6 +137,7 @@ def build_firewall_side(
     kernel_friends = KernelFriends(friends, passing, kernel_lists, enforcer, detector, clock)
     folder = settings.control.socket.parent
     return FirewallSide(
+        clock=clock,
         store=store,
         alarms=alarms,
         protected=protected,
@@ -143,6 +146,7 @@ def build_firewall_side(
         detector=detector,
         backend=backend,
         why=chosen.why,
+        known_bans=known,
         enforcer=enforcer,
         reconciler=reconciler,
         wanted_rules=wanted,

@@ -21,20 +21,19 @@ from ringfence.friends.handlers import FriendRequests
 from ringfence.lists.handlers import ListRequests
 from ringfence.model import Network, parse_network
 from ringfence.networks import overlap
-from ringfence.store.database import Store
 
 
 class RequestHandlers:
     """Handles requests to the firewall's side of the daemon; ``seen`` returns the data for the status."""
 
-    def __init__(self, side: FirewallSide, store: Store, seen: Callable[[Counters], StatusData]) -> None:
+    def __init__(self, side: FirewallSide, seen: Callable[[Counters], StatusData]) -> None:
         self._side = side
-        self._store = store
+        self._store = side.store
         self._enforcer = side.enforcer
+        self._clock = side.clock
         self._seen = seen
-        wall = side.enforcer.clock.wall
-        self._friend_requests = FriendRequests(side.friends, wall)
-        self._list_requests = ListRequests(side.lists, store.entries, wall)
+        self._friend_requests = FriendRequests(side.friends, side.clock.wall)
+        self._list_requests = ListRequests(side.lists, side.store.entries, side.clock.wall)
 
     def handlers(self) -> Mapping[str, control.Handler]:
         """Return the handler of each request."""
@@ -56,22 +55,22 @@ class RequestHandlers:
         """Return all that is known of one address."""
         from ringfence.daemon.address_facts import AddressFacts  # noqa: PLC0415 - loaded when a command asks
 
-        return await AddressFacts(self._side, self._store.bans).answer(request)
+        return await AddressFacts(self._side).answer(request)
 
     async def _bans(self, request: Mapping[str, Any]) -> Encoded:
         """List the kernel's bans in a thread, so that listing delays no ban."""
         wanted = _networks(request) if "networks" in request else None
-        known = self._enforcer.known.all_keys()
+        known = self._side.known_bans.all_keys()
         return await asyncio.to_thread(partial(self._listing, wanted, known))
 
     def _listing(self, wanted: list[Network] | None, known: list[int]) -> Encoded:
-        elements = listed(self._enforcer.backend, known)
+        elements = listed(self._side.backend, known)
         found = (
             element
             for element in elements
             if wanted is None or any(overlap(element.network, network) for network in wanted)
         )
-        return Encoded(bans_report(found, self._enforcer.known.ledger, self._enforcer.clock.wall()))
+        return Encoded(bans_report(found, self._side.known_bans.ledger, self._clock.wall()))
 
     async def _status(self, _: Mapping[str, Any]) -> object:
         usage = await self._side.limiter.counters()
