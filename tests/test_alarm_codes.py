@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import ringfence
-from ringfence.alarm_codes import AlarmCode
+from ringfence.alarm_codes import Alarm, AlarmCode, is_about_setup
 
 SOURCES = Path(ringfence.__file__).parent
 
@@ -32,7 +32,17 @@ def test_every_code_is_raised() -> None:
 
 def test_alarms_about_the_setup_are_known_by_their_codes() -> None:
     """``check`` reports alarms about the host's setup, and none about phones, passwords and attackers."""
-    assert AlarmCode.FIREWALL_DAMAGED.is_setup
-    assert AlarmCode.LIMITER_FULL.is_setup
-    assert not AlarmCode.PHONE_BROKEN.is_setup
-    assert not AlarmCode.EVIDENCE_HIDDEN.is_setup
+    assert {code for code in AlarmCode if not is_about_setup(code)} == {
+        code
+        for code in AlarmCode
+        if code.startswith(("attack.", "evidence.", "password.", "phone.", "phones.", "source."))
+    }
+    assert is_about_setup("firewall.damaged")
+    assert is_about_setup("unknown.code")
+
+
+def test_an_alarm_as_json() -> None:
+    """Commands receive the code, the subject and the text."""
+    alarm = Alarm(AlarmCode.LIST_FULL, "deny list", "too many networks")
+
+    assert alarm.as_json() == {"code": "list.full", "subject": "deny list", "text": "too many networks"}

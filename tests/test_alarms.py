@@ -6,8 +6,8 @@ import pytest
 from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
-from ringfence.alarm_codes import AlarmCode
-from ringfence.alarms import LASTS, MINUTE, MOST, MOST_LOGGED, SHOWN, Alarm, Alarms
+from ringfence.alarm_codes import Alarm, AlarmCode
+from ringfence.alarms import LASTS, MINUTE, MOST, MOST_LOGGED, SHOWN, ActiveAlarm, Alarms
 
 RULES = AlarmCode.FIREWALL_DAMAGED, "rules"
 FULL = AlarmCode.LIMITER_FULL, ""
@@ -40,7 +40,7 @@ def test_an_alarm_is_logged_once_and_counted(bench: Bench) -> None:
         bench.alarms.activate(*RULES, "they are gone")
         bench.now += 1
 
-    assert bench.alarms.active == [Alarm(*RULES, "they are gone", 1_000.0, 1_002.0, 3)]
+    assert bench.alarms.active == [ActiveAlarm(*RULES, "they are gone", 1_000.0, 1_002.0, 3)]
     assert bench.logged == [
         {
             "event": "alarm.firewall.damaged",
@@ -116,3 +116,33 @@ def test_a_thousand_subjects_are_bounded(bench: Bench) -> None:
     bench.now += LASTS
     bench.alarms.activate(NOT_EFFECTIVE, "new", "text")
     assert [alarm.subject for alarm in bench.alarms.active] == ["new"]
+
+
+def test_a_held_alarm_lasts_as_long_as_it_is_reported(bench: Bench) -> None:
+    """A held alarm counts no repeats and never expires; only its begin and its end are logged."""
+    for text in ("3 bans wait", "4 bans wait", "5 bans wait"):
+        bench.alarms.hold([Alarm(AlarmCode.FIREWALL_REFUSED, "", text)])
+        bench.now += 2 * LASTS
+    assert bench.alarms.active == [
+        ActiveAlarm(AlarmCode.FIREWALL_REFUSED, "", "5 bans wait", 1_000.0, 1_000.0, 1)
+    ]
+    bench.alarms.activate(*RULES, "text")
+    for _ in range(2):
+        bench.alarms.hold([])
+
+    assert [alarm.code for alarm in bench.alarms.active] == ["firewall.damaged"]
+    assert bench.names() == [
+        "alarm.firewall.refused",
+        "alarm.firewall.damaged",
+        "alarm.firewall.refused.cleared",
+    ]
+
+
+def test_held_alarms_are_bounded(bench: Bench) -> None:
+    """At most ``MOST`` held alarms of a code are kept; when they clear, others take their place."""
+    many = [Alarm(AlarmCode.LIST_UNRESOLVED, str(number), "text") for number in range(MOST + 2)]
+    for _ in range(2):
+        bench.alarms.hold(many)
+    assert {alarm.times for alarm in bench.alarms.active} == {1}
+    bench.alarms.hold(many[MOST:])
+    assert {alarm.subject for alarm in bench.alarms.active} == {str(MOST), str(MOST + 1)}

@@ -1,4 +1,4 @@
-"""The codes of all alarms, each with its meaning and what to do.
+"""The codes of all alarms, each with its meaning and what to do, and an alarm as a part reports it.
 
 A code is a dotted name. Commands and scripts decide by codes, never by texts. The table in docs/operating.md
 contains the same sentences; a test compares them.
@@ -7,8 +7,18 @@ contains the same sentences; a test compares them.
 import enum
 from typing import Self
 
-_SETUP = frozenset({"ban", "firewall", "limiter", "log", "store", "trial"})
-"""The areas (first parts of codes) of alarms about the setup of this host."""
+from attrs import frozen
+
+_EVENTS = frozenset({"attack", "evidence", "password", "phone", "phones", "source"})
+"""The areas (first parts of codes) of alarms about phones, passwords, attackers and silent sources."""
+
+
+def is_about_setup(code: str) -> bool:
+    """Whether an alarm with this code is about the setup of this host, so that ``check`` reports it.
+
+    ``check`` reports sources by itself.
+    """
+    return code.partition(".")[0] not in _EVENTS
 
 
 class AlarmCode(enum.StrEnum):
@@ -24,14 +34,6 @@ class AlarmCode(enum.StrEnum):
         member.meaning = meaning
         member.action = action
         return member
-
-    @property
-    def is_setup(self) -> bool:
-        """Whether the alarm is about the setup of this host, so that ``ringfence check`` reports it.
-
-        The other alarms are about phones, passwords, attackers and sources.
-        """
-        return self.partition(".")[0] in _SETUP
 
     PHONE_BROKEN = (
         "phone.broken",
@@ -122,8 +124,31 @@ class AlarmCode(enum.StrEnum):
     )
     LOG_LOST = (
         "log.lost",
-        "Asterisk itself dropped lines of its log, or could not report something.",
-        "Attempts that only this log reports are missed: look at the load of the host.",
+        "Asterisk itself dropped lines of its log, so attempts that only this log reports are missed.",
+        "Look at the load of the host.",
+    )
+    LOG_SILENCED = (
+        "log.silenced",
+        (
+            "Asterisk could not raise a security event, because a sender put a byte that is not UTF-8 into "
+            "a request."
+        ),
+        "There is nothing to do: the wire and the log show the attempt.",
+    )
+    LOG_TAMPERED = (
+        "log.tampered",
+        "A log contains text of a sender that imitates log lines; such text bans nothing.",
+        "There is nothing to do.",
+    )
+    LOG_CLOCK = (
+        "log.clock",
+        "The times in a log differ from this host's clock, so attempts may count at the wrong time.",
+        "Correct the clock, or set `timezone` in `[asterisk.logs]`.",
+    )
+    LOG_JOURNAL_DROPS = (
+        "log.journal_drops",
+        "The journal drops lines of Asterisk, so attempts that only these lines report are missed.",
+        "Raise `RateLimitBurst=` of the journal.",
     )
     BAN_NOT_EFFECTIVE = (
         "ban.not_effective",
@@ -161,6 +186,31 @@ class AlarmCode(enum.StrEnum):
         "The counters of the rules cannot be read, so `status` shows none.",
         "Remove the cause, which the text names.",
     )
+    FIREWALL_OFF = (
+        "firewall.off",
+        "Someone ran `ringfence off`, so no address is banned.",
+        "Run `ringfence on`.",
+    )
+    FIREWALL_DRY_RUN = (
+        "firewall.dry_run",
+        "The backend is `memory`, so nothing is dropped.",
+        "Set another `backend` in `[firewall]` and restart ringfence, unless you want a dry run.",
+    )
+    FIREWALL_REFUSED = (
+        "firewall.refused",
+        "The kernel refuses bans; ringfence keeps them and tries again.",
+        "Remove the cause, which the text names.",
+    )
+    FIREWALL_INTERFACES = (
+        "firewall.interfaces",
+        "The configuration names network interfaces that this host does not have.",
+        "Correct `interfaces` in `[firewall]`.",
+    )
+    WIRE_BLIND = (
+        "wire.blind",
+        "The wire is on, but shows no challenges.",
+        "Remove the cause, which the text names.",
+    )
     LIMITER_FULL = (
         "limiter.full",
         "The limiter has no room for more sources, because packets come from a million addresses.",
@@ -169,6 +219,11 @@ class AlarmCode(enum.StrEnum):
     LIMITER_UNREADABLE = (
         "limiter.unreadable",
         "The sources that exceed the limiter's rate cannot be read, so the rule `flood` bans nothing.",
+        "Remove the cause, which the text names.",
+    )
+    LIMITER_ABSENT = (
+        "limiter.absent",
+        "The limiter could not be put in place; bans work.",
         "Remove the cause, which the text names.",
     )
     STORE_DAMAGED = (
@@ -184,8 +239,114 @@ class AlarmCode(enum.StrEnum):
         ),
         "Follow the text, and restart ringfence.",
     )
+    STORE_NOT_RECORDED = (
+        "store.not_recorded",
+        "The database cannot be read or written; bans work, but are forgotten at the next start.",
+        "Remove the cause, which the text names.",
+    )
+    STORE_SLOW = (
+        "store.slow",
+        "The disk is too slow, so some bans or ends of bans are not recorded.",
+        "Move the database to a faster disk with `path` in `[store]`.",
+    )
+    STORE_INVALID_BANS = (
+        "store.invalid_bans",
+        "Some recorded bans were unreadable at the start and are left out.",
+        "There is nothing to do: ringfence adopts those that the kernel still has.",
+    )
     TRIAL_NOT_ENDED = (
         "trial.not_ended",
         "A trial has ended, but not everything could be removed.",
         "Run `ringfence off`.",
     )
+    TRIAL_RUNNING = (
+        "trial.running",
+        "A trial runs, and removes everything at its end.",
+        "Run `ringfence confirm` to keep everything in place.",
+    )
+    CONFIGURATION_REFUSED = (
+        "configuration.refused",
+        "The configuration file has mistakes, so the old configuration stays in force.",
+        "Correct the mistakes, which the text names, and run `ringfence reload`.",
+    )
+    CONFIGURATION_RESTART = (
+        "configuration.restart",
+        "Changed keys of the configuration are not in force yet.",
+        "Restart ringfence.",
+    )
+    CONFIGURATION_DECOY = (
+        "configuration.decoy",
+        "A decoy is a real account, so one mistyped password is a ban.",
+        "Take it out of `accounts` in `[rules.decoy]`.",
+    )
+    HOST_UNREADABLE = (
+        "host.unreadable",
+        "Facts about this host, which the subject names, cannot be read; the last known ones count.",
+        "Remove the cause, which the text names.",
+    )
+    NAME_UNRESOLVED = (
+        "name.unresolved",
+        "A name of the configuration or of a trunk cannot be resolved; its last addresses stay.",
+        "Correct the name or the DNS.",
+    )
+    NAME_TOO_MANY_ADDRESSES = (
+        "name.too_many_addresses",
+        "A name has more addresses than ringfence follows.",
+        "Allow the network of the addresses instead.",
+    )
+    NAME_LEFT_OUT = (
+        "name.left_out",
+        "There are more names than ringfence follows.",
+        "Allow networks instead of names.",
+    )
+    LIST_INVALID_ENTRY = (
+        "list.invalid_entry",
+        "An entry of a list is invalid and has no effect.",
+        "Correct or remove it.",
+    )
+    LIST_NOT_DENIED = (
+        "list.not_denied",
+        "An entry of the deny list contains an address that this host needs, so it is not denied.",
+        "Remove it, or add it with `--force`.",
+    )
+    LIST_UNRESOLVED = (
+        "list.unresolved",
+        "A name on the allow list has no known address yet, so nothing is allowed for it.",
+        "Correct the name or the DNS.",
+    )
+    LIST_UNKNOWN_REGION = (
+        "list.unknown_region",
+        "No database has a network of a country or autonomous system on a list.",
+        "Correct the entry, or update the database of `[geo]`.",
+    )
+    LIST_FULL = (
+        "list.full",
+        "A list has more networks than fit into the kernel; the rest is not in force.",
+        "Raise `max_bans` in `[firewall]`.",
+    )
+    LIST_UNREADABLE = (
+        "list.unreadable",
+        "The lists cannot be read from the database, so changes are not in force.",
+        "Remove the cause, which the text names.",
+    )
+    GEO_UNREADABLE = (
+        "geo.unreadable",
+        "A database of countries cannot be read; its last content counts.",
+        "Correct `database` in `[geo]`, or replace the file.",
+    )
+
+
+@frozen
+class Alarm:
+    """An alarm as the part reports it that knows the problem: a code, a subject and a text.
+
+    ``subject`` is "" if the code says it all.
+    """
+
+    code: AlarmCode
+    subject: str
+    text: str
+
+    def as_json(self) -> dict[str, str]:
+        """Return the alarm as commands receive it."""
+        return {"code": str(self.code), "subject": self.subject, "text": self.text}

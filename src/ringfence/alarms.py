@@ -5,15 +5,19 @@ text and a time. The same code and subject are one alarm: repeats are counted, a
 An alarm clears when the code that raised it clears it, or when it was not activated again within its
 ``lasts`` seconds. At most ``MOST`` alarms of one code are kept; further ones are counted in the latest. The
 newest ``SHOWN`` of each code are shown. At most ``MOST_LOGGED`` new alarms of one code are logged per minute.
+
+An alarm about the state of a part is *held*: it lasts as long as the part reports it, counts no repeats, and
+only its begin and its end are logged, the begin as a warning.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from heapq import nlargest
+from math import inf
 
 import structlog
 from attrs import define, frozen
 
-from ringfence.alarm_codes import AlarmCode
+from ringfence.alarm_codes import Alarm, AlarmCode
 from ringfence.model import printable, rfc3339
 
 LASTS = 600.0  # seconds
@@ -24,8 +28,8 @@ MINUTE = 60.0
 
 
 @frozen
-class Alarm:
-    """One alarm: ``since`` and ``last`` are wall-clock seconds, ``times`` is how often it was activated."""
+class ActiveAlarm:
+    """An active alarm: ``since`` and ``last`` are wall-clock seconds, ``times`` counts its activations."""
 
     code: AlarmCode
     subject: str
@@ -47,7 +51,7 @@ class Alarm:
 
 
 @define
-class _ActiveAlarm:
+class _State:
     text: str
     since: float
     last: float
@@ -60,12 +64,18 @@ class Alarms:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._up: dict[AlarmCode, dict[str, _ActiveAlarm]] = {}
-        self._logged: dict[AlarmCode, tuple[int, int]] = {}  # a minute, and the number of lines logged in it
+        self._up: dict[AlarmCode, dict[str, _State]] = {}
+        self._logged: dict[AlarmCode, tuple[int, int]] = {}  # the minute, and its number of lines
+        self._held: set[tuple[AlarmCode, str]] = set()
         self._log = structlog.get_logger()
 
     def activate(self, code: AlarmCode, subject: str, text: str, lasts: float = LASTS) -> None:
         """Activate an alarm, or repeat an active one; it stays active for ``lasts`` seconds from now."""
+        if self._record(code, subject, text, lasts) and self._may_log(code, self._clock()):
+            self._log.error(f"alarm.{code}", subject=subject, text=text)
+
+    def _record(self, code: AlarmCode, subject: str, text: str, lasts: float) -> bool:
+        """Activate or repeat an alarm; return whether it is new, or has a new text."""
         now = self._clock()
         of_code = self._up.setdefault(code, {})
         known = of_code.get(subject)
@@ -75,16 +85,15 @@ class Alarms:
         if known is None:
             if len(of_code) >= MOST:
                 next(reversed(of_code.values())).times += 1
-                return
-            of_code[subject] = _ActiveAlarm(text, now, now, lasts)
+                return False
+            of_code[subject] = _State(text, now, now, lasts)
         else:
             known.last = now
             known.times += 1
             known.lasts = lasts
-        if known is None or known.text != text:
-            of_code[subject].text = text
-            if self._may_log(code, now):
-                self._log.error(f"alarm.{code}", subject=subject, text=text)
+        is_news = known is None or known.text != text
+        of_code[subject].text = text
+        return is_news
 
     def _may_log(self, code: AlarmCode, now: float) -> bool:
         """Whether another line of this code may be logged in this minute."""
@@ -99,19 +108,34 @@ class Alarms:
         if self._up.get(code, {}).pop(subject, None) is not None:
             self._log.info(f"alarm.{code}.cleared", subject=subject)
 
+    def hold(self, alarms: Iterable[Alarm]) -> None:
+        """Hold exactly these alarms: begin those that are new, and clear those held before that are gone."""
+        held = {(alarm.code, alarm.subject): alarm.text for alarm in alarms}
+        for code, subject in self._held - held.keys():
+            self.clear(code, subject)
+        for (code, subject), text in held.items():
+            state = self._up.get(code, {}).get(subject)
+            if state is not None and (code, subject) in self._held:
+                state.text = text
+            elif len(self._up.get(code, {})) < MOST:
+                self._record(code, subject, text, inf)
+                if self._may_log(code, self._clock()):
+                    self._log.warning(f"alarm.{code}", subject=subject, text=text)
+        self._held = set(held)
+
     @property
-    def active(self) -> list[Alarm]:
+    def active(self) -> list[ActiveAlarm]:
         """The active alarms, newest first; at most ``SHOWN`` of each code."""
         now = self._clock()
         for of_code in self._up.values():
             self._expire(of_code, now)
         found = [
-            Alarm(code, subject, state.text, state.since, state.last, state.times)
+            ActiveAlarm(code, subject, state.text, state.since, state.last, state.times)
             for code, of_code in self._up.items()
             for subject, state in nlargest(SHOWN, of_code.items(), key=lambda one: one[1].last)
         ]
         return sorted(found, key=lambda alarm: -alarm.last)
 
-    def _expire(self, of_code: dict[str, _ActiveAlarm], now: float) -> None:
+    def _expire(self, of_code: dict[str, _State], now: float) -> None:
         for subject in [subject for subject, state in of_code.items() if now - state.last >= state.lasts]:
             del of_code[subject]

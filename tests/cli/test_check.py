@@ -235,7 +235,7 @@ def test_a_dry_run_is_no_guard(tmp_path: Path) -> None:
         code, lines = lines_of(guard)
 
     assert code == 1
-    assert lines[-1] == "NO  daemon: a dry run: the memory firewall drops nothing"
+    assert lines[-1] == "NO  daemon: firewall.dry_run: the memory firewall drops nothing"
 
 
 def test_the_modes_of_a_secret_file(tmp_path: Path) -> None:

@@ -158,7 +158,7 @@ def test_configured_logs_are_checked(places: tuple[Path, ...], tmp_path: Path) -
 
 
 def test_the_running_daemon_reports_its_logs(places: tuple[Path, ...], tmp_path: Path) -> None:
-    """While the daemon runs, its own list of logs counts; their faults are among its problems."""
+    """While the daemon runs, its own list of logs counts; their faults are among its alarms."""
     log = tmp_path / "log"
     log.write_bytes(LINE % b"NOTICE")
     places[0].touch()

@@ -45,7 +45,7 @@ def test_the_status_for_people(tmp_path: Path) -> None:
         lines = done.stdout.splitlines()
 
     assert (done.returncode, done.stderr) == (0, "")
-    assert lines[0] == "! a dry run: the memory firewall drops nothing"
+    assert lines[0] == "! firewall.dry_run: the memory firewall drops nothing"
     assert lines[1].startswith("firewall  memory: nothing is dropped")
     assert any(line.startswith("source    pbx/ami: listening, ") for line in lines)
     assert "attempts  3 (0 unconfirmed, 0 late, 0 exempt)" in lines
@@ -73,7 +73,7 @@ def test_chan_sip_over_tls_is_not_seen(tmp_path: Path) -> None:
 
 
 def test_rules_that_are_off_are_named(tmp_path: Path) -> None:
-    """Disabled rules are named and decoys counted; a decoy that is a friend's account is a problem."""
+    """Disabled rules are named and decoys counted; a decoy that is a friend's account is an alarm."""
     rules = {"enumeration": {"enabled": False}, "decoy": {"accounts": ["100", "201"]}}
     now = time.time()
     friend = Friend("pbx", ip_address("198.51.100.7"), "201", FriendReason.REGISTERED, now, now, now + 3_600)
@@ -85,8 +85,8 @@ def test_rules_that_are_off_are_named(tmp_path: Path) -> None:
 
     assert imported.returncode == 0, imported.stderr
     assert "rules     8 of 9 on (enumeration off), 2 decoys" in done.stdout.splitlines()
-    assert "! decoy 201 is a real account" in done.stdout
-    assert "decoy 100" not in done.stdout
+    assert "! configuration.decoy 201: is a real account" in done.stdout
+    assert "decoy 100:" not in done.stdout
     assert "decoy 201 is a real account" in reloaded.stderr
     assert "event=configuration.decoy" in guard.log
 

@@ -42,10 +42,10 @@ def sets() -> dict[str, int]:
     return {words[2]: int(words[words.index("timeout") + 1]) for words in lines}
 
 
-def problems(guard: Guard) -> list[str]:
-    """Return the problems that the daemon itself reports, whatever its configuration file contains now."""
-    found: list[str] = control.ask(tmp_socket(guard), "status")["problems"]
-    return found
+def refusal(guard: Guard) -> str:
+    """Return the daemon's own alarm about a refused configuration, "" if there is none."""
+    alarms = control.ask(tmp_socket(guard), "status")["alarms"]
+    return "".join(alarm["text"] for alarm in alarms if alarm["code"] == "configuration.refused")
 
 
 def tmp_socket(guard: Guard) -> Path:
@@ -170,7 +170,9 @@ def test_sighup_takes_a_good_configuration(tmp_path: Path, pbx: ServedAmi) -> No
         until(lambda: guard.banned() == {"203.0.113.2", "198.18.1.101"}, "the new rule bans")
         status = guard.status()
         assert [row["attempts"] for row in guard.bans() if row["rule"] == "guess"] == [2]
-        assert "[firewall] backend changed: restart ringfence" in status["problems"]
+        assert ("configuration.restart", "[firewall] backend") in {
+            (alarm["code"], alarm["subject"]) for alarm in status["alarms"]
+        }
         assert pbx.server.connections == 1
 
         guard.configure(asterisk=[branch], firewall={"backend": "memory"})
@@ -181,7 +183,7 @@ def test_sighup_takes_a_good_configuration(tmp_path: Path, pbx: ServedAmi) -> No
 
 
 def test_sighup_refuses_a_bad_configuration(tmp_path: Path, pbx: ServedAmi) -> None:
-    """SIGHUP refuses a bad file: log and status have its problems, and the old configuration stays active."""
+    """SIGHUP refuses a bad file: log and status have its mistakes, and the old configuration stays active."""
     with Guard(tmp_path, ami={"port": pbx.port}, rules=THREE) as guard:
         listening(guard, pbx)
         guard.configure(rules={"guess": {"attempts": 0}})
@@ -190,7 +192,7 @@ def test_sighup_refuses_a_bad_configuration(tmp_path: Path, pbx: ServedAmi) -> N
         told = guard.command("status")
         assert (told.returncode, line in told.stdout, line in told.stderr) == (0, False, True)
         guard.reload()
-        until(lambda: any(line in problem for problem in problems(guard)), "the problem is shown")
+        until(lambda: line in refusal(guard), "the alarm is shown")
         told = guard.command("status")
         assert (told.returncode, line in told.stdout, told.stderr) == (0, True, "")
         pbx.send(GUESSES)
@@ -199,7 +201,7 @@ def test_sighup_refuses_a_bad_configuration(tmp_path: Path, pbx: ServedAmi) -> N
 
         guard.configure(**good)
         guard.reload()
-        until(lambda: not any("refused" in problem for problem in problems(guard)), "the problem is gone")
+        until(lambda: not refusal(guard), "the alarm is gone")
         assert (guard.running, pbx.server.connections) == (True, 1)
 
 
@@ -354,12 +356,12 @@ def test_what_is_missing_is_named_before_anything_is_changed(tmp_path: Path, lac
 
 @pytest.mark.kernel
 @pytest.mark.usefixtures("netns")
-def test_missing_reports_of_closed_connections_are_a_problem(tmp_path: Path) -> None:
-    """Without reports of closed connections, `status` has a problem that names the fix; with them, none."""
+def test_missing_reports_of_closed_connections_are_an_alarm(tmp_path: Path) -> None:
+    """Without reports of closed connections, `status` has an alarm that names the fix; with them, none."""
     with Guard(tmp_path, firewall={"backend": "ipset"}, prefix=WITHOUT_SOCK_DIAG) as guard:
-        problems = json.loads(guard.command("status", "--json").stdout)["problems"]
-        [problem] = [problem for problem in problems if "closed TCP connections" in problem]
-        assert "; fix: `modprobe inet_diag tcp_diag`" in problem
+        alarms = json.loads(guard.command("status", "--json").stdout)["alarms"]
+        [text] = [alarm["text"] for alarm in alarms if alarm["subject"] == "connections"]
+        assert "; fix: `modprobe inet_diag tcp_diag`" in text
         assert guard.running
     with Guard(tmp_path, firewall={"backend": "ipset"}) as guard:
         assert "closed TCP" not in guard.command("status", "--json").stdout

@@ -29,7 +29,7 @@ def test_the_guard_is_mounted_with_its_lists(kept: Kept) -> None:
     assert kept.backend.lists[NetworkList.ALLOW] >= {ip_network(OFFICE)}
     assert kept.backend.lists[NetworkList.DENY] == {ip_network("203.0.113.0/24")}
     assert kept.detector.exempt.covers(own.network_address)
-    assert kept.side.problems == []
+    assert [alarm.code for alarm in kept.side.present_alarms] == ["firewall.dry_run"]
 
 
 def test_friends_of_before_are_in_the_kernel_when_the_guard_is_mounted(tmp_path: Path) -> None:
@@ -57,15 +57,15 @@ def test_unreadable_friends_do_not_stop_the_start(tmp_path: Path, monkeypatch: p
         assert made.enforcer.enforcing
 
 
-def test_a_missing_interface_is_a_problem(kept: Kept) -> None:
-    """A configured interface that does not exist is a problem: nothing would be dropped on it."""
+def test_a_missing_interface_is_an_alarm(kept: Kept) -> None:
+    """A configured interface that does not exist is an alarm: nothing would be dropped on it."""
     wanted = settings()
     named = evolve(wanted.firewall, interfaces=(Interface("lo"), Interface("nosuch0")))
     kept.side.configure(evolve(wanted, firewall=named))
 
-    assert kept.side.problems == [
-        "[firewall] interfaces: there is no nosuch0 here; what comes by others is not dropped"
-    ]
+    assert ("firewall.interfaces", "nosuch0") in {
+        (alarm.code, alarm.subject) for alarm in kept.side.present_alarms
+    }
 
 
 def test_a_new_configuration_is_in_force_at_once(kept: Kept) -> None:

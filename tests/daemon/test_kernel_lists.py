@@ -76,7 +76,7 @@ def test_bans_are_looked_up_for_new_friends_alone(kept: Kept, monkeypatch: pytes
 
 
 def test_no_more_of_a_list_goes_to_the_kernel_than_a_set_holds(tmp_path: Path) -> None:
-    """A list that exceeds the set size is cut, and a problem names the limit; a larger set takes all."""
+    """A list that exceeds the set size is cut, and an alarm names the limit; a larger set takes all."""
     networks = [ip_network((0x0B000000 + 2 * n, 32)) for n in range(1_100)]
     texts = tuple(map(str, networks))
     small = settings(*texts, denied=texts)
@@ -86,16 +86,16 @@ def test_no_more_of_a_list_goes_to_the_kernel_than_a_set_holds(tmp_path: Path) -
         for roll in (NetworkList.DENY, NetworkList.ALLOW):
             assert made.backend.lists[roll] >= set(networks[:1_024])
             assert not made.backend.lists[roll] & set(networks[1_024:])
-        assert [problem for problem in made.side.problems if "max_bans" in problem] == [
-            f"{side} list: 1100 networks, of which the first 1024 are in force: raise [firewall] max_bans"
-            for side in ("allow", "deny")
-        ]
+        assert {(alarm.code, alarm.subject) for alarm in made.side.lists.alarms} == {
+            ("list.full", "allow list"),
+            ("list.full", "deny list"),
+        }
         assert "is allowed" in made.ban(str(networks[-1]))[0]
 
         made.side.configure(small)
         for roll in (NetworkList.DENY, NetworkList.ALLOW):
             assert made.backend.lists[roll] >= set(networks)
-        assert made.side.problems == []
+        assert made.side.lists.alarms == []
 
 
 def test_no_more_friends_go_to_the_kernel_than_a_set_holds(tmp_path: Path) -> None:

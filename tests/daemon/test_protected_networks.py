@@ -12,7 +12,7 @@ from ringfence.model import Network
 def test_a_failure_to_read_own_addresses_does_not_end_the_start(
     kept: Kept, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """If rtnetlink fails, the error is a problem, and the guard is mounted; the daemon reads again later."""
+    """If rtnetlink fails, the error is an alarm, and the guard is mounted; the daemon reads again later."""
 
     def fail() -> frozenset[Network]:
         raise HostError("this host's own addresses cannot be read by rtnetlink: no buffer space")
@@ -22,4 +22,6 @@ def test_a_failure_to_read_own_addresses_does_not_end_the_start(
     kept.side.start()
 
     assert kept.banned() == {f"{OTHER}/32"}
-    assert kept.side.problems == ["this host's own addresses cannot be read by rtnetlink: no buffer space"]
+    [alarm] = kept.side.protected.alarms
+    assert (alarm.code, alarm.subject) == ("host.unreadable", "addresses")
+    assert alarm.text == "this host's own addresses cannot be read by rtnetlink: no buffer space"

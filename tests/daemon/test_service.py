@@ -104,6 +104,6 @@ def test_missing_folders_are_created(tmp_path: Path) -> None:
     with guard:
         report = guard.status()
 
-    assert not [problem for problem in report["problems"] if "ringfence.db" in problem]
+    assert not [alarm for alarm in report["alarms"] if "ringfence.db" in alarm["text"]]
     assert {folder.stat().st_mode & 0o007 for folder in folders.values()} == {0}
     assert (folders["store"] / "ringfence.db").is_file()

@@ -2,6 +2,7 @@
 
 from ringfence.alarms import Alarms
 from ringfence.daemon.source_watchdog import PATIENCE, SourceWatchdog
+from ringfence.parse.line_result import LogAlarm
 from ringfence.sources.state import Condition, State
 
 HEARD, LOST = Condition(State.LISTENING), Condition(State.LOST, "the connection was closed")
@@ -51,12 +52,20 @@ def test_a_log_that_was_never_there_is_waited_for() -> None:
     assert names(alarms) == [("source.silent", "pbx/log")]
 
 
-def test_each_increase_of_lost_lines_is_an_alarm() -> None:
-    """Each increase of lost lines raises the alarm again; the same number does not."""
+def test_each_increase_of_a_log_fault_is_an_alarm() -> None:
+    """Each increase of a count raises the alarm again; the same number does not. Each fault has its code."""
     alarms = Alarms(lambda: 0.0)
     silence = SourceWatchdog(alarms)
     for count in (0, 1, 1, 3):
-        silence.on_lost_lines("pbx/log", [("lines were dropped", count)])
+        silence.on_log_alarms("pbx/log", [(LogAlarm.QUEUE_FULL, count)])
     assert [(alarm.code, alarm.subject, alarm.times) for alarm in alarms.active] == [
-        ("log.lost", "pbx/log: lines were dropped", 2)
+        ("log.lost", "pbx/log", 2)
     ]
+    silence.on_log_alarms("pbx/log", [(fault, 9) for fault in LogAlarm])
+    assert {alarm.code for alarm in alarms.active} == {
+        "log.lost",
+        "log.silenced",
+        "log.tampered",
+        "log.clock",
+        "log.journal_drops",
+    }

@@ -13,12 +13,12 @@ from structlog.testing import capture_logs
 from tests.support.attempts import attempts, ban_of
 
 from ringfence.alarm_codes import AlarmCode
-from ringfence.alarms import Alarm, Alarms
+from ringfence.alarms import ActiveAlarm, Alarms
 from ringfence.bans.enforcer import Enforcer
 from ringfence.bans.ledger import Ledger, Record, key_of
 from ringfence.bans.reconcile import Reconciler
 from ringfence.clock import Clock
-from ringfence.daemon.status import WITHOUT_WIRE, StatusData, bans_report, decoy_problems, status_report
+from ringfence.daemon.status import StatusData, bans_report, decoy_alarms, status_report
 from ringfence.detect.detector import Detector
 from ringfence.detect.rules import HOUR, RULES
 from ringfence.firewall.contract import Counters, Element, Opened, RuleCounter
@@ -58,9 +58,7 @@ def status(
     wire: WireSource | None = None,
     *,
     usage: Counters | None = None,
-    alarms: Sequence[Alarm] = (),
-    problems: Sequence[str] = (),
-    store_problems: Sequence[str] = (),
+    alarms: Sequence[ActiveAlarm] = (),
 ) -> dict[str, Any]:
     """Return the full status, as a command would read it."""
     seen = StatusData(
@@ -72,22 +70,20 @@ def status(
         usage=usage if usage is not None else Counters(),
         why="it was asked for",
         alarms=alarms,
-        problems=problems,
-        store_problems=store_problems,
     )
     report: dict[str, Any] = json.loads(json.dumps(status_report(enforcer, seen), allow_nan=False))
     return report
 
 
 def test_a_decoy_that_is_no_decoy() -> None:
-    """A decoy that is a real account is a problem with its fix, unless the rule is off."""
+    """A decoy that is a real account is an alarm with its fix, unless the rule is off."""
     [decoy] = [evolve(rule, accounts=frozenset({"100", "201"})) for rule in RULES if rule.name == "decoy"]
 
-    [problem] = decoy_problems([decoy], {"201"}.__contains__)
+    [alarm] = decoy_alarms([decoy], {"201"}.__contains__)
 
-    assert problem.startswith("decoy 201 is a real account")
-    assert problem.endswith("fix: take it out of accounts in [rules.decoy]")
-    assert decoy_problems([evolve(decoy, enabled=False)], {"201"}.__contains__) == []
+    assert (alarm.code, alarm.subject) == ("configuration.decoy", "201")
+    assert alarm.text.endswith("fix: take it out of accounts in [rules.decoy]")
+    assert decoy_alarms([evolve(decoy, enabled=False)], {"201"}.__contains__) == []
 
 
 def test_a_rules_ban() -> None:
@@ -219,7 +215,7 @@ def test_times_are_rfc_3339() -> None:
 def test_the_status_of_a_quiet_guard(enforcer: Enforcer) -> None:
     """The status has every key before the first event, with a backend that drops nothing."""
     source = AmiSource(AmiTarget("pbx", "127.0.0.1", 5038, "ringfence", Secret("x")), lambda *_: None)
-    report = status(enforcer, [source], problems=["the host is odd"])
+    report = status(enforcer, [source])
 
     assert report == {
         "sources": [
@@ -269,7 +265,6 @@ def test_the_status_of_a_quiet_guard(enforcer: Enforcer) -> None:
         "watched": [],
         "alarms": [],
         "unseen": [],
-        "problems": ["the host is odd", "a dry run: the memory firewall drops nothing"],
     }
 
 
@@ -352,43 +347,21 @@ def test_the_status_of_the_wire(enforcer: Enforcer) -> None:
     ]
 
 
-def test_a_wire_that_is_not_seen_is_a_problem(enforcer: Enforcer) -> None:
-    """An absent wire is a problem that names its consequence; a wire that is still connecting is not."""
-    wire = WireSource(lambda *_: None, lambda _: None)
-    problem = f"the wire is not seen: {WITHOUT_WIRE}"
-    for condition in (wire.condition, Condition(State.ABSENT, "this kernel has no packet log")):
-        wire.condition = condition
-        problems = status(enforcer, wire=wire)["problems"]
-        assert (problem in str(problems)) is (condition.state is State.ABSENT)
-
-
-def test_the_status_has_each_problem(enforcer: Enforcer) -> None:
-    """Each problem is one line with its number or fix: a refusing firewall, a full disk, no limiter."""
-    enforcer.bans.error = "the set is full"
-    enforcer.opened = Opened({4: None, 6: "no IPv6"}, wire="no NFLOG", limiter="no hashlimit")
+def test_the_status_of_a_firewall_that_lacks_something(enforcer: Enforcer) -> None:
+    """A missing IP version has its reason, and a ban that the firewall refuses is expected and pending."""
+    enforcer.opened = Opened({4: None, 6: "no IPv6"})
     enforcer.known.refuse(ban_of("192.0.2.1"))
-    wrong = status(enforcer, store_problems=["bans are not recorded: disk full"])
-    assert wrong["problems"] == [
-        "a dry run: the memory firewall drops nothing",
-        f"the wire sees nothing: no NFLOG; {WITHOUT_WIRE}",
-        "the firewall refuses bans (1 pending): the set is full",
-        "bans are not recorded: disk full",
-    ]
-    enforcer.backend.enforces = True  # a dry run needs no limiter
-    assert "the limiter is not in place: no hashlimit" in status(enforcer)["problems"]
-    assert wrong["firewall"]["families"] == {"4": "guarded", "6": "no IPv6"}
-    assert (wrong["enforced"], wrong["expected"], wrong["pending"]) == (0, 1, 1)
+    report = status(enforcer)
+    assert report["firewall"]["families"] == {"4": "guarded", "6": "no IPv6"}
+    assert (report["enforced"], report["expected"], report["pending"]) == (0, 1, 1)
 
 
 def test_the_status_while_enforcement_is_off(enforcer: Enforcer) -> None:
-    """While enforcement is off, no ban counts as enforced, and the problem names the fix."""
+    """While enforcement is off, no ban counts as enforced."""
     enforcer.ban([ip_network("192.0.2.1")], 60.0, "")
     enforcer.switch_off()
     off = status(enforcer)
 
-    assert off["problems"] == [
-        "enforcement is switched off: no address is banned; switch it on with: ringfence on"
-    ]
     assert (off["firewall"]["enforcing"], off["bans"], off["enforced"], off["expected"]) == (False, 0, 0, 0)
 
 
@@ -408,7 +381,7 @@ def test_the_status_counts_what_the_rules_met(enforcer: Enforcer) -> None:
 
 def test_the_status_has_the_alarms(enforcer: Enforcer) -> None:
     """The status lists each alarm with its times and its printable text."""
-    alarm = Alarm(AlarmCode.FIREWALL_DAMAGED, "", "gone \x1b[2J", NOW, NOW + 60, 3)
+    alarm = ActiveAlarm(AlarmCode.FIREWALL_DAMAGED, "", "gone \x1b[2J", NOW, NOW + 60, 3)
 
     assert status(enforcer, alarms=[alarm])["alarms"] == [
         {

@@ -6,17 +6,19 @@ from typing import Any
 
 from tests.support.kept import Kept, settings
 
+from ringfence.alarm_codes import Alarm, AlarmCode
 from ringfence.daemon.reload import Reloader
 from ringfence.daemon.status_collector import StatusCollector
 from ringfence.firewall.contract import Counters
 
 
-def test_the_problems_of_all_parts_are_collected(kept: Kept, tmp_path: Path) -> None:
-    """Problems of the configuration, the wire, the firewall's side, connections and the writer are listed."""
+def test_the_alarms_of_all_parts_are_collected(kept: Kept, tmp_path: Path) -> None:
+    """Alarms of the configuration, the wire, the firewall's side, connections and the writer are held."""
     kept.side.protected._errors["addresses"] = "no addresses"
     anything: Any = SimpleNamespace()
     sources: Any = SimpleNamespace(active=[], coverage_gaps=lambda: ["pbx: a gap"])
-    wire: Any = SimpleNamespace(source=None, problems=["no containers"])
+    containers = Alarm(AlarmCode.HOST_UNREADABLE, "containers", "no containers")
+    wire: Any = SimpleNamespace(source=None, alarms=[containers])
     connections: Any = SimpleNamespace(error="no connections")
     writer: Any = SimpleNamespace(refused=3)
     reloader = Reloader(tmp_path / "none.toml", settings(), anything, kept.side, anything)
@@ -25,11 +27,14 @@ def test_the_problems_of_all_parts_are_collected(kept: Kept, tmp_path: Path) -> 
     data = collector.collect(Counters())
 
     assert data.unseen == ["pbx: a gap"]
-    refused, *others = data.problems
-    assert refused.startswith("the new configuration is refused")
-    assert others == [
-        "no containers",
-        "no addresses",
-        "no connections",
-        "the disk is too slow: 3 bans or ends of bans are not recorded",
-    ]
+    assert {(alarm.code, alarm.subject): alarm.text for alarm in data.alarms} == {
+        ("configuration.refused", str(tmp_path / "none.toml")): (
+            "the new configuration is refused, the old one stays: "
+            "there is no such file; fix: copy examples/minimal.toml there"
+        ),
+        ("host.unreadable", "containers"): "no containers",
+        ("host.unreadable", "addresses"): "no addresses",
+        ("host.unreadable", "connections"): "no connections",
+        ("firewall.off", ""): "no address is banned; switch it on with: ringfence on",
+        ("store.slow", ""): "3 bans or ends of bans are not recorded",
+    }

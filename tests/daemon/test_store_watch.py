@@ -1,28 +1,52 @@
 """Periodic work on the database of a running daemon."""
 
 from ipaddress import ip_network
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 from tests.support.attempts import ban_of
 from tests.support.kept import OTHER, Kept
 
+from ringfence.alarm_codes import Alarm, AlarmCode
 from ringfence.daemon.store_watch import StoreWatch
+from ringfence.errors import StoreError
+from ringfence.store.database import Store
 
 
-def test_damage_and_a_database_in_memory_are_alarms_until_they_are_fixed(kept: Kept) -> None:
-    """Each of the two is an alarm with its text, which clears when it is no longer so."""
-    store: Any = SimpleNamespace(damage=lambda: "page 3", memory_reason="no folder")
-    watch = StoreWatch(store, kept.alarms, kept.clock)
-    watch.look()
-    assert {(str(alarm.code), alarm.text) for alarm in kept.alarms.active} == {
-        ("store.damaged", "page 3"),
-        ("store.in_memory", "no folder"),
-    }
+def test_damage_is_an_alarm_until_it_is_fixed(kept: Kept) -> None:
+    """A damaged database is an alarm with its text, which ends when the damage is repaired."""
+    effort = SimpleNamespace(error="", unreadable="")
+    store: Any = SimpleNamespace(damage=lambda: "page 3", memory_reason="", best_effort=effort)
+    watch = StoreWatch(store, kept.clock)
+    assert watch.alarms == [Alarm(AlarmCode.STORE_DAMAGED, "", "page 3")]
+    store.damage = str
+    assert watch.alarms == []
 
-    store.damage, store.memory_reason = str, ""
-    watch.look()
-    assert kept.alarms.active == []
+
+def test_a_database_that_fails(kept: Kept) -> None:
+    """A full disk and unreadable bans are alarms with their texts."""
+
+    def fail() -> None:
+        raise StoreError("disk full")
+
+    store = kept.side.store
+    assert StoreWatch(store, kept.clock).alarms == []
+    store.best_effort.write_now(fail)
+    store.best_effort.report_unreadable(3)
+    assert [(alarm.code, alarm.text) for alarm in StoreWatch(store, kept.clock).alarms] == [
+        ("store.invalid_bans", store.best_effort.unreadable),
+        ("store.not_recorded", "bans are not recorded: disk full"),
+    ]
+
+
+def test_a_database_in_memory(kept: Kept, tmp_path: Path) -> None:
+    """A database that cannot be opened is an alarm with the reason."""
+    (tmp_path / "file").touch()
+    with Store.open_or_memory(tmp_path / "file" / "ringfence.db") as store:
+        assert [(alarm.code, alarm.text) for alarm in StoreWatch(store, kept.clock).alarms] == [
+            ("store.in_memory", store.memory_reason)
+        ]
 
 
 def test_old_bans_are_purged(kept: Kept) -> None:

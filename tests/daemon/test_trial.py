@@ -46,11 +46,11 @@ def begin(guard: Guard, length: str = SHORT) -> None:
 def test_a_trial_ends_by_itself_and_stays_off(guard: Guard) -> None:
     """An unconfirmed trial removes every rule and set in time; status shows it, and a new start stays off."""
     begin(guard)
-    [problem] = [line for line in guard.status()["problems"] if line.startswith("a trial")]
+    [text] = [alarm["text"] for alarm in guard.status()["alarms"] if alarm["code"] == "trial.running"]
     until(is_gone, "the end of the trial")
     until(lambda: "trial.ended" in guard.log, "word of it")
 
-    assert "unless: ringfence confirm" in problem
+    assert "unless: ringfence confirm" in text
     guard.stop()
     guard.start()
     assert guard.status()["firewall"]["enforcing"] is False

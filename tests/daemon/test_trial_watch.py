@@ -12,8 +12,9 @@ def test_a_trial_ends_in_time_unless_it_is_confirmed(kept: Kept) -> None:
     kept.ban(OTHER)
     trial.begin(kept.store.state, kept.now + 10.0)
     kept.side.trial.look()
-    [problem] = kept.side.problems
-    assert problem.startswith("a trial: everything is removed at 2023-")
+    [alarm] = kept.side.trial.running
+    assert alarm.code == "trial.running"
+    assert alarm.text.startswith("everything is removed at 2023-")
     assert kept.banned() == {f"{OTHER}/32"}
 
     kept.now += 10.0

@@ -7,8 +7,10 @@ import pytest
 from attrs import evolve
 from tests.support.kept import Kept
 
+from ringfence.daemon.status import WITHOUT_WIRE
 from ringfence.daemon.wire import Wire
 from ringfence.errors import HostError
+from ringfence.firewall.contract import Opened
 from ringfence.sources.state import Condition, State
 
 
@@ -40,11 +42,23 @@ def test_the_wire_sees_all_if_it_listens_and_every_rule_is_in_place(kept: Kept, 
     assert not wire.sees_all
 
 
-def test_containers_that_cannot_be_found_are_a_problem_until_they_are(wire: Wire) -> None:
-    """An error of the look for containers is a problem, until the next look succeeds."""
+def test_containers_that_cannot_be_found_are_an_alarm_until_they_are(wire: Wire) -> None:
+    """An error of the look for containers is an alarm, until the next look succeeds."""
     wire._failed(HostError("no rtnetlink"))
-    assert (wire.problems, wire.sees_all) == (["no rtnetlink"], False)
+    [alarm] = wire.alarms
+    assert (alarm.code, alarm.subject, alarm.text) == ("host.unreadable", "containers", "no rtnetlink")
+    assert not wire.sees_all
     wire.set_containers(frozenset({ip_network("172.17.0.0/16")}))
 
-    assert (wire.problems, wire.sees_all) == ([], True)
+    assert (wire.alarms, wire.sees_all) == ([], True)
     assert wire.source.containers == (ip_network("172.17.0.0/16"),)
+
+
+def test_a_wire_that_is_not_seen_is_an_alarm(kept: Kept, wire: Wire) -> None:
+    """A wire that shows nothing is an alarm with its consequence; a wire that still connects is not."""
+    for state, codes in ((State.CONNECTING, []), (State.ABSENT, ["wire.blind"])):
+        wire.source.condition = Condition(state, "this kernel has no packet log")
+        assert [alarm.code for alarm in wire.alarms] == codes
+    assert wire.alarms[0].text == f"the wire is not seen: this kernel has no packet log; {WITHOUT_WIRE}"
+    kept.enforcer.opened = Opened({4: None}, wire="no NFLOG")
+    assert [alarm.text for alarm in wire.alarms] == [f"the wire sees nothing: no NFLOG; {WITHOUT_WIRE}"]

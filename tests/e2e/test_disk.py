@@ -42,8 +42,9 @@ def fill(disk: Path) -> Path:
 
 
 def problems(house: House) -> str:
-    """Return the store's problem from the output of status."""
-    return "\n".join(house.guard.ask("status")["problems"])
+    """Return the texts of the alarms about the database."""
+    alarms = house.guard.ask("status")["alarms"]
+    return "\n".join(alarm["text"] for alarm in alarms if alarm["code"].startswith("store."))
 
 
 def test_a_disk_that_fills_up_and_is_cleared(house: House, disk: Path) -> None:

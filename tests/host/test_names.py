@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from tests.support.nameserver import NameServer, Zone, name_server
 
+from ringfence.alarm_codes import Alarm, AlarmCode
 from ringfence.host import names
 from ringfence.host.names import MOST_ADDRESSES, MOST_NAMES, Answers, Names
 from ringfence.model import Network
@@ -105,7 +106,7 @@ def test_a_name_leads_to_its_addresses() -> None:
     followed = follow(zone, script)
 
     assert followed.seen == [{CARRIER: nets("192.0.2.1", "192.0.2.2", "192.0.2.3", "2001:db8::1")}]
-    assert followed.names.problems == []
+    assert followed.names.alarms == []
 
 
 def test_a_name_may_have_sip_services_only() -> None:
@@ -139,18 +140,20 @@ def test_answers_are_followed() -> None:
 
 
 def test_the_last_answer_stays_while_the_dns_is_down() -> None:
-    """A silent DNS server removes no address, and the problem lasts until the server answers again."""
+    """A silent DNS server removes no address, and the alarm lasts until the server answers again."""
     zone: Zone = {(CARRIER, "A"): ["192.0.2.1"]}
 
     async def script(followed: Followed) -> None:
         await followed.until(lambda: followed.seen)
         followed.server.silent = True
-        await followed.until(lambda: followed.names.problems)
-        assert followed.names.problems == [f"{CARRIER}: the DNS does not answer; its last addresses stay"]
+        await followed.until(lambda: followed.names.alarms)
+        assert followed.names.alarms == [
+            Alarm(AlarmCode.NAME_UNRESOLVED, CARRIER, "the DNS does not answer; its last addresses stay")
+        ]
         assert followed.names.answers == {CARRIER: nets("192.0.2.1")}
         zone[CARRIER, "A"] = ["192.0.2.2"]
         followed.server.silent = False
-        await followed.until(lambda: not followed.names.problems)
+        await followed.until(lambda: not followed.names.alarms)
 
     followed = follow(zone, script, patience=SHORT)
 
@@ -162,7 +165,7 @@ def test_stored_answers_apply_while_the_dns_is_down() -> None:
     """After a restart with a silent DNS server, the stored answers apply, and nothing is reported."""
 
     async def script(followed: Followed) -> None:
-        await followed.until(lambda: followed.names.problems)
+        await followed.until(lambda: followed.names.alarms)
         assert followed.names.answers == {CARRIER: nets("192.0.2.1")}
 
     known = {CARRIER: nets("192.0.2.1"), "gone.example": nets("192.0.2.2")}
@@ -184,8 +187,9 @@ def test_half_an_answer_takes_nothing_away() -> None:
     followed = follow(zone, script)
 
     assert followed.seen[1] == {CARRIER: nets("192.0.2.1", "192.0.2.2", "2001:db8::1")}
-    [problem] = followed.names.problems
-    assert problem.startswith(f"{CARRIER}: the DNS gives no answer to AAAA")
+    [alarm] = followed.names.alarms
+    assert (alarm.code, alarm.subject) == ("name.unresolved", CARRIER)
+    assert alarm.text.startswith("the DNS gives no answer to AAAA")
 
 
 def test_a_name_without_addresses_keeps_its_last_ones() -> None:
@@ -195,9 +199,9 @@ def test_a_name_without_addresses_keeps_its_last_ones() -> None:
     async def script(followed: Followed) -> None:
         await followed.until(lambda: followed.seen)
         zone.clear()
-        await followed.until(lambda: followed.names.problems)
-        assert followed.names.problems == [
-            f"{CARRIER}: the DNS knows no address of it; its last addresses stay"
+        await followed.until(lambda: followed.names.alarms)
+        assert [(alarm.subject, alarm.text) for alarm in followed.names.alarms] == [
+            (CARRIER, "the DNS knows no address of it; its last addresses stay")
         ]
         assert followed.names.answers == {CARRIER: nets("192.0.2.1")}
 
@@ -209,7 +213,7 @@ def test_junk_is_no_answer(junk: bytes) -> None:
     """Invalid packets are skipped; they are reported as no answer and change nothing."""
 
     async def script(followed: Followed) -> None:
-        await followed.until(lambda: followed.names.problems)
+        await followed.until(lambda: followed.names.alarms)
 
     def rave(server: NameServer) -> None:
         server.junk = junk
@@ -245,7 +249,9 @@ def test_a_name_has_so_many_addresses_and_no_more() -> None:
     followed = follow(zone, script)
 
     assert len(followed.seen[0][CARRIER]) == MOST_ADDRESSES
-    assert followed.names.problems == [f"{CARRIER}: has 65 addresses; 64 of them count"]
+    assert followed.names.alarms == [
+        Alarm(AlarmCode.NAME_TOO_MANY_ADDRESSES, CARRIER, "has 65 addresses; 64 of them count")
+    ]
 
 
 def test_the_hosts_file_precedes_the_dns(tmp_path: Path) -> None:
@@ -270,4 +276,6 @@ def test_names_that_are_wanted_no_more_are_forgotten() -> None:
     followed = follow({(CARRIER, "A"): ["192.0.2.1"]}, script)
     followed.names.want(f"n{n}.example" for n in range(MOST_NAMES + 5))
 
-    assert followed.names.problems == [f"5 names are not followed: {MOST_NAMES} are"]
+    assert followed.names.alarms == [
+        Alarm(AlarmCode.NAME_LEFT_OUT, "", f"5 names are not followed: {MOST_NAMES} are")
+    ]

@@ -77,7 +77,7 @@ def test_entries_of_every_origin_and_kind_are_merged() -> None:
     assert texts(found.networks.deny) == ["203.0.113.0/28", "2001:db8::/32"]
     assert found.hosts == {"sip.carrier.example"}
     assert found.regions == {"country DE": 1, "AS64511": 1}
-    assert found.problems == ()
+    assert found.alarms == ()
 
 
 def test_allow_needs_no_subtraction() -> None:
@@ -88,18 +88,19 @@ def test_allow_needs_no_subtraction() -> None:
     assert texts(found.networks.deny) == ["192.0.2.0/28"]
 
 
-def test_an_unusable_entry_is_a_problem() -> None:
-    """An unknown region and an invalid entry are reported as problems, and the other entries apply."""
+def test_an_unusable_entry_is_an_alarm() -> None:
+    """An unknown region and an invalid entry are alarms, and the other entries apply."""
     found = composed(
         allow("country XX"), deny("rubbish!"), deny("no address", "/srv/list"), deny("203.0.113.9")
     )
 
     assert texts(found.networks.deny) == ["203.0.113.9/32"]
-    assert [problem.split(":")[:2] for problem in found.problems] == [
-        ["deny list", " rubbish!"],
-        ["deny list", " 'no address' does not appear to be an IPv4 or IPv6 network"],
-        ["allow list", " country XX"],
+    assert [(kind, alarm.code, alarm.subject) for kind, alarm in found.alarms] == [
+        ("deny", "list.invalid_entry", "rubbish!"),
+        ("deny", "list.invalid_entry", "no address"),
+        ("allow", "list.unknown_region", "country XX"),
     ]
+    assert found.alarms[0][1].text.startswith("deny list: rubbish!")
 
 
 def test_protected_networks_are_guarded_unless_denied_by_force() -> None:
@@ -109,14 +110,15 @@ def test_protected_networks_are_guarded_unless_denied_by_force() -> None:
     by_force = composed(entry(ListKind.DENY, "192.0.2.0/24", forced=True))
 
     assert by_chance.networks.guarded == {GATEWAY}
-    assert by_chance.problems == ()
+    assert by_chance.alarms == ()
     assert by_hand.networks.guarded == {GATEWAY}
-    [problem] = by_hand.problems
-    assert problem.startswith(
+    [(kind, alarm)] = by_hand.alarms
+    assert (kind, alarm.code, alarm.subject) == ("deny", "list.not_denied", "192.0.2.0/24")
+    assert alarm.text.startswith(
         "deny list: 192.0.2.0/24 contains 192.0.2.1, the default gateway, so it is not denied"
     )
     assert by_force.networks.guarded == frozenset()
-    assert by_force.problems == ()
+    assert by_force.alarms == ()
     assert by_force.forced == (ip_network("192.0.2.0/24"),)
 
 

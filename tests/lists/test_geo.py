@@ -142,7 +142,7 @@ def test_a_cyclic_tree_is_an_error(tmp_path: Path) -> None:
 
 
 def test_several_databases_are_merged(tmp_path: Path) -> None:
-    """Country and AS databases are combined; a broken one is a problem, and the others count."""
+    """Country and AS databases are combined; a broken one is an alarm, and the others count."""
     first = write(tmp_path / "country.mmdb", [("192.0.2.0/24", DE)])
     second = write(tmp_path / "number.mmdb", [("203.0.113.0/24", NUMBER)])
     databases = GeoDatabases([first, tmp_path / "absent", second])
@@ -154,8 +154,9 @@ def test_several_databases_are_merged(tmp_path: Path) -> None:
         "AS64496": prefixes("203.0.113.0/24"),
         "country XX": Prefixes(),
     }
-    [problem] = databases.problems
-    assert problem.startswith(f"{tmp_path}/absent cannot be read")
+    [alarm] = databases.alarms
+    assert (alarm.code, alarm.subject) == ("geo.unreadable", f"{tmp_path}/absent")
+    assert alarm.text.startswith(f"{tmp_path}/absent cannot be read")
 
 
 def test_a_file_is_read_again_when_it_changes(tmp_path: Path) -> None:
@@ -170,13 +171,13 @@ def test_a_file_is_read_again_when_it_changes(tmp_path: Path) -> None:
     assert databases.changed()
     for _ in range(2):
         assert databases.networks(regions) == {"country DE": prefixes("192.0.2.0/24")}
-        assert len(databases.problems) == 1
+        assert len(databases.alarms) == 1
         assert not databases.changed()
 
     update = write(tmp_path / "update.mmdb", [("198.51.100.0/24", DE), ("203.0.113.0/24", FR)])
     _replace(path, update.read_bytes())
     assert databases.networks(regions) == {"country DE": prefixes("198.51.100.0/24")}
-    assert databases.problems == []
+    assert databases.alarms == []
     assert databases.networks(PLACES)["country FR"] == prefixes("203.0.113.0/24")
 
 

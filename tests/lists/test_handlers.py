@@ -107,7 +107,7 @@ def test_an_import_counts_when_the_lists_are_read_again(tmp_path: Path) -> None:
         at.store.entries, ListKind.DENY, "/srv/list", networks, note="VoIPBL", now=at.now, most=1_000
     )
 
-    assert at.ask("lists_reload") == {"allow": 0, "deny": 2, "problems": []}
+    assert at.ask("lists_reload") == {"allow": 0, "deny": 2, "alarms": []}
     assert at.lists.networks.deny == networks
     [row] = at.ask("lists", side="deny")
     assert (row["entry"], row["file"], row["networks"], row["note"]) == ("/srv/list", True, 2, "VoIPBL")
@@ -130,7 +130,7 @@ def test_a_full_list_takes_no_more_by_command(tmp_path: Path, kind: ListKind) ->
         f"192.0.2.9: the {kind} list is full (3 networks); raise [firewall] max_bans and reload"
     ]
     assert [entry.value for entry in at.store.entries.current(kind, at.now)] == ["192.0.2.7", "203.0.113.200"]
-    assert at.lists.problems == []
+    assert at.lists.alarms == []
 
 
 def test_the_list_has_the_origin_of_each_entry(tmp_path: Path) -> None:
@@ -161,5 +161,7 @@ def test_a_country_is_its_networks(tmp_path: Path) -> None:
     answer = at.ask("deny_add", what=["country XX"])
     assert answer["done"] == ["country XX"]
     assert answer["notes"] == ["country XX: no database has a network of it, so nothing changes"]
-    assert at.lists.problems == ["deny list: country XX: no database has a network of it"]
+    assert [(alarm.code, alarm.subject) for alarm in at.lists.alarms] == [
+        ("list.unknown_region", "country XX")
+    ]
     assert [row["networks"] for row in at.ask("lists", side="allow")] == [1]

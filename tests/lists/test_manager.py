@@ -8,6 +8,7 @@ import pytest
 from tests.lists.world import At, configured, prefixes
 from tests.support.mmdb import write
 
+from ringfence.alarm_codes import Alarm, AlarmCode
 from ringfence.errors import StoreError
 from ringfence.lists import manager
 from ringfence.lists.compose import ListNetworks
@@ -26,27 +27,28 @@ def test_configured_and_stored_entries_are_in_force_from_the_start(tmp_path: Pat
 
     assert at.lists.networks == ListNetworks(prefixes("192.0.2.0/24"), prefixes("203.0.113.9"))
     assert at.followed == [frozenset({"sip.carrier.example"})]
-    assert at.lists.problems == ["allow list: sip.carrier.example does not resolve yet"]
-
-
-def test_a_list_that_does_not_fit_is_a_problem(tmp_path: Path) -> None:
-    """The configuration determines the maximum size."""
-    at = At(tmp_path, configured(*((ListKind.DENY, f"203.0.113.{n}") for n in (1, 3, 5)), most=2))
-
-    assert at.lists.problems == [
-        "deny list: 3 networks, of which the first 2 are in force: raise [firewall] max_bans"
+    assert [(alarm.code, alarm.subject) for alarm in at.lists.alarms] == [
+        ("list.unresolved", "sip.carrier.example")
     ]
 
 
+def test_a_list_that_does_not_fit_is_an_alarm(tmp_path: Path) -> None:
+    """The configuration determines the maximum size."""
+    at = At(tmp_path, configured(*((ListKind.DENY, f"203.0.113.{n}") for n in (1, 3, 5)), most=2))
+
+    text = "3 networks, of which the first 2 are in force: raise [firewall] max_bans"
+    assert at.lists.alarms == [Alarm(AlarmCode.LIST_FULL, "deny list", text)]
+
+
 def test_an_alarm_of_a_list_that_does_not_fit_ends_with_it(tmp_path: Path) -> None:
-    """A reload with a lower limit reports the problem, and one with a higher limit ends it."""
+    """A reload with a lower limit raises the alarm, and one with a higher limit ends it."""
     entries = [(ListKind.DENY, f"203.0.113.{n}") for n in (1, 3, 5)]
     at = At(tmp_path, configured(*entries, most=3))
-    assert at.lists.problems == []
+    assert at.lists.alarms == []
     at.lists.configure(configured(*entries, most=2))
-    assert len(at.lists.problems) == 1
+    assert len(at.lists.alarms) == 1
     at.lists.configure(configured(*entries, most=3))
-    assert at.lists.problems == []
+    assert at.lists.alarms == []
 
 
 def test_a_new_configuration_applies(tmp_path: Path) -> None:
@@ -75,7 +77,7 @@ def test_the_addresses_of_names_apply(tmp_path: Path) -> None:
     at.run(script)
 
     assert at.told == [ListNetworks(allow=prefixes("192.0.2.7"))]
-    assert at.lists.problems == []
+    assert at.lists.alarms == []
 
 
 def test_an_entry_expires(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,7 +116,7 @@ def test_an_updated_database_is_noticed(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_a_store_that_cannot_be_read_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The lists stay unchanged, and the problem is reported until the store works again."""
+    """The lists stay unchanged, and an alarm reports it until the store works again."""
     at = At(tmp_path, configured((ListKind.DENY, "203.0.113.9")))
     entries = at.store.entries.current
 
@@ -124,10 +126,12 @@ def test_a_store_that_cannot_be_read_changes_nothing(tmp_path: Path, monkeypatch
     monkeypatch.setattr(at.store.entries, "current", failing)
     answer = at.ask("lists_reload")
     assert answer["deny"] == 1
-    assert answer["problems"] == ["the lists stay as they are: disk gone"]
+    assert [(alarm["code"], alarm["text"]) for alarm in answer["alarms"]] == [
+        ("list.unreadable", "the lists stay as they are: disk gone")
+    ]
 
     monkeypatch.setattr(at.store.entries, "current", entries)
-    assert at.ask("lists_reload")["problems"] == []
+    assert at.ask("lists_reload")["alarms"] == []
     assert at.told == []
 
 
@@ -145,14 +149,14 @@ def test_an_unreadable_store_is_tried_again(tmp_path: Path, monkeypatch: pytest.
 
     async def script() -> None:
         at.lists.on_resolved({})
-        await at.until(lambda: at.lists.problems)
+        await at.until(lambda: at.lists.alarms)
         monkeypatch.setattr(at.store.entries, "current", entries)
         await at.until(lambda: at.told)
 
     at.run(script)
 
     assert at.told == [ListNetworks(deny=prefixes("203.0.113.9"))]
-    assert at.lists.problems == []
+    assert at.lists.alarms == []
 
 
 def test_protected_networks_are_guarded_at_once(tmp_path: Path) -> None:
@@ -197,5 +201,5 @@ def test_the_configured_entries_are_in_force_without_a_store(tmp_path: Path) -> 
     rolls = at.lists.load()
 
     assert list(rolls.allow) == [ip_network("203.0.113.0/24")]
-    [problem] = at.lists.problems
-    assert problem.startswith("only the configured entries of the lists are in force: ")
+    [alarm] = at.lists.alarms
+    assert alarm.text.startswith("only the configured entries of the lists are in force: ")

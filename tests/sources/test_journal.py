@@ -19,9 +19,10 @@ from tests.support.journal import Journald, why_no_journald
 
 from ringfence.clock import Backoff
 from ringfence.model import SecurityEvent, SourceId
+from ringfence.parse.line_result import LogAlarm
 from ringfence.parse.log import LogReader
 from ringfence.sources import journal
-from ringfence.sources.journal import DROPPED_ALARM, JournalSource, position_key
+from ringfence.sources.journal import JournalSource, position_key
 from ringfence.sources.state import State
 
 ID = SourceId("pbx", "journal")
@@ -264,7 +265,8 @@ def test_a_journal_that_drops_lines_is_an_alarm(played: Journal) -> None:
         await recorder.until(lambda: recorder.source.alarms)
 
     recorder = listen(played.program, then)
-    assert {name: alarm.count for name, alarm in recorder.source.alarms.items()} == {DROPPED_ALARM: 1}
+    counts = {fault: alarm.count for fault, alarm in recorder.source.alarms.items()}
+    assert counts == {LogAlarm.JOURNAL_DROPS: 1}
     assert recorder.source.counts.lines == 0
 
 
@@ -408,4 +410,4 @@ def test_a_real_journal_reports_dropped_lines(tmp_path: Path) -> None:
                     await say(journald, b"NOTICE[1]: x.c: more")
 
         recorder = listen(journald.program, then)
-    assert list(recorder.source.alarms) == [DROPPED_ALARM]
+    assert list(recorder.source.alarms) == [LogAlarm.JOURNAL_DROPS]

@@ -14,7 +14,7 @@ from tests.sources.test_standby import START, line
 from ringfence.model import EventKind, SecurityEvent, SourceId
 from ringfence.parse.line_result import LineResult, LogAlarm, LogCounts
 from ringfence.parse.log import LogReader
-from ringfence.sources.log_ingest import ANCIENT, CLOCK_ALARM, AlarmCount, LogIngest, effective_time
+from ringfence.sources.log_ingest import ANCIENT, AlarmCount, LogIngest, effective_time
 from ringfence.sources.standby import Standby, StandbyLog
 
 HOUR = 3_600.0
@@ -112,10 +112,10 @@ def test_alarms_are_counted_with_the_time_of_the_last() -> None:
 
     _, ingest, _ = pass_on(reader, live=True)
     assert {name: count.count for name, count in ingest.alarms.items()} == {
-        str(LogAlarm.QUEUE_FULL): 2,
-        CLOCK_ALARM: 1,
+        LogAlarm.QUEUE_FULL: 2,
+        LogAlarm.CLOCK: 1,
     }
-    assert ingest.alarms[CLOCK_ALARM].last == pytest.approx(time.time(), abs=5)
+    assert ingest.alarms[LogAlarm.CLOCK].last == pytest.approx(time.time(), abs=5)
 
     _, ingest, _ = pass_on(Scripted([LineResult(1, wrong)]), live=False)
     assert ingest.alarms == {}

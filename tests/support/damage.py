@@ -99,7 +99,7 @@ def start(path: Path) -> tuple[str, str]:
         assert ip_network(IN_KERNEL) in {ban.network for ban in active(store, START)}
         guard.enforcer.ban([ip_network("198.18.0.98")], 600.0, "by hand")
         guard.enforcer.tick()
-        assert guard.side.problems is not None
+        assert guard.side.present_alarms
         store.purge(START)
         store.state.set_positions({"pbx/log /a": "18 1"})
         assert store.state.positions()["pbx/log /a"] == "18 1"

@@ -6,8 +6,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ringfence.alarm_codes import is_about_setup
 from ringfence.audit.findings import Finding
-from ringfence.cli.common import DEFAULT_CONFIG, ConfigOption, JsonOption, ask, errors_reported, settings_from
+from ringfence.cli.common import (
+    DEFAULT_CONFIG,
+    ConfigOption,
+    JsonOption,
+    alarm_text,
+    ask,
+    errors_reported,
+    settings_from,
+)
 from ringfence.cli.output import echo, echo_json, echo_stderr
 from ringfence.errors import ControlError, DaemonUnreachableError, Exit, FirewallError, HostError
 
@@ -307,6 +316,6 @@ def _daemon_findings(settings: "Settings") -> tuple[Mapping[str, Any] | None, li
         for s in report["sources"]
         if s["state"] != "listening"
     ]
-    problems = [*report["problems"], *disconnected]
-    found = [Finding(False, "daemon", problem) for problem in problems]
+    alarms = [alarm_text(alarm) for alarm in report["alarms"] if is_about_setup(alarm["code"])]
+    found = [Finding(False, "daemon", text) for text in (*alarms, *disconnected)]
     return report, found or [Finding(True, "daemon", "running, and every source is connected")]

@@ -82,7 +82,7 @@ def _files(
     """Yield each log that should be read, with its problem, if any; None as the log if none is found."""
     from ringfence.sources.logs import LOG_PATHS  # noqa: PLC0415 - loaded when the command runs
 
-    if report is not None:  # the daemon's problems already contain faults of a log
+    if report is not None:  # the daemon's alarms already contain faults of a log
         prefix = f"{pbx.name}/log:"
         sources = [source for source in report["sources"] if source["name"].startswith(prefix)]
         yield from ((Path(s["name"].removeprefix(prefix)), "") for s in sources if s["state"] == "listening")

@@ -85,11 +85,16 @@ def counted(number: int, one: str, many: str = "") -> str:
     return f"{number} {one if number == 1 else many or one + 's'}"
 
 
-def alarm_line(alarm: "Mapping[str, Any]") -> str:
-    """Return the line that shows an alarm of the daemon."""
+def alarm_text(alarm: "Mapping[str, Any]") -> str:
+    """Return an alarm of the daemon as text: its code, its subject and its own text."""
     about = " ".join(filter(None, [alarm["code"], alarm["subject"]]))
+    return f"{about}: {alarm['text']}"
+
+
+def alarm_line(alarm: "Mapping[str, Any]") -> str:
+    """Return the line that shows an active alarm."""
     again = f" ({alarm['times']} times)" if alarm["times"] > 1 else ""
-    return f"! {about}: {alarm['text']}{again}"
+    return f"! {alarm_text(alarm)}{again}"
 
 
 def short_time(moment: str | None, unknown: str = "?", *, seconds: bool = False) -> str:

@@ -14,6 +14,7 @@ from ringfence.cli.common import (
     DEFAULT_CONFIG,
     ConfigOption,
     JsonOption,
+    alarm_text,
     ask_daemon,
     duration_from,
     errors_reported,
@@ -198,28 +199,27 @@ def deny_import(
                 most=most,
             )
         echo(f"{len(found.networks)} networks of {found.lines} lines: {new} new, {gone} gone")
-        problems, absent = _reload(config)
+        alarms, absent = _reload(config)
         if not absent:
             rows = cast("Rows", ask_daemon(config, "friends", quietly=True))
             print_friend_warnings(
                 (row for row in rows if found.networks.containing(*networks_from([row["address"]]))), "denied"
             )
-        echo_stderr(*problems)
-        if found.bad_lines or problems:
+        echo_stderr(*map(alarm_text, alarms))
+        if found.bad_lines or alarms:
             raise typer.Exit(Exit.PROBLEM)
         if absent:
             raise typer.Exit(Exit.UNREACHABLE)
 
 
-def _reload(path: Path) -> tuple[list[str], bool]:
-    """Make the daemon load its database; return the problems, and whether the daemon is absent."""
+def _reload(path: Path) -> tuple[list[dict[str, str]], bool]:
+    """Make the daemon load its database; return the deny list's alarms, and whether the daemon is absent."""
     try:
-        problems: list[str] = ask_daemon(path, "lists_reload")["problems"]
+        alarms: list[dict[str, str]] = ask_daemon(path, "lists_reload")["alarms"]
     except DaemonUnreachableError as error:
         echo_stderr(f"this takes effect when the daemon starts: {error}")
         return [], True
-    # Problems of the other list are shown by `status`; they do not make this import a failure.
-    return [problem for problem in problems if not problem.startswith(f"{ALLOW} list:")], False
+    return alarms, False
 
 
 def _add(path: Path, side: str, entries: list[str], note: str, length: str, *, force: bool = False) -> None:

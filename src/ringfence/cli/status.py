@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
     from ringfence.cli.screen import Screen
 
-REFUSED = "the new configuration is refused"
-"""Prefix of the daemon's problem about an invalid new configuration."""
 _MAX_OF_ONE_CODE = 5
 """Alarms of one code that are shown."""
 _LABEL = 10
@@ -44,7 +42,7 @@ def status(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -
     """Show alarms, sources, attempts, bans, and addresses near a ban."""
     with errors_reported():
         report = ask_daemon(config, "status", quietly=True)
-        if not any(problem.startswith(REFUSED) for problem in report["problems"]):
+        if not any(alarm["code"] == AlarmCode.CONFIGURATION_REFUSED for alarm in report["alarms"]):
             print_config_errors(config)
     if as_json:
         echo_json(report)
@@ -58,8 +56,6 @@ def _print(report: dict[str, Any]) -> None:
     screen = Screen(whole_lines=True)
     for line in _alarms(report["alarms"]):
         screen.show(line, style="bold red", indent=2)
-    for problem in report["problems"]:
-        screen.show(f"! {problem}", style="bold red", indent=2)
     firewall = report["firewall"]
     guarded = ", ".join(f"IPv{version} {how}" for version, how in firewall["families"].items())
     verified = "verified" if firewall["verified"] else "not verified"

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 SECOND = 1.0
 JUDGE_EVERY = 0.5
 FRIENDS_EVERY = 0.05
-STORE_EVERY = 2.0
+ALARMS_EVERY = 2.0
 RETRY_EVERY = 30.0
 COUNTERS_EVERY = 30.0
 PURGE_EVERY = 3_600.0
@@ -120,7 +120,7 @@ class Daemon:
             every(SECOND, side.enforcer.tick),
             every(SECOND, self._floods.look),
             every(SECOND, side.trial.look),
-            every(STORE_EVERY, side.store_watch.look),
+            every(ALARMS_EVERY, self._status.update_alarms),
             every(RETRY_EVERY, side.manager.retry_switch_on),
             every(PURGE_EVERY, side.store_watch.purge),
             self._read_counters(),

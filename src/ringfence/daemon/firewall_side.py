@@ -5,6 +5,7 @@ from functools import partial
 import structlog
 from attrs import frozen
 
+from ringfence.alarm_codes import Alarm
 from ringfence.alarms import Alarms
 from ringfence.bans.enforcer import Enforcer
 from ringfence.bans.known import KnownBans
@@ -17,6 +18,7 @@ from ringfence.daemon.firewall_manager import ChangeWatch, FirewallManager
 from ringfence.daemon.firewall_rules import RuleUpdates, WantedRules
 from ringfence.daemon.kernel_lists import KernelFriends, KernelLists
 from ringfence.daemon.limiter_watch import LimiterWatch
+from ringfence.daemon.present_alarms import firewall_alarms
 from ringfence.daemon.protected_networks import ProtectedNetworks
 from ringfence.daemon.store_watch import StoreWatch
 from ringfence.daemon.trial_watch import TrialWatch
@@ -72,14 +74,16 @@ class FirewallSide:
         structlog.get_logger().info("firewall.chosen", backend=self.backend.name, why=self.why)
 
     @property
-    def problems(self) -> list[str]:
-        """The problems of these parts, a line each."""
+    def present_alarms(self) -> list[Alarm]:
+        """The alarms that last as long as a state of these parts."""
         return [
-            *self.trial.problems,
+            *firewall_alarms(self.enforcer),
             *missing_interfaces(self.wanted_rules.settings.firewall.interfaces),
-            *self.protected.problems,
-            *self.names.problems,
-            *self.lists.problems,
+            *self.store_watch.alarms,
+            *self.trial.running,
+            *self.protected.alarms,
+            *self.names.alarms,
+            *self.lists.alarms,
         ]
 
     def configure(self, settings: Settings) -> None:
@@ -160,5 +164,5 @@ def build_firewall_side(
         limiter=LimiterWatch(backend, enforcer, alarms),
         effectiveness=BanEffectiveness(detector, known.ledger, reconciler, protected, wanted, alarms, clock),
         trial=TrialWatch(store, enforcer, alarms, clock),
-        store_watch=StoreWatch(store, alarms, clock),
+        store_watch=StoreWatch(store, clock),
     )

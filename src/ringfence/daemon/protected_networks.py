@@ -6,6 +6,7 @@ from functools import partial
 
 import structlog
 
+from ringfence.alarm_codes import Alarm, AlarmCode
 from ringfence.errors import HostError
 from ringfence.host.addresses import follow_addresses, read_addresses
 from ringfence.host.protected import follow_protected, read_protected
@@ -30,16 +31,16 @@ class ProtectedNetworks:
         return {**dict.fromkeys(self._own, _OWN), **self._others}
 
     @property
-    def problems(self) -> list[str]:
-        """The errors of the latest readings."""
-        return [*self._errors.values()]
+    def alarms(self) -> list[Alarm]:
+        """An alarm for each part that could not be read."""
+        return [Alarm(AlarmCode.HOST_UNREADABLE, what, error) for what, error in self._errors.items()]
 
     def is_own(self, address: Address) -> bool:
         """Whether ``address`` is this host's own, and no loopback address."""
         return address in self._own_addresses
 
     def read(self) -> None:
-        """Read the networks now; an error is a problem. Do not call it in a running event loop."""
+        """Read the networks now; an error is an alarm. Do not call it in a running event loop."""
         try:
             self.set_own(read_addresses())
         except HostError as error:  # run() tries again

@@ -6,12 +6,13 @@ from pathlib import Path
 import structlog
 from attrs import evolve
 
+from ringfence.alarm_codes import Alarm, AlarmCode
 from ringfence.config import loader
 from ringfence.config.schema import Settings
 from ringfence.daemon.firewall_side import FirewallSide
 from ringfence.daemon.pipeline import Pipeline
 from ringfence.daemon.source_manager import SourceManager
-from ringfence.daemon.status import Reloaded, decoy_problems
+from ringfence.daemon.status import Reloaded, decoy_alarms
 from ringfence.errors import ConfigError
 
 
@@ -32,13 +33,13 @@ class Reloader:
         self._side = side
         self._sources = sources
         self._reads_wire = settings.wire
-        self._latest: list[str] = []
+        self._latest: tuple[Alarm, ...] = ()
         self._log = structlog.get_logger()
 
     @property
-    def problems(self) -> list[str]:
-        """The problems of the latest load, and decoys that are real accounts."""
-        return [*self._latest, *self._decoy_problems()]
+    def alarms(self) -> list[Alarm]:
+        """The alarms about the latest load, and decoys that are real accounts."""
+        return [*self._latest, *self._decoys()]
 
     def reload(self) -> Reloaded:
         """Load the configuration again; if it is invalid, the old one stays. Return the result."""
@@ -50,27 +51,31 @@ class Reloader:
         later = [f"[{key}]" for key in kept]
         later += ["[asterisk.wire]"] if new.wire is not self._reads_wire else []
         later += ["[firewall] backend"] if new.firewall.backend != self.settings.firewall.backend else []
-        self._latest = [f"{', '.join(later)} changed: restart ringfence"] if later else []
+        self._latest = tuple(Alarm(AlarmCode.CONFIGURATION_RESTART, key, _CHANGED) for key in later)
         self.settings = evolve(new, **{key: getattr(self.settings, key) for key in kept})
         self._pipeline.configure(self.settings)
         self._side.configure(self.settings)
         self._sources.configure(new.asterisk_with_logs())
         self._log.info("configuration.loaded", restart_for=later)
-        return Reloaded(str(self._path), notes=(*self._latest, *self.warn_of_decoys()))
+        notes = [f"{', '.join(later)} {_CHANGED}"] if later else []
+        return Reloaded(str(self._path), notes=(*notes, *self.warn_of_decoys()))
 
     def _refuse(self, error: ConfigError) -> Reloaded:
-        head = f"the new configuration is refused, the old one stays; {error.where}: "
-        self._latest = [head + problem for problem in error.problems]
+        text = "the new configuration is refused, the old one stays: " + "; ".join(error.problems)
+        self._latest = (Alarm(AlarmCode.CONFIGURATION_REFUSED, error.where, text),)
         for problem in error.problems:
             self._log.error("configuration.refused", problem=problem)
         return Reloaded(where=error.where, refused=tuple(error.problems))
 
     def warn_of_decoys(self) -> Sequence[str]:
         """Log and return the decoys that are real accounts."""
-        found = self._decoy_problems()
-        for problem in found:
-            self._log.warning("configuration.decoy", problem=problem)
+        found = [f"decoy {alarm.subject} {alarm.text}" for alarm in self._decoys()]
+        for text in found:
+            self._log.warning("configuration.decoy", problem=text)
         return found
 
-    def _decoy_problems(self) -> list[str]:
-        return decoy_problems(self.settings.rule_table(), self._side.friends.friends.knows_account)
+    def _decoys(self) -> list[Alarm]:
+        return decoy_alarms(self.settings.rule_table(), self._side.friends.friends.knows_account)
+
+
+_CHANGED = "changed: restart ringfence"

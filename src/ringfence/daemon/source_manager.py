@@ -117,8 +117,8 @@ class SourceManager:
         self._watchdog.check(conditions, self._clock.mono())
         for source in sources:
             if not isinstance(source, AmiSource):
-                lost = ((name, alarm.count) for name, alarm in source.alarms.items())
-                self._watchdog.on_lost_lines(str(source.id), lost)
+                counts = ((fault, alarm.count) for fault, alarm in source.alarms.items())
+                self._watchdog.on_log_alarms(str(source.id), counts)
 
     def coverage_gaps(self) -> list[str]:
         """Return the attempts that the active sources of each PBX cannot report, as lines."""

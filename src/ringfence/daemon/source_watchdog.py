@@ -10,10 +10,14 @@ from collections.abc import Iterable, Mapping
 from ringfence.alarm_codes import AlarmCode
 from ringfence.alarms import Alarms
 from ringfence.model import printable
+from ringfence.parse.line_result import LogAlarm
 from ringfence.sources.state import Condition, State
 
 PATIENCE = 5.0
 """Seconds that a source may take to start or to come back."""
+
+DAY = 86_400.0
+"""Seconds that an alarm about a log lasts."""
 
 
 class SourceWatchdog:
@@ -24,7 +28,7 @@ class SourceWatchdog:
         self._quiet_since: dict[str, float] = {}
         self._alarmed: set[str] = set()
         self._listened: set[str] = set()
-        self._lost: dict[tuple[str, str], int] = {}
+        self._lost: dict[tuple[str, LogAlarm], int] = {}
 
     def check(self, conditions: Mapping[str, Condition], now: float) -> None:
         """Check the condition of each source at ``now`` (monotonic seconds)."""
@@ -51,12 +55,19 @@ class SourceWatchdog:
             self._alarmed.discard(name)
             self._alarms.clear(AlarmCode.SOURCE_SILENT, name)
 
-    def on_lost_lines(self, name: str, said: Iterable[tuple[str, int]]) -> None:
-        """Activate an alarm for each message of Asterisk about lost log lines whose count has grown."""
-        for what, count in said:
-            if count > self._lost.get((name, what), 0):
-                self._lost[name, what] = count
-                self._alarms.activate(AlarmCode.LOG_LOST, f"{name}: {what}", _DROPPED)
+    def on_log_alarms(self, name: str, counts: Iterable[tuple[LogAlarm, int]]) -> None:
+        """Activate an alarm for each fault of a log whose count has grown."""
+        for fault, count in counts:
+            if count > self._lost.get((name, fault), 0):
+                self._lost[name, fault] = count
+                self._alarms.activate(_CODES[fault], name, fault, lasts=DAY)
 
 
-_DROPPED = "Asterisk reports that log lines are missing: attempts that only this log reports are missed"
+_CODES = {
+    LogAlarm.QUEUE_FULL: AlarmCode.LOG_LOST,
+    LogAlarm.QUEUE_RESUMED: AlarmCode.LOG_LOST,
+    LogAlarm.SILENCED: AlarmCode.LOG_SILENCED,
+    LogAlarm.TAMPERED: AlarmCode.LOG_TAMPERED,
+    LogAlarm.CLOCK: AlarmCode.LOG_CLOCK,
+    LogAlarm.JOURNAL_DROPS: AlarmCode.LOG_JOURNAL_DROPS,
+}

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from attrs import frozen
 
-from ringfence.alarms import Alarm
+from ringfence.alarm_codes import Alarm, AlarmCode
+from ringfence.alarms import ActiveAlarm
 from ringfence.bans.enforcer import Enforcer
 from ringfence.bans.ledger import Ledger, Record, key_of
 from ringfence.bans.reconcile import Reconciler
@@ -22,7 +23,6 @@ from ringfence.detect.rules import Rule
 from ringfence.firewall.contract import Counters, Element
 from ringfence.model import Scope, format_network, printable, rfc3339
 from ringfence.sources.ami import AmiSource
-from ringfence.sources.state import State
 
 if TYPE_CHECKING:
     from ringfence.sources.logs import LogSource
@@ -103,9 +103,8 @@ def _quoted(text: str) -> str:
 class StatusData:
     """The data of a status report that the enforcer does not have, at ``now`` (monotonic seconds).
 
-    ``why`` is the reason for the choice of this firewall. ``problems`` are further problems, a line each.
-    ``unseen`` are the attempts that the present sources cannot report. ``rules`` are the rules of the
-    configuration, including those that are off.
+    ``why`` is the reason for the choice of this firewall. ``unseen`` are the attempts that the present
+    sources cannot report. ``rules`` are the rules of the configuration, including those that are off.
     """
 
     now: float
@@ -115,9 +114,7 @@ class StatusData:
     reconciler: Reconciler
     usage: Counters
     why: str
-    alarms: Sequence[Alarm]
-    problems: Sequence[str] = ()
-    store_problems: Sequence[str] = ()
+    alarms: Sequence[ActiveAlarm]
     unseen: Sequence[str] = ()
     rules: Sequence[Rule] = ()
 
@@ -135,15 +132,17 @@ class Reloaded:
     notes: tuple[str, ...] = ()
 
 
-def decoy_problems(rules: Iterable[Rule], knew: Callable[[str], bool]) -> list[str]:
-    """Return a line for each decoy that is a real account: one mistyped password would cause a ban.
+def decoy_alarms(rules: Iterable[Rule], knew: Callable[[str], bool]) -> list[Alarm]:
+    """Return an alarm for each decoy that is a real account: one mistyped password would cause a ban.
 
     ``knew`` returns whether an account has ever authenticated.
     """
     named = {account for rule in rules if rule.enabled for account in rule.accounts or ()}
+    text = (
+        "is a real account, so one mistyped password is a ban; fix: take it out of accounts in [rules.decoy]"
+    )
     return [
-        f"decoy {printable(account)} is a real account, so one mistyped password is a ban; "
-        "fix: take it out of accounts in [rules.decoy]"
+        Alarm(AlarmCode.CONFIGURATION_DECOY, printable(account), text)
         for account in sorted(named)
         if knew(account)
     ]
@@ -187,13 +186,6 @@ def status_report(enforcer: Enforcer, seen: StatusData) -> dict[str, object]:
         "watched": [_watched(entry) for entry in detector.watched(seen.now)],
         "alarms": [alarm.as_json() for alarm in seen.alarms],
         "unseen": [*seen.unseen],
-        "problems": [
-            *seen.problems,
-            *_problems(enforcer),
-            *seen.store_problems,
-            *_wire_problems(seen.wire),
-            *_log_alarms(seen.sources),
-        ],
     }
 
 
@@ -251,41 +243,6 @@ def _firewall(enforcer: Enforcer, seen: StatusData) -> dict[str, object]:
         "rules": [{"rule": use.name, "packets": use.packets, "bytes": use.bytes} for use in usage.rules],
         "sets": dict(usage.sets),
     }
-
-
-def _problems(enforcer: Enforcer) -> list[str]:
-    problems = []
-    if enforcer.enforcing and not enforcer.backend.enforces:
-        problems.append(f"a dry run: the {enforcer.backend.name} firewall drops nothing")
-    if not enforcer.enforcing:
-        problems.append("enforcement is switched off: no address is banned; switch it on with: ringfence on")
-    if enforcer.opened and enforcer.opened.wire:
-        problems.append(f"the wire sees nothing: {enforcer.opened.wire}; {WITHOUT_WIRE}")
-    if enforcer.firewall_error:
-        pending = len(enforcer.known.pending_keys())
-        problems.append(f"the firewall refuses bans ({pending} pending): {enforcer.firewall_error}")
-    if enforcer.opened and enforcer.opened.limiter and enforcer.backend.enforces:
-        problems.append(f"the limiter is not in place: {enforcer.opened.limiter}")
-    return problems
-
-
-def _wire_problems(wire: "WireSource | None") -> list[str]:
-    """Return the attempts that are missed while the wire cannot be read.
-
-    (The source's own line has the reason.)
-    """
-    blind = wire is not None and wire.condition.state not in (State.LISTENING, State.CONNECTING)
-    return [f"the wire is not seen: {WITHOUT_WIRE}"] if blind else []
-
-
-def _log_alarms(sources: "Sequence[AmiSource | LogSource]") -> list[str]:
-    """Return what Asterisk itself reports about its log."""
-    return [
-        f"{source.id}: {name} ({alarm.count} times, last {rfc3339(alarm.last)})"
-        for source in sources
-        if not isinstance(source, AmiSource)
-        for name, alarm in source.alarms.items()
-    ]
 
 
 def _watched(entry: Watched) -> dict[str, object]:

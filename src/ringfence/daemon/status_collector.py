@@ -1,7 +1,9 @@
-"""The present state of all parts, for ``ringfence status``."""
+"""The present state of all parts, for ``ringfence status`` and for the alarms."""
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from ringfence.alarm_codes import Alarm, AlarmCode
 from ringfence.clock import Clock
 from ringfence.daemon.firewall_side import FirewallSide
 from ringfence.daemon.reload import Reloader
@@ -39,6 +41,7 @@ class StatusCollector:
     def collect(self, counters: Counters) -> StatusData:
         """Return the present state; ``counters`` are those of the firewall's rules."""
         side = self._side
+        self.update_alarms()
         return StatusData(
             now=self._clock.mono(),
             sources=self._sources.active,
@@ -48,19 +51,24 @@ class StatusCollector:
             usage=counters,
             why=side.why,
             alarms=side.alarms.active,
-            problems=self._problems(),
-            store_problems=side.store.problems(),
             unseen=self._sources.coverage_gaps(),
             rules=self._reloader.settings.rule_table(),
         )
 
-    def _problems(self) -> list[str]:
-        problems = [*self._reloader.problems]
-        problems += self._wire.problems if self._wire is not None else []
-        problems += self._side.problems
-        problems += [self._connections.error] if self._connections.error else []
+    def update_alarms(self) -> None:
+        """Hold the alarms that follow from the present state of all parts."""
+        self._side.alarms.hold(
+            [
+                *self._reloader.alarms,
+                *(self._wire.alarms if self._wire is not None else ()),
+                *self._side.present_alarms,
+                *self._others(),
+            ]
+        )
+
+    def _others(self) -> Iterator[Alarm]:
+        if self._connections.error:
+            yield Alarm(AlarmCode.HOST_UNREADABLE, "connections", self._connections.error)
         if self._writer.refused:
-            problems.append(
-                f"the disk is too slow: {self._writer.refused} bans or ends of bans are not recorded"
-            )
-        return problems
+            text = f"{self._writer.refused} bans or ends of bans are not recorded"
+            yield Alarm(AlarmCode.STORE_SLOW, "", text)

@@ -2,8 +2,7 @@
 
 from functools import partial
 
-from ringfence.alarm_codes import AlarmCode
-from ringfence.alarms import Alarms
+from ringfence.alarm_codes import Alarm, AlarmCode
 from ringfence.clock import Clock
 from ringfence.store.database import Store
 
@@ -11,21 +10,21 @@ from ringfence.store.database import Store
 class StoreWatch:
     """Watches the database of a running daemon."""
 
-    def __init__(self, store: Store, alarms: Alarms, clock: Clock) -> None:
+    def __init__(self, store: Store, clock: Clock) -> None:
         self._store = store
-        self._alarms = alarms
         self._clock = clock
 
-    def look(self) -> None:
-        """Update the alarms of the database, which stay until an administrator has fixed it."""
-        for code, text in (
-            (AlarmCode.STORE_DAMAGED, self._store.damage()),
-            (AlarmCode.STORE_IN_MEMORY, self._store.memory_reason),
-        ):
-            if text:
-                self._alarms.activate(code, "", text)
-            else:
-                self._alarms.clear(code, "")
+    @property
+    def alarms(self) -> list[Alarm]:
+        """The present alarms about the database, which last until an administrator has fixed it."""
+        error = self._store.best_effort.error
+        texts = {
+            AlarmCode.STORE_DAMAGED: self._store.damage(),
+            AlarmCode.STORE_IN_MEMORY: self._store.memory_reason,
+            AlarmCode.STORE_INVALID_BANS: self._store.best_effort.unreadable,
+            AlarmCode.STORE_NOT_RECORDED: f"bans are not recorded: {error}" if error else "",
+        }
+        return [Alarm(code, "", text) for code, text in texts.items() if text]
 
     def purge(self) -> None:
         """Remove bans that ended long ago."""

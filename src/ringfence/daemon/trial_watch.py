@@ -2,7 +2,7 @@
 
 import structlog
 
-from ringfence.alarm_codes import AlarmCode
+from ringfence.alarm_codes import Alarm, AlarmCode
 from ringfence.alarms import Alarms
 from ringfence.bans.enforcer import Enforcer
 from ringfence.clock import Clock
@@ -28,12 +28,13 @@ class TrialWatch:
         return self._store.best_effort.read(lambda: trial.until(self._store.state), None)
 
     @property
-    def problems(self) -> list[str]:
-        """A line about the trial, if there is one."""
+    def running(self) -> list[Alarm]:
+        """The alarm about the trial, if there is one."""
         end = self.until
         if end is None:
             return []
-        return [f"a trial: everything is removed at {rfc3339(end)}, unless: ringfence confirm"]
+        text = f"everything is removed at {rfc3339(end)}, unless: ringfence confirm"
+        return [Alarm(AlarmCode.TRIAL_RUNNING, "", text)]
 
     def look(self) -> None:
         """End the trial if its time is over."""

@@ -4,13 +4,15 @@ import asyncio
 
 import structlog
 
+from ringfence.alarm_codes import Alarm, AlarmCode
 from ringfence.bans.enforcer import Enforcer
 from ringfence.clock import Clock
 from ringfence.daemon.pipeline import Pipeline
+from ringfence.daemon.status import WITHOUT_WIRE
 from ringfence.detect.detector import Detector
 from ringfence.errors import HostError
 from ringfence.host.bridges import follow_containers
-from ringfence.model import Network
+from ringfence.model import Network, printable
 from ringfence.sources.state import Condition, State
 from ringfence.sources.wire import WireSource
 
@@ -61,9 +63,17 @@ class Wire:
         )
 
     @property
-    def problems(self) -> list[str]:
-        """The error of the latest look for containers, if any."""
-        return [self._error] if self._error else []
+    def alarms(self) -> list[Alarm]:
+        """The alarms about the wire, and about the networks of containers."""
+        found = [Alarm(AlarmCode.HOST_UNREADABLE, "containers", self._error)] if self._error else []
+        opened = self._enforcer.opened
+        if opened is not None and opened.wire:
+            text = f"the wire sees nothing: {opened.wire}; {WITHOUT_WIRE}"
+            found.append(Alarm(AlarmCode.WIRE_BLIND, "", text))
+        elif self.condition.state not in (State.LISTENING, State.CONNECTING):
+            why = printable(self.condition.detail) or str(self.condition.state)
+            found.append(Alarm(AlarmCode.WIRE_BLIND, "", f"the wire is not seen: {why}; {WITHOUT_WIRE}"))
+        return found
 
     def set_containers(self, networks: frozenset[Network]) -> None:
         """Set the networks of containers."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from attrs import Factory, evolve, frozen
 
-from ringfence.alarms import Alarm
+from ringfence.alarms import ActiveAlarm
 from ringfence.detect.judgement import AddressSummary
 from ringfence.detect.rules import Claimed
 from ringfence.firewall.contract import Element
@@ -76,7 +76,7 @@ class NetworkFacts:
     ahead: float = 0.0
     contains_exempt: bool = False
     claimed: Claimed = Factory(Claimed)
-    alarms: tuple[Alarm, ...] = ()
+    alarms: tuple[ActiveAlarm, ...] = ()
     enforcing: bool = True
     live: bool = True
     problems: tuple[str, ...] = ()

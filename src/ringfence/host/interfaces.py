@@ -3,11 +3,11 @@
 import socket
 from collections.abc import Iterable
 
+from ringfence.alarm_codes import Alarm, AlarmCode
 
-def missing_interfaces(names: Iterable[str]) -> list[str]:
-    """Return a message if this host lacks some of the interfaces that the configuration names."""
+
+def missing_interfaces(names: Iterable[str]) -> list[Alarm]:
+    """Return an alarm for each interface that the configuration names and this host lacks."""
     there = {name for _, name in socket.if_nameindex()}
-    missing = ", ".join(name for name in names if name not in there)
-    if not missing:
-        return []
-    return [f"[firewall] interfaces: there is no {missing} here; what comes by others is not dropped"]
+    text = "[firewall] interfaces: there is no such interface; what comes by others is not dropped"
+    return [Alarm(AlarmCode.FIREWALL_INTERFACES, name, text) for name in names if name not in there]

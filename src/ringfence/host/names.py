@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import define, frozen
 
+from ringfence.alarm_codes import Alarm, AlarmCode
 from ringfence.host.hosts_file import HOSTS_FILE, HostsFile
 from ringfence.model import Network, printable
 
@@ -53,11 +54,12 @@ class ResolvedNames:
 
 @define
 class _Name:
-    """A followed name: the time of its next query, the pause after the latest failure, and its problem."""
+    """A followed name: the time of its next query, the pause after a failure, the failure, its addresses."""
 
     due: float = 0.0
     waited: float = FIRST_RETRY
     trouble: str = ""
+    found: int = 0
 
 
 class Names:
@@ -94,11 +96,19 @@ class Names:
         return dict(self._answers)
 
     @property
-    def problems(self) -> list[str]:
-        """The present problems, as text."""
-        problems = [f"{name}: {mine.trouble}" for name, mine in sorted(self._names.items()) if mine.trouble]
-        problems += [f"{self._left_out} names are not followed: {MOST_NAMES} are"] if self._left_out else []
-        return problems
+    def alarms(self) -> list[Alarm]:
+        """The present alarms about names."""
+        alarms = []
+        for name, mine in sorted(self._names.items()):
+            if mine.trouble:
+                alarms.append(Alarm(AlarmCode.NAME_UNRESOLVED, name, mine.trouble))
+            if mine.found > MOST_ADDRESSES:
+                text = f"has {mine.found} addresses; {MOST_ADDRESSES} of them count"
+                alarms.append(Alarm(AlarmCode.NAME_TOO_MANY_ADDRESSES, name, text))
+        if self._left_out:
+            text = f"{self._left_out} names are not followed: {MOST_NAMES} are"
+            alarms.append(Alarm(AlarmCode.NAME_LEFT_OUT, "", text))
+        return alarms
 
     def want(self, names: Iterable[str], by: str = "") -> None:
         """Follow these names for ``by`` instead of its earlier ones; forget unwanted answers."""
@@ -153,8 +163,7 @@ class Names:
         else:
             mine.waited = FIRST_RETRY
             mine.due = now + min(max(found.seconds, self._shortest), LONGEST)
-        if len(found.networks) > MOST_ADDRESSES:
-            mine.trouble = f"has {len(found.networks)} addresses; {MOST_ADDRESSES} of them count"
+        mine.found = len(found.networks)
         changed = networks != before and (bool(networks) or before is not None)
         if changed:
             self._answers[name] = networks

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from attrs import Factory, define, frozen
 
+from ringfence.alarm_codes import Alarm, AlarmCode
 from ringfence.lists.entries import COMMAND, CONFIGURATION, EntryKind, parse_entry, protection_refusal
 from ringfence.lists.prefixes import Gatherer, Prefixes, coded
 from ringfence.model import ListEntry, ListKind, Network
@@ -16,6 +17,10 @@ Answers = Mapping[str, frozenset[Network]]
 
 RegionLookup = Callable[[frozenset[str]], Mapping[str, Prefixes]]
 """A function that returns the networks of countries and autonomous systems."""
+
+
+ListAlarm = tuple[ListKind, Alarm]
+"""An alarm, and the list that it is about."""
 
 
 @frozen
@@ -46,7 +51,7 @@ class ComposedLists:
     regions: Mapping[str, int] = Factory(dict)
     forced: tuple[Network, ...] = ()
     ends: float | None = None
-    problems: tuple[str, ...] = ()
+    alarms: tuple[ListAlarm, ...] = ()
 
 
 @define
@@ -64,33 +69,35 @@ def compose(
     regions: RegionLookup,
     protected: Mapping[Network, str],
 ) -> ComposedLists:
-    """Compose the networks of ``entries``. An unusable entry is reported as a problem, and left out."""
+    """Compose the networks of ``entries``. An unusable entry is an alarm, and left out."""
     found = {kind: _Found() for kind in ListKind}
     forced: list[Network] = []
     ends: float | None = None
-    problems: list[str] = []
+    alarms: list[ListAlarm] = []
     for entry in entries:
         if entry.until is not None:
             ends = entry.until if ends is None else min(ends, entry.until)
         try:
             network = _take(entry, found[entry.kind])
         except ValueError as error:
-            problems.append(f"{entry.kind} list: {error}")
+            text = f"{entry.kind} list: {error}"
+            alarms.append((entry.kind, Alarm(AlarmCode.LIST_INVALID_ENTRY, entry.value, text)))
             continue
         if entry.kind is ListKind.ALLOW or network is None:
             continue
         if entry.forced:
             forced.append(network)
         elif reason := protection_refusal(network, protected):
-            problems.append(f"deny list: {reason}, so it is not denied; remove it, or add it with --force")
-    counts = _add_resolved(found, answers, regions, problems)
+            text = f"deny list: {reason}, so it is not denied; remove it, or add it with --force"
+            alarms.append((entry.kind, Alarm(AlarmCode.LIST_NOT_DENIED, entry.value, text)))
+    counts = _add_resolved(found, answers, regions, alarms)
     rolls = ListNetworks(
         found[ListKind.ALLOW].networks.prefixes(),
         found[ListKind.DENY].networks.prefixes(),
         guarded(protected, forced),
     )
     hosts = frozenset(found[ListKind.ALLOW].hosts)
-    return ComposedLists(rolls, hosts, counts, tuple(forced), ends, tuple(problems))
+    return ComposedLists(rolls, hosts, counts, tuple(forced), ends, tuple(alarms))
 
 
 def guarded(protected: Iterable[Network], forced: Sequence[Network]) -> frozenset[Network]:
@@ -117,7 +124,7 @@ def _take(entry: ListEntry, found: _Found) -> Network | None:
 
 
 def _add_resolved(
-    found: Mapping[ListKind, _Found], answers: Answers, regions: RegionLookup, problems: list[str]
+    found: Mapping[ListKind, _Found], answers: Answers, regions: RegionLookup, alarms: list[ListAlarm]
 ) -> Mapping[str, int]:
     """Add the networks of names and regions; return the number of networks of each region.
 
@@ -133,5 +140,6 @@ def _add_resolved(
             if known.get(region):
                 mine.networks.extend(known[region])
             else:
-                problems.append(f"{kind} list: {region}: no database has a network of it")
+                text = f"{kind} list: no database has a network of it"
+                alarms.append((kind, Alarm(AlarmCode.LIST_UNKNOWN_REGION, region, text)))
     return {region: len(networks) for region, networks in known.items()}

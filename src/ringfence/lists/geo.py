@@ -17,6 +17,7 @@ from ipaddress import IPv4Address, IPv6Address, IPv6Network
 from pathlib import Path
 from typing import Any
 
+from ringfence.alarm_codes import Alarm, AlarmCode
 from ringfence.errors import ListError
 from ringfence.lists.prefixes import V4_BITS, V6_BITS, Gatherer, Prefixes
 from ringfence.model import Network
@@ -32,7 +33,7 @@ class GeoDatabases:
     """The networks of the requested regions. A changed file is read again."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
-        self.problems: list[str] = []
+        self.alarms: list[Alarm] = []
         self._paths = tuple(paths)
         self._read: dict[Path, tuple[frozenset[str], Mapping[str, Prefixes]]] = {}
         self._identities: dict[Path, object] = {}
@@ -41,9 +42,9 @@ class GeoDatabases:
     def networks(self, regions: frozenset[str]) -> Mapping[str, Prefixes]:
         """Return the networks of each known region (``country DE``, ``AS64496``).
 
-        A file that cannot be read is a problem; its earlier content stays.
+        A file that cannot be read is an alarm; its earlier content stays.
         """
-        self.problems = []
+        self.alarms = []
         found: dict[str, Gatherer] = {region: Gatherer() for region in regions}
         for path in self._paths:
             for region, networks in self._of(path, regions).items():
@@ -74,7 +75,8 @@ class GeoDatabases:
                 self._read[path] = (regions, networks)
             except ListError as error:
                 self._failed[path] = str(error)
-        self.problems += [self._failed[path]] if path in self._failed else []
+        if path in self._failed:
+            self.alarms.append(Alarm(AlarmCode.GEO_UNREADABLE, str(path), self._failed[path]))
         return networks
 
 

@@ -94,13 +94,16 @@ class ListRequests:
         return _rows(self._lists.present, self._lists.entries(self._now()), kind)
 
     async def reload(self, _: Mapping[str, Any]) -> dict[str, Any]:
-        """Read the store again, after an import; return what is in force, and problems."""
+        """Read the store again, after an import; return what is in force, and the deny list's alarms.
+
+        Only the deny list is imported.
+        """
         await self._lists.refresh()
         networks = self._lists.networks
         return {
             "allow": len(networks.allow),
             "deny": len(networks.deny),
-            "problems": self._lists.problems,
+            "alarms": [alarm.as_json() for alarm in self._lists.deny_alarms],
         }
 
     def _remove(self, kind: ListKind, request: Mapping[str, Any]) -> Answer:
@@ -153,7 +156,7 @@ def _notes(lists: PresentLists, kind: ListKind, values: Iterable[EntryValue]) ->
             yield "; ".join(
                 [
                     f"{value.text}: no database has a network of it, so nothing changes",
-                    *lists.geo_problems,
+                    *(alarm.text for alarm in lists.geo_alarms),
                 ]
             )
 

@@ -14,6 +14,7 @@ from typing import ParamSpec, TypeVar
 
 from attrs import evolve, frozen
 
+from ringfence.alarm_codes import Alarm, AlarmCode
 from ringfence.errors import RingfenceError, StoreError
 from ringfence.lists.compose import Answers, ComposedLists, ListNetworks, compose, guarded
 from ringfence.lists.entries import COMMAND, Configured
@@ -37,14 +38,14 @@ class PresentLists:
     """What the lists are made of at one moment.
 
     ``answers`` are the addresses of names. ``protected`` are the networks that must stay reachable, each with
-    its role. ``geo_problems`` are the problems of the databases of countries.
+    its role. ``geo_alarms`` are the alarms about the databases of countries.
     """
 
     configured: Configured
     composed: ComposedLists
     answers: Answers
     protected: Mapping[Network, str]
-    geo_problems: tuple[str, ...]
+    geo_alarms: tuple[Alarm, ...]
 
     def networks_of(self, kind: ListKind) -> Prefixes:
         """Return the networks of one list."""
@@ -95,26 +96,30 @@ class Lists:
             self._composed,
             self._answers,
             self._protected,
-            tuple(self._databases.problems),
+            tuple(self._databases.alarms),
         )
 
     @property
-    def problems(self) -> list[str]:
-        """The present problems of the lists, as text."""
-        most, problems = self._configured.most, [*self._composed.problems, *self._databases.problems]
-        problems += [self._error] if self._error else []
-        problems += [
-            f"{kind} list: {host} does not resolve yet"
-            for kind, host in ((ListKind.ALLOW, host) for host in sorted(self._composed.hosts))
-            if not self._answers.get(host)
-        ]
-        problems += [
-            f"{kind} list: {len(roll)} networks, of which the first {most} are in force: "
-            "raise [firewall] max_bans"
-            for kind, roll in ((ListKind.ALLOW, self.networks.allow), (ListKind.DENY, self.networks.deny))
-            if len(roll) > most
-        ]
-        return problems
+    def alarms(self) -> list[Alarm]:
+        """The present alarms about the lists."""
+        allow = self._alarms_of(ListKind.ALLOW, len(self.networks.allow))
+        hosts = (host for host in sorted(self._composed.hosts) if not self._answers.get(host))
+        text = f"{ListKind.ALLOW} list: does not resolve yet"
+        unresolved = (Alarm(AlarmCode.LIST_UNRESOLVED, host, text) for host in hosts)
+        return [*self.deny_alarms, *allow, *unresolved]
+
+    @property
+    def deny_alarms(self) -> list[Alarm]:
+        """The present alarms about the deny list, and those about both lists."""
+        error = [Alarm(AlarmCode.LIST_UNREADABLE, "", self._error)] if self._error else []
+        return [*self._databases.alarms, *error, *self._alarms_of(ListKind.DENY, len(self.networks.deny))]
+
+    def _alarms_of(self, kind: ListKind, number: int) -> Iterator[Alarm]:
+        """Yield the alarms about the entries and the size of a list with this number of networks."""
+        yield from (alarm for about, alarm in self._composed.alarms if about is kind)
+        if number > self._configured.most:
+            force = f"of which the first {self._configured.most} are in force: raise [firewall] max_bans"
+            yield Alarm(AlarmCode.LIST_FULL, f"{kind} list", f"{number} networks, {force}")
 
     def load(self) -> ListNetworks:
         """Compose now, in this thread, and return the networks; ``changed`` is not called.
@@ -148,7 +153,7 @@ class Lists:
         if protected == self._protected:
             return
         self._protected = dict(protected)
-        self._stale.set()  # problems may mention these networks, so they are computed again
+        self._stale.set()  # alarms may mention these networks, so they are computed again
         if self._known:
             rolls = evolve(self.networks, guarded=guarded(self._protected, self._composed.forced))
             self._apply(evolve(self._composed, networks=rolls))

@@ -59,12 +59,14 @@ NOT_UNDERSTOOD = frozenset(
 
 
 class LogAlarm(enum.StrEnum):
-    """A fault of the log itself that a line shows."""
+    """A fault of the log itself."""
 
     QUEUE_FULL = "the log's queue is full, lines are lost"
     QUEUE_RESUMED = "lines of the log were lost"
     SILENCED = "a security event was silenced"
     TAMPERED = "text in the log imitates log lines"
+    CLOCK = "the log's times are wrong: see the clock and the time zone"
+    JOURNAL_DROPS = "the journal drops lines: raise its RateLimitBurst="
 
 
 @define

@@ -27,6 +27,7 @@ from itertools import groupby
 
 from ringfence.clock import Backoff
 from ringfence.model import SourceId, printable
+from ringfence.parse.line_result import LogAlarm
 from ringfence.sources.log_ingest import FollowedLog, LogIngest, Remember
 from ringfence.sources.state import Condition, EndError, State
 
@@ -35,7 +36,6 @@ UNITS = ("asterisk.service", "freepbx.service")
 IDENTIFIERS = ("asterisk", "safe_asterisk")
 DROPPED = "a596d6fe7bfa4994828e72309e95d61e"
 """The MESSAGE_ID with which journald reports lines dropped by its rate limit (SD_MESSAGE_JOURNAL_DROPPED)."""
-DROPPED_ALARM = "the journal drops lines: raise its RateLimitBurst="
 
 REMEMBER_EVERY = 1.0
 WELL_AFTER = 1.0
@@ -168,7 +168,7 @@ class JournalSource(FollowedLog):
                 break
         for entry in entries:
             if _DROPPED in entry:
-                self._ingest.alarm(DROPPED_ALARM, time.time())
+                self._ingest.alarm(LogAlarm.JOURNAL_DROPS, time.time())
         lines = [entry for entry in entries if entry and _DROPPED not in entry]
         for live, group in groupby(lines, self._is_live):
             self._ingest.lines(b"\n".join(group) + b"\n", live=live)

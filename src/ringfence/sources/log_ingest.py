@@ -20,13 +20,12 @@ from attrs import frozen
 
 from ringfence.clock import Backoff
 from ringfence.model import SecurityEvent, SourceId
-from ringfence.parse.line_result import LogCounts
+from ringfence.parse.line_result import LogAlarm, LogCounts
 from ringfence.sources.standby import LogPart, StandbyLog
 from ringfence.sources.supervised import SupervisedSource
 
 CLOCK_OFF = 120.0
 """Seconds. If the date of a new line differs more from the present time, a clock or a time zone is wrong."""
-CLOCK_ALARM = "the log's times are wrong: see the clock and the time zone"
 
 ANCIENT = 400 * 86_400.0
 """The age of events without a plausible age: older than any window."""
@@ -59,11 +58,11 @@ def effective_time(written: float, wall: float, mono: float, *, live: bool) -> f
 class LogIngest:
     """Passes a log's bytes to ``log``, and its events to ``sink`` with the time at which they count.
 
-    ``alarms`` counts each alarm by its text.
+    ``alarms`` counts each alarm.
     """
 
     def __init__(self, log: StandbyLog, sink: Sink) -> None:
-        self.alarms: dict[str, AlarmCount] = {}
+        self.alarms: dict[LogAlarm, AlarmCount] = {}
         self._log = log
         self._sink = sink
         self._live = False
@@ -126,19 +125,19 @@ class LogIngest:
         events: list[SecurityEvent] = []
         for result in part.results:
             if result.alarm is not None:
-                self.alarm(str(result.alarm), wall)
+                self.alarm(result.alarm, wall)
             if result.event is not None:
                 events.append(result.event)
                 if part.live and abs(wall - result.event.time) > CLOCK_OFF:
-                    self.alarm(CLOCK_ALARM, wall)
+                    self.alarm(LogAlarm.CLOCK, wall)
         mono, live = part.at, part.live
         for when, group in groupby(events, lambda event: effective_time(event.time, wall, mono, live=live)):
             self._sink(list(group), when)
 
-    def alarm(self, name: str, wall: float) -> None:
+    def alarm(self, alarm: LogAlarm, wall: float) -> None:
         """Count an alarm."""
-        known = self.alarms.get(name)
-        self.alarms[name] = AlarmCount(known.count + 1 if known else 1, wall)
+        known = self.alarms.get(alarm)
+        self.alarms[alarm] = AlarmCount(known.count + 1 if known else 1, wall)
 
 
 def _monotonic() -> float:
@@ -164,6 +163,6 @@ class FollowedLog(SupervisedSource):
         return self._ingest.standing_by
 
     @property
-    def alarms(self) -> Mapping[str, AlarmCount]:
+    def alarms(self) -> Mapping[LogAlarm, AlarmCount]:
         """The alarms about the log as a source: how often each was raised, and when last."""
         return self._ingest.alarms

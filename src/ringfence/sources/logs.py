@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from attrs import field, frozen
 
 from ringfence.model import SecurityEvent, SourceId
-from ringfence.parse.line_result import LogCounts
+from ringfence.parse.line_result import LogAlarm, LogCounts
 from ringfence.sources.standby import Standby, StandbyLog
 from ringfence.sources.state import Condition, State
 
@@ -124,7 +124,7 @@ class Logs:
         self.condition = Condition(State.CONNECTING)
         self.counts = LogCounts()
         self.standing_by = False
-        self.alarms: Mapping[str, AlarmCount] = {}
+        self.alarms: Mapping[LogAlarm, AlarmCount] = {}
         self._plan = plan
         self._sink = sink
         self._positions = positions

@@ -124,16 +124,6 @@ class Store:
         reason = self._damage or "damaged databases of earlier starts are kept"
         return f"{reason}; fix: check the disk, then remove {names}"
 
-    def problems(self) -> list[str]:
-        """Return what keeps bans from being recorded or read, a line each."""
-        error = self.best_effort.error
-        problems = (
-            self.memory_reason,
-            self.best_effort.unreadable,
-            f"bans are not recorded: {error}" if error else "",
-        )
-        return [problem for problem in problems if problem]
-
     def purge(self, now: float) -> None:
         """Remove what ended long ago from each table."""
         for table in (self.bans, self.entries, self.friends):
