@@ -7,7 +7,7 @@ raises :class:`NetlinkMessageError`. Integers in attributes are big-endian, in h
 import socket
 import struct
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from ringfence.errors import FirewallError
 
@@ -35,6 +35,8 @@ FRAME = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port
 HEADER = struct.Struct("=IHHIIBBH")  # nlmsghdr and nfgenmsg
 ATTRIBUTE = struct.Struct("=HH")
 RESULT = struct.Struct("=i")
+
+_Buffer = TypeVar("_Buffer", bytes, memoryview)
 
 
 class NetlinkMessageError(FirewallError):
@@ -75,7 +77,7 @@ def result_of(datagram: bytes, frame: Frame) -> int | None:
     return -int(code)
 
 
-def attributes(buffer: memoryview) -> Iterator[tuple[int, memoryview]]:
+def attributes(buffer: _Buffer) -> Iterator[tuple[int, _Buffer]]:
     """Parse attributes one after the other: the type of each, without flags, and its value."""
     position, size = 0, len(buffer)
     while position < size:

@@ -88,15 +88,15 @@ def _logged(received: bytes, frame: Frame) -> Logged | None:
     sequence = payload = None
     own, prefix = False, b""
     try:
-        for kind, value in attributes(memoryview(received)[frame.start + HEADER.size : frame.end]):
+        for kind, value in attributes(received[frame.start + HEADER.size : frame.end]):
             if kind == _PAYLOAD:
-                payload = bytes(value)
+                payload = value
             elif kind == _SEQUENCE and len(value) == _NUMBER.size:
                 [sequence] = _NUMBER.unpack(value)
             elif kind == _PACKET_HEADER and len(value) == _NUMBER.size:
                 own = value[2] == _LOCAL_OUT  # protocol (16 bits), hook, padding
             elif kind == _PREFIX:
-                prefix = bytes(value).partition(b"\0")[0]
+                prefix = value.partition(b"\0")[0]
     except NetlinkMessageError:
         return None
     return None if payload is None else Logged(sequence, payload, own, prefix)

@@ -2,6 +2,7 @@
 
 import errno
 import sys
+from socket import AF_INET6
 
 import pytest
 from tests.support.netns import run
@@ -29,7 +30,7 @@ def test_messages_equal_those_of_nft() -> None:
     """The messages equal those for the commands above them, with deletions only of empty objects."""
     # nft list table ip6 raw
     assert (
-        nft_messages.table_query(6).hex(" ", -4)
+        nft_messages.get_table("raw", family=AF_INET6).hex(" ", -4)
         == "1c000000 010a0500 00000000 00000000 0a000000 08000100 72617700"
     )
     # nft 'delete chain ip raw PREROUTING; delete chain ip raw OUTPUT; delete table ip raw'

@@ -139,7 +139,7 @@ class Family:
 
     def _is_absent(self, table: str) -> bool:
         try:
-            self._kernel.request(nft_messages.table_query(self.version, table))
+            self._kernel.request(nft_messages.get_table(table, family=FAMILIES[self.version]))
         except NetlinkError as error:
             return error.code == errno.ENOENT
         return False

@@ -133,11 +133,6 @@ class Generation:
     port: int = 0
 
 
-def table_query(version: int, table: str = "raw") -> bytes:
-    """Build the query whether nftables has this iptables table; the error is ENOENT if not."""
-    return get_table(table, family=FAMILIES[version])
-
-
 def delete_empty_table(
     version: int, table: str = "raw", chains: Iterable[str] = ("PREROUTING", "OUTPUT")
 ) -> tuple[bytes, ...]:
