@@ -8,14 +8,14 @@ from attrs import evolve
 from tests.support.kept import Kept
 
 from ringfence.daemon.status import WITHOUT_WIRE
-from ringfence.daemon.wire import Wire
+from ringfence.daemon.wire import WireReader
 from ringfence.errors import HostError
 from ringfence.firewall.contract import Opened
 from ringfence.sources.state import Condition, State
 
 
 @pytest.fixture(name="wire")
-def _wire(kept: Kept) -> Wire:
+def _wire(kept: Kept) -> WireReader:
     """Return the wire of a guard that is in place, listening."""
 
     class Judge:
@@ -24,12 +24,12 @@ def _wire(kept: Kept) -> Wire:
 
     pipeline: Any = Judge()
     kept.side.start()
-    wire = Wire(pipeline, kept.detector, kept.enforcer, kept.clock)
+    wire = WireReader(pipeline, kept.detector, kept.enforcer, kept.clock)
     wire.source.condition = Condition(State.LISTENING)
     return wire
 
 
-def test_the_wire_sees_all_if_it_listens_and_every_rule_is_in_place(kept: Kept, wire: Wire) -> None:
+def test_the_wire_sees_all_if_it_listens_and_every_rule_is_in_place(kept: Kept, wire: WireReader) -> None:
     """Without a binding, a rule, a guarded IP version or the list of containers, something is not seen."""
     assert wire.sees_all
     whole = kept.enforcer.opened
@@ -42,7 +42,7 @@ def test_the_wire_sees_all_if_it_listens_and_every_rule_is_in_place(kept: Kept, 
     assert not wire.sees_all
 
 
-def test_containers_that_cannot_be_found_are_an_alarm_until_they_are(wire: Wire) -> None:
+def test_containers_that_cannot_be_found_are_an_alarm_until_they_are(wire: WireReader) -> None:
     """An error of the look for containers is an alarm, until the next look succeeds."""
     wire._failed(HostError("no rtnetlink"))
     [alarm] = wire.alarms
@@ -54,7 +54,7 @@ def test_containers_that_cannot_be_found_are_an_alarm_until_they_are(wire: Wire)
     assert wire.source.containers == (ip_network("172.17.0.0/16"),)
 
 
-def test_a_wire_that_is_not_seen_is_an_alarm(kept: Kept, wire: Wire) -> None:
+def test_a_wire_that_is_not_seen_is_an_alarm(kept: Kept, wire: WireReader) -> None:
     """A wire that shows nothing is an alarm with its consequence; a wire that still connects is not."""
     for state, codes in ((State.CONNECTING, []), (State.ABSENT, ["wire.blind"])):
         wire.source.condition = Condition(state, "this kernel has no packet log")

@@ -44,7 +44,7 @@ from ringfence.store.database import Store
 from ringfence.store.writer import Writer
 
 if TYPE_CHECKING:
-    from ringfence.daemon.wire import Wire
+    from ringfence.daemon.wire import WireReader
 
 SECOND = 1.0
 JUDGE_EVERY = 0.5
@@ -224,10 +224,10 @@ def _log_group(settings: Settings) -> int | None:
     return GROUP
 
 
-def _wire(pipeline: Pipeline, side: FirewallSide, clock: Clock) -> "Wire":
-    from ringfence.daemon.wire import Wire  # noqa: PLC0415 - loaded where it is asked for
+def _wire(pipeline: Pipeline, side: FirewallSide, clock: Clock) -> "WireReader":
+    from ringfence.daemon.wire import WireReader  # noqa: PLC0415 - loaded where it is asked for
 
-    return Wire(pipeline, side.detector, side.enforcer, clock)
+    return WireReader(pipeline, side.detector, side.enforcer, clock)
 
 
 def _moderated_loop() -> asyncio.AbstractEventLoop:

@@ -22,7 +22,7 @@ from ringfence.sources.standby import Standby
 from ringfence.sources.state import State
 
 if TYPE_CHECKING:
-    from ringfence.daemon.wire import Wire
+    from ringfence.daemon.wire import WireReader
 
 
 @define(eq=False)
@@ -58,7 +58,7 @@ class SourceManager:
         friends: FriendRegistry,
         positions: LogPositions,
         watchdog: SourceWatchdog,
-        wire: "Wire | None",
+        wire: "WireReader | None",
         clock: Clock,
     ) -> None:
         self._pipeline = pipeline

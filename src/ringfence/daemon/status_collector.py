@@ -14,7 +14,7 @@ from ringfence.host.connections import ConnectionTable
 from ringfence.store.writer import Writer
 
 if TYPE_CHECKING:
-    from ringfence.daemon.wire import Wire
+    from ringfence.daemon.wire import WireReader
 
 
 class StatusCollector:
@@ -24,7 +24,7 @@ class StatusCollector:
         self,
         side: FirewallSide,
         sources: SourceManager,
-        wire: "Wire | None",
+        wire: "WireReader | None",
         reloader: Reloader,
         connections: ConnectionTable,
         writer: Writer,

@@ -17,7 +17,7 @@ from ringfence.sources.state import Condition, State
 from ringfence.sources.wire import WireSource
 
 
-class Wire:
+class WireReader:
     """Runs the source of the wire; the networks of containers follow those of this host."""
 
     def __init__(self, pipeline: Pipeline, detector: Detector, enforcer: Enforcer, clock: Clock) -> None:
