@@ -51,6 +51,33 @@ def test_chan_sips_events_are_claimed_and_not_trusted(capture: Capture) -> None:
         assert (attempt.proof, attempt.trusted) == (Proof.CLAIMED, not chan_sip)
 
 
+OPENS, ASKS = EventKind.INVALID_ACCOUNT_ID, EventKind.CHALLENGE_SENT
+FAILS = EventKind.CHALLENGE_RESPONSE_FAILED
+
+
+@pytest.mark.parametrize(
+    ("before", "opener", "challenge", "failed"),
+    [
+        ([], True, False, True),
+        ([OPENS], False, False, False),
+        ([OPENS, ASKS], False, False, False),
+        ([OPENS, OPENS], True, True, False),
+        ([OPENS, ASKS, OPENS], True, True, False),
+        ([OPENS, ASKS, FAILS], True, False, True),
+        ([OPENS, FAILS], True, False, True),
+    ],
+    ids=["idle", "open", "owing", "both", "both again", "all answered", "answered without a challenge"],
+)
+def test_a_state_decides_which_event_reports(
+    before: list[EventKind], *, opener: bool, challenge: bool, failed: bool
+) -> None:
+    """An event reports an attempt in the states that the table marks, and in no other."""
+    for kind, reports in ((OPENS, opener), (ASKS, challenge), (FAILS, failed)):
+        fold = Fold()
+        fed(fold, [event(one) for one in before])
+        assert bool(fed(fold, [event(kind)])) is reports
+
+
 @pytest.mark.parametrize("forgeable", [False, True])
 @pytest.mark.parametrize("service", Service)
 @pytest.mark.parametrize("source", [PBX, NOTICES])

@@ -11,8 +11,17 @@ service, remote address without port, session). Each key has three numbers, whic
 
 An *opener* begins a request that is never authenticated (unknown account, ACL), a *challenge* finishes it,
 and a *failed* is the answer to the challenge, which is *owed* until it arrives. Each time ``reported`` grows,
-this source reports one more attempt. If an Asterisk has several sources, ``dedup`` finds the reports of the
-same attempt.
+this source reports one more attempt. So a key has four states, and ``+`` marks the events that report:
+
+    half  owed  state   opener    challenge  failed
+    no    0     idle    open  +   idle       idle +
+    yes   0     open    both      owing      idle
+    no    1..   owing   both      owing      owing, or idle after the last answer
+    yes   1..   both    both  +   owing  +   owing, or idle after the last answer
+
+*Open* reports at once, because an attacker may never answer. So what completes the open request reports
+nothing: a challenge, its wrong answer, or the opener of the same request with credentials. If an Asterisk has
+several sources, ``dedup`` finds the reports of the same attempt.
 
 A challenge alone is never an attempt, because each successful registration begins with one. But if a guess
 carries an unknown nonce, chan_sip reports only another challenge. It still checks the password, and answers a

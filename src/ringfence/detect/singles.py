@@ -2,9 +2,11 @@
 
 A record needs some 40 bytes in addition to its content.
 
-An entry of a Python dict takes a hundred bytes beyond its content. Here the records are stored one after the
-other in buckets. Python's hash of the key selects the bucket, so attackers cannot choose colliding addresses.
-A record is its length, the key and the content; in a bucket the oldest comes first.
+The benchmark row "a million addresses, one attempt each, within an hour: ≤ 200 MB" fails without it: with a
+dict of the same records a history of a million subjects takes 148 MB instead of 44, so the daemon would take
+some 216 MB instead of 112. Here the records are stored one after the other in buckets. Python's hash of the
+key selects the bucket, so attackers cannot choose colliding addresses. A record is its length, the key and
+the content; in a bucket the oldest comes first.
 """
 
 from collections.abc import Iterator
