@@ -50,12 +50,7 @@ REPLACED_WORDS = frozenset(
     told twin veiled who whom whose witness witnesses
     """.split()  # noqa: SIM905 - a list of this length is easier to read as text
 )
-# These names stay; the reason follows.
-EXEMPT_NAMES = {
-    "connection_made": "panoramisk calls it",
-    "quick": "about to be deleted",
-    **dict.fromkeys(("Singles", "singles", "Tally", "Tallies", "tallies", "_tallies"), "about to be deleted"),
-}
+EXEMPT_NAMES = {"connection_made"}  # panoramisk calls it
 
 WORD = re.compile(r"[A-Za-z][A-Za-z'-]+")
 NOT_PROSE = re.compile(r"#\s*(?:noqa|type:|pragma|!|fmt:|--)")

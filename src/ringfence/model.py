@@ -15,7 +15,7 @@ from typing import NamedTuple, TypeAlias
 
 from attrs import field, frozen
 
-from ringfence import quick
+from ringfence import event_values
 from ringfence.alarm_codes import AlarmCode
 
 Address: TypeAlias = IPv4Address | IPv6Address
@@ -123,7 +123,7 @@ class SourceId:
         return self.name not in _NOT_TEXT
 
 
-@quick.frozen
+@event_values.frozen
 class Endpoint:
     """A remote or local end of a SIP or AMI connection."""
 
@@ -132,7 +132,7 @@ class Endpoint:
     transport: Transport
 
 
-@quick.frozen
+@event_values.frozen
 class SecurityEvent:
     r"""One parsed message of one source.
 
@@ -163,7 +163,7 @@ class SecurityEvent:
     password: bool = False
 
 
-@quick.frozen
+@event_values.frozen
 class Challenge:
     """A SIP 401, 403, 404 or 407 that left this host, or a container of it, as the kernel saw it.
 
@@ -237,7 +237,7 @@ class AttemptKind(enum.StrEnum):
     FLOOD = "flood"  # one second above the kernel's packet limit
 
 
-@quick.frozen
+@event_values.frozen
 class Attempt:
     """One thing the remote party did. ``time`` is the wall-clock time of the event that reported it.
 

@@ -254,5 +254,5 @@ class Enforcer:
         step, self._offset = offset - self._offset if self._offset is not None else 0.0, offset
         if abs(step) > CLOCK_STEP:
             self.known.shift(step)
-            self.records.record_clock_later(offset, step, now)
+            self.records.queue_clock_record(offset, step, now)
             self._log.warning("clock.set", seconds=round(step))

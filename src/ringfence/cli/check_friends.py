@@ -19,10 +19,7 @@ if TYPE_CHECKING:
     from ringfence.config.loader import Settings
 
 WIDEST = {4: 16, 6: 32}
-"""Prefix lengths.
-
-Wider networks are not suggested: no carrier needs so many addresses, and allowed addresses may guess.
-"""
+"""Prefix lengths. Wider networks are not suggested, because no carrier needs so many addresses."""
 _RIGHTS = (("read", "security"), ("read", "system"), ("write", "reporting"))
 
 

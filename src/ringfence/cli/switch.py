@@ -20,10 +20,7 @@ if TYPE_CHECKING:
 
 
 PATIENCE = 5.0
-"""Seconds.
-
-An administrator who types ``off`` is in a hurry, so the command does not wait long for a daemon that hangs.
-"""
+"""Seconds. The command does not wait long for a daemon that hangs, because ``off`` is urgent."""
 
 
 def register(app: typer.Typer) -> None:

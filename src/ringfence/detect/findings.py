@@ -3,7 +3,7 @@
 import enum
 from collections.abc import Sequence
 
-from ringfence import quick
+from ringfence import event_values
 from ringfence.model import Address, Attempt, Proof, SecurityEvent, Service
 
 
@@ -15,7 +15,7 @@ class Verdict(enum.Enum):
     FORGED_HEADER = enum.auto()  # chan_sip's event of an attempt for which the log names another address
 
 
-@quick.frozen
+@event_values.frozen
 class AttributedAttempt:
     """An attempt, the time at which it counts (monotonic seconds), and the verdict on it.
 
@@ -29,7 +29,7 @@ class AttributedAttempt:
     suspect: bool = False
 
 
-@quick.frozen
+@event_values.frozen
 class DuplicateReport:
     """A report by ``source`` of an attempt that another source reported: of ``address`` in ``session``.
 
@@ -43,7 +43,7 @@ class DuplicateReport:
     forged_address: Address | None
 
 
-@quick.frozen
+@event_values.frozen
 class NewProof:
     """A proof of the address of all attempts of ``address`` in ``session`` at an Asterisk."""
 
@@ -53,7 +53,7 @@ class NewProof:
     proof: Proof
 
 
-@quick.frozen
+@event_values.frozen
 class UnprovableGuess:
     """A guess of ``address`` with a nonce that was also sent to another address at its request."""
 

@@ -25,8 +25,8 @@ from typing import TypeVar
 
 from attrs import Factory, define, frozen
 
-from ringfence import quick
-from ringfence.detect.singles import Singles
+from ringfence import event_values
+from ringfence.detect.single_attempts import SingleAttempts
 from ringfence.model import Address, Attempt, AttemptKind, EventKind, Network, Proof, Service, Transport
 
 MAX_ATTEMPTS = 1_300_000
@@ -94,7 +94,7 @@ def network_of(key: Key) -> Network:
     return made((key[:-1], key[-1]))
 
 
-@quick.frozen
+@event_values.frozen
 class Fact:
     """An attempt as the rules see it.
 
@@ -120,8 +120,8 @@ class _Generation:
     """The subjects with their last attempt in one period: those with a single claimed attempt, and others."""
 
     began: float
-    claimed: dict[int, Singles] = Factory(
-        lambda: {size: Singles(size) for size in (_IPV4_BYTES, _IPV6_BYTES + 1)}
+    claimed: dict[int, SingleAttempts] = Factory(
+        lambda: {size: SingleAttempts(size) for size in (_IPV4_BYTES, _IPV6_BYTES + 1)}
     )
     others: dict[Key, bytes | list[bytes]] = Factory(dict)
 

@@ -13,10 +13,10 @@ from attrs import frozen
 
 from ringfence.detect.alarms import distributed
 from ringfence.detect.claimed_limit import ClaimedLimit
+from ringfence.detect.group_counts import GroupCount, GroupCounts
 from ringfence.detect.history import MAX_ACCOUNT, Fact, History, Key, fact_of, summary, time_of
 from ringfence.detect.rules import By, Claimed, Of, Rule, is_proven
 from ringfence.detect.subjects import Subject, Subjects
-from ringfence.detect.tallies import Tallies, Tally
 from ringfence.model import AlarmChange, Attempt, AttemptKind, EventKind, FriendReason, Network, Scope
 from ringfence.networks import is_one_host, prefix_of
 
@@ -85,8 +85,8 @@ class Judge:
         self._decoys = frozenset[str]().union(*(rule.accounts or () for rule in mine))
         self._prefix = next((rule for rule in self.rules if rule.by is By.PREFIX), None)
         self._distributed = next((rule for rule in self.rules if rule.by is By.ACCOUNT), None)
-        self._prefixes: Tallies[Network] = _tallies(self._prefix)
-        self._accounts: Tallies[AccountKey] = _tallies(self._distributed)
+        self._prefixes: GroupCounts[Network] = _group_counts(self._prefix)
+        self._accounts: GroupCounts[AccountKey] = _group_counts(self._distributed)
         self.attacked: dict[AccountKey, int] = {}
         """The accounts under a distributed attack, and the number of subjects that try each."""
         self._friends: OrderedDict[tuple[Key, str, int], deque[float]] = OrderedDict()
@@ -254,11 +254,11 @@ class Judge:
         if rule is None or fact.kind not in rule.counts or not real:
             return ()
         account = (asterisk, fact.account.decode("utf-8", "replace"))
-        tally = self._accounts.add(account, subject.key, fact.at)
-        if len(tally.subjects) < rule.attempts:
+        count = self._accounts.add(account, subject.key, fact.at)
+        if len(count.subjects) < rule.attempts:
             return ()
         began = account not in self.attacked
-        self.attacked[account] = len(tally.subjects)
+        self.attacked[account] = len(count.subjects)
         return (distributed(*account),) if began else ()
 
     def _count_for_prefix(self, subject: Subject, fact: Fact) -> Decision | None:
@@ -266,13 +266,13 @@ class Judge:
         if prefix is None or fact.kind not in prefix.counts:
             return None
         network = prefix_of(subject.address)
-        tally = self._prefixes.add(network, subject.key, fact.at)
-        if len(tally.times) < prefix.attempts or len(tally.subjects) < prefix.addresses:
+        count = self._prefixes.add(network, subject.key, fact.at)
+        if len(count.times) < prefix.attempts or len(count.subjects) < prefix.addresses:
             return None
         if not self._subjects.may_be_banned(network):
             return self._ban_of_member(subject, prefix, fact.at)
         self._prefixes.forget(network)
-        return Decision(network, prefix, self._evidence_of_prefix(tally, prefix), fact.at)
+        return Decision(network, prefix, self._evidence_of_prefix(count, prefix), fact.at)
 
     def _ban_of_member(self, subject: Subject, rule: Rule, at: float) -> Decision | None:
         """Return a ban of one subject at its second attempt, if its full prefix contains exempt addresses.
@@ -285,9 +285,9 @@ class Judge:
         enough = _SECOND if is_one_host(subject.address) else 1
         return self._full(subject, rule, kept, at) if len(found) >= enough else None
 
-    def _evidence_of_prefix(self, tally: Tally, rule: Rule) -> tuple[Attempt, ...]:
+    def _evidence_of_prefix(self, count: GroupCount, rule: Rule) -> tuple[Attempt, ...]:
         found: list[Attempt] = []
-        for key in tally.subjects:
+        for key in count.subjects:
             found += self._history.attempts(key)
             self._history.consume(key)
         found.sort(key=lambda attempt: attempt.time)
@@ -299,8 +299,8 @@ class Judge:
         self._accounts.expire(now)
         over = []
         for account in list(self.attacked):
-            tally = self._accounts.get(account, now)
-            if tally is None or self._distributed is None or len(tally.subjects) < self._distributed.attempts:
+            count = self._accounts.get(account, now)
+            if count is None or self._distributed is None or len(count.subjects) < self._distributed.attempts:
                 del self.attacked[account]
                 over.append(account)
         return over
@@ -371,8 +371,8 @@ class Judge:
 
     def _count(self, rule: Rule, subject: Subject, facts: Sequence[Fact], now: float) -> Count:
         if rule.by is By.PREFIX:
-            tally = self._prefixes.get(prefix_of(subject.address), now)
-            times = tally.times if tally is not None else ()
+            count = self._prefixes.get(prefix_of(subject.address), now)
+            times = count.times if count is not None else ()
             return Count(rule, rule.attempts, len(times), len(times), _end(times, rule), rule.window)
         if subject.proven and not subject.exempt:
             return self._count_friend(rule, subject, now)
@@ -412,8 +412,8 @@ def _bytes_of(attempt: Attempt) -> bytes:
     return attempt.account.encode("utf-8", "replace")[:MAX_ACCOUNT]
 
 
-def _tallies(rule: Rule | None) -> Tallies[_K]:
-    return Tallies(rule.attempts if rule is not None else 1, rule.window if rule is not None else 1.0)
+def _group_counts(rule: Rule | None) -> GroupCounts[_K]:
+    return GroupCounts(rule.attempts if rule is not None else 1, rule.window if rule is not None else 1.0)
 
 
 def _get_recent(table: OrderedDict[_K, _V], key: _K, fresh: _V) -> _V:

@@ -4,7 +4,7 @@ import enum
 
 from attrs import define, frozen
 
-from ringfence import quick
+from ringfence import event_values
 from ringfence.detect.judge import Count, Decision
 from ringfence.model import Address, AlarmChange, Attempt, Friend, Network, SecurityEvent
 
@@ -22,7 +22,7 @@ class Disposition(enum.StrEnum):
     PROVEN = "proven"  # not a new attempt: the address of an earlier one is proven now
 
 
-@quick.frozen
+@event_values.frozen
 class Judgement:
     """An attempt, how it was treated, and the ban that follows, if any."""
 

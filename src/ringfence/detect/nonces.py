@@ -50,10 +50,7 @@ not attributed to a wrong address.
 """
 
 AROUND = 2.0
-"""Seconds.
-
-A nonce that was sent this close to a loss proves no address. (PJSIP's nonce is the same for one second.)
-"""
+"""A nonce sent this close to a loss (seconds) proves no address. PJSIP's nonce is the same for one second."""
 
 _MAX_NONCES = 65_536
 _MAX_LENGTH = 256  # bytes of a nonce; Asterisk's have 8 (chan_sip) and 43 (PJSIP)

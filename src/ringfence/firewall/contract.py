@@ -20,7 +20,7 @@ from typing import Protocol
 
 from attrs import fields, frozen
 
-from ringfence import quick
+from ringfence import event_values
 from ringfence.errors import FirewallError
 from ringfence.model import Address, Network, Scope
 from ringfence.networks import IPV6_SENDER
@@ -167,7 +167,7 @@ class Remove:
 Change = Add | Remove
 
 
-@quick.frozen
+@event_values.frozen
 class Outcome:
     """The result of one change.
 
@@ -185,7 +185,7 @@ UNKNOWN_OUTCOME = Outcome(Remove(ip_network("0.0.0.0/0")), error=FirewallError("
 """The outcome of a change before a backend has set it."""
 
 
-@quick.frozen
+@event_values.frozen
 class Element:
     """One ban in the kernel: the remaining time in seconds, and the packets and bytes that it dropped.
 
@@ -261,8 +261,8 @@ class Counters:
 class Flooder:
     """A source over the limit, and the packets over it so far, by TCP or by UDP.
 
-    A source is an address, or for IPv6 by UDP a /64. The limit of IPv6 holds for the /64, but only a single
-    address has connections.
+    A source is an address, or for IPv6 by UDP a /64. Over UDP the limit of IPv6 holds for the /64. TCP is
+    counted by address, because a connection belongs to one address.
     """
 
     network: Network

@@ -66,7 +66,7 @@ class Records:
         """Record that difference, and move the bans by ``step`` seconds, before this returns."""
         self._best_effort.write_now(lambda: self._bans.record_clock(offset, step, now))
 
-    def record_clock_later(self, offset: float, step: float, now: float) -> None:
+    def queue_clock_record(self, offset: float, step: float, now: float) -> None:
         """Queue a write that does the same as :meth:`clock_is`."""
         self._best_effort.write(lambda: self._bans.record_clock(offset, step, now))
 

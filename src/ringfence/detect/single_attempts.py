@@ -17,7 +17,7 @@ MAX_RECORD = 255
 """The greatest length of a record in bytes: the length is one byte."""
 
 
-class Singles:
+class SingleAttempts:
     """Records by keys of ``key_size`` bytes."""
 
     def __init__(self, key_size: int) -> None:

@@ -1,4 +1,4 @@
-"""``quick.frozen``: values that compare, hash and copy, and that the type checker protects from changes."""
+"""``event_values.frozen``: values that compare, hash and copy; the type checker keeps them unchanged."""
 
 import subprocess
 import sys
@@ -6,10 +6,10 @@ from pathlib import Path
 
 from attrs import evolve, fields
 
-from ringfence import quick
+from ringfence import event_values
 
 
-@quick.frozen
+@event_values.frozen
 class Pair:
     """A class with two values, one of them with a default."""
 

@@ -1,10 +1,10 @@
-"""Singles: records in buckets that behave like a dict."""
+"""SingleAttempts: records in buckets that behave like a dict."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ringfence.detect.singles import MAX_RECORD, Singles
+from ringfence.detect.single_attempts import MAX_RECORD, SingleAttempts
 
 KEYS = st.binary(min_size=2, max_size=2)
 
@@ -15,8 +15,8 @@ KEYS = st.binary(min_size=2, max_size=2)
     )
 )
 def test_it_answers_as_a_table_does(steps: list[tuple[str, bytes, bytes]]) -> None:
-    """Singles answers as a dict does for any order of puts, pops and gets, also if records contain keys."""
-    singles, table = Singles(2), dict[bytes, bytes]()
+    """It answers as a dict does for any order of puts, pops and gets, also if records contain keys."""
+    singles, table = SingleAttempts(2), dict[bytes, bytes]()
     for what, key, record in steps:
         if what == "put" and key not in table:
             singles.put(key, record)
@@ -30,7 +30,7 @@ def test_it_answers_as_a_table_does(steps: list[tuple[str, bytes, bytes]]) -> No
 
 def test_a_key_within_a_record_is_no_key() -> None:
     """Records of one bucket are separated by where they begin, so a key within a record is no key."""
-    singles = Singles(1)
+    singles = SingleAttempts(1)
     for number in range(200):
         singles.put(bytes((number,)), bytes(range(200)))
     assert all(singles.get(bytes((number,))) == bytes(range(200)) for number in range(200))
@@ -39,7 +39,7 @@ def test_a_key_within_a_record_is_no_key() -> None:
 
 def test_some_can_be_dropped() -> None:
     """``drop`` removes the requested number of records, and no more than there are."""
-    singles = Singles(4)
+    singles = SingleAttempts(4)
     for number in range(100):
         singles.put(number.to_bytes(4, "big"), b"x")
     assert (singles.drop(30), len(singles), len(list(singles))) == (30, 70, 70)
@@ -49,7 +49,7 @@ def test_some_can_be_dropped() -> None:
 
 def test_a_record_that_is_too_long_is_refused() -> None:
     """A record whose length does not fit raises ValueError, and no part of it is kept."""
-    singles = Singles(4)
+    singles = SingleAttempts(4)
     with pytest.raises(ValueError, match="range"):
         singles.put(b"1234", bytes(MAX_RECORD))
     assert len(singles) == 0
