@@ -45,3 +45,11 @@ def test_an_event_by_tls_marks_chan_sip_of_its_asterisk(bench: Bench) -> None:
     assert bench.pipeline.chan_sip_tls == set()
     bench.pipeline.on_events([evolve(one, service=Service.SIP)], 0.0)
     assert bench.pipeline.chan_sip_tls == {"pbx"}
+
+
+def test_an_event_by_secure_websocket_marks_chan_sip_too(bench: Bench) -> None:
+    """An event of chan_sip by secure WebSocket marks its Asterisk; one by plain WebSocket does not."""
+    for transport, marked in ((Transport.WS, set[str]()), (Transport.WSS, {"pbx"})):
+        one = event(EventKind.CHALLENGE_SENT, transport=transport, service=Service.SIP)
+        bench.pipeline.on_events([one], 0.0)
+        assert bench.pipeline.chan_sip_tls == marked

@@ -10,7 +10,7 @@ from ringfence.detect.detector import Detector
 from ringfence.model import Challenge, Contact, ObservedRequest, SecurityEvent, Service, Transport
 
 # Module-level aliases: enum member lookups are slow in code that runs for each event.
-_SIP, _TLS = Service.SIP, Transport.TLS
+_SIP, _ENCRYPTED = Service.SIP, (Transport.TLS, Transport.WSS)
 
 
 class Pipeline:
@@ -22,7 +22,7 @@ class Pipeline:
     def __init__(self, detector: Detector, effects: EffectHandler, clock: Clock, wire_asterisk: str) -> None:
         self.wire_asterisk = wire_asterisk
         self.chan_sip_tls: set[str] = set()
-        """The Asterisks whose chan_sip has reported a request over TLS."""
+        """The Asterisks whose chan_sip has reported a request over TLS or WSS."""
         self._detector = detector
         self._effects = effects
         self._clock = clock
@@ -39,7 +39,7 @@ class Pipeline:
     def on_events(self, events: Sequence[SecurityEvent], now: float) -> None:
         """Judge the events of a source, which count at ``now`` (monotonic seconds)."""
         for event in events:
-            if event.service is _SIP and event.remote.transport is _TLS:
+            if event.service is _SIP and event.remote.transport in _ENCRYPTED:
                 self.chan_sip_tls.add(event.source.asterisk)
             self._effects.carry_out(self._detector.observe(event, now))
             if event.tampered or event.forgeable:

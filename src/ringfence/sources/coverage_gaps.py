@@ -10,13 +10,14 @@ WITHOUT_WIRE = (
 WITHOUT_AMI = "without AMI, failed manager logins are listed and cause no ban, and no phone becomes a friend"
 
 CHAN_SIP_TLS = (
-    "no source reports guesses at chan_sip by MESSAGE, SUBSCRIBE and PUBLISH over TLS; fix: tlsenable = no "
-    "in sip.conf [general], or serve TLS by PJSIP; accept_outofcall_message = no ends only those by MESSAGE"
+    "no source reports guesses at chan_sip by MESSAGE, SUBSCRIBE and PUBLISH over TLS and secure WebSocket; "
+    "fix: tlsenable = no and websocket_enabled = no in sip.conf [general], or serve both by PJSIP; "
+    "accept_outofcall_message = no ends only those by MESSAGE"
 )
 
 
 def coverage_gaps(*, ami: bool, log: bool, wire: bool, chan_sip_tls: bool) -> list[str]:
-    """Return the gaps if these sources are configured; ``chan_sip_tls``: whether chan_sip serves TLS."""
+    """Return the gaps if these sources are configured; ``chan_sip_tls``: chan_sip serves TLS or WSS."""
     gaps = (
         (ami, WITHOUT_AMI),
         (log, WITHOUT_LOG),
