@@ -265,7 +265,7 @@ def test_a_proxy_that_forwards_responses_is_not_banned_in_full(
                 assert phone.register() == 200
             until(lambda: proxy in {row["address"] for row in guard.ask("friends")}, "the friend")
         with udp_socket(open22, proxy) as there, udp_socket(open22, attacker) as back:
-            assert reflect(there, back) > SENDS - 1
+            assert reflect(there, back) >= SENDS - 1  # a narrow ban may end it at the threshold
         settle(guard)
 
         found = {row["address"]: row["scope"] for row in guard.bans()}
