@@ -404,9 +404,15 @@ def careless() -> ssl.SSLContext:
     return context
 
 
+async def listening_and_checked(recorder: Recorder) -> None:
+    """Wait until the source listens and knows whether AMI is served over HTTP."""
+    await recorder.until_state(State.LISTENING)
+    await recorder.until(recorder.source.http_checked.is_set)
+
+
 def test_tls(certificate: Path) -> None:
     """Over TLS with a trusted certificate the login is the same, and there is no warning."""
-    recorder, server = tls_listened(certificate, trusting(certificate), at(State.LISTENING))
+    recorder, server = tls_listened(certificate, trusting(certificate), listening_and_checked)
 
     assert server.actions[:2] == ["Challenge", "Login"]
     assert recorder.states == ["listening"]
@@ -416,7 +422,7 @@ def test_tls(certificate: Path) -> None:
 
 def test_tls_without_verification_warns(certificate: Path) -> None:
     """An unverified certificate causes a warning in the log and in the condition that status shows."""
-    recorder, server = tls_listened(certificate, careless(), at(State.LISTENING))
+    recorder, server = tls_listened(certificate, careless(), listening_and_checked)
 
     [weakness] = recorder.source.weaknesses
     assert "not verified (tls_verify = false)" in weakness
