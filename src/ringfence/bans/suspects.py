@@ -5,9 +5,9 @@ at the earliest. At most ``MOST_A_SECOND`` are requested per second, because a r
 there may be many forged senders.
 
 A sender can rotate over the addresses of its /24. The kernel copies nothing of an address before its first
-attempt, so the first attempt of each address would stay unproven. Therefore two suspects of one /24
-make all its addresses suspects (measured: 27 answers to a rotation with four hidden guesses from each address
-before, 20 to 25 now). At most ``MOST_NETWORKS`` are observed as a whole, so that forged senders cannot fill the
+attempt, so the first attempt of each address would stay unproven. Therefore two suspects of one /24 make all
+its addresses suspects. Measured: a rotation with four hidden guesses from each address got 27 answers before,
+and 20 to 25 now. At most ``MOST_NETWORKS`` are observed as a whole, so that forged senders cannot fill the
 kernel's set with them. IPv6 needs none of this: a /64 has too many addresses, and it is banned as one sender.
 """
 
