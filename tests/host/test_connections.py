@@ -15,6 +15,7 @@ from ringfence.host.closed import Closed, ClosedSockets
 from ringfence.host.connections import (
     FRESH,
     MOST_REMEMBERED,
+    OLDEST,
     REMEMBERED,
     SOON,
     ConnectionTable,
@@ -142,6 +143,36 @@ def test_the_list_answers_for_50_ms(tmp_path: Path) -> None:
     now[0] = FRESH - 0.01
     assert connections.has(REMOTE)
     assert connections.had_any(REMOTE.address)
+
+
+def test_a_long_list_is_read_less_often(tmp_path: Path) -> None:
+    """Reading takes at most a tenth of the time; meanwhile the absence of a connection is unknown."""
+    now = [0.0]
+    table = tmp_path / "tcp"
+    table.write_text(HEAD + LISTENER)
+    connections = ConnectionTable((table,), lambda: now[0])
+    connections._known_from = 0.0
+    assert connections.had_any(REMOTE.address) is False
+    connections._reading_took = 0.02
+    table.write_text(HEAD + LISTENER + CONNECTION)
+    now[0] = 0.199
+    assert not connections.has(REMOTE)
+    assert connections.had_any(REMOTE.address) is None
+    now[0] = 0.2
+    assert connections.had_any(REMOTE.address) is True
+
+
+def test_the_list_is_never_older_than_half_a_second(tmp_path: Path) -> None:
+    """However long a reading takes, a connection is found before the report that it confirms is given up."""
+    now = [0.0]
+    table = tmp_path / "tcp"
+    table.write_text(HEAD + LISTENER)
+    connections = ConnectionTable((table,), lambda: now[0])
+    assert not connections.has(REMOTE)
+    connections._reading_took = 3.0
+    table.write_text(HEAD + LISTENER + CONNECTION)
+    now[0] = OLDEST
+    assert connections.has(REMOTE)
 
 
 def test_a_connection_that_leaves_the_list_counts_from_when_it_was_last_seen(tmp_path: Path) -> None:
