@@ -45,7 +45,13 @@ def format_network(network: Network) -> str:
     return str(network.network_address if single else network)
 
 
-class Service(enum.StrEnum):
+class _Name(enum.StrEnum):
+    """Names that are keys of many tables: Enum's own hash is a Python function, which is slow."""
+
+    __hash__ = str.__hash__
+
+
+class Service(_Name):
     """The part of Asterisk that the remote party talked to.
 
     Only PJSIP, SIP and AMI raise security events (``main/security_events.c``). IAX2 and refusals by the
@@ -60,7 +66,7 @@ class Service(enum.StrEnum):
     KERNEL = "kernel"  # no part of Asterisk: the kernel counted the packets
 
 
-class Transport(enum.StrEnum):
+class Transport(_Name):
     """The transport by which the remote party reached Asterisk (``main/json.c:ast_json_ipaddr``)."""
 
     UDP = "UDP"
@@ -71,7 +77,7 @@ class Transport(enum.StrEnum):
     UNKNOWN = "unknown"
 
 
-class EventKind(enum.StrEnum):
+class EventKind(_Name):
     """The kinds of security event, named as in ``main/security_events.c``, and two of ringfence's own."""
 
     FAILED_ACL = "FailedACL"
@@ -228,7 +234,7 @@ class Proof(enum.IntEnum):
     HANDSHAKE = 2
 
 
-class AttemptKind(enum.StrEnum):
+class AttemptKind(_Name):
     """The kind of an attempt, which decides the rules that count it."""
 
     GUESS = "guess"
@@ -271,11 +277,8 @@ class Origin(enum.StrEnum):
     ADOPTED = "adopted"  # found in the kernel at start, without a record in the ledger
 
 
-class Scope(enum.StrEnum):
+class Scope(_Name):
     """The traffic that a ban drops: everything, or one transport of SIP."""
-
-    # Enum's own hash is a Python function, which is slow: changes are sorted by scope, up to 100,000 at once.
-    __hash__ = str.__hash__
 
     FULL = "full"
     SIP_UDP = "sip-udp"  # UDP to and from the SIP ports, the only scope for evidence that may be forged

@@ -161,7 +161,7 @@ class Reloading:
         return {
             "rules": side.detector.rules,
             "claims": side.detector._judge.claims.terms,
-            "several": side.detector._attribution.several,
+            "several": side.detector._attribution._several,
             "plan": side.backend.plan,
             "lists": side.lists._configured,
             "sources": [pbx.settings for pbx in daemon._sources._pbxs.values()],

@@ -2,6 +2,7 @@
 
 from ipaddress import ip_address
 
+from ringfence.detect.events import Role
 from ringfence.model import (
     Address,
     Attempt,
@@ -19,6 +20,42 @@ PBX = SourceId("pbx", "ami")
 NOTICES = SourceId("pbx", "log:full#notice")
 SECURITY = SourceId("pbx", "log:full#security")
 SENDER = "192.0.2.7"
+
+ROLES: dict[tuple[Service, EventKind, str], Role] = {
+    (Service.PJSIP, EventKind.INVALID_ACCOUNT_ID, ""): Role.OPENER,
+    (Service.PJSIP, EventKind.FAILED_ACL, "not_match_endpoint_acl"): Role.OPENER,
+    (Service.PJSIP, EventKind.FAILED_ACL, "not_match_endpoint_contact_acl"): Role.OPENER,
+    (Service.PJSIP, EventKind.CHALLENGE_SENT, ""): Role.CHALLENGE,
+    (Service.PJSIP, EventKind.CHALLENGE_RESPONSE_FAILED, ""): Role.FAILED,
+    (Service.SIP, EventKind.CHALLENGE_SENT, ""): Role.CHALLENGE,
+    (Service.SIP, EventKind.INVALID_PASSWORD, ""): Role.FAILED,
+    (Service.SIP, EventKind.CHALLENGE_RESPONSE_FAILED, ""): Role.FAILED,
+    (Service.SIP, EventKind.INVALID_ACCOUNT_ID, ""): Role.FAILED,
+    (Service.SIP, EventKind.INVALID_TRANSPORT, ""): Role.FAILED,
+    (Service.SIP, EventKind.FAILED_ACL, "domain_must_match"): Role.FAILED,
+    (Service.SIP, EventKind.FAILED_ACL, "peer_not_dynamic"): Role.FAILED,
+    (Service.SIP, EventKind.FAILED_ACL, "device_must_match_acl"): Role.HALF,
+    (Service.SIP, EventKind.FAILED_ACL, "no_extension_match"): Role.PROBE,
+    (Service.SIP, EventKind.HIDDEN, ""): Role.FAILED,
+    (Service.AMI, EventKind.INVALID_ACCOUNT_ID, ""): Role.FAILED,
+    (Service.AMI, EventKind.INVALID_PASSWORD, ""): Role.FAILED,
+    (Service.AMI, EventKind.CHALLENGE_RESPONSE_FAILED, ""): Role.FAILED,
+    (Service.AMI, EventKind.FAILED_ACL, ""): Role.FAILED,
+    (Service.PJSIP, EventKind.SUCCESSFUL_AUTH, ""): Role.SUCCESS,
+    (Service.SIP, EventKind.SUCCESSFUL_AUTH, ""): Role.SUCCESS,
+    (Service.AMI, EventKind.SUCCESSFUL_AUTH, ""): Role.SUCCESS,
+    (Service.PJSIP, EventKind.HIDDEN, ""): Role.OPENER,
+    (Service.PJSIP, EventKind.FAILED_ACL, "no_extension_match"): Role.PROBE,
+    (Service.IAX2, EventKind.INVALID_ACCOUNT_ID, ""): Role.HALF,
+    (Service.IAX2, EventKind.INVALID_PASSWORD, ""): Role.FAILED,
+    (Service.IAX2, EventKind.FAILED_ACL, "device_must_match_acl"): Role.FAILED,
+    (Service.IAX2, EventKind.FAILED_ACL, "peer_not_dynamic"): Role.FAILED,
+    (Service.IAX2, EventKind.FAILED_ACL, "connect_rejected"): Role.PROBE,
+    (Service.IAX2, EventKind.FAILED_ACL, "no_extension_match"): Role.PROBE,
+    (Service.DIALPLAN, EventKind.FAILED_ACL, "unknown_sip_connection"): Role.PROBE,
+    (Service.DIALPLAN, EventKind.FAILED_ACL, "unknown_peer"): Role.PROBE,
+}
+"""The role of each kind of event, by its service, its kind and the name of its ACL."""
 
 
 class Connected:

@@ -6,7 +6,9 @@ import pytest
 from attrs import evolve
 from tests.detect.events import NOTICES, SENDER, event
 
-from ringfence.detect.answers import LIFE, LOGGED_IN, SESSION_LIFE, Answers
+from ringfence.detect.answers import LIFE, LOGGED_IN, Answers
+from ringfence.detect.sender import SESSION_LIFE, Senders
+from ringfence.detect.session import MOST_ATTEMPTS
 from ringfence.model import Address, Challenge, EventKind, SecurityEvent, Service, Transport
 
 BY: Address = ip_address(SENDER)
@@ -23,7 +25,7 @@ def line(acl_name: str = "", service: Service = Service.SIP) -> SecurityEvent:
 
 def test_each_answer_confirms_one_line() -> None:
     """An answer confirms one line for as long as a line may be late; an answer by TCP confirms no line."""
-    answers = Answers()
+    answers = Answers(Senders())
     answers.record(ASKED, BY, 0.0)
     answers.record(evolve(ASKED, transport=Transport.TCP), BY, 1.0)
 
@@ -45,7 +47,7 @@ def test_a_repeated_answer_confirms_one_line(answer: Challenge, other: Challenge
 
     The next answer of the session confirms another line.
     """
-    answers = Answers()
+    answers = Answers(Senders())
     for now in (0.0, 0.5, 1.5, 3.5, 7.5):
         answers.record(answer, BY, now)
     assert [answers.confirms(line(acl_name), 8.0) for _ in range(2)] == [True, False]
@@ -57,7 +59,7 @@ def test_a_repeated_answer_confirms_one_line(answer: Challenge, other: Challenge
 
 def test_a_repeated_challenge_begins_no_session_again() -> None:
     """A 401 that Asterisk repeats after its 403 does not turn the repeated 403 into another guess."""
-    answers = Answers()
+    answers = Answers(Senders())
     found = [answers.record(one, BY, now) for now in (0.0, 0.5) for one in (ASKED, REFUSED)]
     assert found == [False, True, False, False]
 
@@ -65,7 +67,7 @@ def test_a_repeated_challenge_begins_no_session_again() -> None:
 @pytest.mark.parametrize("service", [Service.SIP, Service.PJSIP])
 def test_a_call_to_nowhere_is_confirmed_by_a_404_alone(service: Service) -> None:
     """A challenge confirms no such call, a 404 confirms no wrong password, and the service must match."""
-    answers = Answers()
+    answers = Answers(Senders())
     other = Service.SIP if service is Service.PJSIP else Service.PJSIP
     answers.record(evolve(NOT_FOUND, service=service), BY, 0.0)
     answers.record(evolve(ASKED, service=other), BY, 0.0)
@@ -77,7 +79,7 @@ def test_a_call_to_nowhere_is_confirmed_by_a_404_alone(service: Service) -> None
 
 def test_a_403_is_a_guess_where_a_challenge_was() -> None:
     """A 403 is a guess only after a recent challenge of the same session; a 403 alone is a refusal."""
-    answers = Answers()
+    answers = Answers(Senders())
     assert not answers.record(REFUSED, BY, 0.0)
     assert not answers.record(ASKED, BY, 0.0)
     assert not answers.record(evolve(REFUSED, call_id=b"call-2"), BY, 1.0)
@@ -88,7 +90,7 @@ def test_a_403_is_a_guess_where_a_challenge_was() -> None:
 
 def test_a_403_that_is_repeated_counts_once() -> None:
     """chan_sip repeats a 403 until the ACK; after another request of the session it is another guess."""
-    answers = Answers()
+    answers = Answers(Senders())
     answers.record(ASKED, BY, 0.0)
     assert [answers.record(REFUSED, BY, 1.0) for _ in range(3)] == [True, False, False]
     answers.record_request(BY, b"call-1", 2.0)
@@ -97,19 +99,21 @@ def test_a_403_that_is_repeated_counts_once() -> None:
 
 def test_after_a_login_a_403_is_the_dialplans() -> None:
     """A phone that logged in and calls a forbidden number is no guesser."""
-    answers = Answers()
+    senders = Senders()
+    answers = Answers(senders)
     answers.record(ASKED, BY, 0.0)
-    answers.succeeded(BY, 0.0)
+    senders.of(BY, 0.0).logged_in = 0.0
     assert not answers.record(REFUSED, BY, 1.0)
     answers.record(evolve(ASKED, nonce=b"o"), BY, LOGGED_IN)
     assert answers.record(REFUSED, BY, LOGGED_IN)
 
 
-def test_what_is_kept_is_bounded() -> None:
-    """The oldest addresses, sessions and answers are discarded first."""
-    answers = Answers(most=3)
-    for number in range(9):
-        address = ip_address(number + 1)
-        answers.record(evolve(ASKED, call_id=b"%d" % number), address, 0.0)
-        answers.succeeded(address, 0.0)
-    assert len(answers) == 12
+def test_the_answers_of_a_session_are_bounded() -> None:
+    """The oldest nonces of a session are discarded first, so a repeat of one is new again."""
+    senders = Senders()
+    answers = Answers(senders)
+    for number in range(MOST_ATTEMPTS + 1):
+        answers.record(evolve(ASKED, nonce=b"%d" % number), BY, 0.0)
+    session = senders.find_session(BY, ASKED.call_id)
+    assert session is not None
+    assert len(session.answers) == MOST_ATTEMPTS

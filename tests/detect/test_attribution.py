@@ -12,12 +12,11 @@ from tests.detect.events import NOTICES, SECURITY, SENDER, Connected, event
 
 from ringfence.alarm_codes import AlarmCode
 from ringfence.detect.backing import UNBACKED, WITHIN
-from ringfence.detect.hidden import WAIT
 from ringfence.detect.judgement import Disposition, Judgement
 from ringfence.detect.rules import RULES, Rule
-from ringfence.detect.unanswered import ANSWERED, MANY, SETTLED, SURE_AFTER
-from ringfence.detect.unconfirmed_reports import PATIENCE
+from ringfence.detect.unconfirmed import PATIENCE
 from ringfence.detect.unprovable import UNPROVEN, UNSHIELDED_FOR
+from ringfence.detect.wire import ANSWERED, MANY, SETTLED, SURE_AFTER, WAIT
 from ringfence.model import (
     AttemptKind,
     Challenge,

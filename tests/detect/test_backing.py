@@ -4,7 +4,8 @@ from ipaddress import ip_address
 
 from tests.detect.events import SENDER, Connected
 
-from ringfence.detect.backing import GUESS, LOGIN, MOST, UNBACKED, WITHIN, Backing, NoConnections
+from ringfence.detect.backing import GUESS, LOGIN, UNBACKED, WITHIN, Backing, NoConnections
+from ringfence.detect.sender import Senders
 from ringfence.model import Endpoint, Service, Transport
 
 HERE = Endpoint(ip_address(SENDER), 5062, Transport.UNKNOWN)
@@ -12,7 +13,7 @@ HERE = Endpoint(ip_address(SENDER), 5062, Transport.UNKNOWN)
 
 def test_a_line_needs_the_very_address_and_port() -> None:
     """A line needs a connection of its exact address and port; one of UDP, or without a port, has none."""
-    backing = Backing(Connected((SENDER, 5062)))
+    backing = Backing(Connected((SENDER, 5062)), Senders())
 
     assert backing.confirms(HERE, Service.SIP, 0.0)
     assert not backing.confirms(Endpoint(HERE.address, 5063, Transport.TLS), Service.SIP, 0.0)
@@ -32,7 +33,7 @@ def test_a_line_needs_the_bytes_of_its_request() -> None:
             self.received -= length
             return super().backs(remote, length) and self.received >= 0
 
-    guesses, logins = Backing(Counted(2 * GUESS + LOGIN)), Backing(Counted(2 * LOGIN))
+    guesses, logins = Backing(Counted(2 * GUESS + LOGIN), Senders()), Backing(Counted(2 * LOGIN), Senders())
 
     assert [guesses.confirms(HERE, Service.SIP, 0.0) for _ in range(3)] == [True, True, False]
     assert [logins.confirms(HERE, Service.AMI, 0.0) for _ in range(3)] == [True, True, False]
@@ -40,7 +41,7 @@ def test_a_line_needs_the_bytes_of_its_request() -> None:
 
 def test_misses_beyond_the_hits_end_the_belief() -> None:
     """Ten misses are forgiven for each line with a connection; after an hour the count begins again."""
-    backing = Backing(Connected((SENDER, 5062)))
+    backing = Backing(Connected((SENDER, 5062)), Senders())
     for _ in range(UNBACKED + 1):
         backing.record_unbacked(HERE, 0.0)
 
@@ -54,7 +55,7 @@ def test_misses_beyond_the_hits_end_the_belief() -> None:
 
 def test_a_sender_hides_one_guess_with_ten_forged_lines() -> None:
     """Eleven forged lines about itself hide one guess of a sender: its true lines count for it too."""
-    backing = Backing(Connected((SENDER, 5062)))
+    backing = Backing(Connected((SENDER, 5062)), Senders())
     for _ in range(UNBACKED + 1):
         backing.record_unbacked(HERE, 0.0)
 
@@ -63,7 +64,7 @@ def test_a_sender_hides_one_guess_with_ten_forged_lines() -> None:
 
 def test_a_line_that_another_source_confirms_is_no_miss() -> None:
     """A line that another source confirms is taken back from the count."""
-    backing = Backing(Connected((SENDER, 5062)))
+    backing = Backing(Connected((SENDER, 5062)), Senders())
     for _ in range(3 * UNBACKED):
         backing.record_unbacked(HERE, 0.0)
         backing.forgive(HERE, 0.0)
@@ -71,12 +72,13 @@ def test_a_line_that_another_source_confirms_is_no_miss() -> None:
     assert backing.confirms(HERE, Service.SIP, 0.0)
 
 
-def test_the_counts_are_bounded() -> None:
-    """A sender that names ever new addresses pushes out the oldest counts."""
-    backing = Backing(Connected())
-    for number in range(MOST + 10):
-        backing.record_unbacked(Endpoint(ip_address(number), 1, Transport.UNKNOWN), 0.0)
-    assert len(backing) == MOST
+def test_an_address_is_excluded_only_if_the_kernel_had_no_connection() -> None:
+    """An address without any connection is excluded; without a kernel none is."""
+    other = ip_address("203.0.113.9")
+    for connections, excluded in ((Connected((SENDER, 5062)), True), (NoConnections(), False)):
+        backing = Backing(connections, Senders())
+        assert not backing.excludes(HERE.address)
+        assert backing.excludes(other) is excluded
 
 
 def test_without_a_kernel_nothing_is_confirmed_or_excluded() -> None:

@@ -250,12 +250,12 @@ def test_with_ami_alone_chan_sip_is_unconfirmed_at_once() -> None:
 
 
 def test_what_is_forgotten_for_want_of_room_is_counted() -> None:
-    """Evicted subjects of the windows and keys of the fold are counted in one number."""
+    """Evicted subjects of the windows and sessions are counted in one number."""
     detector = Driven(RULES, max_attempts=2)
     for number in range(5):
         detector.judged(attempt(f"192.0.2.{number}"), 0.0)
     assert (detector.evicted, detector.remembered) == (3, 2)
-    for number in range(1025):
+    for number in range(8193):
         detector.observe(event(EventKind.CHALLENGE_SENT, service=Service.SIP, session=b"%d" % number), 0.0)
     assert detector.evicted == 4
 

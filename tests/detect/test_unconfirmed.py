@@ -1,13 +1,78 @@
-"""Why an attempt is unconfirmed, in a sentence for the administrator."""
+"""Unconfirmed reports: they wait, are found by their session, and are bounded; and the reason of each."""
+
+from ipaddress import ip_address
 
 import pytest
 from attrs import evolve
+from tests.detect.events import NOTICES, SENDER, attempt, event
 from tests.support.attempts import attempts
 
-from ringfence.detect.unconfirmed import why_unconfirmed
-from ringfence.model import Service
+from ringfence.detect.sender import Senders
+from ringfence.detect.session import UnconfirmedReport
+from ringfence.detect.unconfirmed import PATIENCE, UnconfirmedReports, why_unconfirmed
+from ringfence.model import EventKind, Service
 
 _LOG = "log:/var/log/ringfence/ringfence#notice"
+
+
+def report(at: float, session: bytes = b"call-1") -> UnconfirmedReport:
+    """Return a report that arrived at ``at``."""
+    told = event(EventKind.CHALLENGE_RESPONSE_FAILED, source=NOTICES, session=session)
+    return UnconfirmedReport(at, attempt(trusted=False), told)
+
+
+def test_each_ends_when_its_time_is_over() -> None:
+    """Each report is due once, in the order of arrival."""
+    reports = UnconfirmedReports(Senders())
+    first, second = report(0.0), report(0.5)
+    reports.add(first)
+    reports.add(second)
+
+    assert list(reports.due(PATIENCE - 0.1)) == []
+    assert list(reports.due(PATIENCE)) == [first]
+    assert list(reports.due(10.0)) == [second]
+    assert (list(reports.due(20.0)), len(reports)) == ([], 0)
+
+
+def test_settle_returns_the_reports_of_a_session() -> None:
+    """``settle`` returns all reports of one address under one Call-ID, and no others."""
+    reports = UnconfirmedReports(Senders())
+    mine, too, other = report(0.0), report(0.1), report(0.2, b"call-2")
+    for one in (mine, too, other):
+        reports.add(one)
+
+    assert reports.settle(ip_address(SENDER), b"call-1") == [mine, too]
+    assert reports.settle(ip_address(SENDER), b"call-1") == []
+    assert reports.settle(ip_address("203.0.113.9"), b"call-2") == []
+    assert list(reports.due(10.0)) == [other]
+
+
+def test_the_oldest_go_when_there_are_too_many() -> None:
+    """The oldest reports are discarded when there are too many; discarded and ended ones are not found."""
+    reports = UnconfirmedReports(Senders(), most=2)
+    kept = [report(float(number)) for number in range(4)]
+    for one in kept:
+        reports.add(one)
+    assert len(reports) == 2
+    assert list(reports.due(2.0 + PATIENCE)) == [kept[2]]
+    assert reports.settle(ip_address(SENDER), b"call-1") == [kept[3]]
+
+
+def test_the_lines_of_one_connection_are_found_in_order() -> None:
+    """The oldest that waits is first; one that is settled or due is not found."""
+    reports = UnconfirmedReports(Senders())
+    first, second, third = report(0.0), report(0.1), report(0.2, b"call-2")
+    for one in (first, second, third):
+        reports.add(one)
+    remote = first.event.remote
+
+    assert reports.oldest_of(evolve(remote, port=remote.port + 1)) is None
+    assert reports.oldest_of(remote) is first
+    second.settled = True
+    assert list(reports.due(PATIENCE)) == [first]
+    assert reports.oldest_of(remote) is third
+    assert list(reports.due(10.0)) == [third]
+    assert reports.oldest_of(remote) is None
 
 
 @pytest.mark.parametrize(
@@ -27,6 +92,6 @@ def test_the_reason_names_the_source_that_names_the_address(
     service: Service, sources: tuple[str, ...], words: str
 ) -> None:
     """Each source has its own way to be forged, and the sentence states that one."""
-    [attempt] = attempts(1)
+    [one] = attempts(1)
 
-    assert words in why_unconfirmed(evolve(attempt, service=service, sources=sources, trusted=False))
+    assert words in why_unconfirmed(evolve(one, service=service, sources=sources, trusted=False))

@@ -20,7 +20,7 @@ from tests.support.guarded import NO_LOGS, NO_WIRE, guarded
 from tests.support.lab import Lab
 
 from ringfence.alarm_codes import is_about_setup
-from ringfence.detect.hidden import WAIT
+from ringfence.detect.wire import WAIT
 
 pytestmark = pytest.mark.asterisk
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from tests.support.captures import FORGED, Capture, captures
 
-from ringfence.detect.fold import Fold
+from ringfence.detect.sender import Senders
 from ringfence.model import Address, SecurityEvent, SourceId
 from ringfence.parse.line_result import LineResult, LogAlarm
 from ringfence.parse.log import LogReader
@@ -52,9 +52,9 @@ def read(path: Path) -> list[LineResult]:
 
 def attempts_by_address(path: Path) -> Counter[Address]:
     """Return the number of attempts of each address in a log."""
-    fold = Fold()
+    senders = Senders()
     events = [result.event for result in read(path) if result.event is not None]
-    attempts = [fold.feed(event, event.time) for event in events]
+    attempts = [senders.report(event, event.time) for event in events]
     return Counter(attempt.address for attempt in attempts if attempt is not None)
 
 

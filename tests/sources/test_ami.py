@@ -23,7 +23,7 @@ from tests.support.certificate import certificate_in
 from tests.support.daemon import GRANTED
 
 from ringfence.clock import Backoff
-from ringfence.detect.fold import Fold
+from ringfence.detect.sender import Senders
 from ringfence.model import EventKind, Secret, SecurityEvent, Service
 from ringfence.parse import ami_http
 from ringfence.sources import ami
@@ -200,14 +200,14 @@ CAPTURES = [
 @pytest.mark.parametrize("chunk", [-1, 0, 7])
 @pytest.mark.parametrize("recorded", CAPTURES, ids=str)
 def test_a_recording_becomes_its_attempts(recorded: Capture, chunk: int) -> None:
-    """At any split of the bytes, the events fold into the attempts that were made."""
+    """At any split of the bytes, the events combine into the attempts that were made."""
 
     async def then(recorder: Recorder) -> None:
         await recorder.until(lambda: recorder.events and recorder.events[-1].service is Service.AMI)
 
     recorder, _ = run_on(Script(play=[recorded.ami.read_bytes(), GRANTED], chunk=chunk), then)
-    fold = Fold()
-    attempts = [fold.feed(event, 0.0) for event in recorder.events]
+    senders = Senders()
+    attempts = [senders.report(event, 0.0) for event in recorder.events]
 
     assert sum(attempt is not None for attempt in attempts) == recorded.attempts
     assert {attempt.address for attempt in attempts if attempt is not None} <= {recorded.source}

@@ -16,7 +16,7 @@ from ringfence.daemon.flood_judge import FloodJudge
 from ringfence.daemon.pipeline import Pipeline
 from ringfence.detect.detector import Detector
 from ringfence.detect.rules import RULES
-from ringfence.detect.unconfirmed_reports import PATIENCE
+from ringfence.detect.unconfirmed import PATIENCE
 from ringfence.firewall.contract import Flooder
 from ringfence.model import Address, Challenge, Network
 

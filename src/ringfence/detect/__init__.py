@@ -2,6 +2,7 @@
 
 A full window leads to a ban.
 
-It performs no I/O and gets the time as an argument. ``fold`` turns security events into attempts, ``history``
-keeps them within bounds, ``rules`` lists the limits (one row for each rule), ``detector`` connects the parts.
+It performs no I/O and gets the time as an argument. ``session`` states how events become attempts, ``sender``
+has the table of senders and sessions, ``attribution`` combines the sources. ``history`` keeps the attempts
+within bounds, ``rules`` lists the limits (one row for each rule), ``detector`` connects the parts.
 """

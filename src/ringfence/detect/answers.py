@@ -17,89 +17,74 @@ repeat confirms no further line. Its nonce or digest identifies it; its Call-ID 
 may share one. As a sign of a guess, a 403 with a known digest still counts: guesses that differ only in their
 password get the same 403, but each gets its own 401 before.
 
-Bounds: ``MOST`` addresses, and as many sessions and answers; the oldest are discarded first. Times are
-monotonic seconds.
+Bounds: those of the senders and sessions (``sender.py``); of one session the answers of ``MOST_ATTEMPTS``
+nonces and digests. Times are monotonic seconds.
 """
 
-from collections import OrderedDict, deque
+from collections import deque
+from math import inf
 
-from ringfence.detect.fold import session_key
-from ringfence.detect.recent import remember
+from ringfence.detect.events import session_key
+from ringfence.detect.sender import SESSION_LIFE, Senders
+from ringfence.detect.session import MOST_ATTEMPTS, Session
 from ringfence.model import Address, Challenge, EventKind, SecurityEvent, Service, Transport
 
 LIFE = 10.0
 """How long an answer confirms a line (seconds). Log lines up to 3 s late were observed."""
 
-SESSION_LIFE = 64.0
-"""How long a challenge or a request waits for its 403, and a repeated answer is recognised (seconds)."""
-
 LOGGED_IN = 60.0
 """How long after a success (seconds) a 403 is attributed to the dialplan."""
 
-MOST = 16_384
 _MOST_ANSWERS = 64  # of one address
 _FORBIDDEN, _NOT_FOUND = 403, 404
 
-_Key = tuple[Address, Service, bool]
-
 
 class Answers:
-    """Answers by the address that the request came from."""
+    """The answers to each sender and in each session."""
 
-    def __init__(self, most: int = MOST) -> None:
-        self._most = most
-        self._by_sender: OrderedDict[_Key, deque[float]] = OrderedDict()
-        self._begun: OrderedDict[tuple[Address, bytes], float] = OrderedDict()
-        self._sent: OrderedDict[tuple[Address, bytes], float] = OrderedDict()
-        self._logged_in: OrderedDict[Address, float] = OrderedDict()
-
-    def __len__(self) -> int:
-        """Return the number of addresses, sessions and answers."""
-        return len(self._by_sender) + len(self._begun) + len(self._sent) + len(self._logged_in)
+    def __init__(self, senders: Senders) -> None:
+        self._senders = senders
 
     def record(self, answer: Challenge, sender: Address, now: float) -> bool:
         """Record an answer to ``sender``; return whether it shows a guess that chan_sip may not report."""
-        is_new = self._is_new(answer, sender, now)
+        session = self._senders.session(sender, session_key(answer.call_id), now)
+        is_new = _is_new(session, answer, now)
+        known = self._senders.of(sender, now)
         if is_new and answer.transport is Transport.UDP:
-            key = sender, answer.service, answer.status == _NOT_FOUND
-            times = self._by_sender.get(key)
-            if times is None:
-                times = deque(maxlen=_MOST_ANSWERS)
-            times.append(now)
-            remember(self._by_sender, key, times, self._most)
+            key = answer.service, answer.status == _NOT_FOUND
+            known.answers.setdefault(key, deque(maxlen=_MOST_ANSWERS)).append(now)
         if answer.service is not Service.SIP or answer.status == _NOT_FOUND:
             return False
         if answer.status != _FORBIDDEN:
             if is_new:
-                self.record_request(sender, answer.call_id, now)
+                session.begun = now
             return False
-        began = self._begun.pop((sender, session_key(answer.call_id)), -SESSION_LIFE)
-        return now - began < SESSION_LIFE and now - self._logged_in.get(sender, -LOGGED_IN) >= LOGGED_IN
-
-    def _is_new(self, answer: Challenge, sender: Address, now: float) -> bool:
-        """Record an answer; return whether it is not a repeat."""
-        mark = answer.nonce or answer.digest
-        if not mark:
-            return True
-        key = sender, session_key(mark)
-        if now - self._sent.get(key, -SESSION_LIFE) < SESSION_LIFE:
-            return False
-        remember(self._sent, key, now, self._most)
-        return True
+        began, session.begun = session.begun, -inf
+        return now - began < SESSION_LIFE and now - known.logged_in >= LOGGED_IN
 
     def record_request(self, sender: Address, call_id: bytes, now: float) -> None:
         """Record a challenge or a copied request of a session, which a 403 may answer."""
-        remember(self._begun, (sender, session_key(call_id)), now, self._most)
+        self._senders.session(sender, session_key(call_id), now).begun = now
 
     def confirms(self, event: SecurityEvent, now: float) -> bool:
         """Whether an answer confirms the line ``event``; that answer is used up."""
+        sender = self._senders.find(event.remote.address)
         probe = event.kind is EventKind.FAILED_ACL and event.acl_name == "no_extension_match"
-        times = self._by_sender.get((event.remote.address, event.service, probe))
+        times = sender.answers.get((event.service, probe)) if sender is not None else None
         while times:
             if now - times.popleft() < LIFE:
                 return True
         return False
 
-    def succeeded(self, address: Address, now: float) -> None:
-        """Record that chan_sip reports a login from ``address``."""
-        remember(self._logged_in, address, now, self._most)
+
+def _is_new(session: Session, answer: Challenge, now: float) -> bool:
+    """Record an answer; return whether it is not a repeat."""
+    mark = session_key(answer.nonce or answer.digest)
+    if not mark:
+        return True
+    if now - session.answers.get(mark, -inf) < SESSION_LIFE:
+        return False
+    session.answers[mark] = now
+    if len(session.answers) > MOST_ATTEMPTS:
+        del session.answers[next(iter(session.answers))]
+    return True

@@ -7,7 +7,7 @@ name the address in the Via header. Such a report counts only if its address is 
 - Another source, whose address is reliable, reports the same attempt.
 - The wire saw an answer to a request of exactly that address: for PJSIP with the same Call-ID, for chan_sip
   with the same nonce, otherwise one answer for each line (``answers``). Or it saw challenges without a
-  success (``unanswered``).
+  success (``wire``).
 - The kernel has, or had within a minute, a TCP connection from exactly that address and port. A sender that
   forges lines can guess ports. So the connections of an address no longer count if most lines with this
   address have none (``backing``).
@@ -18,13 +18,15 @@ the wire reports an Asterisk, a line by UDP counts as a claim if it can contain 
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import count
 
 from attrs import evolve
 
+from ringfence.detect.answers import Answers
 from ringfence.detect.backing import Backing, Connections, NoConnections
-from ringfence.detect.dedup import HORIZON, Deduplicator, bucket_of
+from ringfence.detect.confirmation import Confirmation, has_session
+from ringfence.detect.events import attempt_from, session_key, session_number
 from ringfence.detect.findings import (
     AttributedAttempt,
     Finding,
@@ -33,10 +35,12 @@ from ringfence.detect.findings import (
     Verdict,
     duplicate_report,
 )
-from ringfence.detect.fold import Fold, attempt_from, session_number
+from ringfence.detect.nonces import Nonces
 from ringfence.detect.recent import remember
-from ringfence.detect.unconfirmed_reports import UnconfirmedReport, UnconfirmedReports
-from ringfence.detect.wire import Wire, not_connected
+from ringfence.detect.sender import MAX_SESSIONS, SESSION_LIFE, Senders
+from ringfence.detect.session import HORIZON, UnconfirmedReport
+from ringfence.detect.unconfirmed import UnconfirmedReports
+from ringfence.detect.wire import Listening, Wire, not_connected
 from ringfence.model import (
     WIRE,
     Address,
@@ -53,38 +57,26 @@ from ringfence.model import (
     Transport,
 )
 
-MAX_SESSIONS = 65_536
-"""The number of sessions in memory, and of sessions that several sources may report."""
-
 _MOST_LINES = 16_384
-_MOST_PROVEN = 16_384
 _MOST_AWAITED = 1_024
 _MOST_OF_NONCE = 256
 _MOST_AT_ONCE = 100  # challenges beyond the limit that count as attempts at once, of one sender
 _FORBIDDEN, _NOT_FOUND = 403, 404
 
-PROVEN = 64.0
-"""How long a session's proof holds (seconds): twice as long as Asterisk accepts a nonce."""
-
 BLIND = 10.0
 """Seconds after a loss of packets in which a missing challenge is no sign of a forgery."""
-
 
 # Module-level aliases: enum member lookups are slow in the per-event hot path.
 _FAILED, _HIDDEN = EventKind.CHALLENGE_RESPONSE_FAILED, EventKind.HIDDEN
 _CHALLENGE = EventKind.CHALLENGE_SENT
 _PJSIP, _SIP, _UDP = Service.PJSIP, Service.SIP, Transport.UDP
-_CLAIMED, _NONCE, _HANDSHAKE = Proof.CLAIMED, Proof.NONCE, Proof.HANDSHAKE
-_DATAGRAMS = (Transport.UDP, Transport.UNKNOWN)
+_CLAIMED, _NONCE = Proof.CLAIMED, Proof.NONCE
 
 
 class Attribution:
     """Turns events and challenges into attempts; each attempt is returned once.
 
-    ``several`` names the Asterisks with more than one source. At other Asterisks each report is an attempt at
-    once. ``corroborated`` names those that AMI or the wire reports (None: the same); there a log line counts
-    only if something confirms it. ``assumed`` is the proof of attempts that only the wire could prove: a
-    replay of logs has no wire.
+    ``assumed`` is the proof of attempts that only the wire could prove: a replay of logs has no wire.
     """
 
     def __init__(
@@ -95,47 +87,54 @@ class Attribution:
         max_sessions: int = MAX_SESSIONS,
         assumed: Proof = Proof.CLAIMED,
     ) -> None:
-        self.several = several
-        self.corroborated = several if corroborated is None else corroborated
-        self._assumed = assumed
-        self._connections = connections if connections is not None else NoConnections()
-        self._backing = Backing(self._connections)
-        self._fold = Fold(max_keys=max_sessions)
-        self._wire: Wire | None = None  # created when the wire source delivers a packet
-        self._wire_sees_all = False
-        self._ticked = False
-        self._listening: Callable[[str], float | None] = not_connected
-        self._reported = Deduplicator(max_buckets=max_sessions)
-        self._listed = Deduplicator(max_buckets=max_sessions)
-        self._waiting = UnconfirmedReports()
+        self._senders = Senders(max_sessions=max_sessions)
+        self._nonces = Nonces()
+        self._wire = Wire(self._senders)
+        self._answers = Answers(self._senders)
+        self._backing = Backing(connections if connections is not None else NoConnections(), self._senders)
+        self._confirmation = Confirmation(
+            self._senders, self._nonces, self._wire, self._answers, self._backing, assumed
+        )
+        self._waiting = UnconfirmedReports(self._senders)
         self._lines: OrderedDict[tuple[str, EventKind, str, str], tuple[float, Address]] = OrderedDict()
-        self._sessions: OrderedDict[tuple[Address, int], float] = OrderedDict()
-        self._awaited: OrderedDict[bytes, tuple[str, Address, int]] = OrderedDict()
+        self._awaited: OrderedDict[bytes, tuple[str, Address, bytes]] = OrderedDict()
         self._tags = count(1)
-        self._diverted: OrderedDict[Address, float] = OrderedDict()
+        self._several: frozenset[str]
+        self.configure(several, corroborated)
+
+    def configure(self, several: frozenset[str], corroborated: frozenset[str] | None = None) -> None:
+        """Use other sources from now on.
+
+        ``several`` names the Asterisks with more than one source. At other Asterisks each report is an
+        attempt at once. ``corroborated`` names those that AMI or the wire reports (None: the same); there a
+        log line counts only if something confirms it.
+        """
+        self._several = several
+        self._confirmation.corroborated = several if corroborated is None else corroborated
 
     @property
     def evicted(self) -> int:
         """The number of sessions and open attempts that were discarded to stay within the bounds."""
-        return self._fold.evicted + self._reported.evicted + self._listed.evicted
+        return self._senders.evicted
 
     @property
     def sees_wire(self) -> bool:
         """Whether the wire source ever delivered a packet, so that addresses can be proven."""
-        return self._wire is not None
+        return self._confirmation.sees_wire
 
     def observe(self, event: SecurityEvent, now: float) -> Sequence[Finding]:
         """Handle an event that arrived at ``now`` (monotonic seconds).
 
         A new attempt is last, because it is judged with all that the same event shows of earlier ones.
         """
-        if self._wire is not None:
+        sees_wire = self._confirmation.sees_wire
+        if sees_wire:
             self._wire.record_event(event, now)
             if event.kind is _CHALLENGE and event.service is _SIP and event.remote.transport is not _UDP:
-                self._wire.nonces.record_elsewhere(event.challenge, now)
-        attempt = self._fold.feed(event, now)
+                self._nonces.record_elsewhere(event.challenge, now)
+        attempt = self._senders.report(event, now)
         found = self._on_report(attempt, event, now) if attempt is not None else ()
-        if event.kind is not _FAILED or self._wire is None:
+        if event.kind is not _FAILED or not sees_wire:
             return found
         latest = found[-1] if found else None
         if not isinstance(latest, AttributedAttempt):
@@ -145,16 +144,17 @@ class Attribution:
     def _on_report(self, attempt: Attempt, event: SecurityEvent, now: float) -> Sequence[Finding]:
         """Handle a report of an attempt; nothing follows at once if it waits for confirmation."""
         source = event.source
-        if attempt.trusted and not self._is_hint(event, attempt):
+        if attempt.trusted and not self._confirmation.is_hint(event, attempt):
             return self._accept(attempt, event, now)
-        known = self._report_of_known(attempt, event, now) if source.text or not event.challenge else ()
-        if known:
-            return known
-        confirmed = self._confirmed(attempt, event, now)
+        if source.text or not event.challenge:
+            tag = self._senders.match_report(event, attempt.address, now)
+            if tag is not None:
+                return duplicate_report(attempt, event, tag)
+        confirmed = self._confirmation.confirmed(attempt, event, now)
         if confirmed is not None:
             return (*self._confirm_others(event.remote, now), *self._if_first(confirmed, event, now))
         unconfirmed = evolve(attempt, trusted=False)
-        if source.asterisk not in self.several:
+        if source.asterisk not in self._several:
             return (AttributedAttempt(unconfirmed, now),)
         self._waiting.add(UnconfirmedReport(now, unconfirmed, event))
         self._backing.record_unbacked(event.remote, now)
@@ -162,30 +162,19 @@ class Attribution:
             remember(self._lines, _shared_key(event), (now, attempt.address), _MOST_LINES)
         return ()
 
-    def _is_corroborated(self, asterisk: str) -> bool:
-        """Whether AMI or the wire reports an Asterisk now, so that a log line needs confirmation."""
-        if asterisk not in self.corroborated:
-            return False
-        return self._wire_sees_all or not self._ticked or self._listening(asterisk) is not None
-
-    def _is_hint(self, event: SecurityEvent, attempt: Attempt) -> bool:
-        """Whether a report needs confirmation. In a replay no kernel can confirm it."""
-        stream = attempt.transport not in _DATAGRAMS and self._assumed is _CLAIMED
-        return event.source.text and (stream or self._is_corroborated(event.source.asterisk))
-
     def _accept(self, attempt: Attempt, event: SecurityEvent, now: float) -> Sequence[Finding]:
         """Handle a report whose address is reliable."""
-        if self._wire is not None and event.kind is not _HIDDEN:
-            self._wire.unanswered.reported_elsewhere(attempt.address)
-        if event.source.asterisk not in self.several:
-            return self._attributed(self._with_proof(attempt, event, now), now)
+        if self._confirmation.sees_wire and event.kind is not _HIDDEN:
+            self._wire.record_reported(attempt.address)
+        if event.source.asterisk not in self._several:
+            return self._attributed(self._confirmation.with_proof(attempt, event, now), event, now)
         if event.service is not _PJSIP:
-            return self._if_first(self._with_proof(attempt, event, now), event, now)
+            return self._if_first(self._confirmation.with_proof(attempt, event, now), event, now)
         # The wire is queried only for the first report, because most reports are repeated ones.
-        tag = self._record_report(attempt, event, now)
+        tag = self._senders.record_report(event, attempt.address, now, attempt.session)
         if tag is not None:
             return duplicate_report(attempt, event, tag)
-        return self._attributed(self._with_proof(attempt, event, now), now)
+        return self._attributed(self._confirmation.with_proof(attempt, event, now), event, now)
 
     def observe_challenges(
         self, challenges: Iterable[Challenge], now: float, wall: float, asterisk: str
@@ -195,14 +184,14 @@ class Attribution:
         Challenges prove the addresses of responses, confirm reports that wait, and reveal hidden attempts.
         ``asterisk`` is the name of the Asterisk, for challenges that no event has attributed to one yet.
         """
-        wire = self._wire = self._wire or Wire()
+        self._confirmation.sees_wire = True
         found: list[Finding] = []
         challenges = list(challenges)
         for challenge in challenges:
-            wire.nonces.record(challenge, now)
+            self._nonces.record(challenge, now)
         for challenge in challenges if self._awaited else ():
             answered = self._awaited.pop(challenge.nonce, None)
-            if answered is not None and wire.nonces.proves(challenge.nonce, answered[1], now):
+            if answered is not None and self._nonces.proves(challenge.nonce, answered[1], now):
                 found += self._prove(*answered, now)
         for challenge in challenges:
             # Over TCP the answer goes back through the connection of the request.
@@ -210,20 +199,19 @@ class Attribution:
             if sender is None:
                 continue
             if sender != challenge.address:
-                remember(self._diverted, sender, now, _MOST_PROVEN)
-            source = SourceId(wire.hidden.asterisk_at(challenge) or asterisk, WIRE)
+                self._senders.of(sender, now).diverted = now
+            source = SourceId(self._wire.asterisk_at(challenge) or asterisk, WIRE)
             if challenge.service is _PJSIP and challenge.status not in (_FORBIDDEN, _NOT_FOUND):
-                found += self._on_pjsip_challenge(wire, challenge, sender, source, now, wall)
-            elif wire.answers.record(challenge, sender, now) and wire.listening(source.asterisk) is not None:
+                found += self._on_pjsip_challenge(challenge, sender, source, now, wall)
+            elif self._answers.record(challenge, sender, now) and self._wire.is_complete(source.asterisk):
                 found += self._hidden_attempt(challenge, sender, source, now, wall)
         return found
 
     def _on_pjsip_challenge(
-        self, wire: Wire, challenge: Challenge, sender: Address, source: SourceId, now: float, wall: float
+        self, challenge: Challenge, sender: Address, source: SourceId, now: float, wall: float
     ) -> Iterator[Finding]:
         """Handle a challenge of PJSIP; yield the attempts that it confirms, and the one that it reveals."""
-        wire.unanswered.record(challenge, sender, source.asterisk, now)
-        wire.hidden.record(challenge, sender, now)
+        self._wire.record_challenge(challenge, sender, source.asterisk, now)
         for report in self._waiting.settle(sender, challenge.call_id) if challenge.transport is _UDP else ():
             self._backing.forgive(report.event.remote, now)
             seen = evolve(report.attempt, trusted=True, transport=_UDP, proof=_CLAIMED)
@@ -239,42 +227,38 @@ class Attribution:
         The proof holds for the sessions that the request names, because only the receiver of the nonce can
         have written it.
         """
-        wire = self._wire = self._wire or Wire()
+        self._confirmation.sees_wire = True
         found: list[Finding] = []
         for request in requests:
-            if any(wire.nonces.proves(nonce, request.address, now) for nonce in request.nonces):
+            if any(self._nonces.proves(nonce, request.address, now) for nonce in request.nonces):
                 for call_id in request.call_ids:
-                    wire.answers.record_request(request.address, call_id, now)
-                    found += self._prove(asterisk, request.address, session_number(call_id), now)
+                    self._answers.record_request(request.address, call_id, now)
+                    found += self._prove(asterisk, request.address, call_id, now)
         return found
 
     def observe_loss(self, now: float) -> None:
         """Record that the wire source lost packets at ``now``."""
-        wire = self._wire = self._wire or Wire()
-        wire.blind_until = now + BLIND
-        wire.nonces.record_loss(now)
+        self._confirmation.sees_wire = True
+        self._wire.blind_until = now + BLIND
+        self._nonces.record_loss(now)
 
-    def tick(
-        self, now: float, wall: float, *, wire: bool, listening: Callable[[str], float | None]
-    ) -> Sequence[Finding]:
+    def tick(self, now: float, wall: float, *, wire: bool, listening: Listening) -> Sequence[Finding]:
         """Do periodic work: finish unconfirmed reports, and count challenges that no event reports.
 
         ``wire`` is whether the wire sees every challenge now. ``listening`` returns since when AMI of an
         Asterisk has been connected without interruption (monotonic seconds), or None.
         """
-        self._wire_sees_all, self._listening, self._ticked = wire, listening, True
-        if self._wire is not None:
-            self._wire.listening = listening if wire else not_connected
-            self._wire.ahead = wall - now
+        self._senders.expire(now)
+        self._confirmation.tick(listening, wire=wire)
+        self._wire.tick(now, wall, listening if wire else not_connected)
         found = [one for report in self._waiting.due(now) for one in self._conclude(report, now)]
-        if self._wire is not None:
-            missed = [(*unreported, 1) for unreported in self._wire.hidden.unreported(now, listening)]
-            for challenge, asterisk, number in missed + self._wire.unanswered.too_many(now, listening):
-                sender = challenge.sender if challenge.transport is _UDP else challenge.address
-                if sender is not None:
-                    source = SourceId(asterisk, WIRE)
-                    for _ in range(min(number, _MOST_AT_ONCE)):
-                        found += self._hidden_attempt(challenge, sender, source, now, wall)
+        missed = [(*unreported, 1) for unreported in self._wire.unreported(now, listening)]
+        for challenge, asterisk, number in missed + self._wire.abandoned(now, listening):
+            sender = challenge.sender if challenge.transport is _UDP else challenge.address
+            if sender is not None:
+                source = SourceId(asterisk, WIRE)
+                for _ in range(min(number, _MOST_AT_ONCE)):
+                    found += self._hidden_attempt(challenge, sender, source, now, wall)
         return found
 
     def _hidden_attempt(
@@ -290,65 +274,15 @@ class Attribution:
             for one in self.observe(event, now)
         ]
 
-    def _with_proof(self, attempt: Attempt, event: SecurityEvent, now: float) -> Attempt:
-        """Return an attempt, whose address is reliable, with the best proof of it.
-
-        A claimed ban affects only UDP, so an attempt by a stream counts only if its connection is known.
-        """
-        if self._wire is not None:
-            attempt = self._wire.nonces.settled(attempt, event.challenge, now)
-        if attempt.proof is _CLAIMED and attempt.transport not in _DATAGRAMS and self._assumed is _CLAIMED:
-            backed = self._backing.confirms(event.remote, event.service, now)
-            return evolve(attempt, proof=_HANDSHAKE) if backed else evolve(attempt, trusted=False)
-        return self._in_session(attempt, now)
-
-    # -- what confirms an address -----------------------------------------------------------------------
-
-    def _confirmed(self, attempt: Attempt, event: SecurityEvent, now: float) -> Attempt | None:
-        """Return the attempt as a source other than text confirms it; None if no such source does."""
-        seen = self._confirmed_by_wire(attempt, event, now) if self._wire is not None else None
-        if seen is not None:
-            return seen
-        if self._backing.confirms(event.remote, event.service, now):
-            transport = Transport.TCP if attempt.transport is Transport.UNKNOWN else attempt.transport
-            return evolve(attempt, trusted=True, transport=transport, proof=_HANDSHAKE)
-        return None
-
     def _confirm_others(self, remote: Endpoint, now: float) -> Iterator[Finding]:
         """Yield what earlier lines report that wait: the kernel lists their connection only now."""
         while (report := self._waiting.oldest_of(remote)) is not None:
-            confirmed = self._confirmed(report.attempt, report.event, now)
+            confirmed = self._confirmation.confirmed(report.attempt, report.event, now)
             if confirmed is None:
                 return
             report.settled = True
             self._backing.forgive(remote, now)
             yield from self._if_first(confirmed, report.event, report.at)
-
-    def confirms(self, event: SecurityEvent, now: float) -> bool:
-        """Whether the address in the line of a login is confirmed, or log lines are the only source."""
-        if not self._is_corroborated(event.source.asterisk):
-            return True
-        seen = self._wire is not None and bool(event.session) and self._wire.hidden.confirms(event, now)
-        return seen or self._backing.confirms(event.remote, event.service, now)
-
-    def _confirmed_by_wire(self, attempt: Attempt, event: SecurityEvent, now: float) -> Attempt | None:
-        wire, service = self._wire, event.service
-        if wire is None:
-            return None
-        if service is _SIP and event.challenge:
-            came_back = event.kind is EventKind.INVALID_PASSWORD and bool(event.response)
-            settled = wire.nonces.settled(attempt, event.challenge, now, came_back=came_back)
-            return settled if settled is not attempt else None
-        if service is _PJSIP and event.session:
-            seen = wire.hidden.confirms(event, now) or wire.unanswered.could_have_guessed(
-                attempt.address, now, wire.listening
-            )
-        else:
-            seen = service in (_SIP, _PJSIP) and wire.answers.confirms(event, now)
-        if not seen:
-            return None
-        claim = evolve(attempt, trusted=True, transport=_UDP, proof=_CLAIMED)
-        return wire.nonces.settled(claim, event.challenge, now)
 
     # -- deduplication and proofs -----------------------------------------------------------------------
 
@@ -357,49 +291,27 @@ class Attribution:
         if event.service is _SIP and event.kind is not _HIDDEN:
             # chan_sip's lines name no session: a later proof finds the attempt by this number.
             attempt = evolve(attempt, session=next(self._tags) & 0xFFFFFFFF)
-        tag = self._record_report(attempt, event, now)
+        tag = self._senders.record_report(event, attempt.address, now, attempt.session)
         if tag is not None:
             return duplicate_report(attempt, event, tag)
-        return self._attributed(self._in_session(attempt, now), now)
+        return self._attributed(self._confirmation.in_session(attempt, event, now), event, now)
 
-    def _attributed(self, attempt: Attempt, now: float) -> Sequence[Finding]:
+    def _attributed(self, attempt: Attempt, event: SecurityEvent, now: float) -> Sequence[Finding]:
         """Return a new attempt, which may also prove its session."""
         new = AttributedAttempt(attempt, now)
-        if self._wire is None or attempt.proof is not _NONCE or not _has_session(attempt):
+        if not self.sees_wire or attempt.proof is not _NONCE or not has_session(attempt):
             return (new,)
-        return (*self._prove(attempt.asterisk, attempt.address, attempt.session, now), new)
-
-    def _record_report(self, attempt: Attempt, event: SecurityEvent, now: float) -> int | None:
-        """Record a report; return None if it is the first of its attempt, otherwise the attempt's tag."""
-        bucket = bucket_of(event, attempt.address)
-        return self._reported.record_report(bucket, event.source, now, attempt.session)
-
-    def _report_of_known(self, attempt: Attempt, event: SecurityEvent, now: float) -> Sequence[Finding]:
-        """Return the duplicate report if another source has reported the attempt, otherwise nothing."""
-        tag = self._reported.match_report(bucket_of(event, attempt.address), event.source, now)
-        return () if tag is None else duplicate_report(attempt, event, tag)
-
-    def _in_session(self, attempt: Attempt, now: float) -> Attempt:
-        """Return an attempt with the proof of its session: an answered challenge proves the whole session.
-
-        Only the sender knows the Call-ID of a session, so no other sender can add to the session.
-        """
-        if self._assumed is not _CLAIMED and attempt.trusted and attempt.proof is _CLAIMED:
-            return evolve(attempt, proof=self._assumed)
-        if not self._sessions or attempt.proof is _NONCE or not _has_session(attempt):
-            return attempt
-        proven = now - self._sessions.get((attempt.address, attempt.session), -PROVEN) < PROVEN
-        return evolve(attempt, proof=_NONCE) if proven else attempt
+        return (*self._prove(attempt.asterisk, attempt.address, event.session, now), new)
 
     def _on_response(self, event: SecurityEvent, now: float) -> Sequence[Finding]:
         """Handle the response to a challenge, of an attempt that was reported before."""
-        if self._wire is None or event.service is not _PJSIP or event.tampered or event.forgeable:
+        if event.service is not _PJSIP or event.tampered or event.forgeable:
             return ()
         if not event.challenge or event.remote.transport is not _UDP:
             return ()
-        nonces, address = self._wire.nonces, event.remote.address
+        nonces, address = self._nonces, event.remote.address
         sent_to = nonces.receivers(event.challenge, now)
-        answered = event.source.asterisk, address, session_number(event.session)
+        answered = event.source.asterisk, address, event.session
         if nonces.proves(event.challenge, address, now):
             return self._prove(*answered, now)
         if not sent_to:  # the event of AMI arrived before the challenge
@@ -418,9 +330,9 @@ class Attribution:
         named address had no connection. Otherwise a header could name any address.
         """
         named = event.remote.address
-        if event.source.text or self._connections.had_any(named) is not False:
+        if event.source.text or not self._backing.excludes(named):
             return ()
-        if self._reported.record_report(bucket_of(event, receiver), event.source, now) is not None:
+        if self._senders.record_report(event, receiver, now) is not None:
             return ()
         attempt = attempt_from(event, AttemptKind.GUESS)
         blamed = evolve(attempt, address=receiver, trusted=True, forged_address=named)
@@ -428,61 +340,58 @@ class Attribution:
 
     def is_diverted(self, address: Address, now: float) -> bool:
         """Whether challenges for ``address`` went to other addresses, so that its logins prove nothing."""
-        return now - self._diverted.get(address, -PROVEN) < PROVEN
+        sender = self._senders.find(address)
+        return sender is not None and now - sender.diverted < SESSION_LIFE
 
-    def _prove(self, asterisk: str, address: Address, session: int, now: float) -> Sequence[Finding]:
+    def _prove(self, asterisk: str, address: Address, call_id: bytes, now: float) -> Sequence[Finding]:
         """Record that ``address`` is proven for all its attempts in a session; return the proof if new."""
-        key = address, session
-        if not session or now - self._sessions.get(key, -PROVEN) < PROVEN:
+        if not call_id:
             return ()
-        remember(self._sessions, key, now, _MOST_PROVEN)
-        return (NewProof(asterisk, address, session, _NONCE),)
+        session = self._senders.session(address, session_key(call_id), now)
+        if now - session.proven < SESSION_LIFE:
+            return ()
+        session.proven = now
+        self._senders.record_proof(address, now)
+        return (NewProof(asterisk, address, session_number(call_id), _NONCE),)
 
     def _conclude(self, report: UnconfirmedReport, now: float) -> Sequence[Finding]:
         """Return the verdict on an attempt that nothing has confirmed in time."""
         attempt, event, at = report.attempt, report.event, report.at
-        bucket = bucket_of(event, attempt.address)
-        tag = self._reported.match_report(bucket, event.source, at)
+        tag = self._senders.match_report(event, attempt.address, at)
         if tag is not None:
             self._backing.forgive(event.remote, now)
             return duplicate_report(attempt, event, tag)
-        confirmed = self._confirmed(attempt, event, now)
-        if confirmed is None and not (event.forgeable or self._is_hint(event, attempt)) and event.source.text:
+        confirmed = self._confirmation.confirmed(attempt, event, now)
+        hint = event.forgeable or not event.source.text or self._confirmation.is_hint(event, attempt)
+        if confirmed is None and not hint:
             confirmed = evolve(attempt, trusted=True)  # AMI and the wire have stopped since the report
         if confirmed is not None:
             self._backing.forgive(event.remote, now)
             return self._if_first(confirmed, event, at)
         if event.source.text:
-            if event.service is _PJSIP and event.session and self._would_have_been_seen(event, now):
+            if (
+                event.service is _PJSIP
+                and event.session
+                and self._confirmation.would_have_been_seen(event, now)
+            ):
                 return (AttributedAttempt(attempt, at, Verdict.FORGED_LINE),)
-        elif event.service is _SIP and not self._wire_sees_all:
+        elif event.service is _SIP and not self._confirmation.wire_sees_all:
             row = self._lines.get(_shared_key(event))
             if row is not None and abs(at - row[0]) < HORIZON:
                 if row[1] == attempt.address:
                     return self._if_first(evolve(attempt, trusted=True), event, at)
                 named = evolve(attempt, address=row[1], forged_address=attempt.address)
                 return (AttributedAttempt(named, at, Verdict.FORGED_HEADER),)
-        listed = (
-            self._waiting.has_unforgeable(report)
-            or self._listed.record_report(bucket, event.source, at) is not None
-        )
+        listed = self._waiting.has_unforgeable(report) or self._senders.is_listed(event, attempt.address, at)
         return () if listed else (AttributedAttempt(attempt, at),)
 
-    def _would_have_been_seen(self, event: SecurityEvent, now: float) -> bool:
-        """Whether the wire or the kernel would have seen a true attempt, so that this line is a forgery."""
-        if self._wire is None or not self._wire_sees_all or now < self._wire.blind_until:
-            return False
-        datagram = event.remote.transport is _UDP
-        return datagram or self._connections.had_any(event.remote.address) is False
+    def confirms_login(self, event: SecurityEvent, now: float) -> bool:
+        """Whether the address in the line of a login is confirmed, or log lines are the only source."""
+        return self._confirmation.confirms_login(event, now)
 
 
 def _is_claim(found: AttributedAttempt) -> bool:
     return found.attempt.proof is _CLAIMED
-
-
-def _has_session(attempt: Attempt) -> bool:
-    """Whether a proof of the attempt's session applies to it: by UDP, of PJSIP or seen on the wire."""
-    return attempt.transport is _UDP and (attempt.service is _PJSIP or attempt.event is _HIDDEN)
 
 
 def _shared_key(event: SecurityEvent) -> tuple[str, EventKind, str, str]:

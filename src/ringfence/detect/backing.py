@@ -10,15 +10,12 @@ hidden guess, and an alarm names it.
 A line is counted as soon as it arrives, and is subtracted if another source confirms it. If it were counted
 later, a forger could try a thousand ports before its first line counts.
 
-Bound: ``MOST`` addresses, those that were named longest ago are discarded first. Times are monotonic seconds.
+The counts are part of the sender (``sender.py``), and so are their bounds. Times are monotonic seconds.
 """
 
-from collections import OrderedDict
 from typing import Protocol
 
-from attrs import define
-
-from ringfence.detect.recent import remember
+from ringfence.detect.sender import LineCounts, Senders
 from ringfence.model import Address, Endpoint, Service, Transport
 
 WITHIN = 3_600.0
@@ -26,8 +23,6 @@ WITHIN = 3_600.0
 
 UNBACKED = 10
 """The number of lines without a connection that are allowed for each line with one."""
-
-MOST = 16_384
 
 GUESS = 250
 """The least length of a guess by SIP (bytes): none is shorter than 300, with its headers."""
@@ -58,30 +53,12 @@ class NoConnections:
         return None
 
 
-@define
-class _Count:
-    """The number of lines that named an address and port with a connection, and without one."""
-
-    since: float
-    backed: int = 0
-    unbacked: int = 0
-
-    @property
-    def believed(self) -> bool:
-        """Whether a connection confirms the line that was counted last."""
-        return self.unbacked <= UNBACKED * self.backed
-
-
 class Backing:
     """Checks with the kernel whether a connection confirms a line."""
 
-    def __init__(self, connections: Connections) -> None:
+    def __init__(self, connections: Connections, senders: Senders) -> None:
         self._connections = connections
-        self._counts: OrderedDict[Address, _Count] = OrderedDict()
-
-    def __len__(self) -> int:
-        """Return the number of addresses."""
-        return len(self._counts)
+        self._senders = senders
 
     def confirms(self, remote: Endpoint, service: Service, now: float) -> bool:
         """Whether the kernel has, or had lately, the connection that a line of ``service`` names.
@@ -90,26 +67,30 @@ class Backing:
         """
         if not remote.port or remote.transport is Transport.UDP:
             return False
-        count = self._of(remote.address, now)
         if not self._connections.backs(remote, LOGIN if service is Service.AMI else GUESS):
             return False
-        count.backed += 1
-        remember(self._counts, remote.address, count, MOST)
-        return count.believed
+        lines = self._lines(remote.address, now)
+        lines.backed += 1
+        return lines.unbacked <= UNBACKED * lines.backed
+
+    def excludes(self, address: Address) -> bool:
+        """Whether the kernel knows that an address had no connection within a minute."""
+        return self._connections.had_any(address) is False
 
     def record_unbacked(self, remote: Endpoint, now: float) -> None:
         """Record that nothing has confirmed a line with a port yet."""
         if remote.port and remote.transport is not Transport.UDP:
-            count = self._of(remote.address, now)
-            count.unbacked += 1
-            remember(self._counts, remote.address, count, MOST)
+            self._lines(remote.address, now).unbacked += 1
 
     def forgive(self, remote: Endpoint, now: float) -> None:
         """Undo :meth:`record_unbacked`: another source confirms the line."""
         if remote.port and remote.transport is not Transport.UDP:
-            count = self._of(remote.address, now)
-            count.unbacked = max(0, count.unbacked - 1)
+            lines = self._lines(remote.address, now)
+            lines.unbacked = max(0, lines.unbacked - 1)
 
-    def _of(self, address: Address, now: float) -> _Count:
-        count = self._counts.get(address)
-        return count if count is not None and now - count.since < WITHIN else _Count(now)
+    def _lines(self, address: Address, now: float) -> LineCounts:
+        sender = self._senders.of(address, now)
+        if sender.lines is None or now - sender.lines.since >= WITHIN:
+            sender.lines = LineCounts(now)
+            sender.keep(now + WITHIN)
+        return sender.lines

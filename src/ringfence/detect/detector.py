@@ -18,7 +18,7 @@ from attrs import evolve
 
 from ringfence.detect.active_bans import ActiveBans
 from ringfence.detect.alarms import distributed_cleared, forged_by, spoofing, unprovable
-from ringfence.detect.attribution import MAX_SESSIONS, Attribution
+from ringfence.detect.attribution import Attribution
 from ringfence.detect.backing import Connections
 from ringfence.detect.findings import AttributedAttempt, DuplicateReport, Finding, NewProof, Verdict
 from ringfence.detect.friends import Friends, friend_from
@@ -35,6 +35,7 @@ from ringfence.detect.judgement import (
 )
 from ringfence.detect.phones import Phones
 from ringfence.detect.rules import By, Claimed, Rule, is_proven
+from ringfence.detect.sender import MAX_SESSIONS
 from ringfence.detect.subjects import Subject, Subjects
 from ringfence.detect.unprovable import CHECKED, UNPROVEN, Unprovable
 from ringfence.model import (
@@ -121,8 +122,7 @@ class Detector:
         attempt. ``corroborated`` names those that AMI or the wire reports (None: the same); there, text needs
         confirmation.
         """
-        self._attribution.several = several
-        self._attribution.corroborated = several if corroborated is None else corroborated
+        self._attribution.configure(several, corroborated)
         terms = claimed if claimed is not None else Claimed()
         if rules and rules == self.rules and terms == self._judge.claims.terms:
             return ()
@@ -226,7 +226,7 @@ class Detector:
         """Return an alarm if a successful login is suspicious, and the login if it makes a friend."""
         if event.service not in _PHONES or event.tampered:
             return []
-        if event.source.text and not self._attribution.confirms(event, now):
+        if event.source.text and not self._attribution.confirms_login(event, now):
             return []  # a forged line of a login must not create a friend
         if friend_from(event) is None:
             return []

@@ -13,7 +13,7 @@ from ipaddress import IPv4Address, IPv6Network
 
 from attrs import frozen
 
-from ringfence.detect.fold import AddressKey, address_key
+from ringfence.detect.events import AddressKey, address_key
 from ringfence.detect.friends import Friends
 from ringfence.detect.history import Key, key_of
 from ringfence.model import Address, Network

@@ -1,11 +1,94 @@
-"""Explanations of unconfirmed attempts: the source of the address, and what could confirm it.
+"""Unconfirmed attempts: reports that wait, because their sender may have written the address.
 
-:mod:`ringfence.detect.attribution` decides what is unconfirmed. These sentences are for the administrator.
+:mod:`ringfence.detect.attribution` decides what confirms an address. Bound: 10 000 reports. The oldest are
+discarded first, without a judgement, and are then missing in lists.
 """
 
-from ringfence.model import AMI, WIRE, Attempt, Service
+from collections import deque
+from collections.abc import Iterator
 
+from ringfence.detect.events import session_key
+from ringfence.detect.sender import Sender, Senders
+from ringfence.detect.session import Session, UnconfirmedReport
+from ringfence.model import AMI, WIRE, Address, Attempt, Endpoint, Service
+
+PATIENCE = 1.0
+"""How long a report waits (seconds) for a reliable source to confirm it."""
+
+_MAX_REPORTS = 10_000
 _NOTHING_ELSE = {Service.IAX2: "IAX2", Service.DIALPLAN: "the dialplan"}
+
+
+class UnconfirmedReports:
+    """The reports that wait, in the order of arrival. Their session and their sender know them too."""
+
+    def __init__(self, senders: Senders, most: int = _MAX_REPORTS) -> None:
+        self._senders = senders
+        self._most = most
+        self._queue: deque[tuple[UnconfirmedReport, Sender, Session]] = deque()
+
+    def __len__(self) -> int:
+        """Return the number of reports, including those already settled."""
+        return len(self._queue)
+
+    def add(self, report: UnconfirmedReport) -> None:
+        """Add a report."""
+        if len(self._queue) >= self._most:
+            self._remove_oldest()
+        remote = report.event.remote
+        session = self._senders.session(remote.address, session_key(report.event.session), report.at)
+        sender = self._senders.of(remote.address, report.at)
+        self._queue.append((report, sender, session))
+        session.unconfirmed.append(report)
+        sender.waiting.setdefault(remote.port, deque()).append(report)
+
+    def settle(self, address: Address, session: bytes) -> list[UnconfirmedReport]:
+        """Settle and return the reports of ``address`` under ``session``."""
+        known = self._senders.find_session(address, session_key(session)) if self._queue else None
+        if known is None:
+            return []
+        found = [report for report in known.unconfirmed if not report.settled]
+        for report in found:
+            report.settled = True
+        known.unconfirmed.clear()
+        return found
+
+    def oldest_of(self, remote: Endpoint) -> UnconfirmedReport | None:
+        """Return, without settling it, the oldest report that names the address and port of ``remote``."""
+        sender = self._senders.find(remote.address) if self._queue else None
+        waiting = sender.waiting.get(remote.port) if sender is not None else None
+        while waiting and waiting[0].settled:
+            waiting.popleft()
+        return waiting[0] if waiting else None
+
+    def has_unforgeable(self, report: UnconfirmedReport) -> bool:
+        """Whether another report of the same session waits that cannot be forged."""
+        event = report.event
+        if not event.session or not event.forgeable:
+            return False
+        session = self._senders.find_session(event.remote.address, session_key(event.session))
+        others = session.unconfirmed if session is not None else ()
+        return any(not one.settled and not one.event.forgeable for one in others)
+
+    def due(self, now: float) -> Iterator[UnconfirmedReport]:
+        """Remove and yield the reports that have waited long enough."""
+        while self._queue and now - self._queue[0][0].at >= PATIENCE:
+            report = self._remove_oldest()
+            if not report.settled:
+                yield report
+
+    def _remove_oldest(self) -> UnconfirmedReport:
+        """Remove and return the oldest report of all, which is the first of its session and its port."""
+        report, sender, session = self._queue.popleft()
+        if session.unconfirmed and session.unconfirmed[0] is report:
+            session.unconfirmed.pop(0)
+        port = report.event.remote.port
+        waiting = sender.waiting.get(port)
+        if waiting and waiting[0] is report:
+            waiting.popleft()
+        if not waiting:
+            sender.waiting.pop(port, None)
+        return report
 
 
 def why_unconfirmed(attempt: Attempt) -> str:

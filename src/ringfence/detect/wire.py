@@ -1,39 +1,256 @@
-"""The state of the wire: nonces, hidden and abandoned challenges, and answers."""
+"""Hidden attempts: challenges that left on the wire, and what Asterisk's events do not show of them.
 
+Asterisk answers a guess with a challenge. The wire sees each challenge by UDP, and by TCP and WebSocket
+unless a segment holds only part of it. So challenges and events are compared.
+
+**Confirmation.** A log line that a sender could have forged is confirmed if exactly that address requested a
+challenge under exactly that Call-ID. A TCP segment may begin within a body that another sender wrote, so only
+challenges by UDP confirm.
+
+**Unreported challenges.** A challenge whose request held bytes that suppress Asterisk's events
+(``Challenge.evasive``) is evidence at once: its sender is known, and no phone sends such bytes. Any other
+challenge that AMI has not reported by one event within ``WAIT`` is evidence too. AMI reports each challenge
+by ChallengeSent, InvalidAccountID or ChallengeResponseFailed. For example, two Authorization headers, the
+first with a nonce that is not UTF-8, suppress the event and leave no trace in the challenge. Datagrams and
+streams are counted separately; otherwise events of one could stand for challenges of the other. Challenges by
+TLS are invisible and not counted. An event of AMI may be read before its challenge.
+
+This conclusion rests on missing events, and a wrong one would affect each phone. So AMI must have reported a
+ChallengeSent for the same local address and port within ``VOUCHED``. (It does not work if ChallengeSent is
+switched off, or for another PJSIP on this host.) AMI must have been connected all the time, and its events
+must not be late, as they may be during a flood. (PJSIP answers a retransmitted request again, and AMI reports
+it again, so both counts stay equal.)
+
+**Abandoned challenges.** A phone answers its challenge, and Asterisk reports the success. An attacker never
+succeeds. So even guesses that an unknown method hides from all other sources are found: challenges add up for
+the sender's host (``Challenge.sender``, which no text of the sender affects), and no success follows.
+``MANY`` of them within ``WITHIN`` are far more than a failing phone causes.
+
+They also confirm a log line without a challenge. PJSIP sends nothing if a Via names an unroutable address, or
+if the answer would be longer than a datagram. It still checks the password, and a right one registers the
+attacker (tried on 22.10.1). Such a guess needs a nonce that is at most 32 s old and was sent to the same
+address (``res_pjsip_authenticator_digest.c:build_nonce``). So the line is confirmed only for an address that
+was challenged lately and has not succeeded. A phone that registers was challenged too, and an attacker may
+forge lines with its address. So a phone has two seconds to answer, and after a success it is trusted for a
+day.
+
+Phones too cause challenges that they do not answer: PJSIP challenges the OPTIONS that they send every few
+seconds to keep a NAT mapping open. So AMI must have been connected for two hours without interruption, within
+which each phone registers, and must have reported a success. (It does not work if SuccessfulAuth is switched
+off.) A host that succeeded within ``TRUSTED`` is never affected. chan_sip is not covered, because it does not
+report a successful SUBSCRIBE, and a phone may send a hundred of them (for its lamps).
+
+Bounds: those of the senders and sessions (``sender.py``), and 65 536 waiting challenges, of which the oldest
+are discarded first. Times are monotonic seconds.
+"""
+
+from collections import deque
 from collections.abc import Callable
 
-from attrs import Factory, define
+from ringfence.detect.events import session_key
+from ringfence.detect.sender import Sender, Senders, Streak, host_of
+from ringfence.detect.session import Challenges, LocalPort
+from ringfence.model import AMI, Address, Challenge, EventKind, SecurityEvent, Service, Transport
 
-from ringfence.detect.answers import Answers
-from ringfence.detect.hidden import Hidden
-from ringfence.detect.nonces import Nonces
-from ringfence.detect.unanswered import Unanswered
-from ringfence.model import AMI, EventKind, SecurityEvent, Service
+Listening = Callable[[str], float | None]
+"""A function that returns since when AMI of an Asterisk has been connected without interruption, or None."""
+
+LIFE = 10.0
+"""How long a challenge confirms reports (seconds). Log lines up to 3 s late were observed."""
+
+WAIT = 5.0
+"""How long AMI may take to report a challenge (seconds)."""
+
+LATE = 1.0
+"""If AMI reports an event that is older than this (seconds), other events may be delayed too."""
+
+VOUCHED = 600.0
+"""Seconds after a ChallengeSent during which AMI counts as reporting the challenges of that local port."""
+
+MANY = 100
+"""The number of challenges without a success from which the sender cannot be a phone."""
+
+WITHIN = 600.0
+"""The period in which challenges are counted (seconds)."""
+
+SETTLED = 1.0
+"""The longest delay of the report of a success (seconds)."""
+
+ANSWERED = 2.0
+"""The longest time of a phone from its first challenge to the success (seconds)."""
+
+ASKED = 60.0
+"""The greatest age of a nonce that Asterisk accepts (seconds); its default is 32."""
+
+TRUSTED = 86_400.0
+"""How long after a success (seconds) an address is not suspected."""
+
+SURE_AFTER = 7_200.0
+"""How long AMI must have been connected (seconds): phones register at least this often."""
+
+_MAX_WAITING = 65_536
+_MAX_PORTS = 256
+
+_SEEN = {Transport.UDP: True, Transport.TCP: False, Transport.WS: False}
 
 
 def not_connected(_: str) -> None:
     """Return None: AMI of no Asterisk is connected."""
 
 
-@define
 class Wire:
-    """The facts known from the wire."""
+    """Compares the challenges on the wire with the events of AMI.
 
-    nonces: Nonces = Factory(Nonces)
-    hidden: Hidden = Factory(Hidden)
-    unanswered: Unanswered = Factory(Unanswered)
-    answers: Answers = Factory(Answers)
-    blind_until: float = 0.0
-    ahead: float = 0.0  # wall clock minus monotonic clock
-    listening: Callable[[str], float | None] = not_connected  # from the last tick, if the wire is complete
+    ``listening`` is from the last tick, if the wire sees every challenge. Until ``blind_until`` a missing
+    challenge means nothing.
+    """
+
+    def __init__(self, senders: Senders) -> None:
+        self.blind_until = 0.0
+        self.listening: Listening = not_connected
+        self._senders = senders
+        self._ahead = 0.0  # wall clock minus monotonic clock
+        self._waiting: deque[tuple[float, Challenges, Challenge]] = deque(maxlen=_MAX_WAITING)
+        self._vouched: dict[LocalPort, tuple[float, str]] = {}
+        self._late = -WAIT
+        self._over: dict[Sender, None] = {}  # hosts that may have too many challenges
+        self._heard: dict[str, float] = {}  # the last success that AMI of an Asterisk reported
+
+    # -- input ------------------------------------------------------------------------------------------
+
+    def record_challenge(self, challenge: Challenge, sender: Address, asterisk: str, now: float) -> None:
+        """Record a challenge that ``sender`` requested from the PJSIP of ``asterisk``."""
+        self._count_abandoned(challenge, sender, asterisk, now)
+        session = self._senders.session(sender, session_key(challenge.call_id), now)
+        challenges = session.challenges_by(now, datagram=challenge.transport is Transport.UDP)
+        challenges.last = now
+        challenges.local_port = challenge.local_address, challenge.local_port
+        if challenges.sent_by:
+            self._vouch(challenges.local_port, now, challenges.sent_by)
+            challenges.sent_by = ""
+        if not challenge.evasive:
+            self._waiting.append((now, challenges, challenge))
+
+    def _count_abandoned(self, challenge: Challenge, sender: Address, asterisk: str, now: float) -> None:
+        host = self._senders.of(host_of(sender), now)
+        if now - host.succeeded < TRUSTED:
+            return
+        streak = host.streak
+        if streak is None or now - streak.began >= WITHIN:
+            streak = host.streak = Streak(now, asterisk, challenge, now, returned=MANY)
+            host.keep(now + WITHIN)
+        streak.count += 1
+        streak.latest, streak.last = challenge, now
+        if streak.count > streak.returned:
+            self._over[host] = None
 
     def record_event(self, event: SecurityEvent, now: float) -> None:
-        """Record an event of Asterisk."""
+        """Record an event of Asterisk. Only AMI's events are compared with challenges."""
         if event.source.name != AMI:
             return
         if event.kind is EventKind.SUCCESSFUL_AUTH and not event.tampered and not event.forgeable:
             if event.service in (Service.PJSIP, Service.SIP):
-                self.unanswered.succeeded(event.remote.address, event.source.asterisk, now)
+                self._record_success(event.remote.address, event.source.asterisk, now)
             if event.service is Service.SIP:
-                self.answers.succeeded(event.remote.address, now)
-        self.hidden.record_event(event, now, now + self.ahead)
+                self._senders.of(event.remote.address, now).logged_in = now
+        if now + self._ahead - event.time > LATE:
+            self._late = now
+        datagram = _SEEN.get(event.remote.transport)
+        if event.service is not Service.PJSIP or datagram is None:
+            return
+        session = self._senders.session(event.remote.address, session_key(event.session), now)
+        challenges = session.challenges_by(now, datagram=datagram)
+        challenges.reported += 1
+        if event.kind is not EventKind.CHALLENGE_SENT:
+            return
+        if challenges.local_port is None:
+            challenges.sent_by = event.source.asterisk
+        else:
+            self._vouch(challenges.local_port, now, event.source.asterisk)
+
+    def _record_success(self, address: Address, asterisk: str, now: float) -> None:
+        self._heard[asterisk] = now
+        host = self._senders.record_proof(host_of(address), now)
+        host.streak, host.succeeded = None, now
+        host.keep(now + TRUSTED)
+
+    def record_reported(self, address: Address) -> None:
+        """Record that another source reports an attempt of ``address``: it is not hidden."""
+        host = self._senders.find(host_of(address))
+        if host is not None and host.streak is not None:
+            host.streak.count, host.streak.returned = 0, MANY
+
+    def tick(self, now: float, wall: float, listening: Listening) -> None:
+        """Record the clocks, and which Asterisks deliver events."""
+        self._ahead = wall - now
+        self.listening = listening
+
+    def is_complete(self, asterisk: str) -> bool:
+        """Whether the wire sees every challenge, and AMI of ``asterisk`` is connected."""
+        return self.listening(asterisk) is not None
+
+    # -- conclusions ------------------------------------------------------------------------------------
+
+    def confirms(self, event: SecurityEvent, now: float) -> bool:
+        """Whether a challenge left by UDP to the address and Call-ID of ``event``."""
+        session = self._senders.find_session(event.remote.address, session_key(event.session))
+        challenges = session.challenges.get(True) if session is not None else None
+        return challenges is not None and challenges.local_port is not None and now - challenges.last < LIFE
+
+    def could_have_guessed(self, address: Address, at: float) -> bool:
+        """Whether ``address`` could guess at ``at``: it was challenged shortly before, without success."""
+        host = self._senders.find(host_of(address))
+        streak = host.streak if host is not None else None
+        if streak is None or not (at - streak.last < ASKED and at - streak.began >= ANSWERED):
+            return False
+        return self._is_sure(streak, self.listening)
+
+    def asterisk_at(self, challenge: Challenge) -> str | None:
+        """Return the name of the Asterisk that reported challenges from the same local port."""
+        known = self._vouched.get((challenge.local_address, challenge.local_port))
+        return known[1] if known is not None else None
+
+    def unreported(self, now: float, listening: Listening) -> list[tuple[Challenge, str]]:
+        """Return challenges that AMI should have reported by ``now``, with their Asterisk, each once."""
+        found = []
+        while self._waiting and now - self._waiting[0][0] >= WAIT:
+            seen, challenges, challenge = self._waiting.popleft()
+            challenges.due += 1
+            if challenges.reported >= challenges.due or challenges.discarded:
+                continue
+            challenges.due -= 1
+            local_port = challenge.local_address, challenge.local_port
+            vouched, asterisk = self._vouched.get(local_port, (-VOUCHED, ""))
+            since = listening(asterisk)
+            heard = since is not None and since < seen and self._late < seen
+            if heard and seen - vouched < VOUCHED:
+                found.append((challenge, asterisk))
+        return found
+
+    def abandoned(self, now: float, listening: Listening) -> list[tuple[Challenge, str, int]]:
+        """Return the latest challenge of each host with too many, its Asterisk, and how many are new."""
+        found = []
+        for host in list(self._over):
+            streak = host.streak
+            if streak is not None and streak.count > streak.returned:
+                if now - streak.began < SETTLED:
+                    continue
+                if self._is_sure(streak, listening):
+                    found.append((streak.latest, streak.asterisk, streak.count - streak.returned))
+                    streak.returned = streak.count
+                else:
+                    host.streak = None  # counting starts again when AMI is connected
+            del self._over[host]
+        return found
+
+    def _is_sure(self, streak: Streak, listening: Listening) -> bool:
+        """Whether AMI would have reported a success of this sender."""
+        since = listening(streak.asterisk)
+        if since is None or streak.began - since < SURE_AFTER:
+            return False
+        return self._heard.get(streak.asterisk, since) > since
+
+    def _vouch(self, local_port: LocalPort, now: float, asterisk: str) -> None:
+        self._vouched[local_port] = now, asterisk
+        if len(self._vouched) > _MAX_PORTS:
+            del self._vouched[next(iter(self._vouched))]

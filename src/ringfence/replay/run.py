@@ -18,7 +18,7 @@ from ringfence.detect.detector import Detector
 from ringfence.detect.friends import Friends, friend_from
 from ringfence.detect.judgement import Disposition, Effect, Judgement, Login
 from ringfence.detect.rules import Rule
-from ringfence.detect.unconfirmed_reports import PATIENCE
+from ringfence.detect.unconfirmed import PATIENCE
 from ringfence.model import EventKind, Proof, SecurityEvent
 from ringfence.networks import NetworkSet
 from ringfence.replay.outcomes import Outcomes

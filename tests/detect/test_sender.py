@@ -1,4 +1,4 @@
-"""The fold: it counts the attempts that were made, for each sender."""
+"""The table of senders: it counts the attempts that each source reports, within its bounds."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -8,12 +8,12 @@ import pytest
 from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.detect.events import NOTICES, PBX, SECURITY, event
+from tests.detect.events import NOTICES, PBX, ROLES, SENDER, event
 from tests.support.captures import Capture, captures
 
-from ringfence.detect.fold import Fold, Role, is_trusted, proof_of, role_of
+from ringfence.detect.events import Role
+from ringfence.detect.sender import Senders
 from ringfence.model import (
-    WIRE,
     Address,
     Attempt,
     AttemptKind,
@@ -27,9 +27,9 @@ from ringfence.model import (
 from ringfence.parse.ami import AmiDecoder
 
 
-def fed(fold: Fold, events: Iterable[SecurityEvent]) -> list[Attempt]:
+def fed(senders: Senders, events: Iterable[SecurityEvent]) -> list[Attempt]:
     """Feed events that arrive when they happen, and return their attempts."""
-    return [attempt for one in events if (attempt := fold.feed(one, one.time)) is not None]
+    return [attempt for one in events if (attempt := senders.report(one, one.time)) is not None]
 
 
 def replayed(capture: Capture) -> list[Attempt]:
@@ -37,7 +37,7 @@ def replayed(capture: Capture) -> list[Attempt]:
     decoder = AmiDecoder(PBX)
     heard = decoder.feed(b"Asterisk Call Manager/11.0.0\r\n" + capture.ami.read_bytes(), 0.0)
     heard += decoder.tick(1.0)
-    return fed(Fold(), [one for one in heard if isinstance(one, SecurityEvent)])
+    return fed(Senders(), [one for one in heard if isinstance(one, SecurityEvent)])
 
 
 @pytest.mark.parametrize("capture", [c for c in captures() if c.group.endswith("16")], ids=str)
@@ -73,22 +73,9 @@ def test_a_state_decides_which_event_reports(
 ) -> None:
     """An event reports an attempt in the states that the table marks, and in no other."""
     for kind, reports in ((OPENS, opener), (ASKS, challenge), (FAILS, failed)):
-        fold = Fold()
-        fed(fold, [event(one) for one in before])
-        assert bool(fed(fold, [event(kind)])) is reports
-
-
-@pytest.mark.parametrize("forgeable", [False, True])
-@pytest.mark.parametrize("service", Service)
-@pytest.mark.parametrize("source", [PBX, NOTICES])
-def test_only_what_no_header_decides_is_trusted(
-    service: Service, source: SourceId, *, forgeable: bool
-) -> None:
-    """A log line is trusted, also one of chan_sip, unless the sender could have written its words."""
-    told = evolve(event(EventKind.INVALID_PASSWORD, service=service, source=source), forgeable=forgeable)
-    aimed = service is Service.SIP and source is PBX
-
-    assert is_trusted(told) is not (forgeable or aimed)
+        senders = Senders()
+        fed(senders, [event(one) for one in before])
+        assert bool(fed(senders, [event(kind)])) is reports
 
 
 def test_the_fifth_attempt_is_known_early() -> None:
@@ -96,10 +83,10 @@ def test_the_fifth_attempt_is_known_early() -> None:
     unknown = [EventKind.INVALID_ACCOUNT_ID, EventKind.CHALLENGE_SENT]
     known = [EventKind.CHALLENGE_SENT, EventKind.CHALLENGE_RESPONSE_FAILED]
     for kinds, counted in ((unknown, [True, False]), (known, [False, True])):
-        fold = Fold()
+        senders = Senders()
         for number in range(5):
             events = [event(kind, session=b"%d" % number) for kind in kinds]
-            assert [fold.feed(one, 0.0) is not None for one in events] == counted
+            assert [senders.report(one, 0.0) is not None for one in events] == counted
 
 
 def test_an_attempt_has_the_values_of_the_event() -> None:
@@ -107,7 +94,7 @@ def test_an_attempt_has_the_values_of_the_event() -> None:
     told = event(
         EventKind.CHALLENGE_RESPONSE_FAILED, 7.5, transport=Transport.TLS, account="x" * 1000, tampered=True
     )
-    assert Fold().feed(told, 100.0) == Attempt(
+    assert Senders().report(told, 100.0) == Attempt(
         asterisk="pbx",
         address=ip_address("192.0.2.7"),
         kind=AttemptKind.GUESS,
@@ -122,134 +109,9 @@ def test_an_attempt_has_the_values_of_the_event() -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("service", "transport", "proof"),
-    [
-        (Service.PJSIP, Transport.UDP, Proof.CLAIMED),
-        (Service.PJSIP, Transport.UNKNOWN, Proof.CLAIMED),
-        (Service.PJSIP, Transport.TCP, Proof.HANDSHAKE),
-        (Service.PJSIP, Transport.TLS, Proof.HANDSHAKE),
-        (Service.PJSIP, Transport.WS, Proof.HANDSHAKE),
-        (Service.PJSIP, Transport.WSS, Proof.HANDSHAKE),
-        (Service.SIP, Transport.TCP, Proof.CLAIMED),
-        (Service.SIP, Transport.TLS, Proof.CLAIMED),
-        (Service.SIP, Transport.UDP, Proof.CLAIMED),
-        (Service.AMI, Transport.TCP, Proof.HANDSHAKE),
-    ],
-)
-def test_a_handshake_proves_an_address_except_under_chan_sip(
-    service: Service, transport: Transport, proof: Proof
-) -> None:
-    """PJSIP over anything but UDP, and AMI, prove the address by a handshake; chan_sip does not."""
-    told = event(EventKind.INVALID_PASSWORD, service=service, transport=transport)
-    assert proof_of(told) is proof
-
-
-_BY_TLS = event(EventKind.INVALID_PASSWORD, transport=Transport.TLS)
-
-
-@pytest.mark.parametrize("service", [Service.PJSIP, Service.AMI])
-@pytest.mark.parametrize(
-    "forgeable",
-    [
-        evolve(_BY_TLS, source=NOTICES),
-        evolve(_BY_TLS, source=SECURITY),
-        evolve(_BY_TLS, tampered=True),
-        evolve(_BY_TLS, forgeable=True),
-    ],
-    ids=["notice", "security", "tampered", "forgeable"],
-)
-def test_text_never_proves_an_address(service: Service, forgeable: SecurityEvent) -> None:
-    """A log line over TLS, a tampered packet, and an AMI event that HTTP can forge are only claims."""
-    assert proof_of(evolve(forgeable, service=service)) is Proof.CLAIMED
-
-
-@pytest.mark.parametrize("service", [Service.PJSIP, Service.SIP])
-def test_an_answer_by_tcp_proves_an_address(service: Service) -> None:
-    """An answer by TCP proves its receiver, because the kernel completed a handshake with it."""
-    told = event(EventKind.HIDDEN, service=service, transport=Transport.TCP, source=SourceId("pbx", WIRE))
-    assert proof_of(told) is Proof.HANDSHAKE
-
-
-OPENER, CHALLENGE, FAILED, HALF, PROBE, SUCCESS = (
-    Role.OPENER,
-    Role.CHALLENGE,
-    Role.FAILED,
-    Role.HALF,
-    Role.PROBE,
-    Role.SUCCESS,
-)
-TABLE: dict[tuple[Service, EventKind, str], Role] = {
-    (Service.PJSIP, EventKind.INVALID_ACCOUNT_ID, ""): OPENER,
-    (Service.PJSIP, EventKind.FAILED_ACL, "not_match_endpoint_acl"): OPENER,
-    (Service.PJSIP, EventKind.FAILED_ACL, "not_match_endpoint_contact_acl"): OPENER,
-    (Service.PJSIP, EventKind.CHALLENGE_SENT, ""): CHALLENGE,
-    (Service.PJSIP, EventKind.CHALLENGE_RESPONSE_FAILED, ""): FAILED,
-    (Service.SIP, EventKind.CHALLENGE_SENT, ""): CHALLENGE,
-    (Service.SIP, EventKind.INVALID_PASSWORD, ""): FAILED,
-    (Service.SIP, EventKind.CHALLENGE_RESPONSE_FAILED, ""): FAILED,
-    (Service.SIP, EventKind.INVALID_ACCOUNT_ID, ""): FAILED,
-    (Service.SIP, EventKind.INVALID_TRANSPORT, ""): FAILED,
-    (Service.SIP, EventKind.FAILED_ACL, "domain_must_match"): FAILED,
-    (Service.SIP, EventKind.FAILED_ACL, "peer_not_dynamic"): FAILED,
-    (Service.SIP, EventKind.FAILED_ACL, "device_must_match_acl"): HALF,
-    (Service.SIP, EventKind.FAILED_ACL, "no_extension_match"): PROBE,
-    (Service.SIP, EventKind.HIDDEN, ""): FAILED,
-    (Service.AMI, EventKind.INVALID_ACCOUNT_ID, ""): FAILED,
-    (Service.AMI, EventKind.INVALID_PASSWORD, ""): FAILED,
-    (Service.AMI, EventKind.CHALLENGE_RESPONSE_FAILED, ""): FAILED,
-    (Service.AMI, EventKind.FAILED_ACL, ""): FAILED,
-    (Service.PJSIP, EventKind.SUCCESSFUL_AUTH, ""): SUCCESS,
-    (Service.SIP, EventKind.SUCCESSFUL_AUTH, ""): SUCCESS,
-    (Service.AMI, EventKind.SUCCESSFUL_AUTH, ""): SUCCESS,
-    (Service.PJSIP, EventKind.HIDDEN, ""): OPENER,
-    (Service.PJSIP, EventKind.FAILED_ACL, "no_extension_match"): PROBE,
-    (Service.IAX2, EventKind.INVALID_ACCOUNT_ID, ""): HALF,
-    (Service.IAX2, EventKind.INVALID_PASSWORD, ""): FAILED,
-    (Service.IAX2, EventKind.FAILED_ACL, "device_must_match_acl"): FAILED,
-    (Service.IAX2, EventKind.FAILED_ACL, "peer_not_dynamic"): FAILED,
-    (Service.IAX2, EventKind.FAILED_ACL, "connect_rejected"): PROBE,
-    (Service.IAX2, EventKind.FAILED_ACL, "no_extension_match"): PROBE,
-    (Service.DIALPLAN, EventKind.FAILED_ACL, "unknown_sip_connection"): PROBE,
-    (Service.DIALPLAN, EventKind.FAILED_ACL, "unknown_peer"): PROBE,
-}
-ACLS = {acl for _, _, acl in TABLE} | {"registrar_invalid_contacts_provided"}
-
-
-@pytest.mark.parametrize("service", Service)
-@pytest.mark.parametrize("kind", EventKind)
-def test_every_event_has_the_part_that_the_table_gives_it(service: Service, kind: EventKind) -> None:
-    """An event that the table does not name has no role, and a tampered success has none."""
-    for acl in ACLS if kind is EventKind.FAILED_ACL else {""}:
-        told = event(kind, service=service, acl_name=acl)
-        own = service is Service.DIALPLAN and kind is EventKind.FAILED_ACL  # the administrator's own line
-        role = TABLE.get((service, kind, acl), FAILED if own else Role.NONE)
-        assert role_of(told) is role
-        assert role_of(evolve(told, tampered=True)) is (Role.NONE if role is SUCCESS else role)
-
-
-@pytest.mark.parametrize("service", [Service.PJSIP, Service.SIP])
-@pytest.mark.parametrize(
-    ("account", "role"),
-    [("", PROBE), ("anonymous", PROBE), ("anonymous@a.example", PROBE), ("alice", Role.NONE)],
-    ids=str,
-)
-def test_a_caller_with_an_account_has_misdialled(service: Service, account: str, role: Role) -> None:
-    """A line is no probe if it names an account which called an extension that does not exist."""
-    told = event(
-        EventKind.FAILED_ACL,
-        service=service,
-        source=NOTICES,
-        account=account,
-        acl_name="no_extension_match",
-        session=b"",
-    )
-    assert role_of(told) is role
-
-
 def test_chan_sips_notices_of_one_request_have_its_port_in_common() -> None:
     """Two notices of a peer's ACL are one attempt if they share the port, and two if they do not."""
-    fold = Fold()
+    senders = Senders()
     notices = [
         event(
             EventKind.FAILED_ACL,
@@ -261,11 +123,21 @@ def test_chan_sips_notices_of_one_request_have_its_port_in_common() -> None:
         )
         for port in (5062, 5062, 5063, 5064)
     ]
-    assert [fold.feed(one, 0.0) is not None for one in notices] == [True, False, True, True]
+    assert [senders.report(one, 0.0) is not None for one in notices] == [True, False, True, True]
+
+
+OPENER, CHALLENGE, FAILED, HALF, PROBE, SUCCESS = (
+    Role.OPENER,
+    Role.CHALLENGE,
+    Role.FAILED,
+    Role.HALF,
+    Role.PROBE,
+    Role.SUCCESS,
+)
 
 
 def told(roles: Sequence[Role]) -> int:
-    """Return how many attempts the roles of one key make, as the table at the head of the fold states it."""
+    """Return how many attempts the roles of one session make, by the table at the head of ``session``."""
     half, owed, n = False, 0, 0
     for role in roles:
         if role is OPENER:
@@ -288,8 +160,8 @@ def told(roles: Sequence[Role]) -> int:
     return n + (1 if half and owed == 0 else 0) + -(-halves // 2)
 
 
-class NaiveFold:
-    """A fold that keeps all roles of each key and counts them again each time."""
+class NaiveTable:
+    """A table that keeps all roles of each session and counts them again each time."""
 
     def __init__(self) -> None:
         self.heard: dict[tuple[SourceId, Service, Address, bytes], list[Role]] = {}
@@ -299,7 +171,7 @@ class NaiveFold:
     def feed(self, one: SecurityEvent) -> bool:
         """Whether the event is a new attempt."""
         key = (one.source, one.service, one.remote.address, one.session)
-        role = TABLE.get((one.service, one.kind, one.acl_name), Role.NONE)
+        role = ROLES.get((one.service, one.kind, one.acl_name), Role.NONE)
         if role is Role.NONE or (role is SUCCESS and one.tampered):
             return False
         if role is SUCCESS or one.time - self.seen.get(key, one.time) > 32.0:
@@ -320,7 +192,7 @@ class NaiveFold:
         return self.most[key] > before
 
 
-MEANINGS = st.sampled_from([*TABLE, (Service.PJSIP, EventKind.SESSION_LIMIT, "")])
+MEANINGS = st.sampled_from([*ROLES, (Service.PJSIP, EventKind.SESSION_LIMIT, "")])
 STEPS = st.tuples(
     MEANINGS,
     st.sampled_from(["192.0.2.7", "192.0.2.8", "2001:db8::7"]),
@@ -333,11 +205,11 @@ STEPS = st.tuples(
 
 @given(st.lists(STEPS, max_size=60))
 @settings(deadline=None, max_examples=400)
-def test_the_fold_is_the_table(
+def test_the_numbers_are_those_of_the_table(
     steps: list[tuple[tuple[Service, EventKind, str], str, bytes, SourceId, float, bool]],
 ) -> None:
-    """On any events of any sources, addresses and sessions, the fold counts as the table does."""
-    fold, naive, now = Fold(), NaiveFold(), 0.0
+    """On any events of any sources, addresses and sessions, the numbers are those of the table."""
+    senders, naive, now = Senders(), NaiveTable(), 0.0
     for (service, kind, acl), address, session, source, wait, tampered in steps:
         now += wait
         one = event(
@@ -350,7 +222,7 @@ def test_the_fold_is_the_table(
             source=source,
             tampered=tampered,
         )
-        assert (fold.feed(one, now) is not None) == naive.feed(one)
+        assert (senders.report(one, now) is not None) == naive.feed(one)
 
 
 # The events that one or two requests at a time leave in one session: each opener gets its own answer.
@@ -369,74 +241,130 @@ SENDERS = st.tuples(
 )
 
 
-@given(st.lists(st.tuples(BLOCKS, SENDERS), max_size=60), st.integers(1, 4), st.integers(1, 2))
+@given(st.lists(st.tuples(BLOCKS, SENDERS), max_size=60), st.integers(1, 20))
 @settings(deadline=None, max_examples=400)
 def test_forgetting_early_counts_too_much_and_never_too_little(
-    blocks: list[tuple[list[EventKind], tuple[str, bytes]]], keys: int, of_address: int
+    blocks: list[tuple[list[EventKind], tuple[str, bytes]]], sessions: int
 ) -> None:
-    """For each address, a fold with little room counts at least as many attempts as one with enough room."""
-    small, large = Fold(max_keys=keys, max_keys_of_address=of_address), Fold()
+    """For each address, a table with little room counts at least as many attempts as one with enough room."""
+    small, large = Senders(max_sessions=sessions), Senders()
     counted: Counter[str] = Counter()
     for kinds, (address, session) in blocks:
         for kind in kinds:
             one = event(kind, address=address, session=session)
-            counted[address] += (small.feed(one, 0.0) is not None) - (large.feed(one, 0.0) is not None)
-        assert len(small) <= keys
+            counted[address] += (small.report(one, 0.0) is not None) - (large.report(one, 0.0) is not None)
+        assert len(small) <= sessions
         assert counted[address] >= 0
     assert large.evicted == 0
 
 
-def test_memory_is_bounded_per_address_and_in_total() -> None:
-    """The number of keys is bounded per address and in total, and evicted keys are counted."""
-    fold = Fold(max_keys=100, max_keys_of_address=10)
+def opened(senders: Senders, address: str = SENDER, session: bytes = b"call-1", now: float = 0.0) -> None:
+    """Let a sender begin a request in a session."""
+    senders.report(event(EventKind.INVALID_ACCOUNT_ID, address=address, session=session), now)
+
+
+def test_memory_is_bounded_per_sender_and_in_total() -> None:
+    """The number of sessions is bounded, an eighth of it for each sender, and evictions are counted."""
+    senders = Senders(max_sessions=100)
     for number in range(50):
-        fold.feed(event(EventKind.INVALID_ACCOUNT_ID, session=b"%d" % number), 0.0)
-    assert (len(fold), fold.evicted) == (10, 40)
+        opened(senders, session=b"%d" % number)
+    assert (len(senders), senders.evicted) == (12, 38)
     for number in range(200):
-        fold.feed(event(EventKind.INVALID_ACCOUNT_ID, address=f"198.51.100.{number}"), 0.0)
-    assert (len(fold), fold.evicted, len(fold._addresses)) == (100, 150, 100)
-    assert len(fold) == sum(len(of_address.keys) for of_address in fold._addresses.values())
+        opened(senders, f"198.51.100.{number}")
+    assert (len(senders), senders.evicted, senders.senders) == (100, 150, 100)
 
 
 def test_one_address_cannot_push_out_the_others() -> None:
-    """A sender that opens session after session loses its own keys, not those of others."""
-    fold = Fold(max_keys_of_address=10)
-    fold.feed(event(EventKind.INVALID_ACCOUNT_ID, address="198.51.100.1"), 0.0)
+    """A sender that opens session after session loses its own sessions, not those of others."""
+    senders = Senders(max_sessions=80)
+    opened(senders, "198.51.100.1")
     for number in range(1000):
-        fold.feed(event(EventKind.INVALID_ACCOUNT_ID, session=b"%d" % number), 0.0)
-    assert fold.feed(event(EventKind.CHALLENGE_SENT, address="198.51.100.1"), 0.0) is None
-    assert fold.feed(event(EventKind.INVALID_ACCOUNT_ID, address="198.51.100.1"), 0.0) is None
+        opened(senders, session=b"%d" % number)
+    assert senders.report(event(EventKind.CHALLENGE_SENT, address="198.51.100.1"), 0.0) is None
+    assert senders.report(event(EventKind.INVALID_ACCOUNT_ID, address="198.51.100.1"), 0.0) is None
 
 
-def test_what_is_silent_for_40_seconds_is_dropped() -> None:
-    """Keys expire 40 s after the last event of their address arrived, so that an idle fold keeps nothing."""
-    fold = Fold()
-    fold.feed(event(EventKind.INVALID_ACCOUNT_ID, session=b"1"), 0.0)
-    fold.feed(event(EventKind.INVALID_ACCOUNT_ID, session=b"2"), 36.0)
-    fold.feed(event(EventKind.INVALID_ACCOUNT_ID, address="198.51.100.1"), 76.0)
-    assert len(fold) == 3
-    fold.feed(event(EventKind.INVALID_ACCOUNT_ID, address="198.51.100.1"), 76.1)
-    assert (len(fold), fold.evicted) == (1, 0)
+def test_forged_senders_push_out_no_proven_one() -> None:
+    """A sender with a proof keeps its session, however many addresses are forged."""
+    senders = Senders(max_sessions=100)
+    opened(senders)
+    senders.record_proof(ip_address(SENDER), 0.0)
+    for number in range(1_000):
+        opened(senders, str(ip_address("198.51.100.0") + number))
+    assert len(senders) == 100
+    assert senders.find_session(ip_address(SENDER), b"call-1") is not None
+
+
+def test_proven_senders_are_bounded_too() -> None:
+    """A quarter as many senders as sessions are proven; the one that was used longest ago goes first."""
+    senders = Senders(max_sessions=16)
+    for number in range(6):
+        opened(senders, f"198.51.100.{number}")
+        senders.record_proof(ip_address(f"198.51.100.{number}"), 0.0)
+    assert senders.senders == 4
+    assert senders.find(ip_address("198.51.100.1")) is None
+
+
+def test_the_oldest_session_goes_if_all_senders_are_proven() -> None:
+    """Proven senders with many sessions stay within the bound of all sessions."""
+    senders = Senders(max_sessions=64)
+    for number in range(16):
+        senders.record_proof(ip_address(f"198.51.100.{number}"), 0.0)
+    for number in range(200):
+        opened(senders, f"198.51.100.{number % 16}", b"%d" % number)
+    assert len(senders) == 64
+    assert senders.find_session(ip_address("198.51.100.7"), b"199") is not None
+
+
+def test_a_flood_of_sessions_leaves_no_list_behind() -> None:
+    """What is remembered of discarded sessions is bounded by the bound of sessions."""
+    senders = Senders(max_sessions=64)
+    for number in range(2_000):
+        opened(senders, session=b"%d" % number)
+    assert len(senders._due) <= 128
+
+
+def test_an_unused_session_is_discarded() -> None:
+    """A session expires 64 s after its last use, and its sender with it."""
+    senders = Senders()
+    opened(senders, session=b"1")
+    opened(senders, session=b"2", now=36.0)
+    opened(senders, "198.51.100.1", now=63.0)
+    opened(senders, session=b"2", now=64.0)
+    assert (len(senders), senders.senders) == (2, 2)
+    senders.expire(164.0)
+    assert (len(senders), senders.senders, senders.evicted) == (0, 0, 0)
+
+
+def test_a_sender_stays_while_a_fact_is_needed() -> None:
+    """A sender without sessions stays until its last fact is no longer needed."""
+    senders = Senders()
+    opened(senders)
+    senders.of(ip_address(SENDER), 0.0).keep(600.0)
+    senders.expire(599.0)
+    assert (len(senders), senders.senders) == (0, 1)
+    senders.expire(600.0)
+    assert senders.senders == 0
 
 
 def test_a_challenge_out_of_nothing_is_not_kept() -> None:
     """A challenge of PJSIP alone takes no room; one of chan_sip does, as it shows who has an account."""
-    fold = Fold()
-    fold.feed(event(EventKind.CHALLENGE_SENT), 0.0)
-    assert len(fold) == 0
-    fold.feed(event(EventKind.CHALLENGE_SENT, service=Service.SIP), 0.0)
-    assert len(fold) == 1
+    senders = Senders()
+    senders.report(event(EventKind.CHALLENGE_SENT), 0.0)
+    assert len(senders) == 0
+    senders.report(event(EventKind.CHALLENGE_SENT, service=Service.SIP), 0.0)
+    assert len(senders) == 1
 
 
 def test_a_long_session_takes_no_more_room_than_a_short_one() -> None:
     """A Call-ID of 64 KiB is kept as a digest, and still differs from all others."""
-    fold = Fold()
+    senders = Senders()
     opener, challenge = EventKind.INVALID_ACCOUNT_ID, EventKind.CHALLENGE_SENT
     for session in (b"x" * 65536 + b"1", b"x" * 65536 + b"2", b"x" * 64, b"x" * 65):
-        assert fold.feed(event(opener, session=session), 0.0) is not None
-        assert fold.feed(event(challenge, session=session), 0.0) is None
-    (of_address,) = fold._addresses.values()
-    assert sorted(len(session) for *_, session in of_address.keys) == [64, 65, 65, 65]
+        assert senders.report(event(opener, session=session), 0.0) is not None
+        assert senders.report(event(challenge, session=session), 0.0) is None
+    sender = senders.of(ip_address(SENDER), 0.0)
+    assert sorted(map(len, sender.sessions)) == [64, 65, 65, 65]
 
 
 def test_two_asterisks_share_nothing() -> None:
@@ -444,23 +372,22 @@ def test_two_asterisks_share_nothing() -> None:
     sources = [PBX, SourceId("branch", "ami"), SourceId("pbx", "log")]
     events = [event(EventKind.CHALLENGE_RESPONSE_FAILED, source=source) for source in sources]
     events += [event(EventKind.CHALLENGE_RESPONSE_FAILED, service=Service.SIP)]
-    assert [attempt.asterisk for attempt in fed(Fold(), events)] == ["pbx", "branch", "pbx", "pbx"]
+    assert [attempt.asterisk for attempt in fed(Senders(), events)] == ["pbx", "branch", "pbx", "pbx"]
 
 
 def test_the_port_does_not_make_a_session() -> None:
     """One Call-ID from many ports is one session."""
     events = [event(EventKind.INVALID_ACCOUNT_ID, port=5062), event(EventKind.CHALLENGE_SENT, port=5063)]
-    assert len(fed(Fold(), events)) == 1
+    assert len(fed(Senders(), events)) == 1
 
 
 def test_a_success_closes_its_session_and_a_tampered_one_does_not() -> None:
     """After a success the session begins again; a tampered success changes nothing."""
     opener, success = event(EventKind.INVALID_ACCOUNT_ID), event(EventKind.SUCCESSFUL_AUTH)
-    fold = Fold()
-    assert len(fed(fold, [opener, evolve(success, tampered=True), opener])) == 1
-    assert len(fed(fold, [success, opener])) == 1
-    assert fed(fold, [success, success, evolve(success, session=b"other")]) == []
-    assert (len(fold), len(fold._addresses)) == (0, 0)
+    senders = Senders()
+    assert len(fed(senders, [opener, evolve(success, tampered=True), opener])) == 1
+    assert len(fed(senders, [success, opener])) == 1
+    assert fed(senders, [success, success, evolve(success, session=b"other")]) == []
 
 
 def failure(time: float, **changes: object) -> SecurityEvent:
@@ -489,7 +416,7 @@ def test_a_repetition_is_forgiven_only_as_far_as_a_retransmission_goes(
     second: SecurityEvent, attempts: int
 ) -> None:
     """One repeat of the same challenge and response is forgiven 0.3 to 32 s later, by the source's time."""
-    assert len(fed(Fold(), [failure(0.0), second])) == attempts
+    assert len(fed(Senders(), [failure(0.0), second])) == attempts
 
 
 @pytest.mark.parametrize(
@@ -502,17 +429,17 @@ def test_a_repetition_is_forgiven_only_as_far_as_a_retransmission_goes(
 )
 def test_no_repetition_is_forgiven_over_tcp_or_without_values(changes: dict[str, object]) -> None:
     """Over TCP, or with an empty challenge or response, each repetition counts."""
-    assert len(fed(Fold(), [failure(0.0, **changes), failure(1.0, **changes)])) == 2
+    assert len(fed(Senders(), [failure(0.0, **changes), failure(1.0, **changes)])) == 2
 
 
 def test_one_repetition_is_forgiven_in_ten_minutes() -> None:
     """The second identical repetition counts, also in another session, until 600 s are over."""
     sessions = [b"1", b"1", b"1", b"2", b"2"]
     events = [failure(float(at), session=session) for at, session in enumerate(sessions)]
-    fold = Fold()
-    assert [attempt.time for attempt in fed(fold, events)] == [0.0, 2.0, 3.0, 4.0]
-    assert [a.time for a in fed(fold, [failure(600.0), failure(601.0)])] == [600.0, 601.0]
-    assert [a.time for a in fed(fold, [failure(602.0)])] == []
+    senders = Senders()
+    assert [attempt.time for attempt in fed(senders, events)] == [0.0, 2.0, 3.0, 4.0]
+    assert [a.time for a in fed(senders, [failure(600.0), failure(601.0)])] == [600.0, 601.0]
+    assert [a.time for a in fed(senders, [failure(602.0)])] == []
 
 
 @pytest.mark.parametrize(
@@ -525,13 +452,13 @@ def test_one_repetition_is_forgiven_in_ten_minutes() -> None:
 )
 def test_what_is_forgiven_is_counted_by_sender(first: str, second: str, attempts: int) -> None:
     """Each IPv4 address is forgiven one repetition, and a /64 one in all, since a host owns its /64."""
-    fold = Fold()
+    senders = Senders()
     events = [
         event(EventKind.CHALLENGE_RESPONSE_FAILED, at, address=address, challenge=b"C", response=b"R")
         for address in (first, second)
         for at in (0.0, 1.0)
     ]
-    assert len(fed(fold, events)) == attempts
+    assert len(fed(senders, events)) == attempts
 
 
 def test_a_repetition_that_would_not_count_uses_nothing_up() -> None:
@@ -547,24 +474,23 @@ def test_a_repetition_that_would_not_count_uses_nothing_up() -> None:
         failure(3.0),
         failure(4.0),
     ]
-    assert [attempt.time for attempt in fed(Fold(), events)] == [0.0, 0.0, 4.0]
+    assert [attempt.time for attempt in fed(Senders(), events)] == [0.0, 0.0, 4.0]
 
 
-def test_when_the_forgiven_are_too_many_nothing_is_forgiven(monkeypatch: pytest.MonkeyPatch) -> None:
-    """When the table of forgiven repetitions is full, repetitions count until there is room again."""
-    monkeypatch.setattr("ringfence.detect.fold._MAX_FORGIVEN", 1)
-    fold = Fold()
-    other = event(EventKind.CHALLENGE_SENT, address="198.51.100.1").remote
-    assert len(fed(fold, [failure(0.0), failure(1.0)])) == 1
-    assert len(fed(fold, [failure(2.0, remote=other), failure(3.0, remote=other)])) == 2
-    assert len(fed(fold, [failure(700.0, remote=other), failure(701.0, remote=other)])) == 1
+def test_after_an_eviction_nothing_is_forgiven() -> None:
+    """A discarded sender may have been forgiven already, so repetitions count for ten minutes."""
+    senders = Senders(max_sessions=16)
+    for number in range(17):
+        opened(senders, f"198.51.100.{number}")
+    assert len(fed(senders, [failure(598.0), failure(599.0)])) == 2
+    assert [attempt.time for attempt in fed(senders, [failure(600.0), failure(601.0)])] == [601.0]
 
 
 def test_two_events_of_a_peers_acl_are_one_attempt() -> None:
     """chan_sip checks a peer's ACL twice per request: one or two events are one attempt, three are two."""
     half = event(EventKind.FAILED_ACL, service=Service.SIP, acl_name="device_must_match_acl")
-    fold = Fold()
-    assert [fold.feed(half, 0.0) is not None for _ in range(5)] == [True, False, True, False, True]
+    senders = Senders()
+    assert [senders.report(half, 0.0) is not None for _ in range(5)] == [True, False, True, False, True]
 
 
 def of_chan_sip(kind: EventKind, nonce: bytes = b"") -> SecurityEvent:
@@ -577,9 +503,9 @@ def test_a_further_challenge_of_chan_sip_is_a_guess() -> None:
 
     chan_sip reports a guess that repeats none of its nonces by a challenge alone.
     """
-    fold = Fold()
+    senders = Senders()
     sent = [of_chan_sip(EventKind.CHALLENGE_SENT, nonce) for nonce in (b"1", b"1", b"2", b"2", b"3")]
-    told = [fold.feed(one, 0.0) for one in sent]
+    told = [senders.report(one, 0.0) for one in sent]
 
     assert [attempt is not None for attempt in told] == [False, False, True, False, True]
 
@@ -587,11 +513,11 @@ def test_a_further_challenge_of_chan_sip_is_a_guess() -> None:
 @pytest.mark.parametrize("between", [EventKind.INVALID_PASSWORD, EventKind.SUCCESSFUL_AUTH])
 def test_a_challenge_that_was_answered_is_followed_by_another(between: EventKind) -> None:
     """A challenge after a success or a reported guess adds no attempt."""
-    fold = Fold()
+    senders = Senders()
     attempts = 0
     for number in range(5):
-        attempts += fold.feed(of_chan_sip(EventKind.CHALLENGE_SENT, b"%d" % number), 0.0) is not None
-        attempts += fold.feed(of_chan_sip(between), 0.0) is not None
+        attempts += senders.report(of_chan_sip(EventKind.CHALLENGE_SENT, b"%d" % number), 0.0) is not None
+        attempts += senders.report(of_chan_sip(between), 0.0) is not None
 
     assert attempts == (5 if between is EventKind.INVALID_PASSWORD else 0)
 
@@ -600,12 +526,12 @@ def test_a_call_to_nowhere_is_a_probe_unless_the_caller_was_challenged() -> None
     """A guest's call to an unknown extension is a probe; a caller that passed a challenge has misdialled."""
     misdial = event(EventKind.FAILED_ACL, service=Service.SIP, acl_name="no_extension_match")
     challenged = event(EventKind.CHALLENGE_SENT, service=Service.SIP)
-    assert [attempt.kind for attempt in fed(Fold(), [misdial, misdial])] == [AttemptKind.PROBE] * 2
-    assert fed(Fold(), [challenged, misdial]) == []
+    assert [attempt.kind for attempt in fed(Senders(), [misdial, misdial])] == [AttemptKind.PROBE] * 2
+    assert fed(Senders(), [challenged, misdial]) == []
 
 
 def test_a_failed_login_at_the_manager_is_of_its_own_kind() -> None:
     """A failed login at service AMI is of the kind ``manager`` and no guess of a phone's password."""
     login = event(EventKind.INVALID_PASSWORD, service=Service.AMI, transport=Transport.TCP)
-    (attempt,) = fed(Fold(), [login])
+    (attempt,) = fed(Senders(), [login])
     assert (attempt.kind, attempt.proof, attempt.trusted) == (AttemptKind.MANAGER, Proof.HANDSHAKE, True)

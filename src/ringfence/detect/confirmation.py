@@ -1,0 +1,125 @@
+"""Confirmation: what shows that the address of a report is right, other than a text of the sender.
+
+``attribution`` decides what follows from it, and its head lists the cases.
+"""
+
+from attrs import evolve
+
+from ringfence.detect.answers import Answers
+from ringfence.detect.backing import Backing
+from ringfence.detect.events import session_key
+from ringfence.detect.nonces import Nonces
+from ringfence.detect.sender import SESSION_LIFE, Senders
+from ringfence.detect.wire import Listening, Wire
+from ringfence.model import Attempt, EventKind, Proof, SecurityEvent, Service, Transport
+
+# Module-level aliases: enum member lookups are slow in the per-event hot path.
+_PJSIP, _SIP, _UDP, _HIDDEN = Service.PJSIP, Service.SIP, Transport.UDP, EventKind.HIDDEN
+_CLAIMED, _NONCE, _HANDSHAKE = Proof.CLAIMED, Proof.NONCE, Proof.HANDSHAKE
+_DATAGRAMS = (Transport.UDP, Transport.UNKNOWN)
+
+
+class Confirmation:
+    """Finds what confirms a report, and proves an address.
+
+    ``corroborated`` names the Asterisks that AMI or the wire reports; there a log line counts only if
+    something confirms it. ``assumed`` is the proof of attempts that only the wire could prove: a replay of
+    logs has no wire. ``sees_wire``: the wire source has delivered a packet, so addresses can be proven.
+    """
+
+    def __init__(
+        self, senders: Senders, nonces: Nonces, wire: Wire, answers: Answers, backing: Backing, assumed: Proof
+    ) -> None:
+        self.corroborated: frozenset[str] = frozenset()
+        self.sees_wire = False
+        self.wire_sees_all = False
+        self._listening: Listening | None = None  # unknown until the first tick
+        self._senders = senders
+        self._nonces = nonces
+        self._wire = wire
+        self._answers = answers
+        self._backing = backing
+        self._assumed = assumed
+
+    def tick(self, listening: Listening, *, wire: bool) -> None:
+        """Record which sources deliver now; ``wire`` is whether the wire sees every challenge."""
+        self.wire_sees_all, self._listening = wire, listening
+
+    def is_hint(self, event: SecurityEvent, attempt: Attempt) -> bool:
+        """Whether a report needs confirmation. In a replay no kernel can confirm it."""
+        stream = attempt.transport not in _DATAGRAMS and self._assumed is _CLAIMED
+        return event.source.text and (stream or self._is_corroborated(event.source.asterisk))
+
+    def _is_corroborated(self, asterisk: str) -> bool:
+        """Whether AMI or the wire reports an Asterisk now, so that a log line needs confirmation."""
+        if asterisk not in self.corroborated:
+            return False
+        return self.wire_sees_all or self._listening is None or self._listening(asterisk) is not None
+
+    def confirms_login(self, event: SecurityEvent, now: float) -> bool:
+        """Whether the address in the line of a login is confirmed, or log lines are the only source."""
+        if not self._is_corroborated(event.source.asterisk):
+            return True
+        seen = self.sees_wire and bool(event.session) and self._wire.confirms(event, now)
+        return seen or self._backing.confirms(event.remote, event.service, now)
+
+    def confirmed(self, attempt: Attempt, event: SecurityEvent, now: float) -> Attempt | None:
+        """Return the attempt as a source other than text confirms it; None if no such source does."""
+        seen = self._confirmed_by_wire(attempt, event, now) if self.sees_wire else None
+        if seen is not None:
+            return seen
+        if self._backing.confirms(event.remote, event.service, now):
+            transport = Transport.TCP if attempt.transport is Transport.UNKNOWN else attempt.transport
+            return evolve(attempt, trusted=True, transport=transport, proof=_HANDSHAKE)
+        return None
+
+    def _confirmed_by_wire(self, attempt: Attempt, event: SecurityEvent, now: float) -> Attempt | None:
+        wire, service = self._wire, event.service
+        if service is _SIP and event.challenge:
+            came_back = event.kind is EventKind.INVALID_PASSWORD and bool(event.response)
+            settled = self._nonces.settled(attempt, event.challenge, now, came_back=came_back)
+            return settled if settled is not attempt else None
+        if service is _PJSIP and event.session:
+            seen = wire.confirms(event, now) or wire.could_have_guessed(attempt.address, now)
+        else:
+            seen = service in (_SIP, _PJSIP) and self._answers.confirms(event, now)
+        if not seen:
+            return None
+        claim = evolve(attempt, trusted=True, transport=_UDP, proof=_CLAIMED)
+        return self._nonces.settled(claim, event.challenge, now)
+
+    def would_have_been_seen(self, event: SecurityEvent, now: float) -> bool:
+        """Whether the wire or the kernel would have seen a true attempt, so that this line is a forgery."""
+        if not self.sees_wire or not self.wire_sees_all or now < self._wire.blind_until:
+            return False
+        return event.remote.transport is _UDP or self._backing.excludes(event.remote.address)
+
+    def with_proof(self, attempt: Attempt, event: SecurityEvent, now: float) -> Attempt:
+        """Return an attempt, whose address is reliable, with the best proof of it.
+
+        A claimed ban affects only UDP, so an attempt by a stream counts only if its connection is known.
+        """
+        if self.sees_wire:
+            attempt = self._nonces.settled(attempt, event.challenge, now)
+        if attempt.proof is _CLAIMED and attempt.transport not in _DATAGRAMS and self._assumed is _CLAIMED:
+            backed = self._backing.confirms(event.remote, event.service, now)
+            return evolve(attempt, proof=_HANDSHAKE) if backed else evolve(attempt, trusted=False)
+        return self.in_session(attempt, event, now)
+
+    def in_session(self, attempt: Attempt, event: SecurityEvent, now: float) -> Attempt:
+        """Return an attempt with the proof of its session: an answered challenge proves the whole session.
+
+        Only the sender knows the Call-ID of a session, so no other sender can add to the session.
+        """
+        if self._assumed is not _CLAIMED and attempt.trusted and attempt.proof is _CLAIMED:
+            return evolve(attempt, proof=self._assumed)
+        if not self.sees_wire or attempt.proof is _NONCE or not has_session(attempt):
+            return attempt
+        session = self._senders.find_session(attempt.address, session_key(event.session))
+        proven = session is not None and now - session.proven < SESSION_LIFE
+        return evolve(attempt, proof=_NONCE) if proven else attempt
+
+
+def has_session(attempt: Attempt) -> bool:
+    """Whether a proof of the attempt's session applies to it: by UDP, of PJSIP or seen on the wire."""
+    return attempt.transport is _UDP and (attempt.service is _PJSIP or attempt.event is _HIDDEN)

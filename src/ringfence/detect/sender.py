@@ -1,0 +1,336 @@
+"""Senders: what is known of each remote address, and the one table of senders and their sessions.
+
+A :class:`Sender` is one remote address with its sessions. An IPv6 host has a whole /64, so what holds for the
+host (its successes, its abandoned challenges, the retransmission that was forgiven) is kept with the first
+address of its /64 (:func:`host_of`).
+
+Bounds: 65 536 sessions, an eighth of them of one sender, and 65 536 senders. A forged datagram creates a
+sender at no cost. So senders of which nothing is proven are discarded first, with their sessions: those used
+longest ago. Only if there is none, the oldest session is discarded. Both are counted in ``evicted``. If a
+session is discarded early, too many attempts may be counted, and evidence against its sender may be lost. But
+a forgiven retransmission reduces the count. So none is forgiven for ten minutes after an eviction.
+
+Expiry: a session is discarded when it was not used for ``SESSION_LIFE``, a sender when it has no session and
+no fact that is still needed (``until``). Times are monotonic seconds.
+"""
+
+from collections import OrderedDict, deque
+from ipaddress import IPv6Address
+from math import inf
+
+from attrs import Factory, define
+
+from ringfence.detect.events import (
+    AddressKey,
+    Role,
+    address_key,
+    attempt_from,
+    role_of,
+    session_id,
+    shared_session_id,
+)
+from ringfence.detect.session import FORGET, MOST_ATTEMPTS, Attempts, Reports, Session, UnconfirmedReport
+from ringfence.model import (
+    Address,
+    Attempt,
+    AttemptKind,
+    Challenge,
+    SecurityEvent,
+    Service,
+    SourceId,
+    Transport,
+)
+from ringfence.networks import is_one_host, sender_key
+
+MAX_SESSIONS = 65_536
+_SENDER_SHARE = 8  # one sender has at most an eighth of all sessions
+_PROVEN_SHARE = 4  # a quarter as many proven senders as sessions
+
+SESSION_LIFE = 64.0
+"""Seconds without use after which a session is discarded: twice as long as PJSIP accepts a nonce."""
+
+FORGIVE_AGAIN = 600.0
+"""Seconds after a forgiven retransmission in which the next one of the same host counts."""
+
+# Module-level aliases: enum member lookups are slow in the per-event hot path.
+_OPENER, _CHALLENGE, _FAILED, _NONE = Role.OPENER, Role.CHALLENGE, Role.FAILED, Role.NONE
+_PROBE, _SUCCESS, _PJSIP, _AMI = Role.PROBE, Role.SUCCESS, Service.PJSIP, Service.AMI
+
+
+@define(eq=False)
+class Streak:
+    """The challenges of a host since its last success; ``returned`` of them were returned already."""
+
+    began: float
+    asterisk: str
+    latest: Challenge
+    last: float
+    count: int = 0
+    returned: int = 0
+
+
+@define
+class LineCounts:
+    """The lines that named a sender and port with a connection, and without one, since ``since``."""
+
+    since: float
+    backed: int = 0
+    unbacked: int = 0
+
+
+@define(eq=False)
+class Sender:
+    """One remote address.
+
+    ``proven``: something came from it that no other sender can forge. ``until`` is the time until which the
+    facts below are needed. ``forgiven`` is the time of the forgiven retransmission, by source, because each
+    source reports the same one. ``streak`` and ``succeeded`` are the host's abandoned challenges and its last
+    success, ``logged_in`` is chan_sip's last success of exactly this address. ``diverted`` is the time when a
+    challenge for it went to another address. ``lines`` counts lines with and without a connection.
+    ``answers`` holds the times of chan_sip's answers that confirm lines, by service and whether they are 404.
+    ``waiting`` are the reports that wait, by port.
+    """
+
+    key: AddressKey
+    used: float
+    proven: bool = False
+    until: float = -inf
+    sessions: dict[bytes, Session] = Factory(dict)
+    forgiven: dict[SourceId, float] = Factory(dict)
+    streak: Streak | None = None
+    succeeded: float = -inf
+    logged_in: float = -inf
+    diverted: float = -inf
+    lines: LineCounts | None = None
+    answers: dict[tuple[Service, bool], deque[float]] = Factory(dict)
+    waiting: dict[int, deque[UnconfirmedReport]] = Factory(dict)
+
+    def keep(self, until: float) -> None:
+        """Keep the sender at least until ``until``, because a fact is needed so long."""
+        self.until = max(self.until, until)
+
+    def is_needed(self, now: float) -> bool:
+        """Whether the sender has a session or a fact that is needed, or was used a short time ago."""
+        return bool(self.sessions) or self.until > now or now - self.used < SESSION_LIFE
+
+
+class Senders:
+    """The table of senders and sessions. ``evicted`` counts the sessions and attempts discarded early."""
+
+    def __init__(
+        self,
+        max_sessions: int = MAX_SESSIONS,
+    ) -> None:
+        self.evicted = 0
+        self._max_sessions = max_sessions
+        self._max_sessions_of_sender = max(1, max_sessions // _SENDER_SHARE)
+        self._claimed: OrderedDict[AddressKey, Sender] = OrderedDict()
+        self._proven: OrderedDict[AddressKey, Sender] = OrderedDict()
+        self._sessions = 0
+        self._due: deque[tuple[float, Sender, Session]] = deque()  # when to check whether a session expired
+        self._evicted_at = -inf
+
+    def __len__(self) -> int:
+        """Return the number of sessions."""
+        return self._sessions
+
+    @property
+    def senders(self) -> int:
+        """The number of senders."""
+        return len(self._claimed) + len(self._proven)
+
+    # -- looking up -------------------------------------------------------------------------------------
+
+    def find(self, address: Address) -> Sender | None:
+        """Return a sender if it is known."""
+        key = address_key(address)
+        return self._claimed.get(key) or self._proven.get(key)
+
+    def of(self, address: Address, now: float) -> Sender:
+        """Return a sender, created if needed, as the one used last."""
+        if self._due and self._due[0][0] <= now:
+            self.expire(now)
+        key = address_key(address)
+        sender = self._claimed.get(key)
+        if sender is not None:
+            self._claimed.move_to_end(key)
+        else:
+            sender = self._proven.get(key)
+            if sender is not None:
+                self._proven.move_to_end(key)
+            else:
+                if len(self._claimed) >= self._max_sessions:
+                    self._evict(self._claimed, now)
+                sender = self._claimed[key] = Sender(key, now)
+        sender.used = now
+        return sender
+
+    def find_session(self, address: Address, session: bytes) -> Session | None:
+        """Return the session of a sender if it is known."""
+        sender = self.find(address)
+        return sender.sessions.get(session) if sender is not None else None
+
+    def session(self, address: Address, session: bytes, now: float) -> Session:
+        """Return a session, created if needed, as used at ``now``."""
+        return self._session_of(self.of(address, now), session, now)
+
+    def _session_of(self, sender: Sender, name: bytes, now: float) -> Session:
+        session = sender.sessions.get(name)
+        if session is not None:
+            session.used = now
+            return session
+        if len(sender.sessions) >= self._max_sessions_of_sender:
+            self._drop(sender, next(iter(sender.sessions.values())))
+            self.evicted += 1
+        while self._sessions >= self._max_sessions:
+            self._make_room(sender, now)
+        session = sender.sessions[name] = Session(name, now)
+        self._sessions += 1
+        self._due.append((now + SESSION_LIFE, sender, session))
+        if len(self._due) > 2 * self._max_sessions:  # most are of discarded sessions
+            self._due = deque(due for due in self._due if _has(due[1], due[2]))
+        return session
+
+    def record_proof(self, address: Address, now: float) -> Sender:
+        """Record that something came from ``address`` that no other sender can forge; return the sender."""
+        sender = self.of(address, now)
+        if not sender.proven:
+            sender.proven = True
+            self._proven[sender.key] = self._claimed.pop(sender.key)
+            if len(self._proven) > self._max_sessions // _PROVEN_SHARE:
+                self._evict(self._proven, now)
+        return sender
+
+    # -- reports and attempts ---------------------------------------------------------------------------
+
+    def report(self, event: SecurityEvent, now: float) -> Attempt | None:
+        """Handle an event of one source that arrived at ``now``; return the attempt that it reports."""
+        role = role_of(event)
+        if role is _NONE or (role is not _FAILED and role is not _OPENER and self._ends(event, role)):
+            return None
+        name = event.source.asterisk, event.source.name, event.service
+        session = self._session_of(self.of(event.remote.address, now), session_id(event), now)
+        reports = session.reports.get(name)
+        if reports is None or event.time - reports.seen > FORGET:
+            reports = session.reports[name] = Reports(event.time)
+        reports.seen = event.time
+        if role is _FAILED and reports.repeats(event) and self._forgive(event, now):
+            return None
+        misdialled = role is _PROBE and reports.challenged  # the caller has an account
+        if misdialled or not reports.advance(role, event):
+            return None
+        if event.service is _AMI:
+            return attempt_from(event, AttemptKind.MANAGER)
+        return attempt_from(event, AttemptKind.PROBE if role is _PROBE else AttemptKind.GUESS)
+
+    def _ends(self, event: SecurityEvent, role: Role) -> bool:
+        """Whether an event needs no memory: a success, which closes its session, or a lone challenge.
+
+        Each successful registration has a challenge that belongs to no failed request. With chan_sip it still
+        shows that the caller has an account.
+        """
+        if role is not _SUCCESS and (role is not _CHALLENGE or event.service is not _PJSIP):
+            return False
+        session = self.find_session(event.remote.address, session_id(event))
+        name = event.source.asterisk, event.source.name, event.service
+        if role is _SUCCESS and session is not None:
+            session.reports.pop(name, None)
+        return session is None or name not in session.reports
+
+    def _forgive(self, event: SecurityEvent, now: float) -> bool:
+        """Whether a repeated failure does not count: one in ten minutes of each host, by UDP.
+
+        An event does not prove a repetition: with two Authorization headers it shows the first, and Asterisk
+        checks the second.
+        """
+        if event.remote.transport is not Transport.UDP or now - self._evicted_at < FORGIVE_AGAIN:
+            return False
+        host = self.of(host_of(event.remote.address), now)
+        if now - host.forgiven.get(event.source, -inf) <= FORGIVE_AGAIN:
+            return False
+        host.forgiven[event.source] = now
+        host.keep(now + FORGIVE_AGAIN)
+        return True
+
+    def record_report(self, event: SecurityEvent, address: Address, now: float, tag: int = 0) -> int | None:
+        """Record a report of an attempt of ``address``.
+
+        Return None if it is the first report of an attempt, which gets the tag ``tag``. Otherwise return the
+        tag of the attempt that another source has reported.
+        """
+        session = self.session(address, shared_session_id(event), now)
+        return self._record(session.attempts, event, now, tag)
+
+    def match_report(self, event: SecurityEvent, address: Address, now: float) -> int | None:
+        """Record a report only if another source has reported its attempt; return that one's tag."""
+        session = self.find_session(address, shared_session_id(event))
+        known = session.attempts.get((event.source.asterisk, event.service)) if session is not None else None
+        return known.match(event.source.name, now) if known is not None else None
+
+    def is_listed(self, event: SecurityEvent, address: Address, now: float) -> bool:
+        """Whether another source has listed this unconfirmed attempt; list it."""
+        session = self.session(address, shared_session_id(event), now)
+        return self._record(session.listed, event, now, 0) is not None
+
+    def _record(
+        self, table: dict[tuple[str, Service], Attempts], event: SecurityEvent, now: float, tag: int
+    ) -> int | None:
+        key = event.source.asterisk, event.service
+        attempts = table.get(key)
+        if attempts is None:
+            attempts = table[key] = Attempts()
+        self.evicted += len(attempts.open) == MOST_ATTEMPTS
+        return attempts.record(event.source.name, now, tag)
+
+    # -- bounds -----------------------------------------------------------------------------------------
+
+    def expire(self, now: float) -> None:
+        """Discard expired sessions, and the senders of which nothing is needed any more."""
+        while self._due and self._due[0][0] <= now:
+            _, sender, session = self._due.popleft()
+            if not _has(sender, session):
+                continue
+            if now - session.used < SESSION_LIFE:
+                self._due.append((session.used + SESSION_LIFE, sender, session))
+                continue
+            self._drop(sender, session)
+            if not sender.is_needed(now):
+                (self._proven if sender.proven else self._claimed).pop(sender.key, None)
+        for table in (self._claimed, self._proven):
+            while table and not (oldest := next(iter(table.values()))).is_needed(now):
+                del table[oldest.key]
+
+    def _make_room(self, using: Sender, now: float) -> None:
+        """Discard the sessions of one sender of which nothing is proven, or else the oldest session."""
+        if next(iter(self._claimed.values()), using) is not using:
+            self._evict(self._claimed, now)
+            return
+        _, sender, session = self._due.popleft()
+        if _has(sender, session):
+            self._drop(sender, session)
+            self.evicted += 1
+
+    def _evict(self, table: OrderedDict[AddressKey, Sender], now: float) -> None:
+        """Discard the sender of ``table`` that was used longest ago."""
+        _, sender = table.popitem(last=False)
+        self.evicted += max(1, len(sender.sessions))
+        self._evicted_at = now
+        for session in list(sender.sessions.values()):
+            self._drop(sender, session)
+
+    def _drop(self, sender: Sender, session: Session) -> None:
+        del sender.sessions[session.name]
+        self._sessions -= 1
+        for challenges in session.challenges.values():
+            challenges.discarded = True
+
+
+def _has(sender: Sender, session: Session) -> bool:
+    return sender.sessions.get(session.name) is session
+
+
+def host_of(address: Address) -> Address:
+    """Return the address that stands for a host: its only one, or the first one of its /64."""
+    if is_one_host(address):
+        return address
+    return IPv6Address(int(sender_key(address)) << 64)

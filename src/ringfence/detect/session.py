@@ -1,0 +1,243 @@
+"""One session: the requests of one sender with one session id, and what every source shows of them.
+
+The parts of a session belong to an Asterisk, a service and a source each, because a sender may use one
+Call-ID at several. The wire names no Asterisk, so its challenges belong to the session as a whole.
+
+**Events become reports.** One attempt causes one to eleven security events, so events cannot be counted. The
+following rules were found by experiment on recordings of real servers, and are exact on all of them. For
+each source there are three numbers, which start at zero (:class:`Reports`):
+
+    opener:     if half: n += 1, owed += 1;   half = true
+    challenge:  if half: half = false, n += 1, owed += 1
+    failed:     half = false;   if owed: owed -= 1 else n += 1
+    reported = n + (1 if half and owed == 0 else 0)
+
+An *opener* begins a request that is never authenticated (unknown account, ACL), a *challenge* finishes it,
+and a *failed* is the answer to the challenge, which is *owed* until it arrives. Each time ``reported`` grows,
+this source reports one more attempt. So there are four states, and ``+`` marks the events that report:
+
+    half  owed  state   opener    challenge  failed
+    no    0     idle    open  +   idle       idle +
+    yes   0     open    both      owing      idle
+    no    1..   owing   both      owing      owing, or idle after the last answer
+    yes   1..   both    both  +   owing  +   owing, or idle after the last answer
+
+*Open* reports at once, because an attacker may never answer. So what completes the open request reports
+nothing: a challenge, its wrong answer, or the opener of the same request with credentials.
+
+A challenge alone is never an attempt, because each successful registration begins with one. But if a guess
+carries an unknown nonce, chan_sip reports only another challenge. It still checks the password, and answers a
+right one with ``stale=true`` (``channels/chan_sip.c:check_auth``, tried on 16.28). So a challenge with
+another nonce, in a session whose last one was not answered, is a *failed*. To a retransmitted request
+chan_sip repeats the nonce.
+
+The numbers start again after 32 s without an event (PJSIP's nonces live that long). If they start again too
+early, too many attempts may be counted, because a late answer then counts as a separate attempt. (Only
+between two simultaneous openers and their answers, within microseconds, one attempt could be missed.)
+
+**Reports become attempts** (:class:`Attempts`). A report matches the oldest attempt of its session that is
+younger than ``HORIZON`` and that this source has not reported yet. If there is none, the attempt is new and
+counts at once. So the number of attempts is the highest number that any one source reports within the
+horizon: no attempt counts twice, and one source can report what another misses. Sources that do not name the
+same session share a session by the kind of failure (``events.shared_session_id``).
+
+The horizon is short. Otherwise the additional reports of one source would cancel later reports of another for
+ever. 10 s is more than three times the longest observed delay of a log line. Each source reports the oldest
+attempt first, so its reports always cover the beginning of the open attempts.
+"""
+
+from collections import deque
+from math import inf
+
+from attrs import Factory, define
+
+from ringfence.detect.events import Role
+from ringfence.model import Address, Attempt, SecurityEvent, Service
+
+HORIZON = 10.0
+"""The greatest age of an attempt that another report may match (seconds)."""
+
+FORGET = 32.0
+"""Seconds without an event of a source, by the source's own time, after which its numbers start again."""
+
+CHALLENGES_LIFE = 15.0
+"""Seconds after its last challenge for which a session's challenges are compared with AMI's events."""
+
+MOST_ATTEMPTS = 1_024
+"""The number of open attempts of a session, and of its answers. The oldest are discarded first."""
+
+_REPEAT_SOONEST, _REPEAT_LATEST = 0.3, 32.0  # seconds; RFC 3261 T1 is 0.5 s, and phones shorten it
+
+LocalPort = tuple[Address, int]
+"""The local address and port that sent a challenge."""
+
+# Module-level aliases: enum member lookups are slow in the per-event hot path.
+_OPENER, _CHALLENGE, _FAILED, _HALF, _SIP = Role.OPENER, Role.CHALLENGE, Role.FAILED, Role.HALF, Service.SIP
+
+
+@define
+class Reports:
+    """The numbers of one source of one service; the head of this file explains ``half``, ``owed`` and ``n``.
+
+    ``seen`` is the source's own time of its latest event. ``halves`` counts events that come twice for a
+    request. ``answer`` is the hash of the latest wrong answer, ``nonce`` that of chan_sip's latest challenge
+    unless it was answered.
+    """
+
+    seen: float
+    half: bool = False
+    owed: int = 0
+    n: int = 0
+    halves: int = 0
+    reported: int = 0
+    challenged: bool = False
+    answer: int = 0
+    answered_at: float = 0.0
+    nonce: int = 0
+
+    def repeats(self, event: SecurityEvent) -> bool:
+        """Whether this failure may be the last one, whose datagram was sent twice; record the failure.
+
+        Only a failure that would count is one to forgive.
+        """
+        previous, age = self.answer, event.time - self.answered_at
+        self.answer, self.answered_at = hash((event.challenge, event.response)), event.time
+        if previous != self.answer or self.owed or self.half or not (event.challenge and event.response):
+            return False
+        return _REPEAT_SOONEST <= age <= _REPEAT_LATEST
+
+    def advance(self, role: Role, event: SecurityEvent) -> bool:
+        """Handle an event; return whether it reports one more attempt."""
+        if event.service is _SIP and self._fails_by_challenge(role, event.challenge):
+            role = _FAILED
+        if role is _OPENER:
+            if self.half:
+                self.n += 1
+                self.owed += 1
+            self.half = True
+        elif role is _CHALLENGE:
+            self.challenged = True
+            if self.half:
+                self.half = False
+                self.n += 1
+                self.owed += 1
+        elif role is _HALF:
+            self.halves += 1
+        else:
+            self.half = False
+            if self.owed:
+                self.owed -= 1
+            else:
+                self.n += 1
+        reported = self.n + (self.half and not self.owed) + (self.halves + 1) // 2
+        if reported <= self.reported:
+            return False
+        self.reported = reported
+        return True
+
+    def _fails_by_challenge(self, role: Role, nonce: bytes) -> bool:
+        """Whether this challenge of chan_sip means that a guess failed; record the challenge."""
+        if role is not _CHALLENGE:
+            self.nonce = 0
+            return False
+        before, self.nonce = self.nonce, hash(nonce) if nonce else 0
+        return before not in (0, self.nonce)
+
+
+@define
+class Attempts:
+    """The open attempts of one service: those younger than the horizon.
+
+    ``open`` holds the time of each first report, and its tag. The oldest of them has the number ``first``.
+    ``reported`` holds the number of attempts that each source has reported.
+    """
+
+    open: deque[tuple[float, int]] = Factory(deque)
+    reported: dict[str, int] = Factory(dict)
+    first: int = 0
+
+    def match(self, source: str, now: float) -> int | None:
+        """Record a report of ``source``, and return the tag of the known attempt that it reports.
+
+        If it reports none, return None and record nothing.
+        """
+        while self.open and now - self.open[0][0] >= HORIZON:
+            self._drop_oldest()
+        number = max(self.reported.get(source, 0), self.first)
+        if number >= self.first + len(self.open):
+            return None
+        self.reported[source] = number + 1
+        return self.open[number - self.first][1]
+
+    def record(self, source: str, now: float, tag: int) -> int | None:
+        """Record a report of ``source``; return the tag of its attempt, or None if it is the first report.
+
+        A new attempt gets the tag ``tag``.
+        """
+        known = self.match(source, now)
+        if known is None:
+            if len(self.open) >= MOST_ATTEMPTS:
+                self._drop_oldest()
+            self.open.append((now, tag))
+            self.reported[source] = self.first + len(self.open)
+        return known
+
+    def _drop_oldest(self) -> None:
+        self.open.popleft()
+        self.first += 1
+
+
+@define
+class Challenges:
+    """The challenges of a session on the wire: AMI should have reported ``due`` of them by now.
+
+    ``local_port`` is None until a challenge is seen. ``sent_by`` is the Asterisk that has reported a
+    challenge before it was seen. ``discarded``: AMI's later events are counted elsewhere.
+    """
+
+    last: float
+    local_port: LocalPort | None = None
+    reported: int = 0
+    due: int = 0
+    sent_by: str = ""
+    discarded: bool = False
+
+
+@define(eq=False)
+class UnconfirmedReport:
+    """An attempt that ``event`` reported at ``at`` (monotonic seconds). ``settled``: it no longer waits."""
+
+    at: float
+    attempt: Attempt
+    event: SecurityEvent
+    settled: bool = False
+
+
+@define(eq=False)
+class Session:
+    """One session: its id as a key, and the time of its last use (monotonic seconds).
+
+    ``reports`` are by Asterisk, source and service, ``attempts`` and ``listed`` by Asterisk and service.
+    ``listed`` are unconfirmed attempts. ``challenges`` are those by datagrams (True) and by streams.
+    ``answers`` are the times of answers, by nonce or digest. ``unconfirmed`` are reports that wait. ``begun``
+    is the time of a challenge or request that no 403 has answered yet, ``proven`` the time when a nonce
+    proved the sender.
+    """
+
+    name: bytes
+    used: float
+    reports: dict[tuple[str, str, Service], Reports] = Factory(dict)
+    attempts: dict[tuple[str, Service], Attempts] = Factory(dict)
+    listed: dict[tuple[str, Service], Attempts] = Factory(dict)
+    challenges: dict[bool, Challenges] = Factory(dict)
+    answers: dict[bytes, float] = Factory(dict)
+    unconfirmed: list[UnconfirmedReport] = Factory(list)
+    begun: float = -inf
+    proven: float = -inf
+
+    def challenges_by(self, now: float, *, datagram: bool) -> Challenges:
+        """Return the challenges by datagrams or by streams, counted from zero if the last ones are old."""
+        known = self.challenges.get(datagram)
+        if known is None or now - known.last >= CHALLENGES_LIFE:
+            known = self.challenges[datagram] = Challenges(now)
+        return known

@@ -1,0 +1,114 @@
+"""Attempts from the reports of several sources, compared with a literal transcription of the rule."""
+
+from attrs import Factory, define, evolve
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.detect.events import event
+
+from ringfence.detect.events import shared_session_id
+from ringfence.detect.sender import Senders
+from ringfence.detect.session import HORIZON, MOST_ATTEMPTS, Attempts
+from ringfence.model import EventKind, SecurityEvent, Service, SourceId
+
+AMI, LOG, WIRE = "ami", "log:messages#notice", "wire"
+SOURCES = (AMI, LOG, WIRE)
+FAILED = EventKind.CHALLENGE_RESPONSE_FAILED
+
+
+@define
+class Naive:
+    """The rule: a report matches the oldest attempt within the horizon that its source has not reported."""
+
+    attempts: list[tuple[float, set[str]]] = Factory(list)
+
+    def is_new(self, source: str, now: float) -> bool:
+        """Whether the report is a new attempt, found by a search of all attempts so far."""
+        for at, reported_by in self.attempts:
+            if now - at < HORIZON and source not in reported_by:
+                reported_by.add(source)
+                return False
+        self.attempts.append((now, {source}))
+        return True
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(SOURCES), st.sampled_from((0.0, 0.3, 4.0, 10.0, 11.0))),
+        max_size=60,
+    )
+)
+def test_reports_match_as_the_rule_requires(reports: list[tuple[str, float]]) -> None:
+    """The same reports are new as by the rule itself, whatever the sources report, and when."""
+    attempts, naive, now = Attempts(), Naive(), 0.0
+    for source, pause in reports:
+        now += pause
+        assert naive.is_new(source, now) is (attempts.record(source, now, 0) is None)
+
+
+@given(st.lists(st.sampled_from(SOURCES), max_size=60))
+def test_the_source_with_most_reports_counts(sources: list[str]) -> None:
+    """In any interleaving, the number of attempts is the highest number that one source reports."""
+    attempts = Attempts()
+    new = sum(attempts.record(source, 0.0, 0) is None for source in sources)
+
+    assert max((sources.count(source) for source in SOURCES), default=0) == new
+
+
+def test_an_old_surplus_is_no_credit() -> None:
+    """A surplus of one source from before the horizon hides no attempt that another source reports now."""
+    attempts = Attempts()
+
+    assert [attempts.record(AMI, 0.0, 0) for _ in range(5)] == [None] * 5
+    assert [attempts.record(LOG, HORIZON, 0) for _ in range(5)] == [None] * 5
+
+
+def test_a_forgotten_attempt_counts_again() -> None:
+    """Open attempts are bounded: a report of a discarded one matches the next, and one counts again."""
+    attempts = Attempts()
+    for tag in range(MOST_ATTEMPTS + 1):
+        assert attempts.record(AMI, 0.0, tag) is None
+
+    assert [attempts.record(LOG, 0.0, -1) for _ in range(MOST_ATTEMPTS)] == [*range(1, MOST_ATTEMPTS + 1)]
+    assert attempts.record(LOG, 0.0, -1) is None
+
+
+def test_a_report_that_only_matches_makes_no_attempt() -> None:
+    """``match`` makes no attempt, and matches each report of another source once."""
+    attempts = Attempts()
+
+    assert attempts.match(LOG, 0.0) is None
+    assert attempts.record(AMI, 0.0, 7) is None
+    assert attempts.match(LOG, 0.0) == 7
+    assert attempts.match(LOG, 0.0) is None
+    assert attempts.match(WIRE, HORIZON) is None
+
+
+def is_shared(one: SecurityEvent, other: SecurityEvent) -> bool:
+    """Whether an event reports the attempt that another source has reported by ``one``."""
+    senders = Senders()
+    senders.record_report(one, one.remote.address, 0.0)
+    other = evolve(other, source=evolve(other.source, name=LOG))
+    return senders.match_report(other, other.remote.address, 0.0) is not None
+
+
+def test_which_events_report_the_same_attempts() -> None:
+    """PJSIP shares by Call-ID, guesses at chan_sip and AMI share by address, and two PBXs share nothing."""
+    sip = Service.SIP
+    elsewhere = SourceId("other", "ami")
+
+    assert is_shared(event(FAILED), event(EventKind.INVALID_ACCOUNT_ID, port=1))
+    assert not is_shared(event(FAILED), event(FAILED, session=b"call-2"))
+    assert not is_shared(event(FAILED), event(FAILED, address="192.0.2.8"))
+    assert not is_shared(event(FAILED), event(FAILED, source=elsewhere))
+    assert is_shared(event(FAILED, service=sip), event(FAILED, service=sip, session=b""))
+    assert is_shared(event(FAILED, service=sip), event(EventKind.INVALID_PASSWORD, service=sip))
+    for acl_name in ("device_must_match_acl", "no_extension_match"):
+        refused = event(EventKind.FAILED_ACL, service=sip, acl_name=acl_name)
+        assert not is_shared(event(FAILED, service=sip), refused)
+    manager = event(EventKind.FAILED_ACL, service=Service.AMI, session=b"0x1")
+    assert is_shared(event(FAILED, service=Service.AMI), manager)
+
+
+def test_a_long_call_id_takes_little_room() -> None:
+    """A Call-ID as long as a datagram is kept as a digest."""
+    assert 0 < len(shared_session_id(event(FAILED, session=b"x" * 60_000))) < 100
