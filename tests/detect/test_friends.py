@@ -105,8 +105,8 @@ def test_which_accounts_work_where_is_known_while_they_do() -> None:
     """An account works at an address while a reason names both; ``remove`` ends that."""
     friends = Friends()
     friends.add(PHONE)
-    assert friends.works_at("204", PHONE.address)
-    assert not friends.works_at("205", PHONE.address)
+    assert friends.worked_at("204", PHONE.address)
+    assert not friends.worked_at("205", PHONE.address)
     assert friends.remove(key_of(PHONE), 20.0) == PHONE
     assert friends.remove(key_of(PHONE), 20.0) is None
     assert friends.knows_account("204")

@@ -24,7 +24,7 @@ def test_a_valid_password_makes_a_friend(world: World) -> None:
     world.keeping.on_success(success(PHONE))
 
     assert world.ties(PHONE) == {AUTHENTICATED: AUTHENTICATED_FOR}
-    assert world.keeping.friends.works_at("alice", ip_address(PHONE))
+    assert world.keeping.friends.worked_at("alice", ip_address(PHONE))
     assert world.keeping.changed.is_set()
 
 

@@ -12,7 +12,7 @@ former ones; those seen longest ago are discarded first, and their addresses bec
 from collections import Counter, OrderedDict
 from collections.abc import Iterable
 from ipaddress import ip_network
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from attrs import evolve
 
@@ -31,6 +31,7 @@ AUTHENTICATED_FOR = 7_200.0
 _PREFIX_LENGTHS = {4: (24,), 6: (64, 48)}  # the prefix lengths that :meth:`Friends.any_in` looks up
 
 _T = TypeVar("_T")
+_K = TypeVar("_K")
 
 Key = tuple[str, Address, str, FriendReason]
 """The identity of a reason: the Asterisk, the address, the account and the kind of reason."""
@@ -62,189 +63,177 @@ def friend_from(event: SecurityEvent) -> Friend | None:
     )
 
 
+class _Table(Generic[_K]):
+    """Friends, each under a key, the latest last; found by their address, their account and their network."""
+
+    def __init__(self) -> None:
+        self.entries: OrderedDict[_K, Friend] = OrderedDict()
+        self.at: dict[Address, dict[_K, Friend]] = {}
+        self.accounts: dict[str, Counter[Address]] = {}  # the number of entries at each address
+        self._networks: Counter[Network] = Counter()
+
+    def put(self, key: _K, friend: Friend) -> None:
+        """Add a friend as the latest, or replace the one under the same key."""
+        known = self.entries.pop(key, None)
+        self.entries[key] = friend
+        if friend.address not in self.at:
+            self._networks.update(_around(friend.address))
+        self.at.setdefault(friend.address, {})[key] = friend
+        if known is None:
+            self.accounts.setdefault(friend.account, Counter())[friend.address] += 1
+
+    def drop(self, key: _K) -> Friend:
+        """Remove and return the friend under a key."""
+        friend = self.entries.pop(key)
+        address, account = friend.address, friend.account
+        del self.at[address][key]
+        if not self.at[address]:
+            del self.at[address]
+            for network in _around(address):
+                _count_down(self._networks, network)
+        _count_down(self.accounts[account], address)
+        if not self.accounts[account]:
+            del self.accounts[account]
+        return friend
+
+    def works_at(self, account: str, address: Address) -> bool:
+        """Whether a friend has this account at this address."""
+        return account in self.accounts and address in self.accounts[account]
+
+    def any_in(self, network: Network) -> bool:
+        """Whether a friend is in ``network``."""
+        if network.prefixlen == network.max_prefixlen:
+            return network.network_address in self.at
+        if network.prefixlen in _PREFIX_LENGTHS[network.version]:
+            return network in self._networks
+        return any(address.version == network.version and address in network for address in self.at)
+
+
 class Friends:
     """The current reasons of all friends, and former friends."""
 
     def __init__(self, most: int = MOST) -> None:
-        self._outage_mode = False
+        self.outage_mode = False
+        """Whether former friends count as friends, because no phone can log in now."""
         self.changes = 0
         """Increases whenever an address becomes a friend or stops being one."""
         self.changed: Address | None = None
         """The address of the last change; None if it affects any address."""
         self._most = most
-        self._reasons: OrderedDict[Key, Friend] = OrderedDict()
-        self._at: dict[Address, dict[Key, Friend]] = {}
-        self._former: OrderedDict[tuple[Address, str], Friend] = OrderedDict()
-        self._former_addresses: Counter[Address] = Counter()  # the number of former reasons of each address
-        self._former_accounts: Counter[str] = Counter()
-        self._accounts: dict[str, dict[Address, int]] = {}
-        self._neighbours: Counter[Network] = Counter()
-        self._former_neighbours: Counter[Network] = Counter()
+        self._current: _Table[Key] = _Table()
+        self._former: _Table[tuple[Address, str]] = _Table()
         self._next = 0.0
 
     def __len__(self) -> int:
         """Return the number of addresses that are friends now."""
-        return len(self._at)
+        return len(self._current.at)
 
-    @property
-    def outage_mode(self) -> bool:
-        """Whether former friends count as friends, because no phone can log in now."""
-        return self._outage_mode
-
-    @outage_mode.setter
-    def outage_mode(self, outage_mode: bool) -> None:
-        self._outage_mode = outage_mode
+    def set_outage_mode(self, *, on: bool) -> None:
+        """Begin or end outage mode."""
+        self.outage_mode = on
         self._change(None)
 
     def add(self, friend: Friend) -> bool:
         """Add or renew a reason; return whether it is new. A renewal keeps the first ``since``."""
         key = key_of(friend)
-        known = self._reasons.pop(key, None)
+        known = self._current.entries.get(key)
         if known is not None:
             friend = evolve(friend, since=known.since, until=max(known.until, friend.until))
-        self._reasons[key] = friend
-        at = self._at.get(friend.address)
-        if at is None:
-            at = self._at[friend.address] = {}
-            self._neighbours.update(_around(friend.address))
-            self._change(friend.address)
-        elif known is None:
-            self._change(friend.address)
-        at[key] = friend
-        if known is None:
-            addresses = self._accounts.setdefault(friend.account, {})
-            addresses[friend.address] = addresses.get(friend.address, 0) + 1
+        self._current.put(key, friend)
         self._next = min(self._next, friend.until)
-        if len(self._reasons) > self._most:
-            self._drop(next(iter(self._reasons)))
+        if known is None:
+            self._change(friend.address)
+        if len(self._current.entries) > self._most:
+            self._drop(next(iter(self._current.entries)))
         return known is None
 
     def remove(self, key: Key, now: float) -> Friend | None:
         """Remove a reason; return it if it existed."""
-        friend = self._reasons.get(key)
-        if friend is not None:
-            self._drop(key)
-            self._remember(friend, now)
+        if key not in self._current.entries:
+            return None
+        friend = self._drop(key)
+        self.remember(evolve(friend, until=now))
         return friend
 
     def expire(self, now: float) -> list[Friend]:
         """Remove and return the reasons that have expired."""
         if now < self._next:
             return []
-        over = [friend for friend in self._reasons.values() if friend.until <= now]
+        entries, former = self._current.entries, self._former.entries
+        over = [friend for friend in entries.values() if friend.until <= now]
         for friend in over:
-            self._drop(key_of(friend))
-            self._remember(friend, friend.until)
-        self._next = min((friend.until for friend in self._reasons.values()), default=now)
-        while self._former and now - next(iter(self._former.values())).until >= FORMER_FOR:
-            self._forget_former(next(iter(self._former)))
+            self.remember(self._drop(key_of(friend)))
+        self._next = min((friend.until for friend in entries.values()), default=now)
+        while former and now - next(iter(former.values())).until >= FORMER_FOR:
+            self._former.drop(next(iter(former)))
         return over
 
     def remember(self, friend: Friend) -> None:
-        """Add a former reason, from before this process began."""
-        self._remember(friend, friend.until)
+        """Add a former reason, which ended at its ``until``."""
+        key, former = (friend.address, friend.account), self._former
+        if key not in former.entries and len(former.accounts.get(friend.account, ())) >= MOST_FORMER:
+            return
+        former.put(key, friend)
+        if len(former.entries) > self._most:
+            former.drop(next(iter(former.entries)))
 
     def has(self, address: Address) -> bool:
         """Whether ``address`` is a friend."""
-        return address in self._at or (self.outage_mode and address in self._former_addresses)
+        return address in self._current.at or (self.outage_mode and address in self._former.at)
 
     def is_proven(self, address: Address) -> bool:
         """Whether ``address`` is a friend by a proven reason. Former reasons count as proven."""
-        at = self._at.get(address)
+        at = self._current.at.get(address)
         if at is None:
-            return self.outage_mode and address in self._former_addresses
+            return self.outage_mode and address in self._former.at
         return any(friend.proven for friend in at.values())
-
-    def works_at(self, account: str, address: Address) -> bool:
-        """Whether ``account`` is known to work at ``address``."""
-        return address in self._accounts.get(account, ())
 
     def worked_at(self, account: str, address: Address) -> bool:
         """Whether ``account`` works at ``address``, or did within a month."""
-        if account in self._accounts and self.works_at(account, address):
-            return True
-        return account in self._former_accounts and (address, account) in self._former
+        return self._current.works_at(account, address) or self._former.works_at(account, address)
 
     def knows_account(self, account: str) -> bool:
         """Whether ``account`` works at any address, or did within a month."""
-        return account in self._accounts or account in self._former_accounts
+        return account in self._current.accounts or account in self._former.accounts
 
     def reasons(self, address: Address) -> tuple[Friend, ...]:
         """Return the reasons why ``address`` is a friend, or an empty tuple."""
-        return tuple(self._at.get(address, {}).values())
+        return tuple(self._current.at.get(address, {}).values())
 
     @property
     def known_accounts(self) -> int:
         """The number of accounts that work, or worked within a month, at any address."""
-        return len(self._accounts) + len(self._former_accounts)
+        return len(self._current.accounts) + len(self._former.accounts)
 
     @property
     def accounts(self) -> int:
         """The number of accounts that work at any address."""
-        return len(self._accounts)
+        return len(self._current.accounts)
 
     def any_in(self, network: Network) -> bool:
-        """Whether ``network`` contains a friend, or would in outage mode."""
-        if network.prefixlen == network.max_prefixlen:
-            return self.has(network.network_address)
-        if network.prefixlen in _PREFIX_LENGTHS[network.version]:
-            return network in self._neighbours or (self.outage_mode and network in self._former_neighbours)
-        bits = network.max_prefixlen - network.prefixlen
-        prefix = int(network.network_address) >> bits
-        return any(int(address) >> bits == prefix for address in self.addresses(network.version))
+        """Whether ``network`` contains a friend."""
+        return self._current.any_in(network) or (self.outage_mode and self._former.any_in(network))
 
-    def addresses(self, version: int | None = None) -> Iterable[Address]:
-        """Return the addresses that are friends now, of one IP version or of both."""
-        found = [*self._at, *(self._former_addresses if self.outage_mode else ())]
-        return [address for address in found if version is None or address.version == version]
+    def addresses(self) -> Iterable[Address]:
+        """Return the addresses that are friends now."""
+        return [*self._current.at, *(self._former.at if self.outage_mode else ())]
 
     def all(self) -> tuple[Friend, ...]:
         """Return all reasons, those seen longest ago first."""
-        return tuple(self._reasons.values())
+        return tuple(self._current.entries.values())
 
     def former(self) -> tuple[Friend, ...]:
         """Return the latest former reason of each address and account, with its end."""
-        return tuple(self._former.values())
+        return tuple(self._former.entries.values())
+
+    def _drop(self, key: Key) -> Friend:
+        friend = self._current.drop(key)
+        self._change(friend.address)
+        return friend
 
     def _change(self, address: Address | None) -> None:
         self.changes += 1
         self.changed = address
-
-    def _drop(self, key: Key) -> None:
-        friend = self._reasons.pop(key)
-        at = self._at[friend.address]
-        del at[key]
-        if not at:
-            del self._at[friend.address]
-            for network in _around(friend.address):
-                _count_down(self._neighbours, network)
-        self._change(friend.address)
-        addresses = self._accounts[friend.account]
-        addresses[friend.address] -= 1
-        if not addresses[friend.address]:
-            del addresses[friend.address]
-        if not addresses:
-            del self._accounts[friend.account]
-
-    def _remember(self, friend: Friend, until: float) -> None:
-        key = friend.address, friend.account
-        if key in self._former:
-            self._forget_former(key)
-        elif self._former_accounts[friend.account] >= MOST_FORMER:
-            return
-        self._former[key] = evolve(friend, until=until)
-        self._former_addresses[friend.address] += 1
-        self._former_neighbours.update(_around(friend.address))
-        self._former_accounts[friend.account] += 1
-        if len(self._former) > self._most:
-            self._forget_former(next(iter(self._former)))
-
-    def _forget_former(self, key: tuple[Address, str]) -> None:
-        del self._former[key]
-        _count_down(self._former_addresses, key[0])
-        for network in _around(key[0]):
-            _count_down(self._former_neighbours, network)
-        _count_down(self._former_accounts, key[1])
 
 
 def _count_down(counter: Counter[_T], what: _T) -> None:

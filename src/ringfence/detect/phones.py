@@ -87,7 +87,7 @@ class Phones:
         return alarm
 
     def _enter_outage_mode(self, attempt: Attempt, who: str) -> AlarmChange:
-        self._friends.outage_mode = True
+        self._friends.set_outage_mode(on=True)
         self._waiting.clear()
         self._outage_of, self._most_failed = attempt.asterisk, self._failing
         text = (
@@ -180,7 +180,7 @@ class Phones:
             yield self._raised(phone, alarm, now)
         few = len(self._accounts) < AT_LEAST and len(self._unknown_at) < LOST_AT_LEAST
         if self._friends.outage_mode and (few or 4 * self._failing <= self._most_failed):
-            self._friends.outage_mode = False
+            self._friends.set_outage_mode(on=False)
             yield AlarmChange(AlarmCode.PHONES_ALL_FAILING, self._outage_of, "", cleared=True)
 
     def _forget(self, now: float) -> None:
