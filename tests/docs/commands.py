@@ -1,5 +1,6 @@
 """docs/cli.md, made from the commands themselves: their help texts, arguments and options."""
 
+import textwrap
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,8 +22,8 @@ Run the commands as root, or as a user in the group `ringfence`. While the daemo
 
 - Every command has `--help`. `ringfence --version` prints the version.
 - `--config FILE` names another configuration file. The environment variable `RINGFENCE_CONFIG` does the same.
-- `status`, `check`, `bans`, `why`, `friends`, `parse`, `replay` and the lists have `--json`, for
-  scripts. New versions only add keys to this output.
+  Other variables [set keys](configuration.md#environment-variables).
+{with_json}
 - Times in the output are UTC.
 
 [Operating](operating.md) explains the output of the commands for daily use. Back to the
@@ -52,13 +53,27 @@ def _within(prefix: str, group: Any) -> Iterator[tuple[str, Any]]:  # noqa: ANN4
 
 def page() -> str:
     """Return the whole page."""
-    parts = [_HEAD, *_overview(), ""]
+    parts = [_HEAD.format(with_json=_with_json()), *_overview(), ""]
     for name, command in commands():
         parts += [f"{'##' if ' ' not in name else '###'} {name}", "", command.help, ""]
         parts += ["```text", _usage(name, command), "```", "", *_parameters(command)]
     rows = [f"| {int(code)} | {code.name.lower()} | {meaning} |" for code, meaning in _EXITS.items()]
     parts += ["## Exit codes", "", "| code | name | meaning |", "|---|---|---|", *rows, ""]
     return "\n".join(parts)
+
+
+def _with_json() -> str:
+    """Return the entry of the list that names the commands with JSON output."""
+    found = [
+        f"`{name}`"
+        for name, command in commands()
+        if any("--json" in parameter.opts for parameter in command.params)
+    ]
+    text = (
+        f"- {', '.join(found[:-1])} and {found[-1]} have `--json`, for scripts. "
+        "New versions only add keys to this output."
+    )
+    return textwrap.fill(text, 110, subsequent_indent="  ")
 
 
 def _overview() -> Iterator[str]:

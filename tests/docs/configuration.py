@@ -12,6 +12,7 @@ import attrs
 from tests.docs.pages import FOLDER, ROOT
 
 from ringfence.config.converters import HOOKS
+from ringfence.config.environment import variable_of
 from ringfence.config.schema import RuleSettings, Settings, default_rules
 
 PAGE = FOLDER / "configuration.md"
@@ -26,7 +27,10 @@ ringfence reads one file: `/etc/ringfence/ringfence.toml`. The format is [TOML](
 secret of the manager user has no default, so [examples/minimal.toml](../examples/minimal.toml) is complete.
 [examples/full.toml](../examples/full.toml) has every key with its default.
 
-- `ringfence check` reads the file and names every mistake at once, each with its key.
+- `ringfence config check` names every mistake in the file at once, each with its key. `ringfence check` also
+  checks this host.
+- `ringfence config show` prints every value in force, and where it comes from: the default, a line of the
+  file, or a variable of the environment. It masks secrets.
 - `ringfence reload` (or `systemctl reload ringfence`) makes the daemon read the file again. If the file has a
   mistake, the command prints all mistakes and fails, and the daemon keeps the old configuration.
 - A key that needs more than a reload says so below.
@@ -35,7 +39,33 @@ secret of the manager user has no default, so [examples/minimal.toml](../example
 
 Other pages explain the terms: [rules](rules.md), [sources and proof](evidence.md),
 [lists and friends](lists-and-friends.md), [firewall](firewall.md). Back to the [README](../README.md).
+
+## Environment variables
+
+A variable of the environment sets a key, and overrides the file. It is meant for
+[containers](install.md#in-a-container). Its name is `RINGFENCE_` and the key in capital letters, with two
+underscores for each dot:
+
+{variables}
+
+- The name of a repeated table stands for the first one. A number after it chooses another one, from 0 as in
+  error messages: the second one has the number 1.
+- A value is a text, a number, `true` or `false`, without quotes.
+- The entries of a list are separated by commas. If an entry contains a comma, write the list in TOML:
+  `["a,b", "c"]`. An empty value is an empty list.
+- `RINGFENCE_ASTERISK__AMI__SECRET_FILE` also overrides a `secret` in the file, and the other way round.
+- A variable that begins with `RINGFENCE_` and names no key is an error. Only `RINGFENCE_CONFIG` has another
+  meaning: it names the file.
+- `reload` cannot change variables. Set them for the whole container, because commands need them too.
 """
+_VARIABLES = {
+    "firewall.max_bans": "1048576",
+    "asterisk.ami.secret_file": "/run/secrets/asterisk",
+    "asterisk[1].name": "branch",
+    "rules.guess.ban": "1h, 6h, 1d",
+    "allow.networks": "192.0.2.0/24, 2001:db8::/32",
+}
+"""Examples of keys that a variable sets, with a value."""
 _TABLE = re.compile(r"#?(\[{1,2})([a-z_.]+)\]{1,2}")
 _KEY = re.compile(r"#?([a-z_]+) = (.*)")
 _ANY_TEXT = "a text"
@@ -143,7 +173,7 @@ def _written(table: str, field: "attrs.Attribute[Any]") -> str:
 def page() -> str:
     """Return the whole page."""
     found = explained()
-    parts = [_HEAD]
+    parts = [_HEAD.format(variables="\n".join(_variables()))]
     for name, kind, repeated in tables():
         head = f"[[{name}]]" if repeated else f"[{name}]"
         parts.append(f"## {head}\n")
@@ -156,6 +186,16 @@ def page() -> str:
         ]
         parts.append("\n".join(["| key | default | accepts | meaning |", "|---|---|---|---|", *rows, ""]))
     return "\n".join(parts)
+
+
+def _variables() -> Iterator[str]:
+    paths = {
+        key: tuple(int(part) if part.isdigit() else part for part in re.findall(r"\w+", key))
+        for key in _VARIABLES
+    }
+    lines = {f"{variable_of(paths[key])}={value}": key for key, value in _VARIABLES.items()}
+    width = max(map(len, lines))
+    yield from ("```text", *(f"{line:{width}}  # {key}" for line, key in lines.items()), "```")
 
 
 def _meaning(found: Explained, table: str, key: str) -> str:

@@ -12,6 +12,9 @@ from tests.support.asterisk import tree_of
 from tests.support.network import Network
 from tests.support.overlay import overlaid
 
+from ringfence.config.loader import load
+from ringfence.model import Secret
+
 FOLDER = lock.ROOT / "contrib/container"
 FILE = (FOLDER / "Containerfile").read_text("utf-8")
 COMPOSE = [(FOLDER / f"compose.{name}.yaml").read_text("utf-8") for name in ("host", "sidecar")]
@@ -41,6 +44,22 @@ def test_both_compose_files_grant_the_same() -> None:
     assert sidecar - host == {"    image: asterisk"}
     assert "    network_mode: host\n" in COMPOSE[0]
     assert "    network_mode: service:asterisk\n" in COMPOSE[1]
+
+
+@pytest.mark.parametrize("compose", COMPOSE)
+def test_the_variables_of_the_compose_files_set_keys(compose: str, tmp_path: Path) -> None:
+    """The configuration of the image, with the variables and the secret of a compose file, is complete."""
+    environ = dict(re.findall(r"^      (RINGFENCE_\w+): (.*)$", compose, re.MULTILINE))
+    secret = tmp_path / "secret"
+    secret.write_text("kept-in-a-file\n", "utf-8")
+    assert environ.pop("RINGFENCE_ASTERISK__AMI__SECRET_FILE") == "/run/secrets/asterisk"
+    assert "\n    secrets: [asterisk]\n" in compose
+    assert environ == {"RINGFENCE_ALLOW__NETWORKS": '""'}
+    environ = {"RINGFENCE_ALLOW__NETWORKS": "", "RINGFENCE_ASTERISK__AMI__SECRET_FILE": str(secret)}
+
+    settings = load(lock.ROOT / "examples/minimal.toml", environ)
+
+    assert settings.asterisk[0].ami.secret == Secret("kept-in-a-file")
 
 
 def test_the_image_installs_the_package_that_make_deb_builds(package: Path) -> None:

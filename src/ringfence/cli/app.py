@@ -16,6 +16,7 @@ import ringfence
 from ringfence.cli import (
     bans,
     check,
+    config,
     daemon,
     friends,
     import_fail2ban,
@@ -40,7 +41,20 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for group in (daemon, bans, lists, friends, switch, status, why, check, parse, replay, import_fail2ban):
+for group in (
+    daemon,
+    bans,
+    lists,
+    friends,
+    switch,
+    status,
+    why,
+    check,
+    config,
+    parse,
+    replay,
+    import_fail2ban,
+):
     group.register(app)
 
 

@@ -4,6 +4,8 @@ Every key has a default except the AMI secret. Unknown keys, wrong types and imp
 in one reading, so that an administrator can fix a file in one go. Therefore values are checked while they are
 read (the hooks of ``converters``) and not in constructors, which would stop at the first problem.
 
+Variables of the environment override keys of the file (:mod:`ringfence.config.environment`).
+
 Secrets come from the file itself, from a separate file (``secret_file``), or, if neither is set, from the
 systemd credential ``NAME.secret``, with the Asterisk's NAME. They are read here, once, and passed on as
 :class:`ringfence.model.Secret`.
@@ -35,6 +37,7 @@ from ringfence.config.converters import (
     list_only,
     text_from,
 )
+from ringfence.config.environment import overridden
 from ringfence.config.schema import (
     AllowSettings,
     AmiSettings,
@@ -90,14 +93,14 @@ def load(path: Path, environ: Mapping[str, str] = os.environ, *, secrets: bool =
     return parse(_tree(path), str(path), environ, secrets=secrets)
 
 
-def load_what_is_right(path: Path) -> Settings:
+def load_what_is_right(path: Path, environ: Mapping[str, str] = os.environ) -> Settings:
     """Load ``path`` without its secrets, with defaults for every invalid value.
 
     It is for commands that must work in any case: to unban an address the control socket is needed, but not a
     valid rule.
     """
     try:
-        return _partly(_tree(path), Settings)
+        return _partly(overridden(_tree(path), environ).tree, Settings)
     except ConfigError:
         return Settings()
 
@@ -134,11 +137,17 @@ def _in_words(error: str) -> str:
 def parse(
     tree: Mapping[str, object], where: str, environ: Mapping[str, str] = os.environ, *, secrets: bool = True
 ) -> Settings:
-    """Convert a TOML document into settings; ``where`` names it in the ConfigError."""
+    """Convert a TOML document and the variables of the environment into settings.
+
+    ``where`` names the document in the ConfigError.
+    """
     problems: list[str] = []
     if isinstance(single := tree.get("asterisk"), Mapping):
         problems.append("asterisk: must be written [[asterisk]], with two brackets; there may be several")
         tree = {**tree, "asterisk": [single]}  # so that its contents are checked too
+    changed = overridden(tree, environ)
+    problems += changed.problems
+    tree = changed.tree
     try:
         settings = _CONVERTER.structure(tree, Settings)
     except Exception as error:  # noqa: BLE001 - cattrs gathers what the hooks raise into groups of its own
@@ -152,7 +161,7 @@ def parse(
     found, missing = _secrets(entries, environ) if secrets else ([], [])
     problems += missing
     if problems:
-        raise ConfigError(where, problems)
+        raise ConfigError(where, [changed.named(problem) for problem in problems])
     return _with_secrets(settings, found) if secrets else settings
 
 

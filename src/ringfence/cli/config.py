@@ -1,0 +1,109 @@
+"""``ringfence config``: show the effective configuration, and check a configuration file."""
+
+import json
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ringfence.cli.common import (
+    DEFAULT_CONFIG,
+    ConfigOption,
+    JsonOption,
+    errors_reported,
+    settings_from,
+)
+from ringfence.cli.hints import HintingGroup
+from ringfence.cli.output import echo, echo_json
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from ringfence.config.effective import Value
+    from ringfence.config.keys import KeyPath
+
+_WIDEST = 48
+"""Columns of a value before its origin. A longer value moves its own origin only."""
+
+FileArgument = Annotated[
+    Path | None, typer.Argument(metavar="FILE", help="Configuration file; default: that of --config.")
+]
+WithoutSecretsOption = Annotated[
+    bool, typer.Option("--without-secrets", help="Do not read the secrets: the file is for another host.")
+]
+
+config = typer.Typer(cls=HintingGroup, no_args_is_help=True, add_completion=False)
+
+
+def register(app: typer.Typer) -> None:
+    """Add this group's commands."""
+    app.add_typer(config, name="config", help="Show and check the configuration. Changes nothing.")
+
+
+@config.command("show")
+def config_show(path: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
+    """Show every value in force, and where it comes from. Secrets are masked."""
+    from ringfence.config.effective import effective  # noqa: PLC0415 - loaded when the command runs
+
+    with errors_reported():
+        values = effective(path)
+    if as_json:
+        echo_json({"file": str(path), "values": [_as_json(value) for value in values]})
+    else:
+        echo(*_lines(path, values))
+
+
+@config.command("check")
+def config_check(
+    file: FileArgument = None,
+    path: ConfigOption = DEFAULT_CONFIG,
+    without_secrets: WithoutSecretsOption = False,
+) -> None:
+    """Check a configuration file, and print every mistake in it."""
+    checked = path if file is None else file
+    with errors_reported():
+        settings_from(checked, secrets=not without_secrets)
+    echo(f"{checked}: no mistakes")
+
+
+def _as_json(value: "Value") -> dict[str, object]:
+    from ringfence.config.keys import text_of_key  # noqa: PLC0415 - loaded when the command runs
+
+    return {
+        "key": text_of_key(value.path),
+        "value": value.value,
+        "origin": value.origin,
+        "line": value.line,
+        "variable": value.variable,
+    }
+
+
+def _lines(path: Path, values: "Sequence[Value]") -> "Iterator[str]":
+    """Yield the configuration in TOML, with the origin of each value as a comment."""
+    yield f"# The configuration of {path}. A line is a line of this file."
+    for table, members in groupby(values, lambda value: value.path[:-1]):
+        rows = [(_written(value), _origin(value)) for value in members]
+        width = max((len(text) for text, _ in rows if len(text) <= _WIDEST), default=0)
+        yield from ("", _head(table), *(f"{text:{width}}  # {origin}" for text, origin in rows))
+
+
+def _head(table: "KeyPath") -> str:
+    name = ".".join(part for part in table if isinstance(part, str))
+    return f"[[{name}]]" if isinstance(table[-1], int) else f"[{name}]"
+
+
+def _written(value: "Value") -> str:
+    name = value.path[-1]
+    return f"#{name} = none" if value.value is None else f"{name} = {_toml(value.value)}"
+
+
+def _toml(value: bool | int | str | list[str]) -> str:
+    """Return a value in TOML. JSON writes these types in the same way, except characters beyond ASCII."""
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _origin(value: "Value") -> str:
+    if value.variable is not None:
+        return value.variable
+    return f"line {value.line}" if value.line is not None else str(value.origin)

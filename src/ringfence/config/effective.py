@@ -1,0 +1,110 @@
+"""The effective configuration: every value, and where it comes from. Secrets are masked."""
+
+import os
+from collections.abc import Iterator, Mapping
+from enum import Enum, StrEnum
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from attrs import frozen
+
+from ringfence.config import loader
+from ringfence.config.converters import SipPort
+from ringfence.config.environment import overridden
+from ringfence.config.keys import ROOT, Key, KeyPath, children_of
+from ringfence.config.positions import lines_of
+from ringfence.errors import ConfigError
+from ringfence.model import Secret
+
+MASKED = "***"
+_UNITS = ((86_400, "d"), (3_600, "h"), (60, "m"), (1, "s"))
+
+
+class Origin(StrEnum):
+    """Where a value comes from."""
+
+    DEFAULT = "default"
+    FILE = "file"
+    ENVIRONMENT = "environment"
+
+
+@frozen
+class Value:
+    """One key with its effective value, in the form of the file; None if it is not set.
+
+    ``line`` is the line of the file, and ``variable`` the variable of the environment, if the value comes
+    from there.
+    """
+
+    path: KeyPath
+    value: bool | int | str | list[str] | None
+    origin: Origin
+    line: int | None = None
+    variable: str | None = None
+
+
+def effective(path: Path, environ: Mapping[str, str] = os.environ) -> list[Value]:
+    """Return every key in the order of the tables; raise ConfigError with all problems of ``path``.
+
+    Files with secrets are not read.
+    """
+    settings = loader.load(path, environ, secrets=False)
+    try:
+        lines = lines_of(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(str(path), [f"cannot be read a second time: {error}"]) from None
+    variables = overridden({}, environ).variables
+    return [_value(key, value, lines, variables) for key, value in _values(ROOT, settings)]
+
+
+def _values(key: Key, value: Any) -> Iterator[tuple[Key, Any]]:  # noqa: ANN401 - whatever a key has
+    if not key.is_table:
+        yield key, value
+        return
+    several = key.entries is not None
+    for child in children_of(key, entries=len(value) if several else 1):
+        name = child.path[-1]
+        inner = value[name] if several or isinstance(value, Mapping) else getattr(value, str(name))
+        yield from _values(child, inner)
+
+
+def _value(key: Key, value: object, lines: Mapping[KeyPath, int], variables: Mapping[KeyPath, str]) -> Value:
+    shown = _written(value)
+    if (variable := variables.get(key.path)) is not None:
+        return Value(key.path, shown, Origin.ENVIRONMENT, variable=variable)
+    if value is not None and (line := lines.get(key.path)) is not None:
+        return Value(key.path, shown, Origin.FILE, line=line)
+    return Value(key.path, shown, Origin.DEFAULT)
+
+
+def _written(value: object) -> bool | int | str | list[str] | None:
+    """Return a value as the file has it."""
+    if isinstance(value, tuple):
+        return [_text(one) for one in value]
+    return value if value is None or isinstance(value, int) else _text(value)
+
+
+def _text(value: object) -> str:
+    match value:
+        case Secret():
+            return MASKED
+        case float():
+            return _duration(value)
+        case Enum():
+            return str(value.value)
+        case ZoneInfo():
+            return value.key
+        case SipPort():
+            transport = "udp" if value.udp else "tcp"
+            return f"{value.number}" if value.udp and value.tcp else f"{value.number}/{transport}"
+    return str(value)
+
+
+def _duration(seconds: float) -> str:
+    left = round(seconds)
+    parts = []
+    for size, unit in _UNITS:
+        number, left = divmod(left, size)
+        parts += [f"{number}{unit}"] if number else []
+    return "".join(parts)

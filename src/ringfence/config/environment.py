@@ -1,0 +1,163 @@
+"""Environment variables that set keys of the configuration, for containers.
+
+The name of a variable is ``RINGFENCE_`` and the key in capital letters, with two underscores for each dot:
+``RINGFENCE_FIREWALL__MAX_BANS`` sets ``firewall.max_bans``. Of a repeated table it is the first one, or the
+one whose number follows the table: ``RINGFENCE_ASTERISK__1__NAME`` sets ``asterisk[1].name``.
+
+A value is a text, a number, ``true`` or ``false``, without quotes. The entries of a list are separated by
+commas; a value that begins with ``[`` is a list in TOML. A variable overrides the file.
+"""
+
+import re
+import tomllib
+from collections.abc import Mapping
+from copy import deepcopy
+from itertools import pairwise
+from typing import Any, get_origin
+
+from attrs import frozen
+
+from ringfence.config.keys import ROOT, Key, KeyPath, children_of, keys_of, text_of_key
+
+PREFIX = "RINGFENCE_"
+OTHER_VARIABLES = frozenset({"RINGFENCE_CONFIG", "RINGFENCE_LAB"})
+"""Variables that set no key: the path of the configuration, and the laboratory of the tests (Makefile)."""
+
+_NUMBER = re.compile(r"[0-9]{1,3}")
+_WHOLE = re.compile(r"-?[0-9]{1,18}")
+_EITHER = {"secret": "secret_file", "secret_file": "secret"}
+"""Keys of ``[asterisk.ami]`` that exclude each other: a variable for one overrides both in the file."""
+
+
+@frozen
+class Overridden:
+    """A TOML document with the values of the environment.
+
+    ``variables`` has the name of the variable for each key that the environment sets.
+    """
+
+    tree: dict[str, Any]
+    variables: Mapping[KeyPath, str]
+    problems: tuple[str, ...]
+
+    def named(self, problem: str) -> str:
+        """Return a problem with the variable in place of the key path, if a variable set this key."""
+        for path, name in self.variables.items():
+            key = text_of_key(path)
+            if problem.startswith((f"{key}:", f"{key}[")):
+                return name + problem.removeprefix(key)
+        return problem
+
+
+def overridden(tree: Mapping[str, object], environ: Mapping[str, str]) -> Overridden:
+    """Return a TOML document with the values of the environment, and the problems of the variables."""
+    problems: list[str] = []
+    variables: dict[KeyPath, str] = {}
+    keys: dict[KeyPath, Key] = {}
+    for name in sorted(environ):
+        if not name.startswith(PREFIX) or name in OTHER_VARIABLES:
+            continue
+        key = key_of(name)
+        if key is None:
+            problems.append(f"{name}: sets no key of the configuration; fix: {_fix(name)}")
+        elif key.path in variables:
+            problems.append(f"{name}: sets the same key as {variables[key.path]}; fix: unset one of them")
+        else:
+            keys[key.path] = key
+            variables[key.path] = name
+    result = deepcopy(dict(tree))
+    for path in sorted(keys):
+        try:
+            _set(result, path, _value(environ[variables[path]], keys[path]))
+        except ValueError as error:
+            problems.append(f"{variables[path]}: {error}")
+    for *table, last in keys:
+        if last in _EITHER and (*table, _EITHER[str(last)]) not in keys:
+            _remove(result, (*table, _EITHER[str(last)]))
+    return Overridden(result, variables, tuple(problems))
+
+
+def key_of(variable: str) -> Key | None:
+    """Return the key that a variable sets, None if there is no such key."""
+    key = ROOT
+    words = variable.removeprefix(PREFIX).split("__")
+    while words:
+        if key.entries is not None:
+            number = int(words.pop(0)) if _NUMBER.fullmatch(words[0]) else 0
+            key = Key((*key.path, number), key.entries)
+        else:
+            word = words.pop(0)
+            found = (child for child in children_of(key) if str(child.path[-1]).upper() == word)
+            if (child := next(found, None)) is None:
+                return None
+            key = child
+    return None if key.is_table else key
+
+
+def variable_of(path: KeyPath) -> str:
+    """Return the name of the variable that sets a key; the first one of a repeated table has no number."""
+    return PREFIX + "__".join(str(part).upper() for part in path if part != 0)
+
+
+def _fix(name: str) -> str:
+    from difflib import get_close_matches  # noqa: PLC0415 - loaded where something is wrong
+
+    names = [*OTHER_VARIABLES, *(variable_of(key.path) for key in keys_of())]
+    near = get_close_matches(name.upper(), names, n=1, cutoff=0.8)
+    return (
+        f"write {near[0]}, or unset it"
+        if near
+        else "unset it; docs/configuration.md has the rule for the names"
+    )
+
+
+def _value(text: str, key: Key) -> object:
+    """Return the TOML value for the text of a variable. The key's hook refuses a text of a wrong form."""
+    kind = key.plain_kind
+    if kind is bool:
+        return {"true": True, "false": False}.get(text, text)
+    if kind is int:
+        return int(text) if _WHOLE.fullmatch(text) else text
+    if get_origin(kind) is tuple:
+        return _list(text)
+    return text
+
+
+def _list(text: str) -> object:
+    if not text.lstrip().startswith("["):
+        return [entry.strip() for entry in text.split(",")] if text.strip() else []
+    try:
+        return tomllib.loads(f"value = {text.strip()}")["value"]
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"begins with [ and is not a list in TOML: {error}") from None
+
+
+def _set(tree: dict[str, Any], path: KeyPath, value: object) -> None:
+    """Set a key. If the file has something else where a table belongs, the loader reports it."""
+    node: Any = tree
+    for part, inner in pairwise(path):
+        empty: Any = [] if isinstance(inner, int) else {}
+        if isinstance(part, int):
+            if part > len(node):
+                table = text_of_key(path[: path.index(part)])
+                raise ValueError(
+                    f"there is no {table}[{part - 1}]; fix: number the tables from 0, without a gap"
+                )
+            node += [empty] if part == len(node) else []
+            node = node[part]
+        else:
+            node = node.setdefault(part, empty)
+        if not isinstance(node, type(empty)):
+            return
+    node[path[-1]] = value
+
+
+def _remove(tree: dict[str, Any], path: KeyPath) -> None:
+    node: Any = tree
+    for part in path[:-1]:
+        try:
+            node = node[part]
+        except (LookupError, TypeError):
+            return
+    if isinstance(node, dict):
+        node.pop(path[-1], None)
