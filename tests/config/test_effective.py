@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ringfence.config.effective import MASKED, Origin, Value, effective
+from ringfence.config.effective import MASKED, Value, ValueOrigin, effective
 from ringfence.config.keys import keys_of, text_of_key
 from ringfence.errors import ConfigError
 
@@ -25,7 +25,7 @@ def test_every_key_has_a_value(tmp_path: Path) -> None:
     expected = [text_of_key(key.path) for key in keys_of()]
 
     assert [*values] == [key for key in expected if ".custom[" not in key]
-    assert {value.origin for value in values.values()} == {Origin.DEFAULT}
+    assert {value.origin for value in values.values()} == {ValueOrigin.DEFAULT}
 
 
 def test_values_have_the_form_of_the_file(tmp_path: Path) -> None:
@@ -61,13 +61,13 @@ def test_the_origin_of_each_value(tmp_path: Path) -> None:
     text = '[[asterisk]]\nname = "a"\n[[asterisk]]\nname = "b"\n[firewall]\nlog = true\nscope = "sip"\n'
     values = read(tmp_path, text, FIREWALL__SCOPE="all", ASTERISK__1__AMI__PORT="5039")
 
-    assert values["asterisk[1].name"] == Value(("asterisk", 1, "name"), "b", Origin.FILE, line=4)
-    assert values["firewall.log"] == Value(("firewall", "log"), value=True, origin=Origin.FILE, line=6)
+    assert values["asterisk[1].name"] == Value(("asterisk", 1, "name"), "b", ValueOrigin.FILE, line=4)
+    assert values["firewall.log"] == Value(("firewall", "log"), value=True, origin=ValueOrigin.FILE, line=6)
     assert values["firewall.scope"] == Value(
-        ("firewall", "scope"), "all", Origin.ENVIRONMENT, variable="RINGFENCE_FIREWALL__SCOPE"
+        ("firewall", "scope"), "all", ValueOrigin.ENVIRONMENT, variable="RINGFENCE_FIREWALL__SCOPE"
     )
     assert values["asterisk[1].ami.port"].variable == "RINGFENCE_ASTERISK__1__AMI__PORT"
-    assert values["asterisk[0].ami.port"].origin is Origin.DEFAULT
+    assert values["asterisk[0].ami.port"].origin is ValueOrigin.DEFAULT
 
 
 def test_secrets_are_masked(tmp_path: Path) -> None:
@@ -76,11 +76,11 @@ def test_secrets_are_masked(tmp_path: Path) -> None:
     secret, file = "asterisk[0].ami.secret", "asterisk[0].ami.secret_file"
 
     assert read(tmp_path, text)[secret] == Value(
-        ("asterisk", 0, "ami", "secret"), MASKED, Origin.FILE, line=2
+        ("asterisk", 0, "ami", "secret"), MASKED, ValueOrigin.FILE, line=2
     )
     assert read(tmp_path, "", ASTERISK__AMI__SECRET=CLEAR)[secret].value == MASKED
     by_file = read(tmp_path, text, ASTERISK__AMI__SECRET_FILE="/nonexistent")
-    assert (by_file[secret].value, by_file[secret].origin) == (None, Origin.DEFAULT)
+    assert (by_file[secret].value, by_file[secret].origin) == (None, ValueOrigin.DEFAULT)
     assert by_file[file].value == "/nonexistent"
 
 

@@ -61,6 +61,8 @@ ARGUMENTS: dict[str, list[list[str]]] = {
     "ban": [["192.0.2.9", "--reason", HOSTILE], [FRIEND]],
     "bans": [[], [GUESSER], ["203.0.113.9"]],
     "check": [["--asterisk-files", "{etc}"], ["--hardening", "--asterisk-files", "{etc}"]],
+    "config check": [["{hostile}"], ["{list}"], []],
+    "config show": [[]],
     "confirm": [[]],
     "deny add": [[FRIEND, "--note", HOSTILE], [HOSTILE]],
     "deny country": [["DE"], [HOSTILE]],

@@ -289,11 +289,11 @@ def test_our_own_changes_are_not_damage(backend: Backend) -> None:
     """Our own bans, unbans, lists and openings are reported as neither damage nor foreign changes."""
     network = ip_network("192.0.2.1")
     for step in (
-        lambda: backend.apply([Add(network, 600.0), Add(ip_network("2001:db8::/64"), 1.0)]),
+        lambda: backend.apply([Add(network, 600.0), Add(ip_network("2001:db8::/64"), 4.0)]),
         lambda: write_list(backend, NetworkList.ALLOW, [network]),
         backend.open,
         lambda: backend.apply([Remove(network)]),
-        lambda: time.sleep(2.1),
+        lambda: time.sleep(5.1),
     ):
         step()
         assert backend.health() == Health(elements=len(list(backend.list())))

@@ -21,7 +21,7 @@ MASKED = "***"
 _UNITS = ((86_400, "d"), (3_600, "h"), (60, "m"), (1, "s"))
 
 
-class Origin(StrEnum):
+class ValueOrigin(StrEnum):
     """Where a value comes from."""
 
     DEFAULT = "default"
@@ -39,7 +39,7 @@ class Value:
 
     path: KeyPath
     value: bool | int | str | list[str] | None
-    origin: Origin
+    origin: ValueOrigin
     line: int | None = None
     variable: str | None = None
 
@@ -72,10 +72,10 @@ def _values(key: Key, value: Any) -> Iterator[tuple[Key, Any]]:  # noqa: ANN401 
 def _value(key: Key, value: object, lines: Mapping[KeyPath, int], variables: Mapping[KeyPath, str]) -> Value:
     shown = _written(value)
     if (variable := variables.get(key.path)) is not None:
-        return Value(key.path, shown, Origin.ENVIRONMENT, variable=variable)
+        return Value(key.path, shown, ValueOrigin.ENVIRONMENT, variable=variable)
     if value is not None and (line := lines.get(key.path)) is not None:
-        return Value(key.path, shown, Origin.FILE, line=line)
-    return Value(key.path, shown, Origin.DEFAULT)
+        return Value(key.path, shown, ValueOrigin.FILE, line=line)
+    return Value(key.path, shown, ValueOrigin.DEFAULT)
 
 
 def _written(value: object) -> bool | int | str | list[str] | None:

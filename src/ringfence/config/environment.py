@@ -20,8 +20,10 @@ from attrs import frozen
 from ringfence.config.keys import ROOT, Key, KeyPath, children_of, keys_of, text_of_key
 
 PREFIX = "RINGFENCE_"
-OTHER_VARIABLES = frozenset({"RINGFENCE_CONFIG", "RINGFENCE_LAB"})
-"""Variables that set no key: the path of the configuration, and the laboratory of the tests (Makefile)."""
+FILE_VARIABLE = "RINGFENCE_CONFIG"
+"""The variable with the path of the configuration."""
+_OTHER_VARIABLES = frozenset({FILE_VARIABLE, "RINGFENCE_LAB"})
+"""Variables that set no key. RINGFENCE_LAB is the laboratory of the project's own tests."""
 
 _NUMBER = re.compile(r"[0-9]{1,3}")
 _WHOLE = re.compile(r"-?[0-9]{1,18}")
@@ -55,7 +57,7 @@ def overridden(tree: Mapping[str, object], environ: Mapping[str, str]) -> Overri
     variables: dict[KeyPath, str] = {}
     keys: dict[KeyPath, Key] = {}
     for name in sorted(environ):
-        if not name.startswith(PREFIX) or name in OTHER_VARIABLES:
+        if not name.startswith(PREFIX) or name in _OTHER_VARIABLES:
             continue
         key = key_of(name)
         if key is None:
@@ -102,7 +104,7 @@ def variable_of(path: KeyPath) -> str:
 def _fix(name: str) -> str:
     from difflib import get_close_matches  # noqa: PLC0415 - loaded where something is wrong
 
-    names = [*OTHER_VARIABLES, *(variable_of(key.path) for key in keys_of())]
+    names = [FILE_VARIABLE, *(variable_of(key.path) for key in keys_of())]
     near = get_close_matches(name.upper(), names, n=1, cutoff=0.8)
     return (
         f"write {near[0]}, or unset it"
