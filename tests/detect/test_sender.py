@@ -1,5 +1,6 @@
 """The table of senders: it counts the attempts that each source reports, within its bounds."""
 
+import weakref
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from ipaddress import ip_address
@@ -316,12 +317,21 @@ def test_the_oldest_session_goes_if_all_senders_are_proven() -> None:
     assert senders.find_session(ip_address("198.51.100.7"), b"199") is not None
 
 
-def test_a_flood_of_sessions_leaves_no_list_behind() -> None:
-    """What is remembered of discarded sessions is bounded by the bound of sessions."""
-    senders = Senders(max_sessions=64)
-    for number in range(2_000):
-        opened(senders, session=b"%d" % number)
-    assert len(senders._due) <= 128
+def test_a_discarded_session_is_freed_at_once() -> None:
+    """No table refers to a discarded session, because a flood discards many thousands within its life."""
+    senders = Senders(max_sessions=8)
+    opened(senders)
+    first = weakref.ref(senders.session(ip_address(SENDER), b"call-1", 0.0))
+    opened(senders, session=b"call-2")
+    assert first() is None
+
+
+def test_expiry_ends_when_the_age_of_a_session_is_rounded() -> None:
+    """A session at the end of its life is used or expired: 0.1 + 64 is 64.1, but 64.1 - 0.1 is below 64."""
+    senders = Senders()
+    opened(senders, now=0.1)
+    senders.expire(64.1)
+    assert len(senders) == 1
 
 
 def test_an_unused_session_is_discarded() -> None:

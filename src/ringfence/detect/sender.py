@@ -126,13 +126,13 @@ class Senders:
         self._max_sessions_of_sender = max(1, max_sessions // _SENDER_SHARE)
         self._claimed: OrderedDict[AddressKey, Sender] = OrderedDict()
         self._proven: OrderedDict[AddressKey, Sender] = OrderedDict()
-        self._sessions = 0
-        self._due: deque[tuple[float, Sender, Session]] = deque()  # when to check whether a session expired
+        self._sessions: OrderedDict[Session, Sender] = OrderedDict()  # those used longest ago first
+        self._expire_at = -inf  # no session expires before this time
         self._evicted_at = -inf
 
     def __len__(self) -> int:
         """Return the number of sessions."""
-        return self._sessions
+        return len(self._sessions)
 
     @property
     def senders(self) -> int:
@@ -148,7 +148,7 @@ class Senders:
 
     def of(self, address: Address, now: float) -> Sender:
         """Return a sender, created if needed, as the one used last."""
-        if self._due and self._due[0][0] <= now:
+        if now >= self._expire_at:
             self.expire(now)
         key = address_key(address)
         sender = self._claimed.get(key)
@@ -178,17 +178,15 @@ class Senders:
         session = sender.sessions.get(name)
         if session is not None:
             session.used = now
+            self._sessions.move_to_end(session)
             return session
         if len(sender.sessions) >= self._max_sessions_of_sender:
             self._drop(sender, next(iter(sender.sessions.values())))
             self.evicted += 1
-        while self._sessions >= self._max_sessions:
+        while len(self._sessions) >= self._max_sessions:
             self._make_room(sender, now)
         session = sender.sessions[name] = Session(name, now)
-        self._sessions += 1
-        self._due.append((now + SESSION_LIFE, sender, session))
-        if len(self._due) > 2 * self._max_sessions:  # most are of discarded sessions
-            self._due = deque(due for due in self._due if _has(due[1], due[2]))
+        self._sessions[session] = sender
         return session
 
     def record_proof(self, address: Address, now: float) -> Sender:
@@ -286,13 +284,12 @@ class Senders:
 
     def expire(self, now: float) -> None:
         """Discard expired sessions, and the senders of which nothing is needed any more."""
-        while self._due and self._due[0][0] <= now:
-            _, sender, session = self._due.popleft()
-            if not _has(sender, session):
-                continue
+        self._expire_at = now + SESSION_LIFE
+        while self._sessions:
+            session, sender = next(iter(self._sessions.items()))
             if now - session.used < SESSION_LIFE:
-                self._due.append((session.used + SESSION_LIFE, sender, session))
-                continue
+                self._expire_at = session.used + SESSION_LIFE
+                break
             self._drop(sender, session)
             if not sender.is_needed(now):
                 (self._proven if sender.proven else self._claimed).pop(sender.key, None)
@@ -305,10 +302,9 @@ class Senders:
         if next(iter(self._claimed.values()), using) is not using:
             self._evict(self._claimed, now)
             return
-        _, sender, session = self._due.popleft()
-        if _has(sender, session):
-            self._drop(sender, session)
-            self.evicted += 1
+        session, sender = next(iter(self._sessions.items()))
+        self._drop(sender, session)
+        self.evicted += 1
 
     def _evict(self, table: OrderedDict[AddressKey, Sender], now: float) -> None:
         """Discard the sender of ``table`` that was used longest ago."""
@@ -320,13 +316,9 @@ class Senders:
 
     def _drop(self, sender: Sender, session: Session) -> None:
         del sender.sessions[session.name]
-        self._sessions -= 1
+        del self._sessions[session]
         for challenges in session.challenges.values():
             challenges.discarded = True
-
-
-def _has(sender: Sender, session: Session) -> bool:
-    return sender.sessions.get(session.name) is session
 
 
 def host_of(address: Address) -> Address:

@@ -46,7 +46,6 @@ ever. 10 s is more than three times the longest observed delay of a log line. Ea
 attempt first, so its reports always cover the beginning of the open attempts.
 """
 
-from collections import deque
 from math import inf
 
 from attrs import Factory, define
@@ -149,10 +148,11 @@ class Attempts:
     """The open attempts of one service: those younger than the horizon.
 
     ``open`` holds the time of each first report, and its tag. The oldest of them has the number ``first``.
+    It is a list, because there are many sessions with one attempt, and an empty deque has 760 bytes.
     ``reported`` holds the number of attempts that each source has reported.
     """
 
-    open: deque[tuple[float, int]] = Factory(deque)
+    open: list[tuple[float, int]] = Factory(list)
     reported: dict[str, int] = Factory(dict)
     first: int = 0
 
@@ -161,8 +161,10 @@ class Attempts:
 
         If it reports none, return None and record nothing.
         """
-        while self.open and now - self.open[0][0] >= HORIZON:
-            self._drop_oldest()
+        closed = 0
+        while closed < len(self.open) and now - self.open[closed][0] >= HORIZON:
+            closed += 1
+        self._drop_oldest(closed)
         number = max(self.reported.get(source, 0), self.first)
         if number >= self.first + len(self.open):
             return None
@@ -177,14 +179,14 @@ class Attempts:
         known = self.match(source, now)
         if known is None:
             if len(self.open) >= MOST_ATTEMPTS:
-                self._drop_oldest()
+                self._drop_oldest(1)
             self.open.append((now, tag))
             self.reported[source] = self.first + len(self.open)
         return known
 
-    def _drop_oldest(self) -> None:
-        self.open.popleft()
-        self.first += 1
+    def _drop_oldest(self, number: int) -> None:
+        del self.open[:number]
+        self.first += number
 
 
 @define

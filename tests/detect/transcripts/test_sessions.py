@@ -246,3 +246,11 @@ def test_a_manager_login_of_any_kind_is_joined_with_its_line(kind: EventKind, by
     first = guard.play(at(0, manager(kind), manager(EventKind.INVALID_PASSWORD, by)), *ticks(1, 3))
     assert first.attempts == ["192.0.2.7 counted, proven by handshake"]
     assert guard.sources_of(ATTACKER) == [{AMI, by}]
+
+
+# -- the life of a session -------------------------------------------------------------------------------
+
+
+def test_a_session_expires_when_the_age_of_its_last_event_is_rounded() -> None:
+    """A tick 64 s after an event ends, also if the clock passes 2**20 s meanwhile and rounds differently."""
+    assert Guard().play(at(48_512.9, probed()), *ticks(48_576.9, 48_577.9)).counted == 1
