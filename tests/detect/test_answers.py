@@ -6,9 +6,8 @@ import pytest
 from attrs import evolve
 from tests.detect.events import NOTICES, SENDER, event
 
-from ringfence.detect.answers import LIFE, LOGGED_IN, Answers
+from ringfence.detect.answers import LIFE, LOGGED_IN, MOST, Answers
 from ringfence.detect.sender import SESSION_LIFE, Senders
-from ringfence.detect.session import MOST_ATTEMPTS
 from ringfence.model import Address, Challenge, EventKind, SecurityEvent, Service, Transport
 
 BY: Address = ip_address(SENDER)
@@ -108,12 +107,14 @@ def test_after_a_login_a_403_is_the_dialplans() -> None:
     assert answers.record(REFUSED, BY, LOGGED_IN)
 
 
-def test_the_answers_of_a_session_are_bounded() -> None:
-    """The oldest nonces of a session are discarded first, so a repeat of one is new again."""
+def test_the_answers_in_memory_are_bounded_in_all_sessions_together() -> None:
+    """A sender that keeps many sessions alive fills no memory: the oldest answers of all are discarded."""
     senders = Senders()
     answers = Answers(senders)
-    for number in range(MOST_ATTEMPTS + 1):
-        answers.record(evolve(ASKED, nonce=b"%d" % number), BY, 0.0)
-    session = senders.find_session(BY, ASKED.call_id)
-    assert session is not None
-    assert len(session.answers) == MOST_ATTEMPTS
+    for number in range(MOST + 10):
+        asked = evolve(ASKED, call_id=b"%d" % (number % 20), nonce=b"%d" % number)
+        answers.record(asked, BY, 0.0)
+    sessions = [senders.session(BY, b"%d" % number, 0.0) for number in range(20)]
+    assert sum(len(session.answers) for session in sessions) == MOST
+    assert b"9" not in sessions[9].answers
+    assert b"10" in sessions[10].answers

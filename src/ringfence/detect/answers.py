@@ -17,8 +17,8 @@ repeat confirms no further line. Its nonce or digest identifies it; its Call-ID 
 may share one. As a sign of a guess, a 403 with a known digest still counts: guesses that differ only in their
 password get the same 403, but each gets its own 401 before.
 
-Bounds: those of the senders and sessions (``sender.py``); of one session the answers of ``MOST_ATTEMPTS``
-nonces and digests. Times are monotonic seconds.
+Bounds: those of the senders and sessions (``sender.py``), and the nonces and digests of ``MOST`` answers, of
+which the oldest are discarded first. Times are monotonic seconds.
 """
 
 from collections import deque
@@ -26,7 +26,7 @@ from math import inf
 
 from ringfence.detect.events import session_key
 from ringfence.detect.sender import SESSION_LIFE, Senders
-from ringfence.detect.session import MOST_ATTEMPTS, Session
+from ringfence.detect.session import Session
 from ringfence.model import Address, Challenge, EventKind, SecurityEvent, Service, Transport
 
 LIFE = 10.0
@@ -34,6 +34,9 @@ LIFE = 10.0
 
 LOGGED_IN = 60.0
 """How long after a success (seconds) a 403 is attributed to the dialplan."""
+
+MOST = 16_384
+"""The number of answers whose repeats are recognised, of all sessions together."""
 
 _MOST_ANSWERS = 64  # of one address
 _FORBIDDEN, _NOT_FOUND = 403, 404
@@ -44,11 +47,12 @@ class Answers:
 
     def __init__(self, senders: Senders) -> None:
         self._senders = senders
+        self._known: deque[tuple[dict[bytes, float], bytes]] = deque()  # the oldest answer first
 
     def record(self, answer: Challenge, sender: Address, now: float) -> bool:
         """Record an answer to ``sender``; return whether it shows a guess that chan_sip may not report."""
         session = self._senders.session(sender, session_key(answer.call_id), now)
-        is_new = _is_new(session, answer, now)
+        is_new = self._is_new(session, answer, now)
         known = self._senders.of(sender, now)
         if is_new and answer.transport is Transport.UDP:
             key = answer.service, answer.status == _NOT_FOUND
@@ -61,6 +65,20 @@ class Answers:
             return False
         began, session.begun = session.begun, -inf
         return now - began < SESSION_LIFE and now - known.logged_in >= LOGGED_IN
+
+    def _is_new(self, session: Session, answer: Challenge, now: float) -> bool:
+        """Record an answer; return whether it is not a repeat."""
+        mark = session_key(answer.nonce or answer.digest)
+        if not mark:
+            return True
+        if now - session.answers.get(mark, -inf) < SESSION_LIFE:
+            return False
+        session.answers[mark] = now
+        self._known.append((session.answers, mark))
+        if len(self._known) > MOST:
+            answers, oldest = self._known.popleft()
+            answers.pop(oldest, None)
+        return True
 
     def record_request(self, sender: Address, call_id: bytes, now: float) -> None:
         """Record a challenge or a copied request of a session, which a 403 may answer."""
@@ -75,16 +93,3 @@ class Answers:
             if now - times.popleft() < LIFE:
                 return True
         return False
-
-
-def _is_new(session: Session, answer: Challenge, now: float) -> bool:
-    """Record an answer; return whether it is not a repeat."""
-    mark = session_key(answer.nonce or answer.digest)
-    if not mark:
-        return True
-    if now - session.answers.get(mark, -inf) < SESSION_LIFE:
-        return False
-    session.answers[mark] = now
-    if len(session.answers) > MOST_ATTEMPTS:
-        del session.answers[next(iter(session.answers))]
-    return True

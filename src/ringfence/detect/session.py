@@ -63,7 +63,7 @@ CHALLENGES_LIFE = 15.0
 """Seconds after its last challenge for which a session's challenges are compared with AMI's events."""
 
 MOST_ATTEMPTS = 1_024
-"""The number of open attempts of a session, and of its answers. The oldest are discarded first."""
+"""The number of open attempts of a session. The oldest are discarded first."""
 
 _REPEAT_SOONEST, _REPEAT_LATEST = 0.3, 32.0  # seconds; RFC 3261 T1 is 0.5 s, and phones shorten it
 
@@ -221,9 +221,9 @@ class Session:
 
     ``reports`` are by Asterisk, source and service, ``attempts`` and ``listed`` by Asterisk and service.
     ``listed`` are unconfirmed attempts. ``challenges`` are those by datagrams (True) and by streams.
-    ``answers`` are the times of answers, by nonce or digest. ``unconfirmed`` are reports that wait. ``begun``
-    is the time of a challenge or request that no 403 has answered yet, ``proven`` the time when a nonce
-    proved the sender.
+    ``answers`` are the times of answers, by nonce or digest. ``unconfirmed`` are reports that wait,
+    ``unforgeable`` those of them that cannot be forged. ``begun`` is the time of a challenge or request that
+    no 403 has answered yet, ``proven`` the time when a nonce proved the sender.
     """
 
     name: bytes
@@ -234,6 +234,7 @@ class Session:
     challenges: dict[bool, Challenges] = Factory(dict)
     answers: dict[bytes, float] = Factory(dict)
     unconfirmed: list[UnconfirmedReport] = Factory(list)
+    unforgeable: list[UnconfirmedReport] = Factory(list)
     begun: float = -inf
     proven: float = -inf
 

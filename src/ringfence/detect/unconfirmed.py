@@ -40,6 +40,8 @@ class UnconfirmedReports:
         sender = self._senders.of(remote.address, report.at)
         self._queue.append((report, sender, session))
         session.unconfirmed.append(report)
+        if not report.event.forgeable:
+            session.unforgeable.append(report)
         sender.waiting.setdefault(remote.port, deque()).append(report)
 
     def settle(self, address: Address, session: bytes) -> list[UnconfirmedReport]:
@@ -67,8 +69,10 @@ class UnconfirmedReports:
         if not event.session or not event.forgeable:
             return False
         session = self._senders.find_session(event.remote.address, session_key(event.session))
-        others = session.unconfirmed if session is not None else ()
-        return any(not one.settled and not one.event.forgeable for one in others)
+        others = session.unforgeable if session is not None else []
+        while others and others[0].settled:
+            others.pop(0)
+        return bool(others)
 
     def due(self, now: float) -> Iterator[UnconfirmedReport]:
         """Remove and yield the reports that have waited long enough."""
@@ -80,8 +84,9 @@ class UnconfirmedReports:
     def _remove_oldest(self) -> UnconfirmedReport:
         """Remove and return the oldest report of all, which is the first of its session and its port."""
         report, sender, session = self._queue.popleft()
-        if session.unconfirmed and session.unconfirmed[0] is report:
-            session.unconfirmed.pop(0)
+        for waiting_in_session in (session.unconfirmed, session.unforgeable):
+            if waiting_in_session and waiting_in_session[0] is report:
+                waiting_in_session.pop(0)
         port = report.event.remote.port
         waiting = sender.waiting.get(port)
         if waiting and waiting[0] is report:
