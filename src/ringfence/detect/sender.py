@@ -29,7 +29,15 @@ from ringfence.detect.events import (
     session_id,
     shared_session_id,
 )
-from ringfence.detect.session import FORGET, MOST_ATTEMPTS, Attempts, Reports, Session, UnconfirmedReport
+from ringfence.detect.session import (
+    FORGET,
+    MOST_ATTEMPTS,
+    REPORTED,
+    Attempts,
+    Reports,
+    Session,
+    UnconfirmedReport,
+)
 from ringfence.model import (
     Address,
     Attempt,
@@ -179,9 +187,10 @@ class Senders:
         if session is not None:
             session.used = now
             self._sessions.move_to_end(session)
+            sender.sessions[name] = sender.sessions.pop(name)  # the one used longest ago stays the first
             return session
         if len(sender.sessions) >= self._max_sessions_of_sender:
-            self._drop(sender, next(iter(sender.sessions.values())))
+            self._drop(sender, next(iter(sender.sessions.values())), now)
             self.evicted += 1
         while len(self._sessions) >= self._max_sessions:
             self._make_room(sender, now)
@@ -290,7 +299,7 @@ class Senders:
             if now - session.used < SESSION_LIFE:
                 self._expire_at = session.used + SESSION_LIFE
                 break
-            self._drop(sender, session)
+            self._drop(sender, session, now)
             if not sender.is_needed(now):
                 (self._proven if sender.proven else self._claimed).pop(sender.key, None)
         for table in (self._claimed, self._proven):
@@ -303,7 +312,7 @@ class Senders:
             self._evict(self._claimed, now)
             return
         session, sender = next(iter(self._sessions.items()))
-        self._drop(sender, session)
+        self._drop(sender, session, now)
         self.evicted += 1
 
     def _evict(self, table: OrderedDict[AddressKey, Sender], now: float) -> None:
@@ -312,13 +321,13 @@ class Senders:
         self.evicted += max(1, len(sender.sessions))
         self._evicted_at = now
         for session in list(sender.sessions.values()):
-            self._drop(sender, session)
+            self._drop(sender, session, now)
 
-    def _drop(self, sender: Sender, session: Session) -> None:
+    def _drop(self, sender: Sender, session: Session, now: float) -> None:
         del sender.sessions[session.name]
         del self._sessions[session]
         for challenges in session.challenges.values():
-            challenges.discarded = True
+            challenges.discarded = now - challenges.last < REPORTED
 
 
 def host_of(address: Address) -> Address:

@@ -62,6 +62,9 @@ FORGET = 32.0
 CHALLENGES_LIFE = 15.0
 """Seconds after its last challenge for which a session's challenges are compared with AMI's events."""
 
+REPORTED = 1.5
+"""Seconds after a challenge in which AMI reports it, unless AMI is late (``wire.LATE``)."""
+
 MOST_ATTEMPTS = 1_024
 """The number of open attempts of a session. The oldest are discarded first."""
 
@@ -194,7 +197,7 @@ class Challenges:
     """The challenges of a session on the wire: AMI should have reported ``due`` of them by now.
 
     ``local_port`` is None until a challenge is seen. ``sent_by`` is the Asterisk that has reported a
-    challenge before it was seen. ``discarded``: AMI's later events are counted elsewhere.
+    challenge before it was seen. ``discarded``: the session was discarded before AMI can have reported them.
     """
 
     last: float

@@ -18,8 +18,9 @@ TLS are invisible and not counted. An event of AMI may be read before its challe
 This conclusion rests on missing events, and a wrong one would affect each phone. So AMI must have reported a
 ChallengeSent for the same local address and port within ``VOUCHED``. (It does not work if ChallengeSent is
 switched off, or for another PJSIP on this host.) AMI must have been connected all the time, and its events
-must not be late, as they may be during a flood. (PJSIP answers a retransmitted request again, and AMI reports
-it again, so both counts stay equal.)
+must not be late, as they may be during a flood. (So a discarded session loses only its latest challenges: AMI
+had reported the others before, or is late. PJSIP answers a retransmitted request again, and AMI reports it
+again, so both counts stay equal.)
 
 **Abandoned challenges.** A phone answers its challenge, and Asterisk reports the success. An attacker never
 succeeds. So even guesses that an unknown method hides from all other sources are found: challenges add up for

@@ -154,6 +154,13 @@ def test_a_phone_that_registers_again_and_again_hides_nothing() -> None:
     assert Guard().play(*steps).attempts == []
 
 
+def test_a_sender_flushes_no_hidden_challenge() -> None:
+    """A hidden challenge counts, also if its sender then opens thousands of reported sessions."""
+    calls = [b"%d" % n for n in range(8_200)]
+    more = [at(1.1 + n / 2_000, sent(call=call), challenged(call=call)) for n, call in enumerate(calls)]
+    assert Guard().play(reported(), at(1, sent()), more, *ticks(6, 12)).suspects == [ATTACKER]
+
+
 # -- evasive requests -------------------------------------------------------------------------------------
 
 
