@@ -20,7 +20,7 @@ from ringfence.firewall.contract import OBSERVE_MOST, OBSERVE_SECONDS, Backend
 from ringfence.model import Address
 
 MOST_A_SECOND = 100
-MOST_NETWORKS = 4
+MOST_NETWORKS = 8
 _PREFIX_LENGTH = 24
 
 
