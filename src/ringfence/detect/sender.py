@@ -125,10 +125,7 @@ class Sender:
 class Senders:
     """The table of senders and sessions. ``evicted`` counts the sessions and attempts discarded early."""
 
-    def __init__(
-        self,
-        max_sessions: int = MAX_SESSIONS,
-    ) -> None:
+    def __init__(self, max_sessions: int = MAX_SESSIONS) -> None:
         self.evicted = 0
         self._max_sessions = max_sessions
         self._max_sessions_of_sender = max(1, max_sessions // _SENDER_SHARE)
