@@ -4,7 +4,15 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from ringfence.config.converters import HOOKS, Interface, SipPort, list_only, parse_duration, text_from
+from ringfence.config.converters import (
+    HOOKS,
+    Interface,
+    SipPort,
+    list_only,
+    parse_duration,
+    text_from,
+    text_of_duration,
+)
 
 
 @pytest.mark.parametrize(
@@ -24,6 +32,15 @@ from ringfence.config.converters import HOOKS, Interface, SipPort, list_only, pa
 )
 def test_durations(text: str, seconds: float) -> None:
     """A duration is a whole number and a unit, followed by smaller units."""
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(1.0, "1s"), (90.0, "1m30s"), (5_400.0, "1h30m"), (1_209_600.0, "14d")]
+)
+def test_a_duration_is_written_as_it_is_read(seconds: float, text: str) -> None:
+    """The text of a duration has each unit once, without weeks, and is read as the same duration."""
+    assert text_of_duration(seconds) == text
     assert parse_duration(text) == seconds
 
 

@@ -69,6 +69,15 @@ def parse_duration(text: object) -> float:
     return seconds
 
 
+def text_of_duration(seconds: float) -> str:
+    """Return the text from which :func:`parse_duration` returns ``seconds``: ``"1h30m"``, without weeks."""
+    left, parts = round(seconds), []
+    for unit in "dhms":
+        number, left = divmod(left, int(_UNITS[unit]))
+        parts += [f"{number}{unit}"] if number else []
+    return "".join(parts)
+
+
 _UNITS = {"w": 604_800.0, "d": 86_400.0, "h": 3_600.0, "m": 60.0, "s": 1.0}
 _PARTS = " ?".join(f"(?:(?P<{unit}>[0-9]{{1,9}}){unit})?" for unit in _UNITS)
 _DURATION = re.compile(f"(?! ){_PARTS}(?<! )")

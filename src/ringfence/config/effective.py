@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 from attrs import frozen
 
 from ringfence.config import loader
-from ringfence.config.converters import SipPort
+from ringfence.config.converters import SipPort, text_of_duration
 from ringfence.config.environment import overridden
 from ringfence.config.keys import ROOT, Key, KeyPath, children_of
 from ringfence.config.positions import lines_of
@@ -18,7 +18,6 @@ from ringfence.errors import ConfigError
 from ringfence.model import Secret
 
 MASKED = "***"
-_UNITS = ((86_400, "d"), (3_600, "h"), (60, "m"), (1, "s"))
 
 
 class ValueOrigin(StrEnum):
@@ -90,7 +89,7 @@ def _text(value: object) -> str:
         case Secret():
             return MASKED
         case float():
-            return _duration(value)
+            return text_of_duration(value)
         case Enum():
             return str(value.value)
         case ZoneInfo():
@@ -99,12 +98,3 @@ def _text(value: object) -> str:
             transport = "udp" if value.udp else "tcp"
             return f"{value.number}" if value.udp and value.tcp else f"{value.number}/{transport}"
     return str(value)
-
-
-def _duration(seconds: float) -> str:
-    left = round(seconds)
-    parts = []
-    for size, unit in _UNITS:
-        number, left = divmod(left, size)
-        parts += [f"{number}{unit}"] if number else []
-    return "".join(parts)
