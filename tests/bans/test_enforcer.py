@@ -12,7 +12,7 @@ from tests.support.world import OTHER, RULE, START, SUBJECT, World, said
 
 from ringfence.bans.ledger import key_of
 from ringfence.bans.unban import unban, unban_all
-from ringfence.detect.judge import Decision
+from ringfence.detect.judgement import Decision
 from ringfence.detect.rules import DAY, HOUR, RETURN_WITHIN, RULES
 from ringfence.errors import ControlError, FirewallError, ProbeError, SetFullError, StoreError
 from ringfence.firewall.contract import Add, NetworkList

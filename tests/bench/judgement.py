@@ -42,6 +42,7 @@ from tests.support.daemon import Guard, ami_server, until
 from tests.support.process import resident
 
 from ringfence.daemon.collector import tune_collector
+from ringfence.detect.confirmation import KnownSources
 from ringfence.detect.detector import Detector
 from ringfence.detect.judgement import Effect, Judgement
 from ringfence.detect.rules import Rule
@@ -219,7 +220,7 @@ def _banned(
     seed: int,
 ) -> set[Network]:
     """Play the sources' events repeatedly, each time in a new mixture; return the banned networks."""
-    detector = Detector(rules, several=frozenset({"pbx"}))
+    detector = Detector(rules, sources=KnownSources(frozenset({"pbx"})))
     dice = random.Random(seed)  # noqa: S311 - not for secrets
     found: list[Effect] = []
     for turn in range(TIMES):

@@ -160,7 +160,7 @@ class Reloading:
         daemon, side = self.daemon, self.side
         return {
             "rules": side.detector.rules,
-            "claims": side.detector._judge.claims.terms,
+            "claims": side.detector._claimed,
             "several": side.detector._attribution._several,
             "plan": side.backend.plan,
             "lists": side.lists._configured,

@@ -12,10 +12,11 @@ from tests.detect.events import NOTICES, SECURITY, SENDER, Connected, event
 
 from ringfence.alarm_codes import AlarmCode
 from ringfence.detect.backing import UNBACKED, WITHIN
+from ringfence.detect.confirmation import KnownSources
+from ringfence.detect.friend_attempts import UNPROVEN, UNSHIELDED_FOR
 from ringfence.detect.judgement import Disposition, Judgement
 from ringfence.detect.rules import RULES, Rule
 from ringfence.detect.unconfirmed import PATIENCE
-from ringfence.detect.unprovable import UNPROVEN, UNSHIELDED_FOR
 from ringfence.detect.wire import ANSWERED, MANY, SETTLED, SURE_AFTER, WAIT
 from ringfence.model import (
     AttemptKind,
@@ -59,7 +60,7 @@ def always(_: str) -> float:
 
 def joining(rules: tuple[Rule, ...] = RULES, *connected: tuple[str, int]) -> Driven:
     """Return a detector of a PBX that several sources report, with these TCP connections."""
-    return Driven(rules, several=frozenset({"pbx"}), connections=Connected(*connected))
+    return Driven(rules, sources=KnownSources(frozenset({"pbx"})), connections=Connected(*connected))
 
 
 def test_a_line_counts_at_once_where_its_challenge_was_seen() -> None:
@@ -285,7 +286,7 @@ def test_without_ami_and_the_wire_a_line_is_a_claim() -> None:
         (Transport.UDP, Disposition.COUNTED),
         (Transport.TLS, Disposition.UNCONFIRMED),
     ):
-        detector = Driven(AT_ONCE, several=frozenset(), corroborated=frozenset(), connections=Connected())
+        detector = Driven(AT_ONCE, sources=KnownSources(corroborated=frozenset()), connections=Connected())
         told = event(EventKind.CHALLENGE_RESPONSE_FAILED, source=SECURITY, transport=transport)
         [judgement] = detector.observe(told, 0.0)
         assert (judgement.disposition, judgement.attempt.proof) == (standing, Proof.CLAIMED)
@@ -294,7 +295,7 @@ def test_without_ami_and_the_wire_a_line_is_a_claim() -> None:
 def test_earlier_lines_count_with_the_connection_that_is_listed_later() -> None:
     """The first lines of a connection count as soon as the kernel lists it, which may be later."""
     connected = Connected()
-    detector = Driven(RULES, several=frozenset({"pbx"}), connections=connected)
+    detector = Driven(RULES, sources=KnownSources(frozenset({"pbx"})), connections=connected)
     failed = EventKind.CHALLENGE_RESPONSE_FAILED
     told = event(failed, source=NOTICES, transport=Transport.UNKNOWN)
     lines = [evolve(told, session=b"%d" % number, forgeable=True) for number in range(GUESS.attempts)]
@@ -379,7 +380,7 @@ def test_the_kernel_is_not_queried_for_reported_lines() -> None:
             asked.append(remote)
             return True
 
-    detector = Driven(RULES, several=frozenset({"pbx"}), connections=Asked())
+    detector = Driven(RULES, sources=KnownSources(frozenset({"pbx"})), connections=Asked())
     detector.observe(event(EventKind.CHALLENGE_RESPONSE_FAILED), 0.0)
     detector.observe(port_line(), 0.0)
     assert (detector.tick(PATIENCE, wire=True), asked) == ([], [])

@@ -19,7 +19,17 @@ def test_there_are_so_many_new_ones_a_minute() -> None:
     assert [claims.begin_ban(key, 0.0) for key in (b"a", b"b")] == [600.0, 600.0]
     assert (claims.allows(b"c", 0.0), claims.allows(b"a", 0.0)) == (False, True)
     claims.record_refusal(b"c", 0.0)
-    assert (claims.refused, claims.allows(b"c", 59.9), claims.allows(b"c", 60.0)) == (1, False, True)
+    assert (claims.allows(b"c", 59.9), claims.allows(b"c", 60.0)) == (False, True)
+
+
+def test_a_refusal_raises_an_alarm_every_five_seconds() -> None:
+    """The alarm follows a refusal, and no other one within five seconds."""
+    claims = ClaimedLimit(TERMS)
+    assert claims.alarms(0.0) == ()
+    for now, alarms in ((0.0, 1), (4.9, 0), (5.0, 1)):
+        claims.record_refusal(b"c", now)
+        assert len(claims.alarms(now)) == alarms
+        assert claims.alarms(now) == ()
 
 
 def test_a_persistent_address_is_banned_beyond_the_limit() -> None:

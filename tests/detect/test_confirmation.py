@@ -8,7 +8,7 @@ from tests.detect.events import NOTICES, PBX, SENDER, Connected, event
 
 from ringfence.detect.answers import Answers
 from ringfence.detect.backing import Backing, Connections, NoConnections
-from ringfence.detect.confirmation import Confirmation
+from ringfence.detect.confirmation import Confirmation, KnownSources
 from ringfence.detect.events import attempt_from
 from ringfence.detect.nonces import Nonces
 from ringfence.detect.sender import Senders
@@ -24,13 +24,13 @@ class Parts:
     """A confirmation with all its parts."""
 
     def __init__(self, connections: Connections | None = None, assumed: Proof = Proof.CLAIMED) -> None:
+        sources = KnownSources(corroborated=frozenset({"pbx"}), assumed=assumed)
         self.senders, self.nonces = Senders(), Nonces()
         self.wire = Wire(self.senders)
         backing = Backing(connections or NoConnections(), self.senders)
         self.confirmation = Confirmation(
-            self.senders, self.nonces, self.wire, Answers(self.senders), backing, assumed
+            self.senders, self.nonces, self.wire, Answers(self.senders), backing, sources
         )
-        self.confirmation.corroborated = frozenset({"pbx"})
 
     def proof(self, one: SecurityEvent, now: float = 0.0) -> Proof | None:
         """Return the proof of a confirmed event, or None."""

@@ -11,6 +11,8 @@ from attrs import evolve
 from tests.detect.driven import Driven
 from tests.detect.events import SENDER, Connected, attempt, event
 
+from ringfence.detect.confirmation import KnownSources
+from ringfence.detect.detector import Bounds
 from ringfence.detect.judgement import Counts, Disposition, Judgement, Watched
 from ringfence.detect.rules import RULES, Rule
 from ringfence.model import (
@@ -251,10 +253,10 @@ def test_with_ami_alone_chan_sip_is_unconfirmed_at_once() -> None:
 
 def test_what_is_forgotten_for_want_of_room_is_counted() -> None:
     """Evicted subjects of the windows and sessions are counted in one number."""
-    detector = Driven(RULES, max_attempts=2)
+    detector = Driven(RULES, bounds=Bounds(attempts=2))
     for number in range(5):
         detector.judged(attempt(f"192.0.2.{number}"), 0.0)
-    assert (detector.evicted, detector.remembered) == (3, 2)
+    assert detector.evicted == 3
     for number in range(8193):
         detector.observe(event(EventKind.CHALLENGE_SENT, service=Service.SIP, session=b"%d" % number), 0.0)
     assert detector.evicted == 4
@@ -276,15 +278,16 @@ def test_the_watched_are_those_nearest_to_a_ban() -> None:
     assert detector.watched(1000.0) == []
 
 
-def test_a_subject_can_be_forgotten() -> None:
-    """``forget`` clears all windows of a subject and does not end its ban."""
+def test_an_unbanned_subject_counts_from_zero() -> None:
+    """An unban clears all windows of a subject, even if no ban was recorded, and ends a recorded ban."""
     detector = Driven((evolve(GUESS, attempts=2),))
     play(detector, f"0 {SENDER} -> counted")
-    detector.forget(ip_network(SENDER))
+    detector.record_unban(ip_network(SENDER))
     play(detector, f"0 {SENDER} -> counted")
     detector.record_ban(ip_network(SENDER), 1.0)
-    detector.forget(ip_network(SENDER))
     play(detector, f"0 {SENDER} -> late")
+    detector.record_unban(ip_network(SENDER))
+    play(detector, f"0 {SENDER} -> counted")
 
 
 def test_attempts_are_late_while_banned_returns_true() -> None:
@@ -357,7 +360,7 @@ def in_anothers_name(detector: Driven, number: int, *receivers: Address) -> list
 
 def test_a_guesser_under_another_address_gets_a_narrow_ban() -> None:
     """The fifth guess is a narrow ban of the only receiver of the nonces, which alone knows them."""
-    detector = Driven(RULES, several=frozenset({"pbx"}), connections=Connected())
+    detector = Driven(RULES, sources=KnownSources(frozenset({"pbx"})), connections=Connected())
     judged = [one for number in range(5) for one in in_anothers_name(detector, number, GUESSER)]
     banned = [one.decision for one in judged if one.decision is not None]
     assert [(str(one.subject), one.scope) for one in banned] == [("198.51.100.9/32", Scope.SIP_UDP)]
@@ -370,14 +373,16 @@ def test_a_header_cannot_make_a_receiver_guilty(receivers: tuple[Address, ...]) 
 
     The guesser may have the same nonce by TLS, which no event may report, or by UDP too.
     """
-    detector = Driven(RULES, several=frozenset({"pbx"}), connections=Connected((str(NAMED), 5061)))
+    detector = Driven(
+        RULES, sources=KnownSources(frozenset({"pbx"})), connections=Connected((str(NAMED), 5061))
+    )
     judged = [one for number in range(20) for one in in_anothers_name(detector, number, *receivers)]
     assert str(GUESSER) not in {str(one.attempt.address) for one in judged}
 
 
 def test_a_success_with_diverted_challenges_makes_no_friend() -> None:
     """A right password makes no friend while challenges that its address asked for went elsewhere."""
-    detector = Driven(RULES, several=frozenset({"pbx"}))
+    detector = Driven(RULES, sources=KnownSources(frozenset({"pbx"})))
     right = evolve(event(EventKind.SUCCESSFUL_AUTH, 1.0), password=True)
     in_anothers_name(detector, 0, GUESSER)
     detector.observe(right, 1.0)
@@ -388,7 +393,7 @@ def test_a_success_with_diverted_challenges_makes_no_friend() -> None:
 
 def test_proofs_of_several_lose_no_ban() -> None:
     """Proofs that the wire shows at once can complete a ban for more than one address."""
-    detector = Driven(RULES, several=frozenset({"pbx"}))
+    detector = Driven(RULES, sources=KnownSources(frozenset({"pbx"})))
     detector.observe_challenges([], 0.0, 0.0, "pbx")
     addresses = [ip_address(f"192.0.2.{last}") for last in (1, 2)]
     challenges = []

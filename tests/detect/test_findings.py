@@ -6,6 +6,7 @@ from attrs import evolve
 from tests.detect.events import NOTICES, PBX, SENDER, attempt, event
 
 from ringfence.detect.attribution import Attribution
+from ringfence.detect.confirmation import KnownSources
 from ringfence.detect.findings import AttributedAttempt, DuplicateReport, NewProof, duplicate_report
 from ringfence.model import Challenge, EventKind, Proof, Service
 
@@ -15,7 +16,7 @@ HERE = ip_address("198.18.0.1")
 
 def test_the_first_report_is_an_attempt_and_the_next_a_duplicate_report() -> None:
     """The first source that reports an attempt makes it new, and the next one is recorded with it."""
-    attribution = Attribution(frozenset({"pbx"}))
+    attribution = Attribution(KnownSources(frozenset({"pbx"})))
     [new] = attribution.observe(event(FAILED), 0.0)
     [known] = attribution.observe(evolve(event(FAILED), source=NOTICES), 0.1)
 
@@ -30,7 +31,7 @@ def test_the_first_report_is_an_attempt_and_the_next_a_duplicate_report() -> Non
 
 def test_a_nonce_that_comes_back_is_a_proof_before_the_attempt() -> None:
     """A nonce that comes back proves its session, and the attempt that carries it comes last."""
-    attribution = Attribution()
+    attribution = Attribution(KnownSources())
     sender = ip_address(SENDER)
     asked = Challenge(sender, 5062, HERE, 5060, b"call-1", b"1/x", sender)
     assert list(attribution.observe_challenges([asked], 0.0, 0.0, "pbx")) == []

@@ -7,8 +7,7 @@ from tests.detect.events import attempt
 
 from ringfence.detect.detector import Detector
 from ringfence.detect.friends import Friends
-from ringfence.detect.judge import Decision
-from ringfence.detect.judgement import Disposition, Judgement
+from ringfence.detect.judgement import Decision, Disposition, Judgement
 from ringfence.detect.rules import RULES
 from ringfence.model import Friend, FriendReason, Proof
 

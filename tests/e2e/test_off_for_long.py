@@ -14,6 +14,7 @@ from ringfence.clock import Clock
 from ringfence.daemon.effects import EffectHandler
 from ringfence.daemon.pipeline import Pipeline
 from ringfence.detect.claimed_limit import MOST as MOST_CLAIMS
+from ringfence.detect.confirmation import KnownSources
 from ringfence.detect.detector import Detector
 from ringfence.detect.rules import RULES
 from ringfence.detect.subjects import _MOST as MOST_SUBJECTS
@@ -63,7 +64,7 @@ class Off:
         clock = Clock(wall=lambda: WALL + self.now, mono=lambda: self.now)
         store = Store.open(folder / "ringfence.db", owner=True)
         store.state.set_switched_off(True)
-        self.detector = Detector(RULES, several=frozenset({"pbx"}))
+        self.detector = Detector(RULES, sources=KnownSources(frozenset({"pbx"})))
         self.enforcer = Enforcer(MemoryBackend(clock=clock.mono), store.records, self.detector, clock)
         self.enforcer.start()
         self.alarms = Alarms(clock.wall)

@@ -18,7 +18,7 @@ from tests.explain.world import (
     story,
 )
 
-from ringfence.detect.judge import Count
+from ringfence.detect.judgement import Count
 from ringfence.explain.forecast import forecast
 from ringfence.model import FriendReason, ListKind
 

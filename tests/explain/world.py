@@ -6,8 +6,7 @@ from typing import Any
 from attrs import evolve
 from tests.support.attempts import attempts, ban_of
 
-from ringfence.detect.judge import Count
-from ringfence.detect.judgement import AddressSummary
+from ringfence.detect.judgement import AddressSummary, Count
 from ringfence.detect.rules import RULES, Rule
 from ringfence.explain.facts import ActiveBan, NetworkFacts
 from ringfence.firewall.contract import Element

@@ -4,8 +4,7 @@ from ipaddress import ip_address, ip_network
 
 from tests.detect.events import attempt
 
-from ringfence.detect.judge import Decision
-from ringfence.detect.judgement import Disposition, Judgement
+from ringfence.detect.judgement import Decision, Disposition, Judgement
 from ringfence.detect.rules import DAY, HOUR, RULES
 from ringfence.model import Network
 from ringfence.replay.outcomes import AddressOutcome, Outcomes

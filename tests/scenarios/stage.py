@@ -28,6 +28,7 @@ from ringfence.config.loader import parse
 from ringfence.daemon.effects import EffectHandler
 from ringfence.daemon.flood_judge import FloodJudge
 from ringfence.daemon.pipeline import Pipeline
+from ringfence.detect.confirmation import KnownSources
 from ringfence.detect.detector import Detector
 from ringfence.firewall.contract import Flooder, NetworkList, exempts_friends
 from ringfence.firewall.memory import MemoryBackend
@@ -127,10 +128,11 @@ class Stage:
         self._streams = _Streams()
         self._detector = Detector(
             settings.rule_table(),
-            several=several,
             claimed=settings.claims(),
             connections=self._streams,
-            corroborated=frozenset({PBX}) if {"AMI", "wire"} & {*scenario.sources} else frozenset(),
+            sources=KnownSources(
+                several, frozenset({PBX}) if {"AMI", "wire"} & {*scenario.sources} else frozenset()
+            ),
         )
         self._friends = FriendRegistry(self._store.friends, clock.wall, friends=self._detector.friends)
         self._backend = MemoryBackend(clock=clock.mono)

@@ -14,6 +14,7 @@ from ringfence.clock import Clock
 from ringfence.daemon.effects import EffectHandler
 from ringfence.daemon.flood_judge import FloodJudge
 from ringfence.daemon.pipeline import Pipeline
+from ringfence.detect.confirmation import KnownSources
 from ringfence.detect.detector import Detector
 from ringfence.detect.rules import RULES
 from ringfence.detect.unconfirmed import PATIENCE
@@ -21,8 +22,7 @@ from ringfence.firewall.contract import Flooder
 from ringfence.model import Address, Challenge, Network
 
 if TYPE_CHECKING:
-    from ringfence.detect.judge import Decision
-    from ringfence.detect.judgement import Judgement
+    from ringfence.detect.judgement import Decision, Judgement
 
 STRANGER = "203.0.113.9"
 BY_NAME = {rule.name: rule for rule in RULES}
@@ -44,7 +44,7 @@ class Bench:
         self.now = 1_000.0
         clock = Clock(wall=lambda: self.now, mono=lambda: self.now)
         self.detector = Detector(
-            (RULE, BY_NAME["flood"]), several=frozenset({"pbx"}), connections=Connected()
+            (RULE, BY_NAME["flood"]), sources=KnownSources(frozenset({"pbx"})), connections=Connected()
         )
         self.alarms = Alarms(lambda: self.now)
         self.effects = EffectHandler(

@@ -13,6 +13,7 @@ from ipaddress import ip_address, ip_network
 
 from attrs import Factory, define, evolve, frozen
 
+from ringfence.detect.confirmation import KnownSources
 from ringfence.detect.detector import Detector
 from ringfence.detect.friends import friend_from
 from ringfence.detect.judgement import Disposition, Effect, Judgement, Login
@@ -199,8 +200,10 @@ class Guard:
                 )
                 for rule in RULES
             ),
-            several=pbxs if {"log", "wire"} & {*sources} else frozenset(),
-            corroborated=pbxs if {"AMI", "wire"} & {*sources} else frozenset(),
+            sources=KnownSources(
+                several=pbxs if {"log", "wire"} & {*sources} else frozenset(),
+                corroborated=pbxs if {"AMI", "wire"} & {*sources} else frozenset(),
+            ),
             connections=_Connections(connected),
             claimed=Claimed(per_minute=claimed_per_minute),
         )

@@ -17,8 +17,7 @@ from ringfence.bans.exemptions import ITSELF, Exempt
 from ringfence.bans.reconcile import Reconciler
 from ringfence.clock import Clock
 from ringfence.detect.detector import Detector
-from ringfence.detect.judge import Decision
-from ringfence.detect.judgement import Disposition
+from ringfence.detect.judgement import Decision, Disposition
 from ringfence.detect.rules import RULES, Rule
 from ringfence.firewall.contract import Add, Change, Element, Health, NetworkList, Opened, Outcome
 from ringfence.firewall.memory import MemoryBackend
@@ -183,7 +182,7 @@ class World:
         """Whether the detector treats a new attempt of ``subject`` as late, because it is banned."""
         [attempt] = attempts(1, str(subject.network_address))
         judgement, *_ = self.detector.judge(attempt, self.now - START)
-        self.detector.forget(subject)
+        self.detector.record_unban(subject)
         return judgement.disposition is Disposition.LATE
 
 

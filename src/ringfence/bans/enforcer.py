@@ -19,7 +19,7 @@ from ringfence.bans.orders import failure_lines
 from ringfence.bans.restart import CLOCK_STEP, restore_bans
 from ringfence.clock import Clock
 from ringfence.detect.detector import Detector
-from ringfence.detect.judge import Decision
+from ringfence.detect.judgement import Decision
 from ringfence.detect.rules import RETURN_WITHIN
 from ringfence.errors import ControlError
 from ringfence.firewall.contract import Add, Backend, NetworkList, Opened, Outcome

@@ -38,6 +38,7 @@ from ringfence.daemon.source_manager import SourceManager
 from ringfence.daemon.source_watchdog import SourceWatchdog
 from ringfence.daemon.startup_wait import StartupWait
 from ringfence.daemon.status_collector import StatusCollector
+from ringfence.detect.confirmation import KnownSources
 from ringfence.detect.detector import Detector
 from ringfence.host.connections import ConnectionTable
 from ringfence.store.database import Store
@@ -192,10 +193,9 @@ def run(path: Path, settings: Settings, trial_for: float = 0.0) -> None:
             stack.enter_context(claim_sets(settings.control.socket.parent))
         detector = Detector(
             settings.rule_table(),
-            several=settings.several_sources(),
             connections=connections,
             claimed=settings.claims(),
-            corroborated=settings.corroborated(),
+            sources=KnownSources(settings.several_sources(), settings.corroborated()),
         )
         side = build_firewall_side(settings, store, detector, chosen, clock, log_group)
         daemon = build_daemon(path, settings, side, connections, writer, clock)

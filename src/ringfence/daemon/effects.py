@@ -10,8 +10,7 @@ from ringfence.alarm_codes import AlarmCode
 from ringfence.alarms import Alarms
 from ringfence.detect.alarms import FORGED_BY_TEXT
 from ringfence.detect.friends import Friends
-from ringfence.detect.judge import Decision
-from ringfence.detect.judgement import Disposition, Effect, Judgement, Login
+from ringfence.detect.judgement import Decision, Disposition, Effect, Judgement, Login
 from ringfence.detect.unconfirmed import why_unconfirmed
 from ringfence.model import AMI, Address, AlarmChange, AttemptKind, EventKind, Network, Scope, SecurityEvent
 

@@ -8,11 +8,10 @@ from attrs import evolve
 from ringfence.clock import Clock
 from ringfence.daemon.effects import EffectHandler
 from ringfence.daemon.limiter_watch import LimiterWatch
+from ringfence.daemon.tcp_floods import TcpFloods
 from ringfence.detect.detector import Detector
-from ringfence.detect.judge import Decision
-from ringfence.detect.judgement import Disposition, Effect, Judgement
+from ringfence.detect.judgement import Decision, Disposition, Effect, Judgement
 from ringfence.detect.rules import Rule
-from ringfence.detect.tcp_floods import TcpFloods
 from ringfence.firewall.contract import Flooder
 from ringfence.model import (
     Address,

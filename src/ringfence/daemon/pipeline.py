@@ -6,6 +6,7 @@ from itertools import groupby
 from ringfence.clock import Clock
 from ringfence.config.schema import Settings
 from ringfence.daemon.effects import EffectHandler
+from ringfence.detect.confirmation import KnownSources
 from ringfence.detect.detector import Detector
 from ringfence.model import Challenge, Contact, ObservedRequest, SecurityEvent, Service, Transport
 
@@ -32,7 +33,7 @@ class Pipeline:
         self.wire_asterisk = new.asterisk[0].name
         self._effects.carry_out(
             self._detector.configure(
-                new.rule_table(), new.several_sources(), new.claims(), new.corroborated()
+                new.rule_table(), KnownSources(new.several_sources(), new.corroborated()), new.claims()
             )
         )
 

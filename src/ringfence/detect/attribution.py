@@ -25,17 +25,15 @@ from attrs import evolve
 
 from ringfence.detect.answers import Answers
 from ringfence.detect.backing import Backing, Connections, NoConnections
-from ringfence.detect.confirmation import Confirmation, has_session
-from ringfence.detect.events import attempt_from, session_key, session_number
+from ringfence.detect.confirmation import Confirmation, KnownSources, has_session
 from ringfence.detect.findings import (
     AttributedAttempt,
     Finding,
-    NewProof,
-    UnprovableGuess,
     Verdict,
     duplicate_report,
 )
 from ringfence.detect.nonces import Nonces
+from ringfence.detect.proofs import Proofs
 from ringfence.detect.recent import remember
 from ringfence.detect.sender import MAX_SESSIONS, SESSION_LIFE, Senders
 from ringfence.detect.session import HORIZON, UnconfirmedReport
@@ -45,7 +43,6 @@ from ringfence.model import (
     WIRE,
     Address,
     Attempt,
-    AttemptKind,
     Challenge,
     Endpoint,
     EventKind,
@@ -58,8 +55,6 @@ from ringfence.model import (
 )
 
 _MOST_LINES = 16_384
-_MOST_AWAITED = 1_024
-_MOST_OF_NONCE = 256
 _MOST_AT_ONCE = 100  # challenges beyond the limit that count as attempts at once, of one sender
 _FORBIDDEN, _NOT_FOUND = 403, 404
 
@@ -74,53 +69,37 @@ _CLAIMED, _NONCE = Proof.CLAIMED, Proof.NONCE
 
 
 class Attribution:
-    """Turns events and challenges into attempts; each attempt is returned once.
-
-    ``assumed`` is the proof of attempts that only the wire could prove: a replay of logs has no wire.
-    """
+    """Turns events and challenges into attempts; each attempt is returned once."""
 
     def __init__(
         self,
-        several: frozenset[str] = frozenset(),
-        corroborated: frozenset[str] | None = None,
+        sources: KnownSources,
         connections: Connections | None = None,
         max_sessions: int = MAX_SESSIONS,
-        assumed: Proof = Proof.CLAIMED,
     ) -> None:
         self._senders = Senders(max_sessions=max_sessions)
         self._nonces = Nonces()
         self._wire = Wire(self._senders)
         self._answers = Answers(self._senders)
         self._backing = Backing(connections if connections is not None else NoConnections(), self._senders)
+        self._proofs = Proofs(self._senders, self._nonces, self._backing)
         self._confirmation = Confirmation(
-            self._senders, self._nonces, self._wire, self._answers, self._backing, assumed
+            self._senders, self._nonces, self._wire, self._answers, self._backing, sources
         )
         self._waiting = UnconfirmedReports(self._senders)
         self._lines: OrderedDict[tuple[str, EventKind, str, str], tuple[float, Address]] = OrderedDict()
-        self._awaited: OrderedDict[bytes, tuple[str, Address, bytes]] = OrderedDict()
         self._tags = count(1)
-        self._several: frozenset[str]
-        self.configure(several, corroborated)
+        self._several = sources.several
 
-    def configure(self, several: frozenset[str], corroborated: frozenset[str] | None = None) -> None:
-        """Use other sources from now on.
-
-        ``several`` names the Asterisks with more than one source. At other Asterisks each report is an
-        attempt at once. ``corroborated`` names those that AMI or the wire reports (None: the same); there a
-        log line counts only if something confirms it.
-        """
-        self._several = several
-        self._confirmation.corroborated = several if corroborated is None else corroborated
+    def configure(self, sources: KnownSources) -> None:
+        """Use other sources from now on."""
+        self._several = sources.several
+        self._confirmation.sources = sources
 
     @property
     def evicted(self) -> int:
         """The number of sessions and open attempts that were discarded to stay within the bounds."""
         return self._senders.evicted
-
-    @property
-    def sees_wire(self) -> bool:
-        """Whether the wire source ever delivered a packet, so that addresses can be proven."""
-        return self._confirmation.sees_wire
 
     def observe(self, event: SecurityEvent, now: float) -> Sequence[Finding]:
         """Handle an event that arrived at ``now`` (monotonic seconds).
@@ -138,8 +117,8 @@ class Attribution:
             return found
         latest = found[-1] if found else None
         if not isinstance(latest, AttributedAttempt):
-            return (*found, *self._on_response(event, now))
-        return (*self._on_response(event, now), *found) if _is_claim(latest) else found
+            return (*found, *self._proofs.on_response(event, now))
+        return (*self._proofs.on_response(event, now), *found) if _is_claim(latest) else found
 
     def _on_report(self, attempt: Attempt, event: SecurityEvent, now: float) -> Sequence[Finding]:
         """Handle a report of an attempt; nothing follows at once if it waits for confirmation."""
@@ -189,10 +168,8 @@ class Attribution:
         challenges = list(challenges)
         for challenge in challenges:
             self._nonces.record(challenge, now)
-        for challenge in challenges if self._awaited else ():
-            answered = self._awaited.pop(challenge.nonce, None)
-            if answered is not None and self._nonces.proves(challenge.nonce, answered[1], now):
-                found += self._prove(*answered, now)
+        for challenge in challenges:
+            found += self._proofs.on_challenge(challenge, now)
         for challenge in challenges:
             # Over TCP the answer goes back through the connection of the request.
             sender = challenge.sender if challenge.transport is _UDP else challenge.address
@@ -233,7 +210,7 @@ class Attribution:
             if any(self._nonces.proves(nonce, request.address, now) for nonce in request.nonces):
                 for call_id in request.call_ids:
                     self._answers.record_request(request.address, call_id, now)
-                    found += self._prove(asterisk, request.address, call_id, now)
+                    found += self._proofs.prove(asterisk, request.address, call_id, now)
         return found
 
     def observe_loss(self, now: float) -> None:
@@ -299,60 +276,14 @@ class Attribution:
     def _attributed(self, attempt: Attempt, event: SecurityEvent, now: float) -> Sequence[Finding]:
         """Return a new attempt, which may also prove its session."""
         new = AttributedAttempt(attempt, now)
-        if not self.sees_wire or attempt.proof is not _NONCE or not has_session(attempt):
+        if not self._confirmation.sees_wire or attempt.proof is not _NONCE or not has_session(attempt):
             return (new,)
-        return (*self._prove(attempt.asterisk, attempt.address, event.session, now), new)
-
-    def _on_response(self, event: SecurityEvent, now: float) -> Sequence[Finding]:
-        """Handle the response to a challenge, of an attempt that was reported before."""
-        if event.service is not _PJSIP or event.tampered or event.forgeable:
-            return ()
-        if not event.challenge or event.remote.transport is not _UDP:
-            return ()
-        nonces, address = self._nonces, event.remote.address
-        sent_to = nonces.receivers(event.challenge, now)
-        answered = event.source.asterisk, address, event.session
-        if nonces.proves(event.challenge, address, now):
-            return self._prove(*answered, now)
-        if not sent_to:  # the event of AMI arrived before the challenge
-            remember(self._awaited, event.challenge[:_MOST_OF_NONCE], answered, _MOST_AWAITED)
-        elif address not in sent_to and len(sent_to) == 1:
-            return self._blame_receiver(event, sent_to[0], now)
-        elif len(sent_to) > 1 and nonces.only_sender(event.challenge, now) == address:
-            return (UnprovableGuess(address),)
-        return ()
-
-    def _blame_receiver(self, event: SecurityEvent, receiver: Address, now: float) -> Sequence[Finding]:
-        """Count a guess whose nonce was sent only to another address as a claimed attempt of that receiver.
-
-        A nonce depends only on the address and the second, so another address may have received the same
-        nonce by TLS, which the wire cannot read. So the receiver is blamed only if the kernel knows that the
-        named address had no connection. Otherwise a header could name any address.
-        """
-        named = event.remote.address
-        if event.source.text or not self._backing.excludes(named):
-            return ()
-        if self._senders.record_report(event, receiver, now) is not None:
-            return ()
-        attempt = attempt_from(event, AttemptKind.GUESS)
-        blamed = evolve(attempt, address=receiver, trusted=True, forged_address=named)
-        return (AttributedAttempt(blamed, now),)
+        return (*self._proofs.prove(attempt.asterisk, attempt.address, event.session, now), new)
 
     def is_diverted(self, address: Address, now: float) -> bool:
         """Whether challenges for ``address`` went to other addresses, so that its logins prove nothing."""
         sender = self._senders.find(address)
         return sender is not None and now - sender.diverted < SESSION_LIFE
-
-    def _prove(self, asterisk: str, address: Address, call_id: bytes, now: float) -> Sequence[Finding]:
-        """Record that ``address`` is proven for all its attempts in a session; return the proof if new."""
-        if not call_id:
-            return ()
-        session = self._senders.session(address, session_key(call_id), now)
-        if now - session.proven < SESSION_LIFE:
-            return ()
-        session.proven = now
-        self._senders.record_proof(address, now)
-        return (NewProof(asterisk, address, session_number(call_id), _NONCE),)
 
     def _conclude(self, report: UnconfirmedReport, now: float) -> Sequence[Finding]:
         """Return the verdict on an attempt that nothing has confirmed in time."""

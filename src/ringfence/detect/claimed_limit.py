@@ -12,16 +12,22 @@ monotonic seconds.
 """
 
 from collections import OrderedDict, deque
+from collections.abc import Sequence
+from math import inf
 
+from ringfence.detect.alarms import spoofing
 from ringfence.detect.history import Key
 from ringfence.detect.recent import remember
 from ringfence.detect.rules import Claimed
+from ringfence.model import AlarmChange
 
 MOST = 65_536
 PERSISTS = 10.0
 INSISTS = 4
 SHARE = 10
 MINUTE = 60.0
+ALARM_EVERY = 5.0
+"""The least time between two alarms about refused bans (seconds)."""
 
 
 class ClaimedLimit:
@@ -29,8 +35,8 @@ class ClaimedLimit:
 
     def __init__(self, terms: Claimed, most: int = MOST) -> None:
         self.terms = terms
-        self.refused = 0
-        """The number of bans that the limit of the minute refused."""
+        self._alarm_at = -inf
+        self._refused = False  # since the last alarm
         self._most = most
         self._new: deque[float] = deque()
         self._insisting: deque[float] = deque()
@@ -49,10 +55,18 @@ class ClaimedLimit:
 
     def record_refusal(self, key: Key, now: float) -> None:
         """Record that the limit of the minute refused a ban of this subject."""
-        self.refused += 1
+        self._refused = True
         self._refused_since.setdefault(key, now)
         if len(self._refused_since) > self._most:
             self._refused_since.popitem(last=False)
+
+    def alarms(self, now: float) -> Sequence[AlarmChange]:
+        """Return the alarm that a ban was refused, unless it was raised just before."""
+        refused, self._refused = self._refused, False
+        if not refused or now - self._alarm_at < ALARM_EVERY:
+            return ()
+        self._alarm_at = now
+        return (spoofing(self.terms.per_minute),)
 
     def begin_ban(self, key: Key, now: float) -> float:
         """Return the duration of a new ban of this subject (seconds), and count the ban."""

@@ -3,7 +3,7 @@
 ``attribution`` decides what follows from it, and its head lists the cases.
 """
 
-from attrs import evolve
+from attrs import evolve, frozen
 
 from ringfence.detect.answers import Answers
 from ringfence.detect.backing import Backing
@@ -19,18 +19,38 @@ _CLAIMED, _NONCE, _HANDSHAKE = Proof.CLAIMED, Proof.NONCE, Proof.HANDSHAKE
 _DATAGRAMS = (Transport.UDP, Transport.UNKNOWN)
 
 
+@frozen
+class KnownSources:
+    """Which sources report the Asterisks.
+
+    ``several`` names the Asterisks with more than one source. At other Asterisks each report is an attempt at
+    once. ``corroborated`` names those that AMI or the wire reports (None: the same); there a log line counts
+    only if something confirms it. ``assumed`` is the proof of attempts that only the wire could prove: a
+    replay of logs has no wire.
+    """
+
+    several: frozenset[str] = frozenset()
+    corroborated: frozenset[str] | None = None
+    assumed: Proof = Proof.CLAIMED
+
+
 class Confirmation:
     """Finds what confirms a report, and proves an address.
 
-    ``corroborated`` names the Asterisks that AMI or the wire reports; there a log line counts only if
-    something confirms it. ``assumed`` is the proof of attempts that only the wire could prove: a replay of
-    logs has no wire. ``sees_wire``: the wire source has delivered a packet, so addresses can be proven.
+    ``sees_wire``: the wire source has delivered a packet, so addresses can be proven. ``wire_sees_all``: the
+    wire sees every challenge now.
     """
 
     def __init__(
-        self, senders: Senders, nonces: Nonces, wire: Wire, answers: Answers, backing: Backing, assumed: Proof
+        self,
+        senders: Senders,
+        nonces: Nonces,
+        wire: Wire,
+        answers: Answers,
+        backing: Backing,
+        sources: KnownSources,
     ) -> None:
-        self.corroborated: frozenset[str] = frozenset()
+        self.sources = sources
         self.sees_wire = False
         self.wire_sees_all = False
         self._listening: Listening | None = None  # unknown until the first tick
@@ -39,7 +59,6 @@ class Confirmation:
         self._wire = wire
         self._answers = answers
         self._backing = backing
-        self._assumed = assumed
 
     def tick(self, listening: Listening, *, wire: bool) -> None:
         """Record which sources deliver now; ``wire`` is whether the wire sees every challenge."""
@@ -47,12 +66,13 @@ class Confirmation:
 
     def is_hint(self, event: SecurityEvent, attempt: Attempt) -> bool:
         """Whether a report needs confirmation. In a replay no kernel can confirm it."""
-        stream = attempt.transport not in _DATAGRAMS and self._assumed is _CLAIMED
+        stream = attempt.transport not in _DATAGRAMS and self.sources.assumed is _CLAIMED
         return event.source.text and (stream or self._is_corroborated(event.source.asterisk))
 
     def _is_corroborated(self, asterisk: str) -> bool:
         """Whether AMI or the wire reports an Asterisk now, so that a log line needs confirmation."""
-        if asterisk not in self.corroborated:
+        sources = self.sources
+        if asterisk not in (sources.several if sources.corroborated is None else sources.corroborated):
             return False
         return self.wire_sees_all or self._listening is None or self._listening(asterisk) is not None
 
@@ -101,7 +121,11 @@ class Confirmation:
         """
         if self.sees_wire:
             attempt = self._nonces.settled(attempt, event.challenge, now)
-        if attempt.proof is _CLAIMED and attempt.transport not in _DATAGRAMS and self._assumed is _CLAIMED:
+        if (
+            attempt.proof is _CLAIMED
+            and attempt.transport not in _DATAGRAMS
+            and self.sources.assumed is _CLAIMED
+        ):
             backed = self._backing.confirms(event.remote, event.service, now)
             return evolve(attempt, proof=_HANDSHAKE) if backed else evolve(attempt, trusted=False)
         return self.in_session(attempt, event, now)
@@ -111,8 +135,8 @@ class Confirmation:
 
         Only the sender knows the Call-ID of a session, so no other sender can add to the session.
         """
-        if self._assumed is not _CLAIMED and attempt.trusted and attempt.proof is _CLAIMED:
-            return evolve(attempt, proof=self._assumed)
+        if self.sources.assumed is not _CLAIMED and attempt.trusted and attempt.proof is _CLAIMED:
+            return evolve(attempt, proof=self.sources.assumed)
         if not self.sees_wire or attempt.proof is _NONCE or not has_session(attempt):
             return attempt
         session = self._senders.find_session(attempt.address, session_key(event.session))

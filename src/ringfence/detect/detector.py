@@ -11,38 +11,39 @@ and ``phones`` which phones fail. Each method that handles something returns the
 attempts with the bans that follow, alarms for the administrator, and logins that make a friend.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from math import inf
+from collections.abc import Callable, Iterable, Sequence
 
-from attrs import evolve
+from attrs import evolve, frozen
 
 from ringfence.detect.active_bans import ActiveBans
-from ringfence.detect.alarms import distributed_cleared, forged_by, spoofing, unprovable
+from ringfence.detect.alarms import distributed_cleared, forged_by
 from ringfence.detect.attribution import Attribution
 from ringfence.detect.backing import Connections
+from ringfence.detect.confirmation import KnownSources
 from ringfence.detect.findings import AttributedAttempt, DuplicateReport, Finding, NewProof, Verdict
+from ringfence.detect.friend_attempts import HOUR, FriendAttempts
 from ringfence.detect.friends import Friends, friend_from
 from ringfence.detect.history import MAX_ATTEMPTS, History, fact_from, fact_of, key_of, network_of
-from ringfence.detect.judge import Count, Decision, Judge
+from ringfence.detect.judge import Judge
 from ringfence.detect.judgement import (
     AddressSummary,
+    Count,
     Counts,
+    Decision,
     Disposition,
     Effect,
     Judgement,
     Login,
     Watched,
 )
-from ringfence.detect.phones import Phones
-from ringfence.detect.rules import By, Claimed, Rule, is_proven
+from ringfence.detect.rules import By, Claimed, Rule
 from ringfence.detect.sender import MAX_SESSIONS
 from ringfence.detect.subjects import Subject, Subjects
-from ringfence.detect.unprovable import CHECKED, UNPROVEN, Unprovable
+from ringfence.detect.wire import Listening, not_connected
 from ringfence.model import (
     Address,
     AlarmChange,
     Attempt,
-    AttemptKind,
     Challenge,
     Contact,
     EventKind,
@@ -54,10 +55,8 @@ from ringfence.model import (
     Service,
     Transport,
 )
-from ringfence.networks import NetworkSet, sender_of
+from ringfence.networks import NetworkSet, is_one_host, sender_of
 
-HOUR = 3_600.0
-_SPOOFING_EVERY = 5.0
 _MOST_SEARCHED = 200
 _PHONES = (Service.PJSIP, Service.SIP)
 
@@ -71,65 +70,61 @@ Judged = tuple[Judgement, *tuple[AlarmChange, ...]]
 """A judgement, and the alarms that follow from it."""
 
 
+@frozen
+class Bounds:
+    """The most attempts and sessions that a detector keeps."""
+
+    attempts: int = MAX_ATTEMPTS
+    sessions: int = MAX_SESSIONS
+
+
 class Detector:
-    """The attribution of events, the history of each subject, and the judge."""
+    """The attribution of events, the history of each subject, and the judge.
+
+    It has more than twenty methods because it is the only interface of the package: seven kinds of input, the
+    bans that its caller reports, and four questions.
+    """
 
     def __init__(
         self,
         rules: tuple[Rule, ...],
         exempt: NetworkSet | None = None,
-        several: frozenset[str] = frozenset(),
-        max_attempts: int = MAX_ATTEMPTS,
-        connections: Connections | None = None,
-        max_sessions: int = MAX_SESSIONS,
-        claimed: Claimed | None = None,
         friends: Friends | None = None,
-        assumed: Proof = Proof.CLAIMED,
-        corroborated: frozenset[str] | None = None,
+        claimed: Claimed | None = None,
+        connections: Connections | None = None,
+        sources: KnownSources | None = None,
+        bounds: Bounds | None = None,
     ) -> None:
-        """Create a detector.
-
-        ``connections`` are the TCP connections to this host, as the kernel reports them. :meth:`configure`
-        explains ``several`` and ``corroborated``. ``assumed`` is the proof of attempts that only the wire
-        could prove; a replay of logs has no wire.
-        """
+        """Create a detector; ``connections`` are the TCP connections to this host."""
+        bounds = bounds if bounds is not None else Bounds()
+        sources = sources if sources is not None else KnownSources()
         self.counts = Counts()
         self.banned: Callable[[Network, Scope], bool] = lambda _, __: False
         """A function that returns whether a network is banned now with a scope."""
         self.friends = friends if friends is not None else Friends()
-        self.rules: tuple[Rule, ...] = ()
+        self.rules = rules
+        self._claimed = claimed if claimed is not None else Claimed()
         self._subjects = Subjects(self.friends, exempt if exempt is not None else NetworkSet())
-        self._max_attempts = max_attempts
-        self._attribution = Attribution(connections=connections, max_sessions=max_sessions, assumed=assumed)
-        self._phones = Phones(self.friends)
-        self._history = History(0.0, max_attempts)
-        self._judge: Judge
+        self._attribution = Attribution(sources, connections, bounds.sessions)
+        self._history = History(_longest(rules), bounds.attempts)
+        self._judge = Judge(rules, self._claimed, self._history, self._subjects)
+        self._friend_attempts = FriendAttempts(self._subjects, self._history, self.counts)
+        self._friend_attempts.configure(rules)
         self._bans = ActiveBans()
-        self._spoofing_alarm_at = -inf
-        self._unprovable = Unprovable()
-        self.configure(rules, several, claimed, corroborated)
 
     def configure(
-        self,
-        rules: tuple[Rule, ...],
-        several: frozenset[str] = frozenset(),
-        claimed: Claimed | None = None,
-        corroborated: frozenset[str] | None = None,
+        self, rules: tuple[Rule, ...], sources: KnownSources | None = None, claimed: Claimed | None = None
     ) -> Sequence[Effect]:
-        """Use new rules, also for the attempts in memory. Counts of prefixes and accounts start again.
-
-        ``several`` names the Asterisks with more than one source. At other Asterisks each report is an
-        attempt. ``corroborated`` names those that AMI or the wire reports (None: the same); there, text needs
-        confirmation.
-        """
-        self._attribution.configure(several, corroborated)
-        terms = claimed if claimed is not None else Claimed()
-        if rules and rules == self.rules and terms == self._judge.claims.terms:
+        """Use new rules, also for the attempts in memory. Counts of prefixes and accounts start again."""
+        self._attribution.configure(sources if sources is not None else KnownSources())
+        claimed = claimed if claimed is not None else Claimed()
+        if rules == self.rules and claimed == self._claimed:
             return ()
-        cleared = [distributed_cleared(*account) for account in self._judge.attacked] if self.rules else []
-        self.rules = rules
-        self._history.seconds = max([rule.window for rule in rules if rule.enabled], default=HOUR)
-        self._judge = Judge(rules, terms, self._history, self._subjects)
+        cleared = [distributed_cleared(*account) for account in self._judge.attacked]
+        self.rules, self._claimed = rules, claimed
+        self._history.seconds = _longest(rules)
+        self._judge = Judge(rules, claimed, self._history, self._subjects)
+        self._friend_attempts.configure(rules)
         return cleared
 
     @property
@@ -146,11 +141,6 @@ class Detector:
         """The number of sessions, reports and subjects that were discarded to stay within the bounds."""
         return self._attribution.evicted + self._history.evicted
 
-    @property
-    def remembered(self) -> int:
-        """The number of attempts in memory."""
-        return len(self._history)
-
     # -- input of the sources ---------------------------------------------------------------------------
 
     def observe(self, event: SecurityEvent, now: float) -> Sequence[Effect]:
@@ -163,16 +153,19 @@ class Detector:
         self, challenges: Iterable[Challenge], now: float, wall: float, asterisk: str
     ) -> Sequence[Effect]:
         """Handle challenges that the wire saw leave (:meth:`Attribution.observe_challenges`)."""
+        self._friend_attempts.sees_wire = True
         return self._on_findings(self._attribution.observe_challenges(challenges, now, wall, asterisk), now)
 
     def observe_requests(
         self, requests: Iterable[ObservedRequest], now: float, asterisk: str
     ) -> Sequence[Effect]:
         """Handle requests copied from suspects, which may prove an address."""
+        self._friend_attempts.sees_wire = True
         return self._on_findings(self._attribution.observe_requests(requests, now, asterisk), now)
 
     def observe_loss(self, now: float) -> None:
         """Record that the wire source lost packets at ``now``."""
+        self._friend_attempts.sees_wire = True
         self._attribution.observe_loss(now)
 
     def _on_findings(self, found: Iterable[Finding], now: float) -> list[Effect]:
@@ -181,19 +174,15 @@ class Detector:
             if isinstance(finding, AttributedAttempt):
                 effects += self._on_attempt(finding)
             elif isinstance(finding, DuplicateReport):
-                effects += self._on_duplicate_report(finding, now)
+                key = self._subjects.of(finding.address).key
+                self._history.add_source(key, finding.session, finding.service, finding.source, now)
+                if finding.forged_address is not None:
+                    effects.append(forged_by(finding.address, finding.forged_address))
             elif isinstance(finding, NewProof):
                 effects += self._on_proof(finding, now)
             else:
-                effects.append(self._on_unprovable(finding.address, now))
+                effects.append(self._friend_attempts.on_unprovable(finding.address, now))
         return effects
-
-    def _on_duplicate_report(self, report: DuplicateReport, now: float) -> Sequence[Effect]:
-        """Record that another source reports an attempt that is known."""
-        address = report.address
-        key = self._subjects.of(address).key
-        self._history.add_source(key, report.session, report.service, report.source, now)
-        return () if report.forged_address is None else (forged_by(address, report.forged_address),)
 
     def _on_proof(self, proof: NewProof, now: float) -> list[Effect]:
         """Record that an address is proven for a session; return the ban that follows."""
@@ -211,7 +200,7 @@ class Detector:
             if subject.proven or self.friends.worked_at(account, address):
                 one = evolve(attempt, address=address, account=account, kind=fact.kind, event=fact.event)
                 one = evolve(one, proof=proof.proof)
-                ban, phones = self._judge_certain_friend(subject, one, now)
+                ban, phones = self._friend_attempts.on_certain(subject, one, now)
             else:
                 ban, phones = self._judge.count_proven(subject, proof.asterisk, fact)
             decision = ban or decision
@@ -230,45 +219,25 @@ class Detector:
             return []  # a forged line of a login must not create a friend
         if friend_from(event) is None:
             return []
-        address = event.remote.address
-        alarms = self._phones.on_success(event, self._failures(address, now), now)
-        if self._attribution.is_diverted(address, now):
+        alarms = self._friend_attempts.on_success(event, now)
+        if self._attribution.is_diverted(event.remote.address, now):
             return [*alarms]  # another address may have logged in under this one
         return [*alarms, Login(event)]
 
     def observe_contact(self, contact: Contact, now: float) -> Sequence[Effect]:
         """Handle a contact: if guesses failed there, its login may be hidden from the events."""
-        if contact.gone:
-            return ()
-        return [*self._phones.on_contact(contact, self._failures(contact.address, now))]
-
-    def _failures(self, address: Address, now: float) -> int:
-        """Return how many guesses of exactly this address failed within the last hour."""
-        facts = self._history.facts_of(address, self.subject_of(address), now - HOUR)
-        return sum(one.kind is AttemptKind.GUESS and self._is_sure(one.proven) for one in facts)
-
-    def _on_unprovable(self, address: Address, now: float) -> AlarmChange:
-        """Return the alarm for guesses that nothing can prove; the limiter stops exempting such a friend."""
-        friend = self._subjects.of(address).friend
-        if friend:
-            self._unprovable.unshield(address, now)
-        return unprovable(address, friend=friend)
-
-    def _with_unproven_guesses(self, now: float) -> Iterator[Address]:
-        """Yield friends with guesses that stay unproven (``unprovable``)."""
-        for address in self._unprovable.due(now):
-            facts = self._history.facts_of(address, self.subject_of(address), now - HOUR)
-            if sum(not one.proven and one.event in CHECKED for one in facts) >= UNPROVEN:
-                yield address
+        return () if contact.gone else self._friend_attempts.on_contact(contact, now)
 
     def unshielded(self, now: float) -> frozenset[Address]:
-        """Return the friends that the limiter must not pass now."""
-        return frozenset(one for one in self._unprovable.unshielded(now) if not self._is_within_a_ban(one))
+        """Return the friends that the limiter must not pass now.
 
-    def _is_within_a_ban(self, address: Address) -> bool:
-        """Whether the /64 around a friend is banned: the kernel exempts the friend in that ban."""
-        wide = sender_of(address)
-        return wide.prefixlen < wide.max_prefixlen and any(self.banned(wide, scope) for scope in Scope)
+        If the /64 around a friend is banned, the kernel exempts the friend in that ban, so it stays.
+        """
+        return frozenset(
+            address
+            for address in self._friend_attempts.unshielded(now)
+            if is_one_host(address) or not any(self.banned(sender_of(address), scope) for scope in Scope)
+        )
 
     # -- judging attempts -------------------------------------------------------------------------------
 
@@ -309,52 +278,14 @@ class Detector:
         if not attempt.trusted:
             self.counts.unconfirmed += 1
             return (Judgement(attempt, network, Disposition.UNCONFIRMED),)
-        if subject.friend or self.friends.worked_at(attempt.account, attempt.address):
-            judged = self._judge_friend(subject, attempt, now)
-            if judged is not None:
-                return judged
+        proven = attempt.proof is not _CLAIMED
+        if self._friend_attempts.counts(subject, attempt.account, proven=proven):
+            decision, alarms = self._friend_attempts.on_attempt(subject, attempt, now)
+            return (Judgement(attempt, network, Disposition.FRIEND, decision), *alarms)
         return self._judge_stranger(subject, kept, attempt, now)
-
-    def _judge_friend(self, subject: Subject, attempt: Attempt, now: float) -> Judged | None:
-        """Judge an attempt of a current or former friend; None if it counts as a stranger's."""
-        proven = is_proven(attempt.proof)
-        if proven and not subject.proven and not self.friends.worked_at(attempt.account, subject.address):
-            return None
-        self.counts.friends += 1
-        decision: Decision | None = None
-        alarms: Sequence[AlarmChange] = ()
-        if self._is_sure(proven):
-            decision, alarms = self._judge_certain_friend(subject, attempt, now)
-        else:
-            self._unprovable.record(attempt, now)
-        self.counts.uncounted += not proven
-        return (Judgement(attempt, subject.network, Disposition.FRIEND, decision), *alarms)
-
-    def _judge_certain_friend(
-        self, subject: Subject, attempt: Attempt, now: float
-    ) -> tuple[Decision | None, Sequence[AlarmChange]]:
-        """Judge an attempt that is certainly a friend's: a broken phone, or an attacker at that address."""
-        worked = self.friends.worked_at(attempt.account, subject.address)
-        alarms: list[AlarmChange] = []
-        if attempt.kind is AttemptKind.GUESS:
-            failed = self._phones.on_failure if worked else self._phones.on_failure_elsewhere
-            alarms += failed(attempt, now)
-        forgotten = worked or attempt.event is EventKind.INVALID_ACCOUNT_ID
-        if self.friends.outage_mode and forgotten:  # guesses at other accounts still count
-            self.counts.uncounted += 1
-            return None, alarms
-        return self._judge.decide_friend(subject, attempt, now, works=worked), alarms
-
-    def _is_sure(self, proven: bool) -> bool:  # noqa: FBT001 - its only argument
-        """Whether an attempt counts as proven.
-
-        Without the wire no better proof than a claim exists, so a claim counts.
-        """
-        return proven or not self._attribution.sees_wire
 
     def _judge_stranger(self, subject: Subject, kept: list[bytes], attempt: Attempt, now: float) -> Judged:
         narrowed = self._is_banned(subject, _NARROW, now)
-        refused = self._judge.claims.refused
         decision = None
         alarms: Sequence[AlarmChange] = ()
         if not narrowed or attempt.proof is not _CLAIMED:  # more claims do not lengthen a claimed ban
@@ -364,19 +295,11 @@ class Detector:
             fact = fact_from(attempt, now)
             ban, alarms = self._judge.count_proven(subject, attempt.asterisk, fact)
             decision = ban or decision
-        if self._judge.claims.refused != refused:
-            alarms = (*alarms, *self._spoofing(now))
+        alarms = (*alarms, *self._judge.claims.alarms(now))
         if narrowed and decision is None and attempt.transport in _DATAGRAMS:
             self.counts.late += 1
             return (Judgement(attempt, subject.network, Disposition.LATE), *alarms)
         return (Judgement(attempt, subject.network, _COUNTED, decision), *alarms)
-
-    def _spoofing(self, now: float) -> Sequence[AlarmChange]:
-        """Return the alarm that the limit of claimed bans refused one, unless it was raised just before."""
-        if now - self._spoofing_alarm_at < _SPOOFING_EVERY:
-            return ()
-        self._spoofing_alarm_at = now
-        return (spoofing(self._judge.claims.terms.per_minute),)
 
     # -- bans -------------------------------------------------------------------------------------------
 
@@ -388,34 +311,24 @@ class Detector:
         self._bans.add(subject, until, scope)
 
     def record_unban(self, subject: Network) -> None:
-        """Count attempts of ``subject`` again, starting from zero."""
+        """Count ``subject`` from zero: its attempts are kept, but no longer lead to a ban."""
         self._bans.remove(subject)
-        self.forget(subject)
+        self._history.consume(key_of(subject))
 
     def record_all_unbanned(self) -> None:
         """Count attempts of each banned subject again, starting from zero."""
         for subject in self._bans.subjects:
             self.record_unban(subject)
 
-    def forget(self, subject: Network) -> None:
-        """Count ``subject`` from zero: its attempts are kept, but no longer lead to a ban."""
-        self._history.consume(key_of(subject))
-
     def tick(
-        self,
-        now: float,
-        wall: float = 0.0,
-        *,
-        wire: bool = False,
-        listening: Callable[[str], float | None] = lambda _: None,
+        self, now: float, wall: float = 0.0, *, wire: bool = False, listening: Listening = not_connected
     ) -> Sequence[Effect]:
         """Do periodic work, about every second: expire bans and counts, and judge what has waited."""
         self._bans.expire(now)
         self._history.expire(now)
         alarms = [distributed_cleared(*account) for account in self._judge.tick(now)]
-        alarms += self._phones.tick(now)
+        alarms += self._friend_attempts.tick(now)
         found = self._attribution.tick(now, wall, wire=wire, listening=listening)
-        alarms += [self._on_unprovable(address, now) for address in self._with_unproven_guesses(now)]
         return [*alarms, *self._on_findings(found, now)]
 
     # -- queries ----------------------------------------------------------------------------------------
@@ -434,9 +347,19 @@ class Detector:
             self.friends.reasons(address),
             tuple(friend for friend in self.friends.former() if friend.address == address),
             self._history.attempts(subject.key),
-            tuple(self._judge.counts(subject, now)),
+            tuple(self._counts(subject, now)),
             self.friends.outage_mode,
         )
+
+    def _counts(self, subject: Subject, now: float) -> list[Count]:
+        """Return how near each rule is for a subject; for a friend, by the limits for friends."""
+        counts = self._judge.counts(subject, now)
+        if not subject.proven or subject.exempt:
+            return counts
+        nearest = self._friend_attempts.nearest
+        return [
+            count if count.rule.by is By.PREFIX else nearest(count.rule, subject, now) for count in counts
+        ]
 
     def watched(self, now: float, most: int = 20) -> list[Watched]:
         """Return subjects whose attempts have not led to a ban, those nearest to a ban first.
@@ -453,19 +376,27 @@ class Detector:
             trusted = [packed for packed, fact in zip(kept, facts, strict=True) if not fact.consumed]
             counts = [
                 count
-                for count in self._judge.counts(subject, now)
+                for count in self._counts(subject, now)
                 if count.have and count.number and count.rule.by is By.SUBJECT
             ]
             if not trusted or (not counts and any(fact.trusted for fact in facts)):
                 continue
-            found.append(self._watched(network, subject, trusted, counts))
+            attempts = tuple(self._history.attempt_of(packed, network) for packed in trusted)
+            found.append(_watched(subject, network, attempts, counts))
         found.sort(key=lambda entry: (-entry.have / entry.of, -len(entry.attempts), -entry.attempts[-1].time))
         return found[:most]
 
-    def _watched(self, network: Network, subject: Subject, kept: list[bytes], counts: list[Count]) -> Watched:
-        attempts = tuple(self._history.attempt_of(packed, network) for packed in kept)
-        nearest = max(counts, key=lambda count: count.have / count.number, default=None)
-        if nearest is None:  # no rule counts unconfirmed attempts
-            return Watched(network, "", 0, 1, Disposition.UNCONFIRMED, attempts)
-        disposition = Disposition.FRIEND if subject.friend else Disposition.COUNTED
-        return Watched(network, nearest.rule.name, nearest.have, nearest.number, disposition, attempts)
+
+def _watched(
+    subject: Subject, network: Network, attempts: tuple[Attempt, ...], counts: list[Count]
+) -> Watched:
+    nearest = max(counts, key=lambda count: count.have / count.number, default=None)
+    if nearest is None:  # no rule counts unconfirmed attempts
+        return Watched(network, "", 0, 1, Disposition.UNCONFIRMED, attempts)
+    disposition = Disposition.FRIEND if subject.friend else Disposition.COUNTED
+    return Watched(network, nearest.rule.name, nearest.have, nearest.number, disposition, attempts)
+
+
+def _longest(rules: Iterable[Rule]) -> float:
+    """Return the longest window of the rules (seconds)."""
+    return max([rule.window for rule in rules if rule.enabled], default=HOUR)

@@ -1,68 +1,30 @@
 """The judge: applies the rules to the history of a subject, and decides which ban follows.
 
 A full ban takes precedence over a claimed one. Among equal bans, the first rule in the table decides. The
-attempts behind a decision are consumed: they lead to no second ban. Friends have their own limits. Only
-proven attempts count against them, so claimed evidence never bans a friend.
+attempts behind a decision are consumed: they lead to no second ban. Friends have their own limits
+(``friend_attempts``), and claimed evidence never bans a friend.
 """
 
-from collections import OrderedDict, deque
 from collections.abc import Iterable, Sequence
 from typing import TypeVar
-
-from attrs import frozen
 
 from ringfence.detect.alarms import distributed
 from ringfence.detect.claimed_limit import ClaimedLimit
 from ringfence.detect.group_counts import GroupCount, GroupCounts
-from ringfence.detect.history import MAX_ACCOUNT, Fact, History, Key, fact_of, summary, time_of
-from ringfence.detect.rules import By, Claimed, Of, Rule, is_proven
+from ringfence.detect.history import MAX_ACCOUNT, Fact, History, fact_of, summary, time_of
+from ringfence.detect.judgement import Count, Decision
+from ringfence.detect.rules import By, Claimed, Of, Rule
 from ringfence.detect.subjects import Subject, Subjects
-from ringfence.model import AlarmChange, Attempt, AttemptKind, EventKind, FriendReason, Network, Scope
+from ringfence.model import AlarmChange, Attempt, AttemptKind, Network, Scope
 from ringfence.networks import is_one_host, prefix_of
 
 _K = TypeVar("_K")
-_V = TypeVar("_V")
-_MOST_FRIENDS = 1_024  # entries with counted failures
-_MOST_ACCOUNTS = 256
 _SECOND = 2
 _ATTEMPTS = Of.ATTEMPTS
 _UNKNOWN_ACCOUNT = b"<unknown>"  # PJSIP's name for an account that does not exist
 
 AccountKey = tuple[str, str]
 """An account of an Asterisk."""
-
-
-@frozen
-class Decision:
-    """The decision to ban ``subject`` by ``rule``, because of ``attempts`` (oldest first).
-
-    The ban begins at ``at``, the time of the last attempt (monotonic seconds), even if the attempt was read
-    late. ``seconds`` is the duration of a claimed ban. None means the duration of the rule, which is longer
-    for repeated bans.
-    """
-
-    subject: Network
-    rule: Rule
-    attempts: tuple[Attempt, ...]
-    at: float
-    scope: Scope = Scope.FULL
-    seconds: float | None = None
-
-
-@frozen
-class Count:
-    """How near a rule is to a ban: ``have`` of ``number`` attempts, of which ``proven`` are proven.
-
-    ``ends`` is the time when the oldest of them leaves the window (monotonic seconds), or None. ``within`` is
-    the window in seconds. (A rule may have two limits for friends, each with its window.)
-    """
-
-    rule: Rule
-    number: int
-    have: int
-    proven: int
-    ends: float | None
-    within: float
 
 
 class Judge:
@@ -89,8 +51,6 @@ class Judge:
         self._accounts: GroupCounts[AccountKey] = _group_counts(self._distributed)
         self.attacked: dict[AccountKey, int] = {}
         """The accounts under a distributed attack, and the number of subjects that try each."""
-        self._friends: OrderedDict[tuple[Key, str, int], deque[float]] = OrderedDict()
-        self._foreign_accounts: OrderedDict[Key, OrderedDict[str, float]] = OrderedDict()
 
     def counts_kind(self, kind: AttemptKind) -> bool:
         """Whether any rule counts attempts of this kind."""
@@ -305,66 +265,10 @@ class Judge:
                 over.append(account)
         return over
 
-    # -- friends ----------------------------------------------------------------------------------------
-
-    def decide_friend(
-        self, subject: Subject, attempt: Attempt, now: float, *, works: bool
-    ) -> Decision | None:
-        """Return the ban that follows from a friend's attempt; ``works``: the account works at that address.
-
-        An attempt that only claims its address counts, but leads to no ban.
-        """
-        for rule in self._by_kind[attempt.kind]:
-            if not rule.friends:
-                continue
-            if rule.of is Of.UNKNOWN_ACCOUNTS:
-                full = not works and self._many_accounts(subject, rule, attempt, now)
-            elif attempt.event is EventKind.INVALID_ACCOUNT_ID:
-                continue  # guesses no password, and all phones do it if a database is down
-            elif works and attempt.kind is AttemptKind.GUESS:
-                continue  # a broken phone
-            else:
-                full = self._exceeds_limit(subject, rule, now)
-            if full and is_proven(attempt.proof) and not self._is_trunk(subject):
-                self._forget_friend(subject)
-                kept = self._history.of(subject.key)
-                self._history.consume(subject.key)
-                made = tuple(self._history.attempt_of(packed, subject.network) for packed in kept)
-                return Decision(subject.network, rule, made, now)
-        return None
-
-    def _is_trunk(self, subject: Subject) -> bool:
-        return any(
-            friend.reason is FriendReason.TRUNK for friend in self._subjects.friends.reasons(subject.address)
-        )
-
-    def _exceeds_limit(self, subject: Subject, rule: Rule, now: float) -> bool:
-        full = False
-        for number, window in rule.for_friends:
-            times = _get_recent(self._friends, (subject.key, rule.name, number), deque[float](maxlen=number))
-            times.append(now)
-            full = full or (len(times) == number and now - times[0] < window)
-        return full
-
-    def _many_accounts(self, subject: Subject, rule: Rule, attempt: Attempt, now: float) -> bool:
-        number, window = rule.for_friends[0]
-        tried = _get_recent(self._foreign_accounts, subject.key, OrderedDict[str, float]())
-        tried[attempt.account] = now
-        tried.move_to_end(attempt.account)
-        while len(tried) > _MOST_ACCOUNTS or now - next(iter(tried.values())) >= window:
-            tried.popitem(last=False)
-        return len(tried) >= number
-
-    def _forget_friend(self, subject: Subject) -> None:
-        self._foreign_accounts.pop(subject.key, None)
-        for rule in self.rules:
-            for number, _ in rule.for_friends:
-                self._friends.pop((subject.key, rule.name, number), None)
-
     # -- queries ----------------------------------------------------------------------------------------
 
     def counts(self, subject: Subject, now: float) -> list[Count]:
-        """Return how near each rule is for a subject; for a friend, by the limits for friends."""
+        """Return how near each rule is for a subject."""
         facts = [fact_of(packed) for packed in self._history.of(subject.key)]
         alive = [fact for fact in facts if now - fact.at < self._history.seconds]
         return [self._count(rule, subject, alive, now) for rule in self.rules]
@@ -374,8 +278,6 @@ class Judge:
             count = self._prefixes.get(prefix_of(subject.address), now)
             times = count.times if count is not None else ()
             return Count(rule, rule.attempts, len(times), len(times), _end(times, rule), rule.window)
-        if subject.proven and not subject.exempt:
-            return self._count_friend(rule, subject, now)
         number = rule.strangers if rule.by is By.ACCOUNT else rule.attempts
         found = [fact for fact in self._matching(rule, facts) if now - fact.at < rule.window] if facts else []
         if rule.by is By.ACCOUNT:
@@ -384,18 +286,6 @@ class Judge:
         proven = sum(fact.proven for fact in found)
         ends = _end([fact.at for fact in found], rule)
         return Count(rule, number, len(found), proven, ends, rule.window)
-
-    def _count_friend(self, rule: Rule, subject: Subject, now: float) -> Count:
-        """Return how near the nearest of the limits for friends is."""
-        counts = [Count(rule, 0, 0, 0, None, rule.window)]
-        for number, window in rule.for_friends:
-            times = [*self._friends.get((subject.key, rule.name, number), ())]
-            if rule.of is Of.UNKNOWN_ACCOUNTS:
-                times = [*self._foreign_accounts.get(subject.key, {}).values()]
-            lately = [at for at in times if now - at < window]
-            ends = min(lately) + window if lately else None
-            counts.append(Count(rule, number, len(lately), len(lately), ends, window))
-        return max(counts[1:] or counts, key=lambda count: count.have / max(count.number, 1))
 
 
 def _is_full(rule: Rule, number: int, found: Sequence[Fact]) -> bool:
@@ -414,18 +304,6 @@ def _bytes_of(attempt: Attempt) -> bytes:
 
 def _group_counts(rule: Rule | None) -> GroupCounts[_K]:
     return GroupCounts(rule.attempts if rule is not None else 1, rule.window if rule is not None else 1.0)
-
-
-def _get_recent(table: OrderedDict[_K, _V], key: _K, fresh: _V) -> _V:
-    """Return the value of ``key``, or store ``fresh``, and mark it as the most recently used."""
-    found = table.get(key)
-    if found is None:
-        found = table[key] = fresh
-        if len(table) > _MOST_FRIENDS:
-            table.popitem(last=False)
-    else:
-        table.move_to_end(key)
-    return found
 
 
 def _end(times: Iterable[float], rule: Rule) -> float | None:

@@ -5,8 +5,41 @@ import enum
 from attrs import define, frozen
 
 from ringfence import event_values
-from ringfence.detect.judge import Count, Decision
-from ringfence.model import Address, AlarmChange, Attempt, Friend, Network, SecurityEvent
+from ringfence.detect.rules import Rule
+from ringfence.model import Address, AlarmChange, Attempt, Friend, Network, Scope, SecurityEvent
+
+
+@frozen
+class Decision:
+    """The decision to ban ``subject`` by ``rule``, because of ``attempts`` (oldest first).
+
+    The ban begins at ``at``, the time of the last attempt (monotonic seconds), even if the attempt was read
+    late. ``seconds`` is the duration of a claimed ban. None means the duration of the rule, which is longer
+    for repeated bans.
+    """
+
+    subject: Network
+    rule: Rule
+    attempts: tuple[Attempt, ...]
+    at: float
+    scope: Scope = Scope.FULL
+    seconds: float | None = None
+
+
+@frozen
+class Count:
+    """How near a rule is to a ban: ``have`` of ``number`` attempts, of which ``proven`` are proven.
+
+    ``ends`` is the time when the oldest of them leaves the window (monotonic seconds), or None. ``within`` is
+    the window in seconds. (A rule may have two limits for friends, each with its window.)
+    """
+
+    rule: Rule
+    number: int
+    have: int
+    proven: int
+    ends: float | None
+    within: float
 
 
 class Disposition(enum.StrEnum):

@@ -4,7 +4,7 @@ from math import isfinite
 from typing import Any
 
 from ringfence.bans.exemptions import ITSELF
-from ringfence.detect.judge import Count
+from ringfence.detect.judgement import Count
 from ringfence.explain.facts import ActiveBan, AttemptOutcome, NetworkFacts, sources_of
 from ringfence.explain.forecast import forecast
 from ringfence.explain.remarks import remarks

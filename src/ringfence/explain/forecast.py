@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from ringfence.clock import format_duration
-from ringfence.detect.judge import Count
+from ringfence.detect.judgement import Count
 from ringfence.detect.rules import By, Of, Rule
 from ringfence.explain.facts import ActiveBan, AddressVerdict, NetworkFacts
 from ringfence.lists.entries import COMMAND, CONFIGURATION

@@ -10,8 +10,7 @@ from ipaddress import IPv4Address
 
 from attrs import define
 
-from ringfence.detect.judge import Decision
-from ringfence.detect.judgement import Disposition, Judgement
+from ringfence.detect.judgement import Decision, Disposition, Judgement
 from ringfence.detect.rules import RETURN_WITHIN
 from ringfence.model import Address, Network
 from ringfence.networks import sender_of

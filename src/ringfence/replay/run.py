@@ -14,7 +14,8 @@ from heapq import merge
 from math import inf
 from operator import attrgetter
 
-from ringfence.detect.detector import Detector
+from ringfence.detect.confirmation import KnownSources
+from ringfence.detect.detector import Bounds, Detector
 from ringfence.detect.friends import Friends, friend_from
 from ringfence.detect.judgement import Disposition, Effect, Judgement, Login
 from ringfence.detect.rules import Rule
@@ -83,12 +84,9 @@ class Replay:
         self._detector = Detector(
             rules,
             exempt,
-            self._asterisks if len(inputs) > 1 else frozenset(),
-            max_attempts=4 * MAX_REMEMBERED,
-            max_sessions=MAX_REMEMBERED,
-            friends=self._friends,
-            assumed=Proof.NONCE,
-            corroborated=frozenset(),
+            self._friends,
+            sources=_known_sources(self._asterisks if len(inputs) > 1 else frozenset()),
+            bounds=Bounds(attempts=4 * MAX_REMEMBERED, sessions=MAX_REMEMBERED),
         )
         self.outcomes = Outcomes(released=self._detector.record_unban)
         self._now = self._due = -inf
@@ -137,7 +135,7 @@ class Replay:
         before = len(self._sources)
         self._sources.update(event.source.name for event in events)
         if before < len(self._sources) > 1:
-            self._detector.configure(self._rules, self._asterisks, corroborated=frozenset())
+            self._detector.configure(self._rules, _known_sources(self._asterisks))
 
     def _judge(self, events: Iterable[SecurityEvent]) -> None:
         observe, success = self._detector.observe, EventKind.SUCCESSFUL_AUTH
@@ -185,3 +183,7 @@ class Replay:
         if length is not None and judgement.decision is not None:
             banned = judgement.decision
             self._detector.record_ban(banned.subject, time + self._shift + length, banned.scope)
+
+
+def _known_sources(several: frozenset[str]) -> KnownSources:
+    return KnownSources(several, corroborated=frozenset(), assumed=Proof.NONCE)

@@ -2,9 +2,9 @@
 
 from ipaddress import ip_address, ip_network
 
-from ringfence.detect import tcp_floods
+from ringfence.daemon import tcp_floods
+from ringfence.daemon.tcp_floods import TcpFloods
 from ringfence.detect.rules import RULES
-from ringfence.detect.tcp_floods import TcpFloods
 from ringfence.model import Attempt, AttemptKind, EventKind, Proof, Service, Transport
 
 ADDRESS, SUBJECT = ip_address("192.0.2.1"), ip_network("192.0.2.1")

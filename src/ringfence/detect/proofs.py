@@ -1,0 +1,85 @@
+"""Proofs: which responses prove their sender, and what follows from those that name a wrong one.
+
+``nonces`` knows where each nonce went. A proof holds for the whole session (:class:`~.session.Session`), for
+its earlier attempts too. AMI may report a response before the wire shows its challenge, so such a response is
+remembered. Bound: ``MOST_AWAITED`` responses, the oldest are discarded first.
+"""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+from attrs import evolve
+
+from ringfence.detect.backing import Backing
+from ringfence.detect.events import attempt_from, session_key, session_number
+from ringfence.detect.findings import AttributedAttempt, Finding, NewProof, UnprovableGuess
+from ringfence.detect.nonces import Nonces
+from ringfence.detect.recent import remember
+from ringfence.detect.sender import SESSION_LIFE, Senders
+from ringfence.model import Address, AttemptKind, Challenge, Proof, SecurityEvent, Service, Transport
+
+MOST_AWAITED = 1_024
+_MOST_OF_NONCE = 256  # bytes
+
+
+class Proofs:
+    """Proves the sender of a session by the nonces that came back."""
+
+    def __init__(self, senders: Senders, nonces: Nonces, backing: Backing) -> None:
+        self._senders = senders
+        self._nonces = nonces
+        self._backing = backing
+        self._awaited: OrderedDict[bytes, tuple[str, Address, bytes]] = OrderedDict()
+
+    def on_challenge(self, challenge: Challenge, now: float) -> Sequence[Finding]:
+        """Return the proof of a response to this challenge that was reported before it."""
+        answered = self._awaited.pop(challenge.nonce, None) if self._awaited else None
+        if answered is None or not self._nonces.proves(challenge.nonce, answered[1], now):
+            return ()
+        return self.prove(*answered, now)
+
+    def on_response(self, event: SecurityEvent, now: float) -> Sequence[Finding]:
+        """Handle the response to a challenge, of an attempt that was reported before."""
+        if event.service is not Service.PJSIP or event.tampered or event.forgeable:
+            return ()
+        if not event.challenge or event.remote.transport is not Transport.UDP:
+            return ()
+        nonces, address = self._nonces, event.remote.address
+        sent_to = nonces.receivers(event.challenge, now)
+        answered = event.source.asterisk, address, event.session
+        if nonces.proves(event.challenge, address, now):
+            return self.prove(*answered, now)
+        if not sent_to:  # the event of AMI arrived before the challenge
+            remember(self._awaited, event.challenge[:_MOST_OF_NONCE], answered, MOST_AWAITED)
+        elif address not in sent_to and len(sent_to) == 1:
+            return self._blame_receiver(event, sent_to[0], now)
+        elif len(sent_to) > 1 and nonces.only_sender(event.challenge, now) == address:
+            return (UnprovableGuess(address),)
+        return ()
+
+    def _blame_receiver(self, event: SecurityEvent, receiver: Address, now: float) -> Sequence[Finding]:
+        """Count a guess whose nonce was sent only to another address as a claimed attempt of that receiver.
+
+        A nonce depends only on the address and the second, so another address may have received the same
+        nonce by TLS, which the wire cannot read. So the receiver is blamed only if the kernel knows that the
+        named address had no connection. Otherwise a header could name any address.
+        """
+        named = event.remote.address
+        if event.source.text or not self._backing.excludes(named):
+            return ()
+        if self._senders.record_report(event, receiver, now) is not None:
+            return ()
+        attempt = attempt_from(event, AttemptKind.GUESS)
+        blamed = evolve(attempt, address=receiver, trusted=True, forged_address=named)
+        return (AttributedAttempt(blamed, now),)
+
+    def prove(self, asterisk: str, address: Address, call_id: bytes, now: float) -> Sequence[Finding]:
+        """Record that ``address`` is proven for all its attempts in a session; return the proof if new."""
+        if not call_id:
+            return ()
+        session = self._senders.session(address, session_key(call_id), now)
+        if now - session.proven < SESSION_LIFE:
+            return ()
+        session.proven = now
+        self._senders.record_proof(address, now)
+        return (NewProof(asterisk, address, session_number(call_id), Proof.NONCE),)

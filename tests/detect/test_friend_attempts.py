@@ -1,0 +1,114 @@
+"""Attempts of friends: their limits, and guesses that stay unproven."""
+
+from ipaddress import ip_address
+
+import pytest
+from attrs import evolve
+from tests.detect.events import SENDER, attempt
+
+from ringfence.alarm_codes import AlarmCode
+from ringfence.detect.friend_attempts import MOST, PROVEN_WITHIN, UNPROVEN, UNSHIELDED_FOR, FriendAttempts
+from ringfence.detect.friends import Friends
+from ringfence.detect.history import History
+from ringfence.detect.judgement import Counts
+from ringfence.detect.rules import HOUR, RULES
+from ringfence.detect.subjects import Subjects
+from ringfence.model import Attempt, EventKind, Friend, FriendReason, Proof, Transport
+from ringfence.networks import NetworkSet
+
+GUESS = evolve(
+    attempt(SENDER, account="201"), event=EventKind.CHALLENGE_RESPONSE_FAILED, transport=Transport.UDP
+)
+PROVEN = evolve(GUESS, proof=Proof.NONCE)
+BY_NAME = {rule.name: rule for rule in RULES}
+
+
+class Office:
+    """The attempts of one friend, whose account is 204."""
+
+    def __init__(self, *, sees_wire: bool = True, reason: FriendReason = FriendReason.AUTHENTICATED) -> None:
+        friends = Friends()
+        friends.add(Friend("pbx", GUESS.address, "204", reason, 0.0, 0.0, 1e9))
+        self.subjects = Subjects(friends, NetworkSet())
+        self.history = History(HOUR)
+        self.counts = Counts()
+        self.attempts = FriendAttempts(self.subjects, self.history, self.counts)
+        self.attempts.configure(RULES)
+        self.attempts.sees_wire = sees_wire
+
+    def fails(self, one: Attempt, now: float) -> str | None:
+        """Record an attempt; return the rule that bans, if any."""
+        subject = self.subjects.of(one.address)
+        self.history.add(subject.key, one, now)
+        decision, _ = self.attempts.on_attempt(subject, one, now)
+        return decision.rule.name if decision is not None else None
+
+    def alarms(self, now: float) -> list[AlarmCode]:
+        """Return the alarms of a tick about unprovable guesses."""
+        codes = [change.code for change in self.attempts.tick(now)]
+        return [code for code in codes if code is AlarmCode.EVIDENCE_UNPROVABLE]
+
+
+def test_unproven_guesses_are_an_alarm_when_their_proof_is_late() -> None:
+    """The first guess decides when the address is due; then four unproven guesses in an hour are an alarm."""
+    office = Office()
+    for number in range(UNPROVEN):
+        assert office.fails(GUESS, 0.1 * number) is None
+    assert office.alarms(PROVEN_WITHIN - 0.1) == []
+    assert office.alarms(PROVEN_WITHIN) == [AlarmCode.EVIDENCE_UNPROVABLE]
+    assert office.alarms(PROVEN_WITHIN) == []
+    assert office.attempts.unshielded(UNSHIELDED_FOR) == [GUESS.address]
+    assert office.attempts.unshielded(PROVEN_WITHIN + UNSHIELDED_FOR) == []
+
+
+@pytest.mark.parametrize(
+    "other",
+    [evolve(GUESS, event=EventKind.INVALID_ACCOUNT_ID), evolve(GUESS, transport=Transport.TLS), PROVEN],
+    ids=["unknown", "tls", "proven"],
+)
+def test_only_unproven_datagrams_with_a_password_wait_for_a_proof(other: Attempt) -> None:
+    """An unknown account has no password to find, and a connection proves its address."""
+    office = Office()
+    for number in range(2 * UNPROVEN):
+        office.fails(other, 0.1 * number)
+    assert office.alarms(10.0) == []
+
+
+def test_only_proven_attempts_count_while_the_wire_can_prove() -> None:
+    """A claim counts against a friend only without a wire, and even then it leads to no ban."""
+    for sees_wire, have in ((True, 0), (False, 40)):
+        office = Office(sees_wire=sees_wire)
+        assert {office.fails(GUESS, 0.1 * number) for number in range(40)} == {None}
+        assert (office.counts.friends, office.counts.uncounted) == (40, 40)
+        subject = office.subjects.of(GUESS.address)
+        assert (office.attempts.nearest(BY_NAME["guess"], subject, 4.0).have > 0) is (have > 0)
+
+
+def test_thirty_proven_guesses_in_fifteen_seconds_are_a_ban_except_for_a_trunk() -> None:
+    """The thirtieth fast guess at foreign accounts is a ban, and counting starts again; a trunk has none."""
+    office = Office()
+    assert [office.fails(PROVEN, 0.1 * number) for number in range(31)] == [None] * 29 + ["guess", None]
+    trunk = Office(reason=FriendReason.TRUNK)
+    assert {trunk.fails(PROVEN, 0.1 * number) for number in range(60)} == {None}
+
+
+def test_which_attempts_count_as_a_friends() -> None:
+    """An account that works there always counts, another one unless only the guess is proven."""
+    for reason, foreign_proven in ((FriendReason.AUTHENTICATED, True), (FriendReason.REGISTERED, False)):
+        office = Office(reason=reason)
+        friend = office.subjects.of(GUESS.address)
+        assert office.attempts.counts(friend, "204", proven=True)
+        assert office.attempts.counts(friend, "201", proven=False)
+        assert office.attempts.counts(friend, "201", proven=True) is foreign_proven
+        stranger = office.subjects.of(ip_address("203.0.113.9"))
+        assert not office.attempts.counts(stranger, "204", proven=False)
+
+
+def test_the_tables_are_bounded() -> None:
+    """A sender that forges the addresses of many friends pushes out the oldest ones."""
+    office = Office()
+    for number in range(MOST + 10):
+        address = ip_address(number + 1)
+        office.subjects.friends.add(Friend("pbx", address, "204", FriendReason.AUTHENTICATED, 0.0, 0.0, 1e9))
+        office.attempts.on_unprovable(address, 0.0)
+    assert len(office.attempts.unshielded(0.0)) == MOST

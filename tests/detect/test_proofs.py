@@ -1,0 +1,85 @@
+"""Proofs: a nonce that comes back proves its session; one that went elsewhere does not."""
+
+from ipaddress import ip_address
+
+from attrs import evolve
+from tests.detect.events import SECURITY, SENDER, Connected, event
+
+from ringfence.detect.backing import Backing, Connections, NoConnections
+from ringfence.detect.findings import AttributedAttempt, NewProof, UnprovableGuess
+from ringfence.detect.nonces import Nonces
+from ringfence.detect.proofs import MOST_AWAITED, Proofs
+from ringfence.detect.sender import Senders
+from ringfence.model import Challenge, EventKind, Proof, Transport
+
+BY, OTHER, HERE = ip_address(SENDER), ip_address("203.0.113.9"), ip_address("198.18.0.1")
+ASKED = Challenge(BY, 5062, HERE, 5060, b"call-1", b"1/x", BY)
+ANSWER = event(EventKind.CHALLENGE_RESPONSE_FAILED, challenge=b"1/x")
+
+
+def proofs(*asked: Challenge, connections: Connections | None = None) -> Proofs:
+    """Return the proofs of a wire that saw these challenges."""
+    senders, nonces = Senders(), Nonces()
+    for challenge in asked:
+        nonces.record(challenge, 0.0)
+    return Proofs(senders, nonces, Backing(connections or NoConnections(), senders))
+
+
+def test_a_nonce_that_comes_back_proves_its_session_once() -> None:
+    """The proof of a session is returned once, and again when it has expired."""
+    known = proofs(ASKED)
+    [proof] = known.on_response(ANSWER, 1.0)
+    assert isinstance(proof, NewProof)
+    assert (proof.address, proof.proof) == (BY, Proof.NONCE)
+    assert list(known.on_response(ANSWER, 40.0)) == []
+    assert len(known.prove("pbx", BY, b"call-1", 65.0)) == 1
+
+
+def test_no_session_is_proven_without_a_call_id() -> None:
+    """A response without a Call-ID proves nothing, because any sender may have none."""
+    assert list(proofs(ASKED).on_response(evolve(ANSWER, session=b""), 1.0)) == []
+
+
+def test_only_a_datagram_that_obeys_the_grammar_proves() -> None:
+    """A tampered or forgeable event, or one of a stream, proves nothing."""
+    for one in (
+        evolve(ANSWER, tampered=True),
+        evolve(ANSWER, forgeable=True),
+        evolve(ANSWER, challenge=b""),
+        evolve(ANSWER, remote=evolve(ANSWER.remote, transport=Transport.TCP)),
+    ):
+        assert list(proofs(ASKED).on_response(one, 1.0)) == []
+
+
+def test_a_response_before_its_challenge_is_proven_when_the_challenge_comes() -> None:
+    """AMI may be read before the wire. Waiting responses are bounded, and the oldest are discarded first."""
+    known = proofs()
+    assert list(known.on_response(ANSWER, 0.0)) == []
+    known._nonces.record(ASKED, 0.1)
+    assert len(known.on_challenge(ASKED, 0.1)) == 1
+    known = proofs()
+    for number in range(MOST_AWAITED + 1):
+        known.on_response(evolve(ANSWER, challenge=b"%d" % number), 0.0)
+    assert len(known._awaited) == MOST_AWAITED
+
+
+def test_a_nonce_that_went_elsewhere_blames_its_receiver_if_the_kernel_excludes_the_named_address() -> None:
+    """The receiver is blamed once, with a claim, unless the named address had a connection."""
+    known = proofs(evolve(ASKED, address=OTHER), connections=Connected())
+    [blamed] = known.on_response(ANSWER, 1.0)
+    assert isinstance(blamed, AttributedAttempt)
+    assert (blamed.attempt.address, blamed.attempt.forged_address) == (OTHER, BY)
+    assert blamed.attempt.proof is Proof.CLAIMED
+    for other, one in (
+        (Connected((SENDER, 1)), ANSWER),
+        (NoConnections(), ANSWER),
+        (Connected(), evolve(ANSWER, source=SECURITY)),
+    ):
+        assert list(proofs(evolve(ASKED, address=OTHER), connections=other).on_response(one, 1.0)) == []
+
+
+def test_a_nonce_that_its_sender_had_sent_to_two_is_unprovable() -> None:
+    """One sender that asks for a nonce at two addresses makes a guess that nothing can prove."""
+    assert list(proofs(ASKED, evolve(ASKED, address=OTHER)).on_response(ANSWER, 1.0)) == [UnprovableGuess(BY)]
+    both = proofs(ASKED, evolve(ASKED, address=OTHER, sender=OTHER))
+    assert list(both.on_response(ANSWER, 1.0)) == []
