@@ -160,7 +160,7 @@ class Reloading:
         daemon, side = self.daemon, self.side
         return {
             "rules": side.detector.rules,
-            "claims": side.detector._claimed,
+            "claims": side.detector._claims.terms,
             "several": side.detector._attribution._several,
             "plan": side.backend.plan,
             "lists": side.lists._configured,

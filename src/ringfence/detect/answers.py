@@ -56,6 +56,8 @@ class Answers:
         known = self._senders.of(sender, now)
         if is_new and answer.transport is Transport.UDP:
             key = answer.service, answer.status == _NOT_FOUND
+            if known.answers is None:
+                known.answers = {}
             known.answers.setdefault(key, deque(maxlen=_MOST_ANSWERS)).append(now)
         if answer.service is not Service.SIP or answer.status == _NOT_FOUND:
             return False
@@ -71,6 +73,8 @@ class Answers:
         mark = session_key(answer.nonce or answer.digest)
         if not mark:
             return True
+        if session.answers is None:
+            session.answers = {}
         if now - session.answers.get(mark, -inf) < SESSION_LIFE:
             return False
         session.answers[mark] = now
@@ -88,7 +92,8 @@ class Answers:
         """Whether an answer confirms the line ``event``; that answer is used up."""
         sender = self._senders.find(event.remote.address)
         probe = event.kind is EventKind.FAILED_ACL and event.acl_name == "no_extension_match"
-        times = sender.answers.get((event.service, probe)) if sender is not None else None
+        answers = sender.answers if sender is not None else None
+        times = answers.get((event.service, probe)) if answers is not None else None
         while times:
             if now - times.popleft() < LIFE:
                 return True

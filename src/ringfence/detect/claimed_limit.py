@@ -36,7 +36,8 @@ class ClaimedLimit:
     def __init__(self, terms: Claimed, most: int = MOST) -> None:
         self.terms = terms
         self._alarm_at = -inf
-        self._refused = False  # since the last alarm
+        self.refused = False
+        """Whether a ban was refused since the last call of :meth:`alarms`."""
         self._most = most
         self._new: deque[float] = deque()
         self._insisting: deque[float] = deque()
@@ -55,14 +56,14 @@ class ClaimedLimit:
 
     def record_refusal(self, key: Key, now: float) -> None:
         """Record that the limit of the minute refused a ban of this subject."""
-        self._refused = True
+        self.refused = True
         self._refused_since.setdefault(key, now)
         if len(self._refused_since) > self._most:
             self._refused_since.popitem(last=False)
 
     def alarms(self, now: float) -> Sequence[AlarmChange]:
         """Return the alarm that a ban was refused, unless it was raised just before."""
-        refused, self._refused = self._refused, False
+        refused, self.refused = self.refused, False
         if not refused or now - self._alarm_at < ALARM_EVERY:
             return ()
         self._alarm_at = now

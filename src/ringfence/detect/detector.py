@@ -19,6 +19,7 @@ from ringfence.detect.active_bans import ActiveBans
 from ringfence.detect.alarms import distributed_cleared, forged_by
 from ringfence.detect.attribution import Attribution
 from ringfence.detect.backing import Connections
+from ringfence.detect.claimed_limit import ClaimedLimit
 from ringfence.detect.confirmation import KnownSources
 from ringfence.detect.findings import AttributedAttempt, DuplicateReport, Finding, NewProof, Verdict
 from ringfence.detect.friend_attempts import HOUR, FriendAttempts
@@ -103,11 +104,11 @@ class Detector:
         """A function that returns whether a network is banned now with a scope."""
         self.friends = friends if friends is not None else Friends()
         self.rules = rules
-        self._claimed = claimed if claimed is not None else Claimed()
+        self._claims = ClaimedLimit(claimed if claimed is not None else Claimed())
         self._subjects = Subjects(self.friends, exempt if exempt is not None else NetworkSet())
         self._attribution = Attribution(sources, connections, bounds.sessions)
         self._history = History(_longest(rules), bounds.attempts)
-        self._judge = Judge(rules, self._claimed, self._history, self._subjects)
+        self._judge = Judge(rules, self._claims, self._history, self._subjects)
         self._friend_attempts = FriendAttempts(self._subjects, self._history, self.counts)
         self._friend_attempts.configure(rules)
         self._bans = ActiveBans()
@@ -118,12 +119,12 @@ class Detector:
         """Use new rules, also for the attempts in memory. Counts of prefixes and accounts start again."""
         self._attribution.configure(sources if sources is not None else KnownSources())
         claimed = claimed if claimed is not None else Claimed()
-        if rules == self.rules and claimed == self._claimed:
+        if rules == self.rules and claimed == self._claims.terms:
             return ()
         cleared = [distributed_cleared(*account) for account in self._judge.attacked]
-        self.rules, self._claimed = rules, claimed
+        self.rules, self._claims = rules, ClaimedLimit(claimed)
         self._history.seconds = _longest(rules)
-        self._judge = Judge(rules, claimed, self._history, self._subjects)
+        self._judge = Judge(rules, self._claims, self._history, self._subjects)
         self._friend_attempts.configure(rules)
         return cleared
 
@@ -295,7 +296,8 @@ class Detector:
             fact = fact_from(attempt, now)
             ban, alarms = self._judge.count_proven(subject, attempt.asterisk, fact)
             decision = ban or decision
-        alarms = (*alarms, *self._judge.claims.alarms(now))
+        if self._claims.refused:
+            alarms = (*alarms, *self._claims.alarms(now))
         if narrowed and decision is None and attempt.transport in _DATAGRAMS:
             self.counts.late += 1
             return (Judgement(attempt, subject.network, Disposition.LATE), *alarms)

@@ -144,11 +144,13 @@ def is_trusted(event: SecurityEvent) -> bool:
 def session_id(event: SecurityEvent) -> bytes:
     """Return the session of an event. Lines name no session: their port or account stands for it."""
     session = event.session
-    if not session and event.service is Service.IAX2 and event.kind is EventKind.INVALID_ACCOUNT_ID:
+    if session:  # nearly all events
+        return session if len(session) <= _MAX_SESSION else session_key(session)
+    if event.service is Service.IAX2 and event.kind is EventKind.INVALID_ACCOUNT_ID:
         return session_key(b"account %b" % event.account.encode("utf-8", "replace"))
-    if not session and event.service is _SIP and event.acl_name == "device_must_match_acl":
+    if event.service is _SIP and event.acl_name == "device_must_match_acl":
         return b"port %d" % event.remote.port
-    return session_key(session)
+    return session
 
 
 def shared_session_id(event: SecurityEvent) -> bytes:

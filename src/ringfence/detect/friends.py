@@ -96,10 +96,6 @@ class _Table(Generic[_K]):
             del self.accounts[account]
         return friend
 
-    def works_at(self, account: str, address: Address) -> bool:
-        """Whether a friend has this account at this address."""
-        return account in self.accounts and address in self.accounts[account]
-
     def any_in(self, network: Network) -> bool:
         """Whether a friend is in ``network``."""
         if network.prefixlen == network.max_prefixlen:
@@ -190,7 +186,10 @@ class Friends:
 
     def worked_at(self, account: str, address: Address) -> bool:
         """Whether ``account`` works at ``address``, or did within a month."""
-        return self._current.works_at(account, address) or self._former.works_at(account, address)
+        current, former = self._current.accounts, self._former.accounts
+        if account in current and address in current[account]:
+            return True
+        return account in former and address in former[account]
 
     def knows_account(self, account: str) -> bool:
         """Whether ``account`` works at any address, or did within a month."""

@@ -13,7 +13,7 @@ from ringfence.detect.claimed_limit import ClaimedLimit
 from ringfence.detect.group_counts import GroupCount, GroupCounts
 from ringfence.detect.history import MAX_ACCOUNT, Fact, History, fact_of, summary, time_of
 from ringfence.detect.judgement import Count, Decision
-from ringfence.detect.rules import By, Claimed, Of, Rule
+from ringfence.detect.rules import By, Of, Rule
 from ringfence.detect.subjects import Subject, Subjects
 from ringfence.model import AlarmChange, Attempt, AttemptKind, Network, Scope
 from ringfence.networks import is_one_host, prefix_of
@@ -31,10 +31,10 @@ class Judge:
     """Applies the rules, and owns the counts over several subjects (prefixes and accounts)."""
 
     def __init__(
-        self, rules: tuple[Rule, ...], claimed: Claimed, history: History, subjects: Subjects
+        self, rules: tuple[Rule, ...], claims: ClaimedLimit, history: History, subjects: Subjects
     ) -> None:
         self.rules = tuple(rule for rule in rules if rule.enabled)
-        self.claims = ClaimedLimit(claimed)
+        self._claims = claims
         self._history = history
         self._subjects = subjects
         mine = [rule for rule in self.rules if rule.by is By.SUBJECT]
@@ -80,7 +80,7 @@ class Judge:
         rules = self._candidates(subject, kept, kind, now, decoy=decoy, narrowed=narrowed)
         if is_attacked and shared is not None:
             number, proven, fresh, _ = summary(kept, _bytes_of(attempt))
-            claims = fresh >= shared.strangers and not narrowed and self.claims.allows(subject.key, now)
+            claims = fresh >= shared.strangers and not narrowed and self._claims.allows(subject.key, now)
             is_attacked = number >= shared.strangers and (claims or proven > 0)
         if not rules and not is_attacked:
             return None
@@ -131,8 +131,8 @@ class Judge:
             return found
         if narrowed:
             return []
-        if not self.claims.allows(subject.key, now, fresh / found[0].attempts):
-            self.claims.record_refusal(subject.key, now)
+        if not self._claims.allows(subject.key, now, fresh / found[0].attempts):
+            self._claims.record_refusal(subject.key, now)
             return []
         return found
 
@@ -168,10 +168,10 @@ class Judge:
         return Decision(subject.network, rule, self._evidence(subject, rule, kept), at)
 
     def _narrow(self, subject: Subject, rule: Rule, kept: Sequence[bytes], now: float) -> Decision | None:
-        if not self.claims.allows(subject.key, now, len(kept) / max(rule.attempts, 1)):
-            self.claims.record_refusal(subject.key, now)
+        if not self._claims.allows(subject.key, now, len(kept) / max(rule.attempts, 1)):
+            self._claims.record_refusal(subject.key, now)
             return None
-        seconds = self.claims.begin_ban(subject.key, now)
+        seconds = self._claims.begin_ban(subject.key, now)
         self._history.consume(subject.key, claimed=not rule.insists)
         if rule.scope is not Scope.FULL or rule.insists:
             seconds = rule.ban_for(0)

@@ -29,15 +29,7 @@ from ringfence.detect.events import (
     session_id,
     shared_session_id,
 )
-from ringfence.detect.session import (
-    FORGET,
-    MOST_ATTEMPTS,
-    REPORTED,
-    Attempts,
-    Reports,
-    Session,
-    UnconfirmedReport,
-)
+from ringfence.detect.session import FORGET, MOST_ATTEMPTS, Attempts, Reports, Session, UnconfirmedReport
 from ringfence.model import (
     Address,
     Attempt,
@@ -61,7 +53,7 @@ FORGIVE_AGAIN = 600.0
 """Seconds after a forgiven retransmission in which the next one of the same host counts."""
 
 # Module-level aliases: enum member lookups are slow in the per-event hot path.
-_OPENER, _CHALLENGE, _FAILED, _NONE = Role.OPENER, Role.CHALLENGE, Role.FAILED, Role.NONE
+_CHALLENGE, _FAILED, _NONE = Role.CHALLENGE, Role.FAILED, Role.NONE
 _PROBE, _SUCCESS, _PJSIP, _AMI = Role.PROBE, Role.SUCCESS, Service.PJSIP, Service.AMI
 
 
@@ -104,14 +96,14 @@ class Sender:
     proven: bool = False
     until: float = -inf
     sessions: dict[bytes, Session] = Factory(dict)
-    forgiven: dict[SourceId, float] = Factory(dict)
+    forgiven: dict[SourceId, float] | None = None
     streak: Streak | None = None
     succeeded: float = -inf
     logged_in: float = -inf
     diverted: float = -inf
     lines: LineCounts | None = None
-    answers: dict[tuple[Service, bool], deque[float]] = Factory(dict)
-    waiting: dict[int, deque[UnconfirmedReport]] = Factory(dict)
+    answers: dict[tuple[Service, bool], deque[float]] | None = None
+    waiting: dict[int, deque[UnconfirmedReport]] | None = None
 
     def keep(self, until: float) -> None:
         """Keep the sender at least until ``until``, because a fact is needed so long."""
@@ -153,22 +145,23 @@ class Senders:
 
     def of(self, address: Address, now: float) -> Sender:
         """Return a sender, created if needed, as the one used last."""
+        sender = self.find(address)
+        if sender is None:
+            if len(self._claimed) >= self._max_sessions:
+                self.expire(now)
+            if len(self._claimed) >= self._max_sessions:
+                self._evict(self._claimed, now)
+            key = address_key(address)
+            sender = self._claimed[key] = Sender(key, now)
+        self._use(sender, now)
+        return sender
+
+    def _use(self, sender: Sender, now: float) -> None:
+        """Make a sender the one used last; discard what has expired."""
+        sender.used = now
+        (self._proven if sender.proven else self._claimed).move_to_end(sender.key)
         if now >= self._expire_at:
             self.expire(now)
-        key = address_key(address)
-        sender = self._claimed.get(key)
-        if sender is not None:
-            self._claimed.move_to_end(key)
-        else:
-            sender = self._proven.get(key)
-            if sender is not None:
-                self._proven.move_to_end(key)
-            else:
-                if len(self._claimed) >= self._max_sessions:
-                    self._evict(self._claimed, now)
-                sender = self._claimed[key] = Sender(key, now)
-        sender.used = now
-        return sender
 
     def find_session(self, address: Address, session: bytes) -> Session | None:
         """Return the session of a sender if it is known."""
@@ -182,9 +175,7 @@ class Senders:
     def _session_of(self, sender: Sender, name: bytes, now: float) -> Session:
         session = sender.sessions.get(name)
         if session is not None:
-            session.used = now
-            self._sessions.move_to_end(session)
-            sender.sessions[name] = sender.sessions.pop(name)  # the one used longest ago stays the first
+            self._use_session(sender, session, now)
             return session
         if len(sender.sessions) >= self._max_sessions_of_sender:
             self._drop(sender, next(iter(sender.sessions.values())), now)
@@ -194,6 +185,13 @@ class Senders:
         session = sender.sessions[name] = Session(name, now)
         self._sessions[session] = sender
         return session
+
+    def _use_session(self, sender: Sender, session: Session, now: float) -> None:
+        """Make a session the one used last: those used longest ago are the first of each table."""
+        session.used = now
+        self._sessions.move_to_end(session)
+        if len(sender.sessions) > 1:
+            sender.sessions[session.name] = sender.sessions.pop(session.name)
 
     def record_proof(self, address: Address, now: float) -> Sender:
         """Record that something came from ``address`` that no other sender can forge; return the sender."""
@@ -210,36 +208,34 @@ class Senders:
     def report(self, event: SecurityEvent, now: float) -> Attempt | None:
         """Handle an event of one source that arrived at ``now``; return the attempt that it reports."""
         role = role_of(event)
-        if role is _NONE or (role is not _FAILED and role is not _OPENER and self._ends(event, role)):
+        if role is _NONE:
             return None
-        name = event.source.asterisk, event.source.name, event.service
-        session = self._session_of(self.of(event.remote.address, now), session_id(event), now)
-        reports = session.reports.get(name)
+        source, address, name = event.source, event.remote.address, session_id(event)
+        key = source.asterisk, source.name, event.service
+        sender = self.find(address)
+        session = sender.sessions.get(name) if sender is not None else None
+        reports = session.reports.get(key) if session is not None else None
+        # A challenge that belongs to no failed request needs no memory: each successful registration has one.
+        # With chan_sip it still shows that the caller has an account.
+        if role is _SUCCESS or (role is _CHALLENGE and reports is None and event.service is _PJSIP):
+            if role is _SUCCESS and session is not None:
+                session.reports.pop(key, None)
+            return None
+        if sender is None or session is None:
+            session = self.session(address, name, now)
+        else:
+            self._use_session(sender, session, now)
+            self._use(sender, now)
         if reports is None or event.time - reports.seen > FORGET:
-            reports = session.reports[name] = Reports(event.time)
+            reports = session.reports[key] = Reports(event.time)
         reports.seen = event.time
         if role is _FAILED and reports.repeats(event) and self._forgive(event, now):
             return None
         misdialled = role is _PROBE and reports.challenged  # the caller has an account
         if misdialled or not reports.advance(role, event):
             return None
-        if event.service is _AMI:
-            return attempt_from(event, AttemptKind.MANAGER)
-        return attempt_from(event, AttemptKind.PROBE if role is _PROBE else AttemptKind.GUESS)
-
-    def _ends(self, event: SecurityEvent, role: Role) -> bool:
-        """Whether an event needs no memory: a success, which closes its session, or a lone challenge.
-
-        Each successful registration has a challenge that belongs to no failed request. With chan_sip it still
-        shows that the caller has an account.
-        """
-        if role is not _SUCCESS and (role is not _CHALLENGE or event.service is not _PJSIP):
-            return False
-        session = self.find_session(event.remote.address, session_id(event))
-        name = event.source.asterisk, event.source.name, event.service
-        if role is _SUCCESS and session is not None:
-            session.reports.pop(name, None)
-        return session is None or name not in session.reports
+        probe = AttemptKind.PROBE if role is _PROBE else AttemptKind.GUESS
+        return attempt_from(event, AttemptKind.MANAGER if event.service is _AMI else probe)
 
     def _forgive(self, event: SecurityEvent, now: float) -> bool:
         """Whether a repeated failure does not count: one in ten minutes of each host, by UDP.
@@ -250,6 +246,8 @@ class Senders:
         if event.remote.transport is not Transport.UDP or now - self._evicted_at < FORGIVE_AGAIN:
             return False
         host = self.of(host_of(event.remote.address), now)
+        if host.forgiven is None:
+            host.forgiven = {}
         if now - host.forgiven.get(event.source, -inf) <= FORGIVE_AGAIN:
             return False
         host.forgiven[event.source] = now
@@ -263,26 +261,27 @@ class Senders:
         tag of the attempt that another source has reported.
         """
         session = self.session(address, shared_session_id(event), now)
-        return self._record(session.attempts, event, now, tag)
+        return self._record(session, event, now, tag, listed=False)
 
     def match_report(self, event: SecurityEvent, address: Address, now: float) -> int | None:
         """Record a report only if another source has reported its attempt; return that one's tag."""
         session = self.find_session(address, shared_session_id(event))
-        known = session.attempts.get((event.source.asterisk, event.service)) if session is not None else None
+        key = event.source.asterisk, event.service, False
+        known = session.attempts.get(key) if session is not None else None
         return known.match(event.source.name, now) if known is not None else None
 
     def is_listed(self, event: SecurityEvent, address: Address, now: float) -> bool:
         """Whether another source has listed this unconfirmed attempt; list it."""
         session = self.session(address, shared_session_id(event), now)
-        return self._record(session.listed, event, now, 0) is not None
+        return self._record(session, event, now, 0, listed=True) is not None
 
     def _record(
-        self, table: dict[tuple[str, Service], Attempts], event: SecurityEvent, now: float, tag: int
+        self, session: Session, event: SecurityEvent, now: float, tag: int, *, listed: bool
     ) -> int | None:
-        key = event.source.asterisk, event.service
-        attempts = table.get(key)
+        key = event.source.asterisk, event.service, listed
+        attempts = session.attempts.get(key)
         if attempts is None:
-            attempts = table[key] = Attempts()
+            attempts = session.attempts[key] = Attempts()
         self.evicted += len(attempts.open) == MOST_ATTEMPTS
         return attempts.record(event.source.name, now, tag)
 
@@ -323,8 +322,7 @@ class Senders:
     def _drop(self, sender: Sender, session: Session, now: float) -> None:
         del sender.sessions[session.name]
         del self._sessions[session]
-        for challenges in session.challenges.values():
-            challenges.discarded = now - challenges.last < REPORTED
+        session.discard(now)
 
 
 def host_of(address: Address) -> Address:

@@ -222,28 +222,39 @@ class UnconfirmedReport:
 class Session:
     """One session: its id as a key, and the time of its last use (monotonic seconds).
 
-    ``reports`` are by Asterisk, source and service, ``attempts`` and ``listed`` by Asterisk and service.
-    ``listed`` are unconfirmed attempts. ``challenges`` are those by datagrams (True) and by streams.
-    ``answers`` are the times of answers, by nonce or digest. ``unconfirmed`` are reports that wait,
-    ``unforgeable`` those of them that cannot be forged. ``begun`` is the time of a challenge or request that
-    no 403 has answered yet, ``proven`` the time when a nonce proved the sender.
+    ``reports`` are by Asterisk, source and service, ``attempts`` by Asterisk, service, and whether they are
+    unconfirmed and only listed. ``datagrams`` and ``streams`` are the challenges by each. ``answers`` are the
+    times of answers, by nonce or digest. ``unconfirmed`` are reports that wait, ``unforgeable`` those of them
+    that cannot be forged. ``begun`` is the time of a challenge or request that no 403 has answered yet,
+    ``proven`` the time when a nonce proved the sender. Most sessions need few of these, so tables are created
+    when they are needed.
     """
 
     name: bytes
     used: float
     reports: dict[tuple[str, str, Service], Reports] = Factory(dict)
-    attempts: dict[tuple[str, Service], Attempts] = Factory(dict)
-    listed: dict[tuple[str, Service], Attempts] = Factory(dict)
-    challenges: dict[bool, Challenges] = Factory(dict)
-    answers: dict[bytes, float] = Factory(dict)
-    unconfirmed: list[UnconfirmedReport] = Factory(list)
-    unforgeable: list[UnconfirmedReport] = Factory(list)
+    attempts: dict[tuple[str, Service, bool], Attempts] = Factory(dict)
+    datagrams: Challenges | None = None
+    streams: Challenges | None = None
+    answers: dict[bytes, float] | None = None
+    unconfirmed: list[UnconfirmedReport] | None = None
+    unforgeable: list[UnconfirmedReport] | None = None
     begun: float = -inf
     proven: float = -inf
 
     def challenges_by(self, now: float, *, datagram: bool) -> Challenges:
         """Return the challenges by datagrams or by streams, counted from zero if the last ones are old."""
-        known = self.challenges.get(datagram)
+        known = self.datagrams if datagram else self.streams
         if known is None or now - known.last >= CHALLENGES_LIFE:
-            known = self.challenges[datagram] = Challenges(now)
+            known = Challenges(now)
+            if datagram:
+                self.datagrams = known
+            else:
+                self.streams = known
         return known
+
+    def discard(self, now: float) -> None:
+        """Mark the challenges that AMI cannot have reported yet: its events are counted elsewhere."""
+        for challenges in (self.datagrams, self.streams):
+            if challenges is not None:
+                challenges.discarded = now - challenges.last < REPORTED

@@ -39,26 +39,32 @@ class UnconfirmedReports:
         session = self._senders.session(remote.address, session_key(report.event.session), report.at)
         sender = self._senders.of(remote.address, report.at)
         self._queue.append((report, sender, session))
+        if session.unconfirmed is None:
+            session.unconfirmed = []
         session.unconfirmed.append(report)
         if not report.event.forgeable:
+            if session.unforgeable is None:
+                session.unforgeable = []
             session.unforgeable.append(report)
+        if sender.waiting is None:
+            sender.waiting = {}
         sender.waiting.setdefault(remote.port, deque()).append(report)
 
     def settle(self, address: Address, session: bytes) -> list[UnconfirmedReport]:
         """Settle and return the reports of ``address`` under ``session``."""
         known = self._senders.find_session(address, session_key(session)) if self._queue else None
-        if known is None:
+        if known is None or known.unconfirmed is None:
             return []
         found = [report for report in known.unconfirmed if not report.settled]
         for report in found:
             report.settled = True
-        known.unconfirmed.clear()
+        known.unconfirmed = known.unforgeable = None
         return found
 
     def oldest_of(self, remote: Endpoint) -> UnconfirmedReport | None:
         """Return, without settling it, the oldest report that names the address and port of ``remote``."""
         sender = self._senders.find(remote.address) if self._queue else None
-        waiting = sender.waiting.get(remote.port) if sender is not None else None
+        waiting = sender.waiting.get(remote.port) if sender is not None and sender.waiting else None
         while waiting and waiting[0].settled:
             waiting.popleft()
         return waiting[0] if waiting else None
@@ -69,7 +75,7 @@ class UnconfirmedReports:
         if not event.session or not event.forgeable:
             return False
         session = self._senders.find_session(event.remote.address, session_key(event.session))
-        others = session.unforgeable if session is not None else []
+        others = session.unforgeable if session is not None else None
         while others and others[0].settled:
             others.pop(0)
         return bool(others)
@@ -88,11 +94,12 @@ class UnconfirmedReports:
             if waiting_in_session and waiting_in_session[0] is report:
                 waiting_in_session.pop(0)
         port = report.event.remote.port
-        waiting = sender.waiting.get(port)
-        if waiting and waiting[0] is report:
-            waiting.popleft()
-        if not waiting:
-            sender.waiting.pop(port, None)
+        if sender.waiting is not None and port in sender.waiting:
+            waiting = sender.waiting[port]
+            if waiting and waiting[0] is report:
+                waiting.popleft()
+            if not waiting:
+                del sender.waiting[port]
         return report
 
 
