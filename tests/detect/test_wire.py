@@ -150,6 +150,18 @@ def test_a_surplus_of_events_hides_no_later_challenge(wire: Wire, later: float, 
     assert len(wire.unreported(later + WAIT, always)) == hidden
 
 
+def test_a_phone_that_asks_every_fifteen_seconds_is_not_suspected(wire: Wire) -> None:
+    """A challenge and its event belong together, in either order, although the last ones are 15 s old."""
+    for number in range(8):
+        event_at, challenge_at = (15.0 * number + late for late in (0.01 * (-1) ** number, 0.0))
+        if event_at < challenge_at:
+            reported(wire, EventKind.CHALLENGE_SENT, event_at, session=CALL)
+        wire.record_challenge(asked(), BY, "pbx", challenge_at)
+        if event_at >= challenge_at:
+            reported(wire, EventKind.CHALLENGE_SENT, event_at, session=CALL)
+        assert wire.unreported(challenge_at + WAIT, always) == []
+
+
 def test_an_event_before_its_challenge_counts(wire: Wire) -> None:
     """AMI may be read before the wire: then the challenge is not hidden and the port is known.
 

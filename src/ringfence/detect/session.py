@@ -60,7 +60,7 @@ FORGET = 32.0
 """Seconds without an event of a source, by the source's own time, after which its numbers start again."""
 
 CHALLENGES_LIFE = 15.0
-"""Seconds after its last challenge for which a session's challenges are compared with AMI's events."""
+"""Seconds without a challenge or event after which a session's challenges are counted from zero."""
 
 REPORTED = 1.5
 """Seconds after a challenge in which AMI reports it, unless AMI is late (``wire.LATE``)."""
@@ -196,11 +196,14 @@ class Attempts:
 class Challenges:
     """The challenges of a session on the wire: AMI should have reported ``due`` of them by now.
 
-    ``local_port`` is None until a challenge is seen. ``sent_by`` is the Asterisk that has reported a
-    challenge before it was seen. ``discarded``: the session was discarded before AMI can have reported them.
+    ``last`` is the time of the last challenge, ``used`` that of the last challenge or event: they come in
+    either order, so neither may begin a new count between them. ``local_port`` is None until a challenge is
+    seen. ``sent_by`` is the Asterisk that has reported a challenge before it was seen. ``discarded``: the
+    session was discarded before AMI can have reported them.
     """
 
-    last: float
+    used: float
+    last: float = -inf
     local_port: LocalPort | None = None
     reported: int = 0
     due: int = 0
@@ -245,12 +248,13 @@ class Session:
     def challenges_by(self, now: float, *, datagram: bool) -> Challenges:
         """Return the challenges by datagrams or by streams, counted from zero if the last ones are old."""
         known = self.datagrams if datagram else self.streams
-        if known is None or now - known.last >= CHALLENGES_LIFE:
+        if known is None or now - known.used >= CHALLENGES_LIFE:
             known = Challenges(now)
             if datagram:
                 self.datagrams = known
             else:
                 self.streams = known
+        known.used = now
         return known
 
     def discard(self, now: float) -> None:

@@ -196,7 +196,7 @@ class Wire:
         """Whether a challenge left by UDP to the address and Call-ID of ``event``."""
         session = self._senders.find_session(event.remote.address, session_key(event.session))
         challenges = session.datagrams if session is not None else None
-        return challenges is not None and challenges.local_port is not None and now - challenges.last < LIFE
+        return challenges is not None and now - challenges.last < LIFE
 
     def could_have_guessed(self, address: Address, at: float) -> bool:
         """Whether ``address`` could guess at ``at``: it was challenged shortly before, without success."""
