@@ -92,18 +92,6 @@ def test_thirty_proven_guesses_in_fifteen_seconds_are_a_ban_except_for_a_trunk()
     assert {trunk.fails(PROVEN, 0.1 * number) for number in range(60)} == {None}
 
 
-def test_which_attempts_count_as_a_friends() -> None:
-    """An account that works there always counts, another one unless only the guess is proven."""
-    for reason, foreign_proven in ((FriendReason.AUTHENTICATED, True), (FriendReason.REGISTERED, False)):
-        office = Office(reason=reason)
-        friend = office.subjects.of(GUESS.address)
-        assert office.attempts.counts(friend, "204", proven=True)
-        assert office.attempts.counts(friend, "201", proven=False)
-        assert office.attempts.counts(friend, "201", proven=True) is foreign_proven
-        stranger = office.subjects.of(ip_address("203.0.113.9"))
-        assert not office.attempts.counts(stranger, "204", proven=False)
-
-
 def test_the_tables_are_bounded() -> None:
     """A sender that forges the addresses of many friends pushes out the oldest ones."""
     office = Office()

@@ -279,8 +279,8 @@ class Detector:
         if not attempt.trusted:
             self.counts.unconfirmed += 1
             return (Judgement(attempt, network, Disposition.UNCONFIRMED),)
-        proven = attempt.proof is not _CLAIMED
-        if self._friend_attempts.counts(subject, attempt.account, proven=proven):
+        worked = self.friends.worked_at(attempt.account, attempt.address)
+        if worked or (subject.friend and (subject.proven or attempt.proof is _CLAIMED)):
             decision, alarms = self._friend_attempts.on_attempt(subject, attempt, now)
             return (Judgement(attempt, network, Disposition.FRIEND, decision), *alarms)
         return self._judge_stranger(subject, kept, attempt, now)

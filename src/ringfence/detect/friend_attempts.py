@@ -91,11 +91,6 @@ class FriendAttempts:
 
     # -- attempts ---------------------------------------------------------------------------------------
 
-    def counts(self, subject: Subject, account: str, *, proven: bool) -> bool:
-        """Whether an attempt counts as a friend's: also a former friend's on the account that worked."""
-        worked = self._friends.worked_at(account, subject.address)
-        return worked or (subject.friend and (subject.proven or not proven))
-
     def on_attempt(self, subject: Subject, attempt: Attempt, now: float) -> Consequence:
         """Return what follows from an attempt of a current or former friend."""
         proven = is_proven(attempt.proof)

@@ -126,6 +126,7 @@ class Senders:
         self._sessions: OrderedDict[Session, Sender] = OrderedDict()  # those used longest ago first
         self._expire_at = -inf  # no session expires before this time
         self._evicted_at = -inf
+        self._latest: Sender | None = None  # the sender used last
 
     def __len__(self) -> int:
         """Return the number of sessions."""
@@ -159,6 +160,7 @@ class Senders:
     def _use(self, sender: Sender, now: float) -> None:
         """Make a sender the one used last; discard what has expired."""
         sender.used = now
+        self._latest = sender
         (self._proven if sender.proven else self._claimed).move_to_end(sender.key)
         if now >= self._expire_at:
             self.expire(now)
@@ -225,7 +227,9 @@ class Senders:
             session = self.session(address, name, now)
         else:
             self._use_session(sender, session, now)
-            self._use(sender, now)
+            sender.used = now
+            if sender is not self._latest:
+                self._use(sender, now)
         if reports is None or event.time - reports.seen > FORGET:
             reports = session.reports[key] = Reports(event.time)
         reports.seen = event.time
