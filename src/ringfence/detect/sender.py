@@ -4,6 +4,9 @@ A :class:`Sender` is one remote address with its sessions. An IPv6 host has a wh
 host (its successes, its abandoned challenges, the retransmission that was forgiven) is kept with the first
 address of its /64 (:func:`host_of`).
 
+What the rules count belongs to the *subject* of an address, for up to a day: its attempts (``history``), its
+claimed bans (``claimed_limit``) and its failures as a friend (``friend_attempts``).
+
 Bounds: 65 536 sessions, an eighth of them of one sender, and 65 536 senders. A forged datagram creates a
 sender at no cost. So senders of which nothing is proven are discarded first, with their sessions: those used
 longest ago. Only if there is none, the oldest session is discarded. Both are counted in ``evicted``. If a
