@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import subprocess
+from collections.abc import Sequence
 from contextlib import suppress
 from threading import Timer
 from typing import Protocol
@@ -31,10 +32,14 @@ class Console(Protocol):
 
 
 class AsteriskConsole:
-    """The console of the Asterisk on this host. ``problem``: why it cannot be used, once this is known."""
+    """The console of the Asterisk on this host. ``problem``: why it cannot be used, once this is known.
 
-    def __init__(self, program: str | None = None, timeout: float = TIMEOUT) -> None:
-        self._program = program or shutil.which(PROGRAM) or shutil.which(PROGRAM, path=_PROGRAM_PATH)
+    ``program`` is the path of the program, or a command line that begins with other programs or options.
+    """
+
+    def __init__(self, program: str | Sequence[str] | None = None, timeout: float = TIMEOUT) -> None:
+        found = program or shutil.which(PROGRAM) or shutil.which(PROGRAM, path=_PROGRAM_PATH) or ()
+        self._program = (found,) if isinstance(found, str) else tuple(found)
         self._timeout = timeout
         self.problem = "" if self._program else f"the program {PROGRAM} is not installed"
 
@@ -43,12 +48,12 @@ class AsteriskConsole:
 
         After one timeout no further command is executed, since each would take as long.
         """
-        if self.problem or self._program is None:
+        if self.problem:
             return None
         try:
             text, code = _answer(self._program, what, self._timeout)
         except OSError as error:
-            self.problem = f"{self._program} cannot be run: {error.strerror}"
+            self.problem = f"{self._program[0]} cannot be run: {error.strerror}"
             return None
         if code < 0:
             self.problem = f"no answer within {self._timeout:.0f} s, or one of more than {MAX_BYTES} bytes"
@@ -61,10 +66,10 @@ class AsteriskConsole:
         return None
 
 
-def _answer(program: str, command: str, timeout: float) -> tuple[str, int]:
+def _answer(program: Sequence[str], command: str, timeout: float) -> tuple[str, int]:
     """Run the command; return its output and exit code, which is negative if it was killed."""
     with subprocess.Popen(  # noqa: S603 - the administrator's own program, and commands of ours
-        [program, "-rx", command],
+        [*program, "-rx", command],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -150,7 +150,7 @@ class _Reader:
             return
         if len(data) > MOST_BYTES:
             self.unread.append(path)
-        for line in _uncommented(data[:MOST_BYTES].decode("utf-8", "replace")):
+        for _, line in uncommented(data[:MOST_BYTES].decode("utf-8", "replace")):
             if line.startswith("["):
                 self._begin(line)
             elif line.startswith("#"):
@@ -184,11 +184,8 @@ class _Reader:
             self._here.secrets += source.secrets
 
     def _include(self, line: str, depth: int) -> None:
-        command, _, rest = line[1:].partition(" ")
-        if "\t" in command:
-            command, _, rest = line[1:].partition("\t")
-        name = rest.strip().strip('"').removeprefix("<").removesuffix(">").strip()
-        if command.lower() not in {"include", "tryinclude"} or not name:
+        command, name = directive_of(line)
+        if command not in {"include", "tryinclude"} or not name:
             return
         pattern = str(self._folder / name)
         found = sorted(glob.glob(pattern))  # noqa: PTH207 - an absolute pattern is one that Path.glob refuses
@@ -196,7 +193,7 @@ class _Reader:
         for path in found:
             self.read(Path(path), depth + 1)
             self._here = here  # the lines after the include belong to the section of the include
-        if not found and (command.lower() == "include" or not _is_open(Path(pattern).parent)):
+        if not found and (command == "include" or not _is_open(Path(pattern).parent)):
             self.unread.append(Path(pattern))
 
     def _option(self, line: str) -> None:
@@ -218,6 +215,14 @@ class _Reader:
             kept.append((name, value))
 
 
+def directive_of(line: str) -> tuple[str, str]:
+    """Return the command, in lower case, and the file of a line such as ``#include "manager.d/*.conf"``."""
+    command, _, rest = line[1:].partition(" ")
+    if "\t" in command:
+        command, _, rest = line[1:].partition("\t")
+    return command.lower(), rest.strip().strip('"').removeprefix("<").removesuffix(">").strip()
+
+
 def _is_open(folder: Path) -> bool:
     """Whether the content of a folder would be visible."""
     try:
@@ -227,10 +232,10 @@ def _is_open(folder: Path) -> bool:
     return True
 
 
-def _uncommented(text: str) -> Iterator[str]:
-    """Yield the non-empty lines without comments and surrounding blanks."""
+def uncommented(text: str) -> Iterator[tuple[int, str]]:
+    """Yield the non-empty lines, each with its number, without comments and surrounding blanks."""
     depth = 0
-    for line in text.split("\n"):
+    for number, line in enumerate(text.split("\n"), 1):
         kept, at = "", 0
         for mark in _MARK.finditer(line):
             if mark[0] == "\\;":
@@ -246,4 +251,4 @@ def _uncommented(text: str) -> Iterator[str]:
             at = mark.end()
         kept += "" if depth else line[at:]
         if kept := kept.strip():
-            yield kept
+            yield number, kept
