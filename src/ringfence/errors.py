@@ -68,6 +68,10 @@ class ListError(RingfenceError):
     """A list of networks, or a database of addresses, cannot be used."""
 
 
+class SetupError(RingfenceError):
+    """``ringfence setup`` cannot go on. The message names the reason and the fix."""
+
+
 class StoreError(RingfenceError):
     """The database cannot be read or written."""
 

@@ -32,6 +32,7 @@ def test_the_commands() -> None:
         "replay",
         "restore",
         "run",
+        "setup",
         "status",
         "unban",
         "why",

@@ -1,10 +1,12 @@
 """Laboratories for the hostile tests: every transport, guest calls, a trunk, and an open manager port."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from tests.support import open_pbx
 from tests.support.lab import Lab
+from tests.support.package import require_package
 
 
 @pytest.fixture(scope="session")
@@ -19,3 +21,9 @@ def open16() -> Iterator[Lab]:
     """Yield an Asterisk 16 whose chan_sip answers by every transport, with PJSIP on port 5080."""
     with Lab.made("16", open_pbx.configured("16")) as lab:
         yield lab
+
+
+@pytest.fixture(scope="session")
+def package() -> Path:
+    """Return the Debian package of this commit, built once for the whole run."""
+    return require_package()

@@ -7,17 +7,16 @@ from pathlib import Path
 
 import pytest
 from debian import build
+from tests.support.package import require_package
 
 EARLIER = "0.0.1"
 """A version that is smaller than every version of ours."""
 
 
 @pytest.fixture(scope="session")
-def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Build the package of this commit, once for the whole run."""
-    if shutil.which("dpkg-deb") is None:
-        pytest.skip("dpkg-deb is in the package dpkg")
-    return build.build(tmp_path_factory.mktemp("deb"))
+def package() -> Path:
+    """Return the package of this commit, built once for the whole run."""
+    return require_package()
 
 
 @pytest.fixture(scope="session")

@@ -23,6 +23,7 @@ from ringfence.cli import (
     lists,
     parse,
     replay,
+    setup,
     status,
     switch,
     why,
@@ -42,6 +43,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 for group in (
+    setup,
     daemon,
     bans,
     lists,

@@ -77,7 +77,7 @@ def import_fail2ban(
         if not bans:
             _print(jails)
         else:
-            problems += _take_over(jails, _database(found, database), config, dry_run=dry_run, force=force)
+            problems += take_over(jails, _database(found, database), config, dry_run=dry_run, force=force)
     if problems:
         raise typer.Exit(Exit.PROBLEM)
 
@@ -107,7 +107,17 @@ def _files(pattern: str) -> list[str]:
     return [path for path in sorted(glob(pattern)) if Path(path).exists() and not Path(path).is_dir()]  # noqa: PTH207 - as fail2ban does
 
 
-def _take_over(jails: "Sequence[Jail]", database: Path, config: Path, *, dry_run: bool, force: bool) -> int:
+def take_over_from(folder: Path, names: "Sequence[str]", config: Path) -> int:
+    """Let the daemon take over the bans of these jails; print the problems, and return their number."""
+    from ringfence.fail2ban.jails import read_configuration  # noqa: PLC0415 - loaded when the command runs
+
+    found = read_configuration(folder)
+    if not found.database.startswith("/"):
+        return 0
+    return take_over(found.chosen(names), Path(found.database), config, dry_run=False, force=False)
+
+
+def take_over(jails: "Sequence[Jail]", database: Path, config: Path, *, dry_run: bool, force: bool) -> int:
     """List the bans, or let the daemon take them over; print the problems, and return their number."""
     running, problems = _active_bans(jails, database)
     if dry_run and not config.exists():

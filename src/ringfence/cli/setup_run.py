@@ -1,0 +1,228 @@
+"""The run of ``ringfence setup``: what was found, the changes, one question, the proof; or the undo."""
+
+import logging
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+import typer
+
+from ringfence.audit.findings import Finding
+from ringfence.cli.common import settings_from
+from ringfence.cli.import_fail2ban import take_over_from
+from ringfence.cli.output import echo, echo_document, echo_stderr
+from ringfence.daemon.logging import configure as configure_logging
+from ringfence.errors import ConfigError, RingfenceError, SetupError
+from ringfence.setup import fail2ban_jails
+from ringfence.setup.asterisk import Asterisk
+from ringfence.setup.changes import FileState
+from ringfence.setup.find import Found, find, found_lines
+from ringfence.setup.host_paths import HostPaths
+from ringfence.setup.journal import Record, open_journal, read_journal
+from ringfence.setup.login import SipTarget, failed_login, targets_of
+from ringfence.setup.plan import Plan, plan
+from ringfence.setup.proof import is_reachable, prove, wait_for_sources
+from ringfence.setup.session import Session, reload_asterisk, require_manager_user
+from ringfence.setup.units import START, Systemd
+
+_INDENT = 4
+_SIP_PORT = 5060
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""What ends a run: Ctrl-C, a kill, a lost SSH connection."""
+
+
+class SetupRun:
+    """One run of the command. Its methods return whether everything is right."""
+
+    def __init__(self, paths: HostPaths, *, dry_run: bool, yes: bool) -> None:
+        self._paths = paths
+        self._dry_run = dry_run
+        self._yes = yes
+        self._systemd = Systemd(paths.systemd)
+        configure_logging(logging.CRITICAL)  # the command prints the results itself
+
+    def setup(self) -> bool:
+        """Show the changes, make them if the administrator agrees, and prove the result."""
+        if self._paths.config.exists():
+            settings_from(self._paths.config)  # raises if it has mistakes
+        _require_root()
+        record = read_journal(self._paths.state)
+        found = find(self._paths)
+        planned = plan(found, self._paths, _last_written(record))
+        echo(*found_lines(found))
+        if record.changes and not record.complete:
+            echo("An earlier setup was interrupted: this run goes on.")
+        self._show(found, planned)
+        if self._dry_run:
+            return True
+        if not self._yes and not typer.confirm("Make these changes?"):
+            echo("Nothing was changed.")
+            return True
+        with open_journal(self._paths.state) as journal:
+            session = Session(self._paths, journal, self._systemd, self._is_reachable)
+            with _taken_back_on_error(session):
+                self._apply(session, found.asterisk, planned)
+                right = self._prove(session, found, planned)
+                session.complete()
+        return right
+
+    def undo(self) -> bool:
+        """Restore everything as it was before the first setup."""
+        _require_root()
+        record = read_journal(self._paths.state)
+        if record == Record():
+            if self._paths.state.exists() and not self._dry_run:  # left by a run that was killed at its start
+                with open_journal(self._paths.state):
+                    pass
+            echo("There is nothing to undo: setup has changed nothing on this host.")
+            return True
+        paths = list(dict.fromkeys(str(change.path) for change in reversed(record.changes)))
+        echo("These files and folders become as they were before setup:", *(f"  {path}" for path in paths))
+        if self._dry_run:
+            return True
+        if not self._yes and not typer.confirm("Undo setup?"):
+            echo("Nothing was changed.")
+            return True
+        with open_journal(self._paths.state) as journal, _uninterrupted():
+            problems = [*Session(self._paths, journal, self._systemd, self._is_reachable).undo()]
+        echo_stderr(*problems)
+        echo("Setup is undone." if not problems else "Setup is undone, except for the lines above.")
+        return not problems
+
+    def _show(self, found: Found, planned: Plan) -> None:
+        for number, change in enumerate(planned.changes, 1):
+            echo("", f"{number}. {change.path}: {change.reason}", indent=3)
+            echo_document("\n".join([*change.shown(), ""]))
+        echo("")
+        for note in planned.notes:
+            echo(f"note: {note}", indent=_INDENT)
+        if not planned.changes:
+            echo("No file has to be changed.")
+        steps = ["asterisk -rx 'manager reload'", "asterisk -rx 'logger reload'"] if planned.changes else []
+        steps += [START] if self._systemd.runs else []
+        steps.append("one failed SIP login from a loopback address, which every source must report")
+        if found.jails:
+            steps.append(f"fail2ban: take over the bans of {', '.join(found.jails)}, then disable it")
+        echo("Then:", *(f"  {step}" for step in steps), "")
+
+    def _apply(self, session: Session, asterisk: Asterisk, planned: Plan) -> None:
+        """Make the changes, and start the service. A daemon that runs is restarted if anything changed."""
+        session.begin(planned)
+        for change in planned.changes:
+            session.apply(change)
+        if planned.changes:
+            reload_asterisk(asterisk.console)
+        require_manager_user(asterisk.conf, asterisk.console)
+        echo(Finding(True, "files", f"{len(planned.changes)} changed").line)
+        if self._systemd.runs:
+            self._systemd.start(restart=bool(planned.changes))
+
+    def _prove(self, session: Session, found: Found, planned: Plan) -> bool:
+        if not self._is_reachable():
+            if self._systemd.runs:
+                raise SetupError("the daemon does not answer; see: journalctl -u ringfence")
+            start = "systemd does not run here; start it: ringfence run; then prove it: ringfence setup"
+            echo(Finding(None, "daemon", start).line, indent=_INDENT)
+            return True
+        control = settings_from(self._paths.config).control.socket
+        wait_for_sources(control, log=planned.log is not None)
+        echo(Finding(True, "daemon", "ready, and logged in to AMI").line)
+        findings = prove(control, lambda: _failed_login(found))
+        for finding in findings:
+            echo(finding.line, indent=_INDENT)
+        if any(finding.right is False for finding in findings):
+            if found.jails:
+                echo_stderr(f"fail2ban's jail {', '.join(found.jails)} stays, until every source works")
+            return False
+        return not found.jails or self._hand_over(session, found)
+
+    def _hand_over(self, session: Session, found: Found) -> bool:
+        """Take over fail2ban's bans, then disable its jails for Asterisk."""
+        problems = take_over_from(self._paths.fail2ban, found.jails, self._paths.config)
+        session.apply(fail2ban_jails.disabling(self._paths.fail2ban, found.jails))
+        problem = fail2ban_jails.reload()
+        name = ", ".join(found.jails)
+        text = f"jail {name} is disabled, its bans are taken over; the other jails stay"
+        if problem:
+            text = f"jail {name} still runs: {problem}; fix: fail2ban-client reload"
+        echo(Finding(not problem, "fail2ban", text).line, indent=_INDENT)
+        return not problem and not problems
+
+    def _is_reachable(self) -> bool:
+        try:
+            return is_reachable(settings_from(self._paths.config).control.socket)
+        except ConfigError:
+            return False
+
+
+def _failed_login(found: Found) -> SipTarget | None:
+    """Cause the failed login.
+
+    An Asterisk in another network namespace receives it from this host's address in that network.
+    """
+    asterisk = found.asterisk
+    if asterisk.server.same_network:
+        return failed_login(targets_of(asterisk.server.pid, found.manager.port))
+    host = asterisk.address or ""
+    targets = [SipTarget(host, _SIP_PORT, udp=True), SipTarget(host, _SIP_PORT, udp=False)]
+    return failed_login(targets, source="")
+
+
+def _last_written(record: Record) -> dict[Path, FileState]:
+    """Return each file as the last setup wrote it."""
+    return {change.path: change.after for change in record.changes if isinstance(change.after, FileState)}
+
+
+def _require_root() -> None:
+    if os.geteuid() != 0:
+        raise SetupError("setup reads and changes files of root and of Asterisk; fix: run it as root (sudo)")
+
+
+@contextmanager
+def _taken_back_on_error(session: Session) -> Iterator[None]:
+    """Restore everything if the block fails or is interrupted."""
+    with _interruptible():
+        try:
+            yield
+        except (Exception, KeyboardInterrupt) as error:
+            with _uninterrupted():
+                echo_stderr("setup did not come to its end: restoring everything as it was")
+                try:
+                    problems = [*session.take_back()]
+                except RingfenceError as second:
+                    problems = [f"{second}; fix this, then run: ringfence setup --undo"]
+                echo_stderr(*problems)
+            if isinstance(error, KeyboardInterrupt):
+                raise SetupError("interrupted: everything is as before") from None
+            raise
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Turn the signals that end a run into KeyboardInterrupt, so that the run can restore the files."""
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    with _handled(interrupt):
+        yield
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Ignore these signals while files are restored."""
+    with _handled(signal.SIG_IGN):
+        yield
+
+
+@contextmanager
+def _handled(handler: "signal._HANDLER") -> Iterator[None]:
+    before = {number: signal.signal(number, handler) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)

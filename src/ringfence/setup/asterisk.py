@@ -1,0 +1,263 @@
+"""The Asterisk that runs on this host: its process, its console, and its folders as this host sees them.
+
+Asterisk itself reports its folders (``core show settings``): a compiled Asterisk has others than Debian's,
+and ``-C`` names any file. Its root may be another one than this host's (a container, a chroot). Then its
+folders are found on this host by the mounts that both have.
+"""
+
+import getopt
+import os
+import re
+from collections.abc import Iterator
+from ipaddress import ip_address
+from pathlib import Path
+
+from attrs import frozen
+
+from ringfence.audit.console import AsteriskConsole
+from ringfence.audit.shown import settings_from
+from ringfence.errors import SetupError
+from ringfence.host.processes import PROC, network_of, processes
+from ringfence.model import printable
+
+NAME = "asterisk"
+OPTIONS = "BC:cde:FfG:ghIiL:M:mnpqRrs:TtU:vVWXx:"
+"""Asterisk's own options (``main/asterisk.c``)."""
+
+_CONSOLE = frozenset({"-r", "-R", "-x"})
+_PROGRAMS = ("/usr/sbin/asterisk", "/usr/local/sbin/asterisk", "/opt/asterisk/sbin/asterisk")
+_DELETED = " (deleted)"
+_MODULE = re.compile(r"(chan_pjsip|chan_sip|chan_iax2)\.so +.* (?:Running|Not Running) +[a-z]+ *")
+_ESCAPE = re.compile(r"\\([0-7]{3})")
+
+
+@frozen
+class Server:
+    """A process of Asterisk. ``same_root``: it sees the same root folder as this process."""
+
+    pid: int
+    uid: int
+    gid: int
+    command: tuple[str, ...]
+    program: str
+    same_root: bool
+    same_network: bool
+
+
+@frozen
+class Asterisk:
+    """The running Asterisk, and its folders.
+
+    ``conf`` and ``logs`` are paths on this host, ``conf_inside`` and ``logs_inside`` the same folders as
+    Asterisk names them. ``logs`` is None if this host does not have that folder. ``address`` is where this
+    host reaches an Asterisk in another network namespace, else None. ``drivers`` are the loaded channel
+    drivers.
+    """
+
+    server: Server
+    version: str
+    conf: Path
+    conf_inside: Path
+    logs: Path | None
+    logs_inside: Path
+    drivers: tuple[str, ...]
+    address: str | None
+    console: AsteriskConsole
+
+    @property
+    def contained(self) -> bool:
+        """Whether it runs in a container: this host has its files elsewhere, or it has another network."""
+        return self.conf != self.conf_inside or not self.server.same_network
+
+
+def find_asterisk(proc: Path = PROC) -> Asterisk:
+    """Return the Asterisk that runs on this host; raise SetupError if there is none, or more than one.
+
+    If any runs in this network namespace, those in others (containers) do not count.
+    """
+    found = [*servers(proc)]
+    found = [server for server in found if server.same_network] or found
+    if not found:
+        raise SetupError(
+            "no running Asterisk is visible here; fix: start it (systemctl start asterisk), or run this "
+            "as root on its host"
+        )
+    if len(found) > 1:
+        names = ", ".join(f"process {server.pid} ({printable(server.program)})" for server in found)
+        raise SetupError(
+            f"several Asterisks run here: {names}; setup connects exactly one; fix: write one [[asterisk]] "
+            "for each, as docs/install.md describes"
+        )
+    return inspect(found[0], proc)
+
+
+def servers(proc: Path = PROC) -> Iterator[Server]:
+    """Yield each server process: no remote consoles, and no child before it starts another program."""
+    found = {pid: _status(proc / str(pid)) for pid in processes(NAME, proc)}
+    mine = network_of("self", proc)
+    for pid, (parent, uid, gid) in sorted(found.items()):
+        command = _command(proc / str(pid))
+        if parent in found or is_console(command):
+            continue
+        same_root = _is_same(proc / str(pid) / "root", Path("/"))
+        yield Server(
+            pid,
+            uid,
+            gid,
+            command,
+            _program(proc / str(pid), command, same_root=same_root),
+            same_root,
+            network_of(pid, proc) == mine,
+        )
+
+
+def is_console(command: tuple[str, ...]) -> bool:
+    """Whether a command line is that of a remote console (``asterisk -rvvv``)."""
+    if not command or Path(command[0]).name == "rasterisk":
+        return bool(command)
+    try:
+        options, _ = getopt.getopt(command[1:], OPTIONS)
+    except getopt.GetoptError:
+        return False
+    return any(name in _CONSOLE for name, _ in options)
+
+
+def inspect(server: Server, proc: Path = PROC) -> Asterisk:
+    """Ask an Asterisk for its version and folders; raise SetupError if it does not answer."""
+    console = AsteriskConsole(console_command(server))
+    shown = settings_from(console.show("core show settings") or "")
+    folder, logs = shown.get("configuration directory"), shown.get("log directory")
+    if folder is None or logs is None:
+        why = console.problem or "its console does not know `core show settings`"
+        raise SetupError(f"Asterisk (process {server.pid}) cannot be asked for its folders: {why}")
+    root = proc / str(server.pid)
+    conf = host_path(root, Path(folder))
+    if conf is None:
+        raise SetupError(
+            f"the configuration folder of Asterisk (process {server.pid}), {printable(folder)}, is only in "
+            "its container, and changes there are lost with it; fix: make that folder a volume"
+        )
+    return Asterisk(
+        server,
+        shown.get("version", "of an unknown version"),
+        conf,
+        Path(folder),
+        host_path(root, Path(logs)),
+        Path(logs),
+        drivers_from(console.show("module show like chan_") or ""),
+        None if server.same_network else _address(server, proc),
+        console,
+    )
+
+
+def console_command(server: Server) -> tuple[str, ...]:
+    """Return the beginning of the command line that runs a command in the console of this Asterisk."""
+    enter = ("nsenter", f"--target={server.pid}", "--mount", "--net", "--root", "--wd")
+    try:
+        options = dict(getopt.getopt(server.command[1:], OPTIONS)[0])
+    except getopt.GetoptError:
+        options = {}
+    file = options.get("-C")
+    return (*(() if server.same_root else enter), server.program, *(("-C", file) if file else ()))
+
+
+def drivers_from(text: str) -> tuple[str, ...]:
+    """Parse ``module show like chan_``: the channel drivers whose attempts ringfence detects."""
+    rows = [match for line in text.split("\n") if (match := _MODULE.fullmatch(line))]
+    names = {"chan_pjsip": "PJSIP", "chan_sip": "chan_sip", "chan_iax2": "IAX2"}
+    return tuple(names[row[1]] for row in rows if "Not Running" not in row[0])
+
+
+def host_path(root: Path, inside: Path) -> Path | None:
+    """Return the path on this host of a folder that the process at ``root`` (in /proc) sees as ``inside``.
+
+    None if this host has no path for it, such as a folder in the image of a container.
+    """
+    seen = root / "root" / str(inside).lstrip("/")
+    if _is_same(seen, inside):
+        return inside
+    source = _mount_of(_mounts(root / "mountinfo"), inside)
+    for device, top, point in reversed(_mounts(root.parent / "self" / "mountinfo")):
+        if source is None or device != source[0]:
+            continue
+        if Path(source[1]).is_relative_to(top):
+            path = Path(point) / Path(source[1]).relative_to(top)
+            if _is_same(seen, path):
+                return path
+    return None
+
+
+def _mount_of(mounts: list[tuple[str, str, str]], path: Path) -> tuple[str, str] | None:
+    """Return the file system of a path, and the path within that file system."""
+    for device, top, point in sorted(mounts, key=lambda mount: len(mount[2]), reverse=True):
+        if path.is_relative_to(point):
+            return device, str(Path(top) / path.relative_to(point))
+    return None
+
+
+def _mounts(file: Path) -> list[tuple[str, str, str]]:
+    """Return each mount: the device, the folder of the device that is mounted, and where (proc(5))."""
+    try:
+        lines = file.read_bytes().decode("utf-8", "surrogateescape").split("\n")
+    except OSError:
+        return []
+    rows = [line.split(" ") for line in lines if line]
+    return [(row[2], _unescaped(row[3]), _unescaped(row[4])) for row in rows]
+
+
+def _unescaped(text: str) -> str:
+    return _ESCAPE.sub(lambda match: chr(int(match[1], 8)), text)
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    try:
+        return os.path.samestat(one.stat(), other.stat())
+    except OSError:
+        return False
+
+
+def _status(folder: Path) -> tuple[int, int, int]:
+    """Return the parent, and the effective user and group, of a process; -1 if it has ended."""
+    try:
+        lines = (folder / "status").read_text("utf-8", "replace").split("\n")
+    except OSError:
+        return -1, -1, -1
+    fields = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
+    return int(fields["PPid"]), int(fields["Uid"].split("\t")[1]), int(fields["Gid"].split("\t")[1])
+
+
+def _command(folder: Path) -> tuple[str, ...]:
+    try:
+        data = (folder / "cmdline").read_bytes()
+    except OSError:
+        return ()
+    return tuple(part.decode("utf-8", "surrogateescape") for part in data.removesuffix(b"\0").split(b"\0"))
+
+
+def _program(folder: Path, command: tuple[str, ...], *, same_root: bool) -> str:
+    """Return the path of the program, as Asterisk's own root has it."""
+    if same_root:
+        try:
+            return str((folder / "exe").readlink()).removesuffix(_DELETED)
+        except OSError:
+            pass
+    if command and command[0].startswith("/"):
+        return command[0]
+    there = (path for path in _PROGRAMS if (folder / "root" / path.lstrip("/")).exists())
+    return next(there, _PROGRAMS[0])
+
+
+def _address(server: Server, proc: Path) -> str | None:
+    """Return the IPv4 address of another network namespace; None if it has none, or several."""
+    try:
+        text = (proc / str(server.pid) / "net" / "fib_trie").read_text("ascii", "replace")
+    except OSError:
+        return None
+    found: list[str] = []
+    last = ""
+    for line in text.split("\n"):
+        if "|-- " in line:
+            last = line.partition("|-- ")[2].strip()
+        elif "/32 host LOCAL" in line and last not in found and not ip_address(last).is_loopback:
+            found.append(last)
+    return found[0] if len(found) == 1 else None

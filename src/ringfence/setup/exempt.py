@@ -1,0 +1,71 @@
+"""Networks that setup proposes for the allow list: local ones, trunks, the administrator's own address.
+
+The daemon itself never bans loopback, this host's addresses, its gateways and resolvers, and addresses that
+are logged in to this host (``host/protected.py``).
+"""
+
+import os
+from collections.abc import Iterable, Mapping
+from ipaddress import ip_address, ip_network
+
+from ringfence.audit.shown import Trunk, identifies_from, peers_from
+from ringfence.errors import HostError
+from ringfence.host.local_networks import read_local_networks
+from ringfence.model import Network, printable
+from ringfence.networks import contains
+from ringfence.setup.asterisk import Asterisk
+
+MOST = 200
+"""Trunks that are listed; a host with more has them in a database."""
+_WIDEST = {4: 8, 6: 32}
+"""Wider networks of trunks are left out: they would exempt a large part of the Internet."""
+
+
+def networks_to_exempt(
+    asterisk: Asterisk, environ: Mapping[str, str] = os.environ
+) -> tuple[dict[Network, str], list[str]]:
+    """Return the networks with their reasons, and a line for each problem."""
+    problems = []
+    found: dict[Network, str] = {}
+    try:
+        local = read_local_networks()
+    except HostError as error:
+        local = {}
+        problems.append(str(error))
+    for network, link in local.items():
+        found[network] = f"the network of {link}" if link else "a local network"
+    trunks = [
+        *identifies_from(asterisk.console.show("pjsip show identifies") or ""),
+        *peers_from(asterisk.console.show("sip show peers") or ""),
+    ]
+    found.update(trunks_in(trunks))
+    client = ssh_client(environ)
+    if client is not None:
+        found.setdefault(client, "your SSH session comes from there")
+    return without_parts(found), problems
+
+
+def trunks_in(trunks: Iterable[Trunk]) -> dict[Network, str]:
+    """Return the networks of trunks that are identified by address, unless they are too wide."""
+    kept = [trunk for trunk in trunks if trunk.network.prefixlen >= _WIDEST[trunk.network.version]][:MOST]
+    return {trunk.network: f"trunk {printable(trunk.name)}" for trunk in kept}
+
+
+def ssh_client(environ: Mapping[str, str]) -> Network | None:
+    """Return the address from which this shell is used by SSH; None without SSH, or from this host."""
+    host = environ.get("SSH_CONNECTION", "").partition(" ")[0].partition("%")[0]
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return None
+    address = getattr(address, "ipv4_mapped", None) or address
+    return None if address.is_loopback else ip_network(address)
+
+
+def without_parts(networks: Mapping[Network, str]) -> dict[Network, str]:
+    """Return the networks without those that lie in another one of them."""
+    return {
+        network: why
+        for network, why in networks.items()
+        if not any(contains(other, network) for other in networks if other != network)
+    }

@@ -1,0 +1,41 @@
+"""fail2ban's jails for Asterisk: disabled by a file of their own, and enabled by its removal."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+from ringfence.model import printable
+from ringfence.setup.changes import FileChange, FileState, file_state
+from ringfence.setup.texts import jails_disabled
+
+_NAME = "zz-ringfence.local"
+_SECONDS = 60
+
+
+def disabling(folder: Path, jails: tuple[str, ...]) -> FileChange:
+    """Return the change that disables jails; fail2ban reads this file last."""
+    path = folder / "jail.d" / _NAME
+    after = FileState(jails_disabled(jails).encode(), 0o644, 0, 0)
+    return FileChange(path, file_state(path), after, "fail2ban's jail would ban for Asterisk as well")
+
+
+def is_disabling(path: Path) -> bool:
+    """Whether a file is the one that disables jails."""
+    return path.name == _NAME
+
+
+def reload() -> str:
+    """Make fail2ban read its files again; return "" on success, else the reason."""
+    if shutil.which("fail2ban-client") is None:
+        return "the program fail2ban-client is not installed"
+    try:
+        done = subprocess.run(
+            ["fail2ban-client", "reload"],  # noqa: S607 - as found in root's own PATH
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=False,
+            timeout=_SECONDS,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"fail2ban-client reload: {error}"
+    return printable(done.stderr.decode("utf-8", "replace").strip()) if done.returncode else ""

@@ -1,0 +1,136 @@
+"""What runs on this host: Asterisk with its configuration, fail2ban, the firewall, networks to exempt."""
+
+import pwd
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from attrs import frozen
+
+from ringfence.errors import ConfigError, SetupError
+from ringfence.fail2ban.jails import read_configuration
+from ringfence.firewall import choose_backend
+from ringfence.host.processes import processes
+from ringfence.model import Network, printable
+from ringfence.setup.asterisk import Asterisk, find_asterisk
+from ringfence.setup.changes import FileState
+from ringfence.setup.exempt import networks_to_exempt
+from ringfence.setup.host_paths import HostPaths
+from ringfence.setup.layouts import LOGGER, MANAGER, Layout, layout_of
+from ringfence.setup.manager import ManagerConf, checked_state, read_manager, text_of
+
+SERVICE_USER = "ringfence"
+_UFW = Path("/etc/ufw/ufw.conf")
+
+
+@frozen
+class Owner:
+    """The user and the group of the service."""
+
+    uid: int
+    gid: int
+
+
+@frozen
+class Found:
+    """All that setup needs to know about this host.
+
+    ``logger`` is the state of logger.conf, None if there is no file. ``jails`` are fail2ban's enabled jails
+    that guard Asterisk. ``firewall`` describes the firewall for people. ``notes`` are lines about what could
+    not be found.
+    """
+
+    asterisk: Asterisk
+    layout: Layout
+    manager: ManagerConf
+    logger: FileState | None
+    owner: Owner
+    jails: tuple[str, ...]
+    firewall: str
+    exempt: Mapping[Network, str]
+    notes: tuple[str, ...] = ()
+
+
+def find(paths: HostPaths) -> Found:
+    """Inspect this host; raise SetupError if setup cannot work here. Changes nothing."""
+    owner = service_owner()
+    asterisk = find_asterisk()
+    manager = read_manager(asterisk.conf)
+    logger = checked_state(asterisk.conf / LOGGER)
+    texts = {MANAGER: manager.text, LOGGER: text_of(logger)}
+    layout = layout_of(asterisk.conf, lambda path: texts[path.name])
+    exempt, notes = networks_to_exempt(asterisk)
+    return Found(
+        asterisk,
+        layout,
+        manager,
+        logger,
+        owner,
+        asterisk_jails(paths.fail2ban),
+        "; ".join([_backend(), *_firewalls()]),
+        exempt,
+        tuple(notes),
+    )
+
+
+def service_owner() -> Owner:
+    """Return the user of the service; raise SetupError if there is no such user."""
+    try:
+        found = pwd.getpwnam(SERVICE_USER)
+    except KeyError:
+        raise SetupError(
+            f"there is no user {SERVICE_USER}, as which the service runs; fix: install the package, or run "
+            "systemd-sysusers as docs/install.md describes"
+        ) from None
+    return Owner(found.pw_uid, found.pw_gid)
+
+
+def asterisk_jails(folder: Path) -> tuple[str, ...]:
+    """Return fail2ban's enabled jails that guard Asterisk; none if fail2ban is not installed."""
+    if not folder.is_dir():
+        return ()
+    try:
+        found = read_configuration(folder)
+    except ConfigError:
+        return ()
+    return tuple(jail.name for jail in found.jails if jail.enabled and jail.guards_asterisk)
+
+
+def found_lines(found: Found) -> Iterator[str]:
+    """Yield the lines that describe what was found."""
+    asterisk, manager = found.asterisk, found.manager
+    drivers = ", ".join(asterisk.drivers) or "no channel driver that ringfence knows"
+    yield f"Asterisk  {printable(asterisk.version)}, process {asterisk.server.pid}, {drivers}"
+    where = " in a container" if asterisk.contained else ""
+    yield f"layout    {found.layout.name}{where}, {asterisk.conf}"
+    state = f"on {manager.bindaddr or 'every address'}, port {manager.port}" if manager.enabled else "off"
+    yield f"AMI       {state}"
+    yield f"firewall  {found.firewall}"
+    yield f"fail2ban  {_jails(found.jails)}"
+    for note in found.notes:
+        yield f"note      {note}"
+
+
+def _jails(jails: tuple[str, ...]) -> str:
+    if not jails:
+        return "no enabled jail guards Asterisk"
+    return f"{', '.join(printable(jail) for jail in jails)} guards Asterisk, and is disabled after the proof"
+
+
+def _backend() -> str:
+    """Return the backend that the daemon will choose; raise FirewallError if there is none."""
+    backend, why = choose_backend()
+    backend.close()
+    return f"{backend.name} ({why})"
+
+
+def _firewalls() -> Iterator[str]:
+    """Yield other programs that manage the firewall of this host. ringfence works beside all of them."""
+    for name in ("firewalld", "voipfirewalld"):
+        if any(True for _ in processes(name)):
+            yield f"{name} runs, and stays"
+    try:
+        lines = _UFW.read_text("utf-8", "replace").split("\n")
+    except OSError:
+        return
+    if "ENABLED=yes" in lines:
+        yield "ufw is on, and stays"

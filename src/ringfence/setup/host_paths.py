@@ -1,0 +1,24 @@
+"""The files and folders of the host that setup reads and writes, except those of Asterisk."""
+
+from pathlib import Path
+
+from attrs import frozen
+
+
+@frozen
+class HostPaths:
+    """Where ringfence's own files are.
+
+    ``state`` has the journal and the originals of all changed files. It belongs to root alone, and is not in
+    the folder of the service's user: that user could write a journal there by which ``setup --undo``, as
+    root, would overwrite any file.
+    """
+
+    config: Path = Path("/etc/ringfence/ringfence.toml")
+    secret: Path = Path("/etc/ringfence/asterisk.secret")
+    logs: Path = Path("/var/log/ringfence")
+    logrotate: Path = Path("/etc/logrotate.d/ringfence")
+    state: Path = Path("/var/lib/ringfence-setup")
+    data: Path = Path("/var/lib/ringfence")
+    fail2ban: Path = Path("/etc/fail2ban")
+    systemd: Path = Path("/run/systemd/system")

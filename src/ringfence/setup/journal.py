@@ -1,0 +1,245 @@
+"""The journal of setup: what it changed on this host, and how that was before.
+
+An entry, with copies of the old and the new content, reaches the disk before its change is made. So after a
+kill at any moment the journal has every change that may have happened, and ``--undo`` compares each file with
+both copies. The folder belongs to root alone, because the copies contain secrets.
+"""
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from attrs import asdict, evolve, frozen
+
+from ringfence.errors import SetupError
+from ringfence.setup.changes import (
+    Change,
+    FileChange,
+    FileState,
+    FolderChange,
+    FolderState,
+    file_state,
+    remove_file,
+    sync_folder,
+    write_file,
+)
+
+_NAME = "journal.json"
+_LOCK = "lock"
+_VERSION = 1
+
+
+@frozen
+class Produced:
+    """Files that other programs write because of setup: a log, the database.
+
+    ``names`` are the files that were in the folder before. ``existed`` is whether the folder was there.
+    ``prefix`` is the beginning of the names that belong to ringfence.
+    """
+
+    folder: Path
+    prefix: str
+    existed: bool
+    names: tuple[str, ...]
+
+
+@frozen
+class Unit:
+    """The state of a systemd unit before setup."""
+
+    name: str
+    enabled: bool
+    active: bool
+
+
+@frozen
+class Record:
+    """The content of the journal. ``complete``: the last run of setup came to its end."""
+
+    changes: tuple[Change, ...] = ()
+    produced: tuple[Produced, ...] = ()
+    units: tuple[Unit, ...] = ()
+    complete: bool = False
+
+
+class Journal:
+    """The journal in one folder, open for one process."""
+
+    def __init__(self, folder: Path, record: Record) -> None:
+        self._folder = folder
+        self._record = record
+
+    @property
+    def record(self) -> Record:
+        """What was recorded, oldest change first."""
+        return self._record
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether a run of setup was interrupted."""
+        return bool(self._record.changes or self._record.units) and not self._record.complete
+
+    def begin(self, produced: Sequence[Produced], units: Sequence[Unit]) -> None:
+        """Record a run. What an earlier run recorded as the state before it stays."""
+        known = {one.folder for one in self._record.produced}
+        more = tuple(one for one in produced if one.folder not in known)
+        self._write(
+            evolve(
+                self._record,
+                produced=self._record.produced + more,
+                units=self._record.units or tuple(units),
+                complete=False,
+            )
+        )
+
+    def add(self, change: Change) -> None:
+        """Record a change that is about to be made."""
+        self._write(evolve(self._record, changes=(*self._record.changes, change)))
+
+    def complete(self) -> None:
+        """Record that the run came to its end."""
+        self._write(evolve(self._record, complete=True))
+
+    def keep(self, number: int) -> None:
+        """Remove all changes except the first ``number``, which an earlier, complete run made."""
+        self._write(evolve(self._record, changes=self._record.changes[:number], complete=True))
+
+    def remove(self) -> None:
+        """Remove the journal with its folder, after an undo."""
+        remove_file(self._folder / _NAME)
+        shutil.rmtree(self._folder, ignore_errors=True)
+        self._record = Record()
+
+    def _write(self, record: Record) -> None:
+        """Write the copies of the newest change, then the journal that refers to them."""
+        number = len(record.changes) - 1
+        if len(record.changes) > len(self._record.changes):
+            change = record.changes[-1]
+            for kind, state in (("before", change.before), ("after", change.after)):
+                if isinstance(state, FileState):
+                    write_file(self._folder / f"{number}.{kind}", _own(state.content))
+        text = json.dumps(_document(record), indent=1)
+        write_file(self._folder / _NAME, _own(text.encode()))
+        self._record = record
+
+
+@contextmanager
+def open_journal(folder: Path) -> Iterator[Journal]:
+    """Open the journal for this process alone; raise SetupError if it cannot be used.
+
+    Without an entry, the folder is removed at the end.
+    """
+    descriptor = _locked(folder)
+    try:
+        journal = Journal(folder, _read(folder))
+        try:
+            yield journal
+        finally:
+            if journal.record == Record():
+                shutil.rmtree(folder, ignore_errors=True)
+    finally:
+        os.close(descriptor)
+
+
+def read_journal(folder: Path) -> Record:
+    """Return what is recorded, without the lock; an empty record if there is no journal."""
+    return _read(folder)
+
+
+def _locked(folder: Path) -> int:
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        found = folder.lstat()
+        if found.st_uid != os.geteuid() or found.st_mode & 0o077:
+            raise SetupError(f"{folder} must belong to root alone (mode 0700); fix: find out who made it")
+        descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        with suppress(OSError):
+            folder.rmdir()  # it is empty, unless an earlier run made it
+        raise SetupError(f"cannot use {folder}: {error.strerror}") from None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        sync_folder(folder.parent)
+    except OSError as error:
+        os.close(descriptor)
+        busy = isinstance(error, BlockingIOError)
+        why = "another `ringfence setup` is running" if busy else f"cannot use {folder}: {error.strerror}"
+        raise SetupError(why) from None
+    return descriptor
+
+
+def _read(folder: Path) -> Record:
+    state = file_state(folder / _NAME)
+    if state is None:
+        return Record()
+    try:
+        document = json.loads(state.content)
+        if document["version"] != _VERSION:
+            raise SetupError(f"{folder / _NAME} was written by another version of ringfence")
+        return Record(
+            tuple(_change(folder, n, one) for n, one in enumerate(document["changes"])),
+            tuple(
+                Produced(Path(one["folder"]), one["prefix"], one["existed"], tuple(one["names"]))
+                for one in document["produced"]
+            ),
+            tuple(Unit(**one) for one in document["units"]),
+            document["complete"],
+        )
+    except (ValueError, LookupError, TypeError) as error:
+        raise SetupError(
+            f"{folder / _NAME} is damaged ({error}); the copies of the files are beside it"
+        ) from None
+
+
+def _change(folder: Path, number: int, row: Mapping[str, Any]) -> Change:
+    path, reason = Path(row["path"]), row["reason"]
+    before, after = (None if row[kind] is None else _rights(row[kind]) for kind in ("before", "after"))
+    if after is None:
+        raise ValueError("a change without a result")
+    if row["kind"] == "folder":
+        return FolderChange(path, before, after, reason)
+    old = None if before is None else _copy(folder / f"{number}.before", before)
+    return FileChange(path, old, _copy(folder / f"{number}.after", after), reason)
+
+
+def _copy(path: Path, rights: FolderState) -> FileState:
+    kept = file_state(path)
+    if kept is None:
+        raise SetupError(f"{path} is missing; setup cannot be undone automatically")
+    return FileState(kept.content, rights.mode, rights.uid, rights.gid)
+
+
+def _rights(row: Mapping[str, int]) -> FolderState:
+    return FolderState(row["mode"], row["uid"], row["gid"])
+
+
+def _document(record: Record) -> dict[str, Any]:
+    return {
+        "version": _VERSION,
+        "complete": record.complete,
+        "changes": [
+            {
+                "kind": "folder" if isinstance(change, FolderChange) else "file",
+                "path": str(change.path),
+                "reason": change.reason,
+                "before": _row(change.before),
+                "after": _row(change.after),
+            }
+            for change in record.changes
+        ],
+        "produced": [asdict(one) | {"folder": str(one.folder)} for one in record.produced],
+        "units": [asdict(one) for one in record.units],
+    }
+
+
+def _row(state: FileState | FolderState | None) -> dict[str, int] | None:
+    return None if state is None else {"mode": state.mode, "uid": state.uid, "gid": state.gid}
+
+
+def _own(content: bytes) -> FileState:
+    return FileState(content, 0o600, os.geteuid(), os.getegid())

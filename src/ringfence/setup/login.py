@@ -1,0 +1,119 @@
+"""One harmless failed login: a SIP REGISTER from a loopback address, for an account that no PBX has.
+
+Loopback is never banned. The password is wrong on purpose, and the request offers no way to call out.
+"""
+
+import re
+import secrets
+import socket
+from collections.abc import Iterable, Sequence
+from contextlib import closing, suppress
+
+from attrs import frozen
+
+from ringfence.host.listening import find_ports, listening_sockets
+from ringfence.host.processes import sockets_of
+from ringfence.netlink.sock_diag import port_of
+
+ACCOUNT = "ringfence-setup-test"
+TIMEOUT = 2.0
+"""Seconds that Asterisk has for an answer; on loopback it takes milliseconds."""
+
+_SIP = 5060
+_LARGEST = 65_535
+_NONCE = re.compile(rb'[\s,]nonce="([^"\r\n]{1,256})"')
+_REALM = re.compile(rb'[\s,]realm="([^"\r\n]{1,256})"')
+
+
+@frozen
+class SipTarget:
+    """An address and port of Asterisk; ``udp`` is false for TCP."""
+
+    host: str
+    port: int
+    udp: bool
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port} by {'UDP' if self.udp else 'TCP'}"
+
+
+def targets_of(pid: int, ami_port: int) -> list[SipTarget]:
+    """Return where this Asterisk may answer SIP: UDP and port 5060 first."""
+    ports = find_ports(ami_port)
+    if ports is None:
+        return []
+    own = sockets_of(pid)
+    found = []
+    for protocol, wanted in ((socket.IPPROTO_UDP, ports.udp), (socket.IPPROTO_TCP, ports.tcp)):
+        for row in listening_sockets(protocol):
+            port = port_of(row.local_port)
+            if row.inode in own and port in wanted and port != ami_port:
+                host = _host(row.local)
+                found += [SipTarget(host, port, protocol == socket.IPPROTO_UDP)] if host else []
+    return sorted(dict.fromkeys(found), key=lambda one: (not one.udp, one.port != _SIP))
+
+
+def failed_login(targets: Iterable[SipTarget], source: str | None = None) -> SipTarget | None:
+    """Try a wrong password at the first target that answers SIP, and return it; None if none answers.
+
+    ``source`` is the address of the attempt: "" for the usual one, by default a random one of 127.0.0.0/8.
+    """
+    for target in targets:
+        with suppress(OSError):
+            if _attempt(target, _loopback() if source is None else source):
+                return target
+    return None
+
+
+def _attempt(target: SipTarget, source: str) -> bool:
+    """Register without and then with a wrong digest; return whether Asterisk answered."""
+    kind = socket.SOCK_DGRAM if target.udp else socket.SOCK_STREAM
+    with closing(socket.socket(socket.AF_INET, kind)) as connection:
+        connection.settimeout(TIMEOUT)
+        connection.bind((source, 0))
+        connection.connect((target.host, target.port))
+        call = secrets.token_hex(8)
+        connection.send(_register(target, connection.getsockname(), call, 1, []))
+        answer = connection.recv(_LARGEST)
+        nonce, realm = _NONCE.search(answer), _REALM.search(answer)
+        if not answer.startswith(b"SIP/2.0 "):
+            return False
+        if nonce and realm:
+            digest = (
+                f'Authorization: Digest username="{ACCOUNT}",realm="{realm[1].decode("utf-8", "replace")}",'
+                f'nonce="{nonce[1].decode("utf-8", "replace")}",uri="sip:{target.host}",'
+                f'response="{"0" * 32}",algorithm=MD5'
+            )
+            connection.send(_register(target, connection.getsockname(), call, 2, [digest]))
+            connection.recv(_LARGEST)
+        return True
+
+
+def _register(
+    target: SipTarget, local: tuple[str, int], call: str, number: int, more: Sequence[str]
+) -> bytes:
+    host, port = local
+    lines = [
+        f"REGISTER sip:{target.host} SIP/2.0",
+        f"Via: SIP/2.0/{'UDP' if target.udp else 'TCP'} {host}:{port};rport;branch=z9hG4bK{call}{number}",
+        "Max-Forwards: 70",
+        f"From: <sip:{ACCOUNT}@{target.host}>;tag={call}",
+        f"To: <sip:{ACCOUNT}@{target.host}>",
+        f"Call-ID: {call}",
+        f"CSeq: {number} REGISTER",
+        f"Contact: <sip:{ACCOUNT}@{host}:{port}>",
+        *more,
+        "Content-Length: 0",
+    ]
+    return "\r\n".join([*lines, "", ""]).encode()
+
+
+def _host(raw: bytes) -> str | None:
+    """Return the IPv4 address of a socket, loopback for every address; None for one of IPv6 alone."""
+    if not any(raw):
+        return "127.0.0.1"
+    return socket.inet_ntop(socket.AF_INET, raw[:4]) if not any(raw[4:]) else None
+
+
+def _loopback() -> str:
+    return f"127.{1 + secrets.randbelow(254)}.{secrets.randbelow(256)}.{1 + secrets.randbelow(254)}"

@@ -1,0 +1,326 @@
+"""From what was found to a list of changes, in an order in which each one is harmless without the next.
+
+The files that Asterisk reads come last, and in each pair the file that is included comes before the line that
+includes it.
+"""
+
+import pwd
+import secrets
+import socket
+import tomllib
+from collections.abc import Iterator, Mapping
+from contextlib import closing, suppress
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+
+from attrs import define, field, frozen
+
+from ringfence.audit.asterisk import read_asterisk
+from ringfence.errors import SetupError
+from ringfence.host.processes import PROC
+from ringfence.model import Network, Secret, parse_network
+from ringfence.networks import contains
+from ringfence.setup.asterisk import console_command, host_path
+from ringfence.setup.changes import (
+    Change,
+    FileChange,
+    FileState,
+    FolderChange,
+    FolderState,
+    file_state,
+    folder_state,
+)
+from ringfence.setup.conf_text import appended, with_general, with_include
+from ringfence.setup.find import Found
+from ringfence.setup.host_paths import HostPaths
+from ringfence.setup.layouts import LOGGER, Target
+from ringfence.setup.manager import PORT, ManagerConf, text_of
+from ringfence.setup.settings_text import is_untouched, settings_text, sorted_networks
+from ringfence.setup.texts import log_channel, logrotate, manager_user
+
+LOG = "ringfence"
+_ROOT = 0
+_LOOPBACK = "127.0.0.1"
+
+
+@frozen
+class LogPath:
+    """The log of setup's channel: ``file`` on this host, ``inside`` as Asterisk names it."""
+
+    file: Path
+    inside: Path
+    default: bool
+
+
+@frozen
+class Plan:
+    """The changes in order, lines for the administrator, and the log that Asterisk will write."""
+
+    changes: tuple[Change, ...]
+    notes: tuple[str, ...]
+    log: LogPath | None
+
+
+def plan(found: Found, paths: HostPaths, written: Mapping[Path, FileState] | None = None) -> Plan:
+    """Return what setup will change; raise SetupError if the present state does not allow it.
+
+    ``written`` are files as an earlier setup left them: setup may replace them again.
+    """
+    planner = _Planner(found, paths, written or {})
+    planner.own_files()
+    planner.manager()
+    planner.logger()
+    return Plan(tuple(planner.changes), tuple(planner.notes), planner.log)
+
+
+def log_path(found: Found, paths: HostPaths) -> LogPath | None:
+    """Return where the log goes; None if this host cannot see a folder in which Asterisk can write it.
+
+    An Asterisk in a container writes into its own log folder, if that is a volume.
+    """
+    asterisk = found.asterisk
+    root = PROC / str(asterisk.server.pid)
+    if asterisk.server.same_root or host_path(root, paths.logs.parent) == paths.logs.parent:
+        return LogPath(paths.logs / LOG, paths.logs / LOG, default=True)
+    if asterisk.logs is None:
+        return None
+    return LogPath(asterisk.logs / LOG / LOG, asterisk.logs_inside / LOG / LOG, default=False)
+
+
+def ami_host(found: Found) -> str:
+    """Return the address at which this host reaches AMI; raise SetupError if it cannot be known."""
+    asterisk = found.asterisk
+    if asterisk.server.same_network:
+        return found.manager.host if found.manager.enabled else _LOOPBACK
+    if asterisk.address is None:
+        raise SetupError(
+            "Asterisk runs in a container without exactly one IPv4 address; fix: run ringfence beside it, in "
+            "its network namespace (contrib/container/compose.sidecar.yaml)"
+        )
+    return asterisk.address
+
+
+@define
+class _Planner:
+    found: Found
+    paths: HostPaths
+    written: Mapping[Path, FileState]
+    changes: list[Change] = field(factory=list)
+    notes: list[str] = field(factory=list)
+    log: LogPath | None = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.log = log_path(self.found, self.paths)
+
+    def own_files(self) -> None:
+        """Plan the files of ringfence: secret, configuration, log folder and its rotation."""
+        group = self.found.owner.gid
+        self._folder(self.paths.config.parent, FolderState(0o750, _ROOT, group), "ringfence's configuration")
+        secret = self._secret()
+        self._file(
+            self.paths.secret,
+            secret.reveal().encode(),
+            FolderState(0o640, _ROOT, group),
+            "the password of the manager user; only root and the service can read it",
+        )
+        self._configuration()
+        if self.log is None:
+            self.notes.append(
+                "no log is read: the log folder of Asterisk's container is no volume of this host; attempts "
+                "that are hidden from AMI are seen on the wire only"
+            )
+            return
+        server = self.found.asterisk.server
+        self._folder(
+            self.log.file.parent,
+            FolderState(0o2750, server.uid, group),
+            "the folder of the log: Asterisk writes, ringfence reads, and sees nothing else of Asterisk's",
+            enforce=True,
+        )
+        self._rotation(self.log)
+
+    def manager(self) -> None:
+        """Plan the manager user, and that AMI is on."""
+        manager = self.found.manager
+        main = self._manager_conf(manager)
+        if not manager.user:
+            permit = () if self.found.asterisk.server.same_network else (own_address(ami_host(self.found)),)
+            text = manager_user(self._secret(), permit, web=manager.web)
+            main = self._add(
+                self.found.layout.manager,
+                text,
+                main,
+                0o640,
+                "the manager user as which ringfence logs in: from this host only, to read security events "
+                "and registrations",
+            )
+        self._main(manager.path, manager.state, main, "AMI is on, and reads the manager user")
+
+    def logger(self) -> None:
+        """Plan the log channel."""
+        folder = self.found.asterisk.conf
+        known = read_asterisk(folder)
+        if self.log is None or (known is not None and self.log.inside in known.channels):
+            return
+        main = self._add(
+            self.found.layout.logger,
+            log_channel(self.log.inside),
+            text_of(self.found.logger),
+            0o644,
+            "a log for ringfence: notices and security events, without the text of callers' packets. "
+            "dateformat applies to all of Asterisk's logs",
+        )
+        self._main(folder / LOGGER, self.found.logger, main, "Asterisk reads the log channel")
+
+    def _secret(self) -> Secret:
+        """Return the password: that of the file, else that of an existing user, else a new one."""
+        here = _planned(self.changes, self.paths.secret) or file_state(self.paths.secret)
+        kept = Secret(here.content.decode("utf-8", "replace").strip()) if here is not None else None
+        manager = self.found.manager
+        if not manager.user:
+            return kept or Secret(secrets.token_hex(24))
+        if manager.secret is None or (kept is not None and kept != manager.secret):
+            raise SetupError(
+                f"{manager.path} has a manager user [ringfence] already, and its secret is not that of "
+                f"{self.paths.secret}; fix: remove that user, or write its secret into this file"
+            )
+        return manager.secret
+
+    def _manager_conf(self, manager: ManagerConf) -> str:
+        """Return the text of manager.conf in which AMI is on, and reachable from this host."""
+        if manager.enabled and (
+            self.found.asterisk.server.same_network or not _is_loopback(manager.bindaddr)
+        ):
+            return manager.text
+        if self.found.layout.generated:
+            raise SetupError(
+                f"AMI is off, or not reachable from here, and {self.found.layout.name} writes {manager.path} "
+                "itself; fix: switch the manager interface on there, then run setup again"
+            )
+        address = _LOOPBACK if self.found.asterisk.server.same_network else "0.0.0.0"  # noqa: S104 - of a container
+        return with_general(with_general(manager.text, "bindaddr", address), "enabled", "yes")
+
+    def _add(self, target: Target, text: str, main: str, mode: int, reason: str) -> str:
+        """Plan the addition of ``text``; return the text of the main file that reads it."""
+        path = self.found.asterisk.conf / target.file
+        server = self.found.asterisk.server
+        top = folder_state(self.found.asterisk.conf) or FolderState(0o750, server.uid, server.gid)
+        self._folder(path.parent, top, "a folder for additions to Asterisk's configuration")
+        old = None if target.own else file_state(resolved(path))
+        whole = appended(text_of(old), f"\n{text}") if old is not None and old.content else text
+        self._file(path, _encoded(whole), FolderState(mode, server.uid, server.gid), reason)
+        return with_include(main, target.include) if target.include else main
+
+    def _main(self, path: Path, state: FileState | None, text: str, reason: str) -> None:
+        server = self.found.asterisk.server
+        if text != text_of(state):
+            self._file(path, _encoded(text), FolderState(0o640, server.uid, server.gid), reason)
+
+    def _configuration(self) -> None:
+        """Plan ringfence.toml, unless the administrator has changed it."""
+        found, path = self.found, self.paths.config
+        host, port = ami_host(found), found.manager.port
+        ami: list[tuple[str, str | int]] = [("host", host)] if host != _LOOPBACK else []
+        ami += [("port", port)] if port != PORT else []
+        logs = [] if self.log is None else None if self.log.default else [self.log.file]
+        text = settings_text(self.paths.secret, found.exempt, ami, logs)
+        now = file_state(path)
+        if now is None or is_untouched(text_of(now)) or now == self.written.get(path):
+            self._file(
+                path,
+                _encoded(text),
+                FolderState(0o640, _ROOT, found.owner.gid),
+                "ringfence's configuration: this Asterisk, and networks that are never banned",
+            )
+            return
+        lacking = sorted_networks({net: why for net, why in found.exempt.items() if not _allows(now, net)})
+        self.notes.append(f"{path} has your own settings and stays as it is")
+        self.notes += [f"not in its [allow] networks: {network} ({why})" for network, why in lacking]
+
+    def _rotation(self, log: LogPath) -> None:
+        server = self.found.asterisk.server
+        if not self.paths.logrotate.parent.is_dir():
+            self.notes.append(f"logrotate is not installed: {log.file} is not rotated")
+            return
+        try:
+            user = pwd.getpwuid(server.uid).pw_name
+        except KeyError:
+            self.notes.append(
+                f"Asterisk's user {server.uid} has no name on this host: {log.file} is not rotated"
+            )
+            return
+        now = file_state(self.paths.logrotate)
+        lines = [line.strip() for line in text_of(now).split("\n")]
+        if f"{log.file} {{" in lines and f"su {user} ringfence" in lines:
+            return
+        command = console_command(server) if server.same_root else ("asterisk",)
+        if not server.same_root:
+            self.notes.append("after a rotation of the log, run `logger reload` in Asterisk's container")
+        self._file(
+            self.paths.logrotate,
+            logrotate(log.file, user, command).encode(),
+            FolderState(0o644, _ROOT, _ROOT),
+            "the rotation of that log",
+        )
+
+    def _folder(self, path: Path, state: FolderState, reason: str, *, enforce: bool = False) -> None:
+        """Plan a folder, if it does not exist; ``enforce`` is whether an existing one is changed."""
+        now = folder_state(resolved(path))
+        if now is None or (enforce and now != state):
+            self.changes.append(FolderChange(resolved(path), now, state, reason))
+
+    def _file(self, path: Path, content: bytes, rights: FolderState, reason: str) -> None:
+        """Plan the content of a file, if it differs. An existing file keeps its mode and owners."""
+        path = resolved(path)
+        now = file_state(path)
+        if now is not None and now.content == content:
+            return
+        kept = rights if now is None else FolderState(now.mode, now.uid, now.gid)
+        after = FileState(content, kept.mode, kept.uid, kept.gid)
+        self.changes.append(FileChange(path, now, after, reason))
+
+
+def resolved(path: Path) -> Path:
+    """Return the target of a link; raise SetupError if it could lead root to a file of another user."""
+    if not path.is_symlink():
+        return path
+    target = path.resolve()
+    owner = path.lstat().st_uid
+    if owner != _ROOT and target.exists() and target.stat().st_uid != owner:
+        raise SetupError(
+            f"{path} is a link of user {owner} to {target}, which is not that user's; fix: remove it"
+        )
+    return target
+
+
+def own_address(host: str) -> Network:
+    """Return the address of this host from which it reaches ``host``."""
+    with closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as probe:
+        try:
+            probe.connect((host, PORT))  # sends nothing
+        except OSError as error:
+            raise SetupError(f"no route to Asterisk's container at {host}: {error.strerror}") from None
+        return ip_network(probe.getsockname()[0])
+
+
+def _planned(changes: list[Change], path: Path) -> FileState | None:
+    found: Iterator[FileState] = (
+        change.after for change in changes if isinstance(change, FileChange) and change.path == path
+    )
+    return next(found, None)
+
+
+def _is_loopback(address: str | None) -> bool:
+    return address is not None and ip_address(address).is_loopback
+
+
+def _allows(state: FileState, network: Network) -> bool:
+    """Whether a configuration has a network on its allow list."""
+    with suppress(tomllib.TOMLDecodeError, AttributeError, TypeError, ValueError):
+        listed = tomllib.loads(text_of(state)).get("allow", {}).get("networks", [])
+        return any(contains(parse_network(one), network) for one in listed)
+    return False
+
+
+def _encoded(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")

@@ -1,0 +1,92 @@
+"""The proof: the daemon is ready, and each of its sources reports one harmless failed login.
+
+The daemon counts what each source reports. A count that grows after the login proves that the source works,
+also if an attacker's event made it grow. A loopback address is exempt, so the daemon keeps no list of its
+attempts that could be asked for.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ringfence import control
+from ringfence.audit.findings import Finding
+from ringfence.errors import ControlError, DaemonUnreachableError, SetupError
+
+SETTLE = 10.0
+"""Seconds in which AMI must listen after the daemon's start. It takes well below one second."""
+SEEN_WITHIN = 5.0
+"""Seconds in which every source must report the login. The log takes longest: a tenth of a second."""
+_PAUSE = 0.05
+_LISTENING = "listening"
+
+Report = Mapping[str, Any]
+
+
+def is_reachable(path: Path) -> bool:
+    """Whether a daemon answers at this control socket."""
+    try:
+        control.ask(path, "status")
+    except DaemonUnreachableError:
+        return False
+    except ControlError:
+        return True
+    return True
+
+
+def wait_for_sources(path: Path, *, log: bool, wait: float = SETTLE) -> Report:
+    """Return the status when every source listens, or when ``wait`` seconds have passed.
+
+    ``log`` is whether a log file must be among them. Raise SetupError if AMI does not listen: Asterisk
+    refuses the manager user, or cannot be reached.
+    """
+    deadline = time.monotonic() + wait
+    while True:
+        report: Report = control.ask(path, "status")
+        sources = report["sources"]
+        names = [source["name"] for source in sources if source["state"] == _LISTENING]
+        done = len(names) == len(sources) and (not log or any("/log:" in name for name in names))
+        if done or time.monotonic() >= deadline:
+            break
+        time.sleep(_PAUSE)
+    for source in sources:
+        if source["name"].endswith("/ami") and source["state"] != _LISTENING:
+            raise SetupError(f"AMI does not work: {source['state']}: {source['detail']}")
+    return report
+
+
+def prove(path: Path, login: Callable[[], object | None], wait: float = SEEN_WITHIN) -> list[Finding]:
+    """Cause the failed login, and return a finding for each source, and one for the test as a whole."""
+    before = control.ask(path, "status")
+    target = login()
+    if target is None:
+        why = "Asterisk answers no SIP over UDP or TCP here, so no failed login could be tried"
+        return [Finding(False, "proof", f"{why}; see: asterisk -rx 'pjsip show transports'")]
+    after = before
+    deadline = time.monotonic() + wait
+    while len(_grown(before, after)) < len(after["sources"]) and time.monotonic() < deadline:
+        time.sleep(_PAUSE)
+        after = control.ask(path, "status")
+    grown = _grown(before, after)
+    return [
+        Finding(True, "proof", f"a failed login at {target}, from a loopback address, which is never banned"),
+        *(_source_finding(source, seen=source["name"] in grown) for source in after["sources"]),
+    ]
+
+
+def _source_finding(source: Mapping[str, Any], *, seen: bool) -> Finding:
+    if seen:
+        return Finding(True, source["name"], "reported the failed login")
+    state = f"{source['state']}: {source['detail']}" if source["detail"] else source["state"]
+    return Finding(False, source["name"], f"did not report the failed login ({state}); see: ringfence check")
+
+
+def _grown(before: Report, after: Report) -> set[str]:
+    """Return the sources that reported more; security lines of a log that AMI delivered count as well."""
+    known = {source["name"]: _count(source) for source in before["sources"]}
+    return {source["name"] for source in after["sources"] if _count(source) > known.get(source["name"], 0)}
+
+
+def _count(source: Mapping[str, Any]) -> int:
+    return int(source["events"]) + int(source.get("skipped", 0))

@@ -1,0 +1,154 @@
+"""One run of setup on this host: changes made under the journal, and taken back."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from ringfence.audit.console import AsteriskConsole
+from ringfence.errors import FirewallError, SetupError
+from ringfence.firewall.cleanup import flush_everything
+from ringfence.setup import fail2ban_jails
+from ringfence.setup.asterisk import find_asterisk
+from ringfence.setup.changes import Change, FileChange, file_state, folder_state, temporary
+from ringfence.setup.host_paths import HostPaths
+from ringfence.setup.journal import Journal, Produced, Record
+from ringfence.setup.manager import USER, read_manager
+from ringfence.setup.plan import Plan
+from ringfence.setup.undo import restore_files
+from ringfence.setup.units import SERVICE, Systemd
+
+_DATABASE = "ringfence.db"
+_NO_USER = "There is no manager called "
+_MANAGER, _LOGGER = "manager", "logger"
+
+
+class Session:
+    """The parts that a run of setup works with. ``reachable`` is whether a daemon answers now."""
+
+    def __init__(
+        self, paths: HostPaths, journal: Journal, systemd: Systemd, reachable: Callable[[], bool]
+    ) -> None:
+        self._paths = paths
+        self._journal = journal
+        self._systemd = systemd
+        self._reachable = reachable
+        # An interrupted run has to be completed or taken back as a whole.
+        self._kept = 0 if journal.interrupted else len(journal.record.changes)
+
+    def begin(self, plan: Plan) -> None:
+        """Record the state of everything that setup will change without writing it."""
+        folders = [(self._paths.data, _DATABASE)]
+        if plan.log is not None:
+            folders.append((plan.log.file.parent, plan.log.file.name))
+        self._journal.begin(
+            [self._produced(folder, prefix) for folder, prefix in folders], self._systemd.states()
+        )
+
+    def apply(self, change: Change) -> None:
+        """Make a change, after it is in the journal. Raise SetupError if the file changed meanwhile."""
+        now = file_state(change.path) if isinstance(change, FileChange) else folder_state(change.path)
+        if now != change.before:
+            raise SetupError(f"{change.path} was changed by somebody else just now; fix: run setup again")
+        self._journal.add(change)
+        change.apply()
+
+    def complete(self) -> None:
+        """Record that the run has ended well."""
+        self._journal.complete()
+
+    def take_back(self) -> Iterator[str]:
+        """Restore the state before this run; yield a line for each thing that could not be restored."""
+        yield from self._take_back(self._kept)
+
+    def undo(self) -> Iterator[str]:
+        """Restore the state before the first run; yield lines as :meth:`take_back` does."""
+        yield from self._take_back(0)
+
+    def _take_back(self, kept: int) -> Iterator[str]:
+        record = self._journal.record
+        whole = kept == 0
+        changes = record.changes[kept:]
+        units = record.units if whole else ()
+        was_active = any(unit.active for unit in units if unit.name == SERVICE)
+        yield from _restore_jails(changes)
+        if whole:
+            self._systemd.restore(units)
+            if not was_active:
+                yield from self._remove_rules()
+        rest = tuple(change for change in changes if not _is_jail(change))
+        yield from restore_files(Record(rest, record.produced if whole else (), units))
+        if rest:
+            yield from _reload_restored()
+        if was_active or (not whole and changes and self._systemd.runs):
+            self._systemd.restart()
+        if whole:
+            self._journal.remove()
+        else:
+            self._journal.keep(kept)
+
+    def _remove_rules(self) -> Iterator[str]:
+        """Remove ringfence's rules and bans from the kernel, unless a daemon runs without systemd."""
+        if self._reachable():
+            yield "a ringfence that was started by hand still runs; fix: stop it, then run: ringfence off"
+            return
+        try:
+            flush_everything()
+        except FirewallError as error:
+            yield f"the rules of ringfence stay in the kernel until a reboot: {error}"
+
+    @staticmethod
+    def _produced(folder: Path, prefix: str) -> Produced:
+        try:
+            names = tuple(sorted(path.name for path in folder.iterdir() if path.name.startswith(prefix)))
+        except FileNotFoundError:
+            return Produced(folder, prefix, existed=False, names=())
+        except OSError as error:
+            raise SetupError(f"cannot read {folder}: {error.strerror}") from None
+        return Produced(folder, prefix, existed=True, names=names)
+
+
+def reload_asterisk(console: AsteriskConsole) -> None:
+    """Make Asterisk read its manager users and log channels again; raise SetupError if it does not answer."""
+    for module in (_MANAGER, _LOGGER):
+        if console.show(f"{module} reload") is None:
+            raise SetupError(f"Asterisk does not reload its {module}: {console.problem or 'unknown command'}")
+
+
+def require_manager_user(conf: Path, console: AsteriskConsole) -> None:
+    """Raise SetupError unless Asterisk now knows the manager user."""
+    read_manager(conf)
+    shown = console.show(f"manager show user {USER}") or ""
+    if shown.startswith(_NO_USER) or f"username: {USER}" not in shown:
+        raise SetupError(
+            f"Asterisk did not accept the manager user {USER}; its log has the reason (Unable to open AMI "
+            "configuration, if it may not read a file)"
+        )
+
+
+def leftovers(record: Record) -> list[Path]:
+    """Return files that a killed run left beside the files that it wrote."""
+    found = (temporary(change.path) for change in record.changes if isinstance(change, FileChange))
+    return [path for path in found if path.exists()]
+
+
+def _reload_restored() -> Iterator[str]:
+    """Make Asterisk read the restored files; without a running Asterisk there is nothing to do."""
+    try:
+        asterisk = find_asterisk()
+        reload_asterisk(asterisk.console)
+    except SetupError as error:
+        yield f"Asterisk reads the restored files at its next start ({error})"
+
+
+def _restore_jails(changes: tuple[Change, ...]) -> Iterator[str]:
+    """Restore fail2ban's jails first, so that they guard Asterisk before ringfence stops."""
+    jails = tuple(change for change in changes if _is_jail(change))
+    if not jails:
+        return
+    yield from restore_files(Record(jails))
+    problem = fail2ban_jails.reload()
+    if problem:
+        yield f"fail2ban did not reload ({problem}); fix: fail2ban-client reload"
+
+
+def _is_jail(change: Change) -> bool:
+    return isinstance(change, FileChange) and fail2ban_jails.is_disabling(change.path)

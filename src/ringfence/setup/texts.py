@@ -1,0 +1,88 @@
+"""The texts that setup writes into Asterisk's and the host's configuration.
+
+They have the same options as the files of ``contrib/asterisk``, which have longer comments (a test compares
+them).
+"""
+
+from collections.abc import Sequence
+from ipaddress import ip_network
+from pathlib import Path
+
+from ringfence.model import Network, Secret
+from ringfence.setup.conf_text import MARK
+
+# The filter of contrib/asterisk/ringfence.manager.conf, where its reason is.
+_FILTER = (
+    "eventfilter = !^Event: [A-Za-z]+..Privilege: security,all..((Timestamp|SequenceNumber|File|Line|Func|"
+    "SystemName): [^[:cntrl:]]*..)*EventTV: [-+:.0-9T]+..Severity: Error..Service: AMI"
+)
+_LOOPBACK = (ip_network("127.0.0.1"), ip_network("::1"))
+
+
+def manager_user(secret: Secret, permit: Sequence[Network] = (), *, web: bool = False) -> str:
+    """Return the section of the manager user; ``web`` is whether AMI is also served over HTTP."""
+    permits = [f"permit = {_with_mask(network)}" for network in (*_LOOPBACK, *permit)]
+    lines = [
+        MARK,
+        "[ringfence]",
+        f"secret = {secret.reveal()}",
+        "deny = 0.0.0.0/0.0.0.0",
+        "deny = ::/0",
+        *permits,
+        "; security: the security events. system: which phones come and go, and when Asterisk has started.",
+        "read = security,system",
+        "; To ask which phones and trunks are registered. This class can read the passwords of trunks.",
+        "write = reporting",
+        *(["; AMI over HTTP is on: its clients could write forged events into a user name.", _FILTER] * web),
+        "; Milliseconds. The default of 100 is too short for a host that is busy for a moment.",
+        "writetimeout = 10000",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def log_channel(file: Path) -> str:
+    """Return the log channel that writes to ``file``, as Asterisk names it."""
+    lines = [
+        MARK,
+        "[general](+)",
+        "; The year and milliseconds, in all of Asterisk's logs.",
+        "dateformat = %F %T.%3q",
+        "",
+        "[logfiles](+)",
+        "; Neither warning nor error: with these levels callers can write whole lines of this log.",
+        f"{file} => notice,security",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def logrotate(file: Path, user: str, command: Sequence[str]) -> str:
+    """Return the rotation of the log ``file``; ``command`` begins a command of Asterisk's console."""
+    lines = [
+        "# Made by `ringfence setup`. contrib/asterisk/ringfence.logrotate has the reasons.",
+        f"{file} {{",
+        f"    su {user} ringfence",
+        "    daily",
+        "    maxsize 100M",
+        "    rotate 7",
+        "    missingok",
+        "    notifempty",
+        "    nocreate",
+        "    compress",
+        "    delaycompress",
+        "    postrotate",
+        f"        {' '.join(command)} -rx 'logger reload' > /dev/null 2>&1 || true",
+        "    endscript",
+        "}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def jails_disabled(names: Sequence[str]) -> str:
+    """Return the file of fail2ban that disables these jails."""
+    sections = [f"[{name}]\nenabled = false\n" for name in names]
+    return "\n".join(["# Made by `ringfence setup`; `ringfence setup --undo` removes it.", *sections])
+
+
+def _with_mask(network: Network) -> str:
+    """Return a network as Asterisk's samples write it: IPv4 with a mask, IPv6 with a length."""
+    return network.with_netmask if network.version == 4 else str(network)  # noqa: PLR2004 - the IP version

@@ -1,0 +1,106 @@
+"""The run of ``setup`` on a host in a folder, without systemd and without a daemon."""
+
+from pathlib import Path
+
+import pytest
+from attrs import evolve
+from tests.setup.world import SECRET, Host, differing, make_host
+
+from ringfence.cli import setup_run
+from ringfence.cli.setup_run import SetupRun
+from ringfence.errors import ConfigError, SetupError
+from ringfence.setup import session
+
+pytestmark = pytest.mark.kernel  # a host in a folder has files of several users
+
+
+@pytest.fixture(name="host")
+def _host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
+    host = make_host(tmp_path)
+    monkeypatch.setattr(setup_run, "find", lambda _paths: host.found())
+    monkeypatch.setattr(session, "find_asterisk", host.asterisk)
+    monkeypatch.setattr(session, "flush_everything", lambda: None)
+    return host
+
+
+def setup(host: Host) -> bool:
+    """Run setup without a question."""
+    return SetupRun(host.paths, dry_run=False, yes=True).setup()
+
+
+def test_each_change_is_shown_with_its_reason(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
+    """The output has a diff of each file, the next steps, and no password."""
+    assert setup(host)
+    shown = capsys.readouterr().out
+
+    assert f"\n3. {host.etc}/manager.d: a folder for additions to Asterisk's configuration\n" in shown
+    assert f"\n+++ {host.etc}/manager.conf\n" in shown
+    assert "\n-enabled = no\n+enabled = yes\n" in shown
+    assert "  asterisk -rx 'manager reload'\n" in shown
+    assert SECRET not in shown
+    assert (
+        "--  daemon: systemd does not run here; start it: ringfence run; then prove it: ringfence setup"
+        in shown
+    )
+
+
+def test_a_second_run_changes_nothing(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
+    """It reports that no file has to be changed."""
+    setup(host)
+    complete = host.digest()
+    capsys.readouterr()
+
+    assert setup(host)
+    assert "\nNo file has to be changed.\n" in capsys.readouterr().out
+    assert differing(complete, host.digest()) == []
+
+
+def test_an_asterisk_that_refuses_the_user_leaves_everything_as_before(
+    host: Host, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All files are restored, and the error has the reason."""
+    before = host.digest()
+    console = host.scratch / "asterisk"
+    console.write_text(console.read_text("utf-8").replace("grep -qrs", "false"), "utf-8")
+
+    with pytest.raises(SetupError, match="Asterisk did not accept the manager user ringfence"):
+        setup(host)
+    assert differing(before, host.digest()) == []
+    assert "setup did not come to its end: restoring everything as it was\n" in capsys.readouterr().err
+
+
+def test_a_configuration_with_mistakes_is_reported_first(host: Host) -> None:
+    """Nothing is inspected or changed before it is right."""
+    host.paths.config.write_text("[firewall]\nbackend = 1\n", "utf-8")
+    before = host.digest()
+
+    with pytest.raises(ConfigError, match=r"firewall\.backend"):
+        setup(host)
+    assert host.digest() == before
+
+
+def test_jails_are_named_before_the_question(
+    host: Host, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The administrator sees that fail2ban's jail is disabled; without a proof it stays."""
+    monkeypatch.setattr(setup_run, "find", lambda _paths: evolve(host.found(), jails=("asterisk",)))
+    assert setup(host)
+
+    assert "  fail2ban: take over the bans of asterisk, then disable it\n" in capsys.readouterr().out
+    assert not host.paths.fail2ban.exists()
+
+
+def test_undo_names_what_it_restores(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
+    """The newest change comes first; a conflict is an error, and a second undo has nothing to do."""
+    setup(host)
+    file = host.etc / "manager.d/ringfence.conf"
+    file.write_bytes(file.read_bytes() + b"read = all\n")
+    capsys.readouterr()
+
+    assert SetupRun(host.paths, dry_run=True, yes=True).undo()
+    assert not SetupRun(host.paths, dry_run=False, yes=True).undo()
+    shown = capsys.readouterr()
+    assert f"  {host.etc}/logger.conf\n" in shown.out
+    assert "Setup is undone, except for the lines above.\n" in shown.out
+    assert f"{file} was made by setup and changed since: it stays" in shown.err
+    assert SetupRun(host.paths, dry_run=False, yes=True).undo()

@@ -1,0 +1,80 @@
+"""``ringfence setup`` on machines with systemd and a real Asterisk, for each layout of its files."""
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+from tests.support.daemon import until
+from tests.support.network import Network
+from tests.support.pbx_layouts import LAYOUTS, LaidOut
+from tests.support.pbx_machine import PbxMachine, digest_of, pbx_machine
+from tests.support.sip import Attack
+
+pytestmark = [pytest.mark.asterisk, pytest.mark.kernel]
+
+LONGEST = 15.0
+"""Seconds that ``setup --yes`` may take."""
+WATCHED = ("etc", "usr/local", "var/lib/ringfence", "var/lib/ringfence-setup", "var/log/ringfence")
+"""The folders of the host that must be as before after an undo."""
+ATTACKER = "198.18.1.7"
+
+
+def proven(output: str) -> list[str]:
+    """Return the sources that reported the failed login."""
+    lines = (line for line in output.split("\n") if line.endswith(": reported the failed login"))
+    return [line.removeprefix("ok  ").partition(": reported")[0] for line in lines]
+
+
+def differing(before: dict[str, tuple[object, ...]], after: dict[str, tuple[object, ...]]) -> list[str]:
+    """Return the paths that are not as they were."""
+    return sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+
+
+def guess(network: Network, number: int = 12) -> None:
+    """Guess passwords from the attacker's side."""
+    Attack(network.attacker, "guess", "--number", str(number), "--sources", ATTACKER).result()
+
+
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS.keys())
+def test_two_commands_protect_a_pbx_and_undo_leaves_no_trace(
+    layout: LaidOut, package: Path, tmp_path: Path
+) -> None:
+    """After setup every source is proven and a guesser is banned; undo restores each file."""
+    with (
+        Network() as network,
+        pbx_machine(
+            tmp_path, network, release=layout.release, files=layout.files, conf=layout.conf
+        ) as machine,
+    ):
+        machine.install(package)
+        before = digest_of(machine.root, *WATCHED)
+        began = time.monotonic()
+        done = machine.must("ringfence", "setup", "--yes")
+        took = time.monotonic() - began
+
+        conf = layout.conf.lstrip("/")
+        changed = differing(before, digest_of(machine.root, conf))
+        files = sorted(name.removeprefix(f"{conf}/") for name in changed if not _is_folder(machine, name))
+        assert f"layout    {layout.name}, {layout.conf}" in done.split("\n")
+        assert set(layout.changed) <= set(files)
+        assert proven(done) == ["asterisk/ami", "asterisk/log:/var/log/ringfence/ringfence", "wire"]
+        assert took <= LONGEST
+        assert json.loads(machine.must("ringfence", "bans", "--json")) == []
+        guess(network)
+        until(lambda: _banned(machine) == {ATTACKER}, "the ban")
+
+        machine.must("ringfence", "setup", "--undo", "--yes")
+        assert differing(before, digest_of(machine.root, *WATCHED)) == []
+        assert machine.must("nft", "list", "tables") == ""
+        assert machine.run("systemctl", "is-enabled", "ringfence").stdout == "disabled\n"
+        assert "no manager called ringfence" in machine.cli("manager show user ringfence")
+        assert "/var/log/ringfence/ringfence" not in machine.cli("logger show channels")
+
+
+def _is_folder(machine: PbxMachine, name: str) -> bool:
+    return (machine.root / name).is_dir()
+
+
+def _banned(machine: PbxMachine) -> set[str]:
+    return {row["address"] for row in json.loads(machine.must("ringfence", "bans", "--json"))}

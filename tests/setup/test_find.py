@@ -1,0 +1,71 @@
+"""What setup finds, as lines for the administrator."""
+
+from pathlib import Path
+
+import pytest
+from attrs import evolve
+from tests.setup.world import make_host
+
+from ringfence.errors import SetupError
+from ringfence.setup import find
+from ringfence.setup.find import Owner, asterisk_jails, found_lines, service_owner
+
+_JAILS = "[sshd]\nenabled = true\n[asterisk]\nenabled = {on}\n[pbx]\nfilter = asterisk-own\nenabled = true\n"
+
+
+def test_enabled_jails_for_asterisk_are_found(tmp_path: Path) -> None:
+    """The name or the filter shows it; without fail2ban, or without jails, there is none."""
+    assert asterisk_jails(tmp_path / "gone") == ()
+    assert asterisk_jails(tmp_path) == ()
+
+    (tmp_path / "jail.local").write_text(_JAILS.format(on="true"), "utf-8")
+    assert asterisk_jails(tmp_path) == ("asterisk", "pbx")
+    (tmp_path / "jail.local").write_text(_JAILS.format(on="false"), "utf-8")
+    assert asterisk_jails(tmp_path) == ("pbx",)
+
+
+def test_the_user_of_the_service_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The package makes this user; a venv needs systemd-sysusers."""
+    monkeypatch.setattr(find, "SERVICE_USER", "root")
+    assert service_owner() == Owner(0, 0)
+
+    monkeypatch.setattr(find, "SERVICE_USER", "no-such-user")
+    with pytest.raises(
+        SetupError, match="there is no user no-such-user, as which the service runs; fix: install"
+    ):
+        service_owner()
+
+
+@pytest.mark.kernel
+def test_each_finding_is_a_line(tmp_path: Path) -> None:
+    """The lines name the Asterisk, its layout, AMI, the firewall and fail2ban."""
+    host = make_host(tmp_path)
+    found = evolve(host.found(), firewall="nftables (x)", jails=("asterisk",), notes=("a note",))
+
+    assert [*found_lines(found)] == [
+        "Asterisk  22.1.0, process 1, PJSIP",
+        f"layout    plain Asterisk, {host.etc}",
+        "AMI       off",
+        "firewall  nftables (x)",
+        "fail2ban  asterisk guards Asterisk, and is disabled after the proof",
+        "note      a note",
+    ]
+
+
+@pytest.mark.kernel
+def test_everything_is_found_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The parts come from their own modules; an error of one of them stops setup."""
+    host = make_host(tmp_path, "freepbx")
+    monkeypatch.setattr(find, "SERVICE_USER", "root")
+    monkeypatch.setattr(find, "find_asterisk", host.asterisk)
+    monkeypatch.setattr(find, "_backend", lambda: "memory")
+    monkeypatch.setattr(find, "networks_to_exempt", lambda _asterisk: ({}, ["a note"]))
+    found = find.find(host.paths)
+
+    assert (found.layout.name, found.manager.enabled, found.jails, found.notes) == (
+        *("FreePBX or Issabel", True, ()),
+        ("a note",),
+    )
+    (host.etc / "logger.conf").write_text("[", "utf-8")
+    with pytest.raises(SetupError, match="Asterisk would refuse"):
+        find.find(host.paths)

@@ -1,0 +1,192 @@
+"""A setup that is killed, interrupted, or finds a full disk, at each of its writes."""
+
+import errno
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tests.setup.world import Host, differing, make_host
+
+from ringfence.cli import setup_run
+from ringfence.cli.setup_run import SetupRun
+from ringfence.errors import SetupError
+from ringfence.setup import session
+
+pytestmark = pytest.mark.kernel  # changes owners of files, which needs root
+
+_CHANGES = frozenset({"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.chmod", "os.chown"})
+_DONE, _REFUSED = 0, 3
+
+_hook: list[Callable[[], None]] = []
+"""What happens at each write of the process; empty in the test itself."""
+
+
+def _audit(event: str, arguments: tuple[object, ...]) -> None:
+    """Call the hook before each system call that changes a file. Python cannot remove an audit hook."""
+    if not _hook:
+        return
+    writes = event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)
+    if event in _CHANGES or writes:
+        _hook[0]()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _audited() -> None:
+    sys.addaudithook(_audit)
+
+
+@pytest.fixture(autouse=True)
+def _quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave the firewall of this machine alone, and make passwords predictable."""
+    monkeypatch.setattr(session, "flush_everything", lambda: None)
+    monkeypatch.setattr("secrets.token_hex", lambda _bytes: "ab" * 24)
+
+
+@pytest.fixture(name="host", params=["freepbx-packaged", "compiled-venv"])
+def _host(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
+    """Return hosts of several layouts, with the package and with a venv."""
+    layout, kind = request.param.split("-")
+    host = make_host(tmp_path, layout, packaged=kind == "packaged")
+    monkeypatch.setattr(setup_run, "find", lambda _paths: host.found())
+    monkeypatch.setattr(session, "find_asterisk", host.asterisk)
+    return host
+
+
+def run(host: Host, *, undo: bool = False) -> bool:
+    """Run setup, or its undo, in this process."""
+    command = SetupRun(host.paths, dry_run=False, yes=True)
+    return command.undo() if undo else command.setup()
+
+
+def run_with(host: Host, act: Callable[[int], None], *, undo: bool = False) -> tuple[int, int]:
+    """Run in a child that calls ``act`` with the number of each write; return its status and the writes."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        count = 0
+
+        def hook() -> None:
+            nonlocal count
+            count += 1
+            os.write(writing, b".")
+            act(count)
+
+        status = 1
+        try:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            os.dup2(1, 2)
+            _hook.append(hook)
+            status = _DONE if run(host, undo=undo) else 1
+        except SetupError:
+            status = _REFUSED
+        finally:
+            os._exit(status)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as pipe:
+        writes = len(pipe.read())
+    return os.waitpid(child, 0)[1], writes
+
+
+def kill_at(number: int) -> Callable[[int], None]:
+    """Return an action that kills the process before this write."""
+    return lambda count: os.kill(os.getpid(), signal.SIGKILL) if count == number else None
+
+
+def test_after_a_kill_at_any_write_undo_restores_and_a_second_run_completes(host: Host) -> None:
+    """For each write: undo leaves no different file, and a second run has the result of a whole run."""
+    clean = host.digest()
+    assert run(host)
+    complete = host.digest()
+    assert run(host, undo=True)
+    assert differing(clean, host.digest()) == []
+    status, writes = run_with(host, lambda _count: None)
+    assert (status, writes > 20) == (0, True)
+    assert run(host, undo=True)
+
+    for number in range(1, writes + 1):
+        assert run_with(host, kill_at(number))[0] == signal.SIGKILL
+        assert run(host, undo=True)
+        assert (number, differing(clean, host.digest())) == (number, [])
+
+        assert run_with(host, kill_at(number))[0] == signal.SIGKILL
+        assert run(host)
+        assert (number, _apart_from_journal(differing(complete, host.digest()))) == (number, [])
+        assert run(host, undo=True)
+        assert (number, differing(clean, host.digest())) == (number, [])
+
+
+def test_an_undo_that_is_killed_at_any_write_can_be_repeated(host: Host) -> None:
+    """After a kill of the undo at each write, a second undo leaves no different file."""
+    clean = host.digest()
+    assert run(host)
+    _, writes = run_with(host, lambda _count: None, undo=True)
+    assert writes > 5
+
+    for number in range(1, writes + 1):
+        assert run(host)
+        assert run_with(host, kill_at(number), undo=True)[0] == signal.SIGKILL
+        assert run(host, undo=True)
+        assert (number, differing(clean, host.digest())) == (number, [])
+
+
+def test_a_disk_that_is_full_for_a_moment_at_any_write_changes_nothing(host: Host) -> None:
+    """If a write fails, setup restores everything by itself, and reports it."""
+    clean = host.digest()
+    _, writes = run_with(host, lambda _count: None)
+    assert run(host, undo=True)
+
+    for number in range(1, writes + 1):
+        status, _ = run_with(host, fail_from(number, once=True))
+        if not differing(clean, host.digest()):
+            continue
+        assert (number, os.waitstatus_to_exitcode(status)) == (number, _DONE)  # a write that may fail
+        assert run(host, undo=True)
+        assert (number, differing(clean, host.digest())) == (number, [])
+
+
+def fail_from(number: int, *, once: bool) -> Callable[[int], None]:
+    """Return an action by which this write, or each one from it on, fails because of a full disk."""
+
+    def act(count: int) -> None:
+        if count == number or (count > number and not once):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    return act
+
+
+def test_a_disk_that_stays_full_is_undone_later(host: Host) -> None:
+    """If restoring fails too, the journal stays, and an undo restores everything when there is room again."""
+    clean = host.digest()
+    _, writes = run_with(host, lambda _count: None)
+    assert run(host, undo=True)
+
+    for number in range(1, writes + 1, 3):
+        run_with(host, fail_from(number, once=False))
+        assert run(host, undo=True)
+        assert (number, differing(clean, host.digest())) == (number, [])
+
+
+def test_an_interrupt_at_any_write_restores_everything(host: Host) -> None:
+    """After Ctrl-C everything is as before, without another command."""
+    clean = host.digest()
+    _, writes = run_with(host, lambda _count: None)
+    assert run(host, undo=True)
+
+    for number in range(1, writes + 1, 2):
+        interrupt = _interrupt_at(number)
+        run_with(host, interrupt)
+        if "var/lib/ringfence-setup/journal.json" in host.digest():
+            assert run(host, undo=True)  # it came after the last change
+        assert (number, differing(clean, host.digest())) == (number, [])
+
+
+def _interrupt_at(number: int) -> Callable[[int], None]:
+    return lambda count: os.kill(os.getpid(), signal.SIGINT) if count == number else None
+
+
+def _apart_from_journal(names: list[str]) -> list[str]:
+    """Return the names without the journal: after an interruption it has entries of both runs."""
+    return [name for name in names if not name.startswith("var/lib/ringfence-setup/")]

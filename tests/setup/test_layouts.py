@@ -1,0 +1,52 @@
+"""Layouts of Asterisk's configuration folder, recognised by what the main files include."""
+
+from pathlib import Path
+
+import pytest
+from tests.support.pbx_layouts import LAYOUTS, LaidOut
+
+from ringfence.errors import SetupError
+from ringfence.setup.layouts import PLAIN, Layout, Target, layout_of
+
+FOLDER = Path("/etc/asterisk")
+CUSTOM = "#include manager_custom.conf\n"
+
+
+def layout(manager: str, logger: str) -> Layout:
+    """Return the layout of a folder with these two files."""
+    texts = {"manager.conf": manager, "logger.conf": logger}
+    return layout_of(FOLDER, lambda path: texts[path.name])
+
+
+@pytest.mark.parametrize("laid_out", LAYOUTS.values(), ids=LAYOUTS.keys())
+def test_each_layout_is_recognised(laid_out: LaidOut) -> None:
+    """The files of each product have its name, and both additions go where they are read."""
+    found = layout_of(FOLDER, lambda path: laid_out.files.get(path.name, ""))
+
+    assert found.name == laid_out.name
+    assert {found.manager.file, found.logger.file} <= {*laid_out.changed}
+
+
+def test_a_manager_folder_alone_is_plain() -> None:
+    """Debian's manager.conf includes manager.d, and its logger.conf includes nothing."""
+    found = layout('#include "manager.d/*.conf"\n', "")
+
+    assert (found.name, found.manager, found.logger) == (
+        PLAIN.name,
+        Target("manager.d/ringfence.conf"),
+        PLAIN.logger,
+    )
+
+
+def test_an_absolute_include_counts() -> None:
+    """An include may name the whole path."""
+    assert layout("#include /etc/asterisk/manager.d/*.conf\n", "").manager.include == ""
+
+
+@pytest.mark.parametrize(
+    ("manager", "logger"), [(CUSTOM, ""), ("", "#include logger_logfiles_custom.conf\n")]
+)
+def test_a_product_of_which_one_file_does_not_include_is_refused(manager: str, logger: str) -> None:
+    """Its generated file would be overwritten, so setup does not change it."""
+    with pytest.raises(SetupError, match=r"looks like FreePBX or Issabel, but its (manager|logger)\.conf"):
+        layout(manager, logger)

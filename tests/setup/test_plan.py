@@ -1,0 +1,217 @@
+"""The changes that setup plans, by layout and by what is there already."""
+
+import os
+from pathlib import Path
+
+import pytest
+from attrs import evolve
+from tests.setup.world import EXEMPT, GID, SECRET, SERVICE, UID, Host, make_host, with_exempt
+
+from ringfence.errors import SetupError
+from ringfence.setup.changes import FileChange, FileState, FolderChange, FolderState
+from ringfence.setup.find import Found
+from ringfence.setup.plan import ami_host, log_path, own_address, plan, resolved
+
+pytestmark = pytest.mark.kernel  # a host in a folder has files of several users
+
+
+@pytest.fixture(name="host")
+def _host(tmp_path: Path) -> Host:
+    return make_host(tmp_path)
+
+
+def files_of(host: Host, found: Found | None = None) -> dict[str, FileState]:
+    """Return the planned files by their path on the host."""
+    changes = plan(found or host.found(), host.paths).changes
+    return {
+        str(change.path.relative_to(host.folder)): change.after
+        for change in changes
+        if isinstance(change, FileChange)
+    }
+
+
+def in_container(found: Found, address: str | None = "127.0.0.9") -> Found:
+    """Return what would be found if Asterisk ran in a container on a bridge."""
+    server = evolve(found.asterisk.server, same_root=False, same_network=False)
+    return evolve(found, asterisk=evolve(found.asterisk, server=server, address=address))
+
+
+def test_a_compiled_asterisk_gets_every_file(host: Host) -> None:
+    """AMI is switched on for this host alone, and both additions are included."""
+    files = files_of(host)
+    manager = files["etc/asterisk/manager.conf"].content.decode()
+
+    assert [*files] == [
+        "etc/ringfence/ringfence.toml",
+        "etc/asterisk/manager.d/ringfence.conf",
+        "etc/asterisk/manager.conf",
+        "etc/asterisk/ringfence.logger.conf",
+        "etc/asterisk/logger.conf",
+    ]
+    assert "enabled = yes\n" in manager
+    assert "bindaddr = 127.0.0.1\n" in manager
+    assert manager.endswith('#tryinclude "manager.d/ringfence.conf"\n')
+    assert f"secret = {SECRET}\n" in files["etc/asterisk/manager.d/ringfence.conf"].content.decode()
+
+
+def test_only_asterisk_can_read_the_password(host: Host) -> None:
+    """The manager user belongs to Asterisk's user, the folder of the log to both."""
+    changes = plan(host.found(), host.paths).changes
+    after = {change.path: change.after for change in changes}
+    user = after[host.etc / "manager.d/ringfence.conf"]
+
+    assert (user.mode, user.uid, user.gid) == (0o640, UID, GID)
+    assert after[host.paths.logs] == FolderState(0o2750, UID, SERVICE.gid)
+
+
+def test_a_venv_gets_the_files_that_a_package_installs(tmp_path: Path) -> None:
+    """A password is generated, which only root and the service can read, and is that of the manager user."""
+    host = make_host(tmp_path, packaged=False)
+    changes = plan(host.found(), host.paths).changes
+    files = files_of(host)
+    secret = files["etc/ringfence/asterisk.secret"]
+
+    assert (len(secret.content), secret.mode, secret.uid, secret.gid) == (48, 0o640, 0, SERVICE.gid)
+    [user] = [
+        change.after
+        for change in changes
+        if isinstance(change, FileChange) and change.path.match("manager.d/*.conf")
+    ]
+    [own] = [
+        change.after
+        for change in changes
+        if isinstance(change, FileChange) and change.path == host.paths.secret
+    ]
+    assert b"secret = " + own.content in user.content
+
+
+def test_after_the_changes_there_is_nothing_to_change(host: Host) -> None:
+    """A second plan has no change, also if other networks are found later and nobody changed the file."""
+    first = plan(host.found(), host.paths)
+    for change in first.changes:
+        change.apply()
+    assert plan(host.found(), host.paths).changes == ()
+
+    written = {change.path: change.after for change in first.changes if isinstance(change.after, FileState)}
+    [again] = plan(with_exempt(host.found(), "10.0.0.0/24"), host.paths, written).changes
+    assert again.path == host.paths.config
+
+
+def test_a_configuration_of_the_administrator_stays(host: Host) -> None:
+    """Networks that it lacks are named."""
+    host.paths.config.write_text(
+        '[allow]\nnetworks = ["192.0.2.0/24"]\n[rules.guess]\nattempts = 9\n', "utf-8"
+    )
+    found = with_exempt(host.found(), "192.0.2.7", "10.0.0.0/24")
+    planned = plan(found, host.paths)
+
+    assert host.paths.config not in {change.path for change in planned.changes}
+    assert [note for note in planned.notes if "networks" in note] == [
+        "not in its [allow] networks: 10.0.0.0/24 (a test)"
+    ]
+
+
+@pytest.mark.parametrize("own", ["other", ""])
+def test_a_manager_user_with_another_password_is_an_error(host: Host, own: str) -> None:
+    """The administrator decides which one is right."""
+    (host.etc / "manager.conf").write_text(
+        f"[general]\nenabled = yes\n[ringfence]\nsecret = {own}\n", "utf-8"
+    )
+
+    with pytest.raises(SetupError, match=r"has a manager user \[ringfence\] already"):
+        plan(host.found(), host.paths)
+
+
+def test_an_existing_manager_user_and_channel_are_used(host: Host) -> None:
+    """After an installation by hand only ringfence's own files are missing."""
+    manager = f"[general]\nenabled = yes\n[ringfence]\nsecret = {SECRET}\n"
+    (host.etc / "manager.conf").write_text(manager, "utf-8")
+    channel = f"[general]\n[logfiles]\n{host.paths.logs}/ringfence => notice,security\n"
+    (host.etc / "logger.conf").write_text(channel, "utf-8")
+
+    assert [*files_of(host)] == ["etc/ringfence/ringfence.toml"]
+
+
+def test_a_generated_file_is_never_changed(tmp_path: Path) -> None:
+    """If AMI is off in a file that a product generates, the administrator has to switch it on there."""
+    host = make_host(tmp_path, "freepbx")
+    assert not {"etc/asterisk/manager.conf", "etc/asterisk/logger.conf"} & files_of(host).keys()
+
+    file = host.etc / "manager.conf"
+    file.write_text(file.read_text("utf-8").replace("enabled = yes", "enabled = no"), "utf-8")
+    with pytest.raises(SetupError, match=r"FreePBX or Issabel writes .* itself; fix: switch the manager"):
+        plan(host.found(), host.paths)
+
+
+def test_an_addition_keeps_what_is_there(tmp_path: Path) -> None:
+    """The other users of manager_custom.conf, and the mode and owners of the file, stay."""
+    host = make_host(tmp_path, "freepbx")
+    file = host.etc / "manager_custom.conf"
+    file.chmod(0o664)
+    after = files_of(host)["etc/asterisk/manager_custom.conf"]
+
+    assert after.content.startswith(file.read_bytes())
+    assert (after.mode, after.uid) == (0o664, UID)
+
+
+def test_the_rotation_names_asterisks_user(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The package's file is for the user `asterisk`; another user, or a venv, gets a file of its own."""
+    root = evolve(host.found().asterisk.server, uid=0)
+    found = evolve(host.found(), asterisk=evolve(host.found().asterisk, server=root))
+    text = files_of(host, found)["etc/logrotate.d/ringfence"].content.decode()
+
+    assert f"{host.paths.logs}/ringfence {{\n    su root ringfence\n" in text
+    assert "/usr/sbin/asterisk -rx 'logger reload'" in text
+    host.paths.logrotate.write_text(text, "utf-8")
+    assert "etc/logrotate.d/ringfence" not in files_of(host, found)
+
+
+def test_an_asterisk_in_a_container_is_reached_over_its_bridge(host: Host) -> None:
+    """AMI listens for the host, which alone may log in; the log is in the container's own volume."""
+    found = in_container(host.found())
+    files = files_of(host, found)
+
+    config = files["etc/ringfence/ringfence.toml"].content.decode()
+    assert 'host = "127.0.0.9"' in config
+    assert f'paths = ["{host.folder}/var/log/asterisk/ringfence/ringfence"]' in config
+    assert "bindaddr = 0.0.0.0\n" in files["etc/asterisk/manager.conf"].content.decode()
+    user = files["etc/asterisk/manager.d/ringfence.conf"].content.decode()
+    assert f"permit = {own_address('127.0.0.9').network_address}/255.255.255.255\n" in user
+    assert log_path(found, host.paths) != log_path(host.found(), host.paths)
+
+
+def test_without_a_volume_for_logs_only_the_other_sources_are_used(host: Host) -> None:
+    """No channel is added, and a note names the consequence."""
+    found = in_container(host.found())
+    planned = plan(evolve(found, asterisk=evolve(found.asterisk, logs=None)), host.paths)
+
+    assert planned.log is None
+    assert host.etc / "logger.conf" not in {change.path for change in planned.changes}
+    assert planned.notes[0].startswith("no log is read: the log folder of Asterisk's container is no volume")
+
+
+def test_a_container_without_an_address_is_an_error(host: Host) -> None:
+    """The message names the other way."""
+    with pytest.raises(SetupError, match="run ringfence beside it, in its network namespace"):
+        ami_host(in_container(host.found(), address=None))
+
+
+def test_a_link_that_leads_to_a_file_of_another_user_is_refused(host: Host) -> None:
+    """Root must not write to a file to which Asterisk's user could not write."""
+    target = host.scratch / "target"
+    target.write_bytes(b"")
+    link = host.etc / "custom.conf"
+    link.symlink_to(target)
+    assert resolved(link) == target
+
+    os.lchown(link, UID, GID)
+    with pytest.raises(SetupError, match=r"is a link of user 4242 to .*/target, which is not that user's"):
+        resolved(link)
+
+
+def test_networks_have_their_reasons(host: Host) -> None:
+    """The reason of each network is a comment of the configuration."""
+    text = files_of(host)["etc/ringfence/ringfence.toml"].content.decode()
+
+    assert [f'    "{network}",  # {why}' in text.split("\n") for network, why in EXEMPT.items()] == [True]
+    assert isinstance(plan(host.found(), host.paths).changes[1], FolderChange)

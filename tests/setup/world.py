@@ -1,0 +1,127 @@
+"""A host in a folder: Asterisk's files in a layout, ringfence's own files, and a console that answers."""
+
+import subprocess
+from collections.abc import Callable
+from ipaddress import ip_network
+from pathlib import Path
+
+from attrs import evolve, frozen
+from tests.support.pbx_layouts import LAYOUTS
+from tests.support.pbx_machine import digest_of
+
+from ringfence.audit.console import AsteriskConsole
+from ringfence.model import Network
+from ringfence.setup.asterisk import Asterisk, Server
+from ringfence.setup.changes import file_state
+from ringfence.setup.find import Found, Owner
+from ringfence.setup.host_paths import HostPaths
+from ringfence.setup.layouts import layout_of
+from ringfence.setup.manager import read_manager, text_of
+
+UID, GID = 4242, 4243
+"""Asterisk's user and group."""
+SERVICE = Owner(4244, 4245)
+SECRET = "0123456789abcdef"
+EXEMPT: dict[Network, str] = {ip_network("192.168.7.0/24"): "the network of eth0"}
+
+# It knows the manager user as soon as a file has it.
+_CONSOLE = """\
+#!/bin/sh
+case "$2" in
+    "manager show user ringfence")
+        if grep -qrs '^\\[ringfence\\]' {etc}; then printf '\\n  username: ringfence\\n'
+        else echo 'There is no manager called ringfence'; fi ;;
+    *reload) echo reloaded ;;
+    *) echo "No such command '$2'" ;;
+esac
+"""
+
+Digest = dict[str, tuple[object, ...]]
+
+
+@frozen
+class Host:
+    """The host. ``folder`` has everything that setup may change; ``scratch`` is outside of it."""
+
+    folder: Path
+    scratch: Path
+
+    @property
+    def etc(self) -> Path:
+        """The configuration folder of Asterisk."""
+        return self.folder / "etc/asterisk"
+
+    @property
+    def paths(self) -> HostPaths:
+        """The paths of ringfence on this host."""
+        return HostPaths(
+            config=self.folder / "etc/ringfence/ringfence.toml",
+            secret=self.folder / "etc/ringfence/asterisk.secret",
+            logs=self.folder / "var/log/ringfence",
+            logrotate=self.folder / "etc/logrotate.d/ringfence",
+            state=self.folder / "var/lib/ringfence-setup",
+            data=self.folder / "var/lib/ringfence",
+            fail2ban=self.folder / "etc/fail2ban",
+            systemd=self.folder / "run/systemd/system",
+        )
+
+    @property
+    def console(self) -> AsteriskConsole:
+        """The console of its Asterisk."""
+        return AsteriskConsole(str(self.scratch / "asterisk"))
+
+    def asterisk(self) -> Asterisk:
+        """Return the running Asterisk."""
+        server = Server(1, UID, GID, ("asterisk",), "/usr/sbin/asterisk", same_root=True, same_network=True)
+        logs = self.folder / "var/log/asterisk"
+        return Asterisk(server, "22.1.0", self.etc, self.etc, logs, logs, ("PJSIP",), None, self.console)
+
+    def found(self) -> Found:
+        """Return what setup finds here, read from the files as they are now."""
+        manager = read_manager(self.etc)
+        logger = file_state(self.etc / "logger.conf")
+        texts = {"manager.conf": manager.text, "logger.conf": text_of(logger)}
+        layout = layout_of(self.etc, lambda path: texts[path.name])
+        return Found(self.asterisk(), layout, manager, logger, SERVICE, (), "memory", EXEMPT)
+
+    def digest(self) -> Digest:
+        """Return content, mode and owners of every file."""
+        return digest_of(self.folder, "etc", "var")
+
+
+def make_host(folder: Path, layout: str = "compiled", *, packaged: bool = True) -> Host:
+    """Make a host with Asterisk; ``packaged`` is whether ringfence's package is installed, else a venv."""
+    host = Host(folder / "host", folder / "scratch")
+    for path in (host.scratch, host.etc, host.folder / "var/lib", host.folder / "etc/logrotate.d"):
+        path.mkdir(parents=True)
+    (host.folder / "var/log/asterisk").mkdir(parents=True)
+    for name, text in LAYOUTS[layout].files.items():
+        (host.etc / name).parent.mkdir(exist_ok=True)
+        (host.etc / name).write_text(text, "utf-8")
+    (host.etc / "asterisk.conf").write_text("[directories]\nastlogdir => /var/log/asterisk\n", "utf-8")
+    subprocess.run(["chown", "-R", f"{UID}:{GID}", str(host.etc)], check=True)
+    if packaged:
+        for path in (host.paths.config.parent, host.paths.logs, host.paths.data):
+            path.mkdir(mode=0o750)
+        host.paths.config.write_text(
+            "# minimal\n[[asterisk]]\n[asterisk.ami]\n[allow]\nnetworks = []\n", "utf-8"
+        )
+        host.paths.secret.write_text(SECRET, "utf-8")
+        host.paths.logrotate.write_text("# of the package\n", "utf-8")
+    program = host.scratch / "asterisk"
+    program.write_text(_CONSOLE.format(etc=host.etc), "utf-8")
+    program.chmod(0o755)
+    return host
+
+
+def with_exempt(found: Found, *networks: str) -> Found:
+    """Return what was found, with these networks to exempt."""
+    return evolve(found, exempt={ip_network(network): "a test" for network in networks})
+
+
+def differing(before: Digest, after: Digest) -> list[str]:
+    """Return the paths that are not as they were."""
+    return sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+
+
+Finder = Callable[[HostPaths], Found]
