@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 from attrs import evolve
-from tests.setup.world import SECRET, Host, differing, make_host
+from tests.setup.world import SECRET, Host, allow_any_reader, make_host
+from tests.support.pbx_machine import differing
 
 from ringfence.cli import setup_run
 from ringfence.cli.setup_run import SetupRun
@@ -17,6 +18,7 @@ pytestmark = pytest.mark.kernel  # a host in a folder has files of several users
 @pytest.fixture(name="host")
 def _host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     host = make_host(tmp_path)
+    allow_any_reader(monkeypatch)
     monkeypatch.setattr(setup_run, "find", lambda _paths: host.found())
     monkeypatch.setattr(session, "find_asterisk", host.asterisk)
     monkeypatch.setattr(session, "flush_everything", lambda: None)

@@ -1,6 +1,5 @@
 """``ringfence setup`` on machines with systemd and a real Asterisk, for each layout of its files."""
 
-import json
 import time
 from pathlib import Path
 
@@ -8,7 +7,7 @@ import pytest
 from tests.support.daemon import until
 from tests.support.network import Network
 from tests.support.pbx_layouts import LAYOUTS, LaidOut
-from tests.support.pbx_machine import PbxMachine, digest_of, pbx_machine
+from tests.support.pbx_machine import Installation, PbxMachine, differing, digest_of, pbx_machine
 from tests.support.sip import Attack
 
 pytestmark = [pytest.mark.asterisk, pytest.mark.kernel]
@@ -26,11 +25,6 @@ def proven(output: str) -> list[str]:
     return [line.removeprefix("ok  ").partition(": reported")[0] for line in lines]
 
 
-def differing(before: dict[str, tuple[object, ...]], after: dict[str, tuple[object, ...]]) -> list[str]:
-    """Return the paths that are not as they were."""
-    return sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
-
-
 def guess(network: Network, number: int = 12) -> None:
     """Guess passwords from the attacker's side."""
     Attack(network.attacker, "guess", "--number", str(number), "--sources", ATTACKER).result()
@@ -41,12 +35,8 @@ def test_two_commands_protect_a_pbx_and_undo_leaves_no_trace(
     layout: LaidOut, package: Path, tmp_path: Path
 ) -> None:
     """After setup every source is proven and a guesser is banned; undo restores each file."""
-    with (
-        Network() as network,
-        pbx_machine(
-            tmp_path, network, release=layout.release, files=layout.files, conf=layout.conf
-        ) as machine,
-    ):
+    installed = Installation(layout.release, layout.files, layout.conf)
+    with Network() as network, pbx_machine(tmp_path, network, installed) as machine:
         machine.install(package)
         before = digest_of(machine.root, *WATCHED)
         began = time.monotonic()
@@ -60,9 +50,9 @@ def test_two_commands_protect_a_pbx_and_undo_leaves_no_trace(
         assert set(layout.changed) <= set(files)
         assert proven(done) == ["asterisk/ami", "asterisk/log:/var/log/ringfence/ringfence", "wire"]
         assert took <= LONGEST
-        assert json.loads(machine.must("ringfence", "bans", "--json")) == []
+        assert machine.banned() == set()
         guess(network)
-        until(lambda: _banned(machine) == {ATTACKER}, "the ban")
+        until(lambda: machine.banned() == {ATTACKER}, "the ban")
 
         machine.must("ringfence", "setup", "--undo", "--yes")
         assert differing(before, digest_of(machine.root, *WATCHED)) == []
@@ -74,7 +64,3 @@ def test_two_commands_protect_a_pbx_and_undo_leaves_no_trace(
 
 def _is_folder(machine: PbxMachine, name: str) -> bool:
     return (machine.root / name).is_dir()
-
-
-def _banned(machine: PbxMachine) -> set[str]:
-    return {row["address"] for row in json.loads(machine.must("ringfence", "bans", "--json"))}

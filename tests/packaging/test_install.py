@@ -28,6 +28,8 @@ MANY = [f"100.64.{high}.{low}" for high in range(40) for low in range(250)]
 MOST_SILENCE = 2.0
 """Seconds that the sources may be without a reader during an upgrade."""
 
+CONNECT = "ringfence setup"
+"""The command that the installation prints."""
 START = "systemctl enable --now ringfence-early ringfence"
 
 # What dpkg, systemd and the tools for users write about everything that they do.
@@ -94,17 +96,17 @@ def paths_of(machine: Machine) -> set[str]:
     return {path for path in listed.splitlines() if not _NOT_OURS.match(path)}
 
 
-def test_installation_starts_nothing_and_prints_the_command_that_does(
+def test_installation_starts_nothing_and_prints_the_next_command(
     machine: Machine, network: Network, package: Path
 ) -> None:
-    """After the installation nothing runs; the printed command starts both units, which find Asterisk."""
+    """After the installation nothing runs, and `ringfence setup` is printed; both units find Asterisk."""
     printed = install(machine, package)
     units = ("ringfence", "ringfence-early")
 
     assert [machine.run("systemctl", "is-active", unit).stdout for unit in units] == ["inactive\n"] * 2
     assert [machine.run("systemctl", "is-enabled", unit).stdout for unit in units] == ["disabled\n"] * 2
     assert machine.must("nft", "list", "tables") == ""
-    assert f"    {START}\n" in printed
+    assert f"    {CONNECT}\n" in printed
     assert machine.must("ringfence", "--version") == f"ringfence {build.version_of_project()}\n"
     stat = ["stat", "--format=%a %U:%G %n", "/etc/ringfence", *(f"/etc/ringfence/{name}" for name in FILES)]
     assert machine.must(*stat).splitlines() == [
@@ -151,7 +153,7 @@ def test_upgrade_keeps_bans_in_force_under_traffic(
         assert traffic.received[BANNED] == 0
         assert traffic.longest_silence <= MOST_SILENCE
         assert after != before
-        assert START not in printed
+        assert CONNECT not in printed
         assert machine.must("ringfence", "--version") == f"ringfence {build.version_of_project()}\n"
         assert bans(machine) == {BANNED, *MANY}
         assert machine.must("tail", "-n1", "/etc/ringfence/ringfence.toml") == "# a change\n"

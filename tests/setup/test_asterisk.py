@@ -19,7 +19,7 @@ from ringfence.setup.asterisk import (
 )
 
 SERVER = Server(
-    7, 101, 101, ("/usr/sbin/asterisk", "-f"), "/usr/sbin/asterisk", same_root=True, same_network=True
+    7, 101, 101, (), ("/usr/sbin/asterisk", "-f"), "/usr/sbin/asterisk", same_root=True, same_network=True
 )
 
 _SHOWN = """\
@@ -45,7 +45,9 @@ def process(proc: Path, pid: int, command: str, parent: int = 1, network: str = 
     folder = proc / str(pid)
     (folder / "ns").mkdir(parents=True)
     (folder / "comm").write_text("asterisk\n", "utf-8")
-    (folder / "status").write_text(f"PPid:\t{parent}\nUid:\t0\t101\t0\t0\nGid:\t0\t102\t0\t0\n", "utf-8")
+    (folder / "status").write_text(
+        f"PPid:\t{parent}\nUid:\t0\t101\t0\t0\nGid:\t0\t102\t0\t0\nGroups:\t102 5 \n", "utf-8"
+    )
     (folder / "cmdline").write_bytes(command.encode().replace(b" ", b"\0") + b"\0")
     (folder / "ns/net").symlink_to(network)
     (folder / "exe").symlink_to("/usr/sbin/asterisk (deleted)")
@@ -72,6 +74,7 @@ def test_consoles_and_children_are_no_servers(proc: Path) -> None:
         10,
         101,
         102,
+        (102, 5),
         ("/usr/sbin/asterisk", "-g", "-f", "-p", "-U", "asterisk"),
         "/usr/sbin/asterisk",
         same_root=True,

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from attrs import evolve
-from tests.setup.world import make_host
+from tests.setup.world import allow_any_reader, make_host
 
 from ringfence.errors import SetupError
 from ringfence.setup import find
@@ -56,6 +56,7 @@ def test_each_finding_is_a_line(tmp_path: Path) -> None:
 def test_everything_is_found_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The parts come from their own modules; an error of one of them stops setup."""
     host = make_host(tmp_path, "freepbx")
+    allow_any_reader(monkeypatch)
     monkeypatch.setattr(find, "SERVICE_USER", "root")
     monkeypatch.setattr(find, "find_asterisk", host.asterisk)
     monkeypatch.setattr(find, "_backend", lambda: "memory")

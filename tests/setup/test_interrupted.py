@@ -8,7 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.setup.world import Host, differing, make_host
+from tests.setup.world import Host, allow_any_reader, make_host
+from tests.support.pbx_machine import differing
 
 from ringfence.cli import setup_run
 from ringfence.cli.setup_run import SetupRun
@@ -42,6 +43,8 @@ def _audited() -> None:
 def _quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave the firewall of this machine alone, and make passwords predictable."""
     monkeypatch.setattr(session, "flush_everything", lambda: None)
+    monkeypatch.setattr("os.fsync", lambda _file: None)  # a kill loses nothing that was written
+    allow_any_reader(monkeypatch)
     monkeypatch.setattr("secrets.token_hex", lambda _bytes: "ab" * 24)
 
 

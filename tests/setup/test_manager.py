@@ -1,8 +1,13 @@
 """The settings of AMI, as manager.conf has them."""
 
+import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
+from attrs import evolve
+from tests.setup.test_asterisk import SERVER
 
 from ringfence.errors import SetupError
 from ringfence.setup.manager import ManagerConf, checked_state, read_manager
@@ -68,3 +73,24 @@ def test_a_file_that_asterisk_refuses_is_an_error(tmp_path: Path) -> None:
         read(tmp_path, "[general\n" * 9)
     with pytest.raises(SetupError, match=r"and 4 more; fix this first$"):
         checked_state(tmp_path / "manager.conf")
+
+
+@pytest.mark.kernel
+def test_a_file_is_read_with_the_rights_of_asterisk(tmp_path: Path) -> None:
+    """Root can read the file, but Asterisk's user cannot, neither by its group nor by another one."""
+    path = Path(tempfile.mkdtemp())
+    path.chmod(0o755)
+    file = path / "manager.conf"
+    file.write_text("[general]\n", "utf-8")
+    file.chmod(0o640)
+    user = evolve(SERVER, uid=4242, gid=4243, groups=(4243, 4250))
+    try:
+        for group in (4243, 4250):
+            os.chown(file, 0, group)
+            assert checked_state(file, user) is not None
+        os.chown(file, 0, 0)
+        with pytest.raises(SetupError, match="cannot be read: Permission denied"):
+            checked_state(file, user)
+        assert (os.geteuid(), os.getegid()) == (0, 0)
+    finally:
+        shutil.rmtree(path)

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 import pytest
-from tests.setup.world import Host, differing, make_host, with_exempt
+from tests.setup.world import Host, make_host, with_exempt
+from tests.support.pbx_machine import differing
 
 from ringfence.errors import FirewallError, SetupError
 from ringfence.setup import fail2ban_jails, session
@@ -132,10 +133,10 @@ def test_asterisk_must_know_the_manager_user(host: Host) -> None:
     """Asterisk's console shows whether it accepted the file."""
     reload_asterisk(host.console)
     with pytest.raises(SetupError, match="Asterisk did not accept the manager user ringfence"):
-        require_manager_user(host.etc, host.console)
+        require_manager_user(host.console)
 
     run(host, plan(host.found(), host.paths))
-    require_manager_user(host.etc, host.console)
+    require_manager_user(host.console)
 
 
 def test_an_asterisk_that_ended_cannot_reload(host: Host) -> None:

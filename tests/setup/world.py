@@ -1,13 +1,14 @@
 """A host in a folder: Asterisk's files in a layout, ringfence's own files, and a console that answers."""
 
 import subprocess
-from collections.abc import Callable
+from contextlib import nullcontext
 from ipaddress import ip_network
 from pathlib import Path
 
+import pytest
 from attrs import evolve, frozen
 from tests.support.pbx_layouts import LAYOUTS
-from tests.support.pbx_machine import digest_of
+from tests.support.pbx_machine import Digest, digest_of
 
 from ringfence.audit.console import AsteriskConsole
 from ringfence.model import Network
@@ -35,8 +36,6 @@ case "$2" in
     *) echo "No such command '$2'" ;;
 esac
 """
-
-Digest = dict[str, tuple[object, ...]]
 
 
 @frozen
@@ -72,7 +71,9 @@ class Host:
 
     def asterisk(self) -> Asterisk:
         """Return the running Asterisk."""
-        server = Server(1, UID, GID, ("asterisk",), "/usr/sbin/asterisk", same_root=True, same_network=True)
+        server = Server(
+            1, UID, GID, (), ("asterisk",), "/usr/sbin/asterisk", same_root=True, same_network=True
+        )
         logs = self.folder / "var/log/asterisk"
         return Asterisk(server, "22.1.0", self.etc, self.etc, logs, logs, ("PJSIP",), None, self.console)
 
@@ -114,14 +115,11 @@ def make_host(folder: Path, layout: str = "compiled", *, packaged: bool = True) 
     return host
 
 
+def allow_any_reader(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read Asterisk's files as this user: pytest closes its folders to all others."""
+    monkeypatch.setattr("ringfence.setup.manager._acting_as", lambda _user: nullcontext())
+
+
 def with_exempt(found: Found, *networks: str) -> Found:
     """Return what was found, with these networks to exempt."""
     return evolve(found, exempt={ip_network(network): "a test" for network in networks})
-
-
-def differing(before: Digest, after: Digest) -> list[str]:
-    """Return the paths that are not as they were."""
-    return sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
-
-
-Finder = Callable[[HostPaths], Found]

@@ -7,14 +7,16 @@ The Asterisk is of another Debian release, so it has a root folder of its own, /
 configuration and log folders are those of the machine, and so is the program ``asterisk``, by a wrapper.
 """
 
+import json
 import os
 import shutil
 import stat
 import subprocess
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from attrs import frozen
 from tests.support.asterisk import tree_of
 from tests.support.asterisk_files import PASSWORD
 from tests.support.daemon import until
@@ -23,6 +25,8 @@ from tests.support.network import PBX_IPV4, Network
 from tests.support.overlay import overlaid
 
 ROOT = "opt/asterisk"
+NAMESPACE = "opt/network"
+"""The file by which the machine knows the network namespace of a container."""
 USER = 101
 """The user and the group of Asterisk in the trees of the laboratory."""
 
@@ -31,9 +35,10 @@ _UNIT = """\
 Description=Asterisk
 [Service]
 RootDirectory=/{root}
-BindPaths={conf} /var/log
+BindPaths={binds}
 MountAPIVFS=yes
 ExecStart=/usr/sbin/asterisk -f -U asterisk -G asterisk {options}
+{more}
 [Install]
 WantedBy=multi-user.target
 """
@@ -74,13 +79,57 @@ host = 198.18.77.9
 """
 
 
+Digest = dict[str, tuple[object, ...]]
+"""Content, mode and owners of files, by their path."""
+
+
+@frozen
+class Installation:
+    """How Asterisk is installed: its release, files that replace those of the package, and their folder.
+
+    ``volume`` makes it a container: a folder of the machine that has its configuration and its logs.
+    ``namespace`` is then the name of its network namespace.
+    """
+
+    release: str = "22"
+    files: Mapping[str, str] = {}
+    conf: str = "/etc/asterisk"
+    volume: str = ""
+    namespace: str = ""
+
+    @property
+    def folder(self) -> str:
+        """The configuration folder in the machine, without the first slash."""
+        return (f"{self.volume}/etc" if self.volume else self.conf).lstrip("/")
+
+    @property
+    def logs(self) -> str:
+        """The log folder in the machine, without the first slash."""
+        return (f"{self.volume}/log" if self.volume else "/var/log/asterisk").lstrip("/")
+
+    @property
+    def unit(self) -> str:
+        """The unit that runs it."""
+        volumes = f"/{self.folder}:{self.conf} /{self.logs}:/var/log/asterisk"
+        return _UNIT.format(
+            root=ROOT,
+            binds=volumes if self.volume else f"{self.conf} /var/log",
+            options=self.options,
+            more=f"NetworkNamespacePath=/{NAMESPACE}" if self.namespace else "",
+        )
+
+    @property
+    def options(self) -> str:
+        """The options of the program."""
+        return "" if self.conf == "/etc/asterisk" else f"-C {self.conf}/asterisk.conf"
+
+
 class PbxMachine(Machine):
     """One running Debian with an Asterisk."""
 
-    @property
-    def etc(self) -> Path:
-        """The configuration folder of Asterisk, as seen from the test."""
-        return self.root / "etc/asterisk"
+    def banned(self) -> set[str]:
+        """Return the banned addresses."""
+        return {row["address"] for row in json.loads(self.must("ringfence", "bans", "--json"))}
 
     def cli(self, command: str) -> str:
         """Run a command in the console of Asterisk."""
@@ -100,40 +149,32 @@ class PbxMachine(Machine):
 
 @contextmanager
 def pbx_machine(
-    folder: Path,
-    network: Network,
-    *,
-    release: str = "22",
-    debian: str = "debian-12",
-    files: Mapping[str, str] | None = None,
-    conf: str = "/etc/asterisk",
-    start: bool = True,
+    folder: Path, network: Network, installation: Installation | None = None, *, debian: str = "debian-12"
 ) -> Iterator[PbxMachine]:
-    """Yield a booted machine with a default installation of Asterisk.
-
-    ``files`` replace those of the package, and ``conf`` is their folder. ``start`` is whether it is
-    started.
-    """
+    """Yield a booted machine on which Asterisk runs, by default as Debian installs it."""
+    installed = installation or Installation()
     outer, inner = folder / "machine", folder / "asterisk"
     outer.mkdir()
     inner.mkdir()
-    with overlaid(tree_of(debian), outer) as tree, overlaid(tree_of(release), inner) as own:
-        _install(tree, own, release, files or {}, conf)
-        point = tree / ROOT
-        point.mkdir(parents=True)
-        subprocess.run(["mount", "--bind", str(own), str(point)], check=True)
-        try:
-            with PbxMachine(tree, network.pbx) as machine:
-                if start:
-                    machine.start_asterisk()
-                yield machine
-        finally:
-            subprocess.run(["umount", "--lazy", str(point)], check=True)
+    with (
+        overlaid(tree_of(debian), outer) as tree,
+        overlaid(tree_of(installed.release), inner) as own,
+        ExitStack() as stack,
+    ):
+        _install(tree, own, installed)
+        (tree / ROOT).mkdir(parents=True)
+        stack.enter_context(_mounted(own, tree / ROOT))
+        if installed.namespace:
+            (tree / NAMESPACE).touch()
+            stack.enter_context(_mounted(Path("/run/netns", installed.namespace), tree / NAMESPACE))
+        machine = stack.enter_context(PbxMachine(tree, network.pbx))
+        machine.start_asterisk()
+        yield machine
 
 
-def digest_of(root: Path, *below: str) -> dict[str, tuple[object, ...]]:
+def digest_of(root: Path, *below: str) -> Digest:
     """Return content, mode and owners of every file and folder below these folders of a machine."""
-    found: dict[str, tuple[object, ...]] = {}
+    found: Digest = {}
     for top in below:
         there = [root / top] if (root / top).exists() else []
         for path in [*there, *(root / top).rglob("*")]:
@@ -147,36 +188,44 @@ def digest_of(root: Path, *below: str) -> dict[str, tuple[object, ...]]:
     return found
 
 
-def _install(tree: Path, own: Path, release: str, files: Mapping[str, str], conf: str) -> None:
+def differing(before: Digest, after: Digest) -> list[str]:
+    """Return the paths that are not as they were."""
+    return sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+
+
+@contextmanager
+def _mounted(source: Path, target: Path) -> Iterator[None]:
+    subprocess.run(["mount", "--bind", str(source), str(target)], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(target)], check=True)
+
+
+def _install(tree: Path, own: Path, installed: Installation) -> None:
     """Write what the package of Asterisk would have installed in the machine."""
-    etc = tree / conf.lstrip("/")
+    etc, logs, run = tree / installed.folder, tree / installed.logs, own / "run/asterisk"
     shutil.copytree(own / "etc/asterisk", etc)
-    options = ""
-    if conf != "/etc/asterisk":
-        (own / conf.lstrip("/")).mkdir(parents=True)
-        options = f"-C {conf}/asterisk.conf"
-        main = etc / "asterisk.conf"
-        text = main.read_text("utf-8").replace("[directories](!)", "[directories]")
-        main.write_text(text.replace("astetcdir => /etc/asterisk", f"astetcdir => {conf}"), "utf-8")
-    texts = {"pjsip.conf": PJSIP} if release == "22" else {"sip.conf": CHAN_SIP}
-    for name, text in {**texts, **files}.items():
+    (own / installed.conf.lstrip("/")).mkdir(parents=True, exist_ok=True)
+    main = etc / "asterisk.conf"
+    text = main.read_text("utf-8").replace("[directories](!)", "[directories]")
+    main.write_text(text.replace("astetcdir => /etc/asterisk", f"astetcdir => {installed.conf}"), "utf-8")
+    texts = {"pjsip.conf": PJSIP} if installed.release == "22" else {"sip.conf": CHAN_SIP}
+    for name, text in {**texts, **installed.files}.items():
         (etc / name).parent.mkdir(exist_ok=True, parents=True)
         (etc / name).write_text(text, "utf-8")
-    logs = tree / "var/log/asterisk"
-    logs.mkdir()
-    run = own / "run/asterisk"
-    run.mkdir(parents=True, exist_ok=True)
+    for path in (logs, run):
+        path.mkdir(parents=True, exist_ok=True)
     for path in (etc, *etc.rglob("*"), logs, run):
         os.chown(path, USER, USER)
-    (tree / "etc/systemd/system/asterisk.service").write_text(
-        _UNIT.format(root=ROOT, conf=conf, options=options), "utf-8"
-    )
+    (tree / "etc/systemd/system/asterisk.service").write_text(installed.unit, "utf-8")
     wrapper = tree / "usr/sbin/asterisk"
-    wrapper.write_text(_WRAPPER.format(options=options), "utf-8")
+    wrapper.write_text(_WRAPPER.format(options=installed.options), "utf-8")
     wrapper.chmod(0o755)
-    for name, line in (
-        ("passwd", f"asterisk:x:{USER}:{USER}::/var/lib/asterisk:/usr/sbin/nologin\n"),
-        ("group", f"asterisk:x:{USER}:\n"),
-    ):
+    lines = {
+        "passwd": f"asterisk:x:{USER}:{USER}::/var/lib/asterisk:/usr/sbin/nologin\n",
+        "group": f"asterisk:x:{USER}:\n",
+    }
+    for name, line in lines.items():
         with (tree / "etc" / name).open("a", encoding="utf-8") as file:
             file.write(line)

@@ -25,7 +25,7 @@ from ringfence.setup.journal import Record, open_journal, read_journal
 from ringfence.setup.login import SipTarget, failed_login, targets_of
 from ringfence.setup.plan import Plan, plan
 from ringfence.setup.proof import is_reachable, prove, wait_for_sources
-from ringfence.setup.session import Session, reload_asterisk, require_manager_user
+from ringfence.setup.session import Session, reload_asterisk, require_manager_user, require_valid_files
 from ringfence.setup.units import START, Systemd
 
 _INDENT = 4
@@ -114,8 +114,9 @@ class SetupRun:
         for change in planned.changes:
             session.apply(change)
         if planned.changes:
+            require_valid_files(asterisk)
             reload_asterisk(asterisk.console)
-        require_manager_user(asterisk.conf, asterisk.console)
+        require_manager_user(asterisk.console)
         echo(Finding(True, "files", f"{len(planned.changes)} changed").line)
         if self._systemd.runs:
             self._systemd.start(restart=bool(planned.changes))

@@ -38,6 +38,7 @@ class Server:
     pid: int
     uid: int
     gid: int
+    groups: tuple[int, ...]
     command: tuple[str, ...]
     program: str
     same_root: bool
@@ -69,6 +70,14 @@ class Asterisk:
         """Whether it runs in a container: this host has its files elsewhere, or it has another network."""
         return self.conf != self.conf_inside or not self.server.same_network
 
+    @property
+    def reader(self) -> Server | None:
+        """The user as which its files can be checked on this host; None for a container.
+
+        Folders above a volume are closed to all users on this host, but not in the container.
+        """
+        return None if self.contained else self.server
+
 
 def find_asterisk(proc: Path = PROC) -> Asterisk:
     """Return the Asterisk that runs on this host; raise SetupError if there is none, or more than one.
@@ -86,7 +95,7 @@ def find_asterisk(proc: Path = PROC) -> Asterisk:
         names = ", ".join(f"process {server.pid} ({printable(server.program)})" for server in found)
         raise SetupError(
             f"several Asterisks run here: {names}; setup connects exactly one; fix: write one [[asterisk]] "
-            "for each, as docs/install.md describes"
+            "for each, see docs/configuration.md"
         )
     return inspect(found[0], proc)
 
@@ -95,7 +104,7 @@ def servers(proc: Path = PROC) -> Iterator[Server]:
     """Yield each server process: no remote consoles, and no child before it starts another program."""
     found = {pid: _status(proc / str(pid)) for pid in processes(NAME, proc)}
     mine = network_of("self", proc)
-    for pid, (parent, uid, gid) in sorted(found.items()):
+    for pid, (parent, uid, gid, groups) in sorted(found.items()):
         command = _command(proc / str(pid))
         if parent in found or is_console(command):
             continue
@@ -104,6 +113,7 @@ def servers(proc: Path = PROC) -> Iterator[Server]:
             pid,
             uid,
             gid,
+            groups,
             command,
             _program(proc / str(pid), command, same_root=same_root),
             same_root,
@@ -216,14 +226,16 @@ def _is_same(one: Path, other: Path) -> bool:
         return False
 
 
-def _status(folder: Path) -> tuple[int, int, int]:
-    """Return the parent, and the effective user and group, of a process; -1 if it has ended."""
+def _status(folder: Path) -> tuple[int, int, int, tuple[int, ...]]:
+    """Return the parent of a process, and its effective user, group and groups; -1 if it has ended."""
     try:
         lines = (folder / "status").read_text("utf-8", "replace").split("\n")
     except OSError:
-        return -1, -1, -1
+        return -1, -1, -1, ()
     fields = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
-    return int(fields["PPid"]), int(fields["Uid"].split("\t")[1]), int(fields["Gid"].split("\t")[1])
+    groups = tuple(int(group) for group in fields.get("Groups", "").split())
+    uid, gid = (int(fields[name].split("\t")[1]) for name in ("Uid", "Gid"))
+    return int(fields["PPid"]), uid, gid, groups
 
 
 def _command(folder: Path) -> tuple[str, ...]:

@@ -54,8 +54,8 @@ def find(paths: HostPaths) -> Found:
     """Inspect this host; raise SetupError if setup cannot work here. Changes nothing."""
     owner = service_owner()
     asterisk = find_asterisk()
-    manager = read_manager(asterisk.conf)
-    logger = checked_state(asterisk.conf / LOGGER)
+    manager = read_manager(asterisk.conf, asterisk.reader)
+    logger = checked_state(asterisk.conf / LOGGER, asterisk.reader)
     texts = {MANAGER: manager.text, LOGGER: text_of(logger)}
     layout = layout_of(asterisk.conf, lambda path: texts[path.name])
     exempt, notes = networks_to_exempt(asterisk)
@@ -79,7 +79,7 @@ def service_owner() -> Owner:
     except KeyError:
         raise SetupError(
             f"there is no user {SERVICE_USER}, as which the service runs; fix: install the package, or run "
-            "systemd-sysusers as docs/install.md describes"
+            "systemd-sysusers, see docs/install.md"
         ) from None
     return Owner(found.pw_uid, found.pw_gid)
 

@@ -94,7 +94,7 @@ def layout_of(folder: Path, read: Callable[[Path], str]) -> Layout:
             file, main = (kind.logger, LOGGER) if users else (kind.manager, MANAGER)
             raise SetupError(
                 f"{folder} looks like {kind.name}, but its {main} does not include {file.file}; fix: update "
-                "the product, or write the files by hand, as docs/install.md describes"
+                "the product, or change the files by hand, see docs/install.md"
             )
     wazo = _KINDS[-1]
     return Layout(

@@ -1,7 +1,11 @@
 """Asterisk's ``manager.conf``: how AMI is configured now, and where another user can be added."""
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Protocol
 
 from attrs import frozen
 
@@ -15,6 +19,22 @@ USER = "ringfence"
 PORT = 5038
 MOST_FAULTS = 5
 _GENERAL = frozenset({"enabled", "bindaddr", "port", "webenabled"})
+
+
+class User(Protocol):
+    """The user of a process, with all its groups."""
+
+    @property
+    def uid(self) -> int:
+        """The user."""
+
+    @property
+    def gid(self) -> int:
+        """The group."""
+
+    @property
+    def groups(self) -> tuple[int, ...]:
+        """The other groups."""
 
 
 @frozen
@@ -50,10 +70,10 @@ def text_of(state: FileState | None) -> str:
     return state.content.decode("utf-8", "surrogateescape") if state is not None else ""
 
 
-def read_manager(folder: Path) -> ManagerConf:
-    """Read ``manager.conf``; raise SetupError if it is unreadable, or if Asterisk would refuse it."""
+def read_manager(folder: Path, user: User | None = None) -> ManagerConf:
+    """Read ``manager.conf``; raise SetupError if ``user``, as which Asterisk runs, would refuse it."""
     path = folder / "manager.conf"
-    state = checked_state(path)
+    state = checked_state(path, user)
     conf = read_conf(
         path,
         lambda section, name: (
@@ -63,7 +83,7 @@ def read_manager(folder: Path) -> ManagerConf:
     )
     if state is None or conf is None:
         return ManagerConf(path, None)
-    general, user = conf.section("general"), conf.section(USER)
+    general, own = conf.section("general"), conf.section(USER)
     port = general.last("port")
     return ManagerConf(
         path,
@@ -73,21 +93,44 @@ def read_manager(folder: Path) -> ManagerConf:
         int(port) if port.isdecimal() and len(port) <= len("65535") else PORT,
         is_true(general.last("webenabled")),
         any(section.name.lower() == USER for section in conf.sections),
-        user.secret("secret"),
+        own.secret("secret"),
     )
 
 
-def checked_state(path: Path) -> FileState | None:
-    """Return the state of a file of Asterisk; raise SetupError if Asterisk would refuse it."""
+def checked_state(path: Path, user: User | None = None) -> FileState | None:
+    """Return the state of a file of Asterisk; raise SetupError if Asterisk would refuse it.
+
+    The file is read with the rights of ``user``. A file that root alone can read would be lost at the next
+    reload, and AMI with it, although it works until then.
+    """
     if not path.exists():
         return None
-    faults = faults_of(path)
+    with _acting_as(user):
+        faults = faults_of(path)
     if faults:
         more = [f"and {len(faults) - MOST_FAULTS} more"] if len(faults) > MOST_FAULTS else []
         raise SetupError(
             f"Asterisk would refuse {path}: {'; '.join([*faults[:MOST_FAULTS], *more])}; fix this first"
         )
     return file_state(path)
+
+
+@contextmanager
+def _acting_as(user: User | None) -> Iterator[None]:
+    """Use the rights of a user while the block runs, if this is root."""
+    if user is None or os.geteuid() != 0:
+        yield
+        return
+    groups, gid = os.getgroups(), os.getegid()
+    os.setgroups(user.groups)
+    os.setegid(user.gid)
+    os.seteuid(user.uid)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(gid)
+        os.setgroups(groups)
 
 
 def _specific(text: str) -> str | None:

@@ -7,18 +7,18 @@ from ringfence.audit.console import AsteriskConsole
 from ringfence.errors import FirewallError, SetupError
 from ringfence.firewall.cleanup import flush_everything
 from ringfence.setup import fail2ban_jails
-from ringfence.setup.asterisk import find_asterisk
+from ringfence.setup.asterisk import Asterisk, find_asterisk
 from ringfence.setup.changes import Change, FileChange, file_state, folder_state, temporary
 from ringfence.setup.host_paths import HostPaths
 from ringfence.setup.journal import Journal, Produced, Record
-from ringfence.setup.manager import USER, read_manager
+from ringfence.setup.layouts import LOGGER, MANAGER
+from ringfence.setup.manager import USER, checked_state
 from ringfence.setup.plan import Plan
 from ringfence.setup.undo import restore_files
 from ringfence.setup.units import SERVICE, Systemd
 
 _DATABASE = "ringfence.db"
 _NO_USER = "There is no manager called "
-_MANAGER, _LOGGER = "manager", "logger"
 
 
 class Session:
@@ -106,16 +106,21 @@ class Session:
         return Produced(folder, prefix, existed=True, names=names)
 
 
+def require_valid_files(asterisk: Asterisk) -> None:
+    """Raise SetupError if Asterisk would refuse its files at the reload that follows, and lose AMI."""
+    for name in (MANAGER, LOGGER):
+        checked_state(asterisk.conf / name, asterisk.reader)
+
+
 def reload_asterisk(console: AsteriskConsole) -> None:
     """Make Asterisk read its manager users and log channels again; raise SetupError if it does not answer."""
-    for module in (_MANAGER, _LOGGER):
+    for module in ("manager", "logger"):
         if console.show(f"{module} reload") is None:
             raise SetupError(f"Asterisk does not reload its {module}: {console.problem or 'unknown command'}")
 
 
-def require_manager_user(conf: Path, console: AsteriskConsole) -> None:
+def require_manager_user(console: AsteriskConsole) -> None:
     """Raise SetupError unless Asterisk now knows the manager user."""
-    read_manager(conf)
     shown = console.show(f"manager show user {USER}") or ""
     if shown.startswith(_NO_USER) or f"username: {USER}" not in shown:
         raise SetupError(

@@ -1,0 +1,142 @@
+"""``ringfence setup`` on a machine where something is wrong: a clear line, and everything as before."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.support.network import Network
+from tests.support.pbx_machine import Digest, PbxMachine, differing, digest_of, pbx_machine
+
+pytestmark = [pytest.mark.asterisk, pytest.mark.kernel]
+
+WATCHED = ("etc", "var/lib/ringfence", "var/lib/ringfence-setup", "var/log/ringfence")
+ETC = "etc/asterisk"
+
+
+@pytest.fixture(name="machine", scope="module")
+def _machine(tmp_path_factory: pytest.TempPathFactory, package: Path) -> Iterator[PbxMachine]:
+    """Yield one machine for all tests: each of them leaves it as it was."""
+    with Network() as network, pbx_machine(tmp_path_factory.mktemp("pbx"), network) as machine:
+        machine.install(package)
+        yield machine
+
+
+def refused(machine: PbxMachine, before: Digest) -> str:
+    """Run setup, which must fail and leave no difference; return its message."""
+    done = machine.run("ringfence", "setup", "--yes")
+    assert done.returncode == 1, done.stdout
+    assert differing(before, digest_of(machine.root, *WATCHED)) == []
+    assert machine.must("nft", "list", "tables") == ""
+    assert machine.run("systemctl", "is-active", "ringfence").stdout == "inactive\n"
+    return done.stderr
+
+
+def test_a_manager_conf_that_asterisk_refuses(machine: PbxMachine) -> None:
+    """File and line of the mistake are named before anything is changed."""
+    file = machine.root / ETC / "manager.conf"
+    good = file.read_bytes()
+    file.write_bytes(good + b"[broken\n")
+    before = digest_of(machine.root, *WATCHED)
+
+    line = good.count(b"\n") + 1
+    assert f"/etc/asterisk/manager.conf:{line}: a section has no closing ]" in refused(machine, before)
+    file.write_bytes(good)
+
+
+def test_a_manager_conf_that_asterisk_may_not_read(machine: PbxMachine) -> None:
+    """Root can read the file, but Asterisk would lose AMI at the next reload: none comes."""
+    machine.must("chown", "root:root", "/etc/asterisk/manager.conf")
+    before = digest_of(machine.root, *WATCHED)
+
+    assert "/etc/asterisk/manager.conf cannot be read: Permission denied" in refused(machine, before)
+    assert "Manager (AMI):             Yes" in machine.cli("manager show settings")
+    machine.must("chown", "asterisk:asterisk", "/etc/asterisk/manager.conf")
+
+
+def test_ami_that_refuses_the_login(machine: PbxMachine) -> None:
+    """If the daemon cannot log in, everything is taken back, and its reason is in the message."""
+    secret = machine.must("cat", "/etc/ringfence/asterisk.secret")
+    user = machine.root / ETC / "manager.d/mine.conf"
+    user.write_text(f"[ringfence]\nsecret = {secret}\ndeny = 0.0.0.0/0.0.0.0\nread = security\n", "utf-8")
+    machine.must("chown", "asterisk:asterisk", "/etc/asterisk/manager.d/mine.conf")
+    before = digest_of(machine.root, *WATCHED)
+
+    assert "AMI does not work: login refused" in refused(machine, before)
+    user.unlink()
+    machine.cli("manager reload")
+
+
+def test_a_disk_that_is_full(machine: PbxMachine) -> None:
+    """A file that cannot be written is named; the files that were written before are restored."""
+    folder = "/etc/asterisk/manager.d"
+    before = digest_of(machine.root, *WATCHED)
+    machine.must("mount", "-t", "tmpfs", "-o", "size=4k,nr_inodes=3", "tmpfs", folder)
+    machine.must("touch", f"{folder}/README.conf", f"{folder}/other")
+    try:
+        message = refused(machine, before)
+    finally:
+        machine.must("umount", folder)
+
+    assert f"cannot write {folder}/ringfence.conf: No space left on device" in message
+
+
+def test_two_asterisks(machine: PbxMachine) -> None:
+    """Setup does not guess which one is meant."""
+    before = digest_of(machine.root, *WATCHED)
+    second = machine.root / "root/asterisk"
+    second.write_text("#!/bin/sh\nsleep 60\n", "utf-8")
+    second.chmod(0o755)
+    machine.must("systemd-run", "--unit=second", "/root/asterisk")
+    message = refused(machine, before)
+    machine.must("systemctl", "stop", "second")
+
+    assert message.startswith("several Asterisks run here: process ")
+
+
+def test_no_asterisk(machine: PbxMachine) -> None:
+    """The message names the command that starts it."""
+    machine.must("systemctl", "stop", "asterisk")
+    before = digest_of(machine.root, *WATCHED)
+
+    assert refused(machine, before).startswith("no running Asterisk is visible here; fix: start it")
+    machine.start_asterisk()
+
+
+# As `ringfence setup --yes`, killed before its write of this number.
+_KILLED = """\
+import os, signal, sys
+count = 0
+def hook(event, arguments):
+    global count
+    writes = event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)
+    if writes or event in ("os.rename", "os.remove", "os.mkdir", "subprocess.Popen"):
+        count += 1
+        if count == int(sys.argv[1]):
+            os.kill(os.getpid(), signal.SIGKILL)
+from ringfence.cli.setup_run import SetupRun
+from ringfence.setup.host_paths import HostPaths
+sys.addaudithook(hook)
+SetupRun(HostPaths(), dry_run=False, yes=True).setup()
+print(f"writes {count}")
+"""
+
+
+def test_a_kill_while_the_service_starts_leaves_nothing_half_configured(machine: PbxMachine) -> None:
+    """Killed at the last steps (reload, start, proof): undo restores all, and a second run completes."""
+    before = digest_of(machine.root, *WATCHED)
+    (machine.root / "root/killed.py").write_text(_KILLED, "utf-8")
+    run = ("env", "PYTHONPATH=/usr/lib/ringfence", "python3", "-P", "/root/killed.py")
+    whole = machine.must(*run, "0")
+    writes = int(whole.rpartition("writes ")[2])
+    machine.must("ringfence", "setup", "--undo", "--yes")
+    assert differing(before, digest_of(machine.root, *WATCHED)) == []
+
+    for number in range(writes - 10, writes + 1, 2):
+        assert machine.run(*run, str(number)).returncode != 0
+        machine.must("ringfence", "setup", "--undo", "--yes")
+        assert (number, differing(before, digest_of(machine.root, *WATCHED))) == (number, [])
+
+        assert machine.run(*run, str(number)).returncode != 0
+        assert "ok  wire: reported the failed login" in machine.must("ringfence", "setup", "--yes")
+        machine.must("ringfence", "setup", "--undo", "--yes")
+        assert (number, differing(before, digest_of(machine.root, *WATCHED))) == (number, [])
