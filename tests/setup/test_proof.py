@@ -90,6 +90,26 @@ def test_a_source_that_is_silent_is_named_with_its_state(daemon: Daemon) -> None
     assert findings[3].detail.startswith("did not report the failed login (absent: no NFLOG)")
 
 
+def test_the_wire_cannot_see_answers_to_this_host(daemon: Daemon) -> None:
+    """For an Asterisk in a container the wire is no error, unless it does not listen."""
+
+    def login() -> str:
+        daemon.sources = [{**source(AMI), "events": 9}, {**source(LOG), "events": 9}, source(WIRE)]
+        return "a target"
+
+    first, *_, wire = prove(daemon.path, login, contained=True, wait=0.2)
+    assert "from this host's own address" in first.detail
+    assert (wire.right, wire.detail.partition(",")[0]) == (None, "listens")
+
+    daemon.sources = [source(AMI), source(LOG), source(WIRE)]
+
+    def deaf() -> str:
+        daemon.sources = [{**source(AMI), "events": 9}, {**source(LOG), "events": 9}, source(WIRE, "absent")]
+        return "a target"
+
+    assert prove(daemon.path, deaf, contained=True, wait=0.2)[-1].right is False
+
+
 def test_without_a_login_nothing_is_proven(daemon: Daemon) -> None:
     """An Asterisk that answers no SIP cannot be tried."""
     [finding] = prove(daemon.path, lambda: None)

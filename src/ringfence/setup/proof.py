@@ -20,6 +20,7 @@ SEEN_WITHIN = 5.0
 """Seconds in which every source must report the login. The log takes longest: a tenth of a second."""
 _PAUSE = 0.05
 _LISTENING = "listening"
+WIRE = "wire"
 
 Report = Mapping[str, Any]
 
@@ -56,8 +57,14 @@ def wait_for_sources(path: Path, *, log: bool, wait: float = SETTLE) -> Report:
     return report
 
 
-def prove(path: Path, login: Callable[[], object | None], wait: float = SEEN_WITHIN) -> list[Finding]:
-    """Cause the failed login, and return a finding for each source, and one for the test as a whole."""
+def prove(
+    path: Path, login: Callable[[], object | None], *, contained: bool = False, wait: float = SEEN_WITHIN
+) -> list[Finding]:
+    """Cause the failed login, and return a finding for each source, and one for the test as a whole.
+
+    ``contained`` is whether Asterisk is behind a bridge of this host. The wire sees what leaves this host,
+    and the answers to this host do not.
+    """
     before = control.ask(path, "status")
     target = login()
     if target is None:
@@ -65,19 +72,27 @@ def prove(path: Path, login: Callable[[], object | None], wait: float = SEEN_WIT
         return [Finding(False, "proof", f"{why}; see: asterisk -rx 'pjsip show transports'")]
     after = before
     deadline = time.monotonic() + wait
-    while len(_grown(before, after)) < len(after["sources"]) and time.monotonic() < deadline:
+    expected = {source["name"] for source in after["sources"]} - ({WIRE} if contained else set())
+    while not expected <= _grown(before, after) and time.monotonic() < deadline:
         time.sleep(_PAUSE)
         after = control.ask(path, "status")
     grown = _grown(before, after)
+    sender = "this host's own address" if contained else "a loopback address"
     return [
-        Finding(True, "proof", f"a failed login at {target}, from a loopback address, which is never banned"),
-        *(_source_finding(source, seen=source["name"] in grown) for source in after["sources"]),
+        Finding(True, "proof", f"a failed login at {target}, from {sender}, which is never banned"),
+        *(
+            _source_finding(source, seen=source["name"] in grown, expected=source["name"] in expected)
+            for source in after["sources"]
+        ),
     ]
 
 
-def _source_finding(source: Mapping[str, Any], *, seen: bool) -> Finding:
+def _source_finding(source: Mapping[str, Any], *, seen: bool, expected: bool) -> Finding:
     if seen:
         return Finding(True, source["name"], "reported the failed login")
+    if not expected and source["state"] == _LISTENING:
+        why = "listens, and sees answers of the container that leave this host; a login from here has none"
+        return Finding(None, source["name"], why)
     state = f"{source['state']}: {source['detail']}" if source["detail"] else source["state"]
     return Finding(False, source["name"], f"did not report the failed login ({state}); see: ringfence check")
 
