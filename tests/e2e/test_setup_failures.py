@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.support.daemon import until
 from tests.support.network import Network
 from tests.support.pbx_machine import Digest, PbxMachine, differing, digest_of, pbx_machine
 
@@ -102,6 +103,55 @@ def test_no_asterisk(machine: PbxMachine) -> None:
     machine.start_asterisk()
 
 
+def test_an_asterisk_that_answers_no_sip(machine: PbxMachine) -> None:
+    """Without a proof the exit code is 1, ringfence runs, and fail2ban's jail stays."""
+    before = digest_of(machine.root, *WATCHED)
+    file, jails = machine.root / ETC / "pjsip.conf", machine.root / "etc/fail2ban/jail.local"
+    good = file.read_bytes()
+    file.write_bytes(b"")
+    jails.parent.mkdir()
+    jails.write_text("[asterisk]\nenabled = true\n", "utf-8")
+    machine.must("systemctl", "stop", "asterisk")
+    machine.start_asterisk()
+
+    done = machine.run("ringfence", "setup", "--yes")
+    assert done.returncode == 1
+    assert "\nNO  proof: Asterisk answers no SIP over UDP or TCP here" in done.stdout
+    assert "fail2ban's jail asterisk stays, until every source works" in done.stderr
+    assert machine.run("systemctl", "is-active", "ringfence").stdout == "active\n"
+    assert [*jails.parent.iterdir()] == [jails]
+
+    machine.must("ringfence", "setup", "--undo", "--yes")
+    jails.unlink()
+    jails.parent.rmdir()
+    file.write_bytes(good)
+    machine.must("systemctl", "stop", "asterisk")
+    machine.start_asterisk()
+    assert differing(before, digest_of(machine.root, *WATCHED)) == []
+
+
+def test_without_systemd_the_command_that_starts_it_is_printed(machine: PbxMachine) -> None:
+    """After the daemon was started by hand, a second run proves it, and the undo asks to stop it."""
+    before = digest_of(machine.root, *WATCHED)
+    machine.must("mount", "-t", "tmpfs", "tmpfs", "/run/systemd")  # hides that systemd runs
+    try:
+        done = machine.must("ringfence", "setup", "--yes")
+        assert "systemd does not run here; start it: ringfence run; then prove it: ringfence setup" in done
+        pid = machine.must("sh", "-c", "ringfence run >/root/daemon.log 2>&1 & echo $!").strip()
+        until(lambda: machine.run("ringfence", "status").returncode == 0, "the daemon")
+        assert "ok  wire: reported the failed login" in machine.must("ringfence", "setup", "--yes")
+
+        undone = machine.run("ringfence", "setup", "--undo", "--yes")
+        assert undone.returncode == 1
+        assert "a ringfence that was started by hand still runs; fix: stop it" in undone.stderr
+        machine.must("sh", "-c", f"kill {pid}; while kill -0 {pid} 2>/dev/null; do sleep 0.1; done")
+    finally:
+        machine.must("umount", "/run/systemd")
+    machine.must("ringfence", "off")
+    machine.must("sh", "-c", "rm -f /var/lib/ringfence/ringfence.db*")
+    assert differing(before, digest_of(machine.root, *WATCHED)) == []
+
+
 # As `ringfence setup --yes`, killed before its write of this number.
 _KILLED = """\
 import os, signal, sys
@@ -131,7 +181,7 @@ def test_a_kill_while_the_service_starts_leaves_nothing_half_configured(machine:
     machine.must("ringfence", "setup", "--undo", "--yes")
     assert differing(before, digest_of(machine.root, *WATCHED)) == []
 
-    for number in range(writes - 10, writes + 1, 2):
+    for number in range(writes - 8, writes + 1, 4):
         assert machine.run(*run, str(number)).returncode != 0
         machine.must("ringfence", "setup", "--undo", "--yes")
         assert (number, differing(before, digest_of(machine.root, *WATCHED))) == (number, [])

@@ -188,7 +188,11 @@ def test_removal_takes_the_rules_out_and_purge_leaves_nothing(
     machine.must("sh", "-c", START)
     assert bans(machine) == {BANNED}
 
-    machine.must("apt-get", "purge", "--yes", "ringfence")
+    # As `ringfence setup` leaves it.
+    machine.must("mkdir", "/var/lib/ringfence-setup")
+    machine.must("sh", "-c", 'echo \'   "path": "/etc/x",\' >/var/lib/ringfence-setup/journal.json')
+    purged = machine.run("apt-get", "purge", "--yes", "ringfence")
+    assert (purged.returncode, "\n    /etc/x\n" in purged.stdout + purged.stderr) == (0, True)
     assert machine.must("nft", "list", "tables") == ""
     assert paths_of(machine) == clean
     assert machine.must("cat", "/etc/passwd", "/etc/group") == users
