@@ -7,10 +7,11 @@ from attrs import evolve
 from tests.setup.world import SECRET, Host, allow_any_reader, make_host
 from tests.support.pbx_machine import differing
 
+from ringfence.audit.findings import Finding
 from ringfence.cli import setup_run
 from ringfence.cli.setup_run import SetupRun
 from ringfence.errors import ConfigError, SetupError
-from ringfence.setup import session
+from ringfence.setup import fail2ban_jails, session
 
 pytestmark = pytest.mark.kernel  # a host in a folder has files of several users
 
@@ -106,3 +107,61 @@ def test_undo_names_what_it_restores(host: Host, capsys: pytest.CaptureFixture[s
     assert "Setup is undone, except for the lines above.\n" in shown.out
     assert f"{file} was made by setup and changed since: it stays" in shown.err
     assert SetupRun(host.paths, dry_run=False, yes=True).undo()
+
+
+@pytest.fixture(name="proven")
+def _proven(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pretend that a daemon answers and that every source was proven, with an enabled jail of fail2ban."""
+    (host.paths.fail2ban / "jail.d").mkdir(parents=True)
+    (host.paths.fail2ban / "jail.local").write_text("[asterisk]\nenabled = true\n", "utf-8")
+    monkeypatch.setattr(setup_run, "find", lambda _paths: evolve(host.found(), jails=("asterisk",)))
+    monkeypatch.setattr(setup_run, "is_reachable", lambda _path: True)
+    monkeypatch.setattr(setup_run, "wait_for_sources", lambda _path, **_options: {})
+    monkeypatch.setattr(
+        setup_run, "prove", lambda *_arguments, **_options: [Finding(right=True, what="wire")]
+    )
+    monkeypatch.setattr(fail2ban_jails, "reload", lambda: "")
+
+
+@pytest.mark.usefixtures("proven")
+def test_a_fail2ban_that_has_never_run_has_no_bans_to_take_over(
+    host: Host, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without a database the jail is disabled at once."""
+    database = f"[Definition]\ndbfile = {host.scratch}/gone.sqlite3\n"
+    (host.paths.fail2ban / "fail2ban.local").write_text(database, "utf-8")
+
+    assert setup(host)
+    assert "ok  fail2ban: jail asterisk is disabled" in capsys.readouterr().out
+    assert (host.paths.fail2ban / "jail.d/zz-ringfence.local").exists()
+
+
+@pytest.mark.usefixtures("proven")
+def test_bans_that_cannot_be_taken_over_keep_the_jail(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
+    """The jail stays with the reason; ringfence stays too, because it works."""
+    broken = host.scratch / "fail2ban.sqlite3"
+    broken.write_bytes(b"no database")
+    text = f"[Definition]\ndbfile = {broken}\n"
+    (host.paths.fail2ban / "fail2ban.local").write_text(text, "utf-8")
+
+    assert not setup(host)
+    assert (
+        "NO  fail2ban: jail asterisk stays, because its bans cannot be taken over: "
+        in capsys.readouterr().out
+    )
+    assert not (host.paths.fail2ban / "jail.d/zz-ringfence.local").exists()
+    assert (host.etc / "manager.d/ringfence.conf").exists()
+
+
+@pytest.mark.usefixtures("proven")
+def test_a_source_that_is_not_proven_keeps_the_jail(
+    host: Host, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """fail2ban goes on until ringfence sees everything."""
+    monkeypatch.setattr(
+        setup_run, "prove", lambda *_arguments, **_options: [Finding(right=False, what="wire")]
+    )
+
+    assert not setup(host)
+    assert "fail2ban's jail asterisk stays, until every source works" in capsys.readouterr().err
+    assert not (host.paths.fail2ban / "jail.d/zz-ringfence.local").exists()

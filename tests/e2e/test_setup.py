@@ -62,5 +62,16 @@ def test_two_commands_protect_a_pbx_and_undo_leaves_no_trace(
         assert "/var/log/ringfence/ringfence" not in machine.cli("logger show channels")
 
 
+def test_setup_works_on_debian_13(package: Path, tmp_path: Path) -> None:
+    """The newer Debian has another systemd and another Python."""
+    with Network() as network, pbx_machine(tmp_path, network, debian="debian-13") as machine:
+        machine.install(package)
+        before = digest_of(machine.root, *WATCHED)
+        assert len(proven(machine.must("ringfence", "setup", "--yes"))) == len(("AMI", "log", "wire"))
+
+        machine.must("ringfence", "setup", "--undo", "--yes")
+        assert differing(before, digest_of(machine.root, *WATCHED)) == []
+
+
 def _is_folder(machine: PbxMachine, name: str) -> bool:
     return (machine.root / name).is_dir()

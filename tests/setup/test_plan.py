@@ -1,6 +1,7 @@
 """The changes that setup plans, by layout and by what is there already."""
 
 import os
+from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
@@ -178,6 +179,20 @@ def test_an_asterisk_in_a_container_is_reached_over_its_bridge(host: Host) -> No
     user = files["etc/asterisk/manager.d/ringfence.conf"].content.decode()
     assert f"permit = {own_address('127.0.0.9').network_address}/255.255.255.255\n" in user
     assert log_path(found, host.paths) != log_path(host.found(), host.paths)
+
+
+def test_ami_on_an_address_of_the_network_permits_that_address(host: Host) -> None:
+    """Ringfence connects to that address, so it comes from there."""
+    manager = "[general]\nenabled = yes\nport = 5040\nbindaddr = 127.0.0.9\n"
+    (host.etc / "manager.conf").write_text(manager, "utf-8")
+    files = files_of(host)
+    config = files["etc/ringfence/ringfence.toml"].content.decode()
+    assert 'host = "127.0.0.9"\nport = 5040\n' in config
+
+    assert own_address("::1") == ip_network("::1")
+    assert own_address("127.0.0.9").version == 4
+    with pytest.raises(SetupError, match=r"no route to Asterisk at 255\.255\.255\.255"):
+        own_address("255.255.255.255")
 
 
 def test_without_a_volume_for_logs_only_the_other_sources_are_used(host: Host) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from attrs import frozen
 from tests.support.asterisk_files import PASSWORD
+from tests.support.network import PBX_IPV4
 
 _FREEPBX_MANAGER = """\
 ;--------------------------------------------------------------------------------;
@@ -80,6 +81,10 @@ SAMPLE = {
     "manager.conf": "[general]\nenabled = no\n;webenabled = yes\nport = 5038\nbindaddr = 0.0.0.0\n",
     "logger.conf": "[general]\n[logfiles]\nconsole => notice,warning\nmessages => notice,warning,error\n",
 }
+# AMI listens on one address of the network, with another port, and is served over HTTP too.
+BOUND = {
+    "manager.conf": f"[general]\nenabled = yes\nport = 5040\nbindaddr = {PBX_IPV4}\nwebenabled = yes\n",
+}
 
 
 @frozen
@@ -108,6 +113,11 @@ LAYOUTS = {
         SAMPLE,
         ("logger.conf", "manager.conf", "manager.d/ringfence.conf", "ringfence.logger.conf"),
         conf="/usr/local/etc/asterisk",
+    ),
+    "bound": LaidOut(
+        "plain Asterisk",
+        BOUND,
+        ("logger.conf", "manager.conf", "manager.d/ringfence.conf", "ringfence.logger.conf"),
     ),
     "freepbx": LaidOut("FreePBX or Issabel", FREEPBX, ("logger_logfiles_custom.conf", "manager_custom.conf")),
     "wazo": LaidOut("Wazo", WAZO, ("logger.d/ringfence.conf", "manager.d/ringfence.conf")),

@@ -112,9 +112,10 @@ def take_over_from(folder: Path, names: "Sequence[str]", config: Path) -> int:
     from ringfence.fail2ban.jails import read_configuration  # noqa: PLC0415 - loaded when the command runs
 
     found = read_configuration(folder)
-    if not found.database.startswith("/"):
+    database = Path(found.database)
+    if not database.is_absolute() or not database.exists():  # kept in memory, or fail2ban has never run
         return 0
-    return take_over(found.chosen(names), Path(found.database), config, dry_run=False, force=False)
+    return take_over(found.chosen(names), database, config, dry_run=False, force=False)
 
 
 def take_over(jails: "Sequence[Jail]", database: Path, config: Path, *, dry_run: bool, force: bool) -> int:

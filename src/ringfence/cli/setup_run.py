@@ -15,7 +15,7 @@ from ringfence.cli.common import settings_from
 from ringfence.cli.import_fail2ban import take_over_from
 from ringfence.cli.output import echo, echo_document, echo_stderr
 from ringfence.daemon.logging import configure as configure_logging
-from ringfence.errors import ConfigError, RingfenceError, SetupError
+from ringfence.errors import ConfigError, ControlError, RingfenceError, SetupError, StoreError
 from ringfence.setup import fail2ban_jails
 from ringfence.setup.asterisk import Asterisk
 from ringfence.setup.changes import FileState
@@ -144,10 +144,15 @@ class SetupRun:
 
     def _hand_over(self, session: Session, found: Found) -> bool:
         """Take over fail2ban's bans, then disable its jails for Asterisk."""
-        problems = take_over_from(self._paths.fail2ban, found.jails, self._paths.config)
+        name = ", ".join(found.jails)
+        try:
+            problems = take_over_from(self._paths.fail2ban, found.jails, self._paths.config)
+        except (StoreError, ControlError) as error:
+            text = f"jail {name} stays, because its bans cannot be taken over: {error}"
+            echo(Finding(False, "fail2ban", text).line, indent=_INDENT)
+            return False
         session.apply(fail2ban_jails.disabling(self._paths.fail2ban, found.jails))
         problem = fail2ban_jails.reload()
-        name = ", ".join(found.jails)
         text = f"jail {name} is disabled, its bans are taken over; the other jails stay"
         if problem:
             text = f"jail {name} still runs: {problem}; fix: fail2ban-client reload"

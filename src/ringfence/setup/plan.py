@@ -144,7 +144,8 @@ class _Planner:
         manager = self.found.manager
         main = self._manager_conf(manager)
         if not manager.user:
-            permit = () if self.found.asterisk.server.same_network else (own_address(ami_host(self.found)),)
+            host = ami_host(self.found)
+            permit = () if _is_loopback(host) else (own_address(host),)
             text = manager_user(self._secret(), permit, web=manager.web)
             main = self._add(
                 self.found.layout.manager,
@@ -294,12 +295,13 @@ def resolved(path: Path) -> Path:
 
 
 def own_address(host: str) -> Network:
-    """Return the address of this host from which it reaches ``host``."""
-    with closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as probe:
+    """Return the address of this host from which it reaches the address ``host``."""
+    family = socket.AF_INET if ip_address(host).version == 4 else socket.AF_INET6  # noqa: PLR2004 - IPv4
+    with closing(socket.socket(family, socket.SOCK_DGRAM)) as probe:
         try:
             probe.connect((host, PORT))  # sends nothing
         except OSError as error:
-            raise SetupError(f"no route to Asterisk's container at {host}: {error.strerror}") from None
+            raise SetupError(f"no route to Asterisk at {host}: {error.strerror}") from None
         return ip_network(probe.getsockname()[0])
 
 
