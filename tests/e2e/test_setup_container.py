@@ -71,3 +71,4 @@ def test_an_asterisk_in_a_container_is_protected_over_its_volumes(house: House, 
 
     machine.must("ringfence", "setup", "--undo", "--yes")
     assert differing(before, digest_of(machine.root, *WATCHED, VOLUME[1:] + "/etc")) == []
+    assert not (machine.root / VOLUME[1:] / "log/ringfence").exists()

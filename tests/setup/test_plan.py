@@ -123,6 +123,24 @@ def test_a_manager_user_with_another_password_is_an_error(host: Host, own: str) 
         plan(host.found(), host.paths)
 
 
+@pytest.mark.parametrize("text", ["", "two words", "a;b"])
+def test_a_password_that_asterisk_would_read_differently_is_refused(host: Host, text: str) -> None:
+    """A semicolon begins a comment in Asterisk's files."""
+    host.paths.secret.write_text(text, "utf-8")
+
+    with pytest.raises(SetupError, match="is empty, or has a character that Asterisk's files cannot have"):
+        plan(host.found(), host.paths)
+
+
+def test_a_line_end_after_the_password_stays(host: Host) -> None:
+    """The file is right as it is, and the manager user gets the password alone."""
+    host.paths.secret.write_text(f"{SECRET}\n", "utf-8")
+    files = files_of(host)
+
+    assert "etc/ringfence/asterisk.secret" not in files
+    assert f"secret = {SECRET}\n" in files["etc/asterisk/manager.d/ringfence.conf"].content.decode()
+
+
 def test_an_existing_manager_user_and_channel_are_used(host: Host) -> None:
     """After an installation by hand only ringfence's own files are missing."""
     manager = f"[general]\nenabled = yes\n[ringfence]\nsecret = {SECRET}\n"

@@ -5,6 +5,7 @@ includes it.
 """
 
 import pwd
+import re
 import secrets
 import socket
 import tomllib
@@ -41,6 +42,7 @@ from ringfence.setup.texts import log_channel, logrotate, manager_user
 LOG = "ringfence"
 _ROOT = 0
 _LOOPBACK = "127.0.0.1"
+_PASSWORD = re.compile(r"[!-:<-~]{1,256}")
 
 
 @frozen
@@ -66,7 +68,7 @@ def plan(found: Found, paths: HostPaths, written: Mapping[Path, FileState] | Non
 
     ``written`` are files as an earlier setup left them: setup may replace them again.
     """
-    planner = _Planner(found, paths, written or {})
+    planner = _Planner(found, paths, written or {}, log_path(found, paths))
     planner.own_files()
     planner.manager()
     planner.logger()
@@ -102,27 +104,27 @@ def ami_host(found: Found) -> str:
 
 @define
 class _Planner:
+    """The changes and notes so far, and all that decides about the next ones."""
+
     found: Found
     paths: HostPaths
     written: Mapping[Path, FileState]
+    log: LogPath | None
     changes: list[Change] = field(factory=list)
     notes: list[str] = field(factory=list)
-    log: LogPath | None = field(init=False)
-
-    def __attrs_post_init__(self) -> None:
-        self.log = log_path(self.found, self.paths)
 
     def own_files(self) -> None:
         """Plan the files of ringfence: secret, configuration, log folder and its rotation."""
         group = self.found.owner.gid
         self._folder(self.paths.config.parent, FolderState(0o750, _ROOT, group), "ringfence's configuration")
         secret = self._secret()
-        self._file(
-            self.paths.secret,
-            secret.reveal().encode(),
-            FolderState(0o640, _ROOT, group),
-            "the password of the manager user; only root and the service can read it",
-        )
+        if file_state(self.paths.secret) is None:
+            self._file(
+                self.paths.secret,
+                secret.reveal().encode(),
+                FolderState(0o640, _ROOT, group),
+                "the password of the manager user; only root and the service can read it",
+            )
         self._configuration()
         if self.log is None:
             self.notes.append(
@@ -178,6 +180,11 @@ class _Planner:
         here = _planned(self.changes, self.paths.secret) or file_state(self.paths.secret)
         kept = Secret(here.content.decode("utf-8", "replace").strip()) if here is not None else None
         manager = self.found.manager
+        if kept is not None and not _PASSWORD.fullmatch(kept.reveal()):
+            raise SetupError(
+                f"the password in {self.paths.secret} is empty, or has a character that Asterisk's files "
+                "cannot have (a blank, a semicolon); fix: remove the file, and setup generates a password"
+            )
         if not manager.user:
             return kept or Secret(secrets.token_hex(24))
         if manager.secret is None or (kept is not None and kept != manager.secret):
