@@ -103,6 +103,22 @@ def test_no_asterisk(machine: PbxMachine) -> None:
     machine.start_asterisk()
 
 
+@pytest.mark.parametrize("signal", ["INT", "HUP"])
+def test_a_lost_connection_restores_everything(machine: PbxMachine, signal: str) -> None:
+    """Ctrl-C, or the end of the SSH connection, at several moments: no file differs, and nothing runs."""
+    before = digest_of(machine.root, *WATCHED)
+    interrupted = 0
+    for seconds in (0.7, 1.2, 1.7, 2.2, 3.0):
+        done = machine.run("timeout", f"--signal={signal}", str(seconds), "ringfence", "setup", "--yes")
+        if "interrupted: everything is as before" in done.stderr:
+            interrupted += 1
+        elif "ok  wire" in done.stdout:
+            machine.must("ringfence", "setup", "--undo", "--yes")
+        assert (seconds, differing(before, digest_of(machine.root, *WATCHED))) == (seconds, [])
+        assert machine.run("systemctl", "is-active", "ringfence").stdout == "inactive\n"
+    assert interrupted > 0
+
+
 def test_an_asterisk_that_answers_no_sip(machine: PbxMachine) -> None:
     """Without a proof the exit code is 1, ringfence runs, and fail2ban's jail stays."""
     before = digest_of(machine.root, *WATCHED)
