@@ -50,6 +50,8 @@ def test_two_commands_protect_a_pbx_and_undo_leaves_no_trace(
         assert set(layout.changed) <= set(files)
         assert proven(done) == ["asterisk/ami", "asterisk/log:/var/log/ringfence/ringfence", "wire"]
         assert took <= LONGEST
+        allowed = (machine.root / "etc/ringfence/ringfence.toml").read_text("utf-8")
+        assert (f'    "{layout.trunk}/32",  # trunk trunk\n' in allowed) == bool(layout.trunk)
         assert machine.banned() == set()
         guess(network)
         until(lambda: machine.banned() == {ATTACKER}, "the ban")

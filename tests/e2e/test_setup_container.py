@@ -65,7 +65,7 @@ def test_an_asterisk_in_a_container_is_protected_over_its_volumes(house: House, 
 
     assert f"layout    plain Asterisk in a container, {VOLUME}/etc" in done
     assert proven(done) == ["asterisk/ami", f"asterisk/log:{VOLUME}/log/ringfence/ringfence"]
-    assert "\n--  wire: listens, and sees answers of the container that leave this host" in done
+    assert "\n--  wire: listens; no SIP challenge of the failed login leaves this host" in done
     guess(house.network)
     until(lambda: machine.banned() == {ATTACKER}, "the ban")
 

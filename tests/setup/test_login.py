@@ -8,7 +8,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from ringfence.setup.login import ACCOUNT, SipTarget, failed_login, targets_of
+from ringfence.setup.login import (
+    ACCOUNT,
+    ManagerTarget,
+    SipTarget,
+    failed_login,
+    failed_manager_login,
+    targets_of,
+)
 
 _CHALLENGE = (
     b"SIP/2.0 401 Unauthorized\r\n"
@@ -116,3 +123,47 @@ def test_the_sockets_of_the_process_are_the_targets(netns: None, monkeypatch: py
 def _own_name() -> str:
     with open("/proc/self/comm", encoding="utf-8") as file:  # noqa: PTH123 - of the main thread
         return file.read().strip()
+
+
+@pytest.mark.parametrize(
+    ("answers", "refused"),
+    [
+        (
+            (
+                b"Asterisk Call Manager/11.0.0\r\n",
+                b"Response: Error\r\nMessage: Authentication failed\r\n\r\n",
+            ),
+            True,
+        ),
+        ((b"SSH-2.0-OpenSSH\r\n",), False),
+    ],
+)
+def test_a_wrong_user_is_tried_at_ami(answers: tuple[bytes, ...], refused: bool) -> None:  # noqa: FBT001 - a parameter of the test
+    """Only a server that is AMI, and refuses the user, counts."""
+    received = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.send(answers[0])
+                for answer in answers[1:]:
+                    received.append(connection.recv(65_535))
+                    connection.send(answer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        target = ManagerTarget("127.0.0.1", listener.getsockname()[1])
+        done = failed_manager_login(target)
+        thread.join()
+
+    assert done == (target if refused else None)
+    assert [f"Username: {ACCOUNT}\r\n".encode() in request for request in received] == [True] * refused
+
+
+def test_without_ami_no_login_is_tried() -> None:
+    """A closed port is no target."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+
+    assert failed_manager_login(ManagerTarget("127.0.0.1", port)) is None

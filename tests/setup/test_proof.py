@@ -10,8 +10,10 @@ import pytest
 
 from ringfence import control
 from ringfence.errors import SetupError
+from ringfence.setup.login import ManagerTarget, SipTarget
 from ringfence.setup.proof import is_reachable, prove, wait_for_sources
 
+TARGET = SipTarget("127.0.0.1", 5060, udp=True)
 AMI, LOG, WIRE = "asterisk/ami", "asterisk/log:/var/log/ringfence/ringfence", "wire"
 
 
@@ -62,17 +64,17 @@ def test_a_daemon_is_reachable_if_it_answers(daemon: Daemon, tmp_path: Path) -> 
 def test_each_source_that_reports_is_proven(daemon: Daemon) -> None:
     """A line of the log that AMI delivered already counts too."""
 
-    def login() -> str:
+    def login() -> SipTarget:
         daemon.sources = [
             {**source(AMI), "events": 4},
             {**source(LOG), "skipped": 1},
             {**source(WIRE), "events": 5},
         ]
-        return "a target"
+        return TARGET
 
     findings = prove(daemon.path, login)
     assert [finding.line for finding in findings] == [
-        "ok  proof: a failed login at a target, from a loopback address, which is never banned",
+        "ok  proof: a failed login at 127.0.0.1:5060 by UDP, from a loopback address, which is never banned",
         *(f"ok  {name}: reported the failed login" for name in (AMI, LOG, WIRE)),
     ]
 
@@ -80,9 +82,9 @@ def test_each_source_that_reports_is_proven(daemon: Daemon) -> None:
 def test_a_source_that_is_silent_is_named_with_its_state(daemon: Daemon) -> None:
     """The other sources are proven nevertheless."""
 
-    def login() -> str:
+    def login() -> SipTarget:
         daemon.sources = [{**source(AMI), "events": 9}, source(LOG), source(WIRE, "absent", "no NFLOG")]
-        return "a target"
+        return TARGET
 
     findings = prove(daemon.path, login, wait=0.2)
     assert [finding.right for finding in findings] == [True, True, False, False]
@@ -93,21 +95,31 @@ def test_a_source_that_is_silent_is_named_with_its_state(daemon: Daemon) -> None
 def test_the_wire_cannot_see_answers_to_this_host(daemon: Daemon) -> None:
     """For an Asterisk in a container the wire is no error, unless it does not listen."""
 
-    def login() -> str:
+    def login() -> SipTarget:
         daemon.sources = [{**source(AMI), "events": 9}, {**source(LOG), "events": 9}, source(WIRE)]
-        return "a target"
+        return TARGET
 
     first, *_, wire = prove(daemon.path, login, contained=True, wait=0.2)
-    assert "from this host's own address" in first.detail
-    assert (wire.right, wire.detail.partition(",")[0]) == (None, "listens")
+    assert "from this host itself" in first.detail
+    assert (wire.right, wire.detail.partition(";")[0]) == (None, "listens")
 
     daemon.sources = [source(AMI), source(LOG), source(WIRE)]
 
-    def deaf() -> str:
+    def deaf() -> SipTarget:
         daemon.sources = [{**source(AMI), "events": 9}, {**source(LOG), "events": 9}, source(WIRE, "absent")]
-        return "a target"
+        return TARGET
 
     assert prove(daemon.path, deaf, contained=True, wait=0.2)[-1].right is False
+
+
+def test_a_login_at_ami_proves_the_other_sources(daemon: Daemon) -> None:
+    """A PBX that serves TLS only has no challenge that the wire could see."""
+
+    def login() -> ManagerTarget:
+        daemon.sources = [{**source(AMI), "events": 9}, {**source(LOG), "events": 9}, source(WIRE)]
+        return ManagerTarget("127.0.0.1", 5038)
+
+    assert [finding.right for finding in prove(daemon.path, login, wait=0.2)] == [True, True, True, None]
 
 
 def test_without_a_login_nothing_is_proven(daemon: Daemon) -> None:
@@ -115,7 +127,7 @@ def test_without_a_login_nothing_is_proven(daemon: Daemon) -> None:
     [finding] = prove(daemon.path, lambda: None)
 
     assert finding.right is False
-    assert finding.detail.startswith("Asterisk answers no SIP over UDP or TCP here")
+    assert finding.detail.startswith("Asterisk answers neither SIP nor AMI here")
 
 
 def test_a_refused_manager_user_is_an_error(daemon: Daemon) -> None:

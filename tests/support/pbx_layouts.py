@@ -89,13 +89,17 @@ BOUND = {
 
 @frozen
 class LaidOut:
-    """A layout: its name in the output of setup, files, and the files that setup makes or changes."""
+    """A layout: its name in the output of setup, files, and the files that setup makes or changes.
+
+    ``trunk`` is the address of a trunk in its files.
+    """
 
     name: str
     files: Mapping[str, str]
     changed: tuple[str, ...]
     release: str = "22"
     conf: str = "/etc/asterisk"
+    trunk: str = ""
 
 
 LAYOUTS = {
@@ -107,6 +111,7 @@ LAYOUTS = {
         {},
         ("logger.conf", "manager.d/ringfence.conf", "ringfence.logger.conf"),
         release="16",
+        trunk="198.18.77.9",
     ),
     "compiled": LaidOut(
         "plain Asterisk",
@@ -119,7 +124,12 @@ LAYOUTS = {
         BOUND,
         ("logger.conf", "manager.conf", "manager.d/ringfence.conf", "ringfence.logger.conf"),
     ),
-    "freepbx": LaidOut("FreePBX or Issabel", FREEPBX, ("logger_logfiles_custom.conf", "manager_custom.conf")),
+    "freepbx": LaidOut(
+        "FreePBX or Issabel",
+        FREEPBX,
+        ("logger_logfiles_custom.conf", "manager_custom.conf"),
+        trunk="198.18.77.8",
+    ),
     "wazo": LaidOut("Wazo", WAZO, ("logger.d/ringfence.conf", "manager.d/ringfence.conf")),
     "vitalpbx": LaidOut(
         "VitalPBX", VITALPBX, ("vitalpbx/logger__60-ringfence.conf", "vitalpbx/manager__60-ringfence.conf")

@@ -22,8 +22,15 @@ from ringfence.setup.changes import FileState
 from ringfence.setup.find import Found, find, found_lines
 from ringfence.setup.host_paths import HostPaths
 from ringfence.setup.journal import Record, open_journal, read_journal
-from ringfence.setup.login import SipTarget, failed_login, targets_of
-from ringfence.setup.plan import Plan, plan
+from ringfence.setup.login import (
+    LoginTarget,
+    ManagerTarget,
+    SipTarget,
+    failed_login,
+    failed_manager_login,
+    targets_of,
+)
+from ringfence.setup.plan import Plan, ami_host, plan
 from ringfence.setup.proof import is_reachable, prove, wait_for_sources
 from ringfence.setup.session import Session, reload_asterisk, require_manager_user, require_valid_files
 from ringfence.setup.units import START, Systemd
@@ -166,17 +173,19 @@ class SetupRun:
             return False
 
 
-def _failed_login(found: Found) -> SipTarget | None:
+def _failed_login(found: Found) -> LoginTarget | None:
     """Cause the failed login.
 
     An Asterisk in another network namespace receives it from this host's address in that network.
     """
     asterisk = found.asterisk
+    host = ami_host(found)
     if asterisk.server.same_network:
-        return failed_login(targets_of(asterisk.server.pid, found.manager.port))
-    host = asterisk.address or ""
-    targets = [SipTarget(host, _SIP_PORT, udp=True), SipTarget(host, _SIP_PORT, udp=False)]
-    return failed_login(targets, source="")
+        done = failed_login(targets_of(asterisk.server.pid, found.manager.port))
+    else:
+        targets = [SipTarget(host, _SIP_PORT, udp=True), SipTarget(host, _SIP_PORT, udp=False)]
+        done = failed_login(targets, source="")
+    return done or failed_manager_login(ManagerTarget(host, found.manager.port))
 
 
 def _last_written(record: Record) -> dict[Path, FileState]:

@@ -1,6 +1,7 @@
 """One harmless failed login: a SIP REGISTER from a loopback address, for an account that no PBX has.
 
-Loopback is never banned. The password is wrong on purpose, and the request offers no way to call out.
+Loopback is never banned. The password is wrong on purpose, and the request offers no way to call out. A PBX
+that serves TLS or WebSockets only gets a failed login at AMI instead.
 """
 
 import re
@@ -8,6 +9,7 @@ import secrets
 import socket
 from collections.abc import Iterable, Sequence
 from contextlib import closing, suppress
+from typing import TypeAlias
 
 from attrs import frozen
 
@@ -20,6 +22,7 @@ TIMEOUT = 2.0
 """Seconds that Asterisk has for an answer; on loopback it takes milliseconds."""
 
 _SIP = 5060
+_BANNER = b"Asterisk Call Manager/"
 _LARGEST = 65_535
 _NONCE = re.compile(rb'[\s,]nonce="([^"\r\n]{1,256})"')
 _REALM = re.compile(rb'[\s,]realm="([^"\r\n]{1,256})"')
@@ -35,6 +38,30 @@ class SipTarget:
 
     def __str__(self) -> str:
         return f"{self.host}:{self.port} by {'UDP' if self.udp else 'TCP'}"
+
+    @property
+    def challenges(self) -> bool:
+        """Whether Asterisk answers with a challenge, which the wire sees."""
+        return True
+
+
+@frozen
+class ManagerTarget:
+    """The manager interface of Asterisk."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port} (AMI)"
+
+    @property
+    def challenges(self) -> bool:
+        """Whether Asterisk answers with a SIP challenge, which the wire sees."""
+        return False
+
+
+LoginTarget: TypeAlias = SipTarget | ManagerTarget
 
 
 def targets_of(pid: int, ami_port: int) -> list[SipTarget]:
@@ -62,6 +89,19 @@ def failed_login(targets: Iterable[SipTarget], source: str | None = None) -> Sip
         with suppress(OSError):
             if _attempt(target, _loopback() if source is None else source):
                 return target
+    return None
+
+
+def failed_manager_login(target: ManagerTarget) -> ManagerTarget | None:
+    """Try a wrong user at AMI, and return the target; None if no AMI answers there."""
+    request = f"Action: Login\r\nUsername: {ACCOUNT}\r\nSecret: wrong\r\n\r\n".encode()
+    with (
+        suppress(OSError),
+        closing(socket.create_connection((target.host, target.port), TIMEOUT)) as connection,
+    ):
+        if connection.recv(_LARGEST).startswith(_BANNER):
+            connection.send(request)
+            return target if b"Response: Error" in connection.recv(_LARGEST) else None
     return None
 
 

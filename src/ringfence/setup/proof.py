@@ -13,6 +13,7 @@ from typing import Any
 from ringfence import control
 from ringfence.audit.findings import Finding
 from ringfence.errors import ControlError, DaemonUnreachableError, SetupError
+from ringfence.setup.login import LoginTarget
 
 SETTLE = 10.0
 """Seconds in which AMI must listen after the daemon's start. It takes well below one second."""
@@ -58,7 +59,7 @@ def wait_for_sources(path: Path, *, log: bool, wait: float = SETTLE) -> Report:
 
 
 def prove(
-    path: Path, login: Callable[[], object | None], *, contained: bool = False, wait: float = SEEN_WITHIN
+    path: Path, login: Callable[[], LoginTarget | None], *, contained: bool = False, wait: float = SEEN_WITHIN
 ) -> list[Finding]:
     """Cause the failed login, and return a finding for each source, and one for the test as a whole.
 
@@ -68,16 +69,18 @@ def prove(
     before = control.ask(path, "status")
     target = login()
     if target is None:
-        why = "Asterisk answers no SIP over UDP or TCP here, so no failed login could be tried"
+        why = "Asterisk answers neither SIP nor AMI here, so no failed login could be tried"
         return [Finding(False, "proof", f"{why}; see: asterisk -rx 'pjsip show transports'")]
     after = before
     deadline = time.monotonic() + wait
-    expected = {source["name"] for source in after["sources"]} - ({WIRE} if contained else set())
+    expected = {source["name"] for source in after["sources"]} - (
+        {WIRE} if contained or not target.challenges else set()
+    )
     while not expected <= _grown(before, after) and time.monotonic() < deadline:
         time.sleep(_PAUSE)
         after = control.ask(path, "status")
     grown = _grown(before, after)
-    sender = "this host's own address" if contained else "a loopback address"
+    sender = "this host itself" if contained or not target.challenges else "a loopback address"
     return [
         Finding(True, "proof", f"a failed login at {target}, from {sender}, which is never banned"),
         *(
@@ -91,7 +94,7 @@ def _source_finding(source: Mapping[str, Any], *, seen: bool, expected: bool) ->
     if seen:
         return Finding(True, source["name"], "reported the failed login")
     if not expected and source["state"] == _LISTENING:
-        why = "listens, and sees answers of the container that leave this host; a login from here has none"
+        why = "listens; no SIP challenge of the failed login leaves this host, so it has nothing to report"
         return Finding(None, source["name"], why)
     state = f"{source['state']}: {source['detail']}" if source["detail"] else source["state"]
     return Finding(False, source["name"], f"did not report the failed login ({state}); see: ringfence check")
