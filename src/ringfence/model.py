@@ -278,9 +278,10 @@ class Origin(enum.StrEnum):
 
 
 class Scope(_Name):
-    """The traffic that a ban drops: everything, or one transport of SIP."""
+    """The traffic that a ban drops: everything, that of Asterisk's ports, or one transport of it."""
 
     FULL = "full"
+    SIP = "sip"  # all transports to and from the SIP ports, which are all ports of Asterisk
     SIP_UDP = "sip-udp"  # UDP to and from the SIP ports, the only scope for evidence that may be forged
     SIP_TCP = "sip-tcp"  # TCP to and from the SIP ports, including TLS and WebSocket
 

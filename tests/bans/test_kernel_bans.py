@@ -7,11 +7,11 @@ import pytest
 from tests.support.world import OTHER, START, SUBJECT, World, said
 
 from ringfence.bans import known
-from ringfence.bans.ledger import key_of
+from ringfence.bans.ledger import key_of, network_of
 from ringfence.bans.unban import unban
 from ringfence.detect.rules import DAY, HOUR, RULES
 from ringfence.errors import FirewallError, SetFullError
-from ringfence.firewall.contract import FirewallPlan
+from ringfence.firewall.contract import Add, FirewallPlan
 from ringfence.model import Scope
 
 FLOOD = next(rule for rule in RULES if rule.name == "flood")
@@ -97,6 +97,35 @@ def test_a_full_ban_takes_the_place_of_a_narrow_one(world: World) -> None:
     assert list(world.enforcer.known.all_keys()) == [key_of(SUBJECT)]
     world.restart()
     assert world.in_kernel() == {"192.0.2.1/32": HOUR}
+
+
+def test_a_wider_ban_takes_the_place_of_a_shorter_one(world: World) -> None:
+    """A ban of Asterisk's ports replaces claimed bans; a full ban replaces it, unless it ends earlier."""
+    world.decide(scope=Scope.SIP_UDP, seconds=600.0)
+    world.decide(scope=Scope.SIP, seconds=2 * HOUR)
+    assert {element.scope for element in world.backend.list()} == {Scope.SIP}
+    world.decide(seconds=HOUR)
+    assert {element.scope for element in world.backend.list()} == {Scope.SIP, Scope.FULL}
+    world.decide(seconds=3 * HOUR)
+
+    assert {element.scope for element in world.backend.list()} == {Scope.FULL}
+    assert world.in_store() == {"192.0.2.1/32": 3 * HOUR}
+
+
+def test_a_ban_of_the_ports_of_asterisk_survives_a_restart(world: World) -> None:
+    """A ban with scope SIP is restored and adopted with its scope, and counts as an earlier ban."""
+    world.decide(scope=Scope.SIP)
+    world.backend.flush()
+    world.restart()
+    assert [(element.scope, element.network) for element in world.backend.list()] == [(Scope.SIP, SUBJECT)]
+    world.backend.apply([Add(OTHER, 100.0, Scope.SIP)])
+    world.restart()
+
+    assert {network_of(key) for key in world.enforcer.known.all_keys()} == {
+        (SUBJECT, Scope.SIP),
+        (OTHER, Scope.SIP),
+    }
+    assert world.records.offences(SUBJECT, 0.0) == 1
 
 
 def test_a_ban_longer_than_the_kernel_counts_is_renewed(world: World) -> None:

@@ -245,6 +245,7 @@ def test_a_new_friend_loses_claimed_bans(world: World) -> None:
     world.decide(ip_network(friend), scope=Scope.SIP_UDP, seconds=600.0)
     world.decide(other, scope=Scope.SIP_UDP, seconds=600.0)
     world.decide(ip_network("192.0.2.0/24"))
+    world.decide(ip_network("192.0.2.0/24"), scope=Scope.SIP)
     world.decide(ip_network("198.51.100.1"))
     world.enforcer.ban([ip_network("203.0.113.0/24")], HOUR, "by hand")
     unban_friends(world.enforcer, [friend, ip_address("198.51.100.1"), ip_address("203.0.113.1")])

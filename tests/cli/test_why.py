@@ -219,6 +219,7 @@ def test_addresses_and_accounts_are_never_cut(monkeypatch: pytest.MonkeyPatch) -
         ("192.0.2.1: nothing is dropped because enforcement is switched off", {"enforcing": False}),
         ("192.0.2.1 should be banned, but the ban is missing in the kernel", {"running": (False, "full")}),
         ("192.0.2.1 is banned from the SIP ports by UDP", {"running": (True, "sip-udp")}),
+        ("192.0.2.1 is banned from the SIP ports", {"running": (True, "sip")}),
         ("192.0.2.1 is banned from the SIP ports by TCP", {"running": (True, "sip-tcp")}),
     ],
 )

@@ -147,6 +147,7 @@ def test_every_key_has_a_default_but_the_secret() -> None:
                 window=Duration(600.0),
                 ban=Ladder((3_600.0, 21_600.0, 86_400.0, 604_800.0)),
                 friends=FriendCount(180),
+                scope=ScopeName("all"),
             ),
         },
         store=StoreSettings(path=Path("/var/lib/ringfence/ringfence.db")),
@@ -217,6 +218,7 @@ def test_every_key_can_be_set() -> None:
         window = "90s"
         ban = ["1h", "2w"]
         friends = 0
+        scope = "sip"
         [rules.decoy]
         accounts = ["100", "admin"]
         [rules.prefix]
@@ -292,6 +294,7 @@ def test_every_key_can_be_set() -> None:
                 window=Duration(90.0),
                 ban=Ladder((3_600.0, 1_209_600.0)),
                 friends=FriendCount(0),
+                scope=ScopeName("sip"),
             ),
             "decoy": evolve(OTHER_RULES["decoy"], accounts=(Text("100"), Text("admin"))),
             "prefix": evolve(OTHER_RULES["prefix"], addresses=Count(4)),

@@ -26,7 +26,7 @@ from ringfence.config.schema import (
 )
 from ringfence.firewall.contract import BanAction, FirewallPlan, Limit, LimitMode, Ports
 from ringfence.lists.entries import CONFIGURATION
-from ringfence.model import ListKind
+from ringfence.model import ListKind, Scope
 
 FOUND = Ports(udp=(5060, 5160), tcp=(5060,))
 
@@ -72,6 +72,17 @@ def test_the_plan_of_a_configuration() -> None:
         log=True,
         limit=Limit(LimitMode.ENFORCE, 60, 300),
     )
+
+
+def test_the_scope_of_a_rule() -> None:
+    """A rule covers what the firewall covers, or Asterisk's ports; a flood always has its own scope."""
+    guess = evolve(Settings().rules["guess"], scope=ScopeName("sip"))
+    settings = Settings(rules={**Settings().rules, "guess": guess})
+
+    scopes = {rule.name: rule.scope for rule in settings.rule_table()}
+    assert (scopes.pop("guess"), scopes.pop("flood")) == (Scope.SIP, Scope.SIP_UDP)
+    assert set(scopes.values()) == {Scope.FULL}
+    assert settings.rules["flood"].scope is None
 
 
 def test_the_lists_of_a_configuration() -> None:

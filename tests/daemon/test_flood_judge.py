@@ -47,14 +47,14 @@ def test_a_flood_by_tcp_is_ten_seconds_of_a_sender_with_a_connection(bench: Benc
     assert {attempt.transport for attempt in decision.attempts} == {Transport.TCP}
 
 
-@pytest.mark.parametrize("why", ["never", "banned", "rule"])
+@pytest.mark.parametrize("why", ["never", Scope.FULL, Scope.SIP, Scope.SIP_TCP, "rule"])
 def test_a_flood_by_tcp_bans_no_exempt_address(bench: Bench, why: str) -> None:
     """A TCP flood bans no address that is exempt or already banned, and none if the rule is off."""
     bench.connected[ip_address("192.0.2.7")] = True
     if why == "never":
         bench.detector.exempt = NetworkSet([ip_network("192.0.2.0/24")])
-    elif why == "banned":
-        bench.detector.banned = lambda _, scope: scope is Scope.SIP_TCP
+    elif isinstance(why, Scope):
+        bench.detector.banned = lambda _, scope: scope is why
     else:
         bench.detector.configure((RULE,))
     for second in range(20):

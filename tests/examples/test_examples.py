@@ -110,7 +110,7 @@ def test_every_key_of_the_full_example_is_explained() -> None:
         for before, line in itertools.pairwise(lines)
         if _KEY.match(line) and not line.startswith("#") and not before.startswith("#")
     ]
-    shared = {"enabled", "attempts", "window", "ban", "friends"}
+    shared = {"enabled", "attempts", "window", "ban", "friends", "scope"}
 
     assert [line for line in bare if line.partition(" = ")[0] not in shared] == []
     first = (FOLDER / "full.toml").read_text("utf-8").partition("[rules.guess]")[2].partition("[rules.")[0]

@@ -20,7 +20,7 @@ from tests.explain.world import (
 
 from ringfence.detect.judgement import Count
 from ringfence.explain.forecast import forecast
-from ringfence.model import FriendReason, ListKind
+from ringfence.model import FriendReason, ListKind, Scope
 
 GUESS, SLOW, PREFIX, FLOOD = RULE["guess"], RULE["slow"], RULE["prefix"], RULE["flood"]
 CLAIMED = "a ban of 10m from the SIP ports by UDP"
@@ -113,6 +113,17 @@ def test_a_narrow_ban_goes_on_counting() -> None:
     assert text.startswith("the ban from the SIP ports by UDP ends by itself in 59m")
     assert text.endswith("| 3 more proven guesses within 3m are a ban of 1h (guess)")
     assert "from the SIP ports" not in sentences(running=(narrow, running(ban())))
+
+
+def test_a_rule_with_scope_sip() -> None:
+    """A ban of Asterisk's ports says so, before and while it runs; nothing is counted meanwhile."""
+    rule = evolve(GUESS, scope=Scope.SIP)
+    before = sentences(story=story(count(rule, 5, 1)))
+    during = sentences(running=(running(ban(scope=Scope.SIP)),), story=story(count(rule, 5, 0)))
+
+    assert before == "3 more proven guesses within 3m are a ban of 1h from the SIP ports (guess)"
+    assert during.startswith("the ban from the SIP ports ends by itself in 59m")
+    assert during.endswith("| after that, 5 guesses within 10m are a ban of 1h from the SIP ports")
 
 
 def test_an_allowed_address() -> None:

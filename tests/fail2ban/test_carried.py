@@ -213,7 +213,7 @@ def test_an_unknown_time_zone(written: str) -> None:
         (
             {"port": "5060,5061"},
             GUESS,
-            'port = 5060,5061: a ban covers every port, SSH too, unless scope = "sip" in [firewall]',
+            'port = 5060,5061: a ban covers every port, SSH too, unless the rule has scope = "sip"',
         ),
         ({"bantime.rndtime": "5m"}, GUESS, "bantime.rndtime = 5m: "),
         (

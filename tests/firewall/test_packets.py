@@ -159,6 +159,22 @@ def test_a_ban_of_sip_over_udp_leaves_the_rest(backend: Backend, far: str, cable
     assert (element.scope, element.packets) == (Scope.SIP_UDP, 2)
 
 
+def test_a_ban_of_all_of_sip_leaves_the_rest(backend: Backend, far: str, cable: Cable) -> None:
+    """A ban of scope SIP drops UDP and TCP from and to the SIP ports, for each action; other ports pass."""
+    for action in BanAction:
+        plan(backend, FirewallPlan(action=action, sip_ports=Ports(udp=(SIP,), tcp=(SIP,))))
+        ban(backend, cable, Scope.SIP)
+
+        assert datagram(cable, far, SIP)[0] is not True
+        assert connection(cable, far, SIP) is not True
+        assert datagram(cable, far, OTHER) == (True, True)
+        assert connection(cable, far, OTHER) is True
+        [element] = backend.list()
+        assert (element.scope, element.packets >= 3) == (Scope.SIP, True)
+        backend.apply([Remove(ip_network(cable.network), Scope.SIP)])
+        assert connection(cable, far, SIP) is True
+
+
 def test_a_ban_of_sip_over_tcp_leaves_the_rest(backend: Backend, far: str, cable: Cable) -> None:
     """A ban of scope SIP_TCP drops TCP from and to the SIP ports, open connections too; the rest passes."""
     with ends(cable, far, SIP, socket.SOCK_STREAM) as (here, there):

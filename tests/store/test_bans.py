@@ -149,15 +149,16 @@ def test_purging_deletes_old_bans_with_their_attempts(store: Store, path: Path) 
 
 
 def test_bans_of_different_scopes_are_independent(store: Store) -> None:
-    """Bans of one address with different scopes end independently; a forgeable ban is no offence."""
+    """Bans of one address with different scopes end independently; only proven ones are offences."""
     full = ban_of("192.0.2.1")
+    sip = evolve(full, scope=Scope.SIP, expires=9_500.0)
     narrow = evolve(full, rule="flood", scope=Scope.SIP_UDP, offence=2, expires=9_000.0)
-    store.bans.record([full, narrow])
-    assert recorded_bans(store, 1_500.0) == [full, narrow]
-    assert store.bans.count_offences(full.network, 0.0) == 1
+    store.bans.record([full, narrow, sip])
+    assert recorded_bans(store, 1_500.0) == [full, narrow, sip]
+    assert store.bans.count_offences(full.network, 0.0) == 2
     store.bans.end([(full.network, Scope.FULL)], 1_600.0)
 
-    assert recorded_bans(store, 1_700.0) == [narrow]
+    assert recorded_bans(store, 1_700.0) == [narrow, sip]
 
 
 def test_running_bans_have_counts_instead_of_attempts(store: Store) -> None:

@@ -162,8 +162,7 @@ class Enforcer:
             self._log.warning("ban.not_enforced", address=str(subject), rule=rule.name, why="switched off")
             return
         self.bans.record_outcomes([ban], outcomes)
-        if scope is Scope.FULL:
-            self.bans.supersede(subject)
+        self.bans.supersede(ban)
 
     def _add_for(self, decision: Decision, seconds: float) -> list[Outcome]:
         """Add a ban with ``seconds`` left to the kernel, if any are left."""

@@ -18,11 +18,16 @@ from ringfence.clock import Clock
 from ringfence.detect.detector import Detector
 from ringfence.errors import FirewallError, SetFullError
 from ringfence.firewall.contract import Add, Backend, Change, Outcome, Remove
-from ringfence.model import AttemptCounts, Ban, Network, Scope
+from ringfence.model import AttemptCounts, Ban, Scope
 from ringfence.store.records import Records
 
 CHUNK = 2_000
 """Bans per call to the kernel, some ten milliseconds."""
+_NARROWER = {
+    Scope.FULL: (Scope.SIP, Scope.SIP_UDP, Scope.SIP_TCP),
+    Scope.SIP: (Scope.SIP_UDP, Scope.SIP_TCP),
+}
+"""For each scope the others whose traffic its bans drop too."""
 
 
 class KernelBans:
@@ -231,13 +236,20 @@ class KernelBans:
             self._log.error("unban.failed", addresses=addresses[:20], error=str(failed[0].error))
         self._failed_unbans = self._failed_unbans - asked | left
 
-    def supersede(self, subject: Network) -> None:
-        """Remove the narrow bans of a subject that now has a full ban, so that it is listed once."""
-        if key_of(subject) not in self._known.ledger:
+    def supersede(self, ban: Ban) -> None:
+        """Remove the narrower bans of a subject that now has ``ban``, so that it is listed once.
+
+        A proven ban of Asterisk's ports that lasts longer stays.
+        """
+        subject, ledger = ban.network, self._known.ledger
+        if key_of(subject, ban.scope) not in ledger:
             return
-        for scope in (Scope.SIP_UDP, Scope.SIP_TCP):
+        for scope in _NARROWER.get(ban.scope, ()):
             narrow = key_of(subject, scope)
-            if narrow in self._known.ledger and self.apply([Remove(subject, scope)])[0].error is None:
+            record = ledger.get(narrow)
+            if record is None or (scope is Scope.SIP and record.expires > ban.expires):
+                continue
+            if self.apply([Remove(subject, scope)])[0].error is None:
                 self._discard(narrow)
                 self._records.end([(subject, scope)], self._clock.wall())
 

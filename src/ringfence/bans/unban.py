@@ -22,6 +22,8 @@ from ringfence.firewall.contract import Outcome, exempts_friends
 from ringfence.model import Address, Network, Origin, Scope
 from ringfence.networks import PREFIX_LENGTHS, overlap, whole_sender, without
 
+_PROVEN = (Scope.FULL, Scope.SIP)
+
 
 @frozen
 class UnbanResult:
@@ -41,7 +43,7 @@ def unban_friends(enforcer: Enforcer, friends: Iterable[Address]) -> None:
     for address in friends if len(ledger) else ():
         network = ip_network(address)
         around = ledger.covering(network, Scope.SIP_UDP, now)
-        wide = ledger.covering(network, Scope.FULL, now)
+        wide = [key for scope in _PROVEN for key in ledger.covering(network, scope, now)]
         around += [key for key in wide if parts_of(key)[2] in PREFIX_LENGTHS]
         for key in around:
             record = ledger.get(key)

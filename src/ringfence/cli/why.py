@@ -128,10 +128,10 @@ def _headline(found: Document) -> str:
     if verdict == "banned" and not any(ban["in_kernel"] for ban in found["bans"]):
         return f"{address} should be banned, but the ban is missing in the kernel"
     if verdict == "banned" and all(ban["scope"] != "full" for ban in found["bans"]):
-        transports = sorted(
-            {ban["scope"].removeprefix("sip-").upper() for ban in found["bans"]}, reverse=True
-        )
-        return f"{address} is banned from the SIP ports by {' and '.join(transports)}"
+        scopes = {ban["scope"] for ban in found["bans"]}
+        transports = sorted((scope.removeprefix("sip-").upper() for scope in scopes), reverse=True)
+        by = "" if "sip" in scopes else f" by {' and '.join(transports)}"
+        return f"{address} is banned from the SIP ports{by}"
     texts = {"friend": "is a friend", "stranger": "is not banned", "protected": "is never banned by a rule"}
     return f"{address} {texts.get(verdict, f'is {verdict}')}"
 

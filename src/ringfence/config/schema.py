@@ -35,7 +35,7 @@ from ringfence.detect.rules import RULES, Claimed, Rule
 from ringfence.firewall.contract import BanAction, FirewallPlan, Limit, LimitMode, Ports
 from ringfence.lists.entries import CONFIGURATION, Configured, parse_region
 from ringfence.lists.prefixes import code_of, text_of
-from ringfence.model import ListEntry, ListKind, Network, Secret
+from ringfence.model import ListEntry, ListKind, Network, Scope, Secret
 
 
 @frozen
@@ -163,6 +163,10 @@ class GeoSettings:
     database: Paths | None = None
 
 
+_SCOPES = {ScopeName("all"): Scope.FULL, ScopeName("sip"): Scope.SIP}
+_SCOPE_NAMES = {scope: name for name, scope in _SCOPES.items()}
+
+
 @frozen
 class RuleSettings:
     """``[rules.NAME]``: the number of attempts within a window that leads to a ban, and its duration.
@@ -171,6 +175,7 @@ class RuleSettings:
     other settings exist for some rules only, and are None elsewhere. ``friends`` is the number for friends
     (0: none), ``addresses`` how many addresses of a network must take part, ``accounts`` the decoy accounts.
     ``strangers`` is how many failures of an unknown address lead to a ban during a distributed attack.
+    ``scope`` is what a full ban covers: everything that the firewall's ``scope`` covers, or Asterisk's ports.
     """
 
     enabled: bool
@@ -181,6 +186,7 @@ class RuleSettings:
     addresses: Count | None = None
     accounts: tuple[Text, ...] | None = None
     strangers: Count | None = None
+    scope: ScopeName | None = None
 
     @classmethod
     def of(cls, rule: Rule) -> "RuleSettings":
@@ -194,6 +200,7 @@ class RuleSettings:
             Count(rule.addresses) if rule.addresses else None,
             None if rule.accounts is None else tuple(map(Text, sorted(rule.accounts))),
             Count(rule.strangers) if rule.strangers else None,
+            _SCOPE_NAMES.get(rule.scope),
         )
 
     def rule(self, rule: Rule) -> Rule:
@@ -208,6 +215,7 @@ class RuleSettings:
             addresses=self.addresses or 0,
             accounts=None if self.accounts is None else frozenset(self.accounts),
             strangers=self.strangers or 0,
+            scope=rule.scope if self.scope is None else _SCOPES[self.scope],
         )
 
 

@@ -92,7 +92,7 @@ class FloodJudge:
     def _may_be_banned_by_tcp(self, subject: Network, address: Address) -> bool:
         detector = self._detector
         exempt = detector.exempt.covers(address) or detector.friends.has(address)
-        banned = any(detector.banned(subject, scope) for scope in (Scope.FULL, Scope.SIP_TCP))
+        banned = any(detector.banned(subject, scope) for scope in (Scope.FULL, Scope.SIP, Scope.SIP_TCP))
         return not exempt and not banned and self._had_connection(address) is True
 
 

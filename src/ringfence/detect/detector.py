@@ -64,7 +64,8 @@ _PHONES = (Service.PJSIP, Service.SIP)
 
 # Module-level aliases: enum member lookups are slow in the per-event hot path.
 _SUCCESS, _HIDDEN, _ATTEMPT = EventKind.SUCCESSFUL_AUTH, EventKind.HIDDEN, Verdict.ATTEMPT
-_FULL, _NARROW, _CLAIMED, _COUNTED = Scope.FULL, Scope.SIP_UDP, Proof.CLAIMED, Disposition.COUNTED
+_FULL, _SIP, _NARROW = Scope.FULL, Scope.SIP, Scope.SIP_UDP
+_CLAIMED, _COUNTED = Proof.CLAIMED, Disposition.COUNTED
 _DATAGRAMS = (Transport.UDP, Transport.UNKNOWN)
 
 Judged = tuple[Judgement, *tuple[AlarmChange, ...]]
@@ -306,7 +307,10 @@ class Detector:
     # -- bans -------------------------------------------------------------------------------------------
 
     def _is_banned(self, subject: Subject, scope: Scope, now: float) -> bool:
-        return self._bans.has(subject, scope, now) or self.banned(subject.network, scope)
+        """Whether ``subject`` is banned. A ban of Asterisk's ports stops all attempts, like a full one."""
+        if self._bans.has(subject, scope, now) or self.banned(subject.network, scope):
+            return True
+        return scope is _FULL and (self._bans.has(subject, _SIP, now) or self.banned(subject.network, _SIP))
 
     def record_ban(self, subject: Network, until: float, scope: Scope = Scope.FULL) -> None:
         """Count attempts of ``subject`` as late until ``until`` (monotonic seconds), because it is banned."""

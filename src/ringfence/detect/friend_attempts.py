@@ -138,7 +138,7 @@ class FriendAttempts:
                 self._failures.pop(subject.key, None)
                 attempts = self._history.attempts(subject.key)
                 self._history.consume(subject.key)
-                return Decision(subject.network, rule, attempts, now)
+                return Decision(subject.network, rule, attempts, now, rule.scope)
         return None
 
     def _is_trunk(self, subject: Subject) -> bool:

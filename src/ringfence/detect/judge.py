@@ -165,7 +165,7 @@ class Judge:
 
     def _full(self, subject: Subject, rule: Rule, kept: Sequence[bytes], at: float) -> Decision:
         self._history.consume(subject.key)
-        return Decision(subject.network, rule, self._evidence(subject, rule, kept), at)
+        return Decision(subject.network, rule, self._evidence(subject, rule, kept), at, rule.scope)
 
     def _narrow(self, subject: Subject, rule: Rule, kept: Sequence[bytes], now: float) -> Decision | None:
         if not self._claims.allows(subject.key, now, len(kept) / max(rule.attempts, 1)):
@@ -173,7 +173,7 @@ class Judge:
             return None
         seconds = self._claims.begin_ban(subject.key, now)
         self._history.consume(subject.key, claimed=not rule.insists)
-        if rule.scope is not Scope.FULL or rule.insists:
+        if rule.scope is Scope.SIP_UDP or rule.insists:
             seconds = rule.ban_for(0)
         return Decision(
             subject.network, rule, self._evidence(subject, rule, kept), now, Scope.SIP_UDP, seconds
@@ -232,7 +232,8 @@ class Judge:
         if not self._subjects.may_be_banned(network):
             return self._ban_of_member(subject, prefix, fact.at)
         self._prefixes.forget(network)
-        return Decision(network, prefix, self._evidence_of_prefix(count, prefix), fact.at)
+        evidence = self._evidence_of_prefix(count, prefix)
+        return Decision(network, prefix, evidence, fact.at, prefix.scope)
 
     def _ban_of_member(self, subject: Subject, rule: Rule, at: float) -> Decision | None:
         """Return a ban of one subject at its second attempt, if its full prefix contains exempt addresses.
@@ -289,7 +290,7 @@ class Judge:
 
 
 def _is_full(rule: Rule, number: int, found: Sequence[Fact]) -> bool:
-    if len(found) < number or rule.scope is not Scope.FULL:
+    if len(found) < number or rule.scope is Scope.SIP_UDP:
         return False
     return sum(fact.proven for fact in found) >= rule.proven_for(number)
 

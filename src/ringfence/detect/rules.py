@@ -43,7 +43,8 @@ class Rule:
     """``attempts`` attempts of the kinds ``counts`` by one subject within ``window`` seconds lead to a ban.
 
     ``ban`` holds the durations in seconds: of the first ban, of the next one, and so on; the last one
-    repeats. ``scope`` is the widest scope of the ban. ``meaning`` is one sentence for an administrator.
+    repeats. ``scope`` is the scope of a full ban; with ``SIP_UDP`` every ban is a claimed one. ``meaning`` is
+    one sentence for an administrator.
 
     ``friends`` replaces ``attempts`` for friends of this PBX (0: the rule does not apply). ``burst`` is a
     second limit for friends, with its own window (seconds). A phone that retries by itself stays below both.

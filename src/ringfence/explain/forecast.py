@@ -11,7 +11,11 @@ from ringfence.lists.lookup import Holder
 from ringfence.model import AttemptKind, FriendReason, ListKind, Scope, format_network, printable, rfc3339
 
 _MAX_RULES = 3  # rules that are shown; at least half of their threshold is reached
-_NARROWED = {Scope.SIP_UDP: " from the SIP ports by UDP", Scope.SIP_TCP: " from the SIP ports by TCP"}
+_NARROWED = {
+    Scope.SIP: " from the SIP ports",
+    Scope.SIP_UDP: " from the SIP ports by UDP",
+    Scope.SIP_TCP: " from the SIP ports by TCP",
+}
 _NARROW = _NARROWED[Scope.SIP_UDP]
 
 _NOUNS = {
@@ -183,7 +187,7 @@ def _other(count: Count) -> str:
 
 
 def _stranger(known: NetworkFacts, counts: list[Count]) -> Iterator[str]:
-    if any(one.scope is Scope.FULL for one in known.running):
+    if any(one.scope in {Scope.FULL, Scope.SIP} for one in known.running):
         yield from _next(known, counts)
         return
     off = By.PREFIX if known.contains_exempt else None
@@ -199,14 +203,17 @@ def _stranger(known: NetworkFacts, counts: list[Count]) -> Iterator[str]:
 
 
 def _next(known: NetworkFacts, counts: list[Count]) -> Iterator[str]:
-    """Yield what follows after a full ban. Nothing is counted while it lasts."""
+    """Yield what follows after a ban with proof. Nothing is counted while it lasts."""
     by = {one.ban.rule for one in known.running if one.ban is not None}
-    mine = [count for count in counts if count.rule.by is By.SUBJECT and count.rule.scope is Scope.FULL]
+    mine = [
+        count for count in counts if count.rule.by is By.SUBJECT and count.rule.scope is not Scope.SIP_UDP
+    ]
     count = next((count for count in mine if count.rule.name in by), mine[0] if mine else None)
     if count is not None:
         what, rule = _number(count.number, "", count.rule), count.rule
         window, length = format_duration(rule.window), format_duration(rule.ban_for(known.offences))
-        yield f"after that, {what} within {window} {_verb(count.number)} a ban of {length}"
+        ban = f"a ban of {length}{_NARROWED.get(rule.scope, '')}"
+        yield f"after that, {what} within {window} {_verb(count.number)} {ban}"
 
 
 def _more(known: NetworkFacts, count: Count) -> str:
@@ -214,17 +221,20 @@ def _more(known: NetworkFacts, count: Count) -> str:
     within = count.rule.window if count.ends is None else max(0.0, count.ends + known.ahead - known.now)
     time = format_duration(within)
     length = format_duration(rule.ban_for(known.offences if rule.by is not By.PREFIX else 0))
+    narrowed = _NARROWED.get(rule.scope, "")
     if rule.scope is Scope.SIP_UDP:
         number = max(1, rule.claimed_for(count.number) - count.have)
         what = _number(number, more, rule)
-        return f"{what} within {time} {_verb(number)} a ban of {length}{_NARROW} ({rule.name})"
+        return f"{what} within {time} {_verb(number)} a ban of {length}{narrowed} ({rule.name})"
     proven = max(1, count.number - count.have, rule.proven_for(count.number) - count.proven)
     if rule.by is By.PREFIX:
         return (
             f"{_number(proven, more, rule)} of its network within {time}, from at least {rule.addresses} "
-            f"addresses, {_verb(proven)} a ban of all of it for {length} ({rule.name})"
+            f"addresses, {_verb(proven)} a ban of all of it{narrowed} for {length} ({rule.name})"
         )
-    text = f"{_number(proven, more + 'proven ', rule)} within {time} {_verb(proven)} a ban of {length}"
+    text = (
+        f"{_number(proven, more + 'proven ', rule)} within {time} {_verb(proven)} a ban of {length}{narrowed}"
+    )
     claims = rule.claimed_for(count.number) - count.have
     if claims > 0 and not known.running:
         verb, least = "claims" if claims == 1 else "claim", format_duration(known.claimed.ban[0])

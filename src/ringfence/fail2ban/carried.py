@@ -35,7 +35,7 @@ _NOT_CONVERTED = {
     "ignoreregex": (LOGS, "no line is ignored by a pattern: allow its sender, or fix its phone"),
     "datepattern": (LOGS, "every date that Asterisk writes is known"),
     "journalmatch": (LOGS, "what the units asterisk.service and freepbx.service write is read"),
-    "port": (GUESS, 'a ban covers every port, SSH too, unless scope = "sip" in [firewall]'),
+    "port": (GUESS, 'a ban covers every port, SSH too, unless the rule has scope = "sip"'),
     "bantime.rndtime": (GUESS, "bans have exactly the configured length"),
 }
 _EVERY_PORT = "0:65535"

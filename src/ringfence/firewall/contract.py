@@ -93,8 +93,8 @@ class FirewallPlan:
 
     ``maxelem`` is the size of each set when it is made. ``log_group`` is the NFLOG group for outgoing SIP
     answers: 401, 403 and 407 by UDP, TCP and WebSocket, and 404 by UDP. None means no such rules.
-    ``sip_ports`` are the ports of the limiter and of bans of the scopes ``SIP_UDP`` and ``SIP_TCP``. With
-    ``every_port`` false they are the ports of a full ban too. TCP answers from these ports are copied.
+    ``sip_ports`` are the ports of the limiter and of bans of the scopes ``SIP``, ``SIP_UDP`` and ``SIP_TCP``.
+    With ``every_port`` false they are the ports of a full ban too. TCP answers from these ports are copied.
     ``interfaces`` are those on which packets are dropped; an empty tuple means all. ``log``: whether the
     kernel logs dropped packets with the prefix ``ringfence: ``, a few lines a second.
     """

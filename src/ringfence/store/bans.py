@@ -128,10 +128,14 @@ class BanTable:
                     yield ban, counts
 
     def count_offences(self, network: Network, since: float) -> int:
-        """Count the bans of ``network`` by rules since then, except for floods, which may be forged."""
+        """Count the bans of ``network`` by rules since then, except for those on claimed evidence."""
+        proven = (str(Scope.FULL), str(Scope.SIP))
         with self._connection.reading() as execute:
-            sql = "SELECT count(*) FROM bans WHERE network = ? AND since >= ? AND origin = ? AND scope = ?"
-            (number,) = execute(sql, (str(network), since, str(Origin.RULE), str(Scope.FULL))).fetchone()
+            sql = (
+                "SELECT count(*) FROM bans"
+                " WHERE network = ? AND since >= ? AND origin = ? AND scope IN (?, ?)"
+            )
+            (number,) = execute(sql, (str(network), since, str(Origin.RULE), *proven)).fetchone()
         return int(number)
 
     def past(self, network: Network, since: float, most: int) -> list[Past]:

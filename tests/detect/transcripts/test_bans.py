@@ -67,6 +67,34 @@ def test_proof_of_a_narrowly_banned_address_is_a_full_ban() -> None:
     assert when(guard, *steps) == {33.0: ["guess bans 192.0.2.7/32 in full after 5"]}
 
 
+def test_a_rule_may_close_the_ports_of_asterisk_only() -> None:
+    """With scope "sip" a proven ban covers SIP; later attempts are late, and claims still lead to less."""
+    for enforced in (False, True):
+        guard = Guard(changed={"guess": {"scope": Scope.SIP}}, firewall=enforced)
+        steps = [at(n, guess()) for n in range(5)]
+        assert guard.play(*steps).bans == ["guess bans 192.0.2.7/32 by sip after 5"]
+        guard.play(at(5, Banned("192.0.2.7/32", 600.0, Scope.SIP)))
+        late = guard.play(*(at(6 + n, guess(proven=n % 2 == 0)) for n in range(10)))
+        assert (late.of("late"), late.bans) == ([ATTACKER] * 10, [])
+        steps = [at(700 + n, guess()) for n in range(5)]
+        assert guard.play(*steps).bans == ["guess bans 192.0.2.7/32 by sip after 5"]
+        narrow = guard.play(*claimed(range(800, 805), BYSTANDER))
+        assert narrow.bans == [f"guess bans {BYSTANDER}/32 by sip-udp for 600 s after 5"]
+
+
+def test_the_scope_of_every_rule_reaches_its_ban() -> None:
+    """Bans of a prefix and of a friend have the scope of their rule too."""
+    sip = {"scope": Scope.SIP}
+    guard = Guard(rules=["prefix"], changed={"prefix": sip})
+    bans = guard.play(*(at(n, guess(f"192.0.2.{n % 4}")) for n in range(20))).bans
+    assert bans == ["prefix bans 192.0.2.0/24 by sip after 20"]
+
+    guard = Guard(rules=["guess"], changed={"guess": sip})
+    guard.play(at(0, friend(PHONE)))
+    bans = guard.play(*(at(1 + n / 10, guess(PHONE, "999")) for n in range(30))).bans
+    assert [ban.split(" after")[0] for ban in bans] == [f"guess bans {PHONE}/32 by sip"]
+
+
 def test_attempts_that_led_to_a_full_ban_count_no_more() -> None:
     """The next full ban needs five new attempts."""
     assert when(Guard(), *(at(n, guess()) for n in range(14))) == {

@@ -44,13 +44,16 @@ def test_the_default_rules() -> None:
     udp = "-p udp -m multiport --{}ports 4569,5060 "
     tcp = "-p tcp -m multiport --{}ports 5038,5060,5061,8089 "
     drop = "-m set ! --match-set ringfence-allow4 {1} -m set --match-set {0} {1} -j DROP"
-    banned = ["ringfence4", "ringfence-udp4", "ringfence-tcp4", "ringfence-deny4"]
-    coming = [drop.format(name, "src") for name in banned]
-    going = [drop.format(name, "dst") for name in banned]
-    coming[1] = udp.format("d") + coming[1]
-    going[1] = udp.format("s") + going[1]
-    coming[2] = tcp.format("d") + coming[2]
-    going[2] = tcp.format("s") + going[2]
+    sets = {
+        "ringfence4": [""],
+        "ringfence-sip4": [udp, tcp],
+        "ringfence-udp4": [udp],
+        "ringfence-tcp4": [tcp],
+        "ringfence-deny4": [""],
+    }
+    banned = [(name, match) for name, matches in sets.items() for match in matches]
+    coming = [match.format("d") + drop.format(name, "src") for name, match in banned]
+    going = [match.format("s") + drop.format(name, "dst") for name, match in banned]
 
     assert texts(FirewallPlan()) == {"raw ringfence-pre": [*coming, *going], "raw ringfence-out": going}
 
@@ -109,8 +112,8 @@ def test_the_order_is_bans_denied_limiter_wire() -> None:
     rules = wanted_rules(FirewallPlan(log_group=7, limit=ENFORCE), 4)["raw"]["ringfence-pre"]
     kinds = [rule.kind for rule in rules]
 
-    assert kinds[:4] == [FROM_BANNED, FROM_BANNED, FROM_BANNED, FROM_DENIED]
-    assert kinds[7:] == [TO_DENIED, AT_LIMITER, AT_LIMITER, *[""] * 5]
+    assert kinds[:6] == [*[FROM_BANNED] * 5, FROM_DENIED]
+    assert kinds[11:] == [TO_DENIED, AT_LIMITER, AT_LIMITER, *[""] * 5]
     assert rules[-5].text.endswith("-m set --match-set ringfence-observe4 src -j ringfence-seen")
     assert all("-j NFLOG" in rule.text for rule in rules[-4:])
 
@@ -122,8 +125,7 @@ def test_a_ban_of_the_sip_ports_names_ports() -> None:
     assert [rule.split(" -m set")[0] for rule in rules["raw ringfence-out"]] == [
         f"-p udp -m multiport --sports 4569,5060,{PROBE_PORT}",
         "-p tcp -m multiport --sports 5038,5060,5061,8089",
-        "-p udp -m multiport --sports 4569,5060",
-        "-p tcp -m multiport --sports 5038,5060,5061,8089",
+        *("-p udp -m multiport --sports 4569,5060", "-p tcp -m multiport --sports 5038,5060,5061,8089") * 2,
         f"-p udp -m multiport --sports 4569,5060,{PROBE_PORT}",
         "-p tcp -m multiport --sports 5038,5060,5061,8089",
     ]
@@ -135,7 +137,7 @@ def test_many_ports_take_several_rules() -> None:
     rules = texts(FirewallPlan(sip_ports=Ports(udp=tuple(range(5000, 5031)), tcp=()), limit=ENFORCE))
     of_udp = [rule.split()[5].split(",") for rule in rules["raw ringfence-out"] if rule.startswith("-p udp")]
 
-    assert [len(ports) for ports in of_udp] == [15, 15, 1]
+    assert [len(ports) for ports in of_udp] == [15, 15, 1] * 2  # of two scopes
     assert not [rule for rule in rules["raw ringfence-pre"] if rule.startswith("-p tcp")]
 
 
@@ -150,7 +152,7 @@ def test_interfaces_limit_the_drops_and_not_the_wire() -> None:
     assert [rule.split()[:2] for rule in rules["filter ringfence-fwd"]] == [
         ["-o", "eth0"],
         ["-o", "eth1"],
-    ] * 4
+    ] * 6
     assert "filter ringfence-in" not in rules
 
 
@@ -181,13 +183,17 @@ def test_a_rejection_stands_in_filter_and_passes_raw(
     assert rules["filter ringfence-reject"][0].endswith(f"-j REJECT --reject-with {end}")
     assert len(rules["filter ringfence-reject"]) == 1 + (action is BanAction.TCP_RESET)
     protocol = own.split()[1]
+    sets = 1 if version == 4 else 2  # of bans for each scope
+    udp = "-p udp -m multiport --sports 4569,5060"
     tcp = f"{own} -m " if action is BanAction.TCP_RESET else "-p tcp -m "
+    tcp += "multiport --sports 5038,5060,5061,8089"
     assert [rule.split(" -m set")[0] for rule in rules["raw ringfence-out"]] == [
         f"! -p {protocol}",
         own,
         *([f"! -p {protocol}", own] if version == 6 else []),
-        *["-p udp -m multiport --sports 4569,5060"] * (1 if version == 4 else 2),
-        *[f"{tcp}multiport --sports 5038,5060,5061,8089"] * (1 if version == 4 else 2),
+        *[udp, tcp] * sets,
+        *[udp] * sets,
+        *[tcp] * sets,
         f"! -p {protocol}",
         own,
     ]
@@ -273,10 +279,11 @@ def test_references_are_counted() -> None:
 
     assert named_sets(rules) == {
         "ringfence4": 3,
+        "ringfence-sip4": 6,
         "ringfence-udp4": 3,
         "ringfence-tcp4": 3,
         "ringfence-deny4": 3,
-        "ringfence-allow4": 14,
+        "ringfence-allow4": 20,
         "ringfence-friends4": 2,
         "ringfence-flood4": 2,
         "ringfence-flood-tcp-4": 2,

@@ -56,7 +56,7 @@ def test_every_set_can_be_removed_by_name() -> None:
 
 def test_own_sets_are_accepted_and_others_named() -> None:
     """A set of bans needs type, IP version, timeouts and counters; a network list may lack the latter two."""
-    full, _udp, _tcp, allow, *_ = set_specs(4)  # IPv4 has no set of bans that spare friends
+    full, _sip, _udp, _tcp, allow, *_ = set_specs(4)  # IPv4 has no set of bans that spare friends
     assert [mismatch(HEAD, full), mismatch(HEAD, allow)] == [None, None]
     assert mismatch(evolve(HEAD, counters=False, timeout=False), allow) is None
     for head, message in (

@@ -72,14 +72,19 @@ def test_packets_from_and_to_banned_addresses_are_dropped() -> None:
     tcp = "{ 5038, 5060, 5061, 8089 }"
     assert chains["from4"].rules == (
         "jump from4_ban",
+        "udp dport { 4569, 5060 } jump from4_asterisk",
+        f"tcp dport {tcp} jump from4_asterisk",
         "udp dport { 4569, 5060 } jump from4_sip",
         f"tcp dport {tcp} jump from4_tcp",
     )
     assert chains["to6"].rules == (
         "jump to6_ban",
+        "udp sport { 4569, 5060 } jump to6_asterisk",
+        f"tcp sport {tcp} jump to6_asterisk",
         "udp sport { 4569, 5060 } jump to6_sip",
         f"tcp sport {tcp} jump to6_tcp",
     )
+    assert "ip daddr @asterisk4_32 goto to_banned" in chains["to4_asterisk"].rules
     assert "ip daddr @tcp4_32 goto to_banned" in chains["to4_tcp"].rules
     assert chains["from4_ban"].rules == (
         "ip saddr @ban4_32 goto from_banned",
@@ -104,6 +109,8 @@ def test_only_the_sip_ports() -> None:
     assert chains["from4"].rules == (
         f"udp dport {{ 5060, {PROBE_PORT} }} jump from4_ban",
         "tcp dport { 5061, 8089 } jump from4_ban",
+        "udp dport { 5060 } jump from4_asterisk",
+        "tcp dport { 5061, 8089 } jump from4_asterisk",
         "udp dport { 5060 } jump from4_sip",
         "tcp dport { 5061, 8089 } jump from4_tcp",
     )

@@ -251,11 +251,14 @@ class _Plan:
         """Return the rules for one side; ``allow_rejections`` lets the kernel's own rejections out."""
         version = self.version
         full = self._full(side, allow_rejections=allow_rejections)
+        udp = _port_matches("udp", self.plan.sip_ports.udp, side)
+        tcp = self._tcp(side, allow_rejections=allow_rejections)
         banned, denied = (FROM_BANNED, FROM_DENIED) if side == "src" else (TO_BANNED, TO_DENIED)
         matches = {
             Scope.FULL: full,
-            Scope.SIP_UDP: _port_matches("udp", self.plan.sip_ports.udp, side),
-            Scope.SIP_TCP: self._tcp(side, allow_rejections=allow_rejections),
+            Scope.SIP: [*udp, *tcp],
+            Scope.SIP_UDP: udp,
+            Scope.SIP_TCP: tcp,
         }
         narrow = side == "src" and self.copies and not self.rejects
         rows = [

@@ -1,10 +1,11 @@
 """The sets of the ipset backend.
 
     ringfence4, ringfence6                full bans: hash:net with timeouts and counters
+    ringfence-sip4, ringfence-sip6        bans of scope SIP, likewise
     ringfence-udp4, ringfence-udp6        bans of scope SIP_UDP, likewise
     ringfence-tcp4, ringfence-tcp6        bans of scope SIP_TCP, likewise
-    ringfence-64-6, ringfence-udp-64-6,   for each scope the IPv6 bans that exempt friends: /64 to /127
-    ringfence-tcp-64-6
+    ringfence-64-6, ringfence-sip-64-6,   for each scope the IPv6 bans that exempt friends: /64 to /127
+    ringfence-udp-64-6, ringfence-tcp-64-6
     ringfence-allow4, -deny4, -friends4   the network lists, and the same for IPv6: hash:net, no timeouts
     ringfence-flood4, ringfence-flood6    sources over the limit by UDP: hash:ip (IPv6 by /64), with timeouts
     ringfence-flood-tcp-4, -tcp-6         sources over the limit by TCP, likewise, by address
@@ -41,7 +42,7 @@ FLOOD_SECONDS = 10
 # The set is read every second by the thread that bans: 4 096 elements take some 30 ms of CPU, 16 384 took 150
 # ms. A source that finds no room is still limited. It is reported after others have stopped.
 _FLOOD_SIZE = 4_096
-_WORDS = {Scope.FULL: "", Scope.SIP_UDP: "-udp", Scope.SIP_TCP: "-tcp"}
+_WORDS = {Scope.FULL: "", Scope.SIP: "-sip", Scope.SIP_UDP: "-udp", Scope.SIP_TCP: "-tcp"}
 # 128 kB of buckets: 100 000 elements are added with at most two rebuilds of the set.
 _HASHSIZE = 16_384
 _SMALL = 1024

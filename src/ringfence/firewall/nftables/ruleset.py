@@ -20,8 +20,10 @@ administrator's own rules.
   ``ip6 saddr != @friends6`` stands before the lookup of such a ban. It costs an IPv6 packet one lookup.
 * **Network lists** are interval sets. To replace a list whose contents are unknown, an alternate set is
   filled (``deny4_2``). One transaction then rewrites the rules with its name and deletes the first set.
-* **Scopes.** ``sip4_32`` and similar sets hold the bans whose evidence a forged datagram could have caused.
-  They apply to UDP from and to the SIP ports only. Those of ``tcp4_32`` and similar sets apply to TCP. With
+* **Scopes.** ``asterisk4_32`` and similar sets hold the bans of rules that close Asterisk's ports only
+  (``scope = "sip"``): they apply to UDP and TCP from and to the SIP ports. ``sip4_32`` and similar sets hold
+  the bans whose evidence a forged datagram could have caused. They apply to UDP from and to the SIP ports
+  only. Those of ``tcp4_32`` and similar sets apply to TCP. With
   ``every_port`` false, a full ban and the deny list apply to the SIP ports only, and to ``PROBE_PORT``, on
   which the probe tests bans.
 * **Interfaces** limit where packets are dropped. They always include the loopback interface: no banned
@@ -99,7 +101,7 @@ RATE_SIZE = 1_000_000
 FLOOD_SIZE = 4_096
 LIMIT_SECONDS = 10
 GUESS = 300  # bytes: no guess is shorter, with its headers
-_SCOPES = {Scope.FULL: "ban", Scope.SIP_UDP: "sip", Scope.SIP_TCP: "tcp"}
+_SCOPES = {Scope.FULL: "ban", Scope.SIP: "asterisk", Scope.SIP_UDP: "sip", Scope.SIP_TCP: "tcp"}
 _TYPES = {4: "ipv4_addr", 6: "ipv6_addr"}
 _SECOND = "_2"
 _LIST_SETS = frozenset(f"{which}{version}" for version in VERSIONS for which in NetworkList)
@@ -319,6 +321,7 @@ def _lookup_chains(
         f"{side}{version}",
         (
             *(f"{test}jump {side}{version}_ban" for test in full),
+            *(f"{test} jump {side}{version}_asterisk" for test in _port_tests(ports, port)),
             *(f"{test} jump {side}{version}_sip" for test in _port_tests(Ports(ports.udp, ()), port)),
             *(f"{test} jump {side}{version}_tcp" for test in _port_tests(Ports((), ports.tcp), port)),
         ),

@@ -12,6 +12,7 @@ import ctypes
 import errno
 import socket
 import struct
+from contextlib import suppress
 
 from attrs import frozen
 
@@ -24,6 +25,9 @@ _SOL_NETLINK, _ADD_MEMBERSHIP, _DROP_MEMBERSHIP = 270, 1, 2
 _SO_ATTACH_FILTER = 26
 _GROUP = 7  # NFNLGRP_NFTABLES
 _RECEIVE = 1 << 14
+_SO_RCVBUFFORCE = 33  # <asm/socket.h>; Python has no name for it
+# The default of 212,992 bytes has no room for the notifications of our own ruleset with every option.
+_BUFFER = 1 << 20
 _INSTRUCTION = struct.Struct("=HBBI")
 _LOAD_WORD, _LOAD_HALF, _LOAD_BYTE, _JUMP_EQUAL, _RETURN = 0x20, 0x28, 0x30, 0x15, 0x06
 _WHOLE = 0xFFFFFFFF
@@ -52,6 +56,8 @@ class ChangeMonitor:
         )
         self._ignored: int | None = None
         try:
+            with suppress(OSError):  # a lost notification only causes another comparison
+                self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER)
             _attach(self._socket, None)
             self._socket.bind((0, 0))
             self.resume()

@@ -1,0 +1,64 @@
+"""A rule that closes Asterisk's ports only, on a real Asterisk with each backend."""
+
+import socket
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from tests.support.guarded import guarded
+from tests.support.lab import Lab
+from tests.support.network import PBX_IPV4, socket_in
+
+pytestmark = pytest.mark.asterisk
+
+MANY = "20000"
+SIP, SSH = 5060, 2222
+WAIT = 1.0  # seconds; a connection within this network takes a millisecond
+
+
+def connects(lab: Lab, source: str, port: int) -> bool:
+    """Whether a TCP connection from ``source`` to a port of the PBX's host succeeds."""
+    with socket_in(lab.network.attacker) as there:
+        there.bind((source, 0))
+        there.settimeout(WAIT)
+        try:
+            there.connect((PBX_IPV4, port))
+        except TimeoutError:
+            return False
+        return True
+
+
+@pytest.mark.parametrize("transport", ["UDP", "TCP"])
+@pytest.mark.parametrize("backend", ["ipset", "nftables"])
+def test_a_rule_may_leave_the_other_ports_open(
+    asterisk22: Lab, tmp_path: Path, backend: str, transport: str
+) -> None:
+    """With scope "sip" a guesser loses SIP by every transport and keeps SSH, also after a restart."""
+    source = f"198.19.{60 + len(backend)}.{1 + len(transport) + ord(transport[0])}"
+    settings = {"firewall": {"backend": backend}, "rules": {"guess": {"scope": "sip"}}}
+    with (
+        guarded(asterisk22, tmp_path, **settings) as guard,
+        closing(socket_in(asterisk22.network.pbx)) as sshd,
+    ):
+        sshd.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sshd.bind((PBX_IPV4, SSH))
+        sshd.listen(100)
+        assert connects(asterisk22, source, SIP)
+        attack = ("guess", "--number", MANY, "--sources", source)
+        assert asterisk22.attack(*attack, "--transport", transport).stopped == "silence"
+
+        [row] = guard.bans()
+        assert (row["address"], row["rule"], row["scope"]) == (source, "guess", "sip")
+        assert asterisk22.attack(*attack, "--transport", "UDP").sent == 0
+        assert not connects(asterisk22, source, SIP)
+        assert connects(asterisk22, source, SSH)
+        why = guard.command("why", source).stdout
+        assert why.startswith(f"{source} is banned from the SIP ports\n")
+
+        guard.command("off")
+        assert connects(asterisk22, source, SIP)
+        guard.command("on")
+        assert not connects(asterisk22, source, SIP)
+        assert connects(asterisk22, source, SSH)
+        assert guard.command("unban", source).returncode == 0
+        assert connects(asterisk22, source, SIP)
