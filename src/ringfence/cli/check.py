@@ -73,6 +73,7 @@ def _findings(path: Path, settings: "Settings", files: Path, *, hardening: bool)
     import asyncio  # noqa: PLC0415 - loaded when the command runs
     import logging  # noqa: PLC0415 - loaded when the command runs
 
+    from ringfence.cli.check_fail2ban import fail2ban_findings  # noqa: PLC0415 - loaded when the command runs
     from ringfence.daemon.logging import configure as configure_logging  # noqa: PLC0415 - loaded when the command runs
 
     configure_logging(logging.CRITICAL)  # the findings already contain the messages that a connection logs
@@ -93,6 +94,7 @@ def _findings(path: Path, settings: "Settings", files: Path, *, hardening: bool)
     yield from _firewall_findings(settings, report)
     yield _closed_connections()
     yield _logins()
+    yield from fail2ban_findings()
     for database in settings.geo.database or ():
         if not Path(database).is_file():
             yield Finding(False, "geo", f"{database} does not exist; see [geo] database")

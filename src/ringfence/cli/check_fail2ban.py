@@ -1,0 +1,62 @@
+"""Findings of ``check`` about fail2ban, which may ban for Asterisk too.
+
+FreePBX's Intrusion Detection is a fail2ban whose files FreePBX writes.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from ringfence.audit.findings import Finding
+from ringfence.cli.import_fail2ban import FAIL2BAN
+from ringfence.errors import ConfigError, error_lines
+from ringfence.host.processes import PROC, network_of, processes
+from ringfence.model import printable
+
+FREEPBX = Path("/etc/freepbx.conf")
+"""A file that every FreePBX has."""
+_PROGRAM = "fail2ban-server"
+_UNLISTED = "`ringfence bans` does not list its bans"
+_FREEPBX_FIX = (
+    "in FreePBX, stop Intrusion Detection (Connectivity > Firewall, or Admin > System Admin); FreePBX may "
+    "start it again after an upgrade"
+)
+
+
+def fail2ban_findings(
+    folder: Path = FAIL2BAN, freepbx: Path = FREEPBX, proc: Path = PROC
+) -> Iterator[Finding]:
+    """Yield whether fail2ban bans for Asterisk on this host; nothing if fail2ban is not installed."""
+    from ringfence.fail2ban.jails import read_configuration  # noqa: PLC0415 - loaded when the command runs
+
+    runs = _runs(proc)
+    if not runs and not folder.is_dir():
+        return
+    try:
+        jails = read_configuration(folder).jails
+    except ConfigError as error:
+        why = "; ".join(line.strip() for line in error_lines(error)[0])
+        yield Finding(None, "fail2ban", f"its jails are not known: {why}")
+        return
+    names = [jail.name for jail in jails if jail.enabled and jail.guards_asterisk]
+    if not names:
+        yield Finding(True, "fail2ban", "no jail of it bans for Asterisk")
+        return
+    whose = f"{'jail' if len(names) == 1 else 'jails'} {', '.join(map(printable, names))}"
+    fix = _FREEPBX_FIX if freepbx.exists() else _fix(names)
+    if runs:
+        yield Finding(False, "fail2ban", f"its {whose} bans for Asterisk too, and {_UNLISTED}; fix: {fix}")
+    else:
+        later = f"it does not run, but when it starts, its {whose} bans for Asterisk too"
+        yield Finding(None, "fail2ban", f"{later}; fix: {fix}")
+
+
+def _fix(names: list[str]) -> str:
+    """Return the command that disables these jails, also after a restart of fail2ban."""
+    text = "".join(rf"[{printable(name)}]\nenabled = false\n" for name in names)
+    return f"printf '{text}' > {FAIL2BAN}/jail.d/zz-ringfence.local; fail2ban-client reload"
+
+
+def _runs(proc: Path) -> bool:
+    """Whether fail2ban runs in this network namespace, or in one that is hidden."""
+    here = network_of(proc=proc)
+    return any(network_of(process, proc) in {"", here} for process in processes(_PROGRAM, proc))

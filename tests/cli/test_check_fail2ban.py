@@ -1,0 +1,78 @@
+"""Findings of ``check`` about fail2ban's jails for Asterisk."""
+
+from pathlib import Path
+
+import pytest
+
+from ringfence.cli.check_fail2ban import fail2ban_findings
+
+JAILS = """\
+[asterisk]
+enabled = {asterisk}
+[sshd]
+enabled = true
+[asterisk-iptables]
+enabled = {freepbx}
+filter = asterisk-security
+"""
+NO = "NO  fail2ban: its jail asterisk bans for Asterisk too, and `ringfence bans` does not list its bans"
+FIX = r"printf '[asterisk]\nenabled = false\n' > /etc/fail2ban/jail.d/zz-ringfence.local"
+HERE, ELSEWHERE = "net:[1]", "net:[2]"
+
+
+def found(
+    folder: Path, *, asterisk: bool = False, freepbx: bool = False, runs: str = HERE, files: bool = True
+) -> list[str]:
+    """Return the findings for a host with these jails; ``runs`` is fail2ban's network namespace, if any."""
+    proc, etc, marker = folder / "proc", folder / "fail2ban", folder / "freepbx.conf"
+    for process, name, network in (("self", "python3", HERE), ("7", "fail2ban-server", runs)):
+        if network:
+            (proc / process / "ns").mkdir(parents=True)
+            (proc / process / "comm").write_text(f"{name}\n", "utf-8")
+            (proc / process / "ns" / "net").symlink_to(network)
+    if files:
+        etc.mkdir()
+        text = JAILS.format(asterisk=str(asterisk).lower(), freepbx=str(freepbx).lower())
+        (etc / "jail.conf").write_text(text, "utf-8")
+    if freepbx:
+        marker.touch()
+    return [finding.line for finding in fail2ban_findings(etc, marker, proc)]
+
+
+def test_a_running_jail_is_a_problem(tmp_path: Path) -> None:
+    """The finding names the jail, and the command that disables it."""
+    assert found(tmp_path, asterisk=True) == [f"{NO}; fix: {FIX}; fail2ban-client reload"]
+
+
+def test_freepbx_writes_the_jails_itself(tmp_path: Path) -> None:
+    """On FreePBX the fix is in its web page, because it writes fail2ban's files."""
+    [line] = found(tmp_path, freepbx=True)
+
+    assert line.startswith("NO  fail2ban: its jail asterisk-iptables bans for Asterisk too, ")
+    assert "; fix: in FreePBX, stop Intrusion Detection (" in line
+
+
+def test_a_jail_that_will_start_is_mentioned(tmp_path: Path) -> None:
+    """An enabled jail of a fail2ban that does not run is no problem yet."""
+    [line] = found(tmp_path, asterisk=True, runs="")
+
+    assert line.startswith("--  fail2ban: it does not run, but when it starts, its jail asterisk bans ")
+
+
+@pytest.mark.parametrize(("runs", "files"), [(HERE, True), ("", True), (ELSEWHERE, True)])
+def test_other_jails_are_no_problem(tmp_path: Path, runs: str, *, files: bool) -> None:
+    """A fail2ban whose enabled jails guard other programs is fine."""
+    assert found(tmp_path, runs=runs, files=files) == ["ok  fail2ban: no jail of it bans for Asterisk"]
+
+
+def test_a_host_without_fail2ban(tmp_path: Path) -> None:
+    """Without fail2ban there is no finding, also if one runs in a container."""
+    assert found(tmp_path, runs="", files=False) == []
+
+
+def test_jails_that_cannot_be_read(tmp_path: Path) -> None:
+    """A running fail2ban whose files are missing is not understood, and the reason is given."""
+    [line] = found(tmp_path, files=False)
+
+    assert line.startswith("--  fail2ban: its jails are not known: ")
+    assert "cannot be read: No such file or directory" in line
