@@ -326,6 +326,21 @@ def test_a_discarded_session_is_freed_at_once() -> None:
     assert first() is None
 
 
+@pytest.mark.parametrize("other", [SENDER, "198.51.100.1"])
+def test_an_event_of_a_known_session_makes_it_the_one_used_last(other: str) -> None:
+    """A session that continues stays, and those used before it expire, of the same sender and of others."""
+    senders = Senders(max_sessions=16)  # a sender has two
+    for now, address, session in ((0.0, SENDER, b"1"), (1.0, other, b"2"), (10.0, SENDER, b"1")):
+        opened(senders, address, session, now)
+    if other == SENDER:
+        opened(senders, session=b"3", now=11.0)
+        assert sorted(senders.of(ip_address(SENDER), 11.0).sessions) == [b"1", b"3"]
+    else:
+        senders.expire(65.0)
+        assert len(senders) == 1
+    assert senders.find_session(ip_address(SENDER), b"1") is not None
+
+
 def test_expiry_ends_when_the_age_of_a_session_is_rounded() -> None:
     """A session at the end of its life is used or expired: 0.1 + 64 is 64.1, but 64.1 - 0.1 is below 64."""
     senders = Senders()
