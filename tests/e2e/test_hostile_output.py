@@ -86,6 +86,7 @@ ARGUMENTS: dict[str, list[list[str]]] = {
     "replay": [["{log}"], ["{hostile}"]],
     "restore": [[]],
     "run": [],  # the daemon; its log is checked below
+    "setup": [["--dry-run"], ["--undo"]],
     "status": [[]],
     "unban": [["192.0.2.9"], ["all"]],
     "why": [[GUESSER], [FRIEND], ["192.0.2.9"], ["203.0.113.200"]],
