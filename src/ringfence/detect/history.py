@@ -70,6 +70,12 @@ _FLAGS, _EVENT_AT, _SOURCES_AT = 16, 18, 19  # their offsets
 _KIND_BITS = 3
 _PROVEN, _TRUSTED, _TAMPERED, _CONSUMED, _CLAIM_CONSUMED = 12, 16, 32, 64, 128
 _COUNTS = _TRUSTED | _CONSUMED
+_ORDINARY = frozenset(
+    flags
+    for flags in range(256)
+    if flags & _COUNTS == _TRUSTED and flags & _KIND_BITS != _KIND[AttemptKind.FLOOD]
+)
+"""The flags of attempts that are not discarded before others. Nearly all attempts have them."""
 _FORGED_BYTES = {0: 0, 1: 4, 2: 16}  # bytes of the forged address at the end
 _IPV4_BYTES, _IPV6_BYTES = 4, 16
 _MILLI = 1000.0
@@ -449,13 +455,13 @@ def _ends(packed: bytes, how: int, event: int) -> tuple[int, int]:
 def _least_useful(kept: list[bytes]) -> int:
     """Return the index of the attempt to discard (the head of this file explains the order)."""
     consumed, aside = list[int](), {"untrusted": list[int](), "flood": list[int]()}
-    for index, packed in enumerate(kept):
-        flags = packed[_FLAGS]
+    for index in [number for number, packed in enumerate(kept) if packed[_FLAGS] not in _ORDINARY]:
+        flags = kept[index][_FLAGS]
         if flags & _CONSUMED:
             consumed.append(index)
         elif not flags & _TRUSTED:
             aside["untrusted"].append(index)
-        elif flags & _KIND_BITS == _KIND[AttemptKind.FLOOD]:
+        else:
             aside["flood"].append(index)
     for indexes, most in ((consumed, 0), *((indexes, ASIDE) for indexes in aside.values())):
         if len(indexes) > most:
