@@ -21,8 +21,6 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import count
 
-from attrs import evolve
-
 from ringfence.detect.answers import Answers
 from ringfence.detect.backing import Backing, Connections, NoConnections
 from ringfence.detect.confirmation import Confirmation, KnownSources, has_session
@@ -39,6 +37,7 @@ from ringfence.detect.sender import MAX_SESSIONS, SESSION_LIFE, Senders
 from ringfence.detect.session import HORIZON, UnconfirmedReport
 from ringfence.detect.unconfirmed import UnconfirmedReports
 from ringfence.detect.wire import Listening, Wire, not_connected
+from ringfence.event_values import evolve
 from ringfence.model import (
     WIRE,
     Address,

@@ -3,7 +3,7 @@
 ``attribution`` decides what follows from it, and its head lists the cases.
 """
 
-from attrs import evolve, frozen
+from attrs import frozen
 
 from ringfence.detect.answers import Answers
 from ringfence.detect.backing import Backing
@@ -11,6 +11,7 @@ from ringfence.detect.events import session_key
 from ringfence.detect.nonces import Nonces
 from ringfence.detect.sender import SESSION_LIFE, Senders
 from ringfence.detect.wire import Listening, Wire
+from ringfence.event_values import evolve
 from ringfence.model import Attempt, EventKind, Proof, SecurityEvent, Service, Transport
 
 # Module-level aliases: enum member lookups are slow in the per-event hot path.

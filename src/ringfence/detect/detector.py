@@ -13,7 +13,7 @@ attempts with the bans that follow, alarms for the administrator, and logins tha
 
 from collections.abc import Callable, Iterable, Sequence
 
-from attrs import evolve, frozen
+from attrs import frozen
 
 from ringfence.detect.active_bans import ActiveBans
 from ringfence.detect.alarms import distributed_cleared, forged_by
@@ -41,6 +41,7 @@ from ringfence.detect.rules import By, Claimed, Rule
 from ringfence.detect.sender import MAX_SESSIONS
 from ringfence.detect.subjects import Subject, Subjects
 from ringfence.detect.wire import Listening, not_connected
+from ringfence.event_values import evolve
 from ringfence.model import (
     Address,
     AlarmChange,

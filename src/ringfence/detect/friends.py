@@ -14,8 +14,7 @@ from collections.abc import Iterable
 from ipaddress import ip_network
 from typing import Generic, TypeVar
 
-from attrs import evolve
-
+from ringfence.event_values import evolve
 from ringfence.model import Address, EventKind, Friend, FriendReason, Network, SecurityEvent, Service
 
 MOST = 65_536

@@ -35,8 +35,9 @@ only loses proof.
 
 from collections import OrderedDict
 
-from attrs import evolve, frozen
+from attrs import frozen
 
+from ringfence.event_values import evolve
 from ringfence.model import Address, Attempt, Challenge, Proof, Service, Transport
 
 LIFE = 600.0

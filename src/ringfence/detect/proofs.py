@@ -8,14 +8,13 @@ remembered. Bound: ``MOST_AWAITED`` responses, the oldest are discarded first.
 from collections import OrderedDict
 from collections.abc import Sequence
 
-from attrs import evolve
-
 from ringfence.detect.backing import Backing
 from ringfence.detect.events import attempt_from, session_key, session_number
 from ringfence.detect.findings import AttributedAttempt, Finding, NewProof, UnprovableGuess
 from ringfence.detect.nonces import Nonces
 from ringfence.detect.recent import remember
 from ringfence.detect.sender import SESSION_LIFE, Senders
+from ringfence.event_values import evolve
 from ringfence.model import Address, AttemptKind, Challenge, Proof, SecurityEvent, Service, Transport
 
 MOST_AWAITED = 1_024
