@@ -96,6 +96,28 @@ def test_a_reboot_puts_everything_back_in_one_batch(world: World) -> None:
     assert world.store.bans.count_offences(SUBJECT, 0.0) == 1
 
 
+def test_a_reboot_looks_up_no_ban(world: World) -> None:
+    """After a reboot no missing ban is looked up in the kernel, because a look-up each takes seconds."""
+    for number in range(3):
+        world.decide(ip_network(f"198.51.100.{number}"))
+    world.restart(reboot=True)
+
+    assert world.backend.looked_up == []
+    assert len(world.in_kernel()) == 3
+
+
+def test_a_ban_that_the_first_listing_omits_keeps_its_time(world: World) -> None:
+    """A ban that the listing omits, because another program changes the sets, stays with its end."""
+    world.decide()
+    world.now += 600
+    world.backend.omitted = {SUBJECT}
+    world.restart()
+    world.backend.omitted = set()
+
+    assert world.in_kernel() == world.in_store() == {"192.0.2.1/32": HOUR - 600}
+    assert world.held()
+
+
 def test_an_element_without_an_end_is_given_one(world: World) -> None:
     """An element without a timeout is adopted for a day, because every ban ends."""
     world.backend.put(SUBJECT, float("inf"))

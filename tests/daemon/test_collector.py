@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from ringfence.daemon.collector import THRESHOLDS, tune_collector
+from ringfence.daemon.collector import THRESHOLDS, collector_paused, tune_collector
 
 
 @pytest.fixture
@@ -34,3 +34,13 @@ def test_what_is_there_is_not_looked_at_again() -> None:
     assert any(one is later for one in gc.get_objects())
     tune_collector()
     assert not any(one is later for one in gc.get_objects())
+
+
+@pytest.mark.usefixtures("_as_before")
+@pytest.mark.parametrize("enabled", [True, False])
+def test_a_pause_ends(enabled: bool) -> None:  # noqa: FBT001 - two cases
+    """A pause disables the collector, and restores its state afterwards."""
+    (gc.enable if enabled else gc.disable)()
+    with collector_paused():
+        assert not gc.isenabled()
+    assert gc.isenabled() is enabled

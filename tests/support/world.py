@@ -50,6 +50,8 @@ class Faulty(MemoryBackend):
         self.before_batch: Callable[[], object] = lambda: None
         self.lacks: Mapping[int, str | None] = {}
         self.meanwhile: Callable[[], object] = lambda: None
+        self.omitted: set[Network] = set()
+        self.looked_up: list[Network] = []
 
     def open(self) -> Opened:
         """Open, or fail."""
@@ -84,10 +86,15 @@ class Faulty(MemoryBackend):
         yield from super().replace_list_in_steps(which, networks)
 
     def list(self, known: Iterable[tuple[Network, Scope]] = ()) -> Iterator[Element]:
-        """Read the elements, then call ``meanwhile`` before the first one is returned."""
-        found = [*super().list(known)]
+        """Read the elements, then call ``meanwhile`` before the first one is returned.
+
+        The networks in ``omitted`` are found only if they are looked up.
+        """
+        found = [*super().list()]
         self.meanwhile()
-        yield from found
+        yield from (one for one in found if one.network not in self.omitted)
+        self.looked_up = [network for network, _ in known]
+        yield from (one for one in found if one.network in self.omitted & {*self.looked_up})
 
     def health(self) -> Health:
         """Return the health, or fail."""

@@ -8,7 +8,7 @@ from ringfence.errors import FirewallIncompleteError
 from ringfence.firewall.contract import Backend, Element
 
 
-def listed(backend: Backend, known: Iterable[int]) -> Iterator[Element]:
+def listed(backend: Backend, known: Iterable[int] = ()) -> Iterator[Element]:
     """Yield every ban of the kernel, including all known ones. May be called in another thread.
 
     If the sets change meanwhile, one kind of ban may be missing: a ban that another program added, and that

@@ -7,6 +7,8 @@ rarely.
 """
 
 import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 THRESHOLDS = 20_000, 20, 20
 """The arguments of ``gc.set_threshold``: the first is a number of new objects, the others of searches.
@@ -19,3 +21,15 @@ def tune_collector() -> None:
     gc.freeze()
     gc.set_threshold(*THRESHOLDS)
     gc.enable()
+
+
+@contextmanager
+def collector_paused() -> Iterator[None]:
+    """Disable the collector while very many objects without cycles are created."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()

@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from ringfence.clock import Clock
 from ringfence.config.schema import Settings
 from ringfence.daemon import trial
+from ringfence.daemon.collector import collector_paused
 from ringfence.daemon.firewall_side import build_firewall_side, choose
 from ringfence.daemon.lock import claim_sets
 from ringfence.detect.detector import Detector
@@ -31,6 +32,7 @@ def restore_bans(settings: Settings) -> str:
         if chosen.backend.enforces:
             stack.enter_context(claim_sets(settings.control.socket.parent))
         side = build_firewall_side(settings, store, Detector(()), chosen, Clock())
+        stack.enter_context(collector_paused())
         side.start(verified=False)
         done = f"{len(side.enforcer.known.ledger)} bans are in place ({chosen.backend.name})"
         problems = (store.damage(), store.memory_reason, store.best_effort.error)

@@ -103,8 +103,9 @@ def address_of(text: str) -> Address:
 
 def times(*seconds: float) -> None:
     """Raise ValueError or TypeError unless each of ``seconds`` is a time that can be shown."""
-    if not all(0.0 <= float(one) <= LAST for one in seconds):
-        raise ValueError(f"{seconds} are not times")
+    for one in seconds:
+        if not 0.0 <= float(one) <= LAST:
+            raise ValueError(f"{seconds} are not times")
 
 
 _ADD_ATTEMPT = f"INSERT INTO attempts (ban, {ATTEMPT}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - ours
