@@ -1,4 +1,7 @@
-"""The firewall as a whole: what another backend left, and enforcement that is tried again."""
+"""The firewall as a whole: leftovers of another backend, enforcement tried again, changes by others."""
+
+import asyncio
+import os
 
 import pytest
 from tests.support.kept import OTHER, Kept
@@ -46,3 +49,43 @@ def test_enforcement_that_failed_is_tried_again(kept: Kept) -> None:
     kept.side.manager.retry_switch_on()
     assert kept.banned() == {f"{OTHER}/32"}
     assert kept.alarms.active == []
+
+
+def test_frequent_changes_by_others_wait_for_the_next_look(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first change by another program is checked at once, and frequent further ones once a look."""
+    kept.side.start()
+    monkeypatch.setattr("ringfence.daemon.firewall_manager.LOOK_EVERY", 0.05)
+    monkeypatch.setattr("ringfence.daemon.firewall_manager.SETTLED", 0.4)
+    notified, notify = os.pipe()
+    calls = {"look": 0, "check": 0}
+
+    def watch_fd() -> int:
+        calls["look"] += 1
+        return notified
+
+    def check() -> None:
+        calls["check"] += 1
+
+    monkeypatch.setattr(kept.backend, "watch_fd", watch_fd)
+    monkeypatch.setattr(kept.side.reconciler, "check", check)
+
+    async def scenario() -> list[int]:
+        at_once = []
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(kept.side.changes.run())
+            for seconds in (0.6, 0.02):
+                os.write(notify, b"n")
+                await asyncio.sleep(seconds)
+                at_once.append(calls["check"] - calls["look"])
+                os.read(notified, 1)
+                await asyncio.sleep(0.6)
+            task.cancel()
+        return at_once
+
+    try:
+        assert asyncio.run(scenario()) == [1, 2]
+    finally:
+        os.close(notified)
+        os.close(notify)

@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import nullcontext
+from math import inf
 from pathlib import Path
 
 import structlog
@@ -18,6 +19,8 @@ from ringfence.firewall.cleanup import flush_other_backends
 from ringfence.firewall.contract import Backend
 
 LOOK_EVERY = 1.0
+SETTLED = 2.0
+"""Seconds without a change by another program, after which the next one is checked at once."""
 
 
 class FirewallManager:
@@ -86,13 +89,14 @@ class FirewallManager:
 
 
 class ChangeWatch:
-    """Checks the firewall every second, and at once after a change by another program."""
+    """Checks the firewall every second, and at once after the first change by another program."""
 
     def __init__(self, backend: Backend, enforcer: Enforcer, reconciler: Reconciler) -> None:
         self._backend = backend
         self._enforcer = enforcer
         self._reconciler = reconciler
         self._watched: int | None = None
+        self._notified_at = -inf
 
     async def run(self) -> None:
         """Watch until cancelled."""
@@ -116,9 +120,13 @@ class ChangeWatch:
     def _notified(self) -> None:
         """Check at once after a change by another program.
 
-        Further changes wait for the next look, because there may be many.
+        Further changes wait for the next look, because there may be many: a program that changes its own
+        table five times a second would double the checks.
         """
+        loop = asyncio.get_running_loop()
         if self._watched is not None:
-            asyncio.get_running_loop().remove_reader(self._watched)
+            loop.remove_reader(self._watched)
             self._watched = None
-        self._reconciler.check()
+        before, self._notified_at = self._notified_at, loop.time()
+        if self._notified_at - before > SETTLED:
+            self._reconciler.check()

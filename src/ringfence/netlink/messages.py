@@ -94,6 +94,11 @@ def attributes(buffer: _Buffer) -> Iterator[tuple[int, _Buffer]]:
 
 def parse(answer: bytes, kind: int) -> dict[int, memoryview]:
     """Parse one nfnetlink message of type ``kind`` into its attributes."""
+    return dict(attributes(memoryview(attributes_of(answer, kind))))
+
+
+def attributes_of(answer: bytes, kind: int) -> bytes:
+    """Return the attributes of one nfnetlink message of type ``kind``, not parsed."""
     if len(answer) < HEADER.size:
         raise NetlinkMessageError(f"a netlink message of only {len(answer)} bytes")
     length, found = HEADER.unpack_from(answer)[:2]
@@ -101,7 +106,7 @@ def parse(answer: bytes, kind: int) -> dict[int, memoryview]:
         raise NetlinkMessageError(
             f"a netlink message of type {found:#x} and length {length} instead of type {kind:#x}"
         )
-    return dict(attributes(memoryview(answer)[HEADER.size : length]))
+    return answer[HEADER.size : length]
 
 
 def integer(found: Mapping[int, memoryview], kind: int) -> int:

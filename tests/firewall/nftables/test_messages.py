@@ -98,6 +98,21 @@ def test_a_replaced_rule_has_another_body() -> None:
 
 @pytest.mark.kernel
 @pytest.mark.usefixtures("netns")
+def test_unchanged_rules_and_sets_are_parsed_once() -> None:
+    """The answers to a second request give the same objects, and a changed set gives another."""
+    run("nft", "-f", "-", text=TABLE)
+    with NetlinkConnection() as kernel:
+        rules = [nft_messages.rules_of(kernel.request(nft_messages.get_rules("t"))) for _ in range(2)]
+        sets = [nft_messages.sets_of(kernel.request(nft_messages.get_sets("t"))) for _ in range(2)]
+        run("nft", "flush chain inet t c; delete set inet t many; add set inet t many { type ipv6_addr; }")
+        [changed] = nft_messages.sets_of(kernel.request(nft_messages.get_sets("t")))
+    assert all(one is other for one, other in zip(*rules, strict=True))
+    assert sets[0][0] is sets[1][0]
+    assert (sets[0][0].key_length, changed.key_length) == (4, 16)
+
+
+@pytest.mark.kernel
+@pytest.mark.usefixtures("netns")
 def test_rules_of_iptables_are_parsed() -> None:
     """Rules of iptables-nft are parsed in the table of their family."""
     run("iptables-nft", "-t", "raw", "-A", "OUTPUT", "-j", "ACCEPT")

@@ -15,6 +15,7 @@ connection replaces it.
 import enum
 import struct
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 
 from attrs import frozen
 
@@ -25,6 +26,7 @@ from ringfence.netlink.messages import (
     NLM_F_DUMP,
     NLM_F_NONREC,
     attributes,
+    attributes_of,
     integer,
     message,
     nested,
@@ -244,36 +246,39 @@ def chains_of(answers: Iterable[bytes]) -> list[NftChain]:
 
 def rules_of(answers: Iterable[bytes]) -> list[NftRule]:
     """Parse the answers to :func:`get_rules`, in the order of the rules in each chain."""
-    empty = memoryview(b"")
-    return [
-        NftRule(
-            string(top, 1),
-            string(top, 2),
-            integer(top, 3),
-            _comment(top.get(7, empty)),
-            _body(top.get(4, empty)),
-        )
-        for top in _tops(answers, Message.NEWRULE)
-    ]
+    return [_rule(attributes_of(answer, Message.NEWRULE.kind)) for answer in answers]
+
+
+@lru_cache(maxsize=256)  # most rules are unchanged when they are read again, after each foreign transaction
+def _rule(found: bytes) -> NftRule:
+    top, empty = dict(attributes(memoryview(found))), memoryview(b"")
+    return NftRule(
+        string(top, 1),
+        string(top, 2),
+        integer(top, 3),
+        _comment(top.get(7, empty)),
+        _body(top.get(4, empty)),
+    )
 
 
 def sets_of(answers: Iterable[bytes]) -> list[NftSetHeader]:
     """Parse the answers to :func:`get_sets`, including anonymous sets (``__set0``)."""
-    sets = []
-    for top in _tops(answers, Message.NEWSET):
-        described = nested(top, 9)
-        sets.append(
-            NftSetHeader(
-                string(top, 2),
-                integer(top, 16),
-                integer(top, 3),
-                integer(top, 5),
-                integer(described, 1),
-                integer(top, 11),
-                integer(top, _SET_COUNT) if _SET_COUNT in top else None,
-            )
-        )
-    return sets
+    return [_set(attributes_of(answer, Message.NEWSET.kind)) for answer in answers]
+
+
+@lru_cache(maxsize=128)  # the sets are read every second, and most of them are unchanged
+def _set(found: bytes) -> NftSetHeader:
+    top = dict(attributes(memoryview(found)))
+    described = nested(top, 9)
+    return NftSetHeader(
+        string(top, 2),
+        integer(top, 16),
+        integer(top, 3),
+        integer(top, 5),
+        integer(described, 1),
+        integer(top, 11),
+        integer(top, _SET_COUNT) if _SET_COUNT in top else None,
+    )
 
 
 _SET_COUNT = 20
