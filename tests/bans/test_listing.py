@@ -16,9 +16,9 @@ KNOWN = (ip_network("192.0.2.1"), Scope.SIP_UDP)
 class Busy(MemoryBackend):
     """A backend whose sets change while they are listed: it finds only the bans that it is asked for."""
 
-    def list(self, known: Iterable[tuple[Network, Scope]] = ()) -> Iterator[Element]:
+    def list(self, known: Iterable[tuple[Network, Scope]] | None = None) -> Iterator[Element]:
         """List the known bans, and report that others may be missing."""
-        for network, scope in known:
+        for network, scope in known or ():
             yield Element(network, 60.0, 0, 0, scope)
         raise FirewallIncompleteError("others may be missing")
 

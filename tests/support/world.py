@@ -85,7 +85,7 @@ class Faulty(MemoryBackend):
             raise self.unfillable
         yield from super().replace_list_in_steps(which, networks)
 
-    def list(self, known: Iterable[tuple[Network, Scope]] = ()) -> Iterator[Element]:
+    def list(self, known: Iterable[tuple[Network, Scope]] | None = None) -> Iterator[Element]:
         """Read the elements, then call ``meanwhile`` before the first one is returned.
 
         The networks in ``omitted`` are found only if they are looked up.
@@ -93,7 +93,7 @@ class Faulty(MemoryBackend):
         found = [*super().list()]
         self.meanwhile()
         yield from (one for one in found if one.network not in self.omitted)
-        self.looked_up = [network for network, _ in known]
+        self.looked_up = [network for network, _ in known or ()]
         yield from (one for one in found if one.network in self.omitted & {*self.looked_up})
 
     def health(self) -> Health:

@@ -49,7 +49,7 @@ def restore_bans(
     carried out when the last daemon ended, is removed.
     """
     began = clock.wall()
-    found = {key_of(one.network, one.scope): one.timeout for one in listed(backend)}
+    found = {key_of(one.network, one.scope): one.timeout for one in listed(backend, None)}
     follow_clock(records, found, offset, began)
     inside, missing, put_back = len(found), list[tuple[Ban, AttemptCounts]](), 0
     for ban, made in records.running(began):

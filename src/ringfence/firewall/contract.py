@@ -352,12 +352,13 @@ class Backend(Protocol):
         methods may be called between two steps, except another replacement of the same list.
         """
 
-    def list(self, known: Iterable[tuple[Network, Scope]] = ()) -> Iterator[Element]:
+    def list(self, known: Iterable[tuple[Network, Scope]] | None = None) -> Iterator[Element]:
         """Yield every ban in the kernel, in no particular order. Changes nothing.
 
-        The kernel may omit some bans while others change its sets. ``known`` names bans that should be found.
-        The backend reads ``known`` after the list, in the same thread, and looks up each ban of it that the
-        list lacks. Raises FirewallIncompleteError after the last ban if others may be missing.
+        The kernel may omit some bans while others change its sets. ``known`` names bans that should be found,
+        None if the caller knows no bans. The backend reads ``known`` after the list, in the same thread, and
+        looks up each ban of it that the list lacks. Raises FirewallIncompleteError after the last ban if
+        others may be missing.
 
         Works without ``open``. May be called, and iterated, in a thread of its own while other methods run.
         Of the other methods only ``counters`` may run in a thread. 100 000 bans take half a second.

@@ -115,7 +115,7 @@ class MemoryBackend:
         yield
         self.lists[which] = wanted
 
-    def list(self, known: Iterable[tuple[Network, Scope]] = ()) -> Iterator[Element]:  # noqa: ARG002
+    def list(self, known: Iterable[tuple[Network, Scope]] | None = None) -> Iterator[Element]:  # noqa: ARG002
         """Yield every ban that has time left."""
         now = self._clock()
         for (network, scope), end in tuple(self._ends.items()):

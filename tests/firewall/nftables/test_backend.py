@@ -40,7 +40,7 @@ from ringfence.firewall.nftables import changes as nft_changes
 from ringfence.firewall.nftables import elements as nft_elements
 from ringfence.firewall.nftables import messages as nft_messages
 from ringfence.firewall.nftables.backend import NftablesBackend
-from ringfence.firewall.nftables.state import read_generation
+from ringfence.firewall.nftables.state import read_generation, read_sets
 from ringfence.firewall.probe import verify
 from ringfence.model import Network, Scope
 from ringfence.netlink.connection import NetlinkConnection, NetlinkError, NetlinkInterruptedError
@@ -240,11 +240,22 @@ def test_a_hundred_thousand_bans(backend: NftablesBackend) -> None:
     assert list(backend.list()) == []
 
 
+@pytest.mark.parametrize(
+    ("known", "counted", "times"),
+    [(None, True, 3), ([(BANS[1].network, BANS[1].scope)], True, 1), ([], False, 3)],
+)
 def test_a_list_that_is_changed_meanwhile_is_read_again(
-    backend: NftablesBackend, monkeypatch: pytest.MonkeyPatch
+    backend: NftablesBackend,
+    monkeypatch: pytest.MonkeyPatch,
+    known: list[tuple[Network, Scope]] | None,
+    counted: bool,  # noqa: FBT001 - a column
+    times: int,
 ) -> None:
-    """An interrupted dump is read again, at most three times, and no ban is listed twice."""
+    """An interrupted dump is read three times, or once if known bans are looked up and few are missing."""
     backend.apply(BANS[:1])
+    [filled] = [head for head in read_sets(backend._kernel) if head.name == "ban4_32"]
+    heads = [filled if counted else evolve(filled, elements=None)]
+    monkeypatch.setattr("ringfence.firewall.nftables.listing.read_sets", lambda _kernel: heads)
     real, dumps = NetlinkConnection.stream, 0
 
     def disturbed(self: NetlinkConnection, message: bytes) -> Iterator[bytes]:
@@ -257,9 +268,30 @@ def test_a_list_that_is_changed_meanwhile_is_read_again(
     monkeypatch.setattr(NetlinkConnection, "stream", disturbed)
     found: list[Element] = []
     with pytest.raises(FirewallIncompleteError, match="changed while they were listed"):
-        found.extend(backend.list([(BANS[1].network, BANS[1].scope)]))
+        found.extend(backend.list(known))
     assert [one.network for one in found] == [BANS[0].network]
-    assert dumps % 3 == 0
+    assert dumps == times
+
+
+def test_a_list_that_lacks_very_many_is_read_again(
+    backend: NftablesBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An interrupted dump that lacks more bans than are looked up is read again, and the next is enough."""
+    backend.apply([Add(ip_network((0x0A000000 + n, 32)), 600.0) for n in range(3_000)])
+    real, dumps = NetlinkConnection.stream, 0
+
+    def disturbed(self: NetlinkConnection, message: bytes) -> Iterator[bytes]:
+        nonlocal dumps
+        dumps += 1
+        answers = [*real(self, message)][: 1 if dumps == 1 else None]
+        yield from answers
+        raise NetlinkInterruptedError(answers)
+
+    monkeypatch.setattr(NetlinkConnection, "stream", disturbed)
+    found: list[Element] = []
+    with pytest.raises(FirewallIncompleteError, match="changed while they were listed"):
+        found.extend(backend.list([]))
+    assert (len(found), dumps) == (3_000, 2)
 
 
 def test_nothing_known_is_missing_from_a_disturbed_list(backend: NftablesBackend) -> None:

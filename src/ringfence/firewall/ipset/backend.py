@@ -192,7 +192,7 @@ class IpsetBackend:
             filled = yield from replace_list_in_steps(self._kernel, which, version, sorted_[version])
             self._lists[list_set_name(which, version)] = filled
 
-    def list(self, known: Iterable[tuple[Network, Scope]] = ()) -> Iterator[Element]:  # noqa: ARG002
+    def list(self, known: Iterable[tuple[Network, Scope]] | None = None) -> Iterator[Element]:  # noqa: ARG002
         """Yield every ban in the kernel; nothing if no set of ours exists.
 
         100 000 elements take half a second. So it uses its own socket: a thread may list while the event loop

@@ -155,7 +155,7 @@ class NftablesBackend:
         for base, change in changes.items():
             yield from self._lists.apply_in_steps(base, change)
 
-    def list(self, known: Iterable[tuple[Network, Scope]] = ()) -> Iterator[Element]:
+    def list(self, known: Iterable[tuple[Network, Scope]] | None = None) -> Iterator[Element]:
         """Yield every ban in the kernel; nothing if our table does not exist.
 
         Uses its own socket: a thread may list while the event loop bans.
