@@ -51,11 +51,21 @@ def test_a_flooder_is_reported_for_each_second(kept: Kept) -> None:
     limiter.flooders = [Flooder(one, 11), Flooder(one, 11, tcp=True)]
     assert watch.new_flooders() == [Flooder(one, 11, tcp=True)]
 
-    limiter.error = FirewallError("no answer")
-    assert watch.new_flooders() == []
-    assert [alarm.code for alarm in kept.alarms.active] == ["limiter.unreadable"]
     kept.enforcer.switch_off()
     assert watch.new_flooders() == []
+
+
+def test_flooders_that_cannot_be_read_twice_are_an_alarm(kept: Kept) -> None:
+    """One failure is no alarm, because rules may be under repair; a second is one, until the next answer."""
+    limiter, watch = Flooded(kept), kept.side.limiter
+    kept.side.start()
+    kept.backend.plan = evolve(kept.backend.plan, limit=Limit(LimitMode.ENFORCE))
+    found = []
+    for error in (FirewallError("no answer"), None, FirewallError("no answer"), FirewallError("no"), None):
+        limiter.error = error
+        assert watch.new_flooders() == []
+        found.append([alarm.code for alarm in kept.alarms.active])
+    assert found == [[], [], [], ["limiter.unreadable"], []]
 
 
 def test_a_limiter_without_room_is_an_alarm(kept: Kept) -> None:

@@ -23,19 +23,25 @@ class LimiterWatch:
         self._alarms = alarms
         self._packets: dict[tuple[Network, bool], int] = {}
         self._full = 0
+        self._failed = False
 
     def new_flooders(self) -> Sequence[Flooder]:
         """Return the sources that exceeded the limit since the last call.
 
-        Return none while the limiter only observes.
+        Return none while the limiter only observes. The second failure in a row is an alarm: the first one
+        may come from damage that is repaired at once.
         """
         if not self._enforcer.enforcing or self._backend.plan.limit.mode is not LimitMode.ENFORCE:
             return []
         try:
             found = self._backend.flooders()
         except FirewallError as error:
-            self._alarms.activate(AlarmCode.LIMITER_UNREADABLE, "", f"floods cannot be read: {error}")
+            if self._failed:
+                self._alarms.activate(AlarmCode.LIMITER_UNREADABLE, "", f"floods cannot be read: {error}")
+            self._failed = True
             return []
+        self._failed = False
+        self._alarms.clear(AlarmCode.LIMITER_UNREADABLE, "")
         before = self._packets
         self._packets = {(flooder.network, flooder.tcp): flooder.packets for flooder in found}
         return [one for one in found if one.packets != before.get((one.network, one.tcp), 0)]
