@@ -274,6 +274,33 @@ def test_while_the_rules_cannot_be_healed_no_ban_counts_as_enforced(world: World
     assert counts(world) == (1, 1)
 
 
+def test_the_check_of_the_rules_alone_repairs_them(world: World) -> None:
+    """Rules that differ are repaired; those that cannot be read or repaired wait for the next full check."""
+    world.backend.gone = FirewallError("no answer")
+    world.reconciler.check_rules()
+    assert world.alarms.active == []
+
+    world.backend.gone, world.backend.trouble = None, "a rule is gone"
+    world.reconciler.check_rules()
+    world.reconciler.check_rules()
+    assert world.reconciler.counts.repaired == 1
+
+    world.backend.trouble = "the rules are gone"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(world.backend, "open", failing)
+        world.reconciler.check_rules()
+    assert [alarm.code for alarm in world.alarms.active] == ["firewall.damaged"]
+    world.reconciler.check_rules()
+    assert world.reconciler.counts.repaired == 1
+    world.reconciler.check()
+    assert world.reconciler.counts.repaired == 2
+
+    world.enforcer.switch_off()
+    world.backend.trouble = "the rules are gone"
+    world.reconciler.check_rules()
+    assert world.reconciler.counts.repaired == 2
+
+
 def failing() -> None:
     """Raise the error of a kernel in which another program owns a set of that name."""
     raise FirewallError("the set is not ours")

@@ -1,11 +1,15 @@
 """The firewall as a whole: leftovers of another backend, enforcement tried again, changes by others."""
 
 import asyncio
-import os
+import socket
+import time
+from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 from tests.support.kept import OTHER, Kept
 
+from ringfence.daemon import firewall_manager
 from ringfence.errors import FirewallError
 from ringfence.firewall.probe import Verification
 
@@ -51,41 +55,84 @@ def test_enforcement_that_failed_is_tried_again(kept: Kept) -> None:
     assert kept.alarms.active == []
 
 
+def watch(kept: Kept, done: Callable[[], bool]) -> None:
+    """Watch for changes until ``done``."""
+
+    async def watching() -> None:
+        async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+            task = group.create_task(kept.side.changes.run())
+            while not done():  # noqa: ASYNC110 - the checks signal nothing
+                await asyncio.sleep(0.01)
+            task.cancel()
+
+    asyncio.run(watching())
+
+
+def is_repaired(kept: Kept) -> bool:
+    """Whether the rules were repaired once."""
+    return kept.side.reconciler.counts.repaired == 1
+
+
+def test_rules_without_notifications_are_repaired_before_the_next_full_check(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If the kernel reports no changes, the rules alone are checked more often than everything."""
+    monkeypatch.setattr(firewall_manager, "LOOK_EVERY", 3_600.0)
+    kept.side.start()
+    kept.backend.trouble = "a rule is gone"
+    watch(kept, lambda: is_repaired(kept))
+
+
+def test_a_reported_change_is_checked_before_the_next_full_check(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If the kernel reports a change, everything is checked then; without a report once in a while."""
+    ours, kernel = socket.socketpair()
+    with ours, kernel:
+        monkeypatch.setattr(kept.backend, "watch_fd", ours.fileno)
+        monkeypatch.setattr(kept.backend, "rules_differ", lambda: False)
+        monkeypatch.setattr(firewall_manager, "LOOK_EVERY", 0.1)
+        kept.side.start()
+        kept.backend.trouble = "a rule is gone"
+        watch(kept, lambda: is_repaired(kept))
+
+        monkeypatch.setattr(firewall_manager, "LOOK_EVERY", 3_600.0)
+        kept.backend.trouble = "a rule is gone"
+        kernel.send(b"1")
+        watch(kept, lambda: kept.side.reconciler.counts.repaired == 2)
+
+
 def test_frequent_changes_by_others_wait_for_the_next_look(
     kept: Kept, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first change by another program is checked at once, and frequent further ones once a look."""
-    kept.side.start()
-    monkeypatch.setattr("ringfence.daemon.firewall_manager.LOOK_EVERY", 0.05)
-    monkeypatch.setattr("ringfence.daemon.firewall_manager.SETTLED", 0.4)
-    notified, notify = os.pipe()
-    calls = {"look": 0, "check": 0}
+    """Frequent changes by another program are checked once a look, however often the kernel reports them."""
+    checks: list[float] = []
+    ours, kernel = socket.socketpair()
+    with ours, kernel:
+        kernel.send(b"always readable")
+        monkeypatch.setattr(kept.backend, "watch_fd", ours.fileno)
+        monkeypatch.setattr(kept.side.reconciler, "check", lambda: checks.append(time.monotonic()))
+        monkeypatch.setattr(firewall_manager, "LOOK_EVERY", 0.5)
+        monkeypatch.setattr(firewall_manager, "SETTLED", 3_600.0)
+        kept.side.start()
+        watch(kept, lambda: len(checks) > 3)
 
-    def watch_fd() -> int:
-        calls["look"] += 1
-        return notified
+    assert all(after - before >= 0.49 for before, after in pairwise(checks))
+
+
+def test_checks_take_at_most_a_third_of_the_time(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a check that takes long, the next one waits twice that time."""
+    checks: list[tuple[float, float]] = []
 
     def check() -> None:
-        calls["check"] += 1
+        began = time.monotonic()
+        time.sleep(0.05)
+        checks.append((began, time.monotonic()))
 
-    monkeypatch.setattr(kept.backend, "watch_fd", watch_fd)
+    monkeypatch.setattr(firewall_manager, "RULES_EVERY", 0.0)
     monkeypatch.setattr(kept.side.reconciler, "check", check)
+    monkeypatch.setattr(kept.side.reconciler, "check_rules", check)
+    watch(kept, lambda: len(checks) > 3)
 
-    async def scenario() -> list[int]:
-        at_once = []
-        async with asyncio.TaskGroup() as group:
-            task = group.create_task(kept.side.changes.run())
-            for seconds in (0.6, 0.02):
-                os.write(notify, b"n")
-                await asyncio.sleep(seconds)
-                at_once.append(calls["check"] - calls["look"])
-                os.read(notified, 1)
-                await asyncio.sleep(0.6)
-            task.cancel()
-        return at_once
-
-    try:
-        assert asyncio.run(scenario()) == [1, 2]
-    finally:
-        os.close(notified)
-        os.close(notify)
+    for (began, ended), (after, _) in pairwise(checks):
+        assert after - ended >= 2 * (ended - began) * 0.99

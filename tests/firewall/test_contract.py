@@ -286,7 +286,7 @@ def test_a_list_may_be_replaced_again_and_again(backend: Backend, which: Network
 
 
 def test_our_own_changes_are_not_damage(backend: Backend) -> None:
-    """Our own bans, unbans, lists and openings are reported as neither damage nor foreign changes."""
+    """Our own bans, unbans, lists and openings are neither differing rules, nor damage or foreign changes."""
     network = ip_network("192.0.2.1")
     for step in (
         lambda: backend.apply([Add(network, 600.0), Add(ip_network("2001:db8::/64"), 4.0)]),
@@ -296,6 +296,7 @@ def test_our_own_changes_are_not_damage(backend: Backend) -> None:
         lambda: time.sleep(5.1),
     ):
         step()
+        assert not backend.rules_differ()
         assert backend.health() == Health(elements=len(list(backend.list())))
     assert list(backend.list()) == []
 

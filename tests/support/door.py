@@ -22,7 +22,7 @@ from ipaddress import ip_address
 from types import TracebackType
 from typing import Self
 
-from attrs import define, field
+from attrs import define, field, frozen
 from tests.support.network import PBX_IPV4, PBX_IPV6, Network, socket_in
 
 PORT = 5060
@@ -36,12 +36,21 @@ _NEXT_TO = 0.03
 _TRIES = 3
 
 
+@frozen
+class Round:
+    """One packet of each address, sent at ``time`` (monotonic), and the addresses whose packet arrived."""
+
+    time: float
+    arrived: frozenset[str]
+
+
 @define
 class Knocks:
     """The result of knocking: ``rounds`` packets of each address were sent, and ``arrived`` came through."""
 
     rounds: int = 0
     arrived: list[str] = field(factory=list)
+    passed: list[Round] = field(factory=list)
     going: bool = True
 
 
@@ -82,14 +91,17 @@ class Door:
         return arrived
 
     @contextmanager
-    def knocking(self, *addresses: str) -> Iterator[Knocks]:
-        """Send from each address repeatedly while the block runs, in a thread."""
+    def knocking(self, *addresses: str, between: float = BETWEEN) -> Iterator[Knocks]:
+        """Send from each address every ``between`` seconds while the block runs, in a thread."""
         knocks, stopped = Knocks(), threading.Event()
 
         def knock() -> None:
             try:
-                while not stopped.wait(BETWEEN):
-                    knocks.arrived += sorted(self._rounds(addresses, 0.0))
+                while not stopped.wait(between):
+                    began = time.monotonic()
+                    arrived = self._rounds(addresses, 0.0)
+                    knocks.arrived += sorted(arrived)
+                    knocks.passed.append(Round(began, frozenset(arrived)))
                     knocks.rounds += 1
                 late = [address for address in self._late if address in addresses]
                 knocks.arrived += late  # packets that arrived after their own round

@@ -103,6 +103,12 @@ class Faulty(MemoryBackend):
         health = evolve(super().health(), damage=self.trouble, changed=self.changed)
         return health if self.counts else evolve(health, elements=None)
 
+    def rules_differ(self) -> bool:
+        """Whether the rules are damaged, or fail."""
+        if self.gone is not None:
+            raise self.gone
+        return self.trouble is not None
+
     def flush(self) -> None:
         """Flush, or fail."""
         if self.gone is not None:

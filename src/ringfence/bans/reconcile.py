@@ -1,9 +1,10 @@
 """Watches the firewall, compares it with the ledger, and repairs differences.
 
-Every second there is a quick check (``Backend.health``, no process, a millisecond): whether the rules are
+Every second there is a quick check (``Backend.health``, no process, two milliseconds): whether the rules are
 unchanged, and whether the sets have the right number of bans. If the kernel reports changes by other
-programs, the check comes at once. Every minute, and after damage, all bans of the kernel are read and
-compared with the ledger in both directions:
+programs, the check comes at once. If it does not, the rules alone are checked five times a second
+(``Backend.rules_differ``, 0.1 milliseconds). Every minute, and after damage, all bans of the kernel are read
+and compared with the ledger in both directions:
 
 * Missing bans are restored, ``CHUNK`` at a time, so that a new ban waits only some milliseconds.
 * Bans with a wrong timeout in the kernel (because a clock was set, for example) are renewed.
@@ -90,6 +91,18 @@ class Reconciler:
             return 0
         alive = self._ledger.alive(self._enforcer.clock.wall())
         return min(alive, self._elements) if self._elements is not None else alive - self._missing
+
+    def check_rules(self) -> None:
+        """Check the rules alone, and everything if they differ.
+
+        Rules that cannot be read or repaired wait for the next :meth:`check`, because each attempt to repair
+        them starts processes.
+        """
+        if self._enforcer.enforcing and not self._broken:
+            with suppress(FirewallError):  # the next check reports it
+                if not self._enforcer.backend.rules_differ():
+                    return
+                self.check()
 
     def check(self) -> None:
         """Check quickly, and repair damaged rules; missing bans are restored right after."""

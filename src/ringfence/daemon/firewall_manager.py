@@ -19,6 +19,7 @@ from ringfence.firewall.cleanup import flush_other_backends
 from ringfence.firewall.contract import Backend
 
 LOOK_EVERY = 1.0
+RULES_EVERY = 0.2
 SETTLED = 2.0
 """Seconds without a change by another program, after which the next one is checked at once."""
 
@@ -89,44 +90,56 @@ class FirewallManager:
 
 
 class ChangeWatch:
-    """Checks the firewall every second, and at once after the first change by another program."""
+    """Checks everything each second, and at once after the first change that the kernel reports.
+
+    Further changes wait for the next second, because there may be many: a program that changes its own table
+    five times a second would multiply the checks. Where the kernel reports no changes, the rules alone are
+    checked five times a second.
+
+    A check that repairs damage starts processes and blocks the event loop. The next one comes after twice
+    that time, so checks take at most a third of the time, even if another program always removes the rules.
+    """
 
     def __init__(self, backend: Backend, enforcer: Enforcer, reconciler: Reconciler) -> None:
         self._backend = backend
         self._enforcer = enforcer
         self._reconciler = reconciler
-        self._watched: int | None = None
-        self._notified_at = -inf
 
     async def run(self) -> None:
         """Watch until cancelled."""
+        now = asyncio.get_running_loop().time
+        full, pause, reported_at = now() + LOOK_EVERY, RULES_EVERY, -inf
         while True:
-            await asyncio.sleep(LOOK_EVERY)
-            self._watch()
-            self._reconciler.check()
+            await asyncio.sleep(pause)
+            reported = await self._is_reported(full - now())
+            if reported:
+                before, reported_at = reported_at, now()
+                if reported_at - before <= SETTLED:
+                    await asyncio.sleep(full - now())
+            began = now()
+            if reported or began >= full:
+                full = began + LOOK_EVERY
+                self._reconciler.check()
+            else:
+                self._reconciler.check_rules()
+            pause = max(RULES_EVERY, 2 * (now() - began))
 
-    def _watch(self) -> None:
-        """Watch for one change by another program until the next look.
+    async def _is_reported(self, seconds: float) -> bool:
+        """Wait for a change by another program that the kernel reports; return whether there was one.
 
-        The descriptor may be another one each time.
+        Return False at once if the kernel reports none, else after ``seconds`` without a change. The
+        descriptor may be another one each time.
         """
-        loop = asyncio.get_running_loop()
-        if self._watched is not None:
-            loop.remove_reader(self._watched)
-        self._watched = self._backend.watch_fd() if self._enforcer.enforcing else None
-        if self._watched is not None:
-            loop.add_reader(self._watched, self._notified)
-
-    def _notified(self) -> None:
-        """Check at once after a change by another program.
-
-        Further changes wait for the next look, because there may be many: a program that changes its own
-        table five times a second would double the checks.
-        """
-        loop = asyncio.get_running_loop()
-        if self._watched is not None:
-            loop.remove_reader(self._watched)
-            self._watched = None
-        before, self._notified_at = self._notified_at, loop.time()
-        if self._notified_at - before > SETTLED:
-            self._reconciler.check()
+        descriptor = self._backend.watch_fd() if self._enforcer.enforcing else None
+        if descriptor is None:
+            return False
+        loop, reported = asyncio.get_running_loop(), asyncio.Event()
+        loop.add_reader(descriptor, reported.set)
+        try:
+            async with asyncio.timeout(max(0.0, seconds)):
+                await reported.wait()
+        except TimeoutError:
+            return False
+        finally:
+            loop.remove_reader(descriptor)
+        return True

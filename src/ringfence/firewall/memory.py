@@ -136,6 +136,10 @@ class MemoryBackend:
         self._expire()
         return Health(elements=len(self._ends))
 
+    def rules_differ(self) -> bool:
+        """Return False: no other program can change anything."""
+        return False
+
     def watch_fd(self) -> None:
         """Return None: no other program can change anything."""
 

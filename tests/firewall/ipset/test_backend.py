@@ -276,6 +276,7 @@ def test_damage_is_reported_repaired_and_removed(backend: IpsetBackend, damage: 
         found = backend.health()
         assert found.damage is not None
         assert found.changed
+        assert backend.rules_differ() is not damage.startswith("ipset")
         opened = backend.open()
         assert (opened.families, opened.repaired) == ({4: None, 6: None}, damage != "ipset flush ringfence4")
         run(

@@ -181,6 +181,10 @@ class NftablesBackend:
         changed = self._foreign.take_changed(counted=elements is not None)
         return Health(damage or self._lists.damage(heads), elements, changed)
 
+    def rules_differ(self) -> bool:
+        """Return False: nftables reports every change to the descriptor."""
+        return False
+
     def watch_fd(self) -> int | None:
         """Return a descriptor that becomes readable when nftables changes."""
         return self._foreign.fileno()

@@ -1,0 +1,20 @@
+"""Bans on a FreePBX host: `fwconsole restart` replaces the rules, and every ban is effective in a second."""
+
+from pathlib import Path
+
+import pytest
+from tests.support.freepbx import BANNED, KINDS, MOST, ROUNDS, freepbx
+
+pytestmark = pytest.mark.kernel
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_restart_of_freepbx_opens_no_ban_for_long(kind: str, tmp_path: Path) -> None:
+    """While FreePBX replaces the rules, no banned sender's packets arrive for longer than a second."""
+    with freepbx(kind, tmp_path) as host:
+        for _ in range(ROUNDS):
+            opening = host.restart_fairly()
+            if not opening.is_fair:
+                pytest.skip(f"the machine is busy: work waits {opening.waited:.0%} of its time")
+            assert opening.seconds <= MOST
+        assert host.guard.banned() == {*BANNED}
