@@ -17,7 +17,7 @@ from contextlib import closing
 from pathlib import Path
 
 from attrs import frozen
-from tests.bench import restarts, resting
+from tests.bench import freepbx, restarts, resting
 from tests.bench.figures import Figure, spread
 from tests.support.manybans import addresses, mixed
 from tests.support.netns import netns, run
@@ -189,3 +189,4 @@ def figures(root: Path | None) -> Iterator[Figure]:
     yield from races()
     yield from restarts.figures(root)
     yield from resting.figures()
+    yield from freepbx.figures()

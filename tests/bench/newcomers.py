@@ -104,8 +104,7 @@ class Cost:
 def costs(release: str, sources: str, network: str) -> Iterator[Cost]:
     """Make one attempt of each kind that these sources can report; yield its cost."""
     kinds, settings = SOURCES[sources]
-    ami = {"host": PBX_IPV4, **settings.pop("ami", {})} if "ami" in settings else {"host": PBX_IPV4}
-    settings = {**settings, "ami": ami}
+    settings = {**settings, "ami": {"host": PBX_IPV4, **settings.get("ami", {})}}
     extra = {"manager.conf": MANAGER, **iax.configured()}
     with bed(release=release, extra=extra, **settings) as here:
         lab, guard = here.lab, here.guard
