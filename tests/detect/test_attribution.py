@@ -349,14 +349,6 @@ def test_chan_sips_event_without_a_line_is_listed() -> None:
     assert [j.disposition for j in detector.tick(PATIENCE)] == [Disposition.UNCONFIRMED]
 
 
-def test_lines_of_chan_sip_are_remembered_up_to_a_bound() -> None:
-    """A sender that fails with ever new accounts fills no memory, and can only have a stranger listed."""
-    detector = joining()
-    for number in range(17_000):
-        detector.observe(chan_sip_line(account=str(number)), 0.0)
-    assert len(detector._attribution._lines) == 16_384
-
-
 def test_a_line_with_a_connection_counts_at_once() -> None:
     """A line counts at once with its TCP or TLS connection, which shows a handshake from that very port."""
     detector = joining(AT_ONCE, (SENDER, 5062))

@@ -20,6 +20,7 @@ from tests.support.guarded import NO_LOGS, NO_WIRE, guarded
 from tests.support.lab import Lab
 
 from ringfence.alarm_codes import is_about_setup
+from ringfence.detect.unconfirmed import PATIENCE
 from ringfence.detect.wire import WAIT
 
 pytestmark = pytest.mark.asterisk
@@ -175,6 +176,26 @@ def test_without_the_wire_a_via_with_another_address_causes_no_ban(asterisk16: L
         )
         until(lambda: "evidence.forged_by" in guard.log, "the alarm")
         assert guard.bans() == []
+
+
+@pytest.mark.parametrize(
+    ("ami", "method"), [({"enabled": False}, "REGISTER"), ({"port": 1}, "INVITE")], ids=["off", "away"]
+)
+def test_with_the_log_alone_a_via_with_another_address_causes_no_ban_of_it(
+    asterisk16: Lab, tmp_path: Path, ami: dict[str, object], method: str, request: pytest.FixtureRequest
+) -> None:
+    """The security lines name a stranger, and the notices the sender: only the sender may be banned."""
+    source = source_of(request)
+    with guarded(asterisk16, tmp_path, ami=ami, wire=NO_WIRE, listening=False) as guard:
+        until(lambda: "listening" in guard.states().values(), "the log")
+        asterisk16.attack(
+            *("guess", "--number", "20", "--sources", source, "--account", "bob", "--method", method),
+            *("--via", AIMED, "--timeout", "0.3"),
+        )
+        until(lambda: guard.status()["attempts"] >= 5, "the attempts")
+        time.sleep(2 * PATIENCE)
+
+        assert guard.banned() == ({source} if method == "REGISTER" else set())
 
 
 def test_an_escape_in_a_header_of_chan_sip_causes_no_ban(asterisk16: Lab, tmp_path: Path) -> None:

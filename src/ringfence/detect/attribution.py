@@ -14,16 +14,19 @@ name the address in the Via header. Such a report counts only if its address is 
 
 A report without confirmation waits (``PATIENCE``) and is then *unconfirmed*: listed, without a ban. If the
 wire would have seen the challenge, a line without one is a forgery and is not listed. While neither AMI nor
-the wire reports an Asterisk, a line by UDP counts as a claim if it can contain only one address.
+the wire reports an Asterisk, a line by UDP counts as a claim if it can contain only one address, which a
+security line of chan_sip does not. Without the wire, chan_sip's events and notices confirm each other
+(``agreement``).
 """
 
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import count
 
+from ringfence.detect.agreement import Agreement
 from ringfence.detect.answers import Answers
 from ringfence.detect.backing import Backing, Connections, NoConnections
 from ringfence.detect.confirmation import Confirmation, KnownSources, has_session
+from ringfence.detect.events import is_trusted
 from ringfence.detect.findings import (
     AttributedAttempt,
     Finding,
@@ -32,9 +35,8 @@ from ringfence.detect.findings import (
 )
 from ringfence.detect.nonces import Nonces
 from ringfence.detect.proofs import Proofs
-from ringfence.detect.recent import remember
 from ringfence.detect.sender import MAX_SESSIONS, SESSION_LIFE, Senders
-from ringfence.detect.session import HORIZON, UnconfirmedReport
+from ringfence.detect.session import UnconfirmedReport
 from ringfence.detect.unconfirmed import UnconfirmedReports
 from ringfence.detect.wire import Listening, Wire, not_connected
 from ringfence.event_values import evolve
@@ -53,7 +55,6 @@ from ringfence.model import (
     Transport,
 )
 
-_MOST_LINES = 16_384
 _MOST_AT_ONCE = 100  # challenges beyond the limit that count as attempts at once, of one sender
 _FORBIDDEN, _NOT_FOUND = 403, 404
 
@@ -86,7 +87,7 @@ class Attribution:
             self._senders, self._nonces, self._wire, self._answers, self._backing, sources
         )
         self._waiting = UnconfirmedReports(self._senders)
-        self._lines: OrderedDict[tuple[str, EventKind, str, str], tuple[float, Address]] = OrderedDict()
+        self._agreement = Agreement()
         self._tags = count(1)
         self._several = sources.several
 
@@ -122,6 +123,8 @@ class Attribution:
     def _on_report(self, attempt: Attempt, event: SecurityEvent, now: float) -> Sequence[Finding]:
         """Handle a report of an attempt; nothing follows at once if it waits for confirmation."""
         source = event.source
+        named = event.service is _SIP and event.kind is not _HIDDEN and not event.forgeable
+        naming = self._agreement.record(event, now) if named else None
         if attempt.trusted and not self._confirmation.is_hint(event, attempt):
             return self._accept(attempt, event, now)
         if source.text or not event.challenge:
@@ -134,10 +137,8 @@ class Attribution:
         unconfirmed = evolve(attempt, trusted=False)
         if source.asterisk not in self._several:
             return (AttributedAttempt(unconfirmed, now),)
-        self._waiting.add(UnconfirmedReport(now, unconfirmed, event))
+        self._waiting.add(UnconfirmedReport(now, unconfirmed, event, naming))
         self._backing.record_unbacked(event.remote, now)
-        if source.notices and event.service is _SIP and not event.forgeable:
-            remember(self._lines, _shared_key(event), (now, attempt.address), _MOST_LINES)
         return ()
 
     def _accept(self, attempt: Attempt, event: SecurityEvent, now: float) -> Sequence[Finding]:
@@ -292,28 +293,30 @@ class Attribution:
             self._backing.forgive(event.remote, now)
             return duplicate_report(attempt, event, tag)
         confirmed = self._confirmation.confirmed(attempt, event, now)
-        hint = event.forgeable or not event.source.text or self._confirmation.is_hint(event, attempt)
-        if confirmed is None and not hint:
-            confirmed = evolve(attempt, trusted=True)  # AMI and the wire have stopped since the report
+        if confirmed is None and (self._agrees(report) or self._is_claim_by_now(report)):
+            confirmed = evolve(attempt, trusted=True)
         if confirmed is not None:
             self._backing.forgive(event.remote, now)
             return self._if_first(confirmed, event, at)
-        if event.source.text:
-            if (
-                event.service is _PJSIP
-                and event.session
-                and self._confirmation.would_have_been_seen(event, now)
-            ):
+        if event.service is _PJSIP:
+            seen = event.source.text and event.session and self._confirmation.would_have_been_seen(event, now)
+            if seen:
                 return (AttributedAttempt(attempt, at, Verdict.FORGED_LINE),)
-        elif event.service is _SIP and not self._confirmation.wire_sees_all:
-            row = self._lines.get(_shared_key(event))
-            if row is not None and abs(at - row[0]) < HORIZON:
-                if row[1] == attempt.address:
-                    return self._if_first(evolve(attempt, trusted=True), event, at)
-                named = evolve(attempt, address=row[1], forged_address=attempt.address)
+        elif event.service is _SIP and not (event.source.notices or self._confirmation.wire_sees_all):
+            other = self._agreement.otherwise_named(event, at)
+            if other is not None:
+                named = evolve(attempt, address=other, forged_address=attempt.address)
                 return (AttributedAttempt(named, at, Verdict.FORGED_HEADER),)
         listed = self._waiting.has_unforgeable(report) or self._senders.is_listed(event, attempt.address, at)
         return () if listed else (AttributedAttempt(attempt, at),)
+
+    def _agrees(self, report: UnconfirmedReport) -> bool:
+        """Whether chan_sip's event and its notice agree, and the wire cannot show the truth."""
+        return report.naming is not None and report.naming.agrees and not self._confirmation.wire_sees_all
+
+    def _is_claim_by_now(self, report: UnconfirmedReport) -> bool:
+        """Whether AMI and the wire have stopped since the report, so that no source can confirm it."""
+        return is_trusted(report.event) and not self._confirmation.is_hint(report.event, report.attempt)
 
     def confirms_login(self, event: SecurityEvent, now: float) -> bool:
         """Whether the address in the line of a login is confirmed, or log lines are the only source."""
@@ -322,8 +325,3 @@ class Attribution:
 
 def _is_claim(found: AttributedAttempt) -> bool:
     return found.attempt.proof is _CLAIMED
-
-
-def _shared_key(event: SecurityEvent) -> tuple[str, EventKind, str, str]:
-    """Return a key that both reports of one attempt at chan_sip share, whatever address they name."""
-    return event.source.asterisk, event.kind, event.acl_name, event.account

@@ -212,12 +212,25 @@ class Challenges:
 
 
 @define(eq=False)
+class Naming:
+    """A report of chan_sip at ``at`` that names ``address``; ``agrees``: see ``agreement``."""
+
+    at: float
+    address: Address
+    agrees: bool = False
+
+
+@define(eq=False)
 class UnconfirmedReport:
-    """An attempt that ``event`` reported at ``at`` (monotonic seconds). ``settled``: it no longer waits."""
+    """An attempt that ``event`` reported at ``at`` (monotonic seconds). ``settled``: it no longer waits.
+
+    ``naming`` shows whether another report of chan_sip agrees with this one; None if it cannot confirm any.
+    """
 
     at: float
     attempt: Attempt
     event: SecurityEvent
+    naming: Naming | None = None
     settled: bool = False
 
 

@@ -6,6 +6,7 @@ from tests.detect.transcripts.reports import (
     AMI,
     ATTACKER,
     NOTICE,
+    PHONE,
     SECURITY,
     challenged,
     failed,
@@ -17,7 +18,7 @@ from tests.detect.transcripts.reports import (
 )
 from tests.support.transcript import Guard, Sources, at, ticks
 
-from ringfence.model import EventKind, Service, SourceId, Transport
+from ringfence.model import EventKind, SecurityEvent, Service, SourceId, Transport
 
 
 def test_every_source_of_one_attempt_is_known() -> None:
@@ -110,6 +111,39 @@ def test_a_refusal_by_an_acl_is_not_joined_with_a_guess() -> None:
     challenges = [sent(nonce=b"%d" % n, service=Service.SIP) for n in range(2)]
     guess = wrong(call=b"0", nonce=b"0", response=b"r")
     assert Guard().play(at(0, *challenges, guess, refused), *ticks(1, 3)).counted == 2
+
+
+@pytest.mark.parametrize("first", [0, 1])
+@pytest.mark.parametrize("later", [0.0, 0.4, 0.9])
+def test_an_event_and_a_notice_of_chan_sip_that_agree_count_once(first: int, later: float) -> None:
+    """Without the wire, both wait for each other: whichever is due first, they are one attempt."""
+    both = [wrong(nonce=b"n", response=b"r"), wrong_by_notice()]
+    guard = Guard(sources=("AMI", "log"))
+    happened = guard.play(at(0.3, both[first]), at(0.3 + later, both[1 - first]), *ticks(1.2, 4.2, 0.5))
+    assert happened.attempts == ["192.0.2.7 counted, claimed"]
+    assert guard.sources_of(ATTACKER) == [{AMI, NOTICE}]
+
+
+def test_two_senders_that_try_one_account_of_chan_sip_count_once_each() -> None:
+    """Two senders may fail with one account in the same second: each notice agrees with its own event."""
+    reports = [one for address in (ATTACKER, PHONE) for one in (wrong_by_notice(address), wrong(address))]
+    happened = Guard(sources=("AMI", "log")).play(at(0, *reports), *ticks(1, 3))
+    assert happened.attempts == ["192.0.2.7 counted, claimed", "198.51.100.4 counted, claimed"]
+
+
+def refused(by: str = AMI, call: bytes = b"call-1") -> SecurityEvent:
+    """Return chan_sip's report of a request that an ACL refuses; an ESC can forge its notice."""
+    acl, forgeable = "device_must_match_acl", by == NOTICE
+    return report(EventKind.FAILED_ACL, call=call, service=Service.SIP, by=by, acl=acl, forgeable=forgeable)
+
+
+@pytest.mark.parametrize("sources", [("log",), ("AMI", "log")], ids=",".join)
+def test_a_refusal_by_an_acl_is_listed_once_without_the_wire(sources: tuple[str, ...]) -> None:
+    """Nothing confirms such an event and its notice, so they are one unconfirmed attempt."""
+    event = AMI if "AMI" in sources else SECURITY
+    reports = [refused(NOTICE, b""), refused(event), refused(NOTICE, b""), refused(event)]
+    happened = Guard(sources=sources).play(at(0, *reports), *ticks(1, 3))
+    assert happened.attempts == ["192.0.2.7 unconfirmed, claimed"]
 
 
 def test_a_hidden_attempt_that_ami_reports_counts_once() -> None:

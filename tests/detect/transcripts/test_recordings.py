@@ -204,6 +204,16 @@ def test_only_the_true_sender_is_counted(capture: Capture, seed: int, *, wire: b
 
 
 @pytest.mark.parametrize("capture", captures(), ids=lambda capture: f"{capture.group}/{capture.name}")
+@given(seed=st.integers(0, 2**32))
+def test_the_log_alone_counts_only_the_true_sender(capture: Capture, seed: int) -> None:
+    """In any recording, also while AMI and the wire are away, only attempts of the true sender count."""
+    events = mixed(capture, frozenset({AMI}), seed)
+    happened = Guard(sources=("log",)).play(Step(0.0, tuple(events)), at(1.0, Tick()))
+
+    assert {*happened.counted_addresses} <= {str(capture.source)}
+
+
+@pytest.mark.parametrize("capture", captures(), ids=lambda capture: f"{capture.group}/{capture.name}")
 def test_a_forgeable_line_alone_never_counts(capture: Capture) -> None:
     """PJSIP's notices alone never count, and chan_sip's events alone never do."""
     pjsip = [event for event in heard(capture)[NOTICES] if event.forgeable]

@@ -1,0 +1,76 @@
+"""Agreement of chan_sip's events with the notices of its log: both name the same address for one attempt.
+
+chan_sip's security events, and the security lines that repeat them, name the address in a Via header. Its
+notices name the true source, and no session. Without the wire, an event and a notice confirm each other if
+they report the same failure of the same account from the same address. Each confirms one other: otherwise the
+notice of one guess would confirm any number of events that name its sender.
+
+An event without such a notice is forged if a notice of the same failure and account names another address,
+and no event agrees with that one.
+
+Bound: ``MOST`` reports of the last ``HORIZON`` seconds; the oldest are discarded first.
+"""
+
+from collections import deque
+
+from ringfence.detect.session import HORIZON, Naming
+from ringfence.model import Address, EventKind, SecurityEvent
+
+MOST = 16_384
+"""The number of reports that are remembered."""
+
+_Failure = tuple[str, EventKind, str, str]
+
+
+class Agreement:
+    """The latest reports, and those that agree with no other one yet."""
+
+    def __init__(self, most: int = MOST) -> None:
+        self._most = most
+        self._all: deque[tuple[_Failure, bool, Naming]] = deque()
+        self._single: dict[tuple[_Failure, bool, Address], deque[Naming]] = {}
+        self._notices: dict[_Failure, Naming] = {}  # the latest of each failure
+
+    def __len__(self) -> int:
+        """Return the number of reports."""
+        return len(self._all)
+
+    def record(self, event: SecurityEvent, now: float) -> Naming:
+        """Record a report of an attempt at chan_sip; it agrees with the oldest one that allows it."""
+        while self._all and (len(self._all) >= self._most or now - self._all[0][-1].at >= HORIZON):
+            self._discard_oldest()
+        failure, notice, address = _failure(event), event.source.notices, event.remote.address
+        naming = Naming(now, address)
+        self._all.append((failure, notice, naming))
+        if notice:
+            self._notices[failure] = naming
+        others = self._single.get((failure, not notice, address))
+        if others:
+            others.popleft().agrees = naming.agrees = True
+            if not others:
+                del self._single[failure, not notice, address]
+        else:
+            self._single.setdefault((failure, notice, address), deque()).append(naming)
+        return naming
+
+    def otherwise_named(self, event: SecurityEvent, at: float) -> Address | None:
+        """Return the other address that a notice names for the failure that ``event`` reported at ``at``."""
+        notice = self._notices.get(_failure(event))
+        if notice is None or notice.agrees or notice.address == event.remote.address:
+            return None
+        return notice.address if abs(at - notice.at) < HORIZON else None
+
+    def _discard_oldest(self) -> None:
+        failure, notice, naming = self._all.popleft()
+        if self._notices.get(failure) is naming:
+            del self._notices[failure]
+        if not naming.agrees:
+            key = failure, notice, naming.address
+            self._single[key].popleft()
+            if not self._single[key]:
+                del self._single[key]
+
+
+def _failure(event: SecurityEvent) -> _Failure:
+    """Return what both reports of one attempt share, whatever address they name."""
+    return event.source.asterisk, event.kind, event.acl_name, event.account
