@@ -102,9 +102,9 @@ def test_which_events_report_the_same_attempts() -> None:
     assert not is_shared(event(FAILED), event(FAILED, source=elsewhere))
     assert is_shared(event(FAILED, service=sip), event(FAILED, service=sip, session=b""))
     assert is_shared(event(FAILED, service=sip), event(EventKind.INVALID_PASSWORD, service=sip))
-    for acl_name in ("device_must_match_acl", "no_extension_match"):
+    for acl_name, shared in (("device_must_match_acl", True), ("no_extension_match", False)):
         refused = event(EventKind.FAILED_ACL, service=sip, acl_name=acl_name)
-        assert not is_shared(event(FAILED, service=sip), refused)
+        assert is_shared(event(FAILED, service=sip), refused) is shared
     manager = event(EventKind.FAILED_ACL, service=Service.AMI, session=b"0x1")
     assert is_shared(event(FAILED, service=Service.AMI), manager)
 

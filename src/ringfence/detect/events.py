@@ -78,7 +78,6 @@ _ROLES: dict[tuple[Service, EventKind, str], Role] = {
 }
 # Module-level aliases: enum member lookups are slow in the per-event hot path.
 _FAILED_ACL, _SIP, _NONE = EventKind.FAILED_ACL, Service.SIP, Role.NONE
-_APART = ("device_must_match_acl", "no_extension_match")
 _NAMING = (Service.PJSIP, Service.SIP)  # their lines name the account of the caller
 _STRANGER = "anonymous"
 
@@ -157,14 +156,15 @@ def shared_session_id(event: SecurityEvent) -> bytes:
     """Return the session whose attempts all sources report.
 
     PJSIP's sources all name the Call-ID. chan_sip's log names no session, and elsewhere the sources name
-    different ones, so there all failures of one kind are one session.
+    different ones, so there all failures of one kind are one session. At chan_sip a refusal by an ACL is of
+    the same kind as a guess.
     """
     if event.service is Service.PJSIP:
         return session_key(event.session)
     if event.service is Service.AMI:
         return b""  # one failure has two texts in its log, and three kinds of events
-    if event.service is _SIP and event.acl_name not in _APART:
-        return b"guess"  # the wire shows no kind of failure
+    if event.service is _SIP and event.acl_name != "no_extension_match":
+        return b"guess"  # the wire shows no kind of failure: with alwaysauthreject both get a 401 and a 403
     return f"{event.kind}/{event.acl_name}".encode()
 
 

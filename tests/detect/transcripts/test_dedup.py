@@ -103,16 +103,6 @@ def test_a_guess_at_chan_sip_is_joined_by_its_address() -> None:
     assert happened.counted == 3
 
 
-def test_a_refusal_by_an_acl_is_not_joined_with_a_guess() -> None:
-    """chan_sip's lines of a refusal and of a guess are of different attempts."""
-    refused = report(
-        EventKind.FAILED_ACL, call=b"", service=Service.SIP, by=NOTICE, acl="device_must_match_acl"
-    )
-    challenges = [sent(nonce=b"%d" % n, service=Service.SIP) for n in range(2)]
-    guess = wrong(call=b"0", nonce=b"0", response=b"r")
-    assert Guard().play(at(0, *challenges, guess, refused), *ticks(1, 3)).counted == 2
-
-
 @pytest.mark.parametrize("first", [0, 1])
 @pytest.mark.parametrize("later", [0.0, 0.4, 0.9])
 def test_an_event_and_a_notice_of_chan_sip_that_agree_count_once(first: int, later: float) -> None:
@@ -135,6 +125,16 @@ def refused(by: str = AMI, call: bytes = b"call-1") -> SecurityEvent:
     """Return chan_sip's report of a request that an ACL refuses; an ESC can forge its notice."""
     acl, forgeable = "device_must_match_acl", by == NOTICE
     return report(EventKind.FAILED_ACL, call=call, service=Service.SIP, by=by, acl=acl, forgeable=forgeable)
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_refusal_by_an_acl_is_one_attempt_of_all_sources(*, late: bool) -> None:
+    """chan_sip answers like to a wrong password, so the wire sees a guess, which is the same attempt."""
+    reports = [refused(NOTICE, b""), refused(), refused(NOTICE, b""), refused()]
+    answers = [sent(nonce=b"n", service=Service.SIP), sent(service=Service.SIP, status=403)]
+    steps = [at(0, *answers, *reports)] if late else [at(0, answers[0], *reports, answers[1])]
+    happened = Guard().play(*steps, *ticks(1, 8))
+    assert happened.attempts == ["192.0.2.7 counted, claimed"]
 
 
 @pytest.mark.parametrize("sources", [("log",), ("AMI", "log")], ids=",".join)
