@@ -118,3 +118,13 @@ def test_the_answers_in_memory_are_bounded_in_all_sessions_together() -> None:
     assert sum(len(session.answers or ()) for session in sessions) == MOST
     assert b"9" not in (sessions[9].answers or ())
     assert b"10" in (sessions[10].answers or ())
+
+
+@pytest.mark.parametrize(("since", "is_guess"), [(0.0, True), (5.0, False), (None, False)])
+def test_a_second_challenge_is_a_guess_if_a_success_would_be_known(
+    *, since: float | None, is_guess: bool
+) -> None:
+    """A phone that registers again gets the same answer, so AMI must have reported successes before it."""
+    answers = Answers(Senders())
+    assert not answers.record(ASKED, BY, 1.0, since)
+    assert answers.record(evolve(ASKED, nonce=b"another"), BY, 30.0, since) == is_guess

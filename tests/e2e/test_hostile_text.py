@@ -20,6 +20,8 @@ REMEMBERED = {
         "16 UDP extension %lf call-open",
         "16 UDP to_user %lf manager",
         "16 WS to_user %lf manager",
+        "16 UDP from_user+nonce not-utf8-behind request-tail",
+        "16 WS from_user+nonce not-utf8-behind request-tail",
     ),
     "22": (
         "22 UDP call_id+nonce+response splice1 security-tail",

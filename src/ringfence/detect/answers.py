@@ -6,6 +6,12 @@ dialplan forbids. So a 403 is a guess only if a challenge or a copied request of
 it, and if the address has not just logged in. Each challenge or request stands for one 403. Asterisk's own
 answer names the sender of the request (``parse/challenge.py``).
 
+A guess with a nonce that chan_sip never sent gets a new challenge instead of the 403, and the password is
+checked all the same (see ``session``). A From that is not UTF-8 suppresses the events of such challenges. So
+a challenge with another nonce, in a session whose last one no 403 has answered, is a guess too. A phone that
+registers again gets such a challenge as well, but after a success: a host that succeeded within ``TRUSTED``
+is not affected, and AMI must have reported successes since before the earlier challenge.
+
 A line of chan_sip's log names an address and no session. It is confirmed by an answer to a request of that
 address within ``LIFE``, and each answer confirms one line. So forged lines count at most as often as real
 requests came from that address. PJSIP's lines of calls to unknown extensions have no session either, and
@@ -25,8 +31,9 @@ from collections import deque
 from math import inf
 
 from ringfence.detect.events import session_key
-from ringfence.detect.sender import SESSION_LIFE, Senders
+from ringfence.detect.sender import SESSION_LIFE, Senders, host_of
 from ringfence.detect.session import Session
+from ringfence.detect.wire import TRUSTED
 from ringfence.model import Address, Challenge, EventKind, SecurityEvent, Service, Transport
 
 LIFE = 10.0
@@ -49,8 +56,11 @@ class Answers:
         self._senders = senders
         self._known: deque[tuple[dict[bytes, float], bytes]] = deque()  # the oldest answer first
 
-    def record(self, answer: Challenge, sender: Address, now: float) -> bool:
-        """Record an answer to ``sender``; return whether it shows a guess that chan_sip may not report."""
+    def record(self, answer: Challenge, sender: Address, now: float, since: float | None = -inf) -> bool:
+        """Record an answer to ``sender``; return whether it shows a guess that chan_sip may not report.
+
+        AMI has reported successes without interruption ``since`` then; None if it does not.
+        """
         session = self._senders.session(sender, session_key(answer.call_id), now)
         is_new = self._is_new(session, answer, now)
         known = self._senders.of(sender, now)
@@ -62,11 +72,16 @@ class Answers:
         if answer.service is not Service.SIP or answer.status == _NOT_FOUND:
             return False
         if answer.status != _FORBIDDEN:
-            if is_new:
-                session.begun = now
+            return is_new and self._challenges_again(session, sender, now, since)
+        began, session.begun, session.challenged = session.begun, -inf, -inf
+        return since is not None and now - began < SESSION_LIFE and now - known.logged_in >= LOGGED_IN
+
+    def _challenges_again(self, session: Session, sender: Address, now: float, since: float | None) -> bool:
+        """Record a challenge with a new nonce; return whether it rejects a guess with an unknown nonce."""
+        before, session.begun, session.challenged = session.challenged, now, now
+        if since is None or before < since or now - before >= SESSION_LIFE:
             return False
-        began, session.begun = session.begun, -inf
-        return now - began < SESSION_LIFE and now - known.logged_in >= LOGGED_IN
+        return now - self._senders.of(host_of(sender), now).succeeded >= TRUSTED
 
     def _is_new(self, session: Session, answer: Challenge, now: float) -> bool:
         """Record an answer; return whether it is not a repeat."""

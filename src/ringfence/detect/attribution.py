@@ -180,7 +180,7 @@ class Attribution:
             source = SourceId(self._wire.asterisk_at(challenge) or asterisk, WIRE)
             if challenge.service is _PJSIP and challenge.status not in (_FORBIDDEN, _NOT_FOUND):
                 found += self._on_pjsip_challenge(challenge, sender, source, now, wall)
-            elif self._answers.record(challenge, sender, now) and self._wire.is_complete(source.asterisk):
+            elif self._answers.record(challenge, sender, now, self._wire.listening(source.asterisk)):
                 found += self._hidden_attempt(challenge, sender, source, now, wall)
         return found
 

@@ -242,8 +242,8 @@ class Session:
     unconfirmed and only listed. ``datagrams`` and ``streams`` are the challenges by each. ``answers`` are the
     times of answers, by nonce or digest. ``unconfirmed`` are reports that wait, ``unforgeable`` those of them
     that cannot be forged. ``begun`` is the time of a challenge or request that no 403 has answered yet,
-    ``proven`` the time when a nonce proved the sender. Most sessions need few of these, so tables are created
-    when they are needed.
+    ``challenged`` that of chan_sip's challenge alone, ``proven`` the time when a nonce proved the sender.
+    Most sessions need few of these, so tables are created when they are needed.
     """
 
     name: bytes
@@ -256,6 +256,7 @@ class Session:
     unconfirmed: list[UnconfirmedReport] | None = None
     unforgeable: list[UnconfirmedReport] | None = None
     begun: float = -inf
+    challenged: float = -inf
     proven: float = -inf
 
     def challenges_by(self, now: float, *, datagram: bool) -> Challenges:

@@ -186,10 +186,6 @@ class Wire:
         self._ahead = wall - now
         self.listening = listening
 
-    def is_complete(self, asterisk: str) -> bool:
-        """Whether the wire sees every challenge, and AMI of ``asterisk`` is connected."""
-        return self.listening(asterisk) is not None
-
     # -- conclusions ------------------------------------------------------------------------------------
 
     def confirms(self, event: SecurityEvent, now: float) -> bool:

@@ -504,6 +504,47 @@ def test_a_refusal_within_a_minute_of_a_login_is_the_dialplans(later: float, cou
     assert happened.counted == counted
 
 
+def again(nonce: bytes, call: bytes = b"call-1") -> Challenge:
+    """Return chan_sip's challenge, which also answers a guess with a nonce that it never sent."""
+    return sent(service=Service.SIP, nonce=nonce, call=call)
+
+
+def test_a_second_challenge_of_chan_sip_is_a_guess_with_an_unknown_nonce() -> None:
+    """A From that is not UTF-8 suppresses its events: each further nonce of the session is a guess."""
+    nonces = [again(b"%d" % number) for number in range(6)]
+    assert Guard().play(*ticks(0, 0), at(0, *nonces)).attempts == ["192.0.2.7 counted, claimed"] * 5
+
+
+def test_a_repeated_or_first_challenge_of_chan_sip_is_no_guess() -> None:
+    """The same nonce answers a retransmission; another session, or one after a 403, begins with its own."""
+    for others in (
+        [again(b"1")],
+        [again(b"2", b"call-2")],
+        [sent(service=Service.SIP, status=403), again(b"2")],
+    ):
+        happened = Guard().play(*ticks(0, 0), at(0, again(b"1"), *others))
+        assert happened.counted == (others[0].status == 403)
+
+
+def test_a_phone_of_chan_sip_may_ask_for_another_challenge() -> None:
+    """A phone that succeeded within a day may subscribe again without credentials under one Call-ID."""
+    nonces = [again(b"%d" % number) for number in range(6)]
+    logged_in = at(0, login(ATTACKER, service=Service.SIP))
+    assert Guard().play(*ticks(0, 0), logged_in, at(80_000, *nonces)).counted == 0
+
+
+def test_a_second_challenge_that_ami_reports_counts_once() -> None:
+    """AMI reports the second challenge too, which is the same attempt."""
+    reported = [challenged(service=Service.SIP, nonce=b"%d" % number) for number in range(2)]
+    nonces = [again(b"%d" % number) for number in range(2)]
+    for step in (
+        at(0, nonces[0], reported[0], nonces[1], reported[1]),
+        at(0, *nonces, *reported),
+        at(0, *reported, *nonces),
+    ):
+        assert Guard().play(*ticks(0, 0), step, *ticks(1, 8)).counted == 1
+
+
 def test_a_refusal_needs_ami_to_know_logins() -> None:
     """Without AMI a 403 is no guess, because it may be the dialplan's."""
     happened = Guard().play(

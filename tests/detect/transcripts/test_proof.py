@@ -313,7 +313,7 @@ def test_a_nonce_of_chan_sip_is_known_for_ten_minutes(age: float, standing: str)
 
 def test_each_answer_of_chan_sip_confirms_one_line() -> None:
     """A forger of lines gains nothing beyond the answers that really went to that address."""
-    answers = [sent(nonce=b"%d" % n, service=Service.SIP) for n in range(2)]
+    answers = [sent(call=b"%d" % n, nonce=b"%d" % n, service=Service.SIP) for n in range(2)]
     happened = settled(at(0, *answers), at(0.1, *[wrong_by_notice()] * 4))
     assert happened.attempts == ["192.0.2.7 counted, claimed"] * 2 + ["192.0.2.7 unconfirmed, claimed"] * 2
 
