@@ -1,11 +1,16 @@
-"""The garbage collector of the daemon: it runs rarely, and it skips objects that stay."""
+"""The garbage collector runs rarely and skips objects that stay; freed memory returns to the kernel."""
 
 import gc
+import os
 from collections.abc import Iterator
 
 import pytest
+from tests.support.process import resident
 
-from ringfence.daemon.collector import THRESHOLDS, collector_paused, tune_collector
+from ringfence.daemon.collector import THRESHOLDS, collector_paused, release_freed_memory, tune_collector
+
+BLOCKS, SIZE = 20_000, 1_000
+"""A number of blocks, and bytes of each: too many for Python's own allocator, so the C library has them."""
 
 
 @pytest.fixture
@@ -44,3 +49,16 @@ def test_a_pause_ends(enabled: bool) -> None:  # noqa: FBT001 - two cases
     with collector_paused():
         assert not gc.isenabled()
     assert gc.isenabled() is enabled
+
+
+def test_freed_memory_returns_to_the_kernel() -> None:
+    """Freed blocks leave the process even if a block above them is still in use."""
+    blocks = [bytes(SIZE) for _ in range(BLOCKS)]
+    highest = max(blocks, key=id)
+    blocks.clear()
+    before = resident(os.getpid())
+
+    release_freed_memory()
+
+    assert len(highest) == SIZE
+    assert before - resident(os.getpid()) > BLOCKS * SIZE / 2

@@ -23,7 +23,7 @@ from ringfence.bans.suspects import Suspects
 from ringfence.clock import Clock
 from ringfence.config.schema import Settings
 from ringfence.daemon import systemd, trial
-from ringfence.daemon.collector import tune_collector
+from ringfence.daemon.collector import release_freed_memory, tune_collector
 from ringfence.daemon.effects import EffectHandler
 from ringfence.daemon.firewall_side import FirewallSide, build_firewall_side, choose
 from ringfence.daemon.flood_judge import FloodJudge
@@ -95,6 +95,7 @@ class Daemon:
             self._sources.configure(settings.asterisk_with_logs())
             tasks = [group.create_task(work) for work in self._work()]
             systemd.notify("READY=1")
+            release_freed_memory()
             self._log.info("daemon.ready", firewall=self._side.backend.name)
             await self._stopped.wait()
             systemd.stopping()
