@@ -147,11 +147,10 @@ class SecurityEvent:
     the event's own time (``EventTV``), in seconds since the epoch. ``tampered`` means that the message
     violates Asterisk's grammar: the event counts, raises an alarm, and is never accepted as a success.
 
-    ``forgeable`` means that text of the sender may have chosen the address that the event names. An ESC in a
-    header makes Asterisk write a well-formed log line that names another address. The line does not show the
-    ESC, because ``main/term.c:term_strip`` removes everything from an ESC to the next ``m``.
-
-    ``password`` is true for a SuccessfulAuth that verified a password (``UsingPassword``).
+    ``forgeable`` means that text of the sender may have chosen the address that the event names: an ESC in a
+    header can make a well-formed log line name another address, and the line does not show it, because
+    ``main/term.c:term_strip`` removes everything from an ESC to the next ``m``. ``readings`` has an event for
+    each address that an ambiguous line names, first this one. ``password``: a password was verified.
     """
 
     source: SourceId
@@ -167,6 +166,7 @@ class SecurityEvent:
     tampered: bool = False
     forgeable: bool = False
     password: bool = False
+    readings: "tuple[SecurityEvent, ...]" = ()
 
 
 @event_values.frozen

@@ -64,9 +64,13 @@ class Connected:
     def __init__(self, *remotes: tuple[str, int]) -> None:
         self.remotes = {(ip_address(address), port) for address, port in remotes}
 
-    def backs(self, remote: Endpoint, length: int) -> bool:
+    def has(self, remote: Endpoint) -> bool:
         """Whether this address and port has a connection."""
         return (remote.address, remote.port) in self.remotes
+
+    def backs(self, remote: Endpoint, length: int) -> bool:
+        """Whether this address and port has a connection."""
+        return self.has(remote)
 
     def had_any(self, address: Address) -> bool:
         """Whether this address has a connection."""

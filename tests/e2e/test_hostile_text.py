@@ -22,6 +22,8 @@ REMEMBERED = {
         "16 WS to_user %lf manager",
         "16 UDP from_user+nonce not-utf8-behind request-tail",
         "16 WS from_user+nonce not-utf8-behind request-tail",
+        "16-pjsip TLS call_id not-utf8-behind request",
+        "16-pjsip TCP call_id not-utf8 request",
     ),
     "22": (
         "22 UDP call_id+nonce+response splice1 security-tail",
@@ -29,6 +31,7 @@ REMEMBERED = {
         "22 TCP extension %lf manager",
         "22 UDP call_id not-utf8 security",
         "22 AMI user cr manager-dated",
+        "22 TLS call_id not-utf8-behind request",
     ),
 }
 """Cases that once framed a victim or were not counted."""

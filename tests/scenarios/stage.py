@@ -99,9 +99,13 @@ class _Streams:
     def __init__(self) -> None:
         self.remotes: dict[tuple[Address, int], None] = {}
 
-    def backs(self, remote: Endpoint, length: int) -> bool:
+    def has(self, remote: Endpoint) -> bool:
         """Whether this address and port used TCP."""
         return (remote.address, remote.port) in self.remotes
+
+    def backs(self, remote: Endpoint, length: int) -> bool:
+        """Whether this address and port used TCP."""
+        return self.has(remote)
 
     def had_any(self, address: Address) -> bool:
         """Whether this address used TCP."""

@@ -350,9 +350,13 @@ class _Connections:
     def __init__(self, remotes: Iterable[tuple[str, int]]) -> None:
         self._remotes = {(ip_address(address), port) for address, port in remotes}
 
-    def backs(self, remote: Endpoint, length: int) -> bool:
+    def has(self, remote: Endpoint) -> bool:
         """Whether that address and port has a connection."""
         return (remote.address, remote.port) in self._remotes
+
+    def backs(self, remote: Endpoint, length: int) -> bool:
+        """Whether that address and port has a connection."""
+        return self.has(remote)
 
     def had_any(self, address: Address) -> bool:
         """Whether that address has any connection."""

@@ -23,6 +23,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import count
 
 from ringfence.detect.agreement import Agreement
+from ringfence.detect.ambiguous import AmbiguousLines
 from ringfence.detect.answers import Answers
 from ringfence.detect.backing import Backing, Connections, NoConnections
 from ringfence.detect.confirmation import Confirmation, KnownSources, has_session
@@ -87,6 +88,7 @@ class Attribution:
             self._senders, self._nonces, self._wire, self._answers, self._backing, sources
         )
         self._waiting = UnconfirmedReports(self._senders)
+        self._ambiguous = AmbiguousLines(self._backing)
         self._agreement = Agreement()
         self._tags = count(1)
         self._several = sources.several
@@ -106,6 +108,9 @@ class Attribution:
 
         A new attempt is last, because it is judged with all that the same event shows of earlier ones.
         """
+        if event.readings:
+            backed = self._ambiguous.backed(event.readings, now)
+            return [one for reading in backed for one in self.observe(reading, now)]
         sees_wire = self._confirmation.sees_wire
         if sees_wire:
             self._wire.record_event(event, now)
@@ -228,7 +233,8 @@ class Attribution:
         self._senders.expire(now)
         self._confirmation.tick(listening, wire=wire)
         self._wire.tick(now, wall, listening if wire else not_connected)
-        found = [one for report in self._waiting.due(now) for one in self._conclude(report, now)]
+        found = [one for reading in self._ambiguous.due(now) for one in self.observe(reading, now)]
+        found += [one for report in self._waiting.due(now) for one in self._conclude(report, now)]
         missed = [(*unreported, 1) for unreported in self._wire.unreported(now, listening)]
         for challenge, asterisk, number in missed + self._wire.abandoned(now, listening):
             sender = challenge.sender if challenge.transport is _UDP else challenge.address

@@ -34,6 +34,9 @@ LOGIN = 14
 class Connections(Protocol):
     """The TCP connections to this host, as the kernel reports them."""
 
+    def has(self, remote: Endpoint) -> bool:
+        """Whether that address and port has a connection, or had one within a minute."""
+
     def backs(self, remote: Endpoint, length: int) -> bool:
         """Whether that address and port has or had a connection, and sent ``length`` bytes for this line."""
 
@@ -43,6 +46,10 @@ class Connections(Protocol):
 
 class NoConnections:
     """A substitute for the kernel, for replays: it confirms no line and excludes none."""
+
+    def has(self, remote: Endpoint) -> bool:  # noqa: ARG002 - the protocol's
+        """Return False."""
+        return False
 
     def backs(self, remote: Endpoint, length: int) -> bool:  # noqa: ARG002 - the protocol's
         """Return False."""
@@ -72,6 +79,10 @@ class Backing:
         lines = self._lines(remote.address, now)
         lines.backed += 1
         return lines.unbacked <= UNBACKED * lines.backed
+
+    def has(self, remote: Endpoint) -> bool:
+        """Whether the kernel has, or had within a minute, a connection from that address and port."""
+        return bool(remote.port) and self._connections.has(remote)
 
     def excludes(self, address: Address) -> bool:
         """Whether the kernel knows that an address had no connection within a minute."""

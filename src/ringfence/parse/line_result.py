@@ -73,7 +73,8 @@ class LogAlarm(enum.StrEnum):
 class LineResult:
     """The result of the line with this number; ``line`` counts from 1.
 
-    ``reason`` is None if there is an event, or if the line is only an alarm.
+    ``reason`` is None if there is an event, or if the line is only an alarm. ``ambiguous`` is the event of an
+    ambiguous line with all its readings, if each of them names an address.
     """
 
     line: int
@@ -81,6 +82,7 @@ class LineResult:
     level: str = ""
     reason: Reason | None = None
     alarm: LogAlarm | None = None
+    ambiguous: SecurityEvent | None = None
 
 
 @define
@@ -123,6 +125,8 @@ def result_of(
     """Return the result of the line ``number``. In standby, SECURITY messages are skipped."""
     name = LEVELS.get(level) or level.decode("ascii", "replace")
     if isinstance(parsed, SecurityEvent):
+        if parsed.readings:
+            return LineResult(number, None, name, Reason.AMBIGUOUS, ambiguous=parsed)
         alarm = LogAlarm.TAMPERED if parsed.tampered else None
         if standby and name == Level.SECURITY:
             return LineResult(number, None, name, Reason.STANDBY, alarm)

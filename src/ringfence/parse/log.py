@@ -302,7 +302,7 @@ class _Batch:
         if self._skips if is_security else line.endswith(b'"'):
             return False
         parsed = self._reader.parse_as(form, level, line[found.end() :], date, self._now)
-        if not isinstance(parsed, SecurityEvent) or parsed.tampered:
+        if not isinstance(parsed, SecurityEvent) or parsed.tampered or parsed.readings:
             return False
         if is_security:
             self._security_at.add(at)
@@ -465,9 +465,10 @@ class _Batch:
         return True
 
     def _revoke(self, index: int) -> None:
-        if self.results[index].event is not None:
-            self.results[index] = evolve(
-                self.results[index], event=None, reason=Reason.INSIDE_ANOTHER, alarm=LogAlarm.TAMPERED
+        found = self.results[index]
+        if found.event is not None or found.ambiguous is not None:
+            self.results[index] = LineResult(
+                found.line, None, found.level, Reason.INSIDE_ANOTHER, LogAlarm.TAMPERED
             )
 
     def _add(self, at: int, parsed: SecurityEvent | Reason | LogAlarm, level: bytes = b"") -> None:

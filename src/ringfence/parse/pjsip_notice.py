@@ -6,11 +6,11 @@
 - 13.10-16.0: ``Request '%s' from '%s' failed for '%s:%d' (callid: %s) - %s``; IPv6 without brackets
 - later: ``Request '%s' from '%s' failed for '%s' (callid: %s) - %s``, perhaps `` after %u tries in %.3f ms``
 
-The sender writes the method and the From before the address, and the Call-ID after it. So an address counts
-only if exactly one stands between ``' failed for '`` and ``' (callid: ``, and the message holds no ESC. The
-reason is the text after the last ``) - ``. A message with one address and no ESC can be forged too: an ESC in
-the display name removes everything up to an ``m`` in the Call-ID from the log. So these events are marked
-``forgeable``.
+The sender writes the method and the From before the address, and the Call-ID after it. So each address
+between ``' failed for '`` and ``' (callid: `` may be the true one: a message with several, or with an ESC,
+gives an event with ``readings``, at most ``_MOST_CLAIMS``. The reason is the text after the last ``) - ``. A
+message with one address and no ESC can be forged too: an ESC in the display name removes everything up to an
+``m`` in the Call-ID from the log. So these events are marked ``forgeable``.
 
 ``res/res_pjsip_session.c``: the address stands before the extension, which is the sender's text and may hold
 line feeds. ``res/res_pjsip_registrar.c`` reports faults in the configuration of phones that have sent the
@@ -20,6 +20,7 @@ sender's text.
 
 import re
 
+from ringfence.event_values import evolve
 from ringfence.model import EventKind, SecurityEvent, Service, SourceId, Transport
 from ringfence.parse.address import parse_source
 from ringfence.parse.line_result import OpenMessage, Parsed, Reason, make_event, sip_user, text_of
@@ -40,6 +41,8 @@ _REASONS: dict[bytes, tuple[EventKind, str]] = {
     b"Error to authenticate": (EventKind.CHALLENGE_RESPONSE_FAILED, ""),
 }
 _ESC = b"\x1b"
+_MOST_CLAIMS = 8
+"""With many more, a sender could name most ports of a victim in one line, and so a connection of it."""
 
 
 def parse_distributor(text: bytes, source: SourceId, time: float) -> Parsed:
@@ -52,18 +55,24 @@ def parse_distributor(text: bytes, source: SourceId, time: float) -> Parsed:
     if start is None:
         return Reason.NOT_EVIDENCE
     claims = list(_CLAIM.finditer(text, start.end() - 1))
-    if len(claims) != 1 or _ESC in text:
+    if not 1 <= len(claims) <= _MOST_CLAIMS:
         return Reason.AMBIGUOUS
-    claim = claims[0]
-    session, end, reason = text[claim.end() :].rpartition(b") - ")
-    if not end:
+    before, end, reason = text.rpartition(b") - ")
+    if not end or len(before) < claims[-1].end():
         return Reason.CUT
-    return _failed(text[start.end() : claim.start()], claim[1], session, reason, source, time)
+    readings = [
+        _failed(text[start.end() : claim.start()], claim[1], before[claim.end() :], reason, source, time)
+        for claim in claims
+    ]
+    if len(readings) == 1 and _ESC not in text:
+        return readings[0]
+    events = tuple(reading for reading in readings if isinstance(reading, SecurityEvent))
+    return evolve(events[0], readings=events) if events else Reason.AMBIGUOUS
 
 
 def _failed(
     header: bytes, address: bytes, session: bytes, reason: bytes, source: SourceId, time: float
-) -> Parsed:
+) -> SecurityEvent | Reason:
     found = _REASONS.get(reason) or _after_tries(reason)
     if found is None:
         return Reason.UNKNOWN_WORDING

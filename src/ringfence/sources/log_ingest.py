@@ -126,9 +126,10 @@ class LogIngest:
         for result in part.results:
             if result.alarm is not None:
                 self.alarm(result.alarm, wall)
-            if result.event is not None:
-                events.append(result.event)
-                if part.live and abs(wall - result.event.time) > CLOCK_OFF:
+            event = result.event or result.ambiguous
+            if event is not None:
+                events.append(event)
+                if part.live and abs(wall - event.time) > CLOCK_OFF:
                     self.alarm(LogAlarm.CLOCK, wall)
         mono, live = part.at, part.live
         for when, group in groupby(events, lambda event: effective_time(event.time, wall, mono, live=live)):
