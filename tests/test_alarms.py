@@ -146,3 +146,13 @@ def test_held_alarms_are_bounded(bench: Bench) -> None:
     assert {alarm.times for alarm in bench.alarms.active} == {1}
     bench.alarms.hold(many[MOST:])
     assert {alarm.subject for alarm in bench.alarms.active} == {str(MOST), str(MOST + 1)}
+
+
+def test_alarms_are_counted_by_code(bench: Bench) -> None:
+    """Each active alarm counts, also one that is not shown; an alarm that has ended does not."""
+    for number in range(SHOWN + 2):
+        bench.alarms.activate(NOT_EFFECTIVE, str(number), "its packets arrive")
+    bench.alarms.activate(*RULES, "they are gone", lasts=1.0)
+    bench.now += 1.0
+
+    assert bench.alarms.count() == {NOT_EFFECTIVE: SHOWN + 2}

@@ -254,6 +254,11 @@ class AlarmCode(enum.StrEnum):
         "Some recorded bans were unreadable at the start and are left out.",
         "There is nothing to do: ringfence adopts those that the kernel still has.",
     )
+    METRICS_UNAVAILABLE = (
+        "metrics.unavailable",
+        "The metrics cannot be served.",
+        "Free the address and port, or change `listen` in `[metrics]`.",
+    )
     TRIAL_NOT_ENDED = (
         "trial.not_ended",
         "A trial has ended, but not everything could be removed.",

@@ -123,18 +123,26 @@ class Alarms:
                     self._log.warning(f"alarm.{code}", subject=subject, text=text)
         self._held = set(held)
 
+    def count(self) -> dict[AlarmCode, int]:
+        """Return the number of active alarms by code."""
+        self._expire_all()
+        return {code: len(of_code) for code, of_code in self._up.items() if of_code}
+
     @property
     def active(self) -> list[ActiveAlarm]:
         """The active alarms, newest first; at most ``SHOWN`` of each code."""
-        now = self._clock()
-        for of_code in self._up.values():
-            self._expire(of_code, now)
+        self._expire_all()
         found = [
             ActiveAlarm(code, subject, state.text, state.since, state.last, state.times)
             for code, of_code in self._up.items()
             for subject, state in nlargest(SHOWN, of_code.items(), key=lambda one: one[1].last)
         ]
         return sorted(found, key=lambda alarm: -alarm.last)
+
+    def _expire_all(self) -> None:
+        now = self._clock()
+        for of_code in self._up.values():
+            self._expire(of_code, now)
 
     def _expire(self, of_code: dict[str, _State], now: float) -> None:
         for subject in [subject for subject, state in of_code.items() if now - state.last >= state.lasts]:

@@ -457,3 +457,11 @@ def test_a_friend_in_a_banned_64_is_not_late(world: World) -> None:
     assert world.enforcer.is_banned(ip_network(stranger), Scope.FULL)
     world.enforcer.ban([ip_network(friend)], HOUR, "")
     assert world.enforcer.is_banned(ip_network(friend), Scope.FULL)
+
+
+def test_the_time_until_a_ban_is_measured(world: World) -> None:
+    """The time from the report of the last attempt to the kernel's acknowledgement is in a histogram."""
+    world.enforcer.carry_out(Decision(SUBJECT, RULE, attempts(5), world.clock.mono() - 0.2))
+
+    assert world.enforcer.delays.cumulative()[-1] == 1
+    assert world.enforcer.delays.sum == pytest.approx(0.2)

@@ -7,6 +7,7 @@ import pytest
 from ringfence.config.converters import (
     HOOKS,
     Interface,
+    ListenAddress,
     SipPort,
     list_only,
     parse_duration,
@@ -105,3 +106,19 @@ def test_a_sip_port_is_of_one_protocol_or_both() -> None:
 def test_an_interface_is_named_as_the_kernel_allows(name: str) -> None:
     """An interface name has up to 15 characters, and none that rules read as a pattern."""
     assert HOOKS[Interface](name, None) == name
+
+
+@pytest.mark.parametrize("text", ["127.0.0.1:9721", "[::1]:1", "[2001:db8::1]:65535"])
+def test_an_address_to_listen_on_is_written_as_it_is_read(text: str) -> None:
+    """An address to listen on has a port, and brackets if it is IPv6."""
+    assert str(HOOKS[ListenAddress | None](text, None)) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "9721", "127.0.0.1", "::1:9721", "localhost:1", "127.0.0.1:0", "127.0.0.1:65536", "[]:1", 1],
+)
+def test_an_address_to_listen_on_is_no_name_and_has_a_port(text: object) -> None:
+    """A name, a missing port and an impossible port are refused."""
+    with pytest.raises(ValueError, match="must be an address and a port"):
+        HOOKS[ListenAddress | None](text, None)

@@ -92,3 +92,17 @@ def test_counters_that_cannot_be_read_are_an_alarm(kept: Kept) -> None:
     asyncio.run(kept.side.limiter.counters())
 
     assert kept.alarms.active == []
+
+
+def test_the_latest_counters_are_kept(kept: Kept) -> None:
+    """The counters that were read last are kept until they cannot be read."""
+    limiter, watch = Flooded(kept), kept.side.limiter
+    kept.side.start()
+    latest = [watch.latest]
+    limiter.full = 7
+    for error in (None, FirewallError("no answer")):
+        limiter.error = error
+        asyncio.run(watch.counters())
+        latest.append(watch.latest)
+
+    assert latest == [None, Counters(limiter_full=7), None]

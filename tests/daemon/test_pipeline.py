@@ -53,3 +53,12 @@ def test_an_event_by_secure_websocket_marks_chan_sip_too(bench: Bench) -> None:
         one = event(EventKind.CHALLENGE_SENT, transport=transport, service=Service.SIP)
         bench.pipeline.on_events([one], 0.0)
         assert bench.pipeline.chan_sip_tls == marked
+
+
+def test_events_are_counted_by_source_and_kind(bench: Bench) -> None:
+    """Each event of a source counts under its kind, whether or not it is an attempt."""
+    one = event(EventKind.CHALLENGE_SENT)
+    bench.pipeline.on_events([one, one, event(EventKind.CHALLENGE_RESPONSE_FAILED)], 0.0)
+
+    numbers = {kind: number for kind, number in bench.pipeline.events[one.source].items() if number}
+    assert numbers == {EventKind.CHALLENGE_SENT: 2, EventKind.CHALLENGE_RESPONSE_FAILED: 1}

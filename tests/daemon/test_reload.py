@@ -73,16 +73,21 @@ VALUES: dict[str, object] = {
     "rules.accounts": ["trap"],
     "rules.scope": "sip",
     "rules.strangers": 5,
+    "rules.scope": "sip",
     "claimed.ban": "11m",
     "claimed.per_minute": 11,
     "store.path": "{folder}/other.db",
     "control.socket": "{folder}/other.sock",
+    "metrics.listen": "127.0.0.1:9721",
+    "metrics.remote": True,
 }
 RESTART = {
     "asterisk.wire.enabled": "[asterisk.wire]",
     "firewall.backend": "[firewall] backend",
     "store.path": "[store]",
     "control.socket": "[control]",
+    "metrics.listen": "[metrics]",
+    "metrics.remote": "[metrics]",
 }
 """The names in the answer for keys that only a restart changes."""
 

@@ -54,6 +54,14 @@ def attempt_of(words: str) -> tuple[float, Attempt]:
     return float(time), attempt(address, float(time), kind=kind, proof=proof, trusted=trusted)
 
 
+def counts(*, exempt: int = 0, unconfirmed: int = 0, late: int = 0, **kinds: int) -> Counts:
+    """Return counts with these numbers of attempts, all proven by a nonce."""
+    found = Counts(exempt=exempt, unconfirmed=unconfirmed, late=late)
+    for kind, number in kinds.items():
+        found.by_kind[AttemptKind(kind)][Proof.NONCE] = number
+    return found
+
+
 def play(detector: Driven, transcript: str) -> None:
     """Judge the attempts of a transcript and compare each judgement with its line."""
     lines = [" ".join(line.split()) for line in transcript.strip().splitlines()]
@@ -80,7 +88,7 @@ def test_the_fifth_guess_within_ten_minutes_is_a_ban() -> None:
           6 192.0.2.7 -> counted
         """,
     )
-    assert detector.counts == Counts(attempts=7)
+    assert detector.counts == counts(guess=7)
 
 
 def test_the_window_slides() -> None:
@@ -119,7 +127,7 @@ def test_attempts_of_a_banned_subject_are_late() -> None:
     play(detector, "12 192.0.2.7 -> counted")
     detector.record_unban(ip_network("192.0.2.7/32"))
     play(detector, "13 192.0.2.7 -> counted")
-    assert detector.counts == Counts(attempts=8, late=3)
+    assert detector.counts == counts(guess=8, late=3)
 
 
 def test_those_never_banned_are_not_counted() -> None:
@@ -135,7 +143,7 @@ def test_those_never_banned_are_not_counted() -> None:
           0 2001:db8:0:1::1 -> exempt
         """,
     )
-    assert detector.counts == Counts(attempts=4, exempt=3)
+    assert detector.counts == counts(guess=4, exempt=3)
 
 
 def test_a_change_of_those_never_banned_holds_from_then_on() -> None:
@@ -188,7 +196,7 @@ def test_what_may_be_a_strangers_is_unconfirmed() -> None:
     ]
     play(detector, "4 192.0.2.7 -> counted; guess bans 192.0.2.7/32 for 2")
     assert detector.watched(4.0) == []
-    assert detector.counts == Counts(attempts=5, unconfirmed=3)
+    assert detector.counts == counts(guess=5, unconfirmed=3)
 
 
 def test_guess_counts_neither_probes_nor_the_manager() -> None:
@@ -203,7 +211,7 @@ def test_guess_counts_neither_probes_nor_the_manager() -> None:
           0 192.0.2.7 guess             -> counted; guess bans 192.0.2.7/32 for 1
         """,
     )
-    assert detector.counts == Counts(attempts=4)
+    assert detector.counts == counts(guess=1, probe=2, manager=1)
 
 
 def test_the_first_full_rule_decides_and_all_start_again() -> None:

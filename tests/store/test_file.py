@@ -297,3 +297,13 @@ def test_the_boot_puts_rules_in_place_over_damage(tmp_path: Path) -> None:
 
     assert done.returncode == 0
     assert "0 bans are in place (memory); the database was damaged (" in done.stdout
+
+
+def test_the_size_includes_the_log(tmp_path: Path) -> None:
+    """The size is that of the database with its log; a missing file has none."""
+    path = tmp_path / "ringfence.db"
+    assert file.size_of(path) == 0
+
+    path.write_bytes(b"x" * 10)
+    Path(f"{path}-wal").write_bytes(b"x" * 5)
+    assert file.size_of(path) == 15

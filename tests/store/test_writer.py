@@ -54,3 +54,15 @@ def test_a_defect_is_logged_and_stops_nothing() -> None:
     assert [(entry["event"], type(entry["exc_info"]).__name__) for entry in logs] == [
         ("writer.defect", "ZeroDivisionError")
     ]
+
+
+def test_writes_that_wait_are_counted() -> None:
+    """A write waits until it has run."""
+    go = threading.Event()
+    with Writer() as writer:
+        writer(go.wait)
+        writer(go.wait)
+        assert writer.waiting == 2
+        go.set()
+
+    assert writer.waiting == 0

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import structlog
 
+from ringfence.bans.delays import BanDelays
 from ringfence.bans.exemptions import Exempt, too_wide
 from ringfence.bans.filling import Filler
 from ringfence.bans.kernel_bans import KernelBans
@@ -53,6 +54,7 @@ class Enforcer:
         self.bans = KernelBans(backend, records, detector, clock, self.known)
         self.filler = Filler(backend, list_contents)
         self.exempt = Exempt()
+        self.delays = BanDelays()
         self.enforcing = False
         self.opened: Opened | None = None
         self.verification: Verification | None = None
@@ -145,6 +147,8 @@ class Enforcer:
         age = max(0.0, self.clock.mono() - decision.at)
         seconds, before = decision.seconds or rule.ban_for(0), 0
         outcomes = self._add_for(decision, seconds - age)
+        if outcomes and outcomes[0].error is None:
+            self.delays.record(self.clock.mono() - decision.at)
         if decision.seconds is None:
             before = self.records.offences(subject, now - RETURN_WITHIN)
             if rule.ban_for(before) != seconds:

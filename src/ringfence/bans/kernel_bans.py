@@ -101,7 +101,7 @@ class KernelBans:
             self.record_active(ban, number, now, outcome.timeout)
             taken.append(ban)
             if record:
-                self.counts.placed += 1
+                self.counts.placed_by[ban.rule, ban.scope] += 1
                 self._log.warning("ban.placed", **ban_fields(ban))
         if record and taken:
             self._records.ban(taken)

@@ -15,7 +15,7 @@ from heapq import nsmallest
 from ipaddress import IPv4Network, IPv6Network
 from math import inf, isfinite
 
-from attrs import define
+from attrs import Factory, define
 
 from ringfence.model import AttemptCounts, Ban, Network, Origin, Scope
 
@@ -34,12 +34,20 @@ _SHAPE = (1 << _KIND_BITS + _LENGTH_BITS) - 1
 
 @define
 class BanCounts:
-    """Counters since the start. ``displaced`` counts the bans that ended early because a set was full."""
+    """Counters since the start. ``displaced`` counts the bans that ended early because a set was full.
 
-    placed: int = 0
+    ``placed_by`` counts the placed bans by the name of their rule (or their origin) and their scope.
+    """
+
+    placed_by: Counter[tuple[str, Scope]] = Factory(Counter)
     failed: int = 0
     unbanned: int = 0
     displaced: int = 0
+
+    @property
+    def placed(self) -> int:
+        """The number of placed bans."""
+        return self.placed_by.total()
 
 
 @define(eq=False)

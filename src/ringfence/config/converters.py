@@ -6,6 +6,7 @@ which also passes the wanted type.
 
 import re
 from collections.abc import Callable, Collection
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, NewType
 from zoneinfo import ZoneInfo
@@ -15,7 +16,7 @@ from attrs import frozen
 from ringfence.firewall import BACKENDS
 from ringfence.firewall.contract import BanAction, LimitMode
 from ringfence.lists.entries import parse_entry, parse_host, parse_region
-from ringfence.model import Network, Secret, parse_network
+from ringfence.model import Address, Network, Secret, parse_network
 
 MAX_ATTEMPTS = 1_000
 MAX_FRIENDS_ATTEMPTS = 100_000
@@ -25,6 +26,7 @@ MAX_RATE = 10_000
 """Packets per second. Above this rate the kernel's limiters are inexact."""
 
 MAX_SET = 4_194_304
+_IPV6 = 6
 MAX_DURATION = 10 * 365 * 86_400.0
 
 Text = NewType("Text", str)
@@ -55,6 +57,18 @@ class SipPort:
     number: int
     udp: bool = True
     tcp: bool = True
+
+
+@frozen
+class ListenAddress:
+    """An address and a TCP port on which to listen."""
+
+    address: Address
+    port: int
+
+    def __str__(self) -> str:
+        host = f"[{self.address}]" if self.address.version == _IPV6 else str(self.address)
+        return f"{host}:{self.port}"
 
 
 def parse_duration(text: object) -> float:
@@ -166,6 +180,19 @@ def _sip_port(value: object, _: object) -> SipPort:
     return SipPort(number, udp=match[2] != "tcp", tcp=match[2] != "udp")
 
 
+_LISTEN = re.compile(r"(?:\[([0-9A-Fa-f:.]{2,45})\]|([0-9.]{7,15})):([0-9]{1,5})")
+
+
+def _listen(value: object, _: object) -> ListenAddress:
+    match = _LISTEN.fullmatch(value) if isinstance(value, str) else None
+    try:
+        if match is None or not 1 <= int(match[3]) <= MAX_PORT:
+            raise ValueError
+        return ListenAddress(ip_address(match[1] or match[2]), int(match[3]))
+    except ValueError:
+        raise ValueError('must be an address and a port such as "127.0.0.1:9721" or "[::1]:9721"') from None
+
+
 _INTERFACE = re.compile(r"[!-.0-9;-~]{1,15}")
 
 
@@ -244,6 +271,7 @@ HOOKS: dict[Any, Callable[[Any, Any], Any]] = {
     Path | None: _path,
     ZoneInfo | None: _zone,
     Network: _network,
+    ListenAddress | None: _listen,
     Secret | None: lambda value, _: Secret(text_from(value)),
 }
 """The hook for each type."""

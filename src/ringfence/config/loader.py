@@ -50,6 +50,7 @@ from ringfence.config.schema import (
     GeoSettings,
     LimitSettings,
     LogSettings,
+    MetricsSettings,
     RuleSettings,
     Settings,
     StoreSettings,
@@ -72,6 +73,7 @@ __all__ = [
     "GeoSettings",
     "LimitSettings",
     "LogSettings",
+    "MetricsSettings",
     "RuleSettings",
     "Settings",
     "StoreSettings",
@@ -158,6 +160,7 @@ def parse(
     problems += _shared_logs(settings.asterisk)
     problems += _unheard(settings)
     problems += _without_a_map(settings, tree)
+    problems += _exposed(settings)
     found, missing = _secrets(entries, environ) if secrets else ([], [])
     problems += missing
     if problems:
@@ -412,6 +415,15 @@ def _without_a_map(settings: Settings, tree: Mapping[str, object]) -> list[str]:
         for side, countries in (("allow", settings.allow.countries), ("deny", settings.deny.countries))
         if countries
     ]
+
+
+def _exposed(settings: Settings) -> list[str]:
+    """Return a problem if other hosts could read the metrics and the configuration does not ask for it."""
+    listen, remote = settings.metrics.listen, settings.metrics.remote
+    if listen is None or listen.address.is_loopback or remote:
+        return []
+    risk = f"every host that reaches {listen.address} could read the metrics without a login"
+    return [f"metrics.listen: {risk}; fix: 127.0.0.1 or [::1], or remote = true in [metrics]"]
 
 
 def _secret(entry: _Entry, environ: Mapping[str, str]) -> Secret:

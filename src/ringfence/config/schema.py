@@ -19,6 +19,7 @@ from ringfence.config.converters import (
     Interface,
     Ladder,
     LevelName,
+    ListenAddress,
     Name,
     Paths,
     Pattern,
@@ -244,6 +245,17 @@ class ControlSettings:
     socket: Path = Path("/run/ringfence/control.sock")
 
 
+@frozen
+class MetricsSettings:
+    """``[metrics]``: the address on which Prometheus can read metrics, None for none.
+
+    With ``remote`` it may be an address that other hosts reach.
+    """
+
+    listen: ListenAddress | None = None
+    remote: bool = False
+
+
 def default_rules() -> dict[str, RuleSettings]:
     """Return the default settings of every rule."""
     return {rule.name: RuleSettings.of(rule) for rule in RULES}
@@ -262,6 +274,7 @@ class Settings:
     claimed: ClaimedSettings = Factory(ClaimedSettings)
     store: StoreSettings = Factory(StoreSettings)
     control: ControlSettings = Factory(ControlSettings)
+    metrics: MetricsSettings = Factory(MetricsSettings)
 
     def rule_table(self) -> tuple[Rule, ...]:
         """Return the rules with the numbers of this configuration."""

@@ -45,6 +45,7 @@ from ringfence.store.database import Store
 from ringfence.store.writer import Writer
 
 if TYPE_CHECKING:
+    from ringfence.daemon.metrics_server import MetricsServer
     from ringfence.daemon.wire import WireReader
 
 SECOND = 1.0
@@ -68,6 +69,7 @@ class Daemon:
         reloader: Reloader,
         connections: ConnectionTable,
         status: StatusCollector,
+        metrics: "MetricsServer | None" = None,
     ) -> None:
         self._side = side
         self._startup = startup
@@ -76,6 +78,7 @@ class Daemon:
         self._reloader = reloader
         self._connections = connections
         self._status = status
+        self._metrics = metrics
         self._stopped = asyncio.Event()
         self._log = structlog.get_logger()
 
@@ -125,6 +128,7 @@ class Daemon:
             every(ALARMS_EVERY, self._status.update_alarms),
             every(RETRY_EVERY, side.manager.retry_switch_on),
             every(PURGE_EVERY, side.store_watch.purge),
+            *([self._metrics.run()] if self._metrics is not None else ()),
             self._read_counters(),
             _feed_watchdog(),
         ]
@@ -172,9 +176,10 @@ def build_daemon(
     positions, watchdog = LogPositions(side.store.state, side.store.best_effort), SourceWatchdog(side.alarms)
     sources = SourceManager(pipeline, side.friends, positions, watchdog, wire, clock)
     reloader = Reloader(path, settings, pipeline, side, sources)
-    status = StatusCollector(side, sources, wire, reloader, connections, writer, clock)
+    metrics = _metrics(settings, side, pipeline, sources, wire, writer, clock)
+    status = StatusCollector(side, sources, wire, reloader, connections, writer, clock, metrics)
     startup = StartupWait(side.friends, sources, effects, reloader, clock)
-    return Daemon(side, startup, floods, sources, reloader, connections, status)
+    return Daemon(side, startup, floods, sources, reloader, connections, status, metrics)
 
 
 def run(path: Path, settings: Settings, trial_for: float = 0.0) -> None:
@@ -229,6 +234,26 @@ def _wire(pipeline: Pipeline, side: FirewallSide, clock: Clock) -> "WireReader":
     from ringfence.daemon.wire import WireReader  # noqa: PLC0415 - loaded where it is asked for
 
     return WireReader(pipeline, side.detector, side.enforcer, clock)
+
+
+def _metrics(
+    settings: Settings,
+    side: FirewallSide,
+    pipeline: Pipeline,
+    sources: SourceManager,
+    wire: "WireReader | None",
+    writer: Writer,
+    clock: Clock,
+) -> "MetricsServer | None":
+    """Return the server of the metrics, None if none are asked for: their library takes 4 MB of memory."""
+    if settings.metrics.listen is None:
+        return None
+    from ringfence.daemon.metrics import DaemonMetrics  # noqa: PLC0415 - loaded where it is asked for
+    from ringfence.daemon.metrics_server import MetricsServer  # noqa: PLC0415 - the same
+
+    source = wire.source if wire is not None else None
+    metrics = DaemonMetrics(side, pipeline, sources, source, writer, clock)
+    return MetricsServer(settings.metrics.listen, metrics.render)
 
 
 def _moderated_loop() -> asyncio.AbstractEventLoop:

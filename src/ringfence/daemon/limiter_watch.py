@@ -21,6 +21,8 @@ class LimiterWatch:
         self._backend = backend
         self._enforcer = enforcer
         self._alarms = alarms
+        self.latest: Counters | None = None
+        """The counters that were read last; None if they could not be read."""
         self._packets: dict[tuple[Network, bool], int] = {}
         self._full = 0
         self._failed = False
@@ -48,13 +50,17 @@ class LimiterWatch:
 
     async def counters(self) -> Counters:
         """Read the counters of the rules in a thread."""
+        self.latest = await self._read()
+        return self.latest if self.latest is not None else Counters()
+
+    async def _read(self) -> Counters | None:
         if not self._enforcer.enforcing:
-            return Counters()
+            return None
         try:
             counters = await asyncio.to_thread(self._backend.counters)
         except FirewallError as error:
             self._alarms.activate(AlarmCode.FIREWALL_COUNTERS, "", f"the counters cannot be read: {error}")
-            return Counters()
+            return None
         self._alarms.clear(AlarmCode.FIREWALL_COUNTERS, "")
         before, self._full = self._full, counters.limiter_full
         if counters.limiter_full > before:

@@ -8,7 +8,16 @@ from ringfence.config.schema import Settings
 from ringfence.daemon.effects import EffectHandler
 from ringfence.detect.confirmation import KnownSources
 from ringfence.detect.detector import Detector
-from ringfence.model import Challenge, Contact, ObservedRequest, SecurityEvent, Service, Transport
+from ringfence.model import (
+    Challenge,
+    Contact,
+    EventKind,
+    ObservedRequest,
+    SecurityEvent,
+    Service,
+    SourceId,
+    Transport,
+)
 
 # Module-level aliases: enum member lookups are slow in code that runs for each event.
 _SIP, _ENCRYPTED = Service.SIP, (Transport.TLS, Transport.WSS)
@@ -24,6 +33,8 @@ class Pipeline:
         self.wire_asterisk = wire_asterisk
         self.chan_sip_tls: set[str] = set()
         """The Asterisks whose chan_sip has reported a request over TLS or WSS."""
+        self.events: dict[SourceId, dict[EventKind, int]] = {}
+        """The number of events that each source except the wire has reported, by kind."""
         self._detector = detector
         self._effects = effects
         self._clock = clock
@@ -40,6 +51,10 @@ class Pipeline:
     def on_events(self, events: Sequence[SecurityEvent], now: float) -> None:
         """Judge the events of a source, which count at ``now`` (monotonic seconds)."""
         for event in events:
+            kinds = self.events.get(event.source)
+            if kinds is None:
+                kinds = self.events[event.source] = dict.fromkeys(EventKind, 0)
+            kinds[event.kind] += 1
             if event.service is _SIP and event.remote.transport in _ENCRYPTED:
                 self.chan_sip_tls.add(event.source.asterisk)
             self._effects.carry_out(self._detector.observe(event, now))

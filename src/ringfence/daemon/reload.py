@@ -47,7 +47,7 @@ class Reloader:
             new = loader.load(self._path)
         except ConfigError as error:
             return self._refuse(error)
-        kept = [key for key in ("store", "control") if getattr(new, key) != getattr(self.settings, key)]
+        kept = [key for key in _FIXED if getattr(new, key) != getattr(self.settings, key)]
         later = [f"[{key}]" for key in kept]
         later += ["[asterisk.wire]"] if new.wire is not self._reads_wire else []
         later += ["[firewall] backend"] if new.firewall.backend != self.settings.firewall.backend else []
@@ -78,4 +78,6 @@ class Reloader:
         return decoy_alarms(self.settings.rule_table(), self._side.friends.friends.knows_account)
 
 
+_FIXED = ("store", "control", "metrics")
+"""Tables that are read at the start only."""
 _CHANGED = "changed: restart ringfence"

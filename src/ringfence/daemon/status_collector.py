@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from ringfence.alarm_codes import Alarm, AlarmCode
 from ringfence.clock import Clock
 from ringfence.daemon.firewall_side import FirewallSide
+from ringfence.daemon.metrics_server import MetricsServer
 from ringfence.daemon.reload import Reloader
 from ringfence.daemon.source_manager import SourceManager
 from ringfence.daemon.status import StatusData
@@ -18,7 +19,10 @@ if TYPE_CHECKING:
 
 
 class StatusCollector:
-    """Collects the state of all parts; ``wire`` is None if the wire is not read."""
+    """Collects the state of all parts; ``wire`` is None if the wire is not read.
+
+    ``metrics`` is None if no metrics are served.
+    """
 
     def __init__(
         self,
@@ -29,6 +33,7 @@ class StatusCollector:
         connections: ConnectionTable,
         writer: Writer,
         clock: Clock,
+        metrics: MetricsServer | None = None,
     ) -> None:
         self._side = side
         self._sources = sources
@@ -37,6 +42,7 @@ class StatusCollector:
         self._connections = connections
         self._writer = writer
         self._clock = clock
+        self._metrics = metrics
 
     def collect(self, counters: Counters) -> StatusData:
         """Return the present state; ``counters`` are those of the firewall's rules."""
@@ -67,6 +73,8 @@ class StatusCollector:
         )
 
     def _others(self) -> Iterator[Alarm]:
+        if self._metrics is not None:
+            yield from self._metrics.alarms
         if self._connections.error:
             yield Alarm(AlarmCode.HOST_UNREADABLE, "connections", self._connections.error)
         if self._writer.refused:

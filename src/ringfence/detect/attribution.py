@@ -99,6 +99,11 @@ class Attribution:
         self._confirmation.sources = sources
 
     @property
+    def waiting(self) -> int:
+        """The number of reports that wait for a confirmation."""
+        return len(self._waiting)
+
+    @property
     def evicted(self) -> int:
         """The number of sessions and open attempts that were discarded to stay within the bounds."""
         return self._senders.evicted

@@ -144,6 +144,11 @@ class Detector:
         """The number of sessions, reports and subjects that were discarded to stay within the bounds."""
         return self._attribution.evicted + self._history.evicted
 
+    @property
+    def waiting(self) -> int:
+        """The number of reports that wait for a confirmation."""
+        return self._attribution.waiting
+
     # -- input of the sources ---------------------------------------------------------------------------
 
     def observe(self, event: SecurityEvent, now: float) -> Sequence[Effect]:
@@ -266,7 +271,7 @@ class Detector:
 
         The judgement comes first, and the alarms that follow from it after it.
         """
-        self.counts.attempts += 1
+        self.counts.by_kind[attempt.kind][attempt.proof] += 1
         subject = self._subjects.of(attempt.address)
         network = subject.network
         if subject.exempt:

@@ -2,11 +2,21 @@
 
 import enum
 
-from attrs import define, frozen
+from attrs import Factory, define, frozen
 
 from ringfence import event_values
 from ringfence.detect.rules import Rule
-from ringfence.model import Address, AlarmChange, Attempt, Friend, Network, Scope, SecurityEvent
+from ringfence.model import (
+    Address,
+    AlarmChange,
+    Attempt,
+    AttemptKind,
+    Friend,
+    Network,
+    Proof,
+    Scope,
+    SecurityEvent,
+)
 
 
 @frozen
@@ -115,11 +125,13 @@ class AddressSummary:
 class Counts:
     """The number of attempts, and of those with each outcome. ``unconfirmed``: those that a rule would count.
 
-    ``hidden``: attempts that only the wire reported. ``forged`` are no attempts. ``uncounted``: attempts of
-    friends that lead to nothing, because they are only claimed, or because outage mode is on.
+    ``by_kind`` has for each kind the number of attempts by proof (the index is a :class:`Proof`), as they
+    were when they were judged. ``hidden``: attempts that only the wire reported. ``forged`` are no attempts.
+    ``uncounted``: attempts of friends that lead to nothing, because they are only claimed, or because outage
+    mode is on.
     """
 
-    attempts: int = 0
+    by_kind: dict[AttemptKind, list[int]] = Factory(lambda: {kind: [0] * len(Proof) for kind in AttemptKind})
     exempt: int = 0
     unconfirmed: int = 0
     late: int = 0
@@ -127,3 +139,8 @@ class Counts:
     forged: int = 0
     friends: int = 0
     uncounted: int = 0
+
+    @property
+    def attempts(self) -> int:
+        """The number of attempts of all kinds."""
+        return sum(map(sum, self.by_kind.values()))

@@ -63,6 +63,8 @@ class LogIngest:
 
     def __init__(self, log: StandbyLog, sink: Sink) -> None:
         self.alarms: dict[LogAlarm, AlarmCount] = {}
+        self.last_sign: float | None = None
+        """When a line was read last (monotonic seconds)."""
         self._log = log
         self._sink = sink
         self._live = False
@@ -82,6 +84,7 @@ class LogIngest:
         """Parse new lines."""
         self._live = live
         wall, mono = time.time(), _monotonic()
+        self.last_sign = mono
         self._pass_on(self._log.feed(data, wall, mono, live=live), wall)
 
     def cut(self) -> None:
@@ -157,6 +160,11 @@ class FollowedLog(SupervisedSource):
     def counts(self) -> LogCounts:
         """Counters since the start."""
         return self._ingest.counts
+
+    @property
+    def last_sign(self) -> float | None:
+        """When a line was read last (monotonic seconds)."""
+        return self._ingest.last_sign
 
     @property
     def standing_by(self) -> bool:

@@ -123,6 +123,7 @@ class Logs:
         self.id = SourceId(plan.asterisk, "log")
         self.condition = Condition(State.CONNECTING)
         self.counts = LogCounts()
+        self.last_sign: float | None = None
         self.standing_by = False
         self.alarms: Mapping[LogAlarm, AlarmCount] = {}
         self._plan = plan

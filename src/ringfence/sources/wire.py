@@ -120,6 +120,8 @@ class WireSource(SupervisedSource):
     ) -> None:
         super().__init__(structlog.get_logger().bind(source="wire"), backoff)
         self.counts = WireCounts()
+        self.last_sign: float | None = None
+        """When a packet was read last (monotonic seconds)."""
         self._sink = sink
         self._gap = gap
         self.containers = tuple(containers)
@@ -199,6 +201,8 @@ class WireSource(SupervisedSource):
             read += size
             if read >= TURN_BYTES:
                 break
+        if read:
+            self.last_sign = now
         if seen:
             self._sink(seen, now)
         return more

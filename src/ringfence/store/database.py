@@ -29,6 +29,7 @@ from ringfence.store.file import (
     salvage,
     set_aside,
     set_aside_before,
+    size_of,
 )
 from ringfence.store.friends import FriendTable
 from ringfence.store.names import SavedNames
@@ -123,6 +124,10 @@ class Store:
         names = ", ".join(map(str, aside))
         reason = self._damage or "damaged databases of earlier starts are kept"
         return f"{reason}; fix: check the disk, then remove {names}"
+
+    def size(self) -> int:
+        """Return the size of the database's files in bytes; 0 if it is in memory only."""
+        return 0 if self.memory_reason else size_of(self._connection.path)
 
     def purge(self, now: float) -> None:
         """Remove what ended long ago from each table."""

@@ -175,6 +175,15 @@ def _bounded(connection: sqlite3.Connection) -> Iterator[None]:
         connection.set_progress_handler(None, 0)
 
 
+def size_of(path: Path) -> int:
+    """Return the size of the database's files in bytes; missing files have none."""
+    size = 0
+    for suffix in ("", "-wal", "-shm"):
+        with suppress(OSError):
+            size += os.stat(f"{path}{suffix}").st_size  # noqa: PTH116 - a suffix is no path
+    return size
+
+
 def set_aside(path: Path) -> Path:
     """Rename a damaged database with its log; return its new path. Raise StoreError if that fails."""
     real = _real(path)

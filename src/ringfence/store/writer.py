@@ -27,6 +27,11 @@ class Writer:
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="later")
         self._log = structlog.get_logger()
 
+    @property
+    def waiting(self) -> int:
+        """The number of writes that wait or run."""
+        return self._waiting
+
     def __call__(self, action: Callable[[], object]) -> Future[object] | None:
         """Queue ``action``. If it raises an exception, that is a defect, and is logged with its traceback.
 

@@ -1,0 +1,29 @@
+"""The times from the report of an attempt to the kernel's acknowledgement of its ban, as a histogram."""
+
+from bisect import bisect_left
+from itertools import accumulate
+
+BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+"""The upper bounds of the buckets, in seconds; one more bucket has no bound."""
+
+OLD = 60.0
+"""Seconds: an attempt that was reported longer ago is old evidence, such as a log that was read late."""
+
+
+class BanDelays:
+    """A histogram of delays, in seconds."""
+
+    def __init__(self) -> None:
+        self.sum = 0.0
+        """The sum of all delays."""
+        self._numbers = [0] * (len(BOUNDS) + 1)
+
+    def record(self, seconds: float) -> None:
+        """Count a delay, unless it is due to old evidence."""
+        if seconds < OLD:
+            self._numbers[bisect_left(BOUNDS, seconds)] += 1
+            self.sum += max(0.0, seconds)
+
+    def cumulative(self) -> list[int]:
+        """Return for each bound how many delays are at most as long; the last number counts all delays."""
+        return list(accumulate(self._numbers))

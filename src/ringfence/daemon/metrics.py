@@ -1,0 +1,244 @@
+"""The metrics of a running daemon, as Prometheus reads them.
+
+Nothing is counted here: :class:`DaemonMetrics` reads the counters of the parts when a scraper asks. Reading
+takes the same time for any number of bans. No label has a value that a remote party chooses.
+"""
+
+import os
+import resource
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+import ringfence
+from ringfence.alarm_codes import AlarmCode
+from ringfence.bans.delays import BOUNDS
+from ringfence.clock import Clock
+from ringfence.daemon.firewall_side import FirewallSide
+from ringfence.daemon.pipeline import Pipeline
+from ringfence.daemon.source_manager import SourceManager
+from ringfence.detect.rules import RULES
+from ringfence.model import WIRE, EventKind, Origin, Proof, Scope
+from ringfence.sources.state import State
+from ringfence.store.writer import Writer
+
+if TYPE_CHECKING:
+    from ringfence.sources.wire import WireSource
+
+FRESH = 1.0
+"""Seconds for which a page is sent again: many scrapers cost no more than one."""
+
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+_NOTICES = "#notice"
+_OTHER_RULE = "other"
+_BANNED_BY = frozenset({*(rule.name for rule in RULES), str(Origin.ADMIN)})
+
+Labelled = Iterable[tuple[Sequence[str], float]]
+"""The label values of each sample, and its value."""
+
+
+class DaemonMetrics(Collector):
+    """Reads the state of all parts; ``wire`` is None if the wire is not read."""
+
+    def __init__(
+        self,
+        side: FirewallSide,
+        pipeline: Pipeline,
+        sources: SourceManager,
+        wire: "WireSource | None",
+        writer: Writer,
+        clock: Clock,
+    ) -> None:
+        self._side = side
+        self._pipeline = pipeline
+        self._sources = sources
+        self._wire = wire
+        self._writer = writer
+        self._clock = clock
+        self._started = clock.wall()
+        self._registry = CollectorRegistry()
+        self._registry.register(self)
+        self._page, self._rendered = b"", -FRESH
+
+    def render(self) -> bytes:
+        """Return all metrics in Prometheus' text format, at most ``FRESH`` seconds old."""
+        now = self._clock.mono()
+        if not self._page or now - self._rendered >= FRESH:
+            self._page, self._rendered = generate_latest(self._registry), now
+        return self._page
+
+    def describe(self) -> Iterable[Metric]:
+        """Return nothing: no other collector shares the registry."""
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield each metric with its present values."""
+        yield _gauge("build_info", "The version of ringfence.", ["version"], [((ringfence.__version__,), 1)])
+        yield from self._source_metrics()
+        yield from self._attempt_metrics()
+        yield from self._ban_metrics()
+        yield from self._firewall_metrics()
+        yield from self._store_metrics()
+        alarms = self._side.alarms.count()
+        numbers = {(str(code),): alarms.get(code, 0) for code in AlarmCode}
+        yield _gauge("alarms", "Active alarms by code.", ["code"], numbers.items())
+        yield from self._process_metrics()
+
+    def _source_metrics(self) -> Iterator[Metric]:
+        """Yield what the sources have reported, and whether they are alive."""
+        now = self._clock.mono()
+        up: dict[tuple[str, ...], float] = {}
+        silent: dict[tuple[str, ...], float] = {}
+        tampered: dict[tuple[str, ...], float] = {}
+        garbled: dict[tuple[str, ...], float] = {}
+        for source in (*self._sources.active, *([self._wire] if self._wire is not None else ())):
+            name = (str(getattr(source, "id", WIRE)),)
+            up[name] = source.condition.state is State.LISTENING
+            if source.last_sign is not None:
+                silent[name] = max(0.0, now - source.last_sign)
+        for source in self._sources.active:
+            name = (str(source.id),)
+            tampered[name], garbled[name] = source.counts.tampered, source.counts.garbled
+        yield _counter("events", "Security events by source and kind.", ["source", "kind"], self._events())
+        yield _gauge("source_up", "Whether the source is listening.", ["source"], up.items())
+        text = "Seconds since the source sent something. A log may be silent because nothing happens."
+        yield _gauge("source_silent_seconds", text, ["source"], silent.items())
+        text = "Events that violate Asterisk's grammar."
+        yield _counter("events_tampered", text, ["source"], tampered.items())
+        yield _counter(
+            "events_garbled", "Packets or lines that were unreadable.", ["source"], garbled.items()
+        )
+        if self._wire is not None:
+            counts = self._wire.counts
+            yield _counter("wire_lost_packets", "Packets that the wire lost.", value=counts.lost)
+            yield _counter("wire_gaps", "How often the wire lost packets.", value=counts.gaps)
+
+    def _events(self) -> Labelled:
+        found: dict[tuple[str, ...], float] = {}
+        for source, kinds in self._pipeline.events.items():
+            name = str(source).removesuffix(_NOTICES)
+            for kind, number in kinds.items():
+                found[name, str(kind)] = found.get((name, str(kind)), 0) + number
+        if self._wire is not None:
+            found[WIRE, str(EventKind.CHALLENGE_SENT)] = self._wire.counts.challenges
+        return found.items()
+
+    def _attempt_metrics(self) -> Iterator[Metric]:
+        """Yield the attempts, and what became of them."""
+        counts = self._side.detector.counts
+        numbers = {
+            (str(kind), proof.name.lower()): by_proof[proof]
+            for kind, by_proof in counts.by_kind.items()
+            for proof in Proof
+        }
+        text = "Attempts by kind, and by the proof of their address when they were judged."
+        yield _counter("attempts", text, ["kind", "proof"], numbers.items())
+        for name, text, value in (
+            (
+                "attempts_unconfirmed",
+                "Attempts whose address may be forged.",
+                counts.unconfirmed,
+            ),
+            ("attempts_hidden", "Attempts that only the wire reported.", counts.hidden),
+            ("attempts_late", "Attempts of addresses that were banned already.", counts.late),
+            ("attempts_exempt", "Attempts of addresses that are never banned.", counts.exempt),
+            ("evidence_forged", "Reports that name an address which sent nothing.", counts.forged),
+            ("evicted", "Entries that were discarded to limit the memory.", self._side.detector.evicted),
+        ):
+            yield _counter(name, text, value=value)
+        yield _gauge(
+            "friends", "Addresses of known phones and trunks.", value=len(self._side.friends.friends)
+        )
+
+    def _ban_metrics(self) -> Iterator[Metric]:
+        """Yield the bans that were placed, and those in force."""
+        side, counts = self._side, self._side.enforcer.bans.counts
+        placed: dict[tuple[str, ...], float] = {
+            (rule, str(scope)): 0 for rule in sorted(_BANNED_BY) for scope in Scope
+        }
+        for (rule, scope), number in counts.placed_by.items():
+            key = (rule if rule in _BANNED_BY else _OTHER_RULE, str(scope))
+            placed[key] = placed.get(key, 0) + number
+        yield _counter("bans", "Bans placed, by rule and scope.", ["rule", "scope"], placed.items())
+        yield _counter("bans_failed", "Bans that the kernel refused at first.", value=counts.failed)
+        yield _counter("bans_displaced", "Bans that ended early for lack of room.", value=counts.displaced)
+        yield _counter("unbans", "Bans that were removed before their end.", value=counts.unbanned)
+        yield _gauge("bans_enforced", "Bans in the kernel.", value=side.reconciler.enforced)
+        yield _gauge("bans_expected", "Bans that should be in the kernel.", value=side.reconciler.expected)
+        numbers = side.enforcer.delays.cumulative()
+        bounds = [*map(str, BOUNDS), "+Inf"]
+        yield HistogramMetricFamily(
+            "ringfence_ban_delay_seconds",
+            "Time from the report of the last attempt to the kernel's acknowledgement of the ban.",
+            buckets=list(zip(bounds, numbers, strict=True)),
+            sum_value=side.enforcer.delays.sum,
+        )
+
+    def _firewall_metrics(self) -> Iterator[Metric]:
+        """Yield what the firewall dropped, by the counters that the daemon reads every 30 seconds."""
+        enforcer = self._side.enforcer
+        enforcing = enforcer.enforcing and enforcer.backend.enforces
+        yield _gauge("enforcing", "Whether the firewall drops packets.", value=enforcing)
+        latest = self._side.limiter.latest
+        if latest is None:
+            return
+        packets = {(rule.name,): rule.packets for rule in latest.rules}
+        octets = {(rule.name,): rule.bytes for rule in latest.rules}
+        yield _counter(
+            "dropped_packets", "Dropped packets by rule of the firewall.", ["rule"], packets.items()
+        )
+        yield _counter("dropped_bytes", "Dropped bytes by rule of the firewall.", ["rule"], octets.items())
+        text = "Packets over the limit: dropped, or passed if the limiter only observes."
+        yield _counter("limiter_drops", text, value=latest.limiter_drops)
+        text = "Packets from sources for which the limiter had no room."
+        yield _counter("limiter_full", text, value=latest.limiter_full)
+
+    def _store_metrics(self) -> Iterator[Metric]:
+        """Yield the lengths of the queues, and the size of the database."""
+        lengths = {
+            ("database",): self._writer.waiting,
+            ("pending_bans",): len(self._side.known_bans.pending_keys()),
+            ("unconfirmed",): self._side.detector.waiting,
+        }
+        yield _gauge("queue_length", "Entries that wait, by queue.", ["queue"], lengths.items())
+        text = "Writes to the database that were refused because too many waited."
+        yield _counter("database_refused_writes", text, value=self._writer.refused)
+        yield _gauge("database_bytes", "Size of the database's files.", value=self._side.store.size())
+
+    def _process_metrics(self) -> Iterator[Metric]:
+        """Yield the process's metrics under the names that all of Prometheus' clients use."""
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        seconds = usage.ru_utime + usage.ru_stime
+        pages = int(Path("/proc/self/statm").read_text("ascii").split()[1])
+        text = "Total user and system CPU time spent in seconds."
+        yield CounterMetricFamily("process_cpu_seconds", text, value=seconds)
+        text = "Resident memory size in bytes."
+        yield GaugeMetricFamily("process_resident_memory_bytes", text, value=pages * _PAGE)
+        text = "Start time of the process since unix epoch in seconds."
+        yield GaugeMetricFamily("process_start_time_seconds", text, value=self._started)
+
+
+def _counter(
+    name: str, text: str, labels: list[str] | None = None, values: Labelled | None = None, *, value: float = 0
+) -> Metric:
+    """Return a counter; without labels it has one ``value``."""
+    family = CounterMetricFamily(f"ringfence_{name}", text, labels=labels or [])
+    return _filled(family, values if values is not None else [((), value)])
+
+
+def _gauge(
+    name: str, text: str, labels: list[str] | None = None, values: Labelled | None = None, *, value: float = 0
+) -> Metric:
+    """Return a gauge; without labels it has one ``value``."""
+    family = GaugeMetricFamily(f"ringfence_{name}", text, labels=labels or [])
+    return _filled(family, values if values is not None else [((), value)])
+
+
+def _filled(family: CounterMetricFamily | GaugeMetricFamily, values: Labelled) -> Metric:
+    for labels, value in values:
+        family.add_metric(labels, float(value))
+    return family

@@ -1,0 +1,118 @@
+"""A small HTTP/1.1 server for one page, ``/metrics``, in the daemon's event loop.
+
+Everything about a request is bounded: its head (``MOST_HEAD`` bytes), the time of the whole exchange
+(``EXCHANGE_WITHIN``), and the number of connections (``MOST_CONNECTIONS``). Each connection has one request.
+The server never ends the daemon: if it cannot listen, there is an alarm, and it tries again.
+"""
+
+import asyncio
+import re
+from collections.abc import Callable
+
+import structlog
+
+from ringfence.alarm_codes import Alarm, AlarmCode
+from ringfence.config.converters import ListenAddress
+
+MOST_HEAD = 8 * 1024
+MOST_CONNECTIONS = 16
+EXCHANGE_WITHIN = 5.0  # seconds
+RETRY_EVERY = 30.0  # seconds
+
+_CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+# RFC 9112 section 3: method, target and version, with one blank between.
+_REQUEST = re.compile(rb"([A-Z]{1,16}) (/[!-~]{0,1000}) HTTP/1\.[01]")
+
+
+class MetricsServer:
+    """Serves what ``render`` returns on ``where``."""
+
+    def __init__(self, where: ListenAddress, render: Callable[[], bytes]) -> None:
+        self._where = where
+        self._render = render
+        self._error = ""
+        self._clients: set[asyncio.StreamWriter] = set()
+        self._log = structlog.get_logger()
+
+    @property
+    def alarms(self) -> list[Alarm]:
+        """The alarm that the metrics cannot be served, if so."""
+        return [Alarm(AlarmCode.METRICS_UNAVAILABLE, str(self._where), self._error)] if self._error else []
+
+    async def run(self) -> None:
+        """Serve until cancelled."""
+        while True:
+            try:
+                server = await asyncio.start_server(
+                    self._on_client, str(self._where.address), self._where.port, limit=MOST_HEAD
+                )
+            except OSError as error:
+                self._error = f"the metrics cannot be served: {error.strerror}; see [metrics] listen"
+                await asyncio.sleep(RETRY_EVERY)
+                continue
+            self._error = ""
+            self._log.info("metrics.served", at=str(self._where))
+            async with server:
+                try:
+                    await server.serve_forever()
+                finally:
+                    self._abort()
+
+    def _abort(self) -> None:
+        """Abort all connections: the daemon's shutdown waits for no client."""
+        for writer in self._clients:
+            writer.transport.abort()
+
+    async def _on_client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer one request."""
+        if len(self._clients) >= MOST_CONNECTIONS:
+            writer.transport.abort()
+            return
+        self._clients.add(writer)
+        try:
+            async with asyncio.timeout(EXCHANGE_WITHIN):
+                writer.write(self._answer(await _head_of(reader)))
+                await writer.drain()
+                writer.close()
+                await writer.wait_closed()
+        except (ConnectionError, TimeoutError):
+            pass  # the client has disconnected, sends too slowly, or does not read
+        finally:
+            self._clients.discard(writer)
+            writer.transport.abort()
+
+    def _answer(self, head: bytes | None) -> bytes:
+        """Return the response to a request's head; None is a head that is too long."""
+        if head is None:
+            return _response("431 Request Header Fields Too Large")
+        request = _REQUEST.fullmatch(head.partition(b"\r\n")[0])
+        if request is None:
+            return _response("400 Bad Request")
+        method, target = request.groups()
+        if target.partition(b"?")[0] != b"/metrics":
+            return _response("404 Not Found", b"The metrics are at /metrics.\n")
+        if method != b"GET":
+            return _response("405 Method Not Allowed", more="Allow: GET\r\n")
+        try:
+            return _response("200 OK", self._render(), kind=_CONTENT_TYPE)
+        except Exception:  # noqa: BLE001 - a defect is logged in full, and does not stop the daemon
+            self._log.exception("metrics.defect")
+            return _response("500 Internal Server Error")
+
+
+async def _head_of(reader: asyncio.StreamReader) -> bytes | None:
+    """Read a request's head; return None if it is too long. Raise ConnectionError if it is incomplete."""
+    try:
+        return await reader.readuntil(b"\r\n\r\n")
+    except asyncio.LimitOverrunError:
+        return None
+    except asyncio.IncompleteReadError:
+        raise ConnectionError("the client has disconnected") from None
+
+
+def _response(status: str, body: bytes = b"", *, kind: str = "text/plain", more: str = "") -> bytes:
+    head = (
+        f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n"
+        f"{more}Connection: close\r\n\r\n"
+    )
+    return head.encode() + body
