@@ -40,6 +40,8 @@ FILES = {
     "contrib/systemd/iptables.conf": f"{SHARED}/contrib/systemd/iptables.conf",
     "contrib/asterisk/ringfence.manager.conf": f"{SHARED}/contrib/asterisk/ringfence.manager.conf",
     "contrib/asterisk/ringfence.logger.conf": f"{SHARED}/contrib/asterisk/ringfence.logger.conf",
+    "contrib/prometheus/ringfence.rules.yml": f"{SHARED}/contrib/prometheus/ringfence.rules.yml",
+    "contrib/grafana/ringfence.json": f"{SHARED}/contrib/grafana/ringfence.json",
     "contrib/asterisk/ringfence.logrotate": "etc/logrotate.d/ringfence",
     "examples/minimal.toml": "etc/ringfence/ringfence.toml",
     "README.md": f"{DOCS}/README.md",

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # Makes what the tests need and pip cannot install: Debian packages, two folders with a real Asterisk, two with the
-# systemd of a Debian release, and one with fail2ban, from which users migrate and with which we compare. fail2ban is
-# unpacked, not installed.
+# systemd of a Debian release, one with fail2ban, from which users migrate and with which we compare, and one with
+# Prometheus, which reads the metrics. fail2ban and Prometheus are unpacked, not installed.
 #
 #   lab.sh system        install the packages that are missing
 #   lab.sh trees FOLDER  make FOLDER/16 (bullseye: chan_sip and PJSIP), FOLDER/22 (forky or later: PJSIP),
-#                        FOLDER/fail2ban, and FOLDER/debian-12 and FOLDER/debian-13 (systemd, which reads the units,
-#                        and what our package needs)
+#                        FOLDER/fail2ban, FOLDER/prometheus, and FOLDER/debian-12 and FOLDER/debian-13 (systemd,
+#                        which reads the units, and what our package needs)
 #
 # Both end at once if there is nothing to do. Without root, or not on Debian, both do nothing and print one line;
 # otherwise a failure is an error. A tree is made as NAME.partial and gets its name when it is complete.
@@ -61,10 +61,11 @@ make_tree() {
     return 1
 }
 
-unpack_fail2ban() {
+unpack() {
     local tree=$1
+    shift
     [[ ! -e $tree ]] || return 0
-    echo "lab: unpacking fail2ban into $tree"
+    echo "lab: unpacking $* into $tree"
     rm -rf "$tree.partial"
     mkdir "$tree.partial"
     # apt downloads as the user _apt, who must be able to write here.
@@ -72,7 +73,7 @@ unpack_fail2ban() {
     (
         cd "$tree.partial"
         apt-get update --quiet=2
-        apt-get download --quiet=2 fail2ban python3-pyinotify
+        apt-get download --quiet=2 "$@"
         for package in *.deb; do dpkg-deb --extract "$package" .; done
     )
     chown root "$tree.partial"
@@ -82,7 +83,7 @@ unpack_fail2ban() {
 make_trees() {
     local folder=$1
     local tree missing=
-    for tree in 16 22 debian-12/usr/sbin/nft debian-13/usr/sbin/nft fail2ban; do
+    for tree in 16 22 debian-12/usr/sbin/nft debian-13/usr/sbin/nft fail2ban prometheus; do
         [[ -e $folder/$tree ]] || missing=yes
     done
     [[ $missing ]] || return 0
@@ -102,7 +103,8 @@ make_trees() {
     local older=$! status=0
     make_tree "$folder/22" "$scripts" asterisk forky sid || status=1
     make_tree "$folder/debian-13" "$scripts" "$released" trixie || status=1
-    unpack_fail2ban "$folder/fail2ban" || status=1
+    unpack "$folder/fail2ban" fail2ban python3-pyinotify || status=1
+    unpack "$folder/prometheus" prometheus || status=1
     wait "$older" || status=1
     return "$status"
 }
