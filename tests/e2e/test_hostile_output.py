@@ -73,6 +73,7 @@ ARGUMENTS: dict[str, list[list[str]]] = {
     "friends export": [[]],
     "friends forget": [["203.0.113.1"], [HOSTILE]],
     "friends import": [["{list}"], ["{friends}"]],
+    "history": [[], ["--since", HOSTILE]],
     "import-fail2ban": [
         ["{fail2ban}"],
         ["{fail2ban}", "--jail", HOSTILE],

@@ -174,7 +174,7 @@ STRANGE: tuple[Callable[[Path], None], ...] = (
     without_a_table,
     a_folder_for_its_log,
     an_empty_file,
-    *(partial(version, number) for number in (1, 4, 6, 99, 1_000_000, -1)),
+    *(partial(version, number) for number in (1, 5, 7, 99, 1_000_000, -1)),
 )
 
 
@@ -192,12 +192,12 @@ def test_the_daemon_starts_with_any_file_in_the_databases_place(
 
 def test_a_newer_database_stays_where_it_is(path: Path) -> None:
     """The guard uses a readable copy in memory until ringfence is upgraded."""
-    version(6, path)
+    version(7, path)
     before = path.read_bytes()
     store = Store.open_or_memory(path)
     with store:
         assert len(recorded_bans(store, START)) == BANS
-        assert "of version 6, newer than this ringfence knows (5); upgrade ringfence" in store.memory_reason
+        assert "of version 7, newer than this ringfence knows (6); upgrade ringfence" in store.memory_reason
     assert path.read_bytes() == before
 
 

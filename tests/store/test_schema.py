@@ -27,4 +27,5 @@ def test_each_migration_follows_the_previous_one() -> None:
 
     assert row == ("full", 1, 0, 1, 0)
     assert sources == ("alice", "")
-    assert tables == {"bans", "attempts", "switches", "positions", "entries", "facts", "friends"}
+    others = {"positions", "entries", "facts", "friends", "timeline", "timeline_counts"}
+    assert tables == {"bans", "attempts", "switches", *others}

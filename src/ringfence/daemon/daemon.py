@@ -38,6 +38,7 @@ from ringfence.daemon.source_manager import SourceManager
 from ringfence.daemon.source_watchdog import SourceWatchdog
 from ringfence.daemon.startup_wait import StartupWait
 from ringfence.daemon.status_collector import StatusCollector
+from ringfence.daemon.timeline_recorder import TimelineRecorder
 from ringfence.detect.confirmation import KnownSources
 from ringfence.detect.detector import Detector
 from ringfence.host.connections import ConnectionTable
@@ -69,6 +70,7 @@ class Daemon:
         reloader: Reloader,
         connections: ConnectionTable,
         status: StatusCollector,
+        timeline: TimelineRecorder,
         metrics: "MetricsServer | None" = None,
     ) -> None:
         self._side = side
@@ -78,6 +80,7 @@ class Daemon:
         self._reloader = reloader
         self._connections = connections
         self._status = status
+        self._timeline = timeline
         self._metrics = metrics
         self._stopped = asyncio.Event()
         self._log = structlog.get_logger()
@@ -128,6 +131,7 @@ class Daemon:
             every(ALARMS_EVERY, self._status.update_alarms),
             every(RETRY_EVERY, side.manager.retry_switch_on),
             every(PURGE_EVERY, side.store_watch.purge),
+            self._timeline.run(),
             *([self._metrics.run()] if self._metrics is not None else ()),
             self._read_counters(),
             _feed_watchdog(),
@@ -135,7 +139,11 @@ class Daemon:
 
     def _handlers(self) -> Mapping[str, control.Handler]:
         answers = RequestHandlers(self._side, self._status.collect).handlers()
-        return {**answers, "reload": lambda _: asdict(self._reloader.reload())}
+        return {
+            **answers,
+            "history": self._timeline.answer,
+            "reload": lambda _: asdict(self._reloader.reload()),
+        }
 
     async def _read_counters(self) -> None:
         """Read the rules' counters now and then, for the alarms that follow from them."""
@@ -179,7 +187,8 @@ def build_daemon(
     metrics = _metrics(settings, side, pipeline, sources, wire, writer, clock)
     status = StatusCollector(side, sources, wire, reloader, connections, writer, clock, metrics)
     startup = StartupWait(side.friends, sources, effects, reloader, clock)
-    return Daemon(side, startup, floods, sources, reloader, connections, status, metrics)
+    timeline = TimelineRecorder(side.detector, side.enforcer, side.store, clock)
+    return Daemon(side, startup, floods, sources, reloader, connections, status, timeline, metrics)
 
 
 def run(path: Path, settings: Settings, trial_for: float = 0.0) -> None:

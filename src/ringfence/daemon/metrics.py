@@ -21,8 +21,8 @@ from ringfence.clock import Clock
 from ringfence.daemon.firewall_side import FirewallSide
 from ringfence.daemon.pipeline import Pipeline
 from ringfence.daemon.source_manager import SourceManager
-from ringfence.detect.rules import RULES
-from ringfence.model import WIRE, EventKind, Origin, Proof, Scope
+from ringfence.daemon.timeline_recorder import BANNED_BY, OTHER_RULE
+from ringfence.model import WIRE, EventKind, Proof, Scope
 from ringfence.sources.state import State
 from ringfence.store.writer import Writer
 
@@ -34,8 +34,6 @@ FRESH = 1.0
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _NOTICES = "#notice"
-_OTHER_RULE = "other"
-_BANNED_BY = frozenset({*(rule.name for rule in RULES), str(Origin.ADMIN)})
 
 Labelled = Iterable[tuple[Sequence[str], float]]
 """The label values of each sample, and its value."""
@@ -158,10 +156,10 @@ class DaemonMetrics(Collector):
         """Yield the bans that were placed, and those in force."""
         side, counts = self._side, self._side.enforcer.bans.counts
         placed: dict[tuple[str, ...], float] = {
-            (rule, str(scope)): 0 for rule in sorted(_BANNED_BY) for scope in Scope
+            (rule, str(scope)): 0 for rule in sorted(BANNED_BY) for scope in Scope
         }
         for (rule, scope), number in counts.placed_by.items():
-            key = (rule if rule in _BANNED_BY else _OTHER_RULE, str(scope))
+            key = (rule if rule in BANNED_BY else OTHER_RULE, str(scope))
             placed[key] = placed.get(key, 0) + number
         yield _counter("bans", "Bans placed, by rule and scope.", ["rule", "scope"], placed.items())
         yield _counter("bans_failed", "Bans that the kernel refused at first.", value=counts.failed)

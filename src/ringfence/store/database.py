@@ -35,6 +35,7 @@ from ringfence.store.friends import FriendTable
 from ringfence.store.names import SavedNames
 from ringfence.store.records import Records
 from ringfence.store.state import SavedState
+from ringfence.store.timeline import Timeline
 
 
 class Store:
@@ -57,6 +58,7 @@ class Store:
         self.entries = EntryTable(connection)
         self.friends = FriendTable(connection)
         self.state = SavedState(connection)
+        self.timeline = Timeline(connection)
         self.best_effort = BestEffort(connection.path, later)
         self.records = Records(self.bans, self.state, self.best_effort)
         self.names = SavedNames(self.state, self.best_effort)
@@ -133,6 +135,7 @@ class Store:
         """Remove what ended long ago from each table."""
         for table in (self.bans, self.entries, self.friends):
             table.purge(now)
+        self.timeline.purge()
 
     def close(self) -> None:
         """Close the database. May be called again."""

@@ -23,7 +23,8 @@ CHECK_SECONDS = 8.0
 """Seconds after which a check or a salvage is cut short: systemd waits 30 s for the start."""
 
 _ASIDE = ".damaged-"
-_TABLES = ("switches", "entries", "facts", "positions", "friends", "bans", "attempts")
+_TIMELINE = ("timeline", "timeline_counts")
+_TABLES = ("switches", "entries", "facts", "positions", "friends", "bans", "attempts", *_TIMELINE)
 """Tables in the order of salvage: small and important ones first, and bans before their attempts."""
 
 _MUCH_NEWER = 100

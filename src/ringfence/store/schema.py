@@ -69,5 +69,22 @@ SCHEMA = (
     ALTER TABLE bans ADD COLUMN proven INTEGER NOT NULL DEFAULT 0;
     UPDATE bans SET proven = (SELECT count(*) FROM attempts WHERE ban = bans.id AND proof > 0);
     """,
+    """
+    CREATE TABLE timeline (
+        length INTEGER NOT NULL,
+        start INTEGER NOT NULL,
+        watched REAL NOT NULL,
+        turn INTEGER NOT NULL,
+        PRIMARY KEY (length, start)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE timeline_counts (
+        length INTEGER NOT NULL,
+        start INTEGER NOT NULL,
+        name TEXT NOT NULL,
+        number INTEGER NOT NULL,
+        PRIMARY KEY (length, start, name),
+        FOREIGN KEY (length, start) REFERENCES timeline ON DELETE CASCADE
+    ) STRICT, WITHOUT ROWID;
+    """,
 )
 """Script N leads from version N to N + 1."""

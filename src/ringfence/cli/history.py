@@ -1,0 +1,144 @@
+"""``ringfence history``: show what happened over time."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ringfence.cli.common import (
+    DEFAULT_CONFIG,
+    ConfigOption,
+    JsonOption,
+    ask_daemon,
+    duration_from,
+    errors_reported,
+    settings_from,
+    short_time,
+)
+from ringfence.cli.output import echo, echo_json, echo_stderr
+from ringfence.clock import format_duration
+from ringfence.errors import DaemonUnreachableError
+
+_COLUMNS = 48
+"""The maximum number of columns of a chart; a line then has 80 columns."""
+_COLUMN_LENGTHS = (
+    *(60 * minutes for minutes in (1, 2, 5, 10, 15, 30)),
+    *(3_600 * hours for hours in (1, 2, 3, 4, 6, 8, 12)),
+    *(86_400 * days for days in (1, 2, 4, 7, 14)),
+)
+_LEVELS, _ZERO = "▁▂▃▄▅▆▇█", "·"
+_ASCII_LEVELS, _ASCII_ZERO = "12345678", "."
+"""The characters for terminals without UTF-8."""
+
+Slots = Sequence[Mapping[str, Any]]
+
+
+def register(app: typer.Typer) -> None:
+    """Add this group's commands."""
+    app.command()(history)
+
+
+def history(
+    config: ConfigOption = DEFAULT_CONFIG,
+    since: Annotated[
+        str, typer.Option("--since", metavar="TIME", help="How far to look back, such as 6h, 7d or 52w.")
+    ] = "24h",
+    as_json: JsonOption = False,
+) -> None:
+    """Show attempts and bans over time, up to a year back."""
+    seconds = duration_from("--since", since)
+    with errors_reported():
+        found = _found(config, seconds)
+    if as_json:
+        echo_json(found)
+    else:
+        echo(*_lines(found, utf8=_has_utf8()))
+
+
+def _found(path: Path, seconds: float) -> Mapping[str, Any]:
+    """Return the history from the daemon, or from the database if the daemon does not run."""
+    try:
+        found: Mapping[str, Any] = ask_daemon(path, "history", seconds=seconds)
+    except DaemonUnreachableError:
+        from ringfence.daemon.history import read_history  # noqa: PLC0415 - loaded when the command runs
+        from ringfence.store.database import Store  # noqa: PLC0415 - loaded when the command runs
+
+        database = settings_from(path).store.path
+        if not database.exists():
+            raise
+        with Store.open(database, owner=False) as store:
+            found = read_history(store.timeline, seconds, time.time())
+        echo_stderr("The daemon is not running: this is what it has recorded.")
+    return found
+
+
+def _has_utf8() -> bool:
+    import sys  # noqa: PLC0415 - loaded when the command runs
+
+    return (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+
+
+def _lines(found: Mapping[str, Any], *, utf8: bool) -> Iterator[str]:
+    """Yield a line for each kind of count, with its total and its chart."""
+    begin, end = (datetime.fromisoformat(found[key]).timestamp() for key in ("since", "until"))
+    length = _column_length(end - begin - found["step"])  # the first slot may begin earlier
+    columns = _columns(found["slots"], begin, end, length)
+    span = f"{short_time(found['since'])} to {short_time(found['until'])} UTC"
+    yield f"{span}, {format_duration(length)} a column"
+    yield ""
+    yield f"{'':<17}{'TOTAL':>7}{'PROVEN':>7} OVER TIME"
+    for label, total, proven, path in _rows(found["totals"]):
+        shown = "" if proven is None else str(proven)
+        chart = _chart([_sum_of(slots, path) for slots in columns], columns, utf8=utf8)
+        yield f"{label:<17}{total:>7}{shown:>7} {chart}".rstrip()
+    missing = end - begin - found["watched"]
+    if missing >= 2 * found["step"]:
+        yield ""
+        yield f"ringfence did not run for {format_duration(missing)} of this time (blank in the chart)."
+
+
+def _rows(totals: Mapping[str, Any]) -> Iterator[tuple[str, int, int | None, tuple[str, ...]]]:
+    """Yield the label, the total, the proven part and the path of each count."""
+    for kind, parts in totals["attempts"].items():
+        yield f"attempts {kind}", parts["proven"] + parts["claimed"], parts["proven"], ("attempts", kind)
+    yield "unconfirmed", totals["unconfirmed"], None, ("unconfirmed",)
+    for rule, number in totals["bans"].items():
+        yield f"bans {rule}", number, None, ("bans", rule)
+    yield "unbans", totals["unbans"], None, ("unbans",)
+
+
+def _column_length(seconds: float) -> int:
+    """Return the length of a column with which the chart fits a line."""
+    fitting = (length for length in _COLUMN_LENGTHS if seconds <= length * _COLUMNS)
+    return next(fitting, _COLUMN_LENGTHS[-1])
+
+
+def _columns(slots: Slots, begin: float, end: float, length: int) -> list[Slots]:
+    """Return the slots of each column; at most the latest columns that fit."""
+    columns: list[list[Mapping[str, Any]]] = [[] for _ in range(-int((begin - end) // length))]
+    for slot in slots:
+        number = int((datetime.fromisoformat(slot["start"]).timestamp() - begin) // length)
+        if 0 <= number < len(columns):
+            columns[number].append(slot)
+    return [*columns[-_COLUMNS:]]
+
+
+def _sum_of(slots: Slots, path: tuple[str, ...]) -> int:
+    total = 0
+    for slot in slots:
+        value: Any = slot
+        for part in path:
+            value = value.get(part, 0) if isinstance(value, Mapping) else 0
+        total += sum(value.values()) if isinstance(value, Mapping) else value
+    return total
+
+
+def _chart(numbers: Sequence[int], columns: Sequence[Slots], *, utf8: bool) -> str:
+    """Return a character for each number, by its share of the greatest one; blank without any slot."""
+    levels, zero = (_LEVELS, _ZERO) if utf8 else (_ASCII_LEVELS, _ASCII_ZERO)
+    most = max(numbers, default=0)
+    marks = [levels[(number * len(levels) - 1) // most] if number else zero for number in numbers]
+    return "".join(mark if slots else " " for mark, slots in zip(marks, columns, strict=True))

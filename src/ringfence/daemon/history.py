@@ -1,0 +1,65 @@
+"""What happened over time, as JSON: attempts, bans, unbans, and the seconds in which the daemon ran.
+
+The keys are an interface for scripts: keys may be added, but not changed or removed.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ringfence.model import AttemptKind, rfc3339
+from ringfence.store.timeline import Slot, Timeline, slot_length
+
+ATTEMPTS, BANS, UNBANS, UNCONFIRMED = "attempts", "bans", "unbans", "unconfirmed"
+PROVEN, CLAIMED = "proven", "claimed"
+"""The parts of a count's name: ``attempts.guess.proven``, ``bans.slow``, ``unbans``, ``unconfirmed``."""
+
+
+def read_history(
+    timeline: Timeline, seconds: float, now: float, newest: Slot | None = None
+) -> dict[str, Any]:
+    """Return what happened in the ``seconds`` before ``now``, in the shortest slots that are kept as long.
+
+    ``newest`` has what is not recorded yet. Raise StoreError if the database cannot be read.
+    """
+    length = slot_length(seconds)
+    since = int((now - seconds) // length) * length
+    slots = {slot.start: slot for slot in timeline.read(length, since, now)}
+    if newest is not None:
+        start = newest.start // length * length
+        slots[start] = _sum((slots.get(start, Slot(start, 0.0, {})), newest), start)
+    whole = _sum(slots.values(), since)
+    return {
+        "since": rfc3339(since),
+        "until": rfc3339(now),
+        "step": length,
+        "watched": round(whole.watched),
+        "totals": _nested(whole.counts),
+        "slots": [
+            {"start": rfc3339(start), "watched": round(slots[start].watched), **_nested(slots[start].counts)}
+            for start in sorted(slots)
+        ],
+    }
+
+
+def _sum(slots: Iterable[Slot], start: int) -> Slot:
+    watched, counts = 0.0, Counter[str]()
+    for slot in slots:
+        watched += slot.watched
+        counts.update(slot.counts)
+    return Slot(start, watched, counts)
+
+
+def _nested(counts: Mapping[str, int]) -> dict[str, Any]:
+    """Return counts by kind, proof and rule."""
+    bans = {name.partition(".")[2]: number for name, number in counts.items() if name.startswith(f"{BANS}.")}
+    return {
+        ATTEMPTS: {
+            str(kind): {proof: counts.get(f"{ATTEMPTS}.{kind}.{proof}", 0) for proof in (PROVEN, CLAIMED)}
+            for kind in AttemptKind
+            if any(name.startswith(f"{ATTEMPTS}.{kind}.") for name in counts)
+        },
+        BANS: dict(sorted(bans.items())),
+        UNBANS: counts.get(UNBANS, 0),
+        UNCONFIRMED: counts.get(UNCONFIRMED, 0),
+    }

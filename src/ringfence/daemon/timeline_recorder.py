@@ -1,0 +1,84 @@
+"""Records what happened over time: once a minute, what the counters of the parts have gained."""
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from ringfence.bans.enforcer import Enforcer
+from ringfence.clock import Clock
+from ringfence.config.converters import MAX_DURATION
+from ringfence.control import Encoded
+from ringfence.daemon.history import ATTEMPTS, BANS, CLAIMED, PROVEN, UNBANS, UNCONFIRMED, read_history
+from ringfence.detect.detector import Detector
+from ringfence.detect.rules import RULES
+from ringfence.errors import ControlError
+from ringfence.model import Origin, Proof
+from ringfence.store.database import Store
+from ringfence.store.timeline import MINUTE, Slot
+
+OTHER_RULE = "other"
+"""The name of all rules that this version does not have: a ban that is split keeps its rule."""
+BANNED_BY = frozenset({*(rule.name for rule in RULES), str(Origin.ADMIN)})
+"""The rules and the origin under which new bans are counted."""
+
+
+class TimelineRecorder:
+    """Compares the counters with those of a minute ago. The counters themselves stay with their parts."""
+
+    def __init__(self, detector: Detector, enforcer: Enforcer, store: Store, clock: Clock) -> None:
+        self._detector = detector
+        self._enforcer = enforcer
+        self._store = store
+        self._clock = clock
+        self._recorded = self._counts()
+        self._until = clock.mono()
+
+    async def run(self) -> None:
+        """Record at the end of each minute, and when cancelled."""
+        try:
+            while True:
+                await asyncio.sleep(max(1.0, MINUTE - self._clock.wall() % MINUTE))
+                self.record()
+        finally:
+            self.record()
+
+    def record(self) -> None:
+        """Add to the database what is not recorded yet."""
+        new = self.unrecorded()
+        self._recorded.update(new.counts)
+        self._until += new.watched
+        self._store.best_effort.write(partial(self._store.timeline.add, new.start, new.watched, new.counts))
+
+    def unrecorded(self) -> Slot:
+        """Return what is not recorded yet, in the middle of its time."""
+        watched = max(0.0, self._clock.mono() - self._until)
+        gained = self._counts()
+        gained.subtract(self._recorded)
+        at = int(self._clock.wall() - watched / 2)
+        return Slot(at, watched, {name: number for name, number in gained.items() if number})
+
+    async def answer(self, request: Mapping[str, Any]) -> Encoded:
+        """Handle ``{"do": "history", "seconds": 86400}``. A thread reads the database and encodes."""
+        seconds = request.get("seconds", 0)
+        if not isinstance(seconds, int | float) or not 0 < seconds <= MAX_DURATION:
+            raise ControlError("the history needs a time in seconds, above 0 and at most ten years")
+        return await asyncio.to_thread(self._encoded, seconds, self.unrecorded())
+
+    def _encoded(self, seconds: float, new: Slot) -> Encoded:
+        found = read_history(self._store.timeline, seconds, self._clock.wall(), new)
+        return Encoded((json.dumps(found).encode(),))
+
+    def _counts(self) -> Counter[str]:
+        """Return the present counters by their names in the database."""
+        counts, bans = self._detector.counts, self._enforcer.bans.counts
+        found = Counter({UNBANS: bans.unbanned, UNCONFIRMED: counts.unconfirmed})
+        for kind, by_proof in counts.by_kind.items():
+            claimed = by_proof[Proof.CLAIMED]
+            found[f"{ATTEMPTS}.{kind}.{CLAIMED}"] = claimed
+            found[f"{ATTEMPTS}.{kind}.{PROVEN}"] = sum(by_proof) - claimed
+        for (rule, _), number in bans.placed_by.items():
+            found[f"{BANS}.{rule if rule in BANNED_BY else OTHER_RULE}"] += number
+        return found

@@ -1,0 +1,171 @@
+"""The recorder: what the counters gain is recorded once, whatever happens to the daemon and the clock."""
+
+import asyncio
+import contextlib
+import json
+import sqlite3
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.detect.events import event
+from tests.support.amiserver import Script
+from tests.support.captures import capture
+from tests.support.daemon import GRANTED, Guard, ami_server, until
+from tests.support.kept import Kept
+from tests.support.world import START
+
+from ringfence.daemon.timeline_recorder import TimelineRecorder
+from ringfence.errors import ControlError
+from ringfence.model import Ban, EventKind
+from ringfence.store.timeline import DAY, MINUTE
+
+GUESSES = capture("asterisk-22", "wrong-password-register").ami.read_bytes()
+
+
+class Recorded:
+    """A recorder of parts that are started, at the begin of a minute."""
+
+    def __init__(self, kept: Kept) -> None:
+        kept.side.start()
+        kept.now = START // 60 * 60
+        self.kept = kept
+        self.begin()
+
+    def begin(self) -> None:
+        """Begin with a new recorder, as a new daemon does."""
+        kept = self.kept
+        self.recorder = TimelineRecorder(kept.detector, kept.enforcer, kept.store, kept.clock)
+
+    def guess(self) -> None:
+        """Let the detector judge an attempt with an unproven address."""
+        self.kept.detector.observe(event(EventKind.CHALLENGE_RESPONSE_FAILED), self.kept.clock.mono())
+
+    def wait(self, seconds: float) -> None:
+        """Wait, and record."""
+        self.kept.now += seconds
+        self.recorder.record()
+
+    def minutes(self) -> dict[int, dict[str, int]]:
+        """Return the counts of each recorded minute, by its distance from the begin in seconds."""
+        slots = self.kept.store.timeline.read(MINUTE, 0, START * 2)
+        return {slot.start - int(START // 60 * 60): dict(slot.counts) for slot in slots}
+
+    def ask(self, **request: object) -> Any:  # noqa: ANN401 - whatever JSON holds
+        """Return the answer that a command would read."""
+        return json.loads(b"".join(asyncio.run(self.recorder.answer(request)).parts))
+
+
+@pytest.fixture(name="recorded")
+def _recorded(kept: Kept) -> Recorded:
+    return Recorded(kept)
+
+
+def test_each_minute_has_what_happened_in_it(recorded: Recorded) -> None:
+    """Attempts, bans and unbans are in the minute in which they were counted, and only there."""
+    recorded.guess()
+    recorded.kept.ban("203.0.113.1")
+    recorded.wait(60)
+    recorded.guess()
+    recorded.guess()
+    recorded.kept.enforcer.bans.unban(list(recorded.kept.side.known_bans.all_keys()))
+    recorded.wait(60)
+    recorded.wait(60)
+
+    assert recorded.minutes() == {
+        0: {"attempts.guess.claimed": 1, "bans.admin": 1},
+        60: {"attempts.guess.claimed": 2, "unbans": 1},
+        120: {},
+    }
+
+
+def test_a_rule_of_another_version_has_no_name_of_its_own(recorded: Recorded) -> None:
+    """The number of names is bounded, whatever the database calls a rule."""
+    now = recorded.kept.now
+    recorded.kept.enforcer.bans.add([Ban(ip_network("203.0.113.8"), now, now + 60, "unknown rule")])
+    recorded.wait(60)
+
+    assert recorded.minutes() == {0: {"bans.other": 1}}
+
+
+def test_a_restart_counts_nothing_twice(recorded: Recorded) -> None:
+    """A recorder begins with the present counters, and adds to the minute of the one before it."""
+    recorded.guess()
+    recorded.wait(20)
+    recorded.begin()
+    recorded.guess()
+    recorded.wait(20)
+
+    assert recorded.minutes() == {0: {"attempts.guess.claimed": 2}}
+    [slot] = recorded.kept.store.timeline.read(MINUTE, 0, START * 2)
+    assert slot.watched == 40
+
+
+@pytest.mark.parametrize("step", [-3_600.0, 3_600.0, 400 * DAY])
+def test_a_clock_that_is_set_loses_nothing(recorded: Recorded, step: float) -> None:
+    """What happened while the clock was set is recorded once, at the new time."""
+    mono = recorded.kept.clock.mono
+    recorded.guess()
+    recorded.wait(60)
+    object.__setattr__(recorded.kept.clock, "mono", lambda: mono() - step)
+    recorded.kept.now += step
+    recorded.guess()
+    recorded.wait(60)
+
+    assert recorded.minutes() == {
+        0: {"attempts.guess.claimed": 1},
+        60 + step: {"attempts.guess.claimed": 1},
+    }
+
+
+def test_the_answer_has_what_is_not_recorded(recorded: Recorded) -> None:
+    """An attempt is in the answer at once, and is counted once when it is recorded."""
+    recorded.guess()
+    recorded.kept.now += 10
+    assert recorded.ask(seconds=600)["totals"]["attempts"] == {"guess": {"proven": 0, "claimed": 1}}
+    recorded.wait(50)
+    assert recorded.ask(seconds=600)["totals"]["attempts"] == {"guess": {"proven": 0, "claimed": 1}}
+    assert recorded.ask(seconds=600)["watched"] == 60
+
+
+@pytest.mark.parametrize("seconds", [None, 0, -1, "1h", 1e12])
+def test_an_invalid_request_is_refused(recorded: Recorded, seconds: object) -> None:
+    """The time must be a number of seconds, above 0 and at most ten years."""
+    with pytest.raises(ControlError, match="seconds"):
+        recorded.ask(seconds=seconds)
+
+
+def test_it_records_at_the_end_of_each_minute_and_at_the_end(
+    recorded: Recorded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The recorder waits for the end of the minute, and records once more when it is cancelled."""
+    pauses: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        recorded.kept.now += seconds
+        recorded.guess()
+        if len(pauses) == 3:
+            raise asyncio.CancelledError
+
+    monkeypatch.setattr("ringfence.daemon.timeline_recorder.asyncio.sleep", sleep)
+    recorded.kept.now += 12.5
+    with contextlib.suppress(asyncio.CancelledError):
+        asyncio.run(recorded.recorder.run())
+
+    assert pauses == [47.5, 60, 60]
+    assert sum(counts["attempts.guess.claimed"] for counts in recorded.minutes().values()) == 3
+
+
+def test_a_daemon_that_stops_has_recorded_everything(tmp_path: Path) -> None:
+    """The counts of the last seconds are in the database when the daemon has stopped."""
+    with ami_server(Script(play=[GRANTED, GUESSES])) as pbx, Guard(tmp_path, ami={"port": pbx.port}) as guard:
+        until(lambda: guard.status()["attempts"] == 3, "the attempts")
+        assert guard.ask("history", seconds=600)["totals"]["attempts"]["guess"]["claimed"] == 3
+    with contextlib.closing(sqlite3.connect(tmp_path / "ringfence.db")) as connection:
+        rows = connection.execute(
+            "SELECT length, name, sum(number) FROM timeline_counts GROUP BY length, name"
+        ).fetchall()
+
+    assert sorted(rows) == [(length, "attempts.guess.claimed", 3) for length in (60, 3_600, 86_400)]
