@@ -18,7 +18,7 @@ SLOT = {"unbans": 1}
 def history(slots: list[dict[str, Any]], **more: object) -> dict[str, Any]:
     """Return a history of a day in minutes with these slots."""
     totals = {
-        "attempts": {"guess": {"proven": 1_000_000, "claimed": 234_567}},
+        "attempts": {"guess": {"total": 1_234_567, "proven": 1_000_000}},
         "bans": {"distributed": 1},
         "unbans": 2,
         "unconfirmed": 0,
@@ -35,10 +35,10 @@ def slot(start: str, **counts: object) -> dict[str, object]:
 def test_a_line_for_each_count() -> None:
     """Each kind of attempt and each rule has a line with its total and its chart, within 80 columns."""
     slots = [
-        slot("2026-11-20T12:00", attempts={"guess": {"proven": 1, "claimed": 1}}),
-        slot("2026-11-20T12:29", attempts={"guess": {"proven": 6, "claimed": 0}}),
+        slot("2026-11-20T12:00", attempts={"guess": {"total": 2, "proven": 1}}),
+        slot("2026-11-20T12:29", attempts={"guess": {"total": 6, "proven": 6}}),
         slot("2026-11-20T12:31", unbans=2),
-        slot("2026-11-21T12:00", attempts={"guess": {"proven": 0, "claimed": 4}}, bans={"distributed": 1}),
+        slot("2026-11-21T12:00", attempts={"guess": {"total": 4, "proven": 0}}, bans={"distributed": 1}),
     ]
     lines = list(_lines(history(slots), utf8=True))
     blank = " " * 46

@@ -52,6 +52,7 @@ def test_the_dashboard_shows_every_metric() -> None:
     others = {"ringfence_ban_delay_seconds_sum", "ringfence_ban_delay_seconds_count", "ringfence_build_info"}
     rare = {
         "ringfence_attempts_exempt_total",
+        "ringfence_attempts_proven_later_total",
         "ringfence_bans_displaced_total",
         "ringfence_bans_failed_total",
         "ringfence_dropped_bytes_total",

@@ -12,13 +12,15 @@ NOON = 1_795_262_400.0  # 2026-11-21 12:00 UTC
 def test_the_history_as_json(tmp_path: Path) -> None:
     """Counts are by kind and proof or by rule, for the whole time and for each slot."""
     with Store.open(tmp_path / "ringfence.db", owner=True) as store:
-        store.timeline.add(NOON - 30, 60.0, {"attempts.guess.proven": 2, "bans.guess": 1, "unbans": 3})
+        store.timeline.add(NOON - 30, 60.0, {"attempts.guess.total": 2, "bans.guess": 1, "unbans": 3})
         store.timeline.add(NOON - 2 * DAY, 60.0, {"unbans": 7})
-        new = Slot(int(NOON) - 5, 10.0, {"attempts.guess.claimed": 4, "unconfirmed": 5})
+        new = Slot(
+            int(NOON) - 5, 10.0, {"attempts.guess.total": 4, "attempts.guess.proven": 3, "unconfirmed": 5}
+        )
         found = read_history(store.timeline, HOUR, NOON + 1, new)
 
     counts = {
-        "attempts": {"guess": {"proven": 2, "claimed": 4}},
+        "attempts": {"guess": {"total": 6, "proven": 3}},
         "bans": {"guess": 1},
         "unbans": 3,
         "unconfirmed": 5,

@@ -62,3 +62,12 @@ def test_events_are_counted_by_source_and_kind(bench: Bench) -> None:
 
     numbers = {kind: number for kind, number in bench.pipeline.events[one.source].items() if number}
     assert numbers == {EventKind.CHALLENGE_SENT: 2, EventKind.CHALLENGE_RESPONSE_FAILED: 1}
+
+
+def test_reports_that_wait_are_counted(bench: Bench) -> None:
+    """An event of chan_sip waits for a confirmation of its address."""
+    bench.pipeline.on_events([event(EventKind.CHALLENGE_RESPONSE_FAILED, service=Service.SIP)], bench.now)
+    assert bench.detector.waiting == 1
+
+    bench.tend()
+    assert bench.detector.waiting == 0

@@ -73,7 +73,6 @@ VALUES: dict[str, object] = {
     "rules.accounts": ["trap"],
     "rules.scope": "sip",
     "rules.strangers": 5,
-    "rules.scope": "sip",
     "claimed.ban": "11m",
     "claimed.per_minute": 11,
     "store.path": "{folder}/other.db",

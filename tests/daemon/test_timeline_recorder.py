@@ -18,7 +18,7 @@ from tests.support.world import START
 
 from ringfence.daemon.timeline_recorder import TimelineRecorder
 from ringfence.errors import ControlError
-from ringfence.model import Ban, EventKind
+from ringfence.model import AttemptKind, Ban, EventKind
 from ringfence.store.timeline import DAY, MINUTE
 
 GUESSES = capture("asterisk-22", "wrong-password-register").ami.read_bytes()
@@ -74,8 +74,8 @@ def test_each_minute_has_what_happened_in_it(recorded: Recorded) -> None:
     recorded.wait(60)
 
     assert recorded.minutes() == {
-        0: {"attempts.guess.claimed": 1, "bans.admin": 1},
-        60: {"attempts.guess.claimed": 2, "unbans": 1},
+        0: {"attempts.guess.total": 1, "bans.admin": 1},
+        60: {"attempts.guess.total": 2, "unbans": 1},
         120: {},
     }
 
@@ -97,7 +97,7 @@ def test_a_restart_counts_nothing_twice(recorded: Recorded) -> None:
     recorded.guess()
     recorded.wait(20)
 
-    assert recorded.minutes() == {0: {"attempts.guess.claimed": 2}}
+    assert recorded.minutes() == {0: {"attempts.guess.total": 2}}
     [slot] = recorded.kept.store.timeline.read(MINUTE, 0, START * 2)
     assert slot.watched == 40
 
@@ -114,8 +114,8 @@ def test_a_clock_that_is_set_loses_nothing(recorded: Recorded, step: float) -> N
     recorded.wait(60)
 
     assert recorded.minutes() == {
-        0: {"attempts.guess.claimed": 1},
-        60 + step: {"attempts.guess.claimed": 1},
+        0: {"attempts.guess.total": 1},
+        60 + step: {"attempts.guess.total": 1},
     }
 
 
@@ -123,9 +123,9 @@ def test_the_answer_has_what_is_not_recorded(recorded: Recorded) -> None:
     """An attempt is in the answer at once, and is counted once when it is recorded."""
     recorded.guess()
     recorded.kept.now += 10
-    assert recorded.ask(seconds=600)["totals"]["attempts"] == {"guess": {"proven": 0, "claimed": 1}}
+    assert recorded.ask(seconds=600)["totals"]["attempts"] == {"guess": {"total": 1, "proven": 0}}
     recorded.wait(50)
-    assert recorded.ask(seconds=600)["totals"]["attempts"] == {"guess": {"proven": 0, "claimed": 1}}
+    assert recorded.ask(seconds=600)["totals"]["attempts"] == {"guess": {"total": 1, "proven": 0}}
     assert recorded.ask(seconds=600)["watched"] == 60
 
 
@@ -155,17 +155,28 @@ def test_it_records_at_the_end_of_each_minute_and_at_the_end(
         asyncio.run(recorded.recorder.run())
 
     assert pauses == [47.5, 60, 60]
-    assert sum(counts["attempts.guess.claimed"] for counts in recorded.minutes().values()) == 3
+    assert sum(counts["attempts.guess.total"] for counts in recorded.minutes().values()) == 3
 
 
 def test_a_daemon_that_stops_has_recorded_everything(tmp_path: Path) -> None:
     """The counts of the last seconds are in the database when the daemon has stopped."""
     with ami_server(Script(play=[GRANTED, GUESSES])) as pbx, Guard(tmp_path, ami={"port": pbx.port}) as guard:
         until(lambda: guard.status()["attempts"] == 3, "the attempts")
-        assert guard.ask("history", seconds=600)["totals"]["attempts"]["guess"]["claimed"] == 3
+        assert guard.ask("history", seconds=600)["totals"]["attempts"]["guess"]["total"] == 3
     with contextlib.closing(sqlite3.connect(tmp_path / "ringfence.db")) as connection:
         rows = connection.execute(
             "SELECT length, name, sum(number) FROM timeline_counts GROUP BY length, name"
         ).fetchall()
 
-    assert sorted(rows) == [(length, "attempts.guess.claimed", 3) for length in (60, 3_600, 86_400)]
+    assert sorted(rows) == [(length, "attempts.guess.total", 3) for length in (60, 3_600, 86_400)]
+
+
+def test_a_proof_counts_when_it_comes(recorded: Recorded) -> None:
+    """An attempt that is proven later counts as proven then, and as one attempt."""
+    recorded.guess()
+    recorded.wait(60)
+    recorded.kept.detector.counts.proven_later[AttemptKind.GUESS] += 1
+    recorded.wait(60)
+
+    assert recorded.minutes() == {0: {"attempts.guess.total": 1}, 60: {"attempts.guess.proven": 1}}
+    assert recorded.ask(seconds=600)["totals"]["attempts"] == {"guess": {"total": 1, "proven": 1}}

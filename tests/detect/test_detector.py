@@ -416,6 +416,8 @@ def test_proofs_of_several_lose_no_ban() -> None:
     judged = detector.observe_challenges(challenges, 5.0, 5.0, "pbx")
     full = {judgement.decision.subject for judgement in judged if judgement.decision is not None}
     assert full == {ip_network("192.0.2.1/32"), ip_network("192.0.2.2/32")}
+    assert detector.counts.by_kind[AttemptKind.GUESS] == [10, 0, 0]
+    assert detector.counts.proven_later[AttemptKind.GUESS] == 10
 
 
 @pytest.mark.parametrize(

@@ -1052,3 +1052,16 @@ def test_garbled_bytes_begin_a_new_coverage_period() -> None:
 
     run_on(Script(play=[GRANTED, b"Event: \r\n\r\nnonsense\r\n\r\n", later], pause=0.05), then)
     assert periods == [pytest.approx((1.256, 1.256))]
+
+
+def test_each_answer_to_a_ping_is_a_sign_of_life() -> None:
+    """The time of the last sign grows with each answer, also if nothing happens."""
+
+    async def then(recorder: Recorder) -> None:
+        await recorder.until(lambda: recorder.source.condition.state is State.LISTENING)
+        first = recorder.source.last_sign
+        assert first is not None
+        await recorder.until(lambda: recorder.source.last_sign != first)
+        assert 0 <= asyncio.get_running_loop().time() - (recorder.source.last_sign or 0.0) < 5
+
+    run_on(Script(play=[GRANTED]), then)

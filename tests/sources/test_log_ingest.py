@@ -178,3 +178,11 @@ def test_events_missed_by_ami_count_within_a_second() -> None:
 
     assert asyncio.run(session(closes=False)) == [1_001]
     assert asyncio.run(session(closes=True)) == [1_001]
+
+
+def test_each_line_is_a_sign_of_life() -> None:
+    """The time of the last sign is that of the last lines, whether or not they are evidence."""
+    _, ingest, at = pass_on(Scripted(), live=True)
+
+    assert ingest.last_sign == pytest.approx(at, abs=1)
+    assert ingest_of(Scripted(), lambda _events, _when: None).last_sign is None

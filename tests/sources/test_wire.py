@@ -144,6 +144,7 @@ def test_challenges_are_seen_and_nothing_else(host: Host, version: int) -> None:
         Challenge(far, 5062, near, 5060, b"t\xffo", b"2", service=Service.SIP, status=407),
     ]
     assert source.counts == wire.WireCounts(challenges=3)
+    assert source.last_sign is not None
     assert (source.condition.state, len(gaps)) == (State.LISTENING, 2)
 
 

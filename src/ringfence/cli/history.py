@@ -103,7 +103,7 @@ def _lines(found: Mapping[str, Any], *, utf8: bool) -> Iterator[str]:
 def _rows(totals: Mapping[str, Any]) -> Iterator[tuple[str, int, int | None, tuple[str, ...]]]:
     """Yield the label, the total, the proven part and the path of each count."""
     for kind, parts in totals["attempts"].items():
-        yield f"attempts {kind}", parts["proven"] + parts["claimed"], parts["proven"], ("attempts", kind)
+        yield f"attempts {kind}", parts["total"], parts["proven"], ("attempts", kind, "total")
     yield "unconfirmed", totals["unconfirmed"], None, ("unconfirmed",)
     for rule, number in totals["bans"].items():
         yield f"bans {rule}", number, None, ("bans", rule)
@@ -131,8 +131,8 @@ def _sum_of(slots: Slots, path: tuple[str, ...]) -> int:
     for slot in slots:
         value: Any = slot
         for part in path:
-            value = value.get(part, 0) if isinstance(value, Mapping) else 0
-        total += sum(value.values()) if isinstance(value, Mapping) else value
+            value = value.get(part, {})
+        total += value or 0
     return total
 
 

@@ -11,8 +11,11 @@ from ringfence.model import AttemptKind, rfc3339
 from ringfence.store.timeline import Slot, Timeline, slot_length
 
 ATTEMPTS, BANS, UNBANS, UNCONFIRMED = "attempts", "bans", "unbans", "unconfirmed"
-PROVEN, CLAIMED = "proven", "claimed"
-"""The parts of a count's name: ``attempts.guess.proven``, ``bans.slow``, ``unbans``, ``unconfirmed``."""
+TOTAL, PROVEN = "total", "proven"
+"""The parts of a count's name: ``attempts.guess.proven``, ``bans.slow``, ``unbans``, ``unconfirmed``.
+
+An attempt counts as proven in the minute in which it is proven, which may be later than the attempt.
+"""
 
 
 def read_history(
@@ -51,11 +54,11 @@ def _sum(slots: Iterable[Slot], start: int) -> Slot:
 
 
 def _nested(counts: Mapping[str, int]) -> dict[str, Any]:
-    """Return counts by kind, proof and rule."""
+    """Return counts by kind and rule."""
     bans = {name.partition(".")[2]: number for name, number in counts.items() if name.startswith(f"{BANS}.")}
     return {
         ATTEMPTS: {
-            str(kind): {proof: counts.get(f"{ATTEMPTS}.{kind}.{proof}", 0) for proof in (PROVEN, CLAIMED)}
+            str(kind): {part: counts.get(f"{ATTEMPTS}.{kind}.{part}", 0) for part in (TOTAL, PROVEN)}
             for kind in AttemptKind
             if any(name.startswith(f"{ATTEMPTS}.{kind}.") for name in counts)
         },

@@ -135,6 +135,9 @@ class DaemonMetrics(Collector):
         }
         text = "Attempts by kind, and by the proof of their address when they were judged."
         yield _counter("attempts", text, ["kind", "proof"], numbers.items())
+        text = "Attempts whose address was only claimed when they were judged, and proven later."
+        later = {(str(kind),): number for kind, number in counts.proven_later.items()}
+        yield _counter("attempts_proven_later", text, ["kind"], later.items())
         for name, text, value in (
             (
                 "attempts_unconfirmed",

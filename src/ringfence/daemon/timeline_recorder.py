@@ -11,7 +11,7 @@ from ringfence.bans.enforcer import Enforcer
 from ringfence.clock import Clock
 from ringfence.config.converters import MAX_DURATION
 from ringfence.control import Encoded
-from ringfence.daemon.history import ATTEMPTS, BANS, CLAIMED, PROVEN, UNBANS, UNCONFIRMED, read_history
+from ringfence.daemon.history import ATTEMPTS, BANS, PROVEN, TOTAL, UNBANS, UNCONFIRMED, read_history
 from ringfence.detect.detector import Detector
 from ringfence.detect.rules import RULES
 from ringfence.errors import ControlError
@@ -76,9 +76,9 @@ class TimelineRecorder:
         counts, bans = self._detector.counts, self._enforcer.bans.counts
         found = Counter({UNBANS: bans.unbanned, UNCONFIRMED: counts.unconfirmed})
         for kind, by_proof in counts.by_kind.items():
-            claimed = by_proof[Proof.CLAIMED]
-            found[f"{ATTEMPTS}.{kind}.{CLAIMED}"] = claimed
-            found[f"{ATTEMPTS}.{kind}.{PROVEN}"] = sum(by_proof) - claimed
+            number, later = sum(by_proof), counts.proven_later[kind]
+            found[f"{ATTEMPTS}.{kind}.{TOTAL}"] = number
+            found[f"{ATTEMPTS}.{kind}.{PROVEN}"] = number - by_proof[Proof.CLAIMED] + later
         for (rule, _), number in bans.placed_by.items():
             found[f"{BANS}.{rule if rule in BANNED_BY else OTHER_RULE}"] += number
         return found

@@ -197,6 +197,8 @@ class Detector:
         address = proof.address
         subject = self._subjects.of(address)
         raised = self._history.prove(subject.key, proof.session, proof.proof)
+        for fact in raised:
+            self.counts.proven_later[fact.kind] += 1
         if not raised or subject.exempt or self._is_banned(subject, Scope.FULL, now):
             return []
         kept = self._history.of(subject.key)

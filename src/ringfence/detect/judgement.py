@@ -126,12 +126,13 @@ class Counts:
     """The number of attempts, and of those with each outcome. ``unconfirmed``: those that a rule would count.
 
     ``by_kind`` has for each kind the number of attempts by proof (the index is a :class:`Proof`), as they
-    were when they were judged. ``hidden``: attempts that only the wire reported. ``forged`` are no attempts.
-    ``uncounted``: attempts of friends that lead to nothing, because they are only claimed, or because outage
-    mode is on.
+    were when they were judged. ``proven_later`` are those of them that were claimed, and proven afterwards.
+    ``hidden``: attempts that only the wire reported. ``forged`` are no attempts. ``uncounted``: attempts of
+    friends that lead to nothing, because they are only claimed, or because outage mode is on.
     """
 
     by_kind: dict[AttemptKind, list[int]] = Factory(lambda: {kind: [0] * len(Proof) for kind in AttemptKind})
+    proven_later: dict[AttemptKind, int] = Factory(lambda: dict.fromkeys(AttemptKind, 0))
     exempt: int = 0
     unconfirmed: int = 0
     late: int = 0

@@ -200,7 +200,7 @@ class AmiSource(SupervisedSource):
         self.coverage = coverage if coverage is not None else Coverage()
         self.listening_since: float | None = None  # monotonic seconds
         self.last_sign: float | None = None
-        """When Asterisk sent something last (monotonic seconds)."""
+        """When Asterisk sent a packet last that could be read (monotonic seconds)."""
         self.roster_ready = asyncio.Event()
         self.http_checked = asyncio.Event()
         self.version = ""
@@ -409,7 +409,7 @@ class AmiSource(SupervisedSource):
             raise EndError(State.UNRESPONSIVE, detail) from None
 
     def _on_items(self, items: list[AmiItem], protocol: _Protocol, now: float) -> None:
-        self.last_sign = now
+        self.last_sign = now if items else self.last_sign
         if self._decoder.counts.garbled != self._garbled:  # perhaps an event that the log has
             self._garbled = self._decoder.counts.garbled
             self.coverage.end()
