@@ -26,6 +26,7 @@ from tests.bench import (
     kills,
     large_lists,
     losses,
+    metrics,
     newcomers,
     phones,
     replays,
@@ -53,6 +54,7 @@ PARTS: Mapping[str, Part] = {
     "phones": phones.figures,
     "forged": forged.figures,
     "judgement": judgement.figures,
+    "metrics": metrics.figures,
 }
 """A part is called with fail2ban's folder, or with None if fail2ban is missing."""
 
