@@ -1,9 +1,9 @@
 """Firewall backends: they put bans into the kernel and report what the kernel confirmed.
 
-``contract`` defines the interface that the rest of ringfence uses. A backend is one more package and one row
-in ``BACKENDS``. ``ipset`` drops packets with ipset and iptables, ``nftables`` with nftables alone. ``memory``
-only stores bans, for dry runs and demonstrations. ``auto`` is :func:`choose_backend`. Code outside this
-package names no concrete backend.
+``contract`` defines the interface that the rest of ringfence uses. Each backend has a row in ``BACKENDS``.
+``ipset`` drops packets with ipset and iptables, ``nftables`` with nftables alone. ``memory`` only stores
+bans, for dry runs and demonstrations. ``auto`` is the one that :func:`choose_backend` chooses. Code outside
+this package gets a backend by its name, and never imports the module of a backend.
 """
 
 from collections.abc import Callable, Mapping
@@ -49,17 +49,16 @@ BACKENDS: Mapping[str, Callable[[FirewallPlan], Backend]] = {
 
 
 def make_backend(name: str, plan: FirewallPlan | None = None) -> Backend:
-    """Return the backend of that name, a key of ``BACKENDS``, for the rules of ``plan``."""
+    """Return a new backend: ``name`` is a key of ``BACKENDS``, ``plan`` the configuration of its rules."""
     return BACKENDS[name](plan if plan is not None else FirewallPlan())
 
 
 def choose_backend(plan: FirewallPlan | None = None) -> tuple[Backend, str]:
-    """Return a backend that can be used on this host, and the reason for the choice.
+    """Return a backend that can be used on this host, and the reason for the choice as text for people.
 
     A backend whose bans are in the kernel already is preferred, so that bans stay in force during a restart.
-    Otherwise it is the first of ``KERNEL_BACKENDS`` that has everything it needs. Raises
-    FirewallPermissionError without CAP_NET_ADMIN. Raises FirewallUnsupportedError, with the problems of each
-    backend, if none can be used.
+    Otherwise it is the first of ``KERNEL_BACKENDS`` that has everything it needs. If none can be used, raises
+    FirewallPermissionError without CAP_NET_ADMIN, else FirewallUnsupportedError with the problems of each.
     """
     usable: list[Backend] = []
     unusable: list[str] = []
@@ -74,7 +73,7 @@ def choose_backend(plan: FirewallPlan | None = None) -> tuple[Backend, str]:
         else:
             usable.append(backend)
     if not usable:
-        require_capabilities(_PROC, "CAP_NET_ADMIN")  # every backend needs it: one error is enough
+        require_capabilities(_PROC, "CAP_NET_ADMIN")  # every backend needs it, so name it only once
         raise FirewallUnsupportedError(" and ".join(unusable))
     with_bans = [backend for backend in usable if _has_bans(backend)]
     chosen = (with_bans or usable)[0]

@@ -6,9 +6,10 @@ from ringfence.netlink.connection import NetlinkConnection
 
 
 def flush_everything() -> None:
-    """Flush every kernel backend; at last raise the first FirewallError.
+    """Remove the sets and rules of every kernel backend.
 
-    A backend that this host does not support has nothing to flush.
+    After an error it continues with the next backend, and raises the first FirewallError at the end. A
+    backend that this host does not support has no sets and rules.
     """
     failed: FirewallError | None = None
     for name in KERNEL_BACKENDS:
@@ -26,10 +27,10 @@ def flush_everything() -> None:
 
 
 def flush_other_backends(kept: str) -> list[str]:
-    """Flush the kernel backends other than ``kept``; return the names of those that were in use.
+    """Remove the sets and rules of the kernel backends other than ``kept``; return the names of those.
 
-    Called after the configured backend has changed. In most cases there is nothing to flush, and no process
-    is started. Raises FirewallError.
+    This is for a change of the configured backend. Usually the other backends have no sets in the kernel;
+    then no process is started, and the returned list is empty. Raises FirewallError.
     """
     found = [name for name in KERNEL_BACKENDS if name != kept and holds_anything(name)]
     for name in found:
@@ -42,7 +43,10 @@ def flush_other_backends(kept: str) -> list[str]:
 
 
 def holds_anything(name: str) -> bool:
-    """Whether the kernel has anything of that backend. Rules of ipset never exist without its sets."""
+    """Whether the kernel has any set or rule of the backend ``name``.
+
+    For ipset it looks for sets only, because the kernel keeps a set as long as an iptables rule names it.
+    """
     from ringfence.firewall.ipset.kernel import read_header  # noqa: PLC0415 - loaded only when needed
     from ringfence.firewall.ipset.sets import all_set_names  # noqa: PLC0415 - as above
     from ringfence.firewall.nftables.state import read_state  # noqa: PLC0415 - as above

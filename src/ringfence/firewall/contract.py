@@ -1,15 +1,22 @@
 """The interface between ringfence and a firewall: the methods of a backend and their values.
 
-All methods are synchronous. One netlink exchange takes some ten microseconds. A handover to another thread
-takes longer, and an attacker sends a guess every 300 µs. Only ``open``, ``replace_list_in_steps``,
-``counters`` and ``flush`` may start a process (the platform's own tool). These four calls are rare.
+All methods are synchronous. One netlink exchange takes some ten microseconds. To pass it to another thread
+would take longer, and a fast attacker sends a guess every 300 µs. Only ``open``, ``replace_list_in_steps``,
+``counters`` and ``flush`` may start a process, such as ``nft``. These four are called rarely.
 
-The results are what the kernel confirmed, element by element. A missing answer is never taken as success.
+A result contains what the kernel confirmed for each element. Without the kernel's answer a change has failed.
 
-A packet passes the rules in this order. First, networks on the administrator's allow list are never dropped.
-Then come the bans, the deny list and the limiter. Then comes the rule that copies the requests of observed
-addresses. The log rules for the wire come last, because a challenge that was dropped proves nothing. (The
-wire is the NFLOG capture of outgoing challenges.)
+The *wire* is one of ringfence's sources: the kernel copies outgoing SIP challenges (401, 407) and some other
+packets to it (NFLOG). A challenge and its answer can prove the address of a sender.
+
+The rules stand in this order:
+
+1. No rule drops packets of networks on the administrator's allow list.
+2. The bans and the deny list drop packets.
+3. The limiter drops the packets of sources that send too many.
+4. One rule copies the SIP requests of observed addresses to the wire (:meth:`Backend.observe`).
+5. The log rules copy outgoing challenges to the wire. They are the last, because a challenge that was dropped
+   proves nothing.
 """
 
 import enum
@@ -28,7 +35,7 @@ from ringfence.networks import IPV6_SENDER
 PROBE_PORT = 21_063
 """The UDP port on which ``probe.py`` tests bans if a full ban covers the SIP ports only.
 
-Such a ban covers this port too, and nothing else listens there. The number is "RG".
+Such a ban covers this port too, and nothing else listens there. In ASCII its two bytes are "RG".
 """
 
 OBSERVE_SECONDS = 60
@@ -36,21 +43,22 @@ OBSERVE_SECONDS = 60
 OBSERVE_MOST = 4_096
 """The maximum number of addresses of each IP version that are observed at the same time."""
 OBSERVE_RATE = 100
-"""The maximum number of copied requests a second, and in one burst, over all observed addresses."""
+"""The maximum number of requests copied a second, or at once, for all observed addresses together."""
 OBSERVE_PREFIX = "observed"
-"""The NFLOG prefix of a copied request; copied answers have none."""
+"""The text that NFLOG adds to a copied request. Copied answers of Asterisk have no such prefix."""
 
 
 MIN_TIMEOUT, MAX_TIMEOUT = 1, 2_147_483
 """The shortest and the longest timeout of a ban in seconds.
 
-They are those of ipset, where 0 means no timeout, and which clamps silently at (UINT_MAX >> 1) milliseconds.
+These are the limits of ipset. There 0 means no timeout, and a timeout of more than (UINT_MAX >> 1)
+milliseconds is shortened to that without an error.
 """
 
 EVERY_ADDRESS = FirewallError("a /0 is every address: the kernel bans none")
 """The error of a ban of a /0."""
 SET_FULL = "is full; fix: raise max_bans in [firewall], then `ringfence off` and `ringfence on`"
-"""The end of the error for a set without room."""
+"""The end of the error message for a full set; the message begins with the name of the set."""
 
 
 class BanAction(enum.StrEnum):
@@ -63,7 +71,7 @@ class BanAction(enum.StrEnum):
 
 
 class LimitMode(enum.StrEnum):
-    """The mode of the limiter: off, count the packets over the limit, or drop them."""
+    """The mode of the limiter: off, only count the packets over the limit, or drop them."""
 
     OFF = "off"
     OBSERVE = "observe"
@@ -72,7 +80,10 @@ class LimitMode(enum.StrEnum):
 
 @frozen
 class Limit:
-    """The limiter: packets a second, and the additional burst, of one source that is not a friend."""
+    """The settings of the limiter, which limits each source that is neither a friend nor allowed.
+
+    A source may send ``rate`` packets a second, and after a pause ``burst`` more at once.
+    """
 
     mode: LimitMode = LimitMode.OFF
     rate: int = 50
@@ -81,7 +92,10 @@ class Limit:
 
 @frozen
 class Ports:
-    """Ports of this host, in order; ``tcp`` includes those of TLS, WS, WSS and the manager interface."""
+    """The ports of Asterisk, in ascending order.
+
+    ``tcp`` includes the ports of SIP over TLS, WS and WSS, and those of the manager interface.
+    """
 
     udp: tuple[int, ...] = (4569, 5060)
     tcp: tuple[int, ...] = (5038, 5060, 5061, 8089)
@@ -91,12 +105,13 @@ class Ports:
 class FirewallPlan:
     """The configuration of the rules.
 
-    ``maxelem`` is the size of each set when it is made. ``log_group`` is the NFLOG group for outgoing SIP
-    answers: 401, 403 and 407 by UDP, TCP and WebSocket, and 404 by UDP. None means no such rules.
-    ``sip_ports`` are the ports of the limiter and of bans of the scopes ``SIP``, ``SIP_UDP`` and ``SIP_TCP``.
-    With ``every_port`` false they are the ports of a full ban too. TCP answers from these ports are copied.
-    ``interfaces`` are those on which packets are dropped; an empty tuple means all. ``log``: whether the
-    kernel logs dropped packets with the prefix ``ringfence: ``, a few lines a second.
+    ``maxelem``: how many bans a new set has room for. ``log_group``: the NFLOG group to which the kernel
+    copies outgoing SIP answers (401, 403 and 407 over UDP, TCP and WebSocket, and 404 over UDP); None: it
+    copies none. ``every_port``: a full ban covers all ports, otherwise only ``sip_ports``. The limiter, and
+    bans of the scopes ``SIP``, ``SIP_UDP`` and ``SIP_TCP``, always cover ``sip_ports`` only. Over TCP only
+    answers from these ports are copied. ``interfaces``: the network interfaces on which packets are dropped;
+    an empty tuple means all. ``log``: the kernel logs a few dropped packets a second, with the prefix
+    ``ringfence: ``.
     """
 
     maxelem: int = 262_144
@@ -124,11 +139,11 @@ class FirewallPlan:
 
 
 class NetworkList(enum.StrEnum):
-    """A list of networks that the kernel holds beside the bans.
+    """A list of networks in the kernel, in sets other than those of the bans.
 
-    Networks on ``ALLOW`` are never dropped by any rule of ringfence. Networks on ``DENY`` are always dropped.
-    The limiter ignores ``FRIENDS`` and ``ALLOW``. Some bans do not apply to ``FRIENDS``
-    (:func:`exempts_friends`).
+    No rule of ringfence drops packets of networks on ``ALLOW``. Other packets of networks on ``DENY`` are
+    always dropped. The limiter does not apply to ``FRIENDS`` and ``ALLOW``. Some bans do not apply to
+    ``FRIENDS`` (:func:`exempts_friends`).
     """
 
     ALLOW = "allow"
@@ -141,15 +156,15 @@ def exempts_friends(network: Network) -> bool:
 
     An IPv6 sender has a whole /64, so the /64 is counted and banned. A phone may share that /64 with an
     attacker. Therefore a ban of a /64, or of a part of it, drops no packet from or to an address on
-    ``FRIENDS``. A ban of exactly that address does, and so do a ban of a wider network and every ban of an
-    IPv4 network.
+    ``FRIENDS``. Three kinds of bans do drop a friend's packets: a ban of exactly its IPv6 address, a ban of
+    an IPv6 network wider than a /64, and every IPv4 ban.
     """
     return network.version == 6 and IPV6_SENDER <= network.prefixlen < network.max_prefixlen  # noqa: PLR2004 - IPv6
 
 
 @frozen
 class Add:
-    """Ban ``network`` for ``timeout`` seconds from now, whether or not it is banned already."""
+    """Ban ``network`` for ``timeout`` seconds from now. An existing ban of it gets this timeout."""
 
     network: Network
     timeout: float
@@ -158,7 +173,7 @@ class Add:
 
 @frozen
 class Remove:
-    """Unban ``network``, whether or not it is banned. A ban of it with another scope stays."""
+    """Unban ``network``; no error if it is not banned. A ban of it with another scope stays."""
 
     network: Network
     scope: Scope = Scope.FULL
@@ -171,9 +186,9 @@ Change = Add | Remove
 class Outcome:
     """The result of one change.
 
-    ``error`` is None exactly if the kernel acknowledged the change. ``timeout`` is the timeout that an Add
-    received, in seconds. It is less than requested if the backend has a lower maximum; the caller then renews
-    the ban in time.
+    ``error`` is None exactly if the kernel acknowledged the change. ``timeout`` is the timeout in seconds
+    with which the backend added the ban. It is less than an Add requests if the backend has a lower maximum;
+    the caller then renews the ban in time.
     """
 
     change: Change
@@ -182,7 +197,7 @@ class Outcome:
 
 
 UNKNOWN_OUTCOME = Outcome(Remove(ip_network("0.0.0.0/0")), error=FirewallError("no result is known"))
-"""The outcome of a change before a backend has set it."""
+"""A placeholder in a backend's list of outcomes, until the backend knows the outcome of the change."""
 
 
 @event_values.frozen
@@ -201,11 +216,13 @@ class Element:
 
 @frozen
 class Opened:
-    """The result of ``open``: for each IP version (4, 6) None if it is guarded, else the reason why not.
+    """The result of ``open``.
 
-    ``wire`` is None if every guarded version has the log rules, and if none are configured; else it is the
-    reason why they are missing. ``limiter`` is the same for the limiter. The bans are in force in either
-    case. ``repaired``: whether sets or rules of ringfence were missing or different.
+    ``families`` maps each IP version (4 and 6) to None if it is guarded (its bans work), else to the reason
+    why not. ``adopted`` is the number of bans that were found in the kernel. ``wire`` is the reason why a
+    guarded version lacks the log rules; None if none lacks them, or if they are not configured. ``limiter``
+    is the same for the limiter. Neither affects the bans. ``repaired``: another program had removed or
+    changed sets or rules of ringfence.
     """
 
     families: Mapping[int, str | None]
@@ -217,12 +234,12 @@ class Opened:
 
 @frozen
 class Health:
-    """The result of a quick check of the rules and sets.
+    """The result of :meth:`Backend.health`.
 
-    ``damage`` names what another program changed in our sets or rules; None means nothing. ``open`` repairs
-    it. ``elements`` is the number of bans in the kernel, None if it cannot be read quickly. ``changed`` is
-    whether another program changed, or may have changed, our sets or rules since the last check. Changes to
-    other sets and rules do not count.
+    ``damage`` is a text about what another program changed in our sets or rules; None if nothing was changed.
+    ``open`` repairs it. ``elements`` is the number of bans in the kernel; None if it cannot be read quickly.
+    ``changed``: another program changed, or may have changed, our sets or rules since the last check. Changes
+    to other sets and rules do not count.
     """
 
     damage: str | None = None
@@ -232,9 +249,9 @@ class Health:
 
 @frozen
 class RuleCounter:
-    """The packets and bytes of one kind of rule.
+    """How many packets and bytes the rules of one kind have dropped.
 
-    ``name`` is for people, such as ``from banned addresses``.
+    ``name`` describes the packets for people, such as ``from banned addresses``.
     """
 
     name: str
@@ -246,9 +263,9 @@ class RuleCounter:
 class Counters:
     """The counters of the rules since they were installed, and the sizes of the sets.
 
-    ``sets`` maps the name of a set to its number of elements (None if it cannot be read quickly).
-    ``limiter_drops`` counts the packets over the limit, dropped or only observed. ``limiter_full`` counts the
-    packets from sources for which the limiter had no room.
+    ``sets`` maps the name of a set, or of several sets counted together, to the number of elements; None if
+    it is unknown. ``limiter_drops`` is the number of packets over the limit; the mode ``observe`` does not
+    drop them. ``limiter_full`` is the number of packets from sources for which the limiter had no room.
     """
 
     rules: tuple[RuleCounter, ...] = ()
@@ -259,10 +276,10 @@ class Counters:
 
 @frozen
 class Flooder:
-    """A source over the limit, and the packets over it so far, by TCP or by UDP.
+    """A source that sends more packets than the limiter permits.
 
-    A source is an address, or for IPv6 by UDP a /64. Over UDP the limit of IPv6 holds for the /64. TCP is
-    counted by address, because a connection belongs to one address.
+    ``packets`` is the number of its packets over the limit so far, either by TCP or by UDP. ``network`` is an
+    address, or for IPv6 by UDP a /64. TCP is counted by address, because a connection belongs to one address.
     """
 
     network: Network
@@ -272,9 +289,10 @@ class Flooder:
 
 @frozen
 class Requirement:
-    """One thing that a backend needs. ``problem`` is why it is missing, with the fix, or None.
+    """One thing that a backend needs.
 
-    ``optional``: ``open`` works without it, and reports that it is missing.
+    ``problem`` is why it is missing, with the fix; None if it is not missing. ``note`` is a remark for
+    people. ``optional``: without it ``open`` succeeds, and reports that a feature is missing.
     """
 
     name: str
@@ -284,22 +302,25 @@ class Requirement:
 
 
 def not_open_error() -> FirewallError:
-    """Return the error of a call that needs ``open``."""
+    """Return the error of a method that was called before ``open``."""
     return FirewallError("the firewall is not open: no ban is possible")
 
 
 def whole_seconds(timeout: float) -> int:
-    """Return a timeout that every backend accepts: rounded up, from MIN_TIMEOUT to MAX_TIMEOUT."""
+    """Return ``timeout`` in whole seconds, as every backend accepts it.
+
+    It is rounded up, and at least MIN_TIMEOUT and at most MAX_TIMEOUT.
+    """
     if not timeout > MIN_TIMEOUT:
         return MIN_TIMEOUT
     return MAX_TIMEOUT if timeout >= MAX_TIMEOUT else math.ceil(timeout)
 
 
 class Backend(Protocol):
-    """A firewall. Each method states whether it may be repeated.
+    """A firewall. *Idempotent* means that a method may be called again with the same effect.
 
-    ``enforces`` is whether packets are really dropped; if not, there is nothing to verify. ``plan`` may be
-    replaced at any time. The next ``open`` puts it in place.
+    ``enforces``: packets are really dropped; if not, ``probe.py`` has nothing to verify. ``plan`` is the
+    configuration of the rules. The caller may assign another plan at any time; the next ``open`` installs it.
     """
 
     name: str
@@ -307,34 +328,37 @@ class Backend(Protocol):
     plan: FirewallPlan
 
     def requirements(self) -> Sequence[Requirement]:
-        """Return what ``open`` needs, and what of it is missing. Changes nothing."""
+        """Return everything that ``open`` needs, each with its problem if it is missing. Changes nothing."""
 
     def open(self) -> Opened:
-        """Put sets and rules in place. Existing sets are adopted with all their elements.
+        """Make the sets and rules of ``plan`` that are missing. Existing sets keep all their elements.
 
-        Idempotent: a second call repairs missing sets and rules. It replaces an old plan by a new one in one
-        transaction, and loses no element. Raises FirewallUnsupportedError or FirewallPermissionError, before
-        anything is changed, if the host or the process lacks a requirement. A host without one of the two IP
-        versions is a state (``Opened.families``), not an error. A host with neither is unsupported.
+        Idempotent: a later call repairs missing and changed sets and rules. If ``plan`` is another than
+        before, it replaces the rules; all bans stay in force meanwhile. Raises FirewallUnsupportedError or
+        FirewallPermissionError, before it changes anything, if the host or the process lacks a requirement.
+        If the host has only one of the two IP versions, ``Opened.families`` has the reason for the other;
+        that is no error. A host with neither is unsupported.
         """
 
     def apply(self, batch: Sequence[Change]) -> list[Outcome]:
         """Carry out every change of ``batch``, in order, and return the kernel's result for each.
 
-        Idempotent. Needs ``open``. A failed change does not affect the others. Never raises for a change.
-        Raises FirewallError only if there are no results at all (the socket is gone).
+        Idempotent. Needs ``open``. A failed change does not affect the others: its outcome has the error.
+        Raises FirewallError only if there are no results at all, for example without ``open``.
         """
 
     def observe(self, addresses: Iterable[Address]) -> None:
-        """Copy the SIP requests of ``addresses`` by UDP for the next ``OBSERVE_SECONDS``.
+        """Copy the UDP datagrams from ``addresses`` to the SIP ports for the next ``OBSERVE_SECONDS``.
 
-        They go to ``FirewallPlan.log_group`` with the NFLOG prefix ``OBSERVE_PREFIX``, at most
-        ``OBSERVE_RATE`` a second, unless a full ban or the limiter drops them. What a ban with the scope
-        ``SIP_UDP`` drops is copied as well, within a limit of its own. Without a group nothing is copied.
-        Needs ``open``; starts no process. May be repeated: the time of an address begins again.
+        The kernel copies them to ``FirewallPlan.log_group``, at most ``OBSERVE_RATE`` a second, with the
+        prefix ``OBSERVE_PREFIX``. Without a group it copies nothing. It also copies those that a ban with the
+        scope ``SIP_UDP`` drops, with a limit of their own. It may omit those that another ban or the limiter
+        drops. Needs ``open``; starts no process. For an address that is observed already, the time begins
+        again.
 
-        Observing is optional and never raises. If the set is full (``OBSERVE_MOST``), new addresses are left
-        out. If the set is gone or the kernel does not answer, :meth:`health` and :meth:`apply` report it.
+        Never raises, because observing is optional. If the set is full (``OBSERVE_MOST``), new addresses are
+        left out. If the set is gone or the kernel does not answer, :meth:`health` and :meth:`apply` report
+        it.
         """
 
     def replace_list_in_steps(
@@ -342,11 +366,12 @@ class Backend(Protocol):
     ) -> Generator[None, None, None]:
         """Replace the contents of the list ``which`` with ``networks``, in steps of some ten milliseconds.
 
-        An address that is on the list before and after is found at every moment. An address that is on it
-        neither before nor after is never found. Idempotent. Needs ``open``. Networks may overlap. The
-        elements have no timeout. Raises FirewallError. After an error, and if the caller abandons the
-        replacement, the list holds an unknown part of the old and the new networks, but the first sentence
-        still holds. All steps for 100 000 networks take a second.
+        At every moment the list contains each address that is on both the old and the new list, and no
+        address that is on neither. Networks may overlap. The elements have no timeout. All steps for 100 000
+        networks take a second together. Idempotent. Needs ``open``.
+
+        Raises FirewallError. After an error, or if the caller does not take all steps, some networks may be
+        those of the old list and some those of the new one.
 
         The first step sorts and compares. It does not access the kernel, and may run in another thread. Other
         methods may be called between two steps, except another replacement of the same list.
@@ -355,54 +380,55 @@ class Backend(Protocol):
     def list(self, known: Iterable[tuple[Network, Scope]] | None = None) -> Iterator[Element]:
         """Yield every ban in the kernel, in no particular order. Changes nothing.
 
-        The kernel may omit some bans while others change its sets. ``known`` names bans that should be found,
-        None if the caller knows no bans. The backend reads ``known`` after the list, in the same thread, and
-        looks up each ban of it that the list lacks. Raises FirewallIncompleteError after the last ban if
-        others may be missing.
+        The kernel's list may lack some bans if its sets change meanwhile. Therefore ``known`` yields the bans
+        that the caller expects and has not received. The backend may read it after the kernel's list, in the
+        same thread, and look up each of them. ``known`` is None if the caller knows no bans. Raises
+        FirewallIncompleteError after the last ban if others may be missing.
 
-        Works without ``open``. May be called, and iterated, in a thread of its own while other methods run.
-        Of the other methods only ``counters`` may run in a thread. 100 000 bans take half a second.
-
-        Yields nothing if no set of ringfence exists.
+        Works without ``open``. Yields nothing if no set of ringfence exists. 100 000 bans take half a second.
+        May be called, and iterated, in another thread while other methods run. Of the other methods only
+        ``counters`` may run in another thread.
         """
 
     def find(self, network: Network, scope: Scope = Scope.FULL) -> Element | None:
         """Return one ban from the kernel, None if it is not there. Needs ``open``; starts no process.
 
         Finds ``network`` itself, not a network that covers it. Takes some 10 µs with nftables. ipset cannot
-        look up a single element; there it takes 50 ms for 100 000 bans if the ban exists.
+        return a single element, so the whole set is listed if it contains the ban: 50 ms for 100 000 bans.
         """
 
     def health(self) -> Health:
         """Check quickly whether all sets and rules of ringfence are in place.
 
-        Needs ``open``; changes nothing.
-
-        Takes one or two milliseconds for any number of bans, and starts no process. It is called every
-        second.
+        Needs ``open``; changes nothing, and starts no process. The daemon calls it every second. It takes one
+        or two milliseconds for any number of bans.
         """
 
     def rules_differ(self) -> bool:
-        """Whether rules that ``watch_fd`` does not watch may be damaged; then call ``health``.
+        """Whether our rules may be damaged, for rules whose changes ``watch_fd`` does not report.
 
-        Needs ``open``; changes nothing. Takes about 0.1 ms, and starts no process. It is called five times a
-        second.
+        If so, the caller calls ``health``. Needs ``open``; changes nothing, and starts no process. The daemon
+        calls it five times a second. It takes about 0.1 ms.
         """
 
     def watch_fd(self) -> int | None:
-        """Return a descriptor that becomes readable when another program changes rules; then call ``health``.
+        """Return a descriptor that becomes readable when another program may have changed our sets or rules.
 
-        None if the kernel does not report changes. The descriptor stays the same from ``open`` to ``close``.
+        Then the caller calls ``health``. None if the kernel does not report changes. The descriptor stays the
+        same from ``open`` to ``close``.
         """
 
     def counters(self) -> Counters:
         """Return the counters of rules and sets. Needs ``open``; changes nothing.
 
-        May be called in a thread of its own, as ``list`` may. With ipset it starts processes.
+        May be called in another thread while other methods run. With ipset it starts processes.
         """
 
     def flooders(self) -> Sequence[Flooder]:
-        """Return the sources that were over the limit within the last seconds. Needs ``open``; no process."""
+        """Return the sources that were over the limit within the last ten seconds.
+
+        Needs ``open``; starts no process.
+        """
 
     def flush(self) -> None:
         """Remove every rule, chain and set of ringfence, and nothing else.

@@ -1,7 +1,7 @@
 """The backend for dry runs and demonstrations, which only stores bans.
 
-It behaves like the ipset backend (expiry, maximum timeout, full sets, no ban of a /0). So a dry run shows
-what the kernel would have done. Nothing is dropped, and nothing outlives the object.
+Bans expire, timeouts have a maximum, a set can be full, and a /0 is refused, as in the ipset backend. So a
+dry run shows what the kernel would have done. Nothing is dropped, and nothing outlives the object.
 """
 
 import math
@@ -35,10 +35,11 @@ _DRY_RUN = "a dry run puts no rule into the kernel"
 
 
 class MemoryBackend:
-    """A simulated firewall. ``clock`` returns monotonic seconds; ``maxelem`` is per IP version and scope.
+    """A simulated firewall.
 
-    If log rules or a limiter are configured, ``open`` reports them as missing, because it does not access the
-    kernel.
+    ``clock`` returns monotonic seconds. ``plan.maxelem`` is the maximum number of bans of each IP version and
+    scope. If log rules or a limiter are configured, ``open`` reports them as missing, because there are no
+    rules.
     """
 
     name = "memory"
@@ -110,7 +111,7 @@ class MemoryBackend:
     def replace_list_in_steps(
         self, which: NetworkList, networks: Iterable[Network]
     ) -> Generator[None, None, None]:
-        """Store the networks of a list in two steps."""
+        """Store the networks of a list: the first step copies them, the second stores them."""
         wanted = frozenset(networks)
         yield
         self.lists[which] = wanted
@@ -144,7 +145,7 @@ class MemoryBackend:
         """Return None: no other program can change anything."""
 
     def counters(self) -> Counters:
-        """Return the number of bans and of observed addresses; there are no rules that count."""
+        """Return the number of bans and of observed addresses. There are no rules, so nothing is counted."""
         return Counters(sets={"bans": len(self._ends), "observed": len(self.observed)})
 
     def flooders(self) -> Sequence[Flooder]:

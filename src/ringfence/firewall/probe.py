@@ -1,23 +1,24 @@
-"""The start-up probe: whether a ban drops real packets. READY waits for its result.
+"""The probe at the start, which tests whether a ban drops real packets.
 
-For IPv4 a spare loopback address (127.82.70.x) is banned. A datagram is sent from it and to it, before the
-ban and during it. For incoming packets, the ban works if the datagram does not arrive and the element's
-packet counter has grown. For outgoing packets, the sender gets EPERM as well. IPv6 has one loopback address
-only. There a socket with IPV6_TRANSPARENT sends from a documentation address to ::1. Outgoing packets are
-tested only if a route leads to that address, and only during the ban. So no packet leaves the host if the ban
-works.
+For IPv4 it bans a spare loopback address (127.82.70.x). It sends a datagram from that address and one to it,
+both before the ban and during it. For incoming packets, the ban works if the datagram does not arrive and the
+packet counter of the ban has grown. For outgoing packets, the kernel must also refuse to send the datagram
+(EPERM).
 
-The counter decides, because only our rule can increase it. Other rules that drop the datagram after ours do
-not matter. Other rules that drop it before ours (bogon filters drop 2001:db8::/32) prevent the test: the
-result is "not tried", with the reason. A datagram that passes although its source or target is banned is the
-only fatal result. Each datagram has random contents, so a late or forged datagram is not mistaken for the
-sent one.
+IPv6 has only one loopback address. So the probe sends from a documentation address to ::1, from a socket with
+IPV6_TRANSPARENT. It tests outgoing packets only if a route leads to that address, and only during the ban. So
+no packet leaves the host if the ban works.
+
+Only a rule of ringfence can increase the counter. So the result is valid even if a rule after ours also drops
+the datagram. If a rule before ours drops it (bogon filters drop 2001:db8::/32), nothing can be tested: the
+result is "not tried", with the reason. Only one result is fatal: a datagram passes although its source or
+target is banned. Each datagram has random contents, so a late or forged one is not mistaken for it.
 
 If a full ban covers the SIP ports only, the probe uses PROBE_PORT, which such a ban covers too. If bans apply
 to named interfaces without the loopback interface, nothing can be tested.
 
-Bounded: at most eight waits of 0.1 s, and a few exchanges with the kernel. The test element is removed in any
-case, and its timeout ends it even if the removal fails.
+For each IP version the probe waits at most eight times for 0.1 s, and exchanges a few messages with the
+kernel. It always removes the test ban. If that fails, the ban ends by its timeout.
 """
 
 import enum
@@ -45,7 +46,7 @@ _DISCARD = 9  # the target port of outgoing IPv6 packets, in case the ban does n
 
 
 class Direction(enum.StrEnum):
-    """The direction of the packets of a probe, seen from this host."""
+    """The direction of the packets that a check tests: from banned addresses, or to them."""
 
     FROM = "from"
     TO = "to"
@@ -53,9 +54,11 @@ class Direction(enum.StrEnum):
 
 @frozen
 class Check:
-    """One direction of one IP version: whether it is verified, and a note, which states the reason if not.
+    """The result for one direction of one IP version.
 
-    ``possible`` is False if there is nothing to test: the backend drops nothing, or no such packet can exist.
+    ``verified``: packets in this direction are dropped. ``note`` is the reason if they are not verified, or a
+    remark. ``possible`` is False if there is nothing to test, because the backend drops nothing, or because
+    no such packet can exist.
     """
 
     version: int
@@ -66,13 +69,13 @@ class Check:
 
     @property
     def name(self) -> str:
-        """The direction for people, such as ``IPv6 from banned addresses``."""
+        """The IP version and the direction for people, such as ``IPv6 from banned addresses``."""
         return f"IPv{self.version} {self.direction} banned addresses"
 
 
 @frozen
 class Verification:
-    """The results of all directions."""
+    """The results of all directions of both IP versions."""
 
     checks: tuple[Check, ...]
 
@@ -83,13 +86,17 @@ class Verification:
 
     @property
     def untried(self) -> list[Check]:
-        """The directions that could not be tested although packets may use them."""
+        """The directions that could not be tested although such packets can exist."""
         return [check for check in self.checks if check.possible and not check.verified]
 
 
 @frozen
 class _Plan:
-    """The addresses of one IP version's probe. ``local``: the spare address belongs to this host."""
+    """The addresses for the probe of one IP version.
+
+    ``here`` is an address of this host. ``spare`` is the pattern of the address that is banned; ``local``: it
+    is an address of this host too.
+    """
 
     family: socket.AddressFamily
     here: str
@@ -104,7 +111,7 @@ _PLANS = {
 
 
 def verify(backend: Backend, families: Mapping[int, str | None]) -> Verification:
-    """Test a ban in every guarded family of ``families`` (``Opened.families``). Needs ``backend.open``.
+    """Test a ban of each guarded IP version. Needs ``backend.open``; ``families`` is its ``Opened.families``.
 
     Raises ProbeError if a packet passes although it is banned; the error names the direction and the IP
     version. After any other failure a direction counts as not tested, and its note is the reason.
@@ -179,7 +186,10 @@ class _Sent:
 
 @frozen
 class _Probe:
-    """The probe of one IP version."""
+    """The probe of one IP version, which bans ``network``.
+
+    The socket ``here`` has an address of this host, and ``there`` the banned address.
+    """
 
     backend: Backend
     version: int
@@ -227,7 +237,7 @@ class _Probe:
         return self._dropped_first(Direction.TO)
 
     def _try_out(self) -> Check:
-        """Test outgoing IPv6 packets, which are sent only while the ban exists."""
+        """Test outgoing IPv6 packets, only during the ban: without it they would leave the host."""
         seen = self._packets()
         port = self.here.getsockname()[1]
         self.here.close()  # another socket needs its port, and gets its source address from the route
@@ -272,7 +282,10 @@ class _Probe:
 
 
 def _send(sender: socket.socket, receiver: socket.socket) -> _Sent:
-    """Send a datagram and wait for it; unguessable contents distinguish it from any other."""
+    """Send a datagram and wait for it.
+
+    It has random contents, so no other datagram can be mistaken for it.
+    """
     contents = secrets.token_bytes(_CONTENTS)
     try:
         sender.sendto(contents, receiver.getsockname())

@@ -1,4 +1,4 @@
-"""The platform's own firewall programs: found, and run without a shell."""
+"""Finds and runs the firewall programs of this host, such as ``nft``, without a shell."""
 
 import os
 import shutil
@@ -14,7 +14,11 @@ _TIMEOUT = 10.0  # seconds; a run usually takes some milliseconds
 
 @frozen
 class FinishedProgram:
-    """A program that has ended: its process ID, which is also its netlink port, its status and its output."""
+    """A program that has ended.
+
+    ``pid`` is its process ID; its netlink socket has the same number as its port. ``status`` is its exit
+    status. ``output`` and ``errors`` are its standard output and standard error.
+    """
 
     pid: int
     status: int
@@ -23,19 +27,23 @@ class FinishedProgram:
 
 
 def find_program(name: str, package: str) -> str:
-    """Return the path of a program from PATH, /usr/sbin or /sbin.
+    """Return the path of the program ``name`` from PATH, /usr/sbin or /sbin.
 
-    Raise FirewallUnsupportedError, which names ``package``, if it is not installed.
+    Raise FirewallUnsupportedError if it is not installed; the fix in its text names Debian's ``package``.
     """
     path = os.pathsep.join([os.environ.get("PATH", os.defpath), *_FOLDERS])
     program = shutil.which(name, path=path)
     if program is None:
         raise FirewallUnsupportedError(f"{name} is not installed; fix: {_fix(package)}")
-    return os.path.abspath(program)  # noqa: PTH100 - links stay as they are: the name may decide
+    return os.path.abspath(program)  # noqa: PTH100 - links are not resolved: the name decides
 
 
 def run_program(command: list[str], text: str, package: str) -> FinishedProgram:
-    """Run a program with ``text`` as its input. Raise FirewallError if it does not end in time."""
+    """Run a program with ``text`` as its standard input, and return its result, also if the program failed.
+
+    Raise FirewallError if it does not end within ten seconds. Raise FirewallUnsupportedError if it cannot be
+    run; the fix in its text names Debian's ``package``.
+    """
     try:
         with subprocess.Popen(  # noqa: S603 - an absolute path, no shell, no text from outside
             command,

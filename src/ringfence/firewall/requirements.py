@@ -11,9 +11,10 @@ _BITS = {"CAP_NET_ADMIN": 12, "CAP_NET_RAW": 13}  # <linux/capability.h>
 
 
 def require_capabilities(proc: Path, *names: str) -> None:
-    """Raise FirewallPermissionError naming the capabilities that this process lacks.
+    """Raise FirewallPermissionError if this process lacks one of the capabilities ``names``.
 
-    ``proc`` is the mount point of procfs. Raises FirewallUnsupportedError if procfs is not mounted there.
+    The error names the missing ones. ``proc`` is the mount point of procfs. Raises FirewallUnsupportedError
+    if procfs is not mounted there.
     """
     try:
         status = (proc / "self/status").read_text(encoding="ascii", errors="replace")
@@ -29,12 +30,15 @@ def require_capabilities(proc: Path, *names: str) -> None:
 
 
 def why_no_ipv6(proc: Path) -> str | None:
-    """Return why this host needs no guard for IPv6; None if it needs one."""
+    """Return why bans of IPv6 addresses are not needed on this host; None if they are."""
     return None if (proc / "self/net/if_inet6").exists() else "this host has no IPv6"
 
 
 def check_requirement(name: str, require: Callable[[], object]) -> Requirement:
-    """Return a requirement; its problem is the text of the FirewallError that ``require`` raises, or None."""
+    """Call ``require``, and return the result as a requirement with this name.
+
+    Its ``problem`` is the text of the FirewallError that ``require`` raised; None if it raised none.
+    """
     try:
         require()
     except FirewallError as error:

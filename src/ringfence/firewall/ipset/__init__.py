@@ -1,1 +1,1 @@
-"""The backend ipset: sets of ipset, rules of iptables."""
+"""The ipset backend: bans in sets of ipset, and rules of iptables that use them."""

@@ -1,15 +1,16 @@
 """The ipset backend: bans are elements of sets, and iptables rules drop the packets that match them.
 
 ``sets.py`` describes the sets. Those of bans are ``hash:net`` with timeouts and counters. Addresses and
-prefixes are in the same set (a /32 within a banned /24 is an element of its own), the kernel removes expired
-elements, and it counts packets. An existing set of ours is adopted with all its elements, so a restart has no
-moment without protection. An adopted set keeps its size. ``ringfence off`` and ``on`` make it again.
+prefixes are in the same set (a /32 within a banned /24 is an element of its own). The kernel removes expired
+elements, and counts the packets that match an element. An existing set of ours is adopted with all its
+elements, so a restart has no moment without protection. An adopted set keeps its size; ``ringfence off`` and
+``ringfence on`` make it again.
 
 Bans use netlink only, and start no process (``changes.py``).
 
 The health check finds a missing set, a set that too few rules name, and a network list with another number of
-elements than were written. For each set of bans it also looks up one sample ban: the one with the latest end
-among those added recently. The caller compares the number of bans.
+elements than were written. For each set of bans it also looks up one sample ban (``watch.py``). It does not
+compare the number of bans: its caller does.
 """
 
 import itertools
@@ -129,7 +130,7 @@ class IpsetBackend:
         self._families = families
         self._changes.samples.discard_missing(self._kernel)
         for family in self._rules.values():
-            family.check()  # installing one IP version changed the generation that the other compares
+            family.check()  # to install one IP version has changed the generation that the other compares
         return Opened(
             families,
             adopted=sets.adopted,
@@ -139,7 +140,10 @@ class IpsetBackend:
         )
 
     def _preflight(self) -> tuple[dict[int, str | None], dict[int, iptables.Tools]]:
-        """Return why each IP version cannot be guarded (None: it can), and its tools; changes nothing."""
+        """Return why each IP version cannot be guarded (None if it can), and the tools of those that can.
+
+        Changes nothing. Raise FirewallError if a requirement of both versions is missing.
+        """
         self._require_capabilities()
         require_ipset(self._kernel)
         families: dict[int, str | None] = {}
@@ -176,7 +180,7 @@ class IpsetBackend:
         return self._changes.apply(batch, self._families)
 
     def observe(self, addresses: Iterable[Address]) -> None:
-        """Copy the SIP requests of ``addresses`` for a while. Needs ``open``; never raises."""
+        """Copy the SIP requests of ``addresses`` for OBSERVE_SECONDS. Needs ``open``; never raises."""
         unique = list(dict.fromkeys(itertools.islice(addresses, OBSERVE_MOST)))
         for version in self._guarded:
             observe(self._kernel, version, [address for address in unique if address.version == version])
@@ -195,8 +199,8 @@ class IpsetBackend:
     def list(self, known: Iterable[tuple[Network, Scope]] | None = None) -> Iterator[Element]:  # noqa: ARG002
         """Yield every ban in the kernel; nothing if no set of ours exists.
 
-        100 000 elements take half a second. So it uses its own socket: a thread may list while the event loop
-        bans.
+        100 000 elements take half a second. So it uses its own socket, and a thread may list while the event
+        loop bans.
         """
         with NetlinkConnection() as kernel:
             for version in VERSIONS:
@@ -269,14 +273,14 @@ class IpsetBackend:
     def flush(self) -> None:
         """Remove our rules, chains and sets. Idempotent; works without ``open``.
 
-        Raises FirewallError if a foreign rule uses a set of ours: that set stays.
+        Raises FirewallError if a rule of another program uses a set of ours. That set stays.
         """
         self._require_capabilities()
         for version in VERSIONS:
             try:
                 tools = self._find_tools(version)
             except FirewallUnsupportedError:
-                continue  # without the tool there are no rules; else the set stays in use
+                continue  # without the tool there should be no rules; if there are, destroy() raises
             Family(version, tools, self._kernel).remove()
         self._rules = {}
         require_ipset(self._kernel)

@@ -1,7 +1,8 @@
-"""Changes of bans: which set each belongs to, and what the kernel made of it.
+"""Carries out changes of bans in the sets of ipset, and returns an outcome for each.
 
-Refusals are reported by element, and the rest is sent again. A change without an acknowledgement is an error,
-although it may have been carried out. The caller repeats it, because every change may be repeated.
+If the kernel refuses an element, it reports which one, and the rest is sent again. A change without an
+acknowledgement is an error, although it may have been carried out. The caller repeats it, because every
+change may be repeated.
 """
 
 import errno
@@ -28,13 +29,13 @@ from ringfence.firewall.ipset.watch import SampleBans
 from ringfence.model import Scope
 from ringfence.netlink.connection import NetlinkConnection, NetlinkError
 
-# After so many refusals in one message the rest is sent one by one: a full set refuses every new element, and
-# sending the rest again after each refusal would be quadratic.
+# Refusals after which the rest is sent one by one: a full set refuses every new element, and to send the
+# whole rest again after each refusal would take quadratic time.
 _PATIENCE = 3
 
 
 class SetChanges:
-    """Carries out changes over ``kernel``; ``samples`` has one of the acknowledged bans of each set."""
+    """Carries out changes over ``kernel``. ``samples`` remembers one acknowledged ban of each set."""
 
     def __init__(self, kernel: NetlinkConnection) -> None:
         self.samples = SampleBans()
@@ -43,7 +44,7 @@ class SetChanges:
     def apply(self, batch: Sequence[Change], families: Mapping[int, str | None]) -> list[Outcome]:
         """Carry out every change, in order within each set.
 
-        ``families``: why an IP version has no sets; None if it has.
+        ``families`` has for each IP version the reason why it has no sets; None if it has sets.
         """
         outcomes = [UNKNOWN_OUTCOME] * len(batch)
         lost: FirewallError | None = None
@@ -65,9 +66,11 @@ class SetChanges:
         return outcomes
 
     def _send(self, name: str, changes: Sequence[Change]) -> tuple[list[Outcome], FirewallError | None]:
-        """Send changes of one kind. After a refusal, send the changes that follow it again.
+        """Send changes, all Add or all Remove, to the set ``name``.
 
-        Return the outcomes, and the error of a broken connection, if any.
+        If the kernel refuses one, it has carried out those before it, and those after it are sent again.
+        After more than _PATIENCE refusals they are sent one by one. Return an outcome for each change, and
+        the error if the connection broke, else None.
         """
         seconds = [whole_seconds(one.timeout) if isinstance(one, Add) else 0 for one in changes]
         outcomes: list[Outcome] = []
@@ -94,7 +97,7 @@ class SetChanges:
 
 
 def _by_set(batch: Sequence[Change]) -> Mapping[tuple[int, Scope, bool], list[int]]:
-    """Group the indexes of a batch by set: IP version, scope, whether friends are exempt."""
+    """Group the positions of changes in a batch by set: IP version, scope, whether friends are exempt."""
     indexes: defaultdict[tuple[int, Scope, bool], list[int]] = defaultdict(list)
     for index, change in enumerate(batch):
         network = change.network
@@ -103,7 +106,7 @@ def _by_set(batch: Sequence[Change]) -> Mapping[tuple[int, Scope, bool], list[in
 
 
 def _runs(batch: Sequence[Change], indexes: Sequence[int]) -> list[Sequence[int]]:
-    """Divide indexes into runs of one kind (Add or Remove) that fit into a message."""
+    """Divide positions in a batch into runs of only Adds or only Removes that fit into one message each."""
     parts: list[Sequence[int]] = []
     for _verb, group in itertools.groupby(indexes, key=lambda index: type(batch[index])):
         run = tuple(group)
@@ -112,7 +115,10 @@ def _runs(batch: Sequence[Change], indexes: Sequence[int]) -> list[Sequence[int]
 
 
 def _message(name: str, changes: Sequence[Change], seconds: Sequence[int]) -> bytes:
-    """Build the request for changes of one kind; ``seconds`` begins with the timeouts of these changes."""
+    """Build the request for ``changes``, all Add or all Remove.
+
+    ``seconds`` begins with their timeouts; more may follow.
+    """
     networks = [change.network for change in changes]
     if isinstance(changes[0], Add):
         return messages.add(name, list(zip(networks, seconds, strict=False)))

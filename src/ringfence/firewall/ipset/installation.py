@@ -14,7 +14,12 @@ from ringfence.netlink.connection import NetlinkConnection, NetlinkError
 
 @frozen
 class InstalledSets:
-    """The number of adopted bans, whether a set was damaged, and the lists whose contents are not known."""
+    """The result of :func:`make_sets`.
+
+    ``adopted`` is the number of bans that existing sets had. ``damaged``: a set was missing or changed.
+    ``lists`` has the sets of network lists whose contents are not those that were written last, with their
+    number of elements.
+    """
 
     adopted: int
     damaged: bool
@@ -29,9 +34,10 @@ def make_sets(
     *,
     first: bool,
 ) -> InstalledSets:
-    """Make the missing sets of these IP versions; ``known`` are the lists as they were written.
+    """Make the missing sets of these IP versions.
 
-    ``first``: the firewall was not open before, so a set of another kind belongs to another program.
+    ``known`` has what was written to the sets of network lists. ``first``: the firewall was not open before,
+    so a set with one of our names and another type belongs to another program.
     """
     wanted = [spec for version in versions for spec in set_specs(version)]
     heads = {spec: read_header(kernel, spec.name) for spec in wanted}

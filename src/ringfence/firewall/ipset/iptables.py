@@ -5,19 +5,19 @@ and nothing is written if nothing is missing. Each write is one ``*TABLE ... COM
 chains. It works the same with iptables-nft and iptables-legacy. Rules of an earlier release are replaced in
 the same transaction.
 
-Our jumps stand first in their chains, because a foreign rule that accepts packets before them would defeat
-the bans.
+Our jumps stand first in their chains, because a rule of another program that accepts packets before them
+would defeat the bans.
 
 A plan that moves a drop from one table to another takes two or three transactions. Their order keeps the drop
 in one of the two tables at every moment: see :func:`changes`.
 
-The tools print some rules differently from their input (kilobytes are rounded, defaults are left out). The
-text printed right after a write is stored as the printed form of the rules that were written
-(:class:`Printed`). Otherwise they would be written again at every check.
+The tools print some rules differently from their input (kilobytes are rounded, defaults are left out). So
+after each write ringfence reads the rules, and stores the printed text for the written one
+(:class:`Printed`). Otherwise it would write these rules again at every check.
 
 iptables-nft makes a table with its first rule and has no command to delete it. If it makes a table for us, an
-empty chain ``ringfence-made`` without a jump marks that, and :func:`is_own_table` returns whether the
-table may be deleted (``nftables/messages.py`` deletes it, if it contains nothing else).
+empty chain ``ringfence-made`` without a jump marks the table as ours, and :func:`is_own_table` returns
+whether it may be deleted (``nftables/messages.py`` deletes it, if it contains nothing else).
 """
 
 import os
@@ -35,8 +35,8 @@ from ringfence.firewall.programs import find_program, run_program
 _PREFIXES = {4: "iptables", 6: "ip6tables"}
 _PACKAGE = "iptables"
 _READING_ATTEMPTS = 5
-_REMOVAL_ATTEMPTS = 3  # tries: another process may remove the same rules at the same time
-_LOCK_WAIT = 5  # seconds that the tool waits for its lock
+_REMOVAL_ATTEMPTS = 3  # another process may remove the same rules at the same time
+_LOCK_WAIT = 5  # seconds that the tool waits until another iptables program has finished
 
 # By table, by chain, the rules in order as iptables-save prints them.
 SavedRules = Mapping[str, Mapping[str, Sequence[str]]]
@@ -50,18 +50,24 @@ class Tools:
     restore: str
 
     def is_legacy(self) -> bool:
-        """Whether the tools are iptables-legacy (cached for each file that the name leads to)."""
+        """Whether the tools are iptables-legacy; cached until their name leads to another file."""
         return _is_legacy(self.save, os.path.realpath(self.save))
 
 
 @frozen
 class Printed:
-    """The printed form of the rules that were written, by chain."""
+    """The text that iptables-save prints for rules that ringfence wrote.
+
+    ``known`` maps the rules of a chain as written to the same rules as printed.
+    """
 
     known: dict[tuple[str, ...], tuple[str, ...]] = Factory(dict)
 
     def matches(self, found: Sequence[str] | None, wanted: Sequence[str]) -> bool:
-        """Whether a chain has the wanted rules."""
+        """Whether the rules ``found`` in a chain are the ``wanted`` ones, in their written or printed form.
+
+        ``found`` is None if there is no such chain.
+        """
         return found is not None and tuple(found) in {tuple(wanted), self.known.get(tuple(wanted))}
 
     def learn(self, state: SavedRules, rules: Rules) -> None:
@@ -86,7 +92,7 @@ def _is_legacy(save: str, _target: str) -> bool:
 
 
 def lines_of(rules: Rules) -> dict[str, dict[str, list[str]]]:
-    """Return each chain with its rules as text."""
+    """Return the rules of each chain of each table as lines for iptables-restore."""
     return {
         table: {name: [f"-A {name} {rule.text}" for rule in ordered] for name, ordered in chains.items()}
         for table, chains in rules.items()
@@ -156,7 +162,7 @@ def _table(
 
 
 def removals(state: SavedRules) -> list[str]:
-    """Build the transactions that remove our jumps and chains from ``state``, table by table."""
+    """Build the transactions that remove our jumps and chains in ``state``, one for each table."""
     texts = []
     for table, hooks in HOOKS.items():
         found = state.get(table, {})
@@ -197,7 +203,7 @@ def parse_counters(line: str) -> tuple[int, int]:
 
 
 def own_rules(state: SavedRules) -> dict[str, dict[str, Sequence[str]]]:
-    """Return our chains in ``state``, and the jumps to them."""
+    """Return the rules of our chains in ``state``, and for each builtin chain where our jumps stand in it."""
     ours: dict[str, dict[str, Sequence[str]]] = {}
     for table, chains in CHAINS.items():
         found = state.get(table, {})
@@ -217,7 +223,11 @@ def _jumps(found: Mapping[str, Sequence[str]], table: str, hook: str) -> list[in
 
 
 def is_own_table(saved: str, table: str = "raw") -> bool:
-    """Whether a table was made by our installation, and accepts everything if it is empty."""
+    """Whether ``table`` may be deleted once it is empty.
+
+    It may if iptables-nft made it for ringfence, and if the policies of its builtin chains accept packets.
+    ``saved`` is the output of iptables-save.
+    """
     part = saved.partition(f"*{table}\n")[2].partition("\nCOMMIT")[0].splitlines()
     builtin = [line for line in part if line.startswith(":") and line.split(" ")[1] != "-"]
     return f":{MADE} " in "".join(part) and all(line.split(" ")[1] == "ACCEPT" for line in builtin)
@@ -239,8 +249,8 @@ def save(tools: Tools, *, table: str | None = None, counters: bool = False) -> s
 def save_all(tools: Tools, wanted: Collection[str]) -> str:
     """Return the output of iptables-save for all existing tables, including those ``wanted``.
 
-    iptables-legacy-save reads the list of tables from a file below /proc/net that only root can read, and
-    that the unit hides. Then it prints nothing, and each table is saved by name.
+    iptables-legacy-save reads the list of tables from a file below /proc/net. Only root can read it, and
+    ringfence's systemd unit hides it. Without the list it prints nothing, and each table is saved by name.
     """
     saved = save(tools)
     if not tools.is_legacy():
@@ -258,9 +268,9 @@ def restore(tools: Tools, text: str) -> None:
 
 
 def remove(tools: Tools) -> list[str]:
-    """Remove the rules of one IP version; return the tables made for them.
+    """Remove our rules of one IP version; return the tables that iptables-nft made for them.
 
-    Idempotent. Such a table may be deleted.
+    Such a table may be deleted. Idempotent.
     """
     saved = save_all(tools, HOOKS)
     for left in range(_REMOVAL_ATTEMPTS, -1, -1):

@@ -1,8 +1,8 @@
-"""The installed rules of one IP version: written, checked, and counted.
+"""The installed iptables rules of one IP version: written, checked, and counted.
 
-After each write the rules are read back; the write is repeated until they are the wanted ones. The state of
-the kernel is recorded before each reading, so the next check finds a change that another program made in
-between.
+After each write the rules are read back. The write is repeated until they are the wanted ones. Before each
+reading ``iptables_watch`` records the state of the kernel. So the next check finds a change that another
+program made after that.
 """
 
 import errno
@@ -34,15 +34,16 @@ _LIMITER_FIX = "fix: `modprobe xt_hashlimit xt_multiport xt_length xt_set`"
 # Kernel extensions that the rules need in addition to DROP. Names in capitals are targets, as in iptables.
 _WIRE_EXTENSIONS = ("u32", "multiport", "rpfilter", "addrtype", "limit", "NFLOG")
 _LIMITER_EXTENSIONS = ("hashlimit", "multiport", "length", "SET")
-# Tries: one write is enough, unless another program writes at the same time.
+# One write is enough, unless another program writes at the same time.
 _ATTEMPTS = 4
 
 
 @frozen
 class InstalledRules:
-    """The result of an installation: why log rules and limiter are missing (None: they are not).
+    """The result of :meth:`Family.install`.
 
-    ``damaged``: whether any of our rules differed from our last installation.
+    ``wire`` is why the log rules are missing, and ``limiter`` why the limiter is missing; None if they are
+    not. ``damaged``: some of our rules differed from our last installation.
     """
 
     wire: str | None = None
@@ -52,14 +53,18 @@ class InstalledRules:
 
 @frozen
 class FamilyCounters:
-    """The counters of the rules by kind (packets, bytes), and the packets without room in the limiter."""
+    """The counters of the rules of one IP version.
+
+    ``kinds`` maps a kind of rules to its packets and bytes. ``full`` is the number of packets from sources
+    for which the limiter had no room.
+    """
 
     kinds: Mapping[str, tuple[int, int]]
     full: int = 0
 
 
 class Family:
-    """The rules of IP ``version``, written by its ``tools``."""
+    """The iptables rules of IP ``version``; its ``tools`` write them."""
 
     def __init__(self, version: int, tools: Tools, kernel: NetlinkConnection) -> None:
         self.version = version
@@ -69,16 +74,20 @@ class Family:
         self._watch: Watch = LegacyWatch(version) if self._legacy else NftWatch(version, kernel)
         self._printed = Printed()
         self._rules: Rules = {}
-        # The minimum number of references to each set while our rules are installed.
+        # How often our rules name each set: the kernel's number of references is never less.
         self.references: Mapping[str, int] = {}
         self._installed: SavedRules | None = None
 
     def check(self) -> tuple[str | None, bool]:
-        """Return the damage to our rules, and whether anything changed since the last check."""
+        """Check our rules, and return two values.
+
+        The first is a message about damage to our rules, None without damage. The second is whether rules
+        changed since the last check.
+        """
         return self._watch.check()
 
     def install(self, plan: FirewallPlan) -> InstalledRules:
-        """Install the plan's rules, and no others of ours.
+        """Install the plan's rules, and remove all other rules of ours.
 
         If the kernel does not support the log rules or the limiter, it refuses the whole transaction. Then
         the other rules are installed without them.
@@ -127,14 +136,14 @@ class Family:
     def _read(self, rules: Rules) -> str:
         """Return the output of iptables-save.
 
-        At first it has all tables, because an earlier release may have left rules.
+        The first time it is for all tables, because an earlier release may have left rules in them.
         """
         if self._installed is None:
             return iptables.save_all(self.tools, rules.keys())
         return "".join(iptables.save(self.tools, table=table) for table in sorted({*rules, *self._installed}))
 
     def _absent_tables(self, rules: Rules) -> list[str]:
-        """Return the tables that do not exist yet, and that iptables-nft would make."""
+        """Return the tables of ``rules`` that do not exist yet, and that iptables-nft will make."""
         return [] if self._legacy else [table for table in rules if self._is_absent(table)]
 
     def _is_absent(self, table: str) -> bool:
@@ -147,9 +156,10 @@ class Family:
     def counters(self) -> FamilyCounters:
         """Return the counters of the rules since they were installed.
 
-        Packets continue to arrive while the tool reads one counter after the other. A packet that had entered
-        the limiter at the first reading has left it at the second. So the difference was dropped for lack of
-        room.
+        The limiter's counters are read twice, because packets arrive while the tool reads one counter after
+        the other. A packet that had entered the limiter at the first reading has left it before the second:
+        it was over the limit, within the limit, or dropped for lack of room. So the last number can be
+        computed.
         """
         first = self._counters()
         second = self._counters() if AT_LIMITER in first else first
@@ -188,14 +198,18 @@ class Family:
 
 
 def _reason(refused: Mapping[tuple[bool, bool], FirewallError], alone: tuple[bool, bool], fix: str) -> str:
-    """Return why one feature is missing: the refusal of that feature alone, else of both together."""
+    """Return why a feature is missing, with the fix.
+
+    ``refused`` has the errors of the attempts. ``alone`` is the attempt with this feature and without the
+    other. If that attempt was not made, the error is that of the attempt with both.
+    """
     return f"{refused.get(alone) or refused[True, True]}; {fix}"
 
 
 def rule_requirements(
     kernel: NetlinkConnection, version: int, plan: FirewallPlan
 ) -> list[tuple[str, str | None]]:
-    """Return the name of each optional feature of the plan, and its problem with the fix, or None."""
+    """Return the name and the problem of each optional feature of the plan; None if it has no problem."""
     found = []
     for feature, configured, names, fix in (
         ("the log rule for the wire", plan.log_group is not None, _WIRE_EXTENSIONS, _WIRE_FIX),

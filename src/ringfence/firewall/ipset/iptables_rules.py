@@ -6,38 +6,41 @@
     raw OUTPUT         -> ringfence-out:    drop packets of this host to banned addresses; then the log rules
                           ringfence-limit:  send packets over the limit to ringfence-over
                           ringfence-over:   add the source to the flood set, drop the packet in mode enforce
-                          ringfence-seen:   copy requests of observed addresses, so many a second
-                          ringfence-narrow: drop what a ban from the SIP ports by UDP stops, and first copy
-                                            those of observed addresses
-                          ringfence-drop:   log a few a second, drop; only with a configured log
+                          ringfence-seen:   copy requests of observed addresses, a limited number a second
+                          ringfence-narrow: for a narrow ban (of SIP over UDP only): copy the packet if its
+                                            source is observed, and drop it
+                          ringfence-drop:   log a few packets a second, drop all; only if a log is configured
     filter INPUT       -> ringfence-in      } only for an action that raw cannot have (reject), and, if
     filter FORWARD     -> ringfence-fwd     } interfaces are named, for packets routed out through them
 
-raw is before connection tracking, so an established flow is cut too, and a container behind DNAT is covered.
-Packets to the banned address are dropped too. Asterisk still checks the guesses that already wait in its
-socket, but its answers never leave. Of 2 000 guesses sent before the ban, 180 to 1 126 were answered if only
-incoming packets were dropped, and 3 to 849 if both directions were.
+Table raw is before connection tracking. So a ban also stops established connections, and protects a container
+behind DNAT. ``contract.py`` explains the wire. Packets to the banned address are dropped too: Asterisk still
+checks the guesses that already wait in its socket, but its answers never leave. Of 2 000 guesses sent before
+the ban, 180 to 1 126 were answered if only incoming packets were dropped, and 3 to 849 if both directions
+were.
 
-A drop rule matches "not on the allow list" first and "banned" second. So the counter of a ban counts only
-dropped packets. No rule accepts packets of allowed networks, or returns for them, because later rules still
-apply to them. Before a ban that exempts friends (``sets.py``) stands "not a friend" in the same way.
+A drop rule first matches "not on the allow list" and then "banned", so the counter of a ban counts dropped
+packets only. No rule accepts packets of allowed networks, or returns for them, because later rules still
+apply to them. For a ban that exempts friends (``sets.py``), "not a friend" is matched before "banned" in the
+same way.
 
 A reject cannot stand in raw. Then table filter rejects incoming packets, and raw still drops outgoing ones,
 except for the ICMP error or RST with which the kernel rejects. (A banned sender on the same IPv6 link soon
-sees silence: the neighbour solicitation for its hardware address is dropped too.) PREROUTING does not know
+gets no answer: the neighbour solicitation for its hardware address is dropped too.) PREROUTING does not know
 the output interface of a packet. So if interfaces are named, packets routed to a banned address are dropped
 in FORWARD. (The log rules have copied them before. That does no harm: a challenge to a banned address proves
 nothing.)
 
-A sender has often answered its last challenge when the ban takes effect. So a narrow ban copies what it
-drops of an observed address: the nonce in it proves the address, and the ban becomes a full one. These copies
-have a limit of their own, so that a banned flood takes no copies from others.
+A sender has often answered its last challenge when the ban takes effect. So a narrow ban copies the packets
+of observed addresses that it drops: the nonce in one proves the address, and the ban becomes a full one.
+These copies have a limit of their own, so that a banned flood does not use up the limit of the others.
 
-The limiter is hashlimit, per source. It limits UDP by packets, and TCP by packets and by bytes, because one
-segment carries many guesses (a SIP guess never has less than 300 bytes). In bytes, hashlimit's burst is a
-number of refills of one second's budget, and no packet costs more than that. Larger packets, which the
-network card combined, are always over the limit; TCP sends them again in smaller ones. A hashlimit table
-lives as long as a rule names it, with its original numbers. Therefore the numbers are in its name.
+The limiter is hashlimit, with a count for each source. It limits UDP by packets, and TCP by packets and by
+bytes, because one segment carries many guesses (a SIP guess never has less than 300 bytes). In bytes,
+hashlimit's burst is a number of refills of one second's budget, and no packet costs more than one such
+budget. Therefore packets larger than that are always over the limit. The network card combined them, and TCP
+sends them again in smaller ones. A hashlimit table lives as long as a rule names it, with its original
+numbers. Therefore the numbers are in its name.
 
 A full hashlimit table drops packets of every source that is not in it, without any rule's counter: the match
 itself drops them. Only forged senders can fill a table: it takes a million within ten seconds, in 120 MB for
@@ -46,14 +49,14 @@ the limit: ``Counters.limiter_full``. Mode observe must drop no packet. So it in
 a second, of all sources, as could fill the table. The others pass, and are counted as those without room.
 
 The log rules send a SIP 401, 403 or 407, and over UDP a 404 too, to an NFLOG group. ``sources/wire.py`` reads
-the group; the kernel sends nothing to a group without a reader. Over TCP the kernel knows the sender of a
-request that is answered with 404. u32 reads the first bytes of a datagram, such as "SIP/2.0 401". In a TCP
-segment from a SIP port it follows the header's length to the payload. There the status line stands first, or
-first in a WebSocket text frame (RFC 6455: 0x81, then a length below 126, or 126 and a length of 16 bits; a
-server does not mask). Several answers in one segment are one packet, and only the first is inspected.
-PREROUTING contains the answers of bridged containers, and any packets from outside. There a packet counts
-only if it is to be forwarded (not a provider's 401 to this host) and arrived by the interface that leads back
-to its sender (not a stranger's packet under a container's address).
+the group; the kernel sends nothing to a group without a reader. Over TCP a 404 is not needed, because the
+connection proves the sender. u32 reads the first bytes of a datagram, such as "SIP/2.0 401". In a TCP segment
+from a SIP port it uses the header's length to find the payload. There the status line stands first, or first
+in a WebSocket text frame (RFC 6455: 0x81, then a length below 126, or 126 and a length of 16 bits; a server
+does not mask). Several answers in one segment are one packet, and only the first is inspected. PREROUTING
+sees the answers of bridged containers, and any packets from outside. There a packet counts only if it is to
+be forwarded (not a provider's 401 to this host) and arrived by the interface that leads back to its sender
+(not a stranger's packet under a container's address).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -109,7 +112,7 @@ _IPV4 = 4
 # The maximum number of ports in one multiport match.
 _PORTS_A_RULE = 15
 _GUESS = 300  # bytes
-# Each IP version has its own tables, and therefore half of the rate.
+# Each IP version has its own rules, and therefore half of the rate.
 _SHARE = f"-m limit --limit {OBSERVE_RATE // 2}/sec --limit-burst {OBSERVE_RATE // 2}"
 _KIBI = 1024
 _FRAME = 2  # kilobytes
@@ -120,7 +123,8 @@ _EXPIRY = 10  # seconds
 _PRINTABLE = (50_000, 25_000, 20_000, 10_000, 5_000, 2_000, 1_000, 500, 200, 100, 50, 20, 10, 5, 2, 1)
 _LOG = '-m limit --limit 5/sec --limit-burst 10 -j LOG --log-prefix "ringfence: "'
 _RST = "-p tcp -m tcp ! --tcp-flags RST RST "
-# The kernel's name for each reject action, and the match that distinguishes its own error from other output.
+# By IP version and action: the kernel's name of the rejection, and two matches, which together match all
+# outgoing packets except the ICMP error or RST of such a rejection.
 _REJECTIONS: Mapping[tuple[int, BanAction], tuple[str, tuple[str, str]]] = {
     (4, BanAction.PORT_UNREACHABLE): (
         "icmp-port-unreachable",
@@ -216,7 +220,7 @@ def named_sets(rules: Rules) -> dict[str, int]:
 
 @frozen
 class _Plan:
-    """A plan for one IP version."""
+    """A plan for one IP version, and the rules of its chains."""
 
     plan: FirewallPlan
     version: int
@@ -248,7 +252,12 @@ class _Plan:
     def _drop_rules(
         self, side: str, option: str, target: str, *, allow_rejections: bool = False
     ) -> list[IptablesRule]:
-        """Return the rules for one side; ``allow_rejections`` lets the kernel's own rejections out."""
+        """Return the rules that send packets of banned addresses and of the deny list to ``target``.
+
+        ``side`` is "src" for packets from these addresses, "dst" for packets to them. ``option`` is the
+        option of iptables that matches the interfaces of the plan; "" if the rules match all interfaces.
+        ``allow_rejections``: the rules do not match the kernel's own ICMP errors or RST.
+        """
         version = self.version
         full = self._full(side, allow_rejections=allow_rejections)
         udp = _port_matches("udp", self.plan.sip_ports.udp, side)
@@ -290,7 +299,7 @@ class _Plan:
         return "".join(f"-m set ! --match-set {list_set_name(one, self.version)} {side} " for one in lists)
 
     def _full(self, side: str, *, allow_rejections: bool) -> list[str]:
-        """Return the matches of a full ban, one per rule."""
+        """Return the matches for the packets that a full ban covers. Each needs a rule of its own."""
         plan = self.plan
         if plan.every_port:
             return list(_REJECTIONS[self.version, plan.action][1]) if allow_rejections else [""]
@@ -298,7 +307,7 @@ class _Plan:
         return [*udp, *self._tcp(side, allow_rejections=allow_rejections)]
 
     def _tcp(self, side: str, *, allow_rejections: bool) -> list[str]:
-        """Return the matches for TCP of the SIP ports, one per rule."""
+        """Return the matches for TCP from or to the SIP ports. Each needs a rule of its own."""
         tcp = _port_matches("tcp", self.plan.sip_ports.tcp, side)
         if allow_rejections and self.plan.action is BanAction.TCP_RESET:
             return [match.replace("-p tcp ", _RST, 1) for match in tcp]
@@ -323,14 +332,14 @@ class _Plan:
 
 
 def _port_matches(protocol: str, ports: Sequence[int], side: str) -> list[str]:
-    """Return matches for ports of this host: destinations of incoming, sources of outgoing packets."""
+    """Return the matches for ports of this host: targets of incoming packets, sources of outgoing ones."""
     option = "--dports" if side == "src" else "--sports"
     parts = [ports[at : at + _PORTS_A_RULE] for at in range(0, len(ports), _PORTS_A_RULE)]
     return [f"-p {protocol} -m multiport {option} {','.join(map(str, part))} " for part in parts]
 
 
 def _observed_rules(plan: FirewallPlan, version: int) -> list[IptablesRule]:
-    """Return the rules that send the datagrams of observed addresses to their chain."""
+    """Return the rules that send the datagrams of observed addresses to the chain that copies them."""
     observed = f"-m set --match-set {OBSERVE[version]} src -j {_SEEN}"
     return [IptablesRule(f"{ports}{observed}") for ports in _port_matches("udp", plan.sip_ports.udp, "src")]
 
@@ -364,7 +373,11 @@ def _status_line_tests(version: int) -> list[str]:
 
 
 def _status_line(way: str, position: int, codes: str = _CODES) -> str:
-    """Return u32's test for "SIP/2.0" and one of ``codes`` at ``position`` behind ``way``."""
+    """Return u32's test for "SIP/2.0" and one of ``codes``.
+
+    ``way`` is u32's expression that leads to the last header, and ``position`` the offset of the text from
+    there.
+    """
     return f"{way}{position:#x}=0x5349502f&&{way}{position + 4:#x}=0x322e3020&&{way}{position + 7:#x}={codes}"
 
 
@@ -385,11 +398,12 @@ def _limit(limit: Limit, version: int) -> list[IptablesRule]:
 
 
 def byte_budget(limit: Limit) -> tuple[int, int]:
-    """Return a second's budget in kilobytes, and the number of refills available at once (at least one).
+    """Return the limit for the bytes of a source: kilobytes a second, and a number of refills.
 
-    The initial budget and the refills together do not exceed the burst: the kernel supports only whole
-    seconds. A second's budget is never less than an Ethernet frame. Otherwise no full frame would ever pass,
-    and TCP would repeat it without end.
+    The refills are what a source may send in addition after a pause. One refill is the budget of one second,
+    because hashlimit has no smaller unit. There is at least one. The initial budget and the refills together
+    do not exceed the burst. A second's budget is never less than an Ethernet frame. Otherwise no full frame
+    would ever pass, and TCP would repeat it without end.
     """
     whole = limit.burst * _GUESS // _KIBI
     second = max(limit.rate * _GUESS // _KIBI, _FRAME)
@@ -398,7 +412,11 @@ def byte_budget(limit: Limit) -> tuple[int, int]:
 
 
 def _total_limit(limit: Limit) -> str:
-    """Build the rule that lets packets pass beyond the rate at which sources would fill 0.6 of the tables."""
+    """Build the rule that ends the limiter's check if all sources together send too many packets a second.
+
+    The packet then passes. The rate is the one at which packets of new sources only would fill 60 % of the
+    limiter's tables. A full table drops packets, and a limiter that only observes must drop none.
+    """
     most = _SOURCES * 6 // 10 // (_expiry(limit) + 1)
     rate = next((rate for rate in _PRINTABLE if rate <= most), 1)
     name = f"ringfence-all-{limit.rate}-{limit.burst}"

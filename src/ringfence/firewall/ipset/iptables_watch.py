@@ -1,9 +1,9 @@
 """Checks whether our iptables rules are still installed, without a process: 0.1 ms if nothing changed.
 
 Rules of iptables-nft are rules of nftables. While its generation is the same, nothing has changed. After a
-change the rules are read by netlink and compared. For tables of iptables-legacy the kernel reports the number
-of rules and their bytes. There a change of another program's rules counts as damage too, until ``open`` finds
-our rules in place.
+change the rules are read by netlink and compared. For tables of iptables-legacy the kernel reports only the
+number of rules and their bytes. So there a change of another program's rules counts as damage too, until
+``open`` finds our rules in place.
 """
 
 from collections.abc import Collection, Mapping
@@ -15,8 +15,8 @@ from ringfence.firewall.nftables import messages as nft_messages
 from ringfence.netlink.connection import NetlinkConnection
 from ringfence.netlink.messages import FAMILIES
 
-# By table and chain, in order: the rule's handle and body. A replaced rule may keep its handle, and a rule
-# that is written again has another one.
+# By table and chain: the handle and the body of each rule, in order. Both are compared: a replaced rule may
+# keep its handle, and a rule that was deleted and added again has the same body.
 _Recorded = Mapping[tuple[str, str], tuple[tuple[int, bytes], ...]]
 
 
@@ -27,7 +27,11 @@ class Watch(Protocol):
         """Record the present rules in ``tables`` as the wanted ones."""
 
     def check(self) -> tuple[str | None, bool]:
-        """Return the damage to our rules, and whether anything changed since the last check."""
+        """Check our rules, and return two values.
+
+        The first is a message about damage to our rules, None without damage. The second is whether any rule,
+        also of another program, changed since the last check.
+        """
 
 
 class NftWatch:
@@ -48,7 +52,11 @@ class NftWatch:
         self._recorded = self._rules()
 
     def check(self) -> tuple[str | None, bool]:
-        """Return the damage to our rules, and whether anything changed since the last check."""
+        """Check our rules, and return two values.
+
+        The first is a message about damage to our rules, None without damage. The second is whether any rule,
+        also of another program, changed since the last check.
+        """
         number = self._number()
         changed, self._generation = number != self._generation, number
         if changed:
@@ -97,7 +105,11 @@ class LegacyWatch:
         self._recorded = self._last = self._sizes(tables)
 
     def check(self) -> tuple[str | None, bool]:
-        """Name a table whose rules differ from the recorded ones; return also whether any table changed."""
+        """Check the sizes of the tables, and return two values.
+
+        The first is a message about a table whose size is not the recorded one, None if all sizes are. The
+        second is whether any size changed since the last check.
+        """
         now = self._sizes(self._recorded)
         changed, self._last = now != self._last, now
         for table, size in self._recorded.items():

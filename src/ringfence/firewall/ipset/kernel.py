@@ -87,7 +87,8 @@ def list_elements(kernel: NetlinkConnection, name: str, scope: Scope = Scope.FUL
 def find(kernel: NetlinkConnection, name: str, network: Network, scope: Scope = Scope.FULL) -> Element | None:
     """Return one element of a set, None if it is not there.
 
-    The kernel lists all elements or none. Only the answers that contain the element's bytes are parsed.
+    The kernel can only list all elements of a set. Only the answers that contain the element's bytes are
+    parsed.
     """
     if not contains(kernel, name, network):
         return None
@@ -98,7 +99,10 @@ def find(kernel: NetlinkConnection, name: str, network: Network, scope: Scope = 
 
 
 def replace(kernel: NetlinkConnection, name: str, fresh: str, creation: bytes) -> None:
-    """Replace the set ``name`` by an empty one, which the request ``creation`` makes as ``fresh``."""
+    """Replace the set ``name`` by an empty one.
+
+    The request ``creation`` makes the empty set under the name ``fresh``, and the two sets are swapped.
+    """
     destroy(kernel, fresh)
     kernel.request(creation)
     kernel.request(messages.swap(name, fresh))
@@ -106,7 +110,7 @@ def replace(kernel: NetlinkConnection, name: str, fresh: str, creation: bytes) -
 
 
 def destroy(kernel: NetlinkConnection, name: str) -> None:
-    """Destroy a set if it exists; raise FirewallError if a rule uses it."""
+    """Destroy a set if it exists; raise FirewallError if a rule still uses it after two seconds."""
     deadline = time.monotonic() + _RELEASE
     while True:
         try:

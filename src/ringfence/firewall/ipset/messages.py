@@ -161,7 +161,7 @@ def type_query(version: int, name: str = SET_TYPE) -> bytes:
 
 
 def version_of(answer: bytes, asked: Command) -> int:
-    """Return the newest protocol (``PROTOCOL``) or revision (``TYPE``) of the kernel, from its answer."""
+    """Return the newest protocol (``PROTOCOL``) or revision of a set type (``TYPE``) that the kernel has."""
     return integer(parse(answer, _kind(asked)), _NEWEST[asked])
 
 
@@ -171,10 +171,10 @@ _NEWEST = {Command.PROTOCOL: _Attr.PROTOCOL, Command.TYPE: _Attr.REVISION}
 def create(
     name: str, version: int, *, hashsize: int, maxelem: int, revision: int = SET_REVISION, timed: bool = True
 ) -> bytes:
-    """Build the request that makes a hash:net for IP ``version``; ``timed``: with timeouts and counters.
+    """Build the request that makes a hash:net for IP ``version``.
 
-    The kernel rounds ``hashsize`` up to a power of two, and enlarges it as needed. The error is EEXIST if the
-    set exists.
+    The error is EEXIST if the set exists. The kernel rounds ``hashsize`` up to a power of two, and enlarges
+    it as needed. ``timed``: the set has timeouts and counters.
     """
     size = number(_Data.HASHSIZE, hashsize) + number(_Data.MAXELEM, maxelem)
     return _create(name, SET_TYPE, revision, version, _TIMED + size if timed else size)
@@ -199,12 +199,18 @@ def _create(name: str, kind: str, revision: int, version: int, options: bytes) -
 
 
 def destroy(name: str) -> bytes:
-    """Build the request that destroys a set. ``Code.BUSY`` while a rule uses it, ENOENT without the set."""
+    """Build the request that destroys a set.
+
+    The error is ``Code.BUSY`` while a rule uses the set, and ENOENT if there is no such set.
+    """
     return _message(Command.DESTROY, 0, text(_Attr.SETNAME, name))
 
 
 def swap(name: str, other: str) -> bytes:
-    """Build the request that swaps the contents of two sets in one step; the rules then use the new ones."""
+    """Build the request that swaps the contents of two sets in one step.
+
+    Rules that name a set then use its new contents.
+    """
     return _message(Command.SWAP, 0, text(_Attr.SETNAME, name), text(_Attr.TYPENAME, other))
 
 
@@ -215,12 +221,15 @@ def contains(name: str, network: Network) -> bytes:
 
 
 def list_elements(name: str) -> bytes:
-    """Build the dump of a set with its elements; parsed by :func:`parse_elements`."""
+    """Build the request for a set with its elements; :func:`parse_elements` parses the answers."""
     return _message(Command.LIST, NLM_F_DUMP, text(_Attr.SETNAME, name))
 
 
 def list_header(name: str) -> bytes:
-    """Build the request for a set's header, a millisecond for any size; :func:`parse_header` parses it."""
+    """Build the request for a set's header; :func:`parse_header` parses the answer.
+
+    It takes the kernel a millisecond for 100 000 elements.
+    """
     return _message(Command.LIST, NLM_F_DUMP, text(_Attr.SETNAME, name), number(_Attr.FLAGS, _LIST_HEADER))
 
 
@@ -255,9 +264,11 @@ def _many(command: Command, name: str, entries: Sequence[bytes]) -> bytes:
 
 
 class _Entry:
-    """An encoder of elements. Only four values differ between two elements of one IP version.
+    """An encoder of elements with timeouts. The kernel ignores a timeout in a DEL.
 
-    One ``struct.pack`` per element instead of six. The kernel ignores a timeout in a DEL.
+    Only address, prefix length, timeout and line number differ between two elements of one IP version, so one
+    ``struct.pack`` encodes an element. ``kind`` is the attribute of the address, and ``size`` its length in
+    bytes.
     """
 
     def __init__(self, kind: int, size: int) -> None:
@@ -283,7 +294,7 @@ class _Entry:
 
 
 class _Plain:
-    """An encoder of elements without a timeout."""
+    """An encoder of elements without a timeout; see :class:`_Entry`."""
 
     def __init__(self, kind: int, size: int) -> None:
         self._pack = struct.Struct(f">12s{size}s4sB3x4sI").pack
@@ -321,10 +332,10 @@ def parse_header(answer: bytes) -> IpsetHeader:
 
 
 def parse_elements(answer: bytes, scope: Scope = Scope.FULL) -> tuple[Element, ...]:
-    """Parse the elements of one LIST answer: timeouts in seconds, ``inf`` without a timeout.
+    """Parse the elements of one LIST answer; ``scope`` is that of the set, and of each ban in it.
 
-    A large set arrives in several answers. All elements of a set have the same ``scope``, which only the name
-    of the set shows. An exception (``nomatch``) that another program added bans nothing, and is skipped.
+    Remaining times are in seconds, ``inf`` without a timeout. A large set arrives in several answers. An
+    exception (``nomatch``) that another program added bans nothing, and is skipped.
     """
     adt = parse(answer, _kind(Command.LIST)).get(_Attr.ADT, memoryview(b""))
     for layout in _LAYOUTS:
@@ -356,7 +367,7 @@ _LAYOUTS = (_layout(4, 4, IPv4Network), _layout(6, 16, IPv6Network))
 
 
 def element_bytes(network: Network) -> bytes:
-    """Return the bytes that identify an element in a list: its address and its length."""
+    """Return the bytes that identify an element in an answer: its address and its prefix length."""
     _, fixed, _ = _LAYOUTS[network.version != _IPV4]
     return fixed[0][4:] + network.network_address.packed + fixed[1] + bytes([network.prefixlen])
 
@@ -368,7 +379,7 @@ def _regular(
     fixed: tuple[bytes, ...],
     network: type[IPv4Network | IPv6Network],
 ) -> tuple[Element, ...] | None:
-    """Parse the elements if all of them have this layout, else return None."""
+    """Parse the elements if all of them have this layout, else return None. ``fixed`` are its headers."""
     if len(adt) % layout.size:
         return None
     elements = []
@@ -412,7 +423,10 @@ def _element(
 
 
 def refused_index(request: bytes) -> int | None:
-    """Return the index of the refused element, from the ``request`` in an error; None: it concerns none."""
+    """Return the index of the refused element; None if the error concerns no element.
+
+    ``request`` is the request as the error repeats it.
+    """
     if len(request) < HEADER.size:
         return None
     for kind, payload in attributes(memoryview(request)[HEADER.size :]):

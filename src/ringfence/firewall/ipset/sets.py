@@ -14,10 +14,10 @@
 ``ringfence4`` and ``ringfence6`` were also sets of the previous release: they are adopted with all their
 elements.
 
-The bans that exempt friends (``contract.exempts_friends``) have their own sets, because a rule sees whether a
-set matches, but not by which prefix length. So the rule for these sets first checks whether the address is a
-friend's, and their counters count dropped packets only. A packet costs one hash lookup for each prefix length
-in use, as without these sets, and one for the friends.
+The bans that exempt friends (``contract.exempts_friends``) have their own sets, because a rule cannot see
+which prefix length in a set has matched. The rule for these sets first checks whether the address is a
+friend's, so their counters count dropped packets only. The kernel makes one hash lookup for each prefix
+length in use, as it would without these sets, and one for the friends.
 """
 
 from collections.abc import Mapping
@@ -30,7 +30,7 @@ from ringfence.firewall.ipset.messages import IpsetHeader
 from ringfence.model import Network, Scope
 from ringfence.networks import BITS, SENDER_LENGTHS, VERSIONS
 
-# By IP version, and whether the packets over the limit were TCP.
+# The names of the flood sets, by IP version and whether they are for TCP.
 FLOOD: Mapping[tuple[int, bool], str] = {
     (version, tcp): f"ringfence-flood{'-tcp-' * tcp}{version}"
     for version in VERSIONS
@@ -40,7 +40,7 @@ OBSERVE: Mapping[int, str] = {4: "ringfence-observe4", 6: "ringfence-observe6"}
 # Seconds that a source stays in the flood set after its first packet over the limit.
 FLOOD_SECONDS = 10
 # The set is read every second by the thread that bans: 4 096 elements take some 30 ms of CPU, 16 384 took 150
-# ms. A source that finds no room is still limited. It is reported after others have stopped.
+# ms. A source that finds no room is still limited, and is reported when others have stopped.
 _FLOOD_SIZE = 4_096
 _WORDS = {Scope.FULL: "", Scope.SIP: "-sip", Scope.SIP_UDP: "-udp", Scope.SIP_TCP: "-tcp"}
 # 128 kB of buckets: 100 000 elements are added with at most two rebuilds of the set.
@@ -50,10 +50,10 @@ _SMALL = 1024
 
 @frozen
 class SetSpec:
-    """The properties of a set. A set that is not a network list has timeouts and counters.
+    """The properties of a set: it holds bans, a network list, or addresses.
 
-    A set of addresses (neither bans nor a list) has room for ``size`` of them, each reduced to its
-    ``prefix``.
+    Only a network list has no timeouts and counters. A set of addresses has room for ``size`` of them, and
+    the kernel reduces each to the first ``prefix`` bits.
     """
 
     name: str
@@ -77,7 +77,7 @@ def ban_set_name(version: int, scope: Scope, *, friends_exempt: bool = False) ->
 def ban_set_names(network: Network, scope: Scope) -> list[str]:
     """Return the names of the sets that may hold a ban of ``network``, its proper set first.
 
-    Another program may have added a /64 to the set of bans that do not exempt friends.
+    A ban that exempts friends may also be in the other set, if another program added it there.
     """
     plain = ban_set_name(network.version, scope)
     return (
@@ -113,7 +113,7 @@ def set_specs(version: int) -> list[SetSpec]:
 
 
 def friends_exempt_values(version: int) -> tuple[bool, ...]:
-    """Return the values of ``friends_exempt`` for an IP version: no IPv4 ban exempts friends."""
+    """Return the values of ``friends_exempt`` for an IP version: only IPv6 bans can exempt friends."""
     return (False,) if version == 4 else (False, True)  # noqa: PLR2004 - IPv4
 
 

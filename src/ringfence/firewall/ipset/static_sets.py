@@ -1,4 +1,4 @@
-"""The kernel's sets that hold no bans: the network lists, the observed addresses and the flood set.
+"""The sets of the ipset backend that hold no bans: network lists, observed addresses and flooders.
 
 A list is replaced in one step: a temporary set is filled, the two sets exchange their contents, and the
 temporary set is destroyed. The set keeps its name, so the rules need no change. The list is never empty in
@@ -23,10 +23,10 @@ from ringfence.netlink.connection import NetlinkConnection, NetlinkError
 from ringfence.networks import SENDER_LENGTHS, VERSIONS
 
 # Seconds for which a source's count is kept while it is not in the set. The kernel removes it from the set
-# after a few seconds without excess packets.
+# FLOOD_SECONDS after it was added.
 _MEMORY = 60.0
-# Observed addresses in a message. After so many refusals each address is sent separately, because repeated
-# sending to a full set would take quadratic time.
+# The most observed addresses in a message, and the refusals after which each address is sent separately: to
+# send the whole rest again after each refusal would take quadratic time.
 _OBSERVED, _PATIENCE = 256, 3
 
 
@@ -35,7 +35,7 @@ def replace_list_in_steps(
 ) -> Generator[None, None, WrittenList]:
     """Replace the networks of one IP version on a list, step by step; return what was written.
 
-    ``networks`` is a result of :func:`by_version`.
+    ``networks`` is a result of :func:`by_version`. Raises FirewallError; the list is then unchanged.
     """
     name = list_set_name(which, version)
     fresh = temporary_name(name)
@@ -55,12 +55,12 @@ def replace_list_in_steps(
 
 
 def _without_zero_prefix(networks: Iterable[Network]) -> list[Network]:
-    """Return networks as the kernel accepts them: a /0 becomes two halves."""
+    """Return networks as ipset accepts them: a /0 becomes two halves."""
     return [part for network in networks for part in ((network,) if network.prefixlen else network.subnets())]
 
 
 def observe(kernel: NetlinkConnection, version: int, addresses: Sequence[Address]) -> None:
-    """Add addresses of one IP version to the set of observed addresses, for the contract's time.
+    """Add addresses of one IP version to the set of observed addresses, for OBSERVE_SECONDS.
 
     A full set refuses new addresses. The kernel stops at the first refused address, so the addresses after it
     are sent again.
@@ -82,15 +82,19 @@ def observe(kernel: NetlinkConnection, version: int, addresses: Sequence[Address
 
 
 class FloodCounts:
-    """The sources over the limit, and their packets over all elements that the kernel had for them."""
+    """Counts for each source the packets over the limit.
+
+    The kernel counts them in the source's element of a flood set. An element ends ten seconds after it was
+    added, and the next one starts a new count. So the counts of all elements of a source are added.
+    """
 
     def __init__(self) -> None:
-        # By source: the packets of its earlier elements, those of its present element, and when it was listed
-        # last.
+        # By network and whether it is TCP: the packets of the source's earlier elements, those of its present
+        # element, and when the source was listed last (monotonic seconds).
         self._seen: dict[tuple[Network, bool], tuple[int, int, float]] = {}
 
     def read(self, kernel: NetlinkConnection, versions: Iterable[int]) -> Sequence[Flooder]:
-        """Return the sources that the kernel lists now."""
+        """Return the sources that the kernel's flood sets contain now."""
         now = time.monotonic()
         found = [*self._counted(kernel, versions, now)]
         self._seen = {source: seen for source, seen in self._seen.items() if now - seen[2] < _MEMORY}
@@ -110,7 +114,7 @@ class FloodCounts:
 
 
 def by_version(networks: Iterable[Network]) -> Mapping[int, list[Network]]:
-    """Group networks by IP version, as the kernel accepts them."""
+    """Group networks by IP version, as ipset accepts them: a /0 becomes two halves."""
     sorted_: dict[int, list[Network]] = {version: [] for version in VERSIONS}
     for network in _without_zero_prefix(networks):
         sorted_[network.version].append(network)

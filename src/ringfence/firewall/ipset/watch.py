@@ -1,9 +1,9 @@
 """Checks of the sets: their headers, and one sample element of each.
 
 A header contains the number of elements with time left, and the number of rules that name the set. A ban may
-end at any moment, so the number alone proves little. Therefore each set of bans has a sample: the ban with
-the latest end among those acknowledged recently. It is looked up in one short exchange. So a flush, a swap
-and a new set are noticed, even if another program has added other elements since.
+end at any moment, so the number alone proves little. Therefore ringfence remembers for each set of bans one
+recent ban, the *sample*, and looks it up, in one short exchange. If it is missing before its end, another
+program has flushed, swapped or replaced the set, even if the set has other elements since.
 """
 
 import time
@@ -19,7 +19,7 @@ from ringfence.netlink.connection import NetlinkConnection
 
 # Seconds by which the kernel's end of a ban and ours may differ.
 _MARGIN = 2.0
-# For a larger batch its last ban becomes the sample, without a search for the latest end.
+# Changes that are searched for the sample. If a batch has more, its last ban becomes the sample.
 _FEW = 64
 # Network lists with more elements are not counted each second.
 _LONG = 4096
@@ -32,13 +32,21 @@ class _Sample:
 
 
 class SampleBans:
-    """For each set of bans one ban that should be in it."""
+    """Remembers a sample for each set of bans.
+
+    If the sample is missing before its end, another program has emptied or replaced the set.
+    """
 
     def __init__(self) -> None:
         self._samples: dict[str, _Sample] = {}
 
     def record(self, name: str, changes: Sequence[Change]) -> None:
-        """Record acknowledged changes of one kind."""
+        """Update the sample of the set ``name`` after acknowledged changes, all Add or all Remove.
+
+        The last Add becomes the sample if it ends later than the present sample. Before that, the present
+        sample is discarded if one of the changes concerns it. It is also discarded if there are more than
+        ``_FEW`` changes, because they are not searched for it.
+        """
         if not changes:
             return
         known = self._samples.get(name)
@@ -58,11 +66,11 @@ class SampleBans:
             self._samples[name] = known
 
     def first_missing(self, kernel: NetlinkConnection) -> str | None:
-        """Name a set that lost its sample before its end."""
+        """Return a message about a set whose sample is missing before its end; None if all samples exist."""
         return next((f"set {name} has lost a ban" for name in self._lost(kernel)), None)
 
     def discard_missing(self, kernel: NetlinkConnection) -> None:
-        """Forget the samples that are gone: a new set has none."""
+        """Forget the samples that their sets no longer contain: these sets were made again."""
         for name in self._lost(kernel):
             del self._samples[name]
 
@@ -77,7 +85,11 @@ class SampleBans:
 
 @frozen
 class WrittenList:
-    """A list as it was written: the number of its elements, and one of them (None: unknown, or none)."""
+    """The contents that were written to the set of a network list.
+
+    ``elements`` is its number of elements. ``sample`` is one of them; None if the list is empty or its
+    contents are unknown.
+    """
 
     elements: int
     sample: Network | None = None
@@ -86,11 +98,12 @@ class WrittenList:
 def check_set(
     kernel: NetlinkConnection, spec: SetSpec, references: int, filled: WrittenList | None
 ) -> tuple[str | None, int]:
-    """Return the damage to a set, and its number of elements if these are bans.
+    """Return a message about damage to a set (None if it has none), and its number of bans.
 
-    ``references`` is the number of references by our rules. The header of a long list takes the kernel long
-    (40 ms for a million elements): only its sample is looked up. The check of the rules already shows that
-    the rules name it.
+    The number is 0 if the set does not hold bans. ``references`` is the number of references by our rules.
+    ``filled`` is what was written to the set if it is a network list. For a long list the kernel takes long
+    to return the header (40 ms for a million elements), so only its sample is looked up. The check of the
+    rules already shows that rules name the set.
     """
     if filled is not None and filled.elements > _LONG:
         lost = filled.sample is not None and not contains(kernel, spec.name, filled.sample)

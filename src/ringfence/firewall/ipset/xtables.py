@@ -1,11 +1,11 @@
-"""Queries to x_tables without a process: a legacy table's size, and the available extensions.
+"""Queries the kernel about iptables without a process: the size of a legacy table, and the extensions.
 
 iptables-legacy sends no notification and has no netlink interface. But ``getsockopt`` on any socket of the IP
 version returns the number of rules in a table and their bytes (``IPT_SO_GET_INFO``, CAP_NET_ADMIN). It reads
-the table's name from the buffer for its answer. Python's own getsockopt cannot pass one, hence ctypes. A rule
-that replaces another one, with neither number changed, is not noticed this way.
+the table's name from the buffer for its answer. Python's own getsockopt cannot pass such a buffer, so ctypes
+calls the C function. If another program replaces a rule and neither number changes, this is not noticed.
 
-Matches and targets are queried by nfnetlink if the kernel has nft_compat, else by the same getsockopt.
+Matches and targets are queried by nfnetlink if the kernel has nft_compat, else by ``getsockopt`` too.
 """
 
 import ctypes
@@ -20,7 +20,7 @@ from ringfence.errors import FirewallError
 from ringfence.netlink.connection import NetlinkConnection, NetlinkError
 from ringfence.netlink.messages import FAMILIES, NLM_F_ACK, message, number, text
 
-# IPT_SO_GET_INFO and IP6T_SO_GET_INFO. For revisions each IP version has its own numbers.
+# IPT_SO_GET_INFO and IP6T_SO_GET_INFO. To query a match or a target, each IP version has its own numbers.
 _GET_INFO = 64
 _REVISION = {4: (66, 67), 6: (68, 69)}
 _LEVELS = {4: socket.SOL_IP, 6: socket.IPPROTO_IPV6}
@@ -32,7 +32,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 @frozen
 class Size:
-    """The size of a table: its rules (and chains, which count as one or two) and their bytes."""
+    """The size of a table: its number of entries (rules, and one or two for each chain) and their bytes."""
 
     entries: int
     size: int

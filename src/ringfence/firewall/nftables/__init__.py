@@ -1,1 +1,1 @@
-"""The backend nftables: a table of our own, bans by netlink."""
+"""The nftables backend: a table of our own, and bans that are added by netlink."""

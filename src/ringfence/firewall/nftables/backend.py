@@ -1,9 +1,8 @@
 """The nftables backend: a table ``inet ringfence``, with bans as elements of its sets.
 
 ``ruleset.py`` describes the table, ``installation.py`` writes it, and ``foreign.py`` notices changes by other
-programs. Bans themselves start no process (``changes.py``).
-
-CAP_NET_ADMIN is the only capability that is needed.
+programs. ``changes.py`` adds and removes bans, without a process. CAP_NET_ADMIN is the only capability that
+is needed.
 """
 
 import errno
@@ -49,8 +48,8 @@ from ringfence.netlink.connection import NetlinkConnection, NetlinkError
 class NftablesBackend:
     """Bans in the kernel by nftables; see ``contract.Backend`` for the methods.
 
-    ``proc`` is the mount point of procfs. ``release`` is the kernel's version: newer kernels renew timeouts
-    of elements.
+    ``proc`` is the mount point of procfs. ``release`` is the version of the kernel, by default of the running
+    one. It decides how timeouts are renewed (``changes.py``).
     """
 
     name = "nftables"
@@ -92,7 +91,7 @@ class NftablesBackend:
         return Opened(self._families, self._count_bans(), table.wire, table.limiter, result.repaired)
 
     def _preflight(self) -> None:
-        """Raise FirewallError for what is missing; changes nothing."""
+        """Raise FirewallError if a requirement is missing; changes nothing in the kernel."""
         self._require_capability()
         _require_kernel(self._kernel)
         find_nft()
@@ -135,14 +134,14 @@ class NftablesBackend:
         return outcomes
 
     def observe(self, addresses: Iterable[Address]) -> None:
-        """Copy the SIP requests of ``addresses`` for a while. Needs ``open``; never raises."""
+        """Copy the SIP requests of ``addresses`` for OBSERVE_SECONDS. Needs ``open``; never raises."""
         if self._installation.table is not None:
             observe(self._kernel, addresses, modern=self._modern)
 
     def replace_list_in_steps(
         self, which: NetworkList, networks: Iterable[Network]
     ) -> Generator[None, None, None]:
-        """Replace a list, one transaction a step.
+        """Replace a list. Each step after the first carries out one transaction.
 
         See ``contract.Backend.replace_list_in_steps``.
         """
@@ -158,7 +157,7 @@ class NftablesBackend:
     def list(self, known: Iterable[tuple[Network, Scope]] | None = None) -> Iterator[Element]:
         """Yield every ban in the kernel; nothing if our table does not exist.
 
-        Uses its own socket: a thread may list while the event loop bans.
+        Uses its own socket, so a thread may list while the event loop bans.
         """
         with NetlinkConnection(extended=True) as kernel:
             try:
@@ -182,11 +181,14 @@ class NftablesBackend:
         return Health(damage or self._lists.damage(heads), elements, changed)
 
     def rules_differ(self) -> bool:
-        """Return False: nftables reports every change to the descriptor."""
+        """Return False: nftables reports every change to the descriptor of :meth:`watch_fd`."""
         return False
 
     def watch_fd(self) -> int | None:
-        """Return a descriptor that becomes readable when nftables changes."""
+        """Return a descriptor that becomes readable when another program changes nftables, in any table.
+
+        None before ``open``, or if the kernel refuses the socket.
+        """
         return self._foreign.fileno()
 
     def counters(self) -> Counters:
@@ -218,7 +220,7 @@ class NftablesBackend:
 
 
 def _by_set(batch: Sequence[Change]) -> Mapping[BanSet, list[int]]:
-    """Group the numbers of a batch by set."""
+    """Group the changes of a batch by their set: for each set, their positions in the batch."""
     found: defaultdict[tuple[Scope, int, int], list[int]] = defaultdict(list)
     for number, change in enumerate(batch):
         network = change.network
@@ -229,7 +231,10 @@ def _by_set(batch: Sequence[Change]) -> Mapping[BanSet, list[int]]:
 def _set_outcomes(
     batch: Sequence[Change], outcomes: list[Outcome], numbers: Iterable[int], error: FirewallError | None
 ) -> None:
-    """Store the outcomes of changes to a missing set: ``error`` for each Add, success for each Remove."""
+    """Store the outcomes of changes to a missing set: ``error`` for each Add, success for each Remove.
+
+    ``numbers`` are the positions of these changes in the batch.
+    """
     for number in numbers:
         change = batch[number]
         outcomes[number] = Outcome(change, error=error if isinstance(change, Add) else None)

@@ -1,17 +1,17 @@
 """Bans by netlink: batches of changes as transactions, and an outcome for each change.
 
-A transaction of nftables is carried out completely or not at all. If the kernel refuses an element, the
-transaction is sent again without that element. The kernel reports the position at which it stopped (EXT_ACK).
-After a few refusals the rest is sent in halves, so that many bad elements cost only a few transactions each.
+A transaction of nftables is carried out completely or not at all. If the kernel refuses an element, it
+reports the position at which it stopped (EXT_ACK). The transaction is sent again without that element. After
+a few refusals the rest is sent in halves, so that many bad elements cost only a few transactions each.
 
 A full set is handled differently: the kernel names the first element without room. Of the elements after it
 only those already in the set are sent again (queried one by one, some 10 µs each). The others would have no
 room either. So a full set costs one additional transaction, not one for each element.
 
-Since kernel 6.12 adding an element again renews its timeout. On older kernels it changes nothing. There
-an element is added with NLM_F_EXCL. If it exists already, its message is sent again as add, delete and add;
-the element then counts packets from 0. Since kernel 6.3 the removal of an absent element is not an error. On
-older kernels it is added, if absent, and deleted in the same transaction.
+Since kernel 6.12, an element that is added again gets the new timeout. Older kernels change nothing then.
+There an element is added with NLM_F_EXCL. If it exists already, its message is sent again as add, delete and
+add; the element then counts packets from 0. Since kernel 6.3 the removal of an absent element is not an
+error. On older kernels it is added, if absent, and deleted in the same transaction.
 """
 
 import errno
@@ -46,22 +46,23 @@ from ringfence.netlink.connection import (
 )
 from ringfence.networks import VERSIONS
 
-# After so many transactions with refusals the rest is sent in halves.
+# Transactions with refusals, after which the rest is sent in halves.
 _PATIENCE = 3
-# The first kernel on which adding an element again renews its timeout.
+# The first kernel on which an element that is added again gets the new timeout.
 _RENEWING = (6, 12)
-_OBSERVED = 256  # addresses in a transaction
+_OBSERVED = 256  # the most addresses in a transaction
 _TOLERANCE = 5.0  # seconds by which the remaining time of a ban may differ from its timeout
-# Messages in a transaction: any receive buffer has room for an answer to each refusal.
+# The most messages in a transaction, so that any receive buffer has room if all of them are refused.
 _MESSAGES = 64
 _MOMENT = 1  # seconds: the timeout of an element that is added only to be deleted
 
 
 @define
 class ChangeGroup:
-    """The changes of one message, by their numbers in the batch: Adds only or Removes only, to one set.
+    """Changes that are sent together: only Adds or only Removes, to one set.
 
-    ``replace``: an Add first removes an existing element (add, delete, add).
+    ``numbers`` are their positions in the batch. ``replace``: an existing element is deleted before an Add of
+    it (add, delete, add).
     """
 
     ban: BanSet
@@ -70,14 +71,14 @@ class ChangeGroup:
     replace: bool = False
 
     def only(self, numbers: Sequence[int]) -> "list[ChangeGroup]":
-        """Return the group reduced to these numbers, as a list; an empty list if there are no numbers."""
+        """Return the group with only the changes ``numbers``, in a list, which is empty without changes."""
         return [ChangeGroup(self.ban, numbers, self.adds, self.replace)] if numbers else []
 
 
 class Changes:
     """Carries out the changes of one batch over ``kernel``, and stores their outcomes in ``outcomes``.
 
-    ``modern``: adding again renews (kernel 6.12).
+    ``modern``: the kernel renews an element that is added again (6.12).
     """
 
     def __init__(
@@ -92,7 +93,10 @@ class Changes:
         """How many transactions the kernel has carried out."""
 
     def apply(self, by_set: Mapping[BanSet, Sequence[int]]) -> None:
-        """Carry out the changes with these numbers, in order within each set. The sets must exist."""
+        """Carry out the changes whose positions in the batch ``by_set`` has, in order within each set.
+
+        The sets must exist.
+        """
         lost: FirewallError | None = None
         for groups in self._transactions(by_set):
             if lost is not None:  # another request would only time out again
@@ -117,7 +121,10 @@ class Changes:
             yield groups
 
     def _runs(self, numbers: Sequence[int]) -> Iterator[tuple[bool, Sequence[int]]]:
-        """Divide numbers into runs of one kind: True for Adds, which have a timeout."""
+        """Divide positions in the batch into runs of only Adds or only Removes, in order.
+
+        Each item is whether the run has Adds, and the run. Only Adds have a timeout.
+        """
         seconds = self._seconds
         if all(map(seconds.__getitem__, numbers)):  # most long batches have Adds only
             yield True, numbers
@@ -126,7 +133,10 @@ class Changes:
             yield adds, list(group)
 
     def _send(self, groups: list[ChangeGroup]) -> FirewallError | None:
-        """Send a transaction; repeat it without refused changes. Return the connection's error, if any."""
+        """Send a transaction; after a refusal send it again without the refused changes.
+
+        Store the outcomes. Return the error if the connection broke, else None.
+        """
         refusals: list[Refusal] = []
         for _ in range(_PATIENCE):
             sent = [(group, message) for group in groups for message in self._messages(group)]
@@ -149,7 +159,10 @@ class Changes:
         return self._send_halves(groups, _explain(groups[0].ban, refusals[0]))
 
     def _send_halves(self, groups: list[ChangeGroup], why: FirewallError) -> FirewallError | None:
-        """Send each half separately; refuse a single change with the error ``why``."""
+        """Send each half of the changes separately; a single change is refused with the error ``why``.
+
+        Return the error if the connection broke, else None.
+        """
         if len(groups) == 1 and len(groups[0].numbers) == 1:
             self._refuse(groups[0].numbers, why)
             return None
@@ -164,8 +177,9 @@ class Changes:
     def _check_results(self, groups: list[ChangeGroup], lost: NetlinkLostError) -> FirewallError | None:
         """Look up each element of a transaction whose answer was lost.
 
-        Changes with the wanted result are confirmed. The rest is refused, and not sent again here: the caller
-        repeats it after a pause. Return the connection's error if nothing was carried out.
+        Changes with the wanted result are confirmed. The others get the error ``lost``. They are not sent
+        again here: the caller repeats them after a pause. Return an error if the kernel carried out nothing,
+        or if it does not answer; else None.
         """
         final = {
             (group.ban, self._batch[n].network): (group.adds, n) for group in groups for n in group.numbers
@@ -218,7 +232,12 @@ class Changes:
         sent: Sequence[tuple[ChangeGroup, bytes]],
         refusals: Sequence[Refusal],
     ) -> list[ChangeGroup]:
-        """Remove the refused changes, and return the groups to send again."""
+        """Handle the first refusal of each group, and return the groups to send again.
+
+        The kernel has carried out nothing of the transaction. A change that cannot succeed gets its outcome
+        and is left out. A group with an element that already exists is sent again with ``replace``. ``sent``
+        has each message of the transaction with its group.
+        """
         first: dict[int, Refusal] = {}
         for refusal in refusals:
             group, _ = sent[refusal.index - 1]  # the first message only opens the batch
@@ -233,7 +252,10 @@ class Changes:
         return rest
 
     def _after_refusal(self, group: ChangeGroup, request: bytes, refusal: Refusal) -> list[ChangeGroup]:
-        """Return the changes of ``group`` to send again, and store the outcomes of the others."""
+        """Handle the refusal of ``request``, a message of ``group``, and return what to send again.
+
+        Store the outcomes of the changes that are not sent again.
+        """
         index = elements.refused_index(request, refusal.offset)
         if index is None or index >= len(group.numbers):
             self._refuse(group.numbers, _explain(group.ban, refusal))
@@ -246,7 +268,11 @@ class Changes:
         return group.only([*group.numbers[:index], *group.numbers[index + 1 :]])
 
     def _fitting(self, group: ChangeGroup, index: int, refusal: Refusal) -> list[int]:
-        """Return the changes that need no additional room."""
+        """Return the changes that fit into a full set; store the outcomes of the others.
+
+        They are those before ``index``, the first without room, and those of networks that the set already
+        contains.
+        """
         kept = list(group.numbers[:index])
         known = {self._batch[number].network for number in kept}
         for number in group.numbers[index:]:
@@ -303,9 +329,10 @@ def _explain(ban: BanSet, refusal: Refusal) -> FirewallError:
 
 
 def observe(kernel: NetlinkConnection, addresses: Iterable[Address], *, modern: bool) -> None:
-    """Add addresses to the sets of observed addresses, for the time that the contract specifies.
+    """Add addresses to the sets of observed addresses, for OBSERVE_SECONDS.
 
-    If a transaction is refused, each of its addresses is sent separately: a full set refuses new ones.
+    If a transaction is refused, each of its addresses is sent separately. A full set refuses only new
+    addresses, so the time of the others begins again.
     """
     unique = list(dict.fromkeys(itertools.islice(addresses, OBSERVE_MOST)))
     with suppress(FirewallError):  # best effort: health() reports a missing set
@@ -329,7 +356,7 @@ def _observe(
 
 
 def renews(release: str) -> bool:
-    """Whether a kernel of that release renews the timeout of an element that is added again."""
+    """Whether a kernel with this release (``6.12.1-amd64``) renews an element that is added again."""
     numbers = []
     for part in release.split("-", 1)[0].split(".")[:2]:
         if not part.isdecimal():

@@ -1,4 +1,4 @@
-"""What the rules and sets of nftables count: dropped packets, elements, and sources over the limit."""
+"""Reads the numbers that nftables counts: dropped packets, elements of sets, and sources over the limit."""
 
 from collections.abc import Iterable
 
@@ -47,7 +47,10 @@ def read_flooders(kernel: NetlinkConnection) -> list[Flooder]:
 
 
 def total_bans(heads: Iterable[NftSetHeader]) -> int | None:
-    """Return the number of bans in the kernel; None if it has no count."""
+    """Return the number of bans in the kernel, from the headers of all its sets.
+
+    None if the kernel does not count the elements of a set (before 6.16).
+    """
     numbers = [head.elements for head in heads if BanSet.parse(head.name) is not None]
     known = [number for number in numbers if number is not None]
     return sum(known) if len(known) == len(numbers) else None

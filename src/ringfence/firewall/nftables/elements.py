@@ -1,18 +1,18 @@
 """Elements of nftables sets as bytes: builders and parsers, no socket, no clock.
 
-One message holds at most MAX_ELEMENTS. The length of an attribute has 16 bits, and 1 200 of the largest
-elements are 62 400 bytes. A transaction holds no more than that either: for 100 000 elements the kernel takes
-0.26 s of CPU in transactions of 1 200, 0.38 s in transactions of 4 800, and 0.48 s in a single one. If there
-is a listener, the kernel also writes a notification of 8 kB for each element, and keeps them all until the
-end of the transaction.
+One message holds at most MAX_ELEMENTS: the length of an attribute has 16 bits, and 1 200 of the largest
+elements are 62 400 bytes. A transaction holds no more than that either, because larger ones are slower. For
+100 000 elements the kernel takes 0.26 s of CPU in transactions of 1 200, 0.38 s in transactions of 4 800, and
+0.48 s in a single one. If there is a listener, the kernel also writes a notification of 8 kB for each
+element, and keeps them all until the end of the transaction.
 
-Timeouts are milliseconds. Without ``exclusive`` the kernel accepts an element that exists already. Before
-6.12 this has no effect; since then the element gets the new timeout, and keeps its counter. With ``renewing``
-the message contains the remaining time too (``NFTA_SET_ELEM_EXPIRATION``), because a timeout of the same
-length alone would change nothing.
+Timeouts are milliseconds. The kernel accepts an element that is already in the set, unless the message is
+``exclusive``. Kernels before 6.12 do not change this element. Later ones set its new timeout, and keep its
+counter. To renew an element, the message contains the remaining time too (``NFTA_SET_ELEM_EXPIRATION``),
+because a timeout of the same length alone would change nothing.
 
-The kernel reports the position in the message at which it stopped. It lies in the bytes of the refused
-element. All elements of a message have the same size, so the position gives the index.
+If the kernel refuses an element, it reports the position in the message at which it stopped, which is within
+the bytes of that element. All elements of a message have the same size, so the position gives the index.
 """
 
 import operator
@@ -60,7 +60,11 @@ _NO_TIMEOUT = float("inf")
 
 @frozen
 class Layout:
-    """The layout of the elements of one message, which all have the same size."""
+    """The layout of the elements of one message, which all have the same size.
+
+    ``timeout``: an element has a timeout. ``renewing``: it has its remaining time too. ``end``: it is not a
+    beginning of an interval, but the end of one.
+    """
 
     version: int
     timeout: bool = False
@@ -74,7 +78,7 @@ class Layout:
         return 4 + 12 * (self.timeout + self.renewing) + 8 * self.end + 8 + size
 
     def write(self, key: bytes, milliseconds: int = 0) -> bytes:
-        """Encode one element in the order of the tools: flags, times, key."""
+        """Encode one element with its attributes in the order in which ``nft`` writes them."""
         parts = []
         if self.end:
             parts.append(attribute(_FLAGS, _INTERVAL_END.to_bytes(4, "big")))
@@ -87,7 +91,10 @@ class Layout:
 
 
 class _Writer:
-    """An encoder for elements of one layout: one ``struct.pack`` each, because only key and time differ."""
+    """An encoder for elements of one layout.
+
+    Only key and times differ between two elements, so one ``struct.pack`` encodes an element.
+    """
 
     def __init__(self, layout: Layout) -> None:
         size = _SIZES[layout.version]
@@ -96,7 +103,7 @@ class _Writer:
         self._number = layout.version == 4  # noqa: PLR2004 - IPv4, whose key is faster as a number
         pieces: list[bytes] = []
         form, start = ">", 0
-        for _ in range(self._times):  # split the bytes at each time, which has 8 bytes after its header
+        for _ in range(self._times):  # split the bytes at each time: 8 bytes, after its header
             at = start + ATTRIBUTE.size * (1 if pieces else 2)
             pieces.append(fixed[start:at])
             form += f"{at - start}sQ"
@@ -107,7 +114,7 @@ class _Writer:
         self._pieces = pieces
 
     def write(self, timed: Iterable[tuple[Network, int]]) -> list[bytes]:
-        """Encode networks with their times in seconds, if the layout has a time."""
+        """Encode networks, each with its timeout in seconds. A layout without a time ignores the timeouts."""
         pack, pieces = self._pack, self._pieces
         networks, seconds = zip(*timed, strict=True)
         addresses = map(operator.attrgetter("network_address"), networks)
@@ -143,8 +150,9 @@ def add(
 ) -> bytes:
     """Build one NEWSETELEM of at most MAX_ELEMENTS networks with their timeouts in seconds.
 
-    All networks have the IP version and the prefix length of the set. ``exclusive``: an existing element is
-    refused (EEXIST). ``renewing``: it gets the new timeout (kernel 6.12).
+    All networks have the IP version and the prefix length of the set. ``exclusive``: the kernel refuses an
+    element that is already in the set (EEXIST). ``renewing``: such an element gets the new timeout (since
+    kernel 6.12).
     """
     version = elements[0][0].version
     write = _WRITERS[Layout(version, timeout=True, renewing=renewing)].write
@@ -159,9 +167,10 @@ def add(
 
 
 def delete(table: str, name: str, networks: Sequence[Network], *, lenient: bool = False) -> bytes:
-    """Build the message that removes at most MAX_ELEMENTS networks; ENOENT if one is absent.
+    """Build the message that removes at most MAX_ELEMENTS networks from a set.
 
-    ``lenient``: absent networks are not an error (DESTROYSETELEM, kernel 6.3).
+    If one is absent, the kernel refuses the message (ENOENT). ``lenient``: it does not (DESTROYSETELEM, since
+    kernel 6.3).
     """
     write = _WRITERS[Layout(networks[0].version)].write
     kind = Message.DESTROYSETELEM if lenient else Message.DELSETELEM
@@ -189,8 +198,8 @@ def intervals(
 ) -> list[bytes]:
     """Build the messages that add ranges (first and last address) to an interval set, in order.
 
-    The ranges are neither overlapping nor adjacent: see :func:`merged`. With ``remove`` they remove the same
-    ranges.
+    The ranges must neither overlap nor be adjacent: see :func:`merged`. ``remove``: remove these ranges
+    instead.
     """
     size = _SIZES[version]
     beginning, end = Layout(version), Layout(version, end=True)
@@ -233,7 +242,10 @@ def merged(networks: Sequence[Network]) -> list[tuple[int, int]]:
 
 
 def refused_index(request: bytes, offset: int | None) -> int | None:
-    """Return the index of the element of ``request`` that an error concerns; None: no element."""
+    """Return the index of the refused element of ``request``; None if the error concerns no element.
+
+    ``offset`` is the position in the request at which the kernel stopped; None if it is unknown.
+    """
     if offset is None or len(request) < HEADER.size:
         return None
     position = HEADER.size
@@ -259,9 +271,10 @@ def _elements(kind: Message, flags: int, table: str, name: str, elements: Sequen
 
 
 def bans_of(answer: bytes, version: int, length: int, scope: Scope) -> Iterator[Element]:
-    """Parse one answer to :func:`dump` of a set for prefixes of ``length``: timeouts in seconds.
+    """Yield the bans in one answer to :func:`dump` of a set with prefixes of ``length`` and this ``scope``.
 
-    An element without a timeout has ``inf``. Elements without time left are skipped.
+    Remaining times are in seconds, ``inf`` for an element without a timeout. Elements without time left are
+    skipped.
     """
     payload = _payload(answer)
     found = _READERS[version].read(payload, length, scope)
@@ -269,10 +282,10 @@ def bans_of(answer: bytes, version: int, length: int, scope: Scope) -> Iterator[
 
 
 class _Reader:
-    """A parser of elements with a counter and times: key, counter, timeout, time left.
+    """A fast parser for elements in the kernel's usual layout: key, counter, timeout, time left.
 
-    The kernel does not mark nested attributes here. 100 000 elements are parsed in a third of the time that
-    parsing attribute by attribute takes.
+    It takes a third of the time that parsing attribute by attribute takes. In these answers the kernel does
+    not mark nested attributes as such.
     """
 
     def __init__(self, version: int) -> None:
@@ -294,7 +307,7 @@ class _Reader:
         self._struct = struct.Struct(f">12s{size}s{len(self._heads[1])}sQ4sQ4sQ4sQ")
 
     def read(self, payload: memoryview, length: int, scope: Scope) -> Iterator[Element] | None:
-        """Parse the elements if all of them have this layout, else return None."""
+        """Parse the elements if all of them have the usual layout, else return None."""
         if len(payload) % self._struct.size:
             return None
         rows = list(self._struct.iter_unpack(payload))
@@ -313,13 +326,17 @@ _READERS = {version: _Reader(version) for version in _SIZES}
 
 
 def _irregular(payload: memoryview, length: int, scope: Scope) -> Iterator[Element]:
-    """Parse the elements attribute by attribute, with any other attributes (comments)."""
+    """Parse elements in any layout, attribute by attribute: an element may have a comment, for example."""
     for key, packets, octets, left in _read(payload):
         yield Element(_network(key, length), left, packets, octets, scope)
 
 
 def flooders_of(answer: bytes, *, tcp: bool = False) -> Iterator[Flooder]:
-    """Parse one answer to :func:`dump` of a flood set: addresses, or by UDP /64s."""
+    """Yield the sources in one answer to :func:`dump` of a flood set.
+
+    ``tcp``: it is the set for TCP, whose elements are addresses. In the set for UDP they are IPv4 addresses
+    or /64s.
+    """
     for key, packets, _, _ in _read(_payload(answer)):
         version = _version_of(key)
         yield Flooder(_network(key, (BITS if tcp else SENDER_LENGTHS)[version]), packets, tcp)
@@ -330,7 +347,10 @@ def _payload(answer: bytes) -> memoryview:
 
 
 def _read(payload: memoryview) -> Iterator[tuple[bytes, int, int, float]]:
-    """Parse elements: key, packets, bytes, seconds left."""
+    """Parse elements: key, packets, bytes, and seconds left (``inf`` without a timeout).
+
+    Elements without time left are skipped.
+    """
     for _, element in attributes(payload):
         parts = dict(attributes(element))
         key = bytes(nested(parts, _KEY).get(_VALUE, b""))

@@ -1,10 +1,12 @@
-"""Changes that other programs make to nftables, noticed at once.
+"""Notices at once the changes that other programs make to nftables.
 
-The kernel reports every transaction with its author, and whether it changed our table (``watch.py``). After
-any foreign transaction the rules are suspect. Elements are reported as changed only if our table was changed.
-During a large transaction ringfence does not listen, because the kernel would write 8 kB for each element to
-a listener. The kernel numbers every transaction (the generation), so the number shows afterwards whether
-another program made changes.
+The kernel reports every transaction with the netlink port of its author, and whether it changed our table
+(``watch.py``). After any transaction of another program the rules are *suspect*: they must be compared.
+Elements are reported as changed only if our table was changed.
+
+During a large transaction of its own, ringfence does not listen, because the kernel would write 8 kB for each
+element to a listener. The kernel numbers every transaction (the generation). So the number shows afterwards
+whether another program made a transaction meanwhile.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,7 +19,7 @@ from ringfence.netlink.connection import NetlinkConnection
 
 
 class ForeignChanges:
-    """Changes by programs other than the owner of ``kernel``."""
+    """Records that other programs changed nftables. Transactions over ``kernel`` are ringfence's own."""
 
     def __init__(self, kernel: NetlinkConnection) -> None:
         self.epoch = 0
@@ -42,7 +44,10 @@ class ForeignChanges:
         self._suspect = False
 
     def listen(self) -> None:
-        """Start to listen for changes; if that is impossible, the rules are suspect at each reading."""
+        """Start listening for changes.
+
+        If the kernel refuses, :meth:`read` marks the rules as suspect each time.
+        """
         if self._monitor is None:
             with suppress(OSError):
                 self._monitor = ChangeMonitor()
@@ -52,7 +57,10 @@ class ForeignChanges:
         return self._monitor.fileno() if self._monitor is not None else None
 
     def read(self, *own: int) -> None:
-        """Read the notifications; those from the netlink ports ``own`` are ours."""
+        """Read the waiting notifications, and record what they report.
+
+        Changes from the netlink ports ``own`` are not recorded: ringfence started these processes.
+        """
         if self._monitor is None:
             self._suspect = True
             self.epoch += 1
@@ -66,9 +74,11 @@ class ForeignChanges:
             self._suspect = True
 
     def take_changed(self, *, counted: bool) -> bool:
-        """Return whether our table was changed since the last call.
+        """Return whether another program has changed our table since the last call, and forget it.
 
-        Assumed changes count only without a count of the elements (``counted``), which would show them.
+        If another program made a transaction while ringfence did not listen, it is unknown whether it changed
+        our table. Then it counts as a change only if the kernel does not count the elements of sets
+        (``counted`` is false), because otherwise their number shows the change.
         """
         changed = self._changed or (self._assumed and not counted)
         self._changed = self._assumed = False
@@ -76,9 +86,10 @@ class ForeignChanges:
 
     @contextmanager
     def unmonitored(self, size: int, commits: Callable[[], int] = lambda: 1) -> Iterator[None]:
-        """Pause listening during a change of ``size`` elements, if it is large.
+        """Stop listening while the caller changes ``size`` elements, if these are many.
 
-        ``commits`` returns how many transactions it took.
+        ``commits`` returns how many transactions the caller has made. If the kernel has counted more, another
+        program may have changed our table.
         """
         if self._monitor is None or size <= CHUNK:
             yield
@@ -94,7 +105,7 @@ class ForeignChanges:
                 self.epoch += 1
 
     def close(self) -> None:
-        """Stop to listen. Idempotent."""
+        """Stop listening. Idempotent."""
         if self._monitor is not None:
             self._monitor.close()
             self._monitor = None

@@ -1,10 +1,10 @@
-"""The rules of table ``inet ringfence``: written by ``nft``, compared, and written again.
+"""Installs the rules of table ``inet ringfence`` with the program ``nft``, and compares and repairs them.
 
 ``nft -f -`` writes them in one transaction of some five milliseconds. This happens at the start, after a
 change of the plan, after another program changed our table, when the first network of a prefix length is
-banned, and when a long network list was filled into its alternate set. (Only the text form defines which
-rules belong together, and it is rarely needed.) Rules are replaced while the sets keep their elements, and an
-existing table is adopted.
+banned, and after a long network list was filled into its alternate set. All of these are rare, so they may
+start a process. Replaced rules leave the sets with all their elements. A table that exists at the start is
+adopted.
 """
 
 from attrs import evolve, frozen
@@ -31,10 +31,11 @@ _TRIES = 3
 
 @frozen
 class InstalledTable:
-    """The last installation, and the resulting state of the kernel.
+    """The last installation.
 
-    ``asked`` is the requested plan, and ``plan`` the same without the features that the kernel refused.
-    ``wire`` and ``limiter`` are the reasons for these refusals. ``inner``: the log rules use ``@ih``.
+    ``asked`` is the plan of the caller. ``plan`` is the same without the features that the kernel refused.
+    ``state`` is the table as it was after the installation. ``wire`` is why the kernel refused the log rules,
+    and ``limiter`` why it refused the limiter; None if it did not. ``inner``: the log rules use ``@ih``.
     """
 
     asked: FirewallPlan
@@ -47,7 +48,10 @@ class InstalledTable:
 
 @frozen
 class InstallResult:
-    """The installation; whether the table is new, and whether it was damaged before."""
+    """The result of :meth:`Installation.install`.
+
+    ``new``: the table did not exist before. ``repaired``: another program had changed it.
+    """
 
     table: InstalledTable
     new: bool
@@ -55,18 +59,26 @@ class InstallResult:
 
 
 class Installation:
-    """Our table. ``foreign`` reports changes of it by other programs."""
+    """Installs and checks our table. ``foreign`` reports changes that other programs made to it."""
 
     def __init__(self, kernel: NetlinkConnection, foreign: ForeignChanges) -> None:
         self.table: InstalledTable | None = None
         """The table as it was written last; None before :meth:`install`."""
         self.list_names: dict[str, str] = {}
-        """The present names of the sets of network lists by base name, if they differ."""
+        """The present name of the set of a network list (``deny4_2``), by its base name (``deny4``).
+
+        A list that is missing here has a set with the base name.
+        """
         self._kernel = kernel
         self._foreign = foreign
 
     def install(self, plan: FirewallPlan) -> InstallResult:
-        """Put the table in place for ``plan``. Idempotent; repairs. Raise FirewallError."""
+        """Write the table for ``plan``, and repair changes by other programs.
+
+        Nothing is written if this object has installed the same plan and the table has not changed since.
+        Idempotent. Raise FirewallError if the table cannot be written, or if it has a set of another type
+        with one of our names.
+        """
         before, previous = read_state(self._kernel), self.table
         if before is not None:
             require_own_sets(before)
@@ -82,7 +94,7 @@ class Installation:
         return InstallResult(table, before is None, repaired)
 
     def require(self) -> InstalledTable:
-        """Return the installed table; raise FirewallError if there is none."""
+        """Return the installed table; raise FirewallError before :meth:`install`."""
         if self.table is None:
             raise not_open_error()
         return self.table
@@ -92,7 +104,10 @@ class Installation:
         self.table = None
 
     def damage(self) -> str | None:
-        """Return what another program has changed, None if nothing; compares only suspect rules."""
+        """Return a message about what another program has changed in our table, None if nothing.
+
+        The table is read and compared only after a change that another program made to nftables.
+        """
         if not self._foreign.suspect:
             return None
         damage = difference(self.require().state, read_state(self._kernel))
@@ -101,7 +116,10 @@ class Installation:
         return damage
 
     def add_sets(self, wanted: set[BanSet]) -> FirewallError | None:
-        """Make sets and rules for prefix lengths that have none yet; return the error, if any."""
+        """Make those of the sets ``wanted`` that do not exist, with their rules.
+
+        Return None if all of them exist now, else the error.
+        """
         bans = self.require().state.bans
         if wanted <= bans:
             return None
@@ -112,7 +130,10 @@ class Installation:
         return None
 
     def switch_list(self, base: str, name: str) -> None:
-        """Have the rules name the set ``name`` for the list ``base``."""
+        """Rewrite the rules so that they use the set ``name`` for the list with the base name ``base``.
+
+        The set that the list used before is deleted. Raise FirewallError if the rules cannot be written.
+        """
         before = dict(self.list_names)
         self.list_names[base] = name
         try:
@@ -122,11 +143,14 @@ class Installation:
             raise
 
     def make_empty(self, name: str, version: int) -> None:
-        """Make an empty set for a list of IP ``version``."""
+        """Make an empty set ``name`` for a list of IP ``version``. If the set exists, remove its elements."""
         self._foreign.read(run_nft(find_nft(), empty_set(name, version)))
 
     def _write_plan(self, plan: FirewallPlan, before: TableState | None) -> InstalledTable:
-        """Write the rules of ``plan``, without optional features that this kernel refuses."""
+        """Write the rules of ``plan``, without optional features that this kernel refuses.
+
+        ``before`` is the present state of the table, None if it does not exist.
+        """
         bans = default_ban_sets() if before is None else default_ban_sets() | before.bans
         refused: FirewallError | None = None
         for tried, inner, wire, limiter in variants(plan):
@@ -148,7 +172,10 @@ class Installation:
         raise refused or FirewallError("no rules could be put in place")
 
     def _rewrite(self, bans: frozenset[BanSet]) -> None:
-        """Write the rules again with the given sets of bans."""
+        """Write the rules of the installed plan again, for the sets ``bans``.
+
+        Raise FirewallError if another program has changed the table: only :meth:`install` repairs it.
+        """
         table = self.require()
         damage = difference(table.state, read_state(self._kernel))
         if damage is not None:  # install() must see and report it
@@ -158,7 +185,7 @@ class Installation:
         self.table = evolve(table, state=self._write(rules))
 
     def _write(self, rules: Ruleset) -> TableState:
-        """Write ``rules`` and return the resulting state; retry if another program changed it in between."""
+        """Write ``rules`` and return the new state; try again if another program changes it in between."""
         tool = find_nft()
         for _ in range(_TRIES):
             before, ports = read_state(self._kernel), []
@@ -179,9 +206,11 @@ class Installation:
 
 
 def _was_damaged(installed: TableState | None, before: TableState | None, now: TableState) -> bool:
-    """Whether another program had changed our previous installation.
+    """Whether another program had changed the table that ringfence installed before.
 
-    After a restart this can be determined only if the plan is the same.
+    ``installed`` is the state after our last installation, None after a restart. ``before`` is the state that
+    was found, and ``now`` the state after the new installation. After a restart the answer is known only if
+    the plan is the same as before; otherwise it is False.
     """
     if installed is not None:
         return before is None or before.shape != installed.shape

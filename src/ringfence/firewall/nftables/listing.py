@@ -1,15 +1,15 @@
 """Complete lists of the bans in nftables sets, also while other programs change the sets.
 
-The kernel walks through a hash set buffer by buffer, 150 of them for 50 000 elements. It finds its position
-again by the number of elements before it. If a set changes in between, the walk may miss elements that never
-changed: 20 to 43 of 50 000 at 100 transactions a second. The kernel marks such a list (NLM_F_DUMP_INTR). It
-does not mark a list that changed during the last buffer, so the generation is compared too. Nor does it mark
-a list from which it removed expired elements.
+The kernel lists a hash set in parts, 150 of them for 50 000 elements. At each part it finds its position
+again by the number of elements before it. If the set changes between two parts, the list may lack elements
+that never changed: 20 to 43 of 50 000 at 100 transactions a second. The kernel marks such a list
+(NLM_F_DUMP_INTR). It does not mark the list if the change came during the last part, so the generation is
+compared too. Nor does it mark a list during which elements expired.
 
-Therefore a list during which anything changed, in any table, is repeated, and the results are combined. If
-the caller names the known bans, those that the list lacks are looked up one by one. Then the list is repeated
-only if it lacks very many, or if the kernel has no count of the elements (before 6.16): a program that often
-changes a table of its own would interrupt each repetition, and each takes 0.5 s of CPU for 50 000 bans.
+Therefore a list is repeated if anything changed meanwhile, in any table, and the results are combined. If the
+caller names the known bans, those that the list lacks are looked up one by one. Then the list is repeated
+only if it lacks very many, or if the kernel does not count the elements (before 6.16). Otherwise a program
+that often changes its own table would interrupt each repetition, and each takes 0.5 s of CPU for 50 000 bans.
 """
 
 import errno
@@ -25,11 +25,11 @@ from ringfence.netlink.connection import NetlinkConnection, NetlinkError, Netlin
 
 _TRIES = 3
 _FEW = 1_000
-"""Bans of a set that are looked up, at 20 µs each, instead of listing the set again."""
+"""The most missing bans of a set that are looked up, at 20 µs each; if more, it is listed again."""
 
 
 def bans(kernel: NetlinkConnection, known: Iterable[tuple[Network, Scope]] | None) -> Iterator[Element]:
-    """Yield every ban. For ``known`` and FirewallIncompleteError see ``contract.Backend.list``."""
+    """Yield every ban. ``contract.Backend.list`` explains ``known`` and FirewallIncompleteError."""
     unsure: list[str] = []
     for head in read_sets(kernel):
         ban = BanSet.parse(head.name)
@@ -65,7 +65,11 @@ def find(kernel: NetlinkConnection, network: Network, scope: Scope) -> Element |
 
 
 def read_part(kernel: NetlinkConnection, name: str) -> list[bytes]:
-    """Read a set, possibly without some elements: the caller reads it again soon."""
+    """Return the kernel's answers that list the elements of the set ``name``.
+
+    If the set changes meanwhile, some elements may be missing. The callers accept that, because they read the
+    set again soon.
+    """
     try:
         return list(kernel.stream(elements.dump(TABLE, name)))
     except NetlinkInterruptedError as error:

@@ -3,13 +3,13 @@
 The objects here are small: tables, chains, rules, headers of sets, named counters. ``elements.py`` has the
 messages for elements, of which there may be many.
 
-The deletion of an empty table raw is for cleaning up after iptables-nft. That tool makes the table with the
-first rule, and has no command to delete it. The deletion is one batch, which the kernel carries out
-completely or not at all. It deletes each chain only if it has no rules, and the table only if it is empty
-(NLM_F_NONREC, kernel 4.20). The policy of a chain is not checked here.
+iptables-nft makes its table ``raw`` with the first rule, and has no command to delete it. So ringfence
+deletes an empty one after it has removed its iptables rules (:func:`delete_empty_table`). The kernel carries
+this batch out completely or not at all. It deletes each chain only if it has no rules, and the table only if
+it is empty (NLM_F_NONREC, kernel 4.20). The policy of a chain is not checked here.
 
-The numbers are the kernel's (``linux/netfilter/nf_tables.h``). Builders leave the sequence number 0; the
-connection replaces it.
+The numbers of messages and attributes are the kernel's (``linux/netfilter/nf_tables.h``). Builders leave the
+sequence number 0; the connection replaces it.
 """
 
 import enum
@@ -81,7 +81,11 @@ class Table:
 
 @frozen
 class NftChain:
-    """A chain; ``hook`` and ``priority`` are None if packets reach it from other chains only."""
+    """A chain.
+
+    ``hook`` and ``priority`` are None if packets reach it from other chains only. ``policy`` is the kernel's
+    number for what happens to packets that no rule drops or accepts.
+    """
 
     table: str
     name: str
@@ -93,7 +97,7 @@ class NftChain:
 
 @frozen
 class NftRule:
-    """A rule; ``body`` is what it does, as the kernel writes it but without the counts.
+    """A rule. ``body`` is what it does, as the kernel encodes it, without the numbers of its counter.
 
     A replaced rule may keep its handle, so the body is compared too.
     """
@@ -129,7 +133,11 @@ class NftCounter:
 
 @frozen
 class Generation:
-    """A state of all tables: its number, and the netlink port of its author (0: unknown)."""
+    """The state of all tables after a transaction.
+
+    ``number`` is increased by each transaction. ``port`` is the netlink port of the program that made it; 0
+    if unknown.
+    """
 
     number: int
     port: int = 0
@@ -138,7 +146,10 @@ class Generation:
 def delete_empty_table(
     version: int, table: str = "raw", chains: Iterable[str] = ("PREROUTING", "OUTPUT")
 ) -> tuple[bytes, ...]:
-    """Build the batch that deletes a table with these chains; EBUSY if it contains anything else."""
+    """Build the batch that deletes a table with these chains, if they have no rules.
+
+    The error is EBUSY if the table contains anything else.
+    """
     family, named = FAMILIES[version], text(1, table)
     return batch(
         *(message(Message.DELCHAIN.kind, NLM_F_NONREC, family, named, text(3, name)) for name in chains),
@@ -149,8 +160,9 @@ def delete_empty_table(
 def batch(*messages: bytes) -> tuple[bytes, ...]:
     """Combine messages into one transaction, which the kernel carries out completely or not at all.
 
-    Only the last message asks for an acknowledgement. The kernel reports refusals in any case. It reserves
-    768 bytes for each answer in a receive buffer that often has room for only 277 of them (ENOBUFS).
+    Only the last message asks for an acknowledgement. The kernel reports a refused message in any case. It
+    reserves 768 bytes of the receive buffer for each answer, and the buffer often has room for only 277
+    answers (ENOBUFS).
     """
     *others, last = messages
     return (
@@ -176,7 +188,7 @@ def get_generation() -> bytes:
 
 
 def get_table(name: str, *, family: int = INET) -> bytes:
-    """Build the query for one table; ENOENT without it. :func:`tables_of` parses the answer."""
+    """Build the query for one table; the error is ENOENT without it. :func:`tables_of` parses the answer."""
     return message(Message.GETTABLE.kind, NLM_F_ACK, family, text(1, name))
 
 
@@ -186,9 +198,10 @@ def get_chains(*, family: int = INET) -> bytes:
 
 
 def get_rules(table: str, *, family: int = INET) -> bytes:
-    """Build the request for a table's rules; :func:`rules_of` parses the answers (none without the table).
+    """Build the request for a table's rules; :func:`rules_of` parses the answers.
 
-    ``family`` is INET, or AF_INET or AF_INET6 for the tables of iptables-nft.
+    There is no answer without the table. ``family`` is INET, or AF_INET or AF_INET6 for the tables of
+    iptables-nft.
     """
     return message(Message.GETRULE.kind, NLM_F_DUMP, family, text(1, table))
 
@@ -196,7 +209,7 @@ def get_rules(table: str, *, family: int = INET) -> bytes:
 def get_sets(table: str, *, family: int = INET) -> bytes:
     """Build the request for a table's sets without elements; :func:`sets_of` parses the answers.
 
-    ENOENT without the table.
+    The error is ENOENT without the table.
     """
     return message(Message.GETSET.kind, NLM_F_DUMP, family, text(1, table))
 
@@ -207,12 +220,12 @@ def get_counters(table: str, *, family: int = INET) -> bytes:
 
 
 def delete_table(name: str, *, family: int = INET) -> tuple[bytes, ...]:
-    """Build the batch that deletes a table with all its contents; ENOENT without the table."""
+    """Build the batch that deletes a table with all its contents; the error is ENOENT without it."""
     return batch(message(Message.DELTABLE.kind, NLM_F_ACK, family, text(1, name)))
 
 
 def generation_of(answer: bytes) -> Generation | None:
-    """Parse one answer, or one notification, of NEWGEN; None for any other."""
+    """Parse an answer or a notification of type NEWGEN; return None for any other type."""
     if len(answer) < HEADER.size:
         return None
     _length, kind, _flags, _sequence, port = HEADER.unpack_from(answer)[:5]
@@ -299,7 +312,7 @@ def _tops(answers: Iterable[bytes], kind: Message) -> Iterator[dict[int, memoryv
 
 
 def _body(expressions: memoryview) -> bytes:
-    """Return what a rule does, without the counts of its own counter."""
+    """Return what a rule does, as bytes without the numbers of its counter, which every packet changes."""
     found = [expression for _, expression in attributes(expressions)]
     counting = b"counter\0"
     return b"".join(

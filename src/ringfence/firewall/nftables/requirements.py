@@ -1,4 +1,4 @@
-"""Kernel and ``nft`` features that the rules of nftables need, checked before anything is changed.
+"""Checks whether the kernel and ``nft`` support the rules of nftables, before anything is changed.
 
 Version numbers would mislead, because distributions add features to older kernels. So ringfence tries the
 rules: ``nft --check`` makes the kernel examine a whole transaction, and then discards it. The transaction
@@ -30,10 +30,10 @@ _NO_INNER = (
 
 
 def variants(plan: FirewallPlan) -> Iterator[tuple[FirewallPlan, bool, bool, bool]]:
-    """Yield variants of the plan to try: first the whole plan, then plans with fewer features.
+    """Yield the plans to try until the kernel accepts one: the whole plan, then plans with fewer features.
 
-    The features are left out in this order: ``@ih`` in the log rules, the log rules, the limiter, both. The
-    other values are whether ``@ih`` is used, the log rules are left out, and the limiter is left out.
+    Each item is a plan, whether its log rules use ``@ih`` (``ruleset.py``), whether the log rules were left
+    out of it, and whether the limiter was left out.
     """
     logging, limiting = plan.log_group is not None, plan.limit.mode is not LimitMode.OFF
     yield plan, True, False, False
@@ -48,7 +48,11 @@ def variants(plan: FirewallPlan) -> Iterator[tuple[FirewallPlan, bool, bool, boo
 
 
 def rule_requirements(tool: str, plan: FirewallPlan) -> list[Requirement]:
-    """Return the requirements of the rules of ``plan``. Takes some 20 ms and changes nothing."""
+    """Return what the rules of ``plan`` need: support for the bans, for the log rules and for the limiter.
+
+    Each has a problem if the kernel or ``nft`` (its path is ``tool``) refuses the rules. Takes some 20 ms and
+    changes nothing.
+    """
     bans = check_requirement(_BANS, partial(_try, tool, evolve(plan, log_group=None, limit=Limit())))
     if bans.problem is not None:
         return [evolve(bans, problem=f"{bans.problem}; {_BANS_FIX}")]
@@ -77,7 +81,10 @@ def _optional(requirement: Requirement, fix: str) -> Requirement:
 
 
 def _try(tool: str, plan: FirewallPlan, *, inner: bool = True) -> None:
-    """Raise FirewallError if the kernel or the tool refuses the rules of ``plan``."""
+    """Raise FirewallError if the kernel or the tool refuses the rules of ``plan``.
+
+    ``inner``: the log rules use ``@ih``.
+    """
     try:
         run_nft(tool, ruleset_text(ruleset(plan, default_ban_sets(), inner=inner), table=_TABLE), check=True)
     except FirewallError as error:

@@ -1,61 +1,67 @@
 """The static ruleset of table ``inet ringfence``, as text for ``nft -f -``: a pure function of the plan.
 
-One transaction writes it, repairs it, and replaces it by that of another plan. ``flush table`` removes the
-rules and leaves the sets with all their elements. Packets pass the old rules until the new ones are in place.
+The same text makes the table, repairs it, and replaces the rules of another plan, in one transaction.
+``flush table`` removes the old rules and leaves the sets with all their elements. Packets pass the old rules
+until the new ones are in place.
 
     prerouting (raw)  from4, from6: packets from banned addresses; to4, to6: packets routed to them;
                       the limiter; the copies of observed requests; the log rules for the wire
     output (raw)      to4, to6, the log rules
 
-raw is before connection tracking, so an established flow is cut too, and a container behind DNAT is covered.
-The order of the rules is explained in ``contract.py``. Packets of networks in ``allow4`` and ``allow6`` never
-reach the drops. They are not accepted either: answers to them still reach the log rules and the
-administrator's own rules.
+Priority raw is before connection tracking. So a ban also stops established connections, and protects a
+container behind DNAT. ``contract.py`` explains the wire, and the order of the rules. Packets of networks in
+``allow4`` and ``allow6`` skip the rules that drop. They are not accepted either, so the log rules and the
+administrator's own rules still see them.
 
-* **Prefixes.** A ban is an element of a hash set for its length (``ip saddr & 255.255.255.0 @ban4_24``).
-  Interval sets refuse overlaps, and listing 100 000 intervals takes the kernel 4 s instead of 0.4 s. Each
-  length costs one lookup for every packet. So only the common lengths have sets from the start. Any other set
-  is added, with its rules, at its first ban. ``size`` counts for each length separately.
-* **Friends.** A ban of a /64, or of a part of it, exempts the friends in it (``contract.exempts_friends``):
-  ``ip6 saddr != @friends6`` stands before the lookup of such a ban. It costs an IPv6 packet one lookup.
-* **Network lists** are interval sets. To replace a list whose contents are unknown, an alternate set is
-  filled (``deny4_2``). One transaction then rewrites the rules with its name and deletes the first set.
-* **Scopes.** ``asterisk4_32`` and similar sets hold the bans of rules that close Asterisk's ports only
-  (``scope = "sip"``): they apply to UDP and TCP from and to the SIP ports. ``sip4_32`` and similar sets hold
-  the bans whose evidence a forged datagram could have caused. They apply to UDP from and to the SIP ports
-  only. Those of ``tcp4_32`` and similar sets apply to TCP. With
-  ``every_port`` false, a full ban and the deny list apply to the SIP ports only, and to ``PROBE_PORT``, on
-  which the probe tests bans.
+* **Prefixes.** A ban is an element of a hash set for its prefix length
+  (``ip saddr & 255.255.255.0 @ban4_24``). Interval sets are not used for bans: they refuse overlaps, and
+  listing 100 000 intervals takes the kernel 4 s instead of 0.4 s. Each length costs one lookup for every
+  packet. So only the common lengths have sets from the start. The set of any other length is made, with its
+  rules, at its first ban. ``size`` limits each set separately.
+* **Friends.** A ban of a /64, or of a part of it, does not apply to the friends in it
+  (``contract.exempts_friends``): ``ip6 saddr != @friends6`` stands before the lookup of such a ban. It costs
+  an IPv6 packet one lookup.
+* **Network lists** are interval sets. To replace a list whose contents in the kernel are unknown, an
+  alternate set is filled (``deny4_2``). One transaction then rewrites the rules with the alternate name and
+  deletes the first set.
+* **Scopes.** Sets such as ``ban4_32`` hold full bans. Sets such as ``asterisk4_32`` hold the bans of rules
+  with ``scope = "sip"``: they apply to UDP and TCP from and to the SIP ports. Sets such as ``sip4_32`` hold
+  *narrow* bans, whose evidence a forged datagram could have caused: they apply to UDP from and to the SIP
+  ports only. Sets such as ``tcp4_32`` hold bans of TCP from and to the SIP ports. With ``every_port`` false,
+  full bans and the deny list apply to the SIP ports only, and to ``PROBE_PORT``, on which the probe tests
+  bans.
 * **Interfaces** limit where packets are dropped. They always include the loopback interface: no banned
   address lives there, and the probe tests bans there. Prerouting does not know the output interface of a
   packet. Therefore, if interfaces are named, packets routed to banned addresses are dropped in forward.
-* **Reject actions.** A reject cannot stand in raw on every kernel. So it stands before the administrator's
-  filter (input and forward), and raw accepts packets from banned addresses in that case. The ICMP error or
-  RST of the reject passes our own drop on the way out. So does any RST or ICMP error of this host itself:
-  neither answers a guess. Behind DNAT the ports are then those of the container.
-* **The limiter** inspects packets to this host (a container's own calls do not concern it) from sources that
-  are not friends. It counts packets, and for TCP also bytes, with a rate and a burst of 300 bytes per packet.
-  One TCP segment may carry many guesses, and with GRO one packet of 64 kB more than a hundred, while no guess
-  is shorter than 300 bytes. Its tables hold a million sources for ten seconds. If a table is full, new
-  sources pass unlimited, and are counted (``no_room``). Forged sources can cause that.
-* **The log rules** copy the packets whose payload begins with "SIP/2.0 401", 403 or 407: datagrams, and TCP
+* **Reject actions.** Not every kernel permits a reject in raw. So packets from banned addresses are rejected
+  in input and forward, before the administrator's filter, and not dropped in raw. Behind DNAT the ports are
+  then those of the container. In output, packets to banned addresses are dropped, except for the ICMP error
+  or RST of the reject. Any other RST or ICMP error of this host is excepted too, because it is no answer to a
+  guess.
+* **The limiter** inspects packets to an address of this host from sources that are not friends. It does not
+  apply to a container's own calls. It limits packets, and for TCP also bytes: its limits of rate and burst
+  permit 300 bytes for each packet. One TCP segment may carry many guesses, and with GRO one packet of 64 kB
+  more than a hundred, while no guess is shorter than 300 bytes. Its tables hold a million sources for ten
+  seconds. If a table is full, which forged sources can cause, new sources pass without a limit, and are
+  counted (``no_room``).
+* **The log rules** copy packets whose payload begins with "SIP/2.0 401", 403 or 407: datagrams, and TCP
   segments from the SIP ports. Of datagrams they also copy 404, which answers a call to an unknown extension;
-  over TCP the kernel knows the sender without it. In a TCP segment the status line may also begin a WebSocket
+  a TCP connection proves its sender without it. In a TCP segment the status line may also begin a WebSocket
   text frame (RFC 6455: 0x81, then a length below 126, or 126 and a length of 16 bits; a server does not
   mask). Several answers in one segment are one packet, and only the first is inspected. ``@ih`` is the data
   after the TCP header, with any options (kernel 5.16, nft 1.0.1). If it is refused, headers of 20 and of 32
-  bytes (with timestamps) are inspected. Prerouting contains the answers of bridged containers, and any
-  packets from outside. There a packet counts only if it is to be forwarded (not a provider's 401 to this
-  host) and arrived by the interface that leads back to its sender (not a stranger's packet under a
-  container's address). The log rules are never limited to interfaces.
+  bytes (with timestamps) are inspected. Prerouting sees the answers of bridged containers, and any packets
+  from outside. There a packet counts only if it is to be forwarded (not a provider's 401 to this host) and
+  arrived by the interface that leads back to its sender (not a stranger's packet under a container's
+  address). The log rules are never limited to interfaces.
 * **Observed addresses** (``observe4``, ``observe6``): their datagrams to the SIP ports are copied to the same
   group with a prefix. One chain does this, so that both IP versions share its limit. A sender has often
-  answered its last challenge when a ban takes effect. So a narrow ban of UDP copies what it drops of an
-  observed address (``from_narrow``): the nonce in it proves the address, and the ban becomes a full one.
-  These copies have a limit of their own, so that a banned flood takes no copies from others.
+  answered its last challenge when a ban takes effect. So a narrow ban copies the datagrams of observed
+  addresses that it drops (``from_narrow``): the nonce in one proves the address, and the ban becomes a full
+  one. These copies have a limit of their own, so that a banned flood does not use up the limit of the others.
 
-Counters are named, so that they outlive the rules. The only external text is the names of interfaces. A name
-with a quote is refused.
+Counters are named, so that they outlive the rules. Names of interfaces are the only text from outside. A name
+with a quote or another special character is refused.
 """
 
 import hashlib
@@ -97,10 +103,10 @@ COUNTERS: Mapping[str, str] = {
 }
 RATE_SIZE = 1_000_000
 # The flood set is read every second by the thread that bans: 4 096 elements take some 30 ms of CPU, 65 536
-# took 600 ms. A source that finds no room is still limited. It is reported after others have stopped.
+# took 600 ms. A source that finds no room is still limited, and is reported when others have stopped.
 FLOOD_SIZE = 4_096
 LIMIT_SECONDS = 10
-GUESS = 300  # bytes: no guess is shorter, with its headers
+GUESS = 300  # bytes; no guess is shorter, with its headers
 _SCOPES = {Scope.FULL: "ban", Scope.SIP: "asterisk", Scope.SIP_UDP: "sip", Scope.SIP_TCP: "tcp"}
 _TYPES = {4: "ipv4_addr", 6: "ipv6_addr"}
 _SECOND = "_2"
@@ -173,7 +179,7 @@ class RulesetChain:
 
 @frozen
 class Ruleset:
-    """The ruleset of one plan: its sets, its chains, and the mark in its first rule."""
+    """The ruleset of one plan: its sets by name, its chains, and the mark, a comment in its first rule."""
 
     sets: Mapping[str, str]
     chains: tuple[RulesetChain, ...]
@@ -181,12 +187,18 @@ class Ruleset:
 
 
 def alternate_name(name: str) -> str:
-    """Return the other of the two names that a list set uses in turn: the base name or the second name."""
+    """Return the other of the two names that the set of a network list has in turn.
+
+    It is ``deny4_2`` for ``deny4``, and ``deny4`` for ``deny4_2``.
+    """
     return name.removesuffix(_SECOND) if name.endswith(_SECOND) else f"{name}{_SECOND}"
 
 
 def base_name(name: str) -> str | None:
-    """Return the base name of a list set; None if ``name`` is not that of a list set."""
+    """Return the first of the two names that the set of a network list has in turn.
+
+    It is ``deny4`` for ``deny4`` and ``deny4_2``. None if ``name`` is not the name of such a set.
+    """
     first = name.removesuffix(_SECOND)
     return first if first in _LIST_SETS else None
 
@@ -208,10 +220,10 @@ def ruleset(
     inner: bool = True,
     names: Mapping[str, str] = MappingProxyType({}),
 ) -> Ruleset:
-    """Build the ruleset of ``plan`` with these sets of bans.
+    """Build the ruleset of ``plan`` with the sets ``bans``.
 
-    ``inner``: the log rules may use ``@ih``. ``names`` maps the base name of a list set to its present name,
-    if that is another.
+    ``inner``: the log rules use ``@ih``. ``names`` maps the base name of a list set to its present name; a
+    list that is missing there has the base name.
     """
     ordered = sorted(bans, key=lambda one: (one.scope.value, one.version, -one.length))
     lists = {first: names.get(first, first) for first in _LIST_SETS}
@@ -224,7 +236,7 @@ def ruleset(
 def ruleset_text(
     rules: Ruleset, *, stale: Iterable[str] = (), unused: Iterable[str] = (), table: str = TABLE
 ) -> str:
-    """Return ``rules`` for ``nft -f -``; it first deletes the chains ``stale`` and the sets ``unused``."""
+    """Return ``rules`` for ``nft -f -``. It first deletes the chains ``stale`` and the sets ``unused``."""
     lines = [f"add table inet {table}", f"flush table inet {table}"]
     lines += [f"delete chain inet {table} {name}" for name in stale]
     lines += [f"delete set inet {table} {name}" for name in unused if name not in rules.sets]
@@ -276,7 +288,7 @@ def _fixed_sets(plan: FirewallPlan, lists: Mapping[str, str]) -> dict[str, str]:
 def _chains(
     plan: FirewallPlan, bans: list[BanSet], lists: Mapping[str, str], *, inner: bool
 ) -> Iterator[RulesetChain]:
-    """Yield the chains, each after those that it names."""
+    """Yield the chains, each after those to which it jumps."""
     log = (_LOG,) if plan.log else ()
     verdict = _REJECTS.get(plan.action, ("drop",))
     for side, last in (("from", verdict), ("to", ("drop",))):
@@ -298,7 +310,10 @@ def _chains(
 def _lookup_chains(
     plan: FirewallPlan, side: str, version: int, bans: list[BanSet], lists: Mapping[str, str]
 ) -> Iterator[RulesetChain]:
-    """Yield the chains that look up the address of a packet."""
+    """Yield the chains that look up the address of a packet.
+
+    It is the source address if ``side`` is "from", the target address if it is "to".
+    """
     keyword = _KEYWORDS[version]
     address = f"{keyword} {'saddr' if side == 'from' else 'daddr'}"
     found: dict[Scope, list[str]] = {scope: [] for scope in Scope}
@@ -329,7 +344,11 @@ def _lookup_chains(
 
 
 def _copies_dropped(plan: FirewallPlan) -> bool:
-    """Whether narrow bans copy the packets that they drop. If they reject, other rules copy them before."""
+    """Whether a narrow ban (of SIP over UDP only) itself copies packets to the wire before it drops them.
+
+    It does not with a reject action: input or forward reject the packets, and prerouting has already copied
+    them.
+    """
     return plan.log_group is not None and plan.action not in _REJECTS
 
 
@@ -350,7 +369,7 @@ def _network_of(version: int, length: int) -> Network:
 
 
 def _port_tests(ports: Ports, port: str) -> list[str]:
-    """Yield the matches for a packet from or to one of ``ports``; a packet matches at most one of them."""
+    """Return the matches for a packet from or to one of ``ports``; a packet matches at most one of them."""
     return [
         f"{protocol} {port} {{ {', '.join(map(str, numbers))} }}"
         for protocol, numbers in (("udp", ports.udp), ("tcp", ports.tcp))
@@ -432,7 +451,10 @@ def _answer_matches(plan: FirewallPlan, *, inner: bool) -> Iterator[str]:
 
 
 def _limiter_rules(plan: FirewallPlan, come: str, lists: Mapping[str, str]) -> Iterator[str]:
-    """Yield the rules that send strangers' packets to the SIP ports of this host to the limiter."""
+    """Yield the rules that send packets to the limiter: those to SIP ports of this host.
+
+    Packets from friends and from allowed networks are excepted.
+    """
     if plan.limit.mode is LimitMode.OFF:
         return
     for version in VERSIONS:
@@ -444,7 +466,7 @@ def _limiter_rules(plan: FirewallPlan, come: str, lists: Mapping[str, str]) -> I
 
 
 def _interface_match(plan: FirewallPlan, key: str) -> str:
-    """Return the match for the interfaces of ``plan``."""
+    """Return the match for the interfaces of ``plan``, "" if it names none; ``key`` is iifname or oifname."""
     if not plan.interfaces:
         return ""
     for name in plan.interfaces:

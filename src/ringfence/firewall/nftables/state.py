@@ -1,4 +1,7 @@
-"""The contents of table ``inet ringfence`` without elements: read in some milliseconds, and compared."""
+"""The state of table ``inet ringfence``: its chains, rules and sets without elements.
+
+It is read in some milliseconds, and compared with the state after our last installation.
+"""
 
 import errno
 import itertools
@@ -27,7 +30,7 @@ _TIMEOUT_FLAG, _INTERVAL_FLAG, _EVAL_FLAG = 0x10, 0x04, 0x20
 class TableState:
     """The table with its chains, rules and named sets.
 
-    Two states are equal exactly if nothing was changed.
+    Two states are equal exactly if nothing was changed. Elements of sets do not count.
     """
 
     table: Table
@@ -35,7 +38,7 @@ class TableState:
     rules: tuple[NftRule, ...]
     sets: tuple[NftSetHeader, ...]
     unused: frozenset[str] = field(default=frozenset(), eq=False)
-    """List sets that no rule names: one that is being filled, or one left by a process that was killed."""
+    """Sets for network lists that no rule names: one is being filled, or a killed process left it."""
     bans: frozenset[BanSet] = field(init=False)
     """The sets of bans among ``sets``."""
 
@@ -45,12 +48,15 @@ class TableState:
 
     @property
     def mark(self) -> str:
-        """The mark of the ruleset that was written, "" if it is gone."""
+        """The mark of the written ruleset, a comment in its first rule; "" if no rule has it."""
         return next((rule.comment for rule in self.rules if rule.comment.startswith(MARK)), "")
 
     @property
     def shape(self) -> tuple[object, ...]:
-        """The state without handles and generated names: equal for two installations of one ruleset."""
+        """The state without handles and generated names.
+
+        It is equal for two installations of the same ruleset.
+        """
         return (
             self.table.dormant,
             tuple(sorted((chain.name, chain.hook, chain.priority, chain.policy) for chain in self.chains)),
@@ -64,7 +70,7 @@ class TableState:
 
     @property
     def names(self) -> dict[str, str]:
-        """The list sets that the rules name now, by base name."""
+        """The present name of the set of each network list, by its base name."""
         return {first: head.name for head in self.sets if (first := base_name(head.name)) is not None}
 
     def matches(self, rules: Ruleset) -> bool:
@@ -79,7 +85,7 @@ class TableState:
         )
 
     def stale_chains(self, rules: Ruleset) -> tuple[str, ...]:
-        """Return the chains that ``rules`` does not contain, or contains with another hook."""
+        """Return the chains to delete: ``rules`` lacks them, or has them with another hook or priority."""
         wanted = {
             chain.name: (None if chain.hook is None else _HOOKS.index(chain.hook), chain.priority)
             for chain in rules.chains
@@ -116,7 +122,10 @@ def read_state(kernel: NetlinkConnection) -> TableState | None:
 
 
 def _unused(list_sets: Sequence[str], rules: Sequence[NftRule]) -> frozenset[str]:
-    """Return the unused list sets: of a list with two sets, the one that no rule uses, else the second."""
+    """Return the unused ones among the sets for network lists.
+
+    If a list has two sets, it is the one that no rule names. If the rules name neither, it is the second one.
+    """
     named = {name for name in list_sets if any(name.encode() + b"\0" in rule.body for rule in rules)}
     return frozenset(
         name
@@ -126,7 +135,10 @@ def _unused(list_sets: Sequence[str], rules: Sequence[NftRule]) -> frozenset[str
 
 
 def read_sets(kernel: NetlinkConnection) -> list[NftSetHeader]:
-    """Read the headers of our sets, with element counts if the kernel has them; none without our table."""
+    """Read the headers of our sets; return none without our table.
+
+    They contain the number of elements if the kernel counts them.
+    """
     try:
         return messages.sets_of(kernel.request(messages.get_sets(TABLE)))
     except NetlinkError as error:
@@ -174,7 +186,10 @@ def _mismatches(head: NftSetHeader) -> Iterator[str]:
 
 
 def difference(before: TableState, now: TableState | None) -> str | None:
-    """Return what another program has changed, None if nothing."""
+    """Return a message about what another program has changed in our table, None if nothing.
+
+    ``before`` is the state after our last installation. ``now`` is None if the table is gone.
+    """
     if now is None:
         return f"table inet {TABLE} is gone"
     if now == before:

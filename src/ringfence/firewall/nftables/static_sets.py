@@ -1,19 +1,21 @@
-"""Contents of the list sets of nftables, and their replacement in steps.
+"""The sets of network lists in nftables: what they contain, and how their contents are replaced in steps.
 
 A transaction delays bans, and the event loop, for as long as the kernel works on it: 0.8 s for 100 000 ranges
-at once. With a listener, the notifications for as many elements take a second more. So a list is changed by
-transactions of some thousand ranges, some ten milliseconds each. Other work can run between two of them
-(:meth:`NetworkListSets.apply_in_steps`).
+at once. If ringfence listens for changes, the notifications for as many elements take a second more. So a
+list is changed by transactions of some thousand ranges, some ten milliseconds each. Other work can run
+between two of them (:meth:`NetworkListSets.apply_in_steps`).
 
-The last contents of a list are stored as ranges, and only the differences are sent, in order. Each
-transaction first removes ranges and then adds others. Overlapping ranges go together, so an address on both
-the old and the new list is found at every moment.
+The ranges that were written last to a list are stored, and only the differences are sent, in order. Each
+transaction first removes ranges and then adds others. Ranges that overlap are always in one transaction, so
+an address that is on both the old and the new list is found at every moment.
 
-The stored contents count as correct while the kernel's number of elements matches them. If the kernel has no
-such number (before 6.16), they count as correct until another program changes our table. Otherwise, and if
-the kernel refuses the differences, a short list is cleared and filled in one transaction. For a long list an
-alternate set is filled, which replaces the first when it is complete. If another program adds as many
-elements as it removes, the number does not show it.
+The stored ranges count as correct while the kernel has the same number of elements. If another program adds
+as many elements as it removes, this goes unnoticed. If the kernel does not count elements (before 6.16), the
+stored ranges count as correct until another program changes our table.
+
+If they are not correct, or if the kernel refuses the differences, the list is written as a whole. A short
+list is cleared and filled in one transaction. For a long list an alternate set is filled. It replaces the
+first set when it is complete.
 """
 
 import errno
@@ -45,16 +47,19 @@ from ringfence.networks import BITS, VERSIONS
 Range = tuple[int, int]
 
 _LEAST, _MOST = 1_250, 5_000
-"""Least and most ranges in a transaction. The kernel takes 50 ns for each range and element of the set."""
+"""The least and the most ranges in a transaction, unless a small send buffer permits only fewer."""
 _FAST, _SLOW = 0.04, 0.08
-"""Seconds of CPU: after a faster transaction the next one is larger, after a slower one smaller."""
+"""Seconds of CPU: after a faster transaction the next one is larger, after a slower one it is smaller."""
 _SHORT = 2_500
 """The maximum number of ranges of a list that is cleared and filled in one transaction."""
 
 
 @frozen
 class Ranges:
-    """Ranges of addresses in order, packed: 8 bytes for each of IPv4, 32 for each of IPv6."""
+    """Ranges of addresses in order, each packed as its first and its last address.
+
+    A range has 8 bytes for IPv4, 32 for IPv6.
+    """
 
     version: int
     packed: bytes
@@ -77,20 +82,20 @@ class Ranges:
 
     @property
     def counted(self) -> int:
-        """The kernel's number of ranges. It leaves out a range that ends at the last address."""
+        """The number of ranges as the kernel counts them: not one that ends at the last possible address."""
         return len(self) - self.packed.endswith(b"\xff" * (BITS[self.version] // 8))
 
     def rows(self) -> list[bytes]:
-        """Return each range as packed bytes, because numbers are slower to make and to compare."""
+        """Return each range as packed bytes: numbers would take longer to make and to compare."""
         packed, width = self.packed, BITS[self.version] // 4
         return [packed[at : at + width] for at in range(0, len(packed), width)]
 
     def up_to(self, last: bytes) -> bytes:
-        """Return the ranges that begin at ``last`` or before, packed."""
+        """Return the ranges, packed, that begin at the packed address ``last`` or before."""
         return self.packed[: self._offset_behind(last)]
 
     def after(self, last: bytes) -> bytes:
-        """Return the ranges that begin after ``last``, packed."""
+        """Return the ranges, packed, that begin after the packed address ``last``."""
         return self.packed[self._offset_behind(last) :]
 
     def _offset_behind(self, last: bytes) -> int:
@@ -105,7 +110,10 @@ def _range(row: bytes) -> Range:
 
 
 class Difference:
-    """The changes that turn the ranges ``held`` into the ranges ``wanted``, one after the other."""
+    """The changes that turn the ranges ``held`` into the ranges ``wanted``.
+
+    :meth:`next_change` returns them one after the other. The length is the number of ranges that are left.
+    """
 
     def __init__(self, held: Ranges, wanted: Ranges) -> None:
         self.held = held
@@ -124,7 +132,10 @@ class Difference:
         return len(self._removed) + len(self._added) - self._removed_at - self._added_at
 
     def next_change(self, most: int) -> "RangeChange | None":
-        """Return the next change of about ``most`` ranges; None if too many overlap to be divided."""
+        """Return the next change, of about ``most`` ranges; None if a change would be far larger.
+
+        It is larger than ``most`` if ranges overlap, because those belong in one transaction.
+        """
         gone, new, half = self._removed, self._added, self._half
         before, after, end, taken = self._removed_at, self._added_at, b"", 0
         while before < len(gone) or after < len(new):
@@ -143,20 +154,23 @@ class Difference:
         return change
 
     def contents_after(self, last: bytes) -> Ranges:
-        """Return the contents of the set after all changes up to the address ``last``."""
+        """Return the contents of the set after the last change that was returned.
+
+        ``last`` is the last address of that change.
+        """
         if not len(self):
             return self.wanted
         return Ranges(self.wanted.version, self.wanted.up_to(last) + self.held.after(last))
 
     def put_back(self, change: "RangeChange") -> None:
-        """Put back the change that was returned last."""
+        """Undo the last :meth:`next_change`, which returned ``change``."""
         self._removed_at -= len(change.removed)
         self._added_at -= len(change.added)
 
 
 @frozen
 class RangeChange:
-    """Ranges to remove and to add in one transaction; ``last`` is their last address."""
+    """Ranges to remove and to add in one transaction; ``last`` is their last address, packed."""
 
     removed: Sequence[Range]
     added: Sequence[Range]
@@ -174,7 +188,7 @@ class RangeChange:
 
 
 class _Refused(Exception):  # noqa: N818 - for this file alone
-    """The kernel refused a transaction, because the set does not have the stored contents."""
+    """The kernel refused a transaction: the set does not have the stored contents."""
 
     def __init__(self, refusal: Refusal) -> None:
         super().__init__()
@@ -182,7 +196,10 @@ class _Refused(Exception):  # noqa: N818 - for this file alone
 
 
 class NetworkListSets:
-    """The stored contents of the list sets of ``installation``."""
+    """The sets of network lists in our table, and the ranges that were written to them.
+
+    ``base`` is always the base name of such a set, such as ``deny4``.
+    """
 
     def __init__(
         self, kernel: NetlinkConnection, foreign: ForeignChanges, installation: Installation
@@ -195,17 +212,21 @@ class NetworkListSets:
         self._size = _LEAST
 
     def forget(self) -> None:
-        """Forget the stored contents."""
+        """Forget the stored ranges: the next replacement writes each list as a whole."""
         self._held.clear()
 
     def record_empty(self) -> None:
-        """Record that all sets are new and empty."""
+        """Record that the sets of all lists are new and empty."""
         for which in NetworkList:
             for version in VERSIONS:
                 self._record(f"{which}{version}", Ranges(version, b""))
 
     def damage(self, heads: Iterable[NftSetHeader]) -> str | None:
-        """Name a set whose count differs from its stored contents, if the kernel has counts."""
+        """Return a message about the first set whose number of elements is not that of its stored ranges.
+
+        None if all numbers agree. A set is not checked if the kernel does not count its elements, or if no
+        ranges are stored for it.
+        """
         for head in heads:
             base = base_name(head.name)
             held = self._held.get(base) if base is not None and self._name(base) == head.name else None
@@ -214,13 +235,16 @@ class NetworkListSets:
         return None
 
     def compare(self, base: str, wanted: Ranges) -> Difference:
-        """Compare a list with its stored contents. May be called in another thread."""
+        """Return the difference between the stored ranges of a list and the ranges ``wanted``.
+
+        May be called in another thread.
+        """
         return Difference(self._held.get(base, Ranges(wanted.version, b"")), wanted)
 
     def apply_in_steps(self, base: str, difference: Difference) -> Iterator[None]:
-        """Change a set as ``difference`` requires, one transaction a step.
+        """Change the set of a list as ``difference`` requires; each step carries out one transaction.
 
-        Raises FirewallError; the set then holds part of the new ranges and the rest of the old.
+        Raises FirewallError. The set then holds part of the new ranges and the rest of the old ones.
         """
         wanted = difference.wanted
         counts = {head.name: head.elements for head in read_sets(self._kernel)}
@@ -249,7 +273,10 @@ class NetworkListSets:
         return self._installation.list_names.get(base, base)
 
     def _known_ranges(self, base: str, counts: Mapping[str, int | None]) -> Ranges | None:
-        """Return the contents of a set, None if they are unknown."""
+        """Return the contents of a list's set, None if they are unknown.
+
+        ``counts`` has the kernel's number of elements of each set, None if the kernel does not count.
+        """
         count, held = counts.get(self._name(base), -1), self._held.get(base)
         if held is None:
             return Ranges(int(base[-1]), b"") if count == 0 else None
@@ -257,7 +284,10 @@ class NetworkListSets:
         return held if count == held.counted or trusted else None
 
     def _change(self, base: str, name: str, difference: Difference) -> Iterator[None]:
-        """Apply a difference to a set, until it is complete or the rest cannot be divided."""
+        """Apply a difference to the set ``name``, one transaction a step.
+
+        Stop when it is complete, or when the rest overlaps too much to be divided.
+        """
         while len(difference):
             change = difference.next_change(self._size)
             if change is None:
@@ -287,7 +317,7 @@ class NetworkListSets:
             self._size = max(self._size // 2, min(self._size, _LEAST))
 
     def _refill(self, base: str, wanted: Ranges) -> Iterator[None]:
-        """Clear a short list and fill it in one transaction."""
+        """Clear a short list and fill it again, in one transaction."""
         name = self._name(base)
         requests = [
             elements.clear(TABLE, name),
@@ -307,7 +337,11 @@ class NetworkListSets:
         yield
 
     def _fill_alternate(self, base: str, wanted: Ranges) -> Iterator[None]:
-        """Fill the alternate set of a list, and replace the first with it."""
+        """Fill the alternate set of a list in steps, then let the rules use it instead of the present set.
+
+        This is for lists that are too long for one transaction: the present set stays complete meanwhile.
+        Raise FirewallError if another program changes the alternate set.
+        """
         other = alternate_name(self._name(base))
         self._held.pop(base, None)
         self._installation.make_empty(other, wanted.version)
@@ -339,7 +373,7 @@ class NetworkListSets:
 
 
 def by_version(networks: Iterable[Network]) -> dict[int, Ranges]:
-    """Return the ranges that networks cover, by IP version."""
+    """Return the ranges that ``networks`` cover, by IP version."""
     sorted_: dict[int, list[Network]] = {version: [] for version in VERSIONS}
     for network in networks:
         sorted_[network.version].append(network)

@@ -1,4 +1,4 @@
-"""The program ``nft``, which writes the static ruleset, one transaction per run. Bans never start it."""
+"""Runs the program ``nft``, which writes the rules, one transaction per run. Bans never start it."""
 
 from ringfence.errors import FirewallError
 from ringfence.firewall.programs import find_program, run_program
@@ -18,9 +18,10 @@ def find_nft() -> str:
 def run_nft(program: str, text: str, *, check: bool = False) -> int:
     """Carry out ``text`` in one transaction; return the process ID of ``nft``, which is its netlink port.
 
-    With ``check`` the kernel examines the transaction, and changes nothing.
+    ``program`` is the path of ``nft``. With ``check`` the kernel examines the transaction, and changes
+    nothing.
 
-    Raises FirewallError with the output of the tool. In that case nothing has changed.
+    Raises FirewallError with the output of ``nft`` if it fails. In that case nothing has changed.
     """
     done = run_program([program, *(["--check"] if check else []), "-f", "-"], text, _PACKAGE)
     if done.status != 0:
@@ -31,6 +32,6 @@ def run_nft(program: str, text: str, *, check: bool = False) -> int:
 
 
 def _reason(output: str) -> str:
-    """Return the first error of the tool's output: later lines mark its position, or are consequences."""
+    """Return the first error of the output. Later lines only mark its position, or are consequences of it."""
     lines = [line for line in output.splitlines() if line.strip()]
     return " ".join(" ".join(lines[:2]).split()) or "no reason given"

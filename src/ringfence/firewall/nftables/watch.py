@@ -1,11 +1,16 @@
 """Kernel notifications about changes that other programs make to nftables.
 
-The kernel notifies the members of a group of each change in a transaction, and then of the transaction itself
-(NEWGEN). It packs as many changes as possible into a datagram; NEWGEN has its own. A filter on the socket
-accepts every NEWGEN, and the datagrams whose first notification concerns table ``inet ringfence``. So a
-transaction of another table costs one small datagram, whatever its size. The filter rejects everything from
-the netlink port that :meth:`ChangeMonitor.ignore` names: ringfence's own port, which changes thousands of
-elements. Reading, expired elements and elements that packets add to sets cause no notification.
+A socket joins a netlink group of the kernel. The kernel sends this group a notification of each change in a
+transaction, and then one of the transaction itself (NEWGEN). It packs as many changes as possible into a
+datagram; NEWGEN has its own.
+
+A filter on the socket accepts every NEWGEN, and the datagrams whose first notification concerns table
+``inet ringfence``. So a transaction of another table costs one small datagram, whatever its size. The filter
+rejects every notification of transactions from one netlink port (:meth:`ChangeMonitor.ignore`). This is the
+port of ringfence itself, which changes thousands of elements.
+
+The kernel sends no notification if a program only reads, if an element expires, or if a packet adds an
+element to a set.
 """
 
 import ctypes
@@ -26,7 +31,7 @@ _SO_ATTACH_FILTER = 26
 _GROUP = 7  # NFNLGRP_NFTABLES
 _RECEIVE = 1 << 14
 _SO_RCVBUFFORCE = 33  # <asm/socket.h>; Python has no name for it
-# The default of 212,992 bytes has no room for the notifications of our own ruleset with every option.
+# The default of 212,992 bytes has no room for the notifications about our own ruleset with every option.
 _BUFFER = 1 << 20
 _INSTRUCTION = struct.Struct("=HBBI")
 _LOAD_WORD, _LOAD_HALF, _LOAD_BYTE, _JUMP_EQUAL, _RETURN = 0x20, 0x28, 0x30, 0x15, 0x06
@@ -36,10 +41,11 @@ _KIND_AT, _PORT_AT, _FAMILY_AT, _ATTRIBUTES_AT = 4, 12, 16, 20
 
 @frozen
 class Notifications:
-    """The notifications since the last reading: the netlink ports of changes to any table.
+    """A summary of the notifications since the last reading.
 
-    ``touched`` are the ports of changes to our table. If a transaction changes several tables, only its first
-    change is seen. ``lost``: the socket had no room for all notifications.
+    ``ports`` are the netlink ports from which any table was changed, ``touched`` those from which our table
+    was changed. Of each datagram only the first change is read, so ``touched`` may lack a port that changed
+    several tables. ``lost``: the socket had no room for all notifications.
     """
 
     ports: frozenset[int]
@@ -70,17 +76,17 @@ class ChangeMonitor:
         return self._socket.fileno()
 
     def ignore(self, port: int | None) -> None:
-        """Ignore changes from the netlink port ``port``."""
+        """Ignore transactions from the netlink port ``port``; None: ignore none."""
         if port != self._ignored:
             _attach(self._socket, port)
             self._ignored = port
 
     def pause(self) -> None:
-        """Leave the notification group: large changes cost the kernel far less without a listener."""
+        """Leave the group: without a listener, large changes cost the kernel far less time."""
         self._socket.setsockopt(_SOL_NETLINK, _DROP_MEMBERSHIP, _GROUP)
 
     def resume(self) -> None:
-        """Join the notification group again."""
+        """Join the group of the kernel that receives the notifications."""
         self._socket.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, _GROUP)
 
     def close(self) -> None:
@@ -88,7 +94,7 @@ class ChangeMonitor:
         self._socket.close()
 
     def drain(self) -> Notifications:
-        """Read the notifications without waiting."""
+        """Read all waiting notifications, and return their summary at once."""
         ports, touched, lost = set[int](), set[int](), False
         while True:
             try:
@@ -108,7 +114,8 @@ class ChangeMonitor:
 def _attach(connection: socket.socket, ignored: int | None) -> None:
     """Attach the packet filter that the module's docstring describes.
 
-    The filter program reads values as big-endian, although the kernel writes them in the host's byte order.
+    ``ignored`` is the netlink port to ignore; None if no port is ignored. The filter program reads values as
+    big-endian, although the kernel writes them in the host's byte order.
     """
     newgen = int.from_bytes(struct.pack("=H", Message.NEWGEN.kind), "big")
     name = f"{TABLE}\0".encode()
