@@ -7,20 +7,23 @@ per request:
     ``AsyncIPSet.add`` within a running loop     167 µs
     ``IPSet.add`` without a loop                 194 µs (200 000 on one socket: none lost)
 
-A guess arrives every 300 µs. Therefore a ban is carried out at once, within the running event loop. There
-pyroute2's synchronous classes raise RuntimeError, because they run a loop of their own. The raw socket of its
-asynchronous classes is as fast as ours, but its event loop reads the answers before the caller can.
+A fast attacker sends a guess every 300 µs. Therefore a ban is carried out at once, within the running event
+loop. There pyroute2's synchronous classes raise RuntimeError, because they run a loop of their own. The raw
+socket of its asynchronous classes is as fast as ours, but its event loop reads the answers before the caller
+can.
 
-A request is repeated once on a new socket if its answers are lost (ENOBUFS, a dead socket). Therefore every
-request must be safe to repeat. A request that times out is not repeated. Sequence numbers are a counter of 32
-bits that wraps.
+A request is repeated once on a new socket if its answers are lost (ENOBUFS), or if the socket fails.
+Therefore every request must be safe to repeat. A request that times out is not repeated. Sequence numbers are
+a counter of 32 bits that wraps.
 
 ``transact`` is for the batches of nftables, which the kernel carries out completely or not at all. The kernel
 carries a batch out within ``send``, so all answers are there when ``send`` returns. It answers each message
 that asks for an acknowledgement, and each message that it refuses. An answer takes 768 bytes of the receive
 buffer, so only the last message should ask for one. With ``extended`` an error contains the position in the
-message at which the kernel stopped (NETLINK_EXT_ACK). A batch is never sent twice. If its answers are lost,
-the caller must find out what was carried out. ``stream`` is for dumps of any length.
+message at which the kernel stopped (NETLINK_EXT_ACK). A batch is never repeated once it was sent. If its
+answers are lost, the caller must find out what was carried out.
+
+``stream`` is for dumps of any length.
 """
 
 import errno
@@ -55,14 +58,14 @@ from ringfence.netlink.messages import (
 )
 
 _MAX_ERRNO = 4096
-# An error repeats the whole request, and one attribute alone may have 64 kB.
+# Bytes: an error repeats the whole request, and one attribute alone may have 64 kB.
 _RECEIVE = 1 << 18
 _SEQUENCE = struct.Struct("=I")
 _TIMEVAL = struct.Struct("@ll")
 _SOL_NETLINK = 270  # <linux/socket.h>; Python has no names for these
 _CAP_ACK, _EXT_ACK = 10, 11
 _SO_SNDBUFFORCE = 32
-_DUMPS = 10  # readings of a dump that changes interrupt
+_DUMPS = 10  # how often a dump is requested if changes interrupt it
 _RESERVED = 32  # bytes of the send buffer that no message may use
 _MESSAGE, _OFFSET = 1, 2  # NLMSGERR_ATTR_MSG, NLMSGERR_ATTR_OFFS
 
@@ -150,11 +153,11 @@ class NetlinkConnection:
         return self._socket.getsockname()[0] if self._socket is not None else None
 
     def request(self, *messages: bytes) -> list[bytes]:
-        """Send one request (NLM_F_ACK or NLM_F_DUMP set) and return its answers, without the final ack.
+        """Send one request, with NLM_F_ACK or NLM_F_DUMP, and return its answers without the final ack.
 
-        Several messages are one batch. It ends with the last message that asks for an ack, or with the first
-        that fails. If something changes during a dump, the dump is requested again; after some tries
-        NetlinkInterruptedError is raised.
+        Several messages are one batch, in which only one message asks for an acknowledgement. The batch ends
+        with that acknowledgement, or with the first refusal. If something changes during a dump, the dump is
+        requested again; after some tries NetlinkInterruptedError is raised.
 
         Raises NetlinkError if the kernel refuses the request, FirewallPermissionError without CAP_NET_ADMIN,
         FirewallUnsupportedError without nfnetlink, and NetlinkLostError if the result is unknown.
@@ -167,13 +170,12 @@ class NetlinkConnection:
         raise NetlinkInterruptedError(answers)
 
     def transact(self, messages: Sequence[bytes]) -> list[Refusal]:
-        """Send one batch (begin, messages, end) and return the refusals.
+        """Send one batch (begin, messages, end) and return a refusal for each message that was refused.
 
-        If there are any, nothing was changed.
-
-        At least the last message has NLM_F_ACK. Several messages may be refused at once. Errors that concern
-        the whole batch are raised as by ``request``. After NetlinkLostError the batch may have been carried
-        out; after NetlinkTooLongError it was not.
+        If it refused any, nothing was changed. At least the last message before the end must have NLM_F_ACK.
+        Several messages may be refused at once. Errors that concern the whole batch are raised as by
+        ``request``. After NetlinkLostError the batch may have been carried out; after NetlinkTooLongError it
+        was not.
         """
         indexes: dict[int, int] = {}
         awaited: set[int] = set()
@@ -195,7 +197,7 @@ class NetlinkConnection:
             raise NetlinkLostError(f"the kernel's answer to a batch was lost: {error}") from error
 
     def _send_batch(self, batch: bytes) -> socket.socket:
-        """Send a batch; if that fails, the kernel has done nothing."""
+        """Send a batch, and return the socket. If this raises, the kernel has done nothing."""
         connection = self._connected()
         _make_room(connection, len(batch))
         try:
@@ -207,8 +209,8 @@ class NetlinkConnection:
     def stream(self, message: bytes) -> Iterator[bytes]:
         """Request one dump (NLM_F_DUMP) and yield its answers, of any number, as they arrive.
 
-        A caller that stops before the last answer must close the connection. Raises as ``request`` does.
-        Raises NetlinkInterruptedError after the last answer if something changed during the dump.
+        If a caller stops before the last answer, it must close the connection. Raises as ``request`` does,
+        and NetlinkInterruptedError after the last answer if something changed during the dump.
         """
         received, interrupted = list[bytes](), False
         try:
@@ -229,7 +231,10 @@ class NetlinkConnection:
             raise NetlinkInterruptedError(received)
 
     def _with_retry(self, action: Callable[[], _T]) -> _T:
-        """Return what ``action`` returns, on a new socket if the first fails; a timeout is not repeated."""
+        """Return the result of ``action``. If its socket fails, repeat it once on a new socket.
+
+        A timeout is not repeated. Raise NetlinkLostError after a timeout or a second failure.
+        """
         try:
             return action()
         except TimeoutError as error:
@@ -320,8 +325,9 @@ def _make_room(connection: socket.socket, size: int) -> None:
     """Enlarge the send buffer for a batch of ``size`` bytes, or raise NetlinkTooLongError.
 
     The kernel accepts as much as fits into the send buffer, less 32 bytes (netlink_sendmsg; else EMSGSIZE).
-    It doubles the size that is requested. SO_SNDBUFFORCE needs CAP_NET_ADMIN in the initial user namespace.
-    The root user of a container gets at most twice ``net.core.wmem_max``.
+    It doubles the size that setsockopt requests. SO_SNDBUFFORCE needs CAP_NET_ADMIN in the initial user
+    namespace. Without it, as for the root user of a container, the buffer is at most twice
+    ``net.core.wmem_max``.
     """
     if size + _RESERVED <= connection.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF):
         return
@@ -338,7 +344,10 @@ def _make_room(connection: socket.socket, size: int) -> None:
 
 
 def _frames(datagram: bytes) -> Iterator[Frame]:
-    """Split a datagram into messages. After one that is not valid, the result of the request is unknown."""
+    """Split a datagram into messages.
+
+    Raise NetlinkLostError at an invalid message, because the result of the request is then unknown.
+    """
     try:
         yield from frames(datagram)
     except NetlinkMessageError as error:
@@ -346,7 +355,10 @@ def _frames(datagram: bytes) -> Iterator[Frame]:
 
 
 def _answers(datagram: bytes, indexes: Mapping[int, int]) -> Iterator[tuple[int, Refusal | None]]:
-    """Parse the answers to a batch; ``indexes`` maps sequence numbers to positions in the batch."""
+    """Yield for each answer to a batch its sequence number and the refusal; None if it is no refusal.
+
+    ``indexes`` maps the sequence number of a message to its position in the batch.
+    """
     for frame in _frames(datagram):
         if frame.kind == NLMSG_ERROR and frame.sequence in indexes:
             code = result_of(datagram, frame)
@@ -356,7 +368,10 @@ def _answers(datagram: bytes, indexes: Mapping[int, int]) -> Iterator[tuple[int,
 
 
 def _refusal(index: int, code: int, datagram: bytes, frame: Frame) -> Refusal:
-    """Parse position and text of an error: attributes that follow the repeated header of the request."""
+    """Parse a refusal with the kernel's position and text, if it has them.
+
+    They are attributes after the header of the request, which an error repeats.
+    """
     if not frame.flags & NLM_F_ACK_TLVS:
         return Refusal(index, code)
     begin = frame.start + 2 * FRAME.size + RESULT.size

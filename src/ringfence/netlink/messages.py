@@ -1,6 +1,6 @@
 """Netlink messages as bytes: framing, attributes, and nfnetlink requests; no socket, no clock.
 
-Everything parsed here came from the kernel, and is nevertheless checked: a length that exceeds its buffer
+Everything parsed here came from the kernel. It is checked nevertheless: a length that exceeds its buffer
 raises :class:`NetlinkMessageError`. Integers in attributes are big-endian, in headers native.
 """
 
@@ -70,7 +70,10 @@ def frames(datagram: bytes) -> Iterator[Frame]:
 
 
 def result_of(datagram: bytes, frame: Frame) -> int | None:
-    """Return the error number of NLMSG_ERROR or NLMSG_DONE, 0 for success; None if it has none."""
+    """Return the error number in a message of type NLMSG_ERROR or NLMSG_DONE; 0 means success.
+
+    None if the message is too short for an error number.
+    """
     if frame.end - frame.start < FRAME.size + RESULT.size:
         return None
     [code] = RESULT.unpack_from(datagram, frame.start + FRAME.size)
@@ -78,7 +81,7 @@ def result_of(datagram: bytes, frame: Frame) -> int | None:
 
 
 def attributes(buffer: _Buffer) -> Iterator[tuple[int, _Buffer]]:
-    """Parse attributes one after the other: the type of each, without flags, and its value."""
+    """Yield the type and the value of each attribute in ``buffer``; the type is without flags."""
     position, size = 0, len(buffer)
     while position < size:
         if size - position < ATTRIBUTE.size:
@@ -93,12 +96,15 @@ def attributes(buffer: _Buffer) -> Iterator[tuple[int, _Buffer]]:
 
 
 def parse(answer: bytes, kind: int) -> dict[int, memoryview]:
-    """Parse one nfnetlink message of type ``kind`` into its attributes."""
+    """Parse an nfnetlink message of type ``kind``: return its attributes by type."""
     return dict(attributes(memoryview(attributes_of(answer, kind))))
 
 
 def attributes_of(answer: bytes, kind: int) -> bytes:
-    """Return the attributes of one nfnetlink message of type ``kind``, not parsed."""
+    """Return the bytes of an nfnetlink message after its header: its attributes, not parsed.
+
+    Raise NetlinkMessageError if the message is not of type ``kind``.
+    """
     if len(answer) < HEADER.size:
         raise NetlinkMessageError(f"a netlink message of only {len(answer)} bytes")
     length, found = HEADER.unpack_from(answer)[:2]
@@ -125,7 +131,7 @@ def decoded(value: bytes | memoryview) -> str:
 
 
 def nested(found: Mapping[int, memoryview], kind: int) -> dict[int, memoryview]:
-    """Return the attributes within an attribute; none if it is missing."""
+    """Return the attributes within an attribute, by type; an empty dict if it is missing."""
     return dict(attributes(found[kind])) if kind in found else {}
 
 
@@ -144,7 +150,7 @@ def attribute(kind: int, payload: bytes) -> bytes:
 
 
 def number(kind: int, value: int) -> bytes:
-    """Build an attribute of 32 bits, big-endian and marked as such."""
+    """Build an attribute with an integer of 32 bits, big-endian and marked as such."""
     return attribute(kind | BIG_ENDIAN, value.to_bytes(4, "big"))
 
 
@@ -154,7 +160,11 @@ def text(kind: int, value: str) -> bytes:
 
 
 def message(kind: int, flags: int, family: int, *parts: bytes, resource: int = 0) -> bytes:
-    """Build a request with the sequence number 0, which the connection replaces."""
+    """Build a request with the sequence number 0, which the connection replaces.
+
+    ``kind`` and ``flags`` go into its netlink header. ``family`` (an address family) and ``resource`` (such
+    as a group of NFLOG) go into its nfnetlink header. ``parts`` are its attributes.
+    """
     body = b"".join(parts)
     flags |= NLM_F_REQUEST
     head = HEADER.pack(HEADER.size + len(body), kind, flags, 0, 0, family, 0, socket.htons(resource))

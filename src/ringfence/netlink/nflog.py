@@ -1,8 +1,8 @@
 """Messages of the kernel's packet log (nfnetlink_log, NFLOG): the bind request and the logged packets.
 
-A group is a number of 16 bits. Rules send packets to it, and one socket reads from it. When the socket
-closes, the kernel frees the group. Sequence numbers belong to the group, and start at 0 when a socket binds
-it.
+A group is a number of 16 bits. Firewall rules send packets to it, and one socket reads from it. When the
+socket closes, the kernel frees the group. The kernel numbers the packets of each group, from 0 when a socket
+binds it.
 
 PF_BIND is not used here. Since kernel 3.17 a rule names its logger itself. PF_BIND would make the packet log
 the destination of the administrator's own LOG rules, for the whole host.
@@ -38,17 +38,18 @@ _SEQUENCES = 1 << 32
 
 @frozen
 class Acknowledged:
-    """The kernel's answer to a request: an error number, or 0."""
+    """The kernel's answer to a request: ``code`` is an error number, or 0 for success."""
 
     code: int
 
 
 @frozen
 class Logged:
-    """One packet of the log. ``sequence`` is its number, None if the group does not number its packets.
+    """One packet of the log.
 
-    ``own``: this host itself sent the packet. Any other packet arrives or passes through, and anyone may have
-    written it. ``prefix`` is the text that the log rule adds to the packet.
+    ``sequence`` is its number, None if the group does not number its packets. ``payload`` is the packet from
+    its IP header on. ``own``: this host itself sent the packet. Any other packet arrives or passes through,
+    and anyone may have written it. ``prefix`` is the text that the log rule adds to the packet.
     """
 
     sequence: int | None
@@ -58,7 +59,7 @@ class Logged:
 
 
 def bind_request(group: int) -> bytes:
-    """Build the request that binds a group: whole packets, delivered one by one, numbered."""
+    """Build the request that binds a group: the kernel delivers whole packets, one by one, with numbers."""
     return message(
         _CONFIG,
         NLM_F_ACK,
@@ -103,8 +104,8 @@ def _logged(received: bytes, frame: Frame) -> Logged | None:
 
 
 def missing(last: int | None, number: int) -> int:
-    """Return how many packets were lost between two sequence numbers of a group. Numbers wrap at 32 bits.
+    """Return how many packets were lost before packet ``number`` of a group. Numbers wrap at 32 bits.
 
-    The first number of a binding is 0. If the first packet has another number, packets were lost before it.
+    ``last`` is the number of the packet before it; None if it is the first packet, whose number should be 0.
     """
     return (number - (-1 if last is None else last) - 1) % _SEQUENCES

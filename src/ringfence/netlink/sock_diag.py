@@ -1,7 +1,7 @@
 """The TCP and UDP sockets of this network namespace, as the kernel lists them (NETLINK_SOCK_DIAG).
 
-No capability is needed. The kernel's answer is parsed row by row, and a value only when the caller needs it,
-because the list is read while guesses arrive.
+No capability is needed. The list is read while guesses arrive, so parsing must be fast. Of each socket only
+the values that the caller needs are parsed.
 """
 
 import socket
@@ -30,8 +30,9 @@ CLOSED, LISTENING = 7, 10
 
 NETLINK_SOCK_DIAG = 4
 BY_FAMILY = 20  # SOCK_DIAG_BY_FAMILY
-_REQUEST = struct.Struct("=BBBxI48x")  # inet_diag_req_v2: family, protocol, extensions, states, any ends
-# nlmsghdr, then inet_diag_msg: state; ports and addresses, as on the wire; owner and inode.
+# inet_diag_req_v2: family, protocol, extensions, states; zeros for any addresses and ports.
+_REQUEST = struct.Struct("=BBBxI48x")
+# nlmsghdr, then inet_diag_msg: state; ports and addresses in network byte order; owner and inode.
 _SOCKET = struct.Struct("=17xB2x2s2s16s16s24xII")
 _TRIES = 3
 _DATAGRAM = 1 << 16
@@ -46,7 +47,12 @@ _MAPPED = b"\0" * 10 + b"\xff\xff"
 
 
 class Socket(NamedTuple):
-    """A row of the list. Ports and addresses are as on the wire; IPv4 uses the first four bytes."""
+    """A socket of the list.
+
+    Ports and addresses are bytes in network byte order; an IPv4 address is the first four bytes. ``uid`` is
+    the user that owns the socket, and ``inode`` its number in ``/proc/PID/fd``. ``received`` returns the
+    bytes that it received by TCP, None if unknown.
+    """
 
     state: int
     local_port: bytes
@@ -55,7 +61,7 @@ class Socket(NamedTuple):
     remote: bytes
     uid: int
     inode: int
-    received: Callable[[], int | None]  # bytes received by TCP, None if unknown
+    received: Callable[[], int | None]
 
 
 def sockets(
@@ -63,9 +69,9 @@ def sockets(
 ) -> Iterator[Socket]:
     """Yield the kernel's sockets of an IP version and a protocol, in these states (one bit each).
 
-    If sockets changed during the answer (NLM_F_DUMP_INTR), the list is requested again, a few times. The
-    number of received bytes is known only with ``info``. Raises OSError, also if the kernel has no list for
-    this protocol.
+    If sockets changed during the answer (NLM_F_DUMP_INTR), the list is requested again, a few times.
+    ``Socket.received`` returns a number only with ``info``. Raises OSError, also if the kernel has no list
+    for this protocol.
     """
     rows: list[tuple[bytes, Frame]] = []
     extensions = 1 << (_INFO - 1) if info else 0
@@ -79,7 +85,10 @@ def sockets(
 
 
 def _listed(request: bytes, rows: list[tuple[bytes, Frame]]) -> bool:
-    """Request the list once and append each row's message to ``rows``; return whether it is marked."""
+    """Request the list once, and append the message of each socket to ``rows``, with its datagram.
+
+    Return whether sockets changed during the answer (NLM_F_DUMP_INTR).
+    """
     marked = False
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_SOCK_DIAG) as kernel:
         kernel.send(
@@ -110,7 +119,7 @@ def received_bytes(info: memoryview) -> int | None:
 
 
 def delivered_packets(info: memoryview) -> int | None:
-    """Return how many packets the remote end has acknowledged; None if unknown (before Linux 4.18)."""
+    """Return how many packets the remote party has acknowledged; None if unknown (before Linux 4.18)."""
     return int(_PACKETS.unpack_from(info, _DELIVERED)[0]) if len(info) >= _DELIVERED + _PACKETS.size else None
 
 
@@ -119,18 +128,18 @@ def _received(datagram: bytes, frame: Frame) -> int | None:
 
 
 def port_of(packed: bytes) -> int:
-    """Parse a port of a row."""
+    """Return a port of a :class:`Socket` as a number."""
     return int.from_bytes(packed, "big")
 
 
 def unmapped(packed: bytes) -> bytes:
-    """Return the IPv4 address of an IPv4-mapped IPv6 address, and any other address unchanged."""
+    """Return the four bytes of an IPv4-mapped IPv6 address; return any other packed address unchanged."""
     if len(packed) == len(_MAPPED) + _IPV4 and packed.startswith(_MAPPED):
         return packed[len(_MAPPED) :]
     return packed
 
 
 def address_of(packed: bytes) -> Address:
-    """Return a packed address; an IPv4-mapped address is returned as IPv4."""
+    """Parse a packed address; an IPv4-mapped IPv6 address is returned as IPv4."""
     packed = unmapped(packed)
     return IPv4Address(packed) if len(packed) == _IPV4 else IPv6Address(packed)
