@@ -1,7 +1,7 @@
 """Accounts in Asterisk's files, and what each permits: chan_sip, IAX2, PJSIP and its wizard.
 
-A password is checked while the file is read, and only the result is kept. Accounts in a database are not
-checked, because these files do not contain them.
+A password is checked while the file is read. Only the result is kept, not the password. Accounts in a
+database are not checked, because these files do not contain them.
 """
 
 from collections.abc import Iterable, Iterator
@@ -14,17 +14,17 @@ from ringfence.host.asterisk_conf import Conf, Section, is_true, read_conf
 from ringfence.model import Secret
 
 ANONYMOUS = "anonymous"
-"""The PJSIP endpoint for all callers that match no other; also ``anonymous@DOMAIN``."""
+"""The PJSIP endpoint for callers that match no other; its name may also be ``anonymous@DOMAIN``."""
 
 
 @frozen
 class Account:
-    """An account.
+    """An account of Asterisk.
 
-    ``passwordless``: anyone who knows its name can call without a password. ``weak``: its password can be
-    guessed with a few tries. ``hashed``: the password is stored as a hash, and cannot be checked.
-    ``registers``: it is a phone with any address. ``restricted``: an ACL limits its addresses. ``limited``:
-    its simultaneous calls are limited.
+    ``context``: the dialplan context in which its calls begin. ``passwordless``: anyone who knows its name
+    can call without a password. ``weak``: its password can be guessed with a few tries. ``hashed``: the
+    password is stored as a hash, and cannot be checked. ``registers``: it is a phone that may register from
+    any address. ``restricted``: an ACL limits its addresses. ``limited``: its simultaneous calls are limited.
     """
 
     file: str
@@ -43,10 +43,11 @@ class AsteriskAccounts:
     """The accounts, and the related settings of the channel drivers.
 
     ``guest_context``: the context of chan_sip callers without an account, "" if they are refused.
-    ``reveals_accounts``: answers reveal which accounts exist (``alwaysauthreject = no``). ``autocreates``:
-    any phone that registers gets an account (``autocreatepeer``). ``broken_tls``: options that select a
-    broken TLS version. ``in_database``: tables of accounts in a database, which are not checked. ``unread``:
-    files of which a part could not be read.
+    ``reveals_accounts``: chan_sip's answers reveal which accounts exist (``alwaysauthreject = no``).
+    ``autocreates``: chan_sip creates an account for any phone that registers (``autocreatepeer``).
+    ``broken_tls``: options that select a broken TLS version. ``in_database``: tables of accounts that
+    extconfig.conf maps to a database, where they are not checked. ``unread``: files of which a part could not
+    be read.
     """
 
     accounts: tuple[Account, ...] = ()
@@ -85,7 +86,11 @@ _OWN = frozenset({"general", "authentication", "callnumberlimits"})
 
 
 def read_accounts(folder: Path, *, chan_sip: bool, iax2: bool, pjsip: bool) -> AsteriskAccounts:
-    """Read the accounts of the drivers that are loaded."""
+    """Read the accounts from the files in ``folder``.
+
+    Each of the other arguments is whether Asterisk has loaded this channel driver. Files of other drivers are
+    not read.
+    """
     read = {
         name: read_conf(folder / name, _wanted, _is_secret) if loaded else None
         for name, loaded in {
@@ -163,7 +168,10 @@ def _chan_sip(file: str, section: Section, context: str, kind: str) -> Account:
 
 
 def _users(conf: Conf, *, chan_sip: bool, iax2: bool) -> Iterator[Account]:
-    """Yield the accounts of users.conf: one for each driver in ``has...``, with the defaults of [general]."""
+    """Yield the accounts of users.conf that a loaded driver uses (``hassip``, ``hasiax``).
+
+    The options of [general] are the defaults of each account.
+    """
     general = conf.section("general")
     for section in _named(conf):
         drivers = (("hassip", chan_sip), ("hasiax", iax2))
@@ -258,7 +266,10 @@ def _wizard(conf: Conf) -> Iterator[Account]:
 
 
 def _broken_tls(sip: Conf | None, pjsip: Conf | None) -> Iterator[str]:
-    """Yield the options that select a broken SSL or TLS version; the library's default is not broken."""
+    """Yield the options that select a broken SSL or TLS version.
+
+    Without such an option the TLS library chooses the version, and does not choose a broken one.
+    """
     if sip is not None and sip.section("general").last("tlsclientmethod").lower() in _BROKEN_TLS:
         yield "tlsclientmethod in sip.conf [general]"
     for transport in _of_kind(pjsip, "transport") if pjsip else ():
@@ -271,7 +282,10 @@ def _of_kind(conf: Conf, kind: str) -> list[Section]:
 
 
 def _named(conf: Conf) -> Iterator[Section]:
-    """Yield one section for each name, merging sections of one name, without the driver's own sections."""
+    """Yield one section for each name except ``general`` and other sections that are no accounts.
+
+    Sections with the same name are merged.
+    """
     groups: dict[str, list[Section]] = {}
     for section in conf.sections:
         groups.setdefault(section.name, []).append(section)

@@ -1,4 +1,4 @@
-"""Asterisk's logging according to its own files: its log channels, and the attempts that it does not log.
+"""Asterisk's logging according to its own files: its log files, and the attempts that it does not log.
 
 The result only informs the administrator about gaps; ringfence works without it. The files may have changed
 since Asterisk read them.
@@ -15,7 +15,7 @@ from ringfence.host.asterisk_conf import FOLDER, Conf, Section, Wanted, is_true,
 
 LEVELS = frozenset({"debug", "notice", "warning", "error", "verbose", "dtmf", "fax", "security"})
 DUMPING = frozenset({"debug", "warning", "error", "verbose"})
-"""Levels whose log lines contain text of callers unchanged, with its line ends."""
+"""Levels whose log lines may contain the text of callers unchanged, with its line ends."""
 
 _LOGS = "/var/log/asterisk"
 _FORMATTER = re.compile(r"\[[a-z]*\]")
@@ -25,11 +25,12 @@ _NO_FILES = ("console", "syslog")
 
 @frozen
 class Gate:
-    """PJSIP's limit on reports about unknown callers, in force if endpoints are identified by auth_username.
+    """PJSIP's limit for reports about unknown callers.
 
-    Asterisk reports an unknown caller after ``count`` requests within ``period`` seconds. After that time it
-    reports nothing until it forgets the caller. Every ``prune`` seconds it forgets callers that are older
-    than four periods.
+    It is in force if ``endpoint_identifier_order`` contains auth_username. Asterisk reports an unknown caller
+    only after ``count`` requests within ``period`` seconds. After that time it reports nothing until it
+    forgets the caller. Every ``prune`` seconds it forgets the callers that it has known for more than four
+    periods.
     """
 
     count: int = 5
@@ -38,18 +39,18 @@ class Gate:
 
     @property
     def mute(self) -> int:
-        """The longest time without reports (seconds)."""
+        """The longest time without reports about a caller, in seconds."""
         return 4 * self.period + self.prune
 
 
 @frozen
 class Asterisk:
-    """Logging settings from Asterisk's files.
+    """Settings about logging from Asterisk's files.
 
-    ``channels``: each log with its levels. ``security``: the module that logs security events is loaded.
-    ``iax_silent``: failed IAX2 logins are not logged. ``gate``: the gate of PJSIP, None if it is not in
-    force. ``chan_sip_tls``: chan_sip is configured to serve TLS. ``unread``: files of which a part could not
-    be read.
+    ``channels``: each log file with its levels. ``security``: the module that logs security events is loaded.
+    ``iax_silent``: failed IAX2 logins are not logged. ``gate``: PJSIP's limit for reports about unknown
+    callers, None if it is not in force. ``chan_sip_tls``: chan_sip is configured to serve TLS. ``unread``:
+    files of which a part could not be read.
     """
 
     channels: Mapping[Path, frozenset[str]]
@@ -91,7 +92,7 @@ def read_asterisk(folder: Path = FOLDER) -> Asterisk | None:
 
 
 def read_modules(folder: Path) -> Conf | None:
-    """Read which modules are loaded."""
+    """Read the options of modules.conf that decide which modules are loaded; None without the file."""
     return read_conf(folder / "modules.conf", _options("autoload", "noload", *_LOADING))
 
 
@@ -109,7 +110,7 @@ def _options(*names: str) -> Wanted:
 
 
 def is_loaded(modules: Conf | None, module: str) -> bool:
-    """Whether a module is loaded, according to ``modules.conf``."""
+    """Whether Asterisk loads ``module`` according to modules.conf; ``modules`` is None without this file."""
     section = modules.section("modules") if modules is not None else Section("modules")
 
     def named(*options: str) -> bool:
@@ -120,7 +121,7 @@ def is_loaded(modules: Conf | None, module: str) -> bool:
 
 
 def _channels(logger: Conf | None, logs: str) -> dict[Path, frozenset[str]]:
-    """Return the log files, with the levels of each."""
+    """Return the log files, with the levels of each; ``logs`` is the folder of relative names."""
     if logger is None:
         return {}
     named = is_true(logger.section("general").last("appendhostname"))

@@ -1,4 +1,4 @@
-"""Findings of ``check`` about Asterisk's settings: attempts that no log shows."""
+"""Findings of ``check`` about settings of Asterisk that hide attempts from all its logs."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -17,7 +17,11 @@ ELSEWHERE = (
 
 
 def asterisk_findings(asterisk: "Asterisk | None", console: "AsteriskConsole") -> Iterator[Finding]:
-    """Yield the settings that hide attempts from every source; without files, commands that show them."""
+    """Yield the settings that hide attempts from every source.
+
+    ``asterisk`` is None if its files cannot be read here. Then, and for files that cannot be read, yield
+    commands by which the administrator can find such settings.
+    """
     what = "asterisk's settings"
     if asterisk is None:
         yield Finding(None, what, f"cannot be read from here; on its host, see: {ELSEWHERE}")
@@ -50,9 +54,10 @@ def asterisk_findings(asterisk: "Asterisk | None", console: "AsteriskConsole") -
 
 
 def _chan_sip_tls(asterisk: "Asterisk", console: "AsteriskConsole") -> bool:
-    """Whether chan_sip serves TLS, by the console; without an answer, by sip.conf.
+    """Whether chan_sip serves TLS: the console's answer, else what sip.conf configures.
 
-    A new Asterisk has no chan_sip, but often still a sip.conf. Then the console does not know the command.
+    The file counts only if the console cannot be used. A new Asterisk has no chan_sip, but often still a
+    sip.conf; then the console answers that it does not know the command.
     """
     from ringfence.audit.shown import settings_from  # noqa: PLC0415 - loaded when the command runs
 

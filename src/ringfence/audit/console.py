@@ -1,8 +1,9 @@
 """Asterisk's console, used as an administrator does: ``asterisk -rx COMMAND``.
 
-It shows the state in force, while the files show what was configured. Root can use it, and any user who may
-write to Asterisk's control socket. Only commands that display something are executed. Answers are limited in
-time and length: Asterisk may hang, and the dialplan of a large company is long.
+The console shows the settings in force; Asterisk may not have reloaded its files since they were changed.
+Root can use it, and any user who may write to Asterisk's control socket. Only commands that display something
+are executed. Answers are limited in time and length: Asterisk may hang, and the dialplan of a large company
+is long.
 """
 
 import os
@@ -28,13 +29,15 @@ class Console(Protocol):
     """An object that answers commands of Asterisk's console."""
 
     def show(self, what: str) -> str | None:
-        """Return the output of command ``what``; None for an unknown command, or without an answer."""
+        """Return the output of the command ``what``; None if it is unknown or Asterisk does not answer."""
 
 
 class AsteriskConsole:
-    """The console of the Asterisk on this host. ``problem``: why it cannot be used, once this is known.
+    """The console of the Asterisk on this host.
 
-    ``program`` is the path of the program, or a command line that begins with other programs or options.
+    ``program`` is the path of the program ``asterisk``, or a command line, as a sequence, that starts it by
+    other programs. ``timeout`` is the limit for one answer in seconds. ``problem`` is why the console cannot
+    be used; "" until a problem is known.
     """
 
     def __init__(self, program: str | Sequence[str] | None = None, timeout: float = TIMEOUT) -> None:
@@ -44,9 +47,10 @@ class AsteriskConsole:
         self.problem = "" if self._program else f"the program {PROGRAM} is not installed"
 
     def show(self, what: str) -> str | None:
-        """Return the output of a command; None if Asterisk does not know it, or does not answer.
+        """Return the output of the command ``what``; None if Asterisk does not know it or does not answer.
 
-        After one timeout no further command is executed, since each would take as long.
+        After a problem, such as a timeout, no further command is executed, because each would fail in the
+        same way.
         """
         if self.problem:
             return None
@@ -59,7 +63,7 @@ class AsteriskConsole:
             self.problem = f"no answer within {self._timeout:.0f} s, or one of more than {MAX_BYTES} bytes"
         elif code and not (
             text.startswith(_NO_COMMAND) or _FAILED in text
-        ):  # Asterisk 16 and 22 exit with 0 after these messages
+        ):  # Asterisk itself wrote these messages; 16 and 22 then exit with 0
             self.problem = "asterisk -rx got no access (fix: run this as root), or Asterisk is not running"
         elif not text.startswith(_NO_COMMAND):
             return text
@@ -67,7 +71,10 @@ class AsteriskConsole:
 
 
 def _answer(program: Sequence[str], command: str, timeout: float) -> tuple[str, int]:
-    """Run the command; return its output and exit code, which is negative if it was killed."""
+    """Run a command on the console; return its output and exit code.
+
+    The code is negative if the program was killed, because its answer took too long or was too long.
+    """
     with subprocess.Popen(  # noqa: S603 - the administrator's own program, and commands of ours
         [*program, "-rx", command],
         stdin=subprocess.DEVNULL,

@@ -1,12 +1,12 @@
 """Reachability in the dialplan: whether a call into a context can dial out, or only reach this PBX.
 
-Toll fraud needs a trunk that dials a number of the caller's choice. So a context dials out if a pattern for
-long numbers dials the caller's number through a named trunk: ``Dial(PJSIP/${EXTEN}@carrier)``,
-``Dial(DAHDI/g0/${EXTEN:1})``. ``Dial(PJSIP/${EXTEN})`` rings a phone.
+Toll fraud needs a trunk that dials a number of the caller's choice. So a context *dials out* if a pattern for
+long numbers dials the number that the caller dialled, through a named trunk:
+``Dial(PJSIP/${EXTEN}@carrier)``, ``Dial(DAHDI/g0/${EXTEN:1})``. ``Dial(PJSIP/${EXTEN})`` only rings a phone.
 
 Included contexts count, and so do contexts that get the number by a jump or as an argument. Values known only
 during a call are reported as unclear: variables, scripts (AGI, ARI, Lua), switches, and menus that let the
-caller dial. So the result "dials out" is reliable apart from these values. The opposite result is not.
+caller dial. So if a context is reported to dial out, this is reliable. If not, it may still dial out.
 
 A ``Dial`` may contain a password (``IAX2/user:secret@host``), so only names of contexts and extensions are
 returned.
@@ -22,14 +22,14 @@ from ringfence.audit.console import Console
 from ringfence.audit.shown import Context, context_from, globals_from
 
 MAX_CONTEXTS = 100
-"""The maximum number of contexts that are examined for one start."""
+"""The maximum number of contexts that are examined for one call of :meth:`Dialplan.reach`."""
 LONG = 7
-"""Digits. A longer pattern, or one of any length, may be an outside number."""
+"""A number of digits. A pattern for more digits, or for any number of them, may match an outside number."""
 
 _CALLED = "\x01"
-"""Placeholder for the number that the caller dialled."""
+"""A placeholder for the number that the caller dialled."""
 _UNKNOWN = "\x02"
-"""Placeholder for a value that is known only during a call."""
+"""A placeholder for a value that is known only during a call."""
 _PHONES = frozenset({"SIP", "PJSIP", "IAX2", "SCCP"})
 _NAME = re.compile(r"[A-Za-z0-9_.+-]{1,80}")
 _GLOBAL = re.compile(r"(?:GLOBAL\(([A-Za-z0-9_]{1,80})\)|([A-Za-z0-9_]{1,80}))")
@@ -38,16 +38,16 @@ _SET = re.compile(r"\[[^\]]{0,80}\]")
 _MAX_DEPTH = 5
 _JUMPS = frozenset({"goto", "gosub"})
 _LENGTHS = (2, 3)
-"""A jump has an extension and a priority, and usually a context before them."""
+"""A jump has two or three parts: extension and priority, and usually a context before them."""
 _SCRIPTS = frozenset({"agi", "eagi", "fastagi", "deadagi", "externalivr", "stasis"})
 
 
 @frozen
 class Reach:
-    """Where a context leads.
+    """The result of :meth:`Dialplan.reach`.
 
-    ``dials``: patterns that dial out (``_00X. in outbound``). ``unclear``: not examined. ``known`` is false
-    if the console does not answer, or the context does not exist.
+    ``dials``: the patterns that dial out (``_00X. in outbound``). ``unclear``: texts about what could not be
+    examined. ``known`` is False if the console does not answer, or if the context does not exist.
     """
 
     known: bool = True
@@ -57,9 +57,11 @@ class Reach:
 
 @frozen
 class _Visit:
-    """A context and how it is reached: by any number, or at one extension with arguments.
+    """A context to examine, and how a call reaches it.
 
-    ``origin`` is the pattern that the caller dialled, as shown to people.
+    If ``extension`` is "", the call has the number that the caller dialled. Otherwise it is at this
+    extension, with ``arguments``. ``origin`` is the pattern that the caller dialled, as shown to people; ""
+    until a pattern is known.
     """
 
     context: str
@@ -70,14 +72,14 @@ class _Visit:
 
 @define
 class Dialplan:
-    """The dialplan in force. Each context is read from the console once."""
+    """The dialplan in force, from the console, which is asked for each context only once."""
 
     _console: Console
     _contexts: dict[str, Context | None] = field(factory=dict)
     _globals: dict[str, str] | None = None
 
     def reach(self, context: str) -> Reach:
-        """Find out where a call into ``context`` can lead."""
+        """Find out whether a call into ``context`` can dial out, and through which patterns."""
         first = self._context(context)
         if first is None:
             return Reach(known=False)
@@ -114,10 +116,14 @@ class Dialplan:
         return self._contexts[name]
 
     def _applications(self, context: Context, visit: _Visit) -> Iterator[tuple[str, str, str]]:
-        """Yield the steps that long numbers reach: extension, application, and known arguments."""
+        """Yield the applications that run on this visit: extension, name, and arguments.
+
+        Known values have replaced the variables in the arguments. Without a fixed extension they are those of
+        patterns that long numbers match.
+        """
         begun = {
             step.extension for step in context.steps if step.priority == 1
-        }  # other extensions take no call
+        }  # a call begins at priority 1
         for step in context.steps:
             if visit.extension:
                 fits = step.extension == visit.extension
@@ -134,7 +140,7 @@ class Dialplan:
         )
 
     def _value(self, name: str, visit: _Visit, depth: int) -> str:
-        """Return the known value of a variable."""
+        """Return the value of a variable, or one of the two placeholders."""
         if "${" in name and depth < _MAX_DEPTH:  # ${FILTER(0-9,${EXTEN})}, ${GLOBAL(TRUNK)}
             inner = "".join(
                 self._value(part[2:-1], visit, depth + 1) if part[:2] == "${" else "" for part in _parts(name)
@@ -156,7 +162,7 @@ class Dialplan:
 
 
 def _parts(text: str) -> Iterator[str]:
-    """Split a text into variables, ``${...}`` with their contents, and the text between."""
+    """Split a text into variables, which are ``${...}`` with all that is in them, and the text between."""
     start = position = 0
     while (position := text.find("${", start)) >= 0:
         yield text[start:position]
@@ -181,7 +187,11 @@ def _is_wide(extension: str) -> bool:
 
 
 def _verdict(name: str, arguments: str) -> bool | None:
-    """Whether an application dials the caller's number through a trunk; None if unclear."""
+    """Whether an application dials the number that the caller dialled, through a trunk.
+
+    None if this is unclear: for a script, or if the value is known only during a call. False for a jump to a
+    known target: ``_jumps`` returns this target.
+    """
     if name in _SCRIPTS:
         return None
     if name in _JUMPS:
@@ -190,7 +200,10 @@ def _verdict(name: str, arguments: str) -> bool | None:
 
 
 def _dialled(arguments: str) -> bool | None:
-    """Whether a Dial calls the caller's number through a trunk; None if unclear."""
+    """Whether a Dial calls the number that the caller dialled, through a trunk; None if this is unclear.
+
+    A Dial to a Local channel is False here: ``_jumps`` returns its context.
+    """
     found: bool | None = False
     for position in arguments.partition(",")[0].split("&"):
         technology, _, rest = position.partition("/")
@@ -205,12 +218,19 @@ def _dialled(arguments: str) -> bool | None:
 
 
 def _target(arguments: str) -> list[str]:
-    """Return context, extension and priority of a jump; the first, or the first two, are optional."""
+    """Return the parts of a jump's target: context, extension and priority.
+
+    The context may be missing, or the context and the extension.
+    """
     return [part.strip() for part in arguments.partition("(")[0].split(",")]
 
 
 def _jumps(name: str, arguments: str, here: str) -> list[_Visit]:
-    """Return the contexts that a call reaches next, with the caller's number or at a fixed extension."""
+    """Return the contexts that a call reaches next.
+
+    It arrives there with the number that the caller dialled, or at a fixed extension. ``here`` is the context
+    of the application.
+    """
     if name == "dial":
         places = [
             position for position in arguments.partition(",")[0].split("&") if position.startswith("Local/")

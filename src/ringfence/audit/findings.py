@@ -7,7 +7,7 @@ from attrs import frozen
 class Finding:
     """One line of ``check``: the subject, its state, and a detail or fix.
 
-    ``right`` is None if the state is unknown or may be intended.
+    ``right`` is True if the state is right, False if it is wrong, None if it is unknown or may be intended.
     """
 
     right: bool | None

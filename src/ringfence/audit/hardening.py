@@ -1,9 +1,9 @@
 """Findings of ``check --hardening``: weaknesses of this Asterisk, why they matter, and the fix.
 
-A finding is wrong (``NO``) if it gives a stranger access: a password that can be guessed at once, outside
-calls without a password, an interface where guessers are not banned. A setting that may be intended is marked
-``--``. No line contains a password, nor the kind of weakness of an account's password, because such lines are
-shown to others.
+A finding is marked as wrong (``NO``) if it gives a stranger access: a password that can be guessed at once,
+outside calls without a password, or an interface where guessers are not banned. A setting that may be
+intended is marked ``--``. Administrators show these lines to others. So no line contains a password, or how
+exactly the password of an account is weak.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ringfence.audit.services import Services
 
 FEW, MANY = 5, 60
-"""The maximum number of names in one line: in a summary, and in a list of things to fix one by one."""
+"""The maximum number of names in one line: FEW in a summary, MANY in a list of things to fix one by one."""
 
 _PASSWORD_FIXES = {
     "pjsip.conf": "an auth for it; or identify_by = ip, where an identify names its addresses",
@@ -44,7 +44,10 @@ def accounts_in_force(folder: Path, console: "AsteriskConsole") -> "AsteriskAcco
 
 
 def hardening_findings(folder: Path, console: "AsteriskConsole", user: str) -> Iterator[Finding]:
-    """Yield findings about the files in ``folder`` and the console; ``user`` is our manager user."""
+    """Yield the findings about the files in ``folder`` and what the console shows.
+
+    ``user`` is the manager user with which ringfence logs in.
+    """
     from ringfence.audit.dialplan import Dialplan  # noqa: PLC0415 - loaded when the command runs
     from ringfence.audit.services import read_services  # noqa: PLC0415 - loaded when the command runs
 
@@ -75,7 +78,10 @@ def hardening_findings(folder: Path, console: "AsteriskConsole", user: str) -> I
 
 
 def _in_force(accounts: "AsteriskAccounts", console: "AsteriskConsole") -> "AsteriskAccounts":
-    """Replace chan_sip's settings by those in force, because Asterisk may not have reloaded the file."""
+    """Return ``accounts`` with the settings of chan_sip that are in force, if the console shows them.
+
+    Asterisk may not have reloaded the file since it was changed.
+    """
     from ringfence.audit.shown import settings_from  # noqa: PLC0415 - loaded when the command runs
 
     shown = settings_from(console.show("sip show settings") or "")
@@ -97,7 +103,10 @@ _DRIVERS = {"chan_sip": "chan_sip", "iax2": "chan_iax2", "pjsip": "res_pjsip"}
 
 
 def _is_loaded(folder: Path, console: "AsteriskConsole", module: str) -> bool:
-    """Ask Asterisk whether a driver is loaded; without an answer, look at the files."""
+    """Whether Asterisk has loaded ``module``: the console's answer, else what modules.conf configures.
+
+    If a part of modules.conf cannot be read, the module counts as loaded.
+    """
     from ringfence.audit.asterisk import is_loaded, read_modules  # noqa: PLC0415 - loaded when the command runs
 
     shown = console.show(f"module show like {module}.so")
@@ -108,7 +117,7 @@ def _is_loaded(folder: Path, console: "AsteriskConsole", module: str) -> bool:
 
 
 def _readable_files(folder: Path) -> Iterator[Finding]:
-    """Yield the files with passwords that every user of this host may read."""
+    """Yield a finding if every user of this host may read files with passwords."""
     names = [name for name in _WITH_PASSWORDS if (folder / name).is_file()]
     shown = [name for name in names if (folder / name).stat().st_mode & 0o004]
     if shown and folder.stat().st_mode & 0o001:
@@ -138,7 +147,7 @@ def _not_checked(
 
 
 def _unauthenticated(accounts: "AsteriskAccounts", dialplan: "Dialplan") -> Iterator[Finding]:
-    """Yield the ways to call without a password, and where they lead."""
+    """Yield a finding for each way to call without a password, with the context that such calls reach."""
     from ringfence.audit.accounts import ANONYMOUS  # noqa: PLC0415 - loaded when the command runs
 
     if accounts.reveals_accounts:
@@ -172,7 +181,11 @@ def _unauthenticated(accounts: "AsteriskAccounts", dialplan: "Dialplan") -> Iter
 
 
 def _reach_finding(dialplan: "Dialplan", what: str, caller: str, context: str, fix: str) -> Finding:
-    """Report where a call without a password leads: wrong if it is known to dial out."""
+    """Return the finding about calls without a password that reach ``context``.
+
+    It is wrong if the context is known to dial out; otherwise it may be intended. ``caller`` is a text about
+    who can make such calls.
+    """
     reach = dialplan.reach(context)
     into = f"{caller}, into context {printable(context)}"
     if reach.dials:
@@ -209,7 +222,7 @@ def _passwords(accounts: "AsteriskAccounts", services: "Services") -> Iterator[F
 
 
 def _managers(services: "Services", user: str) -> Iterator[Finding]:
-    """Report who can reach the manager interface, and the rights of its users."""
+    """Yield findings about access to the manager interface, and about the rights of its users."""
     from ringfence.audit.services import AMI  # noqa: PLC0415 - loaded when the command runs
 
     listeners = services.open_listeners(AMI)
@@ -247,7 +260,7 @@ def _managers(services: "Services", user: str) -> Iterator[Finding]:
 
 
 def _web(services: "Services") -> Iterator[Finding]:
-    """Report what the HTTP server exposes.
+    """Yield findings about the services of the HTTP server that other hosts may reach.
 
     Asterisk does not log wrong passwords there, so guessers are not banned.
     """
@@ -272,7 +285,11 @@ def _web(services: "Services") -> Iterator[Finding]:
 
 
 def _summaries(accounts: "AsteriskAccounts") -> Iterator[Finding]:
-    """Yield one line for each common setting that would slow down the abuse of a stolen password."""
+    """Yield one line for each common setting that makes the abuse of a stolen password easy.
+
+    A line names accounts that may register from anywhere, or have no limit of calls, or it names a broken TLS
+    version.
+    """
     phones = [account for account in accounts.accounts if account.registers]
     anywhere = [phone.name for phone in phones if not phone.restricted]
     if anywhere:

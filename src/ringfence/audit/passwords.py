@@ -11,7 +11,7 @@ from ringfence.model import Secret
 
 MIN_LENGTH = 8
 MIN_DIGITS = 12
-"""Minimum length of a password of digits only: attackers enumerate such passwords."""
+"""The minimum length of a password of digits only: attackers try all short sequences of digits."""
 
 _MAX_REST = 4
 _MIN_DISTINCT = 4
@@ -26,12 +26,16 @@ _WELL_KNOWN = frozenset(
         *("change-this-secret", "yoursecret", "your_password", "yourpassword", "telecom1", "phone123"),
     }
 )
-"""Words from samples and manuals that configurations are copied from, and from scanners' word lists."""
+"""Passwords from word lists of attackers, and from samples and manuals that administrators copy."""
 _ROWS = ("0123456789" * 3, "9876543210" * 3, "abcdefghijklmnopqrstuvwxyz", "qwertyuiopasdfghjklzxcvbnm")
 
 
 def is_weak(password: Secret, names: Iterable[str]) -> bool:
-    """Whether a password is short, well known, or little more than one of the account's ``names``."""
+    """Whether a password can be guessed easily.
+
+    It can if it is short, well known, a row of the keyboard or of few different characters, or little more
+    than one of the account's ``names``.
+    """
     clear = password.reveal().strip().lower()
     return (
         len(clear) < MIN_LENGTH
@@ -44,7 +48,7 @@ def is_weak(password: Secret, names: Iterable[str]) -> bool:
 
 
 def _is_named(clear: str, names: Iterable[str]) -> bool:
-    """Whether a password consists of the names, forwards or backwards, and few other characters."""
+    """Whether a password consists of the names, forwards or backwards, and at most a few other characters."""
     rest = clear
     for name in sorted({name.strip().lower() for name in names} - {""}, key=len, reverse=True):
         rest = rest.replace(name, "").replace(name[::-1], "")

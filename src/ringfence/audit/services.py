@@ -1,6 +1,7 @@
 """Asterisk's services besides telephony, from its files: the manager interface, its HTTP server, and ARI.
 
-Listening addresses come from the kernel, if Asterisk runs in this network namespace; else from the files.
+If Asterisk runs in this network namespace, the kernel's list of sockets shows on which addresses they listen.
+Otherwise the addresses come from the files.
 """
 
 import re
@@ -34,7 +35,11 @@ _NUMBER = re.compile(r"[0-9]{1,5}")
 
 @frozen
 class Manager:
-    """A user of the manager interface: its classes and weaknesses."""
+    """A user of the manager interface.
+
+    ``read`` and ``write`` are its classes, which are its rights. ``restricted``: an ACL limits its addresses.
+    ``weak``: its password can be guessed easily.
+    """
 
     name: str
     read: frozenset[str]
@@ -48,13 +53,17 @@ class Manager:
         return tuple(power for power in POWERS if power in self.write)
 
     def may(self, side: str, name: str) -> bool:
-        """Whether a class is granted: ``may("read", "system")``."""
+        """Whether the user has the class ``name`` on this side: ``may("read", "system")``."""
         return not {name, "all"}.isdisjoint(self.read if side == "read" else self.write)
 
 
 @frozen
 class Listener:
-    """A configured listening port: its service, addresses, and the setting that restricts it."""
+    """A configured listening port.
+
+    ``what`` is its service (AMI or HTTP), ``addresses`` are those on which it listens, and ``setting`` is the
+    option that restricts it to this host.
+    """
 
     what: str
     port: int
@@ -63,16 +72,17 @@ class Listener:
 
     @property
     def is_public(self) -> bool:
-        """Whether it listens on more than loopback."""
+        """Whether other hosts may reach it: it listens on more than loopback addresses."""
         return any(not address.is_loopback for address in self.addresses)
 
 
 @frozen
 class Services:
-    """Services from the files.
+    """The services that Asterisk's files configure.
 
-    ``ari``: ARI's users, if it is enabled; ``weak_ari``: those with weak passwords. ``webmanager``: the
-    manager interface is also served over HTTP.
+    ``managers``: the users of the manager interface, none if it is off. ``ari``: the users of ARI, none if it
+    is off. ``weak_ari``: those of them with weak passwords. ``webmanager``: the manager interface is also
+    served over HTTP. ``unread``: files of which a part could not be read.
     """
 
     managers: tuple[Manager, ...] = ()
@@ -83,11 +93,11 @@ class Services:
     unread: tuple[str, ...] = ()
 
     def manager(self, name: str) -> Manager | None:
-        """Return the manager user of a name."""
+        """Return the manager user with this name; None if there is no such user."""
         return next((manager for manager in self.managers if manager.name == name), None)
 
     def open_listeners(self, what: str) -> list[Listener]:
-        """Return the listeners of a service that listen on more than loopback."""
+        """Return the listeners of the service ``what`` that listen on more than loopback addresses."""
         return [door for door in self.listeners if door.what == what and door.is_public]
 
 
@@ -95,7 +105,7 @@ AMI, HTTP = "AMI", "HTTP"
 
 
 def read_services(folder: Path) -> Services:
-    """Read the files, and the listening addresses from the kernel."""
+    """Read the files in ``folder``, and the listening addresses from the kernel if it knows them."""
     read = {
         name: read_conf(
             folder / name, lambda _, option: option in _WANTED, lambda _, option: option in _SECRET
@@ -150,7 +160,10 @@ def _is_weak_ari(section: Section) -> bool:
 def _listeners(
     what: str, file: str, general: Section, port_option: str, ports: tuple[int, int]
 ) -> Iterable[Listener]:
-    """Yield the plain listener and, if enabled, the TLS one."""
+    """Yield the listener of a service without TLS and, if it is enabled, the one with TLS.
+
+    ``file`` and its section ``general`` configure the service. ``ports`` are its two default ports.
+    """
     text = general.last(port_option)
     plain = int(text) if _NUMBER.fullmatch(text) else ports[0]
     yield _listener(what, plain, general.last("bindaddr"), f"bindaddr = 127.0.0.1 in {file} [general]")
@@ -160,9 +173,11 @@ def _listeners(
 
 
 def _listener(what: str, port: int, place: str, setting: str) -> Listener:
-    """Return a listener with the addresses of the kernel, else of the file; no address means all.
+    """Return a listener on ``port``; ``place`` is the address from the file, which may contain another port.
 
-    A host name in the file is not resolved, and gives no address.
+    Its addresses are those of the kernel's sockets at this port. If there is no such socket, it is the
+    address from the file, or all addresses (``::``) if the file names none. A host name in the file is not
+    resolved, and gives no address.
     """
     written = _ADDRESS.fullmatch(place)
     if written and written[4]:
@@ -175,7 +190,10 @@ def _listener(what: str, port: int, place: str, setting: str) -> Listener:
 
 
 def listening_at(port: int) -> set[Address]:
-    """Return the local addresses that listen at a TCP port in this network namespace."""
+    """Return the local addresses on which a program listens at a TCP port in this network namespace.
+
+    Return none if the kernel cannot list its sockets.
+    """
     try:
         return {
             address_of(row.local[:4] if family is socket.AF_INET else row.local)
@@ -183,5 +201,5 @@ def listening_at(port: int) -> set[Address]:
             for row in sockets(family, socket.IPPROTO_TCP, 1 << LISTENING)
             if port_of(row.local_port) == port
         }
-    except OSError:  # the kernel lacks the modules
+    except OSError:  # the kernel lacks the module that lists sockets
         return set()

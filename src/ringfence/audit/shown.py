@@ -1,4 +1,4 @@
-"""Parsers for the output of Asterisk's console: identifies, peers, settings, contexts.
+"""Parsers for the output of Asterisk's console: trunks, settings, and contexts of the dialplan.
 
 These tables are made for people, and differ slightly between releases. Unexpected rows are skipped: the
 results are hints for an administrator, and a wrong hint is worse than none.
@@ -26,7 +26,7 @@ _GLOBAL = re.compile(r" {1,4}([^= ]{1,80})=(.*)")
 
 @frozen
 class Trunk:
-    """A remote party that is identified by address alone: its network, and Asterisk's name for it."""
+    """A remote party that Asterisk identifies by address alone: its network, and Asterisk's name for it."""
 
     name: str
     network: Network
@@ -34,7 +34,7 @@ class Trunk:
 
 @frozen
 class Step:
-    """A step of the dialplan: the extension or pattern, the priority, the application with its arguments."""
+    """A step of the dialplan: its extension or pattern, its priority, the application with its arguments."""
 
     extension: str
     priority: int
@@ -43,7 +43,7 @@ class Step:
 
 @frozen
 class Context:
-    """A context of the dialplan: its own steps, included contexts, and switches."""
+    """A context of the dialplan: its own steps, and the names of included contexts and of switches."""
 
     steps: tuple[Step, ...] = ()
     includes: tuple[str, ...] = ()
@@ -51,9 +51,10 @@ class Context:
 
 
 def identifies_from(text: str) -> list[Trunk]:
-    """Parse ``pjsip show identifies``: each network that identifies an endpoint.
+    """Parse ``pjsip show identifies``: return each network by which Asterisk identifies an endpoint.
 
-    An identify by header (``X-Token: ...``) names no address, and its value is secret.
+    An endpoint that is identified by a header (``X-Token: ...``) is skipped: the header contains no address,
+    and its value is secret.
     """
     found, endpoint = [], ""
     for line in _rows(text):
@@ -66,9 +67,9 @@ def identifies_from(text: str) -> list[Trunk]:
 
 
 def peers_from(text: str) -> list[Trunk]:
-    """Parse ``sip show peers``: peers with a fixed address, which do not register.
+    """Parse ``sip show peers``: return the peers with a fixed address, which do not register.
 
-    Columns are located by the heading. Asterisk cuts a name after 25 characters.
+    The columns are found by their headings. Asterisk cuts a name after 25 characters.
     """
     found: list[Trunk] = []
     columns: tuple[int, int, int] | None = None
@@ -87,7 +88,10 @@ def peers_from(text: str) -> list[Trunk]:
 
 
 def settings_from(text: str) -> dict[str, str]:
-    """Parse a table of settings, such as ``sip show settings``; the first value of a name counts."""
+    """Parse a table of settings, such as ``sip show settings``: return the values by name.
+
+    Names are in lower case. If a name occurs twice, its first value counts.
+    """
     found: dict[str, str] = {}
     for line in _rows(text):
         if match := _SETTING.fullmatch(line.rstrip()):
@@ -96,7 +100,7 @@ def settings_from(text: str) -> dict[str, str]:
 
 
 def context_from(text: str) -> Context | None:
-    """Parse ``dialplan show CONTEXT``; return None if there is no such context."""
+    """Parse ``dialplan show CONTEXT``; return None if the output contains no such context."""
     steps: list[Step] = []
     includes: list[str] = []
     switches: list[str] = []
@@ -117,7 +121,7 @@ def context_from(text: str) -> Context | None:
 
 
 def globals_from(text: str) -> dict[str, str]:
-    """Parse ``dialplan show globals``."""
+    """Parse ``dialplan show globals``: return the values of global variables by name."""
     return {match[1]: match[2].strip() for line in _rows(text) if (match := _GLOBAL.fullmatch(line))}
 
 
