@@ -199,7 +199,7 @@ def _iax(conf: Conf) -> Iterator[Account]:
             and is_weak(secret, (section.name, *section.values("username"))),
             registers=dynamic and section.last("host") == "dynamic",
             restricted=_is_bounded(section),
-            limited=True,  # IAX2 has no such setting
+            limited=True,  # IAX2 has no limit that could be set
         )
 
 

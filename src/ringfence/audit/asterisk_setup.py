@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 ELSEWHERE = (
     'asterisk -rx "logger show channels", asterisk -rx "pjsip show settings", and authdebug in iax.conf'
 )
-"""Commands by which an administrator can find out what ``check`` could not read."""
+"""Where an administrator finds the settings that ``check`` could not read: commands and a file."""
 
 
 def asterisk_findings(asterisk: "Asterisk | None", console: "AsteriskConsole") -> Iterator[Finding]:

@@ -17,7 +17,7 @@ from typing import Protocol
 
 PROGRAM = "asterisk"
 TIMEOUT = 5.0
-"""Seconds that an answer may take."""
+"""The time limit for an answer in seconds."""
 MAX_BYTES = 4 * 1024 * 1024
 
 _PROGRAM_PATH = "/usr/sbin:/usr/local/sbin:/sbin:/usr/bin:/usr/local/bin"

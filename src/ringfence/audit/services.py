@@ -19,7 +19,7 @@ from ringfence.model import Address
 from ringfence.netlink.sock_diag import LISTENING, address_of, port_of, sockets
 
 POWERS = ("all", "command", "originate", "system", "config")
-"""Write classes of the manager interface that control this host or allow calls to any number."""
+"""Write classes of manager users that permit them to control this host or to call any number."""
 
 _SECRET = frozenset({"secret", "password"})
 _WANTED = frozenset(

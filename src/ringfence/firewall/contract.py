@@ -56,7 +56,7 @@ milliseconds is shortened to that without an error.
 """
 
 EVERY_ADDRESS = FirewallError("a /0 is every address: the kernel bans none")
-"""The error of a ban of a /0."""
+"""The error in the outcome of a ban of a /0, which no backend carries out."""
 SET_FULL = "is full; fix: raise max_bans in [firewall], then `ringfence off` and `ringfence on`"
 """The end of the error message for a full set; the message begins with the name of the set."""
 
@@ -202,9 +202,10 @@ UNKNOWN_OUTCOME = Outcome(Remove(ip_network("0.0.0.0/0")), error=FirewallError("
 
 @event_values.frozen
 class Element:
-    """One ban in the kernel: the remaining time in seconds, and the packets and bytes that it dropped.
+    """One ban in the kernel, with the packets and bytes that it dropped.
 
-    ``timeout`` is ``inf`` for an element without a timeout, which only another program can have added.
+    ``timeout`` is the remaining time in seconds. It is ``inf`` for an element without a timeout, which only
+    another program can have added.
     """
 
     network: Network

@@ -119,7 +119,7 @@ def verify(backend: Backend, families: Mapping[int, str | None]) -> Verification
     checks: list[Check] = []
     for version, reason in families.items():
         if reason is None and not backend.enforces:
-            reason = f"the {backend.name} backend drops nothing"  # noqa: PLW2901 - the reason for both
+            reason = f"the {backend.name} backend drops nothing"  # noqa: PLW2901 - one variable for both reasons
         if reason is not None:
             checks += _untried(version, reason, possible=False)
         else:
@@ -203,7 +203,7 @@ class _Probe:
         arrived = _send(self.there, self.here).arrived
         left = _send(self.here, self.there).arrived if local else True
         outcome = self.backend.apply([Add(self.network, _TIMEOUT)])[0]
-        if outcome.error is not None:  # existing bans stay
+        if outcome.error is not None:  # no ProbeError: other bans may work
             return _untried(self.version, f"not tried: the test ban was refused: {outcome.error}")
         try:
             checks = [
@@ -256,7 +256,7 @@ class _Probe:
         raise self._passed_error(Direction.TO)
 
     def _packets(self) -> int:
-        """Return how many packets the kernel dropped because of the test element."""
+        """Return how many packets the test ban has dropped."""
         found = self.backend.find(self.network)
         return found.packets if found is not None else 0
 

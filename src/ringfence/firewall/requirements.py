@@ -1,4 +1,4 @@
-"""Checks of what a kernel backend needs, made before anything is changed."""
+"""Checks of the requirements that both kernel backends have, made before anything is changed."""
 
 from collections.abc import Callable
 from pathlib import Path

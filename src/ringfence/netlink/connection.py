@@ -280,7 +280,7 @@ class NetlinkConnection:
         return refusals
 
     def _exchange(self, messages: Sequence[bytes]) -> tuple[list[bytes], bool]:
-        """Send a request; return its answers, and whether something changed while the kernel made them."""
+        """Send a request once; return its answers, and whether something changed during a dump."""
         connection = self._connected()
         self._next()
         sequence = _SEQUENCE.pack(self._sequence)

@@ -55,7 +55,7 @@ class Frame(NamedTuple):
 
 
 def frames(datagram: bytes) -> Iterator[Frame]:
-    """Split a datagram into messages; raise NetlinkMessageError at the first that exceeds it."""
+    """Split a datagram into messages; raise NetlinkMessageError at one that does not end within it."""
     position, size = 0, len(datagram)
     while position < size:
         if size - position < FRAME.size:
@@ -116,7 +116,7 @@ def attributes_of(answer: bytes, kind: int) -> bytes:
 
 
 def integer(found: Mapping[int, memoryview], kind: int) -> int:
-    """Return the value of an integer attribute, 0 if it is missing."""
+    """Return the value of an attribute with a big-endian integer, 0 if it is missing."""
     return int.from_bytes(found.get(kind, b""), "big")
 
 
@@ -126,7 +126,7 @@ def string(found: Mapping[int, memoryview], kind: int) -> str:
 
 
 def decoded(value: bytes | memoryview) -> str:
-    """Return the text of an attribute's value."""
+    """Return the value of a text attribute as text."""
     return bytes(value).rstrip(b"\0").decode("ascii", "backslashreplace")
 
 

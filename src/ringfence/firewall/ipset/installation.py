@@ -66,8 +66,9 @@ def _replace_foreign(
 ) -> bool:
     """Replace sets that have our names but were made by another program; return whether there were any.
 
-    While the firewall is open, such a set means that another program swapped a set of ours. At the first
-    opening it means that another program uses the name, which is an error.
+    While the firewall is open, such a set means that another program swapped a set of ours. Raise
+    FirewallError if the firewall was not open before (``first``), or if the set is for another type or IP
+    version: then another program uses the name.
     """
     foreign = []
     for spec, head in heads.items():

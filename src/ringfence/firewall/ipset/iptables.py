@@ -80,7 +80,7 @@ class Printed:
 
 
 def find_tools(version: int) -> Tools:
-    """Return the tools of IP ``version`` from PATH, /usr/sbin or /sbin; else FirewallUnsupportedError."""
+    """Find the tools of IP ``version`` in PATH, /usr/sbin or /sbin; else raise FirewallUnsupportedError."""
     prefix = _PREFIXES[version]
     return Tools(*(find_program(f"{prefix}-{verb}", _PACKAGE) for verb in ("save", "restore")))
 
@@ -102,9 +102,10 @@ def lines_of(rules: Rules) -> dict[str, dict[str, list[str]]]:
 def changes(
     state: SavedRules, rules: Rules, *, printed: Printed | None = None, new_tables: Collection[str] = ()
 ) -> list[str]:
-    """Build the transactions that replace all our rules in ``state`` by ``rules``; none if they match.
+    """Build the transactions that replace all our rules in ``state`` by ``rules``.
 
-    ``new_tables``: the tables that do not exist yet, which are marked as made by us.
+    Return an empty list if the rules are the same. ``printed`` knows how the tools print rules that ringfence
+    wrote. ``new_tables`` are the tables that do not exist yet; they are marked as made by us.
     """
     printed = printed if printed is not None else Printed()
     wanted = lines_of(rules)
@@ -129,7 +130,7 @@ def changes(
 
 
 def _state_with(table: str, chains: Mapping[str, Sequence[str]]) -> dict[str, Sequence[str]]:
-    """Return a table's state after these chains are installed."""
+    """Return the state of a table in which ``chains`` and our jumps to them are installed."""
     jumps = {hook: [f"-A {hook} -j {name}"] for hook, name in HOOKS[table].items() if name in chains}
     return {**chains, **jumps}
 
@@ -181,7 +182,10 @@ def _transaction(table: str, lines: list[str]) -> str:
 
 
 def parse(saved: str) -> dict[str, dict[str, list[str]]]:
-    """Parse the output of iptables-save: the rules of each chain of each table, with counters if saved."""
+    """Parse the output of iptables-save: the rules of each chain of each table.
+
+    Each rule is a line, which begins with its counters if the output has them.
+    """
     state: dict[str, dict[str, list[str]]] = {}
     found: dict[str, list[str]] = {}
     for line in saved.splitlines():
@@ -197,7 +201,7 @@ def parse(saved: str) -> dict[str, dict[str, list[str]]]:
 
 
 def parse_counters(line: str) -> tuple[int, int]:
-    """Parse packets and bytes at the beginning of a line of ``iptables-save -c``."""
+    """Return the packets and the bytes at the beginning of a line of ``iptables-save -c``."""
     packets, _, octets = line[1:].partition("]")[0].partition(":")
     return int(packets), int(octets)
 
@@ -217,7 +221,7 @@ def own_rules(state: SavedRules) -> dict[str, dict[str, Sequence[str]]]:
 
 
 def _jumps(found: Mapping[str, Sequence[str]], table: str, hook: str) -> list[int]:
-    """Return the positions of our jumps in a builtin chain."""
+    """Return the positions of our jumps in the builtin chain ``hook``."""
     jump = f"-A {hook} -j {HOOKS[table][hook]}"
     return [position for position, rule in enumerate(found.get(hook, [])) if rule == jump]
 
@@ -260,7 +264,7 @@ def save_all(tools: Tools, wanted: Collection[str]) -> str:
 
 
 def restore(tools: Tools, text: str) -> None:
-    """Carry out one transaction.
+    """Carry out the transaction ``text`` by iptables-restore.
 
     If it is refused, nothing changes; raise FirewallError with the tool's output.
     """

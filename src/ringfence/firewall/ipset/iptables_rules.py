@@ -173,7 +173,8 @@ Rules = Mapping[str, Mapping[str, Sequence[IptablesRule]]]
 def wanted_rules(plan: FirewallPlan, version: int, *, wire: bool = True, limiter: bool = True) -> Rules:
     """Return the wanted rules of each chain of ours for IP ``version``.
 
-    If ``wire`` or ``limiter`` is false, these rules are left out although the plan contains them.
+    If ``wire`` is false, the log rules and the copies of requests are left out although the plan contains
+    them. If ``limiter`` is false, the limiter is.
     """
     copies = wire and plan.log_group is not None
     family = _Plan(plan, version, copies=copies)
@@ -439,7 +440,8 @@ def _hashlimit(name: str, limit: Limit, version: int, above: str, burst: str) ->
 
 
 def _over(plan: FirewallPlan, version: int) -> list[IptablesRule]:
-    # A source is added once: each further add would set its counter to one.
+    # The first rule counts a packet of a source that is already in the set. The second adds new sources only,
+    # because adding an element again would set its counter to one.
     rules = [
         IptablesRule(f"-p {protocol} {rule}")
         for protocol, flood in (("udp", FLOOD[version, False]), ("tcp", FLOOD[version, True]))
@@ -462,7 +464,7 @@ def _reject(plan: FirewallPlan, version: int) -> list[IptablesRule]:
 
 
 def counted_rules(rules: Rules) -> Iterable[tuple[str, str, int, str]]:
-    """Yield each rule's table, chain, position and kind, for rules with a kind."""
+    """Yield table, chain, position and kind of each rule that has a kind."""
     return (
         (table, chain, position, rule.kind)
         for table, chains in rules.items()

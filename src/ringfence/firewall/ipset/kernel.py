@@ -1,4 +1,4 @@
-"""Operations on one ipset set in the kernel: read, look up, replace, destroy."""
+"""Reads, looks up, replaces and destroys a set of ipset in the kernel."""
 
 import errno
 import time
@@ -61,7 +61,10 @@ def read_header(kernel: NetlinkConnection, name: str) -> IpsetHeader | None:
 
 
 def contains(kernel: NetlinkConnection, name: str, network: Network) -> bool:
-    """Whether a set exists and has this network; for an address also if it has a network that contains it."""
+    """Whether a set exists and contains ``network``.
+
+    For an address, the kernel's answer is also yes if the set contains a network around it.
+    """
     try:
         kernel.request(messages.contains(name, network))
     except NetlinkError as error:

@@ -10,7 +10,7 @@ The length of an attribute has 16 bits, so a message ends at 65 535 bytes of ele
 Integers in attributes are big-endian, in headers native. Builders leave the sequence number 0; the connection
 replaces it.
 
-A set or element that is not valid raises :class:`NetlinkMessageError`, as a wrong length does.
+If an answer contains an invalid set, element or length, the parsers raise :class:`NetlinkMessageError`.
 """
 
 import enum
@@ -81,7 +81,7 @@ class Command(enum.IntEnum):
 
 
 class Code(enum.IntEnum):
-    """The errors of ipset in addition to errno's (``IPSET_ERR_*``) that are handled here."""
+    """Error numbers of ipset itself (``IPSET_ERR_*``) that are handled here; others are those of errno."""
 
     FIND_TYPE = 4098
     BUSY = 4100
@@ -181,7 +181,10 @@ def create(
 
 
 def create_addresses(name: str, version: int, *, maxelem: int, prefix: int) -> bytes:
-    """Build the request that makes a set of addresses, each reduced to its ``prefix``."""
+    """Build the request that makes a set of addresses.
+
+    The kernel reduces each address to its first ``prefix`` bits.
+    """
     options = _TIMED + number(_Data.MAXELEM, maxelem) + attribute(_Data.NETMASK, bytes([prefix]))
     return _create(name, ADDRESS_TYPE, ADDRESS_REVISION, version, options)
 

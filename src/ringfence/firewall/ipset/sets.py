@@ -88,7 +88,7 @@ def ban_set_names(network: Network, scope: Scope) -> list[str]:
 
 
 def list_set_name(which: NetworkList, version: int) -> str:
-    """Return the name of a list's set."""
+    """Return the name of the set of a network list."""
     return f"ringfence-{which.value}{version}"
 
 
@@ -139,7 +139,10 @@ def create_list_set(name: str, version: int, size: int) -> bytes:
 
 
 def mismatch(head: IpsetHeader, spec: SetSpec) -> str | None:
-    """Return why a set with our name cannot be used, with the fix; None if it can be used."""
+    """Return why the set ``head``, which has one of our names, cannot be used, with the fix.
+
+    None if it can be used: its type, IP version, timeouts and counters are those of ``spec``.
+    """
     lacks = []
     if head.type_name != spec.type_name or head.version != spec.version:
         lacks.append(

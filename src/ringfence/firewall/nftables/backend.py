@@ -68,7 +68,7 @@ class NftablesBackend:
         self._lists = NetworkListSets(self._kernel, self._foreign, self._installation)
 
     def requirements(self) -> list[Requirement]:
-        """Return what ``open`` needs, and what of it is missing; changes nothing."""
+        """Return everything that ``open`` needs, each with its problem if it is missing. Changes nothing."""
         found = [
             check_requirement("capabilities of this process", self._require_capability),
             check_requirement("nftables in the kernel", partial(_require_kernel, self._kernel)),
@@ -79,7 +79,10 @@ class NftablesBackend:
         return found
 
     def open(self) -> Opened:
-        """Put table, sets and rules in place. Idempotent; repairs. See ``contract.Backend.open``."""
+        """Make the table with its sets and rules, or repair it. Idempotent.
+
+        ``contract.Backend.open`` describes the errors.
+        """
         self._preflight()
         self._foreign.listen()
         result = self._installation.install(self.plan)
@@ -197,7 +200,10 @@ class NftablesBackend:
             return read_counters(kernel)
 
     def flooders(self) -> Sequence[Flooder]:
-        """Return the sources that were over the limit within the last seconds. Needs ``open``."""
+        """Return the sources that were over the limit within the last ten seconds.
+
+        Needs ``open``; starts no process.
+        """
         table = self._installation.table
         limited = table is not None and table.plan.limit.mode is not LimitMode.OFF
         return read_flooders(self._kernel) if limited else []

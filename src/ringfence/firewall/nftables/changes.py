@@ -105,7 +105,10 @@ class Changes:
                 lost = self._send(groups)
 
     def _transactions(self, by_set: Mapping[BanSet, Sequence[int]]) -> Iterator[list[ChangeGroup]]:
-        """Divide changes into transactions of at most CHUNK elements and _MESSAGES groups."""
+        """Divide changes into groups, and the groups into transactions.
+
+        A transaction has at most CHUNK elements and _MESSAGES groups.
+        """
         groups: list[ChangeGroup] = []
         size = 0
         for ban, numbers in by_set.items():

@@ -53,7 +53,7 @@ class ForeignChanges:
                 self._monitor = ChangeMonitor()
 
     def fileno(self) -> int | None:
-        """Return a descriptor that is readable when something changed; None without a listener."""
+        """Return a descriptor that is readable when there is a notification; None if nothing listens."""
         return self._monitor.fileno() if self._monitor is not None else None
 
     def read(self, *own: int) -> None:
@@ -70,7 +70,7 @@ class ForeignChanges:
         if notified.lost or notified.touched - ours:
             self._suspect = self._changed = True
             self.epoch += 1
-        elif notified.ports - ours:  # probably of another table
+        elif notified.ports - ours:  # the transaction probably changed another table
             self._suspect = True
 
     def take_changed(self, *, counted: bool) -> bool:

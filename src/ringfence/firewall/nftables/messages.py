@@ -111,7 +111,12 @@ class NftRule:
 
 @frozen
 class NftSetHeader:
-    """A set without its elements. ``elements`` is None if the kernel has no count (before 6.16)."""
+    """A set without its elements.
+
+    ``key_length`` is the size of a key in bytes, ``size`` the maximum number of elements (0: no maximum).
+    ``timeout`` is the default timeout of an element in milliseconds. ``elements`` is the number of elements;
+    None if the kernel does not count them (before 6.16).
+    """
 
     name: str
     handle: int
@@ -174,7 +179,7 @@ def batch(*messages: bytes) -> tuple[bytes, ...]:
 
 
 def _flagged(request: bytes, *, ack: bool) -> bytes:
-    """Return a message whose flags ask for an acknowledgement, or do not."""
+    """Return a message with or without the flag that asks for an acknowledgement."""
     [flags] = _FLAGS.unpack_from(request, _FLAGS_AT)
     wanted = flags | NLM_F_ACK if ack else flags & ~NLM_F_ACK
     if wanted == flags:
@@ -183,7 +188,7 @@ def _flagged(request: bytes, *, ack: bool) -> bytes:
 
 
 def get_generation() -> bytes:
-    """Build the query for the generation; :func:`generation_of` parses its one answer."""
+    """Build the query for the present generation; :func:`generation_of` parses its one answer."""
     return message(Message.GETGEN.kind, NLM_F_ACK, 0)
 
 

@@ -146,7 +146,7 @@ class BanSet:
 
     @property
     def exempts_friends(self) -> bool:
-        """Whether the rules of this set exempt friends."""
+        """Whether the bans in this set do not apply to friends."""
         return exempts_friends(_network_of(self.version, self.length))
 
     @classmethod

@@ -148,7 +148,7 @@ def read_sets(kernel: NetlinkConnection) -> list[NftSetHeader]:
 
 
 def read_generation(kernel: NetlinkConnection) -> int:
-    """Read the number that every transaction increments, in any table."""
+    """Return the number that each transaction increments, in any table; 0 if it is unknown."""
     [answer] = kernel.request(messages.get_generation())
     generation = messages.generation_of(answer)
     return generation.number if generation is not None else 0

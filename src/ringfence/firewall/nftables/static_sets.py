@@ -51,7 +51,7 @@ _LEAST, _MOST = 1_250, 5_000
 _FAST, _SLOW = 0.04, 0.08
 """Seconds of CPU: after a faster transaction the next one is larger, after a slower one it is smaller."""
 _SHORT = 2_500
-"""The maximum number of ranges of a list that is cleared and filled in one transaction."""
+"""The maximum number of ranges in a list that may be cleared and filled in one transaction."""
 
 
 @frozen
