@@ -23,8 +23,9 @@ class Account:
 
     ``context``: the dialplan context in which its calls begin. ``passwordless``: anyone who knows its name
     can call without a password. ``weak``: its password can be guessed with a few tries. ``hashed``: the
-    password is stored as a hash, and cannot be checked. ``registers``: it is a phone that may register from
-    any address. ``restricted``: an ACL limits its addresses. ``limited``: its simultaneous calls are limited.
+    password is stored as a hash, and cannot be checked. ``registers``: it is a phone, whose address is known
+    only when it registers. ``restricted``: an ACL limits its addresses. ``limited``: its simultaneous calls
+    are limited.
     """
 
     file: str

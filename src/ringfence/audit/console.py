@@ -35,9 +35,9 @@ class Console(Protocol):
 class AsteriskConsole:
     """The console of the Asterisk on this host.
 
-    ``program`` is the path of the program ``asterisk``, or a command line, as a sequence, that starts it by
-    other programs. ``timeout`` is the limit for one answer in seconds. ``problem`` is why the console cannot
-    be used; "" until a problem is known.
+    ``program`` is the path of the program ``asterisk``, or the beginning of a command line that runs it: with
+    options, or through another program such as ``nsenter``. ``timeout`` is the limit for one answer in
+    seconds. ``problem`` is why the console cannot be used; "" until a problem is known.
     """
 
     def __init__(self, program: str | Sequence[str] | None = None, timeout: float = TIMEOUT) -> None:

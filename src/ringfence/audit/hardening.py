@@ -147,7 +147,10 @@ def _not_checked(
 
 
 def _unauthenticated(accounts: "AsteriskAccounts", dialplan: "Dialplan") -> Iterator[Finding]:
-    """Yield a finding for each way to call without a password, with the context that such calls reach."""
+    """Yield a finding for each way to call without a password, with the context that such calls reach.
+
+    Yield also the settings of chan_sip that help guessers.
+    """
     from ringfence.audit.accounts import ANONYMOUS  # noqa: PLC0415 - loaded when the command runs
 
     if accounts.reveals_accounts:

@@ -406,7 +406,7 @@ class Backend(Protocol):
         """
 
     def rules_differ(self) -> bool:
-        """Whether our rules may be damaged, for rules whose changes ``watch_fd`` does not report.
+        """Whether any of our rules may be damaged, as far as ``watch_fd`` does not report it.
 
         If so, the caller calls ``health``. Needs ``open``; changes nothing, and starts no process. The daemon
         calls it five times a second. It takes about 0.1 ms.

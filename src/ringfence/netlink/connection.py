@@ -110,8 +110,9 @@ class NetlinkInterruptedError(FirewallError):
 class Refusal:
     """One message of a batch that the kernel refused.
 
-    ``index`` is the position of the message in the batch, from 0. ``offset`` is the position in the message
-    at which the kernel stopped, None if the kernel does not report it. ``message`` is the kernel's text.
+    ``index`` is the position of the message in the batch, from 0. ``code`` is the error number. ``offset`` is
+    the position in the message at which the kernel stopped, None if the kernel does not report it.
+    ``message`` is the kernel's text.
     """
 
     index: int

@@ -106,6 +106,7 @@ def _logged(received: bytes, frame: Frame) -> Logged | None:
 def missing(last: int | None, number: int) -> int:
     """Return how many packets were lost before packet ``number`` of a group. Numbers wrap at 32 bits.
 
-    ``last`` is the number of the packet before it; None if it is the first packet, whose number should be 0.
+    ``last`` is the number of the packet that arrived before it; None if it is the first, whose number should
+    be 0.
     """
     return (number - (-1 if last is None else last) - 1) % _SEQUENCES

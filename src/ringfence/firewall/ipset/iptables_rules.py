@@ -45,8 +45,8 @@ numbers. Therefore the numbers are in its name.
 A full hashlimit table drops packets of every source that is not in it, without any rule's counter: the match
 itself drops them. Only forged senders can fill a table: it takes a million within ten seconds, in 120 MB for
 each table. In mode enforce, such packets are those that entered the limiter and were neither over nor within
-the limit: ``Counters.limiter_full``. Mode observe must drop no packet. So it inspects at most as many packets
-a second, of all sources, as could fill the table. The others pass, and are counted as those without room.
+the limit: ``Counters.limiter_full``. Mode observe must drop no packet. So it inspects only so many packets
+a second, of all sources, that they cannot fill the table. The others pass, and are counted as without room.
 
 The log rules send a SIP 401, 403 or 407, and over UDP a 404 too, to an NFLOG group. ``sources/wire.py`` reads
 the group; the kernel sends nothing to a group without a reader. Over TCP a 404 is not needed, because the

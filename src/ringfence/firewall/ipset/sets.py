@@ -141,7 +141,8 @@ def create_list_set(name: str, version: int, size: int) -> bytes:
 def mismatch(head: IpsetHeader, spec: SetSpec) -> str | None:
     """Return why the set ``head``, which has one of our names, cannot be used, with the fix.
 
-    None if it can be used: its type, IP version, timeouts and counters are those of ``spec``.
+    None if it can be used: it has the type and the IP version of ``spec``, and timeouts and counters unless
+    it is for a network list.
     """
     lacks = []
     if head.type_name != spec.type_name or head.version != spec.version:

@@ -100,7 +100,7 @@ def check_set(
 ) -> tuple[str | None, int]:
     """Return a message about damage to a set (None if it has none), and its number of bans.
 
-    The number is 0 if the set does not hold bans. ``references`` is the number of references by our rules.
+    The number is 0 if the set does not hold bans. ``references`` is how often our rules name the set.
     ``filled`` is what was written to the set if it is a network list. For a long list the kernel takes long
     to return the header (40 ms for a million elements), so only its sample is looked up. The check of the
     rules already shows that rules name the set.

@@ -59,7 +59,8 @@ class ForeignChanges:
     def read(self, *own: int) -> None:
         """Read the waiting notifications, and record what they report.
 
-        Changes from the netlink ports ``own`` are not recorded: ringfence started these processes.
+        ``own`` are the netlink ports of processes that ringfence started. Changes from these ports are not
+        recorded.
         """
         if self._monitor is None:
             self._suspect = True

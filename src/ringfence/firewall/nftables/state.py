@@ -122,9 +122,10 @@ def read_state(kernel: NetlinkConnection) -> TableState | None:
 
 
 def _unused(list_sets: Sequence[str], rules: Sequence[NftRule]) -> frozenset[str]:
-    """Return the unused ones among the sets for network lists.
+    """Return the names of the unused ones among the sets for network lists.
 
-    If a list has two sets, it is the one that no rule names. If the rules name neither, it is the second one.
+    If a list has two sets, the one that no rule names is unused. If the rules name neither, the second one
+    is.
     """
     named = {name for name in list_sets if any(name.encode() + b"\0" in rule.body for rule in rules)}
     return frozenset(
@@ -135,7 +136,7 @@ def _unused(list_sets: Sequence[str], rules: Sequence[NftRule]) -> frozenset[str
 
 
 def read_sets(kernel: NetlinkConnection) -> list[NftSetHeader]:
-    """Read the headers of our sets; return none without our table.
+    """Read the headers of our sets; return an empty list without our table.
 
     They contain the number of elements if the kernel counts them.
     """
