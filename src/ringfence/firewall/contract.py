@@ -141,9 +141,9 @@ class FirewallPlan:
 class NetworkList(enum.StrEnum):
     """A list of networks in the kernel, in sets other than those of the bans.
 
-    No rule of ringfence drops packets of networks on ``ALLOW``. Other packets of networks on ``DENY`` are
-    always dropped. The limiter does not apply to ``FRIENDS`` and ``ALLOW``. Some bans do not apply to
-    ``FRIENDS`` (:func:`exempts_friends`).
+    No rule of ringfence drops packets of networks on ``ALLOW``. Packets of other networks on ``DENY`` are
+    dropped as by a full ban. The limiter does not apply to ``FRIENDS`` and ``ALLOW``. Some bans do not apply
+    to ``FRIENDS`` (:func:`exempts_friends`).
     """
 
     ALLOW = "allow"

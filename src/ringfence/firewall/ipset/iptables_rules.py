@@ -173,8 +173,8 @@ Rules = Mapping[str, Mapping[str, Sequence[IptablesRule]]]
 def wanted_rules(plan: FirewallPlan, version: int, *, wire: bool = True, limiter: bool = True) -> Rules:
     """Return the wanted rules of each chain of ours for IP ``version``.
 
-    If ``wire`` is false, the log rules and the copies of requests are left out although the plan contains
-    them. If ``limiter`` is false, the limiter is.
+    If ``wire`` is false, the log rules and the copies of requests are left out, although the plan contains
+    them. If ``limiter`` is false, the rules of the limiter are left out.
     """
     copies = wire and plan.log_group is not None
     family = _Plan(plan, version, copies=copies)
