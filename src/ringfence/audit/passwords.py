@@ -33,8 +33,8 @@ _ROWS = ("0123456789" * 3, "9876543210" * 3, "abcdefghijklmnopqrstuvwxyz", "qwer
 def is_weak(password: Secret, names: Iterable[str]) -> bool:
     """Whether a password can be guessed easily.
 
-    It can if it is short, well known, a row of the keyboard or of few different characters, or little more
-    than one of the account's ``names``.
+    It can if it is short, well known, a sequence of the alphabet, of digits or of the keyboard, has few
+    different characters, or is little more than one of the account's ``names``.
     """
     clear = password.reveal().strip().lower()
     return (
