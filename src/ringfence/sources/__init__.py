@@ -1,8 +1,11 @@
 """Sources of evidence: one module for each kind.
 
-``ami`` listens to a manager connection. ``logs`` finds an Asterisk's logs, and ``logfile`` follows one of
-them: ``log_follower``, ``log_rotation`` and ``log_tail`` read it through its rotations, and ``log_ingest``
-determines the time at which its events count. ``journal`` follows systemd's journal. ``wire`` reads the
-challenges that leave the host. Each source is a task that runs until it is cancelled, passes its events to a
-sink, and reports its state as a :class:`state.Condition`.
+``ami`` listens to a manager connection, and ``roster`` asks it for phones and trunks. ``logs`` finds an
+Asterisk's logs, and ``logfile`` follows one of them: ``log_follower``, ``log_rotation`` and ``log_tail`` read
+it through its rotations, and ``log_ingest`` determines the time at which its events count. ``journal``
+follows systemd's journal. ``standby`` and ``deliveries`` count an event once if both AMI and logs deliver it.
+``wire`` reads the SIP challenges that leave the host.
+
+Each source is a task that runs until it is cancelled, passes its events to a sink (a function), and reports
+its state as a :class:`state.Condition`.
 """

@@ -6,7 +6,7 @@ of replies. Three parts of it are replaced, because of faults in version 1.4:
 - Decoding: its protocol decodes every TCP chunk separately (a character at the border of two chunks is lost),
   keeps an unbounded queue and trusts any header. Ours passes the bytes to
   :class:`ringfence.parse.ami.AmiDecoder`.
-- Ping: its ping ignores the reply. Ours closes the connection if no reply comes in 5 s.
+- Ping: its ping ignores the reply. Ours closes the connection if for 5 s no reply and no event comes.
 - Reconnection: its own is fixed at 2 s, cannot be cancelled, and logs whole actions with the login's secret.
   Ours is in :meth:`AmiSource.run`, and the protocol logs nothing.
 
@@ -75,8 +75,9 @@ class AmiTarget:
 class _Protocol(AMIProtocol, asyncio.BufferedProtocol):  # type: ignore[misc]  # panoramisk has no types
     """panoramisk's protocol with another decoder and another buffer.
 
-    It has its own buffer, because asyncio would allocate 256 KiB for each read. That takes 25 µs, and all
-    other work 11 µs. A guess causes two reads.
+    ``sink`` is called with the items of each read, this protocol, and the monotonic time. The protocol has
+    its own buffer, because asyncio would allocate 256 KiB for each read. That takes 25 µs, and all other work
+    11 µs. A guess causes two reads.
     """
 
     def __init__(
@@ -116,9 +117,10 @@ class _Protocol(AMIProtocol, asyncio.BufferedProtocol):  # type: ignore[misc]  #
         self._guarded(partial(self._decoder.feed, bytes(self._read_buffer[:nbytes])))
 
     def _guarded(self, read: Callable[[float], list[AmiItem]]) -> None:
-        """Pass on the items that ``read`` returns.
+        """Call ``read`` with the present time, and pass on the items that it returns.
 
-        An exception ends this connection, and is its reported end.
+        An exception ends this connection, and is raised where :attr:`ended` is awaited. If the decoder holds
+        items, a timer calls the decoder's ``tick`` at its deadline.
         """
         now = self._loop.time()
         try:
@@ -162,7 +164,7 @@ class _Protocol(AMIProtocol, asyncio.BufferedProtocol):  # type: ignore[misc]  #
 
 
 class _Connection(Manager):  # type: ignore[misc]  # panoramisk has no types
-    """panoramisk's manager for one connection: no login, ping or reconnection of its own."""
+    """panoramisk's manager for one connection, without its login, ping and reconnection."""
 
     def connection_made(self, f: asyncio.Future[Any]) -> None:
         if not f.cancelled() and f.exception() is None:
@@ -181,8 +183,8 @@ class AmiSource(SupervisedSource):
     ``roster`` is called with all phones and trunks of this Asterisk, at the login and every minute, and
     ``contact`` with each change of a phone in between. ``roster_ready`` is set once this connection's first
     roster was passed on, or if there will be none. ``refused`` lists the missing parts of the roster with the
-    reasons. ``http_checked`` is set once ``weaknesses`` knows whether AMI is served over HTTP. ``coverage``
-    records the events that AMI delivers.
+    reasons. ``http_checked`` is set once ringfence has asked whether AMI is served over HTTP, so that
+    ``weaknesses`` is complete. ``coverage`` records in which period AMI delivers events without interruption.
     """
 
     def __init__(
@@ -322,7 +324,10 @@ class AmiSource(SupervisedSource):
             await self._ping(protocol)
 
     async def _keep_roster(self, protocol: _Protocol) -> None:
-        """Ask for phones and trunks at once, and then every minute."""
+        """Ask for phones and trunks at once, and then every minute, but not during a flood of events.
+
+        Ask earlier if Asterisk has just finished its start.
+        """
         await self._logged_in.wait()
         queries = self._queries
         while True:
@@ -337,8 +342,10 @@ class AmiSource(SupervisedSource):
     async def _watch_http(self, protocol: _Protocol) -> None:
         """Ask now and every few seconds whether AMI is served over HTTP.
 
-        ListCommands needs no right, and shows whether this user may ask. If not, a Ping marks the end of a
-        client's text instead: each refused action would be a security event.
+        The action CoreSettings answers that. ListCommands, which needs no right, shows whether this user may
+        use CoreSettings. If not, Ping is sent instead, because Asterisk reports each refused action as a
+        security event. The reply to Ping shows only where text of an HTTP client ends (see
+        :mod:`ringfence.parse.ami_http`).
         """
         await self._logged_in.wait()
         with contextlib.suppress(TimeoutError):
@@ -410,7 +417,8 @@ class AmiSource(SupervisedSource):
 
     def _on_items(self, items: list[AmiItem], protocol: _Protocol, now: float) -> None:
         self.last_sign = now if items else self.last_sign
-        if self._decoder.counts.garbled != self._garbled:  # perhaps an event that the log has
+        # An unreadable packet may be a lost security event. So the log's SECURITY lines count again.
+        if self._decoder.counts.garbled != self._garbled:
             self._garbled = self._decoder.counts.garbled
             self.coverage.end()
         events = [item for item in items if isinstance(item, SecurityEvent)]

@@ -17,7 +17,11 @@ CHAN_SIP_TLS = (
 
 
 def coverage_gaps(*, ami: bool, log: bool, wire: bool, chan_sip_tls: bool) -> list[str]:
-    """Return the gaps if these sources are configured; ``chan_sip_tls``: chan_sip serves TLS or WSS."""
+    """Return a line for each kind of attempts that these sources cannot report.
+
+    ``ami``, ``log``, ``wire``: this source is configured. ``chan_sip_tls``: chan_sip serves TLS or secure
+    WebSocket.
+    """
     gaps = (
         (ami, WITHOUT_AMI),
         (log, WITHOUT_LOG),

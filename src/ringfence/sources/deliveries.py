@@ -1,10 +1,11 @@
 """The latest events of all sources of one Asterisk. Each event counts once, at its first delivery.
 
 AMI and the SECURITY lines of a log carry the same events with the same time (``EventTV``, in milliseconds).
-An event is recognised by its kind, service, remote endpoint and time. The session is not compared: a log
-shows less of it than AMI, because Asterisk leaves out the text between an ESC and the next ``m``. Several
-events may agree in all of these. So deliveries are counted: an event is new if its source has delivered it
-more often than any other source.
+An event is recognised by its kind, service, remote endpoint and time. Its session is not compared, because a
+log may show only a part of it: Asterisk leaves out the text between an ESC and the next ``m``.
+
+Several events may agree in all that is compared. So the deliveries of each source are counted: an event is
+new if its source has now delivered it more often than any other source.
 """
 
 from collections import deque
@@ -20,7 +21,10 @@ _Identity = tuple[float, int, int, str, str]
 
 
 class Deliveries:
-    """The events of the last seconds, by the sources that delivered them."""
+    """How often each source delivered each event of the last ``remembered`` seconds.
+
+    At most ``most`` different events are remembered; the oldest are forgotten first.
+    """
 
     def __init__(self, remembered: float = REMEMBERED, most: int = MOST) -> None:
         self._remembered = remembered
@@ -33,7 +37,7 @@ class Deliveries:
         return len(self._known)
 
     def is_new(self, event: SecurityEvent, now: float) -> bool:
-        """Record the delivery of ``event`` at ``now`` (monotonic seconds); return whether it counts."""
+        """Record that ``event`` was delivered at ``now`` (monotonic seconds); return whether it is new."""
         first = self._first
         while first and (now - first[0][0] >= self._remembered or len(first) >= self._most):
             del self._known[first.popleft()[1]]

@@ -1,10 +1,10 @@
 """The journal as a source: Asterisk's lines in it, followed through `journalctl`.
 
-journalctl handles the journal's files, their rotation and its cursors. Without it, a C library would be
-needed. It runs as a child of this task and ends with it. If it ends earlier, it is started again after the
-last cursor that was handled. (If ringfence is killed, systemd ends journalctl with the unit. Without systemd,
-journalctl ends at the next line that it writes.) One entry is one line of JSON, in which line ends of a
-message are escaped. :mod:`ringfence.parse.jsonline` parses it.
+journalctl handles the journal's files, their rotation and its cursors (positions as text). Without it, a C
+library would be needed. journalctl runs as a child process, and ends when this source ends. If it ends
+earlier, it is started again after the last cursor that was handled. (If ringfence is killed, systemd ends
+journalctl with the unit. Without systemd, journalctl ends at the next line that it writes.) One entry is one
+line of JSON, in which line ends of a message are escaped. :mod:`ringfence.parse.jsonline` parses it.
 
 Only lines of Asterisk's *units* are read, because the journal itself records the unit of each line. The name
 of the program proves nothing: any user of this host, or a script of a web server, can write any text under
@@ -14,8 +14,8 @@ Lines from before ringfence's start are old evidence, and count at the time that
 very first start no old lines are read.
 
 The journal has a rate limit (RateLimitBurst=, 10 000 messages in 30 s by default). During a flood it loses
-lines that a log file keeps. It reports the loss, which raises an alarm. Use the journal only for a PBX
-without log files.
+lines that a log file keeps. The journal records that it lost lines, and then ringfence raises an alarm. Use
+the journal only for a PBX without log files.
 """
 
 import asyncio
@@ -41,7 +41,10 @@ REMEMBER_EVERY = 1.0
 WELL_AFTER = 1.0
 """Seconds after which journalctl counts as working, even if it has written nothing."""
 MAX_LINE = 256 * 1024
-"""Bytes; longer entries are skipped. A message of 8 KiB as a list of bytes has some 50 KiB."""
+"""Bytes; longer entries are skipped.
+
+A message that is not valid UTF-8 is written as a list of numbers: a message of 8 KiB then has some 50 KiB.
+"""
 
 _CHUNK = 64 * 1024
 _MAX_ERROR_OUTPUT = 200
@@ -55,10 +58,11 @@ _IS_CURSOR = re.compile(rf"s={_HEX}{{32}};i={_HEX}+;b={_HEX}{{32}};m={_HEX}+;t={
 
 
 class JournalSource(FollowedLog):
-    """A source that follows the journal, by one journalctl after the other.
+    """A source that follows the journal. Each session runs one journalctl.
 
-    ``ingest`` gets the lines. ``position`` is the cursor that an earlier process passed to ``remember`` under
-    position_key(). ``program`` is the command of journalctl.
+    ``ingest`` parses the lines and passes on their events. ``position`` is the cursor that an earlier process
+    passed to ``remember`` under position_key(), None at the very first start. ``program`` is the command of
+    journalctl.
     """
 
     good_after = WELL_AFTER
@@ -80,7 +84,7 @@ class JournalSource(FollowedLog):
         self._began = time.time()
 
     def command(self) -> list[str]:
-        """Return the command line that continues at the current cursor."""
+        """Return the command line that continues at the cursor, or else at the start of this process."""
         start = f"--after-cursor={self._cursor}" if self._cursor else f"--since=@{self._began:.6f}"
         return [
             *self._program,
@@ -126,7 +130,11 @@ class JournalSource(FollowedLog):
             await process.wait()
 
     def _end(self, code: int, error_output: bytearray) -> EndError:
-        """Return the end of journalctl: without a signal, it may not read or does not work."""
+        """Return the error for the end of journalctl with the exit status ``code``.
+
+        A negative ``code`` is the signal that ended journalctl. With any other, journalctl may not read the
+        journal, or does not work.
+        """
         reason = printable(error_output.decode("utf-8", "replace").strip()) or "no reason given"
         detail = f"{self._program[0]} ended with {code}: {reason}"
         if code < 0:
@@ -160,7 +168,7 @@ class JournalSource(FollowedLog):
     def _pass_on(self, entries: list[bytes]) -> None:
         """Pass on entries, old and live ones separately.
 
-        The cursor moves past all of them, also if that fails.
+        The cursor moves to the last of them first. So if an exception is raised, none of them is read again.
         """
         for entry in reversed(entries):
             if found := _CURSOR.search(entry):
@@ -195,7 +203,7 @@ def position_key(source: SourceId) -> str:
 
 
 async def _collect_errors(stream: asyncio.StreamReader | None, error_output: bytearray) -> None:
-    """Keep the end of the error output."""
+    """Read journalctl's error output; keep its last ``_MAX_ERROR_OUTPUT`` bytes in ``error_output``."""
     while stream is not None and (data := await stream.read(_CHUNK)):
         error_output += data
         del error_output[:-_MAX_ERROR_OUTPUT]

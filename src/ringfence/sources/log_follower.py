@@ -3,10 +3,12 @@
 :mod:`ringfence.sources.log_rotation` reads; this module waits. inotify (asyncinotify, 70 µs from a write to
 the wake-up) reports writes to the file, and new names in its folder. The file is also checked every
 ``LOOK_EVERY`` seconds, because inotify misses some changes (network file systems, an overflow, a folder that
-does not exist yet). So a lost wake-up only delays the lines. If the user has no inotify instance left, the
-file is checked every ``LOOK_BLIND`` seconds, and the condition reports it.
+does not exist yet). So a missed change only delays the lines. If the kernel allows this user no more
+instances or watches of inotify, the file is checked every ``LOOK_BLIND`` seconds, and the condition reports
+it.
 
-Other tasks run after each piece, so a log of gigabytes does not delay the manager interface.
+After each piece of the log other tasks may run. So reading a log of gigabytes does not delay the manager
+interface.
 """
 
 import asyncio
@@ -43,11 +45,12 @@ class TimedReader(LineConsumer, Protocol):
 
 
 class LogFollower:
-    """The follower of one path. :meth:`run` may run again after it ended; :meth:`close` ends it for good.
+    """Follows the log at ``path``, and passes its lines to ``reader``.
 
-    ``position`` is the text that an earlier process passed to ``remember``, None at the very first start.
-    Invalid text counts as a position that fits no file. ``on_condition`` is called when the condition
-    changes.
+    :meth:`run` may run again after it ended; :meth:`close` ends the work for good. ``remember`` is called
+    with the position as text, at most once a second, and at the end. ``position`` is the text that an earlier
+    process passed to ``remember``, None at the very first start. Invalid text counts as a position that fits
+    no file. ``on_condition`` is called when the condition changes.
     """
 
     def __init__(
@@ -85,7 +88,7 @@ class LogFollower:
                 await self._wake()
 
     def close(self) -> None:
-        """Close the file, and store the position."""
+        """Store the position, and close the file."""
         self._save_position(now=True)
         self.log.close()
 
@@ -105,7 +108,7 @@ class LogFollower:
         self._set_condition(self._current_condition())
 
     def _save_position(self, *, now: bool = False) -> None:
-        """Store the position if it has changed, but not too often."""
+        """Store the position if it has changed: at once with ``now``, else at most once a second."""
         last, known = self._remembered
         time = asyncio.get_running_loop().time()
         if not now and time - last < REMEMBER_EVERY:
@@ -122,7 +125,7 @@ class LogFollower:
         try:
             self._inotify = Inotify()
             self._blind = False
-        except OSError:  # the user has no instance left
+        except OSError:  # the kernel allows this user no more instances
             self._blind = True
         try:
             self._watch_folders()
@@ -154,7 +157,10 @@ class LogFollower:
             self._watch("target", target, _NAMES)
 
     def _watch_files(self) -> bool:
-        """Watch the present file (even if renamed) and the next one; return whether a watch was added."""
+        """Watch the file that is read (even if it was renamed), and the one that is now at the path.
+
+        Return whether these files have changed since the last call.
+        """
         present, newest = self.log.present, self.log.newest
         seen = (present and present.key, newest)
         if seen == self._seen:
@@ -173,7 +179,7 @@ class LogFollower:
         try:
             watch = self._inotify.add_watch(path, mask)
         except OSError as error:  # the file is gone or unreadable: the regular check handles it
-            self._blind = self._blind or error.errno == errno.ENOSPC  # the user has no watch left
+            self._blind = self._blind or error.errno == errno.ENOSPC  # no more watches are allowed
             return
         old, self._watches[what] = self._watches.get(what), watch
         if old is not None and all(old.wd != kept.wd for kept in self._watches.values()):

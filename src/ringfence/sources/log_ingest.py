@@ -1,10 +1,12 @@
 """Conversion of a log's bytes to events, with the time at which they count, and to alarms.
 
-A *live* event counts at its arrival, whatever time the line has. So a wrong time zone cannot make today's
-guesses count as yesterday's. (It raises an alarm.) An event that was written while ringfence was down counts
-at its own age: a guess of an hour ago counts as received an hour ago. So the windows count it at its true
-time, and it causes no ban if it is too old. Old evidence with a date in the future has no plausible age. It
-counts as older than any window.
+An event is *live* if its line was written while ringfence ran. A live event counts at its arrival, whatever
+time the line has. So a wrong time zone cannot make today's guesses count as yesterday's. (It raises an
+alarm.)
+
+An event that was written while ringfence was down counts at its own age: a guess of an hour ago counts as
+received an hour ago. So the rules count it at its true time, and it causes no ban if it is too old. Old
+evidence with a date in the future has no plausible age. It counts as older than the time of any rule.
 
 Asterisk may report in a line that its log or its events are incomplete. That is an alarm too, with the
 parser's text.
@@ -25,30 +27,35 @@ from ringfence.sources.standby import LogPart, StandbyLog
 from ringfence.sources.supervised import SupervisedSource
 
 CLOCK_OFF = 120.0
-"""Seconds. If the date of a new line differs more from the present time, a clock or a time zone is wrong."""
+"""Seconds. A live line whose time differs by more from the present time raises an alarm."""
 
 ANCIENT = 400 * 86_400.0
-"""The age of events without a plausible age: older than any window."""
+"""The age (seconds) of events without a plausible age: older than the time of any rule."""
 
 SHORTEST_WAIT = 0.005
-"""The shortest wait (seconds), for a reader whose next turn is due at once."""
+"""The shortest time (seconds) after which waiting lines are parsed, even if they are overdue."""
 
 Remember = Callable[[str, str], None]
-"""Stores a position in a log under a key."""
+"""A function that stores a position in a log. Its arguments are the key and the position, as texts."""
 
 Sink = Callable[[Sequence[SecurityEvent], float], None]
+"""A function that handles events. Its second argument is the time at which they count (monotonic seconds)."""
 
 
 @frozen
 class AlarmCount:
-    """How often an alarm was raised, and when last (wall clock)."""
+    """How often an alarm was raised, and when last (``last``, in seconds since the epoch)."""
 
     count: int
     last: float
 
 
 def effective_time(written: float, wall: float, mono: float, *, live: bool) -> float:
-    """Return the monotonic time at which an event counts that was ``written`` then and is read now."""
+    """Return the time at which an event counts (monotonic seconds).
+
+    ``written`` is the time of its line, and ``wall`` is now, both in seconds since the epoch. ``mono`` is the
+    monotonic time at which the line was read.
+    """
     if live:
         return mono
     age = wall - written
@@ -81,21 +88,21 @@ class LogIngest:
         return self._log.standing_by
 
     def lines(self, data: bytes, *, live: bool) -> None:
-        """Parse new lines."""
+        """Parse new lines. ``live``: they were written while ringfence ran."""
         self._live = live
         wall, mono = time.time(), _monotonic()
         self.last_sign = mono
         self._pass_on(self._log.feed(data, wall, mono, live=live), wall)
 
     def cut(self) -> None:
-        """Finish the current message: the lines that follow do not continue it."""
+        """Parse the lines that wait for later lines, because the next lines do not continue them."""
         wall, mono = time.time(), _monotonic()
         self._pass_on(self._log.end(wall, mono, live=self._live), wall)
 
     def close(self) -> None:
-        """Finish for good.
+        """Pass on everything that waits, because no more of this log is read.
 
-        Events that AMI has not confirmed count now, because no more of this log is read.
+        This includes events of SECURITY lines that AMI may still deliver.
         """
         wall, mono = time.time(), _monotonic()
         self._pass_on(self._log.release(wall, mono), wall)
@@ -103,7 +110,7 @@ class LogIngest:
 
     @property
     def due_in(self) -> float | None:
-        """The seconds until :meth:`tick` has something to do, or None."""
+        """The seconds until :meth:`tick` has something to do; None if nothing waits."""
         due = None if self._due is None else max(0.0, self._due - _monotonic())
         return min((wait for wait in (due, self._log.due_in) if wait is not None), default=None)
 
@@ -139,7 +146,7 @@ class LogIngest:
             self._sink(list(group), when)
 
     def alarm(self, alarm: LogAlarm, wall: float) -> None:
-        """Count an alarm."""
+        """Count an alarm that was raised at ``wall`` (seconds since the epoch)."""
         known = self.alarms.get(alarm)
         self.alarms[alarm] = AlarmCount(known.count + 1 if known else 1, wall)
 
@@ -149,7 +156,7 @@ def _monotonic() -> float:
 
 
 class FollowedLog(SupervisedSource):
-    """A log that is followed as a source: a file or the journal. Its lines go to ``ingest``."""
+    """The base class of logs as sources: a file or the journal. ``ingest`` gets the lines."""
 
     def __init__(self, source: SourceId, ingest: LogIngest, backoff: Backoff | None) -> None:
         super().__init__(structlog.get_logger().bind(source=str(source)), backoff)

@@ -12,9 +12,9 @@ every kind of rotation, at any time:
   ``copytruncate`` made. Lines written between that copy and the truncation are lost for every reader, as
   logrotate's manual states.
 - At a start with a stored position, reading continues in the file of that position, even if it was renamed.
-  If the position fits no file, the present file is read from its start. Without a position, at the very first
-  start, it is read from its end. Lines from before the start are not *live*: they are old evidence, which
-  must count with its own time. All lines of a file that appears later are live.
+  If the position fits no file, the file at the path is read from its start. Without a position, at the very
+  first start, it is read from its end. Lines from before the start are not *live*: they are old evidence,
+  which must count with its own time. All lines of a file that appears later are live.
 
 Compressed files are not read: their bytes differ, and they are usually a day old or more.
 """
@@ -38,23 +38,32 @@ from ringfence.sources.log_tail import (
 )
 
 MOST_PAST = 256 * 1024 * 1024
-"""Bytes that are read of a file written while ringfence was down: a day of guesses at 3 a second."""
+"""The maximum number of bytes that are read of a file written while ringfence was down.
+
+Earlier lines are skipped. This is about a day of guesses at 3 a second.
+"""
 
 
 class LineConsumer(Protocol):
     """The consumer of the lines that are read."""
 
     def lines(self, data: bytes, *, live: bool) -> None:
-        """Handle whole lines, or a piece of a very long line."""
+        """Handle whole lines, or a piece of a very long line.
+
+        ``live``: they were written while ringfence ran.
+        """
 
     def cut(self) -> None:
         """Handle a break (a loss, or another file): the next lines do not continue the last ones."""
 
 
 class RotatingLog:
-    """The log at one path. ``position`` is that of an earlier process, or None at the first start.
+    """Reads the log at ``path`` across rotation and truncation, and passes its lines to ``reader``.
 
-    ``live``: all lines from before the start have been read. Every method may raise OSError, and may be
+    ``position`` is where an earlier process stopped, None at the very first start. ``live``: all lines from
+    before the start have been read. ``skipped`` is the number of bytes of old lines that were left out,
+    because there were too many. ``present`` is the open file that is read now. ``newest`` identifies the file
+    that was at ``path`` at the last check, None if there was none. Every method may raise OSError, and may be
     called again afterwards.
     """
 
@@ -72,18 +81,20 @@ class RotatingLog:
 
     @property
     def position(self) -> Position | None:
-        """The position to continue at after a restart; None if there is nothing to store."""
+        """The position to continue at after a restart; None if there is nothing to store, as for a FIFO."""
         if self.present is None:
             return self._from
         position = self.present.position
         return None if position is None else evolve(position, done=tuple(self._finished))
 
     def step(self) -> bool:
-        """Pass on the next piece. Return False if the caller should wait for more."""
+        """Pass on the next piece. Return False if the caller should wait until more is written."""
         present = self.present if self.present is not None else self._begin()
         if present is None:
             return False
-        following = self._next  # looked up before the read: if there is one, the read reaches the final end
+        # Looked up before the read. Once a next file has content, no program writes to the present one. So if
+        # this read then returns nothing, the present file is finished.
+        following = self._next
         try:
             data = present.read()
         except RewrittenError as rewritten:
@@ -109,7 +120,7 @@ class RotatingLog:
     # -- where to begin ---------------------------------------------------------------------------------
 
     def _begin(self) -> Tail | Stream | None:
-        """Find the file to begin with, or return None before one exists."""
+        """Open the file to begin with, and return it; None if there is no file yet."""
         first = self._from is None
         tail = self._find_position(self._from) if self._from is not None and self._from != NOWHERE else None
         if tail is not None:
@@ -134,7 +145,10 @@ class RotatingLog:
         return self.present
 
     def _find_position(self, position: Position) -> Tail | None:
-        """Find the file of ``position``: the same file under any name, else a copy of it."""
+        """Open the file of ``position``, go to that position in it, and return it.
+
+        It is the same file under any name, or else a copy of it. Return None if neither exists.
+        """
         candidates = [self.path, *reversed(rotated_files(self.path))]
         for same in (True, False):
             for tail in open_tails(candidates):
@@ -145,7 +159,7 @@ class RotatingLog:
         return None
 
     def _skip_old(self, tail: Tail) -> None:
-        """Skip old lines beyond ``MOST_PAST``."""
+        """Skip the oldest unread lines of a file if more than ``MOST_PAST`` bytes are unread."""
         before = tail.offset
         if tail.size - before > MOST_PAST:
             tail.go_to_line_after(tail.size - MOST_PAST)
@@ -159,7 +173,12 @@ class RotatingLog:
     # -- what is next -----------------------------------------------------------------------------------
 
     def _find_next(self, present: Tail | Stream) -> bool:
-        """Return whether a file with content follows the present one; if so, open it."""
+        """Look for the file to read after the present one, and open it as ``_next`` if it has content.
+
+        Return False if no file follows, or if that file is still empty. Otherwise return True: the caller
+        should continue at once. If no file is open then, the log is being rotated, and the search must be
+        repeated.
+        """
         self.newest = self._key()
         if self.newest is None or self.newest == present.key:
             return False
@@ -180,7 +199,7 @@ class RotatingLog:
         return file.key != self.newest
 
     def _missed(self, present: Tail, newest: Key) -> Tail | None:
-        """Return the oldest unread file that was created and rotated after the present one."""
+        """Open the oldest unread file that was created and rotated after the present one; None if none."""
         for tail in open_tails(rotated_files(self.path, present.changed)):
             if tail.key not in {present.key, newest} and tail.size and tail.whole_name() not in self._done:
                 return tail
@@ -199,7 +218,11 @@ class RotatingLog:
         self._reader.cut()
 
     def _restart(self, present: Tail) -> None:
-        """Read the unread rest from the copy of a truncated file, and then the file from its start."""
+        """Continue after a truncation of ``present``.
+
+        The unread rest is read from the copy of the old content, if there is one, and then the file from its
+        start.
+        """
         copy = self._find_position(present.position)
         self._finish(present)
         if copy is None:

@@ -1,14 +1,14 @@
-"""One open file of a log: whole lines are read from an offset on, and the position is known.
+"""One open file of a log, from which whole lines are read, and the position in it.
 
 A :class:`Tail` reads a regular file with pread. Each read begins with the last bytes of the read before. If
 these have changed, the file was truncated or rewritten. This check needs no system call of its own. It also
 detects a file that has grown beyond the old position before the next check (``copytruncate`` under load).
 Only whole lines are returned; an unfinished line is read again later. So a position is always after a line,
-and one number describes everything that was read.
+and its offset alone describes everything that was read.
 
-A :class:`Position` identifies that position for a later process: device, inode and offset. Inodes are reused,
-and a copy has another one. So it also contains a digest of the bytes before the offset. It contains no log
-text.
+A :class:`Position` identifies that position for a later process: device, inode and offset. These are not
+enough, because inodes are reused, and a copy of the file has another inode. So a position also contains a
+digest of the bytes before the offset. It contains no log text.
 
 A :class:`Stream` is the same for a FIFO, which has no positions.
 
@@ -33,14 +33,14 @@ CHUNK = 16 * 1024
 MARK = 512
 """The number of bytes before a position that identify it.
 
-That is more than a line of a security event, because its end alone is often equal in two lines about one
-attacker.
+It is more than a line of a security event. The end of such a line would not suffice: it is often the same in
+two lines about one attacker.
 """
 HEAD = 512
-"""The number of first bytes that identify a log and its copies.
+"""The number of bytes at the start of a log that identify it and its copies.
 
-That is more than the line with which Asterisk begins each log, because two logs begun within a second have
-the same first line.
+It is more than the line with which Asterisk begins each log. That line would not suffice: it is the same in
+two logs that were begun within a second.
 """
 
 Key: TypeAlias = tuple[int, int]
@@ -61,8 +61,8 @@ class RewrittenError(Exception):
 class Position:
     """A position in a file, after a line: ``mark`` is the digest of the bytes before ``offset``.
 
-    ``done`` are the names of the files that were finished last, because their times alone may not distinguish
-    them from the next files.
+    ``done`` are the digests (:attr:`Tail.name`) of the last files that were read to their end, so that these
+    are not read again. Their times alone may not distinguish them from the files that followed.
     """
 
     device: int
@@ -82,7 +82,7 @@ class Position:
 
     @classmethod
     def from_text(cls, text: str | None) -> Self | None:
-        """Parse the text of :meth:`to_text`; None for any other text, which counts as an unknown file."""
+        """Parse the text of :meth:`to_text`; return None for any other text."""
         try:
             fields = json.loads(text or "")
             device, inode, offset = (fields[name] for name in ("device", "inode", "offset"))
@@ -118,7 +118,7 @@ class Tail:
         return self._consume(data[:end])
 
     def rest(self) -> bytes:
-        """Return the last line without a line end, because the file is finished."""
+        """Return the last line, which has no line end, because the file is finished; empty without one."""
         with suppress(RewrittenError):
             return self._consume(self._following())
         return b""
@@ -135,7 +135,7 @@ class Tail:
 
     @property
     def name(self) -> str:
-        """A digest of the file's first bytes, which never change. A copy has the same digest."""
+        """A digest of the file's first bytes, as far as they were read. A copy has the same digest."""
         return _digest(self._head)
 
     @property
@@ -144,7 +144,10 @@ class Tail:
         return Position(*self.key, self.offset, _digest(self._before))
 
     def fits(self, position: Position) -> bool:
-        """Whether ``position`` is in this file, by the bytes before it."""
+        """Whether ``position`` is in this file: the bytes before it have its digest.
+
+        A position at the start has no bytes before it. It fits only the file with its device and inode.
+        """
         if position.offset == 0:
             return position.key == self.key
         length = min(MARK, position.offset)
@@ -158,7 +161,7 @@ class Tail:
         self._head = os.pread(self.fd, min(HEAD, offset), 0)
 
     def go_to_last_line(self) -> None:
-        """Continue at the end. A line that is not yet finished there is read later."""
+        """Continue after the last whole line. An unfinished line after it is read when it is complete."""
         size = self.size
         start = max(0, size - CHUNK)
         end = os.pread(self.fd, CHUNK, start).rfind(b"\n") + 1
@@ -169,7 +172,7 @@ class Tail:
         self.go_to(offset + os.pread(self.fd, CHUNK, offset).find(b"\n") + 1)
 
     def whole_name(self) -> str:
-        """Return a digest of the first bytes, including bytes that were not read."""
+        """Return a digest of the file's first bytes, whether they were read or not."""
         return _digest(os.pread(self.fd, HEAD, 0))
 
     def close(self) -> None:
@@ -220,7 +223,7 @@ class Stream:
         return data[:end]
 
     def rest(self) -> bytes:
-        """Return the rest without a line end."""
+        """Return the bytes after the last line end, and forget them."""
         rest, self._begun = self._begun, b""
         return rest
 
@@ -248,9 +251,9 @@ def open_log(path: Path) -> Tail | Stream:
 def rotated_files(path: Path, since: int = 0) -> list[Path]:
     """Return the files that ``path`` was rotated to, the last written file last.
 
-    ``since`` (nanoseconds) leaves out files that were last written to before. Asterisk's strategies append
-    ``.NUMBER``, a count or a time; logrotate appends ``.NUMBER`` or ``-DATE``. Compressed files have other
-    bytes and do not count. A folder without read permission gives none.
+    Files that were last written to before ``since`` (nanoseconds, as in ``st_mtime_ns``) are left out.
+    Asterisk's strategies append ``.NUMBER``, a count or a time; logrotate appends ``.NUMBER`` or ``-DATE``.
+    Compressed files have other bytes and are left out. If the folder may not be read, no file is returned.
     """
     name = re.compile(re.escape(path.name) + r"[.-][0-9][0-9.-]*")
     found: list[tuple[int, str]] = []
@@ -263,7 +266,7 @@ def rotated_files(path: Path, since: int = 0) -> list[Path]:
 
 
 def open_tails(paths: Iterable[Path]) -> Iterator[Tail]:
-    """Open the files one after the other, if they exist and may be read; the caller closes them."""
+    """Yield each file, open at its start, if it is a regular file and may be read; the caller closes it."""
     for path in paths:
         try:
             file = open_log(path)

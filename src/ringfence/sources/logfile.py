@@ -1,7 +1,8 @@
-"""One log file of one Asterisk as a source: followed, parsed, and passed on with the time at which it counts.
+"""One log file of one Asterisk as a source: its lines are parsed, and their events are passed on.
 
 :mod:`ringfence.sources.log_rotation` follows the file, and :mod:`ringfence.sources.log_ingest` determines
-when its events count. A defect of ringfence costs only the piece of the log in which it happened.
+when its events count. If a defect of ringfence raises an exception, only the piece of the log that was being
+parsed is lost.
 """
 
 from contextlib import closing
@@ -16,9 +17,10 @@ from ringfence.sources.log_ingest import FollowedLog, LogIngest, Remember
 class LogFileSource(FollowedLog):
     """A source that follows one log.
 
-    ``ingest`` gets the lines, live ones in the wake-up itself: it is on the path to a ban. ``position`` is
-    the text that an earlier process passed to ``remember`` under position_key(), None at the very first
-    start. ``remember`` is called at most once a second, and at the end.
+    ``ingest`` parses the lines and passes on their events. It is called as soon as new lines are read, and
+    not in another task, so that a ban is not delayed. ``position`` is the text that an earlier process passed
+    to ``remember`` under position_key(), None at the very first start. ``remember`` is called at most once a
+    second, and at the end.
     """
 
     def __init__(
@@ -39,11 +41,14 @@ class LogFileSource(FollowedLog):
 
     @property
     def skipped(self) -> int:
-        """How many bytes of old lines were skipped because they were too many."""
+        """The number of bytes of old lines that were skipped, because there were too many."""
         return self._follower.log.skipped
 
     async def run(self) -> None:
-        """Follow the log until cancelled. Lines that still wait are passed on at the end."""
+        """Follow the log until cancelled.
+
+        At the end, lines that wait for later lines or for AMI are passed on.
+        """
         with closing(self._follower):
             try:
                 await super().run()

@@ -2,17 +2,19 @@
 
 If no log is configured, these files are searched:
 
-- ringfence's own channel, ``/var/log/ringfence/ringfence`` or ``/var/log/asterisk/ringfence``. It has the
-  levels that carry evidence, and no packets. If it exists, no other file is read: ``full`` and ``messages``
-  repeat its lines, and also contain text that callers wrote. Reading them costs time and shows nothing more.
-- otherwise ``security``, ``messages`` and ``messages.log`` in ``/var/log/asterisk``, each for its levels, and
-  ``full`` if neither of the last two exists.
+- ringfence's own log channel in Asterisk, ``/var/log/ringfence/ringfence`` or
+  ``/var/log/asterisk/ringfence``. It has the levels that carry evidence, and no packets. If it exists, no
+  other file is read: ``full`` and ``messages`` repeat its lines, and also contain text that callers wrote.
+  Reading them costs time and shows nothing more.
+- otherwise ``security``, ``messages`` and ``messages.log`` in ``/var/log/asterisk``, as far as they exist,
+  and ``full`` if neither of the last two exists.
 
-The search repeats every ``LOOK_EVERY`` seconds, so a channel that is configured later in Asterisk is read
-without a restart. A file that was read once is kept if it is missing for a moment, as in a rotation. A file
-that appeared since the last search is read from its start, and a file of the first search from its end.
+The search repeats every ``LOOK_EVERY`` seconds. So a log channel that is configured later in Asterisk is read
+without a restart of ringfence. A file that is being read is kept if it is missing for a moment, as in a
+rotation. If no position in a file is stored, a file of the first search is read from its end, and a file that
+appeared since the last search from its start.
 
-A log reachable under two names is read only once. The parsers are loaded when there is something to read.
+A log reachable under two names is read only once. The parsers are imported only when there is a log to read.
 """
 
 import asyncio
@@ -48,12 +50,17 @@ Key = tuple[int, int]
 
 
 LogSource: TypeAlias = "FollowedLog | Logs"
-"""A log as a source: a file, the journal, or a placeholder with the message that no log was found."""
+"""A log as a source: a file or the journal. While none is found: the object that searches for logs."""
 
 
 @frozen
 class LogPlan:
-    """The logs of ``asterisk`` that are to be read. ``paths`` is None if they are to be found."""
+    """The logs to read of the Asterisk named ``asterisk``.
+
+    ``paths`` are the configured files. If it is None, the logs are searched among ``candidates`` (in the
+    order of ``LOG_PATHS``). ``journal``: the journal is read. ``timezone`` is that of the times in the logs,
+    None for this host's. ``customs`` are the administrator's own patterns of messages.
+    """
 
     asterisk: str
     paths: tuple[Path, ...] | None = None
@@ -65,7 +72,10 @@ class LogPlan:
 
 @frozen
 class PathCheck:
-    """The result of checking paths: readable files, files without permission, and missing files."""
+    """The result of checking paths: readable files, files without permission, and missing files.
+
+    ``readable`` has the device and inode of each file.
+    """
 
     readable: Mapping[Path, Key]
     forbidden: tuple[Path, ...]
@@ -73,7 +83,7 @@ class PathCheck:
 
 
 def check_paths(candidates: Iterable[Path]) -> PathCheck:
-    """Return which of these files exist, and whether this process may read them. Opens none."""
+    """Return which of these files exist, and whether this process may read them. No file is opened."""
     readable: dict[Path, Key] = {}
     forbidden, absent = [], []
     for path in candidates:
@@ -107,7 +117,7 @@ class Logs:
     If there is a log to read, :meth:`run` runs until it is cancelled. ``positions`` returns the positions
     that were passed to ``remember``, by this process or an earlier one. ``sink`` is that of
     :class:`ringfence.sources.log_ingest.LogIngest`. ``standby`` decides which SECURITY lines count; by
-    default there is no AMI, and all do.
+    default there is no AMI, and all of them do.
 
     As long as no log is found, this object is itself a source, so that ``status`` can show it.
     """
@@ -139,7 +149,7 @@ class Logs:
 
     @property
     def sources(self) -> tuple[LogSource, ...]:
-        """The logs that are read now, or this object if a file is missing."""
+        """The logs that are read now. If the search has found no log, this object stands in their place."""
         found: list[FollowedLog] = list(self._files.values())
         if self._journal is not None:
             found.append(self._journal)

@@ -1,9 +1,9 @@
 """Queries over one manager connection: the phones and trunks of this Asterisk.
 
-A round begins with ListCommands, which needs no right and names the actions that this user may use here. No
-other action is sent, because a refusal is a security event. Then each list is requested, one after the other,
-and the resulting roster is passed on. If a list is refused, too long or missing, the roster's ``refused``
-names it. Its contents are then unknown, not empty.
+A round begins with ListCommands, which needs no right and names the actions that this manager user may use.
+No other action is sent, because Asterisk reports each refused action as a security event. Then each list is
+requested, one after the other, and the resulting roster is passed on. If a list is refused, too long or
+missing, the roster's ``refused`` names it. Its contents are then unknown, not empty.
 
 Between the rounds Asterisk itself reports changes, if the manager user reads the class ``system``. In this
 class it also reports that its start is complete. Before that, a list may lack phones because a module is not
@@ -33,10 +33,10 @@ EVERY = 60.0
 STORM = 50
 LOOK_AGAIN = 1.0
 PATIENCE = 120
-"""A round takes some 25 µs for each phone, and delays events that come meanwhile.
+"""The maximum number of times that a round is put off.
 
-If this many events come in ``LOOK_AGAIN`` seconds, the round waits. It checks again at most ``PATIENCE``
-times.
+A round takes some 25 µs for each phone, and delays events that come meanwhile. So a round is put off by
+``LOOK_AGAIN`` seconds as long as ``STORM`` or more events come in that time.
 """
 
 RosterSink = Callable[[Roster], None]
@@ -50,7 +50,7 @@ def ignore(_: Roster | Contact) -> None:
 
 
 async def wait_for_quiet(events: Callable[[], int]) -> None:
-    """Wait until few events arrive, but only for a limited time.
+    """Wait until few events arrive, but not longer than ``PATIENCE`` times ``LOOK_AGAIN`` seconds.
 
     ``events`` returns the number of events so far.
     """
@@ -62,12 +62,15 @@ async def wait_for_quiet(events: Callable[[], int]) -> None:
 
 
 class QueryError(SourceError):
-    """A query without the expected reply; the message names it."""
+    """A failed query: no reply in time, a refusal, or a list that is too long; the message has the reason."""
 
 
 @define
 class _PendingList:
-    """A list that is arriving: its entries so far, and a future that is done when the list is complete."""
+    """A list that is arriving: its entries so far, and a future that is done when the list is complete.
+
+    ``size`` is the number of characters of the entries so far.
+    """
 
     question: Question
     done: asyncio.Future[None]
@@ -76,10 +79,11 @@ class _PendingList:
 
 
 class RosterQueries:
-    """The queries about phones and trunks of one Asterisk, connection by connection.
+    """The queries about phones and trunks of one Asterisk, for one connection after the other.
 
-    ``token`` begins the ActionID of every query, and is secret. ``refused`` has a line for each list that the
-    last round could not get, with the reason.
+    ``roster`` is called with the result of each round, and ``contact`` with each change of a phone that
+    Asterisk reports between rounds. ``token`` begins the ActionID of every query, and is secret. ``refused``
+    has a line for each list that the last round could not get, with the reason.
     """
 
     def __init__(
@@ -101,7 +105,7 @@ class RosterQueries:
         self._log = structlog.get_logger().bind(asterisk=asterisk)
 
     def reset(self) -> None:
-        """Forget the reports of the last connection, because phones may have changed since."""
+        """Forget what the last connection reported, because phones may have changed since."""
         self._tracker = ContactTracker(self._asterisk)
         self._booted, self._rounds = False, 0
         self._pending.clear()
@@ -120,10 +124,11 @@ class RosterQueries:
                 self._contact(change)
 
     async def run_round(self, send: Send) -> None:
-        """Request all lists, and pass the roster on."""
+        """Request all lists through ``send``, and pass the roster on."""
         refused: list[str] = []
         plan = await self._plan(send, refused)
-        # Read before the commands are listed: modules that load later are not in the list.
+        # Read before the lists are requested: a list that was requested before the start was complete may
+        # lack phones of modules that load later.
         booted = self._booted
         self.due.clear()
         self._rounds += 1
@@ -135,8 +140,8 @@ class RosterQueries:
             listed = await self._lists(send, plan.contacts, refused)
             contacts = self._contacts_of(listed)
             if not booted or plan.unlisted or None in listed.values():
-                # A roster would also mean that all other phones are gone, which is unknown. So contacts are
-                # passed on one by one.
+                # A roster with contacts would mean that all other phones are gone, which is unknown here.
+                # So the contacts are passed on one by one.
                 for contact in contacts:
                     self._contact(contact)
                 contacts = None
@@ -147,7 +152,10 @@ class RosterQueries:
         self._roster(Roster(self._asterisk, contacts=contacts, trunks=trunks, refused=self.refused))
 
     async def _plan(self, send: Send, refused: list[str]) -> RosterPlan | None:
-        """Ask which lists may be requested; None if there is no reply."""
+        """Ask which lists may be requested; return None if there is no reply.
+
+        A line for what cannot be listed, with the fix, is added to ``refused``.
+        """
         try:
             commands = await self._ask(send, "ListCommands")
         except QueryError as error:
@@ -169,7 +177,10 @@ class RosterQueries:
     async def _lists(
         self, send: Send, questions: tuple[Question, ...], refused: list[str]
     ) -> dict[Question, list[Entry] | None]:
-        """Request each list; None in place of the entries if the list is incomplete."""
+        """Request each list, and return its entries, or None if the list is incomplete.
+
+        The reasons for incomplete lists are added to ``refused``.
+        """
         lists: dict[Question, list[Entry] | None] = {}
         for question in questions:
             try:

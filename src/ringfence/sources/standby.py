@@ -1,8 +1,9 @@
 """SECURITY lines as a standby source: they count only while AMI does not deliver the same events.
 
-AMI is the better source: it is structured, and text cannot forge it. A log repeats its events. So while AMI
-delivers, a log's SECURITY lines are skipped. Their bytes are kept until AMI has confirmed the events. Both
-sources report in the same order, so a later event from AMI confirms all earlier ones.
+AMI is the better source: its events have fields, so a sender's text can hardly forge them. A log repeats
+these events. So while AMI delivers events, a log's SECURITY lines are skipped. Their bytes are kept until AMI
+has delivered their events too. Both sources report in the same order, so a later event from AMI confirms that
+all earlier ones were delivered.
 
 - If AMI is lost (its connection ends) or *stalled* (for ``STALLED`` seconds it has not delivered an event of
   a held line), the held bytes are parsed. The events that AMI did not deliver count. From then on the log is
@@ -14,7 +15,7 @@ During these two transitions both sources are read, and :mod:`ringfence.sources.
 once. While AMI delivers steadily, its events are only stored for the next transition, which costs 0.4 µs for
 each event.
 
-If more than ``MOST_HELD`` bytes are unconfirmed, they are parsed at once, so nothing is lost.
+If more than ``MOST_HELD`` bytes wait for AMI, they are parsed at once, so nothing is lost.
 """
 
 from collections import deque
@@ -32,7 +33,7 @@ OVERLAP = 1.0
 """Seconds within which the order of events may differ between log and AMI, because Asterisk has threads."""
 STALLED = 3.0
 CAUGHT_UP = 10.0
-"""A log that was read to its end this long (seconds) after AMI came back has no more lines from before."""
+"""Seconds after AMI came back. If a log is then read to its end, it has no more lines from before."""
 MOST_HELD = 8 * 1024 * 1024
 LOOK_EVERY = 0.25
 """How often (seconds) a log checks whether AMI still delivers, while it holds unconfirmed lines."""
@@ -43,7 +44,9 @@ Sink = Callable[[Sequence[SecurityEvent], float], None]
 class SkippingReader(Protocol):
     """A reader that can skip SECURITY messages: :class:`ringfence.parse.log.LogReader`.
 
-    ``now`` is in seconds since the epoch, and so is ``deadline``: when the lines that wait are due.
+    ``skips_security``: it skips them now. ``sample`` is a skipped message of the last :meth:`feed`, or None.
+    A line may wait for later lines that belong to its message. ``deadline`` is when to parse the waiting
+    lines even if no more data comes, None if no line waits. Times are seconds since the epoch.
     """
 
     skips_security: bool
@@ -53,13 +56,13 @@ class SkippingReader(Protocol):
 
     @property
     def waiting(self) -> int:
-        """How many lines wait for those that follow."""
+        """The number of lines that wait for later lines; the last of them may be incomplete."""
 
     def fresh(self) -> Self:
         """Return a reader for the same log that has read nothing."""
 
     def feed(self, data: bytes, now: float) -> list[LineResult]:
-        """Parse the bytes that follow."""
+        """Parse the next bytes of the log, or without bytes the waiting lines, if their deadline is over."""
 
     def end(self, now: float) -> list[LineResult]:
         """Parse the waiting lines, because no more lines follow."""
@@ -67,7 +70,11 @@ class SkippingReader(Protocol):
 
 @define(eq=False)
 class Period:
-    """A time in which AMI delivers, by the times of its first and last event. ``since`` is monotonic."""
+    """A period in which AMI delivers events without interruption.
+
+    ``since`` is when its first events arrived (monotonic seconds). ``first`` and ``last`` are the times that
+    Asterisk gave its first and its latest event (seconds since the epoch).
+    """
 
     since: float
     first: float
@@ -75,28 +82,35 @@ class Period:
 
 
 class Coverage:
-    """The current period in which AMI delivers events of one Asterisk; ``period`` is None outside of one."""
+    """The current period in which AMI delivers events of one Asterisk.
+
+    ``period`` is None if AMI has delivered no event since its connection began, or since the last
+    interruption.
+    """
 
     def __init__(self) -> None:
         self.period: Period | None = None
 
     def deliver(self, first: float, last: float, now: float) -> None:
-        """Record that AMI delivered events of the times ``first`` to ``last``."""
+        """Record that at ``now`` (monotonic seconds) events arrived from AMI.
+
+        ``first`` and ``last`` are the times of the first and the last of them (seconds since the epoch).
+        """
         if self.period is None:
             self.period = Period(now, first, last)
         else:
             self.period.last = last
 
     def end(self) -> None:
-        """Record that AMI has stopped to deliver events."""
+        """Record that AMI has stopped delivering events, or may have lost one."""
         self.period = None
 
 
 class Standby:
     """Merges the security events of one Asterisk from AMI and its logs, and passes each on to ``sink`` once.
 
-    ``confirm`` is called with events of AMI that a log delivered before. They are not new, but better
-    evidence than the line. ``ami``: whether AMI is configured. ``logs`` is the number of logs.
+    ``confirm`` is called with events from AMI that a log delivered before. They are not new, but they are
+    better evidence than the line of the log. ``ami``: AMI is configured. ``logs`` is the number of logs.
     """
 
     def __init__(self, sink: Sink, confirm: Sink = lambda _events, _now: None, *, ami: bool = True) -> None:
@@ -114,11 +128,15 @@ class Standby:
 
     @property
     def merges(self) -> bool:
-        """Whether there is more than one source."""
+        """Whether an event can be delivered twice, because there is more than one source."""
         return self._ami or self.logs > 1
 
     def on_ami_events(self, events: Sequence[SecurityEvent], now: float) -> None:
-        """Pass on the events that AMI delivered at ``now`` (monotonic seconds)."""
+        """Handle the events that AMI delivered at ``now`` (monotonic seconds).
+
+        If a log has delivered events lately, those that are not new go to ``confirm``. All others are passed
+        on.
+        """
         if now < self._merges_until:
             new = [event for event in events if self._deliveries.is_new(event, now)]
             if len(new) < len(events):
@@ -137,7 +155,7 @@ class Standby:
         self._sink(events, now)
 
     def is_new(self, event: SecurityEvent, now: float) -> bool:
-        """Whether an event of a SECURITY line, read at ``now``, is new: no source delivered it before."""
+        """Record that a log delivered ``event`` at ``now`` (monotonic seconds); return whether it is new."""
         self._merges_until = now + REMEMBERED
         while self._recent:
             at, events = self._recent.popleft()
@@ -151,8 +169,9 @@ class Standby:
 class _Held:
     """Bytes of a log with SECURITY messages that AMI may not have delivered yet.
 
-    ``at`` is the monotonic time when they were read. ``live``: they had just been written. ``last`` is the
-    time of one of the last events, None if no event can be compared.
+    ``at`` is the monotonic time when they were read. ``live``: they were written while ringfence ran.
+    ``last`` is the time of one of the last events in them (seconds since the epoch), None if no time could be
+    read.
     """
 
     at: float
@@ -161,7 +180,11 @@ class _Held:
     last: float | None
 
     def is_confirmed(self, latest: float, now: float) -> bool:
-        """Whether AMI has delivered all events of these bytes; ``latest`` is the time of AMI's last event."""
+        """Whether AMI has delivered all events of these bytes.
+
+        ``latest`` is the time of AMI's last event, ``now`` is monotonic. Without a time to compare, bytes
+        count as confirmed after ``REMEMBERED`` seconds.
+        """
         old = now - self.at > REMEMBERED
         if self.last is None:
             return old
@@ -170,7 +193,10 @@ class _Held:
 
 @define
 class LogPart:
-    """The results of some lines: when they were read (monotonic), and whether they are ``live``."""
+    """The results of some lines. ``at`` is the monotonic time when they were read.
+
+    ``live``: they were written while ringfence ran.
+    """
 
     at: float
     live: bool
@@ -196,7 +222,10 @@ class StandbyLog:
 
     @property
     def deadline(self) -> float | None:
-        """When the lines that wait for those that follow are due (seconds since the epoch), or None."""
+        """When to parse the waiting lines even if no more data comes (seconds since the epoch), or None.
+
+        A line waits if later lines may belong to its message. The deadline is None if no line waits.
+        """
         return self._reader.deadline
 
     @property
@@ -213,7 +242,12 @@ class StandbyLog:
         return LOOK_EVERY if last is None or last > self._period.last else None
 
     def feed(self, data: bytes, wall: float, now: float, *, live: bool) -> list[LogPart]:
-        """Parse ``data``, or waiting lines; ``now`` is monotonic, ``wall`` in seconds since the epoch."""
+        """Parse ``data``; without data, parse the waiting lines if their :attr:`deadline` is over.
+
+        Return the results. If the standby has just ended, the results of the held bytes come before them.
+        ``now`` is monotonic, ``wall`` in seconds since the epoch. ``live``: the data was written while
+        ringfence ran.
+        """
         parts = self.look(wall, now)
         before = self._reader.counts.standby
         results = self._reader.feed(data, wall)
@@ -231,7 +265,11 @@ class StandbyLog:
         return [self._without_duplicates(LogPart(now, live, results), wall, now)]
 
     def look(self, wall: float, now: float) -> list[LogPart]:
-        """Check whether AMI still delivers; if not, return the events that it missed."""
+        """End the standby if AMI no longer delivers, or if too many bytes are held.
+
+        Return the events of the held bytes that AMI did not deliver. Nothing is returned while the standby
+        continues.
+        """
         period = self._period
         if period is None:
             return []
@@ -245,7 +283,10 @@ class StandbyLog:
         return self.release(wall, now)
 
     def resume(self, now: float) -> None:
-        """Stand by again if the log was read to its end and has no more lines from before AMI came back."""
+        """Stand by again if AMI has been back for ``CAUGHT_UP`` seconds.
+
+        The caller has just read the log to its end, so all lines from before AMI came back have been read.
+        """
         period = self._standby.coverage.period
         if self._period is None and period is not None and now - period.since >= CAUGHT_UP:
             self._stand_by(period)
@@ -294,7 +335,11 @@ class StandbyLog:
             self._reader.skips_security = True
 
     def _hold(self, data: bytes, now: float, *, live: bool, skipped: bool) -> None:
-        """Hold bytes from the start of a message on."""
+        """Hold ``data`` until AMI has delivered its events.
+
+        It is held if SECURITY messages in it were skipped, or if its last message may continue in the next
+        data. That data is then added to it.
+        """
         sample = self._reader.sample if skipped else None
         last = time_of(sample) if sample is not None else None
         if self._continues and self._held:
@@ -322,7 +367,7 @@ class StandbyLog:
             self._size -= len(self._held.popleft().data)
 
     def _is_stalled(self, period: Period, now: float) -> bool:
-        """Whether AMI has not delivered an event of a skipped line for too long."""
+        """Whether an event of a skipped line is still missing from AMI after ``STALLED`` seconds."""
         for held in self._held:
             if now - held.at <= STALLED:
                 return False
@@ -331,7 +376,11 @@ class StandbyLog:
         return False
 
     def _without_duplicates(self, part: LogPart, wall: float, now: float) -> LogPart:
-        """Return a part without the events that another source delivered before."""
+        """Mark the SECURITY events of ``part`` that AMI or another log has already delivered.
+
+        Their results lose the event and get ``Reason.DUPLICATE``. The same part is returned, changed in
+        place. If there is only one source, nothing is changed.
+        """
         period = self._standby.coverage.period
         results = part.results if self._standby.merges else []
         for number, result in enumerate(results):
@@ -339,7 +388,7 @@ class StandbyLog:
             if event is None or not _is_security(result):
                 continue
             if not part.live and wall - event.time > REMEMBERED:
-                continue  # AMI delivered nothing of that time
+                continue  # too old: AMI did not deliver it to this process
             if (period is not None and _is_covered(event, period)) or not self._standby.is_new(event, now):
                 results[number] = evolve(result, event=None, reason=Reason.DUPLICATE)
         return part
@@ -350,12 +399,12 @@ def _is_security(result: LineResult) -> bool:
 
 
 def _is_covered(event: SecurityEvent, period: Period) -> bool:
-    """Whether AMI has certainly delivered an event of this time."""
+    """Whether AMI has certainly delivered an event of this time in ``period``."""
     return period.first + OVERLAP <= event.time <= period.last - OVERLAP
 
 
 def _cut_lines(data: bytearray, number: int) -> None:
-    """Remove the last ``number`` lines; the very last may be incomplete."""
+    """Remove the last ``number`` lines of ``data``; the very last may have no line end yet."""
     if number:
         end = len(data) - data.endswith(b"\n")
         for _ in range(number):

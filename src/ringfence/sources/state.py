@@ -1,4 +1,7 @@
-"""The condition of a source. ``status`` shows these words, and scripts may compare them."""
+"""The condition of a source.
+
+``ringfence status`` shows the words of :class:`State`, and scripts may compare them.
+"""
 
 import enum
 
@@ -16,10 +19,10 @@ class State(enum.StrEnum):
     UNREACHABLE = "unreachable"
     TLS_FAILED = "tls failed"
     NOT_AMI = "not ami"
-    NO_CHALLENGE = "no md5 challenge"  # the server does not offer the login that keeps the secret secret
+    NO_CHALLENGE = "no md5 challenge"  # the server does not offer the only login that hides the secret
     LOGIN_REFUSED = "login refused"
-    UNRESPONSIVE = "unresponsive"
-    LOST = "lost"
+    UNRESPONSIVE = "unresponsive"  # it accepts connections, and does not answer in time
+    LOST = "lost"  # the connection, or the program that reads the source, has ended
     ABSENT = "absent"  # this kernel lacks the feature that the source reads
     DENIED = "denied"  # this process may not read it
     WAITING = "waiting"  # a log that is not there yet
@@ -37,7 +40,7 @@ class Condition:
 
 
 class EndError(SourceError):
-    """The end of a connection or binding, with the resulting condition of the source."""
+    """The end of a source's session, such as a connection; ``condition`` is the source's state after it."""
 
     def __init__(self, state: State, detail: str) -> None:
         super().__init__(detail)

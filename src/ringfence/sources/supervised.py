@@ -1,4 +1,4 @@
-"""The part that all sources share: a condition, and sessions that are begun again after each end."""
+"""The base class of sources: it keeps the condition, and runs one session after the other."""
 
 import asyncio
 import random
@@ -9,14 +9,16 @@ from ringfence.clock import Backoff
 from ringfence.sources.state import Condition, EndError, State
 
 GOOD_AFTER = 30.0
-"""A session of this length (seconds) was good, so the next one begins soon."""
+"""If a session lasted at least this long (seconds), the pause after it is a short one again."""
 
 
 class SupervisedSource:
-    """A source with sessions: a connection, a binding, a file that is followed. :meth:`run` repeats them.
+    """A source that works in sessions. :meth:`run` begins a new one after each end.
 
-    ``condition`` may be read at any time. ``settled`` is set once the first state is known. A defect of
-    ringfence ends the session in which it happened: ``status`` shows it, and the source continues.
+    A session is one connection, one binding of a socket, or the following of one file. ``condition`` may be
+    read at any time. ``settled`` is set once the first session has reported its state. ``backoff`` computes
+    the pauses between sessions. An exception that is not an EndError is a defect of ringfence: it ends the
+    session, ``status`` shows it, and the next session begins.
     """
 
     good_after = GOOD_AFTER
@@ -42,14 +44,15 @@ class SupervisedSource:
                     self._log.exception("source.defect")
                 self._set_condition(defect)
             if task is not None and task.cancelling():
-                # It was cancelled at the moment when the session ended, and TaskGroup raised the latter.
+                # The task was cancelled while the session ended, and the session's TaskGroup raised only
+                # the session's end.
                 raise asyncio.CancelledError
             if loop.time() - began >= self.good_after:
                 self._backoff.reset()
             await asyncio.sleep(self._backoff.next())
 
     async def _session(self) -> None:
-        """Run until the session ends; raise an EndError with the resulting condition."""
+        """Run one session until it ends; raise an EndError with the resulting condition."""
         raise NotImplementedError
 
     def _set_condition(self, condition: Condition) -> None:

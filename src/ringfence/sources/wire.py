@@ -1,21 +1,21 @@
 """The wire as a source: the answers 401, 403, 404 and 407 that leave this host, from the kernel's packet log.
 
 The firewall's log rules (``firewall/ipset/iptables_rules.py``) copy these packets to NFLOG group ``GROUP``.
-The log rules come after the drops, so a dropped challenge is not copied. No text can suppress this source: it
-reports packets as the kernel saw them. A host has one wire for all its Asterisks.
+The log rules come after the drops, so a dropped challenge is not copied. No text of a sender can suppress
+this source: it reports packets as the kernel saw them. A host has one wire for all its Asterisks.
 
 The same group carries incoming UDP packets from suspects, with the prefix ``observed``. A packet with this
-prefix is parsed as a request only, and a packet without it as answers only: the suspect wrote the former, and
-this host wrote the latter.
+prefix is parsed as a request only, because the suspect wrote it. A packet without it is parsed as answers
+only, because this host wrote it.
 
 The socket is read in the event loop, at most ``TURN`` datagrams or ``TURN_BYTES`` at a time, so that a flood
-of challenges never delays the manager interface. This module stores only the positions of TCP answers (see
-below). Unread packets wait in the kernel, in at most 32 MB of its memory. A loss shows as ENOBUFS or as a
-missing sequence number. A loss is a *gap*: soon after a gap, a missing challenge proves nothing. A binding
-also begins with a gap, because earlier packets were not read.
+of challenges never delays the manager interface. Unread packets wait in the kernel, in at most 32 MB of its
+memory. A loss shows as ENOBUFS or as a missing sequence number. A loss is a *gap*: soon after a gap, a
+missing challenge proves nothing. When a socket is bound to the group, that is a gap too, because earlier
+packets were not read.
 
 Answers of this host itself count. Answers that are forwarded, as those of bridged containers, may be written
-by other hosts, but only under addresses of their own (the rule checks that). They count only if they come
+by other hosts, but only under their own addresses (the log rule checks that). They count only if they come
 from a network of ``containers``. These networks change. A new network is a gap too, because its earlier
 answers were not counted.
 
@@ -25,7 +25,7 @@ unknown there.
 
 TCP transmits a segment again if its acknowledgement is late, and the kernel logs it again (this happens even
 without packet loss). So the positions of the last ``MOST_POSITIONS`` TCP answers are kept, to count each
-answer once.
+answer once. This module stores nothing else.
 
 Measured on two busy cores (kernel 6.18) with replies of Asterisk 22, of 450 bytes: 13 to 17 µs of CPU each, 8
 of them for parsing the text. At 6 600 a second (a brute force at full speed), 20 000 and 40 000 a second none
@@ -62,10 +62,10 @@ OBSERVED = b"observed"
 """The NFLOG prefix of the rule that copies packets from suspects."""
 
 MOST_POSITIONS = 8_192
-"""The number of positions of answers in TCP streams that are kept."""
+"""The maximum number of positions of TCP answers that are kept."""
 
 MOST_TURNS = 16
-"""The maximum number of reads (of ``TURN`` datagrams each) before events of another source are judged."""
+"""The maximum number of reads (of ``TURN`` datagrams each) in one :meth:`WireSource.drain`."""
 
 TURN = 256
 TURN_BYTES = 1 << 20
@@ -82,12 +82,15 @@ Gap = Callable[[float], None]
 
 @define
 class WireCounts:
-    """Counters of the wire.
+    """Numbers since the start.
 
-    ``challenges`` are answers 401, 403, 404 and 407, ``observed`` requests of suspects. ``gaps``: the number
-    of losses. ``lost``: the number of lost packets, as far as sequence numbers show it. ``unreadable``:
-    packets of the log that contained neither. ``passing``: answers of neither this host nor a container.
-    ``repeated``: answers that TCP transmitted again.
+    - ``challenges``: answers 401, 403, 404 and 407 of this host or its containers.
+    - ``observed``: requests of suspects.
+    - ``gaps``: losses of packets.
+    - ``lost``: lost packets, as far as sequence numbers show them.
+    - ``unreadable``: messages of the packet log that could not be parsed.
+    - ``passing``: answers of other hosts, which do not count.
+    - ``repeated``: answers that TCP transmitted again, which do not count.
     """
 
     challenges: int = 0
@@ -100,12 +103,12 @@ class WireCounts:
 
 
 class WireSource(SupervisedSource):
-    """The source that reads this network namespace's wire, in one binding after the other.
+    """The source that reads this network namespace's wire. A session is one binding of a socket.
 
     ``sink`` is called with the challenges and observed requests of each read, in the kernel's order, and
-    their monotonic arrival time. ``gap`` is called with the time of a loss, before later packets are passed
-    on. ``containers`` are the networks whose answers count although they pass through; :meth:`set_containers`
-    changes them.
+    their monotonic arrival time. ``gap`` is called with the monotonic time of a loss, before later packets
+    are passed on. ``containers`` are the networks whose forwarded answers count; :meth:`set_containers`
+    changes them. ``buffer`` is the size of the socket's receive buffer in bytes, which the kernel doubles.
     """
 
     def __init__(
@@ -138,7 +141,7 @@ class WireSource(SupervisedSource):
         self._drained()
 
     def set_containers(self, networks: Iterable[Network]) -> None:
-        """Set the networks of this host's containers."""
+        """Set the networks of this host's containers. A network that is new is a gap."""
         containers = tuple(sorted(networks, key=lambda network: (network.version, network)))
         new = set(containers) - set(self.containers)
         if containers != self.containers:
@@ -171,9 +174,9 @@ class WireSource(SupervisedSource):
                 return
 
     def _readable(self, connection: socket.socket, ended: asyncio.Future[None]) -> bool:
-        """Read one turn; return whether more packets may wait.
+        """Read and pass on one turn of packets; return whether more may wait.
 
-        An error ends the binding, and is its reported end.
+        An error ends the session, and is raised where the session waits for its end.
         """
         try:
             return self._read_turn(connection)
@@ -238,7 +241,7 @@ class WireSource(SupervisedSource):
             self.counts.passing += len(answers)
 
     def _is_repeated(self, position: bytes) -> bool:
-        """Whether an answer at this position of a TCP stream was read before; remember it."""
+        """Whether an answer at this position of a TCP stream was read before; remember the position."""
         if position in self._positions:
             self.counts.repeated += 1
             return True
@@ -266,9 +269,9 @@ def _nothing() -> None:
 
 
 def _lookup(networks: Sequence[Network]) -> Callable[[Address], bool]:
-    """Return a test whether an address is in one of the networks.
+    """Return a function that checks whether an address is in one of the networks.
 
-    It is cached, because there may be many networks.
+    It caches its results, because there may be many networks.
     """
 
     @lru_cache(maxsize=_MOST_KNOWN)
@@ -310,7 +313,7 @@ def _open(buffer: int) -> socket.socket:
 
 
 def _bind(connection: socket.socket, group: int) -> None:
-    """Bind to the group; the kernel replies within the request."""
+    """Bind the socket to the group. The kernel's reply can be read as soon as the request is sent."""
     try:
         connection.send(bind_request(group))
         answers = list(read_datagram(connection.recv(_DATAGRAM)))
