@@ -1,9 +1,10 @@
 """NOTICE lines of ``main/acl.c``: ``%sRejecting '%s' due to a failure to pass ACL '%s'``.
 
-The words before ``Rejecting`` name the part of Asterisk that asked. Except for HTTP, another line of the same
-log reports the same attempt. So the event gets an ACL name that the detector does not count: ``acl:`` and the
-name of the list. chan_iax2 tries the list of every user, so its line does not always mean a refusal. ``SIP
-Contact ACL`` prints the address of the Contact header, which is the sender's text.
+The words before ``Rejecting`` name the part of Asterisk that checked the address against the ACL. Except for
+HTTP, another line of the same log reports the same attempt. So the event gets an ACL name that the detector
+does not count: ``acl:`` and the name of the list. chan_iax2 tries the list of every user, so its line does
+not always mean a refusal. ``SIP Contact ACL`` prints the address of the Contact header, which is the sender's
+text.
 """
 
 import re
@@ -26,7 +27,7 @@ _SERVICES = {
 
 
 def parse(text: bytes, source: SourceId, time: float) -> Parsed:
-    """Parse the message of a line of acl.c."""
+    """Parse a message that Asterisk's acl.c logged. A ``SIP Contact ACL`` gives no event."""
     found = _REJECTING.match(text)
     if found is None:
         return Reason.NOT_EVIDENCE

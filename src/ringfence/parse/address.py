@@ -51,7 +51,7 @@ def parse_source(
     return _parse_source(text, transport, has_port) if len(text) <= _LONGEST else None
 
 
-# Attackers send many packets from one port, and from one host by many ports. The cached texts are short.
+# Cached, because attackers send many packets from one port or one host. The cached texts are short.
 @lru_cache(maxsize=4096)
 def _parse_endpoint(text: bytes) -> Endpoint | None:
     head, slash, digits = text.rpartition(b"/")

@@ -1,8 +1,7 @@
 """Decoder of one AMI connection: bytes → security events and replies.
 
-An empty line ends a packet (:mod:`ringfence.parse.ami_packets`). The sender's text may hold CR LF and even an
-empty line. It can do so inside the account of a security event and nowhere else. So an event may come in
-fragments:
+An empty line ends a packet (:mod:`ringfence.parse.ami_packets`). A sender's text may hold CR LF and even an
+empty line, but only within the account of a security event. So an event may come in fragments:
 
 - A packet may have the head of a security event but not its tail. Then the packets that follow belong to it,
   up to the tail that Asterisk always writes. These fragments are the sender's text, whatever they look like.
@@ -15,10 +14,10 @@ AMI over HTTP (``webenabled``, off by default) accepts a user name of any length
 packets fit into it. :mod:`ringfence.parse.ami_http` handles such packets. Over the AMI port, a value cannot
 hold CR LF.
 
-Replies to our own actions carry a ``token`` that no SIP sender can know, so they are trusted at any position.
-A few events about phones are returned although no action asked for them. They are of the class ``system``. An
-event of that class within a security event is one of its fragments, as above. ``AuthDetail`` holds passwords,
-so it is dropped as soon as its first line is known.
+Replies to ringfence's own actions carry a ``token`` that no SIP sender can know, so they are trusted at any
+position. A few events about phones are returned although no action requested them. They are of the class
+``system``. An event of that class within a security event is one of its fragments, as above. ``AuthDetail``
+holds passwords, so it is dropped as soon as its first line is known.
 
 Limits and their reasons: 256 bytes of account hold at most 21 empty lines (12 bytes each, percent-encoded),
 so 64 fragments are more than can occur. A packet that is too long is skipped and counted. Nothing here raises
@@ -79,9 +78,9 @@ _Items: TypeAlias = list[AmiItem | ManagerEvent]
 class AmiDecoder:
     """The decoder of one connection: feed it bytes as they come, with the monotonic time in seconds.
 
-    ``deadline`` is the time when :meth:`tick` has something to return, or None. The ActionID of each of our
-    actions begins with ``token``. ``http`` decides when to ask Asterisk about AMI over HTTP, and stores the
-    answer.
+    ``deadline`` is the time when :meth:`tick` has something to return, or None. ``token`` begins the ActionID
+    of each of ringfence's actions; "" if no action is sent. ``http`` decides when to ask Asterisk about AMI
+    over HTTP, and stores the answer.
     """
 
     def __init__(self, source: SourceId, token: str = "") -> None:
@@ -110,7 +109,7 @@ class AmiDecoder:
         return self._pass_on(items, len(data), now)
 
     def tick(self, now: float) -> list[AmiItem]:
-        """Return the items that were held long enough."""
+        """Return the items that need not be held any longer at ``now``."""
         items: _Items = []
         if self._until is not None and now >= self._until:
             self._release(items)
@@ -129,7 +128,7 @@ class AmiDecoder:
         return items  # type: ignore[return-value]  # a ManagerEvent makes the check active
 
     def _skip(self, skipped: SkippedBytes, items: _Items) -> None:
-        """Count bytes of a packet that is too long, and mark it if an HTTP client can write it."""
+        """Count the bytes of a packet that is too long. If it begins an event of service AMI, mark that."""
         self.counts.dropped_bytes += skipped.size
         if skipped.head:
             if begins_manager_event(skipped.head):
@@ -232,7 +231,7 @@ class AmiDecoder:
         items.append(event)
 
     def _is_reply(self, packet: bytes, items: _Items) -> bool:
-        """Return whether ``packet`` is a reply to one of our actions; if so, add it to ``items``."""
+        """Return whether ``packet`` is a reply to an action of ringfence; if so, add it to ``items``."""
         if not self._ours or self._ours not in packet:
             return False
         if packet.startswith(b"Response: "):
@@ -252,7 +251,7 @@ class AmiDecoder:
         self.http.active = True
 
     def _add_event(self, packet: bytes, items: _Items) -> None:
-        """Add an event by its headers, unless it holds a password."""
+        """Add an event about phones or trunks, unless it holds a password or cannot be parsed."""
         self.counts.other += 1
         item = None if packet.startswith(AUTH_DETAIL) else parse_roster_event(packet)
         if item is not None:

@@ -8,16 +8,16 @@ the AMI port itself a value ends at its CR LF, so no packet can be forged.
 Two facts distinguish forged packets from Asterisk's own:
 
 - The event begins with Asterisk's own head, which names service AMI, before any text of the client.
-- An answer with an ActionID that only we know is Asterisk's own. Asterisk writes the events and answers of a
-  connection one after the other, so the client's text ends before the answer.
+- A reply with an ActionID that only ringfence knows is Asterisk's own. Asterisk writes the events and replies
+  of a connection one after the other, so the client's text ends before the reply.
 
-Therefore each event of service AMI makes us ask ``CoreSettings``. Its ``CoreHTTPenabled`` reports whether AMI
-over HTTP is on (``main/manager.c:action_coresettings``). An earlier answer alone does not suffice, because no
-event reports the command ``manager reload``.
+Therefore ringfence asks ``CoreSettings`` at each event of service AMI. The field ``CoreHTTPenabled`` of the
+reply reports whether AMI over HTTP is on (``main/manager.c:action_coresettings``). An earlier reply alone
+does not suffice, because no event reports the command ``manager reload``.
 
-- If the last ``ENOUGH`` answers were No, the event and what follows it are held until the answer. It takes
-  0.1 ms on an idle machine. If it is No too, everything held is passed on unchanged.
-- Otherwise everything from the event to the answer may be forged: security events are marked with
+- If the last ``ENOUGH`` replies were No, the event and all items after it are held until the next reply (0.1
+  ms on an idle machine). If this reply is No too, everything held is passed on unchanged.
+- Otherwise everything from the event to the reply may be forged: security events are marked with
   ``forgeable``, and changes of phones are dropped.
 
 Limits: at most ``MOST_HELD`` bytes are held, for at most ``HOLD_WITHIN`` seconds. Beyond these limits the
@@ -33,7 +33,11 @@ from ringfence.parse.ami_items import EOL_TEXT, AmiItem, ManagerEvent, Reply
 from ringfence.parse.roster import RosterEvent
 
 ENOUGH = 2
-"""Answers that must agree: an event queued before an answer may come after it, but not after the next."""
+"""The number of replies No in a row after which AMI over HTTP counts as off.
+
+One would not suffice: an event that was queued before a reply may come after it, but not after the next
+reply.
+"""
 HOLD_WITHIN = 5.0
 MOST_HELD = 4 * 2**20
 
@@ -42,11 +46,12 @@ _VALUES = {"Yes": True, "No": False}
 
 
 class HttpCheck:
-    """The state of one connection. ``token`` begins the ActionID of its questions, and is secret.
+    """Holds or marks the items of one connection that may be forged.
 
-    ``enabled`` is the last answer, None if unknown. ``wanted``: the caller is to send a question now, with
+    ``token`` begins the ActionID of its questions, and is secret. Without a token nothing can be asked.
+    ``enabled`` is the last answer, None if unknown. ``wanted``: the caller should now send a question with
     the ActionID that :meth:`ask` returns. ``active``: items must go through :meth:`pass_on`. ``deadline`` is
-    when :meth:`expire` has something to return, or None. Without a token nothing can be asked.
+    when :meth:`expire` has something to return, or None.
     """
 
     def __init__(self, token: str) -> None:
@@ -75,7 +80,12 @@ class HttpCheck:
         return bool(self._mark) and self._mark in reply.text
 
     def pass_on(self, items: Iterable[AmiItem | ManagerEvent], size: int, now: float) -> list[AmiItem]:
-        """Return the items that may be passed on now; hold the rest. ``items`` came in ``size`` bytes."""
+        """Return the items that can be passed on now. ``items`` were read from ``size`` bytes.
+
+        A ManagerEvent marks where items may begin to be forged, and is itself not returned. From there until
+        the reply to the question, the items are held, if AMI over HTTP counts as off. Otherwise they are
+        returned as :func:`_as_forgeable` changes them. Trusted items are always returned at once.
+        """
         passed: list[AmiItem] = []
         for item in items:
             if isinstance(item, ManagerEvent):
@@ -123,14 +133,18 @@ class HttpCheck:
         return list(_as_forgeable(held))
 
     def _is_trusted(self, item: AmiItem) -> bool:
-        """Whether ``item`` is a reply that carries an ActionID that only we know."""
+        """Whether ``item`` answers an action of ringfence.
+
+        Every Reply is trusted here. A forged one has no ActionID of ringfence, so no action is waiting for
+        it.
+        """
         if isinstance(item, RosterEvent):
             return bool(self._token) and item.action.startswith(self._token)
         return isinstance(item, Reply)
 
 
 def _as_forgeable(items: Iterable[AmiItem]) -> Iterator[AmiItem]:
-    """Mark security events as forgeable; drop changes of phones, which the next list repeats."""
+    """Mark security events as forgeable. Drop all else: changes of phones, which the next list repeats."""
     for item in items:
         if isinstance(item, SecurityEvent):
             yield evolve(item, forgeable=True)

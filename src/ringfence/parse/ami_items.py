@@ -12,7 +12,7 @@ from ringfence.parse.roster import RosterEvent
 class Banner:
     """The first line of a connection.
 
-    ``version`` is AMI's, such as ``11.0.0`` on Asterisk 22; "" if it is no AMI.
+    ``version`` is AMI's, such as ``11.0.0`` on Asterisk 22; "" if the line is not AMI's.
     """
 
     version: str
@@ -27,9 +27,9 @@ class Reply:
 
 @frozen
 class ManagerEvent:
-    """A mark before an event of a manager action.
+    """A mark that an event of service AMI (a manager login or action) begins here.
 
-    A client of AMI over HTTP may have written what follows it.
+    A client of AMI over HTTP may have written any item that follows it.
     """
 
 

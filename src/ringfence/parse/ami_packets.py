@@ -15,12 +15,15 @@ END = b"\r\n\r\n"
 MAX_PACKET = 256 * 1024
 MAX_BANNER = 128
 MOST_HEAD = 1024
-"""Bytes. Asterisk always writes fewer before the account of an event."""
+"""The number of bytes that are kept of a packet that is too long.
+
+The part of an event before its account, which Asterisk itself writes, is always shorter.
+"""
 
 
 @frozen
 class SkippedBytes:
-    """A part of a packet that is too long to keep. The first part has the packet's ``head``."""
+    """A part of a packet that is too long to keep. The first part has the packet's first bytes (``head``)."""
 
     size: int
     head: bytes = b""
@@ -51,7 +54,7 @@ class PacketSplitter:
         return pieces
 
     def _greet(self, pieces: list[Piece]) -> int:
-        """Handle the first line; return where the first packet begins."""
+        """Handle the first line; return where the first packet begins, 0 if the line is incomplete."""
         end = self._buffer.find(EOL, 0, MAX_BANNER + len(EOL))
         if end < 0 and len(self._buffer) < MAX_BANNER + len(EOL):
             return 0

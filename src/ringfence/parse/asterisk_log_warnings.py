@@ -21,13 +21,13 @@ No message ends like this line, so a sender cannot pass the line off as the end 
 
 
 def parse_logger(text: bytes, source: SourceId, time: float) -> Parsed:  # noqa: ARG001 - gives no event
-    """Parse a message of the logger about itself."""
+    """Parse a message of Asterisk's logger about itself: lines were lost, or are no longer lost."""
     if text.startswith(b"Log queue threshold ("):
         return LogAlarm.QUEUE_FULL
     return LogAlarm.QUEUE_RESUMED if text.startswith(b"Logging resumed.") else Reason.NOT_EVIDENCE
 
 
 def parse_security_events(text: bytes, source: SourceId, time: float) -> Parsed:  # noqa: ARG001 - gives no event
-    """Parse a message about a security event that was not raised."""
+    """Parse a message that Asterisk could not report a security event."""
     silenced = text.startswith(b"Failed to issue security event of type ")
     return LogAlarm.SILENCED if silenced else Reason.NOT_EVIDENCE

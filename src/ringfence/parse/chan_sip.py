@@ -2,15 +2,16 @@
 
 ``Registration from '%s' failed for '%s' - %s``: the To header is the sender's text and stands before the
 address. So the last ``' failed for '…' - <a known reason>`` at the end of the message counts. Up to 1.6 the
-address has no port. It is the true source (chan_sip's security events may name another address), unless the
-reason contains an ``m``. Then an ESC at the end of the To header makes the log leave out everything up to
-that ``m``, and the To header may contain the same words with another address. Such a line is marked
-``forgeable``.
+address has no port.
+
+This address is the true source (chan_sip's security events may name another one), unless the reason contains
+an ``m``. Then an ESC at the end of the To header makes the log leave out everything up to that ``m``, and the
+To header may contain the same words with another address. Such a line is marked ``forgeable``.
 
 ``Call from '%s' (%s) to extension '%s' rejected …``: the extension is the sender's text and may hold line
 feeds; before 1.8.1 the line names no address. The account is the name of the peer, and is empty for a guest.
 
-``hacking attempt detected '%s'``: chan_sip of 16.28 has no such message, so it comes from a patched one. In
+``hacking attempt detected '%s'``: chan_sip of 16.28 has no such message, so a patched chan_sip writes it. In
 fail2ban's example it stands right before ``Sending fake auth rejection for device …`` and names the address
 of the packet. So it is a refused call without an account: a probe. If it were a guess, it would count twice
 where AMI reports the same request as InvalidAccountID.
@@ -49,7 +50,7 @@ _NO_SOURCE = re.compile(
 
 
 def parse(text: bytes, source: SourceId, time: float) -> Parsed:
-    """Parse the message of a line of chan_sip."""
+    """Parse a message that chan_sip logged."""
     if text.startswith(b"Registration from '"):
         return _parse_registration(text, source, time)
     if text.startswith(_CALL_FROM):

@@ -6,9 +6,9 @@ address are found from the left and the parts after it from the right, so each m
 whatever it holds. If more than one address fits, a sender may have written one of them, and no address is
 returned.
 
-The file is the one that Asterisk prints: ``app_verbose.c``, or ``Ext. s`` for ``Log()`` in a dialplan.
-``Ext.`` means any extension. Callers choose the extension, so every position where the message may begin is
-tried.
+The file is the one that Asterisk prints in the line: ``app_verbose.c``, or ``Ext. s`` for ``Log()`` in a
+dialplan. ``Ext.`` means any extension. Callers choose the extension, and it may contain the ``: `` that ends
+it. So every position after a ``: `` is tried as the beginning of the message.
 """
 
 import re
@@ -31,7 +31,8 @@ _MOST_STARTS = 16
 class Custom:
     """One pattern, made by :meth:`compile`. ``name`` becomes the event's ACL name.
 
-    An empty level or file matches any. Use an empty value only to try a pattern, not for bans.
+    ``before`` and ``after`` are the literal texts on both sides of ``{address}``, split at each ``{any}``. An
+    empty level or file matches any. Use an empty value only to try a pattern, not for bans.
     """
 
     name: str
@@ -44,7 +45,7 @@ class Custom:
     def compile(
         cls, pattern: str, *, level: str = "NOTICE", file: str = "Ext.", name: str = "custom"
     ) -> "Custom":
-        """Compile a pattern. Raises ValueError, whose text names the fault."""
+        """Compile a pattern. Raise ValueError with the mistake as its text."""
         left, address, right = pattern.partition("{address}")
         if not address or "{address}" in right:
             raise ValueError("the pattern needs {address} exactly once")
@@ -114,7 +115,7 @@ class Custom:
             yield _unquoted(text[at:])
 
     def _ends(self, message: bytes) -> Iterator[Endpoint]:
-        """Yield every address with which the message matches."""
+        """Yield every address for which the whole message matches the pattern."""
         first, last = _from_left(message, self.before), _from_right(message, self.after)
         if first is None or last is None:
             return
@@ -138,7 +139,11 @@ class Custom:
 
 
 def _from_left(message: bytes, parts: tuple[bytes, ...]) -> int | None:
-    """Return the earliest position at which the last of ``parts`` may begin."""
+    """Return the earliest position at which the last of ``parts`` may begin.
+
+    The first of them begins the message, and the others follow in order. Return None if they do not. Whether
+    the last one really stands there is not checked.
+    """
     if not message.startswith(parts[0]):
         return None
     at = len(parts[0]) if len(parts) > 1 else 0
@@ -151,7 +156,11 @@ def _from_left(message: bytes, parts: tuple[bytes, ...]) -> int | None:
 
 
 def _from_right(message: bytes, parts: tuple[bytes, ...]) -> int | None:
-    """Return the latest position at which the first of ``parts`` must end."""
+    """Return the latest position at which the first of ``parts`` may end.
+
+    The others follow it in order, and the last of them ends the message. Return None if they do not. Whether
+    the first one really stands there is not checked.
+    """
     if not message.endswith(parts[-1]):
         return None
     at = len(message) - (len(parts[-1]) if len(parts) > 1 else 0)

@@ -1,9 +1,9 @@
 """Lines that well-known dialplans write themselves (``apps/app_verbose.c``, ``Log()``).
 
 FreePBX writes ``Ext. s: "Rejecting unknown SIP connection from 203.0.113.9"``. Pages about fail2ban recommend
-``Incoming SIP connection from unknown peer failed for … - Unknown connection from peer`` and ``hacking
-attempt detected '…'`` to administrators. The extension before the message is what the caller dialled, so the
-last occurrence of the words counts, and the address that follows must end the message.
+to administrators ``Incoming SIP connection from unknown peer failed for … - Unknown connection from peer``
+and ``hacking attempt detected '…'``. The extension before the message is what the caller dialled, and may
+imitate these words. So only their last occurrence counts, and the address that follows must end the message.
 """
 
 import re

@@ -16,9 +16,10 @@ END = re.compile(rb"-- end of packet\.\r?|<-{5,40}>\r?")
 
 
 def begins_dump(line: bytes, first: Prefix) -> bool:
-    """Whether another packet of the same thread begins here.
+    """Whether ``line`` begins a packet in the log, from the same thread and file of Asterisk as ``first``.
 
-    Callers cannot forge that: they do not know the thread.
+    ``first`` is the prefix of the packet before it. A sender cannot forge such a line, because the sender
+    does not know the number of the thread.
     """
     prefix = parse_prefix(line)
     same = prefix is not None and (prefix.thread, prefix.file) == (first.thread, first.file)
@@ -28,10 +29,11 @@ def begins_dump(line: bytes, first: Prefix) -> bool:
 def end_of_dump(
     lines: Sequence[bytes | JsonMessage], at: int, first: Prefix, stated: int, most: int, *, final: bool
 ) -> int | None:
-    """Return the line after the packet at ``at``, or None if the lines so far do not show it.
+    """Return the index of the first line after the packet that begins at line ``at``.
 
-    ``stated`` is the packet's size if Asterisk states it, else 0. ``most`` is the maximum length of a
-    message. ``final``: no more lines follow.
+    Return None if the lines so far do not show where the packet ends. ``first`` is the prefix of its first
+    line. ``stated`` is the packet's size if Asterisk states it, else 0. ``most`` is the maximum length of a
+    message, both in bytes. ``final``: no more lines follow.
     """
     size, end = 0, None
     for index in range(at + 1, len(lines)):

@@ -1,4 +1,8 @@
-"""The table of known messages: one row for each file of Asterisk. A new format is a module and a row."""
+"""The table of known log messages.
+
+Each row is for one name that Asterisk prints in its log lines: a source file of Asterisk (``acl.c``), or
+``Ext.`` for ``Log()`` in the dialplan. A new format needs a module that parses it, and a row here.
+"""
 
 import re
 from collections.abc import Callable
@@ -20,16 +24,19 @@ from ringfence.parse.line_result import Parsed
 from ringfence.parse.prefix import DIALPLAN
 
 Parse = Callable[[bytes, SourceId, float], Parsed]
-"""Parses a message: the bytes after the prefix, the source, and the line's time (since the epoch)."""
+"""A function that parses a message.
+
+Its arguments are the bytes after the prefix, the source, and the time of the line (seconds since the epoch).
+"""
 
 
 @frozen
 class Format:
     """The parser of the messages of one Asterisk file, and the levels at which they are evidence.
 
-    ``stateful``: two messages may report one attempt. ``tail`` matches the end of a message whose address
-    stands after the sender's text. It is None if the address stands before that text, or if the text cannot
-    contain LF.
+    ``stateful``: two messages may report one attempt, so they are deduplicated. ``tail`` matches the end of a
+    message whose address stands after the sender's text. It is None if the address stands before that text,
+    or if the text cannot contain LF.
     """
 
     levels: frozenset[bytes]
@@ -64,4 +71,4 @@ SUSPICIOUS = re.compile(
     rb"fail|reject|den(?:y|ied)|authenticat|unauthori|forbid|refus|attack|invalid|mismatch|not match",
     re.IGNORECASE,
 )
-"""Words by which an unknown message looks like evidence."""
+"""Words that make an unknown message look like evidence."""

@@ -76,7 +76,7 @@ _NO_SOURCE = re.compile(
 
 
 def parse(text: bytes, source: SourceId, time: float) -> Parsed:
-    """Parse the message of a line of chan_iax2."""
+    """Parse a message that chan_iax2 logged."""
     for words, ends, kind, acl_name in _FIRST:
         found = words.match(text)
         if found is not None:

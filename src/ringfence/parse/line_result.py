@@ -59,7 +59,7 @@ NOT_UNDERSTOOD = frozenset(
 
 
 class LogAlarm(enum.StrEnum):
-    """A fault of the log itself."""
+    """A fault of the log itself, with the text of its alarm."""
 
     QUEUE_FULL = "the log's queue is full, lines are lost"
     QUEUE_RESUMED = "lines of the log were lost"
@@ -73,8 +73,9 @@ class LogAlarm(enum.StrEnum):
 class LineResult:
     """The result of the line with this number; ``line`` counts from 1.
 
-    ``reason`` is None if there is an event, or if the line is only an alarm. ``ambiguous`` is the event of an
-    ambiguous line with all its readings, if each of them names an address.
+    ``reason`` is None if there is an event, or if the line is only an alarm. ``level`` is that of the
+    message; "" if it is unknown. ``alarm`` is the fault of the log that the line shows. ``ambiguous`` is the
+    event of an ambiguous line; its ``readings`` are one for each address that the line names.
     """
 
     line: int
@@ -89,9 +90,10 @@ class LineResult:
 class LogCounts:
     """Counters of one log's reader, like :class:`ringfence.parse.ami.AmiCounts` for a connection.
 
-    ``tampered``: events from messages that break Asterisk's grammar, and lines that were a sender's text.
-    ``garbled``: lines that look like evidence and could not be parsed. ``dropped_bytes``: bytes of lines that
-    were too long. ``standby``: SECURITY messages that were skipped, because AMI delivers the same events.
+    ``tampered``: events from messages that break Asterisk's grammar, and messages that were inside a sender's
+    text. ``garbled``: lines that look like evidence and could not be parsed. ``dropped_bytes``: bytes of
+    lines that were too long. ``standby``: SECURITY messages that were skipped, because AMI delivers the same
+    events.
     """
 
     lines: int = 0
@@ -165,7 +167,7 @@ def make_event(
     has_port: bool = False,
     forgeable: bool = False,
 ) -> SecurityEvent | Reason:
-    """Return the event of a line, or NOT_AN_ADDRESS if ``address`` is none."""
+    """Return the event of a line, or NOT_AN_ADDRESS if ``address`` is not an IP address."""
     remote = parse_source(address, transport, has_port=has_port)
     if remote is None:
         return Reason.NOT_AN_ADDRESS

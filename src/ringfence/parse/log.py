@@ -70,7 +70,7 @@ class LogReader:
 
     ``timezone`` is the log's, None for this host's. ``deadline`` is the time to call ``feed`` again, even
     without data, because lines wait; None if none wait. ``skips_security``: SECURITY messages are skipped,
-    because AMI delivers the same events. Set it between two feeds. ``sample`` is a skipped message.
+    because AMI delivers the same events. Set it between two feeds. ``sample`` is one of the skipped ones.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class LogReader:
         self._skipping = False
         self._waiting: list[_Line] = []
         self.number = 1  # the number of the first waiting line, or of the next line
-        self.since_security = security_log.MAX_ACCOUNT + 1  # bytes between that line and a SECURITY line
+        self.since_security = security_log.MAX_ACCOUNT + 1  # bytes from a SECURITY line to line ``number``
 
     def feed(self, data: bytes, now: float) -> list[LineResult]:
         """Return the results of the lines that ``data`` completes, in order."""
@@ -214,7 +214,7 @@ class LogReader:
 
 
 class _Batch:
-    """Some lines that are handled together; ``results`` holds one result for each line."""
+    """Some lines that are handled together; ``results`` has one result for each line that is not skipped."""
 
     def __init__(self, reader: LogReader, lines: list[_Line], now: float, *, final: bool) -> None:
         self.results: list[LineResult] = []
@@ -287,7 +287,10 @@ class _Batch:
         return True
 
     def _plain(self, at: int, line: _Line) -> bool:
-        """Parse a line that is one complete message with an event; during an attack nearly all lines are."""
+        """Parse a line that is one complete message with an event; return whether it was one.
+
+        This is the fast way for nearly all lines of an attack. :meth:`run` parses any other line in full.
+        """
         if isinstance(line, JsonMessage) or len(line) > LOG_CUT:
             return False
         found = PLAIN.match(line)
@@ -375,7 +378,7 @@ class _Batch:
         return cuts[0]
 
     def _end_of_message(self, at: int, end: re.Pattern[bytes]) -> int | None:
-        """Return the line without prefix that ends the message at ``at``; the next line if there is none."""
+        """Return the index of the line after the message at ``at``; None if later lines may belong to it."""
         size = 0
         for index in range(at, len(self._lines)):
             line = self._lines[index]
@@ -440,7 +443,7 @@ class _Batch:
         return (-1, size) if size <= security_log.MAX_ACCOUNT else first
 
     def _parse_again(self, at: int, line: bytes) -> bool:
-        """Parse the last message again with all lines up to ``at``, if that line may be its end."""
+        """Parse the last message again with the lines up to ``at``; return whether that gives an event."""
         start = self._lines_of[self._entry]
         first = self._lines[start]
         prefix = parse_prefix(first) if isinstance(first, bytes) else None

@@ -1,8 +1,8 @@
 """NOTICE lines of failed logins to the manager interface (``main/manager.c:authenticate``).
 
 The address comes first, without a port. The user is the sender's text, and over HTTP it may hold line feeds.
-``… failed to authenticate as '…'`` also follows each of the other two messages. It counts only if neither was
-the line before it (:class:`LoginDeduplicator`).
+After each of the other two messages, Asterisk also logs ``… failed to authenticate as '…'`` for the same
+login. That line does not count (:class:`LoginDeduplicator`).
 """
 
 import re
@@ -24,7 +24,7 @@ _KINDS = {
 
 
 def parse(text: bytes, source: SourceId, time: float) -> Parsed:
-    """Parse the message of a line of manager.c."""
+    """Parse a message that manager.c logged."""
     login = _LOGIN.match(text)
     if login is None:
         return Reason.NOT_EVIDENCE
@@ -37,7 +37,10 @@ def parse(text: bytes, source: SourceId, time: float) -> Parsed:
 
 
 class LoginDeduplicator:
-    """Recognises a ``failed to authenticate`` that repeats a failed login. If unsure, it counts both."""
+    """Recognises a ``failed to authenticate`` for a login that another message has already reported.
+
+    Both are for the same address and user, at most ``_WITHIN`` seconds apart. Otherwise both messages count.
+    """
 
     _MOST = 256
     _WITHIN = 5.0  # seconds, by the log's own time
@@ -46,7 +49,7 @@ class LoginDeduplicator:
         self._reported: OrderedDict[tuple[Address, str], float] = OrderedDict()
 
     def deduplicate(self, event: SecurityEvent) -> SecurityEvent | Reason:
-        """Return the event, or DUPLICATE if the line before reported it."""
+        """Return the event, or DUPLICATE if another message has already reported this login."""
         key = event.remote.address, event.account
         if event.kind is not EventKind.INVALID_PASSWORD:
             self._reported[key] = event.time

@@ -24,7 +24,10 @@ _FRAGMENT_OFFSET = 0x1FFF
 
 
 def ip_payload(packet: bytes) -> tuple[int, bytes, bytes, bytes, bool] | None:
-    """Return protocol, source, target, payload, and whether the payload may be incomplete."""
+    """Return protocol, source, target, payload, and whether the payload may be incomplete.
+
+    Return None for a later fragment, and for a packet with an invalid header.
+    """
     if len(packet) < _IPV4_HEADER:
         return None
     version = packet[0] >> 4
@@ -47,7 +50,11 @@ def ip_payload(packet: bytes) -> tuple[int, bytes, bytes, bytes, bool] | None:
 
 
 def udp_datagram(payload: bytes, *, may_be_cut: bool) -> tuple[int, int, bytes] | None:
-    """Return source port, target port and payload."""
+    """Return source port, target port and data of a UDP datagram, the ``payload`` of an IP packet.
+
+    Return None if the datagram, or the length in its header, is shorter than a header. Return None also if
+    data is missing at the end, unless it ``may_be_cut``.
+    """
     length = int.from_bytes(payload[4:6], "big")
     if len(payload) < _UDP_HEADER or length < _UDP_HEADER:
         return None
@@ -58,7 +65,7 @@ def udp_datagram(payload: bytes, *, may_be_cut: bool) -> tuple[int, int, bytes] 
 
 
 def tcp_segment(payload: bytes) -> tuple[int, int, int, bytes] | None:
-    """Return source port, target port, sequence number and the data of a segment."""
+    """Return source port, target port, sequence number and data of a TCP segment; None if it is invalid."""
     if len(payload) < _TCP_HEADER:
         return None
     header = (payload[12] >> 4) * 4

@@ -1,6 +1,7 @@
 """NOTICE and WARNING lines of res_pjsip: the distributor, the session, the registrar, the ACLs.
 
-``res/res_pjsip/pjsip_distributor.c:log_failed_request`` mirrors the security events except ChallengeSent:
+``res/res_pjsip/pjsip_distributor.c:log_failed_request`` logs a line for each security event of a failed
+request, except ChallengeSent. The form depends on the release:
 
 - 12, 13.0-13.9: ``Request from '%s' failed for '%s:%d' (callid: %s) - No matching endpoint found``
 - 13.10-16.0: ``Request '%s' from '%s' failed for '%s:%d' (callid: %s) - %s``; IPv6 without brackets
@@ -175,6 +176,6 @@ def parse_registrar(text: bytes, source: SourceId, time: float) -> Parsed:
 
 
 def parse_acl(text: bytes, source: SourceId, time: float) -> Parsed:  # noqa: ARG001 - gives no event
-    """Parse ``Incoming SIP message from … did not pass ACL test``."""
+    """Parse ``Incoming SIP message from … did not pass ACL test``, which gives no event."""
     is_refusal = text.startswith(b"Incoming SIP message from ") and text.endswith(b" did not pass ACL test")
     return Reason.SENDERS_TEXT if is_refusal else Reason.NOT_EVIDENCE

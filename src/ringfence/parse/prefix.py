@@ -51,7 +51,8 @@ _OUTER = re.compile(
 class Prefix:
     """The text of a line before its message.
 
-    ``end`` is the position of the message. A dialplan has ``Ext.`` as ``file``.
+    ``end`` is the position of the message. A dialplan has ``Ext.`` as ``file``. ``date`` is None if the line
+    has none.
     """
 
     date: bytes | None

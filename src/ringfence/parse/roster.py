@@ -55,7 +55,8 @@ EntryParser = Callable[[Mapping[str, str], str], tuple[Entry, ...]]
 class Question:
     """An action that is answered by a list, and the parser of that list's entries.
 
-    ``empty`` is the error message that Asterisk sends in place of an empty list.
+    ``entry`` is the name of the event that carries one entry. ``headers`` are sent with the action. ``empty``
+    is the error message that Asterisk sends in place of an empty list.
     """
 
     action: str
@@ -67,7 +68,7 @@ class Question:
 
 
 def parse_roster_event(packet: bytes) -> RosterEvent | None:
-    """Parse an event's headers; None if it is too long or repeats a header, unlike Asterisk's own."""
+    """Parse an event's headers; None if it is too long or repeats a header: Asterisk writes no such event."""
     if len(packet) > MOST_EVENT:
         return None
     headers: dict[str, str] = {}
@@ -126,7 +127,7 @@ def _pjsip(
 
 
 def _seconds(text: str) -> float | None:
-    """Parse a time; None for 0, which contacts from the configuration have."""
+    """Parse a time (seconds since the epoch); None for 0, which contacts from the configuration have."""
     known = text.isascii() and text.isdigit() and len(text) <= MOST_DIGITS
     return (float(text) or None) if known else None
 
@@ -204,7 +205,7 @@ _TRUNKS = (
     Question("IAXregistry", "RegistryEntry", Service.IAX2, _of_registry(Service.IAX2)),
 )
 _ALWAYS = "corestatus"
-"""An action of the core that is allowed with any of the classes."""
+"""An action of Asterisk's core that is allowed with any class of rights that allows a list."""
 
 
 @frozen

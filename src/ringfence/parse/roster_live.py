@@ -111,9 +111,9 @@ class ContactTracker:
     def _change(
         self, account: _Account, uri: str, contact: Contact, status: str, *, gone: bool
     ) -> Contact | None:
-        """Record one status of a contact, and return the change.
+        """Record one status of a contact, and return the contact as it is now.
 
-        An address is gone only with its account's last contact there.
+        Return None if the contact is gone, but the account has another one at the same address.
         """
         known = self._at.get(account, {})
         old = known.get(uri)

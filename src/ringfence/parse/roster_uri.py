@@ -32,7 +32,7 @@ class SipTarget:
 
 
 def target_of(uri: str) -> SipTarget | None:
-    """Return the target of ``uri``; None if it is no SIP URI, or if its host is not the target."""
+    """Return where Asterisk sends requests for ``uri``; None if ``uri`` is no SIP URI, or is ambiguous."""
     uri = uri.removeprefix("<").removesuffix(">")
     scheme, _, rest = uri.partition(":")
     default = _SCHEMES.get(scheme.lower())

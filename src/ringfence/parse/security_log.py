@@ -7,9 +7,9 @@ every quote is escaped. So the true address follows the last ``oteAddress="``. O
 always present, because the log leaves out everything from an ESC (at the end of a Call-ID) up to the next
 ``m`` (``main/term.c:term_strip``).
 
-A line whose values contain no quote is split at its quotes, and then has one of the known rows of names. Any
-other line is parsed from both ends. It is marked as tampered if it shows a second address, or a session
-without an end.
+If no value of a line contains a quote, the line is split at its quotes, and its names are one of the known
+sequences. Any other line is parsed from both ends. It is marked as tampered if it shows a second address, or
+a session without an end.
 
 A message is cut at 8191 bytes, without a line feed: the address is missing if it stands after the cut, and
 another message may follow on the same line. If a message holds a second head, the last address belongs to the
@@ -119,7 +119,7 @@ def _shape(names: list[str]) -> _Shape:
 
 
 def _shapes() -> dict[tuple[bytes, ...], _Shape]:
-    """Return every row of names that Asterisk writes, in the form in which it stands between the quotes."""
+    """Return every sequence of names that Asterisk writes, as the names stand between the quotes."""
     shapes: dict[tuple[bytes, ...], _Shape] = {}
     for required, optional in _ROWS:
         for present in product((False, True), repeat=len(optional.split())):
@@ -152,7 +152,7 @@ def is_whole(line: bytes) -> bool:
 
 
 def time_of(line: bytes) -> float | None:
-    """Return the time of the SIP event in a line or message that :func:`is_whole`; None for other events.
+    """Return the time of the SIP event in a line that :func:`is_whole` accepts; None for other events.
 
     AMI may leave out failed manager logins (``eventfilter``), so their times show nothing about AMI.
     """
@@ -218,7 +218,7 @@ def _parse_loose(text: bytes, source: SourceId) -> Parsed:
 def _event_of(
     between: bytes, head: re.Match[bytes], kind: EventKind, remote: bytes, rest: bytes, source: SourceId
 ) -> SecurityEvent | Reason:
-    """Build the event from Asterisk's text at both ends, and the sender's text ``between`` them."""
+    """Build the event from Asterisk's own text; ``between`` has the sender's account and session."""
     account, known, session = between.partition(b'",SessionID="')
     if not known:
         account, session = b"", between.removeprefix(b'SessionID="')

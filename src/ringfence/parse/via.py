@@ -83,5 +83,8 @@ def _address_in(text: bytes) -> Address | None:
 
 @lru_cache(maxsize=4096)
 def received_address(text: bytes) -> Address | None:
-    """Return the address in a text of at most 45 bytes; cached, because an attacker's address repeats."""
+    """Return the address in a text of at most 45 bytes; None if it is not an address.
+
+    Cached, because an attacker's address repeats.
+    """
     return _address_in(text)
