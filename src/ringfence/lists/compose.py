@@ -1,6 +1,7 @@
 """Conversion of entries to networks for the kernel: those that are never dropped, and those that are denied.
 
-Allow wins: the kernel checks the allow list first, so nothing has to be subtracted from the deny list.
+If a network is on both lists, it is allowed. The kernel checks the allow list first, so nothing has to be
+subtracted from the deny list.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -13,10 +14,10 @@ from ringfence.lists.prefixes import Gatherer, Prefixes, coded
 from ringfence.model import ListEntry, ListKind, Network
 
 Answers = Mapping[str, frozenset[Network]]
-"""The addresses of each name."""
+"""The addresses of each host name."""
 
 RegionLookup = Callable[[frozenset[str]], Mapping[str, Prefixes]]
-"""A function that returns the networks of countries and autonomous systems."""
+"""A function that returns the networks of each of some regions (countries and autonomous systems)."""
 
 
 ListAlarm = tuple[ListKind, Alarm]
@@ -41,9 +42,10 @@ class ListNetworks:
 class ComposedLists:
     """The networks of some entries, and facts about them.
 
-    ``hosts`` are the names to resolve. ``regions`` are the countries and autonomous systems, each with its
-    number of networks. ``forced`` are networks that are denied even if protected. ``ends`` is the earliest
-    end of an entry, None if no entry ends.
+    ``hosts`` are the host names to resolve. ``regions`` are the countries and autonomous systems, each with
+    its number of networks. ``forced`` are networks that are denied even if protected. ``ends`` is the
+    earliest end of an entry (seconds since the epoch), None if no entry ends. ``alarms`` are about entries
+    without effect.
     """
 
     networks: ListNetworks
@@ -69,7 +71,12 @@ def compose(
     regions: RegionLookup,
     protected: Mapping[Network, str],
 ) -> ComposedLists:
-    """Compose the networks of ``entries``. An unusable entry is an alarm, and left out."""
+    """Compose the networks of ``entries``. An entry that cannot be used is left out, and adds an alarm.
+
+    ``answers`` has the addresses of host names, and ``regions`` returns the networks of countries and
+    autonomous systems. ``protected`` maps networks that must stay reachable to their role, such as ``the
+    default gateway``.
+    """
     found = {kind: _Found() for kind in ListKind}
     forced: list[Network] = []
     ends: float | None = None
@@ -106,7 +113,7 @@ def guarded(protected: Iterable[Network], forced: Sequence[Network]) -> frozense
 
 
 def _take(entry: ListEntry, found: _Found) -> Network | None:
-    """Add an entry to ``found``; return its network, unless it is from an imported list."""
+    """Add an entry to ``found``. Return its network; None for a name, a region or an imported entry."""
     if entry.origin not in {
         COMMAND,
         CONFIGURATION,
@@ -128,7 +135,7 @@ def _add_resolved(
 ) -> Mapping[str, int]:
     """Add the networks of names and regions; return the number of networks of each region.
 
-    Only the allow list may contain names.
+    A region without a network adds an alarm to ``alarms``. Only the allow list may contain names.
     """
     for host in found[ListKind.ALLOW].hosts:
         for network in answers.get(host, ()):

@@ -17,11 +17,14 @@ from ringfence.model import ListEntry, ListKind, Network, parse_network, printab
 
 COMMAND = "command"
 CONFIGURATION = "configuration"
-"""The origin of an entry that is not from an imported file."""
+"""``COMMAND`` and this are the origins of entries that are not from an imported file."""
 
 MAX_NAME = 253
 SHORTEST = {4: 8, 6: 16}
-"""The shortest prefix lengths that are denied without --force. No registry assigns a wider network."""
+"""The shortest prefix length that is denied without --force, by IP version.
+
+No registry assigns a wider network.
+"""
 
 
 class EntryKind(enum.StrEnum):
@@ -34,7 +37,7 @@ class EntryKind(enum.StrEnum):
 
 @frozen
 class EntryValue:
-    """The value of an entry: its kind, and its text in canonical form."""
+    """The value of an entry: its kind, its text in canonical form, and its network if it is one."""
 
     kind: EntryKind
     text: str
@@ -45,7 +48,8 @@ class EntryValue:
 class Configured:
     """The part of the configuration that concerns the lists.
 
-    ``most`` is the maximum number of networks in a set of the kernel.
+    ``databases`` are the files with the networks of countries and autonomous systems. ``most`` is the maximum
+    number of networks in a set of the kernel.
     """
 
     entries: tuple[ListEntry, ...] = ()
@@ -110,7 +114,7 @@ def _other(text: str, why_no_network: ValueError) -> EntryValue:
 def protection_refusal(network: Network, protected: Mapping[Network, str]) -> str | None:
     """Return why ``network`` must not be denied or banned, None if it may be.
 
-    ``protected`` maps networks that must stay reachable to their role: ``the default gateway``.
+    ``protected`` maps networks that must stay reachable to their role, such as ``the default gateway``.
     """
     for own, role in protected.items():
         if own.overlaps(network):
@@ -120,7 +124,10 @@ def protection_refusal(network: Network, protected: Mapping[Network, str]) -> st
 
 
 def entry_refusal(kind: ListKind, value: EntryValue, protected: Mapping[Network, str]) -> str | None:
-    """Return why an entry needs ``--force``; None if it does not."""
+    """Return why a list refuses an entry; None if it accepts it.
+
+    Only the deny list refuses entries. With ``--force`` it accepts a network nevertheless, but never a name.
+    """
     if kind is ListKind.ALLOW:
         return None
     if value.kind is EntryKind.HOST:

@@ -77,8 +77,8 @@ class BadLine:
 class ListFile:
     """The content of a list file.
 
-    ``bad`` are the first bad lines, ``bad_lines`` is their total number. ``left_out`` are local networks,
-    merged, as text.
+    ``lines`` is the number of its lines. ``bad`` are the first bad lines, ``bad_lines`` is their total
+    number. ``left_out`` are local networks, merged, as text.
     """
 
     networks: Prefixes = Factory(Prefixes)
@@ -91,8 +91,9 @@ class ListFile:
 def read_list(file: BinaryIO, *, most: int, everything: bool = False) -> ListFile:
     """Read a list; with ``everything``, local networks are included.
 
-    Raise ListError if the file is not text, or if it contains more than ``most`` networks. Adjoining networks
-    count as one. Reading stops at 2 * ``most`` networks if merging does not reduce them to ``most``.
+    Raise ListError if the file is compressed, or if it contains more than ``most`` or ``MAX_NETWORKS``
+    networks. Adjoining networks count as one: they are merged at the end, and whenever there are twice as
+    many as allowed.
     """
     result, room = ListFile(), min(most, MAX_NETWORKS)
     gatherer = Gatherer()
@@ -176,7 +177,7 @@ def _is_address(text: str) -> bool:
 
 
 def _codes(text: str) -> "list[Coded]":
-    """Parse an address, a network, or a range of addresses."""
+    """Parse an address, a network, or a range of addresses; return the networks as codes."""
     if "-" not in text:
         one = coded(text)
         if not one[1] & 0xFF:

@@ -1,9 +1,9 @@
 """Databases in MaxMind's format (GeoLite2, DB-IP, IPinfo): the networks of countries and autonomous systems.
 
 maxminddb looks up records by address. To get every network of a country, the tree of networks must be walked.
-maxminddb's own walk decodes each record again: 300,000 networks take 17 s without its C extension. So the
-tree is walked here (its format: https://maxmind.github.io/MaxMind-DB/), and maxminddb decodes each different
-record once: 1.3 s.
+maxminddb's own walk decodes a record again for each network that has it: 300,000 networks take 17 s without
+its C extension. So the tree is walked here (its format: https://maxmind.github.io/MaxMind-DB/), and maxminddb
+decodes each different record once: 1.3 s.
 
 A network belongs to the country where it is used (``country``), or where it is registered if that is unknown.
 IPv4 addresses in IPv6 form are left out, because the IPv4 part has them.
@@ -30,7 +30,11 @@ _V4_DEPTH = V6_BITS - V4_BITS
 
 
 class GeoDatabases:
-    """The networks of the requested regions. A changed file is read again."""
+    """The networks of regions (countries and autonomous systems), read from the database files ``paths``.
+
+    A file is read again if it has changed, or if regions are requested that were not read. ``alarms`` names
+    the files that could not be read in the last call of :meth:`networks`.
+    """
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self.alarms: list[Alarm] = []
@@ -40,9 +44,10 @@ class GeoDatabases:
         self._failed: dict[Path, str] = {}
 
     def networks(self, regions: frozenset[str]) -> Mapping[str, Prefixes]:
-        """Return the networks of each known region (``country DE``, ``AS64496``).
+        """Return the networks of each of ``regions`` (``country DE``, ``AS64496``).
 
-        A file that cannot be read is an alarm; its earlier content stays.
+        A region that no file has gets no networks. A file that cannot be read adds to ``alarms``. What was
+        read from it earlier still counts.
         """
         self.alarms = []
         found: dict[str, Gatherer] = {region: Gatherer() for region in regions}
@@ -53,13 +58,16 @@ class GeoDatabases:
         return {region: gatherer.prefixes() for region, gatherer in found.items()}
 
     def around(self, region: str, network: Network) -> Network | None:
-        """Return the network of ``region``, as last requested, that contains ``network``."""
+        """Return the network of ``region`` that contains the whole of ``network``, or None.
+
+        Only what :meth:`networks` has read is searched, so the region must have been requested there.
+        """
         read = (networks.get(region) for _, networks in self._read.values())
         found = (prefixes.containing(network) for prefixes in read if prefixes is not None)
         return next((one for one in found if one is not None), None)
 
     def changed(self) -> bool:
-        """Whether a file has changed since it was last read or tried."""
+        """Whether a file has changed since it was last read, or since reading it failed."""
         return any(_identity(path) != identity for path, identity in list(self._identities.items()))
 
     def _of(self, path: Path, regions: frozenset[str]) -> Mapping[str, Prefixes]:
@@ -81,7 +89,7 @@ class GeoDatabases:
 
 
 def networks_of(path: Path, regions: frozenset[str]) -> Mapping[str, Prefixes]:
-    """Read the networks of each of ``regions``; raise ListError if the file cannot be read."""
+    """Read the networks of each of ``regions`` from a file; raise ListError if that is impossible."""
     import maxminddb  # noqa: PLC0415 - loaded if a region is used
 
     before = _identity(path)

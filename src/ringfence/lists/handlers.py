@@ -20,9 +20,9 @@ from ringfence.store.entries import EntryTable
 
 
 class ListRequests:
-    """Handles requests about ``lists``. Added entries are in ``table``.
+    """Handles the control socket's requests about ``lists``.
 
-    ``now`` returns wall-clock seconds.
+    ``table`` stores the entries that commands add. ``now`` returns wall-clock seconds.
     """
 
     def __init__(self, lists: Lists, table: EntryTable, now: Callable[[], float]) -> None:
@@ -31,7 +31,7 @@ class ListRequests:
         self._now = now
 
     def handlers(self) -> dict[str, Callable[[Mapping[str, Any]], Any]]:
-        """Return the handlers of the requests on the control socket."""
+        """Return the handler of each request, by the request's name."""
         return {
             "allow_add": lambda request: self.add(ListKind.ALLOW, request),
             "allow_remove": lambda request: self.remove(ListKind.ALLOW, request),
@@ -94,9 +94,10 @@ class ListRequests:
         return _rows(self._lists.present, self._lists.entries(self._now()), kind)
 
     async def reload(self, _: Mapping[str, Any]) -> dict[str, Any]:
-        """Read the store again, after an import; return what is in force, and the deny list's alarms.
+        """Compose the lists again, because another process has written an import into the store.
 
-        Only the deny list is imported.
+        Return the number of networks of each list, and the alarms about the deny list. Only the deny list is
+        imported.
         """
         await self._lists.refresh()
         networks = self._lists.networks
@@ -138,14 +139,14 @@ class ListRequests:
 
 
 def _refusal(lists: PresentLists, kind: ListKind, value: EntryValue) -> str | None:
-    """Return the reason why a list cannot have a value without force; None if it can."""
+    """Return why a list refuses an entry unless it is forced; None if it accepts the entry."""
     if value.kind is EntryKind.REGION and not lists.configured.databases:
         return f"{value.text}: its networks come from a database; name it in [geo] database, and reload"
     return entry_refusal(kind, value, lists.protected)
 
 
 def _notes(lists: PresentLists, kind: ListKind, values: Iterable[EntryValue]) -> Iterator[str]:
-    """Yield notes on effects of new entries that may surprise the administrator."""
+    """Yield notes on new entries that have no effect, which may surprise the administrator."""
     for value in values:
         around = (
             lists.composed.networks.allow.containing(value.network) if value.network is not None else None

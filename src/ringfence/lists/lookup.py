@@ -20,14 +20,18 @@ Around = Callable[[str, Network], Network | None]
 
 @frozen
 class Holder:
-    """An entry that contains the address, and the matching network: its own, its name's, or its country's."""
+    """An entry that contains the network in question; ``network`` is the part of the entry that does.
+
+    That part is the entry itself, an address of its host name, or a network of its country or autonomous
+    system.
+    """
 
     entry: ListEntry
     network: Network
 
 
 def texts_around(network: Network) -> list[str]:
-    """Return every network that contains ``network``, and itself, as entries write them; the widest first."""
+    """Return the text of every network that contains ``network``, the widest first; the last is its own."""
     version, code = code_of(network)
     number, bits = code >> 8, network.max_prefixlen
     return [

@@ -35,10 +35,11 @@ RETRY_EVERY = 5.0
 
 @frozen
 class PresentLists:
-    """What the lists are made of at one moment.
+    """The lists at one moment, and everything that they are made of.
 
-    ``answers`` are the addresses of names. ``protected`` are the networks that must stay reachable, each with
-    its role. ``geo_alarms`` are the alarms about the databases of countries.
+    ``configured`` is the configuration, and ``composed`` the result. ``answers`` are the addresses of host
+    names. ``protected`` are the networks that must stay reachable, each with its role. ``geo_alarms`` are the
+    alarms about the databases of countries and autonomous systems.
     """
 
     configured: Configured
@@ -53,10 +54,12 @@ class PresentLists:
 
 
 class Lists:
-    """The lists. ``changed`` is called with the networks, in the event loop, when they have changed.
+    """The allow list and the deny list of a running daemon.
 
-    ``follow`` is called with the names whose addresses are needed; pass the addresses to :meth:`on_resolved`.
-    Call :meth:`load` at the start, before there is an event loop; then :meth:`run` is a task of the daemon.
+    ``changed`` is called with the networks, in the event loop, when they have changed. ``follow`` is called
+    with the names whose addresses are needed; pass the addresses to :meth:`on_resolved`. ``now`` returns
+    wall-clock seconds. Call :meth:`load` at the start, before there is an event loop; then :meth:`run` is a
+    task of the daemon.
     """
 
     def __init__(
@@ -90,7 +93,7 @@ class Lists:
 
     @property
     def present(self) -> PresentLists:
-        """What the lists are made of now."""
+        """The lists as they are now."""
         return PresentLists(
             self._configured,
             self._composed,
@@ -115,7 +118,7 @@ class Lists:
         return [*self._databases.alarms, *error, *self._alarms_of(ListKind.DENY, len(self.networks.deny))]
 
     def _alarms_of(self, kind: ListKind, number: int) -> Iterator[Alarm]:
-        """Yield the alarms about the entries and the size of a list with this number of networks."""
+        """Yield the alarms about the entries of a list with ``number`` networks, and about its size."""
         yield from (alarm for about, alarm in self._composed.alarms if about is kind)
         if number > self._configured.most:
             force = f"of which the first {self._configured.most} are in force: raise [firewall] max_bans"
@@ -144,7 +147,7 @@ class Lists:
         self._stale.set()
 
     def on_resolved(self, answers: Answers) -> None:
-        """Set the present addresses of names; before :meth:`load` those of the last run."""
+        """Set the present addresses of names. Before :meth:`load`, those of the last run may be set."""
         self._answers = dict(answers)
         self._stale.set()
 
@@ -159,7 +162,11 @@ class Lists:
             self._apply(evolve(self._composed, networks=rolls))
 
     async def run(self) -> None:
-        """Follow changes until cancelled: ends of entries, files of databases, and the calls above."""
+        """Compose again after each change, until cancelled.
+
+        Changes are a new configuration, new addresses of names, new protected networks, the end of an entry,
+        and a changed file of a database.
+        """
         while True:
             try:
                 async with asyncio.timeout(self._pause()):
@@ -172,7 +179,7 @@ class Lists:
             await self.refresh()
 
     async def refresh(self) -> None:
-        """Compose again and apply the changes. If the store cannot be read, everything stays."""
+        """Compose again and apply the changes. If the store cannot be read, the lists stay as they are."""
         async with self._turn:
             self._stale.clear()
             try:
@@ -211,7 +218,7 @@ class Lists:
         return compose(self.entries(now), self._answers, self._databases.networks, self._protected)
 
     def entries(self, now: float) -> Iterator[ListEntry]:
-        """Yield the configured entries, then the unexpired ones of the store."""
+        """Yield the configured entries, then the entries of the store that have not ended at ``now``."""
         return chain(self._configured.entries, *(self._table.current(kind, now) for kind in ListKind))
 
     async def holding(self, network: Network) -> list[Holder]:

@@ -37,7 +37,11 @@ class Answer:
 
 @frozen
 class Addition:
-    """Entries to be added to a list; ``wrong`` has a line for each text that is not an entry."""
+    """Entries to be added to a list; ``wrong`` has a line for each text that is not an entry.
+
+    ``seconds`` is how long the entries last, None for no end. ``force``: a network is accepted even if it is
+    protected, or wider than the deny list allows.
+    """
 
     values: tuple[EntryValue, ...]
     wrong: tuple[str, ...]
@@ -81,9 +85,9 @@ def texts_of(request: Mapping[str, Any], key: str) -> list[str]:
 class ListRow:
     """A row of a listing: an entry, or a whole imported file if ``file`` is set.
 
-    ``source`` is the origin. ``added`` and ``ends`` are seconds since the epoch, None for unknown and never.
-    ``networks`` is the number of networks that the kernel gets for it (None: unknown). ``leads_to`` are the
-    addresses of a name.
+    ``source`` is the origin. ``added`` and ``ends`` are seconds since the epoch. ``added`` is None if
+    unknown, and ``ends`` is None if the entry does not end. ``networks`` is the number of networks that the
+    kernel gets for it (None: unknown). ``leads_to`` are the addresses of a name.
     """
 
     entry: str
@@ -97,7 +101,7 @@ class ListRow:
     leads_to: list[str] = Factory(list)
 
     def as_json(self) -> dict[str, Any]:
-        """Return the JSON form, with times as in every listing."""
+        """Return the JSON form, with times as RFC 3339 texts in UTC."""
         return asdict(self) | {"added": _moment(self.added), "ends": _moment(self.ends)}
 
 
