@@ -1,7 +1,7 @@
-"""Contacts at an Asterisk: who is registered or answers now, and who has disappeared.
+"""Contacts at an Asterisk: which phones are registered or answer now, and which have disappeared.
 
-A contact that disappears stays a friend for ``KEEP`` more seconds. A phone that restarts unregisters first,
-and a phone whose password was changed unregisters for good.
+A contact that disappears stays a friend for ``KEEP`` more seconds. The phone may only be restarting: it
+unregisters first, and comes back. A phone whose password was changed unregisters too, and does not come back.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -12,14 +12,17 @@ from ringfence.friends.recorded import RecordedFriends
 from ringfence.model import Contact, Friend, FriendReason
 
 KEEP = 3_600.0
-"""Seconds that an address stays a friend after its last report or the end of its registration."""
+"""Seconds that an address stays a friend after its last report, or after the end of its registration."""
 
 _AT_ONCE = 200  # contacts of a roster, some 2 ms
 _REASONS = (FriendReason.REACHABLE, FriendReason.REGISTERED)
 
 
 class KnownContacts:
-    """Compares the contacts of each roster with the ones before. ``wall`` returns wall-clock seconds."""
+    """Finds contacts that have disappeared: each roster is compared with the one before.
+
+    ``recorded`` gets the resulting reasons of friends. ``wall`` returns wall-clock seconds.
+    """
 
     def __init__(self, recorded: RecordedFriends, wall: Callable[[], float]) -> None:
         self._recorded = recorded
@@ -29,13 +32,13 @@ class KnownContacts:
         """The contacts of each Asterisk, with the number of the latest roster that had them."""
 
     def restore(self, friends: Iterable[Friend]) -> None:
-        """Restore the contacts among the friends of the last daemon, as they were before the first roster."""
+        """Restore the contacts of the last run from its friends, as if an earlier roster had listed them."""
         for friend in friends:
             if friend.reason in _REASONS:
                 self._rounds.setdefault(friend.asterisk, {})[key_of(friend)] = 0
 
     def on_contact(self, contact: Contact) -> None:
-        """Handle a contact change: a phone registers, answers, or is gone."""
+        """Handle a change of a contact: a phone registers, answers, or is gone."""
         if not contact.gone:
             self._record(contact)
             return
@@ -43,7 +46,7 @@ class KnownContacts:
         self._end(contact.asterisk, keys)
 
     def steps(self, asterisk: str, contacts: tuple[Contact, ...]) -> Iterator[Callable[[], None]]:
-        """Yield the steps by which the contacts of a roster are handled, each short."""
+        """Yield functions to call one after the other, each short, which handle the contacts of a roster."""
         self._round += 1
         for start in range(0, len(contacts), _AT_ONCE):
             yield partial(self._record_all, contacts[start : start + _AT_ONCE])
@@ -54,7 +57,7 @@ class KnownContacts:
                 yield partial(self._end, asterisk, missing)
 
     def discard(self, keys: Iterable[Key]) -> None:
-        """Discard contacts whose reasons were removed."""
+        """Discard the contacts with these reasons, because the reasons were removed."""
         for key in keys:
             self._rounds.get(key[0], {}).pop(key, None)
 
@@ -76,7 +79,7 @@ class KnownContacts:
             self.discard(self._recorded.record(friend))
 
     def _end(self, asterisk: str, keys: Iterable[Key]) -> None:
-        """Let contacts end soon that this Asterisk no longer has."""
+        """Make these reasons end in ``KEEP`` seconds, because the Asterisk no longer has their contacts."""
         until = self._wall() + KEEP
         for key in keys:
             self._rounds.get(asterisk, {}).pop(key, None)

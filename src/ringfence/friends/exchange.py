@@ -33,7 +33,7 @@ _KEYS = {"address", "account", "asterisk", "reason", "since", "seen", "until"}
 
 @define
 class ParsedDocument:
-    """The result of parsing a document: friends, faults with lines, and the number of expired friends."""
+    """The parsed document: friends, faults with line numbers, and the number of expired friends."""
 
     friends: list[Friend] = Factory(list)
     faults: list[str] = Factory(list)
@@ -44,7 +44,10 @@ Row = Mapping[str, Any]
 
 
 def lines_of(rows: Iterable[Row]) -> Iterator[str]:
-    """Return the lines of a document, without line ends; ``rows`` are as :func:`as_json` returns them."""
+    """Yield the lines of a document, without line ends. Imported friends are left out.
+
+    ``rows`` are as :func:`as_json` returns them.
+    """
     yield json.dumps({"format": FORMAT, "version": VERSION})
     yield from (json.dumps(row) for row in rows if row["reason"] != FriendReason.IMPORTED)
 
@@ -63,7 +66,11 @@ def as_json(friend: Friend) -> dict[str, str]:
 
 
 def parse_document(lines: Iterable[bytes], now: float) -> ParsedDocument:
-    """Parse a document that is imported at ``now``."""
+    """Parse the lines of an exported file of friends, which is imported at ``now`` (seconds since the epoch).
+
+    A bad line adds a fault with its line number, and parsing continues. A bad first line, or more than
+    ``MOST`` lines of friends, ends it. Friends whose time is over are only counted (``expired``).
+    """
     found = ParsedDocument()
     number = 0
     for number, line in enumerate(lines, start=1):
@@ -118,7 +125,10 @@ def _object(line: bytes) -> Row:
 
 
 def friend_from(row: Row, now: float) -> Friend:
-    """Parse one friend that is imported at ``now``; raise ValueError if it is invalid."""
+    """Parse one friend that is imported at ``now``; raise ValueError if it is invalid.
+
+    A proven reason becomes IMPORTED. A reason that only the phone claimed stays as it is.
+    """
     if row.keys() != _KEYS:
         strange = sorted(row.keys() - _KEYS) or sorted(_KEYS - row.keys())
         verb = "is unknown" if row.keys() - _KEYS else "is missing"
@@ -155,7 +165,7 @@ def _text(key: str, value: object) -> str:
 
 
 def _moment(key: str, text: str) -> float:
-    """Parse a time of RFC 3339, in UTC, to the second."""
+    """Parse a time of RFC 3339, in UTC, to the second; return seconds since the epoch."""
     try:
         moment = datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
     except ValueError:

@@ -1,10 +1,10 @@
 """The control socket's requests about friends.
 
-The answer to ``{"do": "friends"}`` is every reason; with ``networks`` only those of addresses in one of them.
-``friends_forget`` has an ``address``, and returns the number of its reasons. ``friends_import`` has
-``friends`` as in a document. They come in parts, because requests have a size limit. All parts have the same
-``transfer``, and all but the last have ``more``. Nothing is imported before all parts have arrived and are
-valid.
+A *reason* is one reason why an address is a friend. The answer to ``{"do": "friends"}`` is every reason; with
+``networks`` only those of addresses in one of them. ``friends_forget`` has an ``address``, and returns the
+number of its reasons. ``friends_import`` has ``friends`` as in a document. They come in parts, because
+requests have a size limit. All parts have the same ``transfer``, and all but the last have ``more``. Nothing
+is imported before all parts have arrived and are valid.
 """
 
 import json
@@ -35,9 +35,9 @@ class FriendRequests:
         return {"friends_import": self.import_part, "friends_forget": self.forget}
 
     def listed(self, networks: Sequence[Network] | None = None) -> Iterator[bytes]:
-        """Return the present reasons as a JSON list in parts.
+        """Yield the present reasons as one JSON list, in parts.
 
-        With ``networks`` only those of addresses in one of them.
+        With ``networks`` only the reasons of addresses in one of them are listed.
         """
         friends: Iterable[Friend] = self._registry.friends.all()
         if networks is not None:
@@ -45,7 +45,10 @@ class FriendRequests:
         return _in_parts(friends)
 
     def import_part(self, request: Mapping[str, Any]) -> object:
-        """Accept a part of an import; return the number of friends that have arrived or were imported."""
+        """Accept a part of an import; return how many friends have arrived so far.
+
+        With the last part all of them are imported.
+        """
         if request.get("transfer") != self._transfer:
             self._transfer, self._arrived = request.get("transfer"), []
         try:

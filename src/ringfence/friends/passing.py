@@ -1,4 +1,4 @@
-"""The friends that pass the limiter in the kernel, and bans of their /64."""
+"""The friends whose packets the kernel passes, through the limiter and through bans of the friend's /64."""
 
 from collections.abc import Collection, Iterable
 from ipaddress import ip_network
@@ -11,8 +11,9 @@ from ringfence.model import Address, Network
 class Passing:
     """The contents of the kernel's list of friends.
 
-    Creating a network object takes longer than the rest of the update, so the objects of unchanged addresses
-    are reused.
+    An *unshielded* friend is left out: guesses come from its address, and nothing can prove whether they are
+    its own. Creating a network object takes longer than the rest of the update, so the objects of unchanged
+    addresses are reused.
     """
 
     def __init__(self, friends: Friends) -> None:
@@ -27,7 +28,7 @@ class Passing:
 
     @property
     def addresses(self) -> Collection[Address]:
-        """The addresses of these friends at the latest update."""
+        """The addresses of the selected friends at the latest update."""
         return self._networks.keys()
 
     def is_stale(self, unshielded: Collection[Address]) -> bool:
@@ -35,7 +36,7 @@ class Passing:
         return unshielded != self._unshielded
 
     def look(self, most: int, unshielded: Collection[Address]) -> bool:
-        """Select at most ``most`` friends that are not ``unshielded``; return whether it changed."""
+        """Select at most ``most`` friends, without ``unshielded``; return whether the selection changed."""
         before, self._unshielded = self._networks, unshielded
         friends = (one for one in self._friends.addresses() if one not in unshielded)
         self._networks = {one: before.get(one) or ip_network(one) for one in islice(friends, most)}

@@ -1,9 +1,9 @@
 """The start-up gate: until the friends are known, no rule bans and the limiter only observes.
 
-Phones that are already registered are friends as soon as every Asterisk has sent its roster, some tenths of a
-second after the login. The wait is limited: while ringfence waits for an Asterisk that does not answer, it
-bans nothing. The wait is shorter if the store already has friends, because then only phones that are new
-since the last run can be missing.
+Phones that are already registered are friends as soon as every Asterisk has sent its roster (its phones and
+trunks), some tenths of a second after the login. The wait is limited: while ringfence waits for an Asterisk
+that does not answer, it bans nothing. The wait is shorter if the store already has friends, because then only
+phones that are new since the last run can be missing.
 """
 
 from collections.abc import Sequence
@@ -11,25 +11,27 @@ from collections.abc import Sequence
 from attrs import frozen
 
 AFTER_LISTENING = 3.0
+"""The longest time (seconds) that bans wait for the roster of an Asterisk after it is connected."""
 IN_ALL = 5.0
-"""The longest wait of bans for rosters (seconds), after the start and after each Asterisk is connected."""
+"""The longest time (seconds) that bans wait for rosters after the start."""
 
 REMEMBERED_AFTER_LISTENING = 1.0
 REMEMBERED_IN_ALL = 2.0
-"""The same limits if the store has friends."""
+"""The same two limits if the store has friends."""
 
 LIMITER_IN_ALL = 30.0
-"""The longest time (seconds) that the limiter only observes.
+"""The longest time (seconds) after the start that the limiter only observes.
 
-It may wait longer, because it limits load, not guesses.
+It may be longer than that of bans, because the limiter is against load, not against guesses.
 """
 
 
 @frozen(kw_only=True)
 class SourceReadiness:
-    """An Asterisk as a source of friends: the time when it connected, and whether its roster is known.
+    """The state of the manager interface of an Asterisk, from which the friends come.
 
-    ``roster_ready`` is also true if it is known that no roster will come.
+    ``since`` is when it connected (monotonic seconds), None if it is not connected. ``roster_ready``: its
+    roster is known, or it is known that no roster will come.
     """
 
     since: float | None
@@ -39,7 +41,7 @@ class SourceReadiness:
 class StartupGate:
     """Decides whether enough friends are known; a positive answer is final.
 
-    Without :meth:`update` nothing is known.
+    Before the first :meth:`update` the answer is negative, except for the limiter if the store had friends.
     """
 
     def __init__(self) -> None:
@@ -70,5 +72,5 @@ class StartupGate:
 
 
 def _is_due(source: SourceReadiness, now: float, after: float) -> bool:
-    """Whether the roster is known, or is overdue."""
+    """Whether the wait for this roster is over: the roster is known, or overdue."""
     return source.roster_ready or (source.since is not None and now - source.since >= after)

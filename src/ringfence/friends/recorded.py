@@ -1,7 +1,8 @@
 """The reasons of friends as last passed on to the detector and written into the store.
 
-A PBX with ten thousand phones reports all of them every minute. A report that changes little is neither
-passed on nor written.
+A *reason* is why an address is a friend: a login, a contact, a trunk, or an import. A PBX with ten thousand
+phones reports all contacts every minute. A report that changes little is not written, and one of a contact is
+not even passed on.
 
 Limits: those of ``Friends``, and ``MOST_ADDRESSES`` addresses per account. Otherwise a party with one
 password and an IPv6 network could displace the other phones.
@@ -17,22 +18,21 @@ from ringfence.model import Address, Friend, FriendReason
 from ringfence.store.friends import FriendTable
 
 MOST_ADDRESSES = 256
-"""Addresses of one account; a mobile phone has a few per day."""
+"""The maximum number of addresses of one account; a mobile phone has a few per day."""
 
 LONGEST = 366 * 86_400.0
 """The longest time in seconds that a reason lasts, even if the registration lasts longer."""
 
 RENEW_EVERY = 300.0
-"""Seconds. A reason is passed on and written again if its end or its last sighting changes by this much.
-"""
+"""Seconds. A reason is written again if its end or its last sighting has moved by at least this much."""
 
 _BROADCAST = 0xFFFFFFFF
 
 
 class RecordedFriends:
-    """Passes reasons on to ``friends`` and writes them into ``table``. ``wall`` returns wall-clock seconds.
+    """Passes reasons on to ``friends``, and writes them into ``table``. ``wall`` returns wall-clock seconds.
 
-    ``write`` runs a write to the table. ``own`` returns whether an address is this host's.
+    ``write`` runs a write to the table, at once or later. ``own`` returns whether an address is this host's.
     """
 
     def __init__(
@@ -53,7 +53,10 @@ class RecordedFriends:
         self._unwritten: set[Key] = set()
 
     def load(self) -> list[Friend]:
-        """Load the friends of the store and return the current ones; raise StoreError on failure."""
+        """Load the current and former friends of the store; return the current ones.
+
+        Raise StoreError on failure.
+        """
         now = self._wall()
         for friend in self._table.former(now, MOST):
             self._friends.remember(friend)
@@ -64,14 +67,21 @@ class RecordedFriends:
         return current
 
     def renews(self, key: Key, seen: float, until: float) -> bool:
-        """Whether a report that lasts ``until`` is new, or changes much."""
+        """Whether a report is worth recording.
+
+        It is if its reason is not recorded yet, or if it moves the reason's end (``until``) or last sighting
+        (``seen``) at least ``RENEW_EVERY`` seconds later. Both are seconds since the epoch.
+        """
         recorded = self._recorded.get(key)
         return (
             recorded is None or until - recorded.until >= RENEW_EVERY or seen - recorded.seen >= RENEW_EVERY
         )
 
     def record(self, friend: Friend) -> Collection[Key]:
-        """Record a reason; return the reasons that were removed because an account has too many addresses."""
+        """Record a reason; return the reasons that were removed because an account has too many addresses.
+
+        An address that cannot be a phone's is ignored: this host's own, loopback, multicast and broadcast.
+        """
         address = friend.address
         if address.is_loopback or address.is_unspecified or address.is_multicast or self._own(address):
             return ()
@@ -87,7 +97,10 @@ class RecordedFriends:
         return removed
 
     def shorten(self, key: Key, until: float) -> None:
-        """Let a reason end at ``until`` at the latest."""
+        """Make the friend's reason ``key`` end at ``until`` (seconds since the epoch) if it would end later.
+
+        An unknown key is ignored.
+        """
         friend = self._recorded.get(key)
         if friend is not None and friend.until > until:
             self._friends.remove(key, self._wall())  # removed first, because ``Friends`` keeps the later end
@@ -96,7 +109,7 @@ class RecordedFriends:
             self._unwritten.add(key)
 
     def forget(self, address: Address) -> list[Key]:
-        """Remove every reason of an address, also from the store; return them."""
+        """Remove every reason of an address, also from the store; return the removed reasons."""
         keys = [key_of(friend) for friend in self._friends.reasons(address)]
         for key in keys:
             self._remove(key)
@@ -104,7 +117,7 @@ class RecordedFriends:
         return keys
 
     def expire(self) -> list[Key]:
-        """Remove reasons whose time is over; return them."""
+        """Remove reasons whose time is over; return the removed reasons."""
         gone = [key_of(friend) for friend in self._friends.expire(self._wall())]
         if len(self._recorded) > 2 * MOST:  # ``Friends`` may have had no room for some
             left = {key_of(friend) for friend in self._friends.all()}
@@ -114,14 +127,17 @@ class RecordedFriends:
         return gone
 
     def save(self) -> None:
-        """Write the reasons that changed by more than ``RENEW_EVERY``."""
+        """Write the reasons that are new, or have moved by ``RENEW_EVERY`` seconds, since the last call."""
         keys, self._unwritten = self._unwritten, set()
         changed = [self._recorded[key] for key in keys if key in self._recorded]
         if changed:
             self._write(partial(self._table.add, changed))
 
     def _put(self, friend: Friend) -> Collection[Key]:
-        """Pass a reason on; return the reasons that were removed for it."""
+        """Pass a reason on, and remember it.
+
+        Return the reasons that were removed because its account has too many addresses.
+        """
         key = key_of(friend)
         recorded = self._recorded.get(key)
         if recorded is not None:

@@ -1,7 +1,8 @@
 """The friends of a running daemon: learned from Asterisk, kept in the store, and expired.
 
-There are three reasons to be a friend: a valid password from a proven address, a contact at an Asterisk, or a
-trunk at which the PBX registers. New reports only renew a reason.
+Asterisk shows three reasons to be a friend: a valid password from a proven address, a contact, or a trunk at
+which the PBX registers. (A fourth one is an import from another server.) A new report of the same reason only
+renews it.
 
 The rosters of a PBX with ten thousand phones are handled in parts, and bans go on between them.
 """
@@ -26,7 +27,7 @@ EXPIRE_EVERY = 10.0
 
 
 class FriendRegistry:
-    """Owns the friends. ``wall`` returns wall-clock seconds.
+    """Learns the friends, stores them, and expires them. ``wall`` returns wall-clock seconds.
 
     ``remember`` queues a write to the store. ``follow`` is called with the names of trunks whose addresses
     are needed. ``own`` returns whether an address is this host's. Call :meth:`load` at the start; then
@@ -66,7 +67,7 @@ class FriendRegistry:
         self._signal_changes()
 
     def on_success(self, event: SecurityEvent) -> None:
-        """Handle a security event: a valid password makes a friend."""
+        """Handle a security event: if it proves a valid password, its address becomes a friend."""
         friend = friend_from(event)
         if friend is not None and friend.until > self._wall():
             self.add([friend])
@@ -87,7 +88,7 @@ class FriendRegistry:
         self._log.info("friends.roster", asterisk=roster.asterisk, friends=len(self.friends))
 
     def on_contact(self, contact: Contact) -> None:
-        """Handle a contact change: a phone registers, answers, or is gone."""
+        """Handle a change of a contact: a phone registers, answers, or is gone."""
         self._contacts.on_contact(contact)
         self._signal_changes()
 
@@ -150,11 +151,11 @@ class FriendRegistry:
         self._signal_changes()
 
     def write(self) -> None:
-        """Write the reasons that changed by more than ``RENEW_EVERY``."""
+        """Write the reasons that are new or have changed enough (see :meth:`RecordedFriends.save`)."""
         self._recorded.save()
 
     def _steps(self, roster: Roster) -> Iterator[Callable[[], None]]:
-        """Yield the steps by which a roster is handled."""
+        """Yield functions to call one after the other, each short, which handle a roster."""
         if roster.trunks is not None:
             yield partial(self._replace_trunks, roster.asterisk, roster.trunks)
         if roster.contacts is not None:

@@ -6,7 +6,10 @@ from ipaddress import ip_address
 from ringfence.model import Address, Friend, FriendReason, Network, TrunkHost
 
 TRUNK_FOR = 86_400.0
-"""Seconds that a trunk's address stays a friend after the latest DNS answer with it: answers alternate."""
+"""Seconds that an address of a trunk stays a friend after the latest DNS answer that contained it.
+
+An answer may contain only some of a name's addresses, and the next answer others.
+"""
 
 Answers = Mapping[str, frozenset[Network]]
 
@@ -20,14 +23,14 @@ class KnownTrunks:
         self._answers: Answers = {}
 
     def replace(self, asterisk: str, trunks: tuple[TrunkHost, ...], now: float) -> Iterable[Friend]:
-        """Set the trunks of an Asterisk; return the friends that they are at ``now``."""
+        """Set the trunks of an Asterisk; return their known addresses as friends, seen at ``now``."""
         self._trunks[asterisk] = trunks
         every = [trunk for mine in self._trunks.values() for trunk in mine]
         self._follow(frozenset(_name(trunk) for trunk in every if _address(trunk) is None))
         return self._friends(trunks, now)
 
     def on_resolved(self, answers: Answers, now: float) -> Iterable[Friend]:
-        """Set the addresses of names; return the friends that all trunks are at ``now``."""
+        """Set the addresses of names; return those of all trunks as friends, seen at ``now``."""
         self._answers = answers
         return [friend for trunks in self._trunks.values() for friend in self._friends(trunks, now)]
 
