@@ -27,14 +27,14 @@ from ringfence.parse.log import LogReader
 from ringfence.parse.prefix import parse_prefix
 
 BLOCK = 256 * 1024
-"""Bytes in one read."""
+"""The maximum number of bytes in one read."""
 
 TRUNCATED = "is truncated; the existing part was read"
 
 BANNER = b"Asterisk Call Manager/"
 
 _HEAD = 64 * 1024
-"""Bytes that are examined to determine the format and the first time of a file."""
+"""The number of bytes (unpacked) in which the format and the first time of a file are searched."""
 
 _GZIP, _XZ = b"\x1f\x8b", b"\xfd7zXZ\x00"
 _AMI = (BANNER, b"Event: ", b"Response: ")
@@ -46,10 +46,11 @@ _NO_SOURCE = SourceId("", "")
 
 @frozen
 class File:
-    """One file. ``first`` is the first time in it, if there is one near its beginning.
+    """One file. ``is_ami``: it is a recording of an AMI connection, not a log.
 
-    ``written`` is its modification time; ``size`` is the size on disk, compressed or not. ``known``: the file
-    is empty, or has a line or packet of Asterisk near its beginning.
+    ``known``: the file is empty, or has a line or packet of Asterisk near its beginning. ``size`` is the
+    number of bytes on disk, compressed or not. ``written`` is its modification time, and ``first`` the first
+    time in it, both in seconds since the epoch. ``first`` is None if there is no time near the beginning.
     """
 
     path: Path
@@ -67,7 +68,7 @@ class _Unpacked(Protocol):
 
 
 class OpenFile:
-    """An open file. ``cut`` is set if a compressed file turned out to be truncated."""
+    """An open file. ``cut``: it is compressed, and its end turned out to be missing."""
 
     def __init__(self, path: Path, raw: BinaryIO, unpacked: _Unpacked) -> None:
         self.cut = False
@@ -77,7 +78,7 @@ class OpenFile:
 
     @property
     def position(self) -> int:
-        """The number of bytes read, measured in the file on disk (compressed or not)."""
+        """The number of bytes read so far, of the file as it is on disk (compressed or not)."""
         return self._raw.tell()
 
     @property
@@ -138,7 +139,7 @@ def inspect(path: Path, timezone: tzinfo | None) -> File:
 
 
 def original(path: Path) -> tuple[Path, int]:
-    """Return the file's path before rotation and compression, and its number in the rotation."""
+    """Return the file's path before rotation and compression, and its number in the rotation (0 without)."""
     name = path.name.removesuffix(".gz").removesuffix(".xz")
     rotated = _ROTATED.fullmatch(name)
     if rotated is None:
@@ -149,7 +150,8 @@ def original(path: Path) -> tuple[Path, int]:
 def in_order(files: Iterable[File]) -> list[tuple[File, ...]]:
     """Group the rotated files of each log, the oldest first.
 
-    If a file contains no time, a higher number is older.
+    They are ordered by the first times in them. If one of them contains no time, they are ordered by their
+    numbers: a higher number is older.
     """
     groups: dict[Path, dict[Path, File]] = {}
     for file in files:
@@ -173,7 +175,7 @@ def _first_of_ami(head: bytes) -> tuple[bool, float | None]:
 
 
 def _first_of_log(head: bytes, timezone: tzinfo | None, written: float) -> tuple[bool, float | None]:
-    """Return whether the beginning of a log has a line of Asterisk, and the first time in it."""
+    """Return whether the beginning of a log has a line of Asterisk, and the first time in it, or None."""
     dates = DateReader(timezone)
     lines = head.split(b"\n")[:-1] or [head]
     prefixes = [prefix for prefix in map(parse_prefix, lines) if prefix is not None]

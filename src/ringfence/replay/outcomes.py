@@ -16,16 +16,17 @@ from ringfence.model import Address, Network
 from ringfence.networks import sender_of
 
 MAX_OUTCOMES = 12_288
-"""About 12 MB, with the detector's state of banned subjects."""
+"""The maximum number of outcomes: about 12 MB, with the detector's state of banned subjects."""
 
 
 @define
 class AddressOutcome:
     """The outcome of one subject. ``address`` is one of its addresses; ``single_address``: no other was seen.
 
-    ``bans`` has the start of each ban, ``banned_at_attempt`` the number of attempts at the first one.
-    ``later_succeeded``: a login succeeded after it. ``unconfirmed`` of the ``attempts`` ban nothing, because
-    their sender may be forged. ``exempt``: the address is never banned.
+    ``bans`` has the start of each ban (seconds since the epoch), ``banned_at_attempt`` the number of attempts
+    at the first ban, and ``rule`` its rule. ``later_succeeded``: a login succeeded after the first ban.
+    ``unconfirmed`` is the number of ``attempts`` that ban nothing, because their sender may be forged.
+    ``exempt``: the address is never banned.
     """
 
     address: Address
@@ -45,9 +46,9 @@ class AddressOutcome:
         return str(self.address if self.single_address else sender_of(self.address))
 
     def ban(self, decision: Decision, now: float) -> float:
-        """Record a ban that begins ``now``; return its length, which grows with each repeat ban.
+        """Record a ban that begins ``now``; return its length in seconds, which grows with each repeat ban.
 
-        A ban from claimed evidence does not lengthen later bans.
+        A ban from claimed evidence has a fixed length. It is not counted if another ban came before it.
         """
         if decision.seconds is not None and self.banned_at_attempt is not None:
             return decision.seconds
@@ -60,14 +61,14 @@ class AddressOutcome:
         return decision.rule.ban_for(before)
 
     def succeed(self, now: float) -> None:
-        """Record a successful login."""
+        """Record a successful login at ``now`` (seconds since the epoch)."""
         self.later_succeeded |= bool(self.bans) and now >= self.bans[0]
 
 
 class Outcomes:
-    """The outcomes by subject. ``evicted`` counts the discarded ones.
+    """The outcomes by subject. At most ``most`` are kept; ``evicted`` counts the discarded ones.
 
-    ``released`` is called with the subject of a ban that is discarded.
+    ``released`` is called with the subject if a banned one is discarded.
     """
 
     def __init__(self, most: int = MAX_OUTCOMES, released: Callable[[Network], object] = id) -> None:
@@ -85,7 +86,7 @@ class Outcomes:
         yield from self._rows.values()
 
     def of(self, subject: Network, address: Address) -> AddressOutcome:
-        """Return the outcome of a subject, of which ``address`` was seen."""
+        """Return the outcome of a subject of which ``address`` was seen; a new one if there is none."""
         key = _key(subject, address)
         row = self._banned.get(key) or self._rows.get(key)
         if row is None:
@@ -97,7 +98,7 @@ class Outcomes:
         return row
 
     def record(self, judgement: Judgement, now: float) -> float | None:
-        """Record an attempt; return the length of the ban that it causes, if any."""
+        """Record an attempt at ``now``; return the length of the ban that it causes (seconds), or None."""
         subject, address = judgement.subject, judgement.attempt.address
         row = self.of(subject, address)
         row.attempts += judgement.disposition is not Disposition.PROVEN

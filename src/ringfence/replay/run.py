@@ -2,9 +2,9 @@
 
 The daemon's own detector judges the events. A ban lasts as long as in the daemon, longer on each repeat. In
 reality the kernel drops packets of banned senders, so most events after a ban would be missing. Here they
-count as attempts of the sender, and cause no further ban while the ban lasts. Files contain no wire capture,
-so no address can be proven as in the daemon. Every address is assumed to be proven, so all bans are full. A
-sender that logged in is a friend from then on, as in the daemon.
+count as attempts of the sender, and cause no further ban while the ban lasts. Files contain no capture of the
+wire, so no address can be proven as in the daemon. Instead every address is assumed to be proven. A sender
+that logged in is a friend from then on, as in the daemon.
 """
 
 import gc
@@ -26,10 +26,13 @@ from ringfence.replay.outcomes import Outcomes
 from ringfence.replay.source_reader import Batch, ReplayInput, read_batches
 
 MAX_REMEMBERED = 8_192
-"""Limit of subjects, sessions and friends: fewer than in the daemon, since a log may contain a million."""
+"""The maximum number of sessions and of friends; of attempts it is four times as many.
+
+It is less than in the daemon, because a log may contain a million senders.
+"""
 
 TICK_INTERVAL = 1.0
-"""Seconds of log time between the detector's ticks, as in the daemon."""
+"""Seconds of log time between two calls of the detector's periodic work."""
 
 MAX_STEP_BACK = 60.0
 """Seconds: if times go back further, a clock was set back, or daylight saving time ended."""
@@ -60,9 +63,11 @@ def replay(
 
 
 class Replay:
-    """One replay and its results. ``first`` and ``last`` are the times of the first and last event.
+    """One replay and its results.
 
-    ``read`` is the number of bytes read.
+    ``lines``, ``events`` and ``read`` (bytes) are what was read. ``tampered`` is the number of messages that
+    break Asterisk's grammar. ``first`` and ``last`` are the times of the first and last event (seconds since
+    the epoch); without an event they are infinite.
     """
 
     def __init__(
@@ -113,7 +118,7 @@ class Replay:
             yield from batch.events
 
     def _record_batch(self, batch: Batch) -> None:
-        """Record the counts of a batch, and its senders."""
+        """Record the counts of a batch, and count the events of each sender."""
         self.lines += batch.lines
         self.tampered += batch.tampered
         self.events += len(batch.events)
@@ -128,9 +133,10 @@ class Replay:
             self.outcomes.of(self._detector.subject_of(address), address).events += number
 
     def _record_sources(self, events: Sequence[SecurityEvent]) -> None:
-        """Deduplicate once a second source appears. One log may contain two: security events and notices.
+        """Make the detector deduplicate reports once a second source has appeared.
 
-        Without this distinction, the replay of a log with one source takes a quarter longer.
+        One log may be two sources: its security events and its notices. Before, the detector does not
+        deduplicate, which saves a quarter of the time for a log with one source.
         """
         before = len(self._sources)
         self._sources.update(event.source.name for event in events)
@@ -144,15 +150,16 @@ class Replay:
             if not self._now - MAX_STEP_BACK <= now < self._due:
                 now = self._advance(now)
             address = event.remote.address
-            if event.kind is success and not event.tampered:  # before it makes the sender a friend
+            if event.kind is success and not event.tampered:  # before the sender becomes a friend
                 self.outcomes.of(self._detector.subject_of(address), address).succeed(event.time)
             for effect in observe(event, now):
                 self._carry_out(effect)
 
     def _advance(self, now: float) -> float:
-        """Run the detector's periodic work.
+        """Advance the detector's time to ``now``, run its periodic work, and return its new time.
 
-        If a clock was set back, the detector's time continues without a step.
+        If ``now`` is earlier than its time, the clock of a log was set back. Then its time stays, and the
+        difference is added to the times of all later events.
         """
         if now < self._now:
             self._shift += self._now - now
@@ -167,7 +174,7 @@ class Replay:
             self._carry_out(effect)
 
     def _carry_out(self, effect: Effect) -> None:
-        """Carry out an effect of the detector: its alarms are of no interest for the past."""
+        """Carry out an effect of the detector. Alarms are ignored, because they are about the present."""
         if isinstance(effect, Judgement):
             self._record(effect)
         elif isinstance(effect, Login):

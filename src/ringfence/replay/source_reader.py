@@ -13,7 +13,10 @@ from ringfence.parse.log import LogReader
 from ringfence.replay.files import BANNER, TRUNCATED, File, open_file
 
 FAR = 600.0
-"""Seconds. If the times of adjacent lines always differ by more, the time zone is wrong."""
+"""Seconds. A log has lines with their own time zone (security events) and lines without (notices).
+
+If the times of adjacent lines of both kinds always differ by more, the time zone of the log is wrong.
+"""
 
 _ENOUGH = 10  # pairs of adjacent lines
 _APART = "the times of lines and of events in them differ by hours; fix: give the time zone with --timezone"
@@ -22,7 +25,10 @@ _LONG_AGO, _LATER = 0.0, 1.0
 
 @frozen
 class ReplayInput:
-    """One source: its files in order, the time zone of its dates (None: this host's), and custom patterns."""
+    """One source to replay: its files in order, and how to parse them.
+
+    ``timezone`` is that of its dates, None for this host's. ``customs`` are the administrator's own patterns.
+    """
 
     source: SourceId
     files: tuple[File, ...]
@@ -39,7 +45,8 @@ class ReplayInput:
 class Batch:
     """The next part of a source. All numbers concern this batch alone.
 
-    ``tampered``: messages outside of Asterisk's grammar; ``read``: bytes read of the files as stored on disk.
+    ``tampered``: messages that break Asterisk's grammar. ``read``: bytes read of the files as stored on disk.
+    ``warnings`` are about the files, for the administrator.
     """
 
     events: Sequence[SecurityEvent] = ()
@@ -110,7 +117,8 @@ class _Log:
 class _Recording:
     """A recorded AMI connection with the interface of :class:`_Log`.
 
-    The recording has no arrival times, so an event that waits for the next packet waits until that comes.
+    The recording has no arrival times. So an event that the decoder holds in case its message continues is
+    held until the next packet comes.
     """
 
     def __init__(self, source: SourceId) -> None:
