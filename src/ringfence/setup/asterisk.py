@@ -1,8 +1,8 @@
-"""The Asterisk that runs on this host: its process, its console, and its folders as this host sees them.
+"""The Asterisk that runs on this host: its process, its console, and the paths of its folders on this host.
 
-Asterisk itself reports its folders (``core show settings``): a compiled Asterisk has others than Debian's,
-and ``-C`` names any file. Its root may be another one than this host's (a container, a chroot). Then its
-folders are found on this host by the mounts that both have.
+Asterisk itself reports its folders (``core show settings``), because they differ: a compiled Asterisk has
+other folders than Debian's, and its option ``-C`` names any file. Asterisk may have another root folder than
+this host (in a container or a chroot). Then the mounts of both show where its folders are on this host.
 """
 
 import getopt
@@ -22,7 +22,7 @@ from ringfence.model import printable
 
 NAME = "asterisk"
 OPTIONS = "BC:cde:FfG:ghIiL:M:mnpqRrs:TtU:vVWXx:"
-"""Asterisk's own options (``main/asterisk.c``)."""
+"""Asterisk's command-line options, in the notation of getopt (``main/asterisk.c``)."""
 
 _CONSOLE = frozenset({"-r", "-R", "-x"})
 _PROGRAMS = ("/usr/sbin/asterisk", "/usr/local/sbin/asterisk", "/opt/asterisk/sbin/asterisk")
@@ -33,7 +33,12 @@ _ESCAPE = re.compile(r"\\([0-7]{3})")
 
 @frozen
 class Server:
-    """A process of Asterisk. ``same_root``: it sees the same root folder as this process."""
+    """The process of an Asterisk server.
+
+    ``groups`` are its groups besides ``gid``. ``command`` is its command line, and ``program`` the path of
+    its program in its own root folder. ``same_root``, ``same_network``: it has the same root folder, or the
+    same network namespace, as this process.
+    """
 
     pid: int
     uid: int
@@ -49,10 +54,11 @@ class Server:
 class Asterisk:
     """The running Asterisk, and its folders.
 
-    ``conf`` and ``logs`` are paths on this host, ``conf_inside`` and ``logs_inside`` the same folders as
-    Asterisk names them. ``logs`` is None if this host does not have that folder. ``address`` is where this
-    host reaches an Asterisk in another network namespace, else None. ``drivers`` are the loaded channel
-    drivers.
+    ``conf`` and ``logs`` are the folders of its configuration and of its logs, as paths on this host.
+    ``conf_inside`` and ``logs_inside`` are the paths by which Asterisk names these folders. ``logs`` is None
+    if that folder has no path on this host. ``drivers`` are the running channel drivers that ringfence knows.
+    ``address`` is the IPv4 address of an Asterisk in another network namespace. It is None for an Asterisk in
+    this one, and also if the other namespace does not have exactly one address.
     """
 
     server: Server
@@ -67,14 +73,15 @@ class Asterisk:
 
     @property
     def contained(self) -> bool:
-        """Whether it runs in a container: this host has its files elsewhere, or it has another network."""
+        """Whether Asterisk runs in a container: it has other paths or another network namespace than here."""
         return self.conf != self.conf_inside or not self.server.same_network
 
     @property
     def reader(self) -> Server | None:
-        """The user as which its files can be checked on this host; None for a container.
+        """The process whose user and groups decide whether Asterisk can read a file; None for a container.
 
-        Folders above a volume are closed to all users on this host, but not in the container.
+        The files of a container cannot be checked as its user: on this host only root can enter the folders
+        that contain a volume, although the container itself can read the volume.
         """
         return None if self.contained else self.server
 
@@ -82,7 +89,7 @@ class Asterisk:
 def find_asterisk(proc: Path = PROC) -> Asterisk:
     """Return the Asterisk that runs on this host; raise SetupError if there is none, or more than one.
 
-    If any runs in this network namespace, those in others (containers) do not count.
+    An Asterisk in another network namespace (a container) counts only if none runs in this one.
     """
     found = [*servers(proc)]
     found = [server for server in found if server.same_network] or found
@@ -101,7 +108,11 @@ def find_asterisk(proc: Path = PROC) -> Asterisk:
 
 
 def servers(proc: Path = PROC) -> Iterator[Server]:
-    """Yield each server process: no remote consoles, and no child before it starts another program."""
+    """Yield the process of each Asterisk server.
+
+    Remote consoles (``asterisk -r``) are left out, and so are children of a server: after a fork, a child
+    has the name of Asterisk until it starts another program.
+    """
     found = {pid: _status(proc / str(pid)) for pid in processes(NAME, proc)}
     mine = network_of("self", proc)
     for pid, (parent, uid, gid, groups) in sorted(found.items()):
@@ -122,7 +133,7 @@ def servers(proc: Path = PROC) -> Iterator[Server]:
 
 
 def is_console(command: tuple[str, ...]) -> bool:
-    """Whether a command line is that of a remote console (``asterisk -rvvv``)."""
+    """Whether a command line starts a remote console (``asterisk -rvvv``)."""
     if not command or Path(command[0]).name == "rasterisk":
         return bool(command)
     try:
@@ -133,7 +144,11 @@ def is_console(command: tuple[str, ...]) -> bool:
 
 
 def inspect(server: Server, proc: Path = PROC) -> Asterisk:
-    """Ask an Asterisk for its version and folders; raise SetupError if it does not answer."""
+    """Return what an Asterisk reports about itself at its console, with the paths of its folders.
+
+    Raise SetupError if it does not report its folders, or if its configuration folder has no path on this
+    host.
+    """
     console = AsteriskConsole(console_command(server))
     shown = settings_from(console.show("core show settings") or "")
     folder, logs = shown.get("configuration directory"), shown.get("log directory")
@@ -172,16 +187,16 @@ def console_command(server: Server) -> tuple[str, ...]:
 
 
 def drivers_from(text: str) -> tuple[str, ...]:
-    """Parse ``module show like chan_``: the channel drivers whose attempts ringfence detects."""
+    """Parse the output of ``module show like chan_``: the running channel drivers that ringfence knows."""
     rows = [match for line in text.split("\n") if (match := _MODULE.fullmatch(line))]
     names = {"chan_pjsip": "PJSIP", "chan_sip": "chan_sip", "chan_iax2": "IAX2"}
     return tuple(names[row[1]] for row in rows if "Not Running" not in row[0])
 
 
 def host_path(root: Path, inside: Path) -> Path | None:
-    """Return the path on this host of a folder that the process at ``root`` (in /proc) sees as ``inside``.
+    """Return the path on this host of a folder that a process sees as ``inside``; ``root`` is its /proc/PID.
 
-    None if this host has no path for it, such as a folder in the image of a container.
+    Return None if the folder has no path on this host. An example is a folder in the image of a container.
     """
     seen = root / "root" / str(inside).lstrip("/")
     if _is_same(seen, inside):
@@ -198,7 +213,7 @@ def host_path(root: Path, inside: Path) -> Path | None:
 
 
 def _mount_of(mounts: list[tuple[str, str, str]], path: Path) -> tuple[str, str] | None:
-    """Return the file system of a path, and the path within that file system."""
+    """Return the device on which a path is, and the path within that device; None if no mount contains it."""
     for device, top, point in sorted(mounts, key=lambda mount: len(mount[2]), reverse=True):
         if path.is_relative_to(point):
             return device, str(Path(top) / path.relative_to(point))
@@ -206,7 +221,10 @@ def _mount_of(mounts: list[tuple[str, str, str]], path: Path) -> tuple[str, str]
 
 
 def _mounts(file: Path) -> list[tuple[str, str, str]]:
-    """Return each mount: the device, the folder of the device that is mounted, and where (proc(5))."""
+    """Return the mounts in a file ``mountinfo`` (proc(5)); none if the file cannot be read.
+
+    Each is the number of a device, the folder of the device that is mounted, and the mount point.
+    """
     try:
         lines = file.read_bytes().decode("utf-8", "surrogateescape").split("\n")
     except OSError:
@@ -227,7 +245,10 @@ def _is_same(one: Path, other: Path) -> bool:
 
 
 def _status(folder: Path) -> tuple[int, int, int, tuple[int, ...]]:
-    """Return the parent of a process, and its effective user, group and groups; -1 if it has ended."""
+    """Return the parent of a process, its effective user and group, and its other groups.
+
+    If the process has ended, the numbers are -1, and there are no groups.
+    """
     try:
         lines = (folder / "status").read_text("utf-8", "replace").split("\n")
     except OSError:
@@ -247,7 +268,10 @@ def _command(folder: Path) -> tuple[str, ...]:
 
 
 def _program(folder: Path, command: tuple[str, ...], *, same_root: bool) -> str:
-    """Return the path of the program, as Asterisk's own root has it."""
+    """Return the path of Asterisk's program in Asterisk's own root folder.
+
+    If neither the kernel nor the command line shows it, return the first of the usual paths that exists.
+    """
     if same_root:
         try:
             return str((folder / "exe").readlink()).removesuffix(_DELETED)
@@ -260,7 +284,10 @@ def _program(folder: Path, command: tuple[str, ...], *, same_root: bool) -> str:
 
 
 def _address(server: Server, proc: Path) -> str | None:
-    """Return the IPv4 address of another network namespace; None if it has none, or several."""
+    """Return the IPv4 address of a server's network namespace, without loopback addresses.
+
+    Return None unless there is exactly one address, or if the addresses cannot be read.
+    """
     try:
         text = (proc / str(server.pid) / "net" / "fib_trie").read_text("ascii", "replace")
     except OSError:

@@ -1,7 +1,8 @@
-"""Changes of files and folders: shown as a diff, written so that no moment leaves half a file.
+"""Changes of files and folders, which can be shown as a diff.
 
-A file is written beside the old one and renamed, after its content has reached the disk. So after a kill or a
-power failure the file has either its old or its new content.
+The new content of a file is written to a temporary file in the same folder. When the content has reached the
+disk, the temporary file is renamed over the old one. So after a kill or a power failure the file has either
+its old or its new content.
 """
 
 import difflib
@@ -43,7 +44,10 @@ class FolderState:
 
 @frozen
 class FileChange:
-    """A new state of a file. ``before`` is None if the file does not exist."""
+    """A new state of a file. ``before`` is None if the file does not exist.
+
+    ``reason`` is for the administrator.
+    """
 
     path: Path
     before: FileState | None
@@ -66,7 +70,10 @@ class FileChange:
 
 @frozen
 class FolderChange:
-    """A new state of a folder. ``before`` is None if the folder does not exist."""
+    """A new state of a folder. ``before`` is None if the folder does not exist.
+
+    ``reason`` is for the administrator.
+    """
 
     path: Path
     before: FolderState | None
@@ -79,7 +86,7 @@ class FolderChange:
             if self.before is not None:
                 set_folder(self.path, self.after)
                 return
-            # Renamed when it is ready: after a kill, no folder has wrong rights.
+            # The folder gets its name last, so that a kill never leaves a folder with wrong rights.
             new = temporary(self.path)
             remove_folder(new)
             new.mkdir(mode=0o700)
@@ -99,7 +106,10 @@ Change: TypeAlias = FileChange | FolderChange
 
 
 def file_state(path: Path) -> FileState | None:
-    """Return the present state of a file, None if it does not exist; raise SetupError if it is unreadable."""
+    """Return the present state of a file; None if it does not exist.
+
+    Raise SetupError if it cannot be read, is not a regular file, or is longer than ``MAX_BYTES``.
+    """
     try:
         with path.open("rb") as file:
             found = os.fstat(file.fileno())
@@ -114,7 +124,10 @@ def file_state(path: Path) -> FileState | None:
 
 
 def folder_state(path: Path) -> FolderState | None:
-    """Return the present state of a folder, None without one; raise SetupError for anything else."""
+    """Return the present state of a folder; None if nothing has this path.
+
+    Raise SetupError if the path cannot be read, or is not a folder.
+    """
     try:
         found = path.lstat()
     except FileNotFoundError:
@@ -127,15 +140,15 @@ def folder_state(path: Path) -> FolderState | None:
 
 
 def temporary(path: Path) -> Path:
-    """Return the name beside a file or folder under which the new one is prepared.
+    """Return the path at which the new version of a file or folder is prepared, in the same folder.
 
-    No include of Asterisk (``*.conf``), logrotate or fail2ban reads a file of this name.
+    Asterisk (which includes ``*.conf``), logrotate and fail2ban do not read files of this name.
     """
     return path.with_name(f".{path.name}.ringfence-new")
 
 
 def write_file(path: Path, state: FileState) -> None:
-    """Replace a file, or make it; raise SetupError if that fails, for example on a full disk."""
+    """Replace or create a file; raise SetupError if that fails, for example on a full disk."""
     new = temporary(path)
     try:
         new.unlink(missing_ok=True)
@@ -167,13 +180,13 @@ def remove_file(path: Path) -> None:
 
 
 def remove_folder(path: Path) -> None:
-    """Remove an empty folder, if it exists; raise OSError."""
+    """Remove an empty folder, if it exists; raise OSError if that fails."""
     with suppress(FileNotFoundError):
         path.rmdir()
 
 
 def set_folder(path: Path, state: FolderState) -> None:
-    """Set mode and owners of an existing folder, but never those of a link's target; raise OSError."""
+    """Set the mode and owners of an existing folder. Raise OSError if that fails, or if it is a link."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         os.fchown(descriptor, state.uid, state.gid)
@@ -183,7 +196,7 @@ def set_folder(path: Path, state: FolderState) -> None:
 
 
 def sync_folder(path: Path) -> None:
-    """Wait until the names in a folder have reached the disk; raise OSError."""
+    """Wait until the names in a folder have reached the disk; raise OSError if that fails."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
@@ -192,13 +205,16 @@ def sync_folder(path: Path) -> None:
 
 
 def masked(line: str) -> str:
-    """Return a line of a configuration file with its password replaced."""
+    """Return a line of a configuration file, in which a password is replaced by asterisks."""
     match = _SECRET.fullmatch(line)
     return f"{match[1]}********" if match else line
 
 
 def _copy_attributes(path: Path, descriptor: int) -> None:
-    """Copy access lists and labels of the file that is replaced, if the file system has any."""
+    """Copy the extended attributes (access lists, security labels) of the old file at ``path``.
+
+    ``descriptor`` is the new file. Errors are ignored, because some file systems have no such attributes.
+    """
     with suppress(OSError):
         for name in os.listxattr(path):
             os.setxattr(descriptor, name, os.getxattr(path, name))

@@ -1,4 +1,4 @@
-"""Changes to the text of Asterisk's configuration files. Every other byte of the text stays as it is."""
+"""Changes to the text of Asterisk's configuration files. All other parts of the text stay as they are."""
 
 from collections.abc import Iterator
 
@@ -8,7 +8,7 @@ MARK = "; Added by `ringfence setup`; `ringfence setup --undo` removes it."
 
 
 def includes(text: str) -> list[str]:
-    """Return the names of the files that a text includes, in order."""
+    """Return the names of the files that the text includes, in order. Names may contain ``*``."""
     found = (directive_of(line) for _, line in uncommented(text) if line.startswith("#"))
     return [name for command, name in found if command in {"include", "tryinclude"} and name]
 
@@ -20,15 +20,18 @@ def appended(text: str, addition: str) -> str:
 
 
 def with_include(text: str, name: str) -> str:
-    """Return the text with a line at the end that includes a file, if that file exists."""
+    """Return the text with an additional last line that includes a file.
+
+    Asterisk ignores this line (``#tryinclude``) if the file does not exist.
+    """
     return appended(text, f'\n{MARK}\n#tryinclude "{name}"\n')
 
 
 def with_general(text: str, option: str, value: str) -> str:
     """Return the text with an option of section ``[general]`` set to a value.
 
-    The last line that sets the option is replaced. Otherwise a line is added after the section's head, or a
-    section at the start.
+    The last line that sets the option is replaced. If no line sets it, a line is added after the section's
+    head. If the section does not exist, it is added at the end.
     """
     lines = text.split("\n")
     number = max(_settings(text, option), default=0)

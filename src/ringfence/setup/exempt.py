@@ -1,7 +1,7 @@
 """Networks that setup proposes for the allow list: local ones, trunks, the administrator's own address.
 
-The daemon itself never bans loopback, this host's addresses, its gateways and resolvers, and addresses that
-are logged in to this host (``host/protected.py``).
+Some addresses need no entry, because the daemon never bans them: loopback, this host's own addresses, its
+gateways and resolvers, and the addresses of remote logins on this host (``host/protected.py``).
 """
 
 import os
@@ -16,15 +16,18 @@ from ringfence.networks import contains
 from ringfence.setup.asterisk import Asterisk
 
 MOST = 200
-"""Trunks that are listed; a host with more has them in a database."""
+"""The maximum number of trunks that setup proposes. A host with more trunks has them in a database."""
 _WIDEST = {4: 8, 6: 32}
-"""Wider networks of trunks are left out: they would exempt a large part of the Internet."""
+"""The shortest prefix length of a trunk's network, by IP version.
+
+Wider networks are left out, because they would exempt a large part of the Internet.
+"""
 
 
 def networks_to_exempt(
     asterisk: Asterisk, environ: Mapping[str, str] = os.environ
 ) -> tuple[dict[Network, str], list[str]]:
-    """Return the networks with their reasons, and a line for each problem."""
+    """Return the networks that setup proposes, each with its reason, and a line for each problem."""
     problems = []
     found: dict[Network, str] = {}
     try:
@@ -46,13 +49,19 @@ def networks_to_exempt(
 
 
 def trunks_in(trunks: Iterable[Trunk]) -> dict[Network, str]:
-    """Return the networks of trunks that are identified by address, unless they are too wide."""
+    """Return the networks of the first ``MOST`` trunks, each with the trunk's name as its reason.
+
+    Networks that are too wide are left out.
+    """
     kept = [trunk for trunk in trunks if trunk.network.prefixlen >= _WIDEST[trunk.network.version]][:MOST]
     return {trunk.network: f"trunk {printable(trunk.name)}" for trunk in kept}
 
 
 def ssh_client(environ: Mapping[str, str]) -> Network | None:
-    """Return the address from which this shell is used by SSH; None without SSH, or from this host."""
+    """Return the address of the SSH client that uses this shell.
+
+    Return None if the shell is not used by SSH, or if the client's address is a loopback address.
+    """
     host = environ.get("SSH_CONNECTION", "").partition(" ")[0].partition("%")[0]
     try:
         address = ip_address(host)

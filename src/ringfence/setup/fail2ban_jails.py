@@ -1,4 +1,4 @@
-"""fail2ban's jails for Asterisk: disabled by a file of their own, and enabled by its removal."""
+"""Disables fail2ban's jails for Asterisk by an additional file. Without this file they are enabled again."""
 
 import shutil
 import subprocess
@@ -13,7 +13,10 @@ _SECONDS = 60
 
 
 def disabling(folder: Path, jails: tuple[str, ...]) -> FileChange:
-    """Return the change that disables jails; fail2ban reads this file last."""
+    """Return the change that disables jails: a file in ``folder/jail.d`` that fail2ban reads last.
+
+    ``folder`` is the folder of fail2ban's configuration.
+    """
     path = folder / "jail.d" / _NAME
     after = FileState(jails_disabled(jails).encode(), 0o644, 0, 0)
     return FileChange(path, file_state(path), after, "fail2ban's jail would ban for Asterisk as well")

@@ -1,4 +1,4 @@
-"""What runs on this host: Asterisk with its configuration, fail2ban, the firewall, networks to exempt."""
+"""Inspects this host: Asterisk with its configuration, fail2ban, the firewall, and networks to exempt."""
 
 import pwd
 from collections.abc import Iterator, Mapping
@@ -24,7 +24,7 @@ _UFW = Path("/etc/ufw/ufw.conf")
 
 @frozen
 class Owner:
-    """The user and the group of the service."""
+    """The user and the group as which the daemon runs."""
 
     uid: int
     gid: int
@@ -34,9 +34,10 @@ class Owner:
 class Found:
     """All that setup needs to know about this host.
 
-    ``logger`` is the state of logger.conf, None if there is no file. ``jails`` are fail2ban's enabled jails
-    that guard Asterisk. ``firewall`` describes the firewall for people. ``notes`` are lines about what could
-    not be found.
+    ``logger`` is the state of logger.conf; None if there is no such file. ``jails`` are the names of
+    fail2ban's enabled jails that guard Asterisk. ``firewall`` is a text that describes the firewall.
+    ``exempt`` has the networks that setup proposes for the allow list, with the reasons. ``notes`` are lines
+    about what could not be found.
     """
 
     asterisk: Asterisk
@@ -73,7 +74,7 @@ def find(paths: HostPaths) -> Found:
 
 
 def service_owner() -> Owner:
-    """Return the user of the service; raise SetupError if there is no such user."""
+    """Return the user and the group of the service; raise SetupError if there is no such user."""
     try:
         found = pwd.getpwnam(SERVICE_USER)
     except KeyError:
@@ -85,7 +86,11 @@ def service_owner() -> Owner:
 
 
 def asterisk_jails(folder: Path) -> tuple[str, ...]:
-    """Return fail2ban's enabled jails that guard Asterisk; none if fail2ban is not installed."""
+    """Return the names of fail2ban's enabled jails that guard Asterisk.
+
+    Return none if fail2ban is not installed, or if its configuration cannot be read. ``folder`` is the folder
+    of that configuration.
+    """
     if not folder.is_dir():
         return ()
     try:
@@ -117,14 +122,20 @@ def _jails(jails: tuple[str, ...]) -> str:
 
 
 def _backend() -> str:
-    """Return the backend that the daemon will choose; raise FirewallError if there is none."""
+    """Return the firewall backend that the daemon will choose, with the reason.
+
+    Raise FirewallError if none works on this host.
+    """
     backend, why = choose_backend()
     backend.close()
     return f"{backend.name} ({why})"
 
 
 def _firewalls() -> Iterator[str]:
-    """Yield other programs that manage the firewall of this host. ringfence works beside all of them."""
+    """Yield a text for each other program that manages this host's firewall.
+
+    ringfence does not conflict with them, so they keep running.
+    """
     for name in ("firewalld", "voipfirewalld"):
         if any(True for _ in processes(name)):
             yield f"{name} runs, and stays"

@@ -9,9 +9,9 @@ from attrs import frozen
 class HostPaths:
     """Where ringfence's own files are.
 
-    ``state`` has the journal and the originals of all changed files. It belongs to root alone, and is not in
-    the folder of the service's user: that user could write a journal there by which ``setup --undo``, as
-    root, would overwrite any file.
+    ``state`` has setup's journal, and the originals of all changed files. It belongs to root alone. It is not
+    in ``data``, the folder of the service's user: that user could write a false journal there, and
+    ``setup --undo``, which runs as root, would then overwrite any file.
     """
 
     config: Path = Path("/etc/ringfence/ringfence.toml")

@@ -1,8 +1,8 @@
-"""The journal of setup: what it changed on this host, and how that was before.
+"""The journal of setup: what setup changed on this host, and the state before.
 
-An entry, with copies of the old and the new content, reaches the disk before its change is made. So after a
-kill at any moment the journal has every change that may have happened, and ``--undo`` compares each file with
-both copies. The folder belongs to root alone, because the copies contain secrets.
+Each change has an entry, with copies of the old and the new content. The entry reaches the disk before the
+change is made. So if setup is killed, the journal has every change that may have been made, and ``--undo``
+compares each file with both copies. The folder belongs to root alone, because the copies contain secrets.
 """
 
 import fcntl
@@ -36,10 +36,10 @@ _VERSION = 1
 
 @frozen
 class Produced:
-    """Files that other programs write because of setup: a log, the database.
+    """Files that other programs write because of setup, in one folder: the log, or the database.
 
-    ``names`` are the files that were in the folder before. ``existed`` is whether the folder was there.
-    ``prefix`` is the beginning of the names that belong to ringfence.
+    Their names begin with ``prefix``. ``names`` are the files of such a name that the folder had before
+    setup. ``existed``: the folder itself existed before setup.
     """
 
     folder: Path
@@ -59,7 +59,11 @@ class Unit:
 
 @frozen
 class Record:
-    """The content of the journal. ``complete``: the last run of setup came to its end."""
+    """The content of the journal.
+
+    ``changes`` are in the order in which they were made. ``produced`` and ``units`` have the state before the
+    first run of setup. ``complete``: the last run was not interrupted.
+    """
 
     changes: tuple[Change, ...] = ()
     produced: tuple[Produced, ...] = ()
@@ -68,7 +72,7 @@ class Record:
 
 
 class Journal:
-    """The journal in one folder, open for one process."""
+    """The journal in one folder. Only one process at a time has it open."""
 
     def __init__(self, folder: Path, record: Record) -> None:
         self._folder = folder
@@ -76,16 +80,19 @@ class Journal:
 
     @property
     def record(self) -> Record:
-        """What was recorded, oldest change first."""
+        """The present content of the journal."""
         return self._record
 
     @property
     def interrupted(self) -> bool:
-        """Whether a run of setup was interrupted."""
+        """Whether the last run of setup was interrupted, or has not ended yet."""
         return bool(self._record.changes or self._record.units) and not self._record.complete
 
     def begin(self, produced: Sequence[Produced], units: Sequence[Unit]) -> None:
-        """Record a run. What an earlier run recorded as the state before it stays."""
+        """Record that a run starts, and the state before it.
+
+        A state that an earlier run recorded stays, because it is the state before the first run.
+        """
         known = {one.folder for one in self._record.produced}
         more = tuple(one for one in produced if one.folder not in known)
         self._write(
@@ -102,11 +109,11 @@ class Journal:
         self._write(evolve(self._record, changes=(*self._record.changes, change)))
 
     def complete(self) -> None:
-        """Record that the run came to its end."""
+        """Record that the run has ended without an interruption."""
         self._write(evolve(self._record, complete=True))
 
     def keep(self, number: int) -> None:
-        """Remove all changes except the first ``number``, which an earlier, complete run made."""
+        """Remove the entries of all changes but the first ``number``, which earlier, complete runs made."""
         self._write(evolve(self._record, changes=self._record.changes[:number], complete=True))
 
     def remove(self) -> None:
@@ -132,7 +139,7 @@ class Journal:
 def open_journal(folder: Path) -> Iterator[Journal]:
     """Open the journal for this process alone; raise SetupError if it cannot be used.
 
-    Without an entry, the folder is removed at the end.
+    If the journal is empty when the block ends, its folder is removed.
     """
     descriptor = _locked(folder)
     try:
@@ -147,7 +154,7 @@ def open_journal(folder: Path) -> Iterator[Journal]:
 
 
 def read_journal(folder: Path) -> Record:
-    """Return what is recorded, without the lock; an empty record if there is no journal."""
+    """Return the content of the journal, without locking it; an empty record if there is no journal."""
     return _read(folder)
 
 

@@ -1,8 +1,9 @@
-"""Where a manager user and a log channel go, by the layout of Asterisk's configuration folder.
+"""The files into which setup writes its manager user and its log channel.
 
-The layout is recognised by what ``manager.conf`` and ``logger.conf`` include, because Asterisk reads exactly
-that. The name of a product would not be enough: its files may have been changed, or be those of an older
-release. Files that a product generates are never changed.
+They depend on the layout of Asterisk's configuration folder. The layout is recognised by the files that
+``manager.conf`` and ``logger.conf`` (the main files) include, because Asterisk reads exactly these. The name
+of a product would not be enough: its files may have been changed, or be those of an older release. Files that
+a product generates are never changed.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,9 +20,10 @@ MANAGER, LOGGER = "manager.conf", "logger.conf"
 
 @frozen
 class Target:
-    """A file for an addition. ``own`` is whether it has nothing else; ``include``: its line in the main file.
+    """A file to which setup adds a text; ``file`` is its path in Asterisk's configuration folder.
 
-    ``include`` is "" if the main file includes it already.
+    ``own``: the file has no other content. ``include`` is the name that the main file must include so that
+    Asterisk reads the file; "" if the main file includes it already.
     """
 
     file: str
@@ -31,7 +33,10 @@ class Target:
 
 @frozen
 class Layout:
-    """A layout with its name for people. ``generated``: another program writes the main files."""
+    """A layout of the configuration folder: its name, and the files for the manager user and the log channel.
+
+    ``generated``: another program writes the main files, so setup must not change them.
+    """
 
     name: str
     manager: Target
@@ -41,7 +46,7 @@ class Layout:
 
 @frozen
 class _Kind:
-    """A row of the table: files for additions, each with the name that an include must match."""
+    """A product with its layout. An include must match the file of each target."""
 
     name: str
     manager: Target
@@ -77,10 +82,12 @@ _KINDS = (
 
 
 def layout_of(folder: Path, read: Callable[[Path], str]) -> Layout:
-    """Return the layout of a configuration folder; ``read`` returns the text of a file, "" if there is none.
+    """Return the layout of a configuration folder; ``read`` returns the text of a file, "" without a file.
 
-    A Debian's ``manager.conf`` includes ``manager.d`` too, so a layout counts if its log channel is included.
-    If a product includes only one of the two files, raise SetupError: the other one would be overwritten.
+    A product is recognised if each of the two main files includes the product's file. One of them is not
+    enough: the ``manager.conf`` of Debian includes ``manager.d``, as Wazo's does. For a plain Asterisk, setup
+    uses each of Wazo's files that is included. Raise SetupError if only one file of another product is
+    included. Then setup would have to add a line to the other main file, which the product would overwrite.
     """
     manager, logger = (includes(read(folder / name)) for name in (MANAGER, LOGGER))
     for kind in _KINDS:

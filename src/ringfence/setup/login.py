@@ -1,7 +1,7 @@
-"""One harmless failed login: a SIP REGISTER from a loopback address, for an account that no PBX has.
+"""Causes one harmless failed login: a SIP REGISTER from a loopback address, for an account that no PBX has.
 
-Loopback is never banned. The password is wrong on purpose, and the request offers no way to call out. A PBX
-that serves TLS or WebSockets only gets a failed login at AMI instead.
+Loopback is never banned. The password is wrong on purpose, and a REGISTER cannot start a call. If Asterisk
+does not answer SIP by UDP or TCP (it may serve TLS or WebSockets only), AMI gets a wrong login instead.
 """
 
 import re
@@ -19,7 +19,7 @@ from ringfence.netlink.sock_diag import port_of
 
 ACCOUNT = "ringfence-setup-test"
 TIMEOUT = 2.0
-"""Seconds that Asterisk has for an answer; on loopback it takes milliseconds."""
+"""Seconds to wait for an answer of Asterisk. On loopback it takes milliseconds."""
 
 _SIP = 5060
 _BANNER = b"Asterisk Call Manager/"
@@ -30,7 +30,7 @@ _REALM = re.compile(rb'[\s,]realm="([^"\r\n]{1,256})"')
 
 @frozen
 class SipTarget:
-    """An address and port of Asterisk; ``udp`` is false for TCP."""
+    """An address and port at which Asterisk may answer SIP, by UDP or (if ``udp`` is false) by TCP."""
 
     host: str
     port: int
@@ -41,13 +41,13 @@ class SipTarget:
 
     @property
     def challenges(self) -> bool:
-        """Whether Asterisk answers with a challenge, which the wire sees."""
+        """Whether Asterisk answers with a SIP challenge, which the wire source can report."""
         return True
 
 
 @frozen
 class ManagerTarget:
-    """The manager interface of Asterisk."""
+    """The address and port of Asterisk's manager interface."""
 
     host: str
     port: int
@@ -57,7 +57,7 @@ class ManagerTarget:
 
     @property
     def challenges(self) -> bool:
-        """Whether Asterisk answers with a SIP challenge, which the wire sees."""
+        """Whether Asterisk answers with a SIP challenge, which the wire source can report."""
         return False
 
 
@@ -65,7 +65,10 @@ LoginTarget: TypeAlias = SipTarget | ManagerTarget
 
 
 def targets_of(pid: int, ami_port: int) -> list[SipTarget]:
-    """Return where this Asterisk may answer SIP: UDP and port 5060 first."""
+    """Return the targets at which the Asterisk with process id ``pid`` may answer SIP.
+
+    UDP comes before TCP, and port 5060 before other ports. Return [] if the SIP ports are unknown.
+    """
     ports = find_ports(ami_port)
     if ports is None:
         return []
@@ -81,9 +84,10 @@ def targets_of(pid: int, ami_port: int) -> list[SipTarget]:
 
 
 def failed_login(targets: Iterable[SipTarget], source: str | None = None) -> SipTarget | None:
-    """Try a wrong password at the first target that answers SIP, and return it; None if none answers.
+    """Try a wrong password at the first target that answers SIP. Return this target; None if none answers.
 
-    ``source`` is the address of the attempt: "" for the usual one, by default a random one of 127.0.0.0/8.
+    ``source`` is the address from which the attempt is sent. By default it is a random address of
+    127.0.0.0/8; with "" the kernel chooses it.
     """
     for target in targets:
         with suppress(OSError):
@@ -106,7 +110,7 @@ def failed_manager_login(target: ManagerTarget) -> ManagerTarget | None:
 
 
 def _attempt(target: SipTarget, source: str) -> bool:
-    """Register without and then with a wrong digest; return whether Asterisk answered."""
+    """Send a REGISTER, and answer a challenge with a wrong digest; return whether SIP was answered."""
     kind = socket.SOCK_DGRAM if target.udp else socket.SOCK_STREAM
     with closing(socket.socket(socket.AF_INET, kind)) as connection:
         connection.settimeout(TIMEOUT)
@@ -149,7 +153,10 @@ def _register(
 
 
 def _host(raw: bytes) -> str | None:
-    """Return the IPv4 address of a socket, loopback for every address; None for one of IPv6 alone."""
+    """Return the IPv4 address of a listening socket; None if it listens on an IPv6 address.
+
+    ``raw`` has 16 bytes. If they are all zero, the socket listens on every address: return loopback.
+    """
     if not any(raw):
         return "127.0.0.1"
     return socket.inet_ntop(socket.AF_INET, raw[:4]) if not any(raw[4:]) else None

@@ -1,4 +1,7 @@
-"""Asterisk's ``manager.conf``: how AMI is configured now, and where another user can be added."""
+"""Reads Asterisk's ``manager.conf``: the settings of AMI, and whether ringfence's user exists.
+
+Also checks whether Asterisk would accept its files.
+"""
 
 import os
 from collections.abc import Iterator
@@ -39,10 +42,10 @@ class User(Protocol):
 
 @frozen
 class ManagerConf:
-    """The settings of AMI. ``state`` is that of the file, None if there is no file.
+    """The settings of AMI in the file ``path``. ``state`` is the state of the file; None if there is no file.
 
-    ``bindaddr`` is None if AMI listens on every address. ``user`` is whether ringfence's user exists already,
-    and ``secret`` its password.
+    ``bindaddr`` is None if AMI listens on every address. ``web``: AMI is also served over HTTP. ``user``:
+    ringfence's user exists already. ``secret`` is that user's password.
     """
 
     path: Path
@@ -56,22 +59,28 @@ class ManagerConf:
 
     @property
     def text(self) -> str:
-        """The text of the file itself, in which any byte survives."""
+        """The text of the file; "" without a file. See :func:`text_of` for bytes that are not UTF-8."""
         return text_of(self.state)
 
     @property
     def host(self) -> str:
-        """The address of AMI for a program in Asterisk's network."""
+        """The address at which a program in Asterisk's network namespace reaches AMI."""
         return self.bindaddr or "127.0.0.1"
 
 
 def text_of(state: FileState | None) -> str:
-    """Return the content of a file as text, in which any byte survives; "" without a file."""
+    """Return the content of a file as text; "" without a file.
+
+    Bytes that are not UTF-8 become surrogates, so that they can be written back unchanged.
+    """
     return state.content.decode("utf-8", "surrogateescape") if state is not None else ""
 
 
 def read_manager(folder: Path, user: User | None = None) -> ManagerConf:
-    """Read ``manager.conf``; raise SetupError if ``user``, as which Asterisk runs, would refuse it."""
+    """Read ``manager.conf`` in ``folder``.
+
+    Raise SetupError if Asterisk, which runs as ``user``, would refuse it (see :func:`checked_state`).
+    """
     path = folder / "manager.conf"
     state = checked_state(path, user)
     conf = read_conf(
@@ -98,10 +107,11 @@ def read_manager(folder: Path, user: User | None = None) -> ManagerConf:
 
 
 def checked_state(path: Path, user: User | None = None) -> FileState | None:
-    """Return the state of a file of Asterisk; raise SetupError if Asterisk would refuse it.
+    """Return the state of a configuration file of Asterisk; None if it does not exist.
 
-    The file is read with the rights of ``user``. A file that root alone can read would be lost at the next
-    reload, and AMI with it, although it works until then.
+    Raise SetupError if Asterisk would refuse the file. It is checked with the rights of ``user``, as which
+    Asterisk runs, because the next reload reads it with these rights. If only root could read it, Asterisk
+    would lose its settings then, and AMI with them.
     """
     if not path.exists():
         return None
@@ -117,7 +127,7 @@ def checked_state(path: Path, user: User | None = None) -> FileState | None:
 
 @contextmanager
 def _acting_as(user: User | None) -> Iterator[None]:
-    """Use the rights of a user while the block runs, if this is root."""
+    """Run the block with the rights of ``user``; with unchanged rights for None, or if this is not root."""
     if user is None or os.geteuid() != 0:
         yield
         return
@@ -134,7 +144,10 @@ def _acting_as(user: User | None) -> Iterator[None]:
 
 
 def _specific(text: str) -> str | None:
-    """Return the address in ``bindaddr``, which may have a port; None for every address."""
+    """Return the address in the text of ``bindaddr``, without its port.
+
+    Return None if it means every address, or is not an address.
+    """
     host = text.strip()
     if host.startswith("["):
         host = host[1:].partition("]")[0]

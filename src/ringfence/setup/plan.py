@@ -1,7 +1,7 @@
-"""From what was found to a list of changes, in an order in which each one is harmless without the next.
+"""Decides which changes setup makes, from what it found on the host.
 
-The files that Asterisk reads come last, and in each pair the file that is included comes before the line that
-includes it.
+The order of the changes is such that setup can stop after any of them without harm. The files that Asterisk
+reads come last. A file that Asterisk includes comes before the line that includes it.
 """
 
 import pwd
@@ -47,7 +47,11 @@ _PASSWORD = re.compile(r"[!-:<-~]{1,256}")
 
 @frozen
 class LogPath:
-    """The log of setup's channel: ``file`` on this host, ``inside`` as Asterisk names it."""
+    """The log that Asterisk writes for ringfence.
+
+    ``file`` is its path on this host, ``inside`` its path for Asterisk. ``default``: the daemon finds this
+    log without a setting.
+    """
 
     file: Path
     inside: Path
@@ -56,7 +60,10 @@ class LogPath:
 
 @frozen
 class Plan:
-    """The changes in order, lines for the administrator, and the log that Asterisk will write."""
+    """The changes in order, lines for the administrator, and the log that Asterisk will write.
+
+    ``log`` is None if there is no folder for a log that this host can read.
+    """
 
     changes: tuple[Change, ...]
     notes: tuple[str, ...]
@@ -66,7 +73,8 @@ class Plan:
 def plan(found: Found, paths: HostPaths, written: Mapping[Path, FileState] | None = None) -> Plan:
     """Return what setup will change; raise SetupError if the present state does not allow it.
 
-    ``written`` are files as an earlier setup left them: setup may replace them again.
+    ``written`` has the files as an earlier run of setup wrote them. If ringfence's configuration is still in
+    that state, the administrator has not changed it, and setup may replace it.
     """
     planner = _Planner(found, paths, written or {}, log_path(found, paths))
     planner.own_files()
@@ -76,9 +84,9 @@ def plan(found: Found, paths: HostPaths, written: Mapping[Path, FileState] | Non
 
 
 def log_path(found: Found, paths: HostPaths) -> LogPath | None:
-    """Return where the log goes; None if this host cannot see a folder in which Asterisk can write it.
+    """Return the path of the log; None if Asterisk has no folder for it that is also a folder of this host.
 
-    An Asterisk in a container writes into its own log folder, if that is a volume.
+    An Asterisk in a container writes it into its own log folder, if that folder is a volume.
     """
     asterisk = found.asterisk
     root = PROC / str(asterisk.server.pid)
@@ -104,7 +112,7 @@ def ami_host(found: Found) -> str:
 
 @define
 class _Planner:
-    """The changes and notes so far, and all that decides about the next ones."""
+    """Collects the changes and notes. For ``found``, ``paths`` and ``written`` see :func:`plan`."""
 
     found: Found
     paths: HostPaths
@@ -142,7 +150,7 @@ class _Planner:
         self._rotation(self.log)
 
     def manager(self) -> None:
-        """Plan the manager user, and that AMI is on."""
+        """Plan the manager user, and the settings that enable AMI."""
         manager = self.found.manager
         main = self._manager_conf(manager)
         if not manager.user:
@@ -160,7 +168,7 @@ class _Planner:
         self._main(manager.path, manager.state, main, "AMI is on, and reads the manager user")
 
     def logger(self) -> None:
-        """Plan the log channel."""
+        """Plan the log channel, unless Asterisk has it already or there is no log."""
         folder = self.found.asterisk.conf
         known = read_asterisk(folder)
         if self.log is None or (known is not None and self.log.inside in known.channels):
@@ -176,7 +184,10 @@ class _Planner:
         self._main(folder / LOGGER, self.found.logger, main, "Asterisk reads the log channel")
 
     def _secret(self) -> Secret:
-        """Return the password: that of the file, else that of an existing user, else a new one."""
+        """Return the password of the manager user: from the secret file, from an existing user, or a new one.
+
+        Raise SetupError if the file's password cannot be used, or is not that of the existing user.
+        """
         here = _planned(self.changes, self.paths.secret) or file_state(self.paths.secret)
         kept = Secret(here.content.decode("utf-8", "replace").strip()) if here is not None else None
         manager = self.found.manager
@@ -195,7 +206,10 @@ class _Planner:
         return manager.secret
 
     def _manager_conf(self, manager: ManagerConf) -> str:
-        """Return the text of manager.conf in which AMI is on, and reachable from this host."""
+        """Return a text of manager.conf that makes AMI reachable from this host.
+
+        Raise SetupError if the text must be changed, but another program writes the file.
+        """
         if manager.enabled and (
             self.found.asterisk.server.same_network or not _is_loopback(manager.bindaddr)
         ):
@@ -209,7 +223,10 @@ class _Planner:
         return with_general(with_general(manager.text, "bindaddr", address), "enabled", "yes")
 
     def _add(self, target: Target, text: str, main: str, mode: int, reason: str) -> str:
-        """Plan the addition of ``text``; return the text of the main file that reads it."""
+        """Plan that the file of ``target`` gets ``text``.
+
+        Return ``main``, the text of the main file, with a line that includes that file if one is needed.
+        """
         path = self.found.asterisk.conf / target.file
         server = self.found.asterisk.server
         top = folder_state(self.found.asterisk.conf) or FolderState(0o750, server.uid, server.gid)
@@ -225,7 +242,7 @@ class _Planner:
             self._file(path, _encoded(text), FolderState(0o640, server.uid, server.gid), reason)
 
     def _configuration(self) -> None:
-        """Plan ringfence.toml, unless the administrator has changed it."""
+        """Plan ringfence.toml. If the administrator has changed it, add notes on what it lacks instead."""
         found, path = self.found, self.paths.config
         host, port = ami_host(found), found.manager.port
         ami: list[tuple[str, str | int]] = [("host", host)] if host != _LOOPBACK else []
@@ -272,13 +289,16 @@ class _Planner:
         )
 
     def _folder(self, path: Path, state: FolderState, reason: str, *, enforce: bool = False) -> None:
-        """Plan a folder, if it does not exist; ``enforce`` is whether an existing one is changed."""
+        """Plan a folder, if it does not exist. With ``enforce``, an existing folder gets this state too."""
         now = folder_state(resolved(path))
         if now is None or (enforce and now != state):
             self.changes.append(FolderChange(resolved(path), now, state, reason))
 
     def _file(self, path: Path, content: bytes, rights: FolderState, reason: str) -> None:
-        """Plan the content of a file, if it differs. An existing file keeps its mode and owners."""
+        """Plan the content of a file, if it differs.
+
+        ``rights`` (mode and owners) are those of a new file. An existing file keeps its own.
+        """
         path = resolved(path)
         now = file_state(path)
         if now is not None and now.content == content:
@@ -289,7 +309,11 @@ class _Planner:
 
 
 def resolved(path: Path) -> Path:
-    """Return the target of a link; raise SetupError if it could lead root to a file of another user."""
+    """Return the target of a link, and any other path as it is.
+
+    Raise SetupError if the link belongs to a user other than root, and its target to somebody else: with such
+    a link that user could make root change any file.
+    """
     if not path.is_symlink():
         return path
     target = path.resolve()

@@ -1,8 +1,8 @@
 """The proof: the daemon is ready, and each of its sources reports one harmless failed login.
 
 The daemon counts what each source reports. A count that grows after the login proves that the source works,
-also if an attacker's event made it grow. A loopback address is exempt, so the daemon keeps no list of its
-attempts that could be asked for.
+even if an attacker's event made it grow. The attempts of the login's address cannot be queried instead: it is
+a loopback address, these are exempt, and the daemon keeps no list of their attempts.
 """
 
 import time
@@ -16,9 +16,9 @@ from ringfence.errors import ControlError, DaemonUnreachableError, SetupError
 from ringfence.setup.login import LoginTarget
 
 SETTLE = 10.0
-"""Seconds in which AMI must listen after the daemon's start. It takes well below one second."""
+"""Seconds to wait until every source listens. After the daemon's start it takes well below one second."""
 SEEN_WITHIN = 5.0
-"""Seconds in which every source must report the login. The log takes longest: a tenth of a second."""
+"""Seconds within which every source must report the login. The log takes longest: a tenth of a second."""
 _PAUSE = 0.05
 _LISTENING = "listening"
 WIRE = "wire"
@@ -27,7 +27,7 @@ Report = Mapping[str, Any]
 
 
 def is_reachable(path: Path) -> bool:
-    """Whether a daemon answers at this control socket."""
+    """Whether a daemon answers at the control socket ``path``."""
     try:
         control.ask(path, "status")
     except DaemonUnreachableError:
@@ -38,10 +38,10 @@ def is_reachable(path: Path) -> bool:
 
 
 def wait_for_sources(path: Path, *, log: bool, wait: float = SETTLE) -> Report:
-    """Return the status when every source listens, or when ``wait`` seconds have passed.
+    """Wait at most ``wait`` seconds until every source listens, and return the daemon's status.
 
-    ``log`` is whether a log file must be among them. Raise SetupError if AMI does not listen: Asterisk
-    refuses the manager user, or cannot be reached.
+    ``log``: one of the sources must be a log file. Raise SetupError if AMI does not listen in the end:
+    Asterisk refuses the manager user, or cannot be reached.
     """
     deadline = time.monotonic() + wait
     while True:
@@ -61,10 +61,11 @@ def wait_for_sources(path: Path, *, log: bool, wait: float = SETTLE) -> Report:
 def prove(
     path: Path, login: Callable[[], LoginTarget | None], *, contained: bool = False, wait: float = SEEN_WITHIN
 ) -> list[Finding]:
-    """Cause the failed login, and return a finding for each source, and one for the test as a whole.
+    """Cause the failed login; return a finding for the test as a whole, and one for each source.
 
-    ``contained`` is whether Asterisk is behind a bridge of this host. The wire sees what leaves this host,
-    and the answers to this host do not.
+    ``login`` causes it, and returns the target that answered, or None. ``contained``: Asterisk is in another
+    network namespace of this host. Then the wire (the capture of challenges that this host sends or forwards)
+    does not see its answers to this host, and need not report the login. ``wait`` is in seconds.
     """
     before = control.ask(path, "status")
     target = login()
@@ -101,7 +102,10 @@ def _source_finding(source: Mapping[str, Any], *, seen: bool, expected: bool) ->
 
 
 def _grown(before: Report, after: Report) -> set[str]:
-    """Return the sources that reported more; security lines of a log that AMI delivered count as well."""
+    """Return the names of the sources whose count has grown.
+
+    Lines of a log that the daemon skips because AMI has delivered the same events count too.
+    """
     known = {source["name"]: _count(source) for source in before["sources"]}
     return {source["name"] for source in after["sources"] if _count(source) > known.get(source["name"], 0)}
 

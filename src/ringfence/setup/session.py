@@ -1,4 +1,4 @@
-"""One run of setup on this host: changes made under the journal, and taken back."""
+"""One run of setup on this host: records each change in the journal before it is made, and can restore it."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,7 +22,7 @@ _NO_USER = "There is no manager called "
 
 
 class Session:
-    """The parts that a run of setup works with. ``reachable`` is whether a daemon answers now."""
+    """One run of setup. ``reachable`` returns whether a daemon answers now."""
 
     def __init__(
         self, paths: HostPaths, journal: Journal, systemd: Systemd, reachable: Callable[[], bool]
@@ -31,11 +31,15 @@ class Session:
         self._journal = journal
         self._systemd = systemd
         self._reachable = reachable
-        # An interrupted run has to be completed or taken back as a whole.
+        # The number of changes that take_back() does not restore: those of earlier, complete runs. An
+        # interrupted run has to be completed or restored as a whole.
         self._kept = 0 if journal.interrupted else len(journal.record.changes)
 
     def begin(self, plan: Plan) -> None:
-        """Record the state of everything that setup will change without writing it."""
+        """Record that the run starts, and the state of what it will change indirectly.
+
+        These are files that other programs will write because of setup, and the systemd units.
+        """
         folders = [(self._paths.data, _DATABASE)]
         if plan.log is not None:
             folders.append((plan.log.file.parent, plan.log.file.name))
@@ -44,7 +48,7 @@ class Session:
         )
 
     def apply(self, change: Change) -> None:
-        """Make a change, after it is in the journal. Raise SetupError if the file changed meanwhile."""
+        """Make a change, after it is in the journal. Raise SetupError if others have changed the file."""
         now = file_state(change.path) if isinstance(change, FileChange) else folder_state(change.path)
         if now != change.before:
             raise SetupError(f"{change.path} was changed by somebody else just now; fix: run setup again")
@@ -52,7 +56,7 @@ class Session:
         change.apply()
 
     def complete(self) -> None:
-        """Record that the run has ended well."""
+        """Record that the run has ended without an interruption."""
         self._journal.complete()
 
     def take_back(self) -> Iterator[str]:
@@ -86,7 +90,10 @@ class Session:
             self._journal.keep(kept)
 
     def _remove_rules(self) -> Iterator[str]:
-        """Remove ringfence's rules and bans from the kernel, unless a daemon runs without systemd."""
+        """Remove ringfence's rules and bans from the kernel, unless a daemon still runs.
+
+        Such a daemon was not started by systemd. Yield a line if rules and bans stay.
+        """
         if self._reachable():
             yield "a ringfence that was started by hand still runs; fix: stop it, then run: ringfence off"
             return
@@ -107,7 +114,7 @@ class Session:
 
 
 def require_valid_files(asterisk: Asterisk) -> None:
-    """Raise SetupError if Asterisk would refuse its files at the reload that follows, and lose AMI."""
+    """Raise SetupError if Asterisk would refuse its main files at the next reload, and so lose AMI."""
     for name in (MANAGER, LOGGER):
         checked_state(asterisk.conf / name, asterisk.reader)
 
@@ -130,13 +137,13 @@ def require_manager_user(console: AsteriskConsole) -> None:
 
 
 def leftovers(record: Record) -> list[Path]:
-    """Return files that a killed run left beside the files that it wrote."""
+    """Return the temporary files that a killed run left behind."""
     found = (temporary(change.path) for change in record.changes if isinstance(change, FileChange))
     return [path for path in found if path.exists()]
 
 
 def _reload_restored() -> Iterator[str]:
-    """Make Asterisk read the restored files; without a running Asterisk there is nothing to do."""
+    """Make Asterisk read the restored files. If that fails, yield a line: its next start will read them."""
     try:
         asterisk = find_asterisk()
         reload_asterisk(asterisk.console)

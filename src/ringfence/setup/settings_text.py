@@ -1,4 +1,4 @@
-"""The text of ``ringfence.toml`` for what setup found."""
+"""The text of ``ringfence.toml`` that setup writes."""
 
 import json
 import tomllib
@@ -30,9 +30,11 @@ def settings_text(
     ami: Sequence[tuple[str, str | int]],
     logs: Sequence[Path] | None,
 ) -> str:
-    """Return the configuration; ``ami`` has keys that differ from the defaults.
+    """Return the text of the configuration.
 
-    ``logs`` is None if the daemon finds the log without a setting.
+    ``secret`` is the file with the password. ``networks`` are allowed, each with a reason that becomes a
+    comment. ``ami`` has the keys of ``[asterisk.ami]`` that differ from the defaults. ``logs`` are the logs
+    to read; None if the daemon finds the log without a setting.
     """
     keys = [*ami, ("secret_file", str(secret))]
     parts = [_HEAD, *(f"{key} = {json.dumps(value)}\n" for key, value in keys)]
@@ -55,7 +57,11 @@ def sorted_networks(networks: Mapping[Network, str]) -> list[tuple[Network, str]
 
 
 def is_untouched(text: str) -> bool:
-    """Whether a configuration has only what the package installs: a file of secrets and empty lists."""
+    """Whether the administrator has not changed the configuration that the package installs.
+
+    Such a configuration has at most one Asterisk, of which only ``secret_file`` in ``[asterisk.ami]`` is set,
+    and only empty lists in ``[allow]``. Return False if the text is not valid TOML.
+    """
     try:
         tables: dict[str, Any] = tomllib.loads(text)
     except tomllib.TOMLDecodeError:

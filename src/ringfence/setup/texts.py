@@ -11,7 +11,7 @@ from pathlib import Path
 from ringfence.model import Network, Secret
 from ringfence.setup.conf_text import MARK
 
-# The filter of contrib/asterisk/ringfence.manager.conf, where its reason is.
+# The same filter is in contrib/asterisk/ringfence.manager.conf, with its reason.
 _FILTER = (
     "eventfilter = !^Event: [A-Za-z]+..Privilege: security,all..((Timestamp|SequenceNumber|File|Line|Func|"
     "SystemName): [^[:cntrl:]]*..)*EventTV: [-+:.0-9T]+..Severity: Error..Service: AMI"
@@ -20,7 +20,10 @@ _LOOPBACK = (ip_network("127.0.0.1"), ip_network("::1"))
 
 
 def manager_user(secret: Secret, permit: Sequence[Network] = (), *, web: bool = False) -> str:
-    """Return the section of the manager user; ``web`` is whether AMI is also served over HTTP."""
+    """Return the section of the manager user, which may log in from loopback and from ``permit``.
+
+    ``web``: AMI is also served over HTTP.
+    """
     permits = [f"permit = {_with_mask(network)}" for network in (*_LOOPBACK, *permit)]
     lines = [
         MARK,
@@ -41,7 +44,7 @@ def manager_user(secret: Secret, permit: Sequence[Network] = (), *, web: bool = 
 
 
 def log_channel(file: Path) -> str:
-    """Return the log channel that writes to ``file``, as Asterisk names it."""
+    """Return the log channel that writes to ``file``, a path in Asterisk's own root folder."""
     lines = [
         MARK,
         "[general](+)",
@@ -56,7 +59,10 @@ def log_channel(file: Path) -> str:
 
 
 def logrotate(file: Path, user: str, command: Sequence[str]) -> str:
-    """Return the rotation of the log ``file``; ``command`` begins a command of Asterisk's console."""
+    """Return logrotate's configuration for the log ``file``, which Asterisk's user ``user`` writes.
+
+    ``command`` is the beginning of a command line that runs a command in Asterisk's console.
+    """
     lines = [
         "# Made by `ringfence setup`. contrib/asterisk/ringfence.logrotate has the reasons.",
         f"{file} {{",
@@ -78,7 +84,7 @@ def logrotate(file: Path, user: str, command: Sequence[str]) -> str:
 
 
 def jails_disabled(names: Sequence[str]) -> str:
-    """Return the file of fail2ban that disables these jails."""
+    """Return a configuration file for fail2ban that disables these jails."""
     sections = [f"[{name}]\nenabled = false\n" for name in names]
     return "\n".join(["# Made by `ringfence setup`; `ringfence setup --undo` removes it.", *sections])
 

@@ -1,4 +1,4 @@
-"""Restoring the files that setup changed. Changes that somebody else made afterwards are never destroyed."""
+"""Restores the files that setup changed. Changes that others made afterwards are never lost."""
 
 import difflib
 import shutil
@@ -24,13 +24,14 @@ from ringfence.setup.changes import (
 from ringfence.setup.journal import Produced, Record
 
 KEPT = ".before-ringfence"
-"""The end of the name of an original that is kept beside a file which somebody else changed."""
+"""The suffix of a saved original. It is saved if others have changed the file since, and the file stays."""
 
 
 def restore_files(record: Record) -> Iterator[str]:
-    """Restore every file and folder, the newest change first; yield a line for each that was changed since.
+    """Restore every file and folder, the newest change first.
 
-    A second call after an interruption continues, because a restored file is like its original.
+    Yield a line for each that others have changed since, or that stays. After an interruption a second call
+    continues, because files that are restored already equal their originals and are left alone.
     """
     for change in reversed(record.changes):
         if isinstance(change, FileChange):
@@ -45,7 +46,7 @@ def restore_files(record: Record) -> Iterator[str]:
 def _restore_file(change: FileChange) -> Iterator[str]:
     path, before, after = change.path, change.before, change.after
     if not path.parent.is_dir():
-        return  # nothing is left of it, or setup was killed before it made the folder
+        return  # others have removed the folder, or setup was killed before it made the folder
     remove_file(temporary(path))
     now = file_state(path)
     if now is None:
@@ -66,7 +67,11 @@ def _restore_file(change: FileChange) -> Iterator[str]:
 
 
 def _merge(path: Path, before: FileState | None, after: FileState, now: FileState) -> str:
-    """Remove the lines of setup from a file that was changed since; return a line about the result."""
+    """Restore a file that others have changed since: remove the lines of setup, and return what was done.
+
+    If it is not certain which lines these are, the file stays, and its original is saved as ``NAME`` +
+    ``KEPT``. A file that setup made stays too.
+    """
     rest = without_change(before.content if before is not None else b"", after.content, now.content)
     if rest is not None and before is not None:
         write_file(path, evolve(now, content=rest))
@@ -81,7 +86,8 @@ def _merge(path: Path, before: FileState | None, after: FileState, now: FileStat
 def without_change(before: bytes, after: bytes, now: bytes) -> bytes | None:
     """Return ``now`` without the change from ``before`` to ``after``; None if that is not certain.
 
-    It is certain if each changed part, with all its lines, is in ``now`` exactly once.
+    It is certain if each part of ``after`` that differs from ``before`` is not blank, and occurs in ``now``
+    exactly once, as whole lines.
     """
     lines, old, new = _lines(now), _lines(before), _lines(after)
     for tag, i, j, k, end in difflib.SequenceMatcher(None, new, old, autojunk=False).get_opcodes():
@@ -99,7 +105,7 @@ def without_change(before: bytes, after: bytes, now: bytes) -> bytes | None:
 
 
 def _lines(content: bytes) -> list[bytes]:
-    """Return the lines, each with its end."""
+    """Return the lines of a file, each with its line end."""
     *whole, last = content.split(b"\n")
     return [line + b"\n" for line in whole] + ([last] if last else [])
 
@@ -133,7 +139,10 @@ def _restore_folder(change: FolderChange) -> Iterator[str]:
 
 
 def _is_between(now: FolderState, before: FolderState, after: FolderState) -> bool:
-    """Whether nobody else changed a folder: setup may have been killed between its owners and its mode."""
+    """Whether only setup changed a folder: its mode and each of its owners are as before or after setup.
+
+    A mixture is possible, because setup may have been killed after it set the owners, before it set the mode.
+    """
     return all(
         one in both
         for one, both in zip(_rights(now), zip(_rights(before), _rights(after), strict=True), strict=True)

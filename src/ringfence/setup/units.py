@@ -1,4 +1,4 @@
-"""The service in systemd: enabled, started, and as it was before. Only ``systemctl`` is used."""
+"""Enables and starts ringfence's systemd units with ``systemctl``, and restores their state before setup."""
 
 import subprocess
 from collections.abc import Sequence
@@ -13,11 +13,11 @@ NAMES = (EARLY, SERVICE)
 START = "systemctl enable --now ringfence-early ringfence"
 _SECONDS = 60
 _LINES = 5
-"""Lines of the service's log in an error."""
+"""The number of lines of the service's log that an error message has."""
 
 
 class Systemd:
-    """systemd on this host, if it is process 1 (``marker`` exists, see sd_booted(3))."""
+    """systemd on this host. It manages the host if the folder ``marker`` exists (see sd_booted(3))."""
 
     def __init__(self, marker: Path) -> None:
         self._marker = marker
@@ -34,8 +34,8 @@ class Systemd:
     def start(self, *, restart: bool) -> None:
         """Enable both units and start them; return when the daemon is READY.
 
-        ``restart`` is whether a daemon that runs already is restarted. Raise SetupError, with the last lines
-        of its log, if it does not start.
+        With ``restart``, a daemon that runs already is restarted. Raise SetupError, with the last lines of
+        the daemon's log, if it does not start.
         """
         active = restart and self._state(SERVICE).active
         problem = self._run("enable", "--now", *NAMES)
@@ -49,7 +49,10 @@ class Systemd:
             raise SetupError(f"the service does not start: {why}; see: journalctl -u ringfence")
 
     def restore(self, units: Sequence[Unit]) -> None:
-        """Stop and disable each unit that was stopped or disabled before."""
+        """Restore the states of units.
+
+        Stop each unit that was not active before setup, and disable each one that was not enabled.
+        """
         if not self.runs:
             return
         for unit in reversed(units):
