@@ -1,5 +1,5 @@
 """Import from fail2ban: the settings of its asterisk jails, and its active bans.
 
-Only ``import-fail2ban`` uses this. Files and database are read, never written. Options without a counterpart
-are reported, and the rest is converted anyway.
+``ringfence import-fail2ban`` uses it, and ``ringfence setup``. fail2ban's files and its database are only
+read. Options without a counterpart in ringfence are reported, and the others are converted.
 """

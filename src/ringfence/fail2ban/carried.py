@@ -1,8 +1,8 @@
 """Conversion of fail2ban's asterisk jails to settings of ringfence, and notes on what cannot be converted.
 
-Pure: the caller provides the list of files. If several jails guard Asterisk, the addresses that any of them
-ignores are allowed, the logs that any of them reads are read, and the first one's numbers count: ringfence
-has one list and one rule for guesses.
+Nothing is read here: the caller passes a function that lists files. ringfence has one allow list and one rule
+for guesses. So if several jails guard Asterisk, the addresses that any of them ignores are allowed, and the
+logs that any of them reads are read, but only the numbers of the first jail are used.
 """
 
 import re
@@ -19,10 +19,10 @@ from ringfence.fail2ban.times import seconds_from
 from ringfence.model import Network, parse_network, printable
 
 Files = Callable[[str], Sequence[str]]
-"""Returns the existing files that match a path, which may contain ``*``, ``?`` and ``[…]``."""
+"""A function that returns the existing files for a path, which may contain ``*``, ``?`` and ``[…]``."""
 
 FEW_ATTEMPTS = 2
-"""With so few attempts, mistyping a password can cause a ban."""
+"""If a rule bans after so few attempts, a user who mistypes a password can be banned."""
 
 LOGS, ALLOW, GUESS = "asterisk.logs", "allow", "rules.guess"
 
@@ -59,7 +59,7 @@ _MAX_SHOWN = 200  # characters of an option's value
 
 @define
 class Notes:
-    """Notes for the administrator, by configuration table."""
+    """Notes for the administrator, by the name of the table in ringfence's configuration."""
 
     by_table: dict[str, list[str]] = field(factory=dict)
 
@@ -76,7 +76,12 @@ class Notes:
 
 @frozen(kw_only=True)
 class ConvertedSettings:
-    """The settings for ringfence: None or empty if fail2ban has no usable value."""
+    """The settings for ringfence; None or empty if fail2ban has no usable value.
+
+    ``jails`` are the names of the jails. ``networks`` are for the allow list. ``paths``, ``journal`` and
+    ``timezone`` are for the logs. ``attempts``, ``window`` and ``ban`` are for the rule ``guess``. Times are
+    in seconds.
+    """
 
     jails: tuple[str, ...]
     networks: tuple[Network, ...] = ()
@@ -90,10 +95,11 @@ class ConvertedSettings:
 
 
 def convert(jails: Sequence[Jail], files: Files, own_log: str = "") -> ConvertedSettings:
-    """Convert at least one jail.
+    """Convert one or more jails.
 
-    ``own_log`` is ringfence's own log channel, if it exists: ringfence finds it automatically, and ``paths``
-    or ``journal`` would replace it or repeat its lines.
+    ``own_log`` is the path of ringfence's own log channel; "" if it does not exist. ringfence finds this
+    channel automatically. The settings ``paths`` and ``journal`` would replace the channel, or repeat its
+    lines, so they are left out if it exists.
     """
     notes = Notes()
     first, *others = jails
@@ -125,8 +131,8 @@ def convert(jails: Sequence[Jail], files: Files, own_log: str = "") -> Converted
 
 
 def _keep_own_log(own_log: str, read_by_fail2ban: Sequence[str], notes: Notes) -> None:
-    """Add the note that ringfence's own channel is read in place of fail2ban's logs."""
-    notes.by_table.pop(LOGS, None)  # none of these logs is carried over
+    """Replace the notes on logs by one note: ringfence's own channel is read instead of fail2ban's logs."""
+    notes.by_table.pop(LOGS, None)  # these are notes on logs that ringfence does not read
     shown = ", ".join(map(_shown, read_by_fail2ban)) or "nothing"
     notes.add(
         LOGS,
@@ -136,7 +142,10 @@ def _keep_own_log(own_log: str, read_by_fail2ban: Sequence[str], notes: Notes) -
 
 
 def bantime_of(jail: Jail) -> float | None:
-    """Return the length of a jail's bans, below 0 if permanent; None if it is unset."""
+    """Return the length of a jail's bans in seconds; None if it is unset or invalid.
+
+    A number below 0 means that bans are permanent.
+    """
     try:
         return seconds_from(jail.options["bantime"])
     except (KeyError, ValueError):
@@ -183,7 +192,10 @@ def _paths(jail: Jail, files: Files, notes: Notes) -> Iterator[str]:
 
 
 def _is_rotated(path: str, found: Sequence[str]) -> bool:
-    """Whether a file is a rotated part of a log: ringfence follows rotation."""
+    """Whether ``path`` is a rotated or compressed part of one of the logs ``found``.
+
+    Such files are left out, because ringfence itself follows a log when it is rotated.
+    """
     if path.endswith((".gz", ".xz", ".bz2", ".zst")):
         return True
     parts = [path.rpartition(mark) for mark in ".-"]
@@ -242,7 +254,7 @@ def _window(jail: Jail, notes: Notes) -> float | None:
 
 
 def _differences(first: Jail, other: Jail, notes: Notes) -> None:
-    """Add notes on the numbers of another jail that the first jail's numbers replace."""
+    """Add a note on the numbers of jail ``other`` that are not used, because those of jail ``first`` are."""
     lost = [
         f"{option} = {_shown(other.options[option])}"
         for option in ("maxretry", "findtime", "bantime")

@@ -1,11 +1,12 @@
 """Active bans in fail2ban's SQLite database, which is only read.
 
-Since 0.11 table ``bips`` has the last ban of each address in each jail, and fail2ban itself restores from it;
-``bans`` is the history. Older releases have only ``bans``, without the length of a ban. Then the length is
-the jail's ``bantime``, as it is for rows with -2, which an upgrade writes. A ``bantime`` of -1 is permanent.
+Since release 0.11, table ``bips`` has the last ban of each address in each jail, and fail2ban itself restores
+bans from it. Table ``bans`` has the history. Older releases have only ``bans``, without the lengths of bans.
+Then the length is the jail's ``bantime``. The same is true for rows with length -2, which an upgrade of
+fail2ban writes. A length of -1 means a permanent ban.
 
-The readable part of a damaged database is used: rows are read in file order, without indexes. If ``bips`` is
-damaged, the history is read as well.
+Of a damaged database, the readable part is used: rows are read in the order of the file, without indexes. If
+``bips`` is damaged, ``bans`` is read as well.
 """
 
 import os
@@ -33,7 +34,7 @@ _NEEDED = {"jail", "ip", "timeofban"}
 
 @frozen
 class Fail2banBan:
-    """A ban of fail2ban that has time left. A permanent one expires at infinity."""
+    """An active ban of fail2ban. ``expires`` is in seconds since the epoch, infinity for a permanent ban."""
 
     network: Network
     jail: str
@@ -42,17 +43,21 @@ class Fail2banBan:
 
 @frozen
 class Fail2banBans:
-    """The longest ban of each network, sorted by the end, and the problems."""
+    """The active bans: for each network the one that ends last. They are sorted by their end.
+
+    ``problems`` has a line for each table that could not be read to its end, and one for invalid rows.
+    """
 
     bans: tuple[Fail2banBan, ...]
     problems: tuple[str, ...]
 
 
 def read_bans(path: Path, bantimes: Mapping[str, float], now: float) -> Fail2banBans:
-    """Read the bans of some jails that are active at ``now``.
+    """Read the bans that are active at ``now`` (seconds since the epoch).
 
-    ``bantimes`` has the jails, and the length of their bans if the database lacks it (below 0: permanent).
-    Raise StoreError if there is no database, or nothing in it can be read.
+    Only the jails in ``bantimes`` count. For each, it has the length of bans in seconds, which is used if the
+    database does not have the length (below 0: permanent). Raise StoreError if there is no database, or if
+    nothing in it can be read.
     """
     gathered = _Gathered(bantimes, now)
     broken = []
@@ -78,7 +83,7 @@ def read_bans(path: Path, bantimes: Mapping[str, float], now: float) -> Fail2ban
 
 @define
 class _Gathered:
-    """The active bans found so far, and the number of invalid rows."""
+    """The active bans found so far, and the number of invalid rows, with the first one as an example."""
 
     bantimes: Mapping[str, float]
     now: float
@@ -87,7 +92,7 @@ class _Gathered:
     example: str = ""
 
     def add(self, jail: object, ip: object, began: object, length: object) -> None:
-        """Add the ban of a row; SQLite columns may contain any type."""
+        """Add the ban of a row, if it counts. The values may have any type, because SQLite allows that."""
         if not isinstance(jail, str) or jail not in self.bantimes:
             return
         length = self.bantimes[jail] if length == _UNKNOWN else length
@@ -115,7 +120,11 @@ def _end(began: object, length: object) -> float:
 
 
 def _tables(connection: sqlite3.Connection) -> list[tuple[str, str]]:
-    """Return the tables with bans, the best first, each with its column or value for the length."""
+    """Return the tables that have bans, ``bips`` before ``bans``.
+
+    With each comes the SQL expression for the length of a ban: the column ``bantime``, or ``-2`` (unknown) if
+    the table lacks that column.
+    """
     found = []
     for table in ("bips", "bans"):
         columns = {row[1] for row in connection.execute(f"PRAGMA table_info({table})")}
@@ -128,7 +137,7 @@ def _opened(path: Path) -> sqlite3.Connection:
     if not stat.S_ISREG(path.stat().st_mode):
         raise StoreError(f"{path}: is not a file")
     with path.open("rb"):
-        pass  # SQLite would not report the reason
+        pass  # if this fails, the error has the reason, which SQLite would not report
     uri = f"file:{quote(os.fsencode(path.absolute()))}?mode=ro"
     connection = sqlite3.connect(uri, uri=True, timeout=LOCK_TIMEOUT, isolation_level=None)
     connection.text_factory = lambda data: data.decode("utf-8", "backslashreplace")

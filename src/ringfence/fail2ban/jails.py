@@ -28,7 +28,7 @@ MAX_VALUE = 64 * 1024
 MAX_DEPTH = 10
 """Maximum depth of references and includes, as in configparser."""
 MAX_NAMED = 20
-"""Disabled jails that are named; Debian has 90."""
+"""The maximum number of disabled jails that an error message names; Debian has 90."""
 
 _DEFAULT = "DEFAULT"
 _INCLUDES = "INCLUDES"
@@ -37,9 +37,9 @@ _REFERENCE = re.compile(r"%(?:%|\(([^()]+)\)s)")
 
 @frozen
 class Jail:
-    """A jail and its options with every reference resolved.
+    """A jail with its options. References in their values are resolved.
 
-    ``faults`` has the errors of options that could not be resolved.
+    ``faults`` has an error for each option whose references could not be resolved.
     """
 
     name: str
@@ -53,9 +53,9 @@ class Jail:
 
     @property
     def guards_asterisk(self) -> bool:
-        """Whether it reads Asterisk's log.
+        """Whether the jail guards Asterisk.
 
-        The name of the jail or of its filter shows that (such as ``asterisk-security``).
+        Its name is ``asterisk``, or the name of its filter begins so (such as ``asterisk-security``).
         """
         kind = self.options.get("filter", "").partition("[")[0].strip()
         return self.name.lower() == "asterisk" or kind.lower().startswith("asterisk")
@@ -63,7 +63,10 @@ class Jail:
 
 @frozen
 class Configuration:
-    """fail2ban's configuration: its jails in order, its database, and the read errors."""
+    """fail2ban's configuration: its jails in order, and the path of its database.
+
+    ``where`` is the folder or file that was read. ``problems`` has a line for each error in it.
+    """
 
     where: Path
     jails: tuple[Jail, ...]
@@ -71,9 +74,9 @@ class Configuration:
     problems: tuple[str, ...]
 
     def chosen(self, names: Sequence[str]) -> tuple[Jail, ...]:
-        """Return the jails of these names, or the enabled ones that guard Asterisk.
+        """Return the jails ``names``; without names, all enabled jails that guard Asterisk.
 
-        Raise ConfigError, with a list of the existing jails, if there is no such jail.
+        Raise ConfigError, with a list of the existing jails, if a name is unknown, or if no such jail exists.
         """
         by_name = {jail.name: jail for jail in self.jails}
         if unknown := [name for name in names if name not in by_name]:
@@ -126,14 +129,17 @@ def read_configuration(where: Path) -> Configuration:
 
 @define
 class _Merged:
-    """Merged files, with unresolved references."""
+    """The merged content of files. References are not resolved yet.
+
+    ``known`` has the values that a later file has overridden, for references ``%(known/option)s``.
+    """
 
     defaults: dict[str, str] = field(factory=dict)
     sections: dict[str, dict[str, str]] = field(factory=dict)
     known: dict[str, dict[str, str]] = field(factory=dict)
 
     def add(self, parser: RawConfigParser) -> None:
-        """Merge a file over the earlier ones."""
+        """Add a file. Its options override those of the files before it."""
         for name in parser.sections():
             own = dict(parser.items(name))
             if name == _DEFAULT:
@@ -145,7 +151,7 @@ class _Merged:
             before.update(own)
 
     def jail(self, name: str) -> Jail:
-        """Return a section with the defaults and resolved references."""
+        """Return a section as a jail, with the options of ``[DEFAULT]`` and with resolved references."""
         options: dict[str, str] = {}
         faults: dict[str, str] = {}
         own = self.sections.get(name, {})
@@ -190,13 +196,16 @@ class _Merged:
 
 
 class _Reader:
-    """Reads files, and collects their errors."""
+    """Reads fail2ban's configuration files with the files that they include.
+
+    ``problems`` has a text for each file or folder that cannot be read, or only in part.
+    """
 
     def __init__(self) -> None:
         self.problems: list[str] = []
 
     def layers(self, folder: Path, name: str) -> list[Path]:
-        """Return the existing files of a kind (``jail``, ``fail2ban``), in fail2ban's order."""
+        """Return the existing files for ``name`` (``jail`` or ``fail2ban``), in the order of fail2ban."""
         more = self._names(folder / f"{name}.d")
         found = []
         for suffix in (".conf", ".local"):
@@ -248,7 +257,7 @@ class _Reader:
         return [each for each in dict.fromkeys([path, local]) if _exists(each)]
 
     def _parsed(self, path: Path) -> RawConfigParser | None:
-        # Treat [DEFAULT] as an ordinary section, because it is merged over all files before it applies to the
+        # Treat [DEFAULT] as an ordinary section: it must be merged over all files before it applies to the
         # other sections.
         parser = RawConfigParser(strict=False, inline_comment_prefixes=(";",), default_section="")
         try:
@@ -263,7 +272,10 @@ class _Reader:
 
 
 def _exists(path: Path) -> bool:
-    """Whether a path exists. True without access, so that reading the file reports the error."""
+    """Whether a path exists.
+
+    Return True if that cannot be checked. Then reading the file reports the error.
+    """
     try:
         path.stat()
     except (FileNotFoundError, NotADirectoryError, ValueError):
@@ -274,7 +286,10 @@ def _exists(path: Path) -> bool:
 
 
 def _text(path: Path) -> str:
-    """Read a file that may contain invalid UTF-8, usually in a comment."""
+    """Return the text of a file, which may contain invalid UTF-8, usually in a comment.
+
+    Raise OSError if it cannot be read, is not a file, or is longer than ``MAX_FILE``.
+    """
     if not path.is_file():
         raise OSError("it is not a file")
     with path.open("rb") as file:

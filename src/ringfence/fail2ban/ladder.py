@@ -1,9 +1,9 @@
-"""Ban lengths of a jail, first and repeated, converted from fail2ban's formulas to a list.
+"""The lengths of a jail's first and repeated bans, converted from fail2ban's formulas to ringfence's list.
 
-In fail2ban, the first ban is ``bantime``. With ``bantime.increment`` the ban after N others is ``bantime``
-times a multiplier or a formula of N, at most ``bantime.maxtime`` (``Jail.setBanTimeExtra``). ringfence has a
-list of lengths, and remembers earlier bans for a limited time. Lengths that cannot be reached within that
-time are left out.
+In fail2ban, the length of the first ban is ``bantime``. With ``bantime.increment``, the length after N
+earlier bans is ``bantime`` times a multiplier or a formula of N, at most ``bantime.maxtime``
+(``Jail.setBanTimeExtra``). ringfence has a list of lengths, and remembers earlier bans for a limited time.
+Lengths that cannot be reached within that time are left out.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from ringfence.model import printable
 
 Note = Callable[[str], None]
 Growth = Callable[[int], float]
-"""A function that returns the factor of the next ban for a number of earlier bans."""
+"""A function of the number of earlier bans: the factor by which the next ban is longer than the first."""
 
 OWN = next(rule for rule in RULES if rule.name == "guess").ban
 MAX_STEPS = 40
@@ -29,7 +29,11 @@ _EXPONENTIAL = "ban.Time*math.exp(float(ban.Count+1)*banFactor)/math.exp(1*banFa
 
 
 def ladder_of(jail: Jail, note: Note) -> tuple[float, ...]:
-    """Return the lengths of a jail's bans in seconds, or none; ``note`` is called for each difference."""
+    """Return the lengths of a jail's first and repeated bans in seconds.
+
+    Return none if ringfence's default lengths apply. ``note`` is called with a text for each difference from
+    fail2ban, and for each value that cannot be converted.
+    """
     text = jail.options.get("bantime", "").strip()
     if not text:
         note("bantime: no jail sets it; ringfence's default lengths apply")
@@ -78,7 +82,10 @@ def _steps(first: float, jail: Jail, note: Note) -> tuple[float, ...]:
 
 
 def _growth(jail: Jail) -> tuple[Growth, int]:
-    """Return the growth of bans, and the number of bans after which it stops."""
+    """Return how a jail's bans grow, and the number of earlier bans after which they stop growing.
+
+    Raise ValueError if a value is invalid, or if the formula is not one of fail2ban's own.
+    """
     factor = _number(jail, "bantime.factor", 1.0)
     if text := jail.options.get("bantime.multipliers", "").strip():
         try:

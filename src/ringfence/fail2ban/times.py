@@ -57,7 +57,11 @@ def length_of(seconds: float) -> str:
 
 @define
 class _Sum:
-    """A sum of products that is being parsed; the last product is not in the total yet."""
+    """A sum of products that is being parsed.
+
+    ``total`` is without the last product, whose sign is ``sign``. ``pending`` is ``*`` or ``/`` if the next
+    factor or divisor is still missing.
+    """
 
     total: float = 0.0
     sign: float = 1.0
