@@ -1,1 +1,1 @@
-"""Reads the configuration: TOML to typed settings, all errors at once, each with its key."""
+"""Reads the configuration: converts TOML to typed settings, or reports all errors at once with their keys."""

@@ -1,7 +1,7 @@
 """Converters of configuration values: they check a value while it is read.
 
-A hook converts a TOML value, or raises ValueError with what it must be. Its signature is that of cattrs,
-which also passes the wanted type.
+A *hook* is a function that converts a TOML value. If the value is invalid, it raises ValueError with a text
+such as "must be true or false". Its second argument is the wanted type, because cattrs passes it.
 """
 
 import re
@@ -74,7 +74,8 @@ class ListenAddress:
 def parse_duration(text: object) -> float:
     """Parse ``"90s"``, ``"10m"``, ``"1h30m"`` or ``"7d"`` into seconds; raise ValueError otherwise.
 
-    Units go from the largest to the smallest, each once, with or without a blank between.
+    The units are ``w``, ``d``, ``h``, ``m`` and ``s``, in this order, each at most once. A blank may separate
+    two of them. The longest duration is ``MAX_DURATION``.
     """
     match = _DURATION.fullmatch(text) if isinstance(text, str) else None
     seconds = sum(int(number) * _UNITS[unit] for unit, number in match.groupdict("0").items()) if match else 0
@@ -84,7 +85,10 @@ def parse_duration(text: object) -> float:
 
 
 def text_of_duration(seconds: float) -> str:
-    """Return the text from which :func:`parse_duration` returns ``seconds``: ``"1h30m"``, without weeks."""
+    """Return seconds as a text that :func:`parse_duration` accepts, such as ``"1h30m"``.
+
+    Weeks are written as days.
+    """
     left, parts = round(seconds), []
     for unit in "dhms":
         number, left = divmod(left, int(_UNITS[unit]))
@@ -274,4 +278,4 @@ HOOKS: dict[Any, Callable[[Any, Any], Any]] = {
     ListenAddress | None: _listen,
     Secret | None: lambda value, _: Secret(text_from(value)),
 }
-"""The hook for each type."""
+"""The hook for each type of a setting."""

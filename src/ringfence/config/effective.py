@@ -30,10 +30,11 @@ class ValueOrigin(StrEnum):
 
 @frozen
 class Value:
-    """One key with its effective value, in the form of the file; None if it is not set.
+    """One key with its effective value.
 
-    ``line`` is the line of the file, and ``variable`` the variable of the environment, if the value comes
-    from there.
+    ``value`` is as it would be written in the file, with secrets masked; None if it is not set. ``line`` is
+    the line of the file, if the value comes from the file. ``variable`` is the name of the environment
+    variable, if it comes from there.
     """
 
     path: KeyPath
@@ -44,7 +45,7 @@ class Value:
 
 
 def effective(path: Path, environ: Mapping[str, str] = os.environ) -> list[Value]:
-    """Return every key in the order of the tables; raise ConfigError with all problems of ``path``.
+    """Return the value of every key, table by table; raise ConfigError with all problems of ``path``.
 
     Files with secrets are not read.
     """
@@ -78,7 +79,7 @@ def _value(key: Key, value: object, lines: Mapping[KeyPath, int], variables: Map
 
 
 def _written(value: object) -> bool | int | str | list[str] | None:
-    """Return a value as the file has it."""
+    """Return a value as it would be written in the file."""
     if isinstance(value, tuple):
         return [_text(one) for one in value]
     return value if value is None or isinstance(value, int) else _text(value)

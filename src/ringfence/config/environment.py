@@ -1,8 +1,8 @@
 """Environment variables that set keys of the configuration, for containers.
 
 The name of a variable is ``RINGFENCE_`` and the key in capital letters, with two underscores for each dot:
-``RINGFENCE_FIREWALL__MAX_BANS`` sets ``firewall.max_bans``. Of a repeated table it is the first one, or the
-one whose number follows the table: ``RINGFENCE_ASTERISK__1__NAME`` sets ``asterisk[1].name``.
+``RINGFENCE_FIREWALL__MAX_BANS`` sets ``firewall.max_bans``. The name of a repeated table means its first
+entry. A number after the name means another entry: ``RINGFENCE_ASTERISK__1__NAME`` sets ``asterisk[1].name``.
 
 A value is a text, a number, ``true`` or ``false``, without quotes. The entries of a list are separated by
 commas; a value that begins with ``[`` is a list in TOML. A variable overrides the file.
@@ -23,19 +23,20 @@ PREFIX = "RINGFENCE_"
 FILE_VARIABLE = "RINGFENCE_CONFIG"
 """The variable with the path of the configuration."""
 _OTHER_VARIABLES = frozenset({FILE_VARIABLE, "RINGFENCE_LAB"})
-"""Variables that set no key. RINGFENCE_LAB is the laboratory of the project's own tests."""
+"""Variables that set no key. RINGFENCE_LAB is the folder of the Asterisks that the project's tests run."""
 
 _NUMBER = re.compile(r"[0-9]{1,3}")
 _WHOLE = re.compile(r"-?[0-9]{1,18}")
 _EITHER = {"secret": "secret_file", "secret_file": "secret"}
-"""Keys of ``[asterisk.ami]`` that exclude each other: a variable for one overrides both in the file."""
+"""Keys of ``[asterisk.ami]`` that exclude each other: a variable for one replaces both in the file."""
 
 
 @frozen
 class Overridden:
-    """A TOML document with the values of the environment.
+    """A TOML document (``tree``) in which environment variables have set keys.
 
-    ``variables`` has the name of the variable for each key that the environment sets.
+    ``variables`` has the name of the variable for each key that the environment sets. ``problems`` has a line
+    for each variable that is wrong.
     """
 
     tree: dict[str, Any]
@@ -43,7 +44,10 @@ class Overridden:
     problems: tuple[str, ...]
 
     def named(self, problem: str) -> str:
-        """Return a problem with the variable in place of the key path, if a variable set this key."""
+        """Return a line about a problem, which begins with the path of a key.
+
+        If a variable has set this key, the variable's name replaces the path.
+        """
         for path, name in self.variables.items():
             key = text_of_key(path)
             if problem.startswith((f"{key}:", f"{key}[")):
@@ -52,7 +56,7 @@ class Overridden:
 
 
 def overridden(tree: Mapping[str, object], environ: Mapping[str, str]) -> Overridden:
-    """Return a TOML document with the values of the environment, and the problems of the variables."""
+    """Return a copy of a TOML document in which the variables of ``environ`` have set their keys."""
     problems: list[str] = []
     variables: dict[KeyPath, str] = {}
     keys: dict[KeyPath, Key] = {}
@@ -80,7 +84,7 @@ def overridden(tree: Mapping[str, object], environ: Mapping[str, str]) -> Overri
 
 
 def key_of(variable: str) -> Key | None:
-    """Return the key that a variable sets, None if there is no such key."""
+    """Return the key that a variable sets; None if there is no such key."""
     key = ROOT
     words = variable.removeprefix(PREFIX).split("__")
     while words:
@@ -97,7 +101,7 @@ def key_of(variable: str) -> Key | None:
 
 
 def variable_of(path: KeyPath) -> str:
-    """Return the name of the variable that sets a key; the first one of a repeated table has no number."""
+    """Return the name of the variable that sets a key. The index 0 of a repeated table is left out."""
     return PREFIX + "__".join(str(part).upper() for part in path if part != 0)
 
 
@@ -114,7 +118,11 @@ def _fix(name: str) -> str:
 
 
 def _value(text: str, key: Key) -> object:
-    """Return the TOML value for the text of a variable. The key's hook refuses a text of a wrong form."""
+    """Return the TOML value for the text of a variable.
+
+    A text without the form of the key's type stays a text, and the key's hook refuses it later. Raise
+    ValueError for an invalid list.
+    """
     kind = key.plain_kind
     if kind is bool:
         return {"true": True, "false": False}.get(text, text)
@@ -135,7 +143,10 @@ def _list(text: str) -> object:
 
 
 def _set(tree: dict[str, Any], path: KeyPath, value: object) -> None:
-    """Set a key. If the file has something else where a table belongs, the loader reports it."""
+    """Set a key in a TOML document. Raise ValueError if an entry of a repeated table would follow a gap.
+
+    If the file has another value in place of a table, nothing is set, and the loader reports that value.
+    """
     node: Any = tree
     for part, inner in pairwise(path):
         empty: Any = [] if isinstance(inner, int) else {}

@@ -10,12 +10,15 @@ from ringfence.config.converters import HOOKS
 from ringfence.config.schema import RuleSettings, Settings, default_rules
 
 KeyPath = tuple[str | int, ...]
-"""The tables and the key, from the outside in. A number chooses one of a repeated table, from 0."""
+"""The names of the tables that contain a key, the outermost first, and then the name of the key.
+
+A number after the name of a repeated table is the index of an entry, from 0.
+"""
 
 
 @frozen
 class Key:
-    """A key and the type of its value; or a table, if :func:`children_of` yields its keys."""
+    """A key, or a table. ``kind`` is the type of its value."""
 
     path: KeyPath
     kind: Any
@@ -33,7 +36,7 @@ class Key:
 
     @property
     def plain_kind(self) -> Any:  # noqa: ANN401 - a type
-        """The type of the value in Python, without None and without the names of ``converters``."""
+        """The Python type of the value: without None, and ``int`` for a type such as ``Port``."""
         kind = self.kind
         if get_origin(kind) in {Union, UnionType}:
             kind = next(one for one in get_args(kind) if one is not NoneType)
@@ -47,7 +50,7 @@ ROOT = Key((), Settings)
 
 
 def children_of(key: Key, entries: int = 1) -> Iterator[Key]:
-    """Yield the keys and tables in a table. A repeated table has ``entries`` of them."""
+    """Yield the keys and tables directly in a table. ``entries`` is the length of a repeated table."""
     if (inner := key.entries) is not None:
         yield from (Key((*key.path, number), inner) for number in range(entries))
     elif get_origin(key.kind) is Mapping:  # [rules]
@@ -57,7 +60,7 @@ def children_of(key: Key, entries: int = 1) -> Iterator[Key]:
 
 
 def _fields_of(key: Key) -> "list[Attribute[Any]]":
-    """Return the fields of a table, without the keys that its rule does not have."""
+    """Return the fields of a table. For the table of a rule, omit the keys that this rule does not have."""
     if key.kind is not RuleSettings:
         return list(fields(key.kind))
     rule = default_rules()[str(key.path[-1])]
@@ -65,7 +68,10 @@ def _fields_of(key: Key) -> "list[Attribute[Any]]":
 
 
 def keys_of(table: Key = ROOT) -> Iterator[Key]:
-    """Yield every key in a table and in its tables; a repeated table has one entry."""
+    """Yield every key in a table and in the tables that it contains.
+
+    Of a repeated table, only the keys of the first entry are yielded.
+    """
     for child in children_of(table):
         if child.is_table:
             yield from keys_of(child)

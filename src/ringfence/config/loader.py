@@ -1,8 +1,8 @@
-"""The configuration: from a TOML file to typed settings, or to all its problems, each with its key path.
+"""Loads the configuration: a TOML file becomes typed settings, or a list of all problems with key paths.
 
-Every key has a default except the AMI secret. Unknown keys, wrong types and impossible values are all found
-in one reading, so that an administrator can fix a file in one go. Therefore values are checked while they are
-read (the hooks of ``converters``) and not in constructors, which would stop at the first problem.
+Every key has a default except the AMI secret. Unknown keys, wrong types and impossible values are all
+reported at once, so that an administrator can fix all of them together. Therefore values are checked while
+they are read (by the hooks of ``converters``). Constructors would stop at the first problem.
 
 Variables of the environment override keys of the file (:mod:`ringfence.config.environment`).
 
@@ -89,8 +89,8 @@ MAX_SECRET_BYTES = 1024
 def load(path: Path, environ: Mapping[str, str] = os.environ, *, secrets: bool = True) -> Settings:
     """Load ``path`` and the secrets it names; raise ConfigError with all problems.
 
-    Without ``secrets`` none is read or required: a command that does not connect to AMI needs none, and its
-    user may not be allowed to read them.
+    With ``secrets`` false, no secret is read or required. This is for commands that do not connect to AMI:
+    their user may not be allowed to read secrets.
     """
     return parse(_tree(path), str(path), environ, secrets=secrets)
 
@@ -98,8 +98,8 @@ def load(path: Path, environ: Mapping[str, str] = os.environ, *, secrets: bool =
 def load_what_is_right(path: Path, environ: Mapping[str, str] = os.environ) -> Settings:
     """Load ``path`` without its secrets, with defaults for every invalid value.
 
-    It is for commands that must work in any case: to unban an address the control socket is needed, but not a
-    valid rule.
+    It is for commands that must work even if the file has mistakes. For example, to unban an address, the
+    path of the control socket is needed, but valid rules are not.
     """
     try:
         return _partly(overridden(_tree(path), environ).tree, Settings)
@@ -141,7 +141,7 @@ def parse(
 ) -> Settings:
     """Convert a TOML document and the variables of the environment into settings.
 
-    ``where`` names the document in the ConfigError.
+    Raise ConfigError with all problems. ``where`` is the name of the document in this error.
     """
     problems: list[str] = []
     if isinstance(single := tree.get("asterisk"), Mapping):
@@ -216,7 +216,7 @@ def _converter() -> Converter:
     converter = Converter(forbid_extra_keys=True, detailed_validation=True)
     hooks = {**HOOKS, Mapping[str, RuleSettings]: _rules(converter)}
     for kind, hook in hooks.items():
-        if isinstance(kind, type):  # the hooks of cattrs for bool and Path would precede a predicate
+        if isinstance(kind, type):  # for bool and Path, cattrs' own hooks precede those with a predicate
             converter.register_structure_hook(kind, hook)
         else:
             converter.register_structure_hook_func(partial(eq, kind), hook)
@@ -271,16 +271,16 @@ def _problems(error: Exception, path: str = "") -> list[str]:
 def _perhaps(key: str, known: Sequence[str]) -> str:
     from difflib import get_close_matches  # noqa: PLC0415 - loaded where something is wrong
 
-    near = get_close_matches(key, known, n=1) if key not in known else []  # else this rule lacks it
+    near = get_close_matches(key, known, n=1) if key not in known else []  # else other rules have it
     return f"; is {near[0]} meant?" if near else ""
 
 
 @frozen
 class _Entry:
-    """The valid values of an ``[[asterisk]]``; invalid ones have defaults and were reported elsewhere.
+    """The valid values of one ``[[asterisk]]``. Invalid ones are reported elsewhere; here they have defaults.
 
-    ``name`` is None if the name is invalid. ``judged`` is false if too many values are invalid to decide
-    whether a secret is missing.
+    ``key`` is its key path (``asterisk[0]``). ``name`` is None if the name is invalid. ``judged`` is false if
+    invalid values make it impossible to decide whether a secret is missing.
     """
 
     key: str
@@ -290,7 +290,7 @@ class _Entry:
 
 
 def _entries(tree: Mapping[str, object]) -> list[_Entry]:
-    """Return the ``[[asterisk]]`` tables for checks of several keys, also if the file is invalid."""
+    """Return the ``[[asterisk]]`` tables for checks that need several keys, even of an invalid file."""
     tables = tree.get("asterisk", [{}])
     entries = []
     for index, table in enumerate(tables if isinstance(tables, list) else []):
@@ -342,7 +342,7 @@ def _right_part(value: object, kind: Any) -> object:  # noqa: ANN401 - a type
 
 
 def _clashes(entries: Sequence[_Entry], *, none: bool) -> list[str]:
-    """Return the problems that involve several keys."""
+    """Return the problems that involve several keys. ``none``: the file has an empty list of Asterisks."""
     problems = ["asterisk: must have at least one entry"] if none else []
     names: set[str] = set()
     for entry in entries:
@@ -374,7 +374,10 @@ def _shared_logs(asterisks: Sequence[AsteriskSettings]) -> list[str]:
 
 
 def _secrets(entries: Sequence[_Entry], environ: Mapping[str, str]) -> tuple[list[Secret | None], list[str]]:
-    """Read every required secret; return the secrets and the problems."""
+    """Read every required secret; return the secrets and the problems.
+
+    There is a secret for each entry, unless the file has problems. It is None for an Asterisk without AMI.
+    """
     found: list[Secret | None] = []
     problems: list[str] = []
     for entry in entries:
@@ -406,7 +409,10 @@ def _unheard(settings: Settings) -> list[str]:
 
 
 def _without_a_map(settings: Settings, tree: Mapping[str, object]) -> list[str]:
-    """Return a problem for countries without a [geo] database, even an invalid one."""
+    """Return a problem for each list with countries, if ``[geo]`` names no database.
+
+    A database with an invalid path counts as named, because its path is reported elsewhere.
+    """
     geo = tree.get("geo")
     if isinstance(geo, Mapping) and "database" in geo:
         return []
@@ -447,7 +453,7 @@ def _secret(entry: _Entry, environ: Mapping[str, str]) -> Secret:
 def _is_there(path: Path) -> bool:
     try:
         return path.exists()
-    except OSError:  # another user's credentials
+    except OSError:  # the credentials belong to another user
         return False
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from ringfence.config.keys import KeyPath
 
 _ENDS = ("]", '"""', "'''")
-"""What the last line of a value of several lines contains (TOML 1.0: an array or a multi-line string)."""
+"""The last line of a value of several lines contains one of these (an array or a multi-line string)."""
 
 
 def lines_of(text: str) -> dict[KeyPath, int]:

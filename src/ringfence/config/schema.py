@@ -1,6 +1,6 @@
-"""The settings as immutable values with all defaults, and the values derived from them.
+"""The settings as immutable values, with all defaults, and the values that other packages derive from them.
 
-``loader`` reads them from a file; this module reads nothing.
+This module reads no file; ``loader`` does.
 """
 
 from collections.abc import Mapping
@@ -43,8 +43,8 @@ from ringfence.model import ListEntry, ListKind, Network, Scope, Secret
 class AmiSettings:
     """``[asterisk.ami]``: how to connect and log in to one Asterisk's manager interface.
 
-    With ``enabled`` false only the log reports attempts, and no secret is needed. ``tls_ca`` is a file of
-    certificates to trust instead of the system's. ``tls_verify`` set to false accepts any certificate
+    With ``enabled`` false, ringfence does not connect to AMI, and no secret is needed. ``tls_ca`` is a file
+    of certificates to trust instead of the system's. With ``tls_verify`` false, any certificate is accepted
     (Asterisk's sample certificates are self-signed).
     """
 
@@ -77,8 +77,9 @@ class CustomSettings:
 class LogSettings:
     """``[asterisk.logs]``: the logs that are read besides the manager interface.
 
-    ``paths`` is None if ringfence is to find them, and empty if none is to be read. ``timezone`` is the time
-    zone in which they are written, None for this host's. ``journal`` adds systemd's journal.
+    ``paths`` are log files. None means that ringfence finds them automatically, and () that no file is read.
+    ``timezone`` is the time zone in which the logs are written; None means that of this host. ``journal``:
+    systemd's journal is read too. ``custom`` are additional messages that report attempts.
     """
 
     paths: tuple[Path, ...] | None = None
@@ -94,10 +95,11 @@ class LogSettings:
 
 @frozen
 class WireSettings:
-    """``[asterisk.wire]``: whether outgoing challenges are observed.
+    """``[asterisk.wire]``: whether the *wire* is a source. It is the capture of outgoing challenges (NFLOG).
 
-    They show the true sender of an attempt, also if a log line or an event names another address, and they
-    show hidden attempts. A host has one wire: it is observed if any of its PBXs requests it.
+    A challenge shows the true sender of an attempt, even if a log line or an event names another address. It
+    also shows attempts that events and logs do not show. A host has only one wire, for all of its PBXs. It is
+    read if any of them has ``enabled``.
     """
 
     enabled: bool = True
@@ -115,7 +117,10 @@ class AsteriskSettings:
 
 @frozen
 class LimitSettings:
-    """``[firewall.limit]``: the packets per second of one source that reach the SIP ports."""
+    """``[firewall.limit]``: the limit for the packets a second that one address may send to the SIP ports.
+
+    ``burst`` is the number of packets that it may send in addition, all at once.
+    """
 
     mode: LimitMode = LimitMode.ENFORCE
     rate: Rate = Rate(50)
@@ -126,8 +131,10 @@ class LimitSettings:
 class FirewallSettings:
     """``[firewall]``: the firewall, and where and how it drops packets.
 
-    With ``backend`` ``memory`` (a dry run) nothing is dropped. ``sip_ports`` is None if ringfence is to find
-    them.
+    With ``backend`` ``memory`` (a dry run) nothing is dropped. ``scope`` is what a full ban covers: every
+    port (``all``), or the SIP ports only (``sip``). With ``sip_ports`` None, ringfence finds the ports that
+    Asterisk uses. Packets are dropped on ``interfaces`` only; () means all. With ``log``, the kernel logs
+    dropped packets. ``max_bans`` is the size of each set of bans or networks in the kernel.
     """
 
     backend: BackendName = BackendName("auto")
@@ -159,7 +166,7 @@ class DenySettings:
 
 @frozen
 class GeoSettings:
-    """``[geo]``: databases with the networks of countries and of network numbers; None for no database."""
+    """``[geo]``: the database files with the networks of countries and of autonomous systems, or None."""
 
     database: Paths | None = None
 
@@ -170,13 +177,14 @@ _SCOPE_NAMES = {scope: name for name, scope in _SCOPES.items()}
 
 @frozen
 class RuleSettings:
-    """``[rules.NAME]``: the number of attempts within a window that leads to a ban, and its duration.
+    """``[rules.NAME]``: ``attempts`` within ``window`` seconds lead to a ban.
 
-    ``ban`` is one duration, or a list: that of the first ban, of the second within 30 days, and so on. The
-    other settings exist for some rules only, and are None elsewhere. ``friends`` is the number for friends
-    (0: none), ``addresses`` how many addresses of a network must take part, ``accounts`` the decoy accounts.
-    ``strangers`` is how many failures of an unknown address lead to a ban during a distributed attack.
-    ``scope`` is what a full ban covers: everything that the firewall's ``scope`` covers, or Asterisk's ports.
+    ``ban`` has the durations of bans in seconds: of the first ban, of the second one within 30 days, and so
+    on. The settings after it exist for some rules only, and are None for the others. ``friends`` is the
+    number of attempts for friends (0: the rule does not apply to them). ``addresses`` is how many addresses
+    of a network must take part. ``accounts`` are the decoy accounts. ``strangers`` is the number of failures
+    after which an unknown address is banned during a distributed attack. ``scope`` is what a full ban of this
+    rule covers: the ports of ``scope`` in ``[firewall]`` (``all``), or the SIP ports only (``sip``).
     """
 
     enabled: bool
@@ -191,7 +199,7 @@ class RuleSettings:
 
     @classmethod
     def of(cls, rule: Rule) -> "RuleSettings":
-        """Return the settings of a rule with its default numbers."""
+        """Return the default settings of a rule."""
         return cls(
             rule.enabled,
             Count(rule.attempts),
@@ -205,7 +213,7 @@ class RuleSettings:
         )
 
     def rule(self, rule: Rule) -> Rule:
-        """Return ``rule`` with these numbers."""
+        """Return ``rule`` with these settings."""
         return evolve(
             rule,
             enabled=self.enabled,
@@ -222,9 +230,10 @@ class RuleSettings:
 
 @frozen
 class ClaimedSettings:
-    """``[claimed]``: the effect of evidence whose address is only claimed.
+    """``[claimed]``: bans on evidence whose address is only claimed, so that it may be forged.
 
-    ``ban`` is as for a rule; ``per_minute`` is the maximum of new bans.
+    ``ban`` has the durations in seconds, as for a rule. ``per_minute`` is the maximum number of new bans a
+    minute.
     """
 
     ban: Ladder = Ladder(Claimed().ban)
@@ -277,15 +286,19 @@ class Settings:
     metrics: MetricsSettings = Factory(MetricsSettings)
 
     def rule_table(self) -> tuple[Rule, ...]:
-        """Return the rules with the numbers of this configuration."""
+        """Return the rules with the settings of this configuration."""
         return tuple(self.rules[rule.name].rule(rule) for rule in RULES)
 
     def claims(self) -> Claimed:
-        """Return the limits for evidence whose address is only claimed."""
+        """Return the limits for bans on evidence whose address is only claimed."""
         return Claimed(tuple(self.claimed.ban), self.claimed.per_minute)
 
     def plan(self, found_ports: Ports | None, log_group: int | None) -> FirewallPlan:
-        """Return the plan of the firewall's rules. ``found_ports`` are Asterisk's ports, None if unknown."""
+        """Return the plan for the firewall's rules.
+
+        ``found_ports`` are the ports that Asterisk uses; None if they are unknown. They apply unless
+        ``sip_ports`` is set. ``log_group`` is the NFLOG group of the wire; None if the wire is not read.
+        """
         mine = self.firewall
         ports = found_ports if found_ports is not None else Ports()
         if mine.sip_ports is not None:
@@ -305,7 +318,11 @@ class Settings:
         )
 
     def lists(self) -> Configured:
-        """Return the entries and databases that this configuration has for the lists."""
+        """Return the part of the configuration that concerns the allow list and the deny list.
+
+        It has their entries, the paths of the databases for countries, and the maximum number of networks in
+        a set of the kernel.
+        """
         said = [
             *((ListKind.ALLOW, text_of(*code_of(network))) for network in self.allow.networks),
             *((ListKind.ALLOW, host) for host in self.allow.hosts),
@@ -321,18 +338,19 @@ class Settings:
 
     @property
     def wire(self) -> bool:
-        """Whether any PBX requests the wire."""
+        """Whether the wire is read, because any PBX has it as a source."""
         return any(pbx.wire.enabled for pbx in self.asterisk)
 
     def manager_ports(self) -> list[int]:
-        """Return the ports of the manager interfaces on this host."""
+        """Return the ports of the manager interfaces that are reached at a loopback address."""
         amis = [pbx.ami for pbx in self.asterisk if pbx.ami.enabled]
         return [ami.port for ami in amis if ami.host in {"127.0.0.1", "::1", "localhost"}]
 
     def asterisk_with_logs(self) -> tuple[AsteriskSettings, ...]:
         """Return each PBX with the logs to read.
 
-        If there are several PBXs, none finds its logs automatically, because each would find the same files.
+        If there are several PBXs, logs are not found automatically, because each PBX would find the same
+        files.
         """
         if len(self.asterisk) == 1:
             return self.asterisk
@@ -342,9 +360,12 @@ class Settings:
         )
 
     def several_sources(self) -> frozenset[str]:
-        """Return the names of the Asterisks with another source besides AMI."""
+        """Return the names of the Asterisks that have a log or the wire as a source."""
         return frozenset(pbx.name for pbx in self.asterisk_with_logs() if pbx.logs.wanted or self.wire)
 
     def corroborated(self) -> frozenset[str]:
-        """Return the names of the Asterisks with AMI or the wire, whose log lines need confirmation."""
+        """Return the names of the Asterisks that have AMI or the wire as a source.
+
+        These sources can confirm the log lines of these Asterisks.
+        """
         return frozenset(pbx.name for pbx in self.asterisk_with_logs() if pbx.ami.enabled or self.wire)
