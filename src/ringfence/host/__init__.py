@@ -1,4 +1,4 @@
-"""Facts about this host: its addresses, its containers' networks, and Asterisk's files on it.
+"""Facts about this host: its addresses and connections, its containers' networks, and Asterisk's files.
 
-pyroute2 is used only here and in ``firewall``; none of its types leaves these packages.
+pyroute2 is used only in this package, and no other package sees its types.
 """

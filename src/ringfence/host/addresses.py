@@ -1,4 +1,4 @@
-"""The host's own addresses, read once or followed. A reading takes 5 ms, and addresses change rarely."""
+"""This host's own addresses, read once or followed. A reading takes 5 ms, and addresses change rarely."""
 
 from collections.abc import Callable, Iterable
 from ipaddress import ip_network
@@ -38,6 +38,9 @@ async def _read(route: AsyncIPRoute) -> frozenset[Network]:
 
 
 def _networks(messages: Iterable[Any]) -> frozenset[Network]:
-    """Return the addresses: IFA_LOCAL if present (our end of a point-to-point link), else IFA_ADDRESS."""
+    """Return the addresses of this host: IFA_LOCAL if a message has it, else IFA_ADDRESS.
+
+    On a point-to-point link, IFA_ADDRESS is the remote end.
+    """
     own = (message.get("local") or message.get("address") for message in messages)
     return frozenset(ip_network(address) for address in own if address)

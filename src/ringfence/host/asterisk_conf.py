@@ -8,8 +8,8 @@ The files contain the passwords of every phone. Only requested options are kept:
 reading, so no message can contain them. A caller that needs passwords requests them separately, and gets them
 masked.
 
-The parser is tolerant: a line that is neither a section nor an option is skipped. A file that cannot be read
-is named in the result, because its content is then unknown. The number and the size of files are limited.
+The parser is tolerant: a line that is neither a section nor an option is skipped. The result names files that
+cannot be read, because their content is unknown. The number and the size of files are limited.
 """
 
 import glob
@@ -32,8 +32,9 @@ _BEGIN, _END = ";--", "--;"
 _MARK = re.compile(r"\\;|;--(?!-)|--;|;")
 
 Wanted = Callable[[str, str], bool]
-"""A function of a section's and an option's name, both in lower case, that returns whether to keep the
-option.
+"""A function that returns whether to keep an option.
+
+It takes the name of the section and the name of the option, both in lower case.
 """
 
 
@@ -61,13 +62,13 @@ class Section:
 
 @frozen
 class Conf:
-    """A file with its includes. ``unread`` names the parts that could not be read."""
+    """The sections of a file and of its includes. ``unread`` are the files that could not be read in full."""
 
     sections: tuple[Section, ...] = ()
     unread: tuple[Path, ...] = ()
 
     def section(self, name: str) -> Section:
-        """Return the options of all sections with this name, which must be in lower case."""
+        """Return all sections of this name as one section. ``name`` must be in lower case."""
         found = [section for section in self.sections if section.name.lower() == name]
         return Section(
             name,
@@ -79,8 +80,8 @@ class Conf:
 def read_conf(path: Path, wanted: Wanted, secret: Wanted = lambda _section, _name: False) -> Conf | None:
     """Read a file and its includes; return None if it does not exist.
 
-    Included files without a folder are looked up in the folder of ``path``. ``secret`` selects options that
-    are passwords.
+    A relative path in an include is relative to the folder of ``path``. ``wanted`` selects the options to
+    keep, and ``secret`` the options that are passwords.
     """
     try:
         path.lstat()
@@ -115,9 +116,9 @@ class _Section:
     secrets: list[tuple[str, str]] = field(factory=list, repr=False)
 
     def fits(self, condition: str) -> bool:
-        """Whether the options match a condition like ``type=endpoint&...``.
+        """Whether the options match the condition of an addition to a section: ``type=endpoint&...``.
 
-        Secret options are not compared.
+        Secret options never match.
         """
         wanted = [part.partition("=") for part in condition.split("&") if part]
         own = {name.lower(): value.lower() for name, value in self.options}
@@ -125,7 +126,7 @@ class _Section:
 
 
 class _Reader:
-    """The state of one reading: the sections so far, and the section that is being read."""
+    """Reads a file and its includes, and collects their sections."""
 
     def __init__(self, folder: Path, wanted: Wanted, secret: Wanted) -> None:
         self.sections: list[_Section] = []
@@ -137,7 +138,7 @@ class _Reader:
         self._here: _Section | None = None
 
     def read(self, path: Path, depth: int) -> None:
-        """Read one file; its lines replace the ``#include`` that names it."""
+        """Read one file. Its lines count as if they replaced the ``#include`` that names the file."""
         self._files += 1
         if self._files > MOST_FILES or depth > DEEPEST:
             self.unread.append(path)
@@ -177,7 +178,7 @@ class _Reader:
             self._inherit(mark)
 
     def _inherit(self, mark: str) -> None:
-        """Copy the options of a template: they precede the section's own."""
+        """Copy the options of the template ``mark`` into the present section, before its own options."""
         source = next((section for section in self.sections if section.name == mark), None)
         if source is not None and self._here is not None and source is not self._here:
             self._here.options += source.options
@@ -224,7 +225,7 @@ def directive_of(line: str) -> tuple[str, str]:
 
 
 def _is_open(folder: Path) -> bool:
-    """Whether the content of a folder would be visible."""
+    """Whether this process can list a folder. True too if the folder does not exist: then it has no files."""
     try:
         os.scandir(folder).close()
     except OSError as error:
@@ -233,7 +234,10 @@ def _is_open(folder: Path) -> bool:
 
 
 def uncommented(text: str) -> Iterator[tuple[int, str]]:
-    """Yield the non-empty lines, each with its number, without comments and surrounding blanks."""
+    """Yield each line with its number (from 1), without comments and surrounding blanks.
+
+    Lines that are empty then are left out.
+    """
     depth = 0
     for number, line in enumerate(text.split("\n"), 1):
         kept, at = "", 0

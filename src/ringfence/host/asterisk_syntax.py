@@ -1,7 +1,7 @@
-"""Errors because of which Asterisk refuses a whole configuration file (``main/config.c``).
+"""Finds the errors for which Asterisk refuses a whole configuration file (``main/config.c``).
 
-:mod:`ringfence.host.asterisk_conf` reads such a file as well as it can. A program that changes a file must
-know first that Asterisk accepts it.
+:mod:`ringfence.host.asterisk_conf` ignores these errors, and reads the rest of the file. But a program that
+changes a file must know first whether Asterisk accepts it.
 """
 
 import glob
@@ -20,7 +20,7 @@ def faults_of(path: Path) -> list[str]:
 
 
 class _Checker:
-    """The state of one check: the sections so far, and whether a section has begun."""
+    """Checks a file and its includes, and collects the errors. It remembers the sections so far."""
 
     def __init__(self, folder: Path) -> None:
         self.faults: list[str] = []
@@ -30,7 +30,10 @@ class _Checker:
         self._files = 0
 
     def check(self, path: Path, named: str, depth: int) -> None:
-        """Check one file; ``named`` is the text before a message that the file cannot be read."""
+        """Check one file. If it cannot be read, the message begins with ``named``.
+
+        ``named`` is the line that includes the file (``FILE:LINE``), or the file itself.
+        """
         self._files += 1
         if self._files > MOST_FILES or depth > DEEPEST:
             self.faults.append(f"{named}: the files include each other too deeply")

@@ -1,4 +1,4 @@
-"""The networks of this host's container bridges, followed as containers come and go.
+"""The networks of this host's container bridges, followed while containers start and stop.
 
 Packets from these networks that pass through this host count for the wire (``sources/wire.py``) as if this
 host had sent them. So a bridge is a container bridge only if no other machine can send into it: it has ports,
@@ -6,10 +6,10 @@ and each of them is a veth whose other end is in another network namespace. Exam
 podman0 and lxcbr0 while a container runs. A bridge with a network card, with a virtual machine's tap, with a
 tunnel, or with a veth to another bridge of this host is no container bridge.
 
-The network is that of the address which this host has on the bridge. Link-local networks are left out,
-because they are not routed. A network is also left out if another link of this host has a part of it.
-Otherwise a stranger behind that link could use an address of the network, and would pass the rpfilter match
-of the log rule.
+The network of a bridge is the one in which this host has an address on the bridge. Link-local networks are
+left out, because they are not routed. A network is also left out if another link of this host has a part of
+it. Otherwise a stranger behind that link could use an address of the network, and would pass the rpfilter
+match of the log rule.
 
 Each reading reads all links and addresses, which takes 0.3 ms of CPU for each link. It delayed the event loop
 by up to 15 ms with 200 links and 30 ms with 900 (two busy cores). So there is at most one reading a second,
@@ -65,7 +65,7 @@ class _Link:
 class _HostNetwork:
     """A network in which this host has an address, and its link.
 
-    ``own``: the network is only that address.
+    ``own``: the network contains only that address.
     """
 
     link: int
@@ -88,7 +88,7 @@ async def _read(route: AsyncIPRoute) -> frozenset[Network]:
 
 
 def _container_bridges(links: Sequence[_Link]) -> frozenset[int]:
-    """Return the bridges whose ports all lead into containers."""
+    """Return the bridges that have ports, all of which lead into containers."""
     into_containers = {link.master for link in links if link.leads_away}
     elsewhere = {link.master for link in links if not link.leads_away}
     bridges = {link.index for link in links if link.kind == "bridge"}

@@ -11,16 +11,17 @@ the remote end resets the connection             one message, but only when the 
                                                  descriptor; until then the list of sockets lacks it too
 this host resets (SO_LINGER of 0 s)              one message without remote address and port
 a TIME_WAIT entry ends                           nothing
-a SYN that nobody completes, also with SYN       nothing: the kernel has a request and no socket
-cookies, then expired, reset, or met by ACKs
-with a wrong number
+a SYN without a completed handshake, also with   nothing: the kernel has a request and no socket
+SYN cookies: the request expires, is reset, or
+gets ACKs with a wrong number
 a SYN with data or cookie request, while TCP     one message: the kernel makes a socket at the SYN
 Fast Open demands no cookie
 ===============================================  =======================================================
 
-Because of the last row, the handshake is checked. ``tcpi_delivered`` (Linux 4.18) counts the packets that the
-remote end has acknowledged; the SYN-ACK is the first of them. It is 0 if only a SYN came, whose source anyone
-can forge. It is 1 or more after every completed handshake, also with SYN cookies.
+Because of the last row, it must be checked whether the handshake was completed. ``tcpi_delivered`` (Linux
+4.18) counts the packets that the remote end has acknowledged; the SYN-ACK is the first of them. It is 0 if
+only a SYN came, whose source anyone can forge. It is 1 or more after every completed handshake, also with SYN
+cookies.
 
 The kernel sends from a work queue, so a message may arrive some microseconds after the socket is gone from
 the list of sockets. Sockets of other network namespaces, such as those of containers, are not reported.
@@ -46,22 +47,22 @@ from ringfence.netlink.sock_diag import (
 )
 
 MOST_AT_ONCE = 256
-"""Messages in one reading, so that a flood of closed connections does not block the event loop."""
+"""The maximum number of messages that one call reads. Otherwise many of them could block the event loop."""
 
 _GROUPS = (1, 3)  # SKNLGRP_INET_TCP_DESTROY, SKNLGRP_INET6_TCP_DESTROY (linux/sock_diag.h)
 _SOL_NETLINK, _ADD_MEMBERSHIP = 270, 1
 _SO_RCVBUFFORCE = 33  # <asm/socket.h>; Python has no name for it
 _BUFFER = 8 << 20  # the kernel doubles it
-_DATAGRAM = 4096  # bytes; the kernel's are of 380 (Linux 6.18)
-_MESSAGE = struct.Struct("=16xB3x2s2s16s16s")  # inet_diag_msg: family; ports and addresses, as on the wire
+_DATAGRAM = 4096  # bytes; a message of the kernel has 380 (Linux 6.18)
+_MESSAGE = struct.Struct("=16xB3x2s2s16s16s")  # inet_diag_msg: family; ports and addresses, high byte first
 _NO_PORT = b"\0\0"
 _IPV4 = 4
 
 
 class Closed(NamedTuple):
-    """A closed connection: the local port, and the remote address and port, as bytes.
+    """A closed connection. ``remote`` is the remote address, followed by two bytes of the remote port.
 
-    ``received`` is the number of bytes from the remote end, None if the kernel does not report it.
+    ``received`` is the number of bytes from the remote end; None if the kernel does not report it.
     """
 
     local_port: bytes
@@ -70,9 +71,9 @@ class Closed(NamedTuple):
 
 
 class ClosedSockets:
-    """The kernel's reports of closed TCP connections in this network namespace.
+    """Reads the kernel's reports of closed TCP connections in this network namespace.
 
-    :meth:`open` raises HostError with the fix. The socket never blocks; ``fileno`` is for an event loop.
+    No method waits. An event loop can wait for the descriptor that :meth:`fileno` returns.
     """
 
     def __init__(self, buffer: int = _BUFFER) -> None:
@@ -80,7 +81,10 @@ class ClosedSockets:
         self._kernel: socket.socket | None = None
 
     def open(self) -> None:
-        """Join the groups."""
+        """Open the netlink socket, and join the kernel's groups that report closed connections.
+
+        Raise HostError, with the fix, if the kernel refuses.
+        """
         try:
             kernel = socket.socket(
                 socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, NETLINK_SOCK_DIAG
@@ -101,13 +105,13 @@ class ClosedSockets:
         self._kernel = kernel
 
     def close(self) -> None:
-        """Leave the groups."""
+        """Close the socket."""
         if self._kernel is not None:
             self._kernel.close()
             self._kernel = None
 
     def fileno(self) -> int:
-        """Return the descriptor of the open socket."""
+        """Return the descriptor of the socket; -1 if it is closed."""
         return self._kernel.fileno() if self._kernel is not None else -1
 
     def read(self) -> tuple[list[Closed], bool, bool]:
@@ -137,7 +141,10 @@ class ClosedSockets:
 
 
 def _parse(datagram: bytes) -> Closed | None:
-    """Return the connection of a message (``remote`` empty if it has none); None if it is invalid."""
+    """Return the connection that a message reports; None if the message is invalid or lacks its counts.
+
+    ``remote`` is b"" if the message reports no connection with a completed handshake from a known address.
+    """
     try:
         frame = next(frames(datagram), None)
         if frame is None or frame.kind != BY_FAMILY or frame.end < ATTRIBUTES:

@@ -1,28 +1,30 @@
 """The TCP connections to this host, open and recently closed, as the kernel reports them.
 
-The sender of a log line may write any address into it. But it cannot write the address and port of a
-connection that it does not have, except by chance. So a line counts if its address and port have a TCP
-connection to this host. Connections *from* this host (to a trunk, a web server) do not count, because their
-remote ports are well known: only those at a port that this host listens on count. Only the daemon's own
-network namespace is visible. For a PBX in a container no connection is found.
+Callers can make Asterisk write a log line with any address. But they do not know which addresses and ports
+have a connection to this host, except for their own. So a line is confirmed if its address and port have a
+TCP connection to this host. Connections *from* this host (to a trunk, a web server) do not count, because
+their remote ports are well known. So only connections to a port on which this host listens count. Only the
+daemon's own network namespace is visible. For a PBX in a container no connection is found.
 
 Open connections come from the kernel's list (sock_diag, else ``/proc/net/tcp``). The list is read while
-guesses arrive, so it is read at most every ``FRESH`` seconds, or every ``SOON`` seconds if it lacks a
-connection. For each reading the kernel walks through its table of connections, whose size depends on the
-host's memory: with 23 GB that takes 0.8 ms by sock_diag, and 7 ms by ``/proc/net/tcp`` and ``tcp6``. A
-thousand connections add 3 to 6 ms and 1 MB. A sender can leave thousands of them open, and a ban keeps the
-ends of connections from the host. So reading takes at most a tenth of the time, unless the list would get
-older than ``OLDEST``. Without this rule, 9 600 connections kept the daemon busy at 100 % of a core.
+guesses arrive, so it is read at most once in ``FRESH`` seconds, or once in ``SOON`` seconds if it lacks a
+queried connection. For each reading the kernel walks through its table of connections, whose size depends on
+the host's memory: with 23 GB that takes 0.8 ms by sock_diag, and 7 ms by ``/proc/net/tcp`` and ``tcp6``. A
+thousand connections add 3 to 6 ms and 1 MB. A sender can leave thousands of connections open. After a ban
+they stay in the list, because the packets that close them are dropped. So reading takes at most a tenth of
+the time, unless the list would get older than ``OLDEST``. Without this rule, 9 600 connections kept the
+daemon busy at 100 % of a core.
 
-A sender that knows the remote port of a victim's connection can have a line name it. So each line that a
-connection backs must be paid for by the bytes of a request that came by it: an idle connection backs nothing.
+A sender that knows the remote port of another party's connection can make Asterisk write it into a line. So
+a connection confirms a line only if enough bytes came by it for a request, and each byte counts for one line
+only. An idle connection confirms nothing.
 
 Closed connections come from the kernel's reports (``closed.py`` lists which events are reported, and when),
 and from the difference between two readings of the list. They are remembered for ``REMEMBERED`` seconds.
 
 If the remote end resets a connection, neither the list nor the reports have it until Asterisk closes its
-descriptor (4 to 16 ms with Asterisk 22, 0 to 3 ms with 16). So the caller must ask again later before it
-treats a line as unconfirmed.
+descriptor (4 to 16 ms with Asterisk 22, 0 to 3 ms with 16). So the caller must query the table again later
+before it treats a line as unconfirmed.
 
 Measured on two busy cores: 4.5 µs of CPU for each closed connection at 12 000 a second. The kernel's buffer
 has room for more than 25 000 reports. ``MOST_REMEMBERED`` IPv6 addresses take 18 MB.
@@ -47,41 +49,48 @@ FRESH = 0.05
 """The maximum age of the list of open connections, in seconds."""
 
 SOON = 0.005
-"""The maximum age of the list, in seconds, if it lacks a connection or shows too few received bytes of it."""
+"""The maximum age of the list, in seconds, if it lacks a queried connection, or has too few bytes of it."""
 
 OLDEST = 0.5
 """The maximum age of the list, in seconds, on a host with very many connections.
 
-A report waits one second for a connection that confirms it (``detect/unconfirmed_reports.py``).
+A report waits one second for a connection that confirms it (``detect/unconfirmed.py``).
 """
 
 REMEMBERED = 60.0
 """Seconds for which a closed connection counts."""
 
 MOST_REMEMBERED = 65_536
-"""Closed connections, and addresses that had one, that are remembered; the oldest goes first."""
+"""The maximum number of closed connections, and of addresses that had one, that are remembered.
+
+The oldest is forgotten first.
+"""
 
 _MOST_READINGS = 16
-"""Batches of reports that are read before a question is answered. The event loop reads the rest later."""
+"""The maximum number of batches of reports that a query reads first. The event loop reads the rest later."""
 
 _MOST_UNSURE = 1024
-"""Closed connections at ports not known as listening, most of them outgoing.
+"""The maximum number of closed connections whose local port is not known as a listening one.
 
-The next list decides about them.
+Most of them are outgoing. The next reading of the list shows which of them count. If there are more, the list
+is read at once.
 """
 
 _MOST_STALE = 1024
 
 _Received = Callable[[], int | None]
 _Row = tuple[int, bytes, Callable[[], bytes], _Received]
-"""A connection: state, local port, and functions that return its remote end and received bytes."""
+"""A socket of the list: its state, its local port, and two functions.
+
+The first one returns its remote address and port, the second one its number of received bytes, or None.
+"""
 
 _LISTS = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
 # SYN_SENT, SYN_RECV, FIN_WAIT1, NEW_SYN_RECV (include/net/tcp_states.h): the handshake may be incomplete.
-# With TCP Fast Open a socket in SYN_RECV gets to FIN_WAIT1 when the program closes it.
+# In FIN_WAIT1 this happens with TCP Fast Open, if the program closes a socket that is in SYN_RECV.
 _UNMADE = (2, 3, 4, 12)
 _TIME_WAIT = 6
-_COUNTLESS = (5, _TIME_WAIT)  # in FIN_WAIT2 too the kernel may have no counts (struct inet_timewait_sock)
+_COUNTLESS = (5, _TIME_WAIT)  # states without counts of bytes; FIN_WAIT2 may be a struct inet_timewait_sock
 _LOCAL, _REMOTE, _STATE = 1, 2, 3  # columns
 _WORD = 8  # hexadecimal digits of 32 bits, which stand in this machine's byte order
 _PORT = 2  # bytes
@@ -89,10 +98,11 @@ _STATES = 0x1FFF & ~sum(1 << state for state in _UNMADE)
 
 
 class ConnectionTable:
-    """The remote ends of the TCP connections to this host. ``error`` is the present error, with a fix.
+    """The remote ends of the TCP connections to this host, open ones and recently closed ones.
 
-    :meth:`follow` begins to follow closed connections. Until then, and if that fails, only the difference
-    between two readings shows them. ``lists`` are read instead of sock_diag.
+    :meth:`follow` begins to read the kernel's reports of closed connections. Until then, and if that fails,
+    only the difference between two readings of the list shows them. ``lists``, if not None, are files like
+    ``/proc/net/tcp`` that are read instead of sock_diag.
     """
 
     def __init__(
@@ -119,7 +129,7 @@ class ConnectionTable:
 
     @property
     def error(self) -> str:
-        """The present error, "" if none."""
+        """The present error, with a fix if one is known; "" without an error."""
         return "; ".join(filter(None, [self._unread, self._unfollowed]))
 
     @asynccontextmanager
@@ -132,7 +142,7 @@ class ConnectionTable:
             self.close()
 
     def follow(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Start to read the kernel's reports of closed connections in ``loop``. A failure sets ``error``."""
+        """Start to read the kernel's reports of closed connections, in ``loop``. A failure sets ``error``."""
         try:
             self._closed.open()
         except HostError as error:
@@ -166,9 +176,10 @@ class ConnectionTable:
         return key in self._open or self._past.has(key, now)
 
     def backs(self, remote: Endpoint, length: int) -> bool:
-        """Whether ``remote`` has or had such a connection, and sent ``length`` bytes by it for this line.
+        """Whether the connection of ``remote`` (see :meth:`has`) confirms a line for a request.
 
-        No two lines share these bytes. If the kernel does not report the bytes, the connection is enough.
+        ``length`` bytes must have come by it that have not confirmed another line. This call uses them up. If
+        the number of bytes is unknown because the kernel does not report it, the connection is enough.
         """
         if not self.has(remote):
             return False
@@ -178,7 +189,11 @@ class ConnectionTable:
         return self._pays(remote, length)
 
     def _pays(self, remote: Endpoint, length: int) -> bool:
-        """Take ``length`` bytes from a connection; return whether it has so many left."""
+        """Use up ``length`` of the bytes that came by a connection; return whether so many were left.
+
+        If the number of bytes is unknown, return False for an open connection in the list of sock_diag, which
+        has these numbers, and otherwise True.
+        """
         key = remote.address.packed + remote.port.to_bytes(_PORT, "big")
         opened, closed = self._open.get(key), self._past.received(key)
         counts = [n for n in (opened and opened(), closed) if n is not None]
@@ -197,7 +212,10 @@ class ConnectionTable:
         return True
 
     def had_any(self, address: Address) -> bool | None:
-        """Whether ``address`` has or had any such connection in the last 60 s; None if that is unknown."""
+        """Whether ``address`` has a connection from any port, or had one in the last 60 s.
+
+        Return None if that is unknown.
+        """
         now = self._clock()
         whole = self._drain(now)
         self._renew(now)
@@ -261,7 +279,11 @@ class ConnectionTable:
         self._reading_took = self._clock() - now
 
     def _renew_ports(self, listening: set[bytes], now: float) -> None:
-        """Record the listening ports. A port that is no longer open counts as long as its connections."""
+        """Record the listening ports.
+
+        A port on which nothing listens any more counts for ``REMEMBERED`` seconds more, as its closed
+        connections do.
+        """
         for port, until in list(self._ports.items()):
             if port in listening:
                 continue
@@ -301,7 +323,7 @@ class ConnectionTable:
 
 
 class _Past:
-    """Closed connections by remote address and port, and by address alone, each with its latest time."""
+    """Recently closed connections, by remote address and port (an *end*), and by remote address alone."""
 
     def __init__(self) -> None:
         self._ends: OrderedDict[bytes, float] = OrderedDict()
@@ -313,7 +335,7 @@ class _Past:
         return now - self._ends.get(end, -math.inf) < REMEMBERED
 
     def received(self, end: bytes) -> int | None:
-        """Return the number of bytes that this connection received, None if that is unknown."""
+        """Return the number of bytes that came by the connection of this end; None if that is unknown."""
         return self._received.get(end)
 
     def had_any(self, address: bytes, now: float) -> bool:
@@ -321,7 +343,10 @@ class _Past:
         return now - self._addresses.get(address, -math.inf) < REMEMBERED
 
     def add(self, ended: Iterable[Closed], at: float) -> bool:
-        """Remember closed connections; return False if an address was displaced before its 60 s were over."""
+        """Remember connections that closed at ``at``.
+
+        Return False if an address was forgotten before its 60 s were over, because there are too many.
+        """
         whole = True
         for closed in ended:
             end = closed.remote
@@ -335,9 +360,9 @@ class _Past:
 
 
 def _remember(table: OrderedDict[bytes, float], key: bytes, at: float) -> bool:
-    """Add an entry as the newest, and forget expired ones.
+    """Add an entry as the newest, and forget the expired ones.
 
-    Return False if an unexpired entry was forgotten too.
+    Return False if an entry that has not expired was forgotten too, because there are too many.
     """
     table[key] = max(at, table.get(key, at))
     table.move_to_end(key)
@@ -350,19 +375,22 @@ def _remember(table: OrderedDict[bytes, float], key: bytes, at: float) -> bool:
 
 
 def _asked(family: socket.AddressFamily, states: int) -> Iterator[_Row]:
-    """Request the sockets of an IP version in these states (one bit each) from the kernel. Raises OSError."""
+    """Yield the sockets of an IP version that are in ``states`` (one bit each).
+
+    Raise OSError if the kernel cannot list them.
+    """
     width = 4 if family == socket.AF_INET else 16
     for row in sockets(family, socket.IPPROTO_TCP, states, info=True):
         yield row.state, row.local_port, partial(_end, row.remote[:width], row.remote_port), row.received
 
 
 def _endpoint(text: bytes) -> bytes:
-    """Parse ``0100007F:1F90``."""
+    """Parse an address and port of ``/proc/net/tcp``, such as ``0100007F:1F90``, into a remote end."""
     words, _, port = text.decode("ascii").partition(":")
     packed = b"".join(bytes.fromhex(words[at : at + _WORD])[::-1] for at in range(0, len(words), _WORD))
     return _end(packed, bytes.fromhex(port))
 
 
 def _end(packed: bytes, port: bytes) -> bytes:
-    """Return a remote end in the form that is compared: an IPv4-mapped address becomes the IPv4 address."""
+    """Return an address and a port as a remote end. An IPv4-mapped address becomes the IPv4 address."""
     return unmapped(packed) + port

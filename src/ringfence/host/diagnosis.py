@@ -1,13 +1,14 @@
-"""Likely causes why a ban has no effect, from facts about this host, each with its fix.
+"""Finds likely reasons why a ban has no effect, each with its fix, from facts about this host.
 
 The rules drop packets that pass through ringfence's network namespace with the sender's address. So a ban has
-no effect if packets take another way, or if a device on the way replaces their source address. ``gather``
+no effect if packets take another path, or if a device on their path replaces their source address. ``gather``
 inspects the host, and ``likely_causes`` draws the conclusions. The firewall itself reports damaged rules
 (``Health.damage``).
 
-No process is started. The daemon sees little of other processes, because the unit hides them, so other traces
-are used too. For example, a container's own network card leaves its hardware address in the table of its
-parent card, even if the rest of it is in another network namespace.
+No process is started. The daemon sees little of other processes, because its systemd unit hides them, so
+other traces are used too. For example, if a container has its own network card (macvlan), this card is in
+another network namespace. But its hardware address is in the forwarding table of its parent card, which is
+visible here.
 """
 
 import asyncio
@@ -34,10 +35,11 @@ EVERY = 60.0
 
 @frozen
 class Observations:
-    """Recent observations of ringfence: the attempts of the address, and those of all other addresses.
+    """Recent observations of ringfence.
 
-    ``ports`` are some of Asterisk's ports on this host, such as that of its manager interface; empty if
-    Asterisk is known to be elsewhere.
+    ``attempts`` is the number of attempts of the banned address, ``others`` that of all other addresses.
+    ``ports`` are some of Asterisk's ports on this host, such as that of its manager interface. They are empty
+    if Asterisk is known to be elsewhere.
     """
 
     attempts: int = 0
@@ -49,11 +51,12 @@ class Observations:
 class Facts:
     """The visible facts about this host.
 
-    ``own`` are its addresses with the link of each, ``bridges`` the links that are bridges. ``gateways`` have
-    their descriptions. ``listening`` are the ports on which any program listens. ``asterisk_here`` and
-    ``asterisk_elsewhere`` are true if a process of that name is visible in this network namespace or in
-    another one. ``cards`` are links with a card in another network namespace (macvlan). ``xdp`` are links
-    whose packets an XDP program handles first.
+    A *link* is a network interface. ``own`` are this host's addresses, each with the name of its link.
+    ``bridges`` are the links that are bridges. ``gateways`` are its gateways, each with a description.
+    ``listening`` are the ports on which any program listens. ``asterisk_here``: a process named ``asterisk``
+    is visible in this network namespace; ``asterisk_elsewhere``: in another one. ``docker_proxy``: the
+    program docker-proxy runs. ``cards`` are links that receive packets for a card in another network
+    namespace (macvlan). ``xdp`` are links whose packets an XDP program handles first.
     """
 
     own: Mapping[Address, str] = {}
@@ -80,7 +83,10 @@ def likely_causes(address: Address, seen: Observations, facts: Facts) -> list[st
 
 
 def _own_name(address: Address, facts: Facts) -> str:
-    """Yield causes why packets arrive with the address of a device on their way."""
+    """Return the cause if ``address`` belongs to this host or to a gateway; otherwise "".
+
+    Then this device replaces the callers' addresses by its own.
+    """
     link = facts.own.get(address)
     if link in facts.bridges:
         runs = " (docker-proxy runs here)" if facts.docker_proxy else ""
@@ -122,7 +128,7 @@ def _proxy(address: Address, seen: Observations) -> str:
 
 
 def _elsewhere(seen: Observations, facts: Facts) -> str:
-    """Yield causes why packets reach Asterisk without passing the rules."""
+    """Return the cause if packets reach Asterisk without passing the rules; otherwise ""."""
     fix = (
         "what reaches it past this host's routing (macvlan, ipvlan, a card of its own) does not pass the "
         "rules here; fix: run ringfence in Asterisk's network namespace"
@@ -169,7 +175,7 @@ def _listed(names: Sequence[str]) -> str:
 
 
 class Diagnosis:
-    """Inspects the host, at most once a minute, in a thread (some milliseconds)."""
+    """Inspects this host, at most once a minute. A thread does that, because it takes some milliseconds."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -188,7 +194,7 @@ class Diagnosis:
 
 
 def gather() -> Facts:
-    """Inspect this host. Hidden facts are left out. Do not call it in a running event loop."""
+    """Inspect this host. Facts that cannot be read are left out. Do not call it in a running event loop."""
     own: dict[Address, str] = {}
     links: dict[int, _Link] = {}
     cards: tuple[str, ...] = ()
@@ -200,7 +206,7 @@ def gather() -> Facts:
             cards = _cards(route.fdb("dump"), links)
         gateways = read_gateways()
     except (HostError, NetlinkError, OSError):
-        pass  # another package reports this error; the diagnosis continues without the fact
+        pass  # another package reports this error; the diagnosis continues without these facts
     here = network_of()
     asterisks = {network_of(process) for process in processes("asterisk")} - {""}
     return Facts(
@@ -226,7 +232,7 @@ class _Link:
     xdp: bool
 
 
-# The tables of bridges and tunnels list the neighbours behind them, not network cards on them.
+# The forwarding tables of bridges and tunnels list neighbours behind them, and not network cards on them.
 _TABLES_OF_OTHERS = frozenset({"bridge", "vxlan", "geneve"})
 _PERMANENT, _SELF = 0x80, 0x02  # NUD_PERMANENT, NTF_SELF
 _NOBODY = "00:00:00:00:00:00"
@@ -253,7 +259,10 @@ def _own_addresses(messages: Any, links: Mapping[int, _Link]) -> dict[Address, s
 
 
 def _cards(messages: Any, links: Mapping[int, _Link]) -> tuple[str, ...]:  # noqa: ANN401 - as above
-    """Return the links that receive packets for a network card in another network namespace."""
+    """Return the links that receive packets for a network card in another network namespace.
+
+    ``messages`` are the entries of the forwarding tables.
+    """
     known = {link.hardware for link in links.values()} | {_NOBODY}
     found = set()
     for message in messages:

@@ -1,6 +1,6 @@
-"""The gateways of this host: the next hops of the routes in its main table, read once or followed.
+"""The gateways of this host: the next hops of its routes, read once or followed.
 
-Only the tables ``main`` and ``default`` are read. Containers and VPNs have tables of their own.
+Only the routing tables ``main`` and ``default`` are read. Containers and VPNs use other tables.
 
 A route takes 0.1 ms to read, and a host with a routing protocol has thousands, which change all the time. So
 readings are at least five seconds apart, and run in a thread. With 1,000 routes a reading delayed the event
@@ -57,7 +57,7 @@ def _read(route: IPRoute) -> dict[Network, str]:
 
 
 def _gateways(messages: Iterable[Any]) -> dict[Network, str]:
-    """Describe each gateway by its interfaces. A gateway may serve several routes, on several links."""
+    """Return the gateways of routes, each described by the interfaces of all its routes."""
     links: dict[Network, set[str]] = {}
     for message in messages:
         for hop in (message, *(message.get("multipath") or ())):
@@ -72,7 +72,7 @@ def _gateways(messages: Iterable[Any]) -> dict[Network, str]:
 
 
 def _next_hops(hop: Any) -> Iterator[str]:  # noqa: ANN401 - pyroute2 has no types
-    """Yield the next hop's address: RTA_GATEWAY, or RTA_VIA if it is of the other IP version."""
+    """Yield the address of a next hop: RTA_GATEWAY, or RTA_VIA if its IP version is not that of the route."""
     attributes = dict(hop["attrs"]) if "attrs" in hop else {}
     gateway, via = attributes.get("RTA_GATEWAY"), attributes.get("RTA_VIA")
     if gateway:
@@ -82,7 +82,7 @@ def _next_hops(hop: Any) -> Iterator[str]:  # noqa: ANN401 - pyroute2 has no typ
 
 
 def _name(index: int | None) -> str:
-    """Return the name of a link; "" if it has just disappeared."""
+    """Return the name of the interface with this index; "" if it does not exist any more."""
     with contextlib.suppress(OSError):
         return socket.if_indextoname(index) if index else ""
     return ""

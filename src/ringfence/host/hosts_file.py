@@ -1,4 +1,4 @@
-"""The names and addresses of ``/etc/hosts``, read once for each change of the file.
+"""The names and addresses in ``/etc/hosts``. The file is read again only when it has changed.
 
 On some hosts the file has a megabyte, because it blocks advertisers. So it is parsed in a thread, and once
 for all names.
@@ -15,7 +15,7 @@ _State = tuple[int, int, int, int]
 
 
 class HostsFile:
-    """The content of the file. ``reads`` counts how often it was parsed."""
+    """The content of the file ``path``. ``reads`` counts how often it was parsed."""
 
     def __init__(self, path: Path = HOSTS_FILE) -> None:
         self.reads = 0

@@ -7,7 +7,7 @@ from ringfence.alarm_codes import Alarm, AlarmCode
 
 
 def missing_interfaces(names: Iterable[str]) -> list[Alarm]:
-    """Return an alarm for each interface that the configuration names and this host lacks."""
+    """Return an alarm for each of ``names`` (from the configuration) that is no interface of this host."""
     there = {name for _, name in socket.if_nameindex()}
     text = "[firewall] interfaces: there is no such interface; what comes by others is not dropped"
     return [Alarm(AlarmCode.FIREWALL_INTERFACES, name, text) for name in names if name not in there]

@@ -1,6 +1,7 @@
-"""The private networks that this host reaches by its own routes: of its interfaces, and through a VPN.
+"""The private networks to which this host has routes: those of its interfaces, and those behind a VPN.
 
-Only private address ranges count. A public network on an interface, as hosters have it, belongs to strangers.
+Only private address ranges count. At a hosting company, an interface often has a public network, whose other
+addresses belong to strangers.
 """
 
 import contextlib
@@ -38,7 +39,10 @@ def _read(route: IPRoute) -> dict[Network, str]:
 
 
 def networks_from(messages: Iterable[Any]) -> dict[Network, str]:
-    """Return the private destinations of routes. Networks within another one of them are left out."""
+    """Return the private destinations of routes, each with the name of its interface.
+
+    A network that lies in another one of them is left out.
+    """
     found: dict[Network, str] = {}
     for message in messages:
         attributes = dict(message["attrs"])
@@ -56,7 +60,7 @@ def networks_from(messages: Iterable[Any]) -> dict[Network, str]:
 
 
 def _name(index: int | None) -> str:
-    """Return the name of a link; "" if it has just disappeared."""
+    """Return the name of the interface with this index; "" if it does not exist any more."""
     with contextlib.suppress(OSError):
         return socket.if_indextoname(index) if index else ""
     return ""

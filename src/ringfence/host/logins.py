@@ -1,11 +1,12 @@
-"""Remote logins on this host, from logind: their addresses must not be locked out.
+"""The remote logins on this host that logind knows. Their addresses must not be banned.
 
 Only accepted logins count: sshd and similar programs open a session after a valid password or key. A mere
 connection to port 22 proves nothing, because anyone can open one.
 
-libsystemd, a C library of every Debian, reads the sessions: it reads files below ``/run/systemd/sessions``,
-whose format is private. It needs neither a bus nor a permission. Only functions without callbacks are called,
-so no executable memory has to be written (``MemoryDenyWriteExecute=``).
+The sessions are read by libsystemd, a C library that every Debian has. It reads files below
+``/run/systemd/sessions``, whose format is not documented, and needs neither D-Bus nor any permission. Only
+functions without callbacks are called. (A callback from C would need memory that is both writable and
+executable, which the unit's ``MemoryDenyWriteExecute=`` forbids.)
 """
 
 import ctypes
@@ -19,7 +20,7 @@ from ringfence.model import Network
 
 SESSIONS = Path("/run/systemd/sessions")
 MOST = 1_000
-"""Sessions that are read; a user may open any number."""
+"""The maximum number of sessions that are read. A user may open any number of them."""
 
 _LIBRARY = "libsystemd.so.0"
 # Sessions that are closing do not count, nor do login screens.
@@ -37,10 +38,11 @@ def why_no_logins(library: str = _LIBRARY) -> str:
 
 
 def read_logins(library: str = _LIBRARY) -> dict[Network, str]:
-    """Return the addresses of remote logins, each with a description. Empty if they are unknown.
+    """Return the addresses of remote logins, each with a description. Return none if they are unknown.
 
-    Host names are left out: the owner of an address controls its name, and a look-up takes time. Looking up a
-    user name may take time too, so do not call this in the event loop.
+    A login whose remote host is known only by name is left out: the owner of an address controls its name,
+    and a look-up takes time. The look-up of a user's name may take time too, so do not call this in the event
+    loop.
     """
     found: dict[Network, set[str]] = {}
     systemd = _systemd(library)
@@ -64,7 +66,7 @@ def _systemd(library: str) -> ctypes.CDLL | None:
 
 
 def _sessions(systemd: ctypes.CDLL) -> Iterator[bytes]:
-    """Yield the names of all sessions; this code must free the list and each name."""
+    """Yield the names of the first ``MOST`` sessions. The C list and all its names are freed."""
     names = ctypes.POINTER(ctypes.c_void_p)()
     count = systemd.sd_get_sessions(ctypes.byref(names))
     if count < 0:
@@ -75,7 +77,10 @@ def _sessions(systemd: ctypes.CDLL) -> Iterator[bytes]:
 
 
 def _remote(systemd: ctypes.CDLL, session: bytes) -> Network | None:
-    """Return the address of a remote session; None if it is local or closing."""
+    """Return the address of the remote host of a session.
+
+    Return None for a local session, a session that is closing, and a login screen.
+    """
     if _text(systemd, "state", session) in {b"", _OVER} or _text(systemd, "class", session) in _NOBODYS:
         return None
     # A zone (fe80::1%eth0) names the link; firewall sets do not support zones.
@@ -104,7 +109,7 @@ def _user(uid: int) -> str:
 
 
 def _text(systemd: ctypes.CDLL, what: str, session: bytes) -> bytes:
-    """Return a property of a session; "" if the session lacks it or has ended."""
+    """Return the property ``what`` of a session; b"" if the session lacks it or has ended."""
     answer = ctypes.c_void_p()
     if systemd[f"sd_session_get_{what}"](session, ctypes.byref(answer)) < 0:
         return b""

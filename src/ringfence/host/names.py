@@ -1,9 +1,9 @@
-"""Host names and their addresses, resolved again as often as the DNS requires.
+"""Resolves host names to addresses, and resolves them again when the TTL of the DNS is over.
 
 A carrier is configured by name, and its addresses change. A name stands for its own addresses and for those
 of its SIP servers (SRV records), because some names have only SRV records. ``/etc/hosts`` takes precedence
-over the DNS, as usual. The system's resolver is not used: with a server that does not answer, its threads
-would hang for a minute, and other parts of the daemon need the same threads.
+over the DNS, as usual. The system's resolver is not used, because it blocks a thread for a minute if a server
+does not answer, and other parts of the daemon need the same threads.
 
 Only a complete answer removes an address. While a server is down, answers one of the queries with an error,
 or no longer knows the name, all known addresses stay, and a problem is reported. The numbers of names and of
@@ -35,7 +35,7 @@ PATIENCE = 5.0  # seconds for an answer
 
 SHORTEST = 30.0
 LONGEST = 300.0
-"""Limits in seconds for the TTL of the DNS; after a failure the next try comes sooner."""
+"""The limits in seconds for the time until a name is resolved again. After a failure, it may be shorter."""
 
 FIRST_RETRY = 2.0
 SERVICES = ("_sip._udp", "_sip._tcp", "_sips._tcp")
@@ -45,7 +45,10 @@ Answers = Mapping[str, frozenset[Network]]
 
 @frozen
 class ResolvedNames:
-    """The addresses of a name, how long they are valid, and what could not be resolved."""
+    """The addresses of a name, and the seconds for which they are valid.
+
+    ``trouble`` is why the addresses may be incomplete; "" if they are complete.
+    """
 
     networks: frozenset[Network]
     seconds: float = LONGEST
@@ -54,7 +57,11 @@ class ResolvedNames:
 
 @define
 class _Name:
-    """A followed name: the time of its next query, the pause after a failure, the failure, its addresses."""
+    """A followed name. ``due`` is the time of its next query (of the event loop's clock).
+
+    ``waited`` is the latest pause after a failure in seconds, ``trouble`` the present failure ("" if none),
+    and ``found`` the number of its addresses.
+    """
 
     due: float = 0.0
     waited: float = FIRST_RETRY
@@ -63,10 +70,12 @@ class _Name:
 
 
 class Names:
-    """Follows the names that parts of the daemon want.
+    """Resolves the names that parts of the daemon want, and follows their changes.
 
-    ``known`` are the answers of an earlier run: they are valid until there are new ones. ``nameservers``
-    (addresses) and ``port`` replace those that the host has configured.
+    ``known`` are the answers of an earlier run of the daemon. They are valid until there are new ones.
+    ``nameservers`` (addresses) and ``port`` replace the DNS servers that this host has configured.
+    ``patience`` is the time limit of a query, and ``shortest`` the shortest time until a name is resolved
+    again, both in seconds.
     """
 
     def __init__(
@@ -111,7 +120,10 @@ class Names:
         return alarms
 
     def want(self, names: Iterable[str], by: str = "") -> None:
-        """Follow these names for ``by`` instead of its earlier ones; forget unwanted answers."""
+        """Follow ``names`` for the part ``by`` of the daemon, instead of the names that it wanted before.
+
+        The answers for names that no part wants any more are forgotten.
+        """
         self._wanted[by] = frozenset(names)
         wanted = sorted(frozenset().union(*self._wanted.values()))
         self._left_out = max(0, len(wanted) - MOST_NAMES)
@@ -179,7 +191,10 @@ def _bounded(networks: frozenset[Network]) -> frozenset[Network]:
 async def find(
     name: str, resolver: "Resolver | None", patience: float = PATIENCE, hosts: HostsFile | None = None
 ) -> ResolvedNames:
-    """Resolve ``name``. Without ``resolver`` the DNS is not used."""
+    """Resolve ``name`` by ``/etc/hosts``, or else by the DNS. If ``resolver`` is None, there is no DNS.
+
+    ``patience`` is the time limit of a query in seconds.
+    """
     by_hand = _networks(await (hosts or HostsFile(HOSTS_FILE)).addresses(name))
     if by_hand:
         return ResolvedNames(by_hand)
@@ -205,7 +220,10 @@ async def _asked(
 
 @frozen
 class _Reply:
-    """The reply to one DNS query: addresses, or names of servers; it may be empty."""
+    """The reply to one DNS query: addresses, or names of servers; it may be empty.
+
+    ``seconds`` is its TTL. ``trouble`` is why the query failed; "" if it did not.
+    """
 
     networks: frozenset[Network] = frozenset()
     servers: frozenset[str] = frozenset()
@@ -252,13 +270,13 @@ async def _reply(resolver: "Resolver", name: str, kind: str, patience: float) ->
 
 
 def _servers(answer: "Answer") -> frozenset[str]:
-    """Return the hosts of a service; a single "." means that there is none."""
+    """Return the names of the servers in SRV records. The name "." means that there is no server."""
     records: Iterable[Any] = answer.rrset or ()
     return frozenset(text for record in records if (text := record.target.to_text()) != ".")
 
 
 def _networks(texts: Iterable[str]) -> frozenset[Network]:
-    """Parse addresses. Addresses that no phone can have are left out."""
+    """Parse addresses. Unspecified, loopback and multicast addresses are left out."""
     networks: set[Network] = set()
     for text in texts:
         with suppress(ValueError):

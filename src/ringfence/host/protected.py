@@ -1,8 +1,9 @@
-"""Addresses whose ban would hurt this host: gateways, DNS resolvers, and those of remote logins.
+"""The *protected* addresses, whose ban would hurt this host: its gateways, DNS resolvers and remote logins.
 
-The host's own addresses are followed separately (``addresses.py``). The kernel reports gateways. Resolvers
-and logins are read every two seconds: the files are few and short (0.06 ms for each login, 0.02 ms for the
-resolvers). They are read in a thread, because a file or a user's name may come from a server on the network.
+The host's own addresses are followed separately (``addresses.py``). The kernel reports changes of gateways.
+Resolvers and logins are read every two seconds, because their files are few and short (0.06 ms for each
+login, 0.02 ms for the resolvers). They are read in a thread, because a file or a user's name may come from a
+server on the network.
 """
 
 import asyncio
@@ -42,8 +43,9 @@ async def follow_protected(
 ) -> None:
     """Call ``changed`` with all protected networks now and after each change, until cancelled.
 
-    ``failed`` is called with each error. The last known networks of that part then stay valid. A call of
-    ``changed`` means that the errors have cleared, except those that ``failed`` reports again right after it.
+    ``failed`` is called with each error of a part (gateways, resolvers or logins), and the last known
+    networks of this part stay valid. A call of ``changed`` means that all errors have cleared, except those
+    for which ``failed`` is called right after it.
     """
     follower = _Follower(changed, failed)
     async with asyncio.TaskGroup() as group:
@@ -53,9 +55,9 @@ async def follow_protected(
 
 
 class _Follower:
-    """The state of gateways, resolvers and logins.
+    """Joins the three parts: gateways, resolvers and logins.
 
-    The first report waits until each was read or has failed.
+    ``changed`` is not called before each part has been read or has failed.
     """
 
     def __init__(self, changed: Callable[[Reasons], None], failed: Callable[[HostError], None]) -> None:
@@ -107,7 +109,7 @@ class _Follower:
 
 
 def _together(parts: list[Reasons]) -> Reasons:
-    """Return all roles of each network: a router is often gateway and resolver."""
+    """Return the networks of all parts, each with all its roles: a router is often gateway and resolver."""
     reasons: dict[Network, list[str]] = {}
     for part in parts:
         for network, reason in part.items():

@@ -28,7 +28,8 @@ _MOST_BYTES = 64 * 1024
 def read_resolvers(path: Path = RESOLV_CONF, upstream: Sequence[Path] = UPSTREAM) -> dict[Network, str]:
     """Return the resolvers, each with its role; raise HostError if they cannot be read.
 
-    Servers on this host itself are left out. Without the file there are no resolvers.
+    Servers on this host itself are left out, but the servers that they query are included. If the file does
+    not exist, there are no resolvers.
     """
     found = set(_servers(path))
     if any(address.is_loopback for address in found):

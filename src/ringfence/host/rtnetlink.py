@@ -1,7 +1,7 @@
-"""Follows links, addresses and routes of the kernel: rtnetlink by pyroute2.
+"""Follows the kernel's links, addresses and routes by rtnetlink, with the library pyroute2.
 
-Everything is read again after each burst of notifications. The notification itself is not used. So a lost
-notification (ENOBUFS), a repeated change, or a new socket needs no special treatment.
+Everything is read again after each burst of notifications. The content of a notification is not used. So a
+lost notification (ENOBUFS), a repeated change, or a new socket needs no special treatment.
 
 A dump comes in several parts. If something changes between two of them, entries may be missing or appear
 twice, and the kernel marks the rest of the dump (NLM_F_DUMP_INTR). pyroute2 ignores the mark. This module
@@ -27,7 +27,7 @@ _RECEIVE_BUFFER = 1 << 20  # some thousand notifications
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 30.0
 
 READINGS = 6
-"""Readings of a dump that changes while it is read; the pauses between them add up to 0.3 s."""
+"""How often a dump is read if it changes while it is read. The pauses in between add up to 0.3 s."""
 _AGAIN = 0.01
 
 Read = TypeVar("Read")
@@ -42,12 +42,12 @@ async def follow(
     *,
     apart: float = 0.0,
 ) -> None:
-    """Call ``changed`` with the result of ``read`` now and when a notification of ``groups`` has changed it.
+    """Call ``read`` now and after each notification of ``groups``, and ``changed`` if its result has changed.
 
-    It runs until cancelled. ``failed`` is called with each error of the socket; ``what`` names the subject in
-    its message. The socket is then opened again, after pauses that grow. It is an error too if a dump changes
-    during each of ``READINGS`` readings. ``changed`` is not called with an unchanged result, except after an
-    error, which has then cleared. Readings are at least ``apart`` seconds from each other.
+    This runs until cancelled. There are at least ``apart`` seconds between two readings. ``failed`` is called
+    with each error of the socket, and if a dump changes during each of ``READINGS`` readings. Then the socket
+    is opened again, after pauses that grow. After an error, ``changed`` is called even with an unchanged
+    result: this means that the error has cleared. ``what`` names the data in error messages.
     """
     backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
     while True:
@@ -109,10 +109,10 @@ def _changing(what: str) -> HostError:
 
 
 class _Mark:
-    """Whether the kernel marked a message as part of a dump that changed while it was read.
+    """Notices if the kernel marks a dump as changed while it was read; ``is_set`` is then true.
 
-    Only the message that ends a dump may have the mark, and pyroute2 does not return that message. So this
-    class replaces pyroute2's choice of a parser, which sees every message.
+    The mark may be only in the message that ends a dump, and pyroute2 does not return that message. But
+    pyroute2 calls ``marshal.get_parser`` with the flags of every message, so this class replaces that method.
     """
 
     def __init__(self, route: AsyncIPRoute | IPRoute) -> None:
@@ -127,7 +127,10 @@ class _Mark:
 
 
 async def _notified(route: AsyncIPRoute) -> None:
-    """Wait for a change, and then until no more changes follow, at most ten times ``_SETTLE``."""
+    """Wait for a notification, and then until no other one follows within ``_SETTLE`` seconds.
+
+    The second wait takes at most ten times ``_SETTLE``.
+    """
     await _next_message(route)
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(_SETTLE * 10):
