@@ -1,4 +1,4 @@
-"""The facts of an address as JSON: the keys are an interface for scripts."""
+"""The facts of an address as JSON. Scripts depend on the keys, so these are stable."""
 
 from math import isfinite
 from typing import Any
@@ -17,7 +17,7 @@ Document = dict[str, Any]
 
 
 def document(known: NetworkFacts) -> Document:
-    """Return all facts, with times as in every listing, and hostile text made printable."""
+    """Return all facts as a JSON object. Times are RFC 3339 texts, and hostile text is made printable."""
     story = known.story
     return {
         "address": format_network(known.network),
@@ -45,7 +45,10 @@ def document(known: NetworkFacts) -> Document:
 
 
 def _kernel_lists(known: NetworkFacts) -> dict[str, bool]:
-    """Return which of the network lists in the kernel contain it, as far as the daemon has written them."""
+    """Return for each list of networks in the kernel whether it contains the queried network.
+
+    Without enforcement the kernel has no lists. The list of friends is known only to a daemon.
+    """
     if not known.enforcing:
         return {"allow": False, "deny": False, "friends": False}
     # Loopback addresses are exempted by the daemon itself, not by a list.
@@ -85,7 +88,7 @@ def _past(one: Past) -> Document:
 
 
 def _record(ban: Ban | None) -> Document:
-    """Return the recorded facts of a ban; null if there is no record."""
+    """Return the recorded facts of a ban. Each is null if the ban has no record."""
     if ban is None:
         return dict.fromkeys(("since", "rule", "reason", "origin", "offence", "attempts", "proven"))
     return {

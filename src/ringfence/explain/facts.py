@@ -1,4 +1,4 @@
-"""The facts of an address or network: its bans, lists, friends and attempts."""
+"""The facts about an address or network: its bans, list entries, reasons for being a friend, and attempts."""
 
 import enum
 from collections import Counter
@@ -19,7 +19,7 @@ WIRE = "wire"
 
 
 class AddressVerdict(enum.StrEnum):
-    """What happens to a packet from the address: the first of these that applies."""
+    """The treatment of packets from an address: the first of these that applies."""
 
     OFF = "off"  # nothing is dropped at all
     ALLOWED = "allowed"
@@ -32,9 +32,9 @@ class AddressVerdict(enum.StrEnum):
 
 @frozen
 class ActiveBan:
-    """A ban that covers the whole queried network.
+    """A ban that is in force and covers the whole queried network.
 
-    ``ban`` is its record, ``element`` its entry in the kernel; either may be None.
+    ``ban`` is its record, and ``element`` its entry in the kernel. One of them may be missing (None).
     """
 
     network: Network
@@ -53,13 +53,19 @@ class AttemptOutcome:
 
 @frozen
 class NetworkFacts:
-    """All facts, as of ``now`` (wall-clock seconds).
+    """All that is known about ``network``, for which the user asked, at ``now`` (seconds since the epoch).
 
-    ``subject`` is the network that is counted and banned for ``network``, such as its /64. ``past`` are bans
-    that have ended. ``offences`` is the number of bans that determine the length of the next. ``story`` is
-    the detector's knowledge; it is None without a daemon, and for a whole network. ``ahead`` is the wall
-    clock minus the detector's clock. ``contains_exempt``: a friend or an exempt address is in the network, or
-    in the prefix around one address. ``problems`` has a line for each fact that could not be read.
+    ``subject``: the sender is counted and banned as this network (for an IPv6 address, its /64). ``running``
+    are its bans in force, ``past`` those that have ended. ``offences`` is the number of earlier bans, which
+    decides how long the next one lasts. ``holders`` are the entries of the allow and deny lists that contain
+    it. ``protected`` maps all networks that this host needs to the reasons. ``friends`` are the present
+    reasons why it is a friend, and ``former`` those that have ended.
+
+    ``story`` is what the detector remembers; None without a daemon, and for a network of many senders.
+    ``ahead`` is the wall clock minus the detector's clock. ``contains_exempt``: a friend or an exempt address
+    is in the network; with a story, in the prefix around the address. ``claimed`` has the limits for bans on
+    unproven evidence. ``live``: the facts are from a daemon. ``problems`` has a line for each fact that could
+    not be read.
     """
 
     network: Network
@@ -83,7 +89,7 @@ class NetworkFacts:
 
     @property
     def verdict(self) -> AddressVerdict:
-        """What happens to its packets now."""
+        """The present treatment of packets from the network."""
         if not self.enforcing:
             return AddressVerdict.OFF
         if self.on(ListKind.ALLOW):
@@ -97,21 +103,21 @@ class NetworkFacts:
         return AddressVerdict.FRIEND if self.friends else AddressVerdict.STRANGER
 
     def on(self, side: ListKind) -> list[Holder]:
-        """Return the entries of a list that contain it."""
+        """Return the entries of the list ``side`` that contain the network."""
         return [holder for holder in self.holders if holder.entry.kind is side]
 
     @property
     def reasons(self) -> dict[Network, str]:
-        """The reasons why the host needs it, or an address in it."""
+        """The protected networks that overlap the queried one, each with the reason why it is protected."""
         return {kept: why for kept, why in self.protected.items() if overlap(kept, self.network)}
 
     @property
     def single(self) -> bool:
-        """Whether the query was for a single sender, not for a network with many."""
+        """Whether the queried network is that of a single sender."""
         return self.network.prefixlen == self.network.max_prefixlen or self.network == self.subject
 
     def attempts(self) -> list[AttemptOutcome]:
-        """Return all known attempts, oldest first: those of bans, and those in the detector's memory."""
+        """Return all known attempts, oldest first: those of bans, and those that the detector remembers."""
         bans = [one.ban for one in self.running if one.ban is not None] + [one.ban for one in self.past]
         remembered = self.story.attempts if self.story is not None else ()
         found = list(_merged(bans, remembered))
@@ -125,15 +131,19 @@ def is_about(subject: str, network: Network) -> bool:
 
 
 def sources_of(attempt: Attempt) -> tuple[str, ...]:
-    """Return the sources that reported an attempt, plus the wire if no other source can have proven it."""
+    """Return the sources that reported an attempt.
+
+    The wire (the capture of outgoing challenges) is added to an attempt that a nonce proves, because only the
+    wire gives this proof.
+    """
     known = attempt.sources
     return (*known, WIRE) if attempt.proof is Proof.NONCE and WIRE not in known else known
 
 
 def _merged(bans: Iterable[Ban], remembered: Iterable[Attempt]) -> Iterator[AttemptOutcome]:
-    """Yield each attempt once.
+    """Yield each attempt of ``bans``, and each one that the detector remembers, once.
 
-    The detector's copy is preferred to the ban's, because it has later proof and sources.
+    If an attempt is in both, the detector's copy is yielded, because it may have later proof and sources.
     """
     kept: dict[object, list[Attempt]] = {}
     for attempt in remembered:

@@ -10,7 +10,7 @@ from ringfence.lists.entries import COMMAND, CONFIGURATION
 from ringfence.lists.lookup import Holder
 from ringfence.model import AttemptKind, FriendReason, ListKind, Scope, format_network, printable, rfc3339
 
-_MAX_RULES = 3  # rules that are shown; at least half of their threshold is reached
+_MAX_RULES = 3  # are shown at most: the nearest to a ban, and others that are at least halfway
 _NARROWED = {
     Scope.SIP: " from the SIP ports",
     Scope.SIP_UDP: " from the SIP ports by UDP",
@@ -33,7 +33,7 @@ _PLURALS = {
 
 
 def forecast(known: NetworkFacts) -> list[str]:
-    """Return sentences: what bans or exempts the address, what would end that, and what would follow."""
+    """Return sentences: why the address is banned or exempt, what would end that, and what would follow."""
     return list(_sentences(known))
 
 
@@ -129,7 +129,7 @@ def _left(one: ActiveBan) -> float:
     return one.element.timeout if one.element is not None else 0.0
 
 
-# -- what rules wait for ----------------------------------------------------------------------------------
+# -- attempts that would lead to a ban --------------------------------------------------------------------
 
 
 def _comes_next(known: NetworkFacts) -> Iterator[str]:
@@ -203,7 +203,10 @@ def _stranger(known: NetworkFacts, counts: list[Count]) -> Iterator[str]:
 
 
 def _next(known: NetworkFacts, counts: list[Count]) -> Iterator[str]:
-    """Yield what follows after a ban with proof. Nothing is counted while it lasts."""
+    """Yield which attempts lead to the next ban, after the present one has ended.
+
+    The present one is a ban of all SIP ports, so no attempts arrive while it lasts, and none are counted.
+    """
     by = {one.ban.rule for one in known.running if one.ban is not None}
     mine = [
         count for count in counts if count.rule.by is By.SUBJECT and count.rule.scope is not Scope.SIP_UDP

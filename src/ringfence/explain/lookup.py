@@ -1,4 +1,4 @@
-"""Facts of the kernel and the database about a network."""
+"""Reads the facts about a network that the kernel and the database have."""
 
 from collections.abc import Mapping
 
@@ -13,12 +13,16 @@ from ringfence.store.bans import KEEP, BanTable
 from ringfence.store.history import Past
 
 MAX_PAST = 50
-"""Past bans that are returned; the latest ones."""
+"""The maximum number of recorded bans that are returned. They are the latest ones."""
 
 
 @frozen
 class BanRecords:
-    """The bans that cover a network, from the kernel and from the store; ``problems`` has the read errors."""
+    """The bans that cover a network: ``elements`` are in the kernel, ``past`` are recorded in the store.
+
+    ``past`` may include bans that are still in force. ``problems`` has a line for each part that could not be
+    read.
+    """
 
     elements: tuple[Element, ...]
     past: tuple[Past, ...]
@@ -26,7 +30,10 @@ class BanRecords:
 
 
 def read_bans(backend: Backend, recorded: BanTable | None, network: Network, now: float) -> BanRecords:
-    """Read the bans from kernel and store. Run it in a thread, because reading a large set takes long."""
+    """Read the bans that cover ``network`` from kernel and store. ``recorded`` is None without a store.
+
+    Call it in a thread, because reading a large set takes long.
+    """
     problems: list[str] = []
     elements: list[Element] = []
     past: list[Past] = []
@@ -46,7 +53,10 @@ def read_bans(backend: Backend, recorded: BanTable | None, network: Network, now
 def running_of(
     found: BanRecords, known: Mapping[tuple[Network, Scope], Ban | None], now: float
 ) -> tuple[ActiveBan, ...]:
-    """Merge the bans of the kernel, the store, and other ``known`` ones; the widest network first."""
+    """Return the bans in force at ``now``, the widest network first.
+
+    ``found`` are the bans in the kernel and the store. ``known`` are those that the daemon knows.
+    """
     recorded = {(one.ban.network, one.ban.scope): one.ban for one in found.past if one.runs(now)}
     elements = {(one.network, one.scope): one for one in found.elements}
     bans = {**known, **recorded}

@@ -1,4 +1,4 @@
-"""Facts of an address without a daemon: from kernel, database, configuration and host."""
+"""Collects the facts about an address without a daemon: from kernel, database, configuration and host."""
 
 import asyncio
 from functools import partial
@@ -22,7 +22,7 @@ _OWN = "an address of this host"
 
 
 def facts_offline(settings: Settings, network: Network, now: float) -> NetworkFacts:
-    """Collect the facts of ``network`` at ``now`` (wall-clock seconds)."""
+    """Collect the facts about ``network`` at ``now`` (seconds since the epoch)."""
     problems: list[str] = []
     path = settings.store.path
     if not path.exists():
@@ -66,7 +66,10 @@ def _friends(friends: FriendTable, network: Network, now: float) -> list[Friend]
 
 
 def _holders(settings: Settings, store: Store | None, network: Network, now: float) -> list[Holder]:
-    """Return the list entries that contain it; networks of countries are read from the [geo] database."""
+    """Return the entries of the allow and deny lists that contain ``network``.
+
+    Without a store, only the configuration's own networks are known, but not host names and countries.
+    """
     configured = settings.lists()
     if store is None:
         return list(holders(network, configured.entries, {}, lambda _place, _network: None))
@@ -77,7 +80,7 @@ def _holders(settings: Settings, store: Store | None, network: Network, now: flo
 
 
 def _protected(problems: list[str]) -> dict[Network, str]:
-    """Return the host's own addresses, and those that it needs."""
+    """Return this host's own addresses, and those that it needs, each with the reason."""
     try:
         own = read_addresses()
     except RingfenceError as error:

@@ -1,4 +1,7 @@
-"""Sentences on attempts that do not count in full: unconfirmed ones, and hidden ones without proof."""
+"""Sentences about attempts that do not count in full: unconfirmed ones, and hidden ones without proof.
+
+A hidden attempt is one that Asterisk's events and logs do not show, but only the wire.
+"""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -9,7 +12,7 @@ from ringfence.model import Attempt, EventKind, Proof
 
 
 def remarks(known: NetworkFacts) -> list[str]:
-    """Return why attempts do not count, or count as claims: each reason with the number of attempts."""
+    """Return sentences: why attempts do not count, or count only as claims, and how many of them."""
     attempts = [outcome.attempt for outcome in known.attempts()]
     reasons = Counter(why_unconfirmed(attempt) for attempt in attempts if not attempt.trusted)
     found = [_line(number, len(attempts), why) for why, number in reasons.items()]
