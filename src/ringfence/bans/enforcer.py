@@ -1,9 +1,9 @@
-"""Carries out decisions as bans, by rules and by administrators, and keeps the firewall in the wanted state.
+"""Carries out the bans that rules or administrators have decided, and keeps the firewall as it should be.
 
 With enforcement switched off, everything is observed and nothing is banned.
 
-All functions are synchronous and called from one event loop. So only one netlink exchange lies between an
-event and its ban.
+All functions are synchronous, and called from one event loop. So after an event its ban takes only one
+netlink exchange, and waits for nothing else.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -31,10 +31,11 @@ from ringfence.store.records import Records
 
 
 class Enforcer:
-    """Decides about the bans; :attr:`bans` carries them out, and :attr:`known` has them.
+    """Decides which bans are placed and removed. :attr:`bans` does that, and :attr:`known` has all bans.
 
-    :meth:`start` must be called first. ``list_contents`` returns the networks that one of the kernel's lists
-    should contain.
+    :meth:`start` or :meth:`attach` must be called first. ``list_contents`` returns the networks that one of
+    the kernel's lists should contain. ``opened`` is what the backend reported when the rules were last
+    written. ``verification`` is the result of the test packet.
     """
 
     def __init__(
@@ -58,21 +59,18 @@ class Enforcer:
         self.enforcing = False
         self.opened: Opened | None = None
         self.verification: Verification | None = None
-        self._offset: float | None = None  # the wall clock's lead over the monotonic clock
+        self._offset: float | None = None  # the wall clock minus the monotonic clock
         self._log = structlog.get_logger()
 
     # -- on and off
 
     def start(self, *, verified: bool = True) -> None:
-        """Put the firewall in place, verify it with a test packet, and reconcile the kernel with the store.
-
-        With ``verified`` false no packet is sent.
-
-        Raise FirewallError (ProbeError if the packet got through).
+        """Write rules, sets and lists, test them with a packet, and reconcile the kernel with the store.
 
         Bans that are in the store but not in the kernel are restored (after a reboot). Bans that are in the
-        kernel but not in the store are adopted for the time they have left. If enforcement is switched off,
-        nothing changes.
+        kernel but not in the store are adopted for the time that they have left. With ``verified`` false, no
+        test packet is sent. If enforcement is switched off, the kernel is not changed. Raise FirewallError;
+        ProbeError if the rules did not drop the packet.
         """
         self.detector.banned = self.is_banned
         if self.records.switched_off:
@@ -96,21 +94,28 @@ class Enforcer:
         )
 
     def attach(self) -> None:
-        """Open the firewall and load the store's bans, without any change of the kernel's bans."""
+        """Start without a daemon: write rules and sets, and load the store's bans.
+
+        The kernel's bans are not changed. Raise FirewallError.
+        """
         self.reopen()
         self.enforcing = True
         for ban, made in self.records.running(self.clock.wall()):
             self.known.confirm(key_of(ban.network, ban.scope), Record.of(ban, made))
 
     def reopen(self) -> Opened:
-        """Put rules and sets in place again, by the backend's present plan. Raise FirewallError."""
+        """Write the rules and sets of the backend's present plan, where the kernel lacks them.
+
+        Raise FirewallError.
+        """
         self.opened = self.backend.open()
         return self.opened
 
     def switch_off(self) -> None:
         """Remove all rules and sets of ringfence from the kernel, until :meth:`switch_on`.
 
-        Errors are raised only at the end: a full database must not keep the bans in place.
+        An error is raised only after both steps have been tried. If one fails (the database may be full), the
+        other one is still done.
         """
         self.enforcing = False
         self.filler.stop()
@@ -122,7 +127,10 @@ class Enforcer:
         self._log.warning("enforcement.off", fix="ringfence on")
 
     def switch_on(self) -> None:
-        """Enforce again; bans that have time left are restored."""
+        """Enforce again, and restore the bans that have time left.
+
+        The detector counts the attempts of subjects that were banned from zero again.
+        """
         self.detector.record_all_unbanned()
         self.records.set_switched_off(False)
         if not self.enforcing:
@@ -136,10 +144,11 @@ class Enforcer:
     # -- bans
 
     def carry_out(self, decision: Decision) -> None:
-        """Carry out a decision of a rule. Never raises: a failure is logged, and tried again.
+        """Place the ban that a rule has decided. Never raises: a failure is logged, and tried again.
 
-        The ban is added to the kernel first, within 0.3 ms. The database may take longer to count the earlier
-        bans of this subject, which lengthen the ban.
+        The ban is first added to the kernel with the length of a first ban, within 0.3 ms. Then the earlier
+        bans of this subject are counted in the database, which may take longer, and the ban is prolonged if
+        there are any. (A decision with a length of its own is not prolonged.)
         """
         now = self.clock.wall()
         subject, rule, scope = decision.subject, decision.rule, decision.scope
@@ -169,7 +178,10 @@ class Enforcer:
         self.bans.supersede(ban)
 
     def _add_for(self, decision: Decision, seconds: float) -> list[Outcome]:
-        """Add a ban with ``seconds`` left to the kernel, if any are left."""
+        """Add the ban to the kernel for ``seconds``, and return the kernel's answers.
+
+        Do nothing if the time is over, or if enforcement is switched off.
+        """
         if not self.enforcing or seconds <= 0.0:
             return []
         return self.bans.apply([Add(decision.subject, seconds, decision.scope)])
@@ -177,9 +189,10 @@ class Enforcer:
     def ban(
         self, networks: Sequence[Network], seconds: float, reason: str, *, force: bool = False
     ) -> list[str]:
-        """Ban networks for an administrator; return a line for each one that was not banned.
+        """Ban networks for an administrator, for ``seconds``; return a line for each that was not banned.
 
-        A ban that the kernel refuses stays pending, like a rule's ban.
+        ``force`` bans protected networks and very wide ones too. A ban that the kernel refuses is pending,
+        like the ban of a rule: it is tried again.
         """
         self.require_enforcing()
         now = self.clock.wall()
@@ -195,29 +208,35 @@ class Enforcer:
         return refused + failure_lines(outcome for outcome in outcomes if outcome.error is not None)
 
     def adopt(self, found: Mapping[int, float]) -> None:
-        """Adopt bans of the kernel that have no record (key to seconds left), except for exempt networks."""
+        """Adopt bans of the kernel that have no record. Bans of exempt networks are removed instead.
+
+        ``found`` has the keys of these bans, and the seconds that each has left.
+        """
         self.bans.adopt(found)
         self.bans.unban_with_retry(
             key for key in found if self.exempt.refusal(network_of(key)[0]) is not None
         )
 
     def is_banned(self, network: Network, scope: Scope) -> bool:
-        """Whether an active or pending ban that covers ``scope`` drops the packets of ``network``."""
+        """Whether an active or pending ban of ``scope`` drops the packets of ``network``.
+
+        Bans that do not apply to friends count only if its first address is not a friend's.
+        """
         friend = self.detector.friends.has(network.network_address)
         return self.known.drops(network, scope, self.clock.wall(), friend=friend)
 
     @property
     def firewall_error(self) -> str:
-        """The latest error of the firewall, as long as a ban or a list is not as it should be."""
+        """The latest error of the firewall; "" if the kernel has accepted all bans and lists."""
         return self.bans.error or self.filler.error
 
     # -- exemptions and lists
 
     def allow(self, exempt: Exempt, *, restored: bool = False) -> None:
-        """Set the exemptions, and remove the bans of newly exempt networks at once.
+        """Set the exempt networks, and remove the bans of those that were not exempt before.
 
-        ``restored``: bans of any exempt network may have been restored, and are removed. A ban that the
-        kernel does not remove is logged, and its removal is tried again.
+        ``restored``: bans were just restored from the store, so the bans of all exempt networks are removed.
+        If the kernel does not remove a ban, that is logged, and tried again.
         """
         before, self.exempt = Exempt() if restored else self.exempt, exempt
         self.detector.exempt = exempt.never
@@ -235,13 +254,16 @@ class Enforcer:
         return freed
 
     def fill(self, *targets: NetworkList) -> None:
-        """Write lists into the kernel. No ban waits for a long list or for one that fails."""
+        """Write lists into the kernel. Bans do not wait for a long list, or for one that fails."""
         self.filler.fill(*targets)
 
     # -- periodic work
 
     def tick(self) -> None:
-        """Do the periodic work, about every second: retry refused bans, renew timeouts, drop expired bans."""
+        """Do the periodic work, about once a second.
+
+        Retry refused bans, renew timeouts, forget expired bans, and follow changes of the wall clock.
+        """
         self._follow_clock()
         over, renew = self.known.ledger.due(self.clock.wall())
         for key in over:
@@ -251,7 +273,7 @@ class Enforcer:
             self.bans.renew(renew)
 
     def _follow_clock(self) -> None:
-        """Follow a change of the wall clock: a ban keeps its duration."""
+        """If the wall clock was set, move the times of all bans with it: they keep their durations."""
         now = self.clock.wall()
         offset = now - self.clock.mono()
         step, self._offset = offset - self._offset if self._offset is not None else 0.0, offset

@@ -21,10 +21,11 @@ _OF_THIS_HOST = (ip_network("127.0.0.0/8"), ip_network("2001:db8:5246::/48"))
 
 @frozen
 class Exempt:
-    """The exempt networks: ``allowed`` by an administrator, and ``protected`` with the reason for each.
+    """The exempt networks: those that an administrator has allowed, and those that this host needs.
 
-    Allowed networks are never dropped; a ban of an enclosing network affects only the rest of it. Neither a
-    protected network nor a network around it is banned, unless an administrator forces it.
+    Packets of ``allowed`` networks are never dropped, even if a wider network is banned. ``protected`` maps
+    each network that this host needs to the reason. A network that overlaps it is not banned, unless an
+    administrator forces the ban.
     """
 
     allowed: NetworkSet = field(factory=NetworkSet)
@@ -36,7 +37,10 @@ class Exempt:
         return NetworkSet([*self.allowed.networks, *self.protected])
 
     def refusal(self, network: Network, *, force: bool = False) -> str | None:
-        """Return why ``network`` is not banned; None if it may be."""
+        """Return why ``network`` must not be banned; None if it may be.
+
+        With ``force``, only an allowed network must not be banned.
+        """
         if self.allowed.contains(network):
             return "is allowed (see: ringfence allow list)"
         if force:
@@ -56,7 +60,7 @@ def too_wide(network: Network) -> str | None:
 
 
 def without_reserved(network: Network) -> Iterator[Network]:
-    """Yield the parts of ``network`` outside of the ranges that this host reserves for tests of bans."""
+    """Yield the parts of ``network`` that do not overlap the ranges reserved for the probe of bans."""
     own = next((kept for kept in _OF_THIS_HOST if overlap(kept, network)), None)
     if own is None:
         yield network
@@ -66,5 +70,8 @@ def without_reserved(network: Network) -> Iterator[Network]:
 
 
 def meets_friend(ban: Network, friend: Network) -> bool:
-    """Whether a ban that covers a friend's address drops its packets (:func:`exempts_friends`)."""
+    """Whether a ban of network ``ban`` drops packets of ``friend``, an address of a friend in this network.
+
+    Some bans exempt friends, see :func:`exempts_friends`.
+    """
     return ban == friend or not exempts_friends(ban)

@@ -1,9 +1,8 @@
 """Writes lists of networks into the kernel: a short one at once, a long one in steps.
 
-The kernel takes seconds for 250,000 networks. Writing that takes longer than ``AT_ONCE`` is continued by
-:meth:`Filler.run`, which pauses after each step for as long as the step took, so that bans and commands go
-on. A list that could not be written is tried again by :meth:`Filler.run`, after a pause that doubles each
-time.
+The kernel takes seconds for 250,000 networks. If a list takes longer than ``AT_ONCE``, :meth:`Filler.run`
+continues it. It pauses after each step for as long as the step took, so that bans and commands need not wait.
+If a list cannot be written, :meth:`Filler.run` tries again, after a pause that doubles each time.
 """
 
 import asyncio
@@ -21,13 +20,16 @@ from ringfence.firewall.contract import Backend, NetworkList
 from ringfence.model import Network
 
 SHORT = 2_000
-"""Networks of a list that may be sorted and compared on the event loop."""
+"""A list of up to this many networks is sorted and compared on the event loop, a longer one in a thread."""
 
 AT_ONCE = 0.03
-"""Seconds for which steps run without a pause."""
+"""The maximum number of seconds for which a short list is written without a pause."""
 
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
-"""Seconds until a failed list is tried again. A kernel without free memory needs time."""
+"""The shortest and longest time in seconds until a failed list is tried again.
+
+A kernel without free memory needs time.
+"""
 
 Steps = Generator[None, None, None]
 
@@ -35,15 +37,15 @@ Steps = Generator[None, None, None]
 class Filler:
     """Writes lists into the kernel.
 
-    ``contents`` returns the networks of a list, which may be read in another thread. While :meth:`run` does
-    not run, as at the start, every list is written at once, whatever its length.
+    ``contents`` returns the networks of a list; they may be iterated over in another thread. While
+    :meth:`run` does not run yet (at the start), each list is written at once, whatever its length.
     """
 
     def __init__(self, backend: Backend, contents: Callable[[NetworkList], Iterable[Network]]) -> None:
         self.unfilled: set[NetworkList] = set()
-        """Lists that could not be written and are to be tried again."""
+        """The lists that could not be written, and that will be tried again."""
         self.error = ""
-        """The latest error, until every list is written."""
+        """The latest error; "" if every list is written."""
         self._backend = backend
         self._contents = contents
         self._backoffs: dict[NetworkList, Backoff] = {}
@@ -59,7 +61,7 @@ class Filler:
         return frozenset(self._running)
 
     def fill(self, *targets: NetworkList) -> None:
-        """Write lists into the kernel, because they changed; a failure is logged, and tried again."""
+        """Write the present contents of lists into the kernel; a failure is logged, and tried again."""
         for target in targets:
             self._backoffs.pop(target, None)
             self._write(target)
@@ -107,7 +109,7 @@ class Filler:
                 self._written(target)
 
     def _begin(self, target: NetworkList) -> bool:
-        """Start to write a list; return whether it is finished."""
+        """Start to write a list; return whether it is written completely."""
         networks = iter(self._contents(target))
         first = list(islice(networks, SHORT + 1))
         steps = self._backend.replace_list_in_steps(target, chain(first, networks))

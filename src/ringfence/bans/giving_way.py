@@ -1,4 +1,4 @@
-"""Bans that end early if a set is full: those with the least time left."""
+"""Selects the bans that are removed early if a set is full: those with the least time left."""
 
 from attrs import Factory, define
 
@@ -6,24 +6,24 @@ from ringfence.bans.ledger import Ledger
 from ringfence.model import Ban, Scope
 
 AT_ONCE = 256
-"""The number of bans that one search returns, because a search looks at all bans."""
+"""The number of bans that one search returns. A search takes long, because it goes through all bans."""
 
 
 @define
 class GivingWay:
-    """Finds the bans in a set that end first, to make room for a longer ban."""
+    """Finds the bans in a set that end first, so that they can be removed for a longer ban."""
 
     _waiting: dict[tuple[int, int, Scope], list[int]] = Factory(dict)
 
     def next(self, ledger: Ledger, ban: Ban) -> int | None:
-        """Return the key of the next ban to end for ``ban``; None if no ban ends earlier than ``ban``."""
+        """Return the key of the ban to remove for ``ban``; None if no ban ends earlier than ``ban``."""
         like = (ban.network.version, ban.network.prefixlen, ban.scope)
         waiting = self._waiting.get(like)
         if not waiting:
             waiting = self._waiting[like] = ledger.soonest(ban.network, ban.scope, AT_ONCE)[::-1]
         while waiting:
             record = ledger.get(waiting[-1])
-            if record is not None and record.expires >= ban.expires:  # the record stays first in the queue
+            if record is not None and record.expires >= ban.expires:  # it stays first, for the next call
                 return None
             key = waiting.pop()
             if record is not None:

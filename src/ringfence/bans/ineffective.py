@@ -8,9 +8,10 @@ queues refuse requests if 500 are waiting (``AST_TASKPROCESSOR_HIGH_WATER_LEVEL`
 for four such connections at once. A sender that fills more, on a host with larger buffers, may cause a false
 alarm, which bans nothing.
 
-So an attempt counts if its event's time is more than GRACE after the ban was placed. One alone may be an
-accident (a clock that was set, a line that was written late), so ``ENOUGH`` are needed. Forged senders cause
-no false alarm: all packets with a banned source address are dropped, also forged ones.
+So an attempt counts if the time of its event is more than ``GRACE`` after the ban was placed. A single one
+may be an accident (a clock that was set, a line that was written late), so ``ENOUGH`` of them are needed.
+Packets with a forged source address cause no false alarm, because they are dropped too if this address is
+banned.
 """
 
 from collections import OrderedDict
@@ -21,10 +22,10 @@ from attrs import define
 from ringfence.model import Address
 
 GRACE = 15.0
-"""Seconds after a ban in which attempts may have arrived before it (by the events' own times)."""
+"""Seconds. An attempt may have arrived before the ban if its event's time is at most this long after it."""
 ENOUGH = 3
 MOST = 1_024
-"""Addresses that are remembered. If there are more, the one reported longest ago is forgotten."""
+"""The maximum number of addresses. If there are more, the one whose last attempt is oldest is forgotten."""
 
 
 @define
@@ -42,10 +43,11 @@ class Ineffective:
         self._late: OrderedDict[Address, _Late] = OrderedDict()
 
     def observe(self, address: Address, since: float, time: float) -> bool:
-        """Record an attempt of a banned address; return whether it is the one that shows an ineffective ban.
+        """Record an attempt of a banned address.
 
-        ``since`` is the time of the ban, ``time`` that of the attempt, both on the wall clock. If the address
-        was banned again, counting starts again.
+        Return True if the number of attempts reaches ``ENOUGH`` with this one, else False. ``since`` is the
+        time of the ban, ``time`` that of the attempt, both in seconds since the epoch. If the address was
+        banned again, counting starts again.
         """
         if time <= since + GRACE:
             return False

@@ -1,8 +1,9 @@
-"""The bans in the kernel: placed, renewed and removed, with the ledger and the store kept in agreement.
+"""Places, renews and removes bans in the kernel, and records the results in the ledger and the store.
 
-A ban is recorded only after the kernel has acknowledged it. A ban that the kernel refuses is logged, kept as
-*pending*, and tried again until it succeeds or its time is over. If a set is full, the bans with the least
-time left end early. A ban longer than the backend's longest timeout is renewed while it lasts.
+A ban is recorded only after the kernel has acknowledged it. A ban that the kernel refuses is logged and kept
+as *pending*: it is tried again until it succeeds or its time is over. If a set is full, the bans with the
+least time left are removed early. If a ban is longer than the longest timeout in the kernel, its timeout is
+renewed while it lasts.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,23 +23,23 @@ from ringfence.model import AttemptCounts, Ban, Scope
 from ringfence.store.records import Records
 
 CHUNK = 2_000
-"""Bans per call to the kernel, some ten milliseconds."""
+"""The maximum number of bans in one call to the kernel, which takes some ten milliseconds."""
 _NARROWER = {
     Scope.FULL: (Scope.SIP, Scope.SIP_UDP, Scope.SIP_TCP),
     Scope.SIP: (Scope.SIP_UDP, Scope.SIP_TCP),
 }
-"""For each scope the others whose traffic its bans drop too."""
+"""For each scope the narrower ones: its bans drop their traffic too."""
 
 
 class KernelBans:
-    """Places and removes bans. ``known`` holds what the kernel has confirmed, and what it has refused."""
+    """Places and removes bans. ``known`` has the bans that the kernel has confirmed, and the refused ones."""
 
     def __init__(
         self, backend: Backend, records: Records, detector: Detector, clock: Clock, known: KnownBans
     ) -> None:
         self.counts = BanCounts()
         self.error = ""
-        """The latest error of the kernel, until it has accepted every ban."""
+        """The latest error of the kernel; "" if it has accepted all bans."""
         self._backend = backend
         self._records = records
         self._detector = detector
@@ -53,7 +54,7 @@ class KernelBans:
     # -- placing
 
     def apply(self, changes: Sequence[Change]) -> list[Outcome]:
-        """Carry out changes in the kernel alone, and return its answers; never raises."""
+        """Carry out changes in the kernel only, not in ledger and store. Return its answers; never raise."""
         if not changes:
             return []
         try:
@@ -72,8 +73,9 @@ class KernelBans:
     ) -> list[Outcome]:
         """Add ``bans`` to the kernel, and record its answers.
 
-        ``made`` are the numbers of attempts that led to them, by default those of the bans. ``record``:
-        whether the bans are new, and recorded in the store.
+        ``made`` are the numbers of attempts that led to the bans, by default those in the bans themselves.
+        With ``record`` false the bans are not new, so they are neither written into the store nor counted as
+        placed.
         """
         now = self._clock.wall()
         outcomes = self.apply([Add(ban.network, ban.expires - now, ban.scope) for ban in bans])
@@ -87,7 +89,11 @@ class KernelBans:
         *,
         record: bool = True,
     ) -> list[Outcome]:
-        """Record the kernel's answers to new bans; return them, or later ones if a set was full."""
+        """Record the kernel's answers (``outcomes``) to ``bans``, and return the final answers.
+
+        If a set was full, room is made and the ban is tried again, which gives another answer. For the other
+        arguments see :meth:`add`.
+        """
         now = self._clock.wall()
         taken, final = [], []
         for ban, number, first in zip(
@@ -108,7 +114,10 @@ class KernelBans:
         return final
 
     def record_active(self, ban: Ban, made: AttemptCounts, now: float, granted: float) -> None:
-        """Record in the ledger that the kernel has a ban, for ``granted`` seconds."""
+        """Record in the ledger that the kernel has a ban.
+
+        ``made`` are the numbers of its attempts. ``granted`` is its timeout in the kernel in seconds.
+        """
         again = renew_at(ban.expires, now, granted)
         self._known.confirm(key_of(ban.network, ban.scope), Record.of(ban, made, again, self._comparison))
 
@@ -129,9 +138,9 @@ class KernelBans:
             self._detector.record_unban(ban.network)
 
     def adopt(self, found: Mapping[int, float]) -> None:
-        """Adopt bans of the kernel that have no record: key to seconds left.
+        """Record bans that the kernel has, but the ledger lacks.
 
-        A ban keeps the time it has. A ban without an end gets one.
+        ``found`` has their keys, and the seconds that each has left. A ban without an end gets one.
         """
         now = self._clock.wall()
         endless = [key for key, left in found.items() if not isfinite(left)]
@@ -148,7 +157,7 @@ class KernelBans:
     # -- keeping
 
     def renew(self, keys: Sequence[int]) -> None:
-        """Restart the kernel's timeouts of these bans."""
+        """Set the kernel's timeouts of these bans to the time that they have left."""
         now = self._clock.wall()
         records = [(key, record) for key in keys if (record := self._known.ledger.get(key)) is not None]
         changes = [add_order(key, record.expires - now) for key, record in records]
@@ -157,7 +166,7 @@ class KernelBans:
                 record.renew_at = renew_at(record.expires, now, outcome.timeout)
 
     def restore(self, keys: Sequence[int]) -> int:
-        """Restore bans that the kernel has lost; return the number that it accepted."""
+        """Add bans to the kernel again that it has lost; return how many it accepted."""
         now, ledger = self._clock.wall(), self._known.ledger
         bans = []
         for key in keys:
@@ -176,7 +185,7 @@ class KernelBans:
         return taken
 
     def retry(self) -> None:
-        """Try again what the kernel has refused: removals first, then bans that have time left."""
+        """Try again the changes that the kernel has refused: first the removals, then the pending bans."""
         if self._failed_unbans:
             self.unban_with_retry(self._failed_unbans)
         if self._known.expire_pending(self._clock.wall()):
@@ -184,7 +193,7 @@ class KernelBans:
         self.add(self._known.pending)
 
     def begin_comparison(self) -> int:
-        """Begin a comparison of the kernel with the ledger; return its number, for :attr:`Record.seen`."""
+        """Begin a comparison of the kernel with the ledger; return its number (see ``seen`` of Record)."""
         self._comparison += 1
         self._recently_unbanned.clear()
         return self._comparison
@@ -198,7 +207,7 @@ class KernelBans:
     def unban(self, keys: Iterable[int], *, recorded: float = 0.0) -> list[Outcome]:
         """Remove bans from the store, the kernel and the ledger; return the changes that the kernel refused.
 
-        ``recorded`` is the time of the removal if the store already has its record.
+        ``recorded``, unless 0, is the time at which the caller has already recorded the unban in the store.
         """
         bans, when = [network_of(key) for key in dict.fromkeys(keys)], recorded or self._clock.wall()
         if bans and not recorded:
@@ -225,7 +234,7 @@ class KernelBans:
         self._recently_unbanned.add(key)
 
     def unban_with_retry(self, keys: Iterable[int]) -> None:
-        """Remove bans; a failure is logged once, and tried again."""
+        """Remove bans. If the kernel refuses, that is logged once, and :meth:`retry` tries again."""
         asked = set(keys)
         failed = self.unban(asked)
         left = {key_of(outcome.change.network, outcome.change.scope) for outcome in failed}
@@ -237,9 +246,9 @@ class KernelBans:
         self._failed_unbans = self._failed_unbans - asked | left
 
     def supersede(self, ban: Ban) -> None:
-        """Remove the narrower bans of a subject that now has ``ban``, so that it is listed once.
+        """Remove narrower bans of the subject that now has ``ban``, so that listings show it once.
 
-        A proven ban of Asterisk's ports that lasts longer stays.
+        A ban of scope ``SIP`` stays if it lasts longer than ``ban``. The others are removed even then.
         """
         subject, ledger = ban.network, self._known.ledger
         if key_of(subject, ban.scope) not in ledger:
@@ -254,7 +263,7 @@ class KernelBans:
                 self._records.end([(subject, scope)], self._clock.wall())
 
     def clear(self) -> None:
-        """Forget all bans, because the kernel has none any more."""
+        """Forget all bans, because the kernel no longer has any."""
         for ban in self._known.pending:
             self._detector.record_unban(ban.network)
         self._known.clear()

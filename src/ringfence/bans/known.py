@@ -14,11 +14,11 @@ from ringfence.model import Ban, Network, Scope
 from ringfence.networks import overlap
 
 MOST_PENDING = 1_000
-"""At most this many refused bans are tried again."""
+"""The maximum number of refused bans that are tried again."""
 
 
 class KnownBans:
-    """The ledger of the kernel's bans, and the pending bans. ``now`` is always wall-clock seconds."""
+    """The ledger of the kernel's bans, and the pending bans. ``now`` is always in seconds since the epoch."""
 
     def __init__(self) -> None:
         self.ledger = Ledger()
@@ -43,7 +43,7 @@ class KnownBans:
         return [*self.ledger.keys(), *self._pending]
 
     def overlapping(self, network: Network, now: float) -> list[int]:
-        """Return the bans that have an address in common with ``network``."""
+        """Return the keys of the bans that have an address in common with ``network``."""
         found = [key for key in self._pending if overlap(network_of(key)[0], network)]
         for scope in Scope:
             found += self.ledger.covering(network, scope, now)
@@ -56,9 +56,10 @@ class KnownBans:
         return record is not None and record.forced
 
     def drops(self, network: Network, scope: Scope, now: float, *, friend: bool) -> bool:
-        """Whether an active or pending ban that covers ``scope`` drops the packets of ``network``.
+        """Whether an active or pending ban of ``scope`` drops the packets of ``network``.
 
-        ``friend``: whether its address is a friend's, which some bans exempt.
+        ``friend``: the address belongs to a friend, whose packets some bans do not drop. Of the pending bans,
+        only that of ``network`` itself counts.
         """
         if key_of(network, scope) in self._pending:
             return True
@@ -66,12 +67,12 @@ class KnownBans:
         return any(not friend or meets_friend(network_of(key)[0], network) for key in covering)
 
     def confirm(self, key: int, record: Record) -> None:
-        """Record that the kernel has a ban."""
+        """Record that the kernel has a ban. It is no longer pending."""
         self._pending.pop(key, None)
         self.ledger.put(key, record)
 
     def refuse(self, ban: Ban) -> bool:
-        """Record that the kernel has refused a ban; return False if it is not pending, for lack of room."""
+        """Record a ban that the kernel has refused as pending; return False if there is no room for it."""
         key = key_of(ban.network, ban.scope)
         if key not in self._pending and len(self._pending) >= MOST_PENDING:
             return False
@@ -79,7 +80,7 @@ class KnownBans:
         return True
 
     def discard(self, key: int) -> None:
-        """Forget a ban."""
+        """Forget the ban with that key, active or pending."""
         self.ledger.pop(key)
         self._pending.pop(key, None)
 

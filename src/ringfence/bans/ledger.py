@@ -1,11 +1,11 @@
 """The ledger: all bans that the kernel has confirmed, for listings and comparisons.
 
-It is designed for 100,000 bans in some 25 MB. A ban is a small record under a number (its key). The network
-is not kept as an object, and the attempts stay in the database. To check whether an address is banned, one
-look-up for each prefix length in use is enough.
+It is designed for 100,000 bans in some 25 MB. Each ban is a small record with a number as its *key*, which
+encodes its network and its scope. The attempts are only in the database. To check whether an address is
+banned, one look-up for each prefix length in use is enough.
 
-The number of bans with time left is known without looking at each: the ends of bans are counted in slots of
-``SLOT`` seconds. So the number is uncertain by the bans that end in the present slot
+To return the number of bans with time left, the ledger need not go through all of them: it counts how many
+bans end in each *slot* of ``SLOT`` seconds. So this number is inexact by the bans that end about now
 (:attr:`Ledger.uncertainty`).
 """
 
@@ -21,7 +21,7 @@ from ringfence.model import AttemptCounts, Ban, Network, Origin, Scope
 
 SLOT = 16.0
 RENEW_BELOW = 0.5
-"""The fraction of the kernel's timeout below which a ban that lasts longer is renewed."""
+"""A timeout that is shorter than its ban is renewed as soon as less than this fraction of it is left."""
 _SLICE = 5_000
 _SCOPES = tuple(Scope)
 _NUMBERS = {scope: number for number, scope in enumerate(_SCOPES)}
@@ -34,9 +34,10 @@ _SHAPE = (1 << _KIND_BITS + _LENGTH_BITS) - 1
 
 @define
 class BanCounts:
-    """Counters since the start. ``displaced`` counts the bans that ended early because a set was full.
+    """Numbers of bans since the start: placed ones, failed ones, and removed ones.
 
-    ``placed_by`` counts the placed bans by the name of their rule (or their origin) and their scope.
+    ``displaced`` counts the bans that were removed early because a set was full. ``placed_by`` counts the
+    placed bans by the name of their rule (or their origin) and their scope.
     """
 
     placed_by: Counter[tuple[str, Scope]] = Factory(Counter)
@@ -52,12 +53,13 @@ class BanCounts:
 
 @define(eq=False)
 class Record:
-    """One ban, with wall-clock times; ``attempts`` led to it, ``proven`` of them with a proven address.
+    """One ban. Its times are in seconds since the epoch.
 
-    ``offence`` is the ordinal of this ban among those that rules remember (2: the second ban). ``renew_at``
-    is when the kernel's timeout must be renewed, because it ends before the ban. ``seen`` is the number of
-    the latest comparison with the kernel that found the ban. ``forced`` means that an administrator overrode
-    a protection.
+    ``attempts`` is the number of attempts that led to it, and ``proven`` the number of those with a proven
+    address. ``offence`` is the ordinal of this ban among the remembered bans of its subject (2: the second
+    one). ``renew_at`` is when the kernel's timeout must be renewed because it ends before the ban; infinity
+    if it need not be. ``seen`` is the number of the latest comparison that found the ban in the kernel.
+    ``forced``: an administrator banned a protected network by ``--force``.
     """
 
     since: float
@@ -74,7 +76,7 @@ class Record:
 
     @classmethod
     def of(cls, ban: Ban, made: AttemptCounts, renew_at: float = inf, seen: int = 0) -> "Record":
-        """Return the record of a ban with its counts of attempts."""
+        """Return the record of a ban; ``made`` are the numbers of attempts that led to it."""
         return cls(
             ban.since,
             ban.expires,
@@ -91,18 +93,21 @@ class Record:
 
 
 def renew_at(expires: float, now: float, granted: float) -> float:
-    """Return when to renew the kernel's timeout, if it ends before the ban; otherwise infinity."""
+    """Return when to renew a timeout in the kernel of ``granted`` seconds, which began at ``now``.
+
+    Return infinity if it need not be renewed, because it does not end before the ban.
+    """
     return now + granted * (1 - RENEW_BELOW) if expires > now + granted + 1.0 else inf
 
 
 def key_of(network: Network, scope: Scope = Scope.FULL) -> int:
-    """Return the number that stands for a ban of ``network``."""
+    """Return the key of a ban: a number that encodes its network and its scope."""
     prefix = int(network.network_address) << _LENGTH_BITS | network.prefixlen
     return prefix << _KIND_BITS | _NUMBERS[scope] << 1 | (network.version != _IPV4)
 
 
 def network_of(key: int) -> tuple[Network, Scope]:
-    """Return the arguments of :func:`key_of` for a key."""
+    """Return the network and the scope of a key."""
     _, address, length = parts_of(key)
     return (IPv6Network if key & 1 else IPv4Network)((address, length)), _SCOPES[(key & _KIND) >> 1]
 
@@ -129,19 +134,20 @@ def parts_of(key: int) -> tuple[int, int, int]:
 
 
 class Ledger:
-    """The bans that the kernel has. ``now`` is always wall-clock seconds."""
+    """The bans that the kernel has. ``now`` is always in seconds since the epoch."""
 
     def __init__(self) -> None:
         self._records: dict[int, Record] = {}
         self._shapes: Counter[int] = Counter()
-        self._lengths: dict[int, list[int]] = {}  # for each scope and IP version, computed when needed
+        # Prefix lengths in use, by scope and IP version. They are computed when they are needed.
+        self._lengths: dict[int, list[int]] = {}
         self._ends: Counter[int] = Counter()
         self._expired = 0  # records that are expired and not yet removed
         self._slot = 0
         self._unchecked: list[int] = []
 
     def __len__(self) -> int:
-        """The number of records, including expired ones that :meth:`due` has not yet seen."""
+        """The number of records, including expired ones that are not removed yet."""
         return len(self._records)
 
     def __contains__(self, key: int) -> bool:
@@ -166,7 +172,7 @@ class Ledger:
             self._ends[slot] += 1
 
     def pop(self, key: int) -> Record | None:
-        """Remove and return a record."""
+        """Remove and return the record of a key; None if it has no record."""
         record = self._records.pop(key, None)
         if record is None:
             return None
@@ -201,7 +207,7 @@ class Ledger:
             self._ends[_slot(record.expires)] += 1
 
     def alive(self, now: float) -> int:
-        """Return how many bans have time left, within :attr:`uncertainty`."""
+        """Return how many bans have time left. The number may be too high by up to :attr:`uncertainty`."""
         slot = _slot(now)
         if slot < self._slot:  # the clock was set back
             ends = Counter(_slot(record.expires) for record in self._records.values())
@@ -242,7 +248,7 @@ class Ledger:
     def within(self, network: Network, scope: Scope) -> list[int]:
         """Return the keys of the bans of ``network`` itself and of networks within it.
 
-        This looks at every record, except for a single address.
+        This goes through all records, unless ``network`` is a single address.
         """
         own, bits = network.prefixlen, network.max_prefixlen
         if own == bits:
@@ -265,7 +271,7 @@ class Ledger:
         return self._records.items()
 
     def due(self, now: float) -> tuple[list[int], list[int]]:
-        """Check the next part of the records; return the expired ones and those to renew."""
+        """Check the next ``_SLICE`` records; return the keys of expired bans, and of bans to renew."""
         over, renew = [], []
         if not self._unchecked:
             self._unchecked = list(self._records)
@@ -279,10 +285,11 @@ class Ledger:
         return over, renew
 
     def soonest(self, network: Network, scope: Scope, most: int) -> list[int]:
-        """Return the ``most`` bans that end first, as wide as ``network``; of any width if none is as wide.
+        """Return the keys of the bans that end first, at most ``most`` of them.
 
-        All have the IP version of ``network`` and ``scope``, because a backend may have a set for each of
-        these, and for each length.
+        They have the IP version and the prefix length of ``network``, and the scope ``scope``, because a
+        backend may have one set for each combination of these. If no ban has this length, bans of any length
+        are returned.
         """
         shape = key_of(network, scope) & _SHAPE
         mask = _SHAPE if self._shapes[shape] else _KIND

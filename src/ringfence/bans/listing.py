@@ -1,4 +1,4 @@
-"""A complete listing of the kernel's bans."""
+"""Lists the kernel's bans completely, even if they change meanwhile."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -9,12 +9,12 @@ from ringfence.firewall.contract import Backend, Element
 
 
 def listed(backend: Backend, known: Iterable[int] | None) -> Iterator[Element]:
-    """Yield every ban of the kernel, including all known ones. May be called in another thread.
+    """Yield every ban of the kernel. May be called in another thread.
 
-    ``known`` is None if the caller knows no bans, as at the start.
-
-    If the sets change meanwhile, one kind of ban may be missing: a ban that another program added, and that
-    no comparison has found so far. The next comparison, within a minute, adopts it.
+    ``known`` are the keys of the bans that the caller knows; None if it knows none, as at the start. If the
+    kernel's sets change meanwhile, known bans that the listing lacks are looked up one by one. So the only
+    ban that may be missing is one that another program has added, and that no comparison has found so far.
+    The next comparison, within a minute, adopts it.
     """
     found: set[int] = set()
     with suppress(FirewallIncompleteError):

@@ -1,4 +1,4 @@
-"""Conversions between bans, changes of the kernel, and texts about them."""
+"""Conversions between keys of bans, bans, changes of the kernel's bans, and texts about them."""
 
 from collections.abc import Iterable
 
@@ -7,17 +7,17 @@ from ringfence.firewall.contract import Add, Change, Outcome
 from ringfence.model import Ban, Origin, printable
 
 ADOPTED_FOR = 86_400.0
-"""Seconds for which elements without an end are adopted, because every ban ends."""
+"""Seconds for which a ban without an end is adopted, because each ban of ringfence has an end."""
 
 
 def add_order(key: int, seconds: float) -> Add:
-    """Return the change that adds the ban of a key for ``seconds`` from now."""
+    """Return the change that adds the ban with this key to the kernel, for ``seconds`` from now."""
     network, scope = network_of(key)
     return Add(network, seconds, scope)
 
 
 def adopted_ban(key: int, now: float, left: float) -> Ban:
-    """Return the ban of an element in the kernel that has no record."""
+    """Return a ban for a key that was found in the kernel without a record. It ends in ``left`` seconds."""
     network, scope = network_of(key)
     rule, reason = str(Origin.ADOPTED), "found in the kernel"
     return Ban(network, now, now + left, rule, reason, Origin.ADOPTED, scope=scope)

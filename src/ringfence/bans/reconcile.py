@@ -1,15 +1,16 @@
 """Watches the firewall, compares it with the ledger, and repairs differences.
 
-Every second there is a quick check (``Backend.health``, no process, two milliseconds): whether the rules are
-unchanged, and whether the sets have the right number of bans. If the kernel reports changes by other
-programs, the check comes at once. If it does not, the rules alone are checked five times a second
-(``Backend.rules_differ``, 0.1 milliseconds). Every minute, and after damage, all bans of the kernel are read
-and compared with the ledger in both directions:
+A quick check is made every second (``Backend.health``; it starts no process and takes two milliseconds). It
+checks whether the rules are unchanged, and whether the sets have the right number of bans. If the kernel
+reports a change by another program, this check is made at once. Where the kernel reports no changes, the
+rules alone are checked five times a second (``Backend.rules_differ``, 0.1 milliseconds). Every minute, and
+after damage, all bans of the kernel are read and compared with the ledger:
 
-* Missing bans are restored, ``CHUNK`` at a time, so that a new ban waits only some milliseconds.
+* Bans that the kernel lacks are restored, ``CHUNK`` at a time, so that a new ban waits only some
+  milliseconds.
 * Bans with a wrong timeout in the kernel (because a clock was set, for example) are renewed.
-* Unknown bans are adopted with their timeout. Bans without an end get one, a day ahead. Bans of exempt
-  networks are removed.
+* Bans that the ledger lacks are adopted with their timeout. If they have no end, they get one, a day ahead.
+  Bans of exempt networks are removed.
 """
 
 import asyncio
@@ -31,7 +32,7 @@ from ringfence.model import Network, Scope
 
 COMPARE_EVERY = 60.0
 LOOKED_UP = 2_000
-"""If the kernel's listing lacks more bans than this, they are restored without a look-up."""
+"""If the kernel's listing lacks up to this many bans, each is looked up. More are restored without that."""
 APART = 5.0
 """Minimum seconds between two comparisons for changes without damage."""
 SOONEST = 0.5
@@ -41,7 +42,11 @@ SLACK = 5.0  # seconds by which the kernel's timeout may differ
 
 @frozen
 class _Found:
-    """The differences found in the kernel: bans without a record, and bans with a wrong timeout."""
+    """The differences found in the kernel.
+
+    ``unknown`` has the keys of bans without a record, each with the seconds left. ``mistimed`` are the keys
+    of bans with a wrong timeout.
+    """
 
     unknown: dict[int, float]
     mistimed: list[int]
@@ -85,7 +90,7 @@ class Reconciler:
     def enforced(self) -> int:
         """The number of bans in the kernel, by the latest check or comparison that counted them.
 
-        It is 0 while the rules are damaged and cannot be repaired.
+        The number is 0 while the rules are damaged and cannot be repaired.
         """
         if not self._enforcer.enforcing or self._broken:
             return 0
@@ -93,10 +98,10 @@ class Reconciler:
         return min(alive, self._elements) if self._elements is not None else alive - self._missing
 
     def check_rules(self) -> None:
-        """Check the rules alone, and everything if they differ.
+        """Check the rules alone; if they differ, call :meth:`check`.
 
-        Rules that cannot be read or repaired wait for the next :meth:`check`, because each attempt to repair
-        them starts processes.
+        If the last :meth:`check` could not repair the rules, only the next one tries again, because each
+        attempt starts processes.
         """
         if self._enforcer.enforcing and not self._broken:
             with suppress(FirewallError):  # the next check reports it
@@ -105,7 +110,7 @@ class Reconciler:
                 self.check()
 
     def check(self) -> None:
-        """Check quickly, and repair damaged rules; missing bans are restored right after."""
+        """Check quickly, and repair damaged rules. If bans are missing, :meth:`run` then restores them."""
         enforcer = self._enforcer
         if not enforcer.enforcing:
             return
@@ -134,7 +139,7 @@ class Reconciler:
     def _repair(self, trouble: str) -> None:
         enforcer = self._enforcer
         if enforcer.records.switched_off:
-            enforcer.switch_off()  # a command that could not reach the daemon recorded this
+            enforcer.switch_off()  # `ringfence off` did not reach the daemon, and recorded this in the store
             return
         enforcer.reopen()
         enforcer.fill(*NetworkList)
@@ -145,8 +150,9 @@ class Reconciler:
     async def run(self) -> None:
         """Compare every minute and after damage, until cancelled.
 
-        After damage to the rules or bans the comparison comes at once, but takes at most a fifth of the time.
-        For other changes of the table it comes after ``APART`` seconds, because it reads all bans.
+        After damage to rules or bans, the comparison begins at once, but comparisons take at most a fifth of
+        the time. After other changes of the table, there are at least ``APART`` seconds between two of them,
+        because each reads all bans.
         """
         mono = self._enforcer.clock.mono
         last, took = -inf, 0.0
@@ -205,7 +211,7 @@ class Reconciler:
             self._log.warning("bans.reconciled", put_back=len(missing), adopted=len(unknown))
 
     def _adopt(self, found: dict[int, float]) -> None:
-        """Adopt bans that are still unknown and were not unbanned meanwhile."""
+        """Adopt those of the bans ``found`` that are still unknown and were not unbanned meanwhile."""
         enforcer = self._enforcer
         left = {
             key: seconds
@@ -217,7 +223,10 @@ class Reconciler:
             self.counts.adopted += len(left)
 
     def _listed(self, known: Sequence[int], look: int) -> Iterator[Element]:
-        """List the kernel's bans. Look up known bans that the listing lacks, unless it lacks very many."""
+        """Yield the kernel's bans. Look up the known bans that its listing lacks, unless they are very many.
+
+        ``look`` is the number of this comparison, with which :meth:`_read` marks the bans that were found.
+        """
 
         def unseen() -> Iterator[tuple[Network, Scope]]:
             get = self._ledger.get
@@ -229,9 +238,9 @@ class Reconciler:
             yield from self._enforcer.backend.list(unseen())
 
     def _read(self, known: Sequence[int], look: int, now: float) -> _Found:
-        """Mark the bans found in the kernel.
+        """Read the kernel's bans, mark their records with ``look``, and return the differences.
 
-        This may run in a thread, because it only sets marks in records.
+        This may run in a thread, because it changes nothing but these marks.
         """
         unknown, mistimed = {}, []
         for element in self._listed(known, look):

@@ -1,10 +1,11 @@
-"""The start: reconciles the kernel with the store, after a restart or a reboot.
+"""Reconciles the kernel with the store when the daemon starts, after a restart or a reboot.
 
-The kernel counts down on its own. So the end of an element, by the wall clock, is the end of its ban in the
-database, unless it belongs to another ban or the clock was set in between.
+An *element* is the entry of a ban in a set of the kernel. The kernel counts down its timeout even without a
+daemon. So by the wall clock an element ends when its ban in the database ends. Otherwise it belongs to
+another ban, or the clock was set in between.
 
-A stored ban that the kernel's listing lacks is added, whether or not it is in the kernel. After a reboot all
-bans are missing, and to look up each of them first takes 2 s for 100,000 bans.
+A stored ban that the kernel's listing lacks is added at once, even if the kernel may have it. After a reboot
+all bans are missing, and it takes 2 s to look up 100,000 bans one by one.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,17 +23,25 @@ from ringfence.store.rows import Ended
 
 EARLY = 1.0
 LATE = 2.0
-"""Seconds by which an element may end before and after its ban: ipset rounds up to whole seconds."""
+"""The seconds by which an element may end before its ban (``EARLY``) or after it (``LATE``).
+
+ipset rounds timeouts up to whole seconds.
+"""
 
 CLOCK_STEP = 5.0
-"""Seconds. If the wall clock moves this far against the monotonic clock, it was set, or the host slept."""
+"""Seconds. If the wall clock moves further than this against the monotonic clock, it counts as set.
+
+It also moves so while the host is suspended.
+"""
 
 
 @frozen
 class Restored:
-    """What the start found: ``kept`` bans were in the kernel, and ``put_back`` ones in the store alone.
+    """The result of the start.
 
-    ``unknown`` are the bans that only the kernel has: key to seconds left.
+    ``kept`` is the number of bans that the kernel had and the store knew, ``put_back`` the number of those
+    that only the store had. ``unknown`` has the keys of the bans that only the kernel has, each with the
+    seconds left.
     """
 
     kept: int
@@ -43,10 +52,10 @@ class Restored:
 def restore_bans(
     backend: Backend, records: Records, bans: KernelBans, clock: Clock, offset: float
 ) -> Restored:
-    """Record the bans that the store and the kernel have, and restore those that only the store has.
+    """Record bans that the store and the kernel have in the ledger; restore those that only the store has.
 
-    ``offset`` is the wall clock's lead over the monotonic clock. A ban whose unban was recorded, but not
-    carried out when the last daemon ended, is removed.
+    ``offset`` is the wall clock minus the monotonic clock. If an unban was recorded, but the last daemon
+    ended before the kernel removed the ban, it is removed now.
     """
     began = clock.wall()
     found = {key_of(one.network, one.scope): one.timeout for one in listed(backend, None)}
@@ -74,10 +83,11 @@ def _put_back(bans: KernelBans, missing: Sequence[tuple[Ban, AttemptCounts]]) ->
 
 
 def unbanned_keys(found: Mapping[int, float], ended: Iterable[Ended], began: float, now: float) -> set[int]:
-    """Return the keys in ``found`` (seconds left) whose bans were unbanned, but not yet in the kernel.
+    """Return the keys of the bans that were unbanned in the store, but that the kernel still has.
 
-    An element with another end belongs to a later ban, whose record was lost. The listing was read between
-    ``began`` and ``now``.
+    ``found`` has the keys of the kernel's bans and the seconds left, as listed between ``began`` and ``now``.
+    ``ended`` are the bans that the store has ended early. An element that ends at another time than such a
+    ban belongs to a later ban, whose record was lost, so it is not returned.
     """
     keys = set()
     for network, scope, expires in ended:
@@ -94,11 +104,11 @@ def unbanned_keys(found: Mapping[int, float], ended: Iterable[Ended], began: flo
 
 
 def follow_clock(records: Records, found: Mapping[int, float], offset: float, now: float) -> None:
-    """Move the bans in the database if the clock was set since they were recorded.
+    """If the wall clock was set since bans were recorded in the database, move the times of these bans.
 
-    ``offset`` is the wall clock minus the monotonic clock. After a reboot the recorded offset is meaningless.
-    So a difference counts only if the elements in ``found`` confirm it: at least one must end when its ban
-    ends by the earlier clock.
+    ``offset`` is the wall clock minus the monotonic clock; the database has its earlier value. After a reboot
+    that value is meaningless. So a difference counts only if a ban in ``found`` (keys, with the seconds left
+    in the kernel) confirms it: its end in the kernel, by the earlier clock, is its end in the database.
     """
     known = records.clock()
     step = offset - known if known is not None else 0.0

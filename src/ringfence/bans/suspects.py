@@ -1,14 +1,15 @@
-"""Suspects: addresses whose requests the kernel copies, so that a returned nonce proves them.
+"""Suspects: addresses whose SIP requests the kernel copies to ringfence.
 
-The kernel forgets an address after ``OBSERVE_SECONDS``. Each address is requested again after half that time
-at the earliest. At most ``MOST_A_SECOND`` are requested per second, because a request takes some 20 µs, and
-there may be many forged senders.
+If a copied request has a nonce that was sent to its address, this address is proven. The kernel copies the
+requests of an address for ``OBSERVE_SECONDS`` after the latest request to do so. This request is repeated
+after half of that time at the earliest. At most ``MOST_A_SECOND`` addresses are requested per second, because
+each takes some 20 µs, and there may be many forged senders.
 
-A sender can rotate over the addresses of its /24. The kernel copies nothing of an address before its first
-attempt, so the first attempt of each address would stay unproven. Therefore two suspects of one /24 make all
-its addresses suspects. Measured: a rotation with four hidden guesses from each address got 27 answers before,
-and 22 now (median). At most ``MOST_NETWORKS`` are observed as a whole, so that forged senders cannot fill the
-kernel's set with them. IPv6 needs none of this: a /64 has too many addresses, and it is banned as one sender.
+A sender can rotate over the addresses of its /24. An address becomes a suspect by its first attempt, so the
+first attempt of each address would stay unproven. Therefore two suspects of one /24 make all its addresses
+suspects. Measured with a sender that made four hidden guesses from each address: it got 22 answers (median),
+and 27 without this. At most ``MOST_NETWORKS`` networks are observed as a whole, so that forged senders cannot
+fill the kernel's set with them. IPv6 does not need this, because a /64 is banned as one sender.
 """
 
 from collections import OrderedDict
@@ -26,7 +27,7 @@ MOST_NETWORKS = 8
 
 
 class Suspects:
-    """Requests to ``backend`` to observe addresses, within limits."""
+    """Makes the kernel copy the requests of addresses, within limits."""
 
     def __init__(self, backend: Backend, clock: Clock) -> None:
         self._backend = backend
@@ -38,7 +39,7 @@ class Suspects:
         self._number = 0
 
     def __len__(self) -> int:
-        """The number of addresses that are remembered as requested."""
+        """The number of addresses that are remembered as suspects."""
         return len(self._asked)
 
     def observe(self, addresses: Iterable[Address]) -> None:
@@ -60,7 +61,11 @@ class Suspects:
             self._backend.observe(wanted)
 
     def _neighbours(self, address: IPv4Address, now: float) -> Sequence[Address]:
-        """Return all addresses of the /24 of ``address`` if another one was a suspect just before."""
+        """Return all addresses of the /24 of ``address`` if the suspect before it there was another address.
+
+        Return none if that was too long ago, if the /24 is observed as a whole already, or if too many others
+        are.
+        """
         network = prefix_of(address)
         before = self._last_of.get(network)
         remember(self._last_of, network, address, OBSERVE_MOST)

@@ -1,8 +1,9 @@
 """Unban by command: one ban, the bans around and within a network, or every ban.
 
-An address is unbanned by ending every ban that covers it. The rest of a wider banned network stays banned, in
-parts, for the same time: unbanning one address of a /24 leaves eight smaller bans. An IPv6 address is
-unbanned with its /64, because the /64 is counted and banned.
+An address is unbanned by removing every ban that covers it. If such a ban is of a wider network, the rest of
+this network stays banned for the same time, in parts: unbanning one address of a /24 leaves eight smaller
+bans. An IPv6 address is unbanned with its /64, because attempts are counted for the whole /64, and it is
+banned as a whole.
 """
 
 import asyncio
@@ -27,17 +28,18 @@ _PROVEN = (Scope.FULL, Scope.SIP)
 
 @frozen
 class UnbanResult:
-    """The result of an unban: its problems and its notes, a line each."""
+    """The result of an unban: lines about problems, and lines with notes."""
 
     problems: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
 
 def unban_friends(enforcer: Enforcer, friends: Iterable[Address]) -> None:
-    """Remove bans by rules from claimed evidence that cover new friends (their address or a network).
+    """Remove bans of rules that cover the addresses of new friends.
 
-    Senders may have forged these addresses before. Bans with proven attempts stay. Bans of a /64 stay too,
-    because the kernel does not apply them to friends.
+    These are the bans on claimed evidence, because senders may have forged the friend's address, and the bans
+    of a prefix around it (/24, /48 or /120). Other bans with proven attempts stay. A ban of a /64 stays too,
+    because the kernel does not apply it to friends.
     """
     now, freed, ledger = enforcer.clock.wall(), set[int](), enforcer.known.ledger
     for address in friends if len(ledger) else ():
@@ -55,9 +57,10 @@ def unban_friends(enforcer: Enforcer, friends: Iterable[Address]) -> None:
 
 
 async def unban(enforcer: Enforcer, networks: Sequence[Network]) -> UnbanResult:
-    """Remove the bans that contain ``networks``, and those within them.
+    """Remove the bans of ``networks``, of networks around them, and of networks within them.
 
-    New bans continue meanwhile. Only the command waits for the disk, at most a second for each network.
+    The daemon places new bans meanwhile. Only the command waits for the disk, at most a second for each
+    network.
     """
     problems: list[str] = []
     notes: list[str] = []
@@ -85,9 +88,10 @@ async def unban(enforcer: Enforcer, networks: Sequence[Network]) -> UnbanResult:
 
 
 async def unban_all(enforcer: Enforcer) -> int:
-    """Remove every ban, including those that only the kernel has, and return their number.
+    """Remove every ban, and return the number of bans that the kernel had.
 
-    ``CHUNK`` bans are removed at a time, so that a new ban does not wait for all of them.
+    ``CHUNK`` bans are removed at a time, so that a new ban does not wait for all of them. Raise ControlError
+    if the kernel refuses to remove some.
     """
     enforcer.require_enforcing()
     bans = listed(enforcer.backend, enforcer.known.all_keys())
@@ -104,7 +108,10 @@ async def unban_all(enforcer: Enforcer) -> int:
 
 
 async def _unban_recorded(enforcer: Enforcer, keys: Sequence[int]) -> list[Outcome]:
-    """Remove bans without blocking the event loop on the disk; a ban that began meanwhile stays."""
+    """Remove bans, and return the changes that the kernel refused.
+
+    The event loop does not wait for the disk. A ban that began while this call waited for it stays.
+    """
     when = enforcer.clock.wall()
     await enforcer.records.end_and_wait([network_of(key) for key in keys], when)
     if not enforcer.enforcing:  # switched off meanwhile
@@ -124,9 +131,10 @@ def _known_to_the_kernel(enforcer: Enforcer, network: Network) -> dict[int, floa
 
 
 def _split(enforcer: Enforcer, key: int, parts: Sequence[Network]) -> list[Outcome]:
-    """Ban ``parts`` of a banned network for the time it has left, and return the refused ones.
+    """Ban ``parts`` of a banned network for the time that its ban has left; return the refused changes.
 
-    The ban of the whole network stays for now. A part that is banned for longer keeps that ban.
+    ``key`` is that of the ban of the whole network, which the caller removes afterwards. A part that already
+    has a ban that is as long or longer keeps it.
     """
     whole = enforcer.known.get(key)
     bans = [evolve(whole, network=part) for part in parts] if whole is not None else []
