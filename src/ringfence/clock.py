@@ -1,4 +1,4 @@
-"""Time as values: both clocks, so that a test can set them, pauses after failures, and durations as text."""
+"""Clocks that a test can replace, pauses after failures, and durations as text."""
 
 import time
 from collections.abc import Callable
@@ -8,19 +8,22 @@ from attrs import frozen
 
 @frozen
 class Clock:
-    """Both clocks, in seconds: ``wall`` for people and the database, ``mono`` for windows."""
+    """The two clocks, in seconds: ``wall`` for people and the database, ``mono`` for differences of times.
+
+    ``mono`` is the monotonic clock, which is never set.
+    """
 
     wall: Callable[[], float] = time.time
     mono: Callable[[], float] = time.monotonic
 
 
 class Backoff:
-    """Pauses between attempts that fail in a row, in seconds: growing, and bounded.
+    """Pauses in seconds between attempts of an operation that fails again and again.
 
-    The first pause is ``shortest``, and each next one twice the one before, ``longest`` at most. With
-    ``choose``, which returns a number between two bounds (``random.uniform``), each pause lies between
-    ``shortest`` and three times the one before. So several daemons do not connect at the same time after a
-    restart of their server.
+    The first pause is ``shortest``, and each next one is twice as long as the one before, but at most
+    ``longest``. ``choose`` makes the pauses random: it returns a number between two bounds
+    (``random.uniform``), which are ``shortest`` and three times the pause before. So several daemons do not
+    connect at the same time after a restart of their server.
     """
 
     def __init__(
@@ -45,7 +48,7 @@ class Backoff:
         return self._last
 
     def reset(self) -> None:
-        """Start again with the shortest pause: the last attempt succeeded."""
+        """Start again with the shortest pause, because the last attempt has succeeded."""
         self._last = None
 
 

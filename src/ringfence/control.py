@@ -32,7 +32,10 @@ ANSWER_TIMEOUT = 30.0  # seconds that a command waits for its answer
 
 @frozen
 class Encoded:
-    """A result that is already JSON, in parts, which saves creating 100,000 objects."""
+    """A result that is already encoded as JSON, in parts.
+
+    So a list of 100,000 bans can be sent without an object for each ban.
+    """
 
     parts: Iterable[bytes]
 
@@ -43,10 +46,11 @@ Handler = Callable[[Mapping[str, Any]], object]
 
 @asynccontextmanager
 async def serve(path: Path, handlers: Mapping[str, Handler]) -> AsyncIterator[None]:
-    """Serve requests on ``path`` while the block runs. A socket that a dead daemon left is replaced.
+    """Serve requests on the socket ``path`` while the block runs. The socket of a dead daemon is replaced.
 
-    A handler returns a value that JSON can represent; a RingfenceError that it raises is sent to the client.
-    Raise ControlError if the socket cannot be created, or if another daemon answers there.
+    ``handlers`` has a handler for each value of ``do``. It returns a value that JSON can represent. If it
+    raises a RingfenceError, the client gets its text. Raise ControlError if the socket cannot be created, or
+    if another daemon answers there.
     """
     _remove_stale(path)
     connections = _Connections(handlers)
@@ -69,15 +73,16 @@ async def serve(path: Path, handlers: Mapping[str, Handler]) -> AsyncIterator[No
 
 
 def ask(path: Path, do: str, *, timeout: float = ANSWER_TIMEOUT, **arguments: object) -> Any:  # noqa: ANN401 - JSON
-    """Send a request to the daemon at ``path`` and return its result; wait at most ``timeout`` seconds.
+    """Send a request to the daemon at the socket ``path``, and return its result.
 
-    Raise DaemonUnreachableError if no daemon answers, ControlError if it refuses.
+    Wait at most ``timeout`` seconds for each part of the answer. Raise DaemonUnreachableError if no daemon
+    answers, and ControlError if it refuses the request.
     """
     return _result(_exchange(path, do, arguments, timeout), path)
 
 
 def ask_encoded(path: Path, do: str, **arguments: object) -> bytes:
-    """Send a request and return the result as JSON; raise the errors of :func:`ask`."""
+    """Send a request, and return the result as encoded JSON. It raises the same errors as :func:`ask`."""
     line = _exchange(path, do, arguments)
     if line.startswith(_OK) and line.endswith(_END):
         return line[len(_OK) : -len(_END)]
@@ -143,7 +148,7 @@ def _read_line(connection: socket.socket) -> bytes:
 
 
 def _remove_stale(path: Path) -> None:
-    """Remove the socket of a dead daemon; raise ControlError if a daemon is alive."""
+    """Remove the socket of a dead daemon; raise ControlError if a daemon is alive, or may be."""
     try:
         _connected(path).close()
     except (FileNotFoundError, ConnectionRefusedError):
@@ -157,7 +162,7 @@ def _remove_stale(path: Path) -> None:
 
 
 class _Connections:
-    """The connections of all clients."""
+    """Serves the connections of all clients."""
 
     def __init__(self, handlers: Mapping[str, Handler]) -> None:
         self._handlers = handlers
@@ -173,7 +178,7 @@ class _Connections:
                     writer.write(part)
                     async with asyncio.timeout(IDLE_TIMEOUT):
                         await writer.drain()
-                    await asyncio.sleep(0)  # lets others run: drain() does not while the client reads fast
+                    await asyncio.sleep(0)  # lets other tasks run: drain() returns at once for a fast client
         except (ConnectionError, TimeoutError):
             writer.transport.abort()  # the client has disconnected, is idle, or does not read
         finally:
@@ -181,7 +186,7 @@ class _Connections:
             writer.close()
 
     def abort(self) -> None:
-        """Abort all connections: the daemon's shutdown waits for no client."""
+        """Abort all connections, so that the daemon's shutdown does not wait for a client."""
         for writer in self._clients:
             writer.transport.abort()
 

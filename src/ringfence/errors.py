@@ -1,7 +1,7 @@
 """All exceptions that ringfence raises on purpose.
 
-They form one tree, so that a caller decides by type and never by text. Each message is written for an
-administrator: what failed, and how to fix it. No message contains a secret.
+They have a common base class, so that callers distinguish errors by type and never by text. Each message is
+written for an administrator: what failed, and how to fix it. No message contains a secret.
 """
 
 import sys
@@ -13,13 +13,14 @@ if TYPE_CHECKING:
 
 
 class RingfenceError(Exception):
-    """The base class; any other exception that escapes is a defect of ringfence."""
+    """The base class. An exception of any other class that ends a program shows a defect of ringfence."""
 
 
 class ConfigError(RingfenceError):
     """The configuration cannot be used.
 
-    ``problems`` has one line for each problem, which begins with its key path.
+    ``where`` is its path. ``problems`` has one line for each problem, which begins with a key path if the
+    problem concerns a key.
     """
 
     def __init__(self, where: str, problems: list[str]) -> None:
@@ -37,11 +38,11 @@ class FirewallError(RingfenceError):
 
 
 class FirewallUnsupportedError(FirewallError):
-    """This host lacks a requirement of the backend. The message names it, with the fix."""
+    """This host lacks something that the firewall backend needs. The message names it, with the fix."""
 
 
 class FirewallPermissionError(FirewallError):
-    """The process lacks a capability. The message names it, with the fix."""
+    """The process lacks a capability, such as CAP_NET_ADMIN. The message names it, with the fix."""
 
 
 class FirewallBusyError(FirewallError):
@@ -69,7 +70,7 @@ class ListError(RingfenceError):
 
 
 class SetupError(RingfenceError):
-    """``ringfence setup`` cannot go on. The message names the reason and the fix."""
+    """``ringfence setup`` cannot continue. The message names the reason and the fix."""
 
 
 class StoreError(RingfenceError):
@@ -89,15 +90,15 @@ class StoreNewerError(StoreError):
 
 
 class ControlError(RingfenceError):
-    """The daemon refused a command; the message gives the reason."""
+    """The daemon refused a command, or cannot open its control socket. The message gives the reason."""
 
 
 class DaemonUnreachableError(ControlError):
-    """No daemon listens on the control socket."""
+    """No daemon answers on the control socket."""
 
 
 class Exit(IntEnum):
-    """The exit codes."""
+    """The exit codes of commands."""
 
     DONE = 0
     PROBLEM = 1
@@ -114,9 +115,10 @@ def error_lines(error: RingfenceError) -> tuple[list[str], Exit]:
 
 
 def report_defect(kind: type[BaseException], error: BaseException, trace: "TracebackType | None") -> None:
-    """Print a traceback with every line escaped, for ``sys.excepthook``: errors quote hostile text.
+    """Print a traceback to stderr; a function for ``sys.excepthook``.
 
-    Only the first line is not indented.
+    Every line is escaped, because the text of an error may contain hostile text. All lines but the first are
+    indented.
     """
     import traceback  # noqa: PLC0415 - loaded when it is needed
 

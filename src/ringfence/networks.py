@@ -1,13 +1,15 @@
 """Networks: the network of one sender, the prefix around it, and sets of networks.
 
-An IPv4 address is one host. An IPv6 host has a whole /64. The exceptions are IPv4 addresses that NAT64
-translates (RFC 6052, RFC 8215): ``64:ff9b::/96`` and, for local use, ``64:ff9b:1::/48``. There each address
-is one IPv4 host, and a single /64 may contain the whole IPv4 Internet. So the sender is the single address.
-The prefix is the /120, which is the IPv4 /24 if the last 32 bits are the IPv4 address. In the /48 an
-administrator may choose another layout, with the IPv4 address further to the left. Then a /120 contains one
-host, so no prefix is ever banned. The opposite error would ban strangers.
+The network of an IPv4 sender is its address. The network of an IPv6 sender is its /64, because a host usually
+has all addresses of a /64. The exceptions are IPv6 addresses into which NAT64 translates IPv4 addresses (RFC
+6052, RFC 8215): ``64:ff9b::/96`` and, for local use, ``64:ff9b:1::/48``. There each address is one IPv4 host,
+and a single /64 may contain the whole IPv4 Internet. So the network of a sender is the single address.
 
-The kernel's limiter has no such exception: it counts and limits such a /64 as one source.
+The prefix around such an address is its /120. If the last 32 bits are the IPv4 address, this is the IPv4 /24.
+In the /48 an administrator may choose another layout, with the IPv4 address further to the left. Then a /120
+contains only one host, so rules never ban a prefix there. A wider prefix could ban unrelated hosts instead.
+
+The kernel's limiter has no such exception: it counts and limits a /64 of translated addresses as one source.
 """
 
 from collections.abc import Iterable, Mapping
@@ -16,17 +18,17 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_network
 from ringfence.model import Address, Network
 
 PREFIX_LENGTHS = frozenset({24, 48, 120})
-"""Lengths of the networks that :func:`prefix_of` returns."""
+"""The lengths of the networks that :func:`prefix_of` returns."""
 
 VERSIONS = (4, 6)
 BITS: Mapping[int, int] = {4: 32, 6: 128}
-"""The length of an address by IP version."""
+"""The length of an address in bits, by IP version."""
 
 IPV6_SENDER = 64
-"""The prefix length of the network that an IPv6 host has."""
+"""The prefix length of an IPv6 sender's network, apart from NAT64."""
 
 SENDER_LENGTHS: Mapping[int, int] = {4: 32, 6: IPV6_SENDER}
-"""The prefix length of the network that a host has by IP version, apart from NAT64."""
+"""The prefix length of a sender's network by IP version, apart from NAT64."""
 
 _IPV4_PREFIX, _IPV6_PREFIX, _TRANSLATED_PREFIX = 24, 48, 120
 _HOST_BITS = BITS[6] - IPV6_SENDER
@@ -35,7 +37,7 @@ _LOCAL, _LOCAL_SHIFT = 0x64FF9B0001, 80  # 64:ff9b:1::/48
 
 
 def is_one_host(address: Address) -> bool:
-    """Whether ``address`` is the whole network of its host: an IPv4 address, or one that NAT64 translated."""
+    """Whether the network of a sender is only its address: for IPv4, and for IPv6 addresses of NAT64."""
     if isinstance(address, IPv4Address):
         return True
     number = int(address)
@@ -43,7 +45,7 @@ def is_one_host(address: Address) -> bool:
 
 
 def sender_of(address: Address) -> Network:
-    """Return the network of one host: the address, or the /64 of an IPv6 address."""
+    """Return the network of the sender that has ``address``: the address itself, or its /64 for IPv6."""
     if isinstance(address, IPv4Address):
         return IPv4Network(int(address))
     if is_one_host(address):
@@ -52,7 +54,7 @@ def sender_of(address: Address) -> Network:
 
 
 def sender_key(address: Address) -> Address | int:
-    """Return a key for tables that is the same for all addresses of one host."""
+    """Return a key for tables that is the same for all addresses of one sender."""
     return address if is_one_host(address) else int(address) >> _HOST_BITS
 
 
@@ -79,14 +81,17 @@ def contains(wide: Network, narrow: Network) -> bool:
 
 
 def without(network: Network, part: Network) -> tuple[Network, ...]:
-    """Return the rest of ``network`` without ``part``, in parts; nothing if ``part`` is as wide or wider."""
+    """Return networks that cover ``network`` without its part ``part``.
+
+    Return () if ``part`` is not inside ``network``, or is all of it.
+    """
     if part.prefixlen <= network.prefixlen or not overlap(network, part):
         return ()
     return tuple(network.address_exclude(part))  # type: ignore[arg-type]  # of one version
 
 
 def whole_sender(network: Network) -> Network:
-    """Return ``network``, or all of its host's network if it is a part of that."""
+    """Return ``network``, or the whole network of its sender if it is only a part of that."""
     if (
         isinstance(network, IPv6Network)
         and network.prefixlen > IPV6_SENDER
@@ -97,11 +102,11 @@ def whole_sender(network: Network) -> Network:
 
 
 class NetworkSet:
-    """An immutable set of networks of both IP versions, with look-ups in constant time.
+    """An immutable set of networks of both IP versions. Look-ups take constant time.
 
-    It has one set of integers for each prefix length in use, so a look-up costs the number of different
-    lengths (a handful), not the number of networks. For look-ups of networks, a copy cut to each requested
-    length is cached.
+    It has one set of integers for each prefix length in use, and a look-up checks each of these sets. There
+    are usually few different lengths. :meth:`contains_part_of` also keeps a set of all networks, cut to a
+    length, for each length that it was called with.
     """
 
     def __init__(self, networks: Iterable[Network] = ()) -> None:
@@ -120,7 +125,7 @@ class NetworkSet:
     def covers(self, address: Address) -> bool:
         """Whether ``address`` lies in one of the networks."""
         number = int(address)
-        for host_bits, prefixes in self._by_version[address.version]:  # any() would take three times as long
+        for host_bits, prefixes in self._by_version[address.version]:  # any() takes three times as long
             if number >> host_bits in prefixes:
                 return True
         return False
