@@ -8,26 +8,12 @@ from tests.support.daemon import until
 from tests.support.network import Network
 from tests.support.pbx_layouts import LAYOUTS, LaidOut
 from tests.support.pbx_machine import Installation, PbxMachine, differing, digest_of, pbx_machine
-from tests.support.sip import Attack
+from tests.support.setup_commands import ATTACKER, SOURCES, WATCHED, guess, proven, setup, undo
 
 pytestmark = [pytest.mark.asterisk, pytest.mark.kernel]
 
 LONGEST = 15.0
 """Seconds that ``setup --yes`` may take."""
-WATCHED = ("etc", "usr/local", "var/lib/ringfence", "var/lib/ringfence-setup", "var/log/ringfence")
-"""The folders of the host that must be as before after an undo."""
-ATTACKER = "198.18.1.7"
-
-
-def proven(output: str) -> list[str]:
-    """Return the sources that reported the failed login."""
-    lines = (line for line in output.split("\n") if line.endswith(": reported the failed login"))
-    return [line.removeprefix("ok  ").partition(": reported")[0] for line in lines]
-
-
-def guess(network: Network, number: int = 12) -> None:
-    """Guess passwords from the attacker's side."""
-    Attack(network.attacker, "guess", "--number", str(number), "--sources", ATTACKER).result()
 
 
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS.keys())
@@ -40,7 +26,7 @@ def test_two_commands_protect_a_pbx_and_undo_leaves_no_trace(
         machine.install(package)
         before = digest_of(machine.root, *WATCHED)
         began = time.monotonic()
-        done = machine.must("ringfence", "setup", "--yes")
+        done = setup(machine)
         took = time.monotonic() - began
 
         conf = layout.conf.lstrip("/")
@@ -48,7 +34,7 @@ def test_two_commands_protect_a_pbx_and_undo_leaves_no_trace(
         files = sorted(name.removeprefix(f"{conf}/") for name in changed if not _is_folder(machine, name))
         assert f"layout    {layout.name}, {layout.conf}" in done.split("\n")
         assert set(layout.changed) <= set(files)
-        assert proven(done) == ["asterisk/ami", "asterisk/log:/var/log/ringfence/ringfence", "wire"]
+        assert proven(done) == SOURCES
         assert took <= LONGEST
         allowed = (machine.root / "etc/ringfence/ringfence.toml").read_text("utf-8")
         assert (f'    "{layout.trunk}/32",  # trunk trunk\n' in allowed) == bool(layout.trunk)
@@ -56,7 +42,7 @@ def test_two_commands_protect_a_pbx_and_undo_leaves_no_trace(
         guess(network)
         until(lambda: machine.banned() == {ATTACKER}, "the ban")
 
-        machine.must("ringfence", "setup", "--undo", "--yes")
+        undo(machine)
         assert differing(before, digest_of(machine.root, *WATCHED)) == []
         assert machine.must("nft", "list", "tables") == ""
         assert machine.run("systemctl", "is-enabled", "ringfence").stdout == "disabled\n"
@@ -69,9 +55,9 @@ def test_setup_works_on_debian_13(package: Path, tmp_path: Path) -> None:
     with Network() as network, pbx_machine(tmp_path, network, debian="debian-13") as machine:
         machine.install(package)
         before = digest_of(machine.root, *WATCHED)
-        assert len(proven(machine.must("ringfence", "setup", "--yes"))) == len(("AMI", "log", "wire"))
+        assert proven(setup(machine)) == SOURCES
 
-        machine.must("ringfence", "setup", "--undo", "--yes")
+        undo(machine)
         assert differing(before, digest_of(machine.root, *WATCHED)) == []
 
 

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 from attrs import frozen
-from tests.e2e.test_setup import ATTACKER, WATCHED, guess, proven
 from tests.support.daemon import until
 from tests.support.netns import inside, neighbour, run
 from tests.support.network import Network
 from tests.support.pbx_machine import Installation, PbxMachine, differing, digest_of, pbx_machine
+from tests.support.setup_commands import ATTACKER, WATCHED, guess, proven
 
 pytestmark = [pytest.mark.asterisk, pytest.mark.kernel]
 

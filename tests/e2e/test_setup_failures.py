@@ -7,10 +7,10 @@ import pytest
 from tests.support.daemon import until
 from tests.support.network import Network
 from tests.support.pbx_machine import Digest, PbxMachine, differing, digest_of, pbx_machine
+from tests.support.setup_commands import WATCHED, kill_setup, setup, undo, writes_of_setup
 
 pytestmark = [pytest.mark.asterisk, pytest.mark.kernel]
 
-WATCHED = ("etc", "var/lib/ringfence", "var/lib/ringfence-setup", "var/log/ringfence")
 ETC = "etc/asterisk"
 
 
@@ -113,7 +113,7 @@ def test_a_lost_connection_restores_everything(machine: PbxMachine, signal: str)
         if "interrupted: everything is as before" in done.stderr:
             interrupted += 1
         elif "ok  wire" in done.stdout:
-            machine.must("ringfence", "setup", "--undo", "--yes")
+            undo(machine)
         assert (seconds, differing(before, digest_of(machine.root, *WATCHED))) == (seconds, [])
         assert machine.run("systemctl", "is-active", "ringfence").stdout == "inactive\n"
     assert interrupted > 0
@@ -128,12 +128,12 @@ def test_an_asterisk_that_answers_no_sip(machine: PbxMachine) -> None:
     machine.must("systemctl", "stop", "asterisk")
     machine.start_asterisk()
 
-    done = machine.must("ringfence", "setup", "--yes")
+    done = setup(machine)
     assert "\nok  proof: a failed login at 127.0.0.1:5038 (AMI), from this host itself" in done
     assert "\nok  asterisk/log:/var/log/ringfence/ringfence: reported the failed login\n" in done
     assert "\n--  wire: listens; no SIP challenge of the failed login leaves this host" in done
 
-    machine.must("ringfence", "setup", "--undo", "--yes")
+    undo(machine)
     file.write_bytes(good)
     machine.must("systemctl", "stop", "asterisk")
     machine.start_asterisk()
@@ -145,11 +145,11 @@ def test_without_systemd_the_command_that_starts_it_is_printed(machine: PbxMachi
     before = digest_of(machine.root, *WATCHED)
     machine.must("mount", "-t", "tmpfs", "tmpfs", "/run/systemd")  # hides that systemd runs
     try:
-        done = machine.must("ringfence", "setup", "--yes")
+        done = setup(machine)
         assert "systemd does not run here; start it: ringfence run; then prove it: ringfence setup" in done
         pid = machine.must("sh", "-c", "ringfence run >/root/daemon.log 2>&1 & echo $!").strip()
         until(lambda: machine.run("ringfence", "status").returncode == 0, "the daemon")
-        assert "ok  wire: reported the failed login" in machine.must("ringfence", "setup", "--yes")
+        assert "ok  wire: reported the failed login" in setup(machine)
 
         undone = machine.run("ringfence", "setup", "--undo", "--yes")
         assert undone.returncode == 1
@@ -162,41 +162,19 @@ def test_without_systemd_the_command_that_starts_it_is_printed(machine: PbxMachi
     assert differing(before, digest_of(machine.root, *WATCHED)) == []
 
 
-# As `ringfence setup --yes`, killed before its write of this number.
-_KILLED = """\
-import os, signal, sys
-count = 0
-def hook(event, arguments):
-    global count
-    writes = event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)
-    if writes or event in ("os.rename", "os.remove", "os.mkdir", "subprocess.Popen"):
-        count += 1
-        if count == int(sys.argv[1]):
-            os.kill(os.getpid(), signal.SIGKILL)
-from ringfence.cli.setup_run import SetupRun
-from ringfence.setup.host_paths import HostPaths
-sys.addaudithook(hook)
-SetupRun(HostPaths(), dry_run=False, yes=True).setup()
-print(f"writes {count}")
-"""
-
-
 def test_a_kill_while_the_service_starts_leaves_nothing_half_configured(machine: PbxMachine) -> None:
     """Killed at the last steps (reload, start, proof): undo restores all, and a second run completes."""
     before = digest_of(machine.root, *WATCHED)
-    (machine.root / "root/killed.py").write_text(_KILLED, "utf-8")
-    run = ("env", "PYTHONPATH=/usr/lib/ringfence", "python3", "-P", "/root/killed.py")
-    whole = machine.must(*run, "0")
-    writes = int(whole.rpartition("writes ")[2])
-    machine.must("ringfence", "setup", "--undo", "--yes")
+    writes = writes_of_setup(machine)
+    undo(machine)
     assert differing(before, digest_of(machine.root, *WATCHED)) == []
 
     for number in range(writes - 8, writes + 1, 4):
-        assert machine.run(*run, str(number)).returncode != 0
-        machine.must("ringfence", "setup", "--undo", "--yes")
+        assert kill_setup(machine, number)
+        undo(machine)
         assert (number, differing(before, digest_of(machine.root, *WATCHED))) == (number, [])
 
-        assert machine.run(*run, str(number)).returncode != 0
-        assert "ok  wire: reported the failed login" in machine.must("ringfence", "setup", "--yes")
-        machine.must("ringfence", "setup", "--undo", "--yes")
+        assert kill_setup(machine, number)
+        assert "ok  wire: reported the failed login" in setup(machine)
+        undo(machine)
         assert (number, differing(before, digest_of(machine.root, *WATCHED))) == (number, [])

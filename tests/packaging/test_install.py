@@ -9,8 +9,6 @@ from pathlib import Path
 
 import pytest
 from debian import build
-from tests.packaging.conftest import EARLIER
-from tests.packaging.traffic import Traffic
 from tests.support.amiserver import Script
 from tests.support.asterisk import tree_of
 from tests.support.asterisk_files import MANAGER_PORT
@@ -19,6 +17,8 @@ from tests.support.machine import Machine
 from tests.support.netns import inside
 from tests.support.network import Network
 from tests.support.overlay import overlaid
+from tests.support.package import EARLIER
+from tests.support.traffic import Traffic
 
 pytestmark = pytest.mark.kernel
 
@@ -144,18 +144,19 @@ def test_upgrade_keeps_bans_in_force_under_traffic(
         secret = machine.must("cat", "/etc/ringfence/asterisk.secret")
         assert machine.must("ringfence", "--version") == f"ringfence {EARLIER}\n"
         before = machine.must("systemctl", "show", "--property=MainPID", "ringfence")
-        with Traffic(network, ami, BANNED, OTHER) as traffic:
+        readers = {"AMI": lambda: bool(ami.server._listeners)}
+        with Traffic(network, readers, BANNED, OTHER) as traffic:
             printed = install(machine, package)
-            until(lambda: is_active(machine) and ami.server._listeners, "the new version to read AMI")
+            until(lambda: is_active(machine) and readers["AMI"](), "the new version to read AMI")
         after = machine.must("systemctl", "show", "--property=MainPID", "ringfence")
-        with Traffic(network, ami, BANNED) as restarted:
+        with Traffic(network, readers, BANNED) as restarted:
             machine.must("systemctl", "restart", "ringfence")
-            until(lambda: is_active(machine) and ami.server._listeners, "the restarted daemon to read AMI")
+            until(lambda: is_active(machine) and readers["AMI"](), "the restarted daemon to read AMI")
 
         assert traffic.received[OTHER] > 100
         assert traffic.received[BANNED] == 0
         # A busy machine needs longer for both.
-        assert traffic.longest_silence <= max(MOST_SILENCE, 2 * restarted.longest_silence)
+        assert traffic.silences["AMI"] <= max(MOST_SILENCE, 2 * restarted.silences["AMI"])
         assert after != before
         assert CONNECT not in printed
         assert machine.must("ringfence", "--version") == f"ringfence {build.version_of_project()}\n"

@@ -118,6 +118,14 @@ class Machine:
         assert done.returncode == 0, f"{' '.join(command)[:200]}: {done.stdout}{done.stderr}"
         return done.stdout
 
+    def pids(self, service: str) -> list[int]:
+        """Return the processes of a service, as seen from the test."""
+        try:
+            listed = (self._cgroup / f"system.slice/{service}.service/cgroup.procs").read_text("ascii")
+        except OSError:  # without a process it has no cgroup
+            return []
+        return [int(pid) for pid in listed.split()]
+
     def _init(self) -> int:
         """Return the process id of systemd, as seen from the test."""
         assert self._process is not None

@@ -1,13 +1,17 @@
-"""The Debian package of this commit, built at most once in a run."""
+"""The Debian package of this commit, built at most once in a run, and one of an earlier version."""
 
 import atexit
 import functools
 import shutil
+import subprocess
 import tempfile
 from pathlib import Path
 
 import pytest
 from debian import build
+
+EARLIER = "0.0.1"
+"""A version that is smaller than every version of ours."""
 
 
 @functools.cache
@@ -23,3 +27,27 @@ def require_package() -> Path:
     if shutil.which("dpkg-deb") is None:
         pytest.skip("dpkg-deb is in the package dpkg")
     return built_package()
+
+
+def unpack(package: Path, folder: Path) -> Path:
+    """Unpack a package and its control files (in DEBIAN/) into a new folder."""
+    subprocess.run(["dpkg-deb", "--raw-extract", str(package), str(folder)], check=True)
+    return folder
+
+
+def earlier_package(package: Path, folder: Path) -> Path:
+    """Make a package of an earlier version, with a module that this commit no longer has."""
+    tree = unpack(package, folder / "tree")
+    control = tree / "DEBIAN/control"
+    version = f"Version: {build.version_of_project()}"
+    control.write_text(control.read_text("utf-8").replace(version, f"Version: {EARLIER}"), "utf-8")
+    (tree / build.LIBRARY / "ringfence/gone.py").write_text("", "utf-8")
+    metadata = next((tree / build.LIBRARY).glob("ringfence-*.dist-info"))
+    (metadata / "METADATA").write_text(
+        f"Metadata-Version: 2.1\nName: ringfence\nVersion: {EARLIER}\n", "utf-8"
+    )
+    metadata.rename(metadata.with_name(f"ringfence-{EARLIER}.dist-info"))
+    earlier = folder / f"ringfence_{EARLIER}_all.deb"
+    command = ["dpkg-deb", "--root-owner-group", "-Zgzip", "-z1", "--build", str(tree), str(earlier)]
+    subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
+    return earlier

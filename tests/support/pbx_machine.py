@@ -7,6 +7,7 @@ The Asterisk is of another Debian release, so it has a root folder of its own, /
 configuration and log folders are those of the machine, and so is the program ``asterisk``, by a wrapper.
 """
 
+import hashlib
 import json
 import os
 import shutil
@@ -80,7 +81,7 @@ host = 198.18.77.9
 
 
 Digest = dict[str, tuple[object, ...]]
-"""Content, mode and owners of files, by their path."""
+"""Content (its hash), mode and owners of files, by their path."""
 
 
 @frozen
@@ -183,7 +184,7 @@ def digest_of(root: Path, *below: str) -> Digest:
             if path.is_symlink():
                 content = path.readlink()
             elif stat.S_ISREG(status.st_mode):
-                content = path.read_bytes()
+                content = hashlib.sha256(path.read_bytes()).digest()
             found[str(path.relative_to(root))] = (content, status.st_mode, status.st_uid, status.st_gid)
     return found
 

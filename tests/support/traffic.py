@@ -1,13 +1,13 @@
-"""Packets of a banned and of another sender, while something happens to the guarded host."""
+"""Packets of banned and of other senders, while something happens to the guarded host."""
 
 import socket
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Self
 
-from tests.support.daemon import ServedAmi
 from tests.support.network import PBX_IPV4, Network, socket_in
 
 _PORT = 40_000
@@ -16,16 +16,18 @@ _PAUSE = 0.005
 
 
 class Traffic:
-    """What the senders reach, and how long the daemon was away from AMI, while the context lasts.
+    """What the senders reach, and how long nothing read each source, while the context lasts.
 
-    ``received`` counts the packets of each sender that reached the host. ``longest_silence`` is the longest
-    time in seconds without a client at the AMI server.
+    ``readers`` has, by the name of each source, a function that returns whether something reads it now.
+    ``sent`` counts the packets of one sender, ``received`` those of each sender that reached the host.
+    ``silences`` is the longest time in seconds without a reader, by source.
     """
 
-    def __init__(self, network: Network, ami: ServedAmi, *senders: str) -> None:
+    def __init__(self, network: Network, readers: Mapping[str, Callable[[], bool]], *senders: str) -> None:
+        self.sent = 0
         self.received: Counter[str] = Counter()
-        self.longest_silence = 0.0
-        self._ami = ami
+        self.silences = dict.fromkeys(readers, 0.0)
+        self._readers = readers
         self._receiver = socket_in(network.pbx, kind=socket.SOCK_DGRAM)
         self._receiver.bind((PBX_IPV4, _PORT))
         self._receiver.setblocking(False)  # noqa: FBT003 - the only form of this call
@@ -48,14 +50,16 @@ class Traffic:
             own.close()
 
     def _run(self) -> None:
-        heard = time.monotonic()
+        last = dict.fromkeys(self._readers, time.monotonic())
         while not self._stop.wait(_PAUSE):
             for sender in self._senders:
                 sender.sendto(b"?", (PBX_IPV4, _PORT))
+            self.sent += 1
             self._receive()
-            if self._ami.server._listeners:
-                heard = time.monotonic()
-            self.longest_silence = max(self.longest_silence, time.monotonic() - heard)
+            for source, is_read in self._readers.items():
+                if is_read():
+                    last[source] = time.monotonic()
+                self.silences[source] = max(self.silences[source], time.monotonic() - last[source])
 
     def _receive(self) -> None:
         try:
