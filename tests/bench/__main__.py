@@ -22,6 +22,7 @@ from tests.bench import (
     floods,
     forged,
     hostile,
+    installation,
     judgement,
     kills,
     large_lists,
@@ -55,6 +56,7 @@ PARTS: Mapping[str, Part] = {
     "forged": forged.figures,
     "judgement": judgement.figures,
     "metrics": metrics.figures,
+    "installation": installation.figures,
 }
 """A part is called with fail2ban's folder, or with None if fail2ban is missing."""
 
