@@ -1,6 +1,5 @@
 """``ringfence setup`` on machines with systemd and a real Asterisk, for each layout of its files."""
 
-import time
 from pathlib import Path
 
 import pytest
@@ -12,9 +11,6 @@ from tests.support.setup_commands import ATTACKER, SOURCES, WATCHED, guess, prov
 
 pytestmark = [pytest.mark.asterisk, pytest.mark.kernel]
 
-LONGEST = 15.0
-"""Seconds that ``setup --yes`` may take."""
-
 
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS.keys())
 def test_two_commands_protect_a_pbx_and_undo_leaves_no_trace(
@@ -25,9 +21,7 @@ def test_two_commands_protect_a_pbx_and_undo_leaves_no_trace(
     with Network() as network, pbx_machine(tmp_path, network, installed) as machine:
         machine.install(package)
         before = digest_of(machine.root, *WATCHED)
-        began = time.monotonic()
         done = setup(machine)
-        took = time.monotonic() - began
 
         conf = layout.conf.lstrip("/")
         changed = differing(before, digest_of(machine.root, conf))
@@ -35,7 +29,6 @@ def test_two_commands_protect_a_pbx_and_undo_leaves_no_trace(
         assert f"layout    {layout.name}, {layout.conf}" in done.split("\n")
         assert set(layout.changed) <= set(files)
         assert proven(done) == SOURCES
-        assert took <= LONGEST
         allowed = (machine.root / "etc/ringfence/ringfence.toml").read_text("utf-8")
         assert (f'    "{layout.trunk}/32",  # trunk trunk\n' in allowed) == bool(layout.trunk)
         assert machine.banned() == set()
