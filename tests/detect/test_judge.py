@@ -92,6 +92,18 @@ def test_the_last_of_a_full_bans_attempts_may_be_claimed() -> None:
     )
 
 
+def test_the_evidence_of_a_full_ban_leaves_out_claims_first() -> None:
+    """If there are more attempts than the rule needs, the earliest claims are left out."""
+    detector = Driven(RULES)
+    kinds = ["guess", "guess", "guess", "guess?", "guess?", "guess"]
+    decisions = [
+        detector.judged(made("192.0.2.7", what, "a", float(time)), float(time)).decision
+        for time, what in enumerate(kinds)
+    ]
+    assert decisions[-1] is not None
+    assert [one.time for one in decisions[-1].attempts] == [0.0, 1.0, 2.0, 4.0, 5.0]
+
+
 def test_three_unknown_accounts_are_an_enumeration() -> None:
     """Three different accounts that do not exist are an enumeration; a repeated one is a guess at most."""
     play(

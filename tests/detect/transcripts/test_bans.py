@@ -13,10 +13,12 @@ from tests.detect.transcripts.reports import (
     probed,
     report,
     sent,
+    wrong,
+    wrong_by_notice,
 )
 from tests.support.transcript import Banned, Exempt, Guard, Step, Unbanned, at, ticks
 
-from ringfence.model import EventKind, Scope, SecurityEvent, Service, Transport
+from ringfence.model import EventKind, FriendReason, Scope, SecurityEvent, Service, Transport
 
 MINUTE, HOUR, DAY = 60.0, 3_600.0, 86_400.0
 _CALLS = iter(range(1_000_000))
@@ -145,6 +147,17 @@ def test_the_ladder_of_claimed_bans_is_reset_after_a_day(later: float, length: s
     assert ban == f"guess bans 192.0.2.7/32 by sip-udp for {length} s after 5"
 
 
+def test_the_day_of_return_runs_from_the_last_claimed_ban() -> None:
+    """An address that returns every twenty hours is banned for longer each time."""
+    guard = Guard(rules=("guess",))
+    bans = [ban for n in range(3) for ban in guard.play(*claimed([n * 20 * HOUR] * 5)).bans]
+    assert [ban.partition(" for ")[2] for ban in bans] == [
+        "600 s after 5",
+        "1800 s after 5",
+        "7200 s after 5",
+    ]
+
+
 def test_so_many_new_claimed_bans_a_minute() -> None:
     """Beyond the limit an alarm reports forged addresses; proven addresses are still banned."""
     guard = Guard(claimed_per_minute=3)
@@ -163,6 +176,13 @@ def test_an_address_that_was_banned_before_needs_no_room_in_the_minute() -> None
     guard.play(*claimed(range(5)))
     guard.play(*claimed([100.0] * 5, BYSTANDER))
     assert len(guard.play(*claimed([101.0] * 5)).bans) == 1
+
+
+def test_an_address_that_returns_takes_no_room_of_the_minute() -> None:
+    """An address that was banned before and a new one are banned in the same minute."""
+    guard = Guard(claimed_per_minute=1)
+    guard.play(*claimed(range(5)))
+    assert len(guard.play(*claimed([100.0] * 5), *claimed([101.0] * 5, BYSTANDER)).bans) == 2
 
 
 def test_an_address_that_insists_is_banned_in_a_full_minute() -> None:
@@ -199,6 +219,21 @@ def test_three_unknown_accounts_are_an_enumeration() -> None:
     ]
     assert Guard().play(*(at(n, guess(account=str(100 + n))) for n in range(4))).bans == []
     assert Guard().play(*(at(n, unknown(account="<unknown>")) for n in range(4))).bans == []
+
+
+def test_a_claim_at_an_account_does_not_replace_its_proven_attempt() -> None:
+    """If a claim follows a proven attempt at the same unknown account, the proven one counts."""
+    attempts = [("100", True), ("101", True), ("100", False), ("102", False)]
+    steps = [at(n, unknown(account=one, proven=proven)) for n, (one, proven) in enumerate(attempts)]
+    assert Guard().play(*steps).bans == ["enumeration bans 192.0.2.7/32 in full after 3"]
+
+
+@pytest.mark.parametrize("proven", [True, False])
+def test_of_two_full_rules_the_first_one_decides(*, proven: bool) -> None:
+    """Five guesses at three unknown accounts fill two rules at once, and the ban follows the first rule."""
+    accounts = ["100", "100", "101", "101", "102"]
+    happened = Guard().play(*(at(n, unknown(account=one, proven=proven)) for n, one in enumerate(accounts)))
+    assert [ban.split(" ")[0] for ban in happened.bans] == ["guess"]
 
 
 def test_a_decoy_is_a_ban_at_once() -> None:
@@ -250,6 +285,35 @@ def test_each_rule_counts_its_own_kinds() -> None:
     assert Guard(rules=("guess", "manager")).play(*steps).bans == []
 
 
+def called() -> SecurityEvent:
+    """Return a guest's call by TLS to an extension that does not exist."""
+    call = b"%d" % next(_CALLS)
+    return report(
+        EventKind.FAILED_ACL, call=call, acl="no_extension_match", transport=Transport.TLS, account=""
+    )
+
+
+def test_calls_and_guesses_of_a_day_are_slow_together() -> None:
+    """Ten guesses and ten calls to unknown extensions within a day are a ban by ``slow``."""
+    steps = [at(n * 4_000, guess() if n % 2 else called()) for n in range(20)]
+    assert when(Guard(), *steps) == {76_000.0: ["slow bans 192.0.2.7/32 in full after 20"]}
+
+
+def test_manager_logins_count_for_a_prefix_and_at_a_decoy() -> None:
+    """Failed manager logins of ten addresses ban their prefix, and one at a decoy bans its address."""
+    rotated = [at(n, manager(f"192.0.2.{n % 10}")) for n in range(20)]
+    assert Guard(rules=("prefix",)).play(*rotated).bans == ["prefix bans 192.0.2.0/24 in full after 20"]
+    guard = Guard(changed={"decoy": {"accounts": frozenset({"204"})}})
+    assert guard.play(at(0, manager())).bans == ["decoy bans 192.0.2.7/32 in full after 1"]
+
+
+def test_other_attempts_bring_no_guess_back_into_its_window() -> None:
+    """Calls between them do not make two guesses from over ten minutes ago count with three new ones."""
+    guesses = [at(time, guess()) for time in (0, 1, 700, 701, 702)]
+    calls = [at(time, called()) for time in (698, 699)]
+    assert Guard().play(sorted([*guesses, *calls], key=lambda step: step.time)).bans == []
+
+
 def test_a_rule_that_is_off_does_nothing() -> None:
     """A disabled rule does nothing, and makes no other rule stricter."""
     steps = [at(n, guess()) for n in range(19)]
@@ -298,6 +362,20 @@ def test_an_unban_begins_the_count_again() -> None:
     guard.play(*(at(n, guess()) for n in range(4)), at(4, Banned("192.0.2.7/32", 600.0)))
     guard.play(at(5, Unbanned("192.0.2.7/32")))
     assert [*when(guard, *(at(6 + n, guess()) for n in range(5)))] == [10.0]
+
+
+def test_an_unban_ends_a_narrow_ban() -> None:
+    """After an unban, claims of an address with a narrow ban count again."""
+    guard = Guard()
+    guard.play(at(0, Banned("192.0.2.7/32", 600.0, Scope.SIP_UDP)), at(1, Unbanned("192.0.2.7/32")))
+    assert guard.play(*claimed([2.0])).of("counted") == [ATTACKER]
+
+
+def test_a_renewed_ban_lasts_until_its_new_end() -> None:
+    """An address stays banned when the first end of its renewed ban is over."""
+    guard = Guard()
+    guard.play(at(0, Banned("192.0.2.7/32", 10.0)), at(5, Banned("192.0.2.7/32", 15.0)), *ticks(6, 12))
+    assert guard.play(at(19.9, guess())).of("late") == [ATTACKER]
 
 
 @pytest.mark.parametrize(
@@ -352,6 +430,24 @@ def test_two_addresses_are_no_rotation() -> None:
     assert len(Guard(rules=("prefix",)).play(*steps[:29], at(300, guess("192.0.2.3"))).bans) == 1
 
 
+def test_a_prefix_that_late_proofs_fill_is_banned() -> None:
+    """Of four attempts that are proven at once, the second one fills the prefix."""
+    guard = Guard(rules=("prefix",))
+    guard.play(*rotated(["192.0.2.1", "192.0.2.2"], 18, every=1.0))
+    guard.play(*(at(20 + n, failed("192.0.2.3", b"one", nonce=b"n")) for n in range(4)))
+    proof = at(25, sent("192.0.2.3", b"one", nonce=b"n"))
+    assert guard.play(proof).bans == ["prefix bans 192.0.2.0/24 in full after 20"]
+
+
+def test_the_attempts_of_a_prefix_leave_its_window_one_by_one() -> None:
+    """When the first attempt of a prefix is over an hour old, the later ones still count."""
+    addresses = [f"192.0.2.{n}" for n in range(1, 5)]
+    guard = Guard(rules=("prefix",))
+    guard.play(at(0, guess("192.0.2.1")), *(at(1_800 + n, guess(addresses[n % 4])) for n in range(18)))
+    guard.play(*ticks(3_601, 3_601))
+    assert [*when(guard, *(at(3_602 + n, guess(addresses[n])) for n in range(3)))] == [3_603.0]
+
+
 def test_claims_ban_no_prefix() -> None:
     """Claims ban no prefix, because a forger of sources could choose the prefix."""
     assert Guard().play(*rotated([f"192.0.2.{n}" for n in range(50)], 100, proven=False)).bans == []
@@ -396,6 +492,8 @@ def test_the_second_failure_of_a_stranger_during_a_distributed_attack_is_a_ban()
         at(13, guess("192.0.2.2", "205")),
         at(14, guess("192.0.2.3", proven=False)),
         at(15, guess("192.0.2.3", proven=False)),
+        at(16, guess("192.0.2.4", "2045")),
+        at(17, guess("192.0.2.4")),
     ]
     assert when(guard, *steps) == {
         11.0: ["distributed bans 192.0.2.1/32 in full after 2"],
@@ -415,6 +513,22 @@ def test_claims_raise_no_alarm_of_a_distributed_attack() -> None:
     """Claims raise no alarm, because a forger could raise it for any account."""
     steps = [at(n, guess(f"198.51.{n}.1", proven=False)) for n in range(30)]
     assert Guard().play(*steps).alarms == []
+
+
+def test_claims_that_two_sources_report_raise_no_alarm_of_a_distributed_attack() -> None:
+    """An event and a notice of chan_sip that agree are a claim, and the second of them proves nothing."""
+    addresses = [f"198.51.{n}.1" for n in range(8)]
+    reports = [one for address in addresses for one in (wrong(address), wrong_by_notice(address))]
+    happened = Guard(sources=("AMI", "log")).play(at(0, *reports), *ticks(1, 3))
+    assert (happened.counted, happened.alarms) == (8, [])
+
+
+def test_a_claim_helps_to_ban_no_contact_during_a_distributed_attack() -> None:
+    """A contact whose address nothing proves is banned for two proven failures, and not for a claim."""
+    guard = Guard()
+    guard.play(at(0, friend(PHONE, "999", FriendReason.REGISTERED)), *distributed_attack())
+    steps = [at(10, guess(PHONE, proven=False)), at(11, guess(PHONE)), at(12, guess(PHONE))]
+    assert when(guard, *steps) == {12.0: [f"distributed bans {PHONE}/32 in full after 2"]}
 
 
 def test_addresses_that_failed_over_an_hour_ago_attack_no_account() -> None:

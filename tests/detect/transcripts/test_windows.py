@@ -6,8 +6,8 @@ from ipaddress import ip_network
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.detect.transcripts.reports import failed, probed
-from tests.support.transcript import Guard, Step, at
+from tests.detect.transcripts.reports import failed, probed, wrong, wrong_by_notice
+from tests.support.transcript import Guard, Step, Tick, at
 
 from ringfence.model import SecurityEvent, Transport
 
@@ -128,3 +128,20 @@ def test_attempts_that_are_read_late_count_from_when_they_are_read() -> None:
     happened = Guard().play(*steps)
     assert Counter(happened.counted_addresses) == {"192.0.2.7": 5}
     assert len(happened.bans) == 1
+
+
+def test_an_attempt_that_waited_counts_from_its_report() -> None:
+    """A report of chan_sip waits a second for another one, and then counts from its own arrival."""
+    for later, bans in ((599.5, 1), (600.0, 0)):
+        guard = Guard(sources=("AMI", "log"), rules=("guess",))
+        guard.play(at(0, wrong(call=b"0"), wrong_by_notice()), at(1.9, Tick()))
+        rest = [one for n in range(1, 5) for one in (wrong(call=b"%d" % n), wrong_by_notice())]
+        assert len(guard.play(at(later, *rest), at(601, Tick())).bans) == bans
+
+
+def test_an_attempt_is_kept_for_the_whole_of_the_longest_window() -> None:
+    """An attempt within the window counts, although an older one of another address is discarded."""
+    guard = Guard(rules=("slow",))
+    mine = [at(14_000 + n, attempt(n, "192.0.2.7", "")) for n in range(19)]
+    guard.play(at(0, attempt(100, "192.0.2.8", "")), *mine, at(86_500, Tick()))
+    assert len(guard.play(at(99_000, attempt(19, "192.0.2.7", ""))).bans) == 1
