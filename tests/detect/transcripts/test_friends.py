@@ -4,7 +4,9 @@ from collections.abc import Iterable
 from ipaddress import ip_address
 
 import pytest
+from attrs import evolve
 from tests.detect.transcripts.reports import (
+    AMI,
     ATTACKER,
     BYSTANDER,
     PHONE,
@@ -26,6 +28,7 @@ from ringfence.model import (
     Scope,
     SecurityEvent,
     Service,
+    SourceId,
     Transport,
 )
 
@@ -78,6 +81,22 @@ def test_a_later_right_password_prolongs_friendship() -> None:
     """The two hours of friendship run from the last right password."""
     guard = Guard()
     guard.play(at(0, login()), at(HOUR, login()), *ticks(3 * HOUR - 1, 3 * HOUR - 1))
+    assert guard.is_friend(PHONE)
+
+
+def test_a_friendship_ends_in_time_whenever_others_end() -> None:
+    """A login makes a friend for two hours, also if other friends were known for longer before."""
+    guard = with_friend()
+    guard.play(*ticks(0, 0), at(1, login(BYSTANDER, account="300")))
+    guard.play(*ticks(2 * HOUR + 1, 2 * HOUR + 1))
+    assert not guard.is_friend(BYSTANDER)
+    assert guard.is_friend(PHONE)
+
+
+def test_a_renewal_shortens_no_friendship() -> None:
+    """A contact may be reported again with less time left, and its address stays a friend."""
+    guard = with_friend()
+    guard.play(at(1, evolve(friend(), until=10.0)), *ticks(100, 100))
     assert guard.is_friend(PHONE)
 
 
@@ -143,7 +162,7 @@ def test_a_phone_that_fails_on_its_own_account_is_one_alarm_and_no_ban() -> None
 def test_an_account_that_worked_within_a_month_is_a_broken_phones(later: int, alarms: int) -> None:
     """A phone is a broken one for a month, because a wrong password cannot renew its friendship."""
     guard = Guard()
-    guard.play(at(0, login()), *ticks(2 * HOUR, 2 * HOUR), *ticks(later * DAY, later * DAY))
+    guard.play(at(0, login(), login()), *ticks(2 * HOUR, 2 * HOUR), *ticks(later * DAY, later * DAY))
     start = 2 * HOUR + later * DAY - 10
     happened = guard.play(*(at(start + n, fails()) for n in range(5)))
     assert len(set(happened.alarms)) == alarms
@@ -160,6 +179,33 @@ def test_a_new_phone_with_a_wrong_password_is_an_alarm_after_ten_failures() -> N
     assert guard.play(*steps[:9]).alarms == []
     happened = guard.play(*steps[9:])
     assert (happened.bans, set(happened.alarms)) == ([], {f"phone.failing of 777 at {PHONE}"})
+
+
+@pytest.mark.parametrize(("last", "alarms"), [(DAY - 1, 1), (DAY, 0)])
+def test_failures_of_different_days_do_not_add_up(last: float, alarms: int) -> None:
+    """A phone that fails nine times and again a day later raises no alarm."""
+    guard = with_friend()
+    guard.play(*(at(n, fails("777")) for n in range(9)))
+    assert len(guard.play(at(last, fails("777"))).alarms) == alarms
+
+
+def test_a_phone_that_fails_again_after_a_day_is_no_broken_phone_yet() -> None:
+    """The alarm of a broken phone lasts a day; a later failure waits, as it may begin an outage."""
+    broken = [f"phone.broken of 200 at {PHONE}"]
+    guard = with_friend(*(str(200 + n) for n in range(5)))
+    assert guard.play(at(1, fails("200")), *ticks(300, 301)).alarms == broken
+    assert guard.play(*ticks(DAY + 300, DAY + 300), at(DAY + 300, fails("200"))).alarms == broken
+    assert guard.play(*ticks(2 * DAY + 300, 2 * DAY + 300), at(2 * DAY + 300, fails("200"))).alarms == []
+
+
+def test_a_success_at_one_asterisk_shows_nothing_of_another() -> None:
+    """The alarm waits for a success at the same Asterisk, because the failure may begin its outage."""
+    guard = with_friend(*(str(200 + n) for n in range(5)), others=("branch",))
+    failure, success = (
+        evolve(one, source=SourceId("branch", AMI)) for one in (fails("200"), login(account="201"))
+    )
+    assert guard.play(at(1, failure), at(2, login(account="201"))).alarms == []
+    assert guard.play(at(3, success)).alarms == [f"phone.broken of 200 at {PHONE}"]
 
 
 def test_a_friend_is_not_suspected_where_a_stranger_would_be_banned() -> None:
@@ -195,6 +241,13 @@ def test_a_friend_that_tries_twenty_other_accounts_is_banned() -> None:
     assert banned_after(with_friend(), steps) == (22, [f"enumeration bans {PHONE}/32 in full after 22"])
     slowly = (at(n * 31.6, fails(f"x{n}")) for n in range(40))
     assert banned_after(with_friend(), slowly) is None
+
+
+def test_accounts_leave_a_friends_window_one_by_one() -> None:
+    """An account that is tried again keeps no other account in the window."""
+    tried = [at(n, fails(f"x{n}")) for n in range(19)]
+    again = [at(599, fails("x0")), at(650, fails("x19"))]
+    assert banned_after(with_friend(), [*tried, *again]) is None
 
 
 def test_a_friend_may_fail_on_one_unknown_account_for_ever() -> None:
@@ -402,6 +455,23 @@ def test_failures_elsewhere_in_its_64_make_no_login_suspicious() -> None:
         assert len(happened.alarms) == alarms
 
 
+def test_failures_from_before_an_address_became_a_friend_make_its_login_suspicious() -> None:
+    """An IPv6 address becomes a subject of its own as a friend, and its earlier guesses still count."""
+    phone = "2001:db8::7"
+    guard = Guard()
+    guard.play(*(at(n, fails("300", phone)) for n in range(3)), at(4, friend(phone)))
+    assert guard.play(at(5, login(phone, account="300"))).alarms == [f"password.guessed of 300 at {phone}"]
+
+
+def test_a_suspicious_login_in_another_name_is_an_alarm_too() -> None:
+    """A login after failures raises an alarm, also if its challenge went elsewhere and it makes no friend."""
+    guard = Guard()
+    guard.play(*(at(n, fails("300", ATTACKER)) for n in range(3)), at(4, sent(BYSTANDER, sender=ATTACKER)))
+    happened = guard.play(at(5, login(ATTACKER, account="300")))
+    assert happened.alarms == [f"password.guessed of 300 at {ATTACKER}"]
+    assert not guard.is_friend(ATTACKER)
+
+
 def test_unconfirmed_failures_make_no_login_suspicious() -> None:
     """Lines that an attacker writes with an address do not make a later login there suspicious."""
     lines = [failed(ATTACKER, b"%d" % n, by=SECURITY) for n in range(4)]
@@ -507,6 +577,26 @@ def test_an_outage_is_over_when_few_fail() -> None:
     assert f"{ALL_FAIL} is over" in guard.play(at(151, login(PHONE, account="214")), *ticks(152, 152)).alarms
 
 
+def test_an_outage_is_over_when_phones_that_retry_stop() -> None:
+    """An outage ends five minutes after the last failure, also if each phone failed several times."""
+    guard, _ = outage(8, 8)
+    guard.play(at(110, *(fails(str(200 + n)) for n in range(8))))
+    assert guard.play(*ticks(409, 411)).alarms == [f"{ALL_FAIL} is over"]
+
+
+def test_an_outage_ends_by_its_own_failures_and_not_by_earlier_ones() -> None:
+    """Forty phones that failed before, while another succeeded, do not end an outage of five."""
+    former = [str(300 + n) for n in range(40)]
+    guard = Guard()
+    guard.play(at(0, *(evolve(friend(account=one), until=1_000.0) for one in former)), at(90, login()))
+    happened = guard.play(at(100, *(fails(one) for one in former)), *ticks(1_001, 1_001))
+    assert ALL_FAIL not in happened.alarms
+    accounts = [str(200 + n) for n in range(5)]
+    guard.play(at(2_000, *(friend(account=one) for one in accounts)))
+    assert ALL_FAIL in guard.play(at(2_100, *(fails(one) for one in accounts))).alarms
+    assert guard.play(*ticks(2_101, 2_103)).alarms == []
+
+
 def test_an_outage_makes_former_friends_friends() -> None:
     """A former friend is a friend in an outage, because its phone could not renew its friendship."""
     guard = Guard()
@@ -516,6 +606,8 @@ def test_an_outage_makes_former_friends_friends() -> None:
     guard.play(at(8_000, *(friend(PHONE, account) for account in accounts)))
     guard.play(*(at(8_100 + n, fails(account)) for n, account in enumerate(accounts)))
     assert guard.is_friend(BYSTANDER)
+    failures = [at(8_110 + n, unknown(f"x{n}", BYSTANDER)) for n in range(5)]
+    assert guard.play(*failures).of("counted as a friend's") == [BYSTANDER] * 5
 
 
 def test_phones_under_other_names_are_an_outage_too() -> None:
