@@ -60,6 +60,13 @@ def test_the_most_that_one_source_reports_is_the_number() -> None:
         assert Guard().play(at(0, sent(), *entries), *ticks(1, 3)).counted == 3
 
 
+def test_a_line_is_of_one_attempt_only() -> None:
+    """A line reports the older one of two guesses under one Call-ID, and not both."""
+    guard = Guard()
+    guard.play(at(0, sent(), failed(), failed()), at(1, failed(by=SECURITY)), *ticks(2, 4))
+    assert guard.sources_of(ATTACKER) == [{AMI, SECURITY}, {AMI}]
+
+
 @pytest.mark.parametrize(("later", "attempts"), [(9.9, 1), (10.0, 2)])
 def test_reports_are_joined_within_ten_seconds(later: float, attempts: int) -> None:
     """A line that comes later than any line was ever seen to come is of another attempt."""
@@ -119,6 +126,45 @@ def test_two_senders_that_try_one_account_of_chan_sip_count_once_each() -> None:
     reports = [one for address in (ATTACKER, PHONE) for one in (wrong_by_notice(address), wrong(address))]
     happened = Guard(sources=("AMI", "log")).play(at(0, *reports), *ticks(1, 3))
     assert happened.attempts == ["192.0.2.7 counted, claimed", "198.51.100.4 counted, claimed"]
+
+
+def test_a_notice_of_chan_sip_agrees_with_one_event_only() -> None:
+    """The notice of one guess confirms no further event that names its sender."""
+    events = [wrong(call=b"%d" % n) for n in range(3)]
+    happened = Guard(sources=("AMI", "log")).play(at(0, wrong_by_notice(), *events), *ticks(1, 3))
+    assert (happened.counted, len(happened.of("unconfirmed"))) == (1, 2)
+
+
+def test_an_event_and_a_notice_of_two_accounts_do_not_agree() -> None:
+    """An event and a notice are of one attempt only if they name the same account."""
+    reports = [wrong_by_notice(account="205"), wrong()]
+    assert Guard(sources=("AMI", "log")).play(at(0, *reports), *ticks(1, 3)).counted == 0
+
+
+def test_an_event_without_a_notice_is_not_forged_because_of_another_senders() -> None:
+    """A notice that agrees with its own event does not show that another event is forged.
+
+    chan_sip writes no notice for an INVITE.
+    """
+    reports = [wrong_by_notice(), wrong(), wrong(PHONE)]
+    happened = Guard(sources=("AMI", "log")).play(at(0, *reports), *ticks(1, 3))
+    assert happened.attempts == ["192.0.2.7 counted, claimed", "198.51.100.4 unconfirmed, claimed"]
+
+
+def test_a_call_and_a_guess_at_chan_sip_are_two_attempts() -> None:
+    """A line of a call to an unknown extension does not report the guess of the same address."""
+    call = report(
+        EventKind.FAILED_ACL,
+        call=b"",
+        by=NOTICE,
+        service=Service.SIP,
+        acl="no_extension_match",
+        account="",
+        transport=Transport.UNKNOWN,
+    )
+    answers = [sent(nonce=b"n", service=Service.SIP), sent(call=b"call-2", service=Service.SIP, status=404)]
+    happened = Guard().play(at(0, *answers, wrong(nonce=b"n", response=b"r"), call), *ticks(1, 3))
+    assert happened.counted == 2
 
 
 def refused(by: str = AMI, call: bytes = b"call-1") -> SecurityEvent:

@@ -16,7 +16,7 @@ from tests.detect.transcripts.reports import (
     wrong,
     wrong_by_notice,
 )
-from tests.support.transcript import Exempt, Guard, Happened, Loss, Step, at, ticks
+from tests.support.transcript import Banned, Exempt, Guard, Happened, Loss, Step, at, ticks
 
 from ringfence.model import EventKind, SecurityEvent, Service, Transport
 
@@ -72,8 +72,10 @@ def test_a_nonce_asked_for_by_another_address_proves_no_address() -> None:
 
 def test_a_relayed_challenge_proves_no_address() -> None:
     """A relayed challenge proves nothing, as its receiver may forward it, like a stateless proxy."""
-    happened = Guard().play(at(0, sent(nonce=b"n", relayed=True)), at(0.1, failed(nonce=b"n")))
-    assert happened.attempts == ["192.0.2.7 counted, claimed"]
+    for later in ([], [sent(nonce=b"n")]):
+        challenges = at(0, sent(nonce=b"n", relayed=True), *later)
+        happened = Guard().play(challenges, at(0.1, failed(nonce=b"n")))
+        assert happened.attempts == ["192.0.2.7 counted, claimed"]
 
 
 def test_a_nonce_that_went_by_tcp_proves_no_datagram() -> None:
@@ -136,6 +138,15 @@ def test_a_proof_that_the_wire_shows_late_raises_the_attempt() -> None:
     assert guard.play(at(5, failed(call=b"4"))).bans == FULL
 
 
+def test_a_challenge_that_went_elsewhere_proves_no_earlier_guess() -> None:
+    """A guess that AMI reports before the wire shows its challenge stays a claim if that went elsewhere."""
+    guard = Guard()
+    calls = [b"%d" % n for n in range(4)]
+    guard.play(*(at(n, failed(call=call, nonce=call)) for n, call in enumerate(calls)))
+    guard.play(at(4, *(sent(BYSTANDER, call, nonce=call, sender=ATTACKER) for call in calls)))
+    assert guard.play(at(5, failed(call=b"4"))).bans == NARROW
+
+
 def test_the_proof_of_one_session_proves_no_other() -> None:
     """A proof counts for its session alone: a forger of other sessions does not know this Call-ID."""
     guard = Guard()
@@ -149,6 +160,13 @@ def test_a_session_stays_proven_for_64_seconds() -> None:
     guard.play(at(0, sent(nonce=b"n"), failed(nonce=b"n")))
     assert guard.play(at(63.9, failed())).attempts == ["192.0.2.7 counted, proven by nonce"]
     assert guard.play(at(128, failed())).attempts == ["192.0.2.7 counted, claimed"]
+
+
+def test_a_proof_by_nonce_replaces_no_handshake() -> None:
+    """An attempt by TLS is proven by its handshake, also in a session that a datagram has proven."""
+    guard = Guard()
+    guard.play(at(0, sent(nonce=b"n"), failed(nonce=b"n")))
+    assert guard.play(at(1, by_tls())).attempts == ["192.0.2.7 counted, proven by handshake"]
 
 
 def test_an_empty_session_is_never_proven() -> None:
@@ -196,6 +214,15 @@ def test_a_late_proof_bans_no_address_that_has_become_exempt() -> None:
         assert late.bans[:1] == bans
 
 
+def test_a_late_proof_bans_no_address_that_is_banned_already() -> None:
+    """A proof that comes during a full ban leads to no second one."""
+    guard = Guard()
+    guard.play(*(at(n, failed(call=b"%d" % n, nonce=b"n%d" % n)) for n in range(4)), at(4, probed()))
+    guard.play(at(4.5, Banned("192.0.2.7/32", 600.0)))
+    late = guard.play(at(5, *(sent(call=b"%d" % n, nonce=b"n%d" % n) for n in range(4))))
+    assert late.bans == []
+
+
 def by_tls(*, by: str = AMI, tampered: bool = False) -> SecurityEvent:
     """Return a guess by TLS."""
     return failed(transport=Transport.TLS, by=by, tampered=tampered)
@@ -209,6 +236,13 @@ def test_a_tampered_event_of_tls_proves_nothing_by_itself(*, tampered: bool) -> 
     assert alone.attempts == (["192.0.2.7 unconfirmed, claimed"] if tampered else [proven])
     connected = Guard(connected=[(ATTACKER, 5062)]).play(at(0, by_tls(tampered=tampered)))
     assert connected.attempts == [proven]
+
+
+def test_an_event_that_a_client_of_http_can_forge_proves_nothing() -> None:
+    """An event of TLS that may be forged is a claim, and unconfirmed."""
+    forgeable = failed(transport=Transport.TLS, forgeable=True)
+    happened = Guard().play(at(0, forgeable), *ticks(1, 3))
+    assert happened.attempts == ["192.0.2.7 unconfirmed, claimed"]
 
 
 def test_a_tampered_answer_proves_no_earlier_attempt() -> None:
@@ -287,11 +321,12 @@ def test_an_unknown_sender_of_a_nonce_is_its_receiver() -> None:
 
 def test_the_nonce_that_chan_sip_has_just_sent_is_a_claim() -> None:
     """An event with the next challenge shows the address that asked, and does not prove that it answered."""
-    happened = settled(
-        of_chan_sip(b"n"),
-        at(0.1, failed(service=Service.SIP, nonce=b"n")),
-    )
-    assert happened.attempts == ["192.0.2.7 counted, claimed"]
+    for response in (b"", b"r"):
+        happened = settled(
+            of_chan_sip(b"n"),
+            at(0.1, failed(service=Service.SIP, nonce=b"n", response=response)),
+        )
+        assert happened.attempts == ["192.0.2.7 counted, claimed"]
 
 
 def test_a_nonce_of_chan_sip_that_also_went_by_tls_is_a_claim() -> None:
@@ -311,11 +346,35 @@ def test_a_nonce_of_chan_sip_is_known_for_ten_minutes(age: float, standing: str)
     assert happened.attempts == [f"192.0.2.7 {standing}"]
 
 
+def test_a_later_nonce_of_chan_sip_replaces_no_earlier_one() -> None:
+    """A nonce that comes back after 100 s proves its address, also if another one was sent meanwhile."""
+    later = at(100, sent(call=b"call-2", nonce=b"m", service=Service.SIP))
+    guess = at(101, wrong(nonce=b"n", response=b"r"))
+    happened = Guard().play(of_chan_sip(b"n"), later, guess, *ticks(102, 104))
+    assert happened.attempts == ["192.0.2.7 counted, proven by nonce"]
+
+
+def test_an_event_of_chan_sip_under_a_bystanders_address_is_an_alarm_about_its_sender() -> None:
+    """A notice names the sender, and the event of the same guess a bystander, which the alarm reports."""
+    happened = settled(
+        of_chan_sip(b"n", receiver=BYSTANDER),
+        at(0.1, wrong_by_notice(), wrong(BYSTANDER, nonce=b"n", response=b"r")),
+    )
+    assert (happened.counted_addresses, happened.alarms) == ([ATTACKER], ["evidence.forged_by of 192.0.2.7"])
+
+
 def test_each_answer_of_chan_sip_confirms_one_line() -> None:
     """A forger of lines gains nothing beyond the answers that really went to that address."""
     answers = [sent(call=b"%d" % n, nonce=b"%d" % n, service=Service.SIP) for n in range(2)]
     happened = settled(at(0, *answers), at(0.1, *[wrong_by_notice()] * 4))
     assert happened.attempts == ["192.0.2.7 counted, claimed"] * 2 + ["192.0.2.7 unconfirmed, claimed"] * 2
+
+
+def test_a_repeated_answer_of_chan_sip_confirms_no_further_line() -> None:
+    """Asterisk repeats an answer to INVITE until the ACK, and a forger of lines gains nothing by it."""
+    answer = at(0, sent(nonce=b"n", service=Service.SIP))
+    happened = settled(answer, answer, at(0.1, wrong_by_notice(), wrong_by_notice()))
+    assert happened.attempts == ["192.0.2.7 counted, claimed", "192.0.2.7 unconfirmed, claimed"]
 
 
 @pytest.mark.parametrize(("age", "standing"), [(9.9, "counted"), (10.0, "unconfirmed")])
@@ -333,6 +392,19 @@ def test_an_event_and_a_line_of_chan_sip_must_agree_without_the_wire() -> None:
         happened = guard.play(at(0, wrong(named), wrong_by_notice()), *ticks(1, 3))
         assert happened.attempts[0] == f"192.0.2.7 {standing}, claimed"
         assert happened.counted == (named == ATTACKER)
+
+
+def test_an_event_and_a_line_of_chan_sip_that_agree_need_an_answer_on_the_wire() -> None:
+    """The wire sees each answer of chan_sip, so an event and a line without one are unconfirmed."""
+    assert settled(at(0, wrong(), wrong_by_notice())).attempts == ["192.0.2.7 unconfirmed, claimed"]
+
+
+def test_an_event_under_a_bystanders_address_is_forged_also_if_its_sender_is_banned() -> None:
+    """The event is forged and not late, because it shows that its sender names a bystander."""
+    guard = Guard(sources=("AMI", "log"))
+    guard.play(at(0, Banned("192.0.2.7/32", 100.0)))
+    happened = guard.play(at(1, wrong(BYSTANDER), wrong_by_notice()), *ticks(2, 4))
+    assert happened.attempts == ["192.0.2.7 forged, claimed", "192.0.2.7 late, claimed"]
 
 
 @pytest.mark.parametrize(("later", "counted"), [(9.9, 1), (10.1, 0)])

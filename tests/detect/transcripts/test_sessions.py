@@ -40,6 +40,14 @@ def test_a_guess_at_an_unknown_account_counts_at_its_first_event() -> None:
     assert each(alone(), *steps) == [1, 0, 0, 1, 0]
 
 
+@pytest.mark.parametrize("acl", ["not_match_endpoint_acl", "not_match_endpoint_contact_acl"])
+def test_a_refusal_by_an_acl_of_an_endpoint_counts_at_its_first_event(acl: str) -> None:
+    """The challenge that follows completes the same attempt, as for an unknown account."""
+    refused = report(EventKind.FAILED_ACL, acl=acl)
+    steps = [at(0, refused), at(0, challenged()), at(1, refused), at(1, challenged())]
+    assert each(alone(), *steps) == [1, 0, 0, 1]
+
+
 def test_a_guess_at_a_known_account_counts_when_it_fails() -> None:
     """A guess at a known account counts at its failure and not at its challenge."""
     steps = [at(0, challenged()), at(0, failed()), at(1, challenged()), at(1, failed())]
@@ -138,6 +146,13 @@ def test_one_repeat_is_forgiven_in_ten_minutes() -> None:
     assert each(alone(), *steps) == [1, 0, 1, 1, 1, 1, 1, 0]
 
 
+def test_a_sender_that_is_silent_is_forgiven_nothing_more() -> None:
+    """A sender that sends nothing for a minute is remembered until the ten minutes are over."""
+    guard = alone()
+    guard.play(at(0, again()), at(1, again()), *ticks(100, 100))
+    assert each(guard, at(200, again(b"call-2")), at(201, again(b"call-2"))) == [1, 1]
+
+
 @pytest.mark.parametrize(
     "other",
     [again(nonce=b"m"), again(response=b"s"), again(b"call-2")],
@@ -204,6 +219,15 @@ def test_two_refusals_of_a_peers_acl_are_one_attempt() -> None:
     assert each(alone(), *[at(0, refused)] * 5) == [1, 0, 1, 0, 1]
 
 
+def test_two_unknown_accounts_of_iax2_are_two_attempts() -> None:
+    """IAX2 reports an unknown account twice for each request, so two accounts share nothing."""
+    lines = [
+        report(EventKind.INVALID_ACCOUNT_ID, call=b"", by=NOTICE, service=Service.IAX2, account=account)
+        for account in ("100", "101", "100", "101")
+    ]
+    assert each(Guard(sources=("log",)), *(at(0, line) for line in lines)) == [1, 1, 0, 0]
+
+
 def misdialled(account: str = "", by: str = AMI) -> SecurityEvent:
     """Return a call to an extension that does not exist."""
     return report(EventKind.FAILED_ACL, service=Service.SIP, acl="no_extension_match", account=account, by=by)
@@ -221,6 +245,7 @@ def test_a_caller_that_was_challenged_has_misdialled() -> None:
     lines = Guard(sources=("log",))
     assert lines.play(at(0, misdialled("204", NOTICE)), *ticks(1, 3)).attempts == []
     assert lines.play(at(4, misdialled("anonymous", NOTICE)), *ticks(5, 7)).counted == 1
+    assert lines.play(at(8, misdialled("anonymous@pbx.example", NOTICE)), *ticks(9, 11)).counted == 1
 
 
 def test_a_failed_manager_login_counts_by_the_rule_manager() -> None:
