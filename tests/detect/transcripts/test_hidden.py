@@ -8,6 +8,7 @@ from tests.detect.transcripts.reports import (
     PHONE,
     SECURITY,
     challenged,
+    copied,
     failed,
     friend,
     login,
@@ -53,6 +54,18 @@ def test_any_event_of_ami_reports_a_challenge(event: SecurityEvent, order: str) 
     assert happened.suspects == []
 
 
+def test_an_event_that_comes_before_its_challenge_shows_that_ami_reports_all() -> None:
+    """If AMI is read before the wire, its event shows that AMI reports the challenges of that port."""
+    first = at(0, challenged(PHONE, b"before"), sent(PHONE, b"before"))
+    assert Guard().play(first, at(1, sent()), *ticks(2, 8)).suspects == [ATTACKER]
+
+
+def test_a_hidden_challenge_by_tcp_counts_for_the_peer_of_its_connection() -> None:
+    """A challenge by TCP that AMI does not report is proven, although its Via names no sender."""
+    happened = Guard().play(reported(), at(1, sent(sender=None, transport=Transport.TCP)), *ticks(2, 8))
+    assert happened.attempts == ["192.0.2.7 counted, proven by handshake"]
+
+
 def test_each_challenge_needs_an_event_of_its_own() -> None:
     """Of four challenges under one Call-ID AMI reports one, and the others are two guesses.
 
@@ -70,6 +83,12 @@ def test_a_hidden_challenge_makes_no_later_one_hidden() -> None:
     for start in (8, 16, 24):
         later = guard.play(at(start, sent(), challenged()), *ticks(start + 1, start + 7))
         assert later.suspects == []
+
+
+def test_an_event_reports_its_challenge_however_old_its_session_is() -> None:
+    """The challenges of a session are not counted from zero between a challenge and its event."""
+    steps = [at(1, sent(), challenged()), at(15.9, sent()), at(16.1, challenged())]
+    assert Guard().play(reported(), *steps, *ticks(17, 24)).suspects == []
 
 
 @pytest.mark.parametrize("other", [{"transport": Transport.TCP}, {"service": Service.SIP}], ids=str)
@@ -252,6 +271,13 @@ def test_a_line_without_a_wire_is_unconfirmed() -> None:
     assert happened.attempts == ["192.0.2.7 unconfirmed, claimed"]
 
 
+def test_a_line_needs_its_challenge_while_ami_is_away() -> None:
+    """The wire still sees each challenge, so a line without one is forged."""
+    guard = Guard()
+    happened = guard.play(at(0, Sources(ami=False)), *ticks(0, 0), at(1, failed(by=SECURITY)), *ticks(2, 3))
+    assert happened.attempts == ["192.0.2.7 forged, claimed"]
+
+
 def test_a_line_of_a_banned_address_is_late_and_no_forgery() -> None:
     """A line of a banned address is late and not forged, since the address gets no challenge any more."""
     happened = Guard().play(at(0, Banned("192.0.2.7/32", 100.0)), at(1, line()), *ticks(2, 3))
@@ -318,7 +344,7 @@ def test_lines_of_tls_count_against_their_address_with_the_log_alone() -> None:
 def test_lines_count_against_an_address_for_an_hour(later: float, counted: int) -> None:
     """After an hour an address's connections confirm its lines again."""
     guard = Guard(sources=("AMI", "log"), connected=[(ATTACKER, 5062)])
-    guard.play(at(0, *(by_port(20_000 + n, b"%d" % n) for n in range(20))), *ticks(1, 3))
+    guard.play(at(0, *(by_port(20_000 + n, b"%d" % n) for n in range(20))), *ticks(1, 3), *ticks(100, 100))
     assert guard.play(at(later, by_port())).counted == counted
 
 
@@ -328,6 +354,15 @@ def test_a_line_that_ami_confirms_counts_against_no_connection() -> None:
     calls = [b"%d" % n for n in range(20)]
     guard.play(at(0, *(by_port(20_000, call) for call in calls)))
     guard.play(at(0.5, *(failed(call=call, port=20_000) for call in calls)), *ticks(1, 3))
+    assert guard.play(at(4, by_port())).counted == 1
+
+
+def test_a_line_that_a_challenge_confirms_counts_against_no_connection() -> None:
+    """A waiting line that the wire confirms is taken back from the count against its address."""
+    guard = Guard(connected=[(ATTACKER, 5062)])
+    calls = [b"%d" % n for n in range(20)]
+    guard.play(at(0, *(by_port(20_000, call) for call in calls)))
+    guard.play(at(0.5, *(sent(call=call) for call in calls)), *ticks(1, 3))
     assert guard.play(at(4, by_port())).counted == 1
 
 
@@ -356,11 +391,32 @@ def test_more_than_a_hundred_abandoned_challenges_are_attempts(number: int, atte
     assert happened.counted == attempts
 
 
+def test_each_further_abandoned_challenge_is_an_attempt() -> None:
+    """The attempts that abandoned challenges make do not begin the count again."""
+    guard = Guard()
+    guard.play(phone_logs_in(), abandoned(106), *ticks(11, 13))
+    assert guard.play(abandoned(1, 14.0), *ticks(15, 16)).counted == 1
+
+
+def test_the_abandoned_challenges_of_a_64_are_those_of_one_host() -> None:
+    """A host owns its /64, so it gains nothing by another address for each challenge."""
+    senders = [(f"2001:db8::{n}", b"%d" % n) for n in range(106)]
+    asked = at(10, *(sent(*sender) for sender in senders), *(challenged(*sender) for sender in senders))
+    assert Guard().play(phone_logs_in(), asked, *ticks(11, 13)).counted == 5
+
+
 @pytest.mark.parametrize(("ami_for", "attempts"), [(TWO_HOURS - 10.25, 0), (TWO_HOURS - 10.0, 5)])
 def test_abandoned_challenges_need_two_hours_of_ami(ami_for: float, attempts: int) -> None:
     """AMI must be connected for two hours, within which each phone registers and AMI reports it."""
     happened = Guard(ami_for=ami_for).play(phone_logs_in(), abandoned(106), *ticks(11, 13))
     assert happened.counted == attempts
+
+
+def test_abandoned_challenges_from_the_first_two_hours_of_ami_do_not_add_up() -> None:
+    """Challenges from before are discarded, and the next ones are counted from zero."""
+    guard = Guard(ami_for=TWO_HOURS - 10.25)
+    assert guard.play(phone_logs_in(), abandoned(106), *ticks(11, 13)).counted == 0
+    assert guard.play(abandoned(106, 20.0), *ticks(21, 23)).counted == 5
 
 
 def test_abandoned_challenges_need_a_success_that_ami_reports() -> None:
@@ -388,6 +444,7 @@ def test_an_address_that_succeeded_is_trusted_for_a_day(later: float, attempts: 
     happened = Guard().play(
         phone_logs_in(),
         at(1, login(ATTACKER)),
+        *ticks(200, 200),
         abandoned(106, later),
         *ticks(later + 1, later + 3),
     )
@@ -411,6 +468,14 @@ def test_an_attempt_that_is_reported_begins_the_count_again() -> None:
         *ticks(12, 14),
     )
     assert happened.counted == 1
+
+
+def test_after_a_reported_attempt_a_hundred_are_abandoned_again() -> None:
+    """The count that begins again allows no more challenges than the first one."""
+    guard = Guard()
+    guard.play(phone_logs_in(), abandoned(150), *ticks(11, 13))
+    assert guard.play(at(14, failed(call=b"open"))).counted == 1
+    assert guard.play(abandoned(106, 15.0), *ticks(16, 18)).counted == 5
 
 
 def test_of_chan_sip_nothing_is_concluded() -> None:
@@ -452,6 +517,13 @@ def test_an_address_asked_lately_between_two_and_sixty_seconds_ago(line_at: floa
     assert happened.attempts == [f"192.0.2.7 {standing}, claimed"]
 
 
+def test_earlier_challenges_confirm_no_line_while_the_wire_may_miss_some() -> None:
+    """While the wire does not see every challenge, nothing is concluded from abandoned ones."""
+    missing = at(11, Sources(wire=False))
+    happened = Guard().play(*asked_before(), missing, *ticks(11, 11), at(15, line()), *ticks(16, 18))
+    assert happened.attempts == ["192.0.2.7 unconfirmed, claimed"]
+
+
 def test_a_phone_that_is_registering_is_named_by_no_line() -> None:
     """A line that an attacker writes between a phone's challenge and its success is forged."""
     happened = Guard().play(
@@ -483,6 +555,13 @@ def test_a_refusal_of_chan_sip_after_its_challenge_is_a_guess() -> None:
     assert Guard().play(*ready, asked, refused()).attempts == ["192.0.2.7 counted, claimed"]
     assert Guard().play(*ready, refused()).attempts == []
     assert Guard().play(*ready, asked, refused(), refused()).counted == 1
+
+
+def test_a_refusal_of_a_copied_request_is_a_guess() -> None:
+    """A request that carries its sender's own nonce is a guess if a 403 follows, under any Call-ID."""
+    asked = at(0.2, sent(service=Service.SIP, nonce=b"n", call=b"asked"))
+    copy = at(0.5, copied(nonce=b"n"))
+    assert Guard().play(*ticks(0, 0), asked, copy, refused()).counted == 1
 
 
 @pytest.mark.parametrize(("later", "counted"), [(63.9, 1), (64.0, 0)])
@@ -531,6 +610,22 @@ def test_a_phone_of_chan_sip_may_ask_for_another_challenge() -> None:
     nonces = [again(b"%d" % number) for number in range(6)]
     logged_in = at(0, login(ATTACKER, service=Service.SIP))
     assert Guard().play(*ticks(0, 0), logged_in, at(80_000, *nonces)).counted == 0
+
+
+def test_a_phone_of_chan_sip_may_have_another_address_of_its_64() -> None:
+    """A success of one address stands for its whole /64, because a host may change its address."""
+    nonces = [sent("2001:db8::8", nonce=b"%d" % number, service=Service.SIP) for number in range(6)]
+    for phone, counted in (("2001:db8::7", 0), ("2001:db8:0:1::7", 5)):
+        logged_in = at(0, login(phone, service=Service.SIP))
+        assert Guard().play(*ticks(0, 0), logged_in, at(10, *nonces)).counted == counted
+
+
+def test_a_second_challenge_is_no_guess_if_ami_was_away_in_between() -> None:
+    """While AMI was away the phone may have succeeded, and its next registration begins with a challenge."""
+    guard = Guard()
+    away = [at(1, Sources(ami=False)), at(2, Sources()), *ticks(3, 3)]
+    assert guard.play(*ticks(0, 0), at(0, again(b"1")), *away, at(4, again(b"2"))).counted == 0
+    assert guard.play(at(5, again(b"3"))).counted == 1
 
 
 def test_a_second_challenge_that_ami_reports_counts_once() -> None:
