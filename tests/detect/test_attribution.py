@@ -309,6 +309,40 @@ def test_earlier_lines_count_with_the_connection_that_is_listed_later() -> None:
     assert detector.tick(PATIENCE + 0.01) == []
 
 
+def test_a_waiting_line_counts_with_a_later_connection_from_the_same_port() -> None:
+    """A later connection confirms a line that waits, also if an earlier line of its port was judged."""
+    connected = Connected()
+    detector = Driven(RULES, sources=KnownSources(frozenset({"pbx"})), connections=connected)
+    known = {(ip_address(SENDER), 5062)}
+    assert detector.observe(port_line(session=b"first"), 0.0) == []
+    connected.remotes |= known
+    assert len(detector.observe(port_line(session=b"second"), 0.1)) == 2
+    connected.remotes -= known
+    assert detector.observe(port_line(session=b"third"), 0.5) == []
+    assert detector.tick(PATIENCE) == []
+    connected.remotes |= known
+    assert len(detector.observe(port_line(session=b"fourth"), 1.2)) == 2
+
+
+def test_a_short_connection_confirms_a_login_to_the_manager_alone() -> None:
+    """A login to the manager is shorter than any guess by SIP, so fewer bytes are enough."""
+
+    class Short(Connected):
+        def backs(self, remote: Endpoint, length: int) -> bool:
+            return length <= 20 and super().backs(remote, length)
+
+    for service, standing in (
+        (Service.AMI, Disposition.COUNTED),
+        (Service.PJSIP, Disposition.UNCONFIRMED),
+    ):
+        sources = KnownSources(frozenset({"pbx"}))
+        detector = Driven(RULES, sources=sources, connections=Short((SENDER, 5062)))
+        failed = EventKind.CHALLENGE_RESPONSE_FAILED
+        reported = event(failed, source=NOTICES, service=service, transport=Transport.TCP)
+        judged = [*detector.observe(reported, 0.0), *detector.tick(PATIENCE)]
+        assert [j.disposition for j in judged] == [standing]
+
+
 def test_a_tampered_event_of_tcp_needs_its_connection() -> None:
     """A tampered event, outside Asterisk's grammar, proves nothing unless the kernel knows its connection."""
     for connected, proof in (((SENDER, 5062),), Proof.HANDSHAKE), ((), Proof.CLAIMED):

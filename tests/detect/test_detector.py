@@ -4,6 +4,7 @@ A line is ``TIME ADDRESS [KIND] [untrusted] [claimed] -> STANDING[; BAN]``. By d
 the address is proven.
 """
 
+from collections.abc import Iterable
 from ipaddress import ip_address, ip_network
 
 import pytest
@@ -22,6 +23,8 @@ from ringfence.model import (
     AttemptKind,
     Challenge,
     EventKind,
+    Friend,
+    FriendReason,
     Proof,
     Scope,
     Service,
@@ -245,6 +248,15 @@ def test_new_rules_look_at_what_was_done_already() -> None:
     play(detector, "6 192.0.2.7 -> no rule")
 
 
+def test_new_rules_hold_for_friends_too() -> None:
+    """After a reload the limits of the new rules decide on a friend's attempts."""
+    detector = Driven(RULES)
+    detector.friends.add(Friend("pbx", ip_address(SENDER), "204", FriendReason.REACHABLE, 0.0, 0.0, 1e9))
+    detector.configure((evolve(GUESS, friends=2),))
+    play(detector, "0 192.0.2.7 -> friend")
+    play(detector, "1 192.0.2.7 -> friend; guess bans 192.0.2.7/32 for 2")
+
+
 def test_events_become_judgements_if_they_report_an_attempt() -> None:
     """The fold comes before the rules: a challenge alone is nothing, and a failure is one attempt."""
     detector = Driven(RULES)
@@ -268,6 +280,85 @@ def test_what_is_forgotten_for_want_of_room_is_counted() -> None:
     for number in range(8193):
         detector.observe(event(EventKind.CHALLENGE_SENT, service=Service.SIP, session=b"%d" % number), 0.0)
     assert detector.evicted == 4
+
+
+def remembered(detector: Driven, addresses: Iterable[str]) -> int:
+    """Return the number of attempts of these addresses that the detector remembers."""
+    return sum(len(detector.summary_of(ip_address(address), 30_000.0).attempts) for address in addresses)
+
+
+def test_what_is_not_evicted_is_remembered() -> None:
+    """Of two thousand addresses, all are known that were not counted as evicted."""
+    detector = Driven(RULES, bounds=Bounds(attempts=1_000))
+    addresses = [f"198.18.{number // 250}.{number % 250}" for number in range(2_000)]
+    for address in addresses:
+        detector.judged(attempt(address), 0.0)
+    assert remembered(detector, addresses) == 2_000 - detector.evicted > 900
+
+
+def test_attempts_that_one_subject_lost_take_no_room() -> None:
+    """Of two hundred attempts of one address 64 are kept, which leaves room for others."""
+    detector = Driven(RULES, bounds=Bounds(attempts=80))
+    for number in range(200):
+        detector.judged(attempt(SENDER, trusted=False), float(number))
+    for number in range(10):
+        detector.judged(attempt(f"203.0.113.{number}"), 200.0)
+    assert detector.evicted == 0
+
+
+def test_the_oldest_of_forged_addresses_are_evicted_first() -> None:
+    """Single claims of hours ago go before those of now."""
+    detector = Driven(RULES, bounds=Bounds(attempts=16))
+    for network, now in (("198.51.100", 0.0), ("203.0.113", 20_000.0)):
+        for number in range(10):
+            detector.judged(attempt(f"{network}.{number}", now), now)
+    assert remembered(detector, (f"203.0.113.{number}" for number in range(10))) == 10
+
+
+def test_forged_addresses_evict_no_attempt_that_was_proven_late() -> None:
+    """A single attempt stays in memory once a nonce has proven it, however many addresses are forged."""
+    detector = Driven(RULES, bounds=Bounds(attempts=16))
+    detector.observe_challenges([], 0.0, 0.0, "pbx")
+    detector.observe(event(EventKind.CHALLENGE_RESPONSE_FAILED, session=b"s", challenge=b"n"), 0.0)
+    detector.observe_challenges([Challenge(NAMED, 5062, HERE, 5060, b"s", b"n", NAMED)], 0.1, 0.1, "pbx")
+    for number in range(100):
+        detector.judged(attempt(f"203.0.113.{number}"), 1.0)
+    [kept] = detector.summary_of(NAMED, 1.0).attempts
+    assert kept.proof is Proof.NONCE
+
+
+def test_forged_addresses_evict_no_proven_session() -> None:
+    """A session that answered a challenge stays proven, however many addresses are forged."""
+    detector = Driven(RULES, bounds=Bounds(sessions=8))
+    detector.observe_challenges([Challenge(NAMED, 5062, HERE, 5060, b"s", b"n", NAMED)], 0.0, 0.0, "pbx")
+    detector.observe(event(EventKind.CHALLENGE_RESPONSE_FAILED, session=b"s", challenge=b"n"), 0.0)
+    for number in range(100):
+        detector.observe(event(EventKind.INVALID_ACCOUNT_ID, 1.0, address=f"203.0.113.{number}"), 1.0)
+    [judgement] = detector.observe(event(EventKind.CHALLENGE_RESPONSE_FAILED, 2.0, session=b"s"), 2.0)
+    assert judgement.attempt.proof is Proof.NONCE
+
+
+def test_no_repeat_is_forgiven_after_an_eviction() -> None:
+    """A discarded sender may have been forgiven a repeat already, so each repeat counts."""
+    for others, attempts in ((0, 1), (20, 2)):
+        detector = Driven(RULES, bounds=Bounds(sessions=8))
+        for number in range(others):
+            detector.observe(event(EventKind.INVALID_ACCOUNT_ID, address=f"203.0.113.{number}"), 0.0)
+        guess = event(EventKind.CHALLENGE_RESPONSE_FAILED, 1.0, challenge=b"n", response=b"r")
+        judged = [*detector.observe(guess, 1.0), *detector.observe(evolve(guess, time=2.0), 2.0)]
+        assert len(judged) == attempts
+
+
+def test_nothing_is_concluded_of_a_session_that_was_evicted() -> None:
+    """AMI reports the challenge of an evicted session too late to be compared with it."""
+    detector = Driven(RULES, sources=KnownSources(frozenset({"pbx"})), bounds=Bounds(sessions=64))
+    calls = [b"%d" % number for number in range(9)]
+    for call in (b"before", b"evicted", *calls):
+        detector.observe_challenges([Challenge(NAMED, 5062, HERE, 5060, call, b"", NAMED)], 1.0, 1.0, "pbx")
+        if call != b"evicted":
+            detector.observe(event(EventKind.CHALLENGE_SENT, 1.0, session=call), 1.0)
+    detector.observe(event(EventKind.CHALLENGE_SENT, 1.1, session=b"evicted"), 1.1)
+    assert detector.tick(7.0, 7.0, listening=lambda _: 0.0) == []
 
 
 def test_the_watched_are_those_nearest_to_a_ban() -> None:
@@ -386,6 +477,13 @@ def test_a_header_cannot_make_a_receiver_guilty(receivers: tuple[Address, ...]) 
     )
     judged = [one for number in range(20) for one in in_anothers_name(detector, number, *receivers)]
     assert str(GUESSER) not in {str(one.attempt.address) for one in judged}
+
+
+def test_a_header_makes_no_receiver_guilty_where_connections_are_unknown() -> None:
+    """Without the kernel's connections, as in a replay, the guesser may have the nonce by TLS."""
+    detector = Driven(RULES, sources=KnownSources(frozenset({"pbx"})))
+    judged = [one for number in range(20) for one in in_anothers_name(detector, number, GUESSER)]
+    assert {one.attempt.address for one in judged} <= {NAMED}
 
 
 def test_a_success_with_diverted_challenges_makes_no_friend() -> None:
