@@ -9,7 +9,7 @@ An attacker sends many attempts, and this lookup takes a fifth of the time of ea
 until the friends or the exempt networks change.
 """
 
-from ipaddress import IPv4Address, IPv6Network
+from ipaddress import IPv6Network
 
 from attrs import frozen
 
@@ -66,9 +66,9 @@ class Subjects:
         return subject
 
     def _forget(self) -> None:
-        """Discard the cached results that a change of the friends affects (of IPv4, only the address)."""
+        """Discard the cached result of the address that became or ceased to be a friend, or all results."""
         changed = self.friends.changed
-        if self._changes + 1 == self.friends.changes and isinstance(changed, IPv4Address):
+        if self._changes + 1 == self.friends.changes and changed is not None:
             self._known.pop(address_key(changed), None)
         else:
             self._known.clear()
