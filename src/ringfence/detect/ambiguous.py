@@ -1,8 +1,8 @@
 """Ambiguous log lines: a sender's text may have added addresses, and one of the addresses is the true one.
 
 A reading of such a line counts only if the kernel has the connection from the address and port that it
-names. The true sender's connection is always there, so a guess by TLS counts whatever its Call-ID contains.
-An attacker can also name the connection of a victim, but then needs its port. As for clear lines
+names. The true sender's connection is always there, so other addresses in its Call-ID do not hide a guess by
+TLS. An attacker can also name the connection of a victim, but then needs its port. As for clear lines
 (``backing``), a line that names an address with connections, but none of their ports, counts against this
 address.
 
@@ -14,11 +14,22 @@ Bound: ``MOST`` lines; the oldest are tried at once if more come.
 from collections import deque
 from collections.abc import Iterator, Sequence
 
+from attrs import frozen
+
 from ringfence.detect.backing import Backing
-from ringfence.model import SecurityEvent
+from ringfence.model import Address, SecurityEvent
 
 PATIENCE = 0.1
 MOST = 256
+
+
+@frozen
+class _Waiting:
+    """Readings of one line that wait since ``since``. ``backed`` are the addresses of its other readings."""
+
+    since: float
+    readings: Sequence[SecurityEvent]
+    backed: frozenset[Address]
 
 
 class AmbiguousLines:
@@ -26,27 +37,40 @@ class AmbiguousLines:
 
     def __init__(self, backing: Backing) -> None:
         self._backing = backing
-        self._waiting: deque[tuple[float, Sequence[SecurityEvent], Sequence[SecurityEvent]]] = deque()
+        self._waiting: deque[_Waiting] = deque()
 
     def backed(self, readings: Sequence[SecurityEvent], now: float) -> Iterator[SecurityEvent]:
         """Yield the readings of a new line whose connection the kernel has; the others wait."""
-        found = [reading for reading in readings if self._backing.has(reading.remote)]
-        if len(found) < len(readings):
-            self._waiting.append((now, found, [one for one in readings if one not in found]))
+        found, others = self._split(readings)
+        if others:
+            self._waiting.append(_Waiting(now, others, _addresses(found)))
         yield from found
         while len(self._waiting) > MOST:
             yield from self._again(now)
 
     def due(self, now: float) -> Iterator[SecurityEvent]:
         """Yield the readings that have waited, and whose connection the kernel has by now."""
-        while self._waiting and now - self._waiting[0][0] >= PATIENCE:
+        while self._waiting and now - self._waiting[0].since >= PATIENCE:
             yield from self._again(now)
 
     def _again(self, now: float) -> Iterator[SecurityEvent]:
-        _, before, readings = self._waiting.popleft()
-        found = [reading for reading in readings if self._backing.has(reading.remote)]
+        """Yield the readings of the oldest line that have a connection by now; count against the others."""
+        line = self._waiting.popleft()
+        found, others = self._split(line.readings)
         yield from found
-        named = {reading.remote.address for reading in (*before, *found)}
-        for remote in {one.remote.address: one.remote for one in readings}.values():
-            if remote.address not in named and not self._backing.excludes(remote.address):
+        backed = line.backed | _addresses(found)
+        for remote in {one.remote.address: one.remote for one in others}.values():
+            if remote.address not in backed and not self._backing.excludes(remote.address):
                 self._backing.record_unbacked(remote, now)
+
+    def _split(self, readings: Sequence[SecurityEvent]) -> tuple[list[SecurityEvent], list[SecurityEvent]]:
+        """Return the readings whose connection the kernel has, and the others."""
+        found: list[SecurityEvent] = []
+        others: list[SecurityEvent] = []
+        for reading in readings:
+            (found if self._backing.has(reading.remote) else others).append(reading)
+        return found, others
+
+
+def _addresses(readings: Sequence[SecurityEvent]) -> frozenset[Address]:
+    return frozenset(reading.remote.address for reading in readings)

@@ -43,7 +43,7 @@ _REASONS: dict[bytes, tuple[EventKind, str]] = {
 }
 _ESC = b"\x1b"
 _MOST_CLAIMS = 8
-"""With many more, a sender could name most ports of a victim in one line, and so a connection of it."""
+"""A line with more addresses gives no event: it could name a victim with many ports, and hit a connection."""
 
 
 def parse_distributor(text: bytes, source: SourceId, time: float) -> Parsed:
