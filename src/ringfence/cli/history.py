@@ -1,5 +1,6 @@
 """``ringfence history``: show what happened over time."""
 
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
@@ -76,8 +77,6 @@ def _found(path: Path, seconds: float) -> Mapping[str, Any]:
 
 
 def _has_utf8() -> bool:
-    import sys  # noqa: PLC0415 - loaded when the command runs
-
     return (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
 
 

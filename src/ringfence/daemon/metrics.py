@@ -7,6 +7,7 @@ takes the same time for any number of bans. No label has a value that a remote p
 import os
 import resource
 from collections.abc import Iterable, Iterator, Sequence
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,7 @@ from ringfence.clock import Clock
 from ringfence.daemon.firewall_side import FirewallSide
 from ringfence.daemon.pipeline import Pipeline
 from ringfence.daemon.source_manager import SourceManager
-from ringfence.daemon.timeline_recorder import BANNED_BY, OTHER_RULE
+from ringfence.daemon.timeline_recorder import BANNED_BY, counted_rule
 from ringfence.model import WIRE, EventKind, Proof, Scope
 from ringfence.sources.state import State
 from ringfence.store.writer import Writer
@@ -60,12 +61,12 @@ class DaemonMetrics(Collector):
         self._started = clock.wall()
         self._registry = CollectorRegistry()
         self._registry.register(self)
-        self._page, self._rendered = b"", -FRESH
+        self._page, self._rendered = b"", -inf
 
     def render(self) -> bytes:
         """Return all metrics in Prometheus' text format, at most ``FRESH`` seconds old."""
         now = self._clock.mono()
-        if not self._page or now - self._rendered >= FRESH:
+        if now - self._rendered >= FRESH:
             self._page, self._rendered = generate_latest(self._registry), now
         return self._page
 
@@ -162,7 +163,7 @@ class DaemonMetrics(Collector):
             (rule, str(scope)): 0 for rule in sorted(BANNED_BY) for scope in Scope
         }
         for (rule, scope), number in counts.placed_by.items():
-            key = (rule if rule in BANNED_BY else OTHER_RULE, str(scope))
+            key = (counted_rule(rule), str(scope))
             placed[key] = placed.get(key, 0) + number
         yield _counter("bans", "Bans placed, by rule and scope.", ["rule", "scope"], placed.items())
         yield _counter("bans_failed", "Bans that the kernel refused at first.", value=counts.failed)

@@ -25,6 +25,11 @@ BANNED_BY = frozenset({*(rule.name for rule in RULES), str(Origin.ADMIN)})
 """The rules and the origin under which new bans are counted."""
 
 
+def counted_rule(rule: str) -> str:
+    """Return the name under which the bans of a rule or origin are counted."""
+    return rule if rule in BANNED_BY else OTHER_RULE
+
+
 class TimelineRecorder:
     """Compares the counters with those of a minute ago. The counters themselves stay with their parts."""
 
@@ -80,5 +85,5 @@ class TimelineRecorder:
             found[f"{ATTEMPTS}.{kind}.{TOTAL}"] = number
             found[f"{ATTEMPTS}.{kind}.{PROVEN}"] = number - by_proof[Proof.CLAIMED] + later
         for (rule, _), number in bans.placed_by.items():
-            found[f"{BANS}.{rule if rule in BANNED_BY else OTHER_RULE}"] += number
+            found[f"{BANS}.{counted_rule(rule)}"] += number
         return found
