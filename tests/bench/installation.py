@@ -289,9 +289,7 @@ def _upgrade_rows(package: Path) -> Iterator[Figure]:
     )
     yield Figure(
         what="then: the longest time in which nothing read a source, seconds",
-        measured="; ".join(
-            f"{source}: {spread(found.silences[source])}" for source in sorted(found.silences)
-        ),
+        measured=_by_source(found.silences),
         must=f"≤ {LONGEST_SILENCE:.0f} of each source in every trial",
         reached=max(max(one) for one in found.silences.values()) <= LONGEST_SILENCE,
         compared=f"`systemctl restart ringfence`: {_by_source(found.restarted)}",

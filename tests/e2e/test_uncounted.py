@@ -68,7 +68,7 @@ def test_the_neighbours_of_a_friend_in_a_64_are_counted_as_one(open22: Lab, tmp_
     answered = silent = 0
     phone = ("register", "--sources", "fd00:19::4:1", "--target", "[fd00:18::1]:5060")
     with guarded(open22, tmp_path) as guard:
-        # IPv6 may need some seconds after the network's start until the neighbours know each other.
+        # IPv6 loses packets in the first seconds of the network (neighbour discovery).
         until(lambda: open22.attack(*phone).statuses == {"200": 1}, "the registration")
         until(lambda: "fd00:19::4:1" in friends(guard), "the friend")
         for number in range(1, 300):

@@ -1,7 +1,6 @@
 """What happened over time in the database: added up, bounded, and safe from a wrong clock."""
 
 import sqlite3
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -17,16 +16,10 @@ NAMES = [f"attempts.a-rather-long-name.{number}" for number in range(30)]
 MOST = 20_000_000  # bytes
 
 
-@pytest.fixture(name="path")
-def _path(tmp_path: Path) -> Path:
-    return tmp_path / "ringfence.db"
-
-
 @pytest.fixture(name="timeline")
-def _timeline(path: Path) -> Iterator[Timeline]:
-    """Yield an empty timeline."""
-    with Store.open(path, owner=True) as store:
-        yield store.timeline
+def _timeline(store: Store) -> Timeline:
+    """Return an empty timeline."""
+    return store.timeline
 
 
 def test_counts_are_added_to_the_minute_the_hour_and_the_day(timeline: Timeline) -> None:

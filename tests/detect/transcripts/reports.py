@@ -91,6 +91,19 @@ def wrong_by_notice(address: str = ATTACKER, account: str = "204") -> SecurityEv
     return wrong(address, b"", by=NOTICE, account=account, transport=Transport.UNKNOWN)
 
 
+def misdialled_by_notice() -> SecurityEvent:
+    """Return chan_sip's line of a call to an extension that does not exist."""
+    return report(
+        EventKind.FAILED_ACL,
+        call=b"",
+        by=NOTICE,
+        service=Service.SIP,
+        acl="no_extension_match",
+        account="",
+        transport=Transport.UNKNOWN,
+    )
+
+
 def login(address: str = PHONE, call: bytes = b"call-1", **more: Unpack[More]) -> SecurityEvent:
     """Return the event of a right password."""
     return evolve(report(EventKind.SUCCESSFUL_AUTH, address, call, **more), password=True)

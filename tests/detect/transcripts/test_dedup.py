@@ -10,6 +10,7 @@ from tests.detect.transcripts.reports import (
     SECURITY,
     challenged,
     failed,
+    misdialled_by_notice,
     probed,
     report,
     sent,
@@ -153,15 +154,7 @@ def test_an_event_without_a_notice_is_not_forged_because_of_another_senders() ->
 
 def test_a_call_and_a_guess_at_chan_sip_are_two_attempts() -> None:
     """A line of a call to an unknown extension does not report the guess of the same address."""
-    call = report(
-        EventKind.FAILED_ACL,
-        call=b"",
-        by=NOTICE,
-        service=Service.SIP,
-        acl="no_extension_match",
-        account="",
-        transport=Transport.UNKNOWN,
-    )
+    call = misdialled_by_notice()
     answers = [sent(nonce=b"n", service=Service.SIP), sent(call=b"call-2", service=Service.SIP, status=404)]
     happened = Guard().play(at(0, *answers, wrong(nonce=b"n", response=b"r"), call), *ticks(1, 3))
     assert happened.counted == 2

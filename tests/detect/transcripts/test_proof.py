@@ -10,8 +10,8 @@ from tests.detect.transcripts.reports import (
     challenged,
     copied,
     failed,
+    misdialled_by_notice,
     probed,
-    report,
     sent,
     wrong,
     wrong_by_notice,
@@ -415,25 +415,12 @@ def test_an_event_and_a_line_of_chan_sip_agree_within_ten_seconds(later: float, 
     assert guard.play(at(later, wrong()), *ticks(later + 1, later + 2)).counted == counted
 
 
-def misdialled() -> SecurityEvent:
-    """Return chan_sip's line of a call to an extension that does not exist."""
-    return report(
-        EventKind.FAILED_ACL,
-        call=b"",
-        by=NOTICE,
-        service=Service.SIP,
-        acl="no_extension_match",
-        account="",
-        transport=Transport.UNKNOWN,
-    )
-
-
 @pytest.mark.parametrize("status", [401, 404])
 def test_a_line_of_chan_sip_needs_an_answer_of_its_own_kind(status: int) -> None:
     """A 404 confirms a call to an unknown extension, and a challenge or a 403 confirms a guess."""
     answer = at(0, sent(nonce=b"n", service=Service.SIP, status=status))
     guess = Guard().play(answer, at(0.1, wrong_by_notice()), *ticks(1, 3))
-    call = Guard().play(answer, at(0.1, misdialled()), *ticks(1, 3))
+    call = Guard().play(answer, at(0.1, misdialled_by_notice()), *ticks(1, 3))
     assert (guess.counted, call.counted) == ((1, 0) if status == 401 else (0, 1))
 
 
