@@ -97,7 +97,7 @@ password = {password}
 
 [alice]
 type = aor
-max_contacts = 10
+max_contacts = 100
 
 [locked]
 type = endpoint
@@ -117,7 +117,7 @@ password = {password}
 
 [locked]
 type = aor
-max_contacts = 10
+max_contacts = 100
 """
 
 _CHAN_SIP = """\

@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # Makes what the tests need and pip cannot install: Debian packages, two folders with a real Asterisk, two with the
-# systemd of a Debian release, one with fail2ban, from which users migrate and with which we compare, and one with
-# Prometheus, which reads the metrics. fail2ban and Prometheus are unpacked, not installed.
+# systemd of a Debian release, one with Kamailio (a SIP proxy), one with fail2ban, from which users migrate and with
+# which we compare, and one with Prometheus, which reads the metrics. fail2ban and Prometheus are unpacked, not
+# installed.
 #
 #   lab.sh system        install the packages that are missing
 #   lab.sh trees FOLDER  make FOLDER/16 (bullseye: chan_sip and PJSIP), FOLDER/22 (forky or later: PJSIP),
-#                        FOLDER/fail2ban, FOLDER/prometheus, and FOLDER/debian-12 and FOLDER/debian-13 (systemd,
-#                        which reads the units, and what our package needs)
+#                        FOLDER/kamailio, FOLDER/fail2ban, FOLDER/prometheus, and FOLDER/debian-12 and
+#                        FOLDER/debian-13 (systemd, which reads the units, and what our package needs)
 #
 # Both end at once if there is nothing to do. Without root, or not on Debian, both do nothing and print one line;
 # otherwise a failure is an error. A tree is made as NAME.partial and gets its name when it is complete.
@@ -83,7 +84,7 @@ unpack() {
 make_trees() {
     local folder=$1
     local tree missing=
-    for tree in 16 22 debian-12/usr/sbin/nft debian-13/usr/sbin/nft fail2ban prometheus; do
+    for tree in 16 22 kamailio debian-12/usr/sbin/nft debian-13/usr/sbin/nft fail2ban prometheus; do
         [[ -e $folder/$tree ]] || missing=yes
     done
     [[ $missing ]] || return 0
@@ -99,6 +100,7 @@ make_trees() {
     (
         make_tree "$folder/16" "$scripts" asterisk bullseye
         make_tree "$folder/debian-12" "$scripts" "$released" bookworm
+        make_tree "$folder/kamailio" "$scripts" kamailio bookworm
     ) &
     local older=$! status=0
     make_tree "$folder/22" "$scripts" asterisk forky sid || status=1
