@@ -4,6 +4,7 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,8 @@ from tests.support.lab import Lab
 from tests.support.netns import inside
 
 from ringfence.host import listening
-from ringfence.host.listening import ListeningPorts, find_ports
+from ringfence.host.listening import ListeningPorts, find_ports, find_proxy_sockets
+from ringfence.model import Endpoint, Transport
 
 UDP, TCP = socket.SOCK_DGRAM, socket.SOCK_STREAM
 ASTERISK, OTHER = 65_534, 65_533
@@ -57,6 +59,25 @@ def test_the_ports_are_those_of_the_user_of_the_ami_port(nowhere: Path) -> None:
         bound(0, (TCP, 22)),
     ):
         assert find_ports(5038, nowhere, nowhere) == ListeningPorts((4569, 5060), (5038, 5060, 5061, 8089))
+
+
+@kernel
+@in_netns
+def test_the_sockets_of_a_proxy_are_those_of_its_user(nowhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy is found by the user that Debian's packages make; without one there is no socket."""
+    with (
+        bound(ASTERISK, AMI, (UDP, 5060)),
+        bound(OTHER, (UDP, 5070), (TCP, 5061), (UDP, 40_000)),
+        bound(OTHER, (UDP, 5080), host="::"),
+    ):
+        assert find_proxy_sockets(nowhere) == frozenset()
+        monkeypatch.setattr(listening, "_user", {"opensips": OTHER}.get)
+        assert find_proxy_sockets(nowhere) == {
+            Endpoint(ip_address("127.0.0.1"), 5070, Transport.UDP),
+            Endpoint(ip_address("::"), 5080, Transport.UDP),
+            Endpoint(ip_address("127.0.0.1"), 5061, Transport.TCP),
+            Endpoint(ip_address("127.0.0.1"), 40_000, Transport.UDP),
+        }
 
 
 @kernel

@@ -13,24 +13,35 @@ Asterisk may read it), a port counts below 10000, where the range in Asterisk's 
 the file, Asterisk uses the range 5000 to 31000, in which only SIP's standard ports count. Ports of 32768 and
 above do not count: the kernel assigns them to sockets for outgoing requests.
 
+A SIP proxy in front of Asterisk has sockets of its own. They are those of the programs, or else of the users,
+with the names in ``PROXIES`` (as Debian's packages name both). Sockets of SCTP are not listed.
+
 A SIP port that is not found this way can be named in the configuration.
 """
 
+import pwd
 import re
 import socket
 from collections.abc import Iterable
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
 from ringfence.host.asterisk_conf import FOLDER, read_conf
 from ringfence.host.processes import PROC, processes, sockets_of
-from ringfence.netlink.sock_diag import CLOSED, LISTENING, Socket, port_of, sockets
+from ringfence.model import Endpoint, Transport
+from ringfence.netlink.sock_diag import CLOSED, LISTENING, Socket, address_of, port_of, sockets
+
+PROXIES = ("kamailio", "opensips")
+ASSIGNED = 32_768
+"""Where ``net.ipv4.ip_local_port_range`` begins: from here on, the kernel assigns ports."""
 
 _NAME = "asterisk"
+_FAMILIES = (socket.AF_INET, 4), (socket.AF_INET6, 16)  # each with the length of its addresses (bytes)
+_PROTOCOLS = (socket.IPPROTO_UDP, Transport.UDP), (socket.IPPROTO_TCP, Transport.TCP)
 _SIP = frozenset({5060, 5061})
 _CALLS_BEGIN = 10_000
 _OWN_RANGE = (5_000, 31_000)  # DEFAULT_RTP_START, DEFAULT_RTP_END (res/res_rtp_asterisk.c)
-_ANY = 32_768  # where net.ipv4.ip_local_port_range begins
 _ROOT = 0
 _NUMBER = re.compile(r"[0-9]{1,5}")
 
@@ -67,11 +78,38 @@ def find_ports(ami_port: int | None, folder: Path = FOLDER, proc: Path = PROC) -
     first, last = _calls(folder)
     found = ListeningPorts(
         udp=tuple(
-            port for port in _ports(udp) if port in _SIP or not (first <= port <= last or port >= _ANY)
+            port for port in _ports(udp) if port in _SIP or not (first <= port <= last or port >= ASSIGNED)
         ),
         tcp=_ports(tcp),
     )
     return found if found.udp or set(found.tcp) - {ami_port} else None
+
+
+def find_proxy_sockets(proc: Path = PROC) -> frozenset[Endpoint]:
+    """Return the sockets on which SIP proxies listen now, in this network namespace, by UDP or TCP."""
+    own = {
+        inode for name in PROXIES for process in processes(name, proc) for inode in sockets_of(process, proc)
+    }
+    users = {user for name in PROXIES if (user := _user(name)) is not None}
+    found = set()
+    for (family, width), (protocol, transport) in product(_FAMILIES, _PROTOCOLS):
+        try:
+            rows = _listening(family, protocol)
+        except OSError:  # a kernel without the modules for this list
+            return frozenset()
+        found |= {
+            Endpoint(address_of(row.local[:width]), port_of(row.local_port), transport)
+            for row in rows
+            if row.inode in own or row.uid in users
+        }
+    return frozenset(found)
+
+
+def _user(name: str) -> int | None:
+    try:
+        return pwd.getpwnam(name).pw_uid
+    except KeyError:
+        return None
 
 
 def listening_sockets(protocol: int) -> list[Socket]:
@@ -79,9 +117,12 @@ def listening_sockets(protocol: int) -> list[Socket]:
 
     Raise OSError if the kernel has no list of this protocol.
     """
+    return [row for family, _ in _FAMILIES for row in _listening(family, protocol)]
+
+
+def _listening(family: socket.AddressFamily, protocol: int) -> list[Socket]:
     state = LISTENING if protocol == socket.IPPROTO_TCP else CLOSED
-    families = (socket.AF_INET, socket.AF_INET6)
-    return [row for family in families for row in sockets(family, protocol, 1 << state)]
+    return list(sockets(family, protocol, 1 << state))
 
 
 def _ports(rows: Iterable[Socket]) -> tuple[int, ...]:
@@ -93,7 +134,7 @@ def _calls(folder: Path) -> tuple[int, int]:
     conf = read_conf(folder / "rtp.conf", lambda section, name: section == "general" and name in _RANGE)
     known = folder.is_dir() if conf is None else not conf.unread
     if not known:
-        return _CALLS_BEGIN, _ANY
+        return _CALLS_BEGIN, ASSIGNED
     if conf is None:
         return _OWN_RANGE
     texts = [conf.section("general").last(name) for name in _RANGE]
