@@ -176,6 +176,11 @@ class AlarmCode(enum.StrEnum):
         "New rules could not be put in place; the old ones stay.",
         "Remove the cause, which the text names; ringfence tries again every 30 seconds.",
     )
+    PROXY_MISSING = (
+        "proxy.missing",
+        "No SIP proxy listens here, so no client is known and the wire proves nothing.",
+        "Start Kamailio or OpenSIPS, or remove `proxies` from `[[asterisk]]`.",
+    )
     FIREWALL_LEFTOVERS = (
         "firewall.leftovers",
         "The rules of another backend cannot be removed.",

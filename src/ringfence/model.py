@@ -181,10 +181,9 @@ class Challenge:
     The destination does not prove the source of the request, because a Via ``maddr`` can choose it.
     ``sender`` is the source address of the request. Asterisk writes it into the topmost Via, at a position
     that the sender cannot change. It is None if it is uncertain.
-
     ``transport`` is ``UDP``, or ``TCP`` for TCP and WebSocket; for these the kernel completed the handshake
     with the destination. ``relayed`` means that the answer has more than one Via, so its destination may
-    forward it (RFC 3261 §16.7).
+    forward it (RFC 3261 §16.7). ``opaque`` is PJSIP's, at random for each challenge.
 
     ``evasive`` means that the request contained bytes that suppress or forge Asterisk's own events, and that
     no phone sends. ``account`` is the sender's own text, for display. ``service`` is the part of Asterisk
@@ -205,6 +204,7 @@ class Challenge:
     transport: Transport = Transport.UDP
     relayed: bool = False
     digest: bytes = b""
+    opaque: bytes = field(default=b"", eq=False)
 
 
 @frozen

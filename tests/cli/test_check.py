@@ -25,7 +25,7 @@ from tests.support.netns import run
 from ringfence.cli.check import UNPROVEN, _closed_connections, _logins
 from ringfence.daemon.status import WITHOUT_WIRE
 from ringfence.netlink.nflog import bind_request
-from ringfence.sources.coverage_gaps import WITHOUT_LOG
+from ringfence.sources.coverage_gaps import WITHOUT_CLIENTS, WITHOUT_LOG
 from ringfence.sources.wire import GROUP
 
 GOOD = Script(play=[GRANTED])
@@ -101,6 +101,22 @@ def test_switched_off_sources_are_named(tmp_path: Path) -> None:
     assert f"--  pbx: logs: no log is configured: {WITHOUT_LOG}" in lines
     [line] = [line for line in lines if line.startswith("--  wire: is switched off ([asterisk.wire] ena")]
     assert line.endswith(f": {UNPROVEN}; {WITHOUT_WIRE}")
+
+
+def test_proxies_need_the_wire(tmp_path: Path) -> None:
+    """If proxies are configured and the wire is off, the check names the effect and the fix."""
+    asterisk = [
+        {
+            "name": "pbx",
+            "proxies": ["127.0.0.1", "127.0.1.0/30"],
+            "ami": {"port": 1, "secret": SECRET},
+            "logs": {"paths": []},
+            "wire": {"enabled": False},
+        }
+    ]
+    _, lines = lines_of(Guard(tmp_path, asterisk=asterisk))
+
+    assert f"NO  pbx: proxies 127.0.0.1, 127.0.1.0/30: {WITHOUT_CLIENTS}" in lines
 
 
 @pytest.mark.kernel

@@ -72,6 +72,9 @@ MISSING = (
 TEXT = "must be a text, not empty, without control characters"
 TRUTH = "must be true or false"
 DURATION = 'must be a duration such as "90s", "10m", "1h30m" or "7d", at most ten years'
+A_NAME = '"kamailio.example" is a name: [allow] hosts takes names, nothing else does'
+EVERYTHING = "0.0.0.0/0: is the whole internet, which cannot be allowed or denied"
+NO_NETWORK = "does not appear to be an IPv4 or IPv6 network"
 NETWORK = 'must be an address or a network such as "192.0.2.0/24"'
 SIP_PORT = 'must be a port such as "5060" (both), "5060/udp" or "5061/tcp"'
 INTERFACE = 'must be the name of a network interface, such as "eth0"'
@@ -189,6 +192,7 @@ def test_every_key_can_be_set() -> None:
         pattern = "{{any}}bad PIN from {{address}}"
         [[asterisk]]
         name = "branch"
+        proxies = ["127.0.0.1", "fd00::/126"]
         ami.secret = "another"
         ami.tls_ca = "/nonexistent/unused-without-tls.pem"
         [firewall]
@@ -265,6 +269,7 @@ def test_every_key_can_be_set() -> None:
             ),
             AsteriskSettings(
                 name=Name("branch"),
+                proxies=(ip_network("127.0.0.1"), ip_network("fd00::/126")),
                 ami=AmiSettings(secret=Secret("another"), tls_ca=Path("/nonexistent/unused-without-tls.pem")),
             ),
         ),
@@ -420,6 +425,15 @@ def test_a_rule_keeps_what_it_does_not_set() -> None:
         (pbx(rf'secret = "{CLEAR}\r\nAction: x"'), [f"asterisk[0].ami.secret: {TEXT}"]),
         (pbx("secret_file = 'relative'"), ["asterisk[0].ami.secret_file: must be an absolute path"]),
         (pbx("secret_file = 1"), [f"asterisk[0].ami.secret_file: {TEXT}"]),
+        ("[[asterisk]]\nproxies = '127.0.0.1'", ["asterisk[0].proxies: must be a list"]),
+        (
+            "[[asterisk]]\nproxies = ['kamailio.example', '0.0.0.0/0', '127.0.0.1:5060']",
+            [
+                f"asterisk[0].proxies[0]: {A_NAME}",
+                f"asterisk[0].proxies[1]: {NETWORK}: {EVERYTHING}",
+                f"asterisk[0].proxies[2]: {NETWORK}: '127.0.0.1:5060' {NO_NETWORK}",
+            ],
+        ),
         ("[[asterisk]]\nlogs.paths = '/a'", ["asterisk[0].logs.paths: must be a list"]),
         ("[[asterisk]]\nlogs.paths = ['a']", ["asterisk[0].logs.paths[0]: must be an absolute path"]),
         (

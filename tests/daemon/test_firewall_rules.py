@@ -1,13 +1,20 @@
 """The rules of the firewall: which ones are wanted, and their changes."""
 
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 
+import pytest
+from attrs import evolve
 from tests.support.kept import ENFORCED, OFFICE, Kept, kept, settings, waits
 
-from ringfence.config.schema import LimitSettings
+from ringfence.config.schema import AsteriskSettings, LimitSettings
+from ringfence.daemon import firewall_rules
+from ringfence.daemon.firewall_rules import SipSockets, find_sip_sockets
 from ringfence.errors import FirewallError
-from ringfence.firewall.contract import LimitMode
+from ringfence.firewall.contract import LimitMode, Ports
 from ringfence.friends.readiness import SourceReadiness
+from ringfence.host.listening import ListeningPorts
+from ringfence.model import Endpoint, Transport
 
 
 def test_rules_that_cannot_be_put_in_place_are_an_alarm(kept: Kept) -> None:
@@ -37,3 +44,36 @@ def test_the_limiter_drops_nothing_before_friends_are_known(tmp_path: Path) -> N
         assert waits(made) == (LimitMode.ENFORCE, False, False)
         made.side.configure(settings(limit=LimitSettings(mode=LimitMode.OFF)))
         assert waits(made) == (LimitMode.OFF, False, False)
+
+
+def test_the_ports_of_a_proxy_join_those_of_asterisk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rules guard the ports of both; if Asterisk's are unknown, its standard ports.
+
+    A UDP port that the kernel assigned to the proxy is none of them.
+    """
+    sockets = frozenset(Endpoint(ip_address("127.0.0.1"), port, Transport.UDP) for port in (5070, 40_000))
+    monkeypatch.setattr(firewall_rules, "find_proxy_sockets", lambda: sockets)
+    pbx = evolve(AsteriskSettings(), proxies=(ip_network("127.0.0.1"),))
+    behind = evolve(settings(), asterisk=(pbx,))
+
+    monkeypatch.setattr(firewall_rules, "find_ports", lambda _: ListeningPorts((5080,), ()))
+    assert find_sip_sockets(behind) == (Ports((5070, 5080), Ports().tcp), sockets)
+    assert find_sip_sockets(settings()) == (Ports((5080,), Ports().tcp), frozenset())
+    monkeypatch.setattr(firewall_rules, "find_ports", lambda _: None)
+    assert find_sip_sockets(behind) == (Ports(tuple(sorted({5070, *Ports().udp})), Ports().tcp), sockets)
+    assert find_sip_sockets(settings()) == (None, frozenset())
+
+
+def test_a_missing_proxy_is_an_alarm(kept: Kept) -> None:
+    """If proxies are configured and none listens, an alarm says so until one is found."""
+    rules = kept.side.rules
+    missing, found = SipSockets(None, frozenset()), Endpoint(ip_address("127.0.0.1"), 5070, Transport.UDP)
+    rules.use(missing)
+    assert kept.alarms.active == []
+
+    pbx = evolve(AsteriskSettings(), proxies=(ip_network("127.0.0.1"),))
+    kept.side.configure(evolve(settings(), asterisk=(pbx,)))
+    rules.use(missing)
+    assert [str(alarm.code) for alarm in kept.alarms.active] == ["proxy.missing"]
+    rules.use(SipSockets(None, frozenset([found])))
+    assert kept.alarms.active == []

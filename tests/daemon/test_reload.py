@@ -31,6 +31,7 @@ RULES = {"friends": "guess", "addresses": "prefix", "accounts": "decoy", "strang
 
 VALUES: dict[str, object] = {
     "asterisk.name": "other",
+    "asterisk.proxies": ["192.0.2.5"],
     "asterisk.ami.enabled": False,
     "asterisk.ami.host": "127.0.0.2",
     "asterisk.ami.port": 2,

@@ -257,6 +257,7 @@ def test_the_status_of_a_quiet_guard(enforcer: Enforcer) -> None:
             "sets": {},
         },
         "rules": {"on": [], "off": [], "decoys": []},
+        "proxies": [],
         "limiter_drops": 0,
         "placed": 0,
         "failed": 0,

@@ -174,6 +174,30 @@ def test_a_relayed_challenge_proves_no_address(nonces: Nonces, service: Service)
     assert not nonces.proves(NONCE, ip_address(SENDER), 0.0)
 
 
+@pytest.mark.parametrize("service", [Service.PJSIP, Service.SIP])
+def test_an_unseen_receiver_ends_the_proof_of_a_nonce(nonces: Nonces, service: Service) -> None:
+    """A nonce that also left to an unknown receiver proves nothing, in either order."""
+    nonces.record(evolve(sent(SENDER), service=service), 0.0)
+    nonces.record_unseen(NONCE, service, 0.0)
+    nonces.record_unseen(b"later", service, 0.0)
+    nonces.record(evolve(sent(SENDER, b"later"), service=service), 0.0)
+
+    assert not nonces.proves(NONCE, ip_address(SENDER), 0.0)
+    assert not nonces.proves(b"later", ip_address(SENDER), 0.0)
+
+
+def test_a_copy_to_another_address_ends_the_proof_of_a_known_nonce(nonces: Nonces) -> None:
+    """A copy to the receiver is a repetition; a copy of an unknown nonce is not recorded."""
+    nonces.record(sent(SENDER), 0.0)
+    nonces.record_copy(NONCE, ip_address(SENDER))
+    nonces.record_copy(b"unknown", ip_address(STRANGER))
+    assert nonces.proves(NONCE, ip_address(SENDER), 0.0)
+    assert len(nonces) == 1
+
+    nonces.record_copy(NONCE, ip_address(STRANGER))
+    assert not nonces.proves(NONCE, ip_address(SENDER), 0.0)
+
+
 def test_what_is_kept_is_bounded_by_number_and_age() -> None:
     """The oldest nonce goes when there are too many, and each nonce expires when its life is over."""
     nonces = Nonces(max_nonces=2)

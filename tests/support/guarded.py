@@ -31,14 +31,15 @@ def guarded(lab: Lab, folder: Path, **settings: Any) -> Iterator[Guard]:  # noqa
     """Guard the laboratory's Asterisk with ipset until the block ends; leave no rule and no ban.
 
     The daemon reads all three sources. ``logs`` and ``wire`` replace those tables (NO_LOGS, NO_WIRE); ``ami``
-    adds to the table of the manager interface. The block begins when all sources listen and the friends are
-    known, unless ``listening=False``.
+    adds to the table of the manager interface, ``proxies`` are SIP proxies. The block begins when all sources
+    listen and the friends are known, unless ``listening=False``.
     """
     ami = {"username": MANAGER_USER, "secret": SECRET, "port": MANAGER_PORT, **settings.pop("ami", {})}
     listening = settings.pop("listening", True)
     logs = settings.pop("logs", {"paths": [str(lab.asterisk.logs / "ringfence")], "timezone": "UTC"})
     wire = settings.pop("wire", {"enabled": True})
-    pbx = {"name": "pbx", "ami": ami, "logs": logs, "wire": wire}
+    proxies = settings.pop("proxies", [])
+    pbx = {"name": "pbx", "ami": ami, "logs": logs, "wire": wire, "proxies": proxies}
     guard = Guard(
         folder,
         prefix=lab.network.in_pbx(),

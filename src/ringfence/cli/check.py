@@ -90,7 +90,9 @@ def _findings(path: Path, settings: "Settings", files: Path, *, hardening: bool)
             )
             yield Finding(None, what, f"{unused} manager login can be confirmed; fix: enabled = true")
     yield from _asterisk_findings(settings, report, files, hardening=hardening)
-    yield asyncio.run(_wire_finding(settings, report))
+    wire = asyncio.run(_wire_finding(settings, report))
+    yield wire
+    yield from _proxy_findings(settings, wire)
     yield from _firewall_findings(settings, report)
     yield _closed_connections()
     yield _logins()
@@ -206,6 +208,23 @@ async def _wire_finding(settings: "Settings", report: Mapping[str, Any] | None) 
     if state == "listening":
         return Finding(True, "wire", detail)
     return Finding(False, "wire", f"{state}: {detail}; {UNPROVEN}; {WITHOUT_WIRE}")
+
+
+def _proxy_findings(settings: "Settings", wire: Finding) -> Iterator[Finding]:
+    """Check whether the clients of each PBX's proxies are known."""
+    from ringfence.host.listening import find_proxy_sockets  # noqa: PLC0415 - loaded when the command runs
+    from ringfence.model import format_network  # noqa: PLC0415 - loaded when the command runs
+    from ringfence.sources.coverage_gaps import WITHOUT_CLIENTS  # noqa: PLC0415 - loaded when the command runs
+
+    for pbx in settings.asterisk:
+        if pbx.proxies:
+            what = f"{pbx.name}: proxies {', '.join(map(format_network, pbx.proxies))}"
+            if not (wire.right is True and pbx.ami.enabled):
+                yield Finding(False, what, WITHOUT_CLIENTS)
+            elif find_proxy_sockets():
+                yield Finding(True, what, "the wire names their clients; they are never banned themselves")
+            else:
+                yield Finding(False, what, "no Kamailio or OpenSIPS listens here, so no client is known")
 
 
 async def _open_wire() -> tuple[str, str]:

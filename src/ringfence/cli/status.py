@@ -73,6 +73,9 @@ def _print(report: dict[str, Any]) -> None:
         redundant = good and source["name"].endswith(source["detail"])  # a log's name ends with its path
         line = f"source    {source['name']}: {condition}" + ("" if redundant else f"  {source['detail']}")
         screen.show(line, style="" if good else "bold red", indent=_LABEL)
+    if report["proxies"]:
+        proxies = ", ".join(report["proxies"])
+        screen.show(f"proxies   {proxies}: never banned, only their clients", indent=_LABEL)
     for gap in report["unseen"]:
         screen.show(f"not seen  {gap}", indent=_LABEL)
     screen.show(

@@ -37,6 +37,7 @@ from ringfence.firewall.contract import BanAction, FirewallPlan, Limit, LimitMod
 from ringfence.lists.entries import CONFIGURATION, Configured, parse_region
 from ringfence.lists.prefixes import code_of, text_of
 from ringfence.model import ListEntry, ListKind, Network, Scope, Secret
+from ringfence.networks import NetworkSet
 
 
 @frozen
@@ -107,9 +108,14 @@ class WireSettings:
 
 @frozen
 class AsteriskSettings:
-    """``[[asterisk]]``: one PBX and its sources."""
+    """``[[asterisk]]``: one PBX, its sources, and the SIP proxies on this host in front of it.
+
+    ``proxies`` are the addresses from which the proxies send to Asterisk. They are never banned: their
+    clients are.
+    """
 
     name: Name = Name("asterisk")
+    proxies: tuple[Network, ...] = ()
     ami: AmiSettings = Factory(AmiSettings)
     logs: LogSettings = Factory(LogSettings)
     wire: WireSettings = Factory(WireSettings)
@@ -340,6 +346,10 @@ class Settings:
     def wire(self) -> bool:
         """Whether the wire is read, because any PBX has it as a source."""
         return any(pbx.wire.enabled for pbx in self.asterisk)
+
+    def proxies(self) -> NetworkSet:
+        """Return the addresses of the SIP proxies in front of the PBXs."""
+        return NetworkSet(network for pbx in self.asterisk for network in pbx.proxies)
 
     def manager_ports(self) -> list[int]:
         """Return the ports of the manager interfaces that are reached at a loopback address."""

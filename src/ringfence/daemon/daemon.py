@@ -31,7 +31,7 @@ from ringfence.daemon.lock import claim_sets
 from ringfence.daemon.log_positions import LogPositions
 from ringfence.daemon.moderation import ModeratedSelector
 from ringfence.daemon.periodic import every
-from ringfence.daemon.pipeline import Pipeline
+from ringfence.daemon.pipeline import Pipeline, known_sources
 from ringfence.daemon.reload import Reloader
 from ringfence.daemon.requests import RequestHandlers
 from ringfence.daemon.source_manager import SourceManager
@@ -39,7 +39,6 @@ from ringfence.daemon.source_watchdog import SourceWatchdog
 from ringfence.daemon.startup_wait import StartupWait
 from ringfence.daemon.status_collector import StatusCollector
 from ringfence.daemon.timeline_recorder import TimelineRecorder
-from ringfence.detect.confirmation import KnownSources
 from ringfence.detect.detector import Detector
 from ringfence.host.connections import ConnectionTable
 from ringfence.store.database import Store
@@ -210,7 +209,7 @@ def run(path: Path, settings: Settings, trial_for: float = 0.0) -> None:
             settings.rule_table(),
             connections=connections,
             claimed=settings.claims(),
-            sources=KnownSources(settings.several_sources(), settings.corroborated()),
+            sources=known_sources(settings),
         )
         side = build_firewall_side(settings, store, detector, chosen, clock, log_group)
         daemon = build_daemon(path, settings, side, connections, writer, clock)

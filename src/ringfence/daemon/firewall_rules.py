@@ -1,7 +1,9 @@
 """The firewall's rules: which ones are wanted now, and their changes while the daemon runs."""
 
 import asyncio
+from collections.abc import Callable
 from itertools import chain, repeat
+from typing import NamedTuple
 
 import structlog
 from attrs import evolve
@@ -14,11 +16,38 @@ from ringfence.daemon.periodic import every
 from ringfence.errors import FirewallError
 from ringfence.firewall.contract import Backend, FirewallPlan, LimitMode, Ports
 from ringfence.friends.readiness import StartupGate
-from ringfence.host.listening import find_ports
+from ringfence.host.listening import ASSIGNED, ListeningPorts, find_ports, find_proxy_sockets
+from ringfence.model import Endpoint, Transport
 
 LOOK_EVERY = 1.0
 RETRY_EVERY = 30.0
 PORTS_EVERY = 60.0
+PROXY_EVERY = 5.0
+"""How often the sockets of a missing proxy are looked up (seconds)."""
+
+
+class SipSockets(NamedTuple):
+    """The SIP ports of Asterisk and of its proxies (None if both are unknown), and the proxies' sockets."""
+
+    ports: Ports | None
+    proxies: frozenset[Endpoint]
+
+
+def find_sip_sockets(settings: Settings) -> SipSockets:
+    """Return the SIP ports of Asterisk and of its proxies, and the proxies' sockets, as they are now."""
+    found = find_ports(next(iter(settings.manager_ports()), None))
+    proxies = find_proxy_sockets() if settings.proxies() else frozenset()
+    if found is None and not proxies:
+        return SipSockets(None, proxies)
+    # A proxy sends requests to other services from UDP ports that the kernel chooses.
+    udp = {one.port for one in proxies if one.transport is Transport.UDP and one.port < ASSIGNED}
+    tcp = {one.port for one in proxies if one.transport is Transport.TCP}
+    asterisk = found if found is not None else ListeningPorts((), ())
+    ports = Ports(
+        tuple(sorted(udp.union(asterisk.udp or Ports().udp))),
+        tuple(sorted(tcp.union(asterisk.tcp or Ports().tcp))),
+    )
+    return SipSockets(ports, proxies)
 
 
 class WantedRules:
@@ -55,9 +84,20 @@ class WantedRules:
 
 
 class RuleUpdates:
-    """Puts the wanted rules in place whenever they change; the backend itself does not change."""
+    """Puts the wanted rules in place whenever they change; the backend itself does not change.
 
-    def __init__(self, wanted: WantedRules, backend: Backend, enforcer: Enforcer, alarms: Alarms) -> None:
+    ``on_proxies`` is called with the sockets on which the SIP proxies listen, whenever they are found.
+    """
+
+    def __init__(
+        self,
+        wanted: WantedRules,
+        backend: Backend,
+        enforcer: Enforcer,
+        alarms: Alarms,
+        on_proxies: Callable[[frozenset[Endpoint]], None],
+    ) -> None:
+        self._on_proxies = on_proxies
         self._wanted = wanted
         self._backend = backend
         self._enforcer = enforcer
@@ -98,10 +138,23 @@ class RuleUpdates:
     async def _follow_ports(self) -> None:
         """Look up the ports on which Asterisk listens, more often after the start."""
         for pause in chain((1.0, 4.0, 10.0), repeat(PORTS_EVERY)):
-            found = await asyncio.to_thread(find_ports, next(iter(self._wanted.manager_ports), None))
-            if found is not None:
-                self._set_ports(Ports(found.udp or Ports().udp, found.tcp or Ports().tcp))
-            await asyncio.sleep(pause)
+            found = await asyncio.to_thread(find_sip_sockets, self._wanted.settings)
+            self.use(found)
+            await asyncio.sleep(min(pause, PROXY_EVERY) if self._misses_proxy(found) else pause)
+
+    def use(self, found: SipSockets) -> None:
+        """Use these sockets for the rules, and to recognise the challenges of the proxies."""
+        if found.proxies:  # a proxy that starts again has the same sockets
+            self._on_proxies(found.proxies)
+        if self._misses_proxy(found):
+            self._alarms.activate(AlarmCode.PROXY_MISSING, "", "no Kamailio or OpenSIPS listens here")
+        else:
+            self._alarms.clear(AlarmCode.PROXY_MISSING, "")
+        if found.ports is not None:
+            self._set_ports(found.ports)
+
+    def _misses_proxy(self, found: SipSockets) -> bool:
+        return bool(self._wanted.settings.proxies()) and not found.proxies
 
     def _set_ports(self, ports: Ports) -> None:
         if ports != self._wanted.ports:

@@ -88,6 +88,9 @@ class FirewallSide:
 
     def configure(self, settings: Settings) -> None:
         """Apply a new configuration. Lists and rules take effect at once; the backend does not change."""
+        if settings.proxies().networks != self.protected.proxies.networks:
+            self.protected.proxies = settings.proxies()
+            self.networks.on_protected()
         self.lists.configure(settings.lists())
         self.wanted_rules.settings = settings
         self.rules.update()
@@ -120,7 +123,7 @@ def build_firewall_side(
 ) -> FirewallSide:
     """Build the parts for ``settings``, on the chosen backend."""
     backend, alarms = chosen.backend, Alarms(clock.wall)
-    protected = ProtectedNetworks()
+    protected = ProtectedNetworks(settings.proxies())
     names = Names(store.names.load())
     friends = FriendRegistry(
         store.friends,
@@ -154,7 +157,7 @@ def build_firewall_side(
         enforcer=enforcer,
         reconciler=reconciler,
         wanted_rules=wanted,
-        rules=RuleUpdates(wanted, backend, enforcer, alarms),
+        rules=RuleUpdates(wanted, backend, enforcer, alarms, detector.set_proxy_sockets),
         exemptions=exemptions,
         lists=lists,
         networks=NetworkFollower(protected, names, lists, friends, exemptions, store),

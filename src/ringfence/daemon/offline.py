@@ -15,6 +15,7 @@ from ringfence.bans.enforcer import Enforcer
 from ringfence.bans.unban import UnbanResult, unban, unban_all
 from ringfence.clock import Clock
 from ringfence.config.schema import Settings
+from ringfence.daemon.firewall_rules import find_sip_sockets
 from ringfence.daemon.lock import claim_sets
 from ringfence.daemon.logging import configure as configure_logging
 from ringfence.daemon.paths import make_folder
@@ -22,9 +23,8 @@ from ringfence.detect.detector import Detector
 from ringfence.errors import DaemonUnreachableError, StoreError
 from ringfence.firewall import KERNEL_BACKENDS, make_backend
 from ringfence.firewall.cleanup import holds_anything
-from ringfence.firewall.contract import Backend, Ports
+from ringfence.firewall.contract import Backend
 from ringfence.firewall.requirements import require_capabilities
-from ringfence.host.listening import find_ports
 from ringfence.model import Network
 from ringfence.sources.wire import GROUP
 from ringfence.store.database import Store
@@ -85,13 +85,8 @@ def _backend(settings: Settings) -> Backend:
     order = (configured, *KERNEL_BACKENDS) if configured in KERNEL_BACKENDS else KERNEL_BACKENDS
     name = next((one for one in order if configured != "memory" and holds_anything(one)), "memory")
     log_group = GROUP if settings.wire else None
-    return make_backend(name, settings.plan(_ports(settings), log_group))
-
-
-def _ports(settings: Settings) -> Ports | None:
-    """Return the ports that the daemon would find: splitting a ban may renew the rules."""
-    found = find_ports(next(iter(settings.manager_ports()), None))
-    return None if found is None else Ports(found.udp or Ports().udp, found.tcp or Ports().tcp)
+    # The ports are those of the daemon, because splitting a ban may renew the rules.
+    return make_backend(name, settings.plan(find_sip_sockets(settings).ports, log_group))
 
 
 def _load(enforcer: Enforcer) -> None:

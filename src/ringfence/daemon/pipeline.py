@@ -23,6 +23,11 @@ from ringfence.model import (
 _SIP, _ENCRYPTED = Service.SIP, (Transport.TLS, Transport.WSS)
 
 
+def known_sources(settings: Settings) -> KnownSources:
+    """Return which sources report the PBXs, and the proxies in front of them."""
+    return KnownSources(settings.several_sources(), settings.corroborated(), proxies=settings.proxies())
+
+
 class Pipeline:
     """Judges the reports of the sources.
 
@@ -42,11 +47,7 @@ class Pipeline:
     def configure(self, new: Settings) -> None:
         """Apply a new configuration."""
         self.wire_asterisk = new.asterisk[0].name
-        self._effects.carry_out(
-            self._detector.configure(
-                new.rule_table(), KnownSources(new.several_sources(), new.corroborated()), new.claims()
-            )
-        )
+        self._effects.carry_out(self._detector.configure(new.rule_table(), known_sources(new), new.claims()))
 
     def on_events(self, events: Sequence[SecurityEvent], now: float) -> None:
         """Judge the events of a source, which count at ``now`` (monotonic seconds)."""

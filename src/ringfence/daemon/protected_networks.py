@@ -1,4 +1,4 @@
-"""The networks that this host needs: its own addresses, gateways, resolvers, and remote logins."""
+"""The networks that this host needs: its own addresses, gateways, resolvers, remote logins, SIP proxies."""
 
 import asyncio
 from collections.abc import Callable, Mapping
@@ -11,14 +11,18 @@ from ringfence.errors import HostError
 from ringfence.host.addresses import follow_addresses, read_addresses
 from ringfence.host.protected import follow_protected, read_protected
 from ringfence.model import Address, Network
+from ringfence.networks import NetworkSet
 
 _OWN = "an address of this host"
+_PROXY = "a SIP proxy ([asterisk] proxies)"
 
 
 class ProtectedNetworks:
     """The protected networks. :meth:`read` is for the start; :meth:`run` follows changes."""
 
-    def __init__(self) -> None:
+    def __init__(self, proxies: NetworkSet) -> None:
+        self.proxies = proxies
+        """The SIP proxies of the configuration."""
         self._own: frozenset[Network] = frozenset()
         self._own_addresses: frozenset[Address] = frozenset()
         self._others: Mapping[Network, str] = {}
@@ -28,7 +32,8 @@ class ProtectedNetworks:
     @property
     def reasons(self) -> dict[Network, str]:
         """The protected networks, each with its role."""
-        return {**dict.fromkeys(self._own, _OWN), **self._others}
+        proxies = dict.fromkeys(self.proxies.networks, _PROXY)
+        return {**proxies, **dict.fromkeys(self._own, _OWN), **self._others}
 
     @property
     def alarms(self) -> list[Alarm]:

@@ -128,7 +128,10 @@ class SourceManager:
             logs = pbx.logs.sources if pbx.logs is not None else ()
             log = any(source.condition.state is State.LISTENING for source in logs)
             tls = name in self._pipeline.chan_sip_tls
-            gaps = coverage_gaps(ami=pbx.ami is not None, log=log, wire=wire, chan_sip_tls=tls)
+            proxies = bool(pbx.settings.proxies)
+            gaps = coverage_gaps(
+                ami=pbx.ami is not None, log=log, wire=wire, chan_sip_tls=tls, proxies=proxies
+            )
             found += [f"{name}: {gap}" for gap in gaps]
         return found
 

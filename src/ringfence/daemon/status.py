@@ -21,7 +21,7 @@ from ringfence.detect.detector import Detector
 from ringfence.detect.judgement import Watched
 from ringfence.detect.rules import Rule
 from ringfence.firewall.contract import Counters, Element
-from ringfence.model import Scope, format_network, printable, rfc3339
+from ringfence.model import Network, Scope, format_network, printable, rfc3339
 from ringfence.sources.ami import AmiSource
 
 if TYPE_CHECKING:
@@ -104,7 +104,8 @@ class StatusData:
     """The data of a status report that the enforcer does not have, at ``now`` (monotonic seconds).
 
     ``why`` is the reason for the choice of this firewall. ``unseen`` are the attempts that the present
-    sources cannot report. ``rules`` are the rules of the configuration, including those that are off.
+    sources cannot report. ``rules`` are the rules of the configuration, including those that are off, and
+    ``proxies`` its SIP proxies.
     """
 
     now: float
@@ -117,6 +118,7 @@ class StatusData:
     alarms: Sequence[ActiveAlarm]
     unseen: Sequence[str] = ()
     rules: Sequence[Rule] = ()
+    proxies: Sequence[Network] = ()
 
 
 @frozen
@@ -178,6 +180,7 @@ def status_report(enforcer: Enforcer, seen: StatusData) -> dict[str, object]:
                 printable(account) for rule in seen.rules if rule.enabled for account in rule.accounts or ()
             ),
         },
+        "proxies": [format_network(network) for network in seen.proxies],
         "limiter_drops": seen.usage.limiter_drops,
         "placed": enforcer.bans.counts.placed,
         "failed": enforcer.bans.counts.failed,

@@ -59,6 +59,7 @@ class StatusCollector:
             alarms=side.alarms.active,
             unseen=self._sources.coverage_gaps(),
             rules=self._reloader.settings.rule_table(),
+            proxies=[network for pbx in self._reloader.settings.asterisk for network in pbx.proxies],
         )
 
     def update_alarms(self) -> None:

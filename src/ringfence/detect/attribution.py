@@ -27,15 +27,17 @@ from ringfence.detect.ambiguous import AmbiguousLines
 from ringfence.detect.answers import Answers
 from ringfence.detect.backing import Backing, Connections, NoConnections
 from ringfence.detect.confirmation import Confirmation, KnownSources, has_session
-from ringfence.detect.events import is_trusted
+from ringfence.detect.events import Role, attempt_from, is_trusted, role_of
 from ringfence.detect.findings import (
     AttributedAttempt,
+    ClientLogin,
     Finding,
     Verdict,
     duplicate_report,
 )
 from ringfence.detect.nonces import Nonces
 from ringfence.detect.proofs import Proofs
+from ringfence.detect.proxies import Leg, Passage, Proxies, ProxyEvent
 from ringfence.detect.sender import MAX_SESSIONS, SESSION_LIFE, Senders
 from ringfence.detect.session import UnconfirmedReport
 from ringfence.detect.unconfirmed import UnconfirmedReports
@@ -45,11 +47,13 @@ from ringfence.model import (
     WIRE,
     Address,
     Attempt,
+    AttemptKind,
     Challenge,
     Endpoint,
     EventKind,
     ObservedRequest,
     Proof,
+    Scope,
     SecurityEvent,
     Service,
     SourceId,
@@ -64,9 +68,9 @@ BLIND = 10.0
 
 # Module-level aliases: enum member lookups are slow in the per-event hot path.
 _FAILED, _HIDDEN = EventKind.CHALLENGE_RESPONSE_FAILED, EventKind.HIDDEN
-_CHALLENGE = EventKind.CHALLENGE_SENT
+_CHALLENGE, _SUCCESS = EventKind.CHALLENGE_SENT, EventKind.SUCCESSFUL_AUTH
 _PJSIP, _SIP, _UDP = Service.PJSIP, Service.SIP, Transport.UDP
-_CLAIMED, _NONCE = Proof.CLAIMED, Proof.NONCE
+_CLAIMED, _NONCE, _DIRECT = Proof.CLAIMED, Proof.NONCE, Passage.DIRECT
 
 
 class Attribution:
@@ -87,6 +91,8 @@ class Attribution:
         self._confirmation = Confirmation(
             self._senders, self._nonces, self._wire, self._answers, self._backing, sources
         )
+        self.proxies = Proxies(sources.proxies, self._nonces)
+        self._has_proxies = bool(sources.proxies)
         self._waiting = UnconfirmedReports(self._senders)
         self._ambiguous = AmbiguousLines(self._backing)
         self._agreement = Agreement()
@@ -97,6 +103,8 @@ class Attribution:
         """Use other sources from now on."""
         self._several = sources.several
         self._confirmation.sources = sources
+        self.proxies.networks = sources.proxies
+        self._has_proxies = bool(sources.proxies)
 
     @property
     def waiting(self) -> int:
@@ -106,19 +114,23 @@ class Attribution:
     @property
     def evicted(self) -> int:
         """The number of sessions and open attempts that were discarded to stay within the bounds."""
-        return self._senders.evicted
+        return self._senders.evicted + self.proxies.evicted
 
-    def observe(self, event: SecurityEvent, now: float) -> Sequence[Finding]:
+    def observe(self, event: SecurityEvent, now: float, *, direct: bool = False) -> Sequence[Finding]:
         """Handle an event that arrived at ``now`` (monotonic seconds).
 
         A new attempt is last, because it is judged with all that the same event shows of earlier ones.
+        ``direct``: the event waited for a leg, and did not come through a proxy.
         """
         if event.readings:
             backed = self._ambiguous.backed(event.readings, now)
             return [one for reading in backed for one in self.observe(reading, now)]
+        if self._has_proxies and not direct and self.proxies.takes(event, now):
+            return [one for seen in self.proxies.observe(event, now) for one in self._of_proxy(seen, now)]
         sees_wire = self._confirmation.sees_wire
         if sees_wire:
-            self._wire.record_event(event, now)
+            if not direct:
+                self._wire.record_event(event, now)
             if event.kind is _CHALLENGE and event.service is _SIP and event.remote.transport is not _UDP:
                 self._nonces.record_elsewhere(event.challenge, now)
         attempt = self._senders.report(event, now)
@@ -129,6 +141,37 @@ class Attribution:
         if not isinstance(latest, AttributedAttempt):
             return (*found, *self._proofs.on_response(event, now))
         return (*self._proofs.on_response(event, now), *found) if _is_claim(latest) else found
+
+    def _of_proxy(self, reported: ProxyEvent, now: float) -> Sequence[Finding]:
+        """Handle an event of a request that came through a proxy.
+
+        The leg to the client confirms its address, but its proof is at most a nonce.
+        """
+        event = reported.event
+        if not reported.known:
+            if event.service is _SIP:
+                return self.observe(event, now, direct=True)
+            if role_of(event) not in (Role.OPENER, Role.FAILED):
+                return ()
+            listed = evolve(attempt_from(event, AttemptKind.GUESS), trusted=False, proof=_CLAIMED)
+            return (AttributedAttempt(listed, reported.at),)
+        if event.kind is not _SUCCESS or reported.alone:
+            self._wire.record_event(event, reported.at)
+        attempt = self._senders.report(event, now)
+        if event.kind is _SUCCESS:
+            return (ClientLogin(event),) if reported.alone else ()
+        found: Sequence[Finding] = ()
+        if attempt is not None:
+            if event.kind is not _HIDDEN:
+                self._wire.record_reported(attempt.address)
+            proof = _NONCE if reported.proven else _CLAIMED
+            found = self._if_first(evolve(attempt, trusted=True, proof=proof), event, now)
+            if event.remote.transport is not _UDP:
+                found = _claimed_by_tcp(found)
+        if not reported.proven or event.service is not _PJSIP:
+            return found
+        proven = self._proofs.prove(event.source.asterisk, event.remote.address, event.session, now)
+        return (*proven, *found)
 
     def _on_report(self, attempt: Attempt, event: SecurityEvent, now: float) -> Sequence[Finding]:
         """Handle a report of an attempt; nothing follows at once if it waits for confirmation."""
@@ -176,6 +219,10 @@ class Attribution:
         self._confirmation.sees_wire = True
         found: list[Finding] = []
         challenges = list(challenges)
+        if self._has_proxies:
+            for challenge in challenges:
+                found += self._on_proxied(challenge, asterisk, now, wall)
+            challenges = [one for one in challenges if self.proxies.passage(one) is _DIRECT]
         for challenge in challenges:
             self._nonces.record(challenge, now)
         for challenge in challenges:
@@ -193,6 +240,33 @@ class Attribution:
             elif self._answers.record(challenge, sender, now, self._wire.listening(source.asterisk)):
                 found += self._hidden_attempt(challenge, sender, source, now, wall)
         return found
+
+    def _on_proxied(self, challenge: Challenge, asterisk: str, now: float, wall: float) -> Iterator[Finding]:
+        """Handle a challenge that may have gone to or left from a proxy; yield what follows from that."""
+        passage = self.proxies.passage(challenge)
+        if passage is _DIRECT:
+            for event in self.proxies.release(challenge):
+                yield from self.observe(event, now, direct=True)
+        elif passage is Passage.HOP:
+            self.proxies.observe_hop(challenge, now)
+        else:
+            leg = self.proxies.observe_leg(challenge, now)
+            if leg is not None:
+                yield from self._on_leg(leg, asterisk, now, wall)
+
+    def _on_leg(self, leg: Leg, asterisk: str, now: float, wall: float) -> Iterator[Finding]:
+        """Handle a challenge that Asterisk sent to a client through a proxy."""
+        sent = leg.challenge
+        source = SourceId(self._wire.asterisk_at(sent) or asterisk, WIRE)
+        if sent.service is _PJSIP and sent.transport is _UDP:
+            self._wire.record_challenge(sent, sent.address, source.asterisk, now)
+        for reported in leg.events:
+            yield from self._of_proxy(reported, now)
+        for session in leg.proven:
+            yield from self._proofs.prove(*session, now)
+        if sent.evasive:
+            event = _hidden_event(sent, sent.address, source, wall)
+            yield from _suspected(self._of_proxy(ProxyEvent(event, now, known=True), now))
 
     def _on_pjsip_challenge(
         self, challenge: Challenge, sender: Address, source: SourceId, now: float, wall: float
@@ -240,6 +314,7 @@ class Attribution:
         self._wire.tick(now, wall, listening if wire else not_connected)
         found = [one for reading in self._ambiguous.due(now) for one in self.observe(reading, now)]
         found += [one for report in self._waiting.due(now) for one in self._conclude(report, now)]
+        found += [one for event in self.proxies.due(now) for one in self._of_proxy(event, now)]
         missed = [(*unreported, 1) for unreported in self._wire.unreported(now, listening)]
         for challenge, asterisk, number in missed + self._wire.abandoned(now, listening):
             sender = challenge.sender if challenge.transport is _UDP else challenge.address
@@ -253,14 +328,7 @@ class Attribution:
         self, challenge: Challenge, sender: Address, source: SourceId, now: float, wall: float
     ) -> Sequence[Finding]:
         """Handle a challenge that Asterisk does not report as an attempt of its sender."""
-        remote = Endpoint(sender, challenge.port, challenge.transport)
-        event = SecurityEvent(
-            source, _HIDDEN, challenge.service, remote, wall, challenge.account, challenge.call_id
-        )
-        return [
-            evolve(one, suspect=True) if isinstance(one, AttributedAttempt) and _is_claim(one) else one
-            for one in self.observe(event, now)
-        ]
+        return _suspected(self.observe(_hidden_event(challenge, sender, source, wall), now))
 
     def _confirm_others(self, remote: Endpoint, now: float) -> Iterator[Finding]:
         """Yield what earlier lines report that wait: the kernel lists their connection only now."""
@@ -336,3 +404,26 @@ class Attribution:
 
 def _is_claim(found: AttributedAttempt) -> bool:
     return found.attempt.proof is _CLAIMED
+
+
+def _hidden_event(challenge: Challenge, sender: Address, source: SourceId, wall: float) -> SecurityEvent:
+    """Return the event that Asterisk should have reported of a challenge."""
+    remote = Endpoint(sender, challenge.port, challenge.transport)
+    return SecurityEvent(
+        source, _HIDDEN, challenge.service, remote, wall, challenge.account, challenge.call_id
+    )
+
+
+def _claimed_by_tcp(found: Iterable[Finding]) -> list[Finding]:
+    """Return findings with each attempt marked: as a claim it leads to a ban of TCP."""
+    return [
+        evolve(one, claimed=Scope.SIP_TCP) if isinstance(one, AttributedAttempt) else one for one in found
+    ]
+
+
+def _suspected(found: Iterable[Finding]) -> list[Finding]:
+    """Return findings with each claim marked: its sender is a suspect."""
+    return [
+        evolve(one, suspect=True) if isinstance(one, AttributedAttempt) and _is_claim(one) else one
+        for one in found
+    ]

@@ -3,7 +3,7 @@
 ``attribution`` decides what follows from it, and its head lists the cases.
 """
 
-from attrs import frozen
+from attrs import Factory, frozen
 
 from ringfence.detect.answers import Answers
 from ringfence.detect.backing import Backing
@@ -13,6 +13,7 @@ from ringfence.detect.sender import SESSION_LIFE, Senders
 from ringfence.detect.wire import Listening, Wire
 from ringfence.event_values import evolve
 from ringfence.model import Attempt, EventKind, Proof, SecurityEvent, Service, Transport
+from ringfence.networks import NetworkSet
 
 # Module-level aliases: enum member lookups are slow in the per-event hot path.
 _PJSIP, _SIP, _UDP, _HIDDEN = Service.PJSIP, Service.SIP, Transport.UDP, EventKind.HIDDEN
@@ -27,12 +28,14 @@ class KnownSources:
     ``several`` names the Asterisks with more than one source. At other Asterisks each report is an attempt at
     once. ``corroborated`` names those that AMI or the wire reports (None: the same); there a log line counts
     only if something confirms it. ``assumed`` is the proof of attempts that only the wire could prove: a
-    replay of logs has no wire.
+    replay of logs has no wire. ``proxies`` are the addresses of SIP proxies on this host, which stand for
+    their clients.
     """
 
     several: frozenset[str] = frozenset()
     corroborated: frozenset[str] | None = None
     assumed: Proof = Proof.CLAIMED
+    proxies: NetworkSet = Factory(NetworkSet)
 
 
 class Confirmation:

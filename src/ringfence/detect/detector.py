@@ -21,7 +21,14 @@ from ringfence.detect.attribution import Attribution
 from ringfence.detect.backing import Connections
 from ringfence.detect.claimed_limit import ClaimedLimit
 from ringfence.detect.confirmation import KnownSources
-from ringfence.detect.findings import AttributedAttempt, DuplicateReport, Finding, NewProof, Verdict
+from ringfence.detect.findings import (
+    AttributedAttempt,
+    ClientLogin,
+    DuplicateReport,
+    Finding,
+    NewProof,
+    Verdict,
+)
 from ringfence.detect.friend_attempts import HOUR, FriendAttempts
 from ringfence.detect.friends import Friends, friend_from
 from ringfence.detect.history import MAX_ATTEMPTS, History, fact_from, fact_of, key_of, network_of
@@ -48,6 +55,7 @@ from ringfence.model import (
     Attempt,
     Challenge,
     Contact,
+    Endpoint,
     EventKind,
     Network,
     ObservedRequest,
@@ -149,13 +157,21 @@ class Detector:
         """The number of reports that wait for a confirmation."""
         return self._attribution.waiting
 
+    def set_proxy_sockets(self, sockets: frozenset[Endpoint]) -> None:
+        """Use these as the sockets on which the SIP proxies of this host listen."""
+        self._attribution.proxies.set_sockets(sockets)
+
     # -- input of the sources ---------------------------------------------------------------------------
 
     def observe(self, event: SecurityEvent, now: float) -> Sequence[Effect]:
         """Handle an event that arrived at ``now`` (monotonic seconds)."""
-        effects = self._on_success(event, now) if event.kind is _SUCCESS else []
+        effects = self._on_success(event, now) if event.kind is _SUCCESS and not self._is_proxy(event) else []
         found = self._attribution.observe(event, now)
         return [*effects, *self._on_findings(found, now)] if found else effects
+
+    def _is_proxy(self, event: SecurityEvent) -> bool:
+        """Whether an event names a proxy, whose client may have sent the request."""
+        return event.service in _PHONES and self._attribution.proxies.networks.covers(event.remote.address)
 
     def observe_challenges(
         self, challenges: Iterable[Challenge], now: float, wall: float, asterisk: str
@@ -188,6 +204,8 @@ class Detector:
                     effects.append(forged_by(finding.address, finding.forged_address))
             elif isinstance(finding, NewProof):
                 effects += self._on_proof(finding, now)
+            elif isinstance(finding, ClientLogin):
+                effects += self._on_success(finding.event, now)
             else:
                 effects.append(self._friend_attempts.on_unprovable(finding.address, now))
         return effects
@@ -265,13 +283,14 @@ class Detector:
             if attempt.transport is not Transport.UDP and self._subjects.of(attempt.address).friend:
                 # A message that Asterisk sends to a phone by TCP may contain a text of another sender.
                 attempt = evolve(attempt, trusted=False)
-        judged = self.judge(attempt, found.at)
+        judged = self.judge(attempt, found.at, found.claimed)
         return [evolve(judged[0], suspect=True), *judged[1:]] if found.suspect else judged
 
-    def judge(self, attempt: Attempt, now: float) -> Judged:
+    def judge(self, attempt: Attempt, now: float, claimed: Scope = _NARROW) -> Judged:
         """Count one attempt under each rule that counts its kind. The first rule that is full decides.
 
-        The judgement comes first, and the alarms that follow from it after it.
+        The judgement comes first, and the alarms that follow from it after it. ``claimed`` is the scope of a
+        claimed ban.
         """
         self.counts.by_kind[attempt.kind][attempt.proof] += 1
         subject = self._subjects.of(attempt.address)
@@ -292,22 +311,26 @@ class Detector:
         if worked or (subject.friend and (subject.proven or attempt.proof is _CLAIMED)):
             decision, alarms = self._friend_attempts.on_attempt(subject, attempt, now)
             return (Judgement(attempt, network, Disposition.FRIEND, decision), *alarms)
-        return self._judge_stranger(subject, kept, attempt, now)
+        return self._judge_stranger(subject, kept, attempt, now, claimed)
 
-    def _judge_stranger(self, subject: Subject, kept: list[bytes], attempt: Attempt, now: float) -> Judged:
-        narrowed = self._is_banned(subject, _NARROW, now)
+    def _judge_stranger(
+        self, subject: Subject, kept: list[bytes], attempt: Attempt, now: float, claimed: Scope
+    ) -> Judged:
+        narrowed = self._is_banned(subject, claimed, now)
         decision = None
         alarms: Sequence[AlarmChange] = ()
         if not narrowed or attempt.proof is not _CLAIMED:  # more claims do not lengthen a claimed ban
             # Claims lead to no ban of a friend.
-            decision = self._judge.decide(subject, kept, attempt, now, narrowed=narrowed or subject.friend)
+            decision = self._judge.decide(
+                subject, kept, attempt, now, narrowed=narrowed or subject.friend, claimed=claimed
+            )
         if attempt.proof is not _CLAIMED:
             fact = fact_from(attempt, now)
             ban, alarms = self._judge.count_proven(subject, attempt.asterisk, fact)
             decision = ban or decision
         if self._claims.refused:
             alarms = (*alarms, *self._claims.alarms(now))
-        if narrowed and decision is None and attempt.transport in _DATAGRAMS:
+        if narrowed and decision is None and (attempt.transport in _DATAGRAMS or claimed is not _NARROW):
             self.counts.late += 1
             return (Judgement(attempt, subject.network, Disposition.LATE), *alarms)
         return (Judgement(attempt, subject.network, _COUNTED, decision), *alarms)

@@ -4,7 +4,7 @@ import enum
 from collections.abc import Sequence
 
 from ringfence import event_values
-from ringfence.model import Address, Attempt, Proof, SecurityEvent, Service
+from ringfence.model import Address, Attempt, Proof, Scope, SecurityEvent, Service
 
 
 class Verdict(enum.Enum):
@@ -20,13 +20,14 @@ class AttributedAttempt:
     """An attempt, the time at which it counts (monotonic seconds), and the verdict on it.
 
     ``suspect``: only the wire reported the attempt, and its address is unproven. So requests from it should
-    be copied.
+    be copied. ``claimed`` is the scope of a ban by claims: TCP only for a client of a SIP proxy.
     """
 
     attempt: Attempt
     at: float
     verdict: Verdict = Verdict.ATTEMPT
     suspect: bool = False
+    claimed: Scope = Scope.SIP_UDP
 
 
 @event_values.frozen
@@ -60,7 +61,14 @@ class UnprovableGuess:
     address: Address
 
 
-Finding = AttributedAttempt | DuplicateReport | NewProof | UnprovableGuess
+@event_values.frozen
+class ClientLogin:
+    """A login through a proxy; ``event`` names the client."""
+
+    event: SecurityEvent
+
+
+Finding = AttributedAttempt | DuplicateReport | NewProof | UnprovableGuess | ClientLogin
 
 
 def duplicate_report(attempt: Attempt, event: SecurityEvent, tag: int) -> Sequence[Finding]:

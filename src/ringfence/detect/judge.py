@@ -8,6 +8,8 @@ attempts behind a decision are consumed: they lead to no second ban. Friends hav
 from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
+from attrs import evolve
+
 from ringfence.detect.alarms import distributed
 from ringfence.detect.claimed_limit import ClaimedLimit
 from ringfence.detect.group_counts import GroupCount, GroupCounts
@@ -66,10 +68,11 @@ class Judge:
         now: float,
         *,
         narrowed: bool = False,
+        claimed: Scope = Scope.SIP_UDP,
     ) -> Decision | None:
         """Return the ban that follows from the attempts ``kept`` of a stranger; ``attempt`` is the latest.
 
-        ``narrowed``: the stranger has a claimed ban already.
+        ``narrowed``: the stranger has a claimed ban already. ``claimed`` is the scope of a claimed ban.
         """
         kind = attempt.kind
         decoy = attempt.account in self._decoys
@@ -99,7 +102,8 @@ class Judge:
             if _is_full(shared, shared.strangers, found):
                 return self._full(subject, shared, kept, now)
             narrow = narrow or (shared if _is_claim(shared, shared.strangers, found) else None)
-        return self._narrow(subject, narrow, kept, now) if narrow is not None and not narrowed else None
+        ban = self._narrow(subject, narrow, kept, now) if narrow is not None and not narrowed else None
+        return evolve(ban, scope=claimed) if ban is not None else None
 
     def _candidates(
         self,

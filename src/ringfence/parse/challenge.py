@@ -56,6 +56,7 @@ _ITEM = re.compile(
 )
 _ESCAPED = re.compile(rb"\\(.)", re.DOTALL)
 _PJSIP_NONCE = re.compile(rb"[0-9]{1,20}+/[0-9a-f]{32}")
+_OPAQUE = re.compile(rb'",opaque="([0-9a-f]{1,64}+)"')
 _VIA = re.compile(rb"\r\n(?:Via|v): ")
 _FROM = re.compile(rb"\r\n(?:From|f): ")
 # Nearly every answer of PJSIP matches this, which saves most of the time: its headers in its order, one line
@@ -70,7 +71,7 @@ _ORDINARY = re.compile(
     rb"To: [ -~]{1,512}+\r\n"
     rb"CSeq: [ -~]{1,64}+\r\n"
     rb'WWW-Authenticate: Digest realm="[ !#-\[\]-~]{0,256}+",'
-    rb'nonce="([0-9]{1,20}+/[0-9a-f]{32})"[ -~]{0,256}+\r\n'
+    rb'nonce="([0-9]{1,20}+/[0-9a-f]{32})"(?:,opaque="([0-9a-f]{1,64}+)")?+[ -~]{0,256}+\r\n'
     rb"(?:Server: [ -~]{0,256}+\r\n)?"
     rb"Content-Length:  0\r\n\r\n"
 )
@@ -133,7 +134,7 @@ def _parse_message(
     """Parse an answer with one of the four statuses."""
     ordinary = _ORDINARY.fullmatch(message)
     if ordinary is not None:
-        received, call_id, user, nonce = ordinary.groups()
+        received, call_id, user, nonce, opaque = ordinary.groups(b"")
         sender = received_address(received)
         return Challenge(
             remote,
@@ -145,6 +146,7 @@ def _parse_message(
             sender,
             account=user.decode(),
             transport=transport,
+            opaque=opaque,
         )
     known = _STATUSES.get(message[:_STATUS])
     if known is None:
@@ -153,15 +155,17 @@ def _parse_message(
     end = message.find(_EOL + _EOL)
     head = message[: end + len(_EOL)] if end >= 0 else message
     call_id, nonce = _read_head(head, authenticate)
-    account, evasive, service = "", False, Service.PJSIP
+    account, evasive, service, opaque = "", False, Service.PJSIP, b""
     if _is_pjsips(head, status, nonce):
         sender, account, evasive = _request_of_pjsip(head, call_id)
+        opaque = _opaque_of_pjsip(head, nonce)
     else:
         sender, service = _sender_by_chan_sip(head, status), Service.SIP
     return Challenge(
         *(remote, target_port, local, source_port, call_id, nonce, sender, evasive, account, service),
         *(status, transport, is_relayed(message)),
         digest=b"" if authenticate is not None else blake2b(head, digest_size=_DIGEST).digest(),
+        opaque=opaque,
     )
 
 
@@ -216,6 +220,15 @@ def _read_head(head: bytes, authenticate: re.Pattern[bytes] | None) -> tuple[byt
         if nonce := _nonce_in(_unfolded(head, header.end())):
             return call_id, nonce
     return call_id, b""
+
+
+def _opaque_of_pjsip(head: bytes, nonce: bytes) -> bytes:
+    """Return the opaque behind PJSIP's own nonce, the last one in the head; empty if there is none.
+
+    PJSIP writes both into its last header but Server and Content-Length, which no sender can add.
+    """
+    found = _OPAQUE.match(head, head.rfind(nonce) + len(nonce)) if nonce else None
+    return found[1] if found is not None else b""
 
 
 def _unfolded(head: bytes, start: int) -> bytes:

@@ -15,17 +15,25 @@ CHAN_SIP_TLS = (
     "accept_outofcall_message = no ends only those by MESSAGE"
 )
 
+WITHOUT_CLIENTS = (
+    "attempts that come through a proxy name the proxy, which is never banned: AMI and the wire together "
+    "name the client; fix: enabled = true in [asterisk.ami] and [asterisk.wire], and see: ringfence check"
+)
 
-def coverage_gaps(*, ami: bool, log: bool, wire: bool, chan_sip_tls: bool) -> list[str]:
+
+def coverage_gaps(
+    *, ami: bool, log: bool, wire: bool, chan_sip_tls: bool, proxies: bool = False
+) -> list[str]:
     """Return a line for each kind of attempts that these sources cannot report.
 
     ``ami``, ``log``, ``wire``: this source is configured. ``chan_sip_tls``: chan_sip serves TLS or secure
-    WebSocket.
+    WebSocket. ``proxies``: SIP proxies stand in front of this Asterisk.
     """
     gaps = (
         (ami, WITHOUT_AMI),
         (log, WITHOUT_LOG),
         (wire, WITHOUT_WIRE),
         (not chan_sip_tls, CHAN_SIP_TLS),
+        (not proxies or (ami and wire), WITHOUT_CLIENTS),
     )
     return [gap for there, gap in gaps if not there]
