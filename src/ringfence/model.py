@@ -8,10 +8,9 @@ for windows are monotonic seconds and are never stored.
 
 import enum
 import re
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 from attrs import field, frozen
 
@@ -306,18 +305,6 @@ class Ban:
     scope: Scope = Scope.FULL
     offence: int = 1
     forced: bool = False
-
-
-class AttemptCounts(NamedTuple):
-    """The number of attempts that led to a ban, and the number of them with a proven address."""
-
-    attempts: int = 0
-    proven: int = 0
-
-    @classmethod
-    def of(cls, attempts: Sequence[Attempt]) -> "AttemptCounts":
-        """Return the counts of ``attempts``."""
-        return cls(len(attempts), sum(attempt.proof is not Proof.CLAIMED for attempt in attempts))
 
 
 class FriendReason(enum.StrEnum):

@@ -5,7 +5,8 @@ from math import inf
 
 from ringfence.bans.giving_way import GivingWay
 from ringfence.bans.ledger import Ledger, Record, key_of
-from ringfence.model import AttemptCounts, Ban, Scope
+from ringfence.model import Ban, Scope
+from ringfence.store.attempt_counts import AttemptCounts
 
 
 def ban(address: str, expires: float) -> Ban:

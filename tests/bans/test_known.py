@@ -8,7 +8,8 @@ from tests.support.world import OTHER, START, SUBJECT
 from ringfence.bans import known
 from ringfence.bans.known import KnownBans
 from ringfence.bans.ledger import Record, key_of
-from ringfence.model import AttemptCounts, Ban, Network, Scope
+from ringfence.model import Ban, Network, Scope
+from ringfence.store.attempt_counts import AttemptCounts
 
 KEY, PENDING = key_of(SUBJECT), key_of(OTHER)
 

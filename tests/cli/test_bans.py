@@ -22,7 +22,7 @@ from ringfence.cli.screen import Screen
 
 KEYS = [
     *("address", "since", "expires", "rule", "attempts", "packets", "bytes", "timeout", "reason"),
-    *("scope", "offence", "proven"),
+    *("scope", "offence", "proven", "account", "accounts"),
 ]
 PREFIX = "2001:db8:1234:5678::/64"
 
@@ -102,17 +102,22 @@ def test_no_line_is_broken(width: int) -> None:
         "scope": "full",
         "offence": 4,
         "proven": 4,
+        "account": "204",
+        "accounts": 4,
     }
     rows = [row, row | {"since": None, "rule": None, "attempts": None, "timeout": None, "offence": None}]
+    rows[1]["account"] = None
     console = Screen(width=width, file=StringIO())
     console.print(_fitting(rows, console))
     lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]  # it is the StringIO
 
     assert len(lines) == 3
     assert [line.split()[0] for line in lines[1:]] == [row["address"]] * 2
-    assert lines[1].split()[-1] == "1234567"
-    assert lines[1].split()[2:6] == ["4", "of", "5", "4."]
-    assert lines[2].split()[2:4] == ["?", "?"]
+    if width == 120:
+        assert lines[1].split()[-1] == "1234567"
+        assert lines[1].split()[2:8] == ["204", "+3", "4", "of", "5", "4."]
+        assert lines[2].split()[2:5] == ["?", "?", "?"]
+    assert lines[1].split()[1:4] == ["adopted", "204", "+3"]
 
 
 def test_an_address_is_never_broken(tmp_path: Path) -> None:
@@ -120,6 +125,7 @@ def test_an_address_is_never_broken(tmp_path: Path) -> None:
     long = "2001:db8:ffff:ffff:ffff:ffff:ffff:fff1"
     row: dict[str, Any] = {"address": long, "since": "2026-11-20T17:20:00Z", "rule": "guess", "packets": 7}
     row |= {"attempts": 5, "timeout": 3_599, "scope": "sip-udp", "offence": 2, "proven": 3}
+    row |= {"account": "a" * 128, "accounts": 3}
     narrow = Screen(width=80, file=StringIO())
     narrow.print(_fitting([row], narrow))
     with Guard(tmp_path, environ={"COLUMNS": ""}) as guard:
@@ -143,7 +149,7 @@ def test_the_list_shows_scope_number_and_proof(tmp_path: Path) -> None:
         "packets": 7,
         "timeout": 60,
     }
-    row |= {"scope": "sip-udp", "offence": 2, "proven": 3}
+    row |= {"scope": "sip-udp", "offence": 2, "proven": 3, "account": "", "accounts": 0}
     console = Screen(width=80, file=StringIO())
     console.print(_fitting([row], console))
 
@@ -209,7 +215,9 @@ def test_watch_is_for_people(guard: Guard) -> None:
     done = guard.command("bans", "--watch", "--json")
 
     assert done.returncode == 2
-    assert "--watch is for people, --json for scripts: choose one" in " ".join(done.stderr.split())
+    assert "--watch shows current bans to people: leave out --json and --past" in " ".join(
+        done.stderr.split()
+    )
 
 
 def test_watch_redraws_the_list(guard: Guard) -> None:
@@ -419,6 +427,6 @@ def test_thousands_of_addresses_are_banned_by_one_command(tmp_path: Path) -> Non
         assert guard.command("ban", *addresses).returncode == 0
         assert len(guard.bans()) == 5_000
         head, *lines = guard.command("bans").stdout.splitlines()
-        assert head.split() == ["ADDRESS", "RULE", "PROVEN", "BAN", "SINCE", "LEFT", "PACKETS"]
+        assert head.split() == ["ADDRESS", "RULE", "ACCOUNT", "PROVEN", "BAN", "SINCE", "LEFT", "PACKETS"]
         assert {line.split()[0] for line in lines} == set(addresses)
-        assert {len(line.split("  ")) for line in lines} == {7}
+        assert {len(line.split("  ")) for line in lines} == {8}

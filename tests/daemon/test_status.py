@@ -23,11 +23,12 @@ from ringfence.detect.detector import Detector
 from ringfence.detect.rules import HOUR, RULES
 from ringfence.firewall.contract import Counters, Element, Opened, RuleCounter
 from ringfence.firewall.memory import MemoryBackend
-from ringfence.model import AttemptCounts, Ban, Origin, Scope, Secret, format_network, printable, rfc3339
+from ringfence.model import Ban, Origin, Scope, Secret, format_network, printable, rfc3339
 from ringfence.sources.ami import AmiSource, AmiTarget
 from ringfence.sources.logs import LogPlan, Logs, LogSource
 from ringfence.sources.state import Condition, State
 from ringfence.sources.wire import WireCounts, WireSource
+from ringfence.store.attempt_counts import AttemptCounts
 from ringfence.store.database import Store
 
 NOW = 1_700_000_000.0
@@ -47,7 +48,7 @@ def listed(elements: Iterable[Element], *known: tuple[Ban, int]) -> list[dict[st
     """Return the report of these kernel elements, with these known bans and their numbers of attempts."""
     ledger = Ledger()
     for ban, made in known:
-        ledger.put(key_of(ban.network, ban.scope), Record.of(ban, AttemptCounts(made, made)))
+        ledger.put(key_of(ban.network, ban.scope), Record.of(ban, AttemptCounts(made, made, 1, "alice")))
     rows: list[dict[str, Any]] = json.loads(b"".join(bans_report(elements, ledger, NOW)))
     return rows
 
@@ -104,6 +105,8 @@ def test_a_rules_ban() -> None:
             "scope": "full",
             "offence": 1,
             "proven": 5,
+            "account": "alice",
+            "accounts": 1,
         }
     ]
 
@@ -118,7 +121,7 @@ def test_a_ban_that_only_the_kernel_knows() -> None:
     )
 
     unknown = {"since": None, "rule": None, "attempts": None, "reason": None, "offence": None}
-    unknown |= {"proven": None}
+    unknown |= {"proven": None, "account": None, "accounts": None}
     assert report == [
         {
             "address": "2001:db8::/64",

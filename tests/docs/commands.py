@@ -24,7 +24,8 @@ Run the commands as root, or as a user in the group `ringfence`. While the daemo
 - `--config FILE` names another configuration file. The environment variable `RINGFENCE_CONFIG` does the same.
   Other variables [set keys](configuration.md#environment-variables).
 {with_json}
-- Times in the output are UTC.
+- Times in the output are UTC. `--local`, or `times = "local"` in `[display]`, shows the times in lists for
+  people in the time zone of the terminal. JSON is always UTC.
 
 [Operating](operating.md) explains the output of the commands for daily use. Back to the
 [README](../README.md).

@@ -12,7 +12,6 @@ from tests.support.recorded import recorded_bans
 
 from ringfence.errors import StoreError
 from ringfence.model import (
-    AttemptCounts,
     Ban,
     EventKind,
     Origin,
@@ -21,6 +20,7 @@ from ringfence.model import (
     Service,
     Transport,
 )
+from ringfence.store.attempt_counts import AttemptCounts
 from ringfence.store.bans import KEEP
 from ringfence.store.database import Store
 
@@ -172,7 +172,7 @@ def test_running_bans_have_counts_instead_of_attempts(store: Store) -> None:
     store.bans.record(bans)
 
     assert list(store.bans.running(2_000.0)) == [
-        (evolve(bans[0], attempts=()), AttemptCounts(5, 4)),
+        (evolve(bans[0], attempts=()), AttemptCounts(5, 4, 1, "alice")),
         (bans[1], AttemptCounts()),
     ]
 

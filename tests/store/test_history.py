@@ -6,7 +6,9 @@ from attrs import evolve
 from tests.support.attempts import attempts, ban_of
 
 from ringfence.model import Proof, Scope
+from ringfence.store.attempt_counts import AttemptCounts
 from ringfence.store.database import Store
+from ringfence.store.history import End
 
 MOST = 10
 
@@ -64,3 +66,23 @@ def test_an_invalid_row_is_left_out(store: Store) -> None:
     store._connection._writer.execute("UPDATE bans SET scope = 'everything' WHERE network = '192.0.2.0/24'")
 
     assert [one.ban.since for one in store.bans.past(ip_network("192.0.2.1"), 0.0, MOST)] == [1.0]
+
+
+def test_ended_bans_name_how_they_ended(store: Store) -> None:
+    """Expired, removed and replaced bans are listed, the latest end first; running ones are not."""
+    expired = ban_of("192.0.2.1", since=1_000.0, seconds=100.0, made=attempts(3))
+    removed = ban_of("192.0.2.2", since=1_000.0)
+    replaced = ban_of("192.0.2.3", since=1_000.0)
+    store.bans.record([expired, removed, replaced])
+    store.bans.record([ban_of("192.0.2.3", since=1_500.0)])
+    store.bans.end([(removed.network, Scope.FULL)], 1_300.0)
+
+    found = list(store.bans.ended(0.0, 2_000.0))
+
+    assert [(str(one.ban.network), one.ended, one.end) for one in found] == [
+        ("192.0.2.3/32", 1_500.0, End.REPLACED),
+        ("192.0.2.2/32", 1_300.0, End.REMOVED),
+        ("192.0.2.1/32", 1_100.0, End.EXPIRED),
+    ]
+    assert found[-1].counts == AttemptCounts(3, 0, 1, "alice")
+    assert [one.ended for one in store.bans.ended(1_200.0, 1_400.0)] == [1_300.0]

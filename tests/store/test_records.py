@@ -8,7 +8,8 @@ from structlog.testing import capture_logs
 from tests.support.attempts import ban_of
 from tests.support.recorded import active
 
-from ringfence.model import AttemptCounts, Scope
+from ringfence.model import Scope
+from ringfence.store.attempt_counts import AttemptCounts
 from ringfence.store.bans import KEEP
 from ringfence.store.best_effort import BestEffort
 from ringfence.store.database import Store

@@ -20,12 +20,14 @@ def test_each_migration_follows_the_previous_one() -> None:
         )
         for script in SCHEMA[1:]:
             connection.executescript(script)
-        row = connection.execute("SELECT scope, made, proven, offence, forced FROM bans").fetchone()
+        row = connection.execute(
+            "SELECT scope, made, proven, offence, forced, accounts, account FROM bans"
+        ).fetchone()
         sources = connection.execute("SELECT account, sources FROM attempts").fetchone()
         made = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
         tables = {name for (name,) in made}
 
-    assert row == ("full", 1, 0, 1, 0)
+    assert row == ("full", 1, 0, 1, 0, 1, "alice")
     assert sources == ("alice", "")
     others = {"positions", "entries", "facts", "friends", "timeline", "timeline_counts"}
     assert tables == {"bans", "attempts", "switches", *others}

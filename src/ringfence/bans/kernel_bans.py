@@ -19,7 +19,8 @@ from ringfence.clock import Clock
 from ringfence.detect.detector import Detector
 from ringfence.errors import FirewallError, SetFullError
 from ringfence.firewall.contract import Add, Backend, Change, Outcome, Remove
-from ringfence.model import AttemptCounts, Ban, Scope
+from ringfence.model import Ban, Scope
+from ringfence.store.attempt_counts import AttemptCounts
 from ringfence.store.records import Records
 
 CHUNK = 2_000

@@ -17,7 +17,8 @@ from math import inf, isfinite
 
 from attrs import Factory, define
 
-from ringfence.model import AttemptCounts, Ban, Network, Origin, Scope
+from ringfence.model import Ban, Network, Origin, Scope
+from ringfence.store.attempt_counts import AttemptCounts
 
 SLOT = 16.0
 RENEW_BELOW = 0.5
@@ -56,10 +57,11 @@ class Record:
     """One ban. Its times are in seconds since the epoch.
 
     ``attempts`` is the number of attempts that led to it, and ``proven`` the number of those with a proven
-    address. ``offence`` is the ordinal of this ban among the remembered bans of its subject (2: the second
-    one). ``renew_at`` is when the kernel's timeout must be renewed because it ends before the ban; infinity
-    if it need not be. ``seen`` is the number of the latest comparison that found the ban in the kernel.
-    ``forced``: an administrator banned a protected network by ``--force``.
+    address. They tried ``accounts`` different accounts, ``account`` most often. ``offence`` is the ordinal of
+    this ban among the remembered bans of its subject (2: the second one). ``renew_at`` is when the kernel's
+    timeout must be renewed because it ends before the ban; infinity if it need not be. ``seen`` is the number
+    of the latest comparison that found the ban in the kernel. ``forced``: an administrator banned a protected
+    network by ``--force``.
     """
 
     since: float
@@ -73,6 +75,8 @@ class Record:
     seen: int = 0
     forced: bool = False
     proven: int = 0
+    accounts: int = 0
+    account: str = ""
 
     @classmethod
     def of(cls, ban: Ban, made: AttemptCounts, renew_at: float = inf, seen: int = 0) -> "Record":
@@ -89,6 +93,8 @@ class Record:
             seen,
             ban.forced,
             made.proven,
+            made.accounts,
+            made.account,
         )
 
 

@@ -17,7 +17,8 @@ from ringfence.bans.ledger import key_of, network_of
 from ringfence.bans.listing import listed
 from ringfence.clock import Clock
 from ringfence.firewall.contract import MAX_TIMEOUT, Backend, Remove
-from ringfence.model import AttemptCounts, Ban
+from ringfence.model import Ban
+from ringfence.store.attempt_counts import AttemptCounts
 from ringfence.store.records import Records
 from ringfence.store.rows import Ended
 

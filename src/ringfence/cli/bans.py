@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from ringfence.cli import times
 from ringfence.cli.common import (
     DEFAULT_CONFIG,
     ConfigOption,
@@ -23,10 +24,11 @@ from ringfence.cli.common import (
     networks_from,
     settings_from,
     settings_or_defaults,
-    short_time,
     warn_about_friends,
 )
 from ringfence.cli.output import echo, echo_encoded, echo_json, echo_stderr
+from ringfence.cli.past_bans import account_cell, show_past
+from ringfence.cli.times import short_time
 from ringfence.clock import format_duration
 from ringfence.errors import DaemonUnreachableError, Exit, FirewallIncompleteError, StoreError
 
@@ -43,13 +45,14 @@ WITHOUT_DAEMON = "the daemon does not answer: removed from the kernel directly"
 _COLUMNS: "dict[str, Literal['left', 'right']]" = {
     "ADDRESS": "left",
     "RULE": "left",
+    "ACCOUNT": "left",
     "PROVEN": "right",
     "BAN": "right",
-    "SINCE (UTC)": "left",
+    "SINCE": "left",
     "LEFT": "right",
     "PACKETS": "right",
 }
-_OPTIONAL_COLUMNS = ("SINCE (UTC)", "BAN", "PACKETS")
+_OPTIONAL_COLUMNS = ("SINCE", "BAN", "PACKETS", "PROVEN")
 """Columns that are left out, in this order, if lines are too narrow."""
 _OTHER_LINES = 4
 """Lines of a live screen that are not bans: two headers, the count of further bans, and the cursor's line."""
@@ -79,13 +82,25 @@ def bans(
     ] = None,
     config: ConfigOption = DEFAULT_CONFIG,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Show the list live, until Ctrl-C.")] = False,
+    past: Annotated[bool, typer.Option("--past", help="List the bans that ended, the latest first.")] = False,
+    since: Annotated[
+        str, typer.Option("--since", metavar="TIME", help="With --past: how long ago, such as 7d.")
+    ] = "",
+    local: times.LocalOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """List current bans, as read from the kernel, with the daemon up or down."""
     addresses = None if addresses == ["all"] else addresses
-    if watch and as_json:
-        raise typer.BadParameter("--watch is for people, --json for scripts: choose one")
+    if watch and (as_json or past):
+        raise typer.BadParameter("--watch shows current bans to people: leave out --json and --past")
+    if since and not past:
+        raise typer.BadParameter("--since needs --past")
+    times.choose(local=local)
     wanted = [str(network) for network in networks_from(addresses)] if addresses else None
+    if past:
+        with errors_reported():
+            show_past(config, wanted, duration_from("--since", since) if since else None, as_json=as_json)
+        return
     with errors_reported():
         if watch:
             _watch(config, wanted)
@@ -272,13 +287,16 @@ def _table(rows: Rows, *, without: int = 0) -> "Table":
 
     table = plain_table()
     left_out = set(_OPTIONAL_COLUMNS[:without])
+    if not any(row["account"] for row in rows):
+        left_out.add("ACCOUNT")
     for name, justify in _COLUMNS.items():
         if name not in left_out:  # on a very narrow screen only the address wraps
             fold = name == "ADDRESS"
-            table.add_column(name, justify=justify, no_wrap=not fold, overflow="fold" if fold else "ellipsis")
+            head = times.head(name) if name == "SINCE" else name
+            table.add_column(head, justify=justify, no_wrap=not fold, overflow="fold" if fold else "ellipsis")
     for row in rows:
-        began = short_time(row["since"])
-        cells = (row["address"], _rule(row), *_numbers(row), began, _left(row), str(row["packets"]))
+        began, packets = short_time(row["since"]), str(row["packets"])
+        cells = (row["address"], _rule(row), _account(row), *_numbers(row), began, _left(row), packets)
         add_row(table, (cell for name, cell in zip(_COLUMNS, cells, strict=True) if name not in left_out))
     return table
 
@@ -287,6 +305,10 @@ def _rule(row: dict[str, Any]) -> str:
     """Return the rule, and the scope of the ban unless it covers everything."""
     rule = row["rule"] or "?"
     return rule if row["scope"] == "full" else f"{rule} ({row['scope']})"
+
+
+def _account(row: dict[str, Any]) -> str:
+    return "?" if row["account"] is None else account_cell(row)
 
 
 def _numbers(row: dict[str, Any]) -> tuple[str, str]:
@@ -315,10 +337,10 @@ def _print(rows: Rows, if_empty: str) -> None:
     from ringfence.cli.screen import Screen  # noqa: PLC0415 - loaded when the command runs
 
     if len(rows) >= _PLAIN_FROM:
-        echo("ADDRESS  RULE  PROVEN  BAN  SINCE  LEFT  PACKETS")
+        echo("  ".join(_COLUMNS))
         for row in rows:
-            cells = (row["address"], _rule(row), *_numbers(row), row["since"] or "?", _left(row))
-            echo("  ".join((*cells, str(row["packets"]))))
+            first = (row["address"], _rule(row), _account(row), *_numbers(row))
+            echo("  ".join((*first, row["since"] or "?", _left(row), str(row["packets"]))))
         return
     to = Screen(whole_lines=True)
     to.print(_fitting(rows, to))

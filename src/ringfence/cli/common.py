@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, TypeVar, cast
 import typer
 
 import ringfence
+from ringfence.cli import times
 from ringfence.cli.output import echo_stderr
 from ringfence.errors import ConfigError, DaemonUnreachableError, ListError, RingfenceError, error_lines
 
@@ -97,11 +98,6 @@ def alarm_line(alarm: "Mapping[str, Any]") -> str:
     return f"! {alarm_text(alarm)}{again}"
 
 
-def short_time(moment: str | None, unknown: str = "?", *, seconds: bool = False) -> str:
-    """Return a time in the daemon's JSON as tables show it, to the minute or second."""
-    return moment.replace("T", " ").removesuffix("Z")[: 19 if seconds else 16] if moment else unknown
-
-
 def duration_from(option: str, text: str) -> float:
     """Parse the duration of ``option``."""
     from ringfence.config.converters import parse_duration  # noqa: PLC0415 - loaded when a command runs
@@ -127,7 +123,13 @@ def settings_from(path: Path, *, secrets: bool = False) -> "Settings":
     """Load the configuration; ``secrets`` is false for commands that only use the daemon or the kernel."""
     from ringfence.config import loader as config  # noqa: PLC0415 - loaded when a command runs
 
-    return config.load(path, secrets=secrets)
+    return _with_times(config.load(path, secrets=secrets))
+
+
+def _with_times(settings: "Settings") -> "Settings":
+    """Return the settings; from now on, times are shown as they choose."""
+    times.configure(settings.display.times)
+    return settings
 
 
 def print_config_errors(path: Path) -> None:
@@ -150,7 +152,7 @@ def settings_or_defaults(path: Path) -> "Settings":
 
         echo_stderr(*error_lines(error)[0])
         echo_stderr("continuing with the valid parts of it, and defaults for the rest")
-        return config.load_what_is_right(path)
+        return _with_times(config.load_what_is_right(path))
 
 
 def ask_daemon(
@@ -185,7 +187,7 @@ def _ask_with(path: Path, send: "Callable[[Settings], _T]", *, quietly: bool = F
         settings = settings_from(path)
     except ConfigError as error:
         try:
-            answer = send(config.load_what_is_right(path))
+            answer = send(_with_times(config.load_what_is_right(path)))
         except DaemonUnreachableError:
             raise error from None
         if not quietly:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from ringfence.cli import times
 from ringfence.cli.common import (
     DEFAULT_CONFIG,
     ConfigOption,
@@ -21,10 +22,10 @@ from ringfence.cli.common import (
     open_input,
     recorded_friends,
     settings_from,
-    short_time,
 )
 from ringfence.cli.hints import HintingGroup
 from ringfence.cli.output import echo, echo_json, echo_stderr
+from ringfence.cli.times import short_time
 from ringfence.errors import DaemonUnreachableError, Exit, ListError
 
 if TYPE_CHECKING:
@@ -57,11 +58,15 @@ def register(app: typer.Typer) -> None:
 
 @friends.callback()
 def friends_list(
-    context: typer.Context, config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False
+    context: typer.Context,
+    config: ConfigOption = DEFAULT_CONFIG,
+    local: times.LocalOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Show the known phones and trunks of this PBX; copy them to a second server."""
     if context.invoked_subcommand is not None:
         return
+    times.choose(local=local)
     with errors_reported():
         rows, note = _rows(config)
         grouped = _grouped(rows)
@@ -201,17 +206,17 @@ def _times(row: dict[str, Any]) -> list[str]:
     return [short_time(row[key]) for key in ("since", "seen", "until")]
 
 
-def _table(rows: Rows, times: tuple[int, ...]) -> "Table":
+def _table(rows: Rows, shown: tuple[int, ...]) -> "Table":
     from ringfence.cli.screen import add_row, plain_table  # noqa: PLC0415 - loaded when the command runs
 
     table = plain_table()
     for name in ("ADDRESS", "ACCOUNTS", "BECAUSE"):
         table.add_column(name, overflow="fold")
-    for name in (("SINCE (UTC)", "SEEN", "UNTIL")[at] for at in times):
+    for name in ((times.head("SINCE"), "SEEN", "UNTIL")[at] for at in shown):
         table.add_column(name, no_wrap=True)
     for row in rows:
         moments = _times(row)
-        add_row(table, [*_cells(row), *(moments[at] for at in times)])
+        add_row(table, [*_cells(row), *(moments[at] for at in shown)])
     table.caption = None if rows else "There are no friends."
     return table
 
@@ -225,4 +230,4 @@ def _print(rows: Rows) -> None:
             echo("  ".join((*_cells(row), *_times(row))))
         return
     screen = Screen()
-    screen.print(fitting((_table(rows, times) for times in _TIMES), screen))
+    screen.print(fitting((_table(rows, shown) for shown in _TIMES), screen))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from ringfence.cli import times
 from ringfence.cli.common import (
     DEFAULT_CONFIG,
     ConfigOption,
@@ -22,11 +23,11 @@ from ringfence.cli.common import (
     open_input,
     print_friend_warnings,
     settings_from,
-    short_time,
     warn_about_friends,
 )
 from ringfence.cli.hints import HintingGroup
 from ringfence.cli.output import echo, echo_json, echo_stderr
+from ringfence.cli.times import short_time
 from ringfence.clock import format_duration
 from ringfence.errors import DaemonUnreachableError, Exit, ListError
 
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from ringfence.lists.files import ListFile
 
 _SHOWN_ADDRESSES = 4
-_OPTIONAL_COLUMNS = ("ADDED (UTC)", "FROM", "ENDS (UTC)")
+_OPTIONAL_COLUMNS = ("ADDED", "FROM", "ENDS")
 """Columns that are left out, in this order, if lines are too narrow."""
 _NARROWEST_NOTE = 12
 _MAX_UNBROKEN = 48
@@ -154,14 +155,20 @@ def deny_remove(
 
 
 @allow.command("list")
-def allow_list(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
+def allow_list(
+    config: ConfigOption = DEFAULT_CONFIG, local: times.LocalOption = False, as_json: JsonOption = False
+) -> None:
     """List the allow list, and the origin of each entry."""
+    times.choose(local=local)
     _list(config, ALLOW, as_json=as_json)
 
 
 @deny.command("list")
-def deny_list(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
+def deny_list(
+    config: ConfigOption = DEFAULT_CONFIG, local: times.LocalOption = False, as_json: JsonOption = False
+) -> None:
     """List the deny list, and the origin of each entry."""
+    times.choose(local=local)
     _list(config, DENY, as_json=as_json)
 
 
@@ -339,8 +346,8 @@ def _print(rows: Rows, side: str, *, absent: bool) -> None:
         "ENTRY": [printable(row["entry"]) for row in rows],
         "NETWORKS": [_networks(row, absent=absent) for row in rows],
         "FROM": ["file" if row["file"] else printable(row["source"]) for row in rows],
-        "ADDED (UTC)": [short_time(row["added"], "") for row in rows],
-        "ENDS (UTC)": [short_time(row["ends"], "") for row in rows],
+        times.head("ADDED"): [short_time(row["added"], "") for row in rows],
+        times.head("ENDS"): [short_time(row["ends"], "") for row in rows],
         "NOTE": [printable(row["note"]) + (" (forced)" if row["forced"] else "") for row in rows],
     }
     # A column that is empty in every row is left out.
@@ -349,7 +356,8 @@ def _print(rows: Rows, side: str, *, absent: bool) -> None:
         head: max(len(line) for cell in cells for line in cell.split("\n")) for head, cells in shown.items()
     }
     note = min(widths.get("NOTE", 0), _NARROWEST_NOTE)
-    for optional in _OPTIONAL_COLUMNS:
+    for name in _OPTIONAL_COLUMNS:
+        optional = name if name in columns else times.head(name)
         if sum(widths.values()) - widths.get("NOTE", 0) + note + 2 * (len(widths) - 1) <= to.width:
             break
         shown.pop(optional, None)

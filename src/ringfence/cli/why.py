@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ringfence.cli import times
 from ringfence.cli.common import (
     DEFAULT_CONFIG,
     ConfigOption,
@@ -17,9 +18,9 @@ from ringfence.cli.common import (
     errors_reported,
     networks_from,
     settings_from,
-    short_time,
 )
 from ringfence.cli.output import echo_json, echo_stderr
+from ringfence.cli.times import short_time
 from ringfence.clock import format_duration
 from ringfence.errors import DaemonUnreachableError, Exit
 
@@ -56,9 +57,11 @@ def register(app: typer.Typer) -> None:
 def why(
     address: Annotated[str, typer.Argument(metavar="ADDRESS", help="An address, or a network.")],
     config: ConfigOption = DEFAULT_CONFIG,
+    local: times.LocalOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Explain an address: its attempts, its ban, and what would end or cause one."""
+    times.choose(local=local)
     [network] = networks_from([address])
     with errors_reported():
         try:
@@ -205,7 +208,7 @@ def _attempts(attempts: list[Document], left_out: frozenset[str]) -> "Table":
     from ringfence.cli.screen import add_row, plain_table  # noqa: PLC0415 - loaded when the command runs
 
     columns = {
-        "TIME (UTC)": [
+        times.head("TIME"): [
             short_time(one["time"], seconds=True)[11 if "date" in left_out else 0 :] for one in attempts
         ],
         "ADDRESS": [one["address"] for one in attempts],

@@ -44,6 +44,7 @@ HostName = NewType("HostName", str)
 Region = NewType("Region", str)
 Interface = NewType("Interface", str)
 ScopeName = NewType("ScopeName", str)
+TimesName = NewType("TimesName", str)
 Rate = NewType("Rate", int)
 Burst = NewType("Burst", int)
 SetSize = NewType("SetSize", int)
@@ -258,6 +259,7 @@ HOOKS: dict[Any, Callable[[Any, Any], Any]] = {
     Ladder: _ladder,
     BackendName: _one_of(BACKENDS),
     ScopeName: _one_of(("all", "sip")),
+    TimesName: _one_of(("utc", "local")),
     BanAction: lambda value, kind: BanAction(_one_of(tuple(BanAction))(value, kind)),
     LimitMode: lambda value, kind: LimitMode(_one_of(tuple(LimitMode))(value, kind)),
     Rate: _whole(1, MAX_RATE),

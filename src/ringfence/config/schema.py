@@ -31,6 +31,7 @@ from ringfence.config.converters import (
     SetSize,
     SipPort,
     Text,
+    TimesName,
 )
 from ringfence.detect.rules import RULES, Claimed, Rule
 from ringfence.firewall.contract import BanAction, FirewallPlan, Limit, LimitMode, Ports
@@ -271,6 +272,13 @@ class MetricsSettings:
     remote: bool = False
 
 
+@frozen
+class DisplaySettings:
+    """``[display]``: how commands show what they find."""
+
+    times: TimesName = TimesName("utc")
+
+
 def default_rules() -> dict[str, RuleSettings]:
     """Return the default settings of every rule."""
     return {rule.name: RuleSettings.of(rule) for rule in RULES}
@@ -290,6 +298,7 @@ class Settings:
     store: StoreSettings = Factory(StoreSettings)
     control: ControlSettings = Factory(ControlSettings)
     metrics: MetricsSettings = Factory(MetricsSettings)
+    display: DisplaySettings = Factory(DisplaySettings)
 
     def rule_table(self) -> tuple[Rule, ...]:
         """Return the rules with the settings of this configuration."""

@@ -14,6 +14,7 @@ from ringfence.config.converters import MAX_DURATION
 from ringfence.control import Encoded
 from ringfence.daemon import trial
 from ringfence.daemon.firewall_side import FirewallSide
+from ringfence.daemon.past_bans import past_bans, since_from
 from ringfence.daemon.status import StatusData, bans_report, status_report
 from ringfence.errors import ControlError, StoreError
 from ringfence.firewall.contract import Counters, NetworkList
@@ -39,6 +40,7 @@ class RequestHandlers:
         """Return the handler of each request."""
         return {
             "bans": self._bans,
+            "past_bans": self._past_bans,
             "status": self._status,
             "ban": self._ban,
             "unban": self._unban,
@@ -71,6 +73,11 @@ class RequestHandlers:
             if wanted is None or any(overlap(element.network, network) for network in wanted)
         )
         return Encoded(bans_report(found, self._side.known_bans.ledger, self._clock.wall()))
+
+    async def _past_bans(self, request: Mapping[str, Any]) -> object:
+        wanted, now = _networks(request) if "networks" in request else None, self._clock.wall()
+        since = since_from(request, now)
+        return await asyncio.to_thread(past_bans, self._store.bans, since, now, wanted)
 
     async def _status(self, _: Mapping[str, Any]) -> object:
         usage = await self._side.limiter.counters()

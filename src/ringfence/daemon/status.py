@@ -86,16 +86,22 @@ def _ban_row(row: _Row, now: float) -> str:
     rule, reason = (_quoted(record.rule), _quoted(record.reason)) if record else ("null", "null")
     attempts, offence = (record.attempts, record.offence) if record else ("null", "null")
     proven = record.proven if record else "null"
+    accounts, account = (record.accounts, _encoded(record.account)) if record else ("null", "null")
     return (
         f'{{"address": "{address}", "since": {since}, "expires": {until}, "rule": {rule}, '
         f'"attempts": {attempts}, "packets": {packets}, "bytes": {octets}, "timeout": {left}, '
-        f'"reason": {reason}, "scope": "{scope}", "offence": {offence}, "proven": {proven}}}'
+        f'"reason": {reason}, "scope": "{scope}", "offence": {offence}, "proven": {proven}, '
+        f'"account": {account}, "accounts": {accounts}}}'
     )
 
 
 @lru_cache(maxsize=64)
 def _quoted(text: str) -> str:
     """Encode a text as JSON (cached, because the same few texts recur)."""
+    return _encoded(text)
+
+
+def _encoded(text: str) -> str:
     return json.dumps(printable(text))
 
 

@@ -9,9 +9,10 @@ from contextlib import suppress
 from ipaddress import IPv4Network, IPv6Network
 from socket import AF_INET, AF_INET6, inet_pton
 
-from ringfence.model import AttemptCounts, Ban, Network, Origin, Scope
+from ringfence.model import Ban, Network, Origin, Scope
+from ringfence.store.attempt_counts import AttemptCounts
 from ringfence.store.connection import Connection
-from ringfence.store.history import Past, past_of
+from ringfence.store.history import EndedBan, Past, ended_bans, past_of
 from ringfence.store.rows import INVALID_ROW, Ended, Execute, add_attempt, times
 
 KEEP = 90 * 86_400.0
@@ -103,11 +104,12 @@ class BanTable:
         """
         with self._connection.reading() as execute:
             for row in execute(
-                "SELECT network, since, expires, rule, reason, origin, scope, offence, forced, made, proven"
+                "SELECT network, since, expires, rule, reason, origin, scope, offence, forced,"
+                " made, proven, accounts, account"
                 " FROM bans WHERE ended IS NULL AND expires > ? ORDER BY since, id",
                 (now,),
             ):
-                network, since, expires, rule, reason, origin, scope, offence, forced, *made = row
+                network, since, expires, rule, reason, origin, scope, offence, forced, *counted = row
                 try:
                     times(since, expires)
                     ban = Ban(
@@ -121,7 +123,8 @@ class BanTable:
                         offence=int(offence),
                         forced=bool(forced),
                     )
-                    counts = AttemptCounts(*map(int, made))
+                    made, proven, accounts, account = counted
+                    counts = AttemptCounts(int(made), int(proven), int(accounts), sys.intern(account))
                 except INVALID_ROW:
                     yield None
                 else:
@@ -142,6 +145,11 @@ class BanTable:
         """Return the latest bans of ``network`` or a network around it: active, or ended after ``since``."""
         with self._connection.reading() as execute:
             return past_of(execute, network, since, most)
+
+    def ended(self, since: float, now: float) -> Iterator[EndedBan]:
+        """Yield the bans that ended from ``since`` to ``now``, the latest end first."""
+        with self._connection.reading() as execute:
+            yield from ended_bans(execute, since, now)
 
     def purge(self, now: float) -> None:
         """Remove bans that ended more than KEEP before ``now``, and the oldest ended ones beyond MOST."""
@@ -179,8 +187,9 @@ def _record(execute: Execute, ban: Ban) -> None:
     _end(execute, ban.network, ban.scope, ban.since)
     identity = execute(
         "INSERT INTO bans"
-        " (network, since, expires, scope, rule, reason, origin, made, proven, offence, forced)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        " (network, since, expires, scope, rule, reason, origin,"
+        " made, proven, accounts, account, offence, forced)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             *same,
             ban.rule,

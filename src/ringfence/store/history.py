@@ -1,12 +1,15 @@
-"""The recorded bans of one address, with their attempts, including ended ones."""
+"""The recorded bans of one address with their attempts, including ended ones, and all ended bans."""
 
-from collections.abc import Sequence
+import enum
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from ipaddress import ip_network
 from typing import Any
 
 from attrs import frozen
 
 from ringfence.model import Ban, Network, Origin, Scope
+from ringfence.store.attempt_counts import AttemptCounts
 from ringfence.store.rows import ATTEMPT, INVALID_ROW, Execute, attempts_in, times
 
 _BANS = "SELECT id, network, since, expires, rule, reason, origin, scope, offence, forced, ended FROM bans"
@@ -22,6 +25,67 @@ class Past:
     def runs(self, now: float) -> bool:
         """Whether the ban has time left and was not removed."""
         return self.ended is None and self.ban.expires > now
+
+
+class End(enum.StrEnum):
+    """How a ban ended."""
+
+    EXPIRED = "expired"
+    REMOVED = "removed"
+    REPLACED = "replaced"  # by another ban of the same network and scope
+
+
+@frozen
+class EndedBan:
+    """A ban that ended at ``ended``, without its attempts, but with their counts."""
+
+    ban: Ban
+    counts: AttemptCounts
+    ended: float
+    end: End
+
+
+def ended_bans(execute: Execute, since: float, now: float) -> Iterator[EndedBan]:
+    """Yield the bans that ended from ``since`` to ``now``, the latest end first.
+
+    Unreadable rows are left out; the others are valid.
+    """
+    for row in execute(_ENDED, (now, now, since)):
+        with suppress(*INVALID_ROW):
+            yield _ended(row)
+
+
+_ENDED = """
+    SELECT network, since, expires, rule, reason, origin, scope, offence, forced,
+        made, proven, accounts, account, ended,
+        ended IS NOT NULL AND EXISTS (
+            SELECT 1 FROM bans AS later
+            WHERE later.network = bans.network AND later.since = bans.ended AND later.scope = bans.scope
+        )
+    FROM bans WHERE (ended IS NOT NULL AND ended <= ? OR ended IS NULL AND expires <= ?)
+        AND coalesce(ended, expires) >= ?
+    ORDER BY coalesce(ended, expires) DESC, id DESC
+"""
+
+
+def _ended(row: Sequence[Any]) -> EndedBan:
+    network, since, expires, rule, reason, origin, scope, offence, forced, *counts, ended, replaced = row
+    made, proven, accounts, account = counts
+    end = End.EXPIRED if ended is None else End.REPLACED if replaced else End.REMOVED
+    when = expires if ended is None else ended
+    times(since, expires, when)
+    ban = Ban(
+        ip_network(network),
+        since,
+        expires,
+        rule,
+        reason,
+        Origin(origin),
+        scope=Scope(scope),
+        offence=int(offence),
+        forced=bool(forced),
+    )
+    return EndedBan(ban, AttemptCounts(int(made), int(proven), int(accounts), str(account)), when, end)
 
 
 def past_of(execute: Execute, network: Network, since: float, most: int) -> list[Past]:

@@ -8,7 +8,8 @@ from functools import partial
 from attrs import evolve
 
 from ringfence.errors import StoreError
-from ringfence.model import AttemptCounts, Ban, Network, Scope
+from ringfence.model import Ban, Network, Scope
+from ringfence.store.attempt_counts import AttemptCounts
 from ringfence.store.bans import BanTable
 from ringfence.store.best_effort import BestEffort
 from ringfence.store.rows import Ended

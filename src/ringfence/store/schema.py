@@ -86,5 +86,14 @@ SCHEMA = (
         FOREIGN KEY (length, start) REFERENCES timeline ON DELETE CASCADE
     ) STRICT, WITHOUT ROWID;
     """,
+    """
+    ALTER TABLE bans ADD COLUMN accounts INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE bans ADD COLUMN account TEXT NOT NULL DEFAULT '';
+    UPDATE bans SET accounts =
+        (SELECT count(DISTINCT account) FROM attempts WHERE ban = bans.id AND account != '');
+    UPDATE bans SET account =
+        (SELECT account FROM attempts WHERE ban = bans.id GROUP BY account ORDER BY count(*) DESC LIMIT 1)
+        WHERE accounts > 0;
+    """,
 )
 """Script N leads from version N to N + 1."""

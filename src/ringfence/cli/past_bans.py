@@ -1,0 +1,113 @@
+"""``ringfence bans --past``: list the bans that ended."""
+
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ringfence.cli import times
+from ringfence.cli.common import ask_daemon, networks_from, settings_from
+from ringfence.cli.output import echo, echo_json, echo_stderr
+from ringfence.clock import format_duration
+from ringfence.errors import DaemonUnreachableError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+_OPTIONAL_COLUMNS = ("BAN", "AFTER", "SINCE")
+"""Columns that are left out, in this order, if lines are too narrow."""
+_MAX_ACCOUNT = 12
+_PLAIN_FROM = 1_000
+"""Rows: longer lists are printed without a table."""
+
+Rows = list[dict[str, Any]]
+
+
+def show_past(path: Path, wanted: list[str] | None, seconds: float | None, *, as_json: bool) -> None:
+    """Print the bans that ended in the last ``seconds``, by default all that are kept."""
+    arguments: dict[str, Any] = {"networks": wanted} if wanted is not None else {}
+    if seconds is not None:
+        arguments["seconds"] = seconds
+    note = ""
+    try:
+        rows: Rows = ask_daemon(path, "past_bans", **arguments)
+    except DaemonUnreachableError:
+        rows = _offline(path, wanted, arguments)
+        note = "The daemon is not running: the list is read from its database."
+    if as_json:
+        echo_json(rows)
+    elif rows:
+        _print(rows)
+    else:
+        echo("No ban ended in this time.")
+    if note:
+        echo_stderr(note)
+
+
+def account_cell(row: dict[str, Any]) -> str:
+    """Return the account of a ban, and the number of others: ``204 +3``."""
+    if not row["account"]:
+        return "-"
+    more = f" +{row['accounts'] - 1}" if row["accounts"] > 1 else ""
+    account = str(row["account"])
+    room = _MAX_ACCOUNT - len(more)
+    return (account if len(account) <= room else account[: room - 1] + "…") + more
+
+
+def _offline(path: Path, wanted: list[str] | None, arguments: dict[str, Any]) -> Rows:
+    from ringfence.daemon.past_bans import past_bans, since_from  # noqa: PLC0415 - loaded when it runs
+    from ringfence.store.database import Store  # noqa: PLC0415 - loaded when it runs
+
+    database, now = settings_from(path).store.path, time.time()
+    if not database.exists():
+        return []
+    networks = networks_from(wanted) if wanted is not None else None
+    with Store.open(database, owner=False) as store:
+        return past_bans(store.bans, since_from(arguments, now), now, networks)
+
+
+def _print(rows: Rows) -> None:
+    from ringfence.cli.screen import Screen, fitting  # noqa: PLC0415 - loaded when the command runs
+
+    if len(rows) >= _PLAIN_FROM:
+        echo("  ".join(_columns(rows[:1])))
+        for row in rows:
+            echo("  ".join(cells[0] for cells in _columns([row]).values()))
+        return
+    to = Screen(whole_lines=True)
+    to.print(fitting((_table(rows, number) for number in range(len(_OPTIONAL_COLUMNS) + 1)), to))
+
+
+def _columns(rows: Rows) -> dict[str, list[str]]:
+    return {
+        "ADDRESS": [row["address"] for row in rows],
+        "RULE": [
+            row["rule"] if row["scope"] == "full" else f"{row['rule']} ({row['scope']})" for row in rows
+        ],
+        "ACCOUNT": [account_cell(row) for row in rows],
+        "BAN": [f"{row['offence']}." for row in rows],
+        "SINCE": [times.short_time(row["since"]) for row in rows],
+        times.head("ENDED"): [times.short_time(row["ended"]) for row in rows],
+        "AFTER": [_lasted(row) for row in rows],
+        "HOW": [row["end"] for row in rows],
+    }
+
+
+def _lasted(row: dict[str, Any]) -> str:
+    since, ended = (datetime.fromisoformat(row[key]).timestamp() for key in ("since", "ended"))
+    return format_duration(max(0.0, ended - since))
+
+
+def _table(rows: Rows, without: int) -> "Table":
+    """Return the table without the first ``without`` of the optional columns."""
+    from ringfence.cli.screen import add_row, plain_table  # noqa: PLC0415 - loaded when the command runs
+
+    left_out = _OPTIONAL_COLUMNS[:without]
+    columns = {head: cells for head, cells in _columns(rows).items() if head not in left_out}
+    table = plain_table()
+    for head in columns:
+        fold = head == "ADDRESS"
+        table.add_column(head, no_wrap=not fold, overflow="fold" if fold else "ellipsis")
+    for row in zip(*columns.values(), strict=True):
+        add_row(table, row)
+    return table

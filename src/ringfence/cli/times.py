@@ -1,0 +1,51 @@
+"""Times in the output for people: in UTC, or in the local time zone of the terminal.
+
+``--local`` or the key ``times`` of ``[display]`` chooses local times. JSON is always in UTC.
+"""
+
+from datetime import datetime
+from typing import Annotated
+
+import typer
+from attrs import define
+
+LocalOption = Annotated[bool, typer.Option("--local", help="Show local times instead of UTC.")]
+
+
+@define
+class _Choice:
+    """The choice of this process: by the option, and by the configuration."""
+
+    option: bool = False
+    configured: bool = False
+
+    @property
+    def local(self) -> bool:
+        return self.option or self.configured
+
+
+_choice = _Choice()
+
+
+def choose(*, local: bool) -> None:
+    """Record the option ``--local``. It can only add to the configuration's choice."""
+    _choice.option = local
+
+
+def configure(times: str) -> None:
+    """Record the configuration's choice, ``utc`` or ``local``."""
+    _choice.configured = times == "local"
+
+
+def head(name: str) -> str:
+    """Return the head of a column with times: ``SINCE (UTC)``."""
+    return f"{name} ({'LOCAL' if _choice.local else 'UTC'})"
+
+
+def short_time(moment: str | None, unknown: str = "?", *, seconds: bool = False) -> str:
+    """Return a time in the daemon's JSON as tables show it, to the minute or second."""
+    if not moment:
+        return unknown
+    if _choice.local:
+        moment = datetime.fromisoformat(moment).astimezone().isoformat()
+    return moment.replace("T", " ").removesuffix("Z")[: 19 if seconds else 16]

@@ -1,0 +1,57 @@
+"""The list of ended bans, as JSON. The keys are an interface for scripts, as those of the list of bans."""
+
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from typing import Any
+
+from ringfence.errors import ControlError
+from ringfence.model import Network, format_network, printable, rfc3339
+from ringfence.networks import overlap
+from ringfence.store.bans import KEEP, BanTable
+from ringfence.store.history import EndedBan
+
+MOST = 10_000
+"""The maximum number of ended bans in one answer; the latest ones."""
+
+
+def past_bans(
+    table: BanTable, since: float, now: float, networks: Sequence[Network] | None
+) -> list[dict[str, Any]]:
+    """Return the bans that ended from ``since`` to ``now``, the latest first; at most MOST.
+
+    With ``networks`` only those that overlap one of them. Run it in a thread: a full database takes a second.
+    Raise StoreError if the database cannot be read.
+    """
+    found = (
+        one
+        for one in table.ended(since, now)
+        if networks is None or any(overlap(one.ban.network, network) for network in networks)
+    )
+    return [_as_json(one) for one in islice(found, MOST)]
+
+
+def since_from(request: Mapping[str, Any], now: float) -> float:
+    """Return the begin of the period of a request: ``seconds`` ago; without it, all that is kept."""
+    seconds = request.get("seconds", KEEP)
+    if not isinstance(seconds, int | float) or not seconds > 0:
+        raise ControlError("a period needs a duration in seconds above 0")
+    return now - min(seconds, KEEP)
+
+
+def _as_json(one: EndedBan) -> dict[str, Any]:
+    ban, counts = one.ban, one.counts
+    return {
+        "address": format_network(ban.network),
+        "since": rfc3339(ban.since),
+        "ended": rfc3339(one.ended),
+        "end": str(one.end),
+        "rule": printable(ban.rule),
+        "reason": printable(ban.reason),
+        "origin": str(ban.origin),
+        "scope": str(ban.scope),
+        "offence": ban.offence,
+        "attempts": counts.attempts,
+        "proven": counts.proven,
+        "account": printable(counts.account),
+        "accounts": counts.accounts,
+    }
