@@ -12,6 +12,7 @@ import pytest
 from tests.support.kept import Kept, kept, settings
 
 from ringfence.config.converters import MAX_DURATION
+from ringfence.daemon.account_facts import Failed
 from ringfence.daemon.requests import RequestHandlers
 from ringfence.daemon.status import StatusData
 from ringfence.errors import ControlError, StoreError
@@ -25,7 +26,7 @@ class Office:
     def __init__(self, made: Kept) -> None:
         self.kept = made
         made.side.start()
-        self.handlers = RequestHandlers(made.side, self._seen).handlers()
+        self.handlers = RequestHandlers(made.side, self._seen, Failed(made.side.friends.friends)).handlers()
 
     def _seen(self, usage: Counters) -> StatusData:
         return StatusData(

@@ -30,7 +30,16 @@ def _printed(tmp_path_factory: pytest.TempPathFactory) -> str:
         Guard(folder, ami={"port": pbx.port}) as guard,
     ):
         until(lambda: guard.banned() == {"198.18.1.7"}, "the ban")
-        commands = ["status", "check", "bans", "friends", "why 198.18.1.7", "why 198.18.1.101", "allow list"]
+        commands = [
+            "status",
+            "check",
+            "bans",
+            "friends",
+            "why 198.18.1.7",
+            "why 198.18.1.101",
+            "why alice",
+            "allow list",
+        ]
         commands.append("history")
         commands.append(f"replay {capture('hostile-22', 'preemptive-unknown').security_log}")
         return "\n".join(guard.command(*command.split()).stdout for command in commands)

@@ -118,6 +118,7 @@ def test_an_attempt() -> None:
         "asterisk": "pbx",
         "address": "192.0.2.1",
         "kind": "guess",
+        "reason": "wrong password",
         "account": "alice",
         "event": "ChallengeResponseFailed",
         "service": "PJSIP",

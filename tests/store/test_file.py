@@ -198,7 +198,7 @@ def test_a_newer_database_stays_where_it_is(path: Path) -> None:
     store = Store.open_or_memory(path)
     with store:
         assert len(recorded_bans(store, START)) == BANS
-        newer = f"of version {len(SCHEMA) + 1}, newer than this ringfence knows ({len(SCHEMA)}); upgrade ringfence"
+        newer = f"of version {len(SCHEMA) + 1}, newer than this ringfence knows ({len(SCHEMA)}); upgrade"
         assert newer in store.memory_reason
     assert path.read_bytes() == before
 

@@ -1,5 +1,6 @@
-"""``ringfence why``: show everything known of an address, and what would cause or end its ban."""
+"""``ringfence why``: show everything known of an address or an account, and what to do."""
 
+import re
 import time
 from datetime import datetime
 from pathlib import Path
@@ -21,6 +22,7 @@ from ringfence.cli.common import (
 )
 from ringfence.cli.output import echo_json, echo_stderr
 from ringfence.cli.times import short_time
+from ringfence.cli.why_account import account_facts, print_account
 from ringfence.clock import format_duration
 from ringfence.errors import DaemonUnreachableError, Exit
 
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
 _MAX_SHOWN = 20
 """Attempts that are shown; the latest ones."""
 
+_LIKE_ADDRESS = re.compile(r"[0-9]+(?:\.[0-9]+){2,}(?:/.*)?|[0-9A-Fa-f]*:[0-9A-Fa-f:.]*(?:[/%].*)?")
+"""A text with two dots between numbers, or with colons, is meant as an address."""
 _LABEL, _ACCOUNT = 10, 40  # columns
 _SOURCES = "ami log notice journal wire"
 _KERNEL_LISTS = {"allow": "never drops it", "deny": "drops all it sends", "friends": "does not limit it"}
@@ -55,30 +59,51 @@ def register(app: typer.Typer) -> None:
 
 
 def why(
-    address: Annotated[str, typer.Argument(metavar="ADDRESS", help="An address, or a network.")],
+    about: Annotated[
+        str, typer.Argument(metavar="ADDRESS|ACCOUNT", help="An address, a network, or an account.")
+    ],
     config: ConfigOption = DEFAULT_CONFIG,
     local: times.LocalOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Explain an address: its attempts, its ban, and what would end or cause one."""
+    """Explain an address or an account: its attempts, its bans, and what to do."""
     times.choose(local=local)
-    [network] = networks_from([address])
     with errors_reported():
-        try:
-            found = ask_daemon(config, "why", network=str(network))
-        except DaemonUnreachableError:
-            found = _offline(config, network)
+        if is_account := _is_account(about):
+            found = account_facts(config, about)
+        else:
+            found = _address_facts(config, about)
     if as_json:
         echo_json(found)
     else:
         from ringfence.cli.screen import Screen  # noqa: PLC0415 - loaded when the command runs
 
-        _print(found, Screen())
+        (print_account if is_account else _print)(found, Screen())
     if not found["daemon"]:
         echo_stderr("The daemon is not running: attempts in its memory and the state of rules are unknown.")
     echo_stderr(*found["problems"])
     if found["problems"]:
         raise typer.Exit(Exit.PROBLEM)
+
+
+def _is_account(text: str) -> bool:
+    """Whether ``text`` is an account: what looks like an address is one, and must be right."""
+    from ringfence.model import parse_network  # noqa: PLC0415 - loaded when the command runs
+
+    try:
+        parse_network(text)
+    except ValueError:
+        return not _LIKE_ADDRESS.fullmatch(text)
+    return False
+
+
+def _address_facts(path: Path, text: str) -> Document:
+    [network] = networks_from([text])
+    try:
+        found: Document = ask_daemon(path, "why", network=str(network))
+    except DaemonUnreachableError:
+        return _offline(path, network)
+    return found
 
 
 def _offline(path: Path, network: "Network") -> Document:
@@ -212,7 +237,7 @@ def _attempts(attempts: list[Document], left_out: frozenset[str]) -> "Table":
             short_time(one["time"], seconds=True)[11 if "date" in left_out else 0 :] for one in attempts
         ],
         "ADDRESS": [one["address"] for one in attempts],
-        "KIND": [one["kind"] for one in attempts],
+        "REASON": [one["reason"] for one in attempts],
         "ACCOUNT": [one["account"][:_ACCOUNT] for one in attempts],
         "BY": [f"{one['service']} {one['transport']}" for one in attempts],
         "PROOF": [one["proof"] for one in attempts],
@@ -224,17 +249,13 @@ def _attempts(attempts: list[Document], left_out: frozenset[str]) -> "Table":
     for head, cells in columns.items():
         # Leave out columns whose cells are all equal.
         one_address = head == "ADDRESS" and len(set(cells)) == 1
-        if one_address or head in left_out or (head in {"KIND", "NOTE"} and not _informative(cells)):
+        if one_address or head in left_out or (head == "NOTE" and not any(cells)):
             continue
         table.add_column(head, no_wrap=head not in {"ACCOUNT", "NOTE"}, overflow="ellipsis")
         shown.append(cells)
     for row in zip(*shown, strict=True):
         add_row(table, row)
     return table
-
-
-def _informative(cells: list[str]) -> bool:
-    return bool(set(cells) - {"guess", ""})
 
 
 def _reported_by(attempt: Document) -> str:

@@ -23,6 +23,7 @@ from ringfence.bans.suspects import Suspects
 from ringfence.clock import Clock
 from ringfence.config.schema import Settings
 from ringfence.daemon import systemd, trial
+from ringfence.daemon.account_facts import Failed
 from ringfence.daemon.collector import release_freed_memory, tune_collector
 from ringfence.daemon.effects import EffectHandler
 from ringfence.daemon.firewall_side import FirewallSide, build_firewall_side, choose
@@ -69,6 +70,7 @@ class Daemon:
         reloader: Reloader,
         connections: ConnectionTable,
         status: StatusCollector,
+        requests: RequestHandlers,
         timeline: TimelineRecorder,
         metrics: "MetricsServer | None" = None,
     ) -> None:
@@ -79,6 +81,7 @@ class Daemon:
         self._reloader = reloader
         self._connections = connections
         self._status = status
+        self._requests = requests
         self._timeline = timeline
         self._metrics = metrics
         self._stopped = asyncio.Event()
@@ -137,9 +140,8 @@ class Daemon:
         ]
 
     def _handlers(self) -> Mapping[str, control.Handler]:
-        answers = RequestHandlers(self._side, self._status.collect).handlers()
         return {
-            **answers,
+            **self._requests.handlers(),
             "history": self._timeline.answer,
             "reload": lambda _: asdict(self._reloader.reload()),
         }
@@ -168,6 +170,7 @@ def build_daemon(
     clock: Clock,
 ) -> Daemon:
     """Build the daemon around ``side``; its configuration is at ``path``."""
+    failed = Failed(side.friends.friends)
     effects = EffectHandler(
         side.enforcer.carry_out,
         side.alarms,
@@ -176,6 +179,7 @@ def build_daemon(
         observe=Suspects(side.backend, clock).observe,
         learn=side.friends.on_success,
         unshield=side.friends.changed.set,
+        watch=failed.on_judgement,
     )
     pipeline = Pipeline(side.detector, effects, clock, settings.asterisk[0].name)
     floods = FloodJudge(side.limiter, side.detector, connections.had_any, effects, clock)
@@ -187,7 +191,10 @@ def build_daemon(
     status = StatusCollector(side, sources, wire, reloader, connections, writer, clock, metrics)
     startup = StartupWait(side.friends, sources, effects, reloader, clock)
     timeline = TimelineRecorder(side.detector, side.enforcer, side.store, clock)
-    return Daemon(side, startup, floods, sources, reloader, connections, status, timeline, metrics)
+    requests = RequestHandlers(side, status.collect, failed)
+    return Daemon(
+        side, startup, floods, sources, reloader, connections, status, requests, timeline, metrics
+    )
 
 
 def run(path: Path, settings: Settings, trial_for: float = 0.0) -> None:

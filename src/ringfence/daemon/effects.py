@@ -22,8 +22,9 @@ class EffectHandler:
     """Carries out what the detector returns. ``ban`` carries out a decision; ``alarms`` are updated.
 
     ``unaffected`` is called with each judgement on a banned or exempt address. ``observe`` is called with
-    addresses whose requests the kernel is to copy. ``learn`` is called with each login that makes a friend,
-    ``unshield`` when a friend may have lost the limiter's exemption.
+    addresses whose requests the kernel is to copy. ``watch`` is called with every judgement, after its ban.
+    ``learn`` is called with each login that makes a friend, ``unshield`` when a friend may have lost the
+    limiter's exemption.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class EffectHandler:
         observe: Callable[[Iterable[Address]], object] = lambda _: None,
         learn: Callable[[SecurityEvent], object] = lambda _: None,
         unshield: Callable[[], object] = lambda: None,
+        watch: Callable[[Judgement], object] = lambda _: None,
     ) -> None:
         self._ban = ban
         self._alarms = alarms
@@ -44,6 +46,7 @@ class EffectHandler:
         self._observe = observe
         self._learn = learn
         self._unshield = unshield
+        self._watch = watch
         self._held: dict[tuple[Network, Scope], Decision] | None = None
 
     def hold(self) -> None:
@@ -78,6 +81,7 @@ class EffectHandler:
         """Carry out the judgement's decision, then activate the alarms that belong to the attempt."""
         if judgement.decision is not None:
             self._decide(judgement.decision)
+        self._watch(judgement)
         attempt = judgement.attempt
         if judgement.disposition in (Disposition.LATE, Disposition.EXEMPT):
             if attempt.kind is not AttemptKind.FLOOD:  # the limiter still counts a rejected flood

@@ -13,6 +13,7 @@ from ringfence.bans.unban import unban, unban_all
 from ringfence.config.converters import MAX_DURATION
 from ringfence.control import Encoded
 from ringfence.daemon import trial
+from ringfence.daemon.account_facts import AccountFactsReader, Failed
 from ringfence.daemon.firewall_side import FirewallSide
 from ringfence.daemon.past_bans import past_bans, since_from
 from ringfence.daemon.status import StatusData, bans_report, status_report
@@ -25,14 +26,18 @@ from ringfence.networks import overlap
 
 
 class RequestHandlers:
-    """Handles requests to the firewall's side of the daemon; ``seen`` returns the data for the status."""
+    """Handles requests to the firewall's side of the daemon; ``seen`` returns the data for the status.
 
-    def __init__(self, side: FirewallSide, seen: Callable[[Counters], StatusData]) -> None:
+    ``failed`` remembers the failures of accounts.
+    """
+
+    def __init__(self, side: FirewallSide, seen: Callable[[Counters], StatusData], failed: Failed) -> None:
         self._side = side
         self._store = side.store
         self._enforcer = side.enforcer
         self._clock = side.clock
         self._seen = seen
+        self._failed = failed
         self._friend_requests = FriendRequests(side.friends, side.clock.wall)
         self._list_requests = ListRequests(side.lists, side.store.entries, side.clock.wall)
 
@@ -51,6 +56,7 @@ class RequestHandlers:
             "friends": self._friends,
             **self._friend_requests.handlers(),
             "why": self._why,
+            "why_account": AccountFactsReader(self._side, self._failed).answer,
         }
 
     async def _why(self, request: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -95,6 +95,12 @@ class _Table(Generic[_K]):
             del self.accounts[account]
         return friend
 
+    def of_account(self, account: str) -> tuple[Friend, ...]:
+        """Return the friends with ``account``."""
+        addresses = self.accounts.get(account, ())
+        here = (friend for address in addresses for friend in self.at[address].values())
+        return tuple(friend for friend in here if friend.account == account)
+
     def any_in(self, network: Network) -> bool:
         """Whether a friend is in ``network``."""
         if network.prefixlen == network.max_prefixlen:
@@ -197,6 +203,14 @@ class Friends:
     def reasons(self, address: Address) -> tuple[Friend, ...]:
         """Return the reasons why ``address`` is a friend, or an empty tuple."""
         return tuple(self._current.at.get(address, {}).values())
+
+    def of_account(self, account: str) -> tuple[Friend, ...]:
+        """Return the reasons of all addresses where ``account`` works."""
+        return self._current.of_account(account)
+
+    def former_of_account(self, account: str) -> tuple[Friend, ...]:
+        """Return the former reasons of all addresses where ``account`` worked within a month."""
+        return self._former.of_account(account)
 
     @property
     def known_accounts(self) -> int:

@@ -7,6 +7,7 @@ from ringfence.bans.exemptions import ITSELF
 from ringfence.detect.judgement import Count
 from ringfence.explain.facts import ActiveBan, AttemptOutcome, NetworkFacts, sources_of
 from ringfence.explain.forecast import forecast
+from ringfence.explain.reasons import reason_of
 from ringfence.explain.remarks import remarks
 from ringfence.friends.exchange import as_json
 from ringfence.lists.lookup import Holder
@@ -128,6 +129,7 @@ def _attempt(outcome: AttemptOutcome) -> Document:
         "asterisk": printable(attempt.asterisk),
         "address": str(attempt.address),
         "kind": str(attempt.kind),
+        "reason": reason_of(attempt),
         "account": printable(attempt.account),
         "event": str(attempt.event),
         "service": str(attempt.service),

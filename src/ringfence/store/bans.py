@@ -9,11 +9,11 @@ from contextlib import suppress
 from ipaddress import IPv4Network, IPv6Network
 from socket import AF_INET, AF_INET6, inet_pton
 
-from ringfence.model import Ban, Network, Origin, Scope
+from ringfence.model import Attempt, Ban, Network, Origin, Scope
 from ringfence.store.attempt_counts import AttemptCounts
 from ringfence.store.connection import Connection
 from ringfence.store.history import EndedBan, Past, ended_bans, past_of
-from ringfence.store.rows import INVALID_ROW, Ended, Execute, add_attempt, times
+from ringfence.store.rows import ATTEMPT, INVALID_ROW, Ended, Execute, add_attempt, attempts_in, times
 
 KEEP = 90 * 86_400.0
 """Seconds for which ended bans are kept: three times the 30 days within which a repeat ban is longer."""
@@ -145,6 +145,15 @@ class BanTable:
         """Return the latest bans of ``network`` or a network around it: active, or ended after ``since``."""
         with self._connection.reading() as execute:
             return past_of(execute, network, since, most)
+
+    def attempts_on(self, account: str, since: float, most: int) -> list[Attempt]:
+        """Return the latest attempts on ``account`` since then that led to bans, the latest first.
+
+        This reads all attempts of the database: a second for a million.
+        """
+        wanted = f"SELECT {ATTEMPT} FROM attempts WHERE account = ? AND time >= ? ORDER BY time DESC LIMIT ?"  # noqa: S608 - ours
+        with self._connection.reading() as execute:
+            return list(attempts_in(execute(wanted, (account, since, most))))
 
     def ended(self, since: float, now: float) -> Iterator[EndedBan]:
         """Yield the bans that ended from ``since`` to ``now``, the latest end first."""

@@ -1,0 +1,166 @@
+"""The facts of an account: where its phone is, how it failed, what bans it, and what to do."""
+
+import enum
+from collections.abc import Iterable, Mapping
+
+from attrs import Factory, frozen
+
+from ringfence.alarm_codes import AlarmCode
+from ringfence.alarms import ActiveAlarm
+from ringfence.explain.reasons import reason_of
+from ringfence.model import Address, Attempt, Ban, EventKind, Friend, FriendReason, printable
+
+MOST_SHOWN = 16
+"""The most addresses of an account, current and former, and the most that failed on it."""
+_OF_ASTERISK = {AlarmCode.ATTACK_DISTRIBUTED}
+
+
+class AccountVerdict(enum.StrEnum):
+    """The state of an account: the first of these that applies."""
+
+    OUTAGE = "outage"  # all phones fail at once
+    DENIED = "denied"  # the deny list contains the address of its phone
+    BANNED = "banned"  # the address of its phone is banned
+    BROKEN = "broken"  # it fails where it worked
+    REGISTERED = "registered"
+    LOCKED_OUT = "locked out"  # an address where it never worked is banned, and tried it last
+    FAILING = "failing"
+    GONE = "gone"  # it worked within a month
+    UNKNOWN = "unknown"
+
+
+@frozen
+class Failures:
+    """The failures of one account at one address: ``times`` of them, the first at ``first``, and the last."""
+
+    last: Attempt
+    first: float
+    times: int
+
+
+@frozen
+class AccountFacts:
+    """All facts of ``account``, as of ``now`` (wall-clock seconds).
+
+    ``friends`` are the reasons why addresses of the account are friends, ``former`` those that ended.
+    ``failures`` are by address, the latest first. ``bans`` are the active bans of each of these addresses,
+    ``denied`` the addresses of its phone that the deny list contains.
+    """
+
+    account: str
+    now: float
+    friends: tuple[Friend, ...] = ()
+    former: tuple[Friend, ...] = ()
+    failures: tuple[Failures, ...] = ()
+    bans: Mapping[Address, tuple[Ban, ...]] = Factory(dict)
+    denied: tuple[Address, ...] = ()
+    alarms: tuple[ActiveAlarm, ...] = ()
+    outage_mode: bool = False
+    live: bool = True
+    problems: tuple[str, ...] = ()
+
+    @property
+    def homes(self) -> dict[Address, Friend]:
+        """The addresses where it works or worked, each with its latest reason; the latest seen first."""
+        latest = sorted((*self.friends, *self.former), key=lambda friend: friend.seen)
+        found = {friend.address: friend for friend in latest}
+        return dict(reversed(found.items()))
+
+    @property
+    def last_success(self) -> Friend | None:
+        """The latest proof that it works: a right password if one is known, otherwise a registration."""
+        known = self.homes.values()
+        right = [one for one in (*self.friends, *self.former) if one.reason is FriendReason.AUTHENTICATED]
+        return max(right or known, key=lambda friend: friend.seen, default=None)
+
+    @property
+    def failing_at_home(self) -> Failures | None:
+        """The latest failures at an address where it works or worked, if they follow the last success."""
+        homes = self.homes
+        for one in self.failures:
+            home = homes.get(one.last.address)
+            if home is not None and (one.last.time > home.seen or home.until <= self.now):
+                return one
+        return None
+
+    @property
+    def verdict(self) -> AccountVerdict:
+        """The state of the account."""
+        failing = self.failing_at_home is not None
+        broken = failing or any(alarm.code is AlarmCode.PHONE_BROKEN for alarm in self.alarms)
+        locked_out = bool(self.failures) and bool(self.bans.get(self.failures[0].last.address))
+        applies = {
+            AccountVerdict.OUTAGE: self.outage_mode and failing,
+            AccountVerdict.DENIED: bool(self.denied),
+            AccountVerdict.BANNED: any(self.bans.get(address) for address in self.homes),
+            AccountVerdict.BROKEN: broken,
+            AccountVerdict.REGISTERED: bool(self.friends),
+            AccountVerdict.LOCKED_OUT: locked_out,
+            AccountVerdict.FAILING: bool(self.failures),
+            AccountVerdict.GONE: bool(self.former),
+            AccountVerdict.UNKNOWN: True,
+        }
+        return next(verdict for verdict, true in applies.items() if true)
+
+
+def is_about_account(alarm: ActiveAlarm, account: str) -> bool:
+    """Whether an alarm is about ``account``: as itself, at an address, or of an Asterisk."""
+    name = printable(account)
+    between = " of " if alarm.code in _OF_ASTERISK else " at "
+    return alarm.subject == name or alarm.subject.rpartition(between)[0] == name
+
+
+def failures_of(attempts: Iterable[Attempt]) -> list[Failures]:
+    """Return attempts of one account as failures by address, the latest first."""
+    found: dict[Address, Failures] = {}
+    for attempt in sorted(attempts, key=lambda one: one.time):
+        known = found.get(attempt.address)
+        first, times = (known.first, known.times) if known is not None else (attempt.time, 0)
+        found[attempt.address] = Failures(attempt, first, times + 1)
+    return sorted(found.values(), key=lambda one: -one.last.time)
+
+
+def merged(remembered: Iterable[Failures], recorded: Iterable[Failures]) -> tuple[Failures, ...]:
+    """Return the failures of memory, and those that only the database has; the latest first."""
+    found = {one.last.address: one for one in (*recorded, *remembered)}
+    return tuple(sorted(found.values(), key=lambda one: -one.last.time)[:MOST_SHOWN])
+
+
+_ADVICE = {
+    AccountVerdict.OUTAGE: "all phones fail at once: look at Asterisk's database and at its last reload",
+    AccountVerdict.GONE: "it worked, and nothing arrives from it now: look at the phone and at its network",
+    AccountVerdict.UNKNOWN: "nothing arrived from it: look at the name, the phone, and the network between",
+}
+
+
+def advice(known: AccountFacts) -> str:
+    """Return one sentence: what to do."""
+    verdict = known.verdict
+    if verdict in _ADVICE:
+        return _ADVICE[verdict]
+    if verdict is AccountVerdict.DENIED:
+        return f"the deny list contains its address: ringfence allow add {known.denied[0]}"
+    if verdict is AccountVerdict.BANNED:
+        banned = next(address for address in known.homes if known.bans.get(address))
+        return f"if the customer is at {banned}: ringfence unban --allow {banned}"
+    if verdict is AccountVerdict.REGISTERED:
+        others = len({one.last.address for one in known.failures} - known.homes.keys())
+        tried = f"; {others} other addresses tried it without success" if others else ""
+        return f"ringfence does not block it, and the cause is elsewhere{tried}"
+    failing = known.failing_at_home or (known.failures[0] if known.failures else None)
+    if failing is None:
+        return "correct the password of the phone, or the account in Asterisk"
+    return _fix(failing, locked_out=verdict is AccountVerdict.LOCKED_OUT)
+
+
+def _fix(failing: Failures, *, locked_out: bool) -> str:
+    address = failing.last.address
+    then = f", then: ringfence unban {address}" if locked_out else ""
+    mine = f"if the customer is at {address}: " if locked_out else ""
+    if failing.last.event is EventKind.INVALID_ACCOUNT_ID:
+        return f"{mine}Asterisk does not know this account; correct the name in the phone at {address}{then}"
+    if reason_of(failing.last) == "ACL":
+        return f"{mine}an ACL of Asterisk refuses {address}; correct the ACL of the account{then}"
+    if reason_of(failing.last) == "unknown extension":
+        return f"{mine}it called an extension that does not exist{then}"
+    return f"{mine}correct the password in the phone at {address}{then}"

@@ -1,0 +1,80 @@
+"""``ringfence why ACCOUNT``, with the daemon up and down."""
+
+import json
+from collections.abc import Iterator
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from attrs import evolve
+from tests.explain.world import ADDRESS, NOW, ban, friend
+from tests.support.amiserver import Script
+from tests.support.attempts import ATTEMPT
+from tests.support.captures import capture
+from tests.support.daemon import GRANTED, Guard, ami_server, until
+
+from ringfence.cli import why
+from ringfence.cli.screen import Screen
+from ringfence.cli.why_account import print_account
+from ringfence.explain.account import AccountFacts, failures_of
+from ringfence.explain.account_json import account_document
+
+GUESSES = capture("asterisk-22", "wrong-password-register").ami.read_bytes()
+GUESSER = "198.18.1.101"
+
+
+@pytest.fixture(name="guard")
+def _guard(tmp_path: Path) -> Iterator[Guard]:
+    """Return a daemon that banned a guesser of the account alice."""
+    with (
+        ami_server(Script(play=[GRANTED, GUESSES])) as pbx,
+        Guard(tmp_path, ami={"port": pbx.port}, rules={"guess": {"attempts": 3}}) as guard,
+    ):
+        until(lambda: guard.banned() == {GUESSER}, "the ban")
+        yield guard
+
+
+def test_an_account_that_fails(guard: Guard) -> None:
+    """One command names the reason, the ban and what to do; without the daemon the database has it."""
+    done = guard.command("why", "alice")
+    lines = done.stdout.splitlines()
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert lines[0] == "account alice fails, and the address that tried it is banned"
+    assert any(line.startswith("failure   ") and line.endswith("wrong password") for line in lines)
+    assert f"then: ringfence unban {GUESSER}" in " ".join(done.stdout.split())
+    assert max(map(len, lines)) <= 80
+    assert json.loads(guard.must("why", "alice", "--json"))["failures"][0]["times"] == 3
+    assert json.loads(guard.must("why", "mallory", "--json"))["verdict"] == "unknown"
+    guard.stop()
+    done = guard.command("why", "alice")
+    assert done.stdout.splitlines()[0] == lines[0]
+    assert done.stderr.startswith("The daemon is not running")
+
+
+@pytest.mark.parametrize(
+    ("text", "is_account"),
+    [
+        ("204", True),
+        ("alice", True),
+        ("a.b", True),
+        ("192.0.2.300", False),
+        ("2001:zz", True),
+        ("::5g", True),
+    ],
+)
+def test_what_looks_like_an_address_is_one(text: str, is_account: bool) -> None:  # noqa: FBT001 - a table
+    """A mistyped address is not looked up as an account."""
+    assert why._is_account(text) is is_account
+
+
+def test_hostile_names_are_escaped() -> None:
+    """An escape sequence, an override and a name of 64 KB change nothing on the terminal."""
+    name = "2\x1b[2J\u202e04" + "x" * 65_536
+    file = StringIO()
+    failed = failures_of([evolve(ATTEMPT, address=ADDRESS, account=name, time=NOW)])
+    known = AccountFacts(name, NOW, (evolve(friend(), account=name),), (), tuple(failed), {ADDRESS: (ban(),)})
+    print_account(account_document(known), Screen(width=80, file=file))
+
+    assert all(line.isprintable() for line in file.getvalue().split("\n"))
+    assert "\\x1b[2J\\u202e04" in file.getvalue()

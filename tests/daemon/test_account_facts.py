@@ -1,0 +1,77 @@
+"""The facts of an account, and the memory of failures by account."""
+
+import asyncio
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+
+import pytest
+from attrs import evolve
+from tests.explain.world import friend
+from tests.support.attempts import ATTEMPT
+from tests.support.kept import kept, settings
+
+from ringfence.daemon import account_facts
+from ringfence.daemon.account_facts import AccountFactsReader, Failed
+from ringfence.detect.friends import Friends
+from ringfence.detect.judgement import Disposition, Judgement
+from ringfence.errors import ControlError
+
+HERE = ip_network("192.0.2.1")
+
+
+def judged(account: str, number: int = 1, how: Disposition = Disposition.COUNTED) -> Judgement:
+    """Return a judgement on a failure of an account at an address."""
+    address = HERE.network_address + number - 1
+    return Judgement(evolve(ATTEMPT, account=account, address=address), ip_network(address), how)
+
+
+def test_failures_are_remembered_by_address() -> None:
+    """Each address has the number of its failures; proofs and forged names are no failures."""
+    failed = Failed(Friends())
+    for one in (judged("204"), judged("204"), judged("204", 2), judged("")):
+        failed.on_judgement(one)
+    failed.on_judgement(judged("204", 3, Disposition.FORGED))
+    failed.on_judgement(judged("204", 4, Disposition.PROVEN))
+
+    assert [(str(one.last.address), one.times) for one in failed.of("204")] == [
+        ("192.0.2.1", 2),
+        ("192.0.2.2", 1),
+    ]
+    assert failed.of("205") == []
+
+
+def test_names_of_an_attacker_displace_no_account(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Accounts that work here are kept apart, and the address where one works is discarded last."""
+    monkeypatch.setattr(account_facts, "MOST_UNKNOWN", 10)
+    friends = Friends()
+    friends.add(friend(account="204"))
+    failed = Failed(friends)
+    for one in (
+        judged("204"),
+        *(judged("204", n) for n in range(2, 50)),
+        *(judged(str(n)) for n in range(99)),
+    ):
+        failed.on_judgement(one)
+
+    assert len(failed.of("204")) == account_facts.MOST_ADDRESSES
+    assert failed.of("204")[0].last.address == HERE.network_address
+    assert failed.of("50") == []
+    assert failed.of("98") != []
+
+
+def test_the_facts_of_an_account(tmp_path: Path) -> None:
+    """The phone, its ban, and the list that denies it are found."""
+    with kept(tmp_path, settings()) as made:
+        made.side.start()
+        failed = Failed(made.side.friends.friends)
+        wall = made.side.clock.wall()
+        made.side.friends.add([evolve(friend(account="204"), until=wall + 60)])
+        failed.on_judgement(judged("204", 9))
+        made.side.enforcer.ban([HERE], 60.0, "by hand")
+        reader = AccountFactsReader(made.side, failed)
+        found = asyncio.run(reader.answer({"account": "204"}))
+        with pytest.raises(ControlError):
+            asyncio.run(reader.answer({"account": "2" * 300}))
+
+    assert (found["verdict"], found["bans"][0]["address"]) == ("banned", "192.0.2.1")
+    assert [one["address"] for one in found["failures"]] == [str(ip_address("192.0.2.9"))]

@@ -1,0 +1,85 @@
+"""What ringfence concludes from the facts of an account."""
+
+from ipaddress import ip_address
+from typing import Any
+
+import pytest
+from attrs import evolve
+from tests.explain.world import ADDRESS, NOW, ban, friend
+from tests.support.attempts import ATTEMPT
+
+from ringfence.alarm_codes import AlarmCode
+from ringfence.alarms import ActiveAlarm
+from ringfence.explain.account import AccountFacts, advice, failures_of, is_about_account, merged
+from ringfence.model import EventKind, FriendReason
+
+AWAY = ip_address("198.51.100.9")
+HERE = evolve(ATTEMPT, address=ADDRESS, account="204", time=NOW - 10.0)
+THERE = evolve(HERE, address=AWAY)
+UNKNOWN = evolve(HERE, event=EventKind.INVALID_ACCOUNT_ID)
+REFUSED = evolve(THERE, event=EventKind.FAILED_ACL)
+
+
+def facts(*attempts: Any, **known: Any) -> AccountFacts:  # noqa: ANN401 - whatever is known
+    """Return the facts of account 204 with these failures."""
+    return AccountFacts("204", NOW, failures=tuple(failures_of(attempts)), **known)
+
+
+@pytest.mark.parametrize(
+    ("known", "verdict", "word"),
+    [
+        (facts(), "unknown", "nothing arrived"),
+        (facts(former=(friend(until=NOW - 50),)), "gone", "nothing arrives from it now"),
+        (facts(friends=(friend(),)), "registered", "does not block it"),
+        (facts(THERE, friends=(friend(),)), "registered", "1 other addresses tried it"),
+        (facts(HERE, friends=(friend(),)), "broken", "correct the password in the phone at 192.0.2.1"),
+        (facts(UNKNOWN, friends=(friend(),)), "broken", "Asterisk does not know this account"),
+        (facts(HERE, friends=(friend(),), outage_mode=True), "outage", "all phones fail at once"),
+        (facts(friends=(friend(),), bans={ADDRESS: (ban(),)}), "banned", "ringfence unban --allow 192.0.2.1"),
+        (facts(friends=(friend(),), denied=(ADDRESS,)), "denied", "ringfence allow add 192.0.2.1"),
+        (facts(THERE), "failing", "correct the password in the phone at 198.51.100.9"),
+        (facts(REFUSED), "failing", "an ACL of Asterisk refuses 198.51.100.9"),
+        (facts(THERE, bans={AWAY: (ban(),)}), "locked out", "then: ringfence unban 198.51.100.9"),
+    ],
+)
+def test_one_sentence_says_what_to_do(known: AccountFacts, verdict: str, word: str) -> None:
+    """The first state that applies decides, and one sentence names what to do."""
+    assert known.verdict == verdict
+    assert word in advice(known)
+
+
+def test_a_success_after_the_failures_ends_them() -> None:
+    """A phone that registered after its failures works."""
+    assert facts(evolve(HERE, time=NOW - 4_000.0), friends=(friend(),)).verdict == "registered"
+
+
+def test_the_last_success_is_the_last_right_password() -> None:
+    """A registration counts only if no right password is known."""
+    contact = evolve(friend(FriendReason.REGISTERED), seen=NOW - 1.0)
+
+    assert facts(friends=(contact, friend())).last_success == friend()
+    assert facts(friends=(contact,)).last_success == contact
+    assert facts().last_success is None
+
+
+def test_failures_are_counted_by_address() -> None:
+    """The latest address comes first; what memory has of an address replaces what the database has."""
+    earlier = evolve(HERE, time=NOW - 99.0)
+    [first, second] = failures_of([evolve(THERE, time=NOW - 60.0), HERE, earlier])
+
+    assert (first.last, first.first, first.times) == (HERE, NOW - 99.0, 2)
+    assert second.last.address == AWAY
+    assert merged([evolve(second, times=7)], [first, second])[1].times == 7
+
+
+def test_alarms_about_an_account() -> None:
+    """An alarm names its account alone, at an address or of an Asterisk; a name cannot imitate another."""
+
+    def is_about(code: AlarmCode, subject: str) -> bool:
+        return is_about_account(ActiveAlarm(code, subject, "", NOW, NOW, 1), "204")
+
+    assert is_about(AlarmCode.PHONE_BROKEN, "204 at 192.0.2.1")
+    assert is_about(AlarmCode.ATTACK_DISTRIBUTED, "204 of pbx")
+    assert is_about(AlarmCode.CONFIGURATION_DECOY, "204")
+    assert not is_about(AlarmCode.PHONE_BROKEN, "204 at 1.1.1.1 at 192.0.2.1")
+    assert not is_about(AlarmCode.PHONE_BROKEN, "2040 at 192.0.2.1")
